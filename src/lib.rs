@@ -1,0 +1,4 @@
+//! Olivia, a distributed in-memory key-value store.
+
+pub mod config;
+pub mod limits;

@@ -1,0 +1,2 @@
+//! The program: argv, configuration, logger, exit code.
+fn main() {}
