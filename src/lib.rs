@@ -1,4 +1,6 @@
 //! Olivia, a distributed in-memory key-value store.
 
+pub mod base;
 pub mod config;
 pub mod limits;
+pub mod store;

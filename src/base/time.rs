@@ -1,0 +1,58 @@
+//! Moments as integers. Below the shell nobody reads a clock: a [`Now`] is handed in and stays frozen
+//! for the whole turn.
+//!
+//! The idea of an own integer instant is smoltcp's; it is what lets a simulator own time.
+
+use std::time::Duration;
+
+/// A moment on the monotonic clock: nanoseconds since an origin that the shell chose at start.
+/// Comparable only within one life of one node. Covers 584 years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Instant {
+    nanos: u64,
+}
+
+impl Instant {
+    /// The origin of the clock.
+    pub const ZERO: Self = Self { nanos: 0 };
+
+    /// The moment `nanos` after the origin.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self { nanos }
+    }
+
+    /// The moment `millis` after the origin; the latest moment there is if that is later.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self { nanos: millis.saturating_mul(1_000_000) }
+    }
+
+    /// Nanoseconds since the origin.
+    pub const fn nanos(self) -> u64 {
+        self.nanos
+    }
+
+    /// Whole milliseconds since the origin, rounded down.
+    pub const fn millis(self) -> u64 {
+        self.nanos / 1_000_000
+    }
+
+    /// How long ago `earlier` was; zero if it was not.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
+    }
+
+    /// The moment `span` later; the latest moment there is if that is later.
+    pub fn after(self, span: Duration) -> Self {
+        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        Self { nanos: self.nanos.saturating_add(nanos) }
+    }
+}
+
+/// The time of a turn, read once at its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Never decreases; rules every deadline.
+    pub mono: Instant,
+    /// Milliseconds since 1970 as the system tells them: may jump either way. For versions only.
+    pub wall_ms: u64,
+}

@@ -1,0 +1,456 @@
+//! A hierarchical timer wheel whose slots are bags: 5 levels of 256 slots, ticks of 1 ms.
+//!
+//! After Varghese and Lauck, "Hashed and hierarchical timing wheels" (1987), with three changes:
+//!
+//! - A slot is a chain of pages, not a linked list of timers: draining reads memory in order instead of
+//!   chasing pointers, and an entry is its deadline's low 32 bits and a payload, nothing else.
+//! - Nothing is ever looked up, so nothing can be cancelled here. Cancelling is lazy: the owner of a
+//!   payload knows whether the entry still means something, and drops what does not. [`Wheel::sift`]
+//!   lets it do so early, when too many dead entries have gathered.
+//! - Due slots are detached in O(1) and worked off entry by entry through [`Wheel::pop`], so the caller
+//!   decides how much of a burst is done in one turn.
+//!
+//! Slots are absolute: an entry lies on the level of the highest byte in which its deadline differs from
+//! the wheel's tick, so within a level only slots ahead of the tick are in use, and the first occupied
+//! slot of the lowest occupied level is what comes next. An occupancy bitmap per level finds it without
+//! walking, however far the clock jumps.
+//!
+//! Not here: what time it is, what a payload means, and any order among entries of one tick other than
+//! that the same history gives the same order.
+
+use std::collections::VecDeque;
+
+const LEVELS: usize = 5;
+const SLOTS: usize = 256;
+
+/// Ticks that the wheel covers: deadlines are below this, about 34.8 years of milliseconds.
+pub const HORIZON: u64 = 1 << (8 * LEVELS);
+
+/// Entries of one page: with an 8-byte entry, a page and its header fill 512 bytes.
+const PAGE_ENTRIES: usize = 62;
+
+/// One timer: the low 32 bits of its deadline, and what its owner wants back.
+#[derive(Debug, Clone, Copy, Default)]
+struct Entry<P> {
+    deadline_low: u32,
+    payload: P,
+}
+
+#[derive(Debug)]
+struct Page<P> {
+    next: Chain<P>,
+    len: usize,
+    entries: [Entry<P>; PAGE_ENTRIES],
+}
+
+type Chain<P> = Option<Box<Page<P>>>;
+
+/// A slot that was detached: its chain, and the deadline bits that its entries do not hold.
+#[derive(Debug)]
+struct Detached<P> {
+    chain: Chain<P>,
+    deadline_high: u64,
+}
+
+/// What [`Wheel::pop`] did. Each costs about as much as the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Popped<P> {
+    /// This entry was due.
+    Due {
+        /// The deadline it was inserted with.
+        deadline: u64,
+        /// The payload it was inserted with.
+        payload: P,
+    },
+    /// One entry went from a coarse slot to a finer one.
+    Moved,
+    /// Nothing is due.
+    Idle,
+}
+
+/// Timers with payloads of type `P`, which is small and copied freely.
+///
+/// Inserting costs O(1) and allocates once in 62 entries; an entry is touched once more on each level
+/// that it sinks through, at most four times. Memory: the entries in pages of 62, at most one page
+/// partly filled in each occupied slot.
+#[derive(Debug)]
+pub struct Wheel<P> {
+    /// All deadlines up to here, this one included, have left their slots.
+    tick: u64,
+    slots: Box<[[Chain<P>; SLOTS]; LEVELS]>,
+    occupied: [[u64; SLOTS / 64]; LEVELS],
+    detached: VecDeque<Detached<P>>,
+    entries: usize,
+    pages: usize,
+    /// Where [`Wheel::sift`] goes on: the next slot, and what is left of the one in hand with the tick
+    /// at which that slot begins.
+    sift_at: usize,
+    sifting: Option<(u64, Detached<P>)>,
+}
+
+impl<P: Copy + Default> Wheel<P> {
+    /// An empty wheel at tick 0.
+    pub fn new() -> Self {
+        Self {
+            tick: 0,
+            slots: Box::new(std::array::from_fn(|_| std::array::from_fn(|_| None))),
+            occupied: [[0; SLOTS / 64]; LEVELS],
+            detached: VecDeque::new(),
+            entries: 0,
+            pages: 0,
+            sift_at: 0,
+            sifting: None,
+        }
+    }
+
+    /// Entries held, dead ones included.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// Bytes of memory held: the pages, and the slots' heads.
+    pub fn memory_bytes(&self) -> usize {
+        self.pages * size_of::<Page<P>>()
+            + size_of_val(&*self.slots)
+            + self.detached.capacity() * size_of::<Detached<P>>()
+    }
+
+    /// Adds a timer for tick `deadline`. One that has passed is due at once; one beyond the
+    /// [`HORIZON`] is due at the horizon.
+    pub fn insert(&mut self, deadline: u64, payload: P) {
+        let deadline = deadline.min(HORIZON - 1);
+        self.entries += 1;
+        if deadline <= self.tick {
+            // As a chain of its own: rare, and so every detached chain knows its high bits.
+            let mut chain = None;
+            self.pages += usize::from(push(&mut chain, entry(deadline, payload)));
+            self.detached.push_back(Detached { chain, deadline_high: high_bits(deadline) });
+            return;
+        }
+        self.place(deadline, payload);
+    }
+
+    /// Does one step of what is due at tick `now`: hands out one due entry, or moves one to where it
+    /// belongs. Bounded work; call it until it is [`Popped::Idle`] or until the turn's budget is spent.
+    pub fn pop(&mut self, now: u64) -> Popped<P> {
+        loop {
+            let Some(front) = self.detached.front_mut() else {
+                if !self.advance(now) {
+                    return Popped::Idle;
+                }
+                continue;
+            };
+            let Some((entry, freed)) = pop(&mut front.chain) else {
+                self.detached.pop_front();
+                continue;
+            };
+            let deadline = front.deadline_high | u64::from(entry.deadline_low);
+            self.pages -= usize::from(freed);
+            if deadline <= now {
+                self.entries -= 1;
+                return Popped::Due { deadline, payload: entry.payload };
+            }
+            self.place(deadline, entry.payload);
+            return Popped::Moved;
+        }
+    }
+
+    /// Whether [`Wheel::pop`] has something to do at tick `now`.
+    pub fn has_work(&self, now: u64) -> bool {
+        self.next_deadline().is_some_and(|at| at <= now)
+    }
+
+    /// The tick at which [`Wheel::pop`] will next have something to do: never later than the earliest
+    /// deadline, and earlier only when entries have to sink to a finer level first, at most four times
+    /// in the life of an entry. `None`: never, as things stand. Bounded.
+    pub fn next_deadline(&self) -> Option<u64> {
+        if !self.detached.is_empty() {
+            return Some(self.tick);
+        }
+        let sifting = self.sifting.as_ref().map(|(at, _)| *at);
+        let slot = self.next_slot().map(|(_, _, at)| at);
+        sifting.into_iter().chain(slot).min()
+    }
+
+    /// Looks at up to `budget` entries, slot after slot, and drops those for which `keep` says no.
+    /// Returns how many were dropped. Whoever goes on calling has seen every entry, once or more, after
+    /// `len` plus 1,280 steps. Entries that are due are left to [`Wheel::pop`].
+    pub fn sift(&mut self, budget: u32, mut keep: impl FnMut(u64, P) -> bool) -> usize {
+        let before = self.entries;
+        for _ in 0..budget {
+            let Some((_, slot)) = &mut self.sifting else {
+                self.detach_for_sift();
+                continue;
+            };
+            let Some((entry, freed)) = pop(&mut slot.chain) else {
+                self.sifting = None;
+                continue;
+            };
+            let deadline = slot.deadline_high | u64::from(entry.deadline_low);
+            self.pages -= usize::from(freed);
+            self.entries -= 1;
+            if keep(deadline, entry.payload) {
+                self.insert(deadline, entry.payload);
+            }
+        }
+        before - self.entries
+    }
+
+    /// Detaches the slot after the one sifted last.
+    fn detach_for_sift(&mut self) {
+        let (level, slot) = (self.sift_at / SLOTS, self.sift_at % SLOTS);
+        self.sift_at = (self.sift_at + 1) % (LEVELS * SLOTS);
+        if self.slots[level][slot].is_some() {
+            let at = self.slot_tick(level, slot);
+            self.sifting = Some((at, self.detach(level, slot, at)));
+        }
+    }
+
+    /// Takes the whole chain of a slot that begins at tick `at`. O(1).
+    fn detach(&mut self, level: usize, slot: usize, at: u64) -> Detached<P> {
+        self.occupied[level][slot / 64] &= !(1 << (slot % 64));
+        Detached { chain: self.slots[level][slot].take(), deadline_high: high_bits(at) }
+    }
+
+    /// Detaches the next slot that is due at `now`; false if there is none.
+    fn advance(&mut self, now: u64) -> bool {
+        if let Some((_, slot)) = self.sifting.take_if(|(at, _)| *at <= now) {
+            self.detached.push_back(slot);
+            return true;
+        }
+        match self.next_slot() {
+            Some((level, slot, at)) if at <= now => {
+                self.tick = at;
+                let slot = self.detach(level, slot, at);
+                self.detached.push_back(slot);
+                true
+            }
+            _ => {
+                self.tick = self.tick.max(now.min(HORIZON - 1));
+                false
+            }
+        }
+    }
+
+    /// The occupied slot that comes next, as level, slot and the tick at which it begins.
+    fn next_slot(&self) -> Option<(usize, usize, u64)> {
+        self.occupied.iter().enumerate().find_map(|(level, words)| {
+            let word = words.iter().position(|&word| word != 0)?;
+            let slot = word * 64 + words[word].trailing_zeros() as usize;
+            Some((level, slot, self.slot_tick(level, slot)))
+        })
+    }
+
+    /// The first tick of a slot that is ahead of the wheel's own.
+    fn slot_tick(&self, level: usize, slot: usize) -> u64 {
+        let above = self.tick >> (8 * (level + 1)) << (8 * (level + 1));
+        above | (slot as u64) << (8 * level)
+    }
+
+    /// Puts an entry that lies ahead of the tick into its slot.
+    fn place(&mut self, deadline: u64, payload: P) {
+        debug_assert!(deadline > self.tick && deadline < HORIZON);
+        let level = (63 - (deadline ^ self.tick).leading_zeros() as usize) / 8;
+        let slot = (deadline >> (8 * level)) as usize % SLOTS;
+        self.occupied[level][slot / 64] |= 1 << (slot % 64);
+        self.pages += usize::from(push(&mut self.slots[level][slot], entry(deadline, payload)));
+    }
+}
+
+impl<P: Copy + Default> Default for Wheel<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The bits of a deadline that an entry does not hold.
+const fn high_bits(deadline: u64) -> u64 {
+    deadline >> 32 << 32
+}
+
+fn entry<P>(deadline: u64, payload: P) -> Entry<P> {
+    #[expect(clippy::cast_possible_truncation, reason = "the high bits are known from the slot")]
+    let deadline_low = deadline as u32;
+    Entry { deadline_low, payload }
+}
+
+/// Adds to a chain; true if that took a new page.
+fn push<P: Copy + Default>(chain: &mut Chain<P>, entry: Entry<P>) -> bool {
+    if let Some(page) = chain
+        && page.len < PAGE_ENTRIES
+    {
+        page.entries[page.len] = entry;
+        page.len += 1;
+        return false;
+    }
+    let mut entries = [Entry::default(); PAGE_ENTRIES];
+    entries[0] = entry;
+    *chain = Some(Box::new(Page { next: chain.take(), len: 1, entries }));
+    true
+}
+
+/// Takes from a chain; true beside the entry if that freed a page.
+fn pop<P: Copy>(chain: &mut Chain<P>) -> Option<(Entry<P>, bool)> {
+    let page = chain.as_mut()?;
+    page.len -= 1;
+    let entry = page.entries[page.len];
+    if page.len > 0 {
+        return Some((entry, false));
+    }
+    *chain = page.next.take();
+    Some((entry, true))
+}
+
+impl<P> Drop for Wheel<P> {
+    /// Page after page: the default would recurse once for each page of a chain.
+    fn drop(&mut self) {
+        let slots = self.slots.iter_mut().flatten();
+        let sifting = self.sifting.as_mut().map(|(_, slot)| slot);
+        let detached = self.detached.iter_mut().chain(sifting).map(|slot| &mut slot.chain);
+        for chain in slots.chain(detached) {
+            let mut next = chain.take();
+            while let Some(mut page) = next {
+                next = page.next.take();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HORIZON, Popped, Wheel};
+    use crate::base::rng::Rng;
+    use std::collections::BTreeMap;
+
+    /// Everything due at `now`, in no particular order.
+    fn drain(wheel: &mut Wheel<u32>, now: u64) -> Vec<(u64, u32)> {
+        let mut due = Vec::new();
+        loop {
+            match wheel.pop(now) {
+                Popped::Due { deadline, payload } => due.push((deadline, payload)),
+                Popped::Moved => {}
+                Popped::Idle => break,
+            }
+        }
+        due.sort_unstable();
+        due
+    }
+
+    #[test]
+    fn timer_fires_at_its_tick_not_before() {
+        for deadline in [1, 255, 256, 257, 65_535, 65_536, 1 << 24, (1 << 32) - 1, 1 << 32, HORIZON - 1] {
+            let mut wheel = Wheel::new();
+            wheel.insert(deadline, 9);
+            assert_eq!(drain(&mut wheel, deadline - 1), [], "{deadline}");
+            assert!(!wheel.has_work(deadline - 1));
+            assert_eq!(drain(&mut wheel, deadline), [(deadline, 9)]);
+            assert!(wheel.is_empty());
+            assert_eq!(wheel.next_deadline(), None);
+        }
+    }
+
+    #[test]
+    fn past_deadline_is_due_at_once_and_far_deadline_at_the_horizon() {
+        let mut wheel = Wheel::new();
+        assert_eq!(drain(&mut wheel, 1_000), []);
+        wheel.insert(10, 1);
+        wheel.insert(u64::MAX, 2);
+        assert_eq!(wheel.next_deadline(), Some(1_000));
+        assert_eq!(drain(&mut wheel, 1_000), [(10, 1)]);
+        assert_eq!(drain(&mut wheel, HORIZON), [(HORIZON - 1, 2)]);
+    }
+
+    #[test]
+    fn after_work_at_now_the_next_deadline_is_later_than_now() {
+        let mut rng = Rng::new(3);
+        let mut wheel = Wheel::new();
+        let mut now = 0;
+        for _ in 0..20_000 {
+            let (ahead, step) = (2 << rng.below(34), 1 << rng.below(12));
+            wheel.insert(now + rng.below(ahead), 0);
+            now += rng.below(step);
+            drain(&mut wheel, now);
+            assert!(wheel.next_deadline().is_none_or(|next| next > now));
+        }
+    }
+
+    #[test]
+    fn random_timers_agree_with_an_ordered_map() {
+        for seed in 0..40 {
+            let mut rng = Rng::new(seed);
+            let mut wheel = Wheel::new();
+            let mut oracle: BTreeMap<(u64, u32), ()> = BTreeMap::new();
+            let mut now = rng.below(1 << 33);
+            drain(&mut wheel, now);
+            for id in 0..3_000u32 {
+                let span = 1 << rng.below(36);
+                let deadline = (now + rng.below(span)).min(HORIZON - 1);
+                wheel.insert(deadline, id);
+                oracle.insert((deadline, id), ());
+                if rng.one_in(4) {
+                    let span = 1 << rng.below(30);
+                    now += rng.below(span);
+                    let later = oracle.split_off(&(now + 1, 0));
+                    let due: Vec<_> = oracle.into_keys().collect();
+                    oracle = later;
+                    assert_eq!(drain(&mut wheel, now), due, "seed {seed}");
+                    assert_eq!(wheel.len(), oracle.len());
+                    if let (Some(next), Some(((first, _), ()))) =
+                        (wheel.next_deadline(), oracle.first_key_value())
+                    {
+                        assert!(next <= *first);
+                    }
+                }
+                if rng.one_in(50) {
+                    wheel.sift(2_000, |deadline, id| {
+                        let keep = id % 2 == 0;
+                        keep || oracle.remove(&(deadline, id)).is_none()
+                    });
+                    assert_eq!(wheel.len(), oracle.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sifting_drops_the_dead_and_keeps_the_rest() {
+        let mut wheel = Wheel::new();
+        for id in 0..100_000u32 {
+            wheel.insert(1 + u64::from(id) * 37, id);
+        }
+        let pages = wheel.pages;
+        let mut dropped = 0;
+        for _ in 0..300 {
+            dropped += wheel.sift(1_000, |_, id| id % 10 == 0);
+        }
+        assert_eq!(dropped, 90_000);
+        assert!(wheel.pages < pages / 2, "{} of {pages}", wheel.pages);
+        let due = drain(&mut wheel, 100_000 * 37);
+        assert_eq!(due.len(), 10_000);
+        assert!(due.iter().all(|&(deadline, id)| id % 10 == 0 && deadline == 1 + u64::from(id) * 37));
+        assert_eq!(wheel.pages, 0);
+    }
+
+    #[test]
+    fn a_week_of_nothing_costs_no_walk_over_its_ticks() {
+        let mut wheel = Wheel::new();
+        let week = 7 * 24 * 3_600 * 1_000;
+        wheel.insert(week, 1);
+        let steps = std::iter::from_fn(|| (wheel.pop(week) != Popped::Idle).then_some(())).count();
+        assert!(steps <= 5, "{steps}");
+    }
+
+    #[test]
+    fn long_chain_is_dropped_without_deep_recursion() {
+        let mut wheel = Wheel::new();
+        for id in 0..3_000_000 {
+            wheel.insert(5, id);
+        }
+        drop(wheel);
+    }
+}
