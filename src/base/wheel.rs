@@ -30,7 +30,7 @@ pub const HORIZON: u64 = 1 << (8 * LEVELS);
 const PAGE_ENTRIES: usize = 62;
 
 /// One timer: the low 32 bits of its deadline, and what its owner wants back.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Entry<P> {
     deadline_low: u32,
     payload: P,
@@ -88,7 +88,7 @@ pub struct Wheel<P> {
     sifting: Option<(u64, Detached<P>)>,
 }
 
-impl<P: Copy + Default> Wheel<P> {
+impl<P: Copy> Wheel<P> {
     /// An empty wheel at tick 0.
     pub fn new() -> Self {
         Self {
@@ -256,13 +256,13 @@ impl<P: Copy + Default> Wheel<P> {
     fn place(&mut self, deadline: u64, payload: P) {
         debug_assert!(deadline > self.tick && deadline < HORIZON);
         let level = (63 - (deadline ^ self.tick).leading_zeros() as usize) / 8;
-        let slot = (deadline >> (8 * level)) as usize % SLOTS;
+        let slot = usize::from((deadline >> (8 * level)).to_le_bytes()[0]);
         self.occupied[level][slot / 64] |= 1 << (slot % 64);
         self.pages += usize::from(push(&mut self.slots[level][slot], entry(deadline, payload)));
     }
 }
 
-impl<P: Copy + Default> Default for Wheel<P> {
+impl<P: Copy> Default for Wheel<P> {
     fn default() -> Self {
         Self::new()
     }
@@ -280,7 +280,7 @@ fn entry<P>(deadline: u64, payload: P) -> Entry<P> {
 }
 
 /// Adds to a chain; true if that took a new page.
-fn push<P: Copy + Default>(chain: &mut Chain<P>, entry: Entry<P>) -> bool {
+fn push<P: Copy>(chain: &mut Chain<P>, entry: Entry<P>) -> bool {
     if let Some(page) = chain
         && page.len < PAGE_ENTRIES
     {
@@ -288,9 +288,7 @@ fn push<P: Copy + Default>(chain: &mut Chain<P>, entry: Entry<P>) -> bool {
         page.len += 1;
         return false;
     }
-    let mut entries = [Entry::default(); PAGE_ENTRIES];
-    entries[0] = entry;
-    *chain = Some(Box::new(Page { next: chain.take(), len: 1, entries }));
+    *chain = Some(Box::new(Page { next: chain.take(), len: 1, entries: [entry; PAGE_ENTRIES] }));
     true
 }
 

@@ -1,0 +1,81 @@
+//! Where a line ends. Nothing here looks inside one, but for what must close the connection.
+
+use memchr::memchr;
+
+/// A whole line, without its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Its bytes, without LF and without the CR before it.
+    pub text: &'a [u8],
+    /// Whether a CR stood before the LF.
+    pub crlf: bool,
+    /// Bytes of input that the line took, its end included.
+    pub consumed: usize,
+}
+
+/// What the front of some input is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Front<'a> {
+    /// A line of at most the limit.
+    Line(Line<'a>),
+    /// A line of more than the limit, whether its end has come or not.
+    TooLong,
+    /// No line end so far.
+    Partial,
+}
+
+/// Looks for the first line of `input`; `bytes_max` bounds its text. Reads at most the line and its end.
+pub fn front(input: &[u8], bytes_max: usize) -> Front<'_> {
+    // The longest acceptable input to look at: the text, CR and LF.
+    let window = &input[..input.len().min(bytes_max.saturating_add(2))];
+    let Some(end) = memchr(b'\n', window) else {
+        let longest_text = window.len() - usize::from(window.last() == Some(&b'\r'));
+        return if longest_text > bytes_max { Front::TooLong } else { Front::Partial };
+    };
+    let crlf = end > 0 && window[end - 1] == b'\r';
+    let text = &window[..end - usize::from(crlf)];
+    if text.len() > bytes_max {
+        return Front::TooLong;
+    }
+    Front::Line(Line { text, crlf, consumed: end + 1 })
+}
+
+/// Whether a line is part of an HTTP request: a browser was made to send it, and whoever did so must
+/// not get the lines behind it carried out.
+pub fn is_from_browser(text: &[u8]) -> bool {
+    text.starts_with(b"POST ") || text.starts_with(b"Host:")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Front, Line, front, is_from_browser};
+
+    #[test]
+    fn cr_before_lf_is_not_text() {
+        assert_eq!(front(b"PING\r\nrest", 10), Front::Line(Line { text: b"PING", crlf: true, consumed: 6 }));
+        assert_eq!(front(b"PING\n", 10), Front::Line(Line { text: b"PING", crlf: false, consumed: 5 }));
+        assert_eq!(front(b"\n", 10), Front::Line(Line { text: b"", crlf: false, consumed: 1 }));
+        assert_eq!(front(b"\r\n", 10), Front::Line(Line { text: b"", crlf: true, consumed: 2 }));
+        assert_eq!(front(b"a\rb\n", 10), Front::Line(Line { text: b"a\rb", crlf: false, consumed: 4 }));
+    }
+
+    #[test]
+    fn limit_counts_the_text_only() {
+        assert!(matches!(front(b"1234\n", 4), Front::Line(_)));
+        assert!(matches!(front(b"1234\r\n", 4), Front::Line(_)));
+        assert_eq!(front(b"12345\n", 4), Front::TooLong);
+        assert_eq!(front(b"12345", 4), Front::TooLong);
+        assert_eq!(front(b"1234", 4), Front::Partial);
+        assert_eq!(front(b"1234\r", 4), Front::Partial);
+        assert_eq!(front(b"1234\r\r\n", 4), Front::TooLong);
+        assert_eq!(front(b"", 4), Front::Partial);
+    }
+
+    #[test]
+    fn browser_is_told_from_a_key_named_alike() {
+        assert!(is_from_browser(b"POST / HTTP/1.1"));
+        assert!(is_from_browser(b"Host: 127.0.0.1:5454"));
+        assert!(!is_from_browser(b"POSTS"));
+        assert!(!is_from_browser(b"GET Host:"));
+    }
+}
