@@ -3,5 +3,6 @@
 pub mod base;
 pub mod config;
 pub mod limits;
+pub mod node;
 pub mod store;
 pub mod wire;

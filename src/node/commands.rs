@@ -1,0 +1,338 @@
+//! What each command does, on this node.
+
+use super::conns::{CloseReason, Conn, close_conn};
+use super::keys::ConnKey;
+use super::state::{State, Versions};
+use super::stats::{Gauges, Stats};
+use crate::base::time::Now;
+use crate::config::Config;
+use crate::store::{Deadline, Full, Store};
+use crate::wire::args::{ArgLimits, Args};
+use crate::wire::line::{Line, is_from_browser};
+use crate::wire::reply::{REDIS_PONG, Reply, put_error};
+use crate::wire::request::{Command, HELP, Request, Topic};
+use std::fmt;
+use subtle::ConstantTimeEq;
+
+/// What a command does to its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    None,
+    Close,
+    Authenticate,
+}
+
+/// Why a command that was read properly is refused. Nothing was changed by it.
+#[derive(Debug)]
+enum CommandError {
+    /// The memory limit.
+    Full(Full),
+    /// A reply over its limit.
+    ReplyTooLong(u32),
+    /// A deadline beyond what an item can hold.
+    TooFar,
+    /// A password is set and was not given.
+    Unauthenticated,
+    /// The wrong one was given.
+    WrongPassword,
+    /// One was given and none is set.
+    NoPasswordSet,
+    /// Part of the mesh, which this node has none of.
+    NoMesh(&'static str),
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(full) => write!(
+                f,
+                "out of memory: {} of {} bytes are used; delete something or raise memory_max",
+                full.used_bytes, full.limit_bytes
+            ),
+            Self::ReplyTooLong(limit) => {
+                write!(f, "the reply would be longer than {limit} bytes; ask for fewer keys at a time")
+            }
+            Self::TooFar => f.write_str("the deadline is too far away; take fewer seconds"),
+            Self::Unauthenticated => f.write_str("authentication needed; say AUTH password"),
+            Self::WrongPassword => f.write_str("wrong password"),
+            Self::NoPasswordSet => f.write_str("no password is set on this node; go on without AUTH"),
+            Self::NoMesh(what) => write!(f, "this node has no mesh, so there is {what}"),
+        }
+    }
+}
+
+/// What commands work on, apart from their connection.
+struct Desk<'s> {
+    store: &'s mut Store,
+    versions: &'s mut Versions,
+    stats: &'s mut Stats,
+    config: &'s Config,
+    gauges: Gauges,
+    now: Now,
+}
+
+/// Carries out one line for a connection and writes its reply.
+pub(super) fn execute(state: &mut State, now: Now, key: ConnKey, line: Line<'_>) {
+    if is_from_browser(line.text) {
+        turn_browser_away(state, now, key);
+        return;
+    }
+    let gauges = state.gauges(now);
+    let State { conns, pool, parser, store, versions, stats, config, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    let Some(request) = parser.parse(line, arg_limits(conn, config)) else { return };
+    stats.requests += 1;
+    let mut desk = Desk { store, versions, stats, config, gauges, now };
+    let is_authenticated = conn.is_authenticated;
+    let before = conn.unsent();
+    let effect =
+        conn.replies.next(&mut conn.outbound, pool, |out| answer(&mut desk, request, is_authenticated, out));
+    match effect {
+        Effect::None => {}
+        Effect::Authenticate => conn.is_authenticated = true,
+        Effect::Close => conn.begin_closing(CloseReason::Quit, now.mono, pool),
+    }
+    if !conn.is_authenticated && conn.is_serving() {
+        let more = u32::try_from(conn.unsent() - before).unwrap_or(u32::MAX);
+        conn.unauthenticated_bytes = conn.unauthenticated_bytes.saturating_add(more);
+        if conn.unauthenticated_bytes > config.limits.unauthenticated_output_bytes_max {
+            conn.begin_closing(CloseReason::Unauthenticated, now.mono, pool);
+        }
+    }
+}
+
+/// What a node says to a client that it leaves.
+pub(super) fn put_goodbye(out: &mut Vec<u8>) {
+    Reply::begin(out, b"", "BYE").end();
+}
+
+fn turn_browser_away(state: &mut State, now: Now, key: ConnKey) {
+    if let Some(conn) = state.conns.get(key)
+        && state.log_gate.allows(now, &mut state.stats)
+    {
+        log::warn!("closed {}: it speaks HTTP; a browser was made to talk to this port", conn.addr);
+    }
+    close_conn(state, key, CloseReason::Browser);
+}
+
+fn arg_limits(conn: &Conn, config: &Config) -> ArgLimits {
+    let limits = &config.limits;
+    let args_max = if conn.is_authenticated {
+        limits.args_max
+    } else {
+        limits.args_max.min(limits.unauthenticated_args_max)
+    };
+    ArgLimits {
+        args_max: args_max as usize,
+        key_bytes_max: limits.key_bytes_max as usize,
+        value_bytes_max: limits.value_bytes_max as usize,
+    }
+}
+
+/// Writes the one reply to a request, whatever it is.
+fn answer(desk: &mut Desk<'_>, request: Request<'_>, is_authenticated: bool, out: &mut Vec<u8>) -> Effect {
+    let id = request.id;
+    let start = out.len();
+    let outcome = match request.command {
+        Err(error) => {
+            desk.stats.errors += 1;
+            put_error(out, id, error);
+            return Effect::None;
+        }
+        Ok(command) if !is_authenticated && !is_open_to_all(&command) => Err(CommandError::Unauthenticated),
+        Ok(command) => carry_out(desk, command, id, out),
+    };
+    outcome.unwrap_or_else(|error| {
+        desk.stats.errors += 1;
+        out.truncate(start);
+        put_error(out, id, error);
+        Effect::None
+    })
+}
+
+/// Whether a command is carried out before the password was given.
+const fn is_open_to_all(command: &Command<'_>) -> bool {
+    matches!(command, Command::Ping { .. } | Command::Help | Command::Quit | Command::Auth(_))
+}
+
+fn carry_out(
+    desk: &mut Desk<'_>,
+    command: Command<'_>,
+    id: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<Effect, CommandError> {
+    match command {
+        Command::Get(args) => get(desk, args, Reply::begin(out, id, "GOT"))?,
+        Command::Set(args) => set(desk, args, Reply::begin(out, id, "SAT"))?,
+        Command::SetEx(args) => set_ex(desk, args, Reply::begin(out, id, "SATEX"))?,
+        Command::Del(args) => del(desk, args, Reply::begin(out, id, "DELETED"))?,
+        Command::Expire(args) => expire(desk, args, Reply::begin(out, id, "EXPIRES"))?,
+        Command::Ttl(args) => ttl(desk, args, Reply::begin(out, id, "LASTS"))?,
+        Command::Who(key) => who(desk, key, Reply::begin(out, id, "HELD")),
+        Command::Ping { of_redis: true } => out.extend_from_slice(REDIS_PONG),
+        Command::Ping { of_redis: false } => say(out, if id.is_empty() { b"0" } else { id }, "PONG", "1"),
+        Command::Mesh => say(out, id, "MESH", ""),
+        Command::Stats => {
+            let mut reply = Reply::begin(out, id, "STATS");
+            desk.stats.write(desk.gauges, &mut reply);
+            reply.end();
+        }
+        Command::Help => say(out, id, "HELP", HELP),
+        Command::Request(Topic::Peers) => say(out, id, "FULFILLED", ""),
+        Command::Request(Topic::BloomFilter | Topic::Connect) => {
+            return Err(CommandError::NoMesh("no filter and nothing to connect to"));
+        }
+        Command::Auth(password) => {
+            authenticate(desk, password)?;
+            say(out, id, "WELCOME", "");
+            return Ok(Effect::Authenticate);
+        }
+        Command::Request(Topic::Disconnect) => {
+            say(out, id, "FULFILLED", "bye");
+            return Ok(Effect::Close);
+        }
+        Command::Quit => {
+            say(out, id, "BYE", "");
+            return Ok(Effect::Close);
+        }
+    }
+    Ok(Effect::None)
+}
+
+/// Writes a reply of one piece.
+fn say(out: &mut Vec<u8>, id: &[u8], word: &str, text: &str) {
+    let mut reply = Reply::begin(out, id, word);
+    if !text.is_empty() {
+        reply.text(text);
+    }
+    reply.end();
+}
+
+fn get(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
+    for arg in args.iter() {
+        desk.stats.gets += 1;
+        let key = desk.store.key(arg.key);
+        let Some(item) = desk.store.get(desk.now.mono, key) else {
+            desk.stats.misses += 1;
+            continue;
+        };
+        desk.stats.hits += 1;
+        reply.pair(arg.key, item.value);
+        check_length(desk, &reply)?;
+    }
+    reply.end();
+    Ok(())
+}
+
+fn set(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
+    check_room(desk, args)?;
+    for arg in args.iter() {
+        reply.pair(arg.key, arg.value);
+    }
+    check_length(desk, &reply)?;
+    for arg in args.iter() {
+        put(desk, arg.key, arg.value, None)?;
+    }
+    reply.end();
+    Ok(())
+}
+
+fn set_ex(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
+    check_room(desk, args)?;
+    for arg in args.iter() {
+        deadline(desk, arg.seconds)?;
+        reply.pair_seconds(arg.key, arg.value, arg.seconds);
+    }
+    check_length(desk, &reply)?;
+    for arg in args.iter() {
+        let deadline = deadline(desk, arg.seconds)?;
+        put(desk, arg.key, arg.value, Some(deadline))?;
+    }
+    reply.end();
+    Ok(())
+}
+
+fn del(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
+    for arg in args.iter() {
+        let key = desk.store.key(arg.key);
+        if desk.store.remove(desk.now.mono, key) {
+            desk.stats.deletes += 1;
+            reply.key(arg.key);
+        }
+    }
+    reply.end();
+    Ok(())
+}
+
+fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
+    for arg in args.iter() {
+        deadline(desk, arg.seconds)?;
+    }
+    for arg in args.iter() {
+        let deadline = deadline(desk, arg.seconds)?;
+        let key = desk.store.key(arg.key);
+        if desk.store.set_deadline(desk.now.mono, key, deadline) {
+            reply.key_text(arg.key, arg.seconds);
+        }
+    }
+    reply.end();
+    Ok(())
+}
+
+fn ttl(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
+    for arg in args.iter() {
+        let key = desk.store.key(arg.key);
+        match desk.store.get(desk.now.mono, key).map(|item| item.deadline) {
+            None => {}
+            Some(None) => reply.key_text(arg.key, "never"),
+            Some(Some(deadline)) => reply.key_text(arg.key, deadline.seconds_left(desk.now.mono)),
+        }
+    }
+    reply.end();
+    Ok(())
+}
+
+fn who(desk: &Desk<'_>, key: &[u8], mut reply: Reply<'_>) {
+    if desk.store.get(desk.now.mono, desk.store.key(key)).is_some() {
+        reply.key_text(key, "here");
+    }
+    reply.end();
+}
+
+fn authenticate(desk: &mut Desk<'_>, given: &[u8]) -> Result<(), CommandError> {
+    let Some(password) = &desk.config.password else { return Err(CommandError::NoPasswordSet) };
+    if bool::from(password.as_bytes().ct_eq(given)) {
+        return Ok(());
+    }
+    desk.stats.auth_failures += 1;
+    Err(CommandError::WrongPassword)
+}
+
+/// Sets one key. By now there is room for it.
+fn put(
+    desk: &mut Desk<'_>,
+    key: &[u8],
+    value: &[u8],
+    deadline: Option<Deadline>,
+) -> Result<(), CommandError> {
+    let version = desk.versions.next(desk.now);
+    let key = desk.store.key(key);
+    desk.store.set(key, value, deadline, version).map_err(CommandError::Full)?;
+    desk.stats.sets += 1;
+    Ok(())
+}
+
+/// Whether all of a SET fits, since all or none of it is done.
+fn check_room(desk: &Desk<'_>, args: Args<'_>) -> Result<(), CommandError> {
+    let bytes = args.iter().map(|arg| arg.key.len() + arg.value.len()).sum();
+    desk.store.room_for(args.len(), bytes).map_err(CommandError::Full)
+}
+
+fn check_length(desk: &Desk<'_>, reply: &Reply<'_>) -> Result<(), CommandError> {
+    let limit = desk.config.limits.reply_bytes_max;
+    if reply.len() > limit as usize { Err(CommandError::ReplyTooLong(limit)) } else { Ok(()) }
+}
+
+fn deadline(desk: &Desk<'_>, seconds: u64) -> Result<Deadline, CommandError> {
+    Deadline::in_seconds(desk.now.mono, seconds).ok_or(CommandError::TooFar)
+}

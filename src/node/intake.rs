@@ -1,0 +1,235 @@
+//! From bytes to requests, fairly: what one call carries out is bounded, and what is left waits its turn.
+//!
+//! Requests are parsed straight from the slice that the shell has read into; only an unfinished tail is
+//! copied. When a step's budget is spent with requests left over, they are stashed, the connection goes
+//! to the end of the queue of runnable ones, and the shell is told not to read from it until it has
+//! caught up. The same happens, without the queue, while too much waits to be sent to it. So a
+//! connection holds at most one line and one read of input.
+
+use super::commands;
+use super::conns::{CloseReason, Conn, Phase, close_conn};
+use super::keys::ConnKey;
+use super::state::{Action, State};
+use super::timers;
+use crate::base::time::Now;
+use crate::limits::{BYTES_PER_STEP, REQUESTS_PER_STEP};
+use crate::wire::line::{Front, front};
+use crate::wire::reply::{NO_RESP, put_error};
+
+/// Takes in what the shell has read.
+pub(super) fn received(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
+    let Some(conn) = state.conns.get_mut(key) else {
+        state.stats.stale_events += 1;
+        return;
+    };
+    if conn.phase() != Phase::Open {
+        return;
+    }
+    conn.last_active = now.mono;
+    let must_wait = !conn.inbound.is_empty() || conn.is_runnable || conn.is_paused;
+    let used = if must_wait { 0 } else { serve(state, now, key, bytes) };
+    if used < bytes.len()
+        && let Some(conn) = state.conns.get_mut(key)
+    {
+        conn.inbound.back(&mut state.pool).extend_from_slice(&bytes[used..]);
+    }
+    if must_wait {
+        serve_stash(state, now, key);
+    }
+    settle(state, now, key);
+}
+
+/// Notes that the other side will send no more. A line without its end is not carried out: nobody
+/// can know whether it is whole.
+pub(super) fn read_closed(state: &mut State, now: Now, key: ConnKey) {
+    let Some(conn) = state.conns.get_mut(key) else {
+        state.stats.stale_events += 1;
+        return;
+    };
+    match conn.phase() {
+        Phase::Open => {
+            conn.set_phase(Phase::ReadClosed);
+            settle(state, now, key);
+        }
+        Phase::Closing(_) => conn.is_read_closed = true,
+        Phase::Lingering(reason) => close_conn(state, key, reason),
+        Phase::ReadClosed => {}
+    }
+}
+
+/// Notes that `count` bytes of a connection's outbound buffer were written.
+pub(super) fn wrote(state: &mut State, now: Now, key: ConnKey, count: usize) {
+    let State { conns, pool, stats, .. } = state;
+    let Some(conn) = conns.get_mut(key) else {
+        stats.stale_events += 1;
+        return;
+    };
+    conn.outbound.consume(count, pool);
+    if conn.outbound.is_empty() {
+        conn.is_flushing = false;
+    }
+    if conn.is_paused && !must_pause(conn, state.config.limits.outbound_pause_bytes) {
+        conn.is_paused = false;
+        conn.is_runnable = true;
+        state.runnable.push_back(key);
+    }
+    settle(state, now, key);
+}
+
+/// Carries out left-over requests of the connection that has waited longest. False if none waits.
+pub(super) fn run_next(state: &mut State, now: Now) -> bool {
+    let Some(key) = state.runnable.pop_front() else { return false };
+    if let Some(conn) = state.conns.get_mut(key) {
+        conn.is_runnable = false;
+        serve_stash(state, now, key);
+        settle(state, now, key);
+    }
+    true
+}
+
+/// Carries out requests from the connection's own stash, unless it has to wait.
+fn serve_stash(state: &mut State, now: Now, key: ConnKey) {
+    let Some(conn) = state.conns.get_mut(key) else { return };
+    if conn.is_runnable || conn.is_paused || conn.inbound.is_empty() {
+        return;
+    }
+    // Out of the connection while it is read, since requests change the state it lies in.
+    let mut stash = std::mem::take(&mut conn.inbound);
+    let used = serve(state, now, key, stash.as_slice());
+    stash.consume(used, &mut state.pool);
+    match state.conns.get_mut(key) {
+        Some(conn) if conn.is_serving() => conn.inbound = stash,
+        Some(_) | None => stash.release(&mut state.pool),
+    }
+}
+
+/// Carries out requests from the front of `input` until it holds no whole one, the step's budget is
+/// spent, or the connection has to wait. Returns the bytes done with.
+fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
+    let limits = &state.config.limits;
+    let (pause, line_max, early_max) =
+        (limits.outbound_pause_bytes, limits.line_bytes_max, limits.unauthenticated_line_bytes_max);
+    let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
+    let mut at = 0;
+    let mut requests = 0;
+    while at < input.len() {
+        let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
+            return input.len();
+        };
+        if !conn.has_spoken && input[at] == b'*' {
+            refuse(state, now, key, |out| out.extend_from_slice(NO_RESP));
+            return input.len();
+        }
+        conn.has_spoken = true;
+        if must_pause(conn, pause) {
+            conn.is_paused = true;
+            break;
+        }
+        if requests == REQUESTS_PER_STEP || at + (conn.unsent() - unsent_before) >= BYTES_PER_STEP {
+            conn.is_runnable = true;
+            state.runnable.push_back(key);
+            break;
+        }
+        let limit = if conn.is_authenticated { line_max } else { early_max.min(line_max) };
+        match front(&input[at..], limit as usize) {
+            Front::Partial => break,
+            Front::TooLong => {
+                let sentence = format!("line longer than {limit} bytes");
+                refuse(state, now, key, |out| put_error(out, b"", sentence));
+                return input.len();
+            }
+            Front::Line(line) => {
+                at += line.consumed;
+                requests += 1;
+                commands::execute(state, now, key, line);
+            }
+        }
+    }
+    at
+}
+
+/// Answers what cannot be read on, and ends the connection with that answer.
+fn refuse(state: &mut State, now: Now, key: ConnKey, write: impl FnOnce(&mut Vec<u8>)) {
+    let State { conns, pool, stats, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    stats.requests += 1;
+    stats.errors += 1;
+    conn.replies.next(&mut conn.outbound, pool, write);
+    conn.begin_closing(CloseReason::Protocol, now.mono, pool);
+}
+
+fn must_pause(conn: &Conn, pause_bytes: u32) -> bool {
+    conn.unsent() > pause_bytes as usize
+}
+
+/// Draws the conclusions of whatever has happened to a connection: what the shell has to do for it,
+/// what its buffers hold now, whether it is at its end, whether it keeps us waiting.
+pub(super) fn settle(state: &mut State, now: Now, key: ConnKey) {
+    let State { conns, actions, pool, config, buffered, stats, is_draining, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    let is_caught_up = !conn.is_runnable && !conn.is_paused && conn.replies.is_empty();
+    if conn.phase() == Phase::ReadClosed && is_caught_up && !conn.inbound.is_empty() {
+        stats.requests += 1;
+        stats.errors += 1;
+        conn.inbound.release(pool);
+        conn.replies.next(&mut conn.outbound, pool, |out| {
+            put_error(out, b"", "the last line has no line end; it was not carried out");
+        });
+    }
+    if *is_draining && conn.is_serving() && is_caught_up {
+        conn.replies.next(&mut conn.outbound, pool, commands::put_goodbye);
+        conn.begin_closing(CloseReason::Drained, now.mono, pool);
+    }
+    if !conn.outbound.is_empty() && !conn.is_flushing {
+        conn.is_flushing = true;
+        actions.push_back(Action::Flush(key));
+    }
+    let must_stop = conn.is_runnable || conn.is_paused;
+    if must_stop != conn.is_stopped {
+        conn.is_stopped = must_stop;
+        actions.push_back(if must_stop { Action::StopReading(key) } else { Action::ResumeReading(key) });
+    }
+    let is_slow = conn.outbound.len() > config.limits.slow_reader_bytes as usize;
+    conn.slow_since = is_slow.then(|| conn.slow_since.unwrap_or(now.mono));
+    *buffered = *buffered - conn.accounted + conn.held();
+    conn.accounted = conn.held();
+    let is_over = *buffered as u64 > config.limits.buffers_max;
+    finish(state, now, key);
+    timers::arm(state, key);
+    if is_over {
+        close_largest(state, now);
+    }
+}
+
+/// Ends a connection that has nothing more to say, or brings it one phase nearer to its end.
+fn finish(state: &mut State, now: Now, key: ConnKey) {
+    let Some(conn) = state.conns.get_mut(key) else { return };
+    if !conn.outbound.is_empty() || !conn.replies.is_empty() {
+        return;
+    }
+    match conn.phase() {
+        Phase::ReadClosed if conn.inbound.is_empty() && !conn.is_runnable => {
+            close_conn(state, key, CloseReason::Done);
+        }
+        Phase::Closing(reason) if conn.is_read_closed => close_conn(state, key, reason),
+        Phase::Closing(reason) => {
+            conn.set_phase(Phase::Lingering(reason));
+            conn.last_active = now.mono;
+            state.actions.push_back(Action::ShutdownWrite(key));
+        }
+        Phase::Open | Phase::ReadClosed | Phase::Lingering(_) => {}
+    }
+}
+
+/// Closes the connection whose buffers hold the most. O(connections): only when the limit of all
+/// buffers is passed.
+fn close_largest(state: &mut State, now: Now) {
+    let largest = state.conns.iter().max_by_key(|(_, conn)| conn.accounted);
+    let Some((key, addr, bytes)) = largest.map(|(key, conn)| (key, conn.addr, conn.accounted)) else {
+        return;
+    };
+    if state.log_gate.allows(now, &mut state.stats) {
+        log::warn!("closed {addr}: it held {bytes} bytes when all buffers passed buffers_max");
+    }
+    close_conn(state, key, CloseReason::BuffersFull);
+}

@@ -1,0 +1,209 @@
+//! A node, without its sockets: bytes, keys and `now` come in, bytes and [`Action`]s go out.
+//!
+//! # The contract with the shell
+//!
+//! - After each call in, drain [`Node::next_action`] before sleeping. `Flush` may wait until the end of
+//!   the turn, so that a thousand replies are one write; `StopReading` counts from the next read on.
+//! - `now` is read once a turn and frozen for it. Its `mono` part never decreases.
+//! - While [`Node::has_work`], do not sleep: call [`Node::tick`] again, as often as the turn's time allows.
+//!   Otherwise sleep at most until [`Node::next_deadline`].
+//! - Data is delivered before the end of the stream: `received` comes before `read_closed`.
+//! - A key is good until the shell is told `Close`, or tells `lost`. Calls with a stale key do nothing
+//!   and are counted.
+//! - No call takes long: what grows with the store or with what clients send is done in steps whose
+//!   sizes are counts (`limits.rs`), never times.
+//! - Nothing in here or below reads a clock, a socket, a file, an environment variable, a thread or an
+//!   unseeded random number, and no output depends on the order of a hash map. So the same calls with
+//!   the same seed give the same bytes, and a simulator can be the shell.
+//!
+//! # Reading order
+//!
+//! `state` (what there is), `conns` (the life of a connection), `intake` (bytes to requests, budgets),
+//! `commands` (requests to replies), `replies` (their order), `timers` (patience).
+
+mod commands;
+mod conns;
+mod intake;
+mod keys;
+mod replies;
+mod state;
+mod stats;
+mod timers;
+
+pub use conns::CloseReason;
+pub use keys::ConnKey;
+pub use state::Action;
+pub use stats::Stats;
+
+use crate::base::time::{Instant, Now};
+use crate::config::Config;
+use crate::limits::TIMERS_PER_STEP;
+use conns::Conn;
+use state::State;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+use timers::Timer;
+
+/// A node: store, connections, timers.
+#[derive(Debug)]
+pub struct Node {
+    state: State,
+}
+
+/// Why a connection was not accepted. Displays as a sentence for the one refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// As many clients as there may be are connected.
+    TooManyClients {
+        /// How many that is.
+        limit: u32,
+    },
+    /// The node ends.
+    Draining,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooManyClients { limit } => {
+                write!(f, "{limit} clients are connected, the limit of this node; try again later")
+            }
+            Self::Draining => f.write_str("this node is shutting down"),
+        }
+    }
+}
+
+impl Node {
+    /// A node with no connections and no keys. The same `seed` and the same calls give the same node.
+    pub fn new(config: Config, seed: u64, now: Now) -> Self {
+        Self { state: State::new(config, seed, now) }
+    }
+
+    /// Takes a connection from `addr`.
+    ///
+    /// # Errors
+    /// [`Refusal`] if it is one too many; nothing is kept of it.
+    pub fn accept(&mut self, now: Now, addr: SocketAddr) -> Result<ConnKey, Refusal> {
+        let limit = self.state.config.limits.clients_max;
+        let refusal = if self.state.is_draining {
+            Some(Refusal::Draining)
+        } else if self.state.conns.len() >= limit as usize {
+            Some(Refusal::TooManyClients { limit })
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.state.stats.refused += 1;
+            if self.state.log_gate.allows(now, &mut self.state.stats) {
+                log::warn!("refused {addr}: {refusal}");
+            }
+            return Err(refusal);
+        }
+        self.state.stats.accepted += 1;
+        let is_authenticated = self.state.config.password.is_none();
+        let key = self.state.conns.insert(Conn::new(addr, now.mono, is_authenticated));
+        timers::arm(&mut self.state, key);
+        Ok(key)
+    }
+
+    /// Takes in bytes that came on a connection, and carries out what is whole among them.
+    pub fn received(&mut self, now: Now, conn: ConnKey, bytes: &[u8]) {
+        intake::received(&mut self.state, now, conn, bytes);
+    }
+
+    /// Notes that the other side will send no more. What it asked for is still answered.
+    pub fn read_closed(&mut self, now: Now, conn: ConnKey) {
+        intake::read_closed(&mut self.state, now, conn);
+    }
+
+    /// Notes that a connection broke. Its key is stale from here on, and no `Close` follows.
+    pub fn lost(&mut self, _now: Now, conn: ConnKey) {
+        if !conns::forget_conn(&mut self.state, conn, CloseReason::Lost) {
+            self.state.stats.stale_events += 1;
+        }
+    }
+
+    /// The bytes that wait to be written to a connection; none for a stale key.
+    pub fn outbound(&self, conn: ConnKey) -> &[u8] {
+        self.state.conns.get(conn).map_or(&[], |conn| conn.outbound.as_slice())
+    }
+
+    /// Notes that the first `count` bytes of [`Node::outbound`] were written.
+    pub fn wrote(&mut self, now: Now, conn: ConnKey, count: usize) {
+        intake::wrote(&mut self.state, now, conn, count);
+    }
+
+    /// Does one step of what is due: timers of the node, of the store, and requests left over.
+    pub fn tick(&mut self, now: Now) {
+        timers::run(&mut self.state, now, TIMERS_PER_STEP);
+        self.state.store.reclaim(now.mono, TIMERS_PER_STEP);
+        intake::run_next(&mut self.state, now);
+    }
+
+    /// Whether [`Node::tick`] has something to do now.
+    pub fn has_work(&self, now: Now) -> bool {
+        let State { runnable, timers, store, .. } = &self.state;
+        !runnable.is_empty() || timers.has_work(now.mono.millis()) || store.has_work(now.mono)
+    }
+
+    /// When [`Node::tick`] will next have something to do, if nothing comes in before; `None`: never.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let timer = self.state.timers.next_deadline().map(Instant::from_millis);
+        timer.into_iter().chain(self.state.store.next_deadline()).min()
+    }
+
+    /// What the shell has to do next, in order.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.state.actions.pop_front()
+    }
+
+    /// Begins the end: no more connections are taken; each one is told goodbye when all that it asked
+    /// so far is answered. After `drain_ms` those that are left are closed. O(connections).
+    pub fn drain(&mut self, now: Now) {
+        if self.state.is_draining {
+            return;
+        }
+        self.state.is_draining = true;
+        let patience = Duration::from_millis(u64::from(self.state.config.limits.drain_ms));
+        self.state.timers.insert(now.mono.after(patience).millis(), Timer::DrainEnd);
+        let keys: Vec<ConnKey> = self.state.conns.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            intake::settle(&mut self.state, now, key);
+        }
+    }
+
+    /// Whether the end has come: draining, and no connection is left.
+    pub fn is_drained(&self) -> bool {
+        self.state.is_draining && self.state.conns.is_empty()
+    }
+
+    /// Takes over what can change while running: password and limits. Connections that have given
+    /// the old password, or came when there was none, stay as they are.
+    pub fn reconfigure(&mut self, config: Config) {
+        self.state.store.set_memory_max(config.limits.memory_max);
+        self.state.config = config;
+    }
+
+    /// Notes that a turn of the loop has done `took` worth of work.
+    pub fn turned(&mut self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.state.stats.turns += 1;
+        self.state.stats.turn_max_us = self.state.stats.turn_max_us.max(micros);
+    }
+
+    /// Counts an event for something that is gone, found by the shell before it got here.
+    pub fn note_stale_event(&mut self) {
+        self.state.stats.stale_events += 1;
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Stats {
+        &self.state.stats
+    }
+
+    /// Connections at this moment.
+    pub fn conns(&self) -> usize {
+        self.state.conns.len()
+    }
+}

@@ -1,0 +1,184 @@
+//! Replies in request order, though some are not known yet.
+//!
+//! While every reply is known at once, the queue is empty and replies are written straight to the
+//! connection's outbound buffer. A request whose answer has to be waited for takes a place with
+//! [`Replies::hold`]; from then on later replies gather behind it, and [`Replies::fill`] lets go all
+//! that the answer was holding back. A place is a number that is not used twice in the life of a
+//! connection, so an answer that comes twice, or after its connection, changes nothing.
+
+use crate::base::buffer::{Buffer, Pool};
+use std::collections::VecDeque;
+
+/// A reply's place in its connection's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(u64);
+
+#[derive(Debug)]
+enum Slot {
+    /// The answer is not known yet.
+    Waiting,
+    /// Replies of one or more requests, waiting for those before them.
+    Ready(Vec<u8>),
+}
+
+/// The replies of one connection that cannot be sent yet.
+#[derive(Debug, Default)]
+pub struct Replies {
+    slots: VecDeque<Slot>,
+    /// The place of the first slot.
+    first: u64,
+    /// Bytes held in `slots`.
+    held: usize,
+}
+
+impl Replies {
+    /// Whether every reply so far is on its way.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Bytes of memory held by replies in the queue, as of the last time one was added or let go.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Hands `write` the place where the next reply's bytes go, behind all replies so far.
+    pub fn next<R>(
+        &mut self,
+        outbound: &mut Buffer,
+        pool: &mut Pool,
+        write: impl FnOnce(&mut Vec<u8>) -> R,
+    ) -> R {
+        if self.slots.is_empty() {
+            return write(outbound.back(pool));
+        }
+        if !matches!(self.slots.back(), Some(Slot::Ready(_))) {
+            self.slots.push_back(Slot::Ready(pool.take()));
+        }
+        let mut written = match self.slots.pop_back() {
+            Some(Slot::Ready(bytes)) => bytes,
+            Some(Slot::Waiting) | None => Vec::new(),
+        };
+        let before = written.len();
+        let result = write(&mut written);
+        self.held += written.len() - before;
+        self.slots.push_back(Slot::Ready(written));
+        result
+    }
+
+    /// Takes the next place for a reply that is not known yet. It is the caller's part to fill it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "held by remote lookups, which come with the mesh"))]
+    pub fn hold(&mut self) -> Place {
+        let place = Place(self.first + self.slots.len() as u64);
+        self.slots.push_back(Slot::Waiting);
+        place
+    }
+
+    /// Puts a reply, a whole line, into its place, and moves what is complete at the front to
+    /// `outbound`. False, and nothing changed, if the place is not waiting.
+    #[cfg_attr(not(test), expect(dead_code, reason = "held by remote lookups, which come with the mesh"))]
+    pub fn fill(&mut self, place: Place, reply: &[u8], outbound: &mut Buffer, pool: &mut Pool) -> bool {
+        let at = place.0.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        let Some(slot) = at.and_then(|at| self.slots.get_mut(at)) else { return false };
+        if !matches!(slot, Slot::Waiting) {
+            return false;
+        }
+        let mut bytes = pool.take();
+        bytes.extend_from_slice(reply);
+        self.held += bytes.len();
+        *slot = Slot::Ready(bytes);
+        while let Some(Slot::Ready(_)) = self.slots.front() {
+            if let Some(Slot::Ready(bytes)) = self.slots.pop_front() {
+                outbound.back(pool).extend_from_slice(&bytes);
+                self.held -= bytes.len();
+                pool.give(bytes);
+            }
+            self.first += 1;
+        }
+        true
+    }
+
+    /// Drops all of it and gives the memory back.
+    pub fn release(&mut self, pool: &mut Pool) {
+        self.first += self.slots.len() as u64;
+        for slot in self.slots.drain(..) {
+            if let Slot::Ready(bytes) = slot {
+                pool.give(bytes);
+            }
+        }
+        self.held = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Replies;
+    use crate::base::buffer::{Buffer, Pool};
+
+    struct Bench {
+        replies: Replies,
+        outbound: Buffer,
+        pool: Pool,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { replies: Replies::default(), outbound: Buffer::new(), pool: Pool::new(4, 4_096) }
+        }
+
+        fn say(&mut self, text: &str) {
+            let Self { replies, outbound, pool } = self;
+            replies.next(outbound, pool, |out| out.extend_from_slice(text.as_bytes()));
+        }
+
+        fn fill(&mut self, place: super::Place, text: &str) -> bool {
+            self.replies.fill(place, text.as_bytes(), &mut self.outbound, &mut self.pool)
+        }
+
+        fn sent(&self) -> &str {
+            std::str::from_utf8(self.outbound.as_slice()).unwrap()
+        }
+    }
+
+    #[test]
+    fn known_replies_go_straight_through() {
+        let mut bench = Bench::new();
+        bench.say("a");
+        bench.say("b");
+        assert_eq!(bench.sent(), "ab");
+        assert_eq!(bench.replies.held(), 0);
+    }
+
+    #[test]
+    fn later_replies_wait_behind_a_held_place() {
+        let mut bench = Bench::new();
+        bench.say("a");
+        let first = bench.replies.hold();
+        bench.say("c");
+        bench.say("d");
+        let second = bench.replies.hold();
+        bench.say("f");
+        assert_eq!(bench.sent(), "a");
+        assert!(bench.fill(second, "e"));
+        assert_eq!(bench.sent(), "a");
+        assert!(bench.fill(first, "b"));
+        assert_eq!(bench.sent(), "abcdef");
+        assert!(bench.replies.is_empty());
+        assert_eq!(bench.replies.held(), 0);
+    }
+
+    #[test]
+    fn answer_that_comes_twice_changes_nothing() {
+        let mut bench = Bench::new();
+        let first = bench.replies.hold();
+        let second = bench.replies.hold();
+        assert!(bench.fill(first, "a"));
+        assert!(!bench.fill(first, "x"));
+        bench.replies.release(&mut bench.pool);
+        assert!(!bench.fill(second, "b"));
+        let third = bench.replies.hold();
+        assert_ne!(second, third);
+        assert!(bench.fill(third, "c"));
+        assert_eq!(bench.sent(), "ac");
+    }
+}

@@ -1,0 +1,154 @@
+//! All that a node is, in one place, and what its parts share. The logic stands in the files above,
+//! as functions over `&mut State`.
+
+use super::conns::Conn;
+use super::keys::ConnKey;
+use super::stats::{Gauges, Stats};
+use super::timers::Timer;
+use crate::base::buffer::Pool;
+use crate::base::rng::Rng;
+use crate::base::slots::Slots;
+use crate::base::time::{Instant, Now};
+use crate::base::wheel::Wheel;
+use crate::config::Config;
+use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED_BUFFERS_MAX};
+use crate::store::{HashSecret, Store, Version};
+use crate::wire::request::Parser;
+use std::collections::VecDeque;
+
+/// What the node wants the shell to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Bytes wait in `outbound`: write them at the end of the turn, and whenever the socket takes more,
+    /// until none is left. Said again only after that.
+    Flush(ConnKey),
+    /// Shut the writing side; go on reading.
+    ShutdownWrite(ConnKey),
+    /// Close the socket and forget the key.
+    Close(ConnKey),
+    /// Read no more from it until told otherwise.
+    StopReading(ConnKey),
+    /// Read on: something may have come in between.
+    ResumeReading(ConnKey),
+}
+
+/// The whole state of a node.
+#[derive(Debug)]
+pub struct State {
+    pub(super) config: Config,
+    pub(super) started: Instant,
+    pub(super) store: Store,
+    pub(super) conns: Slots<Conn, Conn>,
+    pub(super) pool: Pool,
+    /// Bytes of buffers of all connections.
+    pub(super) buffered: usize,
+    pub(super) timers: Wheel<Timer>,
+    pub(super) actions: VecDeque<Action>,
+    /// Connections with requests left over from an earlier step, each once.
+    pub(super) runnable: VecDeque<ConnKey>,
+    pub(super) parser: Parser,
+    pub(super) versions: Versions,
+    pub(super) stats: Stats,
+    pub(super) log_gate: LogGate,
+    /// The node takes no more connections and ends those it has.
+    pub(super) is_draining: bool,
+}
+
+impl State {
+    pub(super) fn new(config: Config, seed: u64, now: Now) -> Self {
+        let mut rng = Rng::new(seed);
+        Self {
+            started: now.mono,
+            store: Store::new(HashSecret::draw(&mut rng), config.limits.memory_max),
+            conns: Slots::new(),
+            pool: Pool::new(POOLED_BUFFERS_MAX, POOLED_BUFFER_BYTES_MAX),
+            buffered: 0,
+            timers: Wheel::new(),
+            actions: VecDeque::new(),
+            runnable: VecDeque::new(),
+            parser: Parser::default(),
+            versions: Versions::default(),
+            stats: Stats::default(),
+            log_gate: LogGate::default(),
+            is_draining: false,
+            config,
+        }
+    }
+
+    /// What STATS tells beside the counters. O(1).
+    pub(super) fn gauges(&self, now: Now) -> Gauges {
+        Gauges {
+            uptime_seconds: now.mono.since(self.started).as_secs(),
+            clients: self.conns.len(),
+            keys: self.store.len(),
+            expired: self.store.expired(),
+            memory_bytes: self.store.memory_bytes(),
+            memory_max: self.config.limits.memory_max,
+            buffers_bytes: self.buffered + self.pool.held(),
+            buffers_max: self.config.limits.buffers_max,
+            is_ready: !self.is_draining,
+        }
+    }
+}
+
+/// Gives each write a version above all before it, and near the wall clock while that behaves.
+#[derive(Debug, Default)]
+pub(super) struct Versions {
+    last: u64,
+}
+
+impl Versions {
+    /// 44 bits of milliseconds since 1970 and 20 bits of counter.
+    pub(super) fn next(&mut self, now: Now) -> Version {
+        self.last = (self.last + 1).max(now.wall_ms << 20);
+        Version(self.last)
+    }
+}
+
+/// Lets through so many log lines a second about what clients cause.
+#[derive(Debug, Default)]
+pub(super) struct LogGate {
+    second: u64,
+    lines: u32,
+}
+
+impl LogGate {
+    /// Whether one more line may be written; if not, it is counted.
+    pub(super) fn allows(&mut self, now: Now, stats: &mut Stats) -> bool {
+        let second = now.mono.millis() / 1_000;
+        if second != self.second {
+            *self = Self { second, lines: 0 };
+        }
+        self.lines = self.lines.saturating_add(1);
+        let allowed = self.lines <= CLIENT_LOG_LINES_PER_SECOND;
+        stats.log_lines_dropped += u64::from(!allowed);
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LogGate, Versions};
+    use crate::base::time::{Instant, Now};
+    use crate::node::stats::Stats;
+
+    #[test]
+    fn versions_rise_when_the_wall_clock_falls() {
+        let at = |wall_ms| Now { mono: Instant::ZERO, wall_ms };
+        let mut versions = Versions::default();
+        let seen: Vec<_> = [5, 5, 3, 6, 0].map(at).map(|now| versions.next(now)).to_vec();
+        assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
+        assert_eq!(seen[3].0 >> 20, 6);
+    }
+
+    #[test]
+    fn flood_of_log_lines_is_cut_and_counted() {
+        let mut gate = LogGate::default();
+        let mut stats = Stats::default();
+        let at = |ms| Now { mono: Instant::from_millis(ms), wall_ms: 0 };
+        let passed = (0..100).filter(|_| gate.allows(at(5), &mut stats)).count();
+        assert_eq!(passed, 10);
+        assert_eq!(stats.log_lines_dropped, 90);
+        assert!(gate.allows(at(1_000), &mut stats));
+    }
+}
