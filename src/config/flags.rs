@@ -123,9 +123,11 @@ fn set(layer: &mut Layer, parser: &mut Parser, key: Key, flag: &str) -> Result<(
 
 fn unknown(name: &str) -> String {
     let flag = format!("--{name}");
-    let near = schema::nearest(&flag, NAMES.iter().map(|name| (*name).to_owned()));
-    let near = near.map(|(near, _)| near).unwrap_or_default();
-    format!("unknown flag {} (did you mean '{near}'?)", schema::shown(&flag))
+    let shown = schema::shown(&flag);
+    match schema::nearest(&flag, NAMES.iter().map(|name| (*name).to_owned())) {
+        Some((near, score)) if score >= 0.5 => format!("unknown flag {shown} (did you mean '{near}'?)"),
+        _ => format!("unknown flag {shown}"),
+    }
 }
 
 #[cfg(test)]
