@@ -76,6 +76,99 @@ impl Default for Limits {
     }
 }
 
+/// The range of one operator-set limit: what [`Limits::check`] and the configuration hold it to.
+#[derive(Debug, Clone, Copy)]
+pub struct LimitRange {
+    /// The field of [`Limits`], which is also the key in `[limits]`.
+    pub name: &'static str,
+    /// The smallest value, in the unit of the field.
+    pub min: u64,
+    /// The largest value, in the unit of the field.
+    pub max: u64,
+    /// What zero means where it has a meaning of its own; then it is allowed whatever `min` says.
+    pub zero: Option<&'static str>,
+    get: fn(&Limits) -> u64,
+}
+
+impl LimitRange {
+    /// True if the limit takes `value`.
+    pub const fn allows(&self, value: u64) -> bool {
+        (value == 0 && self.zero.is_some()) || (self.min <= value && value <= self.max)
+    }
+}
+
+const fn range(name: &'static str, min: u64, max: u64, get: fn(&Limits) -> u64) -> LimitRange {
+    LimitRange { name, min, max, zero: None, get }
+}
+
+const fn range_or_zero(
+    name: &'static str,
+    min: u64,
+    max: u64,
+    zero: &'static str,
+    get: fn(&Limits) -> u64,
+) -> LimitRange {
+    LimitRange { name, min, max, zero: Some(zero), get }
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// What each field of [`Limits`] takes, in the order of its fields.
+///
+/// The lower ends are where a node stops being usable rather than small: a line of 1 KiB holds the
+/// handshake of a node, 2 KiB before authentication hold the longest password in quotes, 8 arguments
+/// hold a `HELLO` with its password and name.
+pub const LIMIT_RANGES: [LimitRange; 17] = [
+    range("clients_max", 1, 1_000_000, |l| l.clients_max.into()),
+    range_or_zero("memory_max", MIB, 1024 * 1024 * GIB, "no limit", |l| l.memory_max),
+    range("buffers_max", MIB, 1024 * 1024 * GIB, |l| l.buffers_max),
+    range("line_bytes_max", KIB, GIB, |l| l.line_bytes_max.into()),
+    range("args_max", 8, 1024 * 1024, |l| l.args_max.into()),
+    range("key_bytes_max", 1, 16 * MIB, |l| l.key_bytes_max.into()),
+    range("value_bytes_max", 1, 512 * MIB, |l| l.value_bytes_max.into()),
+    range("reply_bytes_max", KIB, GIB, |l| l.reply_bytes_max.into()),
+    range("outbound_pause_bytes", KIB, GIB, |l| l.outbound_pause_bytes.into()),
+    range("slow_reader_bytes", KIB, GIB, |l| l.slow_reader_bytes.into()),
+    range("slow_reader_ms", 1, DAY_MS, |l| l.slow_reader_ms.into()),
+    range("request_idle_ms", 1, DAY_MS, |l| l.request_idle_ms.into()),
+    range("first_byte_ms", 1, DAY_MS, |l| l.first_byte_ms.into()),
+    range("unauthenticated_args_max", 8, 1024, |l| l.unauthenticated_args_max.into()),
+    range("unauthenticated_line_bytes_max", 2 * KIB, MIB, |l| l.unauthenticated_line_bytes_max.into()),
+    range("unauthenticated_output_bytes_max", KIB, 16 * MIB, |l| l.unauthenticated_output_bytes_max.into()),
+    range_or_zero("drain_ms", 1, DAY_MS, "do not wait", |l| l.drain_ms.into()),
+];
+
+impl Limits {
+    /// Checks each limit against its range and those that depend on one another.
+    ///
+    /// # Errors
+    /// A sentence that names the first limit out of place and what it takes. Nothing is changed.
+    pub fn check(&self) -> Result<(), String> {
+        for range in &LIMIT_RANGES {
+            let value = (range.get)(self);
+            if !range.allows(value) {
+                return Err(format!("{} is {value}; it takes {} to {}", range.name, range.min, range.max));
+            }
+        }
+        if self.value_bytes_max > self.reply_bytes_max {
+            return Err(format!(
+                "value_bytes_max is {}, above reply_bytes_max of {}: such a value could be set, but never read",
+                self.value_bytes_max, self.reply_bytes_max
+            ));
+        }
+        if u64::from(self.reply_bytes_max) > self.buffers_max {
+            return Err(format!(
+                "reply_bytes_max is {}, above buffers_max of {}: one reply would close its own connection",
+                self.reply_bytes_max, self.buffers_max
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// Requests carried out by one call below the boundary: some 50 to 150 µs of work, so that the shell
 /// can look at its clock several times in a turn.
 pub const REQUESTS_PER_STEP: u32 = 256;
@@ -106,3 +199,57 @@ pub const POOLED_BUFFERS_MAX: usize = 64;
 
 const _: () = assert!(REQUESTS_PER_STEP > 0 && TIMERS_PER_STEP > 0);
 const _: () = assert!(POOLED_BUFFER_BYTES_MAX <= BYTES_PER_STEP);
+
+#[cfg(test)]
+mod tests {
+    use super::{LIMIT_RANGES, Limits};
+
+    #[test]
+    fn the_defaults_are_within_their_ranges() {
+        assert_eq!(Limits::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn every_limit_has_exactly_one_range() {
+        let table = toml::Table::try_from(Limits::default()).unwrap();
+        let mut fields: Vec<&str> = table.keys().map(String::as_str).collect();
+        let mut ranges: Vec<&str> = LIMIT_RANGES.iter().map(|range| range.name).collect();
+        fields.sort_unstable();
+        ranges.sort_unstable();
+        assert_eq!(fields, ranges);
+    }
+
+    #[test]
+    fn each_range_reads_the_field_of_its_name() {
+        for range in &LIMIT_RANGES {
+            let mut table = toml::Table::try_from(Limits::default()).unwrap();
+            table.insert(range.name.to_owned(), toml::Value::Integer(4_321));
+            let limits: Limits = table.try_into().unwrap();
+            assert_eq!((range.get)(&limits), 4_321, "{}", range.name);
+        }
+    }
+
+    #[test]
+    fn a_limit_out_of_its_range_is_named_with_what_it_takes() {
+        let limits = Limits { clients_max: 0, ..Limits::default() };
+        assert_eq!(limits.check(), Err("clients_max is 0; it takes 1 to 1000000".to_owned()));
+    }
+
+    #[test]
+    fn zero_is_allowed_where_it_has_a_meaning() {
+        assert_eq!(Limits { memory_max: 0, drain_ms: 0, ..Limits::default() }.check(), Ok(()));
+        assert!(Limits { memory_max: 1, ..Limits::default() }.check().is_err());
+    }
+
+    #[test]
+    fn a_value_that_could_never_be_read_is_refused() {
+        let limits = Limits { value_bytes_max: 2_048, reply_bytes_max: 1_024, ..Limits::default() };
+        assert!(limits.check().unwrap_err().contains("never read"));
+    }
+
+    #[test]
+    fn a_reply_that_would_close_its_own_connection_is_refused() {
+        let limits = Limits { buffers_max: 1024 * 1024, ..Limits::default() };
+        assert!(limits.check().unwrap_err().contains("buffers_max"));
+    }
+}

@@ -1,2 +1,126 @@
-//! The program: argv, configuration, logger, exit code.
-fn main() {}
+//! The program: arguments, configuration, logger, exit code.
+//!
+//! Thin on purpose: what an operator can say is understood in `olivia::config`, which opens nothing;
+//! the files and the environment are read here.
+
+use log::LevelFilter;
+use olivia::config::{self, Command, FILE_BYTES_MAX, FileRead, HELP, Loaded, Sources};
+use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
+use std::fs::File;
+use std::io::{self, ErrorKind, LineWriter, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The exit code for wrong usage or a wrong configuration. 1 is a failure while running.
+const EXIT_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    let sources = Sources {
+        args: std::env::args_os().skip(1).collect(),
+        env: std::env::vars_os().collect(),
+        found: None,
+    };
+    let loaded = match config::load(&sources, &read_file) {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(&error.to_string()),
+    };
+    match loaded.command {
+        Command::Help => print(HELP),
+        Command::Version => print(concat!("olivia ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::CheckConfig => check(&loaded),
+        Command::PrintConfig => match config::print_config(&loaded.config) {
+            Ok(text) => print(&text),
+            Err(error) => refuse(&error.to_string()),
+        },
+        Command::Run => {
+            start_logger(loaded.config.log_level);
+            let found = loaded.file.clone();
+            serve(loaded, Sources { found, ..sources })
+        }
+    }
+}
+
+/// Runs the node until it is told to end. `sources` are read again at a reload.
+fn serve(loaded: Loaded, _sources: Sources) -> ExitCode {
+    for note in &loaded.notes {
+        log::info!("{note}");
+    }
+    for warning in &loaded.warnings {
+        log::warn!("{warning}");
+    }
+    ExitCode::SUCCESS
+}
+
+fn check(loaded: &Loaded) -> ExitCode {
+    for warning in &loaded.warnings {
+        say(&format!("olivia: warning: {warning}"));
+    }
+    let notes = loaded.notes.join("; ");
+    print(&format!("the configuration is fine ({notes})\n"))
+}
+
+/// Prints to standard output. A reader that has left (`olivia --help | head -1`) is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(err) if err.kind() != ErrorKind::BrokenPipe => {
+            say(&format!("olivia: cannot write to standard output: {err}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn refuse(problems: &str) -> ExitCode {
+    for problem in problems.lines() {
+        say(&format!("olivia: {problem}"));
+    }
+    ExitCode::from(EXIT_CONFIG)
+}
+
+/// Prints to standard error. Where that is closed, the exit code has to say it all.
+fn say(sentence: &str) {
+    let _ = writeln!(io::stderr(), "{sentence}");
+}
+
+/// Logs to standard error, a line in one write: the time (UTC), the level, the sentence.
+///
+/// The logger takes everything, and `log::set_max_level` rules, so that a reload can change it.
+fn start_logger(level: LevelFilter) {
+    let config = ConfigBuilder::new()
+        .set_time_format_rfc3339()
+        .set_time_level(LevelFilter::Error)
+        .set_level_padding(LevelPadding::Off)
+        .set_thread_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        .build();
+    if WriteLogger::init(LevelFilter::Trace, config, LineWriter::new(io::stderr())).is_err() {
+        say("olivia: a logger was there already; going on with it");
+    }
+    log::set_max_level(level);
+}
+
+/// Reads a file for the configuration, no more of it than shows that it is too large.
+fn read_file(path: &Path) -> io::Result<FileRead> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::Error::from(ErrorKind::IsADirectory));
+    }
+    let mut bytes = Vec::new();
+    let bytes_max = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(bytes_max).read_to_end(&mut bytes)?;
+    Ok(FileRead { bytes, open_to_others: open_to_others(&metadata) })
+}
+
+#[cfg(unix)]
+fn open_to_others(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    metadata.mode() & 0o044 != 0
+}
+
+#[cfg(not(unix))]
+fn open_to_others(_: &std::fs::Metadata) -> bool {
+    false
+}
