@@ -4,5 +4,6 @@ pub mod base;
 pub mod config;
 pub mod limits;
 pub mod node;
+pub mod shell;
 pub mod store;
 pub mod wire;

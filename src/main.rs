@@ -41,14 +41,32 @@ fn main() -> ExitCode {
 }
 
 /// Runs the node until it is told to end. `sources` are read again at a reload.
-fn serve(loaded: Loaded, _sources: Sources) -> ExitCode {
+fn serve(loaded: Loaded, sources: Sources) -> ExitCode {
     for note in &loaded.notes {
         log::info!("{note}");
     }
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
-    ExitCode::SUCCESS
+    let reload = move || match config::load(&sources, &read_file) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                log::warn!("{warning}");
+            }
+            Ok(loaded.config)
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    match olivia::shell::run(loaded.config, Box::new(reload)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            if !log::log_enabled!(log::Level::Error) {
+                say(&format!("olivia: {error}"));
+            }
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn check(loaded: &Loaded) -> ExitCode {

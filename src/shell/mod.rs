@@ -1,0 +1,54 @@
+//! The only code that knows mio, real sockets, signals and real time. Everything that it learns goes
+//! over the boundary of `node`, and everything it does it was told to by a
+//! [`crate::node::Action`].
+//!
+//! Not here: any rule of the protocol, and any decision about a connection that the node could take.
+
+mod clock;
+mod files;
+mod reactor;
+mod signals;
+mod sockets;
+
+use crate::config::{Config, explain_bind_error};
+use reactor::Reactor;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+/// Reads the configuration anew, for SIGHUP. The error is a sentence for the log.
+pub type Reload = Box<dyn FnMut() -> Result<Config, String>>;
+
+/// Why a node did not run to its proper end. Displays as a sentence that says what to do.
+#[derive(Debug)]
+pub enum ShellError {
+    /// The address could not be listened on.
+    Bind(SocketAddr, io::Error),
+    /// A system call that there is no node without failed; the text names it.
+    System(&'static str, io::Error),
+    /// A second signal ended the node before its connections had ended.
+    Interrupted,
+}
+
+impl fmt::Display for ShellError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(addr, error) => f.write_str(&explain_bind_error(*addr, error)),
+            Self::System(what, error) => write!(f, "cannot {what}: {error}"),
+            Self::Interrupted => {
+                f.write_str("a second signal ended the node before its connections had ended")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ShellError {}
+
+/// Runs a node until it is told to end by SIGTERM or SIGINT, and has ended.
+///
+/// # Errors
+/// [`ShellError`]; only `Bind` and `System` can come before the node listens.
+pub fn run(mut config: Config, reload: Reload) -> Result<(), ShellError> {
+    config.limits.clients_max = files::make_room(config.limits.clients_max);
+    Reactor::start(config, reload)?.run()
+}
