@@ -1,8 +1,8 @@
 //! What each command does, on this node.
 
-use super::conns::{CloseReason, Conn, close_conn};
+use super::conns::{CloseReason, Conn};
 use super::keys::ConnKey;
-use super::state::{State, Versions};
+use super::state::{State, Versions, close_conn};
 use super::stats::{Gauges, Stats};
 use crate::base::time::Now;
 use crate::config::Config;
@@ -99,11 +99,6 @@ pub(super) fn execute(state: &mut State, now: Now, key: ConnKey, line: Line<'_>)
             conn.begin_closing(CloseReason::Unauthenticated, now.mono, pool);
         }
     }
-}
-
-/// What a node says to a client that it leaves.
-pub(super) fn put_goodbye(out: &mut Vec<u8>) {
-    Reply::begin(out, b"", "BYE").end();
 }
 
 fn turn_browser_away(state: &mut State, now: Now, key: ConnKey) {

@@ -1,12 +1,10 @@
 //! Connections: what the node keeps for each, the phases of its life, and the one way to its end.
 //!
 //! A connection is the same type whoever is at the other end. It goes from `Open` to gone through
-//! [`Phase`]s that only [`Conn::set_phase`] changes, and it is gone only through [`close_conn`], which
-//! settles all that was attached to it.
+//! [`Phase`]s that only [`Conn::set_phase`] changes, and it is gone only through
+//! [`close_conn`](super::state::close_conn), which settles all that was attached to it.
 
-use super::keys::ConnKey;
 use super::replies::Replies;
-use super::state::{Action, State};
 use crate::base::buffer::{Buffer, Pool};
 use crate::base::time::Instant;
 use std::net::SocketAddr;
@@ -184,26 +182,4 @@ impl Conn {
     pub(super) fn held(&self) -> usize {
         self.inbound.held() + self.outbound.held() + self.replies.held()
     }
-}
-
-/// Ends a connection now: gives back its buffers, forgets it, tells the shell, counts the reason. Its
-/// key is stale from here on, and so are its timers and its places in queues.
-pub(super) fn close_conn(state: &mut State, key: ConnKey, reason: CloseReason) {
-    if forget_conn(state, key, reason) {
-        state.actions.push_back(Action::Close(key));
-    }
-}
-
-/// The same for a connection whose socket the shell has given up already.
-pub(super) fn forget_conn(state: &mut State, key: ConnKey, reason: CloseReason) -> bool {
-    let Some(mut conn) = state.conns.remove(key) else { return false };
-    conn.inbound.release(&mut state.pool);
-    conn.outbound.release(&mut state.pool);
-    conn.replies.release(&mut state.pool);
-    state.buffered -= conn.accounted;
-    state.stats.closed[reason as usize] += 1;
-    if state.conns.is_empty() {
-        state.conns.shrink();
-    }
-    true
 }

@@ -19,13 +19,16 @@
 //! # Reading order
 //!
 //! `state` (what there is), `conns` (the life of a connection), `intake` (bytes to requests, budgets),
-//! `commands` (requests to replies), `replies` (their order), `timers` (patience).
+//! `commands` (requests to replies), `replies` (their order), `settle` (what follows), `patience` and
+//! `timers` (who keeps us waiting).
 
 mod commands;
 mod conns;
 mod intake;
 mod keys;
+mod patience;
 mod replies;
+mod settle;
 mod state;
 mod stats;
 mod timers;
@@ -39,11 +42,10 @@ use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::limits::TIMERS_PER_STEP;
 use conns::Conn;
-use state::State;
+use state::{State, Timer};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
-use timers::Timer;
 
 /// A node: store, connections, timers.
 #[derive(Debug)]
@@ -103,7 +105,7 @@ impl Node {
         self.state.stats.accepted += 1;
         let is_authenticated = self.state.config.password.is_none();
         let key = self.state.conns.insert(Conn::new(addr, now.mono, is_authenticated));
-        timers::arm(&mut self.state, key);
+        patience::arm(&mut self.state, key);
         Ok(key)
     }
 
@@ -119,7 +121,7 @@ impl Node {
 
     /// Notes that a connection broke. Its key is stale from here on, and no `Close` follows.
     pub fn lost(&mut self, _now: Now, conn: ConnKey) {
-        if !conns::forget_conn(&mut self.state, conn, CloseReason::Lost) {
+        if !state::forget_conn(&mut self.state, conn, CloseReason::Lost) {
             self.state.stats.stale_events += 1;
         }
     }
@@ -169,7 +171,7 @@ impl Node {
         self.state.timers.insert(now.mono.after(patience).millis(), Timer::DrainEnd);
         let keys: Vec<ConnKey> = self.state.conns.iter().map(|(key, _)| key).collect();
         for key in keys {
-            intake::settle(&mut self.state, now, key);
+            settle::settle(&mut self.state, now, key);
         }
     }
 

@@ -1,10 +1,9 @@
 //! All that a node is, in one place, and what its parts share. The logic stands in the files above,
 //! as functions over `&mut State`.
 
-use super::conns::Conn;
-use super::keys::ConnKey;
+use super::conns::{CloseReason, Conn};
+use super::keys::{ConnKey, ConnTag};
 use super::stats::{Gauges, Stats};
-use super::timers::Timer;
 use crate::base::buffer::Pool;
 use crate::base::rng::Rng;
 use crate::base::slots::Slots;
@@ -32,13 +31,22 @@ pub enum Action {
     ResumeReading(ConnKey),
 }
 
+/// What a timer of the node is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// Whether this connection is keeping us waiting.
+    Conn(ConnKey),
+    /// The end of the time in which connections may take their last replies.
+    DrainEnd,
+}
+
 /// The whole state of a node.
 #[derive(Debug)]
 pub struct State {
     pub(super) config: Config,
     pub(super) started: Instant,
     pub(super) store: Store,
-    pub(super) conns: Slots<Conn, Conn>,
+    pub(super) conns: Slots<ConnTag, Conn>,
     pub(super) pool: Pool,
     /// Bytes of buffers of all connections.
     pub(super) buffered: usize,
@@ -89,6 +97,28 @@ impl State {
             is_ready: !self.is_draining,
         }
     }
+}
+
+/// Ends a connection now: gives back its buffers, forgets it, tells the shell, counts the reason. Its
+/// key is stale from here on, and so are its timers and its places in queues.
+pub(super) fn close_conn(state: &mut State, key: ConnKey, reason: CloseReason) {
+    if forget_conn(state, key, reason) {
+        state.actions.push_back(Action::Close(key));
+    }
+}
+
+/// The same for a connection whose socket the shell has given up already.
+pub(super) fn forget_conn(state: &mut State, key: ConnKey, reason: CloseReason) -> bool {
+    let Some(mut conn) = state.conns.remove(key) else { return false };
+    conn.inbound.release(&mut state.pool);
+    conn.outbound.release(&mut state.pool);
+    conn.replies.release(&mut state.pool);
+    state.buffered -= conn.accounted;
+    state.stats.closed[reason as usize] += 1;
+    if state.conns.is_empty() {
+        state.conns.shrink();
+    }
+    true
 }
 
 /// Gives each write a version above all before it, and near the wall clock while that behaves.

@@ -293,36 +293,30 @@ impl Reactor {
         }
         self.accept_after = None;
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = &self.listener else {
-                self.can_accept = false;
-                return;
-            };
-            match listener.accept() {
+            let accepted = self.listener.as_ref().map(TcpListener::accept);
+            match accepted.unwrap_or_else(|| Err(ErrorKind::WouldBlock.into())) {
                 Ok((stream, addr)) => self.admit(now, stream, addr),
-                Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock => {
-                        self.can_accept = false;
-                        return;
-                    }
-                    // These are about the one connection, which was gone before it was accepted.
-                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset => {}
-                    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever it is, the listener stays")]
-                    _ => {
-                        // No further edge will tell of the connections that wait now: the bit stays set.
-                        log::warn!("cannot accept connections now: {error}");
-                        self.turn_one_away();
-                        self.accept_after = Some(now.mono.after(ACCEPT_RETRY));
-                        return;
-                    }
-                },
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.can_accept = false;
+                    return;
+                }
+                Err(error) if is_about_one_connection(&error) => {}
+                Err(error) => {
+                    // No further edge will tell of the connections that wait now: the bit stays set.
+                    self.accept_after = Some(now.mono.after(ACCEPT_RETRY));
+                    self.turn_one_away(&error);
+                    return;
+                }
             }
         }
     }
 
     /// Uses the spare file to tell one waiting client that there is no room.
-    fn turn_one_away(&mut self) {
+    fn turn_one_away(&mut self, error: &std::io::Error) {
         self.spare = None;
-        if let Some((stream, _)) = self.listener.as_ref().and_then(|listener| listener.accept().ok()) {
+        if let Some((stream, addr)) = self.listener.as_ref().and_then(|listener| listener.accept().ok()) {
+            // At most ten a second, by the time between two tries.
+            log::warn!("turned {addr} away: cannot accept connections: {error}");
             say_and_close(stream, "this node has no more room for connections; try again later");
         }
         self.spare = files::spare().ok();
@@ -387,6 +381,12 @@ fn queue_read(socket: &mut Socket, key: ConnKey, ready: &mut VecDeque<ConnKey>) 
         socket.is_queued = true;
         ready.push_back(key);
     }
+}
+
+/// Whether accepting failed because of the connection, which was gone before it was accepted, and not
+/// because of the system.
+fn is_about_one_connection(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset)
 }
 
 /// One sentence to a client that is not taken. Best effort: it is not waited for.

@@ -1,0 +1,44 @@
+//! How long the node waits for a connection, and for what.
+//!
+//! A connection has at most one live timer, and none while nothing is expected of it: people think
+//! while they type. Traffic never re-arms a timer: when it fires, `timers` asks here what the connection
+//! is being waited for *then*.
+
+use super::conns::{CloseReason, Conn, Phase};
+use super::keys::ConnKey;
+use super::state::{State, Timer};
+use crate::base::time::Instant;
+use crate::limits::{LINGER_MS, Limits};
+use std::time::Duration;
+
+/// Until when this connection may go on as it does, and what it is if it goes on longer.
+pub(super) fn patience(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
+    let after = |since: Instant, ms: u32| since.after(Duration::from_millis(u64::from(ms)));
+    match conn.phase() {
+        Phase::Lingering(reason) => Some((after(conn.last_active, LINGER_MS), reason)),
+        Phase::Closing(_) => Some((after(conn.last_active, limits.slow_reader_ms), CloseReason::SlowReader)),
+        Phase::Open | Phase::ReadClosed => {
+            if let Some(since) = conn.slow_since {
+                return Some((after(since, limits.slow_reader_ms), CloseReason::SlowReader));
+            }
+            let waits_for_us = conn.is_paused || conn.is_runnable || !conn.replies.is_empty();
+            if !conn.inbound.is_empty() && !waits_for_us {
+                return Some((after(conn.last_active, limits.request_idle_ms), CloseReason::Idle));
+            }
+            (!conn.has_spoken && !conn.addr.ip().is_loopback())
+                .then(|| (after(conn.last_active, limits.first_byte_ms), CloseReason::Idle))
+        }
+    }
+}
+
+/// Makes sure that a timer fires when the connection's patience ends, if it has none that early.
+pub(super) fn arm(state: &mut State, key: ConnKey) {
+    let Some(conn) = state.conns.get_mut(key) else { return };
+    let Some((due, _)) = patience(conn, &state.config.limits) else { return };
+    // Up to the next tick: a timer that fired early would only have to go back in.
+    let at = due.nanos().div_ceil(1_000_000);
+    if conn.timer_at.is_none_or(|armed| armed > at) {
+        conn.timer_at = Some(at);
+        state.timers.insert(at, Timer::Conn(key));
+    }
+}

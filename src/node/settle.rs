@@ -1,0 +1,88 @@
+//! What follows from whatever has happened to a connection.
+//!
+//! Every entry into the node that touches a connection ends with [`settle`], so that nothing which must
+//! follow from a change is left to the place that made it.
+
+use super::conns::{CloseReason, Phase};
+use super::keys::ConnKey;
+use super::patience::arm;
+use super::state::{Action, State, close_conn};
+use crate::base::time::Now;
+use crate::wire::reply::{Reply, put_error};
+
+/// Draws the conclusions of whatever has happened to a connection: what the shell has to do for it,
+/// what its buffers hold now, whether it is at its end, whether it keeps us waiting.
+pub(super) fn settle(state: &mut State, now: Now, key: ConnKey) {
+    let State { conns, actions, pool, config, buffered, stats, is_draining, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    let is_caught_up = !conn.is_runnable && !conn.is_paused && conn.replies.is_empty();
+    if conn.phase() == Phase::ReadClosed && is_caught_up && !conn.inbound.is_empty() {
+        stats.requests += 1;
+        stats.errors += 1;
+        conn.inbound.release(pool);
+        conn.replies.next(&mut conn.outbound, pool, |out| {
+            put_error(out, b"", "the last line has no line end; it was not carried out");
+        });
+    }
+    if *is_draining && conn.is_serving() && is_caught_up {
+        conn.replies.next(&mut conn.outbound, pool, put_goodbye);
+        conn.begin_closing(CloseReason::Drained, now.mono, pool);
+    }
+    if !conn.outbound.is_empty() && !conn.is_flushing {
+        conn.is_flushing = true;
+        actions.push_back(Action::Flush(key));
+    }
+    let must_stop = conn.is_runnable || conn.is_paused;
+    if must_stop != conn.is_stopped {
+        conn.is_stopped = must_stop;
+        actions.push_back(if must_stop { Action::StopReading(key) } else { Action::ResumeReading(key) });
+    }
+    let is_slow = conn.outbound.len() > config.limits.slow_reader_bytes as usize;
+    conn.slow_since = is_slow.then(|| conn.slow_since.unwrap_or(now.mono));
+    *buffered = *buffered - conn.accounted + conn.held();
+    conn.accounted = conn.held();
+    let is_over = *buffered as u64 > config.limits.buffers_max;
+    finish(state, now, key);
+    arm(state, key);
+    if is_over {
+        close_largest(state, now);
+    }
+}
+
+/// Ends a connection that has nothing more to say, or brings it one phase nearer to its end.
+fn finish(state: &mut State, now: Now, key: ConnKey) {
+    let Some(conn) = state.conns.get_mut(key) else { return };
+    if !conn.outbound.is_empty() || !conn.replies.is_empty() {
+        return;
+    }
+    match conn.phase() {
+        Phase::ReadClosed if conn.inbound.is_empty() && !conn.is_runnable => {
+            close_conn(state, key, CloseReason::Done);
+        }
+        Phase::Closing(reason) if conn.is_read_closed => close_conn(state, key, reason),
+        Phase::Closing(reason) => {
+            conn.set_phase(Phase::Lingering(reason));
+            conn.last_active = now.mono;
+            state.actions.push_back(Action::ShutdownWrite(key));
+        }
+        Phase::Open | Phase::ReadClosed | Phase::Lingering(_) => {}
+    }
+}
+
+/// Closes the connection whose buffers hold the most. O(connections): only when the limit of all
+/// buffers is passed.
+fn close_largest(state: &mut State, now: Now) {
+    let largest = state.conns.iter().max_by_key(|(_, conn)| conn.accounted);
+    let Some((key, addr, bytes)) = largest.map(|(key, conn)| (key, conn.addr, conn.accounted)) else {
+        return;
+    };
+    if state.log_gate.allows(now, &mut state.stats) {
+        log::warn!("closed {addr}: it held {bytes} bytes when all buffers passed buffers_max");
+    }
+    close_conn(state, key, CloseReason::BuffersFull);
+}
+
+/// What a node says to a client that it leaves.
+fn put_goodbye(out: &mut Vec<u8>) {
+    Reply::begin(out, b"", "BYE").end();
+}
