@@ -68,6 +68,7 @@ impl Buffer {
 #[derive(Debug)]
 pub struct Pool {
     free: Vec<Vec<u8>>,
+    held: usize,
     count_max: usize,
     bytes_max: usize,
 }
@@ -75,12 +76,14 @@ pub struct Pool {
 impl Pool {
     /// A pool that keeps at most `count_max` buffers of at most `bytes_max` bytes each.
     pub const fn new(count_max: usize, bytes_max: usize) -> Self {
-        Self { free: Vec::new(), count_max, bytes_max }
+        Self { free: Vec::new(), held: 0, count_max, bytes_max }
     }
 
     /// An empty vector, with memory from an earlier use if there is one.
     pub fn take(&mut self) -> Vec<u8> {
-        self.free.pop().unwrap_or_else(|| Vec::with_capacity(512))
+        let Some(bytes) = self.free.pop() else { return Vec::with_capacity(512) };
+        self.held -= bytes.capacity();
+        bytes
     }
 
     /// Takes a vector back; frees it when it is too large or the pool is full.
@@ -88,13 +91,14 @@ impl Pool {
         let kept = 1..=self.bytes_max;
         if self.free.len() < self.count_max && kept.contains(&bytes.capacity()) {
             bytes.clear();
+            self.held += bytes.capacity();
             self.free.push(bytes);
         }
     }
 
     /// Bytes of memory held for later use. At most `count_max` × `bytes_max`.
-    pub fn held(&self) -> usize {
-        self.free.iter().map(Vec::capacity).sum()
+    pub const fn held(&self) -> usize {
+        self.held
     }
 }
 

@@ -77,7 +77,12 @@ pub(super) fn execute(state: &mut State, now: Now, key: ConnKey, line: Line<'_>)
         turn_browser_away(state, now, key);
         return;
     }
-    let gauges = state.gauges(now);
+    let gauges = Gauges {
+        uptime: now.mono.since(state.started),
+        clients: state.conns.len(),
+        buffers_bytes: state.buffered + state.pool.held(),
+        is_ready: !state.is_draining,
+    };
     let State { conns, pool, parser, store, versions, stats, config, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
     let Some(request) = parser.parse(line, arg_limits(conn, config)) else { return };
@@ -169,7 +174,7 @@ fn carry_out(
         Command::Mesh => say(out, id, "MESH", ""),
         Command::Stats => {
             let mut reply = Reply::begin(out, id, "STATS");
-            desk.stats.write(desk.gauges, &mut reply);
+            desk.stats.write(desk.gauges, desk.store, &desk.config.limits, &mut reply);
             reply.end();
         }
         Command::Help => say(out, id, "HELP", HELP),

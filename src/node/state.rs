@@ -3,7 +3,7 @@
 
 use super::conns::{CloseReason, Conn};
 use super::keys::{ConnKey, ConnTag};
-use super::stats::{Gauges, Stats};
+use super::stats::Stats;
 use crate::base::buffer::Pool;
 use crate::base::rng::Rng;
 use crate::base::slots::Slots;
@@ -80,21 +80,6 @@ impl State {
             log_gate: LogGate::default(),
             is_draining: false,
             config,
-        }
-    }
-
-    /// What STATS tells beside the counters. O(1).
-    pub(super) fn gauges(&self, now: Now) -> Gauges {
-        Gauges {
-            uptime_seconds: now.mono.since(self.started).as_secs(),
-            clients: self.conns.len(),
-            keys: self.store.len(),
-            expired: self.store.expired(),
-            memory_bytes: self.store.memory_bytes(),
-            memory_max: self.config.limits.memory_max,
-            buffers_bytes: self.buffered + self.pool.held(),
-            buffers_max: self.config.limits.buffers_max,
-            is_ready: !self.is_draining,
         }
     }
 }

@@ -1,7 +1,10 @@
 //! What a node counts, and the one line that tells it.
 
 use super::conns::CloseReason;
+use crate::limits::Limits;
+use crate::store::Store;
 use crate::wire::reply::Reply;
+use std::time::Duration;
 
 /// Counters since the start. What is dropped anywhere is counted here.
 #[derive(Debug, Clone, Default)]
@@ -38,31 +41,26 @@ pub struct Stats {
     pub turn_max_us: u64,
 }
 
-/// What STATS tells beside the counters.
+/// What STATS tells beside the counters and what store and limits know themselves.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gauges {
-    pub(super) uptime_seconds: u64,
+    pub(super) uptime: Duration,
     pub(super) clients: usize,
-    pub(super) keys: usize,
-    pub(super) expired: u64,
-    pub(super) memory_bytes: u64,
-    pub(super) memory_max: u64,
     pub(super) buffers_bytes: usize,
-    pub(super) buffers_max: u64,
     pub(super) is_ready: bool,
 }
 
 impl Stats {
     /// Writes the fields of a STATS reply. Names stay as they are once they are out.
-    pub(super) fn write(&self, gauges: Gauges, reply: &mut Reply<'_>) {
+    pub(super) fn write(&self, gauges: Gauges, store: &Store, limits: &Limits, reply: &mut Reply<'_>) {
         let mut field = |name: &str, value: u64| reply.text(format_args!("{name}:{value}"));
-        field("uptime_seconds", gauges.uptime_seconds);
+        field("uptime_seconds", gauges.uptime.as_secs());
         field("clients", gauges.clients as u64);
-        field("keys", gauges.keys as u64);
-        field("memory_bytes", gauges.memory_bytes);
-        field("memory_max", gauges.memory_max);
+        field("keys", store.len() as u64);
+        field("memory_bytes", store.memory_bytes());
+        field("memory_max", limits.memory_max);
         field("buffers_bytes", gauges.buffers_bytes as u64);
-        field("buffers_max", gauges.buffers_max);
+        field("buffers_max", limits.buffers_max);
         field("requests", self.requests);
         field("errors", self.errors);
         field("gets", self.gets);
@@ -70,7 +68,7 @@ impl Stats {
         field("misses", self.misses);
         field("sets", self.sets);
         field("deletes", self.deletes);
-        field("expired", gauges.expired);
+        field("expired", store.expired());
         field("accepted", self.accepted);
         field("refused", self.refused);
         for reason in CloseReason::ALL {
