@@ -42,6 +42,9 @@
 //!   between calls.
 //! - Nothing that came from a socket can reach a **panic, an unchecked index or a cast that cuts**.
 
+// Not among the lints of Cargo.toml, since tests and benches may.
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
 pub mod base;
 pub mod config;
 pub mod limits;

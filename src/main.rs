@@ -3,6 +3,8 @@
 //! Thin on purpose: what an operator can say is understood in `olivia::config`, which opens nothing;
 //! the files and the environment are read here.
 
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
 use log::LevelFilter;
 use olivia::config::{self, Command, FILE_BYTES_MAX, FileRead, HELP, Loaded, Sources};
 use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};

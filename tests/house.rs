@@ -121,7 +121,7 @@ fn imports_go_down_only() {
             row.unwrap_or_else(|| panic!("src/{} stands on no floor of the table", source.path));
         let prefix = if floor == "main.rs" { "olivia::" } else { "crate::" };
         for (number, line) in source.code() {
-            for named in named_behind(line, prefix).filter(|named| *named != "") {
+            for named in named_behind(line, prefix).filter(|named| !named.is_empty()) {
                 if named != floor && !allowed.contains(&named) {
                     wrong.push(format!("src/{}:{number} imports from {named}: {line}", source.path));
                 }
