@@ -1,6 +1,6 @@
 # Each verb serves people and CI alike. `make` alone lists them.
 
-.PHONY: help run test check bench sim fuzz profile clean
+.PHONY: help run test check bench pictures sim fuzz profile clean
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ check: ## Check format, lints and documentation, warnings being errors
 
 bench: ## Measure: the load table, the footprint, the store (minutes)
 	cargo bench --quiet
+
+pictures: ## Draw docs/*.svg from the measured data in docs/measured
+	cargo bench --quiet --bench pictures
 
 sim: ## Simulate a node among hostile clients (SEEDS=5000, or OLIVIA_SIM_SEED=one)
 	OLIVIA_SIM_SEEDS=$(or $(SEEDS),5000) cargo test --release --quiet --test simulation -- --nocapture

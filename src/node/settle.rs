@@ -41,10 +41,9 @@ pub(super) fn settle(state: &mut State, now: Now, key: ConnKey) {
     conn.slow_since = is_slow.then(|| conn.slow_since.unwrap_or(now.mono));
     *buffered = *buffered - conn.accounted + conn.held();
     conn.accounted = conn.held();
-    let is_over = *buffered as u64 > config.limits.buffers_max;
     finish(state, now, key);
     arm(state, key);
-    if is_over {
+    if state.buffered as u64 > state.config.limits.buffers_max {
         close_largest(state, now);
     }
 }
