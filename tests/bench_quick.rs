@@ -6,6 +6,7 @@
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+#![allow(clippy::duplicate_mod, reason = "both benchmarks start servers, and each is a program of its own")]
 
 #[path = "../benches/footprint/main.rs"]
 #[allow(dead_code, reason = "its main is for cargo bench")]
