@@ -260,6 +260,11 @@ impl Store {
         self.expired
     }
 
+    /// Entries on the timer wheel, among them those that no longer mean anything. O(1).
+    pub fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
     /// Bytes of items, index and timers, counted exactly: whole pages, tables by their capacity, and
     /// what a cleared store has not yet given back. O(1).
     pub fn memory_bytes(&self) -> u64 {
