@@ -111,18 +111,27 @@ fn memory(options: &Options) {
             let before = resident().0;
             let mut store = new_store();
             for id in 0..items {
-                let deadline = deadline.and_then(|_| Deadline::in_seconds(Moment::from_millis(id / 100), 3_600));
+                let deadline =
+                    deadline.and_then(|_| Deadline::in_seconds(Moment::from_millis(id / 100), 3_600));
                 insert(&mut store, id, deadline);
             }
             let over = |bytes: u64| bytes as f64 / items as f64 - ITEM_BYTES as f64;
-            row(&format!("memory, {items} items, {what}, resident"), over(resident().0 - before), "B over key+value");
-            row(&format!("memory, {items} items, {what}, memory_bytes"), over(store.memory_bytes()), "B over key+value");
+            row(
+                &format!("memory, {items} items, {what}, resident"),
+                over(resident().0 - before),
+                "B over key+value",
+            );
+            row(
+                &format!("memory, {items} items, {what}, memory_bytes"),
+                over(store.memory_bytes()),
+                "B over key+value",
+            );
         }
     }
 }
 
 fn get(options: &Options) {
-    let mut sizes = vec![options.scaled(1_000_000)];
+    let mut sizes = vec![options.scaled(10_000), options.scaled(1_000_000)];
     if options.large {
         sizes.push(options.scaled(50_000_000));
     }
@@ -132,20 +141,23 @@ fn get(options: &Options) {
         let gets = options.scaled(4_000_000);
         for round in 0..5 {
             let mut rng = Rng::new(round);
-            let start = Instant::now();
+            let start = cpu();
             for _ in 0..gets {
                 let key = key_bytes(rng.below(items));
                 black_box(store.get(Moment::ZERO, store.key(&key)).expect("it is there").value.len());
             }
-            best[0] = best[0].min(start.elapsed().as_nanos() as f64 / gets as f64);
-            let start = Instant::now();
+            best[0] = best[0].min((cpu() - start).as_nanos() as f64 / gets as f64);
+            let start = cpu();
             for _ in 0..gets {
                 let key = key_bytes(items + rng.below(items));
                 black_box(store.get(Moment::ZERO, store.key(&key)).is_none());
             }
-            best[1] = best[1].min(start.elapsed().as_nanos() as f64 / gets as f64);
+            best[1] = best[1].min((cpu() - start).as_nanos() as f64 / gets as f64);
             best[2] = best[2].min(get_pipelined(&store, &mut rng, items, gets));
         }
+        let (chained, free) = far_read(items * 96);
+        row(&format!("one far read in as much memory, {items} items"), chained, "ns");
+        row(&format!("the same, 16 at a time, {items} items"), free, "ns");
         row(&format!("GET hit, random, {items} items"), best[0], "ns");
         row(&format!("GET miss, random, {items} items"), best[1], "ns");
         row(&format!("GET hit, 16 keys at a time, {items} items"), best[2], "ns a key");
@@ -153,7 +165,7 @@ fn get(options: &Options) {
 }
 
 fn get_pipelined(store: &Store, rng: &mut Rng, items: u64, gets: u64) -> f64 {
-    let start = Instant::now();
+    let start = cpu();
     for _ in 0..gets / 16 {
         let bytes: [[u8; KEY_BYTES]; 16] = std::array::from_fn(|_| key_bytes(rng.below(items)));
         let keys: [HashedKey<'_>; 16] = std::array::from_fn(|at| store.key(&bytes[at]));
@@ -162,7 +174,35 @@ fn get_pipelined(store: &Store, rng: &mut Rng, items: u64, gets: u64) -> f64 {
             black_box(store.get(Moment::ZERO, key).expect("it is there").value.len());
         }
     }
-    start.elapsed().as_nanos() as f64 / (gets / 16 * 16) as f64
+    (cpu() - start).as_nanos() as f64 / (gets / 16 * 16) as f64
+}
+
+/// What one read anywhere in so many bytes of huge pages costs, when it depends on the one before, and
+/// when 16 do not depend on each other: the measure for everything that looks things up.
+fn far_read(bytes: u64) -> (f64, f64) {
+    let mut map = memmap2::MmapMut::map_anon(bytes as usize).expect("memory");
+    let _ = map.advise(memmap2::Advice::HugePage);
+    let lines = bytes / 64;
+    for line in 0..lines {
+        map[line as usize * 64] = (line * 7) as u8;
+    }
+    let read = |line: u64| u64::from(map[(line % lines) as usize * 64]);
+    let (mut chained, mut free, reads) = (f64::MAX, f64::MAX, 1_000_000);
+    for round in 0..5 {
+        let (mut rng, mut last) = (Rng::new(round), 0);
+        let start = cpu();
+        for _ in 0..reads {
+            last = read(rng.below(lines) ^ last & 1);
+        }
+        chained = chained.min((cpu() - start).as_nanos() as f64 / reads as f64);
+        let start = cpu();
+        for _ in 0..reads / 16 {
+            last ^= (0..16).fold(0, |sum, _| sum + read(rng.below(lines) ^ last & 1));
+        }
+        free = free.min((cpu() - start).as_nanos() as f64 / reads as f64);
+        black_box(last);
+    }
+    (chained, free)
 }
 
 fn wheel(options: &Options) {
@@ -326,7 +366,11 @@ fn equal(options: &Options) {
         }
         row(&format!("{items} hashes {what}, longest SET"), longest.as_secs_f64() * 1e6, "µs");
         row(&format!("{items} hashes {what}, GET"), (cpu() - start).as_nanos() as f64 / items as f64, "ns");
-        row(&format!("{items} hashes {what}, memory"), store.memory_bytes() as f64 / items as f64, "B an item");
+        row(
+            &format!("{items} hashes {what}, memory"),
+            store.memory_bytes() as f64 / items as f64,
+            "B an item",
+        );
     }
 }
 
@@ -384,7 +428,11 @@ fn grow(options: &Options) {
     let ours = Latencies::of(items, |id| insert(&mut store, id, None));
     let spent = cpu() - start;
     let (settled, peak) = resident();
-    row(&format!("grow to {items}, longest insertion, CPU"), ours.longest_cpu.as_secs_f64() * 1e6, "µs (by groups of 8)");
+    row(
+        &format!("grow to {items}, longest insertion, CPU"),
+        ours.longest_cpu.as_secs_f64() * 1e6,
+        "µs (by groups of 8)",
+    );
     row(&format!("grow to {items}, p99.99"), ours.percentile_micros(0.9999), "µs");
     row(&format!("grow to {items}, p99.9"), ours.percentile_micros(0.999), "µs");
     row(&format!("grow to {items}, mean"), spent.as_nanos() as f64 / items as f64, "ns");

@@ -109,7 +109,8 @@ impl Game {
 
     fn step(&mut self) {
         let key = self.key();
-        let [set, setex, del, expire] = [[40, 65, 70, 75], [5, 10, 60, 65], [20, 40, 60, 70]][self.mood as usize];
+        let [set, setex, del, expire] =
+            [[40, 65, 70, 75], [5, 10, 60, 65], [20, 40, 60, 70]][self.mood as usize];
         match self.rng.below(100) {
             n if n < set => self.set(key, None),
             n if n < setex => {
@@ -152,7 +153,11 @@ impl Game {
         let result = self.store.set(self.store.key(&key), &value, deadline, version);
         if let Err(full) = result {
             assert!(!promised, "refused after there was room");
-            assert_eq!((full.used_bytes, before), (before, self.store.memory_bytes()), "refusing changed something");
+            assert_eq!(
+                (full.used_bytes, before),
+                (before, self.store.memory_bytes()),
+                "refusing changed something"
+            );
             self.refused += 1;
             return self.get(&key);
         }
@@ -262,7 +267,13 @@ fn few_keys_in_much_churn_agree_with_the_oracle() {
 
 #[test]
 fn store_at_its_limit_loses_nothing_and_keeps_to_it() {
-    play(World { mask: u64::MAX, keys: 20_000, memory_max: 4 * REGION_BYTES, value_bits_max: 12, operations: 150_000 });
+    play(World {
+        mask: u64::MAX,
+        keys: 20_000,
+        memory_max: 4 * REGION_BYTES,
+        value_bits_max: 12,
+        operations: 150_000,
+    });
 }
 
 #[test]

@@ -16,7 +16,7 @@ use memmap2::MmapMut;
 pub const REGION_BYTES: usize = 2 << 20;
 
 /// Regions mapped before huge pages are asked for, and before an empty one is kept as a spare.
-const HUGE_FROM: usize = 8;
+const HUGE_FROM: usize = 2;
 
 /// Blocks that the only region may hold when no block is in use, so that to take and give back a first
 /// block by turns needs no new map each time.
@@ -151,7 +151,8 @@ impl Arena {
     /// Two different blocks in use at once.
     pub fn two_blocks_mut(&mut self, one: u32, other: u32) -> (&mut [u8], &mut [u8]) {
         let (per_region, bytes) = (self.blocks_per_region(), self.block_bytes);
-        let (start, other_start) = ((one % per_region) as usize * bytes, (other % per_region) as usize * bytes);
+        let (start, other_start) =
+            ((one % per_region) as usize * bytes, (other % per_region) as usize * bytes);
         let (at, other_at) = ((one / per_region) as usize, (other / per_region) as usize);
         if at == other_at {
             let region = self.region_mut(at);
@@ -245,7 +246,11 @@ impl Arena {
     /// when the region is empty.
     pub fn fence(&mut self, region: Option<usize>) {
         if let Some(old) = std::mem::replace(&mut self.fenced, region)
-            && self.regions.get(old).and_then(Option::as_ref).is_some_and(|r| r.blocks < self.blocks_per_region())
+            && self
+                .regions
+                .get(old)
+                .and_then(Option::as_ref)
+                .is_some_and(|r| r.blocks < self.blocks_per_region())
         {
             self.roomy[old / 64] |= 1 << (old % 64);
         }

@@ -53,7 +53,11 @@ impl Timers {
     pub(super) fn pop(&mut self, now: u64, heap: &Heap) -> Due {
         match self.wheel.pop(now) {
             Popped::Due { deadline, payload: handle } => {
-                if means_something(heap, deadline, handle) { Due::Item(handle) } else { Due::Nothing }
+                if means_something(heap, deadline, handle) {
+                    Due::Item(handle)
+                } else {
+                    Due::Nothing
+                }
             }
             Popped::Moved => Due::Nothing,
             Popped::Idle => Due::Idle,

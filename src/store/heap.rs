@@ -101,7 +101,8 @@ impl Heap {
     /// What [`Heap::memory_bytes`] grows by at most when this item is added.
     pub(super) fn growth_bytes(&self, layout: Layout) -> usize {
         let class = &self.classes[class_of(layout.slot_bytes())];
-        let page = if class.bands.iter().any(|&page| page != NO_PAGE) { 0 } else { self.page_growth_bytes(1) };
+        let page =
+            if class.bands.iter().any(|&page| page != NO_PAGE) { 0 } else { self.page_growth_bytes(1) };
         page + if layout.is_outside() { self.outside.growth_bytes_max(1, layout.body_bytes()) } else { 0 }
     }
 

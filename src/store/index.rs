@@ -115,7 +115,8 @@ impl Index {
     /// The handle that `key` most likely has, by its tag alone: for reading ahead.
     #[inline]
     pub(super) fn likely(&self, key: HashedKey<'_>) -> Option<u32> {
-        segment::likely(self.segments.block(self.segment_of(key.hash.0)?), Probe::of(key.hash.0))
+        let id = self.segment_of(key.hash.0)?;
+        Some(segment::likely(self.segments.block(id), Probe::of(key.hash.0)))
     }
 
     /// Adds a key that is not there. Never fails: where a segment cannot be split within `room_bytes`,
@@ -261,7 +262,8 @@ impl Index {
         assert_eq!(covered, self.directory.len() as u64, "segments cover the directory");
         assert!(self.directory.is_empty() || self.directory.len() == 1 << self.depth);
         for handle in self.overflow.handles() {
-            let flagged = self.segment_of(keys.hash_of(handle)).map(|id| self.records[id as usize].overflowed);
+            let flagged =
+                self.segment_of(keys.hash_of(handle)).map(|id| self.records[id as usize].overflowed);
             assert!(flagged.unwrap_or(true), "overflowed entry that is never looked for");
             handles.push(handle);
         }
@@ -357,7 +359,8 @@ impl Index {
         let moved = segment::split(stay, go, 63 - depth, |handle| keys.hash_of(handle));
         // At most the slots of a segment.
         let moved = u16::try_from(moved).unwrap_or(u16::MAX);
-        let lower = Record { depth: record.depth + 1, lost: record.lost / 2, live: record.live - moved, ..record };
+        let lower =
+            Record { depth: record.depth + 1, lost: record.lost / 2, live: record.live - moved, ..record };
         let upper = Record { prefix: record.prefix | 1 << (31 - depth), live: moved, ..lower };
         self.by_depth[depth as usize] -= 1;
         self.by_depth[depth as usize + 1] += 1;

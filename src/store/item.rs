@@ -102,7 +102,13 @@ impl Layout {
         let timed = head & TIMED != 0;
         if head & WIDE == 0 {
             let key_len = (head >> KEY_SHIFT & KEY_MASK) as usize;
-            return Self { timed, wide: false, outside: false, key_len, value_len: (head >> VALUE_SHIFT) as usize };
+            return Self {
+                timed,
+                wide: false,
+                outside: false,
+                key_len,
+                value_len: (head >> VALUE_SHIFT) as usize,
+            };
         }
         let at = DEADLINE_AT + if timed { DEADLINE_BYTES } else { 0 };
         Self {
@@ -204,7 +210,9 @@ fn length_u32(length: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Deadline, HEADER_BYTES_MAX, Layout, SLOT_BYTES_MAX, Version, deadline, is_live, set_deadline, version};
+    use super::{
+        Deadline, HEADER_BYTES_MAX, Layout, SLOT_BYTES_MAX, Version, deadline, is_live, set_deadline, version,
+    };
     use crate::base::time::Instant;
 
     #[test]

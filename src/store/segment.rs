@@ -76,12 +76,13 @@ pub(super) fn find(bytes: &[u8], probe: Probe, mut is: impl FnMut(u32) -> bool) 
     None
 }
 
-/// The first handle in the home bucket with the probe's tag: the one that a hit nearly always means.
+/// The first handle in the home bucket with the probe's tag, which a hit nearly always means; any other
+/// if there is none. Without a branch on what it reads, so that a wrong guess stops no other reading.
 #[inline]
-pub(super) fn likely(bytes: &[u8], probe: Probe) -> Option<u32> {
+pub(super) fn likely(bytes: &[u8], probe: Probe) -> u32 {
     let home = &view(bytes)[probe.home];
-    let matches = matches(home, probe.tag);
-    (matches != 0).then(|| handle(home, matches.trailing_zeros() as usize / 8))
+    let slot = matches(home, probe.tag).trailing_zeros() as usize / 8;
+    handle(home, slot % SLOTS)
 }
 
 /// Whether [`insert`] would find a place.
@@ -212,13 +213,8 @@ fn view_mut(bytes: &mut [u8]) -> &mut Segment {
     &mut bytes.as_chunks_mut().0.as_chunks_mut().0[0]
 }
 
-#[inline]
-fn find_in(
-    bucket: &Bucket,
-    at: usize,
-    tag: u8,
-    is: &mut impl FnMut(u32) -> bool,
-) -> Option<(Place, u32)> {
+#[inline(always)]
+fn find_in(bucket: &Bucket, at: usize, tag: u8, is: &mut impl FnMut(u32) -> bool) -> Option<(Place, u32)> {
     let mut matches = matches(bucket, tag);
     while matches != 0 {
         let slot = matches.trailing_zeros() as usize / 8;
