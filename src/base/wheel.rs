@@ -126,10 +126,15 @@ impl<P: Copy> Wheel<P> {
         let deadline = deadline.min(HORIZON - 1);
         self.entries += 1;
         if deadline <= self.tick {
-            // As a chain of its own: rare, and so every detached chain knows its high bits.
+            // With what is being worked off, if that has the same high bits.
+            let deadline_high = high_bits(deadline);
+            if let Some(last) = self.detached.back_mut().filter(|last| last.deadline_high == deadline_high) {
+                self.pages += usize::from(push(&mut last.chain, entry(deadline, payload)));
+                return;
+            }
             let mut chain = None;
             self.pages += usize::from(push(&mut chain, entry(deadline, payload)));
-            self.detached.push_back(Detached { chain, deadline_high: high_bits(deadline) });
+            self.detached.push_back(Detached { chain, deadline_high });
             return;
         }
         self.place(deadline, payload);
@@ -201,10 +206,54 @@ impl<P: Copy> Wheel<P> {
         before - self.entries
     }
 
-    /// Detaches the slot after the one sifted last.
+    /// Steps of [`Wheel::sift`] that a whole round takes beyond one for each entry.
+    pub const fn sift_overhead(&self) -> usize {
+        2 * LEVELS * SLOTS
+    }
+
+    /// What [`Wheel::memory_bytes`] grows by at most when so many entries are added.
+    pub fn growth_bytes_max(&self, entries: usize) -> usize {
+        // Every entry may open the page of a slot of its own, or else they fill pages.
+        let pages = entries.min(LEVELS * SLOTS + 2 + entries.div_ceil(PAGE_ENTRIES));
+        pages * size_of::<Page<P>>() + (self.detached.len() + 8) * size_of::<Detached<P>>()
+    }
+
+    /// Frees one page of entries; false when there is none left. For a wheel that nobody will ask again.
+    pub fn drop_step(&mut self) -> bool {
+        false
+    }
+
+    /// Calls `see` with the deadline and payload of each entry, in no particular order. O(n).
+    pub fn for_each(&self, mut see: impl FnMut(u64, P)) {
+        let mut walk = |chain: &Chain<P>, deadline_high: u64| {
+            let mut next = chain;
+            while let Some(page) = next {
+                for entry in &page.entries[..page.len] {
+                    see(deadline_high | u64::from(entry.deadline_low), entry.payload);
+                }
+                next = &page.next;
+            }
+        };
+        for (level, slots) in self.slots.iter().enumerate() {
+            for (slot, chain) in slots.iter().enumerate() {
+                walk(chain, high_bits(self.slot_tick(level, slot)));
+            }
+        }
+        for slot in self.detached.iter().chain(self.sifting.as_ref().map(|(_, slot)| slot)) {
+            walk(&slot.chain, slot.deadline_high);
+        }
+    }
+
+    /// Detaches the next occupied slot of the 64 after the one sifted last.
     fn detach_for_sift(&mut self) {
         let (level, slot) = (self.sift_at / SLOTS, self.sift_at % SLOTS);
-        self.sift_at = (self.sift_at + 1) % (LEVELS * SLOTS);
+        let ahead = self.occupied[level][slot / 64] >> (slot % 64);
+        if ahead == 0 {
+            self.sift_at = (self.sift_at / 64 + 1) * 64 % (LEVELS * SLOTS);
+            return;
+        }
+        let slot = slot + ahead.trailing_zeros() as usize;
+        self.sift_at = (level * SLOTS + slot + 1) % (LEVELS * SLOTS);
         if self.slots[level][slot].is_some() {
             let at = self.slot_tick(level, slot);
             self.sifting = Some((at, self.detach(level, slot, at)));

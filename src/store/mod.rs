@@ -6,23 +6,42 @@
 //! A key is hashed once per request, by [`Store::key`]; the [`HashedKey`] then serves every call. The
 //! hash is keyed with a secret, so nobody outside can choose keys that collide.
 //!
-//! Not here: who may write, what a command answers, whether another node holds the key.
+//! Nothing here ever stops to reorganise: the index grows one segment of 4 KiB at a time, and what goes
+//! on in the background (expiry, sifting of dead timers, compaction, freeing after [`Store::clear`]) is
+//! done by [`Store::reclaim`], as much at a time as the caller allows.
+//!
+//! ```text
+//! key ── hash ──► index (directory ► segment of 4 KiB) ── handle ──► heap (page ► slot: the item)
+//!                                                   deadline, handle ──► timers (wheel)
+//! ```
+//!
+//! Not here: who may write, what a command answers, whether another node holds the key, the time.
 
+mod audit;
+mod compact;
+mod expiry;
 mod hash;
+mod heap;
+mod index;
 mod item;
+mod overflow;
+mod segment;
 
+pub use audit::Audit;
 pub use hash::{HashSecret, HashedKey, KeyHash};
 pub use item::{Deadline, Item, Version};
 
 use crate::base::time::Instant;
-use crate::base::wheel::{Popped, Wheel};
-use item::Stored;
-use slab::Slab;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use compact::Grave;
+use expiry::Timers;
+use heap::Heap;
+use index::{Index, Keys};
+use item::Layout;
+use std::cmp::Ordering;
+use std::collections::VecDeque;
 
-/// Dead timers that are borne beyond one per live item, before they are sifted out.
-const DEAD_TIMERS_SPARE: usize = 64 * 1024;
+/// Keys that [`Store::read_ahead`] takes up at most.
+const READ_AHEAD_MAX: usize = 16;
 
 /// Why a write was refused; nothing was changed by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,13 +57,13 @@ pub struct Full {
 pub struct Store {
     secret: HashSecret,
     memory_max: u64,
-    /// Handles of the items with this hash: nearly always one.
-    index: HashMap<u64, Vec<u32>, BuildHasherDefault<AlreadyHashed>>,
-    items: Slab<Stored>,
-    /// Handles of items with a deadline. An entry counts only while its item has exactly that deadline.
-    wheel: Wheel<u32>,
-    item_bytes: usize,
-    with_deadline: usize,
+    index: Index,
+    heap: Heap,
+    timers: Timers,
+    /// In the page that is being emptied, the slot where [`Store::reclaim`] goes on.
+    compacted_to: u32,
+    /// What [`Store::clear`] left to be freed.
+    graves: VecDeque<Grave>,
     expired: u64,
 }
 
@@ -54,11 +73,11 @@ impl Store {
         Self {
             secret,
             memory_max,
-            index: HashMap::default(),
-            items: Slab::new(),
-            wheel: Wheel::new(),
-            item_bytes: 0,
-            with_deadline: 0,
+            index: Index::new(),
+            heap: Heap::new(),
+            timers: Timers::new(),
+            compacted_to: 0,
+            graves: VecDeque::new(),
             expired: 0,
         }
     }
@@ -73,16 +92,32 @@ impl Store {
         HashedKey { hash: self.secret.hash(bytes), bytes }
     }
 
-    /// The item of `key`, unless there is none or its deadline has come.
+    /// The item of `key`, unless there is none or its deadline has come. Three cache lines: directory,
+    /// segment, item. Logarithmic where thousands of keys have one hash.
+    #[inline]
     pub fn get(&self, now: Instant, key: HashedKey<'_>) -> Option<Item<'_>> {
-        let stored = &self.items[self.find(key)? as usize];
-        stored.is_alive(now).then(|| stored.item())
+        let item = self.heap.item(self.find(key)?);
+        item.deadline.is_none_or(|deadline| !deadline.has_come(now)).then_some(item)
+    }
+
+    /// Reads the memory of up to 16 keys that will be asked for next, all at once, so that the calls that
+    /// follow find it in the cache. Changes nothing; costs about as much as two look-ups when the memory
+    /// is far, and is not worth it for fewer than four keys.
+    pub fn read_ahead(&self, keys: &[HashedKey<'_>]) {
+        let mut handles = [None; READ_AHEAD_MAX];
+        for (key, handle) in keys.iter().zip(&mut handles) {
+            *handle = self.index.likely(*key);
+        }
+        let read = handles.iter().flatten().fold(0, |sum, &handle| sum ^ self.heap.peek(handle));
+        std::hint::black_box(read);
     }
 
     /// Sets `key` to `value`, with a deadline or for ever; what it held before, deadline included, is gone.
+    /// Copies key and value; touches one segment of the index, and splits it at most once.
     ///
     /// # Errors
-    /// [`Full`] when it would pass the memory limit; the old item then stays as it was.
+    /// [`Full`] when it would pass the memory limit, or when the system gives no memory; the old item then
+    /// stays as it was.
     pub fn set(
         &mut self,
         key: HashedKey<'_>,
@@ -90,160 +125,256 @@ impl Store {
         deadline: Option<Deadline>,
         version: Version,
     ) -> Result<(), Full> {
-        self.room_for(1, key.bytes.len() + value.len())?;
-        let stored = Stored::new(key.bytes, value, deadline, version);
-        self.item_bytes += stored.bytes();
-        self.with_deadline += usize::from(deadline.is_some());
-        let handle = if let Some(handle) = self.find(key) {
-            let old = std::mem::replace(&mut self.items[handle as usize], stored);
-            self.item_bytes -= old.bytes();
-            self.with_deadline -= usize::from(old.deadline.is_some());
-            handle
-        } else {
-            let handle = handle(self.items.insert(stored));
-            self.index.entry(key.hash.0).or_default().push(handle);
-            handle
+        let old = self.find(key);
+        let room_bytes = self.room_for_item(key, value, deadline, old)?;
+        let Some(old) = old else {
+            let handle = self.heap.add(key.bytes, value, deadline, version).ok_or_else(|| self.full())?;
+            self.index.insert(&known(&self.heap, &self.secret), key, handle, room_bytes);
+            self.arm_new(deadline, handle);
+            return Ok(());
         };
-        if let Some(deadline) = deadline {
-            self.wheel.insert(deadline.millis(), handle);
+        let old_deadline = self.heap.deadline(old);
+        let handle = if self.heap.overwrite(old, key.bytes, value, deadline, version) {
+            old
+        } else {
+            let new = self.heap.add(key.bytes, value, deadline, version).ok_or_else(|| self.full())?;
+            self.index.replace(&known(&self.heap, &self.secret), key, old, new);
+            self.heap.free(old);
+            new
+        };
+        if old_deadline.is_some() {
+            self.timers.item_gone();
+        }
+        if handle == old && deadline == old_deadline {
+            // Its entry on the wheel means it still.
+            if deadline.is_some() {
+                self.timers.item_added();
+            }
+        } else {
+            self.arm_new(deadline, handle);
         }
         Ok(())
     }
 
     /// Whether `items` items with `bytes` bytes of keys and values in all can be set one after the other
-    /// without an error, even if none of them replaces another.
+    /// without an error, even if none of them replaces another, each is of another size, and each splits
+    /// a segment: an estimate that is never too low. O(1).
     ///
     /// # Errors
     /// [`Full`] if not.
     pub fn room_for(&self, items: usize, bytes: usize) -> Result<(), Full> {
-        let used_bytes = self.memory_bytes();
-        let more = (items * Stored::OVERHEAD_BYTES + bytes) as u64;
-        if self.memory_max != 0 && used_bytes.saturating_add(more) > self.memory_max {
-            return Err(Full { used_bytes, limit_bytes: self.memory_max });
+        if self.memory_max == 0 {
+            return Ok(());
         }
-        Ok(())
+        let more = self.heap.growth_bytes_max(items, bytes)
+            + self.index.growth_bytes_max(items)
+            + self.timers.growth_bytes_max(items);
+        self.check_room(more)
     }
 
-    /// Removes `key`; true if it was there and its deadline had not come.
+    /// Removes `key`; true if it was there and its deadline had not come. Touches one segment of the
+    /// index, and its buddy when both can be merged.
     pub fn remove(&mut self, now: Instant, key: HashedKey<'_>) -> bool {
         let Some(handle) = self.find(key) else { return false };
-        let alive = self.items[handle as usize].is_alive(now);
+        let alive = self.is_alive(now, handle);
         if alive {
-            self.drop_item(handle);
+            self.drop_item(key, handle);
         }
         alive
     }
 
-    /// Gives `key` a new deadline; true if it was there and its old one had not come.
+    /// Gives `key` a new deadline; true if it was there and its old one had not come. The first deadline
+    /// of an item can move it to a larger slot, and so pass the memory limit by a page; if the system
+    /// gives no memory at all for that, nothing is changed and the answer is false.
     pub fn set_deadline(&mut self, now: Instant, key: HashedKey<'_>, deadline: Deadline) -> bool {
         let Some(handle) = self.find(key) else { return false };
-        let stored = &mut self.items[handle as usize];
-        if !stored.is_alive(now) {
+        let old = self.heap.deadline(handle);
+        if old.is_some_and(|old| old.has_come(now)) {
             return false;
         }
-        self.with_deadline += usize::from(stored.deadline.is_none());
-        stored.deadline = Some(deadline);
-        self.wheel.insert(deadline.millis(), handle);
+        if old == Some(deadline) {
+            return true;
+        }
+        if self.heap.set_deadline(handle, deadline) {
+            self.timers.arm(deadline, handle);
+            return true;
+        }
+        let Some(new) = self.heap.add_with_deadline(handle, deadline) else { return false };
+        self.index.replace(&known(&self.heap, &self.secret), key, handle, new);
+        self.heap.free(handle);
+        self.arm_new(Some(deadline), new);
         true
     }
 
-    /// Gives back the memory of items whose deadline has come, and of timers that no longer mean
-    /// anything: at most `budget` timers are looked at. Call it while [`Store::has_work`].
+    /// Removes all items at once; their memory goes back to the system through [`Store::reclaim`], and is
+    /// counted until then. O(1).
+    pub fn clear(&mut self) {
+        let heap = std::mem::replace(&mut self.heap, Heap::new());
+        let index = std::mem::replace(&mut self.index, Index::new());
+        let timers = std::mem::replace(&mut self.timers, Timers::new());
+        self.compacted_to = 0;
+        self.graves.push_back(Grave::new(heap, index, timers));
+    }
+
+    /// Gives back the memory of items whose deadline has come, of timers that no longer mean anything, of
+    /// sparsely used pages, and of what was cleared: about `budget` steps, each of which looks at one
+    /// timer or moves one small item. Call it while [`Store::has_work`].
     pub fn reclaim(&mut self, now: Instant, budget: u32) {
-        for _ in 0..budget {
-            match self.wheel.pop(now.millis()) {
-                Popped::Due { deadline, payload: handle } => {
-                    if counts(&self.items, deadline, handle) {
-                        self.drop_item(handle);
-                        self.expired += 1;
-                    }
-                }
-                Popped::Moved => {}
-                Popped::Idle => break,
-            }
+        let left = self.expire(now, budget);
+        if self.timers.has_too_many() {
+            self.timers.sift(budget, &self.heap);
         }
-        if self.has_dead_timers() {
-            let items = &self.items;
-            self.wheel.sift(budget, |deadline, handle| counts(items, deadline, handle));
+        if left > 0 {
+            self.compact(left);
+            self.bury();
         }
     }
 
-    /// Whether [`Store::reclaim`] has something to do now.
+    /// Whether [`Store::reclaim`] has something to do now. O(1).
     pub fn has_work(&self, now: Instant) -> bool {
-        self.wheel.has_work(now.millis()) || self.has_dead_timers()
+        self.timers.has_due(now.millis())
+            || self.timers.has_too_many()
+            || self.heap.is_sparse()
+            || self.index.is_sparse()
+            || !self.graves.is_empty()
     }
 
-    /// When [`Store::reclaim`] will next have something to do; `None`: never, as things stand.
+    /// When a deadline will next give [`Store::reclaim`] something to do; `None`: never, as things stand.
+    /// O(1).
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.wheel.next_deadline().map(Instant::from_millis)
+        self.timers.next_deadline().map(Instant::from_millis)
     }
 
     /// Items held, among them those whose deadline has come but whose memory is not yet reclaimed.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.index.len()
     }
 
     /// Whether there is no item.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.len() == 0
     }
 
-    /// Items whose deadline came, since the start.
+    /// Items whose deadline came and that were reclaimed, since the start.
     pub fn expired(&self) -> u64 {
         self.expired
     }
 
-    /// Bytes of items, index and timers.
+    /// Entries on the timer wheel, among them those that no longer mean anything. O(1).
+    pub fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
+    /// Bytes of items, index and timers, counted exactly: whole pages, tables by their capacity, and
+    /// what a cleared store has not yet given back. O(1).
     pub fn memory_bytes(&self) -> u64 {
-        (self.item_bytes + self.wheel.memory_bytes()) as u64
+        let graves: usize = self.graves.iter().map(Grave::memory_bytes).sum();
+        let live = self.heap.memory_bytes() + self.index.memory_bytes() + self.timers.memory_bytes();
+        (live + graves) as u64
     }
 
-    fn has_dead_timers(&self) -> bool {
-        self.wheel.len() > 2 * self.with_deadline + DEAD_TIMERS_SPARE
-    }
-
+    #[inline]
     fn find(&self, key: HashedKey<'_>) -> Option<u32> {
-        let handles = self.index.get(&key.hash.0)?;
-        handles.iter().copied().find(|&handle| self.items[handle as usize].key() == key.bytes)
+        self.index.get(&known(&self.heap, &self.secret), key)
     }
 
-    fn drop_item(&mut self, handle: u32) {
-        let stored = self.items.remove(handle as usize);
-        self.item_bytes -= stored.bytes();
-        self.with_deadline -= usize::from(stored.deadline.is_some());
-        let hash = self.secret.hash(stored.key()).0;
-        if let Some(handles) = self.index.get_mut(&hash) {
-            handles.retain(|&other| other != handle);
-            if handles.is_empty() {
-                self.index.remove(&hash);
-            }
+    fn is_alive(&self, now: Instant, handle: u32) -> bool {
+        self.heap.deadline(handle).is_none_or(|deadline| !deadline.has_come(now))
+    }
+
+    fn full(&self) -> Full {
+        Full { used_bytes: self.memory_bytes(), limit_bytes: self.memory_max }
+    }
+
+    fn check_room(&self, more: usize) -> Result<(), Full> {
+        if self.memory_bytes().saturating_add(more as u64) > self.memory_max {
+            return Err(self.full());
+        }
+        Ok(())
+    }
+
+    /// Checks the limit for one item as exactly as can be known; returns by how much the index may grow.
+    fn room_for_item(
+        &self,
+        key: HashedKey<'_>,
+        value: &[u8],
+        deadline: Option<Deadline>,
+        old: Option<u32>,
+    ) -> Result<usize, Full> {
+        if self.memory_max == 0 {
+            return Ok(usize::MAX);
+        }
+        let layout = Layout::new(key.bytes.len(), value.len(), deadline.is_some());
+        let index = if old.is_some() { 0 } else { self.index.growth_bytes(key.hash.0) };
+        let timers = if deadline.is_some() { self.timers.growth_bytes_max(1) } else { 0 };
+        self.check_room(self.heap.growth_bytes(layout) + index + timers)?;
+        Ok(index)
+    }
+
+    /// Notes an item that was just written and may have a deadline.
+    fn arm_new(&mut self, deadline: Option<Deadline>, handle: u32) {
+        if let Some(deadline) = deadline {
+            self.timers.item_added();
+            self.timers.arm(deadline, handle);
         }
     }
+
+    /// Removes an item from everywhere.
+    fn drop_item(&mut self, key: HashedKey<'_>, handle: u32) {
+        let removed = self.index.remove(&known(&self.heap, &self.secret), key, handle);
+        debug_assert!(removed, "an item that the index does not know");
+        if self.heap.deadline(handle).is_some() {
+            self.timers.item_gone();
+        }
+        self.heap.free(handle);
+    }
 }
 
-/// Whether a timer still means something: its item lives and has exactly that deadline.
-fn counts(items: &Slab<Stored>, deadline: u64, handle: u32) -> bool {
-    items.get(handle as usize).and_then(|stored| stored.deadline).is_some_and(|d| d.millis() == deadline)
+/// Answers the index from the heap.
+#[derive(Debug, Clone, Copy)]
+struct Known<'s> {
+    heap: &'s Heap,
+    secret: &'s HashSecret,
 }
 
-fn handle(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or_else(|_| panic!("more than 2^32 items"))
+const fn known<'s>(heap: &'s Heap, secret: &'s HashSecret) -> Known<'s> {
+    Known { heap, secret }
 }
 
-/// The hasher of a map whose keys are hashes already.
-#[derive(Debug, Default)]
-struct AlreadyHashed(u64);
-
-impl Hasher for AlreadyHashed {
-    fn finish(&self) -> u64 {
-        self.0
+impl Keys for Known<'_> {
+    #[inline]
+    fn hash_of(&self, handle: u32) -> u64 {
+        self.secret.hash(self.heap.key(handle)).0
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        debug_assert!(false, "only hashes are keys here: {bytes:?}");
+    #[inline]
+    fn is(&self, handle: u32, key: HashedKey<'_>) -> bool {
+        equal(self.heap.key(handle), key.bytes)
     }
 
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+    fn order(&self, handle: u32, key: HashedKey<'_>) -> Ordering {
+        let held = self.heap.key(handle);
+        self.secret.hash(held).cmp(&key.hash).then_with(|| held.cmp(key.bytes))
     }
+}
+
+/// Whether two keys are equal, without touching a byte behind them. `memcmp` reads whole vectors, and so
+/// often the next cache line of an item, which is as far away as the first was: 25 % of a look-up.
+#[inline]
+fn equal(one: &[u8], other: &[u8]) -> bool {
+    const SHORT: usize = 64;
+    if one.len() != other.len() {
+        return false;
+    }
+    if one.len() > SHORT {
+        return one == other;
+    }
+    let (words, rest) = one.as_chunks::<8>();
+    let (other_words, other_rest) = other.as_chunks::<8>();
+    let words_equal = words
+        .iter()
+        .zip(other_words)
+        .fold(0, |differs, (a, b)| differs | (u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b)))
+        == 0;
+    words_equal && rest.iter().zip(other_rest).all(|(a, b)| a == b)
 }

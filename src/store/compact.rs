@@ -1,0 +1,138 @@
+//! The background work of a store, in steps: expiry, compaction, and freeing what was cleared.
+//!
+//! Compaction moves the items of the emptiest pages, and the segments of the emptiest regions, to where
+//! there is room. Moving an item is writing its new handle into the index and, with a deadline, giving
+//! the wheel a new entry; the old one is dead from then on.
+//!
+//! Not here: which page or region is emptied next (the heap, the index and the arena choose).
+
+use super::expiry::{Due, Timers};
+use super::heap::Heap;
+use super::index::Index;
+use super::{HashedKey, Store, known};
+use crate::base::time::Instant;
+
+/// Bytes whose copying costs about as much as the other work of moving an item.
+const BYTES_PER_STEP: usize = 1_024;
+
+/// Entries that are taken from the wheel together: enough to have as many cache misses under way as a
+/// core can.
+const BATCH: usize = 16;
+
+impl Store {
+    /// Removes items whose deadline has come, at most `budget` timers; returns what is left of it.
+    pub(super) fn expire(&mut self, now: Instant, budget: u32) -> u32 {
+        let regions = self.heap.regions();
+        let mut left = budget;
+        while left > 0 {
+            let mut batch = [0; BATCH];
+            let mut len = 0;
+            while len < BATCH && left > 0 {
+                match self.timers.pop(now.millis(), &self.heap) {
+                    Due::Item(handle) => {
+                        batch[len] = handle;
+                        len += 1;
+                    }
+                    Due::Nothing => {}
+                    Due::Idle => break,
+                }
+                left -= 1;
+            }
+            if len == 0 && left > 0 {
+                return left;
+            }
+            for &handle in &batch[..len] {
+                self.expire_item(now, handle);
+            }
+            // Giving a region back to the system is as much work as some thousand timers.
+            if self.heap.regions() + 1 < regions {
+                return 0;
+            }
+        }
+        left
+    }
+
+    /// Removes the item at `handle` if it is due; it is not if two of its timers were in one batch.
+    fn expire_item(&mut self, now: Instant, handle: u32) {
+        if self.heap.deadline_if_live(handle).is_none_or(|deadline| !deadline.has_come(now)) {
+            return;
+        }
+        let bytes = self.heap.key(handle);
+        let key = HashedKey { hash: self.secret.hash(bytes), bytes };
+        let removed = self.index.remove(&known(&self.heap, &self.secret), key, handle);
+        debug_assert!(removed, "an item that the index does not know");
+        self.timers.item_gone();
+        self.heap.free(handle);
+        self.expired += 1;
+    }
+
+    /// Empties sparsely used pages and regions of segments, in about `budget` steps.
+    pub(super) fn compact(&mut self, budget: u32) {
+        let mut steps = i64::from(budget);
+        while steps > 0 && self.heap.is_sparse() {
+            let Some(page) = self.heap.page_to_empty() else { break };
+            let Some((handle, next)) = self.heap.next_live(page, self.compacted_to) else {
+                // Whatever came to life before the mark: nothing does, in a page being emptied.
+                self.compacted_to = 0;
+                self.heap.stop_emptying();
+                break;
+            };
+            steps -= 1 + (self.heap.slot_bytes(handle) / BYTES_PER_STEP) as i64;
+            if !self.move_item(handle) {
+                self.compacted_to = 0;
+                self.heap.stop_emptying();
+                break;
+            }
+            self.compacted_to = if self.heap.is_emptying(page) { next } else { 0 };
+        }
+        while steps > 0 && self.index.is_sparse() {
+            self.index.compact();
+            steps -= 8;
+        }
+    }
+
+    /// Moves an item to another slot; false, and nothing changed, if there is no room for it.
+    fn move_item(&mut self, handle: u32) -> bool {
+        let Some(new) = self.heap.relocate(handle) else { return false };
+        let bytes = self.heap.key(new);
+        let key = HashedKey { hash: self.secret.hash(bytes), bytes };
+        let moved = self.index.replace(&known(&self.heap, &self.secret), key, handle, new);
+        debug_assert!(moved, "an item that the index does not know");
+        if let Some(deadline) = self.heap.deadline(new) {
+            self.timers.arm(deadline, new);
+        }
+        true
+    }
+
+    /// Frees one step's worth of what was cleared.
+    pub(super) fn bury(&mut self) {
+        if let Some(grave) = self.graves.front_mut()
+            && !grave.step()
+        {
+            self.graves.pop_front();
+        }
+    }
+}
+
+/// What a cleared store was made of, on its way back to the system.
+#[derive(Debug)]
+pub(super) struct Grave {
+    heap: Heap,
+    index: Index,
+    timers: Timers,
+}
+
+impl Grave {
+    pub(super) fn new(heap: Heap, index: Index, timers: Timers) -> Self {
+        Self { heap, index, timers }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.heap.memory_bytes() + self.index.memory_bytes() + self.timers.memory_bytes()
+    }
+
+    /// Gives one region or large block back; false when nothing is left.
+    fn step(&mut self) -> bool {
+        self.heap.drop_step() || self.index.drop_step() || self.timers.drop_step()
+    }
+}
