@@ -23,7 +23,7 @@ const FLOORS: [(&str, &[&str]); 9] = [
 const NODE: [&[&str]; 9] = [
     &["mod"],
     &["timers", "intake"],
-    &["commands", "settle"],
+    &["commands", "settle", "ahead"],
     &["patience"],
     &["state"],
     &["stats"],

@@ -22,6 +22,7 @@
 //! `commands` (requests to replies), `replies` (their order), `settle` (what follows), `patience` and
 //! `timers` (who keeps us waiting).
 
+mod ahead;
 mod commands;
 mod conns;
 mod intake;

@@ -41,7 +41,7 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 /// Keys that [`Store::read_ahead`] takes up at most.
-const READ_AHEAD_MAX: usize = 16;
+pub const READ_AHEAD_MAX: usize = 16;
 
 /// Why a write was refused; nothing was changed by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
