@@ -178,6 +178,10 @@ impl World {
         }
         let next = self.node.next_deadline();
         assert!(next.is_none_or(|next| next > self.now.mono), "{next:?} is not after {:?}", self.now);
+        let node = &self.node;
+        let is_stuck = |client: &Client| client.is_stopped && node.outbound(client.key).is_empty();
+        let stuck = self.clients.iter().find(|client| client.is_open && is_stuck(client));
+        assert!(stuck.is_none(), "nothing waits, and yet it is not read from");
     }
 
     /// The other side shuts its side, or is lost.
