@@ -6,11 +6,12 @@
 //!
 //! Not here: which page or region is emptied next (the heap, the index and the arena choose).
 
-use super::expiry::{Due, Timers};
+use super::expiry::{Timers, means_something};
 use super::heap::Heap;
 use super::index::Index;
 use super::{HashedKey, Store, known};
 use crate::base::time::Instant;
+use crate::base::wheel::Popped;
 
 /// Bytes whose copying costs about as much as the other work of moving an item.
 const BYTES_PER_STEP: usize = 1_024;
@@ -25,24 +26,22 @@ impl Store {
         let regions = self.heap.regions();
         let mut left = budget;
         while left > 0 {
-            let mut batch = [0; BATCH];
-            let mut len = 0;
-            while len < BATCH && left > 0 {
-                match self.timers.pop(now.millis(), &self.heap) {
-                    Due::Item(handle) => {
-                        batch[len] = handle;
+            let mut batch = [(0, 0); BATCH];
+            let (mut len, mut idle) = (0, false);
+            while len < BATCH && left > 0 && !idle {
+                match self.timers.pop(now.millis()) {
+                    Popped::Due { deadline, payload: handle } => {
+                        batch[len] = (deadline, handle);
                         len += 1;
                     }
-                    Due::Nothing => {}
-                    Due::Idle => break,
+                    Popped::Moved => {}
+                    Popped::Idle => idle = true,
                 }
-                left -= 1;
+                left -= u32::from(!idle);
             }
-            if len == 0 && left > 0 {
-                return left;
-            }
-            for &handle in &batch[..len] {
-                self.expire_item(now, handle);
+            self.expire_batch(&batch[..len]);
+            if idle {
+                break;
             }
             // Giving a region back to the system is as much work as some thousand timers.
             if self.heap.regions() + 1 < regions {
@@ -52,18 +51,29 @@ impl Store {
         left
     }
 
-    /// Removes the item at `handle` if it is due; it is not if two of its timers were in one batch.
-    fn expire_item(&mut self, now: Instant, handle: u32) {
-        if self.heap.deadline_if_live(handle).is_none_or(|deadline| !deadline.has_come(now)) {
-            return;
+    /// Removes the items that these due entries mean. First everything is read, so that the cache misses
+    /// of all of them are under way together; then they are removed one by one.
+    fn expire_batch(&mut self, entries: &[(u64, u32)]) {
+        let read = entries.iter().fold(0, |sum, &(_, handle)| sum ^ self.heap.peek(handle));
+        std::hint::black_box(read);
+        let mut hashes = [None; BATCH];
+        for (&(deadline, handle), hash) in entries.iter().zip(&mut hashes) {
+            if means_something(&self.heap, deadline, handle) {
+                *hash = Some(self.secret.hash(self.heap.key(handle)));
+            }
         }
-        let bytes = self.heap.key(handle);
-        let key = HashedKey { hash: self.secret.hash(bytes), bytes };
-        let removed = self.index.remove(&known(&self.heap, &self.secret), key, handle);
-        debug_assert!(removed, "an item that the index does not know");
-        self.timers.item_gone();
-        self.heap.free(handle);
-        self.expired += 1;
+        let read = hashes.iter().flatten().fold(0, |sum, &hash| sum ^ self.index.peek(hash.0));
+        std::hint::black_box(read);
+        for (&(deadline, handle), hash) in entries.iter().zip(hashes) {
+            // Two entries of one batch can mean the same item, and the first has removed it.
+            let Some(hash) = hash.filter(|_| means_something(&self.heap, deadline, handle)) else { continue };
+            let key = HashedKey { hash, bytes: self.heap.key(handle) };
+            let removed = self.index.remove(&known(&self.heap, &self.secret), key, handle);
+            debug_assert!(removed, "an item that the index does not know");
+            self.timers.item_gone();
+            self.heap.free(handle);
+            self.expired += 1;
+        }
     }
 
     /// Empties sparsely used pages and regions of segments, in about `budget` steps.
