@@ -12,9 +12,36 @@ use super::index::Index;
 use super::{HashedKey, Store, known};
 use crate::base::time::Instant;
 use crate::base::wheel::Popped;
+use std::time::Duration;
 
 /// Bytes whose copying costs about as much as the other work of moving an item.
 const BYTES_PER_STEP: usize = 1_024;
+
+/// Steps that moving a segment counts for.
+const SEGMENT_STEPS: i64 = 8;
+
+/// For how long memory must have been sparse before it is compacted: what is being emptied, or filled
+/// again, anyway is not worth moving. A million items that expire within a second cost half as much
+/// again without.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// In place of a slot: the page cannot be emptied now.
+const STUCK: u32 = u32::MAX;
+
+/// Where compaction stands.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    /// When it begins, or began; `None` while memory was not seen sparse.
+    due: Option<Instant>,
+    /// In the page that is being emptied, where to go on.
+    slot: u32,
+}
+
+impl Compaction {
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+}
 
 /// Entries that are taken from the wheel together: enough to have as many cache misses under way as a
 /// core can.
@@ -76,28 +103,50 @@ impl Store {
         }
     }
 
-    /// Empties sparsely used pages and regions of segments, in about `budget` steps.
-    pub(super) fn compact(&mut self, budget: u32) {
+    /// Whether [`Store::compact`] has something to do now. O(1).
+    pub(super) fn wants_compaction(&self, now: Instant) -> bool {
+        let sparse = self.heap.is_sparse() || self.index.is_sparse();
+        match self.compaction.due {
+            Some(due) => due <= now,
+            None => sparse,
+        }
+    }
+
+    /// Empties sparsely used pages and regions of segments, in about `budget` steps, once they have been
+    /// sparse for long enough.
+    pub(super) fn compact(&mut self, now: Instant, budget: u32) {
+        if !self.wants_compaction(now) {
+            return;
+        }
+        if self.compaction.due.is_none() {
+            self.compaction.due = Some(now.after(PATIENCE));
+            return;
+        }
         let mut steps = i64::from(budget);
         while steps > 0 && self.heap.is_sparse() {
             let Some(page) = self.heap.page_to_empty() else { break };
-            let Some((handle, next)) = self.heap.next_live(page, self.compacted_to) else {
-                // Whatever came to life before the mark: nothing does, in a page being emptied.
-                self.compacted_to = 0;
-                self.heap.stop_emptying();
-                break;
+            let mut cost = 0;
+            self.compaction.slot = match self.heap.next_live(page, self.compaction.slot) {
+                Some((handle, next)) => {
+                    cost = 1 + self.heap.slot_bytes(handle) / BYTES_PER_STEP;
+                    if self.move_item(handle) { next } else { STUCK }
+                }
+                None => STUCK,
             };
-            steps -= 1 + (self.heap.slot_bytes(handle) / BYTES_PER_STEP) as i64;
-            if !self.move_item(handle) {
-                self.compacted_to = 0;
+            steps -= cost.max(1) as i64;
+            if self.compaction.slot == STUCK {
                 self.heap.stop_emptying();
-                break;
             }
-            self.compacted_to = if self.heap.is_emptying(page) { next } else { 0 };
+            if !self.heap.is_emptying(page) {
+                self.compaction.slot = 0;
+            }
         }
         while steps > 0 && self.index.is_sparse() {
             self.index.compact();
-            steps -= 8;
+            steps -= SEGMENT_STEPS;
+        }
+        if !self.heap.is_sparse() && !self.index.is_sparse() {
+            self.compaction.due = None;
         }
     }
 
