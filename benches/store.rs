@@ -210,7 +210,7 @@ fn wheel(options: &Options) {
     let (mut insert, mut drain) = (f64::MAX, f64::MAX);
     for round in 0..5 {
         let mut rng = Rng::new(round);
-        let mut wheel: Wheel<u32> = Wheel::new();
+        let mut wheel = Wheel::mapped();
         let start = cpu();
         for id in 0..timers {
             wheel.insert(1_000 + rng.below(3_600_000), id as u32);
@@ -238,7 +238,7 @@ fn wheel(options: &Options) {
     row(&format!("wheel, drain, {timers} timers"), drain, "ns");
     let timers = options.scaled(10_000_000);
     let before = resident().0;
-    let mut wheel: Wheel<u32> = Wheel::new();
+    let mut wheel = Wheel::mapped();
     let mut rng = Rng::new(1);
     for id in 0..timers {
         wheel.insert(1_000 + rng.below(3_600_000), id as u32);

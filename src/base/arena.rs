@@ -175,7 +175,7 @@ impl Arena {
     /// All bytes of a region; empty if there is no such region.
     #[inline]
     pub fn region(&self, at: usize) -> &[u8] {
-        self.maps[at].as_deref().unwrap_or_default()
+        self.maps.get(at).and_then(Option::as_deref).unwrap_or_default()
     }
 
     /// All bytes of a region; empty if there is no such region.
@@ -223,7 +223,7 @@ impl Arena {
         blocks * self.block_bytes + tables
     }
 
-    /// The region with the fewest blocks in use, if more than a quarter of what is mapped, and two
+    /// The region with the fewest blocks in use, if more than a third of what is mapped, and two
     /// regions, is not in use: the one to empty next. O(regions).
     pub fn sparsest(&self) -> Option<usize> {
         if !self.is_sparse() {
@@ -239,7 +239,7 @@ impl Arena {
         let per_region = self.blocks_per_region() as usize;
         let spare = usize::from(self.spare.is_some()) * per_region;
         let free = self.mapped * per_region - self.blocks - spare;
-        free > 2 * per_region + self.blocks / 4
+        free > 2 * per_region + self.blocks / 2
     }
 
     /// Takes no block from that region until another one, or none, is fenced. The fence falls by itself

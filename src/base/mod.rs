@@ -2,6 +2,7 @@
 //! random numbers, memory by the block. Nothing here does I/O, reads a clock, or imports from another floor.
 
 pub mod arena;
+pub mod bags;
 pub mod buffer;
 pub mod rng;
 pub mod slots;

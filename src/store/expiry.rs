@@ -9,6 +9,7 @@
 
 use super::heap::Heap;
 use super::item::Deadline;
+use crate::base::bags::Mapped;
 use crate::base::wheel::{Popped, Wheel};
 
 /// Entries that are borne beyond three for each two items with a deadline, before they are sifted. With
@@ -18,7 +19,7 @@ const DEAD_SPARE: usize = 48 * 1024;
 /// Timers of the items; see the module.
 #[derive(Debug)]
 pub(super) struct Timers {
-    wheel: Wheel<u32>,
+    wheel: Wheel<u32, Mapped>,
     /// Items with a deadline.
     items: usize,
     /// Entries above which the next sift begins, if the last one found that too few were dead.
@@ -29,7 +30,7 @@ pub(super) struct Timers {
 
 impl Timers {
     pub(super) fn new() -> Self {
-        Self { wheel: Wheel::new(), items: 0, patience: 0, sifting: 0 }
+        Self { wheel: Wheel::mapped(), items: 0, patience: 0, sifting: 0 }
     }
 
     /// Notes that one item more has a deadline, which [`Timers::arm`] tells.
@@ -48,20 +49,10 @@ impl Timers {
         self.wheel.insert(deadline.millis(), handle);
     }
 
-    /// Takes the next entry that is due at tick `now`; its handle, if it means something.
+    /// Takes the next entry that is due at tick `now`, whatever it means.
     #[inline]
-    pub(super) fn pop(&mut self, now: u64, heap: &Heap) -> Due {
-        match self.wheel.pop(now) {
-            Popped::Due { deadline, payload: handle } => {
-                if means_something(heap, deadline, handle) {
-                    Due::Item(handle)
-                } else {
-                    Due::Nothing
-                }
-            }
-            Popped::Moved => Due::Nothing,
-            Popped::Idle => Due::Idle,
-        }
+    pub(super) fn pop(&mut self, now: u64) -> Popped<u32> {
+        self.wheel.pop(now)
     }
 
     /// Whether so many entries are dead that they should be sifted out. O(1).
@@ -128,17 +119,7 @@ impl Timers {
     }
 }
 
-/// What [`Timers::pop`] found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Due {
-    /// The item at this handle is due.
-    Item(u32),
-    /// An entry was worked off, and no item is due by it.
-    Nothing,
-    /// No entry is due.
-    Idle,
-}
-
-fn means_something(heap: &Heap, deadline: u64, handle: u32) -> bool {
+/// Whether an entry with this deadline means the item at this handle.
+pub(super) fn means_something(heap: &Heap, deadline: u64, handle: u32) -> bool {
     heap.deadline_if_live(handle).is_some_and(|held| held.millis() == deadline)
 }

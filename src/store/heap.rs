@@ -511,15 +511,16 @@ impl Heap {
         self.pages[page as usize].band = NO_BAND;
     }
 
-    /// Notes whether a class has too much room: above two pages and a quarter of its items; no longer
-    /// below one page and an eighth.
+    /// Notes whether a class has too much room: above two pages and half as much as its items take; no
+    /// longer below one page and a quarter. An emptiest page is then at most two thirds full, so freeing
+    /// a slot by moving items costs at most two moves.
     fn judge(&mut self, class: usize) {
         let Class { pages, live, .. } = self.classes[class];
         let slots = u32::from(slots_of(class));
         let free = pages * slots - live;
-        if free > 2 * slots + live / 4 {
+        if free > 2 * slots + live / 2 {
             self.sparse |= 1 << class;
-        } else if free <= slots + live / 8 {
+        } else if free <= slots + live / 4 {
             self.sparse &= !(1 << class);
         }
     }

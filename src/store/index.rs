@@ -112,6 +112,12 @@ impl Index {
         if self.overflow.is_empty() { None } else { self.get_overflowed(keys, key, id) }
     }
 
+    /// Something of the bucket where a hash is at home: for reading ahead.
+    #[inline]
+    pub(super) fn peek(&self, hash: u64) -> u32 {
+        self.segment_of(hash).map_or(0, |id| segment::likely(self.segments.block(id), Probe::of(hash)))
+    }
+
     /// The handle that `key` most likely has, by its tag alone: for reading ahead.
     #[inline]
     pub(super) fn likely(&self, key: HashedKey<'_>) -> Option<u32> {

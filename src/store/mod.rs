@@ -32,7 +32,7 @@ pub use hash::{HashSecret, HashedKey, KeyHash};
 pub use item::{Deadline, Item, Version};
 
 use crate::base::time::Instant;
-use compact::Grave;
+use compact::{Compaction, Grave};
 use expiry::Timers;
 use heap::Heap;
 use index::{Index, Keys};
@@ -60,8 +60,7 @@ pub struct Store {
     index: Index,
     heap: Heap,
     timers: Timers,
-    /// In the page that is being emptied, the slot where [`Store::reclaim`] goes on.
-    compacted_to: u32,
+    compaction: Compaction,
     /// What [`Store::clear`] left to be freed.
     graves: VecDeque<Grave>,
     expired: u64,
@@ -76,7 +75,7 @@ impl Store {
             index: Index::new(),
             heap: Heap::new(),
             timers: Timers::new(),
-            compacted_to: 0,
+            compaction: Compaction::default(),
             graves: VecDeque::new(),
             expired: 0,
         }
@@ -212,12 +211,12 @@ impl Store {
         let heap = std::mem::replace(&mut self.heap, Heap::new());
         let index = std::mem::replace(&mut self.index, Index::new());
         let timers = std::mem::replace(&mut self.timers, Timers::new());
-        self.compacted_to = 0;
+        self.compaction = Compaction::default();
         self.graves.push_back(Grave::new(heap, index, timers));
     }
 
     /// Gives back the memory of items whose deadline has come, of timers that no longer mean anything, of
-    /// sparsely used pages, and of what was cleared: about `budget` steps, each of which looks at one
+    /// what was cleared, and of pages that have been sparsely used for a while: about `budget` steps, each of which looks at one
     /// timer or moves one small item. Call it while [`Store::has_work`].
     pub fn reclaim(&mut self, now: Instant, budget: u32) {
         let left = self.expire(now, budget);
@@ -225,8 +224,8 @@ impl Store {
             self.timers.sift(budget, &self.heap);
         }
         if left > 0 {
-            self.compact(left);
             self.bury();
+            self.compact(now, left);
         }
     }
 
@@ -234,15 +233,15 @@ impl Store {
     pub fn has_work(&self, now: Instant) -> bool {
         self.timers.has_due(now.millis())
             || self.timers.has_too_many()
-            || self.heap.is_sparse()
-            || self.index.is_sparse()
             || !self.graves.is_empty()
+            || self.wants_compaction(now)
     }
 
-    /// When a deadline will next give [`Store::reclaim`] something to do; `None`: never, as things stand.
-    /// O(1).
+    /// When [`Store::reclaim`] will next have something to do, if it has nothing now; `None`: never, as
+    /// things stand. O(1).
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.timers.next_deadline().map(Instant::from_millis)
+        let timers = self.timers.next_deadline().map(Instant::from_millis);
+        timers.into_iter().chain(self.compaction.due()).min()
     }
 
     /// Items held, among them those whose deadline has come but whose memory is not yet reclaimed.
