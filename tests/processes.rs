@@ -59,6 +59,7 @@ fn conversation_of_the_documentation_holds_byte_for_byte() {
         assert_eq!(client.ask(request), reply, "{request}");
     }
     assert_eq!(client.rest(), (String::new(), End::Eof));
+    drop(client);
     server.end_well();
 }
 
@@ -71,7 +72,10 @@ fn everything_asked_before_the_end_of_the_stream_is_answered() {
     assert_eq!(piped(&server, "REQUEST disconnect\nGET a\n"), ":FULFILLED bye\n");
     // Many times, since data and the end of the stream may or may not come as one event.
     for round in 0..300 {
-        assert_eq!(piped(&server, &format!("{round}:GET a\nGET nope\n")), format!("{round}:GOT a:1\n:GOT \n"));
+        assert_eq!(
+            piped(&server, &format!("{round}:GET a\nGET nope\n")),
+            format!("{round}:GOT a:1\n:GOT \n")
+        );
     }
     let many: String = (0..20_000).fold(String::new(), |mut all, n| {
         writeln!(all, "{n}:GET a").unwrap();
@@ -84,12 +88,49 @@ fn everything_asked_before_the_end_of_the_stream_is_answered() {
 }
 
 #[test]
+fn bytes_and_the_end_of_the_stream_that_come_as_one_event_are_both_seen() {
+    let server = Launch::new("one-event").start();
+    let mut known = server.connect();
+    assert_eq!(known.ask("SET a:1"), ":SAT a:1");
+    // While it stands still, everything gathers: new connections, what they say, and their ends.
+    server.signal("STOP");
+    let mut clients: Vec<Client> = (0..50).map(|_| server.connect()).collect();
+    clients.push(known);
+    for client in &mut clients {
+        client.send("GET a\nGET b\n");
+        client.finish_sending();
+    }
+    server.signal("CONT");
+    for client in &mut clients {
+        assert_eq!(client.rest(), (":GOT a:1\n:GOT \n".to_owned(), End::Eof));
+    }
+    server.end_well();
+}
+
+#[test]
+fn input_longer_than_one_read_with_its_end_behind_is_all_answered() {
+    let server = Launch::new("long-input").start();
+    server.signal("STOP");
+    let mut client = server.connect();
+    // More than one read takes, and a last read that is exactly full.
+    client.send(&"PING 0\n".repeat(2 * 65_536 / 7 + 1)[..2 * 65_536]);
+    client.finish_sending();
+    server.signal("CONT");
+    let (replies, end) = client.rest();
+    assert_eq!(end, End::Eof);
+    assert_eq!(replies.matches("0:PONG 1\n").count(), 2 * 65_536 / 7);
+    assert!(replies.ends_with(":ERR the last line has no line end; it was not carried out\n"));
+    server.end_well();
+}
+
+#[test]
 fn requests_behind_quit_are_not_carried_out() {
     let server = Launch::new("quit").start();
     assert_eq!(piped(&server, "SET a:1\nQUIT\nSET a:2\nGET a\n"), ":SAT a:1\n:BYE \n");
     let mut client = server.connect();
     client.send("1:QUIT\n");
     assert_eq!(client.rest(), ("1:BYE \n".to_owned(), End::Eof));
+    drop(client);
     assert_eq!(server.connect().ask("GET a"), ":GOT a:1");
     server.end_well();
 }
@@ -111,6 +152,7 @@ fn request_cut_into_single_bytes_is_one_request() {
         client.send(&byte.to_string());
     }
     assert_eq!((client.line(), client.line()), (":SAT a:\"b,c\"".to_owned(), ":GOT a:\"b,c\"".to_owned()));
+    drop(client);
     server.end_well();
 }
 
@@ -145,6 +187,7 @@ fn burst_of_200_000_requests_is_answered_in_order() {
     read_burst(&mut client, "value");
     writer.join().unwrap();
     assert_eq!(client.stat("requests"), 200_002);
+    drop(client);
     server.end_well();
 }
 
@@ -172,6 +215,7 @@ fn client_that_writes_all_before_it_reads_is_paused_and_then_gets_all() {
     read_burst(&mut client, &value);
     writer.join().unwrap();
     assert_eq!(client.ask("PING"), "0:PONG 1");
+    drop((client, other));
     server.end_well();
 }
 
@@ -199,6 +243,7 @@ fn five_thousand_silent_connections_cost_nothing_and_hinder_nobody() {
     assert_eq!((client.stat("closed_lost"), client.stat("stale_events")), (0, 0));
     assert!(client.stat("buffers_bytes") < 1024 * 1024);
     wait_until("all files are closed", || server.open_files() == files + 1);
+    drop(client);
     server.end_well();
 }
 
@@ -215,6 +260,7 @@ fn address_in_use_ends_with_a_sentence_and_leaves_its_owner_unharmed() {
     assert!(!log.contains("listens on") && !log.contains("panicked"), "{log}");
     assert_eq!(client.ask("GET key"), ":GOT key:value");
     assert_eq!(server.connect().ask("GET key"), ":GOT key:value");
+    drop(client);
     server.end_well();
 }
 

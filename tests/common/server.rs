@@ -21,6 +21,10 @@ pub struct Launch {
     home: PathBuf,
     args: Vec<String>,
     env: Vec<(String, OsString)>,
+    /// How many files it may have open, if not as many as the test.
+    files_max: Option<u32>,
+    /// The text of the last line that is read from its standard error, which is closed then.
+    last_line: Option<&'static str>,
 }
 
 impl Launch {
@@ -29,7 +33,19 @@ impl Launch {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&home);
         fs::create_dir_all(&home).unwrap();
-        Self { home, args: Vec::new(), env: Vec::new() }
+        Self { home, args: Vec::new(), env: Vec::new(), files_max: None, last_line: None }
+    }
+
+    /// With so many files at most.
+    pub fn files_max(mut self, files: u32) -> Self {
+        self.files_max = Some(files);
+        self
+    }
+
+    /// With a standard error that is closed at the other end as soon as it listens.
+    pub fn unheard(mut self) -> Self {
+        self.last_line = Some(LISTENS);
+        self
     }
 
     /// With one more argument.
@@ -67,8 +83,8 @@ impl Launch {
 
     /// Starts it as told. It may end at once, and its port is not known.
     pub fn spawn(self) -> Server {
-        let Self { home, args, env } = self;
-        let mut child = Command::new(env!("CARGO_BIN_EXE_olivia"))
+        let Self { home, args, env, files_max, last_line } = self;
+        let mut child = program(files_max)
             .current_dir(&home)
             .args(args)
             .env_clear()
@@ -82,19 +98,31 @@ impl Launch {
         let stderr = child.stderr.take().unwrap();
         let listener = thread::spawn({
             let log = Arc::clone(&log);
-            move || keep(stderr, &log)
+            move || keep(stderr, &log, last_line)
         });
         Server { child, port: 0, log, listener: Some(listener), home }
     }
 }
 
-/// Keeps what the program says, line by line, until it closes its standard error.
-fn keep(stderr: ChildStderr, log: &Mutex<String>) {
+/// The program, under a limit of files that it cannot raise again if one is given.
+fn program(files_max: Option<u32>) -> Command {
+    let path = env!("CARGO_BIN_EXE_olivia");
+    let Some(files) = files_max else { return Command::new(path) };
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), path]);
+    command
+}
+
+/// Keeps what the program says, line by line, until it closes its standard error or has said `last`.
+fn keep(stderr: ChildStderr, log: &Mutex<String>, last: Option<&str>) {
     for line in BufReader::new(stderr).lines() {
         let Ok(line) = line else { break };
         let mut log = log.lock().unwrap();
         log.push_str(&line);
         log.push('\n');
+        if last.is_some_and(|last| line.contains(last)) {
+            break;
+        }
     }
 }
 
@@ -156,8 +184,13 @@ impl Server {
     }
 
     /// Tells it to end, and demands that it does so properly.
-    pub fn end_well(mut self) {
+    pub fn end_well(self) {
         self.signal("TERM");
+        self.ended_well();
+    }
+
+    /// Demands that it ends properly, having been told to.
+    pub fn ended_well(mut self) {
         let (code, log) = self.end();
         assert_eq!(code, Some(0), "{log}");
         assert!(!log.contains("panicked"), "{log}");
