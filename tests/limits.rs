@@ -55,6 +55,23 @@ fn reader_that_is_late_but_takes_everything_is_not_a_slow_reader() {
 }
 
 #[test]
+fn paused_client_that_goes_away_is_noticed_at_once() {
+    let server = Launch::new("paused-gone").start();
+    let mut other = server.connect();
+    other.ask(&format!("SET key:{}", "v".repeat(60_000)));
+    for _ in 0..10 {
+        let mut paused = server.connect();
+        paused.send(&"GET key\n".repeat(1_000));
+        wait_until("it is paused", || other.stat("buffers_bytes") > 256 * 1024);
+    }
+    wait_until("all are forgotten", || other.stat("clients") == 1);
+    assert_eq!(other.stat("closed_lost"), 10);
+    assert!(other.stat("buffers_bytes") < 256 * 1024);
+    drop(other);
+    server.end_well();
+}
+
+#[test]
 fn client_over_clients_max_is_told_so_and_finds_room_later() {
     let server = Launch::new("clients-max").limit("clients_max", 3).start();
     let files = server.open_files();

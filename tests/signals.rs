@@ -102,6 +102,42 @@ fn what_was_asked_before_the_signal_is_answered_before_the_goodbye() {
     }
 }
 
+#[test]
+#[ignore = "a turn's reads end after 1 ms, and the goodbye overtakes those that were not reached"]
+fn requests_that_lie_unread_when_the_signal_comes_are_answered() {
+    let server = Launch::new("unread").start();
+    server.connect().ask("SET key:value");
+    let mut clients: Vec<Client> = (0..400).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.ask("PING");
+    }
+    server.signal("STOP");
+    for client in &mut clients {
+        client.send(&"GET key\n".repeat(50));
+    }
+    server.signal("TERM");
+    server.signal("CONT");
+    let whole = format!("{}:BYE \n", ":GOT key:value\n".repeat(50));
+    let cut = clients.iter_mut().filter_map(|client| Some(client.rest().0).filter(|text| *text != whole));
+    assert_eq!(cut.count(), 0, "clients were not answered what they had asked before the signal");
+    drop(clients);
+    server.ended_well();
+}
+
+#[test]
+#[ignore = "a connection accepted in the turn of the signal gets its goodbye before it is read"]
+fn client_that_came_and_asked_just_before_the_signal_is_answered() {
+    let server = Launch::new("just-before").start();
+    server.signal("STOP");
+    let mut client = server.connect();
+    client.send("PING\n");
+    server.signal("TERM");
+    server.signal("CONT");
+    assert_eq!(client.rest().0, "0:PONG 1\n:BYE \n");
+    drop(client);
+    server.ended_well();
+}
+
 /// A client that asks for more than the system's buffers hold, and reads nothing.
 fn deaf_client(server: &Server) -> Client {
     let mut client = server.connect();
@@ -129,11 +165,8 @@ fn client_that_reads_nothing_holds_the_end_up_no_longer_than_configured() {
     server.end_well();
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     // What it gets is cut somewhere, but nobody said goodbye to it in the middle of a reply.
-    loop {
-        match deaf.try_line() {
-            Ok(line) => assert!(line.starts_with(":GOT key:vvv"), "{line}"),
-            Err(End::Eof | End::Broken) => break,
-        }
+    while let Ok(line) = deaf.try_line() {
+        assert!(line.starts_with(":GOT key:vvv"), "{line}");
     }
 }
 
