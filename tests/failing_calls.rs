@@ -14,6 +14,7 @@ use common::client::{Client, End};
 use common::server::{Launch, Server};
 use common::{PATIENCE, wait_until};
 use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -37,10 +38,11 @@ fn shim() -> Option<&'static Path> {
     static SHIM: OnceLock<Option<PathBuf>> = OnceLock::new();
     SHIM.get_or_init(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/failing_calls/shim.c");
-        let library =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("failing-calls-{}.so", std::process::id()));
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let (library, new) =
+            (home.join("failing-calls.so"), home.join(format!("failing-calls-{}.so", std::process::id())));
         let mut cc = Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&library).arg(source).arg("-ldl");
+        cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&new).arg(source).arg("-ldl");
         match cc.status() {
             Ok(status) => assert!(status.success(), "cc could not build the shim"),
             Err(error) => {
@@ -48,6 +50,8 @@ fn shim() -> Option<&'static Path> {
                 return None;
             }
         }
+        // At once, since another run of the tests may be using the old one.
+        fs::rename(&new, &library).unwrap();
         Some(library)
     })
     .as_deref()
