@@ -220,6 +220,29 @@ fn client_that_writes_all_before_it_reads_is_paused_and_then_gets_all() {
 }
 
 #[test]
+fn client_that_ends_its_stream_before_it_reads_gets_all() {
+    let server = Launch::new("late-piped").start();
+    let value = "v".repeat(5_000);
+    server.connect().ask(&format!("SET key:{value}"));
+    let mut client = server.connect();
+    client.send(&"GET key,nope\n".repeat(6_000));
+    client.finish_sending();
+    let mut other = server.connect();
+    let mut before = 0;
+    wait_until("it is paused", || {
+        thread::sleep(Duration::from_millis(20));
+        let requests = other.stat("requests");
+        requests == std::mem::replace(&mut before, requests) + 1
+    });
+    assert!(before < 6_000);
+    let (replies, end) = client.rest();
+    assert_eq!((replies.len(), end), (6_000 * (":GOT key:\n".len() + value.len()), End::Eof));
+    wait_until("it is forgotten", || other.stat("clients") == 1);
+    drop(other);
+    server.end_well();
+}
+
+#[test]
 fn five_thousand_silent_connections_cost_nothing_and_hinder_nobody() {
     let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
     assert!(hard >= 6_000, "this test needs 6,000 open files; the hard limit is {hard}, see `ulimit -Hn`");
