@@ -12,6 +12,7 @@ use common::client::{Client, End};
 use common::server::{Launch, Server};
 use common::wait_until;
 use std::fmt::Write as _;
+use std::fs;
 use std::io::Write;
 use std::thread;
 use std::time::Duration;
@@ -30,8 +31,28 @@ fn piped(server: &Server, input: &str) -> String {
 }
 
 #[test]
-fn conversation_of_the_documentation_holds_byte_for_byte() {
-    let server = Launch::new("conversation").start();
+fn conversation_of_the_readme_holds_byte_for_byte() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let lines: Vec<&str> = readme
+        .lines()
+        .skip_while(|line| *line != "    $ nc 127.0.0.1 5454")
+        .skip(1)
+        .map_while(|line| line.strip_prefix("    "))
+        .collect();
+    assert!(lines.len() >= 10 && lines.len() % 2 == 0, "{lines:?}");
+    let server = Launch::new("readme").start();
+    let mut client = server.connect();
+    for exchange in lines.chunks_exact(2) {
+        assert_eq!(client.ask(exchange[0]), exchange[1], "{}", exchange[0]);
+    }
+    assert_eq!(client.rest(), (String::new(), End::Eof));
+    drop(client);
+    server.end_well();
+}
+
+#[test]
+fn examples_of_the_protocol_hold_byte_for_byte() {
+    let server = Launch::new("examples").start();
     let mut client = server.connect();
     for (request, reply) in [
         ("SET key1:value1,key2:value2,key3:value3", ":SAT key1:value1,key2:value2,key3:value3"),
