@@ -39,7 +39,7 @@ fn conversation_of_the_readme_holds_byte_for_byte() {
         .skip(1)
         .map_while(|line| line.strip_prefix("    "))
         .collect();
-    assert!(lines.len() >= 10 && lines.len() % 2 == 0, "{lines:?}");
+    assert!(lines.len() >= 10 && lines.len().is_multiple_of(2), "{lines:?}");
     let server = Launch::new("readme").start();
     let mut client = server.connect();
     for exchange in lines.chunks_exact(2) {

@@ -172,7 +172,7 @@ fn client_that_reads_nothing_holds_the_end_up_no_longer_than_configured() {
 
 #[test]
 fn client_that_takes_its_time_while_the_node_ends_still_gets_all_and_the_goodbye() {
-    let server = Launch::new("slow-end").start();
+    let server = Launch::new("slow-end").limit("drain_ms", 60_000).start();
     let mut slow = deaf_client(&server);
     server.signal("TERM");
     server.wait_for_log("ending: ");

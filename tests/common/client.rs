@@ -75,7 +75,7 @@ impl Client {
     pub fn line_within(&mut self, patience: Duration) -> Result<Option<String>, End> {
         let mut searched = 0;
         loop {
-            if let Some(at) = self.waiting()[searched..].iter().position(|&byte| byte == b'\n') {
+            if let Some(at) = memchr::memchr(b'\n', &self.waiting()[searched..]) {
                 let line = String::from_utf8(self.waiting()[..searched + at].to_vec()).unwrap();
                 self.taken += line.len() + 1;
                 return Ok(Some(line));
