@@ -34,6 +34,8 @@ pub(super) fn settle(state: &mut State, now: Now, key: ConnKey) {
     }
     let must_stop = conn.is_runnable || conn.is_paused;
     if must_stop != conn.is_stopped {
+        // While it was not read it could not be heard: its silence begins anew.
+        conn.last_active = now.mono;
         conn.is_stopped = must_stop;
         actions.push_back(if must_stop { Action::StopReading(key) } else { Action::ResumeReading(key) });
     }

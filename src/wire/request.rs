@@ -146,7 +146,11 @@ impl Parser {
             Verb::Expire => self.scratch.args(name, Shape::KeySeconds, body, limits).map(Command::Expire),
             Verb::Ttl => self.scratch.args(name, Shape::Key, body, limits).map(Command::Ttl),
             Verb::Who => self.one_field(name, "key", body, limits).map(Command::Who),
-            Verb::Auth => self.one_field(name, "a password", body, limits).map(Command::Auth),
+            Verb::Auth => {
+                // A password is no key: what bounds it is the line.
+                let limits = ArgLimits { key_bytes_max: usize::MAX, ..limits };
+                self.one_field(name, "a password", body, limits).map(Command::Auth)
+            }
             Verb::Ping if body == b"0" => Ok(Command::Ping { of_redis: false }),
             Verb::Ping => bare(Command::Ping { of_redis }),
             Verb::Request => topic(body).map(Command::Request),
