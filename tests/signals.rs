@@ -103,7 +103,6 @@ fn what_was_asked_before_the_signal_is_answered_before_the_goodbye() {
 }
 
 #[test]
-#[ignore = "a turn's reads end after 1 ms, and the goodbye overtakes those that were not reached"]
 fn requests_that_lie_unread_when_the_signal_comes_are_answered() {
     let server = Launch::new("unread").start();
     server.connect().ask("SET key:value");
@@ -125,7 +124,6 @@ fn requests_that_lie_unread_when_the_signal_comes_are_answered() {
 }
 
 #[test]
-#[ignore = "a connection accepted in the turn of the signal gets its goodbye before it is read"]
 fn client_that_came_and_asked_just_before_the_signal_is_answered() {
     let server = Launch::new("just-before").start();
     server.signal("STOP");

@@ -42,8 +42,9 @@ const BACKLOG: i32 = 4_096;
 /// How long to wait before accepting again when the system had no room and nothing was closed.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// How long the end waits for what clients sent before it to be read.
-const READ_OUT_MAX: Duration = Duration::from_millis(100);
+/// How long the end waits at most for what clients sent before it to be read; less if `drain_ms` is
+/// less. Only clients that never stop sending make it wait that long.
+const READ_OUT_MAX: Duration = Duration::from_secs(1);
 
 /// At most one warning in this time that nobody can be accepted.
 const ACCEPT_WARN_EVERY: Duration = Duration::from_secs(1);
@@ -371,7 +372,8 @@ impl Reactor {
             return Err(ShellError::Interrupted);
         }
         if asked.end {
-            self.ending = Some(now.mono.after(READ_OUT_MAX));
+            let drain = Duration::from_millis(u64::from(self.config.limits.drain_ms));
+            self.ending = Some(now.mono.after(drain.min(READ_OUT_MAX)));
         }
         Ok(())
     }
@@ -388,8 +390,8 @@ impl Reactor {
         if !self.is_reading_out() || !(all_is_read || self.ending.is_some_and(|by| now.mono >= by)) {
             return;
         }
-        log::info!("ending: no more connections, {} to be told goodbye", self.node.conns());
         self.listener = None;
+        log::info!("ending: no more connections, {} to be told goodbye", self.node.conns());
         self.node.drain(now);
         self.act();
     }
