@@ -85,7 +85,7 @@ impl Arena {
         let bit = region.used[word].trailing_ones();
         region.used[word] |= 1 << bit;
         region.blocks += 1;
-        let block = word as u32 * 64 + bit;
+        let block = number(word) * 64 + bit;
         if block >= region.touched {
             if !region.huge {
                 self.held_bytes += (block + 1 - region.touched) as usize * self.block_bytes;
@@ -99,7 +99,7 @@ impl Arena {
             self.spare = None;
         }
         self.blocks += 1;
-        Some(at as u32 * per_region + block)
+        Some(number(at) * per_region + block)
     }
 
     /// Gives a block back. Costs an unmapping (some 10 to 100 µs) when that empties its region.
@@ -271,11 +271,11 @@ impl Arena {
 
     /// The blocks in use of one region, in order. O(its blocks).
     pub fn blocks_of(&self, region: usize) -> impl Iterator<Item = u32> {
-        let first = region as u32 * self.blocks_per_region();
+        let first = number(region) * self.blocks_per_region();
         let words = self.regions.get(region).and_then(Option::as_ref).map_or(&[][..], |r| &r.used);
         let bits = self.blocks_per_region().min(64);
         words.iter().enumerate().flat_map(move |(at, &word)| {
-            (0..bits).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + at as u32 * 64 + bit)
+            (0..bits).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + number(at) * 64 + bit)
         })
     }
 
@@ -361,6 +361,13 @@ impl Arena {
             self.roomy.shrink_to_fit();
         }
     }
+}
+
+/// A position in one of the tables, which are all far below 2^32 long.
+const fn number(at: usize) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "at most 16 Ki regions of at most 4 Ki blocks")]
+    let number = at as u32;
+    number
 }
 
 #[cfg(target_os = "linux")]

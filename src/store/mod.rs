@@ -24,8 +24,11 @@ mod hash;
 mod heap;
 mod index;
 mod item;
+mod outside;
 mod overflow;
+mod pages;
 mod segment;
+mod sizes;
 
 pub use audit::Audit;
 pub use hash::{HashSecret, HashedKey, KeyHash};
