@@ -2,7 +2,7 @@
 //!
 //! A region is an anonymous map, so untouched memory costs nothing, a fresh one is zeroed, and dropping
 //! it gives the memory back whatever the allocator of the process thinks. The first regions use small
-//! pages, to keep a small process small; from [`HUGE_FROM`] regions on, huge pages are asked for, which
+//! pages, to keep a small process small; from the third on, huge pages are asked for, which
 //! spares look-ups in large maps most of their TLB misses.
 //!
 //! Blocks are taken from the lowest region that has one, so regions at the top empty first. A region can
@@ -210,17 +210,23 @@ impl Arena {
             + self.mapped * self.bitmap_words() * 8
     }
 
-    /// What [`Arena::memory_bytes`] grows by at most when so many blocks more are taken.
+    /// What [`Arena::memory_bytes`] grows by at most when so many blocks more are taken; for one block as
+    /// exactly as can be.
     pub fn growth_bytes_max(&self, blocks: usize) -> usize {
-        if blocks == 0 || (blocks == 1 && self.takes_held_block()) {
+        if blocks == 0 {
             return 0;
         }
-        let regions = blocks.div_ceil(self.blocks_per_region() as usize) + 1;
-        let tables = regions * (REGION_TABLES_BYTES + self.bitmap_words() * 8);
-        if self.mapped + regions > HUGE_FROM {
-            return regions * REGION_BYTES + tables;
+        if blocks == 1
+            && let Some(region) = self.roomy_region().and_then(|at| self.regions[at].as_ref())
+        {
+            let held = region.huge || region.blocks < region.touched;
+            return if held { 0 } else { self.block_bytes };
         }
-        blocks * self.block_bytes + tables
+        let regions = blocks.div_ceil(self.blocks_per_region() as usize);
+        let huge = (self.mapped + regions).saturating_sub(HUGE_FROM).min(regions);
+        let tables = regions * (REGION_TABLES_BYTES + self.bitmap_words() * 8);
+        let small = if huge == regions && blocks == 1 { 0 } else { blocks * self.block_bytes };
+        huge * REGION_BYTES + small + tables
     }
 
     /// The region with the fewest blocks in use, if more than a third of what is mapped, and two
@@ -306,12 +312,6 @@ impl Arena {
         Some(word * 64 + self.roomy[word].trailing_zeros() as usize)
     }
 
-    /// Whether the next block is one that is counted as held already.
-    fn takes_held_block(&self) -> bool {
-        let region = self.roomy_region().and_then(|at| self.regions[at].as_ref());
-        region.is_some_and(|region| region.huge || region.blocks < region.touched)
-    }
-
     fn map_region(&mut self) -> Option<usize> {
         let at = match self.maps.iter().position(Option::is_none) {
             Some(at) => at,
@@ -382,6 +382,8 @@ fn advise_huge(_: &MmapMut) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
     use super::{Arena, HUGE_FROM};
     use crate::base::rng::Rng;
 

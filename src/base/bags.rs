@@ -240,6 +240,8 @@ fn write(low: u32, high: u32) -> [u8; ENTRY_BYTES] {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
     use super::{Bags, EMPTY, Mapped, Typed};
     use crate::base::rng::Rng;
 

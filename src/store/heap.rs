@@ -36,8 +36,12 @@ impl Heap {
         self.arena.memory_bytes() + self.pages.memory_bytes() + self.outside.memory_bytes()
     }
 
-    /// What [`Heap::memory_bytes`] grows by at most when this item is added.
-    pub(super) fn growth_bytes(&self, layout: Layout) -> usize {
+    /// What [`Heap::memory_bytes`] grows by at most when this item is added, or takes the place of the
+    /// one at `old`.
+    pub(super) fn growth_bytes(&self, layout: Layout, old: Option<u32>) -> usize {
+        if old.is_some_and(|old| self.fits(old, layout)) {
+            return 0;
+        }
         let class = class_of(layout.slot_bytes());
         let page = if self.pages.with_room(class).is_some() { 0 } else { self.page_growth_bytes(1) };
         page + if layout.is_outside() { self.outside.growth_bytes_max(1, layout.body_bytes()) } else { 0 }
@@ -78,11 +82,7 @@ impl Heap {
         version: Version,
     ) -> bool {
         let layout = Layout::new(key.len(), value.len(), deadline.is_some());
-        let old = Layout::read(self.slot(handle));
-        if layout.is_outside() || old.is_outside() {
-            return false;
-        }
-        if class_of(layout.slot_bytes()) != class_of(old.slot_bytes()) {
+        if !self.fits(handle, layout) {
             return false;
         }
         self.write(handle, layout, deadline, version, key, value);
@@ -355,6 +355,13 @@ impl Heap {
         u16::try_from(item::u32_at(self.slot(handle), 0) >> 16).unwrap_or(NO_SLOT)
     }
 
+    /// Whether the slot of a live item is the right one for another.
+    fn fits(&self, handle: u32, layout: Layout) -> bool {
+        let old = Layout::read(self.slot(handle));
+        let inside = !layout.is_outside() && !old.is_outside();
+        inside && class_of(layout.slot_bytes()) == class_of(old.slot_bytes())
+    }
+
     fn page_of_sparse_region(&mut self) -> Option<u32> {
         let region = self.arena.fenced().or_else(|| self.arena.sparsest())?;
         self.arena.fence(Some(region));
@@ -388,6 +395,8 @@ fn page_offset(handle: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
     use super::{Heap, PAGE_BYTES};
     use crate::base::rng::Rng;
     use crate::store::item::{Layout, Version};
@@ -404,7 +413,7 @@ mod tests {
                 let bytes = vec![step as u8; len];
                 let key = step.to_le_bytes();
                 let layout = Layout::new(8, len, false);
-                let said = heap.growth_bytes_max(1, len + 8).min(heap.growth_bytes(layout));
+                let said = heap.growth_bytes_max(1, len + 8).min(heap.growth_bytes(layout, None));
                 let said = heap.memory_bytes() + said;
                 let handle = heap.add(&key, &bytes, None, Version(step)).unwrap();
                 assert!(heap.memory_bytes() <= said);
