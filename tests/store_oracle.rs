@@ -3,6 +3,9 @@
 //! `OLIVIA_STORE_OPS=5000000 cargo test --release --test store_oracle` does so many operations in each
 //! world, `OLIVIA_STORE_SEED=7` begins with that seed. A failure prints the world and the seed.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
 use olivia::store::{Deadline, HashSecret, Store, Version};
@@ -88,7 +91,7 @@ impl Game {
 
     fn key(&mut self) -> Vec<u8> {
         let id = self.rng.below(self.world.keys);
-        let len = if id % 997 == 0 { 1_000 + id as usize % 3_000 } else { 8 + id as usize % 24 };
+        let len = if id.is_multiple_of(997) { 1_000 + id as usize % 3_000 } else { 8 + id as usize % 24 };
         let mut key = vec![b'k'; len];
         key[..8].copy_from_slice(&id.to_be_bytes());
         key

@@ -2,7 +2,7 @@
 //!
 //! A region is an anonymous map, so untouched memory costs nothing, a fresh one is zeroed, and dropping
 //! it gives the memory back whatever the allocator of the process thinks. The first regions use small
-//! pages, to keep a small process small; from [`HUGE_FROM`] regions on, huge pages are asked for, which
+//! pages, to keep a small process small; from the third on, huge pages are asked for, which
 //! spares look-ups in large maps most of their TLB misses.
 //!
 //! Blocks are taken from the lowest region that has one, so regions at the top empty first. A region can
@@ -85,7 +85,7 @@ impl Arena {
         let bit = region.used[word].trailing_ones();
         region.used[word] |= 1 << bit;
         region.blocks += 1;
-        let block = word as u32 * 64 + bit;
+        let block = number(word) * 64 + bit;
         if block >= region.touched {
             if !region.huge {
                 self.held_bytes += (block + 1 - region.touched) as usize * self.block_bytes;
@@ -99,7 +99,7 @@ impl Arena {
             self.spare = None;
         }
         self.blocks += 1;
-        Some(at as u32 * per_region + block)
+        Some(number(at) * per_region + block)
     }
 
     /// Gives a block back. Costs an unmapping (some 10 to 100 µs) when that empties its region.
@@ -210,17 +210,23 @@ impl Arena {
             + self.mapped * self.bitmap_words() * 8
     }
 
-    /// What [`Arena::memory_bytes`] grows by at most when so many blocks more are taken.
+    /// What [`Arena::memory_bytes`] grows by at most when so many blocks more are taken; for one block as
+    /// exactly as can be.
     pub fn growth_bytes_max(&self, blocks: usize) -> usize {
-        if blocks == 0 || (blocks == 1 && self.takes_held_block()) {
+        if blocks == 0 {
             return 0;
         }
-        let regions = blocks.div_ceil(self.blocks_per_region() as usize) + 1;
-        let tables = regions * (REGION_TABLES_BYTES + self.bitmap_words() * 8);
-        if self.mapped + regions > HUGE_FROM {
-            return regions * REGION_BYTES + tables;
+        if blocks == 1
+            && let Some(region) = self.roomy_region().and_then(|at| self.regions[at].as_ref())
+        {
+            let held = region.huge || region.blocks < region.touched;
+            return if held { 0 } else { self.block_bytes };
         }
-        blocks * self.block_bytes + tables
+        let regions = blocks.div_ceil(self.blocks_per_region() as usize);
+        let huge = (self.mapped + regions).saturating_sub(HUGE_FROM).min(regions);
+        let tables = regions * (REGION_TABLES_BYTES + self.bitmap_words() * 8);
+        let small = if huge == regions && blocks == 1 { 0 } else { blocks * self.block_bytes };
+        huge * REGION_BYTES + small + tables
     }
 
     /// The region with the fewest blocks in use, if more than a third of what is mapped, and two
@@ -271,11 +277,11 @@ impl Arena {
 
     /// The blocks in use of one region, in order. O(its blocks).
     pub fn blocks_of(&self, region: usize) -> impl Iterator<Item = u32> {
-        let first = region as u32 * self.blocks_per_region();
+        let first = number(region) * self.blocks_per_region();
         let words = self.regions.get(region).and_then(Option::as_ref).map_or(&[][..], |r| &r.used);
         let bits = self.blocks_per_region().min(64);
         words.iter().enumerate().flat_map(move |(at, &word)| {
-            (0..bits).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + at as u32 * 64 + bit)
+            (0..bits).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + number(at) * 64 + bit)
         })
     }
 
@@ -304,12 +310,6 @@ impl Arena {
     fn roomy_region(&self) -> Option<usize> {
         let word = self.roomy.iter().position(|&word| word != 0)?;
         Some(word * 64 + self.roomy[word].trailing_zeros() as usize)
-    }
-
-    /// Whether the next block is one that is counted as held already.
-    fn takes_held_block(&self) -> bool {
-        let region = self.roomy_region().and_then(|at| self.regions[at].as_ref());
-        region.is_some_and(|region| region.huge || region.blocks < region.touched)
     }
 
     fn map_region(&mut self) -> Option<usize> {
@@ -363,6 +363,13 @@ impl Arena {
     }
 }
 
+/// A position in one of the tables, which are all far below 2^32 long.
+const fn number(at: usize) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "at most 16 Ki regions of at most 4 Ki blocks")]
+    let number = at as u32;
+    number
+}
+
 #[cfg(target_os = "linux")]
 fn advise_huge(map: &MmapMut) -> bool {
     map.advise(memmap2::Advice::HugePage).is_ok()
@@ -375,6 +382,8 @@ fn advise_huge(_: &MmapMut) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
     use super::{Arena, HUGE_FROM};
     use crate::base::rng::Rng;
 

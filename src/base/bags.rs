@@ -115,7 +115,9 @@ impl<P: Copy> Bags<P> for Typed<P> {
 /// Bytes of a page of [`Mapped`]: its next page, its length, its entries.
 const PAGE_BYTES: usize = 512;
 const ENTRY_BYTES: usize = 8;
-const MAPPED_ENTRIES: usize = PAGE_BYTES / ENTRY_BYTES - 1;
+/// Entries of a full page: one less than fit, for its head.
+const FULL: u32 = 63;
+const _: () = assert!(FULL as usize + 1 == PAGE_BYTES / ENTRY_BYTES);
 
 /// Pages kept at hand, warm in the cache, before they go back to the arena.
 const SPARE_PAGES: usize = 64;
@@ -169,9 +171,8 @@ impl Default for Mapped {
 impl Bags<u32> for Mapped {
     #[inline]
     fn push(&mut self, bag: &mut u32, deadline_low: u32, payload: u32) {
-        let (mut next, mut len) =
-            if *bag == EMPTY { (EMPTY, MAPPED_ENTRIES) } else { read(self.page(*bag)[0]) };
-        if len == MAPPED_ENTRIES {
+        let (mut next, mut len) = if *bag == EMPTY { (EMPTY, FULL) } else { read(self.page(*bag)[0]) };
+        if len == FULL {
             // Without any memory the entry is lost, and with it only the early end of its item.
             let Some(page) = self.take() else { return };
             next = std::mem::replace(bag, page);
@@ -179,7 +180,7 @@ impl Bags<u32> for Mapped {
         }
         let page = self.page_mut(*bag);
         page[0] = write(next, len + 1);
-        page[1 + len] = write(deadline_low, payload as usize);
+        page[1 + len as usize] = write(deadline_low, payload);
     }
 
     #[inline]
@@ -189,14 +190,14 @@ impl Bags<u32> for Mapped {
         }
         let page = self.page_mut(*bag);
         let (next, len) = read(page[0]);
-        let (deadline_low, payload) = read(page[len]);
+        let (deadline_low, payload) = read(page[len as usize]);
         if len == 1 {
             let page = std::mem::replace(bag, next);
             self.give_back(page);
         } else {
             page[0] = write(next, len - 1);
         }
-        Some((deadline_low, payload as u32))
+        Some((deadline_low, payload))
     }
 
     fn for_each(&self, bag: u32, mut see: impl FnMut(u32, u32)) {
@@ -204,9 +205,9 @@ impl Bags<u32> for Mapped {
         while bag != EMPTY {
             let page = self.page(bag);
             let (next, len) = read(page[0]);
-            for entry in &page[1..=len] {
+            for entry in &page[1..=len as usize] {
                 let (deadline_low, payload) = read(*entry);
-                see(deadline_low, payload as u32);
+                see(deadline_low, payload);
             }
             bag = next;
         }
@@ -217,7 +218,7 @@ impl Bags<u32> for Mapped {
     }
 
     fn growth_bytes_max(&self, entries: usize, bags: usize) -> usize {
-        self.arena.growth_bytes_max(entries.min(bags + entries.div_ceil(MAPPED_ENTRIES)))
+        self.arena.growth_bytes_max(entries.min(bags + entries.div_ceil(FULL as usize)))
     }
 
     fn drop_step(&mut self) -> bool {
@@ -226,19 +227,21 @@ impl Bags<u32> for Mapped {
 }
 
 /// The two halves of 8 bytes.
-fn read(bytes: [u8; ENTRY_BYTES]) -> (u32, usize) {
+fn read(bytes: [u8; ENTRY_BYTES]) -> (u32, u32) {
     let word = u64::from_le_bytes(bytes);
-    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
-    let low = word as u32;
-    (low, (word >> 32) as usize)
+    #[expect(clippy::cast_possible_truncation, reason = "each half in turn")]
+    let halves = (word as u32, (word >> 32) as u32);
+    halves
 }
 
-fn write(low: u32, high: usize) -> [u8; ENTRY_BYTES] {
-    (u64::from(low) | (high as u64) << 32).to_le_bytes()
+fn write(low: u32, high: u32) -> [u8; ENTRY_BYTES] {
+    (u64::from(low) | u64::from(high) << 32).to_le_bytes()
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
     use super::{Bags, EMPTY, Mapped, Typed};
     use crate::base::rng::Rng;
 

@@ -1,108 +1,49 @@
 //! Where items lie: slots of a few sizes in pages of 64 KiB, and whole blocks for what is larger.
 //!
 //! A handle is a slot's address in granules of 8 bytes: 32 bits reach 32 GiB. A page belongs to one size
-//! class while it has an item: every 8 bytes up to 512, then steps of at most 12.5 % (25 % for the last
-//! few), each the largest size of which as many fit into a page. A page hands out its slots in order
+//! class of sizes while it has an item, and hands out its slots in order
 //! once, and then those that came back, which form a list through the slots themselves: allocating
-//! touches no line but the page's record and the slot that is about to be written. Pages with room are
-//! kept by class and by quarter of fill: what is allocated fills the fullest ones, so the emptiest ones
-//! empty, and compaction takes them first.
+//! touches no line but the page's record and the slot that is about to be written.
 //!
 //! Items over 16 KiB keep only their header in a slot; key and value lie in a block of their own.
 //!
 //! Not here: what an item means, who points at it, and when to compact.
 
 use super::item::{self, Deadline, Item, Layout, SLOT_BYTES_MAX, Version};
+use super::outside::Outside;
+use super::pages::{NO_SLOT, Page, Pages};
+use super::sizes::{CLASSES, GRANULE_BYTES, PAGE_BYTES, PAGE_GRANULES, bytes_of, class_of, granules_of};
 use crate::base::arena::{Arena, REGION_BYTES};
 
-const GRANULE_BYTES: usize = 8;
-const PAGE_BYTES: usize = 64 * 1024;
-const PAGE_GRANULES: u32 = (PAGE_BYTES / GRANULE_BYTES) as u32;
-const REGION_GRANULES: u32 = (REGION_BYTES / GRANULE_BYTES) as u32;
-
-/// Sizes of slots in granules, smallest first.
-const SIZES: [u16; CLASSES] = class_sizes();
-
-/// How many sizes there are.
-pub(super) const CLASSES: usize = count_classes();
-
-const EXACT_GRANULES_MAX: usize = 512 / GRANULE_BYTES;
-
-/// Bands of pages with room: by quarters of their slots in use.
-const BANDS: usize = 4;
-
-/// In place of a page, a slot, a class or a band: none.
-const NO_PAGE: u32 = u32::MAX;
-const NO_SLOT: u16 = u16::MAX;
-const NO_CLASS: u8 = u8::MAX;
-const NO_BAND: u8 = u8::MAX;
-
-/// One page's record.
-#[derive(Debug, Clone, Copy)]
-struct Page {
-    class: u8,
-    /// The list it is in; none if it is full or being emptied.
-    band: u8,
-    live: u16,
-    /// Slots from here on were never in use since the page came to its class.
-    fresh: u16,
-    /// The first slot that came back.
-    free: u16,
-    next: u32,
-    prev: u32,
-}
-
-const UNUSED: Page =
-    Page { class: NO_CLASS, band: NO_BAND, live: 0, fresh: 0, free: NO_SLOT, next: NO_PAGE, prev: NO_PAGE };
-
-/// One class's pages.
-#[derive(Debug, Clone, Copy)]
-struct Class {
-    bands: [u32; BANDS],
-    pages: u32,
-    live: u32,
-}
+const REGION_GRANULES: u32 = PAGE_GRANULES * 32;
+const _: () = assert!(REGION_GRANULES as usize * GRANULE_BYTES == REGION_BYTES);
 
 /// The items' memory; see the module.
 #[derive(Debug)]
 pub(super) struct Heap {
     arena: Arena,
-    pages: Vec<Page>,
-    classes: Box<[Class; CLASSES]>,
-    /// Classes with so much room that their emptiest pages should be emptied, one bit each.
-    sparse: u128,
-    /// The page being emptied: nothing is allocated in it.
-    emptying: Option<u32>,
+    pages: Pages,
     outside: Outside,
     live: usize,
 }
 
 impl Heap {
     pub(super) fn new() -> Self {
-        let class = Class { bands: [NO_PAGE; BANDS], pages: 0, live: 0 };
-        Self {
-            arena: Arena::new(PAGE_BYTES),
-            pages: Vec::new(),
-            classes: Box::new([class; CLASSES]),
-            sparse: 0,
-            emptying: None,
-            outside: Outside::default(),
-            live: 0,
-        }
+        Self { arena: Arena::new(PAGE_BYTES), pages: Pages::new(), outside: Outside::default(), live: 0 }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.arena.memory_bytes()
-            + self.pages.capacity() * size_of::<Page>()
-            + size_of_val(&*self.classes)
-            + self.outside.memory_bytes()
+        self.arena.memory_bytes() + self.pages.memory_bytes() + self.outside.memory_bytes()
     }
 
-    /// What [`Heap::memory_bytes`] grows by at most when this item is added.
-    pub(super) fn growth_bytes(&self, layout: Layout) -> usize {
-        let class = &self.classes[class_of(layout.slot_bytes())];
-        let page =
-            if class.bands.iter().any(|&page| page != NO_PAGE) { 0 } else { self.page_growth_bytes(1) };
+    /// What [`Heap::memory_bytes`] grows by at most when this item is added, or takes the place of the
+    /// one at `old`.
+    pub(super) fn growth_bytes(&self, layout: Layout, old: Option<u32>) -> usize {
+        if old.is_some_and(|old| self.fits(old, layout)) {
+            return 0;
+        }
+        let class = class_of(layout.slot_bytes());
+        let page = if self.pages.with_room(class).is_some() { 0 } else { self.page_growth_bytes(1) };
         page + if layout.is_outside() { self.outside.growth_bytes_max(1, layout.body_bytes()) } else { 0 }
     }
 
@@ -141,11 +82,7 @@ impl Heap {
         version: Version,
     ) -> bool {
         let layout = Layout::new(key.len(), value.len(), deadline.is_some());
-        let old = Layout::read(self.slot(handle));
-        if layout.is_outside() || old.is_outside() {
-            return false;
-        }
-        if class_of(layout.slot_bytes()) != class_of(old.slot_bytes()) {
+        if !self.fits(handle, layout) {
             return false;
         }
         self.write(handle, layout, deadline, version, key, value);
@@ -216,8 +153,8 @@ impl Heap {
     /// The deadline of the item at `handle`, which may be one of long ago: `None` also when there is no
     /// slot of a page's class, or no item in it.
     pub(super) fn deadline_if_live(&self, handle: u32) -> Option<Deadline> {
-        let page = self.pages.get((handle / PAGE_GRANULES) as usize)?;
-        let granules = u32::from(*SIZES.get(usize::from(page.class))?);
+        let page = self.pages.get(handle / PAGE_GRANULES)?;
+        let granules = granules_of(page.class)?;
         let (slot, rest) = (handle % PAGE_GRANULES / granules, handle % PAGE_GRANULES % granules);
         if rest != 0 || slot >= u32::from(page.fresh) {
             return None;
@@ -236,41 +173,37 @@ impl Heap {
 
     /// Whether there is a page that should be emptied. O(1).
     pub(super) fn is_sparse(&self) -> bool {
-        self.emptying.is_some() || self.sparse != 0 || self.arena.fenced().is_some() || self.arena.is_sparse()
+        self.pages.is_sparse() || self.arena.fenced().is_some() || self.arena.is_sparse()
     }
 
     /// The page to be emptied now: the one begun, else an emptiest one of a class with too much room,
     /// else one of a region with few pages. From then on nothing is allocated in it, until
     /// [`Heap::stop_emptying`] or until it is empty. O(1), once in a region O(regions).
     pub(super) fn page_to_empty(&mut self) -> Option<u32> {
-        if self.emptying.is_some() {
-            return self.emptying;
+        if self.pages.emptying().is_some() {
+            return self.pages.emptying();
         }
-        let page = self.sparse_page().or_else(|| self.page_of_sparse_region())?;
-        self.unlink(page);
-        self.emptying = Some(page);
+        let page = self.pages.sparse_page().or_else(|| self.page_of_sparse_region())?;
+        self.pages.begin_emptying(page);
         Some(page)
     }
 
     /// Whether this is the page that is being emptied.
     pub(super) fn is_emptying(&self, page: u32) -> bool {
-        self.emptying == Some(page)
+        self.pages.emptying() == Some(page)
     }
 
     /// Lets a page that could not be emptied be used again.
     pub(super) fn stop_emptying(&mut self) {
-        if let Some(page) = self.emptying.take() {
-            self.sparse &= !(1 << self.pages[page as usize].class);
-            self.relink(page);
-        }
+        self.pages.stop_emptying();
         self.arena.fence(None);
     }
 
     /// The first live item of a page in or after the given slot, with the slot after it; bounded by the
     /// slots that are not live before it.
     pub(super) fn next_live(&self, page: u32, slot: u32) -> Option<(u32, u32)> {
-        let record = self.pages[page as usize];
-        let granules = u32::from(*SIZES.get(usize::from(record.class))?);
+        let record = self.pages.of(page);
+        let granules = granules_of(record.class)?;
         let mut slots = slot..u32::from(record.fresh);
         slots.find_map(|slot| {
             let handle = page * PAGE_GRANULES + slot * granules;
@@ -281,13 +214,12 @@ impl Heap {
     /// Moves an item to another slot of its size without mapping memory; its new handle, its old one
     /// being free. `None`, and nothing changed, if there is no room.
     pub(super) fn relocate(&mut self, handle: u32) -> Option<u32> {
-        let class = self.pages[(handle / PAGE_GRANULES) as usize].class;
-        let roomy = self.classes[usize::from(class)].bands.iter().any(|&page| page != NO_PAGE);
-        if !roomy && !self.arena.has_room() {
+        let class = self.pages.of(handle / PAGE_GRANULES).class;
+        if self.pages.with_room(class).is_none() && !self.arena.has_room() {
             return None;
         }
-        let new = self.allocate(usize::from(class))?;
-        let bytes = usize::from(SIZES[usize::from(class)]) * GRANULE_BYTES;
+        let new = self.allocate(class)?;
+        let bytes = bytes_of(class);
         let (from, to) = self.arena.two_blocks_mut(handle / PAGE_GRANULES, new / PAGE_GRANULES);
         let (at, to_at) = (page_offset(handle), page_offset(new));
         to[to_at..to_at + bytes].copy_from_slice(&from[at..at + bytes]);
@@ -297,13 +229,13 @@ impl Heap {
 
     /// Bytes of the slot that an item lies in.
     pub(super) fn slot_bytes(&self, handle: u32) -> usize {
-        class_bytes(usize::from(self.pages[(handle / PAGE_GRANULES) as usize].class))
+        bytes_of(self.pages.of(handle / PAGE_GRANULES).class)
     }
 
     /// Gives one region or one outside block back, with the items in it; false when there is none left.
     /// For a heap that nobody will ask again.
     pub(super) fn drop_step(&mut self) -> bool {
-        self.pages = Vec::new();
+        self.pages = Pages::new();
         self.outside.drop_step() || self.arena.drop_region()
     }
 
@@ -315,37 +247,23 @@ impl Heap {
     /// Walks over every page and slot, checks them, and returns the handles of all live items. O(n).
     pub(super) fn audit(&self) -> Vec<u32> {
         let mut handles = Vec::with_capacity(self.live);
-        let mut per_class = [(0u32, 0u32); CLASSES];
-        let mut outside = 0;
+        let (mut outside, mut counted) = (0, Vec::new());
         for page in self.arena.all_blocks() {
-            let record = self.pages[page as usize];
+            let record = self.pages.of(page);
             let before = handles.len();
             let mut slot = 0;
             while let Some((handle, next)) = self.next_live(page, slot) {
                 let layout = Layout::read(self.slot(handle));
-                assert_eq!(class_of(layout.slot_bytes()), usize::from(record.class), "item of another class");
+                assert_eq!(class_of(layout.slot_bytes()), record.class, "item of another class");
                 outside += usize::from(layout.is_outside());
                 handles.push(handle);
                 slot = next;
             }
-            assert_eq!(handles.len() - before, usize::from(record.live), "live slots of a page");
-            assert!(record.live > 0, "an empty page is given back");
-            assert_eq!(self.free_slots(page), usize::from(record.fresh - record.live), "list of free slots");
-            let class = usize::from(record.class);
-            assert_eq!(record.band, if self.emptying == Some(page) { NO_BAND } else { band_of(&record) });
-            per_class[class].0 += 1;
-            per_class[class].1 += u32::from(record.live);
+            counted.push((page, handles.len() - before));
+            let free = usize::from(record.fresh - record.live);
+            assert_eq!(self.count_free_slots(page, record), free, "list of free slots");
         }
-        for (class, counted) in self.classes.iter().zip(per_class) {
-            assert_eq!((class.pages, class.live), counted, "pages and items of a class");
-            for (band, &first) in class.bands.iter().enumerate() {
-                let mut page = first;
-                while page != NO_PAGE {
-                    assert_eq!(usize::from(self.pages[page as usize].band), band, "page in another's list");
-                    page = self.pages[page as usize].next;
-                }
-            }
-        }
+        self.pages.audit(counted.into_iter());
         assert_eq!((handles.len(), outside), (self.live, self.outside.audit()));
         handles
     }
@@ -398,143 +316,50 @@ impl Heap {
     }
 
     /// A free slot of a class, from its fullest pages, else from a new one.
-    fn allocate(&mut self, class: usize) -> Option<u32> {
-        let fullest = self.classes[class].bands.iter().rev().copied().find(|&page| page != NO_PAGE);
-        let page = match fullest {
+    fn allocate(&mut self, class: u8) -> Option<u32> {
+        let page = match self.pages.with_room(class) {
             Some(page) => page,
-            None => self.add_page(class)?,
+            None => {
+                let page = self.arena.take()?;
+                self.pages.add(page, class, self.arena.blocks_end());
+                page
+            }
         };
-        let granules = u32::from(SIZES[class]);
-        let record = &mut self.pages[page as usize];
-        let slot = if record.free == NO_SLOT {
-            record.fresh += 1;
-            record.fresh - 1
-        } else {
-            record.free
-        };
-        record.live += 1;
-        let handle = page * PAGE_GRANULES + u32::from(slot) * granules;
-        if self.pages[page as usize].free == slot {
-            let after = item::u32_at(self.slot(handle), 0) >> 16;
-            self.pages[page as usize].free = u16::try_from(after).unwrap_or(NO_SLOT);
-        }
-        self.classes[class].live += 1;
+        let record = self.pages.of(page);
+        let slot = if record.free == NO_SLOT { record.fresh } else { record.free };
+        let handle = page * PAGE_GRANULES + u32::from(slot) * granules_of(class)?;
+        let next_free = (record.free != NO_SLOT).then(|| self.next_free(handle));
+        self.pages.slot_taken(page, next_free);
         self.live += 1;
-        self.relink(page);
         Some(handle)
     }
 
     /// Frees a slot, and its page if that was its last.
     fn release(&mut self, handle: u32) {
         let page = handle / PAGE_GRANULES;
-        let record = self.pages[page as usize];
-        let class = usize::from(record.class);
-        let granules = u32::from(SIZES[class]);
+        let record = self.pages.of(page);
+        let Some(granules) = granules_of(record.class) else { return };
         let word = u32::from(record.free) << 16;
         self.slot_mut(handle)[..4].copy_from_slice(&word.to_le_bytes());
         self.live -= 1;
-        self.classes[class].live -= 1;
-        let record = &mut self.pages[page as usize];
-        record.free = u16::try_from(handle % PAGE_GRANULES / granules).unwrap_or(NO_SLOT);
-        record.live -= 1;
-        if record.live == 0 {
-            self.free_page(page);
-        } else if self.emptying != Some(page) {
-            self.relink(page);
-        }
-        self.judge(class);
-    }
-
-    fn add_page(&mut self, class: usize) -> Option<u32> {
-        let page = self.arena.take()?;
-        let len = self.arena.blocks_end();
-        if self.pages.len() < len {
-            self.pages.reserve_exact(len - self.pages.len());
-            self.pages.resize(len, UNUSED);
-        }
-        // Classes are fewer than 128.
-        self.pages[page as usize] = Page { class: class as u8, ..UNUSED };
-        self.classes[class].pages += 1;
-        Some(page)
-    }
-
-    fn free_page(&mut self, page: u32) {
-        self.unlink(page);
-        if self.emptying == Some(page) {
-            self.emptying = None;
-        }
-        self.classes[usize::from(self.pages[page as usize].class)].pages -= 1;
-        self.pages[page as usize] = UNUSED;
-        self.arena.give_back(page);
-        let len = self.arena.blocks_end();
-        if len < self.pages.len() {
-            self.pages.truncate(len);
-            self.pages.shrink_to_fit();
+        let slot = u16::try_from(handle % PAGE_GRANULES / granules).unwrap_or(NO_SLOT);
+        if self.pages.slot_freed(page, slot) {
+            self.pages.remove(page);
+            self.arena.give_back(page);
+            self.pages.truncate(self.arena.blocks_end());
         }
     }
 
-    /// Puts a page into the list that its fill says, or into none if it is full.
-    fn relink(&mut self, page: u32) {
-        let record = self.pages[page as usize];
-        let band = band_of(&record);
-        if band == record.band {
-            return;
-        }
-        self.unlink(page);
-        if band == NO_BAND {
-            return;
-        }
-        let first = &mut self.classes[usize::from(record.class)].bands[usize::from(band)];
-        let next = std::mem::replace(first, page);
-        if let Some(next) = self.pages.get_mut(next as usize) {
-            next.prev = page;
-        }
-        let record = &mut self.pages[page as usize];
-        record.band = band;
-        record.next = next;
-        record.prev = NO_PAGE;
+    /// In a free slot, the free slot after it.
+    fn next_free(&self, handle: u32) -> u16 {
+        u16::try_from(item::u32_at(self.slot(handle), 0) >> 16).unwrap_or(NO_SLOT)
     }
 
-    /// Takes a page out of the list it is in, if it is in one.
-    fn unlink(&mut self, page: u32) {
-        let Page { class, band, next, prev, .. } = self.pages[page as usize];
-        if band == NO_BAND {
-            return;
-        }
-        match self.pages.get_mut(prev as usize) {
-            Some(prev) => prev.next = next,
-            None => self.classes[usize::from(class)].bands[usize::from(band)] = next,
-        }
-        if let Some(next) = self.pages.get_mut(next as usize) {
-            next.prev = prev;
-        }
-        self.pages[page as usize].band = NO_BAND;
-    }
-
-    /// Notes whether a class has too much room: above two pages and half as much as its items take; no
-    /// longer below one page and a quarter. An emptiest page is then at most two thirds full, so freeing
-    /// a slot by moving items costs at most two moves.
-    fn judge(&mut self, class: usize) {
-        let Class { pages, live, .. } = self.classes[class];
-        let slots = u32::from(slots_of(class));
-        let free = pages * slots - live;
-        if free > 2 * slots + live / 2 {
-            self.sparse |= 1 << class;
-        } else if free <= slots + live / 4 {
-            self.sparse &= !(1 << class);
-        }
-    }
-
-    fn sparse_page(&mut self) -> Option<u32> {
-        while self.sparse != 0 {
-            let class = self.sparse.trailing_zeros() as usize;
-            let emptiest = self.classes[class].bands.iter().copied().find(|&page| page != NO_PAGE);
-            if emptiest.is_some() {
-                return emptiest;
-            }
-            self.sparse &= !(1 << class);
-        }
-        None
+    /// Whether the slot of a live item is the right one for another.
+    fn fits(&self, handle: u32, layout: Layout) -> bool {
+        let old = Layout::read(self.slot(handle));
+        let inside = !layout.is_outside() && !old.is_outside();
+        inside && class_of(layout.slot_bytes()) == class_of(old.slot_bytes())
     }
 
     fn page_of_sparse_region(&mut self) -> Option<u32> {
@@ -550,193 +375,31 @@ impl Heap {
         self.arena.growth_bytes_max(pages) + records
     }
 
-    fn free_slots(&self, page: u32) -> usize {
-        let record = self.pages[page as usize];
-        let granules = u32::from(SIZES[usize::from(record.class)]);
-        let next = |&slot: &u16| {
-            let word = item::u32_at(self.slot(page * PAGE_GRANULES + u32::from(slot) * granules), 0);
-            assert_eq!(word & 1, 0, "live slot in the list of free ones");
-            u16::try_from(word >> 16).ok().filter(|&next| next != NO_SLOT)
-        };
-        let first = (record.free != NO_SLOT).then_some(record.free);
-        std::iter::successors(first, next).take(usize::from(NO_SLOT)).count()
-    }
-}
-
-/// Keys and values over 16 KiB, each in a block of its own.
-#[derive(Debug, Default)]
-struct Outside {
-    blocks: Vec<Block>,
-    first_free: Option<u32>,
-    used: usize,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-enum Block {
-    Used(Box<[u8]>),
-    Free { next: Option<u32> },
-}
-
-impl Outside {
-    fn add(&mut self, key: &[u8], value: &[u8]) -> u32 {
-        let mut bytes = Vec::with_capacity(key.len() + value.len());
-        bytes.extend_from_slice(key);
-        bytes.extend_from_slice(value);
-        self.bytes += bytes.len();
-        self.used += 1;
-        let block = Block::Used(bytes.into());
-        if let Some(at) = self.first_free
-            && let Block::Free { next } = self.blocks[at as usize]
-        {
-            self.first_free = next;
-            self.blocks[at as usize] = block;
-            return at;
+    fn count_free_slots(&self, page: u32, record: Page) -> usize {
+        let granules = granules_of(record.class).unwrap_or(0);
+        let mut slot = record.free;
+        let mut count = 0;
+        while slot != NO_SLOT {
+            let handle = page * PAGE_GRANULES + u32::from(slot) * granules;
+            assert!(!item::is_live(self.slot(handle)), "live slot in the list of free ones");
+            slot = self.next_free(handle);
+            count += 1;
         }
-        self.blocks.push(block);
-        // A number below 2^32: each block is over 16 KiB.
-        (self.blocks.len() - 1) as u32
+        count
     }
-
-    fn free(&mut self, at: u32) {
-        let free = Block::Free { next: self.first_free };
-        if let Block::Used(bytes) = std::mem::replace(&mut self.blocks[at as usize], free) {
-            self.bytes -= bytes.len();
-            self.used -= 1;
-            self.first_free = Some(at);
-        }
-        if self.used == 0 {
-            *self = Self::default();
-        }
-    }
-
-    fn bytes(&self, at: u32) -> &[u8] {
-        match &self.blocks[at as usize] {
-            Block::Used(bytes) => bytes,
-            Block::Free { .. } => &[],
-        }
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.bytes + self.blocks.capacity() * size_of::<Block>()
-    }
-
-    /// What [`Outside::memory_bytes`] grows by at most.
-    fn growth_bytes_max(&self, items: usize, bytes: usize) -> usize {
-        let items = items.min(bytes / (SLOT_BYTES_MAX / 2));
-        if items == 0 { 0 } else { bytes + (self.blocks.len() + 2 * items + 4) * size_of::<Block>() }
-    }
-
-    fn drop_step(&mut self) -> bool {
-        let Some(block) = self.blocks.pop() else { return false };
-        if let Block::Used(bytes) = block {
-            self.bytes -= bytes.len();
-        }
-        true
-    }
-
-    /// Blocks in use, counted.
-    fn audit(&self) -> usize {
-        let lens = self.blocks.iter().filter_map(|block| match block {
-            Block::Used(bytes) => Some(bytes.len()),
-            Block::Free { .. } => None,
-        });
-        assert_eq!((lens.clone().count(), lens.clone().sum()), (self.used, self.bytes), "outside blocks");
-        self.used
-    }
-}
-
-/// The band of a page by its fill; none if it is full.
-fn band_of(page: &Page) -> u8 {
-    let (live, slots) = (u32::from(page.live), u32::from(slots_of(usize::from(page.class))));
-    if live >= slots {
-        return NO_BAND;
-    }
-    u8::from(4 * live >= slots) + u8::from(2 * live >= slots) + u8::from(4 * live >= 3 * slots)
 }
 
 fn page_offset(handle: u32) -> usize {
     (handle % PAGE_GRANULES) as usize * GRANULE_BYTES
 }
 
-/// The class with the smallest slots of at least so many bytes, which are at most those of the largest.
-fn class_of(bytes: usize) -> usize {
-    let granules = bytes.div_ceil(GRANULE_BYTES).max(2);
-    if granules <= EXACT_GRANULES_MAX {
-        return granules - 2;
-    }
-    SIZES.partition_point(|&size| usize::from(size) < granules)
-}
-
-fn class_bytes(class: usize) -> usize {
-    usize::from(SIZES[class]) * GRANULE_BYTES
-}
-
-/// Slots of a page of that class.
-fn slots_of(class: usize) -> u16 {
-    SLOTS[class]
-}
-
-const SLOTS: [u16; CLASSES] = {
-    let mut slots = [0; CLASSES];
-    let mut class = 0;
-    while class < CLASSES {
-        slots[class] = (PAGE_GRANULES / SIZES[class] as u32) as u16;
-        class += 1;
-    }
-    slots
-};
-
-/// The size after `granules`: one granule more, or 12.5 %, rounded up to the largest of which as many
-/// fit into a page.
-const fn next_size(granules: usize) -> usize {
-    if granules < EXACT_GRANULES_MAX {
-        return granules + 1;
-    }
-    let wanted = granules + granules / 8;
-    let fit = PAGE_GRANULES as usize / wanted;
-    PAGE_GRANULES as usize / fit
-}
-
-const fn count_classes() -> usize {
-    let (mut granules, mut classes) = (2, 1);
-    while granules < SLOT_BYTES_MAX / GRANULE_BYTES {
-        granules = next_size(granules);
-        classes += 1;
-    }
-    classes
-}
-
-const fn class_sizes() -> [u16; CLASSES] {
-    let mut sizes = [0; CLASSES];
-    let (mut granules, mut class) = (2, 0);
-    while class < CLASSES {
-        sizes[class] = granules as u16;
-        granules = next_size(granules);
-        class += 1;
-    }
-    sizes
-}
-
-const _: () = assert!(CLASSES < 128 && SIZES[CLASSES - 1] as usize * GRANULE_BYTES == SLOT_BYTES_MAX);
-
 #[cfg(test)]
 mod tests {
-    use super::{CLASSES, Heap, PAGE_BYTES, class_bytes, class_of};
-    use crate::base::rng::Rng;
-    use crate::store::item::{Layout, SLOT_BYTES_MAX, Version};
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
 
-    #[test]
-    fn slot_is_never_smaller_and_at_most_a_quarter_larger_than_asked() {
-        for bytes in 12..=SLOT_BYTES_MAX {
-            let slot = class_bytes(class_of(bytes));
-            assert!(slot >= bytes && (slot <= bytes + 7 || slot * 4 <= bytes * 5 + 12), "{bytes}: {slot}");
-            assert!(bytes > 512 || slot < bytes + 8);
-        }
-        for class in 0..CLASSES {
-            assert!(PAGE_BYTES % class_bytes(class) < PAGE_BYTES / 100);
-        }
-    }
+    use super::{Heap, PAGE_BYTES};
+    use crate::base::rng::Rng;
+    use crate::store::item::{Layout, Version};
 
     #[test]
     fn items_keep_their_bytes_while_others_come_and_go() {
@@ -750,7 +413,7 @@ mod tests {
                 let bytes = vec![step as u8; len];
                 let key = step.to_le_bytes();
                 let layout = Layout::new(8, len, false);
-                let said = heap.growth_bytes_max(1, len + 8).min(heap.growth_bytes(layout));
+                let said = heap.growth_bytes_max(1, len + 8).min(heap.growth_bytes(layout, None));
                 let said = heap.memory_bytes() + said;
                 let handle = heap.add(&key, &bytes, None, Version(step)).unwrap();
                 assert!(heap.memory_bytes() <= said);

@@ -284,7 +284,15 @@ impl Index {
 
     #[inline]
     fn segment_of(&self, hash: u64) -> Option<u32> {
-        self.directory.get((hash >> (64 - self.depth)) as usize).copied()
+        self.directory.get(self.place_of(hash)).copied()
+    }
+
+    /// Where in the directory a hash belongs.
+    #[inline]
+    fn place_of(&self, hash: u64) -> usize {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 26 bits")]
+        let place = (hash >> (64 - self.depth)) as usize;
+        place
     }
 
     /// The depth beyond which no segment is split: the depth of evenly spread keys, and some.
@@ -432,7 +440,7 @@ impl Index {
     /// Halves the directory once if it is four times larger than its deepest segment needs.
     fn halve_directory(&mut self) {
         let needed = self.by_depth.iter().rposition(|&segments| segments > 0).unwrap_or(0);
-        if (needed + 2) as u32 > self.depth {
+        if needed + 2 > self.depth as usize {
             return;
         }
         let len = self.directory.len() / 2;
@@ -473,7 +481,7 @@ impl Index {
     }
 
     fn places(&self, record: Record) -> std::ops::Range<usize> {
-        let first = (u64::from(record.prefix) << 32 >> (64 - self.depth)) as usize;
+        let first = self.place_of(u64::from(record.prefix) << 32);
         first..first + (1 << (self.depth - u32::from(record.depth)))
     }
 

@@ -153,7 +153,7 @@ impl Layout {
         if self.wide {
             head |= WIDE | if self.outside { OUTSIDE } else { 0 };
         } else {
-            head |= (self.key_len as u32) << KEY_SHIFT | (self.value_len as u32) << VALUE_SHIFT;
+            head |= length_u32(self.key_len) << KEY_SHIFT | length_u32(self.value_len) << VALUE_SHIFT;
         }
         slot[VERSION_AT..DEADLINE_AT].copy_from_slice(&version.0.to_le_bytes());
         let mut at = DEADLINE_AT;

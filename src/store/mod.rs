@@ -24,8 +24,11 @@ mod hash;
 mod heap;
 mod index;
 mod item;
+mod outside;
 mod overflow;
+mod pages;
 mod segment;
+mod sizes;
 
 pub use audit::Audit;
 pub use hash::{HashSecret, HashedKey, KeyHash};
@@ -306,7 +309,7 @@ impl Store {
         let layout = Layout::new(key.bytes.len(), value.len(), deadline.is_some());
         let index = if old.is_some() { 0 } else { self.index.growth_bytes(key.hash.0) };
         let timers = if deadline.is_some() { self.timers.growth_bytes_max(1) } else { 0 };
-        self.check_room(self.heap.growth_bytes(layout) + index + timers)?;
+        self.check_room(self.heap.growth_bytes(layout, old) + index + timers)?;
         Ok(index)
     }
 
@@ -376,4 +379,241 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
         .fold(0, |differs, (a, b)| differs | (u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b)))
         == 0;
     words_equal && rest.iter().zip(other_rest).all(|(a, b)| a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
+    use super::{Deadline, HashSecret, Store, Version};
+    use crate::base::rng::Rng;
+    use crate::base::time::Instant;
+
+    const PAGE_BYTES: u64 = 64 * 1024;
+    const REGION_BYTES: u64 = 2 << 20;
+
+    fn store(memory_max: u64) -> Store {
+        Store::new(HashSecret::draw(&mut Rng::new(1)), memory_max)
+    }
+
+    fn set(store: &mut Store, id: u64, value_len: usize, deadline: Option<Deadline>) -> bool {
+        let value = vec![id as u8; value_len];
+        store.set(store.key(&id.to_be_bytes()), &value, deadline, Version(id)).is_ok()
+    }
+
+    fn has(store: &Store, now: Instant, id: u64) -> bool {
+        store.get(now, store.key(&id.to_be_bytes())).is_some()
+    }
+
+    fn remove(store: &mut Store, id: u64) -> bool {
+        store.remove(Instant::ZERO, store.key(&id.to_be_bytes()))
+    }
+
+    fn settle(store: &mut Store, now: Instant) {
+        for _ in 0..100_000 {
+            if !store.has_work(now) {
+                return;
+            }
+            store.reclaim(now, 256);
+        }
+        panic!("work without end");
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_millis(seconds * 1_000)
+    }
+
+    fn after(seconds: u64) -> Option<Deadline> {
+        Deadline::in_seconds(Instant::ZERO, seconds)
+    }
+
+    #[test]
+    fn item_is_not_served_from_its_deadline_on_reclaimed_or_not() {
+        let mut store = store(0);
+        set(&mut store, 1, 10, after(5));
+        assert!(has(&store, Instant::from_millis(4_999), 1) && !has(&store, at(5), 1));
+        assert_eq!((store.len(), store.next_deadline().is_some()), (1, true));
+        settle(&mut store, at(5));
+        assert_eq!((store.len(), store.expired(), store.next_deadline()), (0, 1, None));
+    }
+
+    #[test]
+    fn timer_of_a_removed_item_spares_the_one_that_took_its_slot() {
+        let mut store = store(0);
+        set(&mut store, 1, 10, after(5));
+        remove(&mut store, 1);
+        set(&mut store, 2, 10, after(9));
+        set(&mut store, 3, 10, after(5));
+        remove(&mut store, 3);
+        // The slot's page belongs to another class now, and the old handle points into the middle of a slot.
+        set(&mut store, 4, 700, after(9));
+        settle(&mut store, at(5));
+        assert!(has(&store, at(5), 2) && has(&store, at(5), 4));
+        assert_eq!((store.len(), store.expired()), (2, 0));
+        store.audit();
+    }
+
+    #[test]
+    fn last_deadline_given_is_the_one_that_counts() {
+        let mut store = store(0);
+        set(&mut store, 1, 10, after(5));
+        let key = 1u64.to_be_bytes();
+        for seconds in [3, 20, 5, 9] {
+            assert!(store.set_deadline(Instant::ZERO, store.key(&key), after(seconds).unwrap()));
+        }
+        settle(&mut store, Instant::from_millis(8_999));
+        assert!(has(&store, Instant::from_millis(8_999), 1));
+        settle(&mut store, at(9));
+        assert_eq!((store.len(), store.timers()), (0, 1));
+    }
+
+    #[test]
+    fn refused_write_changes_nothing_and_deletes_go_on() {
+        let mut store = store(REGION_BYTES);
+        let full = (0..).find(|&id| !set(&mut store, id, 100, None)).unwrap();
+        assert!(store.memory_bytes() <= REGION_BYTES && full > 10_000, "{full}");
+        let before = store.audit();
+        assert!(!set(&mut store, full, 100, None) && !set(&mut store, 0, 5_000, None));
+        assert_eq!(store.audit(), before);
+        assert_eq!(store.get(Instant::ZERO, store.key(&0u64.to_be_bytes())).unwrap().value.len(), 100);
+        // One of the same size in place of another needs no more memory.
+        assert!(set(&mut store, 0, 100, None));
+        assert!(remove(&mut store, 5) && set(&mut store, 5, 100, None));
+    }
+
+    #[test]
+    fn what_room_was_found_for_is_never_refused() {
+        let mut rng = Rng::new(3);
+        let mut store = store(16 * REGION_BYTES);
+        let (mut id, mut granted, mut denied) = (0, 0, 0);
+        while denied < 50 {
+            let (count, bits) = (1 + rng.below(600), rng.below(14));
+            let sizes: Vec<usize> = (0..count).map(|_| rng.below(1 << bits) as usize).collect();
+            let bytes = sizes.iter().sum::<usize>() + 8 * sizes.len();
+            if store.room_for(sizes.len(), bytes).is_err() {
+                denied += 1;
+                continue;
+            }
+            granted += 1;
+            for len in sizes {
+                let deadline = if rng.one_in(2) { after(1_000 + rng.below(1 << 20)) } else { None };
+                assert!(set(&mut store, id, len, deadline), "item {id}, after {granted} times");
+                id += 1;
+            }
+        }
+        assert!(store.memory_bytes() > 6 * REGION_BYTES, "{} of 32 MiB", store.memory_bytes() >> 20);
+    }
+
+    #[test]
+    fn everything_deleted_leaves_next_to_nothing() {
+        let mut rng = Rng::new(5);
+        let mut store = store(0);
+        for id in 0..60_000 {
+            let len = rng.below(1_500) as usize;
+            set(&mut store, id, len, after(10 + id));
+        }
+        let filled = store.memory_bytes();
+        for id in (0..60_000).rev() {
+            assert!(remove(&mut store, id));
+        }
+        settle(&mut store, at(100_000));
+        assert!(store.memory_bytes() < 8 * PAGE_BYTES && filled > 40 << 20, "{}", store.memory_bytes());
+        store.audit();
+    }
+
+    #[test]
+    fn shift_of_sizes_gives_the_old_pages_back() {
+        let mut rng = Rng::new(6);
+        let mut store = store(0);
+        (0..100_000).for_each(|id| assert!(set(&mut store, id, 200, after(1_000_000))));
+        let before = store.memory_bytes();
+        let kept: Vec<u64> = (0..100_000).filter(|_| rng.one_in(10)).collect();
+        let mut kept_at = kept.iter().copied().peekable();
+        for id in 0..100_000 {
+            if kept_at.next_if_eq(&id).is_none() {
+                remove(&mut store, id);
+            }
+        }
+        settle(&mut store, Instant::ZERO);
+        let pause = store.next_deadline().unwrap();
+        settle(&mut store, pause);
+        assert!(store.memory_bytes() < before / 2, "{} of {before}", store.memory_bytes());
+        store.audit();
+        assert!(kept.iter().all(|&id| has(&store, pause, id)) && store.len() == kept.len());
+        settle(&mut store, at(1_000_000));
+        assert_eq!((store.len(), store.expired() as usize), (0, kept.len()));
+    }
+
+    #[test]
+    fn cleared_store_is_empty_at_once_and_gives_its_memory_back_in_steps() {
+        let mut store = store(0);
+        (0..100_000).for_each(|id| {
+            assert!(set(
+                &mut store,
+                id,
+                100 + id as usize % 3 * 20_000 * usize::from(id % 1_000 == 0),
+                after(50)
+            ))
+        });
+        let before = store.memory_bytes();
+        store.clear();
+        assert!(store.is_empty() && !has(&store, Instant::ZERO, 7));
+        assert!(store.memory_bytes() >= before);
+        set(&mut store, 7, 10, None);
+        store.clear();
+        set(&mut store, 8, 10, None);
+        settle(&mut store, Instant::ZERO);
+        assert!(store.memory_bytes() < 8 * PAGE_BYTES, "{}", store.memory_bytes());
+        assert!(has(&store, at(100), 8) && store.len() == 1);
+        settle(&mut store, at(100));
+        assert_eq!(store.expired(), 0);
+        store.audit();
+    }
+
+    #[test]
+    fn timers_of_deleted_items_do_not_gather() {
+        let mut store = store(0);
+        let mut rng = Rng::new(7);
+        (0..1_000).for_each(|id| assert!(set(&mut store, id, 10, after(1 << 20))));
+        for id in 1_000..300_000 {
+            set(&mut store, id, 10, after(1_000 + rng.below(1 << 18)));
+            remove(&mut store, id);
+            if store.has_work(Instant::ZERO) {
+                store.reclaim(Instant::ZERO, 4);
+            }
+            assert!(store.timers() <= 2 * 1_000 + 64 * 1_024);
+        }
+        store.audit();
+    }
+
+    #[test]
+    fn item_given_two_deadlines_by_turns_is_not_work_without_end() {
+        let mut store = store(0);
+        set(&mut store, 1, 10, after(1_000));
+        let key = 1u64.to_be_bytes();
+        for turn in 0..200_000 {
+            let deadline = after(1_000 + turn % 2).unwrap();
+            assert!(store.set_deadline(Instant::ZERO, store.key(&key), deadline));
+        }
+        settle(&mut store, Instant::ZERO);
+        settle(&mut store, at(1_001));
+        assert_eq!((store.len(), store.timers()), (0, 0));
+    }
+
+    #[test]
+    fn equal_hashes_take_at_most_twice_the_memory_and_are_all_found() {
+        let memory = |mask, keys| {
+            let mut store = Store::new(HashSecret::draw(&mut Rng::new(1)).masked(mask), 0);
+            (0..keys).for_each(|id| assert!(set(&mut store, id, 8, None)));
+            assert!((0..keys).all(|id| has(&store, Instant::ZERO, id)) && !has(&store, Instant::ZERO, keys));
+            let audit = store.audit();
+            assert!(audit.segments < 2 * keys as usize / 300 + 40, "{audit:?}");
+            (0..keys).for_each(|id| assert!(remove(&mut store, id)));
+            assert!(store.audit().segments <= 1);
+            audit.memory_bytes
+        };
+        for keys in [3_000, 20_000] {
+            assert!(memory(0, keys) <= 2 * memory(u64::MAX, keys));
+        }
+    }
 }

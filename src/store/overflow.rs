@@ -103,6 +103,8 @@ impl Overflow {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
     use super::Overflow;
     use crate::base::rng::Rng;
     use std::collections::BTreeSet;

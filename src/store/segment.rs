@@ -263,6 +263,8 @@ fn count(home: &mut Bucket, probe: Probe, at: usize, change: impl Fn(&mut u8)) {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
     use super::{Probe, SEGMENT_BYTES, SEGMENT_SLOTS, audit, entries, find, insert, merge, remove, split};
     use crate::base::rng::Rng;
     use std::collections::HashMap;

@@ -156,7 +156,7 @@ fn reads_bare(field: &[u8], place: Place) -> bool {
         return false;
     }
     // One flag and no branch: that is what the compiler turns into vector instructions, 15 times as fast.
-    let is_plain = |byte: u8| (byte >= b' ') & (byte < 0x7f) & (byte != b',');
+    let is_plain = |byte: u8| (b' '..0x7f).contains(&byte) & (byte != b',');
     if field.iter().fold(true, |plain, &byte| plain & is_plain(byte)) {
         return true;
     }
