@@ -21,7 +21,6 @@ mod protocol;
 mod world;
 
 use olivia::base::time::Instant;
-use std::time::Duration;
 use world::World;
 
 /// Seeds of a run that names none; a few seconds without optimisation.
@@ -119,9 +118,8 @@ fn ask_all(world: &mut World) {
 fn end(world: &mut World) {
     world.drain();
     settle(world);
-    let patience = Duration::from_millis(world.config.limits.drain_ms.into());
-    let end = world.now.mono.after(patience);
-    pass_to(world, end);
+    let end = world.ends_at.unwrap();
+    pass_to(world, end.max(world.now.mono));
     assert!(world.node.is_drained(), "{} connections are left", world.node.conns());
     assert!(world.links.is_empty());
 }

@@ -45,7 +45,8 @@ pub struct World {
     pub model: Model,
     pub links: Vec<Link>,
     pub rng: Rng,
-    pub is_draining: bool,
+    /// The last moment of a node that was told to end.
+    pub ends_at: Option<Instant>,
     /// All that the node did, in order.
     pub trace: String,
     /// How many keys the node said it holds when it was asked last.
@@ -75,7 +76,7 @@ impl World {
             config,
             model: Model::default(),
             links: Vec::new(),
-            is_draining: false,
+            ends_at: None,
             trace: String::new(),
             keys_told: None,
             author: Author::new(style, password),
@@ -128,7 +129,7 @@ impl World {
         let addr = if is_loopback { "127.0.0.1:4000" } else { "192.0.2.1:4000" };
         let is_full = self.links.len() >= self.config.limits.clients_max as usize;
         let accepted = self.node.accept(self.now, addr.parse().unwrap());
-        assert_eq!(accepted.is_err(), is_full || self.is_draining, "{accepted:?}");
+        assert_eq!(accepted.is_err(), is_full || self.ends_at.is_some(), "{accepted:?}");
         let Ok(key) = accepted else {
             self.refused += 1;
             return None;
@@ -297,7 +298,8 @@ impl World {
     }
 
     pub fn drain(&mut self) {
-        self.is_draining = true;
+        let patience = Duration::from_millis(self.config.limits.drain_ms.into());
+        self.ends_at = self.ends_at.or(Some(self.now.mono.after(patience)));
         self.node.drain(self.now);
         self.observe("drain");
     }
@@ -324,7 +326,7 @@ impl World {
     }
 
     fn read_outbound(&mut self) {
-        let Self { node, now, config, model, links, is_draining, trace, is_traced, .. } = self;
+        let Self { node, now, config, model, links, ends_at, trace, is_traced, .. } = self;
         let mut figures = Vec::new();
         let traced_from = trace.len();
         for link in links {
@@ -333,7 +335,7 @@ impl World {
                 let new = &outbound[link.seen..];
                 link.seen = outbound.len();
                 let _ = writeln!(trace, "  {:?} < {}", link.key, new.escape_ascii());
-                let mut desk = Desk { model, config, now: now.mono, is_draining: *is_draining };
+                let mut desk = Desk { model, config, now: now.mono, is_draining: ends_at.is_some() };
                 figures.extend(link.talk.judge(&mut desk, new));
             }
         }
@@ -407,14 +409,14 @@ impl World {
                     CloseReason::Idle => end == Some(End::Idle),
                     CloseReason::SlowReader => link.seen > 0,
                     CloseReason::Unauthenticated => end == Some(End::Unauthenticated),
-                    CloseReason::Drained => self.is_draining,
+                    CloseReason::Drained => self.ends_at.is_some(),
                     CloseReason::BuffersFull => self.config.limits.buffers_max < 1 << 28,
                     CloseReason::Lost => false,
                 };
                 assert!(is_right, "{:?} was closed for {reason:?}, and its end was {end:?}", link.key);
             }
-            let Self { model, config, now, is_draining, .. } = self;
-            let mut desk = Desk { model, config, now: now.mono, is_draining: *is_draining };
+            let Self { model, config, now, ends_at, .. } = self;
+            let mut desk = Desk { model, config, now: now.mono, is_draining: ends_at.is_some() };
             link.talk.vanish(&mut desk);
         }
     }
