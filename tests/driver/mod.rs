@@ -50,7 +50,7 @@ pub struct Driver {
 
 impl Driver {
     pub fn new(config: Config) -> Self {
-        let now = Now { mono: Instant::from_nanos(1_234_567_890), wall_ms: 1_700_000_000_000 };
+        let now = Now { mono: Instant::from_millis(1_234_567), wall_ms: 1_700_000_000_000 };
         Self { node: Node::new(config, 7, now), now, clients: Vec::new() }
     }
 
@@ -144,6 +144,7 @@ impl Driver {
 
     /// Lets time pass, waking the node when it asked to be woken.
     pub fn pass(&mut self, span: Duration) {
+        self.run();
         let end = self.now.mono.after(span);
         while let Some(next) = self.node.next_deadline().filter(|next| *next <= end) {
             assert!(next > self.now.mono, "the node asks to be woken at {next:?}, which has passed");
@@ -167,11 +168,13 @@ impl Driver {
     /// Does what a shell does until nothing is left to do at this moment.
     pub fn run(&mut self) {
         for _ in 0..TICKS_MAX {
+            // What is due comes first, as in a turn of the shell in which nothing is ready yet.
             self.act();
-            let moved = (0..self.clients.len()).fold(false, |moved, at| self.serve(at) | moved);
             if self.node.has_work(self.now) {
                 self.node.tick(self.now);
-            } else if !moved {
+                continue;
+            }
+            if !(0..self.clients.len()).fold(false, |moved, at| self.serve(at) | moved) {
                 return;
             }
         }

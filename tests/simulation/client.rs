@@ -106,8 +106,21 @@ impl Author {
             &[b"SET", b"SETEX", b"EXPIRE", b"DEL", b"setex"]
         } else {
             &[
-                b"GET", b"TTL", b"WHO", b"get", b"GET", b"GET", b"PING", b"PING 0", b"STATS", b"HELP", b"MESH",
-                b"REQUEST peers", b"REQUEST bloomfilter", b"REQUEST connect", b"",
+                b"GET",
+                b"TTL",
+                b"WHO",
+                b"get",
+                b"GET",
+                b"GET",
+                b"PING",
+                b"PING 0",
+                b"STATS",
+                b"HELP",
+                b"MESH",
+                b"REQUEST peers",
+                b"REQUEST bloomfilter",
+                b"REQUEST connect",
+                b"",
             ]
         };
         let verb = verbs[at(rng, verbs.len())];

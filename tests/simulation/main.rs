@@ -21,6 +21,7 @@ mod protocol;
 mod world;
 
 use olivia::base::time::Instant;
+use olivia::node::CloseReason;
 use world::World;
 
 /// Seeds of a run that names none; a few seconds without optimisation.
@@ -72,7 +73,11 @@ fn heal(world: &mut World) {
         let talk = &link.talk;
         assert!(!link.is_stopped, "{:?} is not read, though nothing waits", link.key);
         assert!(talk.is_answered(&world.config), "{:?} waits for an answer: {talk:?}", link.key);
-        assert!(!talk.is_shut || talk.end.is_some(), "{:?} is left, though it got all it asked for", link.key);
+        assert!(
+            !talk.is_shut || talk.end.is_some(),
+            "{:?} is left, though it got all it asked for",
+            link.key
+        );
     }
     assert!(world.node.next_deadline().is_none_or(|next| next > world.now.mono));
 }
@@ -124,8 +129,8 @@ fn end(world: &mut World) {
     assert!(world.links.is_empty());
 }
 
-/// One life of one node; all that it did.
-fn live(seed: u64, is_traced: bool) -> String {
+/// One life of one node.
+fn live(seed: u64, is_traced: bool) -> World {
     let mut world = World::new(seed, is_traced);
     for _ in 0..STEPS {
         world.step();
@@ -137,12 +142,12 @@ fn live(seed: u64, is_traced: bool) -> String {
             world.step();
         }
         end(&mut world);
-        return world.trace;
+        return world;
     }
     heal(&mut world);
     outlive(&mut world);
     end(&mut world);
-    world.trace
+    world
 }
 
 /// Tells the seed when its run fails.
@@ -156,6 +161,41 @@ impl Drop for Tell {
     }
 }
 
+/// What all seeds together have brought about.
+#[derive(Debug, Default)]
+struct Seen {
+    closed: [u64; CloseReason::COUNT],
+    hits: u64,
+    misses: u64,
+    refused: u64,
+    pauses: usize,
+    full: usize,
+}
+
+impl Seen {
+    fn add(&mut self, world: &World) {
+        let stats = world.node.stats();
+        for (sum, count) in self.closed.iter_mut().zip(stats.closed) {
+            *sum += count;
+        }
+        self.hits += stats.hits;
+        self.misses += stats.misses;
+        self.refused += stats.refused;
+        self.pauses += world.trace.matches("  StopReading(").count();
+        self.full += world.trace.matches(":ERR out of memory").count();
+    }
+
+    /// A world in which something never happens says nothing about it.
+    fn check(&self) {
+        println!("{self:?}");
+        for reason in CloseReason::ALL {
+            assert!(self.closed[reason as usize] > 0, "no connection was closed for {reason:?}: {self:?}");
+        }
+        let others = [self.hits, self.misses, self.refused, self.pauses as u64, self.full as u64];
+        assert!(others.iter().all(|&count| count > 0), "{self:?}");
+    }
+}
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
@@ -166,9 +206,14 @@ fn every_reply_is_right_whatever_the_clients_do() {
     let first = one.unwrap_or(0);
     let count = if one.is_some() { 1 } else { number("OLIVIA_SIM_SEEDS").unwrap_or(SEEDS) };
     let is_traced = std::env::var_os("OLIVIA_SIM_TRACE").is_some();
+    let mut seen = Seen::default();
     for seed in first..first.saturating_add(count) {
         let _tell = Tell(seed);
-        let trace = live(seed, is_traced);
-        assert!(trace == live(seed, false), "two runs of seed {seed} differ");
+        let world = live(seed, is_traced);
+        assert!(world.trace == live(seed, false).trace, "two runs of seed {seed} differ");
+        seen.add(&world);
+    }
+    if count >= SEEDS {
+        seen.check();
     }
 }

@@ -62,7 +62,9 @@ impl Model {
     /// Whether `fields`, what stands behind the word of a reply, is right for a request that was carried
     /// out at this moment; then the request is carried out here too.
     pub fn accepts(&mut self, now_ms: u64, verb: Verb, args: &[Arg], fields: &[u8]) -> bool {
-        let Some(chosen) = self.walk(now_ms, verb, (args, 0), fields, true, &States::new()) else { return false };
+        let Some(chosen) = self.walk(now_ms, verb, (args, 0), fields, true, &States::new()) else {
+            return false;
+        };
         for (key, state) in chosen {
             // What would have looked the same is still possible.
             let args: Vec<&Arg> = args.iter().filter(|arg| arg.key == key).collect();

@@ -174,9 +174,9 @@ impl Talk {
                 let request = self.read(desk.config, &text, crlf);
                 let request = request.unwrap_or_else(|| panic!("{shown} is a reply to an empty line"));
                 self.at = behind;
-                let stats = self.answer(desk, &request, line).unwrap_or_else(|wrong| {
-                    panic!("{} was answered {shown}: {wrong}", text.escape_ascii())
-                });
+                let stats = self
+                    .answer(desk, &request, line)
+                    .unwrap_or_else(|wrong| panic!("{} was answered {shown}: {wrong}", text.escape_ascii()));
                 if !self.is_authenticated && self.end.is_none() {
                     self.early_bytes += line.len() + 1;
                     let is_over =
@@ -286,8 +286,8 @@ fn keys(
     let limits = &desk.config.limits;
     if let Some(sentence) = rest.strip_prefix(b"ERR ") {
         let is_full = sentence.starts_with(b"out of memory") && limits.memory_max != 0;
-        let is_long = sentence.starts_with(b"the reply would be longer")
-            && longest > limits.reply_bytes_max as usize;
+        let is_long =
+            sentence.starts_with(b"the reply would be longer") && longest > limits.reply_bytes_max as usize;
         let is_far = sentence.starts_with(b"the deadline is too far")
             && !args.iter().all(|arg| can_hold(now_ms, arg.seconds));
         return if is_full || is_long || is_far { Ok(None) } else { Err("no reason to refuse".to_owned()) };

@@ -140,7 +140,8 @@ fn args(verb: Verb, body: &[u8], limits: &Limits, args_max: u32) -> Option<Vec<A
     let mut rest = Some(body);
     while let Some(body) = rest {
         let (arg, behind) = arg(verb, body)?;
-        if arg.key.len() > limits.key_bytes_max as usize || arg.value.len() > limits.value_bytes_max as usize {
+        if arg.key.len() > limits.key_bytes_max as usize || arg.value.len() > limits.value_bytes_max as usize
+        {
             return None;
         }
         args.push(arg);

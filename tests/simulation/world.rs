@@ -366,7 +366,9 @@ impl World {
             };
             let link = &mut self.links[at];
             match action {
-                Action::Flush(_) => assert!(!std::mem::replace(&mut link.is_flushing, true), "a second Flush"),
+                Action::Flush(_) => {
+                    assert!(!std::mem::replace(&mut link.is_flushing, true), "a second Flush")
+                }
                 Action::ShutdownWrite(_) => {
                     assert!(link.talk.end.is_some(), "ended {key:?}, which nobody asked for");
                     assert!(!std::mem::replace(&mut link.has_ended, true));
@@ -432,7 +434,8 @@ impl World {
         assert_eq!(number("gets"), number("hits") + number("misses"), "{text}");
         // The same call may have closed some before.
         assert!(number("clients") <= self.links.len() as u64, "{text}");
-        let closed: u64 = CloseReason::ALL.iter().map(|reason| number(&format!("closed_{}", reason.name()))).sum();
+        let closed: u64 =
+            CloseReason::ALL.iter().map(|reason| number(&format!("closed_{}", reason.name()))).sum();
         assert_eq!(number("accepted"), closed + number("clients"), "{text}");
         let keys = usize::try_from(number("keys")).unwrap();
         assert!(keys >= keys_min, "{text}");
@@ -444,7 +447,9 @@ impl World {
         let one_call = u64::from(limits.reply_bytes_max + limits.line_bytes_max) + 512 * 1_024;
         let kept = 64 * 64 * 1_024;
         assert!(number("buffers_bytes") <= limits.buffers_max + 2 * one_call + kept, "{text}");
-        for name in ["uptime_seconds", "memory_bytes", "sets", "expired", "turns", "turn_max_us", "peers_active"] {
+        for name in
+            ["uptime_seconds", "memory_bytes", "sets", "expired", "turns", "turn_max_us", "peers_active"]
+        {
             number(name);
         }
     }
