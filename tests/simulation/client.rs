@@ -19,11 +19,15 @@ const KEYS: [&[u8]; 12] = [
     b"a-key-that-is-somewhat-longer-than-thirty-two-bytes",
 ];
 
+/// Clients whose values are as large as this send large ones often.
+const LARGE: u64 = 6_000;
+
 /// How the clients of one seed behave. Each rate is one in so many; 0 is never.
 #[derive(Debug)]
 pub struct Style {
     pub keys: u64,
     pub args: u64,
+    pub setex_args: u64,
     pub value_bytes: u64,
     pub seconds: u64,
     pub wrong: u64,
@@ -40,7 +44,8 @@ impl Style {
         Self {
             keys: pick(&[1, 2, 4, 12]),
             args: pick(&[1, 2, 4, 12]),
-            value_bytes: pick(&[4, 20, 200, 5_000, 30_000]),
+            setex_args: pick(&[1, 3]),
+            value_bytes: pick(&[4, 20, 200, 4_000]),
             seconds: pick(&[1, 2, 5, 60, 1_000_000_000]),
             wrong: pick(&[0, 3, 10, 50]),
             garbage: pick(&[0, 5, 50]),
@@ -63,6 +68,11 @@ pub struct Author {
 impl Author {
     pub fn new(style: Style, password: String) -> Self {
         Self { style, password, serial: 0 }
+    }
+
+    /// The right password, as a line.
+    pub fn auth(&self) -> Vec<u8> {
+        [b"AUTH ", quote(self.password.as_bytes()).as_slice(), b"\n"].concat()
     }
 
     /// One line, or something that is not quite one.
@@ -129,7 +139,14 @@ impl Author {
         if ![&b"GET"[..], b"TTL", b"WHO", b"SET", b"SETEX", b"EXPIRE", b"DEL"].contains(&upper.as_slice()) {
             return line;
         }
-        let args = if upper == b"WHO" { 1 } else { 1 + at(rng, usize::try_from(self.style.args).unwrap()) };
+        let most = match upper.as_slice() {
+            b"WHO" => 1,
+            b"SETEX" => self.style.setex_args,
+            // More would not fit into a line.
+            b"SET" if self.style.value_bytes >= LARGE => self.style.args.min(5),
+            _ => self.style.args,
+        };
+        let args = 1 + at(rng, usize::try_from(most).unwrap());
         for arg in 0..args {
             line.push(if arg == 0 { b' ' } else { b',' });
             self.arg(rng, &upper, &mut line);
@@ -138,8 +155,9 @@ impl Author {
     }
 
     fn arg(&mut self, rng: &mut Rng, verb: &[u8], line: &mut Vec<u8>) {
-        let key = KEYS[at(rng, usize::try_from(self.style.keys).unwrap())];
-        line.extend(if rng.one_in(3) { quote(key) } else { show(key, true) });
+        let number = at(rng, usize::try_from(self.style.keys).unwrap());
+        let key = KEYS.get(number).map_or_else(|| format!("k{number}").into_bytes(), |key| key.to_vec());
+        line.extend(if rng.one_in(3) { quote(&key) } else { show(&key, true) });
         if verb.starts_with(b"SET") {
             line.push(b':');
             let value = self.value(rng);
@@ -154,7 +172,7 @@ impl Author {
     fn value(&mut self, rng: &mut Rng) -> Vec<u8> {
         self.serial += 1;
         let mut value = format!("v{}", self.serial).into_bytes();
-        match rng.below(6) {
+        match rng.below(if self.style.value_bytes < LARGE { 6 } else { 3 }) {
             0 => value.extend((0..rng.below(12)).map(|_| rng.next_u64().to_le_bytes()[0])),
             1 => value.extend(b", : \""),
             2 => value.resize(value.len() + at(rng, usize::try_from(self.style.value_bytes).unwrap()), b'.'),

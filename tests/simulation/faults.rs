@@ -1,6 +1,6 @@
 //! What goes wrong in one seed, and how often; and the limits of its node.
 
-use super::client::at;
+use super::client::{Style, at};
 use olivia::base::rng::Rng;
 use olivia::config::{Config, Secret};
 use olivia::limits::Limits;
@@ -59,7 +59,7 @@ impl Faults {
             pick(&[20, 60, 120]),
             pick(&[10, 40, 120]),
             pick(&[5, 30]),
-            pick(&[2, 10, 30]),
+            pick(&[0, 2, 10, 30]),
             pick(&[0, 1, 5]),
             pick(&[0, 1, 5]),
             pick(&[0, 2]),
@@ -91,8 +91,9 @@ impl Faults {
 /// A configuration with some limits as small as they can be.
 pub fn config(rng: &mut Rng, password: &str) -> Config {
     let mut limits = Limits::default();
+    let rare = 2 + rng.below(8);
     let mut draw = |choices: &[u32], default: u32| {
-        if rng.one_in(2) { default } else { choices[at(rng, choices.len())] }
+        if rng.one_in(rare) { choices[at(rng, choices.len())] } else { default }
     };
     limits.clients_max = draw(&[2, 3, 8, 20], 40);
     limits.memory_max = draw(&[1 << 20, (1 << 20) + 5_000], 0).into();
@@ -110,12 +111,54 @@ pub fn config(rng: &mut Rng, password: &str) -> Config {
     limits.first_byte_ms = draw(&[1, 100], limits.first_byte_ms);
     limits.unauthenticated_args_max = draw(&[8], limits.unauthenticated_args_max);
     limits.unauthenticated_line_bytes_max = draw(&[2_048], limits.unauthenticated_line_bytes_max);
-    limits.unauthenticated_output_bytes_max = draw(&[1_024], limits.unauthenticated_output_bytes_max);
     limits.drain_ms = draw(&[0, 1, 100], limits.drain_ms);
     limits.value_bytes_max = limits.value_bytes_max.min(limits.reply_bytes_max);
+    if rng.one_in(2) {
+        limits.unauthenticated_output_bytes_max = 1_024;
+    }
     assert_eq!(limits.check(), Ok(()));
-    let password = rng.one_in(2).then(|| Secret::new(password.to_owned()));
+    let password = rng.one_in(3).then(|| Secret::new(password.to_owned()));
     Config { limits, password, ..Config::default() }
+}
+
+/// What all that one seed does is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Theme {
+    /// Whatever was drawn.
+    Anything,
+    /// Clients that ask for much and read little.
+    Hoarders,
+    /// More values than there is memory.
+    Full,
+}
+
+/// Gives a seed its theme, as neither of them comes about by chance.
+pub fn give_theme(rng: &mut Rng, config: &mut Config, style: &mut Style, faults: &mut Faults) {
+    let theme = match rng.below(5) {
+        0 => Theme::Hoarders,
+        1 => Theme::Full,
+        _ => Theme::Anything,
+    };
+    if theme == Theme::Anything {
+        return;
+    }
+    // Less than an operator may set, so that it does not take long.
+    let memory_max = if theme == Theme::Full { 60_000 } else { 0 };
+    config.password = None;
+    config.limits =
+        Limits { memory_max, buffers_max: 1 << 20, reply_bytes_max: 1 << 20, ..Limits::default() };
+    config.limits.value_bytes_max = 1 << 20;
+    style.value_bytes = 8_000;
+    style.fatal = 0;
+    if theme == Theme::Hoarders {
+        (style.keys, style.args, style.reads) = (4, 12, 10);
+        (faults.non_readers, faults.burst, faults.chunk) = (2, 30, 40_000);
+    } else {
+        // Of several keys some may be set before the memory ends: an ignored test of `limits_virtual`
+        // waits for that.
+        style.setex_args = 1;
+        (style.keys, style.args, style.reads, style.seconds) = (40, 12, 2, 1_000);
+    }
 }
 
 /// What may be read again while running. The limits of lines stay, since what has come of a line is

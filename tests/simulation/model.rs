@@ -68,8 +68,14 @@ impl Model {
         for (key, state) in chosen {
             // What would have looked the same is still possible.
             let args: Vec<&Arg> = args.iter().filter(|arg| arg.key == key).collect();
+            let candidates = self.candidates(&key, now_ms);
+            if candidates.len() == 1 {
+                let state = args.iter().fold(state, |state, arg| after(now_ms, verb, arg, state));
+                self.keys.insert(key, vec![state]);
+                continue;
+            }
             let (shown, _) = carry_out(now_ms, verb, &args, state);
-            let candidates = self.candidates(&key, now_ms).into_iter();
+            let candidates = candidates.into_iter();
             let candidates = candidates.map(|state| carry_out(now_ms, verb, &args, state));
             let mut states: Vec<_> =
                 candidates.filter(|(other, _)| *other == shown).map(|(_, state)| state).collect();

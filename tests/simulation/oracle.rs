@@ -28,6 +28,8 @@ pub struct Desk<'w> {
     pub config: &'w Config,
     pub now: Instant,
     pub is_draining: bool,
+    /// Writes that had no room.
+    pub full: &'w mut u64,
 }
 
 /// What the node has to react to next.
@@ -282,14 +284,14 @@ fn keys(
     let Ask::Keys(verb, args) = &request.ask else { return Err("no keys".to_owned()) };
     let now_ms = desk.now.millis();
     let word_bytes = request.id.len() + verb.word().len() + 2;
-    let longest = word_bytes + desk.model.longest_reply(now_ms, *verb, args);
     let limits = &desk.config.limits;
     if let Some(sentence) = rest.strip_prefix(b"ERR ") {
         let is_full = sentence.starts_with(b"out of memory") && limits.memory_max != 0;
-        let is_long =
-            sentence.starts_with(b"the reply would be longer") && longest > limits.reply_bytes_max as usize;
+        let is_long = sentence.starts_with(b"the reply would be longer")
+            && word_bytes + desk.model.longest_reply(now_ms, *verb, args) > limits.reply_bytes_max as usize;
         let is_far = sentence.starts_with(b"the deadline is too far")
             && !args.iter().all(|arg| can_hold(now_ms, arg.seconds));
+        *desk.full += u64::from(is_full);
         return if is_full || is_long || is_far { Ok(None) } else { Err("no reason to refuse".to_owned()) };
     }
     let is_bounded = matches!(verb.word(), "GOT" | "SAT" | "SATEX");

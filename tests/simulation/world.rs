@@ -2,14 +2,14 @@
 //! contract of `olivia::node` to the letter, while everything beyond the contract goes wrong.
 
 use super::client::{Author, Style, at};
-use super::faults::{Faults, Move, config, reconfigured};
+use super::faults::{Faults, Move, config, give_theme, reconfigured};
 use super::model::Model;
 use super::oracle::{Desk, End, Talk};
 use olivia::base::rng::Rng;
 use olivia::base::time::{Instant, Now};
 use olivia::config::Config;
 use olivia::node::{Action, CloseReason, ConnKey, Node};
-use std::fmt::Write;
+use std::io::Write;
 use std::time::Duration;
 
 /// Milliseconds that the clock never passes: 10 years.
@@ -48,9 +48,12 @@ pub struct World {
     /// The last moment of a node that was told to end.
     pub ends_at: Option<Instant>,
     /// All that the node did, in order.
-    pub trace: String,
+    pub trace: Vec<u8>,
     /// How many keys the node said it holds when it was asked last.
     pub keys_told: Option<usize>,
+    /// How often a connection was not read on for a while, and a write had no room.
+    pub pauses: u64,
+    pub full: u64,
     author: Author,
     faults: Faults,
     gone: Vec<ConnKey>,
@@ -67,9 +70,11 @@ impl World {
     pub fn new(seed: u64, is_traced: bool) -> Self {
         let mut rng = Rng::new(seed);
         let password = "pass, word".to_owned();
-        let config = config(&mut rng, &password);
+        let mut config = config(&mut rng, &password);
+        let mut style = Style::draw(&mut rng);
+        let mut faults = Faults::draw(&mut rng);
+        give_theme(&mut rng, &mut config, &mut style, &mut faults);
         let now = Now { mono: Instant::from_nanos(rng.below(5_000_000_000)), wall_ms: rng.below(1 << 41) };
-        let style = Style::draw(&mut rng);
         Self {
             node: Node::new(config.clone(), rng.next_u64(), now),
             now,
@@ -77,10 +82,12 @@ impl World {
             model: Model::default(),
             links: Vec::new(),
             ends_at: None,
-            trace: String::new(),
+            trace: Vec::new(),
             keys_told: None,
+            pauses: 0,
+            full: 0,
             author: Author::new(style, password),
-            faults: Faults::draw(&mut rng),
+            faults,
             gone: Vec::new(),
             watch: None,
             closed_before: [0; CloseReason::COUNT],
@@ -122,7 +129,12 @@ impl World {
     fn connect(&mut self) {
         let is_loopback = !self.rng.one_in(self.faults.strangers);
         let reads = !self.rng.one_in(self.faults.non_readers);
-        self.connect_from(is_loopback, reads);
+        if self.connect_from(is_loopback, reads).is_some()
+            && self.rng.one_in(2)
+            && let Some(link) = self.links.last_mut()
+        {
+            link.flight = self.author.auth();
+        }
     }
 
     fn connect_from(&mut self, is_loopback: bool, reads: bool) -> Option<ConnKey> {
@@ -147,7 +159,7 @@ impl World {
             is_flushing: false,
             seen: 0,
         });
-        self.observe(&format!("accept {key:?}"));
+        self.observe(&format!("accept {key:?}"), b"");
         Some(key)
     }
 
@@ -176,7 +188,7 @@ impl World {
             }
             link.talk.is_shut = true;
             self.node.read_closed(self.now, key);
-            self.observe(&format!("shut {key:?}"));
+            self.observe(&format!("shut {key:?}"), b"");
             return true;
         }
         let most = most.min(64 * 1_024).min(link.flight.len());
@@ -185,7 +197,7 @@ impl World {
             link.talk.gave(self.now.mono, &bytes);
         }
         self.node.received(self.now, key, &bytes);
-        self.observe(&format!("received {key:?} {}", bytes.escape_ascii()));
+        self.observe(&format!("received {key:?}"), &bytes);
         true
     }
 
@@ -201,7 +213,7 @@ impl World {
         link.seen -= count;
         link.is_flushing = count < waiting;
         self.node.wrote(self.now, key, count);
-        self.observe(&format!("wrote {key:?} {count}"));
+        self.observe(&format!("wrote {key:?} {count}"), b"");
         true
     }
 
@@ -210,12 +222,12 @@ impl World {
         self.gone.push(link.key);
         self.node.lost(self.now, link.key);
         self.closed_before[CloseReason::Lost as usize] += 1;
-        self.observe(&format!("lost {:?}", link.key));
+        self.observe(&format!("lost {:?}", link.key), b"");
     }
 
     pub fn tick(&mut self) {
         self.node.tick(self.now);
-        self.observe("tick");
+        self.observe("tick", b"");
     }
 
     fn pass(&mut self) {
@@ -255,13 +267,13 @@ impl World {
         }
         assert_eq!(self.node.outbound(key), b"");
         self.stale += 1;
-        self.observe(&format!("stale {key:?}"));
+        self.observe(&format!("stale {key:?}"), b"");
     }
 
     fn reconfigure(&mut self) {
         self.config = reconfigured(&mut self.rng, &self.config, &self.author.password);
         self.node.reconfigure(self.config.clone());
-        self.observe("reconfigure");
+        self.observe("reconfigure", b"");
     }
 
     /// Asks for STATS, and judges them, on a connection that behaves.
@@ -301,12 +313,13 @@ impl World {
         let patience = Duration::from_millis(self.config.limits.drain_ms.into());
         self.ends_at = self.ends_at.or(Some(self.now.mono.after(patience)));
         self.node.drain(self.now);
-        self.observe("drain");
+        self.observe("drain", b"");
     }
 
     /// Draws the conclusions of one call: what is new is judged, what the node asks for is done.
-    pub fn observe(&mut self, call: &str) {
-        let _ = writeln!(self.trace, "{} ns: {call}", self.now.mono.nanos());
+    fn observe(&mut self, call: &str, bytes: &[u8]) {
+        let call = format!("{} ns: {call} ", self.now.mono.nanos());
+        note(&mut self.trace, self.is_traced, &call, bytes);
         self.read_outbound();
         self.act();
         for link in &self.links {
@@ -326,21 +339,18 @@ impl World {
     }
 
     fn read_outbound(&mut self) {
-        let Self { node, now, config, model, links, ends_at, trace, is_traced, .. } = self;
+        let Self { node, now, config, model, links, ends_at, trace, is_traced, full, .. } = self;
         let mut figures = Vec::new();
-        let traced_from = trace.len();
         for link in links {
             let outbound = node.outbound(link.key);
             if outbound.len() > link.seen {
                 let new = &outbound[link.seen..];
                 link.seen = outbound.len();
-                let _ = writeln!(trace, "  {:?} < {}", link.key, new.escape_ascii());
-                let mut desk = Desk { model, config, now: now.mono, is_draining: ends_at.is_some() };
+                note(trace, *is_traced, &format!("  {:?} < ", link.key), new);
+                let is_draining = ends_at.is_some();
+                let mut desk = Desk { model, config, now: now.mono, is_draining, full };
                 figures.extend(link.talk.judge(&mut desk, new));
             }
-        }
-        if *is_traced {
-            eprint!("{}", &trace[trace[..traced_from].trim_end().rfind('\n').map_or(0, |at| at + 1)..]);
         }
         for (text, keys_min) in figures {
             self.judge_stats(&text, keys_min);
@@ -350,10 +360,7 @@ impl World {
     fn act(&mut self) {
         let mut vanished = Vec::new();
         while let Some(action) = self.node.next_action() {
-            let _ = writeln!(self.trace, "  {action:?}");
-            if self.is_traced {
-                eprintln!("  {action:?}");
-            }
+            note(&mut self.trace, self.is_traced, &format!("  {action:?}"), b"");
             let (Action::Flush(key)
             | Action::ShutdownWrite(key)
             | Action::Close(key)
@@ -375,7 +382,10 @@ impl World {
                     // Well-behaved or not, a client sees the end and ends too, or goes on regardless.
                     link.has_shut |= !self.rng.one_in(4);
                 }
-                Action::StopReading(_) => assert!(!std::mem::replace(&mut link.is_stopped, true)),
+                Action::StopReading(_) => {
+                    self.pauses += 1;
+                    assert!(!std::mem::replace(&mut link.is_stopped, true));
+                }
                 Action::ResumeReading(_) => assert!(std::mem::replace(&mut link.is_stopped, false)),
                 Action::Close(_) => {
                     vanished.push(self.links.remove(at));
@@ -401,7 +411,7 @@ impl World {
         let is_one = reasons.len() == 1;
         for (mut link, reason) in vanished.into_iter().zip(reasons) {
             if is_one {
-                let _ = writeln!(self.trace, "  {:?} for {reason:?}", link.key);
+                note(&mut self.trace, self.is_traced, &format!("  {:?} for {reason:?}", link.key), b"");
                 let end = link.talk.end;
                 let is_right = match reason {
                     CloseReason::Done => link.talk.is_shut && link.talk.is_answered(&self.config),
@@ -417,8 +427,8 @@ impl World {
                 };
                 assert!(is_right, "{:?} was closed for {reason:?}, and its end was {end:?}", link.key);
             }
-            let Self { model, config, now, ends_at, .. } = self;
-            let mut desk = Desk { model, config, now: now.mono, is_draining: ends_at.is_some() };
+            let Self { model, config, now, ends_at, full, .. } = self;
+            let mut desk = Desk { model, config, now: now.mono, is_draining: ends_at.is_some(), full };
             link.talk.vanish(&mut desk);
         }
     }
@@ -452,5 +462,16 @@ impl World {
         {
             number(name);
         }
+    }
+}
+
+/// Adds a line to the trace, and shows it if all is to be told.
+fn note(trace: &mut Vec<u8>, is_traced: bool, text: &str, bytes: &[u8]) {
+    // Writing to a vector cannot fail.
+    let _ = trace.write_all(text.as_bytes());
+    let _ = trace.write_all(bytes);
+    trace.push(b'\n');
+    if is_traced {
+        eprintln!("{text}{}", bytes.escape_ascii());
     }
 }
