@@ -117,7 +117,7 @@ pub fn config(rng: &mut Rng, password: &str) -> Config {
         limits.unauthenticated_output_bytes_max = 1_024;
     }
     assert_eq!(limits.check(), Ok(()));
-    let password = rng.one_in(3).then(|| Secret::new(password.to_owned()));
+    let password = rng.one_in(2).then(|| Secret::new(password.to_owned()));
     Config { limits, password, ..Config::default() }
 }
 

@@ -126,7 +126,8 @@ impl Talk {
                 Ask::Auth(given) => self.is_authenticated |= is_password(desk.config, &given),
                 Ask::Quit => return,
                 Ask::Disconnect if self.is_authenticated => return,
-                _ => {}
+                Ask::Keys(..) | Ask::Disconnect | Ask::Ping | Ask::RedisPing | Ask::Stats | Ask::Help => {}
+                Ask::Mesh | Ask::Peers | Ask::NoMesh | Ask::Wrong => {}
             }
         }
     }
@@ -238,14 +239,18 @@ impl Talk {
         }
         let rest = line.strip_prefix(request.id.as_slice());
         // A PING without an id has one all the same.
-        let rest = rest.and_then(|rest| match request.ask {
-            Ask::Ping if request.id.is_empty() => rest.strip_prefix(b"0"),
-            _ => Some(rest),
-        });
+        let is_numbered = request.ask == Ask::Ping && request.id.is_empty();
+        let rest = rest.and_then(|rest| if is_numbered { rest.strip_prefix(b"0") } else { Some(rest) });
         let rest = rest.and_then(|rest| rest.strip_prefix(b":")).ok_or("another id")?;
         let is_error = rest.starts_with(b"ERR ") && rest.len() > 4;
         let demand = |is_right: bool| if is_right { Ok(None) } else { Err("not right".to_owned()) };
-        let is_open = self.is_authenticated;
+        let is_open_to_all = matches!(
+            request.ask,
+            Ask::Ping | Ask::Help | Ask::Quit | Ask::Auth(_) | Ask::Wrong | Ask::NoMesh
+        );
+        if !self.is_authenticated && !is_open_to_all {
+            return demand(rest == b"ERR authentication needed; say AUTH password");
+        }
         match &request.ask {
             Ask::Ping => demand(rest == b"PONG 1"),
             Ask::Help => demand(rest.starts_with(b"HELP GET key,") && rest.ends_with(b",QUIT")),
@@ -258,7 +263,6 @@ impl Talk {
                 demand(rest == b"WELCOME ")
             }
             Ask::Auth(_) | Ask::Wrong | Ask::NoMesh | Ask::RedisPing => demand(is_error),
-            _ if !is_open => demand(rest == b"ERR authentication needed; say AUTH password"),
             Ask::Mesh => demand(rest == b"MESH "),
             Ask::Peers => demand(rest == b"FULFILLED "),
             Ask::Disconnect => {
