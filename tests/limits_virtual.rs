@@ -320,7 +320,6 @@ fn drain_waits_for_the_slow_up_to_its_limit() {
 }
 
 #[test]
-#[ignore = "open: silence is counted while the node itself does not read"]
 fn client_that_was_not_read_for_long_is_not_called_silent() {
     let limits = Limits { outbound_pause_bytes: 20_000, request_idle_ms: 1_000, ..Limits::default() };
     let mut driver = driver(limits);
@@ -338,7 +337,6 @@ fn client_that_was_not_read_for_long_is_not_called_silent() {
 }
 
 #[test]
-#[ignore = "open: room for the timers of a SETEX is not counted before its first key is set"]
 fn setex_that_runs_out_of_memory_half_way_sets_nothing() {
     let mut driver = driver(Limits { memory_max: 1 << 20, ..Limits::default() });
     let client = driver.client();
@@ -362,7 +360,6 @@ fn setex_that_runs_out_of_memory_half_way_sets_nothing() {
 }
 
 #[test]
-#[ignore = "open: a connection that came before the password was taken away can never get in"]
 fn password_taken_away_lets_in_who_waits_before_it() {
     let mut driver = with_password(Limits::default());
     let client = driver.client();
@@ -371,7 +368,6 @@ fn password_taken_away_lets_in_who_waits_before_it() {
 }
 
 #[test]
-#[ignore = "open: DEL, EXPIRE, TTL and WHO do not look at reply_bytes_max"]
 fn no_reply_is_longer_than_its_limit() {
     let mut driver = driver(Limits { reply_bytes_max: 1_024, value_bytes_max: 1_024, ..Limits::default() });
     let client = driver.client();
@@ -393,7 +389,6 @@ fn no_reply_is_longer_than_its_limit() {
 }
 
 #[test]
-#[ignore = "open: a password is held to key_bytes_max"]
 fn password_longer_than_a_key_may_be_still_lets_in() {
     let mut driver = with_password(Limits { key_bytes_max: 5, ..Limits::default() });
     let client = driver.client();
@@ -401,7 +396,6 @@ fn password_longer_than_a_key_may_be_still_lets_in() {
 }
 
 #[test]
-#[ignore = "open: a closing connection has slow_reader_ms in all, however steadily it reads"]
 fn steady_reader_that_said_quit_gets_all_it_asked_for() {
     let limits = Limits { slow_reader_ms: 1_000, ..Limits::default() };
     let mut driver = driver(limits);
@@ -418,7 +412,6 @@ fn steady_reader_that_said_quit_gets_all_it_asked_for() {
 }
 
 #[test]
-#[ignore = "open: the timers of connections that are gone stay until they would have fired"]
 fn timers_of_gone_connections_do_not_pile_up() {
     let mut driver = driver(Limits { request_idle_ms: 86_400_000, ..Limits::default() });
     for _ in 0..300_000 {

@@ -66,6 +66,10 @@ pub(super) fn wrote(state: &mut State, now: Now, key: ConnKey, count: usize) {
         return;
     };
     conn.outbound.consume(count, pool);
+    if !conn.is_serving() {
+        // It is being waited for to take its last replies, and does.
+        conn.last_active = now.mono;
+    }
     if conn.outbound.is_empty() {
         conn.is_flushing = false;
     }

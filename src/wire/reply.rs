@@ -17,6 +17,8 @@ enum Place {
 pub struct Reply<'o> {
     out: &'o mut Vec<u8>,
     start: usize,
+    /// Where the fields begin.
+    fields: usize,
     any: bool,
 }
 
@@ -28,7 +30,8 @@ impl<'o> Reply<'o> {
         out.push(b':');
         out.extend_from_slice(word.as_bytes());
         out.push(b' ');
-        Self { out, start, any: false }
+        let fields = out.len();
+        Self { out, start, fields, any: false }
     }
 
     /// Bytes written so far.
@@ -75,6 +78,12 @@ impl<'o> Reply<'o> {
     /// Ends the line.
     pub fn end(self) {
         self.out.push(b'\n');
+    }
+
+    /// Takes back the fields written so far.
+    pub fn clear(&mut self) {
+        self.out.truncate(self.fields);
+        self.any = false;
     }
 
     /// Takes the whole reply back, so that another can stand in its place.
