@@ -238,6 +238,19 @@ fn largest_offender_alone_is_closed_when_all_buffers_are_full() {
 }
 
 #[test]
+fn buffers_of_connections_that_left_count_no_more() {
+    let limits = Limits { buffers_max: 1 << 20, reply_bytes_max: 1 << 20, ..Limits::default() };
+    let mut driver = driver(Limits { value_bytes_max: 60_000, ..limits });
+    set_big(&mut driver, 50_000);
+    for _ in 0..30 {
+        let client = hoarder(&mut driver, 4);
+        assert!(!driver.is_closed(client));
+        driver.lose(client);
+    }
+    assert_eq!((closed(&driver, CloseReason::BuffersFull), closed(&driver, CloseReason::Lost)), (0, 30));
+}
+
+#[test]
 fn stranger_to_the_password_is_closed_when_it_was_told_enough() {
     let mut driver = with_password(Limits { unauthenticated_output_bytes_max: 1_024, ..Limits::default() });
     let client = driver.client();
