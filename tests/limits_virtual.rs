@@ -211,6 +211,17 @@ fn half_closed_client_that_was_paused_gets_all_its_answers() {
 }
 
 #[test]
+fn end_that_comes_while_paused_takes_no_answer_away() {
+    let mut driver = driver(Limits { outbound_pause_bytes: 20_000, ..Limits::default() });
+    set_big(&mut driver, 10_000);
+    let client = hoarder(&mut driver, 50);
+    driver.shut_ahead(client);
+    driver.reads(client, true);
+    assert_eq!(driver.take(client).lines().count(), 50);
+    assert!(driver.is_closed(client));
+}
+
+#[test]
 fn largest_offender_alone_is_closed_when_all_buffers_are_full() {
     let limits = Limits {
         buffers_max: 1 << 20,

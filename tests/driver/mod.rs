@@ -94,6 +94,14 @@ impl Driver {
         self.run();
     }
 
+    /// Shuts the client's side, and the node learns of it though it has said that it wants no more.
+    pub fn shut_ahead(&mut self, id: ClientId) {
+        let client = &mut self.clients[id.0];
+        (client.has_shut, client.shut_delivered) = (true, true);
+        self.node.read_closed(self.now, client.key);
+        self.run();
+    }
+
     /// Breaks the connection.
     pub fn lose(&mut self, id: ClientId) {
         self.node.lost(self.now, self.clients[id.0].key);
