@@ -211,6 +211,17 @@ fn half_closed_client_that_was_paused_gets_all_its_answers() {
 }
 
 #[test]
+fn end_that_comes_while_paused_takes_no_answer_away() {
+    let mut driver = driver(Limits { outbound_pause_bytes: 20_000, ..Limits::default() });
+    set_big(&mut driver, 10_000);
+    let client = hoarder(&mut driver, 50);
+    driver.shut_ahead(client);
+    driver.reads(client, true);
+    assert_eq!(driver.take(client).lines().count(), 50);
+    assert!(driver.is_closed(client));
+}
+
+#[test]
 fn largest_offender_alone_is_closed_when_all_buffers_are_full() {
     let limits = Limits {
         buffers_max: 1 << 20,
@@ -235,6 +246,19 @@ fn largest_offender_alone_is_closed_when_all_buffers_are_full() {
         driver.reads(client, true);
         assert_eq!(driver.take(client).len(), ":GOT big:\n".len() + 50_000);
     }
+}
+
+#[test]
+fn buffers_of_connections_that_left_count_no_more() {
+    let limits = Limits { buffers_max: 1 << 20, reply_bytes_max: 1 << 20, ..Limits::default() };
+    let mut driver = driver(Limits { value_bytes_max: 60_000, ..limits });
+    set_big(&mut driver, 50_000);
+    for _ in 0..30 {
+        let client = hoarder(&mut driver, 4);
+        assert!(!driver.is_closed(client));
+        driver.lose(client);
+    }
+    assert_eq!((closed(&driver, CloseReason::BuffersFull), closed(&driver, CloseReason::Lost)), (0, 30));
 }
 
 #[test]

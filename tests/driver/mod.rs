@@ -94,6 +94,22 @@ impl Driver {
         self.run();
     }
 
+    /// Shuts the client's side, and the node learns of it though it has said that it wants no more.
+    pub fn shut_ahead(&mut self, id: ClientId) {
+        let client = &mut self.clients[id.0];
+        (client.has_shut, client.shut_delivered) = (true, true);
+        self.node.read_closed(self.now, client.key);
+        self.run();
+    }
+
+    /// Breaks the connection.
+    pub fn lose(&mut self, id: ClientId) {
+        self.node.lost(self.now, self.clients[id.0].key);
+        self.clients[id.0].has_ended = true;
+        self.clients[id.0].is_closed = true;
+        self.run();
+    }
+
     /// Whether the client takes what the node writes.
     pub fn reads(&mut self, id: ClientId, reads: bool) {
         self.clients[id.0].reads = reads;
@@ -152,6 +168,7 @@ impl Driver {
             self.run();
         }
         self.set_time(end);
+        assert!(!self.node.has_work(self.now), "there is work, for which the node did not want to be woken");
         self.run();
     }
 

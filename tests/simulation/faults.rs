@@ -18,6 +18,8 @@ pub struct Faults {
     /// Lines written at once.
     pub burst: usize,
     pub jump_ms: u64,
+    /// Gives the node also what was read before it said that it wants no more.
+    pub reads_ahead: bool,
 }
 
 /// What the world can do, in the order of `Faults::weights`.
@@ -72,6 +74,7 @@ impl Faults {
             non_readers: [0, 2, 5][at(rng, 3)],
             strangers: [0, 2, 4][at(rng, 3)],
             burst: [1, 3, 30, 400][at(rng, 4)],
+            reads_ahead: rng.one_in(4),
             jump_ms: [5, 2_000, 100_000, 10_000_000_000][at(rng, 4)],
         }
     }

@@ -63,6 +63,7 @@ fn pass_to(world: &mut World, end: Instant) {
         settle(world);
     }
     world.set_time(end);
+    assert!(!world.node.has_work(world.now), "there is work, for which the node did not want to be woken");
     settle(world);
 }
 
