@@ -126,7 +126,7 @@ fn silence_inside_a_request_is_ended_with_a_sentence_and_silence_between_request
     thinking.ask("SET key:value");
     inside.ask("PING");
     inside.send("SET key:oth");
-    let sentence = ":ERR nothing came for too long inside a request; the connection ends\n";
+    let sentence = ":ERR nothing came for too long; the connection ends\n";
     assert_eq!(inside.rest(), (sentence.to_owned(), End::Eof));
     thread::sleep(Duration::from_millis(600));
     assert_eq!(thinking.ask("GET key"), ":GOT key:value");

@@ -12,7 +12,7 @@ use olivia::limits::Limits;
 use olivia::node::CloseReason;
 use std::time::Duration;
 
-const IDLE: &str = ":ERR nothing came for too long inside a request; the connection ends\n";
+const IDLE: &str = ":ERR nothing came for too long; the connection ends\n";
 
 fn driver(limits: Limits) -> Driver {
     assert_eq!(limits.check(), Ok(()));

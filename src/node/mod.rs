@@ -169,7 +169,7 @@ impl Node {
         }
         self.state.is_draining = true;
         let patience = Duration::from_millis(u64::from(self.state.config.limits.drain_ms));
-        self.state.timers.insert(now.mono.after(patience).millis(), Timer::DrainEnd);
+        self.state.timers.insert(now.mono.after(patience).millis_ceil(), Timer::DrainEnd);
         let keys: Vec<ConnKey> = self.state.conns.iter().map(|(key, _)| key).collect();
         for key in keys {
             settle::settle(&mut self.state, now, key);

@@ -46,16 +46,15 @@ pub(super) fn run(state: &mut State, now: Now, budget: u32) {
 }
 
 fn fire(state: &mut State, now: Now, key: ConnKey, deadline: u64) {
-    let State { conns, config, pool, stats, .. } = state;
+    let State { conns, config, pool, .. } = state;
     let Some(conn) = conns.get_mut(key).filter(|conn| conn.timer_at == Some(deadline)) else { return };
     conn.timer_at = None;
     let overdue = patience(conn, &config.limits).filter(|(due, _)| *due <= now.mono);
     match (overdue, conn.is_serving()) {
         (None, _) => arm(state, key),
         (Some((_, CloseReason::Idle)), true) => {
-            stats.errors += 1;
             conn.replies.next(&mut conn.outbound, pool, |out| {
-                put_error(out, b"", "nothing came for too long inside a request; the connection ends");
+                put_error(out, b"", "nothing came for too long; the connection ends");
             });
             conn.begin_closing(CloseReason::Idle, now.mono, pool);
             settle(state, now, key);

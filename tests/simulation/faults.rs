@@ -157,9 +157,7 @@ pub fn give_theme(rng: &mut Rng, config: &mut Config, style: &mut Style, faults:
         (style.keys, style.args, style.reads) = (4, 12, 10);
         (faults.non_readers, faults.burst, faults.chunk) = (2, 30, 40_000);
     } else {
-        // Of several keys some may be set before the memory ends: an ignored test of `limits_virtual`
-        // waits for that.
-        style.setex_args = 1;
+        style.setex_args = 12;
         (style.keys, style.args, style.reads, style.seconds) = (40, 12, 2, 1_000);
     }
 }

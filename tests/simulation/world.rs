@@ -311,7 +311,9 @@ impl World {
 
     pub fn drain(&mut self) {
         let patience = Duration::from_millis(self.config.limits.drain_ms.into());
-        self.ends_at = self.ends_at.or(Some(self.now.mono.after(patience)));
+        let end = self.now.mono.after(patience);
+        // Timers have a tick of 1 ms, and are not early.
+        self.ends_at = self.ends_at.or(Some(Instant::from_millis(end.millis_ceil())));
         self.node.drain(self.now);
         self.observe("drain", b"");
     }
