@@ -56,10 +56,23 @@ impl Server {
     /// Starts a redis-server that keeps nothing on disk, and waits until it listens.
     #[allow(dead_code, reason = "not every bench compares")]
     pub(crate) fn redis(program: &str, core: Option<u32>) -> Result<Self, String> {
+        let peer = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port"];
+        Self::peer(program, core, &peer)
+    }
+
+    /// Starts a memcached with room for whatever is measured, and waits until it listens.
+    #[allow(dead_code, reason = "not every bench compares")]
+    pub(crate) fn memcached(program: &str, core: Option<u32>) -> Result<Self, String> {
+        Self::peer(program, core, &["-u", "nobody", "-t", "1", "-m", "16384", "-l", "127.0.0.1", "-p"])
+    }
+
+    /// Starts a program whose last argument is the port to listen on.
+    #[allow(dead_code, reason = "not every bench compares")]
+    fn peer(program: &str, core: Option<u32>, args: &[&str]) -> Result<Self, String> {
         let addr = free_addr().map_err(|error| format!("no free port: {error}"))?;
         let child = on_core(core, program)
-            .args(["--save", "", "--appendonly", "no", "--bind", "127.0.0.1"])
-            .args(["--port", &addr.port().to_string()])
+            .args(args)
+            .arg(addr.port().to_string())
             .current_dir(std::env::temp_dir())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
