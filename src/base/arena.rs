@@ -196,6 +196,11 @@ impl Arena {
         self.blocks
     }
 
+    /// Regions mapped.
+    pub const fn regions(&self) -> usize {
+        self.mapped
+    }
+
     /// One past the highest block that can be in use now.
     pub fn blocks_end(&self) -> usize {
         self.regions.len() * self.blocks_per_region() as usize
@@ -288,6 +293,26 @@ impl Arena {
     /// All blocks in use, in order. O(regions).
     pub fn all_blocks(&self) -> impl Iterator<Item = u32> {
         (0..self.regions.len()).flat_map(|region| self.blocks_of(region))
+    }
+
+    /// Counts blocks, regions and bytes again, from the bitmaps. O(regions).
+    ///
+    /// # Panics
+    /// If anything was counted wrong.
+    pub fn audit(&self) {
+        let (mut blocks, mut mapped, mut held_bytes) = (0, 0, 0);
+        for (at, region) in self.regions.iter().enumerate() {
+            assert_eq!(region.is_some(), self.maps[at].is_some(), "a record for each map");
+            let Some(region) = region else { continue };
+            let used = self.blocks_of(at).count();
+            assert_eq!(used, region.blocks as usize, "blocks of a region");
+            let roomy = used < self.blocks_per_region() as usize && self.fenced != Some(at);
+            assert_eq!(self.roomy[at / 64] >> (at % 64) & 1 == 1, roomy, "regions with room");
+            blocks += used;
+            mapped += 1;
+            held_bytes += if region.huge { REGION_BYTES } else { region.touched as usize * self.block_bytes };
+        }
+        assert_eq!((blocks, mapped, held_bytes), (self.blocks, self.mapped, self.held_bytes));
     }
 
     /// Gives one region back, whatever is in it; false when there is none left. For the end of a store,
@@ -407,6 +432,9 @@ mod tests {
                     arena.give_back(block);
                 }
                 assert_eq!(arena.blocks(), held.len());
+                if step % 100 == 0 {
+                    arena.audit();
+                }
             }
             let mut known: Vec<u32> = held.iter().map(|&(block, _)| block).collect();
             known.sort_unstable();
