@@ -135,6 +135,14 @@ impl Mapped {
         Self { arena: Arena::new(PAGE_BYTES), spare: Vec::with_capacity(SPARE_PAGES) }
     }
 
+    /// Checks what is counted of the memory. O(regions).
+    ///
+    /// # Panics
+    /// If anything was counted wrong.
+    pub fn audit(&self) {
+        self.arena.audit();
+    }
+
     fn page(&self, page: u32) -> &[[u8; ENTRY_BYTES]] {
         self.arena.block(page).as_chunks().0
     }

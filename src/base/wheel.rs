@@ -83,6 +83,17 @@ impl Wheel<u32, Mapped> {
     pub fn mapped() -> Self {
         Self::within(Mapped::new())
     }
+
+    /// Counts the entries again, and checks what is counted of their memory. O(n).
+    ///
+    /// # Panics
+    /// If anything was counted wrong.
+    pub fn audit(&self) {
+        let mut entries = 0;
+        self.for_each(|_, _| entries += 1);
+        assert_eq!(entries, self.entries);
+        self.bags.audit();
+    }
 }
 
 impl<P: Copy, B: Bags<P>> Wheel<P, B> {

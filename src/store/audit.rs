@@ -52,6 +52,7 @@ impl Store {
         }
         let items_with_deadline = untimed.len();
         assert_eq!(items_with_deadline, self.timers.items());
+        self.timers.audit();
         let mut timers = 0;
         self.timers.for_each(|deadline, handle| {
             timers += 1;

@@ -152,11 +152,12 @@ impl Store {
 
     /// Moves an item to another slot; false, and nothing changed, if there is no room for it.
     fn move_item(&mut self, handle: u32) -> bool {
-        let Some(new) = self.heap.relocate(handle) else { return false };
+        let Some(new) = self.heap.copy(handle) else { return false };
         let bytes = self.heap.key(new);
         let key = HashedKey { hash: self.secret.hash(bytes), bytes };
         let moved = self.index.replace(&known(&self.heap, &self.secret), key, handle, new);
         debug_assert!(moved, "an item that the index does not know");
+        self.heap.forget(handle);
         if let Some(deadline) = self.heap.deadline(new) {
             self.timers.arm(deadline, new);
         }

@@ -109,6 +109,11 @@ impl Timers {
         self.wheel.drop_step()
     }
 
+    /// Counts again and checks. O(n).
+    pub(super) fn audit(&self) {
+        self.wheel.audit();
+    }
+
     /// Calls `see` with the deadline and handle of each entry. O(n).
     pub(super) fn for_each(&self, see: impl FnMut(u64, u32)) {
         self.wheel.for_each(see);

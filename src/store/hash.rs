@@ -8,7 +8,7 @@ use std::fmt;
 use xxhash_rust::xxh3::xxh3_64_with_secret;
 
 /// Bytes of a hash secret: xxh3's default length.
-pub(crate) const SECRET_BYTES: usize = 192;
+pub(super) const SECRET_BYTES: usize = 192;
 
 /// What makes the hash of one mesh unlike that of any other.
 #[derive(Clone)]

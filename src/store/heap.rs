@@ -9,7 +9,7 @@
 //!
 //! Not here: what an item means, who points at it, and when to compact.
 
-use super::item::{self, Deadline, Item, Layout, SLOT_BYTES_MAX, Version};
+use super::item::{self, Deadline, Item, Layout, Version};
 use super::outside::Outside;
 use super::pages::{NO_SLOT, Page, Pages};
 use super::sizes::{CLASSES, GRANULE_BYTES, PAGE_BYTES, PAGE_GRANULES, bytes_of, class_of, granules_of};
@@ -92,24 +92,42 @@ impl Heap {
         true
     }
 
-    /// Copies an item into another slot, with another deadline; its new handle. `None`, and nothing
-    /// changed, as with [`Heap::add`].
-    pub(super) fn add_with_deadline(&mut self, handle: u32, deadline: Deadline) -> Option<u32> {
+    /// Writes an item into another slot, with its first deadline; its new handle. Both slots hold it until
+    /// [`Heap::forget`] is told which of them is no longer meant. `None`, and nothing changed, as with
+    /// [`Heap::add`].
+    pub(super) fn copy_with_deadline(&mut self, handle: u32, deadline: Deadline) -> Option<u32> {
         let slot = self.slot(handle);
-        let (layout, version) = (Layout::read(slot), item::version(slot));
-        let layout = Layout::new(layout.key_len(), layout.body_bytes() - layout.key_len(), true);
-        // Items are copied through the stack in steps of what a slot holds.
-        let body = self.body(handle);
-        if layout.is_outside() {
-            let (key, value) = body.split_at(layout.key_len());
+        let (old, version) = (Layout::read(slot), item::version(slot));
+        let layout = old.with_deadline();
+        let body_bytes = old.slot_bytes() - old.body_at();
+        if layout.is_outside() != old.is_outside() {
+            // Five bytes more, and it is too large for a slot.
+            let (key, value) = self.body(handle).split_at(old.key_len());
             let (key, value) = (key.to_vec(), value.to_vec());
             return self.add(&key, &value, Some(deadline), version);
         }
-        let mut copy = [0; SLOT_BYTES_MAX];
-        let copy = &mut copy[..body.len()];
-        copy.copy_from_slice(body);
-        let (key, value) = copy.split_at(layout.key_len());
-        self.add(key, value, Some(deadline), version)
+        let new = self.allocate(class_of(layout.slot_bytes()))?;
+        self.copy_bytes(handle, old.body_at(), new, layout.body_at(), body_bytes);
+        layout.write(self.slot_mut(new), Some(deadline), version);
+        Some(new)
+    }
+
+    /// Copies an item to another slot of its size without mapping memory; its new handle. Both slots hold
+    /// it until [`Heap::forget`] is told which of them is no longer meant. `None`, and nothing changed,
+    /// if there is no room.
+    pub(super) fn copy(&mut self, handle: u32) -> Option<u32> {
+        let class = self.pages.of(handle / PAGE_GRANULES).class;
+        if self.pages.with_room(class).is_none() && !self.arena.has_room() {
+            return None;
+        }
+        let new = self.allocate(class)?;
+        self.copy_bytes(handle, 0, new, 0, bytes_of(class));
+        Some(new)
+    }
+
+    /// Frees the slot of an item that was copied, and nothing but the slot.
+    pub(super) fn forget(&mut self, handle: u32) {
+        self.release(handle);
     }
 
     /// Frees an item's slot, and block if it has one. Bounded.
@@ -215,22 +233,6 @@ impl Heap {
         })
     }
 
-    /// Moves an item to another slot of its size without mapping memory; its new handle, its old one
-    /// being free. `None`, and nothing changed, if there is no room.
-    pub(super) fn relocate(&mut self, handle: u32) -> Option<u32> {
-        let class = self.pages.of(handle / PAGE_GRANULES).class;
-        if self.pages.with_room(class).is_none() && !self.arena.has_room() {
-            return None;
-        }
-        let new = self.allocate(class)?;
-        let bytes = bytes_of(class);
-        let (from, to) = self.arena.two_blocks_mut(handle / PAGE_GRANULES, new / PAGE_GRANULES);
-        let (at, to_at) = (page_offset(handle), page_offset(new));
-        to[to_at..to_at + bytes].copy_from_slice(&from[at..at + bytes]);
-        self.release(handle);
-        Some(new)
-    }
-
     /// Bytes of the slot that an item lies in.
     pub(super) fn slot_bytes(&self, handle: u32) -> usize {
         bytes_of(self.pages.of(handle / PAGE_GRANULES).class)
@@ -245,12 +247,13 @@ impl Heap {
 
     /// Regions mapped for pages now.
     pub(super) fn regions(&self) -> usize {
-        self.arena.blocks_end() / self.arena.blocks_per_region() as usize
+        self.arena.regions()
     }
 
     /// Walks over every page and slot, checks them, and returns the handles of all live items. O(n).
     pub(super) fn audit(&self) -> Vec<u32> {
         let mut handles = Vec::with_capacity(self.live);
+        self.arena.audit();
         let (mut outside, mut counted) = (0, Vec::new());
         for page in self.arena.all_blocks() {
             let record = self.pages.of(page);
@@ -352,6 +355,18 @@ impl Heap {
             self.arena.give_back(page);
             self.pages.truncate(self.arena.blocks_end());
         }
+    }
+
+    /// Copies bytes from an offset in one slot to an offset in another.
+    fn copy_bytes(&mut self, from: u32, from_at: usize, to: u32, to_at: usize, bytes: usize) {
+        let (page, to_page) = (from / PAGE_GRANULES, to / PAGE_GRANULES);
+        let (from_at, to_at) = (page_offset(from) + from_at, page_offset(to) + to_at);
+        if page == to_page {
+            self.arena.block_mut(page).copy_within(from_at..from_at + bytes, to_at);
+            return;
+        }
+        let (source, target) = self.arena.two_blocks_mut(page, to_page);
+        target[to_at..to_at + bytes].copy_from_slice(&source[from_at..from_at + bytes]);
     }
 
     /// In a free slot, the free slot after it.

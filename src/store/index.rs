@@ -246,6 +246,7 @@ impl Index {
 
     /// Walks over everything, checks it, and returns all handles. O(n).
     pub(super) fn audit(&self, keys: &impl Keys) -> Vec<u32> {
+        self.segments.audit();
         let mut handles: Vec<u32> = Vec::with_capacity(self.len);
         let mut by_depth = [0; DEPTH_MAX as usize + 1];
         let mut covered = 0u64;
@@ -489,5 +490,111 @@ impl Index {
     fn point(&mut self, record: Record, id: u32) {
         let places = self.places(record);
         self.directory[places].fill(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Index, Keys};
+    use crate::base::rng::Rng;
+    use crate::store::hash::{HashedKey, KeyHash};
+    use std::cell::Cell;
+    use std::cmp::Ordering;
+
+    /// Keys that are their own handles, with hashes made from them.
+    struct Made {
+        hash: fn(u32) -> u64,
+        compared: Cell<u32>,
+    }
+
+    impl Keys for Made {
+        fn hash_of(&self, handle: u32) -> u64 {
+            (self.hash)(handle)
+        }
+
+        fn is(&self, handle: u32, key: HashedKey<'_>) -> bool {
+            self.compared.set(self.compared.get() + 1);
+            handle.to_be_bytes() == key.bytes
+        }
+
+        fn order(&self, handle: u32, key: HashedKey<'_>) -> Ordering {
+            self.compared.set(self.compared.get() + 1);
+            (self.hash_of(handle), &handle.to_be_bytes()[..]).cmp(&(key.hash.0, key.bytes))
+        }
+    }
+
+    impl Made {
+        fn new(hash: fn(u32) -> u64) -> Self {
+            Self { hash, compared: Cell::new(0) }
+        }
+
+        /// Calls `work` with the key of this handle; returns how many keys were looked at.
+        fn with<T>(&self, handle: u32, work: impl FnOnce(HashedKey<'_>) -> T) -> (T, u32) {
+            self.compared.set(0);
+            let result =
+                work(HashedKey { hash: KeyHash(self.hash_of(handle)), bytes: &handle.to_be_bytes() });
+            (result, self.compared.get())
+        }
+    }
+
+    fn spread(handle: u32) -> u64 {
+        Rng::new(handle.into()).next_u64()
+    }
+
+    #[test]
+    fn one_hash_for_all_keys_costs_logarithmic_looks_and_few_segments() {
+        let keys = Made::new(|_| 0x0123_4567_89AB_CDEF);
+        let mut index = Index::new();
+        for handle in 0..65_536 {
+            let ((), looks) = keys.with(handle, |key| index.insert(&keys, key, handle, usize::MAX));
+            assert!(looks <= 20, "{looks}");
+        }
+        let (segments, overflowed) = index.shape();
+        assert!(segments < 12 && overflowed > 65_000, "{segments}");
+        for handle in 0..65_536 {
+            let (found, looks) = keys.with(handle, |key| index.get(&keys, key));
+            // At most what one bucket, its neighbour and the stash hold, and then the logarithm.
+            assert!(found == Some(handle) && looks <= 6 * 12 + 20, "{looks}");
+        }
+        assert_eq!(index.audit(&keys).len(), 65_536);
+    }
+
+    #[test]
+    fn directory_grows_and_shrinks_with_the_keys() {
+        let keys = Made::new(spread);
+        let mut index = Index::new();
+        for handle in 0..200_000 {
+            keys.with(handle, |key| index.insert(&keys, key, handle, usize::MAX));
+        }
+        let (segments, overflowed) = index.shape();
+        assert!((300..600).contains(&segments) && overflowed == 0, "{segments}, {overflowed}");
+        let grown = index.directory.len();
+        assert!((512..=4_096).contains(&grown), "{grown}");
+        index.audit(&keys);
+        for handle in 1_000..200_000 {
+            assert!(keys.with(handle, |key| index.remove(&keys, key, handle)).0);
+        }
+        let (segments, _) = index.shape();
+        assert!(segments < 20 && index.directory.len() <= 64, "{segments}, {}", index.directory.len());
+        assert_eq!(index.audit(&keys).len(), 1_000);
+        assert!((0..1_000).all(|handle| keys.with(handle, |key| index.get(&keys, key)).0 == Some(handle)));
+    }
+
+    #[test]
+    fn index_without_room_to_split_keeps_every_key() {
+        let keys = Made::new(spread);
+        let mut index = Index::new();
+        for handle in 0..3_000 {
+            let room_bytes = if handle < 1_000 { usize::MAX } else { 0 };
+            keys.with(handle, |key| index.insert(&keys, key, handle, room_bytes));
+        }
+        assert!(index.shape().1 > 500);
+        assert_eq!(index.audit(&keys).len(), 3_000);
+        for handle in 0..3_000 {
+            assert_eq!(keys.with(handle, |key| index.get(&keys, key)).0, Some(handle));
+            assert!(keys.with(handle, |key| index.replace(&keys, key, handle, handle)).0);
+            assert!(keys.with(handle, |key| index.remove(&keys, key, handle)).0);
+        }
+        assert_eq!((index.len(), index.shape().1), (0, 0));
     }
 }

@@ -95,6 +95,11 @@ impl Layout {
         Self { timed, wide: wide || outside, outside, key_len, value_len }
     }
 
+    /// The same with a deadline.
+    pub(super) const fn with_deadline(self) -> Self {
+        Self::new(self.key_len, self.value_len, true)
+    }
+
     /// The layout that the slot of a live item tells.
     #[inline]
     pub(super) fn read(slot: &[u8]) -> Self {
