@@ -1,7 +1,7 @@
 //! What items cost a whole process: resident memory beside key and value, and what a burst of
 //! expirations does to a client that plays ping-pong meanwhile.
 //!
-//! `cargo bench --bench items`; `-- --quick` is a tiny form, `--redis PROGRAM` and `--memcached PROGRAM`
+//! `cargo bench --bench items`; `-- --quick` is a tiny form, `--burst` only the second half, `--redis PROGRAM` and `--memcached PROGRAM`
 //! put these beside it, `--csv FILE` writes the memory as data for a picture. Needs Linux' /proc. Not
 //! here: what the store costs by itself, which `benches/store.rs` measures.
 
@@ -26,6 +26,7 @@ const VALUE_BYTES: usize = 64;
 #[derive(Debug, Default)]
 struct Options {
     quick: bool,
+    burst_only: bool,
     redis: Option<String>,
     memcached: Option<String>,
     csv: Option<String>,
@@ -49,6 +50,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, String> {
         match arg.as_str() {
             "--bench" => {}
             "--quick" => options.quick = true,
+            "--burst" => options.burst_only = true,
             "--redis" => options.redis = Some(value()?),
             "--memcached" => options.memcached = Some(value()?),
             "--csv" => options.csv = Some(value()?),
@@ -62,7 +64,9 @@ fn run(options: &Options) -> Result<(), String> {
     let mut peers = vec![Peer::Olivia];
     peers.extend(options.redis.clone().map(Peer::Redis));
     peers.extend(options.memcached.clone().map(Peer::Memcached));
-    memory(options, &peers)?;
+    if !options.burst_only {
+        memory(options, &peers)?;
+    }
     for peer in &peers {
         burst(peer, options, Arrival::Spread)?;
         if matches!(peer, Peer::Olivia) {

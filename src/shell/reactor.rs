@@ -30,7 +30,7 @@ const TURN_MAX: Duration = Duration::from_millis(1);
 
 /// Time for what is due, in a turn in which connections had their share, and in one in which none had.
 const DUE_MAX_BUSY: Duration = Duration::from_micros(25);
-const DUE_MAX_CALM: Duration = Duration::from_micros(200);
+const DUE_MAX_CALM: Duration = Duration::from_micros(50);
 
 /// Connections accepted in a turn.
 const ACCEPTS_PER_TURN: u32 = 64;
