@@ -18,7 +18,7 @@ use crate::base::arena::{Arena, REGION_BYTES};
 /// Of the processors that we know. Elsewhere a guess costs a fetch.
 const CACHE_LINE_BYTES: usize = 64;
 
-const REGION_GRANULES: u32 = PAGE_GRANULES * 32;
+const REGION_GRANULES: u32 = PAGE_GRANULES * 4;
 const _: () = assert!(REGION_GRANULES as usize * GRANULE_BYTES == REGION_BYTES);
 
 /// The items' memory; see the module.
