@@ -26,7 +26,7 @@ const DEPTH_SLACK: u32 = 4;
 
 /// Two buddies merge when both together fill less than this many slots: far enough below what splits
 /// them that they do not go back and forth.
-const MERGE_ENTRIES_MAX: usize = SEGMENT_SLOTS * 2 / 5;
+const MERGE_ENTRIES_MAX: usize = SEGMENT_SLOTS / 4;
 
 /// A merge is tried each time a segment shrinks by this many entries.
 const MERGE_EVERY: u16 = 16;
