@@ -22,7 +22,7 @@ const SPARE_FROM: usize = 8;
 
 /// Blocks that the only region may hold when no block is in use, so that to take and give back a first
 /// block by turns needs no new map each time.
-const LEAN_BLOCKS: u32 = 4;
+const LEAN_BLOCKS: u32 = 1;
 
 /// Regions that one arena may have: 32 GiB.
 const REGIONS_MAX: usize = 128 * 1024;
