@@ -24,6 +24,17 @@ const ITEM_BYTES: usize = KEY_BYTES + VALUE.len();
 const GROUP: u64 = 8;
 const CURVE_POINTS: u64 = 200;
 
+/// What `benches/pictures` has to know of the curve.
+const CURVE_HEAD: &str = "\
+# title: The slowest insertion while growing, in each 200th of the way
+# kind: lines
+# scale: log
+# x: items
+# y: CPU time of the slowest 8 insertions, µs
+# command: cargo bench --bench store -- --large grow --csv=docs/measured/growth.csv
+items,olivia store,hashbrown (16 B entries)
+";
+
 /// A part of the benchmark with its name.
 type Part = (&'static str, fn(&Options));
 
@@ -475,7 +486,7 @@ fn grow(options: &Options) {
     row(&format!("hashbrown to {items} of 16 B, p99.99"), theirs.percentile_micros(0.9999), "µs");
     if let Some(path) = &options.csv {
         let mut file = std::fs::File::create(path).expect("a file to write");
-        writeln!(file, "items,olivia_us,hashbrown_us").expect("a file to write");
+        file.write_all(CURVE_HEAD.as_bytes()).expect("a file to write");
         for ((items, ours), (_, theirs)) in ours.curve.iter().zip(&theirs.curve) {
             let (ours, theirs) = (ours.as_nanos() as f64 / 1e3, theirs.as_nanos() as f64 / 1e3);
             writeln!(file, "{items},{ours},{theirs}").expect("a file to write");

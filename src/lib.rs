@@ -8,11 +8,13 @@
 //! main.rs      arguments, files, logger, exit code
 //!   shell/     reactor  sockets  signals  files  clock     the only code that knows mio, sockets, real time
 //!   ────────── the boundary: bytes, keys and `now` cross it, nothing else ──────────
-//!   node/      mod > timers, intake > commands, settle > patience > state > stats > conns > replies, keys
-//!   store/     mod > hash  item                            keys, values, deadlines
-//!   wire/      mod (the protocol) > request > args > mistake; reply  line     bytes <-> messages
-//!   base/      time  slots  wheel  buffer  rng             knows nothing of Olivia
-//!   config.rs  limits.rs                                   what an operator can say; leaves for every floor
+//!   node/      mod > timers, intake > commands, settle, ahead > patience > state > stats > conns > replies, keys
+//!   filter/    bloom  digest  peers  ...                   what nodes will tell each other of their keys; the
+//!                                                          mesh that asks it is being built
+//!   store/     mod > compact  expiry  index > segment  overflow; heap > pages  sizes  outside; item  hash
+//!   wire/      mod (the protocol) > request > args > mistake; reply  line  filter_text      bytes <-> messages
+//!   base/      time  slots  wheel > bags > arena; buffer  rng                       knows nothing of Olivia
+//!   config  limits.rs                                      what an operator can say; leaves for every floor
 //! ```
 //!
 //! Floors import downwards only. Bytes arrive in [`shell`], cross the boundary into
@@ -24,7 +26,7 @@
 //! 1. [`wire`]: the protocol, and with it what all of this is for. The transcripts in `tests/sessions`
 //!    show it at work.
 //! 2. [`node`]: the contract of the boundary, then the files in the order that it gives.
-//! 3. [`base::wheel`] and [`store`]: where keys live and how they end.
+//! 3. [`store`], then its `index`, `heap` and `compact`, and [`base::wheel`]: where keys live and how they end.
 //! 4. `shell/reactor.rs`: how a turn goes.
 //!
 //! # Invariants, each naming what is deliberately absent
@@ -47,6 +49,7 @@
 
 pub mod base;
 pub mod config;
+pub mod filter;
 pub mod limits;
 pub mod node;
 pub mod shell;
