@@ -47,6 +47,7 @@
 
 pub mod base;
 pub mod config;
+pub mod filter;
 pub mod limits;
 pub mod node;
 pub mod shell;

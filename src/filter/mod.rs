@@ -1,0 +1,5 @@
+//! Bloom filters.
+
+pub mod bloom;
+pub mod rate;
+pub mod size;
