@@ -88,7 +88,7 @@ impl Bloom {
     pub const fn size(&self) -> Size {
         match (self.reshape, self.coarse.doubled()) {
             (Reshape::MakingRoom | Reshape::Stretching, Some(fine)) => fine,
-            _ => self.coarse,
+            (Reshape::None | Reshape::Folding | Reshape::Trimming, _) | (_, None) => self.coarse,
         }
     }
 
@@ -102,9 +102,12 @@ impl Bloom {
         !matches!(self.reshape, Reshape::None)
     }
 
-    /// Bytes asked of the system for the bits.
-    pub fn bytes(&self) -> u64 {
-        (self.bits.capacity() / 8) as u64
+    /// Bytes of the bits: while reshaping those of the larger size.
+    pub const fn bytes(&self) -> u64 {
+        match self.reshape {
+            Reshape::None | Reshape::MakingRoom | Reshape::Stretching => self.size().bytes(),
+            Reshape::Folding | Reshape::Trimming => 2 * self.coarse.bytes(),
+        }
     }
 
     /// The set bits.
