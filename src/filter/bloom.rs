@@ -1,10 +1,10 @@
 //! One Bloom filter: its bits, and how it grows, shrinks and forgets without a moment of false negatives.
 //!
 //! Growth is a stretch: with one more top bit of the hash each block is written twice, and no key is
-//! hashed again. Shrinking is a fold: neighbours are merged. Both happen in place, a bounded number of
-//! blocks a step, behind a boundary that both share: blocks of the coarser size below the boundary lie
-//! merged, those from it on lie split. A stretch lowers the boundary from the top, a fold raises it from
-//! the bottom, and neither ever writes over a block that has not moved yet.
+//! hashed again. Shrinking is a fold: neighbours are merged. Both move a bounded number of blocks a step,
+//! behind a boundary that both share: blocks of the coarser size below the boundary lie merged, those from
+//! it on lie split. A stretch lowers the boundary from the top and gives the old memory back on its way; a
+//! fold raises it from the bottom, in place, and never writes over a block that has not moved yet.
 //!
 //! Single bits go through `bitvec`; whole blocks go through its raw words, since bit by bit that is tens
 //! of times slower. Here is no log of changes ([`super::digest`]) and nobody else's filter
@@ -28,12 +28,22 @@ const IMAGE_SPREAD_MAX: u8 = 6;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reshape {
     None,
-    /// Zeroes are appended until the bits of the larger size are there; the boundary stands at the top.
+    /// The memory of the larger size is touched for the first time; the boundary stands at the top. In
+    /// steps, and not by making the old memory larger, since the system may copy it whole to do so.
     MakingRoom,
     Stretching,
     Folding,
     /// The fold is done; the words beyond it are given back.
     Trimming,
+}
+
+/// Which of the two kinds of blocks, each with its own numbers, there are while reshaping.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// Of the smaller size.
+    Merged,
+    /// Of the larger.
+    Split,
 }
 
 /// Why a filter could not change its shape; it is as it was.
@@ -60,6 +70,9 @@ impl fmt::Display for ReshapeError {
 /// A filter of hashes: what it does not contain was never inserted, or was rebuilt away.
 pub struct Bloom {
     bits: BitVec<u64, Lsb0>,
+    /// The split blocks of a stretch, at their places in the larger size; else empty. A fold has its split
+    /// blocks in `bits`.
+    stretched: BitVec<u64, Lsb0>,
     /// The smaller of the two sizes while reshaping, else the size.
     coarse: Size,
     /// Blocks of `coarse` below it lie merged, those from it on as two each. At the end if not reshaping.
@@ -76,6 +89,7 @@ impl Bloom {
     pub fn new(size: Size) -> Self {
         Self {
             bits: BitVec::from_vec(vec![0; size.words()]),
+            stretched: BitVec::new(),
             coarse: size,
             boundary: size.blocks(),
             reshape: Reshape::None,
@@ -102,10 +116,11 @@ impl Bloom {
         !matches!(self.reshape, Reshape::None)
     }
 
-    /// Bytes of the bits: while reshaping those of the larger size.
+    /// Bytes of the bits, at most: while reshaping those of both sizes.
     pub const fn bytes(&self) -> u64 {
         match self.reshape {
-            Reshape::None | Reshape::MakingRoom | Reshape::Stretching => self.size().bytes(),
+            Reshape::None => self.coarse.bytes(),
+            Reshape::MakingRoom | Reshape::Stretching => self.coarse.bytes() + self.size().bytes(),
             Reshape::Folding | Reshape::Trimming => 2 * self.coarse.bytes(),
         }
     }
@@ -129,12 +144,12 @@ impl Bloom {
     /// Adds a hash; true if a bit changed. O(1), one cache line.
     #[inline]
     pub fn insert(&mut self, hash: u64) -> bool {
-        let first = self.block_at(hash) * BLOCK_BITS;
+        let (part, at) = self.place_of(hash);
+        let Some(block) = self.block_mut(part, at) else { return false };
         let mut added = 0;
-        if let Some(block) = self.bits.get_mut(first..first + BLOCK_BITS) {
-            for (lane, position) in positions(hash).into_iter().enumerate() {
-                added += u64::from(!block.replace(lane * 64 + position as usize, true));
-            }
+        for (lane, position) in block.iter_mut().zip(positions(hash)) {
+            added += !(*lane >> position) & 1;
+            *lane |= 1 << position;
         }
         self.ones += added;
         added > 0
@@ -143,34 +158,42 @@ impl Bloom {
     /// Whether the hash may have been inserted. Never false for one that was. O(1), one cache line.
     #[inline]
     pub fn contains(&self, hash: u64) -> bool {
-        let first = self.block_at(hash) * BLOCK_BITS;
-        let Some(block) = self.bits.get(first..first + BLOCK_BITS) else { return true };
-        positions(hash).into_iter().enumerate().all(|(lane, position)| block[lane * 64 + position as usize])
+        let (part, at) = self.place_of(hash);
+        let Some(block) = self.block(part, at) else { return true };
+        let claims = block.iter().zip(positions(hash)).map(|(lane, position)| lane >> position & 1);
+        claims.fold(1, |all, bit| all & bit) == 1
     }
 
     /// Where the block of a hash is stored.
     #[inline]
-    fn block_at(&self, hash: u64) -> usize {
+    fn place_of(&self, hash: u64) -> (Part, usize) {
         let block = self.coarse.block_of(hash);
-        if block < self.boundary {
-            return block;
+        match self.coarse.doubled() {
+            Some(fine) if block >= self.boundary => (Part::Split, fine.block_of(hash)),
+            Some(_) | None => (Part::Merged, block),
         }
-        self.coarse.doubled().map_or(block, |fine| fine.block_of(hash))
     }
 
-    fn stored(&self, at: usize) -> Block {
-        let mut block = [0; BLOCK_WORDS];
-        if let Some(words) = self.bits.as_raw_slice().get(at * BLOCK_WORDS..(at + 1) * BLOCK_WORDS) {
-            block.copy_from_slice(words);
-        }
-        block
+    #[inline]
+    fn block(&self, part: Part, at: usize) -> Option<&Block> {
+        let bits = match part {
+            Part::Split if !self.stretched.is_empty() => &self.stretched,
+            Part::Split | Part::Merged => &self.bits,
+        };
+        bits.as_raw_slice().as_chunks().0.get(at)
     }
 
-    fn store(&mut self, at: usize, block: &Block) {
-        let range = at * BLOCK_WORDS..(at + 1) * BLOCK_WORDS;
-        if let Some(words) = self.bits.as_raw_mut_slice().get_mut(range) {
-            words.copy_from_slice(block);
-        }
+    #[inline]
+    fn block_mut(&mut self, part: Part, at: usize) -> Option<&mut Block> {
+        let bits = match part {
+            Part::Split if !self.stretched.is_empty() => &mut self.stretched,
+            Part::Split | Part::Merged => &mut self.bits,
+        };
+        bits.as_raw_mut_slice().as_chunks_mut().0.get_mut(at)
+    }
+
+    fn stored(&self, part: Part, at: usize) -> Block {
+        self.block(part, at).copied().unwrap_or_default()
     }
 
     /// Everything that may be in block `number` of a filter of `size`, whatever shape this one is in: the
@@ -184,7 +207,11 @@ impl Bloom {
             let deeper = size.log2() - self.coarse.log2();
             let block = number >> deeper;
             let merged = block < self.boundary;
-            return Some(self.stored(if merged { block } else { number >> (deeper - 1) }));
+            return Some(if merged {
+                self.stored(Part::Merged, block)
+            } else {
+                self.stored(Part::Split, number >> (deeper - 1))
+            });
         }
         let spread = self.coarse.log2() - size.log2();
         if spread > IMAGE_SPREAD_MAX {
@@ -193,10 +220,10 @@ impl Bloom {
         let mut image = [0; BLOCK_WORDS];
         for block in number << spread..(number + 1) << spread {
             if block < self.boundary {
-                merge(&mut image, &self.stored(block));
+                merge(&mut image, &self.stored(Part::Merged, block));
             } else {
-                merge(&mut image, &self.stored(2 * block));
-                merge(&mut image, &self.stored(2 * block + 1));
+                merge(&mut image, &self.stored(Part::Split, 2 * block));
+                merge(&mut image, &self.stored(Part::Split, 2 * block + 1));
             }
         }
         Some(image)
@@ -213,19 +240,16 @@ impl Bloom {
         if self.is_reshaping() || number >= self.coarse.blocks() {
             return false;
         }
-        self.overwrite(number, image);
+        self.overwrite(Part::Merged, number, image);
         true
     }
 
     /// Writes a block that counts; true if it was different.
-    fn overwrite(&mut self, at: usize, image: &Block) -> bool {
-        let old = self.stored(at);
-        if old == *image {
-            return false;
-        }
+    fn overwrite(&mut self, part: Part, at: usize, image: &Block) -> bool {
+        let Some(block) = self.block_mut(part, at) else { return false };
+        let old = mem::replace(block, *image);
         self.ones = self.ones - ones_of(&old) + ones_of(image);
-        self.store(at, image);
-        true
+        old != *image
     }
 
     /// Replaces blocks by what `hashes` gives, which must be every hash that is left in them; hashes of
@@ -252,16 +276,17 @@ impl Bloom {
             if !range.contains(&block) {
                 continue;
             }
-            let half = if block < self.boundary { 0 } else { self.block_at(hash) & 1 };
+            let half = if block < self.boundary { 0 } else { self.place_of(hash).1 & 1 };
             for (lane, position) in fresh[2 * (block - range.start) + half].iter_mut().zip(positions(hash)) {
                 *lane |= 1 << position;
             }
         }
         for (block, halves) in range.zip(fresh.as_chunks::<2>().0) {
             let differs = if block < self.boundary {
-                self.overwrite(block, &halves[0])
+                self.overwrite(Part::Merged, block, &halves[0])
             } else {
-                self.overwrite(2 * block, &halves[0]) | self.overwrite(2 * block + 1, &halves[1])
+                let first = self.overwrite(Part::Split, 2 * block, &halves[0]);
+                self.overwrite(Part::Split, 2 * block + 1, &halves[1]) || first
             };
             if differs {
                 changed.extend(u32::try_from(block));
@@ -280,10 +305,9 @@ impl Bloom {
             return Err(ReshapeError::Busy);
         }
         let fine = self.coarse.doubled().ok_or(ReshapeError::AtLimit)?;
-        let mut words = mem::take(&mut self.bits).into_vec();
-        let room = words.try_reserve_exact(fine.words() - words.len());
-        self.bits = BitVec::from_vec(words);
-        room.map_err(|_| ReshapeError::NoMemory)?;
+        let mut words = Vec::new();
+        words.try_reserve_exact(fine.words()).map_err(|_| ReshapeError::NoMemory)?;
+        self.stretched = BitVec::from_vec(words);
         self.reshape = Reshape::MakingRoom;
         Ok(())
     }
@@ -316,11 +340,11 @@ impl Bloom {
 
     fn make_room(&mut self) {
         let Some(fine) = self.coarse.doubled() else { return };
-        let mut words = mem::take(&mut self.bits).into_vec();
+        let mut words = mem::take(&mut self.stretched).into_vec();
         // Within the capacity that was reserved, so it does not move.
         let length = fine.words().min(words.len() + BLOCKS_PER_STEP * BLOCK_WORDS);
         words.resize(length, 0);
-        self.bits = BitVec::from_vec(words);
+        self.stretched = BitVec::from_vec(words);
         if length == fine.words() {
             self.reshape = Reshape::Stretching;
         }
@@ -328,18 +352,20 @@ impl Bloom {
 
     fn stretch(&mut self) {
         let until = self.boundary.saturating_sub(BLOCKS_PER_STEP);
-        let words = self.bits.as_raw_mut_slice();
-        for block in (until..self.boundary).rev() {
-            let from = block * BLOCK_WORDS;
-            let ones = ones_of(&words[from..from + BLOCK_WORDS]);
-            words.copy_within(from..from + BLOCK_WORDS, 2 * from + BLOCK_WORDS);
-            words.copy_within(from..from + BLOCK_WORDS, 2 * from);
-            self.ones += ones;
+        let (merged, _) = self.bits.as_raw_slice().as_chunks::<BLOCK_WORDS>();
+        let (split, _) = self.stretched.as_raw_mut_slice().as_chunks_mut::<BLOCK_WORDS>();
+        let halves = split.as_chunks_mut::<2>().0;
+        let pairs = merged.iter().zip(halves).take(self.boundary).skip(until);
+        for (block, halves) in pairs {
+            *halves = [*block; 2];
+            self.ones += ones_of(block);
         }
         self.boundary = until;
+        cut(&mut self.bits, until * BLOCK_WORDS);
         if until == 0 {
             self.coarse = self.size();
             self.boundary = self.coarse.blocks();
+            self.bits = mem::take(&mut self.stretched);
             self.reshape = Reshape::None;
         }
     }
@@ -347,11 +373,14 @@ impl Bloom {
     fn fold(&mut self) {
         let until = self.coarse.blocks().min(self.boundary + BLOCKS_PER_STEP);
         for block in self.boundary..until {
-            let (mut merged, second) = (self.stored(2 * block), self.stored(2 * block + 1));
-            let ones = ones_of(&merged) + ones_of(&second);
+            let mut merged = self.stored(Part::Split, 2 * block);
+            let second = self.stored(Part::Split, 2 * block + 1);
+            self.ones -= ones_of(&merged) + ones_of(&second);
             merge(&mut merged, &second);
-            self.ones = self.ones - ones + ones_of(&merged);
-            self.store(block, &merged);
+            self.ones += ones_of(&merged);
+            if let Some(place) = self.block_mut(Part::Merged, block) {
+                *place = merged;
+            }
         }
         self.boundary = until;
         if until == self.coarse.blocks() {
@@ -361,20 +390,26 @@ impl Bloom {
 
     /// Gives the end back piece by piece, since freeing much memory at once takes milliseconds.
     fn trim(&mut self) {
-        let mut words = mem::take(&mut self.bits).into_vec();
-        let length = self.coarse.words().max(words.len().saturating_sub(BLOCKS_PER_STEP * BLOCK_WORDS));
-        words.truncate(length);
-        words.shrink_to_fit();
-        self.bits = BitVec::from_vec(words);
+        let step = BLOCKS_PER_STEP * BLOCK_WORDS;
+        let length = self.coarse.words().max((self.bits.len() / 64).saturating_sub(step));
+        cut(&mut self.bits, length);
         if length == self.coarse.words() {
             self.reshape = Reshape::None;
         }
     }
 
     /// The memory of the bits, for who frees it in steps.
-    pub(super) fn into_words(self) -> Vec<u64> {
-        self.bits.into_vec()
+    pub(super) fn into_words(self) -> [Vec<u64>; 2] {
+        [self.bits.into_vec(), self.stretched.into_vec()]
     }
+}
+
+/// Gives back what lies beyond the first `words`.
+fn cut(bits: &mut BitVec<u64, Lsb0>, words: usize) {
+    let mut kept = mem::take(bits).into_vec();
+    kept.truncate(words);
+    kept.shrink_to_fit();
+    *bits = BitVec::from_vec(kept);
 }
 
 impl fmt::Debug for Bloom {

@@ -58,7 +58,7 @@ impl PeerFilters {
 
     fn dispose(&mut self, filter: Bloom) {
         self.bytes -= filter.bytes();
-        self.disposal.put(filter.into_words());
+        filter.into_words().into_iter().for_each(|words| self.disposal.put(words));
     }
 
     pub(super) fn drop_incoming(&mut self, key: FilterKey) {
@@ -97,7 +97,7 @@ impl PeerFilters {
     pub(super) fn reshape(&mut self, key: FilterKey) -> Result<(), FilterError> {
         let peer = self.peers.get(key).ok_or(FilterError::Stale)?;
         let (Home::Separate(filter), Some(size)) = (&peer.home, peer.resize) else { return Ok(()) };
-        if !self.fits(size.bytes().saturating_sub(filter.bytes())) {
+        if size > filter.size() && !self.fits(size.bytes()) {
             self.forget(key);
             return Err(FilterError::OverBudget);
         }
@@ -187,7 +187,7 @@ impl PeerFilters {
         let Home::Separate(filter) = &mut peer.home else { return false };
         let before = filter.bytes();
         let more = filter.step();
-        self.bytes -= before - filter.bytes();
+        self.bytes = self.bytes + filter.bytes() - before;
         if more {
             return true;
         }

@@ -378,7 +378,7 @@ impl PeerFilters {
             return Err(FilterError::WrongSize);
         }
         self.cancel(key);
-        let growth = size.bytes().saturating_sub(old.bytes());
+        let growth = if size > old { size.bytes() } else { 0 };
         let apart = self.peers.get(key).is_some_and(|peer| matches!(peer.home, Home::Separate(_)));
         let copy = if apart { 0 } else { old.bytes() };
         if !self.fits(copy + growth) {
