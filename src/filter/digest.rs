@@ -115,6 +115,8 @@ pub struct Digest {
     log: VecDeque<Entry>,
     /// The number of the log's first entry.
     first: u64,
+    /// Entries from this number on are numbered by `size`.
+    resized_until: u64,
     /// Moments, and the number of the first entry since.
     marks: VecDeque<(Instant, u64)>,
     readers: Slots<ReaderTag, Reader>,
@@ -129,6 +131,7 @@ impl Digest {
             size,
             log: VecDeque::new(),
             first: 0,
+            resized_until: 0,
             marks: VecDeque::new(),
             readers: Slots::new(),
             snapshots: 0,
@@ -170,6 +173,7 @@ impl Digest {
     pub fn resized(&mut self, now: Instant, size: Size) {
         self.size = size;
         self.append(now, Entry::Resize(size));
+        self.resized_until = self.head().seq;
     }
 
     fn append(&mut self, now: Instant, entry: Entry) {
@@ -206,16 +210,18 @@ impl Digest {
         key
     }
 
-    /// A peer wants to read on from another place, or a snapshot if it names none.
+    /// A peer wants to read on from another place, or a snapshot if it names none. O(1). It gets a snapshot
+    /// too if the place has left the log, or the size has changed since.
     pub fn resync(&mut self, key: ReaderKey, at: Option<Position>) {
         let head = self.head();
         let replayed = at.filter(|at| at.epoch == head.epoch && (self.first..=head.seq).contains(&at.seq));
-        // The size at an older place is found by undoing what came since.
-        let size = replayed.and_then(|at| self.size_at(at.seq));
+        // Behind a change of size the block numbers are others; the log does not know which.
+        let replayed = replayed.filter(|at| at.seq >= self.resized_until);
+        let size = self.size;
         let Some(reader) = self.readers.get_mut(key) else { return };
-        match (replayed, size) {
-            (Some(at), Some(size)) => *reader = Reader { next: at.seq, size, snapshot: Snapshot::None },
-            _ => reader.snapshot = Snapshot::Due,
+        match replayed {
+            Some(at) => *reader = Reader { next: at.seq, size, snapshot: Snapshot::None },
+            None => reader.snapshot = Snapshot::Due,
         }
     }
 
@@ -305,17 +311,5 @@ impl Digest {
                 Some(Piece::Blocks { first: u32::try_from(next).ok()? })
             }
         }
-    }
-
-    /// The size in force before entry `seq`. Visits the entries behind it, some ns each: it is asked once
-    /// for each time that a peer comes back.
-    fn size_at(&self, seq: u64) -> Option<Size> {
-        let from = usize::try_from(seq.checked_sub(self.first)?).ok()?;
-        let mut sizes = self.log.iter().skip(from).filter_map(|entry| match entry {
-            Entry::Resize(size) => Some(*size),
-            Entry::Add(_) | Entry::Dirty(_) => None,
-        });
-        // Which of its two neighbours the first of them came from, nobody knows: then a snapshot it is.
-        if sizes.next().is_some() { None } else { Some(self.size) }
     }
 }

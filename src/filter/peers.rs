@@ -234,6 +234,19 @@ impl PeerFilters {
         self.fill(key).map(false_positive_rate_at_fill)
     }
 
+    /// A block of what is searched: for audits. `None` while it changes its size.
+    pub fn block(&self, key: FilterKey, number: usize) -> Option<Block> {
+        let peer = self.peers.get(key).filter(|peer| peer.resize.is_none())?;
+        match &peer.home {
+            Home::Unknown => None,
+            Home::Separate(filter) => filter.image(filter.size(), number),
+            Home::Sliced(place) => {
+                let bank = self.banks.get(place.bank).filter(|bank| number < bank.size().blocks())?;
+                Some(bank.read_block(place.column, number))
+            }
+        }
+    }
+
     /// How many filters lie apart, and how many as columns.
     pub fn layout(&self) -> (usize, usize) {
         (self.separate.len(), self.banks.iter().map(|(_, bank)| bank.columns_live()).sum())
