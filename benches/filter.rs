@@ -70,8 +70,7 @@ fn one_filter(bench: &Bench, log2: u8) {
         keys.iter().for_each(|&hash| _ = black_box(filter.insert(hash)));
     });
     line(&format!("insert, 2^{log2} blocks, with the first touch"), insert, None);
-    let again =
-        bench.best(part, || keys[..part].iter().for_each(|&hash| _ = black_box(filter.insert(hash))));
+    let again = bench.best(part, || keys[..part].iter().for_each(|&hash| _ = black_box(filter.insert(hash))));
     line(&format!("insert again, 2^{log2} blocks"), again, Some(15.0));
     let hit = bench.best(part, || keys[..part].iter().for_each(|&hash| _ = black_box(filter.contains(hash))));
     line(&format!("contains, present, 2^{log2} blocks"), hit, None);

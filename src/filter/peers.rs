@@ -11,8 +11,8 @@
 
 use super::bloom::Bloom;
 use super::rate::false_positive_rate_at_fill;
-use super::sliced::{Bank, Column, Disposal};
 use super::size::{Block, Size, mask_of, merge};
+use super::sliced::{Bank, Column, Disposal};
 use crate::base::slots::{Key, Slots};
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
@@ -277,7 +277,12 @@ impl PeerFilters {
     ///
     /// # Errors
     /// Nothing is changed.
-    pub fn snapshot_block(&mut self, key: FilterKey, number: usize, image: &Block) -> Result<(), FilterError> {
+    pub fn snapshot_block(
+        &mut self,
+        key: FilterKey,
+        number: usize,
+        image: &Block,
+    ) -> Result<(), FilterError> {
         let peer = self.peers.get_mut(key).ok_or(FilterError::Stale)?;
         let filter = peer.incoming.as_mut().ok_or(FilterError::NotKnown)?;
         if filter.replace_block(number, image) { Ok(()) } else { Err(FilterError::NoSuchBlock) }

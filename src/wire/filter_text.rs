@@ -304,15 +304,9 @@ mod tests {
         let head = "keys=1,epoch=1,seq=1";
         let bits = "bits=z18446744073709551615.";
         assert_eq!(refuse(&format!("v=1,blocks=2048,{head},bits=z16384.")), FilterTextError::Blocks);
-        assert_eq!(
-            refuse(&format!("v=1,blocks=9223372036854775808,{head},{bits}")),
-            FilterTextError::Blocks
-        );
+        assert_eq!(refuse(&format!("v=1,blocks=9223372036854775808,{head},{bits}")), FilterTextError::Blocks);
         assert_eq!(refuse(&format!("v=1,blocks=1,{head},{bits}")), FilterTextError::Words);
-        assert_eq!(
-            refuse(&format!("v=1,blocks=1,{head},{bits}0000000000000001z2.")),
-            FilterTextError::Words
-        );
+        assert_eq!(refuse(&format!("v=1,blocks=1,{head},{bits}0000000000000001z2.")), FilterTextError::Words);
         assert_eq!(refuse(&format!("v=1,blocks=3,{head},bits=z24.")), FilterTextError::Blocks);
         assert_eq!(refuse(&format!("v=1,blocks=0,{head},bits=")), FilterTextError::Blocks);
         let unlimited = format!("v=1,blocks=9223372036854775808,{head},{bits}");
