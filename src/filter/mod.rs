@@ -5,6 +5,7 @@
 //! bloom.rs     one filter: insert, stretch, fold, rebuild
 //! peers.rs     all peers' filters: who claims a key          moving.rs  sliced.rs   how they are kept
 //! digest.rs    what is told to peers of the own filter       receiver.rs   how a peer's digest is followed
+//! truth.rs     whether a peer's filter lies
 //! ```
 //!
 //! Hashes come in, never keys: all members of a mesh hash alike, and the filter shares the top bits of
@@ -19,5 +20,6 @@ pub mod rate;
 pub mod receiver;
 pub mod size;
 mod sliced;
+pub mod truth;
 
 pub use peers::{FilterError, FilterKey, PeerFilters};

@@ -140,8 +140,8 @@ impl PeerFilters {
         };
         let blocks: &[Block] = words.as_chunks::<BLOCK_WORDS>().0;
         let until = blocks.len().min(*next + COLUMN_BLOCKS_PER_STEP);
-        for number in *next..until {
-            bank.write_block(place.column, number, &blocks[number]);
+        for (number, block) in blocks.iter().enumerate().take(until).skip(*next) {
+            bank.write_block(place.column, number, block);
         }
         *next = until;
         if until < blocks.len() {

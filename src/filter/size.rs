@@ -95,9 +95,7 @@ impl Size {
     /// The block of a hash: below `blocks()`.
     pub const fn block_of(self, hash: u64) -> usize {
         // In two shifts, since one by 64 is none.
-        #[expect(clippy::cast_possible_truncation, reason = "at most 26 bits are left")]
-        let block = ((hash >> 1) >> (63 - self.log2)) as usize;
-        block
+        ((hash >> 1) >> (63 - self.log2)) as usize
     }
 }
 
@@ -107,9 +105,7 @@ pub(super) const fn positions(hash: u64) -> [u32; BLOCK_WORDS] {
     let mut positions = [0; BLOCK_WORDS];
     let mut lane = 0;
     while lane < BLOCK_WORDS {
-        #[expect(clippy::cast_possible_truncation, reason = "6 bits are left")]
-        let position = (mixed >> (58 - 6 * lane) & 63) as u32;
-        positions[lane] = position;
+        positions[lane] = (mixed >> (58 - 6 * lane) & 63) as u32;
         lane += 1;
     }
     positions
