@@ -9,6 +9,7 @@
 //!   shell/     reactor  sockets  signals  files  clock     the only code that knows mio, sockets, real time
 //!   ────────── the boundary: bytes, keys and `now` cross it, nothing else ──────────
 //!   node/      mod > timers, intake > commands, settle > patience > state > stats > conns > replies, keys
+//!   filter/    peers > moving > sliced; digest  receiver > bloom > size  rate; truth     who may have a key
 //!   store/     mod > hash  item                            keys, values, deadlines
 //!   wire/      mod (the protocol) > request > args > mistake; reply  line     bytes <-> messages
 //!   base/      time  slots  wheel  buffer  rng             knows nothing of Olivia

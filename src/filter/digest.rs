@@ -23,7 +23,7 @@ pub const LOG_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Entries of the log that this is.
 pub const LOG_ENTRIES_MAX: usize = LOG_BYTES_MAX / mem::size_of::<Entry>();
 
-/// For how long the log remembers, to within [`MARK_EVERY`].
+/// For how long the log remembers, to within a tenth of a second.
 pub const LOG_KEPT: Duration = Duration::from_secs(30);
 
 /// How finely the age of entries is known.

@@ -1,6 +1,6 @@
 //! What this node knows of the other nodes' filters, and which of them claim a key.
 //!
-//! A peer's filter lies apart, or as a column of a [`Bank`] where more than [`SEPARATE_MAX`] filters of
+//! A peer's filter lies apart, or as a column of a bank where more than [`SEPARATE_MAX`] filters of
 //! its size are known; who asks does not see which. Whatever is large is done in steps: a snapshot is
 //! written beside what is known and then takes its place; a filter that moves into a column is searched
 //! where it was until the column is whole; one that changes its size leaves its column first.
@@ -166,11 +166,23 @@ impl PeerFilters {
     /// Appends the peers whose filter claims the hash. A few cache lines for each 64 filters of one size.
     #[inline]
     pub fn claimants(&self, hash: u64, out: &mut Vec<FilterKey>) {
-        for &key in &self.separate {
-            if let Some(Peer { home: Home::Separate(filter), .. }) = self.peers.get(key)
-                && filter.contains(hash)
-            {
-                out.push(key);
+        let filter = |key: &FilterKey| match self.peers.get(*key) {
+            Some(Peer { home: Home::Separate(filter), .. }) => Some(filter),
+            Some(_) | None => None,
+        };
+        for keys in self.separate.chunks(64) {
+            // Without a branch on what memory says, so that all of it is asked for at once.
+            let mut hopeful = 0u64;
+            for (at, filter) in keys.iter().map(filter).enumerate() {
+                let claims = filter.is_some_and(|filter| filter.first_lane_contains(hash));
+                hopeful |= u64::from(claims) << at;
+            }
+            while hopeful != 0 {
+                let key = keys[hopeful.trailing_zeros() as usize];
+                if filter(&key).is_some_and(|filter| filter.contains(hash)) {
+                    out.push(key);
+                }
+                hopeful &= hopeful - 1;
             }
         }
         for (_, bank) in &self.banks {
