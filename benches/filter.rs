@@ -86,11 +86,12 @@ fn one_filter(bench: &Bench, log2: u8) {
         claimed = absent.iter().filter(|&&hash| black_box(filter.contains(hash))).count();
     });
     line(&format!("contains, absent, 2^{log2} blocks"), miss, None);
+    let load = (keys_at(size) + keys.len()) as f64 / size.blocks() as f64;
     println!(
         "{:<44} {:>9.3} %    theory {:.3} %",
-        format!("false positives, 2^{log2} blocks, {BITS_PER_KEY} bits a key"),
+        format!("false positives, 2^{log2} blocks, {:.1} bits a key", 512.0 / load),
         claimed as f64 / absent.len() as f64 * 100.0,
-        false_positive_rate(512.0 / BITS_PER_KEY as f64) * 100.0
+        false_positive_rate(load) * 100.0
     );
     let start = Instant::now();
     let mut steps = 1u32;
