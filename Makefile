@@ -1,6 +1,9 @@
 # Each verb serves people and CI alike. `make` alone lists them.
 
-.PHONY: help run test check bench sim fuzz profile clean
+TARGET ?= request
+SECONDS ?= 600
+
+.PHONY: help run test check bench pictures sim fuzz profile clean
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,14 +19,20 @@ check: ## Check format, lints and documentation, warnings being errors
 	cargo clippy --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 
-bench: ## Measure: the load table, the footprint, the store (minutes)
-	cargo bench --quiet
+bench: ## Measure: load, footprint, store (minutes; ARGS=--quick for a look)
+	cargo bench --quiet --bench load --bench footprint --bench store -- $(ARGS)
+
+pictures: ## Draw docs/*.svg from the measured data in docs/measured
+	cargo bench --quiet --bench pictures
 
 sim: ## Simulate a node among hostile clients (SEEDS=5000, or OLIVIA_SIM_SEED=one)
 	OLIVIA_SIM_SEEDS=$(or $(SEEDS),5000) cargo test --release --quiet --test simulation -- --nocapture
 
-fuzz: ## Fuzz a decoder with cargo-fuzz (TARGET=request SECONDS=600)
-	RUSTC_BOOTSTRAP=1 cargo fuzz run $(or $(TARGET),request) -- -max_total_time=$(or $(SECONDS),600)
+fuzz: ## Fuzz a decoder with cargo-fuzz (TARGET=line|request|config|node SECONDS=600)
+	@cargo fuzz --version >/dev/null 2>&1 || { echo 'needs: cargo install cargo-fuzz'; exit 2; }
+	mkdir -p fuzz/corpus/$(TARGET)
+	RUSTC_BOOTSTRAP=1 cargo fuzz run $(TARGET) fuzz/corpus/$(TARGET) tests/fuzz/corpus/$(TARGET) -- \
+		-max_total_time=$(SECONDS) -dict=tests/fuzz/dictionary.txt -max_len=4096
 
 profile: ## Build for perf: release code with symbols, in target/profiling/olivia
 	cargo build --profile profiling

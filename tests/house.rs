@@ -24,7 +24,7 @@ const FLOORS: [(&str, &[&str]); 10] = [
 const NODE: [&[&str]; 9] = [
     &["mod"],
     &["timers", "intake"],
-    &["commands", "settle"],
+    &["commands", "settle", "ahead"],
     &["patience"],
     &["state"],
     &["stats"],

@@ -121,6 +121,11 @@ impl<Tag, T> Slots<Tag, T> {
         })
     }
 
+    /// Every entry, in order of index.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().map(|(_, entry)| &mut entry.1)
+    }
+
     /// Gives back what the table holds beyond its live entries, where they allow it.
     pub fn shrink(&mut self) {
         if self.entries.is_empty() {

@@ -36,6 +36,11 @@ impl Instant {
         self.nanos / 1_000_000
     }
 
+    /// Milliseconds since the origin, rounded up.
+    pub const fn millis_ceil(self) -> u64 {
+        self.nanos.div_ceil(1_000_000)
+    }
+
     /// How long ago `earlier` was; zero if it was not.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))

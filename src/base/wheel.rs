@@ -2,7 +2,7 @@
 //!
 //! After Varghese and Lauck, "Hashed and hierarchical timing wheels" (1987), with three changes:
 //!
-//! - A slot is a chain of pages, not a linked list of timers: draining reads memory in order instead of
+//! - A slot is a bag of pages, not a linked list of timers: draining reads memory in order instead of
 //!   chasing pointers, and an entry is its deadline's low 32 bits and a payload, nothing else.
 //! - Nothing is ever looked up, so nothing can be cancelled here. Cancelling is lazy: the owner of a
 //!   payload knows whether the entry still means something, and drops what does not. [`Wheel::sift`]
@@ -18,7 +18,9 @@
 //! Not here: what time it is, what a payload means, and any order among entries of one tick other than
 //! that the same history gives the same order.
 
+use super::bags::{Bags, EMPTY, Mapped, Typed};
 use std::collections::VecDeque;
+use std::marker::PhantomData;
 
 const LEVELS: usize = 5;
 const SLOTS: usize = 256;
@@ -26,29 +28,10 @@ const SLOTS: usize = 256;
 /// Ticks that the wheel covers: deadlines are below this, about 34.8 years of milliseconds.
 pub const HORIZON: u64 = 1 << (8 * LEVELS);
 
-/// Entries of one page: with an 8-byte entry, a page and its header fill 512 bytes.
-const PAGE_ENTRIES: usize = 62;
-
-/// One timer: the low 32 bits of its deadline, and what its owner wants back.
-#[derive(Debug, Clone, Copy)]
-struct Entry<P> {
-    deadline_low: u32,
-    payload: P,
-}
-
+/// A slot that was detached: its bag, and the deadline bits that its entries do not hold.
 #[derive(Debug)]
-struct Page<P> {
-    next: Chain<P>,
-    len: usize,
-    entries: [Entry<P>; PAGE_ENTRIES],
-}
-
-type Chain<P> = Option<Box<Page<P>>>;
-
-/// A slot that was detached: its chain, and the deadline bits that its entries do not hold.
-#[derive(Debug)]
-struct Detached<P> {
-    chain: Chain<P>,
+struct Detached {
+    bag: u32,
     deadline_high: u64,
 }
 
@@ -68,38 +51,63 @@ pub enum Popped<P> {
     Idle,
 }
 
-/// Timers with payloads of type `P`, which is small and copied freely.
+/// Timers with payloads of type `P`, which is small and copied freely, kept in `B`.
 ///
-/// Inserting costs O(1) and allocates once in 62 entries; an entry is touched once more on each level
-/// that it sinks through, at most four times. Memory: the entries in pages of 62, at most one page
-/// partly filled in each occupied slot.
+/// Inserting costs O(1); an entry is touched once more on each level that it sinks through, at most four
+/// times. Memory: the entries in pages, at most one page partly filled in each occupied slot.
 #[derive(Debug)]
-pub struct Wheel<P> {
+pub struct Wheel<P, B = Typed<P>> {
     /// All deadlines up to here, this one included, have left their slots.
     tick: u64,
-    slots: Box<[[Chain<P>; SLOTS]; LEVELS]>,
+    slots: Box<[[u32; SLOTS]; LEVELS]>,
     occupied: [[u64; SLOTS / 64]; LEVELS],
-    detached: VecDeque<Detached<P>>,
+    detached: VecDeque<Detached>,
     entries: usize,
-    pages: usize,
+    bags: B,
     /// Where [`Wheel::sift`] goes on: the next slot, and what is left of the one in hand with the tick
     /// at which that slot begins.
     sift_at: usize,
-    sifting: Option<(u64, Detached<P>)>,
+    sifting: Option<(u64, Detached)>,
+    payloads: PhantomData<P>,
 }
 
 impl<P: Copy> Wheel<P> {
-    /// An empty wheel at tick 0.
+    /// An empty wheel at tick 0, for some thousand timers of any type.
     pub fn new() -> Self {
+        Self::within(Typed::new())
+    }
+}
+
+impl Wheel<u32, Mapped> {
+    /// An empty wheel at tick 0, for millions of timers, whose memory goes back to the system.
+    pub fn mapped() -> Self {
+        Self::within(Mapped::new())
+    }
+
+    /// Counts the entries again, and checks what is counted of their memory. O(n).
+    ///
+    /// # Panics
+    /// If anything was counted wrong.
+    pub fn audit(&self) {
+        let mut entries = 0;
+        self.for_each(|_, _| entries += 1);
+        assert_eq!(entries, self.entries);
+        self.bags.audit();
+    }
+}
+
+impl<P: Copy, B: Bags<P>> Wheel<P, B> {
+    fn within(bags: B) -> Self {
         Self {
             tick: 0,
-            slots: Box::new(std::array::from_fn(|_| std::array::from_fn(|_| None))),
+            slots: Box::new([[EMPTY; SLOTS]; LEVELS]),
             occupied: [[0; SLOTS / 64]; LEVELS],
             detached: VecDeque::new(),
             entries: 0,
-            pages: 0,
+            bags,
             sift_at: 0,
             sifting: None,
+            payloads: PhantomData,
         }
     }
 
@@ -115,9 +123,9 @@ impl<P: Copy> Wheel<P> {
 
     /// Bytes of memory held: the pages, and the slots' heads.
     pub fn memory_bytes(&self) -> usize {
-        self.pages * size_of::<Page<P>>()
+        self.bags.memory_bytes()
             + size_of_val(&*self.slots)
-            + self.detached.capacity() * size_of::<Detached<P>>()
+            + self.detached.capacity() * size_of::<Detached>()
     }
 
     /// Adds a timer for tick `deadline`. One that has passed is due at once; one beyond the
@@ -126,10 +134,15 @@ impl<P: Copy> Wheel<P> {
         let deadline = deadline.min(HORIZON - 1);
         self.entries += 1;
         if deadline <= self.tick {
-            // As a chain of its own: rare, and so every detached chain knows its high bits.
-            let mut chain = None;
-            self.pages += usize::from(push(&mut chain, entry(deadline, payload)));
-            self.detached.push_back(Detached { chain, deadline_high: high_bits(deadline) });
+            // With what is being worked off, if that has the same high bits.
+            let deadline_high = high_bits(deadline);
+            if let Some(last) = self.detached.back_mut().filter(|last| last.deadline_high == deadline_high) {
+                self.bags.push(&mut last.bag, low_bits(deadline), payload);
+                return;
+            }
+            let mut bag = EMPTY;
+            self.bags.push(&mut bag, low_bits(deadline), payload);
+            self.detached.push_back(Detached { bag, deadline_high });
             return;
         }
         self.place(deadline, payload);
@@ -145,17 +158,16 @@ impl<P: Copy> Wheel<P> {
                 }
                 continue;
             };
-            let Some((entry, freed)) = pop(&mut front.chain) else {
+            let Some((deadline_low, payload)) = self.bags.pop(&mut front.bag) else {
                 self.detached.pop_front();
                 continue;
             };
-            let deadline = front.deadline_high | u64::from(entry.deadline_low);
-            self.pages -= usize::from(freed);
+            let deadline = front.deadline_high | u64::from(deadline_low);
             if deadline <= now {
                 self.entries -= 1;
-                return Popped::Due { deadline, payload: entry.payload };
+                return Popped::Due { deadline, payload };
             }
-            self.place(deadline, entry.payload);
+            self.place(deadline, payload);
             return Popped::Moved;
         }
     }
@@ -187,34 +199,69 @@ impl<P: Copy> Wheel<P> {
                 self.detach_for_sift();
                 continue;
             };
-            let Some((entry, freed)) = pop(&mut slot.chain) else {
+            let Some((deadline_low, payload)) = self.bags.pop(&mut slot.bag) else {
                 self.sifting = None;
                 continue;
             };
-            let deadline = slot.deadline_high | u64::from(entry.deadline_low);
-            self.pages -= usize::from(freed);
+            let deadline = slot.deadline_high | u64::from(deadline_low);
             self.entries -= 1;
-            if keep(deadline, entry.payload) {
-                self.insert(deadline, entry.payload);
+            if keep(deadline, payload) {
+                self.insert(deadline, payload);
             }
         }
         before - self.entries
     }
 
-    /// Detaches the slot after the one sifted last.
-    fn detach_for_sift(&mut self) {
-        let (level, slot) = (self.sift_at / SLOTS, self.sift_at % SLOTS);
-        self.sift_at = (self.sift_at + 1) % (LEVELS * SLOTS);
-        if self.slots[level][slot].is_some() {
-            let at = self.slot_tick(level, slot);
-            self.sifting = Some((at, self.detach(level, slot, at)));
+    /// Steps of [`Wheel::sift`] that a whole round takes beyond one for each entry.
+    pub const fn sift_overhead(&self) -> usize {
+        2 * LEVELS * SLOTS
+    }
+
+    /// What [`Wheel::memory_bytes`] grows by at most when so many entries are added.
+    pub fn growth_bytes_max(&self, entries: usize) -> usize {
+        self.bags.growth_bytes_max(entries, LEVELS * SLOTS + 2)
+            + (self.detached.len() + 8) * size_of::<Detached>()
+    }
+
+    /// Frees some entries' memory; false when there is none left. For a wheel that nobody will ask again.
+    pub fn drop_step(&mut self) -> bool {
+        self.bags.drop_step()
+    }
+
+    /// Calls `see` with the deadline and payload of each entry, in no particular order. O(n).
+    pub fn for_each(&self, mut see: impl FnMut(u64, P)) {
+        let mut walk = |bag, deadline_high: u64| {
+            self.bags.for_each(bag, |low, payload| see(deadline_high | u64::from(low), payload));
+        };
+        for (level, slots) in self.slots.iter().enumerate() {
+            for (slot, &bag) in slots.iter().enumerate() {
+                walk(bag, high_bits(self.slot_tick(level, slot)));
+            }
+        }
+        for slot in self.detached.iter().chain(self.sifting.as_ref().map(|(_, slot)| slot)) {
+            walk(slot.bag, slot.deadline_high);
         }
     }
 
-    /// Takes the whole chain of a slot that begins at tick `at`. O(1).
-    fn detach(&mut self, level: usize, slot: usize, at: u64) -> Detached<P> {
+    /// Detaches the next occupied slot of the 64 after the one sifted last.
+    fn detach_for_sift(&mut self) {
+        let (level, slot) = (self.sift_at / SLOTS, self.sift_at % SLOTS);
+        let ahead = self.occupied[level][slot / 64] >> (slot % 64);
+        if ahead == 0 {
+            self.sift_at = (self.sift_at / 64 + 1) * 64 % (LEVELS * SLOTS);
+            return;
+        }
+        let slot = slot + ahead.trailing_zeros() as usize;
+        self.sift_at = (level * SLOTS + slot + 1) % (LEVELS * SLOTS);
+        let at = self.slot_tick(level, slot);
+        self.sifting = Some((at, self.detach(level, slot, at)));
+    }
+
+    /// Takes the whole bag of a slot that begins at tick `at`. O(1).
+    fn detach(&mut self, level: usize, slot: usize, at: u64) -> Detached {
         self.occupied[level][slot / 64] &= !(1 << (slot % 64));
-        Detached { chain: self.slots[level][slot].take(), deadline_high: high_bits(at) }
+        let bag = std::mem::replace(&mut self.slots[level][slot], EMPTY);
+        Detached { bag, deadline_high: high_bits(at) }
     }
 
     /// Detaches the next slot that is due at `now`; false if there is none.
@@ -258,7 +305,7 @@ impl<P: Copy> Wheel<P> {
         let level = (63 - (deadline ^ self.tick).leading_zeros() as usize) / 8;
         let slot = usize::from((deadline >> (8 * level)).to_le_bytes()[0]);
         self.occupied[level][slot / 64] |= 1 << (slot % 64);
-        self.pages += usize::from(push(&mut self.slots[level][slot], entry(deadline, payload)));
+        self.bags.push(&mut self.slots[level][slot], low_bits(deadline), payload);
     }
 }
 
@@ -273,60 +320,21 @@ const fn high_bits(deadline: u64) -> u64 {
     deadline >> 32 << 32
 }
 
-fn entry<P>(deadline: u64, payload: P) -> Entry<P> {
+/// The bits of a deadline that an entry holds.
+const fn low_bits(deadline: u64) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "the high bits are known from the slot")]
-    let deadline_low = deadline as u32;
-    Entry { deadline_low, payload }
-}
-
-/// Adds to a chain; true if that took a new page.
-fn push<P: Copy>(chain: &mut Chain<P>, entry: Entry<P>) -> bool {
-    if let Some(page) = chain
-        && page.len < PAGE_ENTRIES
-    {
-        page.entries[page.len] = entry;
-        page.len += 1;
-        return false;
-    }
-    *chain = Some(Box::new(Page { next: chain.take(), len: 1, entries: [entry; PAGE_ENTRIES] }));
-    true
-}
-
-/// Takes from a chain; true beside the entry if that freed a page.
-fn pop<P: Copy>(chain: &mut Chain<P>) -> Option<(Entry<P>, bool)> {
-    let page = chain.as_mut()?;
-    page.len -= 1;
-    let entry = page.entries[page.len];
-    if page.len > 0 {
-        return Some((entry, false));
-    }
-    *chain = page.next.take();
-    Some((entry, true))
-}
-
-impl<P> Drop for Wheel<P> {
-    /// Page after page: the default would recurse once for each page of a chain.
-    fn drop(&mut self) {
-        let slots = self.slots.iter_mut().flatten();
-        let sifting = self.sifting.as_mut().map(|(_, slot)| slot);
-        let detached = self.detached.iter_mut().chain(sifting).map(|slot| &mut slot.chain);
-        for chain in slots.chain(detached) {
-            let mut next = chain.take();
-            while let Some(mut page) = next {
-                next = page.next.take();
-            }
-        }
-    }
+    let low = deadline as u32;
+    low
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{HORIZON, Popped, Wheel};
+    use super::{Bags, HORIZON, Popped, Wheel};
     use crate::base::rng::Rng;
     use std::collections::BTreeMap;
 
     /// Everything due at `now`, in no particular order.
-    fn drain(wheel: &mut Wheel<u32>, now: u64) -> Vec<(u64, u32)> {
+    fn drain(wheel: &mut Wheel<u32, impl Bags<u32>>, now: u64) -> Vec<(u64, u32)> {
         let mut due = Vec::new();
         loop {
             match wheel.pop(now) {
@@ -381,7 +389,7 @@ mod tests {
     fn random_timers_agree_with_an_ordered_map() {
         for seed in 0..40 {
             let mut rng = Rng::new(seed);
-            let mut wheel = Wheel::new();
+            let mut wheel = Wheel::mapped();
             let mut oracle: BTreeMap<(u64, u32), ()> = BTreeMap::new();
             let mut now = rng.below(1 << 33);
             drain(&mut wheel, now);
@@ -417,21 +425,20 @@ mod tests {
 
     #[test]
     fn sifting_drops_the_dead_and_keeps_the_rest() {
-        let mut wheel = Wheel::new();
-        for id in 0..100_000u32 {
+        let mut wheel = Wheel::mapped();
+        for id in 0..1_000_000u32 {
             wheel.insert(1 + u64::from(id) * 37, id);
         }
-        let pages = wheel.pages;
+        let before = wheel.memory_bytes();
         let mut dropped = 0;
-        for _ in 0..300 {
+        for _ in 0..1_100 {
             dropped += wheel.sift(1_000, |_, id| id % 10 == 0);
         }
-        assert_eq!(dropped, 90_000);
-        assert!(wheel.pages < pages / 2, "{} of {pages}", wheel.pages);
-        let due = drain(&mut wheel, 100_000 * 37);
-        assert_eq!(due.len(), 10_000);
+        assert_eq!(dropped, 900_000);
+        assert!(wheel.memory_bytes() < before * 4 / 5, "{} of {before}", wheel.memory_bytes());
+        let due = drain(&mut wheel, 1_000_000 * 37);
+        assert_eq!(due.len(), 100_000);
         assert!(due.iter().all(|&(deadline, id)| id % 10 == 0 && deadline == 1 + u64::from(id) * 37));
-        assert_eq!(wheel.pages, 0);
     }
 
     #[test]
@@ -441,14 +448,5 @@ mod tests {
         wheel.insert(week, 1);
         let steps = std::iter::from_fn(|| (wheel.pop(week) != Popped::Idle).then_some(())).count();
         assert!(steps <= 5, "{steps}");
-    }
-
-    #[test]
-    fn long_chain_is_dropped_without_deep_recursion() {
-        let mut wheel = Wheel::new();
-        for id in 0..3_000_000 {
-            wheel.insert(5, id);
-        }
-        drop(wheel);
     }
 }

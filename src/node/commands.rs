@@ -168,7 +168,7 @@ fn carry_out(
         Command::Del(args) => del(desk, args, Reply::begin(out, id, "DELETED"))?,
         Command::Expire(args) => expire(desk, args, Reply::begin(out, id, "EXPIRES"))?,
         Command::Ttl(args) => ttl(desk, args, Reply::begin(out, id, "LASTS"))?,
-        Command::Who(key) => who(desk, key, Reply::begin(out, id, "HELD")),
+        Command::Who(key) => who(desk, key, Reply::begin(out, id, "HELD"))?,
         Command::Ping { of_redis: true } => out.extend_from_slice(REDIS_PONG),
         Command::Ping { of_redis: false } => say(out, if id.is_empty() { b"0" } else { id }, "PONG", "1"),
         Command::Mesh => say(out, id, "MESH", ""),
@@ -253,6 +253,10 @@ fn set_ex(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
 }
 
 fn del(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
+    // As if all were there: the reply that is too long must be known before the first is gone.
+    args.iter().for_each(|arg| reply.key(arg.key));
+    check_length(desk, &reply)?;
+    reply.clear();
     for arg in args.iter() {
         let key = desk.store.key(arg.key);
         if desk.store.remove(desk.now.mono, key) {
@@ -267,7 +271,10 @@ fn del(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
 fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
     for arg in args.iter() {
         deadline(desk, arg.seconds)?;
+        reply.key_text(arg.key, arg.seconds);
     }
+    check_length(desk, &reply)?;
+    reply.clear();
     for arg in args.iter() {
         let deadline = deadline(desk, arg.seconds)?;
         let key = desk.store.key(arg.key);
@@ -287,16 +294,19 @@ fn ttl(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
             Some(None) => reply.key_text(arg.key, "never"),
             Some(Some(deadline)) => reply.key_text(arg.key, deadline.seconds_left(desk.now.mono)),
         }
+        check_length(desk, &reply)?;
     }
     reply.end();
     Ok(())
 }
 
-fn who(desk: &Desk<'_>, key: &[u8], mut reply: Reply<'_>) {
+fn who(desk: &Desk<'_>, key: &[u8], mut reply: Reply<'_>) -> Result<(), CommandError> {
     if desk.store.get(desk.now.mono, desk.store.key(key)).is_some() {
         reply.key_text(key, "here");
     }
+    check_length(desk, &reply)?;
     reply.end();
+    Ok(())
 }
 
 fn authenticate(desk: &mut Desk<'_>, given: &[u8]) -> Result<(), CommandError> {

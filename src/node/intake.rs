@@ -6,6 +6,7 @@
 //! caught up. The same happens, without the queue, while too much waits to be sent to it. So a
 //! connection holds at most one line and one read of input.
 
+use super::ahead::look_ahead;
 use super::commands;
 use super::conns::{CloseReason, Conn, Phase};
 use super::keys::ConnKey;
@@ -65,6 +66,10 @@ pub(super) fn wrote(state: &mut State, now: Now, key: ConnKey, count: usize) {
         return;
     };
     conn.outbound.consume(count, pool);
+    if !conn.is_serving() {
+        // It is being waited for to take its last replies, and does.
+        conn.last_active = now.mono;
+    }
     if conn.outbound.is_empty() {
         conn.is_flushing = false;
     }
@@ -112,6 +117,7 @@ fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
     let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
     let mut at = 0;
     let mut requests = 0;
+    let mut look_again_at = 0;
     while at < input.len() {
         let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
             return input.len();
@@ -139,6 +145,9 @@ fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
                 return input.len();
             }
             Front::Line(line) => {
+                if requests == look_again_at {
+                    look_again_at = look_ahead(state, &input[at..]).saturating_add(requests);
+                }
                 at += line.consumed;
                 requests += 1;
                 commands::execute(state, now, key, line);

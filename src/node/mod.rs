@@ -22,6 +22,7 @@
 //! `commands` (requests to replies), `replies` (their order), `settle` (what follows), `patience` and
 //! `timers` (who keeps us waiting).
 
+mod ahead;
 mod commands;
 mod conns;
 mod intake;
@@ -145,8 +146,8 @@ impl Node {
 
     /// Whether [`Node::tick`] has something to do now.
     pub fn has_work(&self, now: Now) -> bool {
-        let State { runnable, timers, store, .. } = &self.state;
-        !runnable.is_empty() || timers.has_work(now.mono.millis()) || store.has_work(now.mono)
+        let State { runnable, store, .. } = &self.state;
+        !runnable.is_empty() || timers::has_work(&self.state, now) || store.has_work(now.mono)
     }
 
     /// When [`Node::tick`] will next have something to do, if nothing comes in before; `None`: never.
@@ -168,7 +169,7 @@ impl Node {
         }
         self.state.is_draining = true;
         let patience = Duration::from_millis(u64::from(self.state.config.limits.drain_ms));
-        self.state.timers.insert(now.mono.after(patience).millis(), Timer::DrainEnd);
+        self.state.timers.insert(now.mono.after(patience).millis_ceil(), Timer::DrainEnd);
         let keys: Vec<ConnKey> = self.state.conns.iter().map(|(key, _)| key).collect();
         for key in keys {
             settle::settle(&mut self.state, now, key);
@@ -180,9 +181,13 @@ impl Node {
         self.state.is_draining && self.state.conns.is_empty()
     }
 
-    /// Takes over what can change while running: password and limits. Connections that have given
-    /// the old password, or came when there was none, stay as they are.
+    /// Takes over what can change while running: password and limits. Connections that have given the
+    /// old password, or came when there was none, stay as they are; a password that is taken away lets
+    /// in those that have yet to give it. O(connections).
     pub fn reconfigure(&mut self, config: Config) {
+        if config.password.is_none() {
+            self.state.conns.values_mut().for_each(|conn| conn.is_authenticated = true);
+        }
         self.state.store.set_memory_max(config.limits.memory_max);
         self.state.config = config;
     }

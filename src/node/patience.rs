@@ -25,8 +25,16 @@ pub(super) fn patience(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseRe
             if !conn.inbound.is_empty() && !waits_for_us {
                 return Some((after(conn.last_active, limits.request_idle_ms), CloseReason::Idle));
             }
-            (!conn.has_spoken && !conn.addr.ip().is_loopback())
-                .then(|| (after(conn.last_active, limits.first_byte_ms), CloseReason::Idle))
+            if conn.addr.ip().is_loopback() {
+                return None;
+            }
+            let silence_max = match (conn.has_spoken, conn.is_authenticated) {
+                (false, _) => limits.first_byte_ms,
+                // A stranger is given the time to find the password, not a place for ever.
+                (true, false) => limits.request_idle_ms,
+                (true, true) => return None,
+            };
+            Some((after(conn.last_active, silence_max), CloseReason::Idle))
         }
     }
 }
@@ -36,7 +44,7 @@ pub(super) fn arm(state: &mut State, key: ConnKey) {
     let Some(conn) = state.conns.get_mut(key) else { return };
     let Some((due, _)) = patience(conn, &state.config.limits) else { return };
     // Up to the next tick: a timer that fired early would only have to go back in.
-    let at = due.nanos().div_ceil(1_000_000);
+    let at = due.millis_ceil();
     if conn.timer_at.is_none_or(|armed| armed > at) {
         conn.timer_at = Some(at);
         state.timers.insert(at, Timer::Conn(key));

@@ -34,6 +34,8 @@ pub(super) fn settle(state: &mut State, now: Now, key: ConnKey) {
     }
     let must_stop = conn.is_runnable || conn.is_paused;
     if must_stop != conn.is_stopped {
+        // While it was not read it could not be heard: its silence begins anew.
+        conn.last_active = now.mono;
         conn.is_stopped = must_stop;
         actions.push_back(if must_stop { Action::StopReading(key) } else { Action::ResumeReading(key) });
     }
@@ -41,10 +43,9 @@ pub(super) fn settle(state: &mut State, now: Now, key: ConnKey) {
     conn.slow_since = is_slow.then(|| conn.slow_since.unwrap_or(now.mono));
     *buffered = *buffered - conn.accounted + conn.held();
     conn.accounted = conn.held();
-    let is_over = *buffered as u64 > config.limits.buffers_max;
     finish(state, now, key);
     arm(state, key);
-    if is_over {
+    if state.buffered as u64 > state.config.limits.buffers_max {
         close_largest(state, now);
     }
 }

@@ -12,7 +12,21 @@ use crate::base::time::Now;
 use crate::base::wheel::Popped;
 use crate::wire::reply::put_error;
 
-/// Looks at up to `budget` timers of the node that are due.
+/// Dead timers that are borne beyond one for each connection, before they are sifted out.
+const DEAD_SPARE: usize = 4_096;
+
+/// Whether [`run`] has something to do now.
+pub(super) fn has_work(state: &State, now: Now) -> bool {
+    state.timers.has_work(now.mono.millis()) || has_too_many(state)
+}
+
+/// Whether most timers are those of connections that are gone: without a look at them, a client that
+/// comes and goes quickly would leave one behind each time, for as long as its patience would have been.
+fn has_too_many(state: &State) -> bool {
+    state.timers.len() > 2 * state.conns.len() + DEAD_SPARE
+}
+
+/// Looks at up to `budget` timers of the node that are due, and at as many others if too many are dead.
 pub(super) fn run(state: &mut State, now: Now, budget: u32) {
     for _ in 0..budget {
         match state.timers.pop(now.mono.millis()) {
@@ -22,19 +36,25 @@ pub(super) fn run(state: &mut State, now: Now, budget: u32) {
             Popped::Idle => break,
         }
     }
+    if has_too_many(state) {
+        let conns = &state.conns;
+        state.timers.sift(budget, |deadline, timer| match timer {
+            Timer::Conn(key) => conns.get(key).is_some_and(|conn| conn.timer_at == Some(deadline)),
+            Timer::DrainEnd => true,
+        });
+    }
 }
 
 fn fire(state: &mut State, now: Now, key: ConnKey, deadline: u64) {
-    let State { conns, config, pool, stats, .. } = state;
+    let State { conns, config, pool, .. } = state;
     let Some(conn) = conns.get_mut(key).filter(|conn| conn.timer_at == Some(deadline)) else { return };
     conn.timer_at = None;
     let overdue = patience(conn, &config.limits).filter(|(due, _)| *due <= now.mono);
     match (overdue, conn.is_serving()) {
         (None, _) => arm(state, key),
         (Some((_, CloseReason::Idle)), true) => {
-            stats.errors += 1;
             conn.replies.next(&mut conn.outbound, pool, |out| {
-                put_error(out, b"", "nothing came for too long inside a request; the connection ends");
+                put_error(out, b"", "nothing came for too long; the connection ends");
             });
             conn.begin_closing(CloseReason::Idle, now.mono, pool);
             settle(state, now, key);

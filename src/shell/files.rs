@@ -27,6 +27,12 @@ pub(super) fn make_room(clients_max: u32) -> u32 {
     room
 }
 
+/// Whether a system call failed because the process, or the system, has no more files to give.
+pub(super) fn are_used_up(error: &io::Error) -> bool {
+    // EMFILE and ENFILE, which have no kind of their own.
+    matches!(error.raw_os_error(), Some(23 | 24))
+}
+
 /// A file held open for nothing: given up when there are no more, it leaves one to refuse clients with.
 pub(super) fn spare() -> io::Result<File> {
     File::open("/dev/null")

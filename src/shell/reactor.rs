@@ -18,10 +18,11 @@ use crate::wire::reply::put_error;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Protocol, Socket as Socket2, Type};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 /// Work after which a turn writes what it has and looks for new events.
@@ -29,13 +30,24 @@ const TURN_MAX: Duration = Duration::from_millis(1);
 
 /// Time for what is due, in a turn in which connections had their share, and in one in which none had.
 const DUE_MAX_BUSY: Duration = Duration::from_micros(25);
-const DUE_MAX_CALM: Duration = Duration::from_micros(200);
+const DUE_MAX_CALM: Duration = Duration::from_micros(50);
 
 /// Connections accepted in a turn.
 const ACCEPTS_PER_TURN: u32 = 64;
 
+/// Connections that may wait to be accepted; the system may allow fewer. The usual 128 overflow when a
+/// thousand clients come back at once, and each one that is dropped waits a second for its next try.
+const BACKLOG: i32 = 4_096;
+
 /// How long to wait before accepting again when the system had no room and nothing was closed.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How long the end waits at most for what clients sent before it to be read; less if `drain_ms` is
+/// less. Only clients that never stop sending make it wait that long.
+const READ_OUT_MAX: Duration = Duration::from_secs(1);
+
+/// At most one warning in this time that nobody can be accepted.
+const ACCEPT_WARN_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -67,6 +79,10 @@ pub(super) struct Reactor {
     can_accept: bool,
     /// The system had no room for a connection; not before this moment again.
     accept_after: Option<Instant>,
+    /// When it was last said that nobody can be accepted.
+    accept_warned: Option<Instant>,
+    /// The node was told to end: what lies unread is read until this moment, then it says goodbye.
+    ending: Option<Instant>,
     spare: Option<File>,
 }
 
@@ -75,7 +91,7 @@ impl Reactor {
     pub(super) fn start(config: Config, reload: Reload) -> Result<Self, ShellError> {
         let system = |what| move |error| ShellError::System(what, error);
         let addr = SocketAddr::new(config.bind, config.listen_port);
-        let mut listener = TcpListener::bind(addr).map_err(|error| ShellError::Bind(addr, error))?;
+        let mut listener = listen(addr).map_err(|error| ShellError::Bind(addr, error))?;
         let poll = Poll::new().map_err(system("wait for events"))?;
         let signals = Signals::register(poll.registry(), SIGNALS).map_err(system("listen to signals"))?;
         poll.registry()
@@ -106,6 +122,8 @@ impl Reactor {
             scratch: vec![0; READ_BYTES].into(),
             can_accept: true,
             accept_after: None,
+            accept_warned: None,
+            ending: None,
             spare: Some(spare),
         })
     }
@@ -132,6 +150,7 @@ impl Reactor {
         let now = self.clock.read();
         let retry = self.accept_after.filter(|_| self.can_accept);
         if !self.ready.is_empty()
+            || self.is_reading_out()
             || !self.unflushed.is_empty()
             || (self.can_accept && retry.is_none())
             || self.node.has_work(now)
@@ -158,8 +177,8 @@ impl Reactor {
         self.accept(now);
         self.read_ready(now);
         self.do_what_is_due(now, if had_ready { DUE_MAX_BUSY } else { DUE_MAX_CALM });
-        // After the reads, so that what was asked before the signal is answered.
         let end = if signalled { self.obey_signals(now) } else { Ok(()) };
+        self.drain_if_all_is_read(now, events.is_empty());
         self.flush(now);
         self.node.turned(self.clock.mono().since(now.mono));
         end
@@ -304,7 +323,13 @@ impl Reactor {
                 Err(error) => {
                     // No further edge will tell of the connections that wait now: the bit stays set.
                     self.accept_after = Some(now.mono.after(ACCEPT_RETRY));
-                    self.turn_one_away(&error);
+                    if self.accept_warned.is_none_or(|then| now.mono.since(then) >= ACCEPT_WARN_EVERY) {
+                        self.accept_warned = Some(now.mono);
+                        log::warn!("nobody can connect: {error}; trying again every 100 ms");
+                    }
+                    if files::are_used_up(&error) {
+                        self.turn_one_away();
+                    }
                     return;
                 }
             }
@@ -312,11 +337,9 @@ impl Reactor {
     }
 
     /// Uses the spare file to tell one waiting client that there is no room.
-    fn turn_one_away(&mut self, error: &std::io::Error) {
+    fn turn_one_away(&mut self) {
         self.spare = None;
-        if let Some((stream, addr)) = self.listener.as_ref().and_then(|listener| listener.accept().ok()) {
-            // At most ten a second, by the time between two tries.
-            log::warn!("turned {addr} away: cannot accept connections: {error}");
+        if let Some((stream, _)) = self.listener.as_ref().and_then(|listener| listener.accept().ok()) {
             say_and_close(stream, "this node has no more room for connections; try again later");
         }
         self.spare = files::spare().ok();
@@ -345,16 +368,32 @@ impl Reactor {
         if asked.reload {
             self.reload();
         }
-        if asked.end && self.listener.is_none() {
+        if asked.end && self.ending.is_some() {
             return Err(ShellError::Interrupted);
         }
         if asked.end {
-            log::info!("ending: no more connections, {} to be told goodbye", self.node.conns());
-            self.listener = None;
-            self.node.drain(now);
-            self.act();
+            let drain = Duration::from_millis(u64::from(self.config.limits.drain_ms));
+            self.ending = Some(now.mono.after(drain.min(READ_OUT_MAX)));
         }
         Ok(())
+    }
+
+    /// Whether the end was asked for and what came before it is still being read.
+    fn is_reading_out(&self) -> bool {
+        self.ending.is_some() && self.listener.is_some()
+    }
+
+    /// Begins the end proper once nothing that was sent before the signal is left unread, or the time
+    /// for that has gone: clients that never stop sending would make it endless.
+    fn drain_if_all_is_read(&mut self, now: Now, is_calm: bool) {
+        let all_is_read = is_calm && self.ready.is_empty() && !self.can_accept;
+        if !self.is_reading_out() || !(all_is_read || self.ending.is_some_and(|by| now.mono >= by)) {
+            return;
+        }
+        self.listener = None;
+        log::info!("ending: no more connections, {} to be told goodbye", self.node.conns());
+        self.node.drain(now);
+        self.act();
     }
 
     fn reload(&mut self) {
@@ -373,6 +412,18 @@ impl Reactor {
             Err(error) => log::error!("the configuration stays as it was: {error}"),
         }
     }
+}
+
+/// Listens on `addr`, with as long a queue as the system allows.
+fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket2::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // A node that starts again must not wait for the connections of its last life to be forgotten.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
 }
 
 /// Puts a connection into the queue of those to be read, if there is something and it is not in it.
@@ -394,4 +445,7 @@ fn say_and_close(mut stream: TcpStream, sentence: &str) {
     let mut line = Vec::new();
     put_error(&mut line, b"", sentence);
     let _ = stream.write(&line);
+    let _ = stream.shutdown(Shutdown::Write);
+    // What it has said already: closing with that unread would send a reset behind the sentence.
+    let _ = stream.read(&mut [0; 4_096]);
 }

@@ -14,24 +14,33 @@ pub(super) const SECRET_BYTES: usize = 192;
 #[derive(Clone)]
 pub struct HashSecret {
     bytes: [u8; SECRET_BYTES],
+    /// All ones, but in tests of equal hashes.
+    mask: u64,
 }
 
 impl HashSecret {
     /// The secret with exactly these bytes.
     pub const fn from_bytes(bytes: [u8; SECRET_BYTES]) -> Self {
-        Self { bytes }
+        Self { bytes, mask: u64::MAX }
+    }
+
+    /// The same secret, of whose hashes only these bits are left: for tests in which many keys have
+    /// equal hashes.
+    #[must_use]
+    pub const fn masked(self, mask: u64) -> Self {
+        Self { mask, ..self }
     }
 
     /// A secret drawn from `rng`: as unpredictable as its seed.
     pub fn draw(rng: &mut Rng) -> Self {
         let mut bytes = [0; SECRET_BYTES];
         rng.fill(&mut bytes);
-        Self { bytes }
+        Self::from_bytes(bytes)
     }
 
     /// The hash of a key.
     pub fn hash(&self, key: &[u8]) -> KeyHash {
-        KeyHash(xxh3_64_with_secret(key, &self.bytes))
+        KeyHash(xxh3_64_with_secret(key, &self.bytes) & self.mask)
     }
 }
 

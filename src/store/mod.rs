@@ -6,23 +6,45 @@
 //! A key is hashed once per request, by [`Store::key`]; the [`HashedKey`] then serves every call. The
 //! hash is keyed with a secret, so nobody outside can choose keys that collide.
 //!
-//! Not here: who may write, what a command answers, whether another node holds the key.
+//! Nothing here ever stops to reorganise: the index grows one segment of 4 KiB at a time, and what goes
+//! on in the background (expiry, sifting of dead timers, compaction, freeing after [`Store::clear`]) is
+//! done by [`Store::reclaim`], as much at a time as the caller allows.
+//!
+//! ```text
+//! key ── hash ──► index (directory ► segment of 4 KiB) ── handle ──► heap (page ► slot: the item)
+//!                                                   deadline, handle ──► timers (wheel)
+//! ```
+//!
+//! Not here: who may write, what a command answers, whether another node holds the key, the time.
 
+mod audit;
+mod compact;
+mod expiry;
 mod hash;
+mod heap;
+mod index;
 mod item;
+mod outside;
+mod overflow;
+mod pages;
+mod segment;
+mod sizes;
 
+pub use audit::Audit;
 pub use hash::{HashSecret, HashedKey, KeyHash};
 pub use item::{Deadline, Item, Version};
 
 use crate::base::time::Instant;
-use crate::base::wheel::{Popped, Wheel};
-use item::Stored;
-use slab::Slab;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use compact::{Compaction, Grave};
+use expiry::Timers;
+use heap::Heap;
+use index::{Index, Keys};
+use item::Layout;
+use std::cmp::Ordering;
+use std::collections::VecDeque;
 
-/// Dead timers that are borne beyond one per live item, before they are sifted out.
-const DEAD_TIMERS_SPARE: usize = 64 * 1024;
+/// Keys that [`Store::read_ahead`] takes up at most.
+pub const READ_AHEAD_MAX: usize = 16;
 
 /// Why a write was refused; nothing was changed by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,13 +60,12 @@ pub struct Full {
 pub struct Store {
     secret: HashSecret,
     memory_max: u64,
-    /// Handles of the items with this hash: nearly always one.
-    index: HashMap<u64, Vec<u32>, BuildHasherDefault<AlreadyHashed>>,
-    items: Slab<Stored>,
-    /// Handles of items with a deadline. An entry counts only while its item has exactly that deadline.
-    wheel: Wheel<u32>,
-    item_bytes: usize,
-    with_deadline: usize,
+    index: Index,
+    heap: Heap,
+    timers: Timers,
+    compaction: Compaction,
+    /// What [`Store::clear`] left to be freed.
+    graves: VecDeque<Grave>,
     expired: u64,
 }
 
@@ -54,11 +75,11 @@ impl Store {
         Self {
             secret,
             memory_max,
-            index: HashMap::default(),
-            items: Slab::new(),
-            wheel: Wheel::new(),
-            item_bytes: 0,
-            with_deadline: 0,
+            index: Index::new(),
+            heap: Heap::new(),
+            timers: Timers::new(),
+            compaction: Compaction::default(),
+            graves: VecDeque::new(),
             expired: 0,
         }
     }
@@ -73,16 +94,32 @@ impl Store {
         HashedKey { hash: self.secret.hash(bytes), bytes }
     }
 
-    /// The item of `key`, unless there is none or its deadline has come.
+    /// The item of `key`, unless there is none or its deadline has come. Three cache lines: directory,
+    /// segment, item. Logarithmic where thousands of keys have one hash.
+    #[inline]
     pub fn get(&self, now: Instant, key: HashedKey<'_>) -> Option<Item<'_>> {
-        let stored = &self.items[self.find(key)? as usize];
-        stored.is_alive(now).then(|| stored.item())
+        let item = self.heap.item(self.find(key)?);
+        item.deadline.is_none_or(|deadline| !deadline.has_come(now)).then_some(item)
+    }
+
+    /// Reads the memory of up to 16 keys that will be asked for next, all at once, so that the calls that
+    /// follow find it in the cache. Changes nothing; costs about as much as two look-ups when the memory
+    /// is far, and is not worth it for fewer than four keys.
+    pub fn read_ahead(&self, keys: &[HashedKey<'_>]) {
+        let mut handles = [None; READ_AHEAD_MAX];
+        for (key, handle) in keys.iter().zip(&mut handles) {
+            *handle = self.index.likely(*key);
+        }
+        let read = handles.iter().flatten().fold(0, |sum, &handle| sum ^ self.heap.peek(handle));
+        std::hint::black_box(read);
     }
 
     /// Sets `key` to `value`, with a deadline or for ever; what it held before, deadline included, is gone.
+    /// Copies key and value; touches one segment of the index, and splits it at most once.
     ///
     /// # Errors
-    /// [`Full`] when it would pass the memory limit; the old item then stays as it was.
+    /// [`Full`] when it would pass the memory limit, or when the system gives no memory; the old item then
+    /// stays as it was.
     pub fn set(
         &mut self,
         key: HashedKey<'_>,
@@ -90,160 +127,500 @@ impl Store {
         deadline: Option<Deadline>,
         version: Version,
     ) -> Result<(), Full> {
-        self.room_for(1, key.bytes.len() + value.len())?;
-        let stored = Stored::new(key.bytes, value, deadline, version);
-        self.item_bytes += stored.bytes();
-        self.with_deadline += usize::from(deadline.is_some());
-        let handle = if let Some(handle) = self.find(key) {
-            let old = std::mem::replace(&mut self.items[handle as usize], stored);
-            self.item_bytes -= old.bytes();
-            self.with_deadline -= usize::from(old.deadline.is_some());
-            handle
-        } else {
-            let handle = handle(self.items.insert(stored));
-            self.index.entry(key.hash.0).or_default().push(handle);
-            handle
+        let old = self.find(key);
+        let room_bytes = self.room_for_item(key, value, deadline, old)?;
+        let Some(old) = old else {
+            let handle = self.heap.add(key.bytes, value, deadline, version).ok_or_else(|| self.full())?;
+            self.index.insert(&known(&self.heap, &self.secret), key, handle, room_bytes);
+            self.arm_new(deadline, handle);
+            return Ok(());
         };
-        if let Some(deadline) = deadline {
-            self.wheel.insert(deadline.millis(), handle);
+        let old_deadline = self.heap.deadline(old);
+        let handle = if self.heap.overwrite(old, key.bytes, value, deadline, version) {
+            old
+        } else {
+            let new = self.heap.add(key.bytes, value, deadline, version).ok_or_else(|| self.full())?;
+            self.index.replace(&known(&self.heap, &self.secret), key, old, new);
+            self.heap.free(old);
+            new
+        };
+        if old_deadline.is_some() {
+            self.timers.item_gone();
+        }
+        if handle == old && deadline == old_deadline {
+            // Its entry on the wheel means it still.
+            if deadline.is_some() {
+                self.timers.item_added();
+            }
+        } else {
+            self.arm_new(deadline, handle);
         }
         Ok(())
     }
 
     /// Whether `items` items with `bytes` bytes of keys and values in all can be set one after the other
-    /// without an error, even if none of them replaces another.
+    /// without an error, even if none of them replaces another, each is of another size, and each splits
+    /// a segment: an estimate that is never too low. O(1).
     ///
     /// # Errors
     /// [`Full`] if not.
     pub fn room_for(&self, items: usize, bytes: usize) -> Result<(), Full> {
-        let used_bytes = self.memory_bytes();
-        let more = (items * Stored::OVERHEAD_BYTES + bytes) as u64;
-        if self.memory_max != 0 && used_bytes.saturating_add(more) > self.memory_max {
-            return Err(Full { used_bytes, limit_bytes: self.memory_max });
+        if self.memory_max == 0 {
+            return Ok(());
         }
-        Ok(())
+        let more = self.heap.growth_bytes_max(items, bytes)
+            + self.index.growth_bytes_max(items)
+            + self.timers.growth_bytes_max(items);
+        self.check_room(more)
     }
 
-    /// Removes `key`; true if it was there and its deadline had not come.
+    /// Removes `key`; true if it was there and its deadline had not come. Touches one segment of the
+    /// index, and its buddy when both can be merged.
     pub fn remove(&mut self, now: Instant, key: HashedKey<'_>) -> bool {
         let Some(handle) = self.find(key) else { return false };
-        let alive = self.items[handle as usize].is_alive(now);
+        let alive = self.is_alive(now, handle);
         if alive {
-            self.drop_item(handle);
+            self.drop_item(key, handle);
         }
         alive
     }
 
-    /// Gives `key` a new deadline; true if it was there and its old one had not come.
+    /// Gives `key` a new deadline; true if it was there and its old one had not come. The first deadline
+    /// of an item can move it to a larger slot, and so pass the memory limit by a page; if the system
+    /// gives no memory at all for that, nothing is changed and the answer is false.
     pub fn set_deadline(&mut self, now: Instant, key: HashedKey<'_>, deadline: Deadline) -> bool {
         let Some(handle) = self.find(key) else { return false };
-        let stored = &mut self.items[handle as usize];
-        if !stored.is_alive(now) {
+        let old = self.heap.deadline(handle);
+        if old.is_some_and(|old| old.has_come(now)) {
             return false;
         }
-        self.with_deadline += usize::from(stored.deadline.is_none());
-        stored.deadline = Some(deadline);
-        self.wheel.insert(deadline.millis(), handle);
+        if old == Some(deadline) {
+            return true;
+        }
+        if self.heap.set_deadline(handle, deadline) {
+            self.timers.arm(deadline, handle);
+            return true;
+        }
+        let Some(new) = self.heap.copy_with_deadline(handle, deadline) else { return false };
+        self.index.replace(&known(&self.heap, &self.secret), key, handle, new);
+        self.heap.forget(handle);
+        self.arm_new(Some(deadline), new);
         true
     }
 
-    /// Gives back the memory of items whose deadline has come, and of timers that no longer mean
-    /// anything: at most `budget` timers are looked at. Call it while [`Store::has_work`].
+    /// Removes all items at once; their memory goes back to the system through [`Store::reclaim`], and is
+    /// counted until then. O(1).
+    pub fn clear(&mut self) {
+        let heap = std::mem::replace(&mut self.heap, Heap::new());
+        let index = std::mem::replace(&mut self.index, Index::new());
+        let timers = std::mem::replace(&mut self.timers, Timers::new());
+        self.compaction = Compaction::default();
+        self.graves.push_back(Grave::new(heap, index, timers));
+    }
+
+    /// Gives back the memory of items whose deadline has come, of timers that no longer mean anything, of
+    /// what was cleared, and of pages that have been sparsely used for a while: about `budget` steps, each of which looks at one
+    /// timer or moves one small item. Call it while [`Store::has_work`].
     pub fn reclaim(&mut self, now: Instant, budget: u32) {
-        for _ in 0..budget {
-            match self.wheel.pop(now.millis()) {
-                Popped::Due { deadline, payload: handle } => {
-                    if counts(&self.items, deadline, handle) {
-                        self.drop_item(handle);
-                        self.expired += 1;
-                    }
-                }
-                Popped::Moved => {}
-                Popped::Idle => break,
-            }
+        let left = self.expire(now, budget);
+        if self.timers.has_too_many() {
+            self.timers.sift(budget, &self.heap);
         }
-        if self.has_dead_timers() {
-            let items = &self.items;
-            self.wheel.sift(budget, |deadline, handle| counts(items, deadline, handle));
+        if left > 0 {
+            self.bury();
+            self.compact(now, left);
         }
     }
 
-    /// Whether [`Store::reclaim`] has something to do now.
+    /// Whether [`Store::reclaim`] has something to do now. O(1).
     pub fn has_work(&self, now: Instant) -> bool {
-        self.wheel.has_work(now.millis()) || self.has_dead_timers()
+        self.timers.has_due(now.millis())
+            || self.timers.has_too_many()
+            || !self.graves.is_empty()
+            || self.wants_compaction(now)
     }
 
-    /// When [`Store::reclaim`] will next have something to do; `None`: never, as things stand.
+    /// When [`Store::reclaim`] will next have something to do, if it has nothing now; `None`: never, as
+    /// things stand. O(1).
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.wheel.next_deadline().map(Instant::from_millis)
+        let timers = self.timers.next_deadline().map(Instant::from_millis);
+        timers.into_iter().chain(self.compaction.due()).min()
     }
 
     /// Items held, among them those whose deadline has come but whose memory is not yet reclaimed.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.index.len()
     }
 
     /// Whether there is no item.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.len() == 0
     }
 
-    /// Items whose deadline came, since the start.
+    /// Items whose deadline came and that were reclaimed, since the start.
     pub fn expired(&self) -> u64 {
         self.expired
     }
 
-    /// Bytes of items, index and timers.
+    /// Entries on the timer wheel, among them those that no longer mean anything. O(1).
+    pub fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
+    /// Bytes of items, index and timers, counted exactly: whole pages, tables by their capacity, and
+    /// what a cleared store has not yet given back. O(1).
     pub fn memory_bytes(&self) -> u64 {
-        (self.item_bytes + self.wheel.memory_bytes()) as u64
+        let graves: usize = self.graves.iter().map(Grave::memory_bytes).sum();
+        let live = self.heap.memory_bytes() + self.index.memory_bytes() + self.timers.memory_bytes();
+        (live + graves) as u64
     }
 
-    fn has_dead_timers(&self) -> bool {
-        self.wheel.len() > 2 * self.with_deadline + DEAD_TIMERS_SPARE
-    }
-
+    #[inline]
     fn find(&self, key: HashedKey<'_>) -> Option<u32> {
-        let handles = self.index.get(&key.hash.0)?;
-        handles.iter().copied().find(|&handle| self.items[handle as usize].key() == key.bytes)
+        self.index.get(&known(&self.heap, &self.secret), key)
     }
 
-    fn drop_item(&mut self, handle: u32) {
-        let stored = self.items.remove(handle as usize);
-        self.item_bytes -= stored.bytes();
-        self.with_deadline -= usize::from(stored.deadline.is_some());
-        let hash = self.secret.hash(stored.key()).0;
-        if let Some(handles) = self.index.get_mut(&hash) {
-            handles.retain(|&other| other != handle);
-            if handles.is_empty() {
-                self.index.remove(&hash);
-            }
+    fn is_alive(&self, now: Instant, handle: u32) -> bool {
+        self.heap.deadline(handle).is_none_or(|deadline| !deadline.has_come(now))
+    }
+
+    fn full(&self) -> Full {
+        Full { used_bytes: self.memory_bytes(), limit_bytes: self.memory_max }
+    }
+
+    fn check_room(&self, more: usize) -> Result<(), Full> {
+        if self.memory_bytes().saturating_add(more as u64) > self.memory_max {
+            return Err(self.full());
+        }
+        Ok(())
+    }
+
+    /// Checks the limit for one item as exactly as can be known; returns by how much the index may grow.
+    fn room_for_item(
+        &self,
+        key: HashedKey<'_>,
+        value: &[u8],
+        deadline: Option<Deadline>,
+        old: Option<u32>,
+    ) -> Result<usize, Full> {
+        if self.memory_max == 0 {
+            return Ok(usize::MAX);
+        }
+        let layout = Layout::new(key.bytes.len(), value.len(), deadline.is_some());
+        let index = if old.is_some() { 0 } else { self.index.growth_bytes(key.hash.0) };
+        let timers = if deadline.is_some() { self.timers.growth_bytes_max(1) } else { 0 };
+        self.check_room(self.heap.growth_bytes(layout, old) + index + timers)?;
+        Ok(index)
+    }
+
+    /// Notes an item that was just written and may have a deadline.
+    fn arm_new(&mut self, deadline: Option<Deadline>, handle: u32) {
+        if let Some(deadline) = deadline {
+            self.timers.item_added();
+            self.timers.arm(deadline, handle);
         }
     }
+
+    /// Removes an item from everywhere.
+    fn drop_item(&mut self, key: HashedKey<'_>, handle: u32) {
+        let removed = self.index.remove(&known(&self.heap, &self.secret), key, handle);
+        debug_assert!(removed, "an item that the index does not know");
+        if self.heap.deadline(handle).is_some() {
+            self.timers.item_gone();
+        }
+        self.heap.free(handle);
+    }
 }
 
-/// Whether a timer still means something: its item lives and has exactly that deadline.
-fn counts(items: &Slab<Stored>, deadline: u64, handle: u32) -> bool {
-    items.get(handle as usize).and_then(|stored| stored.deadline).is_some_and(|d| d.millis() == deadline)
+/// Answers the index from the heap.
+#[derive(Debug, Clone, Copy)]
+struct Known<'s> {
+    heap: &'s Heap,
+    secret: &'s HashSecret,
 }
 
-fn handle(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or_else(|_| panic!("more than 2^32 items"))
+const fn known<'s>(heap: &'s Heap, secret: &'s HashSecret) -> Known<'s> {
+    Known { heap, secret }
 }
 
-/// The hasher of a map whose keys are hashes already.
-#[derive(Debug, Default)]
-struct AlreadyHashed(u64);
-
-impl Hasher for AlreadyHashed {
-    fn finish(&self) -> u64 {
-        self.0
+impl Keys for Known<'_> {
+    #[inline]
+    fn hash_of(&self, handle: u32) -> u64 {
+        self.secret.hash(self.heap.key(handle)).0
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        debug_assert!(false, "only hashes are keys here: {bytes:?}");
+    #[inline]
+    fn is(&self, handle: u32, key: HashedKey<'_>) -> bool {
+        equal(self.heap.key(handle), key.bytes)
     }
 
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+    fn order(&self, handle: u32, key: HashedKey<'_>) -> Ordering {
+        let held = self.heap.key(handle);
+        self.secret.hash(held).cmp(&key.hash).then_with(|| held.cmp(key.bytes))
+    }
+}
+
+/// Whether two keys are equal, without touching a byte behind them. `memcmp` reads whole vectors, and so
+/// often the next cache line of an item, which is as far away as the first was: 25 % of a look-up.
+#[inline]
+fn equal(one: &[u8], other: &[u8]) -> bool {
+    const SHORT: usize = 64;
+    if one.len() != other.len() {
+        return false;
+    }
+    if one.len() > SHORT {
+        return one == other;
+    }
+    let (words, rest) = one.as_chunks::<8>();
+    let (other_words, other_rest) = other.as_chunks::<8>();
+    let words_equal = words
+        .iter()
+        .zip(other_words)
+        .fold(0, |differs, (a, b)| differs | (u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b)))
+        == 0;
+    words_equal && rest.iter().zip(other_rest).all(|(a, b)| a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
+    use super::{Deadline, HashSecret, Store, Version};
+    use crate::base::rng::Rng;
+    use crate::base::time::Instant;
+
+    const PAGE_BYTES: u64 = 64 * 1024;
+    const REGION_BYTES: u64 = 2 << 20;
+
+    fn store(memory_max: u64) -> Store {
+        Store::new(HashSecret::draw(&mut Rng::new(1)), memory_max)
+    }
+
+    fn set(store: &mut Store, id: u64, value_len: usize, deadline: Option<Deadline>) -> bool {
+        let value = vec![id as u8; value_len];
+        store.set(store.key(&id.to_be_bytes()), &value, deadline, Version(id)).is_ok()
+    }
+
+    fn has(store: &Store, now: Instant, id: u64) -> bool {
+        store.get(now, store.key(&id.to_be_bytes())).is_some()
+    }
+
+    fn remove(store: &mut Store, id: u64) -> bool {
+        store.remove(Instant::ZERO, store.key(&id.to_be_bytes()))
+    }
+
+    fn settle(store: &mut Store, now: Instant) {
+        for _ in 0..100_000 {
+            if !store.has_work(now) {
+                return;
+            }
+            store.reclaim(now, 256);
+        }
+        panic!("work without end");
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_millis(seconds * 1_000)
+    }
+
+    fn after(seconds: u64) -> Option<Deadline> {
+        Deadline::in_seconds(Instant::ZERO, seconds)
+    }
+
+    #[test]
+    fn item_is_not_served_from_its_deadline_on_reclaimed_or_not() {
+        let mut store = store(0);
+        set(&mut store, 1, 10, after(5));
+        assert!(has(&store, Instant::from_millis(4_999), 1) && !has(&store, at(5), 1));
+        assert_eq!((store.len(), store.next_deadline().is_some()), (1, true));
+        settle(&mut store, at(5));
+        assert_eq!((store.len(), store.expired(), store.next_deadline()), (0, 1, None));
+    }
+
+    #[test]
+    fn timer_of_a_removed_item_spares_the_one_that_took_its_slot() {
+        let mut store = store(0);
+        set(&mut store, 1, 10, after(5));
+        remove(&mut store, 1);
+        set(&mut store, 2, 10, after(9));
+        set(&mut store, 3, 10, after(5));
+        remove(&mut store, 3);
+        // The slot's page belongs to another class now, and the old handle points into the middle of a slot.
+        set(&mut store, 4, 700, after(9));
+        settle(&mut store, at(5));
+        assert!(has(&store, at(5), 2) && has(&store, at(5), 4));
+        assert_eq!((store.len(), store.expired()), (2, 0));
+        store.audit();
+    }
+
+    #[test]
+    fn last_deadline_given_is_the_one_that_counts() {
+        let mut store = store(0);
+        set(&mut store, 1, 10, after(5));
+        let key = 1u64.to_be_bytes();
+        for seconds in [3, 20, 5, 9] {
+            assert!(store.set_deadline(Instant::ZERO, store.key(&key), after(seconds).unwrap()));
+        }
+        settle(&mut store, Instant::from_millis(8_999));
+        assert!(has(&store, Instant::from_millis(8_999), 1));
+        settle(&mut store, at(9));
+        assert_eq!((store.len(), store.timers()), (0, 1));
+    }
+
+    #[test]
+    fn refused_write_changes_nothing_and_deletes_go_on() {
+        let mut store = store(REGION_BYTES);
+        let full = (0..).find(|&id| !set(&mut store, id, 100, None)).unwrap();
+        assert!(store.memory_bytes() <= REGION_BYTES && full > 10_000, "{full}");
+        let before = store.audit();
+        assert!(!set(&mut store, full, 100, None) && !set(&mut store, 0, 5_000, None));
+        assert_eq!(store.audit(), before);
+        assert_eq!(store.get(Instant::ZERO, store.key(&0u64.to_be_bytes())).unwrap().value.len(), 100);
+        // One of the same size in place of another needs no more memory.
+        assert!(set(&mut store, 0, 100, None));
+        assert!(remove(&mut store, 5) && set(&mut store, 5, 100, None));
+    }
+
+    #[test]
+    fn what_room_was_found_for_is_never_refused() {
+        let mut rng = Rng::new(3);
+        let mut store = store(16 * REGION_BYTES);
+        let (mut id, mut granted, mut denied) = (0, 0, 0);
+        while denied < 50 {
+            let (count, bits) = (1 + rng.below(600), rng.below(14));
+            let sizes: Vec<usize> = (0..count).map(|_| rng.below(1 << bits) as usize).collect();
+            let bytes = sizes.iter().sum::<usize>() + 8 * sizes.len();
+            if store.room_for(sizes.len(), bytes).is_err() {
+                denied += 1;
+                continue;
+            }
+            granted += 1;
+            for len in sizes {
+                let deadline = if rng.one_in(2) { after(1_000 + rng.below(1 << 20)) } else { None };
+                assert!(set(&mut store, id, len, deadline), "item {id}, after {granted} times");
+                id += 1;
+            }
+        }
+        assert!(store.memory_bytes() > 6 * REGION_BYTES, "{} of 32 MiB", store.memory_bytes() >> 20);
+    }
+
+    #[test]
+    fn everything_deleted_leaves_next_to_nothing() {
+        let mut rng = Rng::new(5);
+        let mut store = store(0);
+        for id in 0..60_000 {
+            let len = rng.below(1_500) as usize;
+            set(&mut store, id, len, after(10 + id));
+        }
+        let filled = store.memory_bytes();
+        for id in (0..60_000).rev() {
+            assert!(remove(&mut store, id));
+        }
+        settle(&mut store, at(100_000));
+        assert!(store.memory_bytes() < 8 * PAGE_BYTES && filled > 40 << 20, "{}", store.memory_bytes());
+        store.audit();
+    }
+
+    #[test]
+    fn shift_of_sizes_gives_the_old_pages_back() {
+        shift_of_sizes(u64::MAX, 100_000);
+        // Moved within the overflow, too.
+        shift_of_sizes(0, 10_000);
+    }
+
+    fn shift_of_sizes(mask: u64, items: u64) {
+        let mut rng = Rng::new(6);
+        let mut store = Store::new(HashSecret::draw(&mut rng).masked(mask), 0);
+        (0..items).for_each(|id| assert!(set(&mut store, id, 200, after(1_000_000))));
+        let before = store.memory_bytes();
+        let kept: Vec<u64> = (0..items).filter(|_| rng.one_in(10)).collect();
+        let mut kept_at = kept.iter().copied().peekable();
+        for id in 0..items {
+            if kept_at.next_if_eq(&id).is_none() {
+                remove(&mut store, id);
+            }
+        }
+        settle(&mut store, Instant::ZERO);
+        let (pause, timers) = (store.next_deadline().unwrap(), store.timers());
+        settle(&mut store, pause);
+        let few = items < 100_000;
+        assert!(few || store.memory_bytes() < before / 2, "{} of {before}", store.memory_bytes());
+        assert!(store.audit().timers > timers, "nothing was moved");
+        assert!(kept.iter().all(|&id| has(&store, pause, id)) && store.len() == kept.len());
+        settle(&mut store, at(1_000_000));
+        assert_eq!((store.len(), store.expired() as usize), (0, kept.len()));
+    }
+
+    #[test]
+    fn cleared_store_is_empty_at_once_and_gives_its_memory_back_in_steps() {
+        let mut store = store(0);
+        (0..100_000).for_each(|id| {
+            assert!(set(
+                &mut store,
+                id,
+                100 + id as usize % 3 * 20_000 * usize::from(id % 1_000 == 0),
+                after(50)
+            ))
+        });
+        let before = store.memory_bytes();
+        store.clear();
+        assert!(store.is_empty() && !has(&store, Instant::ZERO, 7));
+        assert!(store.memory_bytes() >= before);
+        set(&mut store, 7, 10, None);
+        store.clear();
+        set(&mut store, 8, 10, None);
+        settle(&mut store, Instant::ZERO);
+        assert!(store.memory_bytes() < 8 * PAGE_BYTES, "{}", store.memory_bytes());
+        assert!(has(&store, at(100), 8) && store.len() == 1);
+        settle(&mut store, at(100));
+        assert_eq!(store.expired(), 0);
+        store.audit();
+    }
+
+    #[test]
+    fn timers_of_deleted_items_do_not_gather() {
+        let mut store = store(0);
+        let mut rng = Rng::new(7);
+        (0..1_000).for_each(|id| assert!(set(&mut store, id, 10, after(1 << 20))));
+        for id in 1_000..300_000 {
+            set(&mut store, id, 10, after(1_000 + rng.below(1 << 18)));
+            remove(&mut store, id);
+            if store.has_work(Instant::ZERO) {
+                store.reclaim(Instant::ZERO, 4);
+            }
+            assert!(store.timers() <= 2 * 1_000 + 64 * 1_024);
+        }
+        store.audit();
+    }
+
+    #[test]
+    fn item_given_two_deadlines_by_turns_is_not_work_without_end() {
+        let mut store = store(0);
+        set(&mut store, 1, 10, after(1_000));
+        let key = 1u64.to_be_bytes();
+        for turn in 0..200_000 {
+            let deadline = after(1_000 + turn % 2).unwrap();
+            assert!(store.set_deadline(Instant::ZERO, store.key(&key), deadline));
+        }
+        settle(&mut store, Instant::ZERO);
+        settle(&mut store, at(1_001));
+        assert_eq!((store.len(), store.timers()), (0, 0));
+    }
+
+    #[test]
+    fn equal_hashes_take_at_most_twice_the_memory_and_are_all_found() {
+        let memory = |mask, keys| {
+            let mut store = Store::new(HashSecret::draw(&mut Rng::new(1)).masked(mask), 0);
+            (0..keys).for_each(|id| assert!(set(&mut store, id, 8, None)));
+            assert!((0..keys).all(|id| has(&store, Instant::ZERO, id)) && !has(&store, Instant::ZERO, keys));
+            let audit = store.audit();
+            assert!(audit.segments < 2 * keys as usize / 300 + 40, "{audit:?}");
+            (0..keys).for_each(|id| assert!(remove(&mut store, id)));
+            assert!(store.audit().segments <= 1);
+            audit.memory_bytes
+        };
+        for keys in [3_000, 20_000] {
+            assert!(memory(0, keys) <= 2 * memory(u64::MAX, keys));
+        }
     }
 }

@@ -146,7 +146,11 @@ impl Parser {
             Verb::Expire => self.scratch.args(name, Shape::KeySeconds, body, limits).map(Command::Expire),
             Verb::Ttl => self.scratch.args(name, Shape::Key, body, limits).map(Command::Ttl),
             Verb::Who => self.one_field(name, "key", body, limits).map(Command::Who),
-            Verb::Auth => self.one_field(name, "a password", body, limits).map(Command::Auth),
+            Verb::Auth => {
+                // A password is no key: what bounds it is the line.
+                let limits = ArgLimits { key_bytes_max: usize::MAX, ..limits };
+                self.one_field(name, "a password", body, limits).map(Command::Auth)
+            }
             Verb::Ping if body == b"0" => Ok(Command::Ping { of_redis: false }),
             Verb::Ping => bare(Command::Ping { of_redis }),
             Verb::Request => topic(body).map(Command::Request),
@@ -218,6 +222,25 @@ fn find_verb(word: &[u8]) -> Option<(Verb, &'static str)> {
         b"HELP" => (Verb::Help, "HELP"),
         b"QUIT" => (Verb::Quit, "QUIT"),
         _ => return None,
+    })
+}
+
+/// The keys that a line seems to name, without reading it properly: for fetching what will be needed,
+/// never for deciding anything. O(bytes of the line), less what the caller does not take.
+pub fn likely_keys(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    let word_end = memchr(b' ', text).unwrap_or(text.len());
+    let verb = text[..word_end].rsplit(|&byte| byte == b':').next();
+    // SET and SETEX have a value behind each key.
+    let has_values = verb.and_then(<[u8]>::first).is_some_and(|byte| byte.eq_ignore_ascii_case(&b'S'));
+    let body = text.get(word_end + 1..).unwrap_or_default();
+    let mut rest = Some(body).filter(|body| !body.is_empty());
+    std::iter::from_fn(move || {
+        let body = rest?;
+        let end = memchr(b',', body).unwrap_or(body.len());
+        rest = body.get(end + 1..);
+        let field = &body[..end];
+        Some(if has_values { &field[..memchr(b':', field).unwrap_or(end)] } else { field })
     })
 }
 

@@ -1,0 +1,230 @@
+//! What items cost a whole process: resident memory beside key and value, and what a burst of
+//! expirations does to a client that plays ping-pong meanwhile.
+//!
+//! `cargo bench --bench items`; `-- --quick` is a tiny form, `--burst` only the second half, `--redis PROGRAM` and `--memcached PROGRAM`
+//! put these beside it, `--csv FILE` writes the memory as data for a picture. Needs Linux' /proc. Not
+//! here: what the store costs by itself, which `benches/store.rs` measures.
+
+#[path = "../support/server.rs"]
+mod server;
+
+mod peer;
+
+use peer::{Conn, Peer};
+use server::{Server, cpu_ns, status};
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+/// Requests sent before their replies are read: enough that round trips do not count.
+const BURST: u32 = 1_000;
+
+const KEY_BYTES: usize = 16;
+const VALUE_BYTES: usize = 64;
+
+#[derive(Debug, Default)]
+struct Options {
+    quick: bool,
+    burst_only: bool,
+    redis: Option<String>,
+    memcached: Option<String>,
+    csv: Option<String>,
+}
+
+fn main() -> ExitCode {
+    match parse(std::env::args_os().skip(1)).and_then(|options| run(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("items: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, String> {
+    let mut options = Options::default();
+    let mut args = args.map(|arg| arg.to_string_lossy().into_owned());
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--bench" => {}
+            "--quick" => options.quick = true,
+            "--burst" => options.burst_only = true,
+            "--redis" => options.redis = Some(value()?),
+            "--memcached" => options.memcached = Some(value()?),
+            "--csv" => options.csv = Some(value()?),
+            other => return Err(format!("unknown option {other}; see the head of benches/items/main.rs")),
+        }
+    }
+    Ok(options)
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let mut peers = vec![Peer::Olivia];
+    peers.extend(options.redis.clone().map(Peer::Redis));
+    peers.extend(options.memcached.clone().map(Peer::Memcached));
+    if !options.burst_only {
+        memory(options, &peers)?;
+    }
+    for peer in &peers {
+        burst(peer, options, Arrival::Spread)?;
+        if matches!(peer, Peer::Olivia) {
+            burst(peer, options, Arrival::AtOnce)?;
+        }
+    }
+    Ok(())
+}
+
+/// Resident memory of a process over that of the empty one, less keys and values, by item.
+fn memory(options: &Options, peers: &[Peer]) -> Result<(), String> {
+    let counts: &[u32] = if options.quick { &[5_000] } else { &[1_000_000, 5_000_000] };
+    let mut csv = String::from(
+        "# title: Memory beside key and value: 16 B keys, 64 B values\n# kind: bars\n# x: items\n\
+         # y: bytes an item\n# command: cargo bench --bench items -- --redis redis-server \
+         --memcached memcached --csv docs/measured/memory.csv\nitems",
+    );
+    for peer in peers {
+        let _ = write!(csv, ",{}", peer.name());
+    }
+    for &count in counts {
+        for ttl in [None, Some(100_000)] {
+            let label =
+                format!("{} M{}", f64::from(count) / 1e6, if ttl.is_some() { " with TTL" } else { "" });
+            let _ = write!(csv, "\n{label}");
+            for peer in peers {
+                let server = peer.start()?;
+                let before = status(server.pid(), "VmRSS")?;
+                fill(peer, &server, count, ttl)?;
+                let held = (status(server.pid(), "VmRSS")? - before) as f64 * 1024.0;
+                let over = held / f64::from(count) - (KEY_BYTES + VALUE_BYTES) as f64;
+                println!(
+                    "memory    {:9} {label:16} {over:7.1} bytes an item over key and value",
+                    peer.name()
+                );
+                let _ = write!(csv, ",{over:.1}");
+            }
+        }
+    }
+    csv.push('\n');
+    match &options.csv {
+        Some(path) => std::fs::write(path, csv).map_err(|error| format!("{path}: {error}")),
+        None => Ok(()),
+    }
+}
+
+fn fill(peer: &Peer, server: &Server, count: u32, ttl: Option<u32>) -> Result<(), String> {
+    let mut conn = Conn::open(server.addr())?;
+    let mut at = 0;
+    while at < count {
+        let until = count.min(at + BURST);
+        let mut requests = Vec::new();
+        for id in at..until {
+            peer.put_set(&mut requests, id, VALUE_BYTES, ttl);
+        }
+        conn.exchange(&requests, until - at)?;
+        at = until;
+    }
+    Ok(())
+}
+
+/// Whether the deadlines of a burst come one after the other, as they were set, or all have passed when
+/// the process is let run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    Spread,
+    AtOnce,
+}
+
+/// A million keys whose deadlines come together, while one client plays ping-pong.
+fn burst(peer: &Peer, options: &Options, arrival: Arrival) -> Result<(), String> {
+    let (count, ttl) = if options.quick { (5_000, 1) } else { (1_000_000, 10) };
+    let server = peer.start()?;
+    let mut conn = Conn::open(server.addr())?;
+    let cpu = cpu_ns(server.pid())?;
+    let calm = ping_pong(peer, &mut conn, Duration::from_secs(u64::from(ttl) / 4), || Ok(false))?;
+    let cpu_per_ping = (cpu_ns(server.pid())? - cpu) as f64 / calm.count as f64;
+    let begin = Instant::now();
+    fill(peer, &server, count, Some(ttl))?;
+    let filled = begin.elapsed();
+    let turn_before = peer.turn_max_us(&mut conn)?;
+    let due = Duration::from_secs(u64::from(ttl));
+    // The last deadline is `ttl` after the end of the filling, the first as long after its beginning.
+    if arrival == Arrival::AtOnce {
+        signal(&server, "STOP")?;
+        std::thread::sleep(due + Duration::from_millis(100));
+        signal(&server, "CONT")?;
+    } else {
+        std::thread::sleep(
+            (begin + due).saturating_duration_since(Instant::now()) - Duration::from_millis(50),
+        );
+    }
+    let cpu = cpu_ns(server.pid())?;
+    let start = Instant::now();
+    let mut watch = Conn::open(server.addr())?;
+    let mut looked = Instant::now();
+    let busy = ping_pong(peer, &mut conn, Duration::from_secs(90), || {
+        if looked.elapsed() < Duration::from_millis(50) {
+            return Ok(false);
+        }
+        looked = Instant::now();
+        Ok(peer.keys(&mut watch)? == 0)
+    })?;
+    let gone = start.elapsed();
+    let used = (cpu_ns(server.pid())? - cpu) as f64 / 1e6;
+    let asked = busy.count as f64 * cpu_per_ping / 1e6;
+    println!(
+        "burst     {:9} {arrival:?}: {count} keys set in {filled:.1?}, gone {gone:.1?} after the first was due; \
+         {used:.0} ms of CPU, {asked:.0} of them for {} pings by the calm rate; ping-pong p50 {} p99 {} max {} us, calm {} {} {} us{}",
+        peer.name(),
+        busy.count,
+        busy.p50,
+        busy.p99,
+        busy.max,
+        calm.p50,
+        calm.p99,
+        calm.max,
+        match (turn_before, peer.turn_max_us(&mut conn)?) {
+            (Some(before), Some(after)) => format!("; longest turn {after} us, {before} before"),
+            _ => String::new(),
+        }
+    );
+    println!("burst     {:9} resident {} KiB afterwards", peer.name(), status(server.pid(), "VmRSS")?);
+    Ok(())
+}
+
+fn signal(server: &Server, name: &str) -> Result<(), String> {
+    let pid = server.pid().to_string();
+    let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+    status.map_err(|error| format!("kill: {error}")).map(drop)
+}
+
+/// Round trips of one request at a time, in µs.
+#[derive(Debug)]
+struct Latency {
+    count: usize,
+    p50: u128,
+    p99: u128,
+    max: u128,
+}
+
+/// Plays until `until` says so or `most` has gone. A short pause after each round, so that a spinning
+/// client is not what is measured.
+fn ping_pong(
+    peer: &Peer,
+    conn: &mut Conn,
+    most: Duration,
+    mut until: impl FnMut() -> Result<bool, String>,
+) -> Result<Latency, String> {
+    let begin = Instant::now();
+    let mut micros = Vec::new();
+    while begin.elapsed() < most.max(Duration::from_millis(50)) && !until()? {
+        let sent = Instant::now();
+        conn.exchange(peer.ping(), 1)?;
+        micros.push(sent.elapsed().as_micros());
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    micros.sort_unstable();
+    let at = |share: usize| micros[(micros.len() * share / 100).min(micros.len() - 1)];
+    Ok(Latency { count: micros.len(), p50: at(50), p99: at(99), max: at(100) })
+}

@@ -1,0 +1,73 @@
+//! Draws the pictures of the documentation: each `docs/measured/NAME.csv` becomes `docs/NAME.svg`.
+//!
+//! The data are what the benches measured and wrote there; nothing is computed here but coordinates. The
+//! first lines of a file say how to draw it, as `# key: value`: `title`, `kind` (`bars` or `lines`), `x`,
+//! `y` (axis labels), `scale` (`log` for a logarithmic y axis), `command` (what measured it). Then a
+//! header of column names and the rows; the first column is the label of a group of bars, or x.
+
+mod svg;
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use svg::{Chart, Kind, Scale};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let mut files: Vec<_> = fs::read_dir(docs.join("measured"))?.collect::<Result<_, _>>()?;
+    files.sort_by_key(fs::DirEntry::file_name);
+    for file in files {
+        let path = file.path();
+        if path.extension().is_none_or(|extension| extension != "csv") {
+            continue;
+        }
+        let name = path.with_extension("svg");
+        let target = docs.join(name.file_name().ok_or("a file without a name")?);
+        let chart =
+            parse(&fs::read_to_string(&path)?).map_err(|error| format!("{}: {error}", path.display()))?;
+        fs::write(&target, chart.draw())?;
+        println!("{}", target.display());
+    }
+    Ok(())
+}
+
+/// Reads one file of measured data.
+fn parse(text: &str) -> Result<Chart, String> {
+    let head = |key: &str| {
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(": "));
+        lines.find(|(name, _)| *name == key).map(|(_, value)| value.to_owned())
+    };
+    let need = |key: &str| head(key).ok_or_else(|| format!("no line '# {key}: …'"));
+    let mut rows = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    let split = |line: &str| line.split(',').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let columns = split(rows.next().ok_or("no header")?);
+    let mut labels = Vec::new();
+    let mut values = vec![Vec::new(); columns.len() - 1];
+    for line in rows {
+        let cells = split(line);
+        if cells.len() != columns.len() {
+            return Err(format!("'{line}' has {} cells, the header {}", cells.len(), columns.len()));
+        }
+        labels.push(cells[0].clone());
+        for (column, cell) in values.iter_mut().zip(&cells[1..]) {
+            // An empty cell: not measured.
+            column.push(cell.parse().unwrap_or(f64::NAN));
+        }
+    }
+    let kind = match need("kind")?.as_str() {
+        "bars" => Kind::Bars,
+        "lines" => Kind::Lines,
+        other => return Err(format!("kind is bars or lines, not {other}")),
+    };
+    let scale = if head("scale").as_deref() == Some("log") { Scale::Log } else { Scale::Linear };
+    Ok(Chart {
+        title: need("title")?,
+        x: need("x")?,
+        y: need("y")?,
+        command: need("command")?,
+        kind,
+        scale,
+        labels,
+        series: columns[1..].iter().cloned().zip(values).collect(),
+    })
+}

@@ -1,0 +1,484 @@
+//! What the store costs: `cargo bench --bench store`. Plain `std`, no framework; prints a table.
+//!
+//! Arguments: names of parts (`get`, `grow`, `wheel`, `expire`, `churn`, `memory`, `empty`, `equal`; none:
+//! all), `--quick` for a small form that only shows that it runs (also what `cargo test` does), `--large` for 50 million items, and
+//! `--csv=FILE` for the curve of the slowest insertion while growing.
+//!
+//! Absolute times hold for one machine and one day; figures of the same run may be compared.
+
+#![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
+#![expect(clippy::cast_possible_truncation, reason = "numbers of a benchmark are far below any limit")]
+
+use olivia::base::rng::Rng;
+use olivia::base::time::Instant as Moment;
+use olivia::base::wheel::{Popped, Wheel};
+use olivia::store::{Deadline, HashSecret, HashedKey, Store, Version};
+use std::hint::black_box;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+const VALUE: [u8; 64] = [b'v'; 64];
+const KEY_BYTES: usize = 16;
+const ITEM_BYTES: usize = KEY_BYTES + VALUE.len();
+/// Insertions between two readings of the thread's CPU time, which cost as much as one insertion each.
+const GROUP: u64 = 8;
+const CURVE_POINTS: u64 = 200;
+
+/// A part of the benchmark with its name.
+type Part = (&'static str, fn(&Options));
+
+#[derive(Debug, Clone)]
+struct Options {
+    parts: Vec<String>,
+    quick: bool,
+    large: bool,
+    csv: Option<String>,
+}
+
+fn main() {
+    let mut options = Options { parts: Vec::new(), quick: true, large: false, csv: None };
+    let mut quick = false;
+    for arg in std::env::args().skip(1) {
+        match arg.as_str() {
+            "--bench" => options.quick = false,
+            "--quick" => quick = true,
+            "--large" => options.large = true,
+            _ if arg.starts_with("--csv=") => options.csv = Some(arg["--csv=".len()..].to_owned()),
+            _ => options.parts.push(arg),
+        }
+    }
+    let parts: [Part; 8] = [
+        ("memory", memory),
+        ("get", get),
+        ("wheel", wheel),
+        ("expire", expire),
+        ("churn", churn),
+        ("empty", empty),
+        ("equal", equal),
+        ("grow", grow),
+    ];
+    options.quick |= quick;
+    println!("{:<44} {:>12}  unit", "figure", "value");
+    for (name, part) in parts {
+        if options.parts.is_empty() || options.parts.iter().any(|wanted| wanted == name) {
+            part(&options);
+        }
+    }
+}
+
+impl Options {
+    fn scaled(&self, n: u64) -> u64 {
+        if self.quick { (n / 100).clamp(1_000, 100_000) } else { n }
+    }
+}
+
+fn row(figure: &str, value: f64, unit: &str) {
+    println!("{figure:<44} {value:>12.1}  {unit}");
+}
+
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Resident bytes of this process, now and at most.
+fn resident() -> (u64, u64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    (1_024 * field("VmRSS:").unwrap_or(0), 1_024 * field("VmHWM:").unwrap_or(0))
+}
+
+fn key_bytes(id: u64) -> [u8; KEY_BYTES] {
+    let mut key = *b"key:0000........";
+    key[8..].copy_from_slice(&id.to_be_bytes());
+    key
+}
+
+fn new_store() -> Store {
+    Store::new(HashSecret::draw(&mut Rng::new(1)), 0)
+}
+
+fn insert(store: &mut Store, id: u64, deadline: Option<Deadline>) {
+    let key = key_bytes(id);
+    store.set(store.key(&key), &VALUE, deadline, Version(id)).expect("no limit");
+}
+
+fn filled(items: u64) -> Store {
+    let mut store = new_store();
+    (0..items).for_each(|id| insert(&mut store, id, None));
+    store
+}
+
+fn memory(options: &Options) {
+    for items in [1_000_000, 5_000_000] {
+        let items = options.scaled(items);
+        for (what, deadline) in [("no TTL", None), ("TTL", Deadline::in_seconds(Moment::ZERO, 3_600))] {
+            let before = resident().0;
+            let mut store = new_store();
+            for id in 0..items {
+                let deadline =
+                    deadline.and_then(|_| Deadline::in_seconds(Moment::from_millis(id / 100), 3_600));
+                insert(&mut store, id, deadline);
+            }
+            let over = |bytes: u64| bytes as f64 / items as f64 - ITEM_BYTES as f64;
+            row(
+                &format!("memory, {items} items, {what}, resident"),
+                over(resident().0 - before),
+                "B over key+value",
+            );
+            row(
+                &format!("memory, {items} items, {what}, memory_bytes"),
+                over(store.memory_bytes()),
+                "B over key+value",
+            );
+        }
+    }
+}
+
+fn get(options: &Options) {
+    let mut sizes = vec![options.scaled(10_000), options.scaled(1_000_000)];
+    if options.large {
+        sizes.push(options.scaled(50_000_000));
+    }
+    for items in sizes {
+        let store = filled(items);
+        let mut best = [f64::MAX; 3];
+        let gets = options.scaled(4_000_000);
+        for round in 0..5 {
+            let mut rng = Rng::new(round);
+            let start = cpu();
+            for _ in 0..gets {
+                let key = key_bytes(rng.below(items));
+                black_box(store.get(Moment::ZERO, store.key(&key)).expect("it is there").value.len());
+            }
+            best[0] = best[0].min((cpu() - start).as_nanos() as f64 / gets as f64);
+            let start = cpu();
+            for _ in 0..gets {
+                let key = key_bytes(items + rng.below(items));
+                black_box(store.get(Moment::ZERO, store.key(&key)).is_none());
+            }
+            best[1] = best[1].min((cpu() - start).as_nanos() as f64 / gets as f64);
+            best[2] = best[2].min(get_pipelined(&store, &mut rng, items, gets));
+        }
+        let (chained, free) = far_read(items * 96);
+        row(&format!("one far read in as much memory, {items} items"), chained, "ns");
+        row(&format!("the same, 16 at a time, {items} items"), free, "ns");
+        row(&format!("GET hit, random, {items} items"), best[0], "ns");
+        row(&format!("GET miss, random, {items} items"), best[1], "ns");
+        row(&format!("GET hit, 16 keys at a time, {items} items"), best[2], "ns a key");
+    }
+}
+
+fn get_pipelined(store: &Store, rng: &mut Rng, items: u64, gets: u64) -> f64 {
+    let start = cpu();
+    for _ in 0..gets / 16 {
+        let bytes: [[u8; KEY_BYTES]; 16] = std::array::from_fn(|_| key_bytes(rng.below(items)));
+        let keys: [HashedKey<'_>; 16] = std::array::from_fn(|at| store.key(&bytes[at]));
+        store.read_ahead(&keys);
+        for key in keys {
+            black_box(store.get(Moment::ZERO, key).expect("it is there").value.len());
+        }
+    }
+    (cpu() - start).as_nanos() as f64 / (gets / 16 * 16) as f64
+}
+
+/// What one read anywhere in so many bytes of huge pages costs, when it depends on the one before, and
+/// when 16 do not depend on each other: the measure for everything that looks things up.
+fn far_read(bytes: u64) -> (f64, f64) {
+    let mut map = memmap2::MmapMut::map_anon(bytes as usize).expect("memory");
+    let _ = map.advise(memmap2::Advice::HugePage);
+    let lines = bytes / 64;
+    for line in 0..lines {
+        map[line as usize * 64] = (line * 7) as u8;
+    }
+    let read = |line: u64| u64::from(map[(line % lines) as usize * 64]);
+    let (mut chained, mut free, reads) = (f64::MAX, f64::MAX, 1_000_000);
+    for round in 0..5 {
+        let (mut rng, mut last) = (Rng::new(round), 0);
+        let start = cpu();
+        for _ in 0..reads {
+            last = read(rng.below(lines) ^ last & 1);
+        }
+        chained = chained.min((cpu() - start).as_nanos() as f64 / reads as f64);
+        let start = cpu();
+        for _ in 0..reads / 16 {
+            last ^= (0..16).fold(0, |sum, _| sum + read(rng.below(lines) ^ last & 1));
+        }
+        free = free.min((cpu() - start).as_nanos() as f64 / reads as f64);
+        black_box(last);
+    }
+    (chained, free)
+}
+
+fn wheel(options: &Options) {
+    let timers = options.scaled(4_000_000);
+    let (mut insert, mut drain) = (f64::MAX, f64::MAX);
+    for round in 0..5 {
+        let mut rng = Rng::new(round);
+        let mut wheel = Wheel::mapped();
+        let start = cpu();
+        for id in 0..timers {
+            wheel.insert(1_000 + rng.below(3_600_000), id as u32);
+        }
+        insert = insert.min((cpu() - start).as_nanos() as f64 / timers as f64);
+        let start = cpu();
+        let mut due = 0;
+        let mut now = 0;
+        while due < timers {
+            now += 100;
+            loop {
+                match wheel.pop(now) {
+                    Popped::Due { payload, .. } => {
+                        black_box(payload);
+                        due += 1;
+                    }
+                    Popped::Moved => {}
+                    Popped::Idle => break,
+                }
+            }
+        }
+        drain = drain.min((cpu() - start).as_nanos() as f64 / timers as f64);
+    }
+    row(&format!("wheel, insert, {timers} timers"), insert, "ns");
+    row(&format!("wheel, drain, {timers} timers"), drain, "ns");
+    let timers = options.scaled(10_000_000);
+    let before = resident().0;
+    let mut wheel = Wheel::mapped();
+    let mut rng = Rng::new(1);
+    for id in 0..timers {
+        wheel.insert(1_000 + rng.below(3_600_000), id as u32);
+    }
+    row(&format!("wheel, {timers} timers, resident"), (resident().0 - before) as f64 / timers as f64, "B");
+    row(&format!("wheel, {timers} timers, memory_bytes"), wheel.memory_bytes() as f64 / timers as f64, "B");
+    drop(wheel);
+    row("wheel, dropped, still resident", resident().0.saturating_sub(before) as f64 / 1_048_576.0, "MiB");
+}
+
+/// A million items due in one second, and in one millisecond: what reclaiming them costs.
+fn expire(options: &Options) {
+    let items = options.scaled(1_000_000);
+    for (what, spread) in [("one second", 1_000), ("one millisecond", 1)] {
+        let (mut total, mut worst) = (Duration::MAX, Duration::MAX);
+        for _ in 0..3 {
+            let mut store = new_store();
+            let mut rng = Rng::new(1);
+            for id in 0..items {
+                let due = Moment::from_millis(rng.below(spread));
+                insert(&mut store, id, Deadline::in_seconds(due, 10));
+            }
+            let (start, mut longest) = (cpu(), Duration::ZERO);
+            for millis in 10_000..12_000 {
+                let now = Moment::from_millis(millis);
+                while store.has_work(now) {
+                    let before = cpu();
+                    store.reclaim(now, 256);
+                    longest = longest.max(cpu() - before);
+                }
+            }
+            total = total.min(cpu() - start);
+            worst = worst.min(longest);
+            assert!(store.is_empty());
+        }
+        row(&format!("expire, {items} in {what}, CPU"), total.as_secs_f64() * 1e3, "ms");
+        row(&format!("expire, {items} in {what}, longest reclaim"), worst.as_secs_f64() * 1e6, "µs");
+    }
+}
+
+/// SETEX then DEL, a million a second for ten seconds of the store's time.
+fn churn(options: &Options) {
+    let seconds = if options.quick { 1 } else { 10 };
+    let mut store = new_store();
+    let mut rng = Rng::new(1);
+    let (start, mut timers_max) = (cpu(), 0);
+    for millis in 0..seconds * 1_000 {
+        let now = Moment::from_millis(millis);
+        for turn in 0..1_000 {
+            let key = key_bytes(rng.below(100_000));
+            let deadline = Deadline::in_seconds(now, 30 + rng.below(100_000));
+            store.set(store.key(&key), &VALUE, deadline, Version(1)).expect("no limit");
+            store.remove(now, store.key(&key));
+            if turn % 128 == 0 && store.has_work(now) {
+                store.reclaim(now, 256);
+            }
+        }
+        timers_max = timers_max.max(store.timers());
+    }
+    row("SETEX + DEL, at most, timers", timers_max as f64, "entries");
+    row("SETEX + DEL, CPU a pair", (cpu() - start).as_nanos() as f64 / (seconds * 1_000_000) as f64, "ns");
+}
+
+/// Emptying a store by DELs, and at once.
+fn empty(options: &Options) {
+    let items = options.scaled(5_000_000);
+    let before = resident().0;
+    for what in ["DEL", "clear"] {
+        let mut store = filled(items);
+        let mut rng = Rng::new(1);
+        let mut ids: Vec<u64> = (0..items).collect();
+        for at in (1..ids.len()).rev() {
+            ids.swap(at, rng.below(at as u64 + 1) as usize);
+        }
+        let (start, mut longest) = (cpu(), Duration::ZERO);
+        let mut step = |work: &mut dyn FnMut(&mut Store)| {
+            let before = cpu();
+            work(&mut store);
+            longest = longest.max(cpu() - before);
+        };
+        if what == "clear" {
+            step(&mut Store::clear);
+        } else {
+            for group in ids.chunks(GROUP as usize) {
+                step(&mut |store| {
+                    for &id in group {
+                        let key = key_bytes(id);
+                        assert!(store.remove(Moment::ZERO, store.key(&key)));
+                    }
+                });
+                step(&mut |store| store.reclaim(Moment::ZERO, 16));
+            }
+        }
+        drop(ids);
+        let mut more = true;
+        while more {
+            step(&mut |store| {
+                store.reclaim(Moment::ZERO, 256);
+                more = store.has_work(Moment::ZERO);
+            });
+        }
+        row(&format!("empty by {what}, {items} items, CPU"), (cpu() - start).as_secs_f64() * 1e3, "ms");
+        row(&format!("empty by {what}, longest step"), longest.as_secs_f64() * 1e6, "µs");
+        row(&format!("empty by {what}, memory_bytes left"), store.memory_bytes() as f64 / 1024.0, "KiB");
+        let left = resident().0.saturating_sub(before);
+        row(&format!("empty by {what}, resident left"), left as f64 / 1_048_576.0, "MiB");
+    }
+}
+
+/// Keys of one hash: what a constant hash function costs.
+fn equal(options: &Options) {
+    let items = if options.quick { 5_000 } else { 65_536 };
+    for (what, mask) in [("all different", u64::MAX), ("all equal", 0)] {
+        let mut store = Store::new(HashSecret::draw(&mut Rng::new(1)).masked(mask), 0);
+        let mut longest = Duration::ZERO;
+        for id in 0..items {
+            let before = cpu();
+            insert(&mut store, id, None);
+            longest = longest.max(cpu() - before);
+        }
+        let start = cpu();
+        for id in 0..items {
+            let key = key_bytes(id);
+            black_box(store.get(Moment::ZERO, store.key(&key)).expect("it is there").value.len());
+        }
+        row(&format!("{items} hashes {what}, longest SET"), longest.as_secs_f64() * 1e6, "µs");
+        row(&format!("{items} hashes {what}, GET"), (cpu() - start).as_nanos() as f64 / items as f64, "ns");
+        row(
+            &format!("{items} hashes {what}, memory"),
+            store.memory_bytes() as f64 / items as f64,
+            "B an item",
+        );
+    }
+}
+
+/// Latencies of insertions: how many took about so long, and the longest.
+struct Latencies {
+    buckets: [u64; 2_048],
+    longest_cpu: Duration,
+    over_1_ms: u64,
+    curve: Vec<(u64, Duration)>,
+}
+
+impl Latencies {
+    /// Runs `step` for each id, in groups whose CPU time is an upper bound for each of its insertions.
+    fn of(items: u64, mut step: impl FnMut(u64)) -> Self {
+        let mut this =
+            Self { buckets: [0; 2_048], longest_cpu: Duration::ZERO, over_1_ms: 0, curve: Vec::new() };
+        let per_point = (items / CURVE_POINTS).max(GROUP) / GROUP * GROUP;
+        let mut longest_here = Duration::ZERO;
+        let mut before = cpu();
+        for id in 0..items {
+            let start = Instant::now();
+            step(id);
+            let micros = start.elapsed().as_nanos() as usize / 250;
+            this.buckets[micros.min(2_047)] += 1;
+            if id % GROUP == GROUP - 1 {
+                let after = cpu();
+                longest_here = longest_here.max(after.saturating_sub(before));
+                this.over_1_ms += u64::from(after.saturating_sub(before) > Duration::from_millis(1));
+                before = after;
+            }
+            if id % per_point == per_point - 1 {
+                this.curve.push((id + 1, longest_here));
+                this.longest_cpu = this.longest_cpu.max(longest_here);
+                longest_here = Duration::ZERO;
+            }
+        }
+        this
+    }
+
+    fn percentile_micros(&self, share: f64) -> f64 {
+        let total: u64 = self.buckets.iter().sum();
+        let mut left = (total as f64 * (1.0 - share)) as u64;
+        for (bucket, &count) in self.buckets.iter().enumerate().rev() {
+            if count > left {
+                return (bucket + 1) as f64 / 4.0;
+            }
+            left -= count;
+        }
+        0.0
+    }
+}
+
+fn grow(options: &Options) {
+    let items = options.scaled(if options.large { 50_000_000 } else { 5_000_000 });
+    let before = resident().0;
+    // Forgets the peak of what ran before.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let mut best: Option<Latencies> = None;
+    let mut over_1_ms = Vec::new();
+    for round in 0..if options.large { 3 } else { 5 } {
+        let start = cpu();
+        let mut store = new_store();
+        let ours = Latencies::of(items, |id| insert(&mut store, id, None));
+        let spent = cpu() - start;
+        if round == 0 {
+            let (settled, peak) = resident();
+            row(&format!("grow to {items}, mean"), spent.as_nanos() as f64 / items as f64, "ns");
+            row(&format!("grow to {items}, resident"), (settled - before) as f64 / 1_048_576.0, "MiB");
+            row(
+                &format!("grow to {items}, peak of what it settles at"),
+                peak as f64 / settled as f64,
+                "times",
+            );
+        }
+        over_1_ms.push(ours.over_1_ms);
+        if best.as_ref().is_none_or(|best| ours.longest_cpu < best.longest_cpu) {
+            best = Some(ours);
+        }
+    }
+    let Some(ours) = best else { return };
+    println!("groups of 8 over 1 ms of CPU in each run: {over_1_ms:?}");
+    row(
+        &format!("grow to {items}, longest insertion, CPU"),
+        ours.longest_cpu.as_secs_f64() * 1e6,
+        "µs (by groups of 8)",
+    );
+    row(&format!("grow to {items}, p99.99"), ours.percentile_micros(0.9999), "µs");
+    row(&format!("grow to {items}, p99.9"), ours.percentile_micros(0.999), "µs");
+    let mut map: hashbrown::HashMap<u64, u64> = hashbrown::HashMap::new();
+    let theirs = Latencies::of(items, |id| {
+        map.insert(id, id);
+    });
+    row(&format!("hashbrown to {items} of 16 B, longest, CPU"), theirs.longest_cpu.as_secs_f64() * 1e6, "µs");
+    row(&format!("hashbrown to {items} of 16 B, p99.99"), theirs.percentile_micros(0.9999), "µs");
+    if let Some(path) = &options.csv {
+        let mut file = std::fs::File::create(path).expect("a file to write");
+        writeln!(file, "items,olivia_us,hashbrown_us").expect("a file to write");
+        for ((items, ours), (_, theirs)) in ours.curve.iter().zip(&theirs.curve) {
+            let (ours, theirs) = (ours.as_nanos() as f64 / 1e3, theirs.as_nanos() as f64 / 1e3);
+            writeln!(file, "{items},{ours},{theirs}").expect("a file to write");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Servers started for a measurement, and what Linux knows of them. Ended when dropped.
+//!
+//! Not a test world: nothing here survives a server that does not come up, it only says so.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a server may take to come up.
+const START_MAX: Duration = Duration::from_secs(10);
+
+/// A server of our own, on loopback.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    addr: SocketAddr,
+    /// Held open: a log line into a closed pipe would be an error in the server.
+    _log: Option<BufReader<ChildStderr>>,
+}
+
+impl Server {
+    /// Starts the program of this package on a free port and waits until it listens. It reads no
+    /// configuration of this machine.
+    pub(crate) fn olivia(core: Option<u32>) -> Result<Self, String> {
+        let mut command = on_core(core, env!("CARGO_BIN_EXE_olivia"));
+        command.args(["--config", "/dev/null", "--port", "0"]).env_clear();
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start olivia: {error}"))?;
+        let log = child.stderr.take().map(BufReader::new);
+        let mut server = Self { child, addr: SocketAddr::from(([127, 0, 0, 1], 0)), _log: None };
+        let mut log = log.ok_or("olivia has no standard error")?;
+        let mut line = String::new();
+        while log.read_line(&mut line).map_err(|error| format!("cannot read olivia's log: {error}"))? > 0 {
+            if let Some((_, rest)) = line.split_once("listens on ") {
+                let addr = rest.split(';').next().unwrap_or_default().trim();
+                server.addr = addr.parse().map_err(|error| format!("'{addr}' in olivia's log: {error}"))?;
+                server._log = Some(log);
+                return Ok(server);
+            }
+            line.clear();
+        }
+        Err("olivia ended before it listened".to_owned())
+    }
+
+    /// Starts a redis-server that keeps nothing on disk, and waits until it listens.
+    #[allow(dead_code, reason = "not every bench compares")]
+    pub(crate) fn redis(program: &str, core: Option<u32>) -> Result<Self, String> {
+        let peer = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port"];
+        Self::peer(program, core, &peer)
+    }
+
+    /// Starts a memcached with room for whatever is measured, and waits until it listens.
+    #[allow(dead_code, reason = "not every bench compares")]
+    pub(crate) fn memcached(program: &str, core: Option<u32>) -> Result<Self, String> {
+        Self::peer(program, core, &["-u", "nobody", "-t", "1", "-m", "16384", "-l", "127.0.0.1", "-p"])
+    }
+
+    /// Starts a program whose last argument is the port to listen on.
+    #[allow(dead_code, reason = "not every bench compares")]
+    fn peer(program: &str, core: Option<u32>, args: &[&str]) -> Result<Self, String> {
+        let addr = free_addr().map_err(|error| format!("no free port: {error}"))?;
+        let child = on_core(core, program)
+            .args(args)
+            .arg(addr.port().to_string())
+            .current_dir(std::env::temp_dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("cannot start {program}: {error}"))?;
+        let server = Self { child, addr, _log: None };
+        let begin = Instant::now();
+        while TcpStream::connect(addr).is_err() {
+            if begin.elapsed() > START_MAX {
+                return Err(format!("{program} does not listen on {addr}"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(server)
+    }
+
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing left to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// CPU time that a process of one thread has used, in ns, as the scheduler counts it. The times in
+/// /proc/PID/stat are sampled at ticks, and wrong for what wakes up at ticks.
+pub(crate) fn cpu_ns(pid: u32) -> Result<u64, String> {
+    let path = format!("/proc/{pid}/schedstat");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    let run = text.split(' ').next().and_then(|field| field.parse().ok());
+    run.ok_or_else(|| format!("{path} has no times"))
+}
+
+/// A number of /proc/PID/status, without its unit.
+#[allow(dead_code, reason = "not every bench asks for it")]
+pub(crate) fn status(pid: u32, name: &str) -> Result<u64, String> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .ok_or_else(|| format!("{path} has no {name}"))
+}
+
+/// The program, bound to a core if one is given.
+fn on_core(core: Option<u32>, program: &str) -> Command {
+    let Some(core) = core else { return Command::new(program) };
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string(), program]);
+    command
+}
+
+fn free_addr() -> std::io::Result<SocketAddr> {
+    TcpListener::bind(("127.0.0.1", 0))?.local_addr()
+}

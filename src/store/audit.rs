@@ -1,0 +1,76 @@
+//! A walk over a whole store that checks what its parts believe of each other.
+
+use super::{Store, known};
+use std::collections::{HashMap, HashSet};
+
+/// What [`Store::audit`] counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audit {
+    /// Items.
+    pub items: usize,
+    /// Items with a deadline.
+    pub items_with_deadline: usize,
+    /// Entries on the timer wheel, dead ones included.
+    pub timers: usize,
+    /// Segments of the index.
+    pub segments: usize,
+    /// Items whose segment had no place for them.
+    pub overflowed: usize,
+    /// Bytes of keys and values.
+    pub key_and_value_bytes: u64,
+    /// Bytes held for all of it.
+    pub memory_bytes: u64,
+}
+
+impl Store {
+    /// Counts everything there is and checks it: that index and heap know the same items, no key twice,
+    /// each where it is looked for; that every page, class, segment and directory entry counts right;
+    /// that every deadline has its timer. For tests: O(n), and it takes memory for every item.
+    ///
+    /// # Panics
+    /// If anything is not as it must be.
+    pub fn audit(&self) -> Audit {
+        let known = known(&self.heap, &self.secret);
+        let mut held = self.heap.audit();
+        let mut indexed = self.index.audit(&known);
+        held.sort_unstable();
+        indexed.sort_unstable();
+        assert_eq!(held, indexed, "index and heap know the same items");
+        let mut keys = HashSet::with_capacity(held.len());
+        let mut untimed: HashMap<u32, u64> = HashMap::new();
+        let mut key_and_value_bytes = 0;
+        for &handle in &held {
+            let (key, item) = (self.heap.key(handle), self.heap.item(handle));
+            assert!(keys.insert(key), "a key twice");
+            let found = self.find(self.key(key));
+            assert_eq!(found, Some(handle), "an item that is not found by its key");
+            key_and_value_bytes += (key.len() + item.value.len()) as u64;
+            if let Some(deadline) = item.deadline {
+                assert_eq!(self.heap.deadline_if_live(handle), Some(deadline));
+                untimed.insert(handle, deadline.millis());
+            }
+        }
+        let items_with_deadline = untimed.len();
+        assert_eq!(items_with_deadline, self.timers.items());
+        self.timers.audit();
+        let mut timers = 0;
+        self.timers.for_each(|deadline, handle| {
+            timers += 1;
+            if untimed.get(&handle) == Some(&deadline) {
+                untimed.remove(&handle);
+            }
+        });
+        assert_eq!(timers, self.timers.len());
+        assert!(untimed.is_empty(), "{} items with a deadline and no timer", untimed.len());
+        let (segments, overflowed) = self.index.shape();
+        Audit {
+            items: held.len(),
+            items_with_deadline,
+            timers,
+            segments,
+            overflowed,
+            key_and_value_bytes,
+            memory_bytes: self.memory_bytes(),
+        }
+    }
+}

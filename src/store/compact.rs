@@ -1,0 +1,198 @@
+//! The background work of a store, in steps: expiry, compaction, and freeing what was cleared.
+//!
+//! Compaction moves the items of the emptiest pages, and the segments of the emptiest regions, to where
+//! there is room. Moving an item is writing its new handle into the index and, with a deadline, giving
+//! the wheel a new entry; the old one is dead from then on.
+//!
+//! Not here: which page or region is emptied next (the heap, the index and the arena choose).
+
+use super::expiry::{Timers, means_something};
+use super::heap::Heap;
+use super::index::Index;
+use super::{HashedKey, Store, known};
+use crate::base::time::Instant;
+use crate::base::wheel::Popped;
+use std::time::Duration;
+
+/// Bytes whose copying costs about as much as the other work of moving an item.
+const BYTES_PER_STEP: usize = 1_024;
+
+/// Steps that moving a segment counts for.
+const SEGMENT_STEPS: i64 = 8;
+
+/// For how long memory must have been sparse before it is compacted: what is being emptied, or filled
+/// again, anyway is not worth moving. A million items that expire within a second cost half as much
+/// again without.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// In place of a slot: the page cannot be emptied now.
+const STUCK: u32 = u32::MAX;
+
+/// Where compaction stands.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    /// When it begins, or began; `None` while memory was not seen sparse.
+    due: Option<Instant>,
+    /// In the page that is being emptied, where to go on.
+    slot: u32,
+}
+
+impl Compaction {
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+}
+
+/// Entries that are taken from the wheel together: enough to have as many cache misses under way as a
+/// core can.
+const BATCH: usize = 16;
+
+impl Store {
+    /// Removes items whose deadline has come, at most `budget` timers; returns what is left of it.
+    pub(super) fn expire(&mut self, now: Instant, budget: u32) -> u32 {
+        let regions = self.heap.regions();
+        let mut left = budget;
+        while left > 0 {
+            let mut batch = [(0, 0); BATCH];
+            let (mut len, mut idle) = (0, false);
+            while len < BATCH && left > 0 && !idle {
+                match self.timers.pop(now.millis()) {
+                    Popped::Due { deadline, payload: handle } => {
+                        batch[len] = (deadline, handle);
+                        len += 1;
+                    }
+                    Popped::Moved => {}
+                    Popped::Idle => idle = true,
+                }
+                left -= u32::from(!idle);
+            }
+            self.expire_batch(&batch[..len]);
+            if idle {
+                break;
+            }
+            // Giving a region back to the system is as much work as some thousand timers.
+            if self.heap.regions() + 1 < regions {
+                return 0;
+            }
+        }
+        left
+    }
+
+    /// Removes the items that these due entries mean. First everything is read, so that the cache misses
+    /// of all of them are under way together; then they are removed one by one.
+    fn expire_batch(&mut self, entries: &[(u64, u32)]) {
+        let read = entries.iter().fold(0, |sum, &(_, handle)| sum ^ self.heap.peek(handle));
+        std::hint::black_box(read);
+        let mut hashes = [None; BATCH];
+        for (&(deadline, handle), hash) in entries.iter().zip(&mut hashes) {
+            if means_something(&self.heap, deadline, handle) {
+                *hash = Some(self.secret.hash(self.heap.key(handle)));
+            }
+        }
+        let read = hashes.iter().flatten().fold(0, |sum, &hash| sum ^ self.index.peek(hash.0));
+        std::hint::black_box(read);
+        for (&(deadline, handle), hash) in entries.iter().zip(hashes) {
+            // Two entries of one batch can mean the same item, and the first has removed it.
+            let Some(hash) = hash.filter(|_| means_something(&self.heap, deadline, handle)) else { continue };
+            let key = HashedKey { hash, bytes: self.heap.key(handle) };
+            let removed = self.index.remove(&known(&self.heap, &self.secret), key, handle);
+            debug_assert!(removed, "an item that the index does not know");
+            self.timers.item_gone();
+            self.heap.free(handle);
+            self.expired += 1;
+        }
+    }
+
+    /// Whether [`Store::compact`] has something to do now. O(1).
+    pub(super) fn wants_compaction(&self, now: Instant) -> bool {
+        let sparse = self.heap.is_sparse() || self.index.is_sparse();
+        match self.compaction.due {
+            Some(due) => due <= now,
+            None => sparse,
+        }
+    }
+
+    /// Empties sparsely used pages and regions of segments, in about `budget` steps, once they have been
+    /// sparse for long enough.
+    pub(super) fn compact(&mut self, now: Instant, budget: u32) {
+        if !self.wants_compaction(now) {
+            return;
+        }
+        if self.compaction.due.is_none() {
+            self.compaction.due = Some(now.after(PATIENCE));
+            return;
+        }
+        let mut steps = i64::from(budget);
+        while steps > 0 && self.heap.is_sparse() {
+            let Some(page) = self.heap.page_to_empty() else { break };
+            let mut cost = 0;
+            self.compaction.slot = match self.heap.next_live(page, self.compaction.slot) {
+                Some((handle, next)) => {
+                    cost = 1 + self.heap.slot_bytes(handle) / BYTES_PER_STEP;
+                    if self.move_item(handle) { next } else { STUCK }
+                }
+                None => STUCK,
+            };
+            steps -= cost.max(1) as i64;
+            if self.compaction.slot == STUCK {
+                self.heap.stop_emptying();
+            }
+            if !self.heap.is_emptying(page) {
+                self.compaction.slot = 0;
+            }
+        }
+        while steps > 0 && self.index.is_sparse() {
+            self.index.compact();
+            steps -= SEGMENT_STEPS;
+        }
+        if !self.heap.is_sparse() && !self.index.is_sparse() {
+            self.compaction.due = None;
+        }
+    }
+
+    /// Moves an item to another slot; false, and nothing changed, if there is no room for it.
+    fn move_item(&mut self, handle: u32) -> bool {
+        let Some(new) = self.heap.copy(handle) else { return false };
+        let bytes = self.heap.key(new);
+        let key = HashedKey { hash: self.secret.hash(bytes), bytes };
+        let moved = self.index.replace(&known(&self.heap, &self.secret), key, handle, new);
+        debug_assert!(moved, "an item that the index does not know");
+        self.heap.forget(handle);
+        if let Some(deadline) = self.heap.deadline(new) {
+            self.timers.arm(deadline, new);
+        }
+        true
+    }
+
+    /// Frees one step's worth of what was cleared.
+    pub(super) fn bury(&mut self) {
+        if let Some(grave) = self.graves.front_mut()
+            && !grave.step()
+        {
+            self.graves.pop_front();
+        }
+    }
+}
+
+/// What a cleared store was made of, on its way back to the system.
+#[derive(Debug)]
+pub(super) struct Grave {
+    heap: Heap,
+    index: Index,
+    timers: Timers,
+}
+
+impl Grave {
+    pub(super) fn new(heap: Heap, index: Index, timers: Timers) -> Self {
+        Self { heap, index, timers }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.heap.memory_bytes() + self.index.memory_bytes() + self.timers.memory_bytes()
+    }
+
+    /// Gives one region or large block back; false when nothing is left.
+    fn step(&mut self) -> bool {
+        self.heap.drop_step() || self.index.drop_step() || self.timers.drop_step()
+    }
+}

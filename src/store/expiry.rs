@@ -1,0 +1,130 @@
+//! Timers of the items with a deadline: handles on a wheel, cancelled lazily.
+//!
+//! An entry means something only while its handle points at a live slot of its page's class whose item
+//! has exactly that deadline. Everything else is dead: the item was removed, set again, moved, or given
+//! another deadline. When more entries are dead than [`Timers::has_too_many`] bears, they are sifted
+//! out, slot of the wheel by slot.
+//!
+//! Not here: whether an item is served; every reading compares its deadline with the time.
+
+use super::heap::Heap;
+use super::item::Deadline;
+use crate::base::bags::Mapped;
+use crate::base::wheel::{Popped, Wheel};
+
+/// Entries that are borne beyond three for each two items with a deadline, before they are sifted. With
+/// what comes in during a sift, that stays below 2 × items + 64 Ki.
+const DEAD_SPARE: usize = 48 * 1024;
+
+/// Timers of the items; see the module.
+#[derive(Debug)]
+pub(super) struct Timers {
+    wheel: Wheel<u32, Mapped>,
+    /// Items with a deadline.
+    items: usize,
+    /// Entries above which the next sift begins, if the last one found that too few were dead.
+    patience: usize,
+    /// Entries still to be looked at by the sift under way.
+    sifting: usize,
+}
+
+impl Timers {
+    pub(super) fn new() -> Self {
+        Self { wheel: Wheel::mapped(), items: 0, patience: 0, sifting: 0 }
+    }
+
+    /// Notes that one item more has a deadline, which [`Timers::arm`] tells.
+    pub(super) fn item_added(&mut self) {
+        self.items += 1;
+    }
+
+    /// Notes that an item with a deadline is gone, or has none any more. Its entries are dead now.
+    pub(super) fn item_gone(&mut self) {
+        self.items -= 1;
+    }
+
+    /// Adds the entry for an item that has this deadline at this handle from now on.
+    #[inline]
+    pub(super) fn arm(&mut self, deadline: Deadline, handle: u32) {
+        self.wheel.insert(deadline.millis(), handle);
+    }
+
+    /// Takes the next entry that is due at tick `now`, whatever it means.
+    #[inline]
+    pub(super) fn pop(&mut self, now: u64) -> Popped<u32> {
+        self.wheel.pop(now)
+    }
+
+    /// Whether so many entries are dead that they should be sifted out. O(1).
+    pub(super) fn has_too_many(&self) -> bool {
+        self.sifting > 0 || self.wheel.len() > self.bearable().max(self.patience)
+    }
+
+    /// Looks at up to `budget` entries and drops the dead ones.
+    pub(super) fn sift(&mut self, budget: u32, heap: &Heap) {
+        if self.sifting == 0 {
+            self.sifting = self.wheel.len() + self.wheel.sift_overhead();
+        }
+        self.wheel.sift(budget, |deadline, handle| means_something(heap, deadline, handle));
+        self.sifting = self.sifting.saturating_sub(budget as usize);
+        if self.wheel.len() <= self.bearable() / 2 {
+            self.sifting = 0;
+        }
+        // Entries can be many and alive: one item given two deadlines by turns. To look again before
+        // they have doubled would be work without end.
+        if self.sifting == 0 {
+            self.patience = if self.wheel.len() > self.bearable() { 2 * self.wheel.len() } else { 0 };
+        }
+    }
+
+    pub(super) fn has_due(&self, now: u64) -> bool {
+        self.wheel.has_work(now)
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.wheel.next_deadline()
+    }
+
+    /// Items with a deadline.
+    pub(super) const fn items(&self) -> usize {
+        self.items
+    }
+
+    /// Entries held, dead ones included.
+    pub(super) fn len(&self) -> usize {
+        self.wheel.len()
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.wheel.memory_bytes()
+    }
+
+    /// What [`Timers::memory_bytes`] grows by at most for so many entries more.
+    pub(super) fn growth_bytes_max(&self, entries: usize) -> usize {
+        self.wheel.growth_bytes_max(entries)
+    }
+
+    /// Frees some of the entries, whatever they mean; false when there is none left.
+    pub(super) fn drop_step(&mut self) -> bool {
+        self.wheel.drop_step()
+    }
+
+    /// Counts again and checks. O(n).
+    pub(super) fn audit(&self) {
+        self.wheel.audit();
+    }
+
+    /// Calls `see` with the deadline and handle of each entry. O(n).
+    pub(super) fn for_each(&self, see: impl FnMut(u64, u32)) {
+        self.wheel.for_each(see);
+    }
+
+    fn bearable(&self) -> usize {
+        self.items + self.items / 2 + DEAD_SPARE
+    }
+}
+
+/// Whether an entry with this deadline means the item at this handle.
+pub(super) fn means_something(heap: &Heap, deadline: u64, handle: u32) -> bool {
+    heap.deadline_if_live(handle).is_some_and(|held| held.millis() == deadline)
+}

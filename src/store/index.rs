@@ -1,0 +1,600 @@
+//! From keys to handles: extendible hashing by the top bits of the hash, in segments that split and
+//! merge one at a time.
+//!
+//! The directory maps the top `depth` bits of a hash to a segment; a segment of a smaller depth stands
+//! in several places of it. An insertion into a full segment splits that one segment; the directory
+//! doubles only when that segment was as deep as the directory itself (4 bytes an entry, about one entry
+//! in 300 keys). A depth that many splits did not earn means equal hashes, not many keys: beyond
+//! [`Index::depth_max`] entries go to an ordered overflow whose operations are logarithmic.
+//!
+//! After Fagin, Nievergelt, Pippenger, Strong, "Extendible hashing" (1979). By the top bits, so that a
+//! segment is a contiguous range of hashes: the keys of a range can be enumerated segment by segment.
+//!
+//! Not here: keys and values. What a handle leads to is asked through [`Keys`].
+
+use super::hash::HashedKey;
+use super::overflow::Overflow;
+use super::segment::{self, Probe, SEGMENT_BYTES, SEGMENT_SLOTS};
+use crate::base::arena::Arena;
+use std::cmp::Ordering;
+
+/// Bits of the hash that the directory may use at most: 2^26 segments are 256 GiB.
+const DEPTH_MAX: u32 = 26;
+
+/// A directory may be this many times (as a power of two) larger than evenly spread keys need.
+const DEPTH_SLACK: u32 = 4;
+
+/// Two buddies merge when both together fill less than this many slots: far enough below what splits
+/// them that they do not go back and forth.
+const MERGE_ENTRIES_MAX: usize = SEGMENT_SLOTS / 4;
+
+/// A merge is tried each time a segment shrinks by this many entries.
+const MERGE_EVERY: u16 = 16;
+
+/// Records of segments are allocated by so many at a time.
+const RECORDS_STEP: usize = 512;
+
+/// What the index has to know about the items behind its handles.
+pub(super) trait Keys {
+    /// The hash of a handle's key.
+    fn hash_of(&self, handle: u32) -> u64;
+    /// Whether a handle's key is this one.
+    fn is(&self, handle: u32, key: HashedKey<'_>) -> bool;
+    /// How a handle's key compares with this one: by hash, then by bytes.
+    fn order(&self, handle: u32, key: HashedKey<'_>) -> Ordering;
+}
+
+/// One segment's record.
+#[derive(Debug, Clone, Copy, Default)]
+struct Record {
+    /// The top bits of the hashes in it, the other bits 0.
+    prefix: u32,
+    live: u16,
+    /// Entries that left since the segment's filter blocks were last made from its keys. Nobody reads it
+    /// yet but the audit; splitting halves it, merging adds.
+    lost: u16,
+    depth: u8,
+    /// An entry of its range may be in the overflow.
+    overflowed: bool,
+}
+
+/// The index; see the module.
+#[derive(Debug)]
+pub(super) struct Index {
+    directory: Vec<u32>,
+    /// Bits that the directory uses: at least 1.
+    depth: u32,
+    segments: Arena,
+    records: Vec<Record>,
+    /// Segments of each depth.
+    by_depth: [u32; DEPTH_MAX as usize + 1],
+    overflow: Overflow,
+    len: usize,
+}
+
+impl Index {
+    /// An empty index: one segment, as soon as the first key comes.
+    pub(super) fn new() -> Self {
+        Self {
+            directory: Vec::new(),
+            depth: 1,
+            segments: Arena::new(SEGMENT_BYTES),
+            records: Vec::new(),
+            by_depth: [0; DEPTH_MAX as usize + 1],
+            overflow: Overflow::default(),
+            len: 0,
+        }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.directory.capacity() * 4
+            + self.records.capacity() * size_of::<Record>()
+            + self.segments.memory_bytes()
+            + self.overflow.memory_bytes()
+    }
+
+    /// The handle of `key`. Costs one cache line of the directory, one of the segment, and what `keys`
+    /// costs; logarithmic in the overflow.
+    #[inline]
+    pub(super) fn get(&self, keys: &impl Keys, key: HashedKey<'_>) -> Option<u32> {
+        let id = self.segment_of(key.hash.0);
+        if let Some(id) = id {
+            let probe = Probe::of(key.hash.0);
+            let found = segment::find(self.segments.block(id), probe, |handle| keys.is(handle, key));
+            if let Some((_, handle)) = found {
+                return Some(handle);
+            }
+        }
+        if self.overflow.is_empty() { None } else { self.get_overflowed(keys, key, id) }
+    }
+
+    /// Something of the bucket where a hash is at home: for reading ahead.
+    #[inline]
+    pub(super) fn peek(&self, hash: u64) -> u32 {
+        self.segment_of(hash).map_or(0, |id| segment::likely(self.segments.block(id), Probe::of(hash)))
+    }
+
+    /// The handle that `key` most likely has, by its tag alone: for reading ahead.
+    #[inline]
+    pub(super) fn likely(&self, key: HashedKey<'_>) -> Option<u32> {
+        let id = self.segment_of(key.hash.0)?;
+        Some(segment::likely(self.segments.block(id), Probe::of(key.hash.0)))
+    }
+
+    /// Adds a key that is not there. Never fails: where a segment cannot be split within `room_bytes`,
+    /// the entry goes to the overflow. Touches one segment, splits at most one, and doubles the directory
+    /// at most once.
+    pub(super) fn insert(&mut self, keys: &impl Keys, key: HashedKey<'_>, handle: u32, room_bytes: usize) {
+        self.len += 1;
+        let hash = key.hash.0;
+        if self.directory.is_empty() && !self.found() {
+            return self.insert_overflowed(keys, key, handle);
+        }
+        if self.insert_into_segment(hash, handle) {
+            return;
+        }
+        if self.split_growth_bytes(hash) <= room_bytes
+            && self.split(keys, hash)
+            && self.insert_into_segment(hash, handle)
+        {
+            return;
+        }
+        self.insert_overflowed(keys, key, handle);
+    }
+
+    /// Takes away a key that has this handle; false if it is not there. Touches one segment, and its
+    /// buddy when they are empty enough to be merged.
+    pub(super) fn remove(&mut self, keys: &impl Keys, key: HashedKey<'_>, handle: u32) -> bool {
+        let Some(id) = self.segment_of(key.hash.0) else { return self.remove_overflowed(keys, key) };
+        let probe = Probe::of(key.hash.0);
+        let block = self.segments.block_mut(id);
+        let Some((place, _)) = segment::find(block, probe, |held| held == handle) else {
+            return self.remove_overflowed(keys, key);
+        };
+        segment::remove(block, probe, place);
+        self.len -= 1;
+        let record = &mut self.records[id as usize];
+        record.live -= 1;
+        record.lost = record.lost.saturating_add(1);
+        if record.live.is_multiple_of(MERGE_EVERY) {
+            let mut merged = Some(id);
+            // The buddy may have waited for this one, empty, and asks no more by itself.
+            while let Some(id) = merged {
+                merged = self.merge(keys, id);
+            }
+        }
+        true
+    }
+
+    /// Gives a key that has the handle `old` the handle `new`; false if it is not there. `keys` knows
+    /// the key by its old handle. Touches one segment.
+    pub(super) fn replace(&mut self, keys: &impl Keys, key: HashedKey<'_>, old: u32, new: u32) -> bool {
+        if let Some(id) = self.segment_of(key.hash.0) {
+            let block = self.segments.block_mut(id);
+            if let Some((place, _)) = segment::find(block, Probe::of(key.hash.0), |held| held == old) {
+                segment::replace(block, place, new);
+                return true;
+            }
+        }
+        match self.overflow.find(|held| keys.order(held, key)) {
+            Ok((spot, held)) if held == old => {
+                self.overflow.replace(spot, new);
+                true
+            }
+            Ok(_) | Err(_) => false,
+        }
+    }
+
+    /// What [`Index::memory_bytes`] grows by at most when this key is inserted.
+    pub(super) fn growth_bytes(&self, hash: u64) -> usize {
+        match self.segment_of(hash) {
+            Some(id) if segment::has_room(self.segments.block(id), Probe::of(hash)) => 0,
+            Some(_) | None => self.split_growth_bytes(hash).max(self.overflow.growth_bytes_max(1)),
+        }
+    }
+
+    /// What [`Index::memory_bytes`] grows by at most when so many keys are inserted, whichever they are.
+    pub(super) fn growth_bytes_max(&self, keys: usize) -> usize {
+        if keys == 0 {
+            return 0;
+        }
+        // A directory of twice what the depth cap allows, since Vec may hold the old one beside the new.
+        let segments = self.segments.blocks() + keys;
+        let directory = (4 << (DEPTH_SLACK + 1)) * segments + 16;
+        let records = (keys.div_ceil(RECORDS_STEP) + 1) * RECORDS_STEP * size_of::<Record>();
+        self.segments.growth_bytes_max(keys).max(self.segments.growth_bytes_max(1))
+            + directory.saturating_sub(self.directory.capacity() * 4)
+            + records
+            + self.overflow.growth_bytes_max(keys)
+    }
+
+    /// Whether [`Index::compact`] has something to do. O(1).
+    pub(super) fn is_sparse(&self) -> bool {
+        self.segments.fenced().is_some() || self.segments.is_sparse()
+    }
+
+    /// Moves one segment out of a region with few, so that the region can go back to the system.
+    /// Copies 4 KiB and writes the segment's places in the directory.
+    pub(super) fn compact(&mut self) {
+        let Some(region) = self.segments.fenced().or_else(|| self.segments.sparsest()) else { return };
+        self.segments.fence(Some(region));
+        let from = self.segments.blocks_of(region).next();
+        let (Some(from), true) = (from, self.segments.has_room()) else {
+            return self.segments.fence(None);
+        };
+        let Some(to) = self.segments.take() else { return };
+        let (bytes, target) = self.segments.two_blocks_mut(from, to);
+        target.copy_from_slice(bytes);
+        let record = self.records[from as usize];
+        self.add_record(to, record);
+        self.point(record, to);
+        self.free_segment(from);
+    }
+
+    /// Gives one region back to the system, and the entries in it up; false when there is none left. For
+    /// an index that nobody will ask again.
+    pub(super) fn drop_step(&mut self) -> bool {
+        self.directory = Vec::new();
+        self.records = Vec::new();
+        self.overflow = Overflow::default();
+        self.segments.drop_region()
+    }
+
+    /// Walks over everything, checks it, and returns all handles. O(n).
+    pub(super) fn audit(&self, keys: &impl Keys) -> Vec<u32> {
+        self.segments.audit();
+        let mut handles: Vec<u32> = Vec::with_capacity(self.len);
+        let mut by_depth = [0; DEPTH_MAX as usize + 1];
+        let mut covered = 0u64;
+        for id in self.segments.all_blocks() {
+            let record = self.records[id as usize];
+            let depth = u32::from(record.depth);
+            by_depth[depth as usize] += 1;
+            assert!(depth <= self.depth);
+            covered += 1 << (self.depth - depth);
+            assert!(self.places(record).all(|at| self.directory[at] == id), "directory entry of another");
+            let block = self.segments.block(id);
+            assert_eq!(segment::audit(block, |handle| keys.hash_of(handle)), usize::from(record.live));
+            for (_, handle) in segment::entries(block) {
+                let differs = keys.hash_of(handle) ^ (u64::from(record.prefix) << 32);
+                assert!(depth == 0 || differs >> (64 - depth) == 0, "entry of another segment");
+                handles.push(handle);
+            }
+        }
+        assert_eq!(by_depth, self.by_depth);
+        assert_eq!(covered, self.directory.len() as u64, "segments cover the directory");
+        assert!(self.directory.is_empty() || self.directory.len() == 1 << self.depth);
+        for handle in self.overflow.handles() {
+            let flagged =
+                self.segment_of(keys.hash_of(handle)).map(|id| self.records[id as usize].overflowed);
+            assert!(flagged.unwrap_or(true), "overflowed entry that is never looked for");
+            handles.push(handle);
+        }
+        assert_eq!(handles.len(), self.len);
+        handles
+    }
+
+    /// Segments, and entries in the overflow.
+    pub(super) fn shape(&self) -> (usize, usize) {
+        (self.segments.blocks(), self.overflow.len())
+    }
+
+    #[inline]
+    fn segment_of(&self, hash: u64) -> Option<u32> {
+        self.directory.get(self.place_of(hash)).copied()
+    }
+
+    /// Where in the directory a hash belongs.
+    #[inline]
+    fn place_of(&self, hash: u64) -> usize {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 26 bits")]
+        let place = (hash >> (64 - self.depth)) as usize;
+        place
+    }
+
+    /// The depth beyond which no segment is split: the depth of evenly spread keys, and some.
+    fn depth_max(&self) -> u32 {
+        (self.segments.blocks().max(1).ilog2() + DEPTH_SLACK).min(DEPTH_MAX)
+    }
+
+    /// Makes the first segment; false if the system gives no memory.
+    fn found(&mut self) -> bool {
+        let Some(id) = self.segments.take() else { return false };
+        self.segments.block_mut(id).fill(0);
+        let record = Record { overflowed: !self.overflow.is_empty(), ..Record::default() };
+        self.add_record(id, record);
+        self.depth = 1;
+        self.directory = vec![id; 2];
+        true
+    }
+
+    fn insert_into_segment(&mut self, hash: u64, handle: u32) -> bool {
+        let Some(id) = self.segment_of(hash) else { return false };
+        let placed = segment::insert(self.segments.block_mut(id), Probe::of(hash), handle);
+        self.records[id as usize].live += u16::from(placed);
+        placed
+    }
+
+    #[cold]
+    fn get_overflowed(&self, keys: &impl Keys, key: HashedKey<'_>, id: Option<u32>) -> Option<u32> {
+        if id.is_some_and(|id| !self.records[id as usize].overflowed) {
+            return None;
+        }
+        self.overflow.find(|held| keys.order(held, key)).ok().map(|(_, handle)| handle)
+    }
+
+    fn insert_overflowed(&mut self, keys: &impl Keys, key: HashedKey<'_>, handle: u32) {
+        match self.overflow.find(|held| keys.order(held, key)) {
+            Ok((spot, _)) => self.overflow.replace(spot, handle),
+            Err(spot) => self.overflow.insert(spot, handle),
+        }
+        if let Some(id) = self.segment_of(key.hash.0) {
+            self.records[id as usize].overflowed = true;
+        }
+    }
+
+    fn remove_overflowed(&mut self, keys: &impl Keys, key: HashedKey<'_>) -> bool {
+        let Ok((spot, _)) = self.overflow.find(|held| keys.order(held, key)) else { return false };
+        self.overflow.remove(spot);
+        self.len -= 1;
+        if let (0, Some(id)) = (self.len, self.segment_of(key.hash.0)) {
+            self.merge(keys, id);
+        }
+        true
+    }
+
+    /// What splitting the segment of this hash adds to the memory held.
+    fn split_growth_bytes(&self, hash: u64) -> usize {
+        let Some(id) = self.segment_of(hash) else {
+            return self.segments.growth_bytes_max(1) + RECORDS_STEP * size_of::<Record>() + 8;
+        };
+        let doubles = u32::from(self.records[id as usize].depth) == self.depth;
+        self.segments.growth_bytes_max(1)
+            + RECORDS_STEP * size_of::<Record>()
+            + if doubles { self.directory.len() * 4 } else { 0 }
+    }
+
+    /// Splits the segment of `hash`; false, and nothing changed, if it is too deep or there is no memory.
+    fn split(&mut self, keys: &impl Keys, hash: u64) -> bool {
+        let Some(id) = self.segment_of(hash) else { return false };
+        let record = self.records[id as usize];
+        let depth = u32::from(record.depth);
+        if depth >= self.depth_max() {
+            return false;
+        }
+        let Some(other) = self.segments.take() else { return false };
+        if depth == self.depth {
+            self.double_directory();
+        }
+        let (stay, go) = self.segments.two_blocks_mut(id, other);
+        let moved = segment::split(stay, go, 63 - depth, |handle| keys.hash_of(handle));
+        // At most the slots of a segment.
+        let moved = u16::try_from(moved).unwrap_or(u16::MAX);
+        let lower =
+            Record { depth: record.depth + 1, lost: record.lost / 2, live: record.live - moved, ..record };
+        let upper = Record { prefix: record.prefix | 1 << (31 - depth), live: moved, ..lower };
+        self.by_depth[depth as usize] -= 1;
+        self.by_depth[depth as usize + 1] += 1;
+        self.records[id as usize] = lower;
+        self.add_record(other, upper);
+        self.point(upper, other);
+        true
+    }
+
+    /// Writes every entry twice. In place, from the end, so that nothing is held twice.
+    fn double_directory(&mut self) {
+        let len = self.directory.len();
+        self.directory.reserve_exact(len);
+        self.directory.resize(2 * len, 0);
+        for at in (0..len).rev() {
+            let id = self.directory[at];
+            self.directory[2 * at] = id;
+            self.directory[2 * at + 1] = id;
+        }
+        self.depth += 1;
+    }
+
+    /// Merges a segment with its buddy, and halves a directory that nobody needs, if both have few;
+    /// returns what they became.
+    fn merge(&mut self, keys: &impl Keys, id: u32) -> Option<u32> {
+        let record = self.records[id as usize];
+        if record.depth == 0 {
+            if self.len == 0 {
+                self.shrink_to_nothing(id);
+            }
+            return None;
+        }
+        let buddy_prefix = record.prefix ^ 1 << (32 - u32::from(record.depth));
+        let buddy = self.segment_of(u64::from(buddy_prefix) << 32)?;
+        let other = self.records[buddy as usize];
+        let live = record.live + other.live;
+        if other.depth != record.depth || usize::from(live) > MERGE_ENTRIES_MAX {
+            return None;
+        }
+        // The lower block stays, so that regions at the top empty.
+        let (keep, drop) = (id.min(buddy), id.max(buddy));
+        let (target, source) = self.segments.two_blocks_mut(keep, drop);
+        if !segment::merge(target, source, |handle| keys.hash_of(handle)) {
+            return None;
+        }
+        let depth = record.depth - 1;
+        let merged = Record {
+            prefix: record.prefix & buddy_prefix,
+            live,
+            lost: record.lost.saturating_add(other.lost),
+            depth,
+            overflowed: record.overflowed || other.overflowed,
+        };
+        self.free_segment(drop);
+        self.by_depth[usize::from(depth) + 1] -= 1;
+        self.by_depth[usize::from(depth)] += 1;
+        self.records[keep as usize] = merged;
+        self.point(merged, keep);
+        self.halve_directory();
+        Some(keep)
+    }
+
+    /// Halves the directory once if it is four times larger than its deepest segment needs.
+    fn halve_directory(&mut self) {
+        let needed = self.by_depth.iter().rposition(|&segments| segments > 0).unwrap_or(0);
+        if needed + 2 > self.depth as usize {
+            return;
+        }
+        let len = self.directory.len() / 2;
+        for at in 0..len {
+            self.directory[at] = self.directory[2 * at];
+        }
+        self.directory.truncate(len);
+        self.directory.shrink_to_fit();
+        self.depth -= 1;
+    }
+
+    /// Gives the last segment back when no key is left.
+    fn shrink_to_nothing(&mut self, id: u32) {
+        self.free_segment(id);
+        self.directory = Vec::new();
+        self.depth = 1;
+    }
+
+    fn add_record(&mut self, id: u32, record: Record) {
+        let len = self.segments.blocks_end();
+        if self.records.len() < len {
+            self.records.reserve_exact(len - self.records.len());
+            self.records.resize(len, Record::default());
+        }
+        self.records[id as usize] = record;
+        self.by_depth[usize::from(record.depth)] += 1;
+    }
+
+    fn free_segment(&mut self, id: u32) {
+        let depth = usize::from(self.records[id as usize].depth);
+        self.by_depth[depth] -= 1;
+        self.segments.give_back(id);
+        let len = self.segments.blocks_end();
+        if len < self.records.len() {
+            self.records.truncate(len);
+            self.records.shrink_to_fit();
+        }
+    }
+
+    fn places(&self, record: Record) -> std::ops::Range<usize> {
+        let first = self.place_of(u64::from(record.prefix) << 32);
+        first..first + (1 << (self.depth - u32::from(record.depth)))
+    }
+
+    /// Writes a segment's places in the directory.
+    fn point(&mut self, record: Record, id: u32) {
+        let places = self.places(record);
+        self.directory[places].fill(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Index, Keys};
+    use crate::base::rng::Rng;
+    use crate::store::hash::{HashedKey, KeyHash};
+    use std::cell::Cell;
+    use std::cmp::Ordering;
+
+    /// Keys that are their own handles, with hashes made from them.
+    struct Made {
+        hash: fn(u32) -> u64,
+        compared: Cell<u32>,
+    }
+
+    impl Keys for Made {
+        fn hash_of(&self, handle: u32) -> u64 {
+            (self.hash)(handle)
+        }
+
+        fn is(&self, handle: u32, key: HashedKey<'_>) -> bool {
+            self.compared.set(self.compared.get() + 1);
+            handle.to_be_bytes() == key.bytes
+        }
+
+        fn order(&self, handle: u32, key: HashedKey<'_>) -> Ordering {
+            self.compared.set(self.compared.get() + 1);
+            (self.hash_of(handle), &handle.to_be_bytes()[..]).cmp(&(key.hash.0, key.bytes))
+        }
+    }
+
+    impl Made {
+        fn new(hash: fn(u32) -> u64) -> Self {
+            Self { hash, compared: Cell::new(0) }
+        }
+
+        /// Calls `work` with the key of this handle; returns how many keys were looked at.
+        fn with<T>(&self, handle: u32, work: impl FnOnce(HashedKey<'_>) -> T) -> (T, u32) {
+            self.compared.set(0);
+            let result =
+                work(HashedKey { hash: KeyHash(self.hash_of(handle)), bytes: &handle.to_be_bytes() });
+            (result, self.compared.get())
+        }
+    }
+
+    fn spread(handle: u32) -> u64 {
+        Rng::new(handle.into()).next_u64()
+    }
+
+    #[test]
+    fn one_hash_for_all_keys_costs_logarithmic_looks_and_few_segments() {
+        let keys = Made::new(|_| 0x0123_4567_89AB_CDEF);
+        let mut index = Index::new();
+        for handle in 0..65_536 {
+            let ((), looks) = keys.with(handle, |key| index.insert(&keys, key, handle, usize::MAX));
+            assert!(looks <= 20, "{looks}");
+        }
+        let (segments, overflowed) = index.shape();
+        assert!(segments < 12 && overflowed > 65_000, "{segments}");
+        for handle in 0..65_536 {
+            let (found, looks) = keys.with(handle, |key| index.get(&keys, key));
+            // At most what one bucket, its neighbour and the stash hold, and then the logarithm.
+            assert!(found == Some(handle) && looks <= 6 * 12 + 20, "{looks}");
+        }
+        assert_eq!(index.audit(&keys).len(), 65_536);
+    }
+
+    #[test]
+    fn directory_grows_and_shrinks_with_the_keys() {
+        let keys = Made::new(spread);
+        let mut index = Index::new();
+        for handle in 0..200_000 {
+            keys.with(handle, |key| index.insert(&keys, key, handle, usize::MAX));
+        }
+        let (segments, overflowed) = index.shape();
+        assert!((300..600).contains(&segments) && overflowed == 0, "{segments}, {overflowed}");
+        let grown = index.directory.len();
+        assert!((512..=4_096).contains(&grown), "{grown}");
+        index.audit(&keys);
+        for handle in 1_000..200_000 {
+            assert!(keys.with(handle, |key| index.remove(&keys, key, handle)).0);
+        }
+        let (segments, _) = index.shape();
+        assert!(segments < 20 && index.directory.len() <= 64, "{segments}, {}", index.directory.len());
+        assert_eq!(index.audit(&keys).len(), 1_000);
+        assert!((0..1_000).all(|handle| keys.with(handle, |key| index.get(&keys, key)).0 == Some(handle)));
+    }
+
+    #[test]
+    fn index_without_room_to_split_keeps_every_key() {
+        let keys = Made::new(spread);
+        let mut index = Index::new();
+        for handle in 0..3_000 {
+            let room_bytes = if handle < 1_000 { usize::MAX } else { 0 };
+            keys.with(handle, |key| index.insert(&keys, key, handle, room_bytes));
+        }
+        assert!(index.shape().1 > 500);
+        assert_eq!(index.audit(&keys).len(), 3_000);
+        for handle in 0..3_000 {
+            assert_eq!(keys.with(handle, |key| index.get(&keys, key)).0, Some(handle));
+            assert!(keys.with(handle, |key| index.replace(&keys, key, handle, handle)).0);
+            assert!(keys.with(handle, |key| index.remove(&keys, key, handle)).0);
+        }
+        assert_eq!((index.len(), index.shape().1), (0, 0));
+    }
+}

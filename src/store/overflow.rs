@@ -1,0 +1,144 @@
+//! Entries whose segment is full and may not be split: more keys of one hash than a segment holds.
+//!
+//! Handles in the order of (hash, key), in chunks of up to 512, the chunks in order too: a B-tree of two
+//! levels. Finding is binary search in both; inserting moves at most 2 KiB, and once in 256 times the
+//! list of chunks, which for a million keys of equal hash is 96 KiB.
+//!
+//! Not here: the keys. The caller brings the order as a function of a handle.
+
+use std::cmp::Ordering;
+
+const CHUNK_MAX: usize = 512;
+
+/// Handles in order.
+#[derive(Debug, Default)]
+pub(super) struct Overflow {
+    chunks: Vec<Vec<u32>>,
+    len: usize,
+}
+
+/// Where an entry lies, or would lie.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spot {
+    chunk: usize,
+    at: usize,
+}
+
+impl Overflow {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.chunks.capacity() * size_of::<Vec<u32>>() + self.chunks.len() * CHUNK_MAX * 4
+    }
+
+    /// What [`Overflow::memory_bytes`] grows by at most for so many more entries.
+    pub(super) fn growth_bytes_max(&self, entries: usize) -> usize {
+        let chunks = 1 + entries / (CHUNK_MAX / 2);
+        chunks * CHUNK_MAX * 4 + (self.chunks.len() + chunks + 8) * size_of::<Vec<u32>>()
+    }
+
+    /// Finds the handle for which `order` says equal. O(log n) calls of `order`, which compares a held
+    /// entry with the one sought.
+    pub(super) fn find(&self, order: impl Fn(u32) -> Ordering) -> Result<(Spot, u32), Spot> {
+        let chunk = self.chunks.partition_point(|chunk| order(chunk[0]) != Ordering::Greater);
+        let chunk = chunk.saturating_sub(1);
+        let Some(handles) = self.chunks.get(chunk) else { return Err(Spot { chunk, at: 0 }) };
+        match handles.binary_search_by(|&handle| order(handle)) {
+            Ok(at) => Ok((Spot { chunk, at }, handles[at])),
+            Err(at) => Err(Spot { chunk, at }),
+        }
+    }
+
+    /// Adds a handle at the spot where [`Overflow::find`] did not find it.
+    pub(super) fn insert(&mut self, mut spot: Spot, handle: u32) {
+        self.len += 1;
+        if self.chunks.is_empty() {
+            self.chunks.push(Vec::with_capacity(CHUNK_MAX));
+        }
+        if self.chunks[spot.chunk].len() == CHUNK_MAX {
+            let mut upper = Vec::with_capacity(CHUNK_MAX);
+            upper.extend(self.chunks[spot.chunk].drain(CHUNK_MAX / 2..));
+            self.chunks.insert(spot.chunk + 1, upper);
+            if spot.at > CHUNK_MAX / 2 {
+                spot = Spot { chunk: spot.chunk + 1, at: spot.at - CHUNK_MAX / 2 };
+            }
+        }
+        self.chunks[spot.chunk].insert(spot.at, handle);
+    }
+
+    /// Takes away the handle at a spot where it was found.
+    pub(super) fn remove(&mut self, spot: Spot) {
+        self.len -= 1;
+        self.chunks[spot.chunk].remove(spot.at);
+        let len = self.chunks[spot.chunk].len();
+        if len == 0 {
+            self.chunks.remove(spot.chunk);
+        } else if let Some(next) = self.chunks.get(spot.chunk + 1)
+            && len + next.len() <= CHUNK_MAX / 2
+        {
+            let next = self.chunks.remove(spot.chunk + 1);
+            self.chunks[spot.chunk].extend(next);
+        }
+        if self.chunks.capacity() > 4 * self.chunks.len() + 8 {
+            self.chunks.shrink_to(2 * self.chunks.len());
+        }
+    }
+
+    /// Gives the entry at a spot another handle.
+    pub(super) fn replace(&mut self, spot: Spot, handle: u32) {
+        self.chunks[spot.chunk][spot.at] = handle;
+    }
+
+    /// All handles in order.
+    pub(super) fn handles(&self) -> impl Iterator<Item = u32> {
+        self.chunks.iter().flatten().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
+    use super::Overflow;
+    use crate::base::rng::Rng;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn random_handles_agree_with_an_ordered_set() {
+        let mut rng = Rng::new(1);
+        let mut overflow = Overflow::default();
+        let mut oracle = BTreeSet::new();
+        for step in 0..60_000u32 {
+            let handle = rng.below(20_000) as u32;
+            let bias = if step < 30_000 { 3 } else { 1 };
+            match overflow.find(|held| held.cmp(&handle)) {
+                Ok((spot, found)) => {
+                    assert!(found == handle && oracle.contains(&handle));
+                    if rng.below(4) >= bias {
+                        overflow.remove(spot);
+                        oracle.remove(&handle);
+                    }
+                }
+                Err(spot) => {
+                    if rng.below(4) < bias {
+                        let said = overflow.memory_bytes() + overflow.growth_bytes_max(1);
+                        overflow.insert(spot, handle);
+                        assert!(oracle.insert(handle) && overflow.memory_bytes() <= said);
+                    }
+                }
+            }
+            assert_eq!(overflow.len(), oracle.len());
+        }
+        assert!(overflow.handles().eq(oracle.iter().copied()));
+        for handle in oracle {
+            overflow.remove(overflow.find(|held| held.cmp(&handle)).unwrap().0);
+        }
+        assert!(overflow.is_empty() && overflow.memory_bytes() < 1_024);
+    }
+}

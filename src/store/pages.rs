@@ -1,0 +1,260 @@
+//! The records of the heap's pages, and which page is filled or emptied next.
+//!
+//! Pages with room are listed by class and by quarter of fill. What is allocated goes to the fullest
+//! ones, so that the emptiest ones empty; compaction takes those.
+//!
+//! Not here: the memory of a page, and the list of its free slots, which runs through the slots.
+
+use super::sizes::{CLASSES, slots_of};
+
+/// Bands of pages with room: by quarters of their slots in use.
+const BANDS: usize = 4;
+
+/// In place of a page, a slot, a class or a band: none.
+const NO_PAGE: u32 = u32::MAX;
+pub(super) const NO_SLOT: u16 = u16::MAX;
+const NO_CLASS: u8 = u8::MAX;
+const NO_BAND: u8 = u8::MAX;
+
+/// One page's record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Page {
+    pub(super) class: u8,
+    /// The list it is in; none if it is full or being emptied.
+    band: u8,
+    pub(super) live: u16,
+    /// Slots from here on were never in use since the page came to its class.
+    pub(super) fresh: u16,
+    /// The first slot that came back.
+    pub(super) free: u16,
+    next: u32,
+    prev: u32,
+}
+
+const UNUSED: Page =
+    Page { class: NO_CLASS, band: NO_BAND, live: 0, fresh: 0, free: NO_SLOT, next: NO_PAGE, prev: NO_PAGE };
+
+/// One class's pages.
+#[derive(Debug, Clone, Copy)]
+struct Class {
+    bands: [u32; BANDS],
+    pages: u32,
+    live: u32,
+}
+
+/// The records; see the module.
+#[derive(Debug)]
+pub(super) struct Pages {
+    records: Vec<Page>,
+    classes: Box<[Class; CLASSES]>,
+    /// Classes with so much room that their emptiest pages should be emptied, one bit each.
+    sparse: u128,
+    /// The page being emptied: it is in no list, so nothing is allocated in it.
+    emptying: Option<u32>,
+}
+
+impl Pages {
+    pub(super) fn new() -> Self {
+        let class = Class { bands: [NO_PAGE; BANDS], pages: 0, live: 0 };
+        Self { records: Vec::new(), classes: Box::new([class; CLASSES]), sparse: 0, emptying: None }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.records.capacity() * size_of::<Page>() + size_of_val(&*self.classes)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, page: u32) -> Option<&Page> {
+        self.records.get(page as usize)
+    }
+
+    /// The record of a page in use.
+    #[inline]
+    pub(super) fn of(&self, page: u32) -> Page {
+        self.records[page as usize]
+    }
+
+    /// The fullest page of a class that has room.
+    pub(super) fn with_room(&self, class: u8) -> Option<u32> {
+        let bands = &self.classes[usize::from(class)].bands;
+        bands.iter().rev().copied().find(|&page| page != NO_PAGE)
+    }
+
+    /// Gives a page to a class; `end` is one past the highest page in use.
+    pub(super) fn add(&mut self, page: u32, class: u8, end: usize) {
+        if self.records.len() < end {
+            self.records.reserve_exact(end - self.records.len());
+            self.records.resize(end, UNUSED);
+        }
+        self.records[page as usize] = Page { class, ..UNUSED };
+        self.classes[usize::from(class)].pages += 1;
+    }
+
+    /// Takes an empty page from its class.
+    pub(super) fn remove(&mut self, page: u32) {
+        self.unlink(page);
+        if self.emptying == Some(page) {
+            self.emptying = None;
+        }
+        let class = self.records[page as usize].class;
+        self.classes[usize::from(class)].pages -= 1;
+        self.records[page as usize] = UNUSED;
+        self.judge(class);
+    }
+
+    /// Forgets the records from `end` on, which are not in use.
+    pub(super) fn truncate(&mut self, end: usize) {
+        if end < self.records.len() {
+            self.records.truncate(end);
+            self.records.shrink_to_fit();
+        }
+    }
+
+    /// Counts one slot more in use: a fresh one, or the first that came back, after which `next_free`
+    /// comes.
+    pub(super) fn slot_taken(&mut self, page: u32, next_free: Option<u16>) {
+        let record = &mut self.records[page as usize];
+        match next_free {
+            Some(next) => record.free = next,
+            None => record.fresh += 1,
+        }
+        record.live += 1;
+        self.classes[usize::from(record.class)].live += 1;
+        self.relink(page);
+    }
+
+    /// Counts a slot that came back; true if it was the last in use.
+    pub(super) fn slot_freed(&mut self, page: u32, slot: u16) -> bool {
+        let record = &mut self.records[page as usize];
+        record.free = slot;
+        record.live -= 1;
+        let (class, live) = (record.class, record.live);
+        self.classes[usize::from(class)].live -= 1;
+        if live > 0 && self.emptying != Some(page) {
+            self.relink(page);
+        }
+        self.judge(class);
+        live == 0
+    }
+
+    /// The page being emptied.
+    pub(super) const fn emptying(&self) -> Option<u32> {
+        self.emptying
+    }
+
+    /// Whether a class has too much room, or a page is being emptied.
+    pub(super) const fn is_sparse(&self) -> bool {
+        self.emptying.is_some() || self.sparse != 0
+    }
+
+    /// Begins to empty a page.
+    pub(super) fn begin_emptying(&mut self, page: u32) {
+        self.unlink(page);
+        self.emptying = Some(page);
+    }
+
+    /// Lets a page that could not be emptied be used again.
+    pub(super) fn stop_emptying(&mut self) {
+        if let Some(page) = self.emptying.take() {
+            self.sparse &= !(1 << self.records[page as usize].class);
+            self.relink(page);
+        }
+    }
+
+    /// Checks counts and lists against the pages in use and the live items counted in them.
+    pub(super) fn audit(&self, counted: impl Iterator<Item = (u32, usize)>) {
+        let mut per_class = [(0u32, 0u32); CLASSES];
+        for (page, live) in counted {
+            let record = self.of(page);
+            assert_eq!(usize::from(record.live), live, "live slots of a page");
+            assert!(live > 0, "an empty page is given back");
+            assert_eq!(record.band, if self.emptying == Some(page) { NO_BAND } else { band_of(&record) });
+            per_class[usize::from(record.class)].0 += 1;
+            per_class[usize::from(record.class)].1 += u32::from(record.live);
+        }
+        for (class, counted) in self.classes.iter().zip(per_class) {
+            assert_eq!((class.pages, class.live), counted, "pages and items of a class");
+            for (band, &first) in class.bands.iter().enumerate() {
+                let mut page = first;
+                while page != NO_PAGE {
+                    assert_eq!(usize::from(self.of(page).band), band, "page in another's list");
+                    page = self.of(page).next;
+                }
+            }
+        }
+    }
+
+    /// Notes whether a class has too much room: above two pages and half as much as its items take; no
+    /// longer below one page and a quarter. An emptiest page is then at most two thirds full, so freeing
+    /// a slot by moving items costs at most two moves.
+    fn judge(&mut self, class: u8) {
+        let Class { pages, live, .. } = self.classes[usize::from(class)];
+        let slots = slots_of(class);
+        let free = pages * slots - live;
+        if free > 2 * slots + live / 2 {
+            self.sparse |= 1 << class;
+        } else if free <= slots + live / 4 {
+            self.sparse &= !(1 << class);
+        }
+    }
+
+    /// An emptiest page of a class with too much room.
+    pub(super) fn sparse_page(&mut self) -> Option<u32> {
+        while self.sparse != 0 {
+            let class = self.sparse.trailing_zeros() as usize;
+            let emptiest = self.classes[class].bands.iter().copied().find(|&page| page != NO_PAGE);
+            if emptiest.is_some() {
+                return emptiest;
+            }
+            self.sparse &= !(1 << class);
+        }
+        None
+    }
+
+    /// Puts a page into the list that its fill says, or into none if it is full.
+    fn relink(&mut self, page: u32) {
+        let record = self.records[page as usize];
+        let band = band_of(&record);
+        if band == record.band {
+            return;
+        }
+        self.unlink(page);
+        if band == NO_BAND {
+            return;
+        }
+        let first = &mut self.classes[usize::from(record.class)].bands[usize::from(band)];
+        let next = std::mem::replace(first, page);
+        if let Some(next) = self.records.get_mut(next as usize) {
+            next.prev = page;
+        }
+        let record = &mut self.records[page as usize];
+        record.band = band;
+        record.next = next;
+        record.prev = NO_PAGE;
+    }
+
+    /// Takes a page out of the list it is in, if it is in one.
+    fn unlink(&mut self, page: u32) {
+        let Page { class, band, next, prev, .. } = self.records[page as usize];
+        if band == NO_BAND {
+            return;
+        }
+        match self.records.get_mut(prev as usize) {
+            Some(prev) => prev.next = next,
+            None => self.classes[usize::from(class)].bands[usize::from(band)] = next,
+        }
+        if let Some(next) = self.records.get_mut(next as usize) {
+            next.prev = prev;
+        }
+        self.records[page as usize].band = NO_BAND;
+    }
+}
+
+/// The band of a page by its fill; none if it is full.
+fn band_of(page: &Page) -> u8 {
+    let (live, slots) = (u32::from(page.live), slots_of(page.class));
+    if live >= slots {
+        return NO_BAND;
+    }
+    u8::from(4 * live >= slots) + u8::from(2 * live >= slots) + u8::from(4 * live >= 3 * slots)
+}

@@ -1,0 +1,342 @@
+//! One segment of the index: 4 KiB, 60 home and 4 stash buckets of one cache line.
+//!
+//! ```text
+//! bucket   0         12         13       14      16                  64
+//!          | 12 tags | displaced | stashed | unused | 12 handles of 4 bytes |
+//! ```
+//!
+//! An entry lies in its home bucket, else in the right neighbour of it, else in a stash bucket. The home
+//! counts how many of its entries lie in the neighbour (displaced) and in the stash (stashed), so a miss
+//! nearly always reads one line. A tag is 8 bits of the hash, never 0; tag 0 is a free slot. Home, tag
+//! and the directory use different bits of the hash.
+//!
+//! Stash buckets and neighbours are Dash's (Lu, Hao, Wang, Lo: "Dash: scalable hashing on persistent
+//! memory", 2020). Not here: which segment, and what a handle leads to.
+
+/// Bytes of a segment.
+pub(super) const SEGMENT_BYTES: usize = 4_096;
+
+/// Entries that fit into a segment when its buckets are all full.
+pub(super) const SEGMENT_SLOTS: usize = BUCKETS * SLOTS;
+
+const BUCKET_BYTES: usize = 64;
+const BUCKETS: usize = SEGMENT_BYTES / BUCKET_BYTES;
+const HOMES: usize = 60;
+const SLOTS: usize = 12;
+const DISPLACED: usize = 12;
+const STASHED: usize = 13;
+
+type Bucket = [u8; BUCKET_BYTES];
+type Segment = [Bucket; BUCKETS];
+
+/// What a segment looks at of a hash.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Probe {
+    home: usize,
+    tag: u8,
+}
+
+impl Probe {
+    pub(super) const fn of(hash: u64) -> Self {
+        let home = ((hash & 0xFFFF_FFFF) * HOMES as u64) >> 32;
+        let tag = hash.to_le_bytes()[0];
+        Self { home: home as usize, tag: if tag == 0 { 1 } else { tag } }
+    }
+
+    const fn neighbour(self) -> usize {
+        if self.home + 1 == HOMES { 0 } else { self.home + 1 }
+    }
+}
+
+/// Where in its segment an entry lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    bucket: usize,
+    slot: usize,
+}
+
+/// The first handle with the probe's tag for which `is` says yes. Reads one cache line, the neighbour
+/// and the stash only if the home has entries there.
+#[inline]
+pub(super) fn find(bytes: &[u8], probe: Probe, mut is: impl FnMut(u32) -> bool) -> Option<(Place, u32)> {
+    let segment = view(bytes);
+    let home = &segment[probe.home];
+    if let Some(found) = find_in(home, probe.home, probe.tag, &mut is) {
+        return Some(found);
+    }
+    if home[DISPLACED] > 0 {
+        let neighbour = probe.neighbour();
+        if let Some(found) = find_in(&segment[neighbour], neighbour, probe.tag, &mut is) {
+            return Some(found);
+        }
+    }
+    if home[STASHED] > 0 {
+        return (HOMES..BUCKETS).find_map(|at| find_in(&segment[at], at, probe.tag, &mut is));
+    }
+    None
+}
+
+/// The first handle in the home bucket with the probe's tag, which a hit nearly always means; any other
+/// if there is none. Without a branch on what it reads, so that a wrong guess stops no other reading.
+#[inline]
+pub(super) fn likely(bytes: &[u8], probe: Probe) -> u32 {
+    let home = &view(bytes)[probe.home];
+    let slot = matches(home, probe.tag).trailing_zeros() as usize / 8;
+    handle(home, slot % SLOTS)
+}
+
+/// Whether [`insert`] would find a place.
+pub(super) fn has_room(bytes: &[u8], probe: Probe) -> bool {
+    let segment = view(bytes);
+    let mut buckets = [probe.home, probe.neighbour()].into_iter().chain(HOMES..BUCKETS);
+    buckets.any(|at| free_slot(&segment[at]).is_some())
+}
+
+/// Adds an entry; false, and nothing changed, if it has no place.
+pub(super) fn insert(bytes: &mut [u8], probe: Probe, handle: u32) -> bool {
+    let segment = view_mut(bytes);
+    let neighbour = probe.neighbour();
+    for at in [probe.home, neighbour].into_iter().chain(HOMES..BUCKETS) {
+        let Some(slot) = free_slot(&segment[at]) else { continue };
+        fill(&mut segment[at], slot, probe.tag, handle);
+        count(&mut segment[probe.home], probe, at, |counter| *counter += 1);
+        return true;
+    }
+    false
+}
+
+/// Takes away the entry at `place`, which was found with `probe`.
+pub(super) fn remove(bytes: &mut [u8], probe: Probe, place: Place) {
+    let segment = view_mut(bytes);
+    segment[place.bucket][place.slot] = 0;
+    count(&mut segment[probe.home], probe, place.bucket, |counter| *counter -= 1);
+}
+
+/// Gives the entry at `place` another handle.
+pub(super) fn replace(bytes: &mut [u8], place: Place, handle: u32) {
+    let segment = view_mut(bytes);
+    let tag = segment[place.bucket][place.slot];
+    fill(&mut segment[place.bucket], place.slot, tag, handle);
+}
+
+/// All entries.
+pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = (Place, u32)> {
+    view(bytes).iter().enumerate().flat_map(|(bucket, data)| {
+        (0..SLOTS)
+            .filter(|&slot| data[slot] != 0)
+            .map(move |slot| (Place { bucket, slot }, handle(data, slot)))
+    })
+}
+
+/// Moves the entries whose hash has the bit `1 << bit` to `other`, whatever that held, each to the same
+/// place, so there is always room; then the stash is emptied into the homes as far as they have room.
+/// Returns how many moved.
+pub(super) fn split(bytes: &mut [u8], other: &mut [u8], bit: u32, hash_of: impl Fn(u32) -> u64) -> usize {
+    let mut found = [(Place { bucket: 0, slot: 0 }, 0u32); SEGMENT_SLOTS];
+    let mut hashes = [0u64; SEGMENT_SLOTS];
+    let mut len = 0;
+    for (entry, slot) in entries(bytes).zip(&mut found) {
+        *slot = entry;
+        len += 1;
+    }
+    // A loop of its own, so that the processor has many of these cache misses under way at once.
+    for ((_, handle), hash) in found[..len].iter().zip(&mut hashes) {
+        *hash = hash_of(*handle);
+    }
+    let (stay, go) = (view_mut(bytes), view_mut(other));
+    go.fill([0; BUCKET_BYTES]);
+    for bucket in stay.iter_mut() {
+        bucket[DISPLACED] = 0;
+        bucket[STASHED] = 0;
+    }
+    let mut moved = 0;
+    for (&(place, handle), &hash) in found[..len].iter().zip(&hashes) {
+        let probe = Probe::of(hash);
+        let target = if hash >> bit & 1 == 1 {
+            moved += 1;
+            stay[place.bucket][place.slot] = 0;
+            fill(&mut go[place.bucket], place.slot, probe.tag, handle);
+            &mut *go
+        } else {
+            &mut *stay
+        };
+        count(&mut target[probe.home], probe, place.bucket, |counter| *counter += 1);
+    }
+    for (&(place, handle), &hash) in found[..len].iter().zip(&hashes) {
+        if place.bucket >= HOMES {
+            let target = if hash >> bit & 1 == 1 { &mut *other } else { &mut *bytes };
+            remove(target, Probe::of(hash), place);
+            let again = insert(target, Probe::of(hash), handle);
+            debug_assert!(again, "the place just left is free");
+        }
+    }
+    moved
+}
+
+/// Adds the entries of `other`; false, and nothing changed, if they do not all fit.
+pub(super) fn merge(bytes: &mut [u8], other: &[u8], hash_of: impl Fn(u32) -> u64) -> bool {
+    let mut both = *view(bytes);
+    let flat = both.as_flattened_mut();
+    if !entries(other).all(|(_, handle)| insert(flat, Probe::of(hash_of(handle)), handle)) {
+        return false;
+    }
+    bytes.copy_from_slice(flat);
+    true
+}
+
+/// Checks the counters of every home against the entries, and returns how many entries there are.
+pub(super) fn audit(bytes: &[u8], hash_of: impl Fn(u32) -> u64) -> usize {
+    let mut counted = [[0u8; 2]; HOMES];
+    let mut len = 0;
+    for (place, handle) in entries(bytes) {
+        let probe = Probe::of(hash_of(handle));
+        assert_eq!(view(bytes)[place.bucket][place.slot], probe.tag, "tag of another hash");
+        if place.bucket >= HOMES {
+            counted[probe.home][1] += 1;
+        } else if place.bucket != probe.home {
+            assert_eq!(place.bucket, probe.neighbour(), "entry in a bucket that is never looked at");
+            counted[probe.home][0] += 1;
+        }
+        len += 1;
+    }
+    for (bucket, counted) in view(bytes).iter().zip(counted) {
+        assert_eq!([bucket[DISPLACED], bucket[STASHED]], counted, "counters of a home");
+    }
+    len
+}
+
+fn view(bytes: &[u8]) -> &Segment {
+    &bytes.as_chunks().0.as_chunks().0[0]
+}
+
+fn view_mut(bytes: &mut [u8]) -> &mut Segment {
+    &mut bytes.as_chunks_mut().0.as_chunks_mut().0[0]
+}
+
+#[inline(always)]
+fn find_in(bucket: &Bucket, at: usize, tag: u8, is: &mut impl FnMut(u32) -> bool) -> Option<(Place, u32)> {
+    let mut matches = matches(bucket, tag);
+    while matches != 0 {
+        let slot = matches.trailing_zeros() as usize / 8;
+        let handle = handle(bucket, slot);
+        if is(handle) {
+            return Some((Place { bucket: at, slot }, handle));
+        }
+        matches &= matches - 1;
+    }
+    None
+}
+
+/// The top bit of each of the low 12 bytes that holds `tag`.
+#[inline]
+fn matches(bucket: &Bucket, tag: u8) -> u128 {
+    const LOW: u128 = u128::from_le_bytes([0x7F; 16]);
+    const TOPS: u128 = u128::from_le_bytes([0x80; 16]) >> (8 * (16 - SLOTS));
+    let line: [u8; 16] = bucket.as_chunks().0[0];
+    let differs = u128::from_le_bytes(line) ^ u128::from_le_bytes([tag; 16]);
+    !(((differs & LOW) + LOW) | differs) & TOPS
+}
+
+fn free_slot(bucket: &Bucket) -> Option<usize> {
+    let free = matches(bucket, 0);
+    (free != 0).then(|| free.trailing_zeros() as usize / 8)
+}
+
+#[inline]
+fn handle(bucket: &Bucket, slot: usize) -> u32 {
+    u32::from_le_bytes(bucket.as_chunks().0[(BUCKET_BYTES - 4 * SLOTS) / 4 + slot])
+}
+
+fn fill(bucket: &mut Bucket, slot: usize, tag: u8, handle: u32) {
+    bucket[slot] = tag;
+    bucket.as_chunks_mut().0[(BUCKET_BYTES - 4 * SLOTS) / 4 + slot] = handle.to_le_bytes();
+}
+
+/// Changes the counter of a home that is concerned by an entry in bucket `at`.
+fn count(home: &mut Bucket, probe: Probe, at: usize, change: impl Fn(&mut u8)) {
+    if at >= HOMES {
+        change(&mut home[STASHED]);
+    } else if at != probe.home {
+        change(&mut home[DISPLACED]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
+    use super::{Probe, SEGMENT_BYTES, SEGMENT_SLOTS, audit, entries, find, insert, merge, remove, split};
+    use crate::base::rng::Rng;
+    use std::collections::HashMap;
+
+    /// As many entries as fit; handles are their positions in the list of hashes.
+    fn filled(rng: &mut Rng, max: usize) -> (Vec<u8>, Vec<u64>) {
+        let mut segment = vec![0; SEGMENT_BYTES];
+        let mut hashes = Vec::new();
+        while hashes.len() < max {
+            let hash = rng.next_u64();
+            if !insert(&mut segment, Probe::of(hash), hashes.len() as u32) {
+                break;
+            }
+            hashes.push(hash);
+        }
+        (segment, hashes)
+    }
+
+    #[test]
+    fn segment_is_well_filled_before_the_first_entry_has_no_place() {
+        let mut rng = Rng::new(1);
+        let total: usize = (0..200).map(|_| filled(&mut rng, usize::MAX).1.len()).sum();
+        let share = total * 100 / 200 / SEGMENT_SLOTS;
+        println!("{share} %");
+        assert!(share >= 80, "{share} %");
+    }
+
+    #[test]
+    fn every_entry_is_found_and_removed_ones_are_not() {
+        let mut rng = Rng::new(2);
+        let (mut segment, hashes) = filled(&mut rng, usize::MAX);
+        for (handle, &hash) in hashes.iter().enumerate() {
+            let is = |other| other == handle as u32;
+            let (place, _) = find(&segment, Probe::of(hash), is).unwrap();
+            remove(&mut segment, Probe::of(hash), place);
+            assert!(find(&segment, Probe::of(hash), is).is_none());
+            audit(&segment, |handle| hashes[handle as usize]);
+        }
+        assert!(segment.iter().enumerate().all(|(at, &byte)| at % 64 >= 16 || byte == 0));
+    }
+
+    #[test]
+    fn split_and_merge_lose_nothing() {
+        let mut rng = Rng::new(3);
+        for _ in 0..50 {
+            let max = 1 + rng.below(800) as usize;
+            let (mut segment, hashes) = filled(&mut rng, max);
+            let hash_of = |handle: u32| hashes[handle as usize];
+            let mut other = vec![0xFF; SEGMENT_BYTES];
+            let moved = split(&mut segment, &mut other, 63, hash_of);
+            assert_eq!(audit(&other, hash_of), moved);
+            assert_eq!(audit(&segment, hash_of), hashes.len() - moved);
+            assert!(entries(&other).all(|(_, handle)| hash_of(handle) >> 63 == 1));
+            let mut seen = HashMap::new();
+            for (_, handle) in entries(&segment).chain(entries(&other)) {
+                *seen.entry(handle).or_insert(0) += 1;
+            }
+            assert!(seen.len() == hashes.len() && seen.values().all(|&times| times == 1));
+            if hashes.len() < 500 {
+                assert!(merge(&mut segment, &other, hash_of));
+                assert_eq!(audit(&segment, hash_of), hashes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn merge_that_does_not_fit_changes_nothing() {
+        let mut rng = Rng::new(4);
+        let (mut segment, _) = filled(&mut rng, usize::MAX);
+        let (other, hashes) = filled(&mut rng, usize::MAX);
+        let before = segment.clone();
+        assert!(!merge(&mut segment, &other, |handle| hashes[handle as usize]));
+        assert_eq!(segment, before);
+    }
+}

@@ -1,0 +1,145 @@
+//! A client over real TCP: sends lines, reads lines, and never waits for ever.
+
+use super::PATIENCE;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// How a connection ended, as its client saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Properly, after all that was sent.
+    Eof,
+    /// By a reset, or by a write that failed.
+    Broken,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Client {
+    stream: TcpStream,
+    /// What came and is not taken yet, from `taken` on.
+    inbound: Vec<u8>,
+    taken: usize,
+}
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> Self {
+        Self::try_connect(addr).unwrap_or_else(|error| panic!("cannot connect to {addr}: {error}"))
+    }
+
+    pub fn try_connect(addr: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, inbound: Vec::new(), taken: 0 })
+    }
+
+    /// A second hold of the same connection, for a thread that writes while another reads.
+    pub fn writer(&self) -> TcpStream {
+        self.stream.try_clone().unwrap()
+    }
+
+    pub fn send(&mut self, bytes: &str) {
+        self.try_send(bytes).unwrap();
+    }
+
+    pub fn try_send(&mut self, bytes: &str) -> io::Result<()> {
+        self.stream.write_all(bytes.as_bytes())
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn finish_sending(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// The next line without its LF; panics if the connection ends before it.
+    pub fn line(&mut self) -> String {
+        match self.try_line() {
+            Ok(line) => line,
+            Err(end) => panic!("{end:?} instead of a line"),
+        }
+    }
+
+    /// The next line without its LF, or how the connection ended in front of it.
+    pub fn try_line(&mut self) -> Result<String, End> {
+        match self.line_within(PATIENCE) {
+            Ok(Some(line)) => Ok(line),
+            Ok(None) => panic!("no line came; so far: {:?}", self.waiting()),
+            Err(end) => Err(end),
+        }
+    }
+
+    /// The next line without its LF; `None` if none comes in that time.
+    pub fn line_within(&mut self, patience: Duration) -> Result<Option<String>, End> {
+        let mut searched = 0;
+        loop {
+            if let Some(at) = memchr::memchr(b'\n', &self.waiting()[searched..]) {
+                let line = String::from_utf8(self.waiting()[..searched + at].to_vec()).unwrap();
+                self.taken += line.len() + 1;
+                return Ok(Some(line));
+            }
+            searched = self.waiting().len();
+            if !self.fill(patience)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Sends one request and reads one line.
+    pub fn ask(&mut self, request: &str) -> String {
+        self.send(&format!("{request}\n"));
+        self.line()
+    }
+
+    /// All that comes until the connection ends, and how it ends.
+    pub fn rest(&mut self) -> (String, End) {
+        let end = loop {
+            match self.fill(PATIENCE) {
+                Ok(true) => {}
+                Ok(false) => panic!("the connection does not end; so far: {} bytes", self.waiting().len()),
+                Err(end) => break end,
+            }
+        };
+        let text = String::from_utf8(self.waiting().to_vec()).unwrap();
+        self.taken = self.inbound.len();
+        (text, end)
+    }
+
+    /// One number of a STATS reply, asked for on this connection.
+    pub fn stat(&mut self, name: &str) -> u64 {
+        let line = self.ask("STATS");
+        let field = line.strip_prefix(":STATS ").unwrap().split(',').find_map(|field| {
+            let (key, value) = field.split_once(':')?;
+            (key == name).then(|| value.parse().unwrap())
+        });
+        field.unwrap_or_else(|| panic!("no {name} in {line}"))
+    }
+
+    fn waiting(&self) -> &[u8] {
+        &self.inbound[self.taken..]
+    }
+
+    /// Reads once, true if something came.
+    fn fill(&mut self, patience: Duration) -> Result<bool, End> {
+        self.inbound.drain(..self.taken);
+        self.taken = 0;
+        self.stream.set_read_timeout(Some(patience)).unwrap();
+        let mut chunk = [0; 64 * 1024];
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Err(End::Eof),
+                Ok(count) => {
+                    self.inbound.extend_from_slice(&chunk[..count]);
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Ok(false);
+                }
+                Err(_) => return Err(End::Broken),
+            }
+        }
+    }
+}

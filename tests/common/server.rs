@@ -1,0 +1,219 @@
+//! The program as a process of its own: started on a free port, watched, and ended with the test.
+
+use super::client::Client;
+use super::{PATIENCE, wait_until};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+/// What the line at start says in front of the port.
+const LISTENS: &str = " olivia 0.1.0 listens on 127.0.0.1:";
+
+/// How the program is to be started.
+#[derive(Debug)]
+pub struct Launch {
+    home: PathBuf,
+    args: Vec<String>,
+    env: Vec<(String, OsString)>,
+    /// How many files it may have open, if not as many as the test.
+    files_max: Option<u32>,
+    /// The text of the last line that is read from its standard error, which is closed then.
+    last_line: Option<&'static str>,
+}
+
+impl Launch {
+    /// With an empty directory of its own to run in; `name` is the test's.
+    pub fn new(name: &str) -> Self {
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&home);
+        fs::create_dir_all(&home).unwrap();
+        Self { home, args: Vec::new(), env: Vec::new(), files_max: None, last_line: None }
+    }
+
+    /// With so many files at most.
+    pub fn files_max(mut self, files: u32) -> Self {
+        self.files_max = Some(files);
+        self
+    }
+
+    /// With a standard error that is closed at the other end as soon as it listens.
+    pub fn unheard(mut self) -> Self {
+        self.last_line = Some(LISTENS);
+        self
+    }
+
+    /// With one more argument.
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// With a variable in its environment, which is empty otherwise.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// With a limit other than its default; `name` as in `[limits]`.
+    pub fn limit(self, name: &str, value: u64) -> Self {
+        self.env(&format!("OLIVIA_LIMITS_{}", name.to_ascii_uppercase()), value.to_string())
+    }
+
+    /// With an `olivia.toml`.
+    pub fn config(self, text: &str) -> Self {
+        fs::write(self.home.join("olivia.toml"), text).unwrap();
+        self
+    }
+
+    /// Starts it on a free port, and waits until it listens.
+    pub fn start(self) -> Server {
+        let mut server = self.arg("--port").arg("0").spawn();
+        wait_until("the program listens", || server.log().contains(LISTENS) || server.has_ended());
+        let log = server.log();
+        let port = log.split_once(LISTENS).and_then(|(_, rest)| rest.split(';').next());
+        server.port = port.and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("no start: {log}"));
+        server
+    }
+
+    /// Starts it as told. It may end at once, and its port is not known.
+    pub fn spawn(self) -> Server {
+        let Self { home, args, env, files_max, last_line } = self;
+        let mut child = program(files_max)
+            .current_dir(&home)
+            .args(args)
+            .env_clear()
+            .envs(env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().unwrap();
+        let listener = thread::spawn({
+            let log = Arc::clone(&log);
+            move || keep(stderr, &log, last_line)
+        });
+        Server { child, port: 0, log, listener: Some(listener), home }
+    }
+}
+
+/// The program, under a limit of files that it cannot raise again if one is given.
+fn program(files_max: Option<u32>) -> Command {
+    let path = env!("CARGO_BIN_EXE_olivia");
+    let Some(files) = files_max else { return Command::new(path) };
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), path]);
+    command
+}
+
+/// Keeps what the program says, line by line, until it closes its standard error or has said `last`.
+fn keep(stderr: ChildStderr, log: &Mutex<String>, last: Option<&str>) {
+    for line in BufReader::new(stderr).lines() {
+        let Ok(line) = line else { break };
+        let mut log = log.lock().unwrap();
+        log.push_str(&line);
+        log.push('\n');
+        if last.is_some_and(|last| line.contains(last)) {
+            break;
+        }
+    }
+}
+
+/// A running program. It is killed when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    port: u16,
+    log: Arc<Mutex<String>>,
+    listener: Option<JoinHandle<()>>,
+    home: PathBuf,
+}
+
+impl Server {
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.addr())
+    }
+
+    /// What it has said on standard error so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until it has said `text`.
+    pub fn wait_for_log(&self, text: &str) {
+        wait_until(&format!("the log says {text:?}"), || self.log().contains(text));
+    }
+
+    /// Puts another `olivia.toml` into its directory.
+    pub fn write_config(&self, text: &str) {
+        fs::write(self.home.join("olivia.toml"), text).unwrap();
+    }
+
+    /// Sends it a signal: `TERM`, `INT`, `HUP`.
+    pub fn signal(&self, name: &str) {
+        let command = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for its end and gives the exit code with all it said.
+    pub fn end(&mut self) -> (Option<i32>, String) {
+        let begin = Instant::now();
+        while !self.has_ended() {
+            assert!(begin.elapsed() < PATIENCE, "the program does not end; its log:\n{}", self.log());
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+        if let Some(listener) = self.listener.take() {
+            listener.join().unwrap();
+        }
+        (self.child.wait().unwrap().code(), self.log())
+    }
+
+    /// Tells it to end, and demands that it does so properly.
+    pub fn end_well(self) {
+        self.signal("TERM");
+        self.ended_well();
+    }
+
+    /// Demands that it ends properly, having been told to.
+    pub fn ended_well(mut self) {
+        let (code, log) = self.end();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(!log.contains("panicked"), "{log}");
+    }
+
+    /// Time of the processor it has used, in ticks of 10 ms.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // The name in parentheses may hold anything; user and system time are fields 14 and 15.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.home);
+    }
+}

@@ -1,0 +1,261 @@
+//! A node with a virtual clock, and clients whose every byte the test decides: the shell's part of the
+//! contract in `olivia::node`, without sockets and without waiting.
+//!
+//! Not a simulation: nothing here is random and nothing goes wrong unless the test says so.
+
+#![allow(dead_code, reason = "each test target that includes this file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+use olivia::base::time::{Instant, Now};
+use olivia::config::Config;
+use olivia::node::{Action, ConnKey, Node, Refusal};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// An address on this machine, and one elsewhere.
+pub const LOOPBACK: &str = "127.0.0.1:40000";
+pub const ELSEWHERE: &str = "192.0.2.7:40000";
+
+/// Steps of `tick` that any state reached in a test is worked off in.
+const TICKS_MAX: usize = 100_000;
+
+/// The index of a client in its driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientId(usize);
+
+/// One client, as its side of the connection sees it.
+#[derive(Debug)]
+struct Client {
+    key: ConnKey,
+    /// On its way to the node, which may have said that it does not want it yet.
+    sent: Vec<u8>,
+    has_shut: bool,
+    shut_delivered: bool,
+    /// What has arrived and was not taken by the test yet.
+    arrived: Vec<u8>,
+    reads: bool,
+    is_stopped: bool,
+    /// The node has ended its side.
+    has_ended: bool,
+    is_closed: bool,
+}
+
+/// A node, its clients and its time.
+#[derive(Debug)]
+pub struct Driver {
+    pub node: Node,
+    pub now: Now,
+    clients: Vec<Client>,
+}
+
+impl Driver {
+    pub fn new(config: Config) -> Self {
+        let now = Now { mono: Instant::from_millis(1_234_567), wall_ms: 1_700_000_000_000 };
+        Self { node: Node::new(config, 7, now), now, clients: Vec::new() }
+    }
+
+    pub fn connect(&mut self, addr: &str) -> Result<ClientId, Refusal> {
+        let addr: SocketAddr = addr.parse().unwrap();
+        let key = self.node.accept(self.now, addr)?;
+        self.clients.push(Client {
+            key,
+            sent: Vec::new(),
+            has_shut: false,
+            shut_delivered: false,
+            arrived: Vec::new(),
+            reads: true,
+            is_stopped: false,
+            has_ended: false,
+            is_closed: false,
+        });
+        Ok(ClientId(self.clients.len() - 1))
+    }
+
+    /// A client on this machine.
+    pub fn client(&mut self) -> ClientId {
+        self.connect(LOOPBACK).unwrap()
+    }
+
+    /// Sends bytes in one piece, as far as the node wants them, and lets it do all that follows.
+    pub fn send(&mut self, id: ClientId, bytes: impl AsRef<[u8]>) {
+        self.clients[id.0].sent.extend_from_slice(bytes.as_ref());
+        self.run();
+    }
+
+    /// Sends, and takes all that has arrived then.
+    pub fn ask(&mut self, id: ClientId, text: &str) -> String {
+        self.send(id, text);
+        self.take(id)
+    }
+
+    /// Shuts the client's side.
+    pub fn shut(&mut self, id: ClientId) {
+        self.clients[id.0].has_shut = true;
+        self.run();
+    }
+
+    /// Shuts the client's side, and the node learns of it though it has said that it wants no more.
+    pub fn shut_ahead(&mut self, id: ClientId) {
+        let client = &mut self.clients[id.0];
+        (client.has_shut, client.shut_delivered) = (true, true);
+        self.node.read_closed(self.now, client.key);
+        self.run();
+    }
+
+    /// Breaks the connection.
+    pub fn lose(&mut self, id: ClientId) {
+        self.node.lost(self.now, self.clients[id.0].key);
+        self.clients[id.0].has_ended = true;
+        self.clients[id.0].is_closed = true;
+        self.run();
+    }
+
+    /// Whether the client takes what the node writes.
+    pub fn reads(&mut self, id: ClientId, reads: bool) {
+        self.clients[id.0].reads = reads;
+        self.run();
+    }
+
+    /// Takes exactly up to `count` bytes of what waits for a client that does not read by itself.
+    pub fn read_some(&mut self, id: ClientId, count: usize) -> usize {
+        let key = self.clients[id.0].key;
+        let taken = self.write_to(id.0, key, count);
+        self.run();
+        taken
+    }
+
+    /// What has arrived since the last time.
+    pub fn take(&mut self, id: ClientId) -> String {
+        String::from_utf8(self.take_bytes(id)).unwrap()
+    }
+
+    pub fn take_bytes(&mut self, id: ClientId) -> Vec<u8> {
+        std::mem::take(&mut self.clients[id.0].arrived)
+    }
+
+    /// Whether the node has ended its side: the client reads the end of the stream.
+    pub fn has_ended(&self, id: ClientId) -> bool {
+        self.clients[id.0].has_ended
+    }
+
+    /// Whether the connection is gone on the node's side.
+    pub fn is_closed(&self, id: ClientId) -> bool {
+        self.clients[id.0].is_closed
+    }
+
+    /// Whether the node has said that it wants nothing from this client now.
+    pub fn is_stopped(&self, id: ClientId) -> bool {
+        self.clients[id.0].is_stopped
+    }
+
+    /// Bytes that wait on the node's side for a client that does not read.
+    pub fn waiting(&self, id: ClientId) -> usize {
+        self.node.outbound(self.clients[id.0].key).len()
+    }
+
+    /// Bytes the client has sent that the node did not want yet.
+    pub fn unread(&self, id: ClientId) -> usize {
+        self.clients[id.0].sent.len()
+    }
+
+    /// Lets time pass, waking the node when it asked to be woken.
+    pub fn pass(&mut self, span: Duration) {
+        self.run();
+        let end = self.now.mono.after(span);
+        while let Some(next) = self.node.next_deadline().filter(|next| *next <= end) {
+            assert!(next > self.now.mono, "the node asks to be woken at {next:?}, which has passed");
+            self.set_time(next);
+            self.run();
+        }
+        self.set_time(end);
+        assert!(!self.node.has_work(self.now), "there is work, for which the node did not want to be woken");
+        self.run();
+    }
+
+    /// Lets time pass at once, as for a process that was suspended; the node does nothing about it yet.
+    pub fn leap(&mut self, span: Duration) {
+        self.set_time(self.now.mono.after(span));
+    }
+
+    fn set_time(&mut self, mono: Instant) {
+        let passed = mono.since(self.now.mono).as_millis();
+        self.now = Now { mono, wall_ms: self.now.wall_ms + u64::try_from(passed).unwrap() };
+    }
+
+    /// Does what a shell does until nothing is left to do at this moment.
+    pub fn run(&mut self) {
+        for _ in 0..TICKS_MAX {
+            // What is due comes first, as in a turn of the shell in which nothing is ready yet.
+            self.act();
+            if self.node.has_work(self.now) {
+                self.node.tick(self.now);
+                continue;
+            }
+            if !(0..self.clients.len()).fold(false, |moved, at| self.serve(at) | moved) {
+                return;
+            }
+        }
+        panic!("the node finds no rest");
+    }
+
+    /// Moves what can be moved for one client, in both directions. False if that is nothing.
+    fn serve(&mut self, at: usize) -> bool {
+        let client = &mut self.clients[at];
+        if client.is_closed {
+            return false;
+        }
+        let key = client.key;
+        let mut moved = false;
+        if !client.is_stopped && !client.sent.is_empty() {
+            let bytes = std::mem::take(&mut client.sent);
+            self.node.received(self.now, key, &bytes);
+            self.act();
+            moved = true;
+        }
+        let client = &mut self.clients[at];
+        if client.has_shut && !client.shut_delivered && !client.is_stopped && client.sent.is_empty() {
+            client.shut_delivered = true;
+            self.node.read_closed(self.now, key);
+            self.act();
+            moved = true;
+        }
+        if self.clients[at].reads {
+            moved |= self.write_to(at, key, usize::MAX) > 0;
+        }
+        moved
+    }
+
+    fn write_to(&mut self, at: usize, key: ConnKey, count: usize) -> usize {
+        let bytes = self.node.outbound(key);
+        let bytes = &bytes[..bytes.len().min(count)];
+        let count = bytes.len();
+        if count > 0 {
+            self.clients[at].arrived.extend_from_slice(bytes);
+            self.node.wrote(self.now, key, count);
+            self.act();
+        }
+        count
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.node.next_action() {
+            let (Action::Flush(key)
+            | Action::ShutdownWrite(key)
+            | Action::Close(key)
+            | Action::StopReading(key)
+            | Action::ResumeReading(key)) = action;
+            let client = self.clients.iter_mut().find(|client| client.key == key).unwrap();
+            match action {
+                // Whatever waits is looked at in every round.
+                Action::Flush(_) => {}
+                Action::ShutdownWrite(_) => client.has_ended = true,
+                Action::Close(_) => {
+                    client.has_ended = true;
+                    client.is_closed = true;
+                }
+                Action::StopReading(_) => client.is_stopped = true,
+                Action::ResumeReading(_) => client.is_stopped = false,
+            }
+        }
+    }
+}

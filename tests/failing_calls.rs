@@ -1,0 +1,339 @@
+//! Each system call of the shell fails in turn, by a library that is preloaded into the program: one
+//! connection at most may be closed by it, all others get all of their replies, and the program goes on.
+//!
+//! The library, `failing_calls/shim.c`, is built here with `cc`; without one these tests are skipped.
+//! mio reports edges: a read that is told "nothing now" although something is there has lost its edge,
+//! which real systems do not do. So who waits sends an empty line now and then, which has no reply.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod common;
+
+use common::client::{Client, End};
+use common::server::{Launch, Server};
+use common::{PATIENCE, wait_until};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Turns of the loop in a time in which nothing happens, above which it spins.
+const TURNS_MAX: u64 = 20;
+
+/// What is made to fail, how, from which call on, and how often.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    call: &'static str,
+    kind: &'static str,
+    nth: u32,
+    count: u32,
+}
+
+/// The library; `None` where it cannot be built for want of a compiler.
+fn shim() -> Option<&'static Path> {
+    static SHIM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    SHIM.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/failing_calls/shim.c");
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let (library, new) =
+            (home.join("failing-calls.so"), home.join(format!("failing-calls-{}.so", std::process::id())));
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&new).arg(source).arg("-ldl");
+        match cc.status() {
+            Ok(status) => assert!(status.success(), "cc could not build the shim"),
+            Err(error) => {
+                eprintln!("SKIPPED: no system call is made to fail, since there is no cc: {error}");
+                return None;
+            }
+        }
+        // At once, since another run of the tests may be using the old one.
+        fs::rename(&new, &library).unwrap();
+        Some(library)
+    })
+    .as_deref()
+}
+
+/// The program with the fault in it.
+fn launch(shim: &Path, fault: Fault) -> Launch {
+    let Fault { call, kind, nth, count } = fault;
+    Launch::new(&format!("fail-{call}-{kind}-{nth}-{count}"))
+        .env("LD_PRELOAD", shim)
+        .env("OLIVIA_TEST_FAIL", format!("{call}:{kind}:{nth}:{count}"))
+}
+
+/// One client of the script.
+struct Actor {
+    client: Client,
+    name: char,
+    /// Its connection ended before it had all of its replies.
+    is_lost: bool,
+}
+
+impl Actor {
+    fn new(server: &Server, name: char) -> Self {
+        Self { client: server.connect(), name, is_lost: false }
+    }
+
+    /// Sends `input` and demands exactly `replies`; a connection that ends instead is lost.
+    fn play(&mut self, server: &Server, input: &str, replies: &[String]) {
+        if self.is_lost {
+            return;
+        }
+        // Where this fails, so does the reading.
+        let _ = self.client.try_send(input);
+        for reply in replies {
+            match patient_line(server, &mut self.client) {
+                Ok(line) if line == *reply => {}
+                Ok(line) if line.starts_with(":ERR this node has no more room") => self.is_lost = true,
+                Ok(line) => panic!("{} was told {line:?} instead of {reply:?}", self.name),
+                Err(End::Eof | End::Broken) => self.is_lost = true,
+            }
+            if self.is_lost {
+                return;
+            }
+        }
+    }
+
+    /// Asks for the end of the connection, and demands that it comes properly.
+    fn finish(&mut self, server: &Server, input: &str, reply: &str) {
+        self.play(server, input, &[reply.to_owned()]);
+        if !self.is_lost {
+            let (text, end) = self.client.rest();
+            assert_eq!(text, "", "{}", self.name);
+            self.is_lost = end == End::Broken;
+        }
+    }
+}
+
+/// The next line. While none comes, lost edges are made up for: by an empty line on this connection,
+/// and by one more connection to the listener.
+fn patient_line(server: &Server, client: &mut Client) -> Result<String, End> {
+    let begin = Instant::now();
+    loop {
+        if let Some(line) = client.line_within(Duration::from_millis(100))? {
+            return Ok(line);
+        }
+        assert!(begin.elapsed() < PATIENCE, "no line; the log:\n{}", server.log());
+        let _ = client.try_send("\n");
+        drop(server.connect());
+    }
+}
+
+/// Plays four clients side by side, and then a fresh one. Gives how many of them lost their connection.
+fn play(server: &Server) -> usize {
+    let mut actors = ['a', 'b', 'c', 'd'].map(|name| Actor::new(server, name));
+    for round in 0..3 {
+        for actor in &mut actors {
+            play_few(server, actor, round);
+        }
+        play_large(server, &mut actors[1]);
+        play_many(server, &mut actors[2]);
+    }
+    let mut fresh = Actor::new(server, 'e');
+    play_few(server, &mut fresh, 0);
+    is_calm(&mut fresh);
+    let [a, b, c, d] = &mut actors;
+    a.finish(server, "QUIT\nGET a\n", ":BYE ");
+    b.play(server, "GET b\nGET", &[":GOT b:2".to_owned()]);
+    if !b.is_lost {
+        b.client.finish_sending();
+    }
+    b.finish(server, "", ":ERR the last line has no line end; it was not carried out");
+    c.finish(server, &"x".repeat(70_000), ":ERR line longer than 65536 bytes");
+    d.finish(server, "REQUEST disconnect\n", ":FULFILLED bye");
+    is_calm(&mut fresh);
+    actors.iter().chain([&fresh]).filter(|actor| actor.is_lost).count()
+}
+
+/// A few requests, small.
+fn play_few(server: &Server, actor: &mut Actor, round: u32) {
+    let name = actor.name;
+    let input = format!("SET {name}:{round}\n{round}:GET {name}\nPING\n");
+    let told = [format!(":SAT {name}:{round}"), format!("{round}:GOT {name}:{round}"), "0:PONG 1".to_owned()];
+    actor.play(server, &input, &told);
+}
+
+/// Replies that take several writes.
+fn play_large(server: &Server, actor: &mut Actor) {
+    let value = "v".repeat(50_000);
+    actor.play(server, &format!("SET large:{value}\n"), &[format!(":SAT large:{value}")]);
+    actor.play(server, &"GET large\n".repeat(4), &vec![format!(":GOT large:{value}"); 4]);
+}
+
+/// More requests than one step carries out.
+fn play_many(server: &Server, actor: &mut Actor) {
+    let input = (0..600).fold(String::new(), |mut all, n| {
+        writeln!(all, "{n}:PING").unwrap();
+        all
+    });
+    let told: Vec<String> = (0..600).map(|n| format!("{n}:PONG 1")).collect();
+    actor.play(server, &input, &told);
+}
+
+/// Demands that the loop stands still while nothing happens.
+fn is_calm(actor: &mut Actor) {
+    if actor.is_lost {
+        return;
+    }
+    let before = actor.client.stat("turns");
+    thread::sleep(Duration::from_millis(100));
+    let turns = actor.client.stat("turns") - before;
+    assert!(turns <= TURNS_MAX, "{turns} turns in 100 ms in which nothing happened");
+}
+
+/// Runs the script with each of the faults, and demands that each was reached, that it cost no more
+/// than `lost_max` connections, that no file stays open, and that the program ends as it should.
+fn survive(lost_max: usize, faults: &[(&'static str, &[&'static str], &[u32], u32)]) {
+    let Some(shim) = shim() else { return };
+    for &(call, kinds, places, count) in faults {
+        for (&kind, &nth) in kinds.iter().flat_map(|kind| places.iter().map(move |nth| (kind, nth))) {
+            let fault = Fault { call, kind, nth, count };
+            eprintln!("{fault:?}");
+            let server = launch(shim, fault).start();
+            let files = server.open_files();
+            let lost = play(&server);
+            assert!(lost <= lost_max, "{lost} connections lost; the log:\n{}", server.log());
+            wait_until("all files are closed", || server.open_files() == files);
+            server.wait_for_log("shim: call ");
+            server.end_well();
+        }
+    }
+}
+
+/// Demands that the program, with the fault in it, ends by itself with code 1 and `sentence`.
+fn refuse(call: &'static str, kind: &'static str, nth: u32, sentence: &str) {
+    let Some(shim) = shim() else { return };
+    let mut server = launch(shim, Fault { call, kind, nth, count: 1 }).arg("--port").arg("0").spawn();
+    let (code, log) = server.end();
+    assert_eq!(code, Some(1), "{call} {kind} {nth}: {log}");
+    assert!(log.contains(sentence) && !log.contains("panicked"), "{call} {kind} {nth}: {log}");
+}
+
+#[test]
+fn calls_that_were_interrupted_or_came_too_early_cost_nothing() {
+    survive(
+        0,
+        &[
+            ("recv", &["EINTR", "EAGAIN"], &[1, 2, 9], 1),
+            ("send", &["EINTR", "EAGAIN"], &[1, 2, 9], 1),
+            ("accept4", &["EINTR", "EAGAIN"], &[1, 2, 4], 1),
+            ("epoll_wait", &["EINTR"], &[1, 2, 9], 1),
+        ],
+    );
+}
+
+#[test]
+fn calls_that_are_interrupted_again_and_again_cost_nothing() {
+    survive(
+        0,
+        &[
+            ("recv", &["EINTR"], &[3], 50),
+            ("send", &["EINTR"], &[3], 50),
+            ("accept4", &["EINTR"], &[2], 50),
+            ("epoll_wait", &["EINTR"], &[2], 50),
+        ],
+    );
+}
+
+#[test]
+fn short_reads_and_writes_cost_nothing() {
+    survive(
+        0,
+        &[
+            ("recv", &["SHORT"], &[1, 2, 6, 9], 1),
+            ("recv", &["SHORT"], &[4], 5),
+            ("send", &["SHORT"], &[1, 2, 6, 9], 1),
+            ("send", &["SHORT"], &[4], 20_000),
+        ],
+    );
+}
+
+#[test]
+fn broken_reads_and_writes_cost_one_connection() {
+    survive(
+        1,
+        &[
+            ("recv", &["ECONNRESET", "ENOBUFS"], &[1, 2, 5, 9], 1),
+            ("send", &["ECONNRESET", "EPIPE", "ENOBUFS"], &[1, 2, 5, 9], 1),
+        ],
+    );
+}
+
+#[test]
+fn listener_outlives_whatever_accepting_comes_to() {
+    survive(0, &[("accept4", &["ECONNABORTED", "ECONNRESET"], &[1, 2, 4], 1)]);
+    survive(1, &[("accept4", &["EMFILE", "ENOBUFS", "ENOMEM"], &[1, 2, 4], 1)]);
+    // Neither the connection nor the spare file's turn: they wait, and nothing tells of them again.
+    survive(0, &[("accept4", &["EMFILE"], &[2], 6)]);
+}
+
+#[test]
+fn connection_that_cannot_be_watched_is_the_only_one_lost() {
+    survive(1, &[("epoll_ctl", &["ENOMEM", "ENOSPC"], &[3, 5], 1)]);
+}
+
+#[test]
+fn niceties_that_fail_cost_nothing() {
+    survive(
+        0,
+        &[
+            ("setsockopt", &["EINVAL", "ENOBUFS"], &[2, 4], 1),
+            ("close", &["EINTR", "EIO"], &[1, 2], 1),
+            ("shutdown", &["ENOTCONN"], &[1], 1),
+        ],
+    );
+}
+
+#[test]
+fn node_without_room_for_connections_is_calm_and_serves_those_it_has() {
+    let Some(shim) = shim() else { return };
+    // The first call finds nobody, the second takes the first client, the third nobody.
+    let fault = Fault { call: "accept4", kind: "EMFILE", nth: 4, count: 1_000_000 };
+    let server = launch(shim, fault).start();
+    let mut first = server.connect();
+    assert_eq!(first.ask("PING"), "0:PONG 1");
+    let waiting: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    server.wait_for_log("shim: call ");
+    let before = server.cpu_ticks();
+    thread::sleep(Duration::from_secs(1));
+    let used = server.cpu_ticks() - before;
+    assert!(used <= 3, "{used} ticks of 10 ms in a second in which nobody can be accepted");
+    assert_eq!(first.ask("PING"), "0:PONG 1");
+    assert!(server.log().lines().count() <= 30, "{}", server.log());
+    drop((first, waiting));
+    server.end_well();
+}
+
+#[test]
+fn operator_is_told_that_nobody_can_be_accepted() {
+    let Some(shim) = shim() else { return };
+    let fault = Fault { call: "accept4", kind: "ENOMEM", nth: 4, count: 1_000_000 };
+    let server = launch(shim, fault).start();
+    assert_eq!(server.connect().ask("PING"), "0:PONG 1");
+    let waiting = server.connect();
+    server.wait_for_log("nobody can connect");
+    drop(waiting);
+    server.end_well();
+}
+
+#[test]
+fn start_that_fails_says_what_could_not_be_done() {
+    refuse("socket", "EMFILE", 1, "cannot listen on 127.0.0.1:0: ");
+    refuse("setsockopt", "ENOBUFS", 1, "cannot listen on 127.0.0.1:0: ");
+    refuse("bind", "EACCES", 1, "cannot listen on 127.0.0.1:0: the system does not permit it");
+    refuse("bind", "ENOBUFS", 1, "cannot listen on 127.0.0.1:0: ");
+    refuse("listen", "ENOBUFS", 1, "cannot listen on 127.0.0.1:0: ");
+    refuse("epoll_create1", "EMFILE", 1, "cannot wait for events: ");
+    refuse("socketpair", "EMFILE", 1, "cannot listen to signals: ");
+    refuse("epoll_ctl", "ENOSPC", 1, "cannot listen to signals: ");
+    refuse("epoll_ctl", "ENOSPC", 2, "cannot wait for connections: ");
+}
+
+#[test]
+fn loop_that_cannot_wait_ends_with_a_sentence() {
+    refuse("epoll_wait", "EINVAL", 1, "cannot wait for events: ");
+}

@@ -1,0 +1,281 @@
+//! The limits that a client reaches over real TCP: what it is told, that it can read it, that it alone
+//! is hit, and that it is counted.
+//!
+//! Not here: limits that need no socket to be reached; those are tested with the node.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod common;
+
+use common::client::{Client, End};
+use common::server::{Launch, Server};
+use common::wait_until;
+use std::thread;
+use std::time::Duration;
+
+const PASSWORD: &str = "OLIVIA_SECURITY_PASSWORD";
+
+/// Demands that a counter of the server comes to `value`, looking through a connection of its own.
+fn counts(server: &Server, name: &str, value: u64) {
+    let mut client = server.connect();
+    wait_until(&format!("{name} is {value}"), || client.stat(name) == value);
+}
+
+#[test]
+fn slow_reader_is_closed_and_others_are_served_meanwhile() {
+    let server =
+        Launch::new("slow-reader").limit("slow_reader_bytes", 64 * 1024).limit("slow_reader_ms", 300).start();
+    let mut other = server.connect();
+    other.ask(&format!("SET key:{}", "v".repeat(60_000)));
+    let mut slow = server.connect();
+    slow.send(&"GET key\n".repeat(2_000));
+    wait_until("the slow reader is closed", || other.stat("closed_slow_reader") == 1);
+    assert_eq!(other.stat("clients"), 1);
+    wait_until("its buffers are given back", || other.stat("buffers_bytes") < 256 * 1024);
+    let (replies, _) = slow.rest();
+    assert!(replies.lines().count() < 2_000);
+    drop(other);
+    server.end_well();
+}
+
+#[test]
+fn reader_that_is_late_but_takes_everything_is_not_a_slow_reader() {
+    let server = Launch::new("late-but-fine").limit("slow_reader_ms", 300).start();
+    let mut late = server.connect();
+    late.ask(&format!("SET key:{}", "v".repeat(60_000)));
+    late.send(&"GET key\n".repeat(1_000));
+    thread::sleep(Duration::from_millis(900));
+    for _ in 0..1_000 {
+        assert!(late.line().starts_with(":GOT key:vvv"));
+    }
+    assert_eq!(late.stat("closed_slow_reader"), 0);
+    drop(late);
+    server.end_well();
+}
+
+#[test]
+fn paused_client_that_goes_away_is_noticed_at_once() {
+    let server = Launch::new("paused-gone").start();
+    let mut other = server.connect();
+    other.ask(&format!("SET key:{}", "v".repeat(60_000)));
+    for _ in 0..10 {
+        let mut paused = server.connect();
+        paused.send(&"GET key\n".repeat(1_000));
+        wait_until("it is paused", || other.stat("buffers_bytes") > 256 * 1024);
+    }
+    wait_until("all are forgotten", || other.stat("clients") == 1);
+    assert_eq!(other.stat("closed_lost"), 10);
+    assert!(other.stat("buffers_bytes") < 256 * 1024);
+    drop(other);
+    server.end_well();
+}
+
+#[test]
+fn client_over_clients_max_is_told_so_and_finds_room_later() {
+    let server = Launch::new("clients-max").limit("clients_max", 3).start();
+    let files = server.open_files();
+    let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask("PING"), "0:PONG 1");
+    }
+    let sentence = ":ERR 3 clients are connected, the limit of this node; try again later\n";
+    for _ in 0..50 {
+        assert_eq!(server.connect().rest(), (sentence.to_owned(), End::Eof));
+    }
+    assert_eq!(clients[0].stat("refused"), 50);
+    assert_eq!(clients[0].stat("clients"), 3);
+    assert!(server.log().matches("refused").count() <= 30, "{}", server.log());
+    clients.pop();
+    wait_until("there is room again", || {
+        let mut client = server.connect();
+        let _ = client.try_send("PING\n");
+        client.try_line() == Ok("0:PONG 1".to_owned())
+    });
+    drop(clients);
+    wait_until("all files are closed", || server.open_files() == files);
+    server.end_well();
+}
+
+#[test]
+fn refused_client_that_has_spoken_already_can_read_why() {
+    let server = Launch::new("refused-speaker").limit("clients_max", 1).start();
+    let mut first = server.connect();
+    first.ask("PING");
+    // While it stands still the system takes connections and bytes for it.
+    server.signal("STOP");
+    let mut clients: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send("PING\n");
+    }
+    server.signal("CONT");
+    for client in &mut clients {
+        let (text, end) = client.rest();
+        assert!(text.starts_with(":ERR 1 clients are connected"), "{text:?} and {end:?}");
+    }
+    drop(first);
+    server.end_well();
+}
+
+#[test]
+fn silence_inside_a_request_is_ended_with_a_sentence_and_silence_between_requests_never() {
+    let server = Launch::new("idle").limit("request_idle_ms", 300).start();
+    let mut thinking = server.connect();
+    let mut before_the_first_byte = server.connect();
+    let mut inside = server.connect();
+    thinking.ask("SET key:value");
+    inside.ask("PING");
+    inside.send("SET key:oth");
+    let sentence = ":ERR nothing came for too long; the connection ends\n";
+    assert_eq!(inside.rest(), (sentence.to_owned(), End::Eof));
+    thread::sleep(Duration::from_millis(600));
+    assert_eq!(thinking.ask("GET key"), ":GOT key:value");
+    assert_eq!(before_the_first_byte.ask("GET key"), ":GOT key:value");
+    drop(inside);
+    wait_until("it is closed", || thinking.stat("closed_idle") == 1);
+    drop((thinking, before_the_first_byte));
+    server.end_well();
+}
+
+#[test]
+fn slow_typist_inside_a_request_is_not_idle() {
+    let server = Launch::new("typist").limit("request_idle_ms", 1_000).start();
+    let mut typist = server.connect();
+    for byte in "PING one".chars().take(4) {
+        typist.send(&byte.to_string());
+        thread::sleep(Duration::from_millis(400));
+    }
+    assert_eq!(typist.ask(""), "0:PONG 1");
+    drop(typist);
+    server.end_well();
+}
+
+#[test]
+fn error_about_a_long_line_is_readable_though_the_client_sends_on() {
+    let server = Launch::new("long-line").start();
+    for round in 0..20 {
+        let mut client = server.connect();
+        let mut stream = client.writer();
+        let writer = thread::spawn(move || {
+            use std::io::Write;
+            (0..16).try_for_each(|_| stream.write_all(&[b'x'; 70_000])).is_ok()
+        });
+        let told = client.rest();
+        assert_eq!(told, (":ERR line longer than 65536 bytes\n".to_owned(), End::Eof), "round {round}");
+        assert!(writer.join().unwrap(), "what it sent on was not taken");
+    }
+    counts(&server, "closed_protocol", 20);
+    server.end_well();
+}
+
+#[test]
+fn line_at_its_limit_is_served_and_one_byte_more_is_not() {
+    let server = Launch::new("line-limit").limit("line_bytes_max", 1_024).start();
+    let mut client = server.connect();
+    let longest = format!("GET {}", "k".repeat(1_020));
+    assert_eq!(client.ask(&longest), ":GOT ");
+    assert_eq!(client.ask(&format!("{longest}\r")), ":GOT ");
+    assert_eq!(client.ask(&format!("{longest}k")), ":ERR line longer than 1024 bytes");
+    assert_eq!(client.rest(), (String::new(), End::Eof));
+    server.end_well();
+}
+
+#[test]
+fn client_that_never_stops_sending_behind_an_error_is_closed_all_the_same() {
+    let server = Launch::new("endless").start();
+    let files = server.open_files();
+    let client = server.connect();
+    let mut stream = client.writer();
+    let writer = thread::spawn(move || {
+        use std::io::Write;
+        while stream.write_all(&[b'x'; 70_000]).is_ok() {}
+    });
+    // The write fails when the server has had enough of it.
+    writer.join().unwrap();
+    counts(&server, "closed_protocol", 1);
+    wait_until("its file is closed", || server.open_files() == files);
+    server.end_well();
+}
+
+#[test]
+fn browser_gets_no_byte_and_nothing_behind_its_head_is_carried_out() {
+    let server = Launch::new("browser").start();
+    for head in ["POST / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"] {
+        let mut browser = server.connect();
+        browser.send(&format!("{head}\r\nSET key:stolen\n"));
+        let (text, _) = browser.rest();
+        assert!(!text.contains("SAT") && (text.is_empty() || head.starts_with("GET")), "{text:?}");
+    }
+    let mut client = server.connect();
+    assert_eq!(client.ask("GET key"), ":GOT ");
+    assert_eq!(client.stat("closed_browser"), 2);
+    server.wait_for_log("it speaks HTTP");
+    drop(client);
+    server.end_well();
+}
+
+#[test]
+fn client_without_the_password_gets_little() {
+    let server = Launch::new("unauthenticated")
+        .env(PASSWORD, "right")
+        .limit("unauthenticated_output_bytes_max", 1_024)
+        .start();
+    let mut client = server.connect();
+    assert_eq!(client.ask("GET key"), ":ERR authentication needed; say AUTH password");
+    assert!(client.ask("GET 1,2,3,4,5,6,7,8,9,10,11").starts_with(":ERR "));
+    client.send(&"PING\n".repeat(10_000));
+    let (replies, end) = client.rest();
+    assert!(replies.len() <= 1_100 && end == End::Eof, "{} bytes, {end:?}", replies.len());
+    let mut long = server.connect();
+    long.send(&"x".repeat(20_000));
+    assert_eq!(long.rest(), (":ERR line longer than 16384 bytes\n".to_owned(), End::Eof));
+    let mut member = server.connect();
+    assert_eq!(member.ask("AUTH right"), ":WELCOME ");
+    assert_eq!(member.ask(&format!("SET key:{}", "v".repeat(20_000))).len(), 20_009);
+    drop((client, long));
+    wait_until("it is closed", || member.stat("closed_unauthenticated") == 1);
+    drop(member);
+    server.end_well();
+}
+
+#[test]
+fn password_longer_than_a_key_may_be_is_taken() {
+    let server = Launch::new("long-password").env(PASSWORD, "longer").limit("key_bytes_max", 4).start();
+    assert_eq!(server.connect().ask("AUTH longer"), ":WELCOME ");
+    server.end_well();
+}
+
+#[test]
+fn largest_holder_is_closed_when_all_buffers_are_full() {
+    let server = Launch::new("buffers")
+        .limit("buffers_max", 1024 * 1024)
+        .limit("reply_bytes_max", 512 * 1024)
+        .limit("value_bytes_max", 60_000)
+        .limit("outbound_pause_bytes", 512 * 1024)
+        .start();
+    let mut small = server.connect();
+    small.ask(&format!("SET key:{}", "v".repeat(50_000)));
+    let mut deaf: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    for client in &mut deaf {
+        let _ = client.try_send(&"GET key\n".repeat(2_000));
+    }
+    wait_until("the buffers are full", || small.stat("closed_buffers_full") >= 1);
+    assert_eq!(small.ask("PING"), "0:PONG 1");
+    wait_until("they are within the limit", || small.stat("buffers_bytes") <= 1024 * 1024);
+    drop((small, deaf));
+    server.end_well();
+}
+
+#[test]
+fn room_for_clients_is_what_the_system_allows_and_the_rest_is_told_so() {
+    let server = Launch::new("few-files").files_max(42).start();
+    server.wait_for_log("only 42 files may be open, room for 10 clients instead of 10000");
+    let mut clients: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask("PING"), "0:PONG 1");
+    }
+    let (sentence, _) = server.connect().rest();
+    assert!(sentence.starts_with(":ERR 10 clients are connected"), "{sentence}");
+    drop(clients);
+    server.end_well();
+}

@@ -1,0 +1,454 @@
+//! The limits of one node, each reached by a client that does nothing but that: through the node with a
+//! virtual clock. What a limit says to a client is in `tests/sessions`; what holds whatever clients do
+//! is in `tests/simulation`.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod driver;
+
+use driver::{ClientId, Driver, ELSEWHERE};
+use olivia::config::{Config, Secret};
+use olivia::limits::Limits;
+use olivia::node::CloseReason;
+use std::time::Duration;
+
+const IDLE: &str = ":ERR nothing came for too long; the connection ends\n";
+
+fn driver(limits: Limits) -> Driver {
+    assert_eq!(limits.check(), Ok(()));
+    Driver::new(Config { limits, ..Config::default() })
+}
+
+fn with_password(limits: Limits) -> Driver {
+    let password = Some(Secret::new("secret".to_owned()));
+    Driver::new(Config { limits, password, ..Config::default() })
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn closed(driver: &Driver, reason: CloseReason) -> u64 {
+    driver.node.stats().closed[reason as usize]
+}
+
+/// Sets `big` to so many bytes, in a value that is shown as it is.
+fn set_big(driver: &mut Driver, bytes: usize) {
+    let client = driver.client();
+    let reply = driver.ask(client, &format!("SET big:{}\n", "x".repeat(bytes)));
+    assert!(reply.starts_with(":SAT big:"), "{reply}");
+    driver.ask(client, "QUIT\n");
+    driver.shut(client);
+}
+
+/// A client that does not read, with so many replies of `big` waiting for it.
+fn hoarder(driver: &mut Driver, replies: usize) -> ClientId {
+    let client = driver.client();
+    driver.reads(client, false);
+    driver.send(client, "GET big\n".repeat(replies));
+    client
+}
+
+#[test]
+fn client_beyond_the_limit_is_refused_until_one_leaves() {
+    let mut driver = driver(Limits { clients_max: 2, ..Limits::default() });
+    let first = driver.client();
+    driver.client();
+    let refusal = driver.connect(ELSEWHERE).unwrap_err().to_string();
+    assert_eq!(refusal, "2 clients are connected, the limit of this node; try again later");
+    driver.shut(first);
+    assert!(driver.is_closed(first));
+    let third = driver.client();
+    assert_eq!(driver.ask(third, "PING\n"), "0:PONG 1\n");
+    assert_eq!((driver.node.stats().accepted, driver.node.stats().refused), (3, 1));
+}
+
+#[test]
+fn silence_inside_a_request_ends_the_connection() {
+    let mut driver = driver(Limits { request_idle_ms: 1_000, ..Limits::default() });
+    let client = driver.client();
+    driver.send(client, "SET a:1\nGET ");
+    driver.pass(ms(999));
+    driver.send(client, "a");
+    driver.pass(ms(999));
+    assert_eq!(driver.take(client), ":SAT a:1\n");
+    assert!(!driver.has_ended(client));
+    driver.pass(ms(1));
+    assert_eq!(driver.take(client), IDLE);
+    assert!(driver.has_ended(client));
+    driver.shut(client);
+    assert!(driver.is_closed(client));
+    assert_eq!(closed(&driver, CloseReason::Idle), 1);
+}
+
+#[test]
+fn silence_between_requests_is_thinking() {
+    let mut driver = driver(Limits { request_idle_ms: 1, first_byte_ms: 1, ..Limits::default() });
+    let elsewhere = driver.connect(ELSEWHERE).unwrap();
+    let here = driver.client();
+    driver.send(elsewhere, "\n");
+    driver.pass(Duration::from_secs(86_400 * 30));
+    assert_eq!(driver.ask(here, "PING\n"), "0:PONG 1\n");
+    assert_eq!(driver.ask(elsewhere, "PING\n"), "0:PONG 1\n");
+    assert_eq!(driver.node.next_deadline(), None);
+}
+
+#[test]
+fn stranger_that_never_speaks_is_not_waited_for() {
+    let mut driver = driver(Limits { first_byte_ms: 1_000, ..Limits::default() });
+    let elsewhere = driver.connect(ELSEWHERE).unwrap();
+    let mapped = driver.connect("[::ffff:192.0.2.9]:4000").unwrap();
+    let here = driver.client();
+    let here_too = driver.connect("[::1]:4000").unwrap();
+    driver.pass(ms(999));
+    assert!(!driver.has_ended(elsewhere));
+    driver.pass(ms(1));
+    assert_eq!(driver.take(elsewhere), IDLE);
+    assert!(driver.has_ended(elsewhere) && driver.has_ended(mapped));
+    assert!(!driver.has_ended(here) && !driver.has_ended(here_too));
+}
+
+#[test]
+fn connection_that_is_told_its_end_and_stays_is_dropped() {
+    let mut driver = driver(Limits::default());
+    let client = driver.client();
+    driver.send(client, "QUIT\n");
+    assert_eq!(driver.take(client), ":BYE \n");
+    assert!(driver.has_ended(client) && !driver.is_closed(client));
+    // Traffic does not keep it alive.
+    for _ in 0..10 {
+        driver.pass(ms(200));
+        driver.send(client, "PING\n");
+    }
+    assert!(driver.is_closed(client));
+    assert_eq!(driver.take(client), "");
+    assert_eq!(closed(&driver, CloseReason::Quit), 1);
+}
+
+#[test]
+fn slow_reader_is_borne_for_its_time_and_not_longer() {
+    let limits = Limits {
+        slow_reader_bytes: 10_000,
+        slow_reader_ms: 1_000,
+        value_bytes_max: 20_000,
+        ..Limits::default()
+    };
+    let mut driver = driver(limits);
+    set_big(&mut driver, 15_000);
+    let quick = hoarder(&mut driver, 1);
+    let slow = hoarder(&mut driver, 1);
+    let below = hoarder(&mut driver, 1);
+    assert_eq!(driver.read_some(below, 6_000), 6_000);
+    driver.pass(ms(999));
+    driver.reads(quick, true);
+    assert!(!driver.is_closed(slow));
+    driver.pass(ms(1));
+    assert!(driver.is_closed(slow));
+    driver.pass(Duration::from_secs(3_600));
+    assert!(!driver.is_closed(quick) && !driver.is_closed(below));
+    assert_eq!(closed(&driver, CloseReason::SlowReader), 1);
+}
+
+#[test]
+fn slow_reader_that_catches_up_gets_its_whole_time_again() {
+    let limits = Limits {
+        slow_reader_bytes: 10_000,
+        slow_reader_ms: 1_000,
+        value_bytes_max: 20_000,
+        ..Limits::default()
+    };
+    let mut driver = driver(limits);
+    set_big(&mut driver, 15_000);
+    let client = hoarder(&mut driver, 1);
+    driver.pass(ms(900));
+    driver.read_some(client, 6_000);
+    driver.send(client, "GET big\n");
+    driver.pass(ms(999));
+    assert!(!driver.is_closed(client));
+    driver.pass(ms(1));
+    assert!(driver.is_closed(client));
+}
+
+#[test]
+fn requests_wait_while_too_much_is_unsent_and_go_on_in_order() {
+    let mut driver = driver(Limits { outbound_pause_bytes: 20_000, ..Limits::default() });
+    set_big(&mut driver, 10_000);
+    let client = driver.client();
+    driver.reads(client, false);
+    let mut asked = String::new();
+    for id in 0..10 {
+        asked += &format!("{id}:GET big\n");
+    }
+    driver.send(client, &asked);
+    assert!(driver.is_stopped(client));
+    let waiting = driver.waiting(client);
+    assert!((20_001..=30_100).contains(&waiting), "{waiting}");
+    // What it sends now stays on its side, and others are served.
+    driver.send(client, "10:PING\n");
+    assert_eq!(driver.unread(client), 8);
+    let other = driver.client();
+    assert_eq!(driver.ask(other, "PING\n"), "0:PONG 1\n");
+    driver.read_some(client, waiting - 20_000);
+    assert!(driver.waiting(client) > 20_000);
+    driver.reads(client, true);
+    let got = driver.take(client);
+    let ids: Vec<&str> = got.lines().map(|line| line.split_once(':').unwrap().0).collect();
+    assert_eq!(ids, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]);
+    assert!(!driver.is_stopped(client));
+}
+
+#[test]
+fn half_closed_client_that_was_paused_gets_all_its_answers() {
+    let mut driver = driver(Limits { outbound_pause_bytes: 20_000, ..Limits::default() });
+    set_big(&mut driver, 10_000);
+    let client = hoarder(&mut driver, 50);
+    driver.shut(client);
+    assert!(driver.is_stopped(client));
+    driver.reads(client, true);
+    assert_eq!(driver.take(client).lines().count(), 50);
+    assert!(driver.is_closed(client));
+    assert_eq!(closed(&driver, CloseReason::Done), 1);
+}
+
+#[test]
+fn end_that_comes_while_paused_takes_no_answer_away() {
+    let mut driver = driver(Limits { outbound_pause_bytes: 20_000, ..Limits::default() });
+    set_big(&mut driver, 10_000);
+    let client = hoarder(&mut driver, 50);
+    driver.shut_ahead(client);
+    driver.reads(client, true);
+    assert_eq!(driver.take(client).lines().count(), 50);
+    assert!(driver.is_closed(client));
+}
+
+#[test]
+fn largest_offender_alone_is_closed_when_all_buffers_are_full() {
+    let limits = Limits {
+        buffers_max: 1 << 20,
+        reply_bytes_max: 1 << 20,
+        value_bytes_max: 100_000,
+        line_bytes_max: 100_000,
+        ..Limits::default()
+    };
+    let mut driver = driver(limits);
+    set_big(&mut driver, 50_000);
+    let small: Vec<ClientId> = (0..5).map(|_| hoarder(&mut driver, 1)).collect();
+    let largest = hoarder(&mut driver, 4);
+    assert!(!driver.is_closed(largest));
+    let mut last = Vec::new();
+    while !driver.is_closed(largest) {
+        last.push(hoarder(&mut driver, 1));
+        assert!(last.len() < 20, "buffers are never full");
+    }
+    assert_eq!(closed(&driver, CloseReason::BuffersFull), 1);
+    for client in small.into_iter().chain(last) {
+        assert!(!driver.is_closed(client));
+        driver.reads(client, true);
+        assert_eq!(driver.take(client).len(), ":GOT big:\n".len() + 50_000);
+    }
+}
+
+#[test]
+fn buffers_of_connections_that_left_count_no_more() {
+    let limits = Limits { buffers_max: 1 << 20, reply_bytes_max: 1 << 20, ..Limits::default() };
+    let mut driver = driver(Limits { value_bytes_max: 60_000, ..limits });
+    set_big(&mut driver, 50_000);
+    for _ in 0..30 {
+        let client = hoarder(&mut driver, 4);
+        assert!(!driver.is_closed(client));
+        driver.lose(client);
+    }
+    assert_eq!((closed(&driver, CloseReason::BuffersFull), closed(&driver, CloseReason::Lost)), (0, 30));
+}
+
+#[test]
+fn stranger_to_the_password_is_closed_when_it_was_told_enough() {
+    let mut driver = with_password(Limits { unauthenticated_output_bytes_max: 1_024, ..Limits::default() });
+    let client = driver.client();
+    let mut told = 0;
+    let mut replies = 0;
+    while !driver.has_ended(client) {
+        told += driver.ask(client, "PING\n").len();
+        replies += 1;
+        assert!(replies < 1_000, "it is told for ever");
+    }
+    assert_eq!(told, 1_026);
+    driver.shut(client);
+    assert_eq!(closed(&driver, CloseReason::Unauthenticated), 1);
+    let known = driver.client();
+    driver.ask(known, "AUTH secret\n");
+    assert_eq!(driver.ask(known, &"PING\n".repeat(2_000)).lines().count(), 2_000);
+}
+
+#[test]
+fn stranger_to_the_password_may_send_less_at_a_time() {
+    let limits = Limits { unauthenticated_line_bytes_max: 2_048, ..Limits::default() };
+    let mut driver = with_password(limits);
+    let long = format!("GET {}\n", "a".repeat(3_000));
+    let known = driver.client();
+    driver.ask(known, "AUTH secret\n");
+    assert_eq!(driver.ask(known, &long), ":GOT \n");
+    assert_eq!(driver.ask(known, "GET 1,2,3,4,5,6,7,8,9,10,11\n"), ":GOT \n");
+    let stranger = driver.client();
+    let told = driver.ask(stranger, "GET 1,2,3,4,5,6,7,8,9,10,11\n");
+    assert_eq!(told, ":ERR GET has more than 10 arguments; send several requests\n");
+    assert_eq!(driver.ask(stranger, &long), ":ERR line longer than 2048 bytes\n");
+    assert!(driver.has_ended(stranger));
+}
+
+#[test]
+fn write_beyond_the_memory_limit_changes_nothing() {
+    let mut driver = driver(Limits { memory_max: 1 << 20, ..Limits::default() });
+    let client = driver.client();
+    let value = "x".repeat(60_000);
+    let mut replies = Vec::new();
+    for key in 0..20 {
+        replies.push(driver.ask(client, &format!("SET {key}:{value}\n")));
+    }
+    let stored = replies.iter().filter(|reply| reply.starts_with(":SAT ")).count();
+    assert!((10..18).contains(&stored), "{stored}");
+    assert!(replies[19].starts_with(":ERR out of memory: "), "{}", replies[19]);
+    assert_eq!(driver.ask(client, "WHO 19\n"), ":HELD \n");
+    assert_eq!(
+        driver.ask(client, &format!("SET 0:y,new:{value}\n")).split(':').nth(1),
+        Some("ERR out of memory")
+    );
+    assert!(driver.ask(client, "GET 0\n").starts_with(":GOT 0:xx"));
+    driver.ask(client, "DEL 1,2\n");
+    assert!(driver.ask(client, &format!("SET 19:{value}\n")).starts_with(":SAT 19:"));
+}
+
+#[test]
+fn drain_waits_for_the_slow_up_to_its_limit() {
+    let mut driver = driver(Limits { drain_ms: 1_000, outbound_pause_bytes: 20_000, ..Limits::default() });
+    set_big(&mut driver, 10_000);
+    let idle = driver.client();
+    let inside = driver.client();
+    driver.send(inside, "GET b");
+    let slow = hoarder(&mut driver, 10);
+    let stuck = hoarder(&mut driver, 10);
+    driver.node.drain(driver.now);
+    driver.run();
+    assert_eq!(driver.take(idle), ":BYE \n");
+    assert_eq!(driver.take(inside), ":BYE \n");
+    assert!(driver.connect(ELSEWHERE).is_err());
+    driver.pass(ms(500));
+    driver.reads(slow, true);
+    let told = driver.take(slow);
+    assert_eq!(told.lines().count(), 11);
+    assert!(told.ends_with("\n:BYE \n"));
+    assert!(!driver.is_closed(stuck));
+    driver.pass(ms(500));
+    assert!(driver.is_closed(stuck));
+    assert!(driver.node.is_drained());
+}
+
+#[test]
+fn client_that_was_not_read_for_long_is_not_called_silent() {
+    let limits = Limits { outbound_pause_bytes: 20_000, request_idle_ms: 1_000, ..Limits::default() };
+    let mut driver = driver(limits);
+    set_big(&mut driver, 10_000);
+    let client = driver.client();
+    driver.reads(client, false);
+    driver.send(client, format!("{}7:PI", "GET big\n".repeat(5)));
+    assert!(driver.is_stopped(client));
+    driver.pass(ms(5_000));
+    // Only now does it read, and its rest is still on its way because the node did not want it.
+    driver.send(client, "NG\n");
+    driver.reads(client, true);
+    let told = driver.take(client);
+    assert!(told.ends_with("\n7:PONG 1\n"), "{}", &told[told.len() - 80..]);
+}
+
+#[test]
+fn setex_that_runs_out_of_memory_half_way_sets_nothing() {
+    let mut driver = driver(Limits { memory_max: 1 << 20, ..Limits::default() });
+    let client = driver.client();
+    for filler in 0..200u32 {
+        let key = filler;
+        driver.ask(client, &format!("SET f{key}:{}\n", "x".repeat(5_000)));
+    }
+    // The rest of the memory in smaller and smaller pieces, each step with a SETEX of many deadlines.
+    for free in 0..200u32 {
+        driver.ask(client, "DEL f0\n");
+        driver.ask(client, &format!("SET f0:{}\n", "x".repeat(4_900 - 20 * free as usize)));
+        let args: Vec<String> = (0..20).map(|key| format!("s{key}:v:{}", 1 + 3 * key)).collect();
+        let reply = driver.ask(client, &format!("SETEX {}\n", args.join(",")));
+        let keys: Vec<String> = (0..20).map(|key| format!("s{key}")).collect();
+        let got = driver.ask(client, &format!("GET {}\n", keys.join(",")));
+        if reply.starts_with(":ERR ") {
+            assert_eq!(got, ":GOT \n", "after {reply}");
+        }
+        driver.ask(client, &format!("DEL {}\n", keys.join(",")));
+    }
+}
+
+#[test]
+fn password_taken_away_lets_in_who_waits_before_it() {
+    let mut driver = with_password(Limits::default());
+    let client = driver.client();
+    driver.node.reconfigure(Config::default());
+    assert_eq!(driver.ask(client, "SET a:1\n"), ":SAT a:1\n");
+}
+
+#[test]
+fn no_reply_is_longer_than_its_limit() {
+    let mut driver = driver(Limits { reply_bytes_max: 1_024, value_bytes_max: 1_024, ..Limits::default() });
+    let client = driver.client();
+    let key = "\u{1}".repeat(500);
+    assert!(driver.ask(client, &format!("WHO {key}\n")).starts_with(":HELD "));
+    driver.ask(client, &format!("SET {key}:\n"));
+    for request in [format!("SETEX {key}:v:5\n"), format!("DEL {key}\n")] {
+        let reply = driver.ask(client, &request);
+        assert!(reply.len() <= 1_025, "{} bytes", reply.len());
+    }
+    let keys: Vec<String> = (0..200).map(|key| format!("long-key-{key}")).collect();
+    for key in &keys {
+        driver.ask(client, &format!("SET {key}:1\n"));
+    }
+    for verb in ["TTL", "DEL"] {
+        let reply = driver.ask(client, &format!("{verb} {}\n", keys.join(",")));
+        assert!(reply.len() <= 1_025, "{} bytes", reply.len());
+    }
+}
+
+#[test]
+fn password_longer_than_a_key_may_be_still_lets_in() {
+    let mut driver = with_password(Limits { key_bytes_max: 5, ..Limits::default() });
+    let client = driver.client();
+    assert_eq!(driver.ask(client, "AUTH secret\n"), ":WELCOME \n");
+}
+
+#[test]
+fn steady_reader_that_said_quit_gets_all_it_asked_for() {
+    let limits = Limits { slow_reader_ms: 1_000, ..Limits::default() };
+    let mut driver = driver(limits);
+    set_big(&mut driver, 50_000);
+    let client = driver.client();
+    driver.reads(client, false);
+    driver.send(client, "GET big\nQUIT\n");
+    for _ in 0..5 {
+        driver.pass(ms(500));
+        driver.read_some(client, 10_000);
+    }
+    driver.reads(client, true);
+    assert!(driver.take(client).ends_with(":BYE \n"));
+}
+
+#[test]
+fn timers_of_gone_connections_do_not_pile_up() {
+    let mut driver = driver(Limits { request_idle_ms: 86_400_000, ..Limits::default() });
+    for _ in 0..300_000 {
+        let key = driver.node.accept(driver.now, ELSEWHERE.parse().unwrap()).unwrap();
+        driver.node.received(driver.now, key, b"G");
+        driver.node.lost(driver.now, key);
+    }
+    driver.run();
+    driver.leap(Duration::from_secs(86_401));
+    let mut ticks = 0;
+    while driver.node.has_work(driver.now) {
+        driver.node.tick(driver.now);
+        ticks += 1;
+    }
+    assert!(ticks < 600, "{ticks} steps for the timers of no connection");
+}

@@ -1,0 +1,326 @@
+//! Conversations with the program itself over real TCP: a person, `printf … | nc`, a script that
+//! pipelines, and thousands of connections that are silent.
+//!
+//! Not here: its limits (`limits.rs`), its end and its signals (`signals.rs`).
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod common;
+
+use common::client::{Client, End};
+use common::server::{Launch, Server};
+use common::wait_until;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write;
+use std::thread;
+use std::time::Duration;
+
+/// Requests of a burst.
+const BURST: usize = 200_000;
+
+/// Sends all of it, then the end of the stream, and gives all that came back.
+fn piped(server: &Server, input: &str) -> String {
+    let mut client = server.connect();
+    client.send(input);
+    client.finish_sending();
+    let (output, end) = client.rest();
+    assert_eq!(end, End::Eof, "{output}");
+    output
+}
+
+#[test]
+fn conversation_of_the_readme_holds_byte_for_byte() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let lines: Vec<&str> = readme
+        .lines()
+        .skip_while(|line| *line != "    $ nc 127.0.0.1 5454")
+        .skip(1)
+        .map_while(|line| line.strip_prefix("    "))
+        .collect();
+    assert!(lines.len() >= 10 && lines.len().is_multiple_of(2), "{lines:?}");
+    let server = Launch::new("readme").start();
+    let mut client = server.connect();
+    for exchange in lines.chunks_exact(2) {
+        assert_eq!(client.ask(exchange[0]), exchange[1], "{}", exchange[0]);
+    }
+    assert_eq!(client.rest(), (String::new(), End::Eof));
+    drop(client);
+    server.end_well();
+}
+
+#[test]
+fn examples_of_the_protocol_hold_byte_for_byte() {
+    let server = Launch::new("examples").start();
+    let mut client = server.connect();
+    for (request, reply) in [
+        ("SET key1:value1,key2:value2,key3:value3", ":SAT key1:value1,key2:value2,key3:value3"),
+        ("GET key2", ":GOT key2:value2"),
+        ("GET key1,nope,key3", ":GOT key1:value1,key3:value3"),
+        ("GET nope", ":GOT "),
+        ("SET empty:", ":SAT empty:"),
+        ("GET empty", ":GOT empty:"),
+        ("SETEX key:value:30", ":SATEX key:value:30"),
+        ("TTL key,key1,nope", ":LASTS key:30,key1:never"),
+        ("4f2a:GET key2", "4f2a:GOT key2:value2"),
+        ("SET url:http://x/y", ":SAT url:http://x/y"),
+        ("SET \"user:1\":Ann", ":SAT \"user:1\":Ann"),
+        ("GET user:1", ":GOT \"user:1\":Ann"),
+        ("DEL key1,nope", ":DELETED key1"),
+        ("EXPIRE key:30", ":EXPIRES key:30"),
+        ("PING", "0:PONG 1"),
+        ("PING\r", "+PONG\r"),
+        ("WHO key2", ":HELD key2:here"),
+        ("REQUEST peers", ":FULFILLED "),
+        ("FOO x", ":ERR unknown verb FOO; try HELP"),
+        ("SET key", ":ERR SET needs key:value; 'key' has no colon"),
+        ("QUIT", ":BYE "),
+    ] {
+        assert_eq!(client.ask(request), reply, "{request}");
+    }
+    assert_eq!(client.rest(), (String::new(), End::Eof));
+    drop(client);
+    server.end_well();
+}
+
+#[test]
+fn everything_asked_before_the_end_of_the_stream_is_answered() {
+    let server = Launch::new("half-close").start();
+    assert_eq!(piped(&server, "SET a:1\nGET a\n"), ":SAT a:1\n:GOT a:1\n");
+    assert_eq!(piped(&server, ""), "");
+    assert_eq!(piped(&server, "\n\r\n"), "");
+    assert_eq!(piped(&server, "REQUEST disconnect\nGET a\n"), ":FULFILLED bye\n");
+    // Many times, since data and the end of the stream may or may not come as one event.
+    for round in 0..300 {
+        assert_eq!(
+            piped(&server, &format!("{round}:GET a\nGET nope\n")),
+            format!("{round}:GOT a:1\n:GOT \n")
+        );
+    }
+    let many: String = (0..20_000).fold(String::new(), |mut all, n| {
+        writeln!(all, "{n}:GET a").unwrap();
+        all
+    });
+    let replies = piped(&server, &many);
+    assert_eq!(replies.lines().count(), 20_000);
+    assert!(replies.lines().enumerate().all(|(n, line)| line == format!("{n}:GOT a:1")));
+    server.end_well();
+}
+
+#[test]
+fn bytes_and_the_end_of_the_stream_that_come_as_one_event_are_both_seen() {
+    let server = Launch::new("one-event").start();
+    let mut known = server.connect();
+    assert_eq!(known.ask("SET a:1"), ":SAT a:1");
+    // While it stands still, everything gathers: new connections, what they say, and their ends.
+    server.signal("STOP");
+    let mut clients: Vec<Client> = (0..50).map(|_| server.connect()).collect();
+    clients.push(known);
+    for client in &mut clients {
+        client.send("GET a\nGET b\n");
+        client.finish_sending();
+    }
+    server.signal("CONT");
+    for client in &mut clients {
+        assert_eq!(client.rest(), (":GOT a:1\n:GOT \n".to_owned(), End::Eof));
+    }
+    server.end_well();
+}
+
+#[test]
+fn input_longer_than_one_read_with_its_end_behind_is_all_answered() {
+    let server = Launch::new("long-input").start();
+    server.signal("STOP");
+    let mut client = server.connect();
+    // More than one read takes, and a last read that is exactly full.
+    client.send(&"PING 0\n".repeat(2 * 65_536 / 7 + 1)[..2 * 65_536]);
+    client.finish_sending();
+    server.signal("CONT");
+    let (replies, end) = client.rest();
+    assert_eq!(end, End::Eof);
+    assert_eq!(replies.matches("0:PONG 1\n").count(), 2 * 65_536 / 7);
+    assert!(replies.ends_with(":ERR the last line has no line end; it was not carried out\n"));
+    server.end_well();
+}
+
+#[test]
+fn requests_behind_quit_are_not_carried_out() {
+    let server = Launch::new("quit").start();
+    assert_eq!(piped(&server, "SET a:1\nQUIT\nSET a:2\nGET a\n"), ":SAT a:1\n:BYE \n");
+    let mut client = server.connect();
+    client.send("1:QUIT\n");
+    assert_eq!(client.rest(), ("1:BYE \n".to_owned(), End::Eof));
+    drop(client);
+    assert_eq!(server.connect().ask("GET a"), ":GOT a:1");
+    server.end_well();
+}
+
+#[test]
+fn last_line_without_its_end_is_an_error_and_is_not_carried_out() {
+    let server = Launch::new("no-line-end").start();
+    let replies = piped(&server, "SET a:1\nSET a:2");
+    assert_eq!(replies, ":SAT a:1\n:ERR the last line has no line end; it was not carried out\n");
+    assert_eq!(server.connect().ask("GET a"), ":GOT a:1");
+    server.end_well();
+}
+
+#[test]
+fn request_cut_into_single_bytes_is_one_request() {
+    let server = Launch::new("bytes").start();
+    let mut client = server.connect();
+    for byte in "SET a:\"b,c\"\r\nGET a\r\n".chars() {
+        client.send(&byte.to_string());
+    }
+    assert_eq!((client.line(), client.line()), (":SAT a:\"b,c\"".to_owned(), ":GOT a:\"b,c\"".to_owned()));
+    drop(client);
+    server.end_well();
+}
+
+/// Sends the burst; each request has its number for an id.
+fn send_burst(client: &Client) -> thread::JoinHandle<()> {
+    let mut stream = client.writer();
+    thread::spawn(move || {
+        let mut batch = String::new();
+        for n in 0..BURST {
+            writeln!(batch, "{n}:GET key").unwrap();
+            if batch.len() > 16 * 1024 || n + 1 == BURST {
+                stream.write_all(batch.as_bytes()).unwrap();
+                batch.clear();
+            }
+        }
+    })
+}
+
+/// Demands the replies of the burst, all and in order.
+fn read_burst(client: &mut Client, value: &str) {
+    for n in 0..BURST {
+        assert_eq!(client.line(), format!("{n}:GOT key:{value}"));
+    }
+}
+
+#[test]
+fn burst_of_200_000_requests_is_answered_in_order() {
+    let server = Launch::new("burst").start();
+    let mut client = server.connect();
+    assert_eq!(client.ask("SET key:value"), ":SAT key:value");
+    let writer = send_burst(&client);
+    read_burst(&mut client, "value");
+    writer.join().unwrap();
+    assert_eq!(client.stat("requests"), 200_002);
+    drop(client);
+    server.end_well();
+}
+
+#[test]
+fn client_that_writes_all_before_it_reads_is_paused_and_then_gets_all() {
+    let server = Launch::new("late-reader").start();
+    let value = "v".repeat(200);
+    let mut client = server.connect();
+    client.ask(&format!("SET key:{value}"));
+    let writer = send_burst(&client);
+    let mut other = server.connect();
+    let mut before = 0;
+    let mut still = 0;
+    // Its own STATS is one request of each look.
+    wait_until("the server reads no more of what is not taken", || {
+        thread::sleep(Duration::from_millis(20));
+        let requests = other.stat("requests");
+        still = if requests == before + 1 { still + 1 } else { 0 };
+        before = requests;
+        still == 10
+    });
+    assert!(before < 200_000, "everything was answered, {before} requests, though nobody reads");
+    // One pause worth and the step that passed it, with the buffer's doubling; not all of the replies.
+    assert!(other.stat("buffers_bytes") < 2 * 1024 * 1024);
+    read_burst(&mut client, &value);
+    writer.join().unwrap();
+    assert_eq!(client.ask("PING"), "0:PONG 1");
+    drop((client, other));
+    server.end_well();
+}
+
+#[test]
+fn client_that_ends_its_stream_before_it_reads_gets_all() {
+    let server = Launch::new("late-piped").start();
+    let value = "v".repeat(5_000);
+    server.connect().ask(&format!("SET key:{value}"));
+    let mut client = server.connect();
+    client.send(&"GET key,nope\n".repeat(6_000));
+    client.finish_sending();
+    let mut other = server.connect();
+    let mut before = 0;
+    wait_until("it is paused", || {
+        thread::sleep(Duration::from_millis(20));
+        let requests = other.stat("requests");
+        requests == std::mem::replace(&mut before, requests) + 1
+    });
+    assert!(before < 6_000);
+    let (replies, end) = client.rest();
+    assert_eq!((replies.len(), end), (6_000 * (":GOT key:\n".len() + value.len()), End::Eof));
+    wait_until("it is forgotten", || other.stat("clients") == 1);
+    drop(other);
+    server.end_well();
+}
+
+#[test]
+fn five_thousand_silent_connections_cost_nothing_and_hinder_nobody() {
+    let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
+    assert!(hard >= 6_000, "this test needs 6,000 open files; the hard limit is {hard}, see `ulimit -Hn`");
+    rlimit::Resource::NOFILE.set(hard, hard).unwrap();
+    let server = Launch::new("silent").start();
+    let files = server.open_files();
+    let mut client = server.connect();
+    assert_eq!(client.ask("SET key:value"), ":SAT key:value");
+    let mut silent = Vec::new();
+    while silent.len() < 5_000 {
+        // No more at once than the system keeps for a listener: what it drops is tried again a second later.
+        silent.extend((0..100).map(|_| server.connect()));
+        wait_until("they are accepted", || client.stat("clients") == silent.len() as u64 + 1);
+    }
+    let before = server.cpu_ticks();
+    thread::sleep(Duration::from_secs(2));
+    let used = server.cpu_ticks() - before;
+    assert!(used <= 2, "{used} ticks of 10 ms in 2 s in which nothing happened");
+    assert_eq!(client.ask("GET key"), ":GOT key:value");
+    for silent in silent.iter_mut().step_by(500) {
+        assert_eq!(silent.ask("GET key"), ":GOT key:value");
+    }
+    drop(silent);
+    wait_until("all are forgotten", || client.stat("clients") == 1);
+    assert_eq!((client.stat("closed_lost"), client.stat("stale_events")), (0, 0));
+    assert!(client.stat("buffers_bytes") < 1024 * 1024);
+    wait_until("all files are closed", || server.open_files() == files + 1);
+    drop(client);
+    server.end_well();
+}
+
+#[test]
+fn address_in_use_ends_with_a_sentence_and_leaves_its_owner_unharmed() {
+    let server = Launch::new("owner").start();
+    let mut client = server.connect();
+    client.ask("SET key:value");
+    let port = server.addr().port();
+    let (code, log) = Launch::new("second").arg("--port").arg(&port.to_string()).spawn().end();
+    assert_eq!(code, Some(1), "{log}");
+    let sentence = format!("cannot listen on 127.0.0.1:{port}: another process has this port;");
+    assert!(log.contains(&sentence) && log.contains("--port"), "{log}");
+    assert!(!log.contains("listens on") && !log.contains("panicked"), "{log}");
+    assert_eq!(client.ask("GET key"), ":GOT key:value");
+    assert_eq!(server.connect().ask("GET key"), ":GOT key:value");
+    drop(client);
+    server.end_well();
+}
+
+#[test]
+fn port_is_free_again_at_once_after_an_end_with_open_connections() {
+    let server = Launch::new("first-life").start();
+    let port = server.addr().port().to_string();
+    let mut client = server.connect();
+    client.ask("PING");
+    server.end_well();
+    let server = Launch::new("second-life").arg("--port").arg(&port).spawn();
+    server.wait_for_log(" listens on 127.0.0.1:");
+    drop(client);
+    server.end_well();
+}

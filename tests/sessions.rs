@@ -1,0 +1,431 @@
+//! Golden transcripts: the conversations in `tests/sessions/*.txt`, byte for byte, run four ways: each
+//! step's input whole, byte by byte, and in random cuts through a node with a virtual clock, and over
+//! TCP with the program itself. The transcripts are the documentation's examples.
+//!
+//! A transcript is lines. What begins a line, up to the first space, says what the rest is:
+//!
+//! ```text
+//! #    a comment; an empty line is one too
+//! $    a line of configuration, in force from the start: `$ limits.args_max = 8`
+//! >    the client sends the rest and LF
+//! >>   the client sends the rest with escapes resolved, and no LF of its own
+//! <    the client gets the rest and LF
+//! <<   the client gets the rest with escapes resolved, and no LF of its own
+//! ~    the client gets a line that is like the rest, where `*` stands for any bytes
+//! @    time passes: `@ +30s` or `@ +1ms`; such a transcript is not run over TCP
+//! %    from here on another client speaks, by name; the first one is called `a`
+//! =    `= shut`: the client ends its side; `= close`: the node has ended its side
+//! ```
+//!
+//! Escapes: `\n` `\r` `\\` `\xHH`, and `\*N{text}` for N times that text.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod driver;
+
+use driver::{ClientId, Driver, LOOPBACK};
+use olivia::base::rng::Rng;
+use olivia::config::{self, Config, FileRead, Sources};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long anything may take in a real process.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Random cuts of each transcript.
+const CUTS: u64 = 50;
+
+#[derive(Debug)]
+enum Step {
+    Send(Vec<u8>),
+    Expect(Vec<u8>),
+    Like(String),
+    Shut,
+    Close,
+    Pass(Duration),
+}
+
+/// One conversation.
+#[derive(Debug, Default)]
+struct Transcript {
+    name: String,
+    config: String,
+    /// Line, client, what happens.
+    steps: Vec<(usize, String, Step)>,
+}
+
+impl Transcript {
+    fn read(path: &Path) -> Self {
+        let mut transcript =
+            Self { name: path.file_name().unwrap().to_string_lossy().into_owned(), ..Self::default() };
+        let mut client = "a".to_owned();
+        for (at, line) in fs::read_to_string(path).unwrap().lines().enumerate() {
+            let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
+            let step = match mark {
+                "" | "#" => continue,
+                "$" => {
+                    transcript.config += &format!("{rest}\n");
+                    continue;
+                }
+                "%" => {
+                    rest.clone_into(&mut client);
+                    continue;
+                }
+                ">" => Step::Send(format!("{rest}\n").into_bytes()),
+                ">>" => Step::Send(unescape(rest)),
+                "<" => Step::Expect(format!("{rest}\n").into_bytes()),
+                "<<" => Step::Expect(unescape(rest)),
+                "~" => Step::Like(rest.to_owned()),
+                "@" => Step::Pass(span(rest)),
+                "=" if rest == "shut" => Step::Shut,
+                "=" if rest == "close" => Step::Close,
+                _ => panic!("{}:{}: what is {line:?}?", transcript.name, at + 1),
+            };
+            transcript.push(at + 1, &client, step);
+        }
+        transcript
+    }
+
+    /// Adds a step; what one client sends in a row is one step.
+    fn push(&mut self, line: usize, client: &str, step: Step) {
+        if let Step::Send(more) = &step
+            && let Some((_, speaker, Step::Send(bytes))) = self.steps.last_mut()
+            && speaker == client
+        {
+            bytes.extend_from_slice(more);
+            return;
+        }
+        self.steps.push((line, client.to_owned(), step));
+    }
+
+    fn takes_time(&self) -> bool {
+        self.steps.iter().any(|(_, _, step)| matches!(step, Step::Pass(_)))
+    }
+
+    fn config(&self) -> Config {
+        let sources = Sources { args: vec!["--config".into(), "x.toml".into()], ..Sources::default() };
+        let read = |_: &Path| Ok(FileRead { bytes: self.config.clone().into_bytes(), open_to_others: false });
+        config::load(&sources, &read).unwrap().config
+    }
+
+    /// Goes through the conversation over `line`.
+    fn hold(&self, line: &mut dyn Talk) {
+        for (at, client, step) in &self.steps {
+            let place = format!("{}:{at}", self.name);
+            match step {
+                Step::Send(bytes) => line.send(client, bytes),
+                Step::Shut => line.shut(client),
+                Step::Pass(span) => line.pass(*span),
+                Step::Expect(bytes) => {
+                    let got = line.get(client, &mut |got: &[u8]| got.len() == bytes.len());
+                    assert_eq!(shown(&got), shown(bytes), "{place}");
+                }
+                Step::Like(pattern) => {
+                    let got = line.get(client, &mut |got: &[u8]| got.ends_with(b"\n"));
+                    let got = String::from_utf8(got).unwrap();
+                    assert!(got.ends_with('\n') && is_like(got.trim_end(), pattern), "{place}: {got:?}");
+                }
+                Step::Close => {
+                    let rest = line.rest(client).unwrap_or_else(|| panic!("{place}: not ended"));
+                    assert_eq!(shown(&rest), "", "{place}");
+                }
+            }
+        }
+        assert_eq!(line.unread(), "", "{}: left over at the end", self.name);
+    }
+}
+
+/// What a transcript is held over.
+trait Talk {
+    fn send(&mut self, client: &str, bytes: &[u8]);
+    fn shut(&mut self, client: &str);
+    /// Takes bytes one by one until there are enough, or none comes.
+    fn get(&mut self, client: &str, enough: &mut dyn FnMut(&[u8]) -> bool) -> Vec<u8>;
+    /// What comes before the end; `None` if that does not come.
+    fn rest(&mut self, client: &str) -> Option<Vec<u8>>;
+    fn pass(&mut self, span: Duration);
+    /// What came and was not expected.
+    fn unread(&mut self) -> String;
+}
+
+/// How input is cut.
+enum Cut {
+    Whole,
+    Bytes,
+    Random(Rng),
+}
+
+/// Through a node with a virtual clock.
+struct Virtual {
+    driver: Driver,
+    clients: BTreeMap<String, (ClientId, Vec<u8>)>,
+    cut: Cut,
+}
+
+impl Virtual {
+    fn new(transcript: &Transcript, cut: Cut) -> Self {
+        Self { driver: Driver::new(transcript.config()), clients: BTreeMap::new(), cut }
+    }
+
+    fn client(&mut self, name: &str) -> &mut (ClientId, Vec<u8>) {
+        let Self { driver, clients, .. } = self;
+        clients.entry(name.to_owned()).or_insert_with(|| (driver.connect(LOOPBACK).unwrap(), Vec::new()))
+    }
+
+    fn gather(&mut self, name: &str) -> &mut Vec<u8> {
+        let id = self.client(name).0;
+        let arrived = self.driver.take_bytes(id);
+        let (_, unread) = self.client(name);
+        unread.extend(arrived);
+        unread
+    }
+}
+
+impl Talk for Virtual {
+    fn send(&mut self, client: &str, bytes: &[u8]) {
+        let id = self.client(client).0;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let longest = rest.len();
+            let count = match &mut self.cut {
+                Cut::Whole => longest,
+                Cut::Bytes => 1,
+                Cut::Random(rng) => {
+                    let most = if rng.one_in(2) { longest.min(8) } else { longest };
+                    1 + usize::try_from(rng.below(most as u64)).unwrap()
+                }
+            };
+            self.driver.send(id, &rest[..count]);
+            rest = &rest[count..];
+        }
+    }
+
+    fn shut(&mut self, client: &str) {
+        let id = self.client(client).0;
+        self.driver.shut(id);
+    }
+
+    fn get(&mut self, client: &str, enough: &mut dyn FnMut(&[u8]) -> bool) -> Vec<u8> {
+        let unread = self.gather(client);
+        let count = (0..unread.len()).find(|&count| enough(&unread[..count])).unwrap_or(unread.len());
+        unread.drain(..count).collect()
+    }
+
+    fn rest(&mut self, client: &str) -> Option<Vec<u8>> {
+        let id = self.client(client).0;
+        let rest = std::mem::take(self.gather(client));
+        self.driver.has_ended(id).then_some(rest)
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.driver.pass(span);
+    }
+
+    fn unread(&mut self) -> String {
+        let names: Vec<String> = self.clients.keys().cloned().collect();
+        names.iter().map(|name| shown(self.gather(name))).collect()
+    }
+}
+
+/// The program, ended with the test.
+struct Program {
+    child: Child,
+    addr: String,
+}
+
+impl Program {
+    fn start(transcript: &Transcript) -> Self {
+        let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("sessions");
+        fs::create_dir_all(&home).unwrap();
+        let file = home.join(format!("{}-{}.toml", transcript.name, std::process::id()));
+        fs::write(&file, &transcript.config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_olivia"))
+            .env_clear()
+            .arg("--config")
+            .arg(&file)
+            .args(["--port", "0"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut program = Self { child, addr: String::new() };
+        let (tell, told) = mpsc::channel();
+        // Reads to the end, so that the program never waits for somebody to read its log.
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let addr = line.split_once("listens on ").and_then(|(_, rest)| rest.split_once(';'));
+                if let Some((addr, _)) = addr {
+                    let _ = tell.send(addr.to_owned());
+                }
+            }
+        });
+        program.addr = told.recv_timeout(PATIENCE).unwrap();
+        program
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Over TCP.
+struct Real {
+    program: Program,
+    streams: BTreeMap<String, TcpStream>,
+}
+
+impl Real {
+    fn stream(&mut self, name: &str) -> &mut TcpStream {
+        let Self { program, streams } = self;
+        streams.entry(name.to_owned()).or_insert_with(|| {
+            let stream = TcpStream::connect(&program.addr).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_write_timeout(Some(PATIENCE)).unwrap();
+            stream
+        })
+    }
+}
+
+impl Talk for Real {
+    fn send(&mut self, client: &str, bytes: &[u8]) {
+        // The node may have ended the connection already; then the transcript says so.
+        let _ = self.stream(client).write_all(bytes);
+    }
+
+    fn shut(&mut self, client: &str) {
+        self.stream(client).shutdown(Shutdown::Write).unwrap();
+    }
+
+    fn get(&mut self, client: &str, enough: &mut dyn FnMut(&[u8]) -> bool) -> Vec<u8> {
+        let mut got = Vec::new();
+        let mut byte = [0];
+        // An end, a reset or silence: then this is all that came.
+        while !enough(&got) && matches!(self.stream(client).read(&mut byte), Ok(1)) {
+            got.push(byte[0]);
+        }
+        got
+    }
+
+    fn rest(&mut self, client: &str) -> Option<Vec<u8>> {
+        let mut rest = Vec::new();
+        match self.stream(client).read_to_end(&mut rest) {
+            Ok(_) => Some(rest),
+            Err(error) => (error.kind() == std::io::ErrorKind::ConnectionReset).then_some(rest),
+        }
+    }
+
+    fn pass(&mut self, _: Duration) {
+        panic!("real time is not waited for");
+    }
+
+    fn unread(&mut self) -> String {
+        let names: Vec<String> = self.streams.keys().cloned().collect();
+        let unread = names.iter().map(|name| {
+            let _ = self.stream(name).shutdown(Shutdown::Write);
+            shown(&self.rest(name).unwrap())
+        });
+        unread.collect()
+    }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+fn span(text: &str) -> Duration {
+    let text = text.strip_prefix('+').unwrap();
+    match text.strip_suffix("ms") {
+        Some(millis) => Duration::from_millis(millis.parse().unwrap()),
+        None => Duration::from_secs(text.strip_suffix('s').unwrap().parse().unwrap()),
+    }
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        bytes.extend_from_slice(before.as_bytes());
+        rest = &escape[1..];
+        match &escape[..1] {
+            "n" => bytes.push(b'\n'),
+            "r" => bytes.push(b'\r'),
+            "\\" => bytes.push(b'\\'),
+            "x" => {
+                bytes.push(u8::from_str_radix(&rest[..2], 16).unwrap());
+                rest = &rest[2..];
+            }
+            "*" => {
+                let (count, behind) = rest.split_once('{').unwrap();
+                let (what, behind) = behind.split_once('}').unwrap();
+                bytes.extend(unescape(what).repeat(count.parse().unwrap()));
+                rest = behind;
+            }
+            other => panic!("no such escape: \\{other}"),
+        }
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes
+}
+
+/// Whether `text` is `pattern`, where `*` stands for any bytes.
+fn is_like(text: &str, pattern: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap()) else { return false };
+    let mut last = None;
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+        last = Some(part);
+    }
+    last.map_or(rest.is_empty(), |last| last.is_empty() || text.ends_with(last))
+}
+
+fn transcripts() -> Vec<Transcript> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sessions");
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    paths.sort();
+    assert!(!paths.is_empty());
+    paths.iter().map(|path| Transcript::read(path)).collect()
+}
+
+#[test]
+fn every_conversation_goes_as_written() {
+    for transcript in transcripts() {
+        transcript.hold(&mut Virtual::new(&transcript, Cut::Whole));
+    }
+}
+
+#[test]
+fn every_conversation_goes_the_same_byte_by_byte() {
+    for transcript in transcripts() {
+        transcript.hold(&mut Virtual::new(&transcript, Cut::Bytes));
+    }
+}
+
+#[test]
+fn every_conversation_goes_the_same_however_it_is_cut() {
+    for transcript in transcripts() {
+        for seed in 0..CUTS {
+            transcript.hold(&mut Virtual::new(&transcript, Cut::Random(Rng::new(seed))));
+        }
+    }
+}
+
+#[test]
+fn every_conversation_goes_the_same_over_tcp() {
+    for transcript in transcripts().into_iter().filter(|transcript| !transcript.takes_time()) {
+        let program = Program::start(&transcript);
+        transcript.hold(&mut Real { program, streams: BTreeMap::new() });
+    }
+}

@@ -1,0 +1,288 @@
+//! The end of the program and its reloads: what SIGTERM, SIGINT and SIGHUP do to those who are connected.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod common;
+
+use common::client::{Client, End};
+use common::server::{Launch, Server};
+use common::wait_until;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Pipelines numbered requests until it is told to stop or the connection has gone.
+fn send_without_end(mut stream: TcpStream, stop: &AtomicBool) {
+    for batch in 0.. {
+        let requests = (batch * 64..(batch + 1) * 64).fold(String::new(), |mut all, n| {
+            writeln!(all, "{n}:GET key").unwrap();
+            all
+        });
+        if stop.load(Ordering::Relaxed) || stream.write_all(requests.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Loads the server from one connection and demands numbered replies in order, then the goodbye, then
+/// a proper end. Gives the number of replies.
+fn load(server: &Server, answered: &Arc<AtomicUsize>) -> thread::JoinHandle<usize> {
+    let mut client = server.connect();
+    let answered = Arc::clone(answered);
+    thread::spawn(move || {
+        let stop = Arc::new(AtomicBool::new(false));
+        let writer = thread::spawn({
+            let (stream, stop) = (client.writer(), Arc::clone(&stop));
+            move || send_without_end(stream, &stop)
+        });
+        let mut count = 0;
+        loop {
+            let line = client.line();
+            if line == ":BYE " {
+                break;
+            }
+            assert_eq!(line, format!("{count}:GOT key:value"));
+            count += 1;
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+        assert_eq!(client.rest(), (String::new(), End::Eof), "behind the goodbye");
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+        count
+    })
+}
+
+#[test]
+fn sigterm_under_load_answers_whole_replies_in_order_and_says_goodbye() {
+    let server = Launch::new("term-load").start();
+    server.connect().ask("SET key:value");
+    let answered = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..6).map(|_| load(&server, &answered)).collect();
+    wait_until("the load is on", || answered.load(Ordering::Relaxed) > 20_000);
+    server.end_well();
+    for client in clients {
+        assert!(client.join().unwrap() > 0);
+    }
+}
+
+#[test]
+fn what_was_asked_before_the_signal_is_answered_before_the_goodbye() {
+    for signal in ["TERM", "INT"] {
+        let mut server = Launch::new(&format!("asked-before-{signal}")).start();
+        let requests = (0..2_000).fold(String::new(), |mut all, n| {
+            writeln!(all, "{n}:PING").unwrap();
+            all
+        });
+        let mut busy = server.connect();
+        let mut idle = server.connect();
+        let mut inside_a_request = server.connect();
+        idle.ask("PING");
+        inside_a_request.ask("PING");
+        inside_a_request.send("SET a:");
+        busy.send(&requests);
+        // The signal follows the requests: they are all there once the first is answered.
+        assert_eq!(busy.line(), "0:PONG 1");
+        server.signal(signal);
+        for n in 1..2_000 {
+            assert_eq!(busy.line(), format!("{n}:PONG 1"));
+        }
+        for client in [&mut busy, &mut idle, &mut inside_a_request] {
+            assert_eq!(client.rest(), (":BYE \n".to_owned(), End::Eof));
+        }
+        drop((busy, idle, inside_a_request));
+        let (code, log) = server.end();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(log.contains("ending: no more connections, 3 to be told goodbye"), "{log}");
+        assert!(log.contains("ended: every connection has been told goodbye"), "{log}");
+    }
+}
+
+#[test]
+fn requests_that_lie_unread_when_the_signal_comes_are_answered() {
+    let server = Launch::new("unread").start();
+    server.connect().ask("SET key:value");
+    let mut clients: Vec<Client> = (0..400).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.ask("PING");
+    }
+    server.signal("STOP");
+    for client in &mut clients {
+        client.send(&"GET key\n".repeat(50));
+    }
+    server.signal("TERM");
+    server.signal("CONT");
+    let whole = format!("{}:BYE \n", ":GOT key:value\n".repeat(50));
+    let cut = clients.iter_mut().filter_map(|client| Some(client.rest().0).filter(|text| *text != whole));
+    assert_eq!(cut.count(), 0, "clients were not answered what they had asked before the signal");
+    drop(clients);
+    server.ended_well();
+}
+
+#[test]
+fn client_that_came_and_asked_just_before_the_signal_is_answered() {
+    let server = Launch::new("just-before").start();
+    server.signal("STOP");
+    let mut client = server.connect();
+    client.send("PING\n");
+    server.signal("TERM");
+    server.signal("CONT");
+    assert_eq!(client.rest().0, "0:PONG 1\n:BYE \n");
+    drop(client);
+    server.ended_well();
+}
+
+/// A client that asks for more than the system's buffers hold, and reads nothing.
+fn deaf_client(server: &Server) -> Client {
+    let mut client = server.connect();
+    let value = "v".repeat(60_000);
+    client.ask(&format!("SET key:{value}"));
+    client.send(&"GET key\n".repeat(1_000));
+    let mut other = server.connect();
+    let mut before = 0;
+    wait_until("the client is paused", || {
+        thread::sleep(Duration::from_millis(20));
+        let requests = other.stat("requests");
+        let stands = requests == before + 1;
+        before = requests;
+        stands
+    });
+    assert!(before < 1_000);
+    client
+}
+
+#[test]
+fn client_that_reads_nothing_holds_the_end_up_no_longer_than_configured() {
+    let server = Launch::new("deaf").limit("drain_ms", 700).start();
+    let mut deaf = deaf_client(&server);
+    let begin = Instant::now();
+    server.end_well();
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    // What it gets is cut somewhere, but nobody said goodbye to it in the middle of a reply.
+    while let Ok(line) = deaf.try_line() {
+        assert!(line.starts_with(":GOT key:vvv"), "{line}");
+    }
+}
+
+#[test]
+fn client_that_takes_its_time_while_the_node_ends_still_gets_all_and_the_goodbye() {
+    let server = Launch::new("slow-end").limit("drain_ms", 60_000).start();
+    let mut slow = deaf_client(&server);
+    server.signal("TERM");
+    server.wait_for_log("ending: ");
+    for _ in 0..1_000 {
+        assert!(slow.line().starts_with(":GOT key:vvv"));
+    }
+    assert_eq!(slow.rest(), (":BYE \n".to_owned(), End::Eof));
+    drop(slow);
+    server.ended_well();
+}
+
+#[test]
+fn second_signal_ends_at_once_with_code_1() {
+    for signal in ["TERM", "INT"] {
+        let mut server = Launch::new(&format!("second-{signal}")).limit("drain_ms", 60_000).start();
+        let deaf = deaf_client(&server);
+        server.signal("TERM");
+        server.wait_for_log("ending: ");
+        assert!(!server.has_ended());
+        let begin = Instant::now();
+        server.signal(signal);
+        let (code, log) = server.end();
+        assert_eq!(code, Some(1), "{log}");
+        assert!(begin.elapsed() < Duration::from_secs(2));
+        assert!(log.contains("a second signal ended the node"), "{log}");
+        drop(deaf);
+    }
+}
+
+#[test]
+fn new_connections_are_refused_while_the_node_ends() {
+    let server = Launch::new("refused").limit("drain_ms", 60_000).start();
+    let mut slow = deaf_client(&server);
+    server.signal("TERM");
+    server.wait_for_log("ending: ");
+    let before = server.cpu_ticks();
+    for _ in 0..20 {
+        assert!(Client::try_connect(server.addr()).is_err());
+    }
+    thread::sleep(Duration::from_millis(300));
+    let used = server.cpu_ticks() - before;
+    assert!(used <= 3, "{used} ticks of 10 ms while only a deaf client was waited for");
+    while slow.line() != ":BYE " {}
+    drop(slow);
+    server.ended_well();
+}
+
+#[test]
+fn reload_brings_password_limits_and_log_level() {
+    let server = Launch::new("reload").config("").start();
+    let mut old = server.connect();
+    old.ask("SET key:value");
+    server.write_config(
+        "[security]\npassword = 'right'\n[limits]\nclients_max = 2\nkey_bytes_max = 8\n[log]\nlevel = 'debug'\n",
+    );
+    server.signal("HUP");
+    server.wait_for_log("the configuration was read again");
+    assert_eq!(old.ask("GET key"), ":GOT key:value");
+    assert!(old.ask("GET longer-than-8").starts_with(":ERR "));
+    let mut new = server.connect();
+    assert_eq!(new.ask("GET key"), ":ERR authentication needed; say AUTH password");
+    assert_eq!(new.ask("AUTH wrong"), ":ERR wrong password");
+    assert_eq!(new.ask("AUTH right"), ":WELCOME ");
+    assert_eq!(new.ask("GET key"), ":GOT key:value");
+    let (sentence, _) = server.connect().rest();
+    assert_eq!(sentence, ":ERR 2 clients are connected, the limit of this node; try again later\n");
+    assert!(!server.log().contains("right") && !server.log().contains("value"), "{}", server.log());
+    server.write_config("[log]\nlevel = 'off'\n");
+    server.signal("HUP");
+    wait_until("the password is gone", || server.connect().ask("GET longer-than-8") == ":GOT ");
+    let log = server.log();
+    drop((old, new));
+    let mut server = server;
+    server.signal("TERM");
+    assert_eq!(server.end(), (Some(0), log), "nothing is said at this level");
+}
+
+#[test]
+fn reload_of_a_broken_file_changes_nothing() {
+    let server = Launch::new("broken").config("[security]\npassword = 'right'\n").start();
+    for (text, hint) in [
+        ("[security]\npasswort = 'other'\n", "olivia.toml:2: unknown key"),
+        ("[limits]\nclients_max = 0\n", "clients_max"),
+        ("listen_port = = 1\n", "olivia.toml:1"),
+    ] {
+        server.write_config(text);
+        server.signal("HUP");
+        server.wait_for_log(hint);
+        let mut client = server.connect();
+        assert_eq!(client.ask("AUTH other"), ":ERR wrong password");
+        assert_eq!(client.ask("AUTH right"), ":WELCOME ");
+    }
+    assert_eq!(server.log().matches("the configuration stays as it was").count(), 3);
+    server.end_well();
+}
+
+#[test]
+fn reload_says_what_needs_a_restart() {
+    let server = Launch::new("restart-needed").config("").start();
+    server.write_config("bind = '127.0.0.2'\nlisten_port = 1\n");
+    server.signal("HUP");
+    server.wait_for_log("bind stays 127.0.0.1 until a restart; the configuration now says 127.0.0.2");
+    assert_eq!(server.connect().ask("PING"), "0:PONG 1");
+    server.end_well();
+}
+
+#[test]
+fn standard_error_that_is_closed_ends_nothing() {
+    let server = Launch::new("no-stderr").unheard().start();
+    for _ in 0..3 {
+        server.signal("HUP");
+        assert_eq!(server.connect().ask("PING"), "0:PONG 1");
+    }
+    server.end_well();
+}
