@@ -20,7 +20,8 @@ check: ## Check format, lints and documentation, warnings being errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 
 bench: ## Measure: load, footprint, store (minutes; ARGS=--quick for a look)
-	cargo bench --quiet --bench load --bench footprint --bench store -- $(ARGS)
+	cargo bench --quiet --bench load --bench footprint --bench items --bench store \
+		--bench filter -- $(ARGS)
 
 pictures: ## Draw docs/*.svg from the measured data in docs/measured
 	cargo bench --quiet --bench pictures

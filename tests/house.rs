@@ -6,11 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each floor with the floors that it may import from. Whatever stands in no row may not exist.
-const FLOORS: [(&str, &[&str]); 9] = [
+const FLOORS: [(&str, &[&str]); 10] = [
     ("main.rs", &["config", "shell"]),
     ("lib.rs", &[]),
     ("shell", &["node", "wire", "base", "config", "limits"]),
-    ("node", &["store", "wire", "base", "config", "limits"]),
+    ("node", &["store", "filter", "wire", "base", "config", "limits"]),
+    ("filter", &["base", "limits"]),
     ("store", &["base", "limits"]),
     ("wire", &["base", "limits"]),
     ("base", &[]),

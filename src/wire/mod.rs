@@ -64,6 +64,7 @@
 //! checkers written for Redis expect.
 
 pub mod args;
+pub mod filter_text;
 pub mod line;
 pub mod mistake;
 pub mod reply;

@@ -1,0 +1,184 @@
+//! Measures the filters: insert, look-up, stretch, fold, rebuild, and who claims a key among many peers.
+//!
+//! `cargo bench --bench filter`; with `-- --quick` small and short, as the tests run it. Figures are the
+//! best of some rounds, in ns; the goals are the issue's. Nothing here asserts a time.
+
+use olivia::base::rng::Rng;
+use olivia::filter::bloom::Bloom;
+use olivia::filter::rate::false_positive_rate;
+use olivia::filter::size::{BLOCK_WORDS, Size};
+use olivia::filter::{FilterKey, PeerFilters};
+use std::env;
+use std::hint::black_box;
+use std::time::Instant;
+
+const BITS_PER_KEY: u64 = 12;
+
+struct Bench {
+    rounds: u32,
+    /// Operations of a round.
+    operations: usize,
+}
+
+impl Bench {
+    /// The best time of one operation in ns; `round` does `operations` of them.
+    fn best(&self, operations: usize, mut round: impl FnMut()) -> f64 {
+        let times = (0..self.rounds).map(|_| {
+            let start = Instant::now();
+            round();
+            start.elapsed().as_secs_f64() * 1e9 / operations as f64
+        });
+        times.fold(f64::INFINITY, f64::min)
+    }
+}
+
+fn line(name: &str, nanos: f64, goal: Option<f64>) {
+    match goal {
+        Some(goal) => println!("{name:<44} {nanos:>9.1} ns   goal {goal:>4.0}   ratio {:>5.2}", nanos / goal),
+        None => println!("{name:<44} {nanos:>9.1} ns"),
+    }
+}
+
+fn hashes(rng: &mut Rng, count: usize) -> Vec<u64> {
+    (0..count).map(|_| rng.next_u64()).collect()
+}
+
+fn keys_at(size: Size) -> usize {
+    usize::try_from(size.bits() / BITS_PER_KEY).unwrap()
+}
+
+fn filled(rng: &mut Rng, size: Size) -> Bloom {
+    let mut filter = Bloom::new(size);
+    for _ in 0..keys_at(size) {
+        filter.insert(rng.next_u64());
+    }
+    filter
+}
+
+fn one_filter(bench: &Bench, log2: u8) {
+    let size = Size::from_log2(log2).unwrap();
+    let mut rng = Rng::new(1);
+    let mut filter = filled(&mut rng, size);
+    let keys = hashes(&mut rng, bench.operations.min(keys_at(size) / 4));
+    keys.iter().for_each(|&hash| _ = filter.insert(hash));
+    let part = keys.len();
+    let yardstick = bench.best(part, || {
+        let touch = |&hash: &u64| _ = black_box(filter.words().unwrap()[size.block_of(hash) * BLOCK_WORDS]);
+        keys.iter().for_each(touch);
+    });
+    line(&format!("yardstick: a word of a random block, 2^{log2}"), yardstick, None);
+    let mut fresh = filled(&mut rng, size);
+    let mut unused = keys.iter();
+    // Each round takes other keys, since a key is new but once.
+    let share = part / bench.rounds as usize;
+    let insert = bench.best(share, || {
+        unused.by_ref().take(share).for_each(|&hash| _ = black_box(fresh.insert(hash)));
+    });
+    line(&format!("insert, 2^{log2} blocks"), insert, Some(15.0));
+    let again = bench.best(part, || keys.iter().for_each(|&hash| _ = black_box(fresh.insert(hash))));
+    line(&format!("insert again, 2^{log2} blocks"), again, Some(15.0));
+    drop(fresh);
+    let hit = bench.best(part, || keys.iter().for_each(|&hash| _ = black_box(filter.contains(hash))));
+    line(&format!("contains, present, 2^{log2} blocks"), hit, None);
+    let absent = hashes(&mut rng, bench.operations);
+    let mut claimed = 0;
+    let miss = bench.best(absent.len(), || {
+        claimed = absent.iter().filter(|&&hash| black_box(filter.contains(hash))).count();
+    });
+    line(&format!("contains, absent, 2^{log2} blocks"), miss, None);
+    let load = (keys_at(size) + keys.len()) as f64 / size.blocks() as f64;
+    println!(
+        "{:<44} {:>9.3} %    theory {:.3} %",
+        format!("false positives, 2^{log2} blocks, {:.1} bits a key", 512.0 / load),
+        claimed as f64 / absent.len() as f64 * 100.0,
+        false_positive_rate(load) * 100.0
+    );
+    let start = Instant::now();
+    let mut steps = 1u32;
+    let mut longest = 0.0f64;
+    filter.start_stretch().unwrap();
+    longest = longest.max(start.elapsed().as_secs_f64());
+    loop {
+        let step = Instant::now();
+        let more = filter.step();
+        longest = longest.max(step.elapsed().as_secs_f64());
+        steps += 1;
+        if !more {
+            break;
+        }
+    }
+    let stretch = start.elapsed().as_secs_f64() * 1e9 / size.blocks() as f64;
+    line(&format!("stretch, per block, 2^{log2} blocks"), stretch, None);
+    println!("{:<44} {:>9.1} µs in {steps} steps", "  its longest step", longest * 1e6);
+    let start = Instant::now();
+    filter.start_fold().unwrap();
+    while filter.step() {}
+    line(
+        &format!("fold, per block, 2^{log2} blocks"),
+        start.elapsed().as_secs_f64() * 1e9 / size.blocks() as f64,
+        None,
+    );
+    // As many as 16 blocks hold, all of them there.
+    let some: Vec<u64> = hashes(&mut rng, 680).iter().map(|hash| hash >> 1 >> (log2 - 5)).collect();
+    let rebuild = bench.best(some.len(), || {
+        filter.rebuild_blocks(0..16.min(size.blocks()), some.iter().copied(), &mut Vec::new());
+    });
+    line(&format!("rebuild of 16 blocks, per key, 2^{log2} blocks"), rebuild, None);
+}
+
+/// `count` peers with filters of one size, all settled where they belong.
+fn peers(rng: &mut Rng, count: usize, size: Size) -> PeerFilters {
+    let mut filters = PeerFilters::new(u64::MAX);
+    for _ in 0..count {
+        let (key, filter) = (filters.join(), filled(rng, size));
+        filters.begin_snapshot(key, size).unwrap();
+        for (number, block) in filter.words().unwrap().as_chunks().0.iter().enumerate() {
+            filters.snapshot_block(key, number, block).unwrap();
+        }
+        filters.finish_snapshot(key).unwrap();
+        while filters.step() {}
+    }
+    filters
+}
+
+fn many_filters(bench: &Bench, log2: u8) {
+    let size = Size::from_log2(log2).unwrap();
+    for (count, goal) in [(3, 60.0), (8, 100.0), (64, 100.0), (128, 180.0)] {
+        let mut rng = Rng::new(2);
+        let filters = peers(&mut rng, count, size);
+        let absent = hashes(&mut rng, bench.operations);
+        let mut found: Vec<FilterKey> = Vec::new();
+        let mut claims = 0;
+        let nanos = bench.best(absent.len(), || {
+            claims = 0;
+            for &hash in &absent {
+                found.clear();
+                filters.claimants(black_box(hash), &mut found);
+                claims += found.len();
+            }
+        });
+        let (apart, columns) = filters.layout();
+        let name = format!("claimants, {count} peers ({apart} apart, {columns} sliced), 2^{log2}");
+        line(&name, nanos, Some(goal));
+        let expected = false_positive_rate(512.0 / BITS_PER_KEY as f64) * count as f64;
+        println!(
+            "{:<44} {:>9.3}      theory {expected:.3}, {:.1} MB",
+            "  claims of an absent key",
+            claims as f64 / absent.len() as f64,
+            filters.bytes() as f64 / 1e6
+        );
+    }
+}
+
+fn main() {
+    // `cargo test` runs this too, and says nothing of a bench.
+    let quick = env::args().any(|arg| arg == "--quick") || !env::args().any(|arg| arg == "--bench");
+    let bench = if quick {
+        Bench { rounds: 1, operations: 2_000 }
+    } else {
+        Bench { rounds: 5, operations: 1_000_000 }
+    };
+    let (alone, shared): (&[u8], &[u8]) = if quick { (&[6], &[5]) } else { (&[10, 16, 21], &[10, 14]) };
+    alone.iter().for_each(|&log2| one_filter(&bench, log2));
+    shared.iter().for_each(|&log2| many_filters(&bench, log2));
+}

@@ -1,0 +1,165 @@
+//! How large a filter may be, and where a hash falls in it: the layout, without the bits.
+//!
+//! A filter is 2^b blocks of 512 bits, a block one cache line of 8 lanes of 64 bits. The top b bits of a
+//! hash name its block; the top 48 bits of hash × an odd constant are eight positions of 6 bits, one for
+//! each lane. So the positions do not depend on b, and a filter grows and shrinks without its keys. One
+//! bit a lane after Putze, Sanders, Singler: "Cache-, hash- and space-efficient Bloom filters", 2007.
+
+/// 64-bit words, and lanes, of a block.
+pub const BLOCK_WORDS: usize = 8;
+
+/// Bits of a block.
+pub const BLOCK_BITS: usize = 512;
+
+/// Bytes of a block: of its image on the wire too.
+pub const BLOCK_BYTES: usize = 64;
+
+/// The bits of one block.
+pub type Block = [u64; BLOCK_WORDS];
+
+/// The largest filter there is has 2 to the power of this blocks: 4 GiB, for 2.8 thousand million keys
+/// at 12 bits. It keeps every count of bits below 2^35 and every block number within a `u32`.
+pub const SIZE_LOG2_MAX: u8 = 26;
+
+/// Odd, and without a pattern: the golden ratio times 2^64.
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// A number of blocks: a power of two, 1 to 2^26.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Size {
+    log2: u8,
+}
+
+impl Size {
+    /// One block.
+    pub const MIN: Self = Self { log2: 0 };
+
+    /// The largest size there is.
+    pub const MAX: Self = Self { log2: SIZE_LOG2_MAX };
+
+    /// 2^`log2` blocks; `None` above the largest size.
+    pub const fn from_log2(log2: u8) -> Option<Self> {
+        if log2 <= SIZE_LOG2_MAX { Some(Self { log2 }) } else { None }
+    }
+
+    /// Exactly `blocks` blocks; `None` if that is no power of two or above the largest size.
+    pub const fn from_blocks(blocks: u64) -> Option<Self> {
+        if !blocks.is_power_of_two() {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "below 64")]
+        Self::from_log2(blocks.trailing_zeros() as u8)
+    }
+
+    /// The smallest size that gives each of `keys` keys `bits_per_key` bits; `None` above the largest.
+    pub fn for_keys(keys: u64, bits_per_key: u32) -> Option<Self> {
+        let bits = keys.checked_mul(bits_per_key.into())?;
+        Self::from_blocks(bits.div_ceil(BLOCK_BITS as u64).max(1).checked_next_power_of_two()?)
+    }
+
+    /// The logarithm of the number of blocks: how many top bits of a hash name its block.
+    pub const fn log2(self) -> u8 {
+        self.log2
+    }
+
+    /// The number of blocks.
+    pub const fn blocks(self) -> usize {
+        1 << self.log2
+    }
+
+    /// The number of bits.
+    pub const fn bits(self) -> u64 {
+        (BLOCK_BITS as u64) << self.log2
+    }
+
+    /// The number of 64-bit words.
+    pub const fn words(self) -> usize {
+        BLOCK_WORDS << self.log2
+    }
+
+    /// The number of bytes.
+    pub const fn bytes(self) -> u64 {
+        (BLOCK_BYTES as u64) << self.log2
+    }
+
+    /// Twice as large, unless that is above the largest size.
+    pub const fn doubled(self) -> Option<Self> {
+        Self::from_log2(self.log2 + 1)
+    }
+
+    /// Half as large, unless this is one block.
+    pub const fn halved(self) -> Option<Self> {
+        if self.log2 == 0 { None } else { Some(Self { log2: self.log2 - 1 }) }
+    }
+
+    /// The block of a hash: below `blocks()`.
+    pub const fn block_of(self, hash: u64) -> usize {
+        // In two shifts, since one by 64 is none.
+        ((hash >> 1) >> (63 - self.log2)) as usize
+    }
+}
+
+/// Where in each lane of its block a hash has its bit: eight positions below 64.
+pub(super) const fn positions(hash: u64) -> [u32; BLOCK_WORDS] {
+    let mixed = hash.wrapping_mul(SPREAD);
+    let mut positions = [0; BLOCK_WORDS];
+    let mut lane = 0;
+    while lane < BLOCK_WORDS {
+        positions[lane] = (mixed >> (58 - 6 * lane) & 63) as u32;
+        lane += 1;
+    }
+    positions
+}
+
+/// The bits of a hash within its block.
+pub fn mask_of(hash: u64) -> Block {
+    positions(hash).map(|position| 1 << position)
+}
+
+/// `into` with the bits of `from` added.
+pub(super) fn merge(into: &mut Block, from: &Block) {
+    for (lane, bits) in into.iter_mut().zip(from) {
+        *lane |= bits;
+    }
+}
+
+/// The set bits of some words.
+pub(super) fn ones_of(words: &[u64]) -> u64 {
+    words.iter().map(|word| u64::from(word.count_ones())).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SIZE_LOG2_MAX, Size, positions};
+
+    #[test]
+    fn size_beyond_the_limit_or_uneven_is_none() {
+        assert_eq!(Size::from_blocks(0), None);
+        assert_eq!(Size::from_blocks(3), None);
+        assert_eq!(Size::from_blocks(1 << (SIZE_LOG2_MAX + 1)), None);
+        assert_eq!(Size::from_blocks(1 << SIZE_LOG2_MAX), Some(Size::MAX));
+        assert_eq!(Size::MAX.doubled(), None);
+        assert_eq!(Size::MIN.halved(), None);
+        assert_eq!(Size::for_keys(u64::MAX, 12), None);
+        assert_eq!(Size::for_keys(0, 12), Some(Size::MIN));
+        assert_eq!(Size::for_keys(43, 12), Size::from_log2(1));
+        assert_eq!(Size::for_keys(42, 12), Some(Size::MIN));
+    }
+
+    #[test]
+    fn block_of_the_last_hash_is_the_last_block_at_every_size() {
+        for log2 in 0..=SIZE_LOG2_MAX {
+            let size = Size::from_log2(log2).unwrap();
+            assert_eq!(size.block_of(u64::MAX), size.blocks() - 1);
+            assert_eq!(size.block_of(0), 0);
+        }
+    }
+
+    #[test]
+    fn positions_are_the_top_48_bits_of_the_product() {
+        let hash = 0x0123_4567_89AB_CDEF;
+        let product: u64 = u64::wrapping_mul(hash, super::SPREAD);
+        let joined = positions(hash).iter().fold(0u64, |all, &position| all << 6 | u64::from(position));
+        assert_eq!(joined, product >> 16);
+    }
+}

@@ -1,0 +1,261 @@
+//! Many peers' filters against one plain filter for each: the same claims, whatever lies in columns, and
+//! no claim missing while anything moves.
+
+use olivia::base::rng::Rng;
+use olivia::filter::bloom::Bloom;
+use olivia::filter::size::{BLOCK_WORDS, Size};
+use olivia::filter::{FilterError, FilterKey, PeerFilters};
+use std::collections::HashSet;
+
+/// A peer as it is: its hashes, and the filter that it would publish.
+struct Model {
+    key: FilterKey,
+    filter: Bloom,
+    hashes: Vec<u64>,
+    /// An addition in the middle of a stretch falls into both halves of its block here: until each block
+    /// was sent again, as a node that grew does.
+    grown: bool,
+}
+
+struct World {
+    rng: Rng,
+    filters: PeerFilters,
+    models: Vec<Model>,
+}
+
+fn size(log2: u64) -> Size {
+    Size::from_log2(u8::try_from(log2).unwrap()).unwrap()
+}
+
+fn finish(filter: &mut Bloom) {
+    while filter.step() {}
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self { rng: Rng::new(seed), filters: PeerFilters::new(1 << 30), models: Vec::new() }
+    }
+
+    fn pick(&mut self, of: usize) -> usize {
+        usize::try_from(self.rng.below(of as u64)).unwrap()
+    }
+
+    fn join(&mut self) {
+        let (key, filter) = (self.filters.join(), Bloom::new(size(2 + self.rng.below(2))));
+        self.models.push(Model { key, filter, hashes: Vec::new(), grown: false });
+        let at = self.models.len() - 1;
+        self.snapshot(at);
+    }
+
+    /// A snapshot with additions and steps in between.
+    fn snapshot(&mut self, at: usize) {
+        let key = self.models[at].key;
+        self.filters.begin_snapshot(key, self.models[at].filter.size()).unwrap();
+        assert!(self.filters.is_unknown(key));
+        for number in 0..self.models[at].filter.size().blocks() {
+            let image = self.models[at].filter.image(self.models[at].filter.size(), number).unwrap();
+            self.filters.snapshot_block(key, number, &image).unwrap();
+            if self.rng.one_in(4) {
+                self.add(at);
+                self.filters.step();
+            }
+        }
+        self.filters.finish_snapshot(key).unwrap();
+        assert!(!self.filters.is_unknown(key));
+    }
+
+    fn add(&mut self, at: usize) {
+        let hash = self.rng.next_u64();
+        let model = &mut self.models[at];
+        if model.filter.fill() > 0.6 {
+            return;
+        }
+        model.filter.insert(hash);
+        model.hashes.push(hash);
+        self.filters.add(model.key, hash).unwrap();
+    }
+
+    /// Some hashes go, their block is rebuilt and its image sent.
+    fn remove(&mut self, at: usize) {
+        if self.models[at].hashes.is_empty() {
+            return;
+        }
+        let gone = self.pick(self.models[at].hashes.len());
+        let model = &mut self.models[at];
+        let block = model.filter.size().block_of(model.hashes.swap_remove(gone));
+        model.filter.rebuild_blocks(block..block + 1, model.hashes.iter().copied(), &mut Vec::new());
+        let image = model.filter.image(model.filter.size(), block).unwrap();
+        self.filters.replace_block(model.key, u32::try_from(block).unwrap(), &image).unwrap();
+    }
+
+    fn resize(&mut self, at: usize) {
+        let larger = self.rng.one_in(2);
+        let Model { key, filter, grown, .. } = &mut self.models[at];
+        let log2 = filter.size().log2();
+        if log2 == 0 && !larger || log2 > 6 && larger {
+            return;
+        }
+        let target = size(u64::from(if larger { log2 + 1 } else { log2 - 1 }));
+        if filter.fill() > 0.4 && !larger {
+            return;
+        }
+        match self.filters.resize(*key, target) {
+            Ok(()) if larger => {
+                *grown = true;
+                filter.start_stretch().unwrap();
+            }
+            Ok(()) => filter.start_fold().unwrap(),
+            Err(error) => return assert_eq!(error, FilterError::Busy),
+        }
+        finish(filter);
+    }
+
+    fn leave(&mut self, at: usize) {
+        let model = self.models.swap_remove(at);
+        self.filters.leave(model.key);
+        assert_eq!(self.filters.add(model.key, 1), Err(FilterError::Stale));
+    }
+
+    fn claims(&self, hash: u64) -> HashSet<u64> {
+        let mut found = Vec::new();
+        self.filters.claimants(hash, &mut found);
+        let claims: HashSet<u64> = found.iter().map(|key| key.to_bits()).collect();
+        assert_eq!(claims.len(), found.len(), "somebody claims a key twice");
+        claims
+    }
+
+    fn check(&mut self) {
+        for at in 0..self.models.len() {
+            if self.models[at].hashes.is_empty() {
+                continue;
+            }
+            let hash = self.pick(self.models[at].hashes.len());
+            let (key, hash) = (self.models[at].key, self.models[at].hashes[hash]);
+            assert!(self.claims(hash).contains(&key.to_bits()), "a false negative");
+        }
+        if self.filters.has_work() {
+            return;
+        }
+        for model in self.models.iter_mut().filter(|model| model.grown) {
+            model.grown = false;
+            for (number, image) in model.filter.words().unwrap().as_chunks().0.iter().enumerate() {
+                self.filters.replace_block(model.key, u32::try_from(number).unwrap(), image).unwrap();
+            }
+        }
+        for _ in 0..50 {
+            let hash = self.rng.next_u64();
+            let models = self.models.iter().filter(|model| model.filter.contains(hash));
+            let expected: HashSet<u64> = models.map(|model| model.key.to_bits()).collect();
+            assert_eq!(self.claims(hash), expected);
+        }
+        for model in &self.models {
+            assert_eq!(self.filters.size(model.key), Some(model.filter.size()));
+            assert!((self.filters.fill(model.key).unwrap() - model.filter.fill()).abs() < 1e-12);
+        }
+    }
+}
+
+#[test]
+fn sliced_filters_claim_exactly_what_separate_ones_claim() {
+    for seed in 0..if cfg!(debug_assertions) { 8 } else { 40 } {
+        let mut world = World::new(seed);
+        let peers_max = [3, 40, 70, 120][usize::try_from(seed % 4).unwrap()];
+        let mut most_sliced = 0;
+        for _ in 0..3_000 {
+            let at = world.pick(world.models.len().max(1));
+            match world.rng.below(100) {
+                _ if world.models.len() < 2 => world.join(),
+                0..10 if world.models.len() < peers_max => world.join(),
+                10..11 => world.leave(at),
+                11..13 => world.snapshot(at),
+                13..17 => world.resize(at),
+                17..35 => world.remove(at),
+                35..70 => world.add(at),
+                _ => {
+                    world.filters.step();
+                }
+            }
+            if world.rng.one_in(50) {
+                while world.filters.step() {}
+            }
+            if world.rng.one_in(10) {
+                world.check();
+            }
+            most_sliced = most_sliced.max(world.filters.layout().1);
+        }
+        assert_eq!(most_sliced > 0, peers_max > 8, "{most_sliced} of {peers_max} in columns");
+        while !world.models.is_empty() {
+            world.leave(0);
+        }
+        while world.filters.step() {}
+        assert_eq!(world.filters.bytes(), 0, "the account of bytes does not add up");
+    }
+}
+
+#[test]
+fn what_does_not_fit_into_the_budget_is_refused_and_unknown() {
+    let mut filters = PeerFilters::new(size(10).bytes() * 3);
+    let keys: Vec<FilterKey> = (0..4).map(|_| filters.join()).collect();
+    for key in &keys[..3] {
+        filters.begin_snapshot(*key, size(10)).unwrap();
+        filters.finish_snapshot(*key).unwrap();
+    }
+    assert_eq!(filters.begin_snapshot(keys[3], size(10)), Err(FilterError::OverBudget));
+    assert_eq!(filters.unknown(), &keys[3..]);
+    assert_eq!(filters.resize(keys[0], size(11)), Err(FilterError::OverBudget));
+    assert!(filters.is_unknown(keys[0]));
+    // A smaller one fits where the one that grew was.
+    while filters.step() {}
+    filters.begin_snapshot(keys[3], size(9)).unwrap();
+    filters.finish_snapshot(keys[3]).unwrap();
+    assert!(filters.bytes() <= size(10).bytes() * 3);
+}
+
+#[test]
+fn nine_filters_stay_apart_where_a_bank_would_not_fit() {
+    let mut filters = PeerFilters::new(size(8).bytes() * 60);
+    let mut rng = Rng::new(5);
+    for _ in 0..20 {
+        let key = filters.join();
+        filters.begin_snapshot(key, size(8)).unwrap();
+        filters.finish_snapshot(key).unwrap();
+        filters.add(key, rng.next_u64()).unwrap();
+    }
+    while filters.step() {}
+    assert_eq!(filters.layout(), (20, 0));
+}
+
+#[test]
+fn filter_of_ones_is_refused_and_its_peer_unknown() {
+    let mut filters = PeerFilters::new(1 << 20);
+    let key = filters.join();
+    filters.begin_snapshot(key, size(2)).unwrap();
+    for number in 0..4 {
+        filters.snapshot_block(key, number, &[u64::MAX; BLOCK_WORDS]).unwrap();
+    }
+    assert_eq!(filters.snapshot_block(key, 4, &[0; BLOCK_WORDS]), Err(FilterError::NoSuchBlock));
+    assert_eq!(filters.finish_snapshot(key), Err(FilterError::Overfull));
+    assert!(filters.is_unknown(key));
+    assert_eq!(filters.bytes(), 0);
+    filters.begin_snapshot(key, size(2)).unwrap();
+    filters.finish_snapshot(key).unwrap();
+    let mut rng = Rng::new(6);
+    let refused = (0..1_000).find_map(|_| filters.add(key, rng.next_u64()).err());
+    assert_eq!(refused, Some(FilterError::Overfull));
+    assert_eq!(filters.add(key, 1), Err(FilterError::NotKnown));
+    assert_eq!(filters.replace_block(key, 0, &[0; BLOCK_WORDS]), Err(FilterError::NotKnown));
+}
+
+#[test]
+fn too_many_blocks_for_a_filter_that_is_growing_are_refused() {
+    let mut filters = PeerFilters::new(1 << 20);
+    let key = filters.join();
+    filters.begin_snapshot(key, size(11)).unwrap();
+    filters.finish_snapshot(key).unwrap();
+    filters.resize(key, size(12)).unwrap();
+    assert_eq!(filters.resize(key, size(13)), Err(FilterError::Busy));
+    let refused = (0..4_096).find(|&block| filters.replace_block(key, block, &[1; BLOCK_WORDS]).is_err());
+    assert_eq!(refused, Some(1_024));
+    while filters.step() {}
+    assert!(filters.replace_block(key, 1_024, &[1; BLOCK_WORDS]).is_ok());
+}
