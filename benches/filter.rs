@@ -1,7 +1,7 @@
 //! Measures the filters: insert, look-up, stretch, fold, rebuild, and who claims a key among many peers.
 //!
 //! `cargo bench --bench filter`; with `-- --quick` small and short, as the tests run it. Figures are the
-//! best of some rounds, in ns; the goals are the issue's. Nothing here asserts a time.
+//! best of some rounds, in ns. Nothing here asserts a time.
 
 use olivia::base::rng::Rng;
 use olivia::filter::bloom::Bloom;

@@ -43,13 +43,15 @@ fn main() -> ExitCode {
 }
 
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, String> {
-    let mut options = Options::default();
+    let mut options = Options { quick: true, ..Options::default() };
+    let mut wants_quick = false;
     let mut args = args.map(|arg| arg.to_string_lossy().into_owned());
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
         match arg.as_str() {
-            "--bench" => {}
-            "--quick" => options.quick = true,
+            // What cargo says when it is not a test.
+            "--bench" => options.quick = false,
+            "--quick" => wants_quick = true,
             "--burst" => options.burst_only = true,
             "--redis" => options.redis = Some(value()?),
             "--memcached" => options.memcached = Some(value()?),
@@ -57,6 +59,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, String> {
             other => return Err(format!("unknown option {other}; see the head of benches/items/main.rs")),
         }
     }
+    options.quick |= wants_quick;
     Ok(options)
 }
 

@@ -105,13 +105,16 @@ impl Drop for Server {
     }
 }
 
-/// CPU time that a process of one thread has used, in ns, as the scheduler counts it. The times in
+/// CPU time that the threads of a process have used, in ns, as the scheduler counts it. The times in
 /// /proc/PID/stat are sampled at ticks, and wrong for what wakes up at ticks.
 pub(crate) fn cpu_ns(pid: u32) -> Result<u64, String> {
-    let path = format!("/proc/{pid}/schedstat");
-    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    let run = text.split(' ').next().and_then(|field| field.parse().ok());
-    run.ok_or_else(|| format!("{path} has no times"))
+    let path = format!("/proc/{pid}/task");
+    let threads = fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?;
+    let of_one = |thread: fs::DirEntry| -> Option<u64> {
+        fs::read_to_string(thread.path().join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+    };
+    let sum = threads.flatten().map(of_one).sum::<Option<u64>>();
+    sum.ok_or_else(|| format!("{path} has no times"))
 }
 
 /// A number of /proc/PID/status, without its unit.
