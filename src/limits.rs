@@ -170,9 +170,9 @@ impl Limits {
     }
 }
 
-/// Requests carried out by one call below the boundary: some 50 to 150 µs of work, so that the shell
-/// can look at its clock several times in a turn.
-pub const REQUESTS_PER_STEP: u32 = 256;
+/// Keys that requests may be about in one call below the boundary, each request being about one at
+/// least: some 50 to 150 µs of work, so that the shell can look at its clock several times in a turn.
+pub const KEYS_PER_STEP: usize = 256;
 
 /// Bytes of requests and replies after which a call below the boundary returns, however few requests
 /// they were: copying them takes about as long as the requests of a step.
@@ -198,7 +198,7 @@ pub const POOLED_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Buffers kept for the next connection.
 pub const POOLED_BUFFERS_MAX: usize = 64;
 
-const _: () = assert!(REQUESTS_PER_STEP > 0 && TIMERS_PER_STEP > 0);
+const _: () = assert!(KEYS_PER_STEP > 0 && TIMERS_PER_STEP > 0);
 const _: () = assert!(POOLED_BUFFER_BYTES_MAX <= BYTES_PER_STEP);
 
 #[cfg(test)]

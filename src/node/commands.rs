@@ -71,11 +71,12 @@ struct Desk<'s> {
     now: Now,
 }
 
-/// Carries out one line for a connection and writes its reply.
-pub(super) fn execute(state: &mut State, now: Now, key: ConnKey, line: Line<'_>) {
+/// Carries out one line for a connection and writes its reply. Returns how many keys it was about, at
+/// least 1.
+pub(super) fn execute(state: &mut State, now: Now, key: ConnKey, line: Line<'_>) -> usize {
     if is_from_browser(line.text) {
         turn_browser_away(state, now, key);
-        return;
+        return 1;
     }
     let gauges = Gauges {
         uptime: now.mono.since(state.started),
@@ -84,8 +85,9 @@ pub(super) fn execute(state: &mut State, now: Now, key: ConnKey, line: Line<'_>)
         is_ready: !state.is_draining,
     };
     let State { conns, pool, parser, store, versions, stats, config, .. } = state;
-    let Some(conn) = conns.get_mut(key) else { return };
-    let Some(request) = parser.parse(line, arg_limits(conn, config)) else { return };
+    let Some(conn) = conns.get_mut(key) else { return 1 };
+    let Some(request) = parser.parse(line, arg_limits(conn, config)) else { return 1 };
+    let keys = request.command.as_ref().map_or(1, Command::keys);
     stats.requests += 1;
     let mut desk = Desk { store, versions, stats, config, gauges, now };
     let is_authenticated = conn.is_authenticated;
@@ -104,6 +106,7 @@ pub(super) fn execute(state: &mut State, now: Now, key: ConnKey, line: Line<'_>)
             conn.begin_closing(CloseReason::Unauthenticated, now.mono, pool);
         }
     }
+    keys
 }
 
 fn turn_browser_away(state: &mut State, now: Now, key: ConnKey) {

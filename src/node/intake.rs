@@ -13,7 +13,7 @@ use super::keys::ConnKey;
 use super::settle::settle;
 use super::state::{State, close_conn};
 use crate::base::time::Now;
-use crate::limits::{BYTES_PER_STEP, REQUESTS_PER_STEP};
+use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::wire::line::{Front, front};
 use crate::wire::reply::{NO_RESP, put_error};
 
@@ -117,6 +117,7 @@ fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
     let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
     let mut at = 0;
     let mut requests = 0;
+    let mut keys = 0;
     let mut look_again_at = 0;
     while at < input.len() {
         let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
@@ -131,7 +132,7 @@ fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
             conn.is_paused = true;
             break;
         }
-        if requests == REQUESTS_PER_STEP || at + (conn.unsent() - unsent_before) >= BYTES_PER_STEP {
+        if keys >= KEYS_PER_STEP || at + (conn.unsent() - unsent_before) >= BYTES_PER_STEP {
             conn.is_runnable = true;
             state.runnable.push_back(key);
             break;
@@ -150,7 +151,7 @@ fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
                 }
                 at += line.consumed;
                 requests += 1;
-                commands::execute(state, now, key, line);
+                keys += commands::execute(state, now, key, line);
             }
         }
     }

@@ -60,6 +60,28 @@ pub enum Command<'a> {
     Quit,
 }
 
+impl Command<'_> {
+    /// How many keys it is about: what it costs, roughly. 1 for those that are about none.
+    pub fn keys(&self) -> usize {
+        match self {
+            Self::Get(args)
+            | Self::Set(args)
+            | Self::SetEx(args)
+            | Self::Del(args)
+            | Self::Expire(args)
+            | Self::Ttl(args) => args.len(),
+            Self::Ping { .. }
+            | Self::Request(_)
+            | Self::Who(_)
+            | Self::Mesh
+            | Self::Auth(_)
+            | Self::Stats
+            | Self::Help
+            | Self::Quit => 1,
+        }
+    }
+}
+
 /// What a `REQUEST` is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic {
