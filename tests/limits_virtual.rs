@@ -452,3 +452,20 @@ fn timers_of_gone_connections_do_not_pile_up() {
     }
     assert!(ticks < 600, "{ticks} steps for the timers of no connection");
 }
+
+#[test]
+fn deadlines_given_by_turns_stay_within_the_memory_limit() {
+    let mut driver = driver(Limits { memory_max: 1 << 20, ..Limits::default() });
+    let client = driver.client();
+    driver.ask(client, "SET a:1\n");
+    let mut refused = 0;
+    for turn in 0..200_000u32 {
+        let reply = driver.ask(client, &format!("EXPIRE a:{}\n", 1_000 + turn % 2));
+        refused += u32::from(reply.starts_with(":ERR out of memory"));
+    }
+    assert!(refused > 0, "the timers have not reached the limit: the test shows nothing");
+    let stats = driver.ask(client, "STATS\n");
+    let memory = stats.split(',').find_map(|field| field.strip_prefix("memory_bytes:"));
+    assert!(memory.unwrap().parse::<u64>().unwrap() <= 1 << 20, "{stats}");
+    assert_eq!(driver.ask(client, "DEL a\n"), ":DELETED a\n");
+}

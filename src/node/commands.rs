@@ -272,6 +272,8 @@ fn del(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
 }
 
 fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
+    // A first deadline makes an item longer, and every new one is a timer more until the old one is due.
+    check_room(desk, args)?;
     for arg in args.iter() {
         deadline(desk, arg.seconds)?;
         reply.key_text(arg.key, arg.seconds);
