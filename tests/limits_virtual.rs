@@ -459,7 +459,7 @@ fn deadlines_given_by_turns_stay_within_the_memory_limit() {
     let client = driver.client();
     driver.ask(client, "SET a:1\n");
     let mut refused = 0;
-    for turn in 0..200_000u32 {
+    for turn in 0..500_000u32 {
         let reply = driver.ask(client, &format!("EXPIRE a:{}\n", 1_000 + turn % 2));
         refused += u32::from(reply.starts_with(":ERR out of memory"));
     }
