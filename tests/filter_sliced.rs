@@ -40,8 +40,8 @@ impl World {
         usize::try_from(self.rng.below(of as u64)).unwrap()
     }
 
-    fn join(&mut self) {
-        let (key, filter) = (self.filters.join(), Bloom::new(size(2 + self.rng.below(2))));
+    fn join(&mut self, size: Size) {
+        let (key, filter) = (self.filters.join(), Bloom::new(size));
         self.models.push(Model { key, filter, hashes: Vec::new(), grown: false });
         let at = self.models.len() - 1;
         self.snapshot(at);
@@ -164,8 +164,8 @@ fn sliced_filters_claim_exactly_what_separate_ones_claim() {
         for _ in 0..3_000 {
             let at = world.pick(world.models.len().max(1));
             match world.rng.below(100) {
-                _ if world.models.len() < 2 => world.join(),
-                0..10 if world.models.len() < peers_max => world.join(),
+                _ if world.models.len() < 2 => world.join(size(3)),
+                0..10 if world.models.len() < peers_max => world.join(size(2 + seed % 2)),
                 10..11 => world.leave(at),
                 11..13 => world.snapshot(at),
                 13..17 => world.resize(at),
@@ -189,6 +189,32 @@ fn sliced_filters_claim_exactly_what_separate_ones_claim() {
         }
         while world.filters.step() {}
         assert_eq!(world.filters.bytes(), 0, "the account of bytes does not add up");
+    }
+}
+
+#[test]
+fn what_changes_while_filters_move_is_in_both_places() {
+    // Four steps to copy one, so that changes fall before and behind the place of the copy.
+    let mut world = World::new(3);
+    (0..12).for_each(|_| world.join(size(8)));
+    for growing in 0..12 {
+        let mut steps = 0;
+        while world.filters.has_work() {
+            for at in 0..12 {
+                (0..30).for_each(|_| world.add(at));
+                (0..5).for_each(|_| world.remove(at));
+            }
+            world.check();
+            world.filters.step();
+            steps += 1;
+        }
+        assert!(steps >= 4, "{steps} steps");
+        world.check();
+        let Model { key, filter, grown, .. } = &mut world.models[growing];
+        world.filters.resize(*key, size(9)).unwrap();
+        filter.start_stretch().unwrap();
+        finish(filter);
+        *grown = true;
     }
 }
 
