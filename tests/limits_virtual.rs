@@ -125,15 +125,14 @@ fn connection_that_is_told_its_end_and_stays_is_dropped() {
     assert_eq!(closed(&driver, CloseReason::Quit), 1);
 }
 
+/// More than 10,000 bytes for more than a second make a slow reader.
+fn impatient() -> Limits {
+    Limits { slow_reader_bytes: 10_000, slow_reader_ms: 1_000, value_bytes_max: 20_000, ..Limits::default() }
+}
+
 #[test]
 fn slow_reader_is_borne_for_its_time_and_not_longer() {
-    let limits = Limits {
-        slow_reader_bytes: 10_000,
-        slow_reader_ms: 1_000,
-        value_bytes_max: 20_000,
-        ..Limits::default()
-    };
-    let mut driver = driver(limits);
+    let mut driver = driver(impatient());
     set_big(&mut driver, 15_000);
     let quick = hoarder(&mut driver, 1);
     let slow = hoarder(&mut driver, 1);
@@ -151,13 +150,7 @@ fn slow_reader_is_borne_for_its_time_and_not_longer() {
 
 #[test]
 fn slow_reader_that_catches_up_gets_its_whole_time_again() {
-    let limits = Limits {
-        slow_reader_bytes: 10_000,
-        slow_reader_ms: 1_000,
-        value_bytes_max: 20_000,
-        ..Limits::default()
-    };
-    let mut driver = driver(limits);
+    let mut driver = driver(impatient());
     set_big(&mut driver, 15_000);
     let client = hoarder(&mut driver, 1);
     driver.pass(ms(900));

@@ -382,7 +382,7 @@ impl Arena {
 
 /// A position in one of the tables, which are all far below 2^32 long.
 const fn number(at: usize) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "at most 16 Ki regions of at most 4 Ki blocks")]
+    #[expect(clippy::cast_possible_truncation, reason = "at most 128 Ki regions of at most 512 blocks")]
     let number = at as u32;
     number
 }

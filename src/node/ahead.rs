@@ -19,13 +19,13 @@ const KEYS_MIN: usize = 4;
 /// Fetches the memory of the keys of the requests at the front of `input`, at most 16 keys. Returns how
 /// many requests it looked at, at least 1: not before so many are done is there reason to look again.
 pub(super) fn look_ahead(state: &State, input: &[u8]) -> u32 {
+    if state.store.memory_bytes() < STORE_BYTES_MIN {
+        return u32::MAX;
+    }
     let mut requests = 0;
     let mut keys = [HashedKey { hash: KeyHash(0), bytes: b"" }; READ_AHEAD_MAX];
     let mut found = 0;
     let mut rest = input;
-    if state.store.memory_bytes() < STORE_BYTES_MIN {
-        return u32::MAX;
-    }
     while let Some(end) = memchr(b'\n', rest).filter(|_| found < READ_AHEAD_MAX) {
         for (key, slot) in likely_keys(&rest[..end]).zip(&mut keys[found..]) {
             *slot = state.store.key(key);

@@ -8,7 +8,7 @@
 use super::clock::Clock;
 use super::files;
 use super::signals::Signals;
-use super::sockets::{ReadEnd, Socket, Sockets, WriteEnd};
+use super::sockets::{ReadEnd, Socket, Sockets, WRITES_PER_TURN, WriteEnd};
 use super::{Reload, ShellError};
 use crate::base::slots::Key;
 use crate::base::time::{Instant, Now};
@@ -281,7 +281,7 @@ impl Reactor {
     }
 
     fn flush_one(&mut self, now: Now, key: ConnKey) {
-        for _ in 0..Socket::writes_per_turn() {
+        for _ in 0..WRITES_PER_TURN {
             let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_writable) else { return };
             let bytes = self.node.outbound(key);
             if bytes.is_empty() {

@@ -8,8 +8,8 @@ use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 
-/// Writes for one connection in one turn, before others have theirs.
-const WRITES_PER_TURN: u32 = 16;
+/// How often [`Socket::write`] may be called for one connection in a turn, before others have theirs.
+pub(super) const WRITES_PER_TURN: u32 = 16;
 
 /// What one read came to.
 #[derive(Debug)]
@@ -93,11 +93,6 @@ impl Socket {
     /// the next read will find.
     pub(super) fn shutdown_write(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
-    }
-
-    /// How often [`Socket::write`] may be called for it in one turn.
-    pub(super) const fn writes_per_turn() -> u32 {
-        WRITES_PER_TURN
     }
 }
 
