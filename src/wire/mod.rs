@@ -62,9 +62,68 @@
 //! A line that begins with `POST ` or `Host:` closes the connection without a reply and is logged: a
 //! browser was made to talk to us. A bare `PING` ended by CR LF is answered `+PONG` CR LF, as health
 //! checkers written for Redis expect.
+//!
+//! ## Between nodes
+//!
+//! A link between two nodes begins with a handshake in lines, so that it can be read in a capture and
+//! typed by hand, and goes on in frames. The handshake is the first request on its connection and needs
+//! no AUTH:
+//!
+//! ```text
+//! A> h1:REQUEST connect proto=1,node=<32 hex>,listen=<host:port>,nonce=<32 hex>,hash=<16 hex>
+//! B> h1:FULFILLED proto=1,node=<32 hex>,listen=<host:port>,nonce=<32 hex>,hash=<16 hex>,proof=<64 hex>
+//! A> h2:REQUEST connect proof=<64 hex>
+//! B> h2:FULFILLED welcome
+//! ```
+//!
+//! The arguments are `word=field`, split at the first `=`, in any order; unknown words are ignored, a
+//! word that comes twice is an error. A line has at most 1 KiB. `node` is the node's identity, new in each
+//! of its lives; `nonce` is fresh for each handshake. `listen` is where the node takes connections; an
+//! unspecified host there (`0.0.0.0`, `[::]`) means "the address that you see me from". `hash` is the hash
+//! of a fixed text: nodes that give another one hash keys otherwise, since their secrets differ.
+//!
+//! The proofs are HMAC-SHA-256 under the mesh's secret of: the label `olivia accept 1` (B's) or
+//! `olivia connect 1` (A's), a zero byte, then both nonces, both ids, both `listen` texts, each with its
+//! length (u32, little-endian) before it, the prover's first. Without a secret `proof=` is empty, and both
+//! ends must be on loopback. An unknown `proto`, another `hash`, a wrong proof or the own node id is an
+//! error line that says which; then the connection closes. The dialler sends no frame before `welcome`.
+//!
+//! A frame is a header and a payload, integers little-endian:
+//!
+//! ```text
+//!  0      1      2        4          8          12             20
+//!  | 0xB1 | kind | flags  | length   | request  | clock        | payload ...
+//!  | u8   | u8   | u16    | u32      | u32      | u64          | `length` bytes
+//! ```
+//!
+//! `clock` is the highest version that the sender has seen. A *place* is an epoch (u64, the life of the
+//! node) and a seq (u64, the number of a change in its digest). Kinds:
+//!
+//! | kind | name | request | payload |
+//! |---|---|---|---|
+//! | 1 | BEAT | counts the beats; an answer (flag 1) repeats it | the place at the end of the sender's digest |
+//! | 2 | DELTA | low half of the first one's seq | hashes of added keys (u64), of consecutive seqs |
+//! | 3 | BLOCK | low half of the first one's seq | rebuilt blocks: number (u32), 64 bytes; of consecutive seqs |
+//! | 4 | RESIZE | low half of its seq | the filter's new size: log2 of its blocks (u8) |
+//! | 5 | SNAP | 0 | a whole filter begins: its place, log2 of its blocks (u8) |
+//! | 6 | PIECE | number of the first block | blocks of it, 64 bytes each, at most 16 KiB |
+//! | 7 | SNAPEND | 0 | none: that was all |
+//! | 8 | RESYNC | 0 | none: a snapshot is wanted; or the place from which the digest is to go on |
+//! | 9 | GET | a number of the link | a key; flag 1: its value is not wanted |
+//! | 10 | VALUE | repeated | hash (u64), version (u64), milliseconds left (u64; all ones: for ever), value |
+//! | 11 | NONE | repeated | hash (u64) |
+//! | 12 | PEERS | 0 | nodes: id (16 bytes; zeroes: not known), 4 or 6 (u8), IP (4 or 16 bytes), port (u16) |
+//! | 13 | BYE | 0 | the reason as text, at most 128 bytes |
+//!
+//! 14 to 19 are kept for INVALIDATE, NEWER, DEL, DELETED, EXEC and EXECUTED. Flags that a kind does not
+//! have are 0; those of DELTA and BLOCK are kept for a slice of the digest. A payload has at most 64 KiB,
+//! but the key of a GET `key_bytes_max` and the value of a VALUE `value_bytes_max`, both of the receiver.
+//! The header is held against that before any of the payload is waited for. Whatever is no such frame
+//! ends the link.
 
 pub mod args;
 pub mod filter_text;
+pub mod frame;
 pub mod line;
 pub mod mistake;
 pub mod reply;

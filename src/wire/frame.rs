@@ -1,0 +1,692 @@
+//! Frames: what two linked nodes say to each other, as bytes. A header of 20 bytes, then a payload.
+//!
+//! ```text
+//!  0      1      2        4          8          12             20
+//!  | 0xB1 | kind | flags  | length   | request  | clock        | payload …
+//!  | u8   | u8   | u16    | u32      | u32      | u64          | `length` bytes
+//! ```
+//!
+//! Integers are little-endian. What a header may announce is decided from the header alone, before a
+//! byte of the payload is waited for. Reading allocates nothing: the lists in payloads are views over the
+//! input. Each frame has one form, so what was read is written again as the same bytes.
+//!
+//! Not here: what a frame means, which frames answer which, whether a number makes sense (a filter's
+//! size, a port), and any state between frames.
+
+mod lists;
+mod write;
+
+pub use lists::{Address, Addresses, Hashes, Images, Words};
+pub use write::{low_half, put, put_blocks, put_deltas, put_peers, put_piece};
+
+use std::fmt;
+
+/// The first byte of every frame. No text begins with it: in UTF-8 it only goes on with a character.
+pub const MAGIC: u8 = 0xB1;
+
+/// Bytes before the payload.
+pub const HEADER_BYTES: usize = 20;
+
+/// Bytes of a payload, but for keys and values, which have limits of their own.
+pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of the blocks in one piece of a snapshot: small, so that what is urgent gets between two.
+pub const PIECE_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of the reason in a goodbye.
+pub const REASON_BYTES_MAX: usize = 128;
+
+const HASH_BYTES: usize = 8;
+const BLOCK_WORDS: usize = 8;
+const BLOCK_BYTES: usize = 64;
+const IMAGE_BYTES: usize = 4 + BLOCK_BYTES;
+const HEAD_BYTES: usize = 16;
+/// Hash, version and milliseconds left, before the bytes of a value.
+const VALUE_HEAD_BYTES: usize = 24;
+
+/// Set in a BEAT that answers one.
+const FLAG_ANSWER: u16 = 1;
+/// Set in a GET that asks how long a key lives and not for its value.
+const FLAG_LIFE_ONLY: u16 = 1;
+
+/// Milliseconds left that mean "for ever".
+const FOR_EVER: u64 = u64::MAX;
+
+const FAMILY_V4: u8 = 4;
+const FAMILY_V6: u8 = 6;
+
+/// What bounds the payloads that hold keys and values: the node's own limits.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameLimits {
+    /// Bytes of the key in a GET.
+    pub key_bytes_max: usize,
+    /// Bytes of the value in a VALUE.
+    pub value_bytes_max: usize,
+}
+
+/// One frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What an answer repeats, or a number that the kind needs; see [`Body`]. 0 where it means nothing.
+    pub request: u32,
+    /// The highest version that the sender has seen.
+    pub clock: u64,
+    /// The kind, with its payload.
+    pub body: Body<'a>,
+}
+
+/// A place in a sender's digest: how far its log has come in this life of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The life of the node.
+    pub epoch: u64,
+    /// The number of the last change.
+    pub seq: u64,
+}
+
+/// What a GET wants of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    /// The value, with all that belongs to it.
+    Value,
+    /// Only how long it lives.
+    Life,
+}
+
+/// What a frame says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// A sign of life. `request` counts the beats; an answer repeats it.
+    Beat {
+        /// The end of the sender's digest.
+        head: Head,
+        /// Whether it answers a beat.
+        is_answer: bool,
+    },
+    /// Keys were added; `request` is the low half of the first one's number.
+    Delta(Hashes<'a>),
+    /// Blocks were rebuilt; `request` is the low half of the first one's number.
+    Block(Images<'a>),
+    /// The filter has another size; `request` is the low half of the change's number.
+    Resize {
+        /// The new one, as the logarithm of its blocks.
+        size_log2: u8,
+    },
+    /// A whole filter follows.
+    Snap {
+        /// The place in the digest that it shows.
+        head: Head,
+        /// Its size, as the logarithm of its blocks.
+        size_log2: u8,
+    },
+    /// Some of its blocks; `request` is the number of the first.
+    Piece(Words<'a>),
+    /// It was all of it.
+    SnapEnd,
+    /// Go on from there with the digest; without a place: begin with a snapshot.
+    Resync(Option<Head>),
+    /// A question for a key; an answer repeats its `request`.
+    Get {
+        /// The key.
+        key: &'a [u8],
+        /// What of it.
+        wants: Wants,
+    },
+    /// The key is here.
+    Value {
+        /// Its hash.
+        hash: u64,
+        /// The version of its value.
+        version: u64,
+        /// Milliseconds that it has left; `None` is for ever, as is the largest number.
+        left_ms: Option<u64>,
+        /// The value; empty if it was not wanted.
+        value: &'a [u8],
+    },
+    /// The key is not here.
+    None {
+        /// Its hash.
+        hash: u64,
+    },
+    /// Nodes that the sender knows.
+    Peers(Addresses<'a>),
+    /// The link ends, with a reason for people.
+    Bye(&'a [u8]),
+}
+
+/// What the front of some input is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Front<'a> {
+    /// A whole frame.
+    Frame {
+        /// It.
+        frame: Frame<'a>,
+        /// Bytes of input that it took.
+        consumed: usize,
+    },
+    /// Nothing wrong so far, and something missing.
+    Partial,
+    /// No frame, whatever may follow.
+    Broken(FrameError),
+}
+
+/// Why bytes are no frame: the link cannot go on. Displays as a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameError {
+    /// The first byte is another.
+    Magic(u8),
+    /// There is no such kind, or this node does not know it.
+    Kind(u8),
+    /// Flags that this kind does not have.
+    Flags(&'static str, u16),
+    /// A payload that is longer than its limit.
+    TooLong(&'static str, u32, usize),
+    /// A payload that does not hold what the kind needs.
+    Length(&'static str, u32, &'static str),
+    /// At this byte of the payload stands no node.
+    Address(usize),
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Magic(byte) => write!(f, "a frame begins with 0xb1, not with {byte:#04x}"),
+            Self::Kind(kind) => write!(f, "there is no frame of kind {kind}"),
+            Self::Flags(kind, flags) => write!(f, "{kind} has no flags {flags:#06x}"),
+            Self::TooLong(kind, length, limit) => {
+                write!(f, "{kind} of {length} bytes is longer than its limit of {limit}")
+            }
+            Self::Length(kind, length, needs) => write!(f, "{kind} of {length} bytes, but it needs {needs}"),
+            Self::Address(at) => write!(f, "PEERS has no node at byte {at}"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Beat = 1,
+    Delta = 2,
+    Block = 3,
+    Resize = 4,
+    Snap = 5,
+    Piece = 6,
+    SnapEnd = 7,
+    Resync = 8,
+    Get = 9,
+    Value = 10,
+    None = 11,
+    Peers = 12,
+    Bye = 13,
+}
+
+impl Kind {
+    const fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Beat,
+            2 => Self::Delta,
+            3 => Self::Block,
+            4 => Self::Resize,
+            5 => Self::Snap,
+            6 => Self::Piece,
+            7 => Self::SnapEnd,
+            8 => Self::Resync,
+            9 => Self::Get,
+            10 => Self::Value,
+            11 => Self::None,
+            12 => Self::Peers,
+            13 => Self::Bye,
+            _ => return None,
+        })
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Beat => "BEAT",
+            Self::Delta => "DELTA",
+            Self::Block => "BLOCK",
+            Self::Resize => "RESIZE",
+            Self::Snap => "SNAP",
+            Self::Piece => "PIECE",
+            Self::SnapEnd => "SNAPEND",
+            Self::Resync => "RESYNC",
+            Self::Get => "GET",
+            Self::Value => "VALUE",
+            Self::None => "NONE",
+            Self::Peers => "PEERS",
+            Self::Bye => "BYE",
+        }
+    }
+
+    /// The flags that may be set.
+    const fn flags(self) -> u16 {
+        match self {
+            Self::Beat => FLAG_ANSWER,
+            Self::Get => FLAG_LIFE_ONLY,
+            Self::Delta
+            | Self::Block
+            | Self::Resize
+            | Self::Snap
+            | Self::Piece
+            | Self::SnapEnd
+            | Self::Resync
+            | Self::Value
+            | Self::None
+            | Self::Peers
+            | Self::Bye => 0,
+        }
+    }
+
+    /// The most bytes that its payload may have.
+    const fn bytes_max(self, limits: FrameLimits) -> usize {
+        match self {
+            Self::Get => limits.key_bytes_max,
+            Self::Value => limits.value_bytes_max.saturating_add(VALUE_HEAD_BYTES),
+            Self::Piece => PIECE_BYTES_MAX,
+            Self::Bye => REASON_BYTES_MAX,
+            Self::Beat
+            | Self::Delta
+            | Self::Block
+            | Self::Resize
+            | Self::Snap
+            | Self::SnapEnd
+            | Self::Resync
+            | Self::None
+            | Self::Peers => PAYLOAD_BYTES_MAX,
+        }
+    }
+
+    /// Whether its payload may have so many bytes; if not, what it needs.
+    fn check_length(self, length: usize) -> Result<(), &'static str> {
+        let (fits, needs) = match self {
+            Self::Beat => (length == HEAD_BYTES, "16"),
+            Self::Delta => (length.is_multiple_of(HASH_BYTES), "8 for each hash"),
+            Self::Block => (length.is_multiple_of(IMAGE_BYTES), "68 for each block"),
+            Self::Resize => (length == 1, "1"),
+            Self::Snap => (length == HEAD_BYTES + 1, "17"),
+            Self::Piece => (length.is_multiple_of(BLOCK_BYTES), "64 for each block"),
+            Self::SnapEnd => (length == 0, "none"),
+            Self::Resync => (length == 0 || length == HEAD_BYTES, "none or 16"),
+            Self::Value => (length >= VALUE_HEAD_BYTES, "24 before the value"),
+            Self::None => (length == HASH_BYTES, "8"),
+            Self::Get | Self::Peers | Self::Bye => (true, ""),
+        };
+        if fits { Ok(()) } else { Err(needs) }
+    }
+}
+
+/// Looks at the first frame of `input`. A header that announces what may not be is broken at once. The
+/// cost is that of the header, and for PEERS of its entries; values are not looked into.
+pub fn front(input: &[u8], limits: FrameLimits) -> Front<'_> {
+    match input.first() {
+        None => return Front::Partial,
+        Some(&MAGIC) => {}
+        Some(&other) => return Front::Broken(FrameError::Magic(other)),
+    }
+    let Some((header, rest)) = input.split_first_chunk::<HEADER_BYTES>() else { return Front::Partial };
+    let header = match Header::read(header, limits) {
+        Ok(header) => header,
+        Err(error) => return Front::Broken(error),
+    };
+    let Some(payload) = rest.get(..header.length) else { return Front::Partial };
+    match header.body(payload) {
+        Ok(body) => Front::Frame {
+            frame: Frame { request: header.request, clock: header.clock, body },
+            consumed: HEADER_BYTES + header.length,
+        },
+        Err(error) => Front::Broken(error),
+    }
+}
+
+/// A header that may stand before a payload of its length.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    kind: Kind,
+    flags: u16,
+    length: usize,
+    request: u32,
+    clock: u64,
+}
+
+impl Header {
+    fn read(bytes: &[u8; HEADER_BYTES], limits: FrameLimits) -> Result<Self, FrameError> {
+        let &[_, kind, f0, f1, l0, l1, l2, l3, r0, r1, r2, r3, clock @ ..] = bytes;
+        let kind = Kind::from_byte(kind).ok_or(FrameError::Kind(kind))?;
+        let flags = u16::from_le_bytes([f0, f1]);
+        if flags & !kind.flags() != 0 {
+            return Err(FrameError::Flags(kind.name(), flags));
+        }
+        let announced = u32::from_le_bytes([l0, l1, l2, l3]);
+        let bytes_max = kind.bytes_max(limits);
+        let too_long = FrameError::TooLong(kind.name(), announced, bytes_max);
+        let length = usize::try_from(announced).ok().filter(|length| *length <= bytes_max).ok_or(too_long)?;
+        kind.check_length(length).map_err(|needs| FrameError::Length(kind.name(), announced, needs))?;
+        let request = u32::from_le_bytes([r0, r1, r2, r3]);
+        Ok(Self { kind, flags, length, request, clock: u64::from_le_bytes(clock) })
+    }
+
+    /// What the payload says. Its length is one that the kind may have.
+    fn body(self, payload: &[u8]) -> Result<Body<'_>, FrameError> {
+        let mut fields = Fields { rest: payload };
+        let body = match self.kind {
+            Kind::Beat => {
+                fields.head().map(|head| Body::Beat { head, is_answer: self.flags & FLAG_ANSWER != 0 })
+            }
+            Kind::Delta => Some(Body::Delta(Hashes { entries: payload.as_chunks().0 })),
+            Kind::Block => Some(Body::Block(Images { entries: payload.as_chunks().0 })),
+            Kind::Resize => fields.byte().map(|size_log2| Body::Resize { size_log2 }),
+            Kind::Snap => {
+                fields.head().zip(fields.byte()).map(|(head, size_log2)| Body::Snap { head, size_log2 })
+            }
+            Kind::Piece => Some(Body::Piece(Words { blocks: payload.as_chunks().0 })),
+            Kind::SnapEnd => Some(Body::SnapEnd),
+            Kind::Resync => Some(Body::Resync(fields.head())),
+            Kind::Get => {
+                let wants = if self.flags & FLAG_LIFE_ONLY != 0 { Wants::Life } else { Wants::Value };
+                Some(Body::Get { key: payload, wants })
+            }
+            Kind::Value => fields.value(),
+            Kind::None => fields.number().map(|hash| Body::None { hash }),
+            Kind::Peers => Some(Body::Peers(Addresses::read(payload).map_err(FrameError::Address)?)),
+            Kind::Bye => Some(Body::Bye(payload)),
+        };
+        // Never so, the length being checked; an error is the answer that needs no proof.
+        body.ok_or(FrameError::Length(self.kind.name(), 0, "more"))
+    }
+}
+
+/// Reads a payload from its front.
+struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(byte)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let (bytes, rest) = self.rest.split_first_chunk::<8>()?;
+        self.rest = rest;
+        Some(u64::from_le_bytes(*bytes))
+    }
+
+    fn head(&mut self) -> Option<Head> {
+        Some(Head { epoch: self.number()?, seq: self.number()? })
+    }
+
+    fn value(mut self) -> Option<Body<'a>> {
+        let (hash, version) = (self.number()?, self.number()?);
+        let left_ms = Some(self.number()?).filter(|&left_ms| left_ms != FOR_EVER);
+        Some(Body::Value { hash, version, left_ms, value: self.rest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Address, Body, Frame, FrameError, FrameLimits, Front, HEADER_BYTES, Head, MAGIC, Wants, front,
+        low_half, put, put_blocks, put_deltas, put_peers, put_piece,
+    };
+    use crate::base::rng::Rng;
+    use std::net::SocketAddr;
+
+    const LIMITS: FrameLimits = FrameLimits { key_bytes_max: 40, value_bytes_max: 100 };
+
+    /// A header with nothing behind it.
+    fn header(kind: u8, flags: u16, length: u32) -> Vec<u8> {
+        let mut out = vec![MAGIC, kind];
+        out.extend(flags.to_le_bytes());
+        out.extend(length.to_le_bytes());
+        out.extend([0; 12]);
+        out
+    }
+
+    fn sentence(input: &[u8]) -> String {
+        let Front::Broken(error) = front(input, LIMITS) else { panic!("{input:?} is not broken") };
+        error.to_string()
+    }
+
+    /// All frames of some bytes.
+    fn frames(mut input: &[u8]) -> Vec<Frame<'_>> {
+        let mut found = Vec::new();
+        while !input.is_empty() {
+            let Front::Frame { frame, consumed } = front(input, LIMITS) else { panic!("{input:?}") };
+            found.push(frame);
+            input = &input[consumed..];
+        }
+        found
+    }
+
+    fn below(rng: &mut Rng, bound: u64) -> usize {
+        usize::try_from(rng.below(bound)).unwrap()
+    }
+
+    fn bytes(rng: &mut Rng, count_max: u64) -> Vec<u8> {
+        let mut out = vec![0; below(rng, count_max + 1)];
+        rng.fill(&mut out);
+        out
+    }
+
+    fn address(rng: &mut Rng) -> Address {
+        let mut id = [0; 16];
+        rng.fill(&mut id);
+        let mut ip = [0; 16];
+        rng.fill(&mut ip);
+        let port = u16::try_from(rng.below(65_536)).unwrap();
+        let v4 = [ip[0], ip[1], ip[2], ip[3]];
+        let addr = if rng.one_in(2) { SocketAddr::from((ip, port)) } else { SocketAddr::from((v4, port)) };
+        Address { id, addr }
+    }
+
+    /// Writes one frame of any kind; it is of the kind `of` modulo 13.
+    fn put_random(rng: &mut Rng, of: u64, out: &mut Vec<u8>) {
+        let clock = rng.next_u64();
+        let request = low_half(rng.next_u64());
+        let number = rng.next_u64();
+        let head = Head { epoch: rng.next_u64(), seq: number };
+        let hash = rng.next_u64();
+        let size_log2 = u8::try_from(rng.below(256)).unwrap();
+        let count = 1 + below(rng, 9);
+        let text = bytes(rng, 40);
+        let mut images: Vec<_> =
+            std::iter::repeat_with(|| rng.next_u64()).map(|word| [word; 8]).take(count).collect();
+        images[0][7] = 1;
+        let body = match of % 13 {
+            0 => Body::Beat { head, is_answer: hash & 1 == 0 },
+            1 => return put_deltas(out, clock, number, images.iter().map(|image| image[0])),
+            2 => return put_blocks(out, clock, number, images.iter().map(|image| (request, *image))),
+            3 => Body::Resize { size_log2 },
+            4 => Body::Snap { head, size_log2 },
+            5 => return put_piece(out, clock, request, images.as_flattened()),
+            6 => Body::SnapEnd,
+            7 => Body::Resync((hash & 1 == 0).then_some(head)),
+            8 => Body::Get { key: &text, wants: if hash & 1 == 0 { Wants::Value } else { Wants::Life } },
+            9 => Body::Value {
+                hash,
+                version: number,
+                left_ms: (hash & 1 == 0).then_some(number),
+                value: &text,
+            },
+            10 => Body::None { hash },
+            11 => return put_peers(out, clock, (0..count).map(|_| address(rng))),
+            _ => Body::Bye(&text),
+        };
+        put(out, clock, request, &body);
+        assert_eq!(frames(out), [Frame { request, clock, body }]);
+    }
+
+    #[test]
+    fn frame_of_each_kind_is_the_bytes_of_the_specification() {
+        let mut out = Vec::new();
+        put(&mut out, 0x0102, 7, &Body::None { hash: 0x1122 });
+        let head = [0xB1, 11, 0, 0, 8, 0, 0, 0, 7, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0];
+        assert_eq!(out, [&head[..], &[0x22, 0x11, 0, 0, 0, 0, 0, 0]].concat());
+        out.clear();
+        put(&mut out, 0, 0, &Body::Get { key: b"k", wants: Wants::Life });
+        assert_eq!(out[..5], [0xB1, 9, 1, 0, 1]);
+        assert_eq!(out[HEADER_BYTES..], *b"k");
+        out.clear();
+        let addr = "1.2.3.4:258".parse().unwrap();
+        put_peers(&mut out, 0, [Address { id: [9; 16], addr }].into_iter());
+        assert_eq!(out[HEADER_BYTES..], [&[9; 16][..], &[4, 1, 2, 3, 4, 2, 1]].concat());
+        out.clear();
+        put(&mut out, 0, 0, &Body::Value { hash: 0, version: 0, left_ms: None, value: b"v" });
+        assert_eq!(out[HEADER_BYTES + 16..], [&[0xFF; 8][..], b"v"].concat());
+    }
+
+    #[test]
+    fn frame_that_was_read_is_written_as_the_same_bytes_however_its_end_is_cut() {
+        let mut rng = Rng::new(1);
+        for round in 0..2_600 {
+            let mut out = Vec::new();
+            put_random(&mut rng, round, &mut out);
+            let Front::Frame { frame, consumed } = front(&out, LIMITS) else { panic!("{round}: {out:?}") };
+            assert_eq!(consumed, out.len());
+            let mut again = Vec::new();
+            put(&mut again, frame.clock, frame.request, &frame.body);
+            assert_eq!(again, out);
+            for cut in 0..out.len() {
+                assert_eq!(front(&out[..cut], LIMITS), Front::Partial, "{cut} of {out:?}");
+            }
+            let with_more = [&out[..], &[0]].concat();
+            assert_eq!(front(&with_more, LIMITS), Front::Frame { frame, consumed });
+        }
+    }
+
+    #[test]
+    fn damaged_frame_is_refused_or_reads_as_what_its_bytes_say() {
+        let mut rng = Rng::new(2);
+        for round in 0..26_000 {
+            let mut out = Vec::new();
+            put_random(&mut rng, round, &mut out);
+            for _ in 0..=rng.below(3) {
+                // Mostly in the header, which decides.
+                let end = if rng.one_in(4) { out.len() } else { HEADER_BYTES };
+                let at = below(&mut rng, end as u64);
+                out[at] ^= 1 << rng.below(8);
+            }
+            match front(&out, LIMITS) {
+                Front::Partial => {
+                    let announced = u32::from_le_bytes([out[4], out[5], out[6], out[7]]);
+                    assert!(announced as usize > out.len() - HEADER_BYTES);
+                }
+                Front::Broken(error) => assert!(!error.to_string().is_empty()),
+                Front::Frame { frame, consumed } => {
+                    let mut again = Vec::new();
+                    put(&mut again, frame.clock, frame.request, &frame.body);
+                    assert_eq!(again, out[..consumed]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn length_over_its_limit_is_refused_before_the_payload_is_waited_for() {
+        for (kind, limit) in
+            [(2, 65_536), (3, 65_536), (6, 16_384), (9, 40), (10, 124), (12, 65_536), (13, 128)]
+        {
+            assert!(sentence(&header(kind, 0, u32::MAX)).contains("longer than its limit"), "{kind}");
+            let over = sentence(&header(kind, 0, limit + 1));
+            assert!(over.contains(&format!("longer than its limit of {limit}")), "{kind}: {over}");
+        }
+        for kind in [2, 6, 9, 10, 12, 13] {
+            let limit = [0, 0, 65_536, 0, 0, 0, 16_384, 0, 0, 40, 124, 0, 65_536, 128][usize::from(kind)];
+            assert_eq!(front(&header(kind, 0, limit), LIMITS), Front::Partial, "{kind}");
+        }
+    }
+
+    #[test]
+    fn length_that_the_kind_cannot_have_is_refused_before_the_payload_is_waited_for() {
+        for (kind, lengths) in [
+            (1, &[0, 15, 17][..]),
+            (2, &[1, 9]),
+            (3, &[64, 69]),
+            (4, &[0, 2]),
+            (5, &[16, 18]),
+            (6, &[1, 65]),
+            (7, &[1]),
+            (8, &[1, 15, 17]),
+            (10, &[0, 23]),
+            (11, &[0, 7, 9]),
+        ] {
+            for &length in lengths {
+                assert!(sentence(&header(kind, 0, length)).contains("but it needs"), "{kind} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_is_told_what_it_is() {
+        assert_eq!(sentence(b"GET a\n"), "a frame begins with 0xb1, not with 0x47");
+        assert_eq!(sentence(&header(14, 0, 0)), "there is no frame of kind 14");
+        assert_eq!(sentence(&header(0, 0, 0)), "there is no frame of kind 0");
+        assert_eq!(sentence(&header(2, 1, 0)), "DELTA has no flags 0x0001");
+        assert_eq!(sentence(&header(1, 2, 16)), "BEAT has no flags 0x0002");
+        assert_eq!(sentence(&header(11, 0, 9)), "NONE of 9 bytes, but it needs 8");
+        let mut peers = header(12, 0, 23);
+        peers.extend([0; 23]);
+        assert_eq!(sentence(&peers), "PEERS has no node at byte 0");
+        peers[HEADER_BYTES + 16] = 4;
+        assert_eq!(frames(&peers).len(), 1);
+        peers[HEADER_BYTES + 16] = 6;
+        assert_eq!(front(&peers, LIMITS), Front::Broken(FrameError::Address(0)));
+    }
+
+    #[test]
+    fn long_lists_become_several_frames_with_numbers_that_go_on() {
+        let first = u64::from(u32::MAX) - 5;
+        let mut out = Vec::new();
+        put_deltas(&mut out, 3, first, (0..20_000).map(|hash| hash * 7));
+        let found = frames(&out);
+        let (mut hashes, mut next) = (Vec::new(), first);
+        for Frame { request, clock, body } in found {
+            let Body::Delta(list) = body else { panic!("{body:?}") };
+            assert_eq!((clock, request), (3, low_half(next)));
+            next += list.len() as u64;
+            hashes.extend(list.iter());
+        }
+        assert!(hashes.into_iter().eq((0..20_000).map(|hash| hash * 7)));
+        out.clear();
+        put_piece(&mut out, 0, 9, &(0..512 * 8 + 3).collect::<Vec<u64>>());
+        let found = frames(&out);
+        assert_eq!(found.iter().map(|frame| frame.request).collect::<Vec<_>>(), [9, 9 + 256]);
+        let words = found.into_iter().flat_map(|frame| {
+            let Body::Piece(words) = frame.body else { panic!("{frame:?}") };
+            words.iter()
+        });
+        assert!(words.eq(0..512 * 8));
+        out.clear();
+        put_blocks(&mut out, 0, 1, (0..1_000).map(|number| (number, [u64::from(number); 8])));
+        let counts = frames(&out).into_iter().map(|frame| {
+            let Body::Block(images) = frame.body else { panic!("{frame:?}") };
+            images.len()
+        });
+        assert_eq!(counts.collect::<Vec<_>>(), [963, 37]);
+        out.clear();
+        put_deltas(&mut out, 0, 1, std::iter::empty());
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn nodes_in_peers_come_back_as_they_were() {
+        let mut rng = Rng::new(3);
+        let given: Vec<_> = (0..5_000).map(|_| address(&mut rng)).collect();
+        let mut out = Vec::new();
+        put_peers(&mut out, 0, given.iter().copied());
+        let found = frames(&out).into_iter().flat_map(|frame| {
+            let Body::Peers(list) = frame.body else { panic!("{frame:?}") };
+            assert_eq!(list.len(), list.iter().count());
+            list.iter()
+        });
+        assert_eq!(found.collect::<Vec<_>>(), given);
+    }
+
+    #[test]
+    fn reason_of_any_length_makes_a_frame() {
+        let mut out = Vec::new();
+        put(&mut out, 0, 0, &Body::Bye(&[b'x'; 300]));
+        assert_eq!(frames(&out)[0].body, Body::Bye(&[b'x'; 128]));
+    }
+}

@@ -1,0 +1,155 @@
+//! The lists in payloads, as views over the bytes that came: nothing is copied, and going through one
+//! again costs nothing.
+
+use super::{BLOCK_BYTES, BLOCK_WORDS, FAMILY_V4, FAMILY_V6, HASH_BYTES, IMAGE_BYTES};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Where another node listens, as the sender of the frame knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The node there; zeroes: not known.
+    pub id: [u8; 16],
+    /// The address; nothing says that it can be dialled.
+    pub addr: SocketAddr,
+}
+
+/// Hashes of added keys, of consecutive numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hashes<'a> {
+    pub(super) entries: &'a [[u8; HASH_BYTES]],
+}
+
+impl<'a> Hashes<'a> {
+    /// How many there are.
+    pub const fn len(self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The hashes in order.
+    pub fn iter(self) -> impl Iterator<Item = u64> + use<'a> {
+        self.entries.iter().map(|bytes| u64::from_le_bytes(*bytes))
+    }
+}
+
+/// Images of rebuilt blocks, of consecutive numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Images<'a> {
+    pub(super) entries: &'a [[u8; IMAGE_BYTES]],
+}
+
+impl<'a> Images<'a> {
+    /// How many there are.
+    pub const fn len(self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The blocks in order: where each stands in the filter, and its words.
+    pub fn iter(self) -> impl Iterator<Item = (u32, [u64; BLOCK_WORDS])> + use<'a> {
+        self.entries.iter().filter_map(|bytes| {
+            let (number, image) = bytes.split_first_chunk::<4>()?;
+            Some((u32::from_le_bytes(*number), block(image)))
+        })
+    }
+}
+
+/// Whole blocks of a filter, side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Words<'a> {
+    pub(super) blocks: &'a [[u8; BLOCK_BYTES]],
+}
+
+impl<'a> Words<'a> {
+    /// How many words there are: eight for each block.
+    pub const fn len(self) -> usize {
+        self.blocks.len() * BLOCK_WORDS
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// The words in order.
+    pub fn iter(self) -> impl Iterator<Item = u64> + use<'a> {
+        self.blocks().flatten()
+    }
+
+    /// The same, by the block.
+    pub fn blocks(self) -> impl Iterator<Item = [u64; BLOCK_WORDS]> + use<'a> {
+        self.blocks.iter().map(|bytes| block(bytes))
+    }
+}
+
+/// The words of a block; what is missing of it, and nothing is, counts as zero.
+fn block(bytes: &[u8]) -> [u64; BLOCK_WORDS] {
+    let (words, _) = bytes.as_chunks::<8>();
+    std::array::from_fn(|at| words.get(at).map_or(0, |word| u64::from_le_bytes(*word)))
+}
+
+/// Nodes that the sender of a PEERS frame knows. Each was found whole before the view was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses<'a> {
+    pub(super) bytes: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Addresses<'a> {
+    /// All of a payload, or where it is no list of nodes. O(bytes).
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, usize> {
+        let (mut rest, mut len) = (bytes, 0);
+        while !rest.is_empty() {
+            (_, rest) = address(rest).ok_or(bytes.len() - rest.len())?;
+            len += 1;
+        }
+        Ok(Self { bytes, len })
+    }
+
+    /// How many there are.
+    pub const fn len(self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// The nodes in order.
+    pub fn iter(self) -> impl Iterator<Item = Address> + use<'a> {
+        let mut rest = self.bytes;
+        std::iter::from_fn(move || {
+            let (found, behind) = address(rest)?;
+            rest = behind;
+            Some(found)
+        })
+    }
+}
+
+/// The node at the beginning of a list, and what follows it.
+fn address(bytes: &[u8]) -> Option<(Address, &[u8])> {
+    let (id, rest) = bytes.split_first_chunk::<16>()?;
+    let (family, rest) = rest.split_first()?;
+    let (ip, rest) = match *family {
+        FAMILY_V4 => {
+            let (ip, rest) = rest.split_first_chunk::<4>()?;
+            (IpAddr::V4(Ipv4Addr::from(*ip)), rest)
+        }
+        FAMILY_V6 => {
+            let (ip, rest) = rest.split_first_chunk::<16>()?;
+            (IpAddr::V6(Ipv6Addr::from(*ip)), rest)
+        }
+        _ => return None,
+    };
+    let (port, rest) = rest.split_first_chunk::<2>()?;
+    Some((Address { id: *id, addr: SocketAddr::new(ip, u16::from_le_bytes(*port)) }, rest))
+}

@@ -1,0 +1,178 @@
+//! Writing frames. What was read is written again as the same bytes.
+
+use super::{
+    Address, BLOCK_BYTES, BLOCK_WORDS, Body, FAMILY_V4, FAMILY_V6, FLAG_ANSWER, FLAG_LIFE_ONLY, FOR_EVER,
+    Head, IMAGE_BYTES, Kind, MAGIC, PAYLOAD_BYTES_MAX, PIECE_BYTES_MAX, REASON_BYTES_MAX, VALUE_HEAD_BYTES,
+    Wants,
+};
+use std::net::IpAddr;
+
+/// Appends one frame to `out`. What is longer than its limit is refused by whoever reads it: keys and
+/// values are bounded by then, and lists are better written by the functions below.
+pub fn put(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>) {
+    match *body {
+        Body::Beat { head, is_answer } => {
+            let flags = if is_answer { FLAG_ANSWER } else { 0 };
+            put_frame(out, Kind::Beat, flags, request, clock, |out| put_head(out, head));
+        }
+        Body::Delta(hashes) => {
+            put_frame(out, Kind::Delta, 0, request, clock, |out| out.extend(hashes.entries.as_flattened()));
+        }
+        Body::Block(images) => {
+            put_frame(out, Kind::Block, 0, request, clock, |out| out.extend(images.entries.as_flattened()));
+        }
+        Body::Resize { size_log2 } => {
+            put_frame(out, Kind::Resize, 0, request, clock, |out| out.push(size_log2));
+        }
+        Body::Snap { head, size_log2 } => put_frame(out, Kind::Snap, 0, request, clock, |out| {
+            put_head(out, head);
+            out.push(size_log2);
+        }),
+        Body::Piece(words) => {
+            put_frame(out, Kind::Piece, 0, request, clock, |out| out.extend(words.blocks.as_flattened()));
+        }
+        Body::SnapEnd => put_frame(out, Kind::SnapEnd, 0, request, clock, |_| {}),
+        Body::Resync(head) => put_frame(out, Kind::Resync, 0, request, clock, |out| {
+            if let Some(head) = head {
+                put_head(out, head);
+            }
+        }),
+        Body::Get { key, wants } => {
+            let flags = match wants {
+                Wants::Value => 0,
+                Wants::Life => FLAG_LIFE_ONLY,
+            };
+            put_frame(out, Kind::Get, flags, request, clock, |out| out.extend(key));
+        }
+        Body::Value { hash, version, left_ms, value } => {
+            put_frame(out, Kind::Value, 0, request, clock, |out| {
+                out.reserve(VALUE_HEAD_BYTES + value.len());
+                out.extend(hash.to_le_bytes());
+                out.extend(version.to_le_bytes());
+                out.extend(left_ms.unwrap_or(FOR_EVER).to_le_bytes());
+                out.extend(value);
+            });
+        }
+        Body::None { hash } => {
+            put_frame(out, Kind::None, 0, request, clock, |out| out.extend(hash.to_le_bytes()));
+        }
+        Body::Peers(peers) => put_frame(out, Kind::Peers, 0, request, clock, |out| out.extend(peers.bytes)),
+        Body::Bye(reason) => {
+            let reason = &reason[..reason.len().min(REASON_BYTES_MAX)];
+            put_frame(out, Kind::Bye, 0, request, clock, |out| out.extend(reason));
+        }
+    }
+}
+
+/// Appends the hashes of added keys as DELTA frames: as many as their limit makes necessary, none if
+/// there is no hash. `first_seq` is the number of the first.
+pub fn put_deltas(out: &mut Vec<u8>, clock: u64, first_seq: u64, hashes: impl Iterator<Item = u64>) {
+    put_list(out, Kind::Delta, clock, first_seq, hashes.map(u64::to_le_bytes));
+}
+
+/// Appends images of blocks, each with its place in the filter, as BLOCK frames: as many as their limit
+/// makes necessary, none if there is no block. `first_seq` is the number of the first.
+pub fn put_blocks(
+    out: &mut Vec<u8>,
+    clock: u64,
+    first_seq: u64,
+    images: impl Iterator<Item = (u32, [u64; BLOCK_WORDS])>,
+) {
+    let entries = images.map(|(number, words)| {
+        let mut entry = [0; IMAGE_BYTES];
+        let (place, image) = entry.split_at_mut(4);
+        place.copy_from_slice(&number.to_le_bytes());
+        image.as_chunks_mut().0.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = word.to_le_bytes());
+        entry
+    });
+    put_list(out, Kind::Block, clock, first_seq, entries);
+}
+
+/// Appends blocks of a snapshot, eight words each, as PIECE frames: as many as their limit makes
+/// necessary. Words behind the last whole block are left out.
+pub fn put_piece(out: &mut Vec<u8>, clock: u64, first_block: u32, words: &[u64]) {
+    let (blocks, _) = words.as_chunks::<BLOCK_WORDS>();
+    let entries = blocks.iter().map(|block| {
+        let mut entry = [0; BLOCK_BYTES];
+        entry.as_chunks_mut().0.iter_mut().zip(block).for_each(|(bytes, word)| *bytes = word.to_le_bytes());
+        entry
+    });
+    put_list(out, Kind::Piece, clock, first_block.into(), entries);
+}
+
+/// Appends the addresses of nodes as PEERS frames: as many as their limit makes necessary, none if there
+/// is no node. What an IPv6 address has beside host and port is left out.
+pub fn put_peers(out: &mut Vec<u8>, clock: u64, entries: impl Iterator<Item = Address>) {
+    const ENTRY_BYTES_MAX: usize = 16 + 1 + 16 + 2;
+    let mut entries = entries.peekable();
+    while entries.peek().is_some() {
+        put_frame(out, Kind::Peers, 0, 0, clock, |out| {
+            for Address { id, addr } in entries.by_ref().take(PAYLOAD_BYTES_MAX / ENTRY_BYTES_MAX) {
+                out.extend(id);
+                match addr.ip() {
+                    IpAddr::V4(ip) => {
+                        out.push(FAMILY_V4);
+                        out.extend(ip.octets());
+                    }
+                    IpAddr::V6(ip) => {
+                        out.push(FAMILY_V6);
+                        out.extend(ip.octets());
+                    }
+                }
+                out.extend(addr.port().to_le_bytes());
+            }
+        });
+    }
+}
+
+/// Frames of entries that are numbered from `first` on, of which a frame carries the low half.
+fn put_list<const N: usize>(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    clock: u64,
+    first: u64,
+    entries: impl Iterator<Item = [u8; N]>,
+) {
+    let bytes_max = if kind == Kind::Piece { PIECE_BYTES_MAX } else { PAYLOAD_BYTES_MAX };
+    let mut number = first;
+    let mut entries = entries.peekable();
+    while entries.peek().is_some() {
+        put_frame(out, kind, 0, low_half(number), clock, |out| {
+            for entry in entries.by_ref().take(bytes_max / N) {
+                out.extend(entry);
+                number = number.wrapping_add(1);
+            }
+        });
+    }
+}
+
+/// The 32 bits of a number that a header has room for.
+pub const fn low_half(number: u64) -> u32 {
+    (number & 0xFFFF_FFFF) as u32
+}
+
+fn put_head(out: &mut Vec<u8>, head: Head) {
+    out.extend(head.epoch.to_le_bytes());
+    out.extend(head.seq.to_le_bytes());
+}
+
+/// A header, the payload that `payload` writes, and then the payload's length in its place.
+fn put_frame(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    flags: u16,
+    request: u32,
+    clock: u64,
+    payload: impl FnOnce(&mut Vec<u8>),
+) {
+    out.extend([MAGIC, kind as u8]);
+    out.extend(flags.to_le_bytes());
+    let length_at = out.len();
+    out.extend([0; 4]);
+    out.extend(request.to_le_bytes());
+    out.extend(clock.to_le_bytes());
+    let start = out.len();
+    payload(out);
+    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+}
