@@ -12,7 +12,8 @@
 //!   filter/    bloom  digest  peers  ...                   what nodes will tell each other of their keys; the
 //!                                                          mesh that asks it is being built
 //!   store/     mod > compact  expiry  index > segment  overflow; heap > pages  sizes  outside; item  hash
-//!   wire/      mod (the protocol) > request > args > mistake; reply  line  filter_text  frame  bytes <-> messages
+//!   wire/      mod (the protocol) > request > args > mistake; reply  line  filter_text  handshake
+//!              frame                                     bytes <-> messages, no state
 //!   base/      time  slots  wheel > bags > arena; buffer  rng                       knows nothing of Olivia
 //!   config  limits.rs                                      what an operator can say; leaves for every floor
 //! ```

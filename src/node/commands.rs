@@ -182,7 +182,7 @@ fn carry_out(
         }
         Command::Help => say(out, id, "HELP", HELP),
         Command::Request(Topic::Peers) => say(out, id, "FULFILLED", ""),
-        Command::Request(Topic::BloomFilter | Topic::Connect) => {
+        Command::Request(Topic::BloomFilter | Topic::Connect) | Command::Handshake(_) => {
             return Err(CommandError::NoMesh("no filter and nothing to connect to"));
         }
         Command::Auth(password) => {

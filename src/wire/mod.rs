@@ -14,6 +14,7 @@
 //!         | key ":" value              SET                  the first colon ends a bare key; the rest is the value
 //!         | key ":" value ":" seconds  SETEX                the last colon begins the seconds
 //!         | key ":" seconds            EXPIRE               the last colon begins the seconds
+//!         | word "=" field             REQUEST connect      see "Between nodes"
 //! id      = 1 to 64 bytes without space, colon, comma, quote, CR, LF; sent back in front of the reply
 //! verb    = letters, any case
 //! field   = bare, spaces around it trimmed | "quoted", with \" \\ \n \r \t \0 \xHH
@@ -76,8 +77,8 @@
 //! B> h2:FULFILLED welcome
 //! ```
 //!
-//! The arguments are `word=field`, split at the first `=`, in any order; unknown words are ignored, a
-//! word that comes twice is an error. A line has at most 1 KiB. `node` is the node's identity, new in each
+//! The arguments are `word=field`, split at the first `=`, in any order; unknown words are ignored, one of
+//! these that comes twice is an error. A line has at most 1 KiB. `node` is the node's identity, new in each
 //! of its lives; `nonce` is fresh for each handshake. `listen` is where the node takes connections; an
 //! unspecified host there (`0.0.0.0`, `[::]`) means "the address that you see me from". `hash` is the hash
 //! of a fixed text: nodes that give another one hash keys otherwise, since their secrets differ.
@@ -124,6 +125,7 @@
 pub mod args;
 pub mod filter_text;
 pub mod frame;
+pub mod handshake;
 pub mod line;
 pub mod mistake;
 pub mod reply;

@@ -46,6 +46,8 @@ pub enum Command<'a> {
     },
     /// About the mesh.
     Request(Topic),
+    /// A node that wants to link: the arguments of its `REQUEST connect`, for [`super::handshake`].
+    Handshake(&'a [u8]),
     /// Which nodes hold a key.
     Who(&'a [u8]),
     /// The peers, for people.
@@ -72,6 +74,7 @@ impl Command<'_> {
             | Self::Ttl(args) => args.len(),
             Self::Ping { .. }
             | Self::Request(_)
+            | Self::Handshake(_)
             | Self::Who(_)
             | Self::Mesh
             | Self::Auth(_)
@@ -89,7 +92,7 @@ pub enum Topic {
     BloomFilter,
     /// The peers' addresses.
     Peers,
-    /// Bare: as the filter. With arguments: the handshake of a node.
+    /// As the filter.
     Connect,
     /// The end of the connection.
     Disconnect,
@@ -175,7 +178,7 @@ impl Parser {
             }
             Verb::Ping if body == b"0" => Ok(Command::Ping { of_redis: false }),
             Verb::Ping => bare(Command::Ping { of_redis }),
-            Verb::Request => topic(body).map(Command::Request),
+            Verb::Request => about_mesh(body),
             Verb::Mesh => bare(Command::Mesh),
             Verb::Stats => bare(Command::Stats),
             Verb::Help => bare(Command::Help),
@@ -202,7 +205,7 @@ impl Parser {
     }
 }
 
-fn topic(body: &[u8]) -> Result<Topic, RequestError<'_>> {
+fn about_mesh(body: &[u8]) -> Result<Command<'_>, RequestError<'_>> {
     let end = memchr(b' ', body).unwrap_or(body.len());
     let (word, rest) = (&body[..end], trim(&body[end..]));
     let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
@@ -212,11 +215,15 @@ fn topic(body: &[u8]) -> Result<Topic, RequestError<'_>> {
         }
         () if is("bloomfilter") => Topic::BloomFilter,
         () if is("peers") => Topic::Peers,
-        () if is("connect") => return Ok(Topic::Connect),
+        () if is("connect") && !rest.is_empty() => return Ok(Command::Handshake(rest)),
+        () if is("connect") => Topic::Connect,
         () if is("disconnect") => Topic::Disconnect,
         () => return Err(RequestError::UnknownTopic(word)),
     };
-    if rest.is_empty() { Ok(topic) } else { Err(RequestError::SurplusArgument("REQUEST", rest)) }
+    match rest {
+        b"" => Ok(Command::Request(topic)),
+        _ => Err(RequestError::SurplusArgument("REQUEST", rest)),
+    }
 }
 
 /// The verb that a word names in any case, with its proper name.
@@ -273,7 +280,7 @@ fn is_id(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Command, Parser};
+    use super::{Command, Parser, Topic};
     use crate::base::rng::Rng;
     use crate::wire::args::ArgLimits;
     use crate::wire::line::{Front, front};
@@ -315,6 +322,22 @@ mod tests {
         assert_eq!(parse("SET \"a:b\":c"), args(&[("a:b", "c", 0)]));
         assert_eq!(parse("SETEX \"a:b\":\"c:1,\":9"), args(&[("a:b", "c:1,", 9)]));
         assert_eq!(parse("EXPIRE \"a\":9"), args(&[("a", "", 9)]));
+    }
+
+    #[test]
+    fn connect_is_a_handshake_only_with_arguments() {
+        let mut parser = Parser::default();
+        let mut command = |text: &'static [u8]| {
+            let Front::Line(line) = front(text, 100) else { panic!("{text:?}") };
+            format!("{:?}", parser.parse(line, LIMITS).unwrap().command)
+        };
+        assert_eq!(
+            command(b"REQUEST connect\n"),
+            format!("{:?}", Ok::<_, ()>(Command::Request(Topic::Connect)))
+        );
+        let handshake = Ok::<_, ()>(Command::Handshake(b"a=1, b=\",\""));
+        assert_eq!(command(b"h1:request CONNECT  a=1, b=\",\" \n"), format!("{handshake:?}"));
+        assert!(command(b"REQUEST peers x\n").contains("SurplusArgument"));
     }
 
     #[test]

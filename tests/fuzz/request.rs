@@ -76,6 +76,7 @@ fn arguments(command: &Command<'_>) -> Option<Vec<Owned>> {
         Command::Who(key) | Command::Auth(key) => Some(vec![(key.to_vec(), Vec::new(), 0)]),
         Command::Ping { .. }
         | Command::Request(_)
+        | Command::Handshake(_)
         | Command::Mesh
         | Command::Stats
         | Command::Help
@@ -96,6 +97,7 @@ fn print(id: &[u8], command: &Command<'_>) -> Vec<u8> {
         Command::Auth(_) => "AUTH",
         Command::Ping { .. }
         | Command::Request(_)
+        | Command::Handshake(_)
         | Command::Mesh
         | Command::Stats
         | Command::Help

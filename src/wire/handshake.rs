@@ -1,0 +1,675 @@
+//! The handshake of a link: its four lines, and the proofs that both ends know the mesh's secret.
+//!
+//! Lines, so that it can be read in a capture and typed by hand; what follows it are frames. Reading
+//! allocates nothing, and each mistake is a sentence that says which word is wrong.
+//!
+//! Not here: when which line is due, what is done about a wrong proof, and where nonces and ids come from.
+//! The cryptography is HMAC-SHA-256 (RFC 2104, FIPS 180-4) and nothing else.
+
+use super::args::trim;
+use super::reply::Excerpt;
+use hmac_sha256::HMAC;
+use memchr::{memchr, memchr2};
+use std::fmt::{self, Write};
+use std::net::SocketAddr;
+use subtle::ConstantTimeEq;
+
+/// The one version of the protocol between nodes.
+pub const PROTO: &str = "1";
+
+/// Bytes of each line of the handshake, without its end.
+pub const LINE_BYTES_MAX: usize = 1_024;
+
+/// What the nodes of a mesh hash to see whether they hash alike.
+pub const HASH_CHECK_TEXT: &[u8] = b"olivia hash check 1";
+
+/// Bytes of a secret under which keys are hashed.
+pub const HASH_SECRET_BYTES: usize = 192;
+
+/// The id of the dialler's first request, which offers, and of its second, which proves.
+const OFFER_ID: &[u8] = b"h1";
+const PROOF_ID: &[u8] = b"h2";
+
+const HMAC_BYTES: usize = 32;
+
+/// Who a node says it is. In one that was read, `listen` has the form of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer<'a> {
+    /// Its identity in this life.
+    pub node: [u8; 16],
+    /// Where it listens, as the text that it gave: `host:port`.
+    pub listen: &'a [u8],
+    /// Drawn for this handshake.
+    pub nonce: [u8; 16],
+    /// The hash of [`HASH_CHECK_TEXT`] under its hash secret.
+    pub hash: u64,
+}
+
+impl Offer<'_> {
+    /// Where the node listens, given the address that it is seen from: that stands for an unspecified
+    /// host. `None` if `listen` is no address, which it is in none that was read.
+    pub fn listen_addr(&self, seen: SocketAddr) -> Option<SocketAddr> {
+        let listen = address(self.listen)?;
+        if !listen.ip().is_unspecified() {
+            return Some(listen);
+        }
+        let mut addr = match seen {
+            SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => seen,
+            // An IPv4 address that came in by a socket for both is one of IPv4.
+            SocketAddr::V6(_) | SocketAddr::V4(_) => SocketAddr::new(seen.ip().to_canonical(), 0),
+        };
+        addr.set_port(listen.port());
+        Some(addr)
+    }
+}
+
+/// An address in the form `IP:port`, with a port that can be dialled.
+fn address(text: &[u8]) -> Option<SocketAddr> {
+    let addr: SocketAddr = std::str::from_utf8(text).ok()?.parse().ok()?;
+    Some(addr).filter(|addr| addr.port() != 0)
+}
+
+/// That a node knows the mesh's secret; empty where there is none.
+#[derive(Debug, Clone, Copy)]
+pub struct Proof(Option<[u8; HMAC_BYTES]>);
+
+/// Which end of a link proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prover {
+    /// The one that was dialled.
+    Acceptor,
+    /// The one that dialled.
+    Dialler,
+}
+
+impl Proof {
+    /// The proof of one end: `own` is what the prover offered, `other` what it was offered.
+    pub fn of(secret: Option<&[u8]>, prover: Prover, own: &Offer<'_>, other: &Offer<'_>) -> Self {
+        let label: &[u8] = match prover {
+            Prover::Acceptor => b"olivia accept 1",
+            Prover::Dialler => b"olivia connect 1",
+        };
+        Self(secret.map(|secret| {
+            let mut hmac = HMAC::new(secret);
+            hmac.update(label);
+            hmac.update([0]);
+            let fields: [&[u8]; 6] =
+                [&own.nonce, &other.nonce, &own.node, &other.node, own.listen, other.listen];
+            for field in fields {
+                hmac.update(u32::try_from(field.len()).unwrap_or(u32::MAX).to_le_bytes());
+                hmac.update(field);
+            }
+            hmac.finalize()
+        }))
+    }
+
+    /// Whether `given` is this proof. Takes the same time wherever they differ.
+    pub fn matches(&self, given: &Self) -> bool {
+        match (&self.0, &given.0) {
+            (Some(own), Some(given)) => own.ct_eq(given).into(),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+}
+
+/// The 192 bytes under which all nodes of a mesh hash keys, expanded from its secret.
+pub fn derive_hash_secret(mesh_secret: &[u8]) -> [u8; HASH_SECRET_BYTES] {
+    expand(mesh_secret, b"olivia hash 1")
+}
+
+/// The same for nodes without a secret, which link on loopback only: known to everybody.
+pub fn public_hash_secret() -> [u8; HASH_SECRET_BYTES] {
+    expand(b"", b"olivia loopback hash 1")
+}
+
+/// 16 bytes that a key and a number determine, and that nobody can tell without the key.
+pub fn keyed_bytes(key: &[u8; 32], number: u64) -> [u8; 16] {
+    let block = labelled(key, b"olivia draw 1", &number.to_le_bytes());
+    std::array::from_fn(|at| block[at])
+}
+
+/// HMAC in counter mode, as the KDF of NIST SP 800-108 has it, under a label of its own.
+fn expand(key: &[u8], label: &[u8]) -> [u8; HASH_SECRET_BYTES] {
+    let mut out = [0; HASH_SECRET_BYTES];
+    for (counter, chunk) in (1u32..).zip(out.chunks_exact_mut(HMAC_BYTES)) {
+        chunk.copy_from_slice(&labelled(key, label, &counter.to_le_bytes()));
+    }
+    out
+}
+
+fn labelled(key: &[u8], label: &[u8], input: &[u8]) -> [u8; HMAC_BYTES] {
+    let mut hmac = HMAC::new(key);
+    hmac.update(label);
+    hmac.update([0]);
+    hmac.update(input);
+    hmac.finalize()
+}
+
+/// The words of the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// The version of the protocol between nodes.
+    Proto,
+    /// The identity.
+    Node,
+    /// The address.
+    Listen,
+    /// The nonce.
+    Nonce,
+    /// The check of the hash secret.
+    Hash,
+    /// The proof.
+    Proof,
+}
+
+const WORDS: [Word; 6] = [Word::Proto, Word::Node, Word::Listen, Word::Nonce, Word::Hash, Word::Proof];
+
+impl Word {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Proto => "proto",
+            Self::Node => "node",
+            Self::Listen => "listen",
+            Self::Nonce => "nonce",
+            Self::Hash => "hash",
+            Self::Proof => "proof",
+        }
+    }
+
+    /// What its field has to be.
+    const fn takes(self) -> &'static str {
+        match self {
+            Self::Proto => "a number",
+            Self::Node | Self::Nonce => "32 hex digits",
+            Self::Listen => "IP:port, such as 10.0.0.2:5454 or [fd00::2]:5454",
+            Self::Hash => "16 hex digits",
+            Self::Proof => "64 hex digits, or nothing where there is no secret",
+        }
+    }
+}
+
+/// What is wrong with a line of the handshake. Displays as a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeError<'a> {
+    /// Longer than [`LINE_BYTES_MAX`].
+    TooLong,
+    /// Nothing stands between two commas, or beside one.
+    EmptyArgument,
+    /// No `=` in an argument.
+    NoEquals(&'a [u8]),
+    /// A quote that never closes.
+    OpenQuote,
+    /// Bytes behind a closing quote.
+    AfterQuote(&'a [u8]),
+    /// A word that comes twice.
+    Twice(Word),
+    /// A word that does not come.
+    Missing(Word),
+    /// A field that its word does not take.
+    Wrong(Word, &'a [u8]),
+    /// A version that this node does not speak.
+    Proto(&'a [u8]),
+    /// A proof in the line that offers, where it is too early.
+    EarlyProof,
+    /// A line that answers nothing that was asked.
+    NoAnswer(&'a [u8]),
+}
+
+impl fmt::Display for HandshakeError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::TooLong => write!(f, "connect has a line longer than {LINE_BYTES_MAX} bytes"),
+            Self::EmptyArgument => f.write_str("connect has an empty argument; leave out the comma"),
+            Self::NoEquals(arg) => write!(f, "connect takes word=field; '{}' has no =", Excerpt(arg)),
+            Self::OpenQuote => f.write_str("connect has a quote that never closes; end the field with \""),
+            Self::AfterQuote(rest) => {
+                write!(f, "connect has '{}' behind a closing quote; a quoted field ends there", Excerpt(rest))
+            }
+            Self::Twice(word) => write!(f, "connect has {} twice", word.name()),
+            Self::Missing(word) => write!(f, "connect needs {}: {}", word.name(), word.takes()),
+            Self::Wrong(word, field) => {
+                write!(f, "connect has {} '{}'; it takes {}", word.name(), Excerpt(field), word.takes())
+            }
+            Self::Proto(proto) => {
+                write!(f, "proto '{}' is not spoken here; this node speaks {PROTO}", Excerpt(proto))
+            }
+            Self::EarlyProof => f.write_str("connect takes proof in a second request, alone"),
+            Self::NoAnswer(line) => write!(f, "'{}' does not answer a handshake", Excerpt(line)),
+        }
+    }
+}
+
+/// What a `REQUEST connect` with arguments says.
+#[derive(Debug, Clone, Copy)]
+pub enum ConnectArgs<'a> {
+    /// The first: who the dialler is.
+    Offer(Offer<'a>),
+    /// The second: its proof.
+    Proof(Proof),
+}
+
+/// What the dialler is answered.
+#[derive(Debug, Clone, Copy)]
+pub enum Answer<'a> {
+    /// To the first request: who was dialled, and its proof.
+    Offer(Offer<'a>, Proof),
+    /// To the second: the link is up, and frames may follow.
+    Welcome,
+    /// To either: no, with a sentence that says why.
+    Refused(&'a [u8]),
+}
+
+/// Reads the arguments of a `REQUEST connect`. O(bytes), of which there are at most [`LINE_BYTES_MAX`].
+///
+/// # Errors
+/// The first mistake, but an unknown `proto` before what else may be missing because of it.
+pub fn read_request(args: &[u8]) -> Result<ConnectArgs<'_>, HandshakeError<'_>> {
+    let fields = Fields::read(args)?;
+    let has_offer = WORDS.iter().any(|&word| word != Word::Proof && fields.get(word).is_some());
+    match fields.get(Word::Proof) {
+        None => fields.offer().map(ConnectArgs::Offer),
+        Some(_) if has_offer => Err(HandshakeError::EarlyProof),
+        Some(_) => fields.proof().map(ConnectArgs::Proof),
+    }
+}
+
+/// Reads what came back on the dialler's side: one line, without its end. O(bytes).
+///
+/// # Errors
+/// As [`read_request`], and whatever is no answer at all.
+pub fn read_answer(line: &[u8]) -> Result<Answer<'_>, HandshakeError<'_>> {
+    if line.len() > LINE_BYTES_MAX {
+        return Err(HandshakeError::TooLong);
+    }
+    let no_answer = HandshakeError::NoAnswer(line);
+    let colon = memchr(b':', line).ok_or(no_answer)?;
+    let (id, reply) = (&line[..colon], &line[colon + 1..]);
+    if let Some(sentence) = reply.strip_prefix(b"ERR ") {
+        return Ok(Answer::Refused(sentence));
+    }
+    match (id, reply.strip_prefix(b"FULFILLED ")) {
+        (OFFER_ID, Some(args)) => {
+            let fields = Fields::read(args)?;
+            Ok(Answer::Offer(fields.offer()?, fields.proof()?))
+        }
+        (PROOF_ID, Some(b"welcome")) => Ok(Answer::Welcome),
+        _ => Err(no_answer),
+    }
+}
+
+/// Appends the dialler's first line.
+pub fn put_offer(out: &mut Vec<u8>, own: &Offer<'_>) {
+    put_start(out, OFFER_ID, "REQUEST connect ");
+    put_words(out, own);
+    out.push(b'\n');
+}
+
+/// Appends the answer to it, under the id that it had.
+pub fn put_counter_offer(out: &mut Vec<u8>, id: &[u8], own: &Offer<'_>, proof: &Proof) {
+    put_start(out, id, "FULFILLED ");
+    put_words(out, own);
+    out.push(b',');
+    put_proof_word(out, proof);
+    out.push(b'\n');
+}
+
+/// Appends the dialler's second line.
+pub fn put_proof(out: &mut Vec<u8>, proof: &Proof) {
+    put_start(out, PROOF_ID, "REQUEST connect ");
+    put_proof_word(out, proof);
+    out.push(b'\n');
+}
+
+/// Appends the answer to it, under the id that it had. Frames may follow.
+pub fn put_welcome(out: &mut Vec<u8>, id: &[u8]) {
+    put_start(out, id, "FULFILLED welcome\n");
+}
+
+fn put_start(out: &mut Vec<u8>, id: &[u8], words: &str) {
+    out.extend_from_slice(id);
+    out.push(b':');
+    out.extend_from_slice(words.as_bytes());
+}
+
+/// Appends what an offer says; `listen`, being an address, needs no quotes.
+fn put_words(out: &mut Vec<u8>, offer: &Offer<'_>) {
+    let Offer { node, listen, nonce, hash } = offer;
+    out.extend_from_slice(format!("proto={PROTO},node={},listen=", Hex(node)).as_bytes());
+    out.extend_from_slice(listen);
+    out.extend_from_slice(format!(",nonce={},hash={hash:016x}", Hex(nonce)).as_bytes());
+}
+
+fn put_proof_word(out: &mut Vec<u8>, proof: &Proof) {
+    let bytes: &[u8] = proof.0.as_ref().map_or(&[], |bytes| bytes);
+    out.extend_from_slice(format!("proof={}", Hex(bytes)).as_bytes());
+}
+
+/// Bytes as hex digits of lower case: how nodes name themselves to people too.
+#[derive(Debug, Clone, Copy)]
+pub struct Hex<'a>(pub &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('?');
+        self.0.iter().try_for_each(|byte| {
+            f.write_char(digit(byte >> 4))?;
+            f.write_char(digit(byte & 15))
+        })
+    }
+}
+
+/// Bytes of exactly so many hex digits, of either case.
+fn unhex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    let (pairs, rest) = text.as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut out = [0; N];
+    for (byte, [high, low]) in out.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(out)
+}
+
+/// The field of each word that came, of [`WORDS`] in order.
+#[derive(Debug, Default)]
+struct Fields<'a> {
+    fields: [Option<&'a [u8]>; WORDS.len()],
+}
+
+impl<'a> Fields<'a> {
+    fn read(args: &'a [u8]) -> Result<Self, HandshakeError<'a>> {
+        if args.len() > LINE_BYTES_MAX {
+            return Err(HandshakeError::TooLong);
+        }
+        let mut found = Self::default();
+        let mut rest = args;
+        loop {
+            let end = match memchr2(b'=', b',', rest) {
+                Some(end) if rest[end] == b'=' => end,
+                end => {
+                    let arg = trim(&rest[..end.unwrap_or(rest.len())]);
+                    let is_empty = arg.is_empty();
+                    return Err(if is_empty {
+                        HandshakeError::EmptyArgument
+                    } else {
+                        HandshakeError::NoEquals(arg)
+                    });
+                }
+            };
+            let word = trim(&rest[..end]);
+            let (field, behind) = field(&rest[end + 1..])?;
+            let at = WORDS.iter().position(|known| known.name().as_bytes() == word);
+            if let Some(at) = at
+                && found.fields[at].replace(field).is_some()
+            {
+                return Err(HandshakeError::Twice(WORDS[at]));
+            }
+            match behind.split_first() {
+                None => return Ok(found),
+                Some((_comma, next)) => rest = next,
+            }
+        }
+    }
+
+    fn get(&self, word: Word) -> Option<&'a [u8]> {
+        self.fields[word as usize]
+    }
+
+    /// What `read` makes of the field of a word that has to be there.
+    fn need<T>(&self, word: Word, read: fn(&'a [u8]) -> Option<T>) -> Result<T, HandshakeError<'a>> {
+        let field = self.get(word).ok_or(HandshakeError::Missing(word))?;
+        read(field).ok_or(HandshakeError::Wrong(word, field))
+    }
+
+    fn offer(&self) -> Result<Offer<'a>, HandshakeError<'a>> {
+        let proto = self.need(Word::Proto, Some)?;
+        if proto != PROTO.as_bytes() {
+            return Err(HandshakeError::Proto(proto));
+        }
+        Ok(Offer {
+            node: self.need(Word::Node, unhex)?,
+            listen: self.need(Word::Listen, |text| address(text).map(|_| text))?,
+            nonce: self.need(Word::Nonce, unhex)?,
+            hash: self.need(Word::Hash, unhex).map(u64::from_be_bytes)?,
+        })
+    }
+
+    fn proof(&self) -> Result<Proof, HandshakeError<'a>> {
+        self.need(Word::Proof, |text| match text {
+            b"" => Some(Proof(None)),
+            _ => unhex(text).map(|bytes| Proof(Some(bytes))),
+        })
+    }
+}
+
+/// The field at the beginning of `rest`, bare or quoted, and what stands behind it: nothing, or a comma
+/// first. Escapes are left as they are, since no word that is known takes a field with one.
+fn field(rest: &[u8]) -> Result<(&[u8], &[u8]), HandshakeError<'_>> {
+    let start = rest.iter().position(|&byte| byte != b' ').unwrap_or(rest.len());
+    let rest = &rest[start..];
+    let Some(quoted) = rest.strip_prefix(b"\"") else {
+        let (field, behind) = rest.split_at(memchr(b',', rest).unwrap_or(rest.len()));
+        return Ok((trim(field), behind));
+    };
+    let mut at = 0;
+    loop {
+        at += memchr2(b'"', b'\\', quoted.get(at..).unwrap_or_default()).ok_or(HandshakeError::OpenQuote)?;
+        if quoted[at] == b'"' {
+            break;
+        }
+        at += 2;
+    }
+    let (field, behind) = (&quoted[..at], &quoted[at + 1..]);
+    let (between, behind) = behind.split_at(memchr(b',', behind).unwrap_or(behind.len()));
+    match trim(between) {
+        b"" => Ok((field, behind)),
+        surplus => Err(HandshakeError::AfterQuote(surplus)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Answer, ConnectArgs, HandshakeError, Hex, LINE_BYTES_MAX, Offer, Proof, Prover, derive_hash_secret,
+        keyed_bytes, public_hash_secret, put_counter_offer, put_offer, put_proof, put_welcome, read_answer,
+        read_request,
+    };
+    use crate::base::rng::Rng;
+
+    const SECRET: &[u8] = b"0123456789abcdef0123";
+    const DIALLER: Offer<'_> = Offer { node: [1; 16], listen: b"0.0.0.0:5454", nonce: [2; 16], hash: 0xAB };
+    const ACCEPTOR: Offer<'_> =
+        Offer { node: [3; 16], listen: b"[fd00::2]:6000", nonce: [4; 16], hash: 0xAB };
+
+    /// One line without its end, written by `put`.
+    fn line(put: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        put(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.len() <= LINE_BYTES_MAX && text.find('\n') == Some(text.len() - 1), "{text}");
+        text.trim_end().to_owned()
+    }
+
+    fn request(text: &str) -> Result<ConnectArgs<'_>, HandshakeError<'_>> {
+        read_request(text.split_once("REQUEST connect ").unwrap_or(("", text)).1.as_bytes())
+    }
+
+    fn sentence(text: &str) -> String {
+        request(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn lines_of_a_handshake_read_back_on_the_other_side() {
+        let offer = line(|out| put_offer(out, &DIALLER));
+        let one = "01010101010101010101010101010101";
+        let two = "02020202020202020202020202020202";
+        let words = format!("proto=1,node={one},listen=0.0.0.0:5454,nonce={two},hash=00000000000000ab");
+        assert_eq!(offer, format!("h1:REQUEST connect {words}"));
+        let Ok(ConnectArgs::Offer(read)) = request(&offer) else { panic!("{offer}") };
+        assert_eq!(read, DIALLER);
+        for secret in [None, Some(SECRET)] {
+            let accepts = Proof::of(secret, Prover::Acceptor, &ACCEPTOR, &DIALLER);
+            let back = line(|out| put_counter_offer(out, b"h1", &ACCEPTOR, &accepts));
+            let Ok(Answer::Offer(read, proof)) = read_answer(back.as_bytes()) else { panic!("{back}") };
+            assert!(read == ACCEPTOR && accepts.matches(&proof));
+            let connects = Proof::of(secret, Prover::Dialler, &DIALLER, &ACCEPTOR);
+            let second = line(|out| put_proof(out, &connects));
+            let Ok(ConnectArgs::Proof(proof)) = request(&second) else { panic!("{second}") };
+            assert!(connects.matches(&proof));
+            assert_eq!(accepts.matches(&proof), secret.is_none(), "a proof serves both ends");
+        }
+        let welcome = line(|out| put_welcome(out, b"h2"));
+        assert!(matches!(read_answer(welcome.as_bytes()), Ok(Answer::Welcome)), "{welcome}");
+    }
+
+    #[test]
+    fn proofs_and_secrets_are_those_that_another_implementation_computes() {
+        // Python: hmac.new(key, message, hashlib.sha256), the messages packed as specified.
+        let proof = Proof::of(Some(SECRET), Prover::Acceptor, &ACCEPTOR, &DIALLER);
+        let expected = "proof=340768b3868000cf2a11f9ee47bb2c45b5cb497dad76e8a7722d638846222439";
+        assert!(line(|out| put_proof(out, &proof)).ends_with(expected));
+        let proof = Proof::of(Some(SECRET), Prover::Dialler, &DIALLER, &ACCEPTOR);
+        let expected = "proof=6636a969fa34e77b85cf3686717fa832923441a5d4d5d83085203ca3baaab267";
+        assert!(line(|out| put_proof(out, &proof)).ends_with(expected));
+        let secret = derive_hash_secret(SECRET);
+        assert_eq!(Hex(&secret[..8]).to_string(), "7c0dad1867da8186");
+        assert_eq!(Hex(&secret[184..]).to_string(), "197a17ce09b478a2");
+        assert_eq!(Hex(&public_hash_secret()[..8]).to_string(), "80c50f78ae92318e");
+        assert_eq!(Hex(&keyed_bytes(&[7; 32], 5)).to_string(), "d1fe13f0f8a0f52b14f243298a8aa9d6");
+    }
+
+    #[test]
+    fn proof_for_anything_else_does_not_match() {
+        let proof = |secret: &[u8], own: &Offer<'_>, other: &Offer<'_>| {
+            Proof::of(Some(secret), Prover::Dialler, own, other)
+        };
+        let right = proof(SECRET, &DIALLER, &ACCEPTOR);
+        assert!(
+            right.matches(&proof(SECRET, &Offer { hash: 7, ..DIALLER }, &ACCEPTOR)),
+            "hash is not proved"
+        );
+        for wrong in [
+            proof(b"0123456789abcdef0124", &DIALLER, &ACCEPTOR),
+            proof(SECRET, &ACCEPTOR, &DIALLER),
+            proof(SECRET, &Offer { node: [9; 16], ..DIALLER }, &ACCEPTOR),
+            proof(SECRET, &Offer { nonce: [9; 16], ..DIALLER }, &ACCEPTOR),
+            proof(SECRET, &DIALLER, &Offer { nonce: [9; 16], ..ACCEPTOR }),
+            // The same bytes in all, cut elsewhere.
+            proof(
+                SECRET,
+                &Offer { listen: b"0.0.0.0:545", ..DIALLER },
+                &Offer { listen: b"4[fd00::2]:6000", ..ACCEPTOR },
+            ),
+            Proof::of(None, Prover::Dialler, &DIALLER, &ACCEPTOR),
+        ] {
+            assert!(!right.matches(&wrong) && !wrong.matches(&right), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn words_come_in_any_order_with_spaces_quotes_and_strangers() {
+        let (node, nonce) = ("AB".repeat(16), "cd".repeat(16));
+        let text = format!(
+            " hash=00000000000000FF , x=,nonce=\"{nonce}\" ,y=\"a,\\\"b=\\\\\",listen = \"[::]:1\",node={node},proto=1,x=2"
+        );
+        let Ok(ConnectArgs::Offer(offer)) = request(&text) else { panic!("{:?}", request(&text)) };
+        let expected = Offer { node: [0xAB; 16], listen: b"[::]:1", nonce: [0xCD; 16], hash: 255 };
+        assert_eq!(offer, expected);
+    }
+
+    #[test]
+    fn each_mistake_is_told() {
+        let good = line(|out| put_offer(out, &DIALLER));
+        let without = |word: &str| {
+            let words = good.split_once("connect ").unwrap().1.split(',');
+            words.filter(|arg| !arg.starts_with(word)).collect::<Vec<_>>().join(",")
+        };
+        for (word, end) in [
+            ("proto", ": a number"),
+            ("node", ": 32 hex digits"),
+            ("listen", ": IP:port, such as 10.0.0.2:5454 or [fd00::2]:5454"),
+            ("nonce", ": 32 hex digits"),
+            ("hash", ": 16 hex digits"),
+        ] {
+            assert_eq!(sentence(&without(word)), format!("connect needs {word}{end}"));
+            assert_eq!(sentence(&format!("{good},{word}=1")), format!("connect has {word} twice"));
+            let wrong = sentence(&format!("{},{word}=x", without(word)));
+            assert!(wrong.contains("'x'"), "{wrong}");
+        }
+        assert_eq!(sentence("proto=2,node=1"), "proto '2' is not spoken here; this node speaks 1");
+        assert_eq!(sentence("a=1,b"), "connect takes word=field; 'b' has no =");
+        for text in ["", " ", "a=1,", ",a=1", "a=1,,b=1"] {
+            assert!(sentence(text).contains("empty argument"), "{text:?}: {}", sentence(text));
+        }
+        for text in ["a=\"", "a=\"\\\"", "a=\"b\\"] {
+            assert!(sentence(text).contains("never closes"), "{text:?}: {}", sentence(text));
+        }
+        assert!(sentence("a=\"b\"c,d=e").contains("'c' behind a closing quote"));
+        assert!(sentence("proof=12").contains("it takes 64 hex digits"));
+        assert!(sentence("listen=1.2.3.4:0,proof=").contains("in a second request"));
+        for listen in ["1.2.3.4:0", "localhost:1", "::1", "1.2.3.4"] {
+            let wrong = sentence(&format!("{},listen={listen}", without("listen")));
+            assert!(wrong.contains("it takes IP:port"), "{wrong}");
+        }
+        let long = format!("a={}", "x".repeat(LINE_BYTES_MAX));
+        assert!(sentence(&long).contains("longer than 1024 bytes"));
+    }
+
+    #[test]
+    fn what_answers_no_handshake_is_told_from_a_refusal() {
+        for line in
+            ["", "h1", "+OK", "h1:GOT ", "h2:FULFILLED bye", "h1:FULFILLED welcome", "h2:FULFILLED a=1"]
+        {
+            assert!(read_answer(line.as_bytes()).is_err(), "{line}");
+        }
+        for line in ["h1:ERR no, go away", ":ERR no, go away", "h2:ERR no, go away"] {
+            let Ok(Answer::Refused(sentence)) = read_answer(line.as_bytes()) else { panic!("{line}") };
+            assert_eq!(sentence, b"no, go away");
+        }
+        let mut back = line(|out| put_offer(out, &ACCEPTOR)).replace("REQUEST connect", "FULFILLED");
+        let error = read_answer(back.as_bytes()).unwrap_err().to_string();
+        assert!(error.starts_with("connect needs proof: 64 hex digits"), "{error}");
+        back.push_str(&"x".repeat(LINE_BYTES_MAX));
+        assert!(matches!(read_answer(back.as_bytes()), Err(HandshakeError::TooLong)));
+    }
+
+    #[test]
+    fn unspecified_host_is_where_the_node_is_seen_from() {
+        let seen = |listen: &str, from: &str| {
+            let offer = Offer { listen: listen.as_bytes(), ..DIALLER };
+            offer.listen_addr(from.parse().unwrap()).unwrap().to_string()
+        };
+        assert_eq!(seen("10.0.0.2:5454", "10.0.0.9:40000"), "10.0.0.2:5454");
+        assert_eq!(seen("0.0.0.0:5454", "10.0.0.9:40000"), "10.0.0.9:5454");
+        assert_eq!(seen("[::]:5454", "10.0.0.9:40000"), "10.0.0.9:5454");
+        assert_eq!(seen("[::]:5454", "[::ffff:10.0.0.9]:40000"), "10.0.0.9:5454");
+        assert_eq!(seen("[::]:5454", "[fe80::1%3]:40000"), "[fe80::1%3]:5454");
+    }
+
+    #[test]
+    fn damaged_lines_are_refused_with_a_printable_sentence_or_read_as_a_line_of_the_same_words() {
+        let mut rng = Rng::new(4);
+        let proof = Proof::of(Some(SECRET), Prover::Acceptor, &ACCEPTOR, &DIALLER);
+        let good = line(|out| put_counter_offer(out, b"h1", &ACCEPTOR, &proof));
+        for _ in 0..20_000 {
+            let mut text = good.clone().into_bytes();
+            for _ in 0..=rng.below(3) {
+                let at = usize::try_from(rng.below(text.len() as u64)).unwrap();
+                let alphabet = b"0af=,:\"\\ h\xff\n";
+                text[at] = alphabet[usize::try_from(rng.below(alphabet.len() as u64)).unwrap()];
+            }
+            match read_answer(&text) {
+                Ok(Answer::Offer(offer, proof)) => {
+                    let again = line(|out| put_counter_offer(out, b"h1", &offer, &proof));
+                    let Ok(Answer::Offer(same, _)) = read_answer(again.as_bytes()) else { panic!("{again}") };
+                    assert_eq!(same, offer);
+                }
+                Ok(Answer::Welcome | Answer::Refused(_)) => {}
+                Err(error) => assert!(!error.to_string().contains(char::is_control), "{error}"),
+            }
+        }
+    }
+}
