@@ -23,7 +23,7 @@ pub use layers::Layer;
 pub use print::{DEFAULT_TEXT, print_config};
 pub use schema::{MESH_SECRET_BYTES_MIN, REMOTE_PEERS_MAX, SECRET_BYTES_MAX};
 
-use crate::limits::Limits;
+use crate::limits::{Limits, MeshLimits};
 use log::LevelFilter;
 use serde::Deserialize;
 use std::ffi::OsString;
@@ -60,6 +60,8 @@ pub struct Config {
     pub mesh_secret: Option<Secret>,
     /// The file that the mesh secret was read from, if it was.
     pub mesh_secret_file: Option<PathBuf>,
+    /// Numbers of the mesh, each with a default.
+    pub mesh: MeshLimits,
     /// Limits, each with a default.
     pub limits: Limits,
     /// How much is logged.
@@ -78,6 +80,7 @@ impl Default for Config {
             open_without_password: false,
             mesh_secret: None,
             mesh_secret_file: None,
+            mesh: MeshLimits::default(),
             limits: Limits::default(),
             log_level: LevelFilter::Info,
         }
@@ -110,6 +113,9 @@ impl Config {
         if self.mesh_secret != new.mesh_secret {
             notes.push("the mesh secret stays what it was until a restart".to_owned());
         }
+        if self.mesh != new.mesh {
+            notes.push("the numbers in [mesh] stay what they were until a restart".to_owned());
+        }
         let mut merged = Config {
             base_node: self.base_node,
             listen_port: self.listen_port,
@@ -117,6 +123,7 @@ impl Config {
             bind: self.bind,
             mesh_secret: self.mesh_secret.clone(),
             mesh_secret_file: self.mesh_secret_file.clone(),
+            mesh: self.mesh.clone(),
             ..new
         };
         if let Some(problem) = layers::bind_problem(&merged) {

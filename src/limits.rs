@@ -1,7 +1,7 @@
 //! Every limit of a node: what bounds it, in which unit, and why that number.
 //!
-//! Two kinds. [`Limits`] holds what an operator may set in `[limits]` of `olivia.toml`; the defaults
-//! below are the ones documented there. The constants are part of the design: changing one changes
+//! Two kinds. [`Limits`] holds what an operator may set in `[limits]` of `olivia.toml`, [`MeshLimits`] what
+//! in `[mesh]`; the defaults below are the ones documented there. The constants are part of the design: changing one changes
 //! what a turn of the loop costs, and the assertions at the end of this file keep them in relation.
 //!
 //! Not here: the limits of the wire format itself (they stand with the codec that enforces them), and
@@ -51,6 +51,14 @@ pub struct Limits {
     pub unauthenticated_output_bytes_max: u32,
     /// For how long the end of the node waits for connections to take their last replies.
     pub drain_ms: u32,
+    /// Bytes of what is kept of the peers' filters. A peer whose filter does not fit is asked for every key.
+    pub peer_filters_max: u64,
+    /// Keys looked up on other nodes at one time; a request that needs one more gets an error.
+    pub lookups_max: u32,
+    /// Of those, for one connection; its requests wait then.
+    pub lookups_per_connection: u32,
+    /// Of those, asked of one peer; others wait for their turn.
+    pub lookups_per_peer: u32,
 }
 
 impl Default for Limits {
@@ -73,14 +81,49 @@ impl Default for Limits {
             unauthenticated_line_bytes_max: 16 * 1024,
             unauthenticated_output_bytes_max: 64 * 1024,
             drain_ms: 5_000,
+            peer_filters_max: GIB,
+            lookups_max: 65_536,
+            lookups_per_connection: 256,
+            lookups_per_peer: 1_024,
         }
     }
 }
 
-/// The range of one operator-set limit: what [`Limits::check`] and the configuration hold it to.
-#[derive(Debug, Clone, Copy)]
-pub struct LimitRange {
-    /// The field of [`Limits`], which is also the key in `[limits]`.
+/// Numbers of the mesh that an operator may set. Times are in milliseconds, as the names say. They stay
+/// what they are while the node runs.
+///
+/// Unknown keys are not refused here but by the configuration, which knows what else stands in `[mesh]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MeshLimits {
+    /// Between two signs of life on a link; three that are missed end it.
+    pub heartbeat_interval_ms: u32,
+    /// For how long one peer is waited for before the next is asked too.
+    pub lookup_try_ms: u32,
+    /// For how long a look-up may take in all; at least `lookup_try_ms`.
+    pub lookup_timeout_ms: u32,
+    /// Peers that are linked, exchange digests and are asked.
+    pub active_peers: u32,
+    /// Peers that are known, linked or not; at least `active_peers`.
+    pub known_peers_max: u32,
+}
+
+impl Default for MeshLimits {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval_ms: 1_000,
+            lookup_try_ms: 20,
+            lookup_timeout_ms: 100,
+            active_peers: 128,
+            known_peers_max: 4_096,
+        }
+    }
+}
+
+/// The range of one operator-set limit: what `check` of its struct and the configuration hold it to.
+#[derive(Debug)]
+pub struct LimitRange<L> {
+    /// The field of [`Limits`] or [`MeshLimits`], which is also the key in `[limits]` or `[mesh]`.
     pub name: &'static str,
     /// The smallest value, in the unit of the field.
     pub min: u64,
@@ -88,41 +131,50 @@ pub struct LimitRange {
     pub max: u64,
     /// What zero means where it has a meaning of its own; then it is allowed whatever `min` says.
     pub zero: Option<&'static str>,
-    get: fn(&Limits) -> u64,
+    get: fn(&L) -> u64,
 }
 
-impl LimitRange {
+impl<L> LimitRange<L> {
     /// True if the limit takes `value`.
     pub const fn allows(&self, value: u64) -> bool {
         (value == 0 && self.zero.is_some()) || (self.min <= value && value <= self.max)
     }
+
+    fn check(&self, limits: &L) -> Result<(), String> {
+        let value = (self.get)(limits);
+        if self.allows(value) {
+            return Ok(());
+        }
+        Err(format!("{} is {value}; it takes {} to {}", self.name, self.min, self.max))
+    }
 }
 
-const fn range(name: &'static str, min: u64, max: u64, get: fn(&Limits) -> u64) -> LimitRange {
+const fn range<L>(name: &'static str, min: u64, max: u64, get: fn(&L) -> u64) -> LimitRange<L> {
     LimitRange { name, min, max, zero: None, get }
 }
 
-const fn range_or_zero(
+const fn range_or_zero<L>(
     name: &'static str,
     min: u64,
     max: u64,
     zero: &'static str,
-    get: fn(&Limits) -> u64,
-) -> LimitRange {
+    get: fn(&L) -> u64,
+) -> LimitRange<L> {
     LimitRange { name, min, max, zero: Some(zero), get }
 }
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
-const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+const MINUTE_MS: u64 = 60 * 1_000;
+const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 
 /// What each field of [`Limits`] takes, in the order of its fields.
 ///
 /// The lower ends are where a node stops being usable rather than small: a line of 1 KiB holds the
 /// handshake of a node, 2 KiB before authentication hold the longest password in quotes, 8 arguments
 /// hold a `HELLO` with its password and name.
-pub const LIMIT_RANGES: [LimitRange; 17] = [
+pub const LIMIT_RANGES: [LimitRange<Limits>; 21] = [
     range("clients_max", 1, 1_000_000, |l| l.clients_max.into()),
     range_or_zero("memory_max", MIB, 1024 * 1024 * GIB, "no limit", |l| l.memory_max),
     range("buffers_max", MIB, 1024 * 1024 * GIB, |l| l.buffers_max),
@@ -140,6 +192,19 @@ pub const LIMIT_RANGES: [LimitRange; 17] = [
     range("unauthenticated_line_bytes_max", 2 * KIB, MIB, |l| l.unauthenticated_line_bytes_max.into()),
     range("unauthenticated_output_bytes_max", KIB, 16 * MIB, |l| l.unauthenticated_output_bytes_max.into()),
     range_or_zero("drain_ms", 1, DAY_MS, "do not wait", |l| l.drain_ms.into()),
+    range("peer_filters_max", MIB, 1024 * 1024 * GIB, |l| l.peer_filters_max),
+    range("lookups_max", 1, 1024 * 1024, |l| l.lookups_max.into()),
+    range("lookups_per_connection", 1, 64 * 1024, |l| l.lookups_per_connection.into()),
+    range("lookups_per_peer", 1, 64 * 1024, |l| l.lookups_per_peer.into()),
+];
+
+/// What each field of [`MeshLimits`] takes, in the order of its fields.
+pub const MESH_RANGES: [LimitRange<MeshLimits>; 5] = [
+    range("heartbeat_interval_ms", 10, MINUTE_MS, |m| m.heartbeat_interval_ms.into()),
+    range("lookup_try_ms", 1, MINUTE_MS, |m| m.lookup_try_ms.into()),
+    range("lookup_timeout_ms", 1, MINUTE_MS, |m| m.lookup_timeout_ms.into()),
+    range("active_peers", 1, 1_024, |m| m.active_peers.into()),
+    range("known_peers_max", 1, 64 * 1024, |m| m.known_peers_max.into()),
 ];
 
 impl Limits {
@@ -148,12 +213,7 @@ impl Limits {
     /// # Errors
     /// A sentence that names the first limit out of place and what it takes. Nothing is changed.
     pub fn check(&self) -> Result<(), String> {
-        for range in &LIMIT_RANGES {
-            let value = (range.get)(self);
-            if !range.allows(value) {
-                return Err(format!("{} is {value}; it takes {} to {}", range.name, range.min, range.max));
-            }
-        }
+        LIMIT_RANGES.iter().try_for_each(|range| range.check(self))?;
         if self.value_bytes_max > self.reply_bytes_max {
             return Err(format!(
                 "value_bytes_max is {}, above reply_bytes_max of {}: such a value could be set, but never read",
@@ -164,6 +224,29 @@ impl Limits {
             return Err(format!(
                 "reply_bytes_max is {}, above buffers_max of {}: one reply would close its own connection",
                 self.reply_bytes_max, self.buffers_max
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl MeshLimits {
+    /// Checks each number against its range and those that depend on one another.
+    ///
+    /// # Errors
+    /// A sentence that names the first number out of place and what it takes. Nothing is changed.
+    pub fn check(&self) -> Result<(), String> {
+        MESH_RANGES.iter().try_for_each(|range| range.check(self))?;
+        if self.lookup_timeout_ms < self.lookup_try_ms {
+            return Err(format!(
+                "lookup_timeout_ms is {}, below lookup_try_ms of {}: no peer would be waited for so long",
+                self.lookup_timeout_ms, self.lookup_try_ms
+            ));
+        }
+        if self.known_peers_max < self.active_peers {
+            return Err(format!(
+                "known_peers_max is {}, below active_peers of {}: who is linked is known",
+                self.known_peers_max, self.active_peers
             ));
         }
         Ok(())
@@ -188,8 +271,8 @@ pub const LINGER_MS: u32 = 2_000;
 /// Log lines a second about things that a client can cause; what is left out is counted.
 pub const CLIENT_LOG_LINES_PER_SECOND: u32 = 10;
 
-/// Files that the process needs beside its clients: standard streams, listener, poll, signals, the
-/// spare one, links to peers being dialled.
+/// Files that the process needs beside its clients and the links to active peers: standard streams,
+/// listener, poll, signals, the spare one, peers being dialled.
 pub const RESERVED_FILES: u32 = 32;
 
 /// Bytes of a buffer that is kept for the next connection instead of being freed.
@@ -203,11 +286,12 @@ const _: () = assert!(POOLED_BUFFER_BYTES_MAX <= BYTES_PER_STEP);
 
 #[cfg(test)]
 mod tests {
-    use super::{LIMIT_RANGES, Limits};
+    use super::{LIMIT_RANGES, Limits, MESH_RANGES, MeshLimits};
 
     #[test]
     fn the_defaults_are_within_their_ranges() {
         assert_eq!(Limits::default().check(), Ok(()));
+        assert_eq!(MeshLimits::default().check(), Ok(()));
     }
 
     #[test]
@@ -215,6 +299,12 @@ mod tests {
         let table = toml::Table::try_from(Limits::default()).unwrap();
         let mut fields: Vec<&str> = table.keys().map(String::as_str).collect();
         let mut ranges: Vec<&str> = LIMIT_RANGES.iter().map(|range| range.name).collect();
+        fields.sort_unstable();
+        ranges.sort_unstable();
+        assert_eq!(fields, ranges);
+        let table = toml::Table::try_from(MeshLimits::default()).unwrap();
+        let mut fields: Vec<&str> = table.keys().map(String::as_str).collect();
+        let mut ranges: Vec<&str> = MESH_RANGES.iter().map(|range| range.name).collect();
         fields.sort_unstable();
         ranges.sort_unstable();
         assert_eq!(fields, ranges);
@@ -228,12 +318,28 @@ mod tests {
             let limits: Limits = table.try_into().unwrap();
             assert_eq!((range.get)(&limits), 4_321, "{}", range.name);
         }
+        for range in &MESH_RANGES {
+            let mut table = toml::Table::try_from(MeshLimits::default()).unwrap();
+            table.insert(range.name.to_owned(), toml::Value::Integer(4_321));
+            let limits: MeshLimits = table.try_into().unwrap();
+            assert_eq!((range.get)(&limits), 4_321, "{}", range.name);
+        }
     }
 
     #[test]
     fn a_limit_out_of_its_range_is_named_with_what_it_takes() {
         let limits = Limits { clients_max: 0, ..Limits::default() };
         assert_eq!(limits.check(), Err("clients_max is 0; it takes 1 to 1000000".to_owned()));
+    }
+
+    #[test]
+    fn numbers_of_the_mesh_that_contradict_each_other_are_refused() {
+        let hasty = MeshLimits { lookup_try_ms: 50, lookup_timeout_ms: 49, ..MeshLimits::default() };
+        assert!(hasty.check().unwrap_err().contains("below lookup_try_ms of 50"));
+        let unknown = MeshLimits { active_peers: 9, known_peers_max: 8, ..MeshLimits::default() };
+        assert!(unknown.check().unwrap_err().contains("below active_peers of 9"));
+        let silent = MeshLimits { heartbeat_interval_ms: 9, ..MeshLimits::default() };
+        assert_eq!(silent.check(), Err("heartbeat_interval_ms is 9; it takes 10 to 60000".to_owned()));
     }
 
     #[test]

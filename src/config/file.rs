@@ -39,7 +39,7 @@ pub(super) fn decode<'a>(name: &Path, bytes: &'a [u8]) -> Result<(&'a str, bool)
 
 /// Reads the text of a configuration file. `name` is what messages call it.
 ///
-/// Cost: bounded by the length of the text, save that each of at most 20 problems and 27 keys counts lines
+/// Cost: bounded by the length of the text, save that each of at most 20 problems and 36 keys counts lines
 /// from its beginning.
 ///
 /// # Errors

@@ -6,7 +6,7 @@
 
 use super::schema::{self, Key};
 use super::{Config, ConfigError, FileRead, ReadFile, Secret, explain, peers};
-use crate::limits::Limits;
+use crate::limits::{Limits, MeshLimits};
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -156,12 +156,15 @@ struct SecurityForm {
     open_without_password: bool,
 }
 
+/// Without `deny_unknown_fields`, which does not go with `flatten`: no unknown key gets into a [`Layer`].
 #[derive(Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 struct MeshForm {
     #[serde(skip_serializing)]
     secret: Option<Secret>,
     secret_file: Option<PathBuf>,
+    #[serde(flatten)]
+    limits: MeshLimits,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -197,7 +200,11 @@ impl Form {
                 password_file: config.password_file.clone(),
                 open_without_password: config.open_without_password,
             },
-            mesh: MeshForm { secret: None, secret_file: config.mesh_secret_file.clone() },
+            mesh: MeshForm {
+                secret: None,
+                secret_file: config.mesh_secret_file.clone(),
+                limits: config.mesh.clone(),
+            },
             limits: config.limits.clone(),
             log: LogForm { level: level_name(config.log_level) },
         }
@@ -215,6 +222,7 @@ impl Form {
             open_without_password: self.security.open_without_password,
             mesh_secret: self.mesh.secret,
             mesh_secret_file: self.mesh.secret_file,
+            mesh: self.mesh.limits,
             limits: self.limits,
             log_level: level.parse().map_err(|_| schema::LOG_LEVEL.refusal(&schema::shown(&level)))?,
         })
@@ -264,11 +272,10 @@ pub(super) fn resolve(
     let mesh_secret = secret_of(schema::MESH_SECRET, schema::MESH_SECRET_FILE);
     config.password = password.or(config.password);
     config.mesh_secret = mesh_secret.or(config.mesh_secret);
+    problems.extend(config.mesh.check().err().map(|problem| format!("[mesh] {problem}")));
     problems.extend(config.limits.check().err().map(|problem| format!("[limits] {problem}")));
     problems.extend(bind_problem(&config).map(|problem| format!("{}{problem}", all.origin(schema::BIND))));
-    problems.extend(
-        mesh_problem(&config).map(|problem| format!("{}{problem}", all.origin(schema::REMOTE_PEERS))),
-    );
+    problems.extend(mesh_problem(&config).map(|(key, problem)| format!("{}{problem}", all.origin(key))));
     if !problems.is_empty() {
         return Err(ConfigError::new(problems));
     }
@@ -312,15 +319,25 @@ pub(super) fn bind_problem(config: &Config) -> Option<String> {
     })
 }
 
-fn mesh_problem(config: &Config) -> Option<String> {
+/// The sentence about a mesh that leaves this machine without a secret, and the key that it is about.
+fn mesh_problem(config: &Config) -> Option<(Key, String)> {
     if config.mesh_secret.is_some() {
         return None;
     }
-    let beyond = config.remote_peers.iter().find(|entry| !peers::stays_here(entry))?;
-    Some(format!(
-        "remote_peers names {beyond}, beyond this machine, and no secret of the mesh is set: set [mesh] \
-         secret or secret_file, the same on every node (`openssl rand -hex 32` makes a good one)"
-    ))
+    let beyond = config.remote_peers.iter().find(|entry| !peers::stays_here(entry));
+    let has_mesh = !config.base_node || !config.remote_peers.is_empty();
+    let (key, what) = match beyond {
+        Some(beyond) => (schema::REMOTE_PEERS, format!("remote_peers names {beyond}, beyond this machine")),
+        None if has_mesh && !peers::is_loopback(config.bind) => {
+            (schema::BIND, format!("bind is {}, where nodes of other machines can link", config.bind))
+        }
+        None => return None,
+    };
+    let problem = format!(
+        "{what}, and no secret of the mesh is set: set [mesh] secret or secret_file, the same on every node \
+         (`openssl rand -hex 32` makes a good one)"
+    );
+    Some((key, problem))
 }
 
 /// What is allowed, and is seldom meant.

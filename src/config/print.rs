@@ -61,7 +61,7 @@ mod tests {
     use crate::config::schema::{self, Kind};
     use crate::config::tests::{env, loaded, no_files};
     use crate::config::{Config, Secret, load};
-    use crate::limits::{LIMIT_RANGES, Limits};
+    use crate::limits::{LIMIT_RANGES, LimitRange, Limits, MESH_RANGES, MeshLimits};
     use std::path::PathBuf;
 
     #[test]
@@ -129,30 +129,39 @@ mod tests {
         (*state >> 16) % below
     }
 
+    /// A value for each key within its range.
+    fn draw_all<L>(state: &mut u64, ranges: &[LimitRange<L>]) -> toml::Table {
+        let value = |range: &LimitRange<L>| {
+            let value = range.min + draw(state, range.max - range.min + 1);
+            (range.name.to_owned(), toml::Value::Integer(value.try_into().unwrap()))
+        };
+        ranges.iter().map(value).collect()
+    }
+
     #[test]
     fn what_is_printed_loads_back_to_the_same_configuration() {
         for seed in 0..200 {
             let state = &mut { seed };
-            let mut limits = toml::Table::new();
-            for range in &LIMIT_RANGES {
-                let value = range.min + draw(state, range.max - range.min + 1);
-                limits.insert(range.name.to_owned(), toml::Value::Integer(value.try_into().unwrap()));
-            }
-            let mut limits: Limits = limits.try_into().unwrap();
+            let mut limits: Limits = draw_all(state, &LIMIT_RANGES).try_into().unwrap();
+            let mut mesh: MeshLimits = draw_all(state, &MESH_RANGES).try_into().unwrap();
+            mesh.lookup_timeout_ms = mesh.lookup_timeout_ms.max(mesh.lookup_try_ms);
+            mesh.known_peers_max = mesh.known_peers_max.max(mesh.active_peers);
             limits.reply_bytes_max = limits.reply_bytes_max.max(limits.value_bytes_max);
             limits.buffers_max = limits.buffers_max.max(limits.reply_bytes_max.into());
             let peers = ["localhost:1", "127.0.0.1:65535", "[::1]:5454"];
+            let bind = usize::try_from(draw(state, 4)).unwrap();
+            // What others reach needs a secret for a mesh, which is not printed.
+            let is_alone = bind < 2;
             let config = Config {
-                base_node: draw(state, 2) == 0,
+                base_node: is_alone || draw(state, 2) == 0,
                 listen_port: u16::try_from(draw(state, 65_536)).unwrap(),
-                remote_peers: (0..draw(state, 4))
+                remote_peers: (0..if is_alone { 0 } else { draw(state, 4) })
                     .map(|_| peers[usize::try_from(draw(state, 3)).unwrap()].to_owned())
                     .collect(),
-                bind: ["0.0.0.0", "::", "127.0.0.2", "::1"][usize::try_from(draw(state, 4)).unwrap()]
-                    .parse()
-                    .unwrap(),
+                bind: ["0.0.0.0", "::", "127.0.0.2", "::1"][bind].parse().unwrap(),
                 open_without_password: true,
                 limits,
+                mesh,
                 log_level: log::LevelFilter::iter().nth(usize::try_from(draw(state, 6)).unwrap()).unwrap(),
                 ..Config::default()
             };

@@ -4,7 +4,7 @@
 //! layer and no default: those are in `layers` and `Config::default`.
 
 use super::peers;
-use crate::limits::LIMIT_RANGES;
+use crate::limits::{LIMIT_RANGES, LimitRange, MESH_RANGES};
 use std::net::{IpAddr, SocketAddr};
 use toml::Value;
 
@@ -76,10 +76,13 @@ pub(super) const TABLES: [&str; 4] = ["security", "mesh", "limits", "log"];
 
 /// All keys.
 pub(super) fn keys() -> impl Iterator<Item = Key> {
-    let limits = LIMIT_RANGES.iter().map(|range| {
-        key("limits", range.name, Kind::Integer { min: range.min, max: range.max, zero: range.zero })
-    });
-    KEYS_BESIDE_LIMITS.into_iter().chain(limits)
+    let mesh = MESH_RANGES.iter().map(|range| limit_key("mesh", range));
+    let limits = LIMIT_RANGES.iter().map(|range| limit_key("limits", range));
+    KEYS_BESIDE_LIMITS.into_iter().chain(mesh).chain(limits)
+}
+
+const fn limit_key<L>(table: &'static str, range: &LimitRange<L>) -> Key {
+    key(table, range.name, Kind::Integer { min: range.min, max: range.max, zero: range.zero })
 }
 
 /// The key `name` in `table`, if there is one.

@@ -2,7 +2,7 @@
 
 use super::schema::{self, Key, Kind};
 use super::{Command, Config, ConfigError, FileRead, Loaded, Secret, Sources, load};
-use crate::limits::Limits;
+use crate::limits::{Limits, MeshLimits};
 use log::LevelFilter;
 use std::ffi::OsString;
 use std::io::{Error, ErrorKind, Result};
@@ -83,9 +83,11 @@ fn every_key_can_be_set_from_the_environment_and_from_the_file() {
             Kind::Path => ("pw".to_owned(), "'pw'".to_owned()),
             Kind::Level => ("trace".to_owned(), "'trace'".to_owned()),
         };
-        // A reply must hold a value: that limit is lowered together with its neighbour.
+        // What another must not be above is lowered together with that.
         let (more, more_toml): (&[(&str, &str)], &str) = match key.name {
             "reply_bytes_max" => (&[("OLIVIA_LIMITS_VALUE_BYTES_MAX", "9")], "value_bytes_max = 9\n"),
+            "lookup_timeout_ms" => (&[("OLIVIA_MESH_LOOKUP_TRY_MS", "1")], "lookup_try_ms = 1\n"),
+            "known_peers_max" => (&[("OLIVIA_MESH_ACTIVE_PEERS", "1")], "active_peers = 1\n"),
             _ => (&[], ""),
         };
         let secret: &[u8] = b"fedcba9876543210\n";
@@ -187,6 +189,14 @@ fn a_mesh_beyond_this_machine_without_a_secret_is_refused() {
         assert!(loaded(&secret).is_ok());
     }
     assert!(loaded("remote_peers = ['localhost:1', '127.0.0.1:2', '[::1]:3']").is_ok());
+    let open = "\n[security]\nopen_without_password = true";
+    for joins in ["base_node = false", "remote_peers = ['localhost:1']"] {
+        let message = problem(&format!("bind = '0.0.0.0'\n{joins}{open}"));
+        assert!(message.starts_with("olivia.toml:1: bind is 0.0.0.0, where nodes"), "{message}");
+        let secret = "\n[mesh]\nsecret = '0123456789abcdef'";
+        assert!(loaded(&format!("bind = '0.0.0.0'\n{joins}{open}{secret}")).is_ok());
+    }
+    assert!(loaded(&format!("bind = '0.0.0.0'{open}")).is_ok());
 }
 
 #[test]
@@ -320,6 +330,15 @@ fn help_and_version_need_no_configuration() {
 #[test]
 fn limits_that_contradict_each_other_are_refused() {
     assert!(problem("[limits]\nvalue_bytes_max = 99999999").contains("[limits] value_bytes_max is 99999999"));
+    assert!(problem("[mesh]\nlookup_try_ms = 101").contains("[mesh] lookup_timeout_ms is 100"));
+}
+
+#[test]
+fn an_unknown_key_beside_the_numbers_of_the_mesh_is_refused() {
+    let message = problem("[mesh]\nheartbeat_interval_ms = 500\nheartbeat_ms = 500");
+    assert!(message.contains("olivia.toml:3: unknown key"), "{message}");
+    let numbers = loaded("[mesh]\nheartbeat_interval_ms = 500\nsecret = '0123456789abcdef'").unwrap().config;
+    assert_eq!(numbers.mesh, MeshLimits { heartbeat_interval_ms: 500, ..MeshLimits::default() });
 }
 
 #[test]
@@ -332,6 +351,7 @@ fn a_reload_takes_what_it_can_and_names_the_rest() {
         bind: "::1".parse().unwrap(),
         password: Some(Secret::new("x".to_owned())),
         limits: Limits { clients_max: 7, ..Limits::default() },
+        mesh: MeshLimits { active_peers: 7, ..MeshLimits::default() },
         log_level: LevelFilter::Debug,
         ..Config::default()
     };
@@ -340,7 +360,7 @@ fn a_reload_takes_what_it_can_and_names_the_rest() {
         merged,
         Config { password: new.password, limits: new.limits, log_level: new.log_level, ..old.clone() }
     );
-    for name in ["bind", "listen_port", "base_node", "remote_peers", "mesh secret"] {
+    for name in ["bind", "listen_port", "base_node", "remote_peers", "mesh secret", "[mesh]"] {
         assert!(notes.iter().any(|note| note.contains(name)), "{name}: {notes:?}");
     }
     assert!(notes.iter().all(|note| !note.contains("0123456789abcdef")));

@@ -52,6 +52,7 @@ fn load_with(sources: &Sources, file: &[u8], secret: &[u8]) -> Result<(Command, 
 
 fn check(config: &Config, secret: &[u8]) {
     assert_eq!(config.limits.check(), Ok(()));
+    assert_eq!(config.mesh.check(), Ok(()));
     let is_hidden = |value: bool, file: bool| value && !file;
     if is_hidden(config.password.is_some(), config.password_file.is_some())
         || is_hidden(config.mesh_secret.is_some(), config.mesh_secret_file.is_some())

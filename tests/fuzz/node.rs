@@ -86,6 +86,10 @@ impl World {
             unauthenticated_line_bytes_max: 100,
             unauthenticated_output_bytes_max: 600,
             drain_ms: 40,
+            peer_filters_max: 1 << 20,
+            lookups_max: 8,
+            lookups_per_connection: 2,
+            lookups_per_peer: 4,
         };
         let password = (flags & 4 != 0).then(|| Secret::new("pw".to_owned()));
         let config = Config { limits: limits.clone(), password, ..Config::default() };
