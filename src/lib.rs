@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! main.rs      arguments, files, logger, exit code
-//!   shell/     reactor  sockets  signals  files  clock     the only code that knows mio, sockets, real time
+//!   shell/     reactor > listener  sockets  signals; files  names  clock          the only code that knows
+//!                                                          mio, sockets and real time
 //!   ────────── the boundary: bytes, keys and `now` cross it, nothing else ──────────
 //!   node/      mod > timers, intake > commands, settle, ahead > patience > state > stats > conns > replies, keys
 //!   filter/    bloom  digest  peers  ...                   what nodes will tell each other of their keys; the

@@ -7,6 +7,7 @@
 
 use log::LevelFilter;
 use olivia::config::{self, Command, FILE_BYTES_MAX, FileRead, HELP, Loaded, Sources};
+use olivia::shell::ShellError;
 use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
 use std::fs::File;
 use std::io::{self, ErrorKind, LineWriter, Read, Write};
@@ -66,7 +67,10 @@ fn serve(loaded: Loaded, sources: Sources) -> ExitCode {
             if !log::log_enabled!(log::Level::Error) {
                 say(&format!("olivia: {error}"));
             }
-            ExitCode::FAILURE
+            match error {
+                ShellError::Resolve(..) => ExitCode::from(EXIT_CONFIG),
+                ShellError::Bind(..) | ShellError::System(..) | ShellError::Interrupted => ExitCode::FAILURE,
+            }
         }
     }
 }

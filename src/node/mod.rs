@@ -110,6 +110,12 @@ impl Node {
         Ok(key)
     }
 
+    /// Takes up the mesh: where this node listens, and the addresses that it dials.
+    pub fn join(&mut self, _now: Now, _listen: SocketAddr, _peers: &[SocketAddr]) {}
+
+    /// Notes that a connection which was asked for by [`Action::Connect`] is there.
+    pub fn connected(&mut self, _now: Now, _conn: ConnKey) {}
+
     /// Takes in bytes that came on a connection, and carries out what is whole among them.
     pub fn received(&mut self, now: Now, conn: ConnKey, bytes: &[u8]) {
         intake::received(&mut self.state, now, conn, bytes);

@@ -14,10 +14,13 @@ use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED
 use crate::store::{HashSecret, Store, Version};
 use crate::wire::request::Parser;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 /// What the node wants the shell to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
+    /// Connect to there, and say `connected` when that is done, or `lost` when it is not.
+    Connect(ConnKey, SocketAddr),
     /// Bytes wait in `outbound`: write them at the end of the turn, and whenever the socket takes more,
     /// until none is left. Said again only after that.
     Flush(ConnKey),

@@ -1,13 +1,17 @@
 //! How many files the process may have open, made to fit how many clients it may have.
 
+use crate::config::Config;
 use crate::limits::RESERVED_FILES;
 use std::fs::File;
 use std::io;
 
-/// Raises the limit of open files to what `clients_max` clients need. Returns how many clients there is
-/// room for, which is fewer, with a warning, where the system does not allow that many.
-pub(super) fn make_room(clients_max: u32) -> u32 {
-    let wanted = u64::from(clients_max) + u64::from(RESERVED_FILES);
+/// Raises the limit of open files to what `clients_max` clients and the links to `active_peers` need.
+/// Returns how many clients there is room for, which is fewer, with a warning, where the system does not
+/// allow that many: then links are left as much as they need, but not more than half.
+pub(super) fn make_room(config: &Config) -> u32 {
+    let clients_max = config.limits.clients_max;
+    let links = u64::from(config.mesh.active_peers);
+    let wanted = u64::from(clients_max) + links + u64::from(RESERVED_FILES);
     let Ok((soft, hard)) = rlimit::Resource::NOFILE.get() else { return clients_max };
     if soft >= wanted {
         return clients_max;
@@ -19,10 +23,12 @@ pub(super) fn make_room(clients_max: u32) -> u32 {
     if files >= wanted {
         return clients_max;
     }
-    let room = u32::try_from(files.saturating_sub(u64::from(RESERVED_FILES))).unwrap_or(clients_max).max(1);
+    let free = files.saturating_sub(u64::from(RESERVED_FILES));
+    let room = u32::try_from(free - links.min(free / 2)).unwrap_or(clients_max).min(clients_max).max(1);
     log::warn!(
-        "only {files} files may be open, room for {room} clients instead of {clients_max}; \
-         raise it with `ulimit -n {wanted}`, or LimitNOFILE= of a service"
+        "only {files} files may be open, room for {room} clients instead of {clients_max} and for {} links \
+         instead of {links}; raise it with `ulimit -n {wanted}`, or LimitNOFILE= of a service",
+        free.saturating_sub(room.into()).min(links)
     );
     room
 }

@@ -6,6 +6,8 @@
 
 mod clock;
 mod files;
+mod listener;
+mod names;
 mod reactor;
 mod signals;
 mod sockets;
@@ -24,6 +26,8 @@ pub type Reload = Box<dyn FnMut() -> Result<Config, String>>;
 pub enum ShellError {
     /// The address could not be listened on.
     Bind(SocketAddr, io::Error),
+    /// This entry of `remote_peers` has no address.
+    Resolve(String, io::Error),
     /// A system call that there is no node without failed; the text names it.
     System(&'static str, io::Error),
     /// A second signal ended the node before its connections had ended.
@@ -34,6 +38,11 @@ impl fmt::Display for ShellError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(addr, error) => f.write_str(&explain_bind_error(*addr, error)),
+            Self::Resolve(entry, error) => write!(
+                f,
+                "remote_peers names {entry}, whose address cannot be found: {error}; correct the name, or write \
+                 an IP address, such as 10.0.0.2:5454"
+            ),
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
             Self::Interrupted => {
                 f.write_str("a second signal ended the node before its connections had ended")
@@ -47,8 +56,9 @@ impl std::error::Error for ShellError {}
 /// Runs a node until it is told to end by SIGTERM or SIGINT, and has ended.
 ///
 /// # Errors
-/// [`ShellError`]; only `Bind` and `System` can come before the node listens.
+/// [`ShellError`]; only `Resolve`, `Bind` and `System` can come before the node listens.
 pub fn run(mut config: Config, reload: Reload) -> Result<(), ShellError> {
-    config.limits.clients_max = files::make_room(config.limits.clients_max);
-    Reactor::start(config, reload)?.run()
+    let peers = names::resolve(&config, names::ask_system)?;
+    config.limits.clients_max = files::make_room(&config);
+    Reactor::start(config, &peers, reload)?.run()
 }

@@ -1,28 +1,27 @@
 //! The loop: waits for events, lets the node work on them, writes what it has to say.
 //!
-//! A turn: events only set readiness bits; then signals, new connections, reads (one for each ready
-//! connection, round robin, until 1 ms has gone), what is due, and at the end all writes, so that a
+//! A turn: events only set readiness bits; then signals, new connections, those that were dialled, reads
+//! (one for each ready connection, round robin, until 1 ms has gone), what is due, and at the end all writes, so that a
 //! thousand replies to one connection are one system call. What was not reached goes on in the next
 //! turn, which then does not wait. When nothing is ready, left over or due, nothing wakes the process.
 
 use super::clock::Clock;
 use super::files;
+use super::listener::{is_about_one_connection, listen, say_and_close};
 use super::signals::Signals;
-use super::sockets::{ReadEnd, Socket, Sockets, WRITES_PER_TURN, WriteEnd};
+use super::sockets::{DialEnd, ReadEnd, Socket, Sockets, WRITES_PER_TURN, WriteEnd};
 use super::{Reload, ShellError};
 use crate::base::slots::Key;
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::node::{Action, ConnKey, Node, Refusal};
-use crate::wire::reply::put_error;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Protocol, Socket as Socket2, Type};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Work after which a turn writes what it has and looks for new events.
@@ -34,10 +33,6 @@ const DUE_MAX_CALM: Duration = Duration::from_micros(50);
 
 /// Connections accepted in a turn.
 const ACCEPTS_PER_TURN: u32 = 64;
-
-/// Connections that may wait to be accepted; the system may allow fewer. The usual 128 overflow when a
-/// thousand clients come back at once, and each one that is dropped waits a second for its next try.
-const BACKLOG: i32 = 4_096;
 
 /// How long to wait before accepting again when the system had no room and nothing was closed.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -74,6 +69,10 @@ pub(super) struct Reactor {
     ready: VecDeque<ConnKey>,
     /// Connections with something to write.
     unflushed: VecDeque<ConnKey>,
+    /// Connections being made of which an event has told something.
+    dialled: VecDeque<ConnKey>,
+    /// Connections that there was not even a socket for, which the node is still to be told.
+    undialled: VecDeque<ConnKey>,
     scratch: Box<[u8]>,
     /// The listener may have connections for us.
     can_accept: bool,
@@ -87,8 +86,8 @@ pub(super) struct Reactor {
 }
 
 impl Reactor {
-    /// Listens, but does not serve yet.
-    pub(super) fn start(config: Config, reload: Reload) -> Result<Self, ShellError> {
+    /// Listens and dials `peers`, but does not serve yet.
+    pub(super) fn start(config: Config, peers: &[SocketAddr], reload: Reload) -> Result<Self, ShellError> {
         let system = |what| move |error| ShellError::System(what, error);
         let addr = SocketAddr::new(config.bind, config.listen_port);
         let mut listener = listen(addr).map_err(|error| ShellError::Bind(addr, error))?;
@@ -108,7 +107,7 @@ impl Reactor {
             here.port()
         );
         let clock = Clock::new();
-        Ok(Self {
+        let mut reactor = Self {
             node: Node::new(config.clone(), seed, clock.read()),
             poll,
             listener: Some(listener),
@@ -119,13 +118,18 @@ impl Reactor {
             sockets: Sockets::default(),
             ready: VecDeque::new(),
             unflushed: VecDeque::new(),
+            dialled: VecDeque::new(),
+            undialled: VecDeque::new(),
             scratch: vec![0; READ_BYTES].into(),
             can_accept: true,
             accept_after: None,
             accept_warned: None,
             ending: None,
             spare: Some(spare),
-        })
+        };
+        reactor.node.join(reactor.clock.read(), here, peers);
+        reactor.act();
+        Ok(reactor)
     }
 
     /// Serves until the node has ended.
@@ -152,6 +156,7 @@ impl Reactor {
         if !self.ready.is_empty()
             || self.is_reading_out()
             || !self.unflushed.is_empty()
+            || !self.undialled.is_empty()
             || (self.can_accept && retry.is_none())
             || self.node.has_work(now)
         {
@@ -175,6 +180,7 @@ impl Reactor {
         }
         let had_ready = !self.ready.is_empty();
         self.accept(now);
+        self.finish_dials(now);
         self.read_ready(now);
         self.do_what_is_due(now, if had_ready { DUE_MAX_BUSY } else { DUE_MAX_CALM });
         let end = if signalled { self.obey_signals(now) } else { Ok(()) };
@@ -196,7 +202,9 @@ impl Reactor {
             socket.is_readable = true;
             queue_read(socket, key, &mut self.ready);
         }
-        if event.is_writable() {
+        if socket.is_connecting {
+            self.dialled.push_back(key);
+        } else if event.is_writable() {
             socket.is_writable = true;
             if !self.node.outbound(key).is_empty() {
                 self.unflushed.push_back(key);
@@ -245,10 +253,13 @@ impl Reactor {
     fn act(&mut self) {
         while let Some(action) = self.node.next_action() {
             match action {
+                Action::Connect(key, addr) => self.dial(key, addr),
                 Action::Flush(key) => self.unflushed.push_back(key),
                 Action::Close(key) => {
                     if self.sockets.remove(key) {
                         self.accept_after = None;
+                    } else {
+                        self.undialled.retain(|undialled| *undialled != key);
                     }
                 }
                 Action::ShutdownWrite(key) => {
@@ -269,6 +280,52 @@ impl Reactor {
                 }
             }
         }
+    }
+
+    /// Begins a connection. The node learns in a later turn how it went, also that there was no socket for
+    /// it: said at once, it could ask for the next one without end.
+    fn dial(&mut self, key: ConnKey, addr: SocketAddr) {
+        match TcpStream::connect(addr).and_then(|stream| self.register(key, stream)) {
+            Ok(stream) => self.sockets.insert_connecting(key, stream),
+            Err(error) => {
+                log::debug!("cannot dial {addr}: {error}");
+                self.undialled.push_back(key);
+            }
+        }
+    }
+
+    /// Tells the node of connections that were made, and of those that were not.
+    fn finish_dials(&mut self, now: Now) {
+        for _ in 0..self.undialled.len() {
+            let Some(key) = self.undialled.pop_front() else { break };
+            self.node.lost(now, key);
+            self.act();
+        }
+        while let Some(key) = self.dialled.pop_front() {
+            let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_connecting) else {
+                continue;
+            };
+            match socket.finish_dial() {
+                DialEnd::UnderWay => continue,
+                DialEnd::Up => {
+                    queue_read(socket, key, &mut self.ready);
+                    self.node.connected(now, key);
+                }
+                DialEnd::Broken(error) => self.lose(now, key, &error),
+            }
+            self.act();
+        }
+    }
+
+    /// Waits for both kinds of events of a connection, for good.
+    fn register(&self, key: ConnKey, mut stream: TcpStream) -> std::io::Result<TcpStream> {
+        // Without it replies would wait for the acknowledgement of earlier ones. Where it fails the
+        // connection is gone already, or works all the same.
+        let _ = stream.set_nodelay(true);
+        let token = Token(usize::try_from(key.to_bits()).unwrap_or(usize::MAX));
+        let both = Interest::READABLE.add(Interest::WRITABLE);
+        self.poll.registry().register(&mut stream, token, both)?;
+        Ok(stream)
     }
 
     /// Writes what waits, for each connection until it is all taken or the socket is full.
@@ -345,20 +402,15 @@ impl Reactor {
         self.spare = files::spare().ok();
     }
 
-    fn admit(&mut self, now: Now, mut stream: TcpStream, addr: SocketAddr) {
+    fn admit(&mut self, now: Now, stream: TcpStream, addr: SocketAddr) {
         let key = match self.node.accept(now, addr) {
             Ok(key) => key,
             Err(refusal @ (Refusal::TooManyClients { .. } | Refusal::Draining)) => {
                 return say_and_close(stream, &refusal.to_string());
             }
         };
-        // Without it replies would wait for the acknowledgement of earlier ones. Where it fails the
-        // connection is gone already, or works all the same.
-        let _ = stream.set_nodelay(true);
-        let token = Token(usize::try_from(key.to_bits()).unwrap_or(usize::MAX));
-        let both = Interest::READABLE.add(Interest::WRITABLE);
-        match self.poll.registry().register(&mut stream, token, both) {
-            Ok(()) => self.sockets.insert(key, stream),
+        match self.register(key, stream) {
+            Ok(stream) => self.sockets.insert(key, stream),
             Err(error) => self.lose(now, key, &error),
         }
     }
@@ -400,7 +452,7 @@ impl Reactor {
         match (self.reload)() {
             Ok(new) => {
                 let (mut config, notes) = self.config.reload_from(new);
-                config.limits.clients_max = files::make_room(config.limits.clients_max);
+                config.limits.clients_max = files::make_room(&config);
                 for note in notes {
                     log::warn!("{note}");
                 }
@@ -414,38 +466,10 @@ impl Reactor {
     }
 }
 
-/// Listens on `addr`, with as long a queue as the system allows.
-fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket2::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    // A node that starts again must not wait for the connections of its last life to be forgotten.
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(TcpListener::from_std(socket.into()))
-}
-
 /// Puts a connection into the queue of those to be read, if there is something and it is not in it.
 fn queue_read(socket: &mut Socket, key: ConnKey, ready: &mut VecDeque<ConnKey>) {
-    if socket.is_readable && !socket.is_stopped && !socket.is_queued {
+    if socket.is_readable && !socket.is_stopped && !socket.is_queued && !socket.is_connecting {
         socket.is_queued = true;
         ready.push_back(key);
     }
-}
-
-/// Whether accepting failed because of the connection, which was gone before it was accepted, and not
-/// because of the system.
-fn is_about_one_connection(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset)
-}
-
-/// One sentence to a client that is not taken. Best effort: it is not waited for.
-fn say_and_close(mut stream: TcpStream, sentence: &str) {
-    let mut line = Vec::new();
-    put_error(&mut line, b"", sentence);
-    let _ = stream.write(&line);
-    let _ = stream.shutdown(Shutdown::Write);
-    // What it has said already: closing with that unread would send a reset behind the sentence.
-    let _ = stream.read(&mut [0; 4_096]);
 }

@@ -239,13 +239,15 @@ impl Driver {
 
     fn act(&mut self) {
         while let Some(action) = self.node.next_action() {
-            let (Action::Flush(key)
+            let (Action::Connect(key, _)
+            | Action::Flush(key)
             | Action::ShutdownWrite(key)
             | Action::Close(key)
             | Action::StopReading(key)
             | Action::ResumeReading(key)) = action;
             let client = self.clients.iter_mut().find(|client| client.key == key).unwrap();
             match action {
+                Action::Connect(..) => panic!("nobody was to be dialled"),
                 // Whatever waits is looked at in every round.
                 Action::Flush(_) => {}
                 Action::ShutdownWrite(_) => client.has_ended = true,

@@ -204,7 +204,8 @@ impl World {
     /// Does what the node asks for, and looks at what it holds.
     fn settle(&mut self) {
         while let Some(action) = self.node.next_action() {
-            let (Action::Flush(key)
+            let (Action::Connect(key, _)
+            | Action::Flush(key)
             | Action::ShutdownWrite(key)
             | Action::Close(key)
             | Action::StopReading(key)
@@ -215,6 +216,7 @@ impl World {
                 continue;
             };
             match action {
+                Action::Connect(..) => panic!("nobody was to be dialled"),
                 Action::Flush(_) => client.is_flushing = true,
                 Action::Close(_) => client.is_open = false,
                 Action::StopReading(_) => client.is_stopped = true,

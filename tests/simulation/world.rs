@@ -363,7 +363,8 @@ impl World {
         let mut vanished = Vec::new();
         while let Some(action) = self.node.next_action() {
             note(&mut self.trace, self.is_traced, &format!("  {action:?}"), b"");
-            let (Action::Flush(key)
+            let (Action::Connect(key, _)
+            | Action::Flush(key)
             | Action::ShutdownWrite(key)
             | Action::Close(key)
             | Action::StopReading(key)
@@ -375,6 +376,7 @@ impl World {
             };
             let link = &mut self.links[at];
             match action {
+                Action::Connect(..) => panic!("nobody was to be dialled"),
                 Action::Flush(_) => {
                     assert!(!std::mem::replace(&mut link.is_flushing, true), "a second Flush")
                 }
