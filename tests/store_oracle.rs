@@ -8,8 +8,8 @@
 
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
-use olivia::store::{Deadline, HashSecret, Store, Version};
-use std::collections::{BTreeMap, HashMap};
+use olivia::store::{Deadline, Gathering, HashRange, HashSecret, Store, Version, Was};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 const REGION_BYTES: u64 = 2 << 20;
 
@@ -154,6 +154,13 @@ impl Game {
         let promised = self.store.room_for(1, key.len() + value.len()).is_ok();
         let before = self.store.memory_bytes();
         let result = self.store.set(self.store.key(&key), &value, deadline, version);
+        let held = self.items.get(&key).map(|held| held.deadline.is_some_and(|at| at.has_come(self.now)));
+        match (result, held) {
+            (Ok(was), None) => assert_eq!(was, Was::Absent),
+            (Ok(was), Some(false)) => assert_eq!(was, Was::Present),
+            // Reclaimed or not yet.
+            (Ok(_), Some(true)) | (Err(_), _) => {}
+        }
         if let Err(full) = result {
             assert!(!promised, "refused after there was room");
             assert_eq!(
@@ -176,7 +183,9 @@ impl Game {
     fn remove(&mut self, key: &[u8]) {
         let was_there = self.alive(key).is_some();
         assert_eq!(self.store.remove(self.now, self.store.key(key)), was_there);
-        self.forget(key);
+        if was_there {
+            self.forget(key);
+        }
     }
 
     fn expire(&mut self, key: &[u8]) {
@@ -216,9 +225,42 @@ impl Game {
         for key in self.items.keys() {
             self.get(key);
         }
+        self.check_ranges();
         if let Some(next) = self.store.next_deadline() {
             assert!(next > self.now, "work at {next:?} was left over");
         }
+    }
+
+    /// Gathers the hashes of a range, and of each range that is worn, and compares.
+    fn check_ranges(&mut self) {
+        let (one, other) = (self.rng.next_u64(), self.rng.next_u64());
+        let shift = self.rng.below(64);
+        let first = self.rng.next_u64() >> shift << shift;
+        let mut ranges = vec![
+            HashRange::ALL,
+            HashRange { first: one.min(other), last: one.max(other) },
+            HashRange { first, last: first | ((1 << shift) - 1) },
+        ];
+        let mut steps = 0;
+        while self.store.has_worn() {
+            ranges.extend(self.store.take_worn());
+            steps += 1;
+            assert!(steps < 10_000, "worn without end");
+        }
+        for range in ranges.into_iter().take(40) {
+            let (mut found, mut at, mut steps) = (Vec::new(), Gathering::Segments(range.first), 0);
+            while at != Gathering::Done {
+                let before = found.len();
+                at = self.store.gather(range, at, &mut found);
+                assert!(found.len() - before <= 768 + 128, "{} in a step", found.len() - before);
+                steps += 1;
+                assert!(steps < 100_000, "hashes without end");
+            }
+            let hashes = self.items.keys().map(|key| self.store.key(key).hash.0);
+            let expected: HashSet<u64> = hashes.filter(|&hash| range.contains(hash)).collect();
+            assert_eq!(found.into_iter().collect::<HashSet<u64>>(), expected, "{range:?}");
+        }
+        assert!(!self.store.has_worn(), "gathering wears nothing");
     }
 
     fn settle(&mut self) {

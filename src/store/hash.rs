@@ -54,6 +54,25 @@ impl fmt::Debug for HashSecret {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash(pub u64);
 
+/// All hashes from one to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashRange {
+    /// The first of them.
+    pub first: u64,
+    /// The last of them, itself included.
+    pub last: u64,
+}
+
+impl HashRange {
+    /// Every hash that there is.
+    pub const ALL: Self = Self { first: 0, last: u64::MAX };
+
+    /// Whether a hash is one of them.
+    pub const fn contains(self, hash: u64) -> bool {
+        self.first <= hash && hash <= self.last
+    }
+}
+
 /// A key with its hash, so that one request hashes once.
 #[derive(Debug, Clone, Copy)]
 pub struct HashedKey<'k> {

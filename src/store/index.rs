@@ -14,12 +14,10 @@
 
 use super::hash::HashedKey;
 use super::overflow::Overflow;
+use super::records::{DEPTH_MAX, RECORDS_STEP, RECORDS_STEP_BYTES, Record, Records};
 use super::segment::{self, Probe, SEGMENT_BYTES, SEGMENT_SLOTS};
 use crate::base::arena::Arena;
 use std::cmp::Ordering;
-
-/// Bits of the hash that the directory may use at most: 2^26 segments are 256 GiB.
-const DEPTH_MAX: u32 = 26;
 
 /// A directory may be this many times (as a power of two) larger than evenly spread keys need.
 const DEPTH_SLACK: u32 = 4;
@@ -31,9 +29,6 @@ const MERGE_ENTRIES_MAX: usize = SEGMENT_SLOTS / 4;
 /// A merge is tried each time a segment shrinks by this many entries.
 const MERGE_EVERY: u16 = 16;
 
-/// Records of segments are allocated by so many at a time.
-const RECORDS_STEP: usize = 512;
-
 /// What the index has to know about the items behind its handles.
 pub(super) trait Keys {
     /// The hash of a handle's key.
@@ -44,32 +39,18 @@ pub(super) trait Keys {
     fn order(&self, handle: u32, key: HashedKey<'_>) -> Ordering;
 }
 
-/// One segment's record.
-#[derive(Debug, Clone, Copy, Default)]
-struct Record {
-    /// The top bits of the hashes in it, the other bits 0.
-    prefix: u32,
-    live: u16,
-    /// Entries that left since the segment's filter blocks were last made from its keys. Nobody reads it
-    /// yet but the audit; splitting halves it, merging adds.
-    lost: u16,
-    depth: u8,
-    /// An entry of its range may be in the overflow.
-    overflowed: bool,
-}
-
 /// The index; see the module.
 #[derive(Debug)]
 pub(super) struct Index {
     directory: Vec<u32>,
     /// Bits that the directory uses: at least 1.
     depth: u32,
-    segments: Arena,
-    records: Vec<Record>,
-    /// Segments of each depth.
-    by_depth: [u32; DEPTH_MAX as usize + 1],
-    overflow: Overflow,
+    pub(super) segments: Arena,
+    pub(super) records: Records,
+    pub(super) overflow: Overflow,
     len: usize,
+    /// Keys left, and the segment that had counted them was given back.
+    pub(super) is_hollow: bool,
 }
 
 impl Index {
@@ -79,11 +60,16 @@ impl Index {
             directory: Vec::new(),
             depth: 1,
             segments: Arena::new(SEGMENT_BYTES),
-            records: Vec::new(),
-            by_depth: [0; DEPTH_MAX as usize + 1],
+            records: Records::new(),
             overflow: Overflow::default(),
             len: 0,
+            is_hollow: false,
         }
+    }
+
+    /// The empty index in place of one with keys.
+    pub(super) fn hollow() -> Self {
+        Self { is_hollow: true, ..Self::new() }
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -92,7 +78,7 @@ impl Index {
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.directory.capacity() * 4
-            + self.records.capacity() * size_of::<Record>()
+            + self.records.memory_bytes()
             + self.segments.memory_bytes()
             + self.overflow.memory_bytes()
     }
@@ -157,10 +143,7 @@ impl Index {
         };
         segment::remove(block, probe, place);
         self.len -= 1;
-        let record = &mut self.records[id as usize];
-        record.live -= 1;
-        record.lost = record.lost.saturating_add(1);
-        if record.live.is_multiple_of(MERGE_EVERY) {
+        if self.records.lose(id, 1).is_multiple_of(MERGE_EVERY) {
             let mut merged = Some(id);
             // The buddy may have waited for this one, empty, and asks no more by itself.
             while let Some(id) = merged {
@@ -205,7 +188,7 @@ impl Index {
         // A directory of twice what the depth cap allows, since Vec may hold the old one beside the new.
         let segments = self.segments.blocks() + keys;
         let directory = (4 << (DEPTH_SLACK + 1)) * segments + 16;
-        let records = (keys.div_ceil(RECORDS_STEP) + 1) * RECORDS_STEP * size_of::<Record>();
+        let records = (keys.div_ceil(RECORDS_STEP) + 1) * RECORDS_STEP_BYTES;
         self.segments.growth_bytes_max(keys).max(self.segments.growth_bytes_max(1))
             + directory.saturating_sub(self.directory.capacity() * 4)
             + records
@@ -229,8 +212,8 @@ impl Index {
         let Some(to) = self.segments.take() else { return };
         let (bytes, target) = self.segments.two_blocks_mut(from, to);
         target.copy_from_slice(bytes);
-        let record = self.records[from as usize];
-        self.add_record(to, record);
+        let record = self.records.get(from);
+        self.records.add(to, record, self.segments.blocks_end());
         self.point(record, to);
         self.free_segment(from);
     }
@@ -239,7 +222,7 @@ impl Index {
     /// an index that nobody will ask again.
     pub(super) fn drop_step(&mut self) -> bool {
         self.directory = Vec::new();
-        self.records = Vec::new();
+        self.records = Records::new();
         self.overflow = Overflow::default();
         self.segments.drop_region()
     }
@@ -248,12 +231,11 @@ impl Index {
     pub(super) fn audit(&self, keys: &impl Keys) -> Vec<u32> {
         self.segments.audit();
         let mut handles: Vec<u32> = Vec::with_capacity(self.len);
-        let mut by_depth = [0; DEPTH_MAX as usize + 1];
+        self.records.audit(self.segments.all_blocks());
         let mut covered = 0u64;
         for id in self.segments.all_blocks() {
-            let record = self.records[id as usize];
+            let record = self.records.get(id);
             let depth = u32::from(record.depth);
-            by_depth[depth as usize] += 1;
             assert!(depth <= self.depth);
             covered += 1 << (self.depth - depth);
             assert!(self.places(record).all(|at| self.directory[at] == id), "directory entry of another");
@@ -265,12 +247,10 @@ impl Index {
                 handles.push(handle);
             }
         }
-        assert_eq!(by_depth, self.by_depth);
         assert_eq!(covered, self.directory.len() as u64, "segments cover the directory");
         assert!(self.directory.is_empty() || self.directory.len() == 1 << self.depth);
         for handle in self.overflow.handles() {
-            let flagged =
-                self.segment_of(keys.hash_of(handle)).map(|id| self.records[id as usize].overflowed);
+            let flagged = self.segment_of(keys.hash_of(handle)).map(|id| self.records.get(id).overflowed);
             assert!(flagged.unwrap_or(true), "overflowed entry that is never looked for");
             handles.push(handle);
         }
@@ -284,7 +264,7 @@ impl Index {
     }
 
     #[inline]
-    fn segment_of(&self, hash: u64) -> Option<u32> {
+    pub(super) fn segment_of(&self, hash: u64) -> Option<u32> {
         self.directory.get(self.place_of(hash)).copied()
     }
 
@@ -306,7 +286,7 @@ impl Index {
         let Some(id) = self.segments.take() else { return false };
         self.segments.block_mut(id).fill(0);
         let record = Record { overflowed: !self.overflow.is_empty(), ..Record::default() };
-        self.add_record(id, record);
+        self.records.add(id, record, self.segments.blocks_end());
         self.depth = 1;
         self.directory = vec![id; 2];
         true
@@ -315,13 +295,15 @@ impl Index {
     fn insert_into_segment(&mut self, hash: u64, handle: u32) -> bool {
         let Some(id) = self.segment_of(hash) else { return false };
         let placed = segment::insert(self.segments.block_mut(id), Probe::of(hash), handle);
-        self.records[id as usize].live += u16::from(placed);
+        if placed {
+            self.records.gain(id);
+        }
         placed
     }
 
     #[cold]
     fn get_overflowed(&self, keys: &impl Keys, key: HashedKey<'_>, id: Option<u32>) -> Option<u32> {
-        if id.is_some_and(|id| !self.records[id as usize].overflowed) {
+        if id.is_some_and(|id| !self.records.get(id).overflowed) {
             return None;
         }
         self.overflow.find(|held| keys.order(held, key)).ok().map(|(_, handle)| handle)
@@ -333,7 +315,7 @@ impl Index {
             Err(spot) => self.overflow.insert(spot, handle),
         }
         if let Some(id) = self.segment_of(key.hash.0) {
-            self.records[id as usize].overflowed = true;
+            self.records.overflow(id);
         }
     }
 
@@ -341,8 +323,11 @@ impl Index {
         let Ok((spot, _)) = self.overflow.find(|held| keys.order(held, key)) else { return false };
         self.overflow.remove(spot);
         self.len -= 1;
-        if let (0, Some(id)) = (self.len, self.segment_of(key.hash.0)) {
-            self.merge(keys, id);
+        if let Some(id) = self.segment_of(key.hash.0) {
+            self.records.lose(id, 0);
+            if self.len == 0 {
+                self.merge(keys, id);
+            }
         }
         true
     }
@@ -350,18 +335,18 @@ impl Index {
     /// What splitting the segment of this hash adds to the memory held.
     fn split_growth_bytes(&self, hash: u64) -> usize {
         let Some(id) = self.segment_of(hash) else {
-            return self.segments.growth_bytes_max(1) + RECORDS_STEP * size_of::<Record>() + 8;
+            return self.segments.growth_bytes_max(1) + RECORDS_STEP_BYTES + 8;
         };
-        let doubles = u32::from(self.records[id as usize].depth) == self.depth;
+        let doubles = u32::from(self.records.get(id).depth) == self.depth;
         self.segments.growth_bytes_max(1)
-            + RECORDS_STEP * size_of::<Record>()
+            + RECORDS_STEP_BYTES
             + if doubles { self.directory.len() * 4 } else { 0 }
     }
 
     /// Splits the segment of `hash`; false, and nothing changed, if it is too deep or there is no memory.
     fn split(&mut self, keys: &impl Keys, hash: u64) -> bool {
         let Some(id) = self.segment_of(hash) else { return false };
-        let record = self.records[id as usize];
+        let record = self.records.get(id);
         let depth = u32::from(record.depth);
         if depth >= self.depth_max() {
             return false;
@@ -377,10 +362,8 @@ impl Index {
         let lower =
             Record { depth: record.depth + 1, lost: record.lost / 2, live: record.live - moved, ..record };
         let upper = Record { prefix: record.prefix | 1 << (31 - depth), live: moved, ..lower };
-        self.by_depth[depth as usize] -= 1;
-        self.by_depth[depth as usize + 1] += 1;
-        self.records[id as usize] = lower;
-        self.add_record(other, upper);
+        self.records.put(id, lower);
+        self.records.add(other, upper, self.segments.blocks_end());
         self.point(upper, other);
         true
     }
@@ -401,7 +384,7 @@ impl Index {
     /// Merges a segment with its buddy, and halves a directory that nobody needs, if both have few;
     /// returns what they became.
     fn merge(&mut self, keys: &impl Keys, id: u32) -> Option<u32> {
-        let record = self.records[id as usize];
+        let record = self.records.get(id);
         if record.depth == 0 {
             if self.len == 0 {
                 self.shrink_to_nothing(id);
@@ -410,7 +393,7 @@ impl Index {
         }
         let buddy_prefix = record.prefix ^ 1 << (32 - u32::from(record.depth));
         let buddy = self.segment_of(u64::from(buddy_prefix) << 32)?;
-        let other = self.records[buddy as usize];
+        let other = self.records.get(buddy);
         let live = record.live + other.live;
         if other.depth != record.depth || usize::from(live) > MERGE_ENTRIES_MAX {
             return None;
@@ -428,11 +411,10 @@ impl Index {
             lost: record.lost.saturating_add(other.lost),
             depth,
             overflowed: record.overflowed || other.overflowed,
+            is_worn: record.is_worn || other.is_worn,
         };
         self.free_segment(drop);
-        self.by_depth[usize::from(depth) + 1] -= 1;
-        self.by_depth[usize::from(depth)] += 1;
-        self.records[keep as usize] = merged;
+        self.records.put(keep, merged);
         self.point(merged, keep);
         self.halve_directory();
         Some(keep)
@@ -440,7 +422,7 @@ impl Index {
 
     /// Halves the directory once if it is four times larger than its deepest segment needs.
     fn halve_directory(&mut self) {
-        let needed = self.by_depth.iter().rposition(|&segments| segments > 0).unwrap_or(0);
+        let needed = self.records.deepest();
         if needed + 2 > self.depth as usize {
             return;
         }
@@ -455,30 +437,15 @@ impl Index {
 
     /// Gives the last segment back when no key is left.
     fn shrink_to_nothing(&mut self, id: u32) {
+        self.is_hollow = true;
         self.free_segment(id);
         self.directory = Vec::new();
         self.depth = 1;
     }
 
-    fn add_record(&mut self, id: u32, record: Record) {
-        let len = self.segments.blocks_end();
-        if self.records.len() < len {
-            self.records.reserve_exact(len - self.records.len());
-            self.records.resize(len, Record::default());
-        }
-        self.records[id as usize] = record;
-        self.by_depth[usize::from(record.depth)] += 1;
-    }
-
     fn free_segment(&mut self, id: u32) {
-        let depth = usize::from(self.records[id as usize].depth);
-        self.by_depth[depth] -= 1;
         self.segments.give_back(id);
-        let len = self.segments.blocks_end();
-        if len < self.records.len() {
-            self.records.truncate(len);
-            self.records.shrink_to_fit();
-        }
+        self.records.remove(id, self.segments.blocks_end());
     }
 
     fn places(&self, record: Record) -> std::ops::Range<usize> {

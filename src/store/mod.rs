@@ -27,12 +27,15 @@ mod item;
 mod outside;
 mod overflow;
 mod pages;
+mod ranges;
+mod records;
 mod segment;
 mod sizes;
 
 pub use audit::Audit;
-pub use hash::{HashSecret, HashedKey, KeyHash};
+pub use hash::{HashRange, HashSecret, HashedKey, KeyHash};
 pub use item::{Deadline, Item, Version};
+pub use ranges::Gathering;
 
 use crate::base::time::Instant;
 use compact::{Compaction, Grave};
@@ -55,6 +58,15 @@ pub struct Full {
     pub limit_bytes: u64,
 }
 
+/// What a write found of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Was {
+    /// The store had nothing of it.
+    Absent,
+    /// An item, or what was left of one whose deadline had come.
+    Present,
+}
+
 /// All items of a node.
 #[derive(Debug)]
 pub struct Store {
@@ -66,6 +78,8 @@ pub struct Store {
     compaction: Compaction,
     /// What [`Store::clear`] left to be freed.
     graves: VecDeque<Grave>,
+    /// Bytes that something else holds and that count against the limit.
+    reserved: u64,
     expired: u64,
 }
 
@@ -80,6 +94,7 @@ impl Store {
             timers: Timers::new(),
             compaction: Compaction::default(),
             graves: VecDeque::new(),
+            reserved: 0,
             expired: 0,
         }
     }
@@ -87,6 +102,16 @@ impl Store {
     /// Changes the limit. Items above a lower one stay; writes are refused until there is room.
     pub fn set_memory_max(&mut self, memory_max: u64) {
         self.memory_max = memory_max;
+    }
+
+    /// Counts so many bytes more as used: those of the filter of these keys. O(1).
+    pub fn reserve(&mut self, bytes: u64) {
+        self.reserved = bytes;
+    }
+
+    /// Whether so many bytes more would stay within the limit. O(1).
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        self.memory_max == 0 || self.memory_bytes().saturating_add(bytes) <= self.memory_max
     }
 
     /// Hashes a key for the other calls. Costs what xxh3 costs: some 5 ns for a short key.
@@ -115,7 +140,8 @@ impl Store {
     }
 
     /// Sets `key` to `value`, with a deadline or for ever; what it held before, deadline included, is gone.
-    /// Copies key and value; touches one segment of the index, and splits it at most once.
+    /// Copies key and value; touches one segment of the index, and splits it at most once. Tells what the
+    /// store had of the key.
     ///
     /// # Errors
     /// [`Full`] when it would pass the memory limit, or when the system gives no memory; the old item then
@@ -126,14 +152,14 @@ impl Store {
         value: &[u8],
         deadline: Option<Deadline>,
         version: Version,
-    ) -> Result<(), Full> {
+    ) -> Result<Was, Full> {
         let old = self.find(key);
         let room_bytes = self.room_for_item(key, value, deadline, old)?;
         let Some(old) = old else {
             let handle = self.heap.add(key.bytes, value, deadline, version).ok_or_else(|| self.full())?;
             self.index.insert(&known(&self.heap, &self.secret), key, handle, room_bytes);
             self.arm_new(deadline, handle);
-            return Ok(());
+            return Ok(Was::Absent);
         };
         let old_deadline = self.heap.deadline(old);
         let handle = if self.heap.overwrite(old, key.bytes, value, deadline, version) {
@@ -155,7 +181,7 @@ impl Store {
         } else {
             self.arm_new(deadline, handle);
         }
-        Ok(())
+        Ok(Was::Present)
     }
 
     /// Whether `items` items with `bytes` bytes of keys and values in all can be set one after the other
@@ -212,7 +238,7 @@ impl Store {
     /// counted until then. O(1).
     pub fn clear(&mut self) {
         let heap = std::mem::replace(&mut self.heap, Heap::new());
-        let index = std::mem::replace(&mut self.index, Index::new());
+        let index = std::mem::replace(&mut self.index, Index::hollow());
         let timers = std::mem::replace(&mut self.timers, Timers::new());
         self.compaction = Compaction::default();
         self.graves.push_back(Grave::new(heap, index, timers));
@@ -267,12 +293,12 @@ impl Store {
         self.timers.len()
     }
 
-    /// Bytes of items, index and timers, counted exactly: whole pages, tables by their capacity, and
-    /// what a cleared store has not yet given back. O(1).
+    /// Bytes of items, index and timers, counted exactly: whole pages, tables by their capacity, what a
+    /// cleared store has not yet given back, and what is reserved. O(1).
     pub fn memory_bytes(&self) -> u64 {
         let graves: usize = self.graves.iter().map(Grave::memory_bytes).sum();
         let live = self.heap.memory_bytes() + self.index.memory_bytes() + self.timers.memory_bytes();
-        (live + graves) as u64
+        (live + graves) as u64 + self.reserved
     }
 
     #[inline]

@@ -6,9 +6,13 @@
 //!
 //! Not here: the keys. The caller brings the order as a function of a handle.
 
+use super::hash::HashRange;
 use std::cmp::Ordering;
 
 const CHUNK_MAX: usize = 512;
+
+/// Hashes that one call of [`Overflow::gather`] finds: if each is held twice, each takes a search.
+const HASHES_PER_STEP: usize = 128;
 
 /// Handles in order.
 #[derive(Debug, Default)]
@@ -95,6 +99,43 @@ impl Overflow {
         self.chunks[spot.chunk][spot.at] = handle;
     }
 
+    /// Appends up to 128 different hashes of `range`, each once, in order; where it ends for that reason
+    /// the next begins. Equal ones are skipped by searching, so a million of them cost no more than one.
+    pub(super) fn gather(
+        &self,
+        hash_of: impl Fn(u32) -> u64,
+        range: HashRange,
+        out: &mut Vec<u64>,
+    ) -> Option<u64> {
+        let first_above = |hash: u64| {
+            let chunk = self.chunks.partition_point(|chunk| hash_of(chunk[0]) <= hash).saturating_sub(1);
+            let handles = self.chunks.get(chunk)?;
+            let at = handles.partition_point(|&handle| hash_of(handle) <= hash);
+            Some(if at < handles.len() { Spot { chunk, at } } else { Spot { chunk: chunk + 1, at: 0 } })
+        };
+        let mut spot = match range.first.checked_sub(1) {
+            Some(below) => first_above(below)?,
+            None => Spot { chunk: 0, at: 0 },
+        };
+        let mut last = None;
+        for _ in 0..HASHES_PER_STEP {
+            let mut hash = hash_of(*self.chunks.get(spot.chunk)?.get(spot.at)?);
+            if last == Some(hash) {
+                spot = first_above(hash)?;
+                hash = hash_of(*self.chunks.get(spot.chunk)?.get(spot.at)?);
+            }
+            if hash > range.last {
+                return None;
+            }
+            out.push(hash);
+            last = Some(hash);
+            let more = spot.at + 1 < self.chunks[spot.chunk].len();
+            spot =
+                if more { Spot { at: spot.at + 1, ..spot } } else { Spot { chunk: spot.chunk + 1, at: 0 } };
+        }
+        last?.checked_add(1).filter(|&next| next <= range.last)
+    }
+
     /// All handles in order.
     pub(super) fn handles(&self) -> impl Iterator<Item = u32> {
         self.chunks.iter().flatten().copied()
@@ -107,6 +148,7 @@ mod tests {
 
     use super::Overflow;
     use crate::base::rng::Rng;
+    use crate::store::hash::HashRange;
     use std::collections::BTreeSet;
 
     #[test]
@@ -136,6 +178,23 @@ mod tests {
             assert_eq!(overflow.len(), oracle.len());
         }
         assert!(overflow.handles().eq(oracle.iter().copied()));
+        // Hashes of 1, 3 and 500 handles each; in steps, from anywhere.
+        for share in [1, 3, 500] {
+            let hash_of = |handle: u32| u64::from(handle / share);
+            for range in [HashRange::ALL, HashRange { first: 20, last: 9_000 }] {
+                let mut expected: Vec<u64> = oracle
+                    .iter()
+                    .map(|&handle| hash_of(handle))
+                    .filter(|&hash| range.contains(hash))
+                    .collect();
+                expected.dedup();
+                let (mut found, mut next) = (Vec::new(), Some(range.first));
+                while let Some(first) = next {
+                    next = overflow.gather(hash_of, HashRange { first, ..range }, &mut found);
+                }
+                assert_eq!(found, expected);
+            }
+        }
         for handle in oracle {
             overflow.remove(overflow.find(|held| held.cmp(&handle)).unwrap().0);
         }
