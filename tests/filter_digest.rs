@@ -317,6 +317,30 @@ fn reader_that_falls_off_the_log_gets_a_snapshot() {
 }
 
 #[test]
+fn log_without_readers_is_not_kept() {
+    let mut world = World::new(4);
+    world.heal();
+    world.digest.leave(world.reader);
+    let mut told = world.digest.head().seq;
+    for second in 0..40 {
+        world.now = Instant::from_millis(second * 1_000);
+        (0..5_000).for_each(|hash| world.digest.added(world.now, hash));
+        told += 5_000;
+        assert_eq!(world.digest.head().seq, told);
+        let kept = world.digest.empty_at().is_some();
+        assert_eq!(kept, second < 30, "second {second}");
+    }
+    world.reader = world.digest.join(None);
+    world.add(1 << 60);
+    assert_eq!(world.digest.empty_at(), Some(world.now.after(Duration::from_secs(30))));
+    world.heal();
+    assert_eq!(world.digest.snapshots(), 2);
+    world.now = world.now.after(Duration::from_secs(30));
+    world.digest.trim(world.now);
+    assert_eq!(world.digest.empty_at(), None);
+}
+
+#[test]
 fn reader_that_comes_back_soon_is_replayed_to() {
     let mut world = World::new(4);
     world.heal();

@@ -6,22 +6,25 @@
 //! be replayed to, reads a snapshot in pieces, and the changes go on in between: a piece is as new as the
 //! moment at which it is read, so the order of reading is all that counts.
 //!
+//! While nobody reads, and nobody did so for the last 30 s, changes are counted and not kept: whoever comes
+//! then gets a snapshot anyway.
+//!
 //! Here are no frames and no limits of a link: the caller reads as much as its peer's buffer takes. The
 //! other side is [`super::receiver`].
 
 use super::bloom::Bloom;
+use super::log::{Entry, Log};
 use super::size::{BLOCK_WORDS, Block, Size};
 use crate::base::slots::{Key, Slots};
 use crate::base::time::Instant;
 use std::collections::VecDeque;
-use std::mem;
 use std::time::Duration;
 
 /// Bytes of the log; what is older than its newest 8 MiB is forgotten.
 pub const LOG_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Entries of the log that this is.
-pub const LOG_ENTRIES_MAX: usize = LOG_BYTES_MAX / mem::size_of::<Entry>();
+pub const LOG_ENTRIES_MAX: usize = LOG_BYTES_MAX / size_of::<Entry>();
 
 /// For how long the log remembers, to within a tenth of a second.
 pub const LOG_KEPT: Duration = Duration::from_secs(30);
@@ -83,14 +86,6 @@ pub enum Piece {
     End,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Entry {
-    Add(u64),
-    /// A block, by its number at the size that is in force at this place of the log.
-    Dirty(u32),
-    Resize(Size),
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Snapshot {
     None,
@@ -112,9 +107,11 @@ pub struct Digest {
     epoch: u64,
     /// The size at the end of the log.
     size: Size,
-    log: VecDeque<Entry>,
-    /// The number of the log's first entry.
-    first: u64,
+    log: Log,
+    /// Somebody reads, or did so not long ago: changes are kept.
+    is_kept: bool,
+    /// Since when nobody reads, as far as changes are kept.
+    alone_since: Option<Instant>,
     /// Entries from this number on are numbered by `size`.
     resized_until: u64,
     /// Moments, and the number of the first entry since.
@@ -129,8 +126,9 @@ impl Digest {
         Self {
             epoch,
             size,
-            log: VecDeque::new(),
-            first: 0,
+            log: Log::new(),
+            is_kept: false,
+            alone_since: None,
             resized_until: 0,
             marks: VecDeque::new(),
             readers: Slots::new(),
@@ -140,7 +138,7 @@ impl Digest {
 
     /// Where the log ends.
     pub fn head(&self) -> Position {
-        Position { epoch: self.epoch, seq: self.first + self.log.len() as u64 }
+        Position { epoch: self.epoch, seq: self.log.end() }
     }
 
     /// How many snapshots were begun.
@@ -177,33 +175,58 @@ impl Digest {
     }
 
     fn append(&mut self, now: Instant, entry: Entry) {
-        if self.log.len() >= LOG_ENTRIES_MAX {
-            self.log.pop_front();
-            self.first += 1;
+        if self.readers.is_empty() {
+            self.be_alone(now);
         }
-        if self.marks.back().is_none_or(|(moment, _)| now.since(*moment) >= MARK_EVERY) {
-            self.marks.push_back((now, self.head().seq));
+        if !self.is_kept && self.log.skip() {
+            return;
+        }
+        if self.log.len() >= LOG_ENTRIES_MAX {
+            self.log.forget_until(self.log.first() + 1);
+        }
+        let is_marked = self.marks.back().is_none_or(|(moment, _)| now.since(*moment) >= MARK_EVERY);
+        if is_marked {
+            self.marks.push_back((now, self.log.end()));
+        }
+        self.log.push(entry);
+        if is_marked {
             self.trim(now);
         }
-        self.log.push_back(entry);
     }
 
-    /// Forgets what is too old. O(1) for each tenth of a second that passed with changes in it.
-    pub fn trim(&mut self, now: Instant) {
-        while let Some((moment, _)) = self.marks.front().copied()
-            && now.since(moment) >= LOG_KEPT
-        {
-            self.marks.pop_front();
-            let until = self.marks.front().map_or(self.head().seq, |(_, seq)| *seq);
-            let gone = usize::try_from(until.saturating_sub(self.first)).unwrap_or(usize::MAX);
-            // From the front and without destructors: nothing is moved, nothing is visited.
-            self.log.drain(..gone.min(self.log.len()));
-            self.first = self.first.max(until);
+    /// Ends the keeping of changes when nobody has read for as long as they would be kept.
+    fn be_alone(&mut self, now: Instant) {
+        if self.is_kept && now.since(*self.alone_since.get_or_insert(now)) >= LOG_KEPT {
+            self.is_kept = false;
         }
+        if !self.is_kept && self.log.forget_until(self.log.end()) {
+            self.marks.clear();
+        }
+    }
+
+    /// Forgets what is too old, at most what came in two tenths of a second of it.
+    pub fn trim(&mut self, now: Instant) {
+        for _ in 0..2 {
+            let Some((moment, _)) = self.marks.front().copied() else { return };
+            let until = self.marks.get(1).map_or(self.log.end(), |(_, seq)| *seq);
+            let is_old = now.since(moment) >= LOG_KEPT && self.log.forget_until(until);
+            if !is_old && until > self.log.first() {
+                return;
+            }
+            self.marks.pop_front();
+        }
+    }
+
+    /// When [`Digest::trim`] will have emptied the log, if nothing more comes; `None` while it is empty.
+    /// So who trims then only, wakes once for all that came.
+    pub fn empty_at(&self) -> Option<Instant> {
+        self.marks.back().map(|(moment, _)| moment.after(LOG_KEPT))
     }
 
     /// A peer begins to read: where it stopped, if that is in the log, else with a snapshot.
     pub fn join(&mut self, at: Option<Position>) -> ReaderKey {
+        self.is_kept = true;
+        self.alone_since = None;
         let reader = Reader { next: 0, size: self.size, snapshot: Snapshot::Due };
         let key = self.readers.insert(reader);
         self.resync(key, at);
@@ -214,7 +237,8 @@ impl Digest {
     /// too if the place has left the log, or the size has changed since.
     pub fn resync(&mut self, key: ReaderKey, at: Option<Position>) {
         let head = self.head();
-        let replayed = at.filter(|at| at.epoch == head.epoch && (self.first..=head.seq).contains(&at.seq));
+        let replayed =
+            at.filter(|at| at.epoch == head.epoch && (self.log.first()..=head.seq).contains(&at.seq));
         // Behind a change of size the block numbers are others; the log does not know which.
         let replayed = replayed.filter(|at| at.seq >= self.resized_until);
         let size = self.size;
@@ -239,7 +263,7 @@ impl Digest {
     /// Whether the peer has (more of) a snapshot to read.
     pub fn has_piece(&self, key: ReaderKey) -> bool {
         let reader = self.readers.get(key);
-        reader.is_some_and(|reader| reader.snapshot != Snapshot::None || reader.next < self.first)
+        reader.is_some_and(|reader| reader.snapshot != Snapshot::None || reader.next < self.log.first())
     }
 
     /// The next change for a peer, with its number, and the peer's place is behind it. `None` if there is
@@ -247,14 +271,13 @@ impl Digest {
     pub fn next_change(&mut self, key: ReaderKey, filter: &Bloom) -> Option<(u64, Change)> {
         let head = self.head().seq;
         let reader = self.readers.get_mut(key)?;
-        if reader.next < self.first {
+        if reader.next < self.log.first() {
             reader.snapshot = Snapshot::Due;
         }
         if reader.snapshot == Snapshot::Due || reader.next >= head {
             return None;
         }
-        let at = usize::try_from(reader.next - self.first).ok()?;
-        let change = match *self.log.get(at)? {
+        let change = match self.log.get(reader.next)? {
             Entry::Add(hash) => Change::Add(hash),
             Entry::Resize(_) if reader.snapshot != Snapshot::None => {
                 // Its blocks are numbered by the old size: begin again by the new one.
@@ -282,7 +305,7 @@ impl Digest {
     pub fn next_piece(&mut self, key: ReaderKey, filter: &Bloom, out: &mut Vec<u64>) -> Option<Piece> {
         let position = self.head();
         let reader = self.readers.get_mut(key)?;
-        if reader.next < self.first {
+        if reader.next < self.log.first() {
             reader.snapshot = Snapshot::Due;
         }
         match reader.snapshot {

@@ -4,7 +4,8 @@
 //! size.rs      the layout: blocks, lanes, positions          rate.rs   the rates that it promises
 //! bloom.rs     one filter: insert, stretch, fold, rebuild
 //! peers.rs     all peers' filters: who claims a key          moving.rs  sliced.rs   how they are kept
-//! digest.rs    what is told to peers of the own filter       receiver.rs   how a peer's digest is followed
+//! digest.rs    what is told to peers of the own filter       log.rs   its memory
+//! receiver.rs  how a peer's digest is followed
 //! truth.rs     whether a peer's filter lies
 //! ```
 //!
@@ -14,6 +15,7 @@
 
 pub mod bloom;
 pub mod digest;
+mod log;
 mod moving;
 pub mod peers;
 pub mod rate;
