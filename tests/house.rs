@@ -27,7 +27,7 @@ const NODE: [&[&str]; 9] = [
     &["commands", "settle", "ahead"],
     &["patience"],
     &["state"],
-    &["stats"],
+    &["stats", "publish"],
     &["conns"],
     &["replies"],
     &["keys"],

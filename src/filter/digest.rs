@@ -288,7 +288,12 @@ impl Digest {
                 reader.size = size;
                 Change::Resize(size)
             }
+            // A merger of four blocks and more claims nearly every key, and a snapshot is soon due anyway.
             Entry::Dirty(number) => match filter.image(reader.size, number as usize) {
+                Some(_) if filter.coarse_size().log2() > reader.size.log2() + 1 => {
+                    reader.snapshot = Snapshot::Due;
+                    return None;
+                }
                 Some(image) => Change::Block { number, image },
                 None => {
                     reader.snapshot = Snapshot::Due;
@@ -323,8 +328,8 @@ impl Digest {
             Snapshot::Under { next } => {
                 let until = reader.size.blocks().min(next + PIECE_BLOCKS);
                 let size = reader.size;
-                if filter.image(size, next).is_none() {
-                    // The filter has become far larger than what this peer was told.
+                if size != self.size {
+                    // Not one more block by a size that is past.
                     reader.snapshot = Snapshot::Due;
                     return self.next_piece(key, filter, out);
                 }

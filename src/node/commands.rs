@@ -2,11 +2,12 @@
 
 use super::conns::{CloseReason, Conn};
 use super::keys::ConnKey;
+use super::publish::Published;
 use super::state::{State, Versions, close_conn};
 use super::stats::{Gauges, Stats};
 use crate::base::time::Now;
 use crate::config::Config;
-use crate::store::{Deadline, Full, Store};
+use crate::store::{Deadline, Full, Store, Was};
 use crate::wire::args::{ArgLimits, Args};
 use crate::wire::line::{Line, is_from_browser};
 use crate::wire::reply::{REDIS_PONG, Reply, put_error};
@@ -64,6 +65,7 @@ impl fmt::Display for CommandError {
 /// What commands work on, apart from their connection.
 struct Desk<'s> {
     store: &'s mut Store,
+    published: &'s mut Published,
     versions: &'s mut Versions,
     stats: &'s mut Stats,
     config: &'s Config,
@@ -84,12 +86,12 @@ pub(super) fn execute(state: &mut State, now: Now, key: ConnKey, line: Line<'_>)
         buffers_bytes: state.buffered + state.pool.held(),
         is_ready: !state.is_draining,
     };
-    let State { conns, pool, parser, store, versions, stats, config, .. } = state;
+    let State { conns, pool, parser, store, published, versions, stats, config, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return 1 };
     let Some(request) = parser.parse(line, arg_limits(conn, config)) else { return 1 };
     let keys = request.command.as_ref().map_or(1, Command::keys);
     stats.requests += 1;
-    let mut desk = Desk { store, versions, stats, config, gauges, now };
+    let mut desk = Desk { store, published, versions, stats, config, gauges, now };
     let is_authenticated = conn.is_authenticated;
     let before = conn.unsent();
     let effect =
@@ -332,7 +334,10 @@ fn put(
 ) -> Result<(), CommandError> {
     let version = desk.versions.next(desk.now);
     let key = desk.store.key(key);
-    desk.store.set(key, value, deadline, version).map_err(CommandError::Full)?;
+    match desk.store.set(key, value, deadline, version).map_err(CommandError::Full)? {
+        Was::Absent => desk.published.added(desk.now.mono, key.hash.0, desk.store),
+        Was::Present => {}
+    }
     desk.stats.sets += 1;
     Ok(())
 }

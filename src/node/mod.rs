@@ -20,7 +20,7 @@
 //!
 //! `state` (what there is), `conns` (the life of a connection), `intake` (bytes to requests, budgets),
 //! `commands` (requests to replies), `replies` (their order), `settle` (what follows), `patience` and
-//! `timers` (who keeps us waiting).
+//! `timers` (who keeps us waiting), `publish` (the filter of the own keys).
 
 mod ahead;
 mod commands;
@@ -28,6 +28,7 @@ mod conns;
 mod intake;
 mod keys;
 mod patience;
+mod publish;
 mod replies;
 mod settle;
 mod state;
@@ -41,6 +42,7 @@ pub use stats::Stats;
 
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
+use crate::filter::bloom::Bloom;
 use crate::limits::TIMERS_PER_STEP;
 use conns::Conn;
 use state::{State, Timer};
@@ -143,23 +145,31 @@ impl Node {
         intake::wrote(&mut self.state, now, conn, count);
     }
 
-    /// Does one step of what is due: timers of the node, of the store, and requests left over.
+    /// Does one step of what is due: timers of the node, of the store, the filter, and requests left over.
     pub fn tick(&mut self, now: Now) {
         timers::run(&mut self.state, now, TIMERS_PER_STEP);
-        self.state.store.reclaim(now.mono, TIMERS_PER_STEP);
+        let State { store, published, .. } = &mut self.state;
+        store.reclaim(now.mono, TIMERS_PER_STEP);
+        if published.has_work(now.mono, store) {
+            published.step(now.mono, store);
+        }
         intake::run_next(&mut self.state, now);
     }
 
     /// Whether [`Node::tick`] has something to do now.
     pub fn has_work(&self, now: Now) -> bool {
-        let State { runnable, store, .. } = &self.state;
-        !runnable.is_empty() || timers::has_work(&self.state, now) || store.has_work(now.mono)
+        let State { runnable, store, published, .. } = &self.state;
+        !runnable.is_empty()
+            || timers::has_work(&self.state, now)
+            || store.has_work(now.mono)
+            || published.has_work(now.mono, store)
     }
 
     /// When [`Node::tick`] will next have something to do, if nothing comes in before; `None`: never.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let timer = self.state.timers.next_deadline().map(Instant::from_millis);
-        timer.into_iter().chain(self.state.store.next_deadline()).min()
+        let State { timers, store, published, .. } = &self.state;
+        let timer = timers.next_deadline().map(Instant::from_millis);
+        timer.into_iter().chain(store.next_deadline()).chain(published.next_deadline(store)).min()
     }
 
     /// What the shell has to do next, in order.
@@ -213,6 +223,11 @@ impl Node {
     /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.state.stats
+    }
+
+    /// The filter of the own keys.
+    pub fn own_filter(&self) -> &Bloom {
+        self.state.published.filter()
     }
 
     /// Connections at this moment.

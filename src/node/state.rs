@@ -3,6 +3,7 @@
 
 use super::conns::{CloseReason, Conn};
 use super::keys::{ConnKey, ConnTag};
+use super::publish::Published;
 use super::stats::Stats;
 use crate::base::buffer::Pool;
 use crate::base::rng::Rng;
@@ -49,6 +50,7 @@ pub struct State {
     pub(super) config: Config,
     pub(super) started: Instant,
     pub(super) store: Store,
+    pub(super) published: Published,
     pub(super) conns: Slots<ConnTag, Conn>,
     pub(super) pool: Pool,
     /// Bytes of buffers of all connections.
@@ -68,9 +70,13 @@ pub struct State {
 impl State {
     pub(super) fn new(config: Config, seed: u64, now: Now) -> Self {
         let mut rng = Rng::new(seed);
+        let published = Published::new(now.wall_ms);
+        let mut store = Store::new(HashSecret::draw(&mut rng), config.limits.memory_max);
+        store.reserve(published.filter().bytes());
         Self {
             started: now.mono,
-            store: Store::new(HashSecret::draw(&mut rng), config.limits.memory_max),
+            store,
+            published,
             conns: Slots::new(),
             pool: Pool::new(POOLED_BUFFERS_MAX, POOLED_BUFFER_BYTES_MAX),
             buffered: 0,
