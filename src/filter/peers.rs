@@ -134,6 +134,11 @@ impl PeerFilters {
         }
     }
 
+    /// Changes the budget. Filters above a lower one stay.
+    pub const fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
     /// A peer of whose filter nothing is known.
     pub fn join(&mut self) -> FilterKey {
         let (home, copying) = (Home::Unknown, Copying::No);
@@ -187,6 +192,17 @@ impl PeerFilters {
         }
         for (_, bank) in &self.banks {
             bank.claimants(hash, out);
+        }
+    }
+
+    /// Whether one peer's filter claims the hash. One cache line, or eight.
+    pub fn claims(&self, key: FilterKey, hash: u64) -> bool {
+        match self.peers.get(key).map(|peer| &peer.home) {
+            None | Some(Home::Unknown) => false,
+            Some(Home::Separate(filter)) => filter.contains(hash),
+            Some(Home::Sliced(place)) => {
+                self.banks.get(place.bank).is_some_and(|bank| bank.claims(place.column, hash))
+            }
         }
     }
 

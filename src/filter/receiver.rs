@@ -95,6 +95,16 @@ impl Receiver {
         (self.stage == Stage::Following).then_some(self.at)
     }
 
+    /// The life of the peer that is followed, and the number of the change that comes next.
+    pub const fn expected(&self) -> Position {
+        self.at
+    }
+
+    /// Whether nothing counts until a snapshot begins.
+    pub fn is_waiting(&self) -> bool {
+        self.stage == Stage::Waiting
+    }
+
     /// The peer's log ended here when it said so: if all before it is known, the filter is trusted.
     pub fn heard_head(&mut self, filters: &mut PeerFilters, head: Position) {
         if self.stage == Stage::Following && head.epoch == self.at.epoch {

@@ -54,16 +54,28 @@ impl Bank {
         self.live.count_ones() as usize
     }
 
-    /// Appends the owners of the columns that claim the hash. O(1) and eight cache lines, and O(claims).
+    /// The columns that claim the hash, a bit each.
     #[inline]
-    pub(super) fn claimants(&self, hash: u64, out: &mut Vec<FilterKey>) {
+    fn claiming(&self, hash: u64) -> u64 {
         let first = self.size.block_of(hash) * BLOCK_BITS;
         let mut claims = self.live;
         // Checked once, not eight times.
-        let Some(block) = self.rows.get(first..first + BLOCK_BITS) else { return };
+        let Some(block) = self.rows.get(first..first + BLOCK_BITS) else { return 0 };
         for (lane, position) in block.as_chunks::<64>().0.iter().zip(positions(hash)) {
             claims &= lane[position as usize & 63];
         }
+        claims
+    }
+
+    /// Whether a column that is switched on claims the hash. Eight cache lines.
+    pub(super) fn claims(&self, column: Column, hash: u64) -> bool {
+        self.claiming(hash) >> column.0 & 1 == 1
+    }
+
+    /// Appends the owners of the columns that claim the hash. O(1) and eight cache lines, and O(claims).
+    #[inline]
+    pub(super) fn claimants(&self, hash: u64, out: &mut Vec<FilterKey>) {
+        let mut claims = self.claiming(hash);
         while claims != 0 {
             out.extend(self.owners[claims.trailing_zeros() as usize]);
             claims &= claims - 1;

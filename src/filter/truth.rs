@@ -52,26 +52,28 @@ impl Truth {
             Claim::Collision => {
                 self.collisions += 1;
                 self.false_claims = self.false_claims.saturating_add(1);
-                self.absent_key();
+                self.absent_keys(1);
             }
             Claim::Stale => self.stale += 1,
         }
     }
 
-    /// The filter did not claim a key that somebody looked for. O(1).
-    pub const fn not_claimed(&mut self) {
-        self.absent_key();
+    /// The filter did not claim `keys` keys that somebody looked for. O(1).
+    pub fn not_claimed(&mut self, keys: u64) {
+        let keys = u32::try_from(keys).unwrap_or(u32::MAX).min(ABSENT_WINDOW);
+        self.absent_keys(keys);
     }
 
     /// A liar claimed a key, and was not asked because it is one: the claim is taken for false. O(1).
     pub const fn not_asked(&mut self) {
         self.false_claims = self.false_claims.saturating_add(1);
-        self.absent_key();
+        self.absent_keys(1);
     }
 
-    const fn absent_key(&mut self) {
-        self.absent += 1;
-        if self.absent >= ABSENT_WINDOW {
+    /// At most a window of them.
+    const fn absent_keys(&mut self, keys: u32) {
+        self.absent += keys;
+        while self.absent >= ABSENT_WINDOW {
             self.absent /= 2;
             self.false_claims /= 2;
         }
@@ -87,10 +89,11 @@ impl Truth {
         (self.absent > 0).then(|| f64::from(self.false_claims) / f64::from(self.absent))
     }
 
-    /// Whether the filter claims ten times as often as one of its fill should, which is `predicted`.
-    pub fn is_liar(&self, predicted: f64) -> bool {
+    /// Whether the filter claims ten times as often as one of its fill should. `predicted` tells that rate,
+    /// and is asked only where there were false claims enough for a verdict.
+    pub fn is_liar(&self, predicted: impl FnOnce() -> f64) -> bool {
         self.false_claims >= FALSE_CLAIMS_MIN
-            && self.measured_rate().is_some_and(|rate| rate > LIE_FACTOR * predicted)
+            && self.measured_rate().is_some_and(|rate| rate > LIE_FACTOR * predicted())
     }
 }
 
@@ -105,7 +108,7 @@ mod tests {
             if rng.below(1_000) < rate_in_1000 {
                 truth.claimed(Claim::Collision);
             } else {
-                truth.not_claimed();
+                truth.not_claimed(1);
             }
         }
     }
@@ -114,7 +117,7 @@ mod tests {
     fn honest_filter_is_no_liar() {
         let mut truth = Truth::new();
         told(4, 500_000, &mut truth);
-        assert!(!truth.is_liar(0.0042));
+        assert!(!truth.is_liar(|| 0.0042));
         assert!((0.003..0.005).contains(&truth.measured_rate().unwrap()));
     }
 
@@ -122,18 +125,18 @@ mod tests {
     fn filter_that_claims_ten_times_too_much_is_a_liar_until_it_stops() {
         let mut truth = Truth::new();
         told(80, 2_000, &mut truth);
-        assert!(truth.is_liar(0.0042));
+        assert!(truth.is_liar(|| 0.0042));
         told(4, 1_000_000, &mut truth);
-        assert!(!truth.is_liar(0.0042));
+        assert!(!truth.is_liar(|| 0.0042));
     }
 
     #[test]
     fn few_false_claims_make_no_liar() {
         let mut truth = Truth::new();
         (0..31).for_each(|_| truth.claimed(Claim::Collision));
-        assert!(!truth.is_liar(0.0042));
+        assert!(!truth.is_liar(|| 0.0042));
         truth.claimed(Claim::Collision);
-        assert!(truth.is_liar(0.0042));
+        assert!(truth.is_liar(|| 0.0042));
     }
 
     #[test]
@@ -141,7 +144,7 @@ mod tests {
         let mut truth = Truth::new();
         (0..1_000).for_each(|_| truth.claimed(Claim::TrueHit));
         (0..1_000).for_each(|_| truth.claimed(Claim::Stale));
-        assert!(!truth.is_liar(0.0042));
+        assert!(!truth.is_liar(|| 0.0042));
         assert_eq!(truth.counts(), (1_000, 0, 1_000));
     }
 }
