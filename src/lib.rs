@@ -9,9 +9,11 @@
 //!   shell/     reactor > listener  sockets  signals; files  names  clock          the only code that knows
 //!                                                          mio, sockets and real time
 //!   ────────── the boundary: bytes, keys and `now` cross it, nothing else ──────────
-//!   node/      mod > timers, intake > commands, settle, ahead > patience > state > stats > conns > replies, keys
-//!   filter/    bloom  digest  peers  ...                   what nodes will tell each other of their keys; the
-//!                                                          mesh that asks it is being built
+//!   node/      mod > timers, intake > commands, frames, ahead > admission > peering, report
+//!                  > remote, serving, settle, texts > digests > links > patience > state > mesh
+//!                  > lookups, peers, contacts > publish > stats > conns > replies > keys
+//!   filter/    bloom  digest > log; receiver > peers > moving, sliced; truth       what nodes tell each other
+//!                                                          of their keys, and what comes of that
 //!   store/     mod > compact  expiry  index > segment  overflow; heap > pages  sizes  outside; item  hash
 //!   wire/      mod (the protocol) > request > args > mistake; reply  line  filter_text  handshake
 //!              frame                                     bytes <-> messages, no state
@@ -23,13 +25,19 @@
 //! [`node::Node::received`], are cut into lines and read by [`wire`], carried out on [`store`], and go
 //! back as bytes in a connection's outbound buffer, which the shell writes at the end of the turn.
 //!
+//! A key that is not here may be on another node. Each node tells the others a Bloom filter of its keys and
+//! every change of it ([`filter`]); a request for a key that a filter claims keeps its place among the
+//! replies of its connection while that node is asked (`node/remote.rs`), by frames over a link that
+//! began as lines like any client's (`node/admission.rs`).
+//!
 //! # Reading order
 //!
 //! 1. [`wire`]: the protocol, and with it what all of this is for. The transcripts in `tests/sessions`
 //!    show it at work.
 //! 2. [`node`]: the contract of the boundary, then the files in the order that it gives.
 //! 3. [`store`], then its `index`, `heap` and `compact`, and [`base::wheel`]: where keys live and how they end.
-//! 4. `shell/reactor.rs`: how a turn goes.
+//! 4. [`filter`]: how a node knows whom to ask; then `node/peering.rs`, `digests.rs` and `remote.rs`.
+//! 5. `shell/reactor.rs`: how a turn goes.
 //!
 //! # Invariants, each naming what is deliberately absent
 //!
@@ -38,6 +46,8 @@
 //! - There is **no second thread** and no lock anywhere.
 //! - Nothing that outlives a turn is a reference or a bare index: it is a [`base::slots::Key`], and a stale
 //!   one finds nothing.
+//! - **A peer's question never causes another**: it is answered from the local store, so there is no
+//!   message that travels further than one link.
 //! - There is **no way for a connection to end** but `close_conn`, none to change its phase but
 //!   `set_phase`, and none to jump the order of its replies.
 //! - **No reading ever consults the timer wheel**: whether a key has expired is decided by comparing its

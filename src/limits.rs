@@ -268,6 +268,26 @@ pub const TIMERS_PER_STEP: u32 = 64;
 /// Long enough for a retransmission, short enough that leaving clients do not fill the table.
 pub const LINGER_MS: u32 = 2_000;
 
+/// Questions on their way to one peer, whatever the operator allows: a peer that is slow to take answers is
+/// owed as many at most.
+pub const LOOKUPS_PER_LINK_MAX: usize = 1_024;
+
+/// Changes of the own filter that one step tells one peer: 4 KiB of hashes, or 17 KiB of blocks.
+pub const CHANGES_PER_STEP: usize = 256;
+
+/// Bytes waiting for a peer above which it is told no changes of the own filter.
+pub const DIGEST_OUTBOUND_MAX: usize = 1024 * 1024;
+
+/// Bytes waiting for a peer above which it is told no more of a snapshot: what is urgent waits for so much
+/// at most.
+pub const SNAPSHOT_OUTBOUND_MAX: usize = 64 * 1024;
+
+/// For how long dialling may take: a little more than one lost packet costs.
+pub const DIAL_MS: u32 = 3_000;
+
+/// For how long an introduction may take, from the first byte to the welcome.
+pub const INTRODUCTION_MS: u32 = 5_000;
+
 /// Log lines a second about things that a client can cause; what is left out is counted.
 pub const CLIENT_LOG_LINES_PER_SECOND: u32 = 10;
 

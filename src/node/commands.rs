@@ -1,18 +1,27 @@
-//! What each command does, on this node.
+//! What each command does.
+//!
+//! All are carried out on this node alone, but for GET and TTL: where one of their keys is not here and
+//! may be elsewhere, nothing is answered yet, and the request goes over to [`super::remote`].
 
+use super::admission;
 use super::conns::{CloseReason, Conn};
 use super::keys::ConnKey;
+use super::lookups::Wanted;
+use super::mesh::Mesh;
 use super::publish::Published;
+use super::remote;
+use super::report;
 use super::state::{State, Versions, close_conn};
-use super::stats::{Gauges, Stats};
+use super::stats::Stats;
 use crate::base::time::Now;
 use crate::config::Config;
-use crate::store::{Deadline, Full, Store, Was};
+use crate::store::{Deadline, Full, HashedKey, Store, Was};
 use crate::wire::args::{ArgLimits, Args};
 use crate::wire::line::{Line, is_from_browser};
 use crate::wire::reply::{REDIS_PONG, Reply, put_error};
 use crate::wire::request::{Command, HELP, Request, Topic};
 use std::fmt;
+use std::mem;
 use subtle::ConstantTimeEq;
 
 /// What a command does to its connection.
@@ -21,6 +30,8 @@ enum Effect {
     None,
     Close,
     Authenticate,
+    /// It is to be asked elsewhere; nothing was written.
+    LookElsewhere(Wanted),
 }
 
 /// Why a command that was read properly is refused. Nothing was changed by it.
@@ -38,8 +49,8 @@ enum CommandError {
     WrongPassword,
     /// One was given and none is set.
     NoPasswordSet,
-    /// Part of the mesh, which this node has none of.
-    NoMesh(&'static str),
+    /// As many keys are being looked up on other nodes as may be.
+    TooManyLookups(u32),
 }
 
 impl fmt::Display for CommandError {
@@ -57,7 +68,9 @@ impl fmt::Display for CommandError {
             Self::Unauthenticated => f.write_str("authentication needed; say AUTH password"),
             Self::WrongPassword => f.write_str("wrong password"),
             Self::NoPasswordSet => f.write_str("no password is set on this node; go on without AUTH"),
-            Self::NoMesh(what) => write!(f, "this node has no mesh, so there is {what}"),
+            Self::TooManyLookups(limit) => {
+                write!(f, "{limit} keys are being looked up on other nodes, the limit; try again")
+            }
         }
     }
 }
@@ -67,48 +80,93 @@ struct Desk<'s> {
     store: &'s mut Store,
     published: &'s mut Published,
     versions: &'s mut Versions,
+    mesh: &'s mut Mesh,
     stats: &'s mut Stats,
     config: &'s Config,
-    gauges: Gauges,
     now: Now,
 }
 
-/// Carries out one line for a connection and writes its reply. Returns how many keys it was about, at
-/// least 1.
+impl Desk<'_> {
+    /// A key has changed here: who asks for it from now on must not get what others said of it before.
+    fn changed(&mut self, key: HashedKey<'_>) {
+        if !self.mesh.lookups.is_empty() {
+            self.mesh.lookups.changed(key.hash);
+        }
+    }
+}
+
+/// Carries out one line for a connection and writes its reply, or sees to it that it will be written.
+/// Returns how many keys it was about, at least 1.
 pub(super) fn execute(state: &mut State, now: Now, key: ConnKey, line: Line<'_>) -> usize {
     if is_from_browser(line.text) {
         turn_browser_away(state, now, key);
         return 1;
     }
-    let gauges = Gauges {
-        uptime: now.mono.since(state.started),
-        clients: state.conns.len(),
-        buffers_bytes: state.buffered + state.pool.held(),
-        is_ready: !state.is_draining,
-    };
-    let State { conns, pool, parser, store, published, versions, stats, config, .. } = state;
-    let Some(conn) = conns.get_mut(key) else { return 1 };
-    let Some(request) = parser.parse(line, arg_limits(conn, config)) else { return 1 };
-    let keys = request.command.as_ref().map_or(1, Command::keys);
-    stats.requests += 1;
-    let mut desk = Desk { store, published, versions, stats, config, gauges, now };
-    let is_authenticated = conn.is_authenticated;
+    let Some(conn) = state.conns.get(key) else { return 1 };
+    let limits = arg_limits(conn, &state.config);
+    // Out of the state while its arguments are in use, since commands change the state it lies in.
+    let mut parser = mem::take(&mut state.parser);
+    let request = parser.parse(line, limits);
+    let keys = request.as_ref().and_then(|request| request.command.as_ref().ok()).map_or(1, Command::keys);
+    if let Some(request) = request {
+        state.stats.requests += 1;
+        carry_out(state, now, key, &request);
+    }
+    state.parser = parser;
+    keys
+}
+
+/// Carries out one request.
+fn carry_out(state: &mut State, now: Now, key: ConnKey, request: &Request<'_>) {
+    let Some(conn) = state.conns.get_mut(key) else { return };
     let before = conn.unsent();
-    let effect =
-        conn.replies.next(&mut conn.outbound, pool, |out| answer(&mut desk, request, is_authenticated, out));
+    let is_first = !mem::replace(&mut conn.has_asked, true);
+    let may_all = conn.is_authenticated;
+    let id = request.id;
+    match &request.command {
+        Ok(Command::Handshake(offer)) => admission::requested(state, now, key, id, offer, is_first),
+        Ok(Command::Stats) if may_all => report::stats(state, now, key, id),
+        Ok(Command::Mesh) if may_all => report::mesh(state, now, key, id),
+        Ok(Command::Who(who)) if may_all => report::who(state, now, key, id, who),
+        Ok(Command::Request(Topic::Peers)) if may_all => report::peers(state, key, id),
+        Ok(Command::Request(Topic::BloomFilter | Topic::Connect)) if may_all => {
+            report::filter(state, key, id)
+        }
+        Ok(_) | Err(_) => at_the_desk(state, now, key, request, may_all),
+    }
+    hold_strangers_short(state, now, key, before);
+}
+
+/// Carries out a request that needs no more than the desk.
+fn at_the_desk(state: &mut State, now: Now, key: ConnKey, request: &Request<'_>, may_all: bool) {
+    let State { conns, pool, store, versions, mesh, published, stats, config, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    let mut desk = Desk { store, versions, mesh, published, stats, config, now };
+    let effect = conn.replies.next(&mut conn.outbound, pool, |out| answer(&mut desk, request, may_all, out));
     match effect {
         Effect::None => {}
         Effect::Authenticate => conn.is_authenticated = true,
         Effect::Close => conn.begin_closing(CloseReason::Quit, now.mono, pool),
-    }
-    if !conn.is_authenticated && conn.is_serving() {
-        let more = u32::try_from(conn.unsent() - before).unwrap_or(u32::MAX);
-        conn.unauthenticated_bytes = conn.unauthenticated_bytes.saturating_add(more);
-        if conn.unauthenticated_bytes > config.limits.unauthenticated_output_bytes_max {
-            conn.begin_closing(CloseReason::Unauthenticated, now.mono, pool);
+        Effect::LookElsewhere(wanted) => {
+            if let Ok(Command::Get(args) | Command::Ttl(args)) = &request.command {
+                remote::begin(state, now, key, request.id, wanted, *args);
+            }
         }
     }
-    keys
+}
+
+/// Ends a connection that has been told too much without having given the password.
+fn hold_strangers_short(state: &mut State, now: Now, key: ConnKey, unsent_before: usize) {
+    let State { conns, pool, config, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    if conn.is_authenticated || !conn.is_serving() {
+        return;
+    }
+    let more = u32::try_from(conn.unsent() - unsent_before).unwrap_or(u32::MAX);
+    conn.unauthenticated_bytes = conn.unauthenticated_bytes.saturating_add(more);
+    if conn.unauthenticated_bytes > config.limits.unauthenticated_output_bytes_max {
+        conn.begin_closing(CloseReason::Unauthenticated, now.mono, pool);
+    }
 }
 
 fn turn_browser_away(state: &mut State, now: Now, key: ConnKey) {
@@ -134,25 +192,33 @@ fn arg_limits(conn: &Conn, config: &Config) -> ArgLimits {
     }
 }
 
-/// Writes the one reply to a request, whatever it is.
-fn answer(desk: &mut Desk<'_>, request: Request<'_>, is_authenticated: bool, out: &mut Vec<u8>) -> Effect {
+/// Writes the one reply to a request, whatever it is, unless it has to be looked for elsewhere.
+fn answer(desk: &mut Desk<'_>, request: &Request<'_>, may_all: bool, out: &mut Vec<u8>) -> Effect {
     let id = request.id;
     let start = out.len();
-    let outcome = match request.command {
+    let outcome = match &request.command {
         Err(error) => {
             desk.stats.errors += 1;
             put_error(out, id, error);
             return Effect::None;
         }
-        Ok(command) if !is_authenticated && !is_open_to_all(&command) => Err(CommandError::Unauthenticated),
-        Ok(command) => carry_out(desk, command, id, out),
+        Ok(command) if !may_all && !is_open_to_all(command) => Err(CommandError::Unauthenticated),
+        Ok(command) => work(desk, command, id, out),
     };
-    outcome.unwrap_or_else(|error| {
-        desk.stats.errors += 1;
-        out.truncate(start);
-        put_error(out, id, error);
-        Effect::None
-    })
+    match outcome {
+        Ok(effect) => {
+            if matches!(effect, Effect::LookElsewhere(_)) {
+                out.truncate(start);
+            }
+            effect
+        }
+        Err(error) => {
+            desk.stats.errors += 1;
+            out.truncate(start);
+            put_error(out, id, error);
+            Effect::None
+        }
+    }
 }
 
 /// Whether a command is carried out before the password was given.
@@ -160,33 +226,22 @@ const fn is_open_to_all(command: &Command<'_>) -> bool {
     matches!(command, Command::Ping { .. } | Command::Help | Command::Quit | Command::Auth(_))
 }
 
-fn carry_out(
+fn work(
     desk: &mut Desk<'_>,
-    command: Command<'_>,
+    command: &Command<'_>,
     id: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<Effect, CommandError> {
     match command {
-        Command::Get(args) => get(desk, args, Reply::begin(out, id, "GOT"))?,
-        Command::Set(args) => set(desk, args, Reply::begin(out, id, "SAT"))?,
-        Command::SetEx(args) => set_ex(desk, args, Reply::begin(out, id, "SATEX"))?,
-        Command::Del(args) => del(desk, args, Reply::begin(out, id, "DELETED"))?,
-        Command::Expire(args) => expire(desk, args, Reply::begin(out, id, "EXPIRES"))?,
-        Command::Ttl(args) => ttl(desk, args, Reply::begin(out, id, "LASTS"))?,
-        Command::Who(key) => who(desk, key, Reply::begin(out, id, "HELD"))?,
+        Command::Get(args) => return get(desk, *args, Reply::begin(out, id, "GOT")),
+        Command::Ttl(args) => return ttl(desk, *args, Reply::begin(out, id, "LASTS")),
+        Command::Set(args) => set(desk, *args, Reply::begin(out, id, "SAT"))?,
+        Command::SetEx(args) => set_ex(desk, *args, Reply::begin(out, id, "SATEX"))?,
+        Command::Del(args) => del(desk, *args, Reply::begin(out, id, "DELETED"))?,
+        Command::Expire(args) => expire(desk, *args, Reply::begin(out, id, "EXPIRES"))?,
         Command::Ping { of_redis: true } => out.extend_from_slice(REDIS_PONG),
         Command::Ping { of_redis: false } => say(out, if id.is_empty() { b"0" } else { id }, "PONG", "1"),
-        Command::Mesh => say(out, id, "MESH", ""),
-        Command::Stats => {
-            let mut reply = Reply::begin(out, id, "STATS");
-            desk.stats.write(desk.gauges, desk.store, &desk.config.limits, &mut reply);
-            reply.end();
-        }
         Command::Help => say(out, id, "HELP", HELP),
-        Command::Request(Topic::Peers) => say(out, id, "FULFILLED", ""),
-        Command::Request(Topic::BloomFilter | Topic::Connect) | Command::Handshake(_) => {
-            return Err(CommandError::NoMesh("no filter and nothing to connect to"));
-        }
         Command::Auth(password) => {
             authenticate(desk, password)?;
             say(out, id, "WELCOME", "");
@@ -200,6 +255,12 @@ fn carry_out(
             say(out, id, "BYE", "");
             return Ok(Effect::Close);
         }
+        // Carried out before it came to this.
+        Command::Handshake(_)
+        | Command::Stats
+        | Command::Mesh
+        | Command::Who(_)
+        | Command::Request(Topic::Peers | Topic::BloomFilter | Topic::Connect) => {}
     }
     Ok(Effect::None)
 }
@@ -213,20 +274,39 @@ fn say(out: &mut Vec<u8>, id: &[u8], word: &str, text: &str) {
     reply.end();
 }
 
-fn get(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
+fn get(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<Effect, CommandError> {
+    let mut found = 0;
     for arg in args.iter() {
-        desk.stats.gets += 1;
         let key = desk.store.key(arg.key);
-        let Some(item) = desk.store.get(desk.now.mono, key) else {
-            desk.stats.misses += 1;
-            continue;
-        };
-        desk.stats.hits += 1;
-        reply.pair(arg.key, item.value);
-        check_length(desk, &reply)?;
+        match desk.store.get(desk.now.mono, key) {
+            Some(item) => {
+                found += 1;
+                reply.pair(arg.key, item.value);
+                check_length(desk, &reply)?;
+            }
+            None if desk.mesh.may_be_elsewhere(key.hash.0) => {
+                return look_elsewhere(desk, args, Wanted::Value);
+            }
+            None => {}
+        }
     }
+    let asked = args.len() as u64;
+    desk.stats.gets += asked;
+    desk.stats.hits += found;
+    desk.stats.misses += asked - found;
+    desk.mesh.checks += asked - found;
     reply.end();
-    Ok(())
+    Ok(Effect::None)
+}
+
+/// A key is not here and may be elsewhere: all of the request is taken up again with that in mind.
+fn look_elsewhere(desk: &Desk<'_>, args: Args<'_>, wanted: Wanted) -> Result<Effect, CommandError> {
+    let lookups_max = desk.config.limits.lookups_max;
+    if desk.mesh.lookups.has_room(args.len(), lookups_max as usize) {
+        Ok(Effect::LookElsewhere(wanted))
+    } else {
+        Err(CommandError::TooManyLookups(lookups_max))
+    }
 }
 
 fn set(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
@@ -266,6 +346,7 @@ fn del(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
         let key = desk.store.key(arg.key);
         if desk.store.remove(desk.now.mono, key) {
             desk.stats.deletes += 1;
+            desk.changed(key);
             reply.key(arg.key);
         }
     }
@@ -287,16 +368,20 @@ fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
         let key = desk.store.key(arg.key);
         if desk.store.set_deadline(desk.now.mono, key, deadline) {
             reply.key_text(arg.key, arg.seconds);
+            desk.changed(key);
         }
     }
     reply.end();
     Ok(())
 }
 
-fn ttl(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
+fn ttl(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<Effect, CommandError> {
     for arg in args.iter() {
         let key = desk.store.key(arg.key);
         match desk.store.get(desk.now.mono, key).map(|item| item.deadline) {
+            None if desk.mesh.may_be_elsewhere(key.hash.0) => {
+                return look_elsewhere(desk, args, Wanted::Life);
+            }
             None => {}
             Some(None) => reply.key_text(arg.key, "never"),
             Some(Some(deadline)) => reply.key_text(arg.key, deadline.seconds_left(desk.now.mono)),
@@ -304,16 +389,7 @@ fn ttl(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
         check_length(desk, &reply)?;
     }
     reply.end();
-    Ok(())
-}
-
-fn who(desk: &Desk<'_>, key: &[u8], mut reply: Reply<'_>) -> Result<(), CommandError> {
-    if desk.store.get(desk.now.mono, desk.store.key(key)).is_some() {
-        reply.key_text(key, "here");
-    }
-    check_length(desk, &reply)?;
-    reply.end();
-    Ok(())
+    Ok(Effect::None)
 }
 
 fn authenticate(desk: &mut Desk<'_>, given: &[u8]) -> Result<(), CommandError> {
@@ -338,6 +414,7 @@ fn put(
         Was::Absent => desk.published.added(desk.now.mono, key.hash.0, desk.store),
         Was::Present => {}
     }
+    desk.changed(key);
     desk.stats.sets += 1;
     Ok(())
 }

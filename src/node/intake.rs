@@ -1,19 +1,26 @@
-//! From bytes to requests, fairly: what one call carries out is bounded, and what is left waits its turn.
+//! From bytes to requests and frames, fairly: what one call carries out is bounded, and what is left waits
+//! its turn.
 //!
-//! Requests are parsed straight from the slice that the shell has read into; only an unfinished tail is
+//! Requests and frames are parsed straight from the slice that the shell has read into; only an unfinished tail is
 //! copied. When a step's budget is spent with requests left over, they are stashed, the connection goes
 //! to the end of the queue of runnable ones, and the shell is told not to read from it until it has
 //! caught up. The same happens, without the queue, while too much waits to be sent to it. So a
-//! connection holds at most one line and one read of input.
+//! connection holds at most one line, or one frame, and one read of input.
 
+use super::admission;
 use super::ahead::look_ahead;
 use super::commands;
-use super::conns::{CloseReason, Conn, Phase};
-use super::keys::ConnKey;
+use super::conns::{CloseReason, Conn, Phase, Role};
+use super::digests;
+use super::frames;
+use super::keys::{ConnKey, PeerKey};
+use super::serving;
 use super::settle::settle;
 use super::state::{State, close_conn};
 use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
+use crate::wire::frame::{self, FrameLimits};
+use crate::wire::handshake;
 use crate::wire::line::{Front, front};
 use crate::wire::reply::{NO_RESP, put_error};
 
@@ -27,6 +34,12 @@ pub(super) fn received(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) 
         return;
     }
     conn.last_active = now.mono;
+    if let Some(peer) = conn.link()
+        && let Some(peer) = state.mesh.peers.get_mut(peer)
+    {
+        peer.last_heard = now.mono;
+        peer.is_suspect = false;
+    }
     let must_wait = !conn.inbound.is_empty() || conn.is_runnable || conn.is_paused;
     let used = if must_wait { 0 } else { serve(state, now, key, bytes) };
     if used < bytes.len()
@@ -54,7 +67,7 @@ pub(super) fn read_closed(state: &mut State, now: Now, key: ConnKey) {
         }
         Phase::Closing(_) => conn.is_read_closed = true,
         Phase::Lingering(reason) => close_conn(state, key, reason),
-        Phase::ReadClosed => {}
+        Phase::ReadClosed | Phase::Connecting => {}
     }
 }
 
@@ -73,10 +86,9 @@ pub(super) fn wrote(state: &mut State, now: Now, key: ConnKey, count: usize) {
     if conn.outbound.is_empty() {
         conn.is_flushing = false;
     }
-    if conn.is_paused && !must_pause(conn, state.config.limits.outbound_pause_bytes) {
-        conn.is_paused = false;
-        conn.is_runnable = true;
-        state.runnable.push_back(key);
+    if let Some(peer) = conn.link() {
+        serving::pay(state, now, peer);
+        digests::link_drained(state, peer);
     }
     settle(state, now, key);
 }
@@ -108,12 +120,80 @@ fn serve_stash(state: &mut State, now: Now, key: ConnKey) {
     }
 }
 
-/// Carries out requests from the front of `input` until it holds no whole one, the step's budget is
-/// spent, or the connection has to wait. Returns the bytes done with.
+/// Carries out what stands at the front of `input`, by what the connection is. It may be another in the
+/// middle: what a client sends behind its handshake are frames. Returns the bytes done with.
 fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
+    let link = |state: &State| state.conns.get(key).and_then(Conn::link);
+    let mut at = 0;
+    if link(state).is_none() {
+        let is_client = state.conns.get(key).is_some_and(Conn::is_client);
+        at = if is_client {
+            serve_client(state, now, key, input)
+        } else {
+            serve_dialled(state, now, key, input)
+        };
+    }
+    if let Some(peer) = link(state) {
+        at += serve_link(state, now, key, peer, &input[at..]);
+    }
+    if state.conns.get(key).is_some_and(Conn::is_serving) { at } else { input.len() }
+}
+
+/// Carries out frames of a peer until there is no whole one or the step's budget is spent.
+fn serve_link(state: &mut State, now: Now, key: ConnKey, peer: PeerKey, input: &[u8]) -> usize {
+    let limits = FrameLimits {
+        key_bytes_max: state.config.limits.key_bytes_max as usize,
+        value_bytes_max: state.config.limits.value_bytes_max as usize,
+    };
+    let mut at = 0;
+    let mut cost = 0;
+    while at < input.len() {
+        let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.link().is_some()) else { break };
+        if cost >= KEYS_PER_STEP || at >= BYTES_PER_STEP {
+            conn.is_runnable = true;
+            state.runnable.push_back(key);
+            break;
+        }
+        match frame::front(&input[at..], limits) {
+            frame::Front::Partial => break,
+            frame::Front::Broken(error) => {
+                frames::refuse(state, now, key, &error);
+                break;
+            }
+            frame::Front::Frame { frame, consumed } => {
+                at += consumed;
+                cost += frames::execute(state, now, peer, &frame, consumed);
+            }
+        }
+    }
+    at
+}
+
+/// Takes in what a node says that we have dialled: lines, until it welcomes us.
+fn serve_dialled(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
+    let mut at = 0;
+    while at < input.len() && state.conns.get(key).is_some_and(|conn| matches!(conn.role, Role::Dialling(_)))
+    {
+        match front(&input[at..], handshake::LINE_BYTES_MAX) {
+            Front::Partial => break,
+            Front::TooLong => {
+                close_conn(state, key, CloseReason::Refused);
+                break;
+            }
+            Front::Line(line) => {
+                at += line.consumed;
+                admission::replied(state, now, key, line.text);
+            }
+        }
+    }
+    at
+}
+
+/// Carries out requests from the front of `input` until it holds no whole one, the step's budget is
+/// spent, the connection has to wait, or it has become a link. Returns the bytes done with.
+fn serve_client(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
     let limits = &state.config.limits;
-    let (pause, line_max, early_max) =
-        (limits.outbound_pause_bytes, limits.line_bytes_max, limits.unauthenticated_line_bytes_max);
+    let (line_max, early_max) = (limits.line_bytes_max, limits.unauthenticated_line_bytes_max);
     let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
     let mut at = 0;
     let mut requests = 0;
@@ -123,12 +203,15 @@ fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
         let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
             return input.len();
         };
+        if !conn.is_client() {
+            break;
+        }
         if !conn.has_spoken && input[at] == b'*' {
             refuse(state, now, key, |out| out.extend_from_slice(NO_RESP));
             return input.len();
         }
         conn.has_spoken = true;
-        if must_pause(conn, pause) {
+        if conn.must_pause(&state.config.limits) {
             conn.is_paused = true;
             break;
         }
@@ -166,8 +249,4 @@ fn refuse(state: &mut State, now: Now, key: ConnKey, write: impl FnOnce(&mut Vec
     stats.errors += 1;
     conn.replies.next(&mut conn.outbound, pool, write);
     conn.begin_closing(CloseReason::Protocol, now.mono, pool);
-}
-
-fn must_pause(conn: &Conn, pause_bytes: u32) -> bool {
-    conn.unsent() > pause_bytes as usize
 }

@@ -2,6 +2,7 @@
 //! one that has gone stale finds nothing.
 
 use crate::base::slots::Key;
+use std::fmt;
 
 /// The tag of keys of connections.
 #[derive(Debug)]
@@ -9,3 +10,47 @@ pub enum ConnTag {}
 
 /// Names a connection.
 pub type ConnKey = Key<ConnTag>;
+
+/// The tag of keys of peers.
+#[derive(Debug)]
+pub enum PeerTag {}
+
+/// Names a peer: one life of another node.
+pub type PeerKey = Key<PeerTag>;
+
+/// The tag of keys of contacts.
+#[derive(Debug)]
+pub enum ContactTag {}
+
+/// Names a contact: an address at which a node may be found.
+pub type ContactKey = Key<ContactTag>;
+
+/// The tag of keys of lookups.
+#[derive(Debug)]
+pub enum LookupTag {}
+
+/// Names a lookup: a key that other nodes are asked for.
+pub type LookupKey = Key<LookupTag>;
+
+/// The tag of keys of asks.
+#[derive(Debug)]
+pub enum AskTag {}
+
+/// Names an ask: a client's request that waits for lookups.
+pub type AskKey = Key<AskTag>;
+
+/// The identity of a node, drawn anew in each of its lives. Displays as 32 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub [u8; 16]);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -20,29 +20,49 @@
 //!
 //! `state` (what there is), `conns` (the life of a connection), `intake` (bytes to requests, budgets),
 //! `commands` (requests to replies), `replies` (their order), `settle` (what follows), `patience` and
-//! `timers` (who keeps us waiting), `publish` (the filter of the own keys).
+//! `timers` (who keeps us waiting). Then the mesh: `mesh`, `contacts`, `peers` and `lookups` (what there
+//! is of it), `admission` (who becomes a peer), `peering` (finding them, keeping links), `frames` (what
+//! they say), `publish` and `digests` (our filter and theirs), `remote` (looking up), `serving` (being
+//! asked), `links` (saying something), and `report` and `texts` for those who want to know.
 
+mod admission;
 mod ahead;
+mod audit;
 mod commands;
 mod conns;
+mod contacts;
+mod digests;
+mod frames;
 mod intake;
 mod keys;
+mod links;
+mod lookups;
+mod mesh;
 mod patience;
+mod peering;
+mod peers;
 mod publish;
+mod remote;
 mod replies;
+mod report;
+mod serving;
 mod settle;
 mod state;
 mod stats;
+mod texts;
 mod timers;
 
 pub use conns::CloseReason;
-pub use keys::ConnKey;
+pub use keys::{ConnKey, NodeId};
+pub use report::{FilterState, PeerView};
 pub use state::Action;
 pub use stats::Stats;
 
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::filter::bloom::Bloom;
+use crate::filter::digest::Position;
+use crate::filter::size::Block;
 use crate::limits::TIMERS_PER_STEP;
 use conns::Conn;
 use state::{State, Timer};
@@ -85,6 +105,13 @@ impl Node {
         Self { state: State::new(config, seed, now) }
     }
 
+    /// Takes up the mesh: where this node listens, and the addresses that it dials. Called once, before
+    /// anything comes; a node that is not told has no peers but those that dial it.
+    pub fn join(&mut self, now: Now, listen: SocketAddr, peers: &[SocketAddr]) {
+        peering::join(&mut self.state, now, listen, peers);
+        self.conclude(now);
+    }
+
     /// Takes a connection from `addr`.
     ///
     /// # Errors
@@ -93,7 +120,7 @@ impl Node {
         let limit = self.state.config.limits.clients_max;
         let refusal = if self.state.is_draining {
             Some(Refusal::Draining)
-        } else if self.state.conns.len() >= limit as usize {
+        } else if self.state.clients() >= limit as usize {
             Some(Refusal::TooManyClients { limit })
         } else {
             None
@@ -112,27 +139,31 @@ impl Node {
         Ok(key)
     }
 
-    /// Takes up the mesh: where this node listens, and the addresses that it dials.
-    pub fn join(&mut self, _now: Now, _listen: SocketAddr, _peers: &[SocketAddr]) {}
-
-    /// Notes that a connection which was asked for by [`Action::Connect`] is there.
-    pub fn connected(&mut self, _now: Now, _conn: ConnKey) {}
-
     /// Takes in bytes that came on a connection, and carries out what is whole among them.
     pub fn received(&mut self, now: Now, conn: ConnKey, bytes: &[u8]) {
         intake::received(&mut self.state, now, conn, bytes);
+        self.conclude(now);
+    }
+
+    /// Notes that a connection which was asked for by [`Action::Connect`] is there.
+    pub fn connected(&mut self, now: Now, conn: ConnKey) {
+        admission::connected(&mut self.state, now, conn);
+        self.conclude(now);
     }
 
     /// Notes that the other side will send no more. What it asked for is still answered.
     pub fn read_closed(&mut self, now: Now, conn: ConnKey) {
         intake::read_closed(&mut self.state, now, conn);
+        self.conclude(now);
     }
 
-    /// Notes that a connection broke. Its key is stale from here on, and no `Close` follows.
-    pub fn lost(&mut self, _now: Now, conn: ConnKey) {
+    /// Notes that a connection broke, or could not be made. Its key is stale from here on, and no `Close`
+    /// follows.
+    pub fn lost(&mut self, now: Now, conn: ConnKey) {
         if !state::forget_conn(&mut self.state, conn, CloseReason::Lost) {
             self.state.stats.stale_events += 1;
         }
+        self.conclude(now);
     }
 
     /// The bytes that wait to be written to a connection; none for a stale key.
@@ -143,32 +174,60 @@ impl Node {
     /// Notes that the first `count` bytes of [`Node::outbound`] were written.
     pub fn wrote(&mut self, now: Now, conn: ConnKey, count: usize) {
         intake::wrote(&mut self.state, now, conn, count);
+        self.conclude(now);
     }
 
-    /// Does one step of what is due: timers of the node, of the store, the filter, and requests left over.
+    /// Does one step of what is due: timers of the node, of the store, filters, and requests left over.
     pub fn tick(&mut self, now: Now) {
         timers::run(&mut self.state, now, TIMERS_PER_STEP);
-        let State { store, published, .. } = &mut self.state;
-        store.reclaim(now.mono, TIMERS_PER_STEP);
+        self.state.store.reclaim(now.mono, TIMERS_PER_STEP);
+        let State { published, store, .. } = &mut self.state;
         if published.has_work(now.mono, store) {
             published.step(now.mono, store);
         }
+        digests::step(&mut self.state, now);
+        texts::step(&mut self.state, now);
         intake::run_next(&mut self.state, now);
+        self.conclude(now);
+    }
+
+    /// What follows from any call: connections are settled, lost links and dials made up for, peers told.
+    fn conclude(&mut self, now: Now) {
+        let state = &mut self.state;
+        digests::schedule(state, now);
+        loop {
+            if let Some(key) = state.touched.pop_front() {
+                settle::settle(state, now, key);
+            } else if !peering::settle_losses(state, now) {
+                break;
+            }
+        }
+        if state.is_draining && state.clients() == 0 && state.mesh.conns > 0 {
+            peering::leave(state, now);
+            state
+                .touched
+                .drain(..)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|key| settle::settle(state, now, key));
+        }
     }
 
     /// Whether [`Node::tick`] has something to do now.
     pub fn has_work(&self, now: Now) -> bool {
-        let State { runnable, store, published, .. } = &self.state;
+        let State { runnable, store, published, texts, .. } = &self.state;
         !runnable.is_empty()
             || timers::has_work(&self.state, now)
             || store.has_work(now.mono)
             || published.has_work(now.mono, store)
+            || digests::has_work(&self.state)
+            || !texts.is_empty()
     }
 
     /// When [`Node::tick`] will next have something to do, if nothing comes in before; `None`: never.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let State { timers, store, published, .. } = &self.state;
-        let timer = timers.next_deadline().map(Instant::from_millis);
+        let timer = self.state.timers.next_deadline().map(Instant::from_millis);
+        let State { store, published, .. } = &self.state;
         timer.into_iter().chain(store.next_deadline()).chain(published.next_deadline(store)).min()
     }
 
@@ -190,6 +249,7 @@ impl Node {
         for key in keys {
             settle::settle(&mut self.state, now, key);
         }
+        self.conclude(now);
     }
 
     /// Whether the end has come: draining, and no connection is left.
@@ -205,6 +265,7 @@ impl Node {
             self.state.conns.values_mut().for_each(|conn| conn.is_authenticated = true);
         }
         self.state.store.set_memory_max(config.limits.memory_max);
+        self.state.mesh.filters.set_bytes_max(config.limits.peer_filters_max);
         self.state.config = config;
     }
 
@@ -225,9 +286,47 @@ impl Node {
         &self.state.stats
     }
 
-    /// The filter of the own keys.
+    /// What is known of other nodes: the linked ones first.
+    pub fn peers(&self, now: Now) -> Vec<PeerView> {
+        report::peers_known(&self.state, now)
+    }
+
+    /// The identity of this life of the node.
+    pub fn id(&self) -> NodeId {
+        self.state.mesh.id
+    }
+
+    /// Whether each address that it was told was tried, and the filter of each linked peer is known.
+    pub fn is_ready(&self) -> bool {
+        report::is_ready(&self.state)
+    }
+
+    /// The filter of this node's keys.
     pub fn own_filter(&self) -> &Bloom {
         self.state.published.filter()
+    }
+
+    /// The end of the log of this node's digest.
+    pub fn own_position(&self) -> Position {
+        self.state.published.digest().head()
+    }
+
+    /// A block of a peer's filter as it is searched; `None` while it is not known or changes its size.
+    pub fn peer_block(&self, peer: NodeId, number: usize) -> Option<Block> {
+        let mesh = &self.state.mesh;
+        let peer = mesh.peers.by_id(peer).and_then(|key| mesh.peers.get(key))?;
+        mesh.filters.block(peer.filter, number)
+    }
+
+    /// Lookups on other nodes that are under way.
+    pub fn lookups(&self) -> usize {
+        self.state.mesh.lookups.slots.len()
+    }
+
+    /// Checks that all that is counted adds up, for tests: a panic says what does not. O(everything but
+    /// the keys).
+    pub fn audit(&self) {
+        audit::audit(&self.state);
     }
 
     /// Connections at this moment.

@@ -4,22 +4,36 @@
 //! while they type. Traffic never re-arms a timer: when it fires, `timers` asks here what the connection
 //! is being waited for *then*.
 
-use super::conns::{CloseReason, Conn, Phase};
+use super::conns::{CloseReason, Conn, Phase, Role};
 use super::keys::ConnKey;
 use super::state::{State, Timer};
 use crate::base::time::Instant;
-use crate::limits::{LINGER_MS, Limits};
+use crate::limits::{DIAL_MS, INTRODUCTION_MS, LINGER_MS, Limits};
 use std::time::Duration;
 
 /// Until when this connection may go on as it does, and what it is if it goes on longer.
 pub(super) fn patience(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
     let after = |since: Instant, ms: u32| since.after(Duration::from_millis(u64::from(ms)));
     match conn.phase() {
+        Phase::Connecting => Some((after(conn.last_active, DIAL_MS), CloseReason::DialFailed)),
         Phase::Lingering(reason) => Some((after(conn.last_active, LINGER_MS), reason)),
+        // It waits for us, with nothing to take.
+        Phase::Closing(_) if conn.outbound.is_empty() => None,
         Phase::Closing(_) => Some((after(conn.last_active, limits.slow_reader_ms), CloseReason::SlowReader)),
         Phase::Open | Phase::ReadClosed => {
             if let Some(since) = conn.slow_since {
                 return Some((after(since, limits.slow_reader_ms), CloseReason::SlowReader));
+            }
+            match conn.role {
+                Role::Dialling(_) => {
+                    return Some((after(conn.last_active, INTRODUCTION_MS), CloseReason::DialFailed));
+                }
+                // A link's silence is noticed by its beats.
+                Role::Link(_) | Role::Parted => return None,
+                Role::Client if conn.offered.is_some() => {
+                    return Some((after(conn.last_active, INTRODUCTION_MS), CloseReason::Refused));
+                }
+                Role::Client => {}
             }
             let waits_for_us = conn.is_paused || conn.is_runnable || !conn.replies.is_empty();
             if !conn.inbound.is_empty() && !waits_for_us {

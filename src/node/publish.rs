@@ -286,14 +286,18 @@ impl Published {
 }
 
 /// What the mesh asks for.
-#[cfg_attr(not(test), expect(dead_code, reason = "the mesh is being built"))]
 impl Published {
     /// Sets how many peers the filter is published to: above 16 of them a key gets 16 bits, not 12.
     pub(super) fn set_peers(&mut self, count: usize) {
         self.bits_per_key = BITS_PER_KEY[usize::from(count > 16)];
     }
 
-    /// The digest, for readers that come and go.
+    /// The digest.
+    pub(super) const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The same, for readers that come and go.
     pub(super) const fn digest_mut(&mut self) -> &mut Digest {
         &mut self.digest
     }

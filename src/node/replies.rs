@@ -67,7 +67,6 @@ impl Replies {
     }
 
     /// Takes the next place for a reply that is not known yet. It is the caller's part to fill it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "held by remote lookups, which come with the mesh"))]
     pub fn hold(&mut self) -> Place {
         let place = Place(self.first + self.slots.len() as u64);
         self.slots.push_back(Slot::Waiting);
@@ -76,7 +75,6 @@ impl Replies {
 
     /// Puts a reply, a whole line, into its place, and moves what is complete at the front to
     /// `outbound`. False, and nothing changed, if the place is not waiting.
-    #[cfg_attr(not(test), expect(dead_code, reason = "held by remote lookups, which come with the mesh"))]
     pub fn fill(&mut self, place: Place, reply: &[u8], outbound: &mut Buffer, pool: &mut Pool) -> bool {
         let at = place.0.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         let Some(slot) = at.and_then(|at| self.slots.get_mut(at)) else { return false };

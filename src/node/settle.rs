@@ -3,7 +3,7 @@
 //! Every entry into the node that touches a connection ends with [`settle`], so that nothing which must
 //! follow from a change is left to the place that made it.
 
-use super::conns::{CloseReason, Phase};
+use super::conns::{CloseReason, Phase, Role};
 use super::keys::ConnKey;
 use super::patience::arm;
 use super::state::{Action, State, close_conn};
@@ -13,10 +13,17 @@ use crate::wire::reply::{Reply, put_error};
 /// Draws the conclusions of whatever has happened to a connection: what the shell has to do for it,
 /// what its buffers hold now, whether it is at its end, whether it keeps us waiting.
 pub(super) fn settle(state: &mut State, now: Now, key: ConnKey) {
-    let State { conns, actions, pool, config, buffered, stats, is_draining, .. } = state;
+    let State { conns, actions, pool, config, buffered, stats, is_draining, runnable, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
+    conn.is_touched = false;
+    if conn.is_paused && !conn.must_pause(&config.limits) {
+        conn.is_paused = false;
+        conn.is_runnable = true;
+        runnable.push_back(key);
+    }
     let is_caught_up = !conn.is_runnable && !conn.is_paused && conn.replies.is_empty();
-    if conn.phase() == Phase::ReadClosed && is_caught_up && !conn.inbound.is_empty() {
+    let is_client = conn.is_client();
+    if is_client && conn.phase() == Phase::ReadClosed && is_caught_up && !conn.inbound.is_empty() {
         stats.requests += 1;
         stats.errors += 1;
         conn.inbound.release(pool);
@@ -24,11 +31,11 @@ pub(super) fn settle(state: &mut State, now: Now, key: ConnKey) {
             put_error(out, b"", "the last line has no line end; it was not carried out");
         });
     }
-    if *is_draining && conn.is_serving() && is_caught_up {
+    if *is_draining && is_client && conn.is_serving() && is_caught_up {
         conn.replies.next(&mut conn.outbound, pool, put_goodbye);
         conn.begin_closing(CloseReason::Drained, now.mono, pool);
     }
-    if !conn.outbound.is_empty() && !conn.is_flushing {
+    if !conn.outbound.is_empty() && !conn.is_flushing && conn.phase() != Phase::Connecting {
         conn.is_flushing = true;
         actions.push_back(Action::Flush(key));
     }
@@ -53,6 +60,12 @@ pub(super) fn settle(state: &mut State, now: Now, key: ConnKey) {
 /// Ends a connection that has nothing more to say, or brings it one phase nearer to its end.
 fn finish(state: &mut State, now: Now, key: ConnKey) {
     let Some(conn) = state.conns.get_mut(key) else { return };
+    if conn.phase() == Phase::ReadClosed && !conn.is_client() && !conn.is_runnable {
+        // A node that says no more hears no more.
+        let reason =
+            if matches!(conn.role, Role::Dialling(_)) { CloseReason::Refused } else { CloseReason::PeerLeft };
+        return close_conn(state, key, reason);
+    }
     if !conn.outbound.is_empty() || !conn.replies.is_empty() {
         return;
     }
@@ -66,7 +79,7 @@ fn finish(state: &mut State, now: Now, key: ConnKey) {
             conn.last_active = now.mono;
             state.actions.push_back(Action::ShutdownWrite(key));
         }
-        Phase::Open | Phase::ReadClosed | Phase::Lingering(_) => {}
+        Phase::Connecting | Phase::Open | Phase::ReadClosed | Phase::Lingering(_) => {}
     }
 }
 

@@ -1,9 +1,11 @@
 //! All that a node is, in one place, and what its parts share. The logic stands in the files above,
 //! as functions over `&mut State`.
 
-use super::conns::{CloseReason, Conn};
-use super::keys::{ConnKey, ConnTag};
+use super::conns::{CloseReason, Conn, Role};
+use super::keys::{ConnKey, ConnTag, ContactKey, PeerKey};
+use super::mesh::Mesh;
 use super::publish::Published;
+use super::replies::Place;
 use super::stats::Stats;
 use crate::base::buffer::Pool;
 use crate::base::rng::Rng;
@@ -11,8 +13,11 @@ use crate::base::slots::Slots;
 use crate::base::time::{Instant, Now};
 use crate::base::wheel::Wheel;
 use crate::config::Config;
+use crate::filter::size::Size;
 use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED_BUFFERS_MAX};
 use crate::store::{HashSecret, Store, Version};
+use crate::wire::filter_text::FilterText;
+use crate::wire::handshake::{HASH_CHECK_TEXT, derive_hash_secret, public_hash_secret};
 use crate::wire::request::Parser;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -40,8 +45,36 @@ pub enum Action {
 pub enum Timer {
     /// Whether this connection is keeping us waiting.
     Conn(ConnKey),
+    /// When this address is looked at next.
+    Contact(ContactKey),
+    /// The next beat of this peer, or the end of what is remembered of it.
+    Peer(PeerKey),
+    /// The next lookup that is to be looked after.
+    Lookups,
+    /// The end of the time in which changes of our filter gather.
+    Tell,
     /// The end of the time in which connections may take their last replies.
     DrainEnd,
+}
+
+/// The filter as text, for somebody who waits for it.
+#[derive(Debug)]
+pub(super) struct Text {
+    pub(super) conn: ConnKey,
+    pub(super) place: Place,
+    pub(super) id: Box<[u8]>,
+    /// `None` before the first block.
+    pub(super) begun: Option<TextBegun>,
+}
+
+/// What of the text is written already.
+#[derive(Debug)]
+pub(super) struct TextBegun {
+    pub(super) text: Vec<u8>,
+    pub(super) writer: FilterText,
+    /// The size that the filter had at the beginning: with another one it begins again.
+    pub(super) size: Size,
+    pub(super) next: usize,
 }
 
 /// The whole state of a node.
@@ -59,8 +92,14 @@ pub struct State {
     pub(super) actions: VecDeque<Action>,
     /// Connections with requests left over from an earlier step, each once.
     pub(super) runnable: VecDeque<ConnKey>,
+    /// Who waits for the filter as text.
+    pub(super) texts: VecDeque<Text>,
+    /// Connections to be settled before the node returns, each once.
+    pub(super) touched: VecDeque<ConnKey>,
     pub(super) parser: Parser,
     pub(super) versions: Versions,
+    pub(super) mesh: Mesh,
+    pub(super) rng: Rng,
     pub(super) stats: Stats,
     pub(super) log_gate: LogGate,
     /// The node takes no more connections and ends those it has.
@@ -70,8 +109,11 @@ pub struct State {
 impl State {
     pub(super) fn new(config: Config, seed: u64, now: Now) -> Self {
         let mut rng = Rng::new(seed);
+        let secret = hash_secret(&config, &mut rng);
+        let mut mesh = Mesh::new(&config, &mut rng);
+        mesh.hash_check = secret.hash(HASH_CHECK_TEXT).0;
         let published = Published::new(now.wall_ms);
-        let mut store = Store::new(HashSecret::draw(&mut rng), config.limits.memory_max);
+        let mut store = Store::new(secret, config.limits.memory_max);
         store.reserve(published.filter().bytes());
         Self {
             started: now.mono,
@@ -83,13 +125,44 @@ impl State {
             timers: Wheel::new(),
             actions: VecDeque::new(),
             runnable: VecDeque::new(),
+            texts: VecDeque::new(),
+            touched: VecDeque::new(),
             parser: Parser::default(),
             versions: Versions::default(),
+            mesh,
+            rng,
             stats: Stats::default(),
             log_gate: LogGate::default(),
             is_draining: false,
             config,
         }
+    }
+}
+
+impl State {
+    /// Connections of clients, as far as is known.
+    pub(super) fn clients(&self) -> usize {
+        self.conns.len() - self.mesh.conns
+    }
+}
+
+/// What keys are hashed with: the same in all of a mesh. Without a secret of the mesh its nodes can only be
+/// on this machine, and need not hide anything from each other; a node that others can reach has no mesh
+/// then, and draws its own.
+fn hash_secret(config: &Config, rng: &mut Rng) -> HashSecret {
+    match &config.mesh_secret {
+        Some(secret) => HashSecret::from_bytes(derive_hash_secret(secret.as_bytes())),
+        None if config.bind.is_loopback() => HashSecret::from_bytes(public_hash_secret()),
+        None => HashSecret::draw(rng),
+    }
+}
+
+/// Has a connection settled before the node returns.
+pub(super) fn touch(state: &mut State, key: ConnKey) {
+    if let Some(conn) = state.conns.get_mut(key)
+        && !std::mem::replace(&mut conn.is_touched, true)
+    {
+        state.touched.push_back(key);
     }
 }
 
@@ -109,6 +182,12 @@ pub(super) fn forget_conn(state: &mut State, key: ConnKey, reason: CloseReason) 
     conn.replies.release(&mut state.pool);
     state.buffered -= conn.accounted;
     state.stats.closed[reason as usize] += 1;
+    state.mesh.conns -= usize::from(!conn.is_client());
+    match conn.role {
+        Role::Dialling(dialling) => state.mesh.lost_dials.push_back((dialling.contact, key)),
+        Role::Link(peer) => state.mesh.lost_links.push_back((peer, key)),
+        Role::Client | Role::Parted => {}
+    }
     if state.conns.is_empty() {
         state.conns.shrink();
     }
@@ -126,6 +205,11 @@ impl Versions {
     pub(super) fn next(&mut self, now: Now) -> Version {
         self.last = (self.last + 1).max(now.wall_ms << 20);
         Version(self.last)
+    }
+
+    /// What a frame tells of it: the highest version that has been given, and no less than the time of day.
+    pub(super) fn clock(&self, now: Now) -> u64 {
+        self.last.max(now.wall_ms << 20)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a node counts, and the one line that tells it.
 
 use super::conns::CloseReason;
+use super::keys::NodeId;
 use crate::limits::Limits;
 use crate::store::Store;
 use crate::wire::reply::Reply;
@@ -19,7 +20,7 @@ pub struct Stats {
     pub requests: u64,
     /// Requests answered with an error.
     pub errors: u64,
-    /// Keys asked for: hits + misses.
+    /// Keys asked for: hits + misses, and those being looked up on other nodes.
     pub gets: u64,
     /// Keys asked for that were there.
     pub hits: u64,
@@ -35,6 +36,56 @@ pub struct Stats {
     pub stale_events: u64,
     /// Log lines left out because clients caused too many.
     pub log_lines_dropped: u64,
+    /// Keys that other nodes were asked for: hits, misses, timeouts, and those in flight.
+    pub remote_lookups: u64,
+    /// Of these, those that a peer had.
+    pub remote_hits: u64,
+    /// Those that every peer asked said no to.
+    pub remote_misses: u64,
+    /// Those that were not answered in time.
+    pub remote_timeouts: u64,
+    /// Keys that waited for a lookup that was under way already.
+    pub remote_coalesced: u64,
+    /// Requests of clients that had gone when their lookups ended.
+    pub remote_unwanted: u64,
+    /// Questions to peers: values, noes, lost, abandoned, and those on their way.
+    pub remote_requests: u64,
+    /// Questions that a peer answered with the key.
+    pub remote_values: u64,
+    /// Questions that a peer answered with no.
+    pub remote_nones: u64,
+    /// Of these, those to a peer whose filter had claimed the key.
+    pub remote_false_hits: u64,
+    /// Questions whose link broke.
+    pub remote_lost: u64,
+    /// Questions whose lookup ended before their answer came.
+    pub remote_abandoned: u64,
+    /// Answers to no question on its way: too late, or never asked for.
+    pub remote_late: u64,
+    /// Answers about another key than was asked for.
+    pub remote_forged: u64,
+    /// Claims that were not followed, because the filter lies.
+    pub remote_disbelieved: u64,
+    /// Questions of peers.
+    pub served_to_peers: u64,
+    /// Of these, those given up because too many waited.
+    pub owed_dropped: u64,
+    /// Bytes of frames about peers' filters.
+    pub digest_bytes_in: u64,
+    /// Bytes of frames about our filter.
+    pub digest_bytes_out: u64,
+    /// Messages about peers' filters that were known, or stood behind something missing.
+    pub digest_dropped: u64,
+    /// Messages about peers' filters that do not fit them.
+    pub digest_refused: u64,
+    /// Frames of peers.
+    pub frames: u64,
+    /// Links closed because what came was no frame.
+    pub frames_broken: u64,
+    /// Addresses of other nodes that were not believed.
+    pub peers_refused: u64,
+    /// Nodes that were not admitted.
+    pub handshakes_refused: u64,
     /// Turns of the loop.
     pub turns: u64,
     /// The longest turn, in microseconds of work; waiting is not counted.
@@ -48,11 +99,21 @@ pub(super) struct Gauges {
     pub(super) clients: usize,
     pub(super) buffers_bytes: usize,
     pub(super) is_ready: bool,
+    pub(super) is_mesh_complete: bool,
+    pub(super) peers_active: usize,
+    pub(super) peers_backup: usize,
+    pub(super) lookups_in_flight: usize,
+    pub(super) peer_filters_bytes: u64,
+    pub(super) filter_fill: f64,
+    pub(super) filter_bits: u64,
+    pub(super) filter_keys: u64,
+    pub(super) contacts_refused: u64,
+    pub(super) node: NodeId,
 }
 
 impl Stats {
     /// Writes the fields of a STATS reply. Names stay as they are once they are out.
-    pub(super) fn write(&self, gauges: Gauges, store: &Store, limits: &Limits, reply: &mut Reply<'_>) {
+    pub(super) fn write(&self, gauges: &Gauges, store: &Store, limits: &Limits, reply: &mut Reply<'_>) {
         let mut field = |name: &str, value: u64| reply.text(format_args!("{name}:{value}"));
         field("uptime_seconds", gauges.uptime.as_secs());
         field("clients", gauges.clients as u64);
@@ -79,9 +140,48 @@ impl Stats {
         field("log_lines_dropped", self.log_lines_dropped);
         field("turns", self.turns);
         field("turn_max_us", self.turn_max_us);
-        field("peers_active", 0);
-        field("peers_backup", 0);
-        reply.text(format_args!("ready:{}", if gauges.is_ready { "yes" } else { "no" }));
+        self.write_mesh(gauges, limits, &mut field);
+        reply.text(format_args!("filter_fill:{:.4}", gauges.filter_fill));
+        let yes = |is: bool| if is { "yes" } else { "no" };
+        reply.text(format_args!("mesh_complete:{}", yes(gauges.is_mesh_complete)));
+        reply.text(format_args!("ready:{}", yes(gauges.is_ready)));
+        reply.text(format_args!("node:{}", gauges.node));
         reply.text(format_args!("version:{}", env!("CARGO_PKG_VERSION")));
+    }
+
+    fn write_mesh(&self, gauges: &Gauges, limits: &Limits, field: &mut impl FnMut(&str, u64)) {
+        field("peers_active", gauges.peers_active as u64);
+        field("peers_backup", gauges.peers_backup as u64);
+        field("remote_lookups", self.remote_lookups);
+        field("remote_hits", self.remote_hits);
+        field("remote_misses", self.remote_misses);
+        field("remote_timeouts", self.remote_timeouts);
+        field("remote_in_flight", gauges.lookups_in_flight as u64);
+        field("remote_coalesced", self.remote_coalesced);
+        field("remote_unwanted", self.remote_unwanted);
+        field("remote_requests", self.remote_requests);
+        field("remote_values", self.remote_values);
+        field("remote_nones", self.remote_nones);
+        field("remote_false_hits", self.remote_false_hits);
+        field("remote_lost", self.remote_lost);
+        field("remote_abandoned", self.remote_abandoned);
+        field("remote_late", self.remote_late);
+        field("remote_forged", self.remote_forged);
+        field("remote_disbelieved", self.remote_disbelieved);
+        field("served_to_peers", self.served_to_peers);
+        field("owed_dropped", self.owed_dropped);
+        field("digest_bytes_in", self.digest_bytes_in);
+        field("digest_bytes_out", self.digest_bytes_out);
+        field("digest_dropped", self.digest_dropped);
+        field("digest_refused", self.digest_refused);
+        field("frames", self.frames);
+        field("frames_broken", self.frames_broken);
+        field("peers_refused", self.peers_refused);
+        field("contacts_refused", gauges.contacts_refused);
+        field("handshakes_refused", self.handshakes_refused);
+        field("peer_filters_bytes", gauges.peer_filters_bytes);
+        field("peer_filters_max", limits.peer_filters_max);
+        field("filter_keys", gauges.filter_keys);
+        field("filter_bits", gauges.filter_bits);
     }
 }

@@ -4,8 +4,11 @@
 //! in. A timer whose tick is not the one its connection remembers is dead, and says nothing.
 
 use super::conns::CloseReason;
+use super::digests;
 use super::keys::ConnKey;
 use super::patience::{arm, patience};
+use super::peering;
+use super::remote;
 use super::settle::settle;
 use super::state::{State, Timer, close_conn};
 use crate::base::time::Now;
@@ -23,7 +26,8 @@ pub(super) fn has_work(state: &State, now: Now) -> bool {
 /// Whether most timers are those of connections that are gone: without a look at them, a client that
 /// comes and goes quickly would leave one behind each time, for as long as its patience would have been.
 fn has_too_many(state: &State) -> bool {
-    state.timers.len() > 2 * state.conns.len() + DEAD_SPARE
+    let mesh = &state.mesh;
+    state.timers.len() > 2 * (state.conns.len() + mesh.contacts.len() + mesh.peers.len()) + DEAD_SPARE
 }
 
 /// Looks at up to `budget` timers of the node that are due, and at as many others if too many are dead.
@@ -31,16 +35,33 @@ pub(super) fn run(state: &mut State, now: Now, budget: u32) {
     for _ in 0..budget {
         match state.timers.pop(now.mono.millis()) {
             Popped::Due { deadline, payload: Timer::Conn(key) } => fire(state, now, key, deadline),
+            Popped::Due { deadline, payload: Timer::Contact(key) } => {
+                peering::contact_due(state, now, key, deadline);
+            }
+            Popped::Due { deadline, payload: Timer::Peer(key) } => {
+                peering::peer_due(state, now, key, deadline);
+            }
+            Popped::Due { deadline, payload: Timer::Lookups } => {
+                remote::run_due(state, now, deadline, budget);
+            }
+            Popped::Due { payload: Timer::Tell, .. } => digests::timer_fired(state, now),
             Popped::Due { payload: Timer::DrainEnd, .. } => end_drain(state),
             Popped::Moved => {}
             Popped::Idle => break,
         }
     }
     if has_too_many(state) {
-        let conns = &state.conns;
-        state.timers.sift(budget, |deadline, timer| match timer {
-            Timer::Conn(key) => conns.get(key).is_some_and(|conn| conn.timer_at == Some(deadline)),
-            Timer::DrainEnd => true,
+        let State { conns, mesh, timers, .. } = state;
+        timers.sift(budget, |deadline, timer| {
+            let armed = match timer {
+                Timer::Conn(key) => conns.get(key).and_then(|conn| conn.timer_at),
+                Timer::Contact(key) => mesh.contacts.get(key).and_then(|contact| contact.timer_at),
+                Timer::Peer(key) => mesh.peers.get(key).and_then(|peer| peer.timer_at),
+                Timer::Lookups => mesh.lookups.timer_at,
+                Timer::Tell => mesh.tell_timer_at,
+                Timer::DrainEnd => Some(deadline),
+            };
+            armed == Some(deadline)
         });
     }
 }

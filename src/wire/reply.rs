@@ -80,6 +80,12 @@ impl<'o> Reply<'o> {
         self.out.push(b'\n');
     }
 
+    /// Leaves the line open: `write` puts a field of its own making there, and whoever holds the bytes goes
+    /// on with it, LF included.
+    pub fn open<R>(self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        write(self.out)
+    }
+
     /// Takes back the fields written so far.
     pub fn clear(&mut self) {
         self.out.truncate(self.fields);

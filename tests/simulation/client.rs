@@ -128,8 +128,6 @@ impl Author {
                 b"HELP",
                 b"MESH",
                 b"REQUEST peers",
-                b"REQUEST bloomfilter",
-                b"REQUEST connect",
                 b"",
             ]
         };

@@ -127,7 +127,7 @@ impl Talk {
                 Ask::Quit => return,
                 Ask::Disconnect if self.is_authenticated => return,
                 Ask::Keys(..) | Ask::Disconnect | Ask::Ping | Ask::RedisPing | Ask::Stats | Ask::Help => {}
-                Ask::Mesh | Ask::Peers | Ask::NoMesh | Ask::Wrong => {}
+                Ask::Mesh | Ask::Peers | Ask::Wrong => {}
             }
         }
     }
@@ -245,10 +245,8 @@ impl Talk {
         let rest = rest.and_then(|rest| rest.strip_prefix(b":")).ok_or("another id")?;
         let is_error = rest.starts_with(b"ERR ") && rest.len() > 4;
         let demand = |is_right: bool| if is_right { Ok(None) } else { Err("not right".to_owned()) };
-        let is_open_to_all = matches!(
-            request.ask,
-            Ask::Ping | Ask::Help | Ask::Quit | Ask::Auth(_) | Ask::Wrong | Ask::NoMesh
-        );
+        let is_open_to_all =
+            matches!(request.ask, Ask::Ping | Ask::Help | Ask::Quit | Ask::Auth(_) | Ask::Wrong);
         if !self.is_authenticated && !is_open_to_all {
             return demand(rest == b"ERR authentication needed; say AUTH password");
         }
@@ -263,7 +261,7 @@ impl Talk {
                 self.is_authenticated = true;
                 demand(rest == b"WELCOME ")
             }
-            Ask::Auth(_) | Ask::Wrong | Ask::NoMesh | Ask::RedisPing => demand(is_error),
+            Ask::Auth(_) | Ask::Wrong | Ask::RedisPing => demand(is_error),
             Ask::Mesh => demand(rest == b"MESH "),
             Ask::Peers => demand(rest == b"FULFILLED "),
             Ask::Disconnect => {

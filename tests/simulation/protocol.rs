@@ -62,8 +62,6 @@ pub enum Ask {
     Help,
     Mesh,
     Peers,
-    /// A filter or a link, which a node without peers has not.
-    NoMesh,
     Disconnect,
     Quit,
     /// Anything that gets an error.
@@ -127,8 +125,7 @@ fn ask(verb: &[u8], body: &[u8], limits: &Limits, args_max: u32) -> Option<Ask> 
             match topic.as_slice() {
                 b"peers" => Some(Ask::Peers),
                 b"disconnect" => Some(Ask::Disconnect),
-                b"bloomfilter" | b"connect" => Some(Ask::NoMesh),
-                topic => topic.starts_with(b"connect ").then_some(Ask::NoMesh),
+                _ => None,
             }
         }
         _ => None,

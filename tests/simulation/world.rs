@@ -427,7 +427,13 @@ impl World {
                     CloseReason::Unauthenticated => end == Some(End::Unauthenticated),
                     CloseReason::Drained => self.ends_at.is_some(),
                     CloseReason::BuffersFull => self.config.limits.buffers_max < 1 << 28,
-                    CloseReason::Lost => false,
+                    // Here is no other node.
+                    CloseReason::Lost
+                    | CloseReason::DialFailed
+                    | CloseReason::Refused
+                    | CloseReason::Duplicate
+                    | CloseReason::PeerSilent
+                    | CloseReason::PeerLeft => false,
                 };
                 assert!(is_right, "{:?} was closed for {reason:?}, and its end was {end:?}", link.key);
             }

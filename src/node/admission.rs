@@ -1,0 +1,253 @@
+//! Who may become a peer: the handshake, from both ends.
+//!
+//! The node that dials offers itself; the other proves first that it knows the secret of the mesh, then
+//! the dialler does, and from then on the connection is a link. Proofs cover both nonces, both identities
+//! and both addresses, so none can be used again or elsewhere. Without a secret the proofs are empty, and
+//! both ends must be on this machine. Nothing is kept of somebody whose proof is wrong.
+//!
+//! How it is written is in `wire::handshake`, what a link is for in [`super::peering`].
+
+use super::conns::{CloseReason, Conn, Introduced, Offered, Phase, Role};
+use super::keys::{ConnKey, NodeId};
+use super::peering;
+use super::state::{State, close_conn, touch};
+use crate::base::time::Now;
+use crate::config::Config;
+use crate::wire::handshake::{
+    Answer, ConnectArgs, HandshakeError, Offer, Proof, Prover, put_counter_offer, put_offer, put_proof,
+    put_welcome, read_answer, read_request,
+};
+use crate::wire::reply::put_error;
+use std::fmt;
+use std::net::SocketAddr;
+
+/// Why somebody does not become a peer. Displays as a sentence that says what would be right.
+#[derive(Debug)]
+enum Unfit<'a> {
+    Unreadable(HandshakeError<'a>),
+    Hash,
+    Proof,
+    Myself,
+    NotFromHere,
+    NoSecret,
+    NotFirst,
+    NoOffer,
+    Full(u32),
+    Ending,
+}
+
+impl fmt::Display for Unfit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(error) => error.fmt(f),
+            Self::Hash => f.write_str("another hash; the nodes of a mesh need the same [mesh] secret"),
+            Self::Proof => f.write_str("wrong proof; the nodes of a mesh need the same [mesh] secret"),
+            Self::Myself => f.write_str("this node has dialled itself"),
+            Self::NotFromHere => {
+                f.write_str("without a [mesh] secret only nodes on one machine are linked; set the same on all")
+            }
+            Self::NoSecret => f.write_str(
+                "this node has a password and no [mesh] secret; with a secret, the same on all, nodes are linked",
+            ),
+            Self::NotFirst => f.write_str("a handshake is the first request on its connection; open another"),
+            Self::NoOffer => {
+                f.write_str("a proof without an offer; begin with proto, node, listen, nonce and hash")
+            }
+            Self::Full(limit) => {
+                write!(f, "{limit} peers are linked, the active_peers of this node; try another")
+            }
+            Self::Ending => f.write_str("this node is shutting down"),
+        }
+    }
+}
+
+/// The bytes of the mesh's secret.
+fn secret(config: &Config) -> Option<&[u8]> {
+    config.mesh_secret.as_ref().map(|secret| secret.as_bytes())
+}
+
+/// Calls `with` with what this node says of itself in a handshake.
+fn introduce<R>(state: &State, nonce: [u8; 16], with: impl FnOnce(&Offer<'_>) -> R) -> R {
+    let mesh = &state.mesh;
+    let listen = mesh.listen.to_string();
+    with(&Offer { node: mesh.id.0, listen: listen.as_bytes(), nonce, hash: mesh.hash_check })
+}
+
+/// A client turns out to be a node that wants to link: takes its offer, or its proof.
+pub(super) fn requested(state: &mut State, now: Now, key: ConnKey, id: &[u8], args: &[u8], is_first: bool) {
+    let outcome = match read_request(args) {
+        Err(error) => Err(Unfit::Unreadable(error)),
+        Ok(ConnectArgs::Offer(offer)) if is_first => offered(state, key, id, &offer),
+        Ok(ConnectArgs::Offer(_)) => Err(Unfit::NotFirst),
+        Ok(ConnectArgs::Proof(proof)) => proven(state, now, key, id, &proof),
+    };
+    let Err(unfit) = outcome else { return };
+    state.stats.errors += 1;
+    state.stats.handshakes_refused += 1;
+    let Some(addr) = state.conns.get(key).map(|conn| conn.addr) else { return };
+    if state.log_gate.allows(now, &mut state.stats) {
+        log::warn!("refused {addr} as a peer: {unfit}");
+    }
+    let State { conns, pool, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, id, unfit));
+    conn.offered = None;
+    conn.begin_closing(CloseReason::Refused, now.mono, pool);
+}
+
+/// A node offers itself: answers with an offer and a proof of our own, if it may become a peer.
+fn offered<'a>(state: &mut State, key: ConnKey, id: &[u8], theirs: &Offer<'a>) -> Result<(), Unfit<'a>> {
+    let Some(seen) = state.conns.get(key).map(|conn| conn.addr) else { return Ok(()) };
+    check(state, theirs)?;
+    may_do_without_secret(state, seen)?;
+    let Some(addr) = theirs.listen_addr(seen) else { return Ok(()) };
+    let nonce = state.mesh.draw();
+    let secret = secret(&state.config);
+    let mut reply = Vec::new();
+    let proof = introduce(state, nonce, |ours| {
+        put_counter_offer(&mut reply, id, ours, &Proof::of(secret, Prover::Acceptor, ours, theirs));
+        Proof::of(secret, Prover::Dialler, theirs, ours)
+    });
+    let State { conns, pool, .. } = state;
+    if let Some(conn) = conns.get_mut(key) {
+        conn.offered =
+            Some(Box::new(Offered { theirs: Introduced { id: NodeId(theirs.node), addr }, proof }));
+        conn.replies.next(&mut conn.outbound, pool, |out| out.extend_from_slice(&reply));
+    }
+    Ok(())
+}
+
+/// Whether a node that has said who it is may become a peer, if its proof is right.
+fn check(state: &mut State, theirs: &Offer<'_>) -> Result<(), Unfit<'static>> {
+    let limit = state.config.mesh.active_peers;
+    let peers = &state.mesh.peers;
+    let is_full = peers.linked_count() >= limit as usize && !peers.is_linked(NodeId(theirs.node));
+    if theirs.node == state.mesh.id.0 {
+        met_self(state, theirs.nonce);
+        Err(Unfit::Myself)
+    } else if state.is_draining {
+        Err(Unfit::Ending)
+    } else if theirs.hash != state.mesh.hash_check {
+        Err(Unfit::Hash)
+    } else if is_full {
+        Err(Unfit::Full(limit))
+    } else {
+        Ok(())
+    }
+}
+
+/// Without a secret a peer proves nothing. That will do between nodes of one machine, unless this one has a
+/// password: whoever links reads its keys without.
+fn may_do_without_secret(state: &State, seen: SocketAddr) -> Result<(), Unfit<'static>> {
+    if state.config.mesh_secret.is_some() {
+        Ok(())
+    } else if !seen.ip().to_canonical().is_loopback() {
+        Err(Unfit::NotFromHere)
+    } else if state.config.password.is_some() {
+        Err(Unfit::NoSecret)
+    } else {
+        Ok(())
+    }
+}
+
+/// Somebody offers our own identity: we have dialled ourselves, on the connection with this nonce.
+fn met_self(state: &mut State, nonce: [u8; 16]) {
+    let ours = state.conns.iter().find_map(|(_, conn)| match &conn.role {
+        Role::Dialling(dialling) if dialling.nonce == nonce => Some(dialling.contact),
+        Role::Client | Role::Dialling(_) | Role::Link(_) | Role::Parted => None,
+    });
+    ours.into_iter().for_each(|contact| peering::met_self(state, contact));
+}
+
+/// The dialler proves that it knows the secret: it is welcome, and the connection is a link.
+fn proven(state: &mut State, now: Now, key: ConnKey, id: &[u8], proof: &Proof) -> Result<(), Unfit<'static>> {
+    let State { conns, pool, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return Ok(()) };
+    // Frames would overtake replies that wait behind a lookup.
+    if !conn.replies.is_empty() {
+        return Err(Unfit::NotFirst);
+    }
+    let offered = conn.offered.take().ok_or(Unfit::NoOffer)?;
+    if !offered.proof.matches(proof) {
+        return Err(Unfit::Proof);
+    }
+    conn.replies.next(&mut conn.outbound, pool, |out| put_welcome(out, id));
+    peering::link_up(state, now, key, offered.theirs, None);
+    Ok(())
+}
+
+/// A connection that we dialled is there: offers ourselves.
+pub(super) fn connected(state: &mut State, now: Now, key: ConnKey) {
+    let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.phase() == Phase::Connecting) else {
+        state.stats.stale_events += 1;
+        return;
+    };
+    conn.set_phase(Phase::Open);
+    conn.last_active = now.mono;
+    let Role::Dialling(dialling) = &conn.role else { return };
+    let nonce = dialling.nonce;
+    let mut offer = Vec::new();
+    introduce(state, nonce, |ours| put_offer(&mut offer, ours));
+    say(state, key, &offer);
+}
+
+fn say(state: &mut State, key: ConnKey, bytes: &[u8]) {
+    let State { conns, pool, .. } = state;
+    if let Some(conn) = conns.get_mut(key) {
+        conn.outbound.back(pool).extend_from_slice(bytes);
+    }
+    touch(state, key);
+}
+
+/// The node that we dialled has answered: proves ourselves, or begins the link.
+pub(super) fn replied(state: &mut State, now: Now, key: ConnKey, line: &[u8]) {
+    let Some(Conn { role: Role::Dialling(dialling), addr, .. }) = state.conns.get(key) else { return };
+    let (addr, contact, introduced) = (*addr, dialling.contact, dialling.theirs);
+    let problem = match (read_answer(line), introduced) {
+        (Err(error), _) => error.to_string(),
+        (Ok(Answer::Refused(sentence)), _) => String::from_utf8_lossy(sentence).escape_debug().to_string(),
+        (Ok(Answer::Offer(theirs, proof)), None) => match counter_offered(state, key, &theirs, &proof) {
+            Ok(()) => return,
+            Err(unfit) => unfit.to_string(),
+        },
+        (Ok(Answer::Welcome), Some(theirs)) => {
+            return peering::link_up(state, now, key, theirs, Some(contact));
+        }
+        (Ok(Answer::Offer(..)), Some(_)) | (Ok(Answer::Welcome), None) => "an answer out of turn".to_owned(),
+    };
+    let is_self = state.mesh.contacts.get(contact).is_some_and(|contact| contact.is_self);
+    if !is_self && state.log_gate.allows(now, &mut state.stats) {
+        log::warn!("no link to {addr}: {problem}");
+    }
+    close_conn(state, key, CloseReason::Refused);
+}
+
+/// The node that we dialled says who it is, and proves it.
+fn counter_offered(
+    state: &mut State,
+    key: ConnKey,
+    theirs: &Offer<'_>,
+    proof: &Proof,
+) -> Result<(), Unfit<'static>> {
+    check(state, theirs)?;
+    let Some(Conn { role: Role::Dialling(dialling), addr: seen, .. }) = state.conns.get(key) else {
+        return Ok(());
+    };
+    let (nonce, seen) = (dialling.nonce, *seen);
+    let secret = secret(&state.config);
+    let mut reply = Vec::new();
+    let is_right = introduce(state, nonce, |ours| {
+        put_proof(&mut reply, &Proof::of(secret, Prover::Dialler, ours, theirs));
+        Proof::of(secret, Prover::Acceptor, theirs, ours).matches(proof)
+    });
+    if !is_right {
+        return Err(Unfit::Proof);
+    }
+    may_do_without_secret(state, seen)?;
+    let Some(addr) = theirs.listen_addr(seen) else { return Ok(()) };
+    if let Some(Conn { role: Role::Dialling(dialling), .. }) = state.conns.get_mut(key) {
+        dialling.theirs = Some(Introduced { id: NodeId(theirs.node), addr });
+    }
+    say(state, key, &reply);
+    Ok(())
+}

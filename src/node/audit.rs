@@ -1,0 +1,82 @@
+//! Whether everything that is counted adds up: for the simulation and for tests, never while serving.
+
+use super::conns::Role;
+use super::lookups::{Answer, Wanted};
+use super::state::State;
+
+/// Panics with what does not add up.
+pub(super) fn audit(state: &State) {
+    conns(state);
+    lookups(state);
+    questions(state);
+    contacts(state);
+    assert!(state.touched.is_empty(), "connections left unsettled");
+}
+
+fn conns(state: &State) {
+    let held: usize = state.conns.iter().map(|(_, conn)| conn.held()).sum();
+    assert_eq!(held, state.buffered, "bytes of buffers");
+    let of_nodes = state.conns.iter().filter(|(_, conn)| !conn.is_client()).count();
+    assert_eq!(of_nodes, state.mesh.conns, "connections that are no client's");
+    for (key, conn) in state.conns.iter() {
+        if let Role::Link(peer) = conn.role {
+            let link = state.mesh.peers.get(peer).and_then(|peer| peer.link);
+            assert!(link.is_some_and(|link| link.conn == key), "a link that its peer does not know");
+        }
+    }
+    let linked = state.mesh.peers.linked();
+    for (_, peer) in linked {
+        let conn = peer.link.and_then(|link| state.conns.get(link.conn));
+        assert!(conn.is_some_and(|conn| conn.link().is_some()), "a peer whose link is gone");
+    }
+    assert_eq!(state.mesh.peers.linked().count(), state.mesh.peers.linked_count(), "linked peers");
+}
+
+fn lookups(state: &State) {
+    let (stats, lookups) = (&state.stats, &state.mesh.lookups);
+    let ended = stats.remote_hits + stats.remote_misses + stats.remote_timeouts;
+    assert_eq!(stats.remote_lookups, ended + lookups.slots.len() as u64, "lookups");
+    let mut waiting = 0;
+    let mut of_conns: Vec<(u64, usize)> = Vec::new();
+    for (_, ask) in lookups.asks.iter() {
+        let parts = ask.parts.iter().filter(|part| matches!(part.answer, Answer::Waiting)).count();
+        assert_eq!(parts, ask.waiting, "parts that wait");
+        assert!(parts > 0, "an ask that waits for nothing");
+        waiting += if ask.wanted == Wanted::Value { parts as u64 } else { 0 };
+        of_conns.push((ask.conn.to_bits(), parts));
+    }
+    assert_eq!(stats.gets, stats.hits + stats.misses + waiting, "keys asked for");
+    let waiters: usize = lookups.slots.iter().map(|(_, lookup)| lookup.waiters.len()).sum();
+    assert_eq!(waiters, of_conns.iter().map(|(_, parts)| parts).sum::<usize>(), "waiters");
+    for (key, conn) in state.conns.iter() {
+        let mine = of_conns.iter().filter(|(conn, _)| *conn == key.to_bits()).map(|(_, parts)| parts);
+        assert_eq!(mine.sum::<usize>(), conn.lookups, "lookups of a connection");
+    }
+}
+
+fn questions(state: &State) {
+    let stats = &state.stats;
+    let under_way: usize = state.mesh.peers.iter().map(|(_, peer)| peer.questions.len()).sum();
+    let ended = stats.remote_values + stats.remote_nones + stats.remote_lost + stats.remote_abandoned;
+    assert_eq!(stats.remote_requests, ended + under_way as u64, "questions");
+    let asked = state.mesh.lookups.slots.iter().flat_map(|(_, lookup)| &lookup.asked);
+    assert_eq!(asked.filter(|asked| asked.request.is_some()).count(), under_way, "questions of lookups");
+    for (_, peer) in state.mesh.peers.iter() {
+        let of_nobody = peer.questions.values().filter(|q| state.mesh.lookups.slots.get(q.lookup).is_none());
+        assert_eq!(of_nobody.count(), 0, "questions of ended lookups");
+        assert!(peer.link.is_some() || peer.questions.is_empty(), "questions without a link");
+    }
+}
+
+fn contacts(state: &State) {
+    let dialled = state.conns.iter().filter(|(_, conn)| matches!(conn.role, Role::Dialling(_)));
+    assert_eq!(dialled.count(), state.mesh.dials, "dials");
+    for (_, contact) in state.mesh.contacts.iter() {
+        let dial = contact.dial.and_then(|conn| state.conns.get(conn));
+        assert!(contact.dial.is_none() || dial.is_some(), "a dial whose connection is gone");
+        let is_linked = contact.id.is_some_and(|id| state.mesh.peers.is_linked(id));
+        let is_looked_at = contact.timer_at.is_some() || contact.dial.is_some();
+        let is_idle = contact.is_self || is_linked || state.is_draining;
+        assert!(is_looked_at || is_idle, "{} is neither linked nor looked at again", contact.addr);
+    }
+}

@@ -1,0 +1,222 @@
+//! The address book: where other nodes may be found, and how often they were not.
+//!
+//! A contact is an address, a peer is a node: behind one address one node may follow another, and one
+//! node may be met at several addresses. A contact that leads to a node that is linked is left alone.
+//! Here is no dialling, only what it needs to know: [`super::peering`].
+
+use super::keys::{ConnKey, ContactKey, ContactTag, NodeId};
+use crate::base::rng::Rng;
+use crate::base::slots::Slots;
+use crate::base::time::Instant;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The first wait after a failed try, doubled with each further one up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+
+/// The longest wait between two tries.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// For how long a learned address may fail before it is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+
+/// How an address came to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// By the operator: never forgotten.
+    Configured,
+    /// From a peer, or by having been dialled from there.
+    Learned,
+}
+
+/// An address at which a node may be found.
+#[derive(Debug)]
+pub(super) struct Contact {
+    pub(super) addr: SocketAddr,
+    pub(super) origin: Origin,
+    /// Whom was met there last, or is said to be there.
+    pub(super) id: Option<NodeId>,
+    /// It is this node itself.
+    pub(super) is_self: bool,
+    /// The connection being made, or on which we are introducing ourselves.
+    pub(super) dial: Option<ConnKey>,
+    /// Failed tries since the last success.
+    pub(super) failures: u32,
+    /// Since when there were only failures.
+    failing_since: Instant,
+    /// It was tried at least once, with whatever end.
+    pub(super) was_tried: bool,
+    /// The one live timer, as a tick of the node's wheel.
+    pub(super) timer_at: Option<u64>,
+}
+
+impl Contact {
+    /// Notes a failed try.
+    pub(super) fn failed(&mut self, now: Instant) {
+        if self.failures == 0 {
+            self.failing_since = now;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.was_tried = true;
+        self.dial = None;
+    }
+
+    /// Notes that a node was met.
+    pub(super) fn met(&mut self, id: NodeId) {
+        self.id = Some(id);
+        self.failures = 0;
+        self.was_tried = true;
+        self.dial = None;
+    }
+
+    /// How long to wait before the next try: 100 ms × 2 for each failure, at most 30 s, and then by
+    /// chance between three and five quarters of it, so that many nodes do not come back as one.
+    pub(super) fn backoff(&self, rng: &mut Rng) -> Duration {
+        let doubled = BACKOFF_MIN * 2u32.pow(self.failures.saturating_sub(1).min(16));
+        let capped = doubled.min(BACKOFF_MAX);
+        let quarter = u64::try_from(capped.as_nanos() / 4).unwrap_or(u64::MAX);
+        capped - Duration::from_nanos(quarter) + Duration::from_nanos(rng.below(2 * quarter))
+    }
+
+    /// Whether the address is to be forgotten: learned, and failing for ten minutes.
+    fn is_hopeless(&self, now: Instant) -> bool {
+        let failing = self.failures > 0 && now.since(self.failing_since) >= FORGOTTEN_AFTER;
+        self.origin == Origin::Learned && failing
+    }
+}
+
+/// All known addresses, each once.
+#[derive(Debug, Default)]
+pub(super) struct Contacts {
+    slots: Slots<ContactTag, Contact>,
+    by_addr: BTreeMap<SocketAddr, ContactKey>,
+    /// Addresses that there was no room for.
+    pub(super) refused: u64,
+}
+
+impl Contacts {
+    pub(super) fn get(&self, key: ContactKey) -> Option<&Contact> {
+        self.slots.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: ContactKey) -> Option<&mut Contact> {
+        self.slots.get_mut(key)
+    }
+
+    pub(super) fn at(&self, addr: SocketAddr) -> Option<ContactKey> {
+        self.by_addr.get(&addr).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ContactKey, &Contact)> {
+        self.slots.iter()
+    }
+
+    /// The contact of an address, made if there is none and room for it; with whether it is new. O(log
+    /// contacts); O(contacts) when the book is full.
+    pub(super) fn note(
+        &mut self,
+        now: Instant,
+        addr: SocketAddr,
+        origin: Origin,
+        contacts_max: usize,
+    ) -> Option<(ContactKey, bool)> {
+        if let Some(key) = self.at(addr) {
+            return Some((key, false));
+        }
+        if self.slots.len() >= contacts_max && origin == Origin::Learned && !self.make_room() {
+            self.refused += 1;
+            return None;
+        }
+        let contact = Contact {
+            addr,
+            origin,
+            id: None,
+            is_self: false,
+            dial: None,
+            failures: 0,
+            failing_since: now,
+            was_tried: false,
+            timer_at: None,
+        };
+        let key = self.slots.insert(contact);
+        self.by_addr.insert(addr, key);
+        Some((key, true))
+    }
+
+    /// Forgets the learned address that has failed most often; false if none has.
+    fn make_room(&mut self) -> bool {
+        let is_spare = |contact: &Contact| {
+            contact.origin == Origin::Learned && contact.dial.is_none() && contact.failures > 0
+        };
+        let worst = self.slots.iter().filter(|(_, contact)| is_spare(contact));
+        let worst = worst.max_by_key(|(_, contact)| contact.failures).map(|(key, _)| key);
+        worst.is_some_and(|key| self.forget(key))
+    }
+
+    /// Forgets an address if it is hopeless; true if it did.
+    pub(super) fn forget_hopeless(&mut self, now: Instant, key: ContactKey) -> bool {
+        self.get(key).is_some_and(|contact| contact.is_hopeless(now)) && self.forget(key)
+    }
+
+    fn forget(&mut self, key: ContactKey) -> bool {
+        let Some(contact) = self.slots.remove(key) else { return false };
+        self.by_addr.remove(&contact.addr);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BACKOFF_MAX, BACKOFF_MIN, Contacts, FORGOTTEN_AFTER, Origin};
+    use crate::base::rng::Rng;
+    use crate::base::time::Instant;
+    use std::net::SocketAddr;
+
+    fn addr(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn backoff_doubles_up_to_half_a_minute_and_never_ends() {
+        let mut contacts = Contacts::default();
+        let (key, _) = contacts.note(Instant::ZERO, addr(1), Origin::Configured, 10).unwrap();
+        let contact = contacts.get_mut(key).unwrap();
+        let mut rng = Rng::new(1);
+        for tries in 0..100u32 {
+            contact.failed(Instant::from_millis(u64::from(tries) * 1_000_000));
+            let middle = (BACKOFF_MIN * 2u32.pow(tries.min(16))).min(BACKOFF_MAX);
+            let wait = contact.backoff(&mut rng);
+            assert!(wait >= middle * 3 / 4 && wait < middle * 5 / 4, "{wait:?} after {tries}");
+        }
+        let late = Instant::ZERO.after(FORGOTTEN_AFTER * 1_000);
+        assert!(!contacts.forget_hopeless(late, key), "a configured address is never forgotten");
+    }
+
+    #[test]
+    fn learned_address_that_fails_for_long_is_forgotten() {
+        let mut contacts = Contacts::default();
+        let (key, _) = contacts.note(Instant::ZERO, addr(1), Origin::Learned, 10).unwrap();
+        contacts.get_mut(key).unwrap().failed(Instant::ZERO);
+        assert!(!contacts.forget_hopeless(Instant::ZERO, key));
+        assert!(contacts.forget_hopeless(Instant::ZERO.after(FORGOTTEN_AFTER), key));
+        assert_eq!(contacts.at(addr(1)), None);
+    }
+
+    #[test]
+    fn full_book_takes_a_new_address_only_for_one_that_fails() {
+        let mut contacts = Contacts::default();
+        let (first, _) = contacts.note(Instant::ZERO, addr(1), Origin::Learned, 2).unwrap();
+        contacts.note(Instant::ZERO, addr(2), Origin::Learned, 2).unwrap();
+        assert!(contacts.note(Instant::ZERO, addr(3), Origin::Learned, 2).is_none());
+        assert_eq!(contacts.refused, 1);
+        contacts.get_mut(first).unwrap().failed(Instant::ZERO);
+        assert!(contacts.note(Instant::ZERO, addr(3), Origin::Learned, 2).is_some());
+        assert_eq!(contacts.get(first).map(|contact| contact.addr), None);
+        assert_eq!(contacts.len(), 2);
+    }
+}

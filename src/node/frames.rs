@@ -1,0 +1,109 @@
+//! What each frame of a peer does.
+//!
+//! A frame that cannot be read on closes the link with a goodbye that says why; one that can be read but
+//! does not fit (an answer to nothing, a change of an unknown filter) changes nothing and is counted
+//! where it is dropped.
+
+use super::conns::CloseReason;
+use super::digests;
+use super::keys::{ConnKey, PeerKey};
+use super::links;
+use super::peering;
+use super::remote::{self, Said};
+use super::serving;
+use super::state::State;
+use crate::base::time::Now;
+use crate::filter::digest::Change;
+use crate::store::KeyHash;
+use crate::wire::frame::{Body, Frame, FrameError, Wants};
+
+/// Takes in one frame of `bytes` bytes. Returns what it cost, in keys: at least 1.
+pub(super) fn execute(state: &mut State, now: Now, peer: PeerKey, frame: &Frame<'_>, bytes: usize) -> usize {
+    state.stats.frames += 1;
+    let request = frame.request;
+    match &frame.body {
+        Body::Beat { head, is_answer } => peering::beat_heard(state, now, peer, request, *head, *is_answer),
+        Body::Get { key, wants } => {
+            serving::asked(state, now, peer, request, key, *wants == Wants::Value);
+        }
+        Body::Value { hash, version: _, left_ms, value } => {
+            let said = Said::Value { value, left_ms: *left_ms };
+            remote::answered(state, now, peer, request, KeyHash(*hash), &said);
+        }
+        Body::None { hash } => {
+            remote::answered(state, now, peer, request, KeyHash(*hash), &Said::None);
+        }
+        Body::Peers(addresses) => peering::peers_heard(state, now, peer, addresses.iter()),
+        Body::Bye(reason) => peering::bye_heard(state, now, peer, reason),
+        Body::Delta(_)
+        | Body::Block(_)
+        | Body::Resize { .. }
+        | Body::Snap { .. }
+        | Body::Piece(_)
+        | Body::SnapEnd
+        | Body::Resync(_) => {
+            state.stats.digest_bytes_in += bytes as u64;
+            return digest(state, now, peer, frame);
+        }
+    }
+    1
+}
+
+/// Takes in a frame about a filter.
+fn digest(state: &mut State, now: Now, peer: PeerKey, frame: &Frame<'_>) -> usize {
+    let first = frame.request;
+    // Where each change of a frame stands: one after the other from the frame's number.
+    let place = |at: usize| first.wrapping_add(u32::try_from(at).unwrap_or(u32::MAX));
+    match &frame.body {
+        Body::Delta(hashes) => {
+            for (at, hash) in hashes.iter().enumerate() {
+                digests::change(state, now, peer, place(at), &Change::Add(hash));
+            }
+            1 + hashes.len() / 2
+        }
+        Body::Block(images) => {
+            for (at, (number, image)) in images.iter().enumerate() {
+                digests::change(state, now, peer, place(at), &Change::Block { number, image });
+            }
+            1 + images.len()
+        }
+        Body::Resize { size_log2 } => {
+            digests::resize(state, now, peer, first, *size_log2);
+            1
+        }
+        Body::Snap { head, size_log2 } => {
+            digests::snapshot(state, now, peer, *head, *size_log2);
+            1
+        }
+        Body::Piece(words) => {
+            let words: Vec<u64> = words.iter().collect();
+            digests::piece(state, now, peer, first, &words);
+            1 + words.len() / 64
+        }
+        Body::SnapEnd => {
+            digests::snapshot_end(state, now, peer);
+            1
+        }
+        Body::Resync(from) => {
+            digests::resync(state, now, peer, *from);
+            1
+        }
+        Body::Beat { .. }
+        | Body::Get { .. }
+        | Body::Value { .. }
+        | Body::None { .. }
+        | Body::Peers(_)
+        | Body::Bye(_) => 1,
+    }
+}
+
+/// Ends a link whose bytes make no sense, with a goodbye that says so.
+pub(super) fn refuse(state: &mut State, now: Now, conn_key: ConnKey, error: &FrameError) {
+    if let Some(conn) = state.conns.get(conn_key)
+        && state.log_gate.allows(now, &mut state.stats)
+    {
+        log::warn!("closed the link to {}: {error}", conn.addr);
+    }
+    state.stats.frames_broken += 1;
+    links::hang_up(state, now, conn_key, error.to_string().as_bytes(), CloseReason::Protocol);
+}

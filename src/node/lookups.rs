@@ -1,0 +1,216 @@
+//! What waits for other nodes: lookups of keys, and the requests of clients that wait for them.
+//!
+//! A *lookup* is one key that peers are asked for, whoever wants to know. An *ask* is one request of a
+//! client, in its place in that connection's order; each key of it that is not here is a part that waits
+//! for a lookup. Equal lookups in flight are one, with several waiters, until the key is changed on this
+//! node: from then on they take no new waiters. Who is asked, and when, is decided in [`super::remote`].
+
+use super::keys::{AskKey, AskTag, ConnKey, LookupKey, LookupTag, PeerKey};
+use super::replies::Place;
+use crate::base::slots::Slots;
+use crate::base::time::Instant;
+use crate::store::KeyHash;
+use std::collections::{BTreeMap, VecDeque};
+
+/// What is wanted of a key. A life alone is not sent its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wanted {
+    Value,
+    Life,
+}
+
+/// Who waits for a lookup: a part of an ask.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiter {
+    pub(super) ask: AskKey,
+    pub(super) part: usize,
+}
+
+/// A peer that was asked, or is to be asked as soon as it has a place free.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) peer: PeerKey,
+    /// The number of the question; `None` while it waits for a place.
+    pub(super) request: Option<u32>,
+    /// By its filter's claim, or because its filter is not known.
+    pub(super) because: Because,
+}
+
+/// Why a peer is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Because {
+    Claimed,
+    Unknown,
+}
+
+/// How far a lookup has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Those whose filter claims the key, one after the other.
+    Claimants,
+    /// All those at once whose filter is not known.
+    Unknown,
+}
+
+/// One key that peers are asked for.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    pub(super) key: Box<[u8]>,
+    pub(super) hash: KeyHash,
+    pub(super) wanted: Wanted,
+    pub(super) waiters: Vec<Waiter>,
+    /// Claimants still to be asked, the next one last.
+    pub(super) candidates: Vec<PeerKey>,
+    /// Whose answer is outstanding.
+    pub(super) asked: Vec<Asked>,
+    /// Who said no.
+    pub(super) refused: Vec<PeerKey>,
+    pub(super) stage: Stage,
+}
+
+impl Lookup {
+    /// Whether a peer has been asked, with whatever answer so far.
+    pub(super) fn has_asked(&self, peer: PeerKey) -> bool {
+        self.refused.contains(&peer) || self.asked.iter().any(|asked| asked.peer == peer)
+    }
+}
+
+/// What became of one key of an ask.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Waiting,
+    Missing,
+    /// There, with its value if that was wanted, until the moment at which its life ends.
+    Found {
+        value: Vec<u8>,
+        until: Option<Instant>,
+    },
+}
+
+/// One key of an ask.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) key: Box<[u8]>,
+    pub(super) answer: Answer,
+}
+
+/// A request of a client that waits for lookups.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) conn: ConnKey,
+    pub(super) place: Place,
+    pub(super) id: Box<[u8]>,
+    pub(super) wanted: Wanted,
+    pub(super) parts: Vec<Part>,
+    /// Parts that wait.
+    pub(super) waiting: usize,
+    /// Bytes of keys and values held in `parts`.
+    pub(super) bytes: usize,
+    /// The values have passed what one reply may hold, and are kept no longer.
+    pub(super) is_too_long: bool,
+}
+
+impl Ask {
+    /// Puts the answer to one key, unless the values so far are too long for one reply of `bytes_max`.
+    pub(super) fn answer(&mut self, part: usize, answer: Answer, bytes_max: usize) {
+        if let Answer::Found { value, .. } = &answer {
+            self.bytes += value.len();
+        }
+        self.is_too_long |= self.bytes > bytes_max;
+        let Some(part) = self.parts.get_mut(part) else { return };
+        part.answer = answer;
+        if self.is_too_long {
+            for part in &mut self.parts {
+                if let Answer::Found { value, .. } = &mut part.answer {
+                    self.bytes -= std::mem::take(value).len();
+                }
+            }
+        }
+    }
+}
+
+/// When something is to be done about a lookup, if it is still there then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Due {
+    pub(super) at: Instant,
+    pub(super) lookup: LookupKey,
+}
+
+/// All that waits for other nodes.
+#[derive(Debug, Default)]
+pub(super) struct Lookups {
+    pub(super) slots: Slots<LookupTag, Lookup>,
+    pub(super) asks: Slots<AskTag, Ask>,
+    /// Those that take new waiters.
+    open: BTreeMap<(KeyHash, Wanted), LookupKey>,
+    /// The next candidate's turn, and the end of the time for all of it. Each in order of time, since the
+    /// spans are the same for all; entries of lookups that have ended are passed over.
+    pub(super) tries: VecDeque<Due>,
+    pub(super) ends: VecDeque<Due>,
+    /// The tick of the one live timer of all this.
+    pub(super) timer_at: Option<u64>,
+}
+
+impl Lookups {
+    /// Whether nothing is being looked up.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether `keys` more lookups may begin where there may be `lookups_max`.
+    pub(super) fn has_room(&self, keys: usize, lookups_max: usize) -> bool {
+        self.slots.len() + keys <= lookups_max
+    }
+
+    /// A lookup in flight of just this that still takes waiters. O(log lookups).
+    pub(super) fn find_open(&self, key: &[u8], hash: KeyHash, wanted: Wanted) -> Option<LookupKey> {
+        // A value tells the life too.
+        let both = [Wanted::Value, wanted];
+        let open = both.iter().filter_map(|wanted| self.open.get(&(hash, *wanted)).copied());
+        open.into_iter().find(|found| self.slots.get(*found).is_some_and(|lookup| *lookup.key == *key))
+    }
+
+    /// Adds a lookup and lets it take waiters.
+    pub(super) fn insert(&mut self, lookup: Lookup) -> LookupKey {
+        let at = (lookup.hash, lookup.wanted);
+        let key = self.slots.insert(lookup);
+        self.open.insert(at, key);
+        key
+    }
+
+    /// Takes a lookup out.
+    pub(super) fn remove(&mut self, key: LookupKey) -> Option<Lookup> {
+        let lookup = self.slots.remove(key)?;
+        self.close(key, lookup.hash, lookup.wanted);
+        if self.slots.is_empty() {
+            self.tries.clear();
+            self.ends.clear();
+            self.slots.shrink();
+        }
+        Some(lookup)
+    }
+
+    /// The key with this hash has changed here: who asks from now on must not get an older answer.
+    pub(super) fn changed(&mut self, hash: KeyHash) {
+        for wanted in [Wanted::Value, Wanted::Life] {
+            self.open.remove(&(hash, wanted));
+        }
+    }
+
+    fn close(&mut self, key: LookupKey, hash: KeyHash, wanted: Wanted) {
+        if self.open.get(&(hash, wanted)) == Some(&key) {
+            self.open.remove(&(hash, wanted));
+        }
+    }
+
+    /// When something has to be done next; drops what is about lookups that have ended. Amortised O(1).
+    pub(super) fn next_due(&mut self) -> Option<Instant> {
+        for queue in [&mut self.tries, &mut self.ends] {
+            while queue.front().is_some_and(|due| self.slots.get(due.lookup).is_none()) {
+                queue.pop_front();
+            }
+        }
+        let heads = [self.tries.front(), self.ends.front()];
+        heads.into_iter().flatten().map(|due| due.at).min()
+    }
+}

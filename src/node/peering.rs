@@ -1,0 +1,404 @@
+//! Finding other nodes, keeping links to them, noticing that they are gone.
+//!
+//! Every known address is dialled until the node behind it is linked, at most [`DIALS_MAX`] at a time, at
+//! growing intervals and for ever. Up to `active_peers` are linked; addresses beyond that are *backup*:
+//! known, not dialled, until a link goes. Linked nodes tell each other whom else they are linked to, so
+//! one address is enough to join.
+//!
+//! A link lives by its bytes: who says nothing for three beats is gone. A link that breaks is dialled
+//! anew by both ends; of two links to one node that come of that, or of dialling each other at once, both
+//! ends keep the same one ([`link_up`]). A peer outlives its link by [`REMEMBERED`], so that a short cut
+//! does not cost its whole filter again.
+//!
+//! Who may become a peer is decided in [`super::admission`].
+
+use super::conns::{CloseReason, Conn, Dialling, Introduced, Phase, Role};
+use super::contacts::Origin;
+use super::digests;
+use super::keys::{ConnKey, ContactKey, NodeId, PeerKey};
+use super::links;
+use super::peers::{Dialler, Link, Peer};
+use super::remote;
+use super::state::{Action, State, Timer, close_conn};
+use crate::base::time::Now;
+use crate::wire::frame::{Address, Body, Head, put_peers};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Addresses being dialled at one time: they take of the files that are reserved beside the clients.
+const DIALS_MAX: usize = 16;
+
+/// How soon an address is looked at again that there was no free place to dial.
+const DIAL_AGAIN: Duration = Duration::from_millis(50);
+
+/// How often an address is looked at that is not dialled because there are links enough.
+const BACKUP_EVERY: Duration = Duration::from_secs(30);
+
+/// For how long a peer is remembered whose link is gone: as long as our log is (see `filter::digest`).
+const REMEMBERED: Duration = Duration::from_secs(30);
+
+/// Beats after which a peer that says nothing is gone.
+const BEATS_MISSED_MAX: u32 = 3;
+
+/// Addresses taken from one PEERS frame.
+const PEERS_TAKEN_MAX: usize = 1_024;
+
+/// Takes up the mesh: where this node listens, and the addresses that it was told to dial.
+pub(super) fn join(state: &mut State, now: Now, listen: SocketAddr, peers: &[SocketAddr]) {
+    state.mesh.listen = listen;
+    for addr in peers {
+        if let Some((contact, _)) = note(state, now, *addr, Origin::Configured) {
+            dial_after(state, now, contact, Duration::ZERO);
+        }
+    }
+}
+
+fn note(state: &mut State, now: Now, addr: SocketAddr, origin: Origin) -> Option<(ContactKey, bool)> {
+    let contacts_max = state.config.mesh.known_peers_max as usize;
+    state.mesh.contacts.note(now.mono, addr, origin, contacts_max)
+}
+
+/// Makes sure that an address is looked at after `wait` at the latest.
+fn dial_after(state: &mut State, now: Now, key: ContactKey, wait: Duration) {
+    let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
+    let at = now.mono.after(wait).millis_ceil();
+    if contact.timer_at.is_none_or(|armed| armed > at) {
+        contact.timer_at = Some(at);
+        state.timers.insert(at, Timer::Contact(key));
+    }
+}
+
+/// An address is to be looked at: dials it, or says when to look again.
+pub(super) fn contact_due(state: &mut State, now: Now, key: ContactKey, deadline: u64) {
+    let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
+    if contact.timer_at != Some(deadline) {
+        return;
+    }
+    contact.timer_at = None;
+    if contact.is_self || contact.dial.is_some() || state.is_draining {
+        return;
+    }
+    let is_linked = contact.id.is_some_and(|id| state.mesh.peers.is_linked(id));
+    let is_full = state.mesh.peers.linked_count() >= state.config.mesh.active_peers as usize;
+    if state.mesh.contacts.forget_hopeless(now.mono, key) {
+        return;
+    }
+    if is_linked {
+        // If that link goes, all addresses of its node are looked at again.
+    } else if is_full {
+        dial_after(state, now, key, BACKUP_EVERY);
+    } else if state.mesh.dials >= DIALS_MAX {
+        dial_after(state, now, key, DIAL_AGAIN);
+    } else {
+        dial(state, now, key);
+    }
+}
+
+fn dial(state: &mut State, now: Now, key: ContactKey) {
+    let nonce = state.mesh.draw();
+    let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
+    let dialling = Dialling { contact: key, nonce, theirs: None };
+    let conn = state.conns.insert(Conn::dialled(contact.addr, now.mono, dialling));
+    contact.dial = Some(conn);
+    state.mesh.dials += 1;
+    state.mesh.conns += 1;
+    state.actions.push_back(Action::Connect(conn, contact.addr));
+    super::patience::arm(state, conn);
+}
+
+/// A dial ended without a link.
+pub(super) fn dial_lost(state: &mut State, now: Now, key: ContactKey, conn: ConnKey) {
+    state.mesh.dials = state.mesh.dials.saturating_sub(1);
+    let Some(contact) = state.mesh.contacts.get_mut(key).filter(|contact| contact.dial == Some(conn)) else {
+        return;
+    };
+    contact.failed(now.mono);
+    let wait = contact.backoff(&mut state.rng);
+    dial_after(state, now, key, wait);
+}
+
+/// A dialled connection has become a link, or was given up for one: it is no dial any more.
+fn dial_done(state: &mut State, key: ContactKey, conn: ConnKey, id: NodeId) {
+    state.mesh.dials = state.mesh.dials.saturating_sub(1);
+    if let Some(contact) = state.mesh.contacts.get_mut(key).filter(|contact| contact.dial == Some(conn)) {
+        contact.met(id);
+    }
+}
+
+/// An address has turned out to be our own.
+pub(super) fn met_self(state: &mut State, key: ContactKey) {
+    if let Some(contact) = state.mesh.contacts.get_mut(key) {
+        contact.is_self = true;
+        contact.was_tried = true;
+        contact.dial = None;
+    }
+}
+
+/// A node whose proof is right is at the other end of a connection: makes it the link to that node.
+///
+/// Of two links to one node both ends keep the same: of two that the same end dialled the newer one, of
+/// two that each end dialled the one dialled by the smaller identity. The other goes with a goodbye.
+pub(super) fn link_up(
+    state: &mut State,
+    now: Now,
+    conn_key: ConnKey,
+    Introduced { id, addr }: Introduced,
+    contact: Option<ContactKey>,
+) {
+    let dialler = if contact.is_some() { Dialler::We } else { Dialler::They };
+    if let Some(contact) = contact {
+        dial_done(state, contact, conn_key, id);
+    } else {
+        state.mesh.conns += 1;
+    }
+    let peer = find_or_make(state, now, id, addr);
+    if let Some(conn) = state.conns.get_mut(conn_key) {
+        conn.become_link(peer);
+    }
+    let old = state.mesh.peers.get(peer).and_then(|peer| peer.link);
+    if let Some(old) = old {
+        let ours_is_smaller = state.mesh.id < id;
+        let rightful = if ours_is_smaller { Dialler::We } else { Dialler::They };
+        if old.dialler != dialler && old.dialler == rightful {
+            links::hang_up(state, now, conn_key, b"linked already", CloseReason::Duplicate);
+            // If the old one is dead on the other side, this finds it out at once.
+            send_beat(state, now, peer);
+            return;
+        }
+        links::hang_up(state, now, old.conn, b"a newer link has come", CloseReason::Duplicate);
+        link_down(state, now, peer, old.conn);
+    }
+    state.mesh.peers.set_link(peer, now.mono, Some(Link { conn: conn_key, dialler }));
+    if let Some(entry) = state.mesh.peers.get_mut(peer) {
+        entry.addr = addr;
+        entry.last_heard = now.mono;
+        entry.is_suspect = false;
+        entry.beat_sent = None;
+    }
+    log::info!("linked to {addr} (node {id})");
+    let listed = note(state, now, addr, Origin::Learned).map(|(key, _)| key);
+    if let Some(contact) = listed.and_then(|key| state.mesh.contacts.get_mut(key)) {
+        contact.id = Some(id);
+        contact.failures = 0;
+    }
+    state.published.set_peers(state.mesh.peers.linked_count());
+    digests::link_up(state, now, peer);
+    tell_peers(state, now, peer);
+    send_beat(state, now, peer);
+    arm_beat(state, now, peer);
+}
+
+/// The peer of this identity. A node that was known at the same address is dead if this one lives there.
+fn find_or_make(state: &mut State, now: Now, id: NodeId, addr: SocketAddr) -> PeerKey {
+    if let Some(peer) = state.mesh.peers.by_id(id) {
+        return peer;
+    }
+    let earlier = state.mesh.peers.iter().find(|(_, peer)| peer.addr == addr);
+    if let Some((earlier, link)) = earlier.map(|(key, peer)| (key, peer.link)) {
+        if let Some(link) = link {
+            links::hang_up(
+                state,
+                now,
+                link.conn,
+                b"another node lives at your address",
+                CloseReason::Duplicate,
+            );
+            link_down(state, now, earlier, link.conn);
+        }
+        forget(state, earlier);
+    }
+    let peers_max = 2 * state.config.mesh.active_peers as usize;
+    if state.mesh.peers.len() >= peers_max {
+        let gone = state.mesh.peers.iter().filter(|(_, peer)| peer.link.is_none());
+        let oldest = gone.min_by_key(|(_, peer)| peer.since).map(|(key, _)| key);
+        oldest.into_iter().for_each(|key| forget(state, key));
+    }
+    let filter = state.mesh.filters.join();
+    let peer = Peer::new(id, addr, now.mono, filter, state.mesh.checks);
+    state.mesh.peers.insert(peer)
+}
+
+/// Forgets a peer that is not linked.
+fn forget(state: &mut State, key: PeerKey) {
+    if let Some(peer) = state.mesh.peers.remove(key) {
+        state.mesh.filters.leave(peer.filter);
+    }
+}
+
+/// A link has gone. What was asked through it is asked elsewhere, its address is dialled again.
+pub(super) fn link_down(state: &mut State, now: Now, key: PeerKey, conn: ConnKey) {
+    let Some(peer) = state.mesh.peers.get(key) else { return };
+    if peer.link.is_none_or(|link| link.conn != conn) {
+        return;
+    }
+    let (addr, id) = (peer.addr, peer.id);
+    state.mesh.peers.set_link(key, now.mono, None);
+    log::info!("the link to {addr} (node {id}) is gone");
+    digests::link_lost(state, key);
+    remote::link_lost(state, now, key);
+    state.published.set_peers(state.mesh.peers.linked_count());
+    if let Some(peer) = state.mesh.peers.get_mut(key) {
+        let at = now.mono.after(REMEMBERED).millis_ceil();
+        peer.timer_at = Some(at);
+        state.timers.insert(at, Timer::Peer(key));
+    }
+    dial_again(state, now, id);
+}
+
+/// Dials the addresses of a node whose link has gone, and backups, since there is room for one now.
+fn dial_again(state: &mut State, now: Now, id: NodeId) {
+    let contacts =
+        state.mesh.contacts.iter().filter(|(_, contact)| !contact.is_self && contact.failures == 0);
+    let due: Vec<(ContactKey, bool)> = contacts.map(|(key, contact)| (key, contact.id == Some(id))).collect();
+    for (key, is_same) in due {
+        let Some(contact) = state.mesh.contacts.get(key) else { continue };
+        let is_linked = contact.id.is_some_and(|id| state.mesh.peers.is_linked(id));
+        if is_same || !is_linked {
+            let wait = contact.backoff(&mut state.rng);
+            dial_after(state, now, key, wait);
+        }
+    }
+}
+
+/// The timer of a peer: the next beat, or the end of what is remembered.
+pub(super) fn peer_due(state: &mut State, now: Now, key: PeerKey, deadline: u64) {
+    let Some(peer) = state.mesh.peers.get_mut(key).filter(|peer| peer.timer_at == Some(deadline)) else {
+        return;
+    };
+    peer.timer_at = None;
+    let Some(link) = peer.link else { return forget(state, key) };
+    let interval = Duration::from_millis(state.config.mesh.heartbeat_interval_ms.into());
+    if now.mono.since(peer.last_heard) >= interval * BEATS_MISSED_MAX {
+        log::warn!("{} has said nothing for {BEATS_MISSED_MAX} beats", peer.addr);
+        close_conn(state, link.conn, CloseReason::PeerSilent);
+        return;
+    }
+    if peer.told_version != state.mesh.peers.version {
+        tell_peers(state, now, key);
+    }
+    digests::beat(state, now, key);
+    send_beat(state, now, key);
+    arm_beat(state, now, key);
+}
+
+fn arm_beat(state: &mut State, now: Now, key: PeerKey) {
+    let interval = Duration::from_millis(state.config.mesh.heartbeat_interval_ms.into());
+    let at = now.mono.after(interval).millis_ceil();
+    if let Some(peer) = state.mesh.peers.get_mut(key) {
+        peer.timer_at = Some(at);
+        state.timers.insert(at, Timer::Peer(key));
+    }
+}
+
+fn send_beat(state: &mut State, now: Now, key: PeerKey) {
+    let head = digests::own_head(state);
+    let Some(peer) = state.mesh.peers.get_mut(key) else { return };
+    peer.beat = peer.beat.wrapping_add(1);
+    peer.beat_sent = Some(now.mono);
+    let beat = peer.beat;
+    links::send(state, now, key, beat, &Body::Beat { head, is_answer: false });
+}
+
+/// A beat has come, or the answer to ours.
+pub(super) fn beat_heard(
+    state: &mut State,
+    now: Now,
+    key: PeerKey,
+    request: u32,
+    head: Head,
+    is_answer: bool,
+) {
+    digests::heard_head(state, now, key, head);
+    if !is_answer {
+        let head = digests::own_head(state);
+        links::send(state, now, key, request, &Body::Beat { head, is_answer: true });
+        return;
+    }
+    if let Some(peer) = state.mesh.peers.get_mut(key).filter(|peer| peer.beat == request)
+        && let Some(sent) = peer.beat_sent.take()
+    {
+        peer.measured(now.mono.since(sent));
+    }
+}
+
+/// Tells a peer who else is linked.
+fn tell_peers(state: &mut State, now: Now, key: PeerKey) {
+    let version = state.mesh.peers.version;
+    let Some(peer) = state.mesh.peers.get_mut(key) else { return };
+    peer.told_version = version;
+    let others = state.mesh.peers.linked().filter(|(other, _)| *other != key);
+    let list: Vec<Address> =
+        others.map(|(_, peer)| Address { id: peer.id.0, addr: peer.addr }).take(PEERS_TAKEN_MAX).collect();
+    if !list.is_empty() {
+        links::write(state, now, key, |out, clock| put_peers(out, clock, list.into_iter()));
+    }
+}
+
+/// A peer has told who else is linked to it.
+pub(super) fn peers_heard(
+    state: &mut State,
+    now: Now,
+    from: PeerKey,
+    addresses: impl Iterator<Item = Address>,
+) {
+    // Without a secret only this machine is the mesh, whatever somebody says.
+    let loopback_only = state.config.mesh_secret.is_none();
+    for Address { id, addr } in addresses.take(PEERS_TAKEN_MAX) {
+        let id = NodeId(id);
+        let is_self = id == state.mesh.id || addr == state.mesh.listen;
+        if is_self || state.mesh.peers.is_linked(id) || addr.port() == 0 || addr.ip().is_unspecified() {
+            continue;
+        }
+        // A loopback address told from another machine means that machine.
+        let from_here = state.mesh.peers.get(from).is_some_and(|peer| peer.addr.ip().is_loopback());
+        let is_here = addr.ip().is_loopback();
+        if (is_here && !from_here) || (!is_here && loopback_only) {
+            state.stats.peers_refused += 1;
+            continue;
+        }
+        let Some((contact, is_new)) = note(state, now, addr, Origin::Learned) else { continue };
+        if is_new {
+            if let Some(contact) = state.mesh.contacts.get_mut(contact) {
+                contact.id = Some(id);
+            }
+            dial_after(state, now, contact, Duration::ZERO);
+        }
+    }
+}
+
+/// A peer says goodbye: it will close, and says why.
+pub(super) fn bye_heard(state: &mut State, now: Now, key: PeerKey, reason: &[u8]) {
+    let Some(peer) = state.mesh.peers.get(key) else { return };
+    let Some(link) = peer.link else { return };
+    log::info!("{} says goodbye: {}", peer.addr, String::from_utf8_lossy(reason).escape_debug());
+    links::part(state, now, link.conn, CloseReason::PeerLeft);
+}
+
+/// Draws the conclusions of links and dials that have ended; true if there were any.
+pub(super) fn settle_losses(state: &mut State, now: Now) -> bool {
+    let mut any = false;
+    while let Some((peer, conn)) = state.mesh.lost_links.pop_front() {
+        link_down(state, now, peer, conn);
+        any = true;
+    }
+    while let Some((contact, conn)) = state.mesh.lost_dials.pop_front() {
+        dial_lost(state, now, contact, conn);
+        any = true;
+    }
+    any
+}
+
+/// The node ends, and no client is left: says goodbye to the peers. Dials are given up before, at once.
+pub(super) fn leave(state: &mut State, now: Now) {
+    let keys: Vec<ConnKey> = state.conns.iter().map(|(key, _)| key).collect();
+    for key in keys {
+        let Some(conn) = state.conns.get(key) else { continue };
+        match conn.role {
+            Role::Dialling(_) => close_conn(state, key, CloseReason::Drained),
+            Role::Link(_) if conn.phase() == Phase::Open => {
+                links::hang_up(state, now, key, b"the node ends", CloseReason::Drained);
+            }
+            Role::Link(_) | Role::Parted | Role::Client => {}
+        }
+    }
+}

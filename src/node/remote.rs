@@ -1,0 +1,450 @@
+//! Looking a key up on other nodes, without waiting for any of them.
+//!
+//! A key that is not here is asked for where a filter claims it: of one claimant at a time, the nearest
+//! first, the next when the one before has said no or has let `lookup_try_ms` pass. Peers whose filter is
+//! not known may have any key; they are asked, all at once, when the claimants have said no or one of
+//! them was slow. `lookup_timeout_ms` ends all of it. A link that breaks is as good as a no.
+//!
+//! No answer in time is a miss, not an error: what a cache does not say in time it does not have. Yet no
+//! key is called missing while a linked peer's filter is unknown and that peer was not asked, unless it
+//! is one that let an earlier lookup time out and has not been heard from since.
+//!
+//! What a peer asks *us* is answered in [`super::serving`], from the local store only.
+
+use super::keys::{AskKey, ConnKey, LookupKey, PeerKey};
+use super::links;
+use super::lookups::{Answer, Ask, Asked, Because, Due, Lookup, Part, Stage, Waiter, Wanted};
+use super::peers::{Peer, Question, is_believed};
+use super::state::{State, Timer, touch};
+use crate::base::time::{Instant, Now};
+use crate::filter::truth::Claim;
+use crate::limits::LOOKUPS_PER_LINK_MAX;
+use crate::store::{Deadline, KeyHash};
+use crate::wire::args::Args;
+use crate::wire::frame::{Body, Wants};
+use crate::wire::reply::{Reply, put_error};
+use std::time::Duration;
+
+/// What a peer said to a question.
+#[derive(Debug)]
+pub(super) enum Said<'a> {
+    /// It has the key, with this value and for so many milliseconds, or for ever.
+    Value { value: &'a [u8], left_ms: Option<u64> },
+    /// It has not.
+    None,
+}
+
+/// How a lookup ended.
+enum End<'a> {
+    Found { value: &'a [u8], until: Option<Instant> },
+    Nowhere,
+    TimedOut,
+}
+
+/// Takes up a request for keys of which some are not here: it keeps its place among the replies of its
+/// connection until all of them are answered for. The caller has made sure that there is room.
+pub(super) fn begin(
+    state: &mut State,
+    now: Now,
+    conn_key: ConnKey,
+    id: &[u8],
+    wanted: Wanted,
+    args: Args<'_>,
+) {
+    let Some(conn) = state.conns.get_mut(conn_key) else { return };
+    let place = conn.replies.hold();
+    let parts: Vec<Part> =
+        args.iter().map(|arg| Part { key: arg.key.into(), answer: Answer::Waiting }).collect();
+    let bytes = parts.iter().map(|part| part.key.len()).sum::<usize>();
+    let waiting = parts.len();
+    conn.lookups += waiting;
+    conn.ask_bytes += bytes;
+    let ask = Ask { conn: conn_key, place, id: id.into(), wanted, parts, waiting, bytes, is_too_long: false };
+    let ask = state.mesh.lookups.asks.insert(ask);
+    state.stats.gets += if wanted == Wanted::Value { waiting as u64 } else { 0 };
+    let mut begun = Vec::new();
+    for (part, arg) in args.iter().enumerate() {
+        let key = state.store.key(arg.key);
+        let waiter = Waiter { ask, part };
+        if let Some(item) = state.store.get(now.mono, key) {
+            let value = if wanted == Wanted::Value { item.value.to_vec() } else { Vec::new() };
+            let answer = Answer::Found { value, until: item.deadline.map(moment_of) };
+            settle_part(state, waiter, answer);
+        } else if !look_up(state, now, arg.key, key.hash, waiter, wanted, &mut begun) {
+            settle_part(state, waiter, Answer::Missing);
+        }
+    }
+    for lookup in begun {
+        advance(state, now, lookup);
+    }
+    finish_ask_if_whole(state, now, ask);
+    arm(state);
+}
+
+/// Puts the answer to one key of an ask.
+fn settle_part(state: &mut State, waiter: Waiter, answer: Answer) {
+    let bytes_max = state.config.limits.reply_bytes_max as usize;
+    let Some(ask) = state.mesh.lookups.asks.get_mut(waiter.ask) else { return };
+    if ask.wanted == Wanted::Value {
+        state.stats.hits += u64::from(matches!(answer, Answer::Found { .. }));
+        state.stats.misses += u64::from(matches!(answer, Answer::Missing));
+    }
+    let before = ask.bytes;
+    ask.answer(waiter.part, answer, bytes_max);
+    ask.waiting -= 1;
+    let (conn, after) = (ask.conn, ask.bytes);
+    if let Some(conn) = state.conns.get_mut(conn) {
+        conn.lookups -= 1;
+        conn.ask_bytes = (conn.ask_bytes + after).saturating_sub(before);
+    }
+    touch(state, conn);
+}
+
+fn moment_of(deadline: Deadline) -> Instant {
+    Instant::from_millis(deadline.millis())
+}
+
+/// Joins the lookup of a key or begins it; new ones are appended to `begun`. False if there is nobody to ask.
+fn look_up(
+    state: &mut State,
+    now: Now,
+    key: &[u8],
+    hash: KeyHash,
+    waiter: Waiter,
+    wanted: Wanted,
+    begun: &mut Vec<LookupKey>,
+) -> bool {
+    let may_be_elsewhere = state.mesh.may_be_elsewhere(hash.0);
+    state.mesh.checks += 1;
+    if !may_be_elsewhere {
+        return false;
+    }
+    if let Some(open) = state.mesh.lookups.find_open(key, hash, wanted)
+        && let Some(lookup) = state.mesh.lookups.slots.get_mut(open)
+    {
+        lookup.waiters.push(waiter);
+        state.stats.remote_coalesced += 1;
+        return true;
+    }
+    let mesh = &state.config.mesh;
+    let until = now.mono.after(Duration::from_millis(mesh.lookup_timeout_ms.into()));
+    let lookup = Lookup {
+        key: key.into(),
+        hash,
+        wanted,
+        waiters: vec![waiter],
+        candidates: candidates(state),
+        asked: Vec::new(),
+        refused: Vec::new(),
+        stage: Stage::Claimants,
+    };
+    let lookup = state.mesh.lookups.insert(lookup);
+    state.mesh.lookups.ends.push_back(Due { at: until, lookup });
+    state.stats.remote_lookups += 1;
+    begun.push(lookup);
+    true
+}
+
+/// The peers to be asked among those that were just found to claim a key, the nearest last.
+fn candidates(state: &mut State) -> Vec<PeerKey> {
+    let mesh = &mut state.mesh;
+    let mut found = Vec::new();
+    for filter in std::mem::take(&mut mesh.claims) {
+        let Some(key) = mesh.peers.by_filter(filter) else { continue };
+        let Some(peer) = mesh.peers.get_mut(key).filter(|peer| peer.is_askable()) else { continue };
+        if is_believed(peer, &mesh.filters, mesh.checks) {
+            found.push((peer.distance(), key));
+        } else {
+            state.stats.remote_disbelieved += 1;
+        }
+    }
+    found.sort_by_key(|&(distance, _)| std::cmp::Reverse(distance));
+    found.into_iter().map(|(_, key)| key).collect()
+}
+
+/// Asks whoever is next, and ends the lookup if there is nobody left whose answer could change it.
+fn advance(state: &mut State, now: Now, key: LookupKey) {
+    while let Some(lookup) = state.mesh.lookups.slots.get_mut(key) {
+        let Some(peer) = lookup.candidates.pop() else {
+            if lookup.stage == Stage::Claimants {
+                lookup.stage = Stage::Unknown;
+                ask_the_unknown(state, now, key);
+            }
+            break;
+        };
+        if !lookup.has_asked(peer) && state.mesh.peers.get(peer).is_some_and(Peer::is_askable) {
+            ask(state, now, key, peer, Because::Claimed);
+            let at = now.mono.after(Duration::from_millis(state.config.mesh.lookup_try_ms.into()));
+            state.mesh.lookups.tries.push_back(Due { at, lookup: key });
+            return;
+        }
+    }
+    if state.mesh.lookups.slots.get(key).is_some_and(|lookup| lookup.asked.is_empty()) {
+        finish(state, now, key, &End::Nowhere);
+    }
+}
+
+/// Asks all linked peers whose filter is not known, those excepted that were asked already.
+fn ask_the_unknown(state: &mut State, now: Now, key: LookupKey) {
+    let mesh = &state.mesh;
+    let Some(lookup) = mesh.lookups.slots.get(key) else { return };
+    let unknown = mesh.filters.unknown().iter().filter_map(|filter| mesh.peers.by_filter(*filter));
+    let askable =
+        |peer: &PeerKey| mesh.peers.get(*peer).is_some_and(Peer::is_askable) && !lookup.has_asked(*peer);
+    let unknown: Vec<PeerKey> = unknown.filter(askable).collect();
+    for peer in unknown {
+        ask(state, now, key, peer, Because::Unknown);
+    }
+}
+
+/// Puts a question to a peer, or in its queue if too many are on their way already.
+fn ask(state: &mut State, now: Now, key: LookupKey, peer_key: PeerKey, because: Because) {
+    let State { mesh, config, stats, .. } = state;
+    let Some(lookup) = mesh.lookups.slots.get_mut(key) else { return };
+    let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
+    if peer.questions.len() >= LOOKUPS_PER_LINK_MAX.min(config.limits.lookups_per_peer as usize) {
+        peer.queue.push_back(key);
+        lookup.asked.push(Asked { peer: peer_key, request: None, because });
+        return;
+    }
+    let request = peer.next_request();
+    peer.questions.insert(request, Question { lookup: key, asked_at: now.mono });
+    lookup.asked.retain(|asked| asked.peer != peer_key);
+    lookup.asked.push(Asked { peer: peer_key, request: Some(request), because });
+    stats.remote_requests += 1;
+    let wants = match lookup.wanted {
+        Wanted::Value => Wants::Value,
+        Wanted::Life => Wants::Life,
+    };
+    // Out of the lookup while the frame is written, since that changes the state it lies in.
+    let text = std::mem::take(&mut lookup.key);
+    links::send(state, now, peer_key, request, &Body::Get { key: &text, wants });
+    if let Some(lookup) = state.mesh.lookups.slots.get_mut(key) {
+        lookup.key = text;
+    }
+}
+
+/// Takes in a peer's answer. One that was not asked for, or is about another key, changes nothing.
+pub(super) fn answered(
+    state: &mut State,
+    now: Now,
+    peer_key: PeerKey,
+    request: u32,
+    hash: KeyHash,
+    said: &Said<'_>,
+) {
+    let State { mesh, stats, .. } = state;
+    let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
+    let Some(question) = peer.questions.get(&request).copied() else {
+        stats.remote_late += 1;
+        return;
+    };
+    let Some(lookup) = mesh.lookups.slots.get_mut(question.lookup).filter(|lookup| lookup.hash == hash)
+    else {
+        stats.remote_forged += 1;
+        return;
+    };
+    peer.questions.remove(&request);
+    peer.measured(now.mono.since(question.asked_at));
+    let because = lookup.asked.iter().find(|asked| asked.peer == peer_key).map(|asked| asked.because);
+    lookup.asked.retain(|asked| asked.peer != peer_key);
+    if matches!(said, Said::None) {
+        lookup.refused.push(peer_key);
+    }
+    stats.remote_values += u64::from(matches!(said, Said::Value { .. }));
+    stats.remote_nones += u64::from(matches!(said, Said::None));
+    if because == Some(Because::Claimed) {
+        let claim = match said {
+            Said::Value { .. } => Claim::TrueHit,
+            Said::None if mesh.filters.claims(peer.filter, hash.0) => Claim::Collision,
+            Said::None => Claim::Stale,
+        };
+        stats.remote_false_hits += u64::from(claim != Claim::TrueHit);
+        peer.account(mesh.checks, 1);
+        peer.truth.claimed(claim);
+    }
+    match *said {
+        Said::Value { value, left_ms } => {
+            let until = left_ms.map(|left| now.mono.after(Duration::from_millis(left)));
+            finish(state, now, question.lookup, &End::Found { value, until });
+        }
+        Said::None => {
+            if state.mesh.lookups.slots.get(question.lookup).is_some_and(|lookup| lookup.asked.is_empty()) {
+                advance(state, now, question.lookup);
+            }
+        }
+    }
+    ask_queued(state, now, peer_key);
+    arm(state);
+}
+
+/// Gives the free places among a peer's questions to those that wait for one.
+fn ask_queued(state: &mut State, now: Now, peer_key: PeerKey) {
+    let places_max = LOOKUPS_PER_LINK_MAX.min(state.config.limits.lookups_per_peer as usize);
+    while let Some(peer) = state.mesh.peers.get_mut(peer_key).filter(|peer| peer.questions.len() < places_max)
+        && let Some(key) = peer.queue.pop_front()
+    {
+        let lookup = state.mesh.lookups.slots.get(key);
+        let waits = lookup.and_then(|lookup| {
+            lookup.asked.iter().find(|asked| asked.peer == peer_key && asked.request.is_none())
+        });
+        if let Some(because) = waits.map(|asked| asked.because) {
+            ask(state, now, key, peer_key, because);
+        }
+    }
+}
+
+/// A link has broken: what was asked through it is asked elsewhere.
+pub(super) fn link_lost(state: &mut State, now: Now, peer_key: PeerKey) {
+    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+    let questions = std::mem::take(&mut peer.questions);
+    let queue = std::mem::take(&mut peer.queue);
+    peer.owed.clear();
+    state.stats.remote_lost += questions.len() as u64;
+    for key in questions.into_values().map(|question| question.lookup).chain(queue) {
+        let Some(lookup) = state.mesh.lookups.slots.get_mut(key) else { continue };
+        lookup.asked.retain(|asked| asked.peer != peer_key);
+        if lookup.asked.is_empty() {
+            advance(state, now, key);
+        }
+    }
+    arm(state);
+}
+
+/// Looks after up to `budget` lookups whose time has come: the next candidate's turn, or the end.
+pub(super) fn run_due(state: &mut State, now: Now, deadline: u64, budget: u32) {
+    if state.mesh.lookups.timer_at != Some(deadline) {
+        return;
+    }
+    state.mesh.lookups.timer_at = None;
+    for _ in 0..budget {
+        let lookups = &mut state.mesh.lookups;
+        if lookups.tries.front().is_some_and(|due| due.at <= now.mono) {
+            let key = lookups.tries.pop_front().map(|due| due.lookup);
+            key.into_iter().for_each(|key| try_next(state, now, key));
+        } else if lookups.ends.front().is_some_and(|due| due.at <= now.mono) {
+            let key = lookups.ends.pop_front().map(|due| due.lookup);
+            key.into_iter().for_each(|key| time_out(state, now, key));
+        } else {
+            break;
+        }
+    }
+    arm(state);
+}
+
+/// The one asked last is slow: the next candidate is asked too, and nobody's filter stays unasked.
+fn try_next(state: &mut State, now: Now, key: LookupKey) {
+    let Some(lookup) = state.mesh.lookups.slots.get_mut(key) else { return };
+    if lookup.stage == Stage::Claimants {
+        lookup.stage = Stage::Unknown;
+        ask_the_unknown(state, now, key);
+    }
+    if state.mesh.lookups.slots.get(key).is_some_and(|lookup| !lookup.candidates.is_empty()) {
+        advance(state, now, key);
+    }
+}
+
+fn time_out(state: &mut State, now: Now, key: LookupKey) {
+    let Some(lookup) = state.mesh.lookups.slots.get(key) else { return };
+    for asked in &lookup.asked {
+        let Some(peer) = state.mesh.peers.get_mut(asked.peer) else { continue };
+        let question = asked.request.and_then(|request| peer.questions.get(&request));
+        peer.is_suspect |= question.is_some_and(|question| peer.last_heard <= question.asked_at);
+    }
+    finish(state, now, key, &End::TimedOut);
+}
+
+/// The only end of a lookup: those who wait for it get their answer, questions still on their way are
+/// forgotten.
+fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
+    let Some(lookup) = state.mesh.lookups.remove(key) else { return };
+    match end {
+        End::Found { .. } => state.stats.remote_hits += 1,
+        End::Nowhere => state.stats.remote_misses += 1,
+        End::TimedOut => state.stats.remote_timeouts += 1,
+    }
+    for asked in &lookup.asked {
+        let Some(peer) = state.mesh.peers.get_mut(asked.peer) else { continue };
+        if asked.request.is_some_and(|request| peer.questions.remove(&request).is_some()) {
+            state.stats.remote_abandoned += 1;
+        }
+    }
+    for waiter in lookup.waiters {
+        let Some(wanted) = state.mesh.lookups.asks.get(waiter.ask).map(|ask| ask.wanted) else { continue };
+        let answer = match end {
+            End::Found { value, until } => {
+                let value = if wanted == Wanted::Value { value.to_vec() } else { Vec::new() };
+                Answer::Found { value, until: *until }
+            }
+            End::Nowhere | End::TimedOut => Answer::Missing,
+        };
+        settle_part(state, waiter, answer);
+        finish_ask_if_whole(state, now, waiter.ask);
+    }
+    for asked in lookup.asked {
+        ask_queued(state, now, asked.peer);
+    }
+}
+
+/// Writes the reply of an ask whose every part is answered for, into its place.
+fn finish_ask_if_whole(state: &mut State, now: Now, key: AskKey) {
+    if state.mesh.lookups.asks.get(key).is_none_or(|ask| ask.waiting > 0) {
+        return;
+    }
+    let Some(ask) = state.mesh.lookups.asks.remove(key) else { return };
+    let State { conns, pool, stats, config, .. } = state;
+    let Some(conn) = conns.get_mut(ask.conn) else {
+        stats.remote_unwanted += 1;
+        return;
+    };
+    conn.ask_bytes = conn.ask_bytes.saturating_sub(ask.bytes);
+    let mut text = pool.take();
+    let limit = config.limits.reply_bytes_max as usize;
+    if !ask.is_too_long {
+        write_reply(&ask, now.mono, &mut text);
+    }
+    if ask.is_too_long || text.len() > limit {
+        stats.errors += 1;
+        text.clear();
+        put_error(
+            &mut text,
+            &ask.id,
+            format_args!("the reply would be longer than {limit} bytes; ask for fewer keys at a time"),
+        );
+    }
+    conn.fill(now.mono, ask.place, &text, pool);
+    pool.give(text);
+    touch(state, ask.conn);
+}
+
+/// The reply: what has been found and has not ended its life while it waited for the rest.
+fn write_reply(ask: &Ask, now: Instant, out: &mut Vec<u8>) {
+    let word = match ask.wanted {
+        Wanted::Value => "GOT",
+        Wanted::Life => "LASTS",
+    };
+    let mut reply = Reply::begin(out, &ask.id, word);
+    for part in &ask.parts {
+        match (&part.answer, ask.wanted) {
+            (Answer::Found { until: Some(until), .. }, _) if *until <= now => {}
+            (Answer::Found { value, .. }, Wanted::Value) => reply.pair(&part.key, value),
+            (Answer::Found { until: None, .. }, Wanted::Life) => reply.key_text(&part.key, "never"),
+            (Answer::Found { until: Some(until), .. }, Wanted::Life) => {
+                let seconds = until.since(now).as_millis().div_ceil(1_000);
+                reply.key_text(&part.key, seconds);
+            }
+            (Answer::Missing | Answer::Waiting, _) => {}
+        }
+    }
+    reply.end();
+}
+
+/// Makes sure that a timer fires when the next lookup has something due.
+fn arm(state: &mut State) {
+    let lookups = &mut state.mesh.lookups;
+    let Some(at) = lookups.next_due().map(Instant::millis_ceil) else { return };
+    if lookups.timer_at.is_none_or(|armed| armed > at) {
+        lookups.timer_at = Some(at);
+        state.timers.insert(at, Timer::Lookups);
+    }
+}

@@ -1,0 +1,68 @@
+//! Answering peers: from the local store only, so that a question never causes another.
+//!
+//! A link that has more waiting than `outbound_pause_bytes` is owed its answers until it has taken
+//! earlier ones: its frames are read on, since among them is what empties the other direction. It may be
+//! owed as many as it may have questions on their way; what is above that, its asker has given up.
+
+use super::digests;
+use super::keys::PeerKey;
+use super::links;
+use super::peers::Owed;
+use super::state::State;
+use crate::base::time::Now;
+use crate::limits::LOOKUPS_PER_LINK_MAX;
+use crate::wire::frame::{Body, put};
+
+/// Answers a question, now or as soon as the link has taken what waits for it.
+pub(super) fn asked(
+    state: &mut State,
+    now: Now,
+    peer_key: PeerKey,
+    request: u32,
+    key: &[u8],
+    wants_value: bool,
+) {
+    state.stats.served_to_peers += 1;
+    let waiting = links::outbound_bytes(state, peer_key);
+    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+    if peer.owed.is_empty() && waiting <= state.config.limits.outbound_pause_bytes as usize {
+        return answer(state, now, peer_key, request, key, wants_value);
+    }
+    if peer.owed.len() >= LOOKUPS_PER_LINK_MAX {
+        state.stats.owed_dropped += 1;
+        return;
+    }
+    peer.owed.push_back(Owed { request, key: key.into(), wants_value });
+}
+
+/// The link has taken bytes: answers what it is owed, as far as there is room again.
+pub(super) fn pay(state: &mut State, now: Now, peer_key: PeerKey) {
+    while links::outbound_bytes(state, peer_key) <= state.config.limits.outbound_pause_bytes as usize {
+        let owed = state.mesh.peers.get_mut(peer_key).and_then(|peer| peer.owed.pop_front());
+        let Some(owed) = owed else { return };
+        answer(state, now, peer_key, owed.request, &owed.key, owed.wants_value);
+    }
+}
+
+fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, key: &[u8], wants_value: bool) {
+    // What was said of our keys before this answer must not arrive behind it.
+    digests::tell_now(state, now, peer_key);
+    let Some(link) = state.mesh.peers.get(peer_key).and_then(|peer| peer.link) else { return };
+    let clock = state.versions.clock(now);
+    let State { conns, pool, store, .. } = state;
+    let Some(conn) = conns.get_mut(link.conn) else { return };
+    let key = store.key(key);
+    let hash = key.hash.0;
+    let item = store.get(now.mono, key);
+    let body = match &item {
+        None => Body::None { hash },
+        Some(item) => Body::Value {
+            hash,
+            version: item.version.0,
+            left_ms: item.deadline.map(|deadline| deadline.millis() - now.mono.millis()),
+            value: if wants_value { item.value } else { b"" },
+        },
+    };
+    put(conn.outbound.back(pool), clock, request, &body);
+    super::state::touch(state, link.conn);
+}
