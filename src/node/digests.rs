@@ -2,8 +2,8 @@
 //!
 //! A peer is told nothing before it has said, by RESYNC, from where it wants our digest: from the place
 //! that it knows, or from the beginning. From then on changes go to all peers together: at the end of
-//! the turn if [`TELL_EVERY`] has passed since the last time, else when it has; at once when a kilobyte
-//! has gathered, or before an answer to that peer. A link with much waiting is told nothing until it has
+//! the turn if [`TELL_EVERY`] has passed since the last time, else when it has; later, up to
+//! [`GATHER_FOR`], while many come; at once when a kilobyte has gathered, or before an answer to that peer. A link with much waiting is told nothing until it has
 //! caught up; what it missed it is told then, or it gets a snapshot if the log has moved on.
 
 use super::keys::PeerKey;
@@ -17,9 +17,15 @@ use crate::limits::{CHANGES_PER_STEP, DIGEST_OUTBOUND_MAX, SNAPSHOT_OUTBOUND_MAX
 use crate::wire::frame::{Body, Head, put, put_blocks, put_deltas, put_piece};
 use std::time::Duration;
 
-/// How long changes gather before they are told, if some were told a moment ago: with it 10,000 new keys
-/// a second take 8.5 bytes each, and a key is still found everywhere well within 10 ms.
-const TELL_EVERY: Duration = Duration::from_millis(4);
+/// How long changes gather before they are told, if some were told a moment ago.
+const TELL_EVERY: Duration = Duration::from_millis(1);
+
+/// Changes in that time from which on they gather for longer, so that many share one header: 10,000 new
+/// keys a second then take 8.5 bytes each.
+const MANY: u64 = 5;
+
+/// How long many changes gather: a key is still found everywhere well within 10 ms.
+const GATHER_FOR: Duration = Duration::from_millis(4);
 
 /// Changes that are told without waiting: a kilobyte of hashes.
 const TELL_AT_ONCE: u64 = 128;
@@ -44,8 +50,10 @@ pub(super) fn schedule(state: &mut State, now: Now) {
         mesh.told_seq = head;
         return;
     }
-    let due = mesh.told_at.map_or(now.mono, |told_at| told_at.after(TELL_EVERY));
-    if due <= now.mono || head - mesh.told_seq >= TELL_AT_ONCE {
+    let waiting = head - mesh.told_seq;
+    let span = if waiting < MANY { TELL_EVERY } else { GATHER_FOR };
+    let due = mesh.told_at.map_or(now.mono, |told_at| told_at.after(span));
+    if due <= now.mono || waiting >= TELL_AT_ONCE {
         mesh.must_tell = true;
     } else if mesh.tell_timer_at.is_none() {
         let at = due.millis_ceil();

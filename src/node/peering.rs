@@ -281,10 +281,12 @@ pub(super) fn peer_due(state: &mut State, now: Now, key: PeerKey, deadline: u64)
     arm_beat(state, now, key);
 }
 
+/// Sets the timer of the next beat, or of the moment at which the peer will have been silent for too long.
 fn arm_beat(state: &mut State, now: Now, key: PeerKey) {
     let interval = Duration::from_millis(state.config.mesh.heartbeat_interval_ms.into());
-    let at = now.mono.after(interval).millis_ceil();
     if let Some(peer) = state.mesh.peers.get_mut(key) {
+        let gone_at = peer.last_heard.after(interval * BEATS_MISSED_MAX);
+        let at = now.mono.after(interval).min(gone_at).millis_ceil();
         peer.timer_at = Some(at);
         state.timers.insert(at, Timer::Peer(key));
     }
