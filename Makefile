@@ -29,7 +29,7 @@ pictures: ## Draw docs/*.svg from the measured data in docs/measured
 sim: ## Simulate a node among hostile clients (SEEDS=5000, or OLIVIA_SIM_SEED=one)
 	OLIVIA_SIM_SEEDS=$(or $(SEEDS),5000) cargo test --release --quiet --test simulation -- --nocapture
 
-fuzz: ## Fuzz a decoder with cargo-fuzz (TARGET=line|request|config|node SECONDS=600)
+fuzz: ## Fuzz a decoder with cargo-fuzz (TARGET=line|request|frame|handshake|filter_text|config|node SECONDS=600)
 	@cargo fuzz --version >/dev/null 2>&1 || { echo 'needs: cargo install cargo-fuzz'; exit 2; }
 	mkdir -p fuzz/corpus/$(TARGET)
 	RUSTC_BOOTSTRAP=1 cargo fuzz run $(TARGET) fuzz/corpus/$(TARGET) tests/fuzz/corpus/$(TARGET) -- \

@@ -7,6 +7,9 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod config;
+mod filter_text;
+mod frame;
+mod handshake;
 mod line;
 mod node;
 mod request;
@@ -34,6 +37,21 @@ fn line_ends_are_found_however_the_input_is_cut() {
 #[test]
 fn request_that_can_be_read_reads_back_the_same() {
     fuzz("request", request::run, 20_000);
+}
+
+#[test]
+fn frame_that_can_be_read_is_written_as_the_same_bytes() {
+    fuzz("frame", frame::run, 20_000);
+}
+
+#[test]
+fn handshake_that_can_be_read_reads_back_the_same() {
+    fuzz("handshake", handshake::run, 20_000);
+}
+
+#[test]
+fn filter_text_that_decodes_encodes_to_the_same_bytes() {
+    fuzz("filter_text", filter_text::run, 10_000);
 }
 
 #[test]

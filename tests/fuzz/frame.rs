@@ -1,0 +1,74 @@
+//! Fuzz target: frames. What is one is written again as the same bytes, no part of it is one or is
+//! refused, its lists are as long as they say, and what is none gets one printable sentence.
+
+use olivia::wire::frame::{Body, FrameLimits, Front, HEADER_BYTES, front, put};
+
+/// Bytes that no sentence about a frame needs more of.
+const SENTENCE_BYTES_MAX: usize = 120;
+
+/// The first two bytes are the limits of keys and values, the others are the input.
+pub fn run(data: &[u8]) {
+    let Some(([key, value], input)) = data.split_first_chunk() else { return };
+    let limits = FrameLimits { key_bytes_max: usize::from(*key), value_bytes_max: usize::from(*value) };
+    let mut rest = input;
+    loop {
+        match front(rest, limits) {
+            Front::Partial => return check_partial(rest, limits),
+            Front::Broken(error) => {
+                let sentence = error.to_string();
+                assert!(!sentence.is_empty() && sentence.len() <= SENTENCE_BYTES_MAX, "{sentence:?}");
+                assert!(!sentence.contains(char::is_control), "{sentence:?}");
+                return;
+            }
+            Front::Frame { frame, consumed } => {
+                let mut again = Vec::new();
+                put(&mut again, frame.clock, frame.request, &frame.body);
+                assert_eq!(again, rest[..consumed], "{frame:?}");
+                for cut in 0..consumed {
+                    assert_eq!(front(&rest[..cut], limits), Front::Partial, "{cut} of {frame:?}");
+                }
+                check_list(&frame.body, consumed - HEADER_BYTES);
+                rest = &rest[consumed..];
+            }
+        }
+    }
+}
+
+/// What is waited for is within the limits: zeroes in its place make it whole, or show what is wrong.
+fn check_partial(input: &[u8], limits: FrameLimits) {
+    let length_max = (64 << 10).max(limits.value_bytes_max + 24).max(limits.key_bytes_max);
+    if input.len() >= HEADER_BYTES {
+        let mut whole = input.to_vec();
+        whole.resize(HEADER_BYTES + length_max, 0);
+        assert_ne!(front(&whole, limits), Front::Partial, "{input:?} waits for too much");
+    }
+}
+
+/// A list has as many entries as it says, which fill the payload.
+fn check_list(body: &Body<'_>, payload: usize) {
+    match body {
+        Body::Delta(list) => {
+            assert_eq!((list.iter().count(), list.len() * 8), (list.len(), payload));
+            assert_eq!(list.is_empty(), payload == 0);
+        }
+        Body::Block(list) => assert_eq!((list.iter().count(), list.len() * 68), (list.len(), payload)),
+        Body::Piece(list) => {
+            assert_eq!((list.iter().count(), list.len() * 8), (list.len(), payload));
+            assert_eq!(list.blocks().count() * 8, list.len());
+        }
+        Body::Peers(list) => {
+            let bytes =
+                list.iter().map(|address| if address.addr.is_ipv4() { 23 } else { 35 }).sum::<usize>();
+            assert_eq!((list.iter().count(), bytes), (list.len(), payload));
+        }
+        Body::Beat { .. }
+        | Body::Resize { .. }
+        | Body::Snap { .. }
+        | Body::SnapEnd
+        | Body::Resync(_)
+        | Body::Get { .. }
+        | Body::Value { .. }
+        | Body::None { .. }
+        | Body::Bye(_) => {}
+    }
+}
