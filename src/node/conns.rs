@@ -177,6 +177,8 @@ pub struct Conn {
     pub(super) accounted: usize,
     /// Keys that its requests wait for other nodes for.
     pub(super) lookups: usize,
+    /// Bytes of a frame that is passed over, still to come.
+    pub(super) skip: usize,
     /// Bytes of requests that wait for other nodes.
     pub(super) ask_bytes: usize,
     /// Bytes of replies so far to a client that has yet to give the password.
@@ -215,6 +217,7 @@ impl Conn {
             timer_at: None,
             accounted: 0,
             lookups: 0,
+            skip: 0,
             ask_bytes: 0,
             unauthenticated_bytes: 0,
             is_authenticated,

@@ -15,7 +15,7 @@ use super::state::State;
 use crate::base::time::Now;
 use crate::filter::digest::Change;
 use crate::store::KeyHash;
-use crate::wire::frame::{Body, Frame, FrameError, Wants};
+use crate::wire::frame::{Body, Frame, FrameError, Oversized, Wants};
 
 /// Takes in one frame of `bytes` bytes. Returns what it cost, in keys: at least 1.
 pub(super) fn execute(state: &mut State, now: Now, peer: PeerKey, frame: &Frame<'_>, bytes: usize) -> usize {
@@ -94,6 +94,16 @@ fn digest(state: &mut State, now: Now, peer: PeerKey, frame: &Frame<'_>) -> usiz
         | Body::None { .. }
         | Body::Peers(_)
         | Body::Bye(_) => 1,
+    }
+}
+
+/// Passes over a key or a value that is longer than this node takes.
+pub(super) fn oversized(state: &mut State, now: Now, peer: PeerKey, request: u32, what: Oversized) {
+    state.stats.frames_oversized += 1;
+    match what {
+        // Without the key there is no answer; its asker goes on in a moment.
+        Oversized::Key => {}
+        Oversized::Value => remote::unreadable(state, now, peer, request),
     }
 }
 

@@ -149,6 +149,9 @@ fn serve_link(state: &mut State, now: Now, key: ConnKey, peer: PeerKey, input: &
     let mut cost = 0;
     while at < input.len() {
         let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.link().is_some()) else { break };
+        let passed_over = conn.skip.min(input.len() - at);
+        conn.skip -= passed_over;
+        at += passed_over;
         if cost >= KEYS_PER_STEP || at >= BYTES_PER_STEP {
             conn.is_runnable = true;
             state.runnable.push_back(key);
@@ -156,6 +159,12 @@ fn serve_link(state: &mut State, now: Now, key: ConnKey, peer: PeerKey, input: &
         }
         match frame::front(&input[at..], limits) {
             frame::Front::Partial => break,
+            frame::Front::Oversized { what, request, consumed, skip } => {
+                conn.skip = skip;
+                at += consumed;
+                cost += 1;
+                frames::oversized(state, now, peer, request, what);
+            }
             frame::Front::Broken(error) => {
                 frames::refuse(state, now, key, &error);
                 break;

@@ -30,6 +30,8 @@ use std::time::Duration;
 pub(super) enum Said<'a> {
     /// It has the key, with this value and for so many milliseconds, or for ever.
     Value { value: &'a [u8], left_ms: Option<u64> },
+    /// It has the key, but the value is longer than this node takes.
+    TooLong,
     /// It has not.
     None,
 }
@@ -248,14 +250,14 @@ pub(super) fn answered(
     peer.measured(now.mono.since(question.asked_at));
     let because = lookup.asked.iter().find(|asked| asked.peer == peer_key).map(|asked| asked.because);
     lookup.asked.retain(|asked| asked.peer != peer_key);
-    if matches!(said, Said::None) {
+    if !matches!(said, Said::Value { .. }) {
         lookup.refused.push(peer_key);
     }
-    stats.remote_values += u64::from(matches!(said, Said::Value { .. }));
+    stats.remote_values += u64::from(!matches!(said, Said::None));
     stats.remote_nones += u64::from(matches!(said, Said::None));
     if because == Some(Because::Claimed) {
         let claim = match said {
-            Said::Value { .. } => Claim::TrueHit,
+            Said::Value { .. } | Said::TooLong => Claim::TrueHit,
             Said::None if mesh.filters.claims(peer.filter, hash.0) => Claim::Collision,
             Said::None => Claim::Stale,
         };
@@ -268,7 +270,7 @@ pub(super) fn answered(
             let until = left_ms.map(|left| now.mono.after(Duration::from_millis(left)));
             finish(state, now, question.lookup, &End::Found { value, until });
         }
-        Said::None => {
+        Said::None | Said::TooLong => {
             if state.mesh.lookups.slots.get(question.lookup).is_some_and(|lookup| lookup.asked.is_empty()) {
                 advance(state, now, question.lookup);
             }
@@ -276,6 +278,16 @@ pub(super) fn answered(
     }
     ask_queued(state, now, peer_key);
     arm(state);
+}
+
+/// A peer has the key, with a value that is longer than this node takes: to its clients that is a no.
+pub(super) fn unreadable(state: &mut State, now: Now, peer_key: PeerKey, request: u32) {
+    let question = state.mesh.peers.get(peer_key).and_then(|peer| peer.questions.get(&request));
+    let lookup = question.and_then(|question| state.mesh.lookups.slots.get(question.lookup));
+    match lookup.map(|lookup| lookup.hash) {
+        Some(hash) => answered(state, now, peer_key, request, hash, &Said::TooLong),
+        None => state.stats.remote_late += 1,
+    }
 }
 
 /// Gives the free places among a peer's questions to those that wait for one.

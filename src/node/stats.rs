@@ -82,6 +82,8 @@ pub struct Stats {
     pub frames: u64,
     /// Links closed because what came was no frame.
     pub frames_broken: u64,
+    /// Keys and values of peers that were longer than this node takes, and passed over.
+    pub frames_oversized: u64,
     /// Addresses of other nodes that were not believed.
     pub peers_refused: u64,
     /// Nodes that were not admitted.
@@ -176,6 +178,7 @@ impl Stats {
         field("digest_refused", self.digest_refused);
         field("frames", self.frames);
         field("frames_broken", self.frames_broken);
+        field("frames_oversized", self.frames_oversized);
         field("peers_refused", self.peers_refused);
         field("contacts_refused", gauges.contacts_refused);
         field("handshakes_refused", self.handshakes_refused);

@@ -30,6 +30,10 @@ pub const HEADER_BYTES: usize = 20;
 /// Bytes of a payload, but for keys and values, which have limits of their own.
 pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes of the longest key and value that any node may be set to take: what is longer is no frame.
+const KEY_BYTES_MAX: usize = 16 * 1024 * 1024;
+const VALUE_BYTES_MAX: usize = 512 * 1024 * 1024;
+
 /// Bytes of the blocks in one piece of a snapshot: small, so that what is urgent gets between two.
 pub const PIECE_BYTES_MAX: usize = 16 * 1024;
 
@@ -164,10 +168,31 @@ pub enum Front<'a> {
         /// Bytes of input that it took.
         consumed: usize,
     },
+    /// A key or a value that this node does not take, since its limits are lower than the other's: `skip`
+    /// bytes of payload are to be passed over behind the header, as they come.
+    Oversized {
+        /// What it is.
+        what: Oversized,
+        /// The number of the question.
+        request: u32,
+        /// Bytes of the header.
+        consumed: usize,
+        /// Bytes of the payload.
+        skip: usize,
+    },
     /// Nothing wrong so far, and something missing.
     Partial,
     /// No frame, whatever may follow.
     Broken(FrameError),
+}
+
+/// What may be longer than a node takes without anybody being to blame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Oversized {
+    /// The key of a GET.
+    Key,
+    /// The value of a VALUE.
+    Value,
 }
 
 /// Why bytes are no frame: the link cannot go on. Displays as a sentence.
@@ -276,11 +301,34 @@ impl Kind {
         }
     }
 
-    /// The most bytes that its payload may have.
-    const fn bytes_max(self, limits: FrameLimits) -> usize {
+    /// What of a payload of this length is longer than the node takes, if anything is.
+    const fn oversized(self, length: usize, limits: FrameLimits) -> Option<Oversized> {
         match self {
-            Self::Get => limits.key_bytes_max,
-            Self::Value => limits.value_bytes_max.saturating_add(VALUE_HEAD_BYTES),
+            Self::Get if length > limits.key_bytes_max => Some(Oversized::Key),
+            Self::Value if length.saturating_sub(VALUE_HEAD_BYTES) > limits.value_bytes_max => {
+                Some(Oversized::Value)
+            }
+            Self::Get
+            | Self::Value
+            | Self::Beat
+            | Self::Delta
+            | Self::Block
+            | Self::Resize
+            | Self::Snap
+            | Self::Piece
+            | Self::SnapEnd
+            | Self::Resync
+            | Self::None
+            | Self::Peers
+            | Self::Bye => None,
+        }
+    }
+
+    /// The most bytes that its payload may have.
+    const fn bytes_max(self) -> usize {
+        match self {
+            Self::Get => KEY_BYTES_MAX,
+            Self::Value => VALUE_BYTES_MAX + VALUE_HEAD_BYTES,
             Self::Piece => PIECE_BYTES_MAX,
             Self::Bye => REASON_BYTES_MAX,
             Self::Beat
@@ -323,10 +371,14 @@ pub fn front(input: &[u8], limits: FrameLimits) -> Front<'_> {
         Some(&other) => return Front::Broken(FrameError::Magic(other)),
     }
     let Some((header, rest)) = input.split_first_chunk::<HEADER_BYTES>() else { return Front::Partial };
-    let header = match Header::read(header, limits) {
+    let header = match Header::read(header) {
         Ok(header) => header,
         Err(error) => return Front::Broken(error),
     };
+    if let Some(what) = header.kind.oversized(header.length, limits) {
+        let Header { request, length, .. } = header;
+        return Front::Oversized { what, request, consumed: HEADER_BYTES, skip: length };
+    }
     let Some(payload) = rest.get(..header.length) else { return Front::Partial };
     match header.body(payload) {
         Ok(body) => Front::Frame {
@@ -348,7 +400,7 @@ struct Header {
 }
 
 impl Header {
-    fn read(bytes: &[u8; HEADER_BYTES], limits: FrameLimits) -> Result<Self, FrameError> {
+    fn read(bytes: &[u8; HEADER_BYTES]) -> Result<Self, FrameError> {
         let &[_, kind, f0, f1, l0, l1, l2, l3, r0, r1, r2, r3, clock @ ..] = bytes;
         let kind = Kind::from_byte(kind).ok_or(FrameError::Kind(kind))?;
         let flags = u16::from_le_bytes([f0, f1]);
@@ -356,7 +408,7 @@ impl Header {
             return Err(FrameError::Flags(kind.name(), flags));
         }
         let announced = u32::from_le_bytes([l0, l1, l2, l3]);
-        let bytes_max = kind.bytes_max(limits);
+        let bytes_max = kind.bytes_max();
         let too_long = FrameError::TooLong(kind.name(), announced, bytes_max);
         let length = usize::try_from(announced).ok().filter(|length| *length <= bytes_max).ok_or(too_long)?;
         kind.check_length(length).map_err(|needs| FrameError::Length(kind.name(), announced, needs))?;
@@ -426,8 +478,8 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Address, Body, Frame, FrameError, FrameLimits, Front, HEADER_BYTES, Head, MAGIC, Wants, front,
-        low_half, put, put_blocks, put_deltas, put_peers, put_piece,
+        Address, Body, Frame, FrameError, FrameLimits, Front, HEADER_BYTES, Head, MAGIC, Oversized, Wants,
+        front, low_half, put, put_blocks, put_deltas, put_peers, put_piece,
     };
     use crate::base::rng::Rng;
     use std::net::SocketAddr;
@@ -573,6 +625,7 @@ mod tests {
                     assert!(announced as usize > out.len() - HEADER_BYTES);
                 }
                 Front::Broken(error) => assert!(!error.to_string().is_empty()),
+                Front::Oversized { skip, .. } => assert!(skip > LIMITS.key_bytes_max),
                 Front::Frame { frame, consumed } => {
                     let mut again = Vec::new();
                     put(&mut again, frame.clock, frame.request, &frame.body);
@@ -584,9 +637,15 @@ mod tests {
 
     #[test]
     fn length_over_its_limit_is_refused_before_the_payload_is_waited_for() {
-        for (kind, limit) in
-            [(2, 65_536), (3, 65_536), (6, 16_384), (9, 40), (10, 124), (12, 65_536), (13, 128)]
-        {
+        for (kind, limit) in [
+            (2, 65_536),
+            (3, 65_536),
+            (6, 16_384),
+            (9, 1 << 24),
+            (10, (1 << 29) + 24),
+            (12, 65_536),
+            (13, 128),
+        ] {
             assert!(sentence(&header(kind, 0, u32::MAX)).contains("longer than its limit"), "{kind}");
             let over = sentence(&header(kind, 0, limit + 1));
             assert!(over.contains(&format!("longer than its limit of {limit}")), "{kind}: {over}");
@@ -594,6 +653,15 @@ mod tests {
         for kind in [2, 6, 9, 10, 12, 13] {
             let limit = [0, 0, 65_536, 0, 0, 0, 16_384, 0, 0, 40, 124, 0, 65_536, 128][usize::from(kind)];
             assert_eq!(front(&header(kind, 0, limit), LIMITS), Front::Partial, "{kind}");
+        }
+    }
+
+    #[test]
+    fn key_and_value_over_the_limits_of_this_node_are_to_be_passed_over() {
+        for (kind, limit, what) in [(9, 40, Oversized::Key), (10, 124, Oversized::Value)] {
+            let over = Front::Oversized { what, request: 0, consumed: HEADER_BYTES, skip: limit + 1 };
+            let header = header(kind, 0, u32::try_from(limit + 1).unwrap());
+            assert_eq!(front(&header, LIMITS), over);
         }
     }
 

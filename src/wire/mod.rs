@@ -44,12 +44,12 @@
 //! | `EXPIRE key:30` | `:EXPIRES key:30` | those that were there |
 //! | `TTL a,b,nope` | `:LASTS a:27,b:never` | seconds, rounded up |
 //! | `PING` or `PING 0` | `0:PONG 1` | with an id, that id |
-//! | `REQUEST bloomfilter` | an error | until nodes publish filters |
-//! | `REQUEST peers` | `:FULFILLED ` | the peers' addresses, active first; none yet |
-//! | `REQUEST connect` | an error | until nodes link |
+//! | `REQUEST bloomfilter` | `:FULFILLED v=1,blocks=…,keys=…,epoch=…,seq=…,bits=…` | the node's filter; [`filter_text`] |
+//! | `REQUEST peers` | `:FULFILLED 10.0.0.2:5454,10.0.0.3:5454` | the peers' addresses: the linked, then the others |
+//! | `REQUEST connect` | as `REQUEST bloomfilter` | bare, by a person; with arguments: the handshake of a node |
 //! | `REQUEST disconnect` | `:FULFILLED bye` | then the connection closes |
-//! | `WHO key` | `:HELD key:here` or `:HELD ` | the nodes that hold the key |
-//! | `MESH` | `:MESH ` | one quoted field for each peer |
+//! | `WHO key` | `:HELD key:here,key:10.0.0.2:5454` | who holds the key, or by its filter claims it, the nearest first |
+//! | `MESH` | `:MESH "10.0.0.2:5454 linked; …"` | one quoted field for each peer, for people |
 //! | `AUTH password` | `:WELCOME ` | before it all but PING, HELP and QUIT answer `ERR`, where a password is set |
 //! | `STATS` | `:STATS name:value,…` | the names are stable |
 //! | `HELP` | `:HELP …` | the verbs, on one line |
@@ -118,9 +118,10 @@
 //!
 //! 14 to 19 are kept for INVALIDATE, NEWER, DEL, DELETED, EXEC and EXECUTED. Flags that a kind does not
 //! have are 0; those of DELTA and BLOCK are kept for a slice of the digest. A payload has at most 64 KiB,
-//! but the key of a GET `key_bytes_max` and the value of a VALUE `value_bytes_max`, both of the receiver.
-//! The header is held against that before any of the payload is waited for. Whatever is no such frame
-//! ends the link.
+//! but the key of a GET 16 MiB and the value of a VALUE 512 MiB. The header is held against that before any
+//! of the payload is waited for; whatever is no such frame ends the link. A key over the receiver's own
+//! `key_bytes_max` or a value over its `value_bytes_max` is passed over as it comes, without being kept: the
+//! question gets no answer, the answer counts as a no.
 
 pub mod args;
 pub mod filter_text;
