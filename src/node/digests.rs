@@ -10,6 +10,7 @@ use super::keys::PeerKey;
 use super::links;
 use super::state::{State, Timer};
 use crate::base::time::Now;
+use crate::filter::FilterError;
 use crate::filter::digest::{Change, Piece, Position};
 use crate::filter::receiver::{DigestRefusal, Outcome};
 use crate::filter::size::{Block, Size};
@@ -30,8 +31,10 @@ const GATHER_FOR: Duration = Duration::from_millis(4);
 /// Changes that are told without waiting: a kilobyte of hashes.
 const TELL_AT_ONCE: u64 = 128;
 
-/// How soon a peer is asked again for a filter that could not be followed.
+/// How soon a peer is asked again for a filter that could not be followed: this, and twice as long each time
+/// that it is refused, up to ten minutes.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
+const REFUSALS_COUNTED_MAX: u32 = 6;
 
 /// Whether [`pump`] or a step of the filters has something to do.
 pub(super) fn has_work(state: &State) -> bool {
@@ -236,7 +239,8 @@ pub(super) fn link_lost(state: &mut State, peer_key: PeerKey) {
 /// A beat's other part: asks again for a filter that could not be followed, some time ago.
 pub(super) fn beat(state: &mut State, now: Now, peer_key: PeerKey) {
     let Some(peer) = state.mesh.peers.get(peer_key) else { return };
-    let asked = peer.snapshot_asked.is_some_and(|then| now.mono.since(then) < SNAPSHOT_EVERY);
+    let every = SNAPSHOT_EVERY * 2u32.pow(peer.refusals.min(REFUSALS_COUNTED_MAX));
+    let asked = peer.snapshot_asked.is_some_and(|then| now.mono.since(then) < every);
     if peer.receiver.is_waiting() && !asked {
         ask_again(state, now, peer_key, None);
     }
@@ -280,15 +284,20 @@ fn note_if_known(state: &mut State, now: Now, peer_key: PeerKey) {
         && !mesh.filters.is_unknown(peer.filter)
     {
         peer.filter_known_at = Some(now.mono);
+        peer.refusals = 0;
     }
 }
 
-/// A snapshot of a peer's filter begins.
+/// A snapshot of a peer's filter begins. If it does not fit, the peer is told to go on behind it, so that
+/// it does not send all of that for nothing.
 pub(super) fn snapshot(state: &mut State, now: Now, peer_key: PeerKey, head: Head, size_log2: u8) {
     let Some(size) = Size::from_log2(size_log2) else { return refused(state) };
-    follow(state, now, peer_key, |receiver, filters| {
+    let refusal = follow(state, now, peer_key, |receiver, filters| {
         receiver.begin(filters, position_of(head), size).map(|()| Outcome::Applied)
     });
+    if refusal == Some(DigestRefusal::Filter(FilterError::OverBudget)) {
+        ask_again(state, now, peer_key, Some(position_of(head)));
+    }
 }
 
 /// Blocks of a snapshot.
@@ -328,7 +337,7 @@ fn refused(state: &mut State) {
     state.stats.digest_refused += 1;
 }
 
-/// Lets the receiver take something in, and does what follows from that.
+/// Lets the receiver take something in, and does what follows from that. Returns why, if it was refused.
 fn follow(
     state: &mut State,
     now: Now,
@@ -337,9 +346,9 @@ fn follow(
         &mut crate::filter::receiver::Receiver,
         &mut crate::filter::PeerFilters,
     ) -> Result<Outcome, DigestRefusal>,
-) {
+) -> Option<DigestRefusal> {
     let mesh = &mut state.mesh;
-    let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
+    let peer = mesh.peers.get_mut(peer_key)?;
     let outcome = take_in(&mut peer.receiver, &mut mesh.filters);
     match outcome {
         Ok(Outcome::Applied) => {}
@@ -347,9 +356,12 @@ fn follow(
         Ok(Outcome::Resync(at)) => ask_again(state, now, peer_key, at),
         Err(error) => {
             state.stats.digest_refused += 1;
+            peer.refusals = peer.refusals.saturating_add(1);
             log::debug!("the digest of {} was refused: {error}", peer.addr);
+            return Some(error);
         }
     }
+    None
 }
 
 #[cfg(test)]

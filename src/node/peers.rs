@@ -77,6 +77,8 @@ pub(super) struct Peer {
     pub(super) filter_known_at: Option<Instant>,
     /// When it was last asked for its filter from the beginning.
     pub(super) snapshot_asked: Option<Instant>,
+    /// How often its filter was refused since it was last known.
+    pub(super) refusals: u32,
     pub(super) truth: Truth,
     /// How many keys had been looked for in the filters when `truth` was last brought up to date.
     checks_seen: u64,
@@ -112,6 +114,7 @@ impl Peer {
             receiver: Receiver::new(filter),
             filter_known_at: None,
             snapshot_asked: None,
+            refusals: 0,
             truth: Truth::new(),
             checks_seen: checks,
             reader: None,

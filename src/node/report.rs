@@ -200,13 +200,13 @@ fn gauges(state: &State, now: Now) -> Gauges {
 }
 
 /// Whether the node is ready: it has tried each address that it was told to, and knows the filter of each
-/// peer that is linked.
+/// peer that is linked, or has refused it.
 pub(super) fn is_ready(state: &State) -> bool {
     let mesh = &state.mesh;
     let tried = |contact: &Contact| contact.origin == Origin::Learned || contact.was_tried || contact.is_self;
     !state.is_draining
         && mesh.contacts.iter().all(|(_, contact)| tried(contact))
-        && mesh.peers.linked().all(|(_, peer)| !mesh.filters.is_unknown(peer.filter))
+        && mesh.peers.linked().all(|(_, peer)| peer.refusals > 0 || !mesh.filters.is_unknown(peer.filter))
 }
 
 /// MESH: one quoted field for each peer.
