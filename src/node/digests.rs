@@ -28,6 +28,11 @@ const MANY: u64 = 5;
 /// How long many changes gather: a key is still found everywhere well within 10 ms.
 const GATHER_FOR: Duration = Duration::from_millis(4);
 
+/// Peers that one step tells, if it is little: so that a new key gets to a hundred peers within few steps;
+/// and bytes after which it leaves the others to the next step.
+const PEERS_PER_STEP: usize = 16;
+const TOLD_PER_STEP: u64 = 16 * 1024;
+
 /// Changes that are told without waiting: a kilobyte of hashes.
 const TELL_AT_ONCE: u64 = 128;
 
@@ -79,12 +84,17 @@ pub(super) fn step(state: &mut State, now: Now) {
         let all: Vec<PeerKey> = state.mesh.peers.linked().map(|(key, _)| key).collect();
         all.into_iter().for_each(|peer| enqueue(state, peer));
     }
-    if let Some(peer) = state.mesh.pump.pop_front() {
+    let sent_before = state.stats.digest_bytes_out;
+    for _ in 0..PEERS_PER_STEP {
+        let Some(peer) = state.mesh.pump.pop_front() else { break };
         if let Some(peer) = state.mesh.peers.get_mut(peer) {
             peer.is_pumping = false;
         }
         if tell(state, now, peer) {
             enqueue(state, peer);
+        }
+        if state.stats.digest_bytes_out - sent_before >= TOLD_PER_STEP {
+            break;
         }
     }
     state.mesh.filters.step();
