@@ -3,13 +3,17 @@
 TARGET ?= request
 SECONDS ?= 600
 
-.PHONY: help run test check bench pictures sim fuzz profile clean
+.PHONY: help run run-cluster test check bench pictures sim fuzz profile clean
 
 help: ## Show these verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build and run a node on 127.0.0.1:5454 (ARGS="--port 6000")
 	cargo run --release --quiet -- $(ARGS)
+
+run-cluster: ## Run a mesh of nodes on this machine until Ctrl-C (NODES=3)
+	cargo build --release --quiet --bin olivia --example cluster
+	cargo run --release --quiet --example cluster -- --nodes $(or $(NODES),3)
 
 test: ## Run all tests
 	cargo test --quiet

@@ -1,0 +1,240 @@
+//! One node: its configuration, its process, its log, its end.
+//!
+//! A node runs in a process group of its own, so that Ctrl-C in a terminal reaches only this program,
+//! which then ends it properly. On Linux it is killed by the system should this program die first.
+
+use crate::follow::Event;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The first argument of this program when it is about to become a node.
+const AS_CHILD: &str = "--as-child-of";
+
+/// How long a node may take for one reply.
+const REPLY_MAX: Duration = Duration::from_secs(1);
+
+/// How long a process may take to be gone after it has closed its log.
+const REAP_MAX: Duration = Duration::from_secs(2);
+
+/// What a node says when it can be reached, and when somebody else has its port.
+const LISTENS: &str = " listens on ";
+const PORT_TAKEN: &str = "another process has this port";
+
+/// Last lines that are kept for when a node dies.
+const LAST_LINES: usize = 10;
+
+/// Variables that reach the nodes. All others of Olivia's would say the same to each of them, and win
+/// over their configurations.
+const VARIABLES: [&str; 2] = ["OLIVIA_LOG_", "OLIVIA_LIMITS_"];
+
+/// What a node is told.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) dir: &'a Path,
+    pub(crate) port: u16,
+    /// The first node, which the others join.
+    pub(crate) base: Option<SocketAddr>,
+    pub(crate) secret: &'a str,
+}
+
+/// A node that was started.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) addr: SocketAddr,
+    child: Child,
+    last_lines: VecDeque<String>,
+    /// It can be reached.
+    pub(crate) listens: bool,
+    port_is_taken: bool,
+    /// How it ended, once it has.
+    pub(crate) ended: Option<ExitStatus>,
+}
+
+impl Node {
+    /// Writes its configuration and starts it; what it says comes through `events`.
+    pub(crate) fn start(index: usize, plan: &Plan<'_>, events: &Sender<Event>) -> Result<Self, String> {
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, plan.port));
+        let config = write_config(plan, addr)?;
+        let this = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+        let mut command = Command::new(this);
+        command.arg(AS_CHILD).arg(std::process::id().to_string()).arg(plan.program);
+        command.arg("--config").arg(config);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_kept_away(name)) {
+            command.env_remove(name);
+        }
+        let mut child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start a process: {error}"))?;
+        if let Some(log) = child.stderr.take() {
+            let events = events.clone();
+            thread::spawn(move || read_log(index, log, &events));
+        }
+        let name = format!("n{}", index + 1);
+        let last_lines = VecDeque::new();
+        Ok(Self { name, addr, child, last_lines, listens: false, port_is_taken: false, ended: None })
+    }
+
+    /// Whether it could not start because somebody was faster than it.
+    pub(crate) fn was_too_late(&self) -> bool {
+        self.port_is_taken && !self.listens
+    }
+
+    /// Understands a line of its log, and keeps it for its end.
+    pub(crate) fn note(&mut self, line: &str) {
+        self.listens |= line.contains(LISTENS);
+        self.port_is_taken |= line.contains(PORT_TAKEN);
+        if self.last_lines.len() == LAST_LINES {
+            self.last_lines.pop_front();
+        }
+        self.last_lines.push_back(line.to_owned());
+    }
+
+    /// The last lines of its log.
+    pub(crate) fn last_words(&self) -> String {
+        self.last_lines.iter().fold(String::new(), |all, line| all + "\n    " + line)
+    }
+
+    /// Its STATS, for as long as it answers.
+    pub(crate) fn stats(&self) -> io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&self.addr, REPLY_MAX)?;
+        stream.set_read_timeout(Some(REPLY_MAX))?;
+        stream.write_all(b"STATS\n")?;
+        let mut line = String::new();
+        BufReader::new(stream.take(64 * 1024)).read_line(&mut line)?;
+        Ok(line)
+    }
+
+    /// Tells it to end.
+    pub(crate) fn terminate(&self) {
+        // Not yet waited for, so the number is still its own; it may have ended all the same.
+        if self.ended.is_none() {
+            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        }
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self) {
+        if self.ended.is_none() {
+            let _ = self.child.kill();
+        }
+    }
+
+    /// Takes its exit status after its log was closed, which is the last that it does.
+    pub(crate) fn reap(&mut self) -> io::Result<ExitStatus> {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                self.ended = Some(status);
+                return Ok(status);
+            }
+            if begin.elapsed() > REAP_MAX {
+                self.child.kill()?;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Whatever went wrong, it does not outlive this program.
+        self.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn is_kept_away(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("OLIVIA_") && !VARIABLES.iter().any(|kept| name.starts_with(kept))
+}
+
+/// A file named by the port, which no other running node has, readable only by its owner: it holds the
+/// secret.
+fn write_config(plan: &Plan<'_>, addr: SocketAddr) -> Result<PathBuf, String> {
+    let path = plan.dir.join(format!("{}.toml", addr.port()));
+    let peers = plan.base.map(|base| format!("\"{base}\"")).unwrap_or_default();
+    let text = format!(
+        "# Written by `make run-cluster` for one of its nodes.\nbase_node = {}\nlisten_port = {}\n\
+         remote_peers = [{peers}]\nbind = \"{}\"\n\n[mesh]\nsecret = \"{}\"\n",
+        plan.base.is_none(),
+        addr.port(),
+        addr.ip(),
+        plan.secret,
+    );
+    let written = std::fs::create_dir_all(plan.dir).and_then(|()| {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(text.as_bytes())
+    });
+    written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    Ok(path)
+}
+
+/// Passes a node's log on, line by line, and its end.
+fn read_log(index: usize, log: ChildStderr, events: &Sender<Event>) {
+    let mut log = BufReader::new(log);
+    let mut line = Vec::new();
+    while log.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+        let text = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
+        if events.send(Event::Line(index, text)).is_err() {
+            return;
+        }
+        line.clear();
+    }
+    // Nobody listens any more when this program is ending.
+    let _ = events.send(Event::Ended(index));
+}
+
+/// If this process was started to become a node, does so, and returns only if that fails.
+pub(crate) fn run_as_child() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    if args.next()? != AS_CHILD {
+        return None;
+    }
+    let parent: Option<u32> = args.next().and_then(|parent| parent.to_str()?.parse().ok());
+    let Some((parent, program)) = parent.zip(args.next()) else {
+        eprintln!("cluster: {AS_CHILD} is for its own use");
+        return Some(ExitCode::FAILURE);
+    };
+    if let Err(sentence) = die_with(parent) {
+        eprintln!("cluster: {sentence}");
+        return Some(ExitCode::FAILURE);
+    }
+    let error = Command::new(&program).args(args).exec();
+    eprintln!("cluster: cannot run {}: {error}", Path::new(&program).display());
+    Some(ExitCode::FAILURE)
+}
+
+/// Lets the system kill this process, and what it becomes, when its parent dies, however that happens.
+#[cfg(target_os = "linux")]
+fn die_with(parent: u32) -> Result<(), String> {
+    use rustix::process::{getppid, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| error.to_string())?;
+    let is_there = getppid().is_some_and(|pid| u32::try_from(pid.as_raw_nonzero().get()) == Ok(parent));
+    // It may have died before the system was told.
+    if is_there { Ok(()) } else { Err("started by nobody".to_owned()) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with(_: u32) -> Result<(), String> {
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! What is shown: lines with a name in front, coloured where a person looks.
+
+use std::io::{self, IsTerminal, Write};
+
+/// Behind the colours of errors (red) and of plain text.
+const COLOURS: [u8; 6] = [36, 33, 35, 32, 34, 96];
+
+/// Where lines go: standard output, which is given up when nobody reads it any more.
+#[derive(Debug)]
+pub(crate) struct Output {
+    is_coloured: bool,
+    /// A reader has left: there is nobody to show anything to.
+    pub(crate) is_closed: bool,
+}
+
+impl Output {
+    pub(crate) fn new() -> Self {
+        // https://no-color.org
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { is_coloured: io::stdout().is_terminal() && !unwanted, is_closed: false }
+    }
+
+    /// A line of a node's log.
+    pub(crate) fn log(&mut self, index: usize, name: &str, line: &str) {
+        if self.is_coloured {
+            self.line(&format!("\x1b[{}m{name:>3} |\x1b[0m {line}", COLOURS[index % COLOURS.len()]));
+        } else {
+            self.line(&format!("{name:>3} | {line}"));
+        }
+    }
+
+    /// Something that needs attention.
+    pub(crate) fn alarm(&mut self, text: &str) {
+        if self.is_coloured {
+            self.line(&format!("\x1b[1;31m{text}\x1b[0m"));
+        } else {
+            self.line(text);
+        }
+    }
+
+    /// One line, or several, at once.
+    pub(crate) fn line(&mut self, text: &str) {
+        let mut out = io::stdout().lock();
+        if !self.is_closed && writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+            self.is_closed = true;
+        }
+    }
+}
