@@ -109,12 +109,15 @@ impl Client {
 
     /// One number of a STATS reply, asked for on this connection.
     pub fn stat(&mut self, name: &str) -> u64 {
+        self.stat_text(name).parse().unwrap()
+    }
+
+    /// One field of a STATS reply, asked for on this connection.
+    pub fn stat_text(&mut self, name: &str) -> String {
         let line = self.ask("STATS");
-        let field = line.strip_prefix(":STATS ").unwrap().split(',').find_map(|field| {
-            let (key, value) = field.split_once(':')?;
-            (key == name).then(|| value.parse().unwrap())
-        });
-        field.unwrap_or_else(|| panic!("no {name} in {line}"))
+        let mut fields = line.strip_prefix(":STATS ").unwrap().split(',').filter_map(|f| f.split_once(':'));
+        let field = fields.find(|(key, _)| *key == name);
+        field.unwrap_or_else(|| panic!("no {name} in {line}")).1.to_owned()
     }
 
     fn waiting(&self) -> &[u8] {

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a test that fails")]
 
 pub mod client;
+pub mod mesh;
 pub mod server;
 
 use std::thread;

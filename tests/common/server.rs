@@ -12,8 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-/// What the line at start says in front of the port.
-const LISTENS: &str = " olivia 0.1.0 listens on 127.0.0.1:";
+/// What the line at start says in front of the address.
+const LISTENS: &str = " olivia 0.1.0 listens on ";
+
+/// The program of iproute2, by its whole path: what is started has no PATH.
+pub const IP: &str = "/sbin/ip";
 
 /// How the program is to be started.
 #[derive(Debug)]
@@ -21,8 +24,11 @@ pub struct Launch {
     home: PathBuf,
     args: Vec<String>,
     env: Vec<(String, OsString)>,
+    port: u16,
     /// How many files it may have open, if not as many as the test.
     files_max: Option<u32>,
+    /// The network namespace that it runs in, if not the test's.
+    namespace: Option<String>,
     /// The text of the last line that is read from its standard error, which is closed then.
     last_line: Option<&'static str>,
 }
@@ -33,7 +39,32 @@ impl Launch {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&home);
         fs::create_dir_all(&home).unwrap();
-        Self { home, args: Vec::new(), env: Vec::new(), files_max: None, last_line: None }
+        Self {
+            home,
+            args: Vec::new(),
+            env: Vec::new(),
+            port: 0,
+            files_max: None,
+            namespace: None,
+            last_line: None,
+        }
+    }
+
+    /// On this port, instead of any free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// As a member of the mesh of whoever listens there.
+    pub fn peer(self, addr: SocketAddr) -> Self {
+        self.arg("--peer").arg(&addr.to_string())
+    }
+
+    /// In a network namespace, by its name in `ip netns`.
+    pub fn inside(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned());
+        self
     }
 
     /// With so many files at most.
@@ -71,20 +102,26 @@ impl Launch {
         self
     }
 
-    /// Starts it on a free port, and waits until it listens.
+    /// With a number of `[mesh]` other than its default.
+    pub fn mesh(self, name: &str, value: u64) -> Self {
+        self.env(&format!("OLIVIA_MESH_{}", name.to_ascii_uppercase()), value.to_string())
+    }
+
+    /// Starts it, and waits until it listens.
     pub fn start(self) -> Server {
-        let mut server = self.arg("--port").arg("0").spawn();
+        let port = self.port.to_string();
+        let mut server = self.arg("--port").arg(&port).spawn();
         wait_until("the program listens", || server.log().contains(LISTENS) || server.has_ended());
         let log = server.log();
-        let port = log.split_once(LISTENS).and_then(|(_, rest)| rest.split(';').next());
-        server.port = port.and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("no start: {log}"));
+        let addr = log.split_once(LISTENS).and_then(|(_, rest)| rest.split(';').next());
+        server.addr = addr.and_then(|addr| addr.parse().ok()).unwrap_or_else(|| panic!("no start: {log}"));
         server
     }
 
-    /// Starts it as told. It may end at once, and its port is not known.
+    /// Starts it as told. It may end at once, and its address is not known.
     pub fn spawn(self) -> Server {
-        let Self { home, args, env, files_max, last_line } = self;
-        let mut child = program(files_max)
+        let Self { home, args, env, port: _, files_max, namespace, last_line } = self;
+        let mut child = program(files_max, namespace.as_deref())
             .current_dir(&home)
             .args(args)
             .env_clear()
@@ -100,13 +137,24 @@ impl Launch {
             let log = Arc::clone(&log);
             move || keep(stderr, &log, last_line)
         });
-        Server { child, port: 0, log, listener: Some(listener), home }
+        Server {
+            child,
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            log,
+            listener: Some(listener),
+            home,
+        }
     }
 }
 
-/// The program, under a limit of files that it cannot raise again if one is given.
-fn program(files_max: Option<u32>) -> Command {
+/// The program, in a namespace if one is given, or under a limit of files that it cannot raise again.
+fn program(files_max: Option<u32>, namespace: Option<&str>) -> Command {
     let path = env!("CARGO_BIN_EXE_olivia");
+    if let Some(namespace) = namespace {
+        let mut command = Command::new(IP);
+        command.args(["netns", "exec", namespace, path]);
+        return command;
+    }
     let Some(files) = files_max else { return Command::new(path) };
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), path]);
@@ -130,7 +178,7 @@ fn keep(stderr: ChildStderr, log: &Mutex<String>, last: Option<&str>) {
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    port: u16,
+    addr: SocketAddr,
     log: Arc<Mutex<String>>,
     listener: Option<JoinHandle<()>>,
     home: PathBuf,
@@ -138,7 +186,7 @@ pub struct Server {
 
 impl Server {
     pub fn addr(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+        self.addr
     }
 
     pub fn connect(&self) -> Client {

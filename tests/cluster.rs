@@ -1,0 +1,270 @@
+//! The mesh of real processes on loopback: nodes find each other and each other's keys, die, stand still,
+//! come back, and keep strangers out.
+//!
+//! Nothing here goes wrong between two hosts; `tests/namespaces.rs` has those.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod common;
+
+use common::client::Client;
+use common::mesh::{free_port, mesh, wait_for_peers, wait_for_value};
+use common::server::{Launch, Server};
+use common::wait_until;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+const SECRET: &str = "sixteen bytes at least, and these are more";
+
+/// Silence of a second ends nothing, so what ends sooner has another reason.
+const SLOW_BEAT_MS: u64 = 60_000;
+
+/// Quick, and yet more than a busy machine lets a process wait.
+const QUICK_BEAT_MS: u64 = 300;
+
+fn with_secret(launch: Launch) -> Launch {
+    launch.env("OLIVIA_MESH_SECRET", SECRET)
+}
+
+/// Sets keys `from-0` and so on, with the number for a value.
+fn set_keys(client: &mut Client, from: &str, count: usize) {
+    let mut request = String::from("SET ");
+    for n in 0..count {
+        write!(request, "{}{from}-{n}:{n}", if n == 0 { "" } else { "," }).unwrap();
+    }
+    let reply = client.ask(&request);
+    assert!(reply.starts_with(":SAT "), "{reply}");
+}
+
+fn all_end_well(nodes: Vec<Server>) {
+    nodes.iter().for_each(|node| node.signal("TERM"));
+    nodes.into_iter().for_each(Server::ended_well);
+}
+
+#[test]
+fn key_set_on_any_of_three_nodes_is_found_from_all() {
+    for (name, launch) in [("open", (|launch| launch) as fn(Launch) -> Launch), ("closed", with_secret)] {
+        let nodes = mesh(name, 3, launch);
+        let mut clients: Vec<Client> = nodes.iter().map(Server::connect).collect();
+        for (index, client) in clients.iter_mut().enumerate() {
+            set_keys(client, &format!("from{index}"), 10);
+        }
+        for client in &mut clients {
+            for index in 0..3 {
+                (0..10).for_each(|n| wait_for_value(client, &format!("from{index}-{n}"), &n.to_string()));
+            }
+            assert_eq!(
+                client.ask("GET from0-1,nobody,from1-2,from2-3"),
+                ":GOT from0-1:1,from1-2:2,from2-3:3"
+            );
+            assert_eq!(client.ask("GET nobody"), ":GOT ");
+        }
+        clients[2].ask("SETEX brief:b:100");
+        wait_for_value(&mut clients[0], "brief", "b");
+        let lasts = clients[0].ask("TTL brief,from1-1");
+        assert!(
+            lasts == ":LASTS brief:100,from1-1:never" || lasts == ":LASTS brief:99,from1-1:never",
+            "{lasts}"
+        );
+        drop(clients);
+        all_end_well(nodes);
+    }
+}
+
+#[test]
+fn one_configured_peer_is_enough_to_meet_all() {
+    let nodes = mesh("meet", 5, with_secret);
+    for node in &nodes {
+        let peers = node.connect().ask("REQUEST peers");
+        let mut peers: Vec<&str> = peers.strip_prefix(":FULFILLED ").unwrap().split(',').collect();
+        let mut others: Vec<String> = nodes
+            .iter()
+            .map(|other| other.addr().to_string())
+            .filter(|a| *a != node.addr().to_string())
+            .collect();
+        peers.sort_unstable();
+        others.sort_unstable();
+        assert_eq!(peers, others);
+    }
+    all_end_well(nodes);
+}
+
+#[test]
+fn killed_node_is_gone_at_once_and_a_new_one_in_its_place_is_a_new_member() {
+    let slow = |launch: Launch| with_secret(launch).mesh("heartbeat_interval_ms", SLOW_BEAT_MS);
+    let mut nodes = mesh("killed", 3, slow);
+    let mut clients: Vec<Client> = nodes.iter().map(Server::connect).collect();
+    set_keys(&mut clients[2], "lost", 10);
+    wait_for_value(&mut clients[1], "lost-9", "9");
+    let identity = clients[2].stat_text("node");
+    let (base, addr) = (nodes[0].addr(), nodes[2].addr());
+    nodes[2].signal("KILL");
+    clients.pop();
+    // A dead link is found out by its reset: no beat is due for a minute.
+    for client in &mut clients {
+        wait_until("the dead node is gone", || client.stat("peers_active") == 1);
+        (0..10).for_each(|n| assert_eq!(client.ask(&format!("GET lost-{n}")), ":GOT "));
+        assert_eq!(client.stat("remote_timeouts"), 0);
+    }
+    nodes[2] = slow(Launch::new("killed-again")).port(addr.port()).peer(base).start();
+    let mut again = nodes[2].connect();
+    wait_for_peers(&mut again, 2);
+    assert_ne!(again.stat_text("node"), identity);
+    set_keys(&mut again, "new", 10);
+    for client in &mut clients {
+        wait_for_peers(client, 2);
+        (0..10).for_each(|n| wait_for_value(client, &format!("new-{n}"), &n.to_string()));
+        assert_eq!(client.ask("GET lost-1"), ":GOT ");
+    }
+    drop((clients, again));
+    all_end_well(nodes);
+}
+
+#[test]
+fn base_node_that_dials_nobody_is_found_again_after_its_restart() {
+    let mut nodes = mesh("base", 3, with_secret);
+    let addr = nodes[0].addr();
+    nodes[0].signal("KILL");
+    let mut second = nodes[1].connect();
+    wait_until("the base is gone", || second.stat("peers_active") == 1);
+    nodes[0] =
+        with_secret(Launch::new("base-again")).env("OLIVIA_BASE_NODE", "true").port(addr.port()).start();
+    let mut base = nodes[0].connect();
+    wait_for_peers(&mut base, 2);
+    set_keys(&mut second, "second", 1);
+    wait_for_value(&mut base, "second-0", "0");
+    drop((base, second));
+    all_end_well(nodes);
+}
+
+#[test]
+fn node_that_stands_still_costs_one_timeout_in_all_and_is_gone_after_three_beats() {
+    let quick = |launch: Launch| with_secret(launch).mesh("heartbeat_interval_ms", QUICK_BEAT_MS);
+    let nodes = mesh("still", 3, quick);
+    let mut client = nodes[0].connect();
+    set_keys(&mut nodes[2].connect(), "still", 50);
+    wait_for_value(&mut client, "still-49", "49");
+    nodes[2].signal("STOP");
+    let begin = Instant::now();
+    for n in 0..50 {
+        assert_eq!(client.ask(&format!("GET still-{n}")), ":GOT ");
+    }
+    // It claims all of these keys, and was waited for once.
+    assert_eq!(client.stat("remote_timeouts"), 1);
+    wait_until("the silent node is gone", || client.stat("peers_active") == 1);
+    let three_beats = Duration::from_millis(3 * QUICK_BEAT_MS);
+    assert!(begin.elapsed() < 2 * three_beats, "gone after {:?}", begin.elapsed());
+    assert_eq!(client.stat("remote_timeouts"), 1);
+    nodes[2].signal("CONT");
+    wait_for_peers(&mut client, 2);
+    (0..50).for_each(|n| wait_for_value(&mut client, &format!("still-{n}"), &n.to_string()));
+    drop(client);
+    all_end_well(nodes);
+}
+
+#[test]
+fn node_that_stands_still_for_a_moment_stays_a_member() {
+    let nodes = mesh("moment", 2, with_secret);
+    let mut client = nodes[0].connect();
+    set_keys(&mut nodes[1].connect(), "moment", 2);
+    wait_for_value(&mut client, "moment-0", "0");
+    nodes[1].signal("STOP");
+    assert_eq!(client.ask("GET moment-0"), ":GOT ");
+    nodes[1].signal("CONT");
+    // It is asked again as soon as anything has come from it.
+    wait_for_value(&mut client, "moment-0", "0");
+    assert_eq!(client.ask("GET moment-1"), ":GOT moment-1:1");
+    assert_eq!(client.stat("remote_timeouts"), 1);
+    assert!(!nodes[0].log().contains("is gone"), "{}", nodes[0].log());
+    drop(client);
+    all_end_well(nodes);
+}
+
+#[test]
+fn node_with_another_secret_is_refused_and_both_say_why() {
+    let member = with_secret(Launch::new("member")).start();
+    for (name, stranger) in [
+        ("wrong", Launch::new("wrong").env("OLIVIA_MESH_SECRET", "another secret of the same length or so")),
+        ("none", Launch::new("none")),
+    ] {
+        let stranger = stranger.peer(member.addr()).start();
+        for node in [&member, &stranger] {
+            node.wait_for_log("the nodes of a mesh need the same [mesh] secret");
+        }
+        let mut client = stranger.connect();
+        // It has tried; it serves its own keys, and nobody else's.
+        wait_for_peers(&mut client, 0);
+        assert_eq!(client.ask("SET own:1"), ":SAT own:1");
+        member.connect().ask("SET theirs:1");
+        assert_eq!(client.ask("GET own,theirs"), ":GOT own:1", "{name}");
+        assert_eq!(member.connect().ask("GET own"), ":GOT ", "{name}");
+        assert_eq!(member.connect().stat("peers_active"), 0);
+        drop(client);
+        stranger.end_well();
+    }
+    member.end_well();
+}
+
+#[test]
+fn nodes_that_dial_each_other_at_once_keep_one_link() {
+    for round in 0..5 {
+        let ports = [free_port(), free_port()];
+        let start = |at: usize| {
+            let peer = ([127, 0, 0, 1], ports[1 - at]).into();
+            with_secret(Launch::new(&format!("both-{round}-{at}"))).port(ports[at]).peer(peer).start()
+        };
+        let nodes = vec![start(0), start(1)];
+        let mut clients: Vec<Client> = nodes.iter().map(Server::connect).collect();
+        clients.iter_mut().for_each(|client| wait_for_peers(client, 1));
+        set_keys(&mut clients[0], "zero", 3);
+        set_keys(&mut clients[1], "one", 3);
+        wait_for_value(&mut clients[1], "zero-2", "2");
+        wait_for_value(&mut clients[0], "one-2", "2");
+        assert!(clients.iter_mut().all(|client| client.stat("peers_active") == 1));
+        drop(clients);
+        all_end_well(nodes);
+    }
+}
+
+#[test]
+fn node_that_is_told_of_itself_is_alone_and_ready() {
+    let port = free_port();
+    let node = Launch::new("myself").port(port).peer(([127, 0, 0, 1], port).into()).start();
+    let mut client = node.connect();
+    wait_for_peers(&mut client, 0);
+    assert_eq!(client.ask("REQUEST peers"), ":FULFILLED ");
+    assert_eq!(client.ask("SET a:1"), ":SAT a:1");
+    assert_eq!(client.ask("GET a"), ":GOT a:1");
+    drop(client);
+    node.end_well();
+}
+
+#[test]
+fn node_whose_peer_comes_later_serves_its_own_keys_until_then() {
+    let port = free_port();
+    let early = with_secret(Launch::new("early")).peer(([127, 0, 0, 1], port).into()).start();
+    let mut client = early.connect();
+    wait_for_peers(&mut client, 0);
+    assert_eq!(client.ask("SET a:1"), ":SAT a:1");
+    assert_eq!(client.ask("GET a,b"), ":GOT a:1");
+    let late = with_secret(Launch::new("late")).port(port).start();
+    wait_for_peers(&mut client, 1);
+    wait_for_value(&mut late.connect(), "a", "1");
+    drop(client);
+    all_end_well(vec![early, late]);
+}
+
+#[test]
+fn node_that_ends_properly_is_missed_at_once() {
+    let slow = |launch: Launch| with_secret(launch).mesh("heartbeat_interval_ms", SLOW_BEAT_MS);
+    let mut nodes = mesh("bye", 2, slow);
+    let mut client = nodes[0].connect();
+    set_keys(&mut nodes[1].connect(), "bye", 3);
+    wait_for_value(&mut client, "bye-0", "0");
+    nodes.pop().unwrap().end_well();
+    wait_until("it is gone", || client.stat("peers_active") == 0);
+    assert_eq!(client.ask("GET bye-0,bye-1"), ":GOT ");
+    drop(client);
+    all_end_well(nodes);
+}

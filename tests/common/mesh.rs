@@ -1,0 +1,45 @@
+//! Nodes that know each other, as processes.
+
+use super::client::Client;
+use super::server::{Launch, Server};
+use super::wait_until;
+use std::net::{Ipv4Addr, TcpListener};
+
+/// So many nodes: the first is the base, the others are told of it alone. `launch` prepares each.
+/// Returns when all are linked to all.
+pub fn mesh(name: &str, count: usize, launch: impl Fn(Launch) -> Launch) -> Vec<Server> {
+    let mut nodes: Vec<Server> = Vec::new();
+    for index in 0..count {
+        let node = launch(Launch::new(&format!("{name}-{index}")));
+        nodes.push(match nodes.first() {
+            Some(base) => node.peer(base.addr()).start(),
+            None => node.start(),
+        });
+    }
+    for node in &nodes {
+        wait_for_peers(&mut node.connect(), count - 1);
+    }
+    nodes
+}
+
+/// Waits until a node is ready and has exactly so many peers.
+pub fn wait_for_peers(client: &mut Client, count: usize) {
+    wait_until(&format!("there are {count} peers"), || {
+        client.stat("peers_active") == count as u64 && client.stat_text("ready") == "yes"
+    });
+}
+
+/// Waits until a key is found, and demands that it has the right value then.
+pub fn wait_for_value(client: &mut Client, key: &str, value: &str) {
+    let mut reply = String::new();
+    wait_until(&format!("{key} is found"), || {
+        reply = client.ask(&format!("GET {key}"));
+        reply != ":GOT "
+    });
+    assert_eq!(reply, format!(":GOT {key}:{value}"));
+}
+
+/// A port that nobody has at the moment.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}

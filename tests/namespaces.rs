@@ -1,0 +1,241 @@
+//! Nodes on hosts of their own, between which packets can get lost: network namespaces around a router.
+//!
+//! Loopback cannot be silent: a process that dies there resets its connections. Here a host vanishes
+//! without a word, in both directions or in one. Needs root and iproute2; says so and passes where these
+//! are not. All that is made is named after this process and removed at the end.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod common;
+
+use common::client::Client;
+use common::mesh::{wait_for_peers, wait_for_value};
+use common::server::{IP, Launch, Server};
+use common::wait_until;
+use rustix::process::geteuid;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PORT: u16 = 5454;
+const PASSWORD: &str = "open sesame";
+const SECRET: &str = "what all hosts of this mesh share";
+
+/// Quick, and yet more than a busy machine lets a process wait.
+const BEAT_MS: u64 = 400;
+const THREE_BEATS: Duration = Duration::from_millis(3 * BEAT_MS);
+
+/// Which packets of a host get lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    /// Those to it and those from it.
+    Both,
+    /// Those to it.
+    ToIt,
+}
+
+/// Hosts, each with a wire to the same router.
+struct Net {
+    router: String,
+    hosts: Vec<String>,
+}
+
+impl Net {
+    /// Makes them; `None`, with a message, where that is not possible.
+    fn new(name: &str, count: u8) -> Option<Self> {
+        if !geteuid().is_root() || !Path::new(IP).exists() {
+            eprintln!("skipped: network namespaces need root and {IP} (iproute2)");
+            return None;
+        }
+        let named = |what: &str| format!("olivia-{}-{name}-{what}", std::process::id());
+        let hosts = (0..count).map(|host| named(&host.to_string())).collect();
+        let net = Self { router: named("router"), hosts };
+        if let Err(problem) = net.make() {
+            eprintln!("skipped: no network namespaces here: {problem}");
+            return None;
+        }
+        Some(net)
+    }
+
+    fn make(&self) -> Result<(), String> {
+        ip(&["netns", "add", &self.router])?;
+        for (at, host) in self.hosts.iter().enumerate() {
+            let (wire, far) = (format!("w{at}"), format!("10.77.{at}.1"));
+            let router = |args: &[&str]| ip(&[&["-n", &self.router], args].concat());
+            let inside = |args: &[&str]| ip(&[&["-n", host], args].concat());
+            ip(&["netns", "add", host])?;
+            router(&["link", "add", &wire, "type", "veth", "peer", "name", "eth0", "netns", host])?;
+            router(&["address", "add", &format!("{far}/24"), "dev", &wire])?;
+            router(&["link", "set", &wire, "up"])?;
+            inside(&["address", "add", &format!("10.77.{at}.2/24"), "dev", "eth0"])?;
+            inside(&["link", "set", "lo", "up"])?;
+            inside(&["link", "set", "eth0", "up"])?;
+            inside(&["route", "add", "default", "via", &far])?;
+        }
+        let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
+        ip(&["netns", "exec", &self.router, "sh", "-c", forward])
+    }
+
+    fn addr(host: usize) -> SocketAddr {
+        format!("10.77.{host}.2:{PORT}").parse().unwrap()
+    }
+
+    /// A node on each host; all are told of the first.
+    fn start(&self, name: &str) -> Vec<Server> {
+        let launch = |at: usize| {
+            Launch::new(&format!("{name}-{at}"))
+                .inside(&self.hosts[at])
+                .arg("--bind")
+                .arg("0.0.0.0")
+                .port(PORT)
+                .env("OLIVIA_SECURITY_PASSWORD", PASSWORD)
+                .env("OLIVIA_MESH_SECRET", SECRET)
+                .mesh("heartbeat_interval_ms", BEAT_MS)
+        };
+        let others = (1..self.hosts.len()).map(|at| launch(at).peer(Self::addr(0)).start());
+        let mut nodes = vec![launch(0).start()];
+        nodes.extend(others);
+        nodes
+    }
+
+    /// A client on a host itself, which stays connected whatever gets lost between the hosts.
+    fn client(&self, host: usize) -> Client {
+        let namespace = File::open(format!("/run/netns/{}", self.hosts[host])).unwrap();
+        let connect = move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            Client::connect(Self::addr(host))
+        };
+        // The thread moves, not the test.
+        let mut client = thread::spawn(connect).join().unwrap();
+        assert_eq!(client.ask(&format!("AUTH \"{PASSWORD}\"")), ":WELCOME ");
+        client
+    }
+
+    /// Begins or ends a loss at the router, which says nothing about it.
+    fn rule(&self, verb: &str, host: usize, loss: Loss) {
+        let to = format!("10.77.{host}.2");
+        let rule = ["-n", &self.router, "rule", verb];
+        ip(&[&rule, ["to", &to, "blackhole"].as_slice()].concat()).unwrap();
+        if loss == Loss::Both {
+            ip(&[&rule, ["iif", &format!("w{host}"), "blackhole"].as_slice()].concat()).unwrap();
+        }
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for name in self.hosts.iter().chain([&self.router]) {
+            // What was not made cannot be removed.
+            let _ = ip(&["netns", "delete", name]);
+        }
+    }
+}
+
+fn ip(args: &[&str]) -> Result<(), String> {
+    let output =
+        Command::new(IP).args(args).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("ip {}: {}", args.join(" "), said.trim())) }
+}
+
+fn set_all(client: &mut Client, prefix: &str, count: usize) {
+    for n in 0..count {
+        assert_eq!(client.ask(&format!("SET {prefix}-{n}:{n}")), format!(":SAT {prefix}-{n}:{n}"));
+    }
+}
+
+fn all_found(client: &mut Client, prefix: &str, count: usize) {
+    (0..count).for_each(|n| wait_for_value(client, &format!("{prefix}-{n}"), &n.to_string()));
+}
+
+#[test]
+fn host_that_vanishes_without_a_word_is_gone_after_three_beats_and_comes_back() {
+    let Some(net) = Net::new("vanish", 3) else { return };
+    let nodes = net.start("vanish");
+    let mut clients: Vec<Client> = (0..3).map(|host| net.client(host)).collect();
+    clients.iter_mut().for_each(|client| wait_for_peers(client, 2));
+    set_all(&mut clients[2], "third", 30);
+    // These have two holders, so that one can fail.
+    set_all(&mut clients[1], "twice", 30);
+    set_all(&mut clients[2], "twice", 30);
+    all_found(&mut clients[0], "third", 30);
+    all_found(&mut clients[0], "twice", 30);
+
+    net.rule("add", 2, Loss::Both);
+    let begin = Instant::now();
+    for n in 0..30 {
+        assert_eq!(clients[0].ask(&format!("GET twice-{n}")), format!(":GOT twice-{n}:{n}"), "no failover");
+    }
+    for n in 0..30 {
+        assert_eq!(clients[0].ask(&format!("GET third-{n}")), ":GOT ");
+    }
+    assert!(clients[0].stat("remote_timeouts") <= 1, "a silent peer was waited for more than once");
+    for (host, left) in [(0, 1), (1, 1), (2, 0)] {
+        wait_until("who cannot be heard is gone", || clients[host].stat("peers_active") == left);
+    }
+    assert!(begin.elapsed() < 2 * THREE_BEATS, "gone after {:?}", begin.elapsed());
+    nodes[0].wait_for_log("10.77.2.2:5454 has said nothing for 3 beats");
+    assert_eq!(clients[2].ask("GET third-1,twice-1"), ":GOT third-1:1,twice-1:1");
+    set_all(&mut clients[2], "meanwhile", 30);
+    assert_eq!(clients[0].ask("GET meanwhile-1"), ":GOT ");
+
+    net.rule("delete", 2, Loss::Both);
+    clients.iter_mut().for_each(|client| wait_for_peers(client, 2));
+    for client in &mut clients {
+        ["third", "twice", "meanwhile"].iter().for_each(|prefix| all_found(client, prefix, 30));
+    }
+    drop(clients);
+    nodes.into_iter().for_each(Server::end_well);
+}
+
+#[test]
+fn host_that_is_heard_but_hears_nothing_is_given_up_by_both_sides() {
+    let Some(net) = Net::new("deaf", 2) else { return };
+    let nodes = net.start("deaf");
+    let mut clients: Vec<Client> = (0..2).map(|host| net.client(host)).collect();
+    clients.iter_mut().for_each(|client| wait_for_peers(client, 1));
+    set_all(&mut clients[1], "deaf", 3);
+    all_found(&mut clients[0], "deaf", 3);
+    net.rule("add", 1, Loss::ToIt);
+    let begin = Instant::now();
+    for client in &mut clients {
+        wait_until("who hears nothing is gone", || client.stat("peers_active") == 0);
+    }
+    assert!(begin.elapsed() < 3 * THREE_BEATS, "gone after {:?}", begin.elapsed());
+    net.rule("delete", 1, Loss::ToIt);
+    clients.iter_mut().for_each(|client| wait_for_peers(client, 1));
+    all_found(&mut clients[0], "deaf", 3);
+    drop(clients);
+    nodes.into_iter().for_each(Server::end_well);
+}
+
+#[test]
+fn host_without_the_secret_is_refused_from_everywhere() {
+    let Some(net) = Net::new("stranger", 2) else { return };
+    let launch = |host: usize| {
+        Launch::new(&format!("stranger-{host}"))
+            .inside(&net.hosts[host])
+            .arg("--bind")
+            .arg("0.0.0.0")
+            .port(PORT)
+            .env("OLIVIA_SECURITY_PASSWORD", PASSWORD)
+    };
+    let member = launch(0).env("OLIVIA_MESH_SECRET", SECRET).start();
+    let stranger = launch(1).env("OLIVIA_MESH_SECRET", "some other secret").peer(Net::addr(0)).start();
+    member.wait_for_log("refused 10.77.1.2:");
+    stranger.wait_for_log("need the same [mesh] secret");
+    let (mut inside, mut outside) = (net.client(0), net.client(1));
+    wait_for_peers(&mut outside, 0);
+    set_all(&mut inside, "secret", 1);
+    assert_eq!(outside.ask("GET secret-0"), ":GOT ");
+    assert_eq!(inside.stat("peers_active"), 0);
+    drop((inside, outside));
+    member.end_well();
+    stranger.end_well();
+}

@@ -1,0 +1,199 @@
+//! `make run-cluster`, that is `examples/cluster`: what it starts, it ends, and nothing outlives it.
+//!
+//! The example is built by `cargo test` with everything else, not for this test alone.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod common;
+
+use common::client::Client;
+use common::mesh::{free_port, wait_for_value};
+use common::{PATIENCE, wait_until};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+/// The example, which lies beside the tests.
+fn example() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let example = test.parent().unwrap().parent().unwrap().join("examples/cluster");
+    assert!(example.exists(), "no {}: cargo build --examples makes it", example.display());
+    example
+}
+
+/// The example as it runs, and what it says.
+struct Running {
+    child: Child,
+    said: Arc<Mutex<String>>,
+    first_port: u16,
+}
+
+impl Running {
+    fn start(name: &str, nodes: &str, first_port: u16) -> Self {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("run-{name}-{}", std::process::id()));
+        let mut child = Command::new(example())
+            .args(["--nodes", nodes, "--program", env!("CARGO_BIN_EXE_olivia")])
+            .args(["--port", &first_port.to_string(), "--dir"])
+            .arg(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        thread::spawn({
+            let said = Arc::clone(&said);
+            move || lines.map_while(Result::ok).for_each(|line| *said.lock().unwrap() += &(line + "\n"))
+        });
+        Self { child, said, first_port }
+    }
+
+    fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    fn wait_for(&self, text: &str) {
+        wait_until(&format!("it says {text:?}"), || self.said().contains(text));
+    }
+
+    /// The addresses that it has shown.
+    fn addrs(&self) -> Vec<SocketAddr> {
+        let said = self.said();
+        let lines = said.lines().filter(|line| line.starts_with("  n"));
+        lines.map(|line| line.split_whitespace().nth(1).unwrap().parse().unwrap()).collect()
+    }
+
+    /// The processes that it has started.
+    fn children(&self) -> Vec<u32> {
+        let stats = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            Some((pid, fs::read_to_string(entry.path().join("stat")).ok()?))
+        });
+        let parent = |stat: &str| stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok();
+        stats.filter(|(_, stat)| parent(stat) == Some(self.child.id())).map(|(pid, _)| pid).collect()
+    }
+
+    /// Waits for its end, and gives the exit code.
+    fn end(&mut self) -> Option<i32> {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(begin.elapsed() < PATIENCE, "it does not end:\n{}", self.said());
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
+}
+
+fn wait_until_nobody_listens(addrs: &[SocketAddr]) {
+    for addr in addrs {
+        wait_until(&format!("nobody listens on {addr}"), || TcpListener::bind(addr).is_ok());
+    }
+}
+
+#[test]
+fn three_nodes_come_up_find_each_others_keys_and_end_on_ctrl_c() {
+    let mut cluster = Running::start("three", "3", free_port());
+    cluster.wait_for("Ctrl-C ends");
+    assert!(cluster.said().contains("3 nodes are ready"), "{}", cluster.said());
+    let addrs = cluster.addrs();
+    assert_eq!(addrs.len(), 3);
+    assert!(addrs.iter().all(|addr| addr.port() >= cluster.first_port));
+    assert_eq!(Client::connect(addrs[0]).ask("SET greeting:hello"), ":SAT greeting:hello");
+    wait_for_value(&mut Client::connect(addrs[2]), "greeting", "hello");
+    let children = cluster.children();
+    assert_eq!(children.len(), 3);
+    signal(cluster.child.id(), "INT");
+    assert_eq!(cluster.end(), Some(0), "{}", cluster.said());
+    let left: Vec<&u32> = children.iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
+    assert!(left.is_empty(), "{left:?} outlive it");
+    wait_until_nobody_listens(&addrs);
+}
+
+#[test]
+fn port_in_use_is_skipped() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let mut cluster = Running::start("skip", "2", port);
+    cluster.wait_for("Ctrl-C ends");
+    assert!(cluster.addrs().iter().all(|addr| addr.port() > port), "{:?}", cluster.addrs());
+    signal(cluster.child.id(), "TERM");
+    assert_eq!(cluster.end(), Some(0), "{}", cluster.said());
+}
+
+#[test]
+fn node_that_dies_is_told_with_its_last_lines_and_the_others_go_on() {
+    let mut cluster = Running::start("dies", "3", free_port());
+    cluster.wait_for("Ctrl-C ends");
+    let addrs = cluster.addrs();
+    let victim = addrs[1];
+    let is_victim = |pid: &u32| {
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        command.contains(&format!("{}.toml", victim.port()))
+    };
+    signal(cluster.children().into_iter().find(is_victim).unwrap(), "KILL");
+    cluster.wait_for(&format!("n2 ({victim}) died: signal 9; its last lines:"));
+    assert!(cluster.said().contains("\n    "), "{}", cluster.said());
+    assert_eq!(Client::connect(addrs[2]).ask("SET still:here"), ":SAT still:here");
+    wait_for_value(&mut Client::connect(addrs[0]), "still", "here");
+    signal(cluster.child.id(), "INT");
+    assert_eq!(cluster.end(), Some(1), "a node has died: {}", cluster.said());
+    wait_until_nobody_listens(&addrs);
+}
+
+#[test]
+fn nodes_do_not_outlive_it_even_if_it_is_killed() {
+    let mut cluster = Running::start("killed", "2", free_port());
+    cluster.wait_for("Ctrl-C ends");
+    let addrs = cluster.addrs();
+    signal(cluster.child.id(), "KILL");
+    assert_eq!(cluster.end(), None);
+    wait_until_nobody_listens(&addrs);
+}
+
+#[test]
+fn node_that_does_not_end_is_killed() {
+    let mut cluster = Running::start("deaf", "2", free_port());
+    cluster.wait_for("Ctrl-C ends");
+    let addrs = cluster.addrs();
+    signal(cluster.children()[0], "STOP");
+    signal(cluster.child.id(), "INT");
+    cluster.wait_for("does not end and is killed");
+    assert_eq!(cluster.end(), Some(1), "{}", cluster.said());
+    wait_until_nobody_listens(&addrs);
+}
+
+#[test]
+fn what_cannot_be_started_is_said_with_the_right_exit_code() {
+    let run = |args: &[&str]| {
+        let output = Command::new(example()).args(args).stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, text) = run(&["--nodes", "65"]);
+    assert!(code == Some(2) && text.contains("it takes 1 to 64"), "{code:?} {text}");
+    let (code, text) = run(&["--bogus"]);
+    assert!(code == Some(2) && text.contains("--bogus"), "{code:?} {text}");
+    let (code, text) = run(&["--program", "/nowhere/olivia"]);
+    assert!(code == Some(1) && text.contains("/nowhere/olivia"), "{code:?} {text}");
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("run-false");
+    let (code, text) = run(&["--program", "/bin/false", "--dir", dir.to_str().unwrap()]);
+    assert!(code == Some(1) && text.contains("n1 did not start"), "{code:?} {text}");
+}
