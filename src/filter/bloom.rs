@@ -172,6 +172,13 @@ impl Bloom {
         self.block(part, at).is_none_or(|block| block[0] >> positions(hash)[0] & 1 == 1)
     }
 
+    /// Something of the block of a hash: for reading ahead.
+    #[inline]
+    pub fn peek(&self, hash: u64) -> u64 {
+        let (part, at) = self.place_of(hash);
+        self.block(part, at).map_or(0, |block| block[0])
+    }
+
     /// Where the block of a hash is stored.
     #[inline]
     fn place_of(&self, hash: u64) -> (Part, usize) {

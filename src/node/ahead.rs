@@ -26,8 +26,11 @@ pub(super) fn look_ahead(state: &State, input: &[u8]) -> u32 {
     let mut keys = [HashedKey { hash: KeyHash(0), bytes: b"" }; READ_AHEAD_MAX];
     let mut found = 0;
     let mut rest = input;
+    let mut sets = false;
     while let Some(end) = memchr(b'\n', rest).filter(|_| found < READ_AHEAD_MAX) {
-        for (key, slot) in likely_keys(&rest[..end]).zip(&mut keys[found..]) {
+        let likely = likely_keys(&rest[..end]);
+        sets |= likely.sets;
+        for (key, slot) in likely.zip(&mut keys[found..]) {
             *slot = state.store.key(key);
             found += 1;
         }
@@ -35,6 +38,11 @@ pub(super) fn look_ahead(state: &State, input: &[u8]) -> u32 {
         requests += 1;
     }
     if found >= KEYS_MIN {
+        if sets {
+            // A new key is written to the filter too.
+            let filter = state.published.filter();
+            std::hint::black_box(keys[..found].iter().fold(0, |sum, key| sum ^ filter.peek(key.hash.0)));
+        }
         state.store.read_ahead(&keys[..found]);
     }
     requests.max(1)

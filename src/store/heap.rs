@@ -18,6 +18,9 @@ use crate::base::arena::{Arena, REGION_BYTES};
 /// Of the processors that we know. Elsewhere a guess costs a fetch.
 const CACHE_LINE_BYTES: usize = 64;
 
+/// Where a short key ends in its slot: 16 bytes behind the longest header.
+const SHORT_KEY_END: usize = 28;
+
 const REGION_GRANULES: u32 = PAGE_GRANULES * 4;
 const _: () = assert!(REGION_GRANULES as usize * GRANULE_BYTES == REGION_BYTES);
 
@@ -182,6 +185,15 @@ impl Heap {
         }
         let slot = self.slot(handle);
         if item::is_live(slot) { item::deadline(slot) } else { None }
+    }
+
+    /// Something of where an item has its header and a short key: for reading ahead.
+    #[inline]
+    pub(super) fn peek_key(&self, handle: u32) -> u32 {
+        let at = (handle % REGION_GRANULES) as usize * GRANULE_BYTES;
+        let region = self.arena.region((handle / REGION_GRANULES) as usize);
+        let read = |at: usize| region.get(at..at + 4).map_or(0, |bytes| item::u32_at(bytes, 0));
+        read(at) ^ read(at + SHORT_KEY_END)
     }
 
     /// Something of the first two cache lines of what is at `handle`, whatever it is: for reading ahead.

@@ -33,6 +33,8 @@ const MERGE_EVERY: u16 = 16;
 pub(super) trait Keys {
     /// The hash of a handle's key.
     fn hash_of(&self, handle: u32) -> u64;
+    /// The hashes of many handles' keys, whose far reads may be under way together.
+    fn hashes_of(&self, handles: &[u32], hashes: &mut [u64]);
     /// Whether a handle's key is this one.
     fn is(&self, handle: u32, key: HashedKey<'_>) -> bool;
     /// How a handle's key compares with this one: by hash, then by bytes.
@@ -356,7 +358,7 @@ impl Index {
             self.double_directory();
         }
         let (stay, go) = self.segments.two_blocks_mut(id, other);
-        let moved = segment::split(stay, go, 63 - depth, |handle| keys.hash_of(handle));
+        let moved = segment::split(stay, go, 63 - depth, |handles, hashes| keys.hashes_of(handles, hashes));
         // At most the slots of a segment.
         let moved = u16::try_from(moved).unwrap_or(u16::MAX);
         let lower =
@@ -401,7 +403,7 @@ impl Index {
         // The lower block stays, so that regions at the top empty.
         let (keep, drop) = (id.min(buddy), id.max(buddy));
         let (target, source) = self.segments.two_blocks_mut(keep, drop);
-        if !segment::merge(target, source, |handle| keys.hash_of(handle)) {
+        if !segment::merge(target, source, |handles, hashes| keys.hashes_of(handles, hashes)) {
             return None;
         }
         let depth = record.depth - 1;
@@ -477,6 +479,10 @@ mod tests {
     impl Keys for Made {
         fn hash_of(&self, handle: u32) -> u64 {
             (self.hash)(handle)
+        }
+
+        fn hashes_of(&self, handles: &[u32], hashes: &mut [u64]) {
+            hashes.iter_mut().zip(handles).for_each(|(hash, &handle)| *hash = self.hash_of(handle));
         }
 
         fn is(&self, handle: u32, key: HashedKey<'_>) -> bool {

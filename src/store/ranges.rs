@@ -87,11 +87,19 @@ impl Index {
     /// counted any more.
     fn gather(&mut self, keys: &impl Keys, range: HashRange, from: u64, out: &mut Vec<u64>) -> Option<u64> {
         let id = self.segment_of(from)?;
-        let hashes = segment::entries(self.segments.block(id)).map(|(_, handle)| keys.hash_of(handle));
-        out.extend(hashes.filter(|&hash| range.contains(hash)));
+        let before = out.len();
+        let hashes_of = |handles: &[u32], hashes: &mut [u64]| keys.hashes_of(handles, hashes);
+        segment::gather(self.segments.block(id), out, hashes_of);
         let covered = self.records.get(id).range();
         if range.contains(covered.first) && range.contains(covered.last) {
             self.records.mend(id);
+        } else {
+            let mut kept = before;
+            for at in before..out.len() {
+                out[kept] = out[at];
+                kept += usize::from(range.contains(out[at]));
+            }
+            out.truncate(kept);
         }
         covered.last.checked_add(1).filter(|&next| range.contains(next))
     }

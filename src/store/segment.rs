@@ -128,21 +128,55 @@ pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = (Place, u32)> {
     })
 }
 
+/// All entries with their hashes, in arrays large enough for any segment.
+struct Hashed {
+    places: [Place; SEGMENT_SLOTS],
+    handles: [u32; SEGMENT_SLOTS],
+    hashes: [u64; SEGMENT_SLOTS],
+    len: usize,
+}
+
+impl Hashed {
+    fn of(bytes: &[u8], hashes_of: impl Fn(&[u32], &mut [u64])) -> Self {
+        let mut this = Self {
+            places: [Place { bucket: 0, slot: 0 }; SEGMENT_SLOTS],
+            handles: [0; SEGMENT_SLOTS],
+            hashes: [0; SEGMENT_SLOTS],
+            len: 0,
+        };
+        let slots = this.places.iter_mut().zip(&mut this.handles);
+        for ((place, handle), (place_here, handle_here)) in entries(bytes).zip(slots) {
+            *place_here = place;
+            *handle_here = handle;
+            this.len += 1;
+        }
+        // In one go, so that the processor has many of these far reads under way at once.
+        hashes_of(&this.handles[..this.len], &mut this.hashes[..this.len]);
+        this
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Place, u32, u64)> {
+        let all = self.places.iter().zip(&self.handles).zip(&self.hashes).take(self.len);
+        all.map(|((place, handle), hash)| (*place, *handle, *hash))
+    }
+}
+
+/// Appends the hashes of all entries.
+pub(super) fn gather(bytes: &[u8], out: &mut Vec<u64>, hashes_of: impl Fn(&[u32], &mut [u64])) {
+    let hashed = Hashed::of(bytes, hashes_of);
+    out.extend_from_slice(&hashed.hashes[..hashed.len]);
+}
+
 /// Moves the entries whose hash has the bit `1 << bit` to `other`, whatever that held, each to the same
 /// place, so there is always room; then the stash is emptied into the homes as far as they have room.
 /// Returns how many moved.
-pub(super) fn split(bytes: &mut [u8], other: &mut [u8], bit: u32, hash_of: impl Fn(u32) -> u64) -> usize {
-    let mut found = [(Place { bucket: 0, slot: 0 }, 0u32); SEGMENT_SLOTS];
-    let mut hashes = [0u64; SEGMENT_SLOTS];
-    let mut len = 0;
-    for (entry, slot) in entries(bytes).zip(&mut found) {
-        *slot = entry;
-        len += 1;
-    }
-    // A loop of its own, so that the processor has many of these cache misses under way at once.
-    for ((_, handle), hash) in found[..len].iter().zip(&mut hashes) {
-        *hash = hash_of(*handle);
-    }
+pub(super) fn split(
+    bytes: &mut [u8],
+    other: &mut [u8],
+    bit: u32,
+    hashes_of: impl Fn(&[u32], &mut [u64]),
+) -> usize {
+    let hashed = Hashed::of(bytes, hashes_of);
     let (stay, go) = (view_mut(bytes), view_mut(other));
     go.fill([0; BUCKET_BYTES]);
     for bucket in stay.iter_mut() {
@@ -150,7 +184,7 @@ pub(super) fn split(bytes: &mut [u8], other: &mut [u8], bit: u32, hash_of: impl 
         bucket[STASHED] = 0;
     }
     let mut moved = 0;
-    for (&(place, handle), &hash) in found[..len].iter().zip(&hashes) {
+    for (place, handle, hash) in hashed.iter() {
         let probe = Probe::of(hash);
         let target = if hash >> bit & 1 == 1 {
             moved += 1;
@@ -162,22 +196,21 @@ pub(super) fn split(bytes: &mut [u8], other: &mut [u8], bit: u32, hash_of: impl 
         };
         count(&mut target[probe.home], probe, place.bucket, |counter| *counter += 1);
     }
-    for (&(place, handle), &hash) in found[..len].iter().zip(&hashes) {
-        if place.bucket >= HOMES {
-            let target = if hash >> bit & 1 == 1 { &mut *other } else { &mut *bytes };
-            remove(target, Probe::of(hash), place);
-            let again = insert(target, Probe::of(hash), handle);
-            debug_assert!(again, "the place just left is free");
-        }
+    for (place, handle, hash) in hashed.iter().filter(|(place, ..)| place.bucket >= HOMES) {
+        let target = if hash >> bit & 1 == 1 { &mut *other } else { &mut *bytes };
+        remove(target, Probe::of(hash), place);
+        let again = insert(target, Probe::of(hash), handle);
+        debug_assert!(again, "the place just left is free");
     }
     moved
 }
 
 /// Adds the entries of `other`; false, and nothing changed, if they do not all fit.
-pub(super) fn merge(bytes: &mut [u8], other: &[u8], hash_of: impl Fn(u32) -> u64) -> bool {
+pub(super) fn merge(bytes: &mut [u8], other: &[u8], hashes_of: impl Fn(&[u32], &mut [u64])) -> bool {
     let mut both = *view(bytes);
     let flat = both.as_flattened_mut();
-    if !entries(other).all(|(_, handle)| insert(flat, Probe::of(hash_of(handle)), handle)) {
+    let hashed = Hashed::of(other, hashes_of);
+    if !hashed.iter().all(|(_, handle, hash)| insert(flat, Probe::of(hash), handle)) {
         return false;
     }
     bytes.copy_from_slice(flat);
@@ -313,8 +346,11 @@ mod tests {
             let max = 1 + rng.below(800) as usize;
             let (mut segment, hashes) = filled(&mut rng, max);
             let hash_of = |handle: u32| hashes[handle as usize];
+            let hashes_of = |handles: &[u32], out: &mut [u64]| {
+                out.iter_mut().zip(handles).for_each(|(hash, &handle)| *hash = hash_of(handle));
+            };
             let mut other = vec![0xFF; SEGMENT_BYTES];
-            let moved = split(&mut segment, &mut other, 63, hash_of);
+            let moved = split(&mut segment, &mut other, 63, hashes_of);
             assert_eq!(audit(&other, hash_of), moved);
             assert_eq!(audit(&segment, hash_of), hashes.len() - moved);
             assert!(entries(&other).all(|(_, handle)| hash_of(handle) >> 63 == 1));
@@ -324,7 +360,7 @@ mod tests {
             }
             assert!(seen.len() == hashes.len() && seen.values().all(|&times| times == 1));
             if hashes.len() < 500 {
-                assert!(merge(&mut segment, &other, hash_of));
+                assert!(merge(&mut segment, &other, hashes_of));
                 assert_eq!(audit(&segment, hash_of), hashes.len());
             }
         }
@@ -336,7 +372,10 @@ mod tests {
         let (mut segment, _) = filled(&mut rng, usize::MAX);
         let (other, hashes) = filled(&mut rng, usize::MAX);
         let before = segment.clone();
-        assert!(!merge(&mut segment, &other, |handle| hashes[handle as usize]));
+        let hashes_of = |handles: &[u32], out: &mut [u64]| {
+            out.iter_mut().zip(handles).for_each(|(hash, &handle)| *hash = hashes[handle as usize]);
+        };
+        assert!(!merge(&mut segment, &other, hashes_of));
         assert_eq!(segment, before);
     }
 }

@@ -254,23 +254,35 @@ fn find_verb(word: &[u8]) -> Option<(Verb, &'static str)> {
     })
 }
 
+/// The keys that a line seems to name.
+#[derive(Debug, Clone)]
+pub struct LikelyKeys<'l> {
+    /// Whether it seems to set them: SET and SETEX have a value behind each key.
+    pub sets: bool,
+    rest: Option<&'l [u8]>,
+}
+
 /// The keys that a line seems to name, without reading it properly: for fetching what will be needed,
 /// never for deciding anything. O(bytes of the line), less what the caller does not take.
-pub fn likely_keys(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn likely_keys(text: &[u8]) -> LikelyKeys<'_> {
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     let word_end = memchr(b' ', text).unwrap_or(text.len());
     let verb = text[..word_end].rsplit(|&byte| byte == b':').next();
-    // SET and SETEX have a value behind each key.
-    let has_values = verb.and_then(<[u8]>::first).is_some_and(|byte| byte.eq_ignore_ascii_case(&b'S'));
+    let sets = verb.and_then(<[u8]>::first).is_some_and(|byte| byte.eq_ignore_ascii_case(&b'S'));
     let body = text.get(word_end + 1..).unwrap_or_default();
-    let mut rest = Some(body).filter(|body| !body.is_empty());
-    std::iter::from_fn(move || {
-        let body = rest?;
+    LikelyKeys { sets, rest: Some(body).filter(|body| !body.is_empty()) }
+}
+
+impl<'l> Iterator for LikelyKeys<'l> {
+    type Item = &'l [u8];
+
+    fn next(&mut self) -> Option<&'l [u8]> {
+        let body = self.rest?;
         let end = memchr(b',', body).unwrap_or(body.len());
-        rest = body.get(end + 1..);
+        self.rest = body.get(end + 1..);
         let field = &body[..end];
-        Some(if has_values { &field[..memchr(b':', field).unwrap_or(end)] } else { field })
-    })
+        Some(if self.sets { &field[..memchr(b':', field).unwrap_or(end)] } else { field })
+    }
 }
 
 /// Whether these bytes may stand before the colon of a request. None holds a space or a colon by now.
