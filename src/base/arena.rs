@@ -332,8 +332,13 @@ impl Arena {
         Some(word * 64 + self.roomy[word].trailing_zeros() as usize)
     }
 
+    /// A place whose region was given back. O(regions) only if there is one.
+    fn vacant_region(&self) -> Option<usize> {
+        if self.mapped == self.maps.len() { None } else { self.maps.iter().position(Option::is_none) }
+    }
+
     fn map_region(&mut self) -> Option<usize> {
-        let at = match self.maps.iter().position(Option::is_none) {
+        let at = match self.vacant_region() {
             Some(at) => at,
             None if self.maps.len() < REGIONS_MAX => self.maps.len(),
             None => return None,

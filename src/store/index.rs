@@ -12,6 +12,7 @@
 //!
 //! Not here: keys and values. What a handle leads to is asked through [`Keys`].
 
+use super::directory::Directory;
 use super::hash::HashedKey;
 use super::overflow::Overflow;
 use super::records::{DEPTH_MAX, RECORDS_STEP, RECORDS_STEP_BYTES, Record, Records};
@@ -44,9 +45,7 @@ pub(super) trait Keys {
 /// The index; see the module.
 #[derive(Debug)]
 pub(super) struct Index {
-    directory: Vec<u32>,
-    /// Bits that the directory uses: at least 1.
-    depth: u32,
+    directory: Directory,
     pub(super) segments: Arena,
     pub(super) records: Records,
     pub(super) overflow: Overflow,
@@ -59,8 +58,7 @@ impl Index {
     /// An empty index: one segment, as soon as the first key comes.
     pub(super) fn new() -> Self {
         Self {
-            directory: Vec::new(),
-            depth: 1,
+            directory: Directory::new(),
             segments: Arena::new(SEGMENT_BYTES),
             records: Records::new(),
             overflow: Overflow::default(),
@@ -79,7 +77,7 @@ impl Index {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.directory.capacity() * 4
+        self.directory.memory_bytes()
             + self.records.memory_bytes()
             + self.segments.memory_bytes()
             + self.overflow.memory_bytes()
@@ -125,7 +123,7 @@ impl Index {
         if self.insert_into_segment(hash, handle) {
             return;
         }
-        if self.split_growth_bytes(hash) <= room_bytes
+        if self.split_growth_bytes() <= room_bytes
             && self.split(keys, hash)
             && self.insert_into_segment(hash, handle)
         {
@@ -178,7 +176,7 @@ impl Index {
     pub(super) fn growth_bytes(&self, hash: u64) -> usize {
         match self.segment_of(hash) {
             Some(id) if segment::has_room(self.segments.block(id), Probe::of(hash)) => 0,
-            Some(_) | None => self.split_growth_bytes(hash).max(self.overflow.growth_bytes_max(1)),
+            Some(_) | None => self.split_growth_bytes().max(self.overflow.growth_bytes_max(1)),
         }
     }
 
@@ -187,12 +185,12 @@ impl Index {
         if keys == 0 {
             return 0;
         }
-        // A directory of twice what the depth cap allows, since Vec may hold the old one beside the new.
+        // The depth cap allows half of it, since a segment splits before the cap is known to be passed.
         let segments = self.segments.blocks() + keys;
-        let directory = (4 << (DEPTH_SLACK + 1)) * segments + 16;
+        let directory = Directory::bytes_max(segments << (DEPTH_SLACK + 1)) + 16;
         let records = (keys.div_ceil(RECORDS_STEP) + 1) * RECORDS_STEP_BYTES;
         self.segments.growth_bytes_max(keys).max(self.segments.growth_bytes_max(1))
-            + directory.saturating_sub(self.directory.capacity() * 4)
+            + directory.saturating_sub(self.directory.memory_bytes())
             + records
             + self.overflow.growth_bytes_max(keys)
     }
@@ -223,7 +221,7 @@ impl Index {
     /// Gives one region back to the system, and the entries in it up; false when there is none left. For
     /// an index that nobody will ask again.
     pub(super) fn drop_step(&mut self) -> bool {
-        self.directory = Vec::new();
+        self.directory = Directory::new();
         self.records = Records::new();
         self.overflow = Overflow::default();
         self.segments.drop_region()
@@ -238,9 +236,10 @@ impl Index {
         for id in self.segments.all_blocks() {
             let record = self.records.get(id);
             let depth = u32::from(record.depth);
-            assert!(depth <= self.depth);
-            covered += 1 << (self.depth - depth);
-            assert!(self.places(record).all(|at| self.directory[at] == id), "directory entry of another");
+            assert!(depth <= self.directory.depth());
+            covered += 1 << (self.directory.depth() - depth);
+            let places = self.directory.at(self.places(record));
+            assert!(places.iter().all(|&at| at == id), "directory entry of another");
             let block = self.segments.block(id);
             assert_eq!(segment::audit(block, |handle| keys.hash_of(handle)), usize::from(record.live));
             for (_, handle) in segment::entries(block) {
@@ -250,7 +249,7 @@ impl Index {
             }
         }
         assert_eq!(covered, self.directory.len() as u64, "segments cover the directory");
-        assert!(self.directory.is_empty() || self.directory.len() == 1 << self.depth);
+        self.directory.audit();
         for handle in self.overflow.handles() {
             let flagged = self.segment_of(keys.hash_of(handle)).map(|id| self.records.get(id).overflowed);
             assert!(flagged.unwrap_or(true), "overflowed entry that is never looked for");
@@ -267,15 +266,7 @@ impl Index {
 
     #[inline]
     pub(super) fn segment_of(&self, hash: u64) -> Option<u32> {
-        self.directory.get(self.place_of(hash)).copied()
-    }
-
-    /// Where in the directory a hash belongs.
-    #[inline]
-    fn place_of(&self, hash: u64) -> usize {
-        #[expect(clippy::cast_possible_truncation, reason = "at most 26 bits")]
-        let place = (hash >> (64 - self.depth)) as usize;
-        place
+        self.directory.get(hash)
     }
 
     /// The depth beyond which no segment is split: the depth of evenly spread keys, and some.
@@ -289,8 +280,7 @@ impl Index {
         self.segments.block_mut(id).fill(0);
         let record = Record { overflowed: !self.overflow.is_empty(), ..Record::default() };
         self.records.add(id, record, self.segments.blocks_end());
-        self.depth = 1;
-        self.directory = vec![id; 2];
+        self.directory = Directory::of(id);
         true
     }
 
@@ -334,15 +324,12 @@ impl Index {
         true
     }
 
-    /// What splitting the segment of this hash adds to the memory held.
-    fn split_growth_bytes(&self, hash: u64) -> usize {
-        let Some(id) = self.segment_of(hash) else {
+    /// What splitting a segment adds to the memory held.
+    fn split_growth_bytes(&self) -> usize {
+        if self.directory.is_empty() {
             return self.segments.growth_bytes_max(1) + RECORDS_STEP_BYTES + 8;
-        };
-        let doubles = u32::from(self.records.get(id).depth) == self.depth;
-        self.segments.growth_bytes_max(1)
-            + RECORDS_STEP_BYTES
-            + if doubles { self.directory.len() * 4 } else { 0 }
+        }
+        self.segments.growth_bytes_max(1) + RECORDS_STEP_BYTES + self.directory.growth_bytes()
     }
 
     /// Splits the segment of `hash`; false, and nothing changed, if it is too deep or there is no memory.
@@ -354,8 +341,8 @@ impl Index {
             return false;
         }
         let Some(other) = self.segments.take() else { return false };
-        if depth == self.depth {
-            self.double_directory();
+        if depth == self.directory.depth() {
+            self.directory.double();
         }
         let (stay, go) = self.segments.two_blocks_mut(id, other);
         let moved = segment::split(stay, go, 63 - depth, |handles, hashes| keys.hashes_of(handles, hashes));
@@ -367,20 +354,8 @@ impl Index {
         self.records.put(id, lower);
         self.records.add(other, upper, self.segments.blocks_end());
         self.point(upper, other);
+        self.directory.grow_ahead(self.records.of_depth(self.directory.depth()));
         true
-    }
-
-    /// Writes every entry twice. In place, from the end, so that nothing is held twice.
-    fn double_directory(&mut self) {
-        let len = self.directory.len();
-        self.directory.reserve_exact(len);
-        self.directory.resize(2 * len, 0);
-        for at in (0..len).rev() {
-            let id = self.directory[at];
-            self.directory[2 * at] = id;
-            self.directory[2 * at + 1] = id;
-        }
-        self.depth += 1;
     }
 
     /// Merges a segment with its buddy, and halves a directory that nobody needs, if both have few;
@@ -425,24 +400,16 @@ impl Index {
     /// Halves the directory once if it is four times larger than its deepest segment needs.
     fn halve_directory(&mut self) {
         let needed = self.records.deepest();
-        if needed + 2 > self.depth as usize {
-            return;
+        if needed + 2 <= self.directory.depth() as usize {
+            self.directory.halve();
         }
-        let len = self.directory.len() / 2;
-        for at in 0..len {
-            self.directory[at] = self.directory[2 * at];
-        }
-        self.directory.truncate(len);
-        self.directory.shrink_to_fit();
-        self.depth -= 1;
     }
 
     /// Gives the last segment back when no key is left.
     fn shrink_to_nothing(&mut self, id: u32) {
         self.is_hollow = true;
         self.free_segment(id);
-        self.directory = Vec::new();
-        self.depth = 1;
+        self.directory = Directory::new();
     }
 
     fn free_segment(&mut self, id: u32) {
@@ -451,14 +418,13 @@ impl Index {
     }
 
     fn places(&self, record: Record) -> std::ops::Range<usize> {
-        let first = self.place_of(u64::from(record.prefix) << 32);
-        first..first + (1 << (self.depth - u32::from(record.depth)))
+        let first = self.directory.place_of(u64::from(record.prefix) << 32);
+        first..first + (1 << (self.directory.depth() - u32::from(record.depth)))
     }
 
     /// Writes a segment's places in the directory.
     fn point(&mut self, record: Record, id: u32) {
-        let places = self.places(record);
-        self.directory[places].fill(id);
+        self.directory.point(self.places(record), id);
     }
 }
 

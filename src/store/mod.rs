@@ -19,6 +19,7 @@
 
 mod audit;
 mod compact;
+mod directory;
 mod expiry;
 mod hash;
 mod heap;

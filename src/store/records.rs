@@ -177,6 +177,11 @@ impl Records {
         u32::try_from(id).ok()
     }
 
+    /// Segments of a depth.
+    pub(super) fn of_depth(&self, depth: u32) -> usize {
+        self.by_depth[depth as usize] as usize
+    }
+
     /// The greatest depth of a segment.
     pub(super) fn deepest(&self) -> usize {
         self.by_depth.iter().rposition(|&segments| segments > 0).unwrap_or(0)

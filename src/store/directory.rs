@@ -1,0 +1,173 @@
+//! From the top bits of a hash to a segment: the table that extendible hashing doubles.
+//!
+//! Doubling a table of a megabyte at once takes most of a millisecond, half of it for the first touch of
+//! fresh memory. So a large one is written beforehand, a piece with each split, beside the one in use,
+//! and takes its place when the first segment needs it.
+//!
+//! Not here: when a segment splits, and what its record says.
+
+use std::mem;
+use std::ops::Range;
+
+/// Entries from which on a directory is doubled beforehand. Smaller ones take some µs.
+const AHEAD_FROM: usize = 4_096;
+
+/// Entries of the larger directory that one step writes: 8 KiB.
+const STEP: usize = 2_048;
+
+/// The directory; see the module.
+#[derive(Debug)]
+pub(super) struct Directory {
+    /// None, or two to the power of `depth`.
+    entries: Vec<u32>,
+    depth: u32,
+    /// The first entries of the directory of twice the size; without capacity while it is not begun.
+    next: Vec<u32>,
+}
+
+impl Directory {
+    pub(super) const fn new() -> Self {
+        Self { entries: Vec::new(), depth: 1, next: Vec::new() }
+    }
+
+    /// The smallest directory, with one segment for all hashes.
+    pub(super) fn of(id: u32) -> Self {
+        Self { entries: vec![id; 2], ..Self::new() }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Bits of the hash that it uses: at least 1.
+    pub(super) const fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        (self.entries.capacity() + self.next.capacity()) * 4
+    }
+
+    /// What [`Directory::memory_bytes`] grows by when it is doubled, or when that begins.
+    pub(super) fn growth_bytes(&self) -> usize {
+        if self.next.capacity() > 0 { 0 } else { self.len() * 8 }
+    }
+
+    /// The most that directories of so many entries take.
+    pub(super) const fn bytes_max(entries: usize) -> usize {
+        4 * entries + if entries >= AHEAD_FROM { 8 * entries } else { 0 }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, hash: u64) -> Option<u32> {
+        self.entries.get(self.place_of(hash)).copied()
+    }
+
+    /// Where a hash belongs.
+    #[inline]
+    pub(super) fn place_of(&self, hash: u64) -> usize {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 26 bits")]
+        let place = (hash >> (64 - self.depth)) as usize;
+        place
+    }
+
+    /// The segments of some places.
+    pub(super) fn at(&self, places: Range<usize>) -> &[u32] {
+        &self.entries[places]
+    }
+
+    /// Writes a segment at its places.
+    pub(super) fn point(&mut self, places: Range<usize>, id: u32) {
+        let built = self.next.len();
+        self.next[built.min(2 * places.start)..built.min(2 * places.end)].fill(id);
+        self.entries[places].fill(id);
+    }
+
+    /// Writes a piece of the directory of twice the size, if there are so many segments as deep as this
+    /// one that it will be needed soon. Bounded.
+    pub(super) fn grow_ahead(&mut self, deepest: usize) {
+        if self.len() >= AHEAD_FROM && deepest > self.len() / 2 {
+            self.build(STEP);
+        }
+    }
+
+    /// Uses one bit more. Bounded if it was written beforehand; else O(entries).
+    pub(super) fn double(&mut self) {
+        self.build(usize::MAX);
+        self.entries = mem::take(&mut self.next);
+        self.depth += 1;
+    }
+
+    fn build(&mut self, budget: usize) {
+        if self.next.capacity() == 0 {
+            self.next.reserve_exact(2 * self.len());
+        }
+        let from = self.next.len() / 2;
+        let until = self.len().min(from.saturating_add(budget / 2));
+        self.next.extend(self.entries[from..until].iter().flat_map(|&id| [id, id]));
+    }
+
+    /// Uses one bit less: no segment needs it.
+    pub(super) fn halve(&mut self) {
+        self.next = Vec::new();
+        let len = self.len() / 2;
+        for at in 0..len {
+            self.entries[at] = self.entries[2 * at];
+        }
+        self.entries.truncate(len);
+        self.entries.shrink_to_fit();
+        self.depth -= 1;
+    }
+
+    /// Checks what was written beforehand. O(entries).
+    pub(super) fn audit(&self) {
+        assert!(self.is_empty() || self.len() == 1 << self.depth);
+        let halves = self.next.iter().enumerate();
+        halves.for_each(|(at, id)| assert_eq!(*id, self.entries[at / 2], "an entry of the next directory"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
+    use super::{AHEAD_FROM, Directory, STEP};
+    use crate::base::rng::Rng;
+
+    #[test]
+    fn what_is_written_beforehand_follows_every_change() {
+        let mut rng = Rng::new(1);
+        let mut directory = Directory::of(0);
+        while directory.len() < AHEAD_FROM {
+            directory.double();
+        }
+        for round in 0..4 {
+            let len = directory.len();
+            let steps = 2 * len / STEP;
+            for step in 0..steps + 2 {
+                let said = directory.memory_bytes() + directory.growth_bytes();
+                directory.grow_ahead(len / 2 + 1);
+                assert!(directory.memory_bytes() <= said);
+                assert_eq!(directory.next.len(), (2 * len).min((step + 1) * STEP));
+                for id in 0..20 {
+                    let start = rng.below(len as u64) as usize;
+                    let end = len.min(start + rng.below(300) as usize);
+                    directory.point(start..end, id + 1);
+                }
+                directory.audit();
+            }
+            let model: Vec<u32> = directory.at(0..len).iter().flat_map(|&id| [id, id]).collect();
+            directory.double();
+            assert_eq!(directory.at(0..2 * len), model);
+            if round % 2 == 1 {
+                directory.grow_ahead(2 * len);
+                directory.halve();
+                assert_eq!((directory.len(), directory.memory_bytes()), (len, 4 * len));
+            }
+        }
+    }
+}
