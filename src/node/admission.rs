@@ -77,7 +77,7 @@ fn introduce<R>(state: &State, nonce: [u8; 16], with: impl FnOnce(&Offer<'_>) ->
 pub(super) fn requested(state: &mut State, now: Now, key: ConnKey, id: &[u8], args: &[u8], is_first: bool) {
     let outcome = match read_request(args) {
         Err(error) => Err(Unfit::Unreadable(error)),
-        Ok(ConnectArgs::Offer(offer)) if is_first => offered(state, key, id, &offer),
+        Ok(ConnectArgs::Offer(offer)) if is_first => offered(state, now, key, id, &offer),
         Ok(ConnectArgs::Offer(_)) => Err(Unfit::NotFirst),
         Ok(ConnectArgs::Proof(proof)) => proven(state, now, key, id, &proof),
     };
@@ -96,8 +96,17 @@ pub(super) fn requested(state: &mut State, now: Now, key: ConnKey, id: &[u8], ar
 }
 
 /// A node offers itself: answers with an offer and a proof of our own, if it may become a peer.
-fn offered<'a>(state: &mut State, key: ConnKey, id: &[u8], theirs: &Offer<'a>) -> Result<(), Unfit<'a>> {
+fn offered<'a>(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    id: &[u8],
+    theirs: &Offer<'a>,
+) -> Result<(), Unfit<'a>> {
     let Some(seen) = state.conns.get(key).map(|conn| conn.addr) else { return Ok(()) };
+    if theirs.node == state.mesh.id.0 {
+        met_self(state, theirs.nonce);
+    }
     check(state, theirs)?;
     may_do_without_secret(state, seen)?;
     let Some(addr) = theirs.listen_addr(seen) else { return Ok(()) };
@@ -110,26 +119,32 @@ fn offered<'a>(state: &mut State, key: ConnKey, id: &[u8], theirs: &Offer<'a>) -
     });
     let State { conns, pool, .. } = state;
     if let Some(conn) = conns.get_mut(key) {
-        conn.offered =
-            Some(Box::new(Offered { theirs: Introduced { id: NodeId(theirs.node), addr }, proof }));
+        let theirs = Introduced { id: NodeId(theirs.node), addr };
+        conn.offered = Some(Box::new(Offered { theirs, proof, at: now.mono }));
         conn.replies.next(&mut conn.outbound, pool, |out| out.extend_from_slice(&reply));
     }
     Ok(())
 }
 
 /// Whether a node that has said who it is may become a peer, if its proof is right.
-fn check(state: &mut State, theirs: &Offer<'_>) -> Result<(), Unfit<'static>> {
-    let limit = state.config.mesh.active_peers;
-    let peers = &state.mesh.peers;
-    let is_full = peers.linked_count() >= limit as usize && !peers.is_linked(NodeId(theirs.node));
+fn check(state: &State, theirs: &Offer<'_>) -> Result<(), Unfit<'static>> {
     if theirs.node == state.mesh.id.0 {
-        met_self(state, theirs.nonce);
         Err(Unfit::Myself)
-    } else if state.is_draining {
-        Err(Unfit::Ending)
     } else if theirs.hash != state.mesh.hash_check {
         Err(Unfit::Hash)
-    } else if is_full {
+    } else {
+        has_room(state, NodeId(theirs.node))
+    }
+}
+
+/// Whether there is room for a link to this node: asked again when its proof has come, since others may have
+/// been quicker.
+fn has_room(state: &State, id: NodeId) -> Result<(), Unfit<'static>> {
+    let limit = state.config.mesh.active_peers;
+    let peers = &state.mesh.peers;
+    if state.is_draining {
+        Err(Unfit::Ending)
+    } else if peers.linked_count() >= limit as usize && !peers.is_linked(id) {
         Err(Unfit::Full(limit))
     } else {
         Ok(())
@@ -150,7 +165,8 @@ fn may_do_without_secret(state: &State, seen: SocketAddr) -> Result<(), Unfit<'s
     }
 }
 
-/// Somebody offers our own identity: we have dialled ourselves, on the connection with this nonce.
+/// Somebody has come in with our own identity: we have dialled ourselves, on the connection with this nonce.
+/// Who was dialled and answers with our own line is a mirror, and no proof that nobody else will be there.
 fn met_self(state: &mut State, nonce: [u8; 16]) {
     let ours = state.conns.iter().find_map(|(_, conn)| match &conn.role {
         Role::Dialling(dialling) if dialling.nonce == nonce => Some(dialling.contact),
@@ -161,8 +177,7 @@ fn met_self(state: &mut State, nonce: [u8; 16]) {
 
 /// The dialler proves that it knows the secret: it is welcome, and the connection is a link.
 fn proven(state: &mut State, now: Now, key: ConnKey, id: &[u8], proof: &Proof) -> Result<(), Unfit<'static>> {
-    let State { conns, pool, .. } = state;
-    let Some(conn) = conns.get_mut(key) else { return Ok(()) };
+    let Some(conn) = state.conns.get_mut(key) else { return Ok(()) };
     // Frames would overtake replies that wait behind a lookup.
     if !conn.replies.is_empty() {
         return Err(Unfit::NotFirst);
@@ -171,7 +186,11 @@ fn proven(state: &mut State, now: Now, key: ConnKey, id: &[u8], proof: &Proof) -
     if !offered.proof.matches(proof) {
         return Err(Unfit::Proof);
     }
-    conn.replies.next(&mut conn.outbound, pool, |out| put_welcome(out, id));
+    has_room(state, offered.theirs.id)?;
+    let State { conns, pool, .. } = state;
+    if let Some(conn) = conns.get_mut(key) {
+        conn.replies.next(&mut conn.outbound, pool, |out| put_welcome(out, id));
+    }
     peering::link_up(state, now, key, offered.theirs, None);
     Ok(())
 }
@@ -184,7 +203,8 @@ pub(super) fn connected(state: &mut State, now: Now, key: ConnKey) {
     };
     conn.set_phase(Phase::Open);
     conn.last_active = now.mono;
-    let Role::Dialling(dialling) = &conn.role else { return };
+    let Role::Dialling(dialling) = &mut conn.role else { return };
+    dialling.at = now.mono;
     let nonce = dialling.nonce;
     let mut offer = Vec::new();
     introduce(state, nonce, |ours| put_offer(&mut offer, ours));
@@ -210,9 +230,10 @@ pub(super) fn replied(state: &mut State, now: Now, key: ConnKey, line: &[u8]) {
             Ok(()) => return,
             Err(unfit) => unfit.to_string(),
         },
-        (Ok(Answer::Welcome), Some(theirs)) => {
-            return peering::link_up(state, now, key, theirs, Some(contact));
-        }
+        (Ok(Answer::Welcome), Some(theirs)) => match has_room(state, theirs.id) {
+            Ok(()) => return peering::link_up(state, now, key, theirs, Some(contact)),
+            Err(unfit) => unfit.to_string(),
+        },
         (Ok(Answer::Offer(..)), Some(_)) | (Ok(Answer::Welcome), None) => "an answer out of turn".to_owned(),
     };
     let is_self = state.mesh.contacts.get(contact).is_some_and(|contact| contact.is_self);

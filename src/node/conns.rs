@@ -30,6 +30,8 @@ pub(super) enum Role {
 #[derive(Debug)]
 pub(super) struct Dialling {
     pub(super) contact: ContactKey,
+    /// When it was dialled, and then, when the introduction began.
+    pub(super) at: Instant,
     /// What the other side has to put into its proof.
     pub(super) nonce: [u8; 16],
     /// Whom the other side has proven to be, once it has.
@@ -50,6 +52,8 @@ pub(super) struct Offered {
     pub(super) theirs: Introduced,
     /// The proof that is right.
     pub(super) proof: Proof,
+    /// When the introduction began.
+    pub(super) at: Instant,
 }
 
 /// Where a connection stands.

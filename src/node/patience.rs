@@ -24,16 +24,17 @@ pub(super) fn patience(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseRe
             if let Some(since) = conn.slow_since {
                 return Some((after(since, limits.slow_reader_ms), CloseReason::SlowReader));
             }
-            match conn.role {
-                Role::Dialling(_) => {
-                    return Some((after(conn.last_active, INTRODUCTION_MS), CloseReason::DialFailed));
+            // An introduction has its time, however many bytes come.
+            match (&conn.role, &conn.offered) {
+                (Role::Dialling(dialling), _) => {
+                    return Some((after(dialling.at, INTRODUCTION_MS), CloseReason::DialFailed));
                 }
                 // A link's silence is noticed by its beats.
-                Role::Link(_) | Role::Parted => return None,
-                Role::Client if conn.offered.is_some() => {
-                    return Some((after(conn.last_active, INTRODUCTION_MS), CloseReason::Refused));
+                (Role::Link(_) | Role::Parted, _) => return None,
+                (Role::Client, Some(offered)) => {
+                    return Some((after(offered.at, INTRODUCTION_MS), CloseReason::Refused));
                 }
-                Role::Client => {}
+                (Role::Client, None) => {}
             }
             let waits_for_us = conn.is_paused || conn.is_runnable || !conn.replies.is_empty();
             if !conn.inbound.is_empty() && !waits_for_us {

@@ -97,7 +97,7 @@ pub(super) fn contact_due(state: &mut State, now: Now, key: ContactKey, deadline
 fn dial(state: &mut State, now: Now, key: ContactKey) {
     let nonce = state.mesh.draw();
     let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
-    let dialling = Dialling { contact: key, nonce, theirs: None };
+    let dialling = Dialling { contact: key, at: now.mono, nonce, theirs: None };
     let conn = state.conns.insert(Conn::dialled(contact.addr, now.mono, dialling));
     contact.dial = Some(conn);
     state.mesh.dials += 1;

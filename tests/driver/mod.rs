@@ -1,5 +1,5 @@
 //! A node with a virtual clock, and clients whose every byte the test decides: the shell's part of the
-//! contract in `olivia::node`, without sockets and without waiting.
+//! contract in `olivia::node`, without sockets and without waiting. Nodes are clients like others here.
 //!
 //! Not a simulation: nothing here is random and nothing goes wrong unless the test says so.
 
@@ -9,6 +9,7 @@
 use olivia::base::time::{Instant, Now};
 use olivia::config::Config;
 use olivia::node::{Action, ConnKey, Node, Refusal};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -35,29 +36,16 @@ struct Client {
     arrived: Vec<u8>,
     reads: bool,
     is_stopped: bool,
+    /// The node has dialled, and nobody has answered yet.
+    is_dialled: bool,
     /// The node has ended its side.
     has_ended: bool,
     is_closed: bool,
 }
 
-/// A node, its clients and its time.
-#[derive(Debug)]
-pub struct Driver {
-    pub node: Node,
-    pub now: Now,
-    clients: Vec<Client>,
-}
-
-impl Driver {
-    pub fn new(config: Config) -> Self {
-        let now = Now { mono: Instant::from_millis(1_234_567), wall_ms: 1_700_000_000_000 };
-        Self { node: Node::new(config, 7, now), now, clients: Vec::new() }
-    }
-
-    pub fn connect(&mut self, addr: &str) -> Result<ClientId, Refusal> {
-        let addr: SocketAddr = addr.parse().unwrap();
-        let key = self.node.accept(self.now, addr)?;
-        self.clients.push(Client {
+impl Client {
+    const fn new(key: ConnKey) -> Self {
+        Self {
             key,
             sent: Vec::new(),
             has_shut: false,
@@ -65,9 +53,37 @@ impl Driver {
             arrived: Vec::new(),
             reads: true,
             is_stopped: false,
+            is_dialled: false,
             has_ended: false,
             is_closed: false,
-        });
+        }
+    }
+}
+
+/// A node, its clients and its time.
+#[derive(Debug)]
+pub struct Driver {
+    pub node: Node,
+    pub now: Now,
+    /// Called after each call of the node.
+    pub watch: Option<fn(&Node)>,
+    /// Calls of `tick` so far.
+    pub ticks: usize,
+    clients: Vec<Client>,
+    dials: VecDeque<(ClientId, SocketAddr)>,
+}
+
+impl Driver {
+    pub fn new(config: Config) -> Self {
+        let now = Now { mono: Instant::from_millis(1_234_567), wall_ms: 1_700_000_000_000 };
+        let node = Node::new(config, 7, now);
+        Self { node, now, watch: None, ticks: 0, clients: Vec::new(), dials: VecDeque::new() }
+    }
+
+    pub fn connect(&mut self, addr: &str) -> Result<ClientId, Refusal> {
+        let addr: SocketAddr = addr.parse().unwrap();
+        let key = self.node.accept(self.now, addr)?;
+        self.clients.push(Client::new(key));
         Ok(ClientId(self.clients.len() - 1))
     }
 
@@ -76,10 +92,42 @@ impl Driver {
         self.connect(LOOPBACK).unwrap()
     }
 
+    /// Tells the node where it listens and whom it has to dial.
+    pub fn join(&mut self, listen: &str, peers: &[&str]) {
+        let peers: Vec<SocketAddr> = peers.iter().map(|peer| peer.parse().unwrap()).collect();
+        self.node.join(self.now, listen.parse().unwrap(), &peers);
+        self.run();
+    }
+
+    /// The connection that the node has dialled first of those not asked for yet, and whom.
+    pub fn next_dial(&mut self) -> Option<(ClientId, SocketAddr)> {
+        self.dials.pop_front()
+    }
+
+    /// Somebody is there where the node has dialled. Who nobody is told by `lose`.
+    pub fn pick_up(&mut self, id: ClientId) {
+        self.clients[id.0].is_dialled = false;
+        self.node.connected(self.now, self.clients[id.0].key);
+        self.run();
+    }
+
+    /// Lets go of the clients that came last, as far as they are closed.
+    pub fn forget_closed(&mut self) {
+        while self.clients.last().is_some_and(|client| client.is_closed) {
+            self.clients.pop();
+        }
+    }
+
     /// Sends bytes in one piece, as far as the node wants them, and lets it do all that follows.
     pub fn send(&mut self, id: ClientId, bytes: impl AsRef<[u8]>) {
         self.clients[id.0].sent.extend_from_slice(bytes.as_ref());
         self.run();
+    }
+
+    /// Hands bytes to the node in one call, and does nothing of what follows from it.
+    pub fn deliver(&mut self, id: ClientId, bytes: &[u8]) {
+        self.node.received(self.now, self.clients[id.0].key, bytes);
+        self.act();
     }
 
     /// Sends, and takes all that has arrived then.
@@ -114,6 +162,11 @@ impl Driver {
     pub fn reads(&mut self, id: ClientId, reads: bool) {
         self.clients[id.0].reads = reads;
         self.run();
+    }
+
+    /// Takes what waits for a client in this moment, and does nothing else.
+    pub fn read_now(&mut self, id: ClientId) {
+        self.write_to(id.0, self.clients[id.0].key, usize::MAX);
     }
 
     /// Takes exactly up to `count` bytes of what waits for a client that does not read by itself.
@@ -189,6 +242,7 @@ impl Driver {
             self.act();
             if self.node.has_work(self.now) {
                 self.node.tick(self.now);
+                self.ticks += 1;
                 continue;
             }
             if !(0..self.clients.len()).fold(false, |moved, at| self.serve(at) | moved) {
@@ -201,7 +255,7 @@ impl Driver {
     /// Moves what can be moved for one client, in both directions. False if that is nothing.
     fn serve(&mut self, at: usize) -> bool {
         let client = &mut self.clients[at];
-        if client.is_closed {
+        if client.is_closed || client.is_dialled {
             return false;
         }
         let key = client.key;
@@ -238,18 +292,24 @@ impl Driver {
     }
 
     fn act(&mut self) {
+        if let Some(watch) = self.watch {
+            watch(&self.node);
+        }
         while let Some(action) = self.node.next_action() {
+            if let Action::Connect(key, addr) = action {
+                self.dials.push_back((ClientId(self.clients.len()), addr));
+                self.clients.push(Client { is_dialled: true, ..Client::new(key) });
+            }
             let (Action::Connect(key, _)
             | Action::Flush(key)
             | Action::ShutdownWrite(key)
             | Action::Close(key)
             | Action::StopReading(key)
             | Action::ResumeReading(key)) = action;
-            let client = self.clients.iter_mut().find(|client| client.key == key).unwrap();
+            let client = self.clients.iter_mut().rfind(|client| client.key == key).unwrap();
             match action {
-                Action::Connect(..) => panic!("nobody was to be dialled"),
                 // Whatever waits is looked at in every round.
-                Action::Flush(_) => {}
+                Action::Connect(..) | Action::Flush(_) => {}
                 Action::ShutdownWrite(_) => client.has_ended = true,
                 Action::Close(_) => {
                     client.has_ended = true;

@@ -1,0 +1,330 @@
+//! Those who want to become peers and may not: nothing is kept of them, each is counted, and what was said
+//! once cannot be said again.
+
+use crate::driver::ClientId;
+use crate::peer::{Face, SECRET, World, ms, secretive};
+use olivia::config::{Config, Secret};
+use olivia::node::CloseReason;
+
+/// What the node says to a request of a node that it does not admit, which must end the connection.
+fn refused(world: &mut World, conn: ClientId, line: &[u8]) -> String {
+    let before = world.driver.node.stats().handshakes_refused;
+    world.driver.send(conn, line);
+    let sentence = world.driver.take(conn);
+    let (_, sentence) = sentence.split_once(":ERR ").unwrap_or_else(|| panic!("{sentence}"));
+    assert!(world.driver.has_ended(conn), "{sentence}");
+    let stats = world.driver.node.stats();
+    assert_eq!(stats.handshakes_refused, before + 1, "{sentence}");
+    assert_eq!(world.driver.node.peers(world.driver.now).len(), 0, "{sentence}");
+    world.check();
+    sentence.trim_end().to_owned()
+}
+
+fn refused_offer(world: &mut World, face: &Face) -> String {
+    let conn = world.driver.connect(&face.seen).unwrap();
+    refused(world, conn, &face.offer_line())
+}
+
+#[test]
+fn wrong_proof_opens_nothing() {
+    let mut world = World::new(secretive());
+    let right = Face::elsewhere(1);
+    let empty = Face { secret: None, ..right.clone() };
+    let other = Face { secret: Some("another secret of the same length"), ..right.clone() };
+    let moved = Face { listen: "192.0.2.99:1".to_owned(), ..right.clone() };
+    let renamed = Face { node: [9; 16], ..right.clone() };
+    for wrong in [empty, other, moved, renamed] {
+        let (conn, node) = world.offered(&right);
+        let sentence = refused(&mut world, conn, &wrong.proof_line(&node));
+        assert_eq!(sentence, "wrong proof; the nodes of a mesh need the same [mesh] secret");
+    }
+    assert_eq!(world.stat("peers_active"), 0);
+}
+
+#[test]
+fn proof_of_the_other_role_opens_nothing() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    let (conn, reply) = world.offer(&face);
+    // The node's own proof, sent back to it.
+    let (_, proof) = reply.trim_end().split_once(",proof=").unwrap();
+    let line = format!("h2:REQUEST connect proof={proof}\n");
+    assert!(refused(&mut world, conn, line.as_bytes()).starts_with("wrong proof"));
+    // What the face would prove if it had been dialled.
+    let (conn, node) = world.offered(&face);
+    let counter = String::from_utf8(face.counter_line(&node)).unwrap();
+    let (_, proof) = counter.trim_end().split_once(",proof=").unwrap();
+    let line = format!("h2:REQUEST connect proof={proof}\n");
+    assert!(refused(&mut world, conn, line.as_bytes()).starts_with("wrong proof"));
+}
+
+#[test]
+fn recorded_handshake_of_a_dialler_opens_nothing() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    let (conn, node) = world.offered(&face);
+    let (first, second) = (face.offer_line(), face.proof_line(&node));
+    world.driver.send(conn, &second);
+    assert!(world.is_linked(&face));
+    world.driver.lose(conn);
+    world.driver.pass(ms(31_000));
+    assert_eq!(world.driver.node.stats().handshakes_refused, 0);
+    let conn = world.driver.connect(&face.seen).unwrap();
+    world.driver.send(conn, &first);
+    assert!(world.driver.take(conn).contains(":FULFILLED proto=1"));
+    world.driver.send(conn, &second);
+    assert!(world.driver.take(conn).contains(":ERR wrong proof"));
+    assert!(!world.is_linked(&face));
+    world.check();
+}
+
+#[test]
+fn recorded_answer_of_who_was_dialled_opens_nothing() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    world.join(&[&face.listen]);
+    let (conn, node) = world.picked_up();
+    let recorded = face.counter_line(&node);
+    world.driver.lose(conn);
+    for _ in 0..3 {
+        let (conn, again) = world.picked_up();
+        assert!(again.node == node.node && again.nonce != node.nonce);
+        world.driver.send(conn, &recorded);
+        assert!(world.driver.is_closed(conn));
+        assert_eq!(world.driver.take(conn), "", "nothing is proven to who proves nothing");
+        world.check();
+    }
+    assert_eq!(world.closed(CloseReason::Refused), 3);
+    assert_eq!(world.stat("peers_active"), 0);
+}
+
+#[test]
+fn own_lines_thrown_back_open_nothing_and_the_address_is_dialled_on() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    world.join(&[&face.listen]);
+    let (conn, node) = world.picked_up();
+    let mirror = Face { secret: None, ..node.clone() };
+    world.driver.send(conn, mirror.counter_line(&node));
+    assert!(world.driver.is_closed(conn));
+    assert_eq!(world.driver.take(conn), "");
+    world.check();
+    // It was no meeting with itself, since nobody has come in with that offer.
+    let link = world.accept(&face);
+    assert!(world.is_linked(&face) && !world.driver.is_closed(link.conn));
+}
+
+#[test]
+fn node_that_has_dialled_itself_hangs_up_and_leaves_it_at_that() {
+    let mut world = World::new(secretive());
+    world.join(&["192.0.2.1:5454"]);
+    let (out, node) = world.picked_up();
+    let seen = Face { seen: "192.0.2.1:41000".to_owned(), ..node };
+    let conn = world.driver.connect(&seen.seen).unwrap();
+    world.driver.send(conn, seen.offer_line());
+    let reply = world.driver.take(conn);
+    assert_eq!(reply, "h1:ERR this node has dialled itself\n");
+    world.driver.send(out, reply);
+    assert!(world.driver.is_closed(out) && world.driver.has_ended(conn));
+    world.driver.pass(ms(600_000));
+    assert_eq!(world.driver.next_dial(), None);
+    assert!(world.driver.node.is_ready());
+    world.check();
+}
+
+#[test]
+fn node_of_another_mesh_is_told_so_at_its_first_line() {
+    let mut world = World::new(secretive());
+    let right = Face::elsewhere(1);
+    let sentence = refused_offer(&mut world, &Face { hash: 7, ..right });
+    assert_eq!(sentence, "another hash; the nodes of a mesh need the same [mesh] secret");
+    let open = Face { secret: Some(SECRET), ..Face::new(1) };
+    assert!(refused_offer(&mut world, &open).starts_with("another hash"));
+}
+
+#[test]
+fn without_a_secret_nobody_from_elsewhere_is_linked() {
+    let mut world = World::new(Config::default());
+    let face = Face { seen: "192.0.2.7:40000".to_owned(), ..Face::new(1) };
+    let sentence = refused_offer(&mut world, &face);
+    assert_eq!(sentence, "without a [mesh] secret only nodes on one machine are linked; set the same on all");
+    let mapped = Face { seen: "[::ffff:127.0.0.1]:40000".to_owned(), ..Face::new(1) };
+    let link = world.dial(&mapped);
+    assert!(world.is_linked(&mapped) && !world.driver.has_ended(link.conn));
+}
+
+#[test]
+fn without_a_secret_a_password_keeps_nodes_out_from_either_end() {
+    let password = Some(Secret::new("password".to_owned()));
+    let mut world = World::new(Config { password, ..Config::default() });
+    let face = Face::new(1);
+    assert!(refused_offer(&mut world, &face).starts_with("this node has a password and no [mesh] secret"));
+    world.join(&[&face.listen]);
+    let (conn, node) = world.picked_up();
+    world.driver.send(conn, face.counter_line(&node));
+    assert!(world.driver.is_closed(conn));
+    assert_eq!(world.stat("peers_active"), 0);
+}
+
+#[test]
+fn with_a_secret_a_link_needs_no_password_and_is_no_client() {
+    let password = Some(Secret::new("password".to_owned()));
+    let mut world = World::new(Config { password, ..secretive() });
+    let link = world.dial(&Face::elsewhere(1));
+    assert_eq!((world.stat("clients"), world.stat("peers_active")), (1, 1));
+    assert!(!world.driver.has_ended(link.conn));
+}
+
+#[test]
+fn handshake_in_the_middle_of_a_conversation_is_refused() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    for before in ["PING\n", "GET own\n", "nonsense\n"] {
+        let conn = world.driver.client();
+        world.driver.ask(conn, before);
+        let sentence = refused(&mut world, conn, &face.offer_line());
+        assert_eq!(sentence, "a handshake is the first request on its connection; open another");
+    }
+    let conn = world.driver.client();
+    let sentence = refused(&mut world, conn, &face.proof_line(&face));
+    assert!(sentence.starts_with("a proof without an offer"), "{sentence}");
+}
+
+#[test]
+fn second_offer_ends_the_introduction() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    let (conn, node) = world.offered(&face);
+    let sentence = refused(&mut world, conn, &face.offer_line());
+    assert!(sentence.starts_with("a handshake is the first request"), "{sentence}");
+    world.driver.send(conn, face.proof_line(&node));
+    assert!(!world.is_linked(&face));
+}
+
+#[test]
+fn second_proof_is_no_frame() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    let (conn, node) = world.offered(&face);
+    let proof = face.proof_line(&node);
+    world.driver.send(conn, [&proof[..], &proof[..]].concat());
+    assert!(world.driver.has_ended(conn));
+    assert_eq!(world.driver.node.stats().frames_broken, 1);
+    assert!(!world.is_linked(&face));
+    world.check();
+}
+
+#[test]
+fn proof_behind_requests_that_wait_is_refused() {
+    let mut world = World::new(Config::default());
+    let mut slow = world.linked(&Face::new(1));
+    let face = Face::new(2);
+    let (conn, node) = world.offered(&face);
+    let both = [b"GET elsewhere\n".to_vec(), face.proof_line(&node)].concat();
+    world.driver.send(conn, both);
+    let asked = world.questions(&mut slow);
+    assert_eq!(asked.len(), 1);
+    assert!(!world.is_linked(&face));
+    world.driver.pass(ms(100));
+    let told = world.driver.take(conn);
+    assert!(told.starts_with(":GOT \nh2:ERR a handshake is the first request"), "{told}");
+}
+
+#[test]
+fn lines_of_more_than_a_kilobyte_are_refused_from_either_end() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    let mut long = face.offer_line();
+    long.splice(long.len() - 1..long.len() - 1, format!(",x={}", "y".repeat(1_024)).into_bytes());
+    let conn = world.driver.connect(&face.seen).unwrap();
+    let sentence = refused(&mut world, conn, &long);
+    assert_eq!(sentence, "connect has a line longer than 1024 bytes");
+    world.join(&[&face.listen]);
+    let (conn, _) = world.picked_up();
+    world.driver.send(conn, "h1:FULFILLED proto=1,");
+    world.driver.send(conn, "x".repeat(1_003));
+    assert!(!world.driver.is_closed(conn));
+    world.driver.send(conn, "x");
+    assert!(world.driver.is_closed(conn));
+    assert_eq!(world.closed(CloseReason::Refused), 1);
+}
+
+#[test]
+fn answers_out_of_turn_end_a_dial() {
+    for line in ["h2:FULFILLED welcome\n", "h1:GOT a:1\n", ":ERR go away\n", "\n", "+OK\n"] {
+        let mut world = World::new(Config::default());
+        let face = Face::new(1);
+        world.join(&[&face.listen]);
+        let (conn, _) = world.picked_up();
+        world.driver.send(conn, line);
+        assert!(world.driver.is_closed(conn), "{line}");
+        assert_eq!(world.closed(CloseReason::Refused), 1);
+        world.accept(&face);
+        assert!(world.is_linked(&face));
+    }
+}
+
+#[test]
+fn counter_offer_that_comes_twice_ends_a_dial() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    world.join(&[&face.listen]);
+    let (conn, node) = world.picked_up();
+    let line = face.counter_line(&node);
+    world.driver.send(conn, [&line[..], &line[..]].concat());
+    assert!(world.driver.is_closed(conn));
+    assert!(!world.is_linked(&face));
+    world.check();
+}
+
+#[test]
+fn introduction_ends_after_its_time_however_many_bytes_come() {
+    for trickle in ["", "\n"] {
+        let mut world = World::new(secretive());
+        let (conn, _) = world.offered(&Face::elsewhere(1));
+        let mut passed = 0;
+        while !world.driver.is_closed(conn) {
+            world.driver.pass(ms(500));
+            world.driver.send(conn, trickle);
+            passed += 500;
+            assert!(passed <= 5_000, "it is waited for for ever");
+        }
+        assert_eq!(passed, 5_000);
+        assert_eq!(world.closed(CloseReason::Refused), 1);
+        world.check();
+    }
+}
+
+#[test]
+fn who_was_dialled_is_waited_for_no_longer_however_many_bytes_come() {
+    for trickle in ["", "x"] {
+        let mut world = World::new(secretive());
+        world.join(&["192.0.2.11:5454"]);
+        let (conn, _) = world.picked_up();
+        let mut passed = 0;
+        while !world.driver.is_closed(conn) {
+            world.driver.pass(ms(500));
+            world.driver.send(conn, trickle);
+            passed += 500;
+            assert!(passed <= 5_000, "it is waited for for ever");
+        }
+        assert_eq!(passed, 5_000);
+        assert_eq!(world.closed(CloseReason::DialFailed), 1);
+        world.check();
+    }
+}
+
+#[test]
+fn node_that_ends_links_nobody_any_more() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    let (conn, node) = world.offered(&face);
+    // A client that has not taken its goodbye keeps the node from its end.
+    let client = world.driver.client();
+    world.driver.reads(client, false);
+    world.driver.node.drain(world.driver.now);
+    world.driver.run();
+    world.driver.send(conn, face.proof_line(&node));
+    assert!(!world.is_linked(&face));
+    assert!(world.driver.has_ended(conn));
+}

@@ -1,0 +1,415 @@
+//! A peer whose every byte the test decides, and the world in which it meets one node: with a client that
+//! is asked for after each misdeed, and the node's books audited after each of its calls.
+
+use crate::driver::{ClientId, Driver};
+use olivia::config::{Config, Secret};
+use olivia::node::{CloseReason, FilterState, Node, NodeId, PeerView};
+use olivia::store::HashSecret;
+use olivia::wire::frame::{self, Address, Body, FrameLimits, Front, Head, put, put_piece};
+use olivia::wire::handshake::{
+    Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, derive_hash_secret, public_hash_secret,
+    put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
+};
+use std::time::Duration;
+
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub const LISTEN: &str = "127.0.0.1:5454";
+
+const LIMITS: FrameLimits = FrameLimits { key_bytes_max: 1 << 16, value_bytes_max: 1 << 23 };
+
+pub fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A configuration with a secret.
+pub fn secretive() -> Config {
+    Config { mesh_secret: Some(Secret::new(SECRET.to_owned())), ..Config::default() }
+}
+
+/// Who a peer says it is.
+#[derive(Debug, Clone)]
+pub struct Face {
+    pub node: [u8; 16],
+    pub listen: String,
+    pub nonce: [u8; 16],
+    pub hash: u64,
+    pub secret: Option<&'static str>,
+    /// Where it is seen from.
+    pub seen: String,
+}
+
+impl Face {
+    /// A node without a secret, on this machine, that listens on port 6000 and its number.
+    pub fn new(number: u16) -> Self {
+        let mut node = [0xAB; 16];
+        node[..2].copy_from_slice(&number.to_be_bytes());
+        Self {
+            node,
+            listen: format!("127.0.0.1:{}", 6_000 + number),
+            nonce: [0xCD; 16],
+            hash: HashSecret::from_bytes(public_hash_secret()).hash(HASH_CHECK_TEXT).0,
+            secret: None,
+            seen: "127.0.0.1:40000".to_owned(),
+        }
+    }
+
+    /// One with the secret, elsewhere.
+    pub fn elsewhere(number: u16) -> Self {
+        Self {
+            listen: format!("192.0.2.{}:5454", 10 + number),
+            seen: format!("192.0.2.{}:40000", 10 + number),
+            secret: Some(SECRET),
+            hash: HashSecret::from_bytes(derive_hash_secret(SECRET.as_bytes())).hash(HASH_CHECK_TEXT).0,
+            ..Self::new(number)
+        }
+    }
+
+    pub fn offer(&self) -> Offer<'_> {
+        Offer { node: self.node, listen: self.listen.as_bytes(), nonce: self.nonce, hash: self.hash }
+    }
+
+    pub fn id(&self) -> NodeId {
+        NodeId(self.node)
+    }
+
+    /// The line with which it begins when it dials.
+    pub fn offer_line(&self) -> Vec<u8> {
+        let mut line = Vec::new();
+        put_offer(&mut line, &self.offer());
+        line
+    }
+
+    /// The line with which it proves itself to whom it has dialled.
+    pub fn proof_line(&self, node: &Face) -> Vec<u8> {
+        let secret = self.secret.map(str::as_bytes);
+        let mut line = Vec::new();
+        put_proof(&mut line, &Proof::of(secret, Prover::Dialler, &self.offer(), &node.offer()));
+        line
+    }
+
+    /// The line with which it answers whom it was dialled by.
+    pub fn counter_line(&self, node: &Face) -> Vec<u8> {
+        let secret = self.secret.map(str::as_bytes);
+        let mut line = Vec::new();
+        let proof = Proof::of(secret, Prover::Acceptor, &self.offer(), &node.offer());
+        put_counter_offer(&mut line, b"h1", &self.offer(), &proof);
+        line
+    }
+
+    /// What the node says of itself in an offer.
+    pub fn of(offer: &Offer<'_>) -> Self {
+        let listen = String::from_utf8(offer.listen.to_vec()).unwrap();
+        Self { node: offer.node, listen, nonce: offer.nonce, hash: offer.hash, ..Self::new(0) }
+    }
+}
+
+/// A frame that came from the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    Beat {
+        request: u32,
+        head: Head,
+        is_answer: bool,
+    },
+    Resync(Option<Head>),
+    Get {
+        request: u32,
+        key: Vec<u8>,
+    },
+    Value {
+        request: u32,
+        value: Vec<u8>,
+    },
+    None {
+        request: u32,
+    },
+    Peers(Vec<Address>),
+    Bye(String),
+    /// Something about the node's own filter.
+    Digest,
+}
+
+impl Heard {
+    fn of(frame: &frame::Frame<'_>) -> Self {
+        let request = frame.request;
+        match frame.body {
+            Body::Beat { head, is_answer } => Self::Beat { request, head, is_answer },
+            Body::Resync(head) => Self::Resync(head),
+            Body::Get { key, .. } => Self::Get { request, key: key.to_vec() },
+            Body::Value { value, .. } => Self::Value { request, value: value.to_vec() },
+            Body::None { .. } => Self::None { request },
+            Body::Peers(addresses) => Self::Peers(addresses.iter().collect()),
+            Body::Bye(reason) => Self::Bye(String::from_utf8(reason.to_vec()).unwrap()),
+            Body::Delta(_)
+            | Body::Block(_)
+            | Body::Resize { .. }
+            | Body::Snap { .. }
+            | Body::Piece(_)
+            | Body::SnapEnd => Self::Digest,
+        }
+    }
+
+    /// The number of a question.
+    pub fn question(&self) -> Option<u32> {
+        if let Self::Get { request, .. } = self { Some(*request) } else { None }
+    }
+}
+
+/// One node, a client of it, and what comes to it from elsewhere.
+#[derive(Debug)]
+pub struct World {
+    pub driver: Driver,
+    bystander: ClientId,
+    /// What its own keys are hashed with.
+    hash_secret: HashSecret,
+}
+
+impl World {
+    /// The node has one key, `own`.
+    pub fn new(config: Config) -> Self {
+        assert_eq!(config.limits.check(), Ok(()));
+        assert_eq!(config.mesh.check(), Ok(()));
+        let secret = config.mesh_secret.as_ref();
+        let bytes = secret.map_or_else(public_hash_secret, |secret| derive_hash_secret(secret.as_bytes()));
+        let mut driver = Driver::new(Config { password: None, ..config.clone() });
+        driver.watch = Some(Node::audit);
+        let bystander = driver.client();
+        assert_eq!(driver.ask(bystander, "SET own:1\n"), ":SAT own:1\n");
+        driver.node.reconfigure(config);
+        Self { driver, bystander, hash_secret: HashSecret::from_bytes(bytes) }
+    }
+
+    pub fn join(&mut self, peers: &[&str]) {
+        self.driver.join(LISTEN, peers);
+    }
+
+    /// The hash of a key on this mesh.
+    pub fn hash(&self, key: &str) -> u64 {
+        self.hash_secret.hash(key.as_bytes()).0
+    }
+
+    /// Keys of which each hash has its highest bit as given.
+    pub fn keys(&self, high: u64) -> impl Iterator<Item = String> {
+        let secret = self.hash_secret.clone();
+        (0..).map(|n| format!("k{n}")).filter(move |key| secret.hash(key.as_bytes()).0 >> 63 == high)
+    }
+
+    /// The bystander is answered as if nothing was.
+    pub fn check(&mut self) {
+        let bystander = self.bystander;
+        assert_eq!(self.driver.ask(bystander, "GET own\nPING\n"), ":GOT own:1\n0:PONG 1\n");
+    }
+
+    /// The bystander is answered in one call, whatever else waits to be done.
+    pub fn check_at_once(&mut self) {
+        let bystander = self.bystander;
+        self.driver.deliver(bystander, b"PING\n");
+        assert_eq!(self.driver.waiting(bystander), 9, "a client waits behind a peer");
+        self.driver.read_now(bystander);
+        assert_eq!(self.driver.take(bystander), "0:PONG 1\n");
+    }
+
+    pub fn ask(&mut self, text: &str) -> String {
+        let bystander = self.bystander;
+        self.driver.ask(bystander, text)
+    }
+
+    /// Sends a request that the node has to look elsewhere for.
+    pub fn begin(&mut self, text: &str) {
+        let bystander = self.bystander;
+        self.driver.send(bystander, text);
+    }
+
+    /// What has come to the bystander.
+    pub fn told(&mut self) -> String {
+        let bystander = self.bystander;
+        self.driver.take(bystander)
+    }
+
+    /// A number of STATS.
+    pub fn stat(&mut self, name: &str) -> u64 {
+        let stats = self.ask("STATS\n");
+        let field = stats.split([' ', ',']).find_map(|field| field.strip_prefix(&format!("{name}:")));
+        field.unwrap_or_else(|| panic!("no {name} in {stats}")).trim().parse().unwrap()
+    }
+
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.driver.node.stats().closed[reason as usize]
+    }
+
+    /// How the node sees a peer.
+    pub fn view(&self, face: &Face) -> Option<PeerView> {
+        self.driver.node.peers(self.driver.now).into_iter().find(|view| view.id == Some(face.id()))
+    }
+
+    pub fn is_linked(&self, face: &Face) -> bool {
+        self.view(face).is_some_and(|view| view.is_linked)
+    }
+
+    /// What the node knows of a peer's filter.
+    pub fn filter(&self, face: &Face) -> FilterState {
+        self.view(face).unwrap().filter
+    }
+
+    /// Offers a face to the node on a new connection; what came back.
+    pub fn offer(&mut self, face: &Face) -> (ClientId, String) {
+        let conn = self.driver.connect(&face.seen).unwrap();
+        let reply = self.driver.ask(conn, String::from_utf8(face.offer_line()).unwrap().as_str());
+        (conn, reply)
+    }
+
+    /// The same up to the counter offer, which must come, and be proven.
+    pub fn offered(&mut self, face: &Face) -> (ClientId, Face) {
+        let (conn, reply) = self.offer(face);
+        let Ok(Answer::Offer(theirs, proof)) = read_answer(reply.trim_end().as_bytes()) else {
+            panic!("no counter offer: {reply}")
+        };
+        let secret = face.secret.map(str::as_bytes);
+        assert!(Proof::of(secret, Prover::Acceptor, &theirs, &face.offer()).matches(&proof));
+        (conn, Face::of(&theirs))
+    }
+
+    /// Dials the node and becomes its peer.
+    pub fn dial(&mut self, face: &Face) -> Link {
+        let (conn, node) = self.offered(face);
+        self.driver.send(conn, face.proof_line(&node));
+        let mut welcome = Vec::new();
+        put_welcome(&mut welcome, b"h2");
+        let mut came = self.driver.take_bytes(conn);
+        assert!(came.starts_with(&welcome), "{}", String::from_utf8_lossy(&came));
+        came.drain(..welcome.len());
+        Link { conn, came }
+    }
+
+    /// The next dial of the node, which must come within a minute, and where to.
+    pub fn next_dial(&mut self) -> (ClientId, String) {
+        for _ in 0..600 {
+            if let Some((conn, addr)) = self.driver.next_dial() {
+                return (conn, addr.to_string());
+            }
+            self.driver.pass(ms(100));
+        }
+        panic!("nobody is dialled");
+    }
+
+    /// Takes the next dial of the node, and what it says of itself; `seen` is whom it has dialled.
+    pub fn picked_up(&mut self) -> (ClientId, Face) {
+        let (conn, seen) = self.next_dial();
+        self.driver.pick_up(conn);
+        let line = self.driver.take(conn);
+        let args = line.trim_end().strip_prefix("h1:REQUEST connect ").unwrap();
+        let Ok(ConnectArgs::Offer(offer)) = read_request(args.as_bytes()) else { panic!("{line}") };
+        (conn, Face { seen, ..Face::of(&offer) })
+    }
+
+    /// Takes the next dial of the node and becomes its peer.
+    pub fn accept(&mut self, face: &Face) -> Link {
+        let (conn, node) = self.picked_up();
+        self.driver.send(conn, face.counter_line(&node));
+        let line = self.driver.take(conn);
+        let Ok(ConnectArgs::Proof(proof)) =
+            read_request(line.trim_end().strip_prefix("h2:REQUEST connect ").unwrap().as_bytes())
+        else {
+            panic!("{line}")
+        };
+        let secret = face.secret.map(str::as_bytes);
+        assert!(Proof::of(secret, Prover::Dialler, &node.offer(), &face.offer()).matches(&proof));
+        let mut welcome = Vec::new();
+        put_welcome(&mut welcome, b"h2");
+        self.driver.send(conn, welcome);
+        Link { conn, came: self.driver.take_bytes(conn) }
+    }
+
+    /// A link that has taken its first frames.
+    pub fn linked(&mut self, face: &Face) -> Link {
+        let mut link = self.dial(face);
+        let first = self.hear(&mut link);
+        assert!(first.contains(&Heard::Resync(None)), "{first:?}");
+        link
+    }
+
+    /// A link to a peer whose filter is known and empty, of two blocks.
+    pub fn known(&mut self, face: &Face) -> Link {
+        let mut link = self.linked(face);
+        self.publish(&mut link, head(1, 0), 1, &[0; 16]);
+        assert_eq!(self.filter(face), FilterState::Known);
+        link
+    }
+
+    /// Sends frames, each with its number, in one piece.
+    pub fn send(&mut self, link: &Link, frames: &[(u32, Body<'_>)]) {
+        self.driver.send(link.conn, bytes_of(frames));
+    }
+
+    /// The frames that have come since the last time; what is none is a failure.
+    pub fn hear(&mut self, link: &mut Link) -> Vec<Heard> {
+        link.came.extend(self.driver.take_bytes(link.conn));
+        let mut at = 0;
+        let mut heard = Vec::new();
+        while at < link.came.len() {
+            match frame::front(&link.came[at..], LIMITS) {
+                Front::Frame { frame, consumed } => {
+                    heard.push(Heard::of(&frame));
+                    at += consumed;
+                }
+                Front::Partial => break,
+                other @ (Front::Broken(_) | Front::Oversized { .. }) => panic!("{other:?}"),
+            }
+        }
+        link.came.drain(..at);
+        heard
+    }
+
+    /// The questions among them.
+    pub fn questions(&mut self, link: &mut Link) -> Vec<u32> {
+        self.hear(link).iter().filter_map(Heard::question).collect()
+    }
+
+    /// Sends a whole snapshot.
+    pub fn publish(&mut self, link: &mut Link, head: Head, size_log2: u8, words: &[u64]) {
+        let mut bytes = bytes_of(&[(0, Body::Snap { head, size_log2 })]);
+        put_piece(&mut bytes, 0, 0, words);
+        bytes.extend(bytes_of(&[(0, Body::SnapEnd)]));
+        self.driver.send(link.conn, bytes);
+    }
+
+    /// The reason that a link was ended with, which must be closed or closing.
+    pub fn goodbye(&mut self, link: &mut Link) -> String {
+        let heard = self.hear(link);
+        assert!(self.driver.has_ended(link.conn), "{heard:?}");
+        let Some(Heard::Bye(reason)) = heard.last() else { panic!("no goodbye: {heard:?}") };
+        reason.clone()
+    }
+}
+
+/// One end of a link, and what came that is not yet looked at.
+#[derive(Debug)]
+pub struct Link {
+    pub conn: ClientId,
+    pub came: Vec<u8>,
+}
+
+pub fn head(epoch: u64, seq: u64) -> Head {
+    Head { epoch, seq }
+}
+
+pub fn beat(request: u32) -> (u32, Body<'static>) {
+    (request, Body::Beat { head: head(1, 0), is_answer: false })
+}
+
+pub fn bytes_of(frames: &[(u32, Body<'_>)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (request, body) in frames {
+        put(&mut bytes, 0, *request, body);
+    }
+    bytes
+}
+
+/// A header with whatever length, and no payload.
+pub fn header(kind: u8, flags: u16, length: u32) -> Vec<u8> {
+    let mut bytes = vec![frame::MAGIC, kind];
+    bytes.extend(flags.to_le_bytes());
+    bytes.extend(length.to_le_bytes());
+    bytes.extend([0; 12]);
+    bytes
+}
