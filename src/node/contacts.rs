@@ -10,6 +10,7 @@ use crate::base::slots::Slots;
 use crate::base::time::Instant;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::time::Duration;
 
 /// The first wait after a failed try, doubled with each further one up to [`BACKOFF_MAX`].
@@ -20,6 +21,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// For how long a learned address may fail before it is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+
+/// Addresses that are looked at for one to be forgotten, when a new one needs its place: not the whole book,
+/// since addresses are told by the thousand.
+const LOOKED_AT_MAX: usize = 32;
 
 /// How an address came to be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +96,8 @@ impl Contact {
 pub(super) struct Contacts {
     slots: Slots<ContactTag, Contact>,
     by_addr: BTreeMap<SocketAddr, ContactKey>,
+    /// The last address that was looked at for one to be forgotten.
+    looked_at: Option<SocketAddr>,
     /// Addresses that there was no room for.
     pub(super) refused: u64,
 }
@@ -117,7 +124,7 @@ impl Contacts {
     }
 
     /// The contact of an address, made if there is none and room for it; with whether it is new. O(log
-    /// contacts); O(contacts) when the book is full.
+    /// contacts).
     pub(super) fn note(
         &mut self,
         now: Instant,
@@ -148,13 +155,21 @@ impl Contacts {
         Some((key, true))
     }
 
-    /// Forgets the learned address that has failed most often; false if none has.
+    /// Forgets the learned address that has failed most often among the next few; false if none has.
     fn make_room(&mut self) -> bool {
         let is_spare = |contact: &Contact| {
             contact.origin == Origin::Learned && contact.dial.is_none() && contact.failures > 0
         };
-        let worst = self.slots.iter().filter(|(_, contact)| is_spare(contact));
-        let worst = worst.max_by_key(|(_, contact)| contact.failures).map(|(key, _)| key);
+        let after = self.looked_at.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.by_addr.range((after, Bound::Unbounded));
+        let few = behind.chain(&self.by_addr).take(LOOKED_AT_MAX.min(self.by_addr.len()));
+        let mut worst = None;
+        for (addr, key) in few {
+            self.looked_at = Some(*addr);
+            let spare = self.slots.get(*key).filter(|contact| is_spare(contact));
+            worst = worst.max(spare.map(|contact| (contact.failures, *addr)));
+        }
+        let worst = worst.and_then(|(_, addr)| self.at(addr));
         worst.is_some_and(|key| self.forget(key))
     }
 

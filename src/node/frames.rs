@@ -33,7 +33,7 @@ pub(super) fn execute(state: &mut State, now: Now, peer: PeerKey, frame: &Frame<
         Body::None { hash } => {
             remote::answered(state, now, peer, request, KeyHash(*hash), &Said::None);
         }
-        Body::Peers(addresses) => peering::peers_heard(state, now, peer, addresses.iter()),
+        Body::Peers(addresses) => return 1 + peering::peers_heard(state, now, peer, *addresses),
         Body::Bye(reason) => peering::bye_heard(state, now, peer, reason),
         Body::Delta(_)
         | Body::Block(_)

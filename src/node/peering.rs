@@ -21,7 +21,7 @@ use super::peers::{Dialler, Link, Peer};
 use super::remote;
 use super::state::{Action, State, Timer, close_conn};
 use crate::base::time::Now;
-use crate::wire::frame::{Address, Body, Head, put_peers};
+use crate::wire::frame::{Address, Addresses, Body, Head, put_peers};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -176,7 +176,13 @@ pub(super) fn link_up(
         entry.beat_sent = None;
     }
     log::info!("linked to {addr} (node {id})");
-    let listed = note(state, now, addr, Origin::Learned).map(|(key, _)| key);
+    let seen = state.conns.get(conn_key).map_or(addr, |conn| conn.addr);
+    let listed = if is_believed(state, seen, addr) {
+        note(state, now, addr, Origin::Learned).map(|(key, _)| key)
+    } else {
+        state.stats.peers_refused += 1;
+        None
+    };
     if let Some(contact) = listed.and_then(|key| state.mesh.contacts.get_mut(key)) {
         contact.id = Some(id);
         contact.failures = 0;
@@ -245,11 +251,13 @@ pub(super) fn link_down(state: &mut State, now: Now, key: PeerKey, conn: ConnKey
     dial_again(state, now, id);
 }
 
-/// Dials the addresses of a node whose link has gone, and backups, since there is room for one now.
+/// Dials the addresses of a node whose link has gone, those too that had failed and were left alone while it
+/// was linked by another, and backups, since there is room for one now.
 fn dial_again(state: &mut State, now: Now, id: NodeId) {
-    let contacts =
-        state.mesh.contacts.iter().filter(|(_, contact)| !contact.is_self && contact.failures == 0);
-    let due: Vec<(ContactKey, bool)> = contacts.map(|(key, contact)| (key, contact.id == Some(id))).collect();
+    let contacts = state.mesh.contacts.iter().filter(|(_, contact)| !contact.is_self);
+    let contacts = contacts.map(|(key, contact)| (key, contact.id == Some(id), contact.failures));
+    let due = contacts.filter(|(_, is_same, failures)| *is_same || *failures == 0);
+    let due: Vec<(ContactKey, bool)> = due.map(|(key, is_same, _)| (key, is_same)).collect();
     for (key, is_same) in due {
         let Some(contact) = state.mesh.contacts.get(key) else { continue };
         let is_linked = contact.id.is_some_and(|id| state.mesh.peers.is_linked(id));
@@ -336,25 +344,27 @@ fn tell_peers(state: &mut State, now: Now, key: PeerKey) {
     }
 }
 
-/// A peer has told who else is linked to it.
-pub(super) fn peers_heard(
-    state: &mut State,
-    now: Now,
-    from: PeerKey,
-    addresses: impl Iterator<Item = Address>,
-) {
-    // Without a secret only this machine is the mesh, whatever somebody says.
-    let loopback_only = state.config.mesh_secret.is_none();
-    for Address { id, addr } in addresses.take(PEERS_TAKEN_MAX) {
+/// Whether an address may be dialled because somebody says so who is seen at `seen`.
+fn is_believed(state: &State, seen: SocketAddr, addr: SocketAddr) -> bool {
+    let is_here = |addr: SocketAddr| addr.ip().to_canonical().is_loopback();
+    // Without a secret only this machine is the mesh, whatever somebody says. With one, a loopback address
+    // told from another machine means that machine.
+    if is_here(addr) { is_here(seen) } else { state.config.mesh_secret.is_some() }
+}
+
+/// A peer has told who else is linked to it. Returns how many addresses were looked at.
+pub(super) fn peers_heard(state: &mut State, now: Now, from: PeerKey, addresses: Addresses<'_>) -> usize {
+    let link = state.mesh.peers.get(from).and_then(|peer| peer.link);
+    let Some(seen) = link.and_then(|link| state.conns.get(link.conn)).map(|conn| conn.addr) else { return 0 };
+    let taken = addresses.len().min(PEERS_TAKEN_MAX);
+    state.stats.peers_refused += (addresses.len() - taken) as u64;
+    for Address { id, addr } in addresses.iter().take(taken) {
         let id = NodeId(id);
         let is_self = id == state.mesh.id || addr == state.mesh.listen;
         if is_self || state.mesh.peers.is_linked(id) || addr.port() == 0 || addr.ip().is_unspecified() {
             continue;
         }
-        // A loopback address told from another machine means that machine.
-        let from_here = state.mesh.peers.get(from).is_some_and(|peer| peer.addr.ip().is_loopback());
-        let is_here = addr.ip().is_loopback();
-        if (is_here && !from_here) || (!is_here && loopback_only) {
+        if !is_believed(state, seen, addr) {
             state.stats.peers_refused += 1;
             continue;
         }
@@ -366,6 +376,7 @@ pub(super) fn peers_heard(
             dial_after(state, now, contact, Duration::ZERO);
         }
     }
+    taken
 }
 
 /// A peer says goodbye: it will close, and says why.

@@ -47,10 +47,11 @@ pub struct Offer<'a> {
 
 impl Offer<'_> {
     /// Where the node listens, given the address that it is seen from: that stands for an unspecified
-    /// host. `None` if `listen` is no address, which it is in none that was read.
+    /// host, and for a loopback one of another machine. `None` if `listen` is no address, which it is in none that was read.
     pub fn listen_addr(&self, seen: SocketAddr) -> Option<SocketAddr> {
         let listen = address(self.listen)?;
-        if !listen.ip().is_unspecified() {
+        let is_here = |addr: SocketAddr| addr.ip().to_canonical().is_loopback();
+        if !listen.ip().is_unspecified() && (is_here(seen) || !is_here(listen)) {
             return Some(listen);
         }
         let mut addr = match seen {
@@ -647,6 +648,20 @@ mod tests {
         assert_eq!(seen("[::]:5454", "10.0.0.9:40000"), "10.0.0.9:5454");
         assert_eq!(seen("[::]:5454", "[::ffff:10.0.0.9]:40000"), "10.0.0.9:5454");
         assert_eq!(seen("[::]:5454", "[fe80::1%3]:40000"), "[fe80::1%3]:5454");
+    }
+
+    #[test]
+    fn loopback_of_another_machine_is_where_the_node_is_seen_from() {
+        let seen = |listen: &str, from: &str| {
+            let offer = Offer { listen: listen.as_bytes(), ..DIALLER };
+            offer.listen_addr(from.parse().unwrap()).unwrap().to_string()
+        };
+        assert_eq!(seen("127.0.0.1:5454", "127.0.0.1:40000"), "127.0.0.1:5454");
+        assert_eq!(seen("127.0.0.1:5454", "[::1]:40000"), "127.0.0.1:5454");
+        assert_eq!(seen("10.0.0.2:5454", "127.0.0.1:40000"), "10.0.0.2:5454");
+        for listen in ["127.0.0.1:5454", "[::1]:5454", "[::ffff:127.0.0.1]:5454"] {
+            assert_eq!(seen(listen, "10.0.0.9:40000"), "10.0.0.9:5454");
+        }
     }
 
     #[test]

@@ -11,4 +11,5 @@ mod driver;
 
 mod peer;
 
+mod addresses;
 mod handshake;

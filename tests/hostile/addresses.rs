@@ -1,0 +1,178 @@
+//! Addresses that a peer tells: none is believed beyond what can be found out by dialling it, few are dialled
+//! at a time, and no more are kept than may be known.
+
+use crate::driver::Driver;
+use crate::peer::{Face, LISTEN, Link, World, ms, secretive};
+use olivia::config::Config;
+use olivia::limits::MeshLimits;
+use olivia::wire::frame::{Address, put_peers};
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// The most that are dialled at one time.
+const DIALS_MAX: usize = 16;
+
+fn tell(world: &mut World, link: &Link, addresses: &[&str]) {
+    let list: Vec<Address> =
+        addresses.iter().map(|addr| Address { id: [0; 16], addr: addr.parse().unwrap() }).collect();
+    tell_all(world, link, list);
+}
+
+fn tell_all(world: &mut World, link: &Link, list: Vec<Address>) {
+    let mut bytes = Vec::new();
+    put_peers(&mut bytes, 0, list.into_iter());
+    world.driver.send(link.conn, bytes);
+}
+
+/// Different addresses of nodes without a name.
+fn addresses(range: std::ops::Range<u32>) -> Vec<Address> {
+    let at = |n| SocketAddr::from((Ipv4Addr::from(0x0A00_0000 + n), 5_454));
+    range.map(|n| Address { id: [0; 16], addr: at(n) }).collect()
+}
+
+/// Whom the node has dialled since the last time.
+fn dialled(driver: &mut Driver) -> Vec<String> {
+    std::iter::from_fn(|| driver.next_dial()).map(|(_, addr)| addr.to_string()).collect()
+}
+
+#[test]
+fn loopback_told_from_elsewhere_is_not_dialled() {
+    let mut world = World::new(secretive());
+    let link = world.linked(&Face::elsewhere(1));
+    tell(
+        &mut world,
+        &link,
+        &["127.0.0.1:22", "[::1]:22", "127.9.9.9:1", "[::ffff:127.0.0.1]:22", "192.0.2.50:5454"],
+    );
+    world.driver.pass(ms(100));
+    assert_eq!(dialled(&mut world.driver), ["192.0.2.50:5454"]);
+    assert_eq!(world.driver.node.stats().peers_refused, 4);
+    world.check();
+}
+
+#[test]
+fn loopback_is_not_believed_from_elsewhere_by_calling_oneself_a_node_of_this_machine() {
+    let mut world = World::new(secretive());
+    let liar = Face { listen: "127.0.0.1:22".to_owned(), ..Face::elsewhere(1) };
+    let link = world.linked(&liar);
+    tell(&mut world, &link, &["127.0.0.1:23"]);
+    world.driver.pass(ms(100));
+    world.driver.lose(link.conn);
+    world.driver.pass(ms(200));
+    assert_eq!(dialled(&mut world.driver), ["192.0.2.11:22"], "where it was seen is where it is");
+    assert_eq!(world.driver.node.stats().peers_refused, 1);
+}
+
+#[test]
+fn without_a_secret_nobody_elsewhere_is_dialled_whoever_says_so() {
+    let mut world = World::new(Config::default());
+    let link = world.linked(&Face::new(1));
+    tell(&mut world, &link, &["192.0.2.50:5454", "127.0.0.1:7000"]);
+    let far = Face { listen: "192.0.2.51:5454".to_owned(), ..Face::new(2) };
+    let far = world.linked(&far);
+    world.driver.lose(far.conn);
+    world.driver.pass(ms(200));
+    assert_eq!(dialled(&mut world.driver), ["127.0.0.1:7000"]);
+    assert_eq!(world.driver.node.stats().peers_refused, 2);
+}
+
+#[test]
+fn addresses_that_cannot_be_dialled_and_its_own_are_left_alone() {
+    let mut world = World::new(Config::default());
+    world.join(&[]);
+    let link = world.linked(&Face::new(1));
+    tell(&mut world, &link, &["127.0.0.1:0", "0.0.0.0:5454", "[::]:5454", LISTEN]);
+    let own = world.driver.node.id().0;
+    tell_all(&mut world, &link, vec![Address { id: own, addr: "127.0.0.1:7001".parse().unwrap() }]);
+    world.driver.pass(ms(1_000));
+    assert_eq!(dialled(&mut world.driver), [""; 0]);
+    assert_eq!(world.stat("peers_backup"), 0);
+    world.check();
+}
+
+#[test]
+fn addresses_beyond_those_taken_from_a_frame_are_counted() {
+    let mut world = World::new(secretive());
+    let link = world.linked(&Face::elsewhere(1));
+    tell_all(&mut world, &link, addresses(0..1_820));
+    assert_eq!(world.driver.node.stats().peers_refused, 1_820 - 1_024);
+    assert_eq!(world.stat("peers_backup"), 1_024);
+    assert_eq!(dialled(&mut world.driver).len(), DIALS_MAX);
+    // The same again is nothing new.
+    tell_all(&mut world, &link, addresses(0..1_024));
+    assert_eq!(world.stat("peers_backup"), 1_024);
+    assert_eq!(dialled(&mut world.driver).len(), 0);
+    assert_eq!(world.stat("contacts_refused"), 0);
+    world.check();
+}
+
+#[test]
+fn addresses_by_the_hundred_thousand_fill_no_more_than_the_book_and_are_read_in_small_steps() {
+    let mesh = MeshLimits { known_peers_max: 256, ..MeshLimits::default() };
+    let mut world = World::new(Config { mesh, ..secretive() });
+    let link = world.linked(&Face::elsewhere(1));
+    world.driver.watch = None;
+    let mut told = 0;
+    while told < 300_000 {
+        let mut bytes = Vec::new();
+        for _ in 0..10 {
+            put_peers(&mut bytes, 0, addresses(told..told + 1_000).into_iter());
+            told += 1_000;
+        }
+        world.driver.deliver(link.conn, &bytes);
+        // The first of ten frames has cost what a call may: the others wait, and others are served.
+        assert!(world.driver.node.has_work(world.driver.now));
+        world.check_at_once();
+        world.driver.run();
+        if told % 50_000 == 0 {
+            for (dial, _) in std::iter::from_fn(|| world.driver.next_dial()).collect::<Vec<_>>() {
+                world.driver.lose(dial);
+            }
+            world.driver.forget_closed();
+            world.driver.pass(ms(100));
+            world.driver.node.audit();
+        }
+    }
+    assert!(world.stat("peers_backup") <= 256);
+    assert!(world.stat("contacts_refused") > 250_000);
+    assert!(world.driver.node.conns() <= 2 + DIALS_MAX);
+    world.check();
+}
+
+#[test]
+fn never_more_than_sixteen_are_dialled_however_many_are_known() {
+    let mut world = World::new(secretive());
+    let link = world.linked(&Face::elsewhere(1));
+    tell_all(&mut world, &link, addresses(0..1_000));
+    world.driver.watch = None;
+    let mut tried = 0;
+    for _ in 0..20 {
+        world.driver.pass(ms(500));
+        world.driver.node.audit();
+        let dials: Vec<_> = std::iter::from_fn(|| world.driver.next_dial()).collect();
+        tried += dials.len();
+        assert!(world.driver.node.conns() <= 2 + DIALS_MAX);
+    }
+    // Each takes three seconds, since nobody is there.
+    assert_eq!(tried, 4 * DIALS_MAX);
+    assert_eq!(world.closed(olivia::node::CloseReason::DialFailed), 3 * DIALS_MAX as u64);
+    world.check();
+}
+
+#[test]
+fn address_that_failed_is_dialled_again_when_the_link_of_its_node_has_gone() {
+    let mut world = World::new(secretive());
+    let teller = world.linked(&Face::elsewhere(1));
+    // Told of a node by an address at which it cannot be met; then it comes in by itself from another.
+    let node = Face::elsewhere(2);
+    let told = Address { id: node.node, addr: "198.51.100.1:5454".parse().unwrap() };
+    tell_all(&mut world, &teller, vec![told]);
+    let (dial, _) = world.next_dial();
+    world.driver.lose(dial);
+    let link = world.dial(&node);
+    world.driver.pass(ms(1_000));
+    assert_eq!(dialled(&mut world.driver), [""; 0]);
+    world.driver.lose(link.conn);
+    world.driver.pass(ms(1_000));
+    let again = dialled(&mut world.driver);
+    assert!(again.contains(&told.addr.to_string()), "{again:?}");
+}
