@@ -261,6 +261,11 @@ impl Conn {
         matches!(self.role, Role::Client)
     }
 
+    /// Whether it is a link, or may become one that we have dialled.
+    pub(super) const fn is_of_mesh(&self) -> bool {
+        matches!(self.role, Role::Link(_) | Role::Dialling(_))
+    }
+
     /// Where the connection stands.
     pub(super) const fn phase(&self) -> Phase {
         self.phase

@@ -50,6 +50,7 @@ pub(super) fn part(state: &mut State, now: Now, conn_key: ConnKey, reason: Close
     let Some(conn) = state.conns.get_mut(conn_key) else { return };
     let Some(peer) = conn.link() else { return };
     conn.role = Role::Parted;
+    state.mesh.conns -= 1;
     if conn.is_serving() {
         conn.begin_closing(reason, now.mono, &mut state.pool);
     }

@@ -28,7 +28,7 @@ pub(super) struct Mesh {
     pub(super) peers: Peers,
     pub(super) filters: PeerFilters,
     pub(super) lookups: Lookups,
-    /// Connections that are no client's: links, and those on which we introduce ourselves.
+    /// Links, and connections on which we introduce ourselves.
     pub(super) conns: usize,
     /// Contacts being dialled.
     pub(super) dials: usize,

@@ -140,7 +140,8 @@ impl State {
 }
 
 impl State {
-    /// Connections of clients, as far as is known.
+    /// Connections of clients, as far as is known, and of nodes that are told goodbye: those are no peers any
+    /// more, and nothing else would bound how many there are.
     pub(super) fn clients(&self) -> usize {
         self.conns.len() - self.mesh.conns
     }
@@ -182,7 +183,7 @@ pub(super) fn forget_conn(state: &mut State, key: ConnKey, reason: CloseReason) 
     conn.replies.release(&mut state.pool);
     state.buffered -= conn.accounted;
     state.stats.closed[reason as usize] += 1;
-    state.mesh.conns -= usize::from(!conn.is_client());
+    state.mesh.conns -= usize::from(conn.is_of_mesh());
     match conn.role {
         Role::Dialling(dialling) => state.mesh.lost_dials.push_back((dialling.contact, key)),
         Role::Link(peer) => state.mesh.lost_links.push_back((peer, key)),

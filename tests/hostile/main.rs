@@ -13,3 +13,4 @@ mod peer;
 
 mod addresses;
 mod handshake;
+mod identities;

@@ -1,0 +1,218 @@
+//! Who is who: too many nodes, one node twice, one node after the other, somebody with another's name.
+
+use crate::peer::{Face, Heard, Link, World, beat, head, ms, secretive};
+use olivia::config::Config;
+use olivia::limits::{Limits, MeshLimits};
+use olivia::node::{CloseReason, Node};
+
+fn with_mesh(mesh: MeshLimits) -> World {
+    World::new(Config { mesh, ..secretive() })
+}
+
+fn few() -> MeshLimits {
+    MeshLimits { active_peers: 2, known_peers_max: 8, ..MeshLimits::default() }
+}
+
+#[test]
+fn node_beyond_active_peers_is_told_so_and_let_in_when_one_has_gone() {
+    let mut world = with_mesh(few());
+    let faces: Vec<Face> = (1..=3).map(Face::elsewhere).collect();
+    let first = world.dial(&faces[0]);
+    world.dial(&faces[1]);
+    let (conn, reply) = world.offer(&faces[2]);
+    assert_eq!(reply, "h1:ERR 2 peers are linked, the active_peers of this node; try another\n");
+    assert!(world.driver.has_ended(conn));
+    assert_eq!(world.driver.node.stats().handshakes_refused, 1);
+    // Who is linked already may come again.
+    world.dial(&faces[1]);
+    world.driver.lose(first.conn);
+    world.dial(&faces[2]);
+    assert!(world.is_linked(&faces[1]) && world.is_linked(&faces[2]));
+}
+
+#[test]
+fn nodes_that_all_offer_before_the_first_proves_are_not_all_let_in() {
+    let mut world = with_mesh(few());
+    let faces: Vec<Face> = (1..=20).map(Face::elsewhere).collect();
+    let offered: Vec<_> = faces.iter().map(|face| world.offered(face)).collect();
+    for (face, (conn, node)) in faces.iter().zip(&offered) {
+        world.driver.send(*conn, face.proof_line(node));
+    }
+    assert_eq!(world.stat("peers_active"), 2);
+    assert_eq!(world.driver.node.stats().handshakes_refused, 18);
+    assert!(world.driver.take(offered[19].0).contains(":ERR 2 peers are linked"));
+    world.check();
+}
+
+#[test]
+fn dials_that_all_get_through_link_no_more_than_active_peers() {
+    let mut world = with_mesh(few());
+    let faces: Vec<Face> = (1..=5).map(Face::elsewhere).collect();
+    let listens: Vec<&str> = faces.iter().map(|face| face.listen.as_str()).collect();
+    world.join(&listens);
+    let picked: Vec<_> = faces.iter().map(|_| world.picked_up()).collect();
+    for (conn, node) in &picked {
+        let face = faces.iter().find(|face| face.listen == node.seen).unwrap();
+        world.driver.send(*conn, face.counter_line(node));
+    }
+    for (conn, _) in &picked {
+        world.driver.send(*conn, "h2:FULFILLED welcome\n");
+    }
+    assert_eq!((world.stat("peers_active"), world.stat("peers_backup")), (2, 3));
+    assert_eq!(world.closed(CloseReason::Refused), 3);
+    world.check();
+}
+
+#[test]
+fn ten_thousand_identities_one_after_the_other_leave_no_more_than_the_tables_hold() {
+    let mesh = MeshLimits { active_peers: 4, known_peers_max: 16, ..MeshLimits::default() };
+    let limits = Limits { peer_filters_max: 1 << 20, ..Limits::default() };
+    let mut world = World::new(Config { mesh, limits, ..Config::default() });
+    for number in 0..10_000 {
+        // The audit takes its time, and each hundredth of its kind says as much.
+        world.driver.watch = (number % 100 == 0).then_some(Node::audit);
+        let face = Face { listen: format!("127.1.{}.{}:7", number >> 8, number & 255), ..Face::new(number) };
+        let mut link = world.dial(&face);
+        world.publish(&mut link, head(1, 0), 2, &[0; 8 << 2]);
+        world.driver.lose(link.conn);
+        while let Some((dial, _)) = world.driver.next_dial() {
+            world.driver.lose(dial);
+        }
+        world.driver.forget_closed();
+    }
+    world.driver.watch = Some(Node::audit);
+    world.check();
+    assert!(world.driver.node.peers(world.driver.now).len() <= 16);
+    assert!(world.stat("peer_filters_bytes") <= 8 * 256);
+    assert_eq!(world.stat("peers_active"), 0);
+    assert!(world.stat("contacts_refused") > 0, "the table was never full");
+    let ticks = world.driver.ticks;
+    world.driver.pass(ms(31_000));
+    assert!(world.driver.ticks - ticks < 10_000, "timers of nodes that are gone");
+    assert_eq!(world.stat("peer_filters_bytes"), 0);
+}
+
+/// Whether exactly this one of two links lives, and the other was told why it does not.
+fn survives(world: &mut World, alive: &mut Link, gone: &mut Link, why: &str) {
+    let said = world.goodbye(gone);
+    assert_eq!(said, why);
+    assert!(!world.driver.has_ended(alive.conn));
+    world.hear(alive);
+    world.send(alive, &[beat(77)]);
+    let answer = world.hear(alive);
+    assert!(answer.iter().any(|heard| matches!(heard, Heard::Beat { request: 77, is_answer: true, .. })));
+    assert_eq!(world.stat("peers_active"), 1);
+    world.driver.shut(gone.conn);
+    assert_eq!(world.closed(CloseReason::Duplicate), 1);
+    assert!(!world.driver.has_ended(alive.conn));
+}
+
+/// A face whose identity is below, or above, whatever the node has drawn.
+fn face_with(first_byte: u8) -> Face {
+    Face { node: [first_byte; 16], ..Face::elsewhere(1) }
+}
+
+#[test]
+fn newer_link_from_the_same_dialler_replaces_the_older() {
+    for byte in [0, 0xFF] {
+        let mut world = World::new(secretive());
+        let mut old = world.dial(&face_with(byte));
+        let mut new = world.dial(&face_with(byte));
+        survives(&mut world, &mut new, &mut old, "a newer link has come");
+    }
+}
+
+#[test]
+fn link_by_the_wrong_dialler_gives_way_to_the_right_one() {
+    // The node's identity is larger: the link that the peer dials stays.
+    let face = face_with(0);
+    let mut world = World::new(secretive());
+    world.join(&[&face.listen]);
+    let mut ours = world.accept(&face);
+    let mut theirs = world.dial(&face);
+    survives(&mut world, &mut theirs, &mut ours, "a newer link has come");
+    // It is smaller: the link that it has dialled itself stays.
+    let face = face_with(0xFF);
+    let mut world = World::new(secretive());
+    world.join(&[&face.listen]);
+    let (conn, node) = world.picked_up();
+    let mut theirs = world.dial(&face);
+    world.driver.send(conn, face.counter_line(&node));
+    world.driver.take_bytes(conn);
+    world.driver.send(conn, "h2:FULFILLED welcome\n");
+    let mut ours = Link { conn, came: Vec::new() };
+    survives(&mut world, &mut ours, &mut theirs, "a newer link has come");
+}
+
+#[test]
+fn link_by_the_right_dialler_stays_when_the_wrong_one_comes() {
+    let face = face_with(0xFF);
+    let mut world = World::new(secretive());
+    world.join(&[&face.listen]);
+    let mut ours = world.accept(&face);
+    let mut theirs = world.dial(&face);
+    survives(&mut world, &mut ours, &mut theirs, "linked already");
+    let face = face_with(0);
+    let mut world = World::new(secretive());
+    world.join(&[&face.listen]);
+    let (conn, node) = world.picked_up();
+    let mut theirs = world.dial(&face);
+    world.driver.send(conn, face.counter_line(&node));
+    world.driver.take_bytes(conn);
+    world.driver.send(conn, "h2:FULFILLED welcome\n");
+    let mut ours = Link { conn, came: Vec::new() };
+    survives(&mut world, &mut theirs, &mut ours, "linked already");
+}
+
+#[test]
+fn name_of_a_linked_peer_used_from_elsewhere_is_a_newer_link_of_it() {
+    let mut world = World::new(secretive());
+    let face = face_with(0x55);
+    let mut old = world.known(&face);
+    let thief = Face { listen: "192.0.2.200:1".to_owned(), seen: "192.0.2.200:2".to_owned(), ..face.clone() };
+    let mut new = world.dial(&thief);
+    assert_eq!(world.goodbye(&mut old), "a newer link has come");
+    assert!(world.hear(&mut new).iter().any(|heard| matches!(heard, Heard::Resync(Some(_)))));
+    // What the old one still says is not heard.
+    let frames = world.driver.node.stats().frames;
+    world.send(&old, &[beat(5)]);
+    assert_eq!(world.driver.node.stats().frames, frames);
+    assert_eq!(world.stat("peers_active"), 1);
+    world.check();
+}
+
+#[test]
+fn links_that_are_replaced_and_never_read_do_not_pile_up_beyond_the_clients_limit() {
+    let limits = Limits { clients_max: 10, ..Limits::default() };
+    let mut world = World::new(Config { limits, ..secretive() });
+    let face = Face::elsewhere(1);
+    let mut most = 0;
+    for _ in 0..100 {
+        let Ok(conn) = world.driver.connect(&face.seen) else { continue };
+        let offer = world.driver.ask(conn, std::str::from_utf8(&face.offer_line()).unwrap());
+        let answer = olivia::wire::handshake::read_answer(offer.trim_end().as_bytes());
+        let Ok(olivia::wire::handshake::Answer::Offer(theirs, _)) = answer else { panic!("{offer}") };
+        let node = Face::of(&theirs);
+        world.driver.reads(conn, false);
+        world.driver.send(conn, face.proof_line(&node));
+        most = most.max(world.driver.node.conns());
+    }
+    assert!(most <= 12, "{most} connections where 10 clients and one link may be");
+    assert!(world.driver.node.stats().refused > 0);
+    world.driver.pass(ms(13_000));
+    world.dial(&face);
+    world.check();
+}
+
+#[test]
+fn new_node_at_an_address_ends_the_link_of_the_one_before() {
+    let mut world = World::new(secretive());
+    let before = Face::elsewhere(1);
+    let after = Face { node: [7; 16], ..before.clone() };
+    let mut old = world.known(&before);
+    world.dial(&after);
+    assert_eq!(world.goodbye(&mut old), "another node lives at your address");
+    assert!(world.is_linked(&after) && !world.is_linked(&before));
+    assert_eq!(world.stat("peer_filters_bytes"), 0);
+    world.check();
+}
