@@ -12,5 +12,7 @@ mod driver;
 mod peer;
 
 mod addresses;
+mod ends;
+mod frames;
 mod handshake;
 mod identities;

@@ -1,11 +1,16 @@
 //! A peer whose every byte the test decides, and the world in which it meets one node: with a client that
 //! is asked for after each misdeed, and the node's books audited after each of its calls.
 
+#![allow(dead_code, reason = "each test target that includes this file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
 use crate::driver::{ClientId, Driver};
 use olivia::config::{Config, Secret};
 use olivia::node::{CloseReason, FilterState, Node, NodeId, PeerView};
 use olivia::store::HashSecret;
-use olivia::wire::frame::{self, Address, Body, FrameLimits, Front, Head, put, put_piece};
+use olivia::wire::frame::{
+    self, Address, Body, FrameLimits, Front, Head, put, put_blocks, put_deltas, put_piece,
+};
 use olivia::wire::handshake::{
     Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, derive_hash_secret, public_hash_secret,
     put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
@@ -189,7 +194,7 @@ impl World {
     }
 
     /// Keys of which each hash has its highest bit as given.
-    pub fn keys(&self, high: u64) -> impl Iterator<Item = String> {
+    pub fn keys(&self, high: u64) -> impl Iterator<Item = String> + use<> {
         let secret = self.hash_secret.clone();
         (0..).map(|n| format!("k{n}")).filter(move |key| secret.hash(key.as_bytes()).0 >> 63 == high)
     }
@@ -402,6 +407,27 @@ pub fn bytes_of(frames: &[(u32, Body<'_>)]) -> Vec<u8> {
     for (request, body) in frames {
         put(&mut bytes, 0, *request, body);
     }
+    bytes
+}
+
+/// Deltas from a number on.
+pub fn deltas(first: u64, hashes: &[u64]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_deltas(&mut bytes, 0, first, hashes.iter().copied());
+    bytes
+}
+
+/// One rebuilt block.
+pub fn block(seq: u64, number: u32, image: [u64; 8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_blocks(&mut bytes, 0, seq, std::iter::once((number, image)));
+    bytes
+}
+
+/// Blocks of a snapshot.
+pub fn piece(first: u32, words: &[u64]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_piece(&mut bytes, 0, first, words);
     bytes
 }
 

@@ -1,0 +1,156 @@
+//! Goodbyes and half closes, in every phase: the link is gone at once, what was asked through it is asked
+//! elsewhere, and what is said afterwards is not heard.
+
+use crate::peer::{Face, Heard, World, beat, bytes_of, ms, secretive};
+use olivia::config::Config;
+use olivia::node::CloseReason;
+use olivia::wire::frame::{Body, Wants};
+
+#[test]
+fn goodbye_ends_a_link_at_once_and_what_follows_is_not_heard() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    let storm: Vec<_> = (0..10_000).map(|n| (n, Body::Bye(b"again"))).collect();
+    world.send(&link, &storm);
+    assert!(!world.is_linked(&face));
+    assert_eq!(world.driver.node.stats().frames, 1);
+    world.send(&link, &[beat(1), (2, Body::Get { key: b"own", wants: Wants::Value })]);
+    assert_eq!(world.hear(&mut link), []);
+    assert!(world.driver.has_ended(link.conn));
+    // It goes on talking and never closes: two seconds, and it is closed.
+    for _ in 0..4 {
+        world.driver.pass(ms(500));
+        world.send(&link, &[beat(1)]);
+    }
+    assert!(world.driver.is_closed(link.conn));
+    assert_eq!(world.closed(CloseReason::PeerLeft), 1);
+    assert_eq!(world.driver.node.stats().frames, 1);
+    world.check();
+}
+
+#[test]
+fn question_to_a_peer_that_leaves_is_over_at_once() {
+    for how in 0..4 {
+        let mut world = World::new(Config::default());
+        let mut link = world.linked(&Face::new(1));
+        world.begin("GET far\n");
+        assert_eq!(world.questions(&mut link).len(), 1);
+        match how {
+            0 => world.send(&link, &[(0, Body::Bye(b""))]),
+            1 => world.driver.shut(link.conn),
+            2 => world.driver.lose(link.conn),
+            _ => world.driver.send(link.conn, "garbage"),
+        }
+        assert_eq!(world.told(), ":GOT \n");
+        assert_eq!(world.driver.node.stats().remote_lost, 1);
+        assert_eq!(world.driver.node.lookups(), 0);
+        world.check();
+    }
+}
+
+#[test]
+fn question_goes_on_to_the_next_peer_when_one_leaves() {
+    let mut world = World::new(Config::default());
+    let far = world.hash("far");
+    let faces = [Face::new(1), Face::new(2)];
+    let mut links = faces.each_ref().map(|face| world.known(face));
+    for link in &links {
+        world.driver.send(link.conn, crate::peer::deltas(0, &[far]));
+    }
+    world.begin("GET far\n");
+    let asked = links.each_mut().map(|link| world.questions(link));
+    let first = usize::from(asked[0].is_empty());
+    assert!(asked[1 - first].is_empty(), "both are asked at once");
+    world.send(&links[first], &[(0, Body::Bye(b"leaving"))]);
+    let request = world.questions(&mut links[1 - first])[0];
+    let value = Body::Value { hash: far, version: 1, left_ms: None, value: b"there" };
+    world.send(&links[1 - first], &[(request, value)]);
+    assert_eq!(world.told(), ":GOT far:there\n");
+    world.check();
+}
+
+#[test]
+fn half_close_in_each_phase_of_being_dialled_ends_the_connection() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    // Before a byte, in the middle of the offer, behind it, in the middle of the proof.
+    for cut in [0, 20] {
+        let conn = world.driver.connect(&face.seen).unwrap();
+        world.driver.send(conn, &face.offer_line()[..cut]);
+        world.driver.shut(conn);
+        assert!(world.driver.is_closed(conn));
+    }
+    let (conn, node) = world.offered(&face);
+    let proof = face.proof_line(&node);
+    world.driver.send(conn, &proof[..30]);
+    world.driver.shut(conn);
+    assert!(world.driver.is_closed(conn));
+    assert!(world.driver.take(conn).contains("no line end"));
+    let (conn, _) = world.offered(&face);
+    world.driver.shut(conn);
+    assert!(world.driver.is_closed(conn));
+    assert_eq!(world.closed(CloseReason::Done), 4);
+    // With the proof itself: a node that says no more hears no more.
+    let (conn, node) = world.offered(&face);
+    world.driver.deliver(conn, &face.proof_line(&node));
+    world.driver.shut_ahead(conn);
+    assert!(world.driver.is_closed(conn) && !world.is_linked(&face));
+    assert_eq!(world.closed(CloseReason::PeerLeft), 1);
+    world.check();
+}
+
+#[test]
+fn half_close_in_each_phase_of_dialling_fails_the_dial_and_it_is_dialled_again() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    world.join(&[&face.listen]);
+    // Before a byte, in the middle of the counter offer, and instead of the welcome.
+    for cut in [0, 30, usize::MAX] {
+        let (conn, node) = world.picked_up();
+        let line = face.counter_line(&node);
+        world.driver.send(conn, &line[..line.len().min(cut)]);
+        world.driver.shut(conn);
+        assert!(world.driver.is_closed(conn));
+    }
+    let (conn, _) = world.next_dial();
+    world.driver.lose(conn);
+    assert_eq!((world.closed(CloseReason::Refused), world.closed(CloseReason::Lost)), (3, 1));
+    let mut link = world.accept(&face);
+    assert!(world.hear(&mut link).contains(&Heard::Resync(None)));
+    // With the welcome.
+    world.driver.shut(link.conn);
+    assert!(!world.is_linked(&face));
+    assert_eq!(world.closed(CloseReason::PeerLeft), 1);
+    world.check();
+}
+
+#[test]
+fn frames_and_the_end_in_one_go_are_all_heard() {
+    let mut world = World::new(Config::default());
+    let link = world.linked(&Face::new(1));
+    let frames = world.driver.node.stats().frames;
+    let storm: Vec<_> = (0..2_000).map(beat).collect();
+    world.driver.deliver(link.conn, &bytes_of(&storm));
+    world.driver.shut_ahead(link.conn);
+    assert!(world.driver.is_closed(link.conn));
+    assert_eq!(world.driver.node.stats().frames, frames + 2_000);
+    world.check();
+}
+
+#[test]
+fn peer_whose_link_was_lost_goes_on_where_it_stopped() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let link = world.known(&face);
+    world.driver.send(link.conn, crate::peer::deltas(0, &[world.hash("far")]));
+    world.driver.lose(link.conn);
+    world.driver.pass(ms(29_000));
+    let mut link = world.dial(&face);
+    let at = Some(crate::peer::head(1, 1));
+    assert!(world.hear(&mut link).contains(&Heard::Resync(at)));
+    world.driver.lose(link.conn);
+    world.driver.pass(ms(31_000));
+    let mut link = world.dial(&face);
+    assert!(world.hear(&mut link).contains(&Heard::Resync(None)));
+}

@@ -1,0 +1,215 @@
+//! Bytes on a link that are no frames, or not yet: such a link ends with a goodbye that says why, at once if
+//! the header shows it, and a half frame is waited for as long as bytes come.
+
+use crate::peer::{Face, Heard, Link, World, beat, block, bytes_of, deltas, head, header, ms, piece};
+use olivia::config::Config;
+use olivia::limits::Limits;
+use olivia::node::CloseReason;
+use olivia::wire::frame::{Address, Body, HEADER_BYTES, Wants, put_peers};
+
+/// One good frame of each kind, in the order of their numbers.
+fn samples() -> Vec<Vec<u8>> {
+    let mut peers = Vec::new();
+    let address = Address { id: [1; 16], addr: "127.0.0.1:7000".parse().unwrap() };
+    put_peers(&mut peers, 0, std::iter::once(address));
+    let one = |body| bytes_of(&[(1, body)]);
+    vec![
+        one(Body::Beat { head: head(1, 0), is_answer: false }),
+        deltas(0, &[1, 2]),
+        block(0, 0, [0; 8]),
+        one(Body::Resize { size_log2: 2 }),
+        one(Body::Snap { head: head(1, 0), size_log2: 1 }),
+        piece(0, &[0; 16]),
+        one(Body::SnapEnd),
+        one(Body::Resync(Some(head(1, 0)))),
+        one(Body::Get { key: b"own", wants: Wants::Value }),
+        one(Body::Value { hash: 1, version: 1, left_ms: None, value: b"v" }),
+        one(Body::None { hash: 1 }),
+        peers,
+        one(Body::Bye(b"bye")),
+    ]
+}
+
+/// Sends bytes that are no frame over a new link; the goodbye.
+fn broken(bytes: &[u8]) -> String {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    let frames = world.driver.node.stats().frames;
+    world.driver.send(link.conn, bytes);
+    let reason = world.goodbye(&mut link);
+    assert_eq!(world.driver.node.stats().frames_broken, 1, "{reason}");
+    assert_eq!(world.driver.node.stats().frames, frames, "{reason}");
+    assert!(!world.is_linked(&face));
+    world.driver.shut(link.conn);
+    assert_eq!(world.closed(CloseReason::Protocol), 1, "{reason}");
+    world.check();
+    reason
+}
+
+#[test]
+fn first_byte_that_begins_no_frame_ends_the_link_at_once() {
+    for first in [0u8, b'P', b'*', b'\n', 0xB0, 0xB2, 0xFF] {
+        let reason = broken(&[first]);
+        assert_eq!(reason, format!("a frame begins with 0xb1, not with {first:#04x}"));
+    }
+}
+
+#[test]
+fn kinds_that_are_not_or_not_yet_end_the_link() {
+    for kind in [0].into_iter().chain(14..=20).chain([0x7F, 0xFF]) {
+        assert_eq!(broken(&header(kind, 0, 0)), format!("there is no frame of kind {kind}"));
+    }
+}
+
+#[test]
+fn flags_that_a_kind_does_not_have_end_the_link() {
+    for (kind, sample) in (1u8..).zip(samples()) {
+        let allowed = u16::from(kind == 1 || kind == 9);
+        for flag in [1u16, 2, 1 << 15].into_iter().filter(|flag| *flag != allowed) {
+            let mut frame = sample.clone();
+            frame[2..4].copy_from_slice(&flag.to_le_bytes());
+            let reason = broken(&frame);
+            assert!(reason.contains(" has no flags "), "{kind} {flag:#06x}: {reason}");
+        }
+    }
+}
+
+#[test]
+fn length_over_the_limit_of_its_kind_ends_the_link_at_the_header() {
+    for kind in 1..=13 {
+        let reason = broken(&header(kind, 0, u32::MAX));
+        assert!(reason.contains("longer than its limit of"), "{kind}: {reason}");
+    }
+    for (kind, limit) in [(2, 65_536), (6, 16_384), (12, 65_536), (13, 128)] {
+        let reason = broken(&header(kind, 0, limit + 1));
+        assert!(reason.contains(&format!("longer than its limit of {limit}")), "{kind}: {reason}");
+    }
+}
+
+#[test]
+fn length_that_its_kind_cannot_have_ends_the_link_at_the_header() {
+    let wrong = [
+        (1, 15),
+        (1, 17),
+        (2, 7),
+        (3, 67),
+        (4, 0),
+        (4, 2),
+        (5, 16),
+        (6, 63),
+        (7, 1),
+        (8, 1),
+        (10, 23),
+        (11, 9),
+    ];
+    for (kind, length) in wrong {
+        let reason = broken(&header(kind, 0, length));
+        assert!(reason.contains(&format!(" of {length} bytes, but it needs ")), "{kind}: {reason}");
+    }
+}
+
+#[test]
+fn list_of_nodes_that_is_cut_short_ends_the_link() {
+    let mut bytes = samples()[11].clone();
+    bytes.pop();
+    bytes[4] -= 1;
+    assert_eq!(broken(&bytes), "PEERS has no node at byte 0");
+}
+
+#[test]
+fn frame_that_is_cut_off_anywhere_by_the_end_of_the_stream_does_nothing() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut times = 0;
+    for sample in samples() {
+        for cut in 0..sample.len() {
+            let link = world.dial(&face);
+            let frames = world.driver.node.stats().frames;
+            world.driver.send(link.conn, &sample[..cut]);
+            assert!(world.is_linked(&face));
+            world.driver.shut(link.conn);
+            times += 1;
+            assert!(world.driver.is_closed(link.conn) && !world.is_linked(&face));
+            assert_eq!(world.driver.node.stats().frames, frames);
+            assert_eq!(world.closed(CloseReason::PeerLeft), times);
+            for (dial, _) in std::iter::from_fn(|| world.driver.next_dial()).collect::<Vec<_>>() {
+                world.driver.lose(dial);
+            }
+            world.driver.forget_closed();
+        }
+    }
+    assert_eq!(world.driver.node.stats().frames_broken, 0);
+    world.check();
+}
+
+#[test]
+fn frames_byte_by_byte_are_frames() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    let mut bytes = bytes_of(&[beat(7)]);
+    bytes.extend(bytes_of(&[(8, Body::Get { key: b"own", wants: Wants::Value })]));
+    for byte in bytes {
+        world.driver.send(link.conn, [byte]);
+    }
+    let heard = world.hear(&mut link);
+    assert!(matches!(heard[0], Heard::Beat { request: 7, is_answer: true, .. }), "{heard:?}");
+    assert_eq!(heard[1], Heard::Value { request: 8, value: b"1".to_vec() });
+    world.check();
+}
+
+#[test]
+fn half_a_frame_and_then_silence_ends_with_the_third_beat() {
+    for sample in samples() {
+        let mut world = World::new(Config::default());
+        let face = Face::new(1);
+        let link = world.linked(&face);
+        // One byte in each beat is a sign of life, and the frame goes on being waited for.
+        for byte in &sample[..HEADER_BYTES] {
+            world.driver.pass(ms(1_500));
+            world.driver.send(link.conn, [*byte]);
+            assert!(world.is_linked(&face) || sample.len() == HEADER_BYTES);
+        }
+        if sample.len() == HEADER_BYTES {
+            continue;
+        }
+        world.driver.pass(ms(2_999));
+        assert!(world.is_linked(&face));
+        world.driver.pass(ms(1));
+        assert!(!world.is_linked(&face) && world.driver.is_closed(link.conn));
+        assert_eq!(world.closed(CloseReason::PeerSilent), 1);
+        world.check();
+    }
+}
+
+/// Sends so many bytes in pieces, and the most that all buffers held meanwhile.
+fn poured(world: &mut World, link: &Link, bytes: usize) -> u64 {
+    let mut most = 0;
+    for _ in 0..bytes / 1_000 {
+        world.driver.send(link.conn, [b'x'; 1_000]);
+        most = most.max(world.stat("buffers_bytes"));
+    }
+    world.driver.send(link.conn, vec![b'x'; bytes % 1_000]);
+    most
+}
+
+#[test]
+fn keys_and_values_over_the_limits_are_passed_over_and_not_kept() {
+    let limits = Limits { key_bytes_max: 100, value_bytes_max: 1_000, ..Limits::default() };
+    let mut world = World::new(Config { limits, ..Config::default() });
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    let before = world.stat("buffers_bytes");
+    for (kind, length) in [(9, 101), (9, 65_536), (10, 1_025), (10, 200_000)] {
+        world.driver.send(link.conn, header(kind, 0, length));
+        let most = poured(&mut world, &link, usize::try_from(length).unwrap());
+        assert!(most <= before + 4_096, "{most} bytes");
+        assert!(world.is_linked(&face));
+    }
+    assert_eq!(world.driver.node.stats().frames_oversized, 4);
+    world.hear(&mut link);
+    world.send(&link, &[beat(9)]);
+    assert!(matches!(world.hear(&mut link)[0], Heard::Beat { request: 9, .. }));
+    world.check();
+}
