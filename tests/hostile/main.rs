@@ -16,3 +16,4 @@ mod ends;
 mod frames;
 mod handshake;
 mod identities;
+mod snapshots;

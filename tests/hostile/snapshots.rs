@@ -1,0 +1,282 @@
+//! Whole filters that lie, do not fit, or do not come whole: what is refused leaves the peer unknown, so that
+//! it is asked, and what it cost is given back.
+
+use crate::peer::{Face, Heard, Link, World, beat, bytes_of, deltas, head, ms, piece};
+use olivia::config::Config;
+use olivia::limits::Limits;
+use olivia::node::FilterState;
+use olivia::wire::frame::Body;
+
+/// A node that keeps a megabyte of filters.
+fn small() -> World {
+    let limits = Limits { peer_filters_max: 1 << 20, ..Limits::default() };
+    World::new(Config { limits, ..Config::default() })
+}
+
+fn snap(at: u64, size_log2: u8) -> Vec<u8> {
+    bytes_of(&[(0, Body::Snap { head: head(at, 0), size_log2 })])
+}
+
+fn end() -> Vec<u8> {
+    bytes_of(&[(0, Body::SnapEnd)])
+}
+
+/// The peer is asked for a key, since its filter is not known; it says no.
+fn is_asked(world: &mut World, link: &mut Link) {
+    world.begin("GET nowhere\n");
+    let asked = world.questions(link);
+    assert_eq!(asked.len(), 1, "it is not asked");
+    world.send(link, &[(asked[0], Body::None { hash: world.hash("nowhere") })]);
+    assert_eq!(world.told(), ":GOT \n");
+}
+
+fn refusals(world: &World) -> u64 {
+    world.driver.node.stats().digest_refused
+}
+
+#[test]
+fn filter_of_all_ones_is_refused_and_its_peer_asked_as_one_that_is_not_known() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.known(&face);
+    world.publish(&mut link, head(1, 0), 4, &[u64::MAX; 8 << 4]);
+    assert_eq!(refusals(&world), 1);
+    assert_eq!(world.filter(&face), FilterState::Unknown);
+    assert_eq!(world.stat("peer_filters_bytes"), 0);
+    is_asked(&mut world, &mut link);
+    world.check();
+}
+
+#[test]
+fn filter_that_fills_up_by_deltas_is_refused_when_it_claims_nearly_all() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.known(&face);
+    let mut hashes = (1..).map(|n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut seq = 0;
+    while world.filter(&face) == FilterState::Known {
+        let next: Vec<u64> = hashes.by_ref().take(8).collect();
+        world.driver.send(link.conn, deltas(seq, &next));
+        seq += 8;
+        assert!(seq < 1_000, "it is never full");
+    }
+    assert_eq!((refusals(&world), world.filter(&face)), (1, FilterState::Unknown));
+    is_asked(&mut world, &mut link);
+    // What follows is dropped, and it is asked again for all of it, in a while.
+    let dropped = world.driver.node.stats().digest_dropped;
+    world.driver.send(link.conn, deltas(seq, &[1]));
+    assert!(world.driver.node.stats().digest_dropped > dropped);
+    world.hear(&mut link);
+    let asked = resyncs_within(&mut world, &mut link, 60);
+    assert_eq!(asked, 3, "once in twenty seconds");
+}
+
+/// How often the peer is asked to go on, while it beats for so many seconds.
+fn resyncs_within(world: &mut World, link: &mut Link, seconds: u32) -> usize {
+    let mut asked = 0;
+    for second in 0..seconds {
+        world.driver.pass(ms(1_000));
+        world.send(link, &[beat(second)]);
+        asked += world.hear(link).iter().filter(|heard| matches!(heard, Heard::Resync(_))).count();
+    }
+    asked
+}
+
+#[test]
+fn filter_that_claims_half_of_all_keys_and_lies_is_asked_one_time_in_sixty_four() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    // Every bit of the first block, none of the second: half full, as far as can be seen.
+    let mut words = [u64::MAX; 16];
+    words[8..].fill(0);
+    world.publish(&mut link, head(1, 0), 1, &words);
+    assert_eq!(world.filter(&face), FilterState::Known);
+    let mut keys = world.keys(0);
+    let mut asked_among = |world: &mut World, link: &mut Link, count: usize| {
+        let mut asked = 0;
+        for key in keys.by_ref().take(count) {
+            world.begin(&format!("GET {key}\n"));
+            for request in world.questions(link) {
+                asked += 1;
+                world.send(link, &[(request, Body::None { hash: world.hash(&key) })]);
+            }
+            assert_eq!(world.told(), ":GOT \n");
+        }
+        asked
+    };
+    assert_eq!(asked_among(&mut world, &mut link, 32), 32);
+    assert_eq!(asked_among(&mut world, &mut link, 64 * 8), 8);
+    let stats = world.driver.node.stats();
+    assert_eq!((stats.remote_false_hits, stats.remote_disbelieved), (40, 64 * 8 - 8));
+    // It becomes honest: an empty filter, and in time its claims count again.
+    world.publish(&mut link, head(1, 0), 1, &[0; 16]);
+    let key = world.keys(1).next().unwrap();
+    let hash = world.hash(&key);
+    world.driver.send(link.conn, deltas(0, &[hash]));
+    world.driver.watch = None;
+    let mut absent = world.keys(0).skip(1_000);
+    let mut rounds = 0;
+    loop {
+        rounds += 1;
+        assert!(rounds <= 12, "a liar for ever");
+        for _ in 0..33 {
+            let list: Vec<String> = absent.by_ref().take(1_000).collect();
+            assert_eq!(world.ask(&format!("GET {}\n", list.join(","))), ":GOT \n");
+        }
+        let before = world.driver.node.stats().remote_disbelieved;
+        world.begin(&format!("GET {key}\n"));
+        for request in world.questions(&mut link) {
+            let value = Body::Value { hash, version: 1, left_ms: None, value: b"true" };
+            world.send(&link, &[(request, value)]);
+        }
+        world.told();
+        if world.driver.node.stats().remote_disbelieved == before && rounds > 1 {
+            break;
+        }
+    }
+}
+
+#[test]
+fn filters_beyond_the_largest_size_are_refused_before_a_byte_is_allocated() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.known(&face);
+    for size_log2 in [27, 28, 64, 255] {
+        world.driver.send(link.conn, snap(2, size_log2));
+        world.driver.send(link.conn, bytes_of(&[(0, Body::Resize { size_log2 })]));
+    }
+    assert_eq!(refusals(&world), 8);
+    // Of no size that there is: nothing has changed.
+    assert_eq!(world.filter(&face), FilterState::Known);
+    assert_eq!(world.hear(&mut link), []);
+    // The largest that there is, above what all filters may take.
+    world.driver.send(link.conn, snap(2, 26));
+    assert_eq!((refusals(&world), world.stat("peer_filters_bytes")), (9, 0));
+    assert_eq!(world.filter(&face), FilterState::Unknown);
+    assert_eq!(world.hear(&mut link), [Heard::Resync(Some(head(2, 0)))]);
+    world.driver.send(link.conn, piece(0, &[u64::MAX; 2_048]));
+    assert_eq!(world.driver.node.stats().digest_dropped, 1);
+    is_asked(&mut world, &mut link);
+    world.check();
+}
+
+#[test]
+fn filter_that_does_not_fit_beside_the_others_leaves_its_own_peer_unknown() {
+    let mut world = small();
+    let faces = [Face::new(1), Face::new(2)];
+    let mut first = world.linked(&faces[0]);
+    let mut second = world.linked(&faces[1]);
+    world.publish(&mut first, head(1, 0), 13, &[0; 8 << 13]);
+    assert_eq!(world.stat("peer_filters_bytes"), 1 << 19);
+    world.hear(&mut second);
+    world.publish(&mut second, head(1, 0), 14, &[0; 8 << 14]);
+    assert_eq!(world.filter(&faces[0]), FilterState::Known);
+    assert_eq!(world.filter(&faces[1]), FilterState::Unknown);
+    assert_eq!(world.stat("peer_filters_bytes"), 1 << 19);
+    assert_eq!(refusals(&world), 1);
+    is_asked(&mut world, &mut second);
+    assert_eq!(world.questions(&mut first), [0; 0]);
+    // As soon as there is room it is known.
+    world.driver.lose(first.conn);
+    world.driver.pass(ms(31_000));
+    let mut second = world.dial(&faces[1]);
+    world.publish(&mut second, head(1, 0), 14, &[0; 8 << 14]);
+    assert_eq!(world.filter(&faces[1]), FilterState::Known);
+}
+
+#[test]
+fn pieces_out_of_turn_are_counted_and_change_nothing() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let link = world.linked(&face);
+    let dropped = |world: &World| world.driver.node.stats().digest_dropped;
+    // Before the beginning.
+    world.driver.send(link.conn, [piece(0, &[0; 16]), end()].concat());
+    assert_eq!((dropped(&world), refusals(&world)), (2, 0));
+    // The second block first, blocks beyond the last, the end before it; the right ones count all the same.
+    world.driver.send(link.conn, snap(1, 1));
+    world.driver.send(link.conn, piece(1, &[0; 8]));
+    world.driver.send(link.conn, piece(0, &[0; 24]));
+    world.driver.send(link.conn, end());
+    assert_eq!((dropped(&world), refusals(&world)), (2, 3));
+    world.driver.send(link.conn, piece(0, &[0; 8]));
+    world.driver.send(link.conn, piece(0, &[0; 8]));
+    world.driver.send(link.conn, piece(1, &[0; 16]));
+    world.driver.send(link.conn, piece(u32::MAX, &[0; 8]));
+    world.driver.send(link.conn, end());
+    assert_eq!((dropped(&world), refusals(&world)), (2, 7));
+    assert_eq!(world.filter(&face), FilterState::Unknown);
+    world.driver.send(link.conn, [piece(1, &[0; 8]), end()].concat());
+    assert_eq!(world.filter(&face), FilterState::Known);
+    // After the end.
+    world.driver.send(link.conn, [piece(0, &[u64::MAX; 16]), end()].concat());
+    assert_eq!((dropped(&world), refusals(&world)), (2, 9));
+    assert_eq!(world.filter(&face), FilterState::Known);
+    assert_eq!(world.view(&face).unwrap().fill, Some(0.0));
+    world.check();
+}
+
+#[test]
+fn empty_pieces_and_empty_deltas_are_nothing() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.known(&face);
+    for kind in [2, 3, 6] {
+        world.driver.send(link.conn, crate::peer::header(kind, 0, 0));
+    }
+    assert_eq!(world.filter(&face), FilterState::Known);
+    assert_eq!(world.hear(&mut link), []);
+}
+
+#[test]
+fn snapshot_that_never_ends_leaves_its_peer_unknown_and_is_given_back_with_it() {
+    let mut world = small();
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    world.driver.send(link.conn, [snap(1, 10), piece(0, &[u64::MAX; 64])].concat());
+    assert_eq!(world.stat("peer_filters_bytes"), 64 << 10);
+    resyncs_within(&mut world, &mut link, 30);
+    assert_eq!(world.filter(&face), FilterState::Unknown);
+    is_asked(&mut world, &mut link);
+    world.driver.lose(link.conn);
+    world.driver.pass(ms(31_000));
+    assert_eq!(world.stat("peer_filters_bytes"), 0);
+    world.check();
+}
+
+#[test]
+fn snapshots_begun_one_after_the_other_never_hold_more_than_the_budget() {
+    let mut world = small();
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    for round in 0..200 {
+        let size_log2 = [14, 13, 0, 14, 12][round % 5];
+        let begins: Vec<u8> = (0..50).flat_map(|_| snap(1, size_log2)).collect();
+        world.driver.deliver(link.conn, &begins);
+        world.check_at_once();
+        let held = world.stat("peer_filters_bytes");
+        assert!(held <= 1 << 20, "{held} bytes");
+        world.hear(&mut link);
+    }
+    // One that is whole then counts.
+    world.publish(&mut link, head(1, 0), 10, &[0; 8 << 10]);
+    assert_eq!(world.filter(&face), FilterState::Known);
+    assert_eq!(world.stat("peer_filters_bytes"), 64 << 10);
+    world.check();
+}
+
+#[test]
+fn snapshot_of_an_older_life_is_refused() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    world.publish(&mut link, head(5, 0), 1, &[0; 16]);
+    world.publish(&mut link, head(4, 9), 1, &[u64::MAX; 16]);
+    // The beginning, a piece in the middle of nothing, and an end of nothing.
+    assert_eq!(refusals(&world), 3);
+    assert_eq!(world.filter(&face), FilterState::Known);
+    assert_eq!(world.view(&face).unwrap().fill, Some(0.0));
+    world.publish(&mut link, head(6, 0), 0, &[1; 8]);
+    assert_eq!(world.filter(&face), FilterState::Known);
+}
