@@ -274,9 +274,19 @@ pub(super) fn resync(state: &mut State, now: Now, peer_key: PeerKey, at: Option<
         Some(reader) => digest.resync(reader, at),
         None => peer.reader = Some(digest.join(at)),
     }
-    let head = own_head(state);
-    links::send(state, now, peer_key, 0, &Body::Beat { head, is_answer: true });
+    answer_beat(state, now, peer_key, 0);
     enqueue(state, peer_key);
+}
+
+/// Answers a beat, or what wants to know where our log ends. Who does not take what waits for it is not
+/// answered: questions of a few bytes must not fill the memory.
+pub(super) fn answer_beat(state: &mut State, now: Now, peer_key: PeerKey, request: u32) {
+    if links::outbound_bytes(state, peer_key) > state.config.limits.outbound_pause_bytes as usize {
+        state.stats.beats_unanswered += 1;
+        return;
+    }
+    let head = own_head(state);
+    links::send(state, now, peer_key, request, &Body::Beat { head, is_answer: true });
 }
 
 /// A peer says where its log ends.

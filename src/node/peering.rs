@@ -320,9 +320,7 @@ pub(super) fn beat_heard(
 ) {
     digests::heard_head(state, now, key, head);
     if !is_answer {
-        let head = digests::own_head(state);
-        links::send(state, now, key, request, &Body::Beat { head, is_answer: true });
-        return;
+        return digests::answer_beat(state, now, key, request);
     }
     if let Some(peer) = state.mesh.peers.get_mut(key).filter(|peer| peer.beat == request)
         && let Some(sent) = peer.beat_sent.take()

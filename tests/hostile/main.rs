@@ -12,6 +12,7 @@ mod driver;
 mod peer;
 
 mod addresses;
+mod deltas;
 mod ends;
 mod frames;
 mod handshake;

@@ -1,0 +1,303 @@
+//! Changes of a filter that come twice, in the wrong order, not at all, or by the hundred thousand; and what
+//! little it takes to make a node talk.
+
+use crate::peer::{Face, Heard, Link, World, beat, block, bytes_of, deltas, head, ms};
+use olivia::config::Config;
+use olivia::filter::digest::Position;
+use olivia::limits::Limits;
+use olivia::node::{CloseReason, FilterState};
+use olivia::wire::frame::{Body, Head};
+
+/// From where the peer was asked to go on.
+fn resyncs(world: &mut World, link: &mut Link) -> Vec<Option<Head>> {
+    let heard = world.hear(link).into_iter();
+    heard.filter_map(|heard| if let Heard::Resync(from) = heard { Some(from) } else { None }).collect()
+}
+
+fn position(world: &World, face: &Face) -> Option<u64> {
+    world.view(face).unwrap().position.map(|Position { seq, .. }| seq)
+}
+
+/// A peer that is known up to change 3.
+fn at_three(world: &mut World, face: &Face) -> Link {
+    let mut link = world.known(face);
+    world.driver.send(link.conn, deltas(0, &[1, 2, 3]));
+    assert_eq!(position(world, face), Some(3));
+    assert_eq!(resyncs(world, &mut link), []);
+    link
+}
+
+#[test]
+fn deltas_that_come_again_are_dropped_and_counted() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = at_three(&mut world, &face);
+    for _ in 0..100 {
+        world.driver.send(link.conn, deltas(0, &[1, 2, 3]));
+    }
+    world.driver.send(link.conn, block(1, 0, [u64::MAX; 8]));
+    assert_eq!(world.driver.node.stats().digest_dropped, 301);
+    assert_eq!((position(&world, &face), world.filter(&face)), (Some(3), FilterState::Known));
+    assert_eq!(resyncs(&mut world, &mut link), []);
+    world.check();
+}
+
+#[test]
+fn missing_delta_is_asked_for_once_and_its_peer_is_in_doubt_until_it_comes() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = at_three(&mut world, &face);
+    for seq in 4..504 {
+        world.driver.send(link.conn, deltas(seq, &[seq]));
+    }
+    assert_eq!(resyncs(&mut world, &mut link), [Some(head(1, 3))]);
+    assert_eq!(world.driver.node.stats().digest_dropped, 499);
+    assert_eq!(world.filter(&face), FilterState::Doubtful);
+    // In doubt it is asked for what it does not claim.
+    world.begin("GET nowhere\n");
+    let asked = world.questions(&mut link);
+    assert_eq!(asked.len(), 1);
+    world.send(&link, &[(asked[0], Body::None { hash: world.hash("nowhere") })]);
+    assert_eq!(world.told(), ":GOT \n");
+    // A beat that says where its log ends does not make it known.
+    world.send(&link, &[(1, Body::Beat { head: head(1, 3), is_answer: false })]);
+    assert_eq!(world.filter(&face), FilterState::Doubtful);
+    world.driver.send(link.conn, deltas(3, &(3..504).collect::<Vec<u64>>()));
+    assert_eq!((position(&world, &face), world.filter(&face)), (Some(504), FilterState::Known));
+    world.check();
+}
+
+#[test]
+fn deltas_in_the_wrong_order_end_in_the_right_place() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = at_three(&mut world, &face);
+    for seq in [5, 4, 3, 6, 5, 4] {
+        world.driver.send(link.conn, deltas(seq, &[seq]));
+    }
+    assert_eq!(resyncs(&mut world, &mut link), [Some(head(1, 3)), Some(head(1, 4))]);
+    assert_eq!(position(&world, &face), Some(5));
+    world.driver.send(link.conn, deltas(5, &[5, 6]));
+    assert_eq!((position(&world, &face), world.filter(&face)), (Some(7), FilterState::Known));
+}
+
+#[test]
+fn numbers_go_on_where_their_low_half_begins_anew() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    let far = (7 << 32) - 2;
+    world.publish(&mut link, head(1, far), 1, &[0; 16]);
+    world.driver.send(link.conn, deltas(far, &[1, 2, 3, 4]));
+    assert_eq!((position(&world, &face), world.filter(&face)), (Some(far + 4), FilterState::Known));
+    // Before the wrap again, and beyond what is next.
+    world.driver.send(link.conn, deltas(far, &[1]));
+    assert_eq!(world.driver.node.stats().digest_dropped, 1);
+    world.driver.send(link.conn, deltas(far + 9, &[1]));
+    assert_eq!(resyncs(&mut world, &mut link), [Some(head(1, far + 4))]);
+    world.check();
+}
+
+#[test]
+fn numbers_at_the_end_of_all_numbers_harm_nobody() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    world.publish(&mut link, head(u64::MAX, u64::MAX), 1, &[0; 16]);
+    for _ in 0..3 {
+        world.driver.send(link.conn, deltas(u64::MAX, &[1, 2]));
+        world.send(&link, &[(1, Body::Beat { head: head(u64::MAX, u64::MAX), is_answer: false })]);
+        world.check();
+    }
+    assert_eq!(world.stat("peer_filters_bytes"), 128);
+    world.publish(&mut link, head(0, 0), 1, &[0; 16]);
+    assert!(world.driver.node.stats().digest_refused > 0);
+    world.check();
+}
+
+#[test]
+fn block_beyond_the_filter_is_refused_and_its_peer_asked_again_for_all_of_it() {
+    for number in [2, 1 << 26, u32::MAX] {
+        let mut world = World::new(Config::default());
+        let face = Face::new(1);
+        let mut link = at_three(&mut world, &face);
+        world.driver.send(link.conn, block(3, number, [u64::MAX; 8]));
+        assert_eq!(world.driver.node.stats().digest_refused, 1);
+        assert_eq!(world.filter(&face), FilterState::Doubtful);
+        for second in 0..40 {
+            world.driver.pass(ms(1_000));
+            world.send(&link, &[beat(second)]);
+        }
+        let asked = resyncs(&mut world, &mut link);
+        assert!(!asked.is_empty() && asked.iter().all(Option::is_none), "{asked:?}");
+        world.publish(&mut link, head(1, 4), 1, &[0; 16]);
+        assert_eq!(world.filter(&face), FilterState::Known);
+        world.check();
+    }
+}
+
+#[test]
+fn tiny_deltas_by_the_hundred_thousand_keep_nobody_waiting() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    world.publish(&mut link, head(1, 0), 12, &[0; 8 << 12]);
+    world.driver.watch = None;
+    let mut seq = 0;
+    for _ in 0..40 {
+        let mut storm = Vec::new();
+        for _ in 0..10_000 {
+            // All into one block's bits: what counts is how many there are.
+            storm.extend(deltas(seq, &[seq & 7]));
+            seq += 1;
+        }
+        world.driver.deliver(link.conn, &storm);
+        assert!(world.driver.node.has_work(world.driver.now), "all of it in one call");
+        world.check_at_once();
+        let ticks = world.driver.ticks;
+        world.driver.run();
+        let taken = world.driver.ticks - ticks;
+        assert!((20..80).contains(&taken), "{taken} steps");
+        world.driver.pass(ms(10));
+    }
+    world.driver.node.audit();
+    assert_eq!((position(&world, &face), world.filter(&face)), (Some(seq), FilterState::Known));
+    assert!(world.stat("digest_bytes_in") >= 28 * seq);
+    assert!(world.stat("buffers_bytes") < 1 << 20);
+    world.check();
+}
+
+#[test]
+fn sizes_that_change_without_end_hold_no_more_than_the_budget() {
+    let limits = Limits { peer_filters_max: 1 << 20, ..Limits::default() };
+    let mut world = World::new(Config { limits, ..Config::default() });
+    let face = Face::new(1);
+    let mut link = world.known(&face);
+    let mut seq = 0;
+    let mut resize = |world: &mut World, link: &Link, size_log2: u8| {
+        world.driver.deliver(link.conn, &bytes_of(&[(seq, Body::Resize { size_log2 })]));
+        seq += 1;
+        world.check_at_once();
+        assert!(world.stat("peer_filters_bytes") <= 1 << 20);
+    };
+    // Up and down, each as soon as the one before is done.
+    for _ in 0..20 {
+        for size_log2 in (2..=11).chain((1..=10).rev()) {
+            resize(&mut world, &link, size_log2);
+        }
+    }
+    assert_eq!(world.filter(&face), FilterState::Known);
+    // Up until it does not fit.
+    for size_log2 in 2..=14 {
+        resize(&mut world, &link, size_log2);
+    }
+    assert_eq!(world.filter(&face), FilterState::Unknown);
+    assert_eq!(world.driver.node.stats().digest_refused, 1);
+    assert_eq!(world.stat("peer_filters_bytes"), 0);
+    // All in one go, before the first is done: asked again for all of it, once.
+    world.hear(&mut link);
+    world.publish(&mut link, head(1, 0), 10, &[0; 8 << 10]);
+    let storm: Vec<_> =
+        (0..1_000).map(|n| (n, Body::Resize { size_log2: if n % 2 == 0 { 11 } else { 10 } })).collect();
+    world.send(&link, &storm);
+    assert_eq!(resyncs(&mut world, &mut link), [None]);
+    assert!(world.driver.node.stats().digest_dropped >= 998);
+    // A leap is refused.
+    world.publish(&mut link, head(1, 0), 3, &[0; 8 << 3]);
+    world.send(&link, &[(0, Body::Resize { size_log2: 5 })]);
+    assert_eq!(world.driver.node.stats().digest_refused, 2);
+    assert_eq!(world.filter(&face), FilterState::Doubtful);
+    world.check();
+}
+
+#[test]
+fn blocks_that_come_while_the_size_changes_are_held_up_to_their_limit() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    world.publish(&mut link, head(1, 0), 13, &[0; 8 << 13]);
+    world.hear(&mut link);
+    let mut storm = bytes_of(&[(0, Body::Resize { size_log2: 14 })]);
+    for number in 0..2_000 {
+        storm.extend(block(1 + u64::from(number), number, [1; 8]));
+    }
+    world.driver.send(link.conn, storm);
+    let asked = resyncs(&mut world, &mut link);
+    assert!(asked.len() <= 1, "{asked:?}");
+    world.publish(&mut link, head(1, 9_000), 1, &[0; 16]);
+    assert_eq!(world.filter(&face), FilterState::Known);
+    assert_eq!(world.stat("peer_filters_bytes"), 128);
+    world.check();
+}
+
+/// A node with so many keys, that its filter is some hundred kilobytes.
+fn with_keys(world: &mut World) {
+    for at in 0..100 {
+        let keys: Vec<String> = (0..500).map(|key| format!("{at}-{key}:1")).collect();
+        assert!(world.ask(&format!("SET {}\n", keys.join(","))).starts_with(":SAT"));
+    }
+}
+
+#[test]
+fn whole_filter_asked_for_without_end_is_sent_no_faster_than_it_is_taken() {
+    let mut world = World::new(Config::default());
+    with_keys(&mut world);
+    let link = world.linked(&Face::new(1));
+    world.driver.reads(link.conn, false);
+    let storm: Vec<_> = (0..1_000).map(|_| (0, Body::Resync(None))).collect();
+    for _ in 0..10 {
+        world.driver.deliver(link.conn, &bytes_of(&storm));
+        world.check_at_once();
+        world.driver.run();
+    }
+    // Some pieces, and an answer for each request, as far as it may wait at all.
+    let waiting = world.driver.waiting(link.conn);
+    assert!(waiting <= (64 << 10) + (16 << 10) + (256 << 10) + 100, "{waiting} bytes");
+    assert!(world.driver.node.stats().digest_bytes_out < 100 << 10);
+    assert!(world.driver.node.stats().beats_unanswered > 0);
+    world.check();
+}
+
+#[test]
+fn whole_filter_asked_for_again_and_again_by_one_that_reads_costs_a_step_each() {
+    let mut world = World::new(Config::default());
+    with_keys(&mut world);
+    let mut link = world.linked(&Face::new(1));
+    world.send(&link, &[(0, Body::Resync(None))]);
+    assert!(world.hear(&mut link).contains(&Heard::Digest));
+    let (ticks, bytes) = (world.driver.ticks, world.driver.node.stats().digest_bytes_out);
+    let storm: Vec<_> = (0..200).map(|_| (0, Body::Resync(None))).collect();
+    world.send(&link, &storm);
+    world.hear(&mut link);
+    let sent = world.driver.node.stats().digest_bytes_out - bytes;
+    assert!(sent <= 2 * (128 << 10) + 200 * (17 << 10), "{sent} bytes");
+    assert!(world.driver.ticks - ticks < 1_000);
+    world.check();
+}
+
+#[test]
+fn beats_without_end_are_answered_no_faster_than_they_are_taken() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    world.driver.reads(link.conn, false);
+    world.driver.watch = None;
+    for round in 0..20 {
+        let storm: Vec<_> = (0..1_000).map(|n| beat(round * 1_000 + n)).collect();
+        world.driver.deliver(link.conn, &bytes_of(&storm));
+        world.check_at_once();
+        world.driver.run();
+    }
+    assert!(world.driver.waiting(link.conn) <= (256 << 10) + 100);
+    let unanswered = world.stat("beats_unanswered");
+    assert!(unanswered > 10_000, "{unanswered}");
+    world.driver.reads(link.conn, true);
+    let answered = world.hear(&mut link).len() as u64;
+    assert!(answered >= 20_000 - unanswered);
+    // As soon as it reads it is answered again.
+    world.send(&link, &[beat(99_999)]);
+    assert!(matches!(world.hear(&mut link)[..], [Heard::Beat { request: 99_999, is_answer: true, .. }]));
+    assert!(world.is_linked(&face));
+    assert_eq!(world.closed(CloseReason::SlowReader), 0);
+    world.check();
+}
