@@ -65,7 +65,7 @@ fn dials_that_all_get_through_link_no_more_than_active_peers() {
 
 #[test]
 fn ten_thousand_identities_one_after_the_other_leave_no_more_than_the_tables_hold() {
-    let mesh = MeshLimits { active_peers: 4, known_peers_max: 16, ..MeshLimits::default() };
+    let mesh = MeshLimits { active_peers: 4, known_peers_max: 4, ..MeshLimits::default() };
     let limits = Limits { peer_filters_max: 1 << 20, ..Limits::default() };
     let mut world = World::new(Config { mesh, limits, ..Config::default() });
     for number in 0..10_000 {
@@ -82,7 +82,7 @@ fn ten_thousand_identities_one_after_the_other_leave_no_more_than_the_tables_hol
     }
     world.driver.watch = Some(Node::audit);
     world.check();
-    assert!(world.driver.node.peers(world.driver.now).len() <= 16);
+    assert!(world.driver.node.peers(world.driver.now).len() <= 4);
     assert!(world.stat("peer_filters_bytes") <= 8 * 256);
     assert_eq!(world.stat("peers_active"), 0);
     assert!(world.stat("contacts_refused") > 0, "the table was never full");

@@ -12,6 +12,7 @@ mod driver;
 mod peer;
 
 mod addresses;
+mod answers;
 mod deltas;
 mod ends;
 mod frames;

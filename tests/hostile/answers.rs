@@ -1,0 +1,294 @@
+//! Answers that nobody wanted, come twice, late or about something else, and those that never come.
+
+use crate::peer::{Face, Heard, Link, World, beat, deltas, head, ms};
+use olivia::config::Config;
+use olivia::limits::Limits;
+use olivia::wire::frame::Body;
+
+fn value(hash: u64, value: &[u8]) -> Body<'_> {
+    Body::Value { hash, version: 1, left_ms: None, value }
+}
+
+/// A peer whose filter claims `far`, and nothing else.
+fn claims_far(world: &mut World, face: &Face) -> Link {
+    let mut link = world.known(face);
+    world.driver.send(link.conn, deltas(0, &[world.hash("far")]));
+    assert_eq!(world.hear(&mut link), []);
+    link
+}
+
+/// Asks for `far`, and gives the number of the question that this makes.
+fn asked(world: &mut World, link: &mut Link) -> u32 {
+    world.begin("GET far\n");
+    let questions = world.questions(link);
+    assert_eq!(questions.len(), 1, "{questions:?}");
+    questions[0]
+}
+
+#[test]
+fn answers_to_no_question_change_nothing() {
+    let mut world = World::new(Config::default());
+    let mut link = claims_far(&mut world, &Face::new(1));
+    let far = world.hash("far");
+    for request in [0, 1, 2, u32::MAX] {
+        world.send(&link, &[(request, value(far, b"lie")), (request, Body::None { hash: far })]);
+    }
+    assert_eq!(world.driver.node.stats().remote_late, 8);
+    let request = asked(&mut world, &mut link);
+    world.send(&link, &[(request.wrapping_add(1), value(far, b"lie"))]);
+    world.send(&link, &[(request, value(far, b"true"))]);
+    assert_eq!(world.told(), ":GOT far:true\n");
+    assert_eq!(world.driver.node.stats().remote_late, 9);
+    world.check();
+}
+
+#[test]
+fn answer_that_comes_twice_counts_once() {
+    let mut world = World::new(Config::default());
+    let mut link = claims_far(&mut world, &Face::new(1));
+    let far = world.hash("far");
+    let request = asked(&mut world, &mut link);
+    world.send(
+        &link,
+        &[(request, value(far, b"1")), (request, value(far, b"2")), (request, Body::None { hash: far })],
+    );
+    assert_eq!(world.told(), ":GOT far:1\n");
+    let stats = world.driver.node.stats();
+    assert_eq!((stats.remote_hits, stats.remote_values, stats.remote_late), (1, 1, 2));
+    world.check();
+}
+
+#[test]
+fn answer_about_another_key_is_no_answer() {
+    let mut world = World::new(Config::default());
+    let mut link = claims_far(&mut world, &Face::new(1));
+    let (far, own) = (world.hash("far"), world.hash("own"));
+    let request = asked(&mut world, &mut link);
+    world.send(&link, &[(request, value(own, b"lie")), (request, Body::None { hash: own })]);
+    assert_eq!(world.told(), "");
+    assert_eq!(world.driver.node.stats().remote_forged, 2);
+    world.send(&link, &[(request, value(far, b"true"))]);
+    assert_eq!(world.told(), ":GOT far:true\n");
+    // Forged answers alone make no client wait longer than a lookup may take.
+    let request = asked(&mut world, &mut link);
+    world.send(&link, &[(request, value(own, b"lie"))]);
+    world.driver.pass(ms(100));
+    assert_eq!(world.told(), ":GOT \n");
+    assert_eq!(world.ask("GET own\n"), ":GOT own:1\n");
+    world.check();
+}
+
+#[test]
+fn answer_that_comes_after_its_time_is_dropped() {
+    let mut world = World::new(Config::default());
+    let mut link = claims_far(&mut world, &Face::new(1));
+    let far = world.hash("far");
+    let request = asked(&mut world, &mut link);
+    world.driver.pass(ms(100));
+    assert_eq!(world.told(), ":GOT \n");
+    world.send(&link, &[(request, value(far, b"late"))]);
+    let stats = world.driver.node.stats();
+    assert_eq!((stats.remote_timeouts, stats.remote_abandoned, stats.remote_late), (1, 1, 1));
+    // It does not answer the next question either.
+    let next = asked(&mut world, &mut link);
+    assert_ne!(next, request);
+    world.send(&link, &[(request, value(far, b"late"))]);
+    assert_eq!(world.told(), "");
+    world.send(&link, &[(next, Body::None { hash: far })]);
+    assert_eq!(world.told(), ":GOT \n");
+    world.check();
+}
+
+#[test]
+fn answer_over_a_link_that_was_replaced_is_not_heard() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut old = claims_far(&mut world, &face);
+    let far = world.hash("far");
+    let request = asked(&mut world, &mut old);
+    let mut new = world.dial(&face);
+    // It was asked elsewhere at once, and that is nowhere.
+    assert_eq!(world.told(), ":GOT \n");
+    world.send(&old, &[(request, value(far, b"old"))]);
+    assert_eq!(world.driver.node.stats().remote_late, 0);
+    world.send(&new, &[(request, value(far, b"old"))]);
+    let stats = world.driver.node.stats();
+    assert_eq!((stats.remote_late, stats.remote_lost), (1, 1));
+    world.hear(&mut new);
+    let next = asked(&mut world, &mut new);
+    assert_ne!(next, request);
+    world.send(&new, &[(next, value(far, b"new"))]);
+    assert_eq!(world.told(), ":GOT far:new\n");
+    world.check();
+}
+
+#[test]
+fn lives_of_no_length_and_of_any_length_are_told_as_they_are() {
+    let mut world = World::new(Config::default());
+    let mut link = claims_far(&mut world, &Face::new(1));
+    let hash = world.hash("far");
+    let mut answered = |world: &mut World, left_ms: u64| {
+        world.begin("TTL far\n");
+        let request = world.questions(&mut link)[0];
+        let value = Body::Value { hash, version: 1, left_ms: Some(left_ms), value: b"" };
+        world.send(&link, &[(request, value)]);
+        world.told()
+    };
+    assert_eq!(answered(&mut world, 0), ":LASTS \n");
+    assert_eq!(answered(&mut world, 1), ":LASTS far:1\n");
+    for huge in [u64::MAX - 1, u64::MAX / 2, 1 << 60] {
+        let reply = answered(&mut world, huge);
+        let seconds = reply.trim_end().strip_prefix(":LASTS far:").unwrap();
+        assert!(seconds.parse::<u64>().unwrap() > 1 << 30, "{reply}");
+    }
+    world.check();
+}
+
+#[test]
+fn value_that_comes_when_only_the_life_was_asked_for_is_not_shown() {
+    let mut world = World::new(Config::default());
+    let mut link = claims_far(&mut world, &Face::new(1));
+    let hash = world.hash("far");
+    world.begin("TTL far\n");
+    let request = world.questions(&mut link)[0];
+    world.send(&link, &[(request, value(hash, b"surplus"))]);
+    assert_eq!(world.told(), ":LASTS far:never\n");
+}
+
+#[test]
+fn value_longer_than_this_node_takes_is_a_no_at_once() {
+    let limits = Limits { value_bytes_max: 1_000, ..Limits::default() };
+    let mut world = World::new(Config { limits, ..Config::default() });
+    let mut link = claims_far(&mut world, &Face::new(1));
+    let far = world.hash("far");
+    let request = asked(&mut world, &mut link);
+    world.send(&link, &[(request, value(far, &[b'x'; 1_001]))]);
+    assert_eq!(world.told(), ":GOT \n");
+    let stats = world.driver.node.stats();
+    assert_eq!((stats.remote_misses, stats.frames_oversized), (1, 1));
+    let request = asked(&mut world, &mut link);
+    world.send(&link, &[(request, value(far, &[b'x'; 1_000]))]);
+    assert_eq!(world.told().len(), ":GOT far:\n".len() + 1_000);
+    world.check();
+}
+
+#[test]
+fn values_that_do_not_fit_into_one_reply_are_an_error() {
+    let limits = Limits {
+        value_bytes_max: 1_000,
+        reply_bytes_max: 1_024,
+        outbound_pause_bytes: 4_096,
+        ..Limits::default()
+    };
+    let mut world = World::new(Config { limits, ..Config::default() });
+    let mut link = world.linked(&Face::new(1));
+    world.begin("GET a,b,c\n");
+    let heard = world.hear(&mut link);
+    for heard in &heard {
+        let Heard::Get { request, key } = heard else { panic!("{heard:?}") };
+        let hash = world.hash(std::str::from_utf8(key).unwrap());
+        world.send(&link, &[(*request, value(hash, &[b'x'; 900]))]);
+    }
+    assert_eq!(
+        world.told(),
+        ":ERR the reply would be longer than 1024 bytes; ask for fewer keys at a time\n"
+    );
+    world.check();
+}
+
+#[test]
+fn peer_that_never_answers_costs_one_timeout_until_it_is_heard_from() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = claims_far(&mut world, &face);
+    asked(&mut world, &mut link);
+    world.driver.pass(ms(99));
+    assert_eq!(world.told(), "");
+    world.driver.pass(ms(1));
+    assert_eq!(world.told(), ":GOT \n");
+    for _ in 0..100 {
+        assert_eq!(world.ask("GET far\n"), ":GOT \n");
+        assert_eq!(world.ask("GET far,own,nowhere\n"), ":GOT own:1\n");
+    }
+    assert_eq!(world.questions(&mut link), [0; 0]);
+    assert_eq!(world.driver.node.stats().remote_timeouts, 1);
+    // One byte of a frame is a sign of life.
+    world.driver.send(link.conn, [0xB1]);
+    asked(&mut world, &mut link);
+    world.driver.pass(ms(100));
+    assert_eq!(world.told(), ":GOT \n");
+    assert_eq!(world.driver.node.stats().remote_timeouts, 2);
+    // Then it is gone at its third beat.
+    world.driver.pass(ms(3_000));
+    assert!(!world.is_linked(&face));
+    world.check();
+}
+
+#[test]
+fn many_silent_peers_of_unknown_filters_cost_one_timeout_together() {
+    let mut world = World::new(Config::default());
+    let faces: Vec<Face> = (1..=8).map(Face::new).collect();
+    let mut links: Vec<Link> = faces.iter().map(|face| world.linked(face)).collect();
+    world.begin("GET nowhere\n");
+    for link in &mut links {
+        assert_eq!(world.questions(link).len(), 1);
+    }
+    world.driver.pass(ms(100));
+    assert_eq!(world.told(), ":GOT \n");
+    assert_eq!(world.ask("GET nowhere,neither\n"), ":GOT \n");
+    assert_eq!(world.driver.node.stats().remote_timeouts, 1);
+    // Each that is heard from is asked again, and it alone.
+    world.send(&links[3], &[beat(1)]);
+    world.begin("GET nowhere\n");
+    for (at, link) in links.iter_mut().enumerate() {
+        assert_eq!(world.questions(link).len(), usize::from(at == 3), "{at}");
+    }
+    world.send(&links[3], &[(2, Body::None { hash: world.hash("nowhere") })]);
+    assert_eq!(world.told(), ":GOT \n");
+    world.check();
+}
+
+#[test]
+fn silent_claimant_keeps_nobody_from_the_next() {
+    let mut world = World::new(Config::default());
+    let faces = [Face::new(1), Face::new(2)];
+    let mut links = faces.each_ref().map(|face| claims_far(&mut world, face));
+    let far = world.hash("far");
+    world.begin("GET far\n");
+    let first = usize::from(world.questions(&mut links[0]).is_empty());
+    world.driver.pass(ms(20));
+    let second = &mut links[1 - first];
+    let request = world.questions(second)[0];
+    world.send(second, &[(request, value(far, b"there"))]);
+    assert_eq!(world.told(), ":GOT far:there\n");
+    assert_eq!(world.driver.node.stats().remote_timeouts, 0);
+    world.check();
+}
+
+#[test]
+fn lookup_that_everybody_waits_for_is_answered_to_those_who_are_left() {
+    let mut world = World::new(Config::default());
+    let mut link = claims_far(&mut world, &Face::new(1));
+    let far = world.hash("far");
+    let clients: Vec<_> = (0..20).map(|_| world.driver.client()).collect();
+    for client in &clients {
+        world.driver.send(*client, "GET far\n");
+    }
+    let questions = world.questions(&mut link);
+    assert_eq!(questions.len(), 1);
+    for client in &clients[..10] {
+        world.driver.lose(*client);
+    }
+    world.send(&link, &[(questions[0], value(far, b"v"))]);
+    for client in &clients[10..] {
+        assert_eq!(world.driver.take(*client), ":GOT far:v\n");
+    }
+    let stats = world.driver.node.stats();
+    assert_eq!((stats.remote_coalesced, stats.remote_unwanted), (19, 10));
+    world.check();
+    // A filter that begins anew in the middle of it all takes no lookup with it.
+    let request = asked(&mut world, &mut link);
+    world.publish(&mut link, head(2, 0), 0, &[0; 8]);
+    world.send(&link, &[(request, value(far, b"w"))]);
+    assert_eq!(world.told(), ":GOT far:w\n");
+}
