@@ -65,6 +65,8 @@ fn questions(state: &State) {
         let of_nobody = peer.questions.values().filter(|q| state.mesh.lookups.slots.get(q.lookup).is_none());
         assert_eq!(of_nobody.count(), 0, "questions of ended lookups");
         assert!(peer.link.is_some() || peer.questions.is_empty(), "questions without a link");
+        let owed: usize = peer.owed.iter().map(|owed| owed.key.len()).sum();
+        assert_eq!(owed, peer.owed_bytes, "bytes of keys owed");
     }
 }
 

@@ -95,6 +95,8 @@ pub(super) struct Peer {
     /// Lookups that wait for a free place among the questions.
     pub(super) queue: VecDeque<LookupKey>,
     pub(super) owed: VecDeque<Owed>,
+    /// Bytes of the keys in `owed`.
+    pub(super) owed_bytes: usize,
 }
 
 impl Peer {
@@ -124,6 +126,7 @@ impl Peer {
             questions: BTreeMap::new(),
             queue: VecDeque::new(),
             owed: VecDeque::new(),
+            owed_bytes: 0,
         }
     }
 

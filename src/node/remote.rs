@@ -312,6 +312,7 @@ pub(super) fn link_lost(state: &mut State, now: Now, peer_key: PeerKey) {
     let questions = std::mem::take(&mut peer.questions);
     let queue = std::mem::take(&mut peer.queue);
     peer.owed.clear();
+    peer.owed_bytes = 0;
     state.stats.remote_lost += questions.len() as u64;
     for key in questions.into_values().map(|question| question.lookup).chain(queue) {
         let Some(lookup) = state.mesh.lookups.slots.get_mut(key) else { continue };

@@ -2,7 +2,8 @@
 //!
 //! A link that has more waiting than `outbound_pause_bytes` is owed its answers until it has taken
 //! earlier ones: its frames are read on, since among them is what empties the other direction. It may be
-//! owed as many as it may have questions on their way; what is above that, its asker has given up.
+//! owed as many as it may have questions on their way, and to as many bytes of keys as may wait in the link;
+//! what is above that, its asker has given up.
 
 use super::digests;
 use super::keys::PeerKey;
@@ -25,21 +26,24 @@ pub(super) fn asked(
     state.stats.served_to_peers += 1;
     let waiting = links::outbound_bytes(state, peer_key);
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-    if peer.owed.is_empty() && waiting <= state.config.limits.outbound_pause_bytes as usize {
+    let pause_bytes = state.config.limits.outbound_pause_bytes as usize;
+    if peer.owed.is_empty() && waiting <= pause_bytes {
         return answer(state, now, peer_key, request, key, wants_value);
     }
-    if peer.owed.len() >= LOOKUPS_PER_LINK_MAX {
+    if peer.owed.len() >= LOOKUPS_PER_LINK_MAX || peer.owed_bytes + key.len() > pause_bytes {
         state.stats.owed_dropped += 1;
         return;
     }
+    peer.owed_bytes += key.len();
     peer.owed.push_back(Owed { request, key: key.into(), wants_value });
 }
 
 /// The link has taken bytes: answers what it is owed, as far as there is room again.
 pub(super) fn pay(state: &mut State, now: Now, peer_key: PeerKey) {
     while links::outbound_bytes(state, peer_key) <= state.config.limits.outbound_pause_bytes as usize {
-        let owed = state.mesh.peers.get_mut(peer_key).and_then(|peer| peer.owed.pop_front());
-        let Some(owed) = owed else { return };
+        let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+        let Some(owed) = peer.owed.pop_front() else { return };
+        peer.owed_bytes -= owed.key.len();
         answer(state, now, peer_key, owed.request, &owed.key, owed.wants_value);
     }
 }

@@ -18,4 +18,5 @@ mod ends;
 mod frames;
 mod handshake;
 mod identities;
+mod questions;
 mod snapshots;
