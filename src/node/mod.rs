@@ -193,23 +193,11 @@ impl Node {
 
     /// What follows from any call: connections are settled, lost links and dials made up for, peers told.
     fn conclude(&mut self, now: Now) {
-        let state = &mut self.state;
-        digests::schedule(state, now);
-        loop {
-            if let Some(key) = state.touched.pop_front() {
-                settle::settle(state, now, key);
-            } else if !peering::settle_losses(state, now) {
-                break;
-            }
-        }
-        if state.is_draining && state.clients() == 0 && state.mesh.conns > 0 {
-            peering::leave(state, now);
-            state
-                .touched
-                .drain(..)
-                .collect::<Vec<_>>()
-                .into_iter()
-                .for_each(|key| settle::settle(state, now, key));
+        digests::schedule(&mut self.state, now);
+        settle_all(&mut self.state, now);
+        if self.state.is_draining && self.state.clients() == 0 && self.state.mesh.conns > 0 {
+            peering::leave(&mut self.state, now);
+            settle_all(&mut self.state, now);
         }
     }
 
@@ -332,5 +320,16 @@ impl Node {
     /// Connections at this moment.
     pub fn conns(&self) -> usize {
         self.state.conns.len()
+    }
+}
+
+/// Draws all conclusions that wait to be drawn: nothing of them outlives the call that made them.
+fn settle_all(state: &mut State, now: Now) {
+    loop {
+        if let Some(key) = state.touched.pop_front() {
+            settle::settle(state, now, key);
+        } else if !peering::settle_losses(state, now) {
+            return;
+        }
     }
 }
