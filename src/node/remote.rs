@@ -443,7 +443,7 @@ fn write_reply(ask: &Ask, now: Instant, out: &mut Vec<u8>) {
             (Answer::Found { value, .. }, Wanted::Value) => reply.pair(&part.key, value),
             (Answer::Found { until: None, .. }, Wanted::Life) => reply.key_text(&part.key, "never"),
             (Answer::Found { until: Some(until), .. }, Wanted::Life) => {
-                let seconds = until.since(now).as_millis().div_ceil(1_000);
+                let seconds = until.since(now).as_nanos().div_ceil(1_000_000_000);
                 reply.key_text(&part.key, seconds);
             }
             (Answer::Missing | Answer::Waiting, _) => {}
