@@ -46,7 +46,8 @@ const PEERS_TAKEN_MAX: usize = 1_024;
 /// Takes up the mesh: where this node listens, and the addresses that it was told to dial.
 pub(super) fn join(state: &mut State, now: Now, listen: SocketAddr, peers: &[SocketAddr]) {
     state.mesh.listen = listen;
-    for addr in peers {
+    // One list for all nodes of a mesh holds this one's own address too.
+    for addr in peers.iter().filter(|addr| **addr != listen) {
         if let Some((contact, _)) = note(state, now, *addr, Origin::Configured) {
             dial_after(state, now, contact, Duration::ZERO);
         }
