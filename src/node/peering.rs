@@ -84,8 +84,11 @@ pub(super) fn contact_due(state: &mut State, now: Now, key: ContactKey, deadline
     if state.mesh.contacts.forget_hopeless(now.mono, key) {
         return;
     }
+    let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
     if is_linked {
-        // If that link goes, all addresses of its node are looked at again.
+        // If that link goes, its node's addresses are dialled anew; that this one failed before, while the
+        // node dialled us, counts no more.
+        contact.failures = 0;
     } else if is_full {
         dial_after(state, now, key, BACKUP_EVERY);
     } else if state.mesh.dials >= DIALS_MAX {
