@@ -3,7 +3,7 @@
 TARGET ?= request
 SECONDS ?= 600
 
-.PHONY: help run run-cluster test check bench pictures sim fuzz profile clean
+.PHONY: help run run-cluster test check bench pictures sim sim-night mutants fuzz profile clean
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +30,17 @@ bench: ## Measure: load, footprint, store (minutes; ARGS=--quick for a look)
 pictures: ## Draw docs/*.svg from the measured data in docs/measured
 	cargo bench --quiet --bench pictures
 
-sim: ## Simulate a node among hostile clients (SEEDS=5000, or OLIVIA_SIM_SEED=one)
-	OLIVIA_SIM_SEEDS=$(or $(SEEDS),5000) cargo test --release --quiet --test simulation -- --nocapture
+sim: ## Simulate a node among hostile clients, and meshes (SEEDS=5000, or OLIVIA_SIM_SEED=one)
+	OLIVIA_SIM_SEEDS=$(or $(SEEDS),5000) cargo test --release --quiet --test simulation --test mesh
+
+sim-night: ## Simulate small meshes all night, and larger ones (SEEDS=100000 of two to seven nodes)
+	OLIVIA_SIM_SEEDS=$(or $(SEEDS),100000) cargo test --release --quiet --test mesh
+	OLIVIA_SIM_NODES=16 OLIVIA_SIM_SEEDS=1000 cargo test --release --quiet --test mesh
+	OLIVIA_SIM_NODES=64 OLIVIA_SIM_SEEDS=100 cargo test --release --quiet --test mesh
+	OLIVIA_SIM_NODES=100 OLIVIA_SIM_SEEDS=40 cargo test --release --quiet --test mesh
+
+mutants: ## Demand that the simulation finds each planted defect (SEEDS=1000; minutes)
+	tests/mutants/run.sh
 
 fuzz: ## Fuzz a decoder with cargo-fuzz (TARGET=line|request|frame|handshake|filter_text|config|node SECONDS=600)
 	@cargo fuzz --version >/dev/null 2>&1 || { echo 'needs: cargo install cargo-fuzz'; exit 2; }

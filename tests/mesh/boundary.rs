@@ -1,0 +1,50 @@
+//! What the simulator asks of a node beyond its input and output: whom it is linked to, what it knows of
+//! the others' filters.
+
+use olivia::base::time::Now;
+use olivia::node::{FilterState, Node, PeerView};
+use std::net::SocketAddr;
+
+fn links(node: &Node, now: Now) -> impl Iterator<Item = PeerView> {
+    node.peers(now).into_iter().filter(|peer| peer.is_linked)
+}
+
+/// Where those listen that a node is linked to.
+pub fn linked(node: &Node, now: Now) -> Vec<SocketAddr> {
+    links(node, now).map(|peer| peer.addr).collect()
+}
+
+/// What a node thinks of its peers, in words.
+pub fn describe(node: &Node, now: Now) -> String {
+    let views = links(node, now).map(|view| format!("{view:?}"));
+    views.collect::<Vec<_>>().join("; ")
+}
+
+/// Whether a node may take a peer for a liar, or may just have done so, and so ask it seldom: its filter has
+/// claimed many times as many absent keys as one of its fill should.
+pub fn may_disbelieve(node: &Node, now: Now, peer: SocketAddr) -> bool {
+    let view = links(node, now).find(|view| view.addr == peer);
+    view.is_some_and(|view| view.measured_rate > view.predicted_rate.map(|rate| 5.0 * rate))
+}
+
+/// A linked peer whose filter the node does not know, if there is one.
+pub fn unknown_filter(node: &Node, now: Now) -> Option<SocketAddr> {
+    links(node, now).find(|peer| peer.filter != FilterState::Known).map(|peer| peer.addr)
+}
+
+/// Whether what a node knows of a peer's filter is that filter, block by block; right if they are not
+/// linked.
+pub fn compare(node: &Node, peer: &Node, now: Now) -> Result<(), String> {
+    let Some(view) = links(node, now).find(|view| view.id == Some(peer.id())) else { return Ok(()) };
+    if view.position != Some(peer.own_position()) {
+        return Err(format!("it stands at {:?}, not {:?}", view.position, peer.own_position()));
+    }
+    let filter = peer.own_filter();
+    for number in 0..filter.size().blocks() {
+        let (known, own) = (node.peer_block(peer.id(), number), filter.image(filter.size(), number));
+        if known != own || own.is_none() {
+            return Err(format!("block {number} of {} is {known:?}, not {own:?}", filter.size().blocks()));
+        }
+    }
+    Ok(())
+}

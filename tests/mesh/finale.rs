@@ -1,0 +1,208 @@
+//! When nothing goes wrong any more, all has to be well within a bounded time: every link up, every digest
+//! equal to its filter, every live key found from every node, nothing left to do but the beats.
+
+use super::asks::What;
+use super::boundary;
+use super::host::Kind;
+use super::net::MS;
+use super::oracle::Item;
+use super::protocol::Verb;
+use super::world::{Event, World};
+use olivia::node::Node;
+
+/// The longest wait between two tries of a dialler, with its jitter, and the look at backups.
+const WHOLE_WITHIN: u64 = 90_000 * MS;
+
+/// How long readers that fall asleep may take for their replies.
+const REST_WITHIN: u64 = 30_000 * MS;
+
+/// Requests that clients make when all is well.
+const CALM_REQUESTS: u64 = 300;
+
+/// Keys asked for in one request, and in all.
+const KEYS_PER_REQUEST: usize = 8;
+const KEYS_MAX: usize = 100;
+
+/// Keys that nobody holds, and the first of them.
+const ABSENT_KEYS: u32 = 60;
+const ABSENT_FROM: u32 = 1_000_000;
+
+impl World {
+    /// Makes all well, and demands what must be so then.
+    pub fn finale(&mut self) {
+        self.ops_left = 0;
+        self.style.sleepy = 0;
+        self.heal();
+        let end = self.net.now + WHOLE_WITHIN;
+        while let Some(missing) = self.missing() {
+            assert!(self.net.now < end, "still not whole: {missing}");
+            self.run_until(self.net.now + 250 * MS);
+        }
+        self.calm_talk();
+        self.rest();
+        self.check_digests();
+        self.find_all();
+        self.find_none();
+        self.rest();
+        self.check_idle();
+    }
+
+    /// What is missing of a whole mesh, if anything is.
+    fn missing(&self) -> Option<String> {
+        let enough = (self.plan.active_peers as usize).min(self.members - 1);
+        for at in 0..self.members {
+            let host = &self.hosts[at];
+            let Some(node) = host.node.as_ref().filter(|_| host.is_well()) else {
+                return Some(format!("host {at} is down"));
+            };
+            let now = host.now(self.net.now);
+            let linked = boundary::linked(node, now);
+            if enough == self.members - 1 {
+                for other in (0..self.members).filter(|other| *other != at) {
+                    if !linked.contains(&self.hosts[other].addr) {
+                        return Some(format!("host {at} is not linked to host {other}"));
+                    }
+                }
+            }
+            let is_linked = |host: &&super::host::Host| linked.contains(&host.addr);
+            let strangers = self.hosts.iter().filter(|host| host.kind == Kind::Stranger);
+            assert!(
+                strangers.filter(is_linked).count() == 0,
+                "host {at} is linked to a node with another secret"
+            );
+            if let Some(unknown) = boundary::unknown_filter(node, now) {
+                return Some(format!("host {at} does not know the filter of {unknown}"));
+            }
+        }
+        None
+    }
+
+    /// Clients go on, and everything is judged strictly.
+    fn calm_talk(&mut self) {
+        let calm = self.calm_since();
+        self.run_until(calm.max(self.net.now));
+        // What they said has been forgotten by now.
+        self.has_liars = false;
+        self.ops_left = CALM_REQUESTS;
+        for client in 0..self.clients.len() {
+            self.agenda.put(self.net.now, Event::Client(client));
+        }
+        for _ in 0..400 {
+            if self.ops_left == 0 {
+                return;
+            }
+            self.run_until(self.net.now + 100 * MS);
+        }
+        panic!("clients come to nothing: {} requests are left", self.ops_left);
+    }
+
+    /// Lets everything come to rest.
+    fn rest(&mut self) {
+        let end = self.net.now + REST_WITHIN;
+        while self.net.now < end && !self.clients.iter().all(super::client::Client::is_content) {
+            self.run_until(self.net.now + 100 * MS);
+        }
+        self.run_until(self.net.now + 1_500 * MS);
+        for (at, client) in self.clients.iter().enumerate() {
+            assert!(client.is_content(), "client {at} waits for ever: {:?}", client.asks.front());
+        }
+        self.hosts.iter().filter_map(|host| host.node.as_ref()).for_each(Node::audit);
+        for at in 0..self.hosts.len() {
+            // At any one moment something may have become due just now.
+            let is_resting = (0..50).any(|_| {
+                self.run_until(self.net.now + 3 * MS);
+                let host = &self.hosts[at];
+                host.node.as_ref().is_none_or(|node| !node.has_work(host.now(self.net.now)))
+            });
+            assert!(is_resting, "host {at} has work for ever");
+        }
+    }
+
+    fn check_digests(&self) {
+        for at in 0..self.members {
+            for other in (0..self.members).filter(|other| *other != at) {
+                let (Some(node), Some(peer)) = (&self.hosts[at].node, &self.hosts[other].node) else {
+                    continue;
+                };
+                if let Err(wrong) = boundary::compare(node, peer, self.hosts[at].now(self.net.now)) {
+                    panic!("host {at} has a wrong idea of the filter of host {other}: {wrong}");
+                }
+            }
+        }
+    }
+
+    /// Asks every node for every key that lives long enough.
+    fn find_all(&mut self) {
+        let until = self.net.now + 60_000 * MS;
+        let mut keys: Vec<u32> = (0..self.members).flat_map(|at| self.oracle.keys_held(at, until)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let spare = keys.len().saturating_sub(KEYS_MAX);
+        for _ in 0..spare {
+            let at = usize::try_from(self.rng.below(keys.len() as u64)).unwrap();
+            keys.swap_remove(at);
+        }
+        self.is_strict = self.plan.lookup_timeout_ms >= 40;
+        let askers: Vec<usize> = (0..self.members).map(|host| self.add_asker(host)).collect();
+        self.run_until(self.net.now + 100 * MS);
+        let before = self.replies;
+        let mut asked = 0;
+        for asker in askers {
+            let is_slow = self.plan.is_tight || self.style.padding > 1_000;
+            let at_once = if is_slow { 1 } else { KEYS_PER_REQUEST };
+            for keys in keys.chunks(at_once) {
+                let item = |key: &u32| Item { key: *key, value: usize::MAX, seconds: 0 };
+                let items: Vec<Item> = keys.iter().map(item).collect();
+                asked += 1;
+                assert!(self.ask_now(asker, What::Keys(Verb::Get, items)), "an asker cannot ask");
+                let who = What::Keys(Verb::Who, vec![item(&keys[0])]);
+                asked += 1;
+                assert!(self.ask_now(asker, who), "an asker cannot ask");
+                // One after the other, so that nothing can be late but by a mistake.
+                self.run_until(self.net.now + 40 * MS);
+            }
+            self.run_until(self.net.now + 50 * MS);
+        }
+        self.run_until(self.net.now + 1_000 * MS);
+        assert_eq!(self.replies - before, asked, "not everything is answered");
+    }
+
+    /// Asks every node for keys that nobody holds: nearly all of them are answered without a question.
+    fn find_none(&mut self) {
+        let questions = |world: &Self, at: usize| {
+            world.hosts[at].node.as_ref().map_or(0, |node| node.stats().remote_requests)
+        };
+        for at in 0..self.members {
+            let asker = self.add_asker(at);
+            self.run_until(self.net.now + 100 * MS);
+            let before = questions(self, at);
+            for key in 0..ABSENT_KEYS {
+                let item = Item { key: ABSENT_FROM + key, value: usize::MAX, seconds: 0 };
+                assert!(self.ask_now(asker, What::Keys(Verb::Get, vec![item])), "an asker cannot ask");
+            }
+            self.run_until(self.net.now + 500 * MS);
+            let asked = questions(self, at) - before;
+            // Ten times what filters of the worst fill should claim.
+            let most = 4 + u64::from(ABSENT_KEYS) * self.members as u64 / 20;
+            assert!(asked <= most, "host {at} asked {asked} questions for {ABSENT_KEYS} absent keys");
+        }
+    }
+
+    /// Nothing moves but the beats.
+    fn check_idle(&mut self) {
+        let beats = 5;
+        let before: Vec<u64> = self.hosts.iter().map(|host| host.turns).collect();
+        let span = beats * u64::from(self.plan.heartbeat_ms) * MS;
+        let begin = self.net.now;
+        self.run_until(begin + span);
+        for (at, host) in self.hosts.iter().enumerate().filter(|(_, host)| host.is_well()) {
+            let turns = host.turns - before[at];
+            // A beat and its answer for each peer, each in pieces and at moments of their own; a dial now
+            // and then.
+            let pieces = if self.plan.manners.piece < 100 || self.plan.read_bytes < 100 { 80 } else { 16 };
+            let endings = self.oracle.endings(at, begin, begin + span + 100 * MS);
+            let most = (beats + 2) * self.hosts.len() as u64 * pieces + 100 + 2 * endings;
+            assert!(turns <= most, "host {at} had {turns} turns in {beats} beats, not {most}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! One machine: its clocks, its sockets as the shell sees them, and the node that lives on it for now.
+
+use super::net::Port;
+use super::oracle::Stamp;
+use olivia::base::time::{Instant, Now};
+use olivia::config::Config;
+use olivia::node::{ConnKey, Node};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+/// What lives on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A member of the mesh.
+    Member,
+    /// A node with another secret, which no member may ever link to.
+    Stranger,
+    /// A member that lies.
+    Liar,
+}
+
+/// What the host does at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Runs,
+    /// Stopped: the system still takes connections and bytes, the program does nothing.
+    Paused,
+    /// The program has ended.
+    Down,
+}
+
+/// A connection, as the shell keeps it.
+#[derive(Debug)]
+pub struct Socket {
+    pub key: ConnKey,
+    pub port: Port,
+    pub is_stopped: bool,
+    pub is_queued: bool,
+    pub is_connecting: bool,
+    /// The node has shut its side.
+    pub has_shut: bool,
+    /// Flush was said and not all is written.
+    pub is_unflushed: bool,
+    /// The client at the other end, if it is one.
+    pub client: Option<usize>,
+    /// Bytes at the front of the outbound buffer that were judged already.
+    pub seen: usize,
+}
+
+pub struct Host {
+    pub kind: Kind,
+    pub state: State,
+    pub addr: SocketAddr,
+    pub config: Config,
+    /// How many nodes have lived here.
+    pub life: u32,
+    pub node: Option<Node>,
+    /// The node's clock runs ahead of the world's by this.
+    pub offset: u64,
+    /// And its wall clock by this, in milliseconds.
+    pub skew_ms: i64,
+    pub sockets: BTreeMap<u64, Socket>,
+    pub backlog: VecDeque<Port>,
+    /// Connections that broke, are up, have something to read, have something to write.
+    pub broken: VecDeque<ConnKey>,
+    pub connected: VecDeque<ConnKey>,
+    pub ready: VecDeque<ConnKey>,
+    pub unflushed: VecDeque<ConnKey>,
+    /// Keys that have gone stale.
+    pub gone: Vec<ConnKey>,
+    pub turn_at: Option<u64>,
+    pub busy_until: u64,
+    /// Turns so far, for a look at who spins.
+    pub turns: u64,
+    /// Calls of `tick` in a row that left work behind.
+    pub spins: u32,
+    /// When it was last paused or resumed, and all the time it was paused.
+    pub paused_at: u64,
+    pub paused: u64,
+    pub is_ending: bool,
+    /// Keys that clients which are gone have asked for, and when.
+    pub orphans: Vec<(u32, Stamp)>,
+}
+
+impl Host {
+    pub fn new(kind: Kind, addr: SocketAddr, config: Config, offset: u64, skew_ms: i64) -> Self {
+        Self {
+            kind,
+            state: State::Down,
+            addr,
+            config,
+            life: 0,
+            node: None,
+            offset,
+            skew_ms,
+            sockets: BTreeMap::new(),
+            backlog: VecDeque::new(),
+            broken: VecDeque::new(),
+            connected: VecDeque::new(),
+            ready: VecDeque::new(),
+            unflushed: VecDeque::new(),
+            gone: Vec::new(),
+            turn_at: None,
+            busy_until: 0,
+            turns: 0,
+            spins: 0,
+            paused_at: 0,
+            paused: 0,
+            is_ending: false,
+            orphans: Vec::new(),
+        }
+    }
+
+    /// The time on this host.
+    pub fn now(&self, nanos: u64) -> Now {
+        let wall_ms = (1_700_000_000_000 + nanos / 1_000_000).saturating_add_signed(self.skew_ms);
+        Now { mono: Instant::from_nanos(nanos + self.offset), wall_ms }
+    }
+
+    pub fn is_member(&self) -> bool {
+        self.kind == Kind::Member
+    }
+
+    /// A member that works at the moment.
+    pub fn is_well(&self) -> bool {
+        self.is_member() && self.state == State::Runs && self.node.is_some() && !self.is_ending
+    }
+
+    pub fn socket(&mut self, key: ConnKey) -> Option<&mut Socket> {
+        self.sockets.get_mut(&key.to_bits())
+    }
+
+    /// How long it has been paused in all, up to now.
+    pub fn paused_until(&self, nanos: u64) -> u64 {
+        let running = if self.state == State::Paused { nanos - self.paused_at } else { 0 };
+        self.paused + running
+    }
+
+    /// Puts a connection into the queue of those to be read.
+    pub fn queue_read(&mut self, key: ConnKey) {
+        if let Some(socket) = self.sockets.get_mut(&key.to_bits())
+            && !socket.is_stopped
+            && !socket.is_connecting
+            && !std::mem::replace(&mut socket.is_queued, true)
+        {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Forgets all of a life that has ended.
+    pub fn clear(&mut self) {
+        self.sockets.clear();
+        self.backlog.clear();
+        self.broken.clear();
+        self.connected.clear();
+        self.ready.clear();
+        self.unflushed.clear();
+        self.gone.clear();
+        self.node = None;
+        self.is_ending = false;
+        self.orphans.clear();
+    }
+}

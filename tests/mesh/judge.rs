@@ -1,0 +1,459 @@
+//! What a node may say to a request, and when it is taken as carried out.
+
+use super::asks::{Ask, Expected, What};
+use super::boundary;
+use super::host::{Host, Kind};
+use super::liar::lie_about;
+use super::net::MS;
+use super::oracle::{Item, Local, Stamp, key_shown, key_text};
+use super::protocol::Verb;
+use super::world::World;
+use olivia::node::Node;
+use olivia::wire::filter_text::decode;
+
+/// How soon a key is to be found everywhere, beside what the network takes.
+const FOUND_WITHIN: u64 = 10 * MS;
+
+impl World {
+    fn stamp(&self) -> Stamp {
+        Stamp { call: self.moment, nanos: self.net.now }
+    }
+
+    /// Carries out here what a node has certainly carried out: all that it was given on connections that it
+    /// reads on.
+    pub fn settle_asks(&mut self, host: usize) {
+        let mut all = std::mem::take(&mut self.settled);
+        let sockets = self.hosts[host].sockets.values();
+        all.extend(sockets.filter_map(|socket| Some((socket.client?, socket.is_stopped))));
+        for (client, is_stopped) in all.drain(..) {
+            let given = self.clients[client].asks.iter().take_while(|ask| ask.given.is_some()).count();
+            let done = self.clients[client].asks.iter().take(given).rposition(|ask| ask.is_done);
+            for at in done.map_or(0, |done| done + 1)..given {
+                let now = self.stamp();
+                let ask = &self.clients[client].asks[at];
+                let is_new = ask.given == Some(now);
+                if is_stopped && is_new {
+                    self.unsettle(host, client, at);
+                } else if !is_stopped {
+                    self.done(host, client, at);
+                }
+            }
+        }
+        self.settled = all;
+    }
+
+    fn unsettle(&mut self, host: usize, client: usize, at: usize) {
+        let now = self.stamp();
+        if let What::Keys(verb @ (Verb::Set | Verb::SetEx | Verb::Del | Verb::Expire), items) =
+            &self.clients[client].asks[at].what
+        {
+            items.iter().for_each(|item| self.oracle.unsettle(host, *verb, item, now));
+            self.clients[client].asks[at].is_unsettled = true;
+        }
+        if let What::Keys(Verb::Get | Verb::Ttl, items) = &self.clients[client].asks[at].what {
+            // When it is carried out, lookups that it joins may have ended already.
+            let expected =
+                items.iter().map(|item| Expected { local: Local::Unsure, ..self.expect(host, item, now) });
+            self.clients[client].asks[at].expected = expected.collect();
+        }
+    }
+
+    /// What was given to a node on a connection that is gone may have been carried out, or not.
+    pub fn perhaps_done(&mut self, host: usize, client: usize) {
+        for at in 0..self.clients[client].asks.len() {
+            let ask = &self.clients[client].asks[at];
+            if ask.given.is_some() && !ask.is_done {
+                self.done(host, client, at);
+            }
+        }
+    }
+
+    /// A request has been carried out: at this moment if it was given at this moment, else some time since.
+    fn done(&mut self, host: usize, client: usize, at: usize) {
+        let now = self.stamp();
+        let mut ask = std::mem::replace(&mut self.clients[client].asks[at], Ask::nothing());
+        ask.is_done = true;
+        let given = ask.given.unwrap_or(now);
+        ask.is_prompt = given == now;
+        if let What::Keys(verb, items) = &ask.what {
+            match verb {
+                Verb::Set | Verb::SetEx | Verb::Del | Verb::Expire => {
+                    for item in items {
+                        ask.expected.push(self.expect(host, item, given));
+                        let deadline = self.deadline(host, *verb, item);
+                        if !ask.is_unsettled {
+                            self.oracle.apply(host, *verb, item, now, deadline);
+                        } else {
+                            self.oracle.settle(host, *verb, item, (given, now), deadline);
+                        }
+                    }
+                }
+                Verb::Get | Verb::Ttl | Verb::Who if ask.expected.is_empty() => {
+                    for item in items {
+                        let mut expected = self.expect(host, item, given);
+                        if given != now {
+                            expected.local = Local::Unsure;
+                        }
+                        ask.expected.push(expected);
+                    }
+                    ask.linked = self.linked_for(host, &ask);
+                }
+                Verb::Get | Verb::Ttl | Verb::Who => {}
+            }
+        }
+        if matches!(ask.what, What::Peers) && ask.is_prompt {
+            ask.linked = self.linked_hosts(host);
+        }
+        self.clients[client].asks[at] = ask;
+    }
+
+    /// Whom a node is linked to, if a miss will be judged by it.
+    fn linked_for(&self, host: usize, ask: &Ask) -> Vec<usize> {
+        let is_here = ask.expected.iter().all(|expected| matches!(expected.local, Local::Here(..)));
+        if is_here || self.calm_since() > self.net.now || !self.is_strict {
+            return Vec::new();
+        }
+        self.linked_hosts(host)
+    }
+
+    /// The hosts that a node is linked to.
+    fn linked_hosts(&self, host: usize) -> Vec<usize> {
+        let Some(node) = &self.hosts[host].node else { return Vec::new() };
+        let linked = boundary::linked(node, self.hosts[host].now(self.net.now));
+        let is_linked = |other: &usize| linked.contains(&self.hosts[*other].addr);
+        (0..self.members).filter(is_linked).collect()
+    }
+
+    /// Since when, as far as a lookup of a key goes that is asked for now, answers from elsewhere count: one
+    /// that was under way for an earlier request may answer this one too.
+    fn expect(&self, host: usize, item: &Item, given: Stamp) -> Expected {
+        let local = self.oracle.local(host, item.key, self.net.now);
+        let mut from = given;
+        let sockets = self.hosts[host].sockets.values().filter_map(|socket| socket.client);
+        for ask in sockets.flat_map(|client| &self.clients[client].asks) {
+            let What::Keys(Verb::Get | Verb::Ttl, items) = &ask.what else { continue };
+            if let Some(earlier) = ask.given.filter(|given| *given < from)
+                && items.iter().any(|other| other.key == item.key)
+            {
+                from = earlier;
+            }
+        }
+        // Those who asked may be gone, and the lookup still be under way.
+        let orphans =
+            self.hosts[host].orphans.iter().filter(|(key, earlier)| *key == item.key && *earlier < from);
+        from = orphans.map(|(_, earlier)| *earlier).min().unwrap_or(from);
+        let timeout = u64::from(self.plan.lookup_timeout_ms) * MS + self.sluggishness();
+        let paused = self.hosts[host].paused_until(self.net.now);
+        if paused == 0 && from.nanos + timeout < given.nanos {
+            from = Stamp { call: 0, nanos: given.nanos - timeout };
+        }
+        // What is changed here takes no answer from before.
+        if given == self.stamp() {
+            from = from.max(self.oracle.changed(host, item.key));
+        }
+        Expected { local, from }
+    }
+
+    /// When what a request gives a key ends, on the clock of the world.
+    fn deadline(&self, host: usize, verb: Verb, item: &Item) -> u64 {
+        if !matches!(verb, Verb::SetEx | Verb::Expire) {
+            return u64::MAX;
+        }
+        let host = &self.hosts[host];
+        let mono_ms = host.now(self.net.now).mono.millis();
+        (mono_ms + item.seconds * 1_000).saturating_mul(MS) - host.offset
+    }
+
+    /// Judges what a node says to a client.
+    pub fn judge(&mut self, host: usize, client: usize, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let mut line = std::mem::take(&mut self.clients[client].partial);
+            line.extend_from_slice(piece);
+            if line.last() != Some(&b'\n') {
+                self.clients[client].partial = line;
+                continue;
+            }
+            line.pop();
+            self.trace.note(self.net.now, "    reply", host, client as u64, &line);
+            self.judge_line(host, client, &line);
+        }
+        assert!(self.clients[client].partial.is_empty(), "a reply without its end");
+    }
+
+    fn judge_line(&mut self, host: usize, client: usize, line: &[u8]) {
+        let shown = line[..line.len().min(300)].escape_ascii().to_string();
+        if line == b":BYE " && self.hosts[host].is_ending
+            || line.starts_with(b":ERR nothing came for too long")
+        {
+            return self.client_dismissed(client);
+        }
+        if line.starts_with(b":ERR the last line has no line end") {
+            return;
+        }
+        let asks = &mut self.clients[client].asks;
+        let is_given = asks.front().is_some_and(|ask| ask.given.is_some());
+        assert!(is_given, "host {host} says {shown} to client {client}, which asked nothing");
+        if !self.clients[client].asks[0].is_done {
+            self.done(host, client, 0);
+        }
+        let Some(ask) = self.clients[client].asks.pop_front() else { return };
+        self.replies += 1;
+        if let Err(wrong) = self.judge_reply(host, &ask, line) {
+            panic!("wrong: {wrong}\nhost {host} said {shown} to {ask:?} of client {client}");
+        }
+    }
+
+    fn judge_reply(&mut self, host: usize, ask: &Ask, line: &[u8]) -> Result<(), String> {
+        if ask.is_prompt {
+            self.judge_patience(host, ask.given.unwrap_or_default().nanos)?;
+        }
+        let is_bare_ping = matches!(ask.what, What::Ping) && ask.id.is_empty();
+        let id = if is_bare_ping { "0" } else { &ask.id };
+        let rest = line.strip_prefix(id.as_bytes()).and_then(|rest| rest.strip_prefix(b":"));
+        let rest = rest.ok_or("another id")?;
+        let (word, fields) = match rest.iter().position(|byte| *byte == b' ') {
+            Some(space) => (&rest[..space], &rest[space + 1..]),
+            None => return Err("no word".to_owned()),
+        };
+        let expected: &[u8] = match &ask.what {
+            What::Keys(verb, _) => verb.word().as_bytes(),
+            What::Peers | What::Filter => b"FULFILLED",
+            What::Stats => b"STATS",
+            What::Mesh => b"MESH",
+            What::Ping => b"PONG",
+            What::Quit => b"BYE",
+        };
+        if word == b"ERR" {
+            return self.judge_error(ask, fields);
+        }
+        if word != expected {
+            return Err("another word".to_owned());
+        }
+        match &ask.what {
+            What::Keys(verb, items) => self.judge_keys(host, ask, *verb, items, fields),
+            What::Peers => self.judge_peers(host, ask, fields),
+            What::Stats => judge_stats(fields),
+            What::Filter => self.judge_filter(host, ask, fields),
+            What::Mesh | What::Quit => Ok(()),
+            What::Ping => {
+                if fields == b"1" {
+                    Ok(())
+                } else {
+                    Err("not 1".to_owned())
+                }
+            }
+        }
+    }
+
+    fn judge_error(&self, ask: &Ask, sentence: &[u8]) -> Result<(), String> {
+        let is_tight = sentence.ends_with(b"keys are being looked up on other nodes, the limit; try again")
+            && self.plan.is_tight;
+        let is_big = matches!(ask.what, What::Filter);
+        if is_tight || is_big { Ok(()) } else { Err("no reason for an error".to_owned()) }
+    }
+
+    /// The filter as text is that of the node, bit by bit, if it was told at once.
+    fn judge_filter(&self, host: usize, ask: &Ask, fields: &[u8]) -> Result<(), String> {
+        let (head, words) = decode(fields, 1 << 20).map_err(|error| error.to_string())?;
+        let node = self.hosts[host].node.as_ref().filter(|_| ask.given == Some(self.stamp()));
+        let Some(filter) = node.map(Node::own_filter) else { return Ok(()) };
+        demand(head.blocks == filter.size().blocks() as u64, "another size")?;
+        demand(filter.words().is_none_or(|own| own == words), "other bits")
+    }
+
+    /// No reply keeps anybody waiting for longer than a lookup may take.
+    fn judge_patience(&self, host: usize, given: u64) -> Result<(), String> {
+        let host = &self.hosts[host];
+        let waited = self.net.now - given;
+        let limit = u64::from(self.plan.lookup_timeout_ms) * MS + FOUND_WITHIN + self.sluggishness();
+        let paused = host.paused_until(self.net.now) + self.plan.busy_slack();
+        if self.plan.is_tight || waited <= limit + paused {
+            return Ok(());
+        }
+        Err(format!("it took {} ms", waited / MS))
+    }
+
+    fn judge_peers(&self, host: usize, ask: &Ask, fields: &[u8]) -> Result<(), String> {
+        let text = std::str::from_utf8(fields).map_err(|error| error.to_string())?;
+        let mut seen = Vec::new();
+        for field in text.split(',').filter(|field| !field.is_empty()) {
+            let addr: std::net::SocketAddr = field.parse().map_err(|_| format!("{field} is no address"))?;
+            if seen.contains(&addr) {
+                return Err(format!("{addr} twice"));
+            }
+            if addr == self.hosts[host].addr {
+                return Err("itself".to_owned());
+            }
+            seen.push(addr);
+        }
+        let linked = ask.linked.iter().map(|other| self.hosts[*other].addr);
+        match linked.into_iter().find(|addr| !seen.contains(addr)) {
+            Some(addr) => Err(format!("{addr} was linked and is missing")),
+            None => Ok(()),
+        }
+    }
+
+    fn judge_keys(
+        &self,
+        host: usize,
+        ask: &Ask,
+        verb: Verb,
+        items: &[Item],
+        fields: &[u8],
+    ) -> Result<(), String> {
+        let mut rest = fields;
+        let mut is_first = true;
+        for (item, expected) in items.iter().zip(&ask.expected) {
+            let key = key_shown(item.key);
+            let behind = if is_first { Some(rest) } else { rest.strip_prefix(b",") };
+            let behind = behind.and_then(|rest| rest.strip_prefix(key.as_slice()));
+            let has_value = !matches!(verb, Verb::Del);
+            let behind = if has_value { behind.and_then(|rest| rest.strip_prefix(b":")) } else { behind };
+            let shown = behind.filter(|rest| has_value || rest.is_empty() || rest[0] == b',').map(|rest| {
+                let end = rest.iter().position(|byte| *byte == b',').unwrap_or(rest.len());
+                rest.split_at(end)
+            });
+            if let Some((_, behind)) = shown {
+                (rest, is_first) = (behind, false);
+            }
+            let shown = shown.map(|(shown, _)| shown);
+            self.judge_item(host, ask, verb, item, *expected, shown)
+                .map_err(|wrong| format!("{}: {wrong}; {expected:?}", key.escape_ascii()))?;
+            if verb == Verb::Who {
+                // The others are claims.
+                rest = b"";
+            }
+        }
+        if rest.is_empty() { Ok(()) } else { Err(format!("what is {}?", rest.escape_ascii())) }
+    }
+
+    fn judge_item(
+        &self,
+        host: usize,
+        ask: &Ask,
+        verb: Verb,
+        item: &Item,
+        expected: Expected,
+        shown: Option<&[u8]>,
+    ) -> Result<(), String> {
+        match (verb, expected.local, shown) {
+            (Verb::Set | Verb::SetEx, _, shown) => {
+                let mut text = self.oracle.text(item.value);
+                if verb == Verb::SetEx {
+                    text.extend(format!(":{}", item.seconds).bytes());
+                }
+                demand(shown == Some(&text), "not what was set")
+            }
+            (Verb::Del, Local::Here(..), shown) => demand(shown.is_some(), "it was there"),
+            (Verb::Del, Local::Absent, shown) => demand(shown.is_none(), "it was not there"),
+            (Verb::Expire, Local::Here(..), shown) => {
+                demand(shown == Some(item.seconds.to_string().as_bytes()), "it was there")
+            }
+            (Verb::Expire, Local::Absent, shown) => demand(shown.is_none(), "it was not there"),
+            (Verb::Who, Local::Here(..), shown) => demand(shown == Some(b"here"), "it was here"),
+            (Verb::Who, Local::Absent, shown) => demand(shown != Some(b"here"), "it was not here"),
+            (Verb::Del | Verb::Expire | Verb::Who, Local::Unsure, _) => Ok(()),
+            // Read at once, though it may be said only after earlier replies.
+            (Verb::Get, Local::Here(value, _), Some(shown)) => {
+                demand(shown == self.oracle.text(value), "another value than that which is here")
+            }
+            (Verb::Ttl, Local::Here(_, deadline), Some(shown)) => {
+                self.judge_life(shown, deadline, ask.given.unwrap_or_default(), self.stamp())
+            }
+            (Verb::Get | Verb::Ttl, Local::Here(_, deadline), None) => {
+                demand(deadline <= self.net.now, "it was here")
+            }
+            (Verb::Get, Local::Absent | Local::Unsure, Some(shown)) => {
+                self.judge_remote(host, item.key, expected.from, shown)
+            }
+            (Verb::Ttl, Local::Absent | Local::Unsure, Some(shown)) => {
+                let now = self.stamp();
+                let mut values = self.oracle.between(item.key, expected.from, now);
+                let is_right = values.any(|value| {
+                    let mut deadlines = self.oracle.values[value].deadlines();
+                    deadlines.any(|deadline| self.judge_life(shown, deadline, expected.from, now).is_ok())
+                });
+                let is_open = self.has_liars || self.oracle.is_changing(item.key);
+                demand(is_right || is_open, "no value lasts so long")
+            }
+            (Verb::Get | Verb::Ttl, Local::Absent, None) => self.judge_miss(host, ask, item.key),
+            (Verb::Get | Verb::Ttl, Local::Unsure, None) => Ok(()),
+        }
+    }
+
+    /// Whether the seconds that are told fit a life that ends at `deadline`, seen between two moments.
+    fn judge_life(&self, shown: &[u8], deadline: u64, from: Stamp, to: Stamp) -> Result<(), String> {
+        if deadline == u64::MAX {
+            return demand(shown == b"never", "it has no deadline");
+        }
+        let seconds: u64 =
+            std::str::from_utf8(shown).ok().and_then(|text| text.parse().ok()).ok_or("no number")?;
+        let least = deadline.saturating_sub(to.nanos).div_ceil(1_000 * MS);
+        // A life is told in whole milliseconds.
+        let most = (deadline + MS).saturating_sub(from.nanos).div_ceil(1_000 * MS);
+        let text = format!("it lasts {least} to {most} s");
+        if (least..=most).contains(&seconds) { Ok(()) } else { Err(text) }
+    }
+
+    fn judge_remote(&self, host: usize, key: u32, from: Stamp, shown: &[u8]) -> Result<(), String> {
+        if shown.starts_with(b"liar.") {
+            let is_stranger = self.hosts[host].kind == Kind::Stranger;
+            let is_about = shown == lie_about(&key_text(key));
+            return demand(self.has_liars && !is_stranger && is_about, "a lie that nobody was told");
+        }
+        let Some(value) = self.oracle.value_of(shown) else { return Err("nobody set that".to_owned()) };
+        let record = &self.oracle.values[value];
+        demand(record.key == key, "the value of another key")?;
+        let is_other_mesh = (self.hosts[record.host].kind == Kind::Stranger)
+            != (self.hosts[host].kind == Kind::Stranger)
+            || (self.hosts[host].kind == Kind::Stranger && record.host != host);
+        demand(!is_other_mesh, "the value of another mesh")?;
+        if self.oracle.may_be_seen(value, from, self.stamp()) {
+            return Ok(());
+        }
+        Err(format!("nobody held that at the time: {record:?}"))
+    }
+
+    /// A miss is wrong if a node that was linked, well and reachable all the time has held the key for long
+    /// enough.
+    fn judge_miss(&self, host: usize, ask: &Ask, key: u32) -> Result<(), String> {
+        let given = ask.given.unwrap_or_default().nanos;
+        if self.calm_since() > given {
+            return Ok(());
+        }
+        let lag = FOUND_WITHIN + self.sluggishness() + self.plan.slowest_path();
+        let since = given.saturating_sub(lag);
+        let holds = |other: &usize| {
+            let other_host: &Host = &self.hosts[*other];
+            *other != host
+                && other_host.is_well()
+                && self.oracle.surely_held(*other, key, since, self.net.now + lag)
+        };
+        let (Some(node), now) = (&self.hosts[host].node, self.hosts[host].now(self.net.now)) else {
+            return Ok(());
+        };
+        match ask.linked.iter().copied().find(holds) {
+            Some(other) if boundary::may_disbelieve(node, now, self.hosts[other].addr) => Ok(()),
+            Some(other) => {
+                let held = self.oracle.describe(other, key);
+                let peers = boundary::describe(node, now);
+                Err(format!("host {other} is linked and holds it: {held}; peers: {peers}"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn demand(is_right: bool, wrong: &str) -> Result<(), String> {
+    if is_right { Ok(()) } else { Err(wrong.to_owned()) }
+}
+
+fn judge_stats(fields: &[u8]) -> Result<(), String> {
+    let text = std::str::from_utf8(fields).map_err(|error| error.to_string())?;
+    let number = |name: &str| -> Result<u64, String> {
+        let fields = text.split(',').filter_map(|field| field.split_once(':'));
+        let value = fields.filter(|(field, _)| *field == name).map(|(_, value)| value).next();
+        value.and_then(|value| value.parse().ok()).ok_or_else(|| format!("no {name}"))
+    };
+    demand(number("hits")? + number("misses")? <= number("gets")?, "hits and misses are more than gets")
+}

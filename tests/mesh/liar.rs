@@ -1,0 +1,432 @@
+//! A member of the mesh that lies: it knows the secret and speaks the protocol, and then claims keys that
+//! it has not, answers late, twice, for other keys or to nobody's question, sends digests that are full,
+//! too large, out of order or of an older life, and bytes that are no frames at all.
+//!
+//! It is no node: it has no clock of its own and keeps no contract. A value that it gives in answer to a
+//! question, for the key that was asked for, is as good as any; what it gives otherwise must never be seen.
+
+use super::host::{Kind, State};
+use super::net::{MS, Party, Port, Read, US};
+use super::world::{Event, World};
+use olivia::base::rng::Rng;
+use olivia::store::HashSecret;
+use olivia::wire::frame::{
+    self, Address, Body, Frame, FrameLimits, Front, Head, put, put_blocks, put_deltas, put_peers, put_piece,
+};
+use olivia::wire::handshake::{
+    Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, derive_hash_secret, public_hash_secret,
+    put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+const LIMITS: FrameLimits = FrameLimits { key_bytes_max: 1 << 20, value_bytes_max: 1 << 24 };
+
+/// Keys that a liar claims to have.
+const CLAIMED_KEYS: u64 = 40;
+
+/// What a liar's value says of a key.
+pub fn lie_about(key: &[u8]) -> Vec<u8> {
+    format!("liar.{:x}", xxh3_64(key)).into_bytes()
+}
+
+/// Who the other end of a link said it was.
+#[derive(Debug, Clone, Default)]
+struct Introduced {
+    node: [u8; 16],
+    listen: Vec<u8>,
+    nonce: [u8; 16],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Dialled, and waits for an offer; or was dialled.
+    Offering,
+    Proving,
+    Linked,
+}
+
+#[derive(Debug)]
+struct Link {
+    port: Port,
+    stage: Stage,
+    nonce: [u8; 16],
+    theirs: Introduced,
+    inbound: Vec<u8>,
+    outbound: Vec<u8>,
+    /// Our proof was wrong: we must not be welcome.
+    is_unproven: bool,
+    /// Answers kept for later.
+    late: Vec<u8>,
+    seq: u64,
+}
+
+/// A liar's side of its links.
+#[derive(Debug, Default)]
+pub struct Liar {
+    id: [u8; 16],
+    epoch: u64,
+    links: Vec<Link>,
+}
+
+impl World {
+    fn liar(&mut self, at: usize) -> Option<&mut Liar> {
+        self.liars.get_mut(&at)
+    }
+
+    fn link_at(&mut self, at: usize, port: Port) -> Option<&mut Link> {
+        self.liar(at)?.links.iter_mut().find(|link| link.port == port)
+    }
+
+    pub fn liar_starts(&mut self, at: usize) {
+        let mut liar = Liar { epoch: 1_700_000_000_000 + self.net.now / MS, ..Liar::default() };
+        self.rng.fill(&mut liar.id);
+        self.liars.insert(at, liar);
+        self.agenda.put(self.net.now + MS, Event::Liar(at));
+    }
+
+    pub fn liar_stops(&mut self, at: usize) {
+        let Some(liar) = self.liars.remove(&at) else { return };
+        for link in liar.links {
+            self.net.reset(&mut self.agenda, link.port);
+        }
+    }
+
+    pub fn liar_accepts(&mut self, at: usize) {
+        if self.hosts[at].kind != Kind::Liar {
+            return;
+        }
+        while let Some(port) = self.hosts[at].backlog.pop_front() {
+            self.net.open(port, None);
+            self.add_link(at, port);
+            self.liar_hears(at, port);
+        }
+    }
+
+    fn add_link(&mut self, at: usize, port: Port) {
+        let mut nonce = [0; 16];
+        self.rng.fill(&mut nonce);
+        let Some(liar) = self.liar(at) else { return };
+        let (theirs, stage) = (Introduced::default(), Stage::Offering);
+        let (inbound, outbound, late) = (Vec::new(), Vec::new(), Vec::new());
+        liar.links.push(Link {
+            port,
+            stage,
+            nonce,
+            theirs,
+            inbound,
+            outbound,
+            is_unproven: false,
+            late,
+            seq: 0,
+        });
+    }
+
+    pub fn liar_connected(&mut self, at: usize, port: Port) {
+        if self.hosts[at].kind != Kind::Liar {
+            return;
+        }
+        self.add_link(at, port);
+        let mut out = Vec::new();
+        self.introduce(at, port, |offer| put_offer(&mut out, offer));
+        self.liar_says(at, port, &out);
+    }
+
+    pub fn liar_reset(&mut self, at: usize, port: Port) {
+        if let Some(liar) = self.liar(at) {
+            liar.links.retain(|link| link.port != port);
+        }
+    }
+
+    fn hash_secret(&self) -> HashSecret {
+        let secret = self.plan.secret.as_ref();
+        HashSecret::from_bytes(secret.map_or_else(public_hash_secret, |s| derive_hash_secret(s.as_bytes())))
+    }
+
+    fn introduce<R>(&mut self, at: usize, port: Port, with: impl FnOnce(&Offer<'_>) -> R) -> Option<R> {
+        let hash = self.hash_secret().hash(HASH_CHECK_TEXT).0;
+        let listen = self.hosts[at].addr.to_string();
+        let node = self.liar(at)?.id;
+        let nonce = self.link_at(at, port)?.nonce;
+        Some(with(&Offer { node, listen: listen.as_bytes(), nonce, hash }))
+    }
+
+    /// A proof of one end of a link, right or wrong.
+    fn proof(&mut self, at: usize, port: Port, prover: Prover) -> Option<Proof> {
+        let is_wrong = self.rng.one_in(8);
+        let secret = self.plan.secret.clone().map(String::into_bytes);
+        let link = self.link_at(at, port)?;
+        link.is_unproven = is_wrong && secret.is_some();
+        let theirs = link.theirs.clone();
+        self.introduce(at, port, |own| {
+            let nonce = if is_wrong { own.nonce } else { theirs.nonce };
+            let other = Offer { node: theirs.node, listen: &theirs.listen, nonce, hash: own.hash };
+            Proof::of(secret.as_deref(), prover, own, &other)
+        })
+    }
+
+    fn liar_says(&mut self, at: usize, port: Port, bytes: &[u8]) {
+        if let Some(link) = self.link_at(at, port) {
+            link.outbound.extend_from_slice(bytes);
+        }
+        self.liar_writes(at, port);
+    }
+
+    /// Writes what there is room for.
+    pub fn liar_writes(&mut self, at: usize, port: Port) {
+        let Some(link) = self.link_at(at, port) else { return };
+        let bytes = std::mem::take(&mut link.outbound);
+        let count = self.net.write(&mut self.agenda, port, &bytes);
+        if let Some(link) = self.link_at(at, port) {
+            link.outbound = bytes[count..].to_vec();
+        }
+    }
+
+    /// Something has come on a link of a liar.
+    pub fn liar_hears(&mut self, at: usize, port: Port) {
+        if self.link_at(at, port).is_none() {
+            return;
+        }
+        let mut bytes = Vec::new();
+        loop {
+            match self.net.read(&mut self.agenda, port, usize::MAX, &mut bytes) {
+                Read::Bytes => {
+                    if let Some(link) = self.link_at(at, port) {
+                        link.inbound.extend_from_slice(&bytes);
+                    }
+                }
+                Read::Nothing => break,
+                Read::End => {
+                    self.net.close(&mut self.agenda, port);
+                    return self.liar_reset(at, port);
+                }
+            }
+        }
+        while self.liar_takes(at, port) {}
+    }
+
+    /// Takes one line or frame of what has come; false if there is none.
+    fn liar_takes(&mut self, at: usize, port: Port) -> bool {
+        let Some(link) = self.link_at(at, port) else { return false };
+        let inbound = std::mem::take(&mut link.inbound);
+        let used = if link.stage == Stage::Linked {
+            match frame::front(&inbound, LIMITS) {
+                Front::Frame { frame, consumed } => {
+                    self.liar_answers(at, port, &frame);
+                    consumed
+                }
+                Front::Partial => 0,
+                Front::Oversized { .. } => panic!("a node has sent a frame that is too long"),
+                Front::Broken(error) => panic!("a node has sent a frame that is none: {error}"),
+            }
+        } else if let Some(end) = inbound.iter().position(|byte| *byte == b'\n') {
+            self.liar_shakes(at, port, &inbound[..end]);
+            end + 1
+        } else {
+            0
+        };
+        if let Some(link) = self.link_at(at, port) {
+            link.inbound = inbound[used..].to_vec();
+        }
+        used > 0
+    }
+
+    /// A line of the handshake has come.
+    fn liar_shakes(&mut self, at: usize, port: Port, line: &[u8]) {
+        let mut out = Vec::new();
+        let is_dialler = port.side == 0;
+        if is_dialler {
+            match read_answer(line) {
+                Ok(Answer::Offer(theirs, _)) => {
+                    self.meet(at, port, &theirs);
+                    if let Some(proof) = self.proof(at, port, Prover::Dialler) {
+                        put_proof(&mut out, &proof);
+                    }
+                }
+                Ok(Answer::Welcome) => {
+                    let is_unproven = self.link_at(at, port).is_some_and(|link| link.is_unproven);
+                    assert!(!is_unproven, "a wrong proof was welcome");
+                    self.linked(at, port);
+                }
+                Ok(Answer::Refused(_)) | Err(_) => {}
+            }
+        } else if let Some(args) = line.strip_prefix(b"h1:REQUEST connect ") {
+            if let Ok(ConnectArgs::Offer(theirs)) = read_request(args) {
+                self.meet(at, port, &theirs);
+                if let Some(proof) = self.proof(at, port, Prover::Acceptor) {
+                    self.introduce(at, port, |own| put_counter_offer(&mut out, b"h1", own, &proof));
+                }
+            }
+        } else if line.starts_with(b"h2:REQUEST connect ") {
+            let is_unproven = self.link_at(at, port).is_some_and(|link| link.is_unproven);
+            assert!(!is_unproven, "a wrong proof was believed");
+            put_welcome(&mut out, b"h2");
+            self.linked(at, port);
+        }
+        self.liar_says(at, port, &out);
+    }
+
+    fn meet(&mut self, at: usize, port: Port, theirs: &Offer<'_>) {
+        if let Some(link) = self.link_at(at, port) {
+            link.theirs =
+                Introduced { node: theirs.node, listen: theirs.listen.to_vec(), nonce: theirs.nonce };
+            link.stage = Stage::Proving;
+        }
+    }
+
+    fn linked(&mut self, at: usize, port: Port) {
+        self.lies += 1;
+        if let Some(link) = self.link_at(at, port) {
+            link.stage = Stage::Linked;
+        }
+    }
+
+    fn clock(&self) -> u64 {
+        (1_700_000_000_000 + self.net.now / MS) << 20
+    }
+
+    /// A frame has come: answers it, in one way or another.
+    fn liar_answers(&mut self, at: usize, port: Port, frame: &Frame<'_>) {
+        let (clock, mood) = (self.clock(), self.rng.below(10));
+        let mut out = Vec::new();
+        match &frame.body {
+            Body::Get { key, .. } => {
+                let hash = self.hash_secret().hash(key).0;
+                let value = lie_about(key);
+                let none = Body::None { hash };
+                let good = Body::Value { hash, version: clock, left_ms: None, value: &value };
+                let forged = Body::Value { hash: hash ^ 1, version: clock, left_ms: None, value: b"forged" };
+                let stranger = Body::Value { hash, version: clock, left_ms: None, value: b"forged" };
+                match mood {
+                    0 => put(&mut out, clock, frame.request, &good),
+                    1 => put(&mut out, clock, frame.request, &forged),
+                    2 => put(&mut out, clock, frame.request.wrapping_add(1 << 20), &stranger),
+                    3 => {
+                        let mut late = Vec::new();
+                        put(&mut late, clock, frame.request, &good);
+                        if let Some(link) = self.link_at(at, port) {
+                            link.late.extend(late);
+                        }
+                    }
+                    4 => {}
+                    5 => (0..2).for_each(|_| put(&mut out, clock, frame.request, &none)),
+                    _ => put(&mut out, clock, frame.request, &none),
+                }
+            }
+            Body::Beat { head: _, is_answer: false } if mood > 0 => {
+                let head = self.head(at, port);
+                put(&mut out, clock, frame.request, &Body::Beat { head, is_answer: true });
+            }
+            Body::Resync(_) => self.put_snapshot(at, port, mood, &mut out),
+            Body::Beat { .. }
+            | Body::Delta(_)
+            | Body::Block(_)
+            | Body::Resize { .. }
+            | Body::Snap { .. }
+            | Body::Piece(_)
+            | Body::SnapEnd
+            | Body::Value { .. }
+            | Body::None { .. }
+            | Body::Peers(_)
+            | Body::Bye(_) => {}
+        }
+        self.liar_says(at, port, &out);
+    }
+
+    fn head(&mut self, at: usize, port: Port) -> Head {
+        let epoch = self.liar(at).map_or(0, |liar| liar.epoch);
+        Head { epoch, seq: self.link_at(at, port).map_or(0, |link| link.seq) }
+    }
+
+    /// A snapshot, of one kind of lie or another.
+    fn put_snapshot(&mut self, at: usize, port: Port, mood: u64, out: &mut Vec<u8>) {
+        let (clock, mut head) = (self.clock(), self.head(at, port));
+        let size_log2 = if mood == 0 { 26 } else { 6 };
+        if mood == 1 {
+            head.epoch -= 1_000;
+        }
+        put(out, clock, 0, &Body::Snap { head, size_log2 });
+        let word = match mood {
+            2 => u64::MAX,
+            3 | 4 => self.rng.next_u64() & self.rng.next_u64(),
+            _ => 0,
+        };
+        put_piece(out, clock, if mood == 5 { 3 } else { 0 }, &[word; 8 * 64]);
+        if mood != 6 {
+            put(out, clock, 0, &Body::SnapEnd);
+        }
+    }
+
+    /// A liar does something by itself.
+    pub fn liar_acts(&mut self, at: usize) {
+        if self.hosts[at].state == State::Down || self.liar(at).is_none() {
+            return;
+        }
+        let later = self.rng.below(60 * MS);
+        self.agenda.put(self.net.now + later + 100 * US, Event::Liar(at));
+        let ports: Vec<Port> = self.liar(at).map_or(Vec::new(), |l| l.links.iter().map(|l| l.port).collect());
+        if ports.len() < self.members && self.rng.one_in(4) {
+            let to = usize::try_from(self.rng.below(self.members as u64)).unwrap();
+            self.net.dial(&mut self.agenda, Party::Host(at), to, None);
+        }
+        for port in ports {
+            if self.link_at(at, port).is_some_and(|link| link.stage == Stage::Linked) {
+                self.liar_lies(at, port);
+            }
+        }
+    }
+
+    fn liar_lies(&mut self, at: usize, port: Port) {
+        let (clock, head) = (self.clock(), self.head(at, port));
+        let mut out = self.link_at(at, port).map_or(Vec::new(), |link| std::mem::take(&mut link.late));
+        let mut rng = Rng::new(self.rng.next_u64());
+        let secret = self.hash_secret();
+        match rng.below(40) {
+            0..10 => {
+                let keys = (0..1 + rng.below(CLAIMED_KEYS)).map(|_| rng.below(self.style.keys));
+                let hashes: Vec<u64> = keys
+                    .map(|key| secret.hash(&super::oracle::key_text(u32::try_from(key).unwrap())).0)
+                    .collect();
+                if let Some(link) = self.link_at(at, port) {
+                    link.seq += hashes.len() as u64;
+                }
+                put_deltas(&mut out, clock, head.seq, hashes.into_iter());
+            }
+            10 => put_deltas(&mut out, clock, rng.next_u64(), [rng.next_u64()].into_iter()),
+            11 => put_blocks(&mut out, clock, head.seq, [(u32::MAX, [u64::MAX; 8])].into_iter()),
+            12 => put_blocks(&mut out, clock, head.seq, [(1, [u64::MAX; 8])].into_iter()),
+            13 => put(&mut out, clock, 0, &Body::Resize { size_log2: u8::try_from(rng.below(256)).unwrap() }),
+            14 => put(
+                &mut out,
+                clock,
+                0,
+                &Body::Resync(Some(Head { epoch: rng.next_u64(), seq: rng.next_u64() })),
+            ),
+            15 => put(&mut out, clock, 0, &Body::Resync(None)),
+            16 => put(
+                &mut out,
+                clock,
+                0,
+                &Body::Beat { head: Head { epoch: head.epoch, seq: u64::MAX }, is_answer: true },
+            ),
+            17 => (0..20).for_each(|n| put(&mut out, clock, n, &Body::Beat { head, is_answer: false })),
+            18 => put(&mut out, clock, 0, &Body::Bye(b"a lie")),
+            19 => {
+                let hosts = self.hosts.iter().map(|host| Address { id: [7; 16], addr: host.addr });
+                put_peers(&mut out, clock, hosts.collect::<Vec<_>>().into_iter());
+            }
+            20 => {
+                let value =
+                    Body::Value { hash: rng.next_u64(), version: 0, left_ms: Some(5), value: b"forged" };
+                put(&mut out, clock, u32::try_from(rng.below(50)).unwrap(), &value);
+            }
+            21 => put(&mut out, clock, 3, &Body::Get { key: b"k1", wants: frame::Wants::Life }),
+            22 => out.extend((0..30).map(|_| rng.next_u64().to_le_bytes()[0])),
+            23 => out.extend([frame::MAGIC, 10, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0]),
+            24 => put(&mut out, clock, 0, &Body::SnapEnd),
+            25 => put_piece(&mut out, clock, 0, &[rng.next_u64(); 64]),
+            26 => self.put_snapshot(at, port, rng.below(7), &mut out),
+            _ => {}
+        }
+        self.liar_says(at, port, &out);
+    }
+}

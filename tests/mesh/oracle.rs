@@ -1,0 +1,331 @@
+//! What each node holds, as the oracle knows it from the requests that nodes were given, and which values
+//! may be seen where.
+//!
+//! A request is carried out in the very call that gives it to its node, unless the node stops reading that
+//! connection: then only its reply, or the next reading, tells that it was. Where that leaves the order of
+//! two changes of a key open, the key is *fuzzy* until it is set again, and may have been either.
+
+use super::protocol::{Verb, show};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// How finely deadlines are noted that may have been set at any moment of a span; less than a second, as
+/// lives are told in seconds.
+const STEP: usize = 400_000_000;
+const STEPS_MAX: usize = 50;
+
+/// A moment: the number of the call to a node, over the whole world, and the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Stamp {
+    pub call: u64,
+    pub nanos: u64,
+}
+
+/// A value, each set once only, by one request on one node.
+#[derive(Debug, Clone)]
+pub struct Value {
+    pub key: u32,
+    pub host: usize,
+    /// From when on it may have been there,
+    pub from: Stamp,
+    /// and until when: the call that certainly ended it.
+    pub until: Option<Stamp>,
+    /// The moment, on the world's clock, at which its life ends; never: `u64::MAX`.
+    pub deadline: u64,
+    /// Deadlines that it had before.
+    past: Vec<u64>,
+    pub padding: usize,
+}
+
+impl Value {
+    fn set_deadline(&mut self, deadline: u64) {
+        self.past.push(self.deadline);
+        self.deadline = deadline;
+    }
+
+    /// It may have got this deadline, or have kept the one it had.
+    fn perhaps_deadline(&mut self, deadline: u64) {
+        self.past.extend([self.deadline, deadline]);
+        self.deadline = self.deadline.max(deadline);
+    }
+
+    /// It may have got its deadline at any moment that is up to `earlier` before the one noted.
+    fn smear(&mut self, earlier: u64) {
+        if self.deadline != u64::MAX || !self.past.is_empty() {
+            let latest = self.past.last().copied().filter(|at| *at != u64::MAX).unwrap_or(self.deadline);
+            let steps = (0..=earlier).step_by(STEP).take(STEPS_MAX).chain([earlier]);
+            self.past.extend(steps.map(|step| latest.saturating_sub(step)));
+        }
+    }
+
+    /// Every deadline that it has had.
+    pub fn deadlines(&self) -> impl Iterator<Item = u64> {
+        self.past.iter().copied().chain([self.deadline])
+    }
+}
+
+/// One argument of a request.
+#[derive(Clone)]
+pub struct Item {
+    pub key: u32,
+    /// What is set, as an index into the oracle's values.
+    pub value: usize,
+    pub seconds: u64,
+}
+
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", key_shown(self.key).escape_ascii())?;
+        if self.value != usize::MAX { write!(f, ":v{}", self.value) } else { Ok(()) }
+    }
+}
+
+/// What a key holds on one node.
+#[derive(Debug, Clone, Default)]
+struct Slot {
+    value: Option<usize>,
+    is_fuzzy: bool,
+    /// Changes given to the node that may or may not have been carried out.
+    unsettled: u32,
+    /// Since when it has certainly been there without a break.
+    since: Option<Stamp>,
+    /// Values that may be there.
+    open: Vec<usize>,
+    changed: Stamp,
+}
+
+/// What is known of a key on one node at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Local {
+    /// This value, until this moment.
+    Here(usize, u64),
+    Absent,
+    Unsure,
+}
+
+/// All nodes' stores.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    pub values: Vec<Value>,
+    by_key: BTreeMap<u32, Vec<usize>>,
+    /// Of each host's present life.
+    shelves: Vec<BTreeMap<u32, Slot>>,
+}
+
+/// A key by its number: of every kind that there is.
+pub fn key_text(key: u32) -> Vec<u8> {
+    match key % 16 {
+        3 => format!("user:{key}").into_bytes(),
+        7 => format!("c d{key}").into_bytes(),
+        11 => format!(" e,{key}\"").into_bytes(),
+        13 => [b"\xff\x00".as_slice(), &key.to_le_bytes()].concat(),
+        14 => format!("a-key-that-is-somewhat-longer-than-thirty-two-bytes-{key}").into_bytes(),
+        _ => format!("k{key}").into_bytes(),
+    }
+}
+
+/// A key as a request or a reply shows it.
+pub fn key_shown(key: u32) -> Vec<u8> {
+    show(&key_text(key), true)
+}
+
+impl Oracle {
+    pub fn new(hosts: usize) -> Self {
+        Self { shelves: vec![BTreeMap::new(); hosts], ..Self::default() }
+    }
+
+    /// A value to be set.
+    pub fn new_value(&mut self, host: usize, key: u32, padding: usize) -> usize {
+        let never = Stamp { call: u64::MAX, nanos: u64::MAX };
+        self.values.push(Value {
+            key,
+            host,
+            from: never,
+            until: None,
+            deadline: u64::MAX,
+            past: Vec::new(),
+            padding,
+        });
+        self.by_key.entry(key).or_default().push(self.values.len() - 1);
+        self.values.len() - 1
+    }
+
+    /// A value's bytes, which need no quotes and tell which value it is.
+    pub fn text(&self, value: usize) -> Vec<u8> {
+        let mut text = format!("v{value}.").into_bytes();
+        text.resize(text.len() + self.values[value].padding, b'x');
+        text
+    }
+
+    /// Which value these bytes are.
+    pub fn value_of(&self, text: &[u8]) -> Option<usize> {
+        let digits = text.strip_prefix(b"v")?.split(|byte| *byte == b'.').next()?;
+        let value: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        (value < self.values.len() && self.text(value) == text).then_some(value)
+    }
+
+    /// What a node holds of a key at a moment.
+    pub fn local(&self, host: usize, key: u32, nanos: u64) -> Local {
+        match self.shelves[host].get(&key) {
+            None => Local::Absent,
+            Some(slot) if slot.is_fuzzy || slot.unsettled > 0 => Local::Unsure,
+            Some(slot) => {
+                let alive = slot.value.map(|value| (value, self.values[value].deadline));
+                let alive = alive.filter(|(_, deadline)| *deadline > nanos);
+                alive.map_or(Local::Absent, |(value, deadline)| Local::Here(value, deadline))
+            }
+        }
+    }
+
+    /// When a key was last certainly changed on a node.
+    pub fn changed(&self, host: usize, key: u32) -> Stamp {
+        self.shelves[host].get(&key).map_or(Stamp::default(), |slot| slot.changed)
+    }
+
+    /// Whether a node has certainly held a key since `since`, and will until `until` at least.
+    pub fn surely_held(&self, host: usize, key: u32, since: u64, until: u64) -> bool {
+        self.shelves[host].get(&key).is_some_and(|slot| {
+            let lives = |value: usize| self.values[value].deadline > until;
+            slot.since.is_some_and(|stamp| stamp.nanos <= since) && slot.value.is_some_and(lives)
+        })
+    }
+
+    /// Whether some node has been given a change of a key that it may not have carried out yet.
+    pub fn is_changing(&self, key: u32) -> bool {
+        self.shelves.iter().any(|shelf| shelf.get(&key).is_some_and(|slot| slot.unsettled > 0))
+    }
+
+    /// What is known of a key on a node, in words.
+    pub fn describe(&self, host: usize, key: u32) -> String {
+        let slot = self.shelves[host].get(&key);
+        let value = slot.and_then(|slot| slot.value).map(|value| (value, &self.values[value]));
+        format!("{slot:?} with {value:?}")
+    }
+
+    /// Values of a key that some node other than the strangers' may have held between two moments.
+    pub fn between(&self, key: u32, from: Stamp, to: Stamp) -> impl Iterator<Item = usize> {
+        let values = self.by_key.get(&key).map_or(&[][..], Vec::as_slice);
+        values.iter().rev().copied().filter(move |value| self.may_be_seen(*value, from, to))
+    }
+
+    /// Whether a node may have held a value between two moments.
+    pub fn may_be_seen(&self, value: usize, from: Stamp, to: Stamp) -> bool {
+        let value = &self.values[value];
+        value.from <= to && value.until.is_none_or(|until| until >= from) && value.deadline > from.nanos
+    }
+
+    /// Every key that a node certainly holds at a moment and for long enough.
+    pub fn keys_held(&self, host: usize, until: u64) -> Vec<u32> {
+        let slots = self.shelves[host].iter().filter(|(_, slot)| !slot.is_fuzzy && slot.unsettled == 0);
+        let held =
+            slots.filter(|(_, slot)| slot.value.is_some_and(|value| self.values[value].deadline > until));
+        held.map(|(key, _)| *key).collect()
+    }
+
+    /// How many values of a node may end their life between two moments, those included that are gone.
+    pub fn endings(&self, host: usize, from: u64, to: u64) -> u64 {
+        let is_one = |value: &&Value| {
+            value.host == host && value.deadlines().any(|deadline| (from..=to).contains(&deadline))
+        };
+        self.values.iter().filter(is_one).count() as u64
+    }
+
+    /// A node was given a change that it may not have carried out yet.
+    pub fn unsettle(&mut self, host: usize, verb: Verb, item: &Item, given: Stamp) {
+        let slot = self.shelves[host].entry(item.key).or_default();
+        if matches!(verb, Verb::Set | Verb::SetEx) {
+            slot.open.push(item.value);
+            self.values[item.value].from = given;
+        }
+        slot.unsettled += 1;
+        slot.is_fuzzy = true;
+        slot.since = None;
+    }
+
+    /// A node has carried out one argument of a change, now. `deadline` is when what it sets ends.
+    pub fn apply(&mut self, host: usize, verb: Verb, item: &Item, now: Stamp, deadline: u64) {
+        let slot = self.shelves[host].entry(item.key).or_default();
+        if slot.unsettled > 0 {
+            return self.perhaps(host, verb, item, now, deadline);
+        }
+        let values = &mut self.values;
+        let was_alive = slot.value.is_some_and(|value| values[value].deadline > now.nanos) && !slot.is_fuzzy;
+        if was_alive || matches!(verb, Verb::Set | Verb::SetEx) {
+            slot.changed = now;
+        }
+        match verb {
+            Verb::Set | Verb::SetEx => {
+                slot.open.drain(..).for_each(|value| values[value].until = Some(now));
+                slot.open.push(item.value);
+                (values[item.value].from, values[item.value].deadline) = (now, deadline);
+                slot.value = Some(item.value);
+                slot.is_fuzzy = false;
+                slot.since = slot.since.filter(|_| was_alive).or(Some(now));
+            }
+            Verb::Del => {
+                slot.open.drain(..).for_each(|value| values[value].until = Some(now));
+                *slot = Slot { changed: slot.changed, ..Slot::default() };
+            }
+            Verb::Expire => {
+                for value in &slot.open {
+                    let value = &mut values[*value];
+                    if value.deadline > now.nanos {
+                        if was_alive {
+                            value.set_deadline(deadline);
+                        } else {
+                            value.perhaps_deadline(deadline);
+                        }
+                    }
+                }
+            }
+            Verb::Get | Verb::Ttl | Verb::Who => {}
+        }
+    }
+
+    /// A change that was unsettled has been carried out some time up to now.
+    pub fn settle(
+        &mut self,
+        host: usize,
+        verb: Verb,
+        item: &Item,
+        (given, now): (Stamp, Stamp),
+        deadline: u64,
+    ) {
+        self.perhaps(host, verb, item, given, deadline);
+        if matches!(verb, Verb::SetEx | Verb::Expire) {
+            for value in &self.shelves[host].entry(item.key).or_default().open {
+                self.values[*value].smear(now.nanos - given.nanos);
+            }
+        }
+        let slot = self.shelves[host].entry(item.key).or_default();
+        slot.unsettled = slot.unsettled.saturating_sub(1);
+    }
+
+    fn perhaps(&mut self, host: usize, verb: Verb, item: &Item, from: Stamp, deadline: u64) {
+        let slot = self.shelves[host].entry(item.key).or_default();
+        (slot.is_fuzzy, slot.since) = (true, None);
+        match verb {
+            Verb::Set | Verb::SetEx => {
+                if !slot.open.contains(&item.value) {
+                    slot.open.push(item.value);
+                }
+                (self.values[item.value].from, self.values[item.value].deadline) = (from, deadline);
+            }
+            Verb::Expire => {
+                for value in &slot.open {
+                    self.values[*value].perhaps_deadline(deadline);
+                }
+            }
+            Verb::Del | Verb::Get | Verb::Ttl | Verb::Who => {}
+        }
+    }
+
+    /// A node has died, and with it all that it held.
+    pub fn died(&mut self, host: usize, now: Stamp) {
+        for slot in std::mem::take(&mut self.shelves[host]).into_values() {
+            for value in slot.open {
+                self.values[value].until = Some(now);
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What one seed is about: its mesh, its network, its nodes' limits, and how often what goes wrong.
+
+use super::net::{MS, Manners, US};
+use olivia::base::rng::Rng;
+use olivia::config::{Config, Secret};
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// How large a world is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    pub members_min: u64,
+    pub members_max: u64,
+    pub requests: u64,
+}
+
+/// What can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// A host stops for a while.
+    Pause,
+    /// A node is killed; its system resets its connections.
+    Kill,
+    /// A host vanishes with all on it, and its connections stay half open.
+    Vanish,
+    /// A node is told to end.
+    End,
+    /// Nothing gets from one host to another.
+    CutOneWay,
+    CutBothWays,
+    /// Some hosts are cut off from the others.
+    Split,
+    /// A path takes longer.
+    Slow,
+    /// A host leaves connections unanswered.
+    Mute,
+    /// A connection is reset, at whatever byte it stands.
+    Reset,
+    /// The receiver of a connection has room for very little.
+    Narrow,
+    /// A wall clock jumps.
+    Clock,
+    /// A node is told of things about connections that it has forgotten.
+    Stale,
+}
+
+const TROUBLES: [Trouble; 13] = [
+    Trouble::Pause,
+    Trouble::Kill,
+    Trouble::Vanish,
+    Trouble::End,
+    Trouble::CutOneWay,
+    Trouble::CutBothWays,
+    Trouble::Split,
+    Trouble::Slow,
+    Trouble::Mute,
+    Trouble::Reset,
+    Trouble::Narrow,
+    Trouble::Clock,
+    Trouble::Stale,
+];
+
+/// All that is drawn at the beginning.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub members: usize,
+    pub strangers: usize,
+    pub liars: usize,
+    pub secret: Option<String>,
+    /// All configured peers, or one only.
+    pub is_well_known: bool,
+    pub heartbeat_ms: u32,
+    pub lookup_try_ms: u32,
+    pub lookup_timeout_ms: u32,
+    pub active_peers: u32,
+    /// Limits are so small that they are reached.
+    pub is_tight: bool,
+    /// Lookups have time enough for several tries.
+    pub is_patient: bool,
+    /// Bytes come one by one, or nearly so; what is sent is short then.
+    pub is_fine: bool,
+    pub call_nanos: u64,
+    pub wake_nanos: u64,
+    pub late_nanos: u64,
+    pub read_bytes: usize,
+    pub ticks_per_turn: u32,
+    pub delay: u64,
+    pub manners: Manners,
+    /// Time between two troubles on average; 0: there are none.
+    pub trouble_every: u64,
+    pub trouble_lasts: u64,
+    weights: [u64; TROUBLES.len()],
+}
+
+fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
+    choices[usize::try_from(rng.below(choices.len() as u64)).unwrap()]
+}
+
+impl Plan {
+    pub fn draw(rng: &mut Rng, size: Size) -> Self {
+        let span = size.members_max - size.members_min + 1;
+        let members = usize::try_from(size.members_min + rng.below(span)).unwrap();
+        let heartbeat_ms = if members > 8 { 1_000 } else { pick(rng, &[50, 200, 1_000]) };
+        let lookup_try_ms = pick(rng, &[5, 20, 20, 50]);
+        let lookup_timeout_ms = lookup_try_ms * pick(rng, &[2, 5, 5, 10]);
+        let is_fine = rng.one_in(4);
+        let is_tight = rng.one_in(8);
+        let delay = pick(rng, &[30 * US, 200 * US, 2 * MS]);
+        let is_patient =
+            lookup_timeout_ms >= 4 * lookup_try_ms && u64::from(lookup_try_ms) * MS >= 8 * delay && !is_tight;
+        let weights = TROUBLES.map(|_| pick(rng, &[0, 1, 1, 4]));
+        let small = |rng: &mut Rng, large: u32, smalls: &[u32]| {
+            if rng.one_in(6) { pick(rng, smalls) } else { large }
+        };
+        Self {
+            members,
+            strangers: usize::from(rng.one_in(6)),
+            liars: usize::from(rng.one_in(5)),
+            secret: rng.one_in(2).then(|| format!("the secret of this mesh {}", rng.below(1_000))),
+            is_well_known: rng.one_in(2),
+            heartbeat_ms,
+            lookup_try_ms,
+            lookup_timeout_ms,
+            active_peers: small(rng, 128, &[1, 2, 3]),
+            is_tight,
+            is_patient,
+            call_nanos: pick(rng, &[US, 10 * US]),
+            wake_nanos: pick(rng, &[0, 100 * US, 500 * US]),
+            late_nanos: pick(rng, &[0, 60 * US, MS]),
+            is_fine,
+            read_bytes: if is_fine { pick(rng, &[1, 9, 300]) } else { 65_536 },
+            ticks_per_turn: pick(rng, &[1, 3, 50]),
+            delay,
+            manners: Manners {
+                piece: if is_fine { pick(rng, &[1, 20, 300]) } else { pick(rng, &[1_460, 65_536]) },
+                room: if is_fine { pick(rng, &[300, 5_000]) } else { pick(rng, &[20_000, 200_000]) },
+                partial: pick(rng, &[0, 2, 10]),
+                jitter: pick(rng, &[0, 20 * US, 300 * US]),
+                nanos_per_byte: pick(rng, &[0, 1, 20]),
+            },
+            trouble_every: pick(rng, &[0, 20 * MS, 100 * MS, 500 * MS, 3_000 * MS]),
+            trouble_lasts: pick(rng, &[10 * MS, 300 * MS, 3_000 * MS]),
+            weights,
+        }
+    }
+
+    pub const fn hosts(&self) -> usize {
+        self.members + self.strangers + self.liars
+    }
+
+    /// The next trouble, if any can be.
+    pub fn trouble(&self, rng: &mut Rng) -> Option<Trouble> {
+        let mut left = rng.below(self.weights.iter().sum());
+        let mut troubles = TROUBLES.iter().zip(self.weights);
+        let chosen = troubles.find(|(_, weight)| {
+            let is_it = left < *weight;
+            left = left.saturating_sub(*weight);
+            is_it
+        });
+        chosen.map(|(trouble, _)| *trouble)
+    }
+
+    /// Where a host listens.
+    pub fn addr(&self, host: usize) -> SocketAddr {
+        let number = u16::try_from(host).unwrap();
+        match &self.secret {
+            None => SocketAddr::from((Ipv4Addr::LOCALHOST, 5_454 + number)),
+            Some(_) => SocketAddr::from((Ipv4Addr::from(0x0a00_0001 + u32::from(number)), 5_454)),
+        }
+    }
+
+    /// The longest that bytes are on their way while nothing is wrong.
+    pub const fn slowest_path(&self) -> u64 {
+        let manners = &self.manners;
+        // A slow line takes its time for each piece of a message.
+        3 * self.delay + 6 * manners.jitter + 2_000 * manners.nanos_per_byte
+    }
+
+    /// What a busy node may add to the time that a reply takes.
+    pub const fn busy_slack(&self) -> u64 {
+        40 * MS + 400 * self.call_nanos
+    }
+
+    /// The configuration of a host.
+    pub fn config(&self, rng: &mut Rng, host: usize) -> Config {
+        let mut config = Config::default();
+        let addr = self.addr(host);
+        (config.bind, config.listen_port) = (addr.ip(), addr.port());
+        config.open_without_password = true;
+        let is_stranger = (self.members..self.members + self.strangers).contains(&host);
+        let secret = self.secret.clone();
+        let secret = if is_stranger { Some("the secret of another mesh".to_owned()) } else { secret };
+        config.mesh_secret = secret.map(Secret::new);
+        config.base_node = host == 0;
+        config.limits.line_bytes_max = 1 << 20;
+        let mut draw = |large: u32, small: &[u32]| if self.is_tight { pick(rng, small) } else { large };
+        config.limits.outbound_pause_bytes = draw(config.limits.outbound_pause_bytes, &[1_024, 10_000]);
+        config.limits.lookups_max = draw(config.limits.lookups_max, &[3, 40]);
+        config.limits.lookups_per_connection = draw(config.limits.lookups_per_connection, &[1, 3]);
+        config.limits.lookups_per_peer = draw(config.limits.lookups_per_peer, &[1, 3]);
+        config.limits.peer_filters_max = draw(1 << 20, &[1 << 16, 1 << 20]).into();
+        config.mesh.heartbeat_interval_ms = self.heartbeat_ms;
+        config.mesh.lookup_try_ms = self.lookup_try_ms;
+        config.mesh.lookup_timeout_ms = self.lookup_timeout_ms;
+        config.mesh.active_peers = self.active_peers;
+        config
+    }
+
+    /// Whom a host is told to dial.
+    pub fn peers(&self, rng: &mut Rng, host: usize) -> Vec<SocketAddr> {
+        let mut peers: Vec<SocketAddr> = if self.is_well_known {
+            (0..self.hosts()).map(|other| self.addr(other)).collect()
+        } else {
+            let before = usize::try_from(rng.below(host.min(self.members) as u64)).unwrap();
+            if host == 0 { Vec::new() } else { vec![self.addr(before)] }
+        };
+        // Some are told their own address.
+        if rng.one_in(2) {
+            peers.retain(|addr| *addr != self.addr(host));
+        }
+        peers
+    }
+}

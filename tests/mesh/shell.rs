@@ -1,0 +1,399 @@
+//! The shell's part for one host: a turn of the loop, as `olivia::node` asks it of a shell, and what the
+//! simulator demands of a node after each call.
+
+use super::host::{Host, Socket, State};
+use super::net::{MS, Party, Port, Read, US};
+use super::world::{Event, World};
+use olivia::node::{Action, ConnKey};
+use std::net::SocketAddr;
+
+/// Connections read in one turn, and accepted.
+const READS_PER_TURN: usize = 64;
+const ACCEPTS_PER_TURN: usize = 16;
+
+/// Calls of `tick` in a row after which a node that still has work is spinning.
+const TICKS_MAX: u32 = 100_000;
+
+/// One turn in about so many ends with an audit.
+const AUDIT_EVERY: u64 = 64;
+
+/// What one turn takes of the host's time, before what its calls take.
+const TURN_NANOS: u64 = 5 * US;
+
+impl World {
+    /// Lets a host have a turn at `nanos` at the latest.
+    pub fn wake(&mut self, at: usize, nanos: u64) {
+        let host = &mut self.hosts[at];
+        let nanos = nanos.max(host.busy_until).max(self.net.now);
+        if host.turn_at.is_none_or(|turn| turn > nanos) {
+            host.turn_at = Some(nanos);
+            self.agenda.put(nanos, Event::Turn(at));
+        }
+    }
+
+    /// The turn that was promised for this moment.
+    pub fn turn_due(&mut self, at: usize) {
+        let now = self.net.now;
+        let host = &mut self.hosts[at];
+        if host.turn_at != Some(now) {
+            return;
+        }
+        host.turn_at = None;
+        if host.state != State::Runs || host.node.is_none() {
+            return;
+        }
+        host.turns += 1;
+        let calls = self.moment;
+        self.take_losses(at);
+        self.accept(at);
+        self.read(at);
+        self.tick(at);
+        self.flush(at);
+        self.end_turn(at, self.moment - calls);
+    }
+
+    fn end_turn(&mut self, at: usize, calls: u64) {
+        let now = self.net.now;
+        let host = &mut self.hosts[at];
+        let Some(node) = &host.node else { return };
+        host.busy_until = now + TURN_NANOS + calls * self.plan.call_nanos;
+        let is_over = host.is_ending && node.is_drained();
+        let time = host.now(now);
+        let next = node.next_deadline();
+        let has_work = node.has_work(time);
+        if self.moment.is_multiple_of(AUDIT_EVERY) {
+            node.audit();
+        }
+        assert!(
+            has_work || next.is_none_or(|next| next > time.mono),
+            "host {at} wants to be woken at {next:?}, which is not after {:?}, and has no work",
+            time.mono
+        );
+        let has_more = has_work
+            || !host.ready.is_empty()
+            || !host.broken.is_empty()
+            || !host.connected.is_empty()
+            || !host.backlog.is_empty()
+            || !host.unflushed.is_empty();
+        let next = if has_more { Some(now + US) } else { next.map(|next| next.nanos() - host.offset) };
+        if is_over {
+            return self.ended(at);
+        }
+        if let Some(next) = next {
+            // A poll sleeps whole milliseconds, rounded up, and wakes a little late.
+            let late = if has_more { 0 } else { self.rng.below(self.plan.late_nanos + 1) };
+            self.wake(at, next.saturating_add(late));
+        }
+    }
+
+    fn take_losses(&mut self, at: usize) {
+        while let Some(key) = self.hosts[at].broken.pop_front() {
+            let Some(socket) = self.hosts[at].sockets.remove(&key.to_bits()) else { continue };
+            self.call(at, "lost", key, b"", |node, now| node.lost(now, key));
+            self.hosts[at].gone.push(key);
+            self.client_lost(at, &socket);
+        }
+        while let Some(key) = self.hosts[at].connected.pop_front() {
+            let Some(socket) = self.hosts[at].socket(key) else { continue };
+            socket.is_connecting = false;
+            self.call(at, "connected", key, b"", |node, now| node.connected(now, key));
+            self.hosts[at].queue_read(key);
+        }
+    }
+
+    fn accept(&mut self, at: usize) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(port) = self.hosts[at].backlog.pop_front() else { return };
+            if self.net.is_gone(port) {
+                continue;
+            }
+            let from = self.net.party(port.other());
+            let addr = self.addr_of(from, port.wire);
+            let now = self.hosts[at].now(self.net.now);
+            let Some(node) = &mut self.hosts[at].node else { return };
+            self.moment += 1;
+            let accepted = node.accept(now, addr);
+            self.trace.note(self.net.now, "accept", at, port.wire as u64, b"");
+            let Ok(key) = accepted else {
+                self.refused += 1;
+                self.net.open(port, None);
+                self.net.close(&mut self.agenda, port);
+                continue;
+            };
+            self.net.open(port, Some(key));
+            let client = match from {
+                Party::Client(client) if self.clients[client].port == Some(port.other()) => Some(client),
+                Party::Client(_) | Party::Host(_) => None,
+            };
+            self.add_socket(at, key, port, client);
+            self.after_call(at);
+            self.hosts[at].queue_read(key);
+        }
+    }
+
+    fn add_socket(&mut self, at: usize, key: ConnKey, port: Port, client: Option<usize>) {
+        let is_connecting = port.side == 0;
+        let socket = Socket {
+            key,
+            port,
+            is_stopped: false,
+            is_queued: false,
+            is_connecting,
+            has_shut: false,
+            is_unflushed: false,
+            client,
+            seen: 0,
+        };
+        let before = self.hosts[at].sockets.insert(key.to_bits(), socket);
+        assert!(before.is_none() && !self.hosts[at].gone.contains(&key), "the key {key:?} is used twice");
+    }
+
+    fn read(&mut self, at: usize) {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        for _ in 0..READS_PER_TURN {
+            let Some(key) = self.hosts[at].ready.pop_front() else { break };
+            let Some(socket) = self.hosts[at].socket(key) else { continue };
+            socket.is_queued = false;
+            if socket.is_stopped {
+                continue;
+            }
+            let (port, client) = (socket.port, socket.client);
+            let most = self.plan.read_bytes;
+            let read = self.net.read(&mut self.agenda, port, most, &mut bytes);
+            match read {
+                Read::Bytes => {
+                    if let Some(client) = client {
+                        self.client_gives(client, bytes.len());
+                    }
+                    self.call(at, "received", key, &bytes, |node, now| node.received(now, key, &bytes));
+                    if self.net.is_readable(port) {
+                        self.hosts[at].queue_read(key);
+                    }
+                }
+                Read::End => {
+                    self.call(at, "read_closed", key, b"", |node, now| node.read_closed(now, key));
+                }
+                Read::Nothing => {}
+            }
+        }
+        self.scratch = bytes;
+    }
+
+    fn tick(&mut self, at: usize) {
+        for _ in 0..self.plan.ticks_per_turn {
+            let host = &self.hosts[at];
+            let now = host.now(self.net.now);
+            if !host.node.as_ref().is_some_and(|node| node.has_work(now)) {
+                self.hosts[at].spins = 0;
+                return;
+            }
+            self.hosts[at].spins += 1;
+            assert!(self.hosts[at].spins < TICKS_MAX, "host {at} finds no rest");
+            self.moment += 1;
+            self.trace.note(self.net.now, "tick", at, 0, b"");
+            if let Some(node) = &mut self.hosts[at].node {
+                node.tick(now);
+            }
+            self.after_call(at);
+        }
+    }
+
+    fn flush(&mut self, at: usize) {
+        for _ in 0..self.hosts[at].unflushed.len() {
+            let Some(key) = self.hosts[at].unflushed.pop_front() else { return };
+            let Host { sockets, node, .. } = &mut self.hosts[at];
+            let (Some(node), Some(socket)) = (node, sockets.get_mut(&key.to_bits())) else { continue };
+            if socket.is_connecting {
+                continue;
+            }
+            let port = socket.port;
+            let count = self.net.write(&mut self.agenda, port, node.outbound(key));
+            if count == 0 {
+                // Told when there is room again.
+                continue;
+            }
+            socket.seen = socket.seen.saturating_sub(count);
+            let is_all = count == node.outbound(key).len();
+            socket.is_unflushed = !is_all;
+            self.call(at, "wrote", key, &count.to_le_bytes(), |node, now| node.wrote(now, key, count));
+            if !is_all && self.net.has_room(port) {
+                self.hosts[at].unflushed.push_back(key);
+            }
+        }
+    }
+
+    /// One call to the node about a connection, and what follows from it.
+    pub fn call(
+        &mut self,
+        at: usize,
+        what: &'static str,
+        key: ConnKey,
+        bytes: &[u8],
+        call: impl FnOnce(&mut olivia::node::Node, olivia::base::time::Now),
+    ) {
+        let now = self.hosts[at].now(self.net.now);
+        self.moment += 1;
+        self.trace.note(self.net.now, what, at, key.to_bits(), bytes);
+        if let Some(node) = &mut self.hosts[at].node {
+            call(node, now);
+        }
+        self.after_call(at);
+    }
+
+    /// Does what the node asks for and judges what it says.
+    pub fn after_call(&mut self, at: usize) {
+        while let Some(action) = self.hosts[at].node.as_mut().and_then(olivia::node::Node::next_action) {
+            self.act(at, action);
+        }
+        self.settle_asks(at);
+        self.judge_outbound(at);
+    }
+
+    fn dial(&mut self, at: usize, key: ConnKey, addr: SocketAddr) {
+        self.trace.note(self.net.now, "  Connect", at, key.to_bits(), addr.to_string().as_bytes());
+        let Some(to) = self.hosts.iter().position(|host| host.addr == addr) else {
+            panic!("host {at} dials {addr}, where nobody ever was");
+        };
+        let port = self.net.dial(&mut self.agenda, Party::Host(at), to, Some(key));
+        self.add_socket(at, key, port, None);
+    }
+
+    fn act(&mut self, at: usize, action: Action) {
+        let (what, key) = match action {
+            Action::Connect(key, addr) => return self.dial(at, key, addr),
+            Action::Flush(key) => ("  Flush", key),
+            Action::ShutdownWrite(key) => ("  Shutdown", key),
+            Action::Close(key) => ("  Close", key),
+            Action::StopReading(key) => ("  Stop", key),
+            Action::ResumeReading(key) => ("  Resume", key),
+        };
+        self.trace.note(self.net.now, what, at, key.to_bits(), b"");
+        // What is said of a connection that broke before the shell got to it means nothing.
+        let Some(socket) = self.hosts[at].socket(key) else {
+            assert!(self.hosts[at].gone.contains(&key), "{action:?} for nobody on host {at}");
+            return;
+        };
+        match action {
+            Action::Connect(..) => {}
+            Action::Flush(_) => {
+                assert!(!std::mem::replace(&mut socket.is_unflushed, true), "a second Flush for {key:?}");
+                self.hosts[at].unflushed.push_back(key);
+            }
+            Action::ShutdownWrite(_) => {
+                assert!(!std::mem::replace(&mut socket.has_shut, true), "shut twice: {key:?}");
+                let port = socket.port;
+                self.net.shut(&mut self.agenda, port);
+            }
+            Action::StopReading(_) => {
+                assert!(!std::mem::replace(&mut socket.is_stopped, true), "stopped twice: {key:?}");
+                self.pauses += 1;
+            }
+            Action::ResumeReading(_) => {
+                assert!(std::mem::replace(&mut socket.is_stopped, false), "resumed twice: {key:?}");
+                self.hosts[at].queue_read(key);
+            }
+            Action::Close(_) => {
+                self.hosts[at].gone.push(key);
+                if let Some(socket) = self.hosts[at].sockets.remove(&key.to_bits()) {
+                    self.net.close(&mut self.agenda, socket.port);
+                    self.client_closed(at, &socket);
+                }
+            }
+        }
+    }
+
+    fn judge_outbound(&mut self, at: usize) {
+        let mut news = std::mem::take(&mut self.news);
+        let Host { sockets, node, .. } = &mut self.hosts[at];
+        let Some(node) = node else { return };
+        for socket in sockets.values_mut() {
+            let Some(client) = socket.client else { continue };
+            let outbound = node.outbound(socket.key);
+            if outbound.len() > socket.seen {
+                assert!(socket.is_unflushed, "bytes wait without a Flush for {:?}", socket.key);
+                news.push((client, outbound[socket.seen..].to_vec()));
+                socket.seen = outbound.len();
+            }
+        }
+        for (client, bytes) in news.drain(..) {
+            self.judge(at, client, &bytes);
+        }
+        self.news = news;
+    }
+
+    /// Something has arrived for a party.
+    pub fn arrived(&mut self, port: Port) {
+        match self.net.party(port) {
+            Party::Host(at) => {
+                if let Some(key) = self.net.key(port) {
+                    self.hosts[at].queue_read(key);
+                    let soon = self.net.now + self.rng.below(self.plan.wake_nanos + 1);
+                    self.wake(at, soon);
+                }
+                self.liar_hears(at, port);
+            }
+            Party::Client(client) => self.client_hears(client, port),
+        }
+    }
+
+    /// There is room again for who waits to write.
+    pub fn room(&mut self, port: Port) {
+        match self.net.party(port) {
+            Party::Host(at) => {
+                let key = self.net.key(port).filter(|key| self.hosts[at].socket(*key).is_some());
+                if let Some(key) = key.filter(|_| self.net.is_open(port)) {
+                    self.hosts[at].unflushed.push_back(key);
+                    self.wake(at, self.net.now);
+                }
+                self.liar_writes(at, port);
+            }
+            Party::Client(_) => {}
+        }
+    }
+
+    /// A connection was made, as its dialler learns.
+    pub fn connected(&mut self, wire: usize) {
+        let port = Port { wire, side: 0 };
+        if self.net.is_gone(port) {
+            // Nobody waits for it any more, and the other end learns that.
+            return self.agenda.put(self.net.now, Event::Reset(port.other()));
+        }
+        match self.net.party(port) {
+            Party::Host(at) => {
+                let key = self.net.key(port);
+                self.net.open(port, key);
+                if let Some(key) = key {
+                    self.hosts[at].connected.push_back(key);
+                    self.wake(at, self.net.now);
+                }
+                self.liar_connected(at, port);
+            }
+            Party::Client(client) => {
+                self.net.open(port, None);
+                self.client_connected(client, wire);
+            }
+        }
+    }
+
+    /// A reset arrives.
+    pub fn reset(&mut self, port: Port) {
+        if !self.net.reset_arrives(port) {
+            return;
+        }
+        match self.net.party(port) {
+            Party::Host(at) => {
+                if let Some(key) = self.net.key(port) {
+                    self.hosts[at].broken.push_back(key);
+                    self.wake(at, self.net.now);
+                }
+                self.liar_reset(at, port);
+            }
+            Party::Client(client) => self.client_reset(client, port),
+        }
+    }
+
+    /// Time that a host may take to notice what has come, at most: for judgements about speed.
+    pub fn sluggishness(&self) -> u64 {
+        2 * MS + self.plan.wake_nanos + self.plan.late_nanos
+    }
+}

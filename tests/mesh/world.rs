@@ -1,0 +1,270 @@
+//! The world: hosts with nodes, a network, clients, and what goes wrong.
+
+use super::agenda::Agenda;
+use super::asks::Style;
+use super::client::{Client, Habit};
+use super::host::{Host, Kind, State};
+use super::liar::Liar;
+use super::net::{MS, Net, Party, Port, US};
+use super::oracle::{Oracle, Stamp};
+use super::plan::{Plan, Size};
+use super::trace::Trace;
+use super::trouble::Undo;
+use olivia::base::rng::Rng;
+use olivia::node::Node;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// What can be about to happen.
+#[derive(Debug, Clone, Copy)]
+pub enum Event {
+    Syn(usize),
+    Connected(usize),
+    Reset(Port),
+    Piece(Port),
+    Room(Port),
+    Turn(usize),
+    Client(usize),
+    ClientWakes(usize, usize),
+    ClientGivesUp(usize, usize),
+    Start(usize),
+    Trouble,
+    Undo(Undo),
+    Liar(usize),
+}
+
+pub struct World {
+    pub plan: Plan,
+    pub style: Style,
+    pub agenda: Agenda<Event>,
+    pub net: Net,
+    pub hosts: Vec<Host>,
+    /// Hosts below this number are members.
+    pub members: usize,
+    pub clients: Vec<Client>,
+    pub oracle: Oracle,
+    pub trace: Trace,
+    pub rng: Rng,
+    /// The number of the last call to any node.
+    pub moment: u64,
+    /// Requests that clients still may make.
+    pub ops_left: u64,
+    pub troubles_on: bool,
+    /// Nothing goes wrong any more.
+    pub is_healed: bool,
+    /// Troubles under way, and when the last one ended.
+    pub troubles: u32,
+    pub troubled_at: u64,
+    pub has_liars: bool,
+    pub liars: BTreeMap<usize, Liar>,
+    /// Links that liars got.
+    pub lies: u64,
+    /// Whether a lookup has time enough to find what there is.
+    pub is_strict: bool,
+    /// How far ahead any wall clock has been.
+    pub furthest_skew_ms: i64,
+    /// What has come about, for a look at whether the world is wild enough.
+    pub refused: u64,
+    pub pauses: u64,
+    pub replies: u64,
+    pub scratch: Vec<u8>,
+    pub news: Vec<(usize, Vec<u8>)>,
+    pub settled: Vec<(usize, bool)>,
+}
+
+impl World {
+    pub fn new(seed: u64, size: Size, is_told: bool) -> Self {
+        let mut rng = Rng::new(seed ^ 0x6d65_7368);
+        let plan = Plan::draw(&mut rng, size);
+        let style = Style::draw(&mut rng, plan.is_fine);
+        // Large values over a long or narrow line take their time.
+        let is_light = plan.manners.nanos_per_byte <= 1 && plan.delay < MS;
+        let mut net = Net::new(plan.hosts(), plan.manners.clone(), Rng::new(rng.next_u64()));
+        let mut hosts = Vec::new();
+        for at in 0..plan.hosts() {
+            let kind = match at {
+                at if at < plan.members => Kind::Member,
+                at if at < plan.members + plan.strangers => Kind::Stranger,
+                _ => Kind::Liar,
+            };
+            for to in 0..plan.hosts() {
+                net.path_mut(at, to).delay = plan.delay / 2 + rng.below(plan.delay);
+            }
+            let config = plan.config(&mut rng, at);
+            let offset = rng.below(100_000_000_000);
+            // Within what nodes bear of one another.
+            let skew_ms = i64::try_from(rng.below(400)).unwrap() - 200;
+            hosts.push(Host::new(kind, plan.addr(at), config, offset, skew_ms));
+        }
+        let mut world = Self {
+            agenda: Agenda::new(),
+            net,
+            members: plan.members,
+            clients: Vec::new(),
+            oracle: Oracle::new(plan.hosts()),
+            trace: Trace::new(is_told),
+            moment: 0,
+            ops_left: if style.items > 12 { size.requests / 10 } else { size.requests },
+            troubles_on: plan.trouble_every > 0,
+            is_healed: false,
+            troubles: 0,
+            troubled_at: 0,
+            has_liars: plan.liars > 0,
+            liars: BTreeMap::new(),
+            lies: 0,
+            is_strict: plan.is_patient && (style.padding <= 200 || is_light),
+            furthest_skew_ms: 0,
+            refused: 0,
+            pauses: 0,
+            replies: 0,
+            scratch: Vec::new(),
+            news: Vec::new(),
+            settled: Vec::new(),
+            hosts,
+            rng,
+            plan,
+            style,
+        };
+        world.populate();
+        world
+    }
+
+    fn populate(&mut self) {
+        for at in 0..self.hosts.len() {
+            let late = if self.rng.one_in(4) { 500 * MS } else { 20 * MS };
+            let late = self.rng.below(late);
+            self.agenda.put(late, Event::Start(at));
+        }
+        let clients = (self.members * 2).clamp(3, 40);
+        for at in 0..clients {
+            let host = usize::try_from(self.rng.below(self.members as u64)).unwrap();
+            let habit = if self.rng.one_in(2) { Habit::Stays } else { Habit::Roams };
+            self.clients.push(Client::new(host, habit));
+            let late = self.rng.below(50 * MS);
+            self.agenda.put(late, Event::Client(at));
+        }
+        if self.troubles_on {
+            let later = self.rng.below(2 * self.plan.trouble_every);
+            self.agenda.put(later, Event::Trouble);
+        }
+    }
+
+    /// Since when nothing is wrong in the network; in the future if something is, or was a moment ago.
+    pub fn calm_since(&self) -> u64 {
+        if self.troubles > 0 {
+            return u64::MAX;
+        }
+        self.troubled_at + 4 * u64::from(self.plan.heartbeat_ms) * MS + 1_000 * MS
+    }
+
+    /// Where a connection seems to come from.
+    pub fn addr_of(&self, party: Party, wire: usize) -> SocketAddr {
+        let port = 20_000 + u16::try_from(wire % 40_000).unwrap();
+        match party {
+            Party::Host(host) => SocketAddr::new(self.hosts[host].addr.ip(), port),
+            Party::Client(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        }
+    }
+
+    /// Begins a new life on a host.
+    pub fn start(&mut self, at: usize) {
+        let seed = self.rng.next_u64();
+        let peers = self.plan.peers(&mut self.rng, at);
+        let host = &mut self.hosts[at];
+        // A liar that comes late does not come at all.
+        if host.state == State::Runs || host.kind == Kind::Liar && self.is_healed {
+            return;
+        }
+        host.life += 1;
+        host.state = State::Runs;
+        self.net.is_off[at] = false;
+        self.net.is_deaf[at] = false;
+        self.net.release(&mut self.agenda);
+        self.trace.note(self.net.now, "start", at, u64::from(self.hosts[at].life), b"");
+        if self.hosts[at].kind == Kind::Liar {
+            return self.liar_starts(at);
+        }
+        let host = &mut self.hosts[at];
+        let now = host.now(self.net.now);
+        let mut node = Node::new(host.config.clone(), seed, now);
+        node.join(now, host.addr, &peers);
+        host.node = Some(node);
+        self.moment += 1;
+        self.after_call(at);
+        self.wake(at, self.net.now);
+    }
+
+    /// Ends the life on a host: its system resets all connections, or they are left half open.
+    pub fn stop(&mut self, at: usize, is_told: bool) {
+        self.moment += 1;
+        self.trace.note(self.net.now, "stop", at, u64::from(is_told), b"");
+        self.oracle.died(at, Stamp { call: self.moment, nanos: self.net.now });
+        self.host_died(at);
+        let host = &mut self.hosts[at];
+        let ports: Vec<Port> = host.sockets.values().map(|socket| socket.port).collect();
+        let ports: Vec<Port> = ports.into_iter().chain(host.backlog.drain(..)).collect();
+        host.clear();
+        host.state = State::Down;
+        self.liar_stops(at);
+        for port in ports {
+            if !is_told {
+                self.net.vanish(port);
+            } else if self.rng.one_in(2) {
+                self.net.reset(&mut self.agenda, port);
+            } else {
+                self.net.close(&mut self.agenda, port);
+            }
+        }
+        self.net.is_deaf[at] = true;
+        self.net.is_off[at] = !is_told;
+    }
+
+    /// A node that was told to end has ended.
+    pub fn ended(&mut self, at: usize) {
+        assert!(self.hosts[at].sockets.is_empty(), "host {at} has ended and left connections");
+        self.stop(at, true);
+        let later = self.rng.below(self.plan.trouble_lasts);
+        self.agenda.put(self.net.now + later, Event::Undo(Undo::Start(at)));
+    }
+
+    /// Lets happen all that happens until `nanos`.
+    pub fn run_until(&mut self, nanos: u64) {
+        while self.agenda.next_nanos().is_some_and(|next| next <= nanos) {
+            self.step();
+        }
+        self.net.now = nanos;
+    }
+
+    /// Lets the next thing happen.
+    pub fn step(&mut self) {
+        let Some((nanos, event)) = self.agenda.pop() else { return };
+        self.net.now = self.net.now.max(nanos);
+        match event {
+            Event::Syn(wire) => {
+                if let Some(port) = self.net.syn(&mut self.agenda, wire)
+                    && let Party::Host(host) = self.net.party(port)
+                {
+                    self.hosts[host].backlog.push_back(port);
+                    self.liar_accepts(host);
+                    self.wake(host, self.net.now + 10 * US);
+                }
+            }
+            Event::Connected(wire) => self.connected(wire),
+            Event::Reset(port) => self.reset(port),
+            Event::Piece(port) => {
+                if let Some(port) = self.net.piece(&mut self.agenda, port) {
+                    self.arrived(port);
+                }
+            }
+            Event::Room(port) => self.room(port),
+            Event::Turn(host) => self.turn_due(host),
+            Event::Client(client) => self.client_step(client),
+            Event::ClientWakes(client, wire) => self.client_wakes(client, wire),
+            Event::ClientGivesUp(client, wire) => self.client_gives_up(client, wire),
+            Event::Start(host) => self.start(host),
+            Event::Trouble => self.trouble(),
+            Event::Undo(undo) => self.undo(undo),
+            Event::Liar(host) => self.liar_acts(host),
+        }
+    }
+}
