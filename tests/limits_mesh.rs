@@ -1,0 +1,310 @@
+//! The limits of the mesh, each reached by peers and clients that do nothing but that: through a node with a
+//! virtual clock. Those that a hostile peer reaches are in `tests/hostile`, those of one node alone in
+//! `tests/limits_virtual.rs`.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod driver;
+#[path = "hostile/peer.rs"]
+mod peer;
+
+use driver::ClientId;
+use olivia::config::Config;
+use olivia::limits::{Limits, MeshLimits};
+use olivia::node::{CloseReason, FilterState};
+use olivia::wire::frame::{Body, Wants};
+use peer::{Face, Heard, Link, World, bytes_of, head, ms, secretive};
+
+/// A node with these limits, and a peer whose filter it does not know: asked for whatever is not here.
+fn asking(limits: Limits) -> (World, Link) {
+    let mut world = World::new(Config { limits, ..Config::default() });
+    let link = world.linked(&Face::new(1));
+    (world, link)
+}
+
+/// The questions that have come, each with its key.
+fn asked(world: &mut World, link: &mut Link) -> Vec<(u32, String)> {
+    let question = |heard| match heard {
+        Heard::Get { request, key } => Some((request, String::from_utf8(key).unwrap())),
+        Heard::Beat { .. }
+        | Heard::Resync(_)
+        | Heard::Value { .. }
+        | Heard::None { .. }
+        | Heard::Peers(_)
+        | Heard::Bye(_)
+        | Heard::Digest => None,
+    };
+    world.hear(link).into_iter().filter_map(question).collect()
+}
+
+/// Says yes to questions: the value of a key is its name.
+fn answer(world: &mut World, link: &Link, questions: &[(u32, String)]) {
+    for (request, key) in questions {
+        let hash = world.hash(key);
+        let body = Body::Value { hash, version: 1, left_ms: None, value: key.as_bytes() };
+        world.send(link, &[(*request, body)]);
+    }
+}
+
+fn clients(world: &mut World, count: usize) -> Vec<ClientId> {
+    (0..count).map(|_| world.driver.client()).collect()
+}
+
+#[test]
+fn request_that_needs_one_lookup_too_many_is_an_error_and_goes_through_when_others_have_ended() {
+    let (mut world, mut link) = asking(Limits { lookups_max: 4, ..Limits::default() });
+    let others = clients(&mut world, 2);
+    world.driver.send(others[0], "GET a,b\n");
+    world.driver.send(others[1], "GET c\n");
+    let told = ":ERR 4 keys are being looked up on other nodes, the limit; try again\n";
+    assert_eq!(world.ask("GET d,e\n"), told);
+    assert_eq!(world.ask("TTL d,e\n"), told);
+    assert_eq!(world.driver.node.stats().errors, 2);
+    // What is here is not looked up, and one key still fits.
+    assert_eq!(world.ask("GET own\n"), ":GOT own:1\n");
+    world.begin("GET d\n");
+    assert_eq!(world.driver.node.lookups(), 4);
+    let questions = asked(&mut world, &mut link);
+    answer(&mut world, &link, &questions);
+    assert_eq!(world.told(), ":GOT d:d\n");
+    assert_eq!(world.driver.take(others[0]), ":GOT a:a,b:b\n");
+    world.begin("GET e,f,g,h\n");
+    assert_eq!(world.driver.node.lookups(), 4);
+    world.driver.pass(ms(100));
+    assert_eq!(world.told(), ":GOT \n");
+}
+
+#[test]
+fn connection_with_as_many_lookups_as_it_may_have_is_not_read_until_one_ends() {
+    let (mut world, mut link) = asking(Limits { lookups_per_connection: 2, ..Limits::default() });
+    let client = world.driver.client();
+    world.driver.send(client, "0:GET a\n1:GET b\n2:GET c\n3:PING\n4:GET d,e\n");
+    assert_eq!(world.driver.node.lookups(), 2);
+    assert!(world.driver.is_stopped(client));
+    // Others are read meanwhile, and look up as many.
+    let other = world.driver.client();
+    world.driver.send(other, "GET x\n");
+    assert_eq!(world.driver.node.lookups(), 3);
+    assert!(!world.driver.is_stopped(other));
+    let mut rounds = 0;
+    while world.driver.node.lookups() > 0 {
+        let questions = asked(&mut world, &mut link);
+        answer(&mut world, &link, &questions);
+        rounds += 1;
+        assert!(rounds < 10);
+    }
+    assert_eq!(world.driver.take(client), "0:GOT a:a\n1:GOT b:b\n2:GOT c:c\n3:PONG 1\n4:GOT d:d,e:e\n");
+    assert!(!world.driver.is_stopped(client));
+    assert_eq!(world.driver.take(other), ":GOT x:x\n");
+}
+
+#[test]
+fn questions_to_a_peer_beyond_its_limit_wait_for_their_turn() {
+    let (mut world, mut link) = asking(Limits { lookups_per_peer: 2, ..Limits::default() });
+    let all = clients(&mut world, 6);
+    for (at, client) in all.iter().enumerate() {
+        world.driver.send(*client, format!("GET k{at}\n"));
+    }
+    assert_eq!(world.driver.node.lookups(), 6);
+    let mut first = asked(&mut world, &mut link);
+    assert_eq!(first.len(), 2);
+    // One answer, one question more.
+    let rest = first.split_off(1);
+    answer(&mut world, &link, &first);
+    let third = asked(&mut world, &mut link);
+    assert_eq!(third.len(), 1);
+    answer(&mut world, &link, &rest);
+    answer(&mut world, &link, &third);
+    let more = asked(&mut world, &mut link);
+    assert_eq!(more.len(), 2);
+    // Those that never get a turn end with their time.
+    world.driver.pass(ms(100));
+    for (at, client) in all.iter().enumerate() {
+        let expected = if at < 3 { format!(":GOT k{at}:k{at}\n") } else { ":GOT \n".to_owned() };
+        assert_eq!(world.driver.take(*client), expected, "{at}");
+    }
+    assert_eq!(world.driver.node.stats().remote_timeouts, 3);
+    world.check();
+}
+
+#[test]
+fn no_peer_is_asked_more_at_a_time_than_it_may_be_owed() {
+    let limits = Limits { lookups_per_peer: 65_536, lookups_per_connection: 65_536, ..Limits::default() };
+    let (mut world, mut link) = asking(limits);
+    world.driver.watch = None;
+    let keys: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
+    world.begin(&format!("GET {}\n", keys.join(",")));
+    world.begin("GET a,b,c\n");
+    let more: Vec<String> = (1_000..1_100).map(|n| n.to_string()).collect();
+    world.begin(&format!("GET {}\n", more.join(",")));
+    assert_eq!(world.driver.node.lookups(), 1_103);
+    assert_eq!(asked(&mut world, &mut link).len(), 1_024);
+    world.driver.node.audit();
+    world.driver.pass(ms(100));
+    assert_eq!(world.told(), ":GOT \n:GOT \n:GOT \n");
+}
+
+#[test]
+fn filter_that_does_not_fit_leaves_its_peer_unknown_until_the_budget_is_larger() {
+    let limits = Limits { peer_filters_max: 1 << 20, ..Limits::default() };
+    let config = Config { limits, ..Config::default() };
+    let mut world = World::new(config.clone());
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    world.publish(&mut link, head(1, 0), 15, &[0; 8 << 15]);
+    assert_eq!(world.filter(&face), FilterState::Unknown);
+    assert_eq!(world.driver.node.stats().digest_refused, 1);
+    assert_eq!((world.stat("peer_filters_bytes"), world.stat("peer_filters_max")), (0, 1 << 20));
+    assert!(world.driver.node.is_ready(), "what was refused is not waited for");
+    let limits = Limits { peer_filters_max: 1 << 22, ..Limits::default() };
+    world.driver.node.reconfigure(Config { limits, ..config });
+    world.publish(&mut link, head(1, 0), 15, &[0; 8 << 15]);
+    assert_eq!((world.filter(&face), world.stat("peer_filters_bytes")), (FilterState::Known, 1 << 21));
+}
+
+#[test]
+fn peers_beyond_active_peers_are_backups_and_step_in_when_one_has_gone() {
+    let mesh = MeshLimits { active_peers: 1, known_peers_max: 3, ..MeshLimits::default() };
+    let mut world = World::new(Config { mesh, ..secretive() });
+    let faces: Vec<Face> = (1..=3).map(Face::elsewhere).collect();
+    let first = world.dial(&faces[0]);
+    world.join(&[&faces[1].listen]);
+    world.driver.pass(ms(1_000));
+    assert_eq!(world.driver.next_dial(), None);
+    assert_eq!((world.stat("peers_active"), world.stat("peers_backup")), (1, 1));
+    assert!(world.ask("STATS\n").contains(",mesh_complete:no,"));
+    world.driver.lose(first.conn);
+    world.driver.pass(ms(200));
+    let dialled: Vec<String> =
+        std::iter::from_fn(|| world.driver.next_dial()).map(|(_, addr)| addr.to_string()).collect();
+    assert!(dialled.contains(&faces[1].listen), "{dialled:?}");
+}
+
+#[test]
+fn address_that_there_is_no_room_for_is_counted_but_those_of_the_operator_always_fit() {
+    let mesh = MeshLimits { active_peers: 2, known_peers_max: 2, ..MeshLimits::default() };
+    let mut world = World::new(Config { mesh, ..secretive() });
+    let faces: Vec<Face> = (1..=5).map(Face::elsewhere).collect();
+    let listens: Vec<&str> = faces[2..].iter().map(|face| face.listen.as_str()).collect();
+    world.join(&listens);
+    world.dial(&faces[0]);
+    world.dial(&faces[1]);
+    assert_eq!((world.stat("peers_active"), world.stat("peers_backup")), (2, 3));
+    assert_eq!(world.stat("contacts_refused"), 2);
+}
+
+#[test]
+fn nobody_is_waited_for_longer_than_three_seconds_to_pick_up() {
+    let mut world = World::new(secretive());
+    world.join(&["192.0.2.11:5454"]);
+    let (conn, _) = world.next_dial();
+    world.driver.pass(ms(2_999));
+    assert!(!world.driver.is_closed(conn) && !world.driver.node.is_ready());
+    world.driver.pass(ms(1));
+    assert!(world.driver.is_closed(conn) && world.driver.node.is_ready());
+    assert_eq!(world.closed(CloseReason::DialFailed), 1);
+    // Each try later than the one before, up to half a minute, and for ever.
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        let mut waited = 0;
+        let conn = loop {
+            if let Some((conn, _)) = world.driver.next_dial() {
+                break conn;
+            }
+            world.driver.pass(ms(25));
+            waited += 25;
+        };
+        waits.push(waited);
+        world.driver.lose(conn);
+    }
+    assert!((75..=150).contains(&waits[0]), "{waits:?}");
+    assert!(waits.windows(2).take(8).all(|pair| pair[0] < pair[1]), "{waits:?}");
+    assert!(waits[9..].iter().all(|wait| (22_500..=37_525).contains(wait)), "{waits:?}");
+}
+
+#[test]
+fn times_of_a_lookup_are_those_that_were_set() {
+    let mesh = MeshLimits { lookup_try_ms: 300, lookup_timeout_ms: 700, ..MeshLimits::default() };
+    let mut world = World::new(Config { mesh, ..Config::default() });
+    let faces = [Face::new(1), Face::new(2)];
+    let mut links = faces.each_ref().map(|face| world.known(face));
+    let far = world.hash("far");
+    for link in &links {
+        world.driver.send(link.conn, peer::deltas(0, &[far]));
+    }
+    world.begin("GET far\n");
+    let asked = |world: &mut World, links: &mut [Link; 2]| {
+        links.iter_mut().map(|link| world.questions(link).len()).sum::<usize>()
+    };
+    assert_eq!(asked(&mut world, &mut links), 1);
+    world.driver.pass(ms(299));
+    assert_eq!(asked(&mut world, &mut links), 0);
+    world.driver.pass(ms(1));
+    assert_eq!(asked(&mut world, &mut links), 1);
+    world.driver.pass(ms(399));
+    assert_eq!(world.told(), "");
+    world.driver.pass(ms(1));
+    assert_eq!(world.told(), ":GOT \n");
+}
+
+#[test]
+fn peer_that_is_silent_for_three_beats_is_gone_whatever_their_interval() {
+    for interval in [10, 200, 60_000] {
+        let mesh = MeshLimits { heartbeat_interval_ms: interval, ..MeshLimits::default() };
+        let mut world = World::new(Config { mesh, ..Config::default() });
+        let face = Face::new(1);
+        let link = world.linked(&face);
+        world.driver.pass(ms(3 * u64::from(interval) - 1));
+        assert!(world.is_linked(&face));
+        world.driver.pass(ms(1));
+        assert!(!world.is_linked(&face) && world.driver.is_closed(link.conn));
+        assert_eq!(world.closed(CloseReason::PeerSilent), 1);
+    }
+}
+
+#[test]
+fn peer_with_a_megabyte_waiting_is_told_no_changes_until_it_has_taken_it() {
+    let limits = Limits { line_bytes_max: 4 << 20, value_bytes_max: 4 << 20, ..Limits::default() };
+    let mut world = World::new(Config { limits, ..Config::default() });
+    let value = "x".repeat(2 << 20);
+    assert!(world.ask(&format!("SET big:{value}\n")).starts_with(":SAT"));
+    let mut link = world.linked(&Face::new(1));
+    world.send(&link, &[(0, Body::Resync(None))]);
+    assert!(world.hear(&mut link).contains(&Heard::Digest));
+    world.driver.reads(link.conn, false);
+    world.send(&link, &[(1, Body::Get { key: b"big", wants: Wants::Value })]);
+    let told = world.driver.node.stats().digest_bytes_out;
+    for n in 0..1_000 {
+        world.ask(&format!("SET n{n}:1\n"));
+    }
+    world.driver.pass(ms(100));
+    assert_eq!(world.driver.node.stats().digest_bytes_out, told);
+    world.driver.reads(link.conn, true);
+    world.driver.pass(ms(10));
+    let more = world.driver.node.stats().digest_bytes_out - told;
+    assert!(more >= 1_000 * 8, "{more} bytes");
+    assert!(world.hear(&mut link).contains(&Heard::Digest));
+}
+
+#[test]
+fn peer_that_takes_nothing_is_closed_when_so_much_waits_for_so_long() {
+    let limits = Limits {
+        slow_reader_bytes: 100_000,
+        slow_reader_ms: 2_000,
+        value_bytes_max: 60_000,
+        ..Limits::default()
+    };
+    let mut world = World::new(Config { limits, ..Config::default() });
+    world.ask(&format!("SET big:{}\n", "x".repeat(60_000)));
+    let face = Face::new(1);
+    let link = world.linked(&face);
+    world.driver.reads(link.conn, false);
+    let get = Body::Get { key: b"big", wants: Wants::Value };
+    world.driver.send(link.conn, bytes_of(&[(1, get), (2, get)]));
+    world.driver.pass(ms(1_999));
+    assert!(world.is_linked(&face));
+    world.driver.pass(ms(1));
+    assert!(!world.is_linked(&face));
+    assert_eq!(world.closed(CloseReason::SlowReader), 1);
+    world.check();
+}
