@@ -272,6 +272,10 @@ pub const LINGER_MS: u32 = 2_000;
 /// owed as many at most.
 pub const LOOKUPS_PER_LINK_MAX: usize = 1_024;
 
+/// Requests that wait for one lookup; one more begins another, so that no answer is copied more often in one
+/// call, and the largest values not into more than the buffers may hold.
+pub const WAITERS_PER_LOOKUP_MAX: usize = 32;
+
 /// Changes of the own filter that one step tells one peer: 4 KiB of hashes, or 17 KiB of blocks.
 pub const CHANGES_PER_STEP: usize = 256;
 

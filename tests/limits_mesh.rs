@@ -145,6 +145,25 @@ fn no_peer_is_asked_more_at_a_time_than_it_may_be_owed() {
 }
 
 #[test]
+fn lookup_that_very_many_wait_for_is_made_again_so_that_no_call_answers_them_all() {
+    let (mut world, mut link) = asking(Limits::default());
+    let all = clients(&mut world, 100);
+    for client in &all {
+        world.driver.send(*client, "GET far\n");
+    }
+    let questions = asked(&mut world, &mut link);
+    assert_eq!(questions.len(), 4, "one for each 32");
+    assert_eq!(world.driver.node.stats().remote_coalesced, 96);
+    for (at, question) in questions.iter().enumerate() {
+        let answered = all.iter().filter(|client| world.driver.take(**client) == ":GOT far:far\n").count();
+        assert_eq!(answered, if at == 0 { 0 } else { 32 });
+        answer(&mut world, &link, std::slice::from_ref(question));
+    }
+    assert_eq!(world.driver.node.lookups(), 0);
+    world.check();
+}
+
+#[test]
 fn filter_that_does_not_fit_leaves_its_peer_unknown_until_the_budget_is_larger() {
     let limits = Limits { peer_filters_max: 1 << 20, ..Limits::default() };
     let config = Config { limits, ..Config::default() };

@@ -2,13 +2,14 @@
 //!
 //! A *lookup* is one key that peers are asked for, whoever wants to know. An *ask* is one request of a
 //! client, in its place in that connection's order; each key of it that is not here is a part that waits
-//! for a lookup. Equal lookups in flight are one, with several waiters, until the key is changed on this
-//! node: from then on they take no new waiters. Who is asked, and when, is decided in [`super::remote`].
+//! for a lookup. Equal lookups in flight are one, with several waiters, until these are many, or the key is
+//! changed on this node: from then on they take no new ones. Who is asked, and when, is decided in [`super::remote`].
 
 use super::keys::{AskKey, AskTag, ConnKey, LookupKey, LookupTag, PeerKey};
 use super::replies::Place;
 use crate::base::slots::Slots;
 use crate::base::time::Instant;
+use crate::limits::WAITERS_PER_LOOKUP_MAX;
 use crate::store::KeyHash;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -167,7 +168,8 @@ impl Lookups {
         // A value tells the life too.
         let both = [Wanted::Value, wanted];
         let open = both.iter().filter_map(|wanted| self.open.get(&(hash, *wanted)).copied());
-        open.into_iter().find(|found| self.slots.get(*found).is_some_and(|lookup| *lookup.key == *key))
+        let takes = |lookup: &Lookup| *lookup.key == *key && lookup.waiters.len() < WAITERS_PER_LOOKUP_MAX;
+        open.into_iter().find(|found| self.slots.get(*found).is_some_and(takes))
     }
 
     /// Adds a lookup and lets it take waiters.
