@@ -14,6 +14,7 @@ use olivia::limits::{Limits, MeshLimits};
 use olivia::node::{CloseReason, FilterState};
 use olivia::wire::frame::{Body, Wants};
 use peer::{Face, Heard, Link, World, bytes_of, head, ms, secretive};
+use std::collections::BTreeSet;
 
 /// A node with these limits, and a peer whose filter it does not know: asked for whatever is not here.
 fn asking(limits: Limits) -> (World, Link) {
@@ -239,6 +240,26 @@ fn nobody_is_waited_for_longer_than_three_seconds_to_pick_up() {
     assert!((75..=150).contains(&waits[0]), "{waits:?}");
     assert!(waits.windows(2).take(8).all(|pair| pair[0] < pair[1]), "{waits:?}");
     assert!(waits[9..].iter().all(|wait| (22_500..=37_525).contains(wait)), "{waits:?}");
+}
+
+#[test]
+fn no_more_than_sixteen_addresses_are_dialled_at_a_time() {
+    let mut world = World::new(secretive());
+    let listens: Vec<String> = (1..=40).map(|n| Face::elsewhere(n).listen).collect();
+    world.join(&listens.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut tried = BTreeSet::new();
+    for rounds in 0.. {
+        let dials: Vec<_> = std::iter::from_fn(|| world.driver.next_dial()).collect();
+        assert!(dials.len() <= 16, "{}", dials.len());
+        tried.extend(dials.into_iter().map(|(_, addr)| addr));
+        if world.driver.node.is_ready() {
+            break;
+        }
+        assert!(rounds < 20, "some are never dialled");
+        world.driver.pass(ms(3_050));
+    }
+    assert_eq!(tried.len(), 40);
+    assert!(world.closed(CloseReason::DialFailed) >= 40);
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub(super) struct Contact {
     failing_since: Instant,
     /// It was tried at least once, with whatever end.
     pub(super) was_tried: bool,
+    /// A node was met there at least once.
+    was_met: bool,
     /// The one live timer, as a tick of the node's wheel.
     pub(super) timer_at: Option<u64>,
 }
@@ -70,9 +72,15 @@ impl Contact {
     /// Notes that a node was met.
     pub(super) fn met(&mut self, id: NodeId) {
         self.id = Some(id);
+        self.was_met = true;
         self.failures = 0;
         self.was_tried = true;
         self.dial = None;
+    }
+
+    /// Whether nothing speaks for the address but that somebody told it.
+    pub(super) fn is_hearsay(&self) -> bool {
+        self.origin == Origin::Learned && !self.was_met
     }
 
     /// How long to wait before the next try: 100 ms × 2 for each failure, at most 30 s, and then by
@@ -148,6 +156,7 @@ impl Contacts {
             failures: 0,
             failing_since: now,
             was_tried: false,
+            was_met: false,
             timer_at: None,
         };
         let key = self.slots.insert(contact);

@@ -30,8 +30,8 @@ pub(super) struct Mesh {
     pub(super) lookups: Lookups,
     /// Links, and connections on which we introduce ourselves.
     pub(super) conns: usize,
-    /// Contacts being dialled.
-    pub(super) dials: usize,
+    /// Contacts being dialled, each with its connection. A few.
+    pub(super) dials: Vec<(ContactKey, ConnKey)>,
     /// Absent keys that were looked for in the peers' filters.
     pub(super) checks: u64,
     /// Peers to be told more of our digest, each once.
@@ -65,7 +65,7 @@ impl Mesh {
             filters: PeerFilters::new(config.limits.peer_filters_max),
             lookups: Lookups::default(),
             conns: 0,
-            dials: 0,
+            dials: Vec::new(),
             checks: 0,
             pump: VecDeque::new(),
             told_at: None,

@@ -13,7 +13,7 @@
 //! Who may become a peer is decided in [`super::admission`].
 
 use super::conns::{CloseReason, Conn, Dialling, Introduced, Phase, Role};
-use super::contacts::Origin;
+use super::contacts::{Contact, Origin};
 use super::digests;
 use super::keys::{ConnKey, ContactKey, NodeId, PeerKey};
 use super::links;
@@ -27,6 +27,10 @@ use std::time::Duration;
 
 /// Addresses being dialled at one time: they take of the files that are reserved beside the clients.
 const DIALS_MAX: usize = 16;
+
+/// Of these, addresses for which nothing speaks but that somebody told them: a peer that tells thousands must
+/// not keep those from being dialled where a node was met, or that the operator told.
+const DIALS_ON_HEARSAY_MAX: usize = 8;
 
 /// How soon an address is looked at again that there was no free place to dial.
 const DIAL_AGAIN: Duration = Duration::from_millis(50);
@@ -79,6 +83,7 @@ pub(super) fn contact_due(state: &mut State, now: Now, key: ContactKey, deadline
     if contact.is_self || contact.dial.is_some() || state.is_draining {
         return;
     }
+    let is_hearsay = contact.is_hearsay();
     let is_linked = contact.id.is_some_and(|id| state.mesh.peers.is_linked(id));
     let is_full = state.mesh.peers.linked_count() >= state.config.mesh.active_peers as usize;
     if state.mesh.contacts.forget_hopeless(now.mono, key) {
@@ -91,11 +96,20 @@ pub(super) fn contact_due(state: &mut State, now: Now, key: ContactKey, deadline
         contact.failures = 0;
     } else if is_full {
         dial_after(state, now, key, BACKUP_EVERY);
-    } else if state.mesh.dials >= DIALS_MAX {
+    } else if !may_dial(state, is_hearsay) {
         dial_after(state, now, key, DIAL_AGAIN);
     } else {
         dial(state, now, key);
     }
+}
+
+/// Whether one more address may be dialled now.
+fn may_dial(state: &State, is_hearsay: bool) -> bool {
+    let mesh = &state.mesh;
+    let hearsay =
+        |(key, _): &&(ContactKey, ConnKey)| mesh.contacts.get(*key).is_some_and(Contact::is_hearsay);
+    let on_hearsay = mesh.dials.iter().filter(hearsay).count();
+    mesh.dials.len() < DIALS_MAX && !(is_hearsay && on_hearsay >= DIALS_ON_HEARSAY_MAX)
 }
 
 fn dial(state: &mut State, now: Now, key: ContactKey) {
@@ -104,7 +118,7 @@ fn dial(state: &mut State, now: Now, key: ContactKey) {
     let dialling = Dialling { contact: key, at: now.mono, nonce, theirs: None };
     let conn = state.conns.insert(Conn::dialled(contact.addr, now.mono, dialling));
     contact.dial = Some(conn);
-    state.mesh.dials += 1;
+    state.mesh.dials.push((key, conn));
     state.mesh.conns += 1;
     state.actions.push_back(Action::Connect(conn, contact.addr));
     super::patience::arm(state, conn);
@@ -112,7 +126,7 @@ fn dial(state: &mut State, now: Now, key: ContactKey) {
 
 /// A dial ended without a link.
 pub(super) fn dial_lost(state: &mut State, now: Now, key: ContactKey, conn: ConnKey) {
-    state.mesh.dials = state.mesh.dials.saturating_sub(1);
+    state.mesh.dials.retain(|(_, dialled)| *dialled != conn);
     let Some(contact) = state.mesh.contacts.get_mut(key).filter(|contact| contact.dial == Some(conn)) else {
         return;
     };
@@ -123,7 +137,7 @@ pub(super) fn dial_lost(state: &mut State, now: Now, key: ContactKey, conn: Conn
 
 /// A dialled connection has become a link, or was given up for one: it is no dial any more.
 fn dial_done(state: &mut State, key: ContactKey, conn: ConnKey, id: NodeId) {
-    state.mesh.dials = state.mesh.dials.saturating_sub(1);
+    state.mesh.dials.retain(|(_, dialled)| *dialled != conn);
     if let Some(contact) = state.mesh.contacts.get_mut(key).filter(|contact| contact.dial == Some(conn)) {
         contact.met(id);
     }

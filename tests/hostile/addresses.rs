@@ -8,8 +8,8 @@ use olivia::limits::MeshLimits;
 use olivia::wire::frame::{Address, put_peers};
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// The most that are dialled at one time.
-const DIALS_MAX: usize = 16;
+/// The most that are dialled at one time because somebody told them.
+const DIALS_ON_HEARSAY_MAX: usize = 8;
 
 fn tell(world: &mut World, link: &Link, addresses: &[&str]) {
     let list: Vec<Address> =
@@ -96,7 +96,7 @@ fn addresses_beyond_those_taken_from_a_frame_are_counted() {
     tell_all(&mut world, &link, addresses(0..1_820));
     assert_eq!(world.driver.node.stats().peers_refused, 1_820 - 1_024);
     assert_eq!(world.stat("peers_backup"), 1_024);
-    assert_eq!(dialled(&mut world.driver).len(), DIALS_MAX);
+    assert_eq!(dialled(&mut world.driver).len(), DIALS_ON_HEARSAY_MAX);
     // The same again is nothing new.
     tell_all(&mut world, &link, addresses(0..1_024));
     assert_eq!(world.stat("peers_backup"), 1_024);
@@ -134,12 +134,12 @@ fn addresses_by_the_hundred_thousand_fill_no_more_than_the_book_and_are_read_in_
     }
     assert!(world.stat("peers_backup") <= 256);
     assert!(world.stat("contacts_refused") > 150_000);
-    assert!(world.driver.node.conns() <= 2 + DIALS_MAX);
+    assert!(world.driver.node.conns() <= 2 + DIALS_ON_HEARSAY_MAX);
     world.check();
 }
 
 #[test]
-fn never_more_than_sixteen_are_dialled_however_many_are_known() {
+fn never_more_than_eight_are_dialled_on_hearsay_however_many_are_told() {
     let mut world = World::new(secretive());
     let link = world.linked(&Face::elsewhere(1));
     tell_all(&mut world, &link, addresses(0..1_000));
@@ -150,11 +150,11 @@ fn never_more_than_sixteen_are_dialled_however_many_are_known() {
         world.driver.node.audit();
         let dials: Vec<_> = std::iter::from_fn(|| world.driver.next_dial()).collect();
         tried += dials.len();
-        assert!(world.driver.node.conns() <= 2 + DIALS_MAX);
+        assert!(world.driver.node.conns() <= 2 + DIALS_ON_HEARSAY_MAX);
     }
     // Each takes three seconds, since nobody is there.
-    assert_eq!(tried, 4 * DIALS_MAX);
-    assert_eq!(world.closed(olivia::node::CloseReason::DialFailed), 3 * DIALS_MAX as u64);
+    assert_eq!(tried, 4 * DIALS_ON_HEARSAY_MAX);
+    assert_eq!(world.closed(olivia::node::CloseReason::DialFailed), 3 * DIALS_ON_HEARSAY_MAX as u64);
     world.check();
 }
 
@@ -175,4 +175,21 @@ fn address_that_failed_is_dialled_again_when_the_link_of_its_node_has_gone() {
     world.driver.pass(ms(1_000));
     let again = dialled(&mut world.driver);
     assert!(again.contains(&told.addr.to_string()), "{again:?}");
+}
+
+#[test]
+fn thousands_of_addresses_that_lead_nowhere_do_not_keep_a_lost_peer_away() {
+    let mut world = World::new(secretive());
+    let faces = [Face::elsewhere(1), Face::elsewhere(2)];
+    world.join(&[&faces[0].listen]);
+    let lost = world.accept(&faces[0]);
+    let teller = world.linked(&faces[1]);
+    tell_all(&mut world, &teller, addresses(0..1_000));
+    world.driver.watch = None;
+    world.driver.pass(ms(500));
+    dialled(&mut world.driver);
+    world.driver.lose(lost.conn);
+    world.driver.pass(ms(200));
+    assert_eq!(dialled(&mut world.driver), [faces[0].listen.as_str()]);
+    world.driver.node.audit();
 }
