@@ -20,8 +20,8 @@ const SECRET: &str = "sixteen bytes at least, and these are more";
 /// Silence of a second ends nothing, so what ends sooner has another reason.
 const SLOW_BEAT_MS: u64 = 60_000;
 
-/// Quick, and yet more than a busy machine lets a process wait.
-const QUICK_BEAT_MS: u64 = 300;
+/// Quick, and yet so long that three beats can be told from four on a busy machine.
+const QUICK_BEAT_MS: u64 = 1_500;
 
 fn with_secret(launch: Launch) -> Launch {
     launch.env("OLIVIA_MESH_SECRET", SECRET)
@@ -154,7 +154,7 @@ fn node_that_stands_still_costs_one_timeout_in_all_and_is_gone_after_three_beats
     assert_eq!(client.stat("remote_timeouts"), 1);
     wait_until("the silent node is gone", || client.stat("peers_active") == 1);
     let three_beats = Duration::from_millis(3 * QUICK_BEAT_MS);
-    assert!(begin.elapsed() < 2 * three_beats, "gone after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < three_beats.mul_f64(1.25), "gone after {:?}", begin.elapsed());
     assert_eq!(client.stat("remote_timeouts"), 1);
     nodes[2].signal("CONT");
     wait_for_peers(&mut client, 2);
