@@ -24,8 +24,13 @@ impl Server {
     /// Starts the program of this package on a free port and waits until it listens. It reads no
     /// configuration of this machine.
     pub(crate) fn olivia(core: Option<u32>) -> Result<Self, String> {
+        Self::olivia_with(core, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn olivia_with(core: Option<u32>, args: &[&str]) -> Result<Self, String> {
         let mut command = on_core(core, env!("CARGO_BIN_EXE_olivia"));
-        command.args(["--config", "/dev/null", "--port", "0"]).env_clear();
+        command.args(["--config", "/dev/null", "--port", "0"]).args(args).env_clear();
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }

@@ -1,0 +1,146 @@
+//! Bytes that a node spends on telling one peer of one new key, at several rates of new keys, and of a
+//! snapshot for each key that it tells of.
+//!
+//! The rates are those of real processes, since how many keys share a frame is a matter of time. Keys are
+//! added first, so that the filter does not grow while it is measured; what growing costs, a doubling and
+//! the rebuilt blocks behind it, is measured by itself.
+
+use super::options::Options;
+use super::processes::{Conn, Mesh};
+use super::report::{Report, digits};
+use super::server::Server;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+/// Time in which all is told that was set.
+const SPREAD: Duration = Duration::from_millis(300);
+
+const NODES: usize = 3;
+
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let (rates, time): (&[u64], _) = if options.quick {
+        (&[100, 10_000], Duration::from_millis(100))
+    } else {
+        (&[10, 100, 1_000, 10_000, 30_000, 100_000], Duration::from_secs(5))
+    };
+    let head = [
+        "title: Bytes of the digest for each new key and peer",
+        "kind: bars",
+        "x: new keys a second",
+        "y: bytes",
+    ];
+    let mut report = Report::new("digest", &head, &["new keys a second", "bytes a key and peer"]);
+    for &rate in rates {
+        let mut mesh = Mesh::start(NODES)?;
+        let conn = &mut mesh.conns[0];
+        let keys = u64::try_from(time.as_millis()).unwrap_or(0) * rate / 1_000;
+        prefill(conn, keys.max(100))?;
+        let (told, reached, grown) = paced(conn, rate, time)?;
+        println!(
+            "digest    {rate:7} new keys a second wanted, {reached:.0} reached: {told:6.2} bytes a key and peer{}",
+            if grown { " (the filter has grown meanwhile)" } else { "" }
+        );
+        report.row(&[&rate, &digits(told, 2)]);
+    }
+    growth(options)?;
+    snapshot(options)?;
+    report.finish(options.write)
+}
+
+/// Adds keys until as many again fit into the filter without its growing.
+fn prefill(conn: &mut Conn, keys: u64) -> Result<(), String> {
+    let mut next = 0;
+    loop {
+        let bits = conn.stat("filter_bits")?;
+        while conn.stat("filter_bits")? == bits && next < (1 << 26) {
+            set_some(conn, "before", next, 500)?;
+            next += 500;
+        }
+        // It has just grown: there is room for as many as there are, all but.
+        if next > keys * 5 / 4 {
+            return wait_until_all_is_told(conn).map(drop);
+        }
+    }
+}
+
+/// Waits until nothing more is told, rebuilt blocks behind a growth neither. Gives the bytes so far.
+fn wait_until_all_is_told(conn: &mut Conn) -> Result<u64, String> {
+    let mut told = conn.stat("digest_bytes_out")?;
+    loop {
+        std::thread::sleep(SPREAD);
+        let now = conn.stat("digest_bytes_out")?;
+        if now == told {
+            return Ok(told);
+        }
+        told = now;
+    }
+}
+
+fn set_some(conn: &mut Conn, prefix: &str, first: u64, count: u64) -> Result<(), String> {
+    let mut request = String::from("SET ");
+    for n in first..first + count {
+        let _ = write!(request, "{}{prefix}-{n}:1", if n == first { "" } else { "," });
+    }
+    request.push('\n');
+    conn.ask(&request).map(drop)
+}
+
+/// Sets keys at a rate for some time. Gives the bytes for each key and peer, the rate that was reached,
+/// and whether the filter has grown.
+fn paced(conn: &mut Conn, rate: u64, time: Duration) -> Result<(f64, f64, bool), String> {
+    let (bits, before) = (conn.stat("filter_bits")?, conn.stat("digest_bytes_out")?);
+    let begin = Instant::now();
+    let mut set = 0;
+    while begin.elapsed() < time {
+        let due = u64::try_from(begin.elapsed().as_micros()).unwrap_or(0) * rate / 1_000_000 + 1;
+        if due > set {
+            let count = (due - set).min(500);
+            set_some(conn, "paced", set, count)?;
+            set += count;
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    let took = begin.elapsed();
+    std::thread::sleep(SPREAD);
+    let told = (conn.stat("digest_bytes_out")? - before) as f64 / set as f64 / (NODES - 1) as f64;
+    Ok((told, set as f64 / took.as_secs_f64(), conn.stat("filter_bits")? != bits))
+}
+
+/// The price of a doubling: from one growth to behind the next, at full speed.
+fn growth(options: &Options) -> Result<(), String> {
+    let mut mesh = Mesh::start(NODES)?;
+    let conn = &mut mesh.conns[0];
+    prefill(conn, if options.quick { 1_000 } else { 100_000 })?;
+    let (bits, keys) = (conn.stat("filter_bits")?, conn.stat("filter_keys")?);
+    let before = conn.stat("digest_bytes_out")?;
+    let mut next = 0;
+    while conn.stat("filter_bits")? == bits {
+        set_some(conn, "growing", next, 500)?;
+        next += 500;
+    }
+    let told = wait_until_all_is_told(conn)?;
+    let each = (told - before) as f64 / next as f64 / (NODES - 1) as f64;
+    println!(
+        "digest    from {keys} keys to {}, a doubling of the filter with it: {each:.2} bytes a key and peer",
+        keys + next
+    );
+    Ok(())
+}
+
+/// A peer that comes later gets the whole filter, which is the largest for its keys when it has just grown.
+fn snapshot(options: &Options) -> Result<(), String> {
+    let mut mesh = Mesh::start(1)?;
+    let conn = &mut mesh.conns[0];
+    prefill(conn, if options.quick { 1_000 } else { 200_000 })?;
+    let keys = conn.stat("filter_keys")?;
+    let before = conn.stat("digest_bytes_out")?;
+    let base = mesh.servers[0].addr().to_string();
+    let late = Server::olivia_with(None, &["--peer", &base])?;
+    let mut late = Conn::open(late.addr()).map(|conn| (conn, late))?;
+    while late.0.stat_text("ready")? != "yes" || late.0.stat("peers_active")? != 1 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let told = (mesh.conns[0].stat("digest_bytes_out")? - before) as f64 / keys as f64;
+    println!("digest    snapshot of {keys} keys, just grown: {told:.2} bytes a key");
+    Ok(())
+}

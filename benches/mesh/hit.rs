@@ -1,0 +1,89 @@
+//! What it costs a client that its key lies on another node: ping-pong on one connection, a local hit, a
+//! remote hit and an absent key in turns, so that all see the same machine.
+
+use super::histogram::Histogram;
+use super::options::Options;
+use super::processes::Mesh;
+use super::report::{Report, digits};
+use std::time::Instant;
+
+/// Keys of each kind.
+const KEYS: usize = 1_000;
+
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let sizes: &[usize] = if options.quick { &[3] } else { &[3, 16] };
+    let rounds = if options.quick { 50 } else { 30_000 };
+    let head = ["title: Latency of a GET by where its key lies, ping-pong on one connection", "kind: table"];
+    let columns = [
+        "nodes",
+        "local p50 us",
+        "local p99 us",
+        "remote p50 us",
+        "remote p99 us",
+        "absent p50 us",
+        "remote/local p50",
+        "remote/local p99",
+    ];
+    let mut report = Report::new("hit", &head, &columns);
+    for &nodes in sizes {
+        let mut mesh = Mesh::start(nodes)?;
+        fill(&mut mesh)?;
+        let [local, remote, absent] = measure(&mut mesh, rounds)?;
+        let ratio = |permille| remote.micros_at(permille) / local.micros_at(permille);
+        let asked = mesh.conns[0].stat("remote_requests")?;
+        println!(
+            "hit       {nodes:3} nodes: local p50 {:.1} p99 {:.1} us; remote p50 {:.1} p99 {:.1} us, {:.2} and {:.2} times; \
+             absent p50 {:.1} us; {asked} questions for {} remote hits",
+            local.micros_at(500),
+            local.micros_at(990),
+            remote.micros_at(500),
+            remote.micros_at(990),
+            ratio(500),
+            ratio(990),
+            absent.micros_at(500),
+            remote.len(),
+        );
+        let us = |times: &Histogram, permille| digits(times.micros_at(permille), 1);
+        report.row(&[
+            &nodes,
+            &us(&local, 500),
+            &us(&local, 990),
+            &us(&remote, 500),
+            &us(&remote, 990),
+            &us(&absent, 500),
+            &digits(ratio(500), 2),
+            &digits(ratio(990), 2),
+        ]);
+    }
+    report.finish(options.write)
+}
+
+fn fill(mesh: &mut Mesh) -> Result<(), String> {
+    for n in 0..KEYS {
+        mesh.conns[0].ask(&format!("SET local-{n}:{}\n", "v".repeat(64)))?;
+        mesh.conns[1].ask(&format!("SET remote-{n}:{}\n", "v".repeat(64)))?;
+    }
+    // Each is found once before anything is measured.
+    for n in 0..KEYS {
+        while mesh.conns[0].ask(&format!("GET remote-{n}\n"))? == ":GOT" {}
+    }
+    Ok(())
+}
+
+fn measure(mesh: &mut Mesh, rounds: usize) -> Result<[Histogram; 3], String> {
+    let mut times = [Histogram::new(), Histogram::new(), Histogram::new()];
+    let conn = &mut mesh.conns[0];
+    for round in 0..rounds {
+        let n = round % KEYS;
+        let requests = [format!("GET local-{n}\n"), format!("GET remote-{n}\n"), format!("GET absent-{n}\n")];
+        for (kind, (request, times)) in requests.iter().zip(&mut times).enumerate() {
+            let begin = Instant::now();
+            let is_hit = conn.ask(request)? != ":GOT";
+            times.add(begin.elapsed(), 1);
+            if is_hit != (kind < 2) {
+                return Err(format!("the wrong reply to {}", request.trim_end()));
+            }
+        }
+    }
+    Ok(times)
+}

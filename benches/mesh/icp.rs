@@ -1,0 +1,174 @@
+//! Nodes as caches that help each other, against caches that ask everybody.
+//!
+//! Each request of a trace goes to one node, which is asked for the object; what nobody has is fetched
+//! from somewhere else and set there. Caches that ask everybody (as by ICP, RFC 2186) send a question to
+//! each other cache whenever they do not have an object themselves, and get an answer from each. They are
+//! counted with the very same messages, a GET and the NONE or VALUE that answers it, and like Olivia's
+//! without values. So what is compared is knowing whom to ask, with all that it costs: each key that is
+//! told to each peer, the beats, questions in vain. The comparison is that of "Summary Cache" (Fan, Cao,
+//! Almeida, Broder, IEEE/ACM Transactions on Networking 8(3), 2000).
+//!
+//! Two kinds of caches: those that leave an object where it is found, which is how Olivia is used, and
+//! those that keep a copy of what another cache gave them, as Web caches do. And the time of a trace can run
+//! faster, since keys that come close together are told together.
+
+use super::options::Options;
+use super::report::{Report, digits};
+use super::trace::{self, Request};
+use super::traffic::Sum;
+use super::world::World;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Values are cut here: a line takes no longer ones.
+const VALUE_BYTES_MAX: usize = 50_000;
+
+/// Bytes of a frame's header, and of the answer to a question, but for a value: a VALUE has some more, of
+/// which the other side is given nothing.
+const HEADER_BYTES: u64 = 20;
+const ANSWER_BYTES: u64 = HEADER_BYTES + 8;
+
+/// What becomes of an object that another cache has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copies {
+    Left,
+    Kept,
+}
+
+/// What a run has come to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Outcome {
+    traffic: Sum,
+    local_hits: u64,
+    remote_hits: u64,
+}
+
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let most = options.requests.unwrap_or(if options.quick { 500 } else { usize::MAX });
+    let requests = match &options.trace {
+        Some(path) => trace::read(path, most)?,
+        None => trace::draw(most),
+    };
+    let (sizes, speeds): (&[usize], &[u64]) =
+        if options.quick { (&[4], &[100]) } else { (&[4, 16], &[1, 10, 100]) };
+    let seconds = requests.last().map_or(0, |last| last.second) + 1;
+    println!("trace     {} requests in {seconds} s, {}", requests.len(), name(options));
+    let head = [
+        "title: Messages between caches for each request, against asking everybody",
+        "kind: bars",
+        "scale: log",
+        "x: nodes, what becomes of a remote hit, how fast the trace runs",
+        "y: messages",
+    ];
+    let mut report = Report::new("trace", &head, &["run", "asking everybody", "olivia"]);
+    for &nodes in sizes {
+        for copies in [Copies::Left, Copies::Kept] {
+            let everybody = ask_everybody(&requests, nodes, copies);
+            show("everybody", nodes, copies, None, everybody, requests.len());
+            for &speed in speeds {
+                let olivia = run_olivia(&requests, nodes, copies, speed)?;
+                show("olivia", nodes, copies, Some(speed), olivia, requests.len());
+                println!(
+                    "trace     {:.1} times fewer messages, {:.1} times fewer bytes",
+                    everybody.traffic.messages as f64 / olivia.traffic.messages as f64,
+                    everybody.traffic.bytes as f64 / olivia.traffic.bytes as f64
+                );
+                let each =
+                    |outcome: Outcome| digits(outcome.traffic.messages as f64 / requests.len() as f64, 3);
+                let run = format!("{nodes} {copies:?} ×{speed}").to_lowercase();
+                report.row(&[&run, &each(everybody), &each(olivia)]);
+            }
+        }
+    }
+    report.finish(options.write)
+}
+
+fn name(options: &Options) -> String {
+    match options.trace.as_ref().and_then(|path| path.file_name()) {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None => "drawn".to_owned(),
+    }
+}
+
+fn show(who: &str, nodes: usize, copies: Copies, speed: Option<u64>, outcome: Outcome, requests: usize) {
+    let each = |count: u64| count as f64 / requests as f64;
+    println!(
+        "trace     {who:9} {nodes:3} nodes, copies {copies:?}{}: {:.3} messages and {:.0} bytes a request; hits {:.2} % local and {:.2} % remote",
+        speed.map(|speed| format!(", at {speed} times the speed")).unwrap_or_default(),
+        each(outcome.traffic.messages),
+        each(outcome.traffic.bytes),
+        100.0 * each(outcome.local_hits),
+        100.0 * each(outcome.remote_hits),
+    );
+}
+
+fn node_of(request: &Request, nodes: usize) -> usize {
+    usize::try_from(request.client % nodes as u64).unwrap_or(0)
+}
+
+fn key_of(object: u64) -> String {
+    format!("object-{object}")
+}
+
+fn ask_everybody(requests: &[Request], nodes: usize, copies: Copies) -> Outcome {
+    let mut holders: HashMap<u64, Vec<usize>> = HashMap::new();
+    let mut outcome = Outcome::default();
+    let others = nodes as u64 - 1;
+    for request in requests {
+        let at = node_of(request, nodes);
+        let holders = holders.entry(request.object).or_default();
+        if holders.contains(&at) {
+            outcome.local_hits += 1;
+            continue;
+        }
+        outcome.traffic.messages += 2 * others;
+        let question = HEADER_BYTES + key_of(request.object).len() as u64;
+        outcome.traffic.bytes += others * (question + ANSWER_BYTES);
+        if holders.is_empty() {
+            holders.push(at);
+        } else {
+            outcome.remote_hits += 1;
+            if copies == Copies::Kept {
+                holders.push(at);
+            }
+        }
+    }
+    outcome
+}
+
+fn run_olivia(requests: &[Request], nodes: usize, copies: Copies, speed: u64) -> Result<Outcome, String> {
+    let mut world = World::new(nodes)?;
+    let before = world.traffic;
+    let mut outcome = Outcome::default();
+    let filler = "v".repeat(VALUE_BYTES_MAX);
+    for (request, pause) in requests.iter().zip(pauses(requests, speed)) {
+        let at = node_of(request, nodes);
+        let key = key_of(request.object);
+        let remote_before = world.node(at).stats().remote_hits;
+        let is_hit = world.ask(at, &format!("GET {key}\n"))? != ":GOT \n";
+        let is_remote = world.node(at).stats().remote_hits > remote_before;
+        outcome.local_hits += u64::from(is_hit && !is_remote);
+        outcome.remote_hits += u64::from(is_remote);
+        if !is_hit || is_remote && copies == Copies::Kept {
+            let value = &filler[..request.bytes.saturating_sub(key.len()).clamp(1, VALUE_BYTES_MAX)];
+            world.ask(at, &format!("SET {key}:{value}\n"))?;
+        }
+        world.pass(pause);
+    }
+    outcome.traffic = world.traffic.since(before).all();
+    Ok(outcome)
+}
+
+/// How long after each request the next one comes: those of one second are spread over it.
+fn pauses(requests: &[Request], speed: u64) -> Vec<Duration> {
+    let mut counts: HashMap<u64, u32> = HashMap::new();
+    requests.iter().for_each(|request| *counts.entry(request.second).or_default() += 1);
+    let speed = u32::try_from(speed).unwrap_or(u32::MAX);
+    let pause = |(n, request): (usize, &Request)| {
+        let share = Duration::from_secs(1) / counts[&request.second];
+        let next = requests.get(n + 1).map_or(request.second, |next| next.second);
+        let empty = Duration::from_secs(next.saturating_sub(request.second + 1));
+        (share + empty) / speed
+    };
+    requests.iter().enumerate().map(pause).collect()
+}

@@ -1,0 +1,94 @@
+//! What can be said to the bench.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The options, for people.
+pub(crate) const HELP: &str = "\
+cargo bench --bench mesh -- [tables] [options]
+
+Tables; all of them, if none is named. With real processes on loopback:
+  found       time from SET on one node until GET finds it on another
+  hit         latency of a remote hit and of an absent key, as ratios of a local hit
+  digest      bytes of the digest for each new key and peer, at several rates
+  idle        traffic of nodes that nobody asks anything
+  dead        time until a dead peer is no longer asked
+With whole meshes inside this process, by virtual time:
+  questions   questions for 1,000 absent keys, and for a remote hit, over the fills of the filters
+  scale       memory, traffic and questions from 3 to 100 nodes
+  trace       messages, bytes and hit ratio on a trace, against asking everybody
+
+  --trace FILE   the trace: CSV with a header, columns second, object, bytes and perhaps client, .gz or
+                 plain; without it one is drawn: see benches/mesh/trace.rs
+  --requests N   at most so many requests of the trace
+  --write        writes the table as docs/measured/mesh_TABLE.csv too
+  --quick        a tiny form, whose figures mean nothing
+";
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Table {
+    Found,
+    Hit,
+    Digest,
+    Questions,
+    Idle,
+    Dead,
+    Scale,
+    Trace,
+}
+
+const TABLES: [(&str, Table); 8] = [
+    ("found", Table::Found),
+    ("hit", Table::Hit),
+    ("digest", Table::Digest),
+    ("idle", Table::Idle),
+    ("dead", Table::Dead),
+    ("questions", Table::Questions),
+    ("scale", Table::Scale),
+    ("trace", Table::Trace),
+];
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) tables: Vec<Table>,
+    pub(crate) quick: bool,
+    pub(crate) write: bool,
+    pub(crate) trace: Option<PathBuf>,
+    pub(crate) requests: Option<usize>,
+    pub(crate) help: bool,
+}
+
+impl Options {
+    /// Reads the arguments. Without `--bench`, which cargo adds when it is not a test, it is quick.
+    pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+        let mut options =
+            Self { tables: Vec::new(), quick: true, write: false, trace: None, requests: None, help: false };
+        let mut wants_quick = false;
+        let mut args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned());
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+            match arg.as_str() {
+                "--bench" => options.quick = false,
+                "--quick" => wants_quick = true,
+                "--write" => options.write = true,
+                "--trace" => options.trace = Some(value()?.into()),
+                "--requests" => {
+                    let text = value()?;
+                    options.requests = Some(text.parse().map_err(|_| format!("--requests {text}"))?);
+                }
+                "--help" => options.help = true,
+                name => match TABLES.iter().find(|(table, _)| *table == name) {
+                    Some((_, table)) => options.tables.push(*table),
+                    None => return Err(format!("'{name}' is not known; --help tells what is")),
+                },
+            }
+        }
+        options.quick |= wants_quick;
+        if options.tables.is_empty() {
+            options.tables = TABLES.iter().map(|(_, table)| *table).collect();
+        }
+        Ok(options)
+    }
+}

@@ -1,0 +1,90 @@
+//! A mesh of real processes on loopback, and connections to its nodes.
+
+use super::server::Server;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// How long nodes may take to know each other, and for one reply.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Nodes that are all linked to all; ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Mesh {
+    pub(crate) servers: Vec<Server>,
+    pub(crate) conns: Vec<Conn>,
+}
+
+impl Mesh {
+    /// Starts so many nodes and waits until each knows the filters of all the others.
+    pub(crate) fn start(count: usize) -> Result<Self, String> {
+        let mut servers = vec![Server::olivia(None)?];
+        let base = servers[0].addr().to_string();
+        for _ in 1..count {
+            servers.push(Server::olivia_with(None, &["--peer", &base])?);
+        }
+        let conns = servers.iter().map(|server| Conn::open(server.addr())).collect::<Result<_, _>>()?;
+        let mut mesh = Self { servers, conns };
+        mesh.wait_until_complete()?;
+        Ok(mesh)
+    }
+
+    fn wait_until_complete(&mut self) -> Result<(), String> {
+        let links = (self.servers.len() - 1) as u64;
+        let begin = Instant::now();
+        for conn in &mut self.conns {
+            while conn.stat("peers_active")? != links || conn.stat_text("ready")? != "yes" {
+                if begin.elapsed() > PATIENCE {
+                    return Err(format!("no mesh of {} nodes after {PATIENCE:?}", links + 1));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A connection that waits for its replies.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    stream: BufReader<TcpStream>,
+    line: String,
+}
+
+impl Conn {
+    pub(crate) fn open(addr: SocketAddr) -> Result<Self, String> {
+        let failed = |error: std::io::Error| format!("{addr}: {error}");
+        let stream = TcpStream::connect(addr).map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        Ok(Self { stream: BufReader::with_capacity(1 << 18, stream), line: String::new() })
+    }
+
+    /// Sends one request and takes its reply, without the line end.
+    pub(crate) fn ask(&mut self, request: &str) -> Result<&str, String> {
+        let failed = |error: std::io::Error| format!("no reply to {}: {error}", request.trim_end());
+        self.stream.get_mut().write_all(request.as_bytes()).map_err(failed)?;
+        self.line.clear();
+        if self.stream.read_line(&mut self.line).map_err(failed)? == 0 {
+            return Err(format!("the connection ended instead of a reply to {}", request.trim_end()));
+        }
+        if self.line.starts_with(":ERR") {
+            return Err(format!("{}: {}", request.trim_end(), self.line.trim_end()));
+        }
+        Ok(self.line.trim_end())
+    }
+
+    /// A number of STATS.
+    pub(crate) fn stat(&mut self, name: &str) -> Result<u64, String> {
+        let text = self.stat_text(name)?;
+        text.parse().map_err(|_| format!("STATS says {name}:{text}"))
+    }
+
+    /// A field of STATS.
+    pub(crate) fn stat_text(&mut self, name: &str) -> Result<String, String> {
+        let line = self.ask("STATS\n")?;
+        let mut fields = line.split([' ', ',']).filter_map(|field| field.split_once(':'));
+        let field = fields.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+        field.ok_or_else(|| format!("STATS has no {name}"))
+    }
+}

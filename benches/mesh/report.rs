@@ -1,0 +1,48 @@
+//! A table as it is printed and as it is kept: `docs/measured/mesh_NAME.csv`, from which `make pictures`
+//! draws.
+
+use std::fmt::{Display, Write};
+use std::path::Path;
+
+/// A table of measured data.
+#[derive(Debug)]
+pub(crate) struct Report {
+    name: &'static str,
+    csv: String,
+}
+
+impl Report {
+    /// With what `benches/pictures` wants to know: `head` are its lines, without the `# `.
+    pub(crate) fn new(name: &'static str, head: &[&str], columns: &[&str]) -> Self {
+        let mut csv = String::new();
+        for line in head {
+            let _ = writeln!(csv, "# {line}");
+        }
+        let _ = writeln!(csv, "# command: cargo bench --bench mesh -- {name} --write");
+        let _ = writeln!(csv, "{}", columns.join(","));
+        Self { name, csv }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row(&mut self, cells: &[&dyn Display]) {
+        let cells: Vec<String> = cells.iter().map(ToString::to_string).collect();
+        let _ = writeln!(self.csv, "{}", cells.join(","));
+    }
+
+    /// Writes the file, if it is wanted.
+    pub(crate) fn finish(&self, is_wanted: bool) -> Result<(), String> {
+        if !is_wanted {
+            return Ok(());
+        }
+        let path = format!("docs/measured/mesh_{}.csv", self.name);
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(&path), &self.csv)
+            .map_err(|error| format!("{path}: {error}"))?;
+        println!("written to {path}");
+        Ok(())
+    }
+}
+
+/// A number with so many digits behind the point.
+pub(crate) fn digits(value: f64, digits: usize) -> String {
+    format!("{value:.digits$}")
+}

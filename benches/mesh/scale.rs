@@ -1,0 +1,53 @@
+//! What grows with the number of nodes: memory for the others' filters, traffic, questions.
+//!
+//! Whole meshes inside this process, each node with the same number of keys.
+
+use super::options::Options;
+use super::questions::{Filler, measure};
+use super::report::{Report, digits};
+use super::world::World;
+use std::time::Duration;
+
+/// Time over which idle traffic is counted.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Keys that are set one by one, far enough apart that each is told by itself.
+const SINGLE_KEYS: u64 = 100;
+
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let sizes: &[usize] = if options.quick { &[3, 5] } else { &[3, 8, 16, 32, 64, 100] };
+    let (keys, absent) = if options.quick { (200.0, 500) } else { (3_000.0, 50_000) };
+    let head = ["title: Questions of a lookup, as the mesh grows", "kind: lines", "x: nodes", "y: questions"];
+    let columns = ["nodes", "for a key that another node has", "for a key that nobody has"];
+    let mut report = Report::new("scale", &head, &columns);
+    for &nodes in sizes {
+        let mut world = World::new(nodes)?;
+        let mut filler = Filler::default();
+        filler.fill_to(&mut world, keys)?;
+        let found = measure(&mut world, &filler, absent)?;
+        let before = world.traffic;
+        world.pass(IDLE);
+        let idle = world.traffic.since(before).all();
+        let before = world.traffic;
+        for n in 0..SINGLE_KEYS {
+            world.ask(0, &format!("SET single-{n}:1\n"))?;
+            world.pass(Duration::from_millis(10));
+        }
+        let told = world.traffic.since(before).digests;
+        let filters = world.stat(0, "peer_filters_bytes")?;
+        let own = world.node(0).own_filter().size().bytes();
+        println!(
+            "scale     {nodes:3} nodes of {} keys: filters of the others {} KiB (one is {} KiB); idle {:.0} bytes a second and node; \
+             a key that comes alone is told to all in {:.0} bytes; {:.4} questions for an absent key, {:.4} for a remote hit",
+            filler.keys,
+            filters / 1024,
+            own / 1024,
+            idle.bytes as f64 / IDLE.as_secs_f64() / nodes as f64,
+            told.bytes as f64 / SINGLE_KEYS as f64,
+            found.absent / 1e3,
+            found.per_hit,
+        );
+        report.row(&[&nodes, &digits(found.per_hit, 4), &digits(found.absent / 1e3, 5)]);
+    }
+    report.finish(options.write)
+}

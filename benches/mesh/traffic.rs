@@ -1,0 +1,124 @@
+//! Counts what nodes say to each other, by what it is for.
+
+use olivia::wire::frame::{Body, FrameLimits, Front, MAGIC, front};
+
+/// Some messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Sum {
+    fn add(&mut self, bytes: usize) {
+        self.messages += 1;
+        self.bytes += bytes as u64;
+    }
+
+    const fn less(self, before: Self) -> Self {
+        Self { messages: self.messages - before.messages, bytes: self.bytes - before.bytes }
+    }
+}
+
+/// All messages, without the headers of TCP and IP.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Traffic {
+    /// GET, and what answers it, but for the bytes of the values.
+    pub(crate) questions: Sum,
+    /// Keys and blocks that were added, snapshots, and what asks for them.
+    pub(crate) digests: Sum,
+    /// Signs of life.
+    pub(crate) beats: Sum,
+    /// Handshakes, addresses, goodbyes.
+    pub(crate) others: Sum,
+    /// Bytes of values.
+    pub(crate) values: u64,
+}
+
+impl Traffic {
+    /// What has come since.
+    pub(crate) const fn since(self, before: Self) -> Self {
+        Self {
+            questions: self.questions.less(before.questions),
+            digests: self.digests.less(before.digests),
+            beats: self.beats.less(before.beats),
+            others: self.others.less(before.others),
+            values: self.values - before.values,
+        }
+    }
+
+    /// All of it, but for the values.
+    pub(crate) const fn all(self) -> Sum {
+        Sum {
+            messages: self.questions.messages
+                + self.digests.messages
+                + self.beats.messages
+                + self.others.messages,
+            bytes: self.questions.bytes + self.digests.bytes + self.beats.bytes + self.others.bytes,
+        }
+    }
+
+    fn count(&mut self, body: &Body<'_>, bytes: usize) {
+        match body {
+            Body::Get { .. } | Body::None { .. } => self.questions.add(bytes),
+            Body::Value { value, .. } => {
+                self.questions.add(bytes - value.len());
+                self.values += value.len() as u64;
+            }
+            Body::Delta(_)
+            | Body::Block(_)
+            | Body::Resize { .. }
+            | Body::Snap { .. }
+            | Body::Piece(_)
+            | Body::SnapEnd
+            | Body::Resync(_) => self.digests.add(bytes),
+            Body::Beat { .. } => self.beats.add(bytes),
+            Body::Peers(_) | Body::Bye(_) => self.others.add(bytes),
+        }
+    }
+}
+
+/// Cuts what one end of a link says into messages.
+#[derive(Debug, Default)]
+pub(crate) struct Listener {
+    /// The beginning of a message whose end has not come.
+    partial: Vec<u8>,
+}
+
+impl Listener {
+    /// Counts the messages that end in `bytes`.
+    pub(crate) fn hear(&mut self, bytes: &[u8], limits: FrameLimits, traffic: &mut Traffic) {
+        if self.partial.is_empty() {
+            let used = whole(bytes, limits, traffic);
+            self.partial.extend_from_slice(&bytes[used..]);
+        } else {
+            self.partial.extend_from_slice(bytes);
+            let used = whole(&self.partial, limits, traffic);
+            self.partial.drain(..used);
+        }
+    }
+}
+
+/// Counts whole messages, and gives their bytes. The handshake is lines, each a message.
+fn whole(bytes: &[u8], limits: FrameLimits, traffic: &mut Traffic) -> usize {
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        if rest[0] == MAGIC {
+            match front(rest, limits) {
+                Front::Frame { frame, consumed } => {
+                    traffic.count(&frame.body, consumed);
+                    at += consumed;
+                }
+                Front::Partial => return at,
+                Front::Broken(error) => panic!("a node has said what is no frame: {error}"),
+                Front::Oversized { .. } => panic!("a node has said more than it takes itself"),
+            }
+        } else {
+            let Some(end) = memchr::memchr(b'\n', rest) else { return at };
+            traffic.others.add(end + 1);
+            at += end + 1;
+        }
+    }
+    at
+}
