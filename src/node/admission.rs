@@ -168,7 +168,8 @@ fn may_do_without_secret(state: &State, seen: SocketAddr) -> Result<(), Unfit<'s
 /// Somebody has come in with our own identity: we have dialled ourselves, on the connection with this nonce.
 /// Who was dialled and answers with our own line is a mirror, and no proof that nobody else will be there.
 fn met_self(state: &mut State, nonce: [u8; 16]) {
-    let ours = state.conns.iter().find_map(|(_, conn)| match &conn.role {
+    let dials = state.mesh.dials.iter().filter_map(|(_, dial)| state.conns.get(*dial));
+    let ours = dials.into_iter().find_map(|conn| match &conn.role {
         Role::Dialling(dialling) if dialling.nonce == nonce => Some(dialling.contact),
         Role::Client | Role::Dialling(_) | Role::Link(_) | Role::Parted => None,
     });
@@ -226,7 +227,7 @@ pub(super) fn replied(state: &mut State, now: Now, key: ConnKey, line: &[u8]) {
     let problem = match (read_answer(line), introduced) {
         (Err(error), _) => error.to_string(),
         (Ok(Answer::Refused(sentence)), _) => String::from_utf8_lossy(sentence).escape_debug().to_string(),
-        (Ok(Answer::Offer(theirs, proof)), None) => match counter_offered(state, key, &theirs, &proof) {
+        (Ok(Answer::Offer(theirs, proof)), None) => match counter_offered(state, now, key, &theirs, &proof) {
             Ok(()) => return,
             Err(unfit) => unfit.to_string(),
         },
@@ -246,6 +247,7 @@ pub(super) fn replied(state: &mut State, now: Now, key: ConnKey, line: &[u8]) {
 /// The node that we dialled says who it is, and proves it.
 fn counter_offered(
     state: &mut State,
+    now: Now,
     key: ConnKey,
     theirs: &Offer<'_>,
     proof: &Proof,
@@ -254,7 +256,7 @@ fn counter_offered(
     let Some(Conn { role: Role::Dialling(dialling), addr: seen, .. }) = state.conns.get(key) else {
         return Ok(());
     };
-    let (nonce, seen) = (dialling.nonce, *seen);
+    let (nonce, contact, seen) = (dialling.nonce, dialling.contact, *seen);
     let secret = secret(&state.config);
     let mut reply = Vec::new();
     let is_right = introduce(state, nonce, |ours| {
@@ -265,6 +267,10 @@ fn counter_offered(
         return Err(Unfit::Proof);
     }
     may_do_without_secret(state, seen)?;
+    if peering::is_dialled_otherwise(state, key, NodeId(theirs.node)) {
+        peering::dial_spared(state, now, contact, key, NodeId(theirs.node));
+        return Ok(());
+    }
     let Some(addr) = theirs.listen_addr(seen) else { return Ok(()) };
     if let Some(Conn { role: Role::Dialling(dialling), .. }) = state.conns.get_mut(key) {
         dialling.theirs = Some(Introduced { id: NodeId(theirs.node), addr });

@@ -44,15 +44,6 @@ pub(super) enum Because {
     Unknown,
 }
 
-/// How far a lookup has got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Those whose filter claims the key, one after the other.
-    Claimants,
-    /// All those at once whose filter is not known.
-    Unknown,
-}
-
 /// One key that peers are asked for.
 #[derive(Debug)]
 pub(super) struct Lookup {
@@ -66,7 +57,6 @@ pub(super) struct Lookup {
     pub(super) asked: Vec<Asked>,
     /// Who said no.
     pub(super) refused: Vec<PeerKey>,
-    pub(super) stage: Stage,
 }
 
 impl Lookup {

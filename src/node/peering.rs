@@ -90,6 +90,8 @@ pub(super) fn contact_due(state: &mut State, now: Now, key: ContactKey, deadline
         return;
     }
     let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
+    // Nothing more is to be learned there now: the node is linked, or none is wanted.
+    contact.was_tried |= is_linked || is_full;
     if is_linked {
         // If that link goes, its node's addresses are dialled anew; that this one failed before, while the
         // node dialled us, counts no more.
@@ -143,6 +145,27 @@ fn dial_done(state: &mut State, key: ContactKey, conn: ConnKey, id: NodeId) {
     }
 }
 
+/// Whether another connection that we dialled is, or is about to be, the link to a node. Of two such the ends
+/// could keep different ones, since their last words can cross.
+pub(super) fn is_dialled_otherwise(state: &State, conn: ConnKey, id: NodeId) -> bool {
+    let is_another = |other: ConnKey| match state.conns.get(other).map(|conn| &conn.role) {
+        Some(Role::Dialling(Dialling { theirs: Some(theirs), .. })) => other != conn && theirs.id == id,
+        Some(Role::Dialling(_) | Role::Client | Role::Link(_) | Role::Parted) | None => false,
+    };
+    let link = state.mesh.peers.by_id(id).and_then(|key| state.mesh.peers.get(key)?.link);
+    link.is_some_and(|link| link.dialler == Dialler::We)
+        || state.mesh.dials.iter().any(|(_, other)| is_another(*other))
+}
+
+/// Gives a dial up, since its node is dialled otherwise: looks again in a moment whether that came to a link.
+pub(super) fn dial_spared(state: &mut State, now: Now, key: ContactKey, conn: ConnKey, id: NodeId) {
+    dial_done(state, key, conn, id);
+    let Some(contact) = state.mesh.contacts.get(key) else { return };
+    let wait = contact.backoff(&mut state.rng);
+    dial_after(state, now, key, wait);
+    close_conn(state, conn, CloseReason::Duplicate);
+}
+
 /// An address has turned out to be our own.
 pub(super) fn met_self(state: &mut State, key: ContactKey) {
     if let Some(contact) = state.mesh.contacts.get_mut(key) {
@@ -163,12 +186,15 @@ pub(super) fn link_up(
     Introduced { id, addr }: Introduced,
     contact: Option<ContactKey>,
 ) {
+    let Some(seen) = state.conns.get(conn_key).map(|conn| conn.addr) else { return };
     let dialler = if contact.is_some() { Dialler::We } else { Dialler::They };
     if let Some(contact) = contact {
         dial_done(state, contact, conn_key, id);
     } else {
         state.mesh.conns += 1;
     }
+    let was_met = seen == addr && dialler == Dialler::We;
+    doubt_predecessor(state, now, id, addr, if was_met { Proven::ByDialling } else { Proven::Not });
     let peer = find_or_make(state, now, id, addr);
     if let Some(conn) = state.conns.get_mut(conn_key) {
         conn.become_link(peer);
@@ -184,8 +210,10 @@ pub(super) fn link_up(
             return;
         }
         links::hang_up(state, now, old.conn, b"a newer link has come", CloseReason::Duplicate);
-        link_down(state, now, peer, old.conn);
     }
+    // Of what went over an older link nothing counts any more; what was asked is asked again over this one.
+    digests::link_lost(state, peer);
+    let orphans = remote::link_lost(state, peer);
     state.mesh.peers.set_link(peer, now.mono, Some(Link { conn: conn_key, dialler }));
     if let Some(entry) = state.mesh.peers.get_mut(peer) {
         entry.addr = addr;
@@ -194,7 +222,6 @@ pub(super) fn link_up(
         entry.beat_sent = None;
     }
     log::info!("linked to {addr} (node {id})");
-    let seen = state.conns.get(conn_key).map_or(addr, |conn| conn.addr);
     let listed = if is_believed(state, seen, addr) {
         note(state, now, addr, Origin::Learned).map(|(key, _)| key)
     } else {
@@ -204,31 +231,48 @@ pub(super) fn link_up(
     if let Some(contact) = listed.and_then(|key| state.mesh.contacts.get_mut(key)) {
         contact.id = Some(id);
         contact.failures = 0;
+        contact.was_tried = true;
     }
     state.published.set_peers(state.mesh.peers.linked_count());
     digests::link_up(state, now, peer);
     tell_peers(state, now, peer);
     send_beat(state, now, peer);
     arm_beat(state, now, peer);
+    remote::fail_over(state, now, orphans);
 }
 
-/// The peer of this identity. A node that was known at the same address is dead if this one lives there.
+/// How it is known where a node lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proven {
+    /// We have dialled it there.
+    ByDialling,
+    /// It says so.
+    Not,
+}
+
+/// A node turns up that lives where another one is linked from. If it was met there, the other is dead. If it
+/// only says so, that is no reason to give up the other's link: it may be wrong, or a lie. But if it is true,
+/// the other's machine answers a beat with a reset at once.
+fn doubt_predecessor(state: &mut State, now: Now, id: NodeId, addr: SocketAddr, proven: Proven) {
+    let earlier = state.mesh.peers.linked().find(|(_, peer)| peer.addr == addr && peer.id != id);
+    let Some((earlier, Some(link))) = earlier.map(|(key, peer)| (key, peer.link)) else { return };
+    match proven {
+        Proven::Not => send_beat(state, now, earlier),
+        Proven::ByDialling => {
+            let why = b"another node lives at your address";
+            links::hang_up(state, now, link.conn, why, CloseReason::Duplicate);
+            link_down(state, now, earlier, link.conn);
+        }
+    }
+}
+
+/// The peer of this identity. One that was linked from the same address before is not waited for any more.
 fn find_or_make(state: &mut State, now: Now, id: NodeId, addr: SocketAddr) -> PeerKey {
     if let Some(peer) = state.mesh.peers.by_id(id) {
         return peer;
     }
-    let earlier = state.mesh.peers.iter().find(|(_, peer)| peer.addr == addr);
-    if let Some((earlier, link)) = earlier.map(|(key, peer)| (key, peer.link)) {
-        if let Some(link) = link {
-            links::hang_up(
-                state,
-                now,
-                link.conn,
-                b"another node lives at your address",
-                CloseReason::Duplicate,
-            );
-            link_down(state, now, earlier, link.conn);
-        }
+    let earlier = state.mesh.peers.iter().find(|(_, peer)| peer.addr == addr && peer.link.is_none());
+    if let Some(earlier) = earlier.map(|(key, _)| key) {
         forget(state, earlier);
     }
     let peers_max = 2 * state.config.mesh.active_peers as usize;
@@ -259,7 +303,8 @@ pub(super) fn link_down(state: &mut State, now: Now, key: PeerKey, conn: ConnKey
     state.mesh.peers.set_link(key, now.mono, None);
     log::info!("the link to {addr} (node {id}) is gone");
     digests::link_lost(state, key);
-    remote::link_lost(state, now, key);
+    let orphans = remote::link_lost(state, key);
+    remote::fail_over(state, now, orphans);
     state.published.set_peers(state.mesh.peers.linked_count());
     if let Some(peer) = state.mesh.peers.get_mut(key) {
         let at = now.mono.after(REMEMBERED).millis_ceil();

@@ -13,7 +13,7 @@
 
 use super::keys::{AskKey, ConnKey, LookupKey, PeerKey};
 use super::links;
-use super::lookups::{Answer, Ask, Asked, Because, Due, Lookup, Part, Stage, Waiter, Wanted};
+use super::lookups::{Answer, Ask, Asked, Because, Due, Lookup, Part, Waiter, Wanted};
 use super::peers::{Peer, Question, is_believed};
 use super::state::{State, Timer, touch};
 use crate::base::time::{Instant, Now};
@@ -138,7 +138,6 @@ fn look_up(
         candidates: candidates(state),
         asked: Vec::new(),
         refused: Vec::new(),
-        stage: Stage::Claimants,
     };
     let lookup = state.mesh.lookups.insert(lookup);
     state.mesh.lookups.ends.push_back(Due { at: until, lookup });
@@ -168,10 +167,7 @@ fn candidates(state: &mut State) -> Vec<PeerKey> {
 fn advance(state: &mut State, now: Now, key: LookupKey) {
     while let Some(lookup) = state.mesh.lookups.slots.get_mut(key) {
         let Some(peer) = lookup.candidates.pop() else {
-            if lookup.stage == Stage::Claimants {
-                lookup.stage = Stage::Unknown;
-                ask_the_unknown(state, now, key);
-            }
+            ask_the_unknown(state, now, key);
             break;
         };
         if !lookup.has_asked(peer) && state.mesh.peers.get(peer).is_some_and(Peer::is_askable) {
@@ -186,7 +182,8 @@ fn advance(state: &mut State, now: Now, key: LookupKey) {
     }
 }
 
-/// Asks all linked peers whose filter is not known, those excepted that were asked already.
+/// Asks all linked peers whose filter is not known, those excepted that were asked already. Whose filter has
+/// come in doubt since, or whose link is new, is asked the next time.
 fn ask_the_unknown(state: &mut State, now: Now, key: LookupKey) {
     let mesh = &state.mesh;
     let Some(lookup) = mesh.lookups.slots.get(key) else { return };
@@ -306,18 +303,28 @@ fn ask_queued(state: &mut State, now: Now, peer_key: PeerKey) {
     }
 }
 
-/// A link has broken: what was asked through it is asked elsewhere.
-pub(super) fn link_lost(state: &mut State, now: Now, peer_key: PeerKey) {
-    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+/// A link has broken: what was asked through it is not answered any more. Returns the lookups that are to be
+/// asked elsewhere, by [`fail_over`], as soon as it is known who is linked now.
+pub(super) fn link_lost(state: &mut State, peer_key: PeerKey) -> Vec<LookupKey> {
+    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return Vec::new() };
     let questions = std::mem::take(&mut peer.questions);
     let queue = std::mem::take(&mut peer.queue);
     peer.owed.clear();
     peer.owed_bytes = 0;
     state.stats.remote_lost += questions.len() as u64;
+    let mut orphans = Vec::new();
     for key in questions.into_values().map(|question| question.lookup).chain(queue) {
         let Some(lookup) = state.mesh.lookups.slots.get_mut(key) else { continue };
         lookup.asked.retain(|asked| asked.peer != peer_key);
-        if lookup.asked.is_empty() {
+        orphans.push(key);
+    }
+    orphans
+}
+
+/// Goes on with lookups that have lost a peer whom they had asked.
+pub(super) fn fail_over(state: &mut State, now: Now, orphans: Vec<LookupKey>) {
+    for key in orphans {
+        if state.mesh.lookups.slots.get(key).is_some_and(|lookup| lookup.asked.is_empty()) {
             advance(state, now, key);
         }
     }
@@ -347,11 +354,7 @@ pub(super) fn run_due(state: &mut State, now: Now, deadline: u64, budget: u32) {
 
 /// The one asked last is slow: the next candidate is asked too, and nobody's filter stays unasked.
 fn try_next(state: &mut State, now: Now, key: LookupKey) {
-    let Some(lookup) = state.mesh.lookups.slots.get_mut(key) else { return };
-    if lookup.stage == Stage::Claimants {
-        lookup.stage = Stage::Unknown;
-        ask_the_unknown(state, now, key);
-    }
+    ask_the_unknown(state, now, key);
     if state.mesh.lookups.slots.get(key).is_some_and(|lookup| !lookup.candidates.is_empty()) {
         advance(state, now, key);
     }

@@ -10,6 +10,7 @@ use super::texts;
 use crate::base::time::Now;
 use crate::filter::digest::Position;
 use crate::wire::reply::{Reply, put_error};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -225,8 +226,12 @@ pub(super) fn peers(state: &mut State, key: ConnKey, id: &[u8]) {
     reply(state, key, id, |state, out| {
         let mut reply = Reply::begin(out, id, "FULFILLED");
         let linked = state.mesh.peers.linked().map(|(_, peer)| peer.addr);
+        // Until a dead node's link is found dead, its successor may live at the same address.
+        let mut told = BTreeSet::new();
         for addr in linked.chain(backups(state).map(|contact| contact.addr)) {
-            reply.text(addr);
+            if told.insert(addr) {
+                reply.text(addr);
+            }
         }
         reply.end();
     });

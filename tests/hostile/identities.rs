@@ -205,14 +205,25 @@ fn links_that_are_replaced_and_never_read_do_not_pile_up_beyond_the_clients_limi
 }
 
 #[test]
-fn new_node_at_an_address_ends_the_link_of_the_one_before() {
+fn new_node_met_at_an_address_ends_the_link_of_the_one_before() {
     let mut world = World::new(secretive());
     let before = Face::elsewhere(1);
     let after = Face { node: [7; 16], ..before.clone() };
+    world.join(&[&before.listen]);
     let mut old = world.known(&before);
-    world.dial(&after);
+    world.accept(&after);
     assert_eq!(world.goodbye(&mut old), "another node lives at your address");
     assert!(world.is_linked(&after) && !world.is_linked(&before));
-    assert_eq!(world.stat("peer_filters_bytes"), 0);
+    world.check();
+}
+
+#[test]
+fn node_that_only_says_it_lives_at_an_address_does_not_end_the_link_of_the_one_there() {
+    let mut world = World::new(secretive());
+    let before = Face::elsewhere(1);
+    let liar = Face { node: [7; 16], ..before.clone() };
+    let old = world.known(&before);
+    world.dial(&liar);
+    assert!(world.is_linked(&liar) && world.is_linked(&before) && !world.driver.has_ended(old.conn));
     world.check();
 }
