@@ -389,3 +389,30 @@ fn introduction_that_drips_is_not_waited_for() {
     }
     assert_eq!(world.nodes[a].conns(), 0);
 }
+
+#[test]
+fn many_who_wait_for_one_large_value_get_it_in_steps() {
+    const CLIENTS: usize = 100;
+    const VALUE: usize = 60_000;
+    let mut world = World::new();
+    let a = world.add(1, Config::default(), &[addr(5_001)]);
+    let b = world.add(2, Config::default(), &[addr(5_002)]);
+    world.join(b, addr(5_002), &[]);
+    world.join(a, addr(5_001), &[addr(5_002)]);
+    world.settle(|_| true);
+    let writer = world.client(b);
+    world.ask(writer, &format!("SET k:{}\n", "x".repeat(VALUE)));
+    world.settle(|_| true);
+    let readers: Vec<usize> = (0..CLIENTS).map(|_| world.client(a)).collect();
+    readers.iter().for_each(|reader| world.ask(*reader, "GET k\n"));
+    // The question to the one, then the answer to the other.
+    world.deliver((0, 1));
+    let answer = std::mem::take(&mut world.wires[0].to[0]);
+    let (_, link) = world.wires[0].ends[0].unwrap();
+    world.nodes[a].received(world.now, link, &answer);
+    let keys = readers.iter().map(|reader| world.wires[*reader].ends[0].unwrap().1);
+    let waiting: usize = keys.map(|key| world.nodes[a].outbound(key).len()).sum();
+    assert!((VALUE..1_000_000).contains(&waiting), "{waiting} bytes of replies in one call");
+    world.act(a);
+    assert!(readers.iter().all(|reader| world.wires[*reader].to[1].len() == VALUE + 8));
+}

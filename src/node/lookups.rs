@@ -12,6 +12,7 @@ use crate::base::time::Instant;
 use crate::limits::WAITERS_PER_LOOKUP_MAX;
 use crate::store::KeyHash;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 /// What is wanted of a key. A life alone is not sent its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,9 +72,10 @@ impl Lookup {
 pub(super) enum Answer {
     Waiting,
     Missing,
-    /// There, with its value if that was wanted, until the moment at which its life ends.
+    /// There, with its value if that was wanted, until the moment at which its life ends. Who waited for one
+    /// lookup shares the value.
     Found {
-        value: Vec<u8>,
+        value: Rc<[u8]>,
         until: Option<Instant>,
     },
 }
@@ -83,6 +85,11 @@ pub(super) enum Answer {
 pub(super) struct Part {
     pub(super) key: Box<[u8]>,
     pub(super) answer: Answer,
+}
+
+impl Part {
+    /// Bytes of memory that a part takes beside its key and value.
+    pub(super) const BYTES: usize = size_of::<Self>() + size_of::<Waiter>();
 }
 
 /// A request of a client that waits for lookups.
@@ -132,6 +139,8 @@ pub(super) struct Due {
 pub(super) struct Lookups {
     pub(super) slots: Slots<LookupTag, Lookup>,
     pub(super) asks: Slots<AskTag, Ask>,
+    /// Those of which every part is answered, and whose reply is to be written.
+    pub(super) whole: VecDeque<AskKey>,
     /// Those that take new waiters.
     open: BTreeMap<(KeyHash, Wanted), LookupKey>,
     /// The next candidate's turn, and the end of the time for all of it. Each in order of time, since the

@@ -63,7 +63,7 @@ use crate::config::Config;
 use crate::filter::bloom::Bloom;
 use crate::filter::digest::Position;
 use crate::filter::size::Block;
-use crate::limits::TIMERS_PER_STEP;
+use crate::limits::{BYTES_PER_STEP, TIMERS_PER_STEP};
 use conns::Conn;
 use state::{State, Timer};
 use std::fmt;
@@ -203,13 +203,14 @@ impl Node {
 
     /// Whether [`Node::tick`] has something to do now.
     pub fn has_work(&self, now: Now) -> bool {
-        let State { runnable, store, published, texts, .. } = &self.state;
+        let State { runnable, store, published, texts, mesh, .. } = &self.state;
         !runnable.is_empty()
             || timers::has_work(&self.state, now)
             || store.has_work(now.mono)
             || published.has_work(now.mono, store)
             || digests::has_work(&self.state)
             || !texts.is_empty()
+            || !mesh.lookups.whole.is_empty()
     }
 
     /// When [`Node::tick`] will next have something to do, if nothing comes in before; `None`: never.
@@ -325,10 +326,11 @@ impl Node {
 
 /// Draws all conclusions that wait to be drawn: nothing of them outlives the call that made them.
 fn settle_all(state: &mut State, now: Now) {
+    let mut budget = BYTES_PER_STEP;
     loop {
         if let Some(key) = state.touched.pop_front() {
             settle::settle(state, now, key);
-        } else if !peering::settle_losses(state, now) {
+        } else if !peering::settle_losses(state, now) && !remote::reply_next(state, now, &mut budget) {
             return;
         }
     }

@@ -11,19 +11,23 @@
 //!
 //! What a peer asks *us* is answered in [`super::serving`], from the local store only.
 
-use super::keys::{AskKey, ConnKey, LookupKey, PeerKey};
+use super::keys::{ConnKey, LookupKey, PeerKey};
 use super::links;
 use super::lookups::{Answer, Ask, Asked, Because, Due, Lookup, Part, Waiter, Wanted};
 use super::peers::{Peer, Question, is_believed};
 use super::state::{State, Timer, touch};
 use crate::base::time::{Instant, Now};
 use crate::filter::truth::Claim;
-use crate::limits::LOOKUPS_PER_LINK_MAX;
+use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP, LOOKUPS_PER_LINK_MAX};
 use crate::store::{Deadline, KeyHash};
 use crate::wire::args::Args;
 use crate::wire::frame::{Body, Wants};
 use crate::wire::reply::{Reply, put_error};
+use std::rc::Rc;
 use std::time::Duration;
+
+/// What a reply counts for beside its bytes: as a request does.
+const REPLY_COST_BYTES: usize = BYTES_PER_STEP / KEYS_PER_STEP;
 
 /// What a peer said to a question.
 #[derive(Debug)]
@@ -60,7 +64,7 @@ pub(super) fn begin(
     let bytes = parts.iter().map(|part| part.key.len()).sum::<usize>();
     let waiting = parts.len();
     conn.lookups += waiting;
-    conn.ask_bytes += bytes;
+    conn.ask_bytes += bytes + waiting * Part::BYTES;
     let ask = Ask { conn: conn_key, place, id: id.into(), wanted, parts, waiting, bytes, is_too_long: false };
     let ask = state.mesh.lookups.asks.insert(ask);
     state.stats.gets += if wanted == Wanted::Value { waiting as u64 } else { 0 };
@@ -69,7 +73,7 @@ pub(super) fn begin(
         let key = state.store.key(arg.key);
         let waiter = Waiter { ask, part };
         if let Some(item) = state.store.get(now.mono, key) {
-            let value = if wanted == Wanted::Value { item.value.to_vec() } else { Vec::new() };
+            let value = if wanted == Wanted::Value { item.value.into() } else { Rc::default() };
             let answer = Answer::Found { value, until: item.deadline.map(moment_of) };
             settle_part(state, waiter, answer);
         } else if !look_up(state, now, arg.key, key.hash, waiter, wanted, &mut begun) {
@@ -79,11 +83,10 @@ pub(super) fn begin(
     for lookup in begun {
         advance(state, now, lookup);
     }
-    finish_ask_if_whole(state, now, ask);
     arm(state);
 }
 
-/// Puts the answer to one key of an ask.
+/// Puts the answer to one key of an ask. With the last one it is whole, and has its reply written soon.
 fn settle_part(state: &mut State, waiter: Waiter, answer: Answer) {
     let bytes_max = state.config.limits.reply_bytes_max as usize;
     let Some(ask) = state.mesh.lookups.asks.get_mut(waiter.ask) else { return };
@@ -95,6 +98,9 @@ fn settle_part(state: &mut State, waiter: Waiter, answer: Answer) {
     ask.answer(waiter.part, answer, bytes_max);
     ask.waiting -= 1;
     let (conn, after) = (ask.conn, ask.bytes);
+    if ask.waiting == 0 {
+        state.mesh.lookups.whole.push_back(waiter.ask);
+    }
     if let Some(conn) = state.conns.get_mut(conn) {
         conn.lookups -= 1;
         conn.ask_bytes = (conn.ask_bytes + after).saturating_sub(before);
@@ -385,35 +391,39 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
             state.stats.remote_abandoned += 1;
         }
     }
+    let found = match end {
+        End::Found { value, until } => Some((Rc::<[u8]>::from(*value), *until)),
+        End::Nowhere | End::TimedOut => None,
+    };
     for waiter in lookup.waiters {
         let Some(wanted) = state.mesh.lookups.asks.get(waiter.ask).map(|ask| ask.wanted) else { continue };
-        let answer = match end {
-            End::Found { value, until } => {
-                let value = if wanted == Wanted::Value { value.to_vec() } else { Vec::new() };
-                Answer::Found { value, until: *until }
-            }
-            End::Nowhere | End::TimedOut => Answer::Missing,
-        };
+        let answer = found.as_ref().map_or(Answer::Missing, |(value, until)| {
+            let value = if wanted == Wanted::Value { Rc::clone(value) } else { Rc::default() };
+            Answer::Found { value, until: *until }
+        });
         settle_part(state, waiter, answer);
-        finish_ask_if_whole(state, now, waiter.ask);
     }
     for asked in lookup.asked {
         ask_queued(state, now, asked.peer);
     }
 }
 
-/// Writes the reply of an ask whose every part is answered for, into its place.
-fn finish_ask_if_whole(state: &mut State, now: Now, key: AskKey) {
-    if state.mesh.lookups.asks.get(key).is_none_or(|ask| ask.waiting > 0) {
-        return;
+/// Writes the reply of one ask that is whole into its place, and takes what that cost off `budget`, which is
+/// in bytes; false if none is left of it, or of asks. Many may have waited for one large value: their
+/// connections are settled in between, so that the limit of all buffers holds.
+pub(super) fn reply_next(state: &mut State, now: Now, budget: &mut usize) -> bool {
+    if *budget == 0 {
+        return false;
     }
-    let Some(ask) = state.mesh.lookups.asks.remove(key) else { return };
+    let Some(key) = state.mesh.lookups.whole.pop_front() else { return false };
+    *budget = budget.saturating_sub(REPLY_COST_BYTES);
+    let Some(ask) = state.mesh.lookups.asks.remove(key) else { return true };
     let State { conns, pool, stats, config, .. } = state;
     let Some(conn) = conns.get_mut(ask.conn) else {
         stats.remote_unwanted += 1;
-        return;
+        return true;
     };
-    conn.ask_bytes = conn.ask_bytes.saturating_sub(ask.bytes);
+    conn.ask_bytes = conn.ask_bytes.saturating_sub(ask.bytes + ask.parts.len() * Part::BYTES);
     let mut text = pool.take();
     let limit = config.limits.reply_bytes_max as usize;
     if !ask.is_too_long {
@@ -428,9 +438,11 @@ fn finish_ask_if_whole(state: &mut State, now: Now, key: AskKey) {
             format_args!("the reply would be longer than {limit} bytes; ask for fewer keys at a time"),
         );
     }
+    *budget = budget.saturating_sub(text.len());
     conn.fill(now.mono, ask.place, &text, pool);
     pool.give(text);
     touch(state, ask.conn);
+    true
 }
 
 /// The reply: what has been found and has not ended its life while it waited for the rest.
