@@ -270,7 +270,8 @@ pub(super) fn answered(
     }
     match *said {
         Said::Value { value, left_ms } => {
-            let until = left_ms.map(|left| now.mono.after(Duration::from_millis(left)));
+            // Its holder counted from some moment after the question: from there on it cannot be too late.
+            let until = left_ms.map(|left| question.asked_at.after(Duration::from_millis(left)));
             finish(state, now, question.lookup, &End::Found { value, until });
         }
         Said::None | Said::TooLong => {
