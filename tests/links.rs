@@ -416,3 +416,20 @@ fn many_who_wait_for_one_large_value_get_it_in_steps() {
     world.act(a);
     assert!(readers.iter().all(|reader| world.wires[*reader].to[1].len() == VALUE + 8));
 }
+
+#[test]
+fn client_that_asks_for_the_filter_without_end_is_not_read_on() {
+    let mut world = World::new();
+    let a = world.add(1, Config::default(), &[]);
+    let key = world.nodes[a].accept(world.now, addr(30_000)).unwrap();
+    let mut was_stopped = false;
+    for _ in 0..100 {
+        world.nodes[a].received(world.now, key, "REQUEST bloomfilter\n".repeat(100).as_bytes());
+        was_stopped |= std::iter::from_fn(|| world.nodes[a].next_action())
+            .any(|action| action == Action::StopReading(key));
+        if was_stopped {
+            break;
+        }
+    }
+    assert!(was_stopped);
+}

@@ -298,12 +298,12 @@ impl Conn {
         self.is_paused = false;
     }
 
-    /// Whether its requests have to wait: too much is to be sent to it, or being looked up for it. A peer's
-    /// frames never wait, since among them is what empties the other direction.
+    /// Whether its requests have to wait: too much is to be sent to it, or being looked up or written for it.
+    /// A peer's frames never wait, since among them is what empties the other direction.
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
         self.is_client()
             && (self.unsent() > limits.outbound_pause_bytes as usize
-                || self.lookups >= limits.lookups_per_connection as usize)
+                || self.lookups.max(self.replies.waiting()) >= limits.lookups_per_connection as usize)
     }
 
     /// Puts a reply into its place. A connection that was only waiting for it begins to be waited for.

@@ -29,12 +29,19 @@ pub struct Replies {
     first: u64,
     /// Bytes held in `slots`.
     held: usize,
+    /// Slots that wait.
+    waiting: usize,
 }
 
 impl Replies {
     /// Whether every reply so far is on its way.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// How many replies are not known yet.
+    pub fn waiting(&self) -> usize {
+        self.waiting
     }
 
     /// Bytes of memory held by replies in the queue, as of the last time one was added or let go.
@@ -70,6 +77,7 @@ impl Replies {
     pub fn hold(&mut self) -> Place {
         let place = Place(self.first + self.slots.len() as u64);
         self.slots.push_back(Slot::Waiting);
+        self.waiting += 1;
         place
     }
 
@@ -85,6 +93,7 @@ impl Replies {
         bytes.extend_from_slice(reply);
         self.held += bytes.len();
         *slot = Slot::Ready(bytes);
+        self.waiting -= 1;
         while let Some(Slot::Ready(_)) = self.slots.front() {
             if let Some(Slot::Ready(bytes)) = self.slots.pop_front() {
                 outbound.back(pool).extend_from_slice(&bytes);
@@ -105,6 +114,7 @@ impl Replies {
             }
         }
         self.held = 0;
+        self.waiting = 0;
     }
 }
 
