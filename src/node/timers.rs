@@ -42,7 +42,9 @@ pub(super) fn run(state: &mut State, now: Now, budget: u32) {
                 peering::peer_due(state, now, key, deadline);
             }
             Popped::Due { deadline, payload: Timer::Lookups } => {
+                // A step by itself: what is left of it is due at once, and would come again right here.
                 remote::run_due(state, now, deadline, budget);
+                break;
             }
             Popped::Due { payload: Timer::Tell, .. } => digests::timer_fired(state, now),
             Popped::Due { payload: Timer::DrainEnd, .. } => end_drain(state),
