@@ -15,6 +15,7 @@ use super::state::{State, Versions, close_conn};
 use super::stats::Stats;
 use crate::base::time::Now;
 use crate::config::Config;
+use crate::limits::KEYS_PER_STEP;
 use crate::store::{Deadline, Full, HashedKey, Store, Was};
 use crate::wire::args::{ArgLimits, Args};
 use crate::wire::line::{Line, is_from_browser};
@@ -107,7 +108,12 @@ pub(super) fn execute(state: &mut State, now: Now, key: ConnKey, line: Line<'_>)
     // Out of the state while its arguments are in use, since commands change the state it lies in.
     let mut parser = mem::take(&mut state.parser);
     let request = parser.parse(line, limits);
-    let keys = request.as_ref().and_then(|request| request.command.as_ref().ok()).map_or(1, Command::keys);
+    let command = request.as_ref().and_then(|request| request.command.as_ref().ok());
+    let keys = match command {
+        // What goes over all that is known of other nodes is a step by itself.
+        Some(Command::Stats | Command::Mesh | Command::Request(Topic::Peers)) => KEYS_PER_STEP,
+        other => other.map_or(1, Command::keys),
+    };
     if let Some(request) = request {
         state.stats.requests += 1;
         carry_out(state, now, key, &request);

@@ -40,7 +40,8 @@ pub(super) fn patience(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseRe
             if !conn.inbound.is_empty() && !waits_for_us {
                 return Some((after(conn.last_active, limits.request_idle_ms), CloseReason::Idle));
             }
-            if conn.addr.ip().is_loopback() {
+            // Who waits for its turn is not silent, however long that takes.
+            if conn.addr.ip().is_loopback() || conn.is_runnable {
                 return None;
             }
             let silence_max = match (conn.has_spoken, conn.is_authenticated) {
