@@ -143,6 +143,17 @@ impl Mapped {
         self.arena.audit();
     }
 
+    /// Gives one region of memory back to the system that is not used, if [`Mapped::has_idle`] says that
+    /// there is one.
+    pub fn trim(&mut self) {
+        self.arena.trim();
+    }
+
+    /// Whether [`Mapped::trim`] has something to give back. O(1).
+    pub const fn has_idle(&self) -> bool {
+        self.arena.has_idle()
+    }
+
     fn page(&self, page: u32) -> &[[u8; ENTRY_BYTES]] {
         self.arena.block(page).as_chunks().0
     }
@@ -301,6 +312,9 @@ mod tests {
         assert!(bags.memory_bytes() < 10 * 1_000_000);
         for head in &mut heads {
             while bags.pop(head).is_some() {}
+        }
+        while bags.has_idle() {
+            bags.trim();
         }
         assert!(bags.memory_bytes() < 64 * 1_024, "{}", bags.memory_bytes());
     }

@@ -84,6 +84,16 @@ impl Wheel<u32, Mapped> {
         Self::within(Mapped::new())
     }
 
+    /// Gives some memory back to the system that is not used: some 60 µs of work.
+    pub fn trim(&mut self) {
+        self.bags.trim();
+    }
+
+    /// Whether [`Wheel::trim`] has something to give back. O(1).
+    pub const fn has_idle(&self) -> bool {
+        self.bags.has_idle()
+    }
+
     /// Counts the entries again, and checks what is counted of their memory. O(n).
     ///
     /// # Panics
@@ -435,6 +445,9 @@ mod tests {
             dropped += wheel.sift(1_000, |_, id| id % 10 == 0);
         }
         assert_eq!(dropped, 900_000);
+        while wheel.has_idle() {
+            wheel.trim();
+        }
         assert!(wheel.memory_bytes() < before * 4 / 5, "{} of {before}", wheel.memory_bytes());
         let due = drain(&mut wheel, 1_000_000 * 37);
         assert_eq!(due.len(), 100_000);

@@ -50,7 +50,6 @@ const BATCH: usize = 16;
 impl Store {
     /// Removes items whose deadline has come, at most `budget` timers; returns what is left of it.
     pub(super) fn expire(&mut self, now: Instant, budget: u32) -> u32 {
-        let regions = self.heap.regions();
         let mut left = budget;
         while left > 0 {
             let mut batch = [(0, 0); BATCH];
@@ -69,10 +68,6 @@ impl Store {
             self.expire_batch(&batch[..len]);
             if idle {
                 break;
-            }
-            // Giving a region back to the system is as much work as some thousand timers.
-            if self.heap.regions() + 1 < regions {
-                return 0;
             }
         }
         left
@@ -101,6 +96,25 @@ impl Store {
             self.heap.free(handle);
             self.expired += 1;
         }
+    }
+
+    /// Gives one region back to the system that is not used; false, and nothing done, if there is none.
+    /// It is as much work as some hundred timers.
+    pub(super) fn trim(&mut self) -> bool {
+        if self.heap.has_idle() {
+            self.heap.trim();
+        } else if self.index.has_idle() {
+            self.index.trim();
+        } else if self.timers.has_idle() {
+            self.timers.trim();
+        } else {
+            return false;
+        }
+        true
+    }
+
+    pub(super) const fn has_idle(&self) -> bool {
+        self.heap.has_idle() || self.index.has_idle() || self.timers.has_idle()
     }
 
     /// Whether [`Store::compact`] has something to do now. O(1).

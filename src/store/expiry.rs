@@ -77,6 +77,15 @@ impl Timers {
         }
     }
 
+    /// Gives some memory back to the system, if [`Timers::has_idle`].
+    pub(super) fn trim(&mut self) {
+        self.wheel.trim();
+    }
+
+    pub(super) const fn has_idle(&self) -> bool {
+        self.wheel.has_idle()
+    }
+
     pub(super) fn has_due(&self, now: u64) -> bool {
         self.wheel.has_work(now)
     }

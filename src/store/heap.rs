@@ -257,9 +257,15 @@ impl Heap {
         self.outside.drop_step() || self.arena.drop_region()
     }
 
-    /// Regions mapped for pages now.
-    pub(super) fn regions(&self) -> usize {
-        self.arena.regions()
+    /// Gives one region back to the system that has no page, if [`Heap::has_idle`].
+    pub(super) fn trim(&mut self) {
+        self.arena.trim();
+        self.pages.truncate(self.arena.blocks_end());
+    }
+
+    /// Whether a region waits to be given back. O(1).
+    pub(super) const fn has_idle(&self) -> bool {
+        self.arena.has_idle()
     }
 
     /// Walks over every page and slot, checks them, and returns the handles of all live items. O(n).
@@ -365,7 +371,6 @@ impl Heap {
         if self.pages.slot_freed(page, slot) {
             self.pages.remove(page);
             self.arena.give_back(page);
-            self.pages.truncate(self.arena.blocks_end());
         }
     }
 
@@ -462,6 +467,9 @@ mod tests {
         }
         for (handle, _) in items {
             heap.free(handle);
+        }
+        while heap.has_idle() {
+            heap.trim();
         }
         assert!(heap.audit().is_empty());
         assert!(heap.memory_bytes() < 5 * PAGE_BYTES, "{}", heap.memory_bytes());

@@ -195,6 +195,17 @@ impl Index {
             + self.overflow.growth_bytes_max(keys)
     }
 
+    /// Gives one region back to the system that has no segment, if [`Index::has_idle`].
+    pub(super) fn trim(&mut self) {
+        self.segments.trim();
+        self.records.truncate(self.segments.blocks_end());
+    }
+
+    /// Whether a region waits to be given back. O(1).
+    pub(super) const fn has_idle(&self) -> bool {
+        self.segments.has_idle()
+    }
+
     /// Whether [`Index::compact`] has something to do. O(1).
     pub(super) fn is_sparse(&self) -> bool {
         self.segments.fenced().is_some() || self.segments.is_sparse()
@@ -414,7 +425,7 @@ impl Index {
 
     fn free_segment(&mut self, id: u32) {
         self.segments.give_back(id);
-        self.records.remove(id, self.segments.blocks_end());
+        self.records.remove(id);
     }
 
     fn places(&self, record: Record) -> std::ops::Range<usize> {

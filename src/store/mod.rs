@@ -257,7 +257,7 @@ impl Store {
         if self.timers.has_too_many() {
             self.timers.sift(budget, &self.heap);
         }
-        if left > 0 {
+        if !self.trim() && left > 0 {
             self.bury();
             self.compact(now, left);
         }
@@ -268,6 +268,7 @@ impl Store {
         self.timers.has_due(now.millis())
             || self.timers.has_too_many()
             || !self.graves.is_empty()
+            || self.has_idle()
             || self.wants_compaction(now)
     }
 

@@ -98,10 +98,14 @@ impl Records {
         self.write(id, record);
     }
 
-    /// Forgets a segment; `end` as in [`Records::add`].
-    pub(super) fn remove(&mut self, id: u32, end: usize) {
+    /// Forgets a segment.
+    pub(super) fn remove(&mut self, id: u32) {
         self.discount(self.list[id as usize]);
         self.list[id as usize] = Record::default();
+    }
+
+    /// Gives memory back; `end` as in [`Records::add`].
+    pub(super) fn truncate(&mut self, end: usize) {
         if end < self.list.len() {
             self.list.truncate(end);
             self.list.shrink_to_fit();
