@@ -105,8 +105,12 @@ impl Plan {
         let is_fine = rng.one_in(4);
         let is_tight = rng.one_in(8);
         let delay = pick(rng, &[30 * US, 200 * US, 2 * MS]);
-        let is_patient =
-            lookup_timeout_ms >= 4 * lookup_try_ms && u64::from(lookup_try_ms) * MS >= 8 * delay && !is_tight;
+        // Byte by byte, everything takes its time.
+        let is_quick = !is_fine || (lookup_timeout_ms >= 100 && members <= 7);
+        let is_patient = is_quick
+            && !is_tight
+            && lookup_timeout_ms >= 4 * lookup_try_ms
+            && u64::from(lookup_try_ms) * MS >= 8 * delay;
         let weights = TROUBLES.map(|_| pick(rng, &[0, 1, 1, 4]));
         let small = |rng: &mut Rng, large: u32, smalls: &[u32]| {
             if rng.one_in(6) { pick(rng, smalls) } else { large }
