@@ -23,9 +23,9 @@ check: ## Check format, lints and documentation, warnings being errors
 	cargo clippy --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 
-bench: ## Measure: load, footprint, store (minutes; ARGS=--quick for a look)
+bench: ## Measure: load, footprint, store, mesh (minutes; ARGS=--quick for a look)
 	cargo bench --quiet --bench load --bench footprint --bench items --bench store \
-		--bench filter -- $(ARGS)
+		--bench filter --bench mesh -- $(ARGS)
 
 pictures: ## Draw docs/*.svg from the measured data in docs/measured
 	cargo bench --quiet --bench pictures

@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         None => trace::draw(most),
     };
     let (sizes, speeds): (&[usize], &[u64]) =
-        if options.quick { (&[4], &[100]) } else { (&[4, 16], &[1, 10, 100]) };
+        if options.quick { (&[4], &[100]) } else { (&[4, 16], &[1, 100]) };
     let seconds = requests.last().map_or(0, |last| last.second) + 1;
     println!("trace     {} requests in {seconds} s, {}", requests.len(), name(options));
     let head = [

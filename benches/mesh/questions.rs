@@ -35,6 +35,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let head = [
         "title: Questions for 1,000 keys that nobody has",
         "kind: lines",
+        "from: 50",
         "x: keys, in percent of those at which the filters grow",
         "y: questions",
     ];

@@ -12,13 +12,15 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// With what `benches/pictures` wants to know: `head` are its lines, without the `# `.
+    /// With what `benches/pictures` wants to know: `head` are its lines, without the `# `. The name is that
+    /// of the table, perhaps with more behind a line.
     pub(crate) fn new(name: &'static str, head: &[&str], columns: &[&str]) -> Self {
+        let table = name.split('_').next().unwrap_or(name);
         let mut csv = String::new();
         for line in head {
             let _ = writeln!(csv, "# {line}");
         }
-        let _ = writeln!(csv, "# command: cargo bench --bench mesh -- {name} --write");
+        let _ = writeln!(csv, "# command: cargo bench --bench mesh -- {table} --write");
         let _ = writeln!(csv, "{}", columns.join(","));
         Self { name, csv }
     }

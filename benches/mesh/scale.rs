@@ -20,6 +20,14 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let head = ["title: Questions of a lookup, as the mesh grows", "kind: lines", "x: nodes", "y: questions"];
     let columns = ["nodes", "for a key that another node has", "for a key that nobody has"];
     let mut report = Report::new("scale", &head, &columns);
+    let head = [
+        "title: Bytes that nodes say to each other, as the mesh grows, without headers of TCP and IP",
+        "kind: lines",
+        "x: nodes",
+        "y: bytes",
+    ];
+    let columns = ["nodes", "a second and node, idle", "to tell all of a key that comes alone"];
+    let mut traffic = Report::new("scale_traffic", &head, &columns);
     for &nodes in sizes {
         let mut world = World::new(nodes)?;
         let mut filler = Filler::default();
@@ -36,18 +44,20 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let told = world.traffic.since(before).digests;
         let filters = world.stat(0, "peer_filters_bytes")?;
         let own = world.node(0).own_filter().size().bytes();
+        let idle = idle.bytes as f64 / IDLE.as_secs_f64() / nodes as f64;
+        let told = told.bytes as f64 / SINGLE_KEYS as f64;
         println!(
-            "scale     {nodes:3} nodes of {} keys: filters of the others {} KiB (one is {} KiB); idle {:.0} bytes a second and node; \
-             a key that comes alone is told to all in {:.0} bytes; {:.4} questions for an absent key, {:.4} for a remote hit",
+            "scale     {nodes:3} nodes of {} keys: filters of the others {} KiB (one is {} KiB); idle {idle:.0} bytes a second and node; \
+             a key that comes alone is told to all in {told:.0} bytes; {:.4} questions for an absent key, {:.4} for a remote hit",
             filler.keys,
             filters / 1024,
             own / 1024,
-            idle.bytes as f64 / IDLE.as_secs_f64() / nodes as f64,
-            told.bytes as f64 / SINGLE_KEYS as f64,
             found.absent / 1e3,
             found.per_hit,
         );
         report.row(&[&nodes, &digits(found.per_hit, 4), &digits(found.absent / 1e3, 5)]);
+        traffic.row(&[&nodes, &digits(idle, 0), &digits(told, 0)]);
     }
+    traffic.finish(options.write)?;
     report.finish(options.write)
 }

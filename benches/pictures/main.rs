@@ -1,10 +1,12 @@
 //! Draws the pictures of the documentation: each `docs/measured/NAME.csv` becomes `docs/NAME.svg`.
 //!
 //! The data are what the benches measured and wrote there; nothing is computed here but coordinates. The
-//! first lines of a file say how to draw it, as `# key: value`: `title`, `kind` (`bars` or `lines`), `x`,
-//! `y` (axis labels), `scale` (`log` for a logarithmic y axis), `command` (what measured it). Then a
-//! header of column names and the rows; the first column is the label of a group of bars, or x.
+//! first lines of a file say how to draw it, as `# key: value`: `title`, `kind` (`bars` or `lines`; `table`
+//! is not drawn), `x`, `y` (axis labels), `scale` (`log` for a logarithmic y axis), `from` (where x begins,
+//! if not at 0), `command` (what measured it). Then a header of column names and the rows; the first column
+//! is the label of a group of bars, or x. `mesh.svg` shows no data: what it shows is in `mesh.rs`.
 
+mod mesh;
 mod svg;
 
 use std::error::Error;
@@ -25,14 +27,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         let target = docs.join(name.file_name().ok_or("a file without a name")?);
         let chart =
             parse(&fs::read_to_string(&path)?).map_err(|error| format!("{}: {error}", path.display()))?;
+        let Some(chart) = chart else { continue };
         fs::write(&target, chart.draw())?;
         println!("{}", target.display());
     }
+    let target = docs.join("mesh.svg");
+    fs::write(&target, mesh::draw())?;
+    println!("{}", target.display());
     Ok(())
 }
 
-/// Reads one file of measured data.
-fn parse(text: &str) -> Result<Chart, String> {
+/// Reads one file of measured data; `None` if it is not to be drawn.
+fn parse(text: &str) -> Result<Option<Chart>, String> {
     let head = |key: &str| {
         let mut lines = text.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(": "));
         lines.find(|(name, _)| *name == key).map(|(_, value)| value.to_owned())
@@ -57,17 +63,20 @@ fn parse(text: &str) -> Result<Chart, String> {
     let kind = match need("kind")?.as_str() {
         "bars" => Kind::Bars,
         "lines" => Kind::Lines,
-        other => return Err(format!("kind is bars or lines, not {other}")),
+        "table" => return Ok(None),
+        other => return Err(format!("kind is bars, lines or table, not {other}")),
     };
+    let from = head("from").map_or(Ok(0.0), |from| from.parse().map_err(|_| format!("from: {from}")))?;
     let scale = if head("scale").as_deref() == Some("log") { Scale::Log } else { Scale::Linear };
-    Ok(Chart {
+    Ok(Some(Chart {
         title: need("title")?,
         x: need("x")?,
         y: need("y")?,
         command: need("command")?,
         kind,
         scale,
+        from,
         labels,
         series: columns[1..].iter().cloned().zip(values).collect(),
-    })
+    }))
 }

@@ -43,6 +43,8 @@ pub struct Chart {
     pub kind: Kind,
     /// Of the y axis.
     pub scale: Scale,
+    /// Where the x axis of lines begins.
+    pub from: f64,
     /// Of groups of bars, or x values.
     pub labels: Vec<String>,
     /// Name and values, one for each label; NaN where there is none.
@@ -145,9 +147,9 @@ impl Chart {
     fn lines(&self, out: &mut String) {
         let xs: Vec<f64> = self.labels.iter().map(|label| label.parse().unwrap_or(0.0)).collect();
         let last = xs.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-        let x_of = |x: f64| LEFT + x / last * (WIDTH - LEFT - RIGHT);
-        for tenth in 0..=5 {
-            let x = last * f64::from(tenth) / 5.0;
+        let x_of = |x: f64| LEFT + (x - self.from) / (last - self.from) * (WIDTH - LEFT - RIGHT);
+        for fifth in 0..=5 {
+            let x = self.from + (last - self.from) * f64::from(fifth) / 5.0;
             text(out, x_of(x), HEIGHT - BOTTOM + 18.0, "middle", "", &short(x));
         }
         for (index, (_, values)) in self.series.iter().enumerate() {
@@ -163,7 +165,8 @@ impl Chart {
     }
 }
 
-fn text(out: &mut String, x: f64, y: f64, anchor: &str, more: &str, text: &str) {
+/// Adds a text; `more` are further attributes.
+pub fn text(out: &mut String, x: f64, y: f64, anchor: &str, more: &str, text: &str) {
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
     let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" {more}>{text}</text>");
 }
