@@ -166,9 +166,10 @@ impl Peer {
     /// Brings the account of its claims up to date: of `checks` keys looked for so far in all filters, those
     /// since the last time that it did not claim are absent keys that it was right about. `claims` are those
     /// of them that are being accounted for otherwise.
-    pub(super) fn account(&mut self, checks: u64, claims: u64) {
+    pub(super) fn account(&mut self, filters: &PeerFilters, checks: u64, claims: u64) {
         let seen = checks.saturating_sub(self.checks_seen);
         self.checks_seen = checks;
+        self.truth.fill_is(filters.fill(self.filter));
         self.truth.not_claimed(seen.saturating_sub(claims));
     }
 }
@@ -261,11 +262,9 @@ impl Peers {
 
 /// Whether a claim of this peer's filter is to be followed: a liar is believed 1 time in 64.
 pub(super) fn is_believed(peer: &mut Peer, filters: &PeerFilters, checks: u64) -> bool {
-    let predicted = || filters.predicted_false_positive_rate(peer.filter).unwrap_or(1.0);
-    if !peer.truth.is_liar(predicted) || checks.is_multiple_of(LIAR_ASKED_ONE_IN) {
+    if !peer.truth.is_liar() || checks.is_multiple_of(LIAR_ASKED_ONE_IN.into()) {
         return true;
     }
-    peer.account(checks, 1);
-    peer.truth.not_asked();
+    peer.account(filters, checks, 1);
     false
 }

@@ -265,7 +265,7 @@ pub(super) fn answered(
             Said::None => Claim::Stale,
         };
         stats.remote_false_hits += u64::from(claim != Claim::TrueHit);
-        peer.account(mesh.checks, 1);
+        peer.account(&mesh.filters, mesh.checks, 1);
         peer.truth.claimed(claim);
     }
     match *said {
