@@ -20,3 +20,4 @@ mod handshake;
 mod identities;
 mod questions;
 mod snapshots;
+mod storm;
