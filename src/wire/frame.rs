@@ -34,8 +34,9 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 const KEY_BYTES_MAX: usize = 16 * 1024 * 1024;
 const VALUE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
-/// Bytes of the blocks in one piece of a snapshot: small, so that what is urgent gets between two.
-pub const PIECE_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of hashes, or of blocks, in one frame: small, so that what is urgent gets between two, and that taking
+/// one in is short work.
+pub const LIST_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of the reason in a goodbye.
 pub const REASON_BYTES_MAX: usize = 128;
@@ -329,11 +330,9 @@ impl Kind {
         match self {
             Self::Get => KEY_BYTES_MAX,
             Self::Value => VALUE_BYTES_MAX + VALUE_HEAD_BYTES,
-            Self::Piece => PIECE_BYTES_MAX,
+            Self::Delta | Self::Block | Self::Piece => LIST_BYTES_MAX,
             Self::Bye => REASON_BYTES_MAX,
             Self::Beat
-            | Self::Delta
-            | Self::Block
             | Self::Resize
             | Self::Snap
             | Self::SnapEnd
@@ -638,8 +637,8 @@ mod tests {
     #[test]
     fn length_over_its_limit_is_refused_before_the_payload_is_waited_for() {
         for (kind, limit) in [
-            (2, 65_536),
-            (3, 65_536),
+            (2, 16_384),
+            (3, 16_384),
             (6, 16_384),
             (9, 1 << 24),
             (10, (1 << 29) + 24),
@@ -651,7 +650,7 @@ mod tests {
             assert!(over.contains(&format!("longer than its limit of {limit}")), "{kind}: {over}");
         }
         for kind in [2, 6, 9, 10, 12, 13] {
-            let limit = [0, 0, 65_536, 0, 0, 0, 16_384, 0, 0, 40, 124, 0, 65_536, 128][usize::from(kind)];
+            let limit = [0, 0, 16_384, 0, 0, 0, 16_384, 0, 0, 40, 124, 0, 65_536, 128][usize::from(kind)];
             assert_eq!(front(&header(kind, 0, limit), LIMITS), Front::Partial, "{kind}");
         }
     }
@@ -731,7 +730,7 @@ mod tests {
             let Body::Block(images) = frame.body else { panic!("{frame:?}") };
             images.len()
         });
-        assert_eq!(counts.collect::<Vec<_>>(), [963, 37]);
+        assert_eq!(counts.collect::<Vec<_>>(), [240, 240, 240, 240, 40]);
         out.clear();
         put_deltas(&mut out, 0, 1, std::iter::empty());
         assert!(out.is_empty());

@@ -107,7 +107,7 @@
 //! | 3 | BLOCK | low half of the first one's seq | rebuilt blocks: number (u32), 64 bytes; of consecutive seqs |
 //! | 4 | RESIZE | low half of its seq | the filter's new size: log2 of its blocks (u8) |
 //! | 5 | SNAP | 0 | a whole filter begins: its place, log2 of its blocks (u8) |
-//! | 6 | PIECE | number of the first block | blocks of it, 64 bytes each, at most 16 KiB |
+//! | 6 | PIECE | number of the first block | blocks of it, 64 bytes each |
 //! | 7 | SNAPEND | 0 | none: that was all |
 //! | 8 | RESYNC | 0 | none: a snapshot is wanted; or the place from which the digest is to go on |
 //! | 9 | GET | a number of the link | a key; flag 1: its value is not wanted |
@@ -118,7 +118,7 @@
 //!
 //! 14 to 19 are kept for INVALIDATE, NEWER, DEL, DELETED, EXEC and EXECUTED. Flags that a kind does not
 //! have are 0; those of DELTA and BLOCK are kept for a slice of the digest. A payload has at most 64 KiB,
-//! but the key of a GET 16 MiB and the value of a VALUE 512 MiB. The header is held against that before any
+//! but hashes and blocks 16 KiB, the key of a GET 16 MiB and the value of a VALUE 512 MiB. The header is held against that before any
 //! of the payload is waited for; whatever is no such frame ends the link. A key over the receiver's own
 //! `key_bytes_max` or a value over its `value_bytes_max` is passed over as it comes, without being kept: the
 //! question gets no answer, the answer counts as a no.

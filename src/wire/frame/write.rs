@@ -2,7 +2,7 @@
 
 use super::{
     Address, BLOCK_BYTES, BLOCK_WORDS, Body, FAMILY_V4, FAMILY_V6, FLAG_ANSWER, FLAG_LIFE_ONLY, FOR_EVER,
-    Head, IMAGE_BYTES, Kind, MAGIC, PAYLOAD_BYTES_MAX, PIECE_BYTES_MAX, REASON_BYTES_MAX, VALUE_HEAD_BYTES,
+    Head, IMAGE_BYTES, Kind, LIST_BYTES_MAX, MAGIC, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX, VALUE_HEAD_BYTES,
     Wants,
 };
 use std::net::IpAddr;
@@ -133,12 +133,11 @@ fn put_list<const N: usize>(
     first: u64,
     entries: impl Iterator<Item = [u8; N]>,
 ) {
-    let bytes_max = if kind == Kind::Piece { PIECE_BYTES_MAX } else { PAYLOAD_BYTES_MAX };
     let mut number = first;
     let mut entries = entries.peekable();
     while entries.peek().is_some() {
         put_frame(out, kind, 0, low_half(number), clock, |out| {
-            for entry in entries.by_ref().take(bytes_max / N) {
+            for entry in entries.by_ref().take(LIST_BYTES_MAX / N) {
                 out.extend(entry);
                 number = number.wrapping_add(1);
             }
