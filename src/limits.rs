@@ -195,7 +195,7 @@ pub const LIMIT_RANGES: [LimitRange<Limits>; 21] = [
     range("peer_filters_max", MIB, 1024 * 1024 * GIB, |l| l.peer_filters_max),
     range("lookups_max", 1, 1024 * 1024, |l| l.lookups_max.into()),
     range("lookups_per_connection", 1, 64 * 1024, |l| l.lookups_per_connection.into()),
-    range("lookups_per_peer", 1, 64 * 1024, |l| l.lookups_per_peer.into()),
+    range("lookups_per_peer", 1, LOOKUPS_PER_LINK_MAX as u64, |l| l.lookups_per_peer.into()),
 ];
 
 /// What each field of [`MeshLimits`] takes, in the order of its fields.

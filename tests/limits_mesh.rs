@@ -130,7 +130,7 @@ fn questions_to_a_peer_beyond_its_limit_wait_for_their_turn() {
 
 #[test]
 fn no_peer_is_asked_more_at_a_time_than_it_may_be_owed() {
-    let limits = Limits { lookups_per_peer: 65_536, lookups_per_connection: 65_536, ..Limits::default() };
+    let limits = Limits { lookups_per_peer: 1_024, lookups_per_connection: 65_536, ..Limits::default() };
     let (mut world, mut link) = asking(limits);
     world.driver.watch = None;
     let keys: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
