@@ -61,19 +61,22 @@ pub(super) struct Contact {
 impl Contact {
     /// Notes a failed try.
     pub(super) fn failed(&mut self, now: Instant) {
-        if self.failures == 0 {
-            self.failing_since = now;
-        }
-        self.failures = self.failures.saturating_add(1);
+        self.count_failure(now);
         self.was_tried = true;
         self.dial = None;
     }
 
-    /// Notes that a node was met.
+    fn count_failure(&mut self, now: Instant) {
+        if self.failures == 0 {
+            self.failing_since = now;
+        }
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// Notes that a node was met. Whether that was a success is known when the link has lived for a beat.
     pub(super) fn met(&mut self, id: NodeId) {
         self.id = Some(id);
         self.was_met = true;
-        self.failures = 0;
         self.was_tried = true;
         self.dial = None;
     }
@@ -180,6 +183,21 @@ impl Contacts {
         }
         let worst = worst.and_then(|(_, addr)| self.at(addr));
         worst.is_some_and(|key| self.forget(key))
+    }
+
+    /// A link to this node broke before it had lived for a beat: that counts as a failure of its addresses, so
+    /// that they are dialled less and less often. O(contacts).
+    pub(super) fn count_failure(&mut self, now: Instant, id: NodeId) {
+        let of_node = self.slots.values_mut().filter(|contact| contact.id == Some(id));
+        for contact in of_node {
+            contact.count_failure(now);
+        }
+    }
+
+    /// A link to this node has lived for a beat: its addresses are good. O(contacts).
+    pub(super) fn count_success(&mut self, id: NodeId) {
+        let of_node = self.slots.values_mut().filter(|contact| contact.id == Some(id));
+        of_node.for_each(|contact| contact.failures = 0);
     }
 
     /// Forgets an address if it is hopeless; true if it did.

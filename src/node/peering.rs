@@ -22,6 +22,7 @@ use super::remote;
 use super::state::{Action, State, Timer, close_conn};
 use crate::base::time::Now;
 use crate::wire::frame::{Address, Addresses, Body, Head, put_peers};
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -63,6 +64,13 @@ fn note(state: &mut State, now: Now, addr: SocketAddr, origin: Origin) -> Option
     state.mesh.contacts.note(now.mono, addr, origin, contacts_max)
 }
 
+/// Tells people what happened to a link, unless too much of it happens.
+fn tell_log(state: &mut State, now: Now, what: fmt::Arguments<'_>) {
+    if state.log_gate.allows(now, &mut state.stats) {
+        log::info!("{what}");
+    }
+}
+
 /// Makes sure that an address is looked at after `wait` at the latest.
 fn dial_after(state: &mut State, now: Now, key: ContactKey, wait: Duration) {
     let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
@@ -93,9 +101,7 @@ pub(super) fn contact_due(state: &mut State, now: Now, key: ContactKey, deadline
     // Nothing more is to be learned there now: the node is linked, or none is wanted.
     contact.was_tried |= is_linked || is_full;
     if is_linked {
-        // If that link goes, its node's addresses are dialled anew; that this one failed before, while the
-        // node dialled us, counts no more.
-        contact.failures = 0;
+        // If that link goes, its node's addresses are dialled anew.
     } else if is_full {
         dial_after(state, now, key, BACKUP_EVERY);
     } else if !may_dial(state, is_hearsay) {
@@ -213,15 +219,16 @@ pub(super) fn link_up(
     }
     // Of what went over an older link nothing counts any more; what was asked is asked again over this one.
     digests::link_lost(state, peer);
-    let orphans = remote::link_lost(state, peer);
+    remote::link_lost(state, peer);
     state.mesh.peers.set_link(peer, now.mono, Some(Link { conn: conn_key, dialler }));
     if let Some(entry) = state.mesh.peers.get_mut(peer) {
         entry.addr = addr;
         entry.last_heard = now.mono;
+        entry.is_settled = false;
         entry.is_suspect = false;
         entry.beat_sent = None;
     }
-    log::info!("linked to {addr} (node {id})");
+    tell_log(state, now, format_args!("linked to {addr} (node {id})"));
     let listed = if is_believed(state, seen, addr) {
         note(state, now, addr, Origin::Learned).map(|(key, _)| key)
     } else {
@@ -230,7 +237,6 @@ pub(super) fn link_up(
     };
     if let Some(contact) = listed.and_then(|key| state.mesh.contacts.get_mut(key)) {
         contact.id = Some(id);
-        contact.failures = 0;
         contact.was_tried = true;
     }
     state.published.set_peers(state.mesh.peers.linked_count());
@@ -238,7 +244,6 @@ pub(super) fn link_up(
     tell_peers(state, now, peer);
     send_beat(state, now, peer);
     arm_beat(state, now, peer);
-    remote::fail_over(state, now, orphans);
 }
 
 /// How it is known where a node lives.
@@ -299,12 +304,14 @@ pub(super) fn link_down(state: &mut State, now: Now, key: PeerKey, conn: ConnKey
     if peer.link.is_none_or(|link| link.conn != conn) {
         return;
     }
-    let (addr, id) = (peer.addr, peer.id);
+    let (addr, id, was_settled) = (peer.addr, peer.id, peer.is_settled);
     state.mesh.peers.set_link(key, now.mono, None);
-    log::info!("the link to {addr} (node {id}) is gone");
+    tell_log(state, now, format_args!("the link to {addr} (node {id}) is gone"));
+    if !was_settled {
+        state.mesh.contacts.count_failure(now.mono, id);
+    }
     digests::link_lost(state, key);
-    let orphans = remote::link_lost(state, key);
-    remote::fail_over(state, now, orphans);
+    remote::link_lost(state, key);
     state.published.set_peers(state.mesh.peers.linked_count());
     if let Some(peer) = state.mesh.peers.get_mut(key) {
         let at = now.mono.after(REMEMBERED).millis_ceil();
@@ -344,7 +351,11 @@ pub(super) fn peer_due(state: &mut State, now: Now, key: PeerKey, deadline: u64)
         close_conn(state, link.conn, CloseReason::PeerSilent);
         return;
     }
-    if peer.told_version != state.mesh.peers.version {
+    let (id, told) = (peer.id, peer.told_version);
+    if !std::mem::replace(&mut peer.is_settled, true) {
+        state.mesh.contacts.count_success(id);
+    }
+    if told != state.mesh.peers.version {
         tell_peers(state, now, key);
     }
     digests::beat(state, now, key);
@@ -420,7 +431,7 @@ pub(super) fn peers_heard(state: &mut State, now: Now, from: PeerKey, addresses:
     let taken = addresses.len().min(PEERS_TAKEN_MAX);
     state.stats.peers_refused += (addresses.len() - taken) as u64;
     for Address { id, addr } in addresses.iter().take(taken) {
-        let id = NodeId(id);
+        let (id, addr) = (NodeId(id), SocketAddr::new(addr.ip().to_canonical(), addr.port()));
         let is_self = id == state.mesh.id || addr == state.mesh.listen;
         if is_self || state.mesh.peers.is_linked(id) || addr.port() == 0 || addr.ip().is_unspecified() {
             continue;
@@ -444,7 +455,9 @@ pub(super) fn peers_heard(state: &mut State, now: Now, from: PeerKey, addresses:
 pub(super) fn bye_heard(state: &mut State, now: Now, key: PeerKey, reason: &[u8]) {
     let Some(peer) = state.mesh.peers.get(key) else { return };
     let Some(link) = peer.link else { return };
-    log::info!("{} says goodbye: {}", peer.addr, String::from_utf8_lossy(reason).escape_debug());
+    let addr = peer.addr;
+    let reason = String::from_utf8_lossy(reason);
+    tell_log(state, now, format_args!("{addr} says goodbye: {}", reason.escape_debug()));
     links::part(state, now, link.conn, CloseReason::PeerLeft);
 }
 

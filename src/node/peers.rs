@@ -61,6 +61,8 @@ pub(super) struct Peer {
     pub(super) since: Instant,
     /// When a byte came from it last.
     pub(super) last_heard: Instant,
+    /// The link has lived for a beat: it is a success, and the next wait to dial begins anew.
+    pub(super) is_settled: bool,
     /// It let a lookup time out, and no byte has come since.
     pub(super) is_suspect: bool,
     /// The one live timer, as a tick of the node's wheel.
@@ -77,6 +79,8 @@ pub(super) struct Peer {
     pub(super) filter_known_at: Option<Instant>,
     /// When it was last asked for its filter from the beginning.
     pub(super) snapshot_asked: Option<Instant>,
+    /// How much of a snapshot had come when that was last looked at, and since when it is no more.
+    pub(super) snapshot_at: Option<(usize, Instant)>,
     /// How often its filter was refused since it was last known.
     pub(super) refusals: u32,
     pub(super) truth: Truth,
@@ -107,6 +111,7 @@ impl Peer {
             link: None,
             since: now,
             last_heard: now,
+            is_settled: false,
             is_suspect: false,
             timer_at: None,
             beat: 0,
@@ -116,6 +121,7 @@ impl Peer {
             receiver: Receiver::new(filter),
             filter_known_at: None,
             snapshot_asked: None,
+            snapshot_at: None,
             refusals: 0,
             truth: Truth::new(),
             checks_seen: checks,
