@@ -100,6 +100,20 @@ impl Receiver {
         self.at
     }
 
+    /// How many blocks of a snapshot have come, while one is coming.
+    pub const fn snapshot_blocks(&self) -> Option<usize> {
+        match self.stage {
+            Stage::Snapshot { next } => Some(next),
+            Stage::Waiting | Stage::Following => None,
+        }
+    }
+
+    /// Gives up a snapshot that does not come to its end, and the memory that it was to be written to.
+    pub fn give_up(&mut self, filters: &mut PeerFilters) {
+        self.stage = Stage::Waiting;
+        filters.forget(self.filter);
+    }
+
     /// Whether nothing counts until a snapshot begins.
     pub fn is_waiting(&self) -> bool {
         self.stage == Stage::Waiting

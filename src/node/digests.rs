@@ -36,12 +36,15 @@ const TOLD_PER_STEP: u64 = 16 * 1024;
 /// Changes that are told without waiting: a kilobyte of hashes.
 const TELL_AT_ONCE: u64 = 128;
 
+/// For how long nothing of a snapshot may come before it is given up.
+const SNAPSHOT_STALLED: Duration = Duration::from_secs(30);
+
 /// How soon a peer is asked again for a filter that could not be followed: this, and twice as long each time
 /// that it is refused, up to ten minutes.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 const REFUSALS_COUNTED_MAX: u32 = 6;
 
-/// Whether [`pump`] or a step of the filters has something to do.
+/// Whether [`step`] has something to do.
 pub(super) fn has_work(state: &State) -> bool {
     let mesh = &state.mesh;
     mesh.must_tell || !mesh.pump.is_empty() || mesh.filters.has_work()
@@ -100,7 +103,7 @@ pub(super) fn step(state: &mut State, now: Now) {
     state.mesh.filters.step();
 }
 
-/// Tells a peer what it does not know of our digest, before it gets an answer.
+/// Tells a peer a share of what it does not know of our digest, before it gets an answer: mostly all of it.
 pub(super) fn tell_now(state: &mut State, now: Now, peer: PeerKey) {
     let reader = state.mesh.peers.get(peer).and_then(|peer| peer.reader);
     if reader.is_some_and(|reader| state.published.digest().has_change(reader)) {
@@ -246,9 +249,22 @@ pub(super) fn link_lost(state: &mut State, peer_key: PeerKey) {
     peer.filter_known_at = None;
 }
 
-/// A beat's other part: asks again for a filter that could not be followed, some time ago.
+/// A beat's other part: gives up a snapshot of which nothing has come for long, since others may need the
+/// room, and asks again for a filter that could not be followed, some time ago.
 pub(super) fn beat(state: &mut State, now: Now, peer_key: PeerKey) {
-    let Some(peer) = state.mesh.peers.get(peer_key) else { return };
+    let mesh = &mut state.mesh;
+    let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
+    match (peer.receiver.snapshot_blocks(), peer.snapshot_at) {
+        (None, _) => peer.snapshot_at = None,
+        (Some(blocks), Some((seen, since))) if blocks == seen => {
+            if now.mono.since(since) >= SNAPSHOT_STALLED {
+                peer.receiver.give_up(&mut mesh.filters);
+                peer.refusals = peer.refusals.saturating_add(1);
+                state.stats.digest_refused += 1;
+            }
+        }
+        (Some(blocks), _) => peer.snapshot_at = Some((blocks, now.mono)),
+    }
     let every = SNAPSHOT_EVERY * 2u32.pow(peer.refusals.min(REFUSALS_COUNTED_MAX));
     let asked = peer.snapshot_asked.is_some_and(|then| now.mono.since(then) < every);
     if peer.receiver.is_waiting() && !asked {

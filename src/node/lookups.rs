@@ -141,6 +141,8 @@ pub(super) struct Lookups {
     pub(super) asks: Slots<AskTag, Ask>,
     /// Those of which every part is answered, and whose reply is to be written.
     pub(super) whole: VecDeque<AskKey>,
+    /// Lookups that have lost a peer whom they had asked: they go on with the next.
+    pub(super) orphans: VecDeque<LookupKey>,
     /// Those that take new waiters.
     open: BTreeMap<(KeyHash, Wanted), LookupKey>,
     /// The next candidate's turn, and the end of the time for all of it. Each in order of time, since the

@@ -186,6 +186,7 @@ impl Node {
             published.step(now.mono, store);
         }
         digests::step(&mut self.state, now);
+        remote::fail_over(&mut self.state, now, TIMERS_PER_STEP);
         texts::step(&mut self.state, now);
         intake::run_next(&mut self.state, now);
         self.conclude(now);
@@ -211,6 +212,7 @@ impl Node {
             || digests::has_work(&self.state)
             || !texts.is_empty()
             || !mesh.lookups.whole.is_empty()
+            || !mesh.lookups.orphans.is_empty()
     }
 
     /// When [`Node::tick`] will next have something to do, if nothing comes in before; `None`: never.

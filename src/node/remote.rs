@@ -18,7 +18,7 @@ use super::peers::{Peer, Question, is_believed};
 use super::state::{State, Timer, touch};
 use crate::base::time::{Instant, Now};
 use crate::filter::truth::Claim;
-use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP, LOOKUPS_PER_LINK_MAX};
+use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::store::{Deadline, KeyHash};
 use crate::wire::args::Args;
 use crate::wire::frame::{Body, Wants};
@@ -207,7 +207,7 @@ fn ask(state: &mut State, now: Now, key: LookupKey, peer_key: PeerKey, because: 
     let State { mesh, config, stats, .. } = state;
     let Some(lookup) = mesh.lookups.slots.get_mut(key) else { return };
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
-    if peer.questions.len() >= LOOKUPS_PER_LINK_MAX.min(config.limits.lookups_per_peer as usize) {
+    if peer.questions.len() >= config.limits.lookups_per_peer as usize {
         peer.queue.push_back(key);
         lookup.asked.push(Asked { peer: peer_key, request: None, because });
         return;
@@ -296,7 +296,7 @@ pub(super) fn unreadable(state: &mut State, now: Now, peer_key: PeerKey, request
 
 /// Gives the free places among a peer's questions to those that wait for one.
 fn ask_queued(state: &mut State, now: Now, peer_key: PeerKey) {
-    let places_max = LOOKUPS_PER_LINK_MAX.min(state.config.limits.lookups_per_peer as usize);
+    let places_max = state.config.limits.lookups_per_peer as usize;
     while let Some(peer) = state.mesh.peers.get_mut(peer_key).filter(|peer| peer.questions.len() < places_max)
         && let Some(key) = peer.queue.pop_front()
     {
@@ -311,26 +311,30 @@ fn ask_queued(state: &mut State, now: Now, peer_key: PeerKey) {
 }
 
 /// A link has broken: what was asked through it is not answered any more. Returns the lookups that are to be
-/// asked elsewhere, by [`fail_over`], as soon as it is known who is linked now.
-pub(super) fn link_lost(state: &mut State, peer_key: PeerKey) -> Vec<LookupKey> {
-    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return Vec::new() };
+/// asked elsewhere, by [`fail_over`], soon: in steps, since it can be a lot.
+pub(super) fn link_lost(state: &mut State, peer_key: PeerKey) {
+    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     let questions = std::mem::take(&mut peer.questions);
     let queue = std::mem::take(&mut peer.queue);
     peer.owed.clear();
     peer.owed_bytes = 0;
     state.stats.remote_lost += questions.len() as u64;
-    let mut orphans = Vec::new();
     for key in questions.into_values().map(|question| question.lookup).chain(queue) {
         let Some(lookup) = state.mesh.lookups.slots.get_mut(key) else { continue };
         lookup.asked.retain(|asked| asked.peer != peer_key);
-        orphans.push(key);
+        // If only the link was another's, it is asked again; if the peer is gone, it is passed over.
+        lookup.candidates.push(peer_key);
+        state.mesh.lookups.orphans.push_back(key);
     }
-    orphans
 }
 
-/// Goes on with lookups that have lost a peer whom they had asked.
-pub(super) fn fail_over(state: &mut State, now: Now, orphans: Vec<LookupKey>) {
-    for key in orphans {
+/// Goes on with up to `budget` lookups that have lost a peer whom they had asked.
+pub(super) fn fail_over(state: &mut State, now: Now, budget: u32) {
+    if state.mesh.lookups.orphans.is_empty() {
+        return;
+    }
+    for _ in 0..budget {
+        let Some(key) = state.mesh.lookups.orphans.pop_front() else { break };
         if state.mesh.lookups.slots.get(key).is_some_and(|lookup| lookup.asked.is_empty()) {
             advance(state, now, key);
         }
