@@ -35,6 +35,18 @@ enum Copies {
     Kept,
 }
 
+/// What is run.
+#[derive(Debug, Clone, Copy)]
+struct Plan<'a> {
+    requests: &'a [Request],
+    nodes: usize,
+    copies: Copies,
+    /// How much faster than the trace's the time runs.
+    speed: u64,
+    /// How long an object lives once it is set.
+    life: Option<Duration>,
+}
+
 /// What a run has come to.
 #[derive(Debug, Clone, Copy, Default)]
 struct Outcome {
@@ -63,11 +75,12 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let mut report = Report::new("trace", &head, &["run", "asking everybody", "olivia"]);
     for &nodes in sizes {
         for copies in [Copies::Left, Copies::Kept] {
-            let everybody = ask_everybody(&requests, nodes, copies);
-            show("everybody", nodes, copies, None, everybody, requests.len());
             for &speed in speeds {
-                let olivia = run_olivia(&requests, nodes, copies, speed)?;
-                show("olivia", nodes, copies, Some(speed), olivia, requests.len());
+                let plan = Plan { requests: &requests, nodes, copies, speed, life: options.life };
+                let everybody = ask_everybody(&plan);
+                show("everybody", &plan, everybody);
+                let olivia = run_olivia(&plan)?;
+                show("olivia", &plan, olivia);
                 println!(
                     "trace     {:.1} times fewer messages, {:.1} times fewer bytes",
                     everybody.traffic.messages as f64 / olivia.traffic.messages as f64,
@@ -90,11 +103,12 @@ fn name(options: &Options) -> String {
     }
 }
 
-fn show(who: &str, nodes: usize, copies: Copies, speed: Option<u64>, outcome: Outcome, requests: usize) {
-    let each = |count: u64| count as f64 / requests as f64;
+fn show(who: &str, plan: &Plan<'_>, outcome: Outcome) {
+    let Plan { requests, nodes, copies, speed, .. } = plan;
+    let each = |count: u64| count as f64 / requests.len() as f64;
     println!(
-        "trace     {who:9} {nodes:3} nodes, copies {copies:?}{}: {:.3} messages and {:.0} bytes a request; hits {:.2} % local and {:.2} % remote",
-        speed.map(|speed| format!(", at {speed} times the speed")).unwrap_or_default(),
+        "trace     {who:9} {nodes:3} nodes, copies {copies:?}, at {speed} times the speed: {:.3} messages and {:.0} bytes a request; \
+         hits {:.2} % local and {:.2} % remote",
         each(outcome.traffic.messages),
         each(outcome.traffic.bytes),
         100.0 * each(outcome.local_hits),
@@ -110,14 +124,18 @@ fn key_of(object: u64) -> String {
     format!("object-{object}")
 }
 
-fn ask_everybody(requests: &[Request], nodes: usize, copies: Copies) -> Outcome {
-    let mut holders: HashMap<u64, Vec<usize>> = HashMap::new();
+fn ask_everybody(plan: &Plan<'_>) -> Outcome {
+    let mut holders: HashMap<u64, Vec<(usize, Duration)>> = HashMap::new();
     let mut outcome = Outcome::default();
-    let others = nodes as u64 - 1;
-    for request in requests {
-        let at = node_of(request, nodes);
+    let others = plan.nodes as u64 - 1;
+    let mut now = Duration::ZERO;
+    for (request, pause) in plan.requests.iter().zip(pauses(plan)) {
+        let at = node_of(request, plan.nodes);
+        let until = now + plan.life.unwrap_or(Duration::MAX / 2);
         let holders = holders.entry(request.object).or_default();
-        if holders.contains(&at) {
+        holders.retain(|(_, until)| *until > now);
+        now += pause;
+        if holders.iter().any(|(holder, _)| *holder == at) {
             outcome.local_hits += 1;
             continue;
         }
@@ -125,33 +143,37 @@ fn ask_everybody(requests: &[Request], nodes: usize, copies: Copies) -> Outcome 
         let question = HEADER_BYTES + key_of(request.object).len() as u64;
         outcome.traffic.bytes += others * (question + ANSWER_BYTES);
         if holders.is_empty() {
-            holders.push(at);
+            holders.push((at, until));
         } else {
             outcome.remote_hits += 1;
-            if copies == Copies::Kept {
-                holders.push(at);
+            if plan.copies == Copies::Kept {
+                holders.push((at, until));
             }
         }
     }
     outcome
 }
 
-fn run_olivia(requests: &[Request], nodes: usize, copies: Copies, speed: u64) -> Result<Outcome, String> {
-    let mut world = World::new(nodes)?;
+fn run_olivia(plan: &Plan<'_>) -> Result<Outcome, String> {
+    let mut world = World::new(plan.nodes)?;
     let before = world.traffic;
     let mut outcome = Outcome::default();
     let filler = "v".repeat(VALUE_BYTES_MAX);
-    for (request, pause) in requests.iter().zip(pauses(requests, speed)) {
-        let at = node_of(request, nodes);
+    for (request, pause) in plan.requests.iter().zip(pauses(plan)) {
+        let at = node_of(request, plan.nodes);
         let key = key_of(request.object);
         let remote_before = world.node(at).stats().remote_hits;
         let is_hit = world.ask(at, &format!("GET {key}\n"))? != ":GOT \n";
         let is_remote = world.node(at).stats().remote_hits > remote_before;
         outcome.local_hits += u64::from(is_hit && !is_remote);
         outcome.remote_hits += u64::from(is_remote);
-        if !is_hit || is_remote && copies == Copies::Kept {
+        if !is_hit || is_remote && plan.copies == Copies::Kept {
             let value = &filler[..request.bytes.saturating_sub(key.len()).clamp(1, VALUE_BYTES_MAX)];
-            world.ask(at, &format!("SET {key}:{value}\n"))?;
+            let set = match plan.life {
+                Some(life) => format!("SETEX {key}:{value}:{}\n", life.as_secs()),
+                None => format!("SET {key}:{value}\n"),
+            };
+            world.ask(at, &set)?;
         }
         world.pass(pause);
     }
@@ -160,7 +182,8 @@ fn run_olivia(requests: &[Request], nodes: usize, copies: Copies, speed: u64) ->
 }
 
 /// How long after each request the next one comes: those of one second are spread over it.
-fn pauses(requests: &[Request], speed: u64) -> Vec<Duration> {
+fn pauses(plan: &Plan<'_>) -> Vec<Duration> {
+    let Plan { requests, speed, .. } = *plan;
     let mut counts: HashMap<u64, u32> = HashMap::new();
     requests.iter().for_each(|request| *counts.entry(request.second).or_default() += 1);
     let speed = u32::try_from(speed).unwrap_or(u32::MAX);

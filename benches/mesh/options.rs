@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The options, for people.
 pub(crate) const HELP: &str = "\
@@ -20,6 +21,7 @@ With whole meshes inside this process, by virtual time:
 
   --trace FILE   the trace: CSV with a header, columns second, object, bytes and perhaps client, .gz or
                  plain; without it one is drawn: see benches/mesh/trace.rs
+  --life N       objects live for so many seconds, by the time that nodes see; else for ever
   --requests N   at most so many requests of the trace
   --write        writes the table as docs/measured/mesh_TABLE.csv too
   --quick        a tiny form, whose figures mean nothing
@@ -57,14 +59,22 @@ pub(crate) struct Options {
     pub(crate) write: bool,
     pub(crate) trace: Option<PathBuf>,
     pub(crate) requests: Option<usize>,
+    pub(crate) life: Option<Duration>,
     pub(crate) help: bool,
 }
 
 impl Options {
     /// Reads the arguments. Without `--bench`, which cargo adds when it is not a test, it is quick.
     pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
-        let mut options =
-            Self { tables: Vec::new(), quick: true, write: false, trace: None, requests: None, help: false };
+        let mut options = Self {
+            tables: Vec::new(),
+            quick: true,
+            write: false,
+            trace: None,
+            requests: None,
+            life: None,
+            help: false,
+        };
         let mut wants_quick = false;
         let mut args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned());
         while let Some(arg) = args.next() {
@@ -77,6 +87,11 @@ impl Options {
                 "--requests" => {
                     let text = value()?;
                     options.requests = Some(text.parse().map_err(|_| format!("--requests {text}"))?);
+                }
+                "--life" => {
+                    let text = value()?;
+                    let seconds = text.parse().map_err(|_| format!("--life {text}"))?;
+                    options.life = Some(Duration::from_secs(seconds));
                 }
                 "--help" => options.help = true,
                 name => match TABLES.iter().find(|(table, _)| *table == name) {
