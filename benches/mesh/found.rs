@@ -29,7 +29,7 @@ enum Case {
 }
 
 const CASES: [(Case, &str); 3] =
-    [(Case::Alone, "alone"), (Case::Behind, "behind another"), (Case::BehindMany, "behind many")];
+    [(Case::Alone, "alone"), (Case::Behind, "after one"), (Case::BehindMany, "after many")];
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let sizes: &[usize] = if options.quick { &[3] } else { &[3, 16] };
@@ -42,20 +42,20 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             let times = measure(&mut mesh, case, rounds)?;
             let at = |permille| times.micros_at(permille) / 1e3;
             println!(
-                "found     {nodes:3} nodes, {name:14}  p50 {:.3} p90 {:.3} p99 {:.3} p99.9 {:.3} max {:.3} ms ({rounds} keys)",
+                "found     {nodes:3} nodes, {name:10}  p50 {:.3} p90 {:.3} p99 {:.3} p99.9 {:.3} max {:.3} ms ({rounds} keys)",
                 at(500),
                 at(900),
                 at(990),
                 at(999),
                 at(1_000)
             );
-            columns.push(format!("{nodes} nodes {name}"));
+            columns.push(format!("{nodes}: {name}"));
             series.push(times);
         }
     }
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     let head = [
-        "title: From SET on one node until GET finds it on another",
+        "title: From SET on one node until GET finds it on another, with 3 and 16 nodes",
         "kind: lines",
         "scale: log",
         "x: percent of the keys",

@@ -26,7 +26,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         "x: nodes",
         "y: bytes",
     ];
-    let columns = ["nodes", "a second and node, idle", "to tell all of a key that comes alone"];
+    let columns = ["nodes", "of an idle node in a second", "to tell all of a key that comes alone"];
     let mut traffic = Report::new("scale_traffic", &head, &columns);
     for &nodes in sizes {
         let mut world = World::new(nodes)?;
