@@ -127,8 +127,12 @@ fn look_up(
     if !may_be_elsewhere {
         return false;
     }
+    let candidates = candidates(state);
+    // Who has said no may have got the key since, and so may a peer that did not claim it then.
     if let Some(open) = state.mesh.lookups.find_open(key, hash, wanted)
         && let Some(lookup) = state.mesh.lookups.slots.get_mut(open)
+        && lookup.refused.is_empty()
+        && candidates.iter().all(|peer| lookup.has_asked(*peer) || lookup.candidates.contains(peer))
     {
         lookup.waiters.push(waiter);
         state.stats.remote_coalesced += 1;
@@ -141,7 +145,7 @@ fn look_up(
         hash,
         wanted,
         waiters: vec![waiter],
-        candidates: candidates(state),
+        candidates,
         asked: Vec::new(),
         refused: Vec::new(),
     };
