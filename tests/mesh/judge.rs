@@ -388,7 +388,8 @@ impl World {
         }
         let seconds: u64 =
             std::str::from_utf8(shown).ok().and_then(|text| text.parse().ok()).ok_or("no number")?;
-        let least = deadline.saturating_sub(to.nanos).div_ceil(1_000 * MS);
+        // That of a key elsewhere is counted from the question on, and so may be told too short.
+        let least = deadline.saturating_sub(2 * to.nanos - from.nanos).div_ceil(1_000 * MS);
         // A life is told in whole milliseconds.
         let most = (deadline + MS).saturating_sub(from.nanos).div_ceil(1_000 * MS);
         let text = format!("it lasts {least} to {most} s");
@@ -423,11 +424,10 @@ impl World {
         }
         let lag = FOUND_WITHIN + self.sluggishness() + self.plan.slowest_path();
         let since = given.saturating_sub(lag);
+        let until = 2 * self.net.now - given + lag;
         let holds = |other: &usize| {
             let other_host: &Host = &self.hosts[*other];
-            *other != host
-                && other_host.is_well()
-                && self.oracle.surely_held(*other, key, since, self.net.now + lag)
+            *other != host && other_host.is_well() && self.oracle.surely_held(*other, key, since, until)
         };
         let (Some(node), now) = (&self.hosts[host].node, self.hosts[host].now(self.net.now)) else {
             return Ok(());

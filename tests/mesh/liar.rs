@@ -274,7 +274,7 @@ impl World {
     }
 
     fn linked(&mut self, at: usize, port: Port) {
-        self.lies += 1;
+        self.seen.add("links of liars", 1);
         if let Some(link) = self.link_at(at, port) {
             link.stage = Stage::Linked;
         }

@@ -26,6 +26,7 @@ mod liar;
 mod net;
 mod oracle;
 mod plan;
+mod seen;
 mod shell;
 mod trace;
 mod trouble;
@@ -37,6 +38,7 @@ mod protocol;
 
 use net::MS;
 use plan::Size;
+use seen::Seen;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -48,6 +50,9 @@ const SEEDS: u64 = 24;
 
 /// Requests that clients make while things go wrong.
 const REQUESTS: u64 = 3_000;
+
+/// Seeds among which everything has to come about that can.
+const SEEN_FROM: u64 = 500;
 
 /// One seed in so many is run twice.
 const TWICE: u64 = 8;
@@ -65,11 +70,15 @@ fn live(world: &mut World) {
 }
 
 /// Runs a seed; gives the digest of its trace. What failed is told, with the events before it.
-fn run(seed: u64, size: Size, is_told: bool) -> Result<u64, String> {
+fn run(seed: u64, size: Size, is_told: bool) -> Result<(u64, Seen), String> {
     let mut world = World::new(seed, size, is_told);
     let outcome = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
     match outcome {
-        Ok(()) => Ok(world.trace.digest()),
+        Ok(()) => {
+            let nodes = world.hosts.iter().filter_map(|host| host.node.as_ref());
+            nodes.for_each(|node| world.seen.add_node(node.stats()));
+            Ok((world.trace.digest(), world.seen))
+        }
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -96,6 +105,7 @@ fn mesh_keeps_its_promises_whatever_goes_wrong() {
     let count = if one.is_some() { 1 } else { number("OLIVIA_SIM_SEEDS").unwrap_or(SEEDS) };
     let is_told = std::env::var_os("OLIVIA_SIM_TRACE").is_some();
     let next = AtomicU64::new(first);
+    let seen: Mutex<Seen> = Mutex::default();
     let failures: Mutex<BTreeMap<u64, String>> = Mutex::default();
     let goes_on = std::env::var_os("OLIVIA_SIM_ALL").is_some();
     let nodes = number("OLIVIA_SIM_NODES");
@@ -110,8 +120,9 @@ fn mesh_keeps_its_promises_whatever_goes_wrong() {
             if seed >= first + count || (!goes_on && !failures.lock().unwrap().is_empty()) {
                 return;
             }
-            let outcome = run(seed, size_of(seed), is_told).and_then(|digest| {
-                if !seed.is_multiple_of(TWICE) || run(seed, size_of(seed), false)? == digest {
+            let outcome = run(seed, size_of(seed), is_told).and_then(|(digest, news)| {
+                seen.lock().unwrap().merge(&news);
+                if !seed.is_multiple_of(TWICE) || run(seed, size_of(seed), false)?.0 == digest {
                     return Ok(());
                 }
                 Err(format!("two runs of seed {seed} differ"))
@@ -133,5 +144,8 @@ fn mesh_keeps_its_promises_whatever_goes_wrong() {
     }
     if let Some((_, text)) = failures.first_key_value() {
         panic!("{} of {count} seeds failed; the first:\n{text}", failures.len());
+    }
+    if count >= SEEN_FROM {
+        seen.into_inner().unwrap().check();
     }
 }

@@ -43,6 +43,26 @@ pub enum Trouble {
     Stale,
 }
 
+impl Trouble {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pause => "trouble: pause",
+            Self::Kill => "trouble: kill",
+            Self::Vanish => "trouble: vanish",
+            Self::End => "trouble: end",
+            Self::CutOneWay => "trouble: cut one way",
+            Self::CutBothWays => "trouble: cut both ways",
+            Self::Split => "trouble: split",
+            Self::Slow => "trouble: slow",
+            Self::Mute => "trouble: mute",
+            Self::Reset => "trouble: reset",
+            Self::Narrow => "trouble: narrow",
+            Self::Clock => "trouble: clock",
+            Self::Stale => "trouble: stale",
+        }
+    }
+}
+
 const TROUBLES: [Trouble; 13] = [
     Trouble::Pause,
     Trouble::Kill,
@@ -74,6 +94,8 @@ pub struct Plan {
     pub active_peers: u32,
     /// Limits are so small that they are reached.
     pub is_tight: bool,
+    /// Not all peers' filters fit: whoever stays unknown is asked for everything.
+    pub is_cramped: bool,
     /// Lookups have time enough for several tries.
     pub is_patient: bool,
     /// Bytes come one by one, or nearly so; what is sent is short then.
@@ -91,6 +113,9 @@ pub struct Plan {
     weights: [u64; TROUBLES.len()],
 }
 
+/// Less than an operator may set: one small filter, and nothing beside it.
+const CRAMPED_BYTES: u64 = 6_000;
+
 fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
     choices[usize::try_from(rng.below(choices.len() as u64)).unwrap()]
 }
@@ -106,7 +131,7 @@ impl Plan {
         let is_tight = rng.one_in(8);
         let delay = pick(rng, &[30 * US, 200 * US, 2 * MS]);
         // Byte by byte, everything takes its time.
-        let is_quick = !is_fine || (lookup_timeout_ms >= 100 && members <= 7);
+        let is_quick = !is_fine || (lookup_timeout_ms >= 100 && heartbeat_ms >= 200 && members <= 4);
         let is_patient = is_quick
             && !is_tight
             && lookup_timeout_ms >= 4 * lookup_try_ms
@@ -126,6 +151,7 @@ impl Plan {
             lookup_timeout_ms,
             active_peers: small(rng, 128, &[1, 2, 3]),
             is_tight,
+            is_cramped: is_tight && rng.one_in(2),
             is_patient,
             call_nanos: pick(rng, &[US, 10 * US]),
             wake_nanos: pick(rng, &[0, 100 * US, 500 * US]),
@@ -201,7 +227,7 @@ impl Plan {
         config.limits.lookups_max = draw(config.limits.lookups_max, &[3, 40]);
         config.limits.lookups_per_connection = draw(config.limits.lookups_per_connection, &[1, 3]);
         config.limits.lookups_per_peer = draw(config.limits.lookups_per_peer, &[1, 3]);
-        config.limits.peer_filters_max = draw(1 << 20, &[1 << 16, 1 << 20]).into();
+        config.limits.peer_filters_max = if self.is_cramped { CRAMPED_BYTES } else { 1 << 20 };
         config.mesh.heartbeat_interval_ms = self.heartbeat_ms;
         config.mesh.lookup_try_ms = self.lookup_try_ms;
         config.mesh.lookup_timeout_ms = self.lookup_timeout_ms;

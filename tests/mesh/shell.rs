@@ -115,7 +115,7 @@ impl World {
             let accepted = node.accept(now, addr);
             self.trace.note(self.net.now, "accept", at, port.wire as u64, b"");
             let Ok(key) = accepted else {
-                self.refused += 1;
+                self.seen.add("clients refused", 1);
                 self.net.open(port, None);
                 self.net.close(&mut self.agenda, port);
                 continue;
@@ -286,7 +286,7 @@ impl World {
             }
             Action::StopReading(_) => {
                 assert!(!std::mem::replace(&mut socket.is_stopped, true), "stopped twice: {key:?}");
-                self.pauses += 1;
+                self.seen.add("pauses", 1);
             }
             Action::ResumeReading(_) => {
                 assert!(std::mem::replace(&mut socket.is_stopped, false), "resumed twice: {key:?}");

@@ -40,6 +40,7 @@ impl World {
         let host = self.one_of(self.plan.hosts());
         let other = self.one_of(self.plan.hosts());
         self.trace.note(self.net.now, "trouble", host, other as u64, format!("{trouble:?}").as_bytes());
+        self.seen.add(trouble.name(), 1);
         let lasts = MS + self.rng.below(2 * self.plan.trouble_lasts);
         match trouble {
             Trouble::Pause => self.pause(host, lasts),

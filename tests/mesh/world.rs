@@ -8,6 +8,7 @@ use super::liar::Liar;
 use super::net::{MS, Net, Party, Port, US};
 use super::oracle::{Oracle, Stamp};
 use super::plan::{Plan, Size};
+use super::seen::Seen;
 use super::trace::Trace;
 use super::trouble::Undo;
 use olivia::base::rng::Rng;
@@ -57,15 +58,12 @@ pub struct World {
     pub troubled_at: u64,
     pub has_liars: bool,
     pub liars: BTreeMap<usize, Liar>,
-    /// Links that liars got.
-    pub lies: u64,
     /// Whether a lookup has time enough to find what there is.
     pub is_strict: bool,
     /// How far ahead any wall clock has been.
     pub furthest_skew_ms: i64,
-    /// What has come about, for a look at whether the world is wild enough.
-    pub refused: u64,
-    pub pauses: u64,
+    /// What has come about.
+    pub seen: Seen,
     pub replies: u64,
     pub scratch: Vec<u8>,
     pub news: Vec<(usize, Vec<u8>)>,
@@ -111,11 +109,9 @@ impl World {
             troubled_at: 0,
             has_liars: plan.liars > 0,
             liars: BTreeMap::new(),
-            lies: 0,
             is_strict: plan.is_patient && (style.padding <= 200 || is_light),
             furthest_skew_ms: 0,
-            refused: 0,
-            pauses: 0,
+            seen: Seen::default(),
             replies: 0,
             scratch: Vec::new(),
             news: Vec::new(),
@@ -198,6 +194,9 @@ impl World {
     pub fn stop(&mut self, at: usize, is_told: bool) {
         self.moment += 1;
         self.trace.note(self.net.now, "stop", at, u64::from(is_told), b"");
+        if let Some(node) = &self.hosts[at].node {
+            self.seen.add_node(node.stats());
+        }
         self.oracle.died(at, Stamp { call: self.moment, nanos: self.net.now });
         self.host_died(at);
         let host = &mut self.hosts[at];

@@ -22,13 +22,15 @@ export OLIVIA_SIM_SEEDS=$seeds RUST_BACKTRACE=0
 unset OLIVIA_SIM_SEED OLIVIA_SIM_NODES OLIVIA_SIM_ALL OLIVIA_SIM_TRACE
 rm -rf "$tree"
 mkdir -p "$tree"
-git ls-files -z | xargs -0 cp --parents -t "$tree"
+cp -r Cargo.toml Cargo.lock olivia.toml src tests benches "$tree"
 
 missed=0
 for mutant in "$@"; do
     name=$(basename "$mutant" .patch)
     rm -rf "$tree/src"
     cp -r src "$tree/src"
+    # The program is not needed, and takes a while to link.
+    echo 'fn main() {}' >"$tree/src/main.rs"
     patch --silent --no-backup-if-mismatch -d "$tree" -p1 -i "$PWD/$mutant"
     log=$PWD/target/mutants/$name.log
     if ! (cd "$tree" && cargo test --release --quiet --test mesh --no-run) >"$log" 2>&1; then

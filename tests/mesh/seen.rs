@@ -1,0 +1,56 @@
+//! What all seeds together have brought about: a world in which something never happens says nothing of it.
+
+use olivia::node::{CloseReason, Stats};
+use std::collections::BTreeMap;
+
+/// Sums by name.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    sums: BTreeMap<&'static str, u64>,
+}
+
+impl Seen {
+    pub fn add(&mut self, name: &'static str, count: u64) {
+        *self.sums.entry(name).or_default() += count;
+    }
+
+    /// What one life of a node has counted.
+    pub fn add_node(&mut self, stats: &Stats) {
+        for reason in CloseReason::ALL {
+            self.add(reason.name(), stats.closed[reason as usize]);
+        }
+        let counts = [
+            ("hits", stats.hits),
+            ("misses", stats.misses),
+            ("remote hits", stats.remote_hits),
+            ("remote misses", stats.remote_misses),
+            ("lookups that took too long", stats.remote_timeouts),
+            ("lookups joined", stats.remote_coalesced),
+            ("answers too late", stats.remote_late),
+            ("forged answers", stats.remote_forged),
+            ("questions lost with their link", stats.remote_lost),
+            ("questions given up", stats.remote_abandoned),
+            ("false claims", stats.remote_false_hits),
+            ("liars not believed", stats.remote_disbelieved),
+            ("digests dropped", stats.digest_dropped),
+            ("digests refused", stats.digest_refused),
+            ("broken frames", stats.frames_broken),
+            ("handshakes refused", stats.handshakes_refused),
+            ("stale events", stats.stale_events),
+        ];
+        counts.into_iter().for_each(|(name, count)| self.add(name, count));
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        other.sums.iter().for_each(|(name, count)| self.add(name, *count));
+    }
+
+    /// Panics with what has not come about and could have.
+    pub fn check(&self) {
+        // Made by hostile clients and tiny limits, in `tests/simulation`.
+        let elsewhere = ["protocol", "browser", "buffers_full", "unauthenticated", "slow_reader", "idle"];
+        let missing = self.sums.iter().filter(|(name, count)| **count == 0 && !elsewhere.contains(name));
+        let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
+        assert!(missing.is_empty(), "never seen: {missing:?}, of {:?}", self.sums);
+    }
+}
