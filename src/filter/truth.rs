@@ -7,7 +7,8 @@
 //! time in 64 only. Both are needed: what is not asked is not found, so a peer whose keys expire, and which
 //! goes on claiming them for a while, must stay believed for the sake of those that it has. And what is
 //! expected is summed up with the fill of the moment, since a filter that has just grown has the collisions
-//! of its fuller days behind it.
+//! of its fuller days behind it. A key that was claimed in vain counts once: clients ask again and again for one
+//! that is gone, and the filter claims it until its block is rebuilt.
 //!
 //! Here is nobody who asks, and no clock: the caller tells what happened.
 
@@ -24,6 +25,9 @@ const WINDOW: u32 = 65_536;
 
 /// False claims below which nobody is called a liar, whatever the rate: chance, or a few odd keys.
 const FALSE_CLAIMS_MIN: u32 = 32;
+
+/// Keys claimed in vain that are remembered, so that each counts once.
+const REMEMBERED: usize = 256;
 
 /// A fill that differs by less from the one that the rate was computed for has that rate.
 const FILL_STEP: f64 = 0.005;
@@ -54,6 +58,8 @@ pub struct Truth {
     /// The rate of false claims to be expected at the moment, and the fill that it was computed for.
     rate: f64,
     fill: f64,
+    /// The hashes of keys claimed in vain, each at the place that its low bits name.
+    in_vain: Vec<u64>,
 }
 
 impl Truth {
@@ -72,9 +78,9 @@ impl Truth {
         }
     }
 
-    /// The peer was asked because of its claim. What comes of the few questions that a liar is asked stands
-    /// for all that it is not asked. O(1).
-    pub fn claimed(&mut self, claim: Claim) {
+    /// The peer was asked because of its claim of a key with this hash. What comes of the few questions that a
+    /// liar is asked stands for all that it is not asked. O(1).
+    pub fn claimed(&mut self, hash: u64, claim: Claim) {
         let weight = if self.is_liar() { LIAR_ASKED_ONE_IN } else { 1 };
         match claim {
             Claim::TrueHit => {
@@ -83,12 +89,24 @@ impl Truth {
             }
             Claim::Collision => {
                 self.collisions += 1;
-                self.false_claims += weight;
-                self.absent_keys(weight);
+                if self.is_new_in_vain(hash) {
+                    self.false_claims += weight;
+                    self.absent_keys(weight);
+                }
             }
             Claim::Stale => self.stale += 1,
         }
         self.forget();
+    }
+
+    /// Remembers a key that was claimed in vain; false if it is remembered already.
+    fn is_new_in_vain(&mut self, hash: u64) -> bool {
+        if self.in_vain.is_empty() {
+            self.in_vain = vec![0; REMEMBERED];
+        }
+        let at = usize::try_from(hash).unwrap_or_default() % REMEMBERED;
+        // Of a hash of 0, which is one in 2^64, nothing is remembered.
+        self.in_vain.get_mut(at).is_none_or(|seen| std::mem::replace(seen, hash) != hash)
     }
 
     /// The filter did not claim `keys` keys that somebody looked for. O(1).
@@ -153,7 +171,7 @@ mod tests {
             if rng.below(1_000) >= rate_in_1000 {
                 truth.not_claimed(1);
             } else if !truth.is_liar() || rng.one_in(LIAR_ASKED_ONE_IN.into()) {
-                truth.claimed(Claim::Collision);
+                truth.claimed(rng.next_u64(), Claim::Collision);
             }
         }
     }
@@ -178,9 +196,9 @@ mod tests {
     #[test]
     fn few_false_claims_make_no_liar() {
         let mut truth = new();
-        (0..31).for_each(|_| truth.claimed(Claim::Collision));
+        (0..31).for_each(|hash| truth.claimed(hash + 1, Claim::Collision));
         assert!(!truth.is_liar());
-        truth.claimed(Claim::Collision);
+        truth.claimed(32, Claim::Collision);
         assert!(truth.is_liar());
     }
 
@@ -200,10 +218,10 @@ mod tests {
     fn peer_that_claims_keys_which_have_expired_is_believed_for_those_that_have_not() {
         let mut truth = new();
         truth.fill_is(Some(0.2));
-        for _ in 0..100_000 {
+        for hash in 0..100_000 {
             // All absent keys are such ones: each a false claim, far more than expected.
-            truth.claimed(Claim::Collision);
-            truth.claimed(Claim::TrueHit);
+            truth.claimed(hash, Claim::Collision);
+            truth.claimed(hash, Claim::TrueHit);
             assert!(!truth.is_liar());
         }
     }
@@ -211,20 +229,30 @@ mod tests {
     #[test]
     fn liar_whose_claims_come_true_again_is_soon_believed() {
         let mut truth = new();
-        (0..1_000).for_each(|_| truth.claimed(Claim::Collision));
+        (0..1_000).for_each(|hash| truth.claimed(hash, Claim::Collision));
         assert!(truth.is_liar());
         let asked = (0..).take_while(|_| {
-            truth.claimed(Claim::TrueHit);
+            truth.claimed(0, Claim::TrueHit);
             truth.is_liar()
         });
         assert!(asked.count() < 200);
     }
 
     #[test]
+    fn key_that_is_asked_for_in_vain_again_and_again_is_one_false_claim() {
+        let mut truth = new();
+        for _ in 0..1_000 {
+            (1..=31).for_each(|hash| truth.claimed(hash, Claim::Collision));
+        }
+        assert!(!truth.is_liar());
+        assert_eq!(truth.counts().1, 31_000);
+    }
+
+    #[test]
     fn hits_and_stale_claims_are_no_lies() {
         let mut truth = new();
-        (0..1_000).for_each(|_| truth.claimed(Claim::TrueHit));
-        (0..1_000).for_each(|_| truth.claimed(Claim::Stale));
+        (0..1_000).for_each(|hash| truth.claimed(hash, Claim::TrueHit));
+        (0..1_000).for_each(|hash| truth.claimed(hash, Claim::Stale));
         assert!(!truth.is_liar());
         assert_eq!(truth.counts(), (1_000, 0, 1_000));
     }

@@ -270,7 +270,7 @@ pub(super) fn answered(
         };
         stats.remote_false_hits += u64::from(claim != Claim::TrueHit);
         peer.account(&mesh.filters, mesh.checks, 1);
-        peer.truth.claimed(claim);
+        peer.truth.claimed(hash.0, claim);
     }
     match *said {
         Said::Value { value, left_ms } => {

@@ -20,13 +20,6 @@ pub fn describe(node: &Node, now: Now) -> String {
     views.collect::<Vec<_>>().join("; ")
 }
 
-/// Whether a node may take a peer for a liar, or may just have done so, and so ask it seldom: its filter has
-/// claimed many times as many absent keys as one of its fill should.
-pub fn may_disbelieve(node: &Node, now: Now, peer: SocketAddr) -> bool {
-    let view = links(node, now).find(|view| view.addr == peer);
-    view.is_some_and(|view| view.measured_rate > view.predicted_rate.map(|rate| 5.0 * rate))
-}
-
 /// A linked peer whose filter the node does not know, if there is one.
 pub fn unknown_filter(node: &Node, now: Now) -> Option<SocketAddr> {
     links(node, now).find(|peer| peer.filter != FilterState::Known).map(|peer| peer.addr)

@@ -31,7 +31,6 @@ impl Seen {
             ("questions lost with their link", stats.remote_lost),
             ("questions given up", stats.remote_abandoned),
             ("false claims", stats.remote_false_hits),
-            ("liars not believed", stats.remote_disbelieved),
             ("digests dropped", stats.digest_dropped),
             ("digests refused", stats.digest_refused),
             ("broken frames", stats.frames_broken),
