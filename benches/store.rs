@@ -463,6 +463,7 @@ fn grow(options: &Options) {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let mut best: Option<Latencies> = None;
     let mut over_1_ms = Vec::new();
+    let mut grown_bytes = 0;
     for round in 0..if options.large { 3 } else { 5 } {
         let start = cpu();
         let mut store = new_store();
@@ -470,6 +471,7 @@ fn grow(options: &Options) {
         let spent = cpu() - start;
         if round == 0 {
             let (settled, peak) = resident();
+            grown_bytes = settled.saturating_sub(before);
             row(&format!("grow to {items}, mean"), spent.as_nanos() as f64 / items as f64, "ns");
             row(&format!("grow to {items}, resident"), (settled - before) as f64 / 1_048_576.0, "MiB");
             row(
@@ -492,6 +494,7 @@ fn grow(options: &Options) {
     );
     row(&format!("grow to {items}, p99.99"), ours.percentile_micros(0.9999), "µs");
     row(&format!("grow to {items}, p99.9"), ours.percentile_micros(0.999), "µs");
+    first_touches(grown_bytes);
     let mut map: hashbrown::HashMap<u64, u64> = hashbrown::HashMap::new();
     let theirs = Latencies::of(items, |id| {
         map.insert(id, id);
@@ -506,4 +509,24 @@ fn grow(options: &Options) {
             writeln!(file, "{items},{ours},{theirs}").expect("a file to write");
         }
     }
+}
+
+/// What the system alone takes for fresh memory, mapped by the region and touched by the page as the store
+/// does it: no insertion can be quicker than the first touch that it needs.
+fn first_touches(bytes: u64) {
+    const REGION_BYTES: usize = 256 * 1024;
+    let (mut longest, mut over_1_ms, mut regions) = (Duration::ZERO, 0, Vec::new());
+    for _ in 0..bytes / REGION_BYTES as u64 {
+        let mut region = memmap2::MmapMut::map_anon(REGION_BYTES).expect("memory");
+        for page in region.chunks_mut(4_096) {
+            let start = cpu();
+            page[0] = 1;
+            let took = cpu() - start;
+            longest = longest.max(took);
+            over_1_ms += u32::from(took >= Duration::from_millis(1));
+        }
+        regions.push(region);
+    }
+    println!("first touches of so much memory over 1 ms of CPU: {over_1_ms}");
+    row("first touch of a page alone, longest, CPU", longest.as_secs_f64() * 1e6, "µs");
 }
