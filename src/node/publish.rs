@@ -6,7 +6,7 @@
 //! the keys that are left. That waits for a second after the first segment is worn, so that a burst in
 //! which a third of all keys expires makes each block again once, and not once for each 7 %.
 //!
-//! The filter is doubled when a key has less than 12 bits (16 above 16 peers), and halved when a quarter
+//! The filter is doubled when a key has less than 12 bits (16 above 8 peers), and halved when a quarter
 //! of it would do. After doubling both halves of a block claim all of its keys: one pass over the store
 //! makes each block again, and tells it. All of it in steps of some 50 µs at most.
 //!
@@ -20,7 +20,8 @@ use crate::store::{Gathering, HashRange, Store};
 use std::ops::Range;
 use std::time::Duration;
 
-/// Bits of the filter for a key, up to 16 peers and above.
+/// Bits of the filter for a key, up to so many peers and above.
+const FEW_PEERS: usize = 8;
 const BITS_PER_KEY: [u32; 2] = [12, 16];
 
 /// The smallest filter, as the logarithm of its blocks: 4 KiB.
@@ -287,9 +288,9 @@ impl Published {
 
 /// What the mesh asks for.
 impl Published {
-    /// Sets how many peers the filter is published to: above 16 of them a key gets 16 bits, not 12.
+    /// Sets how many peers the filter is published to: above 8 of them a key gets 16 bits, not 12.
     pub(super) fn set_peers(&mut self, count: usize) {
-        self.bits_per_key = BITS_PER_KEY[usize::from(count > 16)];
+        self.bits_per_key = BITS_PER_KEY[usize::from(count > FEW_PEERS)];
     }
 
     /// The digest.
@@ -553,7 +554,7 @@ mod tests {
         world.settle();
         assert!(world.excess() < 1.01);
         let before = world.published.filter().size();
-        world.published.set_peers(17);
+        world.published.set_peers(9);
         world.settle();
         assert!(world.published.filter().size() > before);
     }
