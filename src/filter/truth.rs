@@ -26,6 +26,11 @@ const WINDOW: u32 = 65_536;
 /// False claims below which nobody is called a liar, whatever the rate: chance, or a few odd keys.
 const FALSE_CLAIMS_MIN: u32 = 32;
 
+/// The rate of a filter that is about to grow, with 12 bits a key. What an emptier one claims in vain is held
+/// against this too: it costs no more, and a few keys that are gone are many times the next to nothing that
+/// is expected of it.
+const RATE_MIN: f64 = 0.0042;
+
 /// Keys claimed in vain that are remembered, so that each counts once.
 const REMEMBERED: usize = 256;
 
@@ -74,7 +79,7 @@ impl Truth {
         let fill = fill.unwrap_or(1.0);
         if (fill - self.fill).abs() >= FILL_STEP {
             self.fill = fill;
-            self.rate = false_positive_rate_at_fill(fill);
+            self.rate = false_positive_rate_at_fill(fill).max(RATE_MIN);
         }
     }
 

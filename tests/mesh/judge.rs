@@ -425,6 +425,11 @@ impl World {
         let lag = FOUND_WITHIN + self.sluggishness() + self.plan.slowest_path();
         let since = given.saturating_sub(lag);
         let until = 2 * self.net.now - given + lag;
+        // Where two nodes hold the key, the value that was found first may have ended its life while the rest of
+        // the request was waited for.
+        if self.oracle.runs_out(key, since, until) {
+            return Ok(());
+        }
         let holds = |other: &usize| {
             let other_host: &Host = &self.hosts[*other];
             *other != host && other_host.is_well() && self.oracle.surely_held(*other, key, since, until)

@@ -190,6 +190,12 @@ impl Oracle {
         })
     }
 
+    /// Whether the life of some value of a key ends between two moments, on whichever node.
+    pub fn runs_out(&self, key: u32, from: u64, to: u64) -> bool {
+        let values = self.by_key.get(&key).map_or(&[][..], Vec::as_slice);
+        values.iter().any(|value| self.values[*value].deadlines().any(|end| (from..=to).contains(&end)))
+    }
+
     /// Whether some node has been given a change of a key that it may not have carried out yet.
     pub fn is_changing(&self, key: u32) -> bool {
         self.shelves.iter().any(|shelf| shelf.get(&key).is_some_and(|slot| slot.unsettled > 0))
