@@ -20,6 +20,14 @@ pub fn describe(node: &Node, now: Now) -> String {
     views.collect::<Vec<_>>().join("; ")
 }
 
+/// Whether a node may take a peer for a liar, and so ask it seldom: its filter has claimed ten times as many
+/// absent keys as the fullest should. Of a peer that has hardly any key that is asked for, and has lost many,
+/// that is hard to tell from a lie.
+pub fn may_disbelieve(node: &Node, now: Now, peer: SocketAddr) -> bool {
+    let view = links(node, now).find(|view| view.addr == peer);
+    view.is_some_and(|view| view.measured_rate > Some(0.04))
+}
+
 /// A linked peer whose filter the node does not know, if there is one.
 pub fn unknown_filter(node: &Node, now: Now) -> Option<SocketAddr> {
     links(node, now).find(|peer| peer.filter != FilterState::Known).map(|peer| peer.addr)
