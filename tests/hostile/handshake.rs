@@ -277,19 +277,24 @@ fn counter_offer_that_comes_twice_ends_a_dial() {
     world.check();
 }
 
+/// Sends some bytes each half second, and demands that the connection ends after five seconds.
+fn drips_until_closed(world: &mut World, conn: ClientId, trickle: &str) {
+    let mut passed = 0;
+    while !world.driver.is_closed(conn) {
+        world.driver.pass(ms(500));
+        world.driver.send(conn, trickle);
+        passed += 500;
+        assert!(passed <= 5_000, "it is waited for for ever");
+    }
+    assert_eq!(passed, 5_000);
+}
+
 #[test]
 fn introduction_ends_after_its_time_however_many_bytes_come() {
     for trickle in ["", "\n"] {
         let mut world = World::new(secretive());
         let (conn, _) = world.offered(&Face::elsewhere(1));
-        let mut passed = 0;
-        while !world.driver.is_closed(conn) {
-            world.driver.pass(ms(500));
-            world.driver.send(conn, trickle);
-            passed += 500;
-            assert!(passed <= 5_000, "it is waited for for ever");
-        }
-        assert_eq!(passed, 5_000);
+        drips_until_closed(&mut world, conn, trickle);
         assert_eq!(world.closed(CloseReason::Refused), 1);
         world.check();
     }
@@ -301,14 +306,7 @@ fn who_was_dialled_is_waited_for_no_longer_however_many_bytes_come() {
         let mut world = World::new(secretive());
         world.join(&["192.0.2.11:5454"]);
         let (conn, _) = world.picked_up();
-        let mut passed = 0;
-        while !world.driver.is_closed(conn) {
-            world.driver.pass(ms(500));
-            world.driver.send(conn, trickle);
-            passed += 500;
-            assert!(passed <= 5_000, "it is waited for for ever");
-        }
-        assert_eq!(passed, 5_000);
+        drips_until_closed(&mut world, conn, trickle);
         assert_eq!(world.closed(CloseReason::DialFailed), 1);
         world.check();
     }

@@ -121,6 +121,18 @@ fn newer_link_from_the_same_dialler_replaces_the_older() {
     }
 }
 
+/// The node and a peer have dialled each other; the link of the peer is there first, then the node's own.
+fn theirs_before_ours(face: &Face) -> (World, Link, Link) {
+    let mut world = World::new(secretive());
+    world.join(&[&face.listen]);
+    let (conn, node) = world.picked_up();
+    let theirs = world.dial(face);
+    world.driver.send(conn, face.counter_line(&node));
+    world.driver.take_bytes(conn);
+    world.driver.send(conn, "h2:FULFILLED welcome\n");
+    (world, Link { conn, came: Vec::new() }, theirs)
+}
+
 #[test]
 fn link_by_the_wrong_dialler_gives_way_to_the_right_one() {
     // The node's identity is larger: the link that the peer dials stays.
@@ -131,15 +143,7 @@ fn link_by_the_wrong_dialler_gives_way_to_the_right_one() {
     let mut theirs = world.dial(&face);
     survives(&mut world, &mut theirs, &mut ours, "a newer link has come");
     // It is smaller: the link that it has dialled itself stays.
-    let face = face_with(0xFF);
-    let mut world = World::new(secretive());
-    world.join(&[&face.listen]);
-    let (conn, node) = world.picked_up();
-    let mut theirs = world.dial(&face);
-    world.driver.send(conn, face.counter_line(&node));
-    world.driver.take_bytes(conn);
-    world.driver.send(conn, "h2:FULFILLED welcome\n");
-    let mut ours = Link { conn, came: Vec::new() };
+    let (mut world, mut ours, mut theirs) = theirs_before_ours(&face_with(0xFF));
     survives(&mut world, &mut ours, &mut theirs, "a newer link has come");
 }
 
@@ -151,15 +155,7 @@ fn link_by_the_right_dialler_stays_when_the_wrong_one_comes() {
     let mut ours = world.accept(&face);
     let mut theirs = world.dial(&face);
     survives(&mut world, &mut ours, &mut theirs, "linked already");
-    let face = face_with(0);
-    let mut world = World::new(secretive());
-    world.join(&[&face.listen]);
-    let (conn, node) = world.picked_up();
-    let mut theirs = world.dial(&face);
-    world.driver.send(conn, face.counter_line(&node));
-    world.driver.take_bytes(conn);
-    world.driver.send(conn, "h2:FULFILLED welcome\n");
-    let mut ours = Link { conn, came: Vec::new() };
+    let (mut world, mut ours, mut theirs) = theirs_before_ours(&face_with(0));
     survives(&mut world, &mut theirs, &mut ours, "linked already");
 }
 
