@@ -2,6 +2,7 @@
 //! one that has gone stale finds nothing.
 
 use crate::base::slots::Key;
+use crate::wire::handshake::Hex;
 use std::fmt;
 
 /// The tag of keys of connections.
@@ -45,7 +46,7 @@ pub struct NodeId(pub [u8; 16]);
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 

@@ -160,7 +160,7 @@ fn look_up(
 fn candidates(state: &mut State) -> Vec<PeerKey> {
     let mesh = &mut state.mesh;
     let mut found = Vec::new();
-    for filter in std::mem::take(&mut mesh.claims) {
+    for filter in mesh.claims.drain(..) {
         let Some(key) = mesh.peers.by_filter(filter) else { continue };
         let Some(peer) = mesh.peers.get_mut(key).filter(|peer| peer.is_askable()) else { continue };
         if is_believed(peer, &mesh.filters, mesh.checks) {

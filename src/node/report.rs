@@ -247,9 +247,8 @@ pub(super) fn who(state: &mut State, now: Now, key: ConnKey, id: &[u8], who: &[u
     let hashed = state.store.key(who);
     let is_here = state.store.get(now.mono, hashed).is_some();
     state.mesh.may_be_elsewhere(hashed.hash.0);
-    let mesh = &mut state.mesh;
-    let claims = std::mem::take(&mut mesh.claims);
-    let peers = claims.into_iter().filter_map(|filter| mesh.peers.by_filter(filter));
+    let mesh = &state.mesh;
+    let peers = mesh.claims.iter().filter_map(|filter| mesh.peers.by_filter(*filter));
     let peers = peers.filter_map(|peer| mesh.peers.get(peer)).filter(|peer| peer.link.is_some());
     let mut holders: Vec<(Duration, SocketAddr)> = peers.map(|peer| (peer.distance(), peer.addr)).collect();
     holders.sort();
