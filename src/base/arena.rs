@@ -14,6 +14,7 @@
 //!
 //! Not here: what is in a block, and who moves it.
 
+use super::shelves::Shelves;
 use memmap2::MmapMut;
 
 /// Bytes of a region. Giving 2 MiB back was measured to take 300 µs, in the middle of a turn: this is an
@@ -30,9 +31,6 @@ const LEAN_BLOCKS: u32 = 1;
 /// Regions that one arena may have: 32 GiB.
 const REGIONS_MAX: usize = 128 * 1024;
 
-/// What the tables of one more region take at most, the owner's tables left aside.
-const REGION_TABLES_BYTES: usize = 1_024;
-
 /// One region's book-keeping.
 #[derive(Debug)]
 struct Region {
@@ -41,14 +39,18 @@ struct Region {
     blocks: u32,
     /// Blocks below this one have been in use at some time, and so are resident.
     touched: u32,
+    /// Of an idle region: the one that became idle before it.
+    next_idle: Option<u32>,
 }
 
-/// Blocks of one size; see the module.
+/// Blocks of `BLOCK_BYTES`, a power of two from 512 to [`REGION_BYTES`]; see the module. The size is a
+/// constant, so that to find a block takes a shift and no division.
 #[derive(Debug)]
-pub struct Arena {
-    block_bytes: usize,
-    maps: Vec<Option<MmapMut>>,
-    regions: Vec<Option<Region>>,
+pub struct Arena<const BLOCK_BYTES: usize> {
+    maps: Shelves<Option<MmapMut>>,
+    regions: Shelves<Option<Region>>,
+    /// One past the highest region that is mapped.
+    end: usize,
     /// One bit a region: mapped, not fenced, and with a block to take.
     roomy: Vec<u64>,
     fenced: Option<usize>,
@@ -56,25 +58,41 @@ pub struct Arena {
     mapped: usize,
     /// The one mapped region without a block in use, kept so that the next block needs no new map.
     spare: Option<usize>,
-    /// Regions without a block in use that wait to be given back. Nothing is taken from them.
-    idle: Vec<u32>,
+    /// The first of the regions without a block in use that wait to be given back. Nothing is taken from
+    /// them.
+    idle: Option<u32>,
+    idle_regions: usize,
     held_bytes: usize,
 }
 
-impl Arena {
-    /// No blocks yet, and no memory. `block_bytes`: a power of two from 512 to [`REGION_BYTES`].
-    pub fn new(block_bytes: usize) -> Self {
-        assert!(block_bytes.is_power_of_two() && (512..=REGION_BYTES).contains(&block_bytes));
+impl<const BLOCK_BYTES: usize> Default for Arena<BLOCK_BYTES> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
+    /// Blocks that fit into a region.
+    pub const BLOCKS_PER_REGION: u32 = {
+        assert!(BLOCK_BYTES.is_power_of_two() && BLOCK_BYTES >= 512 && BLOCK_BYTES <= REGION_BYTES);
+        #[expect(clippy::cast_possible_truncation, reason = "at most 512")]
+        let blocks = (REGION_BYTES / BLOCK_BYTES) as u32;
+        blocks
+    };
+
+    /// No blocks yet, and no memory.
+    pub const fn new() -> Self {
         Self {
-            block_bytes,
-            maps: Vec::new(),
-            regions: Vec::new(),
+            maps: Shelves::new(),
+            regions: Shelves::new(),
+            end: 0,
             roomy: Vec::new(),
             fenced: None,
             blocks: 0,
             mapped: 0,
             spare: None,
-            idle: Vec::new(),
+            idle: None,
+            idle_regions: 0,
             held_bytes: 0,
         }
     }
@@ -86,7 +104,6 @@ impl Arena {
             Some(at) => at,
             None => self.wake_region().map_or_else(|| self.map_region(), Some)?,
         };
-        let per_region = self.blocks_per_region();
         let region = self.regions[at].as_mut()?;
         let word = region.used.iter().position(|&word| word != u64::MAX)?;
         let bit = region.used[word].trailing_ones();
@@ -94,23 +111,22 @@ impl Arena {
         region.blocks += 1;
         let block = number(word) * 64 + bit;
         if block >= region.touched {
-            self.held_bytes += (block + 1 - region.touched) as usize * self.block_bytes;
+            self.held_bytes += (block + 1 - region.touched) as usize * BLOCK_BYTES;
             region.touched = block + 1;
         }
-        if region.blocks == per_region {
+        if region.blocks == Self::BLOCKS_PER_REGION {
             self.roomy[at / 64] &= !(1 << (at % 64));
         }
         if self.spare == Some(at) {
             self.spare = None;
         }
         self.blocks += 1;
-        Some(number(at) * per_region + block)
+        Some(number(at) * Self::BLOCKS_PER_REGION + block)
     }
 
     /// Gives a block back. O(1); what that empties waits for [`Arena::trim`].
     pub fn give_back(&mut self, block: u32) {
-        let per_region = self.blocks_per_region();
-        let (at, block) = ((block / per_region) as usize, (block % per_region) as usize);
+        let (at, block) = (Self::place(block).0, (block % Self::BLOCKS_PER_REGION) as usize);
         let Some(region) = self.regions[at].as_mut() else { return };
         debug_assert!(region.used[block / 64] >> (block % 64) & 1 == 1, "given back twice");
         region.used[block / 64] &= !(1 << (block % 64));
@@ -126,7 +142,7 @@ impl Arena {
         if self.fenced == Some(at) {
             self.fence(None);
         }
-        let busy = self.mapped - self.idle.len();
+        let busy = self.mapped - self.idle_regions;
         if self.spare.is_none() && (busy > SPARE_FROM || (busy == 1 && lean)) {
             self.spare = Some(at);
             return;
@@ -141,75 +157,65 @@ impl Arena {
 
     /// Gives one region back to the system that has no block in use. Costs some 60 µs.
     pub fn trim(&mut self) {
-        if let Some(at) = self.idle.pop() {
-            self.unmap_region(at as usize);
-        }
-        if self.idle.is_empty() {
-            self.idle = Vec::new();
+        if let Some(at) = self.take_idle() {
+            self.unmap_region(at);
         }
     }
 
     /// Whether [`Arena::trim`] has something to give back. O(1).
     pub const fn has_idle(&self) -> bool {
-        !self.idle.is_empty()
+        self.idle.is_some()
     }
 
     /// The bytes of a block in use.
+    #[inline]
     pub fn block(&self, block: u32) -> &[u8] {
-        let per_region = self.blocks_per_region();
-        let start = (block % per_region) as usize * self.block_bytes;
-        &self.region((block / per_region) as usize)[start..start + self.block_bytes]
+        let (at, start) = Self::place(block);
+        &self.region(at)[start..start + BLOCK_BYTES]
     }
 
     /// The bytes of a block in use.
+    #[inline]
     pub fn block_mut(&mut self, block: u32) -> &mut [u8] {
-        let per_region = self.blocks_per_region();
-        let start = (block % per_region) as usize * self.block_bytes;
-        let bytes = self.block_bytes;
-        &mut self.region_mut((block / per_region) as usize)[start..start + bytes]
+        let (at, start) = Self::place(block);
+        &mut self.region_mut(at)[start..start + BLOCK_BYTES]
     }
 
     /// Two different blocks in use at once.
     pub fn two_blocks_mut(&mut self, one: u32, other: u32) -> (&mut [u8], &mut [u8]) {
-        let (per_region, bytes) = (self.blocks_per_region(), self.block_bytes);
-        let (start, other_start) =
-            ((one % per_region) as usize * bytes, (other % per_region) as usize * bytes);
-        let (at, other_at) = ((one / per_region) as usize, (other / per_region) as usize);
+        let ((at, start), (other_at, other_start)) = (Self::place(one), Self::place(other));
         if at == other_at {
             let region = self.region_mut(at);
             if start < other_start {
                 let (low, high) = region.split_at_mut(other_start);
-                return (&mut low[start..start + bytes], &mut high[..bytes]);
+                return (&mut low[start..start + BLOCK_BYTES], &mut high[..BLOCK_BYTES]);
             }
             let (low, high) = region.split_at_mut(start);
-            return (&mut high[..bytes], &mut low[other_start..other_start + bytes]);
+            return (&mut high[..BLOCK_BYTES], &mut low[other_start..other_start + BLOCK_BYTES]);
         }
-        let (low, high) = self.maps.split_at_mut(at.max(other_at));
-        let (low, high) = (&mut low[at.min(other_at)], &mut high[0]);
-        let (map, other_map) = if at < other_at { (low, high) } else { (high, low) };
-        (
-            &mut map.as_deref_mut().unwrap_or_default()[start..start + bytes],
-            &mut other_map.as_deref_mut().unwrap_or_default()[other_start..other_start + bytes],
-        )
+        let maps = self.maps.get_two_mut(at, other_at);
+        let Some((Some(map), Some(other_map))) = maps else { not_mapped(at.max(other_at)) };
+        (&mut map[start..start + BLOCK_BYTES], &mut other_map[other_start..other_start + BLOCK_BYTES])
     }
 
-    /// All bytes of a region; empty if there is no such region.
+    /// All bytes of a region, if it is mapped. With its length in the type, so that what reads a place in it
+    /// is not checked at each step.
     #[inline]
-    pub fn region(&self, at: usize) -> &[u8] {
-        self.maps.get(at).and_then(Option::as_deref).unwrap_or_default()
+    pub fn region_if_mapped(&self, at: usize) -> Option<&[u8; REGION_BYTES]> {
+        self.maps.get(at)?.as_deref()?.first_chunk()
     }
 
-    /// All bytes of a region; empty if there is no such region.
+    /// All bytes of a region with a block in use.
     #[inline]
-    pub fn region_mut(&mut self, at: usize) -> &mut [u8] {
-        self.maps[at].as_deref_mut().unwrap_or_default()
+    pub fn region(&self, at: usize) -> &[u8; REGION_BYTES] {
+        self.region_if_mapped(at).unwrap_or_else(|| not_mapped(at))
     }
 
-    /// Blocks that fit into a region.
-    pub const fn blocks_per_region(&self) -> u32 {
-        #[expect(clippy::cast_possible_truncation, reason = "at most 4,096")]
-        let blocks = (REGION_BYTES / self.block_bytes) as u32;
-        blocks
+    /// All bytes of a region with a block in use.
+    #[inline]
+    pub fn region_mut(&mut self, at: usize) -> &mut [u8; REGION_BYTES] {
+        let map = self.maps.get_mut(at).and_then(Option::as_deref_mut);
+        map.and_then(<[u8]>::first_chunk_mut).unwrap_or_else(|| not_mapped(at))
     }
 
     /// Blocks in use.
@@ -224,16 +230,15 @@ impl Arena {
 
     /// One past the highest block that can be in use now.
     pub fn blocks_end(&self) -> usize {
-        self.regions.len() * self.blocks_per_region() as usize
+        self.end * Self::BLOCKS_PER_REGION as usize
     }
 
     /// Bytes held: what was ever touched of the regions, and the tables.
     pub fn memory_bytes(&self) -> usize {
         self.held_bytes
-            + self.maps.capacity() * size_of::<Option<MmapMut>>()
-            + self.regions.capacity() * size_of::<Option<Region>>()
+            + self.maps.memory_bytes()
+            + self.regions.memory_bytes()
             + self.roomy.capacity() * 8
-            + self.idle.capacity() * 4
             + self.mapped * self.bitmap_words() * 8
     }
 
@@ -246,10 +251,20 @@ impl Arena {
         if blocks == 1
             && let Some(region) = self.roomy_region().and_then(|at| self.regions[at].as_ref())
         {
-            return if region.blocks < region.touched { 0 } else { self.block_bytes };
+            return if region.blocks < region.touched { 0 } else { BLOCK_BYTES };
         }
-        let regions = blocks.div_ceil(self.blocks_per_region() as usize);
-        blocks * self.block_bytes + regions * (REGION_TABLES_BYTES + self.bitmap_words() * 8)
+        let regions = blocks.div_ceil(Self::BLOCKS_PER_REGION as usize);
+        let end = self.end + regions;
+        // One word for 64 regions; a `Vec` that grows by one at a time doubles, from four.
+        let words = if end.div_ceil(64) > self.roomy.capacity() {
+            end.div_ceil(64).max(2 * self.roomy.capacity() + 4)
+        } else {
+            0
+        };
+        blocks * BLOCK_BYTES
+            + (regions * self.bitmap_words() + words) * 8
+            + self.maps.growth_bytes(end)
+            + self.regions.growth_bytes(end)
     }
 
     /// The region with the fewest blocks in use, if more than a third of what is mapped, and two
@@ -258,16 +273,16 @@ impl Arena {
         if !self.is_sparse() {
             return None;
         }
-        let regions = self.regions.iter().enumerate();
+        let regions = self.regions.iter().enumerate().take(self.end);
         let used = regions.filter_map(|(at, region)| Some((region.as_ref()?.blocks, at)));
         used.filter(|&(blocks, _)| blocks > 0).min().map(|(_, at)| at)
     }
 
     /// Whether [`Arena::sparsest`] has a region to name. O(1).
     pub fn is_sparse(&self) -> bool {
-        let per_region = self.blocks_per_region() as usize;
+        let per_region = Self::BLOCKS_PER_REGION as usize;
         let spare = usize::from(self.spare.is_some()) * per_region;
-        let free = (self.mapped - self.idle.len()) * per_region - self.blocks - spare;
+        let free = (self.mapped - self.idle_regions) * per_region - self.blocks - spare;
         free > 2 * per_region + self.blocks / 2
     }
 
@@ -279,7 +294,7 @@ impl Arena {
                 .regions
                 .get(old)
                 .and_then(Option::as_ref)
-                .is_some_and(|r| r.blocks < self.blocks_per_region())
+                .is_some_and(|r| r.blocks < Self::BLOCKS_PER_REGION)
         {
             self.roomy[old / 64] |= 1 << (old % 64);
         }
@@ -300,9 +315,9 @@ impl Arena {
 
     /// The blocks in use of one region, in order. O(its blocks).
     pub fn blocks_of(&self, region: usize) -> impl Iterator<Item = u32> {
-        let first = number(region) * self.blocks_per_region();
+        let first = number(region) * Self::BLOCKS_PER_REGION;
         let words = self.regions.get(region).and_then(Option::as_ref).map_or(&[][..], |r| &r.used);
-        let bits = self.blocks_per_region().min(64);
+        let bits = Self::BLOCKS_PER_REGION.min(64);
         words.iter().enumerate().flat_map(move |(at, &word)| {
             (0..bits).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + number(at) * 64 + bit)
         })
@@ -310,7 +325,7 @@ impl Arena {
 
     /// All blocks in use, in order. O(regions).
     pub fn all_blocks(&self) -> impl Iterator<Item = u32> {
-        (0..self.regions.len()).flat_map(|region| self.blocks_of(region))
+        (0..self.end).flat_map(|region| self.blocks_of(region))
     }
 
     /// Counts blocks, regions and bytes again, from the bitmaps. O(regions).
@@ -319,18 +334,22 @@ impl Arena {
     /// If anything was counted wrong.
     pub fn audit(&self) {
         let (mut blocks, mut mapped, mut held_bytes) = (0, 0, 0);
+        let next_idle = |&at: &usize| Some(self.regions[at].as_ref()?.next_idle? as usize);
+        let idle: Vec<usize> = std::iter::successors(self.idle.map(|at| at as usize), next_idle).collect();
+        assert_eq!(idle.len(), self.idle_regions);
         for (at, region) in self.regions.iter().enumerate() {
+            assert!(region.is_none() || at < self.end);
             assert_eq!(region.is_some(), self.maps[at].is_some(), "a record for each map");
             let Some(region) = region else { continue };
             let used = self.blocks_of(at).count();
             assert_eq!(used, region.blocks as usize, "blocks of a region");
-            let is_idle = self.idle.contains(&number(at));
+            let is_idle = idle.contains(&at);
             assert!(!is_idle || used == 0 && self.spare != Some(at), "an idle region in use");
-            let roomy = used < self.blocks_per_region() as usize && self.fenced != Some(at) && !is_idle;
+            let roomy = used < Self::BLOCKS_PER_REGION as usize && self.fenced != Some(at) && !is_idle;
             assert_eq!(self.roomy[at / 64] >> (at % 64) & 1 == 1, roomy, "regions with room");
             blocks += used;
             mapped += 1;
-            held_bytes += region.touched as usize * self.block_bytes;
+            held_bytes += region.touched as usize * BLOCK_BYTES;
         }
         assert_eq!((blocks, mapped, held_bytes), (self.blocks, self.mapped, self.held_bytes));
     }
@@ -338,31 +357,51 @@ impl Arena {
     /// Gives one region back, whatever is in it; false when there is none left. For the end of a store,
     /// one step at a time.
     pub fn drop_region(&mut self) -> bool {
-        let Some(Some(region)) = self.regions.last() else { return false };
+        if self.has_idle() {
+            self.trim();
+            return true;
+        }
+        let Some(at) = self.end.checked_sub(1) else { return false };
+        let Some(region) = &self.regions[at] else { return false };
         self.blocks -= region.blocks as usize;
-        let at = self.regions.len() - 1;
         if self.spare == Some(at) {
             self.spare = None;
         }
-        self.idle.retain(|&idle| idle != number(at));
         self.unmap_region(at);
         true
     }
 
+    /// The region of a block, and where in it the block begins.
+    #[inline]
+    const fn place(block: u32) -> (usize, usize) {
+        let (at, block) = (block / Self::BLOCKS_PER_REGION, block % Self::BLOCKS_PER_REGION);
+        (at as usize, block as usize * BLOCK_BYTES)
+    }
+
     fn lay_idle(&mut self, at: usize) {
         self.roomy[at / 64] &= !(1 << (at % 64));
-        self.idle.push(number(at));
+        if let Some(region) = &mut self.regions[at] {
+            region.next_idle = self.idle.replace(number(at));
+            self.idle_regions += 1;
+        }
     }
 
     /// Takes the idle region that was emptied last back into use.
     fn wake_region(&mut self) -> Option<usize> {
-        let at = self.idle.pop()? as usize;
+        let at = self.take_idle()?;
         self.roomy[at / 64] |= 1 << (at % 64);
         Some(at)
     }
 
+    fn take_idle(&mut self) -> Option<usize> {
+        let at = self.idle? as usize;
+        self.idle = self.regions[at].as_mut()?.next_idle.take();
+        self.idle_regions -= 1;
+        Some(at)
+    }
+
     fn bitmap_words(&self) -> usize {
-        (self.blocks_per_region() as usize).div_ceil(64)
+        (Self::BLOCKS_PER_REGION as usize).div_ceil(64)
     }
 
     fn roomy_region(&self) -> Option<usize> {
@@ -372,30 +411,29 @@ impl Arena {
 
     /// A place whose region was given back. O(regions) only if there is one.
     fn vacant_region(&self) -> Option<usize> {
-        if self.mapped == self.maps.len() { None } else { self.maps.iter().position(Option::is_none) }
+        if self.mapped == self.end { None } else { self.maps.iter().position(Option::is_none) }
     }
 
     fn map_region(&mut self) -> Option<usize> {
         let at = match self.vacant_region() {
             Some(at) => at,
-            None if self.maps.len() < REGIONS_MAX => self.maps.len(),
+            None if self.end < REGIONS_MAX => self.end,
             None => return None,
         };
         let map = MmapMut::map_anon(REGION_BYTES).ok()?;
-        if at == self.maps.len() {
-            self.maps.reserve_exact(8);
-            self.regions.reserve_exact(8);
-            self.maps.push(None);
-            self.regions.push(None);
-            self.roomy.resize(self.roomy.len().max(at / 64 + 1), 0);
+        if at == self.end {
+            self.end += 1;
+            self.maps.grow_to(self.end);
+            self.regions.grow_to(self.end);
+            self.roomy.resize(self.end.div_ceil(64), 0);
         }
         // A last word that stands for fewer than 64 blocks has its other bits set for good.
         let mut used = vec![0; self.bitmap_words()];
-        if self.blocks_per_region() < 64 {
-            used[0] = u64::MAX << self.blocks_per_region();
+        if Self::BLOCKS_PER_REGION < 64 {
+            used[0] = u64::MAX << Self::BLOCKS_PER_REGION;
         }
         self.maps[at] = Some(map);
-        self.regions[at] = Some(Region { used: used.into(), blocks: 0, touched: 0 });
+        self.regions[at] = Some(Region { used: used.into(), blocks: 0, touched: 0, next_idle: None });
         self.roomy[at / 64] |= 1 << (at % 64);
         self.mapped += 1;
         Some(at)
@@ -404,23 +442,27 @@ impl Arena {
     fn unmap_region(&mut self, at: usize) {
         let Some(region) = self.regions[at].take() else { return };
         self.maps[at] = None;
-        self.held_bytes -= region.touched as usize * self.block_bytes;
+        self.held_bytes -= region.touched as usize * BLOCK_BYTES;
         self.mapped -= 1;
         self.roomy[at / 64] &= !(1 << (at % 64));
         if self.fenced == Some(at) {
             self.fenced = None;
         }
-        while self.regions.last().is_some_and(Option::is_none) {
-            self.regions.pop();
-            self.maps.pop();
+        while self.end > 0 && self.regions[self.end - 1].is_none() {
+            self.end -= 1;
         }
-        self.roomy.truncate(self.regions.len().div_ceil(64));
-        if self.regions.capacity() > 2 * self.regions.len() + 8 {
-            self.regions.shrink_to_fit();
-            self.maps.shrink_to_fit();
+        self.maps.truncate(self.end);
+        self.regions.truncate(self.end);
+        self.roomy.truncate(self.end.div_ceil(64));
+        if self.roomy.capacity() > 2 * self.roomy.len() + 8 {
             self.roomy.shrink_to_fit();
         }
     }
+}
+
+#[cold]
+fn not_mapped(at: usize) -> ! {
+    panic!("a block in region {at}, which is not mapped");
 }
 
 /// A position in one of the tables, which are all far below 2^32 long.
@@ -439,9 +481,8 @@ mod tests {
 
     #[test]
     fn no_block_is_handed_out_twice_and_content_stays_apart() {
-        let mut rng = Rng::new(1);
-        for block_bytes in [512, 4_096, 65_536] {
-            let mut arena = Arena::new(block_bytes);
+        fn check<const BLOCK_BYTES: usize>(rng: &mut Rng) {
+            let mut arena = Arena::<BLOCK_BYTES>::new();
             let mut held: Vec<(u32, u8)> = Vec::new();
             for step in 0..4_000u32 {
                 if rng.below(5) < 3 {
@@ -472,14 +513,18 @@ mod tests {
                 arena.trim();
             }
             arena.audit();
-            assert!(arena.held_bytes <= super::LEAN_BLOCKS as usize * block_bytes);
+            assert!(arena.held_bytes <= super::LEAN_BLOCKS as usize * BLOCK_BYTES);
         }
+        let mut rng = Rng::new(1);
+        check::<512>(&mut rng);
+        check::<4_096>(&mut rng);
+        check::<65_536>(&mut rng);
     }
 
     #[test]
     fn growth_is_never_more_than_was_said() {
-        let mut arena = Arena::new(65_536);
-        for _ in 0..arena.blocks_per_region() as usize * (SPARE_FROM + 3) {
+        let mut arena = Arena::<65_536>::new();
+        for _ in 0..Arena::<65_536>::BLOCKS_PER_REGION as usize * (SPARE_FROM + 3) {
             let (said, before) = (arena.growth_bytes_max(1), arena.memory_bytes());
             arena.take().unwrap();
             assert!(arena.memory_bytes() - before <= said);
@@ -488,7 +533,7 @@ mod tests {
 
     #[test]
     fn fenced_region_is_not_taken_from_and_goes_back_when_empty() {
-        let mut arena = Arena::new(super::REGION_BYTES / 32);
+        let mut arena = Arena::<{ super::REGION_BYTES / 32 }>::new();
         let blocks: Vec<u32> = (0..32 * 12).map(|_| arena.take().unwrap()).collect();
         for &block in blocks.iter().filter(|&&block| block % 4 != 0) {
             arena.give_back(block);

@@ -125,14 +125,14 @@ const SPARE_PAGES: usize = 64;
 /// Bags of numbers in mapped memory; see the module.
 #[derive(Debug)]
 pub struct Mapped {
-    arena: Arena,
+    arena: Arena<PAGE_BYTES>,
     spare: Vec<u32>,
 }
 
 impl Mapped {
     /// No bags, and no memory but for some words.
     pub fn new() -> Self {
-        Self { arena: Arena::new(PAGE_BYTES), spare: Vec::with_capacity(SPARE_PAGES) }
+        Self { arena: Arena::new(), spare: Vec::with_capacity(SPARE_PAGES) }
     }
 
     /// Checks what is counted of the memory. O(regions).

@@ -4,7 +4,9 @@
 pub mod arena;
 pub mod bags;
 pub mod buffer;
+pub mod cpu;
 pub mod rng;
+pub mod shelves;
 pub mod slots;
 pub mod time;
 pub mod wheel;

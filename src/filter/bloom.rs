@@ -12,6 +12,7 @@
 
 use super::rate::false_positive_rate_at_fill;
 use super::size::{BLOCK_BITS, BLOCK_WORDS, Block, Size, merge, ones_of, positions};
+use crate::base::cpu::prefetch;
 use bitvec::order::Lsb0;
 use bitvec::vec::BitVec;
 use std::fmt;
@@ -172,11 +173,13 @@ impl Bloom {
         self.block(part, at).is_none_or(|block| block[0] >> positions(hash)[0] & 1 == 1)
     }
 
-    /// Something of the block of a hash: for reading ahead.
+    /// Begins to fetch the block of a hash.
     #[inline]
-    pub fn peek(&self, hash: u64) -> u64 {
+    pub fn fetch(&self, hash: u64) {
         let (part, at) = self.place_of(hash);
-        self.block(part, at).map_or(0, |block| block[0])
+        if let Some(block) = self.block(part, at) {
+            prefetch(block);
+        }
     }
 
     /// Where the block of a hash is stored.

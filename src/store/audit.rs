@@ -40,7 +40,8 @@ impl Store {
         let mut untimed: HashMap<u32, u64> = HashMap::new();
         let mut key_and_value_bytes = 0;
         for &handle in &held {
-            let (key, item) = (self.heap.key(handle), self.heap.item(handle));
+            let key = self.heap.key(handle);
+            let Some(item) = self.heap.item(handle, key) else { panic!("an item without its own key") };
             assert!(keys.insert(key), "a key twice");
             let found = self.find(self.key(key));
             assert_eq!(found, Some(handle), "an item that is not found by its key");

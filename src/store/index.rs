@@ -15,7 +15,7 @@
 use super::directory::Directory;
 use super::hash::HashedKey;
 use super::overflow::Overflow;
-use super::records::{DEPTH_MAX, RECORDS_STEP, RECORDS_STEP_BYTES, Record, Records};
+use super::records::{DEPTH_MAX, Record, Records};
 use super::segment::{self, Probe, SEGMENT_BYTES, SEGMENT_SLOTS};
 use crate::base::arena::Arena;
 use std::cmp::Ordering;
@@ -36,8 +36,6 @@ pub(super) trait Keys {
     fn hash_of(&self, handle: u32) -> u64;
     /// The hashes of many handles' keys, whose far reads may be under way together.
     fn hashes_of(&self, handles: &[u32], hashes: &mut [u64]);
-    /// Whether a handle's key is this one.
-    fn is(&self, handle: u32, key: HashedKey<'_>) -> bool;
     /// How a handle's key compares with this one: by hash, then by bytes.
     fn order(&self, handle: u32, key: HashedKey<'_>) -> Ordering;
 }
@@ -46,7 +44,7 @@ pub(super) trait Keys {
 #[derive(Debug)]
 pub(super) struct Index {
     directory: Directory,
-    pub(super) segments: Arena,
+    pub(super) segments: Arena<SEGMENT_BYTES>,
     pub(super) records: Records,
     pub(super) overflow: Overflow,
     len: usize,
@@ -59,7 +57,7 @@ impl Index {
     pub(super) fn new() -> Self {
         Self {
             directory: Directory::new(),
-            segments: Arena::new(SEGMENT_BYTES),
+            segments: Arena::new(),
             records: Records::new(),
             overflow: Overflow::default(),
             len: 0,
@@ -83,32 +81,55 @@ impl Index {
             + self.overflow.memory_bytes()
     }
 
-    /// The handle of `key`. Costs one cache line of the directory, one of the segment, and what `keys`
-    /// costs; logarithmic in the overflow.
+    /// What `read` makes of the handle of `key`; it says `None` to the handles of other keys. Costs one
+    /// cache line of the directory, one of the segment, and what `read` costs; logarithmic in the overflow.
     #[inline]
-    pub(super) fn get(&self, keys: &impl Keys, key: HashedKey<'_>) -> Option<u32> {
+    pub(super) fn get<R>(
+        &self,
+        keys: &impl Keys,
+        key: HashedKey<'_>,
+        read: impl Fn(u32) -> Option<R>,
+    ) -> Option<R> {
         let id = self.segment_of(key.hash.0);
-        if let Some(id) = id {
-            let probe = Probe::of(key.hash.0);
-            let found = segment::find(self.segments.block(id), probe, |handle| keys.is(handle, key));
-            if let Some((_, handle)) = found {
-                return Some(handle);
+        let segment = id.map(|id| self.segments.block(id));
+        let mut candidates = segment.map(|segment| segment::candidates(segment, Probe::of(key.hash.0)));
+        let mut is_last = self.overflow.is_empty();
+        // One call of `read` for all, so that it is compiled into the loop.
+        loop {
+            let handle = match candidates.as_mut().and_then(Iterator::next) {
+                Some((_, handle)) => handle,
+                None if is_last => return None,
+                None => {
+                    is_last = true;
+                    self.get_overflowed(keys, key, id)?
+                }
+            };
+            let found = read(handle);
+            if found.is_some() {
+                return found;
             }
         }
-        if self.overflow.is_empty() { None } else { self.get_overflowed(keys, key, id) }
     }
 
-    /// Something of the bucket where a hash is at home: for reading ahead.
+    /// Begins to fetch the bucket where a hash is at home.
     #[inline]
-    pub(super) fn peek(&self, hash: u64) -> u32 {
-        self.segment_of(hash).map_or(0, |id| segment::likely(self.segments.block(id), Probe::of(hash)))
+    pub(super) fn fetch(&self, hash: u64) {
+        if let Some(id) = self.segment_of(hash) {
+            segment::fetch(self.segments.block(id), Probe::of(hash));
+        }
     }
 
-    /// The handle that `key` most likely has, by its tag alone: for reading ahead.
+    /// The handle in the home bucket that a hash most likely has, by its tag; else begins to fetch the next
+    /// bucket where it can be.
     #[inline]
-    pub(super) fn likely(&self, key: HashedKey<'_>) -> Option<u32> {
-        let id = self.segment_of(key.hash.0)?;
-        Some(segment::likely(self.segments.block(id), Probe::of(key.hash.0)))
+    pub(super) fn at_home(&self, hash: u64) -> Option<u32> {
+        segment::at_home(self.segments.block(self.segment_of(hash)?), Probe::of(hash))
+    }
+
+    /// The handle that a hash most likely has, by its tag.
+    pub(super) fn anywhere(&self, hash: u64) -> Option<u32> {
+        let segment = self.segments.block(self.segment_of(hash)?);
+        segment::candidates(segment, Probe::of(hash)).next().map(|(_, handle)| handle)
     }
 
     /// Adds a key that is not there. Never fails: where a segment cannot be split within `room_bytes`,
@@ -138,7 +159,7 @@ impl Index {
         let Some(id) = self.segment_of(key.hash.0) else { return self.remove_overflowed(keys, key) };
         let probe = Probe::of(key.hash.0);
         let block = self.segments.block_mut(id);
-        let Some((place, _)) = segment::find(block, probe, |held| held == handle) else {
+        let Some(place) = segment::place_of(block, probe, handle) else {
             return self.remove_overflowed(keys, key);
         };
         segment::remove(block, probe, place);
@@ -158,7 +179,7 @@ impl Index {
     pub(super) fn replace(&mut self, keys: &impl Keys, key: HashedKey<'_>, old: u32, new: u32) -> bool {
         if let Some(id) = self.segment_of(key.hash.0) {
             let block = self.segments.block_mut(id);
-            if let Some((place, _)) = segment::find(block, Probe::of(key.hash.0), |held| held == old) {
+            if let Some(place) = segment::place_of(block, Probe::of(key.hash.0), old) {
                 segment::replace(block, place, new);
                 return true;
             }
@@ -188,10 +209,9 @@ impl Index {
         // The depth cap allows half of it, since a segment splits before the cap is known to be passed.
         let segments = self.segments.blocks() + keys;
         let directory = Directory::bytes_max(segments << (DEPTH_SLACK + 1)) + 16;
-        let records = (keys.div_ceil(RECORDS_STEP) + 1) * RECORDS_STEP_BYTES;
         self.segments.growth_bytes_max(keys).max(self.segments.growth_bytes_max(1))
             + directory.saturating_sub(self.directory.memory_bytes())
-            + records
+            + self.records_growth_bytes(keys)
             + self.overflow.growth_bytes_max(keys)
     }
 
@@ -338,9 +358,15 @@ impl Index {
     /// What splitting a segment adds to the memory held.
     fn split_growth_bytes(&self) -> usize {
         if self.directory.is_empty() {
-            return self.segments.growth_bytes_max(1) + RECORDS_STEP_BYTES + 8;
+            return self.segments.growth_bytes_max(1) + self.records_growth_bytes(1) + 8;
         }
-        self.segments.growth_bytes_max(1) + RECORDS_STEP_BYTES + self.directory.growth_bytes()
+        self.segments.growth_bytes_max(1) + self.records_growth_bytes(1) + self.directory.growth_bytes()
+    }
+
+    /// What the records of so many more segments take at most.
+    fn records_growth_bytes(&self, segments: usize) -> usize {
+        let per_region = Arena::<SEGMENT_BYTES>::BLOCKS_PER_REGION as usize;
+        self.records.growth_bytes(self.segments.blocks_end() + segments.next_multiple_of(per_region))
     }
 
     /// Splits the segment of `hash`; false, and nothing changed, if it is too deep or there is no memory.
@@ -462,11 +488,6 @@ mod tests {
             hashes.iter_mut().zip(handles).for_each(|(hash, &handle)| *hash = self.hash_of(handle));
         }
 
-        fn is(&self, handle: u32, key: HashedKey<'_>) -> bool {
-            self.compared.set(self.compared.get() + 1);
-            handle.to_be_bytes() == key.bytes
-        }
-
         fn order(&self, handle: u32, key: HashedKey<'_>) -> Ordering {
             self.compared.set(self.compared.get() + 1);
             (self.hash_of(handle), &handle.to_be_bytes()[..]).cmp(&(key.hash.0, key.bytes))
@@ -485,6 +506,16 @@ mod tests {
                 work(HashedKey { hash: KeyHash(self.hash_of(handle)), bytes: &handle.to_be_bytes() });
             (result, self.compared.get())
         }
+
+        /// Looks for the key of this handle; returns also how many keys were looked at.
+        fn get(&self, index: &Index, handle: u32) -> (Option<u32>, u32) {
+            self.with(handle, |key| {
+                index.get(self, key, |held| {
+                    self.compared.set(self.compared.get() + 1);
+                    (held.to_be_bytes() == key.bytes).then_some(held)
+                })
+            })
+        }
     }
 
     fn spread(handle: u32) -> u64 {
@@ -502,7 +533,7 @@ mod tests {
         let (segments, overflowed) = index.shape();
         assert!(segments < 12 && overflowed > 65_000, "{segments}");
         for handle in 0..65_536 {
-            let (found, looks) = keys.with(handle, |key| index.get(&keys, key));
+            let (found, looks) = keys.get(&index, handle);
             // At most what one bucket, its neighbour and the stash hold, and then the logarithm.
             assert!(found == Some(handle) && looks <= 6 * 12 + 20, "{looks}");
         }
@@ -527,7 +558,7 @@ mod tests {
         let (segments, _) = index.shape();
         assert!(segments < 20 && index.directory.len() <= 64, "{segments}, {}", index.directory.len());
         assert_eq!(index.audit(&keys).len(), 1_000);
-        assert!((0..1_000).all(|handle| keys.with(handle, |key| index.get(&keys, key)).0 == Some(handle)));
+        assert!((0..1_000).all(|handle| keys.get(&index, handle).0 == Some(handle)));
     }
 
     #[test]
@@ -541,7 +572,7 @@ mod tests {
         assert!(index.shape().1 > 500);
         assert_eq!(index.audit(&keys).len(), 3_000);
         for handle in 0..3_000 {
-            assert_eq!(keys.with(handle, |key| index.get(&keys, key)).0, Some(handle));
+            assert_eq!(keys.get(&index, handle).0, Some(handle));
             assert!(keys.with(handle, |key| index.replace(&keys, key, handle, handle)).0);
             assert!(keys.with(handle, |key| index.remove(&keys, key, handle)).0);
         }

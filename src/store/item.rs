@@ -115,6 +115,12 @@ impl Layout {
                 value_len: (head >> VALUE_SHIFT) as usize,
             };
         }
+        Self::read_wide(slot, head)
+    }
+
+    #[cold]
+    fn read_wide(slot: &[u8], head: u32) -> Self {
+        let timed = head & TIMED != 0;
         let at = DEADLINE_AT + if timed { DEADLINE_BYTES } else { 0 };
         Self {
             timed,

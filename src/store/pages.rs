@@ -6,6 +6,7 @@
 //! Not here: the memory of a page, and the list of its free slots, which runs through the slots.
 
 use super::sizes::{CLASSES, slots_of};
+use crate::base::shelves::Shelves;
 
 /// Bands of pages with room: by quarters of their slots in use.
 const BANDS: usize = 4;
@@ -31,6 +32,12 @@ pub(super) struct Page {
     prev: u32,
 }
 
+impl Default for Page {
+    fn default() -> Self {
+        UNUSED
+    }
+}
+
 const UNUSED: Page =
     Page { class: NO_CLASS, band: NO_BAND, live: 0, fresh: 0, free: NO_SLOT, next: NO_PAGE, prev: NO_PAGE };
 
@@ -45,7 +52,7 @@ struct Class {
 /// The records; see the module.
 #[derive(Debug)]
 pub(super) struct Pages {
-    records: Vec<Page>,
+    records: Shelves<Page>,
     classes: Box<[Class; CLASSES]>,
     /// Classes with so much room that their emptiest pages should be emptied, one bit each.
     sparse: u128,
@@ -56,11 +63,16 @@ pub(super) struct Pages {
 impl Pages {
     pub(super) fn new() -> Self {
         let class = Class { bands: [NO_PAGE; BANDS], pages: 0, live: 0 };
-        Self { records: Vec::new(), classes: Box::new([class; CLASSES]), sparse: 0, emptying: None }
+        Self { records: Shelves::new(), classes: Box::new([class; CLASSES]), sparse: 0, emptying: None }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.records.capacity() * size_of::<Page>() + size_of_val(&*self.classes)
+        self.records.memory_bytes() + size_of_val(&*self.classes)
+    }
+
+    /// What [`Pages::memory_bytes`] grows by at most when there are pages up to `end`.
+    pub(super) fn growth_bytes(&self, end: usize) -> usize {
+        self.records.growth_bytes(end)
     }
 
     #[inline]
@@ -82,10 +94,7 @@ impl Pages {
 
     /// Gives a page to a class; `end` is one past the highest page in use.
     pub(super) fn add(&mut self, page: u32, class: u8, end: usize) {
-        if self.records.len() < end {
-            self.records.reserve_exact(end - self.records.len());
-            self.records.resize(end, UNUSED);
-        }
+        self.records.grow_to(end);
         self.records[page as usize] = Page { class, ..UNUSED };
         self.classes[usize::from(class)].pages += 1;
     }
@@ -104,10 +113,7 @@ impl Pages {
 
     /// Forgets the records from `end` on, which are not in use.
     pub(super) fn truncate(&mut self, end: usize) {
-        if end < self.records.len() {
-            self.records.truncate(end);
-            self.records.shrink_to_fit();
-        }
+        self.records.truncate(end);
     }
 
     /// Counts one slot more in use: a fresh one, or the first that came back, after which `next_free`

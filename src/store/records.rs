@@ -9,15 +9,10 @@
 //! Not here: the segments, and the directory that leads to them.
 
 use super::hash::HashRange;
+use crate::base::shelves::Shelves;
 
 /// Bits of the hash that the directory may use at most: 2^26 segments are 256 GiB.
 pub(super) const DEPTH_MAX: u32 = 26;
-
-/// Records are allocated by so many at a time.
-pub(super) const RECORDS_STEP: usize = 512;
-
-/// Bytes of what is allocated at a time.
-pub(super) const RECORDS_STEP_BYTES: usize = RECORDS_STEP * size_of::<Record>();
 
 /// Of what was in it, the share in percent that a segment has lost when it is worn.
 const WORN_PERCENT: u32 = 7;
@@ -61,7 +56,7 @@ impl Record {
 /// All records, by segment.
 #[derive(Debug)]
 pub(super) struct Records {
-    list: Vec<Record>,
+    list: Shelves<Record>,
     /// Segments of each depth.
     by_depth: [u32; DEPTH_MAX as usize + 1],
     worn: usize,
@@ -71,11 +66,16 @@ pub(super) struct Records {
 
 impl Records {
     pub(super) const fn new() -> Self {
-        Self { list: Vec::new(), by_depth: [0; DEPTH_MAX as usize + 1], worn: 0, walk: 0 }
+        Self { list: Shelves::new(), by_depth: [0; DEPTH_MAX as usize + 1], worn: 0, walk: 0 }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.list.capacity() * size_of::<Record>()
+        self.list.memory_bytes()
+    }
+
+    /// What [`Records::memory_bytes`] grows by at most when there are segments up to `end`.
+    pub(super) fn growth_bytes(&self, end: usize) -> usize {
+        self.list.growth_bytes(end)
     }
 
     #[inline]
@@ -85,10 +85,7 @@ impl Records {
 
     /// Writes the record of a new segment; `end` is one past the highest segment that there can be.
     pub(super) fn add(&mut self, id: u32, record: Record, end: usize) {
-        if self.list.len() < end {
-            self.list.reserve_exact(end - self.list.len());
-            self.list.resize(end, Record::default());
-        }
+        self.list.grow_to(end);
         self.write(id, record);
     }
 
@@ -106,10 +103,7 @@ impl Records {
 
     /// Gives memory back; `end` as in [`Records::add`].
     pub(super) fn truncate(&mut self, end: usize) {
-        if end < self.list.len() {
-            self.list.truncate(end);
-            self.list.shrink_to_fit();
-        }
+        self.list.truncate(end);
     }
 
     fn write(&mut self, id: u32, mut record: Record) {
@@ -171,12 +165,10 @@ impl Records {
             self.walk = 0;
         }
         let until = self.list.len().min(self.walk + LOOKS_PER_STEP);
-        let found = self.list[self.walk..until].iter().position(|record| record.is_worn);
-        let Some(found) = found else {
+        let Some(id) = (self.walk..until).find(|&id| self.list[id].is_worn) else {
             self.walk = until;
             return None;
         };
-        let id = self.walk + found;
         self.walk = id + 1;
         u32::try_from(id).ok()
     }

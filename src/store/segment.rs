@@ -13,6 +13,8 @@
 //! Stash buckets and neighbours are Dash's (Lu, Hao, Wang, Lo: "Dash: scalable hashing on persistent
 //! memory", 2020). Not here: which segment, and what a handle leads to.
 
+use crate::base::cpu::{equal_bytes, prefetch};
+
 /// Bytes of a segment.
 pub(super) const SEGMENT_BYTES: usize = 4_096;
 
@@ -55,34 +57,84 @@ pub(super) struct Place {
     slot: usize,
 }
 
-/// The first handle with the probe's tag for which `is` says yes. Reads one cache line, the neighbour
-/// and the stash only if the home has entries there.
+/// The entries with the probe's tag, wherever they lie. Reads one cache line, the neighbour and the stash
+/// only if the home has entries there and the caller goes on.
 #[inline]
-pub(super) fn find(bytes: &[u8], probe: Probe, mut is: impl FnMut(u32) -> bool) -> Option<(Place, u32)> {
+pub(super) fn candidates(bytes: &[u8], probe: Probe) -> Candidates<'_> {
     let segment = view(bytes);
-    let home = &segment[probe.home];
-    if let Some(found) = find_in(home, probe.home, probe.tag, &mut is) {
-        return Some(found);
-    }
-    if home[DISPLACED] > 0 {
-        let neighbour = probe.neighbour();
-        if let Some(found) = find_in(&segment[neighbour], neighbour, probe.tag, &mut is) {
-            return Some(found);
-        }
-    }
-    if home[STASHED] > 0 {
-        return (HOMES..BUCKETS).find_map(|at| find_in(&segment[at], at, probe.tag, &mut is));
-    }
-    None
+    Candidates { segment, probe, bucket: probe.home, matches: matches(&segment[probe.home], probe.tag) }
 }
 
-/// The first handle in the home bucket with the probe's tag, which a hit nearly always means; any other
-/// if there is none. Without a branch on what it reads, so that a wrong guess stops no other reading.
+/// See [`candidates`].
+pub(super) struct Candidates<'s> {
+    segment: &'s Segment,
+    probe: Probe,
+    bucket: usize,
+    /// One bit for each slot of the bucket that is still to be named.
+    matches: u32,
+}
+
+impl Iterator for Candidates<'_> {
+    type Item = (Place, u32);
+
+    #[inline]
+    fn next(&mut self) -> Option<(Place, u32)> {
+        if self.matches == 0 {
+            let home = &self.segment[self.probe.home];
+            if home[DISPLACED] | home[STASHED] == 0 {
+                return None;
+            }
+            (self.bucket, self.matches) = further(self.segment, self.probe, self.bucket)?;
+        }
+        let slot = self.matches.trailing_zeros() as usize;
+        self.matches &= self.matches - 1;
+        Some((Place { bucket: self.bucket, slot }, handle(&self.segment[self.bucket], slot)))
+    }
+}
+
+/// The next bucket after `bucket` in which entries of the home can lie and one has the tag, with its matches.
+fn further(segment: &Segment, probe: Probe, mut bucket: usize) -> Option<(usize, u32)> {
+    let home = &segment[probe.home];
+    loop {
+        bucket = if bucket == probe.home && home[DISPLACED] > 0 {
+            probe.neighbour()
+        } else {
+            if bucket < HOMES { HOMES } else { bucket + 1 }
+        };
+        if bucket >= HOMES && (home[STASHED] == 0 || bucket == BUCKETS) {
+            return None;
+        }
+        let matches = matches(&segment[bucket], probe.tag);
+        if matches != 0 {
+            return Some((bucket, matches));
+        }
+    }
+}
+
+/// The place of the entry with this handle.
+pub(super) fn place_of(bytes: &[u8], probe: Probe, handle: u32) -> Option<Place> {
+    candidates(bytes, probe).find(|&(_, held)| held == handle).map(|(place, _)| place)
+}
+
+/// Begins to fetch the home bucket.
 #[inline]
-pub(super) fn likely(bytes: &[u8], probe: Probe) -> u32 {
+pub(super) fn fetch(bytes: &[u8], probe: Probe) {
+    prefetch(&view(bytes)[probe.home]);
+}
+
+/// The first handle in the home bucket with the probe's tag; if there is none, begins to fetch the neighbour
+/// where the home has entries there.
+#[inline]
+pub(super) fn at_home(bytes: &[u8], probe: Probe) -> Option<u32> {
     let home = &view(bytes)[probe.home];
-    let slot = matches(home, probe.tag).trailing_zeros() as usize / 8;
-    handle(home, slot % SLOTS)
+    let matches = matches(home, probe.tag);
+    if matches != 0 {
+        return Some(handle(home, matches.trailing_zeros() as usize));
+    }
+    if home[DISPLACED] > 0 {
+        prefetch(&view(bytes)[probe.neighbour()]);
+    }
+    None
 }
 
 /// Whether [`insert`] would find a place.
@@ -246,33 +298,15 @@ fn view_mut(bytes: &mut [u8]) -> &mut Segment {
     &mut bytes.as_chunks_mut().0.as_chunks_mut().0[0]
 }
 
-#[inline(always)]
-fn find_in(bucket: &Bucket, at: usize, tag: u8, is: &mut impl FnMut(u32) -> bool) -> Option<(Place, u32)> {
-    let mut matches = matches(bucket, tag);
-    while matches != 0 {
-        let slot = matches.trailing_zeros() as usize / 8;
-        let handle = handle(bucket, slot);
-        if is(handle) {
-            return Some((Place { bucket: at, slot }, handle));
-        }
-        matches &= matches - 1;
-    }
-    None
-}
-
-/// The top bit of each of the low 12 bytes that holds `tag`.
+/// One bit for each slot that holds `tag`.
 #[inline]
-fn matches(bucket: &Bucket, tag: u8) -> u128 {
-    const LOW: u128 = u128::from_le_bytes([0x7F; 16]);
-    const TOPS: u128 = u128::from_le_bytes([0x80; 16]) >> (8 * (16 - SLOTS));
-    let line: [u8; 16] = bucket.as_chunks().0[0];
-    let differs = u128::from_le_bytes(line) ^ u128::from_le_bytes([tag; 16]);
-    !(((differs & LOW) + LOW) | differs) & TOPS
+fn matches(bucket: &Bucket, tag: u8) -> u32 {
+    equal_bytes(&bucket.as_chunks().0[0], tag) & ((1 << SLOTS) - 1)
 }
 
 fn free_slot(bucket: &Bucket) -> Option<usize> {
     let free = matches(bucket, 0);
-    (free != 0).then(|| free.trailing_zeros() as usize / 8)
+    (free != 0).then(|| free.trailing_zeros() as usize)
 }
 
 #[inline]
@@ -298,7 +332,9 @@ fn count(home: &mut Bucket, probe: Probe, at: usize, change: impl Fn(&mut u8)) {
 mod tests {
     #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
 
-    use super::{Probe, SEGMENT_BYTES, SEGMENT_SLOTS, audit, entries, find, insert, merge, remove, split};
+    use super::{
+        Probe, SEGMENT_BYTES, SEGMENT_SLOTS, audit, entries, insert, merge, place_of, remove, split,
+    };
     use crate::base::rng::Rng;
     use std::collections::HashMap;
 
@@ -330,10 +366,9 @@ mod tests {
         let mut rng = Rng::new(2);
         let (mut segment, hashes) = filled(&mut rng, usize::MAX);
         for (handle, &hash) in hashes.iter().enumerate() {
-            let is = |other| other == handle as u32;
-            let (place, _) = find(&segment, Probe::of(hash), is).unwrap();
+            let place = place_of(&segment, Probe::of(hash), handle as u32).unwrap();
             remove(&mut segment, Probe::of(hash), place);
-            assert!(find(&segment, Probe::of(hash), is).is_none());
+            assert!(place_of(&segment, Probe::of(hash), handle as u32).is_none());
             audit(&segment, |handle| hashes[handle as usize]);
         }
         assert!(segment.iter().enumerate().all(|(at, &byte)| at % 64 >= 16 || byte == 0));

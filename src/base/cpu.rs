@@ -1,0 +1,79 @@
+//! Two things that processors can do and the language has no safe words for: fetch a cache line ahead, and
+//! compare 16 bytes at once. The only `unsafe` of the project, with a plain form for other processors.
+//!
+//! A store larger than the caches waits for memory at each look-up, some 150 ns. A load that nobody needs
+//! yet makes the processor wait as soon as its window is full; a prefetch does not, so the waits for 16
+//! keys overlap: 110 ns a key with loads, 59 with this (1 M items, `cargo bench --bench store -- get`).
+//! Comparing the 12 tags of a bucket takes 6 instructions instead of some 30.
+//!
+//! Not here: when it is worth it.
+#![expect(unsafe_code, reason = "each use has its argument beside it")]
+
+/// Begins to fetch the cache line of `place`, without waiting for it. Changes nothing that a program
+/// could see. Some 0.3 ns; up to a few dozen can be under way.
+#[inline(always)]
+pub fn prefetch<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the instruction is a hint: it writes nothing, and faults at no address, let alone at that of
+    // a reference.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        let place = std::ptr::from_ref(place);
+        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) place, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = place;
+}
+
+/// One bit for each byte that is `byte`, the first one's lowest.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub fn equal_bytes(bytes: &[u8; 16], byte: u8) -> u32 {
+    use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8};
+    // SAFETY: every x86-64 processor has SSE2, and 16 bytes can be read at `bytes`; their alignment does
+    // not matter to this load.
+    unsafe {
+        let line = _mm_loadu_si128(bytes.as_ptr().cast());
+        _mm_movemask_epi8(_mm_cmpeq_epi8(line, _mm_set1_epi8(byte.cast_signed()))).cast_unsigned()
+    }
+}
+
+/// One bit for each byte that is `byte`, the first one's lowest.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub fn equal_bytes(bytes: &[u8; 16], byte: u8) -> u32 {
+    plainly_equal_bytes(bytes, byte)
+}
+
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn plainly_equal_bytes(bytes: &[u8; 16], byte: u8) -> u32 {
+    bytes.iter().rev().fold(0, |bits, &other| bits << 1 | u32::from(other == byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{equal_bytes, plainly_equal_bytes};
+    use crate::base::rng::Rng;
+
+    #[test]
+    fn both_forms_find_the_same_bytes() {
+        let mut rng = Rng::new(1);
+        for _ in 0..1_000 {
+            let mut bytes = [0; 17];
+            rng.fill(&mut bytes);
+            // Few values, so that there is something to find; and not only at even addresses.
+            bytes.iter_mut().for_each(|byte| *byte |= 0xFC);
+            for line in bytes.windows(16).filter_map(<[u8]>::first_chunk) {
+                for byte in 0xFB..=0xFF {
+                    assert_eq!(equal_bytes(line, byte), plainly_equal_bytes(line, byte));
+                }
+            }
+        }
+        assert_eq!(equal_bytes(&[7; 16], 7), 0xFFFF);
+    }
+}
