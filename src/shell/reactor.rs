@@ -1,9 +1,9 @@
 //! The loop: waits for events, lets the node work on them, writes what it has to say.
 //!
 //! A turn: events only set readiness bits; then signals, new connections, those that were dialled, reads
-//! (one for each ready connection, round robin, until 1 ms has gone), what is due, and at the end all writes, so that a
-//! thousand replies to one connection are one system call. What was not reached goes on in the next
-//! turn, which then does not wait. When nothing is ready, left over or due, nothing wakes the process.
+//! (one for each ready connection, round robin, until 1 ms has gone), then all writes, so that a thousand
+//! replies to one connection are one system call, then what is due, and the writes that came of it. What was
+//! not reached goes on in the next turn, which then does not wait. When nothing is ready, left over or due, nothing wakes the process.
 
 use super::clock::Clock;
 use super::files;
@@ -182,6 +182,8 @@ impl Reactor {
         self.accept(now);
         self.finish_dials(now);
         self.read_ready(now);
+        // Who waits for a reply does not wait for what is due as well.
+        self.flush(now);
         self.do_what_is_due(now, if had_ready { DUE_MAX_BUSY } else { DUE_MAX_CALM });
         let end = if signalled { self.obey_signals(now) } else { Ok(()) };
         self.drain_if_all_is_read(now, events.is_empty());
