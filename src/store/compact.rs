@@ -74,22 +74,25 @@ impl Store {
     }
 
     /// Removes the items that these due entries mean. First everything is fetched, so that the cache misses
-    /// of all of them are under way together; then they are removed one by one.
+    /// of all of them are under way together; then they leave the index, and last the heap.
     fn expire_batch(&mut self, entries: &[(u64, u32)]) {
         entries.iter().for_each(|&(_, handle)| self.heap.fetch(handle));
-        let mut hashes = [None; BATCH];
-        for (&(deadline, handle), hash) in entries.iter().zip(&mut hashes) {
+        let mut keys = [None; BATCH];
+        for (&(deadline, handle), key) in entries.iter().zip(&mut keys) {
             if means_something(&self.heap, deadline, handle) {
-                *hash = Some(self.secret.hash(self.heap.key(handle)));
+                let bytes = self.heap.key(handle);
+                let hash = self.secret.hash(bytes);
+                self.index.fetch(hash.0);
+                *key = Some(HashedKey { hash, bytes });
             }
         }
-        hashes.iter().flatten().for_each(|hash| self.index.fetch(hash.0));
-        for (&(deadline, handle), hash) in entries.iter().zip(hashes) {
-            // Two entries of one batch can mean the same item, and the first has removed it.
-            let Some(hash) = hash.filter(|_| means_something(&self.heap, deadline, handle)) else { continue };
-            let key = HashedKey { hash, bytes: self.heap.key(handle) };
-            let removed = self.index.remove(&known(&self.heap, &self.secret), key, handle);
-            debug_assert!(removed, "an item that the index does not know");
+        let mut gone = [None; BATCH];
+        for ((&(_, handle), key), gone) in entries.iter().zip(keys).zip(&mut gone) {
+            // Two entries of one batch can mean the same item, which then is there only for the first.
+            let removes = |key| self.index.remove(&known(&self.heap, &self.secret), key, handle);
+            *gone = key.is_some_and(removes).then_some(handle);
+        }
+        for handle in gone.into_iter().flatten() {
             self.timers.item_gone();
             self.heap.free(handle);
             self.expired += 1;

@@ -50,10 +50,6 @@ use std::collections::VecDeque;
 /// Keys that [`Store::read_ahead`] takes up at most.
 pub const READ_AHEAD_MAX: usize = 16;
 
-/// Keys whose memory is fetched together before they are hashed: more than a core can wait for at once, and
-/// few enough to stay in its nearest cache.
-const HASHED_TOGETHER: usize = 64;
-
 /// Why a write was refused; nothing was changed by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full {
@@ -395,11 +391,9 @@ impl Keys for Known<'_> {
     }
 
     fn hashes_of(&self, handles: &[u32], hashes: &mut [u64]) {
-        for (handles, hashes) in handles.chunks(HASHED_TOGETHER).zip(hashes.chunks_mut(HASHED_TOGETHER)) {
-            handles.iter().for_each(|&handle| self.heap.fetch_key(handle));
-            for (hash, &handle) in hashes.iter_mut().zip(handles) {
-                *hash = self.hash_of(handle);
-            }
+        handles.iter().for_each(|&handle| self.heap.fetch_key(handle));
+        for (hash, &handle) in hashes.iter_mut().zip(handles) {
+            *hash = self.hash_of(handle);
         }
     }
 

@@ -14,6 +14,7 @@
 //! memory", 2020). Not here: which segment, and what a handle leads to.
 
 use crate::base::cpu::{equal_bytes, prefetch};
+use std::iter::successors;
 
 /// Bytes of a segment.
 pub(super) const SEGMENT_BYTES: usize = 4_096;
@@ -25,8 +26,14 @@ const BUCKET_BYTES: usize = 64;
 const BUCKETS: usize = SEGMENT_BYTES / BUCKET_BYTES;
 const HOMES: usize = 60;
 const SLOTS: usize = 12;
+/// One bit for each slot.
+const ALL_SLOTS: u32 = (1 << SLOTS) - 1;
 const DISPLACED: usize = 12;
 const STASHED: usize = 13;
+
+/// Keys whose memory is fetched together before they are hashed: more than a core can wait for at once, and
+/// few enough to stay in its nearest cache.
+const HASHED_TOGETHER: usize = 64;
 
 type Bucket = [u8; BUCKET_BYTES];
 type Segment = [Bucket; BUCKETS];
@@ -174,49 +181,45 @@ pub(super) fn replace(bytes: &mut [u8], place: Place, handle: u32) {
 /// All entries.
 pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = (Place, u32)> {
     view(bytes).iter().enumerate().flat_map(|(bucket, data)| {
-        (0..SLOTS)
-            .filter(|&slot| data[slot] != 0)
-            .map(move |slot| (Place { bucket, slot }, handle(data, slot)))
+        let taken = !matches(data, 0) & ALL_SLOTS;
+        let slots = successors(Some(taken), |left| Some(left & left.wrapping_sub(1)));
+        slots.take_while(|&left| left != 0).map(move |left| {
+            let slot = left.trailing_zeros() as usize;
+            (Place { bucket, slot }, handle(data, slot))
+        })
     })
 }
 
-/// All entries with their hashes, in arrays large enough for any segment.
-struct Hashed {
-    places: [Place; SEGMENT_SLOTS],
-    handles: [u32; SEGMENT_SLOTS],
-    hashes: [u64; SEGMENT_SLOTS],
-    len: usize,
-}
-
-impl Hashed {
-    fn of(bytes: &[u8], hashes_of: impl Fn(&[u32], &mut [u64])) -> Self {
-        let mut this = Self {
-            places: [Place { bucket: 0, slot: 0 }; SEGMENT_SLOTS],
-            handles: [0; SEGMENT_SLOTS],
-            hashes: [0; SEGMENT_SLOTS],
-            len: 0,
-        };
-        let slots = this.places.iter_mut().zip(&mut this.handles);
-        for ((place, handle), (place_here, handle_here)) in entries(bytes).zip(slots) {
-            *place_here = place;
-            *handle_here = handle;
-            this.len += 1;
+/// Calls `see` with all entries and their hashes. These come from `hashes_of`, for many handles at a time,
+/// so that the processor has many of these far reads under way at once.
+fn for_each_hashed(
+    bytes: &[u8],
+    hashes_of: impl Fn(&[u32], &mut [u64]),
+    mut see: impl FnMut(Place, u32, u64),
+) {
+    let mut places = [Place { bucket: 0, slot: 0 }; HASHED_TOGETHER];
+    let mut handles = [0; HASHED_TOGETHER];
+    let mut hashes = [0; HASHED_TOGETHER];
+    let mut entries = entries(bytes);
+    loop {
+        let mut len = 0;
+        for (place, handle) in entries.by_ref().take(HASHED_TOGETHER) {
+            (places[len], handles[len]) = (place, handle);
+            len += 1;
         }
-        // In one go, so that the processor has many of these far reads under way at once.
-        hashes_of(&this.handles[..this.len], &mut this.hashes[..this.len]);
-        this
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (Place, u32, u64)> {
-        let all = self.places.iter().zip(&self.handles).zip(&self.hashes).take(self.len);
-        all.map(|((place, handle), hash)| (*place, *handle, *hash))
+        hashes_of(&handles[..len], &mut hashes[..len]);
+        for ((place, handle), hash) in places.iter().zip(&handles).zip(&hashes).take(len) {
+            see(*place, *handle, *hash);
+        }
+        if len < HASHED_TOGETHER {
+            return;
+        }
     }
 }
 
 /// Appends the hashes of all entries.
 pub(super) fn gather(bytes: &[u8], out: &mut Vec<u64>, hashes_of: impl Fn(&[u32], &mut [u64])) {
-    let hashed = Hashed::of(bytes, hashes_of);
-    out.extend_from_slice(&hashed.hashes[..hashed.len]);
+    for_each_hashed(bytes, hashes_of, |_, _, hash| out.push(hash));
 }
 
 /// Moves the entries whose hash has the bit `1 << bit` to `other`, whatever that held, each to the same
@@ -228,15 +231,15 @@ pub(super) fn split(
     bit: u32,
     hashes_of: impl Fn(&[u32], &mut [u64]),
 ) -> usize {
-    let hashed = Hashed::of(bytes, hashes_of);
+    let before = *view(bytes);
     let (stay, go) = (view_mut(bytes), view_mut(other));
     go.fill([0; BUCKET_BYTES]);
     for bucket in stay.iter_mut() {
         bucket[DISPLACED] = 0;
         bucket[STASHED] = 0;
     }
-    let mut moved = 0;
-    for (place, handle, hash) in hashed.iter() {
+    let (mut moved, mut stashed) = (0, Vec::new());
+    for_each_hashed(before.as_flattened(), hashes_of, |place, handle, hash| {
         let probe = Probe::of(hash);
         let target = if hash >> bit & 1 == 1 {
             moved += 1;
@@ -247,8 +250,11 @@ pub(super) fn split(
             &mut *stay
         };
         count(&mut target[probe.home], probe, place.bucket, |counter| *counter += 1);
-    }
-    for (place, handle, hash) in hashed.iter().filter(|(place, ..)| place.bucket >= HOMES) {
+        if place.bucket >= HOMES {
+            stashed.push((place, handle, hash));
+        }
+    });
+    for (place, handle, hash) in stashed {
         let target = if hash >> bit & 1 == 1 { &mut *other } else { &mut *bytes };
         remove(target, Probe::of(hash), place);
         let again = insert(target, Probe::of(hash), handle);
@@ -261,12 +267,12 @@ pub(super) fn split(
 pub(super) fn merge(bytes: &mut [u8], other: &[u8], hashes_of: impl Fn(&[u32], &mut [u64])) -> bool {
     let mut both = *view(bytes);
     let flat = both.as_flattened_mut();
-    let hashed = Hashed::of(other, hashes_of);
-    if !hashed.iter().all(|(_, handle, hash)| insert(flat, Probe::of(hash), handle)) {
-        return false;
+    let mut fit = true;
+    for_each_hashed(other, hashes_of, |_, handle, hash| fit = fit && insert(flat, Probe::of(hash), handle));
+    if fit {
+        bytes.copy_from_slice(flat);
     }
-    bytes.copy_from_slice(flat);
-    true
+    fit
 }
 
 /// Checks the counters of every home against the entries, and returns how many entries there are.
@@ -301,7 +307,7 @@ fn view_mut(bytes: &mut [u8]) -> &mut Segment {
 /// One bit for each slot that holds `tag`.
 #[inline]
 fn matches(bucket: &Bucket, tag: u8) -> u32 {
-    equal_bytes(&bucket.as_chunks().0[0], tag) & ((1 << SLOTS) - 1)
+    equal_bytes(&bucket.as_chunks().0[0], tag) & ALL_SLOTS
 }
 
 fn free_slot(bucket: &Bucket) -> Option<usize> {
