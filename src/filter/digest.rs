@@ -174,6 +174,11 @@ impl Digest {
         self.resized_until = self.head().seq;
     }
 
+    /// Whether anybody reads it. O(1).
+    pub fn is_read(&self) -> bool {
+        !self.readers.is_empty()
+    }
+
     fn append(&mut self, now: Instant, entry: Entry) {
         if self.readers.is_empty() {
             self.be_alone(now);

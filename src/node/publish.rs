@@ -3,8 +3,9 @@
 //!
 //! Keys that come are told at once ([`Published::added`]). Keys that go are not told at all: the store
 //! counts them by segment, and a segment that has lost 7 % of its keys has its blocks made again from
-//! the keys that are left. That waits for a second after the first segment is worn, so that a burst in
-//! which a third of all keys expires makes each block again once, and not once for each 7 %.
+//! the keys that are left. That waits for a second after the first segment is worn, four while nobody reads
+//! the digest, so that a burst in which a third of all keys expires makes each block again once, and not
+//! once for each 7 %.
 //!
 //! The filter is doubled when a key has less than 12 bits (16 above 8 peers), and halved when a quarter
 //! of it would do. After doubling both halves of a block claim all of its keys: one pass over the store
@@ -30,8 +31,10 @@ const SIZE_LOG2_MIN: u8 = 6;
 /// A filter is halved when it is larger than its keys need by this power of two.
 const SLACK_LOG2: u8 = 2;
 
-/// For how long worn segments wait, from the first on.
+/// For how long worn segments wait, from the first on: while somebody reads the digest, and while nobody does,
+/// so that making them again is of no use yet.
 const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE_ALONE: Duration = Duration::from_secs(4);
 
 /// Blocks that are made again together at most.
 const BLOCKS_MAX: usize = 256;
@@ -70,8 +73,8 @@ pub(super) struct Published {
     changed: Vec<u32>,
     /// Since the filter was doubled, the first block that was not yet made again.
     pass: Option<usize>,
-    /// When worn segments are looked for.
-    worn_due: Option<Instant>,
+    /// Since when segments are worn, as far as was looked.
+    worn_since: Option<Instant>,
     /// Keys at which the system had no memory for a larger filter.
     starved_at: Option<usize>,
     additions: u32,
@@ -89,7 +92,7 @@ impl Published {
             hashes: Vec::new(),
             changed: Vec::new(),
             pass: None,
-            worn_due: None,
+            worn_since: None,
             starved_at: None,
             additions: 0,
         }
@@ -151,7 +154,7 @@ impl Published {
             || self.rebuild.is_some()
             || self.pass.is_some()
             || self.must_grow(store)
-            || has_worn && self.worn_due.is_none_or(|due| due <= now)
+            || has_worn && self.worn_due().is_none_or(|due| due <= now)
             || !has_worn && self.may_shrink(store)
             || self.is_digest_old(now)
     }
@@ -159,7 +162,7 @@ impl Published {
     /// When [`Published::step`] will next have something to do, if it has nothing now; `None`: never, as
     /// things stand. O(1).
     pub(super) fn next_deadline(&self, store: &Store) -> Option<Instant> {
-        let worn = self.worn_due.filter(|_| store.has_worn());
+        let worn = self.worn_due().filter(|_| store.has_worn());
         worn.into_iter().chain(self.digest.empty_at()).min()
     }
 
@@ -210,8 +213,8 @@ impl Published {
     }
 
     fn look_for_worn(&mut self, now: Instant, store: &mut Store) {
-        let Some(due) = self.worn_due else {
-            self.worn_due = Some(now.after(PATIENCE));
+        let Some(due) = self.worn_due() else {
+            self.worn_since = Some(now);
             return;
         };
         if due > now {
@@ -221,8 +224,14 @@ impl Published {
             self.begin_rebuild(range, None);
         }
         if !store.has_worn() {
-            self.worn_due = None;
+            self.worn_since = None;
         }
+    }
+
+    /// When worn segments are made again, if any were seen.
+    fn worn_due(&self) -> Option<Instant> {
+        let patience = if self.digest.is_read() { PATIENCE } else { PATIENCE_ALONE };
+        Some(self.worn_since?.after(patience))
     }
 
     /// Begins to make the blocks of a range of hashes again, from block `from` on.
@@ -541,6 +550,24 @@ mod tests {
         let told = world.published.digest_mut().head().seq - told;
         assert!(told <= blocks as u64 + blocks as u64 / 4, "{told} of {blocks} blocks");
         assert!(!world.store.has_worn() && world.excess() < 1.5);
+    }
+
+    #[test]
+    fn worn_segments_wait_longer_while_nobody_reads() {
+        let mut world = World::new(u64::MAX, 1);
+        world.published.digest_mut().leave(world.reader);
+        (0..5_000).for_each(|id| world.set(id, None));
+        while world.published.step(world.now, &mut world.store) {}
+        (0..1_000).for_each(|id| world.remove(id));
+        while world.published.step(world.now, &mut world.store) {}
+        let due = |world: &World| world.published.worn_due().unwrap();
+        assert_eq!(due(&world), world.now.after(Duration::from_secs(4)));
+        world.pass_time(1_500);
+        assert!(!world.published.has_work(world.now, &world.store));
+        world.reader = world.published.digest_mut().join(None);
+        assert!(due(&world) < world.now && world.published.has_work(world.now, &world.store));
+        world.come_to_rest();
+        assert!(!world.store.has_worn());
     }
 
     #[test]
