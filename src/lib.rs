@@ -17,7 +17,7 @@
 //!   store/     mod > compact  expiry  index > segment  overflow; heap > pages  sizes  outside; item  hash
 //!   wire/      mod (the protocol) > request > args > mistake; reply  line  filter_text  handshake
 //!              frame                                     bytes <-> messages, no state
-//!   base/      time  slots  wheel > bags > arena; buffer  rng                       knows nothing of Olivia
+//!   base/      time  slots  wheel > bags > arena > shelves; buffer  cpu  rng        knows nothing of Olivia
 //!   config  limits.rs                                      what an operator can say; leaves for every floor
 //! ```
 //!
@@ -55,6 +55,7 @@
 //! - **No loop below the boundary is bounded by time**, only by counts; the shell looks at its clock
 //!   between calls.
 //! - Nothing that came from a socket can reach a **panic, an unchecked index or a cast that cuts**.
+//! - There is **no `unsafe`** but in `base/cpu.rs`, which asks for memory ahead of its use.
 
 // Not among the lints of Cargo.toml, since tests and benches may.
 #![warn(clippy::unwrap_used, clippy::expect_used)]

@@ -175,6 +175,14 @@ fn below_the_boundary_there_is_no_clock_no_socket_and_no_chance() {
 }
 
 #[test]
+fn unsafe_stands_in_one_file() {
+    // The lint is denied; this is where it may be let go.
+    let has_it = |source: &Source| source.code().any(|(_, line)| line.contains("unsafe"));
+    let files: Vec<String> = sources().into_iter().filter(has_it).map(|source| source.path).collect();
+    assert_eq!(files, ["base/cpu.rs"]);
+}
+
+#[test]
 fn every_file_begins_with_what_it_is() {
     for source in sources() {
         assert!(source.lines[0].starts_with("//! "), "src/{} has no first line", source.path);
