@@ -21,13 +21,14 @@ const FLOORS: [(&str, &[&str]); 10] = [
 
 /// The files of `node/` from top to bottom: each may import from those below it. Files of one row may
 /// not import from each other.
-const NODE: [&[&str]; 17] = [
+const NODE: [&[&str]; 18] = [
     &["mod"],
     &["timers", "intake", "audit"],
     &["commands", "frames", "ahead"],
     &["admission"],
     &["peering", "report"],
     &["serving", "remote", "texts", "settle"],
+    &["asks", "probing"],
     &["digests"],
     &["links"],
     &["patience"],
@@ -37,7 +38,7 @@ const NODE: [&[&str]; 17] = [
     &["publish"],
     &["stats"],
     &["conns"],
-    &["replies"],
+    &["replies", "credit"],
     &["keys"],
 ];
 

@@ -22,15 +22,17 @@
 //! `commands` (requests to replies), `replies` (their order), `settle` (what follows), `patience` and
 //! `timers` (who keeps us waiting). Then the mesh: `mesh`, `contacts`, `peers` and `lookups` (what there
 //! is of it), `admission` (who becomes a peer), `peering` (finding them, keeping links), `frames` (what
-//! they say), `publish` and `digests` (our filter and theirs), `remote` (looking up), `serving` (being
+//! they say), `publish` and `digests` (our filter and theirs), `remote`, `asks` and `probing` (looking up), `serving` (being
 //! asked), `links` (saying something), and `report` and `texts` for those who want to know.
 
 mod admission;
 mod ahead;
+mod asks;
 mod audit;
 mod commands;
 mod conns;
 mod contacts;
+mod credit;
 mod digests;
 mod frames;
 mod intake;
@@ -41,6 +43,7 @@ mod mesh;
 mod patience;
 mod peering;
 mod peers;
+mod probing;
 mod publish;
 mod remote;
 mod replies;
@@ -332,7 +335,7 @@ fn settle_all(state: &mut State, now: Now) {
     loop {
         if let Some(key) = state.touched.pop_front() {
             settle::settle(state, now, key);
-        } else if !peering::settle_losses(state, now) && !remote::reply_next(state, now, &mut budget) {
+        } else if !peering::settle_losses(state, now) && !asks::reply_next(state, now, &mut budget) {
             return;
         }
     }

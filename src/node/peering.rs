@@ -18,6 +18,7 @@ use super::digests;
 use super::keys::{ConnKey, ContactKey, NodeId, PeerKey};
 use super::links;
 use super::peers::{Dialler, Link, Peer};
+use super::probing;
 use super::remote;
 use super::state::{Action, State, Timer, close_conn};
 use crate::base::time::Now;
@@ -379,8 +380,11 @@ fn send_beat(state: &mut State, now: Now, key: PeerKey) {
     let Some(peer) = state.mesh.peers.get_mut(key) else { return };
     peer.beat = peer.beat.wrapping_add(1);
     peer.beat_sent = Some(now.mono);
-    let beat = peer.beat;
+    let (beat, owed) = (peer.beat, peer.credit.owed());
     links::send(state, now, key, beat, &Body::Beat { head, is_answer: false });
+    if owed > 0 {
+        probing::probe(state, now, key);
+    }
 }
 
 /// A beat has come, or the answer to ours.

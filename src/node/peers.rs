@@ -4,6 +4,7 @@
 //! A peer is one life of a node. It outlives its link for a while, so that a link that was only cut can
 //! go on where it stopped. What a peer needs to be told and asked lies here; who does it stands above.
 
+use super::credit::Credit;
 use super::keys::{ConnKey, LookupKey, NodeId, PeerKey, PeerTag};
 use crate::base::slots::Slots;
 use crate::base::time::Instant;
@@ -65,6 +66,8 @@ pub(super) struct Peer {
     pub(super) is_settled: bool,
     /// It let a lookup time out, and no byte has come since.
     pub(super) is_suspect: bool,
+    /// Whether it answers what it is asked.
+    pub(super) credit: Credit,
     /// The one live timer, as a tick of the node's wheel.
     pub(super) timer_at: Option<u64>,
     /// The number of the last beat, and when it went out if it was not answered.
@@ -113,6 +116,7 @@ impl Peer {
             last_heard: now,
             is_settled: false,
             is_suspect: false,
+            credit: Credit::default(),
             timer_at: None,
             beat: 0,
             beat_sent: None,
@@ -138,14 +142,15 @@ impl Peer {
 
     /// Whether it is worth asking now.
     pub(super) const fn is_askable(&self) -> bool {
-        self.link.is_some() && !self.is_suspect
+        self.link.is_some() && !self.is_suspect && self.credit.owed() == 0
     }
 
     /// The number of the next question on this link, which is not in use.
     pub(super) fn next_request(&mut self) -> u32 {
         loop {
             self.next_request = self.next_request.wrapping_add(1);
-            if !self.questions.contains_key(&self.next_request) {
+            let is_free = !self.questions.contains_key(&self.next_request);
+            if is_free && !self.credit.is_probe(self.next_request) {
                 return self.next_request;
             }
         }

@@ -7,27 +7,25 @@
 //!
 //! No answer in time is a miss, not an error: what a cache does not say in time it does not have. Yet no
 //! key is called missing while a linked peer's filter is unknown and that peer was not asked, unless it
-//! is one that let an earlier lookup time out and has not been heard from since.
+//! is one that let an earlier lookup time out and has not been heard from since, or one that has let several
+//! wait in vain and has still to show that it answers ([`super::credit`]).
 //!
 //! What a peer asks *us* is answered in [`super::serving`], from the local store only.
 
+use super::asks::settle_part;
 use super::keys::{ConnKey, LookupKey, PeerKey};
 use super::links;
 use super::lookups::{Answer, Ask, Asked, Because, Due, Lookup, Part, Waiter, Wanted};
 use super::peers::{Peer, Question, is_believed};
-use super::state::{State, Timer, touch};
+use super::probing;
+use super::state::{State, Timer};
 use crate::base::time::{Instant, Now};
 use crate::filter::truth::Claim;
-use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::store::{Deadline, KeyHash};
 use crate::wire::args::Args;
 use crate::wire::frame::{Body, Wants};
-use crate::wire::reply::{Reply, put_error};
 use std::rc::Rc;
 use std::time::Duration;
-
-/// What a reply counts for beside its bytes: as a request does.
-const REPLY_COST_BYTES: usize = BYTES_PER_STEP / KEYS_PER_STEP;
 
 /// What a peer said to a question.
 #[derive(Debug)]
@@ -84,28 +82,6 @@ pub(super) fn begin(
         advance(state, now, lookup);
     }
     arm(state);
-}
-
-/// Puts the answer to one key of an ask. With the last one it is whole, and has its reply written soon.
-fn settle_part(state: &mut State, waiter: Waiter, answer: Answer) {
-    let bytes_max = state.config.limits.reply_bytes_max as usize;
-    let Some(ask) = state.mesh.lookups.asks.get_mut(waiter.ask) else { return };
-    if ask.wanted == Wanted::Value {
-        state.stats.hits += u64::from(matches!(answer, Answer::Found { .. }));
-        state.stats.misses += u64::from(matches!(answer, Answer::Missing));
-    }
-    let before = ask.bytes;
-    ask.answer(waiter.part, answer, bytes_max);
-    ask.waiting -= 1;
-    let (conn, after) = (ask.conn, ask.bytes);
-    if ask.waiting == 0 {
-        state.mesh.lookups.whole.push_back(waiter.ask);
-    }
-    if let Some(conn) = state.conns.get_mut(conn) {
-        conn.lookups -= 1;
-        conn.ask_bytes = (conn.ask_bytes + after).saturating_sub(before);
-    }
-    touch(state, conn);
 }
 
 fn moment_of(deadline: Deadline) -> Instant {
@@ -245,7 +221,9 @@ pub(super) fn answered(
     let State { mesh, stats, .. } = state;
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
     let Some(question) = peer.questions.get(&request).copied() else {
-        stats.remote_late += 1;
+        if !probing::answered(state, now, peer_key, request, hash) {
+            state.stats.remote_late += 1;
+        }
         return;
     };
     let Some(lookup) = mesh.lookups.slots.get_mut(question.lookup).filter(|lookup| lookup.hash == hash)
@@ -253,6 +231,9 @@ pub(super) fn answered(
         stats.remote_forged += 1;
         return;
     };
+    if peer.questions.first_key_value().is_some_and(|(oldest, _)| *oldest == request) {
+        peer.credit.answered_in_turn();
+    }
     peer.questions.remove(&request);
     peer.measured(now.mono.since(question.asked_at));
     let because = lookup.asked.iter().find(|asked| asked.peer == peer_key).map(|asked| asked.because);
@@ -320,6 +301,7 @@ pub(super) fn link_lost(state: &mut State, peer_key: PeerKey) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     let questions = std::mem::take(&mut peer.questions);
     let queue = std::mem::take(&mut peer.queue);
+    peer.credit.link_lost();
     peer.owed.clear();
     peer.owed_bytes = 0;
     state.stats.remote_lost += questions.len() as u64;
@@ -377,10 +359,16 @@ fn try_next(state: &mut State, now: Now, key: LookupKey) {
 
 fn time_out(state: &mut State, now: Now, key: LookupKey) {
     let Some(lookup) = state.mesh.lookups.slots.get(key) else { return };
+    let enough = Duration::from_millis(state.config.mesh.lookup_try_ms.into());
     for asked in &lookup.asked {
         let Some(peer) = state.mesh.peers.get_mut(asked.peer) else { continue };
-        let question = asked.request.and_then(|request| peer.questions.get(&request));
-        peer.is_suspect |= question.is_some_and(|question| peer.last_heard <= question.asked_at);
+        let question = asked.request.and_then(|request| peer.questions.get(&request).copied());
+        let Some(Question { asked_at, .. }) = question else { continue };
+        peer.is_suspect |= peer.last_heard <= asked_at;
+        // Who was asked just before the end has not had its time.
+        if now.mono.since(asked_at) >= enough {
+            peer.credit.waited_in_vain(now.mono, asked_at);
+        }
     }
     finish(state, now, key, &End::TimedOut);
 }
@@ -415,65 +403,6 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
     for asked in lookup.asked {
         ask_queued(state, now, asked.peer);
     }
-}
-
-/// Writes the reply of one ask that is whole into its place, and takes what that cost off `budget`, which is
-/// in bytes; false if none is left of it, or of asks. Many may have waited for one large value: their
-/// connections are settled in between, so that the limit of all buffers holds.
-pub(super) fn reply_next(state: &mut State, now: Now, budget: &mut usize) -> bool {
-    if *budget == 0 {
-        return false;
-    }
-    let Some(key) = state.mesh.lookups.whole.pop_front() else { return false };
-    *budget = budget.saturating_sub(REPLY_COST_BYTES);
-    let Some(ask) = state.mesh.lookups.asks.remove(key) else { return true };
-    let State { conns, pool, stats, config, .. } = state;
-    let Some(conn) = conns.get_mut(ask.conn) else {
-        stats.remote_unwanted += 1;
-        return true;
-    };
-    conn.ask_bytes = conn.ask_bytes.saturating_sub(ask.bytes + ask.parts.len() * Part::BYTES);
-    let mut text = pool.take();
-    let limit = config.limits.reply_bytes_max as usize;
-    if !ask.is_too_long {
-        write_reply(&ask, now.mono, &mut text);
-    }
-    if ask.is_too_long || text.len() > limit {
-        stats.errors += 1;
-        text.clear();
-        put_error(
-            &mut text,
-            &ask.id,
-            format_args!("the reply would be longer than {limit} bytes; ask for fewer keys at a time"),
-        );
-    }
-    *budget = budget.saturating_sub(text.len());
-    conn.fill(now.mono, ask.place, &text, pool);
-    pool.give(text);
-    touch(state, ask.conn);
-    true
-}
-
-/// The reply: what has been found and has not ended its life while it waited for the rest.
-fn write_reply(ask: &Ask, now: Instant, out: &mut Vec<u8>) {
-    let word = match ask.wanted {
-        Wanted::Value => "GOT",
-        Wanted::Life => "LASTS",
-    };
-    let mut reply = Reply::begin(out, &ask.id, word);
-    for part in &ask.parts {
-        match (&part.answer, ask.wanted) {
-            (Answer::Found { until: Some(until), .. }, _) if *until <= now => {}
-            (Answer::Found { value, .. }, Wanted::Value) => reply.pair(&part.key, value),
-            (Answer::Found { until: None, .. }, Wanted::Life) => reply.key_text(&part.key, "never"),
-            (Answer::Found { until: Some(until), .. }, Wanted::Life) => {
-                let seconds = until.since(now).as_nanos().div_ceil(1_000_000_000);
-                reply.key_text(&part.key, seconds);
-            }
-            (Answer::Missing | Answer::Waiting, _) => {}
-        }
-    }
-    reply.end();
 }
 
 /// Makes sure that a timer fires when the next lookup has something due.

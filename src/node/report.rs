@@ -53,6 +53,8 @@ pub struct PeerView {
     pub position: Option<Position>,
     /// Questions to it on their way.
     pub questions: usize,
+    /// Questions that it has still to answer before lookups ask it again: it let too many wait in vain.
+    pub owed: u32,
     /// Failed tries to reach it since the last success.
     pub failures: u32,
 }
@@ -92,6 +94,7 @@ fn view_of_peer(state: &State, now: Now, peer: &Peer) -> PeerView {
         measured_rate: peer.truth.measured_rate(),
         position: peer.receiver.position(),
         questions: peer.questions.len(),
+        owed: peer.credit.owed(),
         failures: 0,
     }
 }
@@ -110,6 +113,7 @@ fn view_of_contact(contact: &Contact) -> PeerView {
         measured_rate: None,
         position: None,
         questions: 0,
+        owed: 0,
         failures: contact.failures,
     }
 }
@@ -135,6 +139,9 @@ impl fmt::Display for PeerView {
         }
         if let Some(age) = self.filter_age {
             write!(f, " {} ms ago", age.as_millis())?;
+        }
+        if self.owed > 0 {
+            write!(f, "; does not answer, is asked for no keys until it has {} times", self.owed)?;
         }
         if let Some(fill) = self.fill {
             write!(f, "; fill {:.1} %", 100.0 * fill)?;

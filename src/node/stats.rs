@@ -60,6 +60,8 @@ pub struct Stats {
     pub remote_lost: u64,
     /// Questions whose lookup ended before their answer came.
     pub remote_abandoned: u64,
+    /// Questions to peers for which nobody waits, to see whether they answer again.
+    pub remote_probes: u64,
     /// Answers to no question on its way: too late, or never asked for.
     pub remote_late: u64,
     /// Answers about another key than was asked for.
@@ -169,6 +171,7 @@ impl Stats {
         field("remote_false_hits", self.remote_false_hits);
         field("remote_lost", self.remote_lost);
         field("remote_abandoned", self.remote_abandoned);
+        field("remote_probes", self.remote_probes);
         field("remote_late", self.remote_late);
         field("remote_forged", self.remote_forged);
         field("remote_disbelieved", self.remote_disbelieved);

@@ -223,6 +223,146 @@ fn peer_that_never_answers_costs_one_timeout_until_it_is_heard_from() {
     world.check();
 }
 
+/// Lets lookups of `far` wait for a peer that beats and does not answer, until they do so no longer; how many
+/// did.
+fn waits_in_vain(world: &mut World, link: &mut Link) -> u64 {
+    let before = world.driver.node.stats().remote_timeouts;
+    for waits in 0..200 {
+        world.send(link, &[beat(1)]);
+        world.begin("GET far\n");
+        if world.told() == ":GOT \n" {
+            assert_eq!(world.driver.node.stats().remote_timeouts, before + waits);
+            return waits;
+        }
+        world.driver.pass(ms(100));
+        assert_eq!(world.told(), ":GOT \n");
+    }
+    panic!("lookups wait for ever");
+}
+
+/// Lets a peer beat and answer the questions that come with the node's beats, until lookups ask it again; how
+/// many that were.
+fn answers_until_asked(world: &mut World, face: &Face, link: &mut Link) -> u32 {
+    world.hear(link);
+    let mut answers = 0;
+    while world.view(face).unwrap().owed > 0 {
+        world.driver.pass(ms(50));
+        world.send(link, &[beat(1)]);
+        assert_eq!(world.ask("GET far\n"), ":GOT \n");
+        let hash = world.hash("?");
+        for request in world.questions(link) {
+            world.send(link, &[(request, Body::None { hash })]);
+            answers += 1;
+        }
+        assert!(answers < 100);
+    }
+    answers
+}
+
+#[test]
+fn peer_that_beats_and_never_answers_costs_three_timeouts_and_no_more() {
+    for knows_its_filter in [true, false] {
+        let mut world = World::new(Config::default());
+        let face = Face::new(1);
+        let mut link = if knows_its_filter { claims_far(&mut world, &face) } else { world.linked(&face) };
+        assert_eq!(waits_in_vain(&mut world, &mut link), 3);
+        for _ in 0..100 {
+            world.driver.pass(ms(250));
+            world.send(&link, &[beat(1)]);
+            assert_eq!(world.ask("GET far\n"), ":GOT \n");
+            assert_eq!(world.ask("TTL far,own\n"), ":LASTS own:never\n");
+        }
+        assert_eq!(world.driver.node.stats().remote_timeouts, 3);
+        assert!(world.is_linked(&face) && world.view(&face).unwrap().owed == 1);
+        assert!(world.ask("MESH\n").contains("; does not answer, is asked for no keys until it has 1 times"));
+        // It is asked with each beat whether it does.
+        let probes = world.stat("remote_probes");
+        assert!((24..=26).contains(&probes), "{probes}");
+        world.check();
+    }
+}
+
+#[test]
+fn peer_that_was_slow_for_a_moment_is_asked_again_with_the_next_beat() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = claims_far(&mut world, &face);
+    waits_in_vain(&mut world, &mut link);
+    assert_eq!(answers_until_asked(&mut world, &face, &mut link), 1);
+    let request = asked(&mut world, &mut link);
+    let far = world.hash("far");
+    world.send(&link, &[(request, value(far, b"there"))]);
+    assert_eq!(world.told(), ":GOT far:there\n");
+}
+
+#[test]
+fn answer_to_a_probe_that_is_late_or_about_another_key_counts_for_nothing() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = claims_far(&mut world, &face);
+    waits_in_vain(&mut world, &mut link);
+    world.hear(&mut link);
+    for (name, late) in [("far", 0), ("?", 100)] {
+        let hash = world.hash(name);
+        let request = loop {
+            world.driver.pass(ms(50));
+            world.send(&link, &[beat(1)]);
+            if let Some(request) = world.questions(&mut link).first() {
+                break *request;
+            }
+        };
+        world.driver.pass(ms(late));
+        world.send(&link, &[(request, Body::None { hash }), (request, Body::None { hash })]);
+        assert_eq!(world.view(&face).unwrap().owed, 1);
+    }
+    assert_eq!(world.driver.node.stats().remote_late, 2);
+    world.check();
+}
+
+#[test]
+fn peer_that_answers_only_when_nobody_waits_has_to_answer_ever_more_for_one_timeout() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = claims_far(&mut world, &face);
+    assert_eq!(waits_in_vain(&mut world, &mut link), 3);
+    for answers in [1, 2, 4, 8, 16, 16] {
+        // A new link is no new beginning.
+        link = world.dial(&face);
+        assert_eq!(answers_until_asked(&mut world, &face, &mut link), answers);
+        assert_eq!(waits_in_vain(&mut world, &mut link), 1);
+    }
+    world.check();
+}
+
+#[test]
+fn peer_that_answers_some_questions_and_leaves_others_does_not_make_lookups_wait_all_the_time() {
+    let mut world = World::new(Config::default());
+    let mut link = world.linked(&Face::new(1));
+    let mut waited = 0;
+    for round in 0..1_000 {
+        // Several are on their way at any time; it answers two of three.
+        world.begin(&format!("GET a{round},b{round},c{round}\n"));
+        let heard = world.hear(&mut link);
+        let questions: Vec<_> = heard
+            .into_iter()
+            .filter_map(
+                |heard| if let Heard::Get { request, key } = heard { Some((request, key)) } else { None },
+            )
+            .collect();
+        waited += usize::from(questions.len() == 3);
+        for (request, key) in questions.iter().skip(1) {
+            let hash = world.hash(std::str::from_utf8(key).unwrap());
+            world.send(&link, &[(*request, Body::None { hash })]);
+        }
+        world.driver.pass(ms(10));
+        world.send(&link, &[beat(1)]);
+    }
+    assert!(waited < 100, "{waited} of 1,000 requests waited");
+    world.driver.pass(ms(100));
+    world.told();
+    world.check();
+}
+
 #[test]
 fn many_silent_peers_of_unknown_filters_cost_one_timeout_together() {
     let mut world = World::new(Config::default());

@@ -14,6 +14,11 @@ pub fn linked(node: &Node, now: Now) -> Vec<SocketAddr> {
     links(node, now).map(|peer| peer.addr).collect()
 }
 
+/// Where those listen that have let lookups wait in vain, and have still to show that they answer.
+pub fn silent(node: &Node, now: Now) -> Vec<SocketAddr> {
+    links(node, now).filter(|peer| peer.owed > 0).map(|peer| peer.addr).collect()
+}
+
 /// What a node thinks of its peers, in words.
 pub fn describe(node: &Node, now: Now) -> String {
     let views = links(node, now).map(|view| format!("{view:?}"));

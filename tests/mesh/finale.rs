@@ -73,6 +73,9 @@ impl World {
             if let Some(unknown) = boundary::unknown_filter(node, now).filter(|_| !self.plan.is_cramped) {
                 return Some(format!("host {at} does not know the filter of {unknown}"));
             }
+            if let Some(silent) = boundary::silent(node, now).first() {
+                return Some(format!("host {at} does not ask {silent}"));
+            }
         }
         None
     }

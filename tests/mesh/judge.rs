@@ -107,13 +107,17 @@ impl World {
         self.clients[client].asks[at] = ask;
     }
 
-    /// Whom a node is linked to, if a miss will be judged by it.
+    /// Whom a node is linked to and asks, if a miss will be judged by it.
     fn linked_for(&self, host: usize, ask: &Ask) -> Vec<usize> {
         let is_here = ask.expected.iter().all(|expected| matches!(expected.local, Local::Here(..)));
         if is_here || self.calm_since() > self.net.now || !self.is_strict {
             return Vec::new();
         }
-        self.linked_hosts(host)
+        let Some(node) = &self.hosts[host].node else { return Vec::new() };
+        let silent = boundary::silent(node, self.hosts[host].now(self.net.now));
+        let mut linked = self.linked_hosts(host);
+        linked.retain(|other| !silent.contains(&self.hosts[*other].addr));
+        linked
     }
 
     /// The hosts that a node is linked to.
