@@ -10,8 +10,8 @@
 //!                                                          mio, sockets and real time
 //!   ────────── the boundary: bytes, keys and `now` cross it, nothing else ──────────
 //!   node/      mod > timers, intake > commands, frames, ahead > admission > peering, report
-//!                  > remote, serving, settle, texts > asks, probing > digests > links > patience > state
-//!                  > mesh > lookups, peers, contacts > publish > stats > conns > replies, credit > keys
+//!                  > remote, serving, settle, texts, dialling > asks, probing > digests > links > patience
+//!                  > state > mesh > lookups, peers, contacts > publish > stats > conns > replies, credit > keys
 //!   filter/    bloom  digest > log; receiver > peers > moving, sliced; truth       what nodes tell each other
 //!                                                          of their keys, and what comes of that
 //!   store/     mod > compact  expiry  index > segment  overflow; heap > pages  sizes  outside; item  hash

@@ -27,7 +27,7 @@ const NODE: [&[&str]; 18] = [
     &["commands", "frames", "ahead"],
     &["admission"],
     &["peering", "report"],
-    &["serving", "remote", "texts", "settle"],
+    &["serving", "remote", "texts", "settle", "dialling"],
     &["asks", "probing"],
     &["digests"],
     &["links"],

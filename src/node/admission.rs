@@ -8,6 +8,7 @@
 //! How it is written is in `wire::handshake`, what a link is for in [`super::peering`].
 
 use super::conns::{CloseReason, Conn, Introduced, Offered, Phase, Role};
+use super::dialling;
 use super::keys::{ConnKey, NodeId};
 use super::peering;
 use super::state::{State, close_conn, touch};
@@ -173,7 +174,7 @@ fn met_self(state: &mut State, nonce: [u8; 16]) {
         Role::Dialling(dialling) if dialling.nonce == nonce => Some(dialling.contact),
         Role::Client | Role::Dialling(_) | Role::Link(_) | Role::Parted => None,
     });
-    ours.into_iter().for_each(|contact| peering::met_self(state, contact));
+    ours.into_iter().for_each(|contact| dialling::met_self(state, contact));
 }
 
 /// The dialler proves that it knows the secret: it is welcome, and the connection is a link.
@@ -267,8 +268,8 @@ fn counter_offered(
         return Err(Unfit::Proof);
     }
     may_do_without_secret(state, seen)?;
-    if peering::is_dialled_otherwise(state, key, NodeId(theirs.node)) {
-        peering::dial_spared(state, now, contact, key, NodeId(theirs.node));
+    if dialling::is_dialled_otherwise(state, key, NodeId(theirs.node)) {
+        dialling::dial_spared(state, now, contact, key, NodeId(theirs.node));
         return Ok(());
     }
     let Some(addr) = theirs.listen_addr(seen) else { return Ok(()) };

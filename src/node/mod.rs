@@ -21,9 +21,10 @@
 //! `state` (what there is), `conns` (the life of a connection), `intake` (bytes to requests, budgets),
 //! `commands` (requests to replies), `replies` (their order), `settle` (what follows), `patience` and
 //! `timers` (who keeps us waiting). Then the mesh: `mesh`, `contacts`, `peers` and `lookups` (what there
-//! is of it), `admission` (who becomes a peer), `peering` (finding them, keeping links), `frames` (what
-//! they say), `publish` and `digests` (our filter and theirs), `remote`, `asks` and `probing` (looking up), `serving` (being
-//! asked), `links` (saying something), and `report` and `texts` for those who want to know.
+//! is of it), `admission` (who becomes a peer), `dialling` and `peering` (finding them, keeping links),
+//! `frames` (what they say), `publish` and `digests` (our filter and theirs), `remote`, `asks`, `credit` and
+//! `probing` (looking up), `serving` (being asked), `links` (saying something), and `report` and `texts` for
+//! those who want to know.
 
 mod admission;
 mod ahead;
@@ -33,6 +34,7 @@ mod commands;
 mod conns;
 mod contacts;
 mod credit;
+mod dialling;
 mod digests;
 mod frames;
 mod intake;

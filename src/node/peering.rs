@@ -1,9 +1,7 @@
 //! Finding other nodes, keeping links to them, noticing that they are gone.
 //!
-//! Every known address is dialled until the node behind it is linked, at most [`DIALS_MAX`] at a time, at
-//! growing intervals and for ever. Up to `active_peers` are linked; addresses beyond that are *backup*:
-//! known, not dialled, until a link goes. Linked nodes tell each other whom else they are linked to, so
-//! one address is enough to join.
+//! Linked nodes tell each other whom else they are linked to, so one address is enough to join. How addresses
+//! are dialled is in [`super::dialling`].
 //!
 //! A link lives by its bytes: who says nothing for three beats is gone. A link that breaks is dialled
 //! anew by both ends; of two links to one node that come of that, or of dialling each other at once, both
@@ -12,33 +10,21 @@
 //!
 //! Who may become a peer is decided in [`super::admission`].
 
-use super::conns::{CloseReason, Conn, Dialling, Introduced, Phase, Role};
-use super::contacts::{Contact, Origin};
+use super::conns::{CloseReason, Introduced, Phase, Role};
+use super::contacts::Origin;
+use super::dialling::{dial_after, dial_again, dial_done, dial_lost, note};
 use super::digests;
 use super::keys::{ConnKey, ContactKey, NodeId, PeerKey};
 use super::links;
 use super::peers::{Dialler, Link, Peer};
 use super::probing;
 use super::remote;
-use super::state::{Action, State, Timer, close_conn};
+use super::state::{State, Timer, close_conn};
 use crate::base::time::Now;
 use crate::wire::frame::{Address, Addresses, Body, Head, put_peers};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
-
-/// Addresses being dialled at one time: they take of the files that are reserved beside the clients.
-const DIALS_MAX: usize = 16;
-
-/// Of these, addresses for which nothing speaks but that somebody told them: a peer that tells thousands must
-/// not keep those from being dialled where a node was met, or that the operator told.
-const DIALS_ON_HEARSAY_MAX: usize = 8;
-
-/// How soon an address is looked at again that there was no free place to dial.
-const DIAL_AGAIN: Duration = Duration::from_millis(50);
-
-/// How often an address is looked at that is not dialled because there are links enough.
-const BACKUP_EVERY: Duration = Duration::from_secs(30);
 
 /// For how long a peer is remembered whose link is gone: as long as our log is (see `filter::digest`).
 const REMEMBERED: Duration = Duration::from_secs(30);
@@ -60,125 +46,10 @@ pub(super) fn join(state: &mut State, now: Now, listen: SocketAddr, peers: &[Soc
     }
 }
 
-fn note(state: &mut State, now: Now, addr: SocketAddr, origin: Origin) -> Option<(ContactKey, bool)> {
-    let contacts_max = state.config.mesh.known_peers_max as usize;
-    state.mesh.contacts.note(now.mono, addr, origin, contacts_max)
-}
-
 /// Tells people what happened to a link, unless too much of it happens.
 fn tell_log(state: &mut State, now: Now, what: fmt::Arguments<'_>) {
     if state.log_gate.allows(now, &mut state.stats) {
         log::info!("{what}");
-    }
-}
-
-/// Makes sure that an address is looked at after `wait` at the latest.
-fn dial_after(state: &mut State, now: Now, key: ContactKey, wait: Duration) {
-    let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
-    let at = now.mono.after(wait).millis_ceil();
-    if contact.timer_at.is_none_or(|armed| armed > at) {
-        contact.timer_at = Some(at);
-        state.timers.insert(at, Timer::Contact(key));
-    }
-}
-
-/// An address is to be looked at: dials it, or says when to look again.
-pub(super) fn contact_due(state: &mut State, now: Now, key: ContactKey, deadline: u64) {
-    let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
-    if contact.timer_at != Some(deadline) {
-        return;
-    }
-    contact.timer_at = None;
-    if contact.is_self || contact.dial.is_some() || state.is_draining {
-        return;
-    }
-    let is_hearsay = contact.is_hearsay();
-    let is_linked = contact.id.is_some_and(|id| state.mesh.peers.is_linked(id));
-    let is_full = state.mesh.peers.linked_count() >= state.config.mesh.active_peers as usize;
-    if state.mesh.contacts.forget_hopeless(now.mono, key) {
-        return;
-    }
-    let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
-    // Nothing more is to be learned there now: the node is linked, or none is wanted.
-    contact.was_tried |= is_linked || is_full;
-    if is_linked {
-        // If that link goes, its node's addresses are dialled anew.
-    } else if is_full {
-        dial_after(state, now, key, BACKUP_EVERY);
-    } else if !may_dial(state, is_hearsay) {
-        dial_after(state, now, key, DIAL_AGAIN);
-    } else {
-        dial(state, now, key);
-    }
-}
-
-/// Whether one more address may be dialled now.
-fn may_dial(state: &State, is_hearsay: bool) -> bool {
-    let mesh = &state.mesh;
-    let hearsay =
-        |(key, _): &&(ContactKey, ConnKey)| mesh.contacts.get(*key).is_some_and(Contact::is_hearsay);
-    let on_hearsay = mesh.dials.iter().filter(hearsay).count();
-    mesh.dials.len() < DIALS_MAX && !(is_hearsay && on_hearsay >= DIALS_ON_HEARSAY_MAX)
-}
-
-fn dial(state: &mut State, now: Now, key: ContactKey) {
-    let nonce = state.mesh.draw();
-    let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
-    let dialling = Dialling { contact: key, at: now.mono, nonce, theirs: None };
-    let conn = state.conns.insert(Conn::dialled(contact.addr, now.mono, dialling));
-    contact.dial = Some(conn);
-    state.mesh.dials.push((key, conn));
-    state.mesh.conns += 1;
-    state.actions.push_back(Action::Connect(conn, contact.addr));
-    super::patience::arm(state, conn);
-}
-
-/// A dial ended without a link.
-pub(super) fn dial_lost(state: &mut State, now: Now, key: ContactKey, conn: ConnKey) {
-    state.mesh.dials.retain(|(_, dialled)| *dialled != conn);
-    let Some(contact) = state.mesh.contacts.get_mut(key).filter(|contact| contact.dial == Some(conn)) else {
-        return;
-    };
-    contact.failed(now.mono);
-    let wait = contact.backoff(&mut state.rng);
-    dial_after(state, now, key, wait);
-}
-
-/// A dialled connection has become a link, or was given up for one: it is no dial any more.
-fn dial_done(state: &mut State, key: ContactKey, conn: ConnKey, id: NodeId) {
-    state.mesh.dials.retain(|(_, dialled)| *dialled != conn);
-    if let Some(contact) = state.mesh.contacts.get_mut(key).filter(|contact| contact.dial == Some(conn)) {
-        contact.met(id);
-    }
-}
-
-/// Whether another connection that we dialled is, or is about to be, the link to a node. Of two such the ends
-/// could keep different ones, since their last words can cross.
-pub(super) fn is_dialled_otherwise(state: &State, conn: ConnKey, id: NodeId) -> bool {
-    let is_another = |other: ConnKey| match state.conns.get(other).map(|conn| &conn.role) {
-        Some(Role::Dialling(Dialling { theirs: Some(theirs), .. })) => other != conn && theirs.id == id,
-        Some(Role::Dialling(_) | Role::Client | Role::Link(_) | Role::Parted) | None => false,
-    };
-    let link = state.mesh.peers.by_id(id).and_then(|key| state.mesh.peers.get(key)?.link);
-    link.is_some_and(|link| link.dialler == Dialler::We)
-        || state.mesh.dials.iter().any(|(_, other)| is_another(*other))
-}
-
-/// Gives a dial up, since its node is dialled otherwise: looks again in a moment whether that came to a link.
-pub(super) fn dial_spared(state: &mut State, now: Now, key: ContactKey, conn: ConnKey, id: NodeId) {
-    dial_done(state, key, conn, id);
-    let Some(contact) = state.mesh.contacts.get(key) else { return };
-    let wait = contact.backoff(&mut state.rng);
-    dial_after(state, now, key, wait);
-    close_conn(state, conn, CloseReason::Duplicate);
-}
-
-/// An address has turned out to be our own.
-pub(super) fn met_self(state: &mut State, key: ContactKey) {
-    if let Some(contact) = state.mesh.contacts.get_mut(key) {
-        contact.is_self = true;
-        contact.was_tried = true;
-        contact.dial = None;
     }
 }
 
@@ -320,23 +191,6 @@ pub(super) fn link_down(state: &mut State, now: Now, key: PeerKey, conn: ConnKey
         state.timers.insert(at, Timer::Peer(key));
     }
     dial_again(state, now, id);
-}
-
-/// Dials the addresses of a node whose link has gone, those too that had failed and were left alone while it
-/// was linked by another, and backups, since there is room for one now.
-fn dial_again(state: &mut State, now: Now, id: NodeId) {
-    let contacts = state.mesh.contacts.iter().filter(|(_, contact)| !contact.is_self);
-    let contacts = contacts.map(|(key, contact)| (key, contact.id == Some(id), contact.failures));
-    let due = contacts.filter(|(_, is_same, failures)| *is_same || *failures == 0);
-    let due: Vec<(ContactKey, bool)> = due.map(|(key, is_same, _)| (key, is_same)).collect();
-    for (key, is_same) in due {
-        let Some(contact) = state.mesh.contacts.get(key) else { continue };
-        let is_linked = contact.id.is_some_and(|id| state.mesh.peers.is_linked(id));
-        if is_same || !is_linked {
-            let wait = contact.backoff(&mut state.rng);
-            dial_after(state, now, key, wait);
-        }
-    }
 }
 
 /// The timer of a peer: the next beat, or the end of what is remembered.

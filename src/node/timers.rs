@@ -4,6 +4,7 @@
 //! in. A timer whose tick is not the one its connection remembers is dead, and says nothing.
 
 use super::conns::CloseReason;
+use super::dialling;
 use super::digests;
 use super::keys::ConnKey;
 use super::patience::{arm, patience};
@@ -36,7 +37,7 @@ pub(super) fn run(state: &mut State, now: Now, budget: u32) {
         match state.timers.pop(now.mono.millis()) {
             Popped::Due { deadline, payload: Timer::Conn(key) } => fire(state, now, key, deadline),
             Popped::Due { deadline, payload: Timer::Contact(key) } => {
-                peering::contact_due(state, now, key, deadline);
+                dialling::contact_due(state, now, key, deadline);
             }
             Popped::Due { deadline, payload: Timer::Peer(key) } => {
                 peering::peer_due(state, now, key, deadline);
