@@ -2,14 +2,14 @@
 //!
 //! A contact is an address, a peer is a node: behind one address one node may follow another, and one
 //! node may be met at several addresses. A contact that leads to a node that is linked is left alone.
-//! Here is no dialling, only what it needs to know: [`super::peering`].
+//! Here is no dialling, only what it needs to know: [`super::dialling`].
 
 use super::keys::{ConnKey, ContactKey, ContactTag, NodeId};
 use crate::base::rng::Rng;
 use crate::base::slots::Slots;
 use crate::base::time::Instant;
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -18,6 +18,13 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 
 /// The longest wait between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// Addresses of one node that are dialled at once when its link has gone, and that share its successes and failures:
+/// a peer may say of thousands that they are its own.
+const ADDRESSES_OF_NODE_MAX: usize = 16;
+
+/// No address is less than this one.
+const ADDRESS_MIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 /// For how long a learned address may fail before it is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
@@ -40,8 +47,7 @@ pub(super) enum Origin {
 pub(super) struct Contact {
     pub(super) addr: SocketAddr,
     pub(super) origin: Origin,
-    /// Whom was met there last, or is said to be there.
-    pub(super) id: Option<NodeId>,
+    id: Option<NodeId>,
     /// It is this node itself.
     pub(super) is_self: bool,
     /// The connection being made, or on which we are introducing ourselves.
@@ -59,6 +65,11 @@ pub(super) struct Contact {
 }
 
 impl Contact {
+    /// Who was met there last, or is said to be there.
+    pub(super) const fn id(&self) -> Option<NodeId> {
+        self.id
+    }
+
     /// Notes a failed try.
     pub(super) fn failed(&mut self, now: Instant) {
         self.count_failure(now);
@@ -73,26 +84,15 @@ impl Contact {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// Notes that a node was met. Whether that was a success is known when the link has lived for a beat.
-    pub(super) fn met(&mut self, id: NodeId) {
-        self.id = Some(id);
-        self.was_met = true;
-        self.was_tried = true;
-        self.dial = None;
-    }
-
     /// Whether nothing speaks for the address but that somebody told it.
     pub(super) fn is_hearsay(&self) -> bool {
         self.origin == Origin::Learned && !self.was_met
     }
 
-    /// How long to wait before the next try: 100 ms × 2 for each failure, at most 30 s, and then by
-    /// chance between three and five quarters of it, so that many nodes do not come back as one.
+    /// How long to wait before the next try: 100 ms × 2 for each failure, at most 30 s.
     pub(super) fn backoff(&self, rng: &mut Rng) -> Duration {
         let doubled = BACKOFF_MIN * 2u32.pow(self.failures.saturating_sub(1).min(16));
-        let capped = doubled.min(BACKOFF_MAX);
-        let quarter = u64::try_from(capped.as_nanos() / 4).unwrap_or(u64::MAX);
-        capped - Duration::from_nanos(quarter) + Duration::from_nanos(rng.below(2 * quarter))
+        about(doubled.min(BACKOFF_MAX), rng)
     }
 
     /// Whether the address is to be forgotten: learned, and failing for ten minutes.
@@ -102,11 +102,46 @@ impl Contact {
     }
 }
 
+/// How long to wait before an address is looked at again where nothing is to be done for now.
+pub(super) fn slowest(rng: &mut Rng) -> Duration {
+    about(BACKOFF_MAX, rng)
+}
+
+/// By chance between three and five quarters of a span, so that many nodes do not come back as one.
+fn about(span: Duration, rng: &mut Rng) -> Duration {
+    let quarter = u64::try_from(span.as_nanos() / 4).unwrap_or(u64::MAX);
+    span - Duration::from_nanos(quarter) + Duration::from_nanos(rng.below(2 * quarter))
+}
+
+/// Addresses that wait for a place to be dialled, each once. Their turn goes round.
+#[derive(Debug, Default)]
+struct Line {
+    addrs: BTreeSet<SocketAddr>,
+    /// Whose turn it was last.
+    last: Option<SocketAddr>,
+}
+
+impl Line {
+    /// Takes out whose turn it is. O(log addresses).
+    fn next(&mut self) -> Option<SocketAddr> {
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.addrs.range((after, Bound::Unbounded)).next().or(self.addrs.first()).copied()?;
+        self.addrs.remove(&next);
+        self.last = Some(next);
+        Some(next)
+    }
+}
+
 /// All known addresses, each once.
 #[derive(Debug, Default)]
 pub(super) struct Contacts {
     slots: Slots<ContactTag, Contact>,
     by_addr: BTreeMap<SocketAddr, ContactKey>,
+    /// The addresses of each node that is known by name.
+    by_node: BTreeSet<(NodeId, SocketAddr)>,
+    /// Who waits for a place: those where a node was met or that the operator told, and those of hearsay.
+    proven: Line,
+    hearsay: Line,
     /// The last address that was looked at for one to be forgotten.
     looked_at: Option<SocketAddr>,
     /// Addresses that there was no room for.
@@ -185,19 +220,73 @@ impl Contacts {
         worst.is_some_and(|key| self.forget(key))
     }
 
-    /// A link to this node broke before it had lived for a beat: that counts as a failure of its addresses, so
-    /// that they are dialled less and less often. O(contacts).
-    pub(super) fn count_failure(&mut self, now: Instant, id: NodeId) {
-        let of_node = self.slots.values_mut().filter(|contact| contact.id == Some(id));
-        for contact in of_node {
-            contact.count_failure(now);
+    /// Notes that a node was met where it was dialled. Whether that was a success is known when the link has
+    /// lived for a beat.
+    pub(super) fn met(&mut self, key: ContactKey, id: NodeId) {
+        self.lives_at(key, id);
+        if let Some(contact) = self.slots.get_mut(key) {
+            contact.was_met = true;
+            contact.was_tried = true;
+            contact.dial = None;
         }
     }
 
-    /// A link to this node has lived for a beat: its addresses are good. O(contacts).
+    /// Notes that a node is said to live at an address.
+    pub(super) fn lives_at(&mut self, key: ContactKey, id: NodeId) {
+        let Some(contact) = self.slots.get_mut(key) else { return };
+        if let Some(before) = contact.id.replace(id) {
+            self.by_node.remove(&(before, contact.addr));
+        }
+        self.by_node.insert((id, contact.addr));
+    }
+
+    /// Addresses of a node, not all if there are many. O(log contacts).
+    pub(super) fn of_node(&self, id: NodeId) -> Vec<ContactKey> {
+        let addrs = self.by_node.range((id, ADDRESS_MIN)..).take_while(|(of, _)| *of == id);
+        addrs.take(ADDRESSES_OF_NODE_MAX).filter_map(|(_, addr)| self.at(*addr)).collect()
+    }
+
+    /// A link to this node broke before it had lived for a beat: that counts as a failure of its addresses, so
+    /// that they are dialled less and less often.
+    pub(super) fn count_failure(&mut self, now: Instant, id: NodeId) {
+        for key in self.of_node(id) {
+            if let Some(contact) = self.slots.get_mut(key) {
+                contact.count_failure(now);
+            }
+        }
+    }
+
+    /// A link to this node has lived for a beat: its addresses are good.
     pub(super) fn count_success(&mut self, id: NodeId) {
-        let of_node = self.slots.values_mut().filter(|contact| contact.id == Some(id));
-        of_node.for_each(|contact| contact.failures = 0);
+        for key in self.of_node(id) {
+            if let Some(contact) = self.slots.get_mut(key) {
+                contact.failures = 0;
+            }
+        }
+    }
+
+    /// Puts an address in line for a place to be dialled. O(log contacts), as what follows.
+    pub(super) fn wait(&mut self, key: ContactKey) {
+        let Some(contact) = self.slots.get(key) else { return };
+        let line = if contact.is_hearsay() { &mut self.hearsay } else { &mut self.proven };
+        line.addrs.insert(contact.addr);
+    }
+
+    /// Takes an address out of its line, if it stands in one.
+    pub(super) fn wait_no_more(&mut self, key: ContactKey) {
+        let Some(contact) = self.slots.get(key) else { return };
+        self.proven.addrs.remove(&contact.addr);
+        self.hearsay.addrs.remove(&contact.addr);
+    }
+
+    /// Takes out of its line the address whose turn it is, of those that do not rest on hearsay.
+    pub(super) fn next_proven(&mut self) -> Option<ContactKey> {
+        self.proven.next().and_then(|addr| self.at(addr))
+    }
+
+    /// The same of those that do.
+    pub(super) fn next_on_hearsay(&mut self) -> Option<ContactKey> {
+        self.hearsay.next().and_then(|addr| self.at(addr))
     }
 
     /// Forgets an address if it is hopeless; true if it did.
@@ -206,8 +295,12 @@ impl Contacts {
     }
 
     fn forget(&mut self, key: ContactKey) -> bool {
+        self.wait_no_more(key);
         let Some(contact) = self.slots.remove(key) else { return false };
         self.by_addr.remove(&contact.addr);
+        if let Some(id) = contact.id {
+            self.by_node.remove(&(id, contact.addr));
+        }
         true
     }
 }

@@ -5,7 +5,7 @@
 //! What is said once somebody picks up is in [`super::admission`].
 
 use super::conns::{CloseReason, Conn, Dialling, Role};
-use super::contacts::{Contact, Origin};
+use super::contacts::{Contact, Origin, slowest};
 use super::keys::{ConnKey, ContactKey, NodeId};
 use super::patience;
 use super::peers::Dialler;
@@ -21,11 +21,9 @@ const DIALS_MAX: usize = 16;
 /// not keep those from being dialled where a node was met, or that the operator told.
 const DIALS_ON_HEARSAY_MAX: usize = 8;
 
-/// How soon an address is looked at again that there was no free place to dial.
-const DIAL_AGAIN: Duration = Duration::from_millis(50);
-
-/// How often an address is looked at that is not dialled because there are links enough.
-const BACKUP_EVERY: Duration = Duration::from_secs(30);
+/// How soon backups are dialled when a link has gone: a little later than its node, which may only have been cut
+/// off.
+const PROMOTED_AFTER: Duration = Duration::from_millis(150);
 
 /// The contact of an address, made if there is none and room for it; with whether it is new.
 pub(super) fn note(
@@ -59,36 +57,69 @@ pub(super) fn contact_due(state: &mut State, now: Now, key: ContactKey, deadline
         return;
     }
     let is_hearsay = contact.is_hearsay();
-    let is_linked = contact.id.is_some_and(|id| state.mesh.peers.is_linked(id));
-    let is_full = state.mesh.peers.linked_count() >= state.config.mesh.active_peers as usize;
+    let is_linked = is_linked(state, key);
+    let is_full = is_full(state);
     if state.mesh.contacts.forget_hopeless(now.mono, key) {
         return;
     }
+    if !is_linked && !is_full && may_dial(state, is_hearsay) {
+        return dial(state, now, key);
+    }
+    // If the link goes, or a place is free, it is looked at sooner.
+    look_again(state, now, key);
     let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
     // Nothing more is to be learned there now: the node is linked, or none is wanted.
     contact.was_tried |= is_linked || is_full;
-    if is_linked {
-        // If that link goes, its node's addresses are dialled anew.
-    } else if is_full {
-        dial_after(state, now, key, BACKUP_EVERY);
-    } else if !may_dial(state, is_hearsay) {
-        dial_after(state, now, key, DIAL_AGAIN);
-    } else {
-        dial(state, now, key);
+    if !is_linked {
+        state.mesh.contacts.wait(key);
     }
+}
+
+/// Whether the node that is said to live at an address is linked.
+fn is_linked(state: &State, key: ContactKey) -> bool {
+    let id = state.mesh.contacts.get(key).and_then(Contact::id);
+    id.is_some_and(|id| state.mesh.peers.is_linked(id))
+}
+
+/// Whether there are as many links as may be.
+fn is_full(state: &State) -> bool {
+    state.mesh.peers.linked_count() >= state.config.mesh.active_peers as usize
+}
+
+/// Addresses being dialled on hearsay.
+fn on_hearsay(state: &State) -> usize {
+    let mesh = &state.mesh;
+    let is_hearsay = |key: ContactKey| mesh.contacts.get(key).is_some_and(Contact::is_hearsay);
+    mesh.dials.iter().filter(|(key, _)| is_hearsay(*key)).count()
 }
 
 /// Whether one more address may be dialled now.
 fn may_dial(state: &State, is_hearsay: bool) -> bool {
-    let mesh = &state.mesh;
-    let hearsay =
-        |(key, _): &&(ContactKey, ConnKey)| mesh.contacts.get(*key).is_some_and(Contact::is_hearsay);
-    let on_hearsay = mesh.dials.iter().filter(hearsay).count();
-    mesh.dials.len() < DIALS_MAX && !(is_hearsay && on_hearsay >= DIALS_ON_HEARSAY_MAX)
+    state.mesh.dials.len() < DIALS_MAX && !(is_hearsay && on_hearsay(state) >= DIALS_ON_HEARSAY_MAX)
+}
+
+/// A dial has ended or a link has gone: after `wait`, addresses that wait for a place may have it. A few, however
+/// many wait.
+fn offer_places(state: &mut State, now: Now, wait: Duration) {
+    if is_full(state) || state.is_draining {
+        return;
+    }
+    let free = DIALS_MAX.saturating_sub(state.mesh.dials.len());
+    let free_to_hearsay = free.min(DIALS_ON_HEARSAY_MAX.saturating_sub(on_hearsay(state)));
+    let contacts = &mut state.mesh.contacts;
+    let mut next: Vec<ContactKey> = (0..free).map_while(|_| contacts.next_proven()).collect();
+    let left = free_to_hearsay.min(free - next.len());
+    next.extend((0..left).map_while(|_| contacts.next_on_hearsay()));
+    for key in next {
+        if !is_linked(state, key) {
+            dial_after(state, now, key, wait);
+        }
+    }
 }
 
 fn dial(state: &mut State, now: Now, key: ContactKey) {
     let nonce = state.mesh.draw();
+    state.mesh.contacts.wait_no_more(key);
     let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
     let dialling = Dialling { contact: key, at: now.mono, nonce, theirs: None };
     let conn = state.conns.insert(Conn::dialled(contact.addr, now.mono, dialling));
@@ -102,20 +133,28 @@ fn dial(state: &mut State, now: Now, key: ContactKey) {
 /// A dial ended without a link.
 pub(super) fn dial_lost(state: &mut State, now: Now, key: ContactKey, conn: ConnKey) {
     state.mesh.dials.retain(|(_, dialled)| *dialled != conn);
-    let Some(contact) = state.mesh.contacts.get_mut(key).filter(|contact| contact.dial == Some(conn)) else {
-        return;
-    };
-    contact.failed(now.mono);
-    let wait = contact.backoff(&mut state.rng);
-    dial_after(state, now, key, wait);
+    if let Some(contact) = state.mesh.contacts.get_mut(key).filter(|contact| contact.dial == Some(conn)) {
+        contact.failed(now.mono);
+        let wait = contact.backoff(&mut state.rng);
+        dial_after(state, now, key, wait);
+    }
+    offer_places(state, now, Duration::ZERO);
 }
 
 /// A dialled connection has become a link, or was given up for one: it is no dial any more.
-pub(super) fn dial_done(state: &mut State, key: ContactKey, conn: ConnKey, id: NodeId) {
+pub(super) fn dial_done(state: &mut State, now: Now, key: ContactKey, conn: ConnKey, id: NodeId) {
     state.mesh.dials.retain(|(_, dialled)| *dialled != conn);
-    if let Some(contact) = state.mesh.contacts.get_mut(key).filter(|contact| contact.dial == Some(conn)) {
-        contact.met(id);
+    if state.mesh.contacts.get(key).is_some_and(|contact| contact.dial == Some(conn)) {
+        state.mesh.contacts.met(key, id);
+        look_again(state, now, key);
     }
+    offer_places(state, now, Duration::ZERO);
+}
+
+/// Makes sure that an address is looked at again some time, where nothing is to be done for now.
+pub(super) fn look_again(state: &mut State, now: Now, key: ContactKey) {
+    let wait = slowest(&mut state.rng);
+    dial_after(state, now, key, wait);
 }
 
 /// Whether another connection that we dialled is, or is about to be, the link to a node. Of two such the ends
@@ -132,7 +171,7 @@ pub(super) fn is_dialled_otherwise(state: &State, conn: ConnKey, id: NodeId) -> 
 
 /// Gives a dial up, since its node is dialled otherwise: looks again in a moment whether that came to a link.
 pub(super) fn dial_spared(state: &mut State, now: Now, key: ContactKey, conn: ConnKey, id: NodeId) {
-    dial_done(state, key, conn, id);
+    dial_done(state, now, key, conn, id);
     let Some(contact) = state.mesh.contacts.get(key) else { return };
     let wait = contact.backoff(&mut state.rng);
     dial_after(state, now, key, wait);
@@ -149,18 +188,12 @@ pub(super) fn met_self(state: &mut State, key: ContactKey) {
 }
 
 /// Dials the addresses of a node whose link has gone, those too that had failed and were left alone while it
-/// was linked by another, and backups, since there is room for one now.
+/// was linked by another, and then backups, since there is room for one now.
 pub(super) fn dial_again(state: &mut State, now: Now, id: NodeId) {
-    let contacts = state.mesh.contacts.iter().filter(|(_, contact)| !contact.is_self);
-    let contacts = contacts.map(|(key, contact)| (key, contact.id == Some(id), contact.failures));
-    let due = contacts.filter(|(_, is_same, failures)| *is_same || *failures == 0);
-    let due: Vec<(ContactKey, bool)> = due.map(|(key, is_same, _)| (key, is_same)).collect();
-    for (key, is_same) in due {
-        let Some(contact) = state.mesh.contacts.get(key) else { continue };
-        let is_linked = contact.id.is_some_and(|id| state.mesh.peers.is_linked(id));
-        if is_same || !is_linked {
-            let wait = contact.backoff(&mut state.rng);
-            dial_after(state, now, key, wait);
-        }
+    for key in state.mesh.contacts.of_node(id) {
+        let Some(contact) = state.mesh.contacts.get(key).filter(|contact| !contact.is_self) else { continue };
+        let wait = contact.backoff(&mut state.rng);
+        dial_after(state, now, key, wait);
     }
+    offer_places(state, now, PROMOTED_AFTER);
 }

@@ -12,7 +12,7 @@
 
 use super::conns::{CloseReason, Introduced, Phase, Role};
 use super::contacts::Origin;
-use super::dialling::{dial_after, dial_again, dial_done, dial_lost, note};
+use super::dialling::{dial_after, dial_again, dial_done, dial_lost, look_again, note};
 use super::digests;
 use super::keys::{ConnKey, ContactKey, NodeId, PeerKey};
 use super::links;
@@ -67,7 +67,7 @@ pub(super) fn link_up(
     let Some(seen) = state.conns.get(conn_key).map(|conn| conn.addr) else { return };
     let dialler = if contact.is_some() { Dialler::We } else { Dialler::They };
     if let Some(contact) = contact {
-        dial_done(state, contact, conn_key, id);
+        dial_done(state, now, contact, conn_key, id);
     } else {
         state.mesh.conns += 1;
     }
@@ -107,9 +107,12 @@ pub(super) fn link_up(
         state.stats.peers_refused += 1;
         None
     };
-    if let Some(contact) = listed.and_then(|key| state.mesh.contacts.get_mut(key)) {
-        contact.id = Some(id);
-        contact.was_tried = true;
+    if let Some(key) = listed {
+        state.mesh.contacts.lives_at(key, id);
+        if let Some(contact) = state.mesh.contacts.get_mut(key) {
+            contact.was_tried = true;
+        }
+        look_again(state, now, key);
     }
     state.published.set_peers(state.mesh.peers.linked_count());
     digests::link_up(state, now, peer);
@@ -300,9 +303,7 @@ pub(super) fn peers_heard(state: &mut State, now: Now, from: PeerKey, addresses:
         }
         let Some((contact, is_new)) = note(state, now, addr, Origin::Learned) else { continue };
         if is_new {
-            if let Some(contact) = state.mesh.contacts.get_mut(contact) {
-                contact.id = Some(id);
-            }
+            state.mesh.contacts.lives_at(contact, id);
             dial_after(state, now, contact, Duration::ZERO);
         }
     }

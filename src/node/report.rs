@@ -70,7 +70,7 @@ pub(super) fn peers_known(state: &State, now: Now) -> Vec<PeerView> {
 fn backups(state: &State) -> impl Iterator<Item = &Contact> {
     let peers = &state.mesh.peers;
     let contacts = state.mesh.contacts.iter().map(|(_, contact)| contact);
-    contacts.filter(|contact| !contact.is_self && !contact.id.is_some_and(|id| peers.is_linked(id)))
+    contacts.filter(|contact| !contact.is_self && !contact.id().is_some_and(|id| peers.is_linked(id)))
 }
 
 fn view_of_peer(state: &State, now: Now, peer: &Peer) -> PeerView {
@@ -102,7 +102,7 @@ fn view_of_peer(state: &State, now: Now, peer: &Peer) -> PeerView {
 fn view_of_contact(contact: &Contact) -> PeerView {
     PeerView {
         addr: contact.addr,
-        id: contact.id,
+        id: contact.id(),
         is_linked: false,
         dialled: false,
         round_trip: None,

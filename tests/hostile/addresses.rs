@@ -193,3 +193,46 @@ fn thousands_of_addresses_that_lead_nowhere_do_not_keep_a_lost_peer_away() {
     assert_eq!(dialled(&mut world.driver), [faces[0].listen.as_str()]);
     world.driver.node.audit();
 }
+
+#[test]
+fn link_that_goes_sets_no_thousands_of_addresses_going() {
+    // Those of nobody that is known, and those that a peer calls its own.
+    for name in [[0; 16], Face::elsewhere(1).node] {
+        let mesh = MeshLimits { active_peers: 1, ..MeshLimits::default() };
+        let mut world = World::new(Config { mesh, ..secretive() });
+        let link = world.linked(&Face::elsewhere(1));
+        for thousand in 0..3 {
+            let told = addresses(thousand * 1_000..(thousand + 1) * 1_000);
+            tell_all(&mut world, &link, told.into_iter().map(|told| Address { id: name, ..told }).collect());
+        }
+        world.driver.watch = None;
+        world.driver.pass(ms(500));
+        assert_eq!(world.driver.node.peers(world.driver.now).len(), if name == [0; 16] { 3_001 } else { 1 });
+        let before = world.driver.ticks;
+        world.driver.lose(link.conn);
+        world.driver.pass(ms(1_000));
+        let ticks = world.driver.ticks - before;
+        assert!(ticks < 50, "{ticks} steps of work in a second");
+        assert!(world.driver.node.conns() <= 1 + DIALS_ON_HEARSAY_MAX);
+        world.driver.node.audit();
+    }
+}
+
+#[test]
+fn all_addresses_that_wait_for_a_place_get_their_turn() {
+    let mut world = World::new(secretive());
+    let link = world.linked(&Face::elsewhere(1));
+    tell_all(&mut world, &link, addresses(0..300));
+    world.driver.watch = None;
+    let mut tried = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        for (dial, addr) in std::iter::from_fn(|| world.driver.next_dial()).collect::<Vec<_>>() {
+            tried.insert(addr);
+            world.driver.lose(dial);
+        }
+        world.driver.send(link.conn, crate::peer::bytes_of(&[crate::peer::beat(1)]));
+        world.driver.pass(ms(10));
+    }
+    assert_eq!(tried.len(), 300);
+    world.driver.node.audit();
+}
