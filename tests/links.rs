@@ -346,6 +346,24 @@ impl World {
 }
 
 #[test]
+fn address_that_was_our_own_is_found_to_be_another_nodes_when_that_takes_it_over() {
+    let mut world = World::new();
+    let a = world.add(1, Config::default(), &[addr(5_001), addr(5_003)]);
+    world.join(a, addr(5_001), &[addr(5_003)]);
+    world.settle(|_| true);
+    world.pass(5);
+    assert!(world.nodes[a].is_ready() && world.nodes[a].peers(world.now).is_empty());
+    world.homes.retain(|(home, _)| *home != addr(5_003));
+    let b = world.add(2, Config::default(), &[addr(5_003)]);
+    world.join(b, addr(5_003), &[]);
+    // As seldom as any address that leads to nobody.
+    world.pass(22_000);
+    assert_eq!(world.linked(a), 0);
+    world.pass(16_000);
+    assert_eq!((world.linked(a), world.linked(b)), (1, 1));
+}
+
+#[test]
 fn node_that_has_all_the_peers_it_may_have_is_ready() {
     let mut world = World::new();
     let mut config = Config::default();

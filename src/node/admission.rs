@@ -106,7 +106,7 @@ fn offered<'a>(
 ) -> Result<(), Unfit<'a>> {
     let Some(seen) = state.conns.get(key).map(|conn| conn.addr) else { return Ok(()) };
     if theirs.node == state.mesh.id.0 {
-        met_self(state, theirs.nonce);
+        met_self(state, now, theirs.nonce);
     }
     check(state, theirs)?;
     may_do_without_secret(state, seen)?;
@@ -168,13 +168,13 @@ fn may_do_without_secret(state: &State, seen: SocketAddr) -> Result<(), Unfit<'s
 
 /// Somebody has come in with our own identity: we have dialled ourselves, on the connection with this nonce.
 /// Who was dialled and answers with our own line is a mirror, and no proof that nobody else will be there.
-fn met_self(state: &mut State, nonce: [u8; 16]) {
+fn met_self(state: &mut State, now: Now, nonce: [u8; 16]) {
     let dials = state.mesh.dials.iter().filter_map(|(_, dial)| state.conns.get(*dial));
     let ours = dials.into_iter().find_map(|conn| match &conn.role {
         Role::Dialling(dialling) if dialling.nonce == nonce => Some(dialling.contact),
         Role::Client | Role::Dialling(_) | Role::Link(_) | Role::Parted => None,
     });
-    ours.into_iter().for_each(|contact| dialling::met_self(state, contact));
+    ours.into_iter().for_each(|contact| dialling::met_self(state, now, contact));
 }
 
 /// The dialler proves that it knows the secret: it is welcome, and the connection is a link.

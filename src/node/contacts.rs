@@ -48,7 +48,7 @@ pub(super) struct Contact {
     pub(super) addr: SocketAddr,
     pub(super) origin: Origin,
     id: Option<NodeId>,
-    /// It is this node itself.
+    /// It was this node itself when it was tried last.
     pub(super) is_self: bool,
     /// The connection being made, or on which we are introducing ourselves.
     pub(super) dial: Option<ConnKey>,
@@ -89,10 +89,11 @@ impl Contact {
         self.origin == Origin::Learned && !self.was_met
     }
 
-    /// How long to wait before the next try: 100 ms × 2 for each failure, at most 30 s.
+    /// How long to wait before the next try: 100 ms × 2 for each failure, at most 30 s; always that where this node
+    /// was found itself.
     pub(super) fn backoff(&self, rng: &mut Rng) -> Duration {
         let doubled = BACKOFF_MIN * 2u32.pow(self.failures.saturating_sub(1).min(16));
-        about(doubled.min(BACKOFF_MAX), rng)
+        about(if self.is_self { BACKOFF_MAX } else { doubled.min(BACKOFF_MAX) }, rng)
     }
 
     /// Whether the address is to be forgotten: learned, and failing for ten minutes.
@@ -225,6 +226,7 @@ impl Contacts {
     pub(super) fn met(&mut self, key: ContactKey, id: NodeId) {
         self.lives_at(key, id);
         if let Some(contact) = self.slots.get_mut(key) {
+            contact.is_self = false;
             contact.was_met = true;
             contact.was_tried = true;
             contact.dial = None;

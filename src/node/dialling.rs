@@ -53,7 +53,7 @@ pub(super) fn contact_due(state: &mut State, now: Now, key: ContactKey, deadline
         return;
     }
     contact.timer_at = None;
-    if contact.is_self || contact.dial.is_some() || state.is_draining {
+    if contact.dial.is_some() || state.is_draining {
         return;
     }
     let is_hearsay = contact.is_hearsay();
@@ -178,12 +178,13 @@ pub(super) fn dial_spared(state: &mut State, now: Now, key: ContactKey, conn: Co
     close_conn(state, conn, CloseReason::Duplicate);
 }
 
-/// An address has turned out to be our own.
-pub(super) fn met_self(state: &mut State, key: ContactKey) {
+/// An address has turned out to be our own. That may change: it is looked at again.
+pub(super) fn met_self(state: &mut State, now: Now, key: ContactKey) {
     if let Some(contact) = state.mesh.contacts.get_mut(key) {
         contact.is_self = true;
         contact.was_tried = true;
         contact.dial = None;
+        look_again(state, now, key);
     }
 }
 
@@ -191,7 +192,7 @@ pub(super) fn met_self(state: &mut State, key: ContactKey) {
 /// was linked by another, and then backups, since there is room for one now.
 pub(super) fn dial_again(state: &mut State, now: Now, id: NodeId) {
     for key in state.mesh.contacts.of_node(id) {
-        let Some(contact) = state.mesh.contacts.get(key).filter(|contact| !contact.is_self) else { continue };
+        let Some(contact) = state.mesh.contacts.get(key) else { continue };
         let wait = contact.backoff(&mut state.rng);
         dial_after(state, now, key, wait);
     }
