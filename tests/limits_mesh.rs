@@ -177,7 +177,7 @@ fn filter_that_does_not_fit_leaves_its_peer_unknown_until_the_budget_is_larger()
     assert_eq!((world.stat("peer_filters_bytes"), world.stat("peer_filters_max")), (0, 1 << 20));
     assert!(world.driver.node.is_ready(), "what was refused is not waited for");
     let limits = Limits { peer_filters_max: 1 << 22, ..Limits::default() };
-    world.driver.node.reconfigure(Config { limits, ..config });
+    world.driver.node.reconfigure(world.driver.now, Config { limits, ..config });
     world.publish(&mut link, head(1, 0), 15, &[0; 8 << 15]);
     assert_eq!((world.filter(&face), world.stat("peer_filters_bytes")), (FilterState::Known, 1 << 21));
 }

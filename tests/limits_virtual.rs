@@ -380,7 +380,7 @@ fn setex_that_runs_out_of_memory_half_way_sets_nothing() {
 fn password_taken_away_lets_in_who_waits_before_it() {
     let mut driver = with_password(Limits::default());
     let client = driver.client();
-    driver.node.reconfigure(Config::default());
+    driver.node.reconfigure(driver.now, Config::default());
     assert_eq!(driver.ask(client, "SET a:1\n"), ":SAT a:1\n");
 }
 

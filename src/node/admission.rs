@@ -10,6 +10,7 @@
 use super::conns::{CloseReason, Conn, Introduced, Offered, Phase, Role};
 use super::dialling;
 use super::keys::{ConnKey, NodeId};
+use super::links;
 use super::peering;
 use super::state::{State, close_conn, touch};
 use crate::base::time::Now;
@@ -21,6 +22,9 @@ use crate::wire::handshake::{
 use crate::wire::reply::put_error;
 use std::fmt;
 use std::net::SocketAddr;
+
+/// What to do about a password without a secret.
+const TO_BE_LINKED: &str = "with a secret, the same on all, nodes are linked";
 
 /// Why somebody does not become a peer. Displays as a sentence that says what would be right.
 #[derive(Debug)]
@@ -44,12 +48,10 @@ impl fmt::Display for Unfit<'_> {
             Self::Hash => f.write_str("another hash; the nodes of a mesh need the same [mesh] secret"),
             Self::Proof => f.write_str("wrong proof; the nodes of a mesh need the same [mesh] secret"),
             Self::Myself => f.write_str("this node has dialled itself"),
-            Self::NotFromHere => {
-                f.write_str("without a [mesh] secret only nodes on one machine are linked; set the same on all")
-            }
-            Self::NoSecret => f.write_str(
-                "this node has a password and no [mesh] secret; with a secret, the same on all, nodes are linked",
+            Self::NotFromHere => f.write_str(
+                "without a [mesh] secret only nodes on one machine are linked; set the same on all",
             ),
+            Self::NoSecret => write!(f, "this node has a password and no [mesh] secret; {TO_BE_LINKED}"),
             Self::NotFirst => f.write_str("a handshake is the first request on its connection; open another"),
             Self::NoOffer => {
                 f.write_str("a proof without an offer; begin with proto, node, listen, nonce and hash")
@@ -166,6 +168,28 @@ fn may_do_without_secret(state: &State, seen: SocketAddr) -> Result<(), Unfit<'s
     }
 }
 
+/// The rules have changed while nodes were linked. If these could not be linked any more, because nothing was proven and
+/// there is a password now, their links end, and introductions with them.
+pub(super) fn end_unproven(state: &mut State, now: Now) {
+    if state.config.mesh_secret.is_some() || state.config.password.is_none() {
+        return;
+    }
+    if state.mesh.conns > 0 {
+        log::warn!("links to other nodes end: there is a password now, and no [mesh] secret; {TO_BE_LINKED}");
+    }
+    let keys: Vec<ConnKey> = state.conns.iter().map(|(key, _)| key).collect();
+    for key in keys {
+        match state.conns.get(key).map(|conn| &conn.role) {
+            Some(Role::Link(_)) => {
+                let why = b"this node has a password now, and no [mesh] secret";
+                links::hang_up(state, now, key, why, CloseReason::Refused);
+            }
+            Some(Role::Dialling(_)) => close_conn(state, key, CloseReason::Refused),
+            Some(Role::Client | Role::Parted) | None => {}
+        }
+    }
+}
+
 /// Somebody has come in with our own identity: we have dialled ourselves, on the connection with this nonce.
 /// Who was dialled and answers with our own line is a mirror, and no proof that nobody else will be there.
 fn met_self(state: &mut State, now: Now, nonce: [u8; 16]) {
@@ -184,10 +208,12 @@ fn proven(state: &mut State, now: Now, key: ConnKey, id: &[u8], proof: &Proof) -
     if !conn.replies.is_empty() {
         return Err(Unfit::NotFirst);
     }
-    let offered = conn.offered.take().ok_or(Unfit::NoOffer)?;
+    let (offered, seen) = (conn.offered.take().ok_or(Unfit::NoOffer)?, conn.addr);
     if !offered.proof.matches(proof) {
         return Err(Unfit::Proof);
     }
+    // Since the offer came the rules may have changed, and others may have been quicker.
+    may_do_without_secret(state, seen)?;
     has_room(state, offered.theirs.id)?;
     let State { conns, pool, .. } = state;
     if let Some(conn) = conns.get_mut(key) {

@@ -255,14 +255,17 @@ impl Node {
 
     /// Takes over what can change while running: password and limits. Connections that have given the
     /// old password, or came when there was none, stay as they are; a password that is taken away lets
-    /// in those that have yet to give it. O(connections).
-    pub fn reconfigure(&mut self, config: Config) {
+    /// in those that have yet to give it. Where there is a password now and no secret of the mesh, links end,
+    /// since nobody is admitted to such a node. O(connections).
+    pub fn reconfigure(&mut self, now: Now, config: Config) {
         if config.password.is_none() {
             self.state.conns.values_mut().for_each(|conn| conn.is_authenticated = true);
         }
         self.state.store.set_memory_max(config.limits.memory_max);
         self.state.mesh.filters.set_bytes_max(config.limits.peer_filters_max);
         self.state.config = config;
+        admission::end_unproven(&mut self.state, now);
+        self.conclude(now);
     }
 
     /// Notes that a turn of the loop has done `took` worth of work.

@@ -420,7 +420,8 @@ impl Reactor {
     fn obey_signals(&mut self, now: Now) -> Result<(), ShellError> {
         let asked = self.signals.take();
         if asked.reload {
-            self.reload();
+            self.reload(now);
+            self.act();
         }
         if asked.end && self.ending.is_some() {
             return Err(ShellError::Interrupted);
@@ -450,7 +451,7 @@ impl Reactor {
         self.act();
     }
 
-    fn reload(&mut self) {
+    fn reload(&mut self, now: Now) {
         match (self.reload)() {
             Ok(new) => {
                 let (mut config, notes) = self.config.reload_from(new);
@@ -460,7 +461,7 @@ impl Reactor {
                 }
                 log::set_max_level(config.log_level);
                 self.config = config.clone();
-                self.node.reconfigure(config);
+                self.node.reconfigure(now, config);
                 log::info!("the configuration was read again: log level, password and limits are in force");
             }
             Err(error) => log::error!("the configuration stays as it was: {error}"),

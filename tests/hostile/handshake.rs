@@ -171,6 +171,44 @@ fn without_a_secret_a_password_keeps_nodes_out_from_either_end() {
 }
 
 #[test]
+fn password_that_is_set_where_there_is_no_secret_ends_links_and_introductions() {
+    let mut world = World::new(Config::default());
+    let faces: Vec<Face> = (1..=5).map(Face::new).collect();
+    world.join(&[&faces[0].listen, &faces[1].listen]);
+    // Linked from both ends, and half introduced from both ends.
+    let mut linked = [world.accept(&faces[0]), world.linked(&faces[2])];
+    let (dialled, node) = world.picked_up();
+    world.driver.send(dialled, faces[1].counter_line(&node));
+    let (offered, node) = world.offered(&faces[3]);
+    world.begin("GET nowhere\n");
+    let password = Some(Secret::new("password".to_owned()));
+    world.driver.node.reconfigure(world.driver.now, Config { password, ..Config::default() });
+    world.driver.run();
+    for link in &mut linked {
+        assert_eq!(world.goodbye(link), "this node has a password now, and no [mesh] secret");
+    }
+    assert_eq!(world.told(), ":GOT \n");
+    assert!(world.driver.is_closed(dialled));
+    world.driver.send(offered, faces[3].proof_line(&node));
+    assert!(world.driver.take(offered).starts_with("h2:ERR this node has a password and no [mesh] secret"));
+    let (_, reply) = world.offer(&faces[4]);
+    assert!(reply.starts_with("h1:ERR this node has a password and no [mesh] secret"), "{reply}");
+    assert_eq!(world.driver.node.peers(world.driver.now).iter().filter(|peer| peer.is_linked).count(), 0);
+    world.check();
+}
+
+#[test]
+fn with_a_secret_a_password_that_is_set_ends_no_link() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    world.linked(&face);
+    let password = Some(Secret::new("password".to_owned()));
+    world.driver.node.reconfigure(world.driver.now, Config { password, ..secretive() });
+    world.driver.run();
+    assert!(world.is_linked(&face));
+}
+
+#[test]
 fn with_a_secret_a_link_needs_no_password_and_is_no_client() {
     let password = Some(Secret::new("password".to_owned()));
     let mut world = World::new(Config { password, ..secretive() });

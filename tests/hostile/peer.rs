@@ -180,7 +180,7 @@ impl World {
         driver.watch = Some(Node::audit);
         let bystander = driver.client();
         assert_eq!(driver.ask(bystander, "SET own:1\n"), ":SAT own:1\n");
-        driver.node.reconfigure(config);
+        driver.node.reconfigure(driver.now, config);
         Self { driver, bystander, hash_secret: HashSecret::from_bytes(bytes) }
     }
 

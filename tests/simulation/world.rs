@@ -272,7 +272,7 @@ impl World {
 
     fn reconfigure(&mut self) {
         self.config = reconfigured(&mut self.rng, &self.config, &self.author.password);
-        self.node.reconfigure(self.config.clone());
+        self.node.reconfigure(self.now, self.config.clone());
         self.observe("reconfigure", b"");
     }
 
