@@ -102,7 +102,8 @@ pub struct MeshLimits {
     pub lookup_try_ms: u32,
     /// For how long a look-up may take in all; at least `lookup_try_ms`.
     pub lookup_timeout_ms: u32,
-    /// Peers that are linked, exchange digests and are asked.
+    /// Peers that are linked, exchange digests and are asked; [`PLACES_FOR_THE_ALONE`] more, if they have no other
+    /// link.
     pub active_peers: u32,
     /// Peers that are known, linked or not; at least `active_peers`.
     pub known_peers_max: u32,
@@ -285,6 +286,11 @@ pub const DIGEST_OUTBOUND_MAX: usize = 1024 * 1024;
 /// Bytes waiting for a peer above which it is told no more of a snapshot: what is urgent waits for so much
 /// at most.
 pub const SNAPSHOT_OUTBOUND_MAX: usize = 64 * 1024;
+
+/// Links beyond `active_peers` for nodes that have no other. Each node may have made two of its links as one that had
+/// none, by dialling and by being visited; were all these places taken on all nodes that are linked with each
+/// other, there would be three for each of them. So on one of three such a place is free.
+pub const PLACES_FOR_THE_ALONE: u32 = 3;
 
 /// For how long dialling may take: a little more than one lost packet costs.
 pub const DIAL_MS: u32 = 3_000;

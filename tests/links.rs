@@ -247,21 +247,73 @@ fn node_dialled_at_two_addresses_at_once_is_linked_once() {
     }
 }
 
+fn with_peers(active_peers: u32) -> Config {
+    let mut config = Config::default();
+    config.mesh.active_peers = active_peers;
+    config
+}
+
 #[test]
-fn introductions_that_end_together_do_not_link_more_peers_than_may_be() {
+fn of_nodes_that_come_together_to_one_with_too_few_places_each_has_a_link_in_whatever_order() {
     let make = || {
         let mut world = World::new();
-        let mut config = Config::default();
-        config.mesh.active_peers = 1;
-        let a = world.add(1, config, &[addr(5_001)]);
+        let a = world.add(1, with_peers(1), &[addr(5_001)]);
         world.join(a, addr(5_001), &[]);
         for (seed, port) in [(2, 5_002), (3, 5_003)] {
-            let at = world.add(seed, Config::default(), &[addr(port)]);
+            let at = world.add(seed, with_peers(1), &[addr(port)]);
             world.join(at, addr(port), &[addr(5_001)]);
         }
         world
     };
-    in_every_order(make, |world| assert_eq!(world.linked(0), 1));
+    in_every_order(make, |world| assert_eq!([0, 1, 2].map(|at| world.linked(at)), [2, 1, 1]));
+}
+
+/// Whom each node is told of at its start, by its number.
+type Told = fn(u16) -> Vec<u16>;
+
+/// All know one; each knows the one before; each knows all.
+const TOLD: [Told; 3] =
+    [|at| vec![0; usize::from(at > 0)], |at| at.checked_sub(1).into_iter().collect(), |_| (0..9).collect()];
+
+/// Lets time pass until every node has a link; none may have more than it should.
+fn all_linked(world: &mut World, active_peers: usize, what: &str) {
+    for waited in 0.. {
+        let links: Vec<usize> = (0..world.nodes.len()).map(|at| world.linked(at)).collect();
+        assert!(links.iter().all(|links| *links <= active_peers + 3), "{what}: {links:?}");
+        if links.iter().all(|links| *links > 0) {
+            return;
+        }
+        assert!(waited < 60_000, "{what}: {links:?}");
+        world.pass(1);
+    }
+}
+
+#[test]
+fn no_node_is_left_without_a_link_however_few_each_may_have() {
+    for (active_peers, count, told) in (1..=3)
+        .flat_map(|active| (5..=9u16).map(move |count| (active, count)))
+        .flat_map(|(active, count)| (0..TOLD.len()).map(move |told| (active, count, told)))
+    {
+        let what = format!("{count} nodes of {active_peers} links, told {told}");
+        let home = |at: u16| addr(5_000 + at);
+        let mut world = World::new();
+        for at in 0..count {
+            world.add(u64::from(at) + 1, with_peers(active_peers), &[home(at)]);
+        }
+        for at in 0..count {
+            let peers: Vec<SocketAddr> =
+                TOLD[told](at).into_iter().filter(|to| *to < count).map(home).collect();
+            world.join(usize::from(at), home(at), &peers);
+        }
+        all_linked(&mut world, active_peers as usize, &what);
+        // The first begins anew, and knows nobody; then all links break.
+        world.break_links_of(0);
+        world.nodes[0] = Node::new(with_peers(active_peers), 100, world.now);
+        world.join(0, home(0), &[]);
+        all_linked(&mut world, active_peers as usize, &what);
+        world.break_all();
+        all_linked(&mut world, active_peers as usize, &what);
+    }
 }
 
 #[test]
@@ -334,7 +386,18 @@ fn second_address_of_a_node_is_tried_again_though_it_failed_before_the_node_was_
 
 impl World {
     fn break_all(&mut self) {
+        self.break_wires(|_| true);
+    }
+
+    fn break_links_of(&mut self, at: usize) {
+        self.break_wires(|wire| wire.ends.iter().flatten().any(|(end, _)| *end == at));
+    }
+
+    fn break_wires(&mut self, is_broken: impl Fn(&Wire) -> bool) {
         for wire in 0..self.wires.len() {
+            if !is_broken(&self.wires[wire]) {
+                continue;
+            }
             for end in 0..2 {
                 if let Some((at, key)) = self.wires[wire].ends[end].take() {
                     self.nodes[at].lost(self.now, key);
@@ -366,9 +429,7 @@ fn address_that_was_our_own_is_found_to_be_another_nodes_when_that_takes_it_over
 #[test]
 fn node_that_has_all_the_peers_it_may_have_is_ready() {
     let mut world = World::new();
-    let mut config = Config::default();
-    config.mesh.active_peers = 1;
-    let a = world.add(1, config, &[addr(5_001)]);
+    let a = world.add(1, with_peers(1), &[addr(5_001)]);
     let b = world.add(2, Config::default(), &[addr(5_002)]);
     world.join(b, addr(5_002), &[]);
     let peers: Vec<SocketAddr> = (5_002..5_040).map(addr).collect();

@@ -8,7 +8,7 @@
 //! How it is written is in `wire::handshake`, what a link is for in [`super::peering`].
 
 use super::conns::{CloseReason, Conn, Introduced, Offered, Phase, Role};
-use super::dialling;
+use super::dialling::{self, has_place, standing, standing_of_dial};
 use super::keys::{ConnKey, NodeId};
 use super::links;
 use super::peering;
@@ -16,8 +16,8 @@ use super::state::{State, close_conn, touch};
 use crate::base::time::Now;
 use crate::config::Config;
 use crate::wire::handshake::{
-    Answer, ConnectArgs, HandshakeError, Offer, Proof, Prover, put_counter_offer, put_offer, put_proof,
-    put_welcome, read_answer, read_request,
+    Answer, ConnectArgs, HINTS_MAX, HandshakeError, Offer, Proof, Prover, Standing, put_counter_offer,
+    put_full, put_offer, put_proof, put_welcome, read_answer, read_request,
 };
 use crate::wire::reply::put_error;
 use std::fmt;
@@ -70,10 +70,10 @@ fn secret(config: &Config) -> Option<&[u8]> {
 }
 
 /// Calls `with` with what this node says of itself in a handshake.
-fn introduce<R>(state: &State, nonce: [u8; 16], with: impl FnOnce(&Offer<'_>) -> R) -> R {
+fn introduce<R>(state: &State, nonce: [u8; 16], standing: Standing, with: impl FnOnce(&Offer<'_>) -> R) -> R {
     let mesh = &state.mesh;
     let listen = mesh.listen.to_string();
-    with(&Offer { node: mesh.id.0, listen: listen.as_bytes(), nonce, hash: mesh.hash_check })
+    with(&Offer { node: mesh.id.0, listen: listen.as_bytes(), nonce, hash: mesh.hash_check, standing })
 }
 
 /// A client turns out to be a node that wants to link: takes its offer, or its proof.
@@ -91,11 +91,22 @@ pub(super) fn requested(state: &mut State, now: Now, key: ConnKey, id: &[u8], ar
     if state.log_gate.allows(now, &mut state.stats) {
         log::warn!("refused {addr} as a peer: {unfit}");
     }
+    let hints = if matches!(unfit, Unfit::Full(_)) { Some(hints(state)) } else { None };
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
-    conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, id, unfit));
+    conn.replies.next(&mut conn.outbound, pool, |out| match hints {
+        Some(hints) => put_full(out, id, hints.into_iter()),
+        None => put_error(out, id, unfit),
+    });
     conn.offered = None;
     conn.begin_closing(CloseReason::Refused, now.mono, pool);
+}
+
+/// Others that may have a place for somebody who is turned away: some of those that are linked, by chance.
+fn hints(state: &mut State) -> Vec<SocketAddr> {
+    let linked: Vec<SocketAddr> = state.mesh.peers.linked().map(|(_, peer)| peer.addr).collect();
+    let first = usize::try_from(state.rng.below(linked.len().max(1) as u64)).unwrap_or_default();
+    linked.iter().cycle().skip(first).take(linked.len().min(HINTS_MAX)).copied().collect()
 }
 
 /// A node offers itself: answers with an offer and a proof of our own, if it may become a peer.
@@ -116,13 +127,13 @@ fn offered<'a>(
     let nonce = state.mesh.draw();
     let secret = secret(&state.config);
     let mut reply = Vec::new();
-    let proof = introduce(state, nonce, |ours| {
+    let proof = introduce(state, nonce, standing(state), |ours| {
         put_counter_offer(&mut reply, id, ours, &Proof::of(secret, Prover::Acceptor, ours, theirs));
         Proof::of(secret, Prover::Dialler, theirs, ours)
     });
     let State { conns, pool, .. } = state;
     if let Some(conn) = conns.get_mut(key) {
-        let theirs = Introduced { id: NodeId(theirs.node), addr };
+        let theirs = Introduced { id: NodeId(theirs.node), addr, standing: theirs.standing };
         conn.offered = Some(Box::new(Offered { theirs, proof, at: now.mono }));
         conn.replies.next(&mut conn.outbound, pool, |out| out.extend_from_slice(&reply));
     }
@@ -135,20 +146,8 @@ fn check(state: &State, theirs: &Offer<'_>) -> Result<(), Unfit<'static>> {
         Err(Unfit::Myself)
     } else if theirs.hash != state.mesh.hash_check {
         Err(Unfit::Hash)
-    } else {
-        has_room(state, NodeId(theirs.node))
-    }
-}
-
-/// Whether there is room for a link to this node: asked again when its proof has come, since others may have
-/// been quicker.
-fn has_room(state: &State, id: NodeId) -> Result<(), Unfit<'static>> {
-    let limit = state.config.mesh.active_peers;
-    let peers = &state.mesh.peers;
-    if state.is_draining {
+    } else if state.is_draining {
         Err(Unfit::Ending)
-    } else if peers.linked_count() >= limit as usize && !peers.is_linked(id) {
-        Err(Unfit::Full(limit))
     } else {
         Ok(())
     }
@@ -214,7 +213,12 @@ fn proven(state: &mut State, now: Now, key: ConnKey, id: &[u8], proof: &Proof) -
     }
     // Since the offer came the rules may have changed, and others may have been quicker.
     may_do_without_secret(state, seen)?;
-    has_room(state, offered.theirs.id)?;
+    if state.is_draining {
+        return Err(Unfit::Ending);
+    }
+    if !has_place(state, offered.theirs.id, offered.theirs.standing) {
+        return Err(Unfit::Full(state.config.mesh.active_peers));
+    }
     let State { conns, pool, .. } = state;
     if let Some(conn) = conns.get_mut(key) {
         conn.replies.next(&mut conn.outbound, pool, |out| put_welcome(out, id));
@@ -231,11 +235,13 @@ pub(super) fn connected(state: &mut State, now: Now, key: ConnKey) {
     };
     conn.set_phase(Phase::Open);
     conn.last_active = now.mono;
-    let Role::Dialling(dialling) = &mut conn.role else { return };
+    let said = standing_of_dial(state);
+    let Some(Conn { role: Role::Dialling(dialling), .. }) = state.conns.get_mut(key) else { return };
     dialling.at = now.mono;
+    dialling.standing = said;
     let nonce = dialling.nonce;
     let mut offer = Vec::new();
-    introduce(state, nonce, |ours| put_offer(&mut offer, ours));
+    introduce(state, nonce, said, |ours| put_offer(&mut offer, ours));
     say(state, key, &offer);
 }
 
@@ -258,11 +264,19 @@ pub(super) fn replied(state: &mut State, now: Now, key: ConnKey, line: &[u8]) {
             Ok(()) => return,
             Err(unfit) => unfit.to_string(),
         },
-        (Ok(Answer::Welcome), Some(theirs)) => match has_room(state, theirs.id) {
-            Ok(()) => return peering::link_up(state, now, key, theirs, Some(contact)),
-            Err(unfit) => unfit.to_string(),
-        },
-        (Ok(Answer::Offer(..)), Some(_)) | (Ok(Answer::Welcome), None) => "an answer out of turn".to_owned(),
+        (Ok(Answer::Welcome), Some(theirs)) if has_place(state, theirs.id, theirs.standing) => {
+            return peering::link_up(state, now, key, theirs, Some(contact));
+        }
+        (Ok(Answer::Welcome), Some(theirs)) => {
+            return dialling::turned_away(state, now, contact, key, theirs.id);
+        }
+        (Ok(Answer::Full(hints)), Some(theirs)) => {
+            hints.iter().for_each(|hint| _ = peering::told(state, now, addr, hint));
+            return dialling::turned_away(state, now, contact, key, theirs.id);
+        }
+        (Ok(Answer::Offer(..)), Some(_)) | (Ok(Answer::Welcome | Answer::Full(_)), None) => {
+            "an answer out of turn".to_owned()
+        }
     };
     let is_self = state.mesh.contacts.get(contact).is_some_and(|contact| contact.is_self);
     if !is_self && state.log_gate.allows(now, &mut state.stats) {
@@ -283,10 +297,10 @@ fn counter_offered(
     let Some(Conn { role: Role::Dialling(dialling), addr: seen, .. }) = state.conns.get(key) else {
         return Ok(());
     };
-    let (nonce, contact, seen) = (dialling.nonce, dialling.contact, *seen);
+    let (nonce, said, contact, seen) = (dialling.nonce, dialling.standing, dialling.contact, *seen);
     let secret = secret(&state.config);
     let mut reply = Vec::new();
-    let is_right = introduce(state, nonce, |ours| {
+    let is_right = introduce(state, nonce, said, |ours| {
         put_proof(&mut reply, &Proof::of(secret, Prover::Dialler, ours, theirs));
         Proof::of(secret, Prover::Acceptor, theirs, ours).matches(proof)
     });
@@ -294,13 +308,18 @@ fn counter_offered(
         return Err(Unfit::Proof);
     }
     may_do_without_secret(state, seen)?;
-    if dialling::is_dialled_otherwise(state, key, NodeId(theirs.node)) {
-        dialling::dial_spared(state, now, contact, key, NodeId(theirs.node));
+    let id = NodeId(theirs.node);
+    if dialling::is_dialled_otherwise(state, key, id) {
+        dialling::dial_spared(state, now, contact, key, id);
+        return Ok(());
+    }
+    if !has_place(state, id, theirs.standing) {
+        dialling::turned_away(state, now, contact, key, id);
         return Ok(());
     }
     let Some(addr) = theirs.listen_addr(seen) else { return Ok(()) };
     if let Some(Conn { role: Role::Dialling(dialling), .. }) = state.conns.get_mut(key) {
-        dialling.theirs = Some(Introduced { id: NodeId(theirs.node), addr });
+        dialling.theirs = Some(Introduced { id, addr, standing: theirs.standing });
     }
     say(state, key, &reply);
     Ok(())

@@ -10,7 +10,7 @@ use super::replies::{Place, Replies};
 use crate::base::buffer::{Buffer, Pool};
 use crate::base::time::Instant;
 use crate::limits::Limits;
-use crate::wire::handshake::Proof;
+use crate::wire::handshake::{Proof, Standing};
 use std::net::SocketAddr;
 
 /// Who is at the other end.
@@ -34,6 +34,8 @@ pub(super) struct Dialling {
     pub(super) at: Instant,
     /// What the other side has to put into its proof.
     pub(super) nonce: [u8; 16],
+    /// What we have said of our links.
+    pub(super) standing: Standing,
     /// Whom the other side has proven to be, once it has.
     pub(super) theirs: Option<Introduced>,
 }
@@ -44,6 +46,8 @@ pub(super) struct Introduced {
     pub(super) id: NodeId,
     /// Where it listens, as seen from here.
     pub(super) addr: SocketAddr,
+    /// What it says of its links.
+    pub(super) standing: Standing,
 }
 
 /// An introduction on a connection that another node dialled: it has still to prove that it may.

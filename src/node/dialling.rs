@@ -1,7 +1,9 @@
 //! Dialling known addresses, until the nodes behind them are linked: at most [`DIALS_MAX`] at a time, at growing
 //! intervals and for ever.
 //!
-//! Up to `active_peers` are linked; addresses beyond that are *backup*: known, not dialled, until a link goes.
+//! Up to `active_peers` are linked; addresses beyond that are *backup*: known, not dialled until a link goes, but
+//! for a *visit* now and then. A node that has no link may be one of them, and know nobody: it is linked beyond that
+//! number, up to [`PLACES_FOR_THE_ALONE`]. It has the same right where it dials itself, at one address at a time.
 //! What is said once somebody picks up is in [`super::admission`].
 
 use super::conns::{CloseReason, Conn, Dialling, Role};
@@ -11,6 +13,8 @@ use super::patience;
 use super::peers::Dialler;
 use super::state::{Action, State, Timer, close_conn};
 use crate::base::time::Now;
+use crate::limits::PLACES_FOR_THE_ALONE;
+use crate::wire::handshake::Standing;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,6 +24,9 @@ const DIALS_MAX: usize = 16;
 /// Of these, addresses for which nothing speaks but that somebody told them: a peer that tells thousands must
 /// not keep those from being dialled where a node was met, or that the operator told.
 const DIALS_ON_HEARSAY_MAX: usize = 8;
+
+/// The least time between two visits of backups.
+const VISIT_EVERY: Duration = Duration::from_secs(5);
 
 /// How soon backups are dialled when a link has gone: a little later than its node, which may only have been cut
 /// off.
@@ -58,11 +65,12 @@ pub(super) fn contact_due(state: &mut State, now: Now, key: ContactKey, deadline
     }
     let is_hearsay = contact.is_hearsay();
     let is_linked = is_linked(state, key);
-    let is_full = is_full(state);
+    let is_full = standing(state) == Standing::Full;
     if state.mesh.contacts.forget_hopeless(now.mono, key) {
         return;
     }
-    if !is_linked && !is_full && may_dial(state, is_hearsay) {
+    let may_go = !is_linked && if is_full { may_visit(state, now) } else { may_dial(state, is_hearsay) };
+    if may_go {
         return dial(state, now, key);
     }
     // If the link goes, or a place is free, it is looked at sooner.
@@ -81,9 +89,48 @@ fn is_linked(state: &State, key: ContactKey) -> bool {
     id.is_some_and(|id| state.mesh.peers.is_linked(id))
 }
 
-/// Whether there are as many links as may be.
-fn is_full(state: &State) -> bool {
-    state.mesh.peers.linked_count() >= state.config.mesh.active_peers as usize
+/// What is to be said of our links.
+pub(super) fn standing(state: &State) -> Standing {
+    match state.mesh.peers.linked_count() {
+        0 => Standing::Alone,
+        links if links >= state.config.mesh.active_peers as usize => Standing::Full,
+        _ => Standing::Open,
+    }
+}
+
+/// What is to be said of them where we dial: that we are alone at one place at a time, so that no node takes
+/// two places that are kept for those.
+pub(super) fn standing_of_dial(state: &State) -> Standing {
+    let is_said = |conn: ConnKey| match state.conns.get(conn).map(|conn| &conn.role) {
+        Some(Role::Dialling(dialling)) => dialling.standing == Standing::Alone,
+        Some(Role::Client | Role::Link(_) | Role::Parted) | None => false,
+    };
+    let is_said = state.mesh.dials.iter().any(|(_, conn)| is_said(*conn));
+    Some(standing(state))
+        .filter(|standing| *standing != Standing::Alone || !is_said)
+        .unwrap_or(Standing::Open)
+}
+
+/// Whether there is a place for a link to this node.
+pub(super) fn has_place(state: &State, id: NodeId, theirs: Standing) -> bool {
+    let ours = standing(state);
+    let kept = if theirs == Standing::Alone { PLACES_FOR_THE_ALONE } else { 0 };
+    let places = state.config.mesh.active_peers + kept;
+    let is_free = state.mesh.peers.linked_count() < places as usize;
+    // Who has no place comes to see whether we are alone.
+    let is_wanted = theirs != Standing::Full || ours == Standing::Alone;
+    state.mesh.peers.is_linked(id) || is_free && is_wanted
+}
+
+/// Whether a backup may be visited now.
+fn may_visit(state: &mut State, now: Now) -> bool {
+    let next = now.mono.after(VISIT_EVERY);
+    let visit_at = state.mesh.visit_at.get_or_insert(next);
+    let may_visit = *visit_at <= now.mono && state.mesh.dials.is_empty();
+    if may_visit {
+        *visit_at = next;
+    }
+    may_visit
 }
 
 /// Addresses being dialled on hearsay.
@@ -101,7 +148,7 @@ fn may_dial(state: &State, is_hearsay: bool) -> bool {
 /// A dial has ended or a link has gone: after `wait`, addresses that wait for a place may have it. A few, however
 /// many wait.
 fn offer_places(state: &mut State, now: Now, wait: Duration) {
-    if is_full(state) || state.is_draining {
+    if standing(state) == Standing::Full || state.is_draining {
         return;
     }
     let free = DIALS_MAX.saturating_sub(state.mesh.dials.len());
@@ -121,7 +168,8 @@ fn dial(state: &mut State, now: Now, key: ContactKey) {
     let nonce = state.mesh.draw();
     state.mesh.contacts.wait_no_more(key);
     let Some(contact) = state.mesh.contacts.get_mut(key) else { return };
-    let dialling = Dialling { contact: key, at: now.mono, nonce, theirs: None };
+    let standing = Standing::Open;
+    let dialling = Dialling { contact: key, at: now.mono, nonce, standing, theirs: None };
     let conn = state.conns.insert(Conn::dialled(contact.addr, now.mono, dialling));
     contact.dial = Some(conn);
     state.mesh.dials.push((key, conn));
@@ -176,6 +224,19 @@ pub(super) fn dial_spared(state: &mut State, now: Now, key: ContactKey, conn: Co
     let wait = contact.backoff(&mut state.rng);
     dial_after(state, now, key, wait);
     close_conn(state, conn, CloseReason::Duplicate);
+}
+
+/// A node was met where it was dialled, and one of us has no place for a link. It is looked at again, soon only if
+/// there is no link at all: then the dial has failed.
+pub(super) fn turned_away(state: &mut State, now: Now, key: ContactKey, conn: ConnKey, id: NodeId) {
+    let standing = standing(state);
+    if standing != Standing::Alone {
+        dial_done(state, now, key, conn, id);
+    }
+    if standing == Standing::Full {
+        state.mesh.contacts.wait(key);
+    }
+    close_conn(state, conn, CloseReason::Refused);
 }
 
 /// An address has turned out to be our own. That may change: it is looked at again.

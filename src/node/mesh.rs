@@ -32,6 +32,8 @@ pub(super) struct Mesh {
     pub(super) conns: usize,
     /// Contacts being dialled, each with its connection. A few.
     pub(super) dials: Vec<(ContactKey, ConnKey)>,
+    /// When a backup may be visited next; `None` until there are as many links as may be.
+    pub(super) visit_at: Option<Instant>,
     /// Absent keys that were looked for in the peers' filters.
     pub(super) checks: u64,
     /// Peers to be told more of our digest, each once.
@@ -66,6 +68,7 @@ impl Mesh {
             lookups: Lookups::default(),
             conns: 0,
             dials: Vec::new(),
+            visit_at: None,
             checks: 0,
             pump: VecDeque::new(),
             told_at: None,

@@ -61,7 +61,7 @@ pub(super) fn link_up(
     state: &mut State,
     now: Now,
     conn_key: ConnKey,
-    Introduced { id, addr }: Introduced,
+    Introduced { id, addr, .. }: Introduced,
     contact: Option<ContactKey>,
 ) {
     let Some(seen) = state.conns.get(conn_key).map(|conn| conn.addr) else { return };
@@ -292,22 +292,31 @@ pub(super) fn peers_heard(state: &mut State, now: Now, from: PeerKey, addresses:
     let taken = addresses.len().min(PEERS_TAKEN_MAX);
     state.stats.peers_refused += (addresses.len() - taken) as u64;
     for Address { id, addr } in addresses.iter().take(taken) {
-        let (id, addr) = (NodeId(id), SocketAddr::new(addr.ip().to_canonical(), addr.port()));
-        let is_self = id == state.mesh.id || addr == state.mesh.listen;
-        if is_self || state.mesh.peers.is_linked(id) || addr.port() == 0 || addr.ip().is_unspecified() {
+        let id = NodeId(id);
+        if id == state.mesh.id || state.mesh.peers.is_linked(id) {
             continue;
         }
-        if !is_believed(state, seen, addr) {
-            state.stats.peers_refused += 1;
-            continue;
-        }
-        let Some((contact, is_new)) = note(state, now, addr, Origin::Learned) else { continue };
-        if is_new {
+        if let Some(contact) = told(state, now, seen, addr) {
             state.mesh.contacts.lives_at(contact, id);
-            dial_after(state, now, contact, Duration::ZERO);
         }
     }
     taken
+}
+
+/// Somebody who is seen at `seen` says that a node listens at an address: has that dialled, and gives its contact,
+/// if it is new and may be believed.
+pub(super) fn told(state: &mut State, now: Now, seen: SocketAddr, addr: SocketAddr) -> Option<ContactKey> {
+    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    if addr == state.mesh.listen || addr.port() == 0 || addr.ip().is_unspecified() {
+        return None;
+    }
+    if !is_believed(state, seen, addr) {
+        state.stats.peers_refused += 1;
+        return None;
+    }
+    let (contact, _) = note(state, now, addr, Origin::Learned).filter(|(_, is_new)| *is_new)?;
+    dial_after(state, now, contact, Duration::ZERO);
+    Some(contact)
 }
 
 /// A peer says goodbye: it will close, and says why.

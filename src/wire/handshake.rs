@@ -4,15 +4,16 @@
 //! allocates nothing, and each mistake is a sentence that says which word is wrong.
 //!
 //! Not here: when which line is due, what is done about a wrong proof, and where nonces and ids come from.
-//! The cryptography is HMAC-SHA-256 (RFC 2104, FIPS 180-4) and nothing else.
+
+mod proof;
+
+pub use proof::{HASH_SECRET_BYTES, Proof, Prover, derive_hash_secret, keyed_bytes, public_hash_secret};
 
 use super::args::trim;
 use super::reply::Excerpt;
-use hmac_sha256::HMAC;
 use memchr::{memchr, memchr2};
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
-use subtle::ConstantTimeEq;
 
 /// The one version of the protocol between nodes.
 pub const PROTO: &str = "1";
@@ -20,17 +21,15 @@ pub const PROTO: &str = "1";
 /// Bytes of each line of the handshake, without its end.
 pub const LINE_BYTES_MAX: usize = 1_024;
 
+/// Addresses of other nodes that somebody who is turned away is told.
+pub const HINTS_MAX: usize = 8;
+
 /// What the nodes of a mesh hash to see whether they hash alike.
 pub const HASH_CHECK_TEXT: &[u8] = b"olivia hash check 1";
-
-/// Bytes of a secret under which keys are hashed.
-pub const HASH_SECRET_BYTES: usize = 192;
 
 /// The id of the dialler's first request, which offers, and of its second, which proves.
 const OFFER_ID: &[u8] = b"h1";
 const PROOF_ID: &[u8] = b"h2";
-
-const HMAC_BYTES: usize = 32;
 
 /// Who a node says it is. In one that was read, `listen` has the form of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +42,19 @@ pub struct Offer<'a> {
     pub nonce: [u8; 16],
     /// The hash of [`HASH_CHECK_TEXT`] under its hash secret.
     pub hash: u64,
+    /// Whether it needs a link, or has no place for one.
+    pub standing: Standing,
+}
+
+/// What a node says of its links in an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It has none, and asks for a place beyond those that the other has for everybody.
+    Alone,
+    /// Nothing.
+    Open,
+    /// It has as many as it may have, and one more only for a node that has none.
+    Full,
 }
 
 impl Offer<'_> {
@@ -70,83 +82,6 @@ fn address(text: &[u8]) -> Option<SocketAddr> {
     Some(addr).filter(|addr| addr.port() != 0)
 }
 
-/// That a node knows the mesh's secret; empty where there is none.
-#[derive(Debug, Clone, Copy)]
-pub struct Proof(Option<[u8; HMAC_BYTES]>);
-
-/// Which end of a link proves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prover {
-    /// The one that was dialled.
-    Acceptor,
-    /// The one that dialled.
-    Dialler,
-}
-
-impl Proof {
-    /// The proof of one end: `own` is what the prover offered, `other` what it was offered.
-    pub fn of(secret: Option<&[u8]>, prover: Prover, own: &Offer<'_>, other: &Offer<'_>) -> Self {
-        let label: &[u8] = match prover {
-            Prover::Acceptor => b"olivia accept 1",
-            Prover::Dialler => b"olivia connect 1",
-        };
-        Self(secret.map(|secret| {
-            let mut hmac = HMAC::new(secret);
-            hmac.update(label);
-            hmac.update([0]);
-            let fields: [&[u8]; 6] =
-                [&own.nonce, &other.nonce, &own.node, &other.node, own.listen, other.listen];
-            for field in fields {
-                hmac.update(u32::try_from(field.len()).unwrap_or(u32::MAX).to_le_bytes());
-                hmac.update(field);
-            }
-            hmac.finalize()
-        }))
-    }
-
-    /// Whether `given` is this proof. Takes the same time wherever they differ.
-    pub fn matches(&self, given: &Self) -> bool {
-        match (&self.0, &given.0) {
-            (Some(own), Some(given)) => own.ct_eq(given).into(),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        }
-    }
-}
-
-/// The 192 bytes under which all nodes of a mesh hash keys, expanded from its secret.
-pub fn derive_hash_secret(mesh_secret: &[u8]) -> [u8; HASH_SECRET_BYTES] {
-    expand(mesh_secret, b"olivia hash 1")
-}
-
-/// The same for nodes without a secret, which link on loopback only: known to everybody.
-pub fn public_hash_secret() -> [u8; HASH_SECRET_BYTES] {
-    expand(b"", b"olivia loopback hash 1")
-}
-
-/// 16 bytes that a key and a number determine, and that nobody can tell without the key.
-pub fn keyed_bytes(key: &[u8; 32], number: u64) -> [u8; 16] {
-    let block = labelled(key, b"olivia draw 1", &number.to_le_bytes());
-    std::array::from_fn(|at| block[at])
-}
-
-/// HMAC in counter mode, as the KDF of NIST SP 800-108 has it, under a label of its own.
-fn expand(key: &[u8], label: &[u8]) -> [u8; HASH_SECRET_BYTES] {
-    let mut out = [0; HASH_SECRET_BYTES];
-    for (counter, chunk) in (1u32..).zip(out.chunks_exact_mut(HMAC_BYTES)) {
-        chunk.copy_from_slice(&labelled(key, label, &counter.to_le_bytes()));
-    }
-    out
-}
-
-fn labelled(key: &[u8], label: &[u8], input: &[u8]) -> [u8; HMAC_BYTES] {
-    let mut hmac = HMAC::new(key);
-    hmac.update(label);
-    hmac.update([0]);
-    hmac.update(input);
-    hmac.finalize()
-}
-
 /// The words of the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
@@ -160,11 +95,18 @@ pub enum Word {
     Nonce,
     /// The check of the hash secret.
     Hash,
+    /// How many links there are.
+    Links,
     /// The proof.
     Proof,
 }
 
-const WORDS: [Word; 6] = [Word::Proto, Word::Node, Word::Listen, Word::Nonce, Word::Hash, Word::Proof];
+const WORDS: [Word; 7] =
+    [Word::Proto, Word::Node, Word::Listen, Word::Nonce, Word::Hash, Word::Links, Word::Proof];
+
+/// The fields of [`Word::Links`]. Any other says nothing.
+const LINKS_NONE: &str = "none";
+const LINKS_FULL: &str = "full";
 
 impl Word {
     const fn name(self) -> &'static str {
@@ -174,6 +116,7 @@ impl Word {
             Self::Listen => "listen",
             Self::Nonce => "nonce",
             Self::Hash => "hash",
+            Self::Links => "links",
             Self::Proof => "proof",
         }
     }
@@ -185,6 +128,7 @@ impl Word {
             Self::Node | Self::Nonce => "32 hex digits",
             Self::Listen => "IP:port, such as 10.0.0.2:5454 or [fd00::2]:5454",
             Self::Hash => "16 hex digits",
+            Self::Links => "none or full",
             Self::Proof => "64 hex digits, or nothing where there is no secret",
         }
     }
@@ -257,8 +201,21 @@ pub enum Answer<'a> {
     Offer(Offer<'a>, Proof),
     /// To the second: the link is up, and frames may follow.
     Welcome,
+    /// To the second: there is no place for another link, but there are other nodes.
+    Full(Hints<'a>),
     /// To either: no, with a sentence that says why.
     Refused(&'a [u8]),
+}
+
+/// Where other nodes listen, as somebody says who has no place.
+#[derive(Debug, Clone, Copy)]
+pub struct Hints<'a>(&'a [u8]);
+
+impl Hints<'_> {
+    /// The addresses, at most [`HINTS_MAX`]; what is none is passed over.
+    pub fn iter(&self) -> impl Iterator<Item = SocketAddr> {
+        self.0.split(|&byte| byte == b',').filter_map(address).take(HINTS_MAX)
+    }
 }
 
 /// Reads the arguments of a `REQUEST connect`. O(bytes), of which there are at most [`LINE_BYTES_MAX`].
@@ -295,6 +252,10 @@ pub fn read_answer(line: &[u8]) -> Result<Answer<'_>, HandshakeError<'_>> {
             Ok(Answer::Offer(fields.offer()?, fields.proof()?))
         }
         (PROOF_ID, Some(b"welcome")) => Ok(Answer::Welcome),
+        (PROOF_ID, Some(args)) => match args.strip_prefix(b"full") {
+            Some(hints) if matches!(hints, [] | [b',', ..]) => Ok(Answer::Full(Hints(hints))),
+            Some(_) | None => Err(no_answer),
+        },
         _ => Err(no_answer),
     }
 }
@@ -327,6 +288,15 @@ pub fn put_welcome(out: &mut Vec<u8>, id: &[u8]) {
     put_start(out, id, "FULFILLED welcome\n");
 }
 
+/// Appends the other answer to it: there is no place, but others listen there. At most [`HINTS_MAX`] are told.
+pub fn put_full(out: &mut Vec<u8>, id: &[u8], hints: impl Iterator<Item = SocketAddr>) {
+    put_start(out, id, "FULFILLED full");
+    for hint in hints.take(HINTS_MAX) {
+        out.extend_from_slice(format!(",{hint}").as_bytes());
+    }
+    out.push(b'\n');
+}
+
 fn put_start(out: &mut Vec<u8>, id: &[u8], words: &str) {
     out.extend_from_slice(id);
     out.push(b':');
@@ -335,10 +305,16 @@ fn put_start(out: &mut Vec<u8>, id: &[u8], words: &str) {
 
 /// Appends what an offer says; `listen`, being an address, needs no quotes.
 fn put_words(out: &mut Vec<u8>, offer: &Offer<'_>) {
-    let Offer { node, listen, nonce, hash } = offer;
+    let Offer { node, listen, nonce, hash, standing } = offer;
     out.extend_from_slice(format!("proto={PROTO},node={},listen=", Hex(node)).as_bytes());
     out.extend_from_slice(listen);
     out.extend_from_slice(format!(",nonce={},hash={hash:016x}", Hex(nonce)).as_bytes());
+    let links = match standing {
+        Standing::Alone => LINKS_NONE,
+        Standing::Open => return,
+        Standing::Full => LINKS_FULL,
+    };
+    out.extend_from_slice(format!(",links={links}").as_bytes());
 }
 
 fn put_proof_word(out: &mut Vec<u8>, proof: &Proof) {
@@ -435,6 +411,11 @@ impl<'a> Fields<'a> {
             listen: self.need(Word::Listen, |text| address(text).map(|_| text))?,
             nonce: self.need(Word::Nonce, unhex)?,
             hash: self.need(Word::Hash, unhex).map(u64::from_be_bytes)?,
+            standing: match self.get(Word::Links) {
+                Some(links) if links == LINKS_NONE.as_bytes() => Standing::Alone,
+                Some(links) if links == LINKS_FULL.as_bytes() => Standing::Full,
+                Some(_) | None => Standing::Open,
+            },
         })
     }
 
@@ -474,16 +455,27 @@ fn field(rest: &[u8]) -> Result<(&[u8], &[u8]), HandshakeError<'_>> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Answer, ConnectArgs, HandshakeError, Hex, LINE_BYTES_MAX, Offer, Proof, Prover, derive_hash_secret,
-        keyed_bytes, public_hash_secret, put_counter_offer, put_offer, put_proof, put_welcome, read_answer,
-        read_request,
+        Answer, ConnectArgs, HINTS_MAX, HandshakeError, Hex, LINE_BYTES_MAX, Offer, Proof, Prover, Standing,
+        derive_hash_secret, keyed_bytes, public_hash_secret, put_counter_offer, put_full, put_offer,
+        put_proof, put_welcome, read_answer, read_request,
     };
     use crate::base::rng::Rng;
 
     const SECRET: &[u8] = b"0123456789abcdef0123";
-    const DIALLER: Offer<'_> = Offer { node: [1; 16], listen: b"0.0.0.0:5454", nonce: [2; 16], hash: 0xAB };
-    const ACCEPTOR: Offer<'_> =
-        Offer { node: [3; 16], listen: b"[fd00::2]:6000", nonce: [4; 16], hash: 0xAB };
+    const DIALLER: Offer<'_> = Offer {
+        node: [1; 16],
+        listen: b"0.0.0.0:5454",
+        nonce: [2; 16],
+        hash: 0xAB,
+        standing: Standing::Open,
+    };
+    const ACCEPTOR: Offer<'_> = Offer {
+        node: [3; 16],
+        listen: b"[fd00::2]:6000",
+        nonce: [4; 16],
+        hash: 0xAB,
+        standing: Standing::Open,
+    };
 
     /// One line without its end, written by `put`.
     fn line(put: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -524,6 +516,36 @@ mod tests {
         }
         let welcome = line(|out| put_welcome(out, b"h2"));
         assert!(matches!(read_answer(welcome.as_bytes()), Ok(Answer::Welcome)), "{welcome}");
+    }
+
+    #[test]
+    fn who_needs_a_link_and_who_has_no_place_say_so() {
+        for (standing, end) in [(Standing::Alone, ",links=none"), (Standing::Full, ",links=full")] {
+            let offer = Offer { standing, ..DIALLER };
+            let text = line(|out| put_offer(out, &offer));
+            assert!(text.ends_with(end), "{text}");
+            let Ok(ConnectArgs::Offer(read)) = request(&text) else { panic!("{text}") };
+            assert_eq!(read, offer);
+        }
+        let text = line(|out| put_offer(out, &DIALLER)) + ",links=7";
+        let Ok(ConnectArgs::Offer(read)) = request(&text) else { panic!("{text}") };
+        assert_eq!(read, DIALLER);
+    }
+
+    #[test]
+    fn who_has_no_place_tells_of_others_but_not_of_many() {
+        let longest = |port: u16| format!("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:{port}");
+        let hints: Vec<_> = (10_000..10_020).map(|port| longest(port).parse().unwrap()).collect();
+        for count in [0, 1, HINTS_MAX, 20] {
+            let text = line(|out| put_full(out, b"h2", hints.iter().take(count).copied()));
+            let Ok(Answer::Full(read)) = read_answer(text.as_bytes()) else { panic!("{text}") };
+            assert!(read.iter().eq(hints.iter().take(count.min(HINTS_MAX)).copied()), "{text}");
+        }
+        let Ok(Answer::Full(read)) = read_answer(b"h2:FULFILLED full,,1.2.3.4:0,x,1.2.3.4:5") else {
+            panic!()
+        };
+        assert_eq!(read.iter().collect::<Vec<_>>(), ["1.2.3.4:5".parse().unwrap()]);
+        assert!(read_answer(b"h2:FULFILLED fuller").is_err() && read_answer(b"h1:FULFILLED full").is_err());
     }
 
     #[test]
@@ -577,7 +599,8 @@ mod tests {
             " hash=00000000000000FF , x=,nonce=\"{nonce}\" ,y=\"a,\\\"b=\\\\\",listen = \"[::]:1\",node={node},proto=1,x=2"
         );
         let Ok(ConnectArgs::Offer(offer)) = request(&text) else { panic!("{:?}", request(&text)) };
-        let expected = Offer { node: [0xAB; 16], listen: b"[::]:1", nonce: [0xCD; 16], hash: 255 };
+        let standing = Standing::Open;
+        let expected = Offer { node: [0xAB; 16], listen: b"[::]:1", nonce: [0xCD; 16], hash: 255, standing };
         assert_eq!(offer, expected);
     }
 
@@ -682,7 +705,7 @@ mod tests {
                     let Ok(Answer::Offer(same, _)) = read_answer(again.as_bytes()) else { panic!("{again}") };
                     assert_eq!(same, offer);
                 }
-                Ok(Answer::Welcome | Answer::Refused(_)) => {}
+                Ok(Answer::Welcome | Answer::Full(_) | Answer::Refused(_)) => {}
                 Err(error) => assert!(!error.to_string().contains(char::is_control), "{error}"),
             }
         }

@@ -81,7 +81,9 @@
 //! these that comes twice is an error. A line has at most 1 KiB. `node` is the node's identity, new in each
 //! of its lives; `nonce` is fresh for each handshake. `listen` is where the node takes connections; an
 //! unspecified host there (`0.0.0.0`, `[::]`) means "the address that you see me from". `hash` is the hash
-//! of a fixed text: nodes that give another one hash keys otherwise, since their secrets differ.
+//! of a fixed text: nodes that give another one hash keys otherwise, since their secrets differ. A node that has
+//! no link adds `links=none`, and one that has as many as it may have `links=full`. Who has no place for another
+//! link answers the proof with `h2:FULFILLED full,10.0.0.2:5454,…`: up to 8 nodes that may have one.
 //!
 //! The proofs are HMAC-SHA-256 under the mesh's secret of: the label `olivia accept 1` (B's) or
 //! `olivia connect 1` (A's), a zero byte, then both nonces, both ids, both `listen` texts, each with its

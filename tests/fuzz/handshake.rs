@@ -2,8 +2,8 @@
 //! and must be the same; what cannot gets one printable sentence.
 
 use olivia::wire::handshake::{
-    Answer, ConnectArgs, HandshakeError, LINE_BYTES_MAX, Offer, Proof, put_counter_offer, put_offer,
-    put_proof, read_answer, read_request,
+    Answer, ConnectArgs, HandshakeError, LINE_BYTES_MAX, Offer, Proof, put_counter_offer, put_full,
+    put_offer, put_proof, read_answer, read_request,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -38,6 +38,11 @@ pub fn run(data: &[u8]) {
             assert!(same == offer && is_same(&proof, &same_proof), "{offer:?}");
         }
         Ok(Answer::Welcome) => assert_eq!(data, b"h2:FULFILLED welcome"),
+        Ok(Answer::Full(hints)) => {
+            let again = written(|out| put_full(out, b"h2", hints.iter()));
+            let Ok(Answer::Full(same)) = read_answer(&again) else { panic!("{hints:?}") };
+            assert!(same.iter().eq(hints.iter()), "{hints:?}");
+        }
         Ok(Answer::Refused(sentence)) => assert!(data.ends_with(sentence)),
         Err(error) => check_sentence(&error),
     }

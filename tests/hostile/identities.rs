@@ -4,6 +4,7 @@ use crate::peer::{Face, Heard, Link, World, beat, head, ms, secretive};
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
 use olivia::node::{CloseReason, Node};
+use olivia::wire::handshake::Standing;
 
 fn with_mesh(mesh: MeshLimits) -> World {
     World::new(Config { mesh, ..secretive() })
@@ -19,8 +20,12 @@ fn node_beyond_active_peers_is_told_so_and_let_in_when_one_has_gone() {
     let faces: Vec<Face> = (1..=3).map(Face::elsewhere).collect();
     let first = world.dial(&faces[0]);
     world.dial(&faces[1]);
-    let (conn, reply) = world.offer(&faces[2]);
-    assert_eq!(reply, "h1:ERR 2 peers are linked, the active_peers of this node; try another\n");
+    let (conn, reply) = world.proven(&faces[2]);
+    // Others may have a place, and somebody who has proven who he is may know of them.
+    let mut hints: Vec<&str> =
+        reply.trim_end().strip_prefix("h2:FULFILLED full,").unwrap().split(',').collect();
+    hints.sort_unstable();
+    assert_eq!(hints, [faces[0].listen.as_str(), faces[1].listen.as_str()]);
     assert!(world.driver.has_ended(conn));
     assert_eq!(world.driver.node.stats().handshakes_refused, 1);
     // Who is linked already may come again.
@@ -40,7 +45,94 @@ fn nodes_that_all_offer_before_the_first_proves_are_not_all_let_in() {
     }
     assert_eq!(world.stat("peers_active"), 2);
     assert_eq!(world.driver.node.stats().handshakes_refused, 18);
-    assert!(world.driver.take(offered[19].0).contains(":ERR 2 peers are linked"));
+    assert!(world.driver.take(offered[19].0).contains(":FULFILLED full,"));
+    world.check();
+}
+
+#[test]
+fn nodes_that_have_no_link_get_a_few_places_more_and_nobody_else_does() {
+    let mut world = with_mesh(few());
+    let face = |number, standing| Face { standing, ..Face::elsewhere(number) };
+    let open: Vec<Face> = (1..=3).map(|number| face(number, Standing::Open)).collect();
+    let alone: Vec<Face> = (4..=7).map(|number| face(number, Standing::Alone)).collect();
+    let first = world.dial(&open[0]);
+    world.dial(&open[1]);
+    assert!(world.offered(&open[2]).1.standing == Standing::Full);
+    for face in &alone[..3] {
+        world.dial(face);
+    }
+    for face in [&alone[3], &open[2]] {
+        assert!(world.proven(face).1.starts_with("h2:FULFILLED full,"));
+    }
+    assert_eq!(world.stat("peers_active"), 5);
+    // A place that becomes free is one of these, as long as there are others.
+    world.driver.lose(first.conn);
+    assert!(world.proven(&open[2]).1.starts_with("h2:FULFILLED full,"));
+    world.dial(&alone[3]);
+    world.check();
+}
+
+#[test]
+fn visitor_that_has_no_place_is_linked_only_to_a_node_that_has_no_link() {
+    let mut world = with_mesh(few());
+    let full: Vec<Face> =
+        (1..=2).map(|number| Face { standing: Standing::Full, ..Face::elsewhere(number) }).collect();
+    // Both are told that it is alone, and only the first finds it so.
+    let offered: Vec<_> = full.iter().map(|face| world.offered(face)).collect();
+    assert!(offered.iter().all(|(_, node)| node.standing == Standing::Alone));
+    for (face, (conn, node)) in full.iter().zip(&offered) {
+        world.driver.send(*conn, face.proof_line(node));
+    }
+    assert!(world.is_linked(&full[0]) && !world.is_linked(&full[1]));
+    assert_eq!(world.driver.take(offered[1].0), format!("h2:FULFILLED full,{}\n", full[0].listen));
+    world.check();
+}
+
+#[test]
+fn node_says_at_one_place_at_a_time_that_it_is_alone_and_goes_where_it_is_sent() {
+    let mut world = with_mesh(few());
+    let faces: Vec<Face> = (1..=3).map(Face::elsewhere).collect();
+    let listens: Vec<&str> = faces.iter().map(|face| face.listen.as_str()).collect();
+    world.join(&listens[..2]);
+    let picked = [world.picked_up(), world.picked_up()];
+    assert_eq!(picked.each_ref().map(|(_, node)| node.standing), [Standing::Alone, Standing::Open]);
+    // Turned away by the first it says so to the next, and dials the one that it was told of.
+    let (conn, node) = &picked[0];
+    let face = faces.iter().find(|face| face.listen == node.seen).unwrap();
+    world.driver.send(*conn, face.counter_line(node));
+    world.driver.send(*conn, format!("h2:FULFILLED full,{}\n", faces[2].listen));
+    assert!(world.driver.is_closed(*conn));
+    let (_, node) = world.picked_up();
+    assert_eq!((node.seen, node.standing), (faces[2].listen.clone(), Standing::Alone));
+}
+
+#[test]
+fn node_with_all_its_links_visits_backups_and_links_to_one_that_has_none() {
+    let mut world = with_mesh(few());
+    let faces: Vec<Face> = (1..=3).map(Face::elsewhere).collect();
+    let links = [world.dial(&faces[0]), world.dial(&faces[1])];
+    world.join(&[&faces[2].listen]);
+    for standing in [Standing::Open, Standing::Alone] {
+        let mut waited = 0;
+        let (conn, _) = loop {
+            if let Some(dial) = world.driver.next_dial() {
+                break dial;
+            }
+            links.iter().for_each(|link| world.send(link, &[beat(1)]));
+            world.driver.pass(ms(500));
+            waited += 500;
+        };
+        assert!((20_000..=76_000).contains(&waited), "{waited} ms");
+        world.driver.pick_up(conn);
+        let node = world.node_at(conn, &faces[2].listen);
+        assert_eq!(node.standing, Standing::Full);
+        world.driver.send(conn, Face { standing, ..faces[2].clone() }.counter_line(&node));
+        assert_eq!(world.driver.is_closed(conn), standing == Standing::Open);
+        if standing == Standing::Alone {
+            world.driver.send(conn, "h2:FULFILLED welcome\n");
+        }
+    }
+    assert_eq!(world.stat("peers_active"), 3);
     world.check();
 }
 

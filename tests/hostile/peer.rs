@@ -12,8 +12,8 @@ use olivia::wire::frame::{
     self, Address, Body, FrameLimits, Front, Head, put, put_blocks, put_deltas, put_piece,
 };
 use olivia::wire::handshake::{
-    Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, derive_hash_secret, public_hash_secret,
-    put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
+    Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, Standing, derive_hash_secret,
+    public_hash_secret, put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
 };
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub struct Face {
     pub secret: Option<&'static str>,
     /// Where it is seen from.
     pub seen: String,
+    /// What it says of its links.
+    pub standing: Standing,
 }
 
 impl Face {
@@ -55,6 +57,7 @@ impl Face {
             hash: HashSecret::from_bytes(public_hash_secret()).hash(HASH_CHECK_TEXT).0,
             secret: None,
             seen: "127.0.0.1:40000".to_owned(),
+            standing: Standing::Open,
         }
     }
 
@@ -70,7 +73,14 @@ impl Face {
     }
 
     pub fn offer(&self) -> Offer<'_> {
-        Offer { node: self.node, listen: self.listen.as_bytes(), nonce: self.nonce, hash: self.hash }
+        let standing = self.standing;
+        Offer {
+            node: self.node,
+            listen: self.listen.as_bytes(),
+            nonce: self.nonce,
+            hash: self.hash,
+            standing,
+        }
     }
 
     pub fn id(&self) -> NodeId {
@@ -104,7 +114,8 @@ impl Face {
     /// What the node says of itself in an offer.
     pub fn of(offer: &Offer<'_>) -> Self {
         let listen = String::from_utf8(offer.listen.to_vec()).unwrap();
-        Self { node: offer.node, listen, nonce: offer.nonce, hash: offer.hash, ..Self::new(0) }
+        let standing = offer.standing;
+        Self { node: offer.node, listen, nonce: offer.nonce, hash: offer.hash, standing, ..Self::new(0) }
     }
 }
 
@@ -274,6 +285,13 @@ impl World {
         (conn, Face::of(&theirs))
     }
 
+    /// The same up to the proof; what came back.
+    pub fn proven(&mut self, face: &Face) -> (ClientId, String) {
+        let (conn, node) = self.offered(face);
+        self.driver.send(conn, face.proof_line(&node));
+        (conn, self.driver.take(conn))
+    }
+
     /// Dials the node and becomes its peer.
     pub fn dial(&mut self, face: &Face) -> Link {
         let (conn, node) = self.offered(face);
@@ -301,10 +319,16 @@ impl World {
     pub fn picked_up(&mut self) -> (ClientId, Face) {
         let (conn, seen) = self.next_dial();
         self.driver.pick_up(conn);
+        let node = self.node_at(conn, &seen);
+        (conn, node)
+    }
+
+    /// What the node says of itself to whom it has dialled at `seen`, and who has picked up.
+    pub fn node_at(&mut self, conn: ClientId, seen: &str) -> Face {
         let line = self.driver.take(conn);
         let args = line.trim_end().strip_prefix("h1:REQUEST connect ").unwrap();
         let Ok(ConnectArgs::Offer(offer)) = read_request(args.as_bytes()) else { panic!("{line}") };
-        (conn, Face { seen, ..Face::of(&offer) })
+        Face { seen: seen.to_owned(), ..Face::of(&offer) }
     }
 
     /// Takes the next dial of the node and becomes its peer.

@@ -64,6 +64,9 @@ impl World {
                     }
                 }
             }
+            if linked.is_empty() {
+                return Some(format!("host {at} has no link"));
+            }
             let is_linked = |host: &&super::host::Host| linked.contains(&host.addr);
             let strangers = self.hosts.iter().filter(|host| host.kind == Kind::Stranger);
             assert!(

@@ -14,8 +14,8 @@ use olivia::wire::frame::{
     self, Address, Body, Frame, FrameLimits, Front, Head, put, put_blocks, put_deltas, put_peers, put_piece,
 };
 use olivia::wire::handshake::{
-    Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, derive_hash_secret, public_hash_secret,
-    put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
+    Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, Standing, derive_hash_secret,
+    public_hash_secret, put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -147,7 +147,8 @@ impl World {
         let listen = self.hosts[at].addr.to_string();
         let node = self.liar(at)?.id;
         let nonce = self.link_at(at, port)?.nonce;
-        Some(with(&Offer { node, listen: listen.as_bytes(), nonce, hash }))
+        let standing = Standing::Open;
+        Some(with(&Offer { node, listen: listen.as_bytes(), nonce, hash, standing }))
     }
 
     /// A proof of one end of a link, right or wrong.
@@ -159,7 +160,7 @@ impl World {
         let theirs = link.theirs.clone();
         self.introduce(at, port, |own| {
             let nonce = if is_wrong { own.nonce } else { theirs.nonce };
-            let other = Offer { node: theirs.node, listen: &theirs.listen, nonce, hash: own.hash };
+            let other = Offer { node: theirs.node, listen: &theirs.listen, nonce, ..*own };
             Proof::of(secret.as_deref(), prover, own, &other)
         })
     }
@@ -247,7 +248,7 @@ impl World {
                     assert!(!is_unproven, "a wrong proof was welcome");
                     self.linked(at, port);
                 }
-                Ok(Answer::Refused(_)) | Err(_) => {}
+                Ok(Answer::Full(_) | Answer::Refused(_)) | Err(_) => {}
             }
         } else if let Some(args) = line.strip_prefix(b"h1:REQUEST connect ") {
             if let Ok(ConnectArgs::Offer(theirs)) = read_request(args) {

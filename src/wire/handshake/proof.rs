@@ -1,0 +1,88 @@
+//! The cryptography of links: proofs that both ends know the mesh's secret, and what is derived from it. It is
+//! HMAC-SHA-256 (RFC 2104, FIPS 180-4) and nothing else.
+
+use super::Offer;
+use hmac_sha256::HMAC;
+use subtle::ConstantTimeEq;
+
+/// Bytes of a secret under which keys are hashed.
+pub const HASH_SECRET_BYTES: usize = 192;
+
+const HMAC_BYTES: usize = 32;
+
+/// That a node knows the mesh's secret; empty where there is none.
+#[derive(Debug, Clone, Copy)]
+pub struct Proof(pub(super) Option<[u8; HMAC_BYTES]>);
+
+/// Which end of a link proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prover {
+    /// The one that was dialled.
+    Acceptor,
+    /// The one that dialled.
+    Dialler,
+}
+
+impl Proof {
+    /// The proof of one end: `own` is what the prover offered, `other` what it was offered.
+    pub fn of(secret: Option<&[u8]>, prover: Prover, own: &Offer<'_>, other: &Offer<'_>) -> Self {
+        let label: &[u8] = match prover {
+            Prover::Acceptor => b"olivia accept 1",
+            Prover::Dialler => b"olivia connect 1",
+        };
+        Self(secret.map(|secret| {
+            let mut hmac = HMAC::new(secret);
+            hmac.update(label);
+            hmac.update([0]);
+            let fields: [&[u8]; 6] =
+                [&own.nonce, &other.nonce, &own.node, &other.node, own.listen, other.listen];
+            for field in fields {
+                hmac.update(u32::try_from(field.len()).unwrap_or(u32::MAX).to_le_bytes());
+                hmac.update(field);
+            }
+            hmac.finalize()
+        }))
+    }
+
+    /// Whether `given` is this proof. Takes the same time wherever they differ.
+    pub fn matches(&self, given: &Self) -> bool {
+        match (&self.0, &given.0) {
+            (Some(own), Some(given)) => own.ct_eq(given).into(),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+}
+
+/// The 192 bytes under which all nodes of a mesh hash keys, expanded from its secret.
+pub fn derive_hash_secret(mesh_secret: &[u8]) -> [u8; HASH_SECRET_BYTES] {
+    expand(mesh_secret, b"olivia hash 1")
+}
+
+/// The same for nodes without a secret, which link on loopback only: known to everybody.
+pub fn public_hash_secret() -> [u8; HASH_SECRET_BYTES] {
+    expand(b"", b"olivia loopback hash 1")
+}
+
+/// 16 bytes that a key and a number determine, and that nobody can tell without the key.
+pub fn keyed_bytes(key: &[u8; 32], number: u64) -> [u8; 16] {
+    let block = labelled(key, b"olivia draw 1", &number.to_le_bytes());
+    std::array::from_fn(|at| block[at])
+}
+
+/// HMAC in counter mode, as the KDF of NIST SP 800-108 has it, under a label of its own.
+fn expand(key: &[u8], label: &[u8]) -> [u8; HASH_SECRET_BYTES] {
+    let mut out = [0; HASH_SECRET_BYTES];
+    for (counter, chunk) in (1u32..).zip(out.chunks_exact_mut(HMAC_BYTES)) {
+        chunk.copy_from_slice(&labelled(key, label, &counter.to_le_bytes()));
+    }
+    out
+}
+
+fn labelled(key: &[u8], label: &[u8], input: &[u8]) -> [u8; HMAC_BYTES] {
+    let mut hmac = HMAC::new(key);
+    hmac.update(label);
+    hmac.update([0]);
+    hmac.update(input);
+    hmac.finalize()
+}
