@@ -146,6 +146,35 @@ fn no_peer_is_asked_more_at_a_time_than_it_may_be_owed() {
 }
 
 #[test]
+fn lookups_that_have_ended_leave_nothing_to_be_done_behind() {
+    let mesh = MeshLimits { lookup_timeout_ms: 60_000, ..MeshLimits::default() };
+    let mut world = World::new(Config { mesh, ..Config::default() });
+    let mut link = world.linked(&Face::new(1));
+    let waiting = world.driver.client();
+    world.driver.send(waiting, "GET slow\n");
+    assert_eq!(asked(&mut world, &mut link).len(), 1);
+    // The audit after each call looks whether it all adds up.
+    for n in 0..1_000 {
+        world.begin(&format!("GET k{n}\n"));
+        let questions = asked(&mut world, &mut link);
+        answer(&mut world, &link, &questions);
+        assert_eq!(world.told(), format!(":GOT k{n}:k{n}\n"));
+    }
+    assert_eq!(world.driver.node.lookups(), 1);
+    let ticks = world.driver.ticks;
+    for _ in 0..60 {
+        world.driver.pass(ms(1_000));
+        world.send(&link, &[peer::beat(1)]);
+    }
+    assert_eq!(world.driver.take(waiting), ":GOT \n");
+    assert!(
+        world.driver.ticks - ticks < 400,
+        "{} steps about a thousand lookups that have ended",
+        world.driver.ticks - ticks
+    );
+}
+
+#[test]
 fn lookup_that_very_many_wait_for_is_made_again_so_that_no_call_answers_them_all() {
     let (mut world, mut link) = asking(Limits::default());
     let all = clients(&mut world, 100);

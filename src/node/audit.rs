@@ -36,6 +36,7 @@ fn lookups(state: &State) {
     let (stats, lookups) = (&state.stats, &state.mesh.lookups);
     let ended = stats.remote_hits + stats.remote_misses + stats.remote_timeouts;
     assert_eq!(stats.remote_lookups, ended + lookups.slots.len() as u64, "lookups");
+    assert!(lookups.due_adds_up(), "what is to be done about lookups");
     let (mut waiting, mut whole) = (0, 0);
     let mut of_conns: Vec<(u64, usize)> = Vec::new();
     for (_, ask) in lookups.asks.iter() {

@@ -11,7 +11,7 @@ use crate::base::slots::Slots;
 use crate::base::time::Instant;
 use crate::limits::WAITERS_PER_LOOKUP_MAX;
 use crate::store::KeyHash;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 /// What is wanted of a key. A life alone is not sent its value.
@@ -58,9 +58,28 @@ pub(super) struct Lookup {
     pub(super) asked: Vec<Asked>,
     /// Who said no.
     pub(super) refused: Vec<PeerKey>,
+    /// The end of the time for all of it.
+    pub(super) ends_at: Instant,
+    /// The next candidate's turn, if one is being waited for.
+    tries_at: Option<Instant>,
 }
 
 impl Lookup {
+    /// A lookup that has asked nobody yet, for one that waits for it.
+    pub(super) fn new(key: &[u8], hash: KeyHash, wanted: Wanted, waiter: Waiter, ends_at: Instant) -> Self {
+        Self {
+            key: key.into(),
+            hash,
+            wanted,
+            waiters: vec![waiter],
+            candidates: Vec::new(),
+            asked: Vec::new(),
+            refused: Vec::new(),
+            ends_at,
+            tries_at: None,
+        }
+    }
+
     /// Whether a peer has been asked, with whatever answer so far.
     pub(super) fn has_asked(&self, peer: PeerKey) -> bool {
         self.refused.contains(&peer) || self.asked.iter().any(|asked| asked.peer == peer)
@@ -127,11 +146,13 @@ impl Ask {
     }
 }
 
-/// When something is to be done about a lookup, if it is still there then.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Due {
-    pub(super) at: Instant,
-    pub(super) lookup: LookupKey,
+/// What is to be done about a lookup at some moment, if it is still there then. At the same moment in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// It is the next candidate's turn.
+    Try,
+    /// Its time is over.
+    End,
 }
 
 /// All that waits for other nodes.
@@ -145,10 +166,8 @@ pub(super) struct Lookups {
     pub(super) orphans: VecDeque<LookupKey>,
     /// Those that take new waiters.
     open: BTreeMap<(KeyHash, Wanted), LookupKey>,
-    /// The next candidate's turn, and the end of the time for all of it. Each in order of time, since the
-    /// spans are the same for all; entries of lookups that have ended are passed over.
-    pub(super) tries: VecDeque<Due>,
-    pub(super) ends: VecDeque<Due>,
+    /// What is to be done when: two entries for each lookup at most, which go with it. By the bits of its key.
+    due: BTreeSet<(Instant, Due, u64)>,
     /// The tick of the one live timer of all this.
     pub(super) timer_at: Option<u64>,
 }
@@ -176,7 +195,9 @@ impl Lookups {
     /// Adds a lookup and lets it take waiters.
     pub(super) fn insert(&mut self, lookup: Lookup) -> LookupKey {
         let at = (lookup.hash, lookup.wanted);
+        let ends_at = lookup.ends_at;
         let key = self.slots.insert(lookup);
+        self.due.insert((ends_at, Due::End, key.to_bits()));
         self.open.insert(at, key);
         key
     }
@@ -185,9 +206,11 @@ impl Lookups {
     pub(super) fn remove(&mut self, key: LookupKey) -> Option<Lookup> {
         let lookup = self.slots.remove(key)?;
         self.close(key, lookup.hash, lookup.wanted);
+        self.due.remove(&(lookup.ends_at, Due::End, key.to_bits()));
+        if let Some(at) = lookup.tries_at {
+            self.due.remove(&(at, Due::Try, key.to_bits()));
+        }
         if self.slots.is_empty() {
-            self.tries.clear();
-            self.ends.clear();
             self.slots.shrink();
         }
         Some(lookup)
@@ -206,14 +229,37 @@ impl Lookups {
         }
     }
 
-    /// When something has to be done next; drops what is about lookups that have ended. Amortised O(1).
-    pub(super) fn next_due(&mut self) -> Option<Instant> {
-        for queue in [&mut self.tries, &mut self.ends] {
-            while queue.front().is_some_and(|due| self.slots.get(due.lookup).is_none()) {
-                queue.pop_front();
-            }
+    /// Makes it the next candidate's turn at a moment. O(log lookups), as what follows.
+    pub(super) fn try_at(&mut self, key: LookupKey, at: Instant) {
+        let Some(lookup) = self.slots.get_mut(key) else { return };
+        if let Some(before) = lookup.tries_at.replace(at) {
+            self.due.remove(&(before, Due::Try, key.to_bits()));
         }
-        let heads = [self.tries.front(), self.ends.front()];
-        heads.into_iter().flatten().map(|due| due.at).min()
+        self.due.insert((at, Due::Try, key.to_bits()));
+    }
+
+    /// When something has to be done next.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, ..)| *at)
+    }
+
+    /// Takes out what has to be done by now, the oldest first.
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<(Due, LookupKey)> {
+        let (at, due, bits) = *self.due.first()?;
+        if at > now {
+            return None;
+        }
+        self.due.pop_first();
+        let key = LookupKey::from_bits(bits)?;
+        if let Some(lookup) = self.slots.get_mut(key).filter(|_| due == Due::Try) {
+            lookup.tries_at = None;
+        }
+        Some((due, key))
+    }
+
+    /// Whether there is nothing to be done about lookups that have ended, and an end for each that has not.
+    pub(super) fn due_adds_up(&self) -> bool {
+        let tries = self.slots.iter().filter(|(_, lookup)| lookup.tries_at.is_some()).count();
+        self.due.len() == self.slots.len() + tries
     }
 }

@@ -116,17 +116,9 @@ fn look_up(
     }
     let mesh = &state.config.mesh;
     let until = now.mono.after(Duration::from_millis(mesh.lookup_timeout_ms.into()));
-    let lookup = Lookup {
-        key: key.into(),
-        hash,
-        wanted,
-        waiters: vec![waiter],
-        candidates,
-        asked: Vec::new(),
-        refused: Vec::new(),
-    };
+    let mut lookup = Lookup::new(key, hash, wanted, waiter, until);
+    lookup.candidates = candidates;
     let lookup = state.mesh.lookups.insert(lookup);
-    state.mesh.lookups.ends.push_back(Due { at: until, lookup });
     state.stats.remote_lookups += 1;
     begun.push(lookup);
     true
@@ -159,7 +151,7 @@ fn advance(state: &mut State, now: Now, key: LookupKey) {
         if !lookup.has_asked(peer) && state.mesh.peers.get(peer).is_some_and(Peer::is_askable) {
             ask(state, now, key, peer, Because::Claimed);
             let at = now.mono.after(Duration::from_millis(state.config.mesh.lookup_try_ms.into()));
-            state.mesh.lookups.tries.push_back(Due { at, lookup: key });
+            state.mesh.lookups.try_at(key, at);
             return;
         }
     }
@@ -335,15 +327,10 @@ pub(super) fn run_due(state: &mut State, now: Now, deadline: u64, budget: u32) {
     }
     state.mesh.lookups.timer_at = None;
     for _ in 0..budget {
-        let lookups = &mut state.mesh.lookups;
-        if lookups.tries.front().is_some_and(|due| due.at <= now.mono) {
-            let key = lookups.tries.pop_front().map(|due| due.lookup);
-            key.into_iter().for_each(|key| try_next(state, now, key));
-        } else if lookups.ends.front().is_some_and(|due| due.at <= now.mono) {
-            let key = lookups.ends.pop_front().map(|due| due.lookup);
-            key.into_iter().for_each(|key| time_out(state, now, key));
-        } else {
-            break;
+        match state.mesh.lookups.pop_due(now.mono) {
+            Some((Due::Try, key)) => try_next(state, now, key),
+            Some((Due::End, key)) => time_out(state, now, key),
+            None => break,
         }
     }
     arm(state);
