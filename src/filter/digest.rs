@@ -13,7 +13,7 @@
 //! other side is [`super::receiver`].
 
 use super::bloom::Bloom;
-use super::log::{Entry, Log};
+use super::log::{CHUNK, Entry, Log};
 use super::size::{BLOCK_WORDS, Block, Size};
 use crate::base::slots::{Key, Slots};
 use crate::base::time::Instant;
@@ -25,6 +25,9 @@ pub const LOG_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Entries of the log that this is.
 pub const LOG_ENTRIES_MAX: usize = LOG_BYTES_MAX / size_of::<Entry>();
+
+/// The share of the memory that the log may have where that is limited, if it is less than 8 MiB: one in so many.
+const LOG_SHARE: u64 = 16;
 
 /// For how long the log remembers, to within a tenth of a second.
 pub const LOG_KEPT: Duration = Duration::from_secs(30);
@@ -108,6 +111,7 @@ pub struct Digest {
     /// The size at the end of the log.
     size: Size,
     log: Log,
+    log_entries_max: usize,
     /// Somebody reads, or did so not long ago: changes are kept.
     is_kept: bool,
     /// Since when nobody reads, as far as changes are kept.
@@ -127,6 +131,7 @@ impl Digest {
             epoch,
             size,
             log: Log::new(),
+            log_entries_max: LOG_ENTRIES_MAX,
             is_kept: false,
             alone_since: None,
             resized_until: 0,
@@ -139,6 +144,19 @@ impl Digest {
     /// Where the log ends.
     pub fn head(&self) -> Position {
         Position { epoch: self.epoch, seq: self.log.end() }
+    }
+
+    /// Bytes that the log takes, and may take before that is asked again. O(1).
+    pub fn log_bytes(&self) -> u64 {
+        self.log.memory_bytes() as u64
+    }
+
+    /// Has the log keep to its share of `memory_max` bytes, 0 being no limit: what is older is forgotten as more
+    /// comes. It has room for a chunk of 64 KiB in any case. O(1).
+    pub fn limit_log(&mut self, memory_max: u64) {
+        let share = usize::try_from(memory_max / LOG_SHARE).unwrap_or(usize::MAX) / size_of::<Entry>();
+        let is_limited = memory_max > 0;
+        self.log_entries_max = if is_limited { share.clamp(CHUNK, LOG_ENTRIES_MAX) } else { LOG_ENTRIES_MAX };
     }
 
     /// How many snapshots were begun.
@@ -186,8 +204,9 @@ impl Digest {
         if !self.is_kept && self.log.skip() {
             return;
         }
-        if self.log.len() >= LOG_ENTRIES_MAX {
-            self.log.forget_until(self.log.first() + 1);
+        let surplus = (self.log.len() + 1).saturating_sub(self.log_entries_max);
+        if surplus > 0 {
+            self.log.forget_until(self.log.first() + surplus as u64);
         }
         let is_marked = self.marks.back().is_none_or(|(moment, _)| now.since(*moment) >= MARK_EVERY);
         if is_marked {

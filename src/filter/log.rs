@@ -7,7 +7,10 @@ use super::size::Size;
 use std::collections::VecDeque;
 
 /// Entries of a chunk.
-const CHUNK: usize = 4_096;
+pub(super) const CHUNK: usize = 4_096;
+
+/// Bytes of a chunk.
+const CHUNK_BYTES: usize = CHUNK * size_of::<Entry>();
 
 /// Chunks that one call of [`Log::forget_until`] frees at most: some 20 µs.
 const CHUNKS_PER_STEP: usize = 4;
@@ -53,6 +56,12 @@ impl Log {
 
     pub(super) const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Bytes of the chunks, and of the next one if there is any: so what is counted is there before it is used. O(1).
+    pub(super) fn memory_bytes(&self) -> usize {
+        let next = usize::from(!self.chunks.is_empty());
+        (self.chunks.len() + next) * CHUNK_BYTES
     }
 
     /// Adds an entry. O(1).

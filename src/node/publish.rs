@@ -111,8 +111,15 @@ impl Published {
         }
         self.additions = self.additions.wrapping_add(1);
         if self.additions.is_multiple_of(ADDITIONS_PER_GROWTH_STEP) {
+            self.account(store);
             self.keep_up(now, store);
         }
+    }
+
+    /// Counts what filter and log take as memory of the store, and has the log keep to its share of that.
+    fn account(&mut self, store: &mut Store) {
+        self.digest.limit_log(store.memory_max());
+        store.reserve(self.filter.bytes() + self.digest.log_bytes());
     }
 
     fn keep_up(&mut self, now: Instant, store: &mut Store) {
@@ -143,7 +150,7 @@ impl Published {
         if self.is_digest_old(now) {
             self.digest.trim(now);
         }
-        store.reserve(self.filter.bytes());
+        self.account(store);
         self.has_work(now, store)
     }
 
@@ -620,8 +627,38 @@ mod tests {
         }
         world.settle();
         let with = world.store.memory_bytes();
-        let bytes = world.published.filter().bytes();
+        let (bytes, log) = (world.published.filter().bytes(), world.published.digest().log_bytes());
         world.store.reserve(0);
-        assert!(refused > 0 && with - world.store.memory_bytes() == bytes && bytes >= 32 << 10, "{bytes}");
+        let without = world.store.memory_bytes();
+        assert!(refused > 0 && with - without == bytes + log && bytes >= 32 << 10, "{bytes}");
+    }
+
+    #[test]
+    fn log_of_changes_counts_as_memory_and_takes_a_small_share_of_it() {
+        for (memory_max, log_max, keys) in [(2 << 20, 128 << 10, 20_000), (32 << 20, 2 << 20, 140_000)] {
+            let mut world = World::new(u64::MAX, 1);
+            world.store.set_memory_max(memory_max);
+            let mut most = 0;
+            // Keys that come and go, all within the time that the log is kept.
+            for id in 0..keys {
+                let bytes = u64::to_be_bytes(id);
+                let key = world.store.key(&bytes);
+                world.store.set(key, b"", None, Version(1)).unwrap();
+                world.published.added(world.now, key.hash.0, &mut world.store);
+                world.store.remove(world.now, key);
+                most = most.max(world.published.digest().log_bytes());
+            }
+            let counted = world.store.memory_bytes();
+            world.store.reserve(0);
+            assert!(counted - world.store.memory_bytes() > log_max, "the log is not counted");
+            // What lies across the ends of two chunks, and the next one.
+            assert!((log_max..=log_max + (2 << 16)).contains(&most), "{most} bytes of {memory_max}");
+            // And all of it is given back when nothing comes for long.
+            for _ in 0..2 {
+                world.pass_time(31_000);
+                while world.published.step(world.now, &mut world.store) {}
+            }
+            assert_eq!(world.published.digest().log_bytes(), 0);
+        }
     }
 }

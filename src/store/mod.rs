@@ -105,7 +105,12 @@ impl Store {
         self.memory_max = memory_max;
     }
 
-    /// Counts so many bytes more as used: those of the filter of these keys. O(1).
+    /// The limit; 0: none.
+    pub const fn memory_max(&self) -> u64 {
+        self.memory_max
+    }
+
+    /// Counts so many bytes more as used: those of the filter of these keys, and of its log. O(1).
     pub fn reserve(&mut self, bytes: u64) {
         self.reserved = bytes;
     }
