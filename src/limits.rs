@@ -264,6 +264,11 @@ pub const BYTES_PER_STEP: usize = 256 * 1024;
 /// Timer entries looked at by one call of `tick`: some 15 µs of work, if each is an item to be removed.
 pub const TIMERS_PER_STEP: u32 = 64;
 
+/// Timer entries looked at for each key that is given a deadline, or deleted, if any are due or too many are
+/// dead: under load the steps of `tick` are few, and a client that sets and deletes without a pause would leave
+/// dead entries faster than they are sifted out. Four are needed for the bound that `Store::keep_up` gives.
+pub const TIMERS_PER_WRITE: u32 = 4;
+
 /// For how long a closing connection may take to accept what it was told, and to close its own side.
 /// Long enough for a retransmission, short enough that leaving clients do not fill the table.
 pub const LINGER_MS: u32 = 2_000;

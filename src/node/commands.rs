@@ -15,7 +15,7 @@ use super::state::{State, Versions, close_conn};
 use super::stats::Stats;
 use crate::base::time::Now;
 use crate::config::Config;
-use crate::limits::KEYS_PER_STEP;
+use crate::limits::{KEYS_PER_STEP, TIMERS_PER_WRITE};
 use crate::store::{Deadline, Full, HashedKey, Store, Was};
 use crate::wire::args::{ArgLimits, Args};
 use crate::wire::line::{Line, is_from_browser};
@@ -92,6 +92,14 @@ impl Desk<'_> {
     fn changed(&mut self, key: HashedKey<'_>) {
         if !self.mesh.lookups.is_empty() {
             self.mesh.lookups.changed(key.hash);
+        }
+    }
+
+    /// So many keys were given a deadline, or are gone: has the store do its share of what that leaves behind.
+    fn keep_up(&mut self, keys: usize) {
+        let budget = u32::try_from(keys).unwrap_or(u32::MAX).saturating_mul(TIMERS_PER_WRITE);
+        if budget > 0 {
+            self.store.keep_up(self.now.mono, budget);
         }
     }
 }
@@ -339,6 +347,7 @@ fn set_ex(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
         let deadline = deadline(desk, arg.seconds)?;
         put(desk, arg.key, arg.value, Some(deadline))?;
     }
+    desk.keep_up(args.len());
     reply.end();
     Ok(())
 }
@@ -348,14 +357,17 @@ fn del(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
     args.iter().for_each(|arg| reply.key(arg.key));
     check_length(desk, &reply)?;
     reply.clear();
+    let mut gone = 0;
     for arg in args.iter() {
         let key = desk.store.key(arg.key);
         if desk.store.remove(desk.now.mono, key) {
+            gone += 1;
             desk.stats.deletes += 1;
             desk.changed(key);
             reply.key(arg.key);
         }
     }
+    desk.keep_up(gone);
     reply.end();
     Ok(())
 }
@@ -369,14 +381,17 @@ fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
     }
     check_length(desk, &reply)?;
     reply.clear();
+    let mut given = 0;
     for arg in args.iter() {
         let deadline = deadline(desk, arg.seconds)?;
         let key = desk.store.key(arg.key);
         if desk.store.set_deadline(desk.now.mono, key, deadline) {
+            given += 1;
             reply.key_text(arg.key, arg.seconds);
             desk.changed(key);
         }
     }
+    desk.keep_up(given);
     reply.end();
     Ok(())
 }
@@ -438,4 +453,94 @@ fn check_length(desk: &Desk<'_>, reply: &Reply<'_>) -> Result<(), CommandError> 
 
 fn deadline(desk: &Desk<'_>, seconds: u64) -> Result<Deadline, CommandError> {
     Deadline::in_seconds(desk.now.mono, seconds).ok_or(CommandError::TooFar)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::base::time::{Instant, Now};
+    use crate::config::Config;
+    use crate::node::{ConnKey, Node};
+    use std::fmt::Write;
+
+    const CLIENTS: usize = 50;
+
+    /// A node with clients on this machine, which are served as a shell under load does it: all that each has
+    /// sent, and then one step of what is due.
+    struct Load {
+        node: Node,
+        now: Now,
+        clients: Vec<ConnKey>,
+    }
+
+    impl Load {
+        fn new() -> Self {
+            let now = Now { mono: Instant::ZERO, wall_ms: 1_700_000_000_000 };
+            let mut node = Node::new(Config::default(), 1, now);
+            let addr = "127.0.0.1:40000".parse().unwrap();
+            let clients = (0..CLIENTS).map(|_| node.accept(now, addr).unwrap()).collect();
+            Self { node, now, clients }
+        }
+
+        /// A turn of five milliseconds in which each client sends what `requests` says of it.
+        fn turn(&mut self, requests: impl Fn(usize) -> String) {
+            self.now.mono = Instant::from_millis(self.now.mono.millis() + 5);
+            for (at, &client) in self.clients.iter().enumerate() {
+                self.node.received(self.now, client, requests(at).as_bytes());
+            }
+            self.node.tick(self.now);
+            for &client in &self.clients {
+                let count = self.node.outbound(client).len();
+                self.node.wrote(self.now, client, count);
+            }
+            while self.node.next_action().is_some() {}
+        }
+    }
+
+    #[test]
+    fn timers_of_keys_set_and_deleted_without_a_pause_do_not_gather() {
+        let mut load = Load::new();
+        for turn in 0..30 {
+            load.turn(|client| {
+                (0..64).fold(String::new(), |mut text, at| {
+                    let _ = writeln!(text, "SETEX k{client}-{at}:v:{}\nDEL k{client}-{at}", 1_000 + turn);
+                    text
+                })
+            });
+            let timers = load.node.state.store.timers();
+            assert!(timers <= 64 * 1_024, "{timers} timers of no item after {turn} turns");
+        }
+    }
+
+    #[test]
+    fn expired_items_do_not_gather_while_keys_are_set_without_a_pause() {
+        let mut load = Load::new();
+        let mut most = 0;
+        for turn in 0..500 {
+            load.turn(|client| {
+                (0..8).fold(String::new(), |mut text, at| {
+                    let _ = writeln!(text, "SETEX k{client}-{turn}-{at}:v:1");
+                    text
+                })
+            });
+            most = most.max(load.node.state.store.len());
+        }
+        // 400 come each turn, and live for 200 turns.
+        assert!(most < 95_000, "{most} items");
+    }
+
+    #[test]
+    fn timers_of_keys_given_ever_other_deadlines_do_not_gather() {
+        let mut load = Load::new();
+        for turn in 0..30 {
+            load.turn(|client| {
+                let begin = if turn == 0 { format!("SET k{client}:v\n") } else { String::new() };
+                (0..128).fold(begin, |mut text, at| {
+                    let _ = writeln!(text, "EXPIRE k{client}:{}", 1_000 + 128 * turn + at);
+                    text
+                })
+            });
+            let timers = load.node.state.store.timers();
+            assert!(timers <= 2 * CLIENTS + 64 * 1_024, "{timers} timers after {turn} turns");
+        }
+    }
 }

@@ -258,17 +258,26 @@ impl Store {
     }
 
     /// Gives back the memory of items whose deadline has come, of timers that no longer mean anything, of
-    /// what was cleared, and of pages that have been sparsely used for a while: about `budget` steps, each of which looks at one
-    /// timer or moves one small item. Call it while [`Store::has_work`].
+    /// what was cleared, and of pages that have been sparsely used for a while: about `budget` steps, each
+    /// of which looks at one timer or moves one small item. Call it while [`Store::has_work`].
     pub fn reclaim(&mut self, now: Instant, budget: u32) {
-        let left = self.expire(now, budget);
-        if self.timers.has_too_many() {
-            self.timers.sift(budget, &self.heap);
-        }
+        let left = self.keep_up(now, budget);
         if !self.trim() && left > 0 {
             self.bury();
             self.compact(now, left);
         }
+    }
+
+    /// The part of [`Store::reclaim`] that must not fall behind the writes: looks at up to `budget` timers
+    /// that are due, and at as many others if too many are dead. With a budget of four after each write
+    /// that gives a deadline, and each removal, there are at most 64 Ki timers beyond two for each item
+    /// that has one. Returns what is left of the budget.
+    pub fn keep_up(&mut self, now: Instant, budget: u32) -> u32 {
+        let left = self.expire(now, budget);
+        if self.timers.has_too_many() {
+            self.timers.sift(budget, &self.heap);
+        }
+        left
     }
 
     /// Whether [`Store::reclaim`] has something to do now. O(1).
