@@ -38,8 +38,8 @@ pub struct Limits {
     pub slow_reader_bytes: u32,
     /// For how long a slow reader is borne before it is closed.
     pub slow_reader_ms: u32,
-    /// For how long a connection may stay silent inside a request, or, from elsewhere than loopback,
-    /// before it has given the password.
+    /// For how long a connection may stay silent inside a request; and, from elsewhere than loopback, be there
+    /// without having given the password.
     pub request_idle_ms: u32,
     /// For how long a connection from elsewhere than loopback may stay silent before its first byte.
     pub first_byte_ms: u32,

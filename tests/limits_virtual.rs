@@ -109,6 +109,32 @@ fn stranger_that_never_speaks_is_not_waited_for() {
 }
 
 #[test]
+fn stranger_to_the_password_keeps_no_place_by_talking() {
+    let mut driver = with_password(Limits { request_idle_ms: 1_000, clients_max: 3, ..Limits::default() });
+    let talker = driver.connect(ELSEWHERE).unwrap();
+    let dripper = driver.connect(ELSEWHERE).unwrap();
+    let known = driver.connect(ELSEWHERE).unwrap();
+    driver.ask(known, "AUTH secret\n");
+    assert!(driver.connect(ELSEWHERE).is_err());
+    for _ in 0..10 {
+        driver.send(talker, "\n");
+        driver.send(dripper, "A");
+        driver.pass(ms(99));
+    }
+    driver.take(talker);
+    driver.pass(ms(10));
+    for stranger in [talker, dripper] {
+        let told = driver.take(stranger);
+        assert_eq!(told, ":ERR the password was not given in time; the connection ends\n");
+        assert!(driver.has_ended(stranger));
+        driver.shut(stranger);
+    }
+    assert_eq!(closed(&driver, CloseReason::Unauthenticated), 2);
+    assert_eq!(driver.ask(known, "PING\n"), "0:PONG 1\n");
+    assert!(driver.connect(ELSEWHERE).is_ok());
+}
+
+#[test]
 fn connection_that_is_told_its_end_and_stays_is_dropped() {
     let mut driver = driver(Limits::default());
     let client = driver.client();
