@@ -100,12 +100,14 @@ fn stranger_that_never_speaks_is_not_waited_for() {
     let mapped = driver.connect("[::ffff:192.0.2.9]:4000").unwrap();
     let here = driver.client();
     let here_too = driver.connect("[::1]:4000").unwrap();
+    // As an IPv4 client of this machine is seen where bind is `::`.
+    let here_as_well = driver.connect("[::ffff:127.0.0.1]:4000").unwrap();
     driver.pass(ms(999));
     assert!(!driver.has_ended(elsewhere));
     driver.pass(ms(1));
     assert_eq!(driver.take(elsewhere), IDLE);
     assert!(driver.has_ended(elsewhere) && driver.has_ended(mapped));
-    assert!(!driver.has_ended(here) && !driver.has_ended(here_too));
+    assert!(!driver.has_ended(here) && !driver.has_ended(here_too) && !driver.has_ended(here_as_well));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use super::conns::{CloseReason, Conn, Phase, Role};
 use super::keys::ConnKey;
 use super::state::{State, Timer};
+use crate::base::address::is_loopback;
 use crate::base::time::Instant;
 use crate::limits::{DIAL_MS, INTRODUCTION_MS, LINGER_MS, Limits};
 use std::time::Duration;
@@ -46,7 +47,7 @@ fn silence(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
     let waits_for_us = conn.is_paused || conn.is_runnable || !conn.replies.is_empty();
     let silence_max = if !conn.inbound.is_empty() && !waits_for_us {
         limits.request_idle_ms
-    } else if conn.has_spoken || conn.is_runnable || conn.addr.ip().is_loopback() {
+    } else if conn.has_spoken || conn.is_runnable || is_loopback(conn.addr.ip()) {
         // Who waits for its turn is not silent, however long that takes.
         return None;
     } else {
@@ -57,7 +58,7 @@ fn silence(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
 
 /// Until when a client has to give the password, whatever else it says: a place for ever is what it asks for.
 fn strangeness(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
-    let is_stranger = !conn.is_authenticated && !conn.addr.ip().is_loopback();
+    let is_stranger = !conn.is_authenticated && !is_loopback(conn.addr.ip());
     is_stranger.then(|| (after(conn.since, limits.request_idle_ms), CloseReason::Unauthenticated))
 }
 

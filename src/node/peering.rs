@@ -20,6 +20,7 @@ use super::links;
 use super::peers::{Dialler, Link, Peer};
 use super::remote;
 use super::state::{Action, State, Timer, close_conn};
+use crate::base::address::is_loopback;
 use crate::base::time::Now;
 use crate::wire::frame::{Address, Addresses, Body, Head, put_peers};
 use std::fmt;
@@ -418,10 +419,9 @@ fn tell_peers(state: &mut State, now: Now, key: PeerKey) {
 
 /// Whether an address may be dialled because somebody says so who is seen at `seen`.
 fn is_believed(state: &State, seen: SocketAddr, addr: SocketAddr) -> bool {
-    let is_here = |addr: SocketAddr| addr.ip().to_canonical().is_loopback();
     // Without a secret only this machine is the mesh, whatever somebody says. With one, a loopback address
     // told from another machine means that machine.
-    if is_here(addr) { is_here(seen) } else { state.config.mesh_secret.is_some() }
+    if is_loopback(addr.ip()) { is_loopback(seen.ip()) } else { state.config.mesh_secret.is_some() }
 }
 
 /// A peer has told who else is linked to it. Returns how many addresses were looked at.
