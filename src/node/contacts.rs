@@ -19,7 +19,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// The longest wait between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// For how long a learned address may fail before it is forgotten.
+/// For how long a learned address may fail, and no peer say that it is linked there, before it is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// Addresses that are looked at for one to be forgotten, when a new one needs its place: not the whole book,
@@ -50,6 +50,8 @@ pub(super) struct Contact {
     pub(super) failures: u32,
     /// Since when there were only failures.
     failing_since: Instant,
+    /// When a peer last said that it is linked there.
+    listed_at: Instant,
     /// It was tried at least once, with whatever end.
     pub(super) was_tried: bool,
     /// A node was met there at least once.
@@ -95,10 +97,11 @@ impl Contact {
         capped - Duration::from_nanos(quarter) + Duration::from_nanos(rng.below(2 * quarter))
     }
 
-    /// Whether the address is to be forgotten: learned, and failing for ten minutes.
+    /// Whether the address is to be forgotten: learned, and for ten minutes failing and on no peer's list. What
+    /// a peer lists is there, but for the path between us, which may come back at any time.
     fn is_hopeless(&self, now: Instant) -> bool {
-        let failing = self.failures > 0 && now.since(self.failing_since) >= FORGOTTEN_AFTER;
-        self.origin == Origin::Learned && failing
+        let given_up = self.failing_since.max(self.listed_at).after(FORGOTTEN_AFTER) <= now;
+        self.origin == Origin::Learned && self.failures > 0 && given_up
     }
 }
 
@@ -158,6 +161,7 @@ impl Contacts {
             dial: None,
             failures: 0,
             failing_since: now,
+            listed_at: now,
             was_tried: false,
             was_met: false,
             timer_at: None,
@@ -165,6 +169,13 @@ impl Contacts {
         let key = self.slots.insert(contact);
         self.by_addr.insert(addr, key);
         Some((key, true))
+    }
+
+    /// Notes that a peer says that it is linked there.
+    pub(super) fn listed(&mut self, now: Instant, key: ContactKey) {
+        if let Some(contact) = self.get_mut(key) {
+            contact.listed_at = now;
+        }
     }
 
     /// Forgets the learned address that has failed most often among the next few; false if none has.

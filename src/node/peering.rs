@@ -49,6 +49,9 @@ const BEATS_MISSED_MAX: u32 = 3;
 /// Addresses taken from one PEERS frame.
 const PEERS_TAKEN_MAX: usize = 1_024;
 
+/// How often a peer is told at least who else is linked: well within the time after which it forgets an address.
+const TELL_PEERS_EVERY: Duration = Duration::from_secs(120);
+
 /// Takes up the mesh: where this node listens, and the addresses that it was told to dial.
 pub(super) fn join(state: &mut State, now: Now, listen: SocketAddr, peers: &[SocketAddr]) {
     state.mesh.listen = listen;
@@ -352,11 +355,11 @@ pub(super) fn peer_due(state: &mut State, now: Now, key: PeerKey, deadline: u64)
         close_conn(state, link.conn, CloseReason::PeerSilent);
         return;
     }
-    let (id, told) = (peer.id, peer.told_version);
+    let (id, told, told_at) = (peer.id, peer.told_version, peer.told_at);
     if !std::mem::replace(&mut peer.is_settled, true) {
         state.mesh.contacts.count_success(id);
     }
-    if told != state.mesh.peers.version {
+    if told != state.mesh.peers.version || now.mono.since(told_at) >= TELL_PEERS_EVERY {
         tell_peers(state, now, key);
     }
     digests::beat(state, now, key);
@@ -408,7 +411,7 @@ pub(super) fn beat_heard(
 fn tell_peers(state: &mut State, now: Now, key: PeerKey) {
     let version = state.mesh.peers.version;
     let Some(peer) = state.mesh.peers.get_mut(key) else { return };
-    peer.told_version = version;
+    (peer.told_version, peer.told_at) = (version, now.mono);
     let others = state.mesh.peers.linked().filter(|(other, _)| *other != key);
     let list: Vec<Address> =
         others.map(|(_, peer)| Address { id: peer.id.0, addr: peer.addr }).take(PEERS_TAKEN_MAX).collect();
@@ -441,6 +444,7 @@ pub(super) fn peers_heard(state: &mut State, now: Now, from: PeerKey, addresses:
             continue;
         }
         let Some((contact, is_new)) = note(state, now, addr, Origin::Learned) else { continue };
+        state.mesh.contacts.listed(now.mono, contact);
         if is_new {
             if let Some(contact) = state.mesh.contacts.get_mut(contact) {
                 contact.id = Some(id);
