@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Connections of clients at one time; one more is refused with a sentence. 1 to 1,000,000.
     pub clients_max: u32,
-    /// Bytes of items, index and own filter; a write that would pass it gets an error. 0: no limit.
+    /// Bytes of items, index and own filter; a write that would pass it gets an error. 0: no limit. Whatever it
+    /// says, items of up to 16 KiB have 32 GiB at most; what is larger may take all the rest.
     pub memory_max: u64,
     /// Bytes that all connections together may hold in buffers; above it the largest is closed.
     pub buffers_max: u64,

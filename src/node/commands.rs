@@ -35,10 +35,11 @@ enum Effect {
     LookElsewhere(Wanted),
 }
 
-/// Why a command that was read properly is refused. Nothing was changed by it.
+/// Why a command that was read properly is refused. Nothing was changed by it, unless the system gave no memory
+/// in the middle.
 #[derive(Debug)]
 enum CommandError {
-    /// The memory limit.
+    /// There is no memory for it.
     Full(Full),
     /// A reply over its limit.
     ReplyTooLong(u32),
@@ -57,10 +58,16 @@ enum CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full(full) => write!(
+            Self::Full(Full::Limit { used_bytes, limit_bytes }) => write!(
                 f,
-                "out of memory: {} of {} bytes are used; delete something or raise memory_max",
-                full.used_bytes, full.limit_bytes
+                "out of memory: {used_bytes} of {limit_bytes} bytes are used; \
+                 delete something or raise memory_max"
+            ),
+            Self::Full(Full::Space) => {
+                f.write_str("out of memory: the 32 GiB that small items can lie in are used; delete something")
+            }
+            Self::Full(Full::System) => f.write_str(
+                "out of memory: the system gives no more; delete something. Of several keys the first may be set",
             ),
             Self::ReplyTooLong(limit) => {
                 write!(f, "the reply would be longer than {limit} bytes; ask for fewer keys at a time")
@@ -374,7 +381,10 @@ fn del(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
 
 fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
     // A first deadline makes an item longer, and every new one is a timer more until the old one is due.
-    check_room(desk, args)?;
+    if args.len() > 1 {
+        let keys = args.iter().map(|arg| desk.store.key(arg.key));
+        desk.store.room_for_deadlines(keys).map_err(CommandError::Full)?;
+    }
     for arg in args.iter() {
         deadline(desk, arg.seconds)?;
         reply.key_text(arg.key, arg.seconds);
@@ -385,7 +395,7 @@ fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
     for arg in args.iter() {
         let deadline = deadline(desk, arg.seconds)?;
         let key = desk.store.key(arg.key);
-        if desk.store.set_deadline(desk.now.mono, key, deadline) {
+        if desk.store.set_deadline(desk.now.mono, key, deadline).map_err(CommandError::Full)? {
             given += 1;
             reply.key_text(arg.key, arg.seconds);
             desk.changed(key);
@@ -422,7 +432,7 @@ fn authenticate(desk: &mut Desk<'_>, given: &[u8]) -> Result<(), CommandError> {
     Err(CommandError::WrongPassword)
 }
 
-/// Sets one key. By now there is room for it.
+/// Sets one key, if there is room for it; of several there is by now.
 fn put(
     desk: &mut Desk<'_>,
     key: &[u8],
@@ -440,8 +450,12 @@ fn put(
     Ok(())
 }
 
-/// Whether all of a SET fits, since all or none of it is done.
+/// Whether all of a SET fits, since all or none of it is done. With one key that is found out by setting it, and
+/// exactly: one that takes the place of another of its size needs no room.
 fn check_room(desk: &Desk<'_>, args: Args<'_>) -> Result<(), CommandError> {
+    if args.len() == 1 {
+        return Ok(());
+    }
     let bytes = args.iter().map(|arg| arg.key.len() + arg.value.len()).sum();
     desk.store.room_for(args.len(), bytes).map_err(CommandError::Full)
 }
@@ -479,6 +493,15 @@ mod tests {
             let addr = "127.0.0.1:40000".parse().unwrap();
             let clients = (0..CLIENTS).map(|_| node.accept(now, addr).unwrap()).collect();
             Self { node, now, clients }
+        }
+
+        /// The replies to what one client sends.
+        fn ask(&mut self, requests: &str) -> String {
+            let client = self.clients[0];
+            self.node.received(self.now, client, requests.as_bytes());
+            let told = String::from_utf8(self.node.outbound(client).to_vec()).unwrap();
+            self.node.wrote(self.now, client, told.len());
+            told
         }
 
         /// A turn of five milliseconds in which each client sends what `requests` says of it.
@@ -542,5 +565,25 @@ mod tests {
             let timers = load.node.state.store.timers();
             assert!(timers <= 2 * CLIENTS + 64 * 1_024, "{timers} timers after {turn} turns");
         }
+    }
+
+    #[test]
+    fn space_of_the_store_that_is_used_refuses_all_of_a_request_and_says_what_it_is() {
+        let mut load = Load::new();
+        load.node.state.store.limit_regions(8);
+        let value = "x".repeat(1_000);
+        let mut told = String::new();
+        for id in 0..4_000 {
+            told = load.ask(&format!("SET k{id}-a:{value},k{id}-b:{value},k{id}-c:{value}\n"));
+            if told.starts_with(":ERR ") {
+                let got = load.ask(&format!("GET k{id}-a,k{id}-b,k{id}-c\n"));
+                assert_eq!(got, ":GOT \n", "after {told}");
+                break;
+            }
+        }
+        let sentence = "out of memory: the 32 GiB that small items can lie in are used; delete something";
+        assert_eq!(told, format!(":ERR {sentence}\n"));
+        // One key is set as long as there is a slot.
+        assert!(load.ask(&format!("SET one:{value}\n")).starts_with(":SAT "));
     }
 }
