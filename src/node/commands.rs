@@ -339,6 +339,7 @@ fn set(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
     for arg in args.iter() {
         put(desk, arg.key, arg.value, None)?;
     }
+    desk.published.keep_up(desk.now.mono, desk.store);
     reply.end();
     Ok(())
 }
@@ -354,6 +355,7 @@ fn set_ex(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
         let deadline = deadline(desk, arg.seconds)?;
         put(desk, arg.key, arg.value, Some(deadline))?;
     }
+    desk.published.keep_up(desk.now.mono, desk.store);
     desk.keep_up(args.len());
     reply.end();
     Ok(())
@@ -442,7 +444,7 @@ fn put(
     let version = desk.versions.next(desk.now);
     let key = desk.store.key(key);
     match desk.store.set(key, value, deadline, version).map_err(CommandError::Full)? {
-        Was::Absent => desk.published.added(desk.now.mono, key.hash.0, desk.store),
+        Was::Absent => desk.published.added(desk.now.mono, key.hash.0),
         Was::Present => {}
     }
     desk.changed(key);
@@ -585,5 +587,32 @@ mod tests {
         assert_eq!(told, format!(":ERR {sentence}\n"));
         // One key is set as long as there is a slot.
         assert!(load.ask(&format!("SET one:{value}\n")).starts_with(":SAT "));
+    }
+
+    #[test]
+    fn filter_that_grows_takes_nothing_of_what_a_request_was_granted() {
+        let mut load = Load::new();
+        // The next filter is begun with the second of the keys below.
+        let (at_growth, step) = (174_763usize.next_multiple_of(64), 97);
+        let mut id = 0;
+        while id < at_growth - 2 {
+            let keys: Vec<String> =
+                (id..(id + step).min(at_growth - 2)).map(|id| format!("k{id}:")).collect();
+            id += keys.len();
+            load.ask(&format!("SET {}\n", keys.join(",")));
+            if id < 174_000 {
+                load.node.tick(load.now);
+            }
+        }
+        // Room for it, and for the pages of two keys, each of another size.
+        let room = 2 * load.node.own_filter().bytes() + 2 * 64 * 1_024 + 20_000;
+        let limit = load.node.state.store.memory_bytes() + room;
+        load.node.state.store.set_memory_max(limit);
+        let sizes = [3_000, 5_000, 7_000];
+        let args: Vec<String> = sizes.iter().map(|len| format!("new{len}:{}", "x".repeat(*len))).collect();
+        let told = load.ask(&format!("SET {}\n", args.join(",")));
+        let got = load.ask("GET new3000,new5000,new7000\n");
+        assert!(told.starts_with(":SAT new3000:"), "{told}; then there is {}", &got[..got.len().min(20)]);
+        assert_eq!(told.replace("SAT", "GOT"), got);
     }
 }
