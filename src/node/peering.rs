@@ -53,13 +53,16 @@ const PEERS_TAKEN_MAX: usize = 1_024;
 const TELL_PEERS_EVERY: Duration = Duration::from_secs(120);
 
 /// Takes up the mesh: where this node listens, and the addresses that it was told to dial.
-pub(super) fn join(state: &mut State, now: Now, listen: SocketAddr, peers: &[SocketAddr]) {
+pub(super) fn join(state: &mut State, now: Now, listen: SocketAddr, entries: &[Vec<SocketAddr>]) {
     state.mesh.listen = listen;
-    // One list for all nodes of a mesh holds this one's own address too.
-    for addr in peers.iter().filter(|addr| **addr != listen) {
-        if let Some((contact, _)) = note(state, now, *addr, Origin::Configured) {
-            dial_after(state, now, contact, Duration::ZERO);
+    for addrs in entries {
+        // One list for all nodes of a mesh holds this one's own address too.
+        for addr in addrs.iter().filter(|addr| **addr != listen) {
+            if let Some((contact, _)) = note(state, now, *addr, Origin::Configured) {
+                dial_after(state, now, contact, Duration::ZERO);
+            }
         }
+        state.mesh.contacts.add_entry(addrs, listen);
     }
 }
 

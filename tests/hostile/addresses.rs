@@ -227,6 +227,62 @@ fn peers_are_told_again_who_else_is_linked_though_nothing_has_changed() {
     world.check();
 }
 
+/// Has the node dial the addresses of one entry of its operator: who is there picks up, the others refuse.
+fn join_by_name(world: &mut World, addrs: &[&str], there: &Face) -> Link {
+    let addrs: Vec<SocketAddr> = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
+    world.driver.node.join(world.driver.now, LISTEN.parse().unwrap(), &[addrs]);
+    world.driver.run();
+    let dials: Vec<_> = std::iter::from_fn(|| world.driver.next_dial()).collect();
+    for (dial, _) in dials.iter().filter(|(_, addr)| addr.to_string() != there.listen) {
+        world.driver.lose(*dial);
+    }
+    world.dial(there)
+}
+
+#[test]
+fn name_with_an_address_that_nobody_listens_at_leaves_the_mesh_complete() {
+    let mut world = World::new(Config::default());
+    let there = Face::new(1);
+    let here = there.listen.replace("127.0.0.1", "[::1]");
+    let link = join_by_name(&mut world, &[&here, &there.listen], &there);
+    let dialled = pass_unreachable(&mut world, &[&link], 10);
+    assert!(dialled.contains(&here), "it may listen there later: {dialled:?}");
+    assert!(
+        world.ask("STATS\n").contains("peers_backup:0,")
+            && world.ask("STATS\n").contains("mesh_complete:yes")
+    );
+    assert!(!world.ask("MESH\n").contains("unreachable"));
+    world.driver.lose(link.conn);
+    assert_eq!(world.stat("peers_backup"), 2);
+    world.check();
+}
+
+#[test]
+fn own_name_with_an_address_that_the_node_does_not_listen_at_leaves_the_mesh_complete() {
+    let mut world = World::new(Config::default());
+    let there = Face::new(1);
+    let link = join_by_name(&mut world, &[LISTEN, "[::1]:5454"], &there);
+    pass_unreachable(&mut world, &[&link], 10);
+    assert_eq!(world.stat("peers_backup"), 0);
+}
+
+#[test]
+fn name_of_several_nodes_leaves_the_mesh_incomplete_while_one_is_missing() {
+    let mut world = World::new(secretive());
+    let faces = [Face::elsewhere(1), Face::elsewhere(2)];
+    let link = join_by_name(&mut world, &[&faces[0].listen, &faces[1].listen], &faces[0]);
+    // The other node may be there, since the first is linked to it.
+    tell(&mut world, &link, &[&faces[1].listen]);
+    pass_unreachable(&mut world, &[&link], 10);
+    assert_eq!(world.stat("peers_backup"), 1);
+    let other = world.dial(&faces[1]);
+    pass_unreachable(&mut world, &[&link, &other], 10);
+    assert_eq!(world.stat("peers_backup"), 0);
+    world.driver.lose(other.conn);
+    assert_eq!(world.stat("peers_backup"), 1);
+    world.check();
+}
+
 #[test]
 fn thousands_of_addresses_that_lead_nowhere_do_not_keep_a_lost_peer_away() {
     let mut world = World::new(secretive());
