@@ -18,7 +18,8 @@
 //!   wire/      mod (the protocol) > request > args > mistake; reply  line  filter_text  handshake
 //!              frame                                     bytes <-> messages, no state
 //!   base/      time  slots  wheel > bags > arena > shelves; buffer  cpu  rng        knows nothing of Olivia
-//!   config  limits.rs                                      what an operator can say; leaves for every floor
+//!              address
+//!   config > limits.rs                                     what an operator can say; for every floor
 //! ```
 //!
 //! Floors import downwards only. Bytes arrive in [`shell`], cross the boundary into

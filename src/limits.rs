@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Connections of clients at one time; one more is refused with a sentence. 1 to 1,000,000.
     pub clients_max: u32,
-    /// Bytes of items, index, own filter and the log of its changes; a write that would pass it gets an error. 0: no limit.
+    /// Bytes of items, index, own filter and the log of its changes; a write that would pass it gets an error. 0: no
+    /// limit. Whatever it says, items of up to 16 KiB have 32 GiB at most; what is larger may take all the rest.
     pub memory_max: u64,
     /// Bytes that all connections together may hold in buffers; above it the largest is closed.
     pub buffers_max: u64,
@@ -38,8 +39,8 @@ pub struct Limits {
     pub slow_reader_bytes: u32,
     /// For how long a slow reader is borne before it is closed.
     pub slow_reader_ms: u32,
-    /// For how long a connection may stay silent inside a request, or, from elsewhere than loopback,
-    /// before it has given the password.
+    /// For how long a connection may stay silent inside a request; and, from elsewhere than loopback, be there
+    /// without having given the password.
     pub request_idle_ms: u32,
     /// For how long a connection from elsewhere than loopback may stay silent before its first byte.
     pub first_byte_ms: u32,
@@ -264,6 +265,11 @@ pub const BYTES_PER_STEP: usize = 256 * 1024;
 
 /// Timer entries looked at by one call of `tick`: some 15 µs of work, if each is an item to be removed.
 pub const TIMERS_PER_STEP: u32 = 64;
+
+/// Timer entries looked at for each key that is given a deadline, or deleted, if any are due or too many are
+/// dead: under load the steps of `tick` are few, and a client that sets and deletes without a pause would leave
+/// dead entries faster than they are sifted out. Four are needed for the bound that `Store::keep_up` gives.
+pub const TIMERS_PER_WRITE: u32 = 4;
 
 /// For how long a closing connection may take to accept what it was told, and to close its own side.
 /// Long enough for a retransmission, short enough that leaving clients do not fill the table.

@@ -100,12 +100,40 @@ fn stranger_that_never_speaks_is_not_waited_for() {
     let mapped = driver.connect("[::ffff:192.0.2.9]:4000").unwrap();
     let here = driver.client();
     let here_too = driver.connect("[::1]:4000").unwrap();
+    // As an IPv4 client of this machine is seen where bind is `::`.
+    let here_as_well = driver.connect("[::ffff:127.0.0.1]:4000").unwrap();
     driver.pass(ms(999));
     assert!(!driver.has_ended(elsewhere));
     driver.pass(ms(1));
     assert_eq!(driver.take(elsewhere), IDLE);
     assert!(driver.has_ended(elsewhere) && driver.has_ended(mapped));
-    assert!(!driver.has_ended(here) && !driver.has_ended(here_too));
+    assert!(!driver.has_ended(here) && !driver.has_ended(here_too) && !driver.has_ended(here_as_well));
+}
+
+#[test]
+fn stranger_to_the_password_keeps_no_place_by_talking() {
+    let mut driver = with_password(Limits { request_idle_ms: 1_000, clients_max: 3, ..Limits::default() });
+    let talker = driver.connect(ELSEWHERE).unwrap();
+    let dripper = driver.connect(ELSEWHERE).unwrap();
+    let known = driver.connect(ELSEWHERE).unwrap();
+    driver.ask(known, "AUTH secret\n");
+    assert!(driver.connect(ELSEWHERE).is_err());
+    for _ in 0..10 {
+        driver.send(talker, "\n");
+        driver.send(dripper, "A");
+        driver.pass(ms(99));
+    }
+    driver.take(talker);
+    driver.pass(ms(10));
+    for stranger in [talker, dripper] {
+        let told = driver.take(stranger);
+        assert_eq!(told, ":ERR the password was not given in time; the connection ends\n");
+        assert!(driver.has_ended(stranger));
+        driver.shut(stranger);
+    }
+    assert_eq!(closed(&driver, CloseReason::Unauthenticated), 2);
+    assert_eq!(driver.ask(known, "PING\n"), "0:PONG 1\n");
+    assert!(driver.connect(ELSEWHERE).is_ok());
 }
 
 #[test]
@@ -312,6 +340,38 @@ fn write_beyond_the_memory_limit_changes_nothing() {
 }
 
 #[test]
+fn full_store_takes_what_needs_no_more_memory_and_no_request_in_part() {
+    let mut driver = driver(Limits { memory_max: 1 << 20, ..Limits::default() });
+    let client = driver.client();
+    let value = "x".repeat(100);
+    let full =
+        (0..).find(|key| driver.ask(client, &format!("SET {key}:{value}\n")).starts_with(":ERR ")).unwrap();
+    let memory = |driver: &mut Driver| -> u64 {
+        let stats = driver.ask(client, "STATS\n");
+        let memory = stats.split(',').find_map(|field| field.strip_prefix("memory_bytes:"));
+        memory.unwrap().parse().unwrap()
+    };
+    // A page and a region's tables are less than the hundredth part of a larger limit.
+    assert!(memory(&mut driver) > (1 << 20) - 70_000, "{}", memory(&mut driver));
+    for key in 0..full {
+        assert_eq!(driver.ask(client, &format!("SET {key}:{value}\n")), format!(":SAT {key}:{value}\n"));
+    }
+    // First deadlines make items longer: one by one until no page is left, several together only if all fit.
+    let mut refused = 0;
+    for key in (0..full - 8).step_by(4) {
+        let keys: Vec<String> = (key..key + 4).map(|key| format!("{key}:1000")).collect();
+        let reply = driver.ask(client, &format!("EXPIRE {}\n", keys.join(",")));
+        let lasts = driver.ask(client, &format!("TTL {},{},{},{}\n", key, key + 1, key + 2, key + 3));
+        let timed = lasts.matches(":1000").count();
+        assert_eq!(timed, if reply.starts_with(":ERR out of memory") { 0 } else { 4 }, "{reply}");
+        let alone = driver.ask(client, &format!("EXPIRE {key}:1000\n"));
+        refused += u32::from(alone.starts_with(":ERR out of memory"));
+        assert!(memory(&mut driver) <= 1 << 20);
+    }
+    assert!(refused > 0);
+}
+
+#[test]
 fn drain_waits_for_the_slow_up_to_its_limit() {
     let mut driver = driver(Limits { drain_ms: 1_000, outbound_pause_bytes: 20_000, ..Limits::default() });
     set_big(&mut driver, 10_000);
@@ -451,8 +511,12 @@ fn deadlines_given_by_turns_stay_within_the_memory_limit() {
     let mut driver = driver(Limits { memory_max: 1 << 20, ..Limits::default() });
     let client = driver.client();
     driver.ask(client, "SET a:1\n");
+    // Less is left than the dead timers take that are borne.
+    for filler in 0..12 {
+        driver.ask(client, &format!("SET f{filler}:{}\n", "x".repeat(60_000)));
+    }
     let mut refused = 0;
-    for turn in 0..500_000u32 {
+    for turn in 0..100_000u32 {
         let reply = driver.ask(client, &format!("EXPIRE a:{}\n", 1_000 + turn % 2));
         refused += u32::from(reply.starts_with(":ERR out of memory"));
     }

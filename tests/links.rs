@@ -53,7 +53,8 @@ impl World {
     }
 
     fn join(&mut self, at: usize, listen: SocketAddr, peers: &[SocketAddr]) {
-        self.nodes[at].join(self.now, listen, peers);
+        let entries: Vec<_> = peers.iter().map(|addr| vec![*addr]).collect();
+        self.nodes[at].join(self.now, listen, &entries);
         self.act(at);
     }
 
@@ -457,7 +458,7 @@ fn node_that_ends_has_said_goodbye_to_its_peers_when_the_call_returns() {
 fn introduction_that_drips_is_not_waited_for() {
     let mut world = World::new();
     let a = world.add(1, Config::default(), &[addr(5_001)]);
-    world.nodes[a].join(world.now, addr(5_001), &[addr(5_002)]);
+    world.nodes[a].join(world.now, addr(5_001), &[vec![addr(5_002)]]);
     world.nodes[a].tick(world.now);
     let Some(Action::Connect(key, _)) = world.nodes[a].next_action() else { panic!("nobody is dialled") };
     world.nodes[a].connected(world.now, key);

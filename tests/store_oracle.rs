@@ -8,7 +8,7 @@
 
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
-use olivia::store::{Deadline, Gathering, HashRange, HashSecret, Store, Version, Was};
+use olivia::store::{Deadline, Full, Gathering, HashRange, HashSecret, Store, Version, Was};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 const REGION_BYTES: u64 = 2 << 20;
@@ -163,11 +163,8 @@ impl Game {
         }
         if let Err(full) = result {
             assert!(!promised, "refused after there was room");
-            assert_eq!(
-                (full.used_bytes, before),
-                (before, self.store.memory_bytes()),
-                "refusing changed something"
-            );
+            let limit = Full::Limit { used_bytes: before, limit_bytes: self.world.memory_max };
+            assert_eq!((full, self.store.memory_bytes()), (limit, before), "refusing changed something");
             self.refused += 1;
             return self.get(&key);
         }
@@ -191,8 +188,16 @@ impl Game {
     fn expire(&mut self, key: &[u8]) {
         let deadline = self.deadline();
         let was_there = self.alive(key).is_some();
-        assert_eq!(self.store.set_deadline(self.now, self.store.key(key), deadline), was_there);
-        if was_there {
+        let before = self.store.memory_bytes();
+        let result = self.store.set_deadline(self.now, self.store.key(key), deadline);
+        let (max, after) = (self.world.memory_max, self.store.memory_bytes());
+        assert!(max == 0 || after <= max.max(before), "the limit was passed");
+        let Ok(found) = result else {
+            assert_eq!(after, before, "refusing changed something");
+            return self.get(key);
+        };
+        assert_eq!(found, was_there);
+        if found {
             let held = self.items.get_mut(key).unwrap();
             if let Some(old) = held.deadline.replace(deadline) {
                 self.deadlines.remove(&(old.millis(), key.to_vec()));

@@ -120,7 +120,8 @@ impl World {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut node = Node::new(config.clone(), at as u64 + 1, self.now);
         let peers: Vec<SocketAddr> = self.hosts.first().map(|host| host.addr).into_iter().collect();
-        node.join(self.now, addr, &peers);
+        let entries: Vec<_> = peers.iter().map(|peer| vec![*peer]).collect();
+        node.join(self.now, addr, &entries);
         let client = node
             .accept(self.now, SocketAddr::from((Ipv4Addr::LOCALHOST, 9)))
             .map_err(|refusal| refusal.to_string())?;

@@ -51,6 +51,7 @@ pub struct Arena<const BLOCK_BYTES: usize> {
     regions: Shelves<Option<Region>>,
     /// One past the highest region that is mapped.
     end: usize,
+    regions_max: usize,
     /// One bit a region: mapped, not fenced, and with a block to take.
     roomy: Vec<u64>,
     fenced: Option<usize>,
@@ -86,6 +87,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             maps: Shelves::new(),
             regions: Shelves::new(),
             end: 0,
+            regions_max: REGIONS_MAX,
             roomy: Vec::new(),
             fenced: None,
             blocks: 0,
@@ -313,6 +315,20 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         self.roomy_region().is_some() || self.has_idle()
     }
 
+    /// Blocks that can be taken before the arena has all its regions, if the system gives the memory. O(1).
+    pub fn blocks_left(&self) -> usize {
+        let per_region = Self::BLOCKS_PER_REGION as usize;
+        let fenced = self.fenced.and_then(|at| self.regions[at].as_ref());
+        let shut = fenced.map_or(0, |region| per_region - region.blocks as usize);
+        (self.regions_max * per_region).saturating_sub(self.blocks + shut)
+    }
+
+    /// Makes the arena smaller than 32 GiB, for tests of its end.
+    #[cfg(test)]
+    pub(crate) fn limit_regions(&mut self, regions_max: usize) {
+        self.regions_max = regions_max;
+    }
+
     /// The blocks in use of one region, in order. O(its blocks).
     pub fn blocks_of(&self, region: usize) -> impl Iterator<Item = u32> {
         let first = number(region) * Self::BLOCKS_PER_REGION;
@@ -417,7 +433,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
     fn map_region(&mut self) -> Option<usize> {
         let at = match self.vacant_region() {
             Some(at) => at,
-            None if self.end < REGIONS_MAX => self.end,
+            None if self.end < self.regions_max => self.end,
             None => return None,
         };
         let map = MmapMut::map_anon(REGION_BYTES).ok()?;

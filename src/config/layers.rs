@@ -6,6 +6,7 @@
 
 use super::schema::{self, Key};
 use super::{Config, ConfigError, FileRead, ReadFile, Secret, explain, peers};
+use crate::base::address::is_loopback;
 use crate::limits::{Limits, MeshLimits};
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
@@ -309,7 +310,7 @@ fn read_secret(key: Key, path: &Path, read: &ReadFile<'_>) -> Result<(Secret, Op
 
 /// The sentence about an address that others reach, while nobody is asked for a password.
 pub(super) fn bind_problem(config: &Config) -> Option<String> {
-    let open = !peers::is_loopback(config.bind) && config.password.is_none() && !config.open_without_password;
+    let open = !is_loopback(config.bind) && config.password.is_none() && !config.open_without_password;
     open.then(|| {
         format!(
             "bind is {}, which other machines can reach, and no password is set: set password or \
@@ -328,7 +329,7 @@ fn mesh_problem(config: &Config) -> Option<(Key, String)> {
     let has_mesh = !config.base_node || !config.remote_peers.is_empty();
     let (key, what) = match beyond {
         Some(beyond) => (schema::REMOTE_PEERS, format!("remote_peers names {beyond}, beyond this machine")),
-        None if has_mesh && !peers::is_loopback(config.bind) => {
+        None if has_mesh && !is_loopback(config.bind) => {
             (schema::BIND, format!("bind is {}, where nodes of other machines can link", config.bind))
         }
         None => return None,
@@ -343,7 +344,7 @@ fn mesh_problem(config: &Config) -> Option<(Key, String)> {
 /// What is allowed, and is seldom meant.
 fn doubts(config: &Config) -> Vec<String> {
     let mut doubts = Vec::new();
-    if !peers::is_loopback(config.bind) && config.password.is_none() {
+    if !is_loopback(config.bind) && config.password.is_none() {
         doubts.push(format!(
             "everybody who reaches {} may read and change everything: no password, by open_without_password",
             config.bind

@@ -3,7 +3,8 @@
 //! Nothing is resolved here: a name other than `localhost` counts as beyond this machine, whatever it
 //! resolves to at the moment.
 
-use std::net::{IpAddr, SocketAddr};
+use crate::base::address::is_loopback;
+use std::net::SocketAddr;
 
 /// Bytes of a host name, by RFC 1035.
 const HOST_BYTES_MAX: usize = 253;
@@ -60,14 +61,9 @@ pub(super) fn stays_here(entry: &str) -> bool {
     }
 }
 
-/// True for 127.0.0.0/8 and ::1, also where IPv4 is written as IPv6.
-pub(super) fn is_loopback(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{check, is_loopback, stays_here};
+    use super::{check, stays_here};
 
     #[test]
     fn good_peers_are_taken() {
@@ -109,6 +105,5 @@ mod tests {
         for entry in ["128.0.0.1:1", "0.0.0.0:1", "[::]:1", "localhost.example:1", "[::2]:1"] {
             assert!(!stays_here(entry), "{entry}");
         }
-        assert!(!is_loopback("0.0.0.0".parse().unwrap()));
     }
 }

@@ -13,6 +13,7 @@ use super::keys::{ConnKey, NodeId};
 use super::links;
 use super::peering;
 use super::state::{State, close_conn, touch};
+use crate::base::address::is_loopback;
 use crate::base::time::Now;
 use crate::config::Config;
 use crate::wire::handshake::{
@@ -158,7 +159,7 @@ fn check(state: &State, theirs: &Offer<'_>) -> Result<(), Unfit<'static>> {
 fn may_do_without_secret(state: &State, seen: SocketAddr) -> Result<(), Unfit<'static>> {
     if state.config.mesh_secret.is_some() {
         Ok(())
-    } else if !seen.ip().to_canonical().is_loopback() {
+    } else if !is_loopback(seen.ip()) {
         Err(Unfit::NotFromHere)
     } else if state.config.password.is_some() {
         Err(Unfit::NoSecret)

@@ -16,8 +16,12 @@ const STORE_BYTES_MIN: u64 = 1024 * 1024;
 /// Keys below which reading ahead is not worth its own cost.
 const KEYS_MIN: usize = 4;
 
+/// Lines looked at together at most: many that name no key would be looked at again and again, up to the end of
+/// the input, which holds thousands of empty ones.
+const LINES_MAX: u32 = 64;
+
 /// Fetches the memory of the keys of the requests at the front of `input`, at most 16 keys. Returns how
-/// many requests it looked at, at least 1: not before so many are done is there reason to look again.
+/// many requests it looked at, 1 to 64: not before so many are done is there reason to look again.
 pub(super) fn look_ahead(state: &State, input: &[u8]) -> u32 {
     if state.store.memory_bytes() < STORE_BYTES_MIN {
         return u32::MAX;
@@ -27,7 +31,10 @@ pub(super) fn look_ahead(state: &State, input: &[u8]) -> u32 {
     let mut found = 0;
     let mut rest = input;
     let mut sets = false;
-    while let Some(end) = memchr(b'\n', rest).filter(|_| found < READ_AHEAD_MAX) {
+    while found < READ_AHEAD_MAX
+        && requests < LINES_MAX
+        && let Some(end) = memchr(b'\n', rest)
+    {
         let likely = likely_keys(&rest[..end]);
         sets |= likely.sets;
         for (key, slot) in likely.zip(&mut keys[found..]) {
@@ -46,4 +53,30 @@ pub(super) fn look_ahead(state: &State, input: &[u8]) -> u32 {
         state.store.read_ahead(&keys[..found]);
     }
     requests.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LINES_MAX, look_ahead};
+    use crate::base::time::{Instant, Now};
+    use crate::config::Config;
+    use crate::node::state::State;
+    use crate::store::Version;
+
+    #[test]
+    fn lines_that_name_no_key_are_looked_at_once_and_not_to_the_end_of_the_input() {
+        let now = Now { mono: Instant::ZERO, wall_ms: 0 };
+        let mut state = State::new(Config::default(), 1, now);
+        let looks = |state: &State, lines: &str| look_ahead(state, lines.repeat(10_000).as_bytes());
+        assert_eq!(looks(&state, "PING\n"), u32::MAX, "a small store is in the caches");
+        for id in 0..30_000u64 {
+            let key = id.to_be_bytes();
+            let key = state.store.key(&key);
+            state.store.set(key, &[0; 64], None, Version(id)).unwrap();
+        }
+        for (lines, most) in [("\n", LINES_MAX), ("PING\n", LINES_MAX), ("GET a\n", 16), ("GET a,b\n", 8)] {
+            assert_eq!(looks(&state, lines), most, "{lines:?}");
+        }
+        assert_eq!(look_ahead(&state, b"GET a"), 1, "what is not whole yet is not waited for");
+    }
 }

@@ -15,7 +15,7 @@ use super::state::{State, Versions, close_conn};
 use super::stats::Stats;
 use crate::base::time::Now;
 use crate::config::Config;
-use crate::limits::KEYS_PER_STEP;
+use crate::limits::{KEYS_PER_STEP, TIMERS_PER_WRITE};
 use crate::store::{Deadline, Full, HashedKey, Store, Was};
 use crate::wire::args::{ArgLimits, Args};
 use crate::wire::line::{Line, is_from_browser};
@@ -35,10 +35,11 @@ enum Effect {
     LookElsewhere(Wanted),
 }
 
-/// Why a command that was read properly is refused. Nothing was changed by it.
+/// Why a command that was read properly is refused. Nothing was changed by it, unless the system gave no memory
+/// in the middle.
 #[derive(Debug)]
 enum CommandError {
-    /// The memory limit.
+    /// There is no memory for it.
     Full(Full),
     /// A reply over its limit.
     ReplyTooLong(u32),
@@ -57,10 +58,16 @@ enum CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full(full) => write!(
+            Self::Full(Full::Limit { used_bytes, limit_bytes }) => write!(
                 f,
-                "out of memory: {} of {} bytes are used; delete something or raise memory_max",
-                full.used_bytes, full.limit_bytes
+                "out of memory: {used_bytes} of {limit_bytes} bytes are used; \
+                 delete something or raise memory_max"
+            ),
+            Self::Full(Full::Space) => {
+                f.write_str("out of memory: the 32 GiB that small items can lie in are used; delete something")
+            }
+            Self::Full(Full::System) => f.write_str(
+                "out of memory: the system gives no more; delete something. Of several keys the first may be set",
             ),
             Self::ReplyTooLong(limit) => {
                 write!(f, "the reply would be longer than {limit} bytes; ask for fewer keys at a time")
@@ -92,6 +99,14 @@ impl Desk<'_> {
     fn changed(&mut self, key: HashedKey<'_>) {
         if !self.mesh.lookups.is_empty() {
             self.mesh.lookups.changed(key.hash);
+        }
+    }
+
+    /// So many keys were given a deadline, or are gone: has the store do its share of what that leaves behind.
+    fn keep_up(&mut self, keys: usize) {
+        let budget = u32::try_from(keys).unwrap_or(u32::MAX).saturating_mul(TIMERS_PER_WRITE);
+        if budget > 0 {
+            self.store.keep_up(self.now.mono, budget);
         }
     }
 }
@@ -324,6 +339,7 @@ fn set(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
     for arg in args.iter() {
         put(desk, arg.key, arg.value, None)?;
     }
+    desk.published.keep_up(desk.now.mono, desk.store);
     reply.end();
     Ok(())
 }
@@ -339,6 +355,8 @@ fn set_ex(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
         let deadline = deadline(desk, arg.seconds)?;
         put(desk, arg.key, arg.value, Some(deadline))?;
     }
+    desk.published.keep_up(desk.now.mono, desk.store);
+    desk.keep_up(args.len());
     reply.end();
     Ok(())
 }
@@ -348,35 +366,44 @@ fn del(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
     args.iter().for_each(|arg| reply.key(arg.key));
     check_length(desk, &reply)?;
     reply.clear();
+    let mut gone = 0;
     for arg in args.iter() {
         let key = desk.store.key(arg.key);
         if desk.store.remove(desk.now.mono, key) {
+            gone += 1;
             desk.stats.deletes += 1;
             desk.changed(key);
             reply.key(arg.key);
         }
     }
+    desk.keep_up(gone);
     reply.end();
     Ok(())
 }
 
 fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
     // A first deadline makes an item longer, and every new one is a timer more until the old one is due.
-    check_room(desk, args)?;
+    if args.len() > 1 {
+        let keys = args.iter().map(|arg| desk.store.key(arg.key));
+        desk.store.room_for_deadlines(keys).map_err(CommandError::Full)?;
+    }
     for arg in args.iter() {
         deadline(desk, arg.seconds)?;
         reply.key_text(arg.key, arg.seconds);
     }
     check_length(desk, &reply)?;
     reply.clear();
+    let mut given = 0;
     for arg in args.iter() {
         let deadline = deadline(desk, arg.seconds)?;
         let key = desk.store.key(arg.key);
-        if desk.store.set_deadline(desk.now.mono, key, deadline) {
+        if desk.store.set_deadline(desk.now.mono, key, deadline).map_err(CommandError::Full)? {
+            given += 1;
             reply.key_text(arg.key, arg.seconds);
             desk.changed(key);
         }
     }
+    desk.keep_up(given);
     reply.end();
     Ok(())
 }
@@ -407,7 +434,7 @@ fn authenticate(desk: &mut Desk<'_>, given: &[u8]) -> Result<(), CommandError> {
     Err(CommandError::WrongPassword)
 }
 
-/// Sets one key. By now there is room for it.
+/// Sets one key, if there is room for it; of several there is by now.
 fn put(
     desk: &mut Desk<'_>,
     key: &[u8],
@@ -417,7 +444,7 @@ fn put(
     let version = desk.versions.next(desk.now);
     let key = desk.store.key(key);
     match desk.store.set(key, value, deadline, version).map_err(CommandError::Full)? {
-        Was::Absent => desk.published.added(desk.now.mono, key.hash.0, desk.store),
+        Was::Absent => desk.published.added(desk.now.mono, key.hash.0),
         Was::Present => {}
     }
     desk.changed(key);
@@ -425,8 +452,12 @@ fn put(
     Ok(())
 }
 
-/// Whether all of a SET fits, since all or none of it is done.
+/// Whether all of a SET fits, since all or none of it is done. With one key that is found out by setting it, and
+/// exactly: one that takes the place of another of its size needs no room.
 fn check_room(desk: &Desk<'_>, args: Args<'_>) -> Result<(), CommandError> {
+    if args.len() == 1 {
+        return Ok(());
+    }
     let bytes = args.iter().map(|arg| arg.key.len() + arg.value.len()).sum();
     desk.store.room_for(args.len(), bytes).map_err(CommandError::Full)
 }
@@ -438,4 +469,150 @@ fn check_length(desk: &Desk<'_>, reply: &Reply<'_>) -> Result<(), CommandError> 
 
 fn deadline(desk: &Desk<'_>, seconds: u64) -> Result<Deadline, CommandError> {
     Deadline::in_seconds(desk.now.mono, seconds).ok_or(CommandError::TooFar)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::base::time::{Instant, Now};
+    use crate::config::Config;
+    use crate::node::{ConnKey, Node};
+    use std::fmt::Write;
+
+    const CLIENTS: usize = 50;
+
+    /// A node with clients on this machine, which are served as a shell under load does it: all that each has
+    /// sent, and then one step of what is due.
+    struct Load {
+        node: Node,
+        now: Now,
+        clients: Vec<ConnKey>,
+    }
+
+    impl Load {
+        fn new() -> Self {
+            let now = Now { mono: Instant::ZERO, wall_ms: 1_700_000_000_000 };
+            let mut node = Node::new(Config::default(), 1, now);
+            let addr = "127.0.0.1:40000".parse().unwrap();
+            let clients = (0..CLIENTS).map(|_| node.accept(now, addr).unwrap()).collect();
+            Self { node, now, clients }
+        }
+
+        /// The replies to what one client sends.
+        fn ask(&mut self, requests: &str) -> String {
+            let client = self.clients[0];
+            self.node.received(self.now, client, requests.as_bytes());
+            let told = String::from_utf8(self.node.outbound(client).to_vec()).unwrap();
+            self.node.wrote(self.now, client, told.len());
+            told
+        }
+
+        /// A turn of five milliseconds in which each client sends what `requests` says of it.
+        fn turn(&mut self, requests: impl Fn(usize) -> String) {
+            self.now.mono = Instant::from_millis(self.now.mono.millis() + 5);
+            for (at, &client) in self.clients.iter().enumerate() {
+                self.node.received(self.now, client, requests(at).as_bytes());
+            }
+            self.node.tick(self.now);
+            for &client in &self.clients {
+                let count = self.node.outbound(client).len();
+                self.node.wrote(self.now, client, count);
+            }
+            while self.node.next_action().is_some() {}
+        }
+    }
+
+    #[test]
+    fn timers_of_keys_set_and_deleted_without_a_pause_do_not_gather() {
+        let mut load = Load::new();
+        for turn in 0..30 {
+            load.turn(|client| {
+                (0..64).fold(String::new(), |mut text, at| {
+                    let _ = writeln!(text, "SETEX k{client}-{at}:v:{}\nDEL k{client}-{at}", 1_000 + turn);
+                    text
+                })
+            });
+            let timers = load.node.state.store.timers();
+            assert!(timers <= 64 * 1_024, "{timers} timers of no item after {turn} turns");
+        }
+    }
+
+    #[test]
+    fn expired_items_do_not_gather_while_keys_are_set_without_a_pause() {
+        let mut load = Load::new();
+        let mut most = 0;
+        for turn in 0..500 {
+            load.turn(|client| {
+                (0..8).fold(String::new(), |mut text, at| {
+                    let _ = writeln!(text, "SETEX k{client}-{turn}-{at}:v:1");
+                    text
+                })
+            });
+            most = most.max(load.node.state.store.len());
+        }
+        // 400 come each turn, and live for 200 turns.
+        assert!(most < 95_000, "{most} items");
+    }
+
+    #[test]
+    fn timers_of_keys_given_ever_other_deadlines_do_not_gather() {
+        let mut load = Load::new();
+        for turn in 0..30 {
+            load.turn(|client| {
+                let begin = if turn == 0 { format!("SET k{client}:v\n") } else { String::new() };
+                (0..128).fold(begin, |mut text, at| {
+                    let _ = writeln!(text, "EXPIRE k{client}:{}", 1_000 + 128 * turn + at);
+                    text
+                })
+            });
+            let timers = load.node.state.store.timers();
+            assert!(timers <= 2 * CLIENTS + 64 * 1_024, "{timers} timers after {turn} turns");
+        }
+    }
+
+    #[test]
+    fn space_of_the_store_that_is_used_refuses_all_of_a_request_and_says_what_it_is() {
+        let mut load = Load::new();
+        load.node.state.store.limit_regions(8);
+        let value = "x".repeat(1_000);
+        let mut told = String::new();
+        for id in 0..4_000 {
+            told = load.ask(&format!("SET k{id}-a:{value},k{id}-b:{value},k{id}-c:{value}\n"));
+            if told.starts_with(":ERR ") {
+                let got = load.ask(&format!("GET k{id}-a,k{id}-b,k{id}-c\n"));
+                assert_eq!(got, ":GOT \n", "after {told}");
+                break;
+            }
+        }
+        let sentence = "out of memory: the 32 GiB that small items can lie in are used; delete something";
+        assert_eq!(told, format!(":ERR {sentence}\n"));
+        // One key is set as long as there is a slot.
+        assert!(load.ask(&format!("SET one:{value}\n")).starts_with(":SAT "));
+    }
+
+    #[test]
+    fn filter_that_grows_takes_nothing_of_what_a_request_was_granted() {
+        let mut load = Load::new();
+        // The next filter is begun with the second of the keys below.
+        let (at_growth, step) = (174_763usize.next_multiple_of(64), 97);
+        let mut id = 0;
+        while id < at_growth - 2 {
+            let keys: Vec<String> =
+                (id..(id + step).min(at_growth - 2)).map(|id| format!("k{id}:")).collect();
+            id += keys.len();
+            load.ask(&format!("SET {}\n", keys.join(",")));
+            if id < 174_000 {
+                load.node.tick(load.now);
+            }
+        }
+        // Room for it, and for the pages of two keys, each of another size.
+        let room = 2 * load.node.own_filter().bytes() + 2 * 64 * 1_024 + 20_000;
+        let limit = load.node.state.store.memory_bytes() + room;
+        load.node.state.store.set_memory_max(limit);
+        let sizes = [3_000, 5_000, 7_000];
+        let args: Vec<String> = sizes.iter().map(|len| format!("new{len}:{}", "x".repeat(*len))).collect();
+        let told = load.ask(&format!("SET {}\n", args.join(",")));
+        let got = load.ask("GET new3000,new5000,new7000\n");
+        assert!(told.starts_with(":SAT new3000:"), "{told}; then there is {}", &got[..got.len().min(20)]);
+        assert_eq!(told.replace("SAT", "GOT"), got);
+    }
 }

@@ -95,7 +95,7 @@ pub enum CloseReason {
     SlowReader,
     /// All buffers together were over their limit, and this connection held the most.
     BuffersFull,
-    /// Too much was said to a client that never gave the password.
+    /// A client that never gave the password was told too much, or took too long over it.
     Unauthenticated,
     /// The node ends.
     Drained,
@@ -175,6 +175,8 @@ pub struct Conn {
     pub(super) outbound: Buffer,
     /// Replies behind one that is not known yet.
     pub(super) replies: Replies,
+    /// When the connection was made.
+    pub(super) since: Instant,
     /// When the connection was made, last heard from, or began to end.
     pub(super) last_active: Instant,
     /// Since when more than the limit of a slow reader waits.
@@ -220,6 +222,7 @@ impl Conn {
             inbound: Buffer::new(),
             outbound: Buffer::new(),
             replies: Replies::default(),
+            since: now,
             last_active: now,
             slow_since: None,
             timer_at: None,

@@ -26,7 +26,7 @@ const ADDRESSES_OF_NODE_MAX: usize = 16;
 /// No address is less than this one.
 const ADDRESS_MIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
-/// For how long a learned address may fail before it is forgotten.
+/// For how long a learned address may fail, and no peer say that it is linked there, before it is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// Addresses that are looked at for one to be forgotten, when a new one needs its place: not the whole book,
@@ -56,6 +56,8 @@ pub(super) struct Contact {
     pub(super) failures: u32,
     /// Since when there were only failures.
     failing_since: Instant,
+    /// When a peer last said that it is linked there, if one did.
+    listed_at: Option<Instant>,
     /// It was tried at least once, with whatever end.
     pub(super) was_tried: bool,
     /// A node was met there at least once.
@@ -96,10 +98,12 @@ impl Contact {
         about(if self.is_self { BACKOFF_MAX } else { doubled.min(BACKOFF_MAX) }, rng)
     }
 
-    /// Whether the address is to be forgotten: learned, and failing for ten minutes.
+    /// Whether the address is to be forgotten: learned, and for ten minutes failing and on no peer's list. What
+    /// a peer lists is there, but for the path between us, which may come back at any time.
     fn is_hopeless(&self, now: Instant) -> bool {
-        let failing = self.failures > 0 && now.since(self.failing_since) >= FORGOTTEN_AFTER;
-        self.origin == Origin::Learned && failing
+        let missed_since = self.listed_at.unwrap_or(Instant::ZERO).max(self.failing_since);
+        let given_up = missed_since.after(FORGOTTEN_AFTER) <= now;
+        self.origin == Origin::Learned && self.failures > 0 && given_up
     }
 }
 
@@ -133,6 +137,14 @@ impl Line {
     }
 }
 
+/// What the operator named by one entry: often one node, where `localhost` is two addresses, and sometimes several.
+#[derive(Debug)]
+struct Entry {
+    addrs: Box<[SocketAddr]>,
+    /// It names this node itself.
+    is_own: bool,
+}
+
 /// All known addresses, each once.
 #[derive(Debug, Default)]
 pub(super) struct Contacts {
@@ -143,6 +155,8 @@ pub(super) struct Contacts {
     /// Who waits for a place: those where a node was met or that the operator told, and those of hearsay.
     proven: Line,
     hearsay: Line,
+    /// Those of the operator.
+    entries: Vec<Entry>,
     /// The last address that was looked at for one to be forgotten.
     looked_at: Option<SocketAddr>,
     /// Addresses that there was no room for.
@@ -194,6 +208,7 @@ impl Contacts {
             dial: None,
             failures: 0,
             failing_since: now,
+            listed_at: None,
             was_tried: false,
             was_met: false,
             timer_at: None,
@@ -201,6 +216,42 @@ impl Contacts {
         let key = self.slots.insert(contact);
         self.by_addr.insert(addr, key);
         Some((key, true))
+    }
+
+    /// Notes that a peer says that it is linked there.
+    pub(super) fn listed(&mut self, now: Instant, key: ContactKey) {
+        if let Some(contact) = self.get_mut(key) {
+            contact.listed_at = Some(now);
+        }
+    }
+
+    /// Notes which addresses the operator named together, to a node that listens there.
+    pub(super) fn add_entry(&mut self, addrs: &[SocketAddr], listen: SocketAddr) {
+        self.entries.push(Entry { addrs: addrs.into(), is_own: addrs.contains(&listen) });
+    }
+
+    /// Addresses that lead to no linked node, as far as is known, and not to this one. Where another address of
+    /// the same entry does, one that nobody was ever met at is left aside: that of a name which the node does not
+    /// listen at. O(contacts).
+    pub(super) fn apart<'a>(
+        &'a self,
+        is_linked: impl Fn(NodeId) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a Contact> {
+        let leads = move |contact: &Contact| contact.is_self || contact.id.is_some_and(&is_linked);
+        let mut aside = BTreeMap::new();
+        for entry in &self.entries {
+            let mut contacts = entry.addrs.iter().filter_map(|addr| self.get(self.at(*addr)?));
+            let is_settled = entry.is_own || contacts.any(&leads);
+            for addr in &entry.addrs {
+                *aside.entry(*addr).or_insert(true) &= is_settled;
+            }
+        }
+        let is_aside = move |contact: &Contact| {
+            let is_known = contact.was_met || contact.listed_at.is_some();
+            !is_known && aside.get(&contact.addr).is_some_and(|is_settled| *is_settled)
+        };
+        let contacts = self.iter().map(|(_, contact)| contact);
+        contacts.filter(move |contact| !leads(contact) && !is_aside(contact))
     }
 
     /// Forgets the learned address that has failed most often among the next few; false if none has.

@@ -110,10 +110,11 @@ impl Node {
         Self { state: State::new(config, seed, now) }
     }
 
-    /// Takes up the mesh: where this node listens, and the addresses that it dials. Called once, before
-    /// anything comes; a node that is not told has no peers but those that dial it.
-    pub fn join(&mut self, now: Now, listen: SocketAddr, peers: &[SocketAddr]) {
-        peering::join(&mut self.state, now, listen, peers);
+    /// Takes up the mesh: where this node listens, and the addresses that it dials, for each entry of the
+    /// operator. Called once, before anything comes; a node that is not told has no peers but those that dial
+    /// it.
+    pub fn join(&mut self, now: Now, listen: SocketAddr, entries: &[Vec<SocketAddr>]) {
+        peering::join(&mut self.state, now, listen, entries);
         self.conclude(now);
     }
 

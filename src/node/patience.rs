@@ -7,13 +7,13 @@
 use super::conns::{CloseReason, Conn, Phase, Role};
 use super::keys::ConnKey;
 use super::state::{State, Timer};
+use crate::base::address::is_loopback;
 use crate::base::time::Instant;
 use crate::limits::{DIAL_MS, INTRODUCTION_MS, LINGER_MS, Limits};
 use std::time::Duration;
 
 /// Until when this connection may go on as it does, and what it is if it goes on longer.
 pub(super) fn patience(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
-    let after = |since: Instant, ms: u32| since.after(Duration::from_millis(u64::from(ms)));
     match conn.phase() {
         Phase::Connecting => Some((after(conn.last_active, DIAL_MS), CloseReason::DialFailed)),
         Phase::Lingering(reason) => Some((after(conn.last_active, LINGER_MS), reason)),
@@ -36,23 +36,34 @@ pub(super) fn patience(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseRe
                 }
                 (Role::Client, None) => {}
             }
-            let waits_for_us = conn.is_paused || conn.is_runnable || !conn.replies.is_empty();
-            if !conn.inbound.is_empty() && !waits_for_us {
-                return Some((after(conn.last_active, limits.request_idle_ms), CloseReason::Idle));
-            }
-            // Who waits for its turn is not silent, however long that takes.
-            if conn.addr.ip().is_loopback() || conn.is_runnable {
-                return None;
-            }
-            let silence_max = match (conn.has_spoken, conn.is_authenticated) {
-                (false, _) => limits.first_byte_ms,
-                // A stranger is given the time to find the password, not a place for ever.
-                (true, false) => limits.request_idle_ms,
-                (true, true) => return None,
-            };
-            Some((after(conn.last_active, silence_max), CloseReason::Idle))
+            let silence = silence(conn, limits);
+            silence.into_iter().chain(strangeness(conn, limits)).min_by_key(|(due, _)| *due)
         }
     }
+}
+
+/// Until when a client may stay silent.
+fn silence(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
+    let waits_for_us = conn.is_paused || conn.is_runnable || !conn.replies.is_empty();
+    let silence_max = if !conn.inbound.is_empty() && !waits_for_us {
+        limits.request_idle_ms
+    } else if conn.has_spoken || conn.is_runnable || is_loopback(conn.addr.ip()) {
+        // Who waits for its turn is not silent, however long that takes.
+        return None;
+    } else {
+        limits.first_byte_ms
+    };
+    Some((after(conn.last_active, silence_max), CloseReason::Idle))
+}
+
+/// Until when a client has to give the password, whatever else it says: a place for ever is what it asks for.
+fn strangeness(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
+    let is_stranger = !conn.is_authenticated && !is_loopback(conn.addr.ip());
+    is_stranger.then(|| (after(conn.since, limits.request_idle_ms), CloseReason::Unauthenticated))
+}
+
+fn after(since: Instant, ms: u32) -> Instant {
+    since.after(Duration::from_millis(u64::from(ms)))
 }
 
 /// Makes sure that a timer fires when the connection's patience ends, if it has none that early.

@@ -20,6 +20,7 @@ use super::peers::{Dialler, Link, Peer};
 use super::probing;
 use super::remote;
 use super::state::{State, Timer, close_conn};
+use crate::base::address::is_loopback;
 use crate::base::time::Now;
 use crate::wire::frame::{Address, Addresses, Body, Head, put_peers};
 use std::fmt;
@@ -35,14 +36,20 @@ const BEATS_MISSED_MAX: u32 = 3;
 /// Addresses taken from one PEERS frame.
 const PEERS_TAKEN_MAX: usize = 1_024;
 
+/// How often a peer is told at least who else is linked: well within the time after which it forgets an address.
+const TELL_PEERS_EVERY: Duration = Duration::from_secs(120);
+
 /// Takes up the mesh: where this node listens, and the addresses that it was told to dial.
-pub(super) fn join(state: &mut State, now: Now, listen: SocketAddr, peers: &[SocketAddr]) {
+pub(super) fn join(state: &mut State, now: Now, listen: SocketAddr, entries: &[Vec<SocketAddr>]) {
     state.mesh.listen = listen;
-    // One list for all nodes of a mesh holds this one's own address too.
-    for addr in peers.iter().filter(|addr| **addr != listen) {
-        if let Some((contact, _)) = note(state, now, *addr, Origin::Configured) {
-            dial_after(state, now, contact, Duration::ZERO);
+    for addrs in entries {
+        // One list for all nodes of a mesh holds this one's own address too.
+        for addr in addrs.iter().filter(|addr| **addr != listen) {
+            if let Some((contact, _)) = note(state, now, *addr, Origin::Configured) {
+                dial_after(state, now, contact, Duration::ZERO);
+            }
         }
+        state.mesh.contacts.add_entry(addrs, listen);
     }
 }
 
@@ -209,11 +216,11 @@ pub(super) fn peer_due(state: &mut State, now: Now, key: PeerKey, deadline: u64)
         close_conn(state, link.conn, CloseReason::PeerSilent);
         return;
     }
-    let (id, told) = (peer.id, peer.told_version);
+    let (id, told, told_at) = (peer.id, peer.told_version, peer.told_at);
     if !std::mem::replace(&mut peer.is_settled, true) {
         state.mesh.contacts.count_success(id);
     }
-    if told != state.mesh.peers.version {
+    if told != state.mesh.peers.version || now.mono.since(told_at) >= TELL_PEERS_EVERY {
         tell_peers(state, now, key);
     }
     digests::beat(state, now, key);
@@ -268,7 +275,7 @@ pub(super) fn beat_heard(
 fn tell_peers(state: &mut State, now: Now, key: PeerKey) {
     let version = state.mesh.peers.version;
     let Some(peer) = state.mesh.peers.get_mut(key) else { return };
-    peer.told_version = version;
+    (peer.told_version, peer.told_at) = (version, now.mono);
     let others = state.mesh.peers.linked().filter(|(other, _)| *other != key);
     let list: Vec<Address> =
         others.map(|(_, peer)| Address { id: peer.id.0, addr: peer.addr }).take(PEERS_TAKEN_MAX).collect();
@@ -279,10 +286,9 @@ fn tell_peers(state: &mut State, now: Now, key: PeerKey) {
 
 /// Whether an address may be dialled because somebody says so who is seen at `seen`.
 fn is_believed(state: &State, seen: SocketAddr, addr: SocketAddr) -> bool {
-    let is_here = |addr: SocketAddr| addr.ip().to_canonical().is_loopback();
     // Without a secret only this machine is the mesh, whatever somebody says. With one, a loopback address
     // told from another machine means that machine.
-    if is_here(addr) { is_here(seen) } else { state.config.mesh_secret.is_some() }
+    if is_loopback(addr.ip()) { is_loopback(seen.ip()) } else { state.config.mesh_secret.is_some() }
 }
 
 /// A peer has told who else is linked to it. Returns how many addresses were looked at.
@@ -296,16 +302,23 @@ pub(super) fn peers_heard(state: &mut State, now: Now, from: PeerKey, addresses:
         if id == state.mesh.id || state.mesh.peers.is_linked(id) {
             continue;
         }
-        if let Some(contact) = told(state, now, seen, addr) {
+        let Some((contact, is_new)) = told(state, now, seen, addr) else { continue };
+        state.mesh.contacts.listed(now.mono, contact);
+        if is_new {
             state.mesh.contacts.lives_at(contact, id);
         }
     }
     taken
 }
 
-/// Somebody who is seen at `seen` says that a node listens at an address: has that dialled, and gives its contact,
-/// if it is new and may be believed.
-pub(super) fn told(state: &mut State, now: Now, seen: SocketAddr, addr: SocketAddr) -> Option<ContactKey> {
+/// Somebody who is seen at `seen` says that a node listens at an address: has that dialled if it is new, and gives
+/// its contact, if it may be believed, with whether it is new.
+pub(super) fn told(
+    state: &mut State,
+    now: Now,
+    seen: SocketAddr,
+    addr: SocketAddr,
+) -> Option<(ContactKey, bool)> {
     let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
     if addr == state.mesh.listen || addr.port() == 0 || addr.ip().is_unspecified() {
         return None;
@@ -314,9 +327,11 @@ pub(super) fn told(state: &mut State, now: Now, seen: SocketAddr, addr: SocketAd
         state.stats.peers_refused += 1;
         return None;
     }
-    let (contact, _) = note(state, now, addr, Origin::Learned).filter(|(_, is_new)| *is_new)?;
-    dial_after(state, now, contact, Duration::ZERO);
-    Some(contact)
+    let (contact, is_new) = note(state, now, addr, Origin::Learned)?;
+    if is_new {
+        dial_after(state, now, contact, Duration::ZERO);
+    }
+    Some((contact, is_new))
 }
 
 /// A peer says goodbye: it will close, and says why.

@@ -94,8 +94,9 @@ pub(super) struct Peer {
     pub(super) reader: Option<ReaderKey>,
     /// In the queue of those to be told more of our digest.
     pub(super) is_pumping: bool,
-    /// The version of the list of linked peers that it was told.
+    /// The version of the list of linked peers that it was told, and when.
     pub(super) told_version: u64,
+    pub(super) told_at: Instant,
 
     next_request: u32,
     pub(super) questions: BTreeMap<u32, Question>,
@@ -132,6 +133,7 @@ impl Peer {
             reader: None,
             is_pumping: false,
             told_version: 0,
+            told_at: now,
             next_request: 0,
             questions: BTreeMap::new(),
             queue: VecDeque::new(),

@@ -78,6 +78,8 @@ pub(super) struct Published {
     /// Keys at which the system had no memory for a larger filter.
     starved_at: Option<usize>,
     additions: u32,
+    /// Of these, as many as steps were done for.
+    kept_up: u32,
 }
 
 impl Published {
@@ -95,13 +97,14 @@ impl Published {
             worn_since: None,
             starved_at: None,
             additions: 0,
+            kept_up: 0,
         }
     }
 
-    /// Notes that the store now has a key with this hash which it did not have. O(1), one far write, and
-    /// once in 64 times a step if there is work.
+    /// Notes that the store now has a key with this hash which it did not have; [`Published::keep_up`] is to
+    /// follow. O(1), one far write.
     #[inline]
-    pub(super) fn added(&mut self, now: Instant, hash: u64, store: &mut Store) {
+    pub(super) fn added(&mut self, now: Instant, hash: u64) {
         self.filter.insert(hash);
         self.digest.added(now, hash);
         if let Some(rebuild) = &self.rebuild
@@ -110,9 +113,17 @@ impl Published {
             self.hashes.push(hash);
         }
         self.additions = self.additions.wrapping_add(1);
-        if self.additions.is_multiple_of(ADDITIONS_PER_GROWTH_STEP) {
+    }
+
+    /// Does what is to be done for each 64 additions: a step, if it is time, and the account of the memory. Not
+    /// before the last key of a request is set: a filter that begins to grow, and a log that does, take of the
+    /// memory that the request was granted.
+    #[inline]
+    pub(super) fn keep_up(&mut self, now: Instant, store: &mut Store) {
+        while self.additions.wrapping_sub(self.kept_up) >= ADDITIONS_PER_GROWTH_STEP {
+            self.kept_up = self.kept_up.wrapping_add(ADDITIONS_PER_GROWTH_STEP);
             self.account(store);
-            self.keep_up(now, store);
+            self.step_if_time(now, store);
         }
     }
 
@@ -122,9 +133,9 @@ impl Published {
         store.reserve(self.filter.bytes() + self.digest.log_bytes());
     }
 
-    fn keep_up(&mut self, now: Instant, store: &mut Store) {
+    fn step_if_time(&mut self, now: Instant, store: &mut Store) {
         let is_growing = self.filter.is_reshaping() || self.must_grow(store);
-        let is_time = is_growing || self.additions.is_multiple_of(ADDITIONS_PER_STEP);
+        let is_time = is_growing || self.kept_up.is_multiple_of(ADDITIONS_PER_STEP);
         if is_time && self.has_work(now, store) {
             self.step(now, store);
         }
@@ -381,7 +392,8 @@ mod tests {
             let key = self.store.key(&bytes);
             let deadline = seconds.and_then(|seconds| Deadline::in_seconds(self.now, seconds));
             if self.store.set(key, b"value", deadline, Version(1)).unwrap() == Was::Absent {
-                self.published.added(self.now, key.hash.0, &mut self.store);
+                self.published.added(self.now, key.hash.0);
+                self.published.keep_up(self.now, &mut self.store);
             }
             self.live.insert(id, (key.hash.0, deadline.map(Deadline::millis)));
         }
@@ -620,7 +632,10 @@ mod tests {
             let bytes = id.to_be_bytes();
             let key = world.store.key(&bytes);
             match world.store.set(key, &[0; 40], None, Version(1)) {
-                Ok(_) => world.published.added(world.now, key.hash.0, &mut world.store),
+                Ok(_) => {
+                    world.published.added(world.now, key.hash.0);
+                    world.published.keep_up(world.now, &mut world.store);
+                }
                 Err(_) => refused += 1,
             }
             assert!(world.store.memory_bytes() <= 3 << 20);
@@ -644,7 +659,8 @@ mod tests {
                 let bytes = u64::to_be_bytes(id);
                 let key = world.store.key(&bytes);
                 world.store.set(key, b"", None, Version(1)).unwrap();
-                world.published.added(world.now, key.hash.0, &mut world.store);
+                world.published.added(world.now, key.hash.0);
+                world.published.keep_up(world.now, &mut world.store);
                 world.store.remove(world.now, key);
                 most = most.max(world.published.digest().log_bytes());
             }

@@ -66,11 +66,9 @@ pub(super) fn peers_known(state: &State, now: Now) -> Vec<PeerView> {
     linked.chain(backups(state).map(view_of_contact)).collect()
 }
 
-/// Addresses that lead to no linked node, as far as is known, and not to this one.
+/// Addresses that lead to no linked node, and where one may be.
 fn backups(state: &State) -> impl Iterator<Item = &Contact> {
-    let peers = &state.mesh.peers;
-    let contacts = state.mesh.contacts.iter().map(|(_, contact)| contact);
-    contacts.filter(|contact| !contact.is_self && !contact.id().is_some_and(|id| peers.is_linked(id)))
+    state.mesh.contacts.apart(|id| state.mesh.peers.is_linked(id))
 }
 
 fn view_of_peer(state: &State, now: Now, peer: &Peer) -> PeerView {

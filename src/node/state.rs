@@ -7,6 +7,7 @@ use super::mesh::Mesh;
 use super::publish::Published;
 use super::replies::Place;
 use super::stats::Stats;
+use crate::base::address::is_loopback;
 use crate::base::buffer::Pool;
 use crate::base::rng::Rng;
 use crate::base::slots::Slots;
@@ -153,7 +154,7 @@ impl State {
 fn hash_secret(config: &Config, rng: &mut Rng) -> HashSecret {
     match &config.mesh_secret {
         Some(secret) => HashSecret::from_bytes(derive_hash_secret(secret.as_bytes())),
-        None if config.bind.is_loopback() => HashSecret::from_bytes(public_hash_secret()),
+        None if is_loopback(config.bind) => HashSecret::from_bytes(public_hash_secret()),
         None => HashSecret::draw(rng),
     }
 }
@@ -237,8 +238,10 @@ impl LogGate {
 
 #[cfg(test)]
 mod tests {
-    use super::{LogGate, Versions};
+    use super::{LogGate, Versions, hash_secret};
+    use crate::base::rng::Rng;
     use crate::base::time::{Instant, Now};
+    use crate::config::Config;
     use crate::node::stats::Stats;
 
     #[test]
@@ -248,6 +251,18 @@ mod tests {
         let seen: Vec<_> = [5, 5, 3, 6, 0].map(at).map(|now| versions.next(now)).to_vec();
         assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
         assert_eq!(seen[3].0 >> 20, 6);
+    }
+
+    #[test]
+    fn nodes_of_one_machine_hash_alike_however_they_are_bound() {
+        let hash = |bind: &str, seed| {
+            let config = Config { bind: bind.parse().unwrap(), ..Config::default() };
+            hash_secret(&config, &mut Rng::new(seed)).hash(b"key")
+        };
+        for bind in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(hash(bind, 1), hash("127.0.0.1", 2), "{bind}");
+        }
+        assert_ne!(hash("::", 1), hash("::", 2));
     }
 
     #[test]

@@ -74,17 +74,17 @@ fn fire(state: &mut State, now: Now, key: ConnKey, deadline: u64) {
     let Some(conn) = conns.get_mut(key).filter(|conn| conn.timer_at == Some(deadline)) else { return };
     conn.timer_at = None;
     let overdue = patience(conn, &config.limits).filter(|(due, _)| *due <= now.mono);
-    match (overdue, conn.is_serving()) {
-        (None, _) => arm(state, key),
-        (Some((_, CloseReason::Idle)), true) => {
-            conn.replies.next(&mut conn.outbound, pool, |out| {
-                put_error(out, b"", "nothing came for too long; the connection ends");
-            });
-            conn.begin_closing(CloseReason::Idle, now.mono, pool);
-            settle(state, now, key);
-        }
-        (Some((_, reason)), _) => close_conn(state, key, reason),
-    }
+    let Some((_, reason)) = overdue else { return arm(state, key) };
+    let sentence = if reason == CloseReason::Idle && conn.is_serving() {
+        "nothing came for too long; the connection ends"
+    } else if reason == CloseReason::Unauthenticated && conn.is_serving() {
+        "the password was not given in time; the connection ends"
+    } else {
+        return close_conn(state, key, reason);
+    };
+    conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, b"", sentence));
+    conn.begin_closing(reason, now.mono, pool);
+    settle(state, now, key);
 }
 
 fn end_drain(state: &mut State) {

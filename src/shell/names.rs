@@ -5,14 +5,14 @@ use crate::config::Config;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 
-/// All addresses of the nodes to be dialled, in order, each once. A base node dials nobody.
+/// The addresses of each entry that is to be dialled, in order. A base node dials nobody.
 ///
 /// # Errors
 /// [`ShellError::Resolve`] for the first name that has none.
 pub(super) fn resolve(
     config: &Config,
     ask: impl Fn(&str) -> io::Result<Vec<SocketAddr>>,
-) -> Result<Vec<SocketAddr>, ShellError> {
+) -> Result<Vec<Vec<SocketAddr>>, ShellError> {
     let mut found = Vec::new();
     let entries = if config.base_node { &[][..] } else { &config.remote_peers };
     for entry in entries {
@@ -20,11 +20,7 @@ pub(super) fn resolve(
             Ok(addrs) if addrs.is_empty() => Err(ErrorKind::NotFound.into()),
             answer => answer,
         };
-        for addr in addrs.map_err(|error| ShellError::Resolve(entry.clone(), error))? {
-            if !found.contains(&addr) {
-                found.push(addr);
-            }
-        }
+        found.push(addrs.map_err(|error| ShellError::Resolve(entry.clone(), error))?);
     }
     Ok(found)
 }
@@ -51,13 +47,13 @@ mod tests {
     }
 
     #[test]
-    fn address_that_several_names_have_is_dialled_once() {
+    fn each_name_has_its_own_addresses() {
         let ask = |entry: &str| match entry {
             "a:1" => Ok(addrs(&["[fd00::1]:1", "10.0.0.1:1"])),
             _ => Ok(addrs(&["10.0.0.1:1", "10.0.0.2:1"])),
         };
         let found = resolve(&config(&["a:1", "b:1"]), ask).unwrap();
-        assert_eq!(found, addrs(&["[fd00::1]:1", "10.0.0.1:1", "10.0.0.2:1"]));
+        assert_eq!(found, [addrs(&["[fd00::1]:1", "10.0.0.1:1"]), addrs(&["10.0.0.1:1", "10.0.0.2:1"])]);
     }
 
     #[test]
@@ -79,12 +75,13 @@ mod tests {
     #[test]
     fn base_node_asks_for_no_name() {
         let config = Config { base_node: true, ..config(&["gone:1"]) };
-        assert_eq!(resolve(&config, |_| Err(Error::from(ErrorKind::Other))).unwrap(), []);
+        assert_eq!(resolve(&config, |_| Err(Error::from(ErrorKind::Other))).unwrap(), [[]; 0]);
     }
 
     #[test]
     fn addresses_need_no_name_server() {
         let given = ["127.0.0.1:5", "[::1]:6"];
-        assert_eq!(resolve(&config(&given), ask_system).unwrap(), addrs(&given));
+        let found = resolve(&config(&given), ask_system).unwrap();
+        assert_eq!(found, [addrs(&given[..1]), addrs(&given[1..])]);
     }
 }

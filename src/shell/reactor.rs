@@ -87,7 +87,11 @@ pub(super) struct Reactor {
 
 impl Reactor {
     /// Listens and dials `peers`, but does not serve yet.
-    pub(super) fn start(config: Config, peers: &[SocketAddr], reload: Reload) -> Result<Self, ShellError> {
+    pub(super) fn start(
+        config: Config,
+        peers: &[Vec<SocketAddr>],
+        reload: Reload,
+    ) -> Result<Self, ShellError> {
         let system = |what| move |error| ShellError::System(what, error);
         let addr = SocketAddr::new(config.bind, config.listen_port);
         let mut listener = listen(addr).map_err(|error| ShellError::Bind(addr, error))?;

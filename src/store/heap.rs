@@ -57,10 +57,41 @@ impl Heap {
     /// What [`Heap::memory_bytes`] grows by at most when so many items are added, whatever their sizes,
     /// with so many bytes of keys and values in all.
     pub(super) fn growth_bytes_max(&self, items: usize, bytes: usize) -> usize {
+        self.page_growth_bytes(self.pages_max(items, bytes)) + self.outside.growth_bytes_max(items, bytes)
+    }
+
+    /// The pages that are taken for that at most.
+    pub(super) fn pages_max(&self, items: usize, bytes: usize) -> usize {
         // A slot is at most a quarter larger than what is asked for, and a page is at least 9/10 slots.
         let slots = items * (item::HEADER_BYTES_MAX + GRANULE_BYTES) + bytes;
-        let pages = (slots + slots / 2).div_ceil(PAGE_BYTES) + items.min(CLASSES + 1);
-        self.page_growth_bytes(pages) + self.outside.growth_bytes_max(items, bytes)
+        (slots + slots / 2).div_ceil(PAGE_BYTES) + items.min(CLASSES + 1)
+    }
+
+    /// Whether handles reach so many pages more.
+    pub(super) fn has_space_for(&self, pages: usize) -> bool {
+        pages <= self.arena.blocks_left()
+    }
+
+    /// Makes handles reach less far, for tests of their end.
+    #[cfg(test)]
+    pub(super) fn limit_regions(&mut self, regions_max: usize) {
+        self.arena.limit_regions(regions_max);
+    }
+
+    /// What [`Heap::memory_bytes`] grows by at most in [`Heap::copy_with_deadline`].
+    pub(super) fn growth_bytes_to_move(&self, handle: u32) -> usize {
+        let old = Layout::read(self.slot(handle));
+        let new = old.with_deadline();
+        let class = class_of(new.slot_bytes());
+        let page = if self.pages.with_room(class).is_some() { 0 } else { self.page_growth_bytes(1) };
+        let goes_outside = new.is_outside() && !old.is_outside();
+        page + if goes_outside { self.outside.growth_bytes_max(1, new.body_bytes()) } else { 0 }
+    }
+
+    /// Bytes of key and value that [`Heap::copy_with_deadline`] copies.
+    pub(super) fn bytes_to_move(&self, handle: u32) -> usize {
+        let layout = Layout::read(self.slot(handle));
+        if layout.is_outside() { 0 } else { layout.body_bytes() }
     }
 
     /// Writes an item into a slot of its size; its handle. `None`, and nothing changed, if the system

@@ -52,11 +52,19 @@ pub const READ_AHEAD_MAX: usize = 16;
 
 /// Why a write was refused; nothing was changed by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full {
-    /// Bytes in use.
-    pub used_bytes: u64,
-    /// The limit that the write would have passed.
-    pub limit_bytes: u64,
+pub enum Full {
+    /// It would have passed the memory limit.
+    Limit {
+        /// Bytes in use.
+        used_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// There are 32 GiB for items of up to 16 KiB and the heads of larger ones, whatever the limit, and they
+    /// are used.
+    Space,
+    /// The system gives no more memory.
+    System,
 }
 
 /// What a write found of its key.
@@ -162,8 +170,7 @@ impl Store {
     /// store had of the key.
     ///
     /// # Errors
-    /// [`Full`] when it would pass the memory limit, or when the system gives no memory; the old item then
-    /// stays as it was.
+    /// [`Full`] when there is no memory for it; the old item then stays as it was.
     pub fn set(
         &mut self,
         key: HashedKey<'_>,
@@ -174,7 +181,7 @@ impl Store {
         let old = self.find(key);
         let room_bytes = self.room_for_item(key, value, deadline, old)?;
         let Some(old) = old else {
-            let handle = self.heap.add(key.bytes, value, deadline, version).ok_or_else(|| self.full())?;
+            let handle = self.heap.add(key.bytes, value, deadline, version).ok_or_else(|| self.refused())?;
             self.index.insert(&known(&self.heap, &self.secret), key, handle, room_bytes);
             self.arm_new(deadline, handle);
             return Ok(Was::Absent);
@@ -183,7 +190,7 @@ impl Store {
         let handle = if self.heap.overwrite(old, key.bytes, value, deadline, version) {
             old
         } else {
-            let new = self.heap.add(key.bytes, value, deadline, version).ok_or_else(|| self.full())?;
+            let new = self.heap.add(key.bytes, value, deadline, version).ok_or_else(|| self.refused())?;
             self.index.replace(&known(&self.heap, &self.secret), key, old, new);
             self.heap.free(old);
             new
@@ -204,18 +211,29 @@ impl Store {
 
     /// Whether `items` items with `bytes` bytes of keys and values in all can be set one after the other
     /// without an error, even if none of them replaces another, each is of another size, and each splits
-    /// a segment: an estimate that is never too low. O(1).
+    /// a segment: an estimate that is never too low, while the system gives memory. O(1). For one item
+    /// [`Store::set`] knows better.
     ///
     /// # Errors
     /// [`Full`] if not.
     pub fn room_for(&self, items: usize, bytes: usize) -> Result<(), Full> {
-        if self.memory_max == 0 {
-            return Ok(());
+        self.check_room_for_items(items, bytes, self.index.growth_bytes_max(items), items)
+    }
+
+    /// The same for giving all of these keys a deadline, as far as they are there. O(keys).
+    ///
+    /// # Errors
+    /// [`Full`] if not.
+    pub fn room_for_deadlines<'k>(&self, keys: impl Iterator<Item = HashedKey<'k>>) -> Result<(), Full> {
+        let (mut moved, mut bytes, mut timers) = (0, 0, 0);
+        for handle in keys.filter_map(|key| self.find(key)) {
+            timers += 1;
+            if self.heap.deadline(handle).is_none() {
+                moved += 1;
+                bytes += self.heap.bytes_to_move(handle);
+            }
         }
-        let more = self.heap.growth_bytes_max(items, bytes)
-            + self.index.growth_bytes_max(items)
-            + self.timers.growth_bytes_max(items);
-        self.check_room(more)
+        self.check_room_for_items(moved, bytes, 0, timers)
     }
 
     /// Removes `key`; true if it was there and its deadline had not come. Touches one segment of the
@@ -230,26 +248,35 @@ impl Store {
     }
 
     /// Gives `key` a new deadline; true if it was there and its old one had not come. The first deadline
-    /// of an item can move it to a larger slot, and so pass the memory limit by a page; if the system
-    /// gives no memory at all for that, nothing is changed and the answer is false.
-    pub fn set_deadline(&mut self, now: Instant, key: HashedKey<'_>, deadline: Deadline) -> bool {
-        let Some(handle) = self.find(key) else { return false };
+    /// of an item moves it to another slot.
+    ///
+    /// # Errors
+    /// [`Full`] when there is no memory for that, or for the timer; nothing is changed then.
+    pub fn set_deadline(
+        &mut self,
+        now: Instant,
+        key: HashedKey<'_>,
+        deadline: Deadline,
+    ) -> Result<bool, Full> {
+        let Some(handle) = self.find(key) else { return Ok(false) };
         let old = self.heap.deadline(handle);
         if old.is_some_and(|old| old.has_come(now)) {
-            return false;
+            return Ok(false);
         }
         if old == Some(deadline) {
-            return true;
+            return Ok(true);
         }
+        let moving = if old.is_none() { self.heap.growth_bytes_to_move(handle) } else { 0 };
+        self.check_room(moving + self.timers.growth_bytes_max(1))?;
         if self.heap.set_deadline(handle, deadline) {
             self.timers.arm(deadline, handle);
-            return true;
+            return Ok(true);
         }
-        let Some(new) = self.heap.copy_with_deadline(handle, deadline) else { return false };
+        let new = self.heap.copy_with_deadline(handle, deadline).ok_or_else(|| self.refused())?;
         self.index.replace(&known(&self.heap, &self.secret), key, handle, new);
         self.heap.forget(handle);
         self.arm_new(Some(deadline), new);
-        true
+        Ok(true)
     }
 
     /// Removes all items at once; their memory goes back to the system through [`Store::reclaim`], and is
@@ -263,17 +290,26 @@ impl Store {
     }
 
     /// Gives back the memory of items whose deadline has come, of timers that no longer mean anything, of
-    /// what was cleared, and of pages that have been sparsely used for a while: about `budget` steps, each of which looks at one
-    /// timer or moves one small item. Call it while [`Store::has_work`].
+    /// what was cleared, and of pages that have been sparsely used for a while: about `budget` steps, each
+    /// of which looks at one timer or moves one small item. Call it while [`Store::has_work`].
     pub fn reclaim(&mut self, now: Instant, budget: u32) {
-        let left = self.expire(now, budget);
-        if self.timers.has_too_many() {
-            self.timers.sift(budget, &self.heap);
-        }
+        let left = self.keep_up(now, budget);
         if !self.trim() && left > 0 {
             self.bury();
             self.compact(now, left);
         }
+    }
+
+    /// The part of [`Store::reclaim`] that must not fall behind the writes: looks at up to `budget` timers
+    /// that are due, and at as many others if too many are dead. With a budget of four after each write
+    /// that gives a deadline, and each removal, there are at most 64 Ki timers beyond two for each item
+    /// that has one. Returns what is left of the budget.
+    pub fn keep_up(&mut self, now: Instant, budget: u32) -> u32 {
+        let left = self.expire(now, budget);
+        if self.timers.has_too_many() {
+            self.timers.sift(budget, &self.heap);
+        }
+        left
     }
 
     /// Whether [`Store::reclaim`] has something to do now. O(1).
@@ -330,15 +366,36 @@ impl Store {
         self.heap.deadline(handle).is_none_or(|deadline| !deadline.has_come(now))
     }
 
-    fn full(&self) -> Full {
-        Full { used_bytes: self.memory_bytes(), limit_bytes: self.memory_max }
+    /// Makes the space of the heap smaller than 32 GiB, for tests of its end.
+    #[cfg(test)]
+    pub(crate) fn limit_regions(&mut self, regions_max: usize) {
+        self.heap.limit_regions(regions_max);
+    }
+
+    /// Why the heap has no slot.
+    fn refused(&self) -> Full {
+        if self.heap.has_space_for(1) { Full::System } else { Full::Space }
     }
 
     fn check_room(&self, more: usize) -> Result<(), Full> {
-        if self.memory_bytes().saturating_add(more as u64) > self.memory_max {
-            return Err(self.full());
+        if self.has_room_for(more as u64) {
+            return Ok(());
         }
-        Ok(())
+        Err(Full::Limit { used_bytes: self.memory_bytes(), limit_bytes: self.memory_max })
+    }
+
+    fn check_room_for_items(
+        &self,
+        items: usize,
+        bytes: usize,
+        index_bytes: usize,
+        timers: usize,
+    ) -> Result<(), Full> {
+        if !self.heap.has_space_for(self.heap.pages_max(items, bytes)) {
+            return Err(Full::Space);
+        }
+        let heap = self.heap.growth_bytes_max(items, bytes);
+        self.check_room(heap + index_bytes + self.timers.growth_bytes_max(timers))
     }
 
     /// Checks the limit for one item as exactly as can be known; returns by how much the index may grow.
@@ -412,7 +469,7 @@ impl Keys for Known<'_> {
 mod tests {
     #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
 
-    use super::{Deadline, HashSecret, Store, Version};
+    use super::{Deadline, Full, HashSecret, Store, Version};
     use crate::base::rng::Rng;
     use crate::base::time::Instant;
 
@@ -486,7 +543,7 @@ mod tests {
         set(&mut store, 1, 10, after(5));
         let key = 1u64.to_be_bytes();
         for seconds in [3, 20, 5, 9] {
-            assert!(store.set_deadline(Instant::ZERO, store.key(&key), after(seconds).unwrap()));
+            assert_eq!(store.set_deadline(Instant::ZERO, store.key(&key), after(seconds).unwrap()), Ok(true));
         }
         settle(&mut store, Instant::from_millis(8_999));
         assert!(has(&store, Instant::from_millis(8_999), 1));
@@ -529,6 +586,72 @@ mod tests {
             }
         }
         assert!(store.memory_bytes() > 6 * REGION_BYTES, "{} of 32 MiB", store.memory_bytes() >> 20);
+    }
+
+    #[test]
+    fn space_of_the_heap_that_is_used_is_told_before_anything_is_set_and_apart_from_the_limit() {
+        let mut store = store(0);
+        store.limit_regions(4);
+        let mut id = 0;
+        while store.room_for(10, 10 * 1_000).is_ok() {
+            (0..10).for_each(|_| {
+                id += 1;
+                assert!(set(&mut store, id, 900, None), "refused though there is room");
+            });
+        }
+        assert_eq!(store.room_for(10, 10 * 1_000), Err(Full::Space));
+        let last = (id + 1..).find(|&id| !set(&mut store, id, 900, None)).unwrap();
+        let key = last.to_be_bytes();
+        let refused = store.set(store.key(&key), &[0; 900], None, Version(0));
+        assert_eq!(refused, Err(Full::Space));
+        // What lies outside needs a place for its head alone.
+        assert!(remove(&mut store, 1) && set(&mut store, last, 900, None));
+        store.audit();
+    }
+
+    #[test]
+    fn first_deadlines_stay_within_the_limit_or_change_nothing() {
+        for len in [20, 100, 16_000, 16_360, 100_000] {
+            let mut store = store(REGION_BYTES);
+            let full = (0..).find(|&id| !set(&mut store, id, len, None)).unwrap();
+            let mut refused = 0;
+            for id in 0..full {
+                let key = id.to_be_bytes();
+                let result = store.set_deadline(Instant::ZERO, store.key(&key), after(1_000 + id).unwrap());
+                refused += u64::from(result.is_err());
+                let timed = store.get(Instant::ZERO, store.key(&key)).unwrap().deadline.is_some();
+                assert_eq!((result.is_ok(), store.memory_bytes() <= REGION_BYTES), (timed, true), "{len}");
+            }
+            // A new page for each class that an item moves to, and one for the timers: no room is left for more.
+            assert!(refused > 0 || len == 100_000, "{len}");
+            store.audit();
+        }
+    }
+
+    #[test]
+    fn deadlines_that_room_was_found_for_are_never_refused() {
+        let mut rng = Rng::new(4);
+        let mut store = store(4 * REGION_BYTES);
+        let full = (0..).find(|&id| !set(&mut store, id, rng.below(1 << (id % 15)) as usize, None)).unwrap();
+        let (mut memory_max, mut granted, mut denied) = (4 * REGION_BYTES, 0, 0);
+        for begin in (0..full).step_by(20) {
+            let ids: Vec<[u8; 8]> = (begin..full.min(begin + 20)).map(u64::to_be_bytes).collect();
+            let keys: Vec<_> = ids.iter().map(|id| store.key(id)).collect();
+            if store.room_for_deadlines(keys.iter().copied()).is_err() {
+                denied += 1;
+                memory_max += 200_000;
+                store.set_memory_max(memory_max);
+                continue;
+            }
+            granted += 1;
+            for key in keys {
+                let deadline = after(1_000 + rng.below(1 << 20)).unwrap();
+                assert_eq!(store.set_deadline(Instant::ZERO, key, deadline), Ok(true));
+            }
+            assert!(store.memory_bytes() <= memory_max);
+        }
+        assert!(granted > 20 && denied > 5, "{granted} granted, {denied} denied");
+        store.audit();
     }
 
     #[test]
@@ -627,7 +750,7 @@ mod tests {
         let key = 1u64.to_be_bytes();
         for turn in 0..200_000 {
             let deadline = after(1_000 + turn % 2).unwrap();
-            assert!(store.set_deadline(Instant::ZERO, store.key(&key), deadline));
+            assert_eq!(store.set_deadline(Instant::ZERO, store.key(&key), deadline), Ok(true));
         }
         settle(&mut store, Instant::ZERO);
         settle(&mut store, at(1_001));

@@ -11,6 +11,7 @@ pub use proof::{HASH_SECRET_BYTES, Proof, Prover, derive_hash_secret, keyed_byte
 
 use super::args::trim;
 use super::reply::Excerpt;
+use crate::base::address::is_loopback;
 use memchr::{memchr, memchr2};
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
@@ -62,7 +63,7 @@ impl Offer<'_> {
     /// host, and for a loopback one of another machine. `None` if `listen` is no address, which it is in none that was read.
     pub fn listen_addr(&self, seen: SocketAddr) -> Option<SocketAddr> {
         let listen = address(self.listen)?;
-        let is_here = |addr: SocketAddr| addr.ip().to_canonical().is_loopback();
+        let is_here = |addr: SocketAddr| is_loopback(addr.ip());
         if !listen.ip().is_unspecified() && (is_here(seen) || !is_here(listen)) {
             return Some(listen);
         }

@@ -94,7 +94,7 @@ impl Driver {
 
     /// Tells the node where it listens and whom it has to dial.
     pub fn join(&mut self, listen: &str, peers: &[&str]) {
-        let peers: Vec<SocketAddr> = peers.iter().map(|peer| peer.parse().unwrap()).collect();
+        let peers: Vec<Vec<SocketAddr>> = peers.iter().map(|peer| vec![peer.parse().unwrap()]).collect();
         self.node.join(self.now, listen.parse().unwrap(), &peers);
         self.run();
     }

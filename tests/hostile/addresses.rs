@@ -2,7 +2,7 @@
 //! at a time, and no more are kept than may be known.
 
 use crate::driver::Driver;
-use crate::peer::{Face, LISTEN, Link, World, ms, secretive};
+use crate::peer::{Face, Heard, LISTEN, Link, World, beat, ms, secretive};
 use olivia::config::Config;
 use olivia::limits::MeshLimits;
 use olivia::wire::frame::{Address, put_peers};
@@ -175,6 +175,112 @@ fn address_that_failed_is_dialled_again_when_the_link_of_its_node_has_gone() {
     world.driver.pass(ms(1_000));
     let again = dialled(&mut world.driver);
     assert!(again.contains(&told.addr.to_string()), "{again:?}");
+}
+
+/// Lets seconds pass in which peers beat, and nobody picks up where the node dials. Whom it has dialled.
+fn pass_unreachable(world: &mut World, links: &[&Link], seconds: u32) -> Vec<String> {
+    let mut dialled = Vec::new();
+    for _ in 0..seconds {
+        world.driver.pass(ms(1_000));
+        links.iter().for_each(|link| world.send(link, &[beat(1)]));
+        while let Some((dial, addr)) = world.driver.next_dial() {
+            dialled.push(addr.to_string());
+            world.driver.lose(dial);
+        }
+    }
+    dialled
+}
+
+#[test]
+fn address_that_a_peer_goes_on_listing_is_dialled_however_long_the_path_is_cut() {
+    let mut world = World::new(secretive());
+    let teller = world.linked(&Face::elsewhere(1));
+    let listed = Face::elsewhere(2);
+    for _ in 0..20 {
+        tell(&mut world, &teller, &[&listed.listen]);
+        pass_unreachable(&mut world, &[&teller], 120);
+        assert!(world.ask("STATS\n").contains("mesh_complete:no"));
+    }
+    assert!(pass_unreachable(&mut world, &[&teller], 40).contains(&listed.listen));
+    // Nobody lists it any more.
+    pass_unreachable(&mut world, &[&teller], 640);
+    assert_eq!(pass_unreachable(&mut world, &[&teller], 40), [""; 0]);
+    assert_eq!(world.stat("peers_backup"), 0);
+    world.check();
+}
+
+#[test]
+fn peers_are_told_again_who_else_is_linked_though_nothing_has_changed() {
+    let mut world = World::new(secretive());
+    let faces = [Face::elsewhere(1), Face::elsewhere(2)];
+    let mut first = world.linked(&faces[0]);
+    let second = world.linked(&faces[1]);
+    pass_unreachable(&mut world, &[&first, &second], 10);
+    world.hear(&mut first);
+    let other = Address { id: faces[1].node, addr: faces[1].listen.parse().unwrap() };
+    for _ in 0..3 {
+        pass_unreachable(&mut world, &[&first, &second], 121);
+        let heard = world.hear(&mut first);
+        let told: Vec<_> = heard.into_iter().filter(|heard| matches!(heard, Heard::Peers(_))).collect();
+        assert_eq!(told, [Heard::Peers(vec![other])]);
+    }
+    world.check();
+}
+
+/// Has the node dial the addresses of one entry of its operator: who is there picks up, the others refuse.
+fn join_by_name(world: &mut World, addrs: &[&str], there: &Face) -> Link {
+    let addrs: Vec<SocketAddr> = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
+    world.driver.node.join(world.driver.now, LISTEN.parse().unwrap(), &[addrs]);
+    world.driver.run();
+    let dials: Vec<_> = std::iter::from_fn(|| world.driver.next_dial()).collect();
+    for (dial, _) in dials.iter().filter(|(_, addr)| addr.to_string() != there.listen) {
+        world.driver.lose(*dial);
+    }
+    world.dial(there)
+}
+
+#[test]
+fn name_with_an_address_that_nobody_listens_at_leaves_the_mesh_complete() {
+    let mut world = World::new(Config::default());
+    let there = Face::new(1);
+    let here = there.listen.replace("127.0.0.1", "[::1]");
+    let link = join_by_name(&mut world, &[&here, &there.listen], &there);
+    let dialled = pass_unreachable(&mut world, &[&link], 10);
+    assert!(dialled.contains(&here), "it may listen there later: {dialled:?}");
+    assert!(
+        world.ask("STATS\n").contains("peers_backup:0,")
+            && world.ask("STATS\n").contains("mesh_complete:yes")
+    );
+    assert!(!world.ask("MESH\n").contains("unreachable"));
+    world.driver.lose(link.conn);
+    assert_eq!(world.stat("peers_backup"), 2);
+    world.check();
+}
+
+#[test]
+fn own_name_with_an_address_that_the_node_does_not_listen_at_leaves_the_mesh_complete() {
+    let mut world = World::new(Config::default());
+    let there = Face::new(1);
+    let link = join_by_name(&mut world, &[LISTEN, "[::1]:5454"], &there);
+    pass_unreachable(&mut world, &[&link], 10);
+    assert_eq!(world.stat("peers_backup"), 0);
+}
+
+#[test]
+fn name_of_several_nodes_leaves_the_mesh_incomplete_while_one_is_missing() {
+    let mut world = World::new(secretive());
+    let faces = [Face::elsewhere(1), Face::elsewhere(2)];
+    let link = join_by_name(&mut world, &[&faces[0].listen, &faces[1].listen], &faces[0]);
+    // The other node may be there, since the first is linked to it.
+    tell(&mut world, &link, &[&faces[1].listen]);
+    pass_unreachable(&mut world, &[&link], 10);
+    assert_eq!(world.stat("peers_backup"), 1);
+    let other = world.dial(&faces[1]);
+    pass_unreachable(&mut world, &[&link, &other], 10);
+    assert_eq!(world.stat("peers_backup"), 0);
+    world.driver.lose(other.conn);
+    assert_eq!(world.stat("peers_backup"), 1);
+    world.check();
 }
 
 #[test]

@@ -183,7 +183,8 @@ impl World {
         let host = &mut self.hosts[at];
         let now = host.now(self.net.now);
         let mut node = Node::new(host.config.clone(), seed, now);
-        node.join(now, host.addr, &peers);
+        let entries: Vec<_> = peers.iter().map(|addr| vec![*addr]).collect();
+        node.join(now, host.addr, &entries);
         host.node = Some(node);
         self.moment += 1;
         self.after_call(at);

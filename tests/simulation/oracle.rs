@@ -54,6 +54,7 @@ pub struct Talk {
     is_authenticated: bool,
     early_bytes: usize,
     pub is_loopback: bool,
+    made: Instant,
     /// When a byte last came, or the connection was made.
     pub heard: Instant,
     pub end: Option<End>,
@@ -70,6 +71,7 @@ impl Talk {
             is_authenticated: config.password.is_none(),
             early_bytes: 0,
             is_loopback,
+            made: now,
             heard: now,
             end: None,
             partial: Vec::new(),
@@ -171,6 +173,10 @@ impl Talk {
 
     fn reply(&mut self, desk: &mut Desk<'_>, line: &[u8]) -> Option<String> {
         let shown = line.escape_ascii();
+        if line.starts_with(b":ERR the password was not given in time") {
+            self.stayed_strange(desk);
+            return None;
+        }
         let (next, begin) = self.next(desk.config);
         match next {
             Next::Line(text, crlf, behind) => {
@@ -202,6 +208,15 @@ impl Talk {
         None
     }
 
+    /// The node has lost its patience with a client that gave no password, and carries out no more, whatever
+    /// has come already.
+    fn stayed_strange(&mut self, desk: &Desk<'_>) {
+        assert!(!self.is_authenticated && !self.is_loopback, "no password is waited for");
+        let (strange, patience_ms) = (desk.now.since(self.made), desk.config.limits.request_idle_ms);
+        assert!(strange >= Duration::from_millis(patience_ms.into()), "it had {strange:?} for the password");
+        self.end = Some(End::Unauthenticated);
+    }
+
     /// Judges what the node says by itself.
     fn unasked(&mut self, desk: &Desk<'_>, line: &[u8], begin: usize) {
         let shown = line.escape_ascii();
@@ -216,9 +231,9 @@ impl Talk {
             let patience_ms = if begin < self.input.len() {
                 limits.request_idle_ms
             } else {
-                let is_expected = self.input.is_empty() || !self.is_authenticated;
-                assert!(is_expected && !self.is_loopback, "{shown}, though nothing is expected");
-                if self.input.is_empty() { limits.first_byte_ms } else { limits.request_idle_ms }
+                let is_expected = self.input.is_empty() && !self.is_loopback;
+                assert!(is_expected, "{shown}, though nothing is expected");
+                limits.first_byte_ms
             };
             let silent = desk.now.since(self.heard);
             assert!(silent >= Duration::from_millis(patience_ms.into()), "{shown}, after {silent:?}");
