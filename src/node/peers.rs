@@ -49,6 +49,7 @@ pub(super) struct Owed {
     pub(super) request: u32,
     pub(super) key: Box<[u8]>,
     pub(super) wants_value: bool,
+    pub(super) came_at: Instant,
 }
 
 /// One life of another node.

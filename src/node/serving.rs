@@ -3,7 +3,8 @@
 //! A link that has more waiting than `outbound_pause_bytes` is owed its answers until it has taken
 //! earlier ones: its frames are read on, since among them is what empties the other direction. It may be
 //! owed as many as it may have questions on their way, and to as many bytes of keys as may wait in the link;
-//! what is above that, its asker has given up.
+//! what is above that, its asker has given up. So it has what has waited for as long as a lookup may take: to
+//! answer that would only make the next ones late too.
 
 use super::digests;
 use super::keys::PeerKey;
@@ -13,6 +14,7 @@ use super::state::State;
 use crate::base::time::Now;
 use crate::limits::LOOKUPS_PER_LINK_MAX;
 use crate::wire::frame::{Body, put};
+use std::time::Duration;
 
 /// Answers a question, now or as soon as the link has taken what waits for it.
 pub(super) fn asked(
@@ -24,6 +26,7 @@ pub(super) fn asked(
     wants_value: bool,
 ) {
     state.stats.served_to_peers += 1;
+    drop_late(state, now, peer_key);
     let waiting = links::outbound_bytes(state, peer_key);
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     let pause_bytes = state.config.limits.outbound_pause_bytes as usize;
@@ -35,16 +38,30 @@ pub(super) fn asked(
         return;
     }
     peer.owed_bytes += key.len();
-    peer.owed.push_back(Owed { request, key: key.into(), wants_value });
+    peer.owed.push_back(Owed { request, key: key.into(), wants_value, came_at: now.mono });
 }
 
 /// The link has taken bytes: answers what it is owed, as far as there is room again.
 pub(super) fn pay(state: &mut State, now: Now, peer_key: PeerKey) {
+    drop_late(state, now, peer_key);
     while links::outbound_bytes(state, peer_key) <= state.config.limits.outbound_pause_bytes as usize {
         let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
         let Some(owed) = peer.owed.pop_front() else { return };
         peer.owed_bytes -= owed.key.len();
         answer(state, now, peer_key, owed.request, &owed.key, owed.wants_value);
+    }
+}
+
+/// Drops the questions that have waited for as long as a lookup may take on this node: those who asked them
+/// have given up, unless they were set to wait for longer.
+fn drop_late(state: &mut State, now: Now, peer_key: PeerKey) {
+    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+    let patience = Duration::from_millis(state.config.mesh.lookup_timeout_ms.into());
+    while peer.owed.front().is_some_and(|owed| now.mono.since(owed.came_at) >= patience)
+        && let Some(owed) = peer.owed.pop_front()
+    {
+        peer.owed_bytes -= owed.key.len();
+        state.stats.owed_late += 1;
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Stats {
     pub served_to_peers: u64,
     /// Of these, those given up because too many waited.
     pub owed_dropped: u64,
+    /// Those given up because they had waited for as long as a lookup may take.
+    pub owed_late: u64,
     /// Beats of peers that were not answered, because too much waited for them.
     pub beats_unanswered: u64,
     /// Bytes of frames about peers' filters.
@@ -177,6 +179,7 @@ impl Stats {
         field("remote_disbelieved", self.remote_disbelieved);
         field("served_to_peers", self.served_to_peers);
         field("owed_dropped", self.owed_dropped);
+        field("owed_late", self.owed_late);
         field("beats_unanswered", self.beats_unanswered);
         field("digest_bytes_in", self.digest_bytes_in);
         field("digest_bytes_out", self.digest_bytes_out);

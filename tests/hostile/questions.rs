@@ -1,7 +1,7 @@
 //! Peers that ask too much: what they are owed is bounded in number and bytes, clients are served between
 //! their questions, and no question of theirs causes another.
 
-use crate::peer::{Face, Heard, World, beat, bytes_of, deltas};
+use crate::peer::{Face, Heard, World, beat, bytes_of, deltas, ms};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::wire::frame::{Body, Wants};
@@ -89,6 +89,33 @@ fn large_values_are_handed_out_one_by_one_as_they_are_taken() {
     assert!(taken > 500 * 65_000);
     let answers = world.hear(&mut link).into_iter().filter(|heard| matches!(heard, Heard::Value { .. }));
     assert_eq!(answers.count(), 500);
+    world.check();
+}
+
+#[test]
+fn question_whose_asker_has_given_up_does_not_make_the_next_ones_late() {
+    let mut world = World::new(Config::default());
+    world.ask(&format!("SET big:{}\n", "x".repeat(65_000)));
+    let mut link = world.linked(&Face::new(1));
+    world.driver.reads(link.conn, false);
+    // More than this link takes: two answers each 100 ms, the time that a lookup has.
+    let mut request = 0;
+    let mut in_time = 0;
+    for round in 0..20 {
+        let storm: Vec<_> = (0..20).map(|n| get(request + n, b"big")).collect();
+        world.send(&link, &storm);
+        request += 20;
+        world.driver.read_some(link.conn, 130_200);
+        for heard in world.hear(&mut link) {
+            let Heard::Value { request: answered, .. } = heard else { continue };
+            // The link itself holds what it takes in another 200 ms and more.
+            in_time += u32::from(round >= 5 && answered >= request - 4 * 20);
+        }
+        world.driver.pass(ms(100));
+    }
+    assert!(in_time >= 20, "{in_time}");
+    let (late, dropped) = (world.stat("owed_late"), world.stat("owed_dropped"));
+    assert!(late > 300 && dropped == 0, "{late} late, {dropped} dropped");
     world.check();
 }
 
