@@ -8,6 +8,7 @@
 
 use super::keys::PeerKey;
 use super::links;
+use super::peers::Peer;
 use super::state::{State, Timer};
 use crate::base::time::Now;
 use crate::filter::FilterError;
@@ -136,6 +137,11 @@ fn has_more(state: &State, peer: PeerKey) -> bool {
         || (digest.has_piece(reader) && waiting < SNAPSHOT_OUTBOUND_MAX)
 }
 
+/// Whether part of a snapshot waits to be told to a peer.
+pub(super) fn has_piece(state: &State, peer: &Peer) -> bool {
+    peer.reader.is_some_and(|reader| state.published.digest().has_piece(reader))
+}
+
 /// Writes one share of our digest to a peer's link; true if there is more, and room for it.
 fn tell(state: &mut State, now: Now, peer: PeerKey) -> bool {
     if !has_more(state, peer) {
@@ -154,7 +160,11 @@ fn tell(state: &mut State, now: Now, peer: PeerKey) -> bool {
     if links::outbound_bytes(state, peer) + text.len() < SNAPSHOT_OUTBOUND_MAX {
         let (filter, digest) = state.published.parts();
         let mut words = Vec::new();
-        match digest.next_piece(reader, filter, &mut words) {
+        let piece = digest.next_piece(reader, filter, &mut words);
+        if let Some(peer) = state.mesh.peers.get_mut(peer).filter(|_| piece.is_some()) {
+            peer.answered_bytes = 0;
+        }
+        match piece {
             None => {}
             Some(Piece::Begin { position, size }) => {
                 let body = Body::Snap { head: head_of(position), size_log2: size.log2() };

@@ -106,6 +106,8 @@ pub(super) struct Peer {
     pub(super) owed: VecDeque<Owed>,
     /// Bytes of the keys in `owed`.
     pub(super) owed_bytes: usize,
+    /// Bytes of answers since the last part of a snapshot.
+    pub(super) answered_bytes: usize,
 }
 
 impl Peer {
@@ -140,6 +142,7 @@ impl Peer {
             queue: VecDeque::new(),
             owed: VecDeque::new(),
             owed_bytes: 0,
+            answered_bytes: 0,
         }
     }
 

@@ -10,11 +10,16 @@ use super::digests;
 use super::keys::PeerKey;
 use super::links;
 use super::peers::Owed;
-use super::state::State;
+use super::state::{State, touch};
 use crate::base::time::Now;
+use crate::filter::digest::PIECE_BLOCKS;
+use crate::filter::size::BLOCK_BYTES;
 use crate::limits::LOOKUPS_PER_LINK_MAX;
 use crate::wire::frame::{Body, put};
 use std::time::Duration;
+
+/// Bytes of answers between two parts of a snapshot that wait for the same link: as many as a part has.
+const ANSWERS_BYTES: usize = PIECE_BLOCKS * BLOCK_BYTES;
 
 /// Answers a question, now or as soon as the link has taken what waits for it.
 pub(super) fn asked(
@@ -27,29 +32,39 @@ pub(super) fn asked(
 ) {
     state.stats.served_to_peers += 1;
     drop_late(state, now, peer_key);
-    let waiting = links::outbound_bytes(state, peer_key);
+    let has_turn = has_turn(state, peer_key);
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-    let pause_bytes = state.config.limits.outbound_pause_bytes as usize;
-    if peer.owed.is_empty() && waiting <= pause_bytes {
+    if peer.owed.is_empty() && has_turn {
         return answer(state, now, peer_key, request, key, wants_value);
     }
+    let pause_bytes = state.config.limits.outbound_pause_bytes as usize;
     if peer.owed.len() >= LOOKUPS_PER_LINK_MAX || peer.owed_bytes + key.len() > pause_bytes {
         state.stats.owed_dropped += 1;
         return;
     }
     peer.owed_bytes += key.len();
     peer.owed.push_back(Owed { request, key: key.into(), wants_value, came_at: now.mono });
+    digests::link_drained(state, peer_key);
 }
 
 /// The link has taken bytes: answers what it is owed, as far as there is room again.
 pub(super) fn pay(state: &mut State, now: Now, peer_key: PeerKey) {
     drop_late(state, now, peer_key);
-    while links::outbound_bytes(state, peer_key) <= state.config.limits.outbound_pause_bytes as usize {
+    while has_turn(state, peer_key) {
         let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
         let Some(owed) = peer.owed.pop_front() else { return };
         peer.owed_bytes -= owed.key.len();
         answer(state, now, peer_key, owed.request, &owed.key, owed.wants_value);
     }
+}
+
+/// Whether the link may be given an answer now: there is room, and no part of a snapshot that waits for its
+/// turn. Without turns answers would fill the link again before there is room for a snapshot, and a node that
+/// waits for one asks for every key that it does not have.
+fn has_turn(state: &State, peer_key: PeerKey) -> bool {
+    let Some(peer) = state.mesh.peers.get(peer_key) else { return false };
+    links::outbound_bytes(state, peer_key) <= state.config.limits.outbound_pause_bytes as usize
+        && (peer.answered_bytes < ANSWERS_BYTES || !digests::has_piece(state, peer))
 }
 
 /// Drops the questions that have waited for as long as a lookup may take on this node: those who asked them
@@ -84,6 +99,12 @@ fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, key: &[u
             value: if wants_value { item.value } else { b"" },
         },
     };
-    put(conn.outbound.back(pool), clock, request, &body);
-    super::state::touch(state, link.conn);
+    let out = conn.outbound.back(pool);
+    let before = out.len();
+    put(out, clock, request, &body);
+    let written = out.len() - before;
+    if let Some(peer) = state.mesh.peers.get_mut(peer_key) {
+        peer.answered_bytes = peer.answered_bytes.saturating_add(written);
+    }
+    touch(state, link.conn);
 }

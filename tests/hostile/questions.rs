@@ -120,6 +120,38 @@ fn question_whose_asker_has_given_up_does_not_make_the_next_ones_late() {
 }
 
 #[test]
+fn peer_that_asks_more_than_its_link_takes_gets_its_snapshot_all_the_same() {
+    for big in [100, 65_000] {
+        let mut world = World::new(Config::default());
+        world.ask(&format!("SET big:{}\n", "x".repeat(big)));
+        // A filter of several pieces.
+        let keys: Vec<String> = (0..900).map(|n| format!("n{n}:1")).collect();
+        for round in 0..50 {
+            world.ask(&format!("SET {}\n", keys.join(",").replace('n', &format!("n{round}."))));
+        }
+        let mut link = world.linked(&Face::new(1));
+        world.driver.reads(link.conn, false);
+        let storm: Vec<_> = (0..1_000).map(|n| get(n, b"big")).collect();
+        (0..10).for_each(|_| world.send(&link, &storm));
+        assert!(world.stat("owed_dropped") > 0);
+        world.send(&link, &[(0, Body::Resync(None))]);
+        let (mut snapshot, mut answers, mut taken) = (0, 0, 0);
+        while taken < 2 << 20 {
+            taken += world.driver.read_some(link.conn, 20_000);
+            for heard in world.hear(&mut link) {
+                snapshot += u32::from(heard == Heard::Digest);
+                answers += u32::from(matches!(heard, Heard::Value { .. }));
+            }
+            world.send(&link, &storm);
+        }
+        // Its beginning, its end, and what is between.
+        assert!(snapshot >= 6, "{snapshot} frames of it");
+        assert!(answers as usize * big > 1 << 20, "{answers} answers");
+        world.check();
+    }
+}
+
+#[test]
 fn link_that_ends_is_owed_nothing() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
