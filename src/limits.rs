@@ -271,6 +271,9 @@ pub const TIMERS_PER_STEP: u32 = 64;
 /// dead entries faster than they are sifted out. Four are needed for the bound that `Store::keep_up` gives.
 pub const TIMERS_PER_WRITE: u32 = 4;
 
+/// Questions put to peers by one call below the boundary, and those of one lookup more: as much work as keys.
+pub const QUESTIONS_PER_STEP: u64 = 256;
+
 /// For how long a closing connection may take to accept what it was told, and to close its own side.
 /// Long enough for a retransmission, short enough that leaving clients do not fill the table.
 pub const LINGER_MS: u32 = 2_000;

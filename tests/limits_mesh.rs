@@ -145,6 +145,64 @@ fn no_peer_is_asked_more_at_a_time_than_it_may_be_owed() {
     assert_eq!(world.told(), ":GOT \n:GOT \n:GOT \n");
 }
 
+/// Does what is to be done now step by step; the most questions that one step asked.
+fn most_asked_in_a_step(world: &mut World) -> u64 {
+    let mut most = 0;
+    while world.driver.node.has_work(world.driver.now) {
+        let before = world.driver.node.stats().remote_requests;
+        world.driver.node.tick(world.driver.now);
+        most = most.max(world.driver.node.stats().remote_requests - before);
+    }
+    world.driver.run();
+    most
+}
+
+#[test]
+fn many_keys_and_many_peers_to_ask_are_many_short_steps() {
+    let limits = Limits { lookups_per_connection: 65_536, ..Limits::default() };
+    let mut world = World::new(Config { limits, ..Config::default() });
+    world.driver.watch = None;
+    let mut claimant = world.known(&Face::new(1));
+    let mut links: Vec<Link> = (2..=41).map(|number| world.linked(&Face::new(number))).collect();
+    for names in ["claimed", "unclaimed"] {
+        let keys: Vec<String> = (0..1_000).map(|n| format!("{names}{n}")).collect();
+        if names == "claimed" {
+            let hashes: Vec<u64> = keys.iter().map(|key| world.hash(key)).collect();
+            world.publish(&mut claimant, head(1, 0), 6, &[0; 8 << 6]);
+            world.driver.send(claimant.conn, peer::deltas(0, &hashes));
+        }
+        let client = world.driver.client();
+        let before = world.driver.node.stats().remote_requests;
+        world.driver.deliver(client, format!("GET {}\n", keys.join(",")).as_bytes());
+        let at_once = world.driver.node.stats().remote_requests - before;
+        assert!(at_once <= 256 + 40, "{names}: {at_once} in one call");
+        let most = most_asked_in_a_step(&mut world);
+        assert!(most <= 256 + 40, "{names}: {most} in one step");
+        // The claimant is slow, and the others are asked.
+        world.driver.leap(ms(20));
+        let most = most_asked_in_a_step(&mut world);
+        assert!(most <= 256 + 40, "{names}: {most} in one step when the claimant is slow");
+        for link in &mut links {
+            assert_eq!(asked(&mut world, link).len(), 1_000, "{names}");
+        }
+        world.driver.pass(ms(80));
+        assert_eq!(world.driver.take(client), ":GOT \n");
+        // Whoever has not answered is asked again when it is heard from.
+        links.iter().chain([&claimant]).for_each(|link| world.send(link, &[peer::beat(1)]));
+        world.hear(&mut claimant);
+    }
+    // So are many requests of one key each.
+    let client = world.driver.client();
+    let requests: String = (0..1_000).map(|n| format!("GET small{n}\n")).collect();
+    let before = world.driver.node.stats().remote_requests;
+    world.driver.deliver(client, requests.as_bytes());
+    let at_once = world.driver.node.stats().remote_requests - before;
+    assert!(at_once <= 256 + 41, "{at_once} in one call");
+    let most = most_asked_in_a_step(&mut world);
+    assert!(most <= 256 + 41, "{most} in one step");
+    world.driver.node.audit();
+}
+
 #[test]
 fn lookups_that_have_ended_leave_nothing_to_be_done_behind() {
     let mesh = MeshLimits { lookup_timeout_ms: 60_000, ..MeshLimits::default() };

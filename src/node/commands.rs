@@ -112,7 +112,7 @@ impl Desk<'_> {
 }
 
 /// Carries out one line for a connection and writes its reply, or sees to it that it will be written.
-/// Returns how many keys it was about, at least 1.
+/// Returns how many keys it was about, at least 1, and how many questions to peers that made.
 pub(super) fn execute(state: &mut State, now: Now, key: ConnKey, line: Line<'_>) -> usize {
     if is_from_browser(line.text) {
         turn_browser_away(state, now, key);
@@ -129,12 +129,13 @@ pub(super) fn execute(state: &mut State, now: Now, key: ConnKey, line: Line<'_>)
         Some(Command::Stats | Command::Mesh | Command::Request(Topic::Peers)) => KEYS_PER_STEP,
         other => other.map_or(1, Command::keys),
     };
+    let asked_before = state.mesh.lookups.asked;
     if let Some(request) = request {
         state.stats.requests += 1;
         carry_out(state, now, key, &request);
     }
     state.parser = parser;
-    keys
+    keys.saturating_add(state.mesh.lookups.asked_since(asked_before))
 }
 
 /// Carries out one request.

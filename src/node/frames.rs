@@ -21,6 +21,7 @@ use crate::wire::frame::{Body, Frame, FrameError, Oversized, Wants};
 pub(super) fn execute(state: &mut State, now: Now, peer: PeerKey, frame: &Frame<'_>, bytes: usize) -> usize {
     state.stats.frames += 1;
     let request = frame.request;
+    let asked_before = state.mesh.lookups.asked;
     match &frame.body {
         Body::Beat { head, is_answer } => peering::beat_heard(state, now, peer, request, *head, *is_answer),
         Body::Get { key, wants } => {
@@ -46,7 +47,8 @@ pub(super) fn execute(state: &mut State, now: Now, peer: PeerKey, frame: &Frame<
             return digest(state, now, peer, frame);
         }
     }
-    1
+    // An answer gives places free for which others wait.
+    1 + state.mesh.lookups.asked_since(asked_before)
 }
 
 /// Takes in a frame about a filter.

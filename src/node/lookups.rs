@@ -162,8 +162,11 @@ pub(super) struct Lookups {
     pub(super) asks: Slots<AskTag, Ask>,
     /// Those of which every part is answered, and whose reply is to be written.
     pub(super) whole: VecDeque<AskKey>,
-    /// Lookups that have lost a peer whom they had asked: they go on with the next.
+    /// Lookups that wait for nobody, since they have lost a peer whom they had asked, or have yet to ask the
+    /// first: they go on with the next.
     pub(super) orphans: VecDeque<LookupKey>,
+    /// Questions so far, those included that wait for a place: what each call is bounded by.
+    pub(super) asked: u64,
     /// Those that take new waiters.
     open: BTreeMap<(KeyHash, Wanted), LookupKey>,
     /// What is to be done when: two entries for each lookup at most, which go with it. By the bits of its key.
@@ -176,6 +179,11 @@ impl Lookups {
     /// Whether nothing is being looked up.
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// How many questions there were since `asked`.
+    pub(super) fn asked_since(&self, asked: u64) -> usize {
+        usize::try_from(self.asked - asked).unwrap_or(usize::MAX)
     }
 
     /// Whether `keys` more lookups may begin where there may be `lookups_max`.

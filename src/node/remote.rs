@@ -21,6 +21,7 @@ use super::probing;
 use super::state::{State, Timer};
 use crate::base::time::{Instant, Now};
 use crate::filter::truth::Claim;
+use crate::limits::QUESTIONS_PER_STEP;
 use crate::store::{Deadline, KeyHash};
 use crate::wire::args::Args;
 use crate::wire::frame::{Body, Wants};
@@ -78,8 +79,14 @@ pub(super) fn begin(
             settle_part(state, waiter, Answer::Missing);
         }
     }
+    let enough = state.mesh.lookups.asked + QUESTIONS_PER_STEP;
     for lookup in begun {
-        advance(state, now, lookup);
+        // With many keys and many peers whose filter is not known, the rest is for steps of their own.
+        if state.mesh.lookups.asked < enough {
+            advance(state, now, lookup);
+        } else {
+            state.mesh.lookups.orphans.push_back(lookup);
+        }
     }
     arm(state);
 }
@@ -179,6 +186,7 @@ fn ask(state: &mut State, now: Now, key: LookupKey, peer_key: PeerKey, because: 
     let State { mesh, config, stats, .. } = state;
     let Some(lookup) = mesh.lookups.slots.get_mut(key) else { return };
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
+    mesh.lookups.asked += 1;
     if peer.questions.len() >= config.limits.lookups_per_peer as usize {
         peer.queue.push_back(key);
         lookup.asked.push(Asked { peer: peer_key, request: None, because });
@@ -306,12 +314,16 @@ pub(super) fn link_lost(state: &mut State, peer_key: PeerKey) {
     }
 }
 
-/// Goes on with up to `budget` lookups that have lost a peer whom they had asked.
+/// Goes on with up to `budget` lookups that have nobody to wait for, and with fewer if that makes many questions.
 pub(super) fn fail_over(state: &mut State, now: Now, budget: u32) {
     if state.mesh.lookups.orphans.is_empty() {
         return;
     }
+    let enough = state.mesh.lookups.asked + QUESTIONS_PER_STEP;
     for _ in 0..budget {
+        if state.mesh.lookups.asked >= enough {
+            break;
+        }
         let Some(key) = state.mesh.lookups.orphans.pop_front() else { break };
         if state.mesh.lookups.slots.get(key).is_some_and(|lookup| lookup.asked.is_empty()) {
             advance(state, now, key);
@@ -320,13 +332,18 @@ pub(super) fn fail_over(state: &mut State, now: Now, budget: u32) {
     arm(state);
 }
 
-/// Looks after up to `budget` lookups whose time has come: the next candidate's turn, or the end.
+/// Looks after up to `budget` lookups whose time has come, and after fewer if that makes many questions: the
+/// next candidate's turn, or the end.
 pub(super) fn run_due(state: &mut State, now: Now, deadline: u64, budget: u32) {
     if state.mesh.lookups.timer_at != Some(deadline) {
         return;
     }
     state.mesh.lookups.timer_at = None;
+    let enough = state.mesh.lookups.asked + QUESTIONS_PER_STEP;
     for _ in 0..budget {
+        if state.mesh.lookups.asked >= enough {
+            break;
+        }
         match state.mesh.lookups.pop_due(now.mono) {
             Some((Due::Try, key)) => try_next(state, now, key),
             Some((Due::End, key)) => time_out(state, now, key),
