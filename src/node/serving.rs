@@ -15,11 +15,16 @@ use crate::base::time::Now;
 use crate::filter::digest::PIECE_BLOCKS;
 use crate::filter::size::BLOCK_BYTES;
 use crate::limits::LOOKUPS_PER_LINK_MAX;
+use crate::store::Deadline;
 use crate::wire::frame::{Body, put};
 use std::time::Duration;
 
 /// Bytes of answers between two parts of a snapshot that wait for the same link: as many as a part has.
 const ANSWERS_BYTES: usize = PIECE_BLOCKS * BLOCK_BYTES;
+
+/// How old `now` may be when a question is read: a turn. Its asker counts what is left from the moment at which
+/// it asked, which may lie in that turn, and nothing is served past its deadline.
+const TURN_MS: u64 = 1;
 
 /// Answers a question, now or as soon as the link has taken what waits for it.
 pub(super) fn asked(
@@ -90,12 +95,13 @@ fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, key: &[u
     let key = store.key(key);
     let hash = key.hash.0;
     let item = store.get(now.mono, key);
+    let left_ms = |deadline: Deadline| deadline.millis().saturating_sub(now.mono.millis_ceil() + TURN_MS);
     let body = match &item {
         None => Body::None { hash },
         Some(item) => Body::Value {
             hash,
             version: item.version.0,
-            left_ms: item.deadline.map(|deadline| deadline.millis() - now.mono.millis()),
+            left_ms: item.deadline.map(left_ms),
             value: if wants_value { item.value } else { b"" },
         },
     };

@@ -2,9 +2,11 @@
 //! their questions, and no question of theirs causes another.
 
 use crate::peer::{Face, Heard, World, beat, bytes_of, deltas, ms};
+use olivia::base::time::Instant;
 use olivia::config::Config;
 use olivia::limits::Limits;
-use olivia::wire::frame::{Body, Wants};
+use olivia::wire::frame::{Body, Frame, FrameLimits, Front, Wants, front};
+use std::time::Duration;
 
 fn get(request: u32, key: &[u8]) -> (u32, Body<'_>) {
     (request, Body::Get { key, wants: Wants::Value })
@@ -227,6 +229,32 @@ fn key_longer_than_this_node_takes_gets_no_answer_and_harms_nobody() {
     assert_eq!(world.driver.node.stats().frames_oversized, 1);
     assert_eq!(world.stat("served_to_peers"), 1);
     world.check();
+}
+
+#[test]
+fn life_that_a_peer_is_told_never_ends_behind_its_deadline() {
+    let mut world = World::new(Config::default());
+    let link = world.linked(&Face::new(1));
+    world.driver.pass(Duration::from_nanos(900_000));
+    assert_eq!(world.ask("SETEX brief:v:1\n"), ":SATEX brief:v:1\n");
+    // Deadlines are whole milliseconds of the clock.
+    let deadline = world.driver.now.mono.millis() + 1_000;
+    for nanos in [0, 1, 99_999, 1, 500_000, 900_000_000, 97_500_000, 900_000, 99_998] {
+        world.driver.pass(Duration::from_nanos(nanos));
+        world.driver.take_bytes(link.conn);
+        world.send(&link, &[get(1, b"brief")]);
+        let bytes = world.driver.take_bytes(link.conn);
+        let limits = FrameLimits { key_bytes_max: 100, value_bytes_max: 100 };
+        let Front::Frame { frame: Frame { body, .. }, .. } = front(&bytes, limits) else {
+            panic!("{bytes:?}")
+        };
+        let Body::Value { left_ms: Some(left_ms), .. } = body else { panic!("{body:?}") };
+        let left = Instant::from_millis(deadline).since(world.driver.now.mono);
+        // Its asker may have asked in the turn in which the question is read, which has begun up to 1 ms ago.
+        let turn = left.min(ms(1));
+        assert!(ms(left_ms) + turn <= left, "{left_ms} ms of {left:?}");
+        assert!(ms(left_ms + 2) > left, "{left_ms} ms of {left:?}");
+    }
 }
 
 #[test]

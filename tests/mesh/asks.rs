@@ -38,6 +38,8 @@ pub struct Ask {
     pub is_done: bool,
     /// It was carried out in the call that gave it to the node.
     pub is_prompt: bool,
+    /// It waited behind no other reply when it was said: that was the moment at which it was written.
+    pub is_fresh: bool,
     /// The oracle knows it as a change that may have been carried out.
     pub is_unsettled: bool,
     pub expected: Vec<Expected>,
@@ -54,6 +56,7 @@ impl Ask {
             given: None,
             is_done: false,
             is_prompt: false,
+            is_fresh: false,
             is_unsettled: false,
             expected: Vec::new(),
             linked: Vec::new(),

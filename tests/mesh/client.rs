@@ -45,6 +45,8 @@ pub struct Client {
     given: usize,
     /// A reply that has no line end yet.
     pub partial: Vec<u8>,
+    /// When the last reply was said.
+    pub told: Stamp,
     /// Requests until it leaves.
     left: u64,
     sleeps_until: u64,
@@ -65,6 +67,7 @@ impl Client {
             written: 0,
             given: 0,
             partial: Vec::new(),
+            told: Stamp { call: 0, nanos: 0 },
             left: 0,
             sleeps_until: 0,
             has_half_closed: false,

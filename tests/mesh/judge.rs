@@ -200,7 +200,10 @@ impl World {
         if !self.clients[client].asks[0].is_done {
             self.done(host, client, 0);
         }
-        let Some(ask) = self.clients[client].asks.pop_front() else { return };
+        let now = self.stamp();
+        let told = std::mem::replace(&mut self.clients[client].told, now);
+        let Some(mut ask) = self.clients[client].asks.pop_front() else { return };
+        ask.is_fresh = told.call < now.call;
         self.replies += 1;
         if let Err(wrong) = self.judge_reply(host, &ask, line) {
             panic!("wrong: {wrong}\nhost {host} said {shown} to {ask:?} of client {client}");
@@ -368,7 +371,7 @@ impl World {
                 demand(deadline <= self.net.now, "it was here")
             }
             (Verb::Get, Local::Absent | Local::Unsure, Some(shown)) => {
-                self.judge_remote(host, item.key, expected.from, shown)
+                self.judge_remote(host, ask, item.key, expected.from, shown)
             }
             (Verb::Ttl, Local::Absent | Local::Unsure, Some(shown)) => {
                 let now = self.stamp();
@@ -394,13 +397,19 @@ impl World {
             std::str::from_utf8(shown).ok().and_then(|text| text.parse().ok()).ok_or("no number")?;
         // That of a key elsewhere is counted from the question on, and so may be told too short.
         let least = deadline.saturating_sub(2 * to.nanos - from.nanos).div_ceil(1_000 * MS);
-        // A life is told in whole milliseconds.
-        let most = (deadline + MS).saturating_sub(from.nanos).div_ceil(1_000 * MS);
+        let most = deadline.saturating_sub(from.nanos).div_ceil(1_000 * MS);
         let text = format!("it lasts {least} to {most} s");
         if (least..=most).contains(&seconds) { Ok(()) } else { Err(text) }
     }
 
-    fn judge_remote(&self, host: usize, key: u32, from: Stamp, shown: &[u8]) -> Result<(), String> {
+    fn judge_remote(
+        &self,
+        host: usize,
+        ask: &Ask,
+        key: u32,
+        from: Stamp,
+        shown: &[u8],
+    ) -> Result<(), String> {
         if shown.starts_with(b"liar.") {
             let is_stranger = self.hosts[host].kind == Kind::Stranger;
             let is_about = shown == lie_about(&key_text(key));
@@ -413,6 +422,8 @@ impl World {
             != (self.hosts[host].kind == Kind::Stranger)
             || (self.hosts[host].kind == Kind::Stranger && record.host != host);
         demand(!is_other_mesh, "the value of another mesh")?;
+        let is_over = record.deadlines().all(|deadline| deadline <= self.net.now);
+        demand(!(ask.is_fresh && is_over), "served past its deadline")?;
         if self.oracle.may_be_seen(value, from, self.stamp()) {
             return Ok(());
         }
