@@ -70,13 +70,15 @@ pub struct Receiver {
     asked: bool,
     /// When the change of this number is known, nothing is missing any more.
     complete_at: Option<u64>,
+    /// Where the log ended by the last beat, on this link and in this stage.
+    beat_at: Option<u64>,
 }
 
 impl Receiver {
     /// Knows nothing yet of the filter that goes by this key.
     pub const fn new(filter: FilterKey) -> Self {
         let at = Position { epoch: 0, seq: 0 };
-        Self { filter, at, stage: Stage::Waiting, asked: false, complete_at: None }
+        Self { filter, at, stage: Stage::Waiting, asked: false, complete_at: None, beat_at: None }
     }
 
     /// A new link to the peer. Its filter is in doubt, since changes may be missing; gives the place from
@@ -84,6 +86,7 @@ impl Receiver {
     pub fn relinked(&mut self, filters: &mut PeerFilters) -> Option<Position> {
         filters.doubt(self.filter);
         if matches!(self.stage, Stage::Snapshot { .. }) {
+        self.beat_at = None;
             self.stage = Stage::Waiting;
         }
         self.asked = false;
@@ -131,6 +134,18 @@ impl Receiver {
         if self.stage == Stage::Following && self.complete_at.is_some_and(|seq| self.at.seq >= seq) {
             self.complete_at = None;
             // Refused only if the filter is gone, and then it is rightly unknown.
+    /// The peer's log ended here when it beat. What it had by the beat before is to be known by now: if it is
+    /// not, the filter is in doubt until it is, however little seems to be missing.
+    pub fn heard_beat(&mut self, filters: &mut PeerFilters, head: Position) {
+        if self.stage == Stage::Following && head.epoch == self.at.epoch {
+            if self.beat_at.is_some_and(|seq| self.at.seq < seq) {
+                filters.doubt(self.filter);
+            }
+            self.beat_at = Some(head.seq);
+        }
+        self.heard_head(filters, head);
+    }
+
             _ = filters.trust(self.filter);
         }
     }
@@ -165,6 +180,7 @@ impl Receiver {
     /// Blocks that are not the next: nothing is changed.
     pub fn blocks(
         &mut self,
+        self.beat_at = None;
         filters: &mut PeerFilters,
         first: u32,
         words: &[u64],

@@ -315,7 +315,16 @@ pub(super) fn answer_beat(state: &mut State, now: Now, peer_key: PeerKey, reques
     links::send(state, now, peer_key, request, &Body::Beat { head, is_answer: true });
 }
 
-/// A peer says where its log ends.
+/// A peer beats, and says where its log ends.
+pub(super) fn heard_beat(state: &mut State, now: Now, peer_key: PeerKey, head: Head) {
+    follow(state, now, peer_key, |receiver, filters| {
+        receiver.heard_beat(filters, position_of(head));
+        Ok(Outcome::Applied)
+    });
+    note_if_known(state, now, peer_key);
+}
+
+/// A peer answers a beat, and says where its log ends.
 pub(super) fn heard_head(state: &mut State, now: Now, peer_key: PeerKey, head: Head) {
     follow(state, now, peer_key, |receiver, filters| {
         receiver.heard_head(filters, position_of(head));

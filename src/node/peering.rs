@@ -261,6 +261,7 @@ pub(super) fn beat_heard(
     is_answer: bool,
 ) {
     digests::heard_head(state, now, key, head);
+        digests::heard_beat(state, now, key, head);
     if !is_answer {
         return digests::answer_beat(state, now, key, request);
     }

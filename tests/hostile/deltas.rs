@@ -68,6 +68,32 @@ fn missing_delta_is_asked_for_once_and_its_peer_is_in_doubt_until_it_comes() {
 }
 
 #[test]
+fn changes_that_were_announced_and_do_not_come_put_the_filter_in_doubt() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let link = at_three(&mut world, &face);
+    let ahead = |request, seq| (request, Body::Beat { head: head(1, seq), is_answer: false });
+    // On their way, as far as one beat tells.
+    world.send(&link, &[ahead(1, 5)]);
+    assert_eq!(world.filter(&face), FilterState::Known);
+    world.driver.send(link.conn, deltas(3, &[4]));
+    world.driver.pass(ms(1_000));
+    world.send(&link, &[ahead(2, 6)]);
+    assert_eq!(world.filter(&face), FilterState::Doubtful);
+    world.driver.send(link.conn, deltas(4, &[5]));
+    assert_eq!(world.filter(&face), FilterState::Doubtful);
+    world.driver.send(link.conn, deltas(5, &[6]));
+    assert_eq!(world.filter(&face), FilterState::Known);
+    // A beat that finds what was announced is one as ever.
+    world.send(&link, &[ahead(3, 7), ahead(4, 7)]);
+    assert_eq!(world.filter(&face), FilterState::Doubtful);
+    world.driver.send(link.conn, deltas(6, &[7]));
+    world.send(&link, &[ahead(5, 9), (9, Body::Beat { head: head(1, 9), is_answer: true })]);
+    assert_eq!(world.filter(&face), FilterState::Known);
+    world.check();
+}
+
+#[test]
 fn deltas_in_the_wrong_order_end_in_the_right_place() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
