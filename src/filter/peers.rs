@@ -163,6 +163,11 @@ impl PeerFilters {
         self.doubt(key);
     }
 
+    /// Drops what has come of a snapshot, and gives its memory back in steps; what is known stays.
+    pub fn drop_snapshot(&mut self, key: FilterKey) {
+        self.drop_incoming(key);
+    }
+
     /// Bytes that the filters take, with those that are on their way back to the system.
     pub const fn bytes(&self) -> u64 {
         self.bytes + self.disposal.bytes()

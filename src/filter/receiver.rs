@@ -84,13 +84,25 @@ impl Receiver {
     /// A new link to the peer. Its filter is in doubt, since changes may be missing; gives the place from
     /// which to go on, if there is one.
     pub fn relinked(&mut self, filters: &mut PeerFilters) -> Option<Position> {
-        filters.doubt(self.filter);
-        if matches!(self.stage, Stage::Snapshot { .. }) {
-        self.beat_at = None;
-            self.stage = Stage::Waiting;
-        }
+        self.unlinked(filters);
         self.asked = false;
+        self.beat_at = None;
         self.position()
+    }
+
+    /// The link has gone: changes may be missing, and what has come of a snapshot is of no use.
+    pub fn unlinked(&mut self, filters: &mut PeerFilters) {
+        if matches!(self.stage, Stage::Snapshot { .. }) {
+            self.wait(filters);
+        }
+        filters.doubt(self.filter);
+    }
+
+    /// From here on nothing counts but a snapshot's beginning; what has come of one is dropped.
+    fn wait(&mut self, filters: &mut PeerFilters) {
+        self.stage = Stage::Waiting;
+        filters.drop_snapshot(self.filter);
+        filters.doubt(self.filter);
     }
 
     /// Which changes are known.
@@ -122,18 +134,6 @@ impl Receiver {
         self.stage == Stage::Waiting
     }
 
-    /// The peer's log ended here when it said so: if all before it is known, the filter is trusted.
-    pub fn heard_head(&mut self, filters: &mut PeerFilters, head: Position) {
-        if self.stage == Stage::Following && head.epoch == self.at.epoch {
-            self.complete_at = self.complete_at.max(Some(head.seq));
-            self.settle(filters);
-        }
-    }
-
-    fn settle(&mut self, filters: &mut PeerFilters) {
-        if self.stage == Stage::Following && self.complete_at.is_some_and(|seq| self.at.seq >= seq) {
-            self.complete_at = None;
-            // Refused only if the filter is gone, and then it is rightly unknown.
     /// The peer's log ended here when it beat. What it had by the beat before is to be known by now: if it is
     /// not, the filter is in doubt until it is, however little seems to be missing.
     pub fn heard_beat(&mut self, filters: &mut PeerFilters, head: Position) {
@@ -146,6 +146,18 @@ impl Receiver {
         self.heard_head(filters, head);
     }
 
+    /// The peer's log ended here when it said so: if all before it is known, the filter is trusted.
+    pub fn heard_head(&mut self, filters: &mut PeerFilters, head: Position) {
+        if self.stage == Stage::Following && head.epoch == self.at.epoch {
+            self.complete_at = self.complete_at.max(Some(head.seq));
+            self.settle(filters);
+        }
+    }
+
+    fn settle(&mut self, filters: &mut PeerFilters) {
+        if self.stage == Stage::Following && self.complete_at.is_some_and(|seq| self.at.seq >= seq) {
+            self.complete_at = None;
+            // Refused only if the filter is gone, and then it is rightly unknown.
             _ = filters.trust(self.filter);
         }
     }
@@ -168,6 +180,7 @@ impl Receiver {
         self.at = at;
         self.asked = false;
         self.complete_at = None;
+        self.beat_at = None;
         self.stage = Stage::Waiting;
         filters.begin_snapshot(self.filter, size)?;
         self.stage = Stage::Snapshot { next: 0 };
@@ -180,7 +193,6 @@ impl Receiver {
     /// Blocks that are not the next: nothing is changed.
     pub fn blocks(
         &mut self,
-        self.beat_at = None;
         filters: &mut PeerFilters,
         first: u32,
         words: &[u64],
@@ -257,13 +269,11 @@ impl Receiver {
             }
             // Not the peer's fault: it is ahead of our steps.
             Err(FilterError::Busy) => {
-                self.stage = Stage::Waiting;
-                filters.doubt(self.filter);
+                self.wait(filters);
                 Ok(Outcome::Resync(None))
             }
             Err(error) => {
-                filters.doubt(self.filter);
-                self.stage = Stage::Waiting;
+                self.wait(filters);
                 Err(error.into())
             }
         }
@@ -279,7 +289,7 @@ impl Receiver {
         if self.stage == Stage::Following && replayable {
             return Outcome::Resync(Some(self.at));
         }
-        self.stage = Stage::Waiting;
+        self.wait(filters);
         Outcome::Resync(None)
     }
 }

@@ -255,7 +255,7 @@ pub(super) fn link_lost(state: &mut State, peer_key: PeerKey) {
     if let Some(reader) = peer.reader.take() {
         state.published.digest_mut().leave(reader);
     }
-    state.mesh.filters.doubt(peer.filter);
+    peer.receiver.unlinked(&mut state.mesh.filters);
     peer.filter_known_at = None;
 }
 

@@ -260,11 +260,11 @@ pub(super) fn beat_heard(
     head: Head,
     is_answer: bool,
 ) {
-    digests::heard_head(state, now, key, head);
-        digests::heard_beat(state, now, key, head);
     if !is_answer {
+        digests::heard_beat(state, now, key, head);
         return digests::answer_beat(state, now, key, request);
     }
+    digests::heard_head(state, now, key, head);
     if let Some(peer) = state.mesh.peers.get_mut(key).filter(|peer| peer.beat == request)
         && let Some(sent) = peer.beat_sent.take()
     {

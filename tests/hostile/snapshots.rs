@@ -48,6 +48,33 @@ fn filter_of_all_ones_is_refused_and_its_peer_asked_as_one_that_is_not_known() {
 }
 
 #[test]
+fn snapshot_that_is_not_gone_on_with_gives_its_memory_back() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let link = world.known(&face);
+    let bytes = world.stat("peer_filters_bytes");
+    // A change in the middle of it that has left others out.
+    world.driver.send(link.conn, snap(1, 10));
+    assert!(world.stat("peer_filters_bytes") > bytes);
+    world.driver.send(link.conn, deltas(7, &[1]));
+    assert_eq!(world.stat("peer_filters_bytes"), bytes);
+    // One of its size.
+    world.driver.send(link.conn, snap(1, 10));
+    world.send(&link, &[(0, Body::Resize { size_log2: 11 })]);
+    assert_eq!(world.stat("peer_filters_bytes"), bytes);
+    // A new link.
+    world.driver.send(link.conn, snap(1, 10));
+    assert!(world.stat("peer_filters_bytes") > bytes);
+    let link = world.linked(&face);
+    assert_eq!(world.stat("peer_filters_bytes"), bytes);
+    // The end of a link, and what is remembered of its peer behind it.
+    world.driver.send(link.conn, snap(1, 10));
+    world.driver.lose(link.conn);
+    assert_eq!(world.stat("peer_filters_bytes"), bytes);
+    world.check();
+}
+
+#[test]
 fn filter_that_fills_up_by_deltas_is_refused_when_it_claims_nearly_all() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
