@@ -60,7 +60,7 @@ impl Traffic {
 
     fn count(&mut self, body: &Body<'_>, bytes: usize) {
         match body {
-            Body::Get { .. } | Body::None { .. } => self.questions.add(bytes),
+            Body::Get { .. } | Body::None { .. } | Body::NotTaken => self.questions.add(bytes),
             Body::Value { value, .. } => {
                 self.questions.add(bytes - value.len());
                 self.values += value.len() as u64;

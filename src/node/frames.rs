@@ -34,6 +34,7 @@ pub(super) fn execute(state: &mut State, now: Now, peer: PeerKey, frame: &Frame<
         Body::None { hash } => {
             remote::answered(state, now, peer, request, KeyHash(*hash), &Said::None);
         }
+        Body::NotTaken => remote::unreadable(state, now, peer, request, &Said::None),
         Body::Peers(addresses) => return 1 + peering::peers_heard(state, now, peer, *addresses),
         Body::Bye(reason) => peering::bye_heard(state, now, peer, reason),
         Body::Delta(_)
@@ -94,6 +95,7 @@ fn digest(state: &mut State, now: Now, peer: PeerKey, frame: &Frame<'_>) -> usiz
         | Body::Get { .. }
         | Body::Value { .. }
         | Body::None { .. }
+        | Body::NotTaken
         | Body::Peers(_)
         | Body::Bye(_) => 1,
     }
@@ -103,9 +105,8 @@ fn digest(state: &mut State, now: Now, peer: PeerKey, frame: &Frame<'_>) -> usiz
 pub(super) fn oversized(state: &mut State, now: Now, peer: PeerKey, request: u32, what: Oversized) {
     state.stats.frames_oversized += 1;
     match what {
-        // Without the key there is no answer; its asker goes on in a moment.
-        Oversized::Key => {}
-        Oversized::Value => remote::unreadable(state, now, peer, request),
+        Oversized::Key => serving::declined(state, now, peer, request),
+        Oversized::Value => remote::unreadable(state, now, peer, request, &Said::TooLong),
     }
 }
 

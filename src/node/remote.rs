@@ -269,12 +269,13 @@ pub(super) fn answered(
     arm(state);
 }
 
-/// A peer has the key, with a value that is longer than this node takes: to its clients that is a no.
-pub(super) fn unreadable(state: &mut State, now: Now, peer_key: PeerKey, request: u32) {
+/// A peer has answered without naming the key, since that is longer than it takes; or with a value that is
+/// longer than this node takes. To clients both are a no.
+pub(super) fn unreadable(state: &mut State, now: Now, peer_key: PeerKey, request: u32, said: &Said<'_>) {
     let question = state.mesh.peers.get(peer_key).and_then(|peer| peer.questions.get(&request));
     let lookup = question.and_then(|question| state.mesh.lookups.slots.get(question.lookup));
     match lookup.map(|lookup| lookup.hash) {
-        Some(hash) => answered(state, now, peer_key, request, hash, &Said::TooLong),
+        Some(hash) => answered(state, now, peer_key, request, hash, said),
         None => state.stats.remote_late += 1,
     }
 }

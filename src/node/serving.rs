@@ -52,6 +52,17 @@ pub(super) fn asked(
     digests::link_drained(state, peer_key);
 }
 
+/// Answers a question for a key that is longer than this node takes: no such key is here. Without an answer its
+/// asker would take this node for one that is silent.
+pub(super) fn declined(state: &mut State, now: Now, peer_key: PeerKey, request: u32) {
+    state.stats.served_to_peers += 1;
+    if links::outbound_bytes(state, peer_key) > state.config.limits.outbound_pause_bytes as usize {
+        state.stats.owed_dropped += 1;
+        return;
+    }
+    links::send(state, now, peer_key, request, &Body::NotTaken);
+}
+
 /// The link has taken bytes: answers what it is owed, as far as there is room again.
 pub(super) fn pay(state: &mut State, now: Now, peer_key: PeerKey) {
     drop_late(state, now, peer_key);

@@ -153,6 +153,8 @@ pub enum Body<'a> {
         /// Its hash.
         hash: u64,
     },
+    /// The key is not here, being longer than the sender takes: a NONE without a hash.
+    NotTaken,
     /// Nodes that the sender knows.
     Peers(Addresses<'a>),
     /// The link ends, with a reason for people.
@@ -354,7 +356,7 @@ impl Kind {
             Self::SnapEnd => (length == 0, "none"),
             Self::Resync => (length == 0 || length == HEAD_BYTES, "none or 16"),
             Self::Value => (length >= VALUE_HEAD_BYTES, "24 before the value"),
-            Self::None => (length == HASH_BYTES, "8"),
+            Self::None => (length == 0 || length == HASH_BYTES, "none or 8"),
             Self::Get | Self::Peers | Self::Bye => (true, ""),
         };
         if fits { Ok(()) } else { Err(needs) }
@@ -436,7 +438,7 @@ impl Header {
                 Some(Body::Get { key: payload, wants })
             }
             Kind::Value => fields.value(),
-            Kind::None => fields.number().map(|hash| Body::None { hash }),
+            Kind::None => Some(fields.number().map_or(Body::NotTaken, |hash| Body::None { hash })),
             Kind::Peers => Some(Body::Peers(Addresses::read(payload).map_err(FrameError::Address)?)),
             Kind::Bye => Some(Body::Bye(payload)),
         };
@@ -544,7 +546,7 @@ mod tests {
         let mut images: Vec<_> =
             std::iter::repeat_with(|| rng.next_u64()).map(|word| [word; 8]).take(count).collect();
         images[0][7] = 1;
-        let body = match of % 13 {
+        let body = match of % 14 {
             0 => Body::Beat { head, is_answer: hash & 1 == 0 },
             1 => return put_deltas(out, clock, number, images.iter().map(|image| image[0])),
             2 => return put_blocks(out, clock, number, images.iter().map(|image| (request, *image))),
@@ -561,6 +563,7 @@ mod tests {
                 value: &text,
             },
             10 => Body::None { hash },
+            13 => Body::NotTaken,
             11 => return put_peers(out, clock, (0..count).map(|_| address(rng))),
             _ => Body::Bye(&text),
         };
@@ -676,7 +679,7 @@ mod tests {
             (7, &[1]),
             (8, &[1, 15, 17]),
             (10, &[0, 23]),
-            (11, &[0, 7, 9]),
+            (11, &[1, 7, 9]),
         ] {
             for &length in lengths {
                 assert!(sentence(&header(kind, 0, length)).contains("but it needs"), "{kind} {length}");
@@ -691,7 +694,7 @@ mod tests {
         assert_eq!(sentence(&header(0, 0, 0)), "there is no frame of kind 0");
         assert_eq!(sentence(&header(2, 1, 0)), "DELTA has no flags 0x0001");
         assert_eq!(sentence(&header(1, 2, 16)), "BEAT has no flags 0x0002");
-        assert_eq!(sentence(&header(11, 0, 9)), "NONE of 9 bytes, but it needs 8");
+        assert_eq!(sentence(&header(11, 0, 9)), "NONE of 9 bytes, but it needs none or 8");
         let mut peers = header(12, 0, 23);
         peers.extend([0; 23]);
         assert_eq!(sentence(&peers), "PEERS has no node at byte 0");

@@ -114,7 +114,7 @@
 //! | 8 | RESYNC | 0 | none: a snapshot is wanted; or the place from which the digest is to go on |
 //! | 9 | GET | a number of the link | a key; flag 1: its value is not wanted |
 //! | 10 | VALUE | repeated | hash (u64), version (u64), milliseconds left (u64; all ones: for ever), value |
-//! | 11 | NONE | repeated | hash (u64) |
+//! | 11 | NONE | repeated | hash (u64); none: the key is longer than is taken |
 //! | 12 | PEERS | 0 | nodes: id (16 bytes; zeroes: not known), 4 or 6 (u8), IP (4 or 16 bytes), port (u16) |
 //! | 13 | BYE | 0 | the reason as text, at most 128 bytes |
 //!
@@ -123,7 +123,7 @@
 //! but hashes and blocks 16 KiB, the key of a GET 16 MiB and the value of a VALUE 512 MiB. The header is held against that before any
 //! of the payload is waited for; whatever is no such frame ends the link. A key over the receiver's own
 //! `key_bytes_max` or a value over its `value_bytes_max` is passed over as it comes, without being kept: the
-//! question gets no answer, the answer counts as a no.
+//! question is answered by a NONE without a hash, the answer counts as a no.
 
 pub mod args;
 pub mod filter_text;

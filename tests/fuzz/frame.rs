@@ -73,6 +73,7 @@ fn check_list(body: &Body<'_>, payload: usize) {
         | Body::Get { .. }
         | Body::Value { .. }
         | Body::None { .. }
+        | Body::NotTaken
         | Body::Bye(_) => {}
     }
 }

@@ -172,6 +172,22 @@ fn value_longer_than_this_node_takes_is_a_no_at_once() {
 }
 
 #[test]
+fn key_longer_than_its_peer_takes_is_missing_at_once_and_its_peer_is_asked_the_next_time() {
+    let mut world = World::new(Config::default());
+    let mut link = claims_far(&mut world, &Face::new(1));
+    for round in 1..=3 {
+        let request = asked(&mut world, &mut link);
+        world.send(&link, &[(request, Body::NotTaken)]);
+        assert_eq!(world.told(), ":GOT \n");
+        assert_eq!(world.driver.node.stats().remote_nones, round);
+    }
+    world.send(&link, &[(77, Body::NotTaken)]);
+    let stats = world.driver.node.stats();
+    assert_eq!((stats.remote_misses, stats.remote_timeouts, stats.remote_late), (3, 0, 1));
+    world.check();
+}
+
+#[test]
 fn values_that_do_not_fit_into_one_reply_are_an_error() {
     let limits = Limits {
         value_bytes_max: 1_000,

@@ -153,7 +153,7 @@ impl Heard {
             Body::Resync(head) => Self::Resync(head),
             Body::Get { key, .. } => Self::Get { request, key: key.to_vec() },
             Body::Value { value, .. } => Self::Value { request, value: value.to_vec() },
-            Body::None { .. } => Self::None { request },
+            Body::None { .. } | Body::NotTaken => Self::None { request },
             Body::Peers(addresses) => Self::Peers(addresses.iter().collect()),
             Body::Bye(reason) => Self::Bye(String::from_utf8(reason.to_vec()).unwrap()),
             Body::Delta(_)

@@ -218,16 +218,16 @@ fn question_of_a_peer_is_answered_from_here_and_causes_no_other() {
 }
 
 #[test]
-fn key_longer_than_this_node_takes_gets_no_answer_and_harms_nobody() {
+fn key_longer_than_this_node_takes_is_answered_by_a_no_and_harms_nobody() {
     let limits = Limits { key_bytes_max: 10, ..Limits::default() };
     let mut world = World::new(Config { limits, ..Config::default() });
     let mut link = world.linked(&Face::new(1));
     world.send(&link, &[get(1, b"12345678901"), get(2, b"1234567890"), beat(3)]);
     let heard = world.hear(&mut link);
-    assert_eq!(heard[0], Heard::None { request: 2 });
-    assert!(matches!(heard[1], Heard::Beat { request: 3, .. }));
+    assert_eq!(heard[..2], [Heard::None { request: 1 }, Heard::None { request: 2 }]);
+    assert!(matches!(heard[2], Heard::Beat { request: 3, .. }));
     assert_eq!(world.driver.node.stats().frames_oversized, 1);
-    assert_eq!(world.stat("served_to_peers"), 1);
+    assert_eq!(world.stat("served_to_peers"), 2);
     world.check();
 }
 

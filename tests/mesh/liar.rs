@@ -327,6 +327,7 @@ impl World {
             | Body::SnapEnd
             | Body::Value { .. }
             | Body::None { .. }
+            | Body::NotTaken
             | Body::Peers(_)
             | Body::Bye(_) => {}
         }

@@ -56,6 +56,7 @@ pub fn put(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>) {
         Body::None { hash } => {
             put_frame(out, Kind::None, 0, request, clock, |out| out.extend(hash.to_le_bytes()));
         }
+        Body::NotTaken => put_frame(out, Kind::None, 0, request, clock, |_| {}),
         Body::Peers(peers) => put_frame(out, Kind::Peers, 0, request, clock, |out| out.extend(peers.bytes)),
         Body::Bye(reason) => {
             let reason = &reason[..reason.len().min(REASON_BYTES_MAX)];
