@@ -128,15 +128,23 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    /// Puts the answer to one key, unless the values so far are too long for one reply of `bytes_max`.
-    pub(super) fn answer(&mut self, part: usize, answer: Answer, bytes_max: usize) {
-        if let Answer::Found { value, .. } = &answer {
+    /// Whether its reply shows values, as far as can be told now.
+    pub(super) fn keeps_values(&self) -> bool {
+        self.wanted == Wanted::Value && !self.is_too_long
+    }
+
+    /// Puts the answer to one key. Once the values are too long for one reply of `bytes_max`, none is kept.
+    pub(super) fn answer(&mut self, part: usize, mut answer: Answer, bytes_max: usize) {
+        if let Answer::Found { value, .. } = &mut answer {
+            if self.is_too_long {
+                *value = Rc::default();
+            }
             self.bytes += value.len();
         }
-        self.is_too_long |= self.bytes > bytes_max;
         let Some(part) = self.parts.get_mut(part) else { return };
         part.answer = answer;
-        if self.is_too_long {
+        if self.bytes > bytes_max && !self.is_too_long {
+            self.is_too_long = true;
             for part in &mut self.parts {
                 if let Answer::Found { value, .. } = &mut part.answer {
                     self.bytes -= std::mem::take(value).len();
@@ -269,5 +277,37 @@ impl Lookups {
     pub(super) fn due_adds_up(&self) -> bool {
         let tries = self.slots.iter().filter(|(_, lookup)| lookup.tries_at.is_some()).count();
         self.due.len() == self.slots.len() + tries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, Ask, Part, Wanted};
+    use crate::base::slots::Slots;
+    use crate::node::replies::Replies;
+    use std::rc::Rc;
+
+    #[test]
+    fn values_that_are_too_long_together_are_kept_no_longer_and_those_behind_them_not_at_all() {
+        let parts = (0..4).map(|_| Part { key: Box::default(), answer: Answer::Waiting }).collect();
+        let (conn, place) = (Slots::new().insert(()), Replies::default().hold());
+        let mut ask = Ask {
+            conn,
+            place,
+            id: Box::default(),
+            wanted: Wanted::Value,
+            parts,
+            waiting: 4,
+            bytes: 3,
+            is_too_long: false,
+        };
+        let value: Rc<[u8]> = Rc::from([b'x'; 40]);
+        let kept: Vec<(bool, usize, usize)> = (0..4)
+            .map(|part| {
+                ask.answer(part, Answer::Found { value: Rc::clone(&value), until: None }, 100);
+                (ask.keeps_values(), ask.bytes, Rc::strong_count(&value) - 1)
+            })
+            .collect();
+        assert_eq!(kept, [(true, 43, 1), (true, 83, 2), (false, 3, 0), (false, 3, 0)]);
     }
 }

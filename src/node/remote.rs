@@ -72,7 +72,8 @@ pub(super) fn begin(
         let key = state.store.key(arg.key);
         let waiter = Waiter { ask, part };
         if let Some(item) = state.store.get(now.mono, key) {
-            let value = if wanted == Wanted::Value { item.value.into() } else { Rc::default() };
+            let is_kept = state.mesh.lookups.asks.get(ask).is_some_and(Ask::keeps_values);
+            let value = if is_kept { item.value.into() } else { Rc::default() };
             let answer = Answer::Found { value, until: item.deadline.map(moment_of) };
             settle_part(state, waiter, answer);
         } else if !look_up(state, now, arg.key, key.hash, waiter, wanted, &mut begun) {
@@ -398,9 +399,9 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
         End::Nowhere | End::TimedOut => None,
     };
     for waiter in lookup.waiters {
-        let Some(wanted) = state.mesh.lookups.asks.get(waiter.ask).map(|ask| ask.wanted) else { continue };
+        let Some(is_kept) = state.mesh.lookups.asks.get(waiter.ask).map(Ask::keeps_values) else { continue };
         let answer = found.as_ref().map_or(Answer::Missing, |(value, until)| {
-            let value = if wanted == Wanted::Value { Rc::clone(value) } else { Rc::default() };
+            let value = if is_kept { Rc::clone(value) } else { Rc::default() };
             Answer::Found { value, until: *until }
         });
         settle_part(state, waiter, answer);
