@@ -129,6 +129,28 @@ fn questions_to_a_peer_beyond_its_limit_wait_for_their_turn() {
 }
 
 #[test]
+fn lookups_in_the_queue_of_a_peer_that_falls_silent_do_not_wait_for_it() {
+    let (mut world, mut link) = asking(Limits { lookups_per_peer: 2, ..Limits::default() });
+    world.driver.pass(ms(1));
+    let all = clients(&mut world, 200);
+    for (at, client) in all.iter().enumerate() {
+        if at == 2 {
+            world.driver.pass(ms(50));
+        }
+        world.driver.send(*client, format!("GET k{at}\n"));
+    }
+    assert_eq!(asked(&mut world, &mut link).len(), 2);
+    world.driver.pass(ms(50));
+    assert_eq!(asked(&mut world, &mut link), []);
+    for client in &all {
+        assert_eq!(world.driver.take(*client), ":GOT \n");
+    }
+    let stats = world.driver.node.stats();
+    assert_eq!((stats.remote_timeouts, stats.remote_misses), (2, 198));
+    world.check();
+}
+
+#[test]
 fn no_peer_is_asked_more_at_a_time_than_it_may_be_owed() {
     let limits = Limits { lookups_per_peer: 1_024, lookups_per_connection: 65_536, ..Limits::default() };
     let (mut world, mut link) = asking(limits);

@@ -173,6 +173,8 @@ pub(super) struct Lookups {
     /// Lookups that wait for nobody, since they have lost a peer whom they had asked, or have yet to ask the
     /// first: they go on with the next.
     pub(super) orphans: VecDeque<LookupKey>,
+    /// Peers that are not asked more, though lookups stand in their queues: those go on elsewhere.
+    pub(super) silent: VecDeque<PeerKey>,
     /// Questions so far, those included that wait for a place: what each call is bounded by.
     pub(super) asked: u64,
     /// Those that take new waiters.

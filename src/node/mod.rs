@@ -219,6 +219,7 @@ impl Node {
             || !texts.is_empty()
             || !mesh.lookups.whole.is_empty()
             || !mesh.lookups.orphans.is_empty()
+            || !mesh.lookups.silent.is_empty()
     }
 
     /// When [`Node::tick`] will next have something to do, if nothing comes in before; `None`: never.

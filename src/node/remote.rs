@@ -281,8 +281,16 @@ pub(super) fn unreadable(state: &mut State, now: Now, peer_key: PeerKey, request
     }
 }
 
-/// Gives the free places among a peer's questions to those that wait for one.
+/// Gives the free places among a peer's questions to those that wait for one. Who has just let a lookup time out
+/// is not asked more: those go on elsewhere, in steps.
 fn ask_queued(state: &mut State, now: Now, peer_key: PeerKey) {
+    if state.mesh.peers.get(peer_key).is_some_and(|peer| !peer.is_askable() && !peer.queue.is_empty()) {
+        let silent = &mut state.mesh.lookups.silent;
+        if !silent.contains(&peer_key) {
+            silent.push_back(peer_key);
+        }
+        return;
+    }
     let places_max = state.config.limits.lookups_per_peer as usize;
     while let Some(peer) = state.mesh.peers.get_mut(peer_key).filter(|peer| peer.questions.len() < places_max)
         && let Some(key) = peer.queue.pop_front()
@@ -293,6 +301,28 @@ fn ask_queued(state: &mut State, now: Now, peer_key: PeerKey) {
         });
         if let Some(because) = waits.map(|asked| asked.because) {
             ask(state, now, key, peer_key, because);
+        }
+    }
+}
+
+/// Takes up to `budget` lookups out of the queue of a peer that is not asked more, if that is still so.
+fn dismiss_queued(state: &mut State, now: Now, budget: u32) {
+    let State { mesh, .. } = state;
+    let Some(peer_key) = mesh.lookups.silent.pop_front() else { return };
+    let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
+    if peer.is_askable() {
+        return ask_queued(state, now, peer_key);
+    }
+    let some = peer.queue.len().min(budget as usize);
+    if some < peer.queue.len() {
+        mesh.lookups.silent.push_back(peer_key);
+    }
+    for key in peer.queue.drain(..some) {
+        let Some(lookup) = mesh.lookups.slots.get_mut(key) else { continue };
+        let waiting = lookup.asked.len();
+        lookup.asked.retain(|asked| asked.peer != peer_key || asked.request.is_some());
+        if lookup.asked.len() < waiting {
+            mesh.lookups.orphans.push_back(key);
         }
     }
 }
@@ -318,6 +348,7 @@ pub(super) fn link_lost(state: &mut State, peer_key: PeerKey) {
 
 /// Goes on with up to `budget` lookups that have nobody to wait for, and with fewer if that makes many questions.
 pub(super) fn fail_over(state: &mut State, now: Now, budget: u32) {
+    dismiss_queued(state, now, budget);
     if state.mesh.lookups.orphans.is_empty() {
         return;
     }
