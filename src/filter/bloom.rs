@@ -85,11 +85,28 @@ pub struct Bloom {
     scratch: Vec<Block>,
 }
 
+/// So many zeroes, none of them touched yet; `None` if the system has no memory for them. It is asked twice:
+/// only [`vec!`] gives zeroes that need not be written, and that would end the process.
+pub(super) fn zeroes(words: usize) -> Option<Vec<u64>> {
+    Vec::<u64>::new().try_reserve_exact(words).ok()?;
+    Some(vec![0; words])
+}
+
 impl Bloom {
-    /// An empty filter. Memory is asked for, but touched only as it is used: returns at once.
+    /// An empty filter. Memory is asked for, but touched only as it is used: returns at once. If there is none,
+    /// the process ends.
     pub fn new(size: Size) -> Self {
+        Self::of(size, vec![0; size.words()])
+    }
+
+    /// The same, but `None` if there is no memory.
+    pub fn try_new(size: Size) -> Option<Self> {
+        zeroes(size.words()).map(|words| Self::of(size, words))
+    }
+
+    fn of(size: Size, words: Vec<u64>) -> Self {
         Self {
-            bits: BitVec::from_vec(vec![0; size.words()]),
+            bits: BitVec::from_vec(words),
             stretched: BitVec::new(),
             coarse: size,
             boundary: size.blocks(),
@@ -443,7 +460,7 @@ impl fmt::Debug for Bloom {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bloom, ReshapeError};
+    use super::{Bloom, ReshapeError, zeroes};
     use crate::base::rng::Rng;
     use crate::filter::size::{Size, ones_of};
 
@@ -461,6 +478,12 @@ mod tests {
         while filter.step() {
             assert!(hashes.iter().all(|&hash| filter.contains(hash)));
         }
+    }
+
+    #[test]
+    fn memory_that_there_is_not_is_refused_and_does_not_end_the_process() {
+        assert_eq!(zeroes(usize::MAX / 16), None);
+        assert_eq!(zeroes(3), Some(vec![0; 3]));
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl PeerFilters {
         if waiting <= SEPARATE_MAX || !self.fits(Bank::bytes(size)) {
             return None;
         }
-        let mut rows = Bank::new(size);
+        let mut rows = Bank::try_new(size)?;
         let column = rows.take(key)?;
         self.bytes += Bank::bytes(size);
         Some(Place { bank: self.banks.insert(rows), column })

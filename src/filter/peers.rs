@@ -49,7 +49,7 @@ pub enum FilterError {
     WrongSize,
     /// It is still changing its size, or being replaced by a snapshot.
     Busy,
-    /// It does not fit into what all filters of peers may take. It is dropped.
+    /// It does not fit into what all filters of peers may take, or into memory. It is dropped.
     OverBudget,
     /// More than 70 % of its bits are set. It is dropped.
     Overfull,
@@ -297,11 +297,12 @@ impl PeerFilters {
         if !self.fits(size.bytes()) {
             self.drop_home(key);
         }
-        if !self.fits(size.bytes()) {
+        let Some(incoming) = self.fits(size.bytes()).then(|| Bloom::try_new(size)).flatten() else {
+            self.drop_home(key);
             return Err(FilterError::OverBudget);
-        }
+        };
         let peer = self.peers.get_mut(key).ok_or(FilterError::Stale)?;
-        peer.incoming = Some(Bloom::new(size));
+        peer.incoming = Some(incoming);
         self.bytes += size.bytes();
         Ok(())
     }
@@ -432,14 +433,15 @@ impl PeerFilters {
         let growth = if size > old { size.bytes() } else { 0 };
         let apart = self.peers.get(key).is_some_and(|peer| matches!(peer.home, Home::Separate(_)));
         let copy = if apart { 0 } else { old.bytes() };
-        if !self.fits(copy + growth) {
+        let room = if self.fits(copy + growth) && !apart { Bloom::try_new(old) } else { None };
+        if !self.fits(copy + growth) || room.is_none() && !apart {
             self.forget(key);
             return Err(FilterError::OverBudget);
         }
         if let Some(peer) = self.peers.get_mut(key) {
             peer.resize = Some(size);
-            if !apart {
-                peer.copying = Copying::OutOfColumn { filter: Bloom::new(old), next: 0 };
+            if let Some(filter) = room {
+                peer.copying = Copying::OutOfColumn { filter, next: 0 };
             }
             self.bytes += copy;
         }

@@ -5,6 +5,7 @@
 //! one size; [`super::PeerFilters`] decides who has a column in it, and writes a column whole before it
 //! is switched on. Bit-sliced signatures are old: Faloutsos, Christodoulakis, "Signature files", 1984.
 
+use super::bloom::zeroes;
 use super::peers::FilterKey;
 use super::size::{BLOCK_BITS, Block, Size, ones_of, positions};
 use std::fmt;
@@ -36,10 +37,11 @@ impl Bank {
         size.bits() * 8
     }
 
-    /// An empty bank. Its memory is touched only as columns are written: returns at once.
-    pub(super) fn new(size: Size) -> Self {
-        let rows = vec![0; size.blocks() * BLOCK_BITS];
-        Self { size, rows, owners: [None; COLUMNS], ones: [0; COLUMNS], live: 0 }
+    /// An empty bank; `None` if there is no memory for it. That is touched only as columns are written: returns
+    /// at once.
+    pub(super) fn try_new(size: Size) -> Option<Self> {
+        let rows = zeroes(size.blocks() * BLOCK_BITS)?;
+        Some(Self { size, rows, owners: [None; COLUMNS], ones: [0; COLUMNS], live: 0 })
     }
 
     pub(super) const fn size(&self) -> Size {
