@@ -121,6 +121,19 @@ fn named_behind<'l>(line: &'l str, prefix: &'l str) -> impl Iterator<Item = &'l 
         .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(""))
 }
 
+/// The files of the node that a line of one of them names, in an import or in the middle of code.
+fn named_in_node(line: &str) -> impl Iterator<Item = &str> {
+    named_behind(line, "super::").chain(named_behind(line, "crate::node::"))
+}
+
+#[test]
+fn path_in_the_middle_of_code_is_an_import_like_others() {
+    let line = "super::patience::arm(state, crate::node::keys::first(conn));";
+    assert!(named_in_node(line).eq(["patience", "keys"]));
+    assert!(named_in_node("use super::state::{Action, State};").eq(["state"]));
+    assert_eq!(named_in_node("pub(super) fn f(x: u8) {").count(), 0);
+}
+
 #[test]
 fn imports_go_down_only() {
     let mut wrong = Vec::new();
@@ -150,9 +163,8 @@ fn files_of_the_node_import_only_from_those_below() {
         };
         let row = NODE.iter().position(|row| row.contains(&file));
         let row = row.unwrap_or_else(|| panic!("src/{} stands in no row of the table", source.path));
-        for (number, line) in source.code().filter(|(_, line)| line.starts_with("use ")) {
-            let named = named_behind(line, "use super::").chain(named_behind(line, "use crate::node::"));
-            for named in named {
+        for (number, line) in source.code() {
+            for named in named_in_node(line) {
                 if !NODE[row + 1..].iter().any(|below| below.contains(&named)) {
                     wrong.push(format!("src/{}:{number} imports from {named}", source.path));
                 }
