@@ -59,17 +59,23 @@ impl Replies {
         if self.slots.is_empty() {
             return write(outbound.back(pool));
         }
-        if !matches!(self.slots.back(), Some(Slot::Ready(_))) {
-            self.slots.push_back(Slot::Ready(pool.take()));
-        }
-        let mut written = match self.slots.pop_back() {
-            Some(Slot::Ready(bytes)) => bytes,
-            Some(Slot::Waiting) | None => Vec::new(),
+        let mut written = match self.slots.back_mut() {
+            Some(Slot::Ready(bytes)) => std::mem::take(bytes),
+            Some(Slot::Waiting) | None => {
+                self.slots.push_back(Slot::Ready(Vec::new()));
+                pool.take()
+            }
         };
         let before = written.len();
         let result = write(&mut written);
         self.held += written.len() - before;
-        self.slots.push_back(Slot::Ready(written));
+        if written.is_empty() {
+            // It goes on elsewhere. An empty place would hold a buffer that nobody counts.
+            self.slots.pop_back();
+            pool.give(written);
+        } else if let Some(slot) = self.slots.back_mut() {
+            *slot = Slot::Ready(written);
+        }
         result
     }
 
@@ -173,6 +179,20 @@ mod tests {
         assert_eq!(bench.sent(), "abcdef");
         assert!(bench.replies.is_empty());
         assert_eq!(bench.replies.held(), 0);
+    }
+
+    #[test]
+    fn request_that_goes_on_elsewhere_leaves_no_buffer_behind() {
+        let mut bench = Bench::new();
+        let first = bench.replies.hold();
+        bench.say("");
+        let second = bench.replies.hold();
+        assert_eq!(bench.replies.slots.len(), 2);
+        bench.say("c");
+        bench.say("");
+        assert_eq!((bench.replies.slots.len(), bench.replies.held()), (3, 1));
+        assert!(bench.fill(second, "b") && bench.fill(first, "a"));
+        assert_eq!(bench.sent(), "abc");
     }
 
     #[test]
