@@ -410,18 +410,20 @@ fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
 }
 
 fn ttl(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<Effect, CommandError> {
+    let mut absent = 0;
     for arg in args.iter() {
         let key = desk.store.key(arg.key);
         match desk.store.get(desk.now.mono, key).map(|item| item.deadline) {
             None if desk.mesh.may_be_elsewhere(key.hash.0) => {
                 return look_elsewhere(desk, args, Wanted::Life);
             }
-            None => {}
+            None => absent += 1,
             Some(None) => reply.key_text(arg.key, "never"),
             Some(Some(deadline)) => reply.key_text(arg.key, deadline.seconds_left(desk.now.mono)),
         }
         check_length(desk, &reply)?;
     }
+    desk.mesh.checks += absent;
     reply.end();
     Ok(Effect::None)
 }

@@ -122,6 +122,47 @@ fn answer_over_a_link_that_was_replaced_is_not_heard() {
 }
 
 #[test]
+fn no_of_a_peer_that_was_asked_again_over_its_new_link_is_no_false_claim() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut old = world.linked(&face);
+    let far = world.hash("far");
+    asked(&mut world, &mut old);
+    let mut new = world.dial(&face);
+    let again = world.questions(&mut new);
+    assert_eq!(again.len(), 1);
+    world.send(&new, &[(again[0], Body::None { hash: far })]);
+    assert_eq!(world.told(), ":GOT \n");
+    let stats = world.driver.node.stats();
+    assert_eq!((stats.remote_nones, stats.remote_false_hits), (1, 0));
+    world.check();
+}
+
+#[test]
+fn claims_are_held_against_all_absent_keys_whatever_was_asked_of_them() {
+    let rate_after = |verb: &str| {
+        let mut world = World::new(Config::default());
+        world.driver.watch = None;
+        let face = Face::new(1);
+        let mut link = claims_far(&mut world, &face);
+        for n in 0..2_000 {
+            world.ask(&format!("{verb} absent{n}\n"));
+            world.hear(&mut link);
+        }
+        world.driver.pass(ms(200));
+        world.hear(&mut link);
+        world.send(&link, &[beat(1)]);
+        world.hear(&mut link);
+        let request = asked(&mut world, &mut link);
+        world.send(&link, &[(request, Body::None { hash: world.hash("far") })]);
+        world.view(&face).unwrap().measured_rate
+    };
+    let of_gets = rate_after("GET");
+    assert!(of_gets.is_some_and(|rate| rate < 0.01), "{of_gets:?}");
+    assert_eq!(rate_after("TTL"), of_gets);
+}
+
+#[test]
 fn lives_of_no_length_and_of_any_length_are_told_as_they_are() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
