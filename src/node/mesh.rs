@@ -89,6 +89,11 @@ impl Mesh {
         keyed_bytes(&self.draw_key, self.drawn)
     }
 
+    /// Whether a peer's filter claims the hash.
+    pub(super) fn claims(&self, peer: PeerKey, hash: u64) -> bool {
+        self.peers.get(peer).is_some_and(|peer| self.filters.claims(peer.filter, hash))
+    }
+
     /// Which peers that are linked claim the hash, into `claims`, and whether there is anybody to be asked
     /// for it at all. The cost is that of the filters.
     #[inline]

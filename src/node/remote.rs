@@ -156,8 +156,11 @@ fn advance(state: &mut State, now: Now, key: LookupKey) {
             ask_the_unknown(state, now, key);
             break;
         };
+        let hash = lookup.hash.0;
         if !lookup.has_asked(peer) && state.mesh.peers.get(peer).is_some_and(Peer::is_askable) {
-            ask(state, now, key, peer, Because::Claimed);
+            // One whose link was lost may have been asked because its filter was not known.
+            let because = if state.mesh.claims(peer, hash) { Because::Claimed } else { Because::Unknown };
+            ask(state, now, key, peer, because);
             let at = now.mono.after(Duration::from_millis(state.config.mesh.lookup_try_ms.into()));
             state.mesh.lookups.try_at(key, at);
             return;
