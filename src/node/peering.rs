@@ -306,7 +306,10 @@ pub(super) fn peers_heard(state: &mut State, now: Now, from: PeerKey, addresses:
         let Some((contact, is_new)) = told(state, now, seen, addr) else { continue };
         state.mesh.contacts.listed(now.mono, contact);
         if is_new {
-            state.mesh.contacts.lives_at(contact, id);
+            // By zeroes nobody is named: who told it does not know.
+            if id != NodeId([0; 16]) {
+                state.mesh.contacts.lives_at(contact, id);
+            }
         }
     }
     taken

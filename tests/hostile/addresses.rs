@@ -46,6 +46,10 @@ fn loopback_told_from_elsewhere_is_not_dialled() {
     world.driver.pass(ms(100));
     assert_eq!(dialled(&mut world.driver), ["192.0.2.50:5454"]);
     assert_eq!(world.driver.node.stats().peers_refused, 4);
+    // Nobody is named by zeroes.
+    let views = world.driver.node.peers(world.driver.now);
+    let told = views.iter().find(|view| view.addr.to_string() == "192.0.2.50:5454").unwrap();
+    assert_eq!(told.id, None);
     world.check();
 }
 
