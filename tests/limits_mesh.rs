@@ -457,3 +457,24 @@ fn peer_that_takes_nothing_is_closed_when_so_much_waits_for_so_long() {
     assert_eq!(world.closed(CloseReason::SlowReader), 1);
     world.check();
 }
+
+#[test]
+fn filter_whose_text_is_longer_than_a_reply_by_its_head_alone_is_an_error() {
+    let replies = |reply_bytes_max: u32| {
+        let limits = Limits {
+            value_bytes_max: 1_000,
+            reply_bytes_max,
+            outbound_pause_bytes: 1 << 15,
+            ..Limits::default()
+        };
+        let mut world = World::new(Config { limits, ..Config::default() });
+        (0..1_300).for_each(|n| _ = world.ask(&format!("SET n{n}:1\n")));
+        assert_eq!(world.stat("filter_bits"), 1 << 15);
+        world.ask("REQUEST bloomfilter\n")
+    };
+    let whole = replies(1 << 15);
+    assert!(whole.starts_with(":FULFILLED v=1,"), "{whole}");
+    assert!((8_193..8_300).contains(&whole.len()), "{}", whole.len());
+    assert!(replies(8_192).starts_with(":ERR the filter of 4096 bytes"));
+    assert_eq!(replies(8_300), whole);
+}

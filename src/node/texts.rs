@@ -31,8 +31,9 @@ pub(super) fn step(state: &mut State, now: Now) -> bool {
     let size = filter.size();
     if text.begun.as_ref().is_none_or(|begun| begun.size != size) {
         let limit = state.config.limits.reply_bytes_max;
-        // Two digits for a byte, where no run of zeroes makes it shorter.
-        if size.bytes() * 2 > u64::from(limit) {
+        let begun = start(state, &text.id);
+        // Two digits for a byte, where no run of zeroes makes it shorter, and the line's end.
+        if begun.text.len() as u64 + size.bytes() * 2 + 1 > u64::from(limit) {
             let sentence = format!(
                 "the filter of {} bytes would take more than the {limit} bytes of a reply; peers get it in frames",
                 size.bytes()
@@ -43,7 +44,7 @@ pub(super) fn step(state: &mut State, now: Now) -> bool {
             fill(state, now, &text, error);
             return true;
         }
-        text.begun = Some(start(state, &text.id));
+        text.begun = Some(begun);
     }
     let filter = state.published.filter();
     let Some(begun) = &mut text.begun else { return true };
