@@ -6,7 +6,7 @@ use super::lookups::{Answer, Ask, Part, Waiter, Wanted};
 use super::state::{State, touch};
 use crate::base::time::{Instant, Now};
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
-use crate::wire::reply::{Reply, put_error};
+use crate::wire::reply::{Reply, ReplyTooLong, put_error};
 
 /// What a reply counts for beside its bytes: as a request does.
 const REPLY_COST_BYTES: usize = BYTES_PER_STEP / KEYS_PER_STEP;
@@ -50,18 +50,14 @@ pub(super) fn reply_next(state: &mut State, now: Now, budget: &mut usize) -> boo
     };
     conn.ask_bytes = conn.ask_bytes.saturating_sub(ask.bytes + ask.parts.len() * Part::BYTES);
     let mut text = pool.take();
-    let limit = config.limits.reply_bytes_max as usize;
+    let limit_bytes = config.limits.reply_bytes_max;
     if !ask.is_too_long {
         write_reply(&ask, now.mono, &mut text);
     }
-    if ask.is_too_long || text.len() > limit {
+    if ask.is_too_long || text.len() > limit_bytes as usize {
         stats.errors += 1;
         text.clear();
-        put_error(
-            &mut text,
-            &ask.id,
-            format_args!("the reply would be longer than {limit} bytes; ask for fewer keys at a time"),
-        );
+        put_error(&mut text, &ask.id, ReplyTooLong { limit_bytes, keys: ask.parts.len() });
     }
     *budget = budget.saturating_sub(text.len());
     conn.fill(now.mono, ask.place, &text, pool);

@@ -19,7 +19,7 @@ use crate::limits::{KEYS_PER_STEP, TIMERS_PER_WRITE};
 use crate::store::{Deadline, Full, HashedKey, Store, Was};
 use crate::wire::args::{ArgLimits, Args};
 use crate::wire::line::{Line, is_from_browser};
-use crate::wire::reply::{REDIS_PONG, Reply, put_error};
+use crate::wire::reply::{REDIS_PONG, Reply, ReplyTooLong, put_error};
 use crate::wire::request::{Command, HELP, Request, Topic};
 use std::fmt;
 use std::mem;
@@ -42,7 +42,7 @@ enum CommandError {
     /// There is no memory for it.
     Full(Full),
     /// A reply over its limit.
-    ReplyTooLong(u32),
+    ReplyTooLong(ReplyTooLong),
     /// A deadline beyond what an item can hold.
     TooFar,
     /// A password is set and was not given.
@@ -69,9 +69,7 @@ impl fmt::Display for CommandError {
             Self::Full(Full::System) => f.write_str(
                 "out of memory: the system gives no more; delete something. Of several keys the first may be set",
             ),
-            Self::ReplyTooLong(limit) => {
-                write!(f, "the reply would be longer than {limit} bytes; ask for fewer keys at a time")
-            }
+            Self::ReplyTooLong(error) => error.fmt(f),
             Self::TooFar => f.write_str("the deadline is too far away; take fewer seconds"),
             Self::Unauthenticated => f.write_str("authentication needed; say AUTH password"),
             Self::WrongPassword => f.write_str("wrong password"),
@@ -304,7 +302,7 @@ fn get(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<Effe
             Some(item) => {
                 found += 1;
                 reply.pair(arg.key, item.value);
-                check_length(desk, &reply)?;
+                check_length(desk, args, &reply)?;
             }
             None if desk.mesh.may_be_elsewhere(key.hash.0) => {
                 return look_elsewhere(desk, args, Wanted::Value);
@@ -336,7 +334,7 @@ fn set(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
     for arg in args.iter() {
         reply.pair(arg.key, arg.value);
     }
-    check_length(desk, &reply)?;
+    check_length(desk, args, &reply)?;
     for arg in args.iter() {
         put(desk, arg.key, arg.value, None)?;
     }
@@ -351,7 +349,7 @@ fn set_ex(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
         deadline(desk, arg.seconds)?;
         reply.pair_seconds(arg.key, arg.value, arg.seconds);
     }
-    check_length(desk, &reply)?;
+    check_length(desk, args, &reply)?;
     for arg in args.iter() {
         let deadline = deadline(desk, arg.seconds)?;
         put(desk, arg.key, arg.value, Some(deadline))?;
@@ -365,7 +363,7 @@ fn set_ex(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
 fn del(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
     // As if all were there: the reply that is too long must be known before the first is gone.
     args.iter().for_each(|arg| reply.key(arg.key));
-    check_length(desk, &reply)?;
+    check_length(desk, args, &reply)?;
     reply.clear();
     let mut gone = 0;
     for arg in args.iter() {
@@ -392,7 +390,7 @@ fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
         deadline(desk, arg.seconds)?;
         reply.key_text(arg.key, arg.seconds);
     }
-    check_length(desk, &reply)?;
+    check_length(desk, args, &reply)?;
     reply.clear();
     let mut given = 0;
     for arg in args.iter() {
@@ -421,7 +419,7 @@ fn ttl(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<Effe
             Some(None) => reply.key_text(arg.key, "never"),
             Some(Some(deadline)) => reply.key_text(arg.key, deadline.seconds_left(desk.now.mono)),
         }
-        check_length(desk, &reply)?;
+        check_length(desk, args, &reply)?;
     }
     desk.mesh.checks += absent;
     reply.end();
@@ -465,9 +463,12 @@ fn check_room(desk: &Desk<'_>, args: Args<'_>) -> Result<(), CommandError> {
     desk.store.room_for(args.len(), bytes).map_err(CommandError::Full)
 }
 
-fn check_length(desk: &Desk<'_>, reply: &Reply<'_>) -> Result<(), CommandError> {
-    let limit = desk.config.limits.reply_bytes_max;
-    if reply.len() > limit as usize { Err(CommandError::ReplyTooLong(limit)) } else { Ok(()) }
+fn check_length(desk: &Desk<'_>, args: Args<'_>, reply: &Reply<'_>) -> Result<(), CommandError> {
+    let limit_bytes = desk.config.limits.reply_bytes_max;
+    if reply.len() <= limit_bytes as usize {
+        return Ok(());
+    }
+    Err(CommandError::ReplyTooLong(ReplyTooLong { limit_bytes, keys: args.len() }))
 }
 
 fn deadline(desk: &Desk<'_>, seconds: u64) -> Result<Deadline, CommandError> {

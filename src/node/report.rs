@@ -9,7 +9,7 @@ use super::stats::Gauges;
 use super::texts;
 use crate::base::time::Now;
 use crate::filter::digest::Position;
-use crate::wire::reply::{Reply, put_error};
+use crate::wire::reply::{Reply, ReplyTooLong, put_error};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -158,11 +158,11 @@ impl fmt::Display for PeerView {
 fn reply(state: &mut State, key: ConnKey, id: &[u8], write: impl FnOnce(&State, &mut Vec<u8>)) {
     let mut text = state.pool.take();
     write(state, &mut text);
-    let limit = state.config.limits.reply_bytes_max as usize;
-    if text.len() > limit {
+    let limit_bytes = state.config.limits.reply_bytes_max;
+    if text.len() > limit_bytes as usize {
         state.stats.errors += 1;
         text.clear();
-        put_error(&mut text, id, format_args!("the reply would be longer than {limit} bytes"));
+        put_error(&mut text, id, ReplyTooLong { limit_bytes, keys: 0 });
     }
     let State { conns, pool, .. } = state;
     if let Some(Conn { replies, outbound, .. }) = conns.get_mut(key) {

@@ -118,6 +118,22 @@ pub fn put_error(out: &mut Vec<u8>, id: &[u8], sentence: impl fmt::Display) {
     reply.end();
 }
 
+/// Why a request is refused whose reply nobody could read in one piece. Displays as a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplyTooLong {
+    /// The most bytes that a reply may have.
+    pub limit_bytes: u32,
+    /// The keys that the request is about; 0 if it is about none.
+    pub keys: usize,
+}
+
+impl fmt::Display for ReplyTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let advice = if self.keys > 1 { "ask for fewer keys at a time" } else { "raise reply_bytes_max" };
+        write!(f, "the reply would be longer than {} bytes; {advice}", self.limit_bytes)
+    }
+}
+
 /// The reply to a bare `PING` with CR LF: what health checkers written for Redis wait for.
 pub const REDIS_PONG: &[u8] = b"+PONG\r\n";
 
