@@ -9,10 +9,10 @@
 pub const BLOCK_WORDS: usize = 8;
 
 /// Bits of a block.
-pub const BLOCK_BITS: usize = 512;
+pub const BLOCK_BITS: usize = 64 * BLOCK_WORDS;
 
 /// Bytes of a block: of its image on the wire too.
-pub const BLOCK_BYTES: usize = 64;
+pub const BLOCK_BYTES: usize = 8 * BLOCK_WORDS;
 
 /// The bits of one block.
 pub type Block = [u64; BLOCK_WORDS];

@@ -12,7 +12,7 @@
 use std::{fmt, mem};
 
 /// 64-bit words of a block.
-const BLOCK_WORDS: u64 = 8;
+const BLOCK_WORDS: u64 = super::frame::BLOCK_WORDS as u64;
 
 /// What stands before the bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

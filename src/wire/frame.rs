@@ -42,8 +42,10 @@ pub const LIST_BYTES_MAX: usize = 16 * 1024;
 pub const REASON_BYTES_MAX: usize = 128;
 
 const HASH_BYTES: usize = 8;
-const BLOCK_WORDS: usize = 8;
-const BLOCK_BYTES: usize = 64;
+/// 64-bit words of a block of a filter. What else blocks are is not known on this floor; the node hands them to
+/// it as arrays of that length.
+pub(super) const BLOCK_WORDS: usize = 8;
+const BLOCK_BYTES: usize = 8 * BLOCK_WORDS;
 const IMAGE_BYTES: usize = 4 + BLOCK_BYTES;
 const HEAD_BYTES: usize = 16;
 /// Hash, version and milliseconds left, before the bytes of a value.
