@@ -56,7 +56,8 @@ pub struct Limits {
     pub peer_filters_max: u64,
     /// Keys looked up on other nodes at one time; a request that needs one more gets an error.
     pub lookups_max: u32,
-    /// Of those, for one connection; its requests wait then.
+    /// Of those, for one connection; its next request waits then. One request may take it beyond, by as many as
+    /// it has keys.
     pub lookups_per_connection: u32,
     /// Of those, asked of one peer; others wait for their turn.
     pub lookups_per_peer: u32,
@@ -286,7 +287,7 @@ pub const LOOKUPS_PER_LINK_MAX: usize = 1_024;
 /// call, and the largest values not into more than the buffers may hold.
 pub const WAITERS_PER_LOOKUP_MAX: usize = 32;
 
-/// Changes of the own filter that one step tells one peer: 4 KiB of hashes, or 17 KiB of blocks.
+/// Changes of the own filter that one step tells one peer: 2 KiB of hashes, or 17 KiB of blocks.
 pub const CHANGES_PER_STEP: usize = 256;
 
 /// Bytes waiting for a peer above which it is told no changes of the own filter.

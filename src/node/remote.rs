@@ -330,8 +330,8 @@ fn dismiss_queued(state: &mut State, now: Now, budget: u32) {
     }
 }
 
-/// A link has broken: what was asked through it is not answered any more. Returns the lookups that are to be
-/// asked elsewhere, by [`fail_over`], soon: in steps, since it can be a lot.
+/// A link has broken: what was asked through it is not answered any more. Those lookups go on elsewhere by
+/// [`fail_over`], soon: in steps, since it can be a lot.
 pub(super) fn link_lost(state: &mut State, peer_key: PeerKey) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     let questions = std::mem::take(&mut peer.questions);

@@ -209,7 +209,7 @@ impl Versions {
         Version(self.last)
     }
 
-    /// What a frame tells of it: the highest version that has been given, and no less than the time of day.
+    /// What a frame tells of it: the highest version that this node has given, and no less than the time of day.
     pub(super) fn clock(&self, now: Now) -> u64 {
         self.last.max(now.wall_ms << 20)
     }

@@ -76,18 +76,18 @@ pub struct FrameLimits {
 pub struct Frame<'a> {
     /// What an answer repeats, or a number that the kind needs; see [`Body`]. 0 where it means nothing.
     pub request: u32,
-    /// The highest version that the sender has seen.
+    /// The highest version that the sender has given, and no less than its time of day.
     pub clock: u64,
     /// The kind, with its payload.
     pub body: Body<'a>,
 }
 
-/// A place in a sender's digest: how far its log has come in this life of it.
+/// A place in a sender's digest: every change before it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// The life of the node.
     pub epoch: u64,
-    /// The number of the last change.
+    /// The number of the next change.
     pub seq: u64,
 }
 

@@ -56,9 +56,9 @@
 //! | `QUIT` | `:BYE ` | then the connection closes; a node that ends says the same |
 //!
 //! An error is `id:ERR sentence`: it says what was wrong, where, and what would be right; nothing was
-//! changed. Three errors are followed by the end of the connection: a line over its limit, since its
-//! end cannot be known; a first byte `*`, which begins another protocol; silence inside a request. A
-//! last line without LF, cut by the end of the stream, is answered with an error and not carried out.
+//! changed. Some errors are followed by the end of the connection: a line over its limit, since its
+//! end cannot be known; a first byte `*`, which begins another protocol; silence inside a request or before the
+//! first; a handshake that is refused. A last line without LF, cut by the end of the stream, is answered with an error and not carried out.
 //!
 //! A line that begins with `POST ` or `Host:` closes the connection without a reply and is logged: a
 //! browser was made to talk to us. A bare `PING` ended by CR LF is answered `+PONG` CR LF, as health
@@ -99,8 +99,9 @@
 //!  | u8   | u8   | u16    | u32      | u32      | u64          | `length` bytes
 //! ```
 //!
-//! `clock` is the highest version that the sender has seen. A *place* is an epoch (u64, the life of the
-//! node) and a seq (u64, the number of a change in its digest). Kinds:
+//! `clock` is the highest version that the sender has given, and no less than its time of day. A *place* is an
+//! epoch (u64, the life of the node) and a seq (u64, the number of the change in its digest that comes next).
+//! Kinds:
 //!
 //! | kind | name | request | payload |
 //! |---|---|---|---|
