@@ -54,6 +54,20 @@ fn loopback_told_from_elsewhere_is_not_dialled() {
 }
 
 #[test]
+fn listing_of_thousands_of_addresses_is_cut_and_says_so() {
+    let mut world = World::new(secretive());
+    world.driver.watch = None;
+    let link = world.linked(&Face::elsewhere(1));
+    tell_all(&mut world, &link, addresses(0..1_000));
+    tell_all(&mut world, &link, addresses(1_000..2_000));
+    let mesh = world.ask("MESH\n");
+    assert_eq!(mesh.matches(" backup").count(), 1_024);
+    assert!(mesh.ends_with(",\"and 976 more\"\n"), "{mesh}");
+    assert_eq!(world.ask("REQUEST peers\n").matches(":5454").count(), 1 + 1_024);
+    assert_eq!(world.stat("peers_backup"), 2_000);
+}
+
+#[test]
 fn loopback_is_not_believed_from_elsewhere_by_calling_oneself_a_node_of_this_machine() {
     let mut world = World::new(secretive());
     let liar = Face { listen: "127.0.0.1:22".to_owned(), ..Face::elsewhere(1) };
