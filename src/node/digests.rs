@@ -375,11 +375,13 @@ pub(super) fn change(state: &mut State, now: Now, peer_key: PeerKey, low: u32, c
     });
 }
 
-/// The number nearest to `expected` whose low half is `low`.
+/// The number nearest to `expected` whose low half is `low`; ahead of it where none is behind, since no number
+/// but the expected one may be taken for it.
 fn nearest(expected: u64, low: u32) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "the low half")]
-    let ahead = low.wrapping_sub(expected as u32).cast_signed();
-    expected.saturating_add_signed(ahead.into())
+    let ahead = low.wrapping_sub(expected as u32);
+    let behind = expected.checked_add_signed(ahead.cast_signed().into());
+    behind.unwrap_or_else(|| expected.saturating_add(ahead.into()))
 }
 
 /// A new size of a peer's filter. `low` is the low half of its number.
@@ -430,6 +432,7 @@ mod tests {
         assert_eq!(nearest(far, u32::MAX), far - 1);
         assert_eq!(nearest(far - 1, 0), far);
         assert_eq!(nearest(far + 5, 9), far + 9);
-        assert_eq!(nearest(0, u32::MAX), 0);
+        assert_eq!(nearest(0, u32::MAX), u32::MAX.into());
+        assert_eq!(nearest(3, u32::MAX - 1), u64::from(u32::MAX) - 1);
     }
 }
