@@ -319,6 +319,13 @@ impl Node {
         mesh.filters.block(peer.filter, number)
     }
 
+    /// Whether a peer's filter, as it is searched, claims the key with this hash; not while it is unknown.
+    pub fn peer_claims(&self, peer: NodeId, hash: u64) -> bool {
+        let mesh = &self.state.mesh;
+        let peer = mesh.peers.by_id(peer).and_then(|key| mesh.peers.get(key));
+        peer.is_some_and(|peer| mesh.filters.claims(peer.filter, hash))
+    }
+
     /// Lookups on other nodes that are under way.
     pub fn lookups(&self) -> usize {
         self.state.mesh.lookups.slots.len()

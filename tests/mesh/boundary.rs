@@ -5,7 +5,8 @@ use olivia::base::time::Now;
 use olivia::node::{FilterState, Node, PeerView};
 use std::net::SocketAddr;
 
-fn links(node: &Node, now: Now) -> impl Iterator<Item = PeerView> {
+/// The peers that a node is linked to.
+pub fn links(node: &Node, now: Now) -> impl Iterator<Item = PeerView> {
     node.peers(now).into_iter().filter(|peer| peer.is_linked)
 }
 

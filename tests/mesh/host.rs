@@ -4,7 +4,7 @@ use super::net::Port;
 use super::oracle::Stamp;
 use olivia::base::time::{Instant, Now};
 use olivia::config::Config;
-use olivia::node::{ConnKey, Node};
+use olivia::node::{ConnKey, Node, NodeId};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
@@ -78,6 +78,8 @@ pub struct Host {
     pub paused_at: u64,
     pub paused: u64,
     pub is_ending: bool,
+    /// Whom it is linked to, or was a moment ago, and since when not any more.
+    pub linked: Vec<(NodeId, Option<u64>)>,
     /// Keys that clients which are gone have asked for, and when.
     pub orphans: Vec<(u32, Stamp)>,
 }
@@ -107,6 +109,7 @@ impl Host {
             paused_at: 0,
             paused: 0,
             is_ending: false,
+            linked: Vec::new(),
             orphans: Vec::new(),
         }
     }
@@ -158,6 +161,7 @@ impl Host {
         self.gone.clear();
         self.node = None;
         self.is_ending = false;
+        self.linked.clear();
         self.orphans.clear();
     }
 }

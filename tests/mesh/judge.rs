@@ -14,6 +14,9 @@ use olivia::wire::filter_text::decode;
 /// How soon a key is to be found everywhere, beside what the network takes.
 const FOUND_WITHIN: u64 = 10 * MS;
 
+/// How soon the memory of a key whose life has ended is to be given back.
+const GONE_WITHIN: u64 = 1_000 * MS;
+
 impl World {
     fn stamp(&self) -> Stamp {
         Stamp { call: self.moment, nanos: self.net.now }
@@ -22,6 +25,9 @@ impl World {
     /// Carries out here what a node has certainly carried out: all that it was given on connections that it
     /// reads on.
     pub fn settle_asks(&mut self, host: usize) {
+        if let Some(node) = &self.hosts[host].node {
+            self.oracle.heads[host] = node.own_position().seq;
+        }
         let mut all = std::mem::take(&mut self.settled);
         let sockets = self.hosts[host].sockets.values();
         all.extend(sockets.filter_map(|socket| Some((socket.client?, socket.is_stopped))));
@@ -239,7 +245,7 @@ impl World {
         match &ask.what {
             What::Keys(verb, items) => self.judge_keys(host, ask, *verb, items, fields),
             What::Peers => self.judge_peers(host, ask, fields),
-            What::Stats => judge_stats(fields),
+            What::Stats => self.judge_stats(host, ask, fields),
             What::Filter => self.judge_filter(host, ask, fields),
             What::Mesh | What::Quit => Ok(()),
             What::Ping => {
@@ -257,6 +263,26 @@ impl World {
             && self.plan.is_tight;
         let is_big = matches!(ask.what, What::Filter);
         if is_tight || is_big { Ok(()) } else { Err("no reason for an error".to_owned()) }
+    }
+
+    /// What is counted adds up, and of keys whose life has ended the memory is given back.
+    fn judge_stats(&self, host: usize, ask: &Ask, fields: &[u8]) -> Result<(), String> {
+        let text = std::str::from_utf8(fields).map_err(|error| error.to_string())?;
+        let number = |name: &str| -> Result<u64, String> {
+            let fields = text.split(',').filter_map(|field| field.split_once(':'));
+            let value = fields.filter(|(field, _)| *field == name).map(|(_, value)| value).next();
+            value.and_then(|value| value.parse().ok()).ok_or_else(|| format!("no {name}"))
+        };
+        let (hits, misses) = (number("hits")?, number("misses")?);
+        demand(hits + misses <= number("gets")?, "hits and misses are more than gets")?;
+        if !self.is_healed || self.calm_since() > self.net.now || ask.given != Some(self.stamp()) {
+            return Ok(());
+        }
+        let past = self.net.now.saturating_sub(GONE_WITHIN);
+        let (least, most) = self.oracle.count(host, past, self.net.now);
+        let keys = usize::try_from(number("keys")?).unwrap();
+        let is_right = (least..=most).contains(&keys);
+        if is_right { Ok(()) } else { Err(format!("it has {least} to {most} keys")) }
     }
 
     /// The filter as text is that of the node, bit by bit, if it was told at once.
@@ -425,7 +451,7 @@ impl World {
         let is_over = record.deadlines().all(|deadline| deadline <= self.net.now);
         demand(!(ask.is_fresh && is_over), "served past its deadline")?;
         if self.oracle.may_be_seen(value, from, self.stamp()) {
-            return Ok(());
+            return self.judge_told(host, value);
         }
         Err(format!("nobody held that at the time: {record:?}"))
     }
@@ -466,14 +492,4 @@ impl World {
 
 fn demand(is_right: bool, wrong: &str) -> Result<(), String> {
     if is_right { Ok(()) } else { Err(wrong.to_owned()) }
-}
-
-fn judge_stats(fields: &[u8]) -> Result<(), String> {
-    let text = std::str::from_utf8(fields).map_err(|error| error.to_string())?;
-    let number = |name: &str| -> Result<u64, String> {
-        let fields = text.split(',').filter_map(|field| field.split_once(':'));
-        let value = fields.filter(|(field, _)| *field == name).map(|(_, value)| value).next();
-        value.and_then(|value| value.parse().ok()).ok_or_else(|| format!("no {name}"))
-    };
-    demand(number("hits")? + number("misses")? <= number("gets")?, "hits and misses are more than gets")
 }

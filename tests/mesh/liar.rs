@@ -9,14 +9,15 @@ use super::host::{Kind, State};
 use super::net::{MS, Party, Port, Read, US};
 use super::world::{Event, World};
 use olivia::base::rng::Rng;
-use olivia::store::HashSecret;
+use olivia::node::NodeId;
 use olivia::wire::frame::{
     self, Address, Body, Frame, FrameLimits, Front, Head, put, put_blocks, put_deltas, put_peers, put_piece,
 };
 use olivia::wire::handshake::{
-    Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, Standing, derive_hash_secret,
-    public_hash_secret, put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
+    Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, Standing, put_counter_offer, put_offer,
+    put_proof, put_welcome, read_answer, read_request,
 };
+use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 const LIMITS: FrameLimits = FrameLimits { key_bytes_max: 1 << 20, value_bytes_max: 1 << 24 };
@@ -60,12 +61,22 @@ struct Link {
     seq: u64,
 }
 
+/// What a liar has said of its filter to one node, over whichever links.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Told {
+    /// All changes before this one.
+    pub next: u64,
+    /// Every block of it, at some time.
+    pub is_whole: bool,
+}
+
 /// A liar's side of its links.
 #[derive(Debug, Default)]
 pub struct Liar {
     id: [u8; 16],
     epoch: u64,
     links: Vec<Link>,
+    told: BTreeMap<[u8; 16], Told>,
 }
 
 impl World {
@@ -75,6 +86,22 @@ impl World {
 
     fn link_at(&mut self, at: usize, port: Port) -> Option<&mut Link> {
         self.liar(at)?.links.iter_mut().find(|link| link.port == port)
+    }
+
+    /// What the liar of this identity has told a node of its filter.
+    pub fn told_by_liar(&self, liar: NodeId, node: NodeId) -> Option<Told> {
+        let liar = self.liars.values().find(|other| other.id == liar.0)?;
+        Some(liar.told.get(&node.0).copied().unwrap_or_default())
+    }
+
+    /// A liar is about to say so many changes from this number on.
+    fn liar_tells(&mut self, at: usize, port: Port, first: u64, count: u64) {
+        let Some(node) = self.link_at(at, port).map(|link| link.theirs.node) else { return };
+        let Some(liar) = self.liar(at) else { return };
+        let told = liar.told.entry(node).or_default();
+        if first <= told.next {
+            told.next = told.next.max(first + count);
+        }
     }
 
     pub fn liar_starts(&mut self, at: usize) {
@@ -137,13 +164,8 @@ impl World {
         }
     }
 
-    fn hash_secret(&self) -> HashSecret {
-        let secret = self.plan.secret.as_ref();
-        HashSecret::from_bytes(secret.map_or_else(public_hash_secret, |s| derive_hash_secret(s.as_bytes())))
-    }
-
     fn introduce<R>(&mut self, at: usize, port: Port, with: impl FnOnce(&Offer<'_>) -> R) -> Option<R> {
-        let hash = self.hash_secret().hash(HASH_CHECK_TEXT).0;
+        let hash = self.hashes.hash(HASH_CHECK_TEXT).0;
         let listen = self.hosts[at].addr.to_string();
         let node = self.liar(at)?.id;
         let nonce = self.link_at(at, port)?.nonce;
@@ -291,7 +313,7 @@ impl World {
         let mut out = Vec::new();
         match &frame.body {
             Body::Get { key, .. } => {
-                let hash = self.hash_secret().hash(key).0;
+                let hash = self.hashes.hash(key).0;
                 let value = lie_about(key);
                 let none = Body::None { hash };
                 let good = Body::Value { hash, version: clock, left_ms: None, value: &value };
@@ -347,12 +369,19 @@ impl World {
             head.epoch -= 1_000;
         }
         put(out, clock, 0, &Body::Snap { head, size_log2 });
+        let blocks = if mood == 7 { 40 } else { 64 };
+        let node = self.link_at(at, port).map_or([0; 16], |link| link.theirs.node);
+        if let Some(liar) = self.liar(at) {
+            let told = liar.told.entry(node).or_default();
+            told.next = told.next.max(head.seq);
+            told.is_whole |= blocks == 64 && ![0, 5].contains(&mood);
+        }
         let word = match mood {
             2 => u64::MAX,
             3 | 4 => self.rng.next_u64() & self.rng.next_u64(),
             _ => 0,
         };
-        put_piece(out, clock, if mood == 5 { 3 } else { 0 }, &[word; 8 * 64]);
+        put_piece(out, clock, if mood == 5 { 3 } else { 0 }, &[word; 8 * 64][..8 * blocks]);
         if mood != 6 {
             put(out, clock, 0, &Body::SnapEnd);
         }
@@ -381,22 +410,28 @@ impl World {
         let (clock, head) = (self.clock(), self.head(at, port));
         let mut out = self.link_at(at, port).map_or(Vec::new(), |link| std::mem::take(&mut link.late));
         let mut rng = Rng::new(self.rng.next_u64());
-        let secret = self.hash_secret();
         match rng.below(40) {
             0..10 => {
                 let keys = (0..1 + rng.below(CLAIMED_KEYS)).map(|_| rng.below(self.style.keys));
                 let hashes: Vec<u64> = keys
-                    .map(|key| secret.hash(&super::oracle::key_text(u32::try_from(key).unwrap())).0)
+                    .map(|key| self.hashes.hash(&super::oracle::key_text(u32::try_from(key).unwrap())).0)
                     .collect();
                 if let Some(link) = self.link_at(at, port) {
                     link.seq += hashes.len() as u64;
                 }
+                self.liar_tells(at, port, head.seq, hashes.len() as u64);
                 put_deltas(&mut out, clock, head.seq, hashes.into_iter());
             }
             10 => put_deltas(&mut out, clock, rng.next_u64(), [rng.next_u64()].into_iter()),
             11 => put_blocks(&mut out, clock, head.seq, [(u32::MAX, [u64::MAX; 8])].into_iter()),
-            12 => put_blocks(&mut out, clock, head.seq, [(1, [u64::MAX; 8])].into_iter()),
-            13 => put(&mut out, clock, 0, &Body::Resize { size_log2: u8::try_from(rng.below(256)).unwrap() }),
+            12 => {
+                self.liar_tells(at, port, head.seq, 1);
+                put_blocks(&mut out, clock, head.seq, [(1, [u64::MAX; 8])].into_iter());
+            }
+            13 => {
+                self.liar_tells(at, port, 0, 1);
+                put(&mut out, clock, 0, &Body::Resize { size_log2: u8::try_from(rng.below(256)).unwrap() });
+            }
             14 => put(
                 &mut out,
                 clock,
@@ -426,7 +461,13 @@ impl World {
             23 => out.extend([frame::MAGIC, 10, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0]),
             24 => put(&mut out, clock, 0, &Body::SnapEnd),
             25 => put_piece(&mut out, clock, 0, &[rng.next_u64(); 64]),
-            26 => self.put_snapshot(at, port, rng.below(7), &mut out),
+            26 => self.put_snapshot(at, port, rng.below(8), &mut out),
+            // Some changes are left out.
+            27..30 => {
+                let first = head.seq + 1 + rng.below(3);
+                self.liar_tells(at, port, first, 1);
+                put_deltas(&mut out, clock, first, [rng.next_u64()].into_iter());
+            }
             _ => {}
         }
         self.liar_says(at, port, &out);

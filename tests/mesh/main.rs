@@ -23,6 +23,7 @@ mod finale;
 mod host;
 mod judge;
 mod liar;
+mod mirror;
 mod net;
 mod oracle;
 mod plan;

@@ -87,8 +87,9 @@ struct Slot {
     is_fuzzy: bool,
     /// Changes given to the node that may or may not have been carried out.
     unsettled: u32,
-    /// Since when it has certainly been there without a break.
+    /// Since when it has certainly been there without a break, and the end of its node's log by then.
     since: Option<Stamp>,
+    told: u64,
     /// Values that may be there.
     open: Vec<usize>,
     changed: Stamp,
@@ -110,6 +111,8 @@ pub struct Oracle {
     by_key: BTreeMap<u32, Vec<usize>>,
     /// Of each host's present life.
     shelves: Vec<BTreeMap<u32, Slot>>,
+    /// Where each host's log of changes ended after the last call to its node.
+    pub heads: Vec<u64>,
 }
 
 /// A key by its number: of every kind that there is.
@@ -131,7 +134,7 @@ pub fn key_shown(key: u32) -> Vec<u8> {
 
 impl Oracle {
     pub fn new(hosts: usize) -> Self {
-        Self { shelves: vec![BTreeMap::new(); hosts], ..Self::default() }
+        Self { shelves: vec![BTreeMap::new(); hosts], heads: vec![0; hosts], ..Self::default() }
     }
 
     /// A value to be set.
@@ -190,6 +193,32 @@ impl Oracle {
         })
     }
 
+    /// Up to `most` keys, from `first` on and round, that a node certainly holds at a moment, and has held
+    /// without a break since its log ended at `told` or before.
+    pub fn held_since(
+        &self,
+        host: usize,
+        nanos: u64,
+        told: u64,
+        (first, most): (u32, usize),
+    ) -> impl Iterator<Item = u32> {
+        let shelf = &self.shelves[host];
+        let slots = shelf.range(first..).chain(shelf.range(..first)).take(8 * most);
+        let held = slots.filter(move |(_, slot)| {
+            let lives = slot.value.is_some_and(|value| self.values[value].deadline > nanos);
+            slot.since.is_some() && slot.unsettled == 0 && slot.told <= told && lives
+        });
+        held.map(|(key, _)| *key).take(most)
+    }
+
+    /// Where the log of its node ended when a key came, if its node certainly holds this value of it now.
+    pub fn told_of(&self, value: usize) -> Option<u64> {
+        let Value { host, key, .. } = self.values[value];
+        let slot = self.shelves[host].get(&key)?;
+        let is_it = slot.value == Some(value) && slot.unsettled == 0;
+        slot.since.filter(|_| is_it).map(|_| slot.told)
+    }
+
     /// Whether the life of some value of a key ends between two moments, on whichever node.
     pub fn runs_out(&self, key: u32, from: u64, to: u64) -> bool {
         let values = self.by_key.get(&key).map_or(&[][..], Vec::as_slice);
@@ -226,6 +255,16 @@ impl Oracle {
         let held =
             slots.filter(|(_, slot)| slot.value.is_some_and(|value| self.values[value].deadline > until));
         held.map(|(key, _)| *key).collect()
+    }
+
+    /// How many keys a node holds at a moment, at least and at most, if what ended before `past` is gone.
+    pub fn count(&self, host: usize, past: u64, nanos: u64) -> (usize, usize) {
+        let slots = self.shelves[host].values();
+        let deadline = |value: &usize| self.values[*value].deadline;
+        let is_there =
+            |slot: &&Slot| slot.since.is_some() && slot.value.is_some_and(|v| deadline(&v) > nanos);
+        let may_be = |slot: &&Slot| slot.open.iter().any(|value| deadline(value) > past);
+        (slots.clone().filter(is_there).count(), slots.filter(may_be).count())
     }
 
     /// How many values of a node may end their life between two moments, those included that are gone.
@@ -266,7 +305,9 @@ impl Oracle {
                 (values[item.value].from, values[item.value].deadline) = (now, deadline);
                 slot.value = Some(item.value);
                 slot.is_fuzzy = false;
-                slot.since = slot.since.filter(|_| was_alive).or(Some(now));
+                if !was_alive || slot.since.is_none() {
+                    (slot.since, slot.told) = (Some(now), self.heads[host]);
+                }
             }
             Verb::Del => {
                 slot.open.drain(..).for_each(|value| values[value].until = Some(now));

@@ -3,6 +3,8 @@
 use super::net::{MS, Manners, US};
 use olivia::base::rng::Rng;
 use olivia::config::{Config, Secret};
+use olivia::store::HashSecret;
+use olivia::wire::handshake::{derive_hash_secret, public_hash_secret};
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// How large a world is to be.
@@ -177,6 +179,11 @@ impl Plan {
         self.members + self.strangers + self.liars
     }
 
+    /// Whether each member can be linked to all others.
+    pub const fn is_full(&self) -> bool {
+        self.active_peers as usize >= self.hosts()
+    }
+
     /// The next trouble, if any can be.
     pub fn trouble(&self, rng: &mut Rng) -> Option<Trouble> {
         let mut left = rng.below(self.weights.iter().sum());
@@ -187,6 +194,12 @@ impl Plan {
             is_it
         });
         chosen.map(|(trouble, _)| *trouble)
+    }
+
+    /// By which all members hash alike.
+    pub fn hash_secret(&self) -> HashSecret {
+        let secret = self.secret.as_ref().map(String::as_bytes);
+        HashSecret::from_bytes(secret.map_or_else(public_hash_secret, derive_hash_secret))
     }
 
     /// Where a host listens.

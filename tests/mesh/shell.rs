@@ -49,6 +49,7 @@ impl World {
         self.read(at);
         self.tick(at);
         self.flush(at);
+        self.check_peers(at);
         self.end_turn(at, self.moment - calls);
     }
 
@@ -121,6 +122,7 @@ impl World {
                 continue;
             };
             self.net.open(port, Some(key));
+            self.note_beginning(from, at, port.wire);
             let client = match from {
                 Party::Client(client) if self.clients[client].port == Some(port.other()) => Some(client),
                 Party::Client(_) | Party::Host(_) => None,

@@ -12,7 +12,9 @@ use super::seen::Seen;
 use super::trace::Trace;
 use super::trouble::Undo;
 use olivia::base::rng::Rng;
+use olivia::filter::digest::Position;
 use olivia::node::Node;
+use olivia::store::HashSecret;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -65,6 +67,10 @@ pub struct World {
     /// What has come about.
     pub seen: Seen,
     pub replies: u64,
+    /// The hash of the mesh.
+    pub hashes: HashSecret,
+    /// Where the logs of both ends stood when a connection between nodes was taken.
+    pub began: BTreeMap<usize, [Option<Position>; 2]>,
     pub scratch: Vec<u8>,
     pub news: Vec<(usize, Vec<u8>)>,
     pub settled: Vec<(usize, bool)>,
@@ -113,6 +119,8 @@ impl World {
             furthest_skew_ms: 0,
             seen: Seen::default(),
             replies: 0,
+            hashes: plan.hash_secret(),
+            began: BTreeMap::new(),
             scratch: Vec::new(),
             news: Vec::new(),
             settled: Vec::new(),
@@ -126,9 +134,11 @@ impl World {
     }
 
     fn populate(&mut self) {
+        // Nodes that start as one dial each other at the same moment.
+        let are_one = self.rng.one_in(3);
         for at in 0..self.hosts.len() {
             let late = if self.rng.one_in(4) { 500 * MS } else { 20 * MS };
-            let late = self.rng.below(late);
+            let late = if are_one { MS } else { self.rng.below(late) };
             self.agenda.put(late, Event::Start(at));
         }
         let clients = (self.members * 2).clamp(3, 40);

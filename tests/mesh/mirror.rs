@@ -1,0 +1,160 @@
+//! What a node may think of its peers after any of its turns, whatever has gone wrong: how far it has followed
+//! their digests, which keys it must find in them, and which links it may have lost.
+//!
+//! A place in a digest is a promise: whoever stands there has been told all before it. So it is never ahead
+//! of what was said, a filter that counts as known is behind nothing that was there when its link began, and
+//! it claims every key that its node had by then.
+
+use super::boundary;
+use super::host::{Host, Kind};
+use super::net::{MS, Party, Port};
+use super::oracle::key_text;
+use super::world::World;
+use olivia::filter::digest::Position;
+use olivia::node::{FilterState, Node, NodeId, PeerView};
+
+/// When a link that has gone is looked for no more.
+const FORGOTTEN_AFTER: u64 = 5_000 * MS;
+
+/// Keys of a peer looked for in what is known of its filter, at a time.
+const KEYS_LOOKED_FOR: usize = 4;
+
+impl World {
+    /// A node is about to take a connection from another one.
+    pub fn note_beginning(&mut self, from: Party, to: usize, wire: usize) {
+        let Party::Host(from) = from else { return };
+        let place = |host: usize| self.hosts[host].node.as_ref().map(Node::own_position);
+        let both = [place(from), place(to)];
+        self.began.insert(wire, both);
+    }
+
+    /// Judges what a node thinks of its peers.
+    pub fn check_peers(&mut self, at: usize) {
+        let host = &self.hosts[at];
+        let Some(node) = host.node.as_ref().filter(|_| host.is_member()) else { return };
+        let views: Vec<PeerView> = boundary::links(node, host.now(self.net.now)).collect();
+        let linked: Vec<NodeId> = views.iter().filter_map(|view| view.id).collect();
+        self.check_links(at, &linked);
+        let Some(node) = &self.hosts[at].node else { return };
+        for (view, id) in views.iter().zip(&linked) {
+            let lives = |host: &Host| host.node.as_ref().is_some_and(|node| node.id() == *id);
+            let wrong = match self.hosts.iter().position(lives) {
+                Some(other) if self.hosts[other].is_member() => self.check_mirror(at, other, view),
+                Some(_) | None => self.check_liar(node, *id, view),
+            };
+            if let Err(wrong) = wrong {
+                panic!("host {at} has a wrong idea of {}: {wrong}; {view:?}", view.addr);
+            }
+        }
+        self.check_own(at, node);
+    }
+
+    /// While nothing goes wrong no link goes, unless another one to the same node is there, or about to be:
+    /// of two links that have crossed one stays, and both ends agree which.
+    fn check_links(&mut self, at: usize, linked: &[NodeId]) {
+        let now = self.net.now;
+        let calm_since = if self.plan.trouble_every == 0 { 0 } else { self.calm_since() };
+        let is_judged = self.plan.liars == 0 && !self.plan.is_fine && self.plan.is_full();
+        let mut known = std::mem::take(&mut self.hosts[at].linked);
+        known.retain(|(id, _)| !linked.contains(id));
+        for (id, lost_at) in &mut known {
+            let lost_at = *lost_at.get_or_insert(now);
+            let lives = |host: &&Host| host.is_well() && host.node.as_ref().is_some_and(|n| n.id() == *id);
+            let other = self.hosts.iter().find(lives).filter(|_| is_judged && lost_at >= calm_since);
+            if let Some(other) = other.filter(|_| now - lost_at > self.relink_within()) {
+                panic!("host {at} has lost its link to {}, and nothing has gone wrong", other.addr);
+            }
+        }
+        known.retain(|(_, lost_at)| lost_at.is_some_and(|lost_at| now - lost_at < FORGOTTEN_AFTER));
+        known.extend(linked.iter().map(|id| (*id, None)));
+        self.hosts[at].linked = known;
+    }
+
+    /// How much later than the goodbye on the one link the welcome on the other may come.
+    fn relink_within(&self) -> u64 {
+        10 * MS + 2 * (self.plan.slowest_path() + self.sluggishness())
+    }
+
+    /// Judges what a node thinks of another one's filter.
+    fn check_mirror(&self, at: usize, other: usize, view: &PeerView) -> Result<(), String> {
+        let (Some(node), Some(peer)) = (&self.hosts[at].node, &self.hosts[other].node) else { return Ok(()) };
+        let head = peer.own_position();
+        if let Some(place) = view.position {
+            demand(place.epoch == head.epoch, || "of another life".to_owned())?;
+            demand(place.seq <= head.seq, || format!("it ends at {}", head.seq))?;
+        }
+        if view.filter != FilterState::Known {
+            return Ok(());
+        }
+        let place = view.position.ok_or("known up to nowhere")?;
+        let began = self.began_at(at, other, head).unwrap_or(0);
+        demand(place.seq >= began, || format!("the link began at {began} of its changes"))?;
+        let keys = self.oracle.held_since(other, self.net.now + MS, place.seq, self.some_keys());
+        for key in keys {
+            let is_claimed = node.peer_claims(peer.id(), self.hashes.hash(&key_text(key)).0);
+            demand(is_claimed, || {
+                let held = self.oracle.describe(other, key);
+                format!("{} is missing: {held}", key_text(key).escape_ascii())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Where a node's log ended when the oldest connection began that may be its link to another one.
+    fn began_at(&self, at: usize, other: usize, head: Position) -> Option<u64> {
+        let ends = self.hosts[at].sockets.values().map(|socket| socket.port.other());
+        let theirs = ends.filter(|end| self.net.party(*end) == Party::Host(other));
+        let places = theirs.filter_map(|Port { wire, side }| self.began.get(&wire).map(|ends| ends[side]));
+        let seqs = places.map(|place| place.filter(|place| place.epoch == head.epoch).map_or(0, |p| p.seq));
+        seqs.min()
+    }
+
+    /// Which keys to look at: others each time.
+    const fn some_keys(&self) -> (u32, usize) {
+        let first = self.moment.wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.style.keys;
+        (first as u32, KEYS_LOOKED_FOR)
+    }
+
+    /// Judges what a node thinks of a liar's filter: it knows no more than it was told.
+    fn check_liar(&self, node: &Node, id: NodeId, view: &PeerView) -> Result<(), String> {
+        let Some(told) = self.told_by_liar(id, node.id()) else { return Ok(()) };
+        if let Some(place) = view.position {
+            demand(place.seq <= told.next, || format!("it was told the changes before {}", told.next))?;
+        }
+        let is_known = view.filter == FilterState::Known;
+        demand(!is_known || told.is_whole, || "it was never told all blocks".to_owned())
+    }
+
+    /// A node's own filter claims each key that it has.
+    fn check_own(&self, at: usize, node: &Node) {
+        for key in self.oracle.held_since(at, self.net.now + MS, u64::MAX, self.some_keys()) {
+            let is_claimed = node.own_filter().contains(self.hashes.hash(&key_text(key)).0);
+            let held = || self.oracle.describe(at, key);
+            assert!(is_claimed, "host {at} does not claim {}: {}", key_text(key).escape_ascii(), held());
+        }
+    }
+
+    /// Before an answer a node tells all changes up to it. So who has just been told a value stands behind
+    /// the change that its key was.
+    pub fn judge_told(&self, at: usize, value: usize) -> Result<(), String> {
+        let other = self.oracle.values[value].host;
+        let (Some(node), Some(peer)) = (&self.hosts[at].node, &self.hosts[other].node) else { return Ok(()) };
+        // Of very many changes a share is told.
+        if at == other || self.style.items > 12 || self.hosts[at].kind != Kind::Member {
+            return Ok(());
+        }
+        let mut views = boundary::links(node, self.hosts[at].now(self.net.now));
+        let view = views.find(|view| view.id == Some(peer.id()) && view.filter == FilterState::Known);
+        let place = view.and_then(|view| view.position);
+        match (place, self.oracle.told_of(value)) {
+            (Some(place), Some(told)) if place.seq < told => {
+                Err(format!("told before its key: change {told}, and it stands at {}", place.seq))
+            }
+            (Some(_) | None, _) => Ok(()),
+        }
+    }
+}
+
+fn demand(is_right: bool, wrong: impl FnOnce() -> String) -> Result<(), String> {
+    if is_right { Ok(()) } else { Err(wrong()) }
+}
