@@ -5,7 +5,7 @@ use super::asks::What;
 use super::boundary;
 use super::host::Kind;
 use super::net::MS;
-use super::oracle::Item;
+use super::oracle::{Item, Local};
 use super::protocol::Verb;
 use super::world::{Event, World};
 use olivia::node::Node;
@@ -24,8 +24,13 @@ const KEYS_PER_REQUEST: usize = 8;
 const KEYS_MAX: usize = 100;
 
 /// Keys that nobody holds, and the first of them.
-const ABSENT_KEYS: u32 = 60;
+const ABSENT_KEYS: u32 = 240;
 const ABSENT_FROM: u32 = 1_000_000;
+
+/// Keys that are given a life at the end, the first of them, and questions for how long they last.
+const LIVES: u32 = 12;
+const LIVES_FROM: u32 = 2_000_000;
+const LIVES_ASKED: usize = 60;
 
 impl World {
     /// Makes all well, and demands what must be so then.
@@ -43,6 +48,7 @@ impl World {
         self.check_digests();
         self.find_all();
         self.find_none();
+        self.find_lives();
         self.rest();
         self.check_idle();
     }
@@ -196,8 +202,38 @@ impl World {
             self.run_until(self.net.now + 500 * MS);
             let asked = questions(self, at) - before;
             // Ten times what filters of the worst fill should claim.
-            let most = 4 + u64::from(ABSENT_KEYS) * self.members as u64 / 20;
+            let most = 4 + u64::from(ABSENT_KEYS) * (self.members as u64 - 1) / 20;
             assert!(asked <= most, "host {at} asked {asked} questions for {ABSENT_KEYS} absent keys");
+        }
+    }
+
+    /// Asks for lives at the only moments at which it shows how they are rounded: about when a whole number
+    /// of seconds is left.
+    fn find_lives(&mut self) {
+        let askers: Vec<usize> = (0..self.members).map(|host| self.add_asker(host)).collect();
+        self.run_until(self.net.now + 100 * MS);
+        let mut moments = Vec::new();
+        for key in LIVES_FROM..LIVES_FROM + LIVES {
+            let host = usize::try_from(self.rng.below(self.members as u64)).unwrap();
+            let value = self.oracle.new_value(host, key, 0);
+            let item = Item { key, value, seconds: 2 };
+            assert!(self.ask_now(askers[host], What::Keys(Verb::SetEx, vec![item])), "an asker cannot ask");
+            let later = 40 * MS + self.rng.below(MS);
+            self.run_until(self.net.now + later);
+            let Local::Here(_, deadline) = self.oracle.local(host, key, self.net.now) else { continue };
+            for asker in askers.iter().filter(|asker| **asker != askers[host]) {
+                moments.push((deadline - 1_000 * MS - self.rng.below(2 * MS), *asker, key));
+            }
+        }
+        moments.sort_unstable();
+        for (moment, asker, key) in moments.into_iter().take(LIVES_ASKED) {
+            self.run_until(moment);
+            let item = Item { key, value: usize::MAX, seconds: 0 };
+            assert!(self.ask_now(asker, What::Keys(Verb::Ttl, vec![item])), "an asker cannot ask");
+        }
+        self.run_until(self.net.now + 3_000 * MS);
+        for asker in askers {
+            assert!(self.ask_now(asker, What::Stats), "an asker cannot ask");
         }
     }
 

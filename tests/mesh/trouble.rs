@@ -216,6 +216,11 @@ impl World {
     /// All is well again from here on.
     pub fn heal(&mut self) {
         (self.troubles_on, self.is_healed) = (false, true);
+        if self.rng.one_in(3) {
+            // Who comes now is told by all the others what they have by now.
+            let host = self.one_of(self.members);
+            self.kill(host, MS, true);
+        }
         // What has begun ends at its time, the longest after twice `trouble_lasts`.
         let end = self.net.now + 2 * self.plan.trouble_lasts + 200 * MS;
         self.run_until(end);
