@@ -103,9 +103,9 @@ impl Style {
         };
         if !is_fine && rng.one_in(32) {
             // So many that a snapshot takes several pieces, and filters are made again while they grow.
-            let (keys, items, deletes) = (40_000, 2_000, if rng.one_in(2) { 0 } else { 3 });
+            let (keys, items, deletes) = (60_000, 1_000, if rng.one_in(2) { 0 } else { 3 });
             let (padding, burst, think_us) = (0, 1, 20_000);
-            return Self { keys, items, deletes, reads: 2, padding, burst, think_us, ..style };
+            return Self { keys, items, deletes, reads: 1, padding, burst, think_us, ..style };
         }
         if !is_fine && rng.one_in(16) {
             // So many keys that filters grow, and shrink again.

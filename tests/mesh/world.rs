@@ -108,7 +108,11 @@ impl World {
             oracle: Oracle::new(plan.hosts()),
             trace: Trace::new(is_told),
             moment: 0,
-            ops_left: if style.items > 12 { size.requests / 10 } else { size.requests },
+            ops_left: match style.items {
+                0..=12 => size.requests,
+                13..=500 => size.requests / 10,
+                _ => size.requests / 20,
+            },
             troubles_on: plan.trouble_every > 0,
             is_healed: false,
             troubles: 0,
