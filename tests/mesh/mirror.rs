@@ -1,4 +1,4 @@
-//! What a node may think of its peers after any of its turns, whatever has gone wrong: how far it has followed
+//! What a node may think of its peers between any two of its turns, whatever has gone wrong: how far it has followed
 //! their digests, which keys it must find in them, and which links it may have lost.
 //!
 //! A place in a digest is a promise: whoever stands there has been told all before it. So it is never ahead
