@@ -110,9 +110,9 @@ impl World {
     }
 
     /// Which keys to look at: others each time.
-    const fn some_keys(&self) -> (u32, usize) {
+    fn some_keys(&self) -> (u32, usize) {
         let first = self.moment.wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.style.keys;
-        (first as u32, KEYS_LOOKED_FOR)
+        (u32::try_from(first).unwrap(), KEYS_LOOKED_FOR)
     }
 
     /// Judges what a node thinks of a liar's filter: it knows no more than it was told.
