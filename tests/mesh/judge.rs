@@ -14,6 +14,9 @@ use olivia::wire::filter_text::decode;
 /// How soon a key is to be found everywhere, beside what the network takes.
 const FOUND_WITHIN: u64 = 10 * MS;
 
+/// By how much a life is told to a peer too short: whole milliseconds, and what a turn may take.
+const TOLD_SHORTER: u64 = 2 * MS;
+
 /// How soon the memory of a key whose life has ended is to be given back.
 const GONE_WITHIN: u64 = 1_000 * MS;
 
@@ -391,7 +394,7 @@ impl World {
                 demand(shown == self.oracle.text(value), "another value than that which is here")
             }
             (Verb::Ttl, Local::Here(_, deadline), Some(shown)) => {
-                self.judge_life(shown, deadline, ask.given.unwrap_or_default(), self.stamp())
+                judge_life(shown, deadline, (ask.given.unwrap_or_default(), self.stamp()), 0)
             }
             (Verb::Get | Verb::Ttl, Local::Here(_, deadline), None) => {
                 demand(deadline <= self.net.now, "it was here")
@@ -404,7 +407,8 @@ impl World {
                 let mut values = self.oracle.between(item.key, expected.from, now);
                 let is_right = values.any(|value| {
                     let mut deadlines = self.oracle.values[value].deadlines();
-                    deadlines.any(|deadline| self.judge_life(shown, deadline, expected.from, now).is_ok())
+                    let from = expected.from;
+                    deadlines.any(|deadline| judge_life(shown, deadline, (from, now), TOLD_SHORTER).is_ok())
                 });
                 let is_open = self.has_liars || self.oracle.is_changing(item.key);
                 demand(is_right || is_open, "no value lasts so long")
@@ -412,20 +416,6 @@ impl World {
             (Verb::Get | Verb::Ttl, Local::Absent, None) => self.judge_miss(host, ask, item.key),
             (Verb::Get | Verb::Ttl, Local::Unsure, None) => Ok(()),
         }
-    }
-
-    /// Whether the seconds that are told fit a life that ends at `deadline`, seen between two moments.
-    fn judge_life(&self, shown: &[u8], deadline: u64, from: Stamp, to: Stamp) -> Result<(), String> {
-        if deadline == u64::MAX {
-            return demand(shown == b"never", "it has no deadline");
-        }
-        let seconds: u64 =
-            std::str::from_utf8(shown).ok().and_then(|text| text.parse().ok()).ok_or("no number")?;
-        // That of a key elsewhere is counted from the question on, and so may be told too short.
-        let least = deadline.saturating_sub(2 * to.nanos - from.nanos).div_ceil(1_000 * MS);
-        let most = deadline.saturating_sub(from.nanos).div_ceil(1_000 * MS);
-        let text = format!("it lasts {least} to {most} s");
-        if (least..=most).contains(&seconds) { Ok(()) } else { Err(text) }
     }
 
     fn judge_remote(
@@ -492,4 +482,19 @@ impl World {
 
 fn demand(is_right: bool, wrong: &str) -> Result<(), String> {
     if is_right { Ok(()) } else { Err(wrong.to_owned()) }
+}
+
+/// Whether the seconds that are told fit a life that ends at `deadline`, or up to `shorter` before, seen between
+/// two moments.
+fn judge_life(shown: &[u8], deadline: u64, (from, to): (Stamp, Stamp), shorter: u64) -> Result<(), String> {
+    if deadline == u64::MAX {
+        return demand(shown == b"never", "it has no deadline");
+    }
+    let seconds: u64 =
+        std::str::from_utf8(shown).ok().and_then(|text| text.parse().ok()).ok_or("no number")?;
+    // That of a key elsewhere is counted from the question on, and so may be told too short.
+    let least = deadline.saturating_sub(shorter + 2 * to.nanos - from.nanos).div_ceil(1_000 * MS);
+    let most = deadline.saturating_sub(from.nanos).div_ceil(1_000 * MS);
+    let text = format!("it lasts {least} to {most} s");
+    if (least..=most).contains(&seconds) { Ok(()) } else { Err(text) }
 }
