@@ -9,6 +9,7 @@
 use super::expiry::{Timers, means_something};
 use super::heap::Heap;
 use super::index::Index;
+use super::pages::Emptying;
 use super::{HashedKey, Store, known};
 use crate::base::time::Instant;
 use crate::base::wheel::Popped;
@@ -25,16 +26,11 @@ const SEGMENT_STEPS: i64 = 8;
 /// again without.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// In place of a slot: the page cannot be emptied now.
-const STUCK: u32 = u32::MAX;
-
 /// Where compaction stands.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
     /// When it begins, or began; `None` while memory was not seen sparse.
     due: Option<Instant>,
-    /// In the page that is being emptied, where to go on.
-    slot: u32,
 }
 
 impl Compaction {
@@ -139,22 +135,20 @@ impl Store {
         }
         let mut steps = i64::from(budget);
         while steps > 0 && self.heap.is_sparse() {
-            let Some(page) = self.heap.page_to_empty() else { break };
-            let mut cost = 0;
-            self.compaction.slot = match self.heap.next_live(page, self.compaction.slot) {
+            let Some(Emptying { page, slot }) = self.heap.page_to_empty() else { break };
+            let mut cost = 1;
+            match self.heap.next_live(page, slot) {
                 Some((handle, next)) => {
-                    cost = 1 + self.heap.slot_bytes(handle) / BYTES_PER_STEP;
-                    if self.move_item(handle) { next } else { STUCK }
+                    cost += self.heap.slot_bytes(handle) / BYTES_PER_STEP;
+                    if self.move_item(handle) {
+                        self.heap.go_on_emptying(next);
+                    } else {
+                        self.heap.stop_emptying();
+                    }
                 }
-                None => STUCK,
-            };
-            steps -= cost.max(1) as i64;
-            if self.compaction.slot == STUCK {
-                self.heap.stop_emptying();
+                None => self.heap.stop_emptying(),
             }
-            if !self.heap.is_emptying(page) {
-                self.compaction.slot = 0;
-            }
+            steps -= cost as i64;
         }
         while steps > 0 && self.index.is_sparse() {
             self.index.compact();

@@ -11,7 +11,7 @@
 
 use super::item::{self, Deadline, Item, Layout, Version};
 use super::outside::Outside;
-use super::pages::{NO_SLOT, Page, Pages};
+use super::pages::{Emptying, NO_SLOT, Page, Pages};
 use super::sizes::{CLASSES, GRANULE_BYTES, PAGE_BYTES, PAGE_GRANULES, bytes_of, class_of, granules_of};
 use crate::base::arena::{Arena, REGION_BYTES};
 use crate::base::cpu::prefetch;
@@ -236,21 +236,20 @@ impl Heap {
         self.pages.is_sparse() || self.arena.fenced().is_some() || self.arena.is_sparse()
     }
 
-    /// The page to be emptied now: the one begun, else an emptiest one of a class with too much room,
-    /// else one of a region with few pages. From then on nothing is allocated in it, until
+    /// The page to be emptied now, and from where on: the one begun, else an emptiest one of a class with
+    /// too much room, else one of a region with few pages. From then on nothing is allocated in it, until
     /// [`Heap::stop_emptying`] or until it is empty. O(1), once in a region O(regions).
-    pub(super) fn page_to_empty(&mut self) -> Option<u32> {
+    pub(super) fn page_to_empty(&mut self) -> Option<Emptying> {
         if self.pages.emptying().is_some() {
             return self.pages.emptying();
         }
         let page = self.pages.sparse_page().or_else(|| self.page_of_sparse_region())?;
-        self.pages.begin_emptying(page);
-        Some(page)
+        Some(self.pages.begin_emptying(page))
     }
 
-    /// Whether this is the page that is being emptied.
-    pub(super) fn is_emptying(&self, page: u32) -> bool {
-        self.pages.emptying() == Some(page)
+    /// Notes that the page being emptied has no live item before `slot`.
+    pub(super) fn go_on_emptying(&mut self, slot: u32) {
+        self.pages.go_on_emptying(slot);
     }
 
     /// Lets a page that could not be emptied be used again.
@@ -315,6 +314,10 @@ impl Heap {
             assert_eq!(self.count_free_slots(page, record), free, "list of free slots");
         }
         self.pages.audit(counted.into_iter());
+        if let Some(Emptying { page, slot }) = self.pages.emptying() {
+            let first = self.next_live(page, 0).map(|(_, next)| next);
+            assert!(first.is_some_and(|next| next > slot), "an item that compaction has passed by");
+        }
         assert_eq!((handles.len(), outside), (self.live, self.outside.audit()));
         handles
     }

@@ -702,6 +702,25 @@ mod tests {
     }
 
     #[test]
+    fn page_that_deletions_empty_while_it_is_compacted_does_not_end_compaction() {
+        let mut store = store(0);
+        (0..20_000).for_each(|id| assert!(set(&mut store, id, 200, None)));
+        (0..20_000).filter(|id| id % 10 != 0).for_each(|id| assert!(remove(&mut store, id)));
+        settle(&mut store, Instant::ZERO);
+        let (pause, sparse_bytes) = (store.next_deadline().unwrap(), store.memory_bytes());
+        store.reclaim(pause, 20);
+        let emptying = store.heap.page_to_empty().unwrap();
+        assert!(emptying.slot > 0);
+        while let Some((handle, _)) = store.heap.next_live(emptying.page, 0) {
+            let key = store.heap.key(handle).to_vec();
+            assert!(store.remove(pause, store.key(&key)));
+        }
+        settle(&mut store, pause);
+        assert!(store.memory_bytes() < sparse_bytes / 2, "{} of {sparse_bytes}", store.memory_bytes());
+        store.audit();
+    }
+
+    #[test]
     fn cleared_store_is_empty_at_once_and_gives_its_memory_back_in_steps() {
         let mut store = store(0);
         (0..100_000).for_each(|id| {

@@ -49,6 +49,14 @@ struct Class {
     live: u32,
 }
 
+/// The page being emptied: it is in no list, so nothing is allocated in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Emptying {
+    pub(super) page: u32,
+    /// No slot before this one is live.
+    pub(super) slot: u32,
+}
+
 /// The records; see the module.
 #[derive(Debug)]
 pub(super) struct Pages {
@@ -56,8 +64,7 @@ pub(super) struct Pages {
     classes: Box<[Class; CLASSES]>,
     /// Classes with so much room that their emptiest pages should be emptied, one bit each.
     sparse: u128,
-    /// The page being emptied: it is in no list, so nothing is allocated in it.
-    emptying: Option<u32>,
+    emptying: Option<Emptying>,
 }
 
 impl Pages {
@@ -102,9 +109,7 @@ impl Pages {
     /// Takes an empty page from its class.
     pub(super) fn remove(&mut self, page: u32) {
         self.unlink(page);
-        if self.emptying == Some(page) {
-            self.emptying = None;
-        }
+        self.emptying.take_if(|emptying| emptying.page == page);
         let class = self.records[page as usize].class;
         self.classes[usize::from(class)].pages -= 1;
         self.records[page as usize] = UNUSED;
@@ -136,16 +141,20 @@ impl Pages {
         record.live -= 1;
         let (class, live) = (record.class, record.live);
         self.classes[usize::from(class)].live -= 1;
-        if live > 0 && self.emptying != Some(page) {
+        if live > 0 && !self.is_emptying(page) {
             self.relink(page);
         }
         self.judge(class);
         live == 0
     }
 
-    /// The page being emptied.
-    pub(super) const fn emptying(&self) -> Option<u32> {
+    /// The page being emptied, and how far that has come.
+    pub(super) const fn emptying(&self) -> Option<Emptying> {
         self.emptying
+    }
+
+    fn is_emptying(&self, page: u32) -> bool {
+        self.emptying.is_some_and(|emptying| emptying.page == page)
     }
 
     /// Whether a class has too much room, or a page is being emptied.
@@ -154,14 +163,21 @@ impl Pages {
     }
 
     /// Begins to empty a page.
-    pub(super) fn begin_emptying(&mut self, page: u32) {
+    pub(super) fn begin_emptying(&mut self, page: u32) -> Emptying {
         self.unlink(page);
-        self.emptying = Some(page);
+        *self.emptying.insert(Emptying { page, slot: 0 })
+    }
+
+    /// Notes that the slots before `slot` of the page being emptied are not live, if it is not empty yet.
+    pub(super) fn go_on_emptying(&mut self, slot: u32) {
+        if let Some(emptying) = &mut self.emptying {
+            emptying.slot = slot;
+        }
     }
 
     /// Lets a page that could not be emptied be used again.
     pub(super) fn stop_emptying(&mut self) {
-        if let Some(page) = self.emptying.take() {
+        if let Some(Emptying { page, .. }) = self.emptying.take() {
             self.sparse &= !(1 << self.records[page as usize].class);
             self.relink(page);
         }
@@ -174,7 +190,7 @@ impl Pages {
             let record = self.of(page);
             assert_eq!(usize::from(record.live), live, "live slots of a page");
             assert!(live > 0, "an empty page is given back");
-            assert_eq!(record.band, if self.emptying == Some(page) { NO_BAND } else { band_of(&record) });
+            assert_eq!(record.band, if self.is_emptying(page) { NO_BAND } else { band_of(&record) });
             per_class[usize::from(record.class)].0 += 1;
             per_class[usize::from(record.class)].1 += u32::from(record.live);
         }
