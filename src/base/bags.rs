@@ -13,8 +13,8 @@ pub const EMPTY: u32 = u32::MAX;
 
 /// Where a wheel keeps the entries of its slots. A bag is named by its first page, or [`EMPTY`].
 pub trait Bags<P> {
-    /// Puts an entry into a bag. O(1).
-    fn push(&mut self, bag: &mut u32, deadline_low: u32, payload: P);
+    /// Puts an entry into a bag; false, and nothing changed, if the system gives no memory for it. O(1).
+    fn push(&mut self, bag: &mut u32, deadline_low: u32, payload: P) -> bool;
 
     /// Takes an entry out of a bag. O(1).
     fn pop(&mut self, bag: &mut u32) -> Option<(u32, P)>;
@@ -63,7 +63,7 @@ impl<P> Default for Typed<P> {
 }
 
 impl<P: Copy> Bags<P> for Typed<P> {
-    fn push(&mut self, bag: &mut u32, deadline_low: u32, payload: P) {
+    fn push(&mut self, bag: &mut u32, deadline_low: u32, payload: P) -> bool {
         let full = |page: &Page<P>| page.entries.len() == TYPED_ENTRIES;
         if self.pages.get(*bag as usize).is_none_or(full) {
             let page = match self.pages.get_mut(self.free as usize) {
@@ -76,6 +76,7 @@ impl<P: Copy> Bags<P> for Typed<P> {
             self.pages[page as usize].next = std::mem::replace(bag, page);
         }
         self.pages[*bag as usize].entries.push((deadline_low, payload));
+        true
     }
 
     fn pop(&mut self, bag: &mut u32) -> Option<(u32, P)> {
@@ -189,17 +190,17 @@ impl Default for Mapped {
 
 impl Bags<u32> for Mapped {
     #[inline]
-    fn push(&mut self, bag: &mut u32, deadline_low: u32, payload: u32) {
+    fn push(&mut self, bag: &mut u32, deadline_low: u32, payload: u32) -> bool {
         let (mut next, mut len) = if *bag == EMPTY { (EMPTY, FULL) } else { read(self.page(*bag)[0]) };
         if len == FULL {
-            // Without any memory the entry is lost, and with it only the early end of its item.
-            let Some(page) = self.take() else { return };
+            let Some(page) = self.take() else { return false };
             next = std::mem::replace(bag, page);
             len = 0;
         }
         let page = self.page_mut(*bag);
         page[0] = write(next, len + 1);
         page[1 + len as usize] = write(deadline_low, payload);
+        true
     }
 
     #[inline]
@@ -272,7 +273,7 @@ mod tests {
             let at = rng.below(20) as usize;
             if rng.below(100) < if step < 40_000 { 60 } else { 30 } {
                 let said = bags.memory_bytes() + bags.growth_bytes_max(1, 1);
-                bags.push(&mut heads[at], step, step * 3);
+                assert!(bags.push(&mut heads[at], step, step * 3));
                 assert!(bags.memory_bytes() <= said);
                 oracle[at].push((step, step * 3));
             } else {

@@ -139,27 +139,19 @@ impl<P: Copy, B: Bags<P>> Wheel<P, B> {
     }
 
     /// Adds a timer for tick `deadline`. One that has passed is due at once; one beyond the
-    /// [`HORIZON`] is due at the horizon.
-    pub fn insert(&mut self, deadline: u64, payload: P) {
+    /// [`HORIZON`] is due at the horizon. False, and nothing changed, if the system gives no memory for
+    /// it, which befalls [`Wheel::mapped`] alone.
+    pub fn insert(&mut self, deadline: u64, payload: P) -> bool {
         let deadline = deadline.min(HORIZON - 1);
-        self.entries += 1;
-        if deadline <= self.tick {
-            // With what is being worked off, if that has the same high bits.
-            let deadline_high = high_bits(deadline);
-            if let Some(last) = self.detached.back_mut().filter(|last| last.deadline_high == deadline_high) {
-                self.bags.push(&mut last.bag, low_bits(deadline), payload);
-                return;
-            }
-            let mut bag = EMPTY;
-            self.bags.push(&mut bag, low_bits(deadline), payload);
-            self.detached.push_back(Detached { bag, deadline_high });
-            return;
-        }
-        self.place(deadline, payload);
+        let stored =
+            if deadline <= self.tick { self.add_due(deadline, payload) } else { self.place(deadline, payload) };
+        self.entries += usize::from(stored);
+        stored
     }
 
     /// Does one step of what is due at tick `now`: hands out one due entry, or moves one to where it
     /// belongs. Bounded work; call it until it is [`Popped::Idle`] or until the turn's budget is spent.
+    /// An entry for whose move the system gives no memory is lost.
     pub fn pop(&mut self, now: u64) -> Popped<P> {
         loop {
             let Some(front) = self.detached.front_mut() else {
@@ -177,7 +169,7 @@ impl<P: Copy, B: Bags<P>> Wheel<P, B> {
                 self.entries -= 1;
                 return Popped::Due { deadline, payload };
             }
-            self.place(deadline, payload);
+            self.entries -= usize::from(!self.place(deadline, payload));
             return Popped::Moved;
         }
     }
@@ -309,13 +301,28 @@ impl<P: Copy, B: Bags<P>> Wheel<P, B> {
         above | (slot as u64) << (8 * level)
     }
 
-    /// Puts an entry that lies ahead of the tick into its slot.
-    fn place(&mut self, deadline: u64, payload: P) {
+    /// Puts an entry that lies ahead of the tick into its slot, if there is memory for it.
+    fn place(&mut self, deadline: u64, payload: P) -> bool {
         debug_assert!(deadline > self.tick && deadline < HORIZON);
         let level = (63 - (deadline ^ self.tick).leading_zeros() as usize) / 8;
         let slot = usize::from((deadline >> (8 * level)).to_le_bytes()[0]);
-        self.occupied[level][slot / 64] |= 1 << (slot % 64);
-        self.bags.push(&mut self.slots[level][slot], low_bits(deadline), payload);
+        let stored = self.bags.push(&mut self.slots[level][slot], low_bits(deadline), payload);
+        self.occupied[level][slot / 64] |= u64::from(stored) << (slot % 64);
+        stored
+    }
+
+    /// Puts an entry that is due to what is being worked off, if there is memory for it.
+    fn add_due(&mut self, deadline: u64, payload: P) -> bool {
+        let deadline_high = high_bits(deadline);
+        if let Some(last) = self.detached.back_mut().filter(|last| last.deadline_high == deadline_high) {
+            return self.bags.push(&mut last.bag, low_bits(deadline), payload);
+        }
+        let mut bag = EMPTY;
+        let stored = self.bags.push(&mut bag, low_bits(deadline), payload);
+        if stored {
+            self.detached.push_back(Detached { bag, deadline_high });
+        }
+        stored
     }
 }
 
@@ -339,7 +346,7 @@ const fn low_bits(deadline: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bags, HORIZON, Popped, Wheel};
+    use super::{Bags, HORIZON, Mapped, Popped, Wheel};
     use crate::base::rng::Rng;
     use std::collections::BTreeMap;
 
@@ -431,6 +438,61 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Bags for which there is memory only now and then.
+    struct Starved {
+        bags: Mapped,
+        rng: Rng,
+    }
+
+    impl Bags<u32> for Starved {
+        fn push(&mut self, bag: &mut u32, deadline_low: u32, payload: u32) -> bool {
+            self.rng.one_in(2) && self.bags.push(bag, deadline_low, payload)
+        }
+
+        fn pop(&mut self, bag: &mut u32) -> Option<(u32, u32)> {
+            self.bags.pop(bag)
+        }
+
+        fn for_each(&self, bag: u32, see: impl FnMut(u32, u32)) {
+            self.bags.for_each(bag, see);
+        }
+
+        fn memory_bytes(&self) -> usize {
+            self.bags.memory_bytes()
+        }
+
+        fn growth_bytes_max(&self, entries: usize, bags: usize) -> usize {
+            self.bags.growth_bytes_max(entries, bags)
+        }
+
+        fn drop_step(&mut self) -> bool {
+            self.bags.drop_step()
+        }
+    }
+
+    #[test]
+    fn entries_without_memory_for_them_are_not_counted_and_wake_nobody() {
+        let mut rng = Rng::new(4);
+        let mut wheel = Wheel::within(Starved { bags: Mapped::new(), rng: Rng::new(5) });
+        let (mut now, mut stored) = (0, 0);
+        for id in 0..5_000 {
+            let deadline = now + rng.below(1 << 20);
+            stored += u32::from(wheel.insert(deadline, id));
+            if rng.one_in(4) {
+                now += rng.below(1 << 12);
+                drain(&mut wheel, now);
+            }
+            if rng.one_in(100) {
+                wheel.sift(500, |_, id| id % 2 == 0);
+            }
+            let mut held = 0;
+            wheel.for_each(|_, _| held += 1);
+            assert_eq!(wheel.len(), held);
+            assert_eq!(wheel.next_deadline().is_some(), held > 0);
+        }
+        assert!((2_000..3_000).contains(&stored), "{stored}");
     }
 
     #[test]

@@ -43,7 +43,9 @@ impl Timers {
         self.items -= 1;
     }
 
-    /// Adds the entry for an item that has this deadline at this handle from now on.
+    /// Adds the entry for an item that has this deadline at this handle from now on. Without any memory
+    /// the entry is lost, and with it only the early end of its item: it is not served all the same, and
+    /// goes when something is done with its key.
     #[inline]
     pub(super) fn arm(&mut self, deadline: Deadline, handle: u32) {
         self.wheel.insert(deadline.millis(), handle);

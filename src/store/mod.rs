@@ -236,14 +236,14 @@ impl Store {
         self.check_room_for_items(moved, bytes, 0, timers)
     }
 
-    /// Removes `key`; true if it was there and its deadline had not come. Touches one segment of the
-    /// index, and its buddy when both can be merged.
+    /// Removes `key`; true if it was there and its deadline had not come. What is left of it when the
+    /// deadline has come goes too, and counts as expired: its timer may have been lost, for want of memory.
+    /// Touches one segment of the index, and its buddy when both can be merged.
     pub fn remove(&mut self, now: Instant, key: HashedKey<'_>) -> bool {
         let Some(handle) = self.find(key) else { return false };
         let alive = self.is_alive(now, handle);
-        if alive {
-            self.drop_item(key, handle);
-        }
+        self.expired += u64::from(!alive);
+        self.drop_item(key, handle);
         alive
     }
 
@@ -472,6 +472,7 @@ mod tests {
     use super::{Deadline, Full, HashSecret, Store, Version};
     use crate::base::rng::Rng;
     use crate::base::time::Instant;
+    use crate::base::wheel::Popped;
 
     const PAGE_BYTES: u64 = 64 * 1024;
     const REGION_BYTES: u64 = 2 << 20;
@@ -534,6 +535,18 @@ mod tests {
         settle(&mut store, at(5));
         assert!(has(&store, at(5), 2) && has(&store, at(5), 4));
         assert_eq!((store.len(), store.expired()), (2, 0));
+        store.audit();
+    }
+
+    #[test]
+    fn removing_what_has_expired_gives_its_memory_back_though_its_timer_is_lost() {
+        let mut store = store(0);
+        set(&mut store, 1, 10, after(5));
+        while store.timers.pop(5_000) != Popped::Idle {}
+        settle(&mut store, at(5));
+        assert_eq!((store.len(), store.timers()), (1, 0));
+        assert!(!store.remove(at(5), store.key(&1u64.to_be_bytes())));
+        assert_eq!((store.len(), store.expired()), (0, 1));
         store.audit();
     }
 
