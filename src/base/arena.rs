@@ -9,8 +9,9 @@
 //! Giving a region back costs some 60 µs, so it waits for [`Arena::trim`], which gives back one at a time;
 //! a region that waits is used again before a new one is mapped.
 //!
-//! Blocks are taken from the lowest region that has one, so regions at the top empty first. A region can
-//! be fenced: nothing is taken from it, so that its owner can move away what is left in it.
+//! Blocks are taken from the lowest region that has one, so regions at the top empty first; an empty one
+//! comes last. A region can be fenced: nothing is taken from it, so that its owner can move away what is
+//! left in it.
 //!
 //! Not here: what is in a block, and who moves it.
 
@@ -420,9 +421,15 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         (Self::BLOCKS_PER_REGION as usize).div_ceil(64)
     }
 
+    /// The spare only if there is no other: whoever moves a region's last blocks into it to empty that
+    /// region makes the one what the other was, and could go on for ever.
     fn roomy_region(&self) -> Option<usize> {
-        let word = self.roomy.iter().position(|&word| word != 0)?;
-        Some(word * 64 + self.roomy[word].trailing_zeros() as usize)
+        let mut words = self.roomy.iter().enumerate().map(|(at, &word)| {
+            let spare = self.spare.filter(|spare| spare / 64 == at);
+            (at, word & !spare.map_or(0, |spare| 1 << (spare % 64)))
+        });
+        let other = words.find(|(_, word)| *word != 0);
+        other.map(|(at, word)| at * 64 + word.trailing_zeros() as usize).or(self.spare)
     }
 
     /// A place whose region was given back. O(regions) only if there is one.
@@ -569,5 +576,28 @@ mod tests {
         assert_eq!(arena.blocks(), 96);
         while arena.drop_region() {}
         assert!(arena.held_bytes == 0 && arena.memory_bytes() < 1_024);
+    }
+
+    #[test]
+    fn blocks_of_sparse_regions_are_brought_together_and_not_to_and_fro() {
+        let mut arena = Arena::<{ 64 * 1024 }>::new();
+        let blocks: Vec<u32> = (0..4 * 40).map(|_| arena.take().unwrap()).collect();
+        // The first regions empty first, so that one of them is the spare; of the others one block stays.
+        for &block in blocks.iter().filter(|&&block| block < 4 * 4 || block % 4 != 0) {
+            arena.give_back(block);
+        }
+        let mut moves = 0;
+        while let Some(region) = arena.sparsest() {
+            arena.fence(Some(region));
+            let left: Vec<u32> = arena.blocks_of(region).collect();
+            for block in left {
+                arena.take().unwrap();
+                arena.give_back(block);
+                moves += 1;
+                assert!(moves < 100, "moved to and fro");
+            }
+        }
+        assert_eq!(arena.blocks(), 36);
+        arena.audit();
     }
 }

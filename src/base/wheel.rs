@@ -143,8 +143,11 @@ impl<P: Copy, B: Bags<P>> Wheel<P, B> {
     /// it, which befalls [`Wheel::mapped`] alone.
     pub fn insert(&mut self, deadline: u64, payload: P) -> bool {
         let deadline = deadline.min(HORIZON - 1);
-        let stored =
-            if deadline <= self.tick { self.add_due(deadline, payload) } else { self.place(deadline, payload) };
+        let stored = if deadline <= self.tick {
+            self.add_due(deadline, payload)
+        } else {
+            self.place(deadline, payload)
+        };
         self.entries += usize::from(stored);
         stored
     }
