@@ -116,10 +116,9 @@ impl Store {
 
     /// Whether [`Store::compact`] has something to do now. O(1).
     pub(super) fn wants_compaction(&self, now: Instant) -> bool {
-        let sparse = self.heap.is_sparse() || self.index.is_sparse();
         match self.compaction.due {
             Some(due) => due <= now,
-            None => sparse,
+            None => self.is_sparse(),
         }
     }
 
@@ -150,13 +149,20 @@ impl Store {
             }
             steps -= cost as i64;
         }
+        while steps > 0 && self.heap.has_sparse_slab() {
+            steps -= 1 + (self.heap.move_block() / BYTES_PER_STEP) as i64;
+        }
         while steps > 0 && self.index.is_sparse() {
             self.index.compact();
             steps -= SEGMENT_STEPS;
         }
-        if !self.heap.is_sparse() && !self.index.is_sparse() {
+        if !self.is_sparse() {
             self.compaction.due = None;
         }
+    }
+
+    fn is_sparse(&self) -> bool {
+        self.heap.is_sparse() || self.heap.has_sparse_slab() || self.index.is_sparse()
     }
 
     /// Moves an item to another slot; false, and nothing changed, if there is no room for it.

@@ -12,7 +12,7 @@
 use super::item::{self, Deadline, Item, Layout, Version};
 use super::outside::Outside;
 use super::pages::{Emptying, NO_SLOT, Page, Pages};
-use super::sizes::{CLASSES, GRANULE_BYTES, PAGE_BYTES, PAGE_GRANULES, bytes_of, class_of, granules_of};
+use super::sizes::{GRANULE_BYTES, PAGE_BYTES, PAGE_CLASSES, PAGE_GRANULES, bytes_of, class_of, granules_of};
 use crate::base::arena::{Arena, REGION_BYTES};
 use crate::base::cpu::prefetch;
 
@@ -36,7 +36,7 @@ pub(super) struct Heap {
 
 impl Heap {
     pub(super) fn new() -> Self {
-        Self { arena: Arena::new(), pages: Pages::new(), outside: Outside::default(), live: 0 }
+        Self { arena: Arena::new(), pages: Pages::new(), outside: Outside::new(), live: 0 }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -51,7 +51,7 @@ impl Heap {
         }
         let class = class_of(layout.slot_bytes());
         let page = if self.pages.with_room(class).is_some() { 0 } else { self.page_growth_bytes(1) };
-        page + if layout.is_outside() { self.outside.growth_bytes_max(1, layout.body_bytes()) } else { 0 }
+        page + if layout.is_outside() { self.outside.growth_bytes(layout.body_bytes()) } else { 0 }
     }
 
     /// What [`Heap::memory_bytes`] grows by at most when so many items are added, whatever their sizes,
@@ -64,7 +64,7 @@ impl Heap {
     pub(super) fn pages_max(&self, items: usize, bytes: usize) -> usize {
         // A slot is at most a quarter larger than what is asked for, and a page is at least 9/10 slots.
         let slots = items * (item::HEADER_BYTES_MAX + GRANULE_BYTES) + bytes;
-        (slots + slots / 2).div_ceil(PAGE_BYTES) + items.min(CLASSES + 1)
+        (slots + slots / 2).div_ceil(PAGE_BYTES) + items.min(PAGE_CLASSES + 1)
     }
 
     /// Whether handles reach so many pages more.
@@ -85,7 +85,7 @@ impl Heap {
         let class = class_of(new.slot_bytes());
         let page = if self.pages.with_room(class).is_some() { 0 } else { self.page_growth_bytes(1) };
         let goes_outside = new.is_outside() && !old.is_outside();
-        page + if goes_outside { self.outside.growth_bytes_max(1, new.body_bytes()) } else { 0 }
+        page + if goes_outside { self.outside.growth_bytes(new.body_bytes()) } else { 0 }
     }
 
     /// Bytes of key and value that [`Heap::copy_with_deadline`] copies.
@@ -104,8 +104,18 @@ impl Heap {
         version: Version,
     ) -> Option<u32> {
         let layout = Layout::new(key.len(), value.len(), deadline.is_some());
-        let handle = self.allocate(class_of(layout.slot_bytes()))?;
-        self.write(handle, layout, deadline, version, key, value);
+        let block = if layout.is_outside() { Some(self.outside.add(key, value)?) } else { None };
+        let Some(handle) = self.allocate(class_of(layout.slot_bytes())) else {
+            block.into_iter().for_each(|block| self.outside.free(block));
+            return None;
+        };
+        let slot = self.slot_mut(handle);
+        layout.write(slot, deadline, version);
+        let body = &mut slot[layout.body_at()..];
+        match block {
+            Some(block) => body[..4].copy_from_slice(&block.to_le_bytes()),
+            None => write_body(body, key, value),
+        }
         Some(handle)
     }
 
@@ -123,7 +133,9 @@ impl Heap {
         if !self.fits(handle, layout) {
             return false;
         }
-        self.write(handle, layout, deadline, version, key, value);
+        let slot = self.slot_mut(handle);
+        layout.write(slot, deadline, version);
+        write_body(&mut slot[layout.body_at()..], key, value);
         true
     }
 
@@ -165,7 +177,7 @@ impl Heap {
         self.release(handle);
     }
 
-    /// Frees an item's slot, and block if it has one. Bounded.
+    /// Frees an item's slot, and block if it has one. O(1): a large block waits for [`Heap::trim`].
     pub(super) fn free(&mut self, handle: u32) {
         let layout = Layout::read(self.slot(handle));
         if layout.is_outside() {
@@ -275,22 +287,35 @@ impl Heap {
         bytes_of(self.pages.of(handle / PAGE_GRANULES).class)
     }
 
-    /// Gives one region or one outside block back, with the items in it; false when there is none left.
+    /// Gives one region, slab or outside block back, with the items in it; false when there is none left.
     /// For a heap that nobody will ask again.
     pub(super) fn drop_step(&mut self) -> bool {
         self.pages = Pages::new();
         self.outside.drop_step() || self.arena.drop_region()
     }
 
-    /// Gives one region back to the system that has no page, if [`Heap::has_idle`].
+    /// Gives one region, slab or block back to the system that is not in use, if [`Heap::has_idle`].
     pub(super) fn trim(&mut self) {
+        if self.outside.has_idle() {
+            return self.outside.trim();
+        }
         self.arena.trim();
         self.pages.truncate(self.arena.blocks_end());
     }
 
-    /// Whether a region waits to be given back. O(1).
+    /// Whether memory waits to be given back. O(1).
     pub(super) const fn has_idle(&self) -> bool {
-        self.arena.has_idle()
+        self.outside.has_idle() || self.arena.has_idle()
+    }
+
+    /// Whether there is a slab of outside blocks that should be emptied. O(1).
+    pub(super) const fn has_sparse_slab(&self) -> bool {
+        self.outside.is_sparse()
+    }
+
+    /// Moves one outside block of the emptiest slab, if it can be; the bytes that it copied.
+    pub(super) fn move_block(&mut self) -> usize {
+        self.outside.compact()
     }
 
     /// Walks over every page and slot, checks them, and returns the handles of all live items. O(n).
@@ -353,28 +378,6 @@ impl Heap {
             return self.outside.bytes(item::u32_at(slot, at));
         }
         &slot[at..at + layout.body_bytes()]
-    }
-
-    fn write(
-        &mut self,
-        handle: u32,
-        layout: Layout,
-        deadline: Option<Deadline>,
-        version: Version,
-        key: &[u8],
-        value: &[u8],
-    ) {
-        let block = layout.is_outside().then(|| self.outside.add(key, value));
-        let slot = self.slot_mut(handle);
-        layout.write(slot, deadline, version);
-        let body = &mut slot[layout.body_at()..];
-        match block {
-            Some(block) => body[..4].copy_from_slice(&block.to_le_bytes()),
-            None => {
-                body[..key.len()].copy_from_slice(key);
-                body[key.len()..key.len() + value.len()].copy_from_slice(value);
-            }
-        }
     }
 
     /// A free slot of a class, from its fullest pages, else from a new one.
@@ -459,6 +462,11 @@ impl Heap {
         }
         count
     }
+}
+
+fn write_body(body: &mut [u8], key: &[u8], value: &[u8]) {
+    body[..key.len()].copy_from_slice(key);
+    body[key.len()..key.len() + value.len()].copy_from_slice(value);
 }
 
 /// The region of a slot, and where in it the slot begins.

@@ -1,5 +1,6 @@
 //! The sizes of slots: every 8 bytes up to 512, then steps of 12.5 %, each the largest size of which as
-//! many fit into a page; the last few, of which a page holds four to seven, are up to 25 % apart.
+//! many fit into a page; the last few, of which a page holds four to seven, are up to 25 % apart. And the
+//! sizes of blocks outside pages, in slabs of 1 MiB, in steps of 12.5 % from 16 to 128 KiB.
 //!
 //! Not here: pages, and what lies in a slot.
 
@@ -14,29 +15,52 @@ pub(super) const PAGE_BYTES: usize = 64 * 1024;
 /// Granules of a page.
 pub(super) const PAGE_GRANULES: u32 = 8 * 1024;
 
-/// How many sizes there are; a class is the number of one.
-pub(super) const CLASSES: usize = count_classes();
+/// Bytes of a slab, the page of large blocks.
+pub(super) const SLAB_BYTES: usize = 1 << 20;
+
+/// Bytes above which a block lies in no slab.
+const LARGE_BYTES_MAX: usize = SLAB_BYTES / 8;
+
+/// How many sizes there are, in pages and in slabs; a class is the number of one.
+pub(super) const CLASSES: usize = PAGE_CLASSES + SLAB_CLASSES;
+
+/// How many sizes there are in pages. Their classes come first.
+pub(super) const PAGE_CLASSES: usize = count_classes(2, SLOT_BYTES_MAX, PAGE_BYTES);
+
+const SLAB_CLASSES: usize = count_classes(SLOT_BYTES_MAX / GRANULE_BYTES, LARGE_BYTES_MAX, SLAB_BYTES);
 
 const EXACT_GRANULES_MAX: usize = 512 / GRANULE_BYTES;
 
-/// Sizes of slots in granules, smallest first.
-const SIZES: [u16; CLASSES] = class_sizes();
+/// Sizes of slots in pages, in granules, smallest first.
+const SIZES: [u16; PAGE_CLASSES] = class_sizes(2, PAGE_BYTES);
 
-/// Slots of a page of each class.
+/// Sizes of slots in slabs, in granules, smallest first.
+const SLAB_SIZES: [u16; SLAB_CLASSES] = class_sizes(SLOT_BYTES_MAX / GRANULE_BYTES, SLAB_BYTES);
+
+/// Slots of a page, or slab, of each class.
 const SLOTS: [u16; CLASSES] = {
     let mut slots = [0; CLASSES];
     let mut class = 0;
     while class < CLASSES {
-        slots[class] = small(PAGE_GRANULES as usize / SIZES[class] as usize);
+        slots[class] = small(if class < PAGE_CLASSES {
+            PAGE_BYTES / GRANULE_BYTES / SIZES[class] as usize
+        } else {
+            SLAB_BYTES / GRANULE_BYTES / SLAB_SIZES[class - PAGE_CLASSES] as usize
+        });
         class += 1;
     }
     slots
 };
 
-const _: () = assert!(PAGE_GRANULES as usize * GRANULE_BYTES == PAGE_BYTES);
-const _: () = assert!(CLASSES < 128 && SIZES[CLASSES - 1] as usize * GRANULE_BYTES == SLOT_BYTES_MAX);
+/// The most slots that a slab has.
+pub(super) const SLAB_SLOTS_MAX: usize = SLAB_BYTES / SLOT_BYTES_MAX;
 
-/// The class with the smallest slots of at least so many bytes, which are at most those of the largest.
+const _: () = assert!(PAGE_GRANULES as usize * GRANULE_BYTES == PAGE_BYTES);
+const _: () = assert!(CLASSES < 128 && SIZES[PAGE_CLASSES - 1] as usize * GRANULE_BYTES == SLOT_BYTES_MAX);
+const _: () = assert!(SLAB_SIZES[SLAB_CLASSES - 1] as usize * GRANULE_BYTES == LARGE_BYTES_MAX);
+
+/// The class in pages with the smallest slots of at least so many bytes, which are at most those of the
+/// largest.
 #[inline]
 pub(super) fn class_of(bytes: usize) -> u8 {
     let granules = bytes.div_ceil(GRANULE_BYTES).max(2);
@@ -46,7 +70,14 @@ pub(super) fn class_of(bytes: usize) -> u8 {
     SIZES.partition_point(|&size| usize::from(size) < granules).to_le_bytes()[0]
 }
 
-/// Granules of a slot of that class; `None` if there is no such class.
+/// The class in slabs with the smallest slots of at least so many bytes; `None` if there is none.
+pub(super) fn large_class_of(bytes: usize) -> Option<u8> {
+    let granules = bytes.div_ceil(GRANULE_BYTES);
+    let class = PAGE_CLASSES + SLAB_SIZES.partition_point(|&size| usize::from(size) < granules);
+    (class < CLASSES).then_some(class.to_le_bytes()[0])
+}
+
+/// Granules of a slot of that class in pages; `None` if there is no such class.
 #[inline]
 pub(super) fn granules_of(class: u8) -> Option<u32> {
     SIZES.get(usize::from(class)).map(|&size| u32::from(size))
@@ -54,10 +85,12 @@ pub(super) fn granules_of(class: u8) -> Option<u32> {
 
 /// Bytes of a slot of that class.
 pub(super) fn bytes_of(class: u8) -> usize {
-    usize::from(SIZES[usize::from(class)]) * GRANULE_BYTES
+    let class = usize::from(class);
+    let granules = if class < PAGE_CLASSES { SIZES[class] } else { SLAB_SIZES[class - PAGE_CLASSES] };
+    usize::from(granules) * GRANULE_BYTES
 }
 
-/// Slots of a page of that class.
+/// Slots of a page, or slab, of that class.
 #[inline]
 pub(super) fn slots_of(class: u8) -> u32 {
     u32::from(SLOTS[usize::from(class)])
@@ -65,30 +98,31 @@ pub(super) fn slots_of(class: u8) -> u32 {
 
 /// The size after `granules`: one granule more, or 12.5 %, rounded up to the largest of which as many
 /// fit into a page.
-const fn next_size(granules: usize) -> usize {
+const fn next_size(granules: usize, page_bytes: usize) -> usize {
     if granules < EXACT_GRANULES_MAX {
         return granules + 1;
     }
     let wanted = granules + granules / 8;
-    let fit = PAGE_GRANULES as usize / wanted;
-    PAGE_GRANULES as usize / fit
+    let page_granules = page_bytes / GRANULE_BYTES;
+    page_granules / (page_granules / wanted)
 }
 
-const fn count_classes() -> usize {
-    let (mut granules, mut classes) = (2, 1);
-    while granules < SLOT_BYTES_MAX / GRANULE_BYTES {
-        granules = next_size(granules);
+/// How many sizes there are from so many granules up to so many bytes.
+const fn count_classes(first: usize, last_bytes: usize, page_bytes: usize) -> usize {
+    let (mut granules, mut classes) = (first, 1);
+    while granules < last_bytes / GRANULE_BYTES {
+        granules = next_size(granules, page_bytes);
         classes += 1;
     }
     classes
 }
 
-const fn class_sizes() -> [u16; CLASSES] {
-    let mut sizes = [0; CLASSES];
-    let (mut granules, mut class) = (2, 0);
-    while class < CLASSES {
+const fn class_sizes<const COUNT: usize>(first: usize, page_bytes: usize) -> [u16; COUNT] {
+    let mut sizes = [0; COUNT];
+    let (mut granules, mut class) = (first, 0);
+    while class < COUNT {
         sizes[class] = small(granules);
-        granules = next_size(granules);
+        granules = next_size(granules, page_bytes);
         class += 1;
     }
     sizes
@@ -103,7 +137,10 @@ const fn small(number: usize) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::{CLASSES, GRANULE_BYTES, PAGE_BYTES, SIZES, SLOT_BYTES_MAX, class_of};
+    use super::{
+        CLASSES, GRANULE_BYTES, LARGE_BYTES_MAX, PAGE_BYTES, PAGE_CLASSES, SIZES, SLAB_BYTES, SLOT_BYTES_MAX,
+        bytes_of, class_of, large_class_of, slots_of,
+    };
 
     #[test]
     fn slot_is_never_smaller_and_at_most_a_quarter_larger_than_asked() {
@@ -113,8 +150,20 @@ mod tests {
             assert!(slot >= bytes && (slot <= bytes + 7 || slot * 4 <= bytes * 5 + 12), "{bytes}: {slot}");
             assert!(bytes > 512 || slot < bytes + 8);
         }
-        for class in 0..CLASSES {
+        for class in 0..PAGE_CLASSES {
             assert!(PAGE_BYTES % slot_bytes(class) < PAGE_BYTES / 100);
         }
+    }
+
+    #[test]
+    fn block_in_a_slab_wastes_at_most_an_eighth_and_a_bit() {
+        for bytes in SLOT_BYTES_MAX + 1..=LARGE_BYTES_MAX {
+            let class = large_class_of(bytes).unwrap();
+            assert!(usize::from(class) >= PAGE_CLASSES && usize::from(class) < CLASSES);
+            let slot = bytes_of(class);
+            assert!(slot >= bytes && slot * 100 <= bytes * 126, "{bytes}: {slot}");
+            assert!(slots_of(class) as usize * slot <= SLAB_BYTES);
+        }
+        assert_eq!(large_class_of(LARGE_BYTES_MAX + 1), None);
     }
 }
