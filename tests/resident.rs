@@ -89,6 +89,7 @@ fn emptied_store_of_large_values_gives_its_memory_back_to_the_system() {
         }
         for keep in [ids.len() / 10, 1, 0] {
             ids.drain(keep..).for_each(|id| world.remove(id));
+            ids.shrink_to_fit();
             world.rest();
             let (left, counted) = (resident_bytes(), world.store.memory_bytes());
             println!("{} MiB, {keep} items left: {} MiB, {} counted", full / MIB, left / MIB, counted / MIB);

@@ -80,18 +80,27 @@ impl Overflow {
     pub(super) fn remove(&mut self, spot: Spot) {
         self.len -= 1;
         self.chunks[spot.chunk].remove(spot.at);
-        let len = self.chunks[spot.chunk].len();
-        if len == 0 {
+        if self.chunks[spot.chunk].is_empty() {
             self.chunks.remove(spot.chunk);
-        } else if let Some(next) = self.chunks.get(spot.chunk + 1)
-            && len + next.len() <= CHUNK_MAX / 2
+        } else if !self.merge_with_next(spot.chunk)
+            && let Some(before) = spot.chunk.checked_sub(1)
         {
-            let next = self.chunks.remove(spot.chunk + 1);
-            self.chunks[spot.chunk].extend(next);
+            self.merge_with_next(before);
         }
         if self.chunks.capacity() > 4 * self.chunks.len() + 8 {
             self.chunks.shrink_to(2 * self.chunks.len());
         }
+    }
+
+    /// Joins a chunk and the one after it if both together are half of one; whether it did.
+    fn merge_with_next(&mut self, chunk: usize) -> bool {
+        let few = |next: &Vec<u32>| self.chunks[chunk].len() + next.len() <= CHUNK_MAX / 2;
+        let merges = self.chunks.get(chunk + 1).is_some_and(few);
+        if merges {
+            let next = self.chunks.remove(chunk + 1);
+            self.chunks[chunk].extend(next);
+        }
+        merges
     }
 
     /// Gives the entry at a spot another handle.
@@ -150,6 +159,28 @@ mod tests {
     use crate::base::rng::Rng;
     use crate::store::hash::HashRange;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn few_handles_left_take_few_chunks_in_whatever_order_the_others_go() {
+        let filled = || {
+            let mut overflow = Overflow::default();
+            for handle in 0..20_000u32 {
+                let Err(spot) = overflow.find(|held| held.cmp(&handle)) else { panic!("there already") };
+                overflow.insert(spot, handle);
+            }
+            overflow
+        };
+        let gone: Vec<u32> = (0..20_000).filter(|handle| handle % 250 != 0).collect();
+        let descending: Vec<u32> = gone.iter().rev().copied().collect();
+        for order in [gone, descending] {
+            let mut overflow = filled();
+            for handle in order {
+                overflow.remove(overflow.find(|held| held.cmp(&handle)).unwrap().0);
+            }
+            assert_eq!(overflow.len(), 80);
+            assert!(overflow.chunks.len() < 4, "{} chunks", overflow.chunks.len());
+        }
+    }
 
     #[test]
     fn random_handles_agree_with_an_ordered_set() {
