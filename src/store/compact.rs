@@ -1,18 +1,14 @@
-//! The background work of a store, in steps: expiry, compaction, and freeing what was cleared.
+//! Compaction of a store, in steps: memory that is sparsely used is brought together and given back.
 //!
-//! Compaction moves the items of the emptiest pages, and the segments of the emptiest regions, to where
+//! It moves the items of the emptiest pages, and the segments of the emptiest regions, to where
 //! there is room. Moving an item is writing its new handle into the index and, with a deadline, giving
 //! the wheel a new entry; the old one is dead from then on.
 //!
 //! Not here: which page or region is emptied next (the heap, the index and the arena choose).
 
-use super::expiry::{Timers, means_something};
-use super::heap::Heap;
-use super::index::Index;
 use super::pages::Emptying;
 use super::{HashedKey, Store, known};
 use crate::base::time::Instant;
-use crate::base::wheel::Popped;
 use std::time::Duration;
 
 /// Bytes whose copying costs about as much as the other work of moving an item.
@@ -39,62 +35,7 @@ impl Compaction {
     }
 }
 
-/// Entries that are taken from the wheel together: enough to have as many cache misses under way as a
-/// core can.
-const BATCH: usize = 16;
-
 impl Store {
-    /// Removes items whose deadline has come, at most `budget` timers; returns what is left of it.
-    pub(super) fn expire(&mut self, now: Instant, budget: u32) -> u32 {
-        let mut left = budget;
-        while left > 0 {
-            let mut batch = [(0, 0); BATCH];
-            let (mut len, mut idle) = (0, false);
-            while len < BATCH && left > 0 && !idle {
-                match self.timers.pop(now.millis()) {
-                    Popped::Due { deadline, payload: handle } => {
-                        batch[len] = (deadline, handle);
-                        len += 1;
-                    }
-                    Popped::Moved => {}
-                    Popped::Idle => idle = true,
-                }
-                left -= u32::from(!idle);
-            }
-            self.expire_batch(&batch[..len]);
-            if idle {
-                break;
-            }
-        }
-        left
-    }
-
-    /// Removes the items that these due entries mean. First everything is fetched, so that the cache misses
-    /// of all of them are under way together; then they leave the index, and last the heap.
-    fn expire_batch(&mut self, entries: &[(u64, u32)]) {
-        entries.iter().for_each(|&(_, handle)| self.heap.fetch(handle));
-        let mut keys = [None; BATCH];
-        for (&(deadline, handle), key) in entries.iter().zip(&mut keys) {
-            if means_something(&self.heap, deadline, handle) {
-                let bytes = self.heap.key(handle);
-                let hash = self.secret.hash(bytes);
-                self.index.fetch(hash.0);
-                *key = Some(HashedKey { hash, bytes });
-            }
-        }
-        let mut gone = [None; BATCH];
-        for ((&(_, handle), key), gone) in entries.iter().zip(keys).zip(&mut gone) {
-            // Two entries of one batch can mean the same item, which then is there only for the first.
-            let removes = |key| self.index.remove(&known(&self.heap, &self.secret), key, handle);
-            *gone = key.is_some_and(removes).then_some(handle);
-        }
-        for handle in gone.into_iter().flatten() {
-            self.timers.item_gone();
-            self.heap.free(handle);
-            self.expired += 1;
-        }
-    }
-
     /// Gives one region back to the system that is not used; false, and nothing done, if there is none.
     /// It is as much work as some hundred timers.
     pub(super) fn trim(&mut self) -> bool {
@@ -135,8 +76,9 @@ impl Store {
         let mut steps = i64::from(budget);
         while steps > 0 && self.heap.is_sparse() {
             let Some(Emptying { page, slot }) = self.heap.page_to_empty() else { break };
+            let found = self.heap.next_live(page, slot);
             let mut cost = 1;
-            match self.heap.next_live(page, slot) {
+            match found {
                 Some((handle, next)) => {
                     cost += self.heap.slot_bytes(handle) / BYTES_PER_STEP;
                     if self.move_item(handle) {
@@ -177,37 +119,5 @@ impl Store {
             self.timers.arm(deadline, new);
         }
         true
-    }
-
-    /// Frees one step's worth of what was cleared.
-    pub(super) fn bury(&mut self) {
-        if let Some(grave) = self.graves.front_mut()
-            && !grave.step()
-        {
-            self.graves.pop_front();
-        }
-    }
-}
-
-/// What a cleared store was made of, on its way back to the system.
-#[derive(Debug)]
-pub(super) struct Grave {
-    heap: Heap,
-    index: Index,
-    timers: Timers,
-}
-
-impl Grave {
-    pub(super) fn new(heap: Heap, index: Index, timers: Timers) -> Self {
-        Self { heap, index, timers }
-    }
-
-    pub(super) fn memory_bytes(&self) -> usize {
-        self.heap.memory_bytes() + self.index.memory_bytes() + self.timers.memory_bytes()
-    }
-
-    /// Gives one region or large block back; false when nothing is left.
-    fn step(&mut self) -> bool {
-        self.heap.drop_step() || self.index.drop_step() || self.timers.drop_step()
     }
 }

@@ -1,4 +1,5 @@
-//! Timers of the items with a deadline: handles on a wheel, cancelled lazily.
+//! How items end: timers of those with a deadline, handles on a wheel, cancelled lazily; and what is done
+//! when they are due.
 //!
 //! An entry means something only while its handle points at a live slot of its page's class whose item
 //! has exactly that deadline. Everything else is dead: the item was removed, set again, moved, or given
@@ -9,12 +10,18 @@
 
 use super::heap::Heap;
 use super::item::Deadline;
+use super::{HashedKey, Store, known};
 use crate::base::bags::Mapped;
+use crate::base::time::Instant;
 use crate::base::wheel::{Popped, Wheel};
 
 /// Entries that are borne beyond three for each two items with a deadline, before they are sifted. With
 /// what comes in during a sift, that stays below 2 × items + 64 Ki.
 const DEAD_SPARE: usize = 48 * 1024;
+
+/// Entries that are taken from the wheel together: enough to have as many cache misses under way as a
+/// core can.
+const BATCH: usize = 16;
 
 /// Timers of the items; see the module.
 #[derive(Debug)]
@@ -135,7 +142,60 @@ impl Timers {
     }
 }
 
+impl Store {
+    /// Removes items whose deadline has come, at most `budget` timers; returns what is left of it.
+    pub(super) fn expire(&mut self, now: Instant, budget: u32) -> u32 {
+        let mut left = budget;
+        while left > 0 {
+            let mut batch = [(0, 0); BATCH];
+            let (mut len, mut idle) = (0, false);
+            while len < BATCH && left > 0 && !idle {
+                match self.timers.pop(now.millis()) {
+                    Popped::Due { deadline, payload: handle } => {
+                        batch[len] = (deadline, handle);
+                        len += 1;
+                    }
+                    Popped::Moved => {}
+                    Popped::Idle => idle = true,
+                }
+                left -= u32::from(!idle);
+            }
+            self.expire_batch(&batch[..len]);
+            if idle {
+                break;
+            }
+        }
+        left
+    }
+
+    /// Removes the items that these due entries mean. First everything is fetched, so that the cache misses
+    /// of all of them are under way together; then they leave the index, and last the heap.
+    fn expire_batch(&mut self, entries: &[(u64, u32)]) {
+        entries.iter().for_each(|&(_, handle)| self.heap.fetch(handle));
+        let mut keys = [None; BATCH];
+        for (&(deadline, handle), key) in entries.iter().zip(&mut keys) {
+            if means_something(&self.heap, deadline, handle) {
+                let bytes = self.heap.key(handle);
+                let hash = self.secret.hash(bytes);
+                self.index.fetch(hash.0);
+                *key = Some(HashedKey { hash, bytes });
+            }
+        }
+        let mut gone = [None; BATCH];
+        for ((&(_, handle), key), gone) in entries.iter().zip(keys).zip(&mut gone) {
+            // Two entries of one batch can mean the same item, which then is there only for the first.
+            let removes = |key| self.index.remove(&known(&self.heap, &self.secret), key, handle);
+            *gone = key.is_some_and(removes).then_some(handle);
+        }
+        for handle in gone.into_iter().flatten() {
+            self.timers.item_gone();
+            self.heap.free(handle);
+            self.expired += 1;
+        }
+    }
+}
+
 /// Whether an entry with this deadline means the item at this handle.
-pub(super) fn means_something(heap: &Heap, deadline: u64, handle: u32) -> bool {
+fn means_something(heap: &Heap, deadline: u64, handle: u32) -> bool {
     heap.deadline_if_live(handle).is_some_and(|held| held.millis() == deadline)
 }

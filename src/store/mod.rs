@@ -21,6 +21,7 @@ mod audit;
 mod compact;
 mod directory;
 mod expiry;
+mod graves;
 mod hash;
 mod heap;
 mod index;
@@ -39,13 +40,13 @@ pub use item::{Deadline, Item, Version};
 pub use ranges::Gathering;
 
 use crate::base::time::Instant;
-use compact::{Compaction, Grave};
+use compact::Compaction;
 use expiry::Timers;
+use graves::Graves;
 use heap::Heap;
 use index::{Index, Keys};
 use item::Layout;
 use std::cmp::Ordering;
-use std::collections::VecDeque;
 
 /// Keys that [`Store::read_ahead`] takes up at most.
 pub const READ_AHEAD_MAX: usize = 16;
@@ -86,7 +87,7 @@ pub struct Store {
     timers: Timers,
     compaction: Compaction,
     /// What [`Store::clear`] left to be freed.
-    graves: VecDeque<Grave>,
+    graves: Graves,
     /// Bytes that something else holds and that count against the limit.
     reserved: u64,
     expired: u64,
@@ -102,7 +103,7 @@ impl Store {
             heap: Heap::new(),
             timers: Timers::new(),
             compaction: Compaction::default(),
-            graves: VecDeque::new(),
+            graves: Graves::default(),
             reserved: 0,
             expired: 0,
         }
@@ -282,11 +283,14 @@ impl Store {
     /// Removes all items at once; their memory goes back to the system through [`Store::reclaim`], and is
     /// counted until then. O(1).
     pub fn clear(&mut self) {
+        if self.is_empty() {
+            return;
+        }
         let heap = std::mem::replace(&mut self.heap, Heap::new());
         let index = std::mem::replace(&mut self.index, Index::hollow());
         let timers = std::mem::replace(&mut self.timers, Timers::new());
         self.compaction = Compaction::default();
-        self.graves.push_back(Grave::new(heap, index, timers));
+        self.graves.add(heap, index, timers);
     }
 
     /// Gives back the memory of items whose deadline has come, of timers that no longer mean anything, of
@@ -295,7 +299,7 @@ impl Store {
     pub fn reclaim(&mut self, now: Instant, budget: u32) {
         let left = self.keep_up(now, budget);
         if !self.trim() && left > 0 {
-            self.bury();
+            self.graves.step();
             self.compact(now, left);
         }
     }
@@ -351,9 +355,8 @@ impl Store {
     /// Bytes of items, index and timers, counted exactly: whole pages, tables by their capacity, what a
     /// cleared store has not yet given back, and what is reserved. O(1).
     pub fn memory_bytes(&self) -> u64 {
-        let graves: usize = self.graves.iter().map(Grave::memory_bytes).sum();
         let live = self.heap.memory_bytes() + self.index.memory_bytes() + self.timers.memory_bytes();
-        (live + graves) as u64 + self.reserved
+        (live + self.graves.memory_bytes()) as u64 + self.reserved
     }
 
     #[inline]
@@ -756,6 +759,20 @@ mod tests {
         assert!(has(&store, at(100), 8) && store.len() == 1);
         settle(&mut store, at(100));
         assert_eq!(store.expired(), 0);
+        store.audit();
+    }
+
+    #[test]
+    fn clearing_again_and_again_leaves_nothing_to_be_freed() {
+        let mut store = store(0);
+        let before = store.memory_bytes();
+        (0..10_000).for_each(|_| store.clear());
+        assert!(store.memory_bytes() == before && !store.has_work(Instant::ZERO));
+        for id in 0..10_000 {
+            set(&mut store, id, 10, after(9));
+            store.clear();
+        }
+        assert_eq!(store.memory_bytes(), before);
         store.audit();
     }
 
