@@ -14,6 +14,9 @@ use std::time::Duration;
 /// Bytes whose copying costs about as much as the other work of moving an item.
 const BYTES_PER_STEP: usize = 1_024;
 
+/// Slots that are looked at in vain for the price of moving an item.
+const LOOKS_PER_STEP: usize = 32;
+
 /// Steps that moving a segment counts for.
 const SEGMENT_STEPS: i64 = 8;
 
@@ -77,7 +80,8 @@ impl Store {
         while steps > 0 && self.heap.is_sparse() {
             let Some(Emptying { page, slot }) = self.heap.page_to_empty() else { break };
             let found = self.heap.next_live(page, slot);
-            let mut cost = 1;
+            let end = found.map_or(self.heap.slots_used(page), |(_, next)| next);
+            let mut cost = 1 + (end - slot) as usize / LOOKS_PER_STEP;
             match found {
                 Some((handle, next)) => {
                     cost += self.heap.slot_bytes(handle) / BYTES_PER_STEP;

@@ -282,6 +282,11 @@ impl Heap {
         })
     }
 
+    /// Slots of a page that were ever in use since it came to its class.
+    pub(super) fn slots_used(&self, page: u32) -> u32 {
+        self.pages.of(page).fresh.into()
+    }
+
     /// Bytes of the slot that an item lies in.
     pub(super) fn slot_bytes(&self, handle: u32) -> usize {
         bytes_of(self.pages.of(handle / PAGE_GRANULES).class)

@@ -737,6 +737,19 @@ mod tests {
     }
 
     #[test]
+    fn compaction_pays_for_the_slots_that_it_looks_at_in_vain() {
+        let mut store = store(0);
+        (0..60_000).for_each(|id| assert!(set(&mut store, id, 0, after(1_000_000))));
+        (0..60_000).filter(|id| id % 320 != 319).for_each(|id| assert!(remove(&mut store, id)));
+        settle(&mut store, Instant::ZERO);
+        let (pause, timers) = (store.next_deadline().unwrap(), store.timers());
+        store.reclaim(pause, 64);
+        // One found, and 319 looked at before it, is worth 10 steps.
+        let moved = store.timers() - timers;
+        assert!((1..=8).contains(&moved), "{moved}");
+    }
+
+    #[test]
     fn cleared_store_is_empty_at_once_and_gives_its_memory_back_in_steps() {
         let mut store = store(0);
         (0..100_000).for_each(|id| {
