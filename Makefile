@@ -3,7 +3,7 @@
 TARGET ?= request
 SECONDS ?= 600
 
-.PHONY: help run run-cluster test check bench pictures sim sim-night mutants fuzz profile clean
+.PHONY: help run run-cluster test check bench pictures sim sim-night oracle mutants fuzz profile clean
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ sim-night: ## Simulate small meshes all night, and larger ones (SEEDS=100000 of 
 	OLIVIA_SIM_NODES=16 OLIVIA_SIM_SEEDS=1000 cargo test --release --quiet --test mesh
 	OLIVIA_SIM_NODES=64 OLIVIA_SIM_SEEDS=100 cargo test --release --quiet --test mesh
 	OLIVIA_SIM_NODES=100 OLIVIA_SIM_SEEDS=40 cargo test --release --quiet --test mesh
+
+oracle: ## Compare the store with maps over millions of operations, and its memory with the system's (OPS=5000000)
+	OLIVIA_STORE_OPS=$(or $(OPS),5000000) cargo test --release --quiet --test store_oracle
+	OLIVIA_STORE_VALUES=100000 cargo test --release --quiet --test resident
 
 mutants: ## Demand that the simulation finds each planted defect (SEEDS=1000; minutes)
 	tests/mutants/run.sh

@@ -1,7 +1,7 @@
 //! The store against a `HashMap` and a `BTreeMap`: seeded random operations, with a full audit as they go.
 //!
 //! `OLIVIA_STORE_OPS=5000000 cargo test --release --test store_oracle` does so many operations in each
-//! world, `OLIVIA_STORE_SEED=7` begins with that seed. A failure prints the world and the seed.
+//! world (`make oracle`), `OLIVIA_STORE_SEED=7` begins with that seed. A failure prints the world and the seed.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]

@@ -1,8 +1,8 @@
 //! What items cost a whole process: resident memory beside key and value, and what a burst of
-//! expirations does to a client that plays ping-pong meanwhile.
+//! expirations, or of deletions, does to a client that plays ping-pong meanwhile.
 //!
-//! `cargo bench --bench items`; `-- --quick` is a tiny form, `--burst` only the second half, `--redis PROGRAM` and `--memcached PROGRAM`
-//! put these beside it, `--csv FILE` writes the memory as data for a picture. Needs Linux' /proc. Not
+//! `cargo bench --bench items`; `-- --quick` is a tiny form, `--burst` only the second half, `--emptying`
+//! only the last part, `--redis PROGRAM` and `--memcached PROGRAM` put these beside it, `--csv FILE` writes the memory as data for a picture. Needs Linux' /proc. Not
 //! here: what the store costs by itself, which `benches/store.rs` measures.
 
 #[path = "../support/server.rs"]
@@ -27,6 +27,7 @@ const VALUE_BYTES: usize = 64;
 struct Options {
     quick: bool,
     burst_only: bool,
+    emptying_only: bool,
     redis: Option<String>,
     memcached: Option<String>,
     csv: Option<String>,
@@ -53,6 +54,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, String> {
             "--bench" => options.quick = false,
             "--quick" => wants_quick = true,
             "--burst" => options.burst_only = true,
+            "--emptying" => options.emptying_only = true,
             "--redis" => options.redis = Some(value()?),
             "--memcached" => options.memcached = Some(value()?),
             "--csv" => options.csv = Some(value()?),
@@ -67,6 +69,9 @@ fn run(options: &Options) -> Result<(), String> {
     let mut peers = vec![Peer::Olivia];
     peers.extend(options.redis.clone().map(Peer::Redis));
     peers.extend(options.memcached.clone().map(Peer::Memcached));
+    if options.emptying_only {
+        return peers.iter().try_for_each(|peer| emptying(peer, options));
+    }
     if !options.burst_only {
         memory(options, &peers)?;
     }
@@ -75,6 +80,7 @@ fn run(options: &Options) -> Result<(), String> {
         if matches!(peer, Peer::Olivia) {
             burst(peer, options, Arrival::AtOnce)?;
         }
+        emptying(peer, options)?;
     }
     Ok(())
 }
@@ -193,6 +199,49 @@ fn burst(peer: &Peer, options: &Options, arrival: Arrival) -> Result<(), String>
         }
     );
     println!("burst     {:9} resident {} KiB afterwards", peer.name(), status(server.pid(), "VmRSS")?);
+    Ok(())
+}
+
+/// Five million keys deleted in pipelines, while another client plays ping-pong.
+fn emptying(peer: &Peer, options: &Options) -> Result<(), String> {
+    let count = if options.quick { 5_000 } else { 5_000_000 };
+    let server = peer.start()?;
+    let mut conn = Conn::open(server.addr())?;
+    let empty = status(server.pid(), "VmRSS")?;
+    fill(peer, &server, count, None)?;
+    let full = status(server.pid(), "VmRSS")?;
+    let turn_before = peer.turn_max_us(&mut conn)?;
+    let addr = server.addr();
+    let (busy, emptied) = std::thread::scope(|scope| {
+        let emptying = scope.spawn(move || {
+            let begin = Instant::now();
+            let mut conn = Conn::open(addr)?;
+            for from in (0..count).step_by(BURST as usize) {
+                let until = count.min(from + BURST);
+                let mut requests = Vec::new();
+                (from..until).for_each(|id| peer.put_delete(&mut requests, id));
+                conn.exchange(&requests, until - from)?;
+            }
+            Ok::<_, String>(begin.elapsed())
+        });
+        let busy = ping_pong(peer, &mut conn, Duration::from_secs(90), || Ok(emptying.is_finished()));
+        (busy, emptying.join())
+    });
+    let (busy, emptied) = (busy?, emptied.map_err(|_| "the thread that deletes panicked")??);
+    // What is sparsely used is compacted after a second.
+    std::thread::sleep(Duration::from_millis(if options.quick { 10 } else { 3_000 }));
+    println!(
+        "emptying  {:9} {count} keys deleted in {emptied:.1?}; ping-pong p50 {} p99 {} max {} us{}; resident {} KiB,          {full} full, {empty} before",
+        peer.name(),
+        busy.p50,
+        busy.p99,
+        busy.max,
+        match (turn_before, peer.turn_max_us(&mut conn)?) {
+            (Some(before), Some(after)) => format!("; longest turn {after} us, {before} before"),
+            _ => String::new(),
+        },
+        status(server.pid(), "VmRSS")?
+    );
     Ok(())
 }
 

@@ -55,6 +55,17 @@ impl Peer {
         out.extend_from_slice(request.as_bytes());
     }
 
+    /// Adds the request that deletes key number `id`. Its reply is one line.
+    pub(crate) fn put_delete(&self, out: &mut Vec<u8>, id: u32) {
+        let key = format!("key:{id:012}");
+        let request = match self {
+            Self::Olivia => format!("DEL \"{key}\"\n"),
+            Self::Redis(_) => format!("*2\r\n$3\r\nDEL\r\n$16\r\n{key}\r\n"),
+            Self::Memcached(_) => format!("delete {key}\r\n"),
+        };
+        out.extend_from_slice(request.as_bytes());
+    }
+
     /// A request that touches no key and is answered with one line.
     pub(crate) const fn ping(&self) -> &'static [u8] {
         match self {

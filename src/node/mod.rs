@@ -337,6 +337,17 @@ impl Node {
         audit::audit(&self.state);
     }
 
+    /// The same of the store, key by key.
+    pub fn audit_store(&self) {
+        self.state.store.audit();
+    }
+
+    /// Has keys with equal hashes by leaving only these bits of each: for tests, of a node that never had a
+    /// key and meets no other.
+    pub fn mask_hashes(&mut self, mask: u64) {
+        self.state.store.mask_hashes(mask);
+    }
+
     /// Connections at this moment.
     pub fn conns(&self) -> usize {
         self.state.conns.len()

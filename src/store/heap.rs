@@ -515,9 +515,28 @@ fn long_equal(one: &[u8], other: &[u8]) -> bool {
 mod tests {
     #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
 
-    use super::{Heap, PAGE_BYTES};
+    use super::{GRANULE_BYTES, Heap, PAGE_BYTES};
     use crate::base::rng::Rng;
-    use crate::store::item::{Layout, Version};
+    use crate::base::time::Instant;
+    use crate::store::item::{self, Deadline, Layout, Version};
+
+    #[test]
+    fn handle_into_the_middle_of_a_slot_means_nothing_whatever_lies_there() {
+        let deadline = Deadline::in_seconds(Instant::ZERO, 5);
+        let mut heap = Heap::new();
+        let small = [1, 2].map(|key| heap.add(&[key; 8], &[7; 10], deadline, Version(0)).unwrap());
+        small.iter().for_each(|&handle| heap.free(handle));
+        // The same page, now of another class, and there the very bytes of the small item's header.
+        let mut value = vec![0; 700];
+        let large = heap.add(b"key", &value, None, Version(0)).unwrap();
+        assert_eq!((large, heap.deadline_if_live(small[1])), (small[0], None));
+        let distance = (small[1] - small[0]) as usize * GRANULE_BYTES;
+        let at = distance - Layout::new(3, 700, false).body_at() - 3;
+        Layout::new(8, 10, true).write(&mut value[at..], deadline, Version(0));
+        assert!(heap.overwrite(large, b"key", &value, None, Version(0)));
+        assert!(item::is_live(heap.slot(small[1])) && heap.deadline(small[1]) == deadline);
+        assert_eq!(heap.deadline_if_live(small[1]), None);
+    }
 
     #[test]
     fn items_keep_their_bytes_while_others_come_and_go() {

