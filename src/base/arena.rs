@@ -226,11 +226,6 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         self.blocks
     }
 
-    /// Regions mapped.
-    pub const fn regions(&self) -> usize {
-        self.mapped
-    }
-
     /// One past the highest block that can be in use now.
     pub fn blocks_end(&self) -> usize {
         self.end * Self::BLOCKS_PER_REGION as usize

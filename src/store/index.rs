@@ -132,21 +132,16 @@ impl Index {
         segment::candidates(segment, Probe::of(hash)).next().map(|(_, handle)| handle)
     }
 
-    /// Adds a key that is not there. Never fails: where a segment cannot be split within `room_bytes`,
-    /// the entry goes to the overflow. Touches one segment, splits at most one, and doubles the directory
-    /// at most once.
-    pub(super) fn insert(&mut self, keys: &impl Keys, key: HashedKey<'_>, handle: u32, room_bytes: usize) {
+    /// Adds a key that is not there. Never fails: where a segment cannot be split, the entry goes to the
+    /// overflow. Touches one segment, splits at most one, and doubles the directory at most once.
+    pub(super) fn insert(&mut self, keys: &impl Keys, key: HashedKey<'_>, handle: u32) {
         self.len += 1;
         let hash = key.hash.0;
         if self.directory.is_empty() && !self.found() {
             return self.insert_overflowed(keys, key, handle);
         }
-        if self.insert_into_segment(hash, handle) {
-            return;
-        }
-        if self.split_growth_bytes() <= room_bytes
-            && self.split(keys, hash)
-            && self.insert_into_segment(hash, handle)
+        if self.insert_into_segment(hash, handle)
+            || self.split(keys, hash) && self.insert_into_segment(hash, handle)
         {
             return;
         }
@@ -527,7 +522,7 @@ mod tests {
         let keys = Made::new(|_| 0x0123_4567_89AB_CDEF);
         let mut index = Index::new();
         for handle in 0..65_536 {
-            let ((), looks) = keys.with(handle, |key| index.insert(&keys, key, handle, usize::MAX));
+            let ((), looks) = keys.with(handle, |key| index.insert(&keys, key, handle));
             assert!(looks <= 20, "{looks}");
         }
         let (segments, overflowed) = index.shape();
@@ -545,7 +540,7 @@ mod tests {
         let keys = Made::new(spread);
         let mut index = Index::new();
         for handle in 0..200_000 {
-            keys.with(handle, |key| index.insert(&keys, key, handle, usize::MAX));
+            keys.with(handle, |key| index.insert(&keys, key, handle));
         }
         let (segments, overflowed) = index.shape();
         assert!((300..600).contains(&segments) && overflowed == 0, "{segments}, {overflowed}");
@@ -559,23 +554,5 @@ mod tests {
         assert!(segments < 20 && index.directory.len() <= 64, "{segments}, {}", index.directory.len());
         assert_eq!(index.audit(&keys).len(), 1_000);
         assert!((0..1_000).all(|handle| keys.get(&index, handle).0 == Some(handle)));
-    }
-
-    #[test]
-    fn index_without_room_to_split_keeps_every_key() {
-        let keys = Made::new(spread);
-        let mut index = Index::new();
-        for handle in 0..3_000 {
-            let room_bytes = if handle < 1_000 { usize::MAX } else { 0 };
-            keys.with(handle, |key| index.insert(&keys, key, handle, room_bytes));
-        }
-        assert!(index.shape().1 > 500);
-        assert_eq!(index.audit(&keys).len(), 3_000);
-        for handle in 0..3_000 {
-            assert_eq!(keys.get(&index, handle).0, Some(handle));
-            assert!(keys.with(handle, |key| index.replace(&keys, key, handle, handle)).0);
-            assert!(keys.with(handle, |key| index.remove(&keys, key, handle)).0);
-        }
-        assert_eq!((index.len(), index.shape().1), (0, 0));
     }
 }

@@ -186,10 +186,10 @@ impl Store {
         version: Version,
     ) -> Result<Was, Full> {
         let old = self.find(key);
-        let room_bytes = self.room_for_item(key, value, deadline, old)?;
+        self.check_room_for_item(key, value, deadline, old)?;
         let Some(old) = old else {
             let handle = self.heap.add(key.bytes, value, deadline, version).ok_or_else(|| self.refused())?;
-            self.index.insert(&known(&self.heap, &self.secret), key, handle, room_bytes);
+            self.index.insert(&known(&self.heap, &self.secret), key, handle);
             self.arm_new(deadline, handle);
             return Ok(Was::Absent);
         };
@@ -407,22 +407,21 @@ impl Store {
         self.check_room(heap + index_bytes + self.timers.growth_bytes_max(timers))
     }
 
-    /// Checks the limit for one item as exactly as can be known; returns by how much the index may grow.
-    fn room_for_item(
+    /// Checks the limit for one item as exactly as can be known.
+    fn check_room_for_item(
         &self,
         key: HashedKey<'_>,
         value: &[u8],
         deadline: Option<Deadline>,
         old: Option<u32>,
-    ) -> Result<usize, Full> {
+    ) -> Result<(), Full> {
         if self.memory_max == 0 {
-            return Ok(usize::MAX);
+            return Ok(());
         }
         let layout = Layout::new(key.bytes.len(), value.len(), deadline.is_some());
         let index = if old.is_some() { 0 } else { self.index.growth_bytes(key.hash.0) };
         let timers = if deadline.is_some() { self.timers.growth_bytes_max(1) } else { 0 };
-        self.check_room(self.heap.growth_bytes(layout, old) + index + timers)?;
-        Ok(index)
+        self.check_room(self.heap.growth_bytes(layout, old) + index + timers)
     }
 
     /// Notes an item that was just written and may have a deadline.
@@ -484,7 +483,8 @@ mod tests {
     use crate::base::wheel::Popped;
 
     const PAGE_BYTES: u64 = 64 * 1024;
-    const REGION_BYTES: u64 = 2 << 20;
+    /// Of a store with little room.
+    const ROOM_BYTES: u64 = 2 << 20;
 
     fn store(memory_max: u64) -> Store {
         Store::new(HashSecret::draw(&mut Rng::new(1)), memory_max)
@@ -571,9 +571,9 @@ mod tests {
 
     #[test]
     fn refused_write_changes_nothing_and_deletes_go_on() {
-        let mut store = store(REGION_BYTES);
+        let mut store = store(ROOM_BYTES);
         let full = (0..).find(|&id| !set(&mut store, id, 100, None)).unwrap();
-        assert!(store.memory_bytes() <= REGION_BYTES && full > 10_000, "{full}");
+        assert!(store.memory_bytes() <= ROOM_BYTES && full > 10_000, "{full}");
         let before = store.audit();
         assert!(!set(&mut store, full, 100, None) && !set(&mut store, 0, 5_000, None));
         assert_eq!(store.audit(), before);
@@ -586,7 +586,7 @@ mod tests {
     #[test]
     fn what_room_was_found_for_is_never_refused() {
         let mut rng = Rng::new(3);
-        let mut store = store(16 * REGION_BYTES);
+        let mut store = store(16 * ROOM_BYTES);
         let (mut id, mut granted, mut denied) = (0, 0, 0);
         while denied < 50 {
             let (count, bits) = (1 + rng.below(600), rng.below(14));
@@ -603,7 +603,7 @@ mod tests {
                 id += 1;
             }
         }
-        assert!(store.memory_bytes() > 6 * REGION_BYTES, "{} of 32 MiB", store.memory_bytes() >> 20);
+        assert!(store.memory_bytes() > 6 * ROOM_BYTES, "{} of 32 MiB", store.memory_bytes() >> 20);
     }
 
     #[test]
@@ -630,7 +630,7 @@ mod tests {
     #[test]
     fn first_deadlines_stay_within_the_limit_or_change_nothing() {
         for len in [20, 100, 16_000, 16_360, 100_000] {
-            let mut store = store(REGION_BYTES);
+            let mut store = store(ROOM_BYTES);
             let full = (0..).find(|&id| !set(&mut store, id, len, None)).unwrap();
             let mut refused = 0;
             for id in 0..full {
@@ -638,7 +638,7 @@ mod tests {
                 let result = store.set_deadline(Instant::ZERO, store.key(&key), after(1_000 + id).unwrap());
                 refused += u64::from(result.is_err());
                 let timed = store.get(Instant::ZERO, store.key(&key)).unwrap().deadline.is_some();
-                assert_eq!((result.is_ok(), store.memory_bytes() <= REGION_BYTES), (timed, true), "{len}");
+                assert_eq!((result.is_ok(), store.memory_bytes() <= ROOM_BYTES), (timed, true), "{len}");
             }
             // A new page for each class that an item moves to, and one for the timers: no room is left for more.
             assert!(refused > 0 || len == 100_000, "{len}");
@@ -649,9 +649,9 @@ mod tests {
     #[test]
     fn deadlines_that_room_was_found_for_are_never_refused() {
         let mut rng = Rng::new(4);
-        let mut store = store(4 * REGION_BYTES);
+        let mut store = store(4 * ROOM_BYTES);
         let full = (0..).find(|&id| !set(&mut store, id, rng.below(1 << (id % 15)) as usize, None)).unwrap();
-        let (mut memory_max, mut granted, mut denied) = (4 * REGION_BYTES, 0, 0);
+        let (mut memory_max, mut granted, mut denied) = (4 * ROOM_BYTES, 0, 0);
         for begin in (0..full).step_by(20) {
             let ids: Vec<[u8; 8]> = (begin..full.min(begin + 20)).map(u64::to_be_bytes).collect();
             let keys: Vec<_> = ids.iter().map(|id| store.key(id)).collect();
