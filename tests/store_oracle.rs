@@ -11,8 +11,6 @@ use olivia::base::time::Instant;
 use olivia::store::{Deadline, Full, Gathering, HashRange, HashSecret, Store, Version, Was};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-const REGION_BYTES: u64 = 2 << 20;
-
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
@@ -317,13 +315,7 @@ fn few_keys_in_much_churn_agree_with_the_oracle() {
 
 #[test]
 fn store_at_its_limit_loses_nothing_and_keeps_to_it() {
-    play(World {
-        mask: u64::MAX,
-        keys: 20_000,
-        memory_max: 4 * REGION_BYTES,
-        value_bits_max: 12,
-        operations: 80_000,
-    });
+    play(World { mask: u64::MAX, keys: 20_000, memory_max: 8 << 20, value_bits_max: 12, operations: 80_000 });
 }
 
 #[test]

@@ -196,7 +196,7 @@ impl<P: Copy, B: Bags<P>> Wheel<P, B> {
 
     /// Looks at up to `budget` entries, slot after slot, and drops those for which `keep` says no.
     /// Returns how many were dropped. Whoever goes on calling has seen every entry, once or more, after
-    /// `len` plus 1,280 steps. Entries that are due are left to [`Wheel::pop`].
+    /// `len` plus [`Wheel::sift_overhead`] steps. Entries that are due are left to [`Wheel::pop`].
     pub fn sift(&mut self, budget: u32, mut keep: impl FnMut(u64, P) -> bool) -> usize {
         let before = self.entries;
         for _ in 0..budget {

@@ -1,11 +1,11 @@
 //! Where items lie: slots of a few sizes in pages of 64 KiB, and whole blocks for what is larger.
 //!
-//! A handle is a slot's address in granules of 8 bytes: 32 bits reach 32 GiB. A page belongs to one size
-//! class of sizes while it has an item, and hands out its slots in order
-//! once, and then those that came back, which form a list through the slots themselves: allocating
-//! touches no line but the page's record and the slot that is about to be written.
+//! A handle is a slot's address in granules of 8 bytes: 32 bits reach 32 GiB. A page belongs to one class
+//! of sizes while it has an item, and hands out its slots in order once, and then those that came back,
+//! which form a list through the slots themselves: allocating touches no line but the page's record and
+//! the slot that is about to be written.
 //!
-//! Items over 16 KiB keep only their header in a slot; key and value lie in a block of their own.
+//! Items over 16 KiB keep only their header in a slot; key and value lie in a block outside.
 //!
 //! Not here: what an item means, who points at it, and when to compact.
 
