@@ -9,7 +9,7 @@
 //!
 //! Not here: what an item means, who points at it, and when to compact.
 
-use super::item::{self, Deadline, Item, Layout, Version};
+use super::item::{self, Deadline, Item, Layout, Version, equal};
 use super::outside::Outside;
 use super::pages::{Emptying, NO_SLOT, Page, Pages};
 use super::sizes::{GRANULE_BYTES, PAGE_BYTES, PAGE_CLASSES, PAGE_GRANULES, bytes_of, class_of, granules_of};
@@ -482,33 +482,6 @@ const fn place(handle: u32) -> (usize, usize) {
 
 fn page_offset(handle: u32) -> usize {
     (handle % PAGE_GRANULES) as usize * GRANULE_BYTES
-}
-
-/// Whether two keys are equal, without touching a byte behind them. `memcmp` reads whole vectors, and so
-/// often the next cache line of an item, which is as far away as the first was: 25 % of a look-up.
-#[inline]
-fn equal(one: &[u8], other: &[u8]) -> bool {
-    const SHORT: usize = 64;
-    if one.len() != other.len() {
-        return false;
-    }
-    let (Some(last), Some(other_last)) = (one.last_chunk(), other.last_chunk()) else {
-        return one.iter().zip(other).all(|(a, b)| a == b);
-    };
-    if one.len() > SHORT {
-        return long_equal(one, other);
-    }
-    // The last word may overlap the one before.
-    let mut differs = u64::from_le_bytes(*last) ^ u64::from_le_bytes(*other_last);
-    for (word, other) in one.as_chunks().0.iter().zip(other.as_chunks().0) {
-        differs |= u64::from_le_bytes(*word) ^ u64::from_le_bytes(*other);
-    }
-    differs == 0
-}
-
-#[cold]
-fn long_equal(one: &[u8], other: &[u8]) -> bool {
-    one == other
 }
 
 #[cfg(test)]

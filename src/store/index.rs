@@ -150,7 +150,7 @@ impl Index {
 
     /// Takes away a key that has this handle; false if it is not there. Touches one segment, and once in 16
     /// times its buddy, if both are empty enough to be merged; then what they became and its buddy, and so on,
-    /// each merge moving at most 180 entries. One of them may halve the directory, see [`Directory::halve`].
+    /// each merge moving at most 192 entries. One of them may halve the directory, see [`Directory::halve`].
     pub(super) fn remove(&mut self, keys: &impl Keys, key: HashedKey<'_>, handle: u32) -> bool {
         let Some(id) = self.segment_of(key.hash.0) else { return self.remove_overflowed(keys, key) };
         let probe = Probe::of(key.hash.0);
