@@ -14,7 +14,8 @@
 //!                  > state > mesh > lookups, peers, contacts > publish > stats > conns > replies, credit > keys
 //!   filter/    bloom  digest > log; receiver > peers > moving, sliced; truth       what nodes tell each other
 //!                                                          of their keys, and what comes of that
-//!   store/     mod > compact  expiry  index > segment  overflow; heap > pages  sizes  outside; item  hash
+//!   store/     mod > compact  graves > expiry > index > segment  overflow; heap > outside > pages > sizes;
+//!              item  hash
 //!   wire/      mod (the protocol) > request > args > mistake; reply  line  filter_text  handshake
 //!              frame                                     bytes <-> messages, no state
 //!   base/      time  slots  wheel > bags > arena > shelves; buffer  cpu  rng        knows nothing of Olivia

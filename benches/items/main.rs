@@ -231,7 +231,8 @@ fn emptying(peer: &Peer, options: &Options) -> Result<(), String> {
     // What is sparsely used is compacted after a second.
     std::thread::sleep(Duration::from_millis(if options.quick { 10 } else { 3_000 }));
     println!(
-        "emptying  {:9} {count} keys deleted in {emptied:.1?}; ping-pong p50 {} p99 {} max {} us{}; resident {} KiB,          {full} full, {empty} before",
+        "emptying  {:9} {count} keys deleted in {emptied:.1?}; ping-pong p50 {} p99 {} max {} us{}; resident {} KiB, \
+         {full} full, {empty} before",
         peer.name(),
         busy.p50,
         busy.p99,
