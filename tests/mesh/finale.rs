@@ -208,7 +208,7 @@ impl World {
     }
 
     /// Asks for lives at the only moments at which it shows how they are rounded: about when a whole number
-    /// of seconds is left.
+    /// of seconds is left, and up to the two milliseconds before that a peer is told too little.
     fn find_lives(&mut self) {
         let askers: Vec<usize> = (0..self.members).map(|host| self.add_asker(host)).collect();
         self.run_until(self.net.now + 100 * MS);
@@ -222,7 +222,7 @@ impl World {
             self.run_until(self.net.now + later);
             let Local::Here(_, deadline) = self.oracle.local(host, key, self.net.now) else { continue };
             for asker in askers.iter().filter(|asker| **asker != askers[host]) {
-                moments.push((deadline - 1_000 * MS - self.rng.below(2 * MS), *asker, key));
+                moments.push((deadline - 1_000 * MS - self.rng.below(4 * MS), *asker, key));
             }
         }
         moments.sort_unstable();
