@@ -3,7 +3,7 @@
 //!
 //! A store larger than the caches waits for memory at each look-up, some 150 ns. A load that nobody needs
 //! yet makes the processor wait as soon as its window is full; a prefetch does not, so the waits for 16
-//! keys overlap: 110 ns a key with loads, 59 with this (1 M items, `cargo bench --bench store -- get`).
+//! keys overlap: 112 ns a key with loads, 53 with this (1 M items, `cargo bench --bench store -- get`).
 //! Comparing the 12 tags of a bucket takes 6 instructions instead of some 30.
 //!
 //! Not here: when it is worth it.
