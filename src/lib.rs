@@ -25,7 +25,7 @@
 //!
 //! Floors import downwards only. Bytes arrive in [`shell`], cross the boundary into
 //! [`node::Node::received`], are cut into lines and read by [`wire`], carried out on [`store`], and go
-//! back as bytes in a connection's outbound buffer, which the shell writes at the end of the turn.
+//! back as bytes in a connection's outbound buffer, which the shell writes when all that is ready was read.
 //!
 //! A key that is not here may be on another node. Each node tells the others a Bloom filter of its keys and
 //! every change of it ([`filter`]); a request for a key that a filter claims keeps its place among the
