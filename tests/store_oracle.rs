@@ -315,7 +315,7 @@ fn few_keys_in_much_churn_agree_with_the_oracle() {
 
 #[test]
 fn store_at_its_limit_loses_nothing_and_keeps_to_it() {
-    play(World { mask: u64::MAX, keys: 20_000, memory_max: 8 << 20, value_bits_max: 12, operations: 80_000 });
+    play(World { mask: u64::MAX, keys: 20_000, memory_max: 4 << 20, value_bits_max: 12, operations: 80_000 });
 }
 
 #[test]
