@@ -193,13 +193,16 @@ fn burst(peer: &Peer, options: &Options, arrival: Arrival) -> Result<(), String>
         calm.p50,
         calm.p99,
         calm.max,
-        match (turn_before, peer.turn_max_us(&mut conn)?) {
-            (Some(before), Some(after)) => format!("; longest turn {after} us, {before} before"),
-            _ => String::new(),
-        }
+        turns(turn_before, peer.turn_max_us(&mut conn)?)
     );
     println!("burst     {:9} resident {} KiB afterwards", peer.name(), status(server.pid(), "VmRSS")?);
     Ok(())
+}
+
+/// The longest turn of a server that tells it, beside the longest before.
+fn turns(before: Option<u64>, after: Option<u64>) -> String {
+    let both = before.zip(after);
+    both.map_or_else(String::new, |(before, after)| format!("; longest turn {after} us, {before} before"))
 }
 
 /// Five million keys deleted in pipelines, while another client plays ping-pong.
@@ -237,10 +240,7 @@ fn emptying(peer: &Peer, options: &Options) -> Result<(), String> {
         busy.p50,
         busy.p99,
         busy.max,
-        match (turn_before, peer.turn_max_us(&mut conn)?) {
-            (Some(before), Some(after)) => format!("; longest turn {after} us, {before} before"),
-            _ => String::new(),
-        },
+        turns(turn_before, peer.turn_max_us(&mut conn)?),
         status(server.pid(), "VmRSS")?
     );
     Ok(())

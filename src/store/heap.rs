@@ -114,7 +114,7 @@ impl Heap {
         let body = &mut slot[layout.body_at()..];
         match block {
             Some(block) => body[..4].copy_from_slice(&block.to_le_bytes()),
-            None => write_body(body, key, value),
+            None => item::write_body(body, key, value),
         }
         Some(handle)
     }
@@ -135,7 +135,7 @@ impl Heap {
         }
         let slot = self.slot_mut(handle);
         layout.write(slot, deadline, version);
-        write_body(&mut slot[layout.body_at()..], key, value);
+        item::write_body(&mut slot[layout.body_at()..], key, value);
         true
     }
 
@@ -467,11 +467,6 @@ impl Heap {
         }
         count
     }
-}
-
-fn write_body(body: &mut [u8], key: &[u8], value: &[u8]) {
-    body[..key.len()].copy_from_slice(key);
-    body[key.len()..key.len() + value.len()].copy_from_slice(value);
 }
 
 /// The region of a slot, and where in it the slot begins.

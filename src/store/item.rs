@@ -219,6 +219,12 @@ fn length_u32(length: usize) -> u32 {
     u32::try_from(length).unwrap_or_else(|_| panic!("a key or value of 4 GiB: the limits are lower"))
 }
 
+/// Writes key and value, one behind the other.
+pub(super) fn write_body(body: &mut [u8], key: &[u8], value: &[u8]) {
+    body[..key.len()].copy_from_slice(key);
+    body[key.len()..key.len() + value.len()].copy_from_slice(value);
+}
+
 /// Whether two keys are equal, without touching a byte behind them. `memcmp` reads whole vectors, and so
 /// often the next cache line of an item, which is as far away as the first was: 25 % of a look-up.
 #[inline]

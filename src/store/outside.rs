@@ -10,7 +10,7 @@
 //!
 //! Not here: the header of such an item, which lies in a slot as every other.
 
-use super::item::SLOT_BYTES_MAX;
+use super::item::{SLOT_BYTES_MAX, write_body};
 use super::pages::{Emptying, NO_SLOT, Pages};
 use super::sizes::{SLAB_BYTES, SLAB_SLOTS_MAX, bytes_of, large_class_of, slots_of};
 use crate::base::shelves::Shelves;
@@ -130,7 +130,7 @@ impl Outside {
             Some(class) => {
                 let number = next(self);
                 let (slab, slot) = self.take_slot(class, number)?;
-                write(self.slot_mut(slab, slot, bytes), key, value);
+                write_body(self.slot_mut(slab, slot, bytes), key, value);
                 (number, Block::InSlab { slab, slot, bytes: number_of_bytes(bytes) })
             }
             None => {
@@ -340,7 +340,7 @@ impl Outside {
         }
         let memory = if self.maps < MAPS_MAX {
             let mut map = MmapMut::map_anon(key.len() + value.len()).ok()?;
-            write(&mut map, key, value);
+            write_body(&mut map, key, value);
             self.maps += 1;
             Memory::Map(map)
         } else {
@@ -475,12 +475,6 @@ impl Outside {
 
 fn list_bytes(class: u8) -> usize {
     slots_of(class) as usize * size_of::<Slot>()
-}
-
-fn write(target: &mut [u8], key: &[u8], value: &[u8]) {
-    let (head, tail) = target.split_at_mut(key.len());
-    head.copy_from_slice(key);
-    tail.copy_from_slice(value);
 }
 
 /// A place in one of the tables.
