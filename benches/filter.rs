@@ -63,8 +63,9 @@ fn one_filter(bench: &Bench, log2: u8) {
     keys.iter().for_each(|&hash| _ = filter.insert(hash));
     let part = keys.len();
     let yardstick = bench.best(part, || {
-        let touch = |&hash: &u64| _ = black_box(filter.words().unwrap()[size.block_of(hash) * BLOCK_WORDS]);
-        keys.iter().for_each(touch);
+        let mark_dirty =
+            |&hash: &u64| _ = black_box(filter.words().unwrap()[size.block_of(hash) * BLOCK_WORDS]);
+        keys.iter().for_each(mark_dirty);
     });
     line(&format!("yardstick: a word of a random block, 2^{log2}"), yardstick, None);
     let mut fresh = filled(&mut rng, size);

@@ -306,7 +306,7 @@ pub const PLACES_FOR_THE_ALONE: u32 = 3;
 pub const DIAL_MS: u32 = 3_000;
 
 /// For how long an introduction may take, from the first byte to the welcome.
-pub const INTRODUCTION_MS: u32 = 5_000;
+pub const HANDSHAKE_TIMEOUT_MS: u32 = 5_000;
 
 /// Log lines a second about things that a client can cause; what is left out is counted.
 pub const CLIENT_LOG_LINES_PER_SECOND: u32 = 10;

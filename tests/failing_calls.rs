@@ -181,8 +181,8 @@ fn is_calm(actor: &mut Actor) {
     }
     let before = actor.client.stat("turns");
     thread::sleep(Duration::from_millis(100));
-    let turns = actor.client.stat("turns") - before;
-    assert!(turns <= TURNS_MAX, "{turns} turns in 100 ms in which nothing happened");
+    let iterations = actor.client.stat("turns") - before;
+    assert!(iterations <= TURNS_MAX, "{iterations} turns in 100 ms in which nothing happened");
 }
 
 /// Runs the script with each of the faults, and demands that each was reached, that it cost no more

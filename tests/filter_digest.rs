@@ -5,8 +5,8 @@
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
 use olivia::filter::bloom::Bloom;
-use olivia::filter::digest::{Change, Digest, LOG_ENTRIES_MAX, Piece, Position, ReaderKey};
-use olivia::filter::receiver::{DigestRefusal, Outcome, Receiver};
+use olivia::filter::changelog::{Change, Changelog, LOG_ENTRIES_MAX, Piece, Position, ReaderKey};
+use olivia::filter::receiver::{Outcome, ReceiveError, Receiver};
 use olivia::filter::size::Size;
 use olivia::filter::{FilterError, FilterKey, PeerFilters};
 use std::collections::{HashMap, VecDeque};
@@ -26,7 +26,7 @@ struct World {
     /// What lives, with the number of the change that told of it.
     live: HashMap<u64, u64>,
     filter: Bloom,
-    digest: Digest,
+    digest: Changelog,
     reader: ReaderKey,
     link: VecDeque<Message>,
     back: VecDeque<Option<Position>>,
@@ -38,7 +38,7 @@ struct World {
 impl World {
     fn new(log2: u8) -> Self {
         let size = Size::from_log2(log2).unwrap();
-        let mut digest = Digest::new(7, size);
+        let mut digest = Changelog::new(7, size);
         let mut filters = PeerFilters::new(1 << 24);
         let (reader, key) = (digest.join(None), filters.join());
         Self {
@@ -132,7 +132,7 @@ impl World {
             Ok(Outcome::Applied | Outcome::Dropped) => {}
             Ok(Outcome::Resync(at)) => self.back.push_back(at),
             // A message was lost in the middle of a snapshot; a link that breaks heals it.
-            Err(DigestRefusal::OutOfOrder) => self.relink(),
+            Err(ReceiveError::OutOfOrder) => self.relink(),
             Err(other) => panic!("an honest node was refused: {other}"),
         }
         true
@@ -360,8 +360,8 @@ fn old_lives_replays_and_gaps_are_harmless() {
     let add = Change::Add(9 << 50);
     let at = receiver.position().unwrap();
     let older = Position { epoch: at.epoch - 1, ..at };
-    assert_eq!(receiver.change(filters, older, &add), Err(DigestRefusal::OldEpoch));
-    assert_eq!(receiver.begin(filters, older, Size::MIN), Err(DigestRefusal::OldEpoch));
+    assert_eq!(receiver.change(filters, older, &add), Err(ReceiveError::OldEpoch));
+    assert_eq!(receiver.begin(filters, older, Size::MIN), Err(ReceiveError::OldEpoch));
     assert_eq!(receiver.change(filters, at, &add), Ok(Outcome::Applied));
     assert_eq!(receiver.change(filters, at, &add), Ok(Outcome::Dropped));
     let later = Position { seq: at.seq + 2, ..at };
@@ -384,19 +384,19 @@ fn snapshot_in_the_wrong_order_or_too_long_is_refused() {
     let at = Position { epoch: 1, seq: 0 };
     assert_eq!(receiver.end(filters), Ok(Outcome::Dropped));
     let too_large = receiver.begin(filters, at, Size::MAX);
-    assert_eq!(too_large, Err(DigestRefusal::Filter(FilterError::OverBudget)));
+    assert_eq!(too_large, Err(ReceiveError::Filter(FilterError::OverBudget)));
     assert_eq!(filters.bytes(), 0);
     receiver.begin(filters, at, Size::from_log2(2).unwrap()).unwrap();
     for (first, words) in [(1, 8), (0, 7), (0, 40), (u32::MAX, 8)] {
         let refused = receiver.blocks(filters, first, &vec![0; words]);
-        assert_eq!(refused, Err(DigestRefusal::OutOfOrder), "{first} {words}");
+        assert_eq!(refused, Err(ReceiveError::OutOfOrder), "{first} {words}");
     }
     receiver.blocks(filters, 0, &[0; 24]).unwrap();
-    assert_eq!(receiver.end(filters), Err(DigestRefusal::OutOfOrder));
+    assert_eq!(receiver.end(filters), Err(ReceiveError::OutOfOrder));
     receiver.blocks(filters, 3, &[0; 8]).unwrap();
     assert_eq!(receiver.end(filters), Ok(Outcome::Applied));
     let block = Change::Block { number: 4, image: [0; 8] };
     let beyond = receiver.change(filters, at, &block);
-    assert_eq!(beyond, Err(DigestRefusal::Filter(FilterError::NoSuchBlock)));
+    assert_eq!(beyond, Err(ReceiveError::Filter(FilterError::NoSuchBlock)));
     assert!(filters.is_unknown(world.key));
 }

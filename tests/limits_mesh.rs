@@ -27,20 +27,20 @@ fn asking(limits: Limits) -> (World, Link) {
 fn asked(world: &mut World, link: &mut Link) -> Vec<(u32, String)> {
     let question = |heard| match heard {
         Heard::Get { request, key } => Some((request, String::from_utf8(key).unwrap())),
-        Heard::Beat { .. }
+        Heard::Heartbeat { .. }
         | Heard::Resync(_)
         | Heard::Value { .. }
         | Heard::None { .. }
         | Heard::Peers(_)
         | Heard::Bye(_)
-        | Heard::Digest => None,
+        | Heard::Changelog => None,
     };
     world.hear(link).into_iter().filter_map(question).collect()
 }
 
 /// Says yes to questions: the value of a key is its name.
-fn answer(world: &mut World, link: &Link, questions: &[(u32, String)]) {
-    for (request, key) in questions {
+fn answer(world: &mut World, link: &Link, queries: &[(u32, String)]) {
+    for (request, key) in queries {
         let hash = world.hash(key);
         let body = Body::Value { hash, version: 1, left_ms: None, value: key.as_bytes() };
         world.send(link, &[(*request, body)]);
@@ -65,8 +65,8 @@ fn request_that_needs_one_lookup_too_many_is_an_error_and_goes_through_when_othe
     assert_eq!(world.ask("GET own\n"), ":GOT own:1\n");
     world.begin("GET d\n");
     assert_eq!(world.driver.node.lookups(), 4);
-    let questions = asked(&mut world, &mut link);
-    answer(&mut world, &link, &questions);
+    let queries = asked(&mut world, &mut link);
+    answer(&mut world, &link, &queries);
     assert_eq!(world.told(), ":GOT d:d\n");
     assert_eq!(world.driver.take(others[0]), ":GOT a:a,b:b\n");
     world.begin("GET e,f,g,h\n");
@@ -89,8 +89,8 @@ fn connection_with_as_many_lookups_as_it_may_have_is_not_read_until_one_ends() {
     assert!(!world.driver.is_stopped(other));
     let mut rounds = 0;
     while world.driver.node.lookups() > 0 {
-        let questions = asked(&mut world, &mut link);
-        answer(&mut world, &link, &questions);
+        let queries = asked(&mut world, &mut link);
+        answer(&mut world, &link, &queries);
         rounds += 1;
         assert!(rounds < 10);
     }
@@ -210,7 +210,7 @@ fn many_keys_and_many_peers_to_ask_are_many_short_steps() {
         world.driver.pass(ms(80));
         assert_eq!(world.driver.take(client), ":GOT \n");
         // Whoever has not answered is asked again when it is heard from.
-        links.iter().chain([&claimant]).for_each(|link| world.send(link, &[peer::beat(1)]));
+        links.iter().chain([&claimant]).for_each(|link| world.send(link, &[peer::heartbeat(1)]));
         world.hear(&mut claimant);
     }
     // So are many requests of one key each.
@@ -236,15 +236,15 @@ fn lookups_that_have_ended_leave_nothing_to_be_done_behind() {
     // The audit after each call looks whether it all adds up.
     for n in 0..1_000 {
         world.begin(&format!("GET k{n}\n"));
-        let questions = asked(&mut world, &mut link);
-        answer(&mut world, &link, &questions);
+        let queries = asked(&mut world, &mut link);
+        answer(&mut world, &link, &queries);
         assert_eq!(world.told(), format!(":GOT k{n}:k{n}\n"));
     }
     assert_eq!(world.driver.node.lookups(), 1);
     let ticks = world.driver.ticks;
     for _ in 0..60 {
         world.driver.pass(ms(1_000));
-        world.send(&link, &[peer::beat(1)]);
+        world.send(&link, &[peer::heartbeat(1)]);
     }
     assert_eq!(world.driver.take(waiting), ":GOT \n");
     assert!(
@@ -261,10 +261,10 @@ fn lookup_that_very_many_wait_for_is_made_again_so_that_no_call_answers_them_all
     for client in &all {
         world.driver.send(*client, "GET far\n");
     }
-    let questions = asked(&mut world, &mut link);
-    assert_eq!(questions.len(), 4, "one for each 32");
+    let queries = asked(&mut world, &mut link);
+    assert_eq!(queries.len(), 4, "one for each 32");
     assert_eq!(world.driver.node.stats().remote_coalesced, 96);
-    for (at, question) in questions.iter().enumerate() {
+    for (at, question) in queries.iter().enumerate() {
         let answered = all.iter().filter(|client| world.driver.take(**client) == ":GOT far:far\n").count();
         assert_eq!(answered, if at == 0 { 0 } else { 32 });
         answer(&mut world, &link, std::slice::from_ref(question));
@@ -383,7 +383,7 @@ fn times_of_a_lookup_are_those_that_were_set() {
     }
     world.begin("GET far\n");
     let asked = |world: &mut World, links: &mut [Link; 2]| {
-        links.iter_mut().map(|link| world.questions(link).len()).sum::<usize>()
+        links.iter_mut().map(|link| world.queries(link).len()).sum::<usize>()
     };
     assert_eq!(asked(&mut world, &mut links), 1);
     world.driver.pass(ms(299));
@@ -419,7 +419,7 @@ fn peer_with_a_megabyte_waiting_is_told_no_changes_until_it_has_taken_it() {
     assert!(world.ask(&format!("SET big:{value}\n")).starts_with(":SAT"));
     let mut link = world.linked(&Face::new(1));
     world.send(&link, &[(0, Body::Resync(None))]);
-    assert!(world.hear(&mut link).contains(&Heard::Digest));
+    assert!(world.hear(&mut link).contains(&Heard::Changelog));
     world.driver.reads(link.conn, false);
     world.send(&link, &[(1, Body::Get { key: b"big", wants: Wants::Value })]);
     let told = world.driver.node.stats().digest_bytes_out;
@@ -432,7 +432,7 @@ fn peer_with_a_megabyte_waiting_is_told_no_changes_until_it_has_taken_it() {
     world.driver.pass(ms(10));
     let more = world.driver.node.stats().digest_bytes_out - told;
     assert!(more >= 1_000 * 8, "{more} bytes");
-    assert!(world.hear(&mut link).contains(&Heard::Digest));
+    assert!(world.hear(&mut link).contains(&Heard::Changelog));
 }
 
 #[test]

@@ -151,7 +151,7 @@ impl World {
     }
 
     /// Delivers whatever goes over the connections that are wanted, until nothing does.
-    fn settle(&mut self, wanted: impl Fn(usize) -> bool) {
+    fn reconcile(&mut self, wanted: impl Fn(usize) -> bool) {
         for _ in 0..STEPS_MAX {
             let Some(next) = self.pending().into_iter().find(|(wire, _)| wanted(*wire)) else { return };
             self.deliver(next);
@@ -164,7 +164,7 @@ impl World {
             self.now.mono = self.now.mono.after(Duration::from_millis(1));
             self.now.wall_ms += 1;
             (0..self.nodes.len()).for_each(|at| self.act(at));
-            self.settle(|_| true);
+            self.reconcile(|_| true);
         }
     }
 
@@ -325,9 +325,9 @@ fn node_that_claims_the_address_of_another_does_not_cut_its_link() {
     let liar = world.add(3, Config::default(), &[]);
     world.join(a, addr(5_001), &[]);
     world.join(b, addr(5_002), &[addr(5_001)]);
-    world.settle(|_| true);
+    world.reconcile(|_| true);
     world.join(liar, addr(5_002), &[addr(5_001)]);
-    world.settle(|_| true);
+    world.reconcile(|_| true);
     assert_eq!((world.linked(a), world.linked(b), world.linked(liar)), (2, 1, 1));
 }
 
@@ -343,14 +343,14 @@ fn lookup_on_its_way_survives_the_change_to_the_other_link() {
     world.join(holder, homes[holder], &[homes[asker]]);
     world.join(asker, homes[asker], &[homes[holder]]);
     let of_holder = world.find_dialled_by(holder);
-    world.settle(|wire| wire == of_holder);
+    world.reconcile(|wire| wire == of_holder);
     let (writer, reader) = (world.client(holder), world.client(asker));
     world.ask(writer, "SET k:v\n");
-    world.settle(|wire| wire == of_holder);
+    world.reconcile(|wire| wire == of_holder);
     world.ask(reader, "GET k\n");
     assert_eq!(world.reply(reader), "", "the question is on its way");
-    world.settle(|wire| wire != of_holder);
-    world.settle(|_| true);
+    world.reconcile(|wire| wire != of_holder);
+    world.reconcile(|_| true);
     assert_eq!(world.alive(), 1);
     assert_eq!(world.reply(reader), ":GOT k:v\n");
 }
@@ -368,7 +368,7 @@ fn second_address_of_a_node_is_tried_again_though_it_failed_before_the_node_was_
     let b = world.add(2, Config::default(), &[addr(5_002), addr(5_003)]);
     world.join(b, addr(5_002), &[]);
     world.join(a, addr(5_001), &[addr(5_003)]);
-    world.settle(|_| true);
+    world.reconcile(|_| true);
     assert_eq!(world.linked(a), 1);
     // Both fail for a while, then the first leads to the node again.
     world.homes.clear();
@@ -414,7 +414,7 @@ fn address_that_was_our_own_is_found_to_be_another_nodes_when_that_takes_it_over
     let mut world = World::new();
     let a = world.add(1, Config::default(), &[addr(5_001), addr(5_003)]);
     world.join(a, addr(5_001), &[addr(5_003)]);
-    world.settle(|_| true);
+    world.reconcile(|_| true);
     world.pass(5);
     assert!(world.nodes[a].is_ready() && world.nodes[a].peers(world.now).is_empty());
     world.homes.retain(|(home, _)| *home != addr(5_003));
@@ -435,7 +435,7 @@ fn node_that_has_all_the_peers_it_may_have_is_ready() {
     world.join(b, addr(5_002), &[]);
     let peers: Vec<SocketAddr> = (5_002..5_040).map(addr).collect();
     world.join(a, addr(5_001), &peers);
-    world.settle(|_| true);
+    world.reconcile(|_| true);
     world.pass(200);
     assert!(world.linked(a) == 1 && world.nodes[a].is_ready());
 }
@@ -447,7 +447,7 @@ fn node_that_ends_has_said_goodbye_to_its_peers_when_the_call_returns() {
     let b = world.add(2, Config::default(), &[addr(5_002)]);
     world.join(b, addr(5_002), &[]);
     world.join(a, addr(5_001), &[addr(5_002)]);
-    world.settle(|_| true);
+    world.reconcile(|_| true);
     world.nodes[a].drain(world.now);
     world.nodes[a].audit();
     world.act(a);
@@ -479,10 +479,10 @@ fn many_who_wait_for_one_large_value_get_it_in_steps() {
     let b = world.add(2, Config::default(), &[addr(5_002)]);
     world.join(b, addr(5_002), &[]);
     world.join(a, addr(5_001), &[addr(5_002)]);
-    world.settle(|_| true);
+    world.reconcile(|_| true);
     let writer = world.client(b);
     world.ask(writer, &format!("SET k:{}\n", "x".repeat(VALUE)));
-    world.settle(|_| true);
+    world.reconcile(|_| true);
     let readers: Vec<usize> = (0..CLIENTS).map(|_| world.client(a)).collect();
     readers.iter().for_each(|reader| world.ask(*reader, "GET k\n"));
     // The question to the one, then the answer to the other.

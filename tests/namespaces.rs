@@ -230,12 +230,12 @@ fn host_without_the_secret_is_refused_from_everywhere() {
     let stranger = launch(1).env("OLIVIA_MESH_SECRET", "some other secret").peer(Net::addr(0)).start();
     member.wait_for_log("refused 10.77.1.2:");
     stranger.wait_for_log("need the same [mesh] secret");
-    let (mut inside, mut outside) = (net.client(0), net.client(1));
-    wait_for_peers(&mut outside, 0);
+    let (mut inside, mut large_objects) = (net.client(0), net.client(1));
+    wait_for_peers(&mut large_objects, 0);
     set_all(&mut inside, "secret", 1);
-    assert_eq!(outside.ask("GET secret-0"), ":GOT ");
+    assert_eq!(large_objects.ask("GET secret-0"), ":GOT ");
     assert_eq!(inside.stat("peers_active"), 0);
-    drop((inside, outside));
+    drop((inside, large_objects));
     member.end_well();
     stranger.end_well();
 }

@@ -8,7 +8,7 @@
 
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
-use olivia::store::{Deadline, Full, Gathering, HashRange, HashSecret, Store, Version, Was};
+use olivia::store::{Deadline, Full, HashRange, HashSecret, SegmentScan, Store, Version, Was};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 fn number(name: &str) -> Option<u64> {
@@ -41,7 +41,7 @@ struct Game {
     items: HashMap<Vec<u8>, Held>,
     /// Keys by deadline, for what must have expired.
     deadlines: BTreeMap<(u64, Vec<u8>), ()>,
-    versions: u64,
+    clock: u64,
     refused: u64,
     /// What this part of the game does more of: 0 grow, 1 shrink, 2 churn.
     mood: u64,
@@ -59,7 +59,7 @@ impl Game {
             store: Store::new(secret, world.memory_max),
             items: HashMap::new(),
             deadlines: BTreeMap::new(),
-            versions: 0,
+            clock: 0,
             refused: 0,
             mood: 0,
             value_bits: 6,
@@ -147,8 +147,8 @@ impl Game {
 
     fn set(&mut self, key: Vec<u8>, deadline: Option<Deadline>) {
         let value = self.value();
-        self.versions += 1;
-        let version = Version(self.versions);
+        self.clock += 1;
+        let version = Version(self.clock);
         let promised = self.store.room_for(1, key.len() + value.len()).is_ok();
         let before = self.store.memory_bytes();
         let result = self.store.set(self.store.key(&key), &value, deadline, version);
@@ -216,7 +216,7 @@ impl Game {
 
     /// Lets the store do all its work, and compares everything.
     fn check_all(&mut self) {
-        self.settle();
+        self.reconcile();
         let later = self.deadlines.split_off(&(self.now.millis() + 1, Vec::new()));
         for ((_, key), ()) in std::mem::replace(&mut self.deadlines, later) {
             self.items.remove(&key);
@@ -251,8 +251,8 @@ impl Game {
             assert!(steps < 10_000, "worn without end");
         }
         for range in ranges.into_iter().take(40) {
-            let (mut found, mut at, mut steps) = (Vec::new(), Gathering::Segments(range.first), 0);
-            while at != Gathering::Done {
+            let (mut found, mut at, mut steps) = (Vec::new(), SegmentScan::Segments(range.first), 0);
+            while at != SegmentScan::Done {
                 let before = found.len();
                 at = self.store.gather(range, at, &mut found);
                 assert!(found.len() - before <= 768 + 128, "{} in a step", found.len() - before);
@@ -266,7 +266,7 @@ impl Game {
         assert!(!self.store.has_worn(), "gathering wears nothing");
     }
 
-    fn settle(&mut self) {
+    fn reconcile(&mut self) {
         let mut calls = 0;
         while self.store.has_work(self.now) {
             self.store.reclaim(self.now, 256);

@@ -156,7 +156,7 @@ fn burst(peer: &Peer, options: &Options, arrival: Arrival) -> Result<(), String>
     let begin = Instant::now();
     fill(peer, &server, count, Some(ttl))?;
     let filled = begin.elapsed();
-    let turn_before = peer.turn_max_us(&mut conn)?;
+    let turn_before = peer.iteration_max_us(&mut conn)?;
     let due = Duration::from_secs(u64::from(ttl));
     // The last deadline is `ttl` after the end of the filling, the first as long after its beginning.
     if arrival == Arrival::AtOnce {
@@ -193,14 +193,14 @@ fn burst(peer: &Peer, options: &Options, arrival: Arrival) -> Result<(), String>
         calm.p50,
         calm.p99,
         calm.max,
-        turns(turn_before, peer.turn_max_us(&mut conn)?)
+        iterations(turn_before, peer.iteration_max_us(&mut conn)?)
     );
     println!("burst     {:9} resident {} KiB afterwards", peer.name(), status(server.pid(), "VmRSS")?);
     Ok(())
 }
 
 /// The longest turn of a server that tells it, beside the longest before.
-fn turns(before: Option<u64>, after: Option<u64>) -> String {
+fn iterations(before: Option<u64>, after: Option<u64>) -> String {
     let both = before.zip(after);
     both.map_or_else(String::new, |(before, after)| format!("; longest turn {after} us, {before} before"))
 }
@@ -213,7 +213,7 @@ fn emptying(peer: &Peer, options: &Options) -> Result<(), String> {
     let empty = status(server.pid(), "VmRSS")?;
     fill(peer, &server, count, None)?;
     let full = status(server.pid(), "VmRSS")?;
-    let turn_before = peer.turn_max_us(&mut conn)?;
+    let turn_before = peer.iteration_max_us(&mut conn)?;
     let addr = server.addr();
     let (busy, emptied) = std::thread::scope(|scope| {
         let emptying = scope.spawn(move || {
@@ -240,7 +240,7 @@ fn emptying(peer: &Peer, options: &Options) -> Result<(), String> {
         busy.p50,
         busy.p99,
         busy.max,
-        turns(turn_before, peer.turn_max_us(&mut conn)?),
+        iterations(turn_before, peer.iteration_max_us(&mut conn)?),
         status(server.pid(), "VmRSS")?
     );
     Ok(())

@@ -14,7 +14,7 @@ cargo bench --bench load -- [options]
 
 Without --addr: starts olivia itself and runs a table, GET and SET at pipeline 1, 16 and 64.
   --quick                 a tiny form of the table, every reply checked
-  --compare PROGRAM       beside the redis-server at this path, in turns: medians and ratios
+  --compare PROGRAM       beside the redis-server at this path, in iterations: medians and ratios
   --rounds N              rounds of the table (3)
   --server-core N         binds the servers to a core; `taskset -c M` before all binds the generator
 
@@ -90,11 +90,11 @@ impl Options {
                 _ => return Err(format!("unknown option --{name}; try --help")),
             }
         }
-        options.settle(end)
+        options.reconcile(end)
     }
 
     /// Fills in what depends on other options, and refuses what cannot be.
-    fn settle(mut self, end: Option<End>) -> Result<Self, String> {
+    fn reconcile(mut self, end: Option<End>) -> Result<Self, String> {
         let plan = &mut self.plan;
         if self.quick {
             *plan = Plan { connections: 4, keys: 1_000, check: true, ..plan.clone() };

@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let asked = mesh.conns[0].stat("remote_requests")?;
         println!(
             "hit       {nodes:3} nodes: local p50 {:.1} p99 {:.1} us; remote p50 {:.1} p99 {:.1} us, {:.2} and {:.2} times; \
-             absent p50 {:.1} us; {asked} questions for {} remote hits",
+             absent p50 {:.1} us; {asked} queries for {} remote hits",
             local.micros_at(500),
             local.micros_at(990),
             remote.micros_at(500),

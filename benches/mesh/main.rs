@@ -14,7 +14,7 @@ mod icp;
 mod idle;
 mod options;
 mod processes;
-mod questions;
+mod queries;
 mod report;
 mod scale;
 #[path = "../support/server.rs"]
@@ -47,8 +47,8 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
         match table {
             Table::Found => found::run(&options),
             Table::Hit => hit::run(&options),
-            Table::Digest => digest::run(&options),
-            Table::Questions => questions::run(&options),
+            Table::Changelog => digest::run(&options),
+            Table::Questions => queries::run(&options),
             Table::Idle => idle::run(&options),
             Table::Dead => idle::dead(&options),
             Table::Scale => scale::run(&options),

@@ -12,11 +12,11 @@ Tables; all of them, if none is named. With real processes on loopback:
   found       time from SET on one node until GET finds it on another
   hit         latency of a remote hit and of an absent key, as ratios of a local hit
   digest      bytes of the digest for each new key and peer, at several rates
-  idle        traffic of nodes that nobody asks anything
+  idle        traffic of nodes that nobody pending anything
   dead        time until a dead peer is no longer asked
 With whole meshes inside this process, by virtual time:
-  questions   questions for 1,000 absent keys, and for a remote hit, over the fills of the filters
-  scale       memory, traffic and questions from 3 to 100 nodes
+  queries   queries for 1,000 absent keys, and for a remote hit, over the fills of the filters
+  scale       memory, traffic and queries from 3 to 100 nodes
   trace       messages, bytes and hit ratio on a trace, against asking everybody
 
   --trace FILE   the trace: CSV with a header, columns second, object, bytes and perhaps client, .gz or
@@ -32,7 +32,7 @@ With whole meshes inside this process, by virtual time:
 pub(crate) enum Table {
     Found,
     Hit,
-    Digest,
+    Changelog,
     Questions,
     Idle,
     Dead,
@@ -43,7 +43,7 @@ pub(crate) enum Table {
 const TABLES: [(&str, Table); 8] = [
     ("found", Table::Found),
     ("hit", Table::Hit),
-    ("digest", Table::Digest),
+    ("digest", Table::Changelog),
     ("idle", Table::Idle),
     ("dead", Table::Dead),
     ("questions", Table::Questions),

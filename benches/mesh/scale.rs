@@ -3,7 +3,7 @@
 //! Whole meshes inside this process, each node with the same number of keys.
 
 use super::options::Options;
-use super::questions::{Filler, measure};
+use super::queries::{Filler, measure};
 use super::report::{Report, digits};
 use super::world::World;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let told = told.bytes as f64 / SINGLE_KEYS as f64;
         println!(
             "scale     {nodes:3} nodes of {} keys: filters of the others {} KiB (one is {} KiB); idle {idle:.0} bytes a second and node; \
-             a key that comes alone is told to all in {told:.0} bytes; {:.4} questions for an absent key, {:.4} for a remote hit",
+             a key that comes alone is told to all in {told:.0} bytes; {:.4} queries for an absent key, {:.4} for a remote hit",
             filler.keys,
             filters / 1024,
             own / 1024,

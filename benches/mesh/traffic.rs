@@ -24,11 +24,11 @@ impl Sum {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Traffic {
     /// GET, and what answers it, but for the bytes of the values.
-    pub(crate) questions: Sum,
+    pub(crate) queries: Sum,
     /// Keys and blocks that were added, snapshots, and what asks for them.
     pub(crate) digests: Sum,
     /// Signs of life.
-    pub(crate) beats: Sum,
+    pub(crate) heartbeats: Sum,
     /// Handshakes, addresses, goodbyes.
     pub(crate) others: Sum,
     /// Bytes of values.
@@ -39,9 +39,9 @@ impl Traffic {
     /// What has come since.
     pub(crate) const fn since(self, before: Self) -> Self {
         Self {
-            questions: self.questions.less(before.questions),
+            queries: self.queries.less(before.queries),
             digests: self.digests.less(before.digests),
-            beats: self.beats.less(before.beats),
+            heartbeats: self.heartbeats.less(before.heartbeats),
             others: self.others.less(before.others),
             values: self.values - before.values,
         }
@@ -50,19 +50,19 @@ impl Traffic {
     /// All of it, but for the values.
     pub(crate) const fn all(self) -> Sum {
         Sum {
-            messages: self.questions.messages
+            messages: self.queries.messages
                 + self.digests.messages
-                + self.beats.messages
+                + self.heartbeats.messages
                 + self.others.messages,
-            bytes: self.questions.bytes + self.digests.bytes + self.beats.bytes + self.others.bytes,
+            bytes: self.queries.bytes + self.digests.bytes + self.heartbeats.bytes + self.others.bytes,
         }
     }
 
     fn count(&mut self, body: &Body<'_>, bytes: usize) {
         match body {
-            Body::Get { .. } | Body::None { .. } | Body::NotTaken => self.questions.add(bytes),
+            Body::Get { .. } | Body::None { .. } | Body::NotTaken => self.queries.add(bytes),
             Body::Value { value, .. } => {
-                self.questions.add(bytes - value.len());
+                self.queries.add(bytes - value.len());
                 self.values += value.len() as u64;
             }
             Body::Delta(_)
@@ -72,7 +72,7 @@ impl Traffic {
             | Body::Piece(_)
             | Body::SnapEnd
             | Body::Resync(_) => self.digests.add(bytes),
-            Body::Beat { .. } => self.beats.add(bytes),
+            Body::Heartbeat { .. } => self.heartbeats.add(bytes),
             Body::Peers(_) | Body::Bye(_) => self.others.add(bytes),
         }
     }

@@ -63,8 +63,8 @@ impl Chart {
         text(&mut out, LEFT, HEIGHT - 10.0, "start", "font-size=\"10\" fill=\"#6b7280\"", &self.command);
         text(&mut out, (LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 34.0, "middle", "", &self.x);
         let middle = f64::midpoint(TOP, HEIGHT - BOTTOM);
-        let turned = format!("transform=\"rotate(-90 18 {middle})\"");
-        text(&mut out, 18.0, middle, "middle", &turned, &self.y);
+        let iteration_done = format!("transform=\"rotate(-90 18 {middle})\"");
+        text(&mut out, 18.0, middle, "middle", &iteration_done, &self.y);
         self.legend(&mut out);
         self.grid(&mut out);
         match self.kind {

@@ -15,7 +15,7 @@
 //!
 //! Not here: what is in a block, and who moves it.
 
-use super::shelves::Shelves;
+use super::chunked_vec::ChunkedVec;
 use memmap2::MmapMut;
 
 /// Bytes of a region. Giving 2 MiB back was measured to take 300 µs, in the middle of a turn: this is an
@@ -39,7 +39,7 @@ struct Region {
     used: Box<[u64]>,
     blocks: u32,
     /// Blocks below this one have been in use at some time, and so are resident.
-    touched: u32,
+    dirty: u32,
     /// Of an idle region: the one that became idle before it.
     next_idle: Option<u32>,
 }
@@ -48,8 +48,8 @@ struct Region {
 /// constant, so that to find a block takes a shift and no division.
 #[derive(Debug)]
 pub struct Arena<const BLOCK_BYTES: usize> {
-    maps: Shelves<Option<MmapMut>>,
-    regions: Shelves<Option<Region>>,
+    maps: ChunkedVec<Option<MmapMut>>,
+    regions: ChunkedVec<Option<Region>>,
     /// One past the highest region that is mapped.
     end: usize,
     regions_max: usize,
@@ -85,8 +85,8 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
     /// No blocks yet, and no memory.
     pub const fn new() -> Self {
         Self {
-            maps: Shelves::new(),
-            regions: Shelves::new(),
+            maps: ChunkedVec::new(),
+            regions: ChunkedVec::new(),
             end: 0,
             regions_max: REGIONS_MAX,
             roomy: Vec::new(),
@@ -113,9 +113,9 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         region.used[word] |= 1 << bit;
         region.blocks += 1;
         let block = number(word) * 64 + bit;
-        if block >= region.touched {
-            self.held_bytes += (block + 1 - region.touched) as usize * BLOCK_BYTES;
-            region.touched = block + 1;
+        if block >= region.dirty {
+            self.held_bytes += (block + 1 - region.dirty) as usize * BLOCK_BYTES;
+            region.dirty = block + 1;
         }
         if region.blocks == Self::BLOCKS_PER_REGION {
             self.roomy[at / 64] &= !(1 << (at % 64));
@@ -134,7 +134,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         debug_assert!(region.used[block / 64] >> (block % 64) & 1 == 1, "given back twice");
         region.used[block / 64] &= !(1 << (block % 64));
         region.blocks -= 1;
-        let (empty, lean) = (region.blocks == 0, region.touched <= LEAN_BLOCKS);
+        let (empty, lean) = (region.blocks == 0, region.dirty <= LEAN_BLOCKS);
         self.blocks -= 1;
         if self.fenced != Some(at) {
             self.roomy[at / 64] |= 1 << (at % 64);
@@ -249,7 +249,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         if blocks == 1
             && let Some(region) = self.roomy_region().and_then(|at| self.regions[at].as_ref())
         {
-            return if region.blocks < region.touched { 0 } else { BLOCK_BYTES };
+            return if region.blocks < region.dirty { 0 } else { BLOCK_BYTES };
         }
         let regions = blocks.div_ceil(Self::BLOCKS_PER_REGION as usize);
         let end = self.end + regions;
@@ -361,7 +361,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             assert_eq!(self.roomy[at / 64] >> (at % 64) & 1 == 1, roomy, "regions with room");
             blocks += used;
             mapped += 1;
-            held_bytes += region.touched as usize * BLOCK_BYTES;
+            held_bytes += region.dirty as usize * BLOCK_BYTES;
         }
         assert_eq!((blocks, mapped, held_bytes), (self.blocks, self.mapped, self.held_bytes));
     }
@@ -451,7 +451,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             used[0] = u64::MAX << Self::BLOCKS_PER_REGION;
         }
         self.maps[at] = Some(map);
-        self.regions[at] = Some(Region { used: used.into(), blocks: 0, touched: 0, next_idle: None });
+        self.regions[at] = Some(Region { used: used.into(), blocks: 0, dirty: 0, next_idle: None });
         self.roomy[at / 64] |= 1 << (at % 64);
         self.mapped += 1;
         Some(at)
@@ -460,7 +460,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
     fn unmap_region(&mut self, at: usize) {
         let Some(region) = self.regions[at].take() else { return };
         self.maps[at] = None;
-        self.held_bytes -= region.touched as usize * BLOCK_BYTES;
+        self.held_bytes -= region.dirty as usize * BLOCK_BYTES;
         self.mapped -= 1;
         self.roomy[at / 64] &= !(1 << (at % 64));
         if self.fenced == Some(at) {

@@ -3,11 +3,11 @@
 
 pub mod address;
 pub mod arena;
-pub mod bags;
 pub mod buffer;
-pub mod cpu;
+pub mod chunked_vec;
+pub mod prefetch;
 pub mod rng;
-pub mod shelves;
 pub mod slots;
 pub mod time;
+pub mod timer_pages;
 pub mod wheel;

@@ -18,7 +18,7 @@
 //! Not here: what time it is, what a payload means, and any order among entries of one tick other than
 //! that the same history gives the same order.
 
-use super::bags::{Bags, EMPTY, Mapped, Typed};
+use super::timer_pages::{EMPTY, Mapped, TimerPages, Typed};
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 
@@ -63,7 +63,7 @@ pub struct Wheel<P, B = Typed<P>> {
     occupied: [[u64; SLOTS / 64]; LEVELS],
     detached: VecDeque<Detached>,
     entries: usize,
-    bags: B,
+    timer_pages: B,
     /// Where [`Wheel::sift`] goes on: the next slot, and what is left of the one in hand with the tick
     /// at which that slot begins.
     sift_at: usize,
@@ -86,12 +86,12 @@ impl Wheel<u32, Mapped> {
 
     /// Gives some memory back to the system that is not used: some 60 µs of work.
     pub fn trim(&mut self) {
-        self.bags.trim();
+        self.timer_pages.trim();
     }
 
     /// Whether [`Wheel::trim`] has something to give back. O(1).
     pub const fn has_idle(&self) -> bool {
-        self.bags.has_idle()
+        self.timer_pages.has_idle()
     }
 
     /// Counts the entries again, and checks what is counted of their memory. O(n).
@@ -102,19 +102,19 @@ impl Wheel<u32, Mapped> {
         let mut entries = 0;
         self.for_each(|_, _| entries += 1);
         assert_eq!(entries, self.entries);
-        self.bags.audit();
+        self.timer_pages.audit();
     }
 }
 
-impl<P: Copy, B: Bags<P>> Wheel<P, B> {
-    fn within(bags: B) -> Self {
+impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
+    fn within(timer_pages: B) -> Self {
         Self {
             tick: 0,
             slots: Box::new([[EMPTY; SLOTS]; LEVELS]),
             occupied: [[0; SLOTS / 64]; LEVELS],
             detached: VecDeque::new(),
             entries: 0,
-            bags,
+            timer_pages,
             sift_at: 0,
             sifting: None,
             payloads: PhantomData,
@@ -133,7 +133,7 @@ impl<P: Copy, B: Bags<P>> Wheel<P, B> {
 
     /// Bytes of memory held: the pages, and the slots' heads.
     pub fn memory_bytes(&self) -> usize {
-        self.bags.memory_bytes()
+        self.timer_pages.memory_bytes()
             + size_of_val(&*self.slots)
             + self.detached.capacity() * size_of::<Detached>()
     }
@@ -163,7 +163,7 @@ impl<P: Copy, B: Bags<P>> Wheel<P, B> {
                 }
                 continue;
             };
-            let Some((deadline_low, payload)) = self.bags.pop(&mut front.bag) else {
+            let Some((deadline_low, payload)) = self.timer_pages.pop(&mut front.bag) else {
                 self.detached.pop_front();
                 continue;
             };
@@ -204,7 +204,7 @@ impl<P: Copy, B: Bags<P>> Wheel<P, B> {
                 self.detach_for_sift();
                 continue;
             };
-            let Some((deadline_low, payload)) = self.bags.pop(&mut slot.bag) else {
+            let Some((deadline_low, payload)) = self.timer_pages.pop(&mut slot.bag) else {
                 self.sifting = None;
                 continue;
             };
@@ -224,19 +224,19 @@ impl<P: Copy, B: Bags<P>> Wheel<P, B> {
 
     /// What [`Wheel::memory_bytes`] grows by at most when so many entries are added.
     pub fn growth_bytes_max(&self, entries: usize) -> usize {
-        self.bags.growth_bytes_max(entries, LEVELS * SLOTS + 2)
+        self.timer_pages.growth_bytes_max(entries, LEVELS * SLOTS + 2)
             + (self.detached.len() + 8) * size_of::<Detached>()
     }
 
     /// Frees some entries' memory; false when there is none left. For a wheel that nobody will ask again.
     pub fn drop_step(&mut self) -> bool {
-        self.bags.drop_step()
+        self.timer_pages.drop_step()
     }
 
     /// Calls `see` with the deadline and payload of each entry, in no particular order. O(n).
     pub fn for_each(&self, mut see: impl FnMut(u64, P)) {
         let mut walk = |bag, deadline_high: u64| {
-            self.bags.for_each(bag, |low, payload| see(deadline_high | u64::from(low), payload));
+            self.timer_pages.for_each(bag, |low, payload| see(deadline_high | u64::from(low), payload));
         };
         for (level, slots) in self.slots.iter().enumerate() {
             for (slot, &bag) in slots.iter().enumerate() {
@@ -309,7 +309,7 @@ impl<P: Copy, B: Bags<P>> Wheel<P, B> {
         debug_assert!(deadline > self.tick && deadline < HORIZON);
         let level = (63 - (deadline ^ self.tick).leading_zeros() as usize) / 8;
         let slot = usize::from((deadline >> (8 * level)).to_le_bytes()[0]);
-        let stored = self.bags.push(&mut self.slots[level][slot], low_bits(deadline), payload);
+        let stored = self.timer_pages.push(&mut self.slots[level][slot], low_bits(deadline), payload);
         self.occupied[level][slot / 64] |= u64::from(stored) << (slot % 64);
         stored
     }
@@ -318,10 +318,10 @@ impl<P: Copy, B: Bags<P>> Wheel<P, B> {
     fn add_due(&mut self, deadline: u64, payload: P) -> bool {
         let deadline_high = high_bits(deadline);
         if let Some(last) = self.detached.back_mut().filter(|last| last.deadline_high == deadline_high) {
-            return self.bags.push(&mut last.bag, low_bits(deadline), payload);
+            return self.timer_pages.push(&mut last.bag, low_bits(deadline), payload);
         }
         let mut bag = EMPTY;
-        let stored = self.bags.push(&mut bag, low_bits(deadline), payload);
+        let stored = self.timer_pages.push(&mut bag, low_bits(deadline), payload);
         if stored {
             self.detached.push_back(Detached { bag, deadline_high });
         }
@@ -349,12 +349,12 @@ const fn low_bits(deadline: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bags, HORIZON, Mapped, Popped, Wheel};
+    use super::{HORIZON, Mapped, Popped, TimerPages, Wheel};
     use crate::base::rng::Rng;
     use std::collections::BTreeMap;
 
     /// Everything due at `now`, in no particular order.
-    fn drain(wheel: &mut Wheel<u32, impl Bags<u32>>, now: u64) -> Vec<(u64, u32)> {
+    fn drain(wheel: &mut Wheel<u32, impl TimerPages<u32>>, now: u64) -> Vec<(u64, u32)> {
         let mut due = Vec::new();
         loop {
             match wheel.pop(now) {
@@ -445,40 +445,40 @@ mod tests {
 
     /// Bags for which there is memory only now and then.
     struct Starved {
-        bags: Mapped,
+        timer_pages: Mapped,
         rng: Rng,
     }
 
-    impl Bags<u32> for Starved {
+    impl TimerPages<u32> for Starved {
         fn push(&mut self, bag: &mut u32, deadline_low: u32, payload: u32) -> bool {
-            self.rng.one_in(2) && self.bags.push(bag, deadline_low, payload)
+            self.rng.one_in(2) && self.timer_pages.push(bag, deadline_low, payload)
         }
 
         fn pop(&mut self, bag: &mut u32) -> Option<(u32, u32)> {
-            self.bags.pop(bag)
+            self.timer_pages.pop(bag)
         }
 
         fn for_each(&self, bag: u32, see: impl FnMut(u32, u32)) {
-            self.bags.for_each(bag, see);
+            self.timer_pages.for_each(bag, see);
         }
 
         fn memory_bytes(&self) -> usize {
-            self.bags.memory_bytes()
+            self.timer_pages.memory_bytes()
         }
 
-        fn growth_bytes_max(&self, entries: usize, bags: usize) -> usize {
-            self.bags.growth_bytes_max(entries, bags)
+        fn growth_bytes_max(&self, entries: usize, timer_pages: usize) -> usize {
+            self.timer_pages.growth_bytes_max(entries, timer_pages)
         }
 
         fn drop_step(&mut self) -> bool {
-            self.bags.drop_step()
+            self.timer_pages.drop_step()
         }
     }
 
     #[test]
     fn entries_without_memory_for_them_are_not_counted_and_wake_nobody() {
         let mut rng = Rng::new(4);
-        let mut wheel = Wheel::within(Starved { bags: Mapped::new(), rng: Rng::new(5) });
+        let mut wheel = Wheel::within(Starved { timer_pages: Mapped::new(), rng: Rng::new(5) });
         let (mut now, mut stored) = (0, 0);
         for id in 0..5_000 {
             let deadline = now + rng.below(1 << 20);

@@ -12,7 +12,7 @@
 
 use super::rate::false_positive_rate_at_fill;
 use super::size::{BLOCK_BITS, BLOCK_WORDS, Block, Size, merge, ones_of, positions};
-use crate::base::cpu::prefetch;
+use crate::base::prefetch::prefetch;
 use bitvec::order::Lsb0;
 use bitvec::vec::BitVec;
 use std::fmt;

@@ -13,15 +13,15 @@
 //! the hash with the store's index. There is no I/O here, no clock and no frame. Never a false negative:
 //! while anything is stretched, folded, rebuilt, copied or replaced, what was inserted is found.
 
+mod bit_sliced;
 pub mod bloom;
-pub mod digest;
-mod log;
-mod moving;
-pub mod peers;
+mod change_ring;
+pub mod changelog;
+pub mod claim_stats;
+mod migration;
+pub mod peer_filters;
 pub mod rate;
 pub mod receiver;
 pub mod size;
-mod sliced;
-pub mod truth;
 
-pub use peers::{FilterError, FilterKey, PeerFilters};
+pub use peer_filters::{FilterError, FilterKey, PeerFilters};

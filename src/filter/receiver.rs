@@ -6,8 +6,8 @@
 //! number of bytes, since sizes are held against limits before anything is allocated. The filters
 //! themselves are in [`super::peers`]; the sending side is [`super::digest`].
 
-use super::digest::{Change, Position};
-use super::peers::{FilterError, FilterKey, PeerFilters};
+use super::changelog::{Change, Position};
+use super::peer_filters::{FilterError, FilterKey, PeerFilters};
 use super::size::{BLOCK_WORDS, Size};
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub enum Outcome {
 
 /// Why a message was refused. Nothing of it was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DigestRefusal {
+pub enum ReceiveError {
     /// It belongs to an older life of the peer.
     OldEpoch,
     /// Blocks that are not the next of a snapshot, or an end before the last of them.
@@ -33,13 +33,13 @@ pub enum DigestRefusal {
     Filter(FilterError),
 }
 
-impl From<FilterError> for DigestRefusal {
+impl From<FilterError> for ReceiveError {
     fn from(error: FilterError) -> Self {
         Self::Filter(error)
     }
 }
 
-impl fmt::Display for DigestRefusal {
+impl fmt::Display for ReceiveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OldEpoch => f.write_str("a digest of an older life"),
@@ -136,7 +136,7 @@ impl Receiver {
 
     /// The peer's log ended here when it beat. What it had by the beat before is to be known by now: if it is
     /// not, the filter is in doubt until it is, however little seems to be missing.
-    pub fn heard_beat(&mut self, filters: &mut PeerFilters, head: Position) {
+    pub fn heartbeat_from(&mut self, filters: &mut PeerFilters, head: Position) {
         if self.stage == Stage::Following && head.epoch == self.at.epoch {
             if self.beat_at.is_some_and(|seq| self.at.seq < seq) {
                 filters.doubt(self.filter);
@@ -150,11 +150,11 @@ impl Receiver {
     pub fn heard_head(&mut self, filters: &mut PeerFilters, head: Position) {
         if self.stage == Stage::Following && head.epoch == self.at.epoch {
             self.complete_at = self.complete_at.max(Some(head.seq));
-            self.settle(filters);
+            self.reconcile(filters);
         }
     }
 
-    fn settle(&mut self, filters: &mut PeerFilters) {
+    fn reconcile(&mut self, filters: &mut PeerFilters) {
         if self.stage == Stage::Following && self.complete_at.is_some_and(|seq| self.at.seq >= seq) {
             self.complete_at = None;
             // Refused only if the filter is gone, and then it is rightly unknown.
@@ -162,20 +162,15 @@ impl Receiver {
         }
     }
 
-    fn fresh_epoch(&self, epoch: u64) -> Result<(), DigestRefusal> {
-        if epoch < self.at.epoch { Err(DigestRefusal::OldEpoch) } else { Ok(()) }
+    fn fresh_epoch(&self, epoch: u64) -> Result<(), ReceiveError> {
+        if epoch < self.at.epoch { Err(ReceiveError::OldEpoch) } else { Ok(()) }
     }
 
     /// A snapshot begins.
     ///
     /// # Errors
     /// `OldEpoch` changes nothing. If it does not fit, the filter is dropped.
-    pub fn begin(
-        &mut self,
-        filters: &mut PeerFilters,
-        at: Position,
-        size: Size,
-    ) -> Result<(), DigestRefusal> {
+    pub fn begin(&mut self, filters: &mut PeerFilters, at: Position, size: Size) -> Result<(), ReceiveError> {
         self.fresh_epoch(at.epoch)?;
         self.at = at;
         self.asked = false;
@@ -196,16 +191,16 @@ impl Receiver {
         filters: &mut PeerFilters,
         first: u32,
         words: &[u64],
-    ) -> Result<Outcome, DigestRefusal> {
+    ) -> Result<Outcome, ReceiveError> {
         let (blocks, rest) = words.as_chunks::<BLOCK_WORDS>();
         let next = match self.stage {
             Stage::Snapshot { next } => next,
             Stage::Waiting => return Ok(Outcome::Dropped),
-            Stage::Following => return Err(DigestRefusal::OutOfOrder),
+            Stage::Following => return Err(ReceiveError::OutOfOrder),
         };
         let size = filters.size(self.filter).ok_or(FilterError::NotKnown)?;
         if first as usize != next || !rest.is_empty() || blocks.len() > size.blocks() - next {
-            return Err(DigestRefusal::OutOfOrder);
+            return Err(ReceiveError::OutOfOrder);
         }
         for (number, image) in (next..).zip(blocks) {
             filters.snapshot_block(self.filter, number, image)?;
@@ -218,14 +213,14 @@ impl Receiver {
     ///
     /// # Errors
     /// `OutOfOrder` changes nothing; an overfull filter is dropped.
-    pub fn end(&mut self, filters: &mut PeerFilters) -> Result<Outcome, DigestRefusal> {
+    pub fn end(&mut self, filters: &mut PeerFilters) -> Result<Outcome, ReceiveError> {
         let next = match self.stage {
             Stage::Snapshot { next } => next,
             Stage::Waiting => return Ok(Outcome::Dropped),
-            Stage::Following => return Err(DigestRefusal::OutOfOrder),
+            Stage::Following => return Err(ReceiveError::OutOfOrder),
         };
         if filters.size(self.filter).is_none_or(|size| next != size.blocks()) {
-            return Err(DigestRefusal::OutOfOrder);
+            return Err(ReceiveError::OutOfOrder);
         }
         self.stage = Stage::Waiting;
         filters.finish_snapshot(self.filter)?;
@@ -243,7 +238,7 @@ impl Receiver {
         filters: &mut PeerFilters,
         at: Position,
         change: &Change,
-    ) -> Result<Outcome, DigestRefusal> {
+    ) -> Result<Outcome, ReceiveError> {
         self.fresh_epoch(at.epoch)?;
         if self.stage == Stage::Waiting {
             return Ok(Outcome::Dropped);
@@ -264,7 +259,7 @@ impl Receiver {
             Ok(()) => {
                 self.at.seq = self.at.seq.saturating_add(1);
                 self.asked = false;
-                self.settle(filters);
+                self.reconcile(filters);
                 Ok(Outcome::Applied)
             }
             // Not the peer's fault: it is ahead of our steps.

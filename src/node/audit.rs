@@ -1,16 +1,16 @@
 //! Whether everything that is counted adds up: for the simulation and for tests, never while serving.
 
-use super::conns::Role;
-use super::lookups::{Answer, Wanted};
-use super::state::State;
+use crate::node::conn::connection::Role;
+use crate::node::lookup::table::{Answer, Wanted};
+use crate::node::state::State;
 
 /// Panics with what does not add up.
-pub(super) fn audit(state: &State) {
+pub(in crate::node) fn audit(state: &State) {
     conns(state);
     lookups(state);
-    questions(state);
-    contacts(state);
-    assert!(state.touched.is_empty(), "connections left unsettled");
+    queries(state);
+    address_book(state);
+    assert!(state.dirty.is_empty(), "connections left unsettled");
 }
 
 fn conns(state: &State) {
@@ -39,7 +39,7 @@ fn lookups(state: &State) {
     assert!(lookups.due_adds_up(), "what is to be done about lookups");
     let (mut waiting, mut whole) = (0, 0);
     let mut of_conns: Vec<(u64, usize)> = Vec::new();
-    for (_, ask) in lookups.asks.iter() {
+    for (_, ask) in lookups.pending.iter() {
         let parts = ask.parts.iter().filter(|part| matches!(part.answer, Answer::Waiting)).count();
         assert_eq!(parts, ask.waiting, "parts that wait");
         whole += usize::from(parts == 0);
@@ -56,26 +56,26 @@ fn lookups(state: &State) {
     }
 }
 
-fn questions(state: &State) {
+fn queries(state: &State) {
     let stats = &state.stats;
-    let under_way: usize = state.mesh.peers.iter().map(|(_, peer)| peer.questions.len()).sum();
+    let under_way: usize = state.mesh.peers.iter().map(|(_, peer)| peer.queries.len()).sum();
     let ended = stats.remote_values + stats.remote_nones + stats.remote_lost + stats.remote_abandoned;
     assert_eq!(stats.remote_requests, ended + under_way as u64, "questions");
     let asked = state.mesh.lookups.slots.iter().flat_map(|(_, lookup)| &lookup.asked);
     assert_eq!(asked.filter(|asked| asked.request.is_some()).count(), under_way, "questions of lookups");
     for (_, peer) in state.mesh.peers.iter() {
-        let of_nobody = peer.questions.values().filter(|q| state.mesh.lookups.slots.get(q.lookup).is_none());
+        let of_nobody = peer.queries.values().filter(|q| state.mesh.lookups.slots.get(q.lookup).is_none());
         assert_eq!(of_nobody.count(), 0, "questions of ended lookups");
-        assert!(peer.link.is_some() || peer.questions.is_empty(), "questions without a link");
+        assert!(peer.link.is_some() || peer.queries.is_empty(), "questions without a link");
         let owed: usize = peer.owed.iter().map(|owed| owed.key.len()).sum();
-        assert_eq!(owed, peer.owed_bytes, "bytes of keys owed");
+        assert_eq!(owed, peer.deferred_bytes, "bytes of keys owed");
     }
 }
 
-fn contacts(state: &State) {
-    let dialled = state.conns.iter().filter(|(_, conn)| matches!(conn.role, Role::Dialling(_)));
+fn address_book(state: &State) {
+    let dialled = state.conns.iter().filter(|(_, conn)| matches!(conn.role, Role::OutboundHandshake(_)));
     assert_eq!(dialled.count(), state.mesh.dials.len(), "dials");
-    for (_, contact) in state.mesh.contacts.iter() {
+    for (_, contact) in state.mesh.address_book.iter() {
         let dial = contact.dial.and_then(|conn| state.conns.get(conn));
         assert!(contact.dial.is_none() || dial.is_some(), "a dial whose connection is gone");
         let is_looked_at = contact.timer_at.is_some() || contact.dial.is_some();

@@ -19,57 +19,38 @@
 //! # Reading order
 //!
 //! `state` (what there is), `conns` (the life of a connection), `intake` (bytes to requests, budgets),
-//! `commands` (requests to replies), `replies` (their order), `settle` (what follows), `patience` and
-//! `timers` (who keeps us waiting). Then the mesh: `mesh`, `contacts`, `peers` and `lookups` (what there
+//! `commands` (requests to replies), `replies` (their order), `reconcile` (what follows), `patience` and
+//! `timers` (who keeps us waiting). Then the mesh: `mesh`, `address_book`, `peers` and `lookups` (what there
 //! is of it), `admission` (who becomes a peer), `dialling` and `peering` (finding them, keeping links),
-//! `frames` (what they say), `publish` and `digests` (our filter and theirs), `remote`, `asks`, `credit` and
+//! `frames` (what they say), `publish` and `digests` (our filter and theirs), `remote`, `pending`, `credit` and
 //! `probing` (looking up), `serving` (being asked), `links` (saying something), and `report` and `texts` for
 //! those who want to know.
 
-mod admission;
-mod ahead;
-mod asks;
 mod audit;
-mod commands;
-mod conns;
-mod contacts;
-mod credit;
-mod dialling;
-mod digests;
-mod frames;
-mod intake;
-mod keys;
-mod links;
-mod lookups;
-mod mesh;
-mod patience;
-mod peering;
-mod peers;
-mod probing;
-mod publish;
-mod remote;
-mod replies;
-mod report;
-mod serving;
-mod settle;
+mod command;
+mod conn;
+mod digest;
+mod ids;
+mod lookup;
+mod metrics;
+mod peer;
 mod state;
-mod stats;
-mod texts;
+mod tasks;
 mod timers;
 
-pub use conns::CloseReason;
-pub use keys::{ConnKey, NodeId};
-pub use report::{FilterState, PeerView};
+pub use command::status::{FilterState, PeerView};
+pub use conn::connection::CloseReason;
+pub use ids::{ConnKey, NodeId};
+pub use metrics::Stats;
 pub use state::Action;
-pub use stats::Stats;
 
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::filter::bloom::Bloom;
-use crate::filter::digest::Position;
+use crate::filter::changelog::Position;
 use crate::filter::size::Block;
 use crate::limits::{BYTES_PER_STEP, TIMERS_PER_STEP};
-use conns::Conn;
+use conn::connection::Conn;
 use state::{State, Timer};
 use std::fmt;
 use std::net::SocketAddr;
@@ -114,7 +95,7 @@ impl Node {
     /// operator. Called once, before anything comes; a node that is not told has no peers but those that dial
     /// it.
     pub fn join(&mut self, now: Now, listen: SocketAddr, entries: &[Vec<SocketAddr>]) {
-        peering::join(&mut self.state, now, listen, entries);
+        peer::link::join(&mut self.state, now, listen, entries);
         self.conclude(now);
     }
 
@@ -141,25 +122,25 @@ impl Node {
         self.state.stats.accepted += 1;
         let is_authenticated = self.state.config.password.is_none();
         let key = self.state.conns.insert(Conn::new(addr, now.mono, is_authenticated));
-        patience::arm(&mut self.state, key);
+        conn::timeouts::arm(&mut self.state, key);
         Ok(key)
     }
 
     /// Takes in bytes that came on a connection, and carries out what is whole among them.
     pub fn received(&mut self, now: Now, conn: ConnKey, bytes: &[u8]) {
-        intake::received(&mut self.state, now, conn, bytes);
+        conn::reader::received(&mut self.state, now, conn, bytes);
         self.conclude(now);
     }
 
     /// Notes that a connection which was asked for by [`Action::Connect`] is there.
     pub fn connected(&mut self, now: Now, conn: ConnKey) {
-        admission::connected(&mut self.state, now, conn);
+        peer::handshake::connected(&mut self.state, now, conn);
         self.conclude(now);
     }
 
     /// Notes that the other side will send no more. What it asked for is still answered.
     pub fn read_closed(&mut self, now: Now, conn: ConnKey) {
-        intake::read_closed(&mut self.state, now, conn);
+        conn::reader::read_closed(&mut self.state, now, conn);
         self.conclude(now);
     }
 
@@ -179,7 +160,7 @@ impl Node {
 
     /// Notes that the first `count` bytes of [`Node::outbound`] were written.
     pub fn wrote(&mut self, now: Now, conn: ConnKey, count: usize) {
-        intake::wrote(&mut self.state, now, conn, count);
+        conn::reader::wrote(&mut self.state, now, conn, count);
         self.conclude(now);
     }
 
@@ -187,35 +168,35 @@ impl Node {
     pub fn tick(&mut self, now: Now) {
         timers::run(&mut self.state, now, TIMERS_PER_STEP);
         self.state.store.reclaim(now.mono, TIMERS_PER_STEP);
-        let State { published, store, .. } = &mut self.state;
-        if published.has_work(now.mono, store) {
-            published.step(now.mono, store);
+        let State { own_filter, store, .. } = &mut self.state;
+        if own_filter.has_work(now.mono, store) {
+            own_filter.step(now.mono, store);
         }
-        digests::step(&mut self.state, now);
-        remote::fail_over(&mut self.state, now, TIMERS_PER_STEP);
-        texts::step(&mut self.state, now);
-        intake::run_next(&mut self.state, now);
+        digest::sync::step(&mut self.state, now);
+        lookup::remote::fail_over(&mut self.state, now, TIMERS_PER_STEP);
+        tasks::step(&mut self.state, now);
+        conn::reader::run_next(&mut self.state, now);
         self.conclude(now);
     }
 
     /// What follows from any call: connections are settled, lost links and dials made up for, peers told.
     fn conclude(&mut self, now: Now) {
-        digests::schedule(&mut self.state, now);
-        settle_all(&mut self.state, now);
+        digest::sync::schedule(&mut self.state, now);
+        reconcile_all(&mut self.state, now);
         if self.state.is_draining && self.state.clients() == 0 && self.state.mesh.conns > 0 {
-            peering::leave(&mut self.state, now);
-            settle_all(&mut self.state, now);
+            peer::link::leave(&mut self.state, now);
+            reconcile_all(&mut self.state, now);
         }
     }
 
     /// Whether [`Node::tick`] has something to do now.
     pub fn has_work(&self, now: Now) -> bool {
-        let State { runnable, store, published, texts, mesh, .. } = &self.state;
+        let State { runnable, store, own_filter, texts, mesh, .. } = &self.state;
         !runnable.is_empty()
             || timers::has_work(&self.state, now)
             || store.has_work(now.mono)
-            || published.has_work(now.mono, store)
-            || digests::has_work(&self.state)
+            || own_filter.has_work(now.mono, store)
+            || digest::sync::has_work(&self.state)
             || !texts.is_empty()
             || !mesh.lookups.whole.is_empty()
             || !mesh.lookups.orphans.is_empty()
@@ -225,8 +206,8 @@ impl Node {
     /// When [`Node::tick`] will next have something to do, if nothing comes in before; `None`: never.
     pub fn next_deadline(&self) -> Option<Instant> {
         let timer = self.state.timers.next_deadline().map(Instant::from_millis);
-        let State { store, published, .. } = &self.state;
-        timer.into_iter().chain(store.next_deadline()).chain(published.next_deadline(store)).min()
+        let State { store, own_filter, .. } = &self.state;
+        timer.into_iter().chain(store.next_deadline()).chain(own_filter.next_deadline(store)).min()
     }
 
     /// What the shell has to do next, in order.
@@ -245,7 +226,7 @@ impl Node {
         self.state.timers.insert(now.mono.after(patience).millis_ceil(), Timer::DrainEnd);
         let keys: Vec<ConnKey> = self.state.conns.iter().map(|(key, _)| key).collect();
         for key in keys {
-            settle::settle(&mut self.state, now, key);
+            conn::reconcile::reconcile(&mut self.state, now, key);
         }
         self.conclude(now);
     }
@@ -266,15 +247,15 @@ impl Node {
         self.state.store.set_memory_max(config.limits.memory_max);
         self.state.mesh.filters.set_bytes_max(config.limits.peer_filters_max);
         self.state.config = config;
-        admission::end_unproven(&mut self.state, now);
+        peer::handshake::end_unproven(&mut self.state, now);
         self.conclude(now);
     }
 
     /// Notes that a turn of the loop has done `took` worth of work.
-    pub fn turned(&mut self, took: Duration) {
+    pub fn iteration_done(&mut self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.state.stats.turns += 1;
-        self.state.stats.turn_max_us = self.state.stats.turn_max_us.max(micros);
+        self.state.stats.iterations += 1;
+        self.state.stats.iteration_max_us = self.state.stats.iteration_max_us.max(micros);
     }
 
     /// Counts an event for something that is gone, found by the shell before it got here.
@@ -289,7 +270,7 @@ impl Node {
 
     /// What is known of other nodes: the linked ones first.
     pub fn peers(&self, now: Now) -> Vec<PeerView> {
-        report::peers_known(&self.state, now)
+        command::status::peers_known(&self.state, now)
     }
 
     /// The identity of this life of the node.
@@ -299,17 +280,17 @@ impl Node {
 
     /// Whether each address that it was told was tried, and the filter of each linked peer is known.
     pub fn is_ready(&self) -> bool {
-        report::is_ready(&self.state)
+        command::status::is_ready(&self.state)
     }
 
     /// The filter of this node's keys.
     pub fn own_filter(&self) -> &Bloom {
-        self.state.published.filter()
+        self.state.own_filter.filter()
     }
 
     /// The end of the log of this node's digest.
     pub fn own_position(&self) -> Position {
-        self.state.published.digest().head()
+        self.state.own_filter.digest().head()
     }
 
     /// A block of a peer's filter as it is searched; `None` while it is not known or changes its size.
@@ -355,12 +336,14 @@ impl Node {
 }
 
 /// Draws all conclusions that wait to be drawn: nothing of them outlives the call that made them.
-fn settle_all(state: &mut State, now: Now) {
+fn reconcile_all(state: &mut State, now: Now) {
     let mut budget = BYTES_PER_STEP;
     loop {
-        if let Some(key) = state.touched.pop_front() {
-            settle::settle(state, now, key);
-        } else if !peering::settle_losses(state, now) && !asks::reply_next(state, now, &mut budget) {
+        if let Some(key) = state.dirty.pop_front() {
+            conn::reconcile::reconcile(state, now, key);
+        } else if !peer::link::reconcile_losses(state, now)
+            && !conn::pending::reply_next(state, now, &mut budget)
+        {
             return;
         }
     }

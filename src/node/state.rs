@@ -1,12 +1,6 @@
 //! All that a node is, in one place, and what its parts share. The logic stands in the files above,
 //! as functions over `&mut State`.
 
-use super::conns::{CloseReason, Conn, Role};
-use super::keys::{ConnKey, ConnTag, ContactKey, PeerKey};
-use super::mesh::Mesh;
-use super::publish::Published;
-use super::replies::Place;
-use super::stats::Stats;
 use crate::base::address::is_loopback;
 use crate::base::buffer::Pool;
 use crate::base::rng::Rng;
@@ -16,8 +10,14 @@ use crate::base::wheel::Wheel;
 use crate::config::Config;
 use crate::filter::size::Size;
 use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED_BUFFERS_MAX};
+use crate::node::conn::connection::{CloseReason, Conn, Role};
+use crate::node::conn::replies::Place;
+use crate::node::digest::own_filter::OwnFilter;
+use crate::node::ids::{AddressKey, ConnKey, ConnTag, PeerKey};
+use crate::node::metrics::Stats;
+use crate::node::peer::mesh::Mesh;
 use crate::store::{HashSecret, Store, Version};
-use crate::wire::filter_text::FilterText;
+use crate::wire::filter_dump::FilterDump;
 use crate::wire::handshake::{HASH_CHECK_TEXT, derive_hash_secret, public_hash_secret};
 use crate::wire::request::Parser;
 use std::collections::VecDeque;
@@ -47,7 +47,7 @@ pub enum Timer {
     /// Whether this connection is keeping us waiting.
     Conn(ConnKey),
     /// When this address is looked at next.
-    Contact(ContactKey),
+    AddressEntry(AddressKey),
     /// The next beat of this peer, or the end of what is remembered of it.
     Peer(PeerKey),
     /// The next lookup that is to be looked after.
@@ -60,66 +60,66 @@ pub enum Timer {
 
 /// The filter as text, for somebody who waits for it.
 #[derive(Debug)]
-pub(super) struct Text {
-    pub(super) conn: ConnKey,
-    pub(super) place: Place,
-    pub(super) id: Box<[u8]>,
+pub(in crate::node) struct Text {
+    pub(in crate::node) conn: ConnKey,
+    pub(in crate::node) place: Place,
+    pub(in crate::node) id: Box<[u8]>,
     /// `None` before the first block.
-    pub(super) begun: Option<TextBegun>,
+    pub(in crate::node) begun: Option<TextBegun>,
 }
 
 /// What of the text is written already.
 #[derive(Debug)]
-pub(super) struct TextBegun {
-    pub(super) text: Vec<u8>,
-    pub(super) writer: FilterText,
+pub(in crate::node) struct TextBegun {
+    pub(in crate::node) text: Vec<u8>,
+    pub(in crate::node) writer: FilterDump,
     /// The size that the filter had at the beginning: with another one it begins again.
-    pub(super) size: Size,
-    pub(super) next: usize,
+    pub(in crate::node) size: Size,
+    pub(in crate::node) next: usize,
 }
 
 /// The whole state of a node.
 #[derive(Debug)]
 pub struct State {
-    pub(super) config: Config,
-    pub(super) started: Instant,
-    pub(super) store: Store,
-    pub(super) published: Published,
-    pub(super) conns: Slots<ConnTag, Conn>,
-    pub(super) pool: Pool,
+    pub(in crate::node) config: Config,
+    pub(in crate::node) started: Instant,
+    pub(in crate::node) store: Store,
+    pub(in crate::node) own_filter: OwnFilter,
+    pub(in crate::node) conns: Slots<ConnTag, Conn>,
+    pub(in crate::node) pool: Pool,
     /// Bytes of buffers of all connections.
-    pub(super) buffered: usize,
-    pub(super) timers: Wheel<Timer>,
-    pub(super) actions: VecDeque<Action>,
+    pub(in crate::node) buffered: usize,
+    pub(in crate::node) timers: Wheel<Timer>,
+    pub(in crate::node) actions: VecDeque<Action>,
     /// Connections with requests left over from an earlier step, each once.
-    pub(super) runnable: VecDeque<ConnKey>,
+    pub(in crate::node) runnable: VecDeque<ConnKey>,
     /// Who waits for the filter as text.
-    pub(super) texts: VecDeque<Text>,
+    pub(in crate::node) texts: VecDeque<Text>,
     /// Connections to be settled before the node returns, each once.
-    pub(super) touched: VecDeque<ConnKey>,
-    pub(super) parser: Parser,
-    pub(super) versions: Versions,
-    pub(super) mesh: Mesh,
-    pub(super) rng: Rng,
-    pub(super) stats: Stats,
-    pub(super) log_gate: LogGate,
+    pub(in crate::node) dirty: VecDeque<ConnKey>,
+    pub(in crate::node) parser: Parser,
+    pub(in crate::node) clock: HybridClock,
+    pub(in crate::node) mesh: Mesh,
+    pub(in crate::node) rng: Rng,
+    pub(in crate::node) stats: Stats,
+    pub(in crate::node) log_gate: LogGate,
     /// The node takes no more connections and ends those it has.
-    pub(super) is_draining: bool,
+    pub(in crate::node) is_draining: bool,
 }
 
 impl State {
-    pub(super) fn new(config: Config, seed: u64, now: Now) -> Self {
+    pub(in crate::node) fn new(config: Config, seed: u64, now: Now) -> Self {
         let mut rng = Rng::new(seed);
         let secret = hash_secret(&config, &mut rng);
         let mut mesh = Mesh::new(&config, &mut rng);
         mesh.hash_check = secret.hash(HASH_CHECK_TEXT).0;
-        let published = Published::new(now.wall_ms);
+        let own_filter = OwnFilter::new(now.wall_ms);
         let mut store = Store::new(secret, config.limits.memory_max);
-        store.reserve(published.filter().bytes());
+        store.reserve(own_filter.filter().bytes());
         Self {
             started: now.mono,
             store,
-            published,
+            own_filter,
             conns: Slots::new(),
             pool: Pool::new(POOLED_BUFFERS_MAX, POOLED_BUFFER_BYTES_MAX),
             buffered: 0,
@@ -127,9 +127,9 @@ impl State {
             actions: VecDeque::new(),
             runnable: VecDeque::new(),
             texts: VecDeque::new(),
-            touched: VecDeque::new(),
+            dirty: VecDeque::new(),
             parser: Parser::default(),
-            versions: Versions::default(),
+            clock: HybridClock::default(),
             mesh,
             rng,
             stats: Stats::default(),
@@ -143,7 +143,7 @@ impl State {
 impl State {
     /// Connections of clients, as far as is known, and of nodes that are told goodbye: those are no peers any
     /// more, and nothing else would bound how many there are.
-    pub(super) fn clients(&self) -> usize {
+    pub(in crate::node) fn clients(&self) -> usize {
         self.conns.len() - self.mesh.conns
     }
 }
@@ -160,24 +160,24 @@ fn hash_secret(config: &Config, rng: &mut Rng) -> HashSecret {
 }
 
 /// Has a connection settled before the node returns.
-pub(super) fn touch(state: &mut State, key: ConnKey) {
+pub(in crate::node) fn mark_dirty(state: &mut State, key: ConnKey) {
     if let Some(conn) = state.conns.get_mut(key)
-        && !std::mem::replace(&mut conn.is_touched, true)
+        && !std::mem::replace(&mut conn.is_dirty, true)
     {
-        state.touched.push_back(key);
+        state.dirty.push_back(key);
     }
 }
 
 /// Ends a connection now: gives back its buffers, forgets it, tells the shell, counts the reason. Its
 /// key is stale from here on, and so are its timers and its places in queues.
-pub(super) fn close_conn(state: &mut State, key: ConnKey, reason: CloseReason) {
+pub(in crate::node) fn close_conn(state: &mut State, key: ConnKey, reason: CloseReason) {
     if forget_conn(state, key, reason) {
         state.actions.push_back(Action::Close(key));
     }
 }
 
 /// The same for a connection whose socket the shell has given up already.
-pub(super) fn forget_conn(state: &mut State, key: ConnKey, reason: CloseReason) -> bool {
+pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: CloseReason) -> bool {
     let Some(mut conn) = state.conns.remove(key) else { return false };
     conn.inbound.release(&mut state.pool);
     conn.outbound.release(&mut state.pool);
@@ -186,7 +186,7 @@ pub(super) fn forget_conn(state: &mut State, key: ConnKey, reason: CloseReason) 
     state.stats.closed[reason as usize] += 1;
     state.mesh.conns -= usize::from(conn.is_of_mesh());
     match conn.role {
-        Role::Dialling(dialling) => state.mesh.lost_dials.push_back((dialling.contact, key)),
+        Role::OutboundHandshake(dialling) => state.mesh.lost_dials.push_back((dialling.contact, key)),
         Role::Link(peer) => state.mesh.lost_links.push_back((peer, key)),
         Role::Client | Role::Parted => {}
     }
@@ -198,33 +198,33 @@ pub(super) fn forget_conn(state: &mut State, key: ConnKey, reason: CloseReason) 
 
 /// Gives each write a version above all before it, and near the wall clock while that behaves.
 #[derive(Debug, Default)]
-pub(super) struct Versions {
+pub(in crate::node) struct HybridClock {
     last: u64,
 }
 
-impl Versions {
+impl HybridClock {
     /// 44 bits of milliseconds since 1970 and 20 bits of counter.
-    pub(super) fn next(&mut self, now: Now) -> Version {
+    pub(in crate::node) fn next(&mut self, now: Now) -> Version {
         self.last = (self.last + 1).max(now.wall_ms << 20);
         Version(self.last)
     }
 
     /// What a frame tells of it: the highest version that this node has given, and no less than the time of day.
-    pub(super) fn clock(&self, now: Now) -> u64 {
+    pub(in crate::node) fn clock(&self, now: Now) -> u64 {
         self.last.max(now.wall_ms << 20)
     }
 }
 
 /// Lets through so many log lines a second about what clients cause.
 #[derive(Debug, Default)]
-pub(super) struct LogGate {
+pub(in crate::node) struct LogGate {
     second: u64,
     lines: u32,
 }
 
 impl LogGate {
     /// Whether one more line may be written; if not, it is counted.
-    pub(super) fn allows(&mut self, now: Now, stats: &mut Stats) -> bool {
+    pub(in crate::node) fn allows(&mut self, now: Now, stats: &mut Stats) -> bool {
         let second = now.mono.millis() / 1_000;
         if second != self.second {
             *self = Self { second, lines: 0 };
@@ -238,17 +238,17 @@ impl LogGate {
 
 #[cfg(test)]
 mod tests {
-    use super::{LogGate, Versions, hash_secret};
+    use super::{HybridClock, LogGate, hash_secret};
     use crate::base::rng::Rng;
     use crate::base::time::{Instant, Now};
     use crate::config::Config;
-    use crate::node::stats::Stats;
+    use crate::node::metrics::Stats;
 
     #[test]
     fn versions_rise_when_the_wall_clock_falls() {
         let at = |wall_ms| Now { mono: Instant::ZERO, wall_ms };
-        let mut versions = Versions::default();
-        let seen: Vec<_> = [5, 5, 3, 6, 0].map(at).map(|now| versions.next(now)).to_vec();
+        let mut clock = HybridClock::default();
+        let seen: Vec<_> = [5, 5, 3, 6, 0].map(at).map(|now| clock.next(now)).to_vec();
         assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
         assert_eq!(seen[3].0 >> 20, 6);
     }

@@ -3,24 +3,24 @@
 //! If what a connection is being waited for is overdue the connection ends; if not the timer goes back
 //! in. A timer whose tick is not the one its connection remembers is dead, and says nothing.
 
-use super::conns::CloseReason;
-use super::dialling;
-use super::digests;
-use super::keys::ConnKey;
-use super::patience::{arm, patience};
-use super::peering;
-use super::remote;
-use super::settle::settle;
-use super::state::{State, Timer, close_conn};
 use crate::base::time::Now;
 use crate::base::wheel::Popped;
+use crate::node::conn::connection::CloseReason;
+use crate::node::conn::reconcile::reconcile;
+use crate::node::conn::timeouts::{arm, patience};
+use crate::node::digest::sync;
+use crate::node::ids::ConnKey;
+use crate::node::lookup::remote;
+use crate::node::peer::dialer;
+use crate::node::peer::link;
+use crate::node::state::{State, Timer, close_conn};
 use crate::wire::reply::put_error;
 
 /// Dead timers that are borne beyond one for each connection, before they are sifted out.
 const DEAD_SPARE: usize = 4_096;
 
 /// Whether [`run`] has something to do now.
-pub(super) fn has_work(state: &State, now: Now) -> bool {
+pub(in crate::node) fn has_work(state: &State, now: Now) -> bool {
     state.timers.has_work(now.mono.millis()) || has_too_many(state)
 }
 
@@ -28,26 +28,26 @@ pub(super) fn has_work(state: &State, now: Now) -> bool {
 /// comes and goes quickly would leave one behind each time, for as long as its patience would have been.
 fn has_too_many(state: &State) -> bool {
     let mesh = &state.mesh;
-    state.timers.len() > 2 * (state.conns.len() + mesh.contacts.len() + mesh.peers.len()) + DEAD_SPARE
+    state.timers.len() > 2 * (state.conns.len() + mesh.address_book.len() + mesh.peers.len()) + DEAD_SPARE
 }
 
 /// Looks at up to `budget` timers of the node that are due, and at as many others if too many are dead.
-pub(super) fn run(state: &mut State, now: Now, budget: u32) {
+pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
     for _ in 0..budget {
         match state.timers.pop(now.mono.millis()) {
             Popped::Due { deadline, payload: Timer::Conn(key) } => fire(state, now, key, deadline),
-            Popped::Due { deadline, payload: Timer::Contact(key) } => {
-                dialling::contact_due(state, now, key, deadline);
+            Popped::Due { deadline, payload: Timer::AddressEntry(key) } => {
+                dialer::address_due(state, now, key, deadline);
             }
             Popped::Due { deadline, payload: Timer::Peer(key) } => {
-                peering::peer_due(state, now, key, deadline);
+                link::peer_due(state, now, key, deadline);
             }
             Popped::Due { deadline, payload: Timer::Lookups } => {
                 // A step by itself: what is left of it is due at once, and would come again right here.
                 remote::run_due(state, now, deadline, budget);
                 break;
             }
-            Popped::Due { payload: Timer::Tell, .. } => digests::timer_fired(state, now),
+            Popped::Due { payload: Timer::Tell, .. } => sync::timer_fired(state, now),
             Popped::Due { payload: Timer::DrainEnd, .. } => end_drain(state),
             Popped::Moved => {}
             Popped::Idle => break,
@@ -58,7 +58,7 @@ pub(super) fn run(state: &mut State, now: Now, budget: u32) {
         timers.sift(budget, |deadline, timer| {
             let armed = match timer {
                 Timer::Conn(key) => conns.get(key).and_then(|conn| conn.timer_at),
-                Timer::Contact(key) => mesh.contacts.get(key).and_then(|contact| contact.timer_at),
+                Timer::AddressEntry(key) => mesh.address_book.get(key).and_then(|contact| contact.timer_at),
                 Timer::Peer(key) => mesh.peers.get(key).and_then(|peer| peer.timer_at),
                 Timer::Lookups => mesh.lookups.timer_at,
                 Timer::Tell => mesh.tell_timer_at,
@@ -84,7 +84,7 @@ fn fire(state: &mut State, now: Now, key: ConnKey, deadline: u64) {
     };
     conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, b"", sentence));
     conn.begin_closing(reason, now.mono, pool);
-    settle(state, now, key);
+    reconcile(state, now, key);
 }
 
 fn end_drain(state: &mut State) {

@@ -5,12 +5,12 @@
 //! Not here: any rule of the protocol, and any decision about a connection that the node could take.
 
 mod clock;
-mod files;
+mod fd_limit;
 mod listener;
-mod names;
 mod reactor;
+mod resolver;
 mod signals;
-mod sockets;
+mod socket;
 
 use crate::config::{Config, explain_bind_error};
 use reactor::Reactor;
@@ -58,7 +58,7 @@ impl std::error::Error for ShellError {}
 /// # Errors
 /// [`ShellError`]; only `Resolve`, `Bind` and `System` can come before the node listens.
 pub fn run(mut config: Config, reload: Reload) -> Result<(), ShellError> {
-    let peers = names::resolve(&config, names::ask_system)?;
-    config.limits.clients_max = files::make_room(&config);
+    let peers = resolver::resolve(&config, resolver::ask_system)?;
+    config.limits.clients_max = fd_limit::make_room(&config);
     Reactor::start(config, &peers, reload)?.run()
 }

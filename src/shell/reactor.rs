@@ -6,10 +6,10 @@
 //! not reached goes on in the next turn, which then does not wait. When nothing is ready, left over or due, nothing wakes the process.
 
 use super::clock::Clock;
-use super::files;
+use super::fd_limit;
 use super::listener::{is_about_one_connection, listen, say_and_close};
 use super::signals::Signals;
-use super::sockets::{DialEnd, ReadEnd, Socket, Sockets, WRITES_PER_TURN, WriteEnd};
+use super::socket::{DialEnd, ReadEnd, Socket, Sockets, WRITES_PER_TURN, WriteEnd};
 use super::{Reload, ShellError};
 use crate::base::slots::Key;
 use crate::base::time::{Instant, Now};
@@ -102,7 +102,7 @@ impl Reactor {
             .map_err(system("wait for connections"))?;
         let seed = getrandom::u64()
             .map_err(|error| ShellError::System("draw a random seed", std::io::Error::other(error)))?;
-        let spare = files::spare().map_err(system("open /dev/null"))?;
+        let spare = fd_limit::spare().map_err(system("open /dev/null"))?;
         let here = listener.local_addr().unwrap_or(addr);
         log::info!(
             "olivia {} listens on {here}; try: nc {} {}",
@@ -192,7 +192,7 @@ impl Reactor {
         let end = if signalled { self.obey_signals(now) } else { Ok(()) };
         self.drain_if_all_is_read(now, events.is_empty());
         self.flush(now);
-        self.node.turned(self.clock.mono().since(now.mono));
+        self.node.iteration_done(self.clock.mono().since(now.mono));
         end
     }
 
@@ -390,7 +390,7 @@ impl Reactor {
                         self.accept_warned = Some(now.mono);
                         log::warn!("nobody can connect: {error}; trying again every 100 ms");
                     }
-                    if files::are_used_up(&error) {
+                    if fd_limit::are_used_up(&error) {
                         self.turn_one_away();
                     }
                     return;
@@ -405,7 +405,7 @@ impl Reactor {
         if let Some((stream, _)) = self.listener.as_ref().and_then(|listener| listener.accept().ok()) {
             say_and_close(stream, "this node has no more room for connections; try again later");
         }
-        self.spare = files::spare().ok();
+        self.spare = fd_limit::spare().ok();
     }
 
     fn admit(&mut self, now: Now, stream: TcpStream, addr: SocketAddr) {
@@ -459,7 +459,7 @@ impl Reactor {
         match (self.reload)() {
             Ok(new) => {
                 let (mut config, notes) = self.config.reload_from(new);
-                config.limits.clients_max = files::make_room(&config);
+                config.limits.clients_max = fd_limit::make_room(&config);
                 for note in notes {
                     log::warn!("{note}");
                 }

@@ -11,8 +11,8 @@
 use super::heap::Heap;
 use super::item::Deadline;
 use super::{HashedKey, Store, known};
-use crate::base::bags::Mapped;
 use crate::base::time::Instant;
+use crate::base::timer_pages::Mapped;
 use crate::base::wheel::{Popped, Wheel};
 
 /// Entries that are borne beyond three for each two items with a deadline, before they are sifted. With

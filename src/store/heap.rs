@@ -10,11 +10,13 @@
 //! Not here: what an item means, who points at it, and when to compact.
 
 use super::item::{self, Deadline, Item, Layout, Version, equal};
-use super::outside::Outside;
+use super::large_objects::LargeObjects;
 use super::pages::{Emptying, NO_SLOT, Page, Pages};
-use super::sizes::{GRANULE_BYTES, PAGE_BYTES, PAGE_CLASSES, PAGE_GRANULES, bytes_of, class_of, granules_of};
+use super::size_classes::{
+    GRANULE_BYTES, PAGE_BYTES, PAGE_CLASSES, PAGE_GRANULES, bytes_of, class_of, granules_of,
+};
 use crate::base::arena::{Arena, REGION_BYTES};
-use crate::base::cpu::prefetch;
+use crate::base::prefetch::prefetch;
 
 /// Of the processors that we know. Elsewhere a guess costs a fetch.
 const CACHE_LINE_BYTES: usize = 64;
@@ -30,17 +32,17 @@ const _: () = assert!(REGION_GRANULES as usize * GRANULE_BYTES == REGION_BYTES);
 pub(super) struct Heap {
     arena: Arena<PAGE_BYTES>,
     pages: Pages,
-    outside: Outside,
+    large_objects: LargeObjects,
     live: usize,
 }
 
 impl Heap {
     pub(super) fn new() -> Self {
-        Self { arena: Arena::new(), pages: Pages::new(), outside: Outside::new(), live: 0 }
+        Self { arena: Arena::new(), pages: Pages::new(), large_objects: LargeObjects::new(), live: 0 }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.arena.memory_bytes() + self.pages.memory_bytes() + self.outside.memory_bytes()
+        self.arena.memory_bytes() + self.pages.memory_bytes() + self.large_objects.memory_bytes()
     }
 
     /// What [`Heap::memory_bytes`] grows by at most when this item is added, or takes the place of the
@@ -51,13 +53,14 @@ impl Heap {
         }
         let class = class_of(layout.slot_bytes());
         let page = if self.pages.with_room(class).is_some() { 0 } else { self.page_growth_bytes(1) };
-        page + if layout.is_outside() { self.outside.growth_bytes(layout.body_bytes()) } else { 0 }
+        page + if layout.is_outside() { self.large_objects.growth_bytes(layout.body_bytes()) } else { 0 }
     }
 
     /// What [`Heap::memory_bytes`] grows by at most when so many items are added, whatever their sizes,
     /// with so many bytes of keys and values in all.
     pub(super) fn growth_bytes_max(&self, items: usize, bytes: usize) -> usize {
-        self.page_growth_bytes(self.pages_max(items, bytes)) + self.outside.growth_bytes_max(items, bytes)
+        self.page_growth_bytes(self.pages_max(items, bytes))
+            + self.large_objects.growth_bytes_max(items, bytes)
     }
 
     /// The pages that are taken for that at most.
@@ -85,7 +88,7 @@ impl Heap {
         let class = class_of(new.slot_bytes());
         let page = if self.pages.with_room(class).is_some() { 0 } else { self.page_growth_bytes(1) };
         let goes_outside = new.is_outside() && !old.is_outside();
-        page + if goes_outside { self.outside.growth_bytes(new.body_bytes()) } else { 0 }
+        page + if goes_outside { self.large_objects.growth_bytes(new.body_bytes()) } else { 0 }
     }
 
     /// Bytes of key and value that [`Heap::copy_with_deadline`] copies.
@@ -104,9 +107,9 @@ impl Heap {
         version: Version,
     ) -> Option<u32> {
         let layout = Layout::new(key.len(), value.len(), deadline.is_some());
-        let block = if layout.is_outside() { Some(self.outside.add(key, value)?) } else { None };
+        let block = if layout.is_outside() { Some(self.large_objects.add(key, value)?) } else { None };
         let Some(handle) = self.allocate(class_of(layout.slot_bytes())) else {
-            block.into_iter().for_each(|block| self.outside.free(block));
+            block.into_iter().for_each(|block| self.large_objects.free(block));
             return None;
         };
         let slot = self.slot_mut(handle);
@@ -181,7 +184,7 @@ impl Heap {
     pub(super) fn free(&mut self, handle: u32) {
         let layout = Layout::read(self.slot(handle));
         if layout.is_outside() {
-            self.outside.free(item::u32_at(self.slot(handle), layout.body_at()));
+            self.large_objects.free(item::u32_at(self.slot(handle), layout.body_at()));
         }
         self.release(handle);
     }
@@ -296,13 +299,13 @@ impl Heap {
     /// For a heap that nobody will ask again.
     pub(super) fn drop_step(&mut self) -> bool {
         self.pages = Pages::new();
-        self.outside.drop_step() || self.arena.drop_region()
+        self.large_objects.drop_step() || self.arena.drop_region()
     }
 
     /// Gives one region, slab or block back to the system that is not in use, if [`Heap::has_idle`].
     pub(super) fn trim(&mut self) {
-        if self.outside.has_idle() {
-            return self.outside.trim();
+        if self.large_objects.has_idle() {
+            return self.large_objects.trim();
         }
         self.arena.trim();
         self.pages.truncate(self.arena.blocks_end());
@@ -310,24 +313,24 @@ impl Heap {
 
     /// Whether memory waits to be given back. O(1).
     pub(super) const fn has_idle(&self) -> bool {
-        self.outside.has_idle() || self.arena.has_idle()
+        self.large_objects.has_idle() || self.arena.has_idle()
     }
 
     /// Whether there is a slab of outside blocks that should be emptied. O(1).
     pub(super) const fn has_sparse_slab(&self) -> bool {
-        self.outside.is_sparse()
+        self.large_objects.is_sparse()
     }
 
     /// Moves one outside block of the emptiest slab, if it can be; the bytes that it copied.
     pub(super) fn move_block(&mut self) -> usize {
-        self.outside.compact()
+        self.large_objects.compact()
     }
 
     /// Walks over every page and slot, checks them, and returns the handles of all live items. O(n).
     pub(super) fn audit(&self) -> Vec<u32> {
         let mut handles = Vec::with_capacity(self.live);
         self.arena.audit();
-        let (mut outside, mut counted) = (0, Vec::new());
+        let (mut large_objects, mut counted) = (0, Vec::new());
         for page in self.arena.all_blocks() {
             let record = self.pages.of(page);
             let before = handles.len();
@@ -335,7 +338,7 @@ impl Heap {
             while let Some((handle, next)) = self.next_live(page, slot) {
                 let layout = Layout::read(self.slot(handle));
                 assert_eq!(class_of(layout.slot_bytes()), record.class, "item of another class");
-                outside += usize::from(layout.is_outside());
+                large_objects += usize::from(layout.is_outside());
                 handles.push(handle);
                 slot = next;
             }
@@ -348,7 +351,7 @@ impl Heap {
             let first = self.next_live(page, 0).map(|(_, next)| next);
             assert!(first.is_some_and(|next| next > slot), "an item that compaction has passed by");
         }
-        assert_eq!((handles.len(), outside), (self.live, self.outside.audit()));
+        assert_eq!((handles.len(), large_objects), (self.live, self.large_objects.audit()));
         handles
     }
 
@@ -380,7 +383,7 @@ impl Heap {
     fn body_of<'h>(&'h self, slot: &'h [u8], layout: Layout) -> &'h [u8] {
         let at = layout.body_at();
         if layout.is_outside() {
-            return self.outside.bytes(item::u32_at(slot, at));
+            return self.large_objects.bytes(item::u32_at(slot, at));
         }
         &slot[at..at + layout.body_bytes()]
     }

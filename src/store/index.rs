@@ -15,8 +15,8 @@
 use super::directory::Directory;
 use super::hash::HashedKey;
 use super::overflow::Overflow;
-use super::records::{DEPTH_MAX, Record, Records};
 use super::segment::{self, Probe, SEGMENT_BYTES, SEGMENT_SLOTS};
+use super::segment_metadata::{DEPTH_MAX, Record, Records};
 use crate::base::arena::Arena;
 use std::cmp::Ordering;
 

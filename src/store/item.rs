@@ -63,7 +63,7 @@ pub struct Item<'s> {
 pub(super) struct Layout {
     timed: bool,
     wide: bool,
-    outside: bool,
+    large_objects: bool,
     key_len: usize,
     value_len: usize,
 }
@@ -91,8 +91,8 @@ impl Layout {
         let fixed = DEADLINE_AT + if timed { DEADLINE_BYTES } else { 0 };
         let wide = key_len > KEY_MASK as usize || value_len >= 1 << VALUE_SHIFT;
         let lengths = if wide { LENGTHS_BYTES } else { 0 };
-        let outside = fixed + lengths + key_len + value_len > SLOT_BYTES_MAX;
-        Self { timed, wide: wide || outside, outside, key_len, value_len }
+        let large_objects = fixed + lengths + key_len + value_len > SLOT_BYTES_MAX;
+        Self { timed, wide: wide || large_objects, large_objects, key_len, value_len }
     }
 
     /// The same with a deadline.
@@ -110,7 +110,7 @@ impl Layout {
             return Self {
                 timed,
                 wide: false,
-                outside: false,
+                large_objects: false,
                 key_len,
                 value_len: (head >> VALUE_SHIFT) as usize,
             };
@@ -125,7 +125,7 @@ impl Layout {
         Self {
             timed,
             wide: true,
-            outside: head & OUTSIDE != 0,
+            large_objects: head & OUTSIDE != 0,
             key_len: u32_at(slot, at) as usize,
             value_len: u32_at(slot, at + 4) as usize,
         }
@@ -133,7 +133,7 @@ impl Layout {
 
     /// Bytes that the item needs in its slot.
     pub(super) const fn slot_bytes(self) -> usize {
-        self.body_at() + if self.outside { 4 } else { self.body_bytes() }
+        self.body_at() + if self.large_objects { 4 } else { self.body_bytes() }
     }
 
     /// Bytes of key and value.
@@ -146,7 +146,7 @@ impl Layout {
     }
 
     pub(super) const fn is_outside(self) -> bool {
-        self.outside
+        self.large_objects
     }
 
     /// Where key and value, or the number of their block, begin.
@@ -162,7 +162,7 @@ impl Layout {
         debug_assert_eq!(self.timed, deadline.is_some());
         let mut head = LIVE;
         if self.wide {
-            head |= WIDE | if self.outside { OUTSIDE } else { 0 };
+            head |= WIDE | if self.large_objects { OUTSIDE } else { 0 };
         } else {
             head |= length_u32(self.key_len) << KEY_SHIFT | length_u32(self.value_len) << VALUE_SHIFT;
         }
@@ -269,7 +269,7 @@ mod tests {
                     slot[0] = 0;
                     layout.write(&mut slot, ends, Version(0x0123_4567_89AB_CDEF));
                     assert!(is_live(&slot) && slot.len() <= SLOT_BYTES_MAX);
-                    assert!(layout.body_at() + if layout.outside { 4 } else { 0 } <= HEADER_BYTES_MAX);
+                    assert!(layout.body_at() + if layout.large_objects { 4 } else { 0 } <= HEADER_BYTES_MAX);
                     assert_eq!(Layout::read(&slot), layout);
                     assert_eq!(deadline(&slot), ends);
                     assert_eq!(version(&slot), Version(0x0123_4567_89AB_CDEF));

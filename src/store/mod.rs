@@ -18,38 +18,38 @@
 //! Not here: who may write, what a command answers, whether another node holds the key, the time.
 
 mod audit;
-mod compact;
+mod compaction;
+mod deferred_free;
 mod directory;
 mod expiry;
-mod graves;
 mod hash;
 mod heap;
 mod index;
 mod item;
-mod outside;
+mod large_objects;
 mod overflow;
 mod pages;
-mod ranges;
-mod records;
+mod scan;
 mod segment;
-mod sizes;
+mod segment_metadata;
+mod size_classes;
 
 pub use audit::Audit;
 pub use hash::{HashRange, HashSecret, HashedKey, KeyHash};
 pub use item::{Deadline, Item, Version};
-pub use ranges::Gathering;
+pub use scan::SegmentScan;
 
 use crate::base::time::Instant;
-use compact::Compaction;
+use compaction::Compaction;
+use deferred_free::DeferredFree;
 use expiry::Timers;
-use graves::Graves;
 use heap::Heap;
 use index::{Index, Keys};
 use item::Layout;
 use std::cmp::Ordering;
 
-/// Keys that [`Store::read_ahead`] takes up at most.
-pub const READ_AHEAD_MAX: usize = 16;
+/// Keys that [`Store::prefetch`] takes up at most.
+pub const PREFETCH_MAX: usize = 16;
 
 /// Why a write was refused; nothing was changed by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub struct Store {
     timers: Timers,
     compaction: Compaction,
     /// What [`Store::clear`] left to be freed.
-    graves: Graves,
+    deferred_free: DeferredFree,
     /// Bytes that something else holds and that count against the limit.
     reserved: u64,
     expired: u64,
@@ -103,7 +103,7 @@ impl Store {
             heap: Heap::new(),
             timers: Timers::new(),
             compaction: Compaction::default(),
-            graves: Graves::default(),
+            deferred_free: DeferredFree::default(),
             reserved: 0,
             expired: 0,
         }
@@ -152,10 +152,10 @@ impl Store {
     /// Begins to fetch the memory of up to 16 keys that will be asked for next, all at once, so that the
     /// calls that follow find it in the cache. Changes nothing. Costs some 5 ns a key and, when the memory
     /// is far, two waits for all of them; not worth it for fewer than four keys.
-    pub fn read_ahead(&self, keys: &[HashedKey<'_>]) {
-        let keys = &keys[..keys.len().min(READ_AHEAD_MAX)];
+    pub fn prefetch(&self, keys: &[HashedKey<'_>]) {
+        let keys = &keys[..keys.len().min(PREFETCH_MAX)];
         keys.iter().for_each(|key| self.index.fetch(key.hash.0));
-        let (mut elsewhere, mut len) = ([KeyHash(0); READ_AHEAD_MAX], 0);
+        let (mut elsewhere, mut len) = ([KeyHash(0); PREFETCH_MAX], 0);
         for key in keys {
             match self.index.at_home(key.hash.0) {
                 Some(handle) => self.heap.fetch(handle),
@@ -296,7 +296,7 @@ impl Store {
         let index = std::mem::replace(&mut self.index, Index::hollow());
         let timers = std::mem::replace(&mut self.timers, Timers::new());
         self.compaction = Compaction::default();
-        self.graves.add(heap, index, timers);
+        self.deferred_free.add(heap, index, timers);
     }
 
     /// Gives back the memory of items whose deadline has come, of timers that no longer mean anything, of
@@ -305,7 +305,7 @@ impl Store {
     pub fn reclaim(&mut self, now: Instant, budget: u32) {
         let left = self.keep_up(now, budget);
         if !self.trim() && left > 0 {
-            self.graves.step();
+            self.deferred_free.step();
             self.compact(now, left);
         }
     }
@@ -326,7 +326,7 @@ impl Store {
     pub fn has_work(&self, now: Instant) -> bool {
         self.timers.has_due(now.millis())
             || self.timers.has_too_many()
-            || !self.graves.is_empty()
+            || !self.deferred_free.is_empty()
             || self.has_idle()
             || self.wants_compaction(now)
     }
@@ -362,7 +362,7 @@ impl Store {
     /// cleared store has not yet given back, and what is reserved. O(1).
     pub fn memory_bytes(&self) -> u64 {
         let live = self.heap.memory_bytes() + self.index.memory_bytes() + self.timers.memory_bytes();
-        (live + self.graves.memory_bytes()) as u64 + self.reserved
+        (live + self.deferred_free.memory_bytes()) as u64 + self.reserved
     }
 
     #[inline]
@@ -503,7 +503,7 @@ mod tests {
         store.remove(Instant::ZERO, store.key(&id.to_be_bytes()))
     }
 
-    fn settle(store: &mut Store, now: Instant) {
+    fn reconcile(store: &mut Store, now: Instant) {
         for _ in 0..100_000 {
             if !store.has_work(now) {
                 return;
@@ -527,7 +527,7 @@ mod tests {
         set(&mut store, 1, 10, after(5));
         assert!(has(&store, Instant::from_millis(4_999), 1) && !has(&store, at(5), 1));
         assert_eq!((store.len(), store.next_deadline().is_some()), (1, true));
-        settle(&mut store, at(5));
+        reconcile(&mut store, at(5));
         assert_eq!((store.len(), store.expired(), store.next_deadline()), (0, 1, None));
     }
 
@@ -537,7 +537,7 @@ mod tests {
         set(&mut store, 1, 10, after(5));
         remove(&mut store, 1);
         set(&mut store, 2, 10, after(9));
-        settle(&mut store, at(5));
+        reconcile(&mut store, at(5));
         assert!(has(&store, at(5), 2));
         assert_eq!((store.len(), store.expired(), store.timers()), (1, 0, 1));
         store.audit();
@@ -548,7 +548,7 @@ mod tests {
         let mut store = store(0);
         set(&mut store, 1, 10, after(5));
         while store.timers.pop(5_000) != Popped::Idle {}
-        settle(&mut store, at(5));
+        reconcile(&mut store, at(5));
         assert_eq!((store.len(), store.timers()), (1, 0));
         assert!(!store.remove(at(5), store.key(&1u64.to_be_bytes())));
         assert_eq!((store.len(), store.expired()), (0, 1));
@@ -563,9 +563,9 @@ mod tests {
         for seconds in [3, 20, 5, 9] {
             assert_eq!(store.set_deadline(Instant::ZERO, store.key(&key), after(seconds).unwrap()), Ok(true));
         }
-        settle(&mut store, Instant::from_millis(8_999));
+        reconcile(&mut store, Instant::from_millis(8_999));
         assert!(has(&store, Instant::from_millis(8_999), 1));
-        settle(&mut store, at(9));
+        reconcile(&mut store, at(9));
         assert_eq!((store.len(), store.timers()), (0, 1));
     }
 
@@ -684,7 +684,7 @@ mod tests {
         for id in (0..60_000).rev() {
             assert!(remove(&mut store, id));
         }
-        settle(&mut store, at(100_000));
+        reconcile(&mut store, at(100_000));
         assert!(store.memory_bytes() < 8 * PAGE_BYTES && filled > 40 << 20, "{}", store.memory_bytes());
         store.audit();
     }
@@ -708,14 +708,14 @@ mod tests {
                 remove(&mut store, id);
             }
         }
-        settle(&mut store, Instant::ZERO);
+        reconcile(&mut store, Instant::ZERO);
         let (pause, timers) = (store.next_deadline().unwrap(), store.timers());
-        settle(&mut store, pause);
+        reconcile(&mut store, pause);
         let few = items < 100_000;
         assert!(few || store.memory_bytes() < before / 2, "{} of {before}", store.memory_bytes());
         assert!(store.audit().timers > timers, "nothing was moved");
         assert!(kept.iter().all(|&id| has(&store, pause, id)) && store.len() == kept.len());
-        settle(&mut store, at(1_000_000));
+        reconcile(&mut store, at(1_000_000));
         assert_eq!((store.len(), store.expired() as usize), (0, kept.len()));
     }
 
@@ -724,7 +724,7 @@ mod tests {
         let mut store = store(0);
         (0..20_000).for_each(|id| assert!(set(&mut store, id, 200, None)));
         (0..20_000).filter(|id| id % 10 != 0).for_each(|id| assert!(remove(&mut store, id)));
-        settle(&mut store, Instant::ZERO);
+        reconcile(&mut store, Instant::ZERO);
         let (pause, sparse_bytes) = (store.next_deadline().unwrap(), store.memory_bytes());
         store.reclaim(pause, 20);
         let emptying = store.heap.page_to_empty().unwrap();
@@ -733,7 +733,7 @@ mod tests {
             let key = store.heap.key(handle).to_vec();
             assert!(store.remove(pause, store.key(&key)));
         }
-        settle(&mut store, pause);
+        reconcile(&mut store, pause);
         assert!(store.memory_bytes() < sparse_bytes / 2, "{} of {sparse_bytes}", store.memory_bytes());
         store.audit();
     }
@@ -743,7 +743,7 @@ mod tests {
         let mut store = store(0);
         (0..60_000).for_each(|id| assert!(set(&mut store, id, 0, after(1_000_000))));
         (0..60_000).filter(|id| id % 320 != 319).for_each(|id| assert!(remove(&mut store, id)));
-        settle(&mut store, Instant::ZERO);
+        reconcile(&mut store, Instant::ZERO);
         let (pause, timers) = (store.next_deadline().unwrap(), store.timers());
         store.reclaim(pause, 64);
         // One found, and 319 looked at before it, is worth 10 steps.
@@ -769,10 +769,10 @@ mod tests {
         set(&mut store, 7, 10, None);
         store.clear();
         set(&mut store, 8, 10, None);
-        settle(&mut store, Instant::ZERO);
+        reconcile(&mut store, Instant::ZERO);
         assert!(store.memory_bytes() < 8 * PAGE_BYTES, "{}", store.memory_bytes());
         assert!(has(&store, at(100), 8) && store.len() == 1);
-        settle(&mut store, at(100));
+        reconcile(&mut store, at(100));
         assert_eq!(store.expired(), 0);
         store.audit();
     }
@@ -816,8 +816,8 @@ mod tests {
             let deadline = after(1_000 + turn % 2).unwrap();
             assert_eq!(store.set_deadline(Instant::ZERO, store.key(&key), deadline), Ok(true));
         }
-        settle(&mut store, Instant::ZERO);
-        settle(&mut store, at(1_001));
+        reconcile(&mut store, Instant::ZERO);
+        reconcile(&mut store, at(1_001));
         assert_eq!((store.len(), store.timers()), (0, 0));
     }
 

@@ -5,8 +5,8 @@
 //!
 //! Not here: the memory of a page, and the list of its free slots, which runs through the slots.
 
-use super::sizes::{CLASSES, slots_of};
-use crate::base::shelves::Shelves;
+use super::size_classes::{CLASSES, slots_of};
+use crate::base::chunked_vec::ChunkedVec;
 
 /// Bands of pages with room: by quarters of their slots in use.
 const BANDS: usize = 4;
@@ -60,7 +60,7 @@ pub(super) struct Emptying {
 /// The records; see the module.
 #[derive(Debug)]
 pub(super) struct Pages {
-    records: Shelves<Page>,
+    records: ChunkedVec<Page>,
     classes: Box<[Class; CLASSES]>,
     /// Classes with so much room that their emptiest pages should be emptied, one bit each.
     sparse: u128,
@@ -70,7 +70,7 @@ pub(super) struct Pages {
 impl Pages {
     pub(super) fn new() -> Self {
         let class = Class { bands: [NO_PAGE; BANDS], pages: 0, live: 0 };
-        Self { records: Shelves::new(), classes: Box::new([class; CLASSES]), sparse: 0, emptying: None }
+        Self { records: ChunkedVec::new(), classes: Box::new([class; CLASSES]), sparse: 0, emptying: None }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

@@ -13,7 +13,7 @@
 //! Stash buckets and neighbours are Dash's (Lu, Hao, Wang, Lo: "Dash: scalable hashing on persistent
 //! memory", 2020). Not here: which segment, and what a handle leads to.
 
-use crate::base::cpu::{equal_bytes, prefetch};
+use crate::base::prefetch::{equal_bytes, prefetch};
 use std::iter::successors;
 
 /// Bytes of a segment.

@@ -1,6 +1,6 @@
 //! The arguments of a line: fields bare and quoted, split at commas and at the colons that count.
 
-use super::mistake::RequestError;
+use super::request_error::RequestError;
 use memchr::{memchr, memchr2, memrchr};
 
 /// The longest life of a key, in seconds: some 31 years.

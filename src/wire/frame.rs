@@ -104,7 +104,7 @@ pub enum Wants {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body<'a> {
     /// A sign of life. `request` counts the beats; an answer repeats it.
-    Beat {
+    Heartbeat {
         /// The end of the sender's digest.
         head: Head,
         /// Whether it answers a beat.
@@ -234,7 +234,7 @@ impl fmt::Display for FrameError {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Beat = 1,
+    Heartbeat = 1,
     Delta = 2,
     Block = 3,
     Resize = 4,
@@ -252,7 +252,7 @@ enum Kind {
 impl Kind {
     const fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
-            1 => Self::Beat,
+            1 => Self::Heartbeat,
             2 => Self::Delta,
             3 => Self::Block,
             4 => Self::Resize,
@@ -271,7 +271,7 @@ impl Kind {
 
     const fn name(self) -> &'static str {
         match self {
-            Self::Beat => "BEAT",
+            Self::Heartbeat => "BEAT",
             Self::Delta => "DELTA",
             Self::Block => "BLOCK",
             Self::Resize => "RESIZE",
@@ -290,7 +290,7 @@ impl Kind {
     /// The flags that may be set.
     const fn flags(self) -> u16 {
         match self {
-            Self::Beat => FLAG_ANSWER,
+            Self::Heartbeat => FLAG_ANSWER,
             Self::Get => FLAG_LIFE_ONLY,
             Self::Delta
             | Self::Block
@@ -315,7 +315,7 @@ impl Kind {
             }
             Self::Get
             | Self::Value
-            | Self::Beat
+            | Self::Heartbeat
             | Self::Delta
             | Self::Block
             | Self::Resize
@@ -336,7 +336,7 @@ impl Kind {
             Self::Value => VALUE_BYTES_MAX + VALUE_HEAD_BYTES,
             Self::Delta | Self::Block | Self::Piece => LIST_BYTES_MAX,
             Self::Bye => REASON_BYTES_MAX,
-            Self::Beat
+            Self::Heartbeat
             | Self::Resize
             | Self::Snap
             | Self::SnapEnd
@@ -349,7 +349,7 @@ impl Kind {
     /// Whether its payload may have so many bytes; if not, what it needs.
     fn check_length(self, length: usize) -> Result<(), &'static str> {
         let (fits, needs) = match self {
-            Self::Beat => (length == HEAD_BYTES, "16"),
+            Self::Heartbeat => (length == HEAD_BYTES, "16"),
             Self::Delta => (length.is_multiple_of(HASH_BYTES), "8 for each hash"),
             Self::Block => (length.is_multiple_of(IMAGE_BYTES), "68 for each block"),
             Self::Resize => (length == 1, "1"),
@@ -423,8 +423,8 @@ impl Header {
     fn body(self, payload: &[u8]) -> Result<Body<'_>, FrameError> {
         let mut fields = Fields { rest: payload };
         let body = match self.kind {
-            Kind::Beat => {
-                fields.head().map(|head| Body::Beat { head, is_answer: self.flags & FLAG_ANSWER != 0 })
+            Kind::Heartbeat => {
+                fields.head().map(|head| Body::Heartbeat { head, is_answer: self.flags & FLAG_ANSWER != 0 })
             }
             Kind::Delta => Some(Body::Delta(Hashes { entries: payload.as_chunks().0 })),
             Kind::Block => Some(Body::Block(Images { entries: payload.as_chunks().0 })),
@@ -549,7 +549,7 @@ mod tests {
             std::iter::repeat_with(|| rng.next_u64()).map(|word| [word; 8]).take(count).collect();
         images[0][7] = 1;
         let body = match of % 14 {
-            0 => Body::Beat { head, is_answer: hash & 1 == 0 },
+            0 => Body::Heartbeat { head, is_answer: hash & 1 == 0 },
             1 => return put_deltas(out, clock, number, images.iter().map(|image| image[0])),
             2 => return put_blocks(out, clock, number, images.iter().map(|image| (request, *image))),
             3 => Body::Resize { size_log2 },

@@ -44,7 +44,7 @@
 //! | `EXPIRE key:30` | `:EXPIRES key:30` | those that were there |
 //! | `TTL a,b,nope` | `:LASTS a:27,b:never` | seconds, rounded up |
 //! | `PING` or `PING 0` | `0:PONG 1` | with an id, that id |
-//! | `REQUEST bloomfilter` | `:FULFILLED v=1,blocks=…,keys=…,epoch=…,seq=…,bits=…` | the node's filter; [`filter_text`] |
+//! | `REQUEST bloomfilter` | `:FULFILLED v=1,blocks=…,keys=…,epoch=…,seq=…,bits=…` | the node's filter; [`filter_dump`] |
 //! | `REQUEST peers` | `:FULFILLED 10.0.0.2:5454,10.0.0.3:5454` | the peers' addresses: the linked, then up to 1,024 others |
 //! | `REQUEST connect` | as `REQUEST bloomfilter` | bare, by a person; with arguments: the handshake of a node |
 //! | `REQUEST disconnect` | `:FULFILLED bye` | then the connection closes |
@@ -127,10 +127,10 @@
 //! question is answered by a NONE without a hash, the answer counts as a no.
 
 pub mod args;
-pub mod filter_text;
+pub mod filter_dump;
 pub mod frame;
 pub mod handshake;
 pub mod line;
-pub mod mistake;
 pub mod reply;
 pub mod request;
+pub mod request_error;

@@ -6,7 +6,7 @@
 
 use super::args::{ArgLimits, Args, Scratch, Shape, trim};
 use super::line::Line;
-use super::mistake::RequestError;
+use super::request_error::RequestError;
 use memchr::memchr;
 
 /// Bytes of a request's id.

@@ -65,7 +65,7 @@ fn check_list(body: &Body<'_>, payload: usize) {
                 list.iter().map(|address| if address.addr.is_ipv4() { 23 } else { 35 }).sum::<usize>();
             assert_eq!((list.iter().count(), bytes), (list.len(), payload));
         }
-        Body::Beat { .. }
+        Body::Heartbeat { .. }
         | Body::Resize { .. }
         | Body::Snap { .. }
         | Body::SnapEnd

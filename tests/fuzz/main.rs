@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod config;
-mod filter_text;
+mod filter_dump;
 mod frame;
 mod handshake;
 mod line;
@@ -50,8 +50,8 @@ fn handshake_that_can_be_read_reads_back_the_same() {
 }
 
 #[test]
-fn filter_text_that_decodes_encodes_to_the_same_bytes() {
-    fuzz("filter_text", filter_text::run, 10_000);
+fn filter_dump_that_decodes_encodes_to_the_same_bytes() {
+    fuzz("filter_dump", filter_dump::run, 10_000);
 }
 
 #[test]

@@ -119,7 +119,7 @@ impl World {
             _ if kind == 0xFF => self.node.drain(self.now),
             _ => self.tick(),
         }
-        self.settle();
+        self.reconcile();
     }
 
     fn accept(&mut self, is_near: bool) {
@@ -176,7 +176,7 @@ impl World {
         let mut ticks = 0;
         while self.node.has_work(self.now) {
             self.node.tick(self.now);
-            self.settle();
+            self.reconcile();
             ticks += 1;
             assert!(ticks < TICKS_MAX, "the node spins");
         }
@@ -202,7 +202,7 @@ impl World {
     }
 
     /// Does what the node asks for, and looks at what it holds.
-    fn settle(&mut self) {
+    fn reconcile(&mut self) {
         while let Some(action) = self.node.next_action() {
             let (Action::Connect(key, _)
             | Action::Flush(key)
@@ -240,7 +240,7 @@ impl World {
     /// Every client takes its replies; the node drains and must come to its end.
     fn end(&mut self) {
         self.node.drain(self.now);
-        self.settle();
+        self.reconcile();
         for _ in 0..TICKS_MAX {
             if self.node.is_drained() {
                 return;
@@ -248,10 +248,10 @@ impl World {
             let open = u8::try_from(self.clients.len()).unwrap_or(u8::MAX);
             (0..open).for_each(|at| {
                 self.write(at, usize::MAX);
-                self.settle();
+                self.reconcile();
             });
             self.wait(1);
-            self.settle();
+            self.reconcile();
         }
         panic!("the node does not come to its end");
     }

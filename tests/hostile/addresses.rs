@@ -2,7 +2,7 @@
 //! at a time, and no more are kept than may be known.
 
 use crate::driver::Driver;
-use crate::peer::{Face, Heard, LISTEN, Link, World, beat, ms, secretive};
+use crate::peer::{Face, Heard, LISTEN, Link, World, heartbeat, ms, secretive};
 use olivia::config::Config;
 use olivia::limits::MeshLimits;
 use olivia::wire::frame::{Address, put_peers};
@@ -200,7 +200,7 @@ fn pass_unreachable(world: &mut World, links: &[&Link], seconds: u32) -> Vec<Str
     let mut dialled = Vec::new();
     for _ in 0..seconds {
         world.driver.pass(ms(1_000));
-        links.iter().for_each(|link| world.send(link, &[beat(1)]));
+        links.iter().for_each(|link| world.send(link, &[heartbeat(1)]));
         while let Some((dial, addr)) = world.driver.next_dial() {
             dialled.push(addr.to_string());
             world.driver.lose(dial);
@@ -354,7 +354,7 @@ fn all_addresses_that_wait_for_a_place_get_their_turn() {
             tried.insert(addr);
             world.driver.lose(dial);
         }
-        world.driver.send(link.conn, crate::peer::bytes_of(&[crate::peer::beat(1)]));
+        world.driver.send(link.conn, crate::peer::bytes_of(&[crate::peer::heartbeat(1)]));
         world.driver.pass(ms(10));
     }
     assert_eq!(tried.len(), 300);

@@ -1,6 +1,6 @@
 //! Answers that nobody wanted, come twice, late or about something else, and those that never come.
 
-use crate::peer::{Face, Heard, Link, World, beat, deltas, head, ms};
+use crate::peer::{Face, Heard, Link, World, deltas, head, heartbeat, ms};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::wire::frame::Body;
@@ -20,9 +20,9 @@ fn claims_far(world: &mut World, face: &Face) -> Link {
 /// Asks for `far`, and gives the number of the question that this makes.
 fn asked(world: &mut World, link: &mut Link) -> u32 {
     world.begin("GET far\n");
-    let questions = world.questions(link);
-    assert_eq!(questions.len(), 1, "{questions:?}");
-    questions[0]
+    let queries = world.queries(link);
+    assert_eq!(queries.len(), 1, "{queries:?}");
+    queries[0]
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn answer_over_a_link_that_was_replaced_is_not_heard() {
     world.send(&new, &[(request, value(far, b"old"))]);
     let stats = world.driver.node.stats();
     assert_eq!((stats.remote_late, stats.remote_lost), (1, 1));
-    let again = world.questions(&mut new);
+    let again = world.queries(&mut new);
     assert!(again.len() == 1 && again[0] != request);
     world.send(&new, &[(again[0], value(far, b"new"))]);
     assert_eq!(world.told(), ":GOT far:new\n");
@@ -129,7 +129,7 @@ fn no_of_a_peer_that_was_asked_again_over_its_new_link_is_no_false_claim() {
     let far = world.hash("far");
     asked(&mut world, &mut old);
     let mut new = world.dial(&face);
-    let again = world.questions(&mut new);
+    let again = world.queries(&mut new);
     assert_eq!(again.len(), 1);
     world.send(&new, &[(again[0], Body::None { hash: far })]);
     assert_eq!(world.told(), ":GOT \n");
@@ -151,7 +151,7 @@ fn claims_are_held_against_all_absent_keys_whatever_was_asked_of_them() {
         }
         world.driver.pass(ms(200));
         world.hear(&mut link);
-        world.send(&link, &[beat(1)]);
+        world.send(&link, &[heartbeat(1)]);
         world.hear(&mut link);
         let request = asked(&mut world, &mut link);
         world.send(&link, &[(request, Body::None { hash: world.hash("far") })]);
@@ -169,7 +169,7 @@ fn lives_of_no_length_and_of_any_length_are_told_as_they_are() {
     let hash = world.hash("far");
     let mut answered = |world: &mut World, left_ms: u64| {
         world.begin("TTL far\n");
-        let request = world.questions(&mut link)[0];
+        let request = world.queries(&mut link)[0];
         let value = Body::Value { hash, version: 1, left_ms: Some(left_ms), value: b"" };
         world.send(&link, &[(request, value)]);
         world.told()
@@ -190,7 +190,7 @@ fn value_that_comes_when_only_the_life_was_asked_for_is_not_shown() {
     let mut link = claims_far(&mut world, &Face::new(1));
     let hash = world.hash("far");
     world.begin("TTL far\n");
-    let request = world.questions(&mut link)[0];
+    let request = world.queries(&mut link)[0];
     world.send(&link, &[(request, value(hash, b"surplus"))]);
     assert_eq!(world.told(), ":LASTS far:never\n");
 }
@@ -266,7 +266,7 @@ fn peer_that_never_answers_costs_one_timeout_until_it_is_heard_from() {
         assert_eq!(world.ask("GET far\n"), ":GOT \n");
         assert_eq!(world.ask("GET far,own,nowhere\n"), ":GOT own:1\n");
     }
-    assert_eq!(world.questions(&mut link), [0; 0]);
+    assert_eq!(world.queries(&mut link), [0; 0]);
     assert_eq!(world.driver.node.stats().remote_timeouts, 1);
     // One byte of a frame is a sign of life.
     world.driver.send(link.conn, [0xB1]);
@@ -285,7 +285,7 @@ fn peer_that_never_answers_costs_one_timeout_until_it_is_heard_from() {
 fn waits_in_vain(world: &mut World, link: &mut Link) -> u64 {
     let before = world.driver.node.stats().remote_timeouts;
     for waits in 0..200 {
-        world.send(link, &[beat(1)]);
+        world.send(link, &[heartbeat(1)]);
         world.begin("GET far\n");
         if world.told() == ":GOT \n" {
             assert_eq!(world.driver.node.stats().remote_timeouts, before + waits);
@@ -304,10 +304,10 @@ fn answers_until_asked(world: &mut World, face: &Face, link: &mut Link) -> u32 {
     let mut answers = 0;
     while world.view(face).unwrap().owed > 0 {
         world.driver.pass(ms(50));
-        world.send(link, &[beat(1)]);
+        world.send(link, &[heartbeat(1)]);
         assert_eq!(world.ask("GET far\n"), ":GOT \n");
         let hash = world.hash("?");
-        for request in world.questions(link) {
+        for request in world.queries(link) {
             world.send(link, &[(request, Body::None { hash })]);
             answers += 1;
         }
@@ -325,7 +325,7 @@ fn peer_that_beats_and_never_answers_costs_three_timeouts_and_no_more() {
         assert_eq!(waits_in_vain(&mut world, &mut link), 3);
         for _ in 0..100 {
             world.driver.pass(ms(250));
-            world.send(&link, &[beat(1)]);
+            world.send(&link, &[heartbeat(1)]);
             assert_eq!(world.ask("GET far\n"), ":GOT \n");
             assert_eq!(world.ask("TTL far,own\n"), ":LASTS own:never\n");
         }
@@ -363,8 +363,8 @@ fn answer_to_a_probe_that_is_late_or_about_another_key_counts_for_nothing() {
         let hash = world.hash(name);
         let request = loop {
             world.driver.pass(ms(50));
-            world.send(&link, &[beat(1)]);
-            if let Some(request) = world.questions(&mut link).first() {
+            world.send(&link, &[heartbeat(1)]);
+            if let Some(request) = world.queries(&mut link).first() {
                 break *request;
             }
         };
@@ -400,19 +400,19 @@ fn peer_that_answers_some_questions_and_leaves_others_does_not_make_lookups_wait
         // Several are on their way at any time; it answers two of three.
         world.begin(&format!("GET a{round},b{round},c{round}\n"));
         let heard = world.hear(&mut link);
-        let questions: Vec<_> = heard
+        let queries: Vec<_> = heard
             .into_iter()
             .filter_map(
                 |heard| if let Heard::Get { request, key } = heard { Some((request, key)) } else { None },
             )
             .collect();
-        waited += usize::from(questions.len() == 3);
-        for (request, key) in questions.iter().skip(1) {
+        waited += usize::from(queries.len() == 3);
+        for (request, key) in queries.iter().skip(1) {
             let hash = world.hash(std::str::from_utf8(key).unwrap());
             world.send(&link, &[(*request, Body::None { hash })]);
         }
         world.driver.pass(ms(10));
-        world.send(&link, &[beat(1)]);
+        world.send(&link, &[heartbeat(1)]);
     }
     assert!(waited < 100, "{waited} of 1,000 requests waited");
     world.driver.pass(ms(100));
@@ -427,17 +427,17 @@ fn many_silent_peers_of_unknown_filters_cost_one_timeout_together() {
     let mut links: Vec<Link> = faces.iter().map(|face| world.linked(face)).collect();
     world.begin("GET nowhere\n");
     for link in &mut links {
-        assert_eq!(world.questions(link).len(), 1);
+        assert_eq!(world.queries(link).len(), 1);
     }
     world.driver.pass(ms(100));
     assert_eq!(world.told(), ":GOT \n");
     assert_eq!(world.ask("GET nowhere,neither\n"), ":GOT \n");
     assert_eq!(world.driver.node.stats().remote_timeouts, 1);
     // Each that is heard from is asked again, and it alone.
-    world.send(&links[3], &[beat(1)]);
+    world.send(&links[3], &[heartbeat(1)]);
     world.begin("GET nowhere\n");
     for (at, link) in links.iter_mut().enumerate() {
-        assert_eq!(world.questions(link).len(), usize::from(at == 3), "{at}");
+        assert_eq!(world.queries(link).len(), usize::from(at == 3), "{at}");
     }
     world.send(&links[3], &[(2, Body::None { hash: world.hash("nowhere") })]);
     assert_eq!(world.told(), ":GOT \n");
@@ -451,10 +451,10 @@ fn silent_claimant_keeps_nobody_from_the_next() {
     let mut links = faces.each_ref().map(|face| claims_far(&mut world, face));
     let far = world.hash("far");
     world.begin("GET far\n");
-    let first = usize::from(world.questions(&mut links[0]).is_empty());
+    let first = usize::from(world.queries(&mut links[0]).is_empty());
     world.driver.pass(ms(20));
     let second = &mut links[1 - first];
-    let request = world.questions(second)[0];
+    let request = world.queries(second)[0];
     world.send(second, &[(request, value(far, b"there"))]);
     assert_eq!(world.told(), ":GOT far:there\n");
     assert_eq!(world.driver.node.stats().remote_timeouts, 0);
@@ -470,12 +470,12 @@ fn lookup_that_everybody_waits_for_is_answered_to_those_who_are_left() {
     for client in &clients {
         world.driver.send(*client, "GET far\n");
     }
-    let questions = world.questions(&mut link);
-    assert_eq!(questions.len(), 1);
+    let queries = world.queries(&mut link);
+    assert_eq!(queries.len(), 1);
     for client in &clients[..10] {
         world.driver.lose(*client);
     }
-    world.send(&link, &[(questions[0], value(far, b"v"))]);
+    world.send(&link, &[(queries[0], value(far, b"v"))]);
     for client in &clients[10..] {
         assert_eq!(world.driver.take(*client), ":GOT far:v\n");
     }

@@ -1,9 +1,9 @@
 //! Changes of a filter that come twice, in the wrong order, not at all, or by the hundred thousand; and what
 //! little it takes to make a node talk.
 
-use crate::peer::{Face, Heard, Link, World, beat, block, bytes_of, deltas, head, ms};
+use crate::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, heartbeat, ms};
 use olivia::config::Config;
-use olivia::filter::digest::Position;
+use olivia::filter::changelog::Position;
 use olivia::limits::Limits;
 use olivia::node::{CloseReason, FilterState};
 use olivia::wire::frame::{Body, Head};
@@ -55,12 +55,12 @@ fn missing_delta_is_asked_for_once_and_its_peer_is_in_doubt_until_it_comes() {
     assert_eq!(world.filter(&face), FilterState::Doubtful);
     // In doubt it is asked for what it does not claim.
     world.begin("GET nowhere\n");
-    let asked = world.questions(&mut link);
+    let asked = world.queries(&mut link);
     assert_eq!(asked.len(), 1);
     world.send(&link, &[(asked[0], Body::None { hash: world.hash("nowhere") })]);
     assert_eq!(world.told(), ":GOT \n");
     // A beat that says where its log ends does not make it known.
-    world.send(&link, &[(1, Body::Beat { head: head(1, 3), is_answer: false })]);
+    world.send(&link, &[(1, Body::Heartbeat { head: head(1, 3), is_answer: false })]);
     assert_eq!(world.filter(&face), FilterState::Doubtful);
     world.driver.send(link.conn, deltas(3, &(3..504).collect::<Vec<u64>>()));
     assert_eq!((position(&world, &face), world.filter(&face)), (Some(504), FilterState::Known));
@@ -72,7 +72,7 @@ fn changes_that_were_announced_and_do_not_come_put_the_filter_in_doubt() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let link = at_three(&mut world, &face);
-    let ahead = |request, seq| (request, Body::Beat { head: head(1, seq), is_answer: false });
+    let ahead = |request, seq| (request, Body::Heartbeat { head: head(1, seq), is_answer: false });
     // On their way, as far as one beat tells.
     world.send(&link, &[ahead(1, 5)]);
     assert_eq!(world.filter(&face), FilterState::Known);
@@ -88,7 +88,7 @@ fn changes_that_were_announced_and_do_not_come_put_the_filter_in_doubt() {
     world.send(&link, &[ahead(3, 7), ahead(4, 7)]);
     assert_eq!(world.filter(&face), FilterState::Doubtful);
     world.driver.send(link.conn, deltas(6, &[7]));
-    world.send(&link, &[ahead(5, 9), (9, Body::Beat { head: head(1, 9), is_answer: true })]);
+    world.send(&link, &[ahead(5, 9), (9, Body::Heartbeat { head: head(1, 9), is_answer: true })]);
     assert_eq!(world.filter(&face), FilterState::Known);
     world.check();
 }
@@ -132,7 +132,7 @@ fn numbers_at_the_end_of_all_numbers_harm_nobody() {
     world.publish(&mut link, head(u64::MAX, u64::MAX), 1, &[0; 16]);
     for _ in 0..3 {
         world.driver.send(link.conn, deltas(u64::MAX, &[1, 2]));
-        world.send(&link, &[(1, Body::Beat { head: head(u64::MAX, u64::MAX), is_answer: false })]);
+        world.send(&link, &[(1, Body::Heartbeat { head: head(u64::MAX, u64::MAX), is_answer: false })]);
         world.check();
     }
     assert_eq!(world.stat("peer_filters_bytes"), 128);
@@ -152,7 +152,7 @@ fn block_beyond_the_filter_is_refused_and_its_peer_asked_again_for_all_of_it() {
         assert_eq!(world.filter(&face), FilterState::Doubtful);
         for second in 0..40 {
             world.driver.pass(ms(1_000));
-            world.send(&link, &[beat(second)]);
+            world.send(&link, &[heartbeat(second)]);
         }
         let asked = resyncs(&mut world, &mut link);
         assert!(!asked.is_empty() && asked.iter().all(Option::is_none), "{asked:?}");
@@ -280,7 +280,7 @@ fn whole_filter_asked_for_without_end_is_sent_no_faster_than_it_is_taken() {
     let waiting = world.driver.waiting(link.conn);
     assert!(waiting <= (64 << 10) + (16 << 10) + (256 << 10) + 100, "{waiting} bytes");
     assert!(world.driver.node.stats().digest_bytes_out < 100 << 10);
-    assert!(world.driver.node.stats().beats_unanswered > 0);
+    assert!(world.driver.node.stats().heartbeats_unanswered > 0);
     world.check();
 }
 
@@ -290,7 +290,7 @@ fn whole_filter_asked_for_again_and_again_by_one_that_reads_costs_a_step_each() 
     with_keys(&mut world);
     let mut link = world.linked(&Face::new(1));
     world.send(&link, &[(0, Body::Resync(None))]);
-    assert!(world.hear(&mut link).contains(&Heard::Digest));
+    assert!(world.hear(&mut link).contains(&Heard::Changelog));
     let (ticks, bytes) = (world.driver.ticks, world.driver.node.stats().digest_bytes_out);
     let storm: Vec<_> = (0..200).map(|_| (0, Body::Resync(None))).collect();
     world.send(&link, &storm);
@@ -309,7 +309,7 @@ fn beats_without_end_are_answered_no_faster_than_they_are_taken() {
     world.driver.reads(link.conn, false);
     world.driver.watch = None;
     for round in 0..20 {
-        let storm: Vec<_> = (0..1_000).map(|n| beat(round * 1_000 + n)).collect();
+        let storm: Vec<_> = (0..1_000).map(|n| heartbeat(round * 1_000 + n)).collect();
         world.driver.deliver(link.conn, &bytes_of(&storm));
         world.check_at_once();
         world.driver.run();
@@ -321,8 +321,8 @@ fn beats_without_end_are_answered_no_faster_than_they_are_taken() {
     let answered = world.hear(&mut link).len() as u64;
     assert!(answered >= 20_000 - unanswered);
     // As soon as it reads it is answered again.
-    world.send(&link, &[beat(99_999)]);
-    assert!(matches!(world.hear(&mut link)[..], [Heard::Beat { request: 99_999, is_answer: true, .. }]));
+    world.send(&link, &[heartbeat(99_999)]);
+    assert!(matches!(world.hear(&mut link)[..], [Heard::Heartbeat { request: 99_999, is_answer: true, .. }]));
     assert!(world.is_linked(&face));
     assert_eq!(world.closed(CloseReason::SlowReader), 0);
     world.check();

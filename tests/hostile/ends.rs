@@ -1,7 +1,7 @@
 //! Goodbyes and half closes, in every phase: the link is gone at once, what was asked through it is asked
 //! elsewhere, and what is said afterwards is not heard.
 
-use crate::peer::{Face, Heard, World, beat, bytes_of, ms, secretive};
+use crate::peer::{Face, Heard, World, bytes_of, heartbeat, ms, secretive};
 use olivia::config::Config;
 use olivia::node::CloseReason;
 use olivia::wire::frame::{Body, Wants};
@@ -15,13 +15,13 @@ fn goodbye_ends_a_link_at_once_and_what_follows_is_not_heard() {
     world.send(&link, &storm);
     assert!(!world.is_linked(&face));
     assert_eq!(world.driver.node.stats().frames, 1);
-    world.send(&link, &[beat(1), (2, Body::Get { key: b"own", wants: Wants::Value })]);
+    world.send(&link, &[heartbeat(1), (2, Body::Get { key: b"own", wants: Wants::Value })]);
     assert_eq!(world.hear(&mut link), []);
     assert!(world.driver.has_ended(link.conn));
     // It goes on talking and never closes: two seconds, and it is closed.
     for _ in 0..4 {
         world.driver.pass(ms(500));
-        world.send(&link, &[beat(1)]);
+        world.send(&link, &[heartbeat(1)]);
     }
     assert!(world.driver.is_closed(link.conn));
     assert_eq!(world.closed(CloseReason::PeerLeft), 1);
@@ -35,7 +35,7 @@ fn question_to_a_peer_that_leaves_is_over_at_once() {
         let mut world = World::new(Config::default());
         let mut link = world.linked(&Face::new(1));
         world.begin("GET far\n");
-        assert_eq!(world.questions(&mut link).len(), 1);
+        assert_eq!(world.queries(&mut link).len(), 1);
         match how {
             0 => world.send(&link, &[(0, Body::Bye(b""))]),
             1 => world.driver.shut(link.conn),
@@ -59,11 +59,11 @@ fn question_goes_on_to_the_next_peer_when_one_leaves() {
         world.driver.send(link.conn, crate::peer::deltas(0, &[far]));
     }
     world.begin("GET far\n");
-    let asked = links.each_mut().map(|link| world.questions(link));
+    let asked = links.each_mut().map(|link| world.queries(link));
     let first = usize::from(asked[0].is_empty());
     assert!(asked[1 - first].is_empty(), "both are asked at once");
     world.send(&links[first], &[(0, Body::Bye(b"leaving"))]);
-    let request = world.questions(&mut links[1 - first])[0];
+    let request = world.queries(&mut links[1 - first])[0];
     let value = Body::Value { hash: far, version: 1, left_ms: None, value: b"there" };
     world.send(&links[1 - first], &[(request, value)]);
     assert_eq!(world.told(), ":GOT far:there\n");
@@ -130,7 +130,7 @@ fn frames_and_the_end_in_one_go_are_all_heard() {
     let mut world = World::new(Config::default());
     let link = world.linked(&Face::new(1));
     let frames = world.driver.node.stats().frames;
-    let storm: Vec<_> = (0..2_000).map(beat).collect();
+    let storm: Vec<_> = (0..2_000).map(heartbeat).collect();
     world.driver.deliver(link.conn, &bytes_of(&storm));
     world.driver.shut_ahead(link.conn);
     assert!(world.driver.is_closed(link.conn));

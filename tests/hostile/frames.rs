@@ -1,7 +1,7 @@
 //! Bytes on a link that are no frames, or not yet: such a link ends with a goodbye that says why, at once if
 //! the header shows it, and a half frame is waited for as long as bytes come.
 
-use crate::peer::{Face, Heard, Link, World, beat, block, bytes_of, deltas, head, header, ms, piece};
+use crate::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, header, heartbeat, ms, piece};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::node::CloseReason;
@@ -14,7 +14,7 @@ fn samples() -> Vec<Vec<u8>> {
     put_peers(&mut peers, 0, std::iter::once(address));
     let one = |body| bytes_of(&[(1, body)]);
     vec![
-        one(Body::Beat { head: head(1, 0), is_answer: false }),
+        one(Body::Heartbeat { head: head(1, 0), is_answer: false }),
         deltas(0, &[1, 2]),
         block(0, 0, [0; 8]),
         one(Body::Resize { size_log2: 2 }),
@@ -148,13 +148,13 @@ fn frames_byte_by_byte_are_frames() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = world.linked(&face);
-    let mut bytes = bytes_of(&[beat(7)]);
+    let mut bytes = bytes_of(&[heartbeat(7)]);
     bytes.extend(bytes_of(&[(8, Body::Get { key: b"own", wants: Wants::Value })]));
     for byte in bytes {
         world.driver.send(link.conn, [byte]);
     }
     let heard = world.hear(&mut link);
-    assert!(matches!(heard[0], Heard::Beat { request: 7, is_answer: true, .. }), "{heard:?}");
+    assert!(matches!(heard[0], Heard::Heartbeat { request: 7, is_answer: true, .. }), "{heard:?}");
     assert_eq!(heard[1], Heard::Value { request: 8, value: b"1".to_vec() });
     world.check();
 }
@@ -209,7 +209,7 @@ fn keys_and_values_over_the_limits_are_passed_over_and_not_kept() {
     }
     assert_eq!(world.driver.node.stats().frames_oversized, 4);
     world.hear(&mut link);
-    world.send(&link, &[beat(9)]);
-    assert!(matches!(world.hear(&mut link)[0], Heard::Beat { request: 9, .. }));
+    world.send(&link, &[heartbeat(9)]);
+    assert!(matches!(world.hear(&mut link)[0], Heard::Heartbeat { request: 9, .. }));
     world.check();
 }

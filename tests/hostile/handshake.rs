@@ -264,7 +264,7 @@ fn proof_behind_requests_that_wait_is_refused() {
     let (conn, node) = world.offered(&face);
     let both = [b"GET elsewhere\n".to_vec(), face.proof_line(&node)].concat();
     world.driver.send(conn, both);
-    let asked = world.questions(&mut slow);
+    let asked = world.queries(&mut slow);
     assert_eq!(asked.len(), 1);
     assert!(!world.is_linked(&face));
     world.driver.pass(ms(100));

@@ -1,6 +1,6 @@
 //! Who is who: too many nodes, one node twice, one node after the other, somebody with another's name.
 
-use crate::peer::{Face, Heard, Link, World, beat, head, ms, secretive};
+use crate::peer::{Face, Heard, Link, World, head, heartbeat, ms, secretive};
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
 use olivia::node::{CloseReason, Node};
@@ -118,7 +118,7 @@ fn node_with_all_its_links_visits_backups_and_links_to_one_that_has_none() {
             if let Some(dial) = world.driver.next_dial() {
                 break dial;
             }
-            links.iter().for_each(|link| world.send(link, &[beat(1)]));
+            links.iter().for_each(|link| world.send(link, &[heartbeat(1)]));
             world.driver.pass(ms(500));
             waited += 500;
         };
@@ -189,9 +189,11 @@ fn survives(world: &mut World, alive: &mut Link, gone: &mut Link, why: &str) {
     assert_eq!(said, why);
     assert!(!world.driver.has_ended(alive.conn));
     world.hear(alive);
-    world.send(alive, &[beat(77)]);
+    world.send(alive, &[heartbeat(77)]);
     let answer = world.hear(alive);
-    assert!(answer.iter().any(|heard| matches!(heard, Heard::Beat { request: 77, is_answer: true, .. })));
+    assert!(
+        answer.iter().any(|heard| matches!(heard, Heard::Heartbeat { request: 77, is_answer: true, .. }))
+    );
     assert_eq!(world.stat("peers_active"), 1);
     world.driver.shut(gone.conn);
     assert_eq!(world.closed(CloseReason::Duplicate), 1);
@@ -262,7 +264,7 @@ fn name_of_a_linked_peer_used_from_elsewhere_is_a_newer_link_of_it() {
     assert!(world.hear(&mut new).iter().any(|heard| matches!(heard, Heard::Resync(Some(_)))));
     // What the old one still says is not heard.
     let frames = world.driver.node.stats().frames;
-    world.send(&old, &[beat(5)]);
+    world.send(&old, &[heartbeat(5)]);
     assert_eq!(world.driver.node.stats().frames, frames);
     assert_eq!(world.stat("peers_active"), 1);
     world.check();

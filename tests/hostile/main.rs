@@ -18,6 +18,6 @@ mod ends;
 mod frames;
 mod handshake;
 mod identities;
-mod questions;
+mod queries;
 mod snapshots;
 mod storm;

@@ -122,7 +122,7 @@ impl Face {
 /// A frame that came from the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
-    Beat {
+    Heartbeat {
         request: u32,
         head: Head,
         is_answer: bool,
@@ -142,14 +142,14 @@ pub enum Heard {
     Peers(Vec<Address>),
     Bye(String),
     /// Something about the node's own filter.
-    Digest,
+    Changelog,
 }
 
 impl Heard {
     fn of(frame: &frame::Frame<'_>) -> Self {
         let request = frame.request;
         match frame.body {
-            Body::Beat { head, is_answer } => Self::Beat { request, head, is_answer },
+            Body::Heartbeat { head, is_answer } => Self::Heartbeat { request, head, is_answer },
             Body::Resync(head) => Self::Resync(head),
             Body::Get { key, .. } => Self::Get { request, key: key.to_vec() },
             Body::Value { value, .. } => Self::Value { request, value: value.to_vec() },
@@ -161,7 +161,7 @@ impl Heard {
             | Body::Resize { .. }
             | Body::Snap { .. }
             | Body::Piece(_)
-            | Body::SnapEnd => Self::Digest,
+            | Body::SnapEnd => Self::Changelog,
         }
     }
 
@@ -390,7 +390,7 @@ impl World {
     }
 
     /// The questions among them.
-    pub fn questions(&mut self, link: &mut Link) -> Vec<u32> {
+    pub fn queries(&mut self, link: &mut Link) -> Vec<u32> {
         self.hear(link).iter().filter_map(Heard::question).collect()
     }
 
@@ -422,8 +422,8 @@ pub fn head(epoch: u64, seq: u64) -> Head {
     Head { epoch, seq }
 }
 
-pub fn beat(request: u32) -> (u32, Body<'static>) {
-    (request, Body::Beat { head: head(1, 0), is_answer: false })
+pub fn heartbeat(request: u32) -> (u32, Body<'static>) {
+    (request, Body::Heartbeat { head: head(1, 0), is_answer: false })
 }
 
 pub fn bytes_of(frames: &[(u32, Body<'_>)]) -> Vec<u8> {

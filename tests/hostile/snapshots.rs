@@ -1,7 +1,7 @@
 //! Whole filters that lie, do not fit, or do not come whole: what is refused leaves the peer unknown, so that
 //! it is asked, and what it cost is given back.
 
-use crate::peer::{Face, Heard, Link, World, beat, bytes_of, deltas, head, ms, piece};
+use crate::peer::{Face, Heard, Link, World, bytes_of, deltas, head, heartbeat, ms, piece};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::node::FilterState;
@@ -24,7 +24,7 @@ fn end() -> Vec<u8> {
 /// The peer is asked for a key, since its filter is not known; it says no.
 fn is_asked(world: &mut World, link: &mut Link) {
     world.begin("GET nowhere\n");
-    let asked = world.questions(link);
+    let asked = world.queries(link);
     assert_eq!(asked.len(), 1, "it is not asked");
     world.send(link, &[(asked[0], Body::None { hash: world.hash("nowhere") })]);
     assert_eq!(world.told(), ":GOT \n");
@@ -103,7 +103,7 @@ fn resyncs_within(world: &mut World, link: &mut Link, seconds: u32) -> usize {
     let mut asked = 0;
     for second in 0..seconds {
         world.driver.pass(ms(1_000));
-        world.send(link, &[beat(second)]);
+        world.send(link, &[heartbeat(second)]);
         asked += world.hear(link).iter().filter(|heard| matches!(heard, Heard::Resync(_))).count();
     }
     asked
@@ -124,7 +124,7 @@ fn filter_that_claims_half_of_all_keys_and_lies_is_asked_one_time_in_sixty_four(
         let mut asked = 0;
         for key in keys.by_ref().take(count) {
             world.begin(&format!("GET {key}\n"));
-            for request in world.questions(link) {
+            for request in world.queries(link) {
                 asked += 1;
                 world.send(link, &[(request, Body::None { hash: world.hash(&key) })]);
             }
@@ -153,7 +153,7 @@ fn filter_that_claims_half_of_all_keys_and_lies_is_asked_one_time_in_sixty_four(
         }
         let before = world.driver.node.stats().remote_disbelieved;
         world.begin(&format!("GET {key}\n"));
-        for request in world.questions(&mut link) {
+        for request in world.queries(&mut link) {
             let value = Body::Value { hash, version: 1, left_ms: None, value: b"true" };
             world.send(&link, &[(request, value)]);
         }
@@ -203,7 +203,7 @@ fn filter_that_does_not_fit_beside_the_others_leaves_its_own_peer_unknown() {
     assert_eq!(world.stat("peer_filters_bytes"), 1 << 19);
     assert_eq!(refusals(&world), 1);
     is_asked(&mut world, &mut second);
-    assert_eq!(world.questions(&mut first), [0; 0]);
+    assert_eq!(world.queries(&mut first), [0; 0]);
     // As soon as there is room it is known.
     world.driver.lose(first.conn);
     world.driver.pass(ms(31_000));

@@ -179,18 +179,18 @@ impl Storm {
     fn talk(&mut self) {
         let Some(at) = (!self.links.is_empty()).then(|| self.below(self.links.len() as u64)) else { return };
         let at = usize::try_from(at).unwrap();
-        let (mut link, mut questions) = self.links.swap_remove(at);
+        let (mut link, mut queries) = self.links.swap_remove(at);
         if self.world.driver.is_closed(link.conn) {
             return;
         }
         for heard in self.world.hear(&mut link) {
             if let Heard::Get { request, key } = heard {
-                questions.push((request, String::from_utf8(key).unwrap()));
+                queries.push((request, String::from_utf8(key).unwrap()));
             }
         }
         let mut bytes = Vec::new();
         for _ in 0..=self.below(4) {
-            bytes.extend(self.words(&mut questions));
+            bytes.extend(self.words(&mut queries));
         }
         let mut rest = &bytes[..];
         while !rest.is_empty() {
@@ -199,11 +199,11 @@ impl Storm {
             self.world.driver.send(link.conn, now);
             rest = later;
         }
-        self.links.push((link, questions));
+        self.links.push((link, queries));
     }
 
     /// One to some frames.
-    fn words(&mut self, questions: &mut Vec<(u32, String)>) -> Vec<u8> {
+    fn words(&mut self, queries: &mut Vec<(u32, String)>) -> Vec<u8> {
         let key = self.key();
         let hash = self.world.hash(&key);
         let small = self.small(8);
@@ -214,7 +214,7 @@ impl Storm {
         match self.below(20) {
             0 => bytes_of(&[(
                 small,
-                Body::Beat { head: head(epoch, seq), is_answer: small.is_multiple_of(2) },
+                Body::Heartbeat { head: head(epoch, seq), is_answer: small.is_multiple_of(2) },
             )]),
             1 | 2 => deltas(seq, &vec![hash; usize::try_from(small).unwrap()]),
             3 => block(seq, small, [hash; 8]),
@@ -247,7 +247,7 @@ impl Storm {
             12 if small == 0 => bytes_of(&[(0, Body::Bye(b"so long"))]),
             _ => {
                 // Answers: mostly the right ones.
-                let (request, key) = questions.pop().unwrap_or((small, key));
+                let (request, key) = queries.pop().unwrap_or((small, key));
                 let hash = if small == 1 { hash } else { self.world.hash(&key) };
                 let length = if small == 2 { 400 } else { 10 };
                 let value = vec![b'v'; length];

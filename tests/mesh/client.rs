@@ -3,10 +3,10 @@
 //! What a client reads is not looked at: replies are judged as they appear in the outbound buffer of its
 //! node. A client that is slow to read matters only to the node.
 
-use super::asks::{Ask, What};
 use super::host::Socket;
 use super::net::{MS, Party, Port, Read, US};
 use super::oracle::Stamp;
+use super::pending::{PendingRequest, What};
 use super::protocol::Verb;
 use super::world::{Event, World};
 use std::collections::VecDeque;
@@ -39,7 +39,7 @@ pub struct Client {
     pub host: usize,
     pub port: Option<Port>,
     phase: Phase,
-    pub asks: VecDeque<Ask>,
+    pub pending: VecDeque<PendingRequest>,
     /// Bytes written, and those of them that the node was given.
     pub written: usize,
     given: usize,
@@ -63,7 +63,7 @@ impl Client {
             host,
             port: None,
             phase: Phase::Idle,
-            asks: VecDeque::new(),
+            pending: VecDeque::new(),
             written: 0,
             given: 0,
             partial: Vec::new(),
@@ -79,7 +79,7 @@ impl Client {
 
     /// Whether nothing is asked that was not answered.
     pub fn is_content(&self) -> bool {
-        self.asks.is_empty()
+        self.pending.is_empty()
     }
 }
 
@@ -146,7 +146,7 @@ impl World {
         let client = &mut self.clients[at];
         client.phase = Phase::Idle;
         client.port = None;
-        client.asks.clear();
+        client.pending.clear();
         client.partial.clear();
         let later = self.think();
         self.client_later(at, later);
@@ -158,7 +158,7 @@ impl World {
         let orphans = &mut self.hosts[client.host].orphans;
         let old = self.net.now.saturating_sub(20_000 * MS);
         orphans.retain(|(_, given)| given.nanos >= old);
-        for ask in &client.asks {
+        for ask in &client.pending {
             let (Some(given), What::Keys(Verb::Get | Verb::Ttl, items)) = (ask.given, &ask.what) else {
                 continue;
             };
@@ -171,7 +171,7 @@ impl World {
         if self.clients[at].left == 0 || self.ops_left == 0 {
             return self.client_leaves(at, port);
         }
-        if self.clients[at].asks.len() < ASKS_MAX {
+        if self.clients[at].pending.len() < ASKS_MAX {
             let count = 1 + self.rng.below(self.style.burst);
             let mut text = Vec::new();
             for _ in 0..count.min(self.ops_left).min(self.clients[at].left) {
@@ -235,7 +235,7 @@ impl World {
         if client.is_dismissed {
             return;
         }
-        for ask in client.asks.iter_mut().filter(|ask| ask.given.is_none()) {
+        for ask in client.pending.iter_mut().filter(|ask| ask.given.is_none()) {
             if ask.end > client.given {
                 break;
             }
@@ -309,7 +309,7 @@ impl World {
         let client = &mut self.clients[at];
         client.is_dismissed = true;
         client.phase = Phase::Leaving;
-        client.asks.clear();
+        client.pending.clear();
     }
 
     /// A node has learnt that a client's connection broke.
@@ -324,14 +324,14 @@ impl World {
     pub fn client_closed(&mut self, host: usize, socket: &Socket) {
         let Some(at) = socket.client else { return };
         let client = &self.clients[at];
-        let unanswered = client.asks.iter().filter(|ask| ask.given.is_some()).count();
+        let unanswered = client.pending.iter().filter(|ask| ask.given.is_some()).count();
         assert!(
             unanswered == 0
                 || socket.is_unflushed
                 || client.phase == Phase::Leaving && !client.has_half_closed,
             "host {host} closed {:?} and owed {unanswered} replies, the first to {:?}",
             socket.key,
-            client.asks.front()
+            client.pending.front()
         );
         self.perhaps_done(host, at);
         self.client_idle(at);

@@ -1,11 +1,11 @@
 //! When nothing goes wrong any more, all has to be well within a bounded time: every link up, every digest
 //! equal to its filter, every live key found from every node, nothing left to do but the beats.
 
-use super::asks::What;
 use super::boundary;
 use super::host::Kind;
 use super::net::MS;
 use super::oracle::{Item, Local};
+use super::pending::What;
 use super::protocol::Verb;
 use super::world::{Event, World};
 use olivia::node::Node;
@@ -116,7 +116,7 @@ impl World {
         }
         self.run_until(self.net.now + 1_500 * MS);
         for (at, client) in self.clients.iter().enumerate() {
-            assert!(client.is_content(), "client {at} waits for ever: {:?}", client.asks.front());
+            assert!(client.is_content(), "client {at} waits for ever: {:?}", client.pending.front());
         }
         self.hosts.iter().filter_map(|host| host.node.as_ref()).for_each(Node::audit);
         for at in 0..self.hosts.len() {
@@ -188,19 +188,19 @@ impl World {
         if self.plan.is_cramped {
             return;
         }
-        let questions = |world: &Self, at: usize| {
+        let queries = |world: &Self, at: usize| {
             world.hosts[at].node.as_ref().map_or(0, |node| node.stats().remote_requests)
         };
         for at in 0..self.members {
             let asker = self.add_asker(at);
             self.run_until(self.net.now + 100 * MS);
-            let before = questions(self, at);
+            let before = queries(self, at);
             for key in 0..ABSENT_KEYS {
                 let item = Item { key: ABSENT_FROM + key, value: usize::MAX, seconds: 0 };
                 assert!(self.ask_now(asker, What::Keys(Verb::Get, vec![item])), "an asker cannot ask");
             }
             self.run_until(self.net.now + 500 * MS);
-            let asked = questions(self, at) - before;
+            let asked = queries(self, at) - before;
             // Ten times what filters of the worst fill should claim.
             let most = 4 + u64::from(ABSENT_KEYS) * (self.members as u64 - 1) / 20;
             assert!(asked <= most, "host {at} asked {asked} questions for {ABSENT_KEYS} absent keys");
@@ -239,19 +239,19 @@ impl World {
 
     /// Nothing moves but the beats.
     fn check_idle(&mut self) {
-        let beats = 5;
-        let before: Vec<u64> = self.hosts.iter().map(|host| host.turns).collect();
-        let span = beats * u64::from(self.plan.heartbeat_ms) * MS;
+        let heartbeats = 5;
+        let before: Vec<u64> = self.hosts.iter().map(|host| host.iterations).collect();
+        let span = heartbeats * u64::from(self.plan.heartbeat_ms) * MS;
         let begin = self.net.now;
         self.run_until(begin + span);
         for (at, host) in self.hosts.iter().enumerate().filter(|(_, host)| host.is_well()) {
-            let turns = host.turns - before[at];
+            let iterations = host.iterations - before[at];
             // A beat and its answer for each peer, each in pieces and at moments of their own; a dial now
             // and then.
             let pieces = if self.plan.manners.piece < 100 || self.plan.read_bytes < 100 { 80 } else { 16 };
             let endings = self.oracle.endings(at, begin, begin + span + 100 * MS);
-            let most = (beats + 2) * self.hosts.len() as u64 * pieces + 100 + 2 * endings;
-            assert!(turns <= most, "host {at} had {turns} turns in {beats} beats, not {most}");
+            let most = (heartbeats + 2) * self.hosts.len() as u64 * pieces + 100 + 2 * endings;
+            assert!(iterations <= most, "host {at} had {iterations} turns in {heartbeats} beats, not {most}");
         }
     }
 }

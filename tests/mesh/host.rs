@@ -71,7 +71,7 @@ pub struct Host {
     pub turn_at: Option<u64>,
     pub busy_until: u64,
     /// Turns so far, for a look at who spins.
-    pub turns: u64,
+    pub iterations: u64,
     /// Calls of `tick` in a row that left work behind.
     pub spins: u32,
     /// When it was last paused or resumed, and all the time it was paused.
@@ -104,7 +104,7 @@ impl Host {
             gone: Vec::new(),
             turn_at: None,
             busy_until: 0,
-            turns: 0,
+            iterations: 0,
             spins: 0,
             paused_at: 0,
             paused: 0,

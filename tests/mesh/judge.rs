@@ -1,15 +1,15 @@
 //! What a node may say to a request, and when it is taken as carried out.
 
-use super::asks::{Ask, Expected, What};
 use super::boundary;
 use super::host::{Host, Kind};
 use super::liar::lie_about;
 use super::net::MS;
 use super::oracle::{Item, Local, Stamp, key_shown, key_text};
+use super::pending::{Expected, PendingRequest, What};
 use super::protocol::Verb;
 use super::world::World;
 use olivia::node::Node;
-use olivia::wire::filter_text::decode;
+use olivia::wire::filter_dump::decode;
 
 /// How soon a key is to be found everywhere, beside what the network takes.
 const FOUND_WITHIN: u64 = 10 * MS;
@@ -35,11 +35,11 @@ impl World {
         let sockets = self.hosts[host].sockets.values();
         all.extend(sockets.filter_map(|socket| Some((socket.client?, socket.is_stopped))));
         for (client, is_stopped) in all.drain(..) {
-            let given = self.clients[client].asks.iter().take_while(|ask| ask.given.is_some()).count();
-            let done = self.clients[client].asks.iter().take(given).rposition(|ask| ask.is_done);
+            let given = self.clients[client].pending.iter().take_while(|ask| ask.given.is_some()).count();
+            let done = self.clients[client].pending.iter().take(given).rposition(|ask| ask.is_done);
             for at in done.map_or(0, |done| done + 1)..given {
                 let now = self.stamp();
-                let ask = &self.clients[client].asks[at];
+                let ask = &self.clients[client].pending[at];
                 let is_new = ask.given == Some(now);
                 if is_stopped && is_new {
                     self.unsettle(host, client, at);
@@ -54,23 +54,23 @@ impl World {
     fn unsettle(&mut self, host: usize, client: usize, at: usize) {
         let now = self.stamp();
         if let What::Keys(verb @ (Verb::Set | Verb::SetEx | Verb::Del | Verb::Expire), items) =
-            &self.clients[client].asks[at].what
+            &self.clients[client].pending[at].what
         {
             items.iter().for_each(|item| self.oracle.unsettle(host, *verb, item, now));
-            self.clients[client].asks[at].is_unsettled = true;
+            self.clients[client].pending[at].is_unsettled = true;
         }
-        if let What::Keys(Verb::Get | Verb::Ttl, items) = &self.clients[client].asks[at].what {
+        if let What::Keys(Verb::Get | Verb::Ttl, items) = &self.clients[client].pending[at].what {
             // When it is carried out, lookups that it joins may have ended already.
             let expected =
                 items.iter().map(|item| Expected { local: Local::Unsure, ..self.expect(host, item, now) });
-            self.clients[client].asks[at].expected = expected.collect();
+            self.clients[client].pending[at].expected = expected.collect();
         }
     }
 
     /// What was given to a node on a connection that is gone may have been carried out, or not.
     pub fn perhaps_done(&mut self, host: usize, client: usize) {
-        for at in 0..self.clients[client].asks.len() {
-            let ask = &self.clients[client].asks[at];
+        for at in 0..self.clients[client].pending.len() {
+            let ask = &self.clients[client].pending[at];
             if ask.given.is_some() && !ask.is_done {
                 self.done(host, client, at);
             }
@@ -80,7 +80,7 @@ impl World {
     /// A request has been carried out: at this moment if it was given at this moment, else some time since.
     fn done(&mut self, host: usize, client: usize, at: usize) {
         let now = self.stamp();
-        let mut ask = std::mem::replace(&mut self.clients[client].asks[at], Ask::nothing());
+        let mut ask = std::mem::replace(&mut self.clients[client].pending[at], PendingRequest::nothing());
         ask.is_done = true;
         let given = ask.given.unwrap_or(now);
         ask.is_prompt = given == now;
@@ -93,7 +93,7 @@ impl World {
                         if !ask.is_unsettled {
                             self.oracle.apply(host, *verb, item, now, deadline);
                         } else {
-                            self.oracle.settle(host, *verb, item, (given, now), deadline);
+                            self.oracle.reconcile(host, *verb, item, (given, now), deadline);
                         }
                     }
                 }
@@ -113,11 +113,11 @@ impl World {
         if matches!(ask.what, What::Peers) && ask.is_prompt {
             ask.linked = self.linked_hosts(host);
         }
-        self.clients[client].asks[at] = ask;
+        self.clients[client].pending[at] = ask;
     }
 
     /// Whom a node is linked to and asks, if a miss will be judged by it.
-    fn linked_for(&self, host: usize, ask: &Ask) -> Vec<usize> {
+    fn linked_for(&self, host: usize, ask: &PendingRequest) -> Vec<usize> {
         let is_here = ask.expected.iter().all(|expected| matches!(expected.local, Local::Here(..)));
         if is_here || self.calm_since() > self.net.now || !self.is_strict {
             return Vec::new();
@@ -143,7 +143,7 @@ impl World {
         let local = self.oracle.local(host, item.key, self.net.now);
         let mut from = given;
         let sockets = self.hosts[host].sockets.values().filter_map(|socket| socket.client);
-        for ask in sockets.flat_map(|client| &self.clients[client].asks) {
+        for ask in sockets.flat_map(|client| &self.clients[client].pending) {
             let What::Keys(Verb::Get | Verb::Ttl, items) = &ask.what else { continue };
             if let Some(earlier) = ask.given.filter(|given| *given < from)
                 && items.iter().any(|other| other.key == item.key)
@@ -203,15 +203,15 @@ impl World {
         if line.starts_with(b":ERR the last line has no line end") {
             return;
         }
-        let asks = &mut self.clients[client].asks;
-        let is_given = asks.front().is_some_and(|ask| ask.given.is_some());
+        let pending = &mut self.clients[client].pending;
+        let is_given = pending.front().is_some_and(|ask| ask.given.is_some());
         assert!(is_given, "host {host} says {shown} to client {client}, which asked nothing");
-        if !self.clients[client].asks[0].is_done {
+        if !self.clients[client].pending[0].is_done {
             self.done(host, client, 0);
         }
         let now = self.stamp();
         let told = std::mem::replace(&mut self.clients[client].told, now);
-        let Some(mut ask) = self.clients[client].asks.pop_front() else { return };
+        let Some(mut ask) = self.clients[client].pending.pop_front() else { return };
         ask.is_fresh = told.call < now.call;
         self.replies += 1;
         if let Err(wrong) = self.judge_reply(host, &ask, line) {
@@ -219,7 +219,7 @@ impl World {
         }
     }
 
-    fn judge_reply(&mut self, host: usize, ask: &Ask, line: &[u8]) -> Result<(), String> {
+    fn judge_reply(&mut self, host: usize, ask: &PendingRequest, line: &[u8]) -> Result<(), String> {
         if ask.is_prompt {
             self.judge_patience(host, ask.given.unwrap_or_default().nanos)?;
         }
@@ -261,7 +261,7 @@ impl World {
         }
     }
 
-    fn judge_error(&self, ask: &Ask, sentence: &[u8]) -> Result<(), String> {
+    fn judge_error(&self, ask: &PendingRequest, sentence: &[u8]) -> Result<(), String> {
         let is_tight = sentence.ends_with(b"keys are being looked up on other nodes, the limit; try again")
             && self.plan.is_tight;
         let is_big = matches!(ask.what, What::Filter);
@@ -269,7 +269,7 @@ impl World {
     }
 
     /// What is counted adds up, and of keys whose life has ended the memory is given back.
-    fn judge_stats(&self, host: usize, ask: &Ask, fields: &[u8]) -> Result<(), String> {
+    fn judge_stats(&self, host: usize, ask: &PendingRequest, fields: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(fields).map_err(|error| error.to_string())?;
         let number = |name: &str| -> Result<u64, String> {
             let fields = text.split(',').filter_map(|field| field.split_once(':'));
@@ -289,7 +289,7 @@ impl World {
     }
 
     /// The filter as text is that of the node, bit by bit, if it was told at once.
-    fn judge_filter(&self, host: usize, ask: &Ask, fields: &[u8]) -> Result<(), String> {
+    fn judge_filter(&self, host: usize, ask: &PendingRequest, fields: &[u8]) -> Result<(), String> {
         let (head, words) = decode(fields, 1 << 20).map_err(|error| error.to_string())?;
         let node = self.hosts[host].node.as_ref().filter(|_| ask.given == Some(self.stamp()));
         let Some(filter) = node.map(Node::own_filter) else { return Ok(()) };
@@ -309,7 +309,7 @@ impl World {
         Err(format!("it took {} ms", waited / MS))
     }
 
-    fn judge_peers(&self, host: usize, ask: &Ask, fields: &[u8]) -> Result<(), String> {
+    fn judge_peers(&self, host: usize, ask: &PendingRequest, fields: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(fields).map_err(|error| error.to_string())?;
         let mut seen = Vec::new();
         for field in text.split(',').filter(|field| !field.is_empty()) {
@@ -332,7 +332,7 @@ impl World {
     fn judge_keys(
         &self,
         host: usize,
-        ask: &Ask,
+        ask: &PendingRequest,
         verb: Verb,
         items: &[Item],
         fields: &[u8],
@@ -366,7 +366,7 @@ impl World {
     fn judge_item(
         &self,
         host: usize,
-        ask: &Ask,
+        ask: &PendingRequest,
         verb: Verb,
         item: &Item,
         expected: Expected,
@@ -421,7 +421,7 @@ impl World {
     fn judge_remote(
         &self,
         host: usize,
-        ask: &Ask,
+        ask: &PendingRequest,
         key: u32,
         from: Stamp,
         shown: &[u8],
@@ -448,7 +448,7 @@ impl World {
 
     /// A miss is wrong if a node that was linked, well and reachable all the time has held the key for long
     /// enough.
-    fn judge_miss(&self, host: usize, ask: &Ask, key: u32) -> Result<(), String> {
+    fn judge_miss(&self, host: usize, ask: &PendingRequest, key: u32) -> Result<(), String> {
         let given = ask.given.unwrap_or_default().nanos;
         if self.calm_since() > given {
             return Ok(());

@@ -32,7 +32,7 @@ pub fn lie_about(key: &[u8]) -> Vec<u8> {
 
 /// Who the other end of a link said it was.
 #[derive(Debug, Clone, Default)]
-struct Introduced {
+struct PeerIdentity {
     node: [u8; 16],
     listen: Vec<u8>,
     nonce: [u8; 16],
@@ -51,7 +51,7 @@ struct Link {
     port: Port,
     stage: Stage,
     nonce: [u8; 16],
-    theirs: Introduced,
+    theirs: PeerIdentity,
     inbound: Vec<u8>,
     outbound: Vec<u8>,
     /// Our proof was wrong: we must not be welcome.
@@ -133,7 +133,7 @@ impl World {
         let mut nonce = [0; 16];
         self.rng.fill(&mut nonce);
         let Some(liar) = self.liar(at) else { return };
-        let (theirs, stage) = (Introduced::default(), Stage::Offering);
+        let (theirs, stage) = (PeerIdentity::default(), Stage::Offering);
         let (inbound, outbound, late) = (Vec::new(), Vec::new(), Vec::new());
         liar.links.push(Link {
             port,
@@ -291,7 +291,7 @@ impl World {
     fn meet(&mut self, at: usize, port: Port, theirs: &Offer<'_>) {
         if let Some(link) = self.link_at(at, port) {
             link.theirs =
-                Introduced { node: theirs.node, listen: theirs.listen.to_vec(), nonce: theirs.nonce };
+                PeerIdentity { node: theirs.node, listen: theirs.listen.to_vec(), nonce: theirs.nonce };
             link.stage = Stage::Proving;
         }
     }
@@ -335,12 +335,12 @@ impl World {
                     _ => put(&mut out, clock, frame.request, &none),
                 }
             }
-            Body::Beat { head: _, is_answer: false } if mood > 0 => {
+            Body::Heartbeat { head: _, is_answer: false } if mood > 0 => {
                 let head = self.head(at, port);
-                put(&mut out, clock, frame.request, &Body::Beat { head, is_answer: true });
+                put(&mut out, clock, frame.request, &Body::Heartbeat { head, is_answer: true });
             }
             Body::Resync(_) => self.put_snapshot(at, port, mood, &mut out),
-            Body::Beat { .. }
+            Body::Heartbeat { .. }
             | Body::Delta(_)
             | Body::Block(_)
             | Body::Resize { .. }
@@ -443,9 +443,9 @@ impl World {
                 &mut out,
                 clock,
                 0,
-                &Body::Beat { head: Head { epoch: head.epoch, seq: u64::MAX }, is_answer: true },
+                &Body::Heartbeat { head: Head { epoch: head.epoch, seq: u64::MAX }, is_answer: true },
             ),
-            17 => (0..20).for_each(|n| put(&mut out, clock, n, &Body::Beat { head, is_answer: false })),
+            17 => (0..20).for_each(|n| put(&mut out, clock, n, &Body::Heartbeat { head, is_answer: false })),
             18 => put(&mut out, clock, 0, &Body::Bye(b"a lie")),
             19 => {
                 let hosts = self.hosts.iter().map(|host| Address { id: [7; 16], addr: host.addr });

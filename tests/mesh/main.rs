@@ -16,7 +16,6 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod agenda;
-mod asks;
 mod boundary;
 mod client;
 mod finale;
@@ -26,6 +25,7 @@ mod liar;
 mod mirror;
 mod net;
 mod oracle;
+mod pending;
 mod plan;
 mod seen;
 mod shell;

@@ -10,7 +10,7 @@ use super::host::{Host, Kind};
 use super::net::{MS, Party, Port};
 use super::oracle::key_text;
 use super::world::World;
-use olivia::filter::digest::Position;
+use olivia::filter::changelog::Position;
 use olivia::node::{FilterState, Node, NodeId, PeerView};
 
 /// When a link that has gone is looked for no more.

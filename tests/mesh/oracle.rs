@@ -110,7 +110,7 @@ pub struct Oracle {
     pub values: Vec<Value>,
     by_key: BTreeMap<u32, Vec<usize>>,
     /// Of each host's present life.
-    shelves: Vec<BTreeMap<u32, Slot>>,
+    chunked_vec: Vec<BTreeMap<u32, Slot>>,
     /// Where each host's log of changes ended after the last call to its node.
     pub heads: Vec<u64>,
 }
@@ -134,7 +134,7 @@ pub fn key_shown(key: u32) -> Vec<u8> {
 
 impl Oracle {
     pub fn new(hosts: usize) -> Self {
-        Self { shelves: vec![BTreeMap::new(); hosts], heads: vec![0; hosts], ..Self::default() }
+        Self { chunked_vec: vec![BTreeMap::new(); hosts], heads: vec![0; hosts], ..Self::default() }
     }
 
     /// A value to be set.
@@ -169,7 +169,7 @@ impl Oracle {
 
     /// What a node holds of a key at a moment.
     pub fn local(&self, host: usize, key: u32, nanos: u64) -> Local {
-        match self.shelves[host].get(&key) {
+        match self.chunked_vec[host].get(&key) {
             None => Local::Absent,
             Some(slot) if slot.is_fuzzy || slot.unsettled > 0 => Local::Unsure,
             Some(slot) => {
@@ -182,12 +182,12 @@ impl Oracle {
 
     /// When a key was last certainly changed on a node.
     pub fn changed(&self, host: usize, key: u32) -> Stamp {
-        self.shelves[host].get(&key).map_or(Stamp::default(), |slot| slot.changed)
+        self.chunked_vec[host].get(&key).map_or(Stamp::default(), |slot| slot.changed)
     }
 
     /// Whether a node has certainly held a key since `since`, and will until `until` at least.
     pub fn surely_held(&self, host: usize, key: u32, since: u64, until: u64) -> bool {
-        self.shelves[host].get(&key).is_some_and(|slot| {
+        self.chunked_vec[host].get(&key).is_some_and(|slot| {
             let lives = |value: usize| self.values[value].deadline > until;
             slot.since.is_some_and(|stamp| stamp.nanos <= since) && slot.value.is_some_and(lives)
         })
@@ -202,7 +202,7 @@ impl Oracle {
         told: u64,
         (first, most): (u32, usize),
     ) -> impl Iterator<Item = u32> {
-        let shelf = &self.shelves[host];
+        let shelf = &self.chunked_vec[host];
         let slots = shelf.range(first..).chain(shelf.range(..first)).take(8 * most);
         let held = slots.filter(move |(_, slot)| {
             let lives = slot.value.is_some_and(|value| self.values[value].deadline > nanos);
@@ -214,7 +214,7 @@ impl Oracle {
     /// Where the log of its node ended when a key came, if its node certainly holds this value of it now.
     pub fn told_of(&self, value: usize) -> Option<u64> {
         let Value { host, key, .. } = self.values[value];
-        let slot = self.shelves[host].get(&key)?;
+        let slot = self.chunked_vec[host].get(&key)?;
         let is_it = slot.value == Some(value) && slot.unsettled == 0;
         slot.since.filter(|_| is_it).map(|_| slot.told)
     }
@@ -227,12 +227,12 @@ impl Oracle {
 
     /// Whether some node has been given a change of a key that it may not have carried out yet.
     pub fn is_changing(&self, key: u32) -> bool {
-        self.shelves.iter().any(|shelf| shelf.get(&key).is_some_and(|slot| slot.unsettled > 0))
+        self.chunked_vec.iter().any(|shelf| shelf.get(&key).is_some_and(|slot| slot.unsettled > 0))
     }
 
     /// What is known of a key on a node, in words.
     pub fn describe(&self, host: usize, key: u32) -> String {
-        let slot = self.shelves[host].get(&key);
+        let slot = self.chunked_vec[host].get(&key);
         let value = slot.and_then(|slot| slot.value).map(|value| (value, &self.values[value]));
         format!("{slot:?} with {value:?}")
     }
@@ -251,7 +251,7 @@ impl Oracle {
 
     /// Every key that a node certainly holds at a moment and for long enough.
     pub fn keys_held(&self, host: usize, until: u64) -> Vec<u32> {
-        let slots = self.shelves[host].iter().filter(|(_, slot)| !slot.is_fuzzy && slot.unsettled == 0);
+        let slots = self.chunked_vec[host].iter().filter(|(_, slot)| !slot.is_fuzzy && slot.unsettled == 0);
         let held =
             slots.filter(|(_, slot)| slot.value.is_some_and(|value| self.values[value].deadline > until));
         held.map(|(key, _)| *key).collect()
@@ -259,7 +259,7 @@ impl Oracle {
 
     /// How many keys a node holds at a moment, at least and at most, if what ended before `past` is gone.
     pub fn count(&self, host: usize, past: u64, nanos: u64) -> (usize, usize) {
-        let slots = self.shelves[host].values();
+        let slots = self.chunked_vec[host].values();
         let deadline = |value: &usize| self.values[*value].deadline;
         let is_there =
             |slot: &&Slot| slot.since.is_some() && slot.value.is_some_and(|v| deadline(&v) > nanos);
@@ -277,7 +277,7 @@ impl Oracle {
 
     /// A node was given a change that it may not have carried out yet.
     pub fn unsettle(&mut self, host: usize, verb: Verb, item: &Item, given: Stamp) {
-        let slot = self.shelves[host].entry(item.key).or_default();
+        let slot = self.chunked_vec[host].entry(item.key).or_default();
         if matches!(verb, Verb::Set | Verb::SetEx) {
             slot.open.push(item.value);
             self.values[item.value].from = given;
@@ -289,7 +289,7 @@ impl Oracle {
 
     /// A node has carried out one argument of a change, now. `deadline` is when what it sets ends.
     pub fn apply(&mut self, host: usize, verb: Verb, item: &Item, now: Stamp, deadline: u64) {
-        let slot = self.shelves[host].entry(item.key).or_default();
+        let slot = self.chunked_vec[host].entry(item.key).or_default();
         if slot.unsettled > 0 {
             return self.perhaps(host, verb, item, now, deadline);
         }
@@ -330,7 +330,7 @@ impl Oracle {
     }
 
     /// A change that was unsettled has been carried out some time up to now.
-    pub fn settle(
+    pub fn reconcile(
         &mut self,
         host: usize,
         verb: Verb,
@@ -340,16 +340,16 @@ impl Oracle {
     ) {
         self.perhaps(host, verb, item, given, deadline);
         if matches!(verb, Verb::SetEx | Verb::Expire) {
-            for value in &self.shelves[host].entry(item.key).or_default().open {
+            for value in &self.chunked_vec[host].entry(item.key).or_default().open {
                 self.values[*value].smear(now.nanos - given.nanos);
             }
         }
-        let slot = self.shelves[host].entry(item.key).or_default();
+        let slot = self.chunked_vec[host].entry(item.key).or_default();
         slot.unsettled = slot.unsettled.saturating_sub(1);
     }
 
     fn perhaps(&mut self, host: usize, verb: Verb, item: &Item, from: Stamp, deadline: u64) {
-        let slot = self.shelves[host].entry(item.key).or_default();
+        let slot = self.chunked_vec[host].entry(item.key).or_default();
         (slot.is_fuzzy, slot.since) = (true, None);
         match verb {
             Verb::Set | Verb::SetEx => {
@@ -369,7 +369,7 @@ impl Oracle {
 
     /// A node has died, and with it all that it held.
     pub fn died(&mut self, host: usize, now: Stamp) {
-        for slot in std::mem::take(&mut self.shelves[host]).into_values() {
+        for slot in std::mem::take(&mut self.chunked_vec[host]).into_values() {
             for value in slot.open {
                 self.values[value].until = Some(now);
             }

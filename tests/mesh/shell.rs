@@ -45,14 +45,14 @@ impl World {
         if host.state != State::Runs || host.node.is_none() {
             return;
         }
-        host.turns += 1;
+        host.iterations += 1;
         let calls = self.moment;
         self.take_losses(at);
         self.accept(at);
         self.read(at);
         self.tick(at);
         self.flush(at);
-        if self.hosts[at].turns.is_multiple_of(PEERS_CHECKED_EVERY) {
+        if self.hosts[at].iterations.is_multiple_of(PEERS_CHECKED_EVERY) {
             self.check_peers(at);
         }
         self.end_turn(at, self.moment - calls);

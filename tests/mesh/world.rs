@@ -1,18 +1,18 @@
 //! The world: hosts with nodes, a network, clients, and what goes wrong.
 
 use super::agenda::Agenda;
-use super::asks::Style;
 use super::client::{Client, Habit};
 use super::host::{Host, Kind, State};
 use super::liar::Liar;
 use super::net::{MS, Net, Party, Port, US};
 use super::oracle::{Oracle, Stamp};
+use super::pending::Style;
 use super::plan::{Plan, Size};
 use super::seen::Seen;
 use super::trace::Trace;
 use super::trouble::Undo;
 use olivia::base::rng::Rng;
-use olivia::filter::digest::Position;
+use olivia::filter::changelog::Position;
 use olivia::node::Node;
 use olivia::store::HashSecret;
 use std::collections::BTreeMap;

@@ -34,7 +34,7 @@ const STEPS: usize = 1_000;
 const ROUNDS_MAX: usize = 200_000;
 
 /// Moves all that can be moved, until nothing is left to do at this moment.
-fn settle(world: &mut World) {
+fn reconcile(world: &mut World) {
     for _ in 0..ROUNDS_MAX {
         let mut moved = false;
         // From the back, since connections may go while they are served.
@@ -60,16 +60,16 @@ fn pass_to(world: &mut World, end: Instant) {
     while let Some(next) = world.node.next_deadline().filter(|next| *next <= end) {
         assert!(next > world.now.mono, "the node wants to be woken at a moment that has passed");
         world.set_time(next);
-        settle(world);
+        reconcile(world);
     }
     world.set_time(end);
     assert!(!world.node.has_work(world.now), "there is work, for which the node did not want to be woken");
-    settle(world);
+    reconcile(world);
 }
 
 /// All is well: whatever was asked is answered, and nothing is left to do.
 fn heal(world: &mut World) {
-    settle(world);
+    reconcile(world);
     world.node.audit();
     world.node.audit_store();
     for link in &world.links {
@@ -90,7 +90,7 @@ fn outlive(world: &mut World) {
     for link in &mut world.links {
         link.has_shut = true;
     }
-    settle(world);
+    reconcile(world);
     for _ in 0..30 {
         let now_ms = world.now.mono.millis();
         let Some(next) = world.model.deadlines_ms(now_ms).into_iter().min() else { break };
@@ -98,7 +98,7 @@ fn outlive(world: &mut World) {
             // Asked before the node has had time to do anything about it.
             world.set_time(moment.max(world.now.mono));
             ask_all(world);
-            settle(world);
+            reconcile(world);
         }
     }
     let last = world.model.deadlines_ms(world.now.mono.millis()).into_iter().max();
@@ -125,7 +125,7 @@ fn ask_all(world: &mut World) {
 /// The node ends: each connection is told so, and none outlives the time for it.
 fn end(world: &mut World) {
     world.drain();
-    settle(world);
+    reconcile(world);
     let end = world.ends_at.unwrap();
     pass_to(world, end.max(world.now.mono));
     assert!(world.node.is_drained(), "{} connections are left", world.node.conns());

@@ -6,7 +6,7 @@
 //! all connections in the order in which they were carried out.
 
 use super::model::{Model, can_hold};
-use super::protocol::{Ask, Request, read, trim};
+use super::protocol::{PendingRequest, Request, read, trim};
 use olivia::base::time::Instant;
 use olivia::config::Config;
 use std::time::Duration;
@@ -119,17 +119,22 @@ impl Talk {
             self.at = behind;
             let Some(request) = self.read(desk.config, &text, crlf) else { continue };
             match request.ask {
-                Ask::Keys(verb, args) if self.is_authenticated => {
+                PendingRequest::Keys(verb, args) if self.is_authenticated => {
                     let now_ms = desk.now.millis();
                     if args.iter().all(|arg| can_hold(now_ms, arg.seconds)) {
                         desk.model.perhaps(now_ms, verb, &args);
                     }
                 }
-                Ask::Auth(given) => self.is_authenticated |= is_password(desk.config, &given),
-                Ask::Quit => return,
-                Ask::Disconnect if self.is_authenticated => return,
-                Ask::Keys(..) | Ask::Disconnect | Ask::Ping | Ask::RedisPing | Ask::Stats | Ask::Help => {}
-                Ask::Mesh | Ask::Peers | Ask::Wrong => {}
+                PendingRequest::Auth(given) => self.is_authenticated |= is_password(desk.config, &given),
+                PendingRequest::Quit => return,
+                PendingRequest::Disconnect if self.is_authenticated => return,
+                PendingRequest::Keys(..)
+                | PendingRequest::Disconnect
+                | PendingRequest::Ping
+                | PendingRequest::RedisPing
+                | PendingRequest::Stats
+                | PendingRequest::Help => {}
+                PendingRequest::Mesh | PendingRequest::Peers | PendingRequest::Wrong => {}
             }
         }
     }
@@ -250,44 +255,50 @@ impl Talk {
         request: &Request,
         line: &[u8],
     ) -> Result<Option<String>, String> {
-        if request.ask == Ask::RedisPing {
+        if request.ask == PendingRequest::RedisPing {
             return if line == b"+PONG\r" { Ok(None) } else { Err("not as Redis does".to_owned()) };
         }
         let rest = line.strip_prefix(request.id.as_slice());
         // A PING without an id has one all the same.
-        let is_numbered = request.ask == Ask::Ping && request.id.is_empty();
+        let is_numbered = request.ask == PendingRequest::Ping && request.id.is_empty();
         let rest = rest.and_then(|rest| if is_numbered { rest.strip_prefix(b"0") } else { Some(rest) });
         let rest = rest.and_then(|rest| rest.strip_prefix(b":")).ok_or("another id")?;
         let is_error = rest.starts_with(b"ERR ") && rest.len() > 4;
         let demand = |is_right: bool| if is_right { Ok(None) } else { Err("not right".to_owned()) };
-        let is_open_to_all =
-            matches!(request.ask, Ask::Ping | Ask::Help | Ask::Quit | Ask::Auth(_) | Ask::Wrong);
+        let is_open_to_all = matches!(
+            request.ask,
+            PendingRequest::Ping
+                | PendingRequest::Help
+                | PendingRequest::Quit
+                | PendingRequest::Auth(_)
+                | PendingRequest::Wrong
+        );
         if !self.is_authenticated && !is_open_to_all {
             return demand(rest == b"ERR authentication needed; say AUTH password");
         }
         match &request.ask {
-            Ask::Ping => demand(rest == b"PONG 1"),
-            Ask::Help => demand(rest.starts_with(b"HELP GET key,") && rest.ends_with(b",QUIT")),
-            Ask::Quit => {
+            PendingRequest::Ping => demand(rest == b"PONG 1"),
+            PendingRequest::Help => demand(rest.starts_with(b"HELP GET key,") && rest.ends_with(b",QUIT")),
+            PendingRequest::Quit => {
                 self.end = Some(End::Quit);
                 demand(rest == b"BYE ")
             }
-            Ask::Auth(given) if is_password(desk.config, given) => {
+            PendingRequest::Auth(given) if is_password(desk.config, given) => {
                 self.is_authenticated = true;
                 demand(rest == b"WELCOME ")
             }
-            Ask::Auth(_) | Ask::Wrong | Ask::RedisPing => demand(is_error),
-            Ask::Mesh => demand(rest == b"MESH "),
-            Ask::Peers => demand(rest == b"FULFILLED "),
-            Ask::Disconnect => {
+            PendingRequest::Auth(_) | PendingRequest::Wrong | PendingRequest::RedisPing => demand(is_error),
+            PendingRequest::Mesh => demand(rest == b"MESH "),
+            PendingRequest::Peers => demand(rest == b"FULFILLED "),
+            PendingRequest::Disconnect => {
                 self.end = Some(End::Quit);
                 demand(rest == b"FULFILLED bye")
             }
-            Ask::Stats => {
+            PendingRequest::Stats => {
                 let fields = rest.strip_prefix(b"STATS ").ok_or("no figures")?;
                 Ok(Some(String::from_utf8(fields.to_vec()).map_err(|error| error.to_string())?))
             }
-            Ask::Keys(..) => keys(desk, request, line.len(), rest),
+            PendingRequest::Keys(..) => keys(desk, request, line.len(), rest),
         }
     }
 }
@@ -299,7 +310,7 @@ fn keys(
     line_bytes: usize,
     rest: &[u8],
 ) -> Result<Option<String>, String> {
-    let Ask::Keys(verb, args) = &request.ask else { return Err("no keys".to_owned()) };
+    let PendingRequest::Keys(verb, args) = &request.ask else { return Err("no keys".to_owned()) };
     let now_ms = desk.now.millis();
     let word_bytes = request.id.len() + verb.word().len() + 2;
     let limits = &desk.config.limits;

@@ -53,7 +53,7 @@ pub struct Arg {
 
 /// What a line asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
+pub enum PendingRequest {
     Keys(Verb, Vec<Arg>),
     Auth(Vec<u8>),
     Ping,
@@ -72,7 +72,7 @@ pub enum Ask {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub id: Vec<u8>,
-    pub ask: Ask,
+    pub ask: PendingRequest,
 }
 
 /// Reads a line without its end. `None`: it is empty.
@@ -87,17 +87,17 @@ pub fn read(text: &[u8], crlf: bool, limits: &Limits, args_max: u32) -> Option<R
         !id.is_empty() && id.len() <= ID_BYTES_MAX && !id.iter().any(|byte| b",\"\r".contains(byte))
     });
     if !id_is_fine {
-        return Some(Request { id: Vec::new(), ask: Ask::Wrong });
+        return Some(Request { id: Vec::new(), ask: PendingRequest::Wrong });
     }
-    let ask = ask(&verb.to_ascii_uppercase(), body, limits, args_max).unwrap_or(Ask::Wrong);
-    let is_redis = ask == Ask::Ping && crlf && text.len() == 4;
+    let ask = ask(&verb.to_ascii_uppercase(), body, limits, args_max).unwrap_or(PendingRequest::Wrong);
+    let is_redis = ask == PendingRequest::Ping && crlf && text.len() == 4;
     let id = id.unwrap_or_default().to_vec();
-    Some(Request { id, ask: if is_redis { Ask::RedisPing } else { ask } })
+    Some(Request { id, ask: if is_redis { PendingRequest::RedisPing } else { ask } })
 }
 
-fn ask(verb: &[u8], body: &[u8], limits: &Limits, args_max: u32) -> Option<Ask> {
+fn ask(verb: &[u8], body: &[u8], limits: &Limits, args_max: u32) -> Option<PendingRequest> {
     let bare = |ask| body.is_empty().then_some(ask);
-    let keys = |verb| Some(Ask::Keys(verb, args(verb, body, limits, args_max)?));
+    let keys = |verb| Some(PendingRequest::Keys(verb, args(verb, body, limits, args_max)?));
     match verb {
         b"GET" => keys(Verb::Get),
         b"SET" => keys(Verb::Set),
@@ -107,24 +107,24 @@ fn ask(verb: &[u8], body: &[u8], limits: &Limits, args_max: u32) -> Option<Ask> 
         b"TTL" => keys(Verb::Ttl),
         b"WHO" => {
             let args = args(Verb::Who, body, limits, args_max)?;
-            (args.len() == 1).then_some(Ask::Keys(Verb::Who, args))
+            (args.len() == 1).then_some(PendingRequest::Keys(Verb::Who, args))
         }
         b"AUTH" => {
             let mut args = args(Verb::Get, body, limits, args_max)?;
             let password = args.pop()?.key;
-            args.is_empty().then_some(Ask::Auth(password))
+            args.is_empty().then_some(PendingRequest::Auth(password))
         }
-        b"PING" if body == b"0" => Some(Ask::Ping),
-        b"PING" => bare(Ask::Ping),
-        b"STATS" => bare(Ask::Stats),
-        b"HELP" => bare(Ask::Help),
-        b"MESH" => bare(Ask::Mesh),
-        b"QUIT" => bare(Ask::Quit),
+        b"PING" if body == b"0" => Some(PendingRequest::Ping),
+        b"PING" => bare(PendingRequest::Ping),
+        b"STATS" => bare(PendingRequest::Stats),
+        b"HELP" => bare(PendingRequest::Help),
+        b"MESH" => bare(PendingRequest::Mesh),
+        b"QUIT" => bare(PendingRequest::Quit),
         b"REQUEST" => {
             let topic = body.to_ascii_lowercase();
             match topic.as_slice() {
-                b"peers" => Some(Ask::Peers),
-                b"disconnect" => Some(Ask::Disconnect),
+                b"peers" => Some(PendingRequest::Peers),
+                b"disconnect" => Some(PendingRequest::Disconnect),
                 _ => None,
             }
         }

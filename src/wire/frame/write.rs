@@ -11,9 +11,9 @@ use std::net::IpAddr;
 /// values are bounded by then, and lists are better written by the functions below.
 pub fn put(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>) {
     match *body {
-        Body::Beat { head, is_answer } => {
+        Body::Heartbeat { head, is_answer } => {
             let flags = if is_answer { FLAG_ANSWER } else { 0 };
-            put_frame(out, Kind::Beat, flags, request, clock, |out| put_head(out, head));
+            put_frame(out, Kind::Heartbeat, flags, request, clock, |out| put_head(out, head));
         }
         Body::Delta(hashes) => {
             put_frame(out, Kind::Delta, 0, request, clock, |out| out.extend(hashes.entries.as_flattened()));

@@ -1,0 +1,207 @@
+//! Filters of up to 64 peers laid crosswise: one row for each bit position, one column for each peer.
+//!
+//! A key has the same eight bit positions in every filter of one size. So eight rows, ANDed, say at once
+//! which of 64 peers claim it: eight cache lines instead of one for each peer. A bank holds the rows of
+//! one size; [`super::PeerFilters`] decides who has a column in it, and writes a column whole before it
+//! is switched on. Bit-sliced signatures are old: Faloutsos, Christodoulakis, "Signature files", 1984.
+
+use super::bloom::zeroes;
+use super::peer_filters::FilterKey;
+use super::size::{BLOCK_BITS, Block, Size, ones_of, positions};
+use std::fmt;
+
+/// Columns of a bank: the bits of a row.
+pub(super) const COLUMNS: usize = 64;
+
+/// Words that one step of [`Disposal`] frees: 512 KiB.
+const WORDS_FREED_PER_STEP: usize = 64 * 1024;
+
+/// A column of a bank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Column(u8);
+
+/// The bit-sliced filters of up to 64 peers.
+pub(super) struct Bank {
+    size: Size,
+    rows: Vec<u64>,
+    owners: [Option<FilterKey>; COLUMNS],
+    /// Set bits of each column that is switched on or being written.
+    ones: [u64; COLUMNS],
+    /// Columns whose content counts.
+    live: u64,
+}
+
+impl Bank {
+    /// Bytes of the rows of a bank of this size.
+    pub(super) const fn bytes(size: Size) -> u64 {
+        size.bits() * 8
+    }
+
+    /// An empty bank; `None` if there is no memory for it. That is touched only as columns are written: returns
+    /// at once.
+    pub(super) fn try_new(size: Size) -> Option<Self> {
+        let rows = zeroes(size.blocks() * BLOCK_BITS)?;
+        Some(Self { size, rows, owners: [None; COLUMNS], ones: [0; COLUMNS], live: 0 })
+    }
+
+    pub(super) const fn size(&self) -> Size {
+        self.size
+    }
+
+    pub(super) fn columns_taken(&self) -> usize {
+        self.owners.iter().flatten().count()
+    }
+
+    pub(super) const fn columns_live(&self) -> usize {
+        self.live.count_ones() as usize
+    }
+
+    /// The columns that claim the hash, a bit each.
+    #[inline]
+    fn claiming(&self, hash: u64) -> u64 {
+        let first = self.size.block_of(hash) * BLOCK_BITS;
+        let mut claims = self.live;
+        // Checked once, not eight times.
+        let Some(block) = self.rows.get(first..first + BLOCK_BITS) else { return 0 };
+        for (lane, position) in block.as_chunks::<64>().0.iter().zip(positions(hash)) {
+            claims &= lane[position as usize & 63];
+        }
+        claims
+    }
+
+    /// Whether a column that is switched on claims the hash. Eight cache lines.
+    pub(super) fn claims(&self, column: Column, hash: u64) -> bool {
+        self.claiming(hash) >> column.0 & 1 == 1
+    }
+
+    /// Appends the owners of the columns that claim the hash. O(1) and eight cache lines, and O(claims).
+    #[inline]
+    pub(super) fn claimants(&self, hash: u64, out: &mut Vec<FilterKey>) {
+        let mut claims = self.claiming(hash);
+        while claims != 0 {
+            out.extend(self.owners[claims.trailing_zeros() as usize]);
+            claims &= claims - 1;
+        }
+    }
+
+    /// Takes a free column for a peer. It is not searched before [`Bank::switch_on`], and holds rubbish
+    /// until each of its blocks was written.
+    pub(super) fn take(&mut self, owner: FilterKey) -> Option<Column> {
+        let at = self.owners.iter().position(Option::is_none)?;
+        self.owners[at] = Some(owner);
+        self.ones[at] = 0;
+        u8::try_from(at).ok().map(Column)
+    }
+
+    /// Searches the column from here on. Its set bits are counted from here on too.
+    pub(super) const fn switch_on(&mut self, column: Column, ones: u64) {
+        self.live |= 1 << column.0;
+        self.ones[column.0 as usize] = ones;
+    }
+
+    /// Gives a column back, written or not.
+    pub(super) fn release(&mut self, column: Column) {
+        self.live &= !(1 << column.0);
+        self.owners[column.0 as usize] = None;
+    }
+
+    pub(super) const fn ones(&self, column: Column) -> u64 {
+        self.ones[column.0 as usize]
+    }
+
+    /// Adds a hash to a column.
+    pub(super) fn insert(&mut self, column: Column, hash: u64) {
+        let first = self.size.block_of(hash) * BLOCK_BITS;
+        let Some(block) = self.rows.get_mut(first..first + BLOCK_BITS) else { return };
+        let mut added = 0;
+        for (lane, position) in block.as_chunks_mut::<64>().0.iter_mut().zip(positions(hash)) {
+            let row = &mut lane[position as usize & 63];
+            added += !(*row >> column.0) & 1;
+            *row |= 1 << column.0;
+        }
+        self.ones[column.0 as usize] += added;
+    }
+
+    /// Writes a block of a column, whatever it held. 4 KiB of rows.
+    pub(super) fn write_block(&mut self, column: Column, number: usize, block: &Block) {
+        let rows = self.rows.get_mut(number * BLOCK_BITS..(number + 1) * BLOCK_BITS);
+        for (lane, rows) in block.iter().zip(rows.into_iter().flat_map(|rows| rows.chunks_exact_mut(64))) {
+            for (position, row) in rows.iter_mut().enumerate() {
+                *row = *row & !(1 << column.0) | (lane >> position & 1) << column.0;
+            }
+        }
+    }
+
+    /// A block of a column.
+    pub(super) fn read_block(&self, column: Column, number: usize) -> Block {
+        let rows = self.rows.get(number * BLOCK_BITS..(number + 1) * BLOCK_BITS);
+        let mut block = Block::default();
+        for (lane, rows) in block.iter_mut().zip(rows.into_iter().flat_map(|rows| rows.chunks_exact(64))) {
+            *lane = rows.iter().rev().fold(0, |bits, row| bits << 1 | (row >> column.0 & 1));
+        }
+        block
+    }
+
+    /// Writes a block of a column that is switched on, and keeps the count of its set bits.
+    pub(super) fn replace_block(&mut self, column: Column, number: usize, block: &Block) {
+        let old = ones_of(&self.read_block(column, number));
+        self.write_block(column, number, block);
+        let ones = &mut self.ones[column.0 as usize];
+        *ones = ones.saturating_sub(old) + ones_of(block);
+    }
+
+    pub(super) fn into_words(self) -> Vec<u64> {
+        self.rows
+    }
+}
+
+impl fmt::Debug for Bank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bank")
+            .field("size", &self.size)
+            .field("columns", &self.columns_taken())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Memory on its way back to the system, a piece a step: freeing much at once takes milliseconds.
+#[derive(Debug)]
+pub(super) struct Disposal {
+    waiting: Vec<Vec<u64>>,
+    bytes: u64,
+}
+
+impl Disposal {
+    pub(super) const fn new() -> Self {
+        Self { waiting: Vec::new(), bytes: 0 }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(super) fn put(&mut self, words: Vec<u64>) {
+        if words.len() > WORDS_FREED_PER_STEP {
+            self.bytes += words.capacity() as u64 * 8;
+            self.waiting.push(words);
+        }
+    }
+
+    /// Bytes that are still held.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Frees one piece; false if there was none.
+    pub(super) fn step(&mut self) -> bool {
+        let Some(words) = self.waiting.last_mut() else { return false };
+        let before = words.capacity();
+        words.truncate(words.len().saturating_sub(WORDS_FREED_PER_STEP));
+        words.shrink_to_fit();
+        self.bytes = self.bytes.saturating_sub((before - words.capacity()) as u64 * 8);
+        if words.is_empty() {
+            self.waiting.pop();
+        }
+        true
+    }
+}

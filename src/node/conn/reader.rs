@@ -1,0 +1,262 @@
+//! From bytes to requests and frames, fairly: what one call carries out is bounded, and what is left waits
+//! its turn.
+//!
+//! Requests and frames are parsed straight from the slice that the shell has read into; only an unfinished tail is
+//! copied. When a step's budget is spent with requests left over, they are stashed, the connection goes
+//! to the end of the queue of runnable ones, and the shell is told not to read from it until it has
+//! caught up. The same happens, without the queue, while too much waits to be sent to it. So a
+//! connection holds at most one line, or one frame, and one read of input.
+
+use crate::base::time::Now;
+use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
+use crate::node::command::dispatch;
+use crate::node::command::prefetch::prefetch_requests;
+use crate::node::conn::connection::{CloseReason, Conn, Phase, Role};
+use crate::node::conn::reconcile::reconcile;
+use crate::node::digest::sync;
+use crate::node::ids::{ConnKey, PeerKey};
+use crate::node::lookup::serve;
+use crate::node::peer::frames;
+use crate::node::peer::handshake;
+use crate::node::state::{State, close_conn};
+use crate::wire::frame::{self, FrameLimits};
+use crate::wire::handshake::LINE_BYTES_MAX;
+use crate::wire::line::{Front, front};
+use crate::wire::reply::{NO_RESP, put_error};
+
+/// Takes in what the shell has read.
+pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
+    let Some(conn) = state.conns.get_mut(key) else {
+        state.stats.stale_events += 1;
+        return;
+    };
+    if conn.phase() != Phase::Open {
+        return;
+    }
+    conn.last_active = now.mono;
+    if let Some(peer) = conn.link()
+        && let Some(peer) = state.mesh.peers.get_mut(peer)
+    {
+        peer.last_heard = now.mono;
+        peer.is_suspect = false;
+    }
+    let must_wait = !conn.inbound.is_empty() || conn.is_runnable || conn.is_paused;
+    let used = if must_wait { 0 } else { serve(state, now, key, bytes) };
+    if used < bytes.len()
+        && let Some(conn) = state.conns.get_mut(key)
+    {
+        conn.inbound.back(&mut state.pool).extend_from_slice(&bytes[used..]);
+    }
+    if must_wait {
+        serve_stash(state, now, key);
+    }
+    reconcile(state, now, key);
+}
+
+/// Notes that the other side will send no more. A line without its end is not carried out: nobody
+/// can know whether it is whole.
+pub(in crate::node) fn read_closed(state: &mut State, now: Now, key: ConnKey) {
+    let Some(conn) = state.conns.get_mut(key) else {
+        state.stats.stale_events += 1;
+        return;
+    };
+    match conn.phase() {
+        Phase::Open => {
+            conn.set_phase(Phase::ReadClosed);
+            reconcile(state, now, key);
+        }
+        Phase::Closing(_) => conn.is_read_closed = true,
+        Phase::Lingering(reason) => close_conn(state, key, reason),
+        Phase::ReadClosed | Phase::Connecting => {}
+    }
+}
+
+/// Notes that `count` bytes of a connection's outbound buffer were written.
+pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: usize) {
+    let State { conns, pool, stats, .. } = state;
+    let Some(conn) = conns.get_mut(key) else {
+        stats.stale_events += 1;
+        return;
+    };
+    conn.outbound.consume(count, pool);
+    if !conn.is_serving() {
+        // It is being waited for to take its last replies, and does.
+        conn.last_active = now.mono;
+    }
+    if conn.outbound.is_empty() {
+        conn.is_flushing = false;
+    }
+    if let Some(peer) = conn.link() {
+        serve::pay(state, now, peer);
+        sync::link_drained(state, peer);
+    }
+    reconcile(state, now, key);
+}
+
+/// Carries out left-over requests of the connection that has waited longest. False if none waits.
+pub(in crate::node) fn run_next(state: &mut State, now: Now) -> bool {
+    let Some(key) = state.runnable.pop_front() else { return false };
+    if let Some(conn) = state.conns.get_mut(key) {
+        conn.is_runnable = false;
+        serve_stash(state, now, key);
+        reconcile(state, now, key);
+    }
+    true
+}
+
+/// Carries out requests from the connection's own stash, unless it has to wait.
+fn serve_stash(state: &mut State, now: Now, key: ConnKey) {
+    let Some(conn) = state.conns.get_mut(key) else { return };
+    if conn.is_runnable || conn.is_paused || conn.inbound.is_empty() {
+        return;
+    }
+    // Out of the connection while it is read, since requests change the state it lies in.
+    let mut stash = std::mem::take(&mut conn.inbound);
+    let used = serve(state, now, key, stash.as_slice());
+    stash.consume(used, &mut state.pool);
+    match state.conns.get_mut(key) {
+        Some(conn) if conn.is_serving() => conn.inbound = stash,
+        Some(_) | None => stash.release(&mut state.pool),
+    }
+}
+
+/// Carries out what stands at the front of `input`, by what the connection is. It may be another in the
+/// middle: what a client sends behind its handshake are frames. Returns the bytes done with.
+fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
+    let link = |state: &State| state.conns.get(key).and_then(Conn::link);
+    let mut at = 0;
+    if link(state).is_none() {
+        let is_client = state.conns.get(key).is_some_and(Conn::is_client);
+        at = if is_client {
+            serve_client(state, now, key, input)
+        } else {
+            serve_dialled(state, now, key, input)
+        };
+    }
+    if let Some(peer) = link(state) {
+        at += serve_link(state, now, key, peer, &input[at..]);
+    }
+    if state.conns.get(key).is_some_and(Conn::is_serving) { at } else { input.len() }
+}
+
+/// Carries out frames of a peer until there is no whole one or the step's budget is spent.
+fn serve_link(state: &mut State, now: Now, key: ConnKey, peer: PeerKey, input: &[u8]) -> usize {
+    let limits = FrameLimits {
+        key_bytes_max: state.config.limits.key_bytes_max as usize,
+        value_bytes_max: state.config.limits.value_bytes_max as usize,
+    };
+    let mut at = 0;
+    let mut cost = 0;
+    while at < input.len() {
+        let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.link().is_some()) else { break };
+        let passed_over = conn.skip.min(input.len() - at);
+        conn.skip -= passed_over;
+        at += passed_over;
+        if cost >= KEYS_PER_STEP || at >= BYTES_PER_STEP {
+            conn.is_runnable = true;
+            state.runnable.push_back(key);
+            break;
+        }
+        match frame::front(&input[at..], limits) {
+            frame::Front::Partial => break,
+            frame::Front::Oversized { what, request, consumed, skip } => {
+                conn.skip = skip;
+                at += consumed;
+                cost += 1;
+                frames::oversized(state, now, peer, request, what);
+            }
+            frame::Front::Broken(error) => {
+                frames::refuse(state, now, key, &error);
+                break;
+            }
+            frame::Front::Frame { frame, consumed } => {
+                at += consumed;
+                cost += frames::execute(state, now, peer, &frame, consumed);
+            }
+        }
+    }
+    at
+}
+
+/// Takes in what a node says that we have dialled: lines, until it welcomes us.
+fn serve_dialled(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
+    let mut at = 0;
+    while at < input.len()
+        && state.conns.get(key).is_some_and(|conn| matches!(conn.role, Role::OutboundHandshake(_)))
+    {
+        match front(&input[at..], LINE_BYTES_MAX) {
+            Front::Partial => break,
+            Front::TooLong => {
+                close_conn(state, key, CloseReason::Refused);
+                break;
+            }
+            Front::Line(line) => {
+                at += line.consumed;
+                handshake::replied(state, now, key, line.text);
+            }
+        }
+    }
+    at
+}
+
+/// Carries out requests from the front of `input` until it holds no whole one, the step's budget is
+/// spent, the connection has to wait, or it has become a link. Returns the bytes done with.
+fn serve_client(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
+    let limits = &state.config.limits;
+    let (line_max, early_max) = (limits.line_bytes_max, limits.unauthenticated_line_bytes_max);
+    let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
+    let mut at = 0;
+    let mut requests = 0;
+    let mut keys = 0;
+    let mut look_again_at = 0;
+    while at < input.len() {
+        let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
+            return input.len();
+        };
+        if !conn.is_client() {
+            break;
+        }
+        if !conn.has_spoken && input[at] == b'*' {
+            refuse(state, now, key, |out| out.extend_from_slice(NO_RESP));
+            return input.len();
+        }
+        conn.has_spoken = true;
+        if conn.must_pause(&state.config.limits) {
+            conn.is_paused = true;
+            break;
+        }
+        if keys >= KEYS_PER_STEP || at + (conn.unsent() - unsent_before) >= BYTES_PER_STEP {
+            conn.is_runnable = true;
+            state.runnable.push_back(key);
+            break;
+        }
+        let limit = if conn.is_authenticated { line_max } else { early_max.min(line_max) };
+        match front(&input[at..], limit as usize) {
+            Front::Partial => break,
+            Front::TooLong => {
+                let sentence = format!("line longer than {limit} bytes");
+                refuse(state, now, key, |out| put_error(out, b"", sentence));
+                return input.len();
+            }
+            Front::Line(line) => {
+                if requests == look_again_at {
+                    look_again_at = prefetch_requests(state, &input[at..]).saturating_add(requests);
+                }
+                at += line.consumed;
+                requests += 1;
+                keys += dispatch::execute(state, now, key, line);
+            }
+        }
+    }
+    at
+}
+
+/// Answers what cannot be read on, and ends the connection with that answer.
+fn refuse(state: &mut State, now: Now, key: ConnKey, write: impl FnOnce(&mut Vec<u8>)) {
+    let State { conns, pool, stats, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    stats.requests += 1;
+    stats.errors += 1;
+    conn.replies.next(&mut conn.outbound, pool, write);
+    conn.begin_closing(CloseReason::Protocol, now.mono, pool);
+}

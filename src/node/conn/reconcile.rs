@@ -1,0 +1,105 @@
+//! What follows from whatever has happened to a connection.
+//!
+//! Every entry into the node that touches a connection ends with [`reconcile`], so that nothing which must
+//! follow from a change is left to the place that made it.
+
+use crate::base::time::Now;
+use crate::node::conn::connection::{CloseReason, Phase, Role};
+use crate::node::conn::timeouts::arm;
+use crate::node::ids::ConnKey;
+use crate::node::state::{Action, State, close_conn};
+use crate::wire::reply::{Reply, put_error};
+
+/// Draws the conclusions of whatever has happened to a connection: what the shell has to do for it,
+/// what its buffers hold now, whether it is at its end, whether it keeps us waiting.
+pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
+    let State { conns, actions, pool, config, buffered, stats, is_draining, runnable, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    conn.is_dirty = false;
+    if conn.is_paused && !conn.must_pause(&config.limits) {
+        conn.is_paused = false;
+        conn.is_runnable = true;
+        runnable.push_back(key);
+    }
+    let is_caught_up = !conn.is_runnable && !conn.is_paused && conn.replies.is_empty();
+    let is_client = conn.is_client();
+    if is_client && conn.phase() == Phase::ReadClosed && is_caught_up && !conn.inbound.is_empty() {
+        stats.requests += 1;
+        stats.errors += 1;
+        conn.inbound.release(pool);
+        conn.replies.next(&mut conn.outbound, pool, |out| {
+            put_error(out, b"", "the last line has no line end; it was not carried out");
+        });
+    }
+    if *is_draining && is_client && conn.is_serving() && is_caught_up {
+        conn.replies.next(&mut conn.outbound, pool, put_goodbye);
+        conn.begin_closing(CloseReason::Drained, now.mono, pool);
+    }
+    if !conn.outbound.is_empty() && !conn.is_flushing && conn.phase() != Phase::Connecting {
+        conn.is_flushing = true;
+        actions.push_back(Action::Flush(key));
+    }
+    let must_stop = conn.is_runnable || conn.is_paused;
+    if must_stop != conn.is_stopped {
+        // While it was not read it could not be heard: its silence begins anew.
+        conn.last_active = now.mono;
+        conn.is_stopped = must_stop;
+        actions.push_back(if must_stop { Action::StopReading(key) } else { Action::ResumeReading(key) });
+    }
+    let is_slow = conn.outbound.len() > config.limits.slow_reader_bytes as usize;
+    conn.slow_since = is_slow.then(|| conn.slow_since.unwrap_or(now.mono));
+    *buffered = *buffered - conn.accounted + conn.held();
+    conn.accounted = conn.held();
+    finish(state, now, key);
+    arm(state, key);
+    if state.buffered as u64 > state.config.limits.buffers_max {
+        close_largest(state, now);
+    }
+}
+
+/// Ends a connection that has nothing more to say, or brings it one phase nearer to its end.
+fn finish(state: &mut State, now: Now, key: ConnKey) {
+    let Some(conn) = state.conns.get_mut(key) else { return };
+    if conn.phase() == Phase::ReadClosed && !conn.is_client() && !conn.is_runnable {
+        // A node that says no more hears no more.
+        let reason = if matches!(conn.role, Role::OutboundHandshake(_)) {
+            CloseReason::Refused
+        } else {
+            CloseReason::PeerLeft
+        };
+        return close_conn(state, key, reason);
+    }
+    if !conn.outbound.is_empty() || !conn.replies.is_empty() {
+        return;
+    }
+    match conn.phase() {
+        Phase::ReadClosed if conn.inbound.is_empty() && !conn.is_runnable => {
+            close_conn(state, key, CloseReason::Done);
+        }
+        Phase::Closing(reason) if conn.is_read_closed => close_conn(state, key, reason),
+        Phase::Closing(reason) => {
+            conn.set_phase(Phase::Lingering(reason));
+            conn.last_active = now.mono;
+            state.actions.push_back(Action::ShutdownWrite(key));
+        }
+        Phase::Connecting | Phase::Open | Phase::ReadClosed | Phase::Lingering(_) => {}
+    }
+}
+
+/// Closes the connection whose buffers hold the most. O(connections): only when the limit of all
+/// buffers is passed.
+fn close_largest(state: &mut State, now: Now) {
+    let largest = state.conns.iter().max_by_key(|(_, conn)| conn.accounted);
+    let Some((key, addr, bytes)) = largest.map(|(key, conn)| (key, conn.addr, conn.accounted)) else {
+        return;
+    };
+    if state.log_gate.allows(now, &mut state.stats) {
+        log::warn!("closed {addr}: it held {bytes} bytes when all buffers passed buffers_max");
+    }
+    close_conn(state, key, CloseReason::BuffersFull);
+}
+
+/// What a node says to a client that it leaves.
+fn put_goodbye(out: &mut Vec<u8>) {
+    Reply::begin(out, b"", "BYE").end();
+}

@@ -1,0 +1,5 @@
+//! Queries for keys: to peers, and from peers.
+
+pub(in crate::node) mod remote;
+pub(in crate::node) mod serve;
+pub(in crate::node) mod table;

@@ -1,0 +1,112 @@
+//! What a node keeps of its mesh: who it is, whom it knows, what it looks up. Data only; see `peering`,
+//! `digests` and `remote` for what is done with it.
+
+use crate::base::rng::Rng;
+use crate::base::time::Instant;
+use crate::config::Config;
+use crate::filter::{FilterKey, PeerFilters};
+use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
+use crate::node::lookup::table::Lookups;
+use crate::node::peer::address_book::AddressBook;
+use crate::node::peer::table::{Peer, Peers};
+use crate::wire::handshake::keyed_bytes;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// This node's part of the mesh.
+#[derive(Debug)]
+pub(in crate::node) struct Mesh {
+    pub(in crate::node) id: NodeId,
+    /// Where this node listens, as it tells others.
+    pub(in crate::node) listen: SocketAddr,
+    /// The hash of a fixed text: nodes that hash it alike hash everything alike.
+    pub(in crate::node) hash_check: u64,
+    /// What identities, nonces and secrets of this life are drawn from; see [`Mesh::draw`].
+    draw_key: [u8; 32],
+    drawn: u64,
+    pub(in crate::node) address_book: AddressBook,
+    pub(in crate::node) peers: Peers,
+    pub(in crate::node) filters: PeerFilters,
+    pub(in crate::node) lookups: Lookups,
+    /// Links, and connections on which we introduce ourselves.
+    pub(in crate::node) conns: usize,
+    /// Contacts being dialled, each with its connection. A few.
+    pub(in crate::node) dials: Vec<(AddressKey, ConnKey)>,
+    /// When a backup may be visited next; `None` until there are as many links as may be.
+    pub(in crate::node) visit_at: Option<Instant>,
+    /// Absent keys that were looked for in the peers' filters.
+    pub(in crate::node) checks: u64,
+    /// Peers to be told more of our digest, each once.
+    pub(in crate::node) pump: VecDeque<PeerKey>,
+    /// When the peers were last told of our digest's changes, and up to which.
+    pub(in crate::node) told_at: Option<Instant>,
+    pub(in crate::node) told_seq: u64,
+    /// Changes are due to be told now.
+    pub(in crate::node) must_tell: bool,
+    /// The tick of the one live timer for telling.
+    pub(in crate::node) tell_timer_at: Option<u64>,
+    /// Links that have gone and dials that have failed, still to be drawn conclusions from.
+    pub(in crate::node) lost_links: VecDeque<(PeerKey, ConnKey)>,
+    pub(in crate::node) lost_dials: VecDeque<(AddressKey, ConnKey)>,
+    /// Kept between look-ups.
+    pub(in crate::node) claims: Vec<FilterKey>,
+}
+
+impl Mesh {
+    pub(in crate::node) fn new(config: &Config, rng: &mut Rng) -> Self {
+        let mut draw_key = [0; 32];
+        rng.fill(&mut draw_key);
+        let mut mesh = Self {
+            id: NodeId([0; 16]),
+            listen: SocketAddr::new(config.bind, config.listen_port),
+            hash_check: 0,
+            draw_key,
+            drawn: 0,
+            address_book: AddressBook::default(),
+            peers: Peers::default(),
+            filters: PeerFilters::new(config.limits.peer_filters_max),
+            lookups: Lookups::default(),
+            conns: 0,
+            dials: Vec::new(),
+            visit_at: None,
+            checks: 0,
+            pump: VecDeque::new(),
+            told_at: None,
+            told_seq: 0,
+            must_tell: false,
+            tell_timer_at: None,
+            lost_links: VecDeque::new(),
+            lost_dials: VecDeque::new(),
+            claims: Vec::new(),
+        };
+        mesh.id = NodeId(mesh.draw());
+        mesh
+    }
+
+    /// 16 bytes that nobody can foretell who has seen all those before: unlike the numbers of [`Rng`].
+    pub(in crate::node) fn draw(&mut self) -> [u8; 16] {
+        self.drawn += 1;
+        keyed_bytes(&self.draw_key, self.drawn)
+    }
+
+    /// Whether a peer's filter claims the hash.
+    pub(in crate::node) fn claims(&self, peer: PeerKey, hash: u64) -> bool {
+        self.peers.get(peer).is_some_and(|peer| self.filters.claims(peer.filter, hash))
+    }
+
+    /// Which peers that are linked claim the hash, into `claims`, and whether there is anybody to be asked
+    /// for it at all. The cost is that of the filters.
+    #[inline]
+    pub(in crate::node) fn may_be_elsewhere(&mut self, hash: u64) -> bool {
+        self.claims.clear();
+        if self.peers.linked_count() == 0 {
+            return false;
+        }
+        self.filters.claimants(hash, &mut self.claims);
+        let Self { claims, filters, peers, .. } = self;
+        let is_askable = |filter: &FilterKey| {
+            peers.by_filter(*filter).and_then(|peer| peers.get(peer)).is_some_and(Peer::is_askable)
+        };
+        claims.iter().chain(filters.unknown()).any(is_askable)
+    }
+}

@@ -1,0 +1,12 @@
+//! Peer discovery, dialling, the handshake, links and their health.
+
+pub(in crate::node) mod address_book;
+pub(in crate::node) mod dialer;
+pub(in crate::node) mod frames;
+pub(in crate::node) mod handshake;
+pub(in crate::node) mod health;
+pub(in crate::node) mod link;
+pub(in crate::node) mod link_output;
+pub(in crate::node) mod mesh;
+pub(in crate::node) mod probe;
+pub(in crate::node) mod table;

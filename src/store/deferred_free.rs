@@ -1,0 +1,114 @@
+//! What cleared stores were made of, on its way back to the system, a region at a time.
+//!
+//! Not here: what is cleared when.
+
+use super::expiry::Timers;
+use super::heap::Heap;
+use super::index::Index;
+use std::collections::VecDeque;
+
+/// What takes less than this is freed at once: at most some regions, and next to nothing is worth a place
+/// in the queue.
+const AT_ONCE_BYTES: usize = 512 * 1024;
+
+/// What is to be freed, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct DeferredFree {
+    queue: VecDeque<Grave>,
+    bytes: usize,
+}
+
+/// What one cleared store was made of.
+#[derive(Debug)]
+struct Grave {
+    heap: Heap,
+    index: Index,
+    timers: Timers,
+}
+
+impl DeferredFree {
+    /// Takes over what is to be freed. O(1): frees it only if it is next to nothing.
+    pub(super) fn add(&mut self, heap: Heap, index: Index, timers: Timers) {
+        let grave = Grave { heap, index, timers };
+        if grave.memory_bytes() > AT_ONCE_BYTES {
+            self.bytes += grave.memory_bytes();
+            self.queue.push_back(grave);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// O(1).
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes + self.queue.capacity() * size_of::<Grave>()
+    }
+
+    /// Gives one region or large block back.
+    pub(super) fn step(&mut self) {
+        let Some(grave) = self.queue.front_mut() else { return };
+        let before = grave.memory_bytes();
+        if grave.step() {
+            self.bytes -= before - grave.memory_bytes();
+        } else {
+            self.bytes -= before;
+            self.queue.pop_front();
+        }
+        if self.queue.is_empty() {
+            *self = Self::default();
+        }
+    }
+}
+
+impl Grave {
+    fn memory_bytes(&self) -> usize {
+        self.heap.memory_bytes() + self.index.memory_bytes() + self.timers.memory_bytes()
+    }
+
+    /// False when nothing is left.
+    fn step(&mut self) -> bool {
+        self.heap.drop_step() || self.index.drop_step() || self.timers.drop_step()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AT_ONCE_BYTES, DeferredFree, Heap, Index, Timers};
+    use crate::store::item::Version;
+
+    #[test]
+    fn what_is_left_of_graves_is_counted_as_they_empty() {
+        let mut deferred_free = DeferredFree::default();
+        for round in 1..=3 {
+            let mut heap = Heap::new();
+            for key in 0..round * 2_000u64 {
+                heap.add(&key.to_le_bytes(), &[7; 1_000], None, Version(key)).unwrap();
+            }
+            heap.add(b"large", &[7; 200_000], None, Version(0)).unwrap();
+            deferred_free.add(heap, Index::new(), Timers::new());
+        }
+        assert_eq!(deferred_free.queue.len(), 3);
+        while !deferred_free.is_empty() {
+            assert_eq!(
+                deferred_free.bytes,
+                deferred_free.queue.iter().map(super::Grave::memory_bytes).sum::<usize>()
+            );
+            let before = deferred_free.memory_bytes();
+            deferred_free.step();
+            assert!(deferred_free.memory_bytes() <= before);
+        }
+        assert_eq!(deferred_free.memory_bytes(), 0);
+    }
+
+    #[test]
+    fn next_to_nothing_waits_in_no_queue() {
+        let mut deferred_free = DeferredFree::default();
+        for _ in 0..10_000 {
+            let mut heap = Heap::new();
+            heap.add(b"key", b"value", None, Version(0)).unwrap();
+            deferred_free.add(heap, Index::hollow(), Timers::new());
+        }
+        assert!(deferred_free.is_empty() && deferred_free.memory_bytes() < AT_ONCE_BYTES);
+    }
+}

@@ -1,0 +1,593 @@
+//! Keys and values that are too large for a page, each pair in a block of its own.
+//!
+//! Blocks of up to 128 KiB lie in slots of slabs of 1 MiB, which are filled, emptied and compacted as pages
+//! of small items are; larger ones each in a map of its own. The allocator of the process gives back only
+//! the end of its heap: of 128 MiB it kept 99 when all values of 20 to 100 KiB were deleted
+//! (`cargo test --release --test resident`).
+//!
+//! A block has a number, which it keeps when it is moved. What is empty waits for [`LargeObjects::trim`], since
+//! giving memory back costs some 150 µs a MiB; a new block makes up for itself, by as much of what waits.
+//!
+//! Not here: the header of such an item, which lies in a slot as every other.
+
+use super::item::{SLOT_BYTES_MAX, write_body};
+use super::pages::{Emptying, NO_SLOT, Pages};
+use super::size_classes::{SLAB_BYTES, SLAB_SLOTS_MAX, bytes_of, large_class_of, slots_of};
+use crate::base::chunked_vec::ChunkedVec;
+use memmap2::MmapMut;
+use std::mem;
+
+/// What the system maps at least. Where its pages are larger, a block takes more than is counted.
+const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
+
+/// Maps of single blocks above which further ones come from the allocator: Linux bears 65,530 maps, and
+/// each block that goes from between others cuts one in two.
+const MAPS_MAX: usize = 32 * 1024;
+
+/// Blocks without memory of their own that one step of [`LargeObjects::drop_step`] passes.
+const BLOCKS_PER_STEP: usize = 4_096;
+
+/// Keys and values in blocks of their own; see the module.
+#[derive(Debug)]
+pub(super) struct LargeObjects {
+    /// By number.
+    blocks: ChunkedVec<Block>,
+    /// One past the highest number that was given since there was no block.
+    end: usize,
+    free: Option<u32>,
+    used: usize,
+    /// The first of the blocks that wait to be given back.
+    idle: Option<u32>,
+    idle_bytes: usize,
+    maps: usize,
+    slabs: ChunkedVec<Option<Slab>>,
+    /// One past the highest slab.
+    slabs_end: usize,
+    slabs_mapped: usize,
+    /// The first of the empty slabs that wait to be given back.
+    idle_slab: Option<u32>,
+    /// What is in the slabs, a page being a slab.
+    pages: Pages,
+    /// Of blocks and slabs, idle ones included.
+    held_bytes: usize,
+    /// Of the lists of slots.
+    lists_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Block {
+    InSlab { slab: u32, slot: u16, bytes: u32 },
+    Alone(Memory),
+    Idle { memory: Memory, next: Option<u32> },
+    Free { next: Option<u32> },
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self::Free { next: None }
+    }
+}
+
+#[derive(Debug)]
+enum Memory {
+    Map(MmapMut),
+    Heap(Box<[u8]>),
+}
+
+#[derive(Debug)]
+struct Slab {
+    map: MmapMut,
+    slots: Vec<Slot>,
+    /// What was ever in use of it, and so is resident.
+    touched_bytes: usize,
+    /// Of an idle slab: the one that became idle before it.
+    next_idle: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Slot {
+    /// The number of the block in it.
+    Used(u32),
+    /// The free slot after it.
+    Free(u16),
+}
+
+impl Memory {
+    fn held_bytes(&self) -> usize {
+        match self {
+            Self::Map(map) => map.len().next_multiple_of(SYSTEM_PAGE_BYTES),
+            Self::Heap(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl LargeObjects {
+    pub(super) fn new() -> Self {
+        Self {
+            blocks: ChunkedVec::new(),
+            end: 0,
+            free: None,
+            used: 0,
+            idle: None,
+            idle_bytes: 0,
+            maps: 0,
+            slabs: ChunkedVec::new(),
+            slabs_end: 0,
+            slabs_mapped: 0,
+            idle_slab: None,
+            pages: Pages::new(),
+            held_bytes: 0,
+            lists_bytes: 0,
+        }
+    }
+
+    /// Copies key and value into a block; its number. `None`, and nothing changed, if the system gives no
+    /// memory.
+    pub(super) fn add(&mut self, key: &[u8], value: &[u8]) -> Option<u32> {
+        let bytes = key.len() + value.len();
+        let next = |this: &Self| this.free.unwrap_or_else(|| number(this.end));
+        let (number, block) = match large_class_of(bytes) {
+            Some(class) => {
+                let number = next(self);
+                let (slab, slot) = self.take_slot(class, number)?;
+                write_body(self.slot_mut(slab, slot, bytes), key, value);
+                (number, Block::InSlab { slab, slot, bytes: number_of_bytes(bytes) })
+            }
+            None => {
+                let memory = self.alone(key, value)?;
+                (next(self), Block::Alone(memory))
+            }
+        };
+        self.used += 1;
+        if self.free.is_none() {
+            self.end += 1;
+            self.blocks.grow_to(self.end);
+        }
+        match mem::replace(&mut self.blocks[number as usize], block) {
+            Block::Free { next } => self.free = next,
+            Block::InSlab { .. } | Block::Alone(_) | Block::Idle { .. } => {
+                debug_assert!(false, "a free number in use");
+            }
+        }
+        Some(number)
+    }
+
+    /// Frees a block. O(1); what that empties waits for [`LargeObjects::trim`].
+    pub(super) fn free(&mut self, number: u32) {
+        let block = &mut self.blocks[number as usize];
+        match mem::take(block) {
+            Block::InSlab { slab, slot, .. } => {
+                *block = Block::Free { next: self.free.replace(number) };
+                self.release_slot(slab, slot);
+            }
+            Block::Alone(memory) => {
+                self.idle_bytes += memory.held_bytes();
+                *block = Block::Idle { memory, next: self.idle.replace(number) };
+            }
+            Block::Idle { .. } | Block::Free { .. } => {
+                debug_assert!(false, "freed twice");
+                return;
+            }
+        }
+        self.used -= 1;
+        self.forget_numbers();
+    }
+
+    /// The bytes of a block in use.
+    pub(super) fn bytes(&self, number: u32) -> &[u8] {
+        match &self.blocks[number as usize] {
+            Block::InSlab { slab, slot, bytes } => {
+                let at = usize::from(*slot) * bytes_of(self.pages.of(*slab).class);
+                let map = self.slabs[*slab as usize].as_ref().map_or(&[][..], |slab| &slab.map);
+                &map[at..at + *bytes as usize]
+            }
+            Block::Alone(Memory::Map(map)) => map,
+            Block::Alone(Memory::Heap(bytes)) => bytes,
+            Block::Idle { .. } | Block::Free { .. } => &[],
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.held_bytes
+            + self.lists_bytes
+            + self.blocks.memory_bytes()
+            + self.slabs.memory_bytes()
+            + self.pages.memory_bytes()
+    }
+
+    /// What [`LargeObjects::memory_bytes`] grows by at most for a block of so many bytes.
+    pub(super) fn growth_bytes(&self, bytes: usize) -> usize {
+        let numbers = if self.free.is_some() { 0 } else { self.blocks.growth_bytes(self.end + 1) };
+        let Some(class) = large_class_of(bytes) else {
+            return numbers + bytes.next_multiple_of(SYSTEM_PAGE_BYTES).saturating_sub(self.idle_bytes);
+        };
+        let slab = match self.pages.with_room(class) {
+            Some(slab) if self.pages.of(slab).free != NO_SLOT => return numbers,
+            Some(_) => 0,
+            None => self.slab_growth_bytes(1) + list_bytes(class),
+        };
+        numbers + slab + bytes_of(class)
+    }
+
+    /// What [`LargeObjects::memory_bytes`] grows by at most for blocks of so many bytes of so many items.
+    pub(super) fn growth_bytes_max(&self, items: usize, bytes: usize) -> usize {
+        let items = items.min(bytes / (SLOT_BYTES_MAX / 2));
+        if items == 0 {
+            return 0;
+        }
+        let lists = items * SLAB_SLOTS_MAX * size_of::<Slot>();
+        let rounded = bytes + bytes / 4 + items * SYSTEM_PAGE_BYTES;
+        rounded + lists + self.slab_growth_bytes(items) + self.blocks.growth_bytes(self.end + items)
+    }
+
+    /// Gives one block or slab back to the system that is not in use, if [`LargeObjects::has_idle`].
+    pub(super) fn trim(&mut self) {
+        if let Some(number) = self.idle {
+            self.give_back(number);
+        } else if let Some(slab) = self.take_idle_slab() {
+            self.unmap_slab(slab as usize);
+        }
+    }
+
+    /// Whether something waits to be given back. O(1).
+    pub(super) const fn has_idle(&self) -> bool {
+        self.idle.is_some() || self.idle_slab.is_some()
+    }
+
+    /// Whether there is a slab that should be emptied. O(1).
+    pub(super) const fn is_sparse(&self) -> bool {
+        self.pages.is_sparse()
+    }
+
+    /// Moves one block out of an emptiest slab, or finds that this cannot be; the bytes that it copied.
+    pub(super) fn compact(&mut self) -> usize {
+        let begin = |pages: &mut Pages| pages.sparse_page().map(|slab| pages.begin_emptying(slab));
+        let Some(Emptying { page: slab, slot }) = self.pages.emptying().or_else(|| begin(&mut self.pages))
+        else {
+            return 0;
+        };
+        let slots = self.slabs[slab as usize].as_ref().map_or(&[][..], |slab| &slab.slots);
+        let mut from = slots.iter().enumerate().skip(slot as usize);
+        let live = from.find_map(|(at, slot)| match slot {
+            Slot::Used(number) => Some((at, *number)),
+            Slot::Free(_) => None,
+        });
+        let class = self.pages.of(slab).class;
+        let moved = live.filter(|_| self.pages.with_room(class).is_some()).and_then(|(at, number)| {
+            let bytes = self.bytes(number).len();
+            let (to, to_slot) = self.take_slot(class, number)?;
+            let (at, to_at) = (at * bytes_of(class), usize::from(to_slot) * bytes_of(class));
+            let (source, target) = self.slabs.get_two_mut(slab as usize, to as usize)?;
+            let (source, target) = (source.as_ref()?, target.as_mut()?);
+            target.map[to_at..to_at + bytes].copy_from_slice(&source.map[at..at + bytes]);
+            let block = Block::InSlab { slab: to, slot: to_slot, bytes: number_of_bytes(bytes) };
+            let old = mem::replace(&mut self.blocks[number as usize], block);
+            let Block::InSlab { slot, .. } = old else { return None };
+            self.pages.go_on_emptying(u32::from(slot) + 1);
+            self.release_slot(slab, slot);
+            Some(bytes)
+        });
+        if moved.is_none() {
+            self.pages.stop_emptying();
+        }
+        moved.unwrap_or(0)
+    }
+
+    /// Gives one slab or block back, whatever means it; false when there is none left.
+    pub(super) fn drop_step(&mut self) -> bool {
+        if self.has_idle() {
+            self.trim();
+            return true;
+        }
+        if let Some(last) = self.slabs_end.checked_sub(1) {
+            self.unmap_slab(last);
+            return true;
+        }
+        for _ in 0..BLOCKS_PER_STEP {
+            let Some(last) = self.end.checked_sub(1) else {
+                *self = Self::new();
+                return false;
+            };
+            self.end = last;
+            if let Block::Alone(memory) = mem::take(&mut self.blocks[last]) {
+                self.drop_memory(memory);
+                break;
+            }
+        }
+        true
+    }
+
+    /// Blocks in use, counted.
+    pub(super) fn audit(&self) -> usize {
+        let (mut used, mut maps, mut held_bytes, mut idle_bytes, mut lists_bytes) = (0, 0, 0, 0, 0);
+        let mut live = vec![0; self.slabs_end];
+        for (number, block) in self.blocks.iter().enumerate() {
+            match block {
+                Block::InSlab { slab, slot, .. } => {
+                    let slots = self.slabs[*slab as usize].as_ref().map(|slab| &slab.slots);
+                    let held = slots.map(|slots| slots[usize::from(*slot)]);
+                    assert!(matches!(held, Some(Slot::Used(held)) if held as usize == number));
+                    live[*slab as usize] += 1;
+                    used += 1;
+                }
+                Block::Alone(memory) | Block::Idle { memory, .. } => {
+                    let is_used = matches!(block, Block::Alone(_));
+                    used += usize::from(is_used);
+                    idle_bytes += if is_used { 0 } else { memory.held_bytes() };
+                    maps += usize::from(matches!(memory, Memory::Map(_)));
+                    held_bytes += memory.held_bytes();
+                }
+                Block::Free { .. } => {}
+            }
+        }
+        let slabs = || self.slabs.iter().flatten();
+        held_bytes += slabs().map(|slab| slab.touched_bytes).sum::<usize>();
+        lists_bytes += slabs().map(|slab| slab.slots.capacity() * size_of::<Slot>()).sum::<usize>();
+        assert_eq!((used, maps), (self.used, self.maps), "outside blocks");
+        assert_eq!((held_bytes, idle_bytes), (self.held_bytes, self.idle_bytes), "bytes of outside blocks");
+        assert_eq!((slabs().count(), lists_bytes), (self.slabs_mapped, self.lists_bytes), "slabs");
+        let in_use = live.into_iter().enumerate().filter(|(_, live)| *live > 0);
+        self.pages.audit(in_use.map(|(slab, live)| (number(slab), live)));
+        used
+    }
+
+    /// Key and value in memory of their own, in place of as much that waits to be given back.
+    fn alone(&mut self, key: &[u8], value: &[u8]) -> Option<Memory> {
+        let bytes = (key.len() + value.len()).next_multiple_of(SYSTEM_PAGE_BYTES);
+        let enough = self.idle_bytes.saturating_sub(bytes);
+        while let Some(number) = self.idle.filter(|_| self.idle_bytes > enough) {
+            self.give_back(number);
+        }
+        let memory = if self.maps < MAPS_MAX {
+            let mut map = MmapMut::map_anon(key.len() + value.len()).ok()?;
+            write_body(&mut map, key, value);
+            self.maps += 1;
+            Memory::Map(map)
+        } else {
+            Memory::Heap([key, value].concat().into())
+        };
+        self.held_bytes += memory.held_bytes();
+        Some(memory)
+    }
+
+    /// Gives the first of the blocks back that wait for it.
+    fn give_back(&mut self, number: u32) {
+        let free = Block::Free { next: self.free.replace(number) };
+        if let Block::Idle { memory, next } = mem::replace(&mut self.blocks[number as usize], free) {
+            self.idle = next;
+            self.idle_bytes -= memory.held_bytes();
+            self.drop_memory(memory);
+        }
+        self.forget_numbers();
+    }
+
+    fn drop_memory(&mut self, memory: Memory) {
+        self.held_bytes -= memory.held_bytes();
+        self.maps -= usize::from(matches!(memory, Memory::Map(_)));
+    }
+
+    /// A free slot for the block of that number, from the fullest slabs of its class, else from a new one.
+    fn take_slot(&mut self, class: u8, number: u32) -> Option<(u32, u16)> {
+        let at = match self.pages.with_room(class) {
+            Some(at) => at,
+            None => self.add_slab(class)?,
+        };
+        let record = self.pages.of(at);
+        let slab = self.slabs[at as usize].as_mut()?;
+        let slot = if record.free == NO_SLOT { record.fresh } else { record.free };
+        let next_free = match slab.slots.get_mut(usize::from(slot)) {
+            Some(held) => match mem::replace(held, Slot::Used(number)) {
+                Slot::Free(next) => Some(next),
+                Slot::Used(_) => None,
+            },
+            None => {
+                slab.slots.push(Slot::Used(number));
+                None
+            }
+        };
+        let end = (usize::from(slot) + 1) * bytes_of(class);
+        self.held_bytes += end.saturating_sub(slab.touched_bytes);
+        slab.touched_bytes = slab.touched_bytes.max(end);
+        self.pages.slot_taken(at, next_free);
+        Some((at, slot))
+    }
+
+    fn release_slot(&mut self, at: u32, slot: u16) {
+        let free = self.pages.of(at).free;
+        let Some(slab) = self.slabs[at as usize].as_mut() else { return };
+        slab.slots[usize::from(slot)] = Slot::Free(free);
+        if self.pages.slot_freed(at, slot) {
+            self.pages.remove(at);
+            self.lists_bytes -= slab.slots.capacity() * size_of::<Slot>();
+            slab.slots = Vec::new();
+            slab.next_idle = self.idle_slab.replace(at);
+        }
+    }
+
+    fn slot_mut(&mut self, at: u32, slot: u16, bytes: usize) -> &mut [u8] {
+        let begin = usize::from(slot) * bytes_of(self.pages.of(at).class);
+        let map = self.slabs[at as usize].as_mut().map_or(&mut [][..], |slab| &mut slab.map);
+        &mut map[begin..begin + bytes]
+    }
+
+    /// An empty slab of that class: one that waits to be given back, else a new one.
+    fn add_slab(&mut self, class: u8) -> Option<u32> {
+        let at = match self.take_idle_slab() {
+            Some(at) => at,
+            None => self.map_slab()?,
+        };
+        let slab = self.slabs[at as usize].as_mut()?;
+        slab.slots.reserve_exact(slots_of(class) as usize);
+        self.lists_bytes += slab.slots.capacity() * size_of::<Slot>();
+        self.pages.add(at, class, self.slabs_end);
+        Some(at)
+    }
+
+    fn map_slab(&mut self) -> Option<u32> {
+        let map = MmapMut::map_anon(SLAB_BYTES).ok()?;
+        let vacant = if self.slabs_mapped == self.slabs_end {
+            None
+        } else {
+            self.slabs.iter().position(Option::is_none)
+        };
+        let at = vacant.unwrap_or(self.slabs_end);
+        self.slabs_end = self.slabs_end.max(at + 1);
+        self.slabs.grow_to(self.slabs_end);
+        self.slabs[at] = Some(Slab { map, slots: Vec::new(), touched_bytes: 0, next_idle: None });
+        self.slabs_mapped += 1;
+        Some(number(at))
+    }
+
+    fn take_idle_slab(&mut self) -> Option<u32> {
+        let at = self.idle_slab?;
+        self.idle_slab = self.slabs[at as usize].as_mut()?.next_idle.take();
+        Some(at)
+    }
+
+    /// Gives a slab back, whatever is in it.
+    fn unmap_slab(&mut self, at: usize) {
+        if let Some(slab) = self.slabs[at].take() {
+            self.held_bytes -= slab.touched_bytes;
+            self.lists_bytes -= slab.slots.capacity() * size_of::<Slot>();
+            self.slabs_mapped -= 1;
+        }
+        while self.slabs_end > 0 && self.slabs[self.slabs_end - 1].is_none() {
+            self.slabs_end -= 1;
+        }
+        self.slabs.truncate(self.slabs_end);
+        self.pages.truncate(self.slabs_end);
+    }
+
+    /// Gives the table of numbers up when no block has one.
+    fn forget_numbers(&mut self) {
+        if self.used == 0 && self.idle.is_none() {
+            self.blocks = ChunkedVec::new();
+            self.end = 0;
+            self.free = None;
+        }
+    }
+
+    fn slab_growth_bytes(&self, slabs: usize) -> usize {
+        let end = self.slabs_end + slabs;
+        self.slabs.growth_bytes(end) + self.pages.growth_bytes(end)
+    }
+}
+
+fn list_bytes(class: u8) -> usize {
+    slots_of(class) as usize * size_of::<Slot>()
+}
+
+/// A place in one of the tables.
+fn number(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or_else(|_| panic!("2^32 blocks of over 16 KiB"))
+}
+
+/// The length of a block in a slab.
+fn number_of_bytes(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
+
+    use super::LargeObjects;
+    use crate::base::rng::Rng;
+
+    const KEY: &[u8] = b"key";
+
+    fn value(rng: &mut Rng, mark: u8, len_max: u64) -> Vec<u8> {
+        vec![mark; 16_400 + rng.below(len_max) as usize]
+    }
+
+    fn check(large_objects: &LargeObjects, number: u32, value: &[u8]) {
+        let (key, held) = large_objects.bytes(number).split_at(KEY.len());
+        assert!(key == KEY && held == value);
+    }
+
+    #[test]
+    fn blocks_keep_their_bytes_while_others_come_and_go_and_are_moved() {
+        let mut rng = Rng::new(1);
+        let mut large_objects = LargeObjects::new();
+        let mut held: Vec<(u32, Vec<u8>)> = Vec::new();
+        for step in 0..6_000u32 {
+            if rng.below(100) < if step % 2_000 < 1_000 { 65 } else { 35 } {
+                let span = if rng.one_in(10) { 300_000 } else { 40_000 };
+                let value = value(&mut rng, step as u8, span);
+                let bytes = KEY.len() + value.len();
+                let said = large_objects.growth_bytes(bytes).min(large_objects.growth_bytes_max(1, bytes));
+                let said = large_objects.memory_bytes() + said;
+                let number = large_objects.add(KEY, &value).unwrap();
+                assert!(large_objects.memory_bytes() <= said);
+                held.push((number, value));
+            } else if !held.is_empty() {
+                let (number, value) = held.swap_remove(rng.below(held.len() as u64) as usize);
+                check(&large_objects, number, &value);
+                let before = large_objects.memory_bytes();
+                large_objects.free(number);
+                assert!(large_objects.memory_bytes() <= before);
+            }
+            if large_objects.is_sparse() && rng.one_in(2) {
+                large_objects.compact();
+            } else if large_objects.has_idle() && rng.one_in(4) {
+                large_objects.trim();
+            }
+            if step % 500 == 0 {
+                assert_eq!(large_objects.audit(), held.len());
+                held.iter().for_each(|(number, value)| check(&large_objects, *number, value));
+            }
+        }
+        held.into_iter().for_each(|(number, _)| large_objects.free(number));
+        while large_objects.has_idle() {
+            large_objects.trim();
+        }
+        // The lists of shelves keep some places.
+        assert_eq!(large_objects.audit(), 0);
+        assert!(large_objects.memory_bytes() < LargeObjects::new().memory_bytes() + 1_024);
+    }
+
+    #[test]
+    fn few_blocks_left_in_many_slabs_are_brought_together() {
+        let mut rng = Rng::new(2);
+        let mut large_objects = LargeObjects::new();
+        let value = vec![7; 20_000];
+        let numbers: Vec<u32> = (0..4_000).map(|_| large_objects.add(KEY, &value).unwrap()).collect();
+        let before = large_objects.memory_bytes();
+        let (left, gone): (Vec<u32>, Vec<u32>) = numbers.into_iter().partition(|_| rng.one_in(10));
+        gone.into_iter().for_each(|number| large_objects.free(number));
+        let mut copied = 0;
+        while large_objects.is_sparse() {
+            copied += large_objects.compact();
+        }
+        while large_objects.has_idle() {
+            large_objects.trim();
+        }
+        assert!(
+            copied > 0 && large_objects.memory_bytes() < before / 5,
+            "{} of {before}",
+            large_objects.memory_bytes()
+        );
+        left.iter().for_each(|&number| check(&large_objects, number, &value));
+        assert_eq!(large_objects.audit(), left.len());
+    }
+
+    #[test]
+    fn freeing_large_blocks_leaves_giving_them_back_for_later_steps() {
+        let mut large_objects = LargeObjects::new();
+        let value = vec![7; 1 << 20];
+        let numbers: Vec<u32> = (0..20).map(|_| large_objects.add(KEY, &value).unwrap()).collect();
+        let before = large_objects.memory_bytes();
+        numbers.into_iter().for_each(|number| large_objects.free(number));
+        assert_eq!((large_objects.memory_bytes(), large_objects.audit()), (before, 0));
+        large_objects.trim();
+        let step = before - large_objects.memory_bytes();
+        assert!((1 << 20..1_100_000).contains(&step), "{step}");
+        // One that comes meanwhile takes no more memory, and gives as much back as it takes.
+        assert!(large_objects.growth_bytes(KEY.len() + value.len()) == 0);
+        large_objects.add(KEY, &value).unwrap();
+        assert!(large_objects.memory_bytes() <= before - step);
+        assert!(large_objects.drop_step());
+        while large_objects.drop_step() {}
+        assert_eq!(large_objects.memory_bytes(), LargeObjects::new().memory_bytes());
+    }
+}

@@ -1,0 +1,267 @@
+//! Peers that ask too much: what they are owed is bounded in number and bytes, clients are served between
+//! their questions, and no question of theirs causes another.
+
+use crate::peer::{Face, Heard, World, bytes_of, deltas, heartbeat, ms};
+use olivia::base::time::Instant;
+use olivia::config::Config;
+use olivia::limits::Limits;
+use olivia::wire::frame::{Body, Frame, FrameLimits, Front, Wants, front};
+use std::time::Duration;
+
+fn get(request: u32, key: &[u8]) -> (u32, Body<'_>) {
+    (request, Body::Get { key, wants: Wants::Value })
+}
+
+#[test]
+fn questions_without_end_to_whoever_does_not_read_are_dropped_above_what_it_may_be_owed() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    world.driver.reads(link.conn, false);
+    world.driver.watch = None;
+    for round in 0..100 {
+        let storm: Vec<_> = (0..1_000).map(|n| get(round * 1_000 + n, b"own")).collect();
+        world.driver.deliver(link.conn, &bytes_of(&storm));
+        world.check_at_once();
+        world.driver.run();
+        assert!(world.driver.waiting(link.conn) <= (256 << 10) + 100);
+    }
+    world.driver.node.audit();
+    assert!(world.stat("buffers_bytes") < 2 << 20);
+    let dropped = world.stat("owed_dropped");
+    assert_eq!(world.stat("served_to_peers"), 100_000);
+    // As soon as it reads it gets what it is owed, in the order of its questions.
+    world.driver.reads(link.conn, true);
+    let heard = world.hear(&mut link);
+    let answered: Vec<u32> = heard
+        .iter()
+        .filter_map(|heard| if let Heard::Value { request, .. } = heard { Some(*request) } else { None })
+        .collect();
+    assert!(answered.is_sorted());
+    assert_eq!(answered.len() as u64 + dropped, 100_000);
+    assert!(answered.len() > 1_024 + 4_000, "{}", answered.len());
+    world.send(&link, &[get(7, b"own")]);
+    assert_eq!(world.hear(&mut link), [Heard::Value { request: 7, value: b"1".to_vec() }]);
+    world.check();
+}
+
+#[test]
+fn long_keys_that_wait_for_their_answers_are_bounded_by_their_bytes() {
+    let mut world = World::new(Config::default());
+    world.ask(&format!("SET big:{}\n", "x".repeat(60_000)));
+    let mut link = world.linked(&Face::new(1));
+    world.driver.reads(link.conn, false);
+    let filling: Vec<_> = (0..6).map(|n| get(n, b"big")).collect();
+    world.send(&link, &filling);
+    assert!(world.driver.waiting(link.conn) > 256 << 10);
+    let key = vec![b'k'; 60_000];
+    for n in 100..400 {
+        world.send(&link, &[get(n, &key)]);
+    }
+    // Four of these keys are all that a quarter of a megabyte holds; one of the big ones waits too.
+    assert_eq!(world.driver.node.stats().deferred_dropped, 300 - 4);
+    world.driver.reads(link.conn, true);
+    let heard = world.hear(&mut link);
+    let noes: Vec<&Heard> = heard.iter().filter(|heard| matches!(heard, Heard::None { .. })).collect();
+    assert_eq!(noes.len(), 4);
+    world.send(&link, &[get(500, &key)]);
+    assert_eq!(world.hear(&mut link), [Heard::None { request: 500 }]);
+    world.check();
+}
+
+#[test]
+fn large_values_are_handed_out_one_by_one_as_they_are_taken() {
+    let mut world = World::new(Config::default());
+    world.ask(&format!("SET big:{}\n", "x".repeat(65_000)));
+    let mut link = world.linked(&Face::new(1));
+    world.driver.reads(link.conn, false);
+    let storm: Vec<_> = (0..500).map(|n| get(n, b"big")).collect();
+    world.send(&link, &storm);
+    let mut taken = 0;
+    let mut most = 0;
+    loop {
+        most = most.max(world.driver.waiting(link.conn));
+        let now = world.driver.read_some(link.conn, 50_000);
+        if now == 0 {
+            break;
+        }
+        taken += now;
+    }
+    assert!(most <= (256 << 10) + 65_100, "{most}");
+    assert!(taken > 500 * 65_000);
+    let answers = world.hear(&mut link).into_iter().filter(|heard| matches!(heard, Heard::Value { .. }));
+    assert_eq!(answers.count(), 500);
+    world.check();
+}
+
+#[test]
+fn question_whose_asker_has_given_up_does_not_make_the_next_ones_late() {
+    let mut world = World::new(Config::default());
+    world.ask(&format!("SET big:{}\n", "x".repeat(65_000)));
+    let mut link = world.linked(&Face::new(1));
+    world.driver.reads(link.conn, false);
+    // More than this link takes: two answers each 100 ms, the time that a lookup has.
+    let mut request = 0;
+    let mut in_time = 0;
+    for round in 0..20 {
+        let storm: Vec<_> = (0..20).map(|n| get(request + n, b"big")).collect();
+        world.send(&link, &storm);
+        request += 20;
+        world.driver.read_some(link.conn, 130_200);
+        for heard in world.hear(&mut link) {
+            let Heard::Value { request: answered, .. } = heard else { continue };
+            // The link itself holds what it takes in another 200 ms and more.
+            in_time += u32::from(round >= 5 && answered >= request - 4 * 20);
+        }
+        world.driver.pass(ms(100));
+    }
+    assert!(in_time >= 20, "{in_time}");
+    let (late, dropped) = (world.stat("owed_late"), world.stat("owed_dropped"));
+    assert!(late > 300 && dropped == 0, "{late} late, {dropped} dropped");
+    world.check();
+}
+
+#[test]
+fn peer_that_asks_more_than_its_link_takes_gets_its_snapshot_all_the_same() {
+    for big in [100, 65_000] {
+        let mut world = World::new(Config::default());
+        world.ask(&format!("SET big:{}\n", "x".repeat(big)));
+        // A filter of several pieces.
+        let keys: Vec<String> = (0..900).map(|n| format!("n{n}:1")).collect();
+        for round in 0..50 {
+            world.ask(&format!("SET {}\n", keys.join(",").replace('n', &format!("n{round}."))));
+        }
+        let mut link = world.linked(&Face::new(1));
+        world.driver.reads(link.conn, false);
+        let storm: Vec<_> = (0..1_000).map(|n| get(n, b"big")).collect();
+        (0..10).for_each(|_| world.send(&link, &storm));
+        assert!(world.stat("owed_dropped") > 0);
+        world.send(&link, &[(0, Body::Resync(None))]);
+        let (mut snapshot, mut answers, mut taken) = (0, 0, 0);
+        while taken < 2 << 20 {
+            taken += world.driver.read_some(link.conn, 20_000);
+            for heard in world.hear(&mut link) {
+                snapshot += u32::from(heard == Heard::Changelog);
+                answers += u32::from(matches!(heard, Heard::Value { .. }));
+            }
+            world.send(&link, &storm);
+        }
+        // Its beginning, its end, and what is between.
+        assert!(snapshot >= 6, "{snapshot} frames of it");
+        assert!(answers as usize * big > 1 << 20, "{answers} answers");
+        world.check();
+    }
+}
+
+#[test]
+fn link_that_ends_is_owed_nothing() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let link = world.linked(&face);
+    world.driver.reads(link.conn, false);
+    let storm: Vec<_> = (0..10_000).map(|n| get(n, b"own")).collect();
+    world.send(&link, &storm);
+    assert!(world.driver.node.stats().deferred_dropped > 0);
+    world.driver.lose(link.conn);
+    let mut link = world.dial(&face);
+    world.send(&link, &[get(77, b"own")]);
+    let answers: Vec<Heard> =
+        world.hear(&mut link).into_iter().filter(|heard| matches!(heard, Heard::Value { .. })).collect();
+    assert_eq!(answers, [Heard::Value { request: 77, value: b"1".to_vec() }]);
+    world.check();
+}
+
+#[test]
+fn storm_of_questions_is_answered_in_steps_between_which_a_client_plays_ping_pong() {
+    let mut world = World::new(Config::default());
+    let mut link = world.linked(&Face::new(1));
+    let storm: Vec<_> = (0..10_000).map(|n| get(n, b"own")).collect();
+    world.driver.deliver(link.conn, &bytes_of(&storm));
+    let mut games = 0;
+    while world.driver.node.has_work(world.driver.now) {
+        world.check_at_once();
+        world.driver.node.tick(world.driver.now);
+        world.driver.read_now(link.conn);
+        games += 1;
+        assert!(games < 1_000);
+    }
+    // 256 questions are a step.
+    assert!(games >= 10_000 / 256, "{games} steps");
+    world.driver.run();
+    let answers = world.hear(&mut link);
+    assert!(answers.iter().filter(|heard| matches!(heard, Heard::Value { .. })).count() > 9_000);
+    world.check();
+}
+
+#[test]
+fn question_of_a_peer_is_answered_from_here_and_causes_no_other() {
+    let mut world = World::new(Config::default());
+    let mut holder = world.known(&Face::new(1));
+    let far = world.hash("far");
+    world.driver.send(holder.conn, deltas(0, &[far]));
+    world.hear(&mut holder);
+    let mut unknown = world.linked(&Face::new(2));
+    world.hear(&mut holder);
+    world.send(&unknown, &[get(1, b"far"), get(2, b"own"), get(3, b"")]);
+    let heard = world.hear(&mut unknown);
+    assert_eq!(
+        heard,
+        [
+            Heard::None { request: 1 },
+            Heard::Value { request: 2, value: b"1".to_vec() },
+            Heard::None { request: 3 }
+        ]
+    );
+    assert_eq!(world.hear(&mut holder), []);
+    assert_eq!((world.driver.node.stats().remote_lookups, world.stat("gets")), (0, 0));
+    world.check();
+}
+
+#[test]
+fn key_longer_than_this_node_takes_is_answered_by_a_no_and_harms_nobody() {
+    let limits = Limits { key_bytes_max: 10, ..Limits::default() };
+    let mut world = World::new(Config { limits, ..Config::default() });
+    let mut link = world.linked(&Face::new(1));
+    world.send(&link, &[get(1, b"12345678901"), get(2, b"1234567890"), heartbeat(3)]);
+    let heard = world.hear(&mut link);
+    assert_eq!(heard[..2], [Heard::None { request: 1 }, Heard::None { request: 2 }]);
+    assert!(matches!(heard[2], Heard::Heartbeat { request: 3, .. }));
+    assert_eq!(world.driver.node.stats().frames_oversized, 1);
+    assert_eq!(world.stat("served_to_peers"), 2);
+    world.check();
+}
+
+#[test]
+fn life_that_a_peer_is_told_never_ends_behind_its_deadline() {
+    let mut world = World::new(Config::default());
+    let link = world.linked(&Face::new(1));
+    world.driver.pass(Duration::from_nanos(900_000));
+    assert_eq!(world.ask("SETEX brief:v:1\n"), ":SATEX brief:v:1\n");
+    // Deadlines are whole milliseconds of the clock.
+    let deadline = world.driver.now.mono.millis() + 1_000;
+    for nanos in [0, 1, 99_999, 1, 500_000, 900_000_000, 97_500_000, 900_000, 99_998] {
+        world.driver.pass(Duration::from_nanos(nanos));
+        world.driver.take_bytes(link.conn);
+        world.send(&link, &[get(1, b"brief")]);
+        let bytes = world.driver.take_bytes(link.conn);
+        let limits = FrameLimits { key_bytes_max: 100, value_bytes_max: 100 };
+        let Front::Frame { frame: Frame { body, .. }, .. } = front(&bytes, limits) else {
+            panic!("{bytes:?}")
+        };
+        let Body::Value { left_ms: Some(left_ms), .. } = body else { panic!("{body:?}") };
+        let left = Instant::from_millis(deadline).since(world.driver.now.mono);
+        // Its asker may have asked in the turn in which the question is read, which has begun up to 1 ms ago.
+        let turn = left.min(ms(1));
+        assert!(ms(left_ms) + turn <= left, "{left_ms} ms of {left:?}");
+        assert!(ms(left_ms + 2) > left, "{left_ms} ms of {left:?}");
+    }
+}
+
+#[test]
+fn the_same_number_for_many_questions_is_its_own_affair() {
+    let mut world = World::new(Config::default());
+    let mut link = world.linked(&Face::new(1));
+    world.send(&link, &[get(5, b"own"), get(5, b"own"), get(5, b"nowhere")]);
+    let value = || Heard::Value { request: 5, value: b"1".to_vec() };
+    assert_eq!(world.hear(&mut link), [value(), value(), Heard::None { request: 5 }]);
+}
