@@ -46,7 +46,7 @@ oracle: ## Compare the store with maps over millions of operations, and its memo
 mutants: ## Demand that the simulation finds each planted defect (SEEDS=1000; minutes)
 	tests/mutants/run.sh
 
-fuzz: ## Fuzz a decoder with cargo-fuzz (TARGET=line|request|frame|handshake|filter_dump|config|node SECONDS=600)
+fuzz: ## Fuzz a decoder with cargo-fuzz (TARGET=line|request|resp|frame|handshake|filter_dump|config|node SECONDS=600)
 	@cargo fuzz --version >/dev/null 2>&1 || { echo 'needs: cargo install cargo-fuzz'; exit 2; }
 	mkdir -p fuzz/corpus/$(TARGET)
 	RUSTC_BOOTSTRAP=1 cargo fuzz run $(TARGET) fuzz/corpus/$(TARGET) tests/fuzz/corpus/$(TARGET) -- \

@@ -134,3 +134,4 @@ pub mod line;
 pub mod reply;
 pub mod request;
 pub mod request_error;
+pub mod resp;

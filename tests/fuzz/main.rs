@@ -13,6 +13,7 @@ mod handshake;
 mod line;
 mod node;
 mod request;
+mod resp;
 
 use olivia::base::rng::Rng;
 use std::fs;
@@ -37,6 +38,11 @@ fn line_ends_are_found_however_the_input_is_cut() {
 #[test]
 fn request_that_can_be_read_reads_back_the_same() {
     fuzz("request", request::run, 20_000);
+}
+
+#[test]
+fn resp_request_is_the_same_however_it_is_cut() {
+    fuzz("resp", resp::run, 20_000);
 }
 
 #[test]

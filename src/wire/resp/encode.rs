@@ -1,0 +1,240 @@
+//! Writes the values of RESP2 and RESP3 to an output. A header is followed by that many values.
+
+use std::fmt;
+use std::io::Write;
+
+/// The version of the protocol that a connection speaks: 2 until `HELLO 3`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    /// RESP2: simple strings, errors, integers, bulk strings and arrays.
+    #[default]
+    Two,
+    /// RESP3: nulls, doubles, booleans, maps, sets, pushes and verbatim strings besides.
+    Three,
+}
+
+/// Writes a simple string of our own making, without CR or LF in it.
+pub fn simple(out: &mut Vec<u8>, text: &str) {
+    debug_assert!(!text.contains(['\r', '\n']), "{text:?} is no simple string");
+    out.push(b'+');
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes an error: a prefix as `ERR` or `NOAUTH`, then a sentence. CR and LF in it become spaces.
+pub fn error(out: &mut Vec<u8>, prefix: &str, sentence: impl fmt::Display) {
+    out.push(b'-');
+    let start = out.len();
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "{prefix} {sentence}");
+    out[start..].iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n')).for_each(|byte| *byte = b' ');
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes an integer.
+pub fn integer(out: &mut Vec<u8>, value: i64) {
+    out.push(b':');
+    if value < 0 {
+        out.push(b'-');
+    }
+    line(out, value.unsigned_abs());
+}
+
+/// Writes a bulk string.
+pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    header(out, b'$', bytes.len());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a null: the null bulk string in RESP2.
+pub fn null(out: &mut Vec<u8>, version: Version) {
+    out.extend_from_slice(match version {
+        Version::Two => b"$-1\r\n",
+        Version::Three => b"_\r\n",
+    });
+}
+
+/// Writes the null of a reply that would be an array: the null array in RESP2.
+pub fn null_array(out: &mut Vec<u8>, version: Version) {
+    out.extend_from_slice(match version {
+        Version::Two => b"*-1\r\n",
+        Version::Three => b"_\r\n",
+    });
+}
+
+/// Begins an array of `count` values.
+pub fn array(out: &mut Vec<u8>, count: usize) {
+    header(out, b'*', count);
+}
+
+/// Begins a map of `count` pairs, each a key and a value: an array of twice as many in RESP2.
+pub fn map(out: &mut Vec<u8>, version: Version, count: usize) {
+    match version {
+        Version::Two => header(out, b'*', count.saturating_mul(2)),
+        Version::Three => header(out, b'%', count),
+    }
+}
+
+/// Begins a set of `count` values: an array in RESP2.
+pub fn set(out: &mut Vec<u8>, version: Version, count: usize) {
+    match version {
+        Version::Two => header(out, b'*', count),
+        Version::Three => header(out, b'~', count),
+    }
+}
+
+/// Begins a push message of `count` values, which is no reply: an array in RESP2.
+pub fn push(out: &mut Vec<u8>, version: Version, count: usize) {
+    match version {
+        Version::Two => header(out, b'*', count),
+        Version::Three => header(out, b'>', count),
+    }
+}
+
+/// Writes a boolean: 1 or 0 in RESP2.
+pub fn boolean(out: &mut Vec<u8>, version: Version, value: bool) {
+    match version {
+        Version::Two => integer(out, i64::from(value)),
+        Version::Three => out.extend_from_slice(if value { b"#t\r\n" } else { b"#f\r\n" }),
+    }
+}
+
+/// Writes a double by the fewest digits that read back the same: a bulk string in RESP2.
+pub fn double(out: &mut Vec<u8>, version: Version, value: f64) {
+    // The longest: sign, 17 digits, point, `e-308`.
+    let mut text = [0u8; 32];
+    let mut rest = &mut text[..];
+    let magnitude = value.abs();
+    // Not enough room cannot be.
+    let _ = if value.is_nan() {
+        rest.write_all(b"nan")
+    } else if value.is_infinite() {
+        rest.write_all(if value > 0.0 { b"inf" } else { b"-inf" })
+    } else if magnitude == 0.0 || (1e-5..1e17).contains(&magnitude) {
+        write!(rest, "{value}")
+    } else {
+        write!(rest, "{value:e}")
+    };
+    let left = rest.len();
+    let text = &text[..text.len() - left];
+    match version {
+        Version::Two => bulk(out, text),
+        Version::Three => {
+            out.push(b',');
+            out.extend_from_slice(text);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// Writes text for people, as of INFO: a bulk string in RESP2.
+pub fn verbatim(out: &mut Vec<u8>, version: Version, text: &[u8]) {
+    match version {
+        Version::Two => bulk(out, text),
+        Version::Three => {
+            header(out, b'=', text.len().saturating_add(4));
+            out.extend_from_slice(b"txt:");
+            out.extend_from_slice(text);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// Writes the line of a type byte and a length.
+fn header(out: &mut Vec<u8>, kind: u8, length: usize) {
+    out.push(kind);
+    line(out, length as u64);
+}
+
+/// Writes a number and the end of its line.
+fn line(out: &mut Vec<u8>, mut value: u64) {
+    if value < 10 {
+        let digit = b'0' + value.to_le_bytes()[0];
+        out.extend_from_slice(&[digit, b'\r', b'\n']);
+        return;
+    }
+    // u64::MAX has 20 digits.
+    let mut text = [b'\r'; 22];
+    text[21] = b'\n';
+    let mut at = 20;
+    while value > 0 {
+        at -= 1;
+        text[at] = b'0' + (value % 10).to_le_bytes()[0];
+        value /= 10;
+    }
+    out.extend_from_slice(&text[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Version, array, boolean, bulk, double, error, integer, map, null, null_array, push, set, simple,
+        verbatim,
+    };
+
+    /// What `write` writes in RESP2 and in RESP3.
+    fn both(write: impl Fn(&mut Vec<u8>, Version)) -> [String; 2] {
+        [Version::Two, Version::Three].map(|version| {
+            let mut out = Vec::new();
+            write(&mut out, version);
+            String::from_utf8(out).unwrap()
+        })
+    }
+
+    #[test]
+    fn values_without_a_version_are_the_same_in_both() {
+        let mut out = Vec::new();
+        simple(&mut out, "OK");
+        error(&mut out, "ERR", "unknown command 'a\r\nb'");
+        bulk(&mut out, b"");
+        bulk(&mut out, b"a\r\nb");
+        array(&mut out, 0);
+        array(&mut out, 1_048_576);
+        let text = "+OK\r\n-ERR unknown command 'a  b'\r\n$0\r\n\r\n$4\r\na\r\nb\r\n*0\r\n*1048576\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), text);
+    }
+
+    #[test]
+    fn integers_of_every_length() {
+        let ends = [i64::MIN, i64::MAX, 0, -1, 9, 10, 11, 99, 100, 101];
+        let powers = (0..=18).map(|power| 10i64.pow(power));
+        for value in ends.into_iter().chain(powers.flat_map(|power| [power - 1, power, -power])) {
+            let mut out = Vec::new();
+            integer(&mut out, value);
+            assert_eq!(String::from_utf8(out).unwrap(), format!(":{value}\r\n"));
+        }
+    }
+
+    #[test]
+    fn types_of_resp3_have_a_form_in_resp2() {
+        assert_eq!(both(null), ["$-1\r\n", "_\r\n"]);
+        assert_eq!(both(null_array), ["*-1\r\n", "_\r\n"]);
+        assert_eq!(both(|out, version| map(out, version, 7)), ["*14\r\n", "%7\r\n"]);
+        assert_eq!(both(|out, version| set(out, version, 3)), ["*3\r\n", "~3\r\n"]);
+        assert_eq!(both(|out, version| push(out, version, 2)), ["*2\r\n", ">2\r\n"]);
+        assert_eq!(both(|out, version| boolean(out, version, true)), [":1\r\n", "#t\r\n"]);
+        assert_eq!(both(|out, version| boolean(out, version, false)), [":0\r\n", "#f\r\n"]);
+        assert_eq!(both(|out, version| verbatim(out, version, b"ab")), ["$2\r\nab\r\n", "=6\r\ntxt:ab\r\n"]);
+    }
+
+    #[test]
+    fn doubles_read_back_the_same() {
+        for (value, text) in [
+            (0.0, "0"),
+            (3.25, "3.25"),
+            (-1.5, "-1.5"),
+            (1e16, "10000000000000000"),
+            (1e300, "1e300"),
+            (-f64::MIN_POSITIVE, "-2.2250738585072014e-308"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+            (f64::NAN, "nan"),
+        ] {
+            let [two, three] = both(|out, version| double(out, version, value));
+            assert_eq!(three, format!(",{text}\r\n"));
+            assert_eq!(two, format!("${}\r\n{text}\r\n", text.len()));
+        }
+    }
+}

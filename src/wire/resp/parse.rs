@@ -1,0 +1,482 @@
+//! Parses RESP requests in place: arguments are ranges of the input, nothing is copied.
+//!
+//! # Use by a reader
+//!
+//! [`Parser`] is scratch memory and serves all connections. [`Progress`] is 16 bytes of state in each
+//! connection; it says how much of an unfinished request was walked already, so that a request that arrives
+//! in crumbs costs CPU linear in its length. The input passed to [`Parser::front`] begins at the same
+//! request until that request is complete.
+//!
+//! For [`Front::Partial`], `bytes` is the least length of the input with which another call can do more.
+//! While fewer bytes are there, the call returns at once. A reader that holds the unfinished request in a
+//! buffer of the connection reserves up to `bytes` there, and reads from the socket into that room: a value
+//! longer than the common read buffer is then copied once, from the buffer into the store. Reserve in step
+//! with what has arrived (at most as much again), since `bytes` is a claim of the client.
+
+use super::super::reply::Excerpt;
+use std::fmt;
+
+/// The most bytes of one bulk string that the protocol knows: 512 MiB, as in Redis.
+pub const BULK_BYTES_MAX: u32 = 512 * 1024 * 1024;
+
+/// Bytes of a line that gives a length, CR excluded. A valid one has at most 20 with its type byte.
+const LENGTH_LINE_BYTES_MAX: usize = 32;
+
+/// The fewest bytes of an argument: `$0\r\n\r\n`.
+const ARGUMENT_BYTES_MIN: usize = 6;
+
+/// What one request may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLimits {
+    /// Arguments, the command's name among them.
+    pub args_max: u32,
+    /// Bytes of each argument.
+    pub bulk_bytes_max: u32,
+    /// Bytes of the request with all its lengths.
+    pub request_bytes_max: u32,
+    /// Whether these are the smaller limits before AUTH; decides the error only.
+    pub is_unauthenticated: bool,
+}
+
+/// How far an unfinished request was parsed. Default: at the begin of a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of whole arguments, and of the array's length. 0: the length is not known yet.
+    walked: u32,
+    /// Arguments that have yet to come.
+    args_left: u32,
+    /// Bytes of input without which nothing more can be parsed.
+    needed: u32,
+}
+
+/// What the front of some input is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Front<'a> {
+    /// A whole request.
+    Request(Request<'a>),
+    /// The begin of a request; `bytes` of input are needed to get on.
+    Partial {
+        /// The length of the input at which the next call can do more.
+        bytes: usize,
+    },
+    /// No request. The connection is to be closed.
+    Broken(ProtocolError),
+}
+
+/// A whole request; may be empty, which is to be ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request<'a> {
+    input: &'a [u8],
+    ranges: &'a [Range],
+    /// Bytes of input that the request took.
+    pub consumed: usize,
+}
+
+impl<'a> Request<'a> {
+    /// Arguments, the command's name among them.
+    pub const fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Whether it has no arguments and gets no reply.
+    pub const fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The argument at `index`; 0 is the command's name.
+    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
+        self.ranges.get(index).map(|range| range.of(self.input))
+    }
+
+    /// The arguments in order, the command's name first.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone + use<'a> {
+        let input = self.input;
+        self.ranges.iter().map(move |range| range.of(input))
+    }
+}
+
+/// Where an argument lies in the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    start: u32,
+    end: u32,
+}
+
+impl Range {
+    fn of(self, input: &[u8]) -> &[u8] {
+        &input[self.start as usize..self.end as usize]
+    }
+}
+
+/// Why a stream is no RESP. Displays as the text that Redis has for it, without `ERR`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// A request that does not begin with `*`.
+    NoArray(u8),
+    /// An array's length that is no number or above the limit.
+    InvalidArrayLength,
+    /// An array's length above the limit before AUTH.
+    UnauthenticatedArrayLength,
+    /// An array's length without an end.
+    ArrayLengthTooLong,
+    /// An argument that does not begin with `$`.
+    NoBulk(u8),
+    /// A bulk string's length that is no number, negative or above the limit.
+    InvalidBulkLength,
+    /// A bulk string's length above the limit before AUTH.
+    UnauthenticatedBulkLength,
+    /// A bulk string's length without an end.
+    BulkLengthTooLong,
+    /// A request above this many bytes.
+    RequestTooLong(u32),
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Protocol error: ")?;
+        match self {
+            Self::NoArray(byte) => write!(f, "expected '*', got '{}'", Excerpt(&[*byte])),
+            Self::InvalidArrayLength => f.write_str("invalid multibulk length"),
+            Self::UnauthenticatedArrayLength => f.write_str("unauthenticated multibulk length"),
+            Self::ArrayLengthTooLong => f.write_str("too big mbulk count string"),
+            Self::NoBulk(byte) => write!(f, "expected '$', got '{}'", Excerpt(&[*byte])),
+            Self::InvalidBulkLength => f.write_str("invalid bulk length"),
+            Self::UnauthenticatedBulkLength => f.write_str("unauthenticated bulk length"),
+            Self::BulkLengthTooLong => f.write_str("too big bulk count string"),
+            Self::RequestTooLong(max) => write!(f, "request longer than {max} bytes"),
+        }
+    }
+}
+
+/// Parses requests; keeps the memory of the argument ranges from one request to the next.
+#[derive(Debug, Default)]
+pub struct Parser {
+    ranges: Vec<Range>,
+}
+
+impl Parser {
+    /// Parses the request at the front of `input`, whose unfinished part `progress` tells.
+    /// O(bytes) in all calls for one request together, O(1) while fewer bytes came than are needed.
+    pub fn front<'a>(
+        &'a mut self,
+        input: &'a [u8],
+        progress: &mut Progress,
+        limits: RequestLimits,
+    ) -> Front<'a> {
+        if input.len() < progress.needed as usize {
+            return Front::Partial { bytes: progress.needed as usize };
+        }
+        let is_resumed = progress.walked > 0;
+        self.ranges.clear();
+        let mut walked = self.walk(input, progress, limits);
+        if is_resumed && matches!(walked, Ok(true)) {
+            // The ranges of earlier calls were not kept: once all is there, it is walked from the start.
+            *progress = Progress::default();
+            self.ranges.clear();
+            walked = self.walk(input, progress, limits);
+        }
+        match walked {
+            Ok(true) => {
+                let consumed = progress.walked as usize;
+                *progress = Progress::default();
+                Front::Request(Request { input, ranges: &self.ranges, consumed })
+            }
+            Ok(false) => Front::Partial { bytes: progress.needed as usize },
+            Err(error) => Front::Broken(error),
+        }
+    }
+
+    /// Walks over whole arguments from where `progress` is. True at the end of the request.
+    fn walk(
+        &mut self,
+        input: &[u8],
+        progress: &mut Progress,
+        limits: RequestLimits,
+    ) -> Result<bool, ProtocolError> {
+        let too_long = ProtocolError::RequestTooLong(limits.request_bytes_max);
+        let within = |bytes: usize| {
+            u32::try_from(bytes).ok().filter(|bytes| *bytes <= limits.request_bytes_max).ok_or(too_long)
+        };
+        if progress.walked == 0 {
+            let Some((count, bytes)) = array_length(input, limits)? else {
+                progress.needed = within(input.len() + 1)?;
+                return Ok(false);
+            };
+            progress.walked = within(bytes)?;
+            progress.args_left = count;
+        }
+        while progress.args_left > 0 {
+            let at = progress.walked as usize;
+            within(at + progress.args_left as usize * ARGUMENT_BYTES_MIN)?;
+            let Some((length, header)) = bulk_length(&input[at..], limits)? else {
+                progress.needed = within(input.len() + 1)?;
+                return Ok(false);
+            };
+            let start = at + header;
+            let end = start + length as usize;
+            let next = within(end + 2)?;
+            if input.len() < next as usize {
+                progress.needed = next;
+                return Ok(false);
+            }
+            self.ranges.push(Range { start: within(start)?, end: within(end)? });
+            progress.walked = next;
+            progress.args_left -= 1;
+        }
+        Ok(true)
+    }
+}
+
+/// The count of arguments at the front of `input`, and the bytes of its line.
+fn array_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usize)>, ProtocolError> {
+    if let Some(&byte) = input.first().filter(|byte| **byte != b'*') {
+        return Err(ProtocolError::NoArray(byte));
+    }
+    let Some(line) = length_line(input).map_err(|TooLong| ProtocolError::ArrayLengthTooLong)? else {
+        return Ok(None);
+    };
+    let count = line.value.ok_or(ProtocolError::InvalidArrayLength)?.max(0);
+    match u32::try_from(count) {
+        Ok(count) if count <= limits.args_max => Ok(Some((count, line.bytes))),
+        Ok(count) if limits.is_unauthenticated && i32::try_from(count).is_ok() => {
+            Err(ProtocolError::UnauthenticatedArrayLength)
+        }
+        Ok(_) | Err(_) => Err(ProtocolError::InvalidArrayLength),
+    }
+}
+
+/// The length of the bulk string at the front of `input`, and the bytes of its line.
+fn bulk_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usize)>, ProtocolError> {
+    if let Some(&byte) = input.first().filter(|byte| **byte != b'$') {
+        return Err(ProtocolError::NoBulk(byte));
+    }
+    let Some(line) = length_line(input).map_err(|TooLong| ProtocolError::BulkLengthTooLong)? else {
+        return Ok(None);
+    };
+    match line.value.map(u32::try_from) {
+        Some(Ok(length)) if length <= limits.bulk_bytes_max => Ok(Some((length, line.bytes))),
+        Some(Ok(length)) if limits.is_unauthenticated && length <= BULK_BYTES_MAX => {
+            Err(ProtocolError::UnauthenticatedBulkLength)
+        }
+        Some(_) | None => Err(ProtocolError::InvalidBulkLength),
+    }
+}
+
+struct LengthLine {
+    /// `None`: no number.
+    value: Option<i64>,
+    /// Bytes of the line with its end.
+    bytes: usize,
+}
+
+struct TooLong;
+
+/// Reads a line of a type byte and a number. `None`: its end has not come.
+fn length_line(input: &[u8]) -> Result<Option<LengthLine>, TooLong> {
+    let window = &input[..input.len().min(LENGTH_LINE_BYTES_MAX + 1)];
+    let Some(end) = window.iter().position(|&byte| byte == b'\r') else {
+        return if window.len() > LENGTH_LINE_BYTES_MAX { Err(TooLong) } else { Ok(None) };
+    };
+    let bytes = end + 2;
+    Ok((bytes <= input.len()).then(|| LengthLine { value: number(&input[1..end]), bytes }))
+}
+
+/// A decimal number as Redis takes it: no plus sign, no leading zeros, no `-0`.
+pub fn number(text: &[u8]) -> Option<i64> {
+    let (is_negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    match digits {
+        [b'0'] if !is_negative => return Some(0),
+        [b'1'..=b'9', ..] => {}
+        _ => return None,
+    }
+    digits.iter().try_fold(0i64, |value, byte| {
+        let digit = i64::from(byte.wrapping_sub(b'0'));
+        let next = value.checked_mul(10)?;
+        match (digit <= 9, is_negative) {
+            (false, _) => None,
+            (true, false) => next.checked_add(digit),
+            (true, true) => next.checked_sub(digit),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Front, Parser, Progress, ProtocolError, RequestLimits, number};
+
+    const LIMITS: RequestLimits = RequestLimits {
+        args_max: 1_000_000,
+        bulk_bytes_max: 512 * 1024 * 1024,
+        request_bytes_max: 1024 * 1024 * 1024,
+        is_unauthenticated: false,
+    };
+
+    const UNAUTHENTICATED: RequestLimits = RequestLimits {
+        args_max: 10,
+        bulk_bytes_max: 16_384,
+        request_bytes_max: 65_536,
+        is_unauthenticated: true,
+    };
+
+    /// Requests in `input`, and what stands after them.
+    fn requests(input: &[u8], limits: RequestLimits) -> (Vec<Vec<Vec<u8>>>, Result<usize, ProtocolError>) {
+        let mut parser = Parser::default();
+        let mut progress = Progress::default();
+        let mut found = Vec::new();
+        let mut at = 0;
+        loop {
+            match parser.front(&input[at..], &mut progress, limits) {
+                Front::Request(request) => {
+                    at += request.consumed;
+                    found.push(request.iter().map(<[u8]>::to_vec).collect());
+                }
+                Front::Partial { bytes } => {
+                    assert!(bytes > input.len() - at);
+                    return (found, Ok(input.len() - at));
+                }
+                Front::Broken(error) => return (found, Err(error)),
+            }
+        }
+    }
+
+    fn error(input: &[u8], limits: RequestLimits) -> String {
+        requests(input, limits).1.unwrap_err().to_string()
+    }
+
+    fn array(args: &[&[u8]]) -> Vec<u8> {
+        let mut out = format!("*{}\r\n", args.len()).into_bytes();
+        for arg in args {
+            out.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+            out.extend_from_slice(arg);
+            out.extend_from_slice(b"\r\n");
+        }
+        out
+    }
+
+    #[test]
+    fn arguments_are_ranges_of_the_input() {
+        let input = [array(&[b"SET", b"k\r\n", b""]), array(&[b"PING"]), b"*2\r\n$3".to_vec()].concat();
+        let (found, rest) = requests(&input, LIMITS);
+        assert_eq!(found, [vec![b"SET".to_vec(), b"k\r\n".to_vec(), Vec::new()], vec![b"PING".to_vec()]]);
+        assert_eq!(rest, Ok(6));
+    }
+
+    #[test]
+    fn empty_arrays_are_requests_without_arguments() {
+        let (found, rest) = requests(b"*0\r\n*-1\r\n*-7\r\n*1\r\n$4\r\nPING\r\n", LIMITS);
+        assert_eq!(found, [vec![], vec![], vec![], vec![b"PING".to_vec()]]);
+        assert_eq!(rest, Ok(0));
+    }
+
+    #[test]
+    fn request_cut_at_every_byte_is_the_same_request() {
+        let input = array(&[b"MSET", b"a", &[b'x'; 300], b"", b"*1\r\n$1\r\n", b"key"]);
+        let whole = requests(&input, LIMITS).0;
+        let mut parser = Parser::default();
+        for first in 0..input.len() {
+            for second in [first, first + 1, first + 7, input.len() - 1] {
+                let mut progress = Progress::default();
+                for cut in [first, second.min(input.len() - 1).max(first)] {
+                    let front = parser.front(&input[..cut], &mut progress, LIMITS);
+                    let Front::Partial { bytes } = front else { panic!("{cut}: {front:?}") };
+                    assert!(cut < bytes && bytes <= input.len(), "{cut} needs {bytes}");
+                }
+                let Front::Request(request) = parser.front(&input, &mut progress, LIMITS) else {
+                    panic!("cut at {first} and {second}")
+                };
+                assert_eq!(request.consumed, input.len());
+                assert_eq!(request.iter().map(<[u8]>::to_vec).collect::<Vec<_>>(), whole[0]);
+                assert_eq!(progress, Progress::default());
+            }
+        }
+    }
+
+    #[test]
+    fn long_request_in_single_bytes_is_not_walked_from_the_start_each_time() {
+        let args: Vec<&[u8]> = std::iter::repeat_n(&b"12345678"[..], 100_001).collect();
+        let input = array(&args);
+        let mut parser = Parser::default();
+        let mut progress = Progress::default();
+        // Walking from the start each time would touch 70,000,000,000 arguments.
+        for cut in 0..input.len() {
+            assert!(matches!(parser.front(&input[..cut], &mut progress, LIMITS), Front::Partial { .. }));
+        }
+        let Front::Request(request) = parser.front(&input, &mut progress, LIMITS) else { panic!() };
+        assert_eq!((request.len(), request.get(100_000)), (100_001, Some(&b"12345678"[..])));
+    }
+
+    #[test]
+    fn value_longer_than_the_input_says_how_many_bytes_are_needed() {
+        let input = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000\r\nx";
+        let (mut parser, mut progress) = (Parser::default(), Progress::default());
+        let front = parser.front(input, &mut progress, LIMITS);
+        assert_eq!(front, Front::Partial { bytes: 27 + 1_000 + 2 });
+    }
+
+    #[test]
+    fn broken_stream_gets_the_text_of_redis() {
+        for (input, text) in [
+            (&b"*2\r\n$3\r\nGET\r\n$-1\r\n"[..], "invalid bulk length"),
+            (b"*3\r\n$3\r\nset\r\n$5\r\nkey1\r\n$3\r\nval\r\n", "expected '$', got '3'"),
+            (b"*2\r\n$3\r\nGET\r\n$536870913\r\n", "invalid bulk length"),
+            (b"*2\r\n$3\r\nGET\r\n$9223372036854775808\r\n", "invalid bulk length"),
+            (b"*1\r\n$\r\n", "invalid bulk length"),
+            (b"*1\r\n$+4\r\nPING\r\n", "invalid bulk length"),
+            (b"*1\r\n$04\r\nPING\r\n", "invalid bulk length"),
+            (b"*1\r\n$4a\r\nPING\r\n", "invalid bulk length"),
+            (b"*1\r\nPING\r\n", "expected '$', got 'P'"),
+            (b"*1\r\n\x01", "expected '$', got '\\u{1}'"),
+            (b"*\r\n", "invalid multibulk length"),
+            (b"*x\r\n", "invalid multibulk length"),
+            (b"*3000000000\r\n", "invalid multibulk length"),
+            (b"*1000001\r\n", "invalid multibulk length"),
+            (b"*9223372036854775808\r\n", "invalid multibulk length"),
+            (b"*111111111111111111111111111111111111111", "too big mbulk count string"),
+            (b"*1\r\n$111111111111111111111111111111111111111", "too big bulk count string"),
+            (b"PING\r\n", "expected '*', got 'P'"),
+        ] {
+            assert_eq!(error(input, LIMITS), format!("Protocol error: {text}"), "{}", input.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn limits_before_auth_are_smaller_and_named() {
+        assert_eq!(error(b"*11\r\n", UNAUTHENTICATED), "Protocol error: unauthenticated multibulk length");
+        assert_eq!(error(b"*3000000000\r\n", UNAUTHENTICATED), "Protocol error: invalid multibulk length");
+        let bulk = b"*2\r\n$4\r\nAUTH\r\n$16385\r\n";
+        assert_eq!(error(bulk, UNAUTHENTICATED), "Protocol error: unauthenticated bulk length");
+        let huge = b"*2\r\n$4\r\nAUTH\r\n$536870913\r\n";
+        assert_eq!(error(huge, UNAUTHENTICATED), "Protocol error: invalid bulk length");
+    }
+
+    #[test]
+    fn request_over_its_bytes_is_refused_before_the_value_comes() {
+        let limits = RequestLimits { request_bytes_max: 100, ..LIMITS };
+        let text = "Protocol error: request longer than 100 bytes";
+        assert_eq!(error(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$90\r\n", limits), text);
+        assert_eq!(error(b"*30\r\n$3\r\nDEL\r\n", limits), text);
+    }
+
+    #[test]
+    fn numbers_are_those_of_redis() {
+        for (text, value) in [
+            ("0", Some(0)),
+            ("-1", Some(-1)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("-9223372036854775808", Some(i64::MIN)),
+            ("9223372036854775808", None),
+            ("-9223372036854775809", None),
+            ("-0", None),
+            ("-", None),
+            ("", None),
+            ("+1", None),
+            ("01", None),
+            ("1 ", None),
+        ] {
+            assert_eq!(number(text.as_bytes()), value, "{text}");
+        }
+    }
+}
