@@ -43,8 +43,9 @@ oracle: ## Compare the store with maps over millions of operations, and its memo
 	OLIVIA_STORE_OPS=$(or $(OPS),5000000) cargo test --release --quiet --test store_oracle
 	OLIVIA_STORE_VALUES=100000 cargo test --release --quiet --test resident
 
-mutants: ## Demand that the simulation finds each planted defect (SEEDS=1000; minutes)
-	tests/mutants/run.sh
+mutants: ## Check that the simulation finds each planted defect (SEEDS=1000 MUTANTS="name ..."; minutes)
+	OLIVIA_SIM_SEEDS=$(or $(SEEDS),1000) OLIVIA_MUTANTS="$(MUTANTS)" \
+		cargo test --quiet --test mutants -- --ignored --nocapture
 
 fuzz: ## Fuzz a decoder with cargo-fuzz (TARGET=line|request|resp|frame|handshake|filter_dump|config|node SECONDS=600)
 	@cargo fuzz --version >/dev/null 2>&1 || { echo 'needs: cargo install cargo-fuzz'; exit 2; }

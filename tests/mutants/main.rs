@@ -1,0 +1,212 @@
+//! Planted defects: each is an edit of the sources in `mutants.toml`. `make test` checks that each still
+//! applies; `make mutants` applies them one at a time and demands that the simulation fails.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Fewer would say little.
+const MUTANTS_MIN: usize = 40;
+
+/// The test target that must find each mutant.
+const TARGET: &str = "mesh";
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mutants {
+    mutant: Vec<Mutant>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mutant {
+    name: String,
+    what: String,
+    change: Vec<Change>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    file: String,
+    old: String,
+    new: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn mutants() -> Vec<Mutant> {
+    let text = fs::read_to_string(root().join("tests/mutants/mutants.toml")).unwrap();
+    toml::from_str::<Mutants>(&text)
+        .unwrap_or_else(|error| panic!("tests/mutants/mutants.toml: {error}"))
+        .mutant
+}
+
+/// `text` without the white space at the ends of its lines, and the byte of `text` at which each byte of it
+/// stands.
+fn unindented(text: &str) -> (String, Vec<usize>) {
+    let (mut plain, mut origins) = (String::new(), Vec::new());
+    let mut line_start = 0;
+    for line in text.split_inclusive('\n') {
+        let trimmed = line.trim();
+        let indent = line.len() - line.trim_start().len();
+        plain.push_str(trimmed);
+        origins.extend((0..trimmed.len()).map(|at| line_start + indent + at));
+        plain.push('\n');
+        origins.push(line_start + line.trim_end().len());
+        line_start += line.len();
+    }
+    (plain, origins)
+}
+
+impl Change {
+    /// `source` with this change; how often `old` occurs if that is not once.
+    fn apply(&self, source: &str) -> Result<String, usize> {
+        let (plain, origins) = unindented(source);
+        let old = unindented(&self.old).0;
+        let old = old.trim();
+        let found: Vec<usize> = plain.match_indices(old).map(|(at, _)| at).collect();
+        match found[..] {
+            [at] if !old.is_empty() => {
+                let (start, last) = (origins[at], origins[at + old.len() - 1]);
+                Ok(format!("{}{}{}", &source[..start], self.new.trim(), &source[last + 1..]))
+            }
+            _ => Err(found.len()),
+        }
+    }
+}
+
+/// The files that a mutant changes, changed.
+fn changed_files(mutant: &Mutant) -> Result<BTreeMap<&str, String>, String> {
+    let mut files = BTreeMap::new();
+    for change in &mutant.change {
+        let Change { file, old, .. } = change;
+        let source = match files.remove(file.as_str()) {
+            Some(source) => source,
+            None => fs::read_to_string(root().join(file))
+                .map_err(|error| format!("{}: {file}: {error}", mutant.name))?,
+        };
+        let changed = change.apply(&source).map_err(|count| {
+            format!("{}: this occurs {count} times in {file}, must be once:\n{old}\n", mutant.name)
+        })?;
+        files.insert(file.as_str(), changed);
+    }
+    Ok(files)
+}
+
+#[test]
+fn every_mutant_still_applies() {
+    let mutants = mutants();
+    assert!(mutants.len() >= MUTANTS_MIN, "only {} mutants", mutants.len());
+    let mut wrong = String::new();
+    for (at, mutant) in mutants.iter().enumerate() {
+        let Mutant { name, what, change } = mutant;
+        assert!(mutants[..at].iter().all(|other| other.name != *name), "two mutants have the name {name}");
+        assert!(!what.is_empty() && !change.is_empty(), "{name} lacks its sentence or its change");
+        assert!(change.iter().all(|change| change.file.starts_with("src/")), "{name} changes more than src/");
+        if let Err(error) = changed_files(mutant) {
+            _ = writeln!(wrong, "{error}");
+        }
+    }
+    assert!(wrong.is_empty(), "repair these in tests/mutants/mutants.toml:\n{wrong}");
+}
+
+#[test]
+fn indentation_does_not_count() {
+    let change = Change { file: String::new(), old: "a {\n  b;\n".into(), new: "c {\n".into() };
+    assert_eq!(change.apply("x\n\t\ta {\n\t\t\tb;\n\t\t}\n"), Ok("x\n\t\tc {\n\t\t}\n".to_owned()));
+    assert_eq!(change.apply("a {\nb;\na {\nb;\n"), Err(2));
+}
+
+/// A copy of the tree that is built by itself, under target/mutants.
+struct TreeCopy {
+    tree: PathBuf,
+    build: PathBuf,
+}
+
+impl TreeCopy {
+    fn new() -> Self {
+        let folder = root().join("target/mutants");
+        let copy = Self { tree: folder.join("tree"), build: folder.join("build") };
+        _ = fs::remove_dir_all(&copy.tree);
+        for path in ["Cargo.toml", "Cargo.lock", "olivia.toml", "src", "tests", "benches"] {
+            copy_all(&root().join(path), &copy.tree.join(path));
+        }
+        // The program is not needed, and takes a while to link.
+        fs::write(copy.tree.join("src/main.rs"), "fn main() {}").unwrap();
+        copy
+    }
+
+    /// Most of the time goes into building, not into running.
+    fn cargo(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("timeout");
+        command
+            .args(["900", env!("CARGO"), "test", "--release", "--quiet", "--test", TARGET])
+            .args(arguments);
+        command.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.build);
+        command.envs([("CARGO_PROFILE_RELEASE_LTO", "false"), ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")]);
+        command.envs([
+            ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+            ("CARGO_INCREMENTAL", "1"),
+            ("RUST_BACKTRACE", "0"),
+        ]);
+        for name in ["OLIVIA_SIM_SEED", "OLIVIA_SIM_NODES", "OLIVIA_SIM_ALL", "OLIVIA_SIM_TRACE"] {
+            command.env_remove(name);
+        }
+        command.output().unwrap()
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    if from.is_dir() {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            copy_all(&entry.path(), &to.join(entry.file_name()));
+        }
+    } else {
+        fs::copy(from, to).unwrap();
+    }
+}
+
+/// Takes minutes, so only on demand. `OLIVIA_SIM_SEEDS`: seeds for each; `OLIVIA_MUTANTS`: the names of those to
+/// run, between spaces.
+#[test]
+#[ignore = "takes minutes: make mutants"]
+fn simulation_finds_every_mutant() {
+    let wanted = std::env::var("OLIVIA_MUTANTS").unwrap_or_default();
+    let wanted: Vec<&str> = wanted.split_whitespace().collect();
+    let copy = TreeCopy::new();
+    let mut missed = Vec::new();
+    let mutants = mutants();
+    for mutant in mutants.iter().filter(|mutant| wanted.is_empty() || wanted.contains(&mutant.name.as_str()))
+    {
+        let name = &mutant.name;
+        let files = changed_files(mutant).unwrap_or_else(|error| panic!("{error}"));
+        for (file, text) in &files {
+            fs::write(copy.tree.join(file), text).unwrap();
+        }
+        let built = copy.cargo(&["--no-run"]);
+        if built.status.success() {
+            let output = copy.cargo(&[]);
+            let text = [output.stdout, output.stderr].concat();
+            let text = String::from_utf8_lossy(&text);
+            let seed = text.lines().find(|line| line.starts_with("seed ")).unwrap_or("by a crash");
+            match output.status.code() {
+                Some(0) => missed.push(format!("{name}: not found")),
+                Some(124) => println!("{name}: found, since it hangs"),
+                _ => println!("{name}: found, {}", seed.chars().take(110).collect::<String>()),
+            }
+        } else {
+            missed.push(format!("{name}: does not build:\n{}", String::from_utf8_lossy(&built.stderr)));
+        }
+        for file in files.keys() {
+            fs::copy(root().join(file), copy.tree.join(file)).unwrap();
+        }
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
