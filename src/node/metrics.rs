@@ -3,7 +3,7 @@
 use crate::limits::Limits;
 use crate::node::conn::connection::CloseReason;
 use crate::node::ids::NodeId;
-use crate::store::Store;
+use crate::node::keyspace::Keyspace;
 use crate::wire::reply::Reply;
 use std::time::Duration;
 
@@ -26,10 +26,6 @@ pub struct Stats {
     pub hits: u64,
     /// Keys asked for that were not.
     pub misses: u64,
-    /// Keys set.
-    pub sets: u64,
-    /// Keys removed by request.
-    pub deletes: u64,
     /// Wrong passwords.
     pub auth_failures: u64,
     /// Events about connections that were gone.
@@ -124,10 +120,11 @@ impl Stats {
     pub(in crate::node) fn write(
         &self,
         gauges: &Gauges,
-        store: &Store,
+        keyspace: &Keyspace,
         limits: &Limits,
         reply: &mut Reply<'_>,
     ) {
+        let store = keyspace.store();
         let mut field = |name: &str, value: u64| reply.text(format_args!("{name}:{value}"));
         field("uptime_seconds", gauges.uptime.as_secs());
         field("clients", gauges.clients as u64);
@@ -141,8 +138,8 @@ impl Stats {
         field("gets", self.gets);
         field("hits", self.hits);
         field("misses", self.misses);
-        field("sets", self.sets);
-        field("deletes", self.deletes);
+        field("sets", keyspace.sets());
+        field("deletes", keyspace.deletes());
         field("expired", store.expired());
         field("accepted", self.accepted);
         field("refused", self.refused);

@@ -30,7 +30,9 @@ mod audit;
 mod command;
 mod conn;
 mod digest;
+mod hybrid_clock;
 mod ids;
+mod keyspace;
 mod lookup;
 mod metrics;
 mod peer;
@@ -167,11 +169,7 @@ impl Node {
     /// Does one step of what is due: timers of the node, of the store, filters, and requests left over.
     pub fn tick(&mut self, now: Now) {
         timers::run(&mut self.state, now, TIMERS_PER_STEP);
-        self.state.store.reclaim(now.mono, TIMERS_PER_STEP);
-        let State { own_filter, store, .. } = &mut self.state;
-        if own_filter.has_work(now.mono, store) {
-            own_filter.step(now.mono, store);
-        }
+        self.state.keyspace.step(now);
         digest::sync::step(&mut self.state, now);
         lookup::remote::fail_over(&mut self.state, now, TIMERS_PER_STEP);
         tasks::step(&mut self.state, now);
@@ -181,6 +179,7 @@ impl Node {
 
     /// What follows from any call: connections are settled, lost links and dials made up for, peers told.
     fn conclude(&mut self, now: Now) {
+        lookup::remote::close_changed(&mut self.state);
         digest::sync::schedule(&mut self.state, now);
         reconcile_all(&mut self.state, now);
         if self.state.is_draining && self.state.clients() == 0 && self.state.mesh.conns > 0 {
@@ -191,11 +190,10 @@ impl Node {
 
     /// Whether [`Node::tick`] has something to do now.
     pub fn has_work(&self, now: Now) -> bool {
-        let State { runnable, store, own_filter, texts, mesh, .. } = &self.state;
+        let State { runnable, keyspace, texts, mesh, .. } = &self.state;
         !runnable.is_empty()
             || timers::has_work(&self.state, now)
-            || store.has_work(now.mono)
-            || own_filter.has_work(now.mono, store)
+            || keyspace.has_work(now)
             || digest::sync::has_work(&self.state)
             || !texts.is_empty()
             || !mesh.lookups.whole.is_empty()
@@ -206,8 +204,7 @@ impl Node {
     /// When [`Node::tick`] will next have something to do, if nothing comes in before; `None`: never.
     pub fn next_deadline(&self) -> Option<Instant> {
         let timer = self.state.timers.next_deadline().map(Instant::from_millis);
-        let State { store, own_filter, .. } = &self.state;
-        timer.into_iter().chain(store.next_deadline()).chain(own_filter.next_deadline(store)).min()
+        timer.into_iter().chain(self.state.keyspace.next_deadline()).min()
     }
 
     /// What the shell has to do next, in order.
@@ -244,7 +241,7 @@ impl Node {
         if config.password.is_none() {
             self.state.conns.values_mut().for_each(|conn| conn.is_authenticated = true);
         }
-        self.state.store.set_memory_max(config.limits.memory_max);
+        self.state.keyspace.set_memory_max(config.limits.memory_max);
         self.state.mesh.filters.set_bytes_max(config.limits.peer_filters_max);
         self.state.config = config;
         peer::handshake::end_unproven(&mut self.state, now);
@@ -285,12 +282,12 @@ impl Node {
 
     /// The filter of this node's keys.
     pub fn own_filter(&self) -> &Bloom {
-        self.state.own_filter.filter()
+        self.state.keyspace.own_filter()
     }
 
     /// The end of the log of this node's digest.
     pub fn own_position(&self) -> Position {
-        self.state.own_filter.digest().head()
+        self.state.keyspace.changelog().head()
     }
 
     /// A block of a peer's filter as it is searched; `None` while it is not known or changes its size.
@@ -320,13 +317,13 @@ impl Node {
 
     /// The same of the store, key by key.
     pub fn audit_store(&self) {
-        self.state.store.audit();
+        self.state.keyspace.store().audit();
     }
 
     /// Has keys with equal hashes by leaving only these bits of each: for tests, of a node that never had a
     /// key and meets no other.
     pub fn mask_hashes(&mut self, mask: u64) {
-        self.state.store.mask_hashes(mask);
+        self.state.keyspace.mask_hashes(mask);
     }
 
     /// Connections at this moment.

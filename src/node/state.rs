@@ -12,11 +12,11 @@ use crate::filter::size::Size;
 use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED_BUFFERS_MAX};
 use crate::node::conn::connection::{CloseReason, Conn, Role};
 use crate::node::conn::replies::Place;
-use crate::node::digest::own_filter::OwnFilter;
 use crate::node::ids::{AddressKey, ConnKey, ConnTag, PeerKey};
+use crate::node::keyspace::Keyspace;
 use crate::node::metrics::Stats;
 use crate::node::peer::mesh::Mesh;
-use crate::store::{HashSecret, Store, Version};
+use crate::store::HashSecret;
 use crate::wire::filter_dump::FilterDump;
 use crate::wire::handshake::{HASH_CHECK_TEXT, derive_hash_secret, public_hash_secret};
 use crate::wire::request::Parser;
@@ -83,8 +83,7 @@ pub(in crate::node) struct TextBegun {
 pub struct State {
     pub(in crate::node) config: Config,
     pub(in crate::node) started: Instant,
-    pub(in crate::node) store: Store,
-    pub(in crate::node) own_filter: OwnFilter,
+    pub(in crate::node) keyspace: Keyspace,
     pub(in crate::node) conns: Slots<ConnTag, Conn>,
     pub(in crate::node) pool: Pool,
     /// Bytes of buffers of all connections.
@@ -98,7 +97,6 @@ pub struct State {
     /// Connections to be settled before the node returns, each once.
     pub(in crate::node) dirty: VecDeque<ConnKey>,
     pub(in crate::node) parser: Parser,
-    pub(in crate::node) clock: HybridClock,
     pub(in crate::node) mesh: Mesh,
     pub(in crate::node) rng: Rng,
     pub(in crate::node) stats: Stats,
@@ -113,13 +111,9 @@ impl State {
         let secret = hash_secret(&config, &mut rng);
         let mut mesh = Mesh::new(&config, &mut rng);
         mesh.hash_check = secret.hash(HASH_CHECK_TEXT).0;
-        let own_filter = OwnFilter::new(now.wall_ms);
-        let mut store = Store::new(secret, config.limits.memory_max);
-        store.reserve(own_filter.filter().bytes());
         Self {
             started: now.mono,
-            store,
-            own_filter,
+            keyspace: Keyspace::new(now, secret, config.limits.memory_max),
             conns: Slots::new(),
             pool: Pool::new(POOLED_BUFFERS_MAX, POOLED_BUFFER_BYTES_MAX),
             buffered: 0,
@@ -129,7 +123,6 @@ impl State {
             texts: VecDeque::new(),
             dirty: VecDeque::new(),
             parser: Parser::default(),
-            clock: HybridClock::default(),
             mesh,
             rng,
             stats: Stats::default(),
@@ -196,25 +189,6 @@ pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: Clos
     true
 }
 
-/// Gives each write a version above all before it, and near the wall clock while that behaves.
-#[derive(Debug, Default)]
-pub(in crate::node) struct HybridClock {
-    last: u64,
-}
-
-impl HybridClock {
-    /// 44 bits of milliseconds since 1970 and 20 bits of counter.
-    pub(in crate::node) fn next(&mut self, now: Now) -> Version {
-        self.last = (self.last + 1).max(now.wall_ms << 20);
-        Version(self.last)
-    }
-
-    /// What a frame tells of it: the highest version that this node has given, and no less than the time of day.
-    pub(in crate::node) fn clock(&self, now: Now) -> u64 {
-        self.last.max(now.wall_ms << 20)
-    }
-}
-
 /// Lets through so many log lines a second about what clients cause.
 #[derive(Debug, Default)]
 pub(in crate::node) struct LogGate {
@@ -238,20 +212,11 @@ impl LogGate {
 
 #[cfg(test)]
 mod tests {
-    use super::{HybridClock, LogGate, hash_secret};
+    use super::{LogGate, hash_secret};
     use crate::base::rng::Rng;
     use crate::base::time::{Instant, Now};
     use crate::config::Config;
     use crate::node::metrics::Stats;
-
-    #[test]
-    fn versions_rise_when_the_wall_clock_falls() {
-        let at = |wall_ms| Now { mono: Instant::ZERO, wall_ms };
-        let mut clock = HybridClock::default();
-        let seen: Vec<_> = [5, 5, 3, 6, 0].map(at).map(|now| clock.next(now)).to_vec();
-        assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
-        assert_eq!(seen[3].0 >> 20, 6);
-    }
 
     #[test]
     fn nodes_of_one_machine_hash_alike_however_they_are_bound() {

@@ -27,7 +27,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> bool {
     if state.conns.get(text.conn).is_none() {
         return true;
     }
-    let filter = state.own_filter.filter();
+    let filter = state.keyspace.own_filter();
     let size = filter.size();
     if text.begun.as_ref().is_none_or(|begun| begun.size != size) {
         let limit = state.config.limits.reply_bytes_max;
@@ -46,7 +46,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> bool {
         }
         text.begun = Some(begun);
     }
-    let filter = state.own_filter.filter();
+    let filter = state.keyspace.own_filter();
     let Some(begun) = &mut text.begun else { return true };
     let until = size.blocks().min(begun.next + BLOCKS_PER_STEP);
     for number in begun.next..until {
@@ -67,11 +67,11 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> bool {
 }
 
 fn start(state: &State, id: &[u8]) -> TextBegun {
-    let size = state.own_filter.filter().size();
-    let head = state.own_filter.digest().head();
+    let size = state.keyspace.own_filter().size();
+    let head = state.keyspace.changelog().head();
     let head = FilterHead {
         blocks: size.blocks() as u64,
-        keys: state.store.len() as u64,
+        keys: state.keyspace.store().len() as u64,
         epoch: head.epoch,
         seq: head.seq,
     };

@@ -5,18 +5,18 @@
 
 use crate::base::time::Now;
 use crate::config::Config;
-use crate::limits::{KEYS_PER_STEP, TIMERS_PER_WRITE};
+use crate::limits::KEYS_PER_STEP;
 use crate::node::command::status;
 use crate::node::conn::connection::{CloseReason, Conn};
-use crate::node::digest::own_filter::OwnFilter;
 use crate::node::ids::ConnKey;
+use crate::node::keyspace::Keyspace;
 use crate::node::lookup::remote;
 use crate::node::lookup::table::Wanted;
 use crate::node::metrics::Stats;
 use crate::node::peer::handshake;
 use crate::node::peer::mesh::Mesh;
-use crate::node::state::{HybridClock, State, close_conn};
-use crate::store::{Deadline, Full, HashedKey, Store, Was};
+use crate::node::state::{State, close_conn};
+use crate::store::{Deadline, Full};
 use crate::wire::args::{ArgLimits, Args};
 use crate::wire::line::{Line, is_from_browser};
 use crate::wire::reply::{REDIS_PONG, Reply, ReplyTooLong, put_error};
@@ -83,30 +83,11 @@ impl fmt::Display for CommandError {
 
 /// What commands work on, apart from their connection.
 struct Desk<'s> {
-    store: &'s mut Store,
-    own_filter: &'s mut OwnFilter,
-    clock: &'s mut HybridClock,
+    keyspace: &'s mut Keyspace,
     mesh: &'s mut Mesh,
     stats: &'s mut Stats,
     config: &'s Config,
     now: Now,
-}
-
-impl Desk<'_> {
-    /// A key has changed here: who asks for it from now on must not get what others said of it before.
-    fn changed(&mut self, key: HashedKey<'_>) {
-        if !self.mesh.lookups.is_empty() {
-            self.mesh.lookups.changed(key.hash);
-        }
-    }
-
-    /// So many keys were given a deadline, or are gone: has the store do its share of what that leaves behind.
-    fn keep_up(&mut self, keys: usize) {
-        let budget = u32::try_from(keys).unwrap_or(u32::MAX).saturating_mul(TIMERS_PER_WRITE);
-        if budget > 0 {
-            self.store.keep_up(self.now.mono, budget);
-        }
-    }
 }
 
 /// Carries out one line for a connection and writes its reply, or sees to it that it will be written.
@@ -159,9 +140,9 @@ fn carry_out(state: &mut State, now: Now, key: ConnKey, request: &Request<'_>) {
 
 /// Carries out a request that needs no more than the desk.
 fn at_the_desk(state: &mut State, now: Now, key: ConnKey, request: &Request<'_>, may_all: bool) {
-    let State { conns, pool, store, clock, mesh, own_filter, stats, config, .. } = state;
+    let State { conns, pool, keyspace, mesh, stats, config, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
-    let mut desk = Desk { store, clock, mesh, own_filter, stats, config, now };
+    let mut desk = Desk { keyspace, mesh, stats, config, now };
     let effect = conn.replies.next(&mut conn.outbound, pool, |out| answer(&mut desk, request, may_all, out));
     match effect {
         Effect::None => {}
@@ -297,8 +278,8 @@ fn say(out: &mut Vec<u8>, id: &[u8], word: &str, text: &str) {
 fn get(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<Effect, CommandError> {
     let mut found = 0;
     for arg in args.iter() {
-        let key = desk.store.key(arg.key);
-        match desk.store.get(desk.now.mono, key) {
+        let key = desk.keyspace.key(arg.key);
+        match desk.keyspace.get(desk.now, key) {
             Some(item) => {
                 found += 1;
                 reply.pair(arg.key, item.value);
@@ -338,7 +319,7 @@ fn set(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
     for arg in args.iter() {
         put(desk, arg.key, arg.value, None)?;
     }
-    desk.own_filter.keep_up(desk.now.mono, desk.store);
+    desk.keyspace.keep_up(desk.now);
     reply.end();
     Ok(())
 }
@@ -354,8 +335,7 @@ fn set_ex(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
         let deadline = deadline(desk, arg.seconds)?;
         put(desk, arg.key, arg.value, Some(deadline))?;
     }
-    desk.own_filter.keep_up(desk.now.mono, desk.store);
-    desk.keep_up(args.len());
+    desk.keyspace.keep_up(desk.now);
     reply.end();
     Ok(())
 }
@@ -365,17 +345,13 @@ fn del(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
     args.iter().for_each(|arg| reply.key(arg.key));
     check_length(desk, args, &reply)?;
     reply.clear();
-    let mut gone = 0;
     for arg in args.iter() {
-        let key = desk.store.key(arg.key);
-        if desk.store.remove(desk.now.mono, key) {
-            gone += 1;
-            desk.stats.deletes += 1;
-            desk.changed(key);
+        let key = desk.keyspace.key(arg.key);
+        if desk.keyspace.remove(desk.now, key) {
             reply.key(arg.key);
         }
     }
-    desk.keep_up(gone);
+    desk.keyspace.keep_up(desk.now);
     reply.end();
     Ok(())
 }
@@ -383,8 +359,8 @@ fn del(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
 fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
     // A first deadline makes an item longer, and every new one is a timer more until the old one is due.
     if args.len() > 1 {
-        let keys = args.iter().map(|arg| desk.store.key(arg.key));
-        desk.store.room_for_deadlines(keys).map_err(CommandError::Full)?;
+        let keys = args.iter().map(|arg| desk.keyspace.key(arg.key));
+        desk.keyspace.store().room_for_deadlines(keys).map_err(CommandError::Full)?;
     }
     for arg in args.iter() {
         deadline(desk, arg.seconds)?;
@@ -392,17 +368,14 @@ fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
     }
     check_length(desk, args, &reply)?;
     reply.clear();
-    let mut given = 0;
     for arg in args.iter() {
         let deadline = deadline(desk, arg.seconds)?;
-        let key = desk.store.key(arg.key);
-        if desk.store.set_deadline(desk.now.mono, key, deadline).map_err(CommandError::Full)? {
-            given += 1;
+        let key = desk.keyspace.key(arg.key);
+        if desk.keyspace.set_expiry(desk.now, key, deadline).map_err(CommandError::Full)? {
             reply.key_text(arg.key, arg.seconds);
-            desk.changed(key);
         }
     }
-    desk.keep_up(given);
+    desk.keyspace.keep_up(desk.now);
     reply.end();
     Ok(())
 }
@@ -410,8 +383,8 @@ fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
 fn ttl(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<Effect, CommandError> {
     let mut absent = 0;
     for arg in args.iter() {
-        let key = desk.store.key(arg.key);
-        match desk.store.get(desk.now.mono, key).map(|item| item.deadline) {
+        let key = desk.keyspace.key(arg.key);
+        match desk.keyspace.get(desk.now, key).map(|item| item.deadline) {
             None if desk.mesh.may_be_elsewhere(key.hash.0) => {
                 return look_elsewhere(desk, args, Wanted::Life);
             }
@@ -442,14 +415,8 @@ fn put(
     value: &[u8],
     deadline: Option<Deadline>,
 ) -> Result<(), CommandError> {
-    let version = desk.clock.next(desk.now);
-    let key = desk.store.key(key);
-    match desk.store.set(key, value, deadline, version).map_err(CommandError::Full)? {
-        Was::Absent => desk.own_filter.added(desk.now.mono, key.hash.0),
-        Was::Present => {}
-    }
-    desk.changed(key);
-    desk.stats.sets += 1;
+    let key = desk.keyspace.key(key);
+    desk.keyspace.set(desk.now, key, value, deadline).map_err(CommandError::Full)?;
     Ok(())
 }
 
@@ -460,7 +427,7 @@ fn check_room(desk: &Desk<'_>, args: Args<'_>) -> Result<(), CommandError> {
         return Ok(());
     }
     let bytes = args.iter().map(|arg| arg.key.len() + arg.value.len()).sum();
-    desk.store.room_for(args.len(), bytes).map_err(CommandError::Full)
+    desk.keyspace.store().room_for(args.len(), bytes).map_err(CommandError::Full)
 }
 
 fn check_length(desk: &Desk<'_>, args: Args<'_>, reply: &Reply<'_>) -> Result<(), CommandError> {
@@ -535,7 +502,7 @@ mod tests {
                     text
                 })
             });
-            let timers = load.node.state.store.timers();
+            let timers = load.node.state.keyspace.store().timers();
             assert!(timers <= 64 * 1_024, "{timers} timers of no item after {turn} turns");
         }
     }
@@ -551,7 +518,7 @@ mod tests {
                     text
                 })
             });
-            most = most.max(load.node.state.store.len());
+            most = most.max(load.node.state.keyspace.store().len());
         }
         // 400 come each turn, and live for 200 turns.
         assert!(most < 95_000, "{most} items");
@@ -568,7 +535,7 @@ mod tests {
                     text
                 })
             });
-            let timers = load.node.state.store.timers();
+            let timers = load.node.state.keyspace.store().timers();
             assert!(timers <= 2 * CLIENTS + 64 * 1_024, "{timers} timers after {turn} turns");
         }
     }
@@ -576,7 +543,7 @@ mod tests {
     #[test]
     fn space_of_the_store_that_is_used_refuses_all_of_a_request_and_says_what_it_is() {
         let mut load = Load::new();
-        load.node.state.store.limit_regions(8);
+        load.node.state.keyspace.store_mut().limit_regions(8);
         let value = "x".repeat(1_000);
         let mut told = String::new();
         for id in 0..4_000 {
@@ -610,8 +577,8 @@ mod tests {
         }
         // Room for it, and for the pages of two keys, each of another size.
         let room = 2 * load.node.own_filter().bytes() + 2 * 64 * 1_024 + 20_000;
-        let limit = load.node.state.store.memory_bytes() + room;
-        load.node.state.store.set_memory_max(limit);
+        let limit = load.node.state.keyspace.store().memory_bytes() + room;
+        load.node.state.keyspace.set_memory_max(limit);
         let sizes = [3_000, 5_000, 7_000];
         let args: Vec<String> = sizes.iter().map(|len| format!("new{len}:{}", "x".repeat(*len))).collect();
         let told = load.ask(&format!("SET {}\n", args.join(",")));

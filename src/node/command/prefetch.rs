@@ -23,7 +23,7 @@ const LINES_MAX: u32 = 64;
 /// Fetches the memory of the keys of the requests at the front of `input`, at most 16 keys. Returns how
 /// many requests it looked at, 1 to 64: not before so many are done is there reason to look again.
 pub(in crate::node) fn prefetch_requests(state: &State, input: &[u8]) -> u32 {
-    if state.store.memory_bytes() < STORE_BYTES_MIN {
+    if state.keyspace.store().memory_bytes() < STORE_BYTES_MIN {
         return u32::MAX;
     }
     let mut requests = 0;
@@ -38,19 +38,14 @@ pub(in crate::node) fn prefetch_requests(state: &State, input: &[u8]) -> u32 {
         let likely = likely_keys(&rest[..end]);
         sets |= likely.sets;
         for (key, slot) in likely.zip(&mut keys[found..]) {
-            *slot = state.store.key(key);
+            *slot = state.keyspace.key(key);
             found += 1;
         }
         rest = &rest[end + 1..];
         requests += 1;
     }
     if found >= KEYS_MIN {
-        if sets {
-            // A new key is written to the filter too.
-            let filter = state.own_filter.filter();
-            keys[..found].iter().for_each(|key| filter.fetch(key.hash.0));
-        }
-        state.store.prefetch(&keys[..found]);
+        state.keyspace.prefetch(&keys[..found], sets);
     }
     requests.max(1)
 }
@@ -61,7 +56,6 @@ mod tests {
     use crate::base::time::{Instant, Now};
     use crate::config::Config;
     use crate::node::state::State;
-    use crate::store::Version;
 
     #[test]
     fn lines_that_name_no_key_are_looked_at_once_and_not_to_the_end_of_the_input() {
@@ -71,8 +65,8 @@ mod tests {
         assert_eq!(looks(&state, "PING\n"), u32::MAX, "a small store is in the caches");
         for id in 0..30_000u64 {
             let key = id.to_be_bytes();
-            let key = state.store.key(&key);
-            state.store.set(key, &[0; 64], None, Version(id)).unwrap();
+            let key = state.keyspace.key(&key);
+            state.keyspace.set(now, key, &[0; 64], None).unwrap();
         }
         for (lines, most) in [("\n", LINES_MAX), ("PING\n", LINES_MAX), ("GET a\n", 16), ("GET a,b\n", 8)] {
             assert_eq!(looks(&state, lines), most, "{lines:?}");

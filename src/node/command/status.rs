@@ -177,18 +177,18 @@ fn reply(state: &mut State, key: ConnKey, id: &[u8], write: impl FnOnce(&State, 
 /// STATS: whatever the limit of replies is, since it is bounded by itself.
 pub(in crate::node) fn stats(state: &mut State, now: Now, key: ConnKey, id: &[u8]) {
     let gauges = gauges(state, now);
-    let State { conns, pool, stats, store, config, .. } = state;
+    let State { conns, pool, stats, keyspace, config, .. } = state;
     let Some(Conn { replies, outbound, .. }) = conns.get_mut(key) else { return };
     replies.next(outbound, pool, |out| {
         let mut reply = Reply::begin(out, id, "STATS");
-        stats.write(&gauges, store, &config.limits, &mut reply);
+        stats.write(&gauges, keyspace, &config.limits, &mut reply);
         reply.end();
     });
 }
 
 fn gauges(state: &State, now: Now) -> Gauges {
     let mesh = &state.mesh;
-    let filter = state.own_filter.filter();
+    let filter = state.keyspace.own_filter();
     let backups = backups(state).count();
     Gauges {
         uptime: now.mono.since(state.started),
@@ -202,7 +202,7 @@ fn gauges(state: &State, now: Now) -> Gauges {
         peer_filters_bytes: mesh.filters.bytes(),
         filter_fill: filter.fill(),
         filter_bits: filter.size().bits(),
-        filter_keys: state.store.len() as u64,
+        filter_keys: state.keyspace.store().len() as u64,
         addresses_refused: mesh.address_book.refused,
         node: mesh.id,
     }
@@ -260,8 +260,8 @@ pub(in crate::node) fn filter(state: &mut State, key: ConnKey, id: &[u8]) {
 
 /// WHO: who holds a key, here, or by its filter's claim, the nearest first. Nobody is asked.
 pub(in crate::node) fn who(state: &mut State, now: Now, key: ConnKey, id: &[u8], who: &[u8]) {
-    let hashed = state.store.key(who);
-    let is_here = state.store.get(now.mono, hashed).is_some();
+    let hashed = state.keyspace.key(who);
+    let is_here = state.keyspace.get(now, hashed).is_some();
     state.mesh.may_be_elsewhere(hashed.hash.0);
     let mesh = &state.mesh;
     let peers = mesh.claims.iter().filter_map(|filter| mesh.peers.by_filter(*filter));

@@ -325,11 +325,6 @@ impl OwnFilter {
         &self.digest
     }
 
-    /// The same, for readers that come and go.
-    pub(in crate::node) const fn digest_mut(&mut self) -> &mut Changelog {
-        &mut self.digest
-    }
-
     /// Both at once, to read changes and pieces of snapshots.
     pub(in crate::node) const fn parts(&mut self) -> (&Bloom, &mut Changelog) {
         (&self.filter, &mut self.digest)
@@ -372,7 +367,7 @@ mod tests {
     impl World {
         fn new(mask: u64, seed: u64) -> Self {
             let mut own_filter = OwnFilter::new(7);
-            let reader = own_filter.digest_mut().join(None);
+            let reader = own_filter.parts().1.join(None);
             let mut filters = PeerFilters::new(1 << 26);
             let key = filters.join();
             Self {
@@ -560,13 +555,13 @@ mod tests {
         }
         world.reconcile();
         let (told, blocks) =
-            (world.own_filter.digest_mut().head().seq, world.own_filter.filter().size().blocks());
+            (world.own_filter.parts().1.head().seq, world.own_filter.filter().size().blocks());
         for _ in 0..12_000 {
             world.pass_time(1);
             (0..4).for_each(|_| _ = world.work());
         }
         world.come_to_rest();
-        let told = world.own_filter.digest_mut().head().seq - told;
+        let told = world.own_filter.parts().1.head().seq - told;
         assert!(told <= blocks as u64 + blocks as u64 / 4, "{told} of {blocks} blocks");
         assert!(!world.store.has_worn() && world.excess() < 1.5);
     }
@@ -574,7 +569,7 @@ mod tests {
     #[test]
     fn worn_segments_wait_longer_while_nobody_reads() {
         let mut world = World::new(u64::MAX, 1);
-        world.own_filter.digest_mut().leave(world.reader);
+        world.own_filter.parts().1.leave(world.reader);
         (0..5_000).for_each(|id| world.set(id, None));
         while world.own_filter.step(world.now, &mut world.store) {}
         (0..1_000).for_each(|id| world.remove(id));
@@ -583,7 +578,7 @@ mod tests {
         assert_eq!(due(&world), world.now.after(Duration::from_secs(4)));
         world.pass_time(1_500);
         assert!(!world.own_filter.has_work(world.now, &world.store));
-        world.reader = world.own_filter.digest_mut().join(None);
+        world.reader = world.own_filter.parts().1.join(None);
         assert!(due(&world) < world.now && world.own_filter.has_work(world.now, &world.store));
         world.come_to_rest();
         assert!(!world.store.has_worn());

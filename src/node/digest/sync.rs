@@ -53,7 +53,7 @@ pub(in crate::node) fn has_work(state: &State) -> bool {
 
 /// Draws the conclusions of whatever has changed in our filter: whether peers are told of it now, or when.
 pub(in crate::node) fn schedule(state: &mut State, now: Now) {
-    let head = state.own_filter.digest().head().seq;
+    let head = state.keyspace.changelog().head().seq;
     let mesh = &mut state.mesh;
     if mesh.must_tell || head == mesh.told_seq {
         return;
@@ -84,7 +84,7 @@ pub(in crate::node) fn timer_fired(state: &mut State, now: Now) {
 pub(in crate::node) fn step(state: &mut State, now: Now) {
     if std::mem::take(&mut state.mesh.must_tell) {
         state.mesh.told_at = Some(now.mono);
-        state.mesh.told_seq = state.own_filter.digest().head().seq;
+        state.mesh.told_seq = state.keyspace.changelog().head().seq;
         let all: Vec<PeerKey> = state.mesh.peers.linked().map(|(key, _)| key).collect();
         all.into_iter().for_each(|peer| enqueue(state, peer));
     }
@@ -107,7 +107,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
 /// Tells a peer a share of what it does not know of our digest, before it gets an answer: mostly all of it.
 pub(in crate::node) fn tell_now(state: &mut State, now: Now, peer: PeerKey) {
     let reader = state.mesh.peers.get(peer).and_then(|peer| peer.reader);
-    if reader.is_some_and(|reader| state.own_filter.digest().has_change(reader)) {
+    if reader.is_some_and(|reader| state.keyspace.changelog().has_change(reader)) {
         tell(state, now, peer);
     }
 }
@@ -132,14 +132,14 @@ fn enqueue(state: &mut State, peer_key: PeerKey) {
 fn has_more(state: &State, peer: PeerKey) -> bool {
     let Some(reader) = state.mesh.peers.get(peer).and_then(|peer| peer.reader) else { return false };
     let waiting = link_output::outbound_bytes(state, peer);
-    let digest = state.own_filter.digest();
+    let digest = state.keyspace.changelog();
     (digest.has_change(reader) && waiting < DIGEST_OUTBOUND_MAX)
         || (digest.has_piece(reader) && waiting < SNAPSHOT_OUTBOUND_MAX)
 }
 
 /// Whether part of a snapshot waits to be told to a peer.
 pub(in crate::node) fn has_piece(state: &State, peer: &Peer) -> bool {
-    peer.reader.is_some_and(|reader| state.own_filter.digest().has_piece(reader))
+    peer.reader.is_some_and(|reader| state.keyspace.changelog().has_piece(reader))
 }
 
 /// Writes one share of our digest to a peer's link; true if there is more, and room for it.
@@ -148,17 +148,17 @@ fn tell(state: &mut State, now: Now, peer: PeerKey) -> bool {
         return false;
     }
     let Some(reader) = state.mesh.peers.get(peer).and_then(|peer| peer.reader) else { return false };
-    let clock = state.clock.clock(now);
+    let clock = state.keyspace.clock(now);
     let mut text = state.pool.take();
     let mut writer = Writer { out: &mut text, clock, hashes: Vec::new(), images: Vec::new(), first: 0 };
-    let (filter, digest) = state.own_filter.parts();
+    let (filter, digest) = state.keyspace.publication();
     for _ in 0..CHANGES_PER_STEP {
         let Some((seq, change)) = digest.next_change(reader, filter) else { break };
         writer.change(seq, change);
     }
     writer.flush();
     if link_output::outbound_bytes(state, peer) + text.len() < SNAPSHOT_OUTBOUND_MAX {
-        let (filter, digest) = state.own_filter.parts();
+        let (filter, digest) = state.keyspace.publication();
         let mut words = Vec::new();
         let piece = digest.next_piece(reader, filter, &mut words);
         if let Some(peer) = state.mesh.peers.get_mut(peer).filter(|_| piece.is_some()) {
@@ -238,7 +238,7 @@ const fn position_of(head: Head) -> Position {
 
 /// Where our log ends, for a beat.
 pub(in crate::node) fn own_head(state: &State) -> Head {
-    head_of(state.own_filter.digest().head())
+    head_of(state.keyspace.changelog().head())
 }
 
 /// A link is there: asks the peer for its digest, from where we know it.
@@ -253,7 +253,7 @@ pub(in crate::node) fn link_up(state: &mut State, now: Now, peer_key: PeerKey) {
 pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     if let Some(reader) = peer.reader.take() {
-        state.own_filter.digest_mut().leave(reader);
+        state.keyspace.publication().1.leave(reader);
     }
     peer.receiver.unlinked(&mut state.mesh.filters);
     peer.filter_known_at = None;
@@ -295,7 +295,7 @@ fn ask_again(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Position
 pub(in crate::node) fn resync(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Head>) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     let at = at.map(position_of);
-    let digest = state.own_filter.digest_mut();
+    let (_, digest) = state.keyspace.publication();
     match peer.reader {
         Some(reader) => digest.resync(reader, at),
         None => peer.reader = Some(digest.join(at)),

@@ -58,6 +58,7 @@ pub(in crate::node) fn begin(
     wanted: Wanted,
     args: Args<'_>,
 ) {
+    close_changed(state);
     let Some(conn) = state.conns.get_mut(conn_key) else { return };
     let place = conn.replies.hold();
     let parts: Vec<Part> =
@@ -80,9 +81,9 @@ pub(in crate::node) fn begin(
     state.stats.gets += if wanted == Wanted::Value { waiting as u64 } else { 0 };
     let mut begun = Vec::new();
     for (part, arg) in args.iter().enumerate() {
-        let key = state.store.key(arg.key);
+        let key = state.keyspace.key(arg.key);
         let waiter = Waiter { ask, part };
-        if let Some(item) = state.store.get(now.mono, key) {
+        if let Some(item) = state.keyspace.get(now, key) {
             let is_kept = state.mesh.lookups.pending.get(ask).is_some_and(PendingRequest::keeps_values);
             let value = if is_kept { item.value.into() } else { Rc::default() };
             let answer = Answer::Found { value, until: item.deadline.map(moment_of) };
@@ -101,6 +102,12 @@ pub(in crate::node) fn begin(
         }
     }
     arm(state);
+}
+
+/// Lookups of keys that have changed here take no more waiters: those must not get an older answer.
+pub(in crate::node) fn close_changed(state: &mut State) {
+    let State { keyspace, mesh, .. } = state;
+    keyspace.take_changes().for_each(|hash| mesh.lookups.changed(hash));
 }
 
 fn moment_of(deadline: Deadline) -> Instant {

@@ -100,12 +100,12 @@ fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, key: &[u
     // What was said of our keys before this answer must not arrive behind it.
     sync::tell_now(state, now, peer_key);
     let Some(link) = state.mesh.peers.get(peer_key).and_then(|peer| peer.link) else { return };
-    let clock = state.clock.clock(now);
-    let State { conns, pool, store, .. } = state;
+    let clock = state.keyspace.clock(now);
+    let State { conns, pool, keyspace, .. } = state;
     let Some(conn) = conns.get_mut(link.conn) else { return };
-    let key = store.key(key);
+    let key = keyspace.key(key);
     let hash = key.hash.0;
-    let item = store.get(now.mono, key);
+    let item = keyspace.get(now, key);
     let left_ms = |deadline: Deadline| deadline.millis().saturating_sub(now.mono.millis_ceil() + TURN_MS);
     let body = match &item {
         None => Body::None { hash },

@@ -192,11 +192,6 @@ pub(in crate::node) struct Lookups {
 }
 
 impl Lookups {
-    /// Whether nothing is being looked up.
-    pub(in crate::node) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
     /// How many questions there were since `asked`.
     pub(in crate::node) fn asked_since(&self, asked: u64) -> usize {
         usize::try_from(self.asked - asked).unwrap_or(usize::MAX)

@@ -121,7 +121,7 @@ pub(in crate::node) fn link_up(
         }
         look_again(state, now, key);
     }
-    state.own_filter.set_peers(state.mesh.peers.linked_count());
+    state.keyspace.set_peers(state.mesh.peers.linked_count());
     sync::link_up(state, now, peer);
     tell_peers(state, now, peer);
     send_heartbeat(state, now, peer);
@@ -194,7 +194,7 @@ pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn
     }
     sync::link_lost(state, key);
     remote::link_lost(state, key);
-    state.own_filter.set_peers(state.mesh.peers.linked_count());
+    state.keyspace.set_peers(state.mesh.peers.linked_count());
     if let Some(peer) = state.mesh.peers.get_mut(key) {
         let at = now.mono.after(REMEMBERED).millis_ceil();
         peer.timer_at = Some(at);

@@ -15,7 +15,7 @@ pub(in crate::node) fn write(
     write: impl FnOnce(&mut Vec<u8>, u64),
 ) -> usize {
     let Some(link) = state.mesh.peers.get(peer).and_then(|peer| peer.link) else { return 0 };
-    let clock = state.clock.clock(now);
+    let clock = state.keyspace.clock(now);
     let Some(conn) = state.conns.get_mut(link.conn).filter(|conn| conn.is_serving()) else { return 0 };
     let out = conn.outbound.back(&mut state.pool);
     let before = out.len();
@@ -51,7 +51,7 @@ pub(in crate::node) fn hang_up(
     why: &[u8],
     reason: CloseReason,
 ) {
-    let clock = state.clock.clock(now);
+    let clock = state.keyspace.clock(now);
     let Some(conn) = state.conns.get_mut(conn_key).filter(|conn| conn.link().is_some()) else { return };
     put(conn.outbound.back(&mut state.pool), clock, 0, &Body::Bye(why));
     part(state, now, conn_key, reason);

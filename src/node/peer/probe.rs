@@ -18,7 +18,7 @@ fn patience(state: &State) -> Duration {
 
 /// Asks a peer, unless the answer to the last time may still come.
 pub(in crate::node) fn probe(state: &mut State, now: Now, peer_key: PeerKey) {
-    let (patience, hash) = (patience(state), state.store.key(KEY).hash);
+    let (patience, hash) = (patience(state), state.keyspace.key(KEY).hash);
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     if !peer.credit.may_be_probed(now.mono, patience) {
         return;
