@@ -7,10 +7,10 @@
 
 use log::LevelFilter;
 use olivia::config::{self, Command, FILE_BYTES_MAX, FileRead, HELP, Loaded, Sources};
-use olivia::shell::ShellError;
-use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
+use olivia::shell::{LogOutput, ShellError};
+use simplelog::{ConfigBuilder, LevelPadding, WriteLogger, format_description};
 use std::fs::File;
-use std::io::{self, ErrorKind, LineWriter, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -107,20 +107,22 @@ fn say(sentence: &str) {
     let _ = writeln!(io::stderr(), "{sentence}");
 }
 
-/// Logs to standard error, a line in one write: the time (UTC), the level, the sentence.
+/// Logs to standard error, one write per line: the time (UTC, RFC 3339 with milliseconds), the level, the message.
 ///
-/// The logger takes everything, and `log::set_max_level` rules, so that a reload can change it.
+/// The logger takes everything; `log::set_max_level` filters, so that a reload can change it.
 fn start_logger(level: LevelFilter) {
     let config = ConfigBuilder::new()
-        .set_time_format_rfc3339()
+        .set_time_format_custom(format_description!(
+            "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+        ))
         .set_time_level(LevelFilter::Error)
-        .set_level_padding(LevelPadding::Off)
+        .set_level_padding(LevelPadding::Right)
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
         .build();
-    if WriteLogger::init(LevelFilter::Trace, config, LineWriter::new(io::stderr())).is_err() {
-        say("olivia: a logger was there already; going on with it");
+    if WriteLogger::init(LevelFilter::Trace, config, LogOutput::new()).is_err() {
+        say("olivia: a logger is already set; using it");
     }
     log::set_max_level(level);
 }

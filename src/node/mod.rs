@@ -260,6 +260,11 @@ impl Node {
         self.state.stats.stale_events += 1;
     }
 
+    /// Counts log lines that the shell could not write.
+    pub fn note_log_lines_dropped(&mut self, lines: u64) {
+        self.state.stats.log_lines_dropped += lines;
+    }
+
     /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.state.stats

@@ -7,13 +7,16 @@
 mod clock;
 mod fd_limit;
 mod listener;
+mod log_output;
 mod reactor;
 mod resolver;
 mod signals;
 mod socket;
 
 use crate::config::{Config, explain_bind_error};
+pub use log_output::LogOutput;
 use reactor::Reactor;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;

@@ -8,6 +8,7 @@
 use super::clock::Clock;
 use super::fd_limit;
 use super::listener::{is_about_one_connection, listen, say_and_close};
+use super::log_output;
 use super::signals::Signals;
 use super::socket::{DialEnd, ReadEnd, Socket, Sockets, WRITES_PER_TURN, WriteEnd};
 use super::{Reload, ShellError};
@@ -83,6 +84,8 @@ pub(super) struct Reactor {
     /// The node was told to end: what lies unread is read until this moment, then it says goodbye.
     ending: Option<Instant>,
     spare: Option<File>,
+    /// Log lines dropped so far that the node has been told of.
+    log_lines_dropped: u64,
 }
 
 impl Reactor {
@@ -130,6 +133,7 @@ impl Reactor {
             accept_warned: None,
             ending: None,
             spare: Some(spare),
+            log_lines_dropped: 0,
         };
         reactor.node.join(reactor.clock.read(), here, peers);
         reactor.act();
@@ -192,6 +196,9 @@ impl Reactor {
         let end = if signalled { self.obey_signals(now) } else { Ok(()) };
         self.drain_if_all_is_read(now, events.is_empty());
         self.flush(now);
+        let dropped = log_output::dropped();
+        self.node.note_log_lines_dropped(dropped - self.log_lines_dropped);
+        self.log_lines_dropped = dropped;
         self.node.iteration_done(self.clock.mono().since(now.mono));
         end
     }
