@@ -26,6 +26,7 @@
 //! `probing` (looking up), `serving` (being asked), `links` (saying something), and `report` and `texts` for
 //! those who want to know.
 
+mod alarm;
 mod audit;
 mod command;
 mod conn;

@@ -1,13 +1,10 @@
-//! What happens when a timer of the node fires.
-//!
-//! If what a connection is being waited for is overdue the connection ends; if not the timer goes back
-//! in. A timer whose tick is not the one its connection remembers is dead, and says nothing.
+//! The timers of the node, apart from those of items: what happens when one fires.
 
 use crate::base::time::Now;
 use crate::base::wheel::Popped;
 use crate::node::conn::connection::CloseReason;
 use crate::node::conn::reconcile::reconcile;
-use crate::node::conn::timeouts::{arm, patience};
+use crate::node::conn::timeouts;
 use crate::node::digest::sync;
 use crate::node::ids::ConnKey;
 use crate::node::lookup::remote;
@@ -16,22 +13,21 @@ use crate::node::peer::link;
 use crate::node::state::{State, Timer, close_conn};
 use crate::wire::reply::put_error;
 
-/// Dead timers that are borne beyond one for each connection, before they are sifted out.
-const DEAD_SPARE: usize = 4_096;
+/// Stale timers allowed beyond one per owner before they are purged.
+const STALE_SPARE: usize = 4_096;
 
 /// Whether [`run`] has something to do now.
 pub(in crate::node) fn has_work(state: &State, now: Now) -> bool {
-    state.timers.has_work(now.mono.millis()) || has_too_many(state)
+    state.timers.has_work(now.mono.millis()) || has_too_many_stale(state)
 }
 
-/// Whether most timers are those of connections that are gone: without a look at them, a client that
-/// comes and goes quickly would leave one behind each time, for as long as its patience would have been.
-fn has_too_many(state: &State) -> bool {
+/// Whether most timers are stale. A client that connects and leaves at once leaves one behind each time.
+fn has_too_many_stale(state: &State) -> bool {
     let mesh = &state.mesh;
-    state.timers.len() > 2 * (state.conns.len() + mesh.address_book.len() + mesh.peers.len()) + DEAD_SPARE
+    state.timers.len() > 2 * (state.conns.len() + mesh.address_book.len() + mesh.peers.len()) + STALE_SPARE
 }
 
-/// Looks at up to `budget` timers of the node that are due, and at as many others if too many are dead.
+/// Fires up to `budget` due timers, and examines as many others if too many are stale.
 pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
     for _ in 0..budget {
         match state.timers.pop(now.mono.millis()) {
@@ -43,7 +39,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
                 link::peer_due(state, now, key, deadline);
             }
             Popped::Due { deadline, payload: Timer::Lookups } => {
-                // A step by itself: what is left of it is due at once, and would come again right here.
+                // A step by itself: what is left of it is due at once and would fire again right here.
                 remote::run_due(state, now, deadline, budget);
                 break;
             }
@@ -53,11 +49,11 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
             Popped::Idle => break,
         }
     }
-    if has_too_many(state) {
+    if has_too_many_stale(state) {
         let State { conns, mesh, timers, .. } = state;
         timers.sift(budget, |deadline, timer| {
             let armed = match timer {
-                Timer::Conn(key) => conns.get(key).and_then(|conn| conn.timer_at),
+                Timer::Conn(key) => return conns.get(key).is_some_and(|conn| conn.alarm.is_live(deadline)),
                 Timer::AddressEntry(key) => mesh.address_book.get(key).and_then(|contact| contact.timer_at),
                 Timer::Peer(key) => mesh.peers.get(key).and_then(|peer| peer.timer_at),
                 Timer::Lookups => mesh.lookups.timer_at,
@@ -71,10 +67,12 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
 
 fn fire(state: &mut State, now: Now, key: ConnKey, deadline: u64) {
     let State { conns, config, pool, .. } = state;
-    let Some(conn) = conns.get_mut(key).filter(|conn| conn.timer_at == Some(deadline)) else { return };
-    conn.timer_at = None;
-    let overdue = patience(conn, &config.limits).filter(|(due, _)| *due <= now.mono);
-    let Some((_, reason)) = overdue else { return arm(state, key) };
+    let Some(conn) = conns.get_mut(key) else { return };
+    if !conn.alarm.fired(deadline) {
+        return;
+    }
+    let overdue = timeouts::time_limit(conn, &config.limits).filter(|(due, _)| *due <= now.mono);
+    let Some((_, reason)) = overdue else { return timeouts::arm(state, key) };
     let sentence = if reason == CloseReason::Idle && conn.is_serving() {
         "nothing came for too long; the connection ends"
     } else if reason == CloseReason::Unauthenticated && conn.is_serving() {

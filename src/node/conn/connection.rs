@@ -1,118 +1,117 @@
-//! Connections: what the node keeps for each, the phases of its life, and the one way to its end.
+//! The state of one connection: its role, its phase, its buffers.
 //!
-//! A connection is the same type whoever is at the other end; its [`Role`] says who. It goes from its first
-//! phase to gone through
-//! [`Phase`]s that only [`Conn::set_phase`] changes, and it is gone only through
-//! [`close_conn`](crate::node::state::close_conn), which settles all that was attached to it.
+//! Clients and peers share this type; [`Role`] tells them apart. Only [`Conn::set_phase`] changes the
+//! [`Phase`], and only [`close_conn`](crate::node::state::close_conn) removes a connection.
 
 use crate::base::buffer::{Buffer, Pool};
 use crate::base::time::Instant;
 use crate::limits::Limits;
+use crate::node::alarm::Alarm;
 use crate::node::conn::replies::{Place, Replies};
 use crate::node::ids::{AddressKey, NodeId, PeerKey};
 use crate::wire::handshake::{Proof, Standing};
 use std::net::SocketAddr;
 
-/// Who is at the other end.
+/// What is at the other end.
 #[derive(Debug)]
 pub(in crate::node) enum Role {
-    /// A client, as far as is known.
+    /// A client; also a node that has not completed its handshake yet.
     Client,
-    /// A node that we dialled, and to which we are introducing ourselves.
+    /// A node that we dialled; the handshake is under way.
     OutboundHandshake(OutboundHandshake),
-    /// A peer: frames come and go.
+    /// A peer: the connection carries frames.
     Link(PeerKey),
-    /// A peer that it is the link to no more; only what was said last still goes out.
+    /// A former link that is closing: only its last frames are still sent.
     Parted,
 }
 
-/// An introduction on a connection that we dialled.
+/// A handshake that we began.
 #[derive(Debug)]
 pub(in crate::node) struct OutboundHandshake {
     pub(in crate::node) contact: AddressKey,
-    /// When it was dialled, and then, when the introduction began.
+    /// When it was dialled; once connected, when the handshake began.
     pub(in crate::node) at: Instant,
-    /// What the other side has to put into its proof.
+    /// Our nonce, which the proof of the other side has to cover.
     pub(in crate::node) nonce: [u8; 16],
-    /// What we have said of our links.
+    /// What we sent about our number of links.
     pub(in crate::node) standing: Standing,
-    /// Whom the other side has proven to be, once it has.
+    /// The identity that the other side has proven, once it has.
     pub(in crate::node) theirs: Option<PeerIdentity>,
 }
 
-/// A node that has said who it is.
+/// The identity and address that a node sent in its handshake.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct PeerIdentity {
     pub(in crate::node) id: NodeId,
     /// Where it listens, as seen from here.
     pub(in crate::node) addr: SocketAddr,
-    /// What it says of its links.
+    /// What it sent about its number of links.
     pub(in crate::node) standing: Standing,
 }
 
-/// An introduction on a connection that another node dialled: it has still to prove that it may.
+/// A handshake that another node began; its proof is still to come.
 #[derive(Debug)]
 pub(in crate::node) struct InboundHandshake {
     pub(in crate::node) theirs: PeerIdentity,
-    /// The proof that is right.
+    /// The expected proof.
     pub(in crate::node) proof: Proof,
-    /// When the introduction began.
+    /// When the handshake began.
     pub(in crate::node) at: Instant,
 }
 
-/// Where a connection stands.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// We are dialling; nothing can be sent yet.
+    /// Dialling; nothing can be sent yet.
     Connecting,
-    /// Requests come, replies go.
+    /// Requests are read and replies sent.
     Open,
-    /// The other side has sent all it will; what it asked is still answered.
+    /// The other side sends no more; what it requested is still answered.
     ReadClosed,
-    /// What comes is ignored; the connection ends when the last reply has gone.
+    /// Input is ignored; the connection closes when the last reply has been sent.
     Closing(CloseReason),
-    /// The last reply has gone and our side is shut; what still comes is read and ignored, so that the
-    /// system does not answer it with a reset that would overtake the reply.
+    /// The last reply has been sent and our side is shut. Input is read and ignored until the other side
+    /// closes, since the system would answer unread input with a reset that can overtake the reply.
     Lingering(CloseReason),
 }
 
 /// Why a connection ended. Each is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The other side closed, and got all it had asked for.
+    /// The other side closed after all its requests were answered.
     Done,
     /// It was reset, or a system call on it failed.
     Lost,
     /// QUIT, or REQUEST disconnect.
     Quit,
-    /// What came cannot be read on: a line without end, another protocol.
+    /// The input cannot be parsed further: a line over its limit, another protocol.
     Protocol,
-    /// A browser was made to talk to us.
+    /// A browser was made to send to this port.
     Browser,
-    /// Silent inside a request, or before the first byte.
+    /// No input inside a request, or before the first byte, for too long.
     Idle,
-    /// Did not take its replies in time.
+    /// Did not read its replies in time.
     SlowReader,
-    /// All buffers together were over their limit, and this connection held the most.
+    /// All buffers together were over `buffers_max`, and this connection held the most.
     BuffersFull,
-    /// A client that never gave the password was told too much, or took too long over it.
+    /// Over the limits of a client that has not authenticated: bytes of replies, or time.
     Unauthenticated,
-    /// The node ends.
+    /// The node shuts down.
     Drained,
-    /// Nobody answered where we dialled, or not in time.
+    /// Dialling failed or timed out.
     DialFailed,
-    /// The other side may not be a peer, or did not want us as one.
+    /// The handshake was refused, by either side.
     Refused,
     /// There is another link to this peer.
     Duplicate,
-    /// A peer said nothing for three beats.
+    /// A peer missed three heartbeats.
     PeerSilent,
-    /// A peer ended its link.
+    /// A peer closed its link.
     PeerLeft,
 }
 
 impl CloseReason {
-    /// How many reasons there are, for tables by reason.
+    /// The number of reasons, for tables by reason.
     pub const COUNT: usize = 15;
 
     /// All of them, in the order of their numbers.
@@ -139,7 +138,7 @@ impl CloseReason {
         matches!(self, Self::DialFailed | Self::Refused | Self::Duplicate | Self::PeerSilent | Self::PeerLeft)
     }
 
-    /// Its name in STATS, behind `closed_`.
+    /// Its name in STATS, after `closed_`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -167,48 +166,48 @@ pub struct Conn {
     pub(in crate::node) addr: SocketAddr,
     phase: Phase,
     pub(in crate::node) role: Role,
-    /// A node has begun to introduce itself here.
+    /// A handshake that the other side began.
     pub(in crate::node) offered: Option<Box<InboundHandshake>>,
-    /// What came and is not carried out yet: at most a line and one read.
+    /// Input that is not processed yet: at most one request and one read.
     pub(in crate::node) inbound: Buffer,
-    /// What waits to be written.
+    /// Output that is not written yet.
     pub(in crate::node) outbound: Buffer,
-    /// Replies behind one that is not known yet.
+    /// Replies after one that is not known yet.
     pub(in crate::node) replies: Replies,
     /// When the connection was made.
     pub(in crate::node) since: Instant,
-    /// When the connection was made, last heard from, or began to end.
+    /// When the connection was made, last sent input, or began to close.
     pub(in crate::node) last_active: Instant,
-    /// Since when more than the limit of a slow reader waits.
+    /// Since when its output is over `slow_reader_bytes`.
     pub(in crate::node) slow_since: Option<Instant>,
-    /// The one live timer of this connection, as a tick of the node's wheel.
-    pub(in crate::node) timer_at: Option<u64>,
-    /// Bytes of buffers that are counted for this connection in the node's sum.
+    /// Fires when the time limit that was armed last ends.
+    pub(in crate::node) alarm: Alarm,
+    /// Its part of the bytes counted against `buffers_max`.
     pub(in crate::node) accounted: usize,
-    /// Keys that its requests wait for other nodes for.
+    /// Keys of its requests that are being looked up on other nodes.
     pub(in crate::node) lookups: usize,
-    /// Bytes of a frame that is passed over, still to come.
+    /// Bytes still to come of a frame that is skipped.
     pub(in crate::node) skip: usize,
-    /// Bytes of requests that wait for other nodes.
+    /// Bytes of its pending requests.
     pub(in crate::node) pending_bytes: usize,
-    /// Bytes of replies so far to a client that has yet to give the password.
+    /// Bytes of replies so far to a client that has not authenticated.
     pub(in crate::node) unauthenticated_bytes: u32,
     pub(in crate::node) is_authenticated: bool,
-    /// A byte has come.
+    /// A byte was received.
     pub(in crate::node) has_spoken: bool,
-    /// A request has come.
+    /// A request was received.
     pub(in crate::node) has_asked: bool,
-    /// In the list of those to be settled before the node returns.
+    /// In the list of connections to be reconciled before the node returns.
     pub(in crate::node) is_dirty: bool,
-    /// Flush was said and not everything is written yet.
+    /// [`Action::Flush`](crate::node::Action::Flush) was emitted and output is left.
     pub(in crate::node) is_flushing: bool,
-    /// StopReading was said.
+    /// [`Action::StopReading`](crate::node::Action::StopReading) was emitted.
     pub(in crate::node) is_stopped: bool,
-    /// In the queue of those with requests left over from an earlier step.
+    /// In the queue of connections with unprocessed input.
     pub(in crate::node) is_runnable: bool,
-    /// Too much waits to be sent; requests are not read on.
+    /// Its requests wait: too much output, or too many pending requests.
     pub(in crate::node) is_paused: bool,
-    /// The other side has shut its side while ours was closing.
+    /// The other side closed while ours was closing.
     pub(in crate::node) is_read_closed: bool,
 }
 
@@ -225,7 +224,7 @@ impl Conn {
             since: now,
             last_active: now,
             slow_since: None,
-            timer_at: None,
+            alarm: Alarm::default(),
             accounted: 0,
             lookups: 0,
             skip: 0,
@@ -243,7 +242,7 @@ impl Conn {
         }
     }
 
-    /// A connection that is being made to `addr`, on which we shall introduce ourselves.
+    /// A connection that is being made to `addr`, for a handshake.
     pub(in crate::node) fn dialled(addr: SocketAddr, now: Instant, dialling: OutboundHandshake) -> Self {
         Self {
             phase: Phase::Connecting,
@@ -252,14 +251,14 @@ impl Conn {
         }
     }
 
-    /// From here on frames come and go.
+    /// Makes it the link to a peer.
     pub(in crate::node) fn become_link(&mut self, peer: PeerKey) {
         self.role = Role::Link(peer);
         self.offered = None;
         self.is_authenticated = true;
     }
 
-    /// The peer that it is the link to.
+    /// The peer whose link it is.
     pub(in crate::node) const fn link(&self) -> Option<PeerKey> {
         match self.role {
             Role::Link(peer) => Some(peer),
@@ -267,22 +266,22 @@ impl Conn {
         }
     }
 
-    /// Whether it is a client's, as far as is known.
+    /// Whether it is a client's, or not known to be a peer's yet.
     pub(in crate::node) const fn is_client(&self) -> bool {
         matches!(self.role, Role::Client)
     }
 
-    /// Whether it is a link, or may become one that we have dialled.
+    /// Whether it is a link, or a dialled connection that may become one.
     pub(in crate::node) const fn is_of_mesh(&self) -> bool {
         matches!(self.role, Role::Link(_) | Role::OutboundHandshake(_))
     }
 
-    /// Where the connection stands.
+    /// The phase.
     pub(in crate::node) const fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// The only way from one phase to another. Phases are never gone back.
+    /// The only way to change the phase, always to a later one.
     pub(in crate::node) fn set_phase(&mut self, to: Phase) {
         let rank = |phase| match phase {
             Phase::Connecting => 0,
@@ -295,12 +294,12 @@ impl Conn {
         self.phase = to;
     }
 
-    /// Whether requests are still carried out.
+    /// Whether its input is still processed.
     pub(in crate::node) const fn is_serving(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::ReadClosed)
     }
 
-    /// From here on what comes is ignored, and the connection ends with its last reply.
+    /// Ignores input from here on; the connection closes after its last reply.
     pub(in crate::node) fn begin_closing(&mut self, reason: CloseReason, now: Instant, pool: &mut Pool) {
         self.is_read_closed |= self.phase == Phase::ReadClosed;
         self.set_phase(Phase::Closing(reason));
@@ -309,15 +308,15 @@ impl Conn {
         self.is_paused = false;
     }
 
-    /// Whether its requests have to wait: too much is to be sent to it, or being looked up or written for it.
-    /// A peer's frames never wait, since among them is what empties the other direction.
+    /// Whether its requests have to wait: its output is over `outbound_pause_bytes`, or too many of its keys
+    /// are being looked up. Frames never wait: two nodes that wait for each other would deadlock.
     pub(in crate::node) fn must_pause(&self, limits: &Limits) -> bool {
         self.is_client()
             && (self.unsent() > limits.outbound_pause_bytes as usize
                 || self.lookups.max(self.replies.waiting()) >= limits.lookups_per_connection as usize)
     }
 
-    /// Puts a reply into its place. A connection that was only waiting for it begins to be waited for.
+    /// Fills a reply slot. A closing connection that waited for it gets its time to read from now on.
     pub(in crate::node) fn fill(&mut self, now: Instant, place: Place, reply: &[u8], pool: &mut Pool) {
         let was_waiting = self.outbound.is_empty();
         self.replies.fill(place, reply, &mut self.outbound, pool);
@@ -326,12 +325,12 @@ impl Conn {
         }
     }
 
-    /// Bytes that wait to be sent, or wait behind an answer.
+    /// Bytes of output, and of replies after one that is not known yet.
     pub(in crate::node) fn unsent(&self) -> usize {
         self.outbound.len() + self.replies.held()
     }
 
-    /// Bytes of memory in its buffers, and of requests that wait.
+    /// Bytes of memory of its buffers and pending requests.
     pub(in crate::node) fn held(&self) -> usize {
         self.inbound.held() + self.outbound.held() + self.replies.held() + self.pending_bytes
     }

@@ -1,17 +1,15 @@
-//! What follows from whatever has happened to a connection.
+//! Brings a connection in line with what has happened to it: one step at the end of each entry point.
 //!
-//! Every entry into the node that touches a connection ends with [`reconcile`], so that nothing which must
-//! follow from a change is left to the place that made it.
+//! Code that changes a connection only marks it as dirty; what follows from a change is decided here alone.
 
 use crate::base::time::Now;
 use crate::node::conn::connection::{CloseReason, Phase, Role};
-use crate::node::conn::timeouts::arm;
+use crate::node::conn::timeouts;
 use crate::node::ids::ConnKey;
 use crate::node::state::{Action, State, close_conn};
 use crate::wire::reply::{Reply, put_error};
 
-/// Draws the conclusions of whatever has happened to a connection: what the shell has to do for it,
-/// what its buffers hold now, whether it is at its end, whether it keeps us waiting.
+/// Emits the actions of a connection, accounts for its buffers, advances its phase, and arms its timer.
 pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     let State { conns, actions, pool, config, buffered, stats, is_draining, runnable, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
@@ -41,7 +39,7 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     }
     let must_stop = conn.is_runnable || conn.is_paused;
     if must_stop != conn.is_stopped {
-        // While it was not read it could not be heard: its silence begins anew.
+        // Time in which it was not read does not count as silence.
         conn.last_active = now.mono;
         conn.is_stopped = must_stop;
         actions.push_back(if must_stop { Action::StopReading(key) } else { Action::ResumeReading(key) });
@@ -51,17 +49,17 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     *buffered = *buffered - conn.accounted + conn.held();
     conn.accounted = conn.held();
     finish(state, now, key);
-    arm(state, key);
+    timeouts::arm(state, key);
     if state.buffered as u64 > state.config.limits.buffers_max {
         close_largest(state, now);
     }
 }
 
-/// Ends a connection that has nothing more to say, or brings it one phase nearer to its end.
+/// Closes a connection that is done, or advances it to its next phase.
 fn finish(state: &mut State, now: Now, key: ConnKey) {
     let Some(conn) = state.conns.get_mut(key) else { return };
     if conn.phase() == Phase::ReadClosed && !conn.is_client() && !conn.is_runnable {
-        // A node that says no more hears no more.
+        // A link is of no use in one direction only.
         let reason = if matches!(conn.role, Role::OutboundHandshake(_)) {
             CloseReason::Refused
         } else {
@@ -86,20 +84,19 @@ fn finish(state: &mut State, now: Now, key: ConnKey) {
     }
 }
 
-/// Closes the connection whose buffers hold the most. O(connections): only when the limit of all
-/// buffers is passed.
+/// Closes the connection whose buffers hold the most. O(connections), only when `buffers_max` is exceeded.
 fn close_largest(state: &mut State, now: Now) {
     let largest = state.conns.iter().max_by_key(|(_, conn)| conn.accounted);
     let Some((key, addr, bytes)) = largest.map(|(key, conn)| (key, conn.addr, conn.accounted)) else {
         return;
     };
     if state.log_gate.allows(now, &mut state.stats) {
-        log::warn!("closed {addr}: it held {bytes} bytes when all buffers passed buffers_max");
+        log::warn!("closed {addr}: buffers are over buffers_max, and its {bytes} bytes are the most");
     }
     close_conn(state, key, CloseReason::BuffersFull);
 }
 
-/// What a node says to a client that it leaves.
+/// The last reply to a client when the node shuts down.
 fn put_goodbye(out: &mut Vec<u8>) {
     Reply::begin(out, b"", "BYE").end();
 }
