@@ -290,13 +290,6 @@ pub const WAITERS_PER_LOOKUP_MAX: usize = 32;
 /// Changes of the own filter that one step tells one peer: 2 KiB of hashes, or 17 KiB of blocks.
 pub const CHANGES_PER_STEP: usize = 256;
 
-/// Bytes waiting for a peer above which it is told no changes of the own filter.
-pub const DIGEST_OUTBOUND_MAX: usize = 1024 * 1024;
-
-/// Bytes waiting for a peer above which it is told no more of a snapshot: what is urgent waits for so much
-/// at most.
-pub const SNAPSHOT_OUTBOUND_MAX: usize = 64 * 1024;
-
 /// Links beyond `active_peers` for nodes that have no other. Each node may have made two of its links as one that had
 /// none, by dialling and by being visited; were all these places taken on all nodes that are linked with each
 /// other, there would be three for each of them. So on one of three such a place is free.

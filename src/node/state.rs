@@ -174,6 +174,9 @@ pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: Clos
     let Some(mut conn) = state.conns.remove(key) else { return false };
     conn.inbound.release(&mut state.pool);
     conn.outbound.release(&mut state.pool);
+    if let Some(mut queues) = conn.link_queues.take() {
+        queues.release(&mut state.pool);
+    }
     conn.replies.release(&mut state.pool);
     state.buffered -= conn.accounted;
     state.stats.closed[reason as usize] += 1;

@@ -17,7 +17,7 @@ mod lists;
 mod write;
 
 pub use lists::{Address, Addresses, Hashes, Images, Words};
-pub use write::{low_half, put, put_blocks, put_deltas, put_peers, put_piece};
+pub use write::{first_frame_bytes, low_half, put, put_blocks, put_deltas, put_peers, put_piece};
 
 use std::fmt;
 

@@ -9,6 +9,7 @@ use crate::limits::Limits;
 use crate::node::alarm::Alarm;
 use crate::node::conn::replies::{Place, Replies};
 use crate::node::ids::{AddressKey, NodeId, PeerKey};
+use crate::node::peer::link_queues::LinkQueues;
 use crate::wire::handshake::{Proof, Standing};
 use std::net::SocketAddr;
 
@@ -173,6 +174,9 @@ pub struct Conn {
     /// Output that is not written yet.
     pub(in crate::node) outbound: Buffer,
     /// Replies after one that is not known yet.
+    /// Frames that wait for room in `outbound`, of a link.
+    pub(in crate::node) link_queues: Option<Box<LinkQueues>>,
+    /// Replies behind one that is not known yet.
     pub(in crate::node) replies: Replies,
     /// When the connection was made.
     pub(in crate::node) since: Instant,
@@ -220,6 +224,7 @@ impl Conn {
             offered: None,
             inbound: Buffer::new(),
             outbound: Buffer::new(),
+            link_queues: None,
             replies: Replies::default(),
             since: now,
             last_active: now,
@@ -254,6 +259,7 @@ impl Conn {
     /// Makes it the link to a peer.
     pub(in crate::node) fn become_link(&mut self, peer: PeerKey) {
         self.role = Role::Link(peer);
+        self.link_queues = Some(Box::default());
         self.offered = None;
         self.is_authenticated = true;
     }
@@ -332,6 +338,7 @@ impl Conn {
 
     /// Bytes of memory of its buffers and pending requests.
     pub(in crate::node) fn held(&self) -> usize {
-        self.inbound.held() + self.outbound.held() + self.replies.held() + self.pending_bytes
+        let queued = self.link_queues.as_ref().map_or(0, |queues| queues.held());
+        self.inbound.held() + self.outbound.held() + queued + self.replies.held() + self.pending_bytes
     }
 }

@@ -18,6 +18,7 @@ use crate::node::ids::{ConnKey, PeerKey};
 use crate::node::lookup::serve;
 use crate::node::peer::frames;
 use crate::node::peer::handshake;
+use crate::node::peer::link_output;
 use crate::node::state::{State, close_conn};
 use crate::wire::frame::{self, FrameLimits};
 use crate::wire::handshake::LINE_BYTES_MAX;
@@ -87,7 +88,8 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
         conn.is_flushing = false;
     }
     if let Some(peer) = conn.link() {
-        serve::pay(state, now, peer);
+        link_output::drained(state, key);
+        serve::answer_deferred(state, now, peer);
         sync::link_drained(state, peer);
     }
     reconcile(state, now, key);

@@ -11,10 +11,9 @@ use crate::filter::FilterError;
 use crate::filter::changelog::{Change, Piece, Position};
 use crate::filter::receiver::{Outcome, ReceiveError};
 use crate::filter::size::{Block, Size};
-use crate::limits::{CHANGES_PER_STEP, DIGEST_OUTBOUND_MAX, SNAPSHOT_OUTBOUND_MAX};
+use crate::limits::CHANGES_PER_STEP;
 use crate::node::ids::PeerKey;
 use crate::node::peer::link_output;
-use crate::node::peer::table::Peer;
 use crate::node::state::{State, Timer};
 use crate::wire::frame::{Body, Head, put, put_blocks, put_deltas, put_piece};
 use std::time::Duration;
@@ -105,7 +104,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
 }
 
 /// Tells a peer a share of what it does not know of our digest, before it gets an answer: mostly all of it.
-pub(in crate::node) fn tell_now(state: &mut State, now: Now, peer: PeerKey) {
+pub(in crate::node) fn flush(state: &mut State, now: Now, peer: PeerKey) {
     let reader = state.mesh.peers.get(peer).and_then(|peer| peer.reader);
     if reader.is_some_and(|reader| state.keyspace.changelog().has_change(reader)) {
         tell(state, now, peer);
@@ -131,15 +130,9 @@ fn enqueue(state: &mut State, peer_key: PeerKey) {
 /// Whether there is something to tell a peer, and room in its link for it.
 fn has_more(state: &State, peer: PeerKey) -> bool {
     let Some(reader) = state.mesh.peers.get(peer).and_then(|peer| peer.reader) else { return false };
-    let waiting = link_output::outbound_bytes(state, peer);
     let digest = state.keyspace.changelog();
-    (digest.has_change(reader) && waiting < DIGEST_OUTBOUND_MAX)
-        || (digest.has_piece(reader) && waiting < SNAPSHOT_OUTBOUND_MAX)
-}
-
-/// Whether part of a snapshot waits to be told to a peer.
-pub(in crate::node) fn has_piece(state: &State, peer: &Peer) -> bool {
-    peer.reader.is_some_and(|reader| state.keyspace.changelog().has_piece(reader))
+    (digest.has_change(reader) && link_output::has_room_for_ordered(state, peer))
+        || (digest.has_piece(reader) && link_output::has_room_for_bulk(state, peer))
 }
 
 /// Writes one share of our digest to a peer's link; true if there is more, and room for it.
@@ -157,13 +150,12 @@ fn tell(state: &mut State, now: Now, peer: PeerKey) -> bool {
         writer.change(seq, change);
     }
     writer.flush();
-    if link_output::outbound_bytes(state, peer) + text.len() < SNAPSHOT_OUTBOUND_MAX {
+    let mut sent = link_output::append_ordered(state, now, peer, |out, _| out.extend_from_slice(&text));
+    text.clear();
+    if link_output::has_room_for_bulk(state, peer) {
         let (filter, digest) = state.keyspace.publication();
         let mut words = Vec::new();
         let piece = digest.next_piece(reader, filter, &mut words);
-        if let Some(peer) = state.mesh.peers.get_mut(peer).filter(|_| piece.is_some()) {
-            peer.answered_bytes = 0;
-        }
         match piece {
             None => {}
             Some(Piece::Begin { position, size }) => {
@@ -174,7 +166,9 @@ fn tell(state: &mut State, now: Now, peer: PeerKey) -> bool {
             Some(Piece::End) => put(&mut text, clock, 0, &Body::SnapEnd),
         }
     }
-    let sent = link_output::write(state, now, peer, |out, _| out.extend_from_slice(&text));
+    if !text.is_empty() {
+        sent += link_output::append_bulk(state, now, peer, |out, _| out.extend_from_slice(&text));
+    }
     state.pool.give(text);
     state.stats.digest_bytes_out += sent as u64;
     has_more(state, peer)
@@ -287,7 +281,7 @@ fn ask_again(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Position
     if at.is_none() {
         peer.snapshot_asked = Some(now.mono);
     }
-    link_output::send(state, now, peer_key, 0, &Body::Resync(at.map(head_of)));
+    link_output::send_control(state, now, peer_key, 0, &Body::Resync(at.map(head_of)));
 }
 
 /// A peer says from where it wants our digest. It is told at once where our log ends, so that it knows
@@ -307,12 +301,10 @@ pub(in crate::node) fn resync(state: &mut State, now: Now, peer_key: PeerKey, at
 /// Answers a beat, or what wants to know where our log ends. Who does not take what waits for it is not
 /// answered: questions of a few bytes must not fill the memory.
 pub(in crate::node) fn answer_heartbeat(state: &mut State, now: Now, peer_key: PeerKey, request: u32) {
-    if link_output::outbound_bytes(state, peer_key) > state.config.limits.outbound_pause_bytes as usize {
+    let body = Body::Heartbeat { head: own_head(state), is_answer: true };
+    if !link_output::send_control_reply(state, now, peer_key, request, &body) {
         state.stats.heartbeats_unanswered += 1;
-        return;
     }
-    let head = own_head(state);
-    link_output::send(state, now, peer_key, request, &Body::Heartbeat { head, is_answer: true });
 }
 
 /// A peer beats, and says where its log ends.

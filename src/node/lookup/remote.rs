@@ -226,7 +226,7 @@ fn ask(state: &mut State, now: Now, key: LookupKey, peer_key: PeerKey, because: 
     };
     // Out of the lookup while the frame is written, since that changes the state it lies in.
     let text = std::mem::take(&mut lookup.key);
-    link_output::send(state, now, peer_key, request, &Body::Get { key: &text, wants });
+    link_output::send_answer(state, now, peer_key, request, &Body::Get { key: &text, wants });
     if let Some(lookup) = state.mesh.lookups.slots.get_mut(key) {
         lookup.key = text;
     }

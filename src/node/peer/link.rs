@@ -22,7 +22,7 @@ use crate::node::peer::link_output;
 use crate::node::peer::probe;
 use crate::node::peer::table::{Dialler, Link, Peer};
 use crate::node::state::{State, Timer, close_conn};
-use crate::wire::frame::{Address, Addresses, Body, Head, put_peers};
+use crate::wire::frame::{Address, Addresses, Body, Head};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -245,7 +245,7 @@ fn send_heartbeat(state: &mut State, now: Now, key: PeerKey) {
     peer.heartbeat = peer.heartbeat.wrapping_add(1);
     peer.heartbeat_sent_at = Some(now.mono);
     let (heartbeat, owed) = (peer.heartbeat, peer.credit.owed());
-    link_output::send(state, now, key, heartbeat, &Body::Heartbeat { head, is_answer: false });
+    link_output::send_control(state, now, key, heartbeat, &Body::Heartbeat { head, is_answer: false });
     if owed > 0 {
         probe::probe(state, now, key);
     }
@@ -281,7 +281,7 @@ fn tell_peers(state: &mut State, now: Now, key: PeerKey) {
     let list: Vec<Address> =
         others.map(|(_, peer)| Address { id: peer.id.0, addr: peer.addr }).take(PEERS_TAKEN_MAX).collect();
     if !list.is_empty() {
-        link_output::write(state, now, key, |out, clock| put_peers(out, clock, list.into_iter()));
+        link_output::send_peers(state, now, key, &list);
     }
 }
 

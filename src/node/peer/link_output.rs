@@ -1,49 +1,185 @@
-//! How a frame gets to a peer, into the outbound buffer of its link if it has one, and how a link ends.
+//! Link output: the only code that writes frames to a link.
+//!
+//! Four classes, the most urgent first: control (heartbeats, RESYNC, PEERS), the ordered stream (changes of the own
+//! filter), answers (queries too), bulk (snapshots and images of blocks). Frames of the first three may wait, each in
+//! the queue of its class ([`crate::node::peer::link_queues`]); bulk is generated from the live filter when there is
+//! room for it in the outbound buffer. Bulk has a guaranteed share beside answers: after each
+//! [`ANSWERS_PER_BULK`] bytes of them it has its turn.
+//!
+//! | class | bytes that may wait | beyond that |
+//! |---|---|---|
+//! | control | [`CONTROL_MAX`] | answers to heartbeats are dropped and counted |
+//! | ordered | what an answer made necessary; else the changelog holds it | the peer reads on later |
+//! | answers | `outbound_pause_bytes`, with the outbound buffer | queries wait, up to a limit, and late ones are dropped |
+//! | bulk | [`BULK_MAX`], in the outbound buffer | generated later |
 
+use crate::base::buffer::Pool;
 use crate::base::time::Now;
-use crate::node::conn::connection::{CloseReason, Role};
+use crate::filter::changelog::PIECE_BLOCKS;
+use crate::filter::size::BLOCK_BYTES;
+use crate::node::conn::connection::{CloseReason, Conn, Role};
 use crate::node::ids::{ConnKey, PeerKey};
+use crate::node::peer::link_queues::{COMMITTED_MAX, Class};
 use crate::node::state::{State, mark_dirty};
-use crate::wire::frame::{Body, put};
+use crate::wire::frame::{Address, Body, put, put_peers};
 
-/// Hands `write` the place where the next frame for a peer goes, and the clock that it carries. Returns
-/// the bytes written: none if the peer is not linked.
-pub(in crate::node) fn write(
-    state: &mut State,
-    now: Now,
-    peer: PeerKey,
-    write: impl FnOnce(&mut Vec<u8>, u64),
-) -> usize {
-    let Some(link) = state.mesh.peers.get(peer).and_then(|peer| peer.link) else { return 0 };
-    let clock = state.keyspace.clock(now);
-    let Some(conn) = state.conns.get_mut(link.conn).filter(|conn| conn.is_serving()) else { return 0 };
-    let out = conn.outbound.back(&mut state.pool);
-    let before = out.len();
-    write(out, clock);
-    let written = out.len() - before;
-    mark_dirty(state, link.conn);
-    written
-}
+/// Bytes of control frames that may wait, before heartbeats are not answered any more.
+const CONTROL_MAX: usize = 64 * 1024;
 
-/// Sends one frame to a peer; the bytes it took.
-pub(in crate::node) fn send(
+/// Bytes in the outbound buffer above which no bulk is generated.
+const BULK_MAX: usize = 16 * 1024;
+
+/// Bytes of answers after which bulk has its turn, if there is any: as many as a piece of a snapshot has. Without
+/// it, answers to a peer that waits for our filter, and so queries for every key, would keep the filter back.
+const ANSWERS_PER_BULK: usize = PIECE_BLOCKS * BLOCK_BYTES;
+
+/// Sends a control frame that the state of the link bounds: one per heartbeat, or per event of the link.
+pub(in crate::node) fn send_control(
     state: &mut State,
     now: Now,
     peer: PeerKey,
     request: u32,
     body: &Body<'_>,
+) {
+    append(state, now, peer, Class::Control, |out, clock| put(out, clock, request, body));
+}
+
+/// Sends the list of other nodes, as a control frame.
+pub(in crate::node) fn send_peers(state: &mut State, now: Now, peer: PeerKey, list: &[Address]) {
+    append(state, now, peer, Class::Control, |out, clock| put_peers(out, clock, list.iter().copied()));
+}
+
+/// Sends an answer to a heartbeat, or to what is like one; false, and nothing is sent, if the peer does not read what
+/// waits for it: requests of a few bytes must not fill the memory.
+pub(in crate::node) fn send_control_reply(
+    state: &mut State,
+    now: Now,
+    peer: PeerKey,
+    request: u32,
+    body: &Body<'_>,
+) -> bool {
+    let has_room = conn_of(state, peer)
+        .and_then(|conn| conn.link_queues.as_deref())
+        .is_some_and(|queues| queues.waiting(Class::Control) < CONTROL_MAX);
+    if has_room {
+        send_control(state, now, peer, request, body);
+    }
+    has_room
+}
+
+/// Appends frames of the ordered stream. Returns the bytes written.
+pub(in crate::node) fn append_ordered(
+    state: &mut State,
+    now: Now,
+    peer: PeerKey,
+    write: impl FnOnce(&mut Vec<u8>, u64),
 ) -> usize {
-    write(state, now, peer, |out, clock| put(out, clock, request, body))
+    append(state, now, peer, Class::Ordered, write)
 }
 
-/// Bytes that wait to be sent to a peer; as many as can be if it is not linked.
-pub(in crate::node) fn outbound_bytes(state: &State, peer: PeerKey) -> usize {
+/// Whether an ordered frame would go into the outbound buffer, with nothing of its class in front of it.
+pub(in crate::node) fn has_room_for_ordered(state: &State, peer: PeerKey) -> bool {
+    let Some(conn) = conn_of(state, peer) else { return false };
+    let waiting = conn.link_queues.as_deref().map_or(0, |queues| queues.waiting(Class::Ordered));
+    waiting == 0 && conn.outbound.len() < COMMITTED_MAX
+}
+
+/// Sends a query, or an answer that needs nothing of the store. A link without [`has_room_for_answer`] should be sent
+/// none.
+pub(in crate::node) fn send_answer(
+    state: &mut State,
+    now: Now,
+    peer: PeerKey,
+    request: u32,
+    body: &Body<'_>,
+) {
+    append(state, now, peer, Class::Answer, |out, clock| put(out, clock, request, body));
+}
+
+/// Whether the link has room for an answer or a query, and no bulk whose turn it is.
+pub(in crate::node) fn has_room_for_answer(state: &State, peer: PeerKey) -> bool {
+    let Some(conn) = conn_of(state, peer) else { return false };
+    let Some(queues) = conn.link_queues.as_deref() else { return false };
+    let waiting = conn.outbound.len() + queues.waiting(Class::Answer);
+    waiting <= state.config.limits.outbound_pause_bytes as usize
+        && (queues.answered_bytes < ANSWERS_PER_BULK || !has_bulk(state, peer))
+}
+
+/// Appends an answer to the connection of a link. Not by the peer, since the answer borrows from the store.
+pub(in crate::node) fn append_answer(
+    conn: &mut Conn,
+    pool: &mut Pool,
+    clock: u64,
+    request: u32,
+    body: &Body<'_>,
+) {
+    let Some(queues) = conn.link_queues.as_deref_mut() else { return };
+    let written =
+        queues.append(Class::Answer, &mut conn.outbound, pool, |out| put(out, clock, request, body));
+    queues.answered_bytes = queues.answered_bytes.saturating_add(written);
+}
+
+/// Whether part of a snapshot, or an image of a block, waits to be generated for a peer.
+fn has_bulk(state: &State, peer: PeerKey) -> bool {
+    let reader = state.mesh.peers.get(peer).and_then(|peer| peer.reader);
+    reader.is_some_and(|reader| state.keyspace.changelog().has_piece(reader))
+}
+
+/// Whether bulk may be generated for a peer: nothing of another class waits, and little is left to be sent.
+pub(in crate::node) fn has_room_for_bulk(state: &State, peer: PeerKey) -> bool {
+    conn_of(state, peer).is_some_and(|conn| conn.outbound.len() <= BULK_MAX)
+}
+
+/// Appends frames of bulk, which must have been generated for this call. Returns the bytes written.
+pub(in crate::node) fn append_bulk(
+    state: &mut State,
+    now: Now,
+    peer: PeerKey,
+    write: impl FnOnce(&mut Vec<u8>, u64),
+) -> usize {
+    let written = append(state, now, peer, Class::Ordered, write);
     let link = state.mesh.peers.get(peer).and_then(|peer| peer.link);
-    link.and_then(|link| state.conns.get(link.conn)).map_or(usize::MAX, |conn| conn.outbound.len())
+    let conn = link.and_then(|link| state.conns.get_mut(link.conn));
+    if let Some(queues) = conn.and_then(|conn| conn.link_queues.as_deref_mut()) {
+        queues.answered_bytes = 0;
+    }
+    written
 }
 
-/// Ends a link with a goodbye that says why. The peer is no longer linked from here on, unless it is by
-/// another connection.
+/// The socket of a link has taken bytes: commits what waits in the queues.
+pub(in crate::node) fn drained(state: &mut State, conn: ConnKey) {
+    let State { conns, pool, .. } = state;
+    let Some(conn) = conns.get_mut(conn) else { return };
+    if let Some(queues) = conn.link_queues.as_deref_mut() {
+        queues.commit(&mut conn.outbound, pool);
+    }
+}
+
+/// Hands `write` the vector that the next frames of a class are appended to, and the clock that they carry. Returns
+/// the bytes written: none if the peer is not linked.
+fn append(
+    state: &mut State,
+    now: Now,
+    peer: PeerKey,
+    class: Class,
+    write: impl FnOnce(&mut Vec<u8>, u64),
+) -> usize {
+    let Some(link) = state.mesh.peers.get(peer).and_then(|peer| peer.link) else { return 0 };
+    let clock = state.keyspace.clock(now);
+    let State { conns, pool, .. } = state;
+    let Some(conn) = conns.get_mut(link.conn).filter(|conn| conn.is_serving()) else { return 0 };
+    let Some(queues) = conn.link_queues.as_deref_mut() else { return 0 };
+    let written = queues.append(class, &mut conn.outbound, pool, |out| write(out, clock));
+    mark_dirty(state, link.conn);
+    written
+}
+
+fn conn_of(state: &State, peer: PeerKey) -> Option<&Conn> {
+    state.conns.get(state.mesh.peers.get(peer)?.link?.conn)
+}
+
+/// Ends a link with a BYE that names the reason, sent before all that waits, which is dropped. The peer is not
+/// linked from here on, unless it is by another connection.
 pub(in crate::node) fn hang_up(
     state: &mut State,
     now: Now,
@@ -52,20 +188,25 @@ pub(in crate::node) fn hang_up(
     reason: CloseReason,
 ) {
     let clock = state.keyspace.clock(now);
-    let Some(conn) = state.conns.get_mut(conn_key).filter(|conn| conn.link().is_some()) else { return };
-    put(conn.outbound.back(&mut state.pool), clock, 0, &Body::Bye(why));
+    let State { conns, pool, .. } = state;
+    let Some(conn) = conns.get_mut(conn_key).filter(|conn| conn.link().is_some()) else { return };
+    put(conn.outbound.back(pool), clock, 0, &Body::Bye(why));
     part(state, now, conn_key, reason);
 }
 
-/// Ends a link whose other side has said goodbye, or knows already.
+/// Ends a link whose other side has sent BYE, or knows already.
 pub(in crate::node) fn part(state: &mut State, now: Now, conn_key: ConnKey, reason: CloseReason) {
-    let Some(conn) = state.conns.get_mut(conn_key) else { return };
+    let State { conns, pool, .. } = state;
+    let Some(conn) = conns.get_mut(conn_key) else { return };
     let Some(peer) = conn.link() else { return };
     conn.role = Role::Parted;
-    state.mesh.conns -= 1;
-    if conn.is_serving() {
-        conn.begin_closing(reason, now.mono, &mut state.pool);
+    if let Some(mut queues) = conn.link_queues.take() {
+        queues.release(pool);
     }
+    if conn.is_serving() {
+        conn.begin_closing(reason, now.mono, pool);
+    }
+    state.mesh.conns -= 1;
     state.mesh.lost_links.push_back((peer, conn_key));
     mark_dirty(state, conn_key);
 }

@@ -7,6 +7,7 @@ pub(in crate::node) mod handshake;
 pub(in crate::node) mod health;
 pub(in crate::node) mod link;
 pub(in crate::node) mod link_output;
+pub(in crate::node) mod link_queues;
 pub(in crate::node) mod mesh;
 pub(in crate::node) mod probe;
 pub(in crate::node) mod table;

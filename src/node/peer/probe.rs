@@ -26,7 +26,7 @@ pub(in crate::node) fn probe(state: &mut State, now: Now, peer_key: PeerKey) {
     let request = peer.next_request();
     peer.credit.probed(now.mono, request, hash);
     state.stats.remote_probes += 1;
-    link_output::send(state, now, peer_key, request, &Body::Get { key: KEY, wants: Wants::Life });
+    link_output::send_answer(state, now, peer_key, request, &Body::Get { key: KEY, wants: Wants::Life });
 }
 
 /// A peer has answered a question that is not among those of lookups; true if it was the probe.

@@ -106,8 +106,6 @@ pub(in crate::node) struct Peer {
     pub(in crate::node) owed: VecDeque<DeferredQuery>,
     /// Bytes of the keys in `owed`.
     pub(in crate::node) deferred_bytes: usize,
-    /// Bytes of answers since the last part of a snapshot.
-    pub(in crate::node) answered_bytes: usize,
 }
 
 impl Peer {
@@ -148,7 +146,6 @@ impl Peer {
             queue: VecDeque::new(),
             owed: VecDeque::new(),
             deferred_bytes: 0,
-            answered_bytes: 0,
         }
     }
 

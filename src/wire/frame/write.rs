@@ -2,10 +2,13 @@
 
 use super::{
     Address, BLOCK_BYTES, BLOCK_WORDS, Body, FAMILY_V4, FAMILY_V6, FLAG_ANSWER, FLAG_LIFE_ONLY, FOR_EVER,
-    Head, IMAGE_BYTES, Kind, LIST_BYTES_MAX, MAGIC, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX, VALUE_HEAD_BYTES,
-    Wants,
+    HEADER_BYTES, Head, IMAGE_BYTES, Kind, LIST_BYTES_MAX, MAGIC, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX,
+    VALUE_HEAD_BYTES, Wants,
 };
 use std::net::IpAddr;
+
+/// Where in a header the length of the payload stands.
+const LENGTH_AT: usize = 4;
 
 /// Appends one frame to `out`. What is longer than its limit is refused by whoever reads it: keys and
 /// values are bounded by then, and lists are better written by the functions below.
@@ -154,6 +157,13 @@ pub const fn low_half(number: u64) -> u32 {
 fn put_head(out: &mut Vec<u8>, head: Head) {
     out.extend(head.epoch.to_le_bytes());
     out.extend(head.seq.to_le_bytes());
+}
+
+/// Bytes of the frame that stands first in bytes that were written by [`put`]; all of them if that is no whole header.
+pub fn first_frame_bytes(bytes: &[u8]) -> usize {
+    let length = bytes.get(LENGTH_AT..).and_then(|bytes| bytes.first_chunk::<4>());
+    let payload = length.map_or(usize::MAX, |length| u32::from_le_bytes(*length) as usize);
+    bytes.len().min(payload.saturating_add(HEADER_BYTES))
 }
 
 /// A header, the payload that `payload` writes, and then the payload's length in its place.

@@ -1,0 +1,116 @@
+//! The bytes that wait for a link, in the order in which they are sent: one queue per class.
+//!
+//! The outbound buffer of the connection holds what is sent next, at most [`COMMITTED_MAX`] bytes and the frame that
+//! passed that. Frames beyond it wait in the queue of their class, and are committed class by class as the socket
+//! takes bytes. So an urgent frame is behind at most that much, whatever the link has waiting.
+//!
+//! Not here: which frames are sent, and the limit of each class ([`crate::node::peer::link_output`]).
+
+use crate::base::buffer::{Buffer, Pool};
+use crate::wire::frame::first_frame_bytes;
+
+/// Bytes in the outbound buffer of a link above which frames wait in the queue of their class.
+pub(in crate::node) const COMMITTED_MAX: usize = 64 * 1024;
+
+/// The classes whose frames may wait, the most urgent first. Bulk is not among them: it is generated when it is
+/// written, and never waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum Class {
+    /// Heartbeats, RESYNC, PEERS.
+    Control,
+    /// Changes of the own filter, in the order in which they happened.
+    Ordered,
+    /// Queries to the peer, and answers to its queries.
+    Answer,
+}
+
+/// The queues of one link.
+#[derive(Debug, Default)]
+pub(in crate::node) struct LinkQueues {
+    queues: [Buffer; 3],
+    /// Bytes of answers since the last frame of bulk.
+    pub(in crate::node) answered_bytes: usize,
+}
+
+impl LinkQueues {
+    /// Hands `write` the vector to append a whole frame of this class to, or several. Returns the bytes written.
+    pub(in crate::node) fn append(
+        &mut self,
+        class: Class,
+        outbound: &mut Buffer,
+        pool: &mut Pool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> usize {
+        let is_first = self.queues[..=class as usize].iter().all(Buffer::is_empty);
+        let queue = if is_first && outbound.len() < COMMITTED_MAX {
+            outbound
+        } else {
+            &mut self.queues[class as usize]
+        };
+        let out = queue.back(pool);
+        let before = out.len();
+        write(out);
+        out.len() - before
+    }
+
+    /// Moves frames to the outbound buffer as far as it has room, the most urgent first.
+    pub(in crate::node) fn commit(&mut self, outbound: &mut Buffer, pool: &mut Pool) {
+        for queue in &mut self.queues {
+            while outbound.len() < COMMITTED_MAX && !queue.is_empty() {
+                let frame = first_frame_bytes(queue.as_slice());
+                outbound.back(pool).extend_from_slice(&queue.as_slice()[..frame]);
+                queue.consume(frame, pool);
+            }
+        }
+    }
+
+    /// Bytes that wait in the queue of a class.
+    pub(in crate::node) fn waiting(&self, class: Class) -> usize {
+        self.queues[class as usize].len()
+    }
+
+    /// Bytes of memory held.
+    pub(in crate::node) fn held(&self) -> usize {
+        self.queues.iter().map(Buffer::held).sum()
+    }
+
+    /// Drops what waits and gives the memory back.
+    pub(in crate::node) fn release(&mut self, pool: &mut Pool) {
+        self.queues.iter_mut().for_each(|queue| queue.release(pool));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{COMMITTED_MAX, Class, LinkQueues};
+    use crate::base::buffer::{Buffer, Pool};
+    use crate::wire::frame::{Body, FrameLimits, Front, Wants, front, put};
+
+    #[test]
+    fn urgent_frame_overtakes_what_waits_and_order_within_a_class_is_kept() {
+        let (mut pool, mut outbound, mut queues) =
+            (Pool::new(4, 1 << 20), Buffer::new(), LinkQueues::default());
+        let key = [b'k'; 10_000];
+        let mut append = |class, request, body: &Body<'_>| {
+            queues.append(class, &mut outbound, &mut pool, |out| put(out, 0, request, body));
+        };
+        (0..20).for_each(|n| append(Class::Answer, n, &Body::Get { key: &key, wants: Wants::Value }));
+        append(Class::Ordered, 100, &Body::SnapEnd);
+        append(Class::Control, 101, &Body::Resync(None));
+        append(Class::Ordered, 102, &Body::SnapEnd);
+        let mut order = Vec::new();
+        while !outbound.is_empty() {
+            assert!(outbound.len() <= COMMITTED_MAX + key.len() + 20);
+            let limits = FrameLimits { key_bytes_max: 10_000, value_bytes_max: 0 };
+            let Front::Frame { frame, consumed } = front(outbound.as_slice(), limits) else { panic!() };
+            order.push(frame.request);
+            outbound.consume(consumed, &mut pool);
+            queues.commit(&mut outbound, &mut pool);
+        }
+        assert_eq!(
+            order,
+            [0, 1, 2, 3, 4, 5, 6, 101, 100, 102, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]
+        );
+        assert_eq!(queues.held(), 0);
+    }
+}
