@@ -12,7 +12,7 @@
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant as Moment;
 use olivia::base::wheel::{Popped, Wheel};
-use olivia::store::{Deadline, HashSecret, HashedKey, Store, Version};
+use olivia::store::{Expiry, HashSecret, HashedKey, RemoveOutcome, Store, Version};
 use std::hint::black_box;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -112,9 +112,9 @@ fn new_store() -> Store {
     Store::new(HashSecret::draw(&mut Rng::new(1)), 0)
 }
 
-fn insert(store: &mut Store, id: u64, deadline: Option<Deadline>) {
+fn insert(store: &mut Store, id: u64, expiry: Option<Expiry>) {
     let key = key_bytes(id);
-    store.set(store.key(&key), &VALUE, deadline, Version(id)).expect("no limit");
+    store.set(Moment::ZERO, store.key(&key), &VALUE, expiry, Version(id)).expect("no limit");
 }
 
 fn filled(items: u64) -> Store {
@@ -126,13 +126,12 @@ fn filled(items: u64) -> Store {
 fn memory(options: &Options) {
     for items in [1_000_000, 5_000_000] {
         let items = options.scaled(items);
-        for (what, deadline) in [("no TTL", None), ("TTL", Deadline::in_seconds(Moment::ZERO, 3_600))] {
+        for (what, expiry) in [("no TTL", None), ("TTL", Expiry::in_seconds(Moment::ZERO, 3_600))] {
             let before = resident().0;
             let mut store = new_store();
             for id in 0..items {
-                let deadline =
-                    deadline.and_then(|_| Deadline::in_seconds(Moment::from_millis(id / 100), 3_600));
-                insert(&mut store, id, deadline);
+                let expiry = expiry.and_then(|_| Expiry::in_seconds(Moment::from_millis(id / 100), 3_600));
+                insert(&mut store, id, expiry);
             }
             let over = |bytes: u64| bytes as f64 / items as f64 - ITEM_BYTES as f64;
             row(
@@ -295,7 +294,7 @@ fn expire(options: &Options) {
             let mut rng = Rng::new(1);
             for id in 0..items {
                 let due = Moment::from_millis(rng.below(spread));
-                insert(&mut store, id, Deadline::in_seconds(due, 10));
+                insert(&mut store, id, Expiry::in_seconds(due, 10));
             }
             let (start, mut longest) = (cpu(), Duration::ZERO);
             for millis in 10_000..12_000 {
@@ -325,9 +324,9 @@ fn churn(options: &Options) {
         let now = Moment::from_millis(millis);
         for turn in 0..1_000 {
             let key = key_bytes(rng.below(100_000));
-            let deadline = Deadline::in_seconds(now, 30 + rng.below(100_000));
-            store.set(store.key(&key), &VALUE, deadline, Version(1)).expect("no limit");
-            store.remove(now, store.key(&key));
+            let expiry = Expiry::in_seconds(now, 30 + rng.below(100_000));
+            store.set(Moment::ZERO, store.key(&key), &VALUE, expiry, Version(1)).expect("no limit");
+            store.remove(now, store.key(&key), Version::MAX);
             if turn % 128 == 0 && store.has_work(now) {
                 store.reclaim(now, 256);
             }
@@ -362,7 +361,10 @@ fn empty(options: &Options) {
                 step(&mut |store| {
                     for &id in group {
                         let key = key_bytes(id);
-                        assert!(store.remove(Moment::ZERO, store.key(&key)));
+                        assert_eq!(
+                            store.remove(Moment::ZERO, store.key(&key), Version::MAX),
+                            RemoveOutcome::Removed
+                        );
                     }
                 });
                 step(&mut |store| store.reclaim(Moment::ZERO, 16));

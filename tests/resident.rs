@@ -11,7 +11,7 @@
 
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
-use olivia::store::{HashSecret, Store, Version};
+use olivia::store::{HashSecret, RemoveOutcome, Store, Version};
 use std::fs;
 use std::time::Duration;
 
@@ -34,12 +34,15 @@ impl World {
     fn set(&mut self, id: u64, len: usize) {
         let value = vec![7; len];
         let key = id.to_be_bytes();
-        self.store.set(self.store.key(&key), &value, None, Version(id)).unwrap();
+        let key = self.store.key(&key);
+        self.store.set(self.now, key, &value, None, Version(id)).unwrap();
         self.tick(4);
     }
 
     fn remove(&mut self, id: u64) {
-        assert!(self.store.remove(self.now, self.store.key(&id.to_be_bytes())));
+        let key = id.to_be_bytes();
+        let removed = self.store.remove(self.now, self.store.key(&key), Version::MAX);
+        assert_eq!(removed, RemoveOutcome::Removed);
         self.tick(4);
     }
 

@@ -7,8 +7,10 @@
 #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
 
 use olivia::base::rng::Rng;
-use olivia::base::time::Instant;
-use olivia::store::{Deadline, Full, HashRange, HashSecret, SegmentScan, Store, Version, Was};
+use olivia::base::time::{Instant, Now};
+use olivia::store::{
+    Expiry, Full, HashRange, HashSecret, RemoveOutcome, ScanCursor, SegmentScan, SetOutcome, Store, Version,
+};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 fn number(name: &str) -> Option<u64> {
@@ -29,7 +31,7 @@ struct World {
 
 struct Held {
     value: Vec<u8>,
-    deadline: Option<Deadline>,
+    expiry: Option<Expiry>,
     version: Version,
 }
 
@@ -39,8 +41,8 @@ struct Game {
     now: Instant,
     store: Store,
     items: HashMap<Vec<u8>, Held>,
-    /// Keys by deadline, for what must have expired.
-    deadlines: BTreeMap<(u64, Vec<u8>), ()>,
+    /// Keys by expiry, for what must have expired.
+    expiries: BTreeMap<(u64, Vec<u8>), ()>,
     clock: u64,
     refused: u64,
     /// What this part of the game does more of: 0 grow, 1 shrink, 2 churn.
@@ -58,7 +60,7 @@ impl Game {
             now: Instant::from_millis(1_000),
             store: Store::new(secret, world.memory_max),
             items: HashMap::new(),
-            deadlines: BTreeMap::new(),
+            expiries: BTreeMap::new(),
             clock: 0,
             refused: 0,
             mood: 0,
@@ -102,10 +104,16 @@ impl Game {
         value
     }
 
-    fn deadline(&mut self) -> Deadline {
+    /// Seconds or milliseconds from now, now and then a moment beyond what timers reach.
+    fn expiry(&mut self) -> Expiry {
+        if self.rng.one_in(500) {
+            let now = Now { mono: self.now, wall_ms: self.now.millis() };
+            return Expiry::at(now, Expiry::UNIX_MS_MAX - self.rng.below(1_000)).unwrap();
+        }
         let span = 1 << self.rng.below(18);
-        let seconds = self.rng.below(span);
-        Deadline::in_seconds(self.now, seconds).unwrap()
+        let ahead = self.rng.below(span);
+        let expiry = if self.rng.one_in(2) { Expiry::in_seconds } else { Expiry::in_millis };
+        expiry(self.now, ahead).unwrap()
     }
 
     fn step(&mut self) {
@@ -115,11 +123,12 @@ impl Game {
         match self.rng.below(100) {
             n if n < set => self.set(key, None),
             n if n < setex => {
-                let deadline = self.deadline();
-                self.set(key, Some(deadline));
+                let expiry = self.expiry();
+                self.set(key, Some(expiry));
             }
             n if n < del => self.remove(&key),
             n if n < expire => self.expire(&key),
+            n if n < expire + 4 => self.update(&key),
             n if n < 98 => self.get(&key),
             _ => {
                 let bits = if self.rng.one_in(1_000) { 28 } else { 12 };
@@ -131,31 +140,41 @@ impl Game {
         if self.rng.one_in(200_000) {
             self.store.clear();
             self.items.clear();
-            self.deadlines.clear();
+            self.expiries.clear();
         }
     }
 
     fn alive(&self, key: &[u8]) -> Option<&Held> {
-        self.items.get(key).filter(|held| held.deadline.is_none_or(|deadline| !deadline.has_come(self.now)))
+        self.items.get(key).filter(|held| held.expiry.is_none_or(|expiry| !expiry.has_come(self.now)))
     }
 
     fn forget(&mut self, key: &[u8]) {
-        if let Some(Held { deadline: Some(deadline), .. }) = self.items.remove(key) {
-            self.deadlines.remove(&(deadline.millis(), key.to_vec()));
+        if let Some(Held { expiry: Some(expiry), .. }) = self.items.remove(key) {
+            self.expiries.remove(&(expiry.millis(), key.to_vec()));
         }
     }
 
-    fn set(&mut self, key: Vec<u8>, deadline: Option<Deadline>) {
-        let value = self.value();
+    /// The next version, or one that is older than some.
+    fn version(&mut self) -> Version {
         self.clock += 1;
-        let version = Version(self.clock);
+        let past = if self.rng.one_in(8) { self.rng.below(1 << 12) } else { 0 };
+        Version(self.clock.saturating_sub(past))
+    }
+
+    fn set(&mut self, key: Vec<u8>, expiry: Option<Expiry>) {
+        let value = self.value();
+        let version = self.version();
         let promised = self.store.room_for(1, key.len() + value.len()).is_ok();
         let before = self.store.memory_bytes();
-        let result = self.store.set(self.store.key(&key), &value, deadline, version);
-        let held = self.items.get(&key).map(|held| held.deadline.is_some_and(|at| at.has_come(self.now)));
+        let result = self.store.set(self.now, self.store.key(&key), &value, expiry, version);
+        if self.alive(&key).is_some_and(|held| held.version > version) {
+            assert_eq!((result, self.store.memory_bytes()), (Ok(SetOutcome::Newer), before));
+            return self.get(&key);
+        }
+        let held = self.items.get(&key).map(|held| held.expiry.is_some_and(|at| at.has_come(self.now)));
         match (result, held) {
-            (Ok(was), None) => assert_eq!(was, Was::Absent),
-            (Ok(was), Some(false)) => assert_eq!(was, Was::Present),
+            (Ok(outcome), None) => assert_eq!(outcome, SetOutcome::Created),
+            (Ok(outcome), Some(false)) => assert_eq!(outcome, SetOutcome::Replaced),
             // Reclaimed or not yet.
             (Ok(_), Some(true)) | (Err(_), _) => {}
         }
@@ -166,42 +185,89 @@ impl Game {
             self.refused += 1;
             return self.get(&key);
         }
+        self.check_limit(before);
+        self.forget(&key);
+        if let Some(expiry) = expiry {
+            self.expiries.insert((expiry.millis(), key.clone()), ());
+        }
+        self.items.insert(key, Held { value, expiry, version });
+    }
+
+    fn check_limit(&self, before: u64) {
         let max = self.world.memory_max;
         assert!(max == 0 || self.store.memory_bytes() <= max.max(before), "the limit was passed");
-        self.forget(&key);
-        if let Some(deadline) = deadline {
-            self.deadlines.insert((deadline.millis(), key.clone()), ());
+    }
+
+    /// Gives a value another length and writes into it.
+    fn update(&mut self, key: &[u8]) {
+        let version = self.version();
+        let old_len = self.alive(key).map_or(0, |held| held.value.len());
+        let len = match self.rng.below(4) {
+            0 => old_len,
+            1 => self.rng.below(1 << self.value_bits) as usize,
+            2 => old_len + self.rng.below(20) as usize,
+            _ => old_len.saturating_sub(self.rng.below(20) as usize),
+        };
+        let at = self.rng.below(len as u64 + 1) as usize;
+        let before = self.store.memory_bytes();
+        let result = self.store.update(self.now, self.store.key(key), len, version, |value| {
+            value[at..].iter_mut().take(9).for_each(|byte| *byte ^= 0x55);
+            value.len()
+        });
+        self.check_limit(before);
+        match result {
+            Err(_) => {
+                assert_eq!(self.store.memory_bytes(), before, "refusing changed something");
+                self.refused += 1;
+            }
+            Ok(None) => assert!(self.alive(key).is_none()),
+            Ok(Some(found)) => {
+                assert!(found == len && self.alive(key).is_some());
+                let held = self.items.get_mut(key).unwrap();
+                held.value.resize(len, 0);
+                held.value[at..].iter_mut().take(9).for_each(|byte| *byte ^= 0x55);
+                held.version = version;
+            }
         }
-        self.items.insert(key, Held { value, deadline, version });
+        self.get(key);
     }
 
     fn remove(&mut self, key: &[u8]) {
-        let was_there = self.alive(key).is_some();
-        assert_eq!(self.store.remove(self.now, self.store.key(key)), was_there);
-        if was_there {
+        let version = if self.rng.one_in(2) { Version::MAX } else { self.version() };
+        let expected = match self.alive(key) {
+            None => RemoveOutcome::Absent,
+            Some(held) if held.version > version => RemoveOutcome::Newer,
+            Some(_) => RemoveOutcome::Removed,
+        };
+        assert_eq!(self.store.remove(self.now, self.store.key(key), version), expected);
+        if expected == RemoveOutcome::Removed {
             self.forget(key);
         }
+        self.get(key);
     }
 
     fn expire(&mut self, key: &[u8]) {
-        let deadline = self.deadline();
+        let expiry = if self.rng.one_in(4) { None } else { Some(self.expiry()) };
         let was_there = self.alive(key).is_some();
         let before = self.store.memory_bytes();
-        let result = self.store.set_deadline(self.now, self.store.key(key), deadline);
-        let (max, after) = (self.world.memory_max, self.store.memory_bytes());
-        assert!(max == 0 || after <= max.max(before), "the limit was passed");
+        let result = self.store.set_expiry(self.now, self.store.key(key), expiry);
+        self.check_limit(before);
         let Ok(found) = result else {
-            assert_eq!(after, before, "refusing changed something");
+            assert!(expiry.is_some(), "removing an expiry was refused");
+            assert_eq!(self.store.memory_bytes(), before, "refusing changed something");
             return self.get(key);
         };
         assert_eq!(found, was_there);
         if found {
             let held = self.items.get_mut(key).unwrap();
-            if let Some(old) = held.deadline.replace(deadline) {
-                self.deadlines.remove(&(old.millis(), key.to_vec()));
+            if let Some(old) = std::mem::replace(&mut held.expiry, expiry) {
+                self.expiries.remove(&(old.millis(), key.to_vec()));
             }
-            self.deadlines.insert((deadline.millis(), key.to_vec()), ());
+            if let Some(expiry) = expiry {
+                self.expiries.insert((expiry.millis(), key.to_vec()), ());
+            }
         }
+        self.get(key);
     }
 
     fn get(&self, key: &[u8]) {
@@ -210,28 +276,66 @@ impl Game {
         assert_eq!(found.is_some(), held.is_some());
         if let (Some(found), Some(held)) = (found, held) {
             assert_eq!(found.value, held.value);
-            assert_eq!((found.deadline, found.version), (held.deadline, held.version));
+            assert_eq!((found.expiry, found.version), (held.expiry, held.version));
         }
     }
 
     /// Lets the store do all its work, and compares everything.
     fn check_all(&mut self) {
         self.reconcile();
-        let later = self.deadlines.split_off(&(self.now.millis() + 1, Vec::new()));
-        for ((_, key), ()) in std::mem::replace(&mut self.deadlines, later) {
+        let later = self.expiries.split_off(&(self.now.millis() + 1, Vec::new()));
+        for ((_, key), ()) in std::mem::replace(&mut self.expiries, later) {
             self.items.remove(&key);
         }
         let audit = self.store.audit();
         assert_eq!((audit.items, self.store.len()), (self.items.len(), self.items.len()));
-        assert_eq!(audit.items_with_deadline, self.deadlines.len());
-        assert!(audit.timers <= 2 * audit.items_with_deadline + 64 * 1024);
+        assert_eq!(audit.items_with_expiry, self.expiries.len());
+        assert!(audit.timers <= 2 * audit.items_with_expiry + 64 * 1024);
         for key in self.items.keys() {
             self.get(key);
         }
         self.check_ranges();
+        self.check_live_bytes();
+        let budget = 1 + self.rng.below(200) as usize;
+        let (mut cursor, mut visited) = (ScanCursor::START, Vec::new());
+        loop {
+            cursor = self.scan_step(cursor, budget, &mut visited);
+            if cursor == ScanCursor::START {
+                break;
+            }
+        }
+        assert!(visited.is_sorted_by_key(|key| self.store.key(key).hash), "not in the order of hashes");
+        let keys: HashSet<&Vec<u8>> = visited.iter().collect();
+        assert_eq!((keys.len(), visited.len()), (self.items.len(), self.items.len()));
+        assert!(keys.iter().all(|key| self.items.contains_key(*key)));
         if let Some(next) = self.store.next_deadline() {
             assert!(next > self.now, "work at {next:?} was left over");
         }
+    }
+
+    /// One call of scan, whose items are compared.
+    fn scan_step(&self, cursor: ScanCursor, budget: usize, visited: &mut Vec<Vec<u8>>) -> ScanCursor {
+        let before = visited.len();
+        let next = self.store.scan(self.now, cursor, budget, |key, item| {
+            let held = self.alive(key).expect("an item that is not there");
+            assert!(item.value == held.value && item.expiry == held.expiry && item.version == held.version);
+            visited.push(key.to_vec());
+        });
+        let equal = |key: &Vec<u8>| {
+            visited.last().is_some_and(|last| self.store.key(last).hash == self.store.key(key).hash)
+        };
+        let ties = visited[before..].iter().filter(|key| equal(key)).count();
+        assert!(visited.len() - before < budget + ties.max(1), "more than the budget");
+        next
+    }
+
+    /// Live bytes are those of keys and values with at most 45 % and 64 bytes more, and all held.
+    fn check_live_bytes(&self) {
+        let bytes: usize = self.items.iter().map(|(key, held)| key.len() + held.value.len()).sum();
+        let (live, bytes) = (self.store.live_bytes(), bytes as u64);
+        let most = bytes + bytes * 45 / 100 + 64 * self.items.len() as u64;
+        assert!((bytes..=most).contains(&live), "{live} bytes live of {bytes}");
+        assert!(live <= self.store.memory_bytes());
     }
 
     /// Gathers the hashes of a range, and of each range that is worn, and compares.
@@ -278,11 +382,15 @@ impl Game {
     fn empty(&mut self) {
         let keys: Vec<Vec<u8>> = self.items.keys().cloned().collect();
         for key in keys {
-            self.remove(&key);
+            assert_eq!(
+                self.store.remove(self.now, self.store.key(&key), Version::MAX),
+                RemoveOutcome::Removed
+            );
+            self.forget(&key);
         }
         self.now = Instant::from_millis(self.now.millis() + (1 << 30));
         self.check_all();
-        assert!(self.store.is_empty());
+        assert!(self.store.is_empty() && self.store.live_bytes() == 0);
         assert!(self.store.memory_bytes() < 512 * 1024, "for nothing: {:?}", self.store.audit());
     }
 }
@@ -336,4 +444,75 @@ fn hashes_without_their_top_bits_agree_with_the_oracle() {
 #[test]
 fn hashes_of_few_buckets_agree_with_the_oracle() {
     play(World { mask: !0xF000_0000, keys: 30_000, memory_max: 0, value_bits_max: 6, operations: 40_000 });
+}
+
+/// Scans a store while it grows to many times its size, shrinks again and has keys that come and go, and
+/// returns how often each key that stayed was visited.
+fn scan_while_it_changes(mask: u64, stay: u64, others: u64) {
+    let mut rng = Rng::new(mask ^ stay);
+    let mut store = Store::new(HashSecret::draw(&mut rng).masked(mask), 0);
+    let now = Instant::ZERO;
+    let key = |id: u64| id.to_be_bytes();
+    let set = |store: &mut Store, id: u64| {
+        store.set(now, store.key(&key(id)), b"value", None, Version(1)).unwrap();
+    };
+    for id in 0..stay {
+        set(&mut store, id);
+    }
+    let mut world = store;
+    for round in 0..4 {
+        let grows = round % 2 == 0;
+        let (mut seen, mut cursor, mut next) = (HashMap::new(), ScanCursor::START, 0);
+        let budget = 1 + rng.below(64) as usize;
+        loop {
+            cursor = world.scan(now, cursor, budget, |key, _| {
+                *seen.entry(u64::from_be_bytes(key.try_into().unwrap())).or_insert(0) += 1;
+            });
+            if cursor == ScanCursor::START {
+                break;
+            }
+            // All others come, or go, during about half of the scan.
+            for _ in 0..(2 * others * budget as u64).div_ceil(stay) {
+                let id = stay + next % others.max(1);
+                next += 1;
+                if next > others {
+                    break;
+                }
+                if grows {
+                    set(&mut world, id);
+                } else {
+                    world.remove(now, world.key(&key(id)), Version::MAX);
+                }
+            }
+            world.reclaim(now, 64);
+        }
+        assert!((0..stay).all(|id| seen.get(&id) == Some(&1)), "round {round}: a key that stayed");
+        assert!(seen.values().all(|&times| times == 1), "round {round}: a key twice");
+        for id in stay..stay + others {
+            if grows {
+                set(&mut world, id);
+            } else {
+                world.remove(now, world.key(&key(id)), Version::MAX);
+            }
+        }
+        world.audit();
+    }
+}
+
+#[test]
+fn scan_visits_every_key_that_stays_once_while_segments_split_and_merge() {
+    scan_while_it_changes(u64::MAX, 3_000, 60_000);
+}
+
+#[test]
+fn scan_visits_every_key_that_stays_once_while_an_empty_index_grows() {
+    scan_while_it_changes(u64::MAX, 3, 5_000);
+}
+
+#[test]
+fn scan_visits_every_key_that_stays_once_when_hashes_are_equal() {
+    scan_while_it_changes(0, 2_000, 4_000);
+    scan_while_it_changes(0x7 << 61, 2_000, 10_000);
+    scan_while_it_changes(u64::MAX >> 30, 2_000, 20_000);
+    scan_while_it_changes(u64::MAX << 53, 20_000, 20_000);
 }

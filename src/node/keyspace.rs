@@ -14,7 +14,9 @@ use crate::filter::changelog::Changelog;
 use crate::limits::{TIMERS_PER_STEP, TIMERS_PER_WRITE};
 use crate::node::digest::own_filter::OwnFilter;
 use crate::node::hybrid_clock::HybridClock;
-use crate::store::{Deadline, Full, HashSecret, HashedKey, Item, KeyHash, Store, Was};
+use crate::store::{
+    Expiry, Full, HashSecret, HashedKey, Item, KeyHash, RemoveOutcome, SetOutcome, Store, Version,
+};
 use std::vec::Drain;
 
 /// The keys of this node; see the module.
@@ -109,7 +111,7 @@ impl Keyspace {
 
 /// Writing. [`Keyspace::keep_up`] is to follow the last write of a command.
 impl Keyspace {
-    /// Sets a key, with a deadline or for ever. What the key held before is gone, its deadline included.
+    /// Sets a key, with an expiry or without. What the key held before is gone, its expiry included.
     ///
     /// # Errors
     /// [`Full`] when there is no memory; nothing is changed then.
@@ -119,22 +121,22 @@ impl Keyspace {
         now: Now,
         key: HashedKey<'_>,
         value: &[u8],
-        deadline: Option<Deadline>,
-    ) -> Result<Was, Full> {
+        expiry: Option<Expiry>,
+    ) -> Result<SetOutcome, Full> {
         let version = self.clock.stamp(now);
-        let was = self.store.set(key, value, deadline, version)?;
-        if was == Was::Absent {
+        let outcome = self.store.set(now.mono, key, value, expiry, version)?;
+        if outcome == SetOutcome::Created {
             self.own_filter.added(now.mono, key.hash.0);
         }
         self.sets += 1;
-        self.unpaid += u32::from(deadline.is_some());
+        self.unpaid += u32::from(expiry.is_some());
         self.changed(key.hash);
-        Ok(was)
+        Ok(outcome)
     }
 
     /// Removes a key; whether it was there.
     pub(in crate::node) fn remove(&mut self, now: Now, key: HashedKey<'_>) -> bool {
-        let was_there = self.store.remove(now.mono, key);
+        let was_there = self.store.remove(now.mono, key, Version::MAX) == RemoveOutcome::Removed;
         if was_there {
             self.deletes += 1;
             self.unpaid += 1;
@@ -143,7 +145,7 @@ impl Keyspace {
         was_there
     }
 
-    /// Gives a key a new deadline; whether it was there. Value and version stay.
+    /// Gives a key another expiry, or none; whether it was there. Value and version stay.
     ///
     /// # Errors
     /// [`Full`] when there is no memory for the timer; nothing is changed then.
@@ -151,9 +153,9 @@ impl Keyspace {
         &mut self,
         now: Now,
         key: HashedKey<'_>,
-        deadline: Deadline,
+        expiry: Option<Expiry>,
     ) -> Result<bool, Full> {
-        let was_there = self.store.set_deadline(now.mono, key, deadline)?;
+        let was_there = self.store.set_expiry(now.mono, key, expiry)?;
         if was_there {
             self.unpaid += 1;
             self.changed(key.hash);

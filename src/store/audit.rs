@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 pub struct Audit {
     /// Items.
     pub items: usize,
-    /// Items with a deadline.
-    pub items_with_deadline: usize,
+    /// Items with a expiry.
+    pub items_with_expiry: usize,
     /// Entries on the timer wheel, dead ones included.
     pub timers: usize,
     /// Segments of the index.
@@ -25,7 +25,7 @@ pub struct Audit {
 impl Store {
     /// Counts everything there is and checks it: that index and heap know the same items, no key twice,
     /// each where it is looked for; that every page, class, segment and directory entry counts right;
-    /// that every deadline has its timer. For tests: O(n), and it takes memory for every item.
+    /// that every expiry has its timer. For tests: O(n), and it takes memory for every item.
     ///
     /// # Panics
     /// If anything is not as it must be.
@@ -46,27 +46,27 @@ impl Store {
             let found = self.find(self.key(key));
             assert_eq!(found, Some(handle), "an item that is not found by its key");
             key_and_value_bytes += (key.len() + item.value.len()) as u64;
-            if let Some(deadline) = item.deadline {
-                assert_eq!(self.heap.deadline_if_live(handle), Some(deadline));
-                untimed.insert(handle, deadline.millis());
+            if let Some(expiry) = item.expiry {
+                assert_eq!(self.heap.expiry_if_live(handle), Some(expiry));
+                untimed.insert(handle, expiry.tick());
             }
         }
-        let items_with_deadline = untimed.len();
-        assert_eq!(items_with_deadline, self.timers.items());
+        let items_with_expiry = untimed.len();
+        assert_eq!(items_with_expiry, self.timers.items());
         self.timers.audit();
         let mut timers = 0;
-        self.timers.for_each(|deadline, handle| {
+        self.timers.for_each(|expiry, handle| {
             timers += 1;
-            if untimed.get(&handle) == Some(&deadline) {
+            if untimed.get(&handle) == Some(&expiry) {
                 untimed.remove(&handle);
             }
         });
         assert_eq!(timers, self.timers.len());
-        assert!(untimed.is_empty(), "{} items with a deadline and no timer", untimed.len());
+        assert!(untimed.is_empty(), "{} items with a expiry and no timer", untimed.len());
         let (segments, overflowed) = self.index.shape();
         Audit {
             items: held.len(),
-            items_with_deadline,
+            items_with_expiry,
             timers,
             segments,
             overflowed,

@@ -119,8 +119,8 @@ impl Store {
         let moved = self.index.replace(&known(&self.heap, &self.secret), key, handle, new);
         debug_assert!(moved, "an item that the index does not know");
         self.heap.forget(handle);
-        if let Some(deadline) = self.heap.deadline(new) {
-            self.timers.arm(deadline, new);
+        if let Some(expiry) = self.heap.expiry(new) {
+            self.timers.arm(expiry, new);
         }
         true
     }

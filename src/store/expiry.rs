@@ -9,7 +9,7 @@
 //! Not here: whether an item is served; every reading compares its deadline with the time.
 
 use super::heap::Heap;
-use super::item::Deadline;
+use super::item::Expiry;
 use super::{HashedKey, Store, known};
 use crate::base::time::Instant;
 use crate::base::timer_pages::Mapped;
@@ -54,8 +54,8 @@ impl Timers {
     /// the entry is lost, and with it only the early end of its item: it is not served all the same, and
     /// goes when something is done with its key.
     #[inline]
-    pub(super) fn arm(&mut self, deadline: Deadline, handle: u32) {
-        self.wheel.insert(deadline.millis(), handle);
+    pub(super) fn arm(&mut self, expiry: Expiry, handle: u32) {
+        self.wheel.insert(expiry.tick(), handle);
     }
 
     /// Takes the next entry that is due at tick `now`, whatever it means.
@@ -174,7 +174,9 @@ impl Store {
         entries.iter().for_each(|&(_, handle)| self.heap.fetch(handle));
         let mut keys = [None; BATCH];
         for (&(deadline, handle), key) in entries.iter().zip(&mut keys) {
-            if means_something(&self.heap, deadline, handle) {
+            // A timer at the horizon of the wheel may be earlier than the expiry.
+            let is_due = |expiry: Expiry| expiry.millis() == deadline;
+            if self.heap.expiry_if_live(handle).is_some_and(is_due) {
                 let bytes = self.heap.key(handle);
                 let hash = self.secret.hash(bytes);
                 self.index.fetch(hash.0);
@@ -197,5 +199,5 @@ impl Store {
 
 /// Whether an entry with this deadline means the item at this handle.
 fn means_something(heap: &Heap, deadline: u64, handle: u32) -> bool {
-    heap.deadline_if_live(handle).is_some_and(|held| held.millis() == deadline)
+    heap.expiry_if_live(handle).is_some_and(|held| held.tick() == deadline)
 }

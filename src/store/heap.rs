@@ -9,7 +9,7 @@
 //!
 //! Not here: what an item means, who points at it, and when to compact.
 
-use super::item::{self, Deadline, Item, Layout, Version, equal};
+use super::item::{self, Expiry, Item, Layout, Version, equal};
 use super::large_objects::LargeObjects;
 use super::pages::{Emptying, NO_SLOT, Page, Pages};
 use super::size_classes::{
@@ -45,15 +45,20 @@ impl Heap {
         self.arena.memory_bytes() + self.pages.memory_bytes() + self.large_objects.memory_bytes()
     }
 
+    /// Bytes of the slots and large objects in use. O(1).
+    pub(super) fn live_bytes(&self) -> usize {
+        self.pages.live_bytes() + self.large_objects.live_bytes()
+    }
+
     /// What [`Heap::memory_bytes`] grows by at most when this item is added, or takes the place of the
     /// one at `old`.
     pub(super) fn growth_bytes(&self, layout: Layout, old: Option<u32>) -> usize {
-        if old.is_some_and(|old| self.fits(old, layout)) {
+        if old.is_some_and(|old| self.fits(old, layout) && !layout.is_large()) {
             return 0;
         }
         let class = class_of(layout.slot_bytes());
         let page = if self.pages.with_room(class).is_some() { 0 } else { self.page_growth_bytes(1) };
-        page + if layout.is_outside() { self.large_objects.growth_bytes(layout.body_bytes()) } else { 0 }
+        page + if layout.is_large() { self.large_objects.growth_bytes(layout.body_bytes()) } else { 0 }
     }
 
     /// What [`Heap::memory_bytes`] grows by at most when so many items are added, whatever their sizes,
@@ -81,20 +86,23 @@ impl Heap {
         self.arena.limit_regions(regions_max);
     }
 
-    /// What [`Heap::memory_bytes`] grows by at most in [`Heap::copy_with_deadline`].
+    /// What [`Heap::memory_bytes`] grows by at most in [`Heap::copy_with_expiry`].
     pub(super) fn growth_bytes_to_move(&self, handle: u32) -> usize {
         let old = Layout::read(self.slot(handle));
-        let new = old.with_deadline();
+        let new = old.timed(true);
+        if new.is_large() == old.is_large() && new.slot_bytes() <= self.slot_bytes(handle) {
+            return 0;
+        }
         let class = class_of(new.slot_bytes());
         let page = if self.pages.with_room(class).is_some() { 0 } else { self.page_growth_bytes(1) };
-        let goes_outside = new.is_outside() && !old.is_outside();
-        page + if goes_outside { self.large_objects.growth_bytes(new.body_bytes()) } else { 0 }
+        let becomes_large = new.is_large() && !old.is_large();
+        page + if becomes_large { self.large_objects.growth_bytes(new.body_bytes()) } else { 0 }
     }
 
-    /// Bytes of key and value that [`Heap::copy_with_deadline`] copies.
+    /// Bytes of key and value that [`Heap::copy_with_expiry`] copies.
     pub(super) fn bytes_to_move(&self, handle: u32) -> usize {
         let layout = Layout::read(self.slot(handle));
-        if layout.is_outside() { 0 } else { layout.body_bytes() }
+        if layout.is_large() { 0 } else { layout.body_bytes() }
     }
 
     /// Writes an item into a slot of its size; its handle. `None`, and nothing changed, if the system
@@ -103,17 +111,17 @@ impl Heap {
         &mut self,
         key: &[u8],
         value: &[u8],
-        deadline: Option<Deadline>,
+        expiry: Option<Expiry>,
         version: Version,
     ) -> Option<u32> {
-        let layout = Layout::new(key.len(), value.len(), deadline.is_some());
-        let block = if layout.is_outside() { Some(self.large_objects.add(key, value)?) } else { None };
+        let layout = Layout::new(key.len(), value.len(), expiry.is_some());
+        let block = if layout.is_large() { Some(self.large_objects.add(key, value)?) } else { None };
         let Some(handle) = self.allocate(class_of(layout.slot_bytes())) else {
             block.into_iter().for_each(|block| self.large_objects.free(block));
             return None;
         };
         let slot = self.slot_mut(handle);
-        layout.write(slot, deadline, version);
+        layout.write(slot, expiry, version);
         let body = &mut slot[layout.body_at()..];
         match block {
             Some(block) => body[..4].copy_from_slice(&block.to_le_bytes()),
@@ -122,43 +130,60 @@ impl Heap {
         Some(handle)
     }
 
-    /// Writes another item in place of one whose slot has the right size; false, and nothing changed, if
-    /// it has not.
+    /// Writes another item of the same key in place of one whose slot, and large object, has the right
+    /// size; false, and nothing changed, if it has not.
     pub(super) fn overwrite(
         &mut self,
         handle: u32,
         key: &[u8],
         value: &[u8],
-        deadline: Option<Deadline>,
+        expiry: Option<Expiry>,
         version: Version,
     ) -> bool {
-        let layout = Layout::new(key.len(), value.len(), deadline.is_some());
-        if !self.fits(handle, layout) {
+        let layout = Layout::new(key.len(), value.len(), expiry.is_some());
+        if !self.resize_in_place(handle, layout, expiry, version) {
             return false;
         }
-        let slot = self.slot_mut(handle);
-        layout.write(slot, deadline, version);
-        item::write_body(&mut slot[layout.body_at()..], key, value);
+        item::write_body(self.body_mut(handle), key, value);
         true
     }
 
-    /// Writes an item into another slot, with its first deadline; its new handle. Both slots hold it until
-    /// [`Heap::forget`] is told which of them is no longer meant. `None`, and nothing changed, as with
-    /// [`Heap::add`].
-    pub(super) fn copy_with_deadline(&mut self, handle: u32, deadline: Deadline) -> Option<u32> {
+    /// Changes the length of a live item's value in place, and its version; false, and nothing changed, if its
+    /// slot or large object has not the right size for it. Bytes that are added are 0.
+    pub(super) fn resize_value(&mut self, handle: u32, value_len: usize, version: Version) -> bool {
+        let slot = self.slot(handle);
+        let (old, expiry) = (Layout::read(slot), item::expiry(slot));
+        if !self.resize_in_place(handle, old.with_value_len(value_len), expiry, version) {
+            return false;
+        }
+        if value_len > old.value_len() {
+            self.body_mut(handle)[old.body_bytes()..].fill(0);
+        }
+        true
+    }
+
+    /// The value of a live item, to be changed.
+    pub(super) fn value_mut(&mut self, handle: u32) -> &mut [u8] {
+        let key_len = Layout::read(self.slot(handle)).key_len();
+        &mut self.body_mut(handle)[key_len..]
+    }
+
+    /// Writes an item with an expiry into another slot; its new handle. Both slots hold it until
+    /// [`Heap::forget`] frees one of them. `None`, and nothing changed, as with [`Heap::add`].
+    pub(super) fn copy_with_expiry(&mut self, handle: u32, expiry: Expiry) -> Option<u32> {
         let slot = self.slot(handle);
         let (old, version) = (Layout::read(slot), item::version(slot));
-        let layout = old.with_deadline();
+        let layout = old.timed(true);
         let body_bytes = old.slot_bytes() - old.body_at();
-        if layout.is_outside() != old.is_outside() {
-            // Five bytes more, and it is too large for a slot.
+        if layout.is_large() != old.is_large() {
+            // With the bytes of the expiry it is too large for a slot.
             let (key, value) = self.body(handle).split_at(old.key_len());
             let (key, value) = (key.to_vec(), value.to_vec());
-            return self.add(&key, &value, Some(deadline), version);
+            return self.add(&key, &value, Some(expiry), version);
         }
         let new = self.allocate(class_of(layout.slot_bytes()))?;
         self.copy_bytes(handle, old.body_at(), new, layout.body_at(), body_bytes);
-        layout.write(self.slot_mut(new), Some(deadline), version);
+        layout.write(self.slot_mut(new), Some(expiry), version);
         Some(new)
     }
 
@@ -183,7 +208,7 @@ impl Heap {
     /// Frees an item's slot, and block if it has one. O(1): a large block waits for [`Heap::trim`].
     pub(super) fn free(&mut self, handle: u32) {
         let layout = Layout::read(self.slot(handle));
-        if layout.is_outside() {
+        if layout.is_large() {
             self.large_objects.free(item::u32_at(self.slot(handle), layout.body_at()));
         }
         self.release(handle);
@@ -203,27 +228,38 @@ impl Heap {
         let slot = self.slot(handle);
         let layout = Layout::read(slot);
         let (held, value) = self.body_of(slot, layout).split_at(layout.key_len());
-        equal(held, key).then(|| Item { value, deadline: item::deadline(slot), version: item::version(slot) })
+        equal(held, key).then(|| Item { value, expiry: item::expiry(slot), version: item::version(slot) })
     }
 
-    /// The deadline of a live item.
+    /// The expiry of a live item.
     #[inline]
-    pub(super) fn deadline(&self, handle: u32) -> Option<Deadline> {
-        item::deadline(self.slot(handle))
+    pub(super) fn expiry(&self, handle: u32) -> Option<Expiry> {
+        item::expiry(self.slot(handle))
     }
 
-    /// Changes the deadline of a live item that has one; false, and nothing changed, if it has none.
-    pub(super) fn set_deadline(&mut self, handle: u32, deadline: Deadline) -> bool {
-        let timed = self.deadline(handle).is_some();
-        if timed {
-            item::set_deadline(self.slot_mut(handle), deadline);
+    /// The version of a live item.
+    pub(super) fn version(&self, handle: u32) -> Version {
+        item::version(self.slot(handle))
+    }
+
+    /// Changes, adds or removes the expiry of a live item in place; false, and nothing changed, if its slot has
+    /// no room for one. Removing always succeeds.
+    pub(super) fn set_expiry(&mut self, handle: u32, expiry: Option<Expiry>) -> bool {
+        let slot_bytes = self.slot_bytes(handle);
+        let slot = self.slot_mut(handle);
+        let (old, version) = (Layout::read(slot), item::version(slot));
+        let layout = old.timed(expiry.is_some());
+        if layout.is_large() != old.is_large() || layout.slot_bytes() > slot_bytes {
+            return false;
         }
-        timed
+        slot.copy_within(old.body_at()..old.slot_bytes(), layout.body_at());
+        layout.write(slot, expiry, version);
+        true
     }
 
-    /// The deadline of the item at `handle`, which may be one of long ago: `None` also when there is no
+    /// The expiry of the item at `handle`, which may be one of long ago: `None` also when there is no
     /// slot of a page's class, or no item in it.
-    pub(super) fn deadline_if_live(&self, handle: u32) -> Option<Deadline> {
+    pub(super) fn expiry_if_live(&self, handle: u32) -> Option<Expiry> {
         let page = self.pages.get(handle / PAGE_GRANULES)?;
         let granules = granules_of(page.class)?;
         let (slot, rest) = (handle % PAGE_GRANULES / granules, handle % PAGE_GRANULES % granules);
@@ -231,7 +267,7 @@ impl Heap {
             return None;
         }
         let slot = self.slot(handle);
-        if item::is_live(slot) { item::deadline(slot) } else { None }
+        if item::is_live(slot) { item::expiry(slot) } else { None }
     }
 
     /// Begins to fetch the header of what is at `handle`, whatever it is, and the end of a short key.
@@ -337,8 +373,8 @@ impl Heap {
             let mut slot = 0;
             while let Some((handle, next)) = self.next_live(page, slot) {
                 let layout = Layout::read(self.slot(handle));
-                assert_eq!(class_of(layout.slot_bytes()), record.class, "item of another class");
-                large_objects += usize::from(layout.is_outside());
+                assert!(layout.slot_bytes() <= bytes_of(record.class), "item larger than its slot");
+                large_objects += usize::from(layout.is_large());
                 handles.push(handle);
                 slot = next;
             }
@@ -379,13 +415,49 @@ impl Heap {
         self.body_of(slot, Layout::read(slot))
     }
 
+    fn body_mut(&mut self, handle: u32) -> &mut [u8] {
+        let slot = self.slot(handle);
+        let layout = Layout::read(slot);
+        let (at, bytes) = (layout.body_at(), layout.body_bytes());
+        if layout.is_large() {
+            let number = item::u32_at(slot, at);
+            return &mut self.large_objects.bytes_mut(number)[..bytes];
+        }
+        &mut self.slot_mut(handle)[at..at + bytes]
+    }
+
     #[inline]
     fn body_of<'h>(&'h self, slot: &'h [u8], layout: Layout) -> &'h [u8] {
-        let at = layout.body_at();
-        if layout.is_outside() {
-            return self.large_objects.bytes(item::u32_at(slot, at));
+        let (at, bytes) = (layout.body_at(), layout.body_bytes());
+        if layout.is_large() {
+            return &self.large_objects.bytes(item::u32_at(slot, at))[..bytes];
         }
-        &slot[at..at + layout.body_bytes()]
+        &slot[at..at + bytes]
+    }
+
+    /// Gives a live item another header and its body, whose bytes are then arbitrary after what both layouts
+    /// have, the length for it; false, and nothing changed, if it fits neither slot nor large object.
+    fn resize_in_place(
+        &mut self,
+        handle: u32,
+        layout: Layout,
+        expiry: Option<Expiry>,
+        version: Version,
+    ) -> bool {
+        if !self.fits(handle, layout) {
+            return false;
+        }
+        let slot = self.slot(handle);
+        let old = Layout::read(slot);
+        if old.is_large() {
+            let number = item::u32_at(slot, old.body_at());
+            if !self.large_objects.resize(number, layout.body_bytes()) {
+                return false;
+            }
+            self.slot_mut(handle)[layout.body_at()..][..4].copy_from_slice(&number.to_le_bytes());
+        }
+        layout.write(self.slot_mut(handle), expiry, version);
+        true
     }
 
     /// A free slot of a class, from its fullest pages, else from a new one.
@@ -442,8 +514,8 @@ impl Heap {
     /// Whether the slot of a live item is the right one for another.
     fn fits(&self, handle: u32, layout: Layout) -> bool {
         let old = Layout::read(self.slot(handle));
-        let inside = !layout.is_outside() && !old.is_outside();
-        inside && class_of(layout.slot_bytes()) == class_of(old.slot_bytes())
+        let class = self.pages.of(handle / PAGE_GRANULES).class;
+        layout.is_large() == old.is_large() && class_of(layout.slot_bytes()) == class
     }
 
     fn page_of_sparse_region(&mut self) -> Option<u32> {
@@ -489,24 +561,24 @@ mod tests {
     use super::{GRANULE_BYTES, Heap, PAGE_BYTES};
     use crate::base::rng::Rng;
     use crate::base::time::Instant;
-    use crate::store::item::{self, Deadline, Layout, Version};
+    use crate::store::item::{self, Expiry, Layout, Version};
 
     #[test]
     fn handle_into_the_middle_of_a_slot_means_nothing_whatever_lies_there() {
-        let deadline = Deadline::in_seconds(Instant::ZERO, 5);
+        let expiry = Expiry::in_seconds(Instant::ZERO, 5);
         let mut heap = Heap::new();
-        let small = [1, 2].map(|key| heap.add(&[key; 8], &[7; 10], deadline, Version(0)).unwrap());
+        let small = [1, 2].map(|key| heap.add(&[key; 8], &[7; 10], expiry, Version(0)).unwrap());
         small.iter().for_each(|&handle| heap.free(handle));
         // The same page, now of another class, and there the very bytes of the small item's header.
         let mut value = vec![0; 700];
         let large = heap.add(b"key", &value, None, Version(0)).unwrap();
-        assert_eq!((large, heap.deadline_if_live(small[1])), (small[0], None));
+        assert_eq!((large, heap.expiry_if_live(small[1])), (small[0], None));
         let distance = (small[1] - small[0]) as usize * GRANULE_BYTES;
         let at = distance - Layout::new(3, 700, false).body_at() - 3;
-        Layout::new(8, 10, true).write(&mut value[at..], deadline, Version(0));
+        Layout::new(8, 10, true).write(&mut value[at..], expiry, Version(0));
         assert!(heap.overwrite(large, b"key", &value, None, Version(0)));
-        assert!(item::is_live(heap.slot(small[1])) && heap.deadline(small[1]) == deadline);
-        assert_eq!(heap.deadline_if_live(small[1]), None);
+        assert!(item::is_live(heap.slot(small[1])) && heap.expiry(small[1]) == expiry);
+        assert_eq!(heap.expiry_if_live(small[1]), None);
     }
 
     #[test]

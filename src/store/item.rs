@@ -1,21 +1,40 @@
-//! One item: key and value in one piece of memory, a version, perhaps a deadline; and its bytes.
+//! One item: key, value, version and perhaps an expiry; how they are encoded in a slot.
 //!
-//! Not here: where the bytes are.
+//! Not here: where slots are.
 
-use crate::base::time::Instant;
+use crate::base::time::{Instant, Now};
 use crate::base::wheel::HORIZON;
 
-/// The moment from which an item is no longer served: milliseconds on the monotonic clock, below 2^40.
+/// When an item expires: milliseconds on the monotonic clock, in 48 bits, which reach beyond the year
+/// 9999. The moment may have passed already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline {
+pub struct Expiry {
     millis: u64,
 }
 
-impl Deadline {
-    /// `seconds` from now. `None` when that lies beyond what an item can hold, about 34 years.
+impl Expiry {
+    /// The last millisecond of the year 9999, in milliseconds since 1970: the latest expiry of [`Expiry::at`].
+    pub const UNIX_MS_MAX: u64 = 253_402_300_799_999;
+
+    /// `millis` from now. `None` if an item cannot hold it: more than 8,900 years.
+    pub fn in_millis(now: Instant, millis: u64) -> Option<Self> {
+        let millis = now.millis().checked_add(millis)?;
+        (millis < 1 << EXPIRY_BITS).then_some(Self { millis })
+    }
+
+    /// `seconds` from now. `None` as for [`Expiry::in_millis`].
     pub fn in_seconds(now: Instant, seconds: u64) -> Option<Self> {
-        let millis = now.millis().checked_add(seconds.checked_mul(1_000)?)?;
-        (millis < HORIZON).then_some(Self { millis })
+        Self::in_millis(now, seconds.checked_mul(1_000)?)
+    }
+
+    /// At a moment on the wall clock, in milliseconds since 1970; one that has passed is due at once.
+    /// `None` if it is after the year 9999.
+    pub fn at(now: Now, unix_ms: u64) -> Option<Self> {
+        let ahead = unix_ms.saturating_sub(now.wall_ms);
+        if unix_ms > Self::UNIX_MS_MAX {
+            return None;
+        }
+        if ahead > 0 { Self::in_millis(now.mono, ahead) } else { Some(Self { millis: now.mono.millis() }) }
     }
 
     /// Milliseconds since the origin of the monotonic clock.
@@ -23,14 +42,29 @@ impl Deadline {
         self.millis
     }
 
-    /// Whether the moment has come.
+    /// Whether the moment has come: the item is not served any more.
     pub const fn has_come(self, now: Instant) -> bool {
         self.millis <= now.millis()
     }
 
+    /// Milliseconds left; 0 if the moment has come.
+    pub const fn millis_left(self, now: Instant) -> u64 {
+        self.millis.saturating_sub(now.millis())
+    }
+
     /// Seconds left, rounded up: at least 1 until the moment has come.
     pub const fn seconds_left(self, now: Instant) -> u64 {
-        self.millis.saturating_sub(now.millis()).div_ceil(1_000)
+        self.millis_left(now).div_ceil(1_000)
+    }
+
+    /// The moment on the wall clock, in milliseconds since 1970, as that clock stands now.
+    pub const fn unix_ms(self, now: Now) -> u64 {
+        now.wall_ms.saturating_add(self.millis).saturating_sub(now.mono.millis())
+    }
+
+    /// The tick of the item's timer: the last one of the wheel if the expiry is beyond its horizon.
+    pub(super) fn tick(self) -> u64 {
+        self.millis.min(HORIZON - 1)
     }
 }
 
@@ -38,32 +72,37 @@ impl Deadline {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Version(pub u64);
 
+impl Version {
+    /// Not below any other: a change with it is unconditional.
+    pub const MAX: Self = Self(u64::MAX);
+}
+
 /// An item as a reader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item<'s> {
     /// Its value.
     pub value: &'s [u8],
-    /// Until when it is served; `None`: for ever.
-    pub deadline: Option<Deadline>,
-    /// Of the write that made it.
+    /// When it expires; `None`: never.
+    pub expiry: Option<Expiry>,
+    /// The version of the write that set it.
     pub version: Version,
 }
 
-/// How an item lies in its slot.
+/// The layout of an item in its slot.
 ///
 /// ```text
-/// | head 4 | version 8 | deadline 5, if timed | lengths 8, if wide | key, value: or, if outside, 4 |
-/// head: bit 0 live, 1 timed, 2 wide, 3 outside, 4..6 unused (frequency, for eviction),
+/// | head 4 | version 8 | expiry 6, if timed | lengths 8, if wide | key, value: or, if large, 4 |
+/// head: bit 0 live, 1 timed, 2 wide, 3 large, 4..6 unused (frequency, for eviction),
 ///       6..16 length of the key, 16..32 length of the value; both 0 if wide
 /// ```
 ///
-/// Outside: key and value lie in a block of their own, whose number stands in their place. A slot that
-/// is not in use has bit 0 clear, and its other bits belong to the heap.
+/// Large: key and value are a large object, whose number stands in their place. A free slot has bit 0
+/// clear, and its other bits belong to the heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     timed: bool,
     wide: bool,
-    large_objects: bool,
+    large: bool,
     key_len: usize,
     value_len: usize,
 }
@@ -71,36 +110,42 @@ pub(super) struct Layout {
 const LIVE: u32 = 1;
 const TIMED: u32 = 1 << 1;
 const WIDE: u32 = 1 << 2;
-const OUTSIDE: u32 = 1 << 3;
+const LARGE: u32 = 1 << 3;
 const KEY_SHIFT: u32 = 6;
 const KEY_MASK: u32 = 0x3FF;
 const VALUE_SHIFT: u32 = 16;
 const VERSION_AT: usize = 4;
-const DEADLINE_AT: usize = 12;
-const DEADLINE_BYTES: usize = 5;
+const EXPIRY_AT: usize = 12;
+const EXPIRY_BYTES: usize = 6;
+const EXPIRY_BITS: u32 = 8 * EXPIRY_BYTES as u32;
 const LENGTHS_BYTES: usize = 8;
 
-/// What an item takes at most beside its key and value.
-pub(super) const HEADER_BYTES_MAX: usize = DEADLINE_AT + DEADLINE_BYTES + LENGTHS_BYTES + 4;
+/// Bytes that an item has at most beside its key and value.
+pub(super) const HEADER_BYTES_MAX: usize = EXPIRY_AT + EXPIRY_BYTES + LENGTHS_BYTES + 4;
 
-/// Bytes of a slot above which key and value go outside.
+/// Bytes of a slot above which key and value become a large object.
 pub(super) const SLOT_BYTES_MAX: usize = 16 * 1024;
 
 impl Layout {
     pub(super) const fn new(key_len: usize, value_len: usize, timed: bool) -> Self {
-        let fixed = DEADLINE_AT + if timed { DEADLINE_BYTES } else { 0 };
+        let fixed = EXPIRY_AT + if timed { EXPIRY_BYTES } else { 0 };
         let wide = key_len > KEY_MASK as usize || value_len >= 1 << VALUE_SHIFT;
         let lengths = if wide { LENGTHS_BYTES } else { 0 };
-        let large_objects = fixed + lengths + key_len + value_len > SLOT_BYTES_MAX;
-        Self { timed, wide: wide || large_objects, large_objects, key_len, value_len }
+        let large = fixed + lengths + key_len + value_len > SLOT_BYTES_MAX;
+        Self { timed, wide: wide || large, large, key_len, value_len }
     }
 
-    /// The same with a deadline.
-    pub(super) const fn with_deadline(self) -> Self {
-        Self::new(self.key_len, self.value_len, true)
+    /// The layout of the same key and value with or without an expiry. A large object stays one.
+    pub(super) const fn timed(self, timed: bool) -> Self {
+        if self.large { Self { timed, ..self } } else { Self::new(self.key_len, self.value_len, timed) }
     }
 
-    /// The layout that the slot of a live item tells.
+    /// The layout of the same key with a value of another length.
+    pub(super) const fn with_value_len(self, value_len: usize) -> Self {
+        Self::new(self.key_len, value_len, self.timed)
+    }
+
+    /// Reads the layout from the slot of a live item.
     #[inline]
     pub(super) fn read(slot: &[u8]) -> Self {
         let head = u32_at(slot, 0);
@@ -110,7 +155,7 @@ impl Layout {
             return Self {
                 timed,
                 wide: false,
-                large_objects: false,
+                large: false,
                 key_len,
                 value_len: (head >> VALUE_SHIFT) as usize,
             };
@@ -121,11 +166,11 @@ impl Layout {
     #[cold]
     fn read_wide(slot: &[u8], head: u32) -> Self {
         let timed = head & TIMED != 0;
-        let at = DEADLINE_AT + if timed { DEADLINE_BYTES } else { 0 };
+        let at = EXPIRY_AT + if timed { EXPIRY_BYTES } else { 0 };
         Self {
             timed,
             wide: true,
-            large_objects: head & OUTSIDE != 0,
+            large: head & LARGE != 0,
             key_len: u32_at(slot, at) as usize,
             value_len: u32_at(slot, at + 4) as usize,
         }
@@ -133,7 +178,7 @@ impl Layout {
 
     /// Bytes that the item needs in its slot.
     pub(super) const fn slot_bytes(self) -> usize {
-        self.body_at() + if self.large_objects { 4 } else { self.body_bytes() }
+        self.body_at() + if self.large { 4 } else { self.body_bytes() }
     }
 
     /// Bytes of key and value.
@@ -145,33 +190,37 @@ impl Layout {
         self.key_len
     }
 
-    pub(super) const fn is_outside(self) -> bool {
-        self.large_objects
+    pub(super) const fn value_len(self) -> usize {
+        self.value_len
     }
 
-    /// Where key and value, or the number of their block, begin.
+    pub(super) const fn is_large(self) -> bool {
+        self.large
+    }
+
+    /// The offset of key and value, or of the number of the large object.
     #[inline]
     pub(super) const fn body_at(self) -> usize {
-        let deadline = if self.timed { DEADLINE_BYTES } else { 0 };
+        let expiry_bytes = if self.timed { EXPIRY_BYTES } else { 0 };
         let lengths = if self.wide { LENGTHS_BYTES } else { 0 };
-        DEADLINE_AT + deadline + lengths
+        EXPIRY_AT + expiry_bytes + lengths
     }
 
-    /// Writes all that comes before the body. `deadline` must be there if the layout is timed.
-    pub(super) fn write(self, slot: &mut [u8], deadline: Option<Deadline>, version: Version) {
-        debug_assert_eq!(self.timed, deadline.is_some());
+    /// Writes all that comes before the body. `expiry` is `Some` if and only if the layout is timed.
+    pub(super) fn write(self, slot: &mut [u8], expiry: Option<Expiry>, version: Version) {
+        debug_assert_eq!(self.timed, expiry.is_some());
         let mut head = LIVE;
         if self.wide {
-            head |= WIDE | if self.large_objects { OUTSIDE } else { 0 };
+            head |= WIDE | if self.large { LARGE } else { 0 };
         } else {
             head |= length_u32(self.key_len) << KEY_SHIFT | length_u32(self.value_len) << VALUE_SHIFT;
         }
-        slot[VERSION_AT..DEADLINE_AT].copy_from_slice(&version.0.to_le_bytes());
-        let mut at = DEADLINE_AT;
-        if let Some(deadline) = deadline {
+        slot[VERSION_AT..EXPIRY_AT].copy_from_slice(&version.0.to_le_bytes());
+        let mut at = EXPIRY_AT;
+        if let Some(expiry) = expiry {
             head |= TIMED;
-            slot[at..at + DEADLINE_BYTES].copy_from_slice(&deadline.millis.to_le_bytes()[..DEADLINE_BYTES]);
-            at += DEADLINE_BYTES;
+            slot[at..at + EXPIRY_BYTES].copy_from_slice(&expiry.millis.to_le_bytes()[..EXPIRY_BYTES]);
+            at += EXPIRY_BYTES;
         }
         if self.wide {
             slot[at..at + 4].copy_from_slice(&length_u32(self.key_len).to_le_bytes());
@@ -186,20 +235,15 @@ pub(super) fn is_live(slot: &[u8]) -> bool {
     slot[0] & 1 == 1
 }
 
-/// The deadline in the slot of a live item.
+/// The expiry in the slot of a live item.
 #[inline]
-pub(super) fn deadline(slot: &[u8]) -> Option<Deadline> {
+pub(super) fn expiry(slot: &[u8]) -> Option<Expiry> {
     if u32_at(slot, 0) & TIMED == 0 {
         return None;
     }
-    let low = u64::from(u32_at(slot, DEADLINE_AT));
-    Some(Deadline { millis: low | u64::from(slot[DEADLINE_AT + 4]) << 32 })
-}
-
-/// Changes the deadline of a live item that has one.
-pub(super) fn set_deadline(slot: &mut [u8], deadline: Deadline) {
-    let bytes = deadline.millis.to_le_bytes();
-    slot[DEADLINE_AT..DEADLINE_AT + DEADLINE_BYTES].copy_from_slice(&bytes[..DEADLINE_BYTES]);
+    let high = [slot[EXPIRY_AT + 4], slot[EXPIRY_AT + 5]];
+    let high = u64::from(u16::from_le_bytes(high));
+    Some(Expiry { millis: u64::from(u32_at(slot, EXPIRY_AT)) | high << 32 })
 }
 
 /// The version in the slot of a live item.
@@ -219,14 +263,14 @@ fn length_u32(length: usize) -> u32 {
     u32::try_from(length).unwrap_or_else(|_| panic!("a key or value of 4 GiB: the limits are lower"))
 }
 
-/// Writes key and value, one behind the other.
+/// Writes the value after the key.
 pub(super) fn write_body(body: &mut [u8], key: &[u8], value: &[u8]) {
     body[..key.len()].copy_from_slice(key);
     body[key.len()..key.len() + value.len()].copy_from_slice(value);
 }
 
-/// Whether two keys are equal, without touching a byte behind them. `memcmp` reads whole vectors, and so
-/// often the next cache line of an item, which is as far away as the first was: 25 % of a look-up.
+/// Whether two keys are equal, without reading a byte after their end. `memcmp` reads whole vectors and so
+/// often the next cache line of the item, another cache miss: 25 % of the time of a lookup.
 #[inline]
 pub(super) fn equal(one: &[u8], other: &[u8]) -> bool {
     const SHORT: usize = 64;
@@ -254,30 +298,23 @@ fn long_equal(one: &[u8], other: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        Deadline, HEADER_BYTES_MAX, Layout, SLOT_BYTES_MAX, Version, deadline, is_live, set_deadline, version,
-    };
-    use crate::base::time::Instant;
+    use super::{Expiry, HEADER_BYTES_MAX, Layout, SLOT_BYTES_MAX, Version, expiry, is_live, version};
+    use crate::base::time::{Instant, Now};
 
     #[test]
-    fn header_says_again_what_was_written() {
+    fn header_reads_back_as_written() {
         for key_len in [0, 1, 1_023, 1_024, 65_536] {
             for value_len in [0, 64, 15_000, 16_384, 65_535, 65_536, 8 << 20] {
-                for ends in [None, Some(Deadline { millis: (1 << 40) - 1 }), Some(Deadline { millis: 5 })] {
+                for ends in [None, Some(Expiry { millis: (1 << 48) - 1 }), Some(Expiry { millis: 5 })] {
                     let layout = Layout::new(key_len, value_len, ends.is_some());
                     let mut slot = vec![0xFF; layout.slot_bytes()];
                     slot[0] = 0;
                     layout.write(&mut slot, ends, Version(0x0123_4567_89AB_CDEF));
                     assert!(is_live(&slot) && slot.len() <= SLOT_BYTES_MAX);
-                    assert!(layout.body_at() + if layout.large_objects { 4 } else { 0 } <= HEADER_BYTES_MAX);
+                    assert!(layout.body_at() + if layout.large { 4 } else { 0 } <= HEADER_BYTES_MAX);
                     assert_eq!(Layout::read(&slot), layout);
-                    assert_eq!(deadline(&slot), ends);
+                    assert_eq!(expiry(&slot), ends);
                     assert_eq!(version(&slot), Version(0x0123_4567_89AB_CDEF));
-                    if ends.is_some() {
-                        set_deadline(&mut slot, Deadline { millis: 77 });
-                        assert_eq!(deadline(&slot), Some(Deadline { millis: 77 }));
-                        assert_eq!(Layout::read(&slot), layout);
-                    }
                 }
             }
         }
@@ -286,13 +323,28 @@ mod tests {
     #[test]
     fn small_item_has_a_header_of_twelve_bytes() {
         assert_eq!(Layout::new(16, 64, false).slot_bytes(), 92);
-        assert_eq!(Layout::new(16, 64, true).slot_bytes(), 97);
+        assert_eq!(Layout::new(16, 64, true).slot_bytes(), 98);
     }
 
     #[test]
-    fn deadline_beyond_what_an_item_holds_is_refused() {
-        assert_eq!(Deadline::in_seconds(Instant::ZERO, 1 << 33), None);
-        assert_eq!(Deadline::in_seconds(Instant::ZERO, u64::MAX), None);
-        assert_eq!(Deadline::in_seconds(Instant::ZERO, 5).map(Deadline::millis), Some(5_000));
+    fn expiry_beyond_what_an_item_holds_is_refused() {
+        assert_eq!(Expiry::in_seconds(Instant::ZERO, 1 << 39), None);
+        assert_eq!(Expiry::in_seconds(Instant::ZERO, u64::MAX), None);
+        assert_eq!(Expiry::in_millis(Instant::from_millis(7), u64::MAX), None);
+        assert_eq!(Expiry::in_millis(Instant::from_millis(7), 5).map(Expiry::millis), Some(12));
+    }
+
+    #[test]
+    fn absolute_expiry_reaches_the_year_9999_and_reads_back() {
+        let now = Now { mono: Instant::from_millis(90_000_000), wall_ms: 1_800_000_000_000 };
+        for unix_ms in [now.wall_ms + 1, now.wall_ms + 86_400_000, Expiry::UNIX_MS_MAX] {
+            let expiry = Expiry::at(now, unix_ms).unwrap();
+            assert_eq!((expiry.unix_ms(now), expiry.has_come(now.mono)), (unix_ms, false));
+            assert_eq!(expiry.millis_left(now.mono), unix_ms - now.wall_ms);
+        }
+        assert_eq!(Expiry::at(now, Expiry::UNIX_MS_MAX + 1), None);
+        for past in [0, now.wall_ms] {
+            assert!(Expiry::at(now, past).unwrap().has_come(now.mono));
+        }
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct LargeObjects {
     /// The first of the blocks that wait to be given back.
     idle: Option<u32>,
     idle_bytes: usize,
+    /// Of the blocks in use that lie in no slab.
+    alone_bytes: usize,
     maps: usize,
     slabs: ChunkedVec<Option<Slab>>,
     /// One past the highest slab.
@@ -95,7 +97,7 @@ enum Slot {
 impl Memory {
     fn held_bytes(&self) -> usize {
         match self {
-            Self::Map(map) => map.len().next_multiple_of(SYSTEM_PAGE_BYTES),
+            Self::Map(map) => map.len(),
             Self::Heap(bytes) => bytes.len(),
         }
     }
@@ -110,6 +112,7 @@ impl LargeObjects {
             used: 0,
             idle: None,
             idle_bytes: 0,
+            alone_bytes: 0,
             maps: 0,
             slabs: ChunkedVec::new(),
             slabs_end: 0,
@@ -135,6 +138,7 @@ impl LargeObjects {
             }
             None => {
                 let memory = self.alone(key, value)?;
+                self.alone_bytes += memory.held_bytes();
                 (next(self), Block::Alone(memory))
             }
         };
@@ -162,6 +166,7 @@ impl LargeObjects {
             }
             Block::Alone(memory) => {
                 self.idle_bytes += memory.held_bytes();
+                self.alone_bytes -= memory.held_bytes();
                 *block = Block::Idle { memory, next: self.idle.replace(number) };
             }
             Block::Idle { .. } | Block::Free { .. } => {
@@ -173,7 +178,7 @@ impl LargeObjects {
         self.forget_numbers();
     }
 
-    /// The bytes of a block in use.
+    /// The bytes of a block in use; those of a map of its own may be followed by others, up to a whole page.
     pub(super) fn bytes(&self, number: u32) -> &[u8] {
         match &self.blocks[number as usize] {
             Block::InSlab { slab, slot, bytes } => {
@@ -187,12 +192,50 @@ impl LargeObjects {
         }
     }
 
+    /// The bytes of a block in use, to be changed.
+    pub(super) fn bytes_mut(&mut self, number: u32) -> &mut [u8] {
+        if let Block::InSlab { slab, slot, bytes } = self.blocks[number as usize] {
+            return self.slot_mut(slab, slot, bytes as usize);
+        }
+        match &mut self.blocks[number as usize] {
+            Block::Alone(Memory::Map(map)) => map,
+            Block::Alone(Memory::Heap(bytes)) => bytes,
+            Block::InSlab { .. } | Block::Idle { .. } | Block::Free { .. } => &mut [],
+        }
+    }
+
+    /// Lets a block in use have so many bytes, if it takes as much memory then; false, and nothing changed,
+    /// if not. What it has in common keeps its content.
+    pub(super) fn resize(&mut self, number: u32, bytes: usize) -> bool {
+        match &mut self.blocks[number as usize] {
+            Block::InSlab { slab, bytes: held, .. } => {
+                let fits = large_class_of(bytes) == Some(self.pages.of(*slab).class);
+                if fits {
+                    *held = number_of_bytes(bytes);
+                }
+                fits
+            }
+            Block::Alone(memory) => match memory {
+                Memory::Map(map) => {
+                    large_class_of(bytes).is_none() && map.len() == bytes.next_multiple_of(SYSTEM_PAGE_BYTES)
+                }
+                Memory::Heap(held) => held.len() == bytes,
+            },
+            Block::Idle { .. } | Block::Free { .. } => false,
+        }
+    }
+
     pub(super) fn memory_bytes(&self) -> usize {
         self.held_bytes
             + self.lists_bytes
             + self.blocks.memory_bytes()
             + self.slabs.memory_bytes()
             + self.pages.memory_bytes()
+    }
+
+    /// Bytes of the blocks in use. O(1).
+    pub(super) fn live_bytes(&self) -> usize {
+        self.pages.live_bytes() + self.alone_bytes
     }
 
     /// What [`LargeObjects::memory_bytes`] grows by at most for a block of so many bytes.
@@ -290,6 +333,7 @@ impl LargeObjects {
             };
             self.end = last;
             if let Block::Alone(memory) = mem::take(&mut self.blocks[last]) {
+                self.alone_bytes -= memory.held_bytes();
                 self.drop_memory(memory);
                 break;
             }
@@ -300,6 +344,7 @@ impl LargeObjects {
     /// Blocks in use, counted.
     pub(super) fn audit(&self) -> usize {
         let (mut used, mut maps, mut held_bytes, mut idle_bytes, mut lists_bytes) = (0, 0, 0, 0, 0);
+        let mut alone_bytes = 0;
         let mut live = vec![0; self.slabs_end];
         for (number, block) in self.blocks.iter().enumerate() {
             match block {
@@ -313,7 +358,7 @@ impl LargeObjects {
                 Block::Alone(memory) | Block::Idle { memory, .. } => {
                     let is_used = matches!(block, Block::Alone(_));
                     used += usize::from(is_used);
-                    idle_bytes += if is_used { 0 } else { memory.held_bytes() };
+                    *if is_used { &mut alone_bytes } else { &mut idle_bytes } += memory.held_bytes();
                     maps += usize::from(matches!(memory, Memory::Map(_)));
                     held_bytes += memory.held_bytes();
                 }
@@ -325,6 +370,7 @@ impl LargeObjects {
         lists_bytes += slabs().map(|slab| slab.slots.capacity() * size_of::<Slot>()).sum::<usize>();
         assert_eq!((used, maps), (self.used, self.maps), "outside blocks");
         assert_eq!((held_bytes, idle_bytes), (self.held_bytes, self.idle_bytes), "bytes of outside blocks");
+        assert_eq!(alone_bytes, self.alone_bytes, "bytes of blocks in use");
         assert_eq!((slabs().count(), lists_bytes), (self.slabs_mapped, self.lists_bytes), "slabs");
         let in_use = live.into_iter().enumerate().filter(|(_, live)| *live > 0);
         self.pages.audit(in_use.map(|(slab, live)| (number(slab), live)));
@@ -339,7 +385,7 @@ impl LargeObjects {
             self.give_back(number);
         }
         let memory = if self.maps < MAPS_MAX {
-            let mut map = MmapMut::map_anon(key.len() + value.len()).ok()?;
+            let mut map = MmapMut::map_anon(bytes).ok()?;
             write_body(&mut map, key, value);
             self.maps += 1;
             Memory::Map(map)
@@ -502,7 +548,7 @@ mod tests {
 
     fn check(large_objects: &LargeObjects, number: u32, value: &[u8]) {
         let (key, held) = large_objects.bytes(number).split_at(KEY.len());
-        assert!(key == KEY && held == value);
+        assert!(key == KEY && &held[..value.len()] == value);
     }
 
     #[test]

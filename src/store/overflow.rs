@@ -116,21 +116,12 @@ impl Overflow {
         range: HashRange,
         out: &mut Vec<u64>,
     ) -> Option<u64> {
-        let first_above = |hash: u64| {
-            let chunk = self.chunks.partition_point(|chunk| hash_of(chunk[0]) <= hash).saturating_sub(1);
-            let handles = self.chunks.get(chunk)?;
-            let at = handles.partition_point(|&handle| hash_of(handle) <= hash);
-            Some(if at < handles.len() { Spot { chunk, at } } else { Spot { chunk: chunk + 1, at: 0 } })
-        };
-        let mut spot = match range.first.checked_sub(1) {
-            Some(below) => first_above(below)?,
-            None => Spot { chunk: 0, at: 0 },
-        };
+        let mut spot = self.first_above(&hash_of, range.first.checked_sub(1));
         let mut last = None;
         for _ in 0..HASHES_PER_STEP {
             let mut hash = hash_of(*self.chunks.get(spot.chunk)?.get(spot.at)?);
             if last == Some(hash) {
-                spot = first_above(hash)?;
+                spot = self.first_above(&hash_of, Some(hash));
                 hash = hash_of(*self.chunks.get(spot.chunk)?.get(spot.at)?);
             }
             if hash > range.last {
@@ -143,6 +134,43 @@ impl Overflow {
                 if more { Spot { at: spot.at + 1, ..spot } } else { Spot { chunk: spot.chunk + 1, at: 0 } };
         }
         last?.checked_add(1).filter(|&next| next <= range.last)
+    }
+
+    /// Appends hash and handle of the entries of `range`, in order: `budget` of them, and then those that
+    /// have the hash of the last. Returns the last hash up to which none is left out.
+    pub(super) fn scan(
+        &self,
+        hash_of: impl Fn(u32) -> u64,
+        range: HashRange,
+        budget: usize,
+        out: &mut Vec<(u64, u32)>,
+    ) -> u64 {
+        let spot = self.first_above(&hash_of, range.first.checked_sub(1));
+        let tail = self.chunks.get(spot.chunk).map_or(&[][..], |chunk| &chunk[spot.at..]);
+        let after = self.chunks.iter().skip(spot.chunk + 1).flatten();
+        let (mut left, mut last) = (budget, None);
+        for &handle in tail.iter().chain(after) {
+            let hash = hash_of(handle);
+            if hash > range.last {
+                break;
+            }
+            if left == 0 && last != Some(hash) {
+                return last.unwrap_or(range.last);
+            }
+            out.push((hash, handle));
+            left = left.saturating_sub(1);
+            last = Some(hash);
+        }
+        range.last
+    }
+
+    /// The first entry whose hash is above `hash`; the first of all for `None`.
+    fn first_above(&self, hash_of: &impl Fn(u32) -> u64, hash: Option<u64>) -> Spot {
+        let Some(hash) = hash else { return Spot { chunk: 0, at: 0 } };
+        let chunk = self.chunks.partition_point(|chunk| hash_of(chunk[0]) <= hash).saturating_sub(1);
+        let Some(handles) = self.chunks.get(chunk) else { return Spot { chunk, at: 0 } };
+        let at = handles.partition_point(|&handle| hash_of(handle) <= hash);
+        if at < handles.len() { Spot { chunk, at } } else { Spot { chunk: chunk + 1, at: 0 } }
     }
 
     /// All handles in order.

@@ -5,7 +5,7 @@
 //!
 //! Not here: the memory of a page, and the list of its free slots, which runs through the slots.
 
-use super::size_classes::{CLASSES, slots_of};
+use super::size_classes::{CLASSES, bytes_of, slots_of};
 use crate::base::chunked_vec::ChunkedVec;
 
 /// Bands of pages with room: by quarters of their slots in use.
@@ -80,6 +80,11 @@ impl Pages {
     /// What [`Pages::memory_bytes`] grows by at most when there are pages up to `end`.
     pub(super) fn growth_bytes(&self, end: usize) -> usize {
         self.records.growth_bytes(end)
+    }
+
+    /// Bytes of the slots in use. O(1): there are some hundred classes.
+    pub(super) fn live_bytes(&self) -> usize {
+        (0u8..).zip(&*self.classes).map(|(number, class)| class.live as usize * bytes_of(number)).sum()
     }
 
     #[inline]

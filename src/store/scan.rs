@@ -1,12 +1,28 @@
-//! What the filter of a store's keys has to know beside additions: which ranges of hashes have lost many
-//! keys, and which hashes are left in a range. All in steps.
+//! Scans in hash order, in steps: of all items for SCAN, and of the hashes of a range for the filter.
 //!
-//! The index and the filter share the top bits of the hash, so the keys behind some blocks of the filter
-//! are those of one segment, or of few. Here is nothing of the filter itself.
+//! A segment of the index holds a range of hashes, and the filter uses the same top bits of the hash, so
+//! the keys of an aligned range of filter blocks are those of one segment, or of few. A scan's position is a
+//! hash: segments that split, merge or move do not change what lies before it and after it.
+//!
+//! Not here: the filter.
 
 use super::index::{Index, Keys};
 use super::segment;
-use super::{HashRange, Store, known};
+use super::{HashRange, Item, Store, known};
+use crate::base::time::Instant;
+
+/// Segments that one call of [`Store::scan`] reads at most.
+const SEGMENTS_PER_SCAN: usize = 8;
+
+/// Where [`Store::scan`] goes on: all keys with a lower hash were visited. Clients can hold it for any time.
+/// 0 is both the begin and the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScanCursor(pub u64);
+
+impl ScanCursor {
+    /// The cursor with which a scan begins, and which it returns when it is complete.
+    pub const START: Self = Self(0);
+}
 
 /// How far the hashes of a range are gathered; see [`Store::gather`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +36,50 @@ pub enum SegmentScan {
 }
 
 impl Store {
+    /// Calls `visit` with the key and the item of keys that have not expired, in the order of their hashes:
+    /// at least `budget` keys if so many are left in the next eight segments, more only of one hash, possibly
+    /// none. Begins with [`ScanCursor::START`], continues with the cursor returned, and is complete when that
+    /// is `START` again. A key that is there during the whole scan is visited exactly once, whatever else is
+    /// set, removed, expired or moved in between; one that comes or goes meanwhile at most once for each
+    /// time that it was set. Costs a far read for each key of up to eight segments of some 700 keys.
+    pub fn scan(
+        &self,
+        now: Instant,
+        cursor: ScanCursor,
+        budget: usize,
+        mut visit: impl FnMut(&[u8], Item<'_>),
+    ) -> ScanCursor {
+        let known = known(&self.heap, &self.secret);
+        let (mut from, mut left, mut entries) = (cursor.0, budget.max(1), Vec::new());
+        for _ in 0..SEGMENTS_PER_SCAN {
+            entries.clear();
+            let last = self.index.scan(&known, from, left, &mut entries);
+            entries.sort_unstable();
+            let mut visited = None;
+            for &(hash, handle) in &entries {
+                if left == 0 && visited != Some(hash) {
+                    return ScanCursor(hash);
+                }
+                let key = self.heap.key(handle);
+                if let Some(item) = self.heap.item(handle, key)
+                    && item.expiry.is_none_or(|expiry| !expiry.has_come(now))
+                {
+                    visit(key, item);
+                    left = left.saturating_sub(1);
+                }
+                visited = Some(hash);
+            }
+            match last.checked_add(1) {
+                Some(next) => from = next,
+                None => return ScanCursor::START,
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        ScanCursor(from)
+    }
+
     /// Whether [`Store::take_worn`] has ranges to name. O(1).
     pub fn has_worn(&self) -> bool {
         self.index.has_worn()
@@ -59,6 +119,30 @@ impl Store {
 }
 
 impl Index {
+    /// Appends hash and handle of the entries from the hash `from` on, up to the end of the range of its
+    /// segment, in no order; of the overflow about `budget`. Returns the last hash up to which it has
+    /// appended all entries.
+    fn scan(&self, keys: &impl Keys, from: u64, budget: usize, out: &mut Vec<(u64, u32)>) -> u64 {
+        let (mut last, mut overflowed) = (u64::MAX, true);
+        if let Some(id) = self.segment_of(from) {
+            let metadata = self.records.get(id);
+            (last, overflowed) = (metadata.range().last, metadata.overflowed);
+        }
+        if overflowed {
+            let range = HashRange { first: from, last };
+            last = self.overflow.scan(|handle| keys.hash_of(handle), range, budget, out);
+        }
+        if let Some(id) = self.segment_of(from) {
+            let hashes_of = |handles: &[u32], hashes: &mut [u64]| keys.hashes_of(handles, hashes);
+            segment::for_each_hashed(self.segments.block(id), hashes_of, |_, handle, hash| {
+                if (from..=last).contains(&hash) {
+                    out.push((hash, handle));
+                }
+            });
+        }
+        last
+    }
+
     const fn has_worn(&self) -> bool {
         self.is_hollow || self.records.worn() > 0
     }

@@ -192,7 +192,7 @@ pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = (Place, u32)> {
 
 /// Calls `see` with all entries and their hashes. These come from `hashes_of`, for many handles at a time,
 /// so that the processor has many of these far reads under way at once.
-fn for_each_hashed(
+pub(super) fn for_each_hashed(
     bytes: &[u8],
     hashes_of: impl Fn(&[u32], &mut [u64]),
     mut see: impl FnMut(Place, u32, u64),

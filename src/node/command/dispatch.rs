@@ -16,7 +16,7 @@ use crate::node::metrics::Stats;
 use crate::node::peer::handshake;
 use crate::node::peer::mesh::Mesh;
 use crate::node::state::{State, close_conn};
-use crate::store::{Deadline, Full};
+use crate::store::{Expiry, Full};
 use crate::wire::args::{ArgLimits, Args};
 use crate::wire::line::{Line, is_from_browser};
 use crate::wire::reply::{REDIS_PONG, Reply, ReplyTooLong, put_error};
@@ -360,7 +360,7 @@ fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
     // A first deadline makes an item longer, and every new one is a timer more until the old one is due.
     if args.len() > 1 {
         let keys = args.iter().map(|arg| desk.keyspace.key(arg.key));
-        desk.keyspace.store().room_for_deadlines(keys).map_err(CommandError::Full)?;
+        desk.keyspace.store().room_for_expiries(keys).map_err(CommandError::Full)?;
     }
     for arg in args.iter() {
         deadline(desk, arg.seconds)?;
@@ -371,7 +371,7 @@ fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(
     for arg in args.iter() {
         let deadline = deadline(desk, arg.seconds)?;
         let key = desk.keyspace.key(arg.key);
-        if desk.keyspace.set_expiry(desk.now, key, deadline).map_err(CommandError::Full)? {
+        if desk.keyspace.set_expiry(desk.now, key, Some(deadline)).map_err(CommandError::Full)? {
             reply.key_text(arg.key, arg.seconds);
         }
     }
@@ -384,7 +384,7 @@ fn ttl(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<Effe
     let mut absent = 0;
     for arg in args.iter() {
         let key = desk.keyspace.key(arg.key);
-        match desk.keyspace.get(desk.now, key).map(|item| item.deadline) {
+        match desk.keyspace.get(desk.now, key).map(|item| item.expiry) {
             None if desk.mesh.may_be_elsewhere(key.hash.0) => {
                 return look_elsewhere(desk, args, Wanted::Life);
             }
@@ -409,12 +409,7 @@ fn authenticate(desk: &mut Desk<'_>, given: &[u8]) -> Result<(), CommandError> {
 }
 
 /// Sets one key, if there is room for it; of several there is by now.
-fn put(
-    desk: &mut Desk<'_>,
-    key: &[u8],
-    value: &[u8],
-    deadline: Option<Deadline>,
-) -> Result<(), CommandError> {
+fn put(desk: &mut Desk<'_>, key: &[u8], value: &[u8], deadline: Option<Expiry>) -> Result<(), CommandError> {
     let key = desk.keyspace.key(key);
     desk.keyspace.set(desk.now, key, value, deadline).map_err(CommandError::Full)?;
     Ok(())
@@ -438,8 +433,8 @@ fn check_length(desk: &Desk<'_>, args: Args<'_>, reply: &Reply<'_>) -> Result<()
     Err(CommandError::ReplyTooLong(ReplyTooLong { limit_bytes, keys: args.len() }))
 }
 
-fn deadline(desk: &Desk<'_>, seconds: u64) -> Result<Deadline, CommandError> {
-    Deadline::in_seconds(desk.now.mono, seconds).ok_or(CommandError::TooFar)
+fn deadline(desk: &Desk<'_>, seconds: u64) -> Result<Expiry, CommandError> {
+    Expiry::in_seconds(desk.now.mono, seconds).ok_or(CommandError::TooFar)
 }
 
 #[cfg(test)]

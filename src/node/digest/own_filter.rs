@@ -347,7 +347,7 @@ mod tests {
     use crate::filter::changelog::{Piece, Position, ReaderKey};
     use crate::filter::receiver::{Outcome, Receiver};
     use crate::filter::{FilterKey, PeerFilters};
-    use crate::store::{Deadline, HashSecret, Store, Version, Was};
+    use crate::store::{Expiry, HashSecret, SetOutcome, Store, Version};
     use std::collections::HashMap;
     use std::time::Duration;
 
@@ -385,16 +385,16 @@ mod tests {
         fn set(&mut self, id: u64, seconds: Option<u64>) {
             let bytes = id.to_be_bytes();
             let key = self.store.key(&bytes);
-            let deadline = seconds.and_then(|seconds| Deadline::in_seconds(self.now, seconds));
-            if self.store.set(key, b"value", deadline, Version(1)).unwrap() == Was::Absent {
+            let deadline = seconds.and_then(|seconds| Expiry::in_seconds(self.now, seconds));
+            if self.store.set(self.now, key, b"value", deadline, Version(1)).unwrap() == SetOutcome::Created {
                 self.own_filter.added(self.now, key.hash.0);
                 self.own_filter.keep_up(self.now, &mut self.store);
             }
-            self.live.insert(id, (key.hash.0, deadline.map(Deadline::millis)));
+            self.live.insert(id, (key.hash.0, deadline.map(Expiry::millis)));
         }
 
         fn remove(&mut self, id: u64) {
-            self.store.remove(self.now, self.store.key(&id.to_be_bytes()));
+            self.store.remove(self.now, self.store.key(&id.to_be_bytes()), Version::MAX);
             self.live.remove(&id);
         }
 
@@ -626,7 +626,7 @@ mod tests {
         for id in 0u64..60_000 {
             let bytes = id.to_be_bytes();
             let key = world.store.key(&bytes);
-            match world.store.set(key, &[0; 40], None, Version(1)) {
+            match world.store.set(world.now, key, &[0; 40], None, Version(1)) {
                 Ok(_) => {
                     world.own_filter.added(world.now, key.hash.0);
                     world.own_filter.keep_up(world.now, &mut world.store);
@@ -653,10 +653,10 @@ mod tests {
             for id in 0..keys {
                 let bytes = u64::to_be_bytes(id);
                 let key = world.store.key(&bytes);
-                world.store.set(key, b"", None, Version(1)).unwrap();
+                world.store.set(world.now, key, b"", None, Version(1)).unwrap();
                 world.own_filter.added(world.now, key.hash.0);
                 world.own_filter.keep_up(world.now, &mut world.store);
-                world.store.remove(world.now, key);
+                world.store.remove(world.now, key, Version::MAX);
                 most = most.max(world.own_filter.digest().log_bytes());
             }
             let counted = world.store.memory_bytes();

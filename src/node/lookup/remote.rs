@@ -24,7 +24,7 @@ use crate::node::peer::link_output;
 use crate::node::peer::probe;
 use crate::node::peer::table::{InFlightQuery, Peer, is_believed};
 use crate::node::state::{State, Timer};
-use crate::store::{Deadline, KeyHash};
+use crate::store::{Expiry, KeyHash};
 use crate::wire::args::Args;
 use crate::wire::frame::{Body, Wants};
 use std::rc::Rc;
@@ -86,7 +86,7 @@ pub(in crate::node) fn begin(
         if let Some(item) = state.keyspace.get(now, key) {
             let is_kept = state.mesh.lookups.pending.get(ask).is_some_and(PendingRequest::keeps_values);
             let value = if is_kept { item.value.into() } else { Rc::default() };
-            let answer = Answer::Found { value, until: item.deadline.map(moment_of) };
+            let answer = Answer::Found { value, until: item.expiry.map(moment_of) };
             store_part(state, waiter, answer);
         } else if !look_up(state, now, arg.key, key.hash, waiter, wanted, &mut begun) {
             store_part(state, waiter, Answer::Missing);
@@ -110,7 +110,7 @@ pub(in crate::node) fn close_changed(state: &mut State) {
     keyspace.take_changes().for_each(|hash| mesh.lookups.changed(hash));
 }
 
-fn moment_of(deadline: Deadline) -> Instant {
+fn moment_of(deadline: Expiry) -> Instant {
     Instant::from_millis(deadline.millis())
 }
 

@@ -12,7 +12,7 @@ use crate::node::ids::PeerKey;
 use crate::node::peer::link_output;
 use crate::node::peer::table::DeferredQuery;
 use crate::node::state::{State, mark_dirty};
-use crate::store::Deadline;
+use crate::store::Expiry;
 use crate::wire::frame::Body;
 use std::time::Duration;
 
@@ -91,13 +91,13 @@ fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, key: &[u
     let key = keyspace.key(key);
     let hash = key.hash.0;
     let item = keyspace.get(now, key);
-    let left_ms = |deadline: Deadline| deadline.millis().saturating_sub(now.mono.millis_ceil() + TURN_MS);
+    let left_ms = |deadline: Expiry| deadline.millis().saturating_sub(now.mono.millis_ceil() + TURN_MS);
     let body = match &item {
         None => Body::None { hash },
         Some(item) => Body::Value {
             hash,
             version: item.version.0,
-            left_ms: item.deadline.map(left_ms),
+            left_ms: item.expiry.map(left_ms),
             value: if wants_value { item.value } else { b"" },
         },
     };
