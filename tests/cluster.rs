@@ -97,20 +97,20 @@ fn killed_node_is_gone_at_once_and_a_new_one_in_its_place_is_a_new_member() {
     let mut clients: Vec<Client> = nodes.iter().map(Server::connect).collect();
     set_keys(&mut clients[2], "lost", 10);
     wait_for_value(&mut clients[1], "lost-9", "9");
-    let identity = clients[2].stat_text("node");
+    let identity = clients[2].stat_text("node_id");
     let (base, addr) = (nodes[0].addr(), nodes[2].addr());
     nodes[2].signal("KILL");
     clients.pop();
     // A dead link is found out by its reset: no beat is due for a minute.
     for client in &mut clients {
-        wait_until("the dead node is gone", || client.stat("peers_active") == 1);
+        wait_until("the dead node is gone", || client.stat("peers_linked") == 1);
         (0..10).for_each(|n| assert_eq!(client.ask(&format!("GET lost-{n}")), ":GOT "));
-        assert_eq!(client.stat("remote_timeouts"), 0);
+        assert_eq!(client.stat("lookup_timeouts"), 0);
     }
     nodes[2] = slow(Launch::new("killed-again")).port(addr.port()).peer(base).start();
     let mut again = nodes[2].connect();
     wait_for_peers(&mut again, 2);
-    assert_ne!(again.stat_text("node"), identity);
+    assert_ne!(again.stat_text("node_id"), identity);
     set_keys(&mut again, "new", 10);
     for client in &mut clients {
         wait_for_peers(client, 2);
@@ -127,7 +127,7 @@ fn base_node_that_dials_nobody_is_found_again_after_its_restart() {
     let addr = nodes[0].addr();
     nodes[0].signal("KILL");
     let mut second = nodes[1].connect();
-    wait_until("the base is gone", || second.stat("peers_active") == 1);
+    wait_until("the base is gone", || second.stat("peers_linked") == 1);
     nodes[0] =
         with_secret(Launch::new("base-again")).env("OLIVIA_BASE_NODE", "true").port(addr.port()).start();
     let mut base = nodes[0].connect();
@@ -151,11 +151,11 @@ fn node_that_stands_still_costs_one_timeout_in_all_and_is_gone_after_three_beats
         assert_eq!(client.ask(&format!("GET still-{n}")), ":GOT ");
     }
     // It claims all of these keys, and was waited for once.
-    assert_eq!(client.stat("remote_timeouts"), 1);
-    wait_until("the silent node is gone", || client.stat("peers_active") == 1);
+    assert_eq!(client.stat("lookup_timeouts"), 1);
+    wait_until("the silent node is gone", || client.stat("peers_linked") == 1);
     let three_beats = Duration::from_millis(3 * QUICK_BEAT_MS);
     assert!(begin.elapsed() < three_beats.mul_f64(1.25), "gone after {:?}", begin.elapsed());
-    assert_eq!(client.stat("remote_timeouts"), 1);
+    assert_eq!(client.stat("lookup_timeouts"), 1);
     nodes[2].signal("CONT");
     wait_for_peers(&mut client, 2);
     (0..50).for_each(|n| wait_for_value(&mut client, &format!("still-{n}"), &n.to_string()));
@@ -175,7 +175,7 @@ fn node_that_stands_still_for_a_moment_stays_a_member() {
     // It is asked again as soon as anything has come from it.
     wait_for_value(&mut client, "moment-0", "0");
     assert_eq!(client.ask("GET moment-1"), ":GOT moment-1:1");
-    assert_eq!(client.stat("remote_timeouts"), 1);
+    assert_eq!(client.stat("lookup_timeouts"), 1);
     assert!(!nodes[0].log().contains("is gone"), "{}", nodes[0].log());
     drop(client);
     all_end_well(nodes);
@@ -199,7 +199,7 @@ fn node_with_another_secret_is_refused_and_both_say_why() {
         member.connect().ask("SET theirs:1");
         assert_eq!(client.ask("GET own,theirs"), ":GOT own:1", "{name}");
         assert_eq!(member.connect().ask("GET own"), ":GOT ", "{name}");
-        assert_eq!(member.connect().stat("peers_active"), 0);
+        assert_eq!(member.connect().stat("peers_linked"), 0);
         drop(client);
         stranger.end_well();
     }
@@ -221,7 +221,7 @@ fn nodes_that_dial_each_other_at_once_keep_one_link() {
         set_keys(&mut clients[1], "one", 3);
         wait_for_value(&mut clients[1], "zero-2", "2");
         wait_for_value(&mut clients[0], "one-2", "2");
-        assert!(clients.iter_mut().all(|client| client.stat("peers_active") == 1));
+        assert!(clients.iter_mut().all(|client| client.stat("peers_linked") == 1));
         drop(clients);
         all_end_well(nodes);
     }
@@ -263,7 +263,7 @@ fn node_that_ends_properly_is_missed_at_once() {
     set_keys(&mut nodes[1].connect(), "bye", 3);
     wait_for_value(&mut client, "bye-0", "0");
     nodes.pop().unwrap().end_well();
-    wait_until("it is gone", || client.stat("peers_active") == 0);
+    wait_until("it is gone", || client.stat("peers_linked") == 0);
     assert_eq!(client.ask("GET bye-0,bye-1"), ":GOT ");
     drop(client);
     all_end_well(nodes);

@@ -179,9 +179,9 @@ fn is_calm(actor: &mut Actor) {
     if actor.is_lost {
         return;
     }
-    let before = actor.client.stat("turns");
+    let before = actor.client.stat("iterations");
     thread::sleep(Duration::from_millis(100));
-    let iterations = actor.client.stat("turns") - before;
+    let iterations = actor.client.stat("iterations") - before;
     assert!(iterations <= TURNS_MAX, "{iterations} turns in 100 ms in which nothing happened");
 }
 

@@ -30,7 +30,7 @@ fn slow_reader_is_closed_and_others_are_served_meanwhile() {
     other.ask(&format!("SET key:{}", "v".repeat(60_000)));
     let mut slow = server.connect();
     slow.send(&"GET key\n".repeat(2_000));
-    wait_until("the slow reader is closed", || other.stat("closed_slow_reader") == 1);
+    wait_until("the slow reader is closed", || other.stat("connections_closed_slow_reader") == 1);
     assert_eq!(other.stat("clients"), 1);
     wait_until("its buffers are given back", || other.stat("buffers_bytes") < 256 * 1024);
     let (replies, _) = slow.rest();
@@ -49,7 +49,7 @@ fn reader_that_is_late_but_takes_everything_is_not_a_slow_reader() {
     for _ in 0..1_000 {
         assert!(late.line().starts_with(":GOT key:vvv"));
     }
-    assert_eq!(late.stat("closed_slow_reader"), 0);
+    assert_eq!(late.stat("connections_closed_slow_reader"), 0);
     drop(late);
     server.end_well();
 }
@@ -65,7 +65,7 @@ fn paused_client_that_goes_away_is_noticed_at_once() {
         wait_until("it is paused", || other.stat("buffers_bytes") > 256 * 1024);
     }
     wait_until("all are forgotten", || other.stat("clients") == 1);
-    assert_eq!(other.stat("closed_lost"), 10);
+    assert_eq!(other.stat("connections_closed_lost"), 10);
     assert!(other.stat("buffers_bytes") < 256 * 1024);
     drop(other);
     server.end_well();
@@ -83,7 +83,7 @@ fn client_over_clients_max_is_told_so_and_finds_room_later() {
     for _ in 0..50 {
         assert_eq!(server.connect().rest(), (sentence.to_owned(), End::Eof));
     }
-    assert_eq!(clients[0].stat("refused"), 50);
+    assert_eq!(clients[0].stat("connections_refused"), 50);
     assert_eq!(clients[0].stat("clients"), 3);
     assert!(server.log().matches("refused").count() <= 30, "{}", server.log());
     clients.pop();
@@ -132,7 +132,7 @@ fn silence_inside_a_request_is_ended_with_a_sentence_and_silence_between_request
     assert_eq!(thinking.ask("GET key"), ":GOT key:value");
     assert_eq!(before_the_first_byte.ask("GET key"), ":GOT key:value");
     drop(inside);
-    wait_until("it is closed", || thinking.stat("closed_idle") == 1);
+    wait_until("it is closed", || thinking.stat("connections_closed_idle") == 1);
     drop((thinking, before_the_first_byte));
     server.end_well();
 }
@@ -164,7 +164,7 @@ fn error_about_a_long_line_is_readable_though_the_client_sends_on() {
         assert_eq!(told, (":ERR line longer than 65536 bytes\n".to_owned(), End::Eof), "round {round}");
         assert!(writer.join().unwrap(), "what it sent on was not taken");
     }
-    counts(&server, "closed_protocol", 20);
+    counts(&server, "connections_closed_protocol", 20);
     server.end_well();
 }
 
@@ -192,7 +192,7 @@ fn client_that_never_stops_sending_behind_an_error_is_closed_all_the_same() {
     });
     // The write fails when the server has had enough of it.
     writer.join().unwrap();
-    counts(&server, "closed_protocol", 1);
+    counts(&server, "connections_closed_protocol", 1);
     wait_until("its file is closed", || server.open_files() == files);
     server.end_well();
 }
@@ -208,7 +208,7 @@ fn browser_gets_no_byte_and_nothing_behind_its_head_is_carried_out() {
     }
     let mut client = server.connect();
     assert_eq!(client.ask("GET key"), ":GOT ");
-    assert_eq!(client.stat("closed_browser"), 2);
+    assert_eq!(client.stat("connections_closed_browser"), 2);
     server.wait_for_log("it speaks HTTP");
     drop(client);
     server.end_well();
@@ -233,7 +233,7 @@ fn client_without_the_password_gets_little() {
     assert_eq!(member.ask("AUTH right"), ":WELCOME ");
     assert_eq!(member.ask(&format!("SET key:{}", "v".repeat(20_000))).len(), 20_009);
     drop((client, long));
-    wait_until("it is closed", || member.stat("closed_unauthenticated") == 1);
+    wait_until("it is closed", || member.stat("connections_closed_unauthenticated") == 1);
     drop(member);
     server.end_well();
 }
@@ -259,7 +259,7 @@ fn largest_holder_is_closed_when_all_buffers_are_full() {
     for client in &mut deaf {
         let _ = client.try_send(&"GET key\n".repeat(2_000));
     }
-    wait_until("the buffers are full", || small.stat("closed_buffers_full") >= 1);
+    wait_until("the buffers are full", || small.stat("connections_closed_buffers_full") >= 1);
     assert_eq!(small.ask("PING"), "0:PONG 1");
     wait_until("they are within the limit", || small.stat("buffers_bytes") <= 1024 * 1024);
     drop((small, deaf));

@@ -60,7 +60,7 @@ fn request_that_needs_one_lookup_too_many_is_an_error_and_goes_through_when_othe
     let told = ":ERR 4 keys are being looked up on other nodes, the limit; try again\n";
     assert_eq!(world.ask("GET d,e\n"), told);
     assert_eq!(world.ask("TTL d,e\n"), told);
-    assert_eq!(world.driver.node.stats().errors, 2);
+    assert_eq!(world.driver.node.stats().request_errors, 2);
     // What is here is not looked up, and one key still fits.
     assert_eq!(world.ask("GET own\n"), ":GOT own:1\n");
     world.begin("GET d\n");
@@ -124,7 +124,7 @@ fn questions_to_a_peer_beyond_its_limit_wait_for_their_turn() {
         let expected = if at < 3 { format!(":GOT k{at}:k{at}\n") } else { ":GOT \n".to_owned() };
         assert_eq!(world.driver.take(*client), expected, "{at}");
     }
-    assert_eq!(world.driver.node.stats().remote_timeouts, 3);
+    assert_eq!(world.driver.node.stats().lookup_timeouts, 3);
     world.check();
 }
 
@@ -146,7 +146,7 @@ fn lookups_in_the_queue_of_a_peer_that_falls_silent_do_not_wait_for_it() {
         assert_eq!(world.driver.take(*client), ":GOT \n");
     }
     let stats = world.driver.node.stats();
-    assert_eq!((stats.remote_timeouts, stats.remote_misses), (2, 198));
+    assert_eq!((stats.lookup_timeouts, stats.lookup_misses), (2, 198));
     world.check();
 }
 
@@ -171,9 +171,9 @@ fn no_peer_is_asked_more_at_a_time_than_it_may_be_owed() {
 fn most_asked_in_a_step(world: &mut World) -> u64 {
     let mut most = 0;
     while world.driver.node.has_work(world.driver.now) {
-        let before = world.driver.node.stats().remote_requests;
+        let before = world.driver.node.stats().queries;
         world.driver.node.tick(world.driver.now);
-        most = most.max(world.driver.node.stats().remote_requests - before);
+        most = most.max(world.driver.node.stats().queries - before);
     }
     world.driver.run();
     most
@@ -194,9 +194,9 @@ fn many_keys_and_many_peers_to_ask_are_many_short_steps() {
             world.driver.send(claimant.conn, peer::deltas(0, &hashes));
         }
         let client = world.driver.client();
-        let before = world.driver.node.stats().remote_requests;
+        let before = world.driver.node.stats().queries;
         world.driver.deliver(client, format!("GET {}\n", keys.join(",")).as_bytes());
-        let at_once = world.driver.node.stats().remote_requests - before;
+        let at_once = world.driver.node.stats().queries - before;
         assert!(at_once <= 256 + 40, "{names}: {at_once} in one call");
         let most = most_asked_in_a_step(&mut world);
         assert!(most <= 256 + 40, "{names}: {most} in one step");
@@ -216,9 +216,9 @@ fn many_keys_and_many_peers_to_ask_are_many_short_steps() {
     // So are many requests of one key each.
     let client = world.driver.client();
     let requests: String = (0..1_000).map(|n| format!("GET small{n}\n")).collect();
-    let before = world.driver.node.stats().remote_requests;
+    let before = world.driver.node.stats().queries;
     world.driver.deliver(client, requests.as_bytes());
-    let at_once = world.driver.node.stats().remote_requests - before;
+    let at_once = world.driver.node.stats().queries - before;
     assert!(at_once <= 256 + 41, "{at_once} in one call");
     let most = most_asked_in_a_step(&mut world);
     assert!(most <= 256 + 41, "{most} in one step");
@@ -263,7 +263,7 @@ fn lookup_that_very_many_wait_for_is_made_again_so_that_no_call_answers_them_all
     }
     let queries = asked(&mut world, &mut link);
     assert_eq!(queries.len(), 4, "one for each 32");
-    assert_eq!(world.driver.node.stats().remote_coalesced, 96);
+    assert_eq!(world.driver.node.stats().lookups_coalesced, 96);
     for (at, question) in queries.iter().enumerate() {
         let answered = all.iter().filter(|client| world.driver.take(**client) == ":GOT far:far\n").count();
         assert_eq!(answered, if at == 0 { 0 } else { 32 });
@@ -282,7 +282,7 @@ fn filter_that_does_not_fit_leaves_its_peer_unknown_until_the_budget_is_larger()
     let mut link = world.linked(&face);
     world.publish(&mut link, head(1, 0), 15, &[0; 8 << 15]);
     assert_eq!(world.filter(&face), FilterState::Unknown);
-    assert_eq!(world.driver.node.stats().digest_refused, 1);
+    assert_eq!(world.driver.node.stats().digest_messages_refused, 1);
     assert_eq!((world.stat("peer_filters_bytes"), world.stat("peer_filters_max")), (0, 1 << 20));
     assert!(world.driver.node.is_ready(), "what was refused is not waited for");
     let limits = Limits { peer_filters_max: 1 << 22, ..Limits::default() };
@@ -300,7 +300,7 @@ fn peers_beyond_active_peers_are_backups_and_step_in_when_one_has_gone() {
     world.join(&[&faces[1].listen]);
     world.driver.pass(ms(1_000));
     assert_eq!(world.driver.next_dial(), None);
-    assert_eq!((world.stat("peers_active"), world.stat("peers_backup")), (1, 1));
+    assert_eq!((world.stat("peers_linked"), world.stat("peers_backup")), (1, 1));
     assert!(world.ask("STATS\n").contains(",mesh_complete:no,"));
     world.driver.lose(first.conn);
     world.driver.pass(ms(200));
@@ -318,8 +318,8 @@ fn address_that_there_is_no_room_for_is_counted_but_those_of_the_operator_always
     world.join(&listens);
     world.dial(&faces[0]);
     world.dial(&faces[1]);
-    assert_eq!((world.stat("peers_active"), world.stat("peers_backup")), (2, 3));
-    assert_eq!(world.stat("contacts_refused"), 2);
+    assert_eq!((world.stat("peers_linked"), world.stat("peers_backup")), (2, 3));
+    assert_eq!(world.stat("addresses_dropped"), 2);
 }
 
 #[test]
@@ -422,15 +422,15 @@ fn peer_with_a_megabyte_waiting_is_told_no_changes_until_it_has_taken_it() {
     assert!(world.hear(&mut link).contains(&Heard::Changelog));
     world.driver.reads(link.conn, false);
     world.send(&link, &[(1, Body::Get { key: b"big", wants: Wants::Value })]);
-    let told = world.driver.node.stats().digest_bytes_out;
+    let told = world.driver.node.stats().digest_sent_bytes;
     for n in 0..1_000 {
         world.ask(&format!("SET n{n}:1\n"));
     }
     world.driver.pass(ms(100));
-    assert_eq!(world.driver.node.stats().digest_bytes_out, told);
+    assert_eq!(world.driver.node.stats().digest_sent_bytes, told);
     world.driver.reads(link.conn, true);
     world.driver.pass(ms(10));
-    let more = world.driver.node.stats().digest_bytes_out - told;
+    let more = world.driver.node.stats().digest_sent_bytes - told;
     assert!(more >= 1_000 * 8, "{more} bytes");
     assert!(world.hear(&mut link).contains(&Heard::Changelog));
 }

@@ -29,7 +29,7 @@ fn ms(millis: u64) -> Duration {
 }
 
 fn closed(driver: &Driver, reason: CloseReason) -> u64 {
-    driver.node.stats().closed[reason as usize]
+    driver.node.stats().connections_closed[reason as usize]
 }
 
 /// Sets `big` to so many bytes, in a value that is shown as it is.
@@ -60,7 +60,7 @@ fn client_beyond_the_limit_is_refused_until_one_leaves() {
     assert!(driver.is_closed(first));
     let third = driver.client();
     assert_eq!(driver.ask(third, "PING\n"), "0:PONG 1\n");
-    assert_eq!((driver.node.stats().accepted, driver.node.stats().refused), (3, 1));
+    assert_eq!((driver.node.stats().connections_accepted, driver.node.stats().connections_refused), (3, 1));
 }
 
 #[test]

@@ -288,7 +288,7 @@ fn five_thousand_silent_connections_cost_nothing_and_hinder_nobody() {
     }
     drop(silent);
     wait_until("all are forgotten", || client.stat("clients") == 1);
-    assert_eq!((client.stat("closed_lost"), client.stat("stale_events")), (0, 0));
+    assert_eq!((client.stat("connections_closed_lost"), client.stat("stale_events")), (0, 0));
     assert!(client.stat("buffers_bytes") < 1024 * 1024);
     wait_until("all files are closed", || server.open_files() == files + 1);
     drop(client);

@@ -90,7 +90,7 @@ impl Peer {
     /// The longest turn so far, of a server that tells.
     pub(crate) fn iteration_max_us(&self, conn: &mut Conn) -> Result<Option<u64>, String> {
         match self {
-            Self::Olivia => conn.stat("turn_max_us").map(Some),
+            Self::Olivia => conn.stat("iteration_max_us").map(Some),
             Self::Redis(_) | Self::Memcached(_) => Ok(None),
         }
     }

@@ -65,10 +65,10 @@ fn prefill(conn: &mut Conn, keys: u64) -> Result<(), String> {
 
 /// Waits until nothing more is told, rebuilt blocks behind a growth neither. Gives the bytes so far.
 fn wait_until_all_is_told(conn: &mut Conn) -> Result<u64, String> {
-    let mut told = conn.stat("digest_bytes_out")?;
+    let mut told = conn.stat("digest_sent_bytes")?;
     loop {
         std::thread::sleep(SPREAD);
-        let now = conn.stat("digest_bytes_out")?;
+        let now = conn.stat("digest_sent_bytes")?;
         if now == told {
             return Ok(told);
         }
@@ -88,7 +88,7 @@ fn set_some(conn: &mut Conn, prefix: &str, first: u64, count: u64) -> Result<(),
 /// Sets keys at a rate for some time. Gives the bytes for each key and peer, the rate that was reached,
 /// and whether the filter has grown.
 fn paced(conn: &mut Conn, rate: u64, time: Duration) -> Result<(f64, f64, bool), String> {
-    let (bits, before) = (conn.stat("filter_bits")?, conn.stat("digest_bytes_out")?);
+    let (bits, before) = (conn.stat("filter_bits")?, conn.stat("digest_sent_bytes")?);
     let begin = Instant::now();
     let mut set = 0;
     while begin.elapsed() < time {
@@ -102,7 +102,7 @@ fn paced(conn: &mut Conn, rate: u64, time: Duration) -> Result<(f64, f64, bool),
     }
     let took = begin.elapsed();
     std::thread::sleep(SPREAD);
-    let told = (conn.stat("digest_bytes_out")? - before) as f64 / set as f64 / (NODES - 1) as f64;
+    let told = (conn.stat("digest_sent_bytes")? - before) as f64 / set as f64 / (NODES - 1) as f64;
     Ok((told, set as f64 / took.as_secs_f64(), conn.stat("filter_bits")? != bits))
 }
 
@@ -111,8 +111,8 @@ fn growth(options: &Options) -> Result<(), String> {
     let mut mesh = Mesh::start(NODES)?;
     let conn = &mut mesh.conns[0];
     prefill(conn, if options.quick { 1_000 } else { 100_000 })?;
-    let (bits, keys) = (conn.stat("filter_bits")?, conn.stat("filter_keys")?);
-    let before = conn.stat("digest_bytes_out")?;
+    let (bits, keys) = (conn.stat("filter_bits")?, conn.stat("keys")?);
+    let before = conn.stat("digest_sent_bytes")?;
     let mut next = 0;
     while conn.stat("filter_bits")? == bits {
         set_some(conn, "growing", next, 500)?;
@@ -132,15 +132,15 @@ fn snapshot(options: &Options) -> Result<(), String> {
     let mut mesh = Mesh::start(1)?;
     let conn = &mut mesh.conns[0];
     prefill(conn, if options.quick { 1_000 } else { 200_000 })?;
-    let keys = conn.stat("filter_keys")?;
-    let before = conn.stat("digest_bytes_out")?;
+    let keys = conn.stat("keys")?;
+    let before = conn.stat("digest_sent_bytes")?;
     let base = mesh.servers[0].addr().to_string();
     let late = Server::olivia_with(None, &["--peer", &base])?;
     let mut late = Conn::open(late.addr()).map(|conn| (conn, late))?;
-    while late.0.stat_text("ready")? != "yes" || late.0.stat("peers_active")? != 1 {
+    while late.0.stat_text("ready")? != "yes" || late.0.stat("peers_linked")? != 1 {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let told = (mesh.conns[0].stat("digest_bytes_out")? - before) as f64 / keys as f64;
+    let told = (mesh.conns[0].stat("digest_sent_bytes")? - before) as f64 / keys as f64;
     println!("digest    snapshot of {keys} keys, just grown: {told:.2} bytes a key");
     Ok(())
 }

@@ -30,7 +30,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         fill(&mut mesh)?;
         let [local, remote, absent] = measure(&mut mesh, rounds)?;
         let ratio = |permille| remote.micros_at(permille) / local.micros_at(permille);
-        let asked = mesh.conns[0].stat("remote_requests")?;
+        let asked = mesh.conns[0].stat("queries")?;
         println!(
             "hit       {nodes:3} nodes: local p50 {:.1} p99 {:.1} us; remote p50 {:.1} p99 {:.1} us, {:.2} and {:.2} times; \
              absent p50 {:.1} us; {asked} queries for {} remote hits",

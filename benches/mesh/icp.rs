@@ -52,7 +52,7 @@ struct Plan<'a> {
 struct Outcome {
     traffic: Sum,
     local_hits: u64,
-    remote_hits: u64,
+    lookup_hits: u64,
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
@@ -112,7 +112,7 @@ fn show(who: &str, plan: &Plan<'_>, outcome: Outcome) {
         each(outcome.traffic.messages),
         each(outcome.traffic.bytes),
         100.0 * each(outcome.local_hits),
-        100.0 * each(outcome.remote_hits),
+        100.0 * each(outcome.lookup_hits),
     );
 }
 
@@ -145,7 +145,7 @@ fn ask_everybody(plan: &Plan<'_>) -> Outcome {
         if holders.is_empty() {
             holders.push((at, until));
         } else {
-            outcome.remote_hits += 1;
+            outcome.lookup_hits += 1;
             if plan.copies == Copies::Kept {
                 holders.push((at, until));
             }
@@ -162,11 +162,11 @@ fn run_olivia(plan: &Plan<'_>) -> Result<Outcome, String> {
     for (request, pause) in plan.requests.iter().zip(pauses(plan)) {
         let at = node_of(request, plan.nodes);
         let key = key_of(request.object);
-        let remote_before = world.node(at).stats().remote_hits;
+        let remote_before = world.node(at).stats().lookup_hits;
         let is_hit = world.ask(at, &format!("GET {key}\n"))? != ":GOT \n";
-        let is_remote = world.node(at).stats().remote_hits > remote_before;
+        let is_remote = world.node(at).stats().lookup_hits > remote_before;
         outcome.local_hits += u64::from(is_hit && !is_remote);
-        outcome.remote_hits += u64::from(is_remote);
+        outcome.lookup_hits += u64::from(is_remote);
         if !is_hit || is_remote && plan.copies == Copies::Kept {
             let value = &filler[..request.bytes.saturating_sub(key.len()).clamp(1, VALUE_BYTES_MAX)];
             let set = match plan.life {

@@ -66,7 +66,7 @@ pub(crate) fn dead(options: &Options) -> Result<(), String> {
         killed.map_err(|error| format!("kill: {error}"))?;
         let (mut slowest, mut asked) = (Duration::ZERO, 0);
         let conn = &mut mesh.conns[0];
-        while conn.stat("peers_active")? == 2 {
+        while conn.stat("peers_linked")? == 2 {
             let sent = Instant::now();
             conn.ask(&format!("GET dead-{}\n", asked % 100))?;
             slowest = slowest.max(sent.elapsed());
@@ -76,7 +76,7 @@ pub(crate) fn dead(options: &Options) -> Result<(), String> {
             }
         }
         let gone = begin.elapsed();
-        let timeouts = conn.stat("remote_timeouts")?;
+        let timeouts = conn.stat("lookup_timeouts")?;
         println!(
             "dead      {how:8} unlinked after {gone:.1?}; meanwhile {asked} GETs for its keys, the slowest {slowest:.1?}, {timeouts} timeouts"
         );

@@ -33,7 +33,7 @@ impl Mesh {
         let links = (self.servers.len() - 1) as u64;
         let begin = Instant::now();
         for conn in &mut self.conns {
-            while conn.stat("peers_active")? != links || conn.stat_text("ready")? != "yes" {
+            while conn.stat("peers_linked")? != links || conn.stat_text("ready")? != "yes" {
                 if begin.elapsed() > PATIENCE {
                     return Err(format!("no mesh of {} nodes after {PATIENCE:?}", links + 1));
                 }

@@ -153,5 +153,5 @@ pub(crate) fn measure(world: &mut World, filler: &Filler, absent: u64) -> Result
 }
 
 fn requests(world: &World) -> u64 {
-    (0..world.len()).map(|at| world.node(at).stats().remote_requests).sum()
+    (0..world.len()).map(|at| world.node(at).stats().queries).sum()
 }

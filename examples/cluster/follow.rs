@@ -215,7 +215,7 @@ impl Cluster {
             }
             let node = &self.nodes[next];
             let stats = node.stats().unwrap_or_else(|error| error.to_string());
-            let peers = field(&stats, "peers_active").and_then(|count| count.parse().ok());
+            let peers = field(&stats, "peers_linked").and_then(|count| count.parse().ok());
             if field(&stats, "ready") == Some("yes") && peers == Some(links) {
                 next += 1;
             } else if begin.elapsed() > READY_MAX {

@@ -34,8 +34,8 @@ fn conns(state: &State) {
 
 fn lookups(state: &State) {
     let (stats, lookups) = (&state.stats, &state.mesh.lookups);
-    let ended = stats.remote_hits + stats.remote_misses + stats.remote_timeouts;
-    assert_eq!(stats.remote_lookups, ended + lookups.slots.len() as u64, "lookups");
+    let ended = stats.lookup_hits + stats.lookup_misses + stats.lookup_timeouts;
+    assert_eq!(stats.lookups, ended + lookups.slots.len() as u64, "lookups");
     assert!(lookups.due_adds_up(), "what is to be done about lookups");
     let (mut waiting, mut whole) = (0, 0);
     let mut of_conns: Vec<(u64, usize)> = Vec::new();
@@ -59,8 +59,8 @@ fn lookups(state: &State) {
 fn queries(state: &State) {
     let stats = &state.stats;
     let under_way: usize = state.mesh.peers.iter().map(|(_, peer)| peer.queries.len()).sum();
-    let ended = stats.remote_values + stats.remote_nones + stats.remote_lost + stats.remote_abandoned;
-    assert_eq!(stats.remote_requests, ended + under_way as u64, "questions");
+    let ended = stats.query_hits + stats.query_misses + stats.queries_lost + stats.queries_abandoned;
+    assert_eq!(stats.queries, ended + under_way as u64, "questions");
     let asked = state.mesh.lookups.slots.iter().flat_map(|(_, lookup)| &lookup.asked);
     assert_eq!(asked.filter(|asked| asked.request.is_some()).count(), under_way, "questions of lookups");
     for (_, peer) in state.mesh.peers.iter() {

@@ -1,202 +1,388 @@
-//! What a node counts, and the one line that tells it.
+//! Every figure that a node publishes: one table of rows, and the counters that some of them read.
+//!
+//! STATS is written from [`METRICS`], and so is `docs/stats.md`. A new figure is a field of [`Stats`] (a
+//! counter) or of [`Snapshot`] (anything else) and a row. Names are stable: they never change and never get
+//! another meaning.
 
 use crate::limits::Limits;
 use crate::node::conn::connection::CloseReason;
 use crate::node::ids::NodeId;
 use crate::node::keyspace::Keyspace;
-use crate::wire::reply::Reply;
+use std::fmt;
 use std::time::Duration;
 
-/// Counters since the start. What is dropped anywhere is counted here.
+/// Counters since the start. The row of the same name in [`METRICS`] says what each counts.
+#[allow(missing_docs, reason = "the table documents them")]
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Connections refused, for whatever limit.
-    pub refused: u64,
-    /// Connections ended, by reason.
-    pub closed: [u64; CloseReason::COUNT],
-    /// Requests read, whether they could be carried out or not.
+    pub connections_accepted: u64,
+    pub connections_refused: u64,
+    /// By [`CloseReason`].
+    pub connections_closed: [u64; CloseReason::COUNT],
     pub requests: u64,
-    /// Requests answered with an error.
-    pub errors: u64,
-    /// Keys asked for: hits + misses, and those being looked up on other nodes.
-    pub gets: u64,
-    /// Keys asked for that were there.
-    pub hits: u64,
-    /// Keys asked for that were not.
-    pub misses: u64,
-    /// Wrong passwords.
+    pub request_errors: u64,
     pub auth_failures: u64,
-    /// Events about connections that were gone.
+    pub gets: u64,
+    pub hits: u64,
+    pub misses: u64,
     pub stale_events: u64,
-    /// Log lines left out because clients caused too many.
     pub log_lines_dropped: u64,
-    /// Keys that other nodes were asked for: hits, misses, timeouts, and those in flight.
-    pub remote_lookups: u64,
-    /// Of these, those that a peer had.
-    pub remote_hits: u64,
-    /// Those that every peer asked said no to.
-    pub remote_misses: u64,
-    /// Those that were not answered in time.
-    pub remote_timeouts: u64,
-    /// Keys that waited for a lookup that was under way already.
-    pub remote_coalesced: u64,
-    /// Requests of clients that had gone when their lookups ended.
-    pub remote_unwanted: u64,
-    /// Questions to peers: values, noes, lost, abandoned, and those on their way.
-    pub remote_requests: u64,
-    /// Questions that a peer answered with the key.
-    pub remote_values: u64,
-    /// Questions that a peer answered with no.
-    pub remote_nones: u64,
-    /// Of these, those to a peer whose filter had claimed the key.
-    pub remote_false_hits: u64,
-    /// Questions whose link broke.
-    pub remote_lost: u64,
-    /// Questions whose lookup ended before their answer came.
-    pub remote_abandoned: u64,
-    /// Questions to peers for which nobody waits, to see whether they answer again.
-    pub remote_probes: u64,
-    /// Answers to no question on its way: too late, or never asked for.
-    pub remote_late: u64,
-    /// Answers about another key than was asked for.
-    pub remote_forged: u64,
-    /// Claims that were not followed, because the filter lies.
-    pub remote_disbelieved: u64,
-    /// Questions of peers.
-    pub served_to_peers: u64,
-    /// Of these, those given up because too many waited.
-    pub deferred_dropped: u64,
-    /// Those given up because they had waited for as long as a lookup may take.
-    pub deferred_late: u64,
-    /// Beats of peers that were not answered, because too much waited for them.
+    pub lookups: u64,
+    pub lookup_hits: u64,
+    pub lookup_misses: u64,
+    pub lookup_timeouts: u64,
+    pub lookups_coalesced: u64,
+    pub lookups_unwanted: u64,
+    pub queries: u64,
+    pub query_hits: u64,
+    pub query_misses: u64,
+    pub query_false_positives: u64,
+    pub queries_lost: u64,
+    pub queries_abandoned: u64,
+    pub probes: u64,
+    pub answers_late: u64,
+    pub answers_mismatched: u64,
+    pub claims_ignored: u64,
+    pub peer_queries: u64,
+    pub peer_queries_dropped: u64,
+    pub peer_queries_timed_out: u64,
     pub heartbeats_unanswered: u64,
-    /// Bytes of frames about peers' filters.
-    pub digest_bytes_in: u64,
-    /// Bytes of frames about our filter.
-    pub digest_bytes_out: u64,
-    /// Messages about peers' filters that were known, or stood behind something missing.
-    pub digest_dropped: u64,
-    /// Messages about peers' filters that do not fit them.
-    pub digest_refused: u64,
-    /// Frames of peers.
+    pub digest_received_bytes: u64,
+    pub digest_sent_bytes: u64,
+    pub digest_messages_dropped: u64,
+    pub digest_messages_refused: u64,
     pub frames: u64,
-    /// Links closed because what came was no frame.
     pub frames_broken: u64,
-    /// Keys and values of peers that were longer than this node takes, and passed over.
     pub frames_oversized: u64,
-    /// Addresses of other nodes that were not believed.
-    pub peers_refused: u64,
-    /// Nodes that were not admitted.
+    pub addresses_refused: u64,
     pub handshakes_refused: u64,
-    /// Turns of the loop.
     pub iterations: u64,
-    /// The longest turn, in microseconds of work; waiting is not counted.
     pub iteration_max_us: u64,
 }
 
-/// What STATS tells beside the counters and what store and limits know themselves.
+/// What the rows read: the counters, and the state of the node at one moment.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::node) struct Gauges {
+pub(in crate::node) struct Snapshot<'a> {
+    pub(in crate::node) stats: &'a Stats,
+    pub(in crate::node) keyspace: &'a Keyspace,
+    pub(in crate::node) limits: &'a Limits,
     pub(in crate::node) uptime: Duration,
     pub(in crate::node) clients: usize,
     pub(in crate::node) buffers_bytes: usize,
     pub(in crate::node) is_ready: bool,
     pub(in crate::node) is_mesh_complete: bool,
-    pub(in crate::node) peers_active: usize,
+    pub(in crate::node) peers_linked: usize,
     pub(in crate::node) peers_backup: usize,
     pub(in crate::node) lookups_in_flight: usize,
     pub(in crate::node) peer_filters_bytes: u64,
     pub(in crate::node) filter_fill: f64,
     pub(in crate::node) filter_bits: u64,
-    pub(in crate::node) filter_keys: u64,
-    pub(in crate::node) addresses_refused: u64,
-    pub(in crate::node) node: NodeId,
+    pub(in crate::node) addresses_dropped: u64,
+    pub(in crate::node) node_id: NodeId,
 }
 
-impl Stats {
-    /// Writes the fields of a STATS reply. Names stay as they are once they are out.
-    pub(in crate::node) fn write(
-        &self,
-        gauges: &Gauges,
-        keyspace: &Keyspace,
-        limits: &Limits,
-        reply: &mut Reply<'_>,
-    ) {
-        let store = keyspace.store();
-        let mut field = |name: &str, value: u64| reply.text(format_args!("{name}:{value}"));
-        field("uptime_seconds", gauges.uptime.as_secs());
-        field("clients", gauges.clients as u64);
-        field("keys", store.len() as u64);
-        field("memory_bytes", store.memory_bytes());
-        field("memory_max", limits.memory_max);
-        field("buffers_bytes", gauges.buffers_bytes as u64);
-        field("buffers_max", limits.buffers_max);
-        field("requests", self.requests);
-        field("errors", self.errors);
-        field("gets", self.gets);
-        field("hits", self.hits);
-        field("misses", self.misses);
-        field("sets", keyspace.sets());
-        field("deletes", keyspace.deletes());
-        field("expired", store.expired());
-        field("accepted", self.accepted);
-        field("refused", self.refused);
-        for reason in CloseReason::ALL {
-            field(&format!("closed_{}", reason.name()), self.closed[reason as usize]);
+/// How a figure behaves over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Rises from 0 at the start of the node, and never falls.
+    Counter,
+    /// The state now; rises and falls.
+    Gauge,
+    /// A word or a name.
+    Text,
+}
+
+/// What a figure is measured in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Things, as the name says.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Seconds.
+    Seconds,
+    /// Microseconds.
+    Microseconds,
+    /// A part of one: 0 to 1.
+    Ratio,
+    /// `yes` or `no`.
+    Flag,
+    /// Nothing: a text.
+    None,
+}
+
+/// One figure at one moment. Displays as in a STATS reply.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::node) enum Value {
+    Number(u64),
+    Ratio(f64),
+    Flag(bool),
+    Text(&'static str),
+    Node(NodeId),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Ratio(ratio) => write!(f, "{ratio:.4}"),
+            Self::Flag(flag) => f.write_str(if *flag { "yes" } else { "no" }),
+            Self::Text(text) => f.write_str(text),
+            Self::Node(id) => id.fmt(f),
         }
-        field("auth_failures", self.auth_failures);
-        field("stale_events", self.stale_events);
-        field("log_lines_dropped", self.log_lines_dropped);
-        field("turns", self.iterations);
-        field("turn_max_us", self.iteration_max_us);
-        self.write_mesh(gauges, limits, &mut field);
-        reply.text(format_args!("filter_fill:{:.4}", gauges.filter_fill));
-        let yes = |is: bool| if is { "yes" } else { "no" };
-        reply.text(format_args!("mesh_complete:{}", yes(gauges.is_mesh_complete)));
-        reply.text(format_args!("ready:{}", yes(gauges.is_ready)));
-        reply.text(format_args!("node:{}", gauges.node));
-        reply.text(format_args!("version:{}", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name in STATS: letters, digits and underscores.
+    pub name: &'static str,
+    /// One of [`SECTIONS`].
+    pub section: &'static str,
+    /// How it behaves over time.
+    pub kind: Kind,
+    /// What it is measured in.
+    pub unit: Unit,
+    /// One sentence.
+    pub help: &'static str,
+    read: fn(&Snapshot<'_>) -> Value,
+}
+
+impl Metric {
+    /// The rows of a word: `summary`, a section, or the name of one row; none if there is no such thing.
+    pub fn named(word: &[u8]) -> impl Iterator<Item = &'static Self> {
+        let first = if word == b"summary" { SUMMARY_ROWS } else { 0 };
+        let is_meant = move |at: usize, row: &Self| {
+            at < first || row.section.as_bytes() == word || row.name.as_bytes() == word
+        };
+        METRICS.iter().enumerate().filter(move |&(at, row)| is_meant(at, row)).map(|(_, row)| row)
     }
 
-    fn write_mesh(&self, gauges: &Gauges, limits: &Limits, field: &mut impl FnMut(&str, u64)) {
-        field("peers_active", gauges.peers_active as u64);
-        field("peers_backup", gauges.peers_backup as u64);
-        field("remote_lookups", self.remote_lookups);
-        field("remote_hits", self.remote_hits);
-        field("remote_misses", self.remote_misses);
-        field("remote_timeouts", self.remote_timeouts);
-        field("remote_in_flight", gauges.lookups_in_flight as u64);
-        field("remote_coalesced", self.remote_coalesced);
-        field("remote_unwanted", self.remote_unwanted);
-        field("remote_requests", self.remote_requests);
-        field("remote_values", self.remote_values);
-        field("remote_nones", self.remote_nones);
-        field("remote_false_hits", self.remote_false_hits);
-        field("remote_lost", self.remote_lost);
-        field("remote_abandoned", self.remote_abandoned);
-        field("remote_probes", self.remote_probes);
-        field("remote_late", self.remote_late);
-        field("remote_forged", self.remote_forged);
-        field("remote_disbelieved", self.remote_disbelieved);
-        field("served_to_peers", self.served_to_peers);
-        field("owed_dropped", self.deferred_dropped);
-        field("owed_late", self.deferred_late);
-        field("beats_unanswered", self.heartbeats_unanswered);
-        field("digest_bytes_in", self.digest_bytes_in);
-        field("digest_bytes_out", self.digest_bytes_out);
-        field("digest_dropped", self.digest_dropped);
-        field("digest_refused", self.digest_refused);
-        field("frames", self.frames);
-        field("frames_broken", self.frames_broken);
-        field("frames_oversized", self.frames_oversized);
-        field("peers_refused", self.peers_refused);
-        field("contacts_refused", gauges.addresses_refused);
-        field("handshakes_refused", self.handshakes_refused);
-        field("peer_filters_bytes", gauges.peer_filters_bytes);
-        field("peer_filters_max", limits.peer_filters_max);
-        field("filter_keys", gauges.filter_keys);
-        field("filter_bits", gauges.filter_bits);
+    /// The figure now.
+    pub(in crate::node) fn read(&self, snapshot: &Snapshot<'_>) -> Value {
+        (self.read)(snapshot)
+    }
+}
+
+const fn row(
+    section: &'static str,
+    name: &'static str,
+    (kind, unit): (Kind, Unit),
+    help: &'static str,
+    read: fn(&Snapshot<'_>) -> Value,
+) -> Metric {
+    Metric { name, section, kind, unit, help, read }
+}
+
+const COUNTER: (Kind, Unit) = (Kind::Counter, Unit::Count);
+const COUNTER_BYTES: (Kind, Unit) = (Kind::Counter, Unit::Bytes);
+const GAUGE: (Kind, Unit) = (Kind::Gauge, Unit::Count);
+const BYTES: (Kind, Unit) = (Kind::Gauge, Unit::Bytes);
+const FLAG: (Kind, Unit) = (Kind::Gauge, Unit::Flag);
+const TEXT: (Kind, Unit) = (Kind::Text, Unit::None);
+
+const SERVER: &str = "server";
+const CONNECTIONS: &str = "connections";
+const MEMORY: &str = "memory";
+const KEYSPACE: &str = "keyspace";
+const MESH: &str = "mesh";
+const LOOKUP: &str = "lookup";
+const FILTER: &str = "filter";
+
+/// Rows at the front of [`METRICS`] to look at first.
+pub const SUMMARY_ROWS: usize = 8;
+
+/// The sections, in the order of the documentation.
+pub const SECTIONS: [&str; 7] = [SERVER, CONNECTIONS, MEMORY, KEYSPACE, MESH, LOOKUP, FILTER];
+
+/// Every figure, in the order of STATS.
+#[rustfmt::skip]
+pub static METRICS: [Metric; 79] = [
+    row(SERVER, "ready", FLAG, "Whether every configured peer was tried and the filter of every linked peer is known; `no` while shutting down.", |s| Value::Flag(s.is_ready)),
+    row(CONNECTIONS, "requests", COUNTER, "Requests of clients, those answered with an error included.", |s| Value::Number(s.stats.requests)),
+    row(CONNECTIONS, "request_errors", COUNTER, "Requests answered with an error.", |s| Value::Number(s.stats.request_errors)),
+    row(KEYSPACE, "keys", GAUGE, "Keys stored on this node.", |s| Value::Number(s.keyspace.store().len() as u64)),
+    row(KEYSPACE, "hits", COUNTER, "Keys read by clients and found, here or on a peer.", |s| Value::Number(s.stats.hits)),
+    row(KEYSPACE, "misses", COUNTER, "Keys read by clients and not found.", |s| Value::Number(s.stats.misses)),
+    row(MEMORY, "memory_bytes", BYTES, "Memory held by items, index, timers, own filter and changelog; bounded by memory_max.", |s| Value::Number(s.keyspace.store().memory_bytes())),
+    row(MESH, "peers_linked", GAUGE, "Peers with a link.", |s| Value::Number(s.peers_linked as u64)),
+
+    row(SERVER, "version", TEXT, "Version of the program.", |_| Value::Text(env!("CARGO_PKG_VERSION"))),
+    row(SERVER, "node_id", TEXT, "Identity of this node, new at each start.", |s| Value::Node(s.node_id)),
+    row(SERVER, "uptime_seconds", (Kind::Gauge, Unit::Seconds), "Time since the start.", |s| Value::Number(s.uptime.as_secs())),
+    row(SERVER, "iterations", COUNTER, "Iterations of the event loop.", |s| Value::Number(s.stats.iterations)),
+    row(SERVER, "iteration_max_us", (Kind::Gauge, Unit::Microseconds), "Longest iteration since the start, waiting not counted.", |s| Value::Number(s.stats.iteration_max_us)),
+    row(SERVER, "stale_events", COUNTER, "Events for connections that were closed already; they are ignored.", |s| Value::Number(s.stats.stale_events)),
+    row(SERVER, "log_lines_dropped", COUNTER, "Log lines left out because clients caused too many per second.", |s| Value::Number(s.stats.log_lines_dropped)),
+
+    row(CONNECTIONS, "clients", GAUGE, "Connected clients; bounded by clients_max.", |s| Value::Number(s.clients as u64)),
+    row(CONNECTIONS, "clients_max", GAUGE, "The setting clients_max.", |s| Value::Number(s.limits.clients_max.into())),
+    row(CONNECTIONS, "connections_accepted", COUNTER, "Connections accepted, those of peers included.", |s| Value::Number(s.stats.connections_accepted)),
+    row(CONNECTIONS, "connections_refused", COUNTER, "Connections refused: clients_max was reached, or the node was shutting down.", |s| Value::Number(s.stats.connections_refused)),
+    row(CONNECTIONS, "connections_closed_done", COUNTER, "Connections closed by the other side, after everything it requested was answered.", |s| closed(s, CloseReason::Done)),
+    row(CONNECTIONS, "connections_closed_lost", COUNTER, "Connections broken, or reset by the other side.", |s| closed(s, CloseReason::Lost)),
+    row(CONNECTIONS, "connections_closed_quit", COUNTER, "Connections ended by QUIT or REQUEST disconnect.", |s| closed(s, CloseReason::Quit)),
+    row(CONNECTIONS, "connections_closed_protocol", COUNTER, "Connections closed because what came is no request.", |s| closed(s, CloseReason::Protocol)),
+    row(CONNECTIONS, "connections_closed_browser", COUNTER, "Connections closed because a browser sent an HTTP request.", |s| closed(s, CloseReason::Browser)),
+    row(CONNECTIONS, "connections_closed_idle", COUNTER, "Connections closed because no byte came within first_byte_ms, or none for request_idle_ms within a request.", |s| closed(s, CloseReason::Idle)),
+    row(CONNECTIONS, "connections_closed_slow_reader", COUNTER, "Connections closed because more than slow_reader_bytes waited to be read for slow_reader_ms.", |s| closed(s, CloseReason::SlowReader)),
+    row(CONNECTIONS, "connections_closed_buffers_full", COUNTER, "Connections closed because all buffers passed buffers_max and this one was the largest.", |s| closed(s, CloseReason::BuffersFull)),
+    row(CONNECTIONS, "connections_closed_unauthenticated", COUNTER, "Connections closed because they took too long, or too much output, without giving the password.", |s| closed(s, CloseReason::Unauthenticated)),
+    row(CONNECTIONS, "connections_closed_drained", COUNTER, "Connections closed at shutdown.", |s| closed(s, CloseReason::Drained)),
+    row(CONNECTIONS, "connections_closed_dial_failed", COUNTER, "Connections to a peer that could not be made in time.", |s| closed(s, CloseReason::DialFailed)),
+    row(CONNECTIONS, "connections_closed_refused_peer", COUNTER, "Connections closed because one side did not accept the other as a peer.", |s| closed(s, CloseReason::Refused)),
+    row(CONNECTIONS, "connections_closed_duplicate", COUNTER, "Connections closed because there was another link to the same peer.", |s| closed(s, CloseReason::Duplicate)),
+    row(CONNECTIONS, "connections_closed_peer_silent", COUNTER, "Links closed after three missed heartbeats.", |s| closed(s, CloseReason::PeerSilent)),
+    row(CONNECTIONS, "connections_closed_peer_left", COUNTER, "Links closed by the peer.", |s| closed(s, CloseReason::PeerLeft)),
+    row(CONNECTIONS, "auth_failures", COUNTER, "Wrong passwords.", |s| Value::Number(s.stats.auth_failures)),
+
+    row(MEMORY, "memory_max", BYTES, "The setting memory_max; 0: no limit.", |s| Value::Number(s.limits.memory_max)),
+    row(MEMORY, "buffers_bytes", BYTES, "Memory held by the buffers of all connections; bounded by buffers_max.", |s| Value::Number(s.buffers_bytes as u64)),
+    row(MEMORY, "buffers_max", BYTES, "The setting buffers_max.", |s| Value::Number(s.limits.buffers_max)),
+
+    row(KEYSPACE, "gets", COUNTER, "Keys read by clients: hits, misses, and those being looked up on peers.", |s| Value::Number(s.stats.gets)),
+    row(KEYSPACE, "sets", COUNTER, "Keys set by clients.", |s| Value::Number(s.keyspace.sets())),
+    row(KEYSPACE, "deletes", COUNTER, "Keys deleted by clients.", |s| Value::Number(s.keyspace.deletes())),
+    row(KEYSPACE, "expirations", COUNTER, "Keys removed because they expired.", |s| Value::Number(s.keyspace.store().expired())),
+
+    row(MESH, "peers_backup", GAUGE, "Known addresses of other nodes without a link.", |s| Value::Number(s.peers_backup as u64)),
+    row(MESH, "mesh_complete", FLAG, "Whether every known node is linked.", |s| Value::Flag(s.is_mesh_complete)),
+    row(MESH, "handshakes_refused", COUNTER, "Handshakes refused by this node.", |s| Value::Number(s.stats.handshakes_refused)),
+    row(MESH, "addresses_refused", COUNTER, "Addresses of nodes not taken from peers: not acceptable from that peer, or too many in one message.", |s| Value::Number(s.stats.addresses_refused)),
+    row(MESH, "addresses_dropped", COUNTER, "Addresses of nodes not taken because known_peers_max were known.", |s| Value::Number(s.addresses_dropped)),
+    row(MESH, "heartbeats_unanswered", COUNTER, "Heartbeats of peers not answered because too much output waited for the peer.", |s| Value::Number(s.stats.heartbeats_unanswered)),
+    row(MESH, "frames", COUNTER, "Frames received from peers.", |s| Value::Number(s.stats.frames)),
+    row(MESH, "frames_broken", COUNTER, "Links closed because of an invalid frame.", |s| Value::Number(s.stats.frames_broken)),
+    row(MESH, "frames_oversized", COUNTER, "Frames skipped because their key or value is longer than key_bytes_max or value_bytes_max.", |s| Value::Number(s.stats.frames_oversized)),
+    row(MESH, "peer_queries", COUNTER, "Queries received from peers.", |s| Value::Number(s.stats.peer_queries)),
+    row(MESH, "peer_queries_dropped", COUNTER, "Queries of peers dropped because too many waited for an answer.", |s| Value::Number(s.stats.peer_queries_dropped)),
+    row(MESH, "peer_queries_timed_out", COUNTER, "Queries of peers dropped because they had waited for lookup_timeout_ms.", |s| Value::Number(s.stats.peer_queries_timed_out)),
+
+    row(LOOKUP, "lookups", COUNTER, "Keys looked up on peers: lookup_hits, lookup_misses, lookup_timeouts, and those in flight.", |s| Value::Number(s.stats.lookups)),
+    row(LOOKUP, "lookup_hits", COUNTER, "Lookups that found the key.", |s| Value::Number(s.stats.lookup_hits)),
+    row(LOOKUP, "lookup_misses", COUNTER, "Lookups in which every queried peer answered that it does not have the key.", |s| Value::Number(s.stats.lookup_misses)),
+    row(LOOKUP, "lookup_timeouts", COUNTER, "Lookups that ended at lookup_timeout_ms without an answer from every queried peer.", |s| Value::Number(s.stats.lookup_timeouts)),
+    row(LOOKUP, "lookups_in_flight", GAUGE, "Lookups in flight; bounded by lookups_max.", |s| Value::Number(s.lookups_in_flight as u64)),
+    row(LOOKUP, "lookups_coalesced", COUNTER, "Keys that joined a lookup in flight instead of starting one.", |s| Value::Number(s.stats.lookups_coalesced)),
+    row(LOOKUP, "lookups_unwanted", COUNTER, "Requests whose client was gone when their lookups ended.", |s| Value::Number(s.stats.lookups_unwanted)),
+    row(LOOKUP, "queries", COUNTER, "Queries sent to peers: query_hits, query_misses, queries_lost, queries_abandoned, and those in flight.", |s| Value::Number(s.stats.queries)),
+    row(LOOKUP, "query_hits", COUNTER, "Queries that the peer answered with the value.", |s| Value::Number(s.stats.query_hits)),
+    row(LOOKUP, "query_misses", COUNTER, "Queries that the peer answered without the value.", |s| Value::Number(s.stats.query_misses)),
+    row(LOOKUP, "query_false_positives", COUNTER, "Of query_misses, those to a peer whose filter claimed the key.", |s| Value::Number(s.stats.query_false_positives)),
+    row(LOOKUP, "queries_lost", COUNTER, "Queries whose link broke before the answer.", |s| Value::Number(s.stats.queries_lost)),
+    row(LOOKUP, "queries_abandoned", COUNTER, "Queries whose lookup ended before the answer.", |s| Value::Number(s.stats.queries_abandoned)),
+    row(LOOKUP, "probes", COUNTER, "Queries sent to a peer with an open circuit, to see whether it answers again.", |s| Value::Number(s.stats.probes)),
+    row(LOOKUP, "answers_late", COUNTER, "Answers to no query in flight.", |s| Value::Number(s.stats.answers_late)),
+    row(LOOKUP, "answers_mismatched", COUNTER, "Answers about another key than the query.", |s| Value::Number(s.stats.answers_mismatched)),
+    row(LOOKUP, "claims_ignored", COUNTER, "Claims of filters that were not followed, because too many claims of that filter were false.", |s| Value::Number(s.stats.claims_ignored)),
+
+    row(FILTER, "filter_bits", GAUGE, "Bits of the own filter.", |s| Value::Number(s.filter_bits)),
+    row(FILTER, "filter_fill", (Kind::Gauge, Unit::Ratio), "Share of the own filter that is set.", |s| Value::Ratio(s.filter_fill)),
+    row(FILTER, "peer_filters_bytes", BYTES, "Memory of the filters of peers; bounded by peer_filters_max.", |s| Value::Number(s.peer_filters_bytes)),
+    row(FILTER, "peer_filters_max", BYTES, "The setting peer_filters_max.", |s| Value::Number(s.limits.peer_filters_max)),
+    row(FILTER, "digest_received_bytes", COUNTER_BYTES, "Frames about the filters of peers.", |s| Value::Number(s.stats.digest_received_bytes)),
+    row(FILTER, "digest_sent_bytes", COUNTER_BYTES, "Frames about the own filter.", |s| Value::Number(s.stats.digest_sent_bytes)),
+    row(FILTER, "digest_messages_dropped", COUNTER, "Digest messages of peers ignored because they were known, or because one before them was missing.", |s| Value::Number(s.stats.digest_messages_dropped)),
+    row(FILTER, "digest_messages_refused", COUNTER, "Digest messages of peers that do not fit their filter.", |s| Value::Number(s.stats.digest_messages_refused)),
+];
+
+fn closed(snapshot: &Snapshot<'_>, reason: CloseReason) -> Value {
+    Value::Number(snapshot.stats.connections_closed[reason as usize])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, METRICS, Metric, SECTIONS, SUMMARY_ROWS, Stats, Unit};
+    use crate::node::conn::connection::CloseReason;
+    use std::fmt::Write;
+    use std::{env, fs};
+
+    #[test]
+    fn names_are_unique_plain_and_no_words_of_selections() {
+        for (at, row) in METRICS.iter().enumerate() {
+            let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            assert!(row.name.chars().all(is_plain), "{}", row.name);
+            assert!(METRICS[..at].iter().all(|other| other.name != row.name), "{} twice", row.name);
+            assert!(row.name != "summary" && !SECTIONS.contains(&row.name), "{} is a section", row.name);
+            assert!(SECTIONS.contains(&row.section) && row.help.ends_with('.'), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn every_counter_has_a_row_of_its_name() {
+        let fields = format!("{:#?}", Stats::default());
+        let fields = fields
+            .lines()
+            .filter_map(|line| line.strip_prefix("    "))
+            .filter_map(|line| line.split_once(':'));
+        let mut count = 0;
+        for (field, _) in fields.filter(|(field, _)| *field != "connections_closed") {
+            assert_eq!(Metric::named(field.as_bytes()).count(), 1, "{field} is not published");
+            count += 1;
+        }
+        assert!(count > 40, "{count} fields found");
+        for reason in CloseReason::ALL {
+            let name = format!("connections_closed_{}", reason.name());
+            assert_eq!(Metric::named(name.as_bytes()).count(), 1, "{name} is not published");
+        }
+    }
+
+    #[test]
+    fn words_select_rows() {
+        let names = |word: &str| Metric::named(word.as_bytes()).map(|row| row.name).collect::<Vec<_>>();
+        assert_eq!(names("hits"), ["hits"]);
+        assert_eq!(names("summary").len(), SUMMARY_ROWS);
+        assert_eq!(names("memory")[0], "memory_bytes");
+        assert_eq!(names("nope").len(), 0);
+        assert_eq!(SECTIONS.iter().map(|section| names(section).len()).sum::<usize>(), METRICS.len());
+    }
+
+    /// Fails when `docs/stats.md` is not what the table says. `OLIVIA_WRITE_DOCS=1` writes it.
+    #[test]
+    fn documentation_of_the_figures_is_not_stale() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/stats.md");
+        let page = page();
+        if env::var_os("OLIVIA_WRITE_DOCS").is_some() {
+            fs::write(path, &page).unwrap();
+        }
+        let written = fs::read_to_string(path).unwrap_or_default();
+        assert!(written == page, "docs/stats.md is stale; make docs");
+    }
+
+    fn page() -> String {
+        let mut page = "# STATS\n\n\
+            Written by `make docs` from the table in `src/node/metrics.rs`. The names are stable.\n\n\
+            `STATS` returns all figures of this node. `STATS mesh` returns those of a section, `STATS keys,hits`\n\
+            those named, `STATS summary` the eight to look at first. Counters start at 0 with the node and never\n\
+            fall; gauges are the state now.\n\n\
+            ## To look at first\n\n"
+            .to_owned();
+        table(&mut page, METRICS.iter().take(SUMMARY_ROWS));
+        for section in SECTIONS {
+            write!(page, "\n## {section}\n\n").unwrap();
+            table(&mut page, METRICS.iter().filter(|row| row.section == section));
+        }
+        page
+    }
+
+    fn table<'r>(page: &mut String, rows: impl Iterator<Item = &'r Metric>) {
+        page.push_str("| name | kind | unit | meaning |\n|---|---|---|---|\n");
+        for row in rows {
+            let kind = match row.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Text => "text",
+            };
+            let unit = match row.unit {
+                Unit::Count | Unit::None => "",
+                Unit::Bytes => "bytes",
+                Unit::Seconds => "seconds",
+                Unit::Microseconds => "microseconds",
+                Unit::Ratio => "0 to 1",
+                Unit::Flag => "yes or no",
+            };
+            writeln!(page, "| `{}` | {kind} | {unit} | {} |", row.name, row.help).unwrap();
+        }
     }
 }

@@ -44,7 +44,7 @@ mod timers;
 pub use command::status::{FilterState, PeerView};
 pub use conn::connection::CloseReason;
 pub use ids::{ConnKey, NodeId};
-pub use metrics::Stats;
+pub use metrics::{Kind, METRICS, Metric, SECTIONS, SUMMARY_ROWS, Stats, Unit};
 pub use state::Action;
 
 use crate::base::time::{Instant, Now};
@@ -116,13 +116,13 @@ impl Node {
             None
         };
         if let Some(refusal) = refusal {
-            self.state.stats.refused += 1;
+            self.state.stats.connections_refused += 1;
             if self.state.log_gate.allows(now, &mut self.state.stats) {
                 log::warn!("refused {addr}: {refusal}");
             }
             return Err(refusal);
         }
-        self.state.stats.accepted += 1;
+        self.state.stats.connections_accepted += 1;
         let is_authenticated = self.state.config.password.is_none();
         let key = self.state.conns.insert(Conn::new(addr, now.mono, is_authenticated));
         conn::timeouts::arm(&mut self.state, key);

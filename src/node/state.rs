@@ -179,7 +179,7 @@ pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: Clos
     }
     conn.replies.release(&mut state.pool);
     state.buffered -= conn.accounted;
-    state.stats.closed[reason as usize] += 1;
+    state.stats.connections_closed[reason as usize] += 1;
     state.mesh.conns -= usize::from(conn.is_of_mesh());
     match conn.role {
         Role::OutboundHandshake(dialling) => state.mesh.lost_dials.push_back((dialling.contact, key)),

@@ -38,7 +38,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> bool {
                 "the filter of {} bytes would take more than the {limit} bytes of a reply; peers get it in frames",
                 size.bytes()
             );
-            state.stats.errors += 1;
+            state.stats.request_errors += 1;
             let mut error = state.pool.take();
             put_error(&mut error, &text.id, sentence);
             fill(state, now, &text, error);

@@ -25,7 +25,7 @@ pub fn mesh(name: &str, count: usize, launch: impl Fn(Launch) -> Launch) -> Vec<
 /// Waits until a node is ready and has exactly so many peers.
 pub fn wait_for_peers(client: &mut Client, count: usize) {
     wait_until(&format!("there are {count} peers"), || {
-        client.stat("peers_active") == count as u64 && client.stat_text("ready") == "yes"
+        client.stat("peers_linked") == count as u64 && client.stat_text("ready") == "yes"
     });
 }
 

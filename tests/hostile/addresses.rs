@@ -45,7 +45,7 @@ fn loopback_told_from_elsewhere_is_not_dialled() {
     );
     world.driver.pass(ms(100));
     assert_eq!(dialled(&mut world.driver), ["192.0.2.50:5454"]);
-    assert_eq!(world.driver.node.stats().peers_refused, 4);
+    assert_eq!(world.driver.node.stats().addresses_refused, 4);
     // Nobody is named by zeroes.
     let views = world.driver.node.peers(world.driver.now);
     let told = views.iter().find(|view| view.addr.to_string() == "192.0.2.50:5454").unwrap();
@@ -77,7 +77,7 @@ fn loopback_is_not_believed_from_elsewhere_by_calling_oneself_a_node_of_this_mac
     world.driver.lose(link.conn);
     world.driver.pass(ms(200));
     assert_eq!(dialled(&mut world.driver), ["192.0.2.11:22"], "where it was seen is where it is");
-    assert_eq!(world.driver.node.stats().peers_refused, 1);
+    assert_eq!(world.driver.node.stats().addresses_refused, 1);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn without_a_secret_nobody_elsewhere_is_dialled_whoever_says_so() {
     world.driver.lose(far.conn);
     world.driver.pass(ms(200));
     assert_eq!(dialled(&mut world.driver), ["127.0.0.1:7000"]);
-    assert_eq!(world.driver.node.stats().peers_refused, 2);
+    assert_eq!(world.driver.node.stats().addresses_refused, 2);
 }
 
 #[test]
@@ -112,14 +112,14 @@ fn addresses_beyond_those_taken_from_a_frame_are_counted() {
     let mut world = World::new(secretive());
     let link = world.linked(&Face::elsewhere(1));
     tell_all(&mut world, &link, addresses(0..1_820));
-    assert_eq!(world.driver.node.stats().peers_refused, 1_820 - 1_024);
+    assert_eq!(world.driver.node.stats().addresses_refused, 1_820 - 1_024);
     assert_eq!(world.stat("peers_backup"), 1_024);
     assert_eq!(dialled(&mut world.driver).len(), DIALS_ON_HEARSAY_MAX);
     // The same again is nothing new.
     tell_all(&mut world, &link, addresses(0..1_024));
     assert_eq!(world.stat("peers_backup"), 1_024);
     assert_eq!(dialled(&mut world.driver).len(), 0);
-    assert_eq!(world.stat("contacts_refused"), 0);
+    assert_eq!(world.stat("addresses_dropped"), 0);
     world.check();
 }
 
@@ -151,7 +151,7 @@ fn addresses_by_the_hundred_thousand_fill_no_more_than_the_book_and_are_read_in_
         }
     }
     assert!(world.stat("peers_backup") <= 256);
-    assert!(world.stat("contacts_refused") > 150_000);
+    assert!(world.stat("addresses_dropped") > 150_000);
     assert!(world.driver.node.conns() <= 2 + DIALS_ON_HEARSAY_MAX);
     world.check();
 }

@@ -33,12 +33,12 @@ fn answers_to_no_question_change_nothing() {
     for request in [0, 1, 2, u32::MAX] {
         world.send(&link, &[(request, value(far, b"lie")), (request, Body::None { hash: far })]);
     }
-    assert_eq!(world.driver.node.stats().remote_late, 8);
+    assert_eq!(world.driver.node.stats().answers_late, 8);
     let request = asked(&mut world, &mut link);
     world.send(&link, &[(request.wrapping_add(1), value(far, b"lie"))]);
     world.send(&link, &[(request, value(far, b"true"))]);
     assert_eq!(world.told(), ":GOT far:true\n");
-    assert_eq!(world.driver.node.stats().remote_late, 9);
+    assert_eq!(world.driver.node.stats().answers_late, 9);
     world.check();
 }
 
@@ -54,7 +54,7 @@ fn answer_that_comes_twice_counts_once() {
     );
     assert_eq!(world.told(), ":GOT far:1\n");
     let stats = world.driver.node.stats();
-    assert_eq!((stats.remote_hits, stats.remote_values, stats.remote_late), (1, 1, 2));
+    assert_eq!((stats.lookup_hits, stats.query_hits, stats.answers_late), (1, 1, 2));
     world.check();
 }
 
@@ -66,7 +66,7 @@ fn answer_about_another_key_is_no_answer() {
     let request = asked(&mut world, &mut link);
     world.send(&link, &[(request, value(own, b"lie")), (request, Body::None { hash: own })]);
     assert_eq!(world.told(), "");
-    assert_eq!(world.driver.node.stats().remote_forged, 2);
+    assert_eq!(world.driver.node.stats().answers_mismatched, 2);
     world.send(&link, &[(request, value(far, b"true"))]);
     assert_eq!(world.told(), ":GOT far:true\n");
     // Forged answers alone make no client wait longer than a lookup may take.
@@ -88,7 +88,7 @@ fn answer_that_comes_after_its_time_is_dropped() {
     assert_eq!(world.told(), ":GOT \n");
     world.send(&link, &[(request, value(far, b"late"))]);
     let stats = world.driver.node.stats();
-    assert_eq!((stats.remote_timeouts, stats.remote_abandoned, stats.remote_late), (1, 1, 1));
+    assert_eq!((stats.lookup_timeouts, stats.queries_abandoned, stats.answers_late), (1, 1, 1));
     // It does not answer the next question either.
     let next = asked(&mut world, &mut link);
     assert_ne!(next, request);
@@ -110,10 +110,10 @@ fn answer_over_a_link_that_was_replaced_is_not_heard() {
     // It is asked again over the new link, and nowhere is no answer before that has come.
     assert_eq!(world.told(), "");
     world.send(&old, &[(request, value(far, b"old"))]);
-    assert_eq!(world.driver.node.stats().remote_late, 0);
+    assert_eq!(world.driver.node.stats().answers_late, 0);
     world.send(&new, &[(request, value(far, b"old"))]);
     let stats = world.driver.node.stats();
-    assert_eq!((stats.remote_late, stats.remote_lost), (1, 1));
+    assert_eq!((stats.answers_late, stats.queries_lost), (1, 1));
     let again = world.queries(&mut new);
     assert!(again.len() == 1 && again[0] != request);
     world.send(&new, &[(again[0], value(far, b"new"))]);
@@ -134,7 +134,7 @@ fn no_of_a_peer_that_was_asked_again_over_its_new_link_is_no_false_claim() {
     world.send(&new, &[(again[0], Body::None { hash: far })]);
     assert_eq!(world.told(), ":GOT \n");
     let stats = world.driver.node.stats();
-    assert_eq!((stats.remote_nones, stats.remote_false_hits), (1, 0));
+    assert_eq!((stats.query_misses, stats.query_false_positives), (1, 0));
     world.check();
 }
 
@@ -205,7 +205,7 @@ fn value_longer_than_this_node_takes_is_a_no_at_once() {
     world.send(&link, &[(request, value(far, &[b'x'; 1_001]))]);
     assert_eq!(world.told(), ":GOT \n");
     let stats = world.driver.node.stats();
-    assert_eq!((stats.remote_misses, stats.frames_oversized), (1, 1));
+    assert_eq!((stats.lookup_misses, stats.frames_oversized), (1, 1));
     let request = asked(&mut world, &mut link);
     world.send(&link, &[(request, value(far, &[b'x'; 1_000]))]);
     assert_eq!(world.told().len(), ":GOT far:\n".len() + 1_000);
@@ -220,11 +220,11 @@ fn key_longer_than_its_peer_takes_is_missing_at_once_and_its_peer_is_asked_the_n
         let request = asked(&mut world, &mut link);
         world.send(&link, &[(request, Body::NotTaken)]);
         assert_eq!(world.told(), ":GOT \n");
-        assert_eq!(world.driver.node.stats().remote_nones, round);
+        assert_eq!(world.driver.node.stats().query_misses, round);
     }
     world.send(&link, &[(77, Body::NotTaken)]);
     let stats = world.driver.node.stats();
-    assert_eq!((stats.remote_misses, stats.remote_timeouts, stats.remote_late), (3, 0, 1));
+    assert_eq!((stats.lookup_misses, stats.lookup_timeouts, stats.answers_late), (3, 0, 1));
     world.check();
 }
 
@@ -267,13 +267,13 @@ fn peer_that_never_answers_costs_one_timeout_until_it_is_heard_from() {
         assert_eq!(world.ask("GET far,own,nowhere\n"), ":GOT own:1\n");
     }
     assert_eq!(world.queries(&mut link), [0; 0]);
-    assert_eq!(world.driver.node.stats().remote_timeouts, 1);
+    assert_eq!(world.driver.node.stats().lookup_timeouts, 1);
     // One byte of a frame is a sign of life.
     world.driver.send(link.conn, [0xB1]);
     asked(&mut world, &mut link);
     world.driver.pass(ms(100));
     assert_eq!(world.told(), ":GOT \n");
-    assert_eq!(world.driver.node.stats().remote_timeouts, 2);
+    assert_eq!(world.driver.node.stats().lookup_timeouts, 2);
     // Then it is gone at its third beat.
     world.driver.pass(ms(3_000));
     assert!(!world.is_linked(&face));
@@ -283,12 +283,12 @@ fn peer_that_never_answers_costs_one_timeout_until_it_is_heard_from() {
 /// Lets lookups of `far` wait for a peer that beats and does not answer, until they do so no longer; how many
 /// did.
 fn waits_in_vain(world: &mut World, link: &mut Link) -> u64 {
-    let before = world.driver.node.stats().remote_timeouts;
+    let before = world.driver.node.stats().lookup_timeouts;
     for waits in 0..200 {
         world.send(link, &[heartbeat(1)]);
         world.begin("GET far\n");
         if world.told() == ":GOT \n" {
-            assert_eq!(world.driver.node.stats().remote_timeouts, before + waits);
+            assert_eq!(world.driver.node.stats().lookup_timeouts, before + waits);
             return waits;
         }
         world.driver.pass(ms(100));
@@ -329,11 +329,11 @@ fn peer_that_beats_and_never_answers_costs_three_timeouts_and_no_more() {
             assert_eq!(world.ask("GET far\n"), ":GOT \n");
             assert_eq!(world.ask("TTL far,own\n"), ":LASTS own:never\n");
         }
-        assert_eq!(world.driver.node.stats().remote_timeouts, 3);
+        assert_eq!(world.driver.node.stats().lookup_timeouts, 3);
         assert!(world.is_linked(&face) && world.view(&face).unwrap().owed == 1);
         assert!(world.ask("MESH\n").contains("; does not answer, is asked for no keys until it has 1 times"));
         // It is asked with each beat whether it does.
-        let probes = world.stat("remote_probes");
+        let probes = world.stat("probes");
         assert!((24..=26).contains(&probes), "{probes}");
         world.check();
     }
@@ -372,7 +372,7 @@ fn answer_to_a_probe_that_is_late_or_about_another_key_counts_for_nothing() {
         world.send(&link, &[(request, Body::None { hash }), (request, Body::None { hash })]);
         assert_eq!(world.view(&face).unwrap().owed, 1);
     }
-    assert_eq!(world.driver.node.stats().remote_late, 2);
+    assert_eq!(world.driver.node.stats().answers_late, 2);
     world.check();
 }
 
@@ -432,7 +432,7 @@ fn many_silent_peers_of_unknown_filters_cost_one_timeout_together() {
     world.driver.pass(ms(100));
     assert_eq!(world.told(), ":GOT \n");
     assert_eq!(world.ask("GET nowhere,neither\n"), ":GOT \n");
-    assert_eq!(world.driver.node.stats().remote_timeouts, 1);
+    assert_eq!(world.driver.node.stats().lookup_timeouts, 1);
     // Each that is heard from is asked again, and it alone.
     world.send(&links[3], &[heartbeat(1)]);
     world.begin("GET nowhere\n");
@@ -457,7 +457,7 @@ fn silent_claimant_keeps_nobody_from_the_next() {
     let request = world.queries(second)[0];
     world.send(second, &[(request, value(far, b"there"))]);
     assert_eq!(world.told(), ":GOT far:there\n");
-    assert_eq!(world.driver.node.stats().remote_timeouts, 0);
+    assert_eq!(world.driver.node.stats().lookup_timeouts, 0);
     world.check();
 }
 
@@ -480,7 +480,7 @@ fn lookup_that_everybody_waits_for_is_answered_to_those_who_are_left() {
         assert_eq!(world.driver.take(*client), ":GOT far:v\n");
     }
     let stats = world.driver.node.stats();
-    assert_eq!((stats.remote_coalesced, stats.remote_unwanted), (19, 10));
+    assert_eq!((stats.lookups_coalesced, stats.lookups_unwanted), (19, 10));
     world.check();
     // A filter that begins anew in the middle of it all takes no lookup with it.
     let request = asked(&mut world, &mut link);

@@ -36,7 +36,7 @@ fn deltas_that_come_again_are_dropped_and_counted() {
         world.driver.send(link.conn, deltas(0, &[1, 2, 3]));
     }
     world.driver.send(link.conn, block(1, 0, [u64::MAX; 8]));
-    assert_eq!(world.driver.node.stats().digest_dropped, 301);
+    assert_eq!(world.driver.node.stats().digest_messages_dropped, 301);
     assert_eq!((position(&world, &face), world.filter(&face)), (Some(3), FilterState::Known));
     assert_eq!(resyncs(&mut world, &mut link), []);
     world.check();
@@ -51,7 +51,7 @@ fn missing_delta_is_asked_for_once_and_its_peer_is_in_doubt_until_it_comes() {
         world.driver.send(link.conn, deltas(seq, &[seq]));
     }
     assert_eq!(resyncs(&mut world, &mut link), [Some(head(1, 3))]);
-    assert_eq!(world.driver.node.stats().digest_dropped, 499);
+    assert_eq!(world.driver.node.stats().digest_messages_dropped, 499);
     assert_eq!(world.filter(&face), FilterState::Doubtful);
     // In doubt it is asked for what it does not claim.
     world.begin("GET nowhere\n");
@@ -118,7 +118,7 @@ fn numbers_go_on_where_their_low_half_begins_anew() {
     assert_eq!((position(&world, &face), world.filter(&face)), (Some(far + 4), FilterState::Known));
     // Before the wrap again, and beyond what is next.
     world.driver.send(link.conn, deltas(far, &[1]));
-    assert_eq!(world.driver.node.stats().digest_dropped, 1);
+    assert_eq!(world.driver.node.stats().digest_messages_dropped, 1);
     world.driver.send(link.conn, deltas(far + 9, &[1]));
     assert_eq!(resyncs(&mut world, &mut link), [Some(head(1, far + 4))]);
     world.check();
@@ -137,7 +137,7 @@ fn numbers_at_the_end_of_all_numbers_harm_nobody() {
     }
     assert_eq!(world.stat("peer_filters_bytes"), 128);
     world.publish(&mut link, head(0, 0), 1, &[0; 16]);
-    assert!(world.driver.node.stats().digest_refused > 0);
+    assert!(world.driver.node.stats().digest_messages_refused > 0);
     world.check();
 }
 
@@ -148,7 +148,7 @@ fn block_beyond_the_filter_is_refused_and_its_peer_asked_again_for_all_of_it() {
         let face = Face::new(1);
         let mut link = at_three(&mut world, &face);
         world.driver.send(link.conn, block(3, number, [u64::MAX; 8]));
-        assert_eq!(world.driver.node.stats().digest_refused, 1);
+        assert_eq!(world.driver.node.stats().digest_messages_refused, 1);
         assert_eq!(world.filter(&face), FilterState::Doubtful);
         for second in 0..40 {
             world.driver.pass(ms(1_000));
@@ -188,7 +188,7 @@ fn tiny_deltas_by_the_hundred_thousand_keep_nobody_waiting() {
     }
     world.driver.node.audit();
     assert_eq!((position(&world, &face), world.filter(&face)), (Some(seq), FilterState::Known));
-    assert!(world.stat("digest_bytes_in") >= 28 * seq);
+    assert!(world.stat("digest_received_bytes") >= 28 * seq);
     assert!(world.stat("buffers_bytes") < 1 << 20);
     world.check();
 }
@@ -218,7 +218,7 @@ fn sizes_that_change_without_end_hold_no_more_than_the_budget() {
         resize(&mut world, &link, size_log2);
     }
     assert_eq!(world.filter(&face), FilterState::Unknown);
-    assert_eq!(world.driver.node.stats().digest_refused, 1);
+    assert_eq!(world.driver.node.stats().digest_messages_refused, 1);
     assert_eq!(world.stat("peer_filters_bytes"), 0);
     // All in one go, before the first is done: asked again for all of it, once.
     world.hear(&mut link);
@@ -227,11 +227,11 @@ fn sizes_that_change_without_end_hold_no_more_than_the_budget() {
         (0..1_000).map(|n| (n, Body::Resize { size_log2: if n % 2 == 0 { 11 } else { 10 } })).collect();
     world.send(&link, &storm);
     assert_eq!(resyncs(&mut world, &mut link), [None]);
-    assert!(world.driver.node.stats().digest_dropped >= 998);
+    assert!(world.driver.node.stats().digest_messages_dropped >= 998);
     // A leap is refused.
     world.publish(&mut link, head(1, 0), 3, &[0; 8 << 3]);
     world.send(&link, &[(0, Body::Resize { size_log2: 5 })]);
-    assert_eq!(world.driver.node.stats().digest_refused, 2);
+    assert_eq!(world.driver.node.stats().digest_messages_refused, 2);
     assert_eq!(world.filter(&face), FilterState::Doubtful);
     world.check();
 }
@@ -279,7 +279,7 @@ fn whole_filter_asked_for_without_end_is_sent_no_faster_than_it_is_taken() {
     // Some pieces, and an answer for each request, as far as it may wait at all.
     let waiting = world.driver.waiting(link.conn);
     assert!(waiting <= (64 << 10) + (16 << 10) + (256 << 10) + 100, "{waiting} bytes");
-    assert!(world.driver.node.stats().digest_bytes_out < 100 << 10);
+    assert!(world.driver.node.stats().digest_sent_bytes < 100 << 10);
     assert!(world.driver.node.stats().heartbeats_unanswered > 0);
     world.check();
 }
@@ -291,11 +291,11 @@ fn whole_filter_asked_for_again_and_again_by_one_that_reads_costs_a_step_each() 
     let mut link = world.linked(&Face::new(1));
     world.send(&link, &[(0, Body::Resync(None))]);
     assert!(world.hear(&mut link).contains(&Heard::Changelog));
-    let (ticks, bytes) = (world.driver.ticks, world.driver.node.stats().digest_bytes_out);
+    let (ticks, bytes) = (world.driver.ticks, world.driver.node.stats().digest_sent_bytes);
     let storm: Vec<_> = (0..200).map(|_| (0, Body::Resync(None))).collect();
     world.send(&link, &storm);
     world.hear(&mut link);
-    let sent = world.driver.node.stats().digest_bytes_out - bytes;
+    let sent = world.driver.node.stats().digest_sent_bytes - bytes;
     assert!(sent <= 2 * (128 << 10) + 200 * (17 << 10), "{sent} bytes");
     assert!(world.driver.ticks - ticks < 1_000);
     world.check();
@@ -315,7 +315,7 @@ fn beats_without_end_are_answered_no_faster_than_they_are_taken() {
         world.driver.run();
     }
     assert!(world.driver.waiting(link.conn) <= (256 << 10) + 100);
-    let unanswered = world.stat("beats_unanswered");
+    let unanswered = world.stat("heartbeats_unanswered");
     assert!(unanswered > 10_000, "{unanswered}");
     world.driver.reads(link.conn, true);
     let answered = world.hear(&mut link).len() as u64;

@@ -43,7 +43,7 @@ fn question_to_a_peer_that_leaves_is_over_at_once() {
             _ => world.driver.send(link.conn, "garbage"),
         }
         assert_eq!(world.told(), ":GOT \n");
-        assert_eq!(world.driver.node.stats().remote_lost, 1);
+        assert_eq!(world.driver.node.stats().queries_lost, 1);
         assert_eq!(world.driver.node.lookups(), 0);
         world.check();
     }

@@ -38,7 +38,7 @@ fn wrong_proof_opens_nothing() {
         let sentence = refused(&mut world, conn, &wrong.proof_line(&node));
         assert_eq!(sentence, "wrong proof; the nodes of a mesh need the same [mesh] secret");
     }
-    assert_eq!(world.stat("peers_active"), 0);
+    assert_eq!(world.stat("peers_linked"), 0);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn recorded_answer_of_who_was_dialled_opens_nothing() {
         world.check();
     }
     assert_eq!(world.closed(CloseReason::Refused), 3);
-    assert_eq!(world.stat("peers_active"), 0);
+    assert_eq!(world.stat("peers_linked"), 0);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn without_a_secret_a_password_keeps_nodes_out_from_either_end() {
     let (conn, node) = world.picked_up();
     world.driver.send(conn, face.counter_line(&node));
     assert!(world.driver.is_closed(conn));
-    assert_eq!(world.stat("peers_active"), 0);
+    assert_eq!(world.stat("peers_linked"), 0);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn with_a_secret_a_link_needs_no_password_and_is_no_client() {
     let password = Some(Secret::new("password".to_owned()));
     let mut world = World::new(Config { password, ..secretive() });
     let link = world.dial(&Face::elsewhere(1));
-    assert_eq!((world.stat("clients"), world.stat("peers_active")), (1, 1));
+    assert_eq!((world.stat("clients"), world.stat("peers_linked")), (1, 1));
     assert!(!world.driver.has_ended(link.conn));
 }
 

@@ -43,7 +43,7 @@ fn nodes_that_all_offer_before_the_first_proves_are_not_all_let_in() {
     for (face, (conn, node)) in faces.iter().zip(&offered) {
         world.driver.send(*conn, face.proof_line(node));
     }
-    assert_eq!(world.stat("peers_active"), 2);
+    assert_eq!(world.stat("peers_linked"), 2);
     assert_eq!(world.driver.node.stats().handshakes_refused, 18);
     assert!(world.driver.take(offered[19].0).contains(":FULFILLED full,"));
     world.check();
@@ -64,7 +64,7 @@ fn nodes_that_have_no_link_get_a_few_places_more_and_nobody_else_does() {
     for face in [&alone[3], &open[2]] {
         assert!(world.proven(face).1.starts_with("h2:FULFILLED full,"));
     }
-    assert_eq!(world.stat("peers_active"), 5);
+    assert_eq!(world.stat("peers_linked"), 5);
     // A place that becomes free is one of these, as long as there are others.
     world.driver.lose(first.conn);
     assert!(world.proven(&open[2]).1.starts_with("h2:FULFILLED full,"));
@@ -132,7 +132,7 @@ fn node_with_all_its_links_visits_backups_and_links_to_one_that_has_none() {
             world.driver.send(conn, "h2:FULFILLED welcome\n");
         }
     }
-    assert_eq!(world.stat("peers_active"), 3);
+    assert_eq!(world.stat("peers_linked"), 3);
     world.check();
 }
 
@@ -150,7 +150,7 @@ fn dials_that_all_get_through_link_no_more_than_active_peers() {
     for (conn, _) in &picked {
         world.driver.send(*conn, "h2:FULFILLED welcome\n");
     }
-    assert_eq!((world.stat("peers_active"), world.stat("peers_backup")), (2, 3));
+    assert_eq!((world.stat("peers_linked"), world.stat("peers_backup")), (2, 3));
     assert_eq!(world.closed(CloseReason::Refused), 3);
     world.check();
 }
@@ -176,7 +176,7 @@ fn ten_thousand_identities_one_after_the_other_leave_no_more_than_the_tables_hol
     world.check();
     assert_eq!(world.driver.node.peers(world.driver.now).len(), 4, "the table is full and no fuller");
     assert!(world.stat("peer_filters_bytes") <= 8 * 256);
-    assert_eq!(world.stat("peers_active"), 0);
+    assert_eq!(world.stat("peers_linked"), 0);
     let ticks = world.driver.ticks;
     world.driver.pass(ms(31_000));
     assert!(world.driver.ticks - ticks < 10_000, "timers of nodes that are gone");
@@ -194,7 +194,7 @@ fn survives(world: &mut World, alive: &mut Link, gone: &mut Link, why: &str) {
     assert!(
         answer.iter().any(|heard| matches!(heard, Heard::Heartbeat { request: 77, is_answer: true, .. }))
     );
-    assert_eq!(world.stat("peers_active"), 1);
+    assert_eq!(world.stat("peers_linked"), 1);
     world.driver.shut(gone.conn);
     assert_eq!(world.closed(CloseReason::Duplicate), 1);
     assert!(!world.driver.has_ended(alive.conn));
@@ -266,7 +266,7 @@ fn name_of_a_linked_peer_used_from_elsewhere_is_a_newer_link_of_it() {
     let frames = world.driver.node.stats().frames;
     world.send(&old, &[heartbeat(5)]);
     assert_eq!(world.driver.node.stats().frames, frames);
-    assert_eq!(world.stat("peers_active"), 1);
+    assert_eq!(world.stat("peers_linked"), 1);
     world.check();
 }
 
@@ -287,7 +287,7 @@ fn links_that_are_replaced_and_never_read_do_not_pile_up_beyond_the_clients_limi
         most = most.max(world.driver.node.conns());
     }
     assert!(most <= 12, "{most} connections where 10 clients and one link may be");
-    assert!(world.driver.node.stats().refused > 0);
+    assert!(world.driver.node.stats().connections_refused > 0);
     world.driver.pass(ms(13_000));
     world.dial(&face);
     world.check();

@@ -250,7 +250,7 @@ impl World {
     }
 
     pub fn closed(&self, reason: CloseReason) -> u64 {
-        self.driver.node.stats().closed[reason as usize]
+        self.driver.node.stats().connections_closed[reason as usize]
     }
 
     /// How the node sees a peer.

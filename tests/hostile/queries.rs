@@ -28,8 +28,8 @@ fn questions_without_end_to_whoever_does_not_read_are_dropped_above_what_it_may_
     }
     world.driver.node.audit();
     assert!(world.stat("buffers_bytes") < 2 << 20);
-    let dropped = world.stat("owed_dropped");
-    assert_eq!(world.stat("served_to_peers"), 100_000);
+    let dropped = world.stat("peer_queries_dropped");
+    assert_eq!(world.stat("peer_queries"), 100_000);
     // As soon as it reads it gets what it is owed, in the order of its questions.
     world.driver.reads(link.conn, true);
     let heard = world.hear(&mut link);
@@ -59,7 +59,7 @@ fn long_keys_that_wait_for_their_answers_are_bounded_by_their_bytes() {
         world.send(&link, &[get(n, &key)]);
     }
     // Four of these keys are all that a quarter of a megabyte holds; one of the big ones waits too.
-    assert_eq!(world.driver.node.stats().deferred_dropped, 300 - 4);
+    assert_eq!(world.driver.node.stats().peer_queries_dropped, 300 - 4);
     world.driver.reads(link.conn, true);
     let heard = world.hear(&mut link);
     let noes: Vec<&Heard> = heard.iter().filter(|heard| matches!(heard, Heard::None { .. })).collect();
@@ -116,7 +116,7 @@ fn question_whose_asker_has_given_up_does_not_make_the_next_ones_late() {
         world.driver.pass(ms(100));
     }
     assert!(in_time >= 20, "{in_time}");
-    let (late, dropped) = (world.stat("owed_late"), world.stat("owed_dropped"));
+    let (late, dropped) = (world.stat("peer_queries_timed_out"), world.stat("peer_queries_dropped"));
     assert!(late > 300 && dropped == 0, "{late} late, {dropped} dropped");
     world.check();
 }
@@ -135,7 +135,7 @@ fn peer_that_asks_more_than_its_link_takes_gets_its_snapshot_all_the_same() {
         world.driver.reads(link.conn, false);
         let storm: Vec<_> = (0..1_000).map(|n| get(n, b"big")).collect();
         (0..10).for_each(|_| world.send(&link, &storm));
-        assert!(world.stat("owed_dropped") > 0);
+        assert!(world.stat("peer_queries_dropped") > 0);
         world.send(&link, &[(0, Body::Resync(None))]);
         let (mut snapshot, mut answers, mut taken) = (0, 0, 0);
         while taken < 2 << 20 {
@@ -161,7 +161,7 @@ fn link_that_ends_is_owed_nothing() {
     world.driver.reads(link.conn, false);
     let storm: Vec<_> = (0..10_000).map(|n| get(n, b"own")).collect();
     world.send(&link, &storm);
-    assert!(world.driver.node.stats().deferred_dropped > 0);
+    assert!(world.driver.node.stats().peer_queries_dropped > 0);
     world.driver.lose(link.conn);
     let mut link = world.dial(&face);
     world.send(&link, &[get(77, b"own")]);
@@ -213,7 +213,7 @@ fn question_of_a_peer_is_answered_from_here_and_causes_no_other() {
         ]
     );
     assert_eq!(world.hear(&mut holder), []);
-    assert_eq!((world.driver.node.stats().remote_lookups, world.stat("gets")), (0, 0));
+    assert_eq!((world.driver.node.stats().lookups, world.stat("gets")), (0, 0));
     world.check();
 }
 
@@ -227,7 +227,7 @@ fn key_longer_than_this_node_takes_is_answered_by_a_no_and_harms_nobody() {
     assert_eq!(heard[..2], [Heard::None { request: 1 }, Heard::None { request: 2 }]);
     assert!(matches!(heard[2], Heard::Heartbeat { request: 3, .. }));
     assert_eq!(world.driver.node.stats().frames_oversized, 1);
-    assert_eq!(world.stat("served_to_peers"), 2);
+    assert_eq!(world.stat("peer_queries"), 2);
     world.check();
 }
 

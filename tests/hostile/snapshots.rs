@@ -31,7 +31,7 @@ fn is_asked(world: &mut World, link: &mut Link) {
 }
 
 fn refusals(world: &World) -> u64 {
-    world.driver.node.stats().digest_refused
+    world.driver.node.stats().digest_messages_refused
 }
 
 #[test]
@@ -90,9 +90,9 @@ fn filter_that_fills_up_by_deltas_is_refused_when_it_claims_nearly_all() {
     assert_eq!((refusals(&world), world.filter(&face)), (1, FilterState::Unknown));
     is_asked(&mut world, &mut link);
     // What follows is dropped, and it is asked again for all of it, in a while.
-    let dropped = world.driver.node.stats().digest_dropped;
+    let dropped = world.driver.node.stats().digest_messages_dropped;
     world.driver.send(link.conn, deltas(seq, &[1]));
-    assert!(world.driver.node.stats().digest_dropped > dropped);
+    assert!(world.driver.node.stats().digest_messages_dropped > dropped);
     world.hear(&mut link);
     let asked = resyncs_within(&mut world, &mut link, 60);
     assert_eq!(asked, 3, "once in twenty seconds");
@@ -135,7 +135,7 @@ fn filter_that_claims_half_of_all_keys_and_lies_is_asked_one_time_in_sixty_four(
     assert_eq!(asked_among(&mut world, &mut link, 32), 32);
     assert_eq!(asked_among(&mut world, &mut link, 64 * 8), 8);
     let stats = world.driver.node.stats();
-    assert_eq!((stats.remote_false_hits, stats.remote_disbelieved), (40, 64 * 8 - 8));
+    assert_eq!((stats.query_false_positives, stats.claims_ignored), (40, 64 * 8 - 8));
     // It becomes honest: an empty filter, and in time its claims count again.
     world.publish(&mut link, head(1, 0), 1, &[0; 16]);
     let key = world.keys(1).next().unwrap();
@@ -151,14 +151,14 @@ fn filter_that_claims_half_of_all_keys_and_lies_is_asked_one_time_in_sixty_four(
             let list: Vec<String> = absent.by_ref().take(1_000).collect();
             assert_eq!(world.ask(&format!("GET {}\n", list.join(","))), ":GOT \n");
         }
-        let before = world.driver.node.stats().remote_disbelieved;
+        let before = world.driver.node.stats().claims_ignored;
         world.begin(&format!("GET {key}\n"));
         for request in world.queries(&mut link) {
             let value = Body::Value { hash, version: 1, left_ms: None, value: b"true" };
             world.send(&link, &[(request, value)]);
         }
         world.told();
-        if world.driver.node.stats().remote_disbelieved == before && rounds > 1 {
+        if world.driver.node.stats().claims_ignored == before && rounds > 1 {
             break;
         }
     }
@@ -183,7 +183,7 @@ fn filters_beyond_the_largest_size_are_refused_before_a_byte_is_allocated() {
     assert_eq!(world.filter(&face), FilterState::Unknown);
     assert_eq!(world.hear(&mut link), [Heard::Resync(Some(head(2, 0)))]);
     world.driver.send(link.conn, piece(0, &[u64::MAX; 2_048]));
-    assert_eq!(world.driver.node.stats().digest_dropped, 1);
+    assert_eq!(world.driver.node.stats().digest_messages_dropped, 1);
     is_asked(&mut world, &mut link);
     world.check();
 }
@@ -217,7 +217,7 @@ fn pieces_out_of_turn_are_counted_and_change_nothing() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let link = world.linked(&face);
-    let dropped = |world: &World| world.driver.node.stats().digest_dropped;
+    let dropped = |world: &World| world.driver.node.stats().digest_messages_dropped;
     // Before the beginning.
     world.driver.send(link.conn, [piece(0, &[0; 16]), end()].concat());
     assert_eq!((dropped(&world), refusals(&world)), (2, 0));

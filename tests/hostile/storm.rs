@@ -262,7 +262,7 @@ impl Storm {
     fn check(&mut self) {
         self.world.check();
         assert!(self.world.stat("peer_filters_bytes") <= 1 << 20);
-        assert!(self.world.stat("peers_active") <= self.crowd.active_peers.into());
+        assert!(self.world.stat("peers_linked") <= self.crowd.active_peers.into());
         assert!(self.world.stat("buffers_bytes") < 4 << 20);
         assert!(self.world.driver.node.lookups() <= 12);
         self.world.told();
@@ -284,7 +284,7 @@ impl Storm {
             self.world.driver.pass(ms(100));
         }
         assert_eq!(self.world.driver.node.lookups(), 0);
-        assert_eq!((self.world.stat("peers_active"), self.world.stat("peer_filters_bytes")), (0, 0));
+        assert_eq!((self.world.stat("peers_linked"), self.world.stat("peer_filters_bytes")), (0, 0));
         for client in self.clients.clone() {
             self.world.driver.take_bytes(client);
             assert_eq!(self.world.driver.ask(client, "PING\n"), "0:PONG 1\n");

@@ -188,9 +188,8 @@ impl World {
         if self.plan.is_cramped {
             return;
         }
-        let queries = |world: &Self, at: usize| {
-            world.hosts[at].node.as_ref().map_or(0, |node| node.stats().remote_requests)
-        };
+        let queries =
+            |world: &Self, at: usize| world.hosts[at].node.as_ref().map_or(0, |node| node.stats().queries);
         for at in 0..self.members {
             let asker = self.add_asker(at);
             self.run_until(self.net.now + 100 * MS);

@@ -17,22 +17,22 @@ impl Seen {
     /// What one life of a node has counted.
     pub fn add_node(&mut self, stats: &Stats) {
         for reason in CloseReason::ALL {
-            self.add(reason.name(), stats.closed[reason as usize]);
+            self.add(reason.name(), stats.connections_closed[reason as usize]);
         }
         let counts = [
             ("hits", stats.hits),
             ("misses", stats.misses),
-            ("remote hits", stats.remote_hits),
-            ("remote misses", stats.remote_misses),
-            ("lookups that took too long", stats.remote_timeouts),
-            ("lookups joined", stats.remote_coalesced),
-            ("answers too late", stats.remote_late),
-            ("forged answers", stats.remote_forged),
-            ("questions lost with their link", stats.remote_lost),
-            ("questions given up", stats.remote_abandoned),
-            ("false claims", stats.remote_false_hits),
-            ("digests dropped", stats.digest_dropped),
-            ("digests refused", stats.digest_refused),
+            ("remote hits", stats.lookup_hits),
+            ("remote misses", stats.lookup_misses),
+            ("lookups that took too long", stats.lookup_timeouts),
+            ("lookups joined", stats.lookups_coalesced),
+            ("answers too late", stats.answers_late),
+            ("forged answers", stats.answers_mismatched),
+            ("questions lost with their link", stats.queries_lost),
+            ("questions given up", stats.queries_abandoned),
+            ("false claims", stats.query_false_positives),
+            ("digests dropped", stats.digest_messages_dropped),
+            ("digests refused", stats.digest_messages_refused),
             ("broken frames", stats.frames_broken),
             ("handshakes refused", stats.handshakes_refused),
             ("stale events", stats.stale_events),

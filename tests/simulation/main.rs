@@ -180,12 +180,12 @@ struct Seen {
 impl Seen {
     fn add(&mut self, world: &World) {
         let stats = world.node.stats();
-        for (sum, count) in self.closed.iter_mut().zip(stats.closed) {
+        for (sum, count) in self.closed.iter_mut().zip(stats.connections_closed) {
             *sum += count;
         }
         self.hits += stats.hits;
         self.misses += stats.misses;
-        self.refused += stats.refused;
+        self.refused += stats.connections_refused;
         self.pauses += world.pauses;
         self.full += world.full;
     }

@@ -341,9 +341,12 @@ impl World {
         }
         let stats = self.node.stats();
         assert_eq!(stats.gets, stats.hits + stats.misses);
-        assert_eq!(stats.accepted, self.accepted);
-        assert_eq!(stats.refused, self.refused);
-        assert_eq!(stats.accepted, stats.closed.iter().sum::<u64>() + self.node.conns() as u64);
+        assert_eq!(stats.connections_accepted, self.accepted);
+        assert_eq!(stats.connections_refused, self.refused);
+        assert_eq!(
+            stats.connections_accepted,
+            stats.connections_closed.iter().sum::<u64>() + self.node.conns() as u64
+        );
         assert_eq!(stats.stale_events, self.stale);
         assert_eq!(self.node.conns(), self.links.len());
     }
@@ -410,7 +413,7 @@ impl World {
 
     /// Judges why connections were closed, as far as one call tells, and forgets what is uncertain.
     fn judge_ends(&mut self, vanished: Vec<Link>) {
-        let closed = self.node.stats().closed;
+        let closed = self.node.stats().connections_closed;
         let reasons: Vec<CloseReason> = CloseReason::ALL
             .into_iter()
             .flat_map(|reason| {
@@ -462,22 +465,30 @@ impl World {
         assert_eq!(number("gets"), number("hits") + number("misses"), "{text}");
         // The same call may have closed some before.
         assert!(number("clients") <= self.links.len() as u64, "{text}");
-        let closed: u64 =
-            CloseReason::ALL.iter().map(|reason| number(&format!("closed_{}", reason.name()))).sum();
-        assert_eq!(number("accepted"), closed + number("clients"), "{text}");
+        let closed: u64 = CloseReason::ALL
+            .iter()
+            .map(|reason| number(&format!("connections_closed_{}", reason.name())))
+            .sum();
+        assert_eq!(number("connections_accepted"), closed + number("clients"), "{text}");
         let keys = usize::try_from(number("keys")).unwrap();
         assert!(keys >= keys_min, "{text}");
         self.keys_told = Some(keys);
         // Besides requests, silence and a last line without its end get an error, once a connection.
-        assert!(number("requests") + number("accepted") >= number("errors"), "{text}");
+        assert!(number("requests") + number("connections_accepted") >= number("request_errors"), "{text}");
         // Beyond the limit there can be what one call adds, and the buffers kept for later.
         let limits = &self.config.limits;
         let one_call = u64::from(limits.reply_bytes_max + limits.line_bytes_max) + 512 * 1_024;
         let kept = 64 * 64 * 1_024;
         assert!(number("buffers_bytes") <= limits.buffers_max + 2 * one_call + kept, "{text}");
-        for name in
-            ["uptime_seconds", "memory_bytes", "sets", "expired", "turns", "turn_max_us", "peers_active"]
-        {
+        for name in [
+            "uptime_seconds",
+            "memory_bytes",
+            "sets",
+            "expirations",
+            "iterations",
+            "iteration_max_us",
+            "peers_linked",
+        ] {
             number(name);
         }
     }

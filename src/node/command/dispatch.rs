@@ -199,7 +199,7 @@ fn answer(desk: &mut Desk<'_>, request: &Request<'_>, may_all: bool, out: &mut V
     let start = out.len();
     let outcome = match &request.command {
         Err(error) => {
-            desk.stats.errors += 1;
+            desk.stats.request_errors += 1;
             put_error(out, id, error);
             return Effect::None;
         }
@@ -214,7 +214,7 @@ fn answer(desk: &mut Desk<'_>, request: &Request<'_>, may_all: bool, out: &mut V
             effect
         }
         Err(error) => {
-            desk.stats.errors += 1;
+            desk.stats.request_errors += 1;
             out.truncate(start);
             put_error(out, id, error);
             Effect::None

@@ -4,7 +4,7 @@ use crate::base::time::Now;
 use crate::filter::changelog::Position;
 use crate::node::conn::connection::Conn;
 use crate::node::ids::{ConnKey, NodeId};
-use crate::node::metrics::Gauges;
+use crate::node::metrics::{METRICS, Snapshot};
 use crate::node::peer::address_book::{AddressEntry, Origin};
 use crate::node::peer::table::{Dialler, Peer};
 use crate::node::state::State;
@@ -163,7 +163,7 @@ fn reply(state: &mut State, key: ConnKey, id: &[u8], write: impl FnOnce(&State, 
     write(state, &mut text);
     let limit_bytes = state.config.limits.reply_bytes_max;
     if text.len() > limit_bytes as usize {
-        state.stats.errors += 1;
+        state.stats.request_errors += 1;
         text.clear();
         put_error(&mut text, id, ReplyTooLong { limit_bytes, keys: 0 });
     }
@@ -176,35 +176,41 @@ fn reply(state: &mut State, key: ConnKey, id: &[u8], write: impl FnOnce(&State, 
 
 /// STATS: whatever the limit of replies is, since it is bounded by itself.
 pub(in crate::node) fn stats(state: &mut State, now: Now, key: ConnKey, id: &[u8]) {
-    let gauges = gauges(state, now);
-    let State { conns, pool, stats, keyspace, config, .. } = state;
-    let Some(Conn { replies, outbound, .. }) = conns.get_mut(key) else { return };
-    replies.next(outbound, pool, |out| {
-        let mut reply = Reply::begin(out, id, "STATS");
-        stats.write(&gauges, keyspace, &config.limits, &mut reply);
-        reply.end();
-    });
+    let mut text = state.pool.take();
+    let snapshot = snapshot(state, now);
+    let mut reply = Reply::begin(&mut text, id, "STATS");
+    for metric in &METRICS {
+        reply.text(format_args!("{}:{}", metric.name, metric.read(&snapshot)));
+    }
+    reply.end();
+    let State { conns, pool, .. } = state;
+    if let Some(Conn { replies, outbound, .. }) = conns.get_mut(key) {
+        replies.next(outbound, pool, |out| out.extend_from_slice(&text));
+    }
+    state.pool.give(text);
 }
 
-fn gauges(state: &State, now: Now) -> Gauges {
+fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
     let mesh = &state.mesh;
     let filter = state.keyspace.own_filter();
     let backups = backups(state).count();
-    Gauges {
+    Snapshot {
+        stats: &state.stats,
+        keyspace: &state.keyspace,
+        limits: &state.config.limits,
         uptime: now.mono.since(state.started),
         clients: state.clients(),
         buffers_bytes: state.buffered + state.pool.held(),
         is_ready: is_ready(state),
         is_mesh_complete: backups == 0,
-        peers_active: mesh.peers.linked_count(),
+        peers_linked: mesh.peers.linked_count(),
         peers_backup: backups,
         lookups_in_flight: mesh.lookups.slots.len(),
         peer_filters_bytes: mesh.filters.bytes(),
         filter_fill: filter.fill(),
         filter_bits: filter.size().bits(),
-        filter_keys: state.keyspace.store().len() as u64,
-        addresses_refused: mesh.address_book.refused,
-        node: mesh.id,
+        addresses_dropped: mesh.address_book.refused,
+        node_id: mesh.id,
     }
 }
 

@@ -139,7 +139,7 @@ impl CloseReason {
         matches!(self, Self::DialFailed | Self::Refused | Self::Duplicate | Self::PeerSilent | Self::PeerLeft)
     }
 
-    /// Its name in STATS, after `closed_`.
+    /// Its name in STATS, after `connections_closed_`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Done => "done",

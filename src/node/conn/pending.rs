@@ -45,7 +45,7 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
     let Some(ask) = state.mesh.lookups.pending.remove(key) else { return true };
     let State { conns, pool, stats, config, .. } = state;
     let Some(conn) = conns.get_mut(ask.conn) else {
-        stats.remote_unwanted += 1;
+        stats.lookups_unwanted += 1;
         return true;
     };
     conn.pending_bytes = conn.pending_bytes.saturating_sub(ask.bytes + ask.parts.len() * Part::BYTES);
@@ -55,7 +55,7 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
         write_reply(&ask, now.mono, &mut text);
     }
     if ask.is_too_long || text.len() > limit_bytes as usize {
-        stats.errors += 1;
+        stats.request_errors += 1;
         text.clear();
         put_error(&mut text, &ask.id, ReplyTooLong { limit_bytes, keys: ask.parts.len() });
     }

@@ -258,7 +258,7 @@ fn refuse(state: &mut State, now: Now, key: ConnKey, write: impl FnOnce(&mut Vec
     let State { conns, pool, stats, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
     stats.requests += 1;
-    stats.errors += 1;
+    stats.request_errors += 1;
     conn.replies.next(&mut conn.outbound, pool, write);
     conn.begin_closing(CloseReason::Protocol, now.mono, pool);
 }

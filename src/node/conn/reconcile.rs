@@ -23,7 +23,7 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     let is_client = conn.is_client();
     if is_client && conn.phase() == Phase::ReadClosed && is_caught_up && !conn.inbound.is_empty() {
         stats.requests += 1;
-        stats.errors += 1;
+        stats.request_errors += 1;
         conn.inbound.release(pool);
         conn.replies.next(&mut conn.outbound, pool, |out| {
             put_error(out, b"", "the last line has no line end; it was not carried out");

@@ -87,7 +87,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
         let all: Vec<PeerKey> = state.mesh.peers.linked().map(|(key, _)| key).collect();
         all.into_iter().for_each(|peer| enqueue(state, peer));
     }
-    let sent_before = state.stats.digest_bytes_out;
+    let sent_before = state.stats.digest_sent_bytes;
     for _ in 0..PEERS_PER_STEP {
         let Some(peer) = state.mesh.pump.pop_front() else { break };
         if let Some(peer) = state.mesh.peers.get_mut(peer) {
@@ -96,7 +96,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
         if tell(state, now, peer) {
             enqueue(state, peer);
         }
-        if state.stats.digest_bytes_out - sent_before >= TOLD_PER_STEP {
+        if state.stats.digest_sent_bytes - sent_before >= TOLD_PER_STEP {
             break;
         }
     }
@@ -170,7 +170,7 @@ fn tell(state: &mut State, now: Now, peer: PeerKey) -> bool {
         sent += link_output::append_bulk(state, now, peer, |out, _| out.extend_from_slice(&text));
     }
     state.pool.give(text);
-    state.stats.digest_bytes_out += sent as u64;
+    state.stats.digest_sent_bytes += sent as u64;
     has_more(state, peer)
 }
 
@@ -264,7 +264,7 @@ pub(in crate::node) fn heartbeat(state: &mut State, now: Now, peer_key: PeerKey)
             if now.mono.since(since) >= SNAPSHOT_STALLED {
                 peer.receiver.give_up(&mut mesh.filters);
                 peer.refusals = peer.refusals.saturating_add(1);
-                state.stats.digest_refused += 1;
+                state.stats.digest_messages_refused += 1;
             }
         }
         (Some(blocks), _) => peer.snapshot_at = Some((blocks, now.mono)),
@@ -383,7 +383,7 @@ pub(in crate::node) fn resize(state: &mut State, now: Now, peer_key: PeerKey, lo
 }
 
 fn refused(state: &mut State) {
-    state.stats.digest_refused += 1;
+    state.stats.digest_messages_refused += 1;
 }
 
 /// Lets the receiver take something in, and does what follows from that. Returns why, if it was refused.
@@ -401,10 +401,10 @@ fn follow(
     let outcome = take_in(&mut peer.receiver, &mut mesh.filters);
     match outcome {
         Ok(Outcome::Applied) => {}
-        Ok(Outcome::Dropped) => state.stats.digest_dropped += 1,
+        Ok(Outcome::Dropped) => state.stats.digest_messages_dropped += 1,
         Ok(Outcome::Resync(at)) => ask_again(state, now, peer_key, at),
         Err(error) => {
-            state.stats.digest_refused += 1;
+            state.stats.digest_messages_refused += 1;
             peer.refusals = peer.refusals.saturating_add(1);
             log::debug!("the digest of {} was refused: {error}", peer.addr);
             return Some(error);

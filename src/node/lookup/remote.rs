@@ -137,7 +137,7 @@ fn look_up(
         && candidates.iter().all(|peer| lookup.has_asked(*peer) || lookup.candidates.contains(peer))
     {
         lookup.waiters.push(waiter);
-        state.stats.remote_coalesced += 1;
+        state.stats.lookups_coalesced += 1;
         return true;
     }
     let mesh = &state.config.mesh;
@@ -145,7 +145,7 @@ fn look_up(
     let mut lookup = Lookup::new(key, hash, wanted, waiter, until);
     lookup.candidates = candidates;
     let lookup = state.mesh.lookups.insert(lookup);
-    state.stats.remote_lookups += 1;
+    state.stats.lookups += 1;
     begun.push(lookup);
     true
 }
@@ -160,7 +160,7 @@ fn candidates(state: &mut State) -> Vec<PeerKey> {
         if is_believed(peer, &mesh.filters, mesh.checks) {
             found.push((peer.distance(), key));
         } else {
-            state.stats.remote_disbelieved += 1;
+            state.stats.claims_ignored += 1;
         }
     }
     found.sort_by_key(|&(distance, _)| std::cmp::Reverse(distance));
@@ -219,7 +219,7 @@ fn ask(state: &mut State, now: Now, key: LookupKey, peer_key: PeerKey, because: 
     peer.queries.insert(request, InFlightQuery { lookup: key, asked_at: now.mono });
     lookup.asked.retain(|asked| asked.peer != peer_key);
     lookup.asked.push(Asked { peer: peer_key, request: Some(request), because });
-    stats.remote_requests += 1;
+    stats.queries += 1;
     let wants = match lookup.wanted {
         Wanted::Value => Wants::Value,
         Wanted::Life => Wants::Life,
@@ -245,13 +245,13 @@ pub(in crate::node) fn answered(
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
     let Some(question) = peer.queries.get(&request).copied() else {
         if !probe::answered(state, now, peer_key, request, hash) {
-            state.stats.remote_late += 1;
+            state.stats.answers_late += 1;
         }
         return;
     };
     let Some(lookup) = mesh.lookups.slots.get_mut(question.lookup).filter(|lookup| lookup.hash == hash)
     else {
-        stats.remote_forged += 1;
+        stats.answers_mismatched += 1;
         return;
     };
     if peer.queries.first_key_value().is_some_and(|(oldest, _)| *oldest == request) {
@@ -264,15 +264,15 @@ pub(in crate::node) fn answered(
     if !matches!(said, QueryAnswer::Value { .. }) {
         lookup.refused.push(peer_key);
     }
-    stats.remote_values += u64::from(!matches!(said, QueryAnswer::None));
-    stats.remote_nones += u64::from(matches!(said, QueryAnswer::None));
+    stats.query_hits += u64::from(!matches!(said, QueryAnswer::None));
+    stats.query_misses += u64::from(matches!(said, QueryAnswer::None));
     if because == Some(QueryReason::Claimed) {
         let claim = match said {
             QueryAnswer::Value { .. } | QueryAnswer::TooLong => Claim::TrueHit,
             QueryAnswer::None if mesh.filters.claims(peer.filter, hash.0) => Claim::Collision,
             QueryAnswer::None => Claim::Stale,
         };
-        stats.remote_false_hits += u64::from(claim != Claim::TrueHit);
+        stats.query_false_positives += u64::from(claim != Claim::TrueHit);
         peer.account(&mesh.filters, mesh.checks, 1);
         peer.truth.claimed(hash.0, claim);
     }
@@ -305,7 +305,7 @@ pub(in crate::node) fn unreadable(
     let lookup = question.and_then(|question| state.mesh.lookups.slots.get(question.lookup));
     match lookup.map(|lookup| lookup.hash) {
         Some(hash) => answered(state, now, peer_key, request, hash, said),
-        None => state.stats.remote_late += 1,
+        None => state.stats.answers_late += 1,
     }
 }
 
@@ -364,7 +364,7 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     peer.credit.link_lost();
     peer.owed.clear();
     peer.deferred_bytes = 0;
-    state.stats.remote_lost += queries.len() as u64;
+    state.stats.queries_lost += queries.len() as u64;
     for key in queries.into_values().map(|question| question.lookup).chain(queue) {
         let Some(lookup) = state.mesh.lookups.slots.get_mut(key) else { continue };
         lookup.asked.retain(|asked| asked.peer != peer_key);
@@ -443,14 +443,14 @@ fn time_out(state: &mut State, now: Now, key: LookupKey) {
 fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
     let Some(lookup) = state.mesh.lookups.remove(key) else { return };
     match end {
-        End::Found { .. } => state.stats.remote_hits += 1,
-        End::Nowhere => state.stats.remote_misses += 1,
-        End::TimedOut => state.stats.remote_timeouts += 1,
+        End::Found { .. } => state.stats.lookup_hits += 1,
+        End::Nowhere => state.stats.lookup_misses += 1,
+        End::TimedOut => state.stats.lookup_timeouts += 1,
     }
     for asked in &lookup.asked {
         let Some(peer) = state.mesh.peers.get_mut(asked.peer) else { continue };
         if asked.request.is_some_and(|request| peer.queries.remove(&request).is_some()) {
-            state.stats.remote_abandoned += 1;
+            state.stats.queries_abandoned += 1;
         }
     }
     let found = match end {

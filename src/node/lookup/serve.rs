@@ -29,7 +29,7 @@ pub(in crate::node) fn asked(
     key: &[u8],
     wants_value: bool,
 ) {
-    state.stats.served_to_peers += 1;
+    state.stats.peer_queries += 1;
     drop_late(state, now, peer_key);
     let has_room = link_output::has_room_for_answer(state, peer_key);
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
@@ -38,7 +38,7 @@ pub(in crate::node) fn asked(
     }
     let pause_bytes = state.config.limits.outbound_pause_bytes as usize;
     if peer.owed.len() >= LOOKUPS_PER_LINK_MAX || peer.deferred_bytes + key.len() > pause_bytes {
-        state.stats.deferred_dropped += 1;
+        state.stats.peer_queries_dropped += 1;
         return;
     }
     peer.deferred_bytes += key.len();
@@ -49,11 +49,11 @@ pub(in crate::node) fn asked(
 /// Answers a query for a key that is longer than this node takes: no such key is here. Without an answer the peer
 /// would count a timeout.
 pub(in crate::node) fn declined(state: &mut State, now: Now, peer_key: PeerKey, request: u32) {
-    state.stats.served_to_peers += 1;
+    state.stats.peer_queries += 1;
     if link_output::has_room_for_answer(state, peer_key) {
         link_output::send_answer(state, now, peer_key, request, &Body::NotTaken);
     } else {
-        state.stats.deferred_dropped += 1;
+        state.stats.peer_queries_dropped += 1;
     }
 }
 
@@ -77,7 +77,7 @@ fn drop_late(state: &mut State, now: Now, peer_key: PeerKey) {
         && let Some(owed) = peer.owed.pop_front()
     {
         peer.deferred_bytes -= owed.key.len();
-        state.stats.deferred_late += 1;
+        state.stats.peer_queries_timed_out += 1;
     }
 }
 

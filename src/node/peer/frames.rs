@@ -52,7 +52,7 @@ pub(in crate::node) fn execute(
         | Body::Piece(_)
         | Body::SnapEnd
         | Body::Resync(_) => {
-            state.stats.digest_bytes_in += bytes as u64;
+            state.stats.digest_received_bytes += bytes as u64;
             return digest(state, now, peer, frame);
         }
     }

@@ -93,7 +93,7 @@ pub(in crate::node) fn requested(
         Ok(ConnectArgs::Proof(proof)) => proven(state, now, key, id, &proof),
     };
     let Err(unfit) = outcome else { return };
-    state.stats.errors += 1;
+    state.stats.request_errors += 1;
     state.stats.handshakes_refused += 1;
     let Some(addr) = state.conns.get(key).map(|conn| conn.addr) else { return };
     if state.log_gate.allows(now, &mut state.stats) {

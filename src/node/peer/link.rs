@@ -111,7 +111,7 @@ pub(in crate::node) fn link_up(
     let listed = if is_believed(state, seen, addr) {
         note(state, now, addr, Origin::Learned).map(|(key, _)| key)
     } else {
-        state.stats.peers_refused += 1;
+        state.stats.addresses_refused += 1;
         None
     };
     if let Some(key) = listed {
@@ -302,7 +302,7 @@ pub(in crate::node) fn peers_heard(
     let link = state.mesh.peers.get(from).and_then(|peer| peer.link);
     let Some(seen) = link.and_then(|link| state.conns.get(link.conn)).map(|conn| conn.addr) else { return 0 };
     let taken = addresses.len().min(PEERS_TAKEN_MAX);
-    state.stats.peers_refused += (addresses.len() - taken) as u64;
+    state.stats.addresses_refused += (addresses.len() - taken) as u64;
     for Address { id, addr } in addresses.iter().take(taken) {
         let id = NodeId(id);
         if id == state.mesh.id || state.mesh.peers.is_linked(id) {
@@ -333,7 +333,7 @@ pub(in crate::node) fn told(
         return None;
     }
     if !is_believed(state, seen, addr) {
-        state.stats.peers_refused += 1;
+        state.stats.addresses_refused += 1;
         return None;
     }
     let (contact, is_new) = note(state, now, addr, Origin::Learned)?;

@@ -25,7 +25,7 @@ pub(in crate::node) fn probe(state: &mut State, now: Now, peer_key: PeerKey) {
     }
     let request = peer.next_request();
     peer.credit.probed(now.mono, request, hash);
-    state.stats.remote_probes += 1;
+    state.stats.probes += 1;
     link_output::send_answer(state, now, peer_key, request, &Body::Get { key: KEY, wants: Wants::Life });
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # Use by a reader
 //!
-//! [`Parser`] is scratch memory and serves all connections. [`Progress`] is 16 bytes of state in each
+//! [`Parser`] is scratch memory and serves all connections. [`Progress`] is 12 bytes of state in each
 //! connection; it says how much of an unfinished request was walked already, so that a request that arrives
 //! in crumbs costs CPU linear in its length. The input passed to [`Parser::front`] begins at the same
 //! request until that request is complete.
