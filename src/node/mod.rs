@@ -37,6 +37,7 @@ mod keyspace;
 mod lookup;
 mod metrics;
 mod peer;
+mod schedule;
 mod state;
 mod tasks;
 mod timers;
@@ -52,7 +53,7 @@ use crate::config::Config;
 use crate::filter::bloom::Bloom;
 use crate::filter::changelog::Position;
 use crate::filter::size::Block;
-use crate::limits::{BYTES_PER_STEP, TIMERS_PER_STEP};
+use crate::limits::BYTES_PER_STEP;
 use conn::connection::Conn;
 use state::{State, Timer};
 use std::fmt;
@@ -169,12 +170,7 @@ impl Node {
 
     /// Does one step of what is due: timers of the node, of the store, filters, and requests left over.
     pub fn tick(&mut self, now: Now) {
-        timers::run(&mut self.state, now, TIMERS_PER_STEP);
-        self.state.keyspace.step(now);
-        digest::sync::step(&mut self.state, now);
-        lookup::remote::fail_over(&mut self.state, now, TIMERS_PER_STEP);
-        tasks::step(&mut self.state, now);
-        conn::reader::run_next(&mut self.state, now);
+        schedule::tick(&mut self.state, now);
         self.conclude(now);
     }
 
@@ -191,21 +187,12 @@ impl Node {
 
     /// Whether [`Node::tick`] has something to do now.
     pub fn has_work(&self, now: Now) -> bool {
-        let State { runnable, keyspace, texts, mesh, .. } = &self.state;
-        !runnable.is_empty()
-            || timers::has_work(&self.state, now)
-            || keyspace.has_work(now)
-            || digest::sync::has_work(&self.state)
-            || !texts.is_empty()
-            || !mesh.lookups.whole.is_empty()
-            || !mesh.lookups.orphans.is_empty()
-            || !mesh.lookups.silent.is_empty()
+        schedule::has_work(&self.state, now)
     }
 
     /// When [`Node::tick`] will next have something to do, if nothing comes in before; `None`: never.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let timer = self.state.timers.next_deadline().map(Instant::from_millis);
-        timer.into_iter().chain(self.state.keyspace.next_deadline()).min()
+        schedule::next_deadline(&self.state)
     }
 
     /// What the shell has to do next, in order.

@@ -8,16 +8,14 @@ use crate::base::slots::Slots;
 use crate::base::time::{Instant, Now};
 use crate::base::wheel::Wheel;
 use crate::config::Config;
-use crate::filter::size::Size;
 use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED_BUFFERS_MAX};
 use crate::node::conn::connection::{CloseReason, Conn, Role};
-use crate::node::conn::replies::Place;
 use crate::node::ids::{AddressKey, ConnKey, ConnTag, PeerKey};
 use crate::node::keyspace::Keyspace;
 use crate::node::metrics::Stats;
 use crate::node::peer::mesh::Mesh;
+use crate::node::tasks::Tasks;
 use crate::store::HashSecret;
-use crate::wire::filter_dump::FilterDump;
 use crate::wire::handshake::{HASH_CHECK_TEXT, derive_hash_secret, public_hash_secret};
 use crate::wire::request::Parser;
 use std::collections::VecDeque;
@@ -58,26 +56,6 @@ pub enum Timer {
     DrainEnd,
 }
 
-/// The filter as text, for somebody who waits for it.
-#[derive(Debug)]
-pub(in crate::node) struct Text {
-    pub(in crate::node) conn: ConnKey,
-    pub(in crate::node) place: Place,
-    pub(in crate::node) id: Box<[u8]>,
-    /// `None` before the first block.
-    pub(in crate::node) begun: Option<TextBegun>,
-}
-
-/// What of the text is written already.
-#[derive(Debug)]
-pub(in crate::node) struct TextBegun {
-    pub(in crate::node) text: Vec<u8>,
-    pub(in crate::node) writer: FilterDump,
-    /// The size that the filter had at the beginning: with another one it begins again.
-    pub(in crate::node) size: Size,
-    pub(in crate::node) next: usize,
-}
-
 /// The whole state of a node.
 #[derive(Debug)]
 pub struct State {
@@ -92,8 +70,7 @@ pub struct State {
     pub(in crate::node) actions: VecDeque<Action>,
     /// Connections with requests left over from an earlier step, each once.
     pub(in crate::node) runnable: VecDeque<ConnKey>,
-    /// Who waits for the filter as text.
-    pub(in crate::node) texts: VecDeque<Text>,
+    pub(in crate::node) tasks: Tasks,
     /// Connections to be settled before the node returns, each once.
     pub(in crate::node) dirty: VecDeque<ConnKey>,
     pub(in crate::node) parser: Parser,
@@ -120,7 +97,7 @@ impl State {
             timers: Wheel::new(),
             actions: VecDeque::new(),
             runnable: VecDeque::new(),
-            texts: VecDeque::new(),
+            tasks: Tasks::default(),
             dirty: VecDeque::new(),
             parser: Parser::default(),
             mesh,

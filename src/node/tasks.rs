@@ -1,73 +1,129 @@
-//! The filter as text, written in steps: it grows with the store, and nobody waits for it but who asked.
+//! Resumable tasks: work that grows with the store, done in bounded steps while connections wait for its reply.
 //!
-//! A request for it takes its place among the replies of its connection. One text is written at a time;
-//! the blocks are those of the moment at which each is written, which is what any reader of a filter that
-//! goes on changing can hope for.
+//! A task has a cursor and, for each connection that waits, a reply slot. Tasks take turns, one step each. A
+//! request joins a queued task of its kind that has not begun; so at most one of a kind runs and one waits,
+//! however many requests there are.
 
 use crate::base::time::Now;
+use crate::filter::size::Size;
+use crate::node::conn::replies::Place;
 use crate::node::ids::ConnKey;
-use crate::node::state::{State, Text, TextBegun, mark_dirty};
+use crate::node::state::{State, mark_dirty};
 use crate::wire::filter_dump::{FilterDump, FilterHead};
 use crate::wire::reply::{Reply, put_error};
+use std::collections::VecDeque;
 
-/// Blocks written in one step: 16 KiB of filter, 32 KiB of text, some 20 µs.
+/// Filter blocks per step: 16 KiB of filter, 32 KiB of text, about 20 µs.
 const BLOCKS_PER_STEP: usize = 256;
 
-/// Takes a place for the filter's text among the replies of a connection. An error that can be known at
-/// once is told at once.
-pub(in crate::node) fn begin(state: &mut State, key: ConnKey, id: &[u8]) {
-    let Some(conn) = state.conns.get_mut(key) else { return };
-    let place = conn.replies.hold();
-    state.texts.push_back(Text { conn: key, place, id: id.into(), begun: None });
+/// The tasks of a node.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Tasks {
+    queue: VecDeque<Task>,
 }
 
-/// Writes some blocks of the text whose turn it is; false if nobody waits for one.
-pub(in crate::node) fn step(state: &mut State, now: Now) -> bool {
-    let Some(mut text) = state.texts.pop_front() else { return false };
-    if state.conns.get(text.conn).is_none() {
-        return true;
+#[derive(Debug)]
+struct Task {
+    job: Job,
+    waiters: Vec<Waiter>,
+}
+
+/// A request that waits for a task.
+#[derive(Debug)]
+struct Waiter {
+    conn: ConnKey,
+    slot: Place,
+    id: Box<[u8]>,
+}
+
+/// What a task does, and how far it is.
+#[derive(Debug)]
+enum Job {
+    /// The own filter as text: `None` before its first step. The blocks are those of the moment at which each
+    /// is written.
+    FilterDump(Option<Dump>),
+}
+
+#[derive(Debug)]
+struct Dump {
+    text: Vec<u8>,
+    writer: FilterDump,
+    /// The filter's size at the beginning: with another one the dump begins again.
+    size: Size,
+    next: usize,
+}
+
+/// What one step came to: the fields of the reply, or the sentence of an error.
+enum Step {
+    More(Job),
+    Done(Result<Vec<u8>, String>),
+}
+
+impl Tasks {
+    /// Whether [`step`] has something to do.
+    pub(in crate::node) fn has_work(&self) -> bool {
+        !self.queue.is_empty()
     }
+}
+
+/// Takes a reply slot for a dump of the own filter.
+pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, id: &[u8]) {
+    let Some(conn) = state.conns.get_mut(key) else { return };
+    let waiter = Waiter { conn: key, slot: conn.replies.hold(), id: id.into() };
+    let queue = &mut state.tasks.queue;
+    match queue.iter_mut().find(|task| matches!(task.job, Job::FilterDump(None))) {
+        Some(task) => task.waiters.push(waiter),
+        None => queue.push_back(Task { job: Job::FilterDump(None), waiters: vec![waiter] }),
+    }
+}
+
+/// Does one step of the next task.
+pub(in crate::node) fn step(state: &mut State, now: Now) {
+    let Some(Task { job, mut waiters }) = state.tasks.queue.pop_front() else { return };
+    waiters.retain(|waiter| state.conns.get(waiter.conn).is_some());
+    if waiters.is_empty() {
+        return;
+    }
+    let step = match job {
+        Job::FilterDump(dump) => step_of_dump(state, dump),
+    };
+    match step {
+        Step::More(job) => state.tasks.queue.push_back(Task { job, waiters }),
+        Step::Done(reply) => waiters.iter().for_each(|waiter| answer(state, now, waiter, &reply)),
+    }
+}
+
+fn step_of_dump(state: &State, dump: Option<Dump>) -> Step {
     let filter = state.keyspace.own_filter();
     let size = filter.size();
-    if text.begun.as_ref().is_none_or(|begun| begun.size != size) {
-        let limit = state.config.limits.reply_bytes_max;
-        let begun = start(state, &text.id);
-        // Two digits for a byte, where no run of zeroes makes it shorter, and the line's end.
-        if begun.text.len() as u64 + size.bytes() * 2 + 1 > u64::from(limit) {
-            let sentence = format!(
-                "the filter of {} bytes would take more than the {limit} bytes of a reply; peers get it in frames",
-                size.bytes()
-            );
-            state.stats.request_errors += 1;
-            let mut error = state.pool.take();
-            put_error(&mut error, &text.id, sentence);
-            fill(state, now, &text, error);
-            return true;
+    let mut dump = match dump.filter(|dump| dump.size == size) {
+        Some(dump) => dump,
+        None => {
+            let dump = begin_dump(state, size);
+            // Two digits per byte if no run of zeroes makes it shorter, and the line end.
+            let (limit, bytes) = (state.config.limits.reply_bytes_max, size.bytes());
+            if dump.text.len() as u64 + bytes * 2 + 1 > u64::from(limit) {
+                return Step::Done(Err(format!(
+                    "the filter of {bytes} bytes takes more than reply_bytes_max = {limit} as text; \
+                     peers get it in frames"
+                )));
+            }
+            dump
         }
-        text.begun = Some(begun);
+    };
+    let until = size.blocks().min(dump.next + BLOCKS_PER_STEP);
+    for number in dump.next..until {
+        dump.writer.words(&filter.image(size, number).unwrap_or_default(), &mut dump.text);
     }
-    let filter = state.keyspace.own_filter();
-    let Some(begun) = &mut text.begun else { return true };
-    let until = size.blocks().min(begun.next + BLOCKS_PER_STEP);
-    for number in begun.next..until {
-        let block = filter.image(size, number).unwrap_or_default();
-        begun.writer.words(&block, &mut begun.text);
-    }
-    begun.next = until;
+    dump.next = until;
     if until < size.blocks() {
-        state.texts.push_front(text);
-        return true;
+        return Step::More(Job::FilterDump(Some(dump)));
     }
-    if let Some(TextBegun { text: mut bytes, writer, .. }) = text.begun.take() {
-        writer.finish(&mut bytes);
-        bytes.push(b'\n');
-        fill(state, now, &text, bytes);
-    }
-    true
+    dump.writer.finish(&mut dump.text);
+    Step::Done(Ok(dump.text))
 }
 
-fn start(state: &State, id: &[u8]) -> TextBegun {
-    let size = state.keyspace.own_filter().size();
+fn begin_dump(state: &State, size: Size) -> Dump {
     let head = state.keyspace.changelog().head();
     let head = FilterHead {
         blocks: size.blocks() as u64,
@@ -76,16 +132,25 @@ fn start(state: &State, id: &[u8]) -> TextBegun {
         seq: head.seq,
     };
     let mut text = Vec::new();
-    let reply = Reply::begin(&mut text, id, "FULFILLED");
-    let writer = reply.open(|out| FilterDump::begin(&head, out));
-    TextBegun { text, writer, size, next: 0 }
+    let writer = FilterDump::begin(&head, &mut text);
+    Dump { text, writer, size, next: 0 }
 }
 
-fn fill(state: &mut State, now: Now, text: &Text, bytes: Vec<u8>) {
-    let State { conns, pool, .. } = state;
-    if let Some(conn) = conns.get_mut(text.conn) {
-        conn.fill(now.mono, text.place, &bytes, pool);
+fn answer(state: &mut State, now: Now, waiter: &Waiter, reply: &Result<Vec<u8>, String>) {
+    let State { conns, pool, stats, .. } = state;
+    let Some(conn) = conns.get_mut(waiter.conn) else { return };
+    let mut out = pool.take();
+    match reply {
+        Ok(fields) => {
+            Reply::begin(&mut out, &waiter.id, "FULFILLED").open(|out| out.extend_from_slice(fields));
+            out.push(b'\n');
+        }
+        Err(sentence) => {
+            stats.request_errors += 1;
+            put_error(&mut out, &waiter.id, sentence);
+        }
     }
-    pool.give(bytes);
-    mark_dirty(state, text.conn);
+    conn.fill(now.mono, waiter.slot, &out, pool);
+    pool.give(out);
+    mark_dirty(state, waiter.conn);
 }

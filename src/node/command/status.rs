@@ -261,7 +261,7 @@ pub(in crate::node) fn peers(state: &mut State, key: ConnKey, id: &[u8]) {
 
 /// REQUEST bloomfilter, and REQUEST connect by a person: our filter as text.
 pub(in crate::node) fn filter(state: &mut State, key: ConnKey, id: &[u8]) {
-    tasks::begin(state, key, id);
+    tasks::begin_filter_dump(state, key, id);
 }
 
 /// WHO: who holds a key, here, or by its filter's claim, the nearest first. Nobody is asked.

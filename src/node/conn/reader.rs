@@ -95,15 +95,14 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
     reconcile(state, now, key);
 }
 
-/// Carries out left-over requests of the connection that has waited longest. False if none waits.
-pub(in crate::node) fn run_next(state: &mut State, now: Now) -> bool {
-    let Some(key) = state.runnable.pop_front() else { return false };
+/// Carries out left-over requests of the connection that has waited longest.
+pub(in crate::node) fn run_next(state: &mut State, now: Now) {
+    let Some(key) = state.runnable.pop_front() else { return };
     if let Some(conn) = state.conns.get_mut(key) {
         conn.is_runnable = false;
         serve_stash(state, now, key);
         reconcile(state, now, key);
     }
-    true
 }
 
 /// Carries out requests from the connection's own stash, unless it has to wait.

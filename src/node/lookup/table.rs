@@ -192,6 +192,11 @@ pub(in crate::node) struct Lookups {
 }
 
 impl Lookups {
+    /// Whether [`fail_over`](super::remote::fail_over) has something to do.
+    pub(in crate::node) fn has_work(&self) -> bool {
+        !self.whole.is_empty() || !self.orphans.is_empty() || !self.silent.is_empty()
+    }
+
     /// How many questions there were since `asked`.
     pub(in crate::node) fn asked_since(&self, asked: u64) -> usize {
         usize::try_from(self.asked - asked).unwrap_or(usize::MAX)
