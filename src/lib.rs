@@ -4,26 +4,47 @@
 //!
 //! # Bird's eye
 //!
+//! <!-- layers: drawn by `make pictures` -->
 //! ```text
-//! main.rs      arguments, files, logger, exit code
-//!   shell/     reactor > listener  sockets  signals; files  names  clock          the only code that knows
-//!                                                          mio, sockets and real time
-//!   ────────── the boundary: bytes, keys and `now` cross it, nothing else ──────────
-//!   node/      mod > timers, intake > commands, frames, ahead > admission > peering, report
-//!                  > remote, serving, settle, texts, dialling > asks, probing > digests > links > patience
-//!                  > state > mesh > lookups, peers, contacts > publish > stats > conns > replies, credit > keys
-//!   filter/    bloom  digest > log; receiver > peers > moving, sliced; truth       what nodes tell each other
-//!                                                          of their keys, and what comes of that
-//!   store/     mod > compact  graves > expiry > index > segment  overflow; heap > outside > pages > sizes;
-//!              item  hash
-//!   wire/      mod (the protocol) > request > args > mistake; reply  line  filter_text  handshake
-//!              frame                                     bytes <-> messages, no state
-//!   base/      time  slots  wheel > bags > arena > shelves; buffer  cpu  rng        knows nothing of Olivia
-//!              address
-//!   config > limits.rs                                     what an operator can say; for every floor
+//! main      arguments, configuration, logger, exit code
+//! shell     the only code that knows mio, sockets and real time
+//!           clock  fd_limit  listener  log_output  reactor  resolver  signals  socket
+//! ──────────── below: no clock, no socket, no thread; the same calls give the same bytes
+//! node      sans-IO boundary: bytes, keys and `now` in, bytes and actions out
+//!           audit  conn/reader  timers
+//! command   requests of clients to replies
+//!           dispatch  prefetch  status
+//! peer      discovery, dialling, handshake, links, frames
+//!           dialer  frames  handshake  link
+//! lookup    queries to peers, and from peers
+//!           remote  serve  peer/probe
+//! digest    own filter and filters of peers, kept equal
+//!           sync
+//! conn      one connection: order of replies, timeouts, output of links
+//!           pending  reconcile  timeouts  peer/link_output  tasks
+//! state     all that a node has
+//!           state
+//! records   the tables of a node, and its one write path
+//!           alarm  conn/connection  conn/replies  digest/own_filter  hybrid_clock  ids  keyspace
+//!           lookup/table  metrics  peer/address_book  peer/health  peer/link_queues  peer/mesh  peer/table
+//! filter    Bloom filters and their synchronisation
+//!           bit_sliced  bloom  change_ring  changelog  claim_stats  migration  peer_filters  rate  receiver
+//!           size
+//! store     items, index, heap, expiry
+//!           audit  compaction  deferred_free  directory  expiry  hash  heap  index  item  large_objects
+//!           overflow  pages  scan  segment  segment_metadata  size_classes
+//! wire      the protocol: bytes to messages and back, no state
+//!           args  filter_dump  frame/lists  frame/write  frame  handshake/proof  handshake  line  reply
+//!           request  request_error  resp/encode  resp/mod  resp/parse
+//! config    what an operator can set
+//!           env  explain  file  flags  layers  peers  print  schema  config
+//! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
+//!           address  arena  buffer  chunked_vec  prefetch  rng  slots  time  timer_pages  wheel
+//! limits    sizes and counts that bound everything
 //! ```
+//! <!-- end of layers -->
 //!
-//! Floors import downwards only. Bytes arrive in [`shell`], cross the boundary into
+//! Layers import downwards only. Bytes arrive in [`shell`], cross the boundary into
 //! [`node::Node::received`], are cut into lines and read by [`wire`], carried out on [`store`], and go
 //! back as bytes in a connection's outbound buffer, which the shell writes when all that is ready was read.
 //!
@@ -44,7 +65,7 @@
 //! # Invariants, each naming what is deliberately absent
 //!
 //! - Below the boundary there is **no clock, no socket, no file, no environment, no thread and no unseeded
-//!   randomness**: a node is a function of its calls. `tests/house.rs` reads the sources for it.
+//!   randomness**: a node is a function of its calls. `tests/architecture` reads the sources for it.
 //! - There is **no second thread** and no lock anywhere.
 //! - Nothing that outlives a turn is a reference or a bare index: it is a [`base::slots::Key`], and a stale
 //!   one finds nothing.
@@ -57,7 +78,7 @@
 //! - **No loop below the boundary is bounded by time**, only by counts; the shell looks at its clock
 //!   between calls.
 //! - Nothing that came from a socket can reach a **panic, an unchecked index or a cast that cuts**.
-//! - There is **no `unsafe`** but in `base/cpu.rs`, which asks for memory ahead of its use.
+//! - There is **no `unsafe`** but in `base/prefetch.rs`, which asks for memory ahead of its use.
 
 // Not among the lints of Cargo.toml, since tests and benches may.
 #![warn(clippy::unwrap_used, clippy::expect_used)]

@@ -1,0 +1,147 @@
+//! The layers of `src/` from top to bottom, with what each may import.
+
+/// Files that stand together in the architecture.
+pub struct Layer {
+    pub name: &'static str,
+    pub says: &'static str,
+    /// Files and folders. A file belongs to the layer that names the longest part of its path.
+    pub holds: &'static [&'static str],
+    /// The layers that it may import, all of them below it.
+    pub imports: &'static [&'static str],
+}
+
+/// Below the one named `BOUNDARY` there is neither clock nor socket.
+pub const BOUNDARY: &str = "node";
+
+pub const LAYERS: [Layer; 17] = [
+    Layer {
+        name: "main",
+        says: "arguments, configuration, logger, exit code",
+        holds: &["main.rs"],
+        imports: &["shell", "config"],
+    },
+    Layer { name: "lib", says: "the map of the sources", holds: &["lib.rs"], imports: &[] },
+    Layer {
+        name: "shell",
+        says: "the only code that knows mio, sockets and real time",
+        holds: &["shell"],
+        imports: &["node", "wire", "base", "config", "limits"],
+    },
+    Layer {
+        name: "node",
+        says: "sans-IO boundary: bytes, keys and `now` in, bytes and actions out",
+        holds: &["node", "node/conn/reader.rs"],
+        imports: &[
+            "command", "lookup", "peer", "digest", "conn", "state", "records", "filter", "wire", "base",
+            "config", "limits",
+        ],
+    },
+    Layer {
+        name: "command",
+        says: "requests of clients to replies",
+        holds: &["node/command"],
+        imports: &[
+            "lookup", "peer", "digest", "conn", "state", "records", "store", "filter", "wire", "base",
+            "config", "limits",
+        ],
+    },
+    Layer {
+        name: "peer",
+        says: "discovery, dialling, handshake, links, frames",
+        holds: &["node/peer"],
+        imports: &[
+            "lookup", "digest", "conn", "state", "records", "store", "filter", "wire", "base", "config",
+            "limits",
+        ],
+    },
+    Layer {
+        name: "lookup",
+        says: "queries to peers, and from peers",
+        holds: &["node/lookup", "node/peer/probe.rs"],
+        imports: &["digest", "conn", "state", "records", "store", "filter", "wire", "base", "limits"],
+    },
+    Layer {
+        name: "digest",
+        says: "own filter and filters of peers, kept equal",
+        holds: &["node/digest"],
+        imports: &["conn", "state", "records", "filter", "wire", "base", "limits"],
+    },
+    Layer {
+        name: "conn",
+        says: "one connection: order of replies, timeouts, output of links",
+        holds: &["node/conn", "node/tasks.rs", "node/peer/link_output.rs"],
+        imports: &["state", "records", "filter", "wire", "base", "config", "limits"],
+    },
+    Layer {
+        name: "state",
+        says: "all that a node has",
+        holds: &["node/state.rs"],
+        imports: &["records", "store", "filter", "wire", "base", "config", "limits"],
+    },
+    Layer {
+        name: "records",
+        says: "the tables of a node, and its one write path",
+        holds: &[
+            "node/alarm.rs",
+            "node/ids.rs",
+            "node/metrics.rs",
+            "node/keyspace.rs",
+            "node/hybrid_clock.rs",
+            "node/conn/connection.rs",
+            "node/conn/replies.rs",
+            "node/digest/own_filter.rs",
+            "node/lookup/table.rs",
+            "node/peer/address_book.rs",
+            "node/peer/health.rs",
+            "node/peer/link_queues.rs",
+            "node/peer/mesh.rs",
+            "node/peer/table.rs",
+        ],
+        imports: &["store", "filter", "wire", "base", "config", "limits"],
+    },
+    Layer {
+        name: "filter",
+        says: "Bloom filters and their synchronisation",
+        holds: &["filter"],
+        imports: &["base", "limits"],
+    },
+    Layer {
+        name: "store",
+        says: "items, index, heap, expiry",
+        holds: &["store"],
+        imports: &["base", "limits"],
+    },
+    Layer {
+        name: "wire",
+        says: "the protocol: bytes to messages and back, no state",
+        holds: &["wire"],
+        imports: &["base", "limits"],
+    },
+    Layer {
+        name: "config",
+        says: "what an operator can set",
+        holds: &["config", "config.rs"],
+        imports: &["base", "limits"],
+    },
+    Layer {
+        name: "base",
+        says: "time, slots, arena, buffers, timer wheel; knows nothing of Olivia",
+        holds: &["base"],
+        imports: &[],
+    },
+    Layer {
+        name: "limits",
+        says: "sizes and counts that bound everything",
+        holds: &["limits.rs"],
+        imports: &[],
+    },
+];
+
+/// The layer of a file, by its path below `src/`.
+pub fn layer_of(path: &str) -> Option<usize> {
+    let is_in =
+        |part: &str| path == part || path.strip_prefix(part).is_some_and(|rest| rest.starts_with('/'));
+    let longest = |layer: &Layer| layer.holds.iter().filter(|part| is_in(part)).map(|part| part.len()).max();
+    let found = LAYERS.iter().enumerate().filter_map(|(at, layer)| longest(layer).map(|length| (length, at)));
+    found.max().map(|(_, at)| at)
+}
