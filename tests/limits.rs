@@ -79,7 +79,7 @@ fn client_over_clients_max_is_told_so_and_finds_room_later() {
     for client in &mut clients {
         assert_eq!(client.ask("PING"), "0:PONG 1");
     }
-    let sentence = ":ERR 3 clients are connected, the limit of this node; try again later\n";
+    let sentence = ":ERR client limit reached (clients_max = 3); try again later\n";
     for _ in 0..50 {
         assert_eq!(server.connect().rest(), (sentence.to_owned(), End::Eof));
     }
@@ -111,7 +111,7 @@ fn refused_client_that_has_spoken_already_can_read_why() {
     server.signal("CONT");
     for client in &mut clients {
         let (text, end) = client.rest();
-        assert!(text.starts_with(":ERR 1 clients are connected"), "{text:?} and {end:?}");
+        assert!(text.starts_with(":ERR client limit reached (clients_max = 1)"), "{text:?} and {end:?}");
     }
     drop(first);
     server.end_well();
@@ -276,7 +276,7 @@ fn room_for_clients_is_what_the_system_allows_and_the_rest_is_told_so() {
         assert_eq!(client.ask("PING"), "0:PONG 1");
     }
     let (sentence, _) = server.connect().rest();
-    assert!(sentence.starts_with(":ERR 10 clients are connected"), "{sentence}");
+    assert!(sentence.starts_with(":ERR client limit reached (clients_max = 10)"), "{sentence}");
     drop(clients);
     server.end_well();
 }

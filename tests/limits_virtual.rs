@@ -55,7 +55,7 @@ fn client_beyond_the_limit_is_refused_until_one_leaves() {
     let first = driver.client();
     driver.client();
     let refusal = driver.connect(ELSEWHERE).unwrap_err().to_string();
-    assert_eq!(refusal, "2 clients are connected, the limit of this node; try again later");
+    assert_eq!(refusal, "client limit reached (clients_max = 2); try again later");
     driver.shut(first);
     assert!(driver.is_closed(first));
     let third = driver.client();

@@ -236,7 +236,7 @@ fn reload_brings_password_limits_and_log_level() {
     assert_eq!(new.ask("AUTH right"), ":WELCOME ");
     assert_eq!(new.ask("GET key"), ":GOT key:value");
     let (sentence, _) = server.connect().rest();
-    assert_eq!(sentence, ":ERR 2 clients are connected, the limit of this node; try again later\n");
+    assert_eq!(sentence, ":ERR client limit reached (clients_max = 2); try again later\n");
     assert!(!server.log().contains("right") && !server.log().contains("value"), "{}", server.log());
     server.write_config("[log]\nlevel = 'off'\n");
     server.signal("HUP");

@@ -1,16 +1,16 @@
-//! Whether everything that is counted adds up: for the simulation and for tests, never while serving.
+//! Checks that counts add up and references match: for simulations and tests, never while serving.
 
 use crate::node::conn::connection::Role;
 use crate::node::lookup::table::{Answer, Wanted};
 use crate::node::state::State;
 
-/// Panics with what does not add up.
+/// Panics if a check fails.
 pub(in crate::node) fn audit(state: &State) {
     conns(state);
     lookups(state);
     queries(state);
     address_book(state);
-    assert!(state.dirty.is_empty(), "connections left unsettled");
+    assert!(state.dirty.is_empty(), "connections left dirty");
 }
 
 fn conns(state: &State) {
@@ -21,13 +21,13 @@ fn conns(state: &State) {
     for (key, conn) in state.conns.iter() {
         if let Role::Link(peer) = conn.role {
             let link = state.mesh.peers.get(peer).and_then(|peer| peer.link);
-            assert!(link.is_some_and(|link| link.conn == key), "a link that its peer does not know");
+            assert!(link.is_some_and(|link| link.conn == key), "a link whose peer has another");
         }
     }
     let linked = state.mesh.peers.linked();
     for (_, peer) in linked {
         let conn = peer.link.and_then(|link| state.conns.get(link.conn));
-        assert!(conn.is_some_and(|conn| conn.link().is_some()), "a peer whose link is gone");
+        assert!(conn.is_some_and(|conn| conn.link().is_some()), "a peer whose link was closed");
     }
     assert_eq!(state.mesh.peers.linked().count(), state.mesh.peers.linked_count(), "linked peers");
 }
@@ -77,8 +77,8 @@ fn address_book(state: &State) {
     assert_eq!(dialled.count(), state.mesh.dials.len(), "dials");
     for (_, contact) in state.mesh.address_book.iter() {
         let dial = contact.dial.and_then(|conn| state.conns.get(conn));
-        assert!(contact.dial.is_none() || dial.is_some(), "a dial whose connection is gone");
+        assert!(contact.dial.is_none() || dial.is_some(), "a dial whose connection was closed");
         let is_looked_at = contact.timer_at.is_some() || contact.dial.is_some();
-        assert!(is_looked_at || state.is_draining, "{} is never looked at again", contact.addr);
+        assert!(is_looked_at || state.is_draining, "{} has neither a timer nor a dial", contact.addr);
     }
 }

@@ -1,5 +1,5 @@
-//! The names by which the parts of a node know each other. Never references: a key outlives a turn, and
-//! one that has gone stale finds nothing.
+//! Typed keys of connections, peers, addresses and requests. A key is an index with a generation: a stale one
+//! finds nothing.
 
 use crate::base::slots::Key;
 use crate::wire::handshake::Hex;
@@ -9,38 +9,38 @@ use std::fmt;
 #[derive(Debug)]
 pub enum ConnTag {}
 
-/// Names a connection.
+/// A connection.
 pub type ConnKey = Key<ConnTag>;
 
 /// The tag of keys of peers.
 #[derive(Debug)]
 pub enum PeerTag {}
 
-/// Names a peer: one life of another node.
+/// A peer: another node between its start and its end.
 pub type PeerKey = Key<PeerTag>;
 
-/// The tag of keys of contacts.
+/// The tag of keys of addresses.
 #[derive(Debug)]
 pub enum AddressTag {}
 
-/// Names a contact: an address at which a node may be found.
+/// An address at which a node may be reached.
 pub type AddressKey = Key<AddressTag>;
 
 /// The tag of keys of lookups.
 #[derive(Debug)]
 pub enum LookupTag {}
 
-/// Names a lookup: a key that other nodes are asked for.
+/// A lookup of a key on other nodes.
 pub type LookupKey = Key<LookupTag>;
 
-/// The tag of keys of asks.
+/// The tag of keys of pending requests.
 #[derive(Debug)]
 pub enum PendingTag {}
 
-/// Names an ask: a client's request that waits for lookups.
+/// A request of a client that waits for other nodes.
 pub type PendingKey = Key<PendingTag>;
 
-/// The identity of a node, drawn anew in each of its lives. Displays as 32 hex digits.
+/// The identity of a node, drawn at each start. Displays as 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub [u8; 16]);
 

@@ -1,30 +1,27 @@
-//! A node, without its sockets: bytes, keys and `now` come in, bytes and [`Action`]s go out.
+//! A node without its sockets: bytes, connection keys and `now` go in; bytes and [`Action`]s come out.
 //!
 //! # The contract with the shell
 //!
-//! - After each call in, drain [`Node::next_action`] before sleeping. `Flush` may wait until the end of
-//!   the turn, so that a thousand replies are one write; `StopReading` counts from the next read on.
-//! - `now` is read once a turn and frozen for it. Its `mono` part never decreases.
-//! - While [`Node::has_work`], do not sleep: call [`Node::tick`] again, as often as the turn's time allows.
+//! - After each call, drain [`Node::next_action`] before sleeping. `Flush` may wait until the end of the
+//!   iteration, so that a thousand replies are one write; `StopReading` applies from the next read on.
+//! - `now` is read before the reads of an iteration. Its `mono` part never decreases.
+//! - While [`Node::has_work`], do not sleep: call [`Node::tick`] as often as the iteration's time allows.
 //!   Otherwise sleep at most until [`Node::next_deadline`].
 //! - Data is delivered before the end of the stream: `received` comes before `read_closed`.
-//! - A key is good until the shell is told `Close`, or tells `lost`. Calls with a stale key do nothing
-//!   and are counted.
-//! - No call takes long: what grows with the store or with what clients send is done in steps whose
-//!   sizes are counts (`limits.rs`), never times.
-//! - Nothing in here or below reads a clock, a socket, a file, an environment variable, a thread or an
-//!   unseeded random number, and no output depends on the order of a hash map. So the same calls with
-//!   the same seed give the same bytes, and a simulator can be the shell.
+//! - A connection key is valid until `Close` was emitted for it or `lost` was called. Calls with a stale key
+//!   do nothing and are counted.
+//! - Each call is bounded: work that grows with the store or with the input is done in steps whose sizes are
+//!   counts (`limits.rs`), never times.
+//! - Nothing here or below reads a clock, a socket, a file, an environment variable, a thread or an unseeded
+//!   random number, and no output depends on the order of a hash map. The same calls with the same seed give
+//!   the same bytes, so a simulator can be the shell.
 //!
 //! # Reading order
 //!
-//! `state` (what there is), `conns` (the life of a connection), `intake` (bytes to requests, budgets),
-//! `commands` (requests to replies), `replies` (their order), `reconcile` (what follows), `patience` and
-//! `timers` (who keeps us waiting). Then the mesh: `mesh`, `address_book`, `peers` and `lookups` (what there
-//! is of it), `admission` (who becomes a peer), `dialling` and `peering` (finding them, keeping links),
-//! `frames` (what they say), `publish` and `digests` (our filter and theirs), `remote`, `pending`, `credit` and
-//! `probing` (looking up), `serving` (being asked), `links` (saying something), and `report` and `texts` for
-//! those who want to know.
+//! `state` (the parts), `schedule` (what runs), `conn/` (one connection: `connection`, `reader`, `replies`,
+//! `reconcile`, `timeouts`), `command/` (the table of commands and their handlers), `keyspace` (the one write
+//! path). Then the mesh: `peer/` (`address_book`, `dialer`, `handshake`, `link`, `health`, `link_output`),
+//! `digest/` (`own_filter`, `sync`), `lookup/` (`table`, `remote`, `serve`).
 
 mod alarm;
 mod audit;
@@ -69,12 +66,12 @@ pub struct Node {
 /// Why a connection was not accepted. Displays as a sentence for the one refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// As many clients as there may be are connected.
+    /// `clients_max` is reached.
     TooManyClients {
-        /// How many that is.
+        /// The limit.
         limit: u32,
     },
-    /// The node ends.
+    /// The node shuts down.
     Draining,
 }
 
@@ -82,7 +79,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooManyClients { limit } => {
-                write!(f, "{limit} clients are connected, the limit of this node; try again later")
+                write!(f, "client limit reached (clients_max = {limit}); try again later")
             }
             Self::Draining => f.write_str("this node is shutting down"),
         }
@@ -90,7 +87,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Node {
-    /// A node with no connections and no keys. The same `seed` and the same calls give the same node.
+    /// A node without connections and keys. The same `seed` and the same calls give the same node.
     pub fn new(config: Config, seed: u64, now: Now) -> Self {
         Self { state: State::new(config, seed, now) }
     }
@@ -130,19 +127,20 @@ impl Node {
         Ok(key)
     }
 
-    /// Takes in bytes that came on a connection, and carries out what is whole among them.
+    /// Processes bytes received on a connection: carries out the complete requests or frames among them, up to
+    /// the budget of a step; the rest is kept.
     pub fn received(&mut self, now: Now, conn: ConnKey, bytes: &[u8]) {
         conn::reader::received(&mut self.state, now, conn, bytes);
         self.conclude(now);
     }
 
-    /// Notes that a connection which was asked for by [`Action::Connect`] is there.
+    /// Notes that the connection of an [`Action::Connect`] is established.
     pub fn connected(&mut self, now: Now, conn: ConnKey) {
         peer::handshake::connected(&mut self.state, now, conn);
         self.conclude(now);
     }
 
-    /// Notes that the other side will send no more. What it asked for is still answered.
+    /// Notes that the other side sends no more. What it requested is still answered.
     pub fn read_closed(&mut self, now: Now, conn: ConnKey) {
         conn::reader::read_closed(&mut self.state, now, conn);
         self.conclude(now);
@@ -168,13 +166,13 @@ impl Node {
         self.conclude(now);
     }
 
-    /// Does one step of what is due: timers of the node, of the store, filters, and requests left over.
+    /// Does one bounded step of each source of work: timers, expiry, digests, tasks, unprocessed input.
     pub fn tick(&mut self, now: Now) {
         schedule::tick(&mut self.state, now);
         self.conclude(now);
     }
 
-    /// What follows from any call: connections are settled, lost links and dials made up for, peers told.
+    /// Ends each call: closes changed lookups, schedules digests, reconciles connections and lost links.
     fn conclude(&mut self, now: Now) {
         lookup::remote::close_changed(&mut self.state);
         digest::sync::schedule(&mut self.state, now);
@@ -190,25 +188,25 @@ impl Node {
         schedule::has_work(&self.state, now)
     }
 
-    /// When [`Node::tick`] will next have something to do, if nothing comes in before; `None`: never.
+    /// When [`Node::tick`] next has something to do if nothing comes in before; `None`: never.
     pub fn next_deadline(&self) -> Option<Instant> {
         schedule::next_deadline(&self.state)
     }
 
-    /// What the shell has to do next, in order.
+    /// The next action for the shell, in order.
     pub fn next_action(&mut self) -> Option<Action> {
         self.state.actions.pop_front()
     }
 
-    /// Begins the end: no more connections are taken; each one is told goodbye when all that it asked
-    /// so far is answered. After `drain_ms` those that are left are closed. O(connections).
+    /// Begins the shutdown: no more connections are accepted; each one gets `:BYE` after the replies to its
+    /// requests so far and is closed. After `drain_ms` the remaining ones are closed. O(connections).
     pub fn drain(&mut self, now: Now) {
         if self.state.is_draining {
             return;
         }
         self.state.is_draining = true;
-        let patience = Duration::from_millis(u64::from(self.state.config.limits.drain_ms));
-        self.state.timers.insert(now.mono.after(patience).millis_ceil(), Timer::DrainEnd);
+        let limit = Duration::from_millis(u64::from(self.state.config.limits.drain_ms));
+        self.state.timers.insert(now.mono.after(limit).millis_ceil(), Timer::DrainEnd);
         let keys: Vec<ConnKey> = self.state.conns.iter().map(|(key, _)| key).collect();
         for key in keys {
             conn::reconcile::reconcile(&mut self.state, now, key);
@@ -216,15 +214,14 @@ impl Node {
         self.conclude(now);
     }
 
-    /// Whether the end has come: draining, and no connection is left.
+    /// Whether the shutdown is complete: draining, and no connection is left.
     pub fn is_drained(&self) -> bool {
         self.state.is_draining && self.state.conns.is_empty()
     }
 
-    /// Takes over what can change while running: password and limits. Connections that have given the
-    /// old password, or came when there was none, stay as they are; a password that is taken away lets
-    /// in those that have yet to give it. Where there is a password now and no secret of the mesh, links end,
-    /// since nobody is admitted to such a node. O(connections).
+    /// Applies the settings that can change while running: password and limits. Authenticated connections
+    /// stay authenticated; if the password is removed, all become so. With a password and without a mesh
+    /// secret, existing links are closed. O(connections).
     pub fn reconfigure(&mut self, now: Now, config: Config) {
         if config.password.is_none() {
             self.state.conns.values_mut().for_each(|conn| conn.is_authenticated = true);
@@ -236,14 +233,14 @@ impl Node {
         self.conclude(now);
     }
 
-    /// Notes that a turn of the loop has done `took` worth of work.
+    /// Counts an iteration of the event loop that worked for `took`; time spent waiting is not included.
     pub fn iteration_done(&mut self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.state.stats.iterations += 1;
         self.state.stats.iteration_max_us = self.state.stats.iteration_max_us.max(micros);
     }
 
-    /// Counts an event for something that is gone, found by the shell before it got here.
+    /// Counts an event for a closed connection that the shell dropped.
     pub fn note_stale_event(&mut self) {
         self.state.stats.stale_events += 1;
     }
@@ -258,12 +255,12 @@ impl Node {
         &self.state.stats
     }
 
-    /// What is known of other nodes: the linked ones first.
+    /// The known peers and addresses, linked ones first.
     pub fn peers(&self, now: Now) -> Vec<PeerView> {
         command::status::peers_known(&self.state, now)
     }
 
-    /// The identity of this life of the node.
+    /// The identity of this node, drawn at its start.
     pub fn id(&self) -> NodeId {
         self.state.mesh.id
     }
@@ -302,8 +299,7 @@ impl Node {
         self.state.mesh.lookups.slots.len()
     }
 
-    /// Checks that all that is counted adds up, for tests: a panic says what does not. O(everything but
-    /// the keys).
+    /// Checks that all counts add up, for tests; panics if not. O(everything but the keys).
     pub fn audit(&self) {
         audit::audit(&self.state);
     }
@@ -313,8 +309,7 @@ impl Node {
         self.state.keyspace.store().audit();
     }
 
-    /// Has keys with equal hashes by leaving only these bits of each: for tests, of a node that never had a
-    /// key and meets no other.
+    /// Keeps only these bits of each hash, so that keys collide: for tests, before the first key and link.
     pub fn mask_hashes(&mut self, mask: u64) {
         self.state.keyspace.mask_hashes(mask);
     }
@@ -325,7 +320,7 @@ impl Node {
     }
 }
 
-/// Draws all conclusions that wait to be drawn: nothing of them outlives the call that made them.
+/// Reconciles all dirty connections and lost links; nothing of them is left when a call returns.
 fn reconcile_all(state: &mut State, now: Now) {
     let mut budget = BYTES_PER_STEP;
     loop {

@@ -1,5 +1,5 @@
-//! All that a node is, in one place, and what its parts share. The logic stands in the files above,
-//! as functions over `&mut State`.
+//! The parts of a node, and how a connection is removed. Each part has an owner module; what is here is
+//! shared by all.
 
 use crate::base::address::is_loopback;
 use crate::base::buffer::Pool;
@@ -21,38 +21,38 @@ use crate::wire::request::Parser;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-/// What the node wants the shell to do.
+/// What the shell has to do for the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Connect to there, and say `connected` when that is done, or `lost` when it is not.
+    /// Connect to this address; then call `connected`, or `lost`.
     Connect(ConnKey, SocketAddr),
-    /// Bytes wait in `outbound`: write them at the end of the turn, and whenever the socket takes more,
-    /// until none is left. Said again only after that.
+    /// Write `outbound` at the end of the iteration, and whenever the socket takes more, until it is empty.
+    /// Emitted again only after that.
     Flush(ConnKey),
     /// Shut the writing side; go on reading.
     ShutdownWrite(ConnKey),
     /// Close the socket and forget the key.
     Close(ConnKey),
-    /// Read no more from it until told otherwise.
+    /// Do not read from it until `ResumeReading`.
     StopReading(ConnKey),
-    /// Read on: something may have come in between.
+    /// Read from it again: input may have arrived in between.
     ResumeReading(ConnKey),
 }
 
-/// What a timer of the node is about.
+/// The payload of the node's timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
-    /// Whether this connection is keeping us waiting.
+    /// A time limit of this connection.
     Conn(ConnKey),
-    /// When this address is looked at next.
+    /// The next dial of this address, or its removal.
     AddressEntry(AddressKey),
-    /// The next beat of this peer, or the end of what is remembered of it.
+    /// The next heartbeat of this peer, or its removal.
     Peer(PeerKey),
-    /// The next lookup that is to be looked after.
+    /// The next retry or timeout of a lookup.
     Lookups,
-    /// The end of the time in which changes of our filter gather.
+    /// The next digest update to peers.
     Tell,
-    /// The end of the time in which connections may take their last replies.
+    /// The end of the shutdown.
     DrainEnd,
 }
 
@@ -68,17 +68,17 @@ pub struct State {
     pub(in crate::node) buffered: usize,
     pub(in crate::node) timers: Wheel<Timer>,
     pub(in crate::node) actions: VecDeque<Action>,
-    /// Connections with requests left over from an earlier step, each once.
+    /// Connections with unprocessed input, each once.
     pub(in crate::node) runnable: VecDeque<ConnKey>,
     pub(in crate::node) tasks: Tasks,
-    /// Connections to be settled before the node returns, each once.
+    /// Connections to be reconciled before the node returns, each once.
     pub(in crate::node) dirty: VecDeque<ConnKey>,
     pub(in crate::node) parser: Parser,
     pub(in crate::node) mesh: Mesh,
     pub(in crate::node) rng: Rng,
     pub(in crate::node) stats: Stats,
     pub(in crate::node) log_gate: LogGate,
-    /// The node takes no more connections and ends those it has.
+    /// The node shuts down.
     pub(in crate::node) is_draining: bool,
 }
 
@@ -111,16 +111,14 @@ impl State {
 }
 
 impl State {
-    /// Connections of clients, as far as is known, and of nodes that are told goodbye: those are no peers any
-    /// more, and nothing else would bound how many there are.
+    /// Connections that count against `clients_max`: all but links and dialled ones.
     pub(in crate::node) fn clients(&self) -> usize {
         self.conns.len() - self.mesh.conns
     }
 }
 
-/// What keys are hashed with: the same in all of a mesh. Without a secret of the mesh its nodes can only be
-/// on this machine, and need not hide anything from each other; a node that others can reach has no mesh
-/// then, and draws its own.
+/// The hash secret, equal on all nodes of a mesh. Without a mesh secret, nodes on loopback use a public one and
+/// others draw their own, since they can have no links.
 fn hash_secret(config: &Config, rng: &mut Rng) -> HashSecret {
     match &config.mesh_secret {
         Some(secret) => HashSecret::from_bytes(derive_hash_secret(secret.as_bytes())),
@@ -129,7 +127,7 @@ fn hash_secret(config: &Config, rng: &mut Rng) -> HashSecret {
     }
 }
 
-/// Has a connection settled before the node returns.
+/// Has a connection reconciled before the node returns.
 pub(in crate::node) fn mark_dirty(state: &mut State, key: ConnKey) {
     if let Some(conn) = state.conns.get_mut(key)
         && !std::mem::replace(&mut conn.is_dirty, true)
@@ -138,15 +136,15 @@ pub(in crate::node) fn mark_dirty(state: &mut State, key: ConnKey) {
     }
 }
 
-/// Ends a connection now: gives back its buffers, forgets it, tells the shell, counts the reason. Its
-/// key is stale from here on, and so are its timers and its places in queues.
+/// Closes a connection now: frees its buffers, removes it, emits `Close`, counts the reason. Its key, its
+/// timers and its entries in queues are stale from here on.
 pub(in crate::node) fn close_conn(state: &mut State, key: ConnKey, reason: CloseReason) {
     if forget_conn(state, key, reason) {
         state.actions.push_back(Action::Close(key));
     }
 }
 
-/// The same for a connection whose socket the shell has given up already.
+/// The same for a connection whose socket the shell has closed already. False for a stale key.
 pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: CloseReason) -> bool {
     let Some(mut conn) = state.conns.remove(key) else { return false };
     conn.inbound.release(&mut state.pool);
@@ -169,7 +167,7 @@ pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: Clos
     true
 }
 
-/// Lets through so many log lines a second about what clients cause.
+/// Limits the log lines per second that clients can cause.
 #[derive(Debug, Default)]
 pub(in crate::node) struct LogGate {
     second: u64,
@@ -177,7 +175,7 @@ pub(in crate::node) struct LogGate {
 }
 
 impl LogGate {
-    /// Whether one more line may be written; if not, it is counted.
+    /// Whether one more line may be written; counts it if not.
     pub(in crate::node) fn allows(&mut self, now: Now, stats: &mut Stats) -> bool {
         let second = now.mono.millis() / 1_000;
         if second != self.second {
