@@ -349,8 +349,8 @@ impl Game {
             HashRange { first, last: first | ((1 << shift) - 1) },
         ];
         let mut steps = 0;
-        while self.store.has_worn() {
-            ranges.extend(self.store.take_worn());
+        while self.store.has_rebuilds() {
+            ranges.extend(self.store.take_rebuild());
             steps += 1;
             assert!(steps < 10_000, "worn without end");
         }
@@ -358,7 +358,7 @@ impl Game {
             let (mut found, mut at, mut steps) = (Vec::new(), SegmentScan::Segments(range.first), 0);
             while at != SegmentScan::Done {
                 let before = found.len();
-                at = self.store.gather(range, at, &mut found);
+                at = self.store.scan_hashes(range, at, &mut found);
                 assert!(found.len() - before <= 768 + 128, "{} in a step", found.len() - before);
                 steps += 1;
                 assert!(steps < 100_000, "hashes without end");
@@ -367,7 +367,7 @@ impl Game {
             let expected: HashSet<u64> = hashes.filter(|&hash| range.contains(hash)).collect();
             assert_eq!(found.into_iter().collect::<HashSet<u64>>(), expected, "{range:?}");
         }
-        assert!(!self.store.has_worn(), "gathering wears nothing");
+        assert!(!self.store.has_rebuilds(), "gathering wears nothing");
     }
 
     fn reconcile(&mut self) {

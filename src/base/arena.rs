@@ -54,7 +54,7 @@ pub struct Arena<const BLOCK_BYTES: usize> {
     end: usize,
     regions_max: usize,
     /// One bit a region: mapped, not fenced, and with a block to take.
-    roomy: Vec<u64>,
+    with_room: Vec<u64>,
     fenced: Option<usize>,
     blocks: usize,
     mapped: usize,
@@ -89,7 +89,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             regions: ChunkedVec::new(),
             end: 0,
             regions_max: REGIONS_MAX,
-            roomy: Vec::new(),
+            with_room: Vec::new(),
             fenced: None,
             blocks: 0,
             mapped: 0,
@@ -103,9 +103,9 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
     /// Takes a block; its content is arbitrary. `None`, and nothing changed, when the system gives no
     /// more memory or the arena has 32 GiB. Costs a map once in a region, else a look at some bitmaps.
     pub fn take(&mut self) -> Option<u32> {
-        let at = match self.roomy_region() {
+        let at = match self.region_with_room() {
             Some(at) => at,
-            None => self.wake_region().map_or_else(|| self.map_region(), Some)?,
+            None => self.reuse_idle_region().map_or_else(|| self.map_region(), Some)?,
         };
         let region = self.regions[at].as_mut()?;
         let word = region.used.iter().position(|&word| word != u64::MAX)?;
@@ -118,7 +118,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             region.dirty = block + 1;
         }
         if region.blocks == Self::BLOCKS_PER_REGION {
-            self.roomy[at / 64] &= !(1 << (at % 64));
+            self.with_room[at / 64] &= !(1 << (at % 64));
         }
         if self.spare == Some(at) {
             self.spare = None;
@@ -137,7 +137,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         let (empty, lean) = (region.blocks == 0, region.dirty <= LEAN_BLOCKS);
         self.blocks -= 1;
         if self.fenced != Some(at) {
-            self.roomy[at / 64] |= 1 << (at % 64);
+            self.with_room[at / 64] |= 1 << (at % 64);
         }
         if !empty {
             return;
@@ -150,11 +150,11 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             self.spare = Some(at);
             return;
         }
-        self.lay_idle(at);
+        self.push_idle(at);
         if busy <= SPARE_FROM + 1
             && let Some(spare) = self.spare.take()
         {
-            self.lay_idle(spare);
+            self.push_idle(spare);
         }
     }
 
@@ -236,7 +236,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         self.held_bytes
             + self.maps.memory_bytes()
             + self.regions.memory_bytes()
-            + self.roomy.capacity() * 8
+            + self.with_room.capacity() * 8
             + self.mapped * self.bitmap_words() * 8
     }
 
@@ -247,15 +247,15 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             return 0;
         }
         if blocks == 1
-            && let Some(region) = self.roomy_region().and_then(|at| self.regions[at].as_ref())
+            && let Some(region) = self.region_with_room().and_then(|at| self.regions[at].as_ref())
         {
             return if region.blocks < region.dirty { 0 } else { BLOCK_BYTES };
         }
         let regions = blocks.div_ceil(Self::BLOCKS_PER_REGION as usize);
         let end = self.end + regions;
         // One word for 64 regions; a `Vec` that grows by one at a time doubles, from four.
-        let words = if end.div_ceil(64) > self.roomy.capacity() {
-            end.div_ceil(64).max(2 * self.roomy.capacity() + 4)
+        let words = if end.div_ceil(64) > self.with_room.capacity() {
+            end.div_ceil(64).max(2 * self.with_room.capacity() + 4)
         } else {
             0
         };
@@ -294,10 +294,10 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
                 .and_then(Option::as_ref)
                 .is_some_and(|r| r.blocks < Self::BLOCKS_PER_REGION)
         {
-            self.roomy[old / 64] |= 1 << (old % 64);
+            self.with_room[old / 64] |= 1 << (old % 64);
         }
         if let Some(at) = region {
-            self.roomy[at / 64] &= !(1 << (at % 64));
+            self.with_room[at / 64] &= !(1 << (at % 64));
         }
     }
 
@@ -308,7 +308,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
 
     /// Whether a block can be taken without mapping a region.
     pub fn has_room(&self) -> bool {
-        self.roomy_region().is_some() || self.has_idle()
+        self.region_with_room().is_some() || self.has_idle()
     }
 
     /// Blocks that can be taken before the arena has all its regions, if the system gives the memory. O(1).
@@ -357,8 +357,8 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             assert_eq!(used, region.blocks as usize, "blocks of a region");
             let is_idle = idle.contains(&at);
             assert!(!is_idle || used == 0 && self.spare != Some(at), "an idle region in use");
-            let roomy = used < Self::BLOCKS_PER_REGION as usize && self.fenced != Some(at) && !is_idle;
-            assert_eq!(self.roomy[at / 64] >> (at % 64) & 1 == 1, roomy, "regions with room");
+            let with_room = used < Self::BLOCKS_PER_REGION as usize && self.fenced != Some(at) && !is_idle;
+            assert_eq!(self.with_room[at / 64] >> (at % 64) & 1 == 1, with_room, "regions with room");
             blocks += used;
             mapped += 1;
             held_bytes += region.dirty as usize * BLOCK_BYTES;
@@ -390,8 +390,8 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         (at as usize, block as usize * BLOCK_BYTES)
     }
 
-    fn lay_idle(&mut self, at: usize) {
-        self.roomy[at / 64] &= !(1 << (at % 64));
+    fn push_idle(&mut self, at: usize) {
+        self.with_room[at / 64] &= !(1 << (at % 64));
         if let Some(region) = &mut self.regions[at] {
             region.next_idle = self.idle.replace(number(at));
             self.idle_regions += 1;
@@ -399,9 +399,9 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
     }
 
     /// Takes the idle region that was emptied last back into use.
-    fn wake_region(&mut self) -> Option<usize> {
+    fn reuse_idle_region(&mut self) -> Option<usize> {
         let at = self.take_idle()?;
-        self.roomy[at / 64] |= 1 << (at % 64);
+        self.with_room[at / 64] |= 1 << (at % 64);
         Some(at)
     }
 
@@ -418,8 +418,8 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
 
     /// The spare only if there is no other: whoever moves a region's last blocks into it to empty that
     /// region makes the one what the other was, and could go on for ever.
-    fn roomy_region(&self) -> Option<usize> {
-        let mut words = self.roomy.iter().enumerate().map(|(at, &word)| {
+    fn region_with_room(&self) -> Option<usize> {
+        let mut words = self.with_room.iter().enumerate().map(|(at, &word)| {
             let spare = self.spare.filter(|spare| spare / 64 == at);
             (at, word & !spare.map_or(0, |spare| 1 << (spare % 64)))
         });
@@ -443,7 +443,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             self.end += 1;
             self.maps.grow_to(self.end);
             self.regions.grow_to(self.end);
-            self.roomy.resize(self.end.div_ceil(64), 0);
+            self.with_room.resize(self.end.div_ceil(64), 0);
         }
         // A last word that stands for fewer than 64 blocks has its other bits set for good.
         let mut used = vec![0; self.bitmap_words()];
@@ -452,7 +452,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         }
         self.maps[at] = Some(map);
         self.regions[at] = Some(Region { used: used.into(), blocks: 0, dirty: 0, next_idle: None });
-        self.roomy[at / 64] |= 1 << (at % 64);
+        self.with_room[at / 64] |= 1 << (at % 64);
         self.mapped += 1;
         Some(at)
     }
@@ -462,7 +462,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         self.maps[at] = None;
         self.held_bytes -= region.dirty as usize * BLOCK_BYTES;
         self.mapped -= 1;
-        self.roomy[at / 64] &= !(1 << (at % 64));
+        self.with_room[at / 64] &= !(1 << (at % 64));
         if self.fenced == Some(at) {
             self.fenced = None;
         }
@@ -471,9 +471,9 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         }
         self.maps.truncate(self.end);
         self.regions.truncate(self.end);
-        self.roomy.truncate(self.end.div_ceil(64));
-        if self.roomy.capacity() > 2 * self.roomy.len() + 8 {
-            self.roomy.shrink_to_fit();
+        self.with_room.truncate(self.end.div_ceil(64));
+        if self.with_room.capacity() > 2 * self.with_room.len() + 8 {
+            self.with_room.shrink_to_fit();
         }
     }
 }

@@ -8,27 +8,27 @@
 
 use super::arena::Arena;
 
-/// The bag without entries.
+/// The chain without entries.
 pub const EMPTY: u32 = u32::MAX;
 
-/// Where a wheel keeps the entries of its slots. A bag is named by its first page, or [`EMPTY`].
+/// Where a wheel keeps the entries of its slots. A chain is named by its first page, or [`EMPTY`].
 pub trait TimerPages<P> {
-    /// Puts an entry into a bag; false, and nothing changed, if the system gives no memory for it. O(1).
-    fn push(&mut self, bag: &mut u32, deadline_low: u32, payload: P) -> bool;
+    /// Puts an entry into a chain; false, and nothing changed, if the system gives no memory for it. O(1).
+    fn push(&mut self, chain: &mut u32, deadline_low: u32, payload: P) -> bool;
 
-    /// Takes an entry out of a bag. O(1).
-    fn pop(&mut self, bag: &mut u32) -> Option<(u32, P)>;
+    /// Takes an entry out of a chain. O(1).
+    fn pop(&mut self, chain: &mut u32) -> Option<(u32, P)>;
 
-    /// Calls `see` with each entry of a bag.
-    fn for_each(&self, bag: u32, see: impl FnMut(u32, P));
+    /// Calls `see` with each entry of a chain.
+    fn for_each(&self, chain: u32, see: impl FnMut(u32, P));
 
     /// Bytes of memory held.
     fn memory_bytes(&self) -> usize;
 
-    /// What [`TimerPages::memory_bytes`] grows by at most when so many entries are added, to so many bags.
+    /// What [`TimerPages::memory_bytes`] grows by at most when so many entries are added, to so many chains.
     fn growth_bytes_max(&self, entries: usize, timer_pages: usize) -> usize;
 
-    /// Gives some memory back, whatever is in it; false when there is none left. For bags that nobody
+    /// Gives some memory back, whatever is in it; false when there is none left. For chains that nobody
     /// will ask again.
     fn drop_step(&mut self) -> bool;
 }
@@ -50,7 +50,7 @@ struct Page<P> {
 }
 
 impl<P> Typed<P> {
-    /// No bags, and no memory.
+    /// No chains, and no memory.
     pub const fn new() -> Self {
         Self { pages: Vec::new(), free: EMPTY }
     }
@@ -63,9 +63,9 @@ impl<P> Default for Typed<P> {
 }
 
 impl<P: Copy> TimerPages<P> for Typed<P> {
-    fn push(&mut self, bag: &mut u32, deadline_low: u32, payload: P) -> bool {
+    fn push(&mut self, chain: &mut u32, deadline_low: u32, payload: P) -> bool {
         let full = |page: &Page<P>| page.entries.len() == TYPED_ENTRIES;
-        if self.pages.get(*bag as usize).is_none_or(full) {
+        if self.pages.get(*chain as usize).is_none_or(full) {
             let page = match self.pages.get_mut(self.free as usize) {
                 Some(page) => std::mem::replace(&mut self.free, page.next),
                 None => {
@@ -73,27 +73,27 @@ impl<P: Copy> TimerPages<P> for Typed<P> {
                     u32::try_from(self.pages.len() - 1).unwrap_or(EMPTY)
                 }
             };
-            self.pages[page as usize].next = std::mem::replace(bag, page);
+            self.pages[page as usize].next = std::mem::replace(chain, page);
         }
-        self.pages[*bag as usize].entries.push((deadline_low, payload));
+        self.pages[*chain as usize].entries.push((deadline_low, payload));
         true
     }
 
-    fn pop(&mut self, bag: &mut u32) -> Option<(u32, P)> {
-        let page = self.pages.get_mut(*bag as usize)?;
+    fn pop(&mut self, chain: &mut u32) -> Option<(u32, P)> {
+        let page = self.pages.get_mut(*chain as usize)?;
         let entry = page.entries.pop();
         if page.entries.is_empty() {
             let next = std::mem::replace(&mut page.next, self.free);
-            self.free = std::mem::replace(bag, next);
+            self.free = std::mem::replace(chain, next);
         }
         entry
     }
 
-    fn for_each(&self, bag: u32, mut see: impl FnMut(u32, P)) {
-        let mut bag = bag;
-        while let Some(page) = self.pages.get(bag as usize) {
+    fn for_each(&self, chain: u32, mut see: impl FnMut(u32, P)) {
+        let mut chain = chain;
+        while let Some(page) = self.pages.get(chain as usize) {
             page.entries.iter().for_each(|&(deadline_low, payload)| see(deadline_low, payload));
-            bag = page.next;
+            chain = page.next;
         }
     }
 
@@ -131,7 +131,7 @@ pub struct Mapped {
 }
 
 impl Mapped {
-    /// No bags, and no memory but for some words.
+    /// No chains, and no memory but for some words.
     pub fn new() -> Self {
         Self { arena: Arena::new(), spare: Vec::with_capacity(SPARE_PAGES) }
     }
@@ -190,29 +190,29 @@ impl Default for Mapped {
 
 impl TimerPages<u32> for Mapped {
     #[inline]
-    fn push(&mut self, bag: &mut u32, deadline_low: u32, payload: u32) -> bool {
-        let (mut next, mut len) = if *bag == EMPTY { (EMPTY, FULL) } else { read(self.page(*bag)[0]) };
+    fn push(&mut self, chain: &mut u32, deadline_low: u32, payload: u32) -> bool {
+        let (mut next, mut len) = if *chain == EMPTY { (EMPTY, FULL) } else { read(self.page(*chain)[0]) };
         if len == FULL {
             let Some(page) = self.take() else { return false };
-            next = std::mem::replace(bag, page);
+            next = std::mem::replace(chain, page);
             len = 0;
         }
-        let page = self.page_mut(*bag);
+        let page = self.page_mut(*chain);
         page[0] = write(next, len + 1);
         page[1 + len as usize] = write(deadline_low, payload);
         true
     }
 
     #[inline]
-    fn pop(&mut self, bag: &mut u32) -> Option<(u32, u32)> {
-        if *bag == EMPTY {
+    fn pop(&mut self, chain: &mut u32) -> Option<(u32, u32)> {
+        if *chain == EMPTY {
             return None;
         }
-        let page = self.page_mut(*bag);
+        let page = self.page_mut(*chain);
         let (next, len) = read(page[0]);
         let (deadline_low, payload) = read(page[len as usize]);
         if len == 1 {
-            let page = std::mem::replace(bag, next);
+            let page = std::mem::replace(chain, next);
             self.give_back(page);
         } else {
             page[0] = write(next, len - 1);
@@ -220,16 +220,16 @@ impl TimerPages<u32> for Mapped {
         Some((deadline_low, payload))
     }
 
-    fn for_each(&self, bag: u32, mut see: impl FnMut(u32, u32)) {
-        let mut bag = bag;
-        while bag != EMPTY {
-            let page = self.page(bag);
+    fn for_each(&self, chain: u32, mut see: impl FnMut(u32, u32)) {
+        let mut chain = chain;
+        while chain != EMPTY {
+            let page = self.page(chain);
             let (next, len) = read(page[0]);
             for entry in &page[1..=len as usize] {
                 let (deadline_low, payload) = read(*entry);
                 see(deadline_low, payload);
             }
-            bag = next;
+            chain = next;
         }
     }
 

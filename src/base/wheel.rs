@@ -1,11 +1,11 @@
-//! A hierarchical timer wheel whose slots are bags: 5 levels of 256 slots, ticks of 1 ms.
+//! A hierarchical timer wheel whose slots are chains: 5 levels of 256 slots, ticks of 1 ms.
 //!
 //! After Varghese and Lauck, "Hashed and hierarchical timing wheels" (1987), with three changes:
 //!
-//! - A slot is a bag of pages, not a linked list of timers: draining reads memory in order instead of
+//! - A slot is a chain of pages, not a linked list of timers: draining reads memory in order instead of
 //!   chasing pointers, and an entry is its deadline's low 32 bits and a payload, nothing else.
 //! - Nothing is ever looked up, so nothing can be cancelled here. Cancelling is lazy: the owner of a
-//!   payload knows whether the entry still means something, and drops what does not. [`Wheel::sift`]
+//!   payload knows whether the entry still means something, and drops what does not. [`Wheel::purge`]
 //!   lets it do so early, when too many dead entries have gathered.
 //! - Due slots are detached in O(1) and worked off entry by entry through [`Wheel::pop`], so the caller
 //!   decides how much of a burst is done in one turn.
@@ -28,10 +28,10 @@ const SLOTS: usize = 256;
 /// Ticks that the wheel covers: deadlines are below this, about 34.8 years of milliseconds.
 pub const HORIZON: u64 = 1 << (8 * LEVELS);
 
-/// A slot that was detached: its bag, and the deadline bits that its entries do not hold.
+/// A slot that was detached: its chain, and the deadline bits that its entries do not hold.
 #[derive(Debug)]
 struct Detached {
-    bag: u32,
+    chain: u32,
     deadline_high: u64,
 }
 
@@ -64,10 +64,10 @@ pub struct Wheel<P, B = Typed<P>> {
     detached: VecDeque<Detached>,
     entries: usize,
     timer_pages: B,
-    /// Where [`Wheel::sift`] goes on: the next slot, and what is left of the one in hand with the tick
+    /// Where [`Wheel::purge`] goes on: the next slot, and what is left of the one in hand with the tick
     /// at which that slot begins.
-    sift_at: usize,
-    sifting: Option<(u64, Detached)>,
+    purge_at: usize,
+    purging: Option<(u64, Detached)>,
     payloads: PhantomData<P>,
 }
 
@@ -115,8 +115,8 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
             detached: VecDeque::new(),
             entries: 0,
             timer_pages,
-            sift_at: 0,
-            sifting: None,
+            purge_at: 0,
+            purging: None,
             payloads: PhantomData,
         }
     }
@@ -163,7 +163,7 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
                 }
                 continue;
             };
-            let Some((deadline_low, payload)) = self.timer_pages.pop(&mut front.bag) else {
+            let Some((deadline_low, payload)) = self.timer_pages.pop(&mut front.chain) else {
                 self.detached.pop_front();
                 continue;
             };
@@ -189,23 +189,23 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
         if !self.detached.is_empty() {
             return Some(self.tick);
         }
-        let sifting = self.sifting.as_ref().map(|(at, _)| *at);
+        let purging = self.purging.as_ref().map(|(at, _)| *at);
         let slot = self.next_slot().map(|(_, _, at)| at);
-        sifting.into_iter().chain(slot).min()
+        purging.into_iter().chain(slot).min()
     }
 
     /// Looks at up to `budget` entries, slot after slot, and drops those for which `keep` says no.
     /// Returns how many were dropped. Whoever goes on calling has seen every entry, once or more, after
-    /// `len` plus [`Wheel::sift_overhead`] steps. Entries that are due are left to [`Wheel::pop`].
-    pub fn sift(&mut self, budget: u32, mut keep: impl FnMut(u64, P) -> bool) -> usize {
+    /// `len` plus [`Wheel::purge_overhead`] steps. Entries that are due are left to [`Wheel::pop`].
+    pub fn purge(&mut self, budget: u32, mut keep: impl FnMut(u64, P) -> bool) -> usize {
         let before = self.entries;
         for _ in 0..budget {
-            let Some((_, slot)) = &mut self.sifting else {
-                self.detach_for_sift();
+            let Some((_, slot)) = &mut self.purging else {
+                self.detach_for_purge();
                 continue;
             };
-            let Some((deadline_low, payload)) = self.timer_pages.pop(&mut slot.bag) else {
-                self.sifting = None;
+            let Some((deadline_low, payload)) = self.timer_pages.pop(&mut slot.chain) else {
+                self.purging = None;
                 continue;
             };
             let deadline = slot.deadline_high | u64::from(deadline_low);
@@ -217,8 +217,8 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
         before - self.entries
     }
 
-    /// Steps of [`Wheel::sift`] that a whole round takes beyond one for each entry.
-    pub const fn sift_overhead(&self) -> usize {
+    /// Steps of [`Wheel::purge`] that a whole round takes beyond one for each entry.
+    pub const fn purge_overhead(&self) -> usize {
         2 * LEVELS * SLOTS
     }
 
@@ -235,43 +235,43 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
 
     /// Calls `see` with the deadline and payload of each entry, in no particular order. O(n).
     pub fn for_each(&self, mut see: impl FnMut(u64, P)) {
-        let mut walk = |bag, deadline_high: u64| {
-            self.timer_pages.for_each(bag, |low, payload| see(deadline_high | u64::from(low), payload));
+        let mut walk = |chain, deadline_high: u64| {
+            self.timer_pages.for_each(chain, |low, payload| see(deadline_high | u64::from(low), payload));
         };
         for (level, slots) in self.slots.iter().enumerate() {
-            for (slot, &bag) in slots.iter().enumerate() {
-                walk(bag, high_bits(self.slot_tick(level, slot)));
+            for (slot, &chain) in slots.iter().enumerate() {
+                walk(chain, high_bits(self.slot_tick(level, slot)));
             }
         }
-        for slot in self.detached.iter().chain(self.sifting.as_ref().map(|(_, slot)| slot)) {
-            walk(slot.bag, slot.deadline_high);
+        for slot in self.detached.iter().chain(self.purging.as_ref().map(|(_, slot)| slot)) {
+            walk(slot.chain, slot.deadline_high);
         }
     }
 
-    /// Detaches the next occupied slot of the 64 after the one sifted last.
-    fn detach_for_sift(&mut self) {
-        let (level, slot) = (self.sift_at / SLOTS, self.sift_at % SLOTS);
+    /// Detaches the next occupied slot of the 64 after the one purged last.
+    fn detach_for_purge(&mut self) {
+        let (level, slot) = (self.purge_at / SLOTS, self.purge_at % SLOTS);
         let ahead = self.occupied[level][slot / 64] >> (slot % 64);
         if ahead == 0 {
-            self.sift_at = (self.sift_at / 64 + 1) * 64 % (LEVELS * SLOTS);
+            self.purge_at = (self.purge_at / 64 + 1) * 64 % (LEVELS * SLOTS);
             return;
         }
         let slot = slot + ahead.trailing_zeros() as usize;
-        self.sift_at = (level * SLOTS + slot + 1) % (LEVELS * SLOTS);
+        self.purge_at = (level * SLOTS + slot + 1) % (LEVELS * SLOTS);
         let at = self.slot_tick(level, slot);
-        self.sifting = Some((at, self.detach(level, slot, at)));
+        self.purging = Some((at, self.detach(level, slot, at)));
     }
 
-    /// Takes the whole bag of a slot that begins at tick `at`. O(1).
+    /// Takes the whole chain of a slot that begins at tick `at`. O(1).
     fn detach(&mut self, level: usize, slot: usize, at: u64) -> Detached {
         self.occupied[level][slot / 64] &= !(1 << (slot % 64));
-        let bag = std::mem::replace(&mut self.slots[level][slot], EMPTY);
-        Detached { bag, deadline_high: high_bits(at) }
+        let chain = std::mem::replace(&mut self.slots[level][slot], EMPTY);
+        Detached { chain, deadline_high: high_bits(at) }
     }
 
     /// Detaches the next slot that is due at `now`; false if there is none.
     fn advance(&mut self, now: u64) -> bool {
-        if let Some((_, slot)) = self.sifting.take_if(|(at, _)| *at <= now) {
+        if let Some((_, slot)) = self.purging.take_if(|(at, _)| *at <= now) {
             self.detached.push_back(slot);
             return true;
         }
@@ -318,12 +318,12 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
     fn add_due(&mut self, deadline: u64, payload: P) -> bool {
         let deadline_high = high_bits(deadline);
         if let Some(last) = self.detached.back_mut().filter(|last| last.deadline_high == deadline_high) {
-            return self.timer_pages.push(&mut last.bag, low_bits(deadline), payload);
+            return self.timer_pages.push(&mut last.chain, low_bits(deadline), payload);
         }
-        let mut bag = EMPTY;
-        let stored = self.timer_pages.push(&mut bag, low_bits(deadline), payload);
+        let mut chain = EMPTY;
+        let stored = self.timer_pages.push(&mut chain, low_bits(deadline), payload);
         if stored {
-            self.detached.push_back(Detached { bag, deadline_high });
+            self.detached.push_back(Detached { chain, deadline_high });
         }
         stored
     }
@@ -433,7 +433,7 @@ mod tests {
                     }
                 }
                 if rng.one_in(50) {
-                    wheel.sift(2_000, |deadline, id| {
+                    wheel.purge(2_000, |deadline, id| {
                         let keep = id % 2 == 0;
                         keep || oracle.remove(&(deadline, id)).is_none()
                     });
@@ -450,16 +450,16 @@ mod tests {
     }
 
     impl TimerPages<u32> for Starved {
-        fn push(&mut self, bag: &mut u32, deadline_low: u32, payload: u32) -> bool {
-            self.rng.one_in(2) && self.timer_pages.push(bag, deadline_low, payload)
+        fn push(&mut self, chain: &mut u32, deadline_low: u32, payload: u32) -> bool {
+            self.rng.one_in(2) && self.timer_pages.push(chain, deadline_low, payload)
         }
 
-        fn pop(&mut self, bag: &mut u32) -> Option<(u32, u32)> {
-            self.timer_pages.pop(bag)
+        fn pop(&mut self, chain: &mut u32) -> Option<(u32, u32)> {
+            self.timer_pages.pop(chain)
         }
 
-        fn for_each(&self, bag: u32, see: impl FnMut(u32, u32)) {
-            self.timer_pages.for_each(bag, see);
+        fn for_each(&self, chain: u32, see: impl FnMut(u32, u32)) {
+            self.timer_pages.for_each(chain, see);
         }
 
         fn memory_bytes(&self) -> usize {
@@ -488,7 +488,7 @@ mod tests {
                 drain(&mut wheel, now);
             }
             if rng.one_in(100) {
-                wheel.sift(500, |_, id| id % 2 == 0);
+                wheel.purge(500, |_, id| id % 2 == 0);
             }
             let mut held = 0;
             wheel.for_each(|_, _| held += 1);
@@ -507,7 +507,7 @@ mod tests {
         let before = wheel.memory_bytes();
         let mut dropped = 0;
         for _ in 0..1_100 {
-            dropped += wheel.sift(1_000, |_, id| id % 10 == 0);
+            dropped += wheel.purge(1_000, |_, id| id % 10 == 0);
         }
         assert_eq!(dropped, 900_000);
         while wheel.has_idle() {

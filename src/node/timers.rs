@@ -51,7 +51,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
     }
     if has_too_many_stale(state) {
         let State { conns, mesh, timers, .. } = state;
-        timers.sift(budget, |deadline, timer| {
+        timers.purge(budget, |deadline, timer| {
             let armed = match timer {
                 Timer::Conn(key) => return conns.get(key).is_some_and(|conn| conn.alarm.is_live(deadline)),
                 Timer::AddressEntry(key) => mesh.address_book.get(key).and_then(|contact| contact.timer_at),

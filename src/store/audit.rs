@@ -1,6 +1,6 @@
 //! A walk over a whole store that checks what its parts believe of each other.
 
-use super::{Store, known};
+use super::{Store, heap_keys};
 use std::collections::{HashMap, HashSet};
 
 /// What [`Store::audit`] counted.
@@ -30,9 +30,9 @@ impl Store {
     /// # Panics
     /// If anything is not as it must be.
     pub fn audit(&self) -> Audit {
-        let known = known(&self.heap, &self.secret);
+        let keys = heap_keys(&self.heap, &self.secret);
         let mut held = self.heap.audit();
-        let mut indexed = self.index.audit(&known);
+        let mut indexed = self.index.audit(&keys);
         held.sort_unstable();
         indexed.sort_unstable();
         assert_eq!(held, indexed, "index and heap know the same items");

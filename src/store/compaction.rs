@@ -7,7 +7,7 @@
 //! Not here: which page or region is emptied next (the heap, the index and the arena choose).
 
 use super::pages::Emptying;
-use super::{HashedKey, Store, known};
+use super::{HashedKey, Store, heap_keys};
 use crate::base::time::Instant;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 const BYTES_PER_STEP: usize = 1_024;
 
 /// Slots that are looked at in vain for the price of moving an item.
-const LOOKS_PER_STEP: usize = 32;
+const READS_PER_STEP: usize = 32;
 
 /// Steps that moving a segment counts for.
 const SEGMENT_STEPS: i64 = 8;
@@ -23,7 +23,7 @@ const SEGMENT_STEPS: i64 = 8;
 /// For how long memory must have been sparse before it is compacted: what is being emptied, or filled
 /// again, anyway is not worth moving. A million items that expire within a second cost half as much
 /// again without.
-const PATIENCE: Duration = Duration::from_secs(1);
+const SPARSE_FOR: Duration = Duration::from_secs(1);
 
 /// Where compaction stands.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Store {
             return;
         }
         if self.compaction.due.is_none() {
-            self.compaction.due = Some(now.after(PATIENCE));
+            self.compaction.due = Some(now.after(SPARSE_FOR));
             return;
         }
         let mut steps = i64::from(budget);
@@ -81,12 +81,12 @@ impl Store {
             let Some(Emptying { page, slot }) = self.heap.page_to_empty() else { break };
             let found = self.heap.next_live(page, slot);
             let end = found.map_or(self.heap.slots_used(page), |(_, next)| next);
-            let mut cost = 1 + (end - slot) as usize / LOOKS_PER_STEP;
+            let mut cost = 1 + (end - slot) as usize / READS_PER_STEP;
             match found {
                 Some((handle, next)) => {
                     cost += self.heap.slot_bytes(handle) / BYTES_PER_STEP;
                     if self.move_item(handle) {
-                        self.heap.go_on_emptying(next);
+                        self.heap.continue_emptying(next);
                     } else {
                         self.heap.stop_emptying();
                     }
@@ -116,9 +116,9 @@ impl Store {
         let Some(new) = self.heap.copy(handle) else { return false };
         let bytes = self.heap.key(new);
         let key = HashedKey { hash: self.secret.hash(bytes), bytes };
-        let moved = self.index.replace(&known(&self.heap, &self.secret), key, handle, new);
+        let moved = self.index.replace(&heap_keys(&self.heap, &self.secret), key, handle, new);
         debug_assert!(moved, "an item that the index does not know");
-        self.heap.forget(handle);
+        self.heap.free_slot(handle);
         if let Some(expiry) = self.heap.expiry(new) {
             self.timers.arm(expiry, new);
         }

@@ -14,13 +14,13 @@ const AT_ONCE_BYTES: usize = 512 * 1024;
 /// What is to be freed, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct DeferredFree {
-    queue: VecDeque<Grave>,
+    queue: VecDeque<Cleared>,
     bytes: usize,
 }
 
 /// What one cleared store was made of.
 #[derive(Debug)]
-struct Grave {
+struct Cleared {
     heap: Heap,
     index: Index,
     timers: Timers,
@@ -29,10 +29,10 @@ struct Grave {
 impl DeferredFree {
     /// Takes over what is to be freed. O(1): frees it only if it is next to nothing.
     pub(super) fn add(&mut self, heap: Heap, index: Index, timers: Timers) {
-        let grave = Grave { heap, index, timers };
-        if grave.memory_bytes() > AT_ONCE_BYTES {
-            self.bytes += grave.memory_bytes();
-            self.queue.push_back(grave);
+        let cleared = Cleared { heap, index, timers };
+        if cleared.memory_bytes() > AT_ONCE_BYTES {
+            self.bytes += cleared.memory_bytes();
+            self.queue.push_back(cleared);
         }
     }
 
@@ -42,15 +42,15 @@ impl DeferredFree {
 
     /// O(1).
     pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes + self.queue.capacity() * size_of::<Grave>()
+        self.bytes + self.queue.capacity() * size_of::<Cleared>()
     }
 
     /// Gives one region or large block back.
     pub(super) fn step(&mut self) {
-        let Some(grave) = self.queue.front_mut() else { return };
-        let before = grave.memory_bytes();
-        if grave.step() {
-            self.bytes -= before - grave.memory_bytes();
+        let Some(cleared) = self.queue.front_mut() else { return };
+        let before = cleared.memory_bytes();
+        if cleared.step() {
+            self.bytes -= before - cleared.memory_bytes();
         } else {
             self.bytes -= before;
             self.queue.pop_front();
@@ -61,7 +61,7 @@ impl DeferredFree {
     }
 }
 
-impl Grave {
+impl Cleared {
     fn memory_bytes(&self) -> usize {
         self.heap.memory_bytes() + self.index.memory_bytes() + self.timers.memory_bytes()
     }
@@ -92,7 +92,7 @@ mod tests {
         while !deferred_free.is_empty() {
             assert_eq!(
                 deferred_free.bytes,
-                deferred_free.queue.iter().map(super::Grave::memory_bytes).sum::<usize>()
+                deferred_free.queue.iter().map(super::Cleared::memory_bytes).sum::<usize>()
             );
             let before = deferred_free.memory_bytes();
             deferred_free.step();
@@ -107,7 +107,7 @@ mod tests {
         for _ in 0..10_000 {
             let mut heap = Heap::new();
             heap.add(b"key", b"value", None, Version(0)).unwrap();
-            deferred_free.add(heap, Index::hollow(), Timers::new());
+            deferred_free.add(heap, Index::emptied(), Timers::new());
         }
         assert!(deferred_free.is_empty() && deferred_free.memory_bytes() < AT_ONCE_BYTES);
     }

@@ -2,7 +2,7 @@
 //!
 //! Doubling a table of a megabyte at once takes most of a millisecond, half of it for the first touch of
 //! fresh memory. So a large one is written beforehand, a piece with each split, beside the one in use,
-//! and takes its place when the first segment needs it.
+//! and takes its position when the first segment needs it.
 //!
 //! Not here: when a segment splits, and what its record says.
 
@@ -64,27 +64,27 @@ impl Directory {
 
     #[inline]
     pub(super) fn get(&self, hash: u64) -> Option<u32> {
-        self.entries.get(self.place_of(hash)).copied()
+        self.entries.get(self.position_of(hash)).copied()
     }
 
     /// Where a hash belongs.
     #[inline]
-    pub(super) fn place_of(&self, hash: u64) -> usize {
+    pub(super) fn position_of(&self, hash: u64) -> usize {
         #[expect(clippy::cast_possible_truncation, reason = "at most 26 bits")]
-        let place = (hash >> (64 - self.depth)) as usize;
-        place
+        let position = (hash >> (64 - self.depth)) as usize;
+        position
     }
 
-    /// The segments of some places.
-    pub(super) fn at(&self, places: Range<usize>) -> &[u32] {
-        &self.entries[places]
+    /// The segments of some positions.
+    pub(super) fn at(&self, positions: Range<usize>) -> &[u32] {
+        &self.entries[positions]
     }
 
-    /// Writes a segment at its places.
-    pub(super) fn point(&mut self, places: Range<usize>, id: u32) {
+    /// Writes a segment at its positions.
+    pub(super) fn point(&mut self, positions: Range<usize>, id: u32) {
         let built = self.next.len();
-        self.next[built.min(2 * places.start)..built.min(2 * places.end)].fill(id);
-        self.entries[places].fill(id);
+        self.next[built.min(2 * positions.start)..built.min(2 * positions.end)].fill(id);
+        self.entries[positions].fill(id);
     }
 
     /// Writes a piece of the directory of twice the size, if there are so many segments as deep as this

@@ -3,21 +3,21 @@
 //!
 //! An entry means something only while its handle points at a live slot of its page's class whose item
 //! has exactly that deadline. Everything else is dead: the item was removed, set again, moved, or given
-//! another deadline. When more entries are dead than [`Timers::has_too_many`] bears, they are sifted
+//! another deadline. When more entries are dead than [`Timers::has_too_many`] bears, they are purged
 //! out, slot of the wheel by slot.
 //!
 //! Not here: whether an item is served; every reading compares its deadline with the time.
 
 use super::heap::Heap;
 use super::item::Expiry;
-use super::{HashedKey, Store, known};
+use super::{HashedKey, Store, heap_keys};
 use crate::base::time::Instant;
 use crate::base::timer_pages::Mapped;
 use crate::base::wheel::{Popped, Wheel};
 
-/// Entries that are borne beyond three for each two items with a deadline, before they are sifted. With
-/// what comes in during a sift, that stays below 2 × items + 64 Ki.
-const DEAD_SPARE: usize = 48 * 1024;
+/// Entries that are borne beyond three for each two items with a deadline, before they are purged. With
+/// what comes in during a purge, that stays below 2 × items + 64 Ki.
+const STALE_SPARE: usize = 48 * 1024;
 
 /// Entries that are taken from the wheel together: enough to have as many cache misses under way as a
 /// core can.
@@ -29,15 +29,15 @@ pub(super) struct Timers {
     wheel: Wheel<u32, Mapped>,
     /// Items with a deadline.
     items: usize,
-    /// Entries above which the next sift begins, if the last one found that too few were dead.
-    patience: usize,
-    /// Entries still to be looked at by the sift under way.
-    sifting: usize,
+    /// Entries above which the next purge begins, if the last one found that too few were dead.
+    purge_above: usize,
+    /// Entries still to be looked at by the purge under way.
+    purging: usize,
 }
 
 impl Timers {
     pub(super) fn new() -> Self {
-        Self { wheel: Wheel::mapped(), items: 0, patience: 0, sifting: 0 }
+        Self { wheel: Wheel::mapped(), items: 0, purge_above: 0, purging: 0 }
     }
 
     /// Notes that one item more has a deadline, which [`Timers::arm`] tells.
@@ -64,25 +64,26 @@ impl Timers {
         self.wheel.pop(now)
     }
 
-    /// Whether so many entries are dead that they should be sifted out. O(1).
+    /// Whether so many entries are dead that they should be purged out. O(1).
     pub(super) fn has_too_many(&self) -> bool {
-        self.sifting > 0 || self.wheel.len() > self.bearable().max(self.patience)
+        self.purging > 0 || self.wheel.len() > self.expected_entries().max(self.purge_above)
     }
 
     /// Looks at up to `budget` entries and drops the dead ones.
-    pub(super) fn sift(&mut self, budget: u32, heap: &Heap) {
-        if self.sifting == 0 {
-            self.sifting = self.wheel.len() + self.wheel.sift_overhead();
+    pub(super) fn purge(&mut self, budget: u32, heap: &Heap) {
+        if self.purging == 0 {
+            self.purging = self.wheel.len() + self.wheel.purge_overhead();
         }
-        self.wheel.sift(budget, |deadline, handle| means_something(heap, deadline, handle));
-        self.sifting = self.sifting.saturating_sub(budget as usize);
-        if self.wheel.len() <= self.bearable() / 2 {
-            self.sifting = 0;
+        self.wheel.purge(budget, |deadline, handle| is_current(heap, deadline, handle));
+        self.purging = self.purging.saturating_sub(budget as usize);
+        if self.wheel.len() <= self.expected_entries() / 2 {
+            self.purging = 0;
         }
         // Entries can be many and alive: one item given two deadlines by turns. To look again before
         // they have doubled would be work without end.
-        if self.sifting == 0 {
-            self.patience = if self.wheel.len() > self.bearable() { 2 * self.wheel.len() } else { 0 };
+        if self.purging == 0 {
+            self.purge_above =
+                if self.wheel.len() > self.expected_entries() { 2 * self.wheel.len() } else { 0 };
         }
     }
 
@@ -137,8 +138,8 @@ impl Timers {
         self.wheel.for_each(see);
     }
 
-    fn bearable(&self) -> usize {
-        self.items + self.items / 2 + DEAD_SPARE
+    fn expected_entries(&self) -> usize {
+        self.items + self.items / 2 + STALE_SPARE
     }
 }
 
@@ -186,7 +187,7 @@ impl Store {
         let mut gone = [None; BATCH];
         for ((&(_, handle), key), gone) in entries.iter().zip(keys).zip(&mut gone) {
             // Two entries of one batch can mean the same item, which then is there only for the first.
-            let removes = |key| self.index.remove(&known(&self.heap, &self.secret), key, handle);
+            let removes = |key| self.index.remove(&heap_keys(&self.heap, &self.secret), key, handle);
             *gone = key.is_some_and(removes).then_some(handle);
         }
         for handle in gone.into_iter().flatten() {
@@ -198,6 +199,6 @@ impl Store {
 }
 
 /// Whether an entry with this deadline means the item at this handle.
-fn means_something(heap: &Heap, deadline: u64, handle: u32) -> bool {
+fn is_current(heap: &Heap, deadline: u64, handle: u32) -> bool {
     heap.expiry_if_live(handle).is_some_and(|held| held.tick() == deadline)
 }

@@ -169,7 +169,7 @@ impl Heap {
     }
 
     /// Writes an item with an expiry into another slot; its new handle. Both slots hold it until
-    /// [`Heap::forget`] frees one of them. `None`, and nothing changed, as with [`Heap::add`].
+    /// [`Heap::free_slot`] frees one of them. `None`, and nothing changed, as with [`Heap::add`].
     pub(super) fn copy_with_expiry(&mut self, handle: u32, expiry: Expiry) -> Option<u32> {
         let slot = self.slot(handle);
         let (old, version) = (Layout::read(slot), item::version(slot));
@@ -188,7 +188,7 @@ impl Heap {
     }
 
     /// Copies an item to another slot of its size without mapping memory; its new handle. Both slots hold
-    /// it until [`Heap::forget`] is told which of them is no longer meant. `None`, and nothing changed,
+    /// it until [`Heap::free_slot`] is told which of them is no longer meant. `None`, and nothing changed,
     /// if there is no room.
     pub(super) fn copy(&mut self, handle: u32) -> Option<u32> {
         let class = self.pages.of(handle / PAGE_GRANULES).class;
@@ -201,7 +201,7 @@ impl Heap {
     }
 
     /// Frees the slot of an item that was copied, and nothing but the slot.
-    pub(super) fn forget(&mut self, handle: u32) {
+    pub(super) fn free_slot(&mut self, handle: u32) {
         self.release(handle);
     }
 
@@ -299,8 +299,8 @@ impl Heap {
     }
 
     /// Notes that the page being emptied has no live item before `slot`.
-    pub(super) fn go_on_emptying(&mut self, slot: u32) {
-        self.pages.go_on_emptying(slot);
+    pub(super) fn continue_emptying(&mut self, slot: u32) {
+        self.pages.continue_emptying(slot);
     }
 
     /// Lets a page that could not be emptied be used again.

@@ -16,7 +16,7 @@ use super::directory::Directory;
 use super::hash::HashedKey;
 use super::overflow::Overflow;
 use super::segment::{self, Probe, SEGMENT_BYTES, SEGMENT_SLOTS};
-use super::segment_metadata::{DEPTH_MAX, Record, Records};
+use super::segment_metadata::{DEPTH_MAX, Metadata, MetadataTable};
 use crate::base::arena::Arena;
 use std::cmp::Ordering;
 
@@ -45,11 +45,11 @@ pub(super) trait Keys {
 pub(super) struct Index {
     directory: Directory,
     pub(super) segments: Arena<SEGMENT_BYTES>,
-    pub(super) records: Records,
+    pub(super) metadata: MetadataTable,
     pub(super) overflow: Overflow,
     len: usize,
     /// Keys left, and the segment that had counted them was given back.
-    pub(super) is_hollow: bool,
+    pub(super) is_emptied: bool,
 }
 
 impl Index {
@@ -58,16 +58,16 @@ impl Index {
         Self {
             directory: Directory::new(),
             segments: Arena::new(),
-            records: Records::new(),
+            metadata: MetadataTable::new(),
             overflow: Overflow::default(),
             len: 0,
-            is_hollow: false,
+            is_emptied: false,
         }
     }
 
     /// The empty index in place of one with keys.
-    pub(super) fn hollow() -> Self {
-        Self { is_hollow: true, ..Self::new() }
+    pub(super) fn emptied() -> Self {
+        Self { is_emptied: true, ..Self::new() }
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -76,7 +76,7 @@ impl Index {
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.directory.memory_bytes()
-            + self.records.memory_bytes()
+            + self.metadata.memory_bytes()
             + self.segments.memory_bytes()
             + self.overflow.memory_bytes()
     }
@@ -137,7 +137,7 @@ impl Index {
     pub(super) fn insert(&mut self, keys: &impl Keys, key: HashedKey<'_>, handle: u32) {
         self.len += 1;
         let hash = key.hash.0;
-        if self.directory.is_empty() && !self.found() {
+        if self.directory.is_empty() && !self.add_first_segment() {
             return self.insert_overflowed(keys, key, handle);
         }
         if self.insert_into_segment(hash, handle)
@@ -155,12 +155,12 @@ impl Index {
         let Some(id) = self.segment_of(key.hash.0) else { return self.remove_overflowed(keys, key) };
         let probe = Probe::of(key.hash.0);
         let block = self.segments.block_mut(id);
-        let Some(place) = segment::place_of(block, probe, handle) else {
+        let Some(position) = segment::position_of(block, probe, handle) else {
             return self.remove_overflowed(keys, key);
         };
-        segment::remove(block, probe, place);
+        segment::remove(block, probe, position);
         self.len -= 1;
-        if self.records.lose(id, 1).is_multiple_of(MERGE_EVERY) {
+        if self.metadata.entry_removed(id, 1).is_multiple_of(MERGE_EVERY) {
             let mut merged = Some(id);
             // The buddy may have waited for this one, empty, and asks no more by itself.
             while let Some(id) = merged {
@@ -175,8 +175,8 @@ impl Index {
     pub(super) fn replace(&mut self, keys: &impl Keys, key: HashedKey<'_>, old: u32, new: u32) -> bool {
         if let Some(id) = self.segment_of(key.hash.0) {
             let block = self.segments.block_mut(id);
-            if let Some(place) = segment::place_of(block, Probe::of(key.hash.0), old) {
-                segment::replace(block, place, new);
+            if let Some(position) = segment::position_of(block, Probe::of(key.hash.0), old) {
+                segment::replace(block, position, new);
                 return true;
             }
         }
@@ -207,14 +207,14 @@ impl Index {
         let directory = Directory::bytes_max(segments << (DEPTH_SLACK + 1)) + 16;
         self.segments.growth_bytes_max(keys).max(self.segments.growth_bytes_max(1))
             + directory.saturating_sub(self.directory.memory_bytes())
-            + self.records_growth_bytes(keys)
+            + self.metadata_growth_bytes(keys)
             + self.overflow.growth_bytes_max(keys)
     }
 
     /// Gives one region back to the system that has no segment, if [`Index::has_idle`].
     pub(super) fn trim(&mut self) {
         self.segments.trim();
-        self.records.truncate(self.segments.blocks_end());
+        self.metadata.truncate(self.segments.blocks_end());
     }
 
     /// Whether a region waits to be given back. O(1).
@@ -239,9 +239,9 @@ impl Index {
         let Some(to) = self.segments.take() else { return };
         let (bytes, target) = self.segments.two_blocks_mut(from, to);
         target.copy_from_slice(bytes);
-        let record = self.records.get(from);
-        self.records.add(to, record, self.segments.blocks_end());
-        self.point(record, to);
+        let metadata = self.metadata.get(from);
+        self.metadata.add(to, metadata, self.segments.blocks_end());
+        self.point(metadata, to);
         self.free_segment(from);
     }
 
@@ -249,7 +249,7 @@ impl Index {
     /// an index that nobody will ask again.
     pub(super) fn drop_step(&mut self) -> bool {
         self.directory = Directory::new();
-        self.records = Records::new();
+        self.metadata = MetadataTable::new();
         self.overflow = Overflow::default();
         self.segments.drop_region()
     }
@@ -258,19 +258,19 @@ impl Index {
     pub(super) fn audit(&self, keys: &impl Keys) -> Vec<u32> {
         self.segments.audit();
         let mut handles: Vec<u32> = Vec::with_capacity(self.len);
-        self.records.audit(self.segments.all_blocks());
+        self.metadata.audit(self.segments.all_blocks());
         let mut covered = 0u64;
         for id in self.segments.all_blocks() {
-            let record = self.records.get(id);
-            let depth = u32::from(record.depth);
+            let metadata = self.metadata.get(id);
+            let depth = u32::from(metadata.depth);
             assert!(depth <= self.directory.depth());
             covered += 1 << (self.directory.depth() - depth);
-            let places = self.directory.at(self.places(record));
-            assert!(places.iter().all(|&at| at == id), "directory entry of another");
+            let positions = self.directory.at(self.positions(metadata));
+            assert!(positions.iter().all(|&at| at == id), "directory entry of another");
             let block = self.segments.block(id);
-            assert_eq!(segment::audit(block, |handle| keys.hash_of(handle)), usize::from(record.live));
+            assert_eq!(segment::audit(block, |handle| keys.hash_of(handle)), usize::from(metadata.live));
             for (_, handle) in segment::entries(block) {
-                let differs = keys.hash_of(handle) ^ (u64::from(record.prefix) << 32);
+                let differs = keys.hash_of(handle) ^ (u64::from(metadata.prefix) << 32);
                 assert!(depth == 0 || differs >> (64 - depth) == 0, "entry of another segment");
                 handles.push(handle);
             }
@@ -278,7 +278,7 @@ impl Index {
         assert_eq!(covered, self.directory.len() as u64, "segments cover the directory");
         self.directory.audit();
         for handle in self.overflow.handles() {
-            let flagged = self.segment_of(keys.hash_of(handle)).map(|id| self.records.get(id).overflowed);
+            let flagged = self.segment_of(keys.hash_of(handle)).map(|id| self.metadata.get(id).overflowed);
             assert!(flagged.unwrap_or(true), "overflowed entry that is never looked for");
             handles.push(handle);
         }
@@ -302,11 +302,11 @@ impl Index {
     }
 
     /// Makes the first segment; false if the system gives no memory.
-    fn found(&mut self) -> bool {
+    fn add_first_segment(&mut self) -> bool {
         let Some(id) = self.segments.take() else { return false };
         self.segments.block_mut(id).fill(0);
-        let record = Record { overflowed: !self.overflow.is_empty(), ..Record::default() };
-        self.records.add(id, record, self.segments.blocks_end());
+        let metadata = Metadata { overflowed: !self.overflow.is_empty(), ..Metadata::default() };
+        self.metadata.add(id, metadata, self.segments.blocks_end());
         self.directory = Directory::of(id);
         true
     }
@@ -315,14 +315,14 @@ impl Index {
         let Some(id) = self.segment_of(hash) else { return false };
         let placed = segment::insert(self.segments.block_mut(id), Probe::of(hash), handle);
         if placed {
-            self.records.gain(id);
+            self.metadata.entry_added(id);
         }
         placed
     }
 
     #[cold]
     fn get_overflowed(&self, keys: &impl Keys, key: HashedKey<'_>, id: Option<u32>) -> Option<u32> {
-        if id.is_some_and(|id| !self.records.get(id).overflowed) {
+        if id.is_some_and(|id| !self.metadata.get(id).overflowed) {
             return None;
         }
         self.overflow.find(|held| keys.order(held, key)).ok().map(|(_, handle)| handle)
@@ -334,7 +334,7 @@ impl Index {
             Err(spot) => self.overflow.insert(spot, handle),
         }
         if let Some(id) = self.segment_of(key.hash.0) {
-            self.records.overflow(id);
+            self.metadata.set_overflowed(id);
         }
     }
 
@@ -343,7 +343,7 @@ impl Index {
         self.overflow.remove(spot);
         self.len -= 1;
         if let Some(id) = self.segment_of(key.hash.0) {
-            self.records.lose(id, 0);
+            self.metadata.entry_removed(id, 0);
             if self.len == 0 {
                 self.merge(keys, id);
             }
@@ -354,22 +354,22 @@ impl Index {
     /// What splitting a segment adds to the memory held.
     fn split_growth_bytes(&self) -> usize {
         if self.directory.is_empty() {
-            return self.segments.growth_bytes_max(1) + self.records_growth_bytes(1) + 8;
+            return self.segments.growth_bytes_max(1) + self.metadata_growth_bytes(1) + 8;
         }
-        self.segments.growth_bytes_max(1) + self.records_growth_bytes(1) + self.directory.growth_bytes()
+        self.segments.growth_bytes_max(1) + self.metadata_growth_bytes(1) + self.directory.growth_bytes()
     }
 
     /// What the records of so many more segments take at most.
-    fn records_growth_bytes(&self, segments: usize) -> usize {
+    fn metadata_growth_bytes(&self, segments: usize) -> usize {
         let per_region = Arena::<SEGMENT_BYTES>::BLOCKS_PER_REGION as usize;
-        self.records.growth_bytes(self.segments.blocks_end() + segments.next_multiple_of(per_region))
+        self.metadata.growth_bytes(self.segments.blocks_end() + segments.next_multiple_of(per_region))
     }
 
     /// Splits the segment of `hash`; false, and nothing changed, if it is too deep or there is no memory.
     fn split(&mut self, keys: &impl Keys, hash: u64) -> bool {
         let Some(id) = self.segment_of(hash) else { return false };
-        let record = self.records.get(id);
-        let depth = u32::from(record.depth);
+        let metadata = self.metadata.get(id);
+        let depth = u32::from(metadata.depth);
         if depth >= self.depth_max() {
             return false;
         }
@@ -381,31 +381,35 @@ impl Index {
         let moved = segment::split(stay, go, 63 - depth, |handles, hashes| keys.hashes_of(handles, hashes));
         // At most the slots of a segment.
         let moved = u16::try_from(moved).unwrap_or(u16::MAX);
-        let lower =
-            Record { depth: record.depth + 1, lost: record.lost / 2, live: record.live - moved, ..record };
-        let upper = Record { prefix: record.prefix | 1 << (31 - depth), live: moved, ..lower };
-        self.records.put(id, lower);
-        self.records.add(other, upper, self.segments.blocks_end());
+        let lower = Metadata {
+            depth: metadata.depth + 1,
+            lost: metadata.lost / 2,
+            live: metadata.live - moved,
+            ..metadata
+        };
+        let upper = Metadata { prefix: metadata.prefix | 1 << (31 - depth), live: moved, ..lower };
+        self.metadata.put(id, lower);
+        self.metadata.add(other, upper, self.segments.blocks_end());
         self.point(upper, other);
-        self.directory.grow_ahead(self.records.of_depth(self.directory.depth()));
+        self.directory.grow_ahead(self.metadata.of_depth(self.directory.depth()));
         true
     }
 
     /// Merges a segment with its buddy, and halves a directory that nobody needs, if both have few;
     /// returns what they became.
     fn merge(&mut self, keys: &impl Keys, id: u32) -> Option<u32> {
-        let record = self.records.get(id);
-        if record.depth == 0 {
+        let metadata = self.metadata.get(id);
+        if metadata.depth == 0 {
             if self.len == 0 {
                 self.shrink_to_nothing(id);
             }
             return None;
         }
-        let buddy_prefix = record.prefix ^ 1 << (32 - u32::from(record.depth));
+        let buddy_prefix = metadata.prefix ^ 1 << (32 - u32::from(metadata.depth));
         let buddy = self.segment_of(u64::from(buddy_prefix) << 32)?;
-        let other = self.records.get(buddy);
-        let live = record.live + other.live;
-        if other.depth != record.depth || usize::from(live) > MERGE_ENTRIES_MAX {
+        let other = self.metadata.get(buddy);
+        let live = metadata.live + other.live;
+        if other.depth != metadata.depth || usize::from(live) > MERGE_ENTRIES_MAX {
             return None;
         }
         // The lower block stays, so that regions at the top empty.
@@ -414,17 +418,17 @@ impl Index {
         if !segment::merge(target, source, |handles, hashes| keys.hashes_of(handles, hashes)) {
             return None;
         }
-        let depth = record.depth - 1;
-        let merged = Record {
-            prefix: record.prefix & buddy_prefix,
+        let depth = metadata.depth - 1;
+        let merged = Metadata {
+            prefix: metadata.prefix & buddy_prefix,
             live,
-            lost: record.lost.saturating_add(other.lost),
+            lost: metadata.lost.saturating_add(other.lost),
             depth,
-            overflowed: record.overflowed || other.overflowed,
-            is_worn: record.is_worn || other.is_worn,
+            overflowed: metadata.overflowed || other.overflowed,
+            needs_rebuild: metadata.needs_rebuild || other.needs_rebuild,
         };
         self.free_segment(drop);
-        self.records.put(keep, merged);
+        self.metadata.put(keep, merged);
         self.point(merged, keep);
         self.halve_directory();
         Some(keep)
@@ -432,7 +436,7 @@ impl Index {
 
     /// Halves the directory once if it is four times larger than its deepest segment needs.
     fn halve_directory(&mut self) {
-        let needed = self.records.deepest();
+        let needed = self.metadata.deepest();
         if needed + 2 <= self.directory.depth() as usize {
             self.directory.halve();
         }
@@ -440,24 +444,24 @@ impl Index {
 
     /// Gives the last segment back when no key is left.
     fn shrink_to_nothing(&mut self, id: u32) {
-        self.is_hollow = true;
+        self.is_emptied = true;
         self.free_segment(id);
         self.directory = Directory::new();
     }
 
     fn free_segment(&mut self, id: u32) {
         self.segments.give_back(id);
-        self.records.remove(id);
+        self.metadata.remove(id);
     }
 
-    fn places(&self, record: Record) -> std::ops::Range<usize> {
-        let first = self.directory.place_of(u64::from(record.prefix) << 32);
-        first..first + (1 << (self.directory.depth() - u32::from(record.depth)))
+    fn positions(&self, metadata: Metadata) -> std::ops::Range<usize> {
+        let first = self.directory.position_of(u64::from(metadata.prefix) << 32);
+        first..first + (1 << (self.directory.depth() - u32::from(metadata.depth)))
     }
 
     /// Writes a segment's places in the directory.
-    fn point(&mut self, record: Record, id: u32) {
-        self.directory.point(self.places(record), id);
+    fn point(&mut self, metadata: Metadata, id: u32) {
+        self.directory.point(self.positions(metadata), id);
     }
 }
 

@@ -306,7 +306,7 @@ impl LargeObjects {
             let block = Block::InSlab { slab: to, slot: to_slot, bytes: number_of_bytes(bytes) };
             let old = mem::replace(&mut self.blocks[number as usize], block);
             let Block::InSlab { slot, .. } = old else { return None };
-            self.pages.go_on_emptying(u32::from(slot) + 1);
+            self.pages.continue_emptying(u32::from(slot) + 1);
             self.release_slot(slab, slot);
             Some(bytes)
         });

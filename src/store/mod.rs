@@ -7,7 +7,7 @@
 //! hash is keyed with a secret, so nobody outside can choose keys that collide.
 //!
 //! Nothing here ever stops to reorganise: the index grows one segment of 4 KiB at a time, and what goes
-//! on in the background (expiry, sifting of dead timers, compaction, freeing after [`Store::clear`]) is
+//! on in the background (expiry, purging of dead timers, compaction, freeing after [`Store::clear`]) is
 //! done by [`Store::reclaim`], as much at a time as the caller allows.
 //!
 //! ```text
@@ -164,7 +164,7 @@ impl Store {
     #[inline]
     pub fn get(&self, now: Instant, key: HashedKey<'_>) -> Option<Item<'_>> {
         let read = |handle| self.heap.item(handle, key.bytes);
-        let item = self.index.get(&known(&self.heap, &self.secret), key, read)?;
+        let item = self.index.get(&heap_keys(&self.heap, &self.secret), key, read)?;
         item.expiry.is_none_or(|expiry| !expiry.has_come(now)).then_some(item)
     }
 
@@ -224,7 +224,7 @@ impl Store {
         self.check_room_for_item(key, value, expiry, old)?;
         let Some(old) = old else {
             let handle = self.heap.add(key.bytes, value, expiry, version).ok_or_else(|| self.refused())?;
-            self.index.insert(&known(&self.heap, &self.secret), key, handle);
+            self.index.insert(&heap_keys(&self.heap, &self.secret), key, handle);
             self.arm_new(expiry, handle);
             return Ok(SetOutcome::Created);
         };
@@ -233,7 +233,7 @@ impl Store {
             old
         } else {
             let new = self.heap.add(key.bytes, value, expiry, version).ok_or_else(|| self.refused())?;
-            self.index.replace(&known(&self.heap, &self.secret), key, old, new);
+            self.index.replace(&heap_keys(&self.heap, &self.secret), key, old, new);
             self.heap.free(old);
             new
         };
@@ -349,8 +349,8 @@ impl Store {
             handle
         } else {
             let new = self.heap.copy_with_expiry(handle, expiry).ok_or_else(|| self.refused())?;
-            self.index.replace(&known(&self.heap, &self.secret), key, handle, new);
-            self.heap.forget(handle);
+            self.index.replace(&heap_keys(&self.heap, &self.secret), key, handle, new);
+            self.heap.free_slot(handle);
             new
         };
         self.timers.arm(expiry, handle);
@@ -367,7 +367,7 @@ impl Store {
             return;
         }
         let heap = std::mem::replace(&mut self.heap, Heap::new());
-        let index = std::mem::replace(&mut self.index, Index::hollow());
+        let index = std::mem::replace(&mut self.index, Index::emptied());
         let timers = std::mem::replace(&mut self.timers, Timers::new());
         self.compaction = Compaction::default();
         self.deferred_free.add(heap, index, timers);
@@ -391,7 +391,7 @@ impl Store {
     pub fn keep_up(&mut self, now: Instant, budget: u32) -> u32 {
         let left = self.expire(now, budget);
         if self.timers.has_too_many() {
-            self.timers.sift(budget, &self.heap);
+            self.timers.purge(budget, &self.heap);
         }
         left
     }
@@ -449,7 +449,7 @@ impl Store {
     #[inline]
     fn find(&self, key: HashedKey<'_>) -> Option<u32> {
         let read = |handle| self.heap.item(handle, key.bytes).map(|_| handle);
-        self.index.get(&known(&self.heap, &self.secret), key, read)
+        self.index.get(&heap_keys(&self.heap, &self.secret), key, read)
     }
 
     /// Whether an item that has not expired has a higher version.
@@ -521,7 +521,7 @@ impl Store {
 
     /// Removes an item from everywhere.
     fn drop_item(&mut self, key: HashedKey<'_>, handle: u32) {
-        let removed = self.index.remove(&known(&self.heap, &self.secret), key, handle);
+        let removed = self.index.remove(&heap_keys(&self.heap, &self.secret), key, handle);
         debug_assert!(removed, "an item that the index does not know");
         if self.heap.expiry(handle).is_some() {
             self.timers.item_gone();
@@ -532,16 +532,16 @@ impl Store {
 
 /// Answers the index from the heap.
 #[derive(Debug, Clone, Copy)]
-struct Known<'s> {
+struct HeapKeys<'s> {
     heap: &'s Heap,
     secret: &'s HashSecret,
 }
 
-const fn known<'s>(heap: &'s Heap, secret: &'s HashSecret) -> Known<'s> {
-    Known { heap, secret }
+const fn heap_keys<'s>(heap: &'s Heap, secret: &'s HashSecret) -> HeapKeys<'s> {
+    HeapKeys { heap, secret }
 }
 
-impl Keys for Known<'_> {
+impl Keys for HeapKeys<'_> {
     #[inline]
     fn hash_of(&self, handle: u32) -> u64 {
         self.secret.hash(self.heap.key(handle)).0

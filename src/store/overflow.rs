@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 
 const CHUNK_MAX: usize = 512;
 
-/// Hashes that one call of [`Overflow::gather`] finds: if each is held twice, each takes a search.
+/// Hashes that one call of [`Overflow::scan_hashes`] finds: if each is held twice, each takes a search.
 const HASHES_PER_STEP: usize = 128;
 
 /// Handles in order.
@@ -110,7 +110,7 @@ impl Overflow {
 
     /// Appends up to 128 different hashes of `range`, each once, in order; where it ends for that reason
     /// the next begins. Equal ones are skipped by searching, so a million of them cost no more than one.
-    pub(super) fn gather(
+    pub(super) fn scan_hashes(
         &self,
         hash_of: impl Fn(u32) -> u64,
         range: HashRange,
@@ -249,7 +249,7 @@ mod tests {
                 expected.dedup();
                 let (mut found, mut next) = (Vec::new(), Some(range.first));
                 while let Some(first) = next {
-                    next = overflow.gather(hash_of, HashRange { first, ..range }, &mut found);
+                    next = overflow.scan_hashes(hash_of, HashRange { first, ..range }, &mut found);
                 }
                 assert_eq!(found, expected);
             }

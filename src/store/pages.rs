@@ -118,7 +118,7 @@ impl Pages {
         let class = self.records[page as usize].class;
         self.classes[usize::from(class)].pages -= 1;
         self.records[page as usize] = UNUSED;
-        self.judge(class);
+        self.update_sparse(class);
     }
 
     /// Forgets the records from `end` on, which are not in use.
@@ -149,7 +149,7 @@ impl Pages {
         if live > 0 && !self.is_emptying(page) {
             self.relink(page);
         }
-        self.judge(class);
+        self.update_sparse(class);
         live == 0
     }
 
@@ -174,7 +174,7 @@ impl Pages {
     }
 
     /// Notes that the slots before `slot` of the page being emptied are not live, if it is not empty yet.
-    pub(super) fn go_on_emptying(&mut self, slot: u32) {
+    pub(super) fn continue_emptying(&mut self, slot: u32) {
         if let Some(emptying) = &mut self.emptying {
             emptying.slot = slot;
         }
@@ -214,7 +214,7 @@ impl Pages {
     /// Notes whether a class has too much room: above two pages and half as much as its items take; no
     /// longer below one page and a quarter. An emptiest page is then at most two thirds full, so freeing
     /// a slot by moving items costs at most two moves.
-    fn judge(&mut self, class: u8) {
+    fn update_sparse(&mut self, class: u8) {
         let Class { pages, live, .. } = self.classes[usize::from(class)];
         let slots = slots_of(class);
         let free = pages * slots - live;

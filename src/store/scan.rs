@@ -8,7 +8,7 @@
 
 use super::index::{Index, Keys};
 use super::segment;
-use super::{HashRange, Item, Store, known};
+use super::{HashRange, Item, Store, heap_keys};
 use crate::base::time::Instant;
 
 /// Segments that one call of [`Store::scan`] reads at most.
@@ -24,7 +24,7 @@ impl ScanCursor {
     pub const START: Self = Self(0);
 }
 
-/// How far the hashes of a range are gathered; see [`Store::gather`].
+/// How far the hashes of a range are gathered; see [`Store::scan_hashes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SegmentScan {
     /// Segments from the one of this hash on.
@@ -49,11 +49,11 @@ impl Store {
         budget: usize,
         mut visit: impl FnMut(&[u8], Item<'_>),
     ) -> ScanCursor {
-        let known = known(&self.heap, &self.secret);
+        let keys = heap_keys(&self.heap, &self.secret);
         let (mut from, mut left, mut entries) = (cursor.0, budget.max(1), Vec::new());
         for _ in 0..SEGMENTS_PER_SCAN {
             entries.clear();
-            let last = self.index.scan(&known, from, left, &mut entries);
+            let last = self.index.scan(&keys, from, left, &mut entries);
             entries.sort_unstable();
             let mut visited = None;
             for &(hash, handle) in &entries {
@@ -80,21 +80,21 @@ impl Store {
         ScanCursor(from)
     }
 
-    /// Whether [`Store::take_worn`] has ranges to name. O(1).
-    pub fn has_worn(&self) -> bool {
-        self.index.has_worn()
+    /// Whether [`Store::take_rebuild`] has ranges to name. O(1).
+    pub fn has_rebuilds(&self) -> bool {
+        self.index.has_rebuilds()
     }
 
     /// A range of hashes that has lost 7 % of its keys, or more, since it was last named here, or by
-    /// [`Store::mend`]: a segment of the index. `None` if this step found none: call it again while
-    /// [`Store::has_worn`]. Looks at 4,096 segments' records at most.
-    pub fn take_worn(&mut self) -> Option<HashRange> {
-        self.index.take_worn()
+    /// [`Store::mark_rebuilt`]: a segment of the index. `None` if this step found none: call it again while
+    /// [`Store::has_rebuilds`]. Looks at 4,096 segments' records at most.
+    pub fn take_rebuild(&mut self) -> Option<HashRange> {
+        self.index.take_rebuild()
     }
 
     /// The range of the segment in which this hash belongs, as if it were worn. O(1).
-    pub fn mend(&mut self, hash: u64) -> HashRange {
-        self.index.mend(hash)
+    pub fn mark_rebuilt(&mut self, hash: u64) -> HashRange {
+        self.index.mark_rebuilt(hash)
     }
 
     /// Appends to `hashes` those of the keys in `range` that one segment holds, some 700 at most, or 128
@@ -102,16 +102,16 @@ impl Store {
     /// returned, and is done when that says so. A key that is there from the first call to the last is
     /// among the hashes then, whatever else is set, removed or moved in between; one that comes or goes
     /// meanwhile may be. Some hashes may come several times. Costs a far read for each key, many of them at once.
-    pub fn gather(&mut self, range: HashRange, at: SegmentScan, hashes: &mut Vec<u64>) -> SegmentScan {
-        let known = known(&self.heap, &self.secret);
+    pub fn scan_hashes(&mut self, range: HashRange, at: SegmentScan, hashes: &mut Vec<u64>) -> SegmentScan {
+        let keys = heap_keys(&self.heap, &self.secret);
         match at {
-            SegmentScan::Segments(from) => match self.index.gather(&known, range, from, hashes) {
+            SegmentScan::Segments(from) => match self.index.scan_hashes(&keys, range, from, hashes) {
                 Some(next) => SegmentScan::Segments(next),
-                None => self.gather(range, SegmentScan::Overflow(range.first), hashes),
+                None => self.scan_hashes(range, SegmentScan::Overflow(range.first), hashes),
             },
             SegmentScan::Overflow(from) => self
                 .index
-                .gather_overflowed(&known, range, from, hashes)
+                .scan_overflow_hashes(&keys, range, from, hashes)
                 .map_or(SegmentScan::Done, SegmentScan::Overflow),
             SegmentScan::Done => SegmentScan::Done,
         }
@@ -125,7 +125,7 @@ impl Index {
     fn scan(&self, keys: &impl Keys, from: u64, budget: usize, out: &mut Vec<(u64, u32)>) -> u64 {
         let (mut last, mut overflowed) = (u64::MAX, true);
         if let Some(id) = self.segment_of(from) {
-            let metadata = self.records.get(id);
+            let metadata = self.metadata.get(id);
             (last, overflowed) = (metadata.range().last, metadata.overflowed);
         }
         if overflowed {
@@ -143,40 +143,46 @@ impl Index {
         last
     }
 
-    const fn has_worn(&self) -> bool {
-        self.is_hollow || self.records.worn() > 0
+    const fn has_rebuilds(&self) -> bool {
+        self.is_emptied || self.metadata.worn() > 0
     }
 
     /// A range of hashes that has lost many keys, which are not counted any more; `None` if this step of
     /// the walk found none.
-    fn take_worn(&mut self) -> Option<HashRange> {
-        if self.is_hollow {
-            self.is_hollow = false;
+    fn take_rebuild(&mut self) -> Option<HashRange> {
+        if self.is_emptied {
+            self.is_emptied = false;
             return Some(HashRange::ALL);
         }
-        let id = self.records.next_worn()?;
-        self.records.mend(id);
-        Some(self.records.get(id).range())
+        let id = self.metadata.next_rebuild()?;
+        self.metadata.mark_rebuilt(id);
+        Some(self.metadata.get(id).range())
     }
 
     /// The range of the segment of this hash, whose lost keys are not counted any more.
-    fn mend(&mut self, hash: u64) -> HashRange {
+    fn mark_rebuilt(&mut self, hash: u64) -> HashRange {
         let Some(id) = self.segment_of(hash) else { return HashRange::ALL };
-        self.records.mend(id);
-        self.records.get(id).range()
+        self.metadata.mark_rebuilt(id);
+        self.metadata.get(id).range()
     }
 
     /// Appends the hashes in one segment's part of `range`: in that of `from`. Returns where the next
     /// segment begins, if it is in the range. Keys lost by segments that lie in the range whole are not
     /// counted any more.
-    fn gather(&mut self, keys: &impl Keys, range: HashRange, from: u64, out: &mut Vec<u64>) -> Option<u64> {
+    fn scan_hashes(
+        &mut self,
+        keys: &impl Keys,
+        range: HashRange,
+        from: u64,
+        out: &mut Vec<u64>,
+    ) -> Option<u64> {
         let id = self.segment_of(from)?;
         let before = out.len();
         let hashes_of = |handles: &[u32], hashes: &mut [u64]| keys.hashes_of(handles, hashes);
-        segment::gather(self.segments.block(id), out, hashes_of);
-        let covered = self.records.get(id).range();
+        segment::scan_hashes(self.segments.block(id), out, hashes_of);
+        let covered = self.metadata.get(id).range();
         if range.contains(covered.first) && range.contains(covered.last) {
-            self.records.mend(id);
+            self.metadata.mark_rebuilt(id);
         } else {
             let mut kept = before;
             for at in before..out.len() {
@@ -189,13 +195,13 @@ impl Index {
     }
 
     /// The same for the overflow, at most 128 different hashes, from `from` on.
-    fn gather_overflowed(
+    fn scan_overflow_hashes(
         &self,
         keys: &impl Keys,
         range: HashRange,
         from: u64,
         out: &mut Vec<u64>,
     ) -> Option<u64> {
-        self.overflow.gather(|handle| keys.hash_of(handle), HashRange { first: from, ..range }, out)
+        self.overflow.scan_hashes(|handle| keys.hash_of(handle), HashRange { first: from, ..range }, out)
     }
 }

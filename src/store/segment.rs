@@ -59,7 +59,7 @@ impl Probe {
 
 /// Where in its segment an entry lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Position {
     bucket: usize,
     slot: usize,
 }
@@ -82,10 +82,10 @@ pub(super) struct Candidates<'s> {
 }
 
 impl Iterator for Candidates<'_> {
-    type Item = (Place, u32);
+    type Item = (Position, u32);
 
     #[inline]
-    fn next(&mut self) -> Option<(Place, u32)> {
+    fn next(&mut self) -> Option<(Position, u32)> {
         if self.matches == 0 {
             let home = &self.segment[self.probe.home];
             if home[DISPLACED] | home[STASHED] == 0 {
@@ -95,7 +95,7 @@ impl Iterator for Candidates<'_> {
         }
         let slot = self.matches.trailing_zeros() as usize;
         self.matches &= self.matches - 1;
-        Some((Place { bucket: self.bucket, slot }, handle(&self.segment[self.bucket], slot)))
+        Some((Position { bucket: self.bucket, slot }, handle(&self.segment[self.bucket], slot)))
     }
 }
 
@@ -118,9 +118,9 @@ fn further(segment: &Segment, probe: Probe, mut bucket: usize) -> Option<(usize,
     }
 }
 
-/// The place of the entry with this handle.
-pub(super) fn place_of(bytes: &[u8], probe: Probe, handle: u32) -> Option<Place> {
-    candidates(bytes, probe).find(|&(_, held)| held == handle).map(|(place, _)| place)
+/// The position of the entry with this handle.
+pub(super) fn position_of(bytes: &[u8], probe: Probe, handle: u32) -> Option<Position> {
+    candidates(bytes, probe).find(|&(_, held)| held == handle).map(|(position, _)| position)
 }
 
 /// Begins to fetch the home bucket.
@@ -144,14 +144,14 @@ pub(super) fn at_home(bytes: &[u8], probe: Probe) -> Option<u32> {
     None
 }
 
-/// Whether [`insert`] would find a place.
+/// Whether [`insert`] would find a position.
 pub(super) fn has_room(bytes: &[u8], probe: Probe) -> bool {
     let segment = view(bytes);
     let mut buckets = [probe.home, probe.neighbour()].into_iter().chain(HOMES..BUCKETS);
     buckets.any(|at| free_slot(&segment[at]).is_some())
 }
 
-/// Adds an entry; false, and nothing changed, if it has no place.
+/// Adds an entry; false, and nothing changed, if it has no position.
 pub(super) fn insert(bytes: &mut [u8], probe: Probe, handle: u32) -> bool {
     let segment = view_mut(bytes);
     let neighbour = probe.neighbour();
@@ -164,28 +164,28 @@ pub(super) fn insert(bytes: &mut [u8], probe: Probe, handle: u32) -> bool {
     false
 }
 
-/// Takes away the entry at `place`, which was found with `probe`.
-pub(super) fn remove(bytes: &mut [u8], probe: Probe, place: Place) {
+/// Takes away the entry at `position`, which was found with `probe`.
+pub(super) fn remove(bytes: &mut [u8], probe: Probe, position: Position) {
     let segment = view_mut(bytes);
-    segment[place.bucket][place.slot] = 0;
-    count(&mut segment[probe.home], probe, place.bucket, |counter| *counter -= 1);
+    segment[position.bucket][position.slot] = 0;
+    count(&mut segment[probe.home], probe, position.bucket, |counter| *counter -= 1);
 }
 
-/// Gives the entry at `place` another handle.
-pub(super) fn replace(bytes: &mut [u8], place: Place, handle: u32) {
+/// Gives the entry at `position` another handle.
+pub(super) fn replace(bytes: &mut [u8], position: Position, handle: u32) {
     let segment = view_mut(bytes);
-    let tag = segment[place.bucket][place.slot];
-    fill(&mut segment[place.bucket], place.slot, tag, handle);
+    let tag = segment[position.bucket][position.slot];
+    fill(&mut segment[position.bucket], position.slot, tag, handle);
 }
 
 /// All entries.
-pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = (Place, u32)> {
+pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = (Position, u32)> {
     view(bytes).iter().enumerate().flat_map(|(bucket, data)| {
         let taken = !matches(data, 0) & ALL_SLOTS;
         let slots = successors(Some(taken), |left| Some(left & left.wrapping_sub(1)));
         slots.take_while(|&left| left != 0).map(move |left| {
             let slot = left.trailing_zeros() as usize;
-            (Place { bucket, slot }, handle(data, slot))
+            (Position { bucket, slot }, handle(data, slot))
         })
     })
 }
@@ -195,21 +195,21 @@ pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = (Place, u32)> {
 pub(super) fn for_each_hashed(
     bytes: &[u8],
     hashes_of: impl Fn(&[u32], &mut [u64]),
-    mut see: impl FnMut(Place, u32, u64),
+    mut see: impl FnMut(Position, u32, u64),
 ) {
-    let mut places = [Place { bucket: 0, slot: 0 }; HASHED_TOGETHER];
+    let mut positions = [Position { bucket: 0, slot: 0 }; HASHED_TOGETHER];
     let mut handles = [0; HASHED_TOGETHER];
     let mut hashes = [0; HASHED_TOGETHER];
     let mut entries = entries(bytes);
     loop {
         let mut len = 0;
-        for (place, handle) in entries.by_ref().take(HASHED_TOGETHER) {
-            (places[len], handles[len]) = (place, handle);
+        for (position, handle) in entries.by_ref().take(HASHED_TOGETHER) {
+            (positions[len], handles[len]) = (position, handle);
             len += 1;
         }
         hashes_of(&handles[..len], &mut hashes[..len]);
-        for ((place, handle), hash) in places.iter().zip(&handles).zip(&hashes).take(len) {
-            see(*place, *handle, *hash);
+        for ((position, handle), hash) in positions.iter().zip(&handles).zip(&hashes).take(len) {
+            see(*position, *handle, *hash);
         }
         if len < HASHED_TOGETHER {
             return;
@@ -218,12 +218,12 @@ pub(super) fn for_each_hashed(
 }
 
 /// Appends the hashes of all entries.
-pub(super) fn gather(bytes: &[u8], out: &mut Vec<u64>, hashes_of: impl Fn(&[u32], &mut [u64])) {
+pub(super) fn scan_hashes(bytes: &[u8], out: &mut Vec<u64>, hashes_of: impl Fn(&[u32], &mut [u64])) {
     for_each_hashed(bytes, hashes_of, |_, _, hash| out.push(hash));
 }
 
 /// Moves the entries whose hash has the bit `1 << bit` to `other`, whatever that held, each to the same
-/// place, so there is always room; then the stash is emptied into the homes as far as they have room.
+/// position, so there is always room; then the stash is emptied into the homes as far as they have room.
 /// Returns how many moved.
 pub(super) fn split(
     bytes: &mut [u8],
@@ -239,26 +239,26 @@ pub(super) fn split(
         bucket[STASHED] = 0;
     }
     let (mut moved, mut stashed) = (0, Vec::new());
-    for_each_hashed(before.as_flattened(), hashes_of, |place, handle, hash| {
+    for_each_hashed(before.as_flattened(), hashes_of, |position, handle, hash| {
         let probe = Probe::of(hash);
         let target = if hash >> bit & 1 == 1 {
             moved += 1;
-            stay[place.bucket][place.slot] = 0;
-            fill(&mut go[place.bucket], place.slot, probe.tag, handle);
+            stay[position.bucket][position.slot] = 0;
+            fill(&mut go[position.bucket], position.slot, probe.tag, handle);
             &mut *go
         } else {
             &mut *stay
         };
-        count(&mut target[probe.home], probe, place.bucket, |counter| *counter += 1);
-        if place.bucket >= HOMES {
-            stashed.push((place, handle, hash));
+        count(&mut target[probe.home], probe, position.bucket, |counter| *counter += 1);
+        if position.bucket >= HOMES {
+            stashed.push((position, handle, hash));
         }
     });
-    for (place, handle, hash) in stashed {
+    for (position, handle, hash) in stashed {
         let target = if hash >> bit & 1 == 1 { &mut *other } else { &mut *bytes };
-        remove(target, Probe::of(hash), place);
+        remove(target, Probe::of(hash), position);
         let again = insert(target, Probe::of(hash), handle);
-        debug_assert!(again, "the place just left is free");
+        debug_assert!(again, "the position just left is free");
     }
     moved
 }
@@ -279,13 +279,13 @@ pub(super) fn merge(bytes: &mut [u8], other: &[u8], hashes_of: impl Fn(&[u32], &
 pub(super) fn audit(bytes: &[u8], hash_of: impl Fn(u32) -> u64) -> usize {
     let mut counted = [[0u8; 2]; HOMES];
     let mut len = 0;
-    for (place, handle) in entries(bytes) {
+    for (position, handle) in entries(bytes) {
         let probe = Probe::of(hash_of(handle));
-        assert_eq!(view(bytes)[place.bucket][place.slot], probe.tag, "tag of another hash");
-        if place.bucket >= HOMES {
+        assert_eq!(view(bytes)[position.bucket][position.slot], probe.tag, "tag of another hash");
+        if position.bucket >= HOMES {
             counted[probe.home][1] += 1;
-        } else if place.bucket != probe.home {
-            assert_eq!(place.bucket, probe.neighbour(), "entry in a bucket that is never looked at");
+        } else if position.bucket != probe.home {
+            assert_eq!(position.bucket, probe.neighbour(), "entry in a bucket that is never looked at");
             counted[probe.home][0] += 1;
         }
         len += 1;
@@ -339,7 +339,7 @@ mod tests {
     #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
 
     use super::{
-        Probe, SEGMENT_BYTES, SEGMENT_SLOTS, audit, entries, insert, merge, place_of, remove, split,
+        Probe, SEGMENT_BYTES, SEGMENT_SLOTS, audit, entries, insert, merge, position_of, remove, split,
     };
     use crate::base::rng::Rng;
     use std::collections::HashMap;
@@ -372,9 +372,9 @@ mod tests {
         let mut rng = Rng::new(2);
         let (mut segment, hashes) = filled(&mut rng, usize::MAX);
         for (handle, &hash) in hashes.iter().enumerate() {
-            let place = place_of(&segment, Probe::of(hash), handle as u32).unwrap();
-            remove(&mut segment, Probe::of(hash), place);
-            assert!(place_of(&segment, Probe::of(hash), handle as u32).is_none());
+            let position = position_of(&segment, Probe::of(hash), handle as u32).unwrap();
+            remove(&mut segment, Probe::of(hash), position);
+            assert!(position_of(&segment, Probe::of(hash), handle as u32).is_none());
             audit(&segment, |handle| hashes[handle as usize]);
         }
         assert!(segment.iter().enumerate().all(|(at, &byte)| at % 64 >= 16 || byte == 0));

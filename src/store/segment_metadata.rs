@@ -15,18 +15,18 @@ use crate::base::chunked_vec::ChunkedVec;
 pub(super) const DEPTH_MAX: u32 = 26;
 
 /// Of what was in it, the share in percent that a segment has lost when it is worn.
-const WORN_PERCENT: u32 = 7;
+const REBUILD_PERCENT: u32 = 7;
 
 /// Keys that a segment must have lost at least to be worn: a rebuild for each of the last few keys of an
 /// almost empty store would be work for nothing.
-const WORN_LOST_MIN: u16 = 8;
+const REBUILD_LOST_MIN: u16 = 8;
 
-/// Records that one call of [`Records::next_worn`] looks at: 48 KiB, some µs.
-const LOOKS_PER_STEP: usize = 4_096;
+/// MetadataTable that one call of [`MetadataTable::next_rebuild`] looks at: 48 KiB, some µs.
+const READS_PER_STEP: usize = 4_096;
 
-/// One segment's record.
+/// One segment's metadata.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Record {
+pub(super) struct Metadata {
     /// The top bits of the hashes in it, the other bits 0.
     pub(super) prefix: u32,
     pub(super) live: u16,
@@ -37,10 +37,10 @@ pub(super) struct Record {
     pub(super) overflowed: bool,
     /// It has lost so much that its part of the filter is worth being made again. Stays until that is
     /// done, however many keys come in between.
-    pub(super) is_worn: bool,
+    pub(super) needs_rebuild: bool,
 }
 
-impl Record {
+impl Metadata {
     /// The hashes that belong in it.
     pub(super) fn range(self) -> HashRange {
         let first = u64::from(self.prefix) << 32;
@@ -49,14 +49,14 @@ impl Record {
 
     fn has_lost_much(self) -> bool {
         let was = u32::from(self.live) + u32::from(self.lost);
-        self.lost >= WORN_LOST_MIN && 100 * u32::from(self.lost) >= WORN_PERCENT * was
+        self.lost >= REBUILD_LOST_MIN && 100 * u32::from(self.lost) >= REBUILD_PERCENT * was
     }
 }
 
 /// All records, by segment.
 #[derive(Debug)]
-pub(super) struct Records {
-    list: ChunkedVec<Record>,
+pub(super) struct MetadataTable {
+    list: ChunkedVec<Metadata>,
     /// Segments of each depth.
     by_depth: [u32; DEPTH_MAX as usize + 1],
     worn: usize,
@@ -64,7 +64,7 @@ pub(super) struct Records {
     walk: usize,
 }
 
-impl Records {
+impl MetadataTable {
     pub(super) const fn new() -> Self {
         Self { list: ChunkedVec::new(), by_depth: [0; DEPTH_MAX as usize + 1], worn: 0, walk: 0 }
     }
@@ -73,81 +73,81 @@ impl Records {
         self.list.memory_bytes()
     }
 
-    /// What [`Records::memory_bytes`] grows by at most when there are segments up to `end`.
+    /// What [`MetadataTable::memory_bytes`] grows by at most when there are segments up to `end`.
     pub(super) fn growth_bytes(&self, end: usize) -> usize {
         self.list.growth_bytes(end)
     }
 
     #[inline]
-    pub(super) fn get(&self, id: u32) -> Record {
+    pub(super) fn get(&self, id: u32) -> Metadata {
         self.list[id as usize]
     }
 
-    /// Writes the record of a new segment; `end` is one past the highest segment that there can be.
-    pub(super) fn add(&mut self, id: u32, record: Record, end: usize) {
+    /// Writes the metadata of a new segment; `end` is one past the highest segment that there can be.
+    pub(super) fn add(&mut self, id: u32, metadata: Metadata, end: usize) {
         self.list.grow_to(end);
-        self.write(id, record);
+        self.write(id, metadata);
     }
 
-    /// Writes another record for a segment.
-    pub(super) fn put(&mut self, id: u32, record: Record) {
+    /// Writes another metadata for a segment.
+    pub(super) fn put(&mut self, id: u32, metadata: Metadata) {
         self.discount(self.list[id as usize]);
-        self.write(id, record);
+        self.write(id, metadata);
     }
 
     /// Forgets a segment.
     pub(super) fn remove(&mut self, id: u32) {
         self.discount(self.list[id as usize]);
-        self.list[id as usize] = Record::default();
+        self.list[id as usize] = Metadata::default();
     }
 
-    /// Gives memory back; `end` as in [`Records::add`].
+    /// Gives memory back; `end` as in [`MetadataTable::add`].
     pub(super) fn truncate(&mut self, end: usize) {
         self.list.truncate(end);
     }
 
-    fn write(&mut self, id: u32, mut record: Record) {
-        record.is_worn |= record.has_lost_much();
-        self.list[id as usize] = record;
-        self.by_depth[usize::from(record.depth)] += 1;
-        self.worn += usize::from(record.is_worn);
+    fn write(&mut self, id: u32, mut metadata: Metadata) {
+        metadata.needs_rebuild |= metadata.has_lost_much();
+        self.list[id as usize] = metadata;
+        self.by_depth[usize::from(metadata.depth)] += 1;
+        self.worn += usize::from(metadata.needs_rebuild);
     }
 
-    fn discount(&mut self, record: Record) {
-        self.by_depth[usize::from(record.depth)] -= 1;
-        self.worn -= usize::from(record.is_worn);
+    fn discount(&mut self, metadata: Metadata) {
+        self.by_depth[usize::from(metadata.depth)] -= 1;
+        self.worn -= usize::from(metadata.needs_rebuild);
     }
 
     /// Notes that a segment has one entry more.
     #[inline]
-    pub(super) fn gain(&mut self, id: u32) {
+    pub(super) fn entry_added(&mut self, id: u32) {
         self.list[id as usize].live += 1;
     }
 
     /// Notes that a segment has one entry less, of `live` or of those of its range in the overflow;
     /// returns how many it still has.
-    pub(super) fn lose(&mut self, id: u32, live: u16) -> u16 {
-        let record = &mut self.list[id as usize];
-        record.live -= live;
-        record.lost = record.lost.saturating_add(1);
-        if !record.is_worn && record.has_lost_much() {
-            record.is_worn = true;
+    pub(super) fn entry_removed(&mut self, id: u32, live: u16) -> u16 {
+        let metadata = &mut self.list[id as usize];
+        metadata.live -= live;
+        metadata.lost = metadata.lost.saturating_add(1);
+        if !metadata.needs_rebuild && metadata.has_lost_much() {
+            metadata.needs_rebuild = true;
             self.worn += 1;
         }
-        record.live
+        metadata.live
     }
 
     /// Notes that the range of a segment has an entry in the overflow.
-    pub(super) fn overflow(&mut self, id: u32) {
+    pub(super) fn set_overflowed(&mut self, id: u32) {
         self.list[id as usize].overflowed = true;
     }
 
     /// Notes that the filter is being told what is left in a segment.
-    pub(super) fn mend(&mut self, id: u32) {
-        let record = &mut self.list[id as usize];
-        self.worn -= usize::from(record.is_worn);
-        record.is_worn = false;
-        record.lost = 0;
+    pub(super) fn mark_rebuilt(&mut self, id: u32) {
+        let metadata = &mut self.list[id as usize];
+        self.worn -= usize::from(metadata.needs_rebuild);
+        metadata.needs_rebuild = false;
+        metadata.lost = 0;
     }
 
     /// Segments that are worn.
@@ -157,15 +157,15 @@ impl Records {
 
     /// The next worn segment of the walk; `None` if none of the records that it looked at is. Comes to
     /// each of them when it is called often enough. Looks at 4,096 records at most.
-    pub(super) fn next_worn(&mut self) -> Option<u32> {
+    pub(super) fn next_rebuild(&mut self) -> Option<u32> {
         if self.worn == 0 {
             return None;
         }
         if self.walk >= self.list.len() {
             self.walk = 0;
         }
-        let until = self.list.len().min(self.walk + LOOKS_PER_STEP);
-        let Some(id) = (self.walk..until).find(|&id| self.list[id].is_worn) else {
+        let until = self.list.len().min(self.walk + READS_PER_STEP);
+        let Some(id) = (self.walk..until).find(|&id| self.list[id].needs_rebuild) else {
             self.walk = until;
             return None;
         };
@@ -187,10 +187,13 @@ impl Records {
     pub(super) fn audit(&self, segments: impl Iterator<Item = u32>) {
         let (mut by_depth, mut worn) = ([0; DEPTH_MAX as usize + 1], 0);
         for id in segments {
-            let record = self.get(id);
-            by_depth[usize::from(record.depth)] += 1;
-            worn += usize::from(record.is_worn);
-            assert!(record.is_worn || !record.has_lost_much(), "a worn segment that nobody knows of");
+            let metadata = self.get(id);
+            by_depth[usize::from(metadata.depth)] += 1;
+            worn += usize::from(metadata.needs_rebuild);
+            assert!(
+                metadata.needs_rebuild || !metadata.has_lost_much(),
+                "a worn segment that nobody knows of"
+            );
         }
         assert_eq!((by_depth, worn), (self.by_depth, self.worn));
     }

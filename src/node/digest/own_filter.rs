@@ -150,10 +150,10 @@ impl OwnFilter {
         } else if self.rebuild.is_some() {
             self.rebuild(now, store);
         } else if let Some(block) = self.pass {
-            let range = store.mend(hashes_of(self.filter.size(), block..block + 1).first);
+            let range = store.mark_rebuilt(hashes_of(self.filter.size(), block..block + 1).first);
             self.begin_rebuild(range, Some(block));
             self.rebuild(now, store);
-        } else if store.has_worn() {
+        } else if store.has_rebuilds() {
             self.look_for_worn(now, store);
         } else if self.may_shrink(store) && self.filter.start_fold().is_ok() {
             self.digest.resized(now, self.filter.size());
@@ -167,20 +167,20 @@ impl OwnFilter {
 
     /// Whether [`OwnFilter::step`] has something to do now. O(1).
     pub(in crate::node) fn has_work(&self, now: Instant, store: &Store) -> bool {
-        let has_worn = store.has_worn();
+        let has_rebuilds = store.has_rebuilds();
         self.filter.is_reshaping()
             || self.rebuild.is_some()
             || self.pass.is_some()
             || self.must_grow(store)
-            || has_worn && self.worn_due().is_none_or(|due| due <= now)
-            || !has_worn && self.may_shrink(store)
+            || has_rebuilds && self.worn_due().is_none_or(|due| due <= now)
+            || !has_rebuilds && self.may_shrink(store)
             || self.is_digest_old(now)
     }
 
     /// When [`OwnFilter::step`] will next have something to do, if it has nothing now; `None`: never, as
     /// things stand. O(1).
     pub(in crate::node) fn next_deadline(&self, store: &Store) -> Option<Instant> {
-        let worn = self.worn_due().filter(|_| store.has_worn());
+        let worn = self.worn_due().filter(|_| store.has_rebuilds());
         worn.into_iter().chain(self.digest.empty_at()).min()
     }
 
@@ -238,10 +238,10 @@ impl OwnFilter {
         if due > now {
             return;
         }
-        if let Some(range) = store.take_worn() {
+        if let Some(range) = store.take_rebuild() {
             self.begin_rebuild(range, None);
         }
-        if !store.has_worn() {
+        if !store.has_rebuilds() {
             self.worn_since = None;
         }
     }
@@ -275,7 +275,7 @@ impl OwnFilter {
     /// Gathers the hashes of one segment more, and makes the blocks again when it was the last.
     fn rebuild(&mut self, now: Instant, store: &mut Store) {
         let Some(rebuild) = &mut self.rebuild else { return };
-        rebuild.at = store.gather(rebuild.range, rebuild.at, &mut self.hashes);
+        rebuild.at = store.scan_hashes(rebuild.range, rebuild.at, &mut self.hashes);
         let is_crowded = self.hashes.len() > HASHES_MAX;
         if !is_crowded && rebuild.at != SegmentScan::Done {
             return;
@@ -563,7 +563,7 @@ mod tests {
         world.come_to_rest();
         let told = world.own_filter.parts().1.head().seq - told;
         assert!(told <= blocks as u64 + blocks as u64 / 4, "{told} of {blocks} blocks");
-        assert!(!world.store.has_worn() && world.excess() < 1.5);
+        assert!(!world.store.has_rebuilds() && world.excess() < 1.5);
     }
 
     #[test]
@@ -581,7 +581,7 @@ mod tests {
         world.reader = world.own_filter.parts().1.join(None);
         assert!(due(&world) < world.now && world.own_filter.has_work(world.now, &world.store));
         world.come_to_rest();
-        assert!(!world.store.has_worn());
+        assert!(!world.store.has_rebuilds());
     }
 
     #[test]
