@@ -1,4 +1,4 @@
-//! A walk over a whole store that checks what its parts believe of each other.
+//! Consistency check of a whole store, for tests.
 
 use super::{Store, heap_keys};
 use std::collections::{HashMap, HashSet};
@@ -8,13 +8,13 @@ use std::collections::{HashMap, HashSet};
 pub struct Audit {
     /// Items.
     pub items: usize,
-    /// Items with a expiry.
+    /// Items with an expiry.
     pub items_with_expiry: usize,
-    /// Entries on the timer wheel, dead ones included.
+    /// Timers, stale ones included.
     pub timers: usize,
     /// Segments of the index.
     pub segments: usize,
-    /// Items whose segment had no place for them.
+    /// Items in the overflow.
     pub overflowed: usize,
     /// Bytes of keys and values.
     pub key_and_value_bytes: u64,
@@ -23,12 +23,12 @@ pub struct Audit {
 }
 
 impl Store {
-    /// Counts everything there is and checks it: that index and heap know the same items, no key twice,
-    /// each where it is looked for; that every page, class, segment and directory entry counts right;
-    /// that every expiry has its timer. For tests: O(n), and it takes memory for every item.
+    /// Checks that index and heap have the same items, each key once and found by lookup; the counts of every
+    /// page, class, segment and directory entry; that every expiry has its timer. For tests: O(n) time and
+    /// memory.
     ///
     /// # Panics
-    /// If anything is not as it must be.
+    /// On any inconsistency.
     pub fn audit(&self) -> Audit {
         let keys = heap_keys(&self.heap, &self.secret);
         let mut held = self.heap.audit();

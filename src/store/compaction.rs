@@ -1,8 +1,8 @@
-//! Compaction of a store, in steps: memory that is sparsely used is brought together and given back.
+//! Compaction, in steps: moves the items of the emptiest pages, and the segments of the emptiest regions, to
+//! where there is room, and returns the memory to the system.
 //!
-//! It moves the items of the emptiest pages, and the segments of the emptiest regions, to where
-//! there is room. Moving an item is writing its new handle into the index and, with a deadline, giving
-//! the wheel a new entry; the old one is dead from then on.
+//! To move an item is to write its new handle into the index and, if it has an expiry, to add a timer; the
+//! old timer is stale then.
 //!
 //! Not here: which page or region is emptied next (the heap, the index and the arena choose).
 
@@ -11,24 +11,23 @@ use super::{HashedKey, Store, heap_keys};
 use crate::base::time::Instant;
 use std::time::Duration;
 
-/// Bytes whose copying costs about as much as the other work of moving an item.
+/// Bytes whose copy costs as much as the rest of moving an item.
 const BYTES_PER_STEP: usize = 1_024;
 
-/// Slots that are looked at in vain for the price of moving an item.
+/// Free slots that cost as much to read as moving an item.
 const READS_PER_STEP: usize = 32;
 
 /// Steps that moving a segment counts for.
 const SEGMENT_STEPS: i64 = 8;
 
-/// For how long memory must have been sparse before it is compacted: what is being emptied, or filled
-/// again, anyway is not worth moving. A million items that expire within a second cost half as much
-/// again without.
+/// How long memory is sparse before it is compacted: what is being emptied or filled anyway is not worth
+/// moving. Without this, a million items that expire within a second cost half as much again.
 const SPARSE_FOR: Duration = Duration::from_secs(1);
 
-/// Where compaction stands.
+/// State of compaction.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
-    /// When it begins, or began; `None` while memory was not seen sparse.
+    /// When it begins, or began; `None` while memory is not sparse.
     due: Option<Instant>,
 }
 
@@ -39,8 +38,8 @@ impl Compaction {
 }
 
 impl Store {
-    /// Gives one region back to the system that is not used; false, and nothing done, if there is none.
-    /// It is as much work as some hundred timers.
+    /// Returns one idle region, slab or large object to the system; false if there is none. Costs as much as
+    /// some hundred timers.
     pub(super) fn trim(&mut self) -> bool {
         if self.heap.has_idle() {
             self.heap.trim();
@@ -117,7 +116,7 @@ impl Store {
         let bytes = self.heap.key(new);
         let key = HashedKey { hash: self.secret.hash(bytes), bytes };
         let moved = self.index.replace(&heap_keys(&self.heap, &self.secret), key, handle, new);
-        debug_assert!(moved, "an item that the index does not know");
+        debug_assert!(moved, "an item that is not in the index");
         self.heap.free_slot(handle);
         if let Some(expiry) = self.heap.expiry(new) {
             self.timers.arm(expiry, new);

@@ -1,24 +1,23 @@
-//! What cleared stores were made of, on its way back to the system, a region at a time.
+//! Deferred free: the memory of cleared stores, returned to the system one region per step.
 //!
-//! Not here: what is cleared when.
+//! Not here: when a store is cleared.
 
 use super::expiry::Timers;
 use super::heap::Heap;
 use super::index::Index;
 use std::collections::VecDeque;
 
-/// What takes less than this is freed at once: at most some regions, and next to nothing is worth a place
-/// in the queue.
+/// Cleared stores below this size are freed at once: two regions.
 const AT_ONCE_BYTES: usize = 512 * 1024;
 
-/// What is to be freed, oldest first.
+/// Cleared stores, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct DeferredFree {
     queue: VecDeque<Cleared>,
     bytes: usize,
 }
 
-/// What one cleared store was made of.
+/// The parts of one cleared store.
 #[derive(Debug)]
 struct Cleared {
     heap: Heap,
@@ -27,7 +26,7 @@ struct Cleared {
 }
 
 impl DeferredFree {
-    /// Takes over what is to be freed. O(1): frees it only if it is next to nothing.
+    /// Adds the parts of a cleared store. O(1).
     pub(super) fn add(&mut self, heap: Heap, index: Index, timers: Timers) {
         let cleared = Cleared { heap, index, timers };
         if cleared.memory_bytes() > AT_ONCE_BYTES {
@@ -45,7 +44,7 @@ impl DeferredFree {
         self.bytes + self.queue.capacity() * size_of::<Cleared>()
     }
 
-    /// Gives one region or large block back.
+    /// Returns one region, slab or large object to the system.
     pub(super) fn step(&mut self) {
         let Some(cleared) = self.queue.front_mut() else { return };
         let before = cleared.memory_bytes();
@@ -78,7 +77,7 @@ mod tests {
     use crate::store::item::Version;
 
     #[test]
-    fn what_is_left_of_graves_is_counted_as_they_empty() {
+    fn bytes_of_cleared_stores_are_counted_while_they_are_freed() {
         let mut deferred_free = DeferredFree::default();
         for round in 1..=3 {
             let mut heap = Heap::new();
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn next_to_nothing_waits_in_no_queue() {
+    fn small_cleared_store_is_freed_at_once() {
         let mut deferred_free = DeferredFree::default();
         for _ in 0..10_000 {
             let mut heap = Heap::new();

@@ -1,15 +1,15 @@
-//! From the top bits of a hash to a segment: the table that extendible hashing doubles.
+//! The directory of extendible hashing: maps the top bits of a hash to a segment.
 //!
-//! Doubling a table of a megabyte at once takes most of a millisecond, half of it for the first touch of
-//! fresh memory. So a large one is written beforehand, a piece with each split, beside the one in use,
-//! and takes its position when the first segment needs it.
+//! Doubling a directory of 1 MiB at once takes most of a millisecond, half of it for the first touch of
+//! fresh memory. So the next directory of a large one is built in steps, one per split, and replaces it
+//! when the first segment needs it.
 //!
-//! Not here: when a segment splits, and what its record says.
+//! Not here: when a segment splits, and its metadata.
 
 use std::mem;
 use std::ops::Range;
 
-/// Entries from which on a directory is doubled beforehand. Smaller ones take some µs.
+/// Entries from which on the next directory is built in steps. Doubling a smaller one takes some µs.
 const AHEAD_FROM: usize = 4_096;
 
 /// Entries of the larger directory that one step writes: 8 KiB.
@@ -18,10 +18,10 @@ const STEP: usize = 2_048;
 /// The directory; see the module.
 #[derive(Debug)]
 pub(super) struct Directory {
-    /// None, or two to the power of `depth`.
+    /// Empty, or 2^`depth` segments.
     entries: Vec<u32>,
     depth: u32,
-    /// The first entries of the directory of twice the size; without capacity while it is not begun.
+    /// The part that is built of the directory of twice the size; without capacity before the first step.
     next: Vec<u32>,
 }
 
@@ -30,7 +30,7 @@ impl Directory {
         Self { entries: Vec::new(), depth: 1, next: Vec::new() }
     }
 
-    /// The smallest directory, with one segment for all hashes.
+    /// The smallest directory: one segment for all hashes.
     pub(super) fn of(id: u32) -> Self {
         Self { entries: vec![id; 2], ..Self::new() }
     }
@@ -67,7 +67,7 @@ impl Directory {
         self.entries.get(self.position_of(hash)).copied()
     }
 
-    /// Where a hash belongs.
+    /// The entry of a hash.
     #[inline]
     pub(super) fn position_of(&self, hash: u64) -> usize {
         #[expect(clippy::cast_possible_truncation, reason = "at most 26 bits")]
@@ -75,27 +75,27 @@ impl Directory {
         position
     }
 
-    /// The segments of some positions.
+    /// The segments of some entries.
     pub(super) fn at(&self, positions: Range<usize>) -> &[u32] {
         &self.entries[positions]
     }
 
-    /// Writes a segment at its positions.
+    /// Writes a segment to its entries.
     pub(super) fn point(&mut self, positions: Range<usize>, id: u32) {
         let built = self.next.len();
         self.next[built.min(2 * positions.start)..built.min(2 * positions.end)].fill(id);
         self.entries[positions].fill(id);
     }
 
-    /// Writes a piece of the directory of twice the size, if there are so many segments as deep as this
-    /// one that it will be needed soon. Bounded.
+    /// Builds a piece of the next directory, if `deepest`, the number of segments as deep as this one, says that
+    /// it will be needed soon. Bounded.
     pub(super) fn grow_ahead(&mut self, deepest: usize) {
         if self.len() >= AHEAD_FROM && deepest > self.len() / 2 {
             self.build(STEP);
         }
     }
 
-    /// Uses one bit more. Bounded if it was written beforehand; else O(entries).
+    /// Uses one bit more. Bounded if the next directory is built; else O(entries).
     pub(super) fn double(&mut self) {
         self.build(usize::MAX);
         self.entries = mem::take(&mut self.next);
@@ -124,7 +124,7 @@ impl Directory {
         self.depth -= 1;
     }
 
-    /// Checks what was written beforehand. O(entries).
+    /// Checks the part that is built. O(entries).
     pub(super) fn audit(&self) {
         assert!(self.is_empty() || self.len() == 1 << self.depth);
         let halves = self.next.iter().enumerate();
@@ -140,7 +140,7 @@ mod tests {
     use crate::base::rng::Rng;
 
     #[test]
-    fn what_is_written_beforehand_follows_every_change() {
+    fn next_directory_follows_every_change() {
         let mut rng = Rng::new(1);
         let mut directory = Directory::of(0);
         while directory.len() < AHEAD_FROM {

@@ -1,12 +1,11 @@
-//! How items end: timers of those with a deadline, handles on a wheel, cancelled lazily; and what is done
-//! when they are due.
+//! Timers of items with an expiry, and the removal of items that have expired.
 //!
-//! An entry means something only while its handle points at a live slot of its page's class whose item
-//! has exactly that deadline. Everything else is dead: the item was removed, set again, moved, or given
-//! another deadline. When more entries are dead than [`Timers::has_too_many`] bears, they are purged
-//! out, slot of the wheel by slot.
+//! A timer is an entry of a wheel: deadline and handle. It is current while its handle points at a live slot
+//! of its page's class whose item has exactly that expiry; else it is stale: the item was removed, set
+//! again, moved, or given another expiry. Stale timers are not cancelled. When [`Timers::has_too_many`],
+//! they are purged, one slot of the wheel after another.
 //!
-//! Not here: whether an item is served; every reading compares its deadline with the time.
+//! Not here: whether an item is served; each read compares its expiry with the time.
 
 use super::heap::Heap;
 use super::item::Expiry;
@@ -15,23 +14,22 @@ use crate::base::time::Instant;
 use crate::base::timer_pages::Mapped;
 use crate::base::wheel::{Popped, Wheel};
 
-/// Entries that are borne beyond three for each two items with a deadline, before they are purged. With
-/// what comes in during a purge, that stays below 2 × items + 64 Ki.
+/// Timers allowed above 1.5 per item with an expiry before a purge begins. With those added during a purge
+/// there are at most 2 per item and 64 Ki more.
 const STALE_SPARE: usize = 48 * 1024;
 
-/// Entries that are taken from the wheel together: enough to have as many cache misses under way as a
-/// core can.
+/// Timers that are taken from the wheel together, so that their cache misses overlap.
 const BATCH: usize = 16;
 
 /// Timers of the items; see the module.
 #[derive(Debug)]
 pub(super) struct Timers {
     wheel: Wheel<u32, Mapped>,
-    /// Items with a deadline.
+    /// Items with an expiry.
     items: usize,
-    /// Entries above which the next purge begins, if the last one found that too few were dead.
+    /// Timers above which the next purge begins, if the last one found too few stale ones.
     purge_above: usize,
-    /// Entries still to be looked at by the purge under way.
+    /// Timers that the current purge has still to check.
     purging: usize,
 }
 
@@ -40,36 +38,35 @@ impl Timers {
         Self { wheel: Wheel::mapped(), items: 0, purge_above: 0, purging: 0 }
     }
 
-    /// Notes that one item more has a deadline, which [`Timers::arm`] tells.
+    /// Counts one item more with an expiry; [`Timers::arm`] adds its timer.
     pub(super) fn item_added(&mut self) {
         self.items += 1;
     }
 
-    /// Notes that an item with a deadline is gone, or has none any more. Its entries are dead now.
+    /// Counts one item less with an expiry. Its timers are stale now.
     pub(super) fn item_gone(&mut self) {
         self.items -= 1;
     }
 
-    /// Adds the entry for an item that has this deadline at this handle from now on. Without any memory
-    /// the entry is lost, and with it only the early end of its item: it is not served all the same, and
-    /// goes when something is done with its key.
+    /// Adds the timer of an item. If allocation fails the timer is dropped; the item is still never served
+    /// late, only freed later, when its key is used.
     #[inline]
     pub(super) fn arm(&mut self, expiry: Expiry, handle: u32) {
         self.wheel.insert(expiry.tick(), handle);
     }
 
-    /// Takes the next entry that is due at tick `now`, whatever it means.
+    /// Takes the next timer that is due at tick `now`, stale or not.
     #[inline]
     pub(super) fn pop(&mut self, now: u64) -> Popped<u32> {
         self.wheel.pop(now)
     }
 
-    /// Whether so many entries are dead that they should be purged out. O(1).
+    /// Whether stale timers should be purged. O(1).
     pub(super) fn has_too_many(&self) -> bool {
         self.purging > 0 || self.wheel.len() > self.expected_entries().max(self.purge_above)
     }
 
-    /// Looks at up to `budget` entries and drops the dead ones.
+    /// Checks up to `budget` timers and drops the stale ones.
     pub(super) fn purge(&mut self, budget: u32, heap: &Heap) {
         if self.purging == 0 {
             self.purging = self.wheel.len() + self.wheel.purge_overhead();
@@ -79,15 +76,15 @@ impl Timers {
         if self.wheel.len() <= self.expected_entries() / 2 {
             self.purging = 0;
         }
-        // Entries can be many and alive: one item given two deadlines by turns. To look again before
-        // they have doubled would be work without end.
+        // Many timers can be current: one item given two expiries in alternation. The next purge waits until
+        // they have doubled, or purging would never end.
         if self.purging == 0 {
             self.purge_above =
                 if self.wheel.len() > self.expected_entries() { 2 * self.wheel.len() } else { 0 };
         }
     }
 
-    /// Gives some memory back to the system, if [`Timers::has_idle`].
+    /// Returns some memory to the system, if [`Timers::has_idle`].
     pub(super) fn trim(&mut self) {
         self.wheel.trim();
     }
@@ -104,12 +101,12 @@ impl Timers {
         self.wheel.next_deadline()
     }
 
-    /// Items with a deadline.
+    /// Items with an expiry.
     pub(super) const fn items(&self) -> usize {
         self.items
     }
 
-    /// Entries held, dead ones included.
+    /// Timers, stale ones included.
     pub(super) fn len(&self) -> usize {
         self.wheel.len()
     }
@@ -123,19 +120,19 @@ impl Timers {
         self.wheel.growth_bytes_max(entries)
     }
 
-    /// Frees some of the entries, whatever they mean; false when there is none left.
+    /// Frees the memory of some timers; false when there is none left.
     pub(super) fn drop_step(&mut self) -> bool {
         self.wheel.drop_step()
     }
 
-    /// Counts again and checks. O(n).
+    /// Checks the counts. O(n).
     pub(super) fn audit(&self) {
         self.wheel.audit();
     }
 
-    /// Calls `see` with the deadline and handle of each entry. O(n).
-    pub(super) fn for_each(&self, see: impl FnMut(u64, u32)) {
-        self.wheel.for_each(see);
+    /// Calls `visit` with deadline and handle of each timer. O(n).
+    pub(super) fn for_each(&self, visit: impl FnMut(u64, u32)) {
+        self.wheel.for_each(visit);
     }
 
     fn expected_entries(&self) -> usize {
@@ -144,7 +141,7 @@ impl Timers {
 }
 
 impl Store {
-    /// Removes items whose deadline has come, at most `budget` timers; returns what is left of it.
+    /// Removes items that have expired: at most `budget` timers. Returns the budget left.
     pub(super) fn expire(&mut self, now: Instant, budget: u32) -> u32 {
         let mut left = budget;
         while left > 0 {
@@ -169,13 +166,13 @@ impl Store {
         left
     }
 
-    /// Removes the items that these due entries mean. First everything is fetched, so that the cache misses
-    /// of all of them are under way together; then they leave the index, and last the heap.
+    /// Removes the items of these due timers. Three passes, so that cache misses overlap: fetch the items,
+    /// hash their keys and fetch the index, remove.
     fn expire_batch(&mut self, entries: &[(u64, u32)]) {
         entries.iter().for_each(|&(_, handle)| self.heap.fetch(handle));
         let mut keys = [None; BATCH];
         for (&(deadline, handle), key) in entries.iter().zip(&mut keys) {
-            // A timer at the horizon of the wheel may be earlier than the expiry.
+            // A timer at the horizon of the wheel can be earlier than the expiry.
             let is_due = |expiry: Expiry| expiry.millis() == deadline;
             if self.heap.expiry_if_live(handle).is_some_and(is_due) {
                 let bytes = self.heap.key(handle);
@@ -186,7 +183,7 @@ impl Store {
         }
         let mut gone = [None; BATCH];
         for ((&(_, handle), key), gone) in entries.iter().zip(keys).zip(&mut gone) {
-            // Two entries of one batch can mean the same item, which then is there only for the first.
+            // Two timers of one batch can be of one item, which only the first one finds.
             let removes = |key| self.index.remove(&heap_keys(&self.heap, &self.secret), key, handle);
             *gone = key.is_some_and(removes).then_some(handle);
         }
@@ -198,7 +195,7 @@ impl Store {
     }
 }
 
-/// Whether an entry with this deadline means the item at this handle.
+/// Whether a timer is that of the item at its handle.
 fn is_current(heap: &Heap, deadline: u64, handle: u32) -> bool {
     heap.expiry_if_live(handle).is_some_and(|held| held.tick() == deadline)
 }

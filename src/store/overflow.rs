@@ -1,17 +1,17 @@
-//! Entries whose segment is full and may not be split: more keys of one hash than a segment holds.
+//! The overflow: entries whose segment is full and cannot be split, since too many keys have equal hashes.
 //!
-//! Handles in the order of (hash, key), in chunks of up to 512, the chunks in order too: a B-tree of two
-//! levels. Finding is binary search in both; inserting moves at most 2 KiB, and once in 256 times the
-//! list of chunks, which for a million keys of equal hash is 96 KiB.
+//! Handles ordered by (hash, key) in ordered chunks of up to 512: a B-tree of two levels. Lookup is a binary
+//! search in both; an insertion moves at most 2 KiB, and once in 256 times the list of chunks, which for a
+//! million keys of equal hash is 96 KiB.
 //!
-//! Not here: the keys. The caller brings the order as a function of a handle.
+//! Not here: the keys. The caller passes the order as a function of a handle.
 
 use super::hash::HashRange;
 use std::cmp::Ordering;
 
 const CHUNK_MAX: usize = 512;
 
-/// Hashes that one call of [`Overflow::scan_hashes`] finds: if each is held twice, each takes a search.
+/// Hashes that one call of [`Overflow::scan_hashes`] returns. Each costs a search if it is held twice.
 const HASHES_PER_STEP: usize = 128;
 
 /// Handles in order.
@@ -21,7 +21,7 @@ pub(super) struct Overflow {
     len: usize,
 }
 
-/// Where an entry lies, or would lie.
+/// The position of an entry, or the one where it would be inserted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spot {
     chunk: usize,
@@ -47,8 +47,8 @@ impl Overflow {
         chunks * CHUNK_MAX * 4 + (self.chunks.len() + chunks + 8) * size_of::<Vec<u32>>()
     }
 
-    /// Finds the handle for which `order` says equal. O(log n) calls of `order`, which compares a held
-    /// entry with the one sought.
+    /// The handle for which `order`, which compares an entry with the one sought, is `Equal`. O(log n) calls of
+    /// `order`.
     pub(super) fn find(&self, order: impl Fn(u32) -> Ordering) -> Result<(Spot, u32), Spot> {
         let chunk = self.chunks.partition_point(|chunk| order(chunk[0]) != Ordering::Greater);
         let chunk = chunk.saturating_sub(1);
@@ -76,7 +76,7 @@ impl Overflow {
         self.chunks[spot.chunk].insert(spot.at, handle);
     }
 
-    /// Takes away the handle at a spot where it was found.
+    /// Removes the handle at a spot where it was found.
     pub(super) fn remove(&mut self, spot: Spot) {
         self.len -= 1;
         self.chunks[spot.chunk].remove(spot.at);
@@ -92,7 +92,7 @@ impl Overflow {
         }
     }
 
-    /// Joins a chunk and the one after it if both together are half of one; whether it did.
+    /// Merges a chunk and the next one if together they fill at most half a chunk; whether it did.
     fn merge_with_next(&mut self, chunk: usize) -> bool {
         let few = |next: &Vec<u32>| self.chunks[chunk].len() + next.len() <= CHUNK_MAX / 2;
         let merges = self.chunks.get(chunk + 1).is_some_and(few);
@@ -103,13 +103,13 @@ impl Overflow {
         merges
     }
 
-    /// Gives the entry at a spot another handle.
+    /// Replaces the handle at a spot.
     pub(super) fn replace(&mut self, spot: Spot, handle: u32) {
         self.chunks[spot.chunk][spot.at] = handle;
     }
 
-    /// Appends up to 128 different hashes of `range`, each once, in order; where it ends for that reason
-    /// the next begins. Equal ones are skipped by searching, so a million of them cost no more than one.
+    /// Appends up to 128 different hashes of `range`, each once, in order. Returns where to continue if there
+    /// are more. Equal ones are skipped by a search, so that a million of them cost no more than one.
     pub(super) fn scan_hashes(
         &self,
         hash_of: impl Fn(u32) -> u64,

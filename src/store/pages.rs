@@ -1,32 +1,32 @@
-//! The records of the heap's pages, and which page is filled or emptied next.
+//! Metadata of pages: size class, slots in use, free list; and which page is filled or emptied next.
 //!
-//! Pages with room are listed by class and by quarter of fill. What is allocated goes to the fullest
-//! ones, so that the emptiest ones empty; compaction takes those.
+//! Pages with free slots are listed by class and by quarter of fill. Slots are allocated in the fullest pages, so
+//! that the emptiest ones drain; compaction takes those.
 //!
-//! Not here: the memory of a page, and the list of its free slots, which runs through the slots.
+//! Not here: the memory of a page, and the links of its free list, which lie in the free slots.
 
 use super::size_classes::{CLASSES, bytes_of, slots_of};
 use crate::base::chunked_vec::ChunkedVec;
 
-/// Bands of pages with room: by quarters of their slots in use.
+/// Lists of pages with free slots per class, by quarter of fill.
 const BANDS: usize = 4;
 
-/// In place of a page, a slot, a class or a band: none.
+/// No page, slot, class or band.
 const NO_PAGE: u32 = u32::MAX;
 pub(super) const NO_SLOT: u16 = u16::MAX;
 const NO_CLASS: u8 = u8::MAX;
 const NO_BAND: u8 = u8::MAX;
 
-/// One page's record.
+/// Metadata of one page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Page {
     pub(super) class: u8,
     /// The list it is in; none if it is full or being emptied.
     band: u8,
     pub(super) live: u16,
-    /// Slots from here on were never in use since the page came to its class.
+    /// Slots from this one on were never used since the page got its class.
     pub(super) fresh: u16,
-    /// The first slot that came back.
+    /// The head of the list of freed slots.
     pub(super) free: u16,
     next: u32,
     prev: u32,
@@ -49,7 +49,7 @@ struct Class {
     live: u32,
 }
 
-/// The page being emptied: it is in no list, so nothing is allocated in it.
+/// The page being emptied. It is in no list, so nothing is allocated in it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Emptying {
     pub(super) page: u32,
@@ -57,12 +57,12 @@ pub(super) struct Emptying {
     pub(super) slot: u32,
 }
 
-/// The records; see the module.
+/// Metadata of all pages; see the module.
 #[derive(Debug)]
 pub(super) struct Pages {
     records: ChunkedVec<Page>,
     classes: Box<[Class; CLASSES]>,
-    /// Classes with so much room that their emptiest pages should be emptied, one bit each.
+    /// Classes with so many free slots that their emptiest pages should be emptied: one bit per class.
     sparse: u128,
     emptying: Option<Emptying>,
 }
@@ -92,13 +92,13 @@ impl Pages {
         self.records.get(page as usize)
     }
 
-    /// The record of a page in use.
+    /// The metadata of a page in use.
     #[inline]
     pub(super) fn of(&self, page: u32) -> Page {
         self.records[page as usize]
     }
 
-    /// The fullest page of a class that has room.
+    /// A page with free slots of a class, from the fullest quarter.
     pub(super) fn with_room(&self, class: u8) -> Option<u32> {
         let bands = &self.classes[usize::from(class)].bands;
         bands.iter().rev().copied().find(|&page| page != NO_PAGE)
@@ -121,13 +121,12 @@ impl Pages {
         self.update_sparse(class);
     }
 
-    /// Forgets the records from `end` on, which are not in use.
+    /// Drops the metadata from `end` on: no page there is in use.
     pub(super) fn truncate(&mut self, end: usize) {
         self.records.truncate(end);
     }
 
-    /// Counts one slot more in use: a fresh one, or the first that came back, after which `next_free`
-    /// comes.
+    /// Counts one slot more in use: a fresh one, or the head of the free list, which `next_free` follows.
     pub(super) fn slot_taken(&mut self, page: u32, next_free: Option<u16>) {
         let record = &mut self.records[page as usize];
         match next_free {
@@ -139,7 +138,7 @@ impl Pages {
         self.relink(page);
     }
 
-    /// Counts a slot that came back; true if it was the last in use.
+    /// Counts a freed slot; true if no slot of the page is in use then.
     pub(super) fn slot_freed(&mut self, page: u32, slot: u16) -> bool {
         let record = &mut self.records[page as usize];
         record.free = slot;
@@ -153,7 +152,7 @@ impl Pages {
         live == 0
     }
 
-    /// The page being emptied, and how far that has come.
+    /// The page being emptied, and the slot reached.
     pub(super) const fn emptying(&self) -> Option<Emptying> {
         self.emptying
     }
@@ -162,7 +161,7 @@ impl Pages {
         self.emptying.is_some_and(|emptying| emptying.page == page)
     }
 
-    /// Whether a class has too much room, or a page is being emptied.
+    /// Whether a class has too many free slots, or a page is being emptied.
     pub(super) const fn is_sparse(&self) -> bool {
         self.emptying.is_some() || self.sparse != 0
     }
@@ -173,14 +172,14 @@ impl Pages {
         *self.emptying.insert(Emptying { page, slot: 0 })
     }
 
-    /// Notes that the slots before `slot` of the page being emptied are not live, if it is not empty yet.
+    /// Records that the slots before `slot` of the page being emptied are free, if it is not empty yet.
     pub(super) fn continue_emptying(&mut self, slot: u32) {
         if let Some(emptying) = &mut self.emptying {
             emptying.slot = slot;
         }
     }
 
-    /// Lets a page that could not be emptied be used again.
+    /// Stops emptying: the page is allocated from again.
     pub(super) fn stop_emptying(&mut self) {
         if let Some(Emptying { page, .. }) = self.emptying.take() {
             self.sparse &= !(1 << self.records[page as usize].class);
@@ -211,9 +210,9 @@ impl Pages {
         }
     }
 
-    /// Notes whether a class has too much room: above two pages and half as much as its items take; no
-    /// longer below one page and a quarter. An emptiest page is then at most two thirds full, so freeing
-    /// a slot by moving items costs at most two moves.
+    /// Marks a class sparse above two pages of free slots and half as many as are in use; no longer sparse
+    /// below one page and a quarter. An emptiest page is then at most two thirds full, so that a page costs
+    /// at most two moves per slot gained.
     fn update_sparse(&mut self, class: u8) {
         let Class { pages, live, .. } = self.classes[usize::from(class)];
         let slots = slots_of(class);
@@ -225,7 +224,7 @@ impl Pages {
         }
     }
 
-    /// An emptiest page of a class with too much room.
+    /// An emptiest page of a sparse class.
     pub(super) fn sparse_page(&mut self) -> Option<u32> {
         while self.sparse != 0 {
             let class = self.sparse.trailing_zeros() as usize;
@@ -238,7 +237,7 @@ impl Pages {
         None
     }
 
-    /// Puts a page into the list that its fill says, or into none if it is full.
+    /// Puts a page into the list of its fill, or into none if it is full.
     fn relink(&mut self, page: u32) {
         let record = self.records[page as usize];
         let band = band_of(&record);
@@ -260,7 +259,7 @@ impl Pages {
         record.prev = NO_PAGE;
     }
 
-    /// Takes a page out of the list it is in, if it is in one.
+    /// Removes a page from its list, if it is in one.
     fn unlink(&mut self, page: u32) {
         let Page { class, band, next, prev, .. } = self.records[page as usize];
         if band == NO_BAND {

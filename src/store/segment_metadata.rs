@@ -1,47 +1,45 @@
-//! The records of the index's segments: what each covers, how full it is, and how many keys it has lost
-//! since the filter was last told what is left in it.
+//! Segment metadata: the range of hashes of each segment, its entries, and the keys removed since its part
+//! of the filter was rebuilt.
 //!
-//! A segment that has lost 7 % of its keys is *worn*: the filter still claims those keys, and its blocks
-//! are worth being made again. The records say how many segments are worn, and find the next one by a
-//! walk in steps, so that wear costs no memory and no order has to be kept while segments split, merge
-//! and move.
+//! A segment that has lost 7 % of its keys needs a rebuild: the filter still claims those keys. Segments that
+//! need one are counted and found by a scan in steps, so that no queue has to be kept while segments split,
+//! merge and move.
 //!
 //! Not here: the segments, and the directory that leads to them.
 
 use super::hash::HashRange;
 use crate::base::chunked_vec::ChunkedVec;
 
-/// Bits of the hash that the directory may use at most: 2^26 segments are 256 GiB.
+/// Bits of the hash that the directory uses at most: 2^26 segments are 256 GiB.
 pub(super) const DEPTH_MAX: u32 = 26;
 
-/// Of what was in it, the share in percent that a segment has lost when it is worn.
+/// Keys in percent that a segment has lost when it needs a rebuild.
 const REBUILD_PERCENT: u32 = 7;
 
-/// Keys that a segment must have lost at least to be worn: a rebuild for each of the last few keys of an
-/// almost empty store would be work for nothing.
+/// Keys that a segment has lost at least when it needs a rebuild. Else the removal of each of the last few keys
+/// of a store would cause one.
 const REBUILD_LOST_MIN: u16 = 8;
 
-/// MetadataTable that one call of [`MetadataTable::next_rebuild`] looks at: 48 KiB, some µs.
+/// Segments that one call of [`MetadataTable::next_rebuild`] checks: 48 KiB, some µs.
 const READS_PER_STEP: usize = 4_096;
 
-/// One segment's metadata.
+/// Metadata of one segment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Metadata {
-    /// The top bits of the hashes in it, the other bits 0.
+    /// The top bits of its hashes; the other bits are 0.
     pub(super) prefix: u32,
     pub(super) live: u16,
-    /// Keys that left since the filter was last told what is left. Splitting halves it, merging adds.
+    /// Keys removed since the last rebuild. A split halves it, a merge adds.
     pub(super) lost: u16,
     pub(super) depth: u8,
     /// An entry of its range may be in the overflow.
     pub(super) overflowed: bool,
-    /// It has lost so much that its part of the filter is worth being made again. Stays until that is
-    /// done, however many keys come in between.
+    /// Its part of the filter needs a rebuild. Stays until that is done, however many keys are added.
     pub(super) needs_rebuild: bool,
 }
 
 impl Metadata {
-    /// The hashes that belong in it.
+    /// The range of its hashes.
     pub(super) fn range(self) -> HashRange {
         let first = u64::from(self.prefix) << 32;
         HashRange { first, last: first | u64::MAX >> self.depth }
@@ -53,14 +51,14 @@ impl Metadata {
     }
 }
 
-/// All records, by segment.
+/// Metadata of all segments.
 #[derive(Debug)]
 pub(super) struct MetadataTable {
     list: ChunkedVec<Metadata>,
     /// Segments of each depth.
     by_depth: [u32; DEPTH_MAX as usize + 1],
     worn: usize,
-    /// Where the walk for worn ones goes on.
+    /// Where [`MetadataTable::next_rebuild`] continues.
     walk: usize,
 }
 
@@ -89,19 +87,19 @@ impl MetadataTable {
         self.write(id, metadata);
     }
 
-    /// Writes another metadata for a segment.
+    /// Replaces the metadata of a segment.
     pub(super) fn put(&mut self, id: u32, metadata: Metadata) {
         self.discount(self.list[id as usize]);
         self.write(id, metadata);
     }
 
-    /// Forgets a segment.
+    /// Removes the metadata of a segment.
     pub(super) fn remove(&mut self, id: u32) {
         self.discount(self.list[id as usize]);
         self.list[id as usize] = Metadata::default();
     }
 
-    /// Gives memory back; `end` as in [`MetadataTable::add`].
+    /// Returns memory; `end` as in [`MetadataTable::add`].
     pub(super) fn truncate(&mut self, end: usize) {
         self.list.truncate(end);
     }
@@ -118,14 +116,14 @@ impl MetadataTable {
         self.worn -= usize::from(metadata.needs_rebuild);
     }
 
-    /// Notes that a segment has one entry more.
+    /// Counts one entry more.
     #[inline]
     pub(super) fn entry_added(&mut self, id: u32) {
         self.list[id as usize].live += 1;
     }
 
-    /// Notes that a segment has one entry less, of `live` or of those of its range in the overflow;
-    /// returns how many it still has.
+    /// Counts one key less: `live` is 1 for an entry of the segment, 0 for one of its range in the overflow.
+    /// Returns the entries left in the segment.
     pub(super) fn entry_removed(&mut self, id: u32, live: u16) -> u16 {
         let metadata = &mut self.list[id as usize];
         metadata.live -= live;
@@ -137,12 +135,12 @@ impl MetadataTable {
         metadata.live
     }
 
-    /// Notes that the range of a segment has an entry in the overflow.
+    /// Records that the overflow has an entry of the segment's range.
     pub(super) fn set_overflowed(&mut self, id: u32) {
         self.list[id as usize].overflowed = true;
     }
 
-    /// Notes that the filter is being told what is left in a segment.
+    /// Records that the segment's part of the filter is being rebuilt.
     pub(super) fn mark_rebuilt(&mut self, id: u32) {
         let metadata = &mut self.list[id as usize];
         self.worn -= usize::from(metadata.needs_rebuild);
@@ -150,13 +148,13 @@ impl MetadataTable {
         metadata.lost = 0;
     }
 
-    /// Segments that are worn.
+    /// Segments that need a rebuild.
     pub(super) const fn worn(&self) -> usize {
         self.worn
     }
 
-    /// The next worn segment of the walk; `None` if none of the records that it looked at is. Comes to
-    /// each of them when it is called often enough. Looks at 4,096 records at most.
+    /// The next segment that needs a rebuild; `None` if there is none among the 4,096 that this call checks.
+    /// Repeated calls reach each of them.
     pub(super) fn next_rebuild(&mut self) -> Option<u32> {
         if self.worn == 0 {
             return None;
@@ -183,7 +181,7 @@ impl MetadataTable {
         self.by_depth.iter().rposition(|&segments| segments > 0).unwrap_or(0)
     }
 
-    /// Checks the counts against the records of `segments`, which are all that there are.
+    /// Checks the counts against the metadata of `segments`, which are all segments.
     pub(super) fn audit(&self, segments: impl Iterator<Item = u32>) {
         let (mut by_depth, mut worn) = ([0; DEPTH_MAX as usize + 1], 0);
         for id in segments {
@@ -192,7 +190,7 @@ impl MetadataTable {
             worn += usize::from(metadata.needs_rebuild);
             assert!(
                 metadata.needs_rebuild || !metadata.has_lost_much(),
-                "a worn segment that nobody knows of"
+                "a segment that needs a rebuild and is not marked"
             );
         }
         assert_eq!((by_depth, worn), (self.by_depth, self.worn));

@@ -1,12 +1,12 @@
-//! The sizes of slots: every 8 bytes up to 512, then steps of 12.5 %, each the largest size of which as
-//! many fit into a page; the last few, of which a page holds four to seven, are up to 25 % apart. And the
-//! sizes of blocks outside pages, in slabs of 1 MiB, in steps of 12.5 % from 16 to 128 KiB.
+//! Size classes. Slots in pages: every 8 bytes up to 512, then steps of 12.5 %, each the largest size of
+//! which as many fit into a page; the last few, of which a page holds four to seven, are up to 25 % apart.
+//! Slots of large objects in slabs of 1 MiB: steps of 12.5 % from 16 to 128 KiB.
 //!
-//! Not here: pages, and what lies in a slot.
+//! Not here: pages, and the content of a slot.
 
 use super::item::SLOT_BYTES_MAX;
 
-/// What addresses and sizes are counted in.
+/// Unit of handles and sizes.
 pub(super) const GRANULE_BYTES: usize = 8;
 
 /// Bytes of a page.
@@ -15,16 +15,16 @@ pub(super) const PAGE_BYTES: usize = 64 * 1024;
 /// Granules of a page.
 pub(super) const PAGE_GRANULES: u32 = 8 * 1024;
 
-/// Bytes of a slab, the page of large blocks.
+/// Bytes of a slab, the page of large objects.
 pub(super) const SLAB_BYTES: usize = 1 << 20;
 
-/// Bytes above which a block lies in no slab.
+/// Bytes above which a large object has a map of its own.
 const LARGE_BYTES_MAX: usize = SLAB_BYTES / 8;
 
-/// How many sizes there are, in pages and in slabs; a class is the number of one.
+/// Number of classes, in pages and in slabs.
 pub(super) const CLASSES: usize = PAGE_CLASSES + SLAB_CLASSES;
 
-/// How many sizes there are in pages. Their classes come first.
+/// Number of classes in pages. They come first.
 pub(super) const PAGE_CLASSES: usize = count_classes(2, SLOT_BYTES_MAX, PAGE_BYTES);
 
 const SLAB_CLASSES: usize = count_classes(SLOT_BYTES_MAX / GRANULE_BYTES, LARGE_BYTES_MAX, SLAB_BYTES);
@@ -37,7 +37,7 @@ const SIZES: [u16; PAGE_CLASSES] = class_sizes(2, PAGE_BYTES);
 /// Sizes of slots in slabs, in granules, smallest first.
 const SLAB_SIZES: [u16; SLAB_CLASSES] = class_sizes(SLOT_BYTES_MAX / GRANULE_BYTES, SLAB_BYTES);
 
-/// Slots of a page, or slab, of each class.
+/// Slots per page, or slab, of each class.
 const SLOTS: [u16; CLASSES] = {
     let mut slots = [0; CLASSES];
     let mut class = 0;
@@ -52,15 +52,14 @@ const SLOTS: [u16; CLASSES] = {
     slots
 };
 
-/// The most slots that a slab has.
+/// Slots of a slab at most.
 pub(super) const SLAB_SLOTS_MAX: usize = SLAB_BYTES / SLOT_BYTES_MAX;
 
 const _: () = assert!(PAGE_GRANULES as usize * GRANULE_BYTES == PAGE_BYTES);
 const _: () = assert!(CLASSES < 128 && SIZES[PAGE_CLASSES - 1] as usize * GRANULE_BYTES == SLOT_BYTES_MAX);
 const _: () = assert!(SLAB_SIZES[SLAB_CLASSES - 1] as usize * GRANULE_BYTES == LARGE_BYTES_MAX);
 
-/// The class in pages with the smallest slots of at least so many bytes, which are at most those of the
-/// largest.
+/// The class in pages with the smallest slots of at least `bytes`, which is at most [`SLOT_BYTES_MAX`].
 #[inline]
 pub(super) fn class_of(bytes: usize) -> u8 {
     let granules = bytes.div_ceil(GRANULE_BYTES).max(2);
@@ -70,27 +69,27 @@ pub(super) fn class_of(bytes: usize) -> u8 {
     SIZES.partition_point(|&size| usize::from(size) < granules).to_le_bytes()[0]
 }
 
-/// The class in slabs with the smallest slots of at least so many bytes; `None` if there is none.
+/// The class in slabs with the smallest slots of at least `bytes`; `None` if there is none.
 pub(super) fn large_class_of(bytes: usize) -> Option<u8> {
     let granules = bytes.div_ceil(GRANULE_BYTES);
     let class = PAGE_CLASSES + SLAB_SIZES.partition_point(|&size| usize::from(size) < granules);
     (class < CLASSES).then_some(class.to_le_bytes()[0])
 }
 
-/// Granules of a slot of that class in pages; `None` if there is no such class.
+/// Granules of a slot of a class in pages; `None` if there is no such class.
 #[inline]
 pub(super) fn granules_of(class: u8) -> Option<u32> {
     SIZES.get(usize::from(class)).map(|&size| u32::from(size))
 }
 
-/// Bytes of a slot of that class.
+/// Bytes of a slot of a class.
 pub(super) fn bytes_of(class: u8) -> usize {
     let class = usize::from(class);
     let granules = if class < PAGE_CLASSES { SIZES[class] } else { SLAB_SIZES[class - PAGE_CLASSES] };
     usize::from(granules) * GRANULE_BYTES
 }
 
-/// Slots of a page, or slab, of that class.
+/// Slots of a page, or slab, of a class.
 #[inline]
 pub(super) fn slots_of(class: u8) -> u32 {
     u32::from(SLOTS[usize::from(class)])
@@ -107,7 +106,7 @@ const fn next_size(granules: usize, page_bytes: usize) -> usize {
     page_granules / (page_granules / wanted)
 }
 
-/// How many sizes there are from so many granules up to so many bytes.
+/// Number of sizes from `first` granules up to `last_bytes`.
 const fn count_classes(first: usize, last_bytes: usize, page_bytes: usize) -> usize {
     let (mut granules, mut classes) = (first, 1);
     while granules < last_bytes / GRANULE_BYTES {
