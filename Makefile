@@ -3,7 +3,7 @@
 TARGET ?= request
 SECONDS ?= 600
 
-.PHONY: help run run-cluster test docs check bench pictures sim sim-night oracle mutants fuzz profile clean
+.PHONY: help run run-cluster test clients docs check bench pictures sim sim-night oracle mutants fuzz profile clean
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,11 @@ run-cluster: ## Run a mesh of nodes on this machine until Ctrl-C (NODES=3)
 
 test: ## Run all tests
 	cargo test --quiet
+
+clients: ## Install Redis clients of other languages and run them on a node (ARGS=--redis: on redis-server)
+	cargo build --quiet
+	tests/clients/install.sh
+	tests/clients/run.py $(ARGS)
 
 docs: ## Write the pages of docs/ that come from tables in the code (docs/stats.md)
 	OLIVIA_WRITE_DOCS=1 cargo test --quiet --lib documentation
