@@ -12,7 +12,7 @@ use driver::ClientId;
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
 use olivia::node::{CloseReason, FilterState};
-use olivia::wire::frame::{Body, Wants};
+use olivia::wire::frame::{Body, Wanted};
 use peer::{Face, Heard, Link, World, bytes_of, head, ms, secretive};
 use std::collections::BTreeSet;
 
@@ -129,24 +129,28 @@ fn questions_to_a_peer_beyond_its_limit_wait_for_their_turn() {
 }
 
 #[test]
-fn lookups_in_the_queue_of_a_peer_that_falls_silent_do_not_wait_for_it() {
+fn lookups_that_wait_for_a_slot_go_on_when_the_circuit_of_the_peer_opens() {
     let (mut world, mut link) = asking(Limits { lookups_per_peer: 2, ..Limits::default() });
     world.driver.pass(ms(1));
-    let all = clients(&mut world, 200);
-    for (at, client) in all.iter().enumerate() {
+    let all = clients(&mut world, 202);
+    for client in &all[200..] {
+        world.driver.send(*client, "GET first\n");
+        world.driver.pass(ms(100));
+    }
+    for (at, client) in all[..200].iter().enumerate() {
         if at == 2 {
             world.driver.pass(ms(50));
         }
         world.driver.send(*client, format!("GET k{at}\n"));
     }
-    assert_eq!(asked(&mut world, &mut link).len(), 2);
+    assert_eq!(asked(&mut world, &mut link).len(), 4);
     world.driver.pass(ms(50));
     assert_eq!(asked(&mut world, &mut link), []);
     for client in &all {
         assert_eq!(world.driver.take(*client), ":GOT \n");
     }
     let stats = world.driver.node.stats();
-    assert_eq!((stats.lookup_timeouts, stats.lookup_misses), (2, 198));
+    assert_eq!((stats.lookup_timeouts, stats.lookup_misses, stats.circuits_opened), (4, 198, 1));
     world.check();
 }
 
@@ -421,7 +425,7 @@ fn peer_with_a_megabyte_waiting_is_told_no_changes_until_it_has_taken_it() {
     world.send(&link, &[(0, Body::Resync(None))]);
     assert!(world.hear(&mut link).contains(&Heard::Changelog));
     world.driver.reads(link.conn, false);
-    world.send(&link, &[(1, Body::Get { key: b"big", wants: Wants::Value })]);
+    world.send(&link, &[(1, Body::Get { key: b"big", wanted: Wanted::Value })]);
     let told = world.driver.node.stats().digest_sent_bytes;
     for n in 0..1_000 {
         world.ask(&format!("SET n{n}:1\n"));
@@ -448,7 +452,7 @@ fn peer_that_takes_nothing_is_closed_when_so_much_waits_for_so_long() {
     let face = Face::new(1);
     let link = world.linked(&face);
     world.driver.reads(link.conn, false);
-    let get = Body::Get { key: b"big", wants: Wants::Value };
+    let get = Body::Get { key: b"big", wanted: Wanted::Value };
     world.driver.send(link.conn, bytes_of(&[(1, get), (2, get)]));
     world.driver.pass(ms(1_999));
     assert!(world.is_linked(&face));

@@ -1,8 +1,10 @@
 //! Checks that counts add up and references match: for simulations and tests, never while serving.
 
 use crate::node::conn::connection::Role;
-use crate::node::lookup::table::{Answer, Wanted};
+use crate::node::lookup::table::Answer;
+use crate::node::peer::table::Peer;
 use crate::node::state::State;
+use crate::wire::frame::Wanted;
 
 /// Panics if a check fails.
 pub(in crate::node) fn audit(state: &State) {
@@ -35,7 +37,7 @@ fn conns(state: &State) {
 fn lookups(state: &State) {
     let (stats, lookups) = (&state.stats, &state.mesh.lookups);
     let ended = stats.lookup_hits + stats.lookup_misses + stats.lookup_timeouts;
-    assert_eq!(stats.lookups, ended + lookups.slots.len() as u64, "lookups");
+    assert_eq!(stats.lookups, ended + lookups.len() as u64, "lookups");
     assert!(lookups.due_adds_up(), "what is to be done about lookups");
     let (mut waiting, mut whole) = (0, 0);
     let mut of_conns: Vec<(u64, usize)> = Vec::new();
@@ -48,8 +50,7 @@ fn lookups(state: &State) {
     }
     assert_eq!(stats.gets, stats.hits + stats.misses + waiting, "keys asked for");
     assert_eq!(whole, lookups.whole.len(), "asks that wait for nothing");
-    let waiters: usize = lookups.slots.iter().map(|(_, lookup)| lookup.waiters.len()).sum();
-    assert_eq!(waiters, of_conns.iter().map(|(_, parts)| parts).sum::<usize>(), "waiters");
+    assert_eq!(lookups.waiters(), of_conns.iter().map(|(_, parts)| parts).sum::<usize>(), "waiters");
     for (key, conn) in state.conns.iter() {
         let mine = of_conns.iter().filter(|(conn, _)| *conn == key.to_bits()).map(|(_, parts)| parts);
         assert_eq!(mine.sum::<usize>(), conn.lookups, "lookups of a connection");
@@ -57,18 +58,17 @@ fn lookups(state: &State) {
 }
 
 fn queries(state: &State) {
-    let stats = &state.stats;
-    let under_way: usize = state.mesh.peers.iter().map(|(_, peer)| peer.queries.len()).sum();
+    let (stats, mesh) = (&state.stats, &state.mesh);
+    let of_lookups = |peer: &Peer| peer.queries.iter().filter_map(|query| query.lookup).count();
+    let in_flight: usize = mesh.peers.iter().map(|(_, peer)| of_lookups(peer)).sum();
     let ended = stats.query_hits + stats.query_misses + stats.queries_lost + stats.queries_abandoned;
-    assert_eq!(stats.queries, ended + under_way as u64, "questions");
-    let asked = state.mesh.lookups.slots.iter().flat_map(|(_, lookup)| &lookup.asked);
-    assert_eq!(asked.filter(|asked| asked.request.is_some()).count(), under_way, "questions of lookups");
-    for (_, peer) in state.mesh.peers.iter() {
-        let of_nobody = peer.queries.values().filter(|q| state.mesh.lookups.slots.get(q.lookup).is_none());
-        assert_eq!(of_nobody.count(), 0, "questions of ended lookups");
-        assert!(peer.link.is_some() || peer.queries.is_empty(), "questions without a link");
-        let owed: usize = peer.owed.iter().map(|owed| owed.key.len()).sum();
-        assert_eq!(owed, peer.deferred_bytes, "bytes of keys owed");
+    assert_eq!(stats.queries, ended + in_flight as u64, "queries");
+    assert_eq!(mesh.lookups.in_flight(), in_flight, "queries of lookups");
+    for (_, peer) in mesh.peers.iter() {
+        let mut lookups = peer.queries.iter().filter_map(|query| query.lookup);
+        assert!(lookups.all(|key| mesh.lookups.get(key).is_some()), "queries of ended lookups");
+        assert!(peer.link.is_some() || peer.queries.len() == 0, "queries without a link");
+        assert_eq!(peer.deferred.count_bytes(), peer.deferred.bytes(), "bytes of keys of deferred queries");
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Stats {
     pub probes: u64,
     pub answers_late: u64,
     pub answers_mismatched: u64,
-    pub claims_ignored: u64,
+    pub circuits_opened: u64,
     pub peer_queries: u64,
     pub peer_queries_dropped: u64,
     pub peer_queries_timed_out: u64,
@@ -275,7 +275,7 @@ pub static METRICS: [Metric; 79] = [
     row(LOOKUP, "probes", COUNTER, "Queries sent to a peer with an open circuit, to see whether it answers again.", |s| Value::Number(s.stats.probes)),
     row(LOOKUP, "answers_late", COUNTER, "Answers to no query in flight.", |s| Value::Number(s.stats.answers_late)),
     row(LOOKUP, "answers_mismatched", COUNTER, "Answers about another key than the query.", |s| Value::Number(s.stats.answers_mismatched)),
-    row(LOOKUP, "claims_ignored", COUNTER, "Claims of filters that were not followed, because too many claims of that filter were false.", |s| Value::Number(s.stats.claims_ignored)),
+    row(LOOKUP, "circuits_opened", COUNTER, "Times that a peer let three queries in a row time out, so that lookups skip it until it answers probes.", |s| Value::Number(s.stats.circuits_opened)),
 
     row(FILTER, "filter_bits", GAUGE, "Bits of the own filter.", |s| Value::Number(s.filter_bits)),
     row(FILTER, "filter_fill", (Kind::Gauge, Unit::Ratio), "Share of the own filter that is set.", |s| Value::Ratio(s.filter_fill)),

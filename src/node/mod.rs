@@ -296,7 +296,7 @@ impl Node {
 
     /// Lookups on other nodes that are under way.
     pub fn lookups(&self) -> usize {
-        self.state.mesh.lookups.slots.len()
+        self.state.mesh.lookups.len()
     }
 
     /// Checks that all counts add up, for tests; panics if not. O(everything but the keys).

@@ -38,7 +38,7 @@ const SOURCES: [Source; 6] = [
     Source { has_work: |state, _| sync::has_work(state), step: sync::step, next_deadline: |_| None },
     Source {
         has_work: |state, _| state.mesh.lookups.has_work(),
-        step: |state, now| remote::fail_over(state, now, TIMERS_PER_STEP),
+        step: |state, now| remote::step(state, now, TIMERS_PER_STEP),
         next_deadline: |_| None,
     },
     Source { has_work: |state, _| state.tasks.has_work(), step: tasks::step, next_deadline: |_| None },

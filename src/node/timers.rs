@@ -55,8 +55,10 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
             let armed = match timer {
                 Timer::Conn(key) => return conns.get(key).is_some_and(|conn| conn.alarm.is_live(deadline)),
                 Timer::AddressEntry(key) => mesh.address_book.get(key).and_then(|contact| contact.timer_at),
-                Timer::Peer(key) => mesh.peers.get(key).and_then(|peer| peer.timer_at),
-                Timer::Lookups => mesh.lookups.timer_at,
+                Timer::Peer(key) => {
+                    return mesh.peers.get(key).is_some_and(|peer| peer.alarm.is_live(deadline));
+                }
+                Timer::Lookups => return mesh.lookups.is_live(deadline),
                 Timer::Tell => mesh.tell_timer_at,
                 Timer::DrainEnd => Some(deadline),
             };

@@ -54,7 +54,7 @@ const VALUE_HEAD_BYTES: usize = 24;
 /// Set in a BEAT that answers one.
 const FLAG_ANSWER: u16 = 1;
 /// Set in a GET that asks how long a key lives and not for its value.
-const FLAG_LIFE_ONLY: u16 = 1;
+const FLAG_TTL_ONLY: u16 = 1;
 
 /// Milliseconds left that mean "for ever".
 const FOR_EVER: u64 = u64::MAX;
@@ -92,12 +92,12 @@ pub struct Head {
 }
 
 /// What a GET wants of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wants {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanted {
     /// The value, with all that belongs to it.
     Value,
-    /// Only how long it lives.
-    Life,
+    /// Only its TTL.
+    Ttl,
 }
 
 /// What a frame says.
@@ -137,7 +137,7 @@ pub enum Body<'a> {
         /// The key.
         key: &'a [u8],
         /// What of it.
-        wants: Wants,
+        wanted: Wanted,
     },
     /// The key is here.
     Value {
@@ -291,7 +291,7 @@ impl Kind {
     const fn flags(self) -> u16 {
         match self {
             Self::Heartbeat => FLAG_ANSWER,
-            Self::Get => FLAG_LIFE_ONLY,
+            Self::Get => FLAG_TTL_ONLY,
             Self::Delta
             | Self::Block
             | Self::Resize
@@ -436,8 +436,8 @@ impl Header {
             Kind::SnapEnd => Some(Body::SnapEnd),
             Kind::Resync => Some(Body::Resync(fields.head())),
             Kind::Get => {
-                let wants = if self.flags & FLAG_LIFE_ONLY != 0 { Wants::Life } else { Wants::Value };
-                Some(Body::Get { key: payload, wants })
+                let wanted = if self.flags & FLAG_TTL_ONLY != 0 { Wanted::Ttl } else { Wanted::Value };
+                Some(Body::Get { key: payload, wanted })
             }
             Kind::Value => fields.value(),
             Kind::None => Some(fields.number().map_or(Body::NotTaken, |hash| Body::None { hash })),
@@ -481,7 +481,7 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Address, Body, Frame, FrameError, FrameLimits, Front, HEADER_BYTES, Head, MAGIC, Oversized, Wants,
+        Address, Body, Frame, FrameError, FrameLimits, Front, HEADER_BYTES, Head, MAGIC, Oversized, Wanted,
         front, low_half, put, put_blocks, put_deltas, put_peers, put_piece,
     };
     use crate::base::rng::Rng;
@@ -557,7 +557,7 @@ mod tests {
             5 => return put_piece(out, clock, request, images.as_flattened()),
             6 => Body::SnapEnd,
             7 => Body::Resync((hash & 1 == 0).then_some(head)),
-            8 => Body::Get { key: &text, wants: if hash & 1 == 0 { Wants::Value } else { Wants::Life } },
+            8 => Body::Get { key: &text, wanted: if hash & 1 == 0 { Wanted::Value } else { Wanted::Ttl } },
             9 => Body::Value {
                 hash,
                 version: number,
@@ -580,7 +580,7 @@ mod tests {
         let head = [0xB1, 11, 0, 0, 8, 0, 0, 0, 7, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0];
         assert_eq!(out, [&head[..], &[0x22, 0x11, 0, 0, 0, 0, 0, 0]].concat());
         out.clear();
-        put(&mut out, 0, 0, &Body::Get { key: b"k", wants: Wants::Life });
+        put(&mut out, 0, 0, &Body::Get { key: b"k", wanted: Wanted::Ttl });
         assert_eq!(out[..5], [0xB1, 9, 1, 0, 1]);
         assert_eq!(out[HEADER_BYTES..], *b"k");
         out.clear();

@@ -253,28 +253,24 @@ fn values_that_do_not_fit_into_one_reply_are_an_error() {
 }
 
 #[test]
-fn peer_that_never_answers_costs_one_timeout_until_it_is_heard_from() {
+fn peer_that_sends_nothing_costs_three_timeouts_until_its_link_ends() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = claims_far(&mut world, &face);
-    asked(&mut world, &mut link);
-    world.driver.pass(ms(99));
-    assert_eq!(world.told(), "");
-    world.driver.pass(ms(1));
-    assert_eq!(world.told(), ":GOT \n");
+    for _ in 0..3 {
+        asked(&mut world, &mut link);
+        world.driver.pass(ms(99));
+        assert_eq!(world.told(), "");
+        world.driver.pass(ms(1));
+        assert_eq!(world.told(), ":GOT \n");
+    }
     for _ in 0..100 {
         assert_eq!(world.ask("GET far\n"), ":GOT \n");
         assert_eq!(world.ask("GET far,own,nowhere\n"), ":GOT own:1\n");
     }
     assert_eq!(world.queries(&mut link), [0; 0]);
-    assert_eq!(world.driver.node.stats().lookup_timeouts, 1);
-    // One byte of a frame is a sign of life.
-    world.driver.send(link.conn, [0xB1]);
-    asked(&mut world, &mut link);
-    world.driver.pass(ms(100));
-    assert_eq!(world.told(), ":GOT \n");
-    assert_eq!(world.driver.node.stats().lookup_timeouts, 2);
-    // Then it is gone at its third beat.
+    assert_eq!(world.driver.node.stats().lookup_timeouts, 3);
+    // Three missed heartbeats end the link.
     world.driver.pass(ms(3_000));
     assert!(!world.is_linked(&face));
     world.check();
@@ -302,7 +298,7 @@ fn waits_in_vain(world: &mut World, link: &mut Link) -> u64 {
 fn answers_until_asked(world: &mut World, face: &Face, link: &mut Link) -> u32 {
     world.hear(link);
     let mut answers = 0;
-    while world.view(face).unwrap().owed > 0 {
+    while world.view(face).unwrap().probes_left > 0 {
         world.driver.pass(ms(50));
         world.send(link, &[heartbeat(1)]);
         assert_eq!(world.ask("GET far\n"), ":GOT \n");
@@ -330,8 +326,8 @@ fn peer_that_beats_and_never_answers_costs_three_timeouts_and_no_more() {
             assert_eq!(world.ask("TTL far,own\n"), ":LASTS own:never\n");
         }
         assert_eq!(world.driver.node.stats().lookup_timeouts, 3);
-        assert!(world.is_linked(&face) && world.view(&face).unwrap().owed == 1);
-        assert!(world.ask("MESH\n").contains("; does not answer, is asked for no keys until it has 1 times"));
+        assert!(world.is_linked(&face) && world.view(&face).unwrap().probes_left == 1);
+        assert!(world.ask("MESH\n").contains("; circuit open: does not answer queries; probes left 1"));
         // It is asked with each beat whether it does.
         let probes = world.stat("probes");
         assert!((24..=26).contains(&probes), "{probes}");
@@ -370,9 +366,10 @@ fn answer_to_a_probe_that_is_late_or_about_another_key_counts_for_nothing() {
         };
         world.driver.pass(ms(late));
         world.send(&link, &[(request, Body::None { hash }), (request, Body::None { hash })]);
-        assert_eq!(world.view(&face).unwrap().owed, 1);
+        assert_eq!(world.view(&face).unwrap().probes_left, 1);
     }
-    assert_eq!(world.driver.node.stats().answers_late, 2);
+    let stats = world.driver.node.stats();
+    assert_eq!((stats.answers_mismatched, stats.answers_late), (2, 1));
     world.check();
 }
 
@@ -421,26 +418,37 @@ fn peer_that_answers_some_questions_and_leaves_others_does_not_make_lookups_wait
 }
 
 #[test]
-fn many_silent_peers_of_unknown_filters_cost_one_timeout_together() {
+fn many_silent_peers_of_unknown_filters_cost_three_timeouts_together() {
     let mut world = World::new(Config::default());
     let faces: Vec<Face> = (1..=8).map(Face::new).collect();
     let mut links: Vec<Link> = faces.iter().map(|face| world.linked(face)).collect();
-    world.begin("GET nowhere\n");
-    for link in &mut links {
-        assert_eq!(world.queries(link).len(), 1);
+    for _ in 0..3 {
+        world.begin("GET nowhere\n");
+        for link in &mut links {
+            assert_eq!(world.queries(link).len(), 1);
+        }
+        world.driver.pass(ms(100));
+        assert_eq!(world.told(), ":GOT \n");
     }
-    world.driver.pass(ms(100));
-    assert_eq!(world.told(), ":GOT \n");
     assert_eq!(world.ask("GET nowhere,neither\n"), ":GOT \n");
-    assert_eq!(world.driver.node.stats().lookup_timeouts, 1);
-    // Each that is heard from is asked again, and it alone.
-    world.send(&links[3], &[heartbeat(1)]);
-    world.begin("GET nowhere\n");
-    for (at, link) in links.iter_mut().enumerate() {
-        assert_eq!(world.queries(link).len(), usize::from(at == 3), "{at}");
-    }
-    world.send(&links[3], &[(2, Body::None { hash: world.hash("nowhere") })]);
-    assert_eq!(world.told(), ":GOT \n");
+    assert_eq!(world.driver.node.stats().lookup_timeouts, 3);
+    world.check();
+}
+
+#[test]
+fn request_that_joins_a_lookup_has_peers_queried_that_are_new_and_unknown() {
+    let mut world = World::new(Config::default());
+    let mut silent = world.linked(&Face::new(1));
+    world.begin("GET far\n");
+    assert_eq!(world.queries(&mut silent).len(), 1);
+    world.driver.pass(ms(10));
+    let mut newcomer = world.linked(&Face::new(2));
+    world.begin("GET far\n");
+    let request = world.queries(&mut newcomer)[0];
+    let far = world.hash("far");
+    world.send(&newcomer, &[(request, value(far, b"there"))]);
+    assert_eq!(world.told(), ":GOT far:there\n:GOT far:there\n");
+    assert_eq!(world.queries(&mut silent), [0; 0]);
     world.check();
 }
 

@@ -4,7 +4,7 @@
 use crate::peer::{Face, Heard, World, bytes_of, heartbeat, ms, secretive};
 use olivia::config::Config;
 use olivia::node::CloseReason;
-use olivia::wire::frame::{Body, Wants};
+use olivia::wire::frame::{Body, Wanted};
 
 #[test]
 fn goodbye_ends_a_link_at_once_and_what_follows_is_not_heard() {
@@ -15,7 +15,7 @@ fn goodbye_ends_a_link_at_once_and_what_follows_is_not_heard() {
     world.send(&link, &storm);
     assert!(!world.is_linked(&face));
     assert_eq!(world.driver.node.stats().frames, 1);
-    world.send(&link, &[heartbeat(1), (2, Body::Get { key: b"own", wants: Wants::Value })]);
+    world.send(&link, &[heartbeat(1), (2, Body::Get { key: b"own", wanted: Wanted::Value })]);
     assert_eq!(world.hear(&mut link), []);
     assert!(world.driver.has_ended(link.conn));
     // It goes on talking and never closes: two seconds, and it is closed.

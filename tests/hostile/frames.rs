@@ -5,7 +5,7 @@ use crate::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, heade
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::node::CloseReason;
-use olivia::wire::frame::{Address, Body, HEADER_BYTES, Wants, put_peers};
+use olivia::wire::frame::{Address, Body, HEADER_BYTES, Wanted, put_peers};
 
 /// One good frame of each kind, in the order of their numbers.
 fn samples() -> Vec<Vec<u8>> {
@@ -22,7 +22,7 @@ fn samples() -> Vec<Vec<u8>> {
         piece(0, &[0; 16]),
         one(Body::SnapEnd),
         one(Body::Resync(Some(head(1, 0)))),
-        one(Body::Get { key: b"own", wants: Wants::Value }),
+        one(Body::Get { key: b"own", wanted: Wanted::Value }),
         one(Body::Value { hash: 1, version: 1, left_ms: None, value: b"v" }),
         one(Body::None { hash: 1 }),
         peers,
@@ -149,7 +149,7 @@ fn frames_byte_by_byte_are_frames() {
     let face = Face::new(1);
     let mut link = world.linked(&face);
     let mut bytes = bytes_of(&[heartbeat(7)]);
-    bytes.extend(bytes_of(&[(8, Body::Get { key: b"own", wants: Wants::Value })]));
+    bytes.extend(bytes_of(&[(8, Body::Get { key: b"own", wanted: Wanted::Value })]));
     for byte in bytes {
         world.driver.send(link.conn, [byte]);
     }

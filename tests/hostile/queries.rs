@@ -5,11 +5,11 @@ use crate::peer::{Face, Heard, World, bytes_of, deltas, heartbeat, ms};
 use olivia::base::time::Instant;
 use olivia::config::Config;
 use olivia::limits::Limits;
-use olivia::wire::frame::{Body, Frame, FrameLimits, Front, Wants, front};
+use olivia::wire::frame::{Body, Frame, FrameLimits, Front, Wanted, front};
 use std::time::Duration;
 
 fn get(request: u32, key: &[u8]) -> (u32, Body<'_>) {
-    (request, Body::Get { key, wants: Wants::Value })
+    (request, Body::Get { key, wanted: Wanted::Value })
 }
 
 #[test]

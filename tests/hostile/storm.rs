@@ -6,7 +6,7 @@ use crate::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, ms, p
 use olivia::base::rng::Rng;
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
-use olivia::wire::frame::{Address, Body, Wants, put_peers};
+use olivia::wire::frame::{Address, Body, Wanted, put_peers};
 
 /// `OLIVIA_STORM_SEED=one` replays one of them.
 const SEEDS: u64 = 12;
@@ -231,8 +231,8 @@ impl Storm {
             }
             9 => bytes_of(&[(0, Body::Resync((small > 3).then(|| head(epoch, seq))))]),
             10 => {
-                let wants = if small.is_multiple_of(2) { Wants::Value } else { Wants::Life };
-                let get = Body::Get { key: if small == 7 { &[b'k'; 60] } else { key.as_bytes() }, wants };
+                let wanted = if small.is_multiple_of(2) { Wanted::Value } else { Wanted::Ttl };
+                let get = Body::Get { key: if small == 7 { &[b'k'; 60] } else { key.as_bytes() }, wanted };
                 bytes_of(&vec![(small, get); 40])
             }
             11 => {

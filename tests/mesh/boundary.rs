@@ -17,21 +17,13 @@ pub fn linked(node: &Node, now: Now) -> Vec<SocketAddr> {
 
 /// Where those listen that have let lookups wait in vain, and have still to show that they answer.
 pub fn silent(node: &Node, now: Now) -> Vec<SocketAddr> {
-    links(node, now).filter(|peer| peer.owed > 0).map(|peer| peer.addr).collect()
+    links(node, now).filter(|peer| peer.probes_left > 0).map(|peer| peer.addr).collect()
 }
 
 /// What a node thinks of its peers, in words.
 pub fn describe(node: &Node, now: Now) -> String {
     let views = links(node, now).map(|view| format!("{view:?}"));
     views.collect::<Vec<_>>().join("; ")
-}
-
-/// Whether a node may take a peer for a liar, and so ask it seldom: its filter has claimed ten times as many
-/// absent keys as the fullest should. Of a peer that has hardly any key that is asked for, and has lost many,
-/// that is hard to tell from a lie.
-pub fn may_disbelieve(node: &Node, now: Now, peer: SocketAddr) -> bool {
-    let view = links(node, now).find(|view| view.addr == peer);
-    view.is_some_and(|view| view.measured_rate > Some(0.04))
 }
 
 /// A linked peer whose filter the node does not know, if there is one.

@@ -469,7 +469,6 @@ impl World {
             return Ok(());
         };
         match ask.linked.iter().copied().find(holds) {
-            Some(other) if boundary::may_disbelieve(node, now, self.hosts[other].addr) => Ok(()),
             Some(other) => {
                 let held = self.oracle.describe(other, key);
                 let peers = boundary::describe(node, now);

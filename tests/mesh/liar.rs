@@ -456,7 +456,7 @@ impl World {
                     Body::Value { hash: rng.next_u64(), version: 0, left_ms: Some(5), value: b"forged" };
                 put(&mut out, clock, u32::try_from(rng.below(50)).unwrap(), &value);
             }
-            21 => put(&mut out, clock, 3, &Body::Get { key: b"k1", wants: frame::Wants::Life }),
+            21 => put(&mut out, clock, 3, &Body::Get { key: b"k1", wanted: frame::Wanted::Ttl }),
             22 => out.extend((0..30).map(|_| rng.next_u64().to_le_bytes()[0])),
             23 => out.extend([frame::MAGIC, 10, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0]),
             24 => put(&mut out, clock, 0, &Body::SnapEnd),

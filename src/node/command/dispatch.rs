@@ -11,13 +11,13 @@ use crate::node::conn::connection::{CloseReason, Conn};
 use crate::node::ids::ConnKey;
 use crate::node::keyspace::Keyspace;
 use crate::node::lookup::remote;
-use crate::node::lookup::table::Wanted;
 use crate::node::metrics::Stats;
 use crate::node::peer::handshake;
 use crate::node::peer::mesh::Mesh;
 use crate::node::state::{State, close_conn};
 use crate::store::{Expiry, Full};
 use crate::wire::args::{ArgLimits, Args};
+use crate::wire::frame::Wanted;
 use crate::wire::line::{Line, is_from_browser};
 use crate::wire::reply::{REDIS_PONG, Reply, ReplyTooLong, put_error};
 use crate::wire::request::{Command, HELP, Request, Topic};
@@ -108,13 +108,13 @@ pub(in crate::node) fn execute(state: &mut State, now: Now, key: ConnKey, line: 
         Some(Command::Stats | Command::Mesh | Command::Request(Topic::Peers)) => KEYS_PER_STEP,
         other => other.map_or(1, Command::keys),
     };
-    let asked_before = state.mesh.lookups.asked;
+    let asked_before = state.mesh.lookups.queries();
     if let Some(request) = request {
         state.stats.requests += 1;
         carry_out(state, now, key, &request);
     }
     state.parser = parser;
-    keys.saturating_add(state.mesh.lookups.asked_since(asked_before))
+    keys.saturating_add(state.mesh.lookups.queries_since(asked_before))
 }
 
 /// Carries out one request.
@@ -386,7 +386,7 @@ fn ttl(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<Effe
         let key = desk.keyspace.key(arg.key);
         match desk.keyspace.get(desk.now, key).map(|item| item.expiry) {
             None if desk.mesh.may_be_elsewhere(key.hash.0) => {
-                return look_elsewhere(desk, args, Wanted::Life);
+                return look_elsewhere(desk, args, Wanted::Ttl);
             }
             None => absent += 1,
             Some(None) => reply.key_text(arg.key, "never"),

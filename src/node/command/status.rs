@@ -56,8 +56,8 @@ pub struct PeerView {
     pub position: Option<Position>,
     /// Questions to it on their way.
     pub queries: usize,
-    /// Questions that it has still to answer before lookups ask it again: it let too many wait in vain.
-    pub owed: u32,
+    /// Probes that it has to answer before lookups query it again: its circuit is open if there are any.
+    pub probes_left: u32,
     /// Failed tries to reach it since the last success.
     pub failures: u32,
 }
@@ -92,10 +92,10 @@ fn view_of_peer(state: &State, now: Now, peer: &Peer) -> PeerView {
         filter_age: peer.filter_known_at.map(|then| now.mono.since(then)),
         fill,
         predicted_rate: filters.predicted_false_positive_rate(peer.filter),
-        measured_rate: peer.truth.measured_rate(),
+        measured_rate: peer.claim_stats.measured_rate(),
         position: peer.receiver.position(),
         queries: peer.queries.len(),
-        owed: peer.credit.owed(),
+        probes_left: peer.breaker.probes_left(),
         failures: 0,
     }
 }
@@ -114,7 +114,7 @@ fn view_of_contact(contact: &AddressEntry) -> PeerView {
         measured_rate: None,
         position: None,
         queries: 0,
-        owed: 0,
+        probes_left: 0,
         failures: contact.failures,
     }
 }
@@ -141,8 +141,8 @@ impl fmt::Display for PeerView {
         if let Some(age) = self.filter_age {
             write!(f, " {} ms ago", age.as_millis())?;
         }
-        if self.owed > 0 {
-            write!(f, "; does not answer, is asked for no keys until it has {} times", self.owed)?;
+        if self.probes_left > 0 {
+            write!(f, "; circuit open: does not answer queries; probes left {}", self.probes_left)?;
         }
         if let Some(fill) = self.fill {
             write!(f, "; fill {:.1} %", 100.0 * fill)?;
@@ -205,7 +205,7 @@ fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
         is_mesh_complete: backups == 0,
         peers_linked: mesh.peers.linked_count(),
         peers_backup: backups,
-        lookups_in_flight: mesh.lookups.slots.len(),
+        lookups_in_flight: mesh.lookups.len(),
         peer_filters_bytes: mesh.filters.bytes(),
         filter_fill: filter.fill(),
         filter_bits: filter.size().bits(),

@@ -4,8 +4,9 @@
 
 use crate::base::time::{Instant, Now};
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
-use crate::node::lookup::table::{Answer, Part, PendingRequest, Waiter, Wanted};
+use crate::node::lookup::table::{Answer, Part, PendingRequest, Waiter};
 use crate::node::state::{State, mark_dirty};
+use crate::wire::frame::Wanted;
 use crate::wire::reply::{Reply, ReplyTooLong, put_error};
 
 /// What a reply counts for beside its bytes: as a request does.
@@ -70,15 +71,15 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
 fn write_reply(ask: &PendingRequest, now: Instant, out: &mut Vec<u8>) {
     let word = match ask.wanted {
         Wanted::Value => "GOT",
-        Wanted::Life => "LASTS",
+        Wanted::Ttl => "LASTS",
     };
     let mut reply = Reply::begin(out, &ask.id, word);
     for part in &ask.parts {
         match (&part.answer, ask.wanted) {
             (Answer::Found { until: Some(until), .. }, _) if *until <= now => {}
             (Answer::Found { value, .. }, Wanted::Value) => reply.pair(&part.key, value),
-            (Answer::Found { until: None, .. }, Wanted::Life) => reply.key_text(&part.key, "never"),
-            (Answer::Found { until: Some(until), .. }, Wanted::Life) => {
+            (Answer::Found { until: None, .. }, Wanted::Ttl) => reply.key_text(&part.key, "never"),
+            (Answer::Found { until: Some(until), .. }, Wanted::Ttl) => {
                 let seconds = until.since(now).as_nanos().div_ceil(1_000_000_000);
                 reply.key_text(&part.key, seconds);
             }

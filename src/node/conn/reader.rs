@@ -38,8 +38,7 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
     if let Some(peer) = conn.link()
         && let Some(peer) = state.mesh.peers.get_mut(peer)
     {
-        peer.last_heard = now.mono;
-        peer.is_suspect = false;
+        peer.received_at = now.mono;
     }
     let must_wait = !conn.inbound.is_empty() || conn.is_runnable || conn.is_paused;
     let used = if must_wait { 0 } else { serve(state, now, key, bytes) };

@@ -1,55 +1,54 @@
-//! Looking a key up on other nodes, without waiting for any of them.
+//! Looks a key up on other nodes, without waiting for any of them.
 //!
-//! A key that is not here is asked for where a filter claims it: of one claimant at a time, the nearest
-//! first, the next when the one before has said no or has let `lookup_try_ms` pass. Peers whose filter is
-//! not known may have any key; they are asked, all at once, when the claimants have said no or one of
-//! them was slow. `lookup_timeout_ms` ends all of it. A link that breaks is as good as a no.
+//! Peers whose filter claims the key are queried one at a time, the nearest first; the next one after the answer
+//! "not found", or after `lookup_try_ms` without an answer. Then all peers whose filter is unknown are queried
+//! at once. After `lookup_timeout_ms` the lookup times out. A link that breaks counts as "not found".
 //!
-//! No answer in time is a miss, not an error: what a cache does not say in time it does not have. Yet no
-//! key is called missing while a linked peer's filter is unknown and that peer was not asked, unless it
-//! is one that let an earlier lookup time out and has not been heard from since, or one that has let several
-//! wait in vain and has still to show that it answers ([`crate::node::peer::health`]).
+//! A timeout is a miss, not an error. A miss is final only after every reachable peer with an unknown filter was
+//! queried. Peers with an open circuit are skipped ([`crate::node::peer::health`]).
 //!
-//! What a peer asks *us* is answered in [`crate::node::lookup::serve`], from the local store only.
+//! Queries *from* peers are answered in [`crate::node::lookup::serve`].
 
 use crate::base::time::{Instant, Now};
 use crate::filter::claim_stats::Claim;
-use crate::limits::QUESTIONS_PER_STEP;
+use crate::limits::{MeshLimits, QUESTIONS_PER_STEP};
 use crate::node::conn::pending::store_part;
 use crate::node::ids::{ConnKey, LookupKey, PeerKey};
-use crate::node::lookup::table::{
-    Answer, Asked, Due, Lookup, Part, PendingRequest, QueryReason, Waiter, Wanted,
-};
+use crate::node::lookup::operation::Operation;
+use crate::node::lookup::queries::InFlightQuery;
+use crate::node::lookup::table::{Answer, Due, Lookup, Part, PendingRequest, Queried, QueryReason, Waiter};
 use crate::node::peer::link_output;
-use crate::node::peer::probe;
-use crate::node::peer::table::{InFlightQuery, Peer, is_believed};
+use crate::node::peer::table::Peer;
 use crate::node::state::{State, Timer};
 use crate::store::{Expiry, KeyHash};
 use crate::wire::args::Args;
-use crate::wire::frame::{Body, Wants};
+use crate::wire::frame::Wanted;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What a peer said to a question.
+/// The key that probes look up. Any would do; no node refuses one of a single byte.
+const PROBE_KEY: &[u8] = b"?";
+
+/// A peer's answer to a query.
 #[derive(Debug)]
 pub(in crate::node) enum QueryAnswer<'a> {
-    /// It has the key, with this value and for so many milliseconds, or for ever.
+    /// It holds the key: the value, and the milliseconds until it expires, if it does.
     Value { value: &'a [u8], left_ms: Option<u64> },
-    /// It has the key, but the value is longer than this node takes.
+    /// It holds the key, but the value is longer than this node accepts.
     TooLong,
-    /// It has not.
+    /// It does not hold the key.
     None,
 }
 
 /// How a lookup ended.
 enum End<'a> {
     Found { value: &'a [u8], until: Option<Instant> },
-    Nowhere,
+    NotFound,
     TimedOut,
 }
 
-/// Takes up a request for keys of which some are not here: it keeps its place among the replies of its
-/// connection until all of them are answered for. The caller has made sure that there is room.
+/// Begins a pending request: some of its keys are not on this node. It holds its reply slot until all of them have
+/// a result. The caller has checked that there is room.
 pub(in crate::node) fn begin(
     state: &mut State,
     now: Now,
@@ -67,7 +66,7 @@ pub(in crate::node) fn begin(
     let waiting = parts.len();
     conn.lookups += waiting;
     conn.pending_bytes += bytes + waiting * Part::BYTES;
-    let ask = PendingRequest {
+    let request = PendingRequest {
         conn: conn_key,
         place,
         id: id.into(),
@@ -77,14 +76,14 @@ pub(in crate::node) fn begin(
         bytes,
         is_too_long: false,
     };
-    let ask = state.mesh.lookups.pending.insert(ask);
+    let request = state.mesh.lookups.pending.insert(request);
     state.stats.gets += if wanted == Wanted::Value { waiting as u64 } else { 0 };
     let mut begun = Vec::new();
     for (part, arg) in args.iter().enumerate() {
         let key = state.keyspace.key(arg.key);
-        let waiter = Waiter { ask, part };
+        let waiter = Waiter { ask: request, part };
         if let Some(item) = state.keyspace.get(now, key) {
-            let is_kept = state.mesh.lookups.pending.get(ask).is_some_and(PendingRequest::keeps_values);
+            let is_kept = state.mesh.lookups.pending.get(request).is_some_and(PendingRequest::keeps_values);
             let value = if is_kept { item.value.into() } else { Rc::default() };
             let answer = Answer::Found { value, until: item.expiry.map(moment_of) };
             store_part(state, waiter, answer);
@@ -92,29 +91,29 @@ pub(in crate::node) fn begin(
             store_part(state, waiter, Answer::Missing);
         }
     }
-    let enough = state.mesh.lookups.asked + QUESTIONS_PER_STEP;
+    let enough = state.mesh.lookups.queries() + QUESTIONS_PER_STEP;
     for lookup in begun {
-        // With many keys and many peers whose filter is not known, the rest is for steps of their own.
-        if state.mesh.lookups.asked < enough {
+        // Many keys and many peers with unknown filters make many queries: the rest is left to later steps.
+        if state.mesh.lookups.queries() < enough {
             advance(state, now, lookup);
         } else {
-            state.mesh.lookups.orphans.push_back(lookup);
+            state.mesh.lookups.postpone(lookup);
         }
     }
     arm(state);
 }
 
-/// Lookups of keys that have changed here take no more waiters: those must not get an older answer.
+/// Lookups of keys that have changed on this node must not be joined any more: their answer may be older.
 pub(in crate::node) fn close_changed(state: &mut State) {
     let State { keyspace, mesh, .. } = state;
-    keyspace.take_changes().for_each(|hash| mesh.lookups.changed(hash));
+    keyspace.take_changes().for_each(|hash| mesh.lookups.close(hash));
 }
 
-fn moment_of(deadline: Expiry) -> Instant {
-    Instant::from_millis(deadline.millis())
+fn moment_of(expiry: Expiry) -> Instant {
+    Instant::from_millis(expiry.millis())
 }
 
-/// Joins the lookup of a key or begins it; new ones are appended to `begun`. False if there is nobody to ask.
+/// Joins the lookup of a key or begins one, which is appended to `begun`. False if there is no peer to query.
 fn look_up(
     state: &mut State,
     now: Now,
@@ -130,283 +129,292 @@ fn look_up(
         return false;
     }
     let candidates = candidates(state);
-    // Who has said no may have got the key since, and so may a peer that did not claim it then.
-    if let Some(open) = state.mesh.lookups.find_open(key, hash, wanted)
-        && let Some(lookup) = state.mesh.lookups.slots.get_mut(open)
+    let operation = Operation::Lookup(wanted);
+    // A peer that has answered "not found", or did not claim the key then, may have received it since.
+    if let Some(open) = state.mesh.lookups.find_open(key, hash, operation)
+        && let Some(lookup) = state.mesh.lookups.get_mut(open)
         && lookup.refused.is_empty()
-        && candidates.iter().all(|peer| lookup.has_asked(*peer) || lookup.candidates.contains(peer))
+        && candidates.iter().all(|peer| lookup.has_queried(*peer) || lookup.candidates.contains(peer))
     {
         lookup.waiters.push(waiter);
         state.stats.lookups_coalesced += 1;
+        if lookup.has_queried_unknown {
+            query_unknown(state, now, open);
+        }
         return true;
     }
-    let mesh = &state.config.mesh;
-    let until = now.mono.after(Duration::from_millis(mesh.lookup_timeout_ms.into()));
-    let mut lookup = Lookup::new(key, hash, wanted, waiter, until);
+    let ends_at = now.mono.after(timeout(&state.config.mesh));
+    let mut lookup = Lookup::new(key, hash, operation, waiter, ends_at);
     lookup.candidates = candidates;
-    let lookup = state.mesh.lookups.insert(lookup);
+    begun.push(state.mesh.lookups.insert(lookup));
     state.stats.lookups += 1;
-    begun.push(lookup);
     true
 }
 
-/// The peers to be asked among those that were just found to claim a key, the nearest last.
+/// The peers to query among those whose filters were just found to claim a key, the nearest last.
 fn candidates(state: &mut State) -> Vec<PeerKey> {
     let mesh = &mut state.mesh;
-    let mut found = Vec::new();
-    for filter in mesh.claims.drain(..) {
-        let Some(key) = mesh.peers.by_filter(filter) else { continue };
-        let Some(peer) = mesh.peers.get_mut(key).filter(|peer| peer.is_askable()) else { continue };
-        if is_believed(peer, &mesh.filters, mesh.checks) {
-            found.push((peer.distance(), key));
-        } else {
-            state.stats.claims_ignored += 1;
-        }
-    }
+    let keys = mesh.claims.drain(..).filter_map(|filter| mesh.peers.by_filter(filter));
+    let mut found: Vec<(Duration, PeerKey)> = keys
+        .filter_map(|key| {
+            let peer = mesh.peers.get(key).filter(|peer| peer.is_queryable())?;
+            Some((peer.distance(), key))
+        })
+        .collect();
     found.sort_by_key(|&(distance, _)| std::cmp::Reverse(distance));
     found.into_iter().map(|(_, key)| key).collect()
 }
 
-/// Asks whoever is next, and ends the lookup if there is nobody left whose answer could change it.
+/// How long an answer is waited for before the next candidate is queried too.
+fn try_after(limits: &MeshLimits) -> Duration {
+    Duration::from_millis(limits.lookup_try_ms.into())
+}
+
+/// How long a lookup may take in all, and a probe.
+fn timeout(limits: &MeshLimits) -> Duration {
+    Duration::from_millis(limits.lookup_timeout_ms.into())
+}
+
+fn is_queryable(state: &State, peer: PeerKey) -> bool {
+    state.mesh.peers.get(peer).is_some_and(Peer::is_queryable)
+}
+
+/// Queries the next candidate; after the last one, the peers with unknown filters. Ends the lookup if no answer
+/// is outstanding then.
 fn advance(state: &mut State, now: Now, key: LookupKey) {
-    while let Some(lookup) = state.mesh.lookups.slots.get_mut(key) {
+    while let Some(lookup) = state.mesh.lookups.get_mut(key) {
         let Some(peer) = lookup.candidates.pop() else {
-            ask_the_unknown(state, now, key);
+            query_unknown(state, now, key);
             break;
         };
-        let hash = lookup.hash.0;
-        if !lookup.has_asked(peer) && state.mesh.peers.get(peer).is_some_and(Peer::is_askable) {
-            // One whose link was lost may have been asked because its filter was not known.
-            let because =
-                if state.mesh.claims(peer, hash) { QueryReason::Claimed } else { QueryReason::Unknown };
-            ask(state, now, key, peer, because);
-            let at = now.mono.after(Duration::from_millis(state.config.mesh.lookup_try_ms.into()));
+        let (hash, is_new) = (lookup.hash.0, !lookup.has_queried(peer));
+        if is_new && is_queryable(state, peer) {
+            // A candidate whose link was replaced may have been queried because its filter was unknown.
+            let is_claimant = state.mesh.claims(peer, hash);
+            let reason = if is_claimant { QueryReason::Claimed } else { QueryReason::Unknown };
+            query(state, now, key, peer, reason);
+            let at = now.mono.after(try_after(&state.config.mesh));
             state.mesh.lookups.try_at(key, at);
             return;
         }
     }
-    if state.mesh.lookups.slots.get(key).is_some_and(|lookup| lookup.asked.is_empty()) {
-        finish(state, now, key, &End::Nowhere);
+    if state.mesh.lookups.get(key).is_some_and(|lookup| lookup.queried.is_empty()) {
+        finish(state, now, key, &End::NotFound);
     }
 }
 
-/// Asks all linked peers whose filter is not known, those excepted that were asked already. Whose filter has
-/// come in doubt since, or whose link is new, is asked the next time.
-fn ask_the_unknown(state: &mut State, now: Now, key: LookupKey) {
-    let mesh = &state.mesh;
-    let Some(lookup) = mesh.lookups.slots.get(key) else { return };
+/// Queries all linked peers whose filter is unknown and that this lookup has not queried.
+fn query_unknown(state: &mut State, now: Now, key: LookupKey) {
+    let mesh = &mut state.mesh;
+    let Some(lookup) = mesh.lookups.get_mut(key) else { return };
+    lookup.has_queried_unknown = true;
     let unknown = mesh.filters.unknown().iter().filter_map(|filter| mesh.peers.by_filter(*filter));
-    let askable =
-        |peer: &PeerKey| mesh.peers.get(*peer).is_some_and(Peer::is_askable) && !lookup.has_asked(*peer);
-    let unknown: Vec<PeerKey> = unknown.filter(askable).collect();
+    let is_wanted =
+        |peer: &PeerKey| mesh.peers.get(*peer).is_some_and(Peer::is_queryable) && !lookup.has_queried(*peer);
+    let unknown: Vec<PeerKey> = unknown.filter(is_wanted).collect();
     for peer in unknown {
-        ask(state, now, key, peer, QueryReason::Unknown);
+        query(state, now, key, peer, QueryReason::Unknown);
     }
 }
 
-/// Puts a question to a peer, or in its queue if too many are on their way already.
-fn ask(state: &mut State, now: Now, key: LookupKey, peer_key: PeerKey, because: QueryReason) {
+/// Sends a query to a peer, or has the lookup wait for a slot if `lookups_per_peer` are in flight.
+fn query(state: &mut State, now: Now, key: LookupKey, peer_key: PeerKey, reason: QueryReason) {
     let State { mesh, config, stats, .. } = state;
-    let Some(lookup) = mesh.lookups.slots.get_mut(key) else { return };
+    mesh.lookups.count_query();
+    let Some(lookup) = mesh.lookups.get_mut(key) else { return };
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
-    mesh.lookups.asked += 1;
+    lookup.queried.retain(|queried| queried.peer != peer_key);
     if peer.queries.len() >= config.limits.lookups_per_peer as usize {
-        peer.queue.push_back(key);
-        lookup.asked.push(Asked { peer: peer_key, request: None, because });
+        peer.queries.wait(key);
+        lookup.queried.push(Queried { peer: peer_key, request: None, reason });
         return;
     }
-    let request = peer.next_request();
-    peer.queries.insert(request, InFlightQuery { lookup: key, asked_at: now.mono });
-    lookup.asked.retain(|asked| asked.peer != peer_key);
-    lookup.asked.push(Asked { peer: peer_key, request: Some(request), because });
+    let request =
+        peer.queries.begin(InFlightQuery { lookup: Some(key), hash: lookup.hash, sent_at: now.mono });
+    lookup.queried.push(Queried { peer: peer_key, request: Some(request), reason });
     stats.queries += 1;
-    let wants = match lookup.wanted {
-        Wanted::Value => Wants::Value,
-        Wanted::Life => Wants::Life,
-    };
-    // Out of the lookup while the frame is written, since that changes the state it lies in.
-    let text = std::mem::take(&mut lookup.key);
-    link_output::send_answer(state, now, peer_key, request, &Body::Get { key: &text, wants });
-    if let Some(lookup) = state.mesh.lookups.slots.get_mut(key) {
+    // Taken out of the lookup while the frame is written, which borrows the whole state.
+    let (operation, text) = (lookup.operation, std::mem::take(&mut lookup.key));
+    link_output::send_answer(state, now, peer_key, request, &operation.query(&text));
+    if let Some(lookup) = state.mesh.lookups.get_mut(key) {
         lookup.key = text;
     }
 }
 
-/// Takes in a peer's answer. One that was not asked for, or is about another key, changes nothing.
+/// Takes in a peer's answer. An answer to no query in flight, or about another key, changes nothing.
 pub(in crate::node) fn answered(
     state: &mut State,
     now: Now,
     peer_key: PeerKey,
     request: u32,
     hash: KeyHash,
-    said: &QueryAnswer<'_>,
+    answer: &QueryAnswer<'_>,
 ) {
     let State { mesh, stats, .. } = state;
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
-    let Some(question) = peer.queries.get(&request).copied() else {
-        if !probe::answered(state, now, peer_key, request, hash) {
-            state.stats.answers_late += 1;
-        }
+    let Some(query) = peer.queries.get(request) else {
+        stats.answers_late += 1;
         return;
     };
-    let Some(lookup) = mesh.lookups.slots.get_mut(question.lookup).filter(|lookup| lookup.hash == hash)
-    else {
+    if query.hash != hash {
         stats.answers_mismatched += 1;
         return;
-    };
-    if peer.queries.first_key_value().is_some_and(|(oldest, _)| *oldest == request) {
-        peer.credit.answered_in_turn();
     }
-    peer.queries.remove(&request);
-    peer.measured(now.mono.since(question.asked_at));
-    let because = lookup.asked.iter().find(|asked| asked.peer == peer_key).map(|asked| asked.because);
-    lookup.asked.retain(|asked| asked.peer != peer_key);
-    if !matches!(said, QueryAnswer::Value { .. }) {
-        lookup.refused.push(peer_key);
+    let is_oldest = peer.queries.is_oldest(request);
+    peer.queries.end(request);
+    let Some(key) = query.lookup else { return probe_answered(state, now, peer_key, query) };
+    if is_oldest {
+        peer.breaker.answered();
     }
-    stats.query_hits += u64::from(!matches!(said, QueryAnswer::None));
-    stats.query_misses += u64::from(matches!(said, QueryAnswer::None));
-    if because == Some(QueryReason::Claimed) {
-        let claim = match said {
+    peer.measured(now.mono.since(query.sent_at));
+    stats.query_hits += u64::from(!matches!(answer, QueryAnswer::None));
+    stats.query_misses += u64::from(matches!(answer, QueryAnswer::None));
+    let Some(lookup) = mesh.lookups.get_mut(key) else { return };
+    let reason = lookup.queried.iter().find(|queried| queried.peer == peer_key).map(|queried| queried.reason);
+    lookup.queried.retain(|queried| queried.peer != peer_key);
+    if reason == Some(QueryReason::Claimed) {
+        let claim = match answer {
             QueryAnswer::Value { .. } | QueryAnswer::TooLong => Claim::TrueHit,
             QueryAnswer::None if mesh.filters.claims(peer.filter, hash.0) => Claim::Collision,
             QueryAnswer::None => Claim::Stale,
         };
         stats.query_false_positives += u64::from(claim != Claim::TrueHit);
         peer.account(&mesh.filters, mesh.checks, 1);
-        peer.truth.claimed(hash.0, claim);
+        peer.claim_stats.claimed(hash.0, claim);
     }
-    match *said {
+    match *answer {
         QueryAnswer::Value { value, left_ms } => {
-            // Its holder counted from some moment after the question: from there on it cannot be too late.
-            let until = left_ms.map(|left| question.asked_at.after(Duration::from_millis(left)));
-            finish(state, now, question.lookup, &End::Found { value, until });
+            // The holder counted from a moment after the query was sent, so this is never too late.
+            let until = left_ms.map(|left| query.sent_at.after(Duration::from_millis(left)));
+            finish(state, now, key, &End::Found { value, until });
         }
         QueryAnswer::None | QueryAnswer::TooLong => {
-            if state.mesh.lookups.slots.get(question.lookup).is_some_and(|lookup| lookup.asked.is_empty()) {
-                advance(state, now, question.lookup);
+            lookup.refused.push(peer_key);
+            if lookup.queried.is_empty() {
+                advance(state, now, key);
             }
         }
     }
-    ask_queued(state, now, peer_key);
+    query_waiting(state, now, peer_key);
     arm(state);
 }
 
-/// A peer has answered without naming the key, since that is longer than it takes; or with a value that is
-/// longer than this node takes. To clients both are a no.
+/// Takes in an answer that names no key, since the key is longer than the peer accepts, or one whose value is longer
+/// than this node accepts. Both count as "not found".
 pub(in crate::node) fn unreadable(
     state: &mut State,
     now: Now,
     peer_key: PeerKey,
     request: u32,
-    said: &QueryAnswer<'_>,
+    answer: &QueryAnswer<'_>,
 ) {
-    let question = state.mesh.peers.get(peer_key).and_then(|peer| peer.queries.get(&request));
-    let lookup = question.and_then(|question| state.mesh.lookups.slots.get(question.lookup));
-    match lookup.map(|lookup| lookup.hash) {
-        Some(hash) => answered(state, now, peer_key, request, hash, said),
+    let query = state.mesh.peers.get(peer_key).and_then(|peer| peer.queries.get(request));
+    match query {
+        Some(query) => answered(state, now, peer_key, request, query.hash, answer),
         None => state.stats.answers_late += 1,
     }
 }
 
-/// Gives the free places among a peer's questions to those that wait for one. Who has just let a lookup time out
-/// is not asked more: those go on elsewhere, in steps.
-fn ask_queued(state: &mut State, now: Now, peer_key: PeerKey) {
-    if state.mesh.peers.get(peer_key).is_some_and(|peer| !peer.is_askable() && !peer.queue.is_empty()) {
-        let silent = &mut state.mesh.lookups.silent;
-        if !silent.contains(&peer_key) {
-            silent.push_back(peer_key);
+/// Sends a probe to a peer with an open circuit, unless one that has not timed out is in flight.
+pub(in crate::node) fn probe(state: &mut State, now: Now, peer_key: PeerKey) {
+    let timeout = timeout(&state.config.mesh);
+    let hash = state.keyspace.key(PROBE_KEY).hash;
+    let Some(peer) = state.mesh.peers.get_mut(peer_key).filter(|peer| !peer.breaker.lets_pass()) else {
+        return;
+    };
+    if let Some((request, probe)) = peer.queries.probe() {
+        if now.mono.since(probe.sent_at) < timeout {
+            return;
         }
+        peer.queries.end(request);
+    }
+    let request = peer.queries.begin(InFlightQuery { lookup: None, hash, sent_at: now.mono });
+    state.stats.probes += 1;
+    link_output::send_answer(state, now, peer_key, request, &Operation::Lookup(Wanted::Ttl).query(PROBE_KEY));
+}
+
+/// A probe was answered: counts for the circuit if that was in time.
+fn probe_answered(state: &mut State, now: Now, peer_key: PeerKey, probe: InFlightQuery) {
+    let timeout = timeout(&state.config.mesh);
+    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+    if now.mono.since(probe.sent_at) >= timeout {
         return;
     }
-    let places_max = state.config.limits.lookups_per_peer as usize;
-    while let Some(peer) = state.mesh.peers.get_mut(peer_key).filter(|peer| peer.queries.len() < places_max)
-        && let Some(key) = peer.queue.pop_front()
+    peer.breaker.probe_answered();
+    if peer.breaker.lets_pass() && state.log_gate.allows(now, &mut state.stats) {
+        log::info!("peer {} answers queries again", peer.addr);
+    }
+}
+
+/// Sends queries for lookups that wait for a slot among those to a peer.
+fn query_waiting(state: &mut State, now: Now, peer_key: PeerKey) {
+    let in_flight_max = state.config.limits.lookups_per_peer as usize;
+    while let Some(peer) = state.mesh.peers.get_mut(peer_key)
+        && let Some(key) = peer.queries.next_waiting(in_flight_max)
     {
-        let lookup = state.mesh.lookups.slots.get(key);
+        let lookup = state.mesh.lookups.get(key);
         let waits = lookup.and_then(|lookup| {
-            lookup.asked.iter().find(|asked| asked.peer == peer_key && asked.request.is_none())
+            lookup.queried.iter().find(|queried| queried.peer == peer_key && queried.request.is_none())
         });
-        if let Some(because) = waits.map(|asked| asked.because) {
-            ask(state, now, key, peer_key, because);
+        if let Some(reason) = waits.map(|queried| queried.reason) {
+            query(state, now, key, peer_key, reason);
         }
     }
 }
 
-/// Takes up to `budget` lookups out of the queue of a peer that is not asked more, if that is still so.
-fn dismiss_queued(state: &mut State, now: Now, budget: u32) {
-    let State { mesh, .. } = state;
-    let Some(peer_key) = mesh.lookups.silent.pop_front() else { return };
-    let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
-    if peer.is_askable() {
-        return ask_queued(state, now, peer_key);
-    }
-    let some = peer.queue.len().min(budget as usize);
-    if some < peer.queue.len() {
-        mesh.lookups.silent.push_back(peer_key);
-    }
-    for key in peer.queue.drain(..some) {
-        let Some(lookup) = mesh.lookups.slots.get_mut(key) else { continue };
-        let waiting = lookup.asked.len();
-        lookup.asked.retain(|asked| asked.peer != peer_key || asked.request.is_some());
-        if lookup.asked.len() < waiting {
-            mesh.lookups.orphans.push_back(key);
-        }
-    }
-}
-
-/// A link has broken: what was asked through it is not answered any more. Those lookups go on elsewhere by
-/// [`fail_over`], soon: in steps, since it can be a lot.
+/// A link has broken: its queries are not answered any more. Their lookups go on in later steps.
 pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-    let queries = std::mem::take(&mut peer.queries);
-    let queue = std::mem::take(&mut peer.queue);
-    peer.credit.link_lost();
-    peer.owed.clear();
-    peer.deferred_bytes = 0;
-    state.stats.queries_lost += queries.len() as u64;
-    for key in queries.into_values().map(|question| question.lookup).chain(queue) {
-        let Some(lookup) = state.mesh.lookups.slots.get_mut(key) else { continue };
-        lookup.asked.retain(|asked| asked.peer != peer_key);
-        // If only the link was another's, it is asked again; if the peer is gone, it is passed over.
-        lookup.candidates.push(peer_key);
-        state.mesh.lookups.orphans.push_back(key);
+    let in_flight = peer.queries.take_in_flight();
+    peer.deferred = Default::default();
+    state.mesh.lookups.postpone_all(peer.queries.take_waiting(), peer_key);
+    for key in in_flight.into_values().filter_map(|query| query.lookup) {
+        state.stats.queries_lost += 1;
+        let Some(lookup) = state.mesh.lookups.get_mut(key) else { continue };
+        lookup.queried.retain(|queried| queried.peer != peer_key);
+        if lookup.operation.policy().is_repeatable {
+            // If only the link was replaced the peer is queried again; if it is gone it is passed over.
+            lookup.candidates.push(peer_key);
+        }
+        state.mesh.lookups.postpone(key);
     }
 }
 
-/// Goes on with up to `budget` lookups that have nobody to wait for, and with fewer if that makes many questions.
-pub(in crate::node) fn fail_over(state: &mut State, now: Now, budget: u32) {
-    dismiss_queued(state, now, budget);
-    if state.mesh.lookups.orphans.is_empty() {
-        return;
-    }
-    let enough = state.mesh.lookups.asked + QUESTIONS_PER_STEP;
+/// Goes on with up to `budget` postponed lookups, with fewer if that makes many queries.
+pub(in crate::node) fn step(state: &mut State, now: Now, budget: u32) {
+    let enough = state.mesh.lookups.queries() + QUESTIONS_PER_STEP;
     for _ in 0..budget {
-        if state.mesh.lookups.asked >= enough {
+        if state.mesh.lookups.queries() >= enough {
             break;
         }
-        let Some(key) = state.mesh.lookups.orphans.pop_front() else { break };
-        if state.mesh.lookups.slots.get(key).is_some_and(|lookup| lookup.asked.is_empty()) {
+        let Some((key, left)) = state.mesh.lookups.next_postponed() else { break };
+        let Some(lookup) = state.mesh.lookups.get_mut(key) else { continue };
+        if let Some(peer) = left {
+            let before = lookup.queried.len();
+            lookup.queried.retain(|queried| queried.peer != peer || queried.request.is_some());
+            if lookup.queried.len() < before {
+                lookup.candidates.push(peer);
+            }
+        }
+        if lookup.queried.is_empty() {
             advance(state, now, key);
         }
     }
     arm(state);
 }
 
-/// Looks after up to `budget` lookups whose time has come, and after fewer if that makes many questions: the
-/// next candidate's turn, or the end.
+/// Handles up to `budget` lookups that have something due, fewer if that makes many queries.
 pub(in crate::node) fn run_due(state: &mut State, now: Now, deadline: u64, budget: u32) {
-    if state.mesh.lookups.timer_at != Some(deadline) {
+    if !state.mesh.lookups.fired(deadline) {
         return;
     }
-    state.mesh.lookups.timer_at = None;
-    let enough = state.mesh.lookups.asked + QUESTIONS_PER_STEP;
+    let enough = state.mesh.lookups.queries() + QUESTIONS_PER_STEP;
     for _ in 0..budget {
-        if state.mesh.lookups.asked >= enough {
+        if state.mesh.lookups.queries() >= enough {
             break;
         }
         match state.mesh.lookups.pop_due(now.mono) {
-            Some((Due::Try, key)) => try_next(state, now, key),
+            Some((Due::Try, key)) => hedge(state, now, key),
             Some((Due::End, key)) => time_out(state, now, key),
             None => break,
         }
@@ -414,48 +422,60 @@ pub(in crate::node) fn run_due(state: &mut State, now: Now, deadline: u64, budge
     arm(state);
 }
 
-/// The one asked last is slow: the next candidate is asked too, and nobody's filter stays unasked.
-fn try_next(state: &mut State, now: Now, key: LookupKey) {
-    ask_the_unknown(state, now, key);
-    if state.mesh.lookups.slots.get(key).is_some_and(|lookup| !lookup.candidates.is_empty()) {
+/// The last query is late: queries the next candidate too, and the peers with unknown filters.
+fn hedge(state: &mut State, now: Now, key: LookupKey) {
+    if !state.mesh.lookups.get(key).is_some_and(|lookup| lookup.operation.policy().is_hedged) {
+        return;
+    }
+    query_unknown(state, now, key);
+    if state.mesh.lookups.get(key).is_some_and(|lookup| !lookup.candidates.is_empty()) {
         advance(state, now, key);
     }
 }
 
+/// A lookup has timed out: so have its queries in flight, which their peers' circuit breakers count.
 fn time_out(state: &mut State, now: Now, key: LookupKey) {
-    let Some(lookup) = state.mesh.lookups.slots.get(key) else { return };
-    let enough = Duration::from_millis(state.config.mesh.lookup_try_ms.into());
-    for asked in &lookup.asked {
-        let Some(peer) = state.mesh.peers.get_mut(asked.peer) else { continue };
-        let question = asked.request.and_then(|request| peer.queries.get(&request).copied());
-        let Some(InFlightQuery { asked_at, .. }) = question else { continue };
-        peer.is_suspect |= peer.last_heard <= asked_at;
-        // Who was asked just before the end has not had its time.
-        if now.mono.since(asked_at) >= enough {
-            peer.credit.waited_in_vain(now.mono, asked_at);
+    let Some(lookup) = state.mesh.lookups.get(key) else { return };
+    let queried = lookup.queried.clone();
+    for Queried { peer: peer_key, request, .. } in queried {
+        let Some(peer) = state.mesh.peers.get_mut(peer_key) else { continue };
+        let Some(query) = request.and_then(|request| peer.queries.get(request)) else { continue };
+        let had_its_time = now.mono.since(query.sent_at) >= try_after(&state.config.mesh);
+        if had_its_time && peer.breaker.timed_out(now.mono, query.sent_at) {
+            circuit_opened(state, now, peer_key);
         }
     }
     finish(state, now, key, &End::TimedOut);
 }
 
-/// The only end of a lookup: those who wait for it get their answer, questions still on their way are
-/// forgotten.
+/// Lookups skip a peer from now on, also those that wait for a slot among the queries to it.
+fn circuit_opened(state: &mut State, now: Now, peer_key: PeerKey) {
+    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+    state.mesh.lookups.postpone_all(peer.queries.take_waiting(), peer_key);
+    state.stats.circuits_opened += 1;
+    if state.log_gate.allows(now, &mut state.stats) {
+        let (addr, probes) = (peer.addr, peer.breaker.probes_left());
+        log::warn!("peer {addr} does not answer queries; lookups skip it until it answers {probes} probes");
+    }
+}
+
+/// The only end of a lookup: its waiters get their result, its queries in flight are abandoned.
 fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
     let Some(lookup) = state.mesh.lookups.remove(key) else { return };
     match end {
         End::Found { .. } => state.stats.lookup_hits += 1,
-        End::Nowhere => state.stats.lookup_misses += 1,
+        End::NotFound => state.stats.lookup_misses += 1,
         End::TimedOut => state.stats.lookup_timeouts += 1,
     }
-    for asked in &lookup.asked {
-        let Some(peer) = state.mesh.peers.get_mut(asked.peer) else { continue };
-        if asked.request.is_some_and(|request| peer.queries.remove(&request).is_some()) {
+    for queried in &lookup.queried {
+        let Some(peer) = state.mesh.peers.get_mut(queried.peer) else { continue };
+        if queried.request.is_some_and(|request| peer.queries.end(request)) {
             state.stats.queries_abandoned += 1;
         }
     }
     let found = match end {
         End::Found { value, until } => Some((Rc::<[u8]>::from(*value), *until)),
-        End::Nowhere | End::TimedOut => None,
+        End::NotFound | End::TimedOut => None,
     };
     for waiter in lookup.waiters {
         let Some(is_kept) = state.mesh.lookups.pending.get(waiter.ask).map(PendingRequest::keeps_values)
@@ -468,17 +488,12 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
         });
         store_part(state, waiter, answer);
     }
-    for asked in lookup.asked {
-        ask_queued(state, now, asked.peer);
+    for queried in lookup.queried {
+        query_waiting(state, now, queried.peer);
     }
 }
 
 /// Makes sure that a timer fires when the next lookup has something due.
 fn arm(state: &mut State) {
-    let lookups = &mut state.mesh.lookups;
-    let Some(at) = lookups.next_due().map(Instant::millis_ceil) else { return };
-    if lookups.timer_at.is_none_or(|armed| armed > at) {
-        lookups.timer_at = Some(at);
-        state.timers.insert(at, Timer::Lookups);
-    }
+    state.mesh.lookups.arm(&mut state.timers, Timer::Lookups);
 }

@@ -9,11 +9,11 @@ use crate::base::time::Now;
 use crate::limits::LOOKUPS_PER_LINK_MAX;
 use crate::node::digest::sync;
 use crate::node::ids::PeerKey;
+use crate::node::lookup::operation::Operation;
 use crate::node::peer::link_output;
-use crate::node::peer::table::DeferredQuery;
 use crate::node::state::{State, mark_dirty};
 use crate::store::Expiry;
-use crate::wire::frame::Body;
+use crate::wire::frame::{Body, Wanted};
 use std::time::Duration;
 
 /// How old `now` may be when a query is read: an iteration of the event loop. The querying node counts what is left
@@ -21,28 +21,27 @@ use std::time::Duration;
 const TURN_MS: u64 = 1;
 
 /// Answers a query, now or as soon as the link has room.
-pub(in crate::node) fn asked(
+pub(in crate::node) fn received(
     state: &mut State,
     now: Now,
     peer_key: PeerKey,
     request: u32,
+    operation: Operation,
     key: &[u8],
-    wants_value: bool,
 ) {
     state.stats.peer_queries += 1;
     drop_late(state, now, peer_key);
     let has_room = link_output::has_room_for_answer(state, peer_key);
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-    if peer.owed.is_empty() && has_room {
-        return answer(state, now, peer_key, request, key, wants_value);
+    if peer.deferred.is_empty() && has_room {
+        return answer(state, now, peer_key, request, operation, key);
     }
-    let pause_bytes = state.config.limits.outbound_pause_bytes as usize;
-    if peer.owed.len() >= LOOKUPS_PER_LINK_MAX || peer.deferred_bytes + key.len() > pause_bytes {
+    let bytes_max = state.config.limits.outbound_pause_bytes as usize;
+    if peer.deferred.len() >= LOOKUPS_PER_LINK_MAX || peer.deferred.bytes() + key.len() > bytes_max {
         state.stats.peer_queries_dropped += 1;
         return;
     }
-    peer.deferred_bytes += key.len();
-    peer.owed.push_back(DeferredQuery { request, key: key.into(), wants_value, came_at: now.mono });
+    peer.deferred.push(now.mono, request, operation, key);
     sync::link_drained(state, peer_key);
 }
 
@@ -62,26 +61,21 @@ pub(in crate::node) fn answer_deferred(state: &mut State, now: Now, peer_key: Pe
     drop_late(state, now, peer_key);
     while link_output::has_room_for_answer(state, peer_key) {
         let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-        let Some(query) = peer.owed.pop_front() else { return };
-        peer.deferred_bytes -= query.key.len();
-        answer(state, now, peer_key, query.request, &query.key, query.wants_value);
+        let Some(query) = peer.deferred.pop() else { return };
+        answer(state, now, peer_key, query.request, query.operation, &query.key);
     }
 }
 
 /// Drops deferred queries that have waited for `lookup_timeout_ms` of this node: their lookups have timed out, unless
 /// the peer is set to a longer time.
 fn drop_late(state: &mut State, now: Now, peer_key: PeerKey) {
-    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     let timeout = Duration::from_millis(state.config.mesh.lookup_timeout_ms.into());
-    while peer.owed.front().is_some_and(|owed| now.mono.since(owed.came_at) >= timeout)
-        && let Some(owed) = peer.owed.pop_front()
-    {
-        peer.deferred_bytes -= owed.key.len();
-        state.stats.peer_queries_timed_out += 1;
+    if let Some(peer) = state.mesh.peers.get_mut(peer_key) {
+        state.stats.peer_queries_timed_out += peer.deferred.drop_older(now.mono, timeout);
     }
 }
 
-fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, key: &[u8], wants_value: bool) {
+fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, operation: Operation, key: &[u8]) {
     // Changes of the own filter before this answer must not arrive after it.
     sync::flush(state, now, peer_key);
     let Some(link) = state.mesh.peers.get(peer_key).and_then(|peer| peer.link) else { return };
@@ -91,14 +85,17 @@ fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, key: &[u
     let key = keyspace.key(key);
     let hash = key.hash.0;
     let item = keyspace.get(now, key);
-    let left_ms = |deadline: Expiry| deadline.millis().saturating_sub(now.mono.millis_ceil() + TURN_MS);
+    let left_ms = |expiry: Expiry| expiry.millis().saturating_sub(now.mono.millis_ceil() + TURN_MS);
     let body = match &item {
         None => Body::None { hash },
         Some(item) => Body::Value {
             hash,
             version: item.version.0,
             left_ms: item.expiry.map(left_ms),
-            value: if wants_value { item.value } else { b"" },
+            value: match operation {
+                Operation::Lookup(Wanted::Value) => item.value,
+                Operation::Lookup(Wanted::Ttl) => b"",
+            },
         },
     };
     link_output::append_answer(conn, pool, clock, request, &body);

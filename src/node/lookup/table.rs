@@ -1,94 +1,96 @@
-//! What waits for other nodes: lookups of keys, and the requests of clients that wait for them.
+//! Lookups in flight, and the client requests that wait for them.
 //!
-//! A *lookup* is one key that peers are asked for, whoever wants to know. An *ask* is one request of a
-//! client, in its place in that connection's order; each key of it that is not here is a part that waits
-//! for a lookup. Equal lookups in flight are one, with several waiters, until these are many, or the key is
-//! changed on this node: from then on they take no new ones. Who is asked, and when, is decided in [`crate::node::lookup::remote`].
+//! A *lookup* is one key that peers are queried for. A *pending request* is one request of a client; each of its
+//! keys that this node does not hold is a part that waits for a lookup. Equal lookups are joined: one lookup
+//! has several waiters, up to [`WAITERS_PER_LOOKUP_MAX`]. It takes no more of them once the key has changed on
+//! this node. Which peers are queried, and when, is decided in [`crate::node::lookup::remote`].
 
 use crate::base::slots::Slots;
 use crate::base::time::Instant;
+use crate::base::wheel::Wheel;
 use crate::limits::WAITERS_PER_LOOKUP_MAX;
+use crate::node::alarm::Alarm;
 use crate::node::conn::replies::Place;
 use crate::node::ids::{ConnKey, LookupKey, LookupTag, PeerKey, PendingKey, PendingTag};
+use crate::node::lookup::operation::Operation;
 use crate::store::KeyHash;
+use crate::wire::frame::Wanted;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-/// What is wanted of a key. A life alone is not sent its value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::node) enum Wanted {
-    Value,
-    Life,
-}
-
-/// Who waits for a lookup: a part of an ask.
+/// One part of a pending request: what waits for a lookup.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Waiter {
     pub(in crate::node) ask: PendingKey,
     pub(in crate::node) part: usize,
 }
 
-/// A peer that was asked, or is to be asked as soon as it has a place free.
+/// A query of a lookup that is not answered yet.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::node) struct Asked {
+pub(in crate::node) struct Queried {
     pub(in crate::node) peer: PeerKey,
-    /// The number of the question; `None` while it waits for a place.
+    /// The number of the query; `None` while the lookup waits for a slot among the queries to this peer.
     pub(in crate::node) request: Option<u32>,
-    /// By its filter's claim, or because its filter is not known.
-    pub(in crate::node) because: QueryReason,
+    pub(in crate::node) reason: QueryReason,
 }
 
-/// Why a peer is asked.
+/// Why a peer is queried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum QueryReason {
+    /// Its filter claims the key.
     Claimed,
+    /// Its filter is unknown.
     Unknown,
 }
 
-/// One key that peers are asked for.
+/// One key that peers are queried for.
 #[derive(Debug)]
 pub(in crate::node) struct Lookup {
-    pub(in crate::node) key: Box<[u8]>,
-    pub(in crate::node) hash: KeyHash,
-    pub(in crate::node) wanted: Wanted,
-    pub(in crate::node) waiters: Vec<Waiter>,
-    /// Claimants still to be asked, the next one last.
-    pub(in crate::node) candidates: Vec<PeerKey>,
-    /// Whose answer is outstanding.
-    pub(in crate::node) asked: Vec<Asked>,
-    /// Who said no.
-    pub(in crate::node) refused: Vec<PeerKey>,
-    /// The end of the time for all of it.
-    pub(in crate::node) ends_at: Instant,
-    /// The next candidate's turn, if one is being waited for.
+    pub(super) key: Box<[u8]>,
+    pub(super) hash: KeyHash,
+    pub(super) operation: Operation,
+    pub(super) waiters: Vec<Waiter>,
+    /// Claimants that are not queried yet, the nearest last.
+    pub(super) candidates: Vec<PeerKey>,
+    /// Queries without an answer.
+    pub(super) queried: Vec<Queried>,
+    /// Peers that answered that they do not hold the key.
+    pub(super) refused: Vec<PeerKey>,
+    /// The peers with an unknown filter were queried too. Whoever joins from then on has those queried again
+    /// that have become unknown since.
+    pub(super) has_queried_unknown: bool,
+    /// When it times out.
+    pub(super) ends_at: Instant,
+    /// When the next candidate is queried, if an answer is late.
     tries_at: Option<Instant>,
 }
 
 impl Lookup {
-    /// A lookup that has asked nobody yet, for one that waits for it.
-    pub(in crate::node) fn new(
+    /// A lookup that has queried no peer yet.
+    pub(super) fn new(
         key: &[u8],
         hash: KeyHash,
-        wanted: Wanted,
+        operation: Operation,
         waiter: Waiter,
         ends_at: Instant,
     ) -> Self {
         Self {
             key: key.into(),
             hash,
-            wanted,
+            operation,
             waiters: vec![waiter],
             candidates: Vec::new(),
-            asked: Vec::new(),
+            queried: Vec::new(),
             refused: Vec::new(),
+            has_queried_unknown: false,
             ends_at,
             tries_at: None,
         }
     }
 
-    /// Whether a peer has been asked, with whatever answer so far.
-    pub(in crate::node) fn has_asked(&self, peer: PeerKey) -> bool {
-        self.refused.contains(&peer) || self.asked.iter().any(|asked| asked.peer == peer)
+    /// Whether a peer was queried, with whatever answer so far.
+    pub(super) fn has_queried(&self, peer: PeerKey) -> bool {
+        self.refused.contains(&peer) || self.queried.iter().any(|queried| queried.peer == peer)
     }
 }
 
@@ -160,76 +162,99 @@ impl PendingRequest {
     }
 }
 
-/// What is to be done about a lookup at some moment, if it is still there then. At the same moment in this order.
+/// What is due for a lookup; at the same moment in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::node) enum Due {
-    /// It is the next candidate's turn.
+    /// The next candidate is queried too.
     Try,
-    /// Its time is over.
+    /// It times out.
     End,
 }
 
-/// All that waits for other nodes.
+/// All lookups, and the requests that wait for them.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Lookups {
-    pub(in crate::node) slots: Slots<LookupTag, Lookup>,
+    slots: Slots<LookupTag, Lookup>,
     pub(in crate::node) pending: Slots<PendingTag, PendingRequest>,
-    /// Those of which every part is answered, and whose reply is to be written.
+    /// Pending requests that are complete and whose reply is to be written.
     pub(in crate::node) whole: VecDeque<PendingKey>,
-    /// Lookups that wait for nobody, since they have lost a peer whom they had asked, or have yet to ask the
-    /// first: they go on with the next.
-    pub(in crate::node) orphans: VecDeque<LookupKey>,
-    /// Peers that are not asked more, though lookups stand in their queues: those go on elsewhere.
-    pub(in crate::node) silent: VecDeque<PeerKey>,
-    /// Questions so far, those included that wait for a place: what each call is bounded by.
-    pub(in crate::node) asked: u64,
-    /// Those that take new waiters.
-    open: BTreeMap<(KeyHash, Wanted), LookupKey>,
-    /// What is to be done when: two entries for each lookup at most, which go with it. By the bits of its key.
+    /// Lookups that go on in a later step; with the peer that they must not wait for any longer, if any.
+    postponed: VecDeque<(LookupKey, Option<PeerKey>)>,
+    /// Queries made so far, those included that wait for a slot: they bound what a call does.
+    queries: u64,
+    /// Lookups that may be joined.
+    open: BTreeMap<(KeyHash, Operation), LookupKey>,
+    /// At most two entries per lookup, removed with it, by the bits of its key.
     due: BTreeSet<(Instant, Due, u64)>,
-    /// The tick of the one live timer of all this.
-    pub(in crate::node) timer_at: Option<u64>,
+    alarm: Alarm,
 }
 
 impl Lookups {
-    /// Whether [`fail_over`](super::remote::fail_over) has something to do.
-    pub(in crate::node) fn has_work(&self) -> bool {
-        !self.whole.is_empty() || !self.orphans.is_empty() || !self.silent.is_empty()
+    /// Lookups in flight.
+    pub(in crate::node) fn len(&self) -> usize {
+        self.slots.len()
     }
 
-    /// How many questions there were since `asked`.
-    pub(in crate::node) fn asked_since(&self, asked: u64) -> usize {
-        usize::try_from(self.asked - asked).unwrap_or(usize::MAX)
-    }
-
-    /// Whether `keys` more lookups may begin where there may be `lookups_max`.
+    /// Whether `keys` more lookups may begin when `lookups_max` are allowed.
     pub(in crate::node) fn has_room(&self, keys: usize, lookups_max: usize) -> bool {
         self.slots.len() + keys <= lookups_max
     }
 
-    /// A lookup in flight of just this that still takes waiters. O(log lookups).
-    pub(in crate::node) fn find_open(&self, key: &[u8], hash: KeyHash, wanted: Wanted) -> Option<LookupKey> {
-        // A value tells the life too.
-        let both = [Wanted::Value, wanted];
-        let open = both.iter().filter_map(|wanted| self.open.get(&(hash, *wanted)).copied());
+    pub(in crate::node) fn get(&self, key: LookupKey) -> Option<&Lookup> {
+        self.slots.get(key)
+    }
+
+    pub(in crate::node) fn get_mut(&mut self, key: LookupKey) -> Option<&mut Lookup> {
+        self.slots.get_mut(key)
+    }
+
+    /// Queries made so far.
+    pub(in crate::node) const fn queries(&self) -> u64 {
+        self.queries
+    }
+
+    /// Queries made since there were `before`.
+    pub(in crate::node) fn queries_since(&self, before: u64) -> usize {
+        usize::try_from(self.queries - before).unwrap_or(usize::MAX)
+    }
+
+    /// Counts a query.
+    pub(in crate::node) const fn count_query(&mut self) {
+        self.queries += 1;
+    }
+
+    /// A lookup in flight that may be joined for this operation on this key. O(log lookups).
+    pub(in crate::node) fn find_open(
+        &self,
+        key: &[u8],
+        hash: KeyHash,
+        operation: Operation,
+    ) -> Option<LookupKey> {
+        // The answer with a value has the TTL too.
+        let Operation::Lookup(_) = operation;
+        let candidates = [Operation::Lookup(Wanted::Value), operation];
+        let open = candidates.iter().filter_map(|operation| self.open.get(&(hash, *operation)).copied());
         let takes = |lookup: &Lookup| *lookup.key == *key && lookup.waiters.len() < WAITERS_PER_LOOKUP_MAX;
         open.into_iter().find(|found| self.slots.get(*found).is_some_and(takes))
     }
 
-    /// Adds a lookup and lets it take waiters.
+    /// Adds a lookup that may be joined.
     pub(in crate::node) fn insert(&mut self, lookup: Lookup) -> LookupKey {
-        let at = (lookup.hash, lookup.wanted);
+        let id = (lookup.hash, lookup.operation);
         let ends_at = lookup.ends_at;
         let key = self.slots.insert(lookup);
         self.due.insert((ends_at, Due::End, key.to_bits()));
-        self.open.insert(at, key);
+        self.open.insert(id, key);
         key
     }
 
-    /// Takes a lookup out.
+    /// Removes a lookup, with what is due for it.
     pub(in crate::node) fn remove(&mut self, key: LookupKey) -> Option<Lookup> {
         let lookup = self.slots.remove(key)?;
-        self.close(key, lookup.hash, lookup.wanted);
+        let id = (lookup.hash, lookup.operation);
+        if self.open.get(&id) == Some(&key) {
+            self.open.remove(&id);
+        }
         self.due.remove(&(lookup.ends_at, Due::End, key.to_bits()));
         if let Some(at) = lookup.tries_at {
             self.due.remove(&(at, Due::Try, key.to_bits()));
@@ -240,20 +265,36 @@ impl Lookups {
         Some(lookup)
     }
 
-    /// The key with this hash has changed here: who asks from now on must not get an older answer.
-    pub(in crate::node) fn changed(&mut self, hash: KeyHash) {
-        for wanted in [Wanted::Value, Wanted::Life] {
-            self.open.remove(&(hash, wanted));
+    /// The key with this hash has changed on this node: its lookups must not be joined any more.
+    pub(in crate::node) fn close(&mut self, hash: KeyHash) {
+        if !self.open.is_empty() {
+            for wanted in [Wanted::Value, Wanted::Ttl] {
+                self.open.remove(&(hash, Operation::Lookup(wanted)));
+            }
         }
     }
 
-    fn close(&mut self, key: LookupKey, hash: KeyHash, wanted: Wanted) {
-        if self.open.get(&(hash, wanted)) == Some(&key) {
-            self.open.remove(&(hash, wanted));
-        }
+    /// Has a lookup go on in a later step.
+    pub(in crate::node) fn postpone(&mut self, key: LookupKey) {
+        self.postponed.push_back((key, None));
     }
 
-    /// Makes it the next candidate's turn at a moment. O(log lookups), as what follows.
+    /// The same for lookups that wait for a slot among the queries to `peer`, which is not queried any more.
+    pub(in crate::node) fn postpone_all(&mut self, waiting: VecDeque<LookupKey>, peer: PeerKey) {
+        self.postponed.extend(waiting.into_iter().map(|key| (key, Some(peer))));
+    }
+
+    /// The postponed lookup whose turn it is.
+    pub(in crate::node) fn next_postponed(&mut self) -> Option<(LookupKey, Option<PeerKey>)> {
+        self.postponed.pop_front()
+    }
+
+    /// Whether a lookup or a complete request waits for a step.
+    pub(in crate::node) fn has_work(&self) -> bool {
+        !self.postponed.is_empty() || !self.whole.is_empty()
+    }
+
+    /// Has the next candidate of a lookup queried at `at`. O(log lookups).
     pub(in crate::node) fn try_at(&mut self, key: LookupKey, at: Instant) {
         let Some(lookup) = self.slots.get_mut(key) else { return };
         if let Some(before) = lookup.tries_at.replace(at) {
@@ -262,12 +303,7 @@ impl Lookups {
         self.due.insert((at, Due::Try, key.to_bits()));
     }
 
-    /// When something has to be done next.
-    pub(in crate::node) fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(at, ..)| *at)
-    }
-
-    /// Takes out what has to be done by now, the oldest first.
+    /// Takes out what is due by now, the earliest first. O(log lookups).
     pub(in crate::node) fn pop_due(&mut self, now: Instant) -> Option<(Due, LookupKey)> {
         let (at, due, bits) = *self.due.first()?;
         if at > now {
@@ -281,18 +317,50 @@ impl Lookups {
         Some((due, key))
     }
 
-    /// Whether there is nothing to be done about lookups that have ended, and an end for each that has not.
+    /// Makes sure that a timer fires when the next lookup has something due.
+    pub(in crate::node) fn arm<T: Copy>(&mut self, timers: &mut Wheel<T>, timer: T) {
+        if let Some((at, ..)) = self.due.first() {
+            self.alarm.arm(timers, *at, timer);
+        }
+    }
+
+    /// Whether the timer that fired is the live one.
+    pub(in crate::node) fn fired(&mut self, deadline: u64) -> bool {
+        self.alarm.fired(deadline)
+    }
+
+    /// Whether a timer with this deadline is the live one.
+    pub(in crate::node) fn is_live(&self, deadline: u64) -> bool {
+        self.alarm.is_live(deadline)
+    }
+}
+
+/// For the audit.
+impl Lookups {
+    /// Whether something is due for each lookup, and nothing for those that have ended.
     pub(in crate::node) fn due_adds_up(&self) -> bool {
         let tries = self.slots.iter().filter(|(_, lookup)| lookup.tries_at.is_some()).count();
         self.due.len() == self.slots.len() + tries
+    }
+
+    /// Waiters of all lookups.
+    pub(in crate::node) fn waiters(&self) -> usize {
+        self.slots.iter().map(|(_, lookup)| lookup.waiters.len()).sum()
+    }
+
+    /// Queries in flight of all lookups.
+    pub(in crate::node) fn in_flight(&self) -> usize {
+        let queried = self.slots.iter().flat_map(|(_, lookup)| &lookup.queried);
+        queried.filter(|queried| queried.request.is_some()).count()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, Part, PendingRequest, Wanted};
+    use super::{Answer, Part, PendingRequest};
     use crate::base::slots::Slots;
     use crate::node::conn::replies::Replies;
+    use crate::wire::frame::Wanted;
     use std::rc::Rc;
 
     #[test]

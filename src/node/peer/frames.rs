@@ -9,13 +9,14 @@ use crate::filter::changelog::Change;
 use crate::node::conn::connection::CloseReason;
 use crate::node::digest::sync;
 use crate::node::ids::{ConnKey, PeerKey};
+use crate::node::lookup::operation::Operation;
 use crate::node::lookup::remote::{self, QueryAnswer};
 use crate::node::lookup::serve;
 use crate::node::peer::link;
 use crate::node::peer::link_output;
 use crate::node::state::State;
 use crate::store::KeyHash;
-use crate::wire::frame::{Body, Frame, FrameError, Oversized, Wants};
+use crate::wire::frame::{Body, Frame, FrameError, Oversized};
 
 /// Takes in one frame of `bytes` bytes. Returns what it cost, in keys: at least 1.
 pub(in crate::node) fn execute(
@@ -27,13 +28,13 @@ pub(in crate::node) fn execute(
 ) -> usize {
     state.stats.frames += 1;
     let request = frame.request;
-    let asked_before = state.mesh.lookups.asked;
+    let asked_before = state.mesh.lookups.queries();
     match &frame.body {
         Body::Heartbeat { head, is_answer } => {
             link::heartbeat_received(state, now, peer, request, *head, *is_answer)
         }
-        Body::Get { key, wants } => {
-            serve::asked(state, now, peer, request, key, *wants == Wants::Value);
+        Body::Get { key, wanted } => {
+            serve::received(state, now, peer, request, Operation::Lookup(*wanted), key);
         }
         Body::Value { hash, version: _, left_ms, value } => {
             let said = QueryAnswer::Value { value, left_ms: *left_ms };
@@ -57,7 +58,7 @@ pub(in crate::node) fn execute(
         }
     }
     // An answer gives places free for which others wait.
-    1 + state.mesh.lookups.asked_since(asked_before)
+    1 + state.mesh.lookups.queries_since(asked_before)
 }
 
 /// Takes in a frame about a filter.

@@ -1,186 +1,187 @@
-//! What a peer has earned by answering: whether lookups ask it.
+//! The circuit breaker of a peer: whether lookups query it.
 //!
-//! A peer can go on sending bytes and answer nothing, and each lookup that waits for it in vain costs its
-//! client all the time that a lookup may take. So waits are on credit: after three in vain, lookups pass it
-//! over. From then on it is asked with each beat by a question for which nobody waits (a *probe*), and when
-//! it has answered as many of them in time as it owes, lookups ask it again: one at first, twice as many each time
-//! that it uses up its credit anew. Only answers make a wait good again, four of them one; and only those
-//! in turn, since a peer that answers some questions and leaves others has one unanswered all the
-//! time. Lookups that wait at the same time count as one: a node that stood still for a moment is not a
-//! worse one for having been asked a lot.
+//! - Closed: lookups query the peer. Three consecutive timeouts open the circuit.
+//! - Open: lookups skip the peer. One probe per heartbeat; after N answers the circuit is half open.
+//! - Half open: lookups query the peer. The next answer closes the circuit, the next timeout opens it again.
 //!
-//! Not here: who has said nothing at all, and is not asked before a byte comes ([`crate::node::peer::table`]).
+//! N doubles per reopening, 1 to 16; 32 answers while closed set it back to 1. Queries that were in flight at
+//! the same time count as one timeout: a peer that paused once is not worse for having been queried often.
 
 use crate::base::time::Instant;
-use crate::store::KeyHash;
-use std::time::Duration;
 
-/// Answers that make one wait in vain good.
-const ANSWERS_PER_WAIT: u32 = 4;
+/// Consecutive timeouts that open a closed circuit.
+const TIMEOUTS_MAX: u32 = 3;
 
-/// Waits in vain until lookups pass a peer over.
-const WAITS_MAX: u32 = 3;
+/// The most probe answers that an open circuit needs. With a heartbeat per second, lookups then wait for
+/// timeouts in less than 1 % of the time.
+const PROBES_MAX: u32 = 16;
 
-/// How often what a peer owes doubles. At 16 answers, and a second between two beats, what it can make lookups
-/// wait is less than a hundredth of the time.
-const DOUBLINGS_MAX: u32 = 4;
+/// Answers while closed after which earlier openings are forgotten.
+const ANSWERS_TO_FORGET: u32 = 32;
 
-/// A question that nobody waits for.
-#[derive(Debug, Clone, Copy)]
-struct Probe {
-    request: u32,
-    hash: KeyHash,
-    asked_at: Instant,
+/// The state of a circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Circuit {
+    Closed { timeouts: u32, answers: u32 },
+    Open { probes_left: u32 },
+    HalfOpen,
 }
 
-/// The account of one peer; see the module.
-#[derive(Debug, Default)]
-pub(in crate::node) struct Credit {
-    /// Answers that would make good all waits in vain.
-    debt: u32,
-    /// When the last wait in vain was counted.
+/// The circuit breaker of one peer; see the module.
+#[derive(Debug)]
+pub(in crate::node) struct CircuitBreaker {
+    circuit: Circuit,
+    /// Probe answers that the next opening will need.
+    probes_next: u32,
+    /// When the last timeout was counted.
     counted_at: Option<Instant>,
-    /// Probes to be answered before lookups ask it again.
-    owed: u32,
-    probe: Option<Probe>,
 }
 
-impl Credit {
-    /// Answers to probes that are missing until lookups ask this peer: none, as a rule.
-    pub(in crate::node) const fn owed(&self) -> u32 {
-        self.owed
+impl CircuitBreaker {
+    /// A closed circuit.
+    pub(in crate::node) const fn new() -> Self {
+        Self { circuit: Circuit::Closed { timeouts: 0, answers: 0 }, probes_next: 1, counted_at: None }
     }
 
-    /// A lookup has waited for an answer to a question of `asked_at`, and has ended without.
-    pub(in crate::node) fn waited_in_vain(&mut self, now: Instant, asked_at: Instant) {
-        if self.owed > 0 || self.counted_at.is_some_and(|counted| asked_at < counted) {
-            return;
+    /// Whether lookups query the peer.
+    pub(in crate::node) const fn lets_pass(&self) -> bool {
+        !matches!(self.circuit, Circuit::Open { .. })
+    }
+
+    /// Probe answers that an open circuit still needs; 0 if it is not open.
+    pub(in crate::node) const fn probes_left(&self) -> u32 {
+        match self.circuit {
+            Circuit::Open { probes_left } => probes_left,
+            Circuit::Closed { .. } | Circuit::HalfOpen => 0,
         }
+    }
+
+    /// A query sent at `sent_at` has timed out. Returns whether that opened the circuit.
+    pub(in crate::node) fn timed_out(&mut self, now: Instant, sent_at: Instant) -> bool {
+        if self.counted_at.is_some_and(|counted_at| sent_at < counted_at) {
+            return false;
+        }
+        let timeouts = match self.circuit {
+            Circuit::Closed { timeouts, .. } => timeouts + 1,
+            Circuit::HalfOpen => TIMEOUTS_MAX,
+            Circuit::Open { .. } => return false,
+        };
         self.counted_at = Some(now);
-        self.debt = (self.debt + ANSWERS_PER_WAIT).min(ANSWERS_PER_WAIT * (WAITS_MAX + DOUBLINGS_MAX));
-        if let Some(above) = self.debt.checked_sub(ANSWERS_PER_WAIT * WAITS_MAX) {
-            self.owed = 1 << (above / ANSWERS_PER_WAIT);
+        if timeouts < TIMEOUTS_MAX {
+            self.circuit = Circuit::Closed { timeouts, answers: 0 };
+            return false;
         }
-    }
-
-    /// It has answered the oldest of the questions on their way, for which a lookup waited.
-    pub(in crate::node) const fn answered_in_turn(&mut self) {
-        self.debt = self.debt.saturating_sub(1);
-    }
-
-    /// Whether another probe may be sent: one at a time, each for `patience`.
-    pub(in crate::node) fn may_be_probed(&self, now: Instant, patience: Duration) -> bool {
-        self.probe.is_none_or(|probe| now.since(probe.asked_at) >= patience)
-    }
-
-    /// A probe was sent.
-    pub(in crate::node) const fn probed(&mut self, now: Instant, request: u32, hash: KeyHash) {
-        self.probe = Some(Probe { request, hash, asked_at: now });
-    }
-
-    /// Whether this number is that of the probe on its way.
-    pub(in crate::node) fn is_probe(&self, request: u32) -> bool {
-        self.probe.is_some_and(|probe| probe.request == request)
-    }
-
-    /// An answer has come; true if it was to the probe. One about another key, or too late, pays nothing.
-    pub(in crate::node) fn probe_answered(
-        &mut self,
-        now: Instant,
-        request: u32,
-        hash: KeyHash,
-        patience: Duration,
-    ) -> bool {
-        let Some(probe) = self.probe.take_if(|probe| probe.request == request) else { return false };
-        let is_paid = probe.hash == hash && now.since(probe.asked_at) < patience;
-        self.owed = self.owed.saturating_sub(u32::from(is_paid));
+        self.circuit = Circuit::Open { probes_left: self.probes_next };
+        self.probes_next = (2 * self.probes_next).min(PROBES_MAX);
         true
     }
 
-    /// The link has gone, and with it the probe.
-    pub(in crate::node) const fn link_lost(&mut self) {
-        self.probe = None;
+    /// The oldest in-flight query of a lookup was answered. An answer that overtakes an older query does not
+    /// count: the peer may never answer that one.
+    pub(in crate::node) fn answered(&mut self) {
+        let answers = match self.circuit {
+            Circuit::Closed { answers, .. } => (answers + 1).min(ANSWERS_TO_FORGET),
+            Circuit::HalfOpen => 1,
+            Circuit::Open { .. } => return,
+        };
+        if answers == ANSWERS_TO_FORGET {
+            self.probes_next = 1;
+        }
+        self.circuit = Circuit::Closed { timeouts: 0, answers };
+    }
+
+    /// A probe was answered in time.
+    pub(in crate::node) fn probe_answered(&mut self) {
+        if let Circuit::Open { probes_left } = self.circuit {
+            self.circuit = match probes_left.saturating_sub(1) {
+                0 => Circuit::HalfOpen,
+                probes_left => Circuit::Open { probes_left },
+            };
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Credit;
+    use super::{ANSWERS_TO_FORGET, CircuitBreaker};
     use crate::base::time::Instant;
-    use crate::store::KeyHash;
-    use std::time::Duration;
-
-    const PATIENCE: Duration = Duration::from_millis(100);
 
     fn at(ms: u64) -> Instant {
         Instant::from_millis(ms)
     }
 
-    /// Waits in vain until the credit is used up; how many that took.
-    fn use_up(credit: &mut Credit, clock: &mut u64) -> u32 {
+    /// Times queries out one after the other until the circuit opens; how many that took.
+    fn open(breaker: &mut CircuitBreaker, clock: &mut u64) -> u32 {
         (1..100)
             .find(|_| {
                 *clock += 100;
-                credit.waited_in_vain(at(*clock), at(*clock - 100));
-                credit.owed() > 0
+                breaker.timed_out(at(*clock), at(*clock - 100))
             })
             .unwrap()
     }
 
-    /// Answers probes until lookups ask it; how many that took.
-    fn pay(credit: &mut Credit, clock: u64) -> u32 {
-        let hash = KeyHash(1);
+    /// Answers probes until lookups query the peer; how many that took.
+    fn half_open(breaker: &mut CircuitBreaker) -> u32 {
         (1..100)
-            .find(|probe| {
-                assert!(credit.may_be_probed(at(clock), PATIENCE));
-                credit.probed(at(clock), *probe, hash);
-                assert!(!credit.may_be_probed(at(clock + 99), PATIENCE));
-                assert!(credit.probe_answered(at(clock + 1), *probe, hash, PATIENCE));
-                credit.owed() == 0
+            .find(|_| {
+                breaker.probe_answered();
+                breaker.lets_pass()
             })
             .unwrap()
     }
 
     #[test]
-    fn each_further_wait_in_vain_costs_twice_as_many_answers() {
-        let (mut credit, mut clock) = (Credit::default(), 0);
-        assert_eq!(use_up(&mut credit, &mut clock), 3);
-        for owed in [1, 2, 4, 8, 16, 16, 16] {
-            assert_eq!(pay(&mut credit, clock), owed);
-            assert_eq!(use_up(&mut credit, &mut clock), 1);
+    fn three_consecutive_timeouts_open_the_circuit() {
+        let (mut breaker, mut clock) = (CircuitBreaker::new(), 0);
+        for _ in 0..10 {
+            for _ in 0..2 {
+                clock += 100;
+                assert!(!breaker.timed_out(at(clock), at(clock - 100)));
+            }
+            breaker.answered();
+        }
+        assert_eq!(open(&mut breaker, &mut clock), 3);
+        assert!(!breaker.lets_pass());
+    }
+
+    #[test]
+    fn each_reopening_needs_twice_as_many_probe_answers_up_to_sixteen() {
+        let (mut breaker, mut clock) = (CircuitBreaker::new(), 0);
+        assert_eq!(open(&mut breaker, &mut clock), 3);
+        for needed in [1, 2, 4, 8, 16, 16, 16] {
+            assert_eq!(breaker.probes_left(), needed);
+            assert_eq!(half_open(&mut breaker), needed);
+            assert_eq!(open(&mut breaker, &mut clock), 1);
         }
     }
 
     #[test]
-    fn answers_that_lookups_waited_for_give_the_credit_back() {
-        let (mut credit, mut clock) = (Credit::default(), 0);
-        use_up(&mut credit, &mut clock);
-        pay(&mut credit, clock);
-        (0..12).for_each(|_| credit.answered_in_turn());
-        assert_eq!(use_up(&mut credit, &mut clock), 3);
+    fn answer_closes_a_half_open_circuit_and_many_forget_its_openings() {
+        let (mut breaker, mut clock) = (CircuitBreaker::new(), 0);
+        open(&mut breaker, &mut clock);
+        half_open(&mut breaker);
+        breaker.answered();
+        assert_eq!(open(&mut breaker, &mut clock), 3);
+        assert_eq!(half_open(&mut breaker), 2);
+        (0..ANSWERS_TO_FORGET).for_each(|_| breaker.answered());
+        assert_eq!(open(&mut breaker, &mut clock), 3);
+        assert_eq!(half_open(&mut breaker), 1);
     }
 
     #[test]
-    fn lookups_that_wait_together_count_as_one() {
-        let mut credit = Credit::default();
-        (0..100).for_each(|late| credit.waited_in_vain(at(100 + late), at(late)));
-        assert_eq!(credit.owed(), 0);
-        credit.waited_in_vain(at(200), at(100));
-        assert_eq!(credit.owed(), 0);
-        credit.waited_in_vain(at(300), at(200));
-        assert_eq!(credit.owed(), 1);
+    fn queries_in_flight_together_count_as_one_timeout() {
+        let mut breaker = CircuitBreaker::new();
+        assert!((0..100).all(|late| !breaker.timed_out(at(100 + late), at(late))));
+        assert!(!breaker.timed_out(at(200), at(100)));
+        assert!(breaker.timed_out(at(300), at(200)));
     }
 
     #[test]
-    fn answer_that_is_late_or_about_another_key_pays_nothing() {
-        let (mut credit, mut clock) = (Credit::default(), 0);
-        use_up(&mut credit, &mut clock);
-        for (hash, late) in [(1, 100), (2, 1)] {
-            credit.probed(at(clock), 7, KeyHash(1));
-            assert!(!credit.probe_answered(at(clock), 8, KeyHash(1), PATIENCE));
-            assert!(credit.probe_answered(at(clock + late), 7, KeyHash(hash), PATIENCE));
-            assert!(!credit.probe_answered(at(clock), 7, KeyHash(1), PATIENCE));
-            assert_eq!(credit.owed(), 1);
-        }
+    fn answers_and_timeouts_of_an_open_circuit_change_nothing() {
+        let (mut breaker, mut clock) = (CircuitBreaker::new(), 0);
+        open(&mut breaker, &mut clock);
+        breaker.answered();
+        assert!(!breaker.timed_out(at(clock + 200), at(clock + 100)));
+        assert_eq!(breaker.probes_left(), 1);
     }
 }

@@ -11,7 +11,8 @@
 //! Who may become a peer is decided in [`crate::node::peer::handshake`].
 
 use crate::base::address::is_loopback;
-use crate::base::time::Now;
+use crate::base::time::{Instant, Now};
+use crate::node::alarm::Alarm;
 use crate::node::conn::connection::{CloseReason, PeerIdentity, Phase, Role};
 use crate::node::digest::sync;
 use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
@@ -19,7 +20,6 @@ use crate::node::lookup::remote;
 use crate::node::peer::address_book::Origin;
 use crate::node::peer::dialer::{dial_after, dial_again, dial_done, dial_lost, look_again, note};
 use crate::node::peer::link_output;
-use crate::node::peer::probe;
 use crate::node::peer::table::{Dialler, Link, Peer};
 use crate::node::state::{State, Timer, close_conn};
 use crate::wire::frame::{Address, Addresses, Body, Head};
@@ -102,9 +102,8 @@ pub(in crate::node) fn link_up(
     state.mesh.peers.set_link(peer, now.mono, Some(Link { conn: conn_key, dialler }));
     if let Some(entry) = state.mesh.peers.get_mut(peer) {
         entry.addr = addr;
-        entry.last_heard = now.mono;
-        entry.is_settled = false;
-        entry.is_suspect = false;
+        entry.received_at = now.mono;
+        entry.is_stable = false;
         entry.heartbeat_sent_at = None;
     }
     tell_log(state, now, format_args!("linked to {addr} (node {id})"));
@@ -186,41 +185,37 @@ pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn
     if peer.link.is_none_or(|link| link.conn != conn) {
         return;
     }
-    let (addr, id, was_settled) = (peer.addr, peer.id, peer.is_settled);
+    let (addr, id, was_stable) = (peer.addr, peer.id, peer.is_stable);
     state.mesh.peers.set_link(key, now.mono, None);
     tell_log(state, now, format_args!("the link to {addr} (node {id}) is gone"));
-    if !was_settled {
+    if !was_stable {
         state.mesh.address_book.count_failure(now.mono, id);
     }
     sync::link_lost(state, key);
     remote::link_lost(state, key);
     state.keyspace.set_peers(state.mesh.peers.linked_count());
-    if let Some(peer) = state.mesh.peers.get_mut(key) {
-        let at = now.mono.after(REMEMBERED).millis_ceil();
-        peer.timer_at = Some(at);
-        state.timers.insert(at, Timer::Peer(key));
-    }
+    rearm(state, key, now.mono.after(REMEMBERED));
     dial_again(state, now, id);
 }
 
 /// The timer of a peer: the next beat, or the end of what is remembered.
 pub(in crate::node) fn peer_due(state: &mut State, now: Now, key: PeerKey, deadline: u64) {
-    let Some(peer) = state.mesh.peers.get_mut(key).filter(|peer| peer.timer_at == Some(deadline)) else {
+    let Some(peer) = state.mesh.peers.get_mut(key) else { return };
+    if !peer.alarm.fired(deadline) {
         return;
-    };
-    peer.timer_at = None;
+    }
     let Some(link) = peer.link else { return forget(state, key) };
     let interval = Duration::from_millis(state.config.mesh.heartbeat_interval_ms.into());
-    if now.mono.since(peer.last_heard) >= interval * HEARTBEATS_MISSED_MAX {
+    if now.mono.since(peer.received_at) >= interval * HEARTBEATS_MISSED_MAX {
         log::warn!("{} has said nothing for {HEARTBEATS_MISSED_MAX} beats", peer.addr);
         close_conn(state, link.conn, CloseReason::PeerSilent);
         return;
     }
-    let (id, told, told_at) = (peer.id, peer.told_version, peer.told_at);
-    if !std::mem::replace(&mut peer.is_settled, true) {
+    let (id, told, told_at) = (peer.id, peer.sent_list, peer.sent_list_at);
+    if !std::mem::replace(&mut peer.is_stable, true) {
         state.mesh.address_book.count_success(id);
     }
-    if told != state.mesh.peers.version || now.mono.since(told_at) >= TELL_PEERS_EVERY {
+    if told != state.mesh.peers.version() || now.mono.since(told_at) >= TELL_PEERS_EVERY {
         tell_peers(state, now, key);
     }
     sync::heartbeat(state, now, key);
@@ -231,11 +226,17 @@ pub(in crate::node) fn peer_due(state: &mut State, now: Now, key: PeerKey, deadl
 /// Sets the timer of the next beat, or of the moment at which the peer will have been silent for too long.
 fn arm_heartbeat(state: &mut State, now: Now, key: PeerKey) {
     let interval = Duration::from_millis(state.config.mesh.heartbeat_interval_ms.into());
+    if let Some(peer) = state.mesh.peers.get(key) {
+        let lost_at = peer.received_at.after(interval * HEARTBEATS_MISSED_MAX);
+        rearm(state, key, now.mono.after(interval).min(lost_at));
+    }
+}
+
+/// Sets the one timer of a peer.
+fn rearm(state: &mut State, key: PeerKey, at: Instant) {
     if let Some(peer) = state.mesh.peers.get_mut(key) {
-        let gone_at = peer.last_heard.after(interval * HEARTBEATS_MISSED_MAX);
-        let at = now.mono.after(interval).min(gone_at).millis_ceil();
-        peer.timer_at = Some(at);
-        state.timers.insert(at, Timer::Peer(key));
+        peer.alarm = Alarm::default();
+        peer.alarm.arm(&mut state.timers, at, Timer::Peer(key));
     }
 }
 
@@ -244,11 +245,9 @@ fn send_heartbeat(state: &mut State, now: Now, key: PeerKey) {
     let Some(peer) = state.mesh.peers.get_mut(key) else { return };
     peer.heartbeat = peer.heartbeat.wrapping_add(1);
     peer.heartbeat_sent_at = Some(now.mono);
-    let (heartbeat, owed) = (peer.heartbeat, peer.credit.owed());
+    let heartbeat = peer.heartbeat;
     link_output::send_control(state, now, key, heartbeat, &Body::Heartbeat { head, is_answer: false });
-    if owed > 0 {
-        probe::probe(state, now, key);
-    }
+    remote::probe(state, now, key);
 }
 
 /// A beat has come, or the answer to ours.
@@ -274,9 +273,9 @@ pub(in crate::node) fn heartbeat_received(
 
 /// Tells a peer who else is linked.
 fn tell_peers(state: &mut State, now: Now, key: PeerKey) {
-    let version = state.mesh.peers.version;
+    let version = state.mesh.peers.version();
     let Some(peer) = state.mesh.peers.get_mut(key) else { return };
-    (peer.told_version, peer.told_at) = (version, now.mono);
+    (peer.sent_list, peer.sent_list_at) = (version, now.mono);
     let others = state.mesh.peers.linked().filter(|(other, _)| *other != key);
     let list: Vec<Address> =
         others.map(|(_, peer)| Address { id: peer.id.0, addr: peer.addr }).take(PEERS_TAKEN_MAX).collect();

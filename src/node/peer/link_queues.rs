@@ -84,7 +84,7 @@ impl LinkQueues {
 mod tests {
     use super::{COMMITTED_MAX, Class, LinkQueues};
     use crate::base::buffer::{Buffer, Pool};
-    use crate::wire::frame::{Body, FrameLimits, Front, Wants, front, put};
+    use crate::wire::frame::{Body, FrameLimits, Front, Wanted, front, put};
 
     #[test]
     fn urgent_frame_overtakes_what_waits_and_order_within_a_class_is_kept() {
@@ -94,7 +94,7 @@ mod tests {
         let mut append = |class, request, body: &Body<'_>| {
             queues.append(class, &mut outbound, &mut pool, |out| put(out, 0, request, body));
         };
-        (0..20).for_each(|n| append(Class::Answer, n, &Body::Get { key: &key, wants: Wants::Value }));
+        (0..20).for_each(|n| append(Class::Answer, n, &Body::Get { key: &key, wanted: Wanted::Value }));
         append(Class::Ordered, 100, &Body::SnapEnd);
         append(Class::Control, 101, &Body::Resync(None));
         append(Class::Ordered, 102, &Body::SnapEnd);

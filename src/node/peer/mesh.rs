@@ -104,9 +104,9 @@ impl Mesh {
         }
         self.filters.claimants(hash, &mut self.claims);
         let Self { claims, filters, peers, .. } = self;
-        let is_askable = |filter: &FilterKey| {
-            peers.by_filter(*filter).and_then(|peer| peers.get(peer)).is_some_and(Peer::is_askable)
+        let is_queryable = |filter: &FilterKey| {
+            peers.by_filter(*filter).and_then(|peer| peers.get(peer)).is_some_and(Peer::is_queryable)
         };
-        claims.iter().chain(filters.unknown()).any(is_askable)
+        claims.iter().chain(filters.unknown()).any(is_queryable)
     }
 }

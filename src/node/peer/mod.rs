@@ -9,5 +9,4 @@ pub(in crate::node) mod link;
 pub(in crate::node) mod link_output;
 pub(in crate::node) mod link_queues;
 pub(in crate::node) mod mesh;
-pub(in crate::node) mod probe;
 pub(in crate::node) mod table;

@@ -1,28 +1,29 @@
-//! The other nodes that this one knows by name: links, questions on their way, what their filters are
-//! worth.
+//! The peers: nodes that are linked, or were until lately.
 //!
-//! A peer is one life of a node. It outlives its link for a while, so that a link that was only cut can
-//! go on where it stopped. What a peer needs to be told and asked lies here; who does it stands above.
+//! A peer is one life of a node. It outlives its link for a while, so that digest sync can resume after a
+//! short cut.
 
 use crate::base::slots::Slots;
 use crate::base::time::Instant;
 use crate::filter::changelog::ReaderKey;
-use crate::filter::claim_stats::{ClaimStats, LIAR_ASKED_ONE_IN};
+use crate::filter::claim_stats::ClaimStats;
 use crate::filter::receiver::Receiver;
 use crate::filter::{FilterKey, PeerFilters};
-use crate::node::ids::{ConnKey, LookupKey, NodeId, PeerKey, PeerTag};
-use crate::node::peer::health::Credit;
-use std::collections::{BTreeMap, VecDeque};
+use crate::node::alarm::Alarm;
+use crate::node::ids::{ConnKey, NodeId, PeerKey, PeerTag};
+use crate::node::lookup::queries::{DeferredQueries, Queries};
+use crate::node::peer::health::CircuitBreaker;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The round trip that is assumed of a peer that has not answered yet.
+/// The round trip assumed of a peer that has not answered yet.
 const ROUND_TRIP_ASSUMED: Duration = Duration::from_millis(1);
 
 /// The weight of a new round trip in the smoothed one: one in so many. RFC 6298.
 const SMOOTHING: u32 = 8;
 
-/// Who dialled a link.
+/// Which end dialled a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Dialler {
     We,
@@ -36,22 +37,6 @@ pub(in crate::node) struct Link {
     pub(in crate::node) dialler: Dialler,
 }
 
-/// A question on its way.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::node) struct InFlightQuery {
-    pub(in crate::node) lookup: LookupKey,
-    pub(in crate::node) asked_at: Instant,
-}
-
-/// A question from a peer that waits until the link has taken earlier answers.
-#[derive(Debug)]
-pub(in crate::node) struct DeferredQuery {
-    pub(in crate::node) request: u32,
-    pub(in crate::node) key: Box<[u8]>,
-    pub(in crate::node) wants_value: bool,
-    pub(in crate::node) came_at: Instant,
-}
-
 /// One life of another node.
 #[derive(Debug)]
 pub(in crate::node) struct Peer {
@@ -61,20 +46,22 @@ pub(in crate::node) struct Peer {
     pub(in crate::node) link: Option<Link>,
     /// When the link was made, or lost.
     pub(in crate::node) since: Instant,
-    /// When a byte came from it last.
-    pub(in crate::node) last_heard: Instant,
-    /// The link has lived for a beat: it is a success, and the next wait to dial begins anew.
-    pub(in crate::node) is_settled: bool,
-    /// It let a lookup time out, and no byte has come since.
-    pub(in crate::node) is_suspect: bool,
-    /// Whether it answers what it is asked.
-    pub(in crate::node) credit: Credit,
-    /// The one live timer, as a tick of the node's wheel.
-    pub(in crate::node) timer_at: Option<u64>,
-    /// The number of the last beat, and when it went out if it was not answered.
+    /// When bytes were last received from it.
+    pub(in crate::node) received_at: Instant,
+    /// The link has lasted for a heartbeat, so dialling it counts as a success.
+    pub(in crate::node) is_stable: bool,
+    /// Whether lookups query it.
+    pub(in crate::node) breaker: CircuitBreaker,
+    /// The next heartbeat, or the moment at which an unlinked peer is forgotten.
+    pub(in crate::node) alarm: Alarm,
+    /// The number of the last heartbeat, and when it was sent if it is not answered.
     pub(in crate::node) heartbeat: u32,
     pub(in crate::node) heartbeat_sent_at: Option<Instant>,
     round_trip: Option<Duration>,
+    /// Our queries to it.
+    pub(in crate::node) queries: Queries,
+    /// Its queries that wait for room in the link.
+    pub(in crate::node) deferred: DeferredQueries,
 
     /// Its filter, and how it is followed.
     pub(in crate::node) filter: FilterKey,
@@ -87,25 +74,17 @@ pub(in crate::node) struct Peer {
     pub(in crate::node) snapshot_at: Option<(usize, Instant)>,
     /// How often its filter was refused since it was last known.
     pub(in crate::node) refusals: u32,
-    pub(in crate::node) truth: ClaimStats,
-    /// How many keys had been looked for in the filters when `truth` was last brought up to date.
+    pub(in crate::node) claim_stats: ClaimStats,
+    /// How many keys had been looked for in the filters when `claim_stats` was last brought up to date.
     checks_seen: u64,
 
     /// Its place in our digest, once it has said from where it wants it.
     pub(in crate::node) reader: Option<ReaderKey>,
     /// In the queue of those to be told more of our digest.
     pub(in crate::node) is_pumping: bool,
-    /// The version of the list of linked peers that it was told, and when.
-    pub(in crate::node) told_version: u64,
-    pub(in crate::node) told_at: Instant,
-
-    next_request: u32,
-    pub(in crate::node) queries: BTreeMap<u32, InFlightQuery>,
-    /// Lookups that wait for a free place among the questions.
-    pub(in crate::node) queue: VecDeque<LookupKey>,
-    pub(in crate::node) owed: VecDeque<DeferredQuery>,
-    /// Bytes of the keys in `owed`.
-    pub(in crate::node) deferred_bytes: usize,
+    /// The version of the list of linked peers that it was sent, and when.
+    pub(in crate::node) sent_list: u64,
+    pub(in crate::node) sent_list_at: Instant,
 }
 
 impl Peer {
@@ -121,48 +100,33 @@ impl Peer {
             addr,
             link: None,
             since: now,
-            last_heard: now,
-            is_settled: false,
-            is_suspect: false,
-            credit: Credit::default(),
-            timer_at: None,
+            received_at: now,
+            is_stable: false,
+            breaker: CircuitBreaker::new(),
+            alarm: Alarm::default(),
             heartbeat: 0,
             heartbeat_sent_at: None,
             round_trip: None,
+            queries: Queries::default(),
+            deferred: DeferredQueries::default(),
             filter,
             receiver: Receiver::new(filter),
             filter_known_at: None,
             snapshot_asked: None,
             snapshot_at: None,
             refusals: 0,
-            truth: ClaimStats::new(),
+            claim_stats: ClaimStats::new(),
             checks_seen: checks,
             reader: None,
             is_pumping: false,
-            told_version: 0,
-            told_at: now,
-            next_request: 0,
-            queries: BTreeMap::new(),
-            queue: VecDeque::new(),
-            owed: VecDeque::new(),
-            deferred_bytes: 0,
+            sent_list: 0,
+            sent_list_at: now,
         }
     }
 
-    /// Whether it is worth asking now.
-    pub(in crate::node) const fn is_askable(&self) -> bool {
-        self.link.is_some() && !self.is_suspect && self.credit.owed() == 0
-    }
-
-    /// The number of the next question on this link, which is not in use.
-    pub(in crate::node) fn next_request(&mut self) -> u32 {
-        loop {
-            self.next_request = self.next_request.wrapping_add(1);
-            let is_free = !self.queries.contains_key(&self.next_request);
-            if is_free && !self.credit.is_probe(self.next_request) {
-                return self.next_request;
-            }
-        }
+    /// Whether lookups query it: it is linked, and its circuit is not open.
+    pub(in crate::node) const fn is_queryable(&self) -> bool {
+        self.link.is_some() && self.breaker.lets_pass()
     }
 
     /// Takes a measured round trip into account.
@@ -176,21 +140,19 @@ impl Peer {
         self.round_trip
     }
 
-    /// How far away it is, for choosing among several: the smoothed round trip times the questions that
-    /// stand before the next one.
+    /// What orders claimants: the smoothed round trip times the queries before the next one.
     pub(in crate::node) fn distance(&self) -> Duration {
-        let waiting = u32::try_from(self.queries.len() + self.queue.len()).unwrap_or(u32::MAX);
-        self.round_trip.unwrap_or(ROUND_TRIP_ASSUMED).saturating_mul(waiting.saturating_add(1))
+        let backlog = u32::try_from(self.queries.backlog()).unwrap_or(u32::MAX);
+        self.round_trip.unwrap_or(ROUND_TRIP_ASSUMED).saturating_mul(backlog.saturating_add(1))
     }
 
-    /// Brings the account of its claims up to date: of `checks` keys looked for so far in all filters, those
-    /// since the last time that it did not claim are absent keys that it was right about. `claims` are those
-    /// of them that are being accounted for otherwise.
+    /// Brings the claim statistics up to date: of `checks` keys searched for in all filters so far, those since
+    /// the last call that it did not claim are true negatives. `claims` of them are accounted for otherwise.
     pub(in crate::node) fn account(&mut self, filters: &PeerFilters, checks: u64, claims: u64) {
         let seen = checks.saturating_sub(self.checks_seen);
         self.checks_seen = checks;
-        self.truth.fill_is(filters.fill(self.filter));
-        self.truth.not_claimed(seen.saturating_sub(claims));
+        self.claim_stats.fill_is(filters.fill(self.filter));
+        self.claim_stats.not_claimed(seen.saturating_sub(claims));
     }
 }
 
@@ -203,8 +165,8 @@ pub(in crate::node) struct Peers {
     by_filter: Vec<Option<PeerKey>>,
     /// How many are linked.
     linked: usize,
-    /// Changes with each link that comes or goes.
-    pub(in crate::node) version: u64,
+    /// Rises with each link that comes or goes.
+    version: u64,
 }
 
 impl Peers {
@@ -237,6 +199,11 @@ impl Peers {
 
     pub(in crate::node) const fn linked_count(&self) -> usize {
         self.linked
+    }
+
+    /// The version of the list of linked peers.
+    pub(in crate::node) const fn version(&self) -> u64 {
+        self.version
     }
 
     pub(in crate::node) fn len(&self) -> usize {
@@ -278,13 +245,4 @@ impl Peers {
         peer.since = now;
         self.version += 1;
     }
-}
-
-/// Whether a claim of this peer's filter is to be followed: a liar is believed 1 time in 64.
-pub(in crate::node) fn is_believed(peer: &mut Peer, filters: &PeerFilters, checks: u64) -> bool {
-    if !peer.truth.is_liar() || checks.is_multiple_of(LIAR_ASKED_ONE_IN.into()) {
-        return true;
-    }
-    peer.account(filters, checks, 1);
-    false
 }

@@ -1,9 +1,9 @@
 //! Writing frames. What was read is written again as the same bytes.
 
 use super::{
-    Address, BLOCK_BYTES, BLOCK_WORDS, Body, FAMILY_V4, FAMILY_V6, FLAG_ANSWER, FLAG_LIFE_ONLY, FOR_EVER,
+    Address, BLOCK_BYTES, BLOCK_WORDS, Body, FAMILY_V4, FAMILY_V6, FLAG_ANSWER, FLAG_TTL_ONLY, FOR_EVER,
     HEADER_BYTES, Head, IMAGE_BYTES, Kind, LIST_BYTES_MAX, MAGIC, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX,
-    VALUE_HEAD_BYTES, Wants,
+    VALUE_HEAD_BYTES, Wanted,
 };
 use std::net::IpAddr;
 
@@ -40,10 +40,10 @@ pub fn put(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>) {
                 put_head(out, head);
             }
         }),
-        Body::Get { key, wants } => {
-            let flags = match wants {
-                Wants::Value => 0,
-                Wants::Life => FLAG_LIFE_ONLY,
+        Body::Get { key, wanted } => {
+            let flags = match wanted {
+                Wanted::Value => 0,
+                Wanted::Ttl => FLAG_TTL_ONLY,
             };
             put_frame(out, Kind::Get, flags, request, clock, |out| out.extend(key));
         }

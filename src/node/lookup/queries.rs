@@ -1,0 +1,157 @@
+//! The queries between this node and one peer: ours that are in flight or wait for a slot, and the peer's whose
+//! answers wait for room in the link.
+
+use crate::base::time::Instant;
+use crate::node::ids::LookupKey;
+use crate::node::lookup::operation::Operation;
+use crate::store::KeyHash;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// A query that was sent and is not answered yet.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::node) struct InFlightQuery {
+    /// The lookup that waits for the answer; `None`: a probe of the circuit breaker.
+    pub(in crate::node) lookup: Option<LookupKey>,
+    pub(in crate::node) hash: KeyHash,
+    pub(in crate::node) sent_at: Instant,
+}
+
+/// Our queries to one peer.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Queries {
+    last_request: u32,
+    in_flight: BTreeMap<u32, InFlightQuery>,
+    /// Lookups that wait for a slot among the queries in flight.
+    waiting: VecDeque<LookupKey>,
+}
+
+impl Queries {
+    /// Enters a query and returns the number that its frame carries, which is not in use.
+    pub(in crate::node) fn begin(&mut self, query: InFlightQuery) -> u32 {
+        loop {
+            self.last_request = self.last_request.wrapping_add(1);
+            if !self.in_flight.contains_key(&self.last_request) {
+                self.in_flight.insert(self.last_request, query);
+                return self.last_request;
+            }
+        }
+    }
+
+    /// The query with this number, if it is in flight.
+    pub(in crate::node) fn get(&self, request: u32) -> Option<InFlightQuery> {
+        self.in_flight.get(&request).copied()
+    }
+
+    /// Whether no query in flight is older than this one. Numbers wrap around after four billion queries; then
+    /// one answer may count too much.
+    pub(in crate::node) fn is_oldest(&self, request: u32) -> bool {
+        self.in_flight.first_key_value().is_some_and(|(oldest, _)| *oldest == request)
+    }
+
+    /// Ends a query; whether it was in flight.
+    pub(in crate::node) fn end(&mut self, request: u32) -> bool {
+        self.in_flight.remove(&request).is_some()
+    }
+
+    /// The probe in flight, with its number.
+    pub(in crate::node) fn probe(&self) -> Option<(u32, InFlightQuery)> {
+        let mut probes = self.in_flight.iter().filter(|(_, query)| query.lookup.is_none());
+        probes.next().map(|(request, query)| (*request, *query))
+    }
+
+    /// Queries in flight.
+    pub(in crate::node) fn len(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Queries in flight, in the order of their numbers.
+    pub(in crate::node) fn iter(&self) -> impl Iterator<Item = InFlightQuery> {
+        self.in_flight.values().copied()
+    }
+
+    /// Queries in flight, and lookups that wait for a slot.
+    pub(in crate::node) fn backlog(&self) -> usize {
+        self.in_flight.len() + self.waiting.len()
+    }
+
+    /// Has a lookup wait for a slot.
+    pub(in crate::node) fn wait(&mut self, lookup: LookupKey) {
+        self.waiting.push_back(lookup);
+    }
+
+    /// The lookup that has waited for longest, if fewer than `in_flight_max` queries are in flight.
+    pub(in crate::node) fn next_waiting(&mut self, in_flight_max: usize) -> Option<LookupKey> {
+        if self.in_flight.len() < in_flight_max { self.waiting.pop_front() } else { None }
+    }
+
+    /// Takes out all lookups that wait for a slot.
+    pub(in crate::node) fn take_waiting(&mut self) -> VecDeque<LookupKey> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Takes out all queries in flight: their link is lost.
+    pub(in crate::node) fn take_in_flight(&mut self) -> BTreeMap<u32, InFlightQuery> {
+        std::mem::take(&mut self.in_flight)
+    }
+}
+
+/// A query from a peer whose answer waits until the link has taken earlier ones.
+#[derive(Debug)]
+pub(in crate::node) struct DeferredQuery {
+    pub(in crate::node) request: u32,
+    pub(in crate::node) operation: Operation,
+    pub(in crate::node) key: Box<[u8]>,
+    received_at: Instant,
+}
+
+/// The deferred queries of one peer, oldest first, with the bytes of their keys.
+#[derive(Debug, Default)]
+pub(in crate::node) struct DeferredQueries {
+    queue: VecDeque<DeferredQuery>,
+    bytes: usize,
+}
+
+impl DeferredQueries {
+    /// Queries deferred.
+    pub(in crate::node) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether none is.
+    pub(in crate::node) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Bytes of their keys.
+    pub(in crate::node) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Defers a query.
+    pub(in crate::node) fn push(&mut self, now: Instant, request: u32, operation: Operation, key: &[u8]) {
+        self.bytes += key.len();
+        self.queue.push_back(DeferredQuery { request, operation, key: key.into(), received_at: now });
+    }
+
+    /// Takes out the oldest.
+    pub(in crate::node) fn pop(&mut self) -> Option<DeferredQuery> {
+        let query = self.queue.pop_front()?;
+        self.bytes -= query.key.len();
+        Some(query)
+    }
+
+    /// Drops those that were received at least `timeout` ago; how many.
+    pub(in crate::node) fn drop_older(&mut self, now: Instant, timeout: Duration) -> u64 {
+        let mut dropped = 0;
+        while self.queue.front().is_some_and(|query| now.since(query.received_at) >= timeout) {
+            dropped += u64::from(self.pop().is_some());
+        }
+        dropped
+    }
+
+    /// Bytes of their keys, counted one by one.
+    pub(in crate::node) fn count_bytes(&self) -> usize {
+        self.queue.iter().map(|query| query.key.len()).sum()
+    }
+}
