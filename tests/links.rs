@@ -76,7 +76,7 @@ impl World {
         match action {
             Action::Connect(key, to) => self.dial(at, key, to),
             Action::Flush(key) => {
-                let bytes = self.nodes[at].outbound(key).to_vec();
+                let bytes = self.nodes[at].outbound(key).collect::<Vec<_>>().concat();
                 self.nodes[at].wrote(self.now, key, bytes.len());
                 if let Some((wire, end)) = self.find(at, key) {
                     self.wires[wire].to[1 - end].extend(bytes);
@@ -491,7 +491,7 @@ fn many_who_wait_for_one_large_value_get_it_in_steps() {
     let (_, link) = world.wires[0].ends[0].unwrap();
     world.nodes[a].received(world.now, link, &answer);
     let keys = readers.iter().map(|reader| world.wires[*reader].ends[0].unwrap().1);
-    let waiting: usize = keys.map(|key| world.nodes[a].outbound(key).len()).sum();
+    let waiting: usize = keys.map(|key| world.nodes[a].outbound_bytes(key)).sum();
     assert!((VALUE..1_000_000).contains(&waiting), "{waiting} bytes of replies in one call");
     world.act(a);
     assert!(readers.iter().all(|reader| world.wires[*reader].to[1].len() == VALUE + 8));

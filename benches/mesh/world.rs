@@ -302,7 +302,7 @@ impl World {
 
     fn flush(&mut self, at: usize, key: ConnKey) {
         let host = &mut self.hosts[at];
-        let bytes = host.node.outbound(key).to_vec();
+        let bytes = host.node.outbound(key).collect::<Vec<_>>().concat();
         let Some(socket) = host.socket(key).filter(|_| !bytes.is_empty()) else { return };
         match socket.far {
             Far::Client => host.replies.extend_from_slice(&bytes),

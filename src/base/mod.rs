@@ -4,6 +4,7 @@
 pub mod address;
 pub mod arena;
 pub mod buffer;
+pub mod chunk_queue;
 pub mod chunked_vec;
 pub mod prefetch;
 pub mod rng;

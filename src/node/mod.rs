@@ -155,9 +155,15 @@ impl Node {
         self.conclude(now);
     }
 
-    /// The bytes that wait to be written to a connection; none for a stale key.
-    pub fn outbound(&self, conn: ConnKey) -> &[u8] {
-        self.state.conns.get(conn).map_or(&[], |conn| conn.outbound.as_slice())
+    /// The bytes that wait to be written to a connection, in slices of which only the last may be empty; none for
+    /// a stale key.
+    pub fn outbound(&self, conn: ConnKey) -> impl Iterator<Item = &[u8]> {
+        self.state.conns.get(conn).into_iter().flat_map(|conn| conn.outbound.slices())
+    }
+
+    /// Bytes that wait to be written to a connection. O(1).
+    pub fn outbound_bytes(&self, conn: ConnKey) -> usize {
+        self.state.conns.get(conn).map_or(0, |conn| conn.outbound.len())
     }
 
     /// Notes that the first `count` bytes of [`Node::outbound`] were written.

@@ -219,7 +219,7 @@ impl Reactor {
             self.dialled.push_back(key);
         } else if event.is_writable() {
             socket.is_writable = true;
-            if !self.node.outbound(key).is_empty() {
+            if self.node.outbound_bytes(key) > 0 {
                 self.unflushed.push_back(key);
             }
         }
@@ -353,7 +353,7 @@ impl Reactor {
     fn flush_one(&mut self, now: Now, key: ConnKey) {
         for _ in 0..WRITES_PER_TURN {
             let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_writable) else { return };
-            let bytes = self.node.outbound(key);
+            let bytes = self.node.outbound(key).next().unwrap_or_default();
             if bytes.is_empty() {
                 return;
             }
@@ -363,7 +363,7 @@ impl Reactor {
                 WriteEnd::Broken(error) => return self.lose(now, key, &error),
             }
         }
-        if !self.node.outbound(key).is_empty() {
+        if self.node.outbound_bytes(key) > 0 {
             self.unflushed.push_back(key);
         }
     }

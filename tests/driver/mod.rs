@@ -203,7 +203,7 @@ impl Driver {
 
     /// Bytes that wait on the node's side for a client that does not read.
     pub fn waiting(&self, id: ClientId) -> usize {
-        self.node.outbound(self.clients[id.0].key).len()
+        self.node.outbound_bytes(self.clients[id.0].key)
     }
 
     /// Bytes the client has sent that the node did not want yet.
@@ -280,7 +280,7 @@ impl Driver {
     }
 
     fn write_to(&mut self, at: usize, key: ConnKey, count: usize) -> usize {
-        let bytes = self.node.outbound(key);
+        let bytes = self.node.outbound(key).collect::<Vec<_>>().concat();
         let bytes = &bytes[..bytes.len().min(count)];
         let count = bytes.len();
         if count > 0 {

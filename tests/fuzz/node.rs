@@ -157,9 +157,9 @@ impl World {
 
     fn write(&mut self, at: u8, count: usize) {
         let Some(key) = self.pick(at).map(|client| client.key) else { return };
-        let bytes = self.node.outbound(key);
-        let count = count.min(bytes.len());
-        let bytes = bytes[..count].to_vec();
+        let mut bytes = self.node.outbound(key).collect::<Vec<_>>().concat();
+        bytes.truncate(count);
+        let count = bytes.len();
         if let Some(client) = self.pick(at).filter(|_| count > 0) {
             client.sent.extend_from_slice(&bytes);
             self.node.wrote(self.now, key, count);
@@ -183,7 +183,7 @@ impl World {
         let next = self.node.next_deadline();
         assert!(next.is_none_or(|next| next > self.now.mono), "{next:?} is not after {:?}", self.now);
         let node = &self.node;
-        let is_stuck = |client: &Client| client.is_stopped && node.outbound(client.key).is_empty();
+        let is_stuck = |client: &Client| client.is_stopped && node.outbound_bytes(client.key) == 0;
         let stuck = self.clients.iter().find(|client| client.is_open && is_stuck(client));
         assert!(stuck.is_none(), "nothing waits, and yet it is not read from");
     }
@@ -221,12 +221,12 @@ impl World {
                 Action::Close(_) => client.is_open = false,
                 Action::StopReading(_) => client.is_stopped = true,
                 Action::ResumeReading(_) => client.is_stopped = false,
-                Action::ShutdownWrite(_) => assert!(self.node.outbound(key).is_empty()),
+                Action::ShutdownWrite(_) => assert_eq!(self.node.outbound_bytes(key), 0),
             }
         }
         let bytes_max = self.limits.outbound_pause_bytes as usize + REPLY_SPARE_BYTES;
         for client in &mut self.clients {
-            let waiting = self.node.outbound(client.key);
+            let waiting = self.node.outbound(client.key).collect::<Vec<_>>().concat();
             assert!(client.is_open || waiting.is_empty());
             assert!(waiting.len() <= bytes_max, "{} bytes wait", waiting.len());
             assert!(waiting.is_empty() || client.is_flushing, "bytes wait and nobody was told");

@@ -214,13 +214,14 @@ impl World {
                 continue;
             }
             let port = socket.port;
-            let count = self.net.write(&mut self.agenda, port, node.outbound(key));
+            let outbound = node.outbound(key).collect::<Vec<_>>().concat();
+            let count = self.net.write(&mut self.agenda, port, &outbound);
             if count == 0 {
                 // Told when there is room again.
                 continue;
             }
             socket.seen = socket.seen.saturating_sub(count);
-            let is_all = count == node.outbound(key).len();
+            let is_all = count == outbound.len();
             socket.is_unflushed = !is_all;
             self.call(at, "wrote", key, &count.to_le_bytes(), |node, now| node.wrote(now, key, count));
             if !is_all && self.net.has_room(port) {
@@ -315,8 +316,8 @@ impl World {
         let Some(node) = node else { return };
         for socket in sockets.values_mut() {
             let Some(client) = socket.client else { continue };
-            let outbound = node.outbound(socket.key);
-            if outbound.len() > socket.seen {
+            if node.outbound_bytes(socket.key) > socket.seen {
+                let outbound = node.outbound(socket.key).collect::<Vec<_>>().concat();
                 assert!(socket.is_unflushed, "bytes wait without a Flush for {:?}", socket.key);
                 news.push((client, outbound[socket.seen..].to_vec()));
                 socket.seen = outbound.len();

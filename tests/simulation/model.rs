@@ -5,6 +5,7 @@
 //! no reply told which; the next reply about the key must agree with one of them, and settles it.
 
 use super::protocol::{Arg, Verb, show};
+use olivia::base::wheel::HORIZON;
 use std::collections::BTreeMap;
 
 /// The first millisecond that no deadline can reach.
@@ -45,7 +46,9 @@ impl Model {
     /// Deadlines still ahead, of whatever may be there.
     pub fn deadlines_ms(&self, now_ms: u64) -> Vec<u64> {
         let entries = self.keys.values().flatten().flatten();
-        entries.filter_map(|entry| entry.deadline_ms).filter(|&at| at > now_ms).collect()
+        // The timer of an expiry beyond the horizon of the wheel frees nothing.
+        let wheel = now_ms + 1..HORIZON;
+        entries.filter_map(|entry| entry.deadline_ms).filter(|at| wheel.contains(at)).collect()
     }
 
     /// The fewest and the most keys that may be there at a moment.

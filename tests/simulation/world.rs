@@ -212,7 +212,7 @@ impl World {
     /// Takes up to `most` bytes of what the node has written.
     pub fn take(&mut self, at: usize, most: usize) -> bool {
         let link = &mut self.links[at];
-        let waiting = self.node.outbound(link.key).len();
+        let waiting = self.node.outbound_bytes(link.key);
         let count = waiting.min(most);
         if count == 0 {
             return false;
@@ -273,7 +273,7 @@ impl World {
             2 => self.node.lost(self.now, key),
             _ => self.node.wrote(self.now, key, 1),
         }
-        assert_eq!(self.node.outbound(key), b"");
+        assert_eq!(self.node.outbound_bytes(key), 0);
         self.stale += 1;
         self.observe(&format!("stale {key:?}"), b"");
     }
@@ -334,7 +334,7 @@ impl World {
         self.act();
         for link in &self.links {
             assert!(
-                link.is_flushing || self.node.outbound(link.key).is_empty(),
+                link.is_flushing || self.node.outbound_bytes(link.key) == 0,
                 "bytes wait without a Flush for {:?}",
                 link.key
             );
@@ -355,8 +355,8 @@ impl World {
         let Self { node, now, config, model, links, ends_at, trace, is_traced, full, .. } = self;
         let mut figures = Vec::new();
         for link in links {
-            let outbound = node.outbound(link.key);
-            if outbound.len() > link.seen {
+            if node.outbound_bytes(link.key) > link.seen {
+                let outbound = node.outbound(link.key).collect::<Vec<_>>().concat();
                 let new = &outbound[link.seen..];
                 link.seen = outbound.len();
                 note(trace, *is_traced, &format!("  {:?} < ", link.key), new);

@@ -467,7 +467,7 @@ mod tests {
         fn ask(&mut self, requests: &str) -> String {
             let client = self.clients[0];
             self.node.received(self.now, client, requests.as_bytes());
-            let told = String::from_utf8(self.node.outbound(client).to_vec()).unwrap();
+            let told = String::from_utf8(self.node.outbound(client).collect::<Vec<_>>().concat()).unwrap();
             self.node.wrote(self.now, client, told.len());
             told
         }
@@ -480,7 +480,7 @@ mod tests {
             }
             self.node.tick(self.now);
             for &client in &self.clients {
-                let count = self.node.outbound(client).len();
+                let count = self.node.outbound_bytes(client);
                 self.node.wrote(self.now, client, count);
             }
             while self.node.next_action().is_some() {}

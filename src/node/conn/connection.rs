@@ -4,6 +4,7 @@
 //! [`Phase`], and only [`close_conn`](crate::node::state::close_conn) removes a connection.
 
 use crate::base::buffer::{Buffer, Pool};
+use crate::base::chunk_queue::ChunkQueue;
 use crate::base::time::Instant;
 use crate::limits::Limits;
 use crate::node::alarm::Alarm;
@@ -172,7 +173,7 @@ pub struct Conn {
     /// Input that is not processed yet: at most one request and one read.
     pub(in crate::node) inbound: Buffer,
     /// Output that is not written yet.
-    pub(in crate::node) outbound: Buffer,
+    pub(in crate::node) outbound: ChunkQueue,
     /// Replies after one that is not known yet.
     /// Frames that wait for room in `outbound`, of a link.
     pub(in crate::node) link_queues: Option<Box<LinkQueues>>,
@@ -223,7 +224,7 @@ impl Conn {
             role: Role::Client,
             offered: None,
             inbound: Buffer::new(),
-            outbound: Buffer::new(),
+            outbound: ChunkQueue::new(),
             link_queues: None,
             replies: Replies::default(),
             since: now,

@@ -6,7 +6,8 @@
 //! that the answer was holding back. A place is a number that is not used twice in the life of a
 //! connection, so an answer that comes twice, or after its connection, changes nothing.
 
-use crate::base::buffer::{Buffer, Pool};
+use crate::base::buffer::Pool;
+use crate::base::chunk_queue::ChunkQueue;
 use std::collections::VecDeque;
 
 /// A reply's place in its connection's order.
@@ -52,7 +53,7 @@ impl Replies {
     /// Hands `write` the place where the next reply's bytes go, behind all replies so far.
     pub fn next<R>(
         &mut self,
-        outbound: &mut Buffer,
+        outbound: &mut ChunkQueue,
         pool: &mut Pool,
         write: impl FnOnce(&mut Vec<u8>) -> R,
     ) -> R {
@@ -89,7 +90,7 @@ impl Replies {
 
     /// Puts a reply, a whole line, into its place, and moves what is complete at the front to
     /// `outbound`. False, and nothing changed, if the place is not waiting.
-    pub fn fill(&mut self, place: Place, reply: &[u8], outbound: &mut Buffer, pool: &mut Pool) -> bool {
+    pub fn fill(&mut self, place: Place, reply: &[u8], outbound: &mut ChunkQueue, pool: &mut Pool) -> bool {
         let at = place.0.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         let Some(slot) = at.and_then(|at| self.slots.get_mut(at)) else { return false };
         if !matches!(slot, Slot::Waiting) {
@@ -127,17 +128,18 @@ impl Replies {
 #[cfg(test)]
 mod tests {
     use super::Replies;
-    use crate::base::buffer::{Buffer, Pool};
+    use crate::base::buffer::Pool;
+    use crate::base::chunk_queue::ChunkQueue;
 
     struct Bench {
         replies: Replies,
-        outbound: Buffer,
+        outbound: ChunkQueue,
         pool: Pool,
     }
 
     impl Bench {
         fn new() -> Self {
-            Self { replies: Replies::default(), outbound: Buffer::new(), pool: Pool::new(4, 4_096) }
+            Self { replies: Replies::default(), outbound: ChunkQueue::new(), pool: Pool::new(4, 4_096) }
         }
 
         fn say(&mut self, text: &str) {
@@ -150,7 +152,7 @@ mod tests {
         }
 
         fn sent(&self) -> &str {
-            std::str::from_utf8(self.outbound.as_slice()).unwrap()
+            std::str::from_utf8(self.outbound.front()).unwrap()
         }
     }
 

@@ -6,7 +6,8 @@
 //!
 //! Not here: which frames are sent, and the limit of each class ([`crate::node::peer::link_output`]).
 
-use crate::base::buffer::{Buffer, Pool};
+use crate::base::buffer::Pool;
+use crate::base::chunk_queue::ChunkQueue;
 use crate::wire::frame::first_frame_bytes;
 
 /// Bytes in the outbound buffer of a link above which frames wait in the queue of their class.
@@ -27,7 +28,7 @@ pub(in crate::node) enum Class {
 /// The queues of one link.
 #[derive(Debug, Default)]
 pub(in crate::node) struct LinkQueues {
-    queues: [Buffer; 3],
+    queues: [ChunkQueue; 3],
     /// Bytes of answers since the last frame of bulk.
     pub(in crate::node) answered_bytes: usize,
 }
@@ -37,11 +38,11 @@ impl LinkQueues {
     pub(in crate::node) fn append(
         &mut self,
         class: Class,
-        outbound: &mut Buffer,
+        outbound: &mut ChunkQueue,
         pool: &mut Pool,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> usize {
-        let is_first = self.queues[..=class as usize].iter().all(Buffer::is_empty);
+        let is_first = self.queues[..=class as usize].iter().all(ChunkQueue::is_empty);
         let queue = if is_first && outbound.len() < COMMITTED_MAX {
             outbound
         } else {
@@ -54,11 +55,11 @@ impl LinkQueues {
     }
 
     /// Moves frames to the outbound buffer as far as it has room, the most urgent first.
-    pub(in crate::node) fn commit(&mut self, outbound: &mut Buffer, pool: &mut Pool) {
+    pub(in crate::node) fn commit(&mut self, outbound: &mut ChunkQueue, pool: &mut Pool) {
         for queue in &mut self.queues {
             while outbound.len() < COMMITTED_MAX && !queue.is_empty() {
-                let frame = first_frame_bytes(queue.as_slice());
-                outbound.back(pool).extend_from_slice(&queue.as_slice()[..frame]);
+                let frame = first_frame_bytes(queue.front());
+                outbound.back(pool).extend_from_slice(&queue.front()[..frame]);
                 queue.consume(frame, pool);
             }
         }
@@ -71,7 +72,7 @@ impl LinkQueues {
 
     /// Bytes of memory held.
     pub(in crate::node) fn held(&self) -> usize {
-        self.queues.iter().map(Buffer::held).sum()
+        self.queues.iter().map(ChunkQueue::held).sum()
     }
 
     /// Drops what waits and gives the memory back.
@@ -83,13 +84,14 @@ impl LinkQueues {
 #[cfg(test)]
 mod tests {
     use super::{COMMITTED_MAX, Class, LinkQueues};
-    use crate::base::buffer::{Buffer, Pool};
+    use crate::base::buffer::Pool;
+    use crate::base::chunk_queue::ChunkQueue;
     use crate::wire::frame::{Body, FrameLimits, Front, Wanted, front, put};
 
     #[test]
     fn urgent_frame_overtakes_what_waits_and_order_within_a_class_is_kept() {
         let (mut pool, mut outbound, mut queues) =
-            (Pool::new(4, 1 << 20), Buffer::new(), LinkQueues::default());
+            (Pool::new(4, 1 << 20), ChunkQueue::new(), LinkQueues::default());
         let key = [b'k'; 10_000];
         let mut append = |class, request, body: &Body<'_>| {
             queues.append(class, &mut outbound, &mut pool, |out| put(out, 0, request, body));
@@ -102,7 +104,7 @@ mod tests {
         while !outbound.is_empty() {
             assert!(outbound.len() <= COMMITTED_MAX + key.len() + 20);
             let limits = FrameLimits { key_bytes_max: 10_000, value_bytes_max: 0 };
-            let Front::Frame { frame, consumed } = front(outbound.as_slice(), limits) else { panic!() };
+            let Front::Frame { frame, consumed } = front(outbound.front(), limits) else { panic!() };
             order.push(frame.request);
             outbound.consume(consumed, &mut pool);
             queues.commit(&mut outbound, &mut pool);

@@ -1,0 +1,159 @@
+//! The output of one connection: bytes in, at the back; bytes out, at the front, in chunks that never move.
+//!
+//! Replies are appended to the last chunk; one that has reached [`CHUNK_BYTES`] is sealed, and the next reply
+//! begins another. So a long queue is neither copied when it grows nor moved when its front is sent, and what
+//! was sent is freed chunk by chunk.
+
+use super::buffer::Pool;
+use std::collections::VecDeque;
+
+/// Bytes from which on a chunk is sealed. With one reply more it still fits the pool.
+pub const CHUNK_BYTES: usize = 32 * 1024;
+
+/// Chunks in front of the last one.
+#[derive(Debug, Default)]
+struct Sealed {
+    chunks: VecDeque<Vec<u8>>,
+    /// Bytes in `chunks`, sent ones of the first included.
+    bytes: usize,
+    /// Capacities of `chunks`.
+    held: usize,
+}
+
+/// A queue of bytes; see the module. Holds no memory while empty.
+#[derive(Debug, Default)]
+pub struct ChunkQueue {
+    last: Vec<u8>,
+    /// Boxed, since most connections never have more than one chunk.
+    sealed: Option<Box<Sealed>>,
+    /// Bytes of the first chunk that were sent.
+    start: usize,
+}
+
+impl ChunkQueue {
+    /// An empty queue.
+    pub const fn new() -> Self {
+        Self { last: Vec::new(), sealed: None, start: 0 }
+    }
+
+    /// Bytes that wait. O(1).
+    pub fn len(&self) -> usize {
+        self.sealed.as_ref().map_or(0, |sealed| sealed.bytes) + self.last.len() - self.start
+    }
+
+    /// Whether no byte waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory held, in use or not. O(1).
+    pub fn held(&self) -> usize {
+        self.sealed.as_ref().map_or(0, |sealed| sealed.held) + self.last.capacity()
+    }
+
+    /// The bytes of the first chunk that wait: none only if the queue is empty.
+    pub fn front(&self) -> &[u8] {
+        self.slices().next().unwrap_or_default()
+    }
+
+    /// The bytes that wait, chunk by chunk.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let sealed = self.sealed.iter().flat_map(|sealed| &sealed.chunks);
+        let chunks = sealed.chain(std::iter::once(&self.last)).enumerate();
+        chunks.map(|(at, chunk)| if at == 0 { &chunk[self.start..] } else { &chunk[..] })
+    }
+
+    /// The chunk that bytes are appended to; what it holds stays in front of them.
+    #[inline]
+    pub fn back(&mut self, pool: &mut Pool) -> &mut Vec<u8> {
+        if self.last.len() >= CHUNK_BYTES {
+            self.seal();
+        }
+        if self.last.capacity() == 0 {
+            self.last = pool.take();
+        }
+        &mut self.last
+    }
+
+    fn seal(&mut self) {
+        let chunk = std::mem::take(&mut self.last);
+        let sealed = self.sealed.get_or_insert_default();
+        sealed.bytes += chunk.len();
+        sealed.held += chunk.capacity();
+        sealed.chunks.push_back(chunk);
+    }
+
+    /// Takes `count` bytes off the front, all if there are fewer. O(chunks freed).
+    pub fn consume(&mut self, count: usize, pool: &mut Pool) {
+        self.start += count.min(self.len());
+        while let Some(sealed) = &mut self.sealed {
+            match sealed.chunks.front() {
+                Some(first) if self.start < first.len() => return,
+                Some(_) => {
+                    let first = sealed.chunks.pop_front().unwrap_or_default();
+                    self.start -= first.len();
+                    sealed.bytes -= first.len();
+                    sealed.held -= first.capacity();
+                    pool.give(first);
+                }
+                None => self.sealed = None,
+            }
+        }
+        if self.start == self.last.len() {
+            pool.give(std::mem::take(&mut self.last));
+            self.start = 0;
+        }
+    }
+
+    /// Drops what waits and gives the memory back.
+    pub fn release(&mut self, pool: &mut Pool) {
+        self.consume(self.len(), pool);
+        pool.give(std::mem::take(&mut self.last));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CHUNK_BYTES, ChunkQueue};
+    use crate::base::buffer::Pool;
+    use crate::base::rng::Rng;
+    use std::collections::VecDeque;
+
+    #[test]
+    fn bytes_come_out_as_they_went_in_whatever_the_sizes() {
+        let mut rng = Rng::new(1);
+        let mut pool = Pool::new(4, 64 * 1024);
+        let (mut queue, mut model) = (ChunkQueue::new(), VecDeque::new());
+        let draw = |rng: &mut Rng, most: u64| usize::try_from(rng.below(most)).unwrap();
+        for step in 0..20_000u32 {
+            let grows = (step / 500) % 2 == 0;
+            let size = if rng.one_in(100) { 100_000 } else { 3_000 };
+            if rng.one_in(2) == grows {
+                let bytes = vec![step.to_le_bytes()[0]; draw(&mut rng, size)];
+                queue.back(&mut pool).extend_from_slice(&bytes);
+                model.extend(bytes);
+            } else {
+                let count = draw(&mut rng, size).min(queue.front().len());
+                assert!(queue.front()[..count].iter().eq(model.range(..count)));
+                queue.consume(count, &mut pool);
+                model.drain(..count);
+            }
+            assert_eq!((queue.len(), queue.is_empty()), (model.len(), model.is_empty()));
+            assert_eq!(queue.front().is_empty(), queue.is_empty());
+            assert!(queue.held() >= queue.len());
+        }
+        queue.release(&mut pool);
+        assert_eq!((queue.len(), queue.held()), (0, 0));
+    }
+
+    #[test]
+    fn sent_chunks_of_a_long_queue_are_freed() {
+        let mut pool = Pool::new(1, 64 * 1024);
+        let mut queue = ChunkQueue::new();
+        for _ in 0..100 {
+            queue.back(&mut pool).extend_from_slice(&[0; CHUNK_BYTES]);
+        }
+        queue.consume(99 * CHUNK_BYTES, &mut pool);
+        assert!(queue.held() <= 2 * CHUNK_BYTES, "{}", queue.held());
+    }
+}
