@@ -1,11 +1,10 @@
-//! What an operator can say to a node, and where it was said.
+//! The configuration: built-in defaults, the file, the environment, flags; the later win key by key.
 //!
-//! Defaults, then the file, then the environment, then flags; the later ones win key by key. Nothing
-//! here opens a file or reads the environment: `main` hands in the arguments, the variables and a
-//! function that reads a file, so that all of it can be tested and fuzzed.
+//! Nothing here opens a file or reads the environment: `main` passes the arguments, the variables and a function that
+//! reads a file, so that all of it can be tested and fuzzed.
 //!
-//! Reading order: `schema` (every key and what it takes), `layers` (how sources are laid over one
-//! another and checked), then the sources, `file`, `env` and `flags`.
+//! Reading order: `schema` (every key and what it takes), `units`, `layers` (how sources are merged and checked), then
+//! the sources, `file`, `env` and `flags`.
 
 mod env;
 mod explain;
@@ -15,6 +14,7 @@ mod layers;
 mod peers;
 mod print;
 mod schema;
+mod units;
 
 pub use explain::explain_bind_error;
 pub use file::parse_toml;
@@ -32,39 +32,39 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a configuration file; the shipped one has 4 KiB, so a larger one is not what it seems.
+/// Bytes of a configuration file; the shipped one has 4 KiB, so a larger one is probably another file.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Where a configuration file is looked for, in this order, when none is named.
+/// Where the configuration file is looked for, in this order, if none is named.
 pub const LOOKED_AT: [&str; 2] = ["olivia.toml", "/etc/olivia/olivia.toml"];
 
 /// The effective configuration of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// True: the first node of a mesh, which dials nobody at start.
+    /// True: ready without waiting for its configured peers. They are dialled all the same.
     pub base_node: bool,
     /// The one port, for people, programs and peers. 0: any free one.
     pub listen_port: u16,
-    /// The nodes dialled at start, as `host:port`, each checked. At most [`REMOTE_PEERS_MAX`].
+    /// The nodes to dial, as `host:port`, each checked. At most [`REMOTE_PEERS_MAX`].
     pub remote_peers: Vec<String>,
     /// The address listened on.
     pub bind: IpAddr,
-    /// The password that clients must give, if any: 1 to [`SECRET_BYTES_MAX`] bytes.
+    /// The password of clients, if any: 1 to [`SECRET_BYTES_MAX`] bytes.
     pub password: Option<Secret>,
     /// The file that the password was read from, if it was.
     pub password_file: Option<PathBuf>,
-    /// True: a bind beyond loopback without a password is wanted.
+    /// True: a bind beyond loopback without a password is allowed.
     pub open_without_password: bool,
-    /// The secret that all members of the mesh share, if any: [`MESH_SECRET_BYTES_MIN`] to
+    /// The secret that all nodes of the mesh share, if any: [`MESH_SECRET_BYTES_MIN`] to
     /// [`SECRET_BYTES_MAX`] bytes.
     pub mesh_secret: Option<Secret>,
     /// The file that the mesh secret was read from, if it was.
     pub mesh_secret_file: Option<PathBuf>,
-    /// Numbers of the mesh, each with a default.
+    /// Settings of the mesh.
     pub mesh: MeshLimits,
-    /// Limits, each with a default.
+    /// Limits.
     pub limits: Limits,
-    /// How much is logged.
+    /// The least important level that is logged.
     pub log_level: LevelFilter,
 }
 
@@ -88,14 +88,14 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What a running node goes on with when `new` was read: `new`, but for what cannot change while
-    /// running, which stays, with a sentence for each such difference.
+    /// The configuration of a running node after a reload: `new`, but for what cannot change while running, with a
+    /// message per such difference.
     ///
-    /// The password stays too if `new` would leave an address beyond loopback open by taking it away.
+    /// The password stays too if removing it would open an address beyond loopback.
     pub fn reload_from(&self, new: Config) -> (Config, Vec<String>) {
         let mut notes = Vec::new();
         let mut stays = |name: &str, now: &dyn Display, then: &dyn Display| {
-            notes.push(format!("{name} stays {now} until a restart; the configuration now says {then}"));
+            notes.push(format!("{name} stays {now} until a restart (configured: {then})"));
         };
         if self.bind != new.bind {
             stays("bind", &self.bind, &new.bind);
@@ -111,10 +111,10 @@ impl Config {
             stays("remote_peers", &list(&self.remote_peers), &list(&new.remote_peers));
         }
         if self.mesh_secret != new.mesh_secret {
-            notes.push("the mesh secret stays what it was until a restart".to_owned());
+            notes.push("[mesh] secret stays unchanged until a restart".to_owned());
         }
         if self.mesh != new.mesh {
-            notes.push("the numbers in [mesh] stay what they were until a restart".to_owned());
+            notes.push("[mesh] stays unchanged until a restart".to_owned());
         }
         let mut merged = Config {
             base_node: self.base_node,
@@ -127,7 +127,7 @@ impl Config {
             ..new
         };
         if let Some(problem) = layers::bind_problem(&merged) {
-            notes.push(format!("the password rules stay what they were: {problem}"));
+            notes.push(format!("[security] stays unchanged: {problem}"));
             merged.password = self.password.clone();
             merged.password_file = self.password_file.clone();
             merged.open_without_password = self.open_without_password;
@@ -136,10 +136,16 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What differs in `new`, as `limits.clients_max 100 -> 200`; `None`: nothing. Secrets are named only.
+    pub fn changes_to(&self, new: &Config) -> Option<String> {
+        print::changes(self, new)
+    }
+}
+
 /// A password or a mesh secret: text that is not shown by `Debug`, and has no `Display`.
 ///
-/// Its equality takes a time that tells how much was equal; what a client gave is compared by the node,
-/// with `subtle`.
+/// Its equality is not constant-time; what a client sends is compared by the node, with `subtle`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -162,22 +168,22 @@ impl Debug for Secret {
     }
 }
 
-/// Everything a configuration is made of, but the files.
+/// The sources of a configuration, without the files.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// The arguments, without the program's name.
     pub args: Vec<OsString>,
-    /// The environment, all of it; only names beginning with `OLIVIA_` are looked at.
+    /// The whole environment; only names that begin with `OLIVIA_` are used.
     pub env: Vec<(OsString, OsString)>,
-    /// The file that an earlier [`load`] found by looking, if any: then it must still be there, so that
-    /// a reload while it is missing does not fall back to defaults.
+    /// The file that an earlier [`load`] found: it must still exist, so that a reload while it is missing does not fall
+    /// back to defaults.
     pub found: Option<PathBuf>,
 }
 
 /// A file's content, as [`load`] needs it.
 #[derive(Debug, Clone, Default)]
 pub struct FileRead {
-    /// The content, or the first bytes of it, at least [`FILE_BYTES_MAX`] and one.
+    /// The content; of a longer file at least [`FILE_BYTES_MAX`] + 1 bytes.
     pub bytes: Vec<u8>,
     /// True if the group or all users may read the file.
     pub open_to_others: bool,
@@ -189,9 +195,9 @@ pub type ReadFile<'a> = dyn Fn(&Path) -> io::Result<FileRead> + 'a;
 /// What the command line asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Be a node.
+    /// Run a node.
     Run,
-    /// Say whether the configuration is fine.
+    /// Check the configuration.
     CheckConfig,
     /// Print the effective configuration.
     PrintConfig,
@@ -201,22 +207,22 @@ pub enum Command {
     Help,
 }
 
-/// What [`load`] made of its sources.
+/// The result of [`load`].
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// What to do.
+    /// The command.
     pub command: Command,
-    /// With what. The defaults, where the command needs no configuration.
+    /// The configuration; the defaults, where the command needs none.
     pub config: Config,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
-    /// Sentences for the log at level info: where the configuration was looked for.
+    /// Messages for the log at level INFO: where the configuration was looked for.
     pub notes: Vec<String>,
-    /// Sentences for the log at level warn: what is allowed, and seldom meant.
+    /// Messages for the log at level WARN: what is allowed but rarely intended.
     pub warnings: Vec<String>,
 }
 
-/// Why there is no configuration: sentences for the operator, one a line, none with a secret in it.
+/// Why there is no configuration: messages for the operator, one per line, none with a secret in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(Vec<String>);
 
@@ -238,13 +244,11 @@ impl Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Makes the configuration from its sources, reading files through `read`: the configuration file, and
-/// the password and secret files it names.
-///
-/// `--help` and `--version` need no configuration, so a broken one does not stand in their way.
+/// Makes the configuration from its sources, reading files through `read`: the configuration file, and the password
+/// and secret files that it names. `--help` and `--version` work with a broken configuration too.
 ///
 /// # Errors
-/// Sentences about everything that was found wrong; exit code 2. Nothing was changed.
+/// A message per problem; exit code 2.
 pub fn load(sources: &Sources, read: &ReadFile<'_>) -> Result<Loaded, ConfigError> {
     let flags = flags::parse(&sources.args)?;
     let mut loaded = Loaded {
@@ -284,8 +288,7 @@ pub fn load(sources: &Sources, read: &ReadFile<'_>) -> Result<Loaded, ConfigErro
     }
 }
 
-/// The configuration file and its content: the named one, else the first that exists where it is
-/// looked for.
+/// The configuration file and its content: the named one, else the first of [`LOOKED_AT`] that exists.
 fn find_file(
     named: Option<(&str, PathBuf)>,
     read: &ReadFile<'_>,
@@ -311,7 +314,7 @@ fn read_layer(path: &Path, content: &FileRead, loaded: &mut Loaded) -> Result<La
     let name = path.display();
     let layer = parse_toml(&name.to_string(), text)?;
     if marked {
-        loaded.warnings.push(format!("{name} begins with a byte order mark; save it as UTF-8 without one"));
+        loaded.warnings.push(format!("{name} begins with a byte order mark, which is ignored"));
     }
     if layer.holds_secret() && content.open_to_others {
         loaded

@@ -7,7 +7,7 @@
 
 use log::LevelFilter;
 use olivia::config::{self, Command, FILE_BYTES_MAX, FileRead, HELP, Loaded, Sources};
-use olivia::shell::{LogOutput, ShellError};
+use olivia::shell::LogOutput;
 use simplelog::{ConfigBuilder, LevelPadding, WriteLogger, format_description};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         env: std::env::vars_os().collect(),
         found: None,
     };
-    let loaded = match config::load(&sources, &read_file) {
+    let loaded = match config::load(&sources, &|path| read_file(path, Files::Any)) {
         Ok(loaded) => loaded,
         Err(error) => return refuse(&error.to_string()),
     };
@@ -51,7 +51,7 @@ fn serve(loaded: Loaded, sources: Sources) -> ExitCode {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
-    let reload = move || match config::load(&sources, &read_file) {
+    let reload = move || match config::load(&sources, &|path| read_file(path, Files::Regular)) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 log::warn!("{warning}");
@@ -67,10 +67,7 @@ fn serve(loaded: Loaded, sources: Sources) -> ExitCode {
             if !log::log_enabled!(log::Level::Error) {
                 say(&format!("olivia: {error}"));
             }
-            match error {
-                ShellError::Resolve(..) => ExitCode::from(EXIT_CONFIG),
-                ShellError::Bind(..) | ShellError::System(..) | ShellError::Interrupted => ExitCode::FAILURE,
-            }
+            ExitCode::FAILURE
         }
     }
 }
@@ -127,17 +124,43 @@ fn start_logger(level: LevelFilter) {
     log::set_max_level(level);
 }
 
+/// Which files are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    /// At start, pipes too: `--config <(command)`.
+    Any,
+    /// While the node runs, none that could block the loop.
+    Regular,
+}
+
 /// Reads a file for the configuration, no more of it than shows that it is too large.
-fn read_file(path: &Path) -> io::Result<FileRead> {
-    let file = File::open(path)?;
+fn read_file(path: &Path, files: Files) -> io::Result<FileRead> {
+    let file = open(path, files)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(io::Error::from(ErrorKind::IsADirectory));
+    }
+    if files == Files::Regular && !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file, and could block the running node"));
     }
     let mut bytes = Vec::new();
     let bytes_max = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     file.take(bytes_max).read_to_end(&mut bytes)?;
     Ok(FileRead { bytes, open_to_others: open_to_others(&metadata) })
+}
+
+/// Opens a file; a pipe without a writer only where any file will do, since that blocks.
+#[cfg(unix)]
+fn open(path: &Path, files: Files) -> io::Result<File> {
+    use rustix::fs::OFlags;
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = if files == Files::Regular { OFlags::NONBLOCK } else { OFlags::empty() };
+    File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+#[cfg(not(unix))]
+fn open(path: &Path, _: Files) -> io::Result<File> {
+    File::open(path)
 }
 
 #[cfg(unix)]

@@ -88,7 +88,7 @@ impl Actor {
         for reply in replies {
             match patient_line(server, &mut self.client) {
                 Ok(line) if line == *reply => {}
-                Ok(line) if line.starts_with(":ERR this node has no more room") => self.is_lost = true,
+                Ok(line) if line.starts_with(":ERR this node has no room") => self.is_lost = true,
                 Ok(line) => panic!("{} was told {line:?} instead of {reply:?}", self.name),
                 Err(End::Eof | End::Broken) => self.is_lost = true,
             }
@@ -315,7 +315,7 @@ fn operator_is_told_that_nobody_can_be_accepted() {
     let server = launch(shim, fault).start();
     assert_eq!(server.connect().ask("PING"), "0:PONG 1");
     let waiting = server.connect();
-    server.wait_for_log("nobody can connect");
+    server.wait_for_log("cannot accept connections");
     drop(waiting);
     server.end_well();
 }

@@ -328,7 +328,7 @@ fn address_that_there_is_no_room_for_is_counted_but_those_of_the_operator_always
 
 #[test]
 fn nobody_is_waited_for_longer_than_three_seconds_to_pick_up() {
-    let mut world = World::new(secretive());
+    let mut world = World::new(Config { base_node: false, ..secretive() });
     world.join(&["192.0.2.11:5454"]);
     let (conn, _) = world.next_dial();
     world.driver.pass(ms(2_999));
@@ -357,7 +357,7 @@ fn nobody_is_waited_for_longer_than_three_seconds_to_pick_up() {
 
 #[test]
 fn no_more_than_sixteen_addresses_are_dialled_at_a_time() {
-    let mut world = World::new(secretive());
+    let mut world = World::new(Config { base_node: false, ..secretive() });
     let listens: Vec<String> = (1..=40).map(|n| Face::elsewhere(n).listen).collect();
     world.join(&listens.iter().map(String::as_str).collect::<Vec<_>>());
     let mut tried = BTreeSet::new();

@@ -494,7 +494,7 @@ fn timers_of_gone_connections_do_not_pile_up() {
     for _ in 0..300_000 {
         let key = driver.node.accept(driver.now, ELSEWHERE.parse().unwrap()).unwrap();
         driver.node.received(driver.now, key, b"G");
-        driver.node.lost(driver.now, key);
+        driver.node.lost(driver.now, key, &"connection reset");
     }
     driver.run();
     driver.leap(Duration::from_secs(86_401));

@@ -104,7 +104,7 @@ impl World {
         let home = self.homes.iter().find(|(home, _)| *home == to).map(|(_, at)| *at);
         let seen = addr(40_000 + u16::try_from(self.wires.len()).unwrap());
         let other = home.and_then(|home| Some((home, self.nodes[home].accept(self.now, seen).ok()?)));
-        let Some(other) = other else { return self.nodes[at].lost(self.now, key) };
+        let Some(other) = other else { return self.nodes[at].lost(self.now, key, &"connection reset") };
         self.wire([Some((at, key)), Some(other)]);
         self.nodes[at].connected(self.now, key);
     }
@@ -401,7 +401,7 @@ impl World {
             }
             for end in 0..2 {
                 if let Some((at, key)) = self.wires[wire].ends[end].take() {
-                    self.nodes[at].lost(self.now, key);
+                    self.nodes[at].lost(self.now, key, &"connection reset");
                     self.act(at);
                 }
             }

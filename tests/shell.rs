@@ -8,8 +8,10 @@ mod common;
 
 use common::client::Client;
 use common::wait_until;
+use std::fs;
 use std::io::{PipeReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -95,4 +97,128 @@ fn node_ends_at_sigterm_while_its_log_takes_nothing() {
     let mut node = Node::start(PIPE_BYTES, &[]);
     node.signal("TERM");
     assert_eq!(node.end(), Some(0));
+}
+
+/// Waits until a line of the log holds `text`, and gives that line.
+fn log_line(log: &mut PipeReader, text: &str) -> String {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        log.read_exact(&mut byte).unwrap();
+        line.push(byte[0]);
+        if byte[0] == b'\n' {
+            let whole = String::from_utf8(std::mem::take(&mut line)).unwrap();
+            if whole.contains(text) {
+                return whole;
+            }
+        }
+    }
+}
+
+#[test]
+fn name_without_an_address_delays_neither_listening_nor_other_peers() {
+    let secret = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("names-{}.toml", std::process::id()));
+    fs::write(&secret, "[mesh]\nsecret = '0123456789abcdef'\n").unwrap();
+    let seed = Node::start(0, &["--config", secret.to_str().unwrap()]);
+    let other = format!("127.0.0.1:{}", seed.addr.port());
+    let text =
+        format!("remote_peers = ['not-yet.invalid:1', '{other}']\n[mesh]\nsecret = '0123456789abcdef'\n");
+    let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("names-{}.toml", std::process::id()));
+    fs::write(&config, &text).unwrap();
+    let begin = Instant::now();
+    let mut node = Node::start(0, &["--config", config.to_str().unwrap()]);
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(log_line(&mut node.log, "cannot resolve not-yet.invalid:1").contains("[WARN ]"));
+    fs::remove_file(config).unwrap();
+    let mut client = Client::connect(node.addr);
+    wait_until("the peer with an address is linked", || client.stat("peers_linked") == 1);
+    drop(client);
+    node.signal("TERM");
+    assert_eq!(node.end(), Some(0));
+}
+
+#[test]
+fn configured_peer_that_is_not_there_is_a_warning_with_its_address_and_cause() {
+    let gone = free_port();
+    let mut node = Node::start(0, &["--peer", &gone.to_string()]);
+    let line = log_line(&mut node.log, "cannot reach peer");
+    let wanted =
+        format!("[WARN ] cannot reach peer {gone}: Connection refused (os error 111); trying again\n");
+    assert!(line.ends_with(&wanted), "{line}");
+}
+
+#[test]
+fn shipped_configuration_with_a_port_and_a_peer_makes_a_mesh() {
+    let seed = Node::start(0, &[]);
+    let peers = format!("remote_peers = [\"{}\"]", seed.addr);
+    let text = olivia::config::DEFAULT_TEXT.replace("remote_peers = []", &peers);
+    let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("shipped-{}.toml", std::process::id()));
+    for text in [text.replace("#base_node = true", "base_node = true"), text] {
+        assert!(text.contains(&peers));
+        fs::write(&config, text).unwrap();
+        let node = Node::start(0, &["--config", config.to_str().unwrap()]);
+        let mut client = Client::connect(node.addr);
+        wait_until("the nodes are linked", || client.stat("peers_linked") == 1);
+    }
+    fs::remove_file(config).unwrap();
+}
+
+#[test]
+fn configuration_that_became_a_pipe_is_refused_at_reload_and_does_not_stop_the_node() {
+    let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fifo-{}.toml", std::process::id()));
+    fs::write(&config, "").unwrap();
+    let mut node = Node::start(0, &["--config", config.to_str().unwrap()]);
+    fs::remove_file(&config).unwrap();
+    assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
+    node.signal("HUP");
+    assert!(log_line(&mut node.log, "configuration not changed").contains("not a regular file"));
+    assert_eq!(Client::connect(node.addr).ask("PING"), "0:PONG 1");
+    fs::remove_file(config).unwrap();
+}
+
+#[test]
+fn reload_says_what_changed_and_that_memory_in_use_is_above_a_lower_limit() {
+    let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("reload-{}.toml", std::process::id()));
+    fs::write(&config, "").unwrap();
+    let mut node = Node::start(0, &["--config", config.to_str().unwrap()]);
+    let mut client = Client::connect(node.addr);
+    for n in 0..40 {
+        client.ask(&format!("SET key{n}:{}", "v".repeat(60_000)));
+    }
+    fs::write(&config, "[limits]\nmemory_max = '1MiB'\n").unwrap();
+    node.signal("HUP");
+    let line = log_line(&mut node.log, "configuration read again");
+    assert!(line.contains("limits.memory_max 0 -> \"1MiB\""), "{line}");
+    let line = log_line(&mut node.log, "memory_max");
+    assert!(line.contains("[WARN ]") && line.contains("1048576"), "{line}");
+    fs::remove_file(config).unwrap();
+}
+
+#[test]
+fn vanished_clients_are_found_by_keepalive() {
+    let node = Node::start(0, &[]);
+    let mut client = Client::connect(node.addr);
+    client.ask("PING");
+    // Local address, remote address, state 01 (established), queues, timer: 02 is keepalive.
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!("0100007F:{:04X}", node.addr.port());
+    let is_ours = |line: &&str| line.split_whitespace().nth(1) == Some(&local) && line.contains(" 01 ");
+    let timer = table.lines().find(is_ours).and_then(|line| line.split_whitespace().nth(5)).unwrap();
+    assert!(timer.starts_with("02:"), "no keepalive timer: {timer}");
+}
+
+#[test]
+fn request_after_an_urgent_byte_is_answered() {
+    let node = Node::start(0, &[]);
+    let mut client = Client::connect(node.addr);
+    client.ask("PING");
+    for _ in 0..20 {
+        node.signal("STOP");
+        client.send("GET a");
+        let stream = client.writer();
+        rustix::net::send(&stream, b"!", rustix::net::SendFlags::OOB).unwrap();
+        client.send("\nPING\n");
+        node.signal("CONT");
+        assert_eq!((client.line(), client.line()), (":GOT ".to_owned(), "0:PONG 1".to_owned()));
+    }
 }

@@ -246,7 +246,7 @@ impl World {
             Event::Connected => host.node.connected(now, key),
             Event::Lost => {
                 host.remove_socket(key);
-                host.node.lost(now, key);
+                host.node.lost(now, key, &"connection reset");
             }
             Event::Bytes(_) | Event::Ended if socket.is_stopped => socket.held.push_back(event),
             Event::Bytes(bytes) => host.node.received(now, key, &bytes),

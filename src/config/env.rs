@@ -1,19 +1,17 @@
 //! The environment: `OLIVIA_*` variables to a [`Layer`].
-//!
-//! It reads no environment itself: the variables are handed in.
 
 use super::schema::{self, Key};
 use super::{Layer, flags};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Variables of the test tools, which are none of the node's business.
+/// Variables of the test tools, which the node ignores.
 const FOREIGN: [&str; 4] = ["OLIVIA_SIM_", "OLIVIA_FUZZ_", "OLIVIA_BENCH_", "OLIVIA_TEST_"];
 
 /// The variable that names the configuration file.
 pub(super) const CONFIG: &str = "OLIVIA_CONFIG";
 
-/// What the environment says.
+/// The configuration from the environment.
 #[derive(Debug, Default)]
 pub(super) struct Environment {
     pub(super) layer: Layer,
@@ -21,7 +19,7 @@ pub(super) struct Environment {
     pub(super) problems: Vec<String>,
 }
 
-/// Reads the variables whose names begin with `OLIVIA_`; the others are not looked at.
+/// Reads the variables whose names begin with `OLIVIA_`; others are ignored.
 pub(super) fn read(variables: &[(OsString, OsString)]) -> Environment {
     let mut found = Environment::default();
     for (name, value) in variables {
@@ -58,17 +56,14 @@ fn unknown(name: &str) -> String {
     // Without the common beginning, which would make everything look alike.
     let tails = names.filter_map(|name| name.strip_prefix("OLIVIA_").map(str::to_owned));
     let tail = name.strip_prefix("OLIVIA_").unwrap_or(name);
-    let near = schema::nearest(tail, tails).map(|(near, _)| near).unwrap_or_default();
+    let near = schema::nearest(tail, tails).map(|near| format!(" (did you mean 'OLIVIA_{near}'?)"));
     let shown = schema::shown(name);
     let hint = if tail.starts_with("SERVICE_") || tail.starts_with("PORT") {
-        "; if Kubernetes set it, for a service named olivia, say enableServiceLinks: false in the pod"
+        "; if Kubernetes set it, for a service named olivia, set enableServiceLinks: false in the pod"
     } else {
         ""
     };
-    format!(
-        "unknown environment variable {shown} (did you mean 'OLIVIA_{near}'?){hint}; see {}",
-        flags::SEE_HELP
-    )
+    format!("unknown environment variable {shown}{}{hint}; see {}", near.unwrap_or_default(), flags::SEE_HELP)
 }
 
 #[cfg(test)]
@@ -85,6 +80,8 @@ mod tests {
         assert!(problems("OLIVIA_LISTEN_PROT", "1").contains("(did you mean 'OLIVIA_LISTEN_PORT'?)"));
         assert!(problems("OLIVIA_CLIENTS_MAX", "1").contains("'OLIVIA_LIMITS_CLIENTS_MAX'"));
         assert!(problems("OLIVIA_CONFG", "1").contains("'OLIVIA_CONFIG'"));
+        assert!(problems("OLIVIA_PASSWORD", "x").contains("'OLIVIA_SECURITY_PASSWORD'"));
+        assert!(!problems("OLIVIA_HOME", "x").contains("did you mean"));
         assert!(problems("OLIVIA_PORT_5454_TCP", "1").contains("enableServiceLinks"));
     }
 
@@ -105,6 +102,11 @@ mod tests {
         assert!(problems("OLIVIA_LISTEN_PORT", "").contains("it takes 0 to 65535"));
         assert!(problems("OLIVIA_SECURITY_PASSWORD", "").contains("leave it out for none"));
         assert!(problems("OLIVIA_REMOTE_PEERS", "a:1,b").contains("'b' has no port"));
+        assert!(problems("OLIVIA_REMOTE_PEERS", "a:1;b:2").contains("names several"));
+        assert!(problems("OLIVIA_REMOTE_PEERS", "['a:1']").contains("without quotes"));
+        assert_eq!(problems("OLIVIA_REMOTE_PEERS", "a:1,"), "");
+        assert!(problems("OLIVIA_LIMITS_MEMORY_MAX", "1G").contains("\"1GiB\""));
+        assert!(problems("OLIVIA_LIMITS_DRAIN_MS", "5m").contains("\"5s\""));
         assert!(problems("OLIVIA_CONFIG", "").contains("path of a file"));
     }
 

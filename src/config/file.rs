@@ -1,7 +1,6 @@
 //! The configuration file: bytes to a [`Layer`], each problem with its line.
 //!
-//! Pure: the bytes are handed in. No input makes it panic. Parser messages are given without the line
-//! of the file that they are about, because a password may stand in it.
+//! No input makes it panic. Parser messages are reported without the text of their line, which may hold a password.
 
 use super::schema::{self, Key};
 use super::{ConfigError, FILE_BYTES_MAX, Layer};
@@ -9,13 +8,13 @@ use std::path::Path;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
-/// Problems told of one file; who has more has another kind of file.
+/// Problems reported per file; with more it is another kind of file.
 const PROBLEMS_MAX: usize = 20;
 
-/// Takes the bytes of a file for its text, without a byte order mark. The flag says that there was one.
+/// Decodes a file, without its byte order mark. The flag says that there was one.
 ///
 /// # Errors
-/// A sentence about a file that is too large or not UTF-8.
+/// A message about a file that is too large or not UTF-8.
 pub(super) fn decode<'a>(name: &Path, bytes: &'a [u8]) -> Result<(&'a str, bool), String> {
     let name = name.display();
     if bytes.len() > FILE_BYTES_MAX {
@@ -43,16 +42,19 @@ pub(super) fn decode<'a>(name: &Path, bytes: &'a [u8]) -> Result<(&'a str, bool)
 /// from its beginning.
 ///
 /// # Errors
-/// Sentences that begin with `name:line:`, one for each problem, at most 20: bad syntax, an unknown
+/// Messages that begin with `name:line:`, one per problem, at most 20: bad syntax, an unknown
 /// table or key with the nearest known one, a wrong type, a value out of range.
 pub fn parse_toml(name: &str, text: &str) -> Result<Layer, ConfigError> {
     let table = DeTable::parse(text).map_err(|err| {
         let line = line_of(text.as_bytes(), err.span().map_or(0, |span| span.start));
-        ConfigError::one(format!("{name}:{line}: {}", err.message().replace('\n', "; ")))
+        let message = err.message().replace('\n', "; ");
+        let hint =
+            if message.contains("must be quoted") { ", also numbers with a unit: \"1GiB\"" } else { "" };
+        ConfigError::one(format!("{name}:{line}: {message}{hint}"))
     })?;
     let mut reader = Reader { name, text, layer: Layer::default(), problems: Vec::new() };
     reader.root(table.get_ref());
-    // The parser's tables are in the order of the alphabet, a reader's eyes in that of the file.
+    // The parser's tables are in alphabetical order.
     reader.problems.sort_by_key(|(offset, _)| *offset);
     let mut problems: Vec<String> = reader.problems.into_iter().map(|(_, problem)| problem).collect();
     problems.extend(reader.layer.conflicts());
@@ -68,7 +70,7 @@ struct Reader<'a> {
     name: &'a str,
     text: &'a str,
     layer: Layer,
-    /// Each with the offset that it is about.
+    /// Each with its offset.
     problems: Vec<(usize, String)>,
 }
 
@@ -122,7 +124,10 @@ impl Reader<'_> {
             self.problem(start, &unknown_key(table, word));
             return;
         };
-        match typed(key, value).and_then(|value| key.check(&value).map(|()| value)) {
+        match typed(key, value)
+            .map(|value| key.with_unit(value))
+            .and_then(|value| key.check(&value).map(|()| value))
+        {
             Ok(value) => {
                 let origin = self.place(start);
                 self.layer.set(key, value, origin);
@@ -155,8 +160,8 @@ fn unknown_table(word: &str) -> String {
     let tables = schema::TABLES.iter().map(|table| (*table).to_owned());
     let shown = schema::shown(word);
     match schema::nearest(word, tables) {
-        Some((near, score)) if score >= 0.5 => format!("unknown table {shown} (did you mean '[{near}]'?)"),
-        _ => format!("unknown table {shown}; the tables are [{}]", schema::TABLES.join("], [")),
+        Some(near) => format!("unknown table {shown} (did you mean '[{near}]'?)"),
+        None => format!("unknown table {shown}; the tables are [{}]", schema::TABLES.join("], [")),
     }
 }
 
@@ -171,13 +176,10 @@ fn unknown_key(table: &str, word: &str) -> String {
         return format!("unknown key {shown}{at}; {home}");
     }
     let here = || schema::keys().filter(|key| key.table == table).map(|key| key.name.to_owned());
-    if let Some((near, score)) = schema::nearest(word, here())
-        && score >= 0.5
-    {
+    if let Some(near) = schema::nearest(word, here()) {
         return format!("unknown key {shown}{at} (did you mean '{near}'?)");
     }
-    if let Some((near, score)) = schema::nearest(word, schema::keys().map(|key| key.name.to_owned()))
-        && score >= 0.7
+    if let Some(near) = schema::nearest(word, schema::keys().map(|key| key.name.to_owned()))
         && let Some(key) = schema::keys().find(|key| key.name == near)
     {
         return format!("unknown key {shown}{at} (did you mean '{}'?)", key.path());

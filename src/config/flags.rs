@@ -1,6 +1,5 @@
-//! The command line: flags to a [`Layer`], and the text of `--help`.
-//!
-//! Flags are few, for what differs between the nodes of one machine; the rest is in the file.
+//! The command line: flags to a [`Layer`], and the text of `--help`. Flags are for what differs between the nodes of one
+//! machine; the rest is in the file.
 
 use super::schema::{self, Key};
 use super::{Command, ConfigError, Layer};
@@ -9,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use toml::Value;
 
-/// Where a message about usage sends the reader.
+/// What messages about usage refer to.
 pub(super) const SEE_HELP: &str = "olivia --help";
 
 /// The text of `--help`: one screen.
@@ -22,24 +21,25 @@ Usage: olivia [flags]
   --bind ADDR        listen on this IP address           (default 127.0.0.1)
   --port N           listen on this port, 0: any free    (default 5454)
   --peer HOST:PORT   join this node's mesh; repeat for more; replaces remote_peers
+  --log-level LEVEL  off, error, warn, info, debug, trace (default info)
   --check-config     check the configuration, open no socket, exit
   --print-config     print the effective configuration, without secrets, exit
   -V, --version      print the version, exit
   -h, --help         print this, exit
 
-Configuration, each over the one before it: built-in defaults, the file, the
-environment, flags. The file is ./olivia.toml, else /etc/olivia/olivia.toml, else
-none. Each key has its variable: listen_port is OLIVIA_LISTEN_PORT, clients_max in
-[limits] is OLIVIA_LIMITS_CLIENTS_MAX, remote_peers is OLIVIA_REMOTE_PEERS with
-commas between; OLIVIA_CONFIG names the file. --print-config shows every key.
+Configuration, later over earlier: built-in defaults, the file, the environment,
+flags. The file is ./olivia.toml, else /etc/olivia/olivia.toml, else none. Each
+key has its variable: listen_port is OLIVIA_LISTEN_PORT, clients_max in [limits]
+is OLIVIA_LIMITS_CLIENTS_MAX, remote_peers is OLIVIA_REMOTE_PEERS, separated by
+commas; OLIVIA_CONFIG names the file. --print-config shows every key.
 
-SIGHUP reads the configuration again; SIGTERM and SIGINT end the node.
-Exit codes: 0 fine, 1 failed while running, 2 wrong usage or configuration.
+SIGHUP reads the configuration again; SIGTERM and SIGINT shut the node down.
+Exit codes: 0 success, 1 failed while running, 2 wrong usage or configuration.
 
 Try it:  olivia &  then  nc 127.0.0.1 5454  and type  SET greeting:hello
 ";
 
-/// What the command line says.
+/// The configuration from the command line.
 #[derive(Debug)]
 pub(super) struct Flags {
     pub(super) command: Command,
@@ -47,13 +47,22 @@ pub(super) struct Flags {
     pub(super) config: Option<PathBuf>,
 }
 
-const NAMES: [&str; 8] =
-    ["--config", "--bind", "--port", "--peer", "--check-config", "--print-config", "--version", "--help"];
+const NAMES: [&str; 9] = [
+    "--config",
+    "--bind",
+    "--port",
+    "--peer",
+    "--log-level",
+    "--check-config",
+    "--print-config",
+    "--version",
+    "--help",
+];
 
 /// Reads the arguments, without the program's name. `--help` and `--version` end the reading.
 ///
 /// # Errors
-/// One sentence about the first argument that is not understood.
+/// A message about the first argument that is not understood.
 pub(super) fn parse(args: &[OsString]) -> Result<Flags, ConfigError> {
     let usage = |problem: String| ConfigError::one(format!("{problem}; see {SEE_HELP}"));
     let mut flags = Flags { command: Command::Run, layer: Layer::default(), config: None };
@@ -77,6 +86,9 @@ pub(super) fn parse(args: &[OsString]) -> Result<Flags, ConfigError> {
             Arg::Long("bind") => set(&mut flags.layer, &mut parser, schema::BIND, "--bind").map_err(usage)?,
             Arg::Long("port") => {
                 set(&mut flags.layer, &mut parser, schema::LISTEN_PORT, "--port").map_err(usage)?;
+            }
+            Arg::Long("log-level") => {
+                set(&mut flags.layer, &mut parser, schema::LOG_LEVEL, "--log-level").map_err(usage)?;
             }
             Arg::Long("peer") => {
                 let text = text(&mut parser, "--peer").map_err(usage)?;
@@ -124,9 +136,15 @@ fn set(layer: &mut Layer, parser: &mut Parser, key: Key, flag: &str) -> Result<(
 fn unknown(name: &str) -> String {
     let flag = format!("--{name}");
     let shown = schema::shown(&flag);
-    match schema::nearest(&flag, NAMES.iter().map(|name| (*name).to_owned())) {
-        Some((near, score)) if score >= 0.5 => format!("unknown flag {shown} (did you mean '{near}'?)"),
-        _ => format!("unknown flag {shown}"),
+    if name.contains("password") || name.contains("secret") {
+        return format!(
+            "unknown flag {shown}; a command line can be read by others: set password_file or [mesh] secret_file, or \
+             OLIVIA_SECURITY_PASSWORD or OLIVIA_MESH_SECRET"
+        );
+    }
+    match schema::nearest(name, NAMES.iter().map(|name| name.trim_start_matches('-').to_owned())) {
+        Some(near) => format!("unknown flag {shown} (did you mean '--{near}'?)"),
+        None => format!("unknown flag {shown}"),
     }
 }
 
@@ -171,6 +189,10 @@ mod tests {
     #[test]
     fn wrong_usage_is_told_what_would_be_right() {
         assert!(problem(&["--prot", "1"]).contains("did you mean '--port'?"));
+        assert!(problem(&["--log", "debug"]).contains("did you mean '--log-level'?"));
+        assert!(problem(&["--password", "x"]).contains("OLIVIA_SECURITY_PASSWORD"));
+        assert!(!problem(&["--verbose"]).contains("did you mean"));
+        assert!(problem(&["--peer", "a:1,b:2"]).contains("names several"));
         assert!(problem(&["--port"]).contains("--port"));
         assert!(problem(&["--port", "x"]).contains("it takes 0 to 65535"));
         assert!(problem(&["--port", "65536"]).starts_with("--port: listen_port is 65536"));

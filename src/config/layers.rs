@@ -1,8 +1,7 @@
-//! One source's values, laid over those of the sources before it.
+//! Merging of the sources.
 //!
-//! A layer (the file, the environment, the flags) says which keys it sets and where it says so; later
-//! layers win key by key. What is left is typed by serde and checked as a whole. Not here: how each
-//! source is read.
+//! A layer (the file, the environment, the flags) holds the keys that it sets, with their places; later layers win key
+//! by key. The result is typed by serde and checked as a whole. Not here: how each source is read.
 
 use super::schema::{self, Key};
 use super::{Config, ConfigError, FileRead, ReadFile, Secret, explain, peers};
@@ -15,16 +14,19 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use toml::Value;
 
-/// Bytes of a password file that are read as a password: the longest one and its line end.
-const SECRET_FILE_BYTES_MAX: usize = schema::SECRET_BYTES_MAX + 2;
+/// Bytes of a password file: a byte order mark, the longest password, and a line end.
+const SECRET_FILE_BYTES_MAX: usize = 3 + schema::SECRET_BYTES_MAX + 2;
 
-/// The keys that one source sets, each checked by itself. What it holds is seen through [`super::load`].
+/// What some editors put in front of UTF-8.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// The keys that one source sets, each checked by itself.
 #[derive(Debug, Clone, Default)]
 pub struct Layer {
     entries: BTreeMap<(&'static str, &'static str), Entry>,
 }
 
-/// A value and where it was said, as `olivia.toml:12`, `OLIVIA_BIND` or `--bind`.
+/// A value and its place: `olivia.toml:12`, `OLIVIA_BIND` or `--bind`.
 #[derive(Clone)]
 struct Entry {
     value: Value,
@@ -52,7 +54,7 @@ impl Layer {
         self.value(schema::REMOTE_PEERS).and_then(Value::as_array).is_some_and(|list| !list.is_empty())
     }
 
-    /// True if a password or a mesh secret stands in it.
+    /// True if it sets a password or a mesh secret directly.
     pub(super) fn holds_secret(&self) -> bool {
         self.has(schema::PASSWORD) || self.has(schema::MESH_SECRET)
     }
@@ -65,7 +67,7 @@ impl Layer {
         self.value(key).and_then(Value::as_str)
     }
 
-    /// Where the key was set, as the beginning of a sentence about it.
+    /// Where the key was set, as the beginning of a message.
     fn origin(&self, key: Key) -> String {
         self.entries
             .get(&(key.table, key.name))
@@ -73,7 +75,7 @@ impl Layer {
             .unwrap_or_default()
     }
 
-    /// Sentences about keys of this layer that exclude one another.
+    /// Messages about keys of this layer that exclude one another.
     pub(super) fn conflicts(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for (direct, file) in
@@ -91,11 +93,8 @@ impl Layer {
         problems
     }
 
-    /// Lays `over` on this layer.
-    ///
-    /// A layer that names peers and is silent about `base_node` takes back what was said of it before,
-    /// so that `--peer` works beside a file that says `base_node = true`. A password takes back a
-    /// password file, and the other way round.
+    /// Merges `over` over this layer. Peers without `base_node` reset it to its default, which follows from them; a
+    /// password removes a password file, and the reverse.
     fn lay(&mut self, over: Layer) {
         let mut forget = Vec::new();
         if over.names_peers() && !over.has(schema::BASE_NODE) {
@@ -182,17 +181,16 @@ impl Default for LogForm {
 
 impl Default for Form {
     fn default() -> Self {
-        let mut form = Self::of(&Config::default());
-        form.base_node = None;
-        form
+        Self::of(&Config::default())
     }
 }
 
 impl Form {
-    /// The form that says what `config` says, but for its secrets.
+    /// The form of `config`, without its secrets.
     pub(super) fn of(config: &Config) -> Self {
         Self {
-            base_node: Some(config.base_node),
+            // Left out where it has its default, so that peers that are added to a printed file change it.
+            base_node: (!config.base_node || !config.remote_peers.is_empty()).then_some(config.base_node),
             listen_port: config.listen_port,
             remote_peers: config.remote_peers.clone(),
             bind: config.bind,
@@ -235,11 +233,11 @@ pub(super) fn level_name(level: LevelFilter) -> String {
     level.as_str().to_ascii_lowercase()
 }
 
-/// Lays the layers over one another, first to last, and makes the configuration that they say, with
-/// sentences worth a warning. Reads the password and secret files through `read`.
+/// Merges the layers, first to last, into a configuration with its warnings. Reads the password and secret files
+/// through `read`.
 ///
 /// # Errors
-/// Sentences about what does not fit together, or about a file that cannot be read.
+/// Messages about settings that contradict each other, or about a file that cannot be read.
 pub(super) fn resolve(
     layers: impl IntoIterator<Item = Layer>,
     read: &ReadFile<'_>,
@@ -258,13 +256,13 @@ pub(super) fn resolve(
     let mut secret_of = |direct: Key, file: Key| {
         let path = Path::new(all.text(file)?);
         match read_secret(direct, path, read) {
-            Ok((secret, warning)) => {
-                warnings.extend(warning);
+            Ok((secret, found)) => {
+                warnings.extend(found);
                 Some(secret)
             }
             Err(problem) => {
                 problems.push(format!("{}{problem}", all.origin(file)));
-                // A stand-in, so that the missing one is complained about once.
+                // A stand-in, so that its absence is reported once.
                 Some(Secret::new(String::new()))
             }
         }
@@ -284,7 +282,7 @@ pub(super) fn resolve(
     Ok((config, warnings))
 }
 
-fn read_secret(key: Key, path: &Path, read: &ReadFile<'_>) -> Result<(Secret, Option<String>), String> {
+fn read_secret(key: Key, path: &Path, read: &ReadFile<'_>) -> Result<(Secret, Vec<String>), String> {
     let FileRead { bytes, open_to_others } = read(path).map_err(|err| explain::read_error(path, &err))?;
     let shown = path.display();
     if bytes.len() > SECRET_FILE_BYTES_MAX {
@@ -296,6 +294,11 @@ fn read_secret(key: Key, path: &Path, read: &ReadFile<'_>) -> Result<(Secret, Op
     }
     let mut text = String::from_utf8(bytes)
         .map_err(|_| format!("{shown} is not UTF-8; {} takes {}", key.path(), key.takes()))?;
+    let mut warnings = Vec::new();
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.remove(0);
+        warnings.push(format!("{shown} begins with a byte order mark, which is ignored"));
+    }
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -303,24 +306,25 @@ fn read_secret(key: Key, path: &Path, read: &ReadFile<'_>) -> Result<(Secret, Op
         }
     }
     key.check_secret(&text).map_err(|problem| format!("{shown}, read for {}, {problem}", key.path()))?;
-    let warning =
-        open_to_others.then(|| format!("{shown} can be read by other users; `chmod 600` stops that"));
-    Ok((Secret::new(text), warning))
+    if open_to_others {
+        warnings.push(format!("{shown} can be read by other users; `chmod 600` stops that"));
+    }
+    Ok((Secret::new(text), warnings))
 }
 
-/// The sentence about an address that others reach, while nobody is asked for a password.
+/// The message about an address beyond loopback without a password.
 pub(super) fn bind_problem(config: &Config) -> Option<String> {
     let open = !is_loopback(config.bind) && config.password.is_none() && !config.open_without_password;
     open.then(|| {
         format!(
             "bind is {}, which other machines can reach, and no password is set: set password or \
-             password_file in [security], or open_without_password = true there if everybody may in",
+             password_file in [security], or open_without_password = true there to admit everybody",
             config.bind
         )
     })
 }
 
-/// The sentence about a mesh that leaves this machine without a secret, and the key that it is about.
+/// The message about a mesh beyond this machine without a secret, and the key that it concerns.
 fn mesh_problem(config: &Config) -> Option<(Key, String)> {
     if config.mesh_secret.is_some() {
         return None;
@@ -335,24 +339,29 @@ fn mesh_problem(config: &Config) -> Option<(Key, String)> {
         None => return None,
     };
     let problem = format!(
-        "{what}, and no secret of the mesh is set: set [mesh] secret or secret_file, the same on every node \
+        "{what}, and no mesh secret is set: set [mesh] secret or secret_file, the same on every node \
          (`openssl rand -hex 32` makes a good one)"
     );
     Some((key, problem))
 }
 
-/// What is allowed, and is seldom meant.
+/// What is allowed but rarely intended.
 fn doubts(config: &Config) -> Vec<String> {
     let mut doubts = Vec::new();
     if !is_loopback(config.bind) && config.password.is_none() {
         doubts.push(format!(
-            "everybody who reaches {} may read and change everything: no password, by open_without_password",
+            "everybody who reaches {} can read and change everything (open_without_password = true)",
             config.bind
         ));
     }
     if !config.base_node && config.remote_peers.is_empty() {
-        doubts
-            .push("base_node is false, but remote_peers is empty: this node waits to be dialled".to_owned());
+        doubts.push("base_node is false and remote_peers is empty: this node waits to be dialled".to_owned());
+    }
+    for (name, secret) in [("the password", &config.password), ("the mesh secret", &config.mesh_secret)] {
+        let text = secret.as_ref().map_or(&b""[..], Secret::as_bytes);
+        if text.trim_ascii() != text {
+            doubts.push(format!("{name} begins or ends with white space, which is part of it"));
+        }
     }
     doubts
 }

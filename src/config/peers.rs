@@ -1,7 +1,6 @@
-//! The form of a `host:port`, and whether it stays on this machine.
+//! The syntax of a `host:port`, and whether it stays on this machine.
 //!
-//! Nothing is resolved here: a name other than `localhost` counts as beyond this machine, whatever it
-//! resolves to at the moment.
+//! Nothing is resolved here: a name other than `localhost` counts as beyond this machine.
 
 use crate::base::address::is_loopback;
 use std::net::SocketAddr;
@@ -12,10 +11,18 @@ const HOST_BYTES_MAX: usize = 253;
 /// Bytes of one label of a host name, by RFC 1035.
 const LABEL_BYTES_MAX: usize = 63;
 
-/// Says what is wrong with `entry` as a `host:port`, as the end of a sentence that began with it.
+/// Checks `entry` as a `host:port`; the error is the end of a message that begins with it.
 pub(super) fn check(entry: &str) -> Result<(), &'static str> {
     if let Ok(address) = entry.parse::<SocketAddr>() {
         return if address.port() == 0 { Err("has port 0; it takes 1 to 65535") } else { Ok(()) };
+    }
+    if entry.contains("://") {
+        return Err("has a scheme; write host:port, such as 10.0.0.2:5454");
+    }
+    if entry.contains([',', ';']) {
+        return Err(
+            "names several; write one host:port per entry (repeat --peer; commas in OLIVIA_REMOTE_PEERS)",
+        );
     }
     let Some((host, port)) = entry.rsplit_once(':') else {
         return Err("has no port; write host:port, such as 10.0.0.2:5454");
@@ -89,7 +96,8 @@ mod tests {
             ("256.1.1.1:80", "IPv4"),
             ("a b:80", "neither"),
             ("a..b:80", "neither"),
-            ("http://host:80", "brackets"),
+            ("http://host:80", "scheme"),
+            ("a:1,b:2", "several"),
         ] {
             assert!(check(entry).unwrap_err().contains(hint), "{entry}: {:?}", check(entry));
         }

@@ -1,7 +1,5 @@
-//! The effective configuration as a file: `olivia.toml` with other values.
-//!
-//! The comments have one source, the shipped `olivia.toml`, which is walked line by line. Secrets are
-//! not printed; a comment says that there is one.
+//! The effective configuration as a file: the shipped `olivia.toml`, line by line, with other values. Secrets are not
+//! printed; a comment says that there is one.
 
 use super::layers::Form;
 use super::schema::{self, Key};
@@ -11,11 +9,10 @@ use toml::Value;
 /// The shipped `olivia.toml`: every key with its default, unit and meaning.
 pub const DEFAULT_TEXT: &str = include_str!("../../olivia.toml");
 
-/// The file that says what `config` says. Where no secret stands directly in the configuration, it
-/// loads back to an equal one.
+/// `config` as a file. If no secret is set directly, it loads back to an equal configuration.
 ///
 /// # Errors
-/// A sentence if a limit is beyond what a TOML number holds, which no loaded configuration has.
+/// A message if a limit exceeds a TOML number, which none of a loaded configuration does.
 pub fn print_config(config: &Config) -> Result<String, ConfigError> {
     let values = toml::Table::try_from(Form::of(config))
         .map_err(|err| ConfigError::one(format!("this configuration cannot be printed: {err}")))?;
@@ -40,7 +37,7 @@ fn key_of(table: &str, line: &str) -> Option<Key> {
     schema::find(table, name)
 }
 
-/// The line that sets `key`; none where it is not set.
+/// The line that sets `key`; `None`: it is not set.
 fn set_line(config: &Config, values: &toml::Table, key: Key) -> Option<String> {
     let hidden = match (key.table, key.name) {
         ("security", "password") => config.password.is_some() && config.password_file.is_none(),
@@ -52,7 +49,27 @@ fn set_line(config: &Config, values: &toml::Table, key: Key) -> Option<String> {
     }
     let table = if key.table.is_empty() { values } else { values.get(key.table)?.as_table()? };
     let value: &Value = table.get(key.name)?;
-    Some(format!("{} = {value}", key.name))
+    Some(format!("{} = {}", key.name, key.written(value)))
+}
+
+/// What differs between two configurations, key by key; `None`: nothing.
+pub(super) fn changes(old: &Config, new: &Config) -> Option<String> {
+    let tables = [old, new].map(|config| toml::Table::try_from(Form::of(config)).unwrap_or_default());
+    let shown = |values: &toml::Table, key: Key| {
+        let table = if key.table.is_empty() { values } else { values.get(key.table)?.as_table()? };
+        Some(key.written(table.get(key.name)?))
+    };
+    let mut changes: Vec<String> = schema::keys()
+        .filter_map(|key| {
+            let [old, new] =
+                tables.each_ref().map(|values| shown(values, key).unwrap_or("not set".to_owned()));
+            (old != new).then(|| format!("{} {old} -> {new}", key.path()))
+        })
+        .collect();
+    if old.password != new.password {
+        changes.push("security.password".to_owned());
+    }
+    (!changes.is_empty()).then(|| changes.join(", "))
 }
 
 #[cfg(test)]

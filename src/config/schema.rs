@@ -1,9 +1,10 @@
-//! Every key that an operator can set: its table, its kind, what it takes.
+//! Every key of the configuration: its table, its kind, what it takes.
 //!
-//! The one list that the file, the environment, the flags and `--print-config` go by. It knows no
-//! layer and no default: those are in `layers` and `Config::default`.
+//! The file, the environment, the flags and `--print-config` derive from this list. Not here: defaults
+//! (`Config::default`) and how sources are merged (`layers`).
 
 use super::peers;
+use super::units::Unit;
 use crate::limits::{LIMIT_RANGES, LimitRange, MESH_RANGES};
 use std::net::{IpAddr, SocketAddr};
 use toml::Value;
@@ -24,7 +25,7 @@ const SHOWN_CHARS_MAX: usize = 64;
 /// One key of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
-    /// The table it stands in; empty for the top level.
+    /// Its table; empty for the top level.
     pub(super) table: &'static str,
     pub(super) name: &'static str,
     pub(super) kind: Kind,
@@ -34,7 +35,7 @@ pub(super) struct Key {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Bool,
-    Integer { min: u64, max: u64, zero: Option<&'static str> },
+    Integer { min: u64, max: u64, zero: Option<&'static str>, unit: Unit },
     Address,
     Peers,
     Secret { bytes_min: usize },
@@ -47,8 +48,11 @@ const fn key(table: &'static str, name: &'static str, kind: Kind) -> Key {
 }
 
 pub(super) const BASE_NODE: Key = key("", "base_node", Kind::Bool);
-pub(super) const LISTEN_PORT: Key =
-    key("", "listen_port", Kind::Integer { min: 0, max: 65_535, zero: Some("any free port") });
+pub(super) const LISTEN_PORT: Key = key(
+    "",
+    "listen_port",
+    Kind::Integer { min: 0, max: 65_535, zero: Some("any free port"), unit: Unit::Count },
+);
 pub(super) const REMOTE_PEERS: Key = key("", "remote_peers", Kind::Peers);
 pub(super) const BIND: Key = key("", "bind", Kind::Address);
 pub(super) const PASSWORD: Key = key("security", "password", Kind::Secret { bytes_min: 1 });
@@ -81,8 +85,9 @@ pub(super) fn keys() -> impl Iterator<Item = Key> {
     KEYS_BESIDE_LIMITS.into_iter().chain(mesh).chain(limits)
 }
 
-const fn limit_key<L>(table: &'static str, range: &LimitRange<L>) -> Key {
-    key(table, range.name, Kind::Integer { min: range.min, max: range.max, zero: range.zero })
+fn limit_key<L>(table: &'static str, range: &LimitRange<L>) -> Key {
+    let &LimitRange { name, min, max, zero, .. } = range;
+    key(table, name, Kind::Integer { min, max, zero, unit: Unit::of(name) })
 }
 
 /// The key `name` in `table`, if there is one.
@@ -104,7 +109,7 @@ impl Key {
     /// Reads the text of an environment variable or a flag.
     ///
     /// # Errors
-    /// A sentence that says what the key takes.
+    /// A message that says what the key takes.
     pub(super) fn read_text(self, text: &str) -> Result<Value, String> {
         let value = match self.kind {
             Kind::Bool => match text.trim() {
@@ -112,13 +117,16 @@ impl Key {
                 "false" => Value::Boolean(false),
                 _ => return Err(self.refusal(&shown(text))),
             },
-            Kind::Integer { .. } => match text.trim().replace('_', "").parse() {
-                Ok(number) => Value::Integer(number),
-                Err(_) => return Err(self.refusal(&shown(text))),
+            Kind::Integer { unit, .. } => match unit.read(text) {
+                Some(number) => Value::Integer(number),
+                None => return Err(self.refusal(&shown(text))),
             },
-            Kind::Peers if text.trim().is_empty() => Value::Array(Vec::new()),
+            Kind::Peers if text.contains(['[', '"', '\'']) && text.contains(['"', '\'']) => {
+                return Err(format!("{} takes host:port,host:port here, without quotes", self.path()));
+            }
             Kind::Peers => {
-                Value::Array(text.split(',').map(|entry| Value::String(entry.trim().to_owned())).collect())
+                let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+                Value::Array(entries.map(|entry| Value::String(entry.to_owned())).collect())
             }
             Kind::Address | Kind::Level => Value::String(text.trim().to_owned()),
             Kind::Secret { .. } | Kind::Path => Value::String(text.to_owned()),
@@ -126,14 +134,33 @@ impl Key {
         self.check(&value).map(|()| value)
     }
 
+    /// A value of the file with its unit read: `"1GiB"` is a number.
+    pub(super) fn with_unit(self, value: Value) -> Value {
+        let number = match (self.kind, &value) {
+            (Kind::Integer { unit, .. }, Value::String(text)) if unit != Unit::Count => unit.read(text),
+            _ => None,
+        };
+        number.map_or(value, Value::Integer)
+    }
+
+    /// A value as a file or a message shows it: `"256MiB"`, `10000`.
+    pub(super) fn written(self, value: &Value) -> String {
+        let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
+        let shown = match (self.kind, number) {
+            (Kind::Integer { unit, .. }, Some(number)) => unit.show(number),
+            _ => return value.to_string(),
+        };
+        if shown.bytes().all(|byte| byte.is_ascii_digit()) { shown } else { format!("\"{shown}\"") }
+    }
+
     /// Checks the type and the range of a value.
     ///
     /// # Errors
-    /// A sentence that names the key, shows the value (never a secret one) and says what would be right.
+    /// A message that names the key, shows the value (never a secret one) and says what would be right.
     pub(super) fn check(self, value: &Value) -> Result<(), String> {
         match (self.kind, value) {
             (Kind::Bool, Value::Boolean(_)) => Ok(()),
-            (Kind::Integer { min, max, zero }, Value::Integer(number)) => {
+            (Kind::Integer { min, max, zero, .. }, Value::Integer(number)) => {
                 let fits = u64::try_from(*number)
                     .is_ok_and(|n| (n == 0 && zero.is_some()) || (min <= n && n <= max));
                 if fits { Ok(()) } else { Err(self.refusal(&number.to_string())) }
@@ -147,7 +174,11 @@ impl Key {
                 Err(self.refusal(&shown(text)))
             }
             (Kind::Path, Value::String(_)) => Ok(()),
-            (Kind::Level, Value::String(text)) if LEVELS.contains(&text.as_str()) => Ok(()),
+            (Kind::Level, Value::String(text))
+                if LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text)) =>
+            {
+                Ok(())
+            }
             (Kind::Level, Value::String(text)) => Err(self.refusal(&shown(text))),
             (_, other) => Err(self.refusal(self.shown_value(other).as_str())),
         }
@@ -179,7 +210,7 @@ impl Key {
     /// Checks the length and the characters of a secret, whichever way it came.
     ///
     /// # Errors
-    /// The rest of a sentence that begins with where the secret stands; the secret is not in it.
+    /// The rest of a message that begins with the place of the secret; the secret is not in it.
     pub(super) fn check_secret(self, text: &str) -> Result<(), String> {
         let bytes_min = if let Kind::Secret { bytes_min } = self.kind { bytes_min } else { 0 };
         if text.is_empty() {
@@ -197,20 +228,24 @@ impl Key {
         Ok(())
     }
 
-    /// The sentence about a value that is not taken.
+    /// The message about a value that is refused.
     pub(super) fn refusal(self, shown: &str) -> String {
-        format!("{} is {shown}; it takes {}", self.path(), self.takes())
+        let hint = if let Kind::Integer { unit, .. } = self.kind { unit.hint() } else { "" };
+        format!("{} is {shown}; it takes {}{hint}", self.path(), self.takes())
     }
 
-    /// What the key takes, as the end of a sentence.
+    /// What the key takes, as the end of a message.
     pub(super) fn takes(self) -> String {
         match self.kind {
             Kind::Bool => "true or false".to_owned(),
-            Kind::Integer { min: 0 | 1, max, zero: Some(zero) } => format!("0 to {max} (0: {zero})"),
-            Kind::Integer { min, max, zero: Some(zero) } => format!("0 ({zero}) or {min} to {max}"),
-            Kind::Integer { min, max, zero: None } => format!("{min} to {max}"),
+            Kind::Integer { min, max, zero, unit } => match zero {
+                Some(zero) if min <= 1 => format!("0 to {} (0: {zero})", unit.show(max)),
+                Some(zero) => format!("0 ({zero}) or {} to {}", unit.show(min), unit.show(max)),
+                None => format!("{} to {}", unit.show(min), unit.show(max)),
+            },
             Kind::Address => {
-                "one IP address: 127.0.0.1, 0.0.0.0 (all of IPv4), :: (all), or an own one".to_owned()
+                "one IP address: 127.0.0.1, 0.0.0.0 (all of IPv4), :: (all), or an address of this machine"
+                    .to_owned()
             }
             Kind::Peers => format!("a list of at most {REMOTE_PEERS_MAX} \"host:port\""),
             Kind::Secret { bytes_min } => {
@@ -248,24 +283,30 @@ pub(super) fn shown(text: &str) -> String {
     format!("'{}{rest}'", cut.escape_debug())
 }
 
-/// The candidate most like `word`, and how alike they are, from 0.0 to 1.0.
+/// The candidate that `word` is probably meant for: one that ends in it (`port`, `listen_port`), else one that differs
+/// in at most a third of the letters, else one that has it as a part (`log`, `log-level`).
 ///
 /// Cost: bounded by the candidates times the square of what a message shows of a word.
-pub(super) fn nearest(word: &str, candidates: impl Iterator<Item = String>) -> Option<(String, f64)> {
+pub(super) fn nearest(word: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
     let word: String = word.chars().take(SHOWN_CHARS_MAX).flat_map(char::to_lowercase).collect();
-    let alike = |candidate: &str| {
+    let edits_max = (word.chars().count() / 3).max(1);
+    let rank = |candidate: &str| {
         let candidate = candidate.to_lowercase();
-        let edits = strsim::normalized_damerau_levenshtein(&word, &candidate);
-        // `port` is meant for `listen_port`, though most letters of it are missing.
-        let part = word.len() >= 3 && candidate.split(['_', '.']).any(|part| part == word);
-        if part { edits.max(0.6) } else { edits }
+        let is_part = word.len() >= 3 && candidate.split(['_', '.', '-']).any(|part| part == word);
+        let edits = strsim::damerau_levenshtein(&word, &candidate);
+        let rest = candidate.strip_suffix(word.as_str()).filter(|_| word.len() >= 3);
+        if rest.is_some_and(|rest| rest.is_empty() || rest.ends_with(['_', '.', '-'])) {
+            Some((0, candidate.len()))
+        } else if edits <= edits_max {
+            Some((1, edits))
+        } else {
+            is_part.then_some((2, candidate.len()))
+        }
     };
     candidates
-        .map(|candidate| {
-            let score = alike(&candidate);
-            (candidate, score)
-        })
-        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .filter_map(|candidate| Some((rank(&candidate)?, candidate)))
+        .min()
+        .map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]
@@ -364,10 +405,12 @@ mod tests {
 
     #[test]
     fn a_mistyped_name_finds_its_neighbour() {
-        let among = |word: &str| nearest(word, keys().map(|key| key.name.to_owned())).unwrap().0;
+        let among = |word: &str| nearest(word, keys().map(|key| key.name.to_owned())).unwrap();
         assert_eq!(among("listen_prot"), "listen_port");
         assert_eq!(among("port"), "listen_port");
         assert_eq!(among("CLIENT_MAX"), "clients_max");
+        assert_eq!(among("password"), "password");
+        assert_eq!(nearest("home", keys().map(|key| key.name.to_owned())), None);
         assert_eq!(nearest("x", std::iter::empty()), None);
     }
 

@@ -360,11 +360,36 @@ fn a_reload_takes_what_it_can_and_names_the_rest() {
         merged,
         Config { password: new.password, limits: new.limits, log_level: new.log_level, ..old.clone() }
     );
-    for name in ["bind", "listen_port", "base_node", "remote_peers", "mesh secret", "[mesh]"] {
+    for name in ["bind", "listen_port", "base_node", "remote_peers", "[mesh] secret", "[mesh] stays"] {
         assert!(notes.iter().any(|note| note.contains(name)), "{name}: {notes:?}");
     }
     assert!(notes.iter().all(|note| !note.contains("0123456789abcdef")));
+    let changes = old.changes_to(&merged).unwrap();
+    assert_eq!(changes, "log.level \"info\" -> \"debug\", limits.clients_max 10000 -> 7, security.password");
+    assert_eq!(old.changes_to(&old), None);
     assert_eq!(old.reload_from(old.clone()), (old, Vec::new()));
+}
+
+#[test]
+fn sizes_and_times_of_a_file_take_units() {
+    let text =
+        "[limits]\nmemory_max = '1GiB'\ndrain_ms = \"2s\"\nbuffers_max = '512 MB'\n[log]\nlevel = 'WARN'";
+    let config = loaded(text).unwrap().config;
+    assert_eq!((config.limits.memory_max, config.limits.drain_ms), (1 << 30, 2_000));
+    assert_eq!((config.limits.buffers_max, config.log_level), (512_000_000, LevelFilter::Warn));
+    let message = problem("[limits]\nmemory_max = '1 gig'");
+    assert!(message.contains("it takes 0 (no limit) or 1MiB to 1PiB, in bytes or with a unit"), "{message}");
+    assert!(problem("[limits]\nmemory_max = 1GB").contains("\"1GiB\""));
+    assert!(problem("clients_max = '5s'").contains("it goes into [limits]"));
+}
+
+#[test]
+fn byte_order_mark_is_no_part_of_a_secret_and_white_space_at_its_ends_is_warned_about() {
+    let there = [("pw", &b"\xef\xbb\xbfgeheim \n"[..])];
+    let loaded = load(&env(&[("OLIVIA_SECURITY_PASSWORD_FILE", "pw")]), &files(&there)).unwrap();
+    assert_eq!(loaded.config.password.unwrap().as_bytes(), b"geheim ");
+    assert!(loaded.warnings[0].contains("byte order mark"), "{:?}", loaded.warnings);
+    assert!(loaded.warnings[1].contains("white space"), "{:?}", loaded.warnings);
 }
 
 #[test]

@@ -72,6 +72,8 @@ pub(in crate::node) struct Snapshot<'a> {
     pub(in crate::node) is_ready: bool,
     pub(in crate::node) is_mesh_complete: bool,
     pub(in crate::node) peers_linked: usize,
+    /// Configured peers that are linked, and all of them.
+    pub(in crate::node) configured: (usize, usize),
     pub(in crate::node) peers_backup: usize,
     pub(in crate::node) lookups_in_flight: usize,
     pub(in crate::node) peer_filters_bytes: u64,
@@ -198,7 +200,7 @@ pub const SECTIONS: [&str; 7] = [SERVER, CONNECTIONS, MEMORY, KEYSPACE, MESH, LO
 
 /// Every figure, in the order of STATS.
 #[rustfmt::skip]
-pub static METRICS: [Metric; 79] = [
+pub static METRICS: [Metric; 81] = [
     row(SERVER, "ready", FLAG, "Whether every configured peer was tried and the filter of every linked peer is known; `no` while shutting down.", |s| Value::Flag(s.is_ready)),
     row(CONNECTIONS, "requests", COUNTER, "Requests of clients, those answered with an error included.", |s| Value::Number(s.stats.requests)),
     row(CONNECTIONS, "request_errors", COUNTER, "Requests answered with an error.", |s| Value::Number(s.stats.request_errors)),
@@ -246,6 +248,8 @@ pub static METRICS: [Metric; 79] = [
     row(KEYSPACE, "deletes", COUNTER, "Keys deleted by clients.", |s| Value::Number(s.keyspace.deletes())),
     row(KEYSPACE, "expirations", COUNTER, "Keys removed because they expired.", |s| Value::Number(s.keyspace.store().expired())),
 
+    row(MESH, "peers_configured", GAUGE, "Entries of remote_peers, without this node itself.", |s| Value::Number(s.configured.1 as u64)),
+    row(MESH, "peers_configured_linked", GAUGE, "Of these, with a link.", |s| Value::Number(s.configured.0 as u64)),
     row(MESH, "peers_backup", GAUGE, "Known addresses of other nodes without a link.", |s| Value::Number(s.peers_backup as u64)),
     row(MESH, "mesh_complete", FLAG, "Whether every known node is linked.", |s| Value::Flag(s.is_mesh_complete)),
     row(MESH, "handshakes_refused", COUNTER, "Handshakes refused by this node.", |s| Value::Number(s.stats.handshakes_refused)),

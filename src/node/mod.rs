@@ -92,11 +92,16 @@ impl Node {
         Self { state: State::new(config, seed, now) }
     }
 
-    /// Takes up the mesh: where this node listens, and the addresses that it dials, for each entry of the
-    /// operator. Called once, before anything comes; a node that is not told has no peers but those that dial
-    /// it.
+    /// Joins the mesh: where this node listens, and the addresses of each configured peer, none where a name is not
+    /// resolved yet. Called once, before all else; without it the node has no peers but those that dial it.
     pub fn join(&mut self, now: Now, listen: SocketAddr, entries: &[Vec<SocketAddr>]) {
         peer::link::join(&mut self.state, now, listen, entries);
+        self.conclude(now);
+    }
+
+    /// Replaces the addresses of the configured peer number `entry` by what its name resolves to now.
+    pub fn resolved(&mut self, now: Now, entry: usize, addrs: &[SocketAddr]) {
+        peer::link::resolved(&mut self.state, now, entry, addrs);
         self.conclude(now);
     }
 
@@ -146,9 +151,10 @@ impl Node {
         self.conclude(now);
     }
 
-    /// Notes that a connection broke, or could not be made. Its key is stale from here on, and no `Close`
-    /// follows.
-    pub fn lost(&mut self, now: Now, conn: ConnKey) {
+    /// Notes that a connection broke, or could not be made, with the cause for the log. Its key is stale from here on,
+    /// and no `Close` follows.
+    pub fn lost(&mut self, now: Now, conn: ConnKey, cause: &dyn fmt::Display) {
+        peer::link::note_cause(&mut self.state, conn, cause);
         if !state::forget_conn(&mut self.state, conn, CloseReason::Lost) {
             self.state.stats.stale_events += 1;
         }
@@ -233,6 +239,12 @@ impl Node {
             self.state.conns.values_mut().for_each(|conn| conn.is_authenticated = true);
         }
         self.state.keyspace.set_memory_max(config.limits.memory_max);
+        let (used, max) = (self.state.keyspace.store().memory_bytes(), config.limits.memory_max);
+        if max != 0 && used > max {
+            log::warn!(
+                "memory_max is {max} bytes, below the {used} bytes in use; writes fail until memory is freed"
+            );
+        }
         self.state.mesh.filters.set_bytes_max(config.limits.peer_filters_max);
         self.state.config = config;
         peer::handshake::end_unproven(&mut self.state, now);

@@ -1,27 +1,39 @@
-//! Real time, read once a turn.
+//! Real time, read once per iteration and before each read of a socket.
 
 use crate::base::time::{Instant, Now};
-use std::time::{SystemTime, UNIX_EPOCH};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Tells the time since it was made, and the time of day.
+/// On Linux the clock that goes on while the machine sleeps, so that a TTL of a minute ends after a minute.
+#[cfg(target_os = "linux")]
+const MONOTONIC: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const MONOTONIC: ClockId = ClockId::Monotonic;
+
+/// The monotonic time since it was made, and the wall clock.
 #[derive(Debug)]
 pub(super) struct Clock {
-    origin: std::time::Instant,
+    origin: Duration,
 }
 
 impl Clock {
     pub(super) fn new() -> Self {
-        Self { origin: std::time::Instant::now() }
+        Self { origin: since_boot() }
     }
 
-    /// The monotonic moment.
+    /// The monotonic time.
     pub(super) fn mono(&self) -> Instant {
-        Instant::ZERO.after(self.origin.elapsed())
+        Instant::ZERO.after(since_boot().saturating_sub(self.origin))
     }
 
-    /// Both clocks. A time of day before 1970 counts as 1970.
+    /// Both clocks. A wall clock before 1970 counts as 1970.
     pub(super) fn read(&self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono: self.mono(), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
     }
+}
+
+fn since_boot() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(MONOTONIC);
+    Duration::new(u64::try_from(tv_sec).unwrap_or(0), u32::try_from(tv_nsec).unwrap_or(0))
 }

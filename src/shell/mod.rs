@@ -1,6 +1,5 @@
-//! The only code that knows mio, real sockets, signals and real time. Everything that it learns goes
-//! over the boundary of `node`, and everything it does it was told to by a
-//! [`crate::node::Action`].
+//! The only code that knows mio, real sockets, signals and real time. What it reads crosses the boundary of `node`;
+//! what it does comes from there as a [`crate::node::Action`].
 //!
 //! Not here: any rule of the protocol, and any decision about a connection that the node could take.
 
@@ -13,27 +12,25 @@ mod resolver;
 mod signals;
 mod socket;
 
-use crate::config::{Config, explain_bind_error};
 pub use log_output::LogOutput;
-use reactor::Reactor;
 
+use crate::config::{Config, explain_bind_error};
+use reactor::Reactor;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-/// Reads the configuration anew, for SIGHUP. The error is a sentence for the log.
+/// Reads the configuration again, for SIGHUP. The error is a message for the log.
 pub type Reload = Box<dyn FnMut() -> Result<Config, String>>;
 
-/// Why a node did not run to its proper end. Displays as a sentence that says what to do.
+/// Why a node did not run to a proper shutdown. Displays as a message that says what to do.
 #[derive(Debug)]
 pub enum ShellError {
     /// The address could not be listened on.
     Bind(SocketAddr, io::Error),
-    /// This entry of `remote_peers` has no address.
-    Resolve(String, io::Error),
-    /// A system call that there is no node without failed; the text names it.
+    /// A system call failed that the node cannot do without; the text names it.
     System(&'static str, io::Error),
-    /// A second signal ended the node before its connections had ended.
+    /// A second signal ended the node before its connections were closed.
     Interrupted,
 }
 
@@ -41,14 +38,9 @@ impl fmt::Display for ShellError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(addr, error) => f.write_str(&explain_bind_error(*addr, error)),
-            Self::Resolve(entry, error) => write!(
-                f,
-                "remote_peers names {entry}, whose address cannot be found: {error}; correct the name, or write \
-                 an IP address, such as 10.0.0.2:5454"
-            ),
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
             Self::Interrupted => {
-                f.write_str("a second signal ended the node before its connections had ended")
+                f.write_str("a second signal ended the node before its connections were closed")
             }
         }
     }
@@ -56,12 +48,10 @@ impl fmt::Display for ShellError {
 
 impl std::error::Error for ShellError {}
 
-/// Runs a node until it is told to end by SIGTERM or SIGINT, and has ended.
+/// Runs a node until SIGTERM or SIGINT has shut it down.
 ///
 /// # Errors
-/// [`ShellError`]; only `Resolve`, `Bind` and `System` can come before the node listens.
-pub fn run(mut config: Config, reload: Reload) -> Result<(), ShellError> {
-    let peers = resolver::resolve(&config, resolver::ask_system)?;
-    config.limits.clients_max = fd_limit::make_room(&config);
-    Reactor::start(config, &peers, reload)?.run()
+/// [`ShellError`]; only `Bind` and `System` can come before the node listens.
+pub fn run(config: Config, reload: Reload) -> Result<(), ShellError> {
+    Reactor::start(config, reload)?.run()
 }

@@ -6,16 +6,16 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals as SignalSource;
 use std::io;
 
-/// What the signals that have come ask for.
+/// The signals that have come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct Pending {
     /// SIGTERM or SIGINT.
-    pub(super) end: bool,
+    pub(super) shutdown: bool,
     /// SIGHUP.
     pub(super) reload: bool,
 }
 
-/// The signals that a node listens to. Others keep what the system does with them.
+/// The signals that a node handles. Others keep the system's default.
 pub(super) struct Signals {
     source: SignalSource,
 }
@@ -27,11 +27,11 @@ impl Signals {
         Ok(Self { source })
     }
 
-    /// What has come since the last call. Never waits.
-    pub(super) fn take(&mut self) -> Asked {
-        self.source.pending().fold(Asked::default(), |asked, signal| Asked {
-            end: asked.end || signal == SIGTERM || signal == SIGINT,
-            reload: asked.reload || signal == SIGHUP,
+    /// What has come since the last call. Never blocks.
+    pub(super) fn take(&mut self) -> Pending {
+        self.source.pending().fold(Pending::default(), |pending, signal| Pending {
+            shutdown: pending.shutdown || signal == SIGTERM || signal == SIGINT,
+            reload: pending.reload || signal == SIGHUP,
         })
     }
 }

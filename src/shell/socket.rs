@@ -1,22 +1,21 @@
-//! The sockets of connections, found by the node's keys, and what is known of their readiness.
+//! The sockets of connections, by the node's keys, and what is known of their readiness.
 //!
-//! mio reports edges, so a bit set by an event stays set until a system call has shown that it no longer
-//! holds. Reading and writing happen here; what the bytes mean is the node's part.
+//! mio reports edges, so a bit set by an event stays set until a system call has shown that it no longer holds.
 
 use crate::node::ConnKey;
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 
-/// How often [`Socket::write`] may be called for one connection in a turn, before others have theirs.
-pub(super) const WRITES_PER_TURN: u32 = 16;
+/// Calls of [`Socket::write`] for one connection per iteration.
+pub(super) const WRITES_PER_ITERATION: u32 = 16;
 
-/// What one read came to.
+/// The result of one read.
 #[derive(Debug)]
 pub(super) enum ReadEnd {
-    /// So many bytes, and nothing more for now.
+    /// This many bytes, and nothing more for now.
     Drained(usize),
-    /// So many bytes, and perhaps more.
+    /// This many bytes, and perhaps more.
     More(usize),
     /// Nothing for now.
     Blocked,
@@ -26,21 +25,21 @@ pub(super) enum ReadEnd {
     Broken(io::Error),
 }
 
-/// What dialling has come to.
+/// The state of a dial.
 #[derive(Debug)]
 pub(super) enum DialEnd {
     /// Neither up nor failed yet.
     UnderWay,
     /// The connection is up.
     Up,
-    /// There is none.
+    /// The dial has failed.
     Broken(io::Error),
 }
 
-/// What one write came to.
+/// The result of one write.
 #[derive(Debug)]
 pub(super) enum WriteEnd {
-    /// So many bytes were taken.
+    /// This many bytes were taken.
     Took(usize),
     /// None for now.
     Blocked,
@@ -55,14 +54,14 @@ pub(super) struct Socket {
     stream: TcpStream,
     pub(super) is_readable: bool,
     pub(super) is_writable: bool,
-    /// An event said that the other side has closed: short reads prove nothing from here on, since no
-    /// further edge would tell of the end behind them.
-    pub(super) is_read_closed: bool,
-    /// It was dialled, and is not up yet: not to be read from or written to.
+    /// The other side has closed, or sent urgent data, at which a read ends early: short reads prove nothing until a
+    /// read blocks, since no further edge would report what follows.
+    pub(super) has_more: bool,
+    /// Dialled, and not up yet: not to be read from or written to.
     pub(super) is_connecting: bool,
     /// The node wants no more from it for now.
     pub(super) is_stopped: bool,
-    /// In the queue of those to be read.
+    /// In the queue of connections to read from.
     pub(super) is_queued: bool,
 }
 
@@ -73,20 +72,19 @@ impl Socket {
             let end = match self.stream.read(scratch) {
                 Ok(0) => ReadEnd::Closed,
                 // epoll(7), "Questions and answers", 9: a short read has drained a stream.
-                Ok(count) if cfg!(unix) && count < scratch.len() && !self.is_read_closed => {
-                    ReadEnd::Drained(count)
-                }
+                Ok(count) if cfg!(unix) && count < scratch.len() && !self.has_more => ReadEnd::Drained(count),
                 Ok(count) => ReadEnd::More(count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => ReadEnd::Blocked,
                 Err(error) => ReadEnd::Broken(error),
             };
             self.is_readable = matches!(end, ReadEnd::More(_));
+            self.has_more &= self.is_readable;
             return end;
         }
     }
 
-    /// Finds out what dialling has come to, when an event has told something.
+    /// The state of a dial, after an event.
     pub(super) fn finish_dial(&mut self) -> DialEnd {
         match self.stream.take_error() {
             Ok(Some(error)) | Err(error) => return DialEnd::Broken(error),
@@ -119,8 +117,7 @@ impl Socket {
         }
     }
 
-    /// Tells the other side that nothing more will come. If that fails the connection is broken, which
-    /// the next read will find.
+    /// Shuts down the writing side. If that fails the connection is broken, which the next read will find.
     pub(super) fn shutdown_write(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
@@ -140,7 +137,7 @@ impl Sockets {
             stream,
             is_readable: false,
             is_writable: true,
-            is_read_closed: false,
+            has_more: false,
             is_connecting: false,
             is_stopped: false,
             is_queued: false,
@@ -154,7 +151,7 @@ impl Sockets {
             stream,
             is_readable: false,
             is_writable: false,
-            is_read_closed: false,
+            has_more: false,
             is_connecting: true,
             is_stopped: false,
             is_queued: false,
@@ -196,7 +193,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr, TcpListener};
     use std::time::Duration;
 
-    /// Dials, as the loop does, until it is known how that went.
+    /// Dials, as the loop does, until the dial has ended.
     fn dial(addr: SocketAddr) -> (Sockets, DialEnd) {
         let mut poll = Poll::new().unwrap();
         let key = Key::from_bits(1 << 32).unwrap();
@@ -208,7 +205,7 @@ mod tests {
         let mut events = Events::with_capacity(8);
         loop {
             poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
-            assert!(!events.is_empty(), "no event tells how dialling went");
+            assert!(!events.is_empty(), "no event for the dial");
             match sockets.get_mut(key).unwrap().finish_dial() {
                 DialEnd::UnderWay => {}
                 end @ (DialEnd::Up | DialEnd::Broken(_)) => return (sockets, end),
@@ -217,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn dialled_socket_is_up_and_writable_where_somebody_listens() {
+    fn dialled_socket_is_up_and_writable_where_a_listener_is() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let (mut sockets, end) = dial(listener.local_addr().unwrap());
         assert!(matches!(end, DialEnd::Up), "{end:?}");
@@ -226,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn dialled_socket_is_broken_where_nobody_listens() {
+    fn dialled_socket_is_broken_where_no_listener_is() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let addr = listener.local_addr().unwrap();
         drop(listener);

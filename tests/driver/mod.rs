@@ -152,7 +152,7 @@ impl Driver {
 
     /// Breaks the connection.
     pub fn lose(&mut self, id: ClientId) {
-        self.node.lost(self.now, self.clients[id.0].key);
+        self.node.lost(self.now, self.clients[id.0].key, &"connection refused");
         self.clients[id.0].has_ended = true;
         self.clients[id.0].is_closed = true;
         self.run();

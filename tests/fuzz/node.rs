@@ -198,7 +198,11 @@ impl World {
         }
         client.is_read_closed = true;
         client.is_open = is_polite;
-        if is_polite { self.node.read_closed(now, key) } else { self.node.lost(now, key) }
+        if is_polite {
+            self.node.read_closed(now, key)
+        } else {
+            self.node.lost(now, key, &"connection reset")
+        }
     }
 
     /// Does what the node asks for, and looks at what it holds.

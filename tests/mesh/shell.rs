@@ -95,7 +95,7 @@ impl World {
     fn take_losses(&mut self, at: usize) {
         while let Some(key) = self.hosts[at].broken.pop_front() {
             let Some(socket) = self.hosts[at].sockets.remove(&key.to_bits()) else { continue };
-            self.call(at, "lost", key, b"", |node, now| node.lost(now, key));
+            self.call(at, "lost", key, b"", |node, now| node.lost(now, key, &"connection reset"));
             self.hosts[at].gone.push(key);
             self.client_lost(at, &socket);
         }

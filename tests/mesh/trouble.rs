@@ -206,7 +206,7 @@ impl World {
         self.call(at, "stale", key, &choice.to_le_bytes(), |node, now| match choice {
             0 => node.received(now, key, b"SET a:stale\n"),
             1 => node.read_closed(now, key),
-            2 => node.lost(now, key),
+            2 => node.lost(now, key, &"connection reset"),
             3 => node.connected(now, key),
             _ => node.wrote(now, key, 1),
         });

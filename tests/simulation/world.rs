@@ -228,7 +228,7 @@ impl World {
     fn reset(&mut self, at: usize) {
         let link = self.links.remove(at);
         self.gone.push(link.key);
-        self.node.lost(self.now, link.key);
+        self.node.lost(self.now, link.key, &"connection reset");
         self.closed_before[CloseReason::Lost as usize] += 1;
         self.observe(&format!("lost {:?}", link.key), b"");
     }
@@ -270,7 +270,7 @@ impl World {
         match self.rng.below(4) {
             0 => self.node.received(self.now, key, b"SET a:stale\n"),
             1 => self.node.read_closed(self.now, key),
-            2 => self.node.lost(self.now, key),
+            2 => self.node.lost(self.now, key, &"connection reset"),
             _ => self.node.wrote(self.now, key, 1),
         }
         assert_eq!(self.node.outbound_bytes(key), 0);

@@ -204,6 +204,7 @@ fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
         is_ready: is_ready(state),
         is_mesh_complete: backups == 0,
         peers_linked: mesh.peers.linked_count(),
+        configured: mesh.address_book.configured(|id| mesh.peers.is_linked(id)),
         peers_backup: backups,
         lookups_in_flight: mesh.lookups.len(),
         peer_filters_bytes: mesh.filters.bytes(),
@@ -214,14 +215,14 @@ fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
     }
 }
 
-/// Whether the node is ready: it has tried each address that it was told to, and knows the filter of each
-/// peer that is linked, or has refused it.
+/// Whether the node is ready: it has tried each configured address, unless it is a base node, and knows the filter of
+/// each linked peer, or has refused it.
 pub(in crate::node) fn is_ready(state: &State) -> bool {
     let mesh = &state.mesh;
     let tried =
         |contact: &AddressEntry| contact.origin == Origin::Learned || contact.was_tried || contact.is_self;
     !state.is_draining
-        && mesh.address_book.iter().all(|(_, contact)| tried(contact))
+        && (state.config.base_node || mesh.address_book.iter().all(|(_, contact)| tried(contact)))
         && mesh.peers.linked().all(|(_, peer)| peer.refusals > 0 || !mesh.filters.is_unknown(peer.filter))
 }
 

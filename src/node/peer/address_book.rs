@@ -33,6 +33,10 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 /// since addresses are told by the thousand.
 const LOOKED_AT_MAX: usize = 32;
 
+/// The least time between two warnings about one configured peer: a little less than a minute, since dials are 30 s
+/// apart.
+const WARN_EVERY: Duration = Duration::from_secs(55);
+
 /// How an address came to be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Origin {
@@ -138,11 +142,13 @@ impl Line {
 }
 
 /// What the operator named by one entry: often one node, where `localhost` is two addresses, and sometimes several.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entry {
     addrs: Box<[SocketAddr]>,
     /// It names this node itself.
     is_own: bool,
+    /// When the last warning was logged that it cannot be reached.
+    warned_at: Option<Instant>,
 }
 
 /// All known addresses, each once.
@@ -225,9 +231,63 @@ impl AddressBook {
         }
     }
 
-    /// Notes which addresses the operator named together, to a node that listens there.
-    pub(in crate::node) fn add_entry(&mut self, addrs: &[SocketAddr], listen: SocketAddr) {
-        self.entries.push(Entry { addrs: addrs.into(), is_own: addrs.contains(&listen) });
+    /// Sets the addresses of the configured peer number `entry`, for a node that listens at `listen`. Addresses that no
+    /// entry has any more count as learned, so that they are forgotten if nobody is there. O(configured addresses).
+    pub(in crate::node) fn set_entry(&mut self, entry: usize, addrs: &[SocketAddr], listen: SocketAddr) {
+        if self.entries.len() <= entry {
+            self.entries.resize_with(entry + 1, Entry::default);
+        }
+        let new = Entry { addrs: addrs.into(), is_own: addrs.contains(&listen), warned_at: None };
+        let old = std::mem::replace(&mut self.entries[entry], new);
+        for addr in old.addrs {
+            let is_left = self.entries.iter().any(|entry| entry.addrs.contains(&addr));
+            if let Some(contact) = self.at(addr).and_then(|key| self.slots.get_mut(key))
+                && !is_left
+            {
+                contact.origin = Origin::Learned;
+            }
+        }
+        for addr in addrs {
+            if let Some(contact) = self.at(*addr).and_then(|key| self.slots.get_mut(key)) {
+                contact.origin = Origin::Configured;
+            }
+        }
+    }
+
+    /// The configured peers that are linked, and all of them; this node itself counts as neither.
+    pub(in crate::node) fn configured(&self, is_linked: impl Fn(NodeId) -> bool) -> (usize, usize) {
+        let others = || self.entries.iter().filter(|entry| !entry.is_own);
+        (others().filter(|entry| self.leads(entry, &is_linked)).count(), others().count())
+    }
+
+    /// Whether an address of an entry leads to a linked node, or to this one.
+    fn leads(&self, entry: &Entry, is_linked: &impl Fn(NodeId) -> bool) -> bool {
+        let mut contacts = entry.addrs.iter().filter_map(|addr| self.get(self.at(*addr)?));
+        contacts.any(|contact| contact.is_self || contact.id.is_some_and(is_linked))
+    }
+
+    /// Whether to warn that a dial to `addr` failed: it belongs to a configured peer none of whose addresses can be
+    /// reached, and there was no warning about that for a minute.
+    pub(in crate::node) fn is_to_be_warned_of(
+        &mut self,
+        now: Instant,
+        addr: SocketAddr,
+        is_linked: impl Fn(NodeId) -> bool,
+    ) -> bool {
+        let has_failed = |addr: &SocketAddr| {
+            self.at(*addr).and_then(|key| self.get(key)).is_some_and(|contact| contact.failures > 0)
+        };
+        let is_due = |entry: &Entry| {
+            let is_due = entry.warned_at.is_none_or(|then| now.since(then) >= WARN_EVERY);
+            is_due && entry.addrs.contains(&addr) && entry.addrs.iter().all(has_failed)
+        };
+        let due = (0..self.entries.len()).find(|at| {
+            let entry = &self.entries[*at];
+            is_due(entry) && !entry.is_own && !self.leads(entry, &is_linked)
+        });
+        let Some(entry) = due.and_then(|at| self.entries.get_mut(at)) else { return false };
+        entry.warned_at = Some(now);
+        true
     }
 
     /// Addresses that lead to no linked node, as far as is known, and not to this one. Where another address of

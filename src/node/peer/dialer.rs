@@ -179,14 +179,47 @@ fn dial(state: &mut State, now: Now, key: AddressKey) {
 }
 
 /// A dial ended without a link.
-pub(in crate::node) fn dial_lost(state: &mut State, now: Now, key: AddressKey, conn: ConnKey) {
+pub(in crate::node) fn dial_lost(
+    state: &mut State,
+    now: Now,
+    key: AddressKey,
+    conn: ConnKey,
+    reason: CloseReason,
+) {
     state.mesh.dials.retain(|(_, dialled)| *dialled != conn);
     if let Some(contact) = state.mesh.address_book.get_mut(key).filter(|contact| contact.dial == Some(conn)) {
         contact.failed(now.mono);
         let wait = contact.backoff(&mut state.rng);
         dial_after(state, now, key, wait);
+        warn_if_unreachable(state, now, key, reason);
     }
     offer_places(state, now, Duration::ZERO);
+}
+
+/// Warns of a configured peer all of whose addresses fail, at once and then each minute.
+fn warn_if_unreachable(state: &mut State, now: Now, key: AddressKey, reason: CloseReason) {
+    let cause = match reason {
+        CloseReason::Lost => state.mesh.loss_cause.as_str(),
+        CloseReason::DialFailed => "no answer in time",
+        CloseReason::Done
+        | CloseReason::Quit
+        | CloseReason::Protocol
+        | CloseReason::Browser
+        | CloseReason::Idle
+        | CloseReason::SlowReader
+        | CloseReason::BuffersFull
+        | CloseReason::Unauthenticated
+        | CloseReason::Drained
+        | CloseReason::Refused
+        | CloseReason::Duplicate
+        | CloseReason::PeerSilent
+        | CloseReason::PeerLeft => return,
+    };
+    let Some(addr) = state.mesh.address_book.get(key).map(|contact| contact.addr) else { return };
+    let peers = &state.mesh.peers;
+    if state.mesh.address_book.is_to_be_warned_of(now.mono, addr, |id| peers.is_linked(id)) {
+        log::warn!("cannot reach peer {addr}: {cause}; trying again");
+    }
 }
 
 /// A dialled connection has become a link, or was given up for one: it is no dial any more.

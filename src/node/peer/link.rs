@@ -13,7 +13,7 @@
 use crate::base::address::is_loopback;
 use crate::base::time::{Instant, Now};
 use crate::node::alarm::Alarm;
-use crate::node::conn::connection::{CloseReason, PeerIdentity, Phase, Role};
+use crate::node::conn::connection::{CloseReason, Conn, PeerIdentity, Phase, Role};
 use crate::node::digest::sync;
 use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
 use crate::node::lookup::remote;
@@ -42,14 +42,28 @@ const TELL_PEERS_EVERY: Duration = Duration::from_secs(120);
 /// Takes up the mesh: where this node listens, and the addresses that it was told to dial.
 pub(in crate::node) fn join(state: &mut State, now: Now, listen: SocketAddr, entries: &[Vec<SocketAddr>]) {
     state.mesh.listen = listen;
-    for addrs in entries {
-        // One list for all nodes of a mesh holds this one's own address too.
-        for addr in addrs.iter().filter(|addr| **addr != listen) {
-            if let Some((contact, _)) = note(state, now, *addr, Origin::Configured) {
-                dial_after(state, now, contact, Duration::ZERO);
-            }
+    for (entry, addrs) in entries.iter().enumerate() {
+        resolved(state, now, entry, addrs);
+    }
+}
+
+/// Takes the addresses of a configured peer, and dials those that are new.
+pub(in crate::node) fn resolved(state: &mut State, now: Now, entry: usize, addrs: &[SocketAddr]) {
+    let listen = state.mesh.listen;
+    // One list for all nodes of a mesh holds this one's own address too.
+    for addr in addrs.iter().filter(|addr| **addr != listen) {
+        if let Some((contact, _)) = note(state, now, *addr, Origin::Configured) {
+            dial_after(state, now, contact, Duration::ZERO);
         }
-        state.mesh.address_book.add_entry(addrs, listen);
+    }
+    state.mesh.address_book.set_entry(entry, addrs, listen);
+}
+
+/// Keeps the cause of a lost connection for the log, if it leads to a node.
+pub(in crate::node) fn note_cause(state: &mut State, conn: ConnKey, cause: &dyn fmt::Display) {
+    state.mesh.loss_cause.clear();
+    if state.conns.get(conn).is_some_and(Conn::is_of_mesh) {
+        state.mesh.loss_cause = cause.to_string();
     }
 }
 
@@ -187,7 +201,9 @@ pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn
     }
     let (addr, id, was_stable) = (peer.addr, peer.id, peer.is_stable);
     state.mesh.peers.set_link(key, now.mono, None);
-    tell_log(state, now, format_args!("the link to {addr} (node {id}) is gone"));
+    let cause = std::mem::take(&mut state.mesh.loss_cause);
+    let cause = if cause.is_empty() { cause } else { format!(": {cause}") };
+    tell_log(state, now, format_args!("link to {addr} (node {id}) lost{cause}"));
     if !was_stable {
         state.mesh.address_book.count_failure(now.mono, id);
     }
@@ -359,8 +375,8 @@ pub(in crate::node) fn reconcile_losses(state: &mut State, now: Now) -> bool {
         link_down(state, now, peer, conn);
         any = true;
     }
-    while let Some((contact, conn)) = state.mesh.lost_dials.pop_front() {
-        dial_lost(state, now, contact, conn);
+    while let Some((contact, conn, reason)) = state.mesh.lost_dials.pop_front() {
+        dial_lost(state, now, contact, conn, reason);
         any = true;
     }
     any

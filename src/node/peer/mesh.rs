@@ -5,6 +5,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::config::Config;
 use crate::filter::{FilterKey, PeerFilters};
+use crate::node::conn::connection::CloseReason;
 use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
 use crate::node::lookup::table::Lookups;
 use crate::node::peer::address_book::AddressBook;
@@ -47,7 +48,9 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) tell_timer_at: Option<u64>,
     /// Links that have gone and dials that have failed, still to be drawn conclusions from.
     pub(in crate::node) lost_links: VecDeque<(PeerKey, ConnKey)>,
-    pub(in crate::node) lost_dials: VecDeque<(AddressKey, ConnKey)>,
+    /// Why the shell lost a connection, while the call that reported it runs.
+    pub(in crate::node) loss_cause: String,
+    pub(in crate::node) lost_dials: VecDeque<(AddressKey, ConnKey, CloseReason)>,
     /// Kept between look-ups.
     pub(in crate::node) claims: Vec<FilterKey>,
 }
@@ -75,6 +78,7 @@ impl Mesh {
             told_seq: 0,
             must_tell: false,
             tell_timer_at: None,
+            loss_cause: String::new(),
             lost_links: VecDeque::new(),
             lost_dials: VecDeque::new(),
             claims: Vec::new(),
