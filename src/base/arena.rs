@@ -165,6 +165,13 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         }
     }
 
+    /// Lets [`Arena::trim`] return the spare region too; false if there is none.
+    pub fn release_spare(&mut self) -> bool {
+        let spare = self.spare.take();
+        spare.into_iter().for_each(|at| self.push_idle(at));
+        spare.is_some()
+    }
+
     /// Whether [`Arena::trim`] has something to give back. O(1).
     pub const fn has_idle(&self) -> bool {
         self.idle.is_some()
@@ -247,9 +254,9 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             return 0;
         }
         if blocks == 1
-            && let Some(region) = self.region_with_room().and_then(|at| self.regions[at].as_ref())
+            && let Some(at) = self.region_with_room().or_else(|| self.idle.map(|at| at as usize))
         {
-            return if region.blocks < region.dirty { 0 } else { BLOCK_BYTES };
+            return if self.has_touched_block(at) { 0 } else { BLOCK_BYTES };
         }
         let regions = blocks.div_ceil(Self::BLOCKS_PER_REGION as usize);
         let end = self.end + regions;
@@ -265,10 +272,10 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             + self.regions.growth_bytes(end)
     }
 
-    /// The region with the fewest blocks in use, if more than a third of what is mapped, and two
-    /// regions, is not in use: the one to empty next. O(regions).
-    pub fn sparsest(&self) -> Option<usize> {
-        if !self.is_sparse() {
+    /// The region with the fewest blocks in use, if [`Arena::is_sparse`]: the one to empty next. Under pressure
+    /// also if the free blocks of all regions are as many as a region has. O(regions).
+    pub fn sparsest(&self, pressure: bool) -> Option<usize> {
+        if !self.is_sparse() && !(pressure && self.free_blocks() >= Self::BLOCKS_PER_REGION as usize) {
             return None;
         }
         let regions = self.regions.iter().enumerate().take(self.end);
@@ -276,12 +283,20 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         used.filter(|&(blocks, _)| blocks > 0).min().map(|(_, at)| at)
     }
 
-    /// Whether [`Arena::sparsest`] has a region to name. O(1).
+    /// Whether more blocks than those of two regions, and than half as many as are in use, are free. O(1).
     pub fn is_sparse(&self) -> bool {
-        let per_region = Self::BLOCKS_PER_REGION as usize;
-        let spare = usize::from(self.spare.is_some()) * per_region;
-        let free = (self.mapped - self.idle_regions) * per_region - self.blocks - spare;
-        free > 2 * per_region + self.blocks / 2
+        self.free_blocks() > 2 * Self::BLOCKS_PER_REGION as usize + self.blocks / 2
+    }
+
+    /// Free blocks of the regions that have blocks in use.
+    fn free_blocks(&self) -> usize {
+        let empty = self.idle_regions + usize::from(self.spare.is_some());
+        (self.mapped - empty) * Self::BLOCKS_PER_REGION as usize - self.blocks
+    }
+
+    /// Whether the next block taken from a region has been in use before.
+    fn has_touched_block(&self, at: usize) -> bool {
+        self.regions[at].as_ref().is_some_and(|region| region.blocks < region.dirty)
     }
 
     /// Takes no block from that region until another one, or none, is fenced. The fence falls by itself
@@ -416,15 +431,18 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         (Self::BLOCKS_PER_REGION as usize).div_ceil(64)
     }
 
-    /// The spare only if there is no other: whoever moves a region's last blocks into it to empty that
-    /// region makes the one what the other was, and could go on for ever.
+    /// The lowest region with a free block that has been in use before, else the lowest with a free block. The
+    /// spare only if there is no other: to empty a region into the spare would only swap the two.
     fn region_with_room(&self) -> Option<usize> {
-        let mut words = self.with_room.iter().enumerate().map(|(at, &word)| {
-            let spare = self.spare.filter(|spare| spare / 64 == at);
-            (at, word & !spare.map_or(0, |spare| 1 << (spare % 64)))
+        let words = self.with_room.iter().enumerate();
+        let regions = words.flat_map(|(at, &word)| {
+            let bits = std::iter::successors(Some(word), |left| Some(left & left.wrapping_sub(1)));
+            bits.take_while(|&left| left != 0).map(move |left| at * 64 + left.trailing_zeros() as usize)
         });
-        let other = words.find(|(_, word)| *word != 0);
-        other.map(|(at, word)| at * 64 + word.trailing_zeros() as usize).or(self.spare)
+        let mut others = regions.filter(|&at| Some(at) != self.spare);
+        let first = others.next();
+        let touched = first.into_iter().chain(others).find(|&at| self.has_touched_block(at));
+        touched.or(first).or(self.spare)
     }
 
     /// A place whose region was given back. O(regions) only if there is one.
@@ -556,7 +574,7 @@ mod tests {
         for &block in blocks.iter().filter(|&&block| block % 4 != 0) {
             arena.give_back(block);
         }
-        let region = arena.sparsest().unwrap();
+        let region = arena.sparsest(false).unwrap();
         arena.fence(Some(region));
         let left: Vec<u32> = arena.blocks_of(region).collect();
         assert_eq!(left.len(), 8);
@@ -582,7 +600,7 @@ mod tests {
             arena.give_back(block);
         }
         let mut moves = 0;
-        while let Some(region) = arena.sparsest() {
+        while let Some(region) = arena.sparsest(false) {
             arena.fence(Some(region));
             let left: Vec<u32> = arena.blocks_of(region).collect();
             for block in left {

@@ -134,6 +134,14 @@ impl Keyspace {
         Ok(outcome)
     }
 
+    /// Reclaims memory until so many keys with so many bytes of keys and values can be set without an error.
+    ///
+    /// # Errors
+    /// [`Full`] if memory for that cannot be had.
+    pub(in crate::node) fn make_room(&mut self, now: Now, keys: usize, bytes: usize) -> Result<(), Full> {
+        self.store.make_room(now.mono, keys, bytes)
+    }
+
     /// Removes a key; whether it was there.
     pub(in crate::node) fn remove(&mut self, now: Now, key: HashedKey<'_>) -> bool {
         let was_there = self.store.remove(now.mono, key, Version::MAX) == RemoveOutcome::Removed;

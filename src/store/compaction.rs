@@ -75,9 +75,20 @@ impl Store {
             self.compaction.due = Some(now.after(SPARSE_FOR));
             return;
         }
+        self.compact_now(budget, false);
+        if !self.is_sparse() {
+            self.compaction.due = None;
+        }
+    }
+
+    /// Empties sparse pages, slabs and regions in about `budget` steps; under pressure all that can be emptied,
+    /// however full. Returns whether something was moved.
+    pub(super) fn compact_now(&mut self, budget: u32, pressure: bool) -> bool {
         let mut steps = i64::from(budget);
-        while steps > 0 && self.heap.is_sparse() {
-            let Some(Emptying { page, slot }) = self.heap.page_to_empty() else { break };
+        let (mut moved, mut empties_regions) = (false, true);
+        while steps > 0 {
+            let page = self.heap.page_to_empty(pressure, empties_regions);
+            let Some(Emptying { page, slot }) = page else { break };
             let found = self.heap.next_live(page, slot);
             let end = found.map_or(self.heap.slots_used(page), |(_, next)| next);
             let mut cost = 1 + (end - slot) as usize / READS_PER_STEP;
@@ -86,24 +97,35 @@ impl Store {
                     cost += self.heap.slot_bytes(handle) / BYTES_PER_STEP;
                     if self.move_item(handle) {
                         self.heap.continue_emptying(next);
+                        moved = true;
                     } else {
                         self.heap.stop_emptying();
+                        if pressure && !empties_regions {
+                            break;
+                        }
+                        empties_regions &= !pressure;
                     }
                 }
                 None => self.heap.stop_emptying(),
             }
             steps -= cost as i64;
         }
-        while steps > 0 && self.heap.has_sparse_slab() {
-            steps -= 1 + (self.heap.move_block() / BYTES_PER_STEP) as i64;
+        while steps > 0 && (pressure || self.heap.has_sparse_slab()) {
+            let bytes = self.heap.move_large_object(pressure);
+            if pressure && bytes == 0 {
+                break;
+            }
+            moved |= bytes > 0;
+            steps -= 1 + (bytes / BYTES_PER_STEP) as i64;
         }
-        while steps > 0 && self.index.is_sparse() {
-            self.index.compact();
+        while steps > 0 && (pressure || self.index.is_sparse()) {
+            if !self.index.compact(pressure) {
+                break;
+            }
+            moved = true;
             steps -= SEGMENT_STEPS;
         }
-        if !self.is_sparse() {
-            self.compaction.due = None;
-        }
+        moved
     }
 
     fn is_sparse(&self) -> bool {

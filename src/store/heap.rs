@@ -53,7 +53,7 @@ impl Heap {
     /// What [`Heap::memory_bytes`] grows by at most when this item is added, or takes the place of the
     /// one at `old`.
     pub(super) fn growth_bytes(&self, layout: Layout, old: Option<u32>) -> usize {
-        if old.is_some_and(|old| self.fits(old, layout) && !layout.is_large()) {
+        if old.is_some_and(|old| self.fits(old, layout)) {
             return 0;
         }
         let class = class_of(layout.slot_bytes());
@@ -99,10 +99,9 @@ impl Heap {
         page + if becomes_large { self.large_objects.growth_bytes(new.body_bytes()) } else { 0 }
     }
 
-    /// Bytes of key and value that [`Heap::copy_with_expiry`] copies.
-    pub(super) fn bytes_to_move(&self, handle: u32) -> usize {
-        let layout = Layout::read(self.slot(handle));
-        if layout.is_large() { 0 } else { layout.body_bytes() }
+    /// Bytes of a live item with its header.
+    pub(super) fn item_bytes(&self, handle: u32) -> usize {
+        Layout::read(self.slot(handle)).item_bytes()
     }
 
     /// Writes an item into a slot of its size; its handle. `None`, and nothing changed, if the system
@@ -287,14 +286,17 @@ impl Heap {
         self.pages.is_sparse() || self.arena.fenced().is_some() || self.arena.is_sparse()
     }
 
-    /// The page to be emptied now, and from where on: the one begun, else an emptiest one of a class with
-    /// too much room, else one of a region with few pages. From then on nothing is allocated in it, until
-    /// [`Heap::stop_emptying`] or until it is empty. O(1), once in a region O(regions).
-    pub(super) fn page_to_empty(&mut self) -> Option<Emptying> {
+    /// The page to be emptied now, and from which slot on: the one begun, else an emptiest one of a sparse class,
+    /// else one of a sparse region; under pressure of any class or region whose items have room elsewhere.
+    /// `empties_regions` is false where none could be emptied. Nothing is allocated in it until it is empty or [`Heap::stop_emptying`]. O(1), once per region O(regions).
+    pub(super) fn page_to_empty(&mut self, pressure: bool, empties_regions: bool) -> Option<Emptying> {
         if self.pages.emptying().is_some() {
             return self.pages.emptying();
         }
-        let page = self.pages.sparse_page().or_else(|| self.page_of_sparse_region())?;
+        // Under pressure, a region's worth of free pages was of no use: it can be as a region.
+        let page = if pressure { None } else { self.pages.sparse_page() };
+        let page = page.or_else(|| if empties_regions { self.page_of_sparse_region(pressure) } else { None });
+        let page = page.or_else(|| if pressure { self.pages.page_under_pressure() } else { None })?;
         Some(self.pages.begin_emptying(page))
     }
 
@@ -347,6 +349,11 @@ impl Heap {
         self.pages.truncate(self.arena.blocks_end());
     }
 
+    /// Lets [`Heap::trim`] return the spare region too; false if there is none.
+    pub(super) fn release_spare(&mut self) -> bool {
+        self.arena.release_spare()
+    }
+
     /// Whether memory waits to be given back. O(1).
     pub(super) const fn has_idle(&self) -> bool {
         self.large_objects.has_idle() || self.arena.has_idle()
@@ -357,9 +364,9 @@ impl Heap {
         self.large_objects.is_sparse()
     }
 
-    /// Moves one outside block of the emptiest slab, if it can be; the bytes that it copied.
-    pub(super) fn move_block(&mut self) -> usize {
-        self.large_objects.compact()
+    /// Moves one large object out of the emptiest slab, if there is room for it; the bytes that it copied.
+    pub(super) fn move_large_object(&mut self, pressure: bool) -> usize {
+        self.large_objects.compact(pressure)
     }
 
     /// Walks over every page and slot, checks them, and returns the handles of all live items. O(n).
@@ -451,9 +458,7 @@ impl Heap {
         let old = Layout::read(slot);
         if old.is_large() {
             let number = item::u32_at(slot, old.body_at());
-            if !self.large_objects.resize(number, layout.body_bytes()) {
-                return false;
-            }
+            self.large_objects.resize(number, layout.body_bytes());
             self.slot_mut(handle)[layout.body_at()..][..4].copy_from_slice(&number.to_le_bytes());
         }
         layout.write(self.slot_mut(handle), expiry, version);
@@ -511,15 +516,21 @@ impl Heap {
         u16::try_from(item::u32_at(self.slot(handle), 0) >> 16).unwrap_or(NO_SLOT)
     }
 
-    /// Whether the slot of a live item is the right one for another.
+    /// Whether the slot, and large object, of a live item is the right one for another.
     fn fits(&self, handle: u32, layout: Layout) -> bool {
         let old = Layout::read(self.slot(handle));
         let class = self.pages.of(handle / PAGE_GRANULES).class;
-        layout.is_large() == old.is_large() && class_of(layout.slot_bytes()) == class
+        let fits_large = || {
+            let number = item::u32_at(self.slot(handle), old.body_at());
+            self.large_objects.fits(number, layout.body_bytes())
+        };
+        layout.is_large() == old.is_large()
+            && class_of(layout.slot_bytes()) == class
+            && (!layout.is_large() || fits_large())
     }
 
-    fn page_of_sparse_region(&mut self) -> Option<u32> {
-        let region = self.arena.fenced().or_else(|| self.arena.sparsest())?;
+    fn page_of_sparse_region(&mut self, pressure: bool) -> Option<u32> {
+        let region = self.arena.fenced().or_else(|| self.arena.sparsest(pressure))?;
         self.arena.fence(Some(region));
         self.arena.blocks_of(region).next()
     }

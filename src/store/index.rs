@@ -217,6 +217,11 @@ impl Index {
         self.metadata.truncate(self.segments.blocks_end());
     }
 
+    /// Lets [`Index::trim`] return the spare region too; false if there is none.
+    pub(super) fn release_spare(&mut self) -> bool {
+        self.segments.release_spare()
+    }
+
     /// Whether a region waits to be given back. O(1).
     pub(super) const fn has_idle(&self) -> bool {
         self.segments.has_idle()
@@ -227,22 +232,25 @@ impl Index {
         self.segments.fenced().is_some() || self.segments.is_sparse()
     }
 
-    /// Moves one segment out of a region with few, so that the region can go back to the system.
-    /// Copies 4 KiB and writes the segment's places in the directory.
-    pub(super) fn compact(&mut self) {
-        let Some(region) = self.segments.fenced().or_else(|| self.segments.sparsest()) else { return };
+    /// Moves one segment out of a sparse region, so that the region can be returned to the system; false if there
+    /// is none, or no room. Copies 4 KiB and writes the segment's entries in the directory.
+    pub(super) fn compact(&mut self, pressure: bool) -> bool {
+        let region = self.segments.fenced().or_else(|| self.segments.sparsest(pressure));
+        let Some(region) = region else { return false };
         self.segments.fence(Some(region));
         let from = self.segments.blocks_of(region).next();
         let (Some(from), true) = (from, self.segments.has_room()) else {
-            return self.segments.fence(None);
+            self.segments.fence(None);
+            return false;
         };
-        let Some(to) = self.segments.take() else { return };
+        let Some(to) = self.segments.take() else { return false };
         let (bytes, target) = self.segments.two_blocks_mut(from, to);
         target.copy_from_slice(bytes);
         let metadata = self.metadata.get(from);
         self.metadata.add(to, metadata, self.segments.blocks_end());
         self.point(metadata, to);
         self.free_segment(from);
+        true
     }
 
     /// Gives one region back to the system, and the entries in it up; false when there is none left. For

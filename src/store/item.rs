@@ -181,6 +181,11 @@ impl Layout {
         self.body_at() + if self.large { 4 } else { self.body_bytes() }
     }
 
+    /// Bytes of the item with its header, wherever they are.
+    pub(super) const fn item_bytes(self) -> usize {
+        self.slot_bytes() + if self.large { self.body_bytes() } else { 0 }
+    }
+
     /// Bytes of key and value.
     pub(super) const fn body_bytes(self) -> usize {
         self.key_len + self.value_len

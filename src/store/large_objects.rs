@@ -204,24 +204,23 @@ impl LargeObjects {
         }
     }
 
-    /// Lets a block in use have so many bytes, if it takes as much memory then; false, and nothing changed,
-    /// if not. What it has in common keeps its content.
-    pub(super) fn resize(&mut self, number: u32, bytes: usize) -> bool {
-        match &mut self.blocks[number as usize] {
-            Block::InSlab { slab, bytes: held, .. } => {
-                let fits = large_class_of(bytes) == Some(self.pages.of(*slab).class);
-                if fits {
-                    *held = number_of_bytes(bytes);
-                }
-                fits
+    /// Whether a block in use can have so many bytes in the memory that it has, and would not take less elsewhere.
+    pub(super) fn fits(&self, number: u32, bytes: usize) -> bool {
+        let class = large_class_of(bytes);
+        match &self.blocks[number as usize] {
+            Block::InSlab { slab, .. } => class == Some(self.pages.of(*slab).class),
+            Block::Alone(Memory::Map(map)) => {
+                class.is_none() && map.len() == bytes.next_multiple_of(SYSTEM_PAGE_BYTES)
             }
-            Block::Alone(memory) => match memory {
-                Memory::Map(map) => {
-                    large_class_of(bytes).is_none() && map.len() == bytes.next_multiple_of(SYSTEM_PAGE_BYTES)
-                }
-                Memory::Heap(held) => held.len() == bytes,
-            },
+            Block::Alone(Memory::Heap(held)) => held.len() == bytes,
             Block::Idle { .. } | Block::Free { .. } => false,
+        }
+    }
+
+    /// Sets the length of a block for which [`LargeObjects::fits`]. The bytes of both lengths stay.
+    pub(super) fn resize(&mut self, number: u32, len: usize) {
+        if let Block::InSlab { bytes, .. } = &mut self.blocks[number as usize] {
+            *bytes = number_of_bytes(len);
         }
     }
 
@@ -247,9 +246,13 @@ impl LargeObjects {
         let slab = match self.pages.with_room(class) {
             Some(slab) if self.pages.of(slab).free != NO_SLOT => return numbers,
             Some(_) => 0,
+            None if self.idle_slab.is_some() => list_bytes(class),
             None => self.slab_growth_bytes(1) + list_bytes(class),
         };
-        numbers + slab + bytes_of(class)
+        let idle = self.idle_slab.and_then(|slab| self.slabs[slab as usize].as_ref());
+        let touched =
+            idle.filter(|_| self.pages.with_room(class).is_none()).map_or(0, |slab| slab.touched_bytes);
+        numbers + slab + bytes_of(class).saturating_sub(touched)
     }
 
     /// What [`LargeObjects::memory_bytes`] grows by at most for blocks of so many bytes of so many items.
@@ -283,8 +286,12 @@ impl LargeObjects {
     }
 
     /// Moves one block out of an emptiest slab, or finds that this cannot be; the bytes that it copied.
-    pub(super) fn compact(&mut self) -> usize {
-        let begin = |pages: &mut Pages| pages.sparse_page().map(|slab| pages.begin_emptying(slab));
+    pub(super) fn compact(&mut self, pressure: bool) -> usize {
+        let begin = |pages: &mut Pages| {
+            let slab = pages.sparse_page();
+            let slab = slab.or_else(|| if pressure { pages.page_under_pressure() } else { None });
+            slab.map(|slab| pages.begin_emptying(slab))
+        };
         let Some(Emptying { page: slab, slot }) = self.pages.emptying().or_else(|| begin(&mut self.pages))
         else {
             return 0;
@@ -574,7 +581,7 @@ mod tests {
                 assert!(large_objects.memory_bytes() <= before);
             }
             if large_objects.is_sparse() && rng.one_in(2) {
-                large_objects.compact();
+                large_objects.compact(false);
             } else if large_objects.has_idle() && rng.one_in(4) {
                 large_objects.trim();
             }
@@ -603,7 +610,7 @@ mod tests {
         gone.into_iter().for_each(|number| large_objects.free(number));
         let mut copied = 0;
         while large_objects.is_sparse() {
-            copied += large_objects.compact();
+            copied += large_objects.compact(false);
         }
         while large_objects.has_idle() {
             large_objects.trim();

@@ -237,6 +237,20 @@ impl Pages {
         None
     }
 
+    /// An emptiest page of a class whose other pages have free slots for its items, if there is one. O(classes).
+    pub(super) fn page_under_pressure(&self) -> Option<u32> {
+        let free =
+            |(number, class): (u8, &Class)| (class.pages * slots_of(number)).saturating_sub(class.live);
+        (0..BANDS).find_map(|band| {
+            let classes = (0u8..).zip(&*self.classes);
+            let can_be_emptied = classes
+                .filter(|&(at, class)| class.bands[band] != NO_PAGE && free((at, class)) >= slots_of(at));
+            let emptiest =
+                can_be_emptied.max_by_key(|&(at, class)| free((at, class)) as usize * bytes_of(at));
+            emptiest.map(|(_, class)| class.bands[band])
+        })
+    }
+
     /// Puts a page into the list of its fill, or into none if it is full.
     fn relink(&mut self, page: u32) {
         let record = self.records[page as usize];

@@ -357,11 +357,6 @@ fn del(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), 
 }
 
 fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
-    // A first deadline makes an item longer, and every new one is a timer more until the old one is due.
-    if args.len() > 1 {
-        let keys = args.iter().map(|arg| desk.keyspace.key(arg.key));
-        desk.keyspace.store().room_for_expiries(keys).map_err(CommandError::Full)?;
-    }
     for arg in args.iter() {
         deadline(desk, arg.seconds)?;
         reply.key_text(arg.key, arg.seconds);
@@ -417,12 +412,12 @@ fn put(desk: &mut Desk<'_>, key: &[u8], value: &[u8], deadline: Option<Expiry>) 
 
 /// Whether all of a SET fits, since all or none of it is done. With one key that is found out by setting it, and
 /// exactly: one that takes the place of another of its size needs no room.
-fn check_room(desk: &Desk<'_>, args: Args<'_>) -> Result<(), CommandError> {
+fn check_room(desk: &mut Desk<'_>, args: Args<'_>) -> Result<(), CommandError> {
     if args.len() == 1 {
         return Ok(());
     }
     let bytes = args.iter().map(|arg| arg.key.len() + arg.value.len()).sum();
-    desk.keyspace.store().room_for(args.len(), bytes).map_err(CommandError::Full)
+    desk.keyspace.make_room(desk.now, args.len(), bytes).map_err(CommandError::Full)
 }
 
 fn check_length(desk: &Desk<'_>, args: Args<'_>, reply: &Reply<'_>) -> Result<(), CommandError> {

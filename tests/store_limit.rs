@@ -1,0 +1,134 @@
+//! A store at its memory limit: what was freed can be used again at once, in any size, and what frees memory is
+//! never refused.
+//!
+//! Not here: that the limit holds under random operations; see `store_oracle`.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use olivia::base::rng::Rng;
+use olivia::base::time::Instant;
+use olivia::store::{Expiry, HashSecret, RemoveOutcome, Store, Version};
+
+const LIMIT_BYTES: u64 = 16 << 20;
+
+struct World {
+    store: Store,
+    rng: Rng,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let store = Store::new(HashSecret::draw(&mut Rng::new(1)), LIMIT_BYTES);
+        Self { store, rng: Rng::new(2), now: Instant::ZERO }
+    }
+
+    /// Sets a key; whether it was not refused.
+    fn set(&mut self, id: u64, len: usize, expiry: Option<Expiry>) -> bool {
+        let (key, value) = (id.to_be_bytes(), vec![7; len]);
+        let done = self.store.set(self.now, self.store.key(&key), &value, expiry, Version::MAX).is_ok();
+        let most = LIMIT_BYTES + LIMIT_BYTES / 32;
+        assert!(self.store.memory_bytes() <= most, "{}", self.store.memory_bytes());
+        done
+    }
+
+    fn remove(&mut self, id: u64) {
+        let key = id.to_be_bytes();
+        let outcome = self.store.remove(self.now, self.store.key(&key), Version::MAX);
+        assert_eq!(outcome, RemoveOutcome::Removed);
+    }
+
+    /// Sets keys from `first` on until one is refused; returns the id of that one.
+    fn fill(&mut self, first: u64, len: usize) -> u64 {
+        (first..).find(|&id| !self.set(id, len, None)).unwrap()
+    }
+
+    /// Of the keys from `first` to `end`, one in `one_in` at random is removed; returns how many.
+    fn remove_some(&mut self, first: u64, end: u64, one_in: u64) -> u64 {
+        let ids: Vec<u64> = (first..end).filter(|_| self.rng.one_in(one_in)).collect();
+        ids.iter().for_each(|&id| self.remove(id));
+        ids.len() as u64
+    }
+}
+
+#[test]
+fn after_deletions_as_many_values_of_the_same_size_can_be_set() {
+    // Of tiny items the index is a large part, and the segments of other keys fill otherwise.
+    let sizes =
+        [(20, 7), (100, 1), (1_000, 1), (4_096, 1), (15_000, 1), (30_000, 1), (100_000, 1), (300_000, 1)];
+    for (len, percent_max) in sizes {
+        let mut world = World::new();
+        let end = world.fill(0, len);
+        let removed = world.remove_some(0, end, 4);
+        let refused = (end..end + removed).filter(|&id| !world.set(id, len, None)).count() as u64;
+        println!("{len} B: {refused} of {removed} refused");
+        assert!(refused * 100 <= removed * percent_max, "{len} B: {refused} of {removed} refused");
+        world.store.audit();
+    }
+}
+
+#[test]
+fn after_deletions_values_of_another_size_can_be_set_at_once() {
+    for (old, new) in [
+        (100, 130),
+        (100, 20),
+        (100, 60_000),
+        (100, 1_000_000),
+        (4_096, 100),
+        (60_000, 100),
+        (30_000, 100_000),
+    ] {
+        let mut world = World::new();
+        let end = world.fill(0, old);
+        let full = world.store.live_bytes();
+        world.remove_some(0, end, 2);
+        let last = world.fill(end, new);
+        let live = world.store.live_bytes();
+        println!("{old} B, then {new} B: {} set, {live} bytes live, before {full}", last - end);
+        assert!(
+            live + 2 * new as u64 >= full * 97 / 100,
+            "{old} B, then {new} B: {live} bytes live of {full}"
+        );
+        world.store.audit();
+    }
+}
+
+#[test]
+fn expired_items_make_room_at_once() {
+    let mut world = World::new();
+    let expiry = Expiry::in_seconds(world.now, 5);
+    let end = (0..).find(|&id| !world.set(id, 100, expiry)).unwrap();
+    world.now = Instant::from_millis(5_000);
+    let refused = (end..2 * end).filter(|&id| !world.set(id, 100, None)).count() as u64;
+    assert!(refused <= end / 50, "{refused} of {end} refused");
+    world.store.audit();
+}
+
+#[test]
+fn expiry_and_smaller_values_are_not_refused_at_the_limit() {
+    for len in [100, 4_000, 15_000, 60_000] {
+        let mut world = World::new();
+        let end = world.fill(0, len);
+        // As many as the reserve is for.
+        for id in (0..end).take(16_000) {
+            let key = id.to_be_bytes();
+            let expiry = Expiry::in_seconds(world.now, 1_000 + id);
+            let result = world.store.set_expiry(world.now, world.store.key(&key), expiry);
+            assert_eq!(result, Ok(true), "{len} B: item {id} of {end}");
+        }
+        for id in 0..end {
+            assert!(world.set(id, len / 2, None), "{len} B: item {id} of {end}");
+        }
+        world.store.audit();
+    }
+}
+
+#[test]
+fn large_value_is_replaced_by_one_of_its_size_at_the_limit() {
+    for len in [20_000, 100_000, 300_000] {
+        let mut world = World::new();
+        let end = world.fill(0, len);
+        assert!((0..end).all(|id| world.set(id, len, None) && world.set(id, len - 1, None)), "{len} B");
+        world.store.audit();
+    }
+}
