@@ -3,7 +3,7 @@
 
 Usage: run.py [--redis] [NAME ...]
   --redis  on redis-server instead of target/debug/olivia: shows that the checks are true of Redis
-  NAME     libraries, node, cli, benchmark; default: all
+  NAME     libraries, node, cli, benchmark, and with --redis transcripts; default: all
 """
 
 import os
@@ -26,6 +26,9 @@ PROGRAMS = {
     "cli": [PYTHON, "-B", os.path.join(HERE, "python", "cli.py")],
     "benchmark": [PYTHON, "-B", os.path.join(HERE, "python", "benchmark.py")],
 }
+
+# Conversations that are tests of ours; here they are held with Redis.
+ON_REDIS = {"transcripts": [PYTHON, "-B", os.path.join(HERE, "python", "transcripts.py")]}
 
 # Each program may take so long.
 TIMEOUT_SECONDS = 120
@@ -71,10 +74,11 @@ def start_redis(folder):
 def main():
     words = sys.argv[1:]
     is_redis = "--redis" in words
-    names = [word for word in words if word != "--redis"] or list(PROGRAMS)
-    unknown = [name for name in names if name not in PROGRAMS]
+    programs = PROGRAMS | ON_REDIS if is_redis else PROGRAMS
+    names = [word for word in words if word != "--redis"] or list(programs)
+    unknown = [name for name in names if name not in programs]
     if unknown:
-        sys.exit(f"unknown: {unknown}; there are {list(PROGRAMS)}")
+        sys.exit(f"unknown: {unknown}; there are {list(programs)}")
     # Node.js finds its packages beside the program.
     shutil.copy(os.path.join(HERE, "node", "libraries.mjs"), os.path.join(HOME, "node"))
     failed = []
@@ -83,7 +87,7 @@ def main():
         try:
             for name in names:
                 begin = time.monotonic()
-                result = subprocess.run([*PROGRAMS[name], str(port)], timeout=TIMEOUT_SECONDS)
+                result = subprocess.run([*programs[name], str(port)], timeout=TIMEOUT_SECONDS)
                 print(f"{name}: {time.monotonic() - begin:.1f} s")
                 if result.returncode != 0:
                     failed.append(name)
