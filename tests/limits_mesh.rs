@@ -4,16 +4,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
-mod driver;
-#[path = "hostile/peer.rs"]
-mod peer;
+mod kit;
 
-use driver::ClientId;
+use kit::ClientId;
+use kit::ms;
+use kit::peer::{self, Face, Heard, Link, World, bytes_of, head, secretive};
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
 use olivia::node::{CloseReason, FilterState};
 use olivia::wire::frame::{Body, Wanted};
-use peer::{Face, Heard, Link, World, bytes_of, head, ms, secretive};
 use std::collections::BTreeSet;
 
 /// A node with these limits, and a peer whose filter it does not know: asked for whatever is not here.

@@ -4,9 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
-mod driver;
+mod kit;
 
-use driver::{ClientId, Driver, ELSEWHERE};
+use kit::{ClientId, Driver, ELSEWHERE, ms};
 use olivia::config::{Config, Secret};
 use olivia::limits::Limits;
 use olivia::node::CloseReason;
@@ -22,10 +22,6 @@ fn driver(limits: Limits) -> Driver {
 fn with_password(limits: Limits) -> Driver {
     let password = Some(Secret::new("secret".to_owned()));
     Driver::new(Config { limits, password, ..Config::default() })
-}
-
-fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
 }
 
 fn closed(driver: &Driver, reason: CloseReason) -> u64 {

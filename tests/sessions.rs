@@ -21,9 +21,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
-mod driver;
+mod kit;
 
-use driver::{ClientId, Driver, LOOPBACK};
+use kit::{ClientId, Driver, LOOPBACK};
 use olivia::base::rng::Rng;
 use olivia::config::{self, Config, FileRead, Sources};
 use std::collections::BTreeMap;

@@ -12,6 +12,8 @@ mod histogram;
 mod hit;
 mod icp;
 mod idle;
+#[path = "../../tests/kit/mod.rs"]
+mod kit;
 mod options;
 mod processes;
 mod queries;

@@ -1,8 +1,8 @@
 //! Addresses that a peer tells: none is believed beyond what can be found out by dialling it, few are dialled
 //! at a time, and no more are kept than may be known.
 
-use crate::driver::Driver;
-use crate::peer::{Face, Heard, LISTEN, Link, World, heartbeat, ms, secretive};
+use crate::kit::Driver;
+use crate::kit::peer::{Face, Heard, LISTEN, Link, World, heartbeat, ms, secretive};
 use olivia::config::Config;
 use olivia::limits::MeshLimits;
 use olivia::wire::frame::{Address, put_peers};
@@ -354,7 +354,7 @@ fn all_addresses_that_wait_for_a_place_get_their_turn() {
             tried.insert(addr);
             world.driver.lose(dial);
         }
-        world.driver.send(link.conn, crate::peer::bytes_of(&[crate::peer::heartbeat(1)]));
+        world.driver.send(link.conn, crate::kit::peer::bytes_of(&[crate::kit::peer::heartbeat(1)]));
         world.driver.pass(ms(10));
     }
     assert_eq!(tried.len(), 300);

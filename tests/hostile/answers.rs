@@ -1,6 +1,6 @@
 //! Answers that nobody wanted, come twice, late or about something else, and those that never come.
 
-use crate::peer::{Face, Heard, Link, World, deltas, head, heartbeat, ms};
+use crate::kit::peer::{Face, Heard, Link, World, deltas, head, heartbeat, ms};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::wire::frame::Body;

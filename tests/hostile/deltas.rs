@@ -1,7 +1,7 @@
 //! Changes of a filter that come twice, in the wrong order, not at all, or by the hundred thousand; and what
 //! little it takes to make a node talk.
 
-use crate::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, heartbeat, ms};
+use crate::kit::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, heartbeat, ms};
 use olivia::config::Config;
 use olivia::filter::changelog::Position;
 use olivia::limits::Limits;

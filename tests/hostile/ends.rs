@@ -1,7 +1,7 @@
 //! Goodbyes and half closes, in every phase: the link is gone at once, what was asked through it is asked
 //! elsewhere, and what is said afterwards is not heard.
 
-use crate::peer::{Face, Heard, World, bytes_of, heartbeat, ms, secretive};
+use crate::kit::peer::{Face, Heard, World, bytes_of, heartbeat, ms, secretive};
 use olivia::config::Config;
 use olivia::node::CloseReason;
 use olivia::wire::frame::{Body, Wanted};
@@ -56,7 +56,7 @@ fn question_goes_on_to_the_next_peer_when_one_leaves() {
     let faces = [Face::new(1), Face::new(2)];
     let mut links = faces.each_ref().map(|face| world.known(face));
     for link in &links {
-        world.driver.send(link.conn, crate::peer::deltas(0, &[far]));
+        world.driver.send(link.conn, crate::kit::peer::deltas(0, &[far]));
     }
     world.begin("GET far\n");
     let asked = links.each_mut().map(|link| world.queries(link));
@@ -143,11 +143,11 @@ fn peer_whose_link_was_lost_goes_on_where_it_stopped() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let link = world.known(&face);
-    world.driver.send(link.conn, crate::peer::deltas(0, &[world.hash("far")]));
+    world.driver.send(link.conn, crate::kit::peer::deltas(0, &[world.hash("far")]));
     world.driver.lose(link.conn);
     world.driver.pass(ms(29_000));
     let mut link = world.dial(&face);
-    let at = Some(crate::peer::head(1, 1));
+    let at = Some(crate::kit::peer::head(1, 1));
     assert!(world.hear(&mut link).contains(&Heard::Resync(at)));
     world.driver.lose(link.conn);
     world.driver.pass(ms(31_000));

@@ -1,7 +1,9 @@
 //! Bytes on a link that are no frames, or not yet: such a link ends with a goodbye that says why, at once if
 //! the header shows it, and a half frame is waited for as long as bytes come.
 
-use crate::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, header, heartbeat, ms, piece};
+use crate::kit::peer::{
+    Face, Heard, Link, World, block, bytes_of, deltas, head, header, heartbeat, ms, piece,
+};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::node::CloseReason;

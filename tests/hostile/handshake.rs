@@ -1,8 +1,8 @@
 //! Those who want to become peers and may not: nothing is kept of them, each is counted, and what was said
 //! once cannot be said again.
 
-use crate::driver::ClientId;
-use crate::peer::{Face, SECRET, World, ms, secretive};
+use crate::kit::ClientId;
+use crate::kit::peer::{Face, SECRET, World, ms, secretive};
 use olivia::config::{Config, Secret};
 use olivia::node::CloseReason;
 

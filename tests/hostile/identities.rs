@@ -1,6 +1,6 @@
 //! Who is who: too many nodes, one node twice, one node after the other, somebody with another's name.
 
-use crate::peer::{Face, Heard, Link, World, head, heartbeat, ms, secretive};
+use crate::kit::peer::{Face, Heard, Link, World, head, heartbeat, ms, secretive};
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
 use olivia::node::{CloseReason, Node};

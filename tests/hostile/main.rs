@@ -1,15 +1,13 @@
 //! Peers that know the secret, or try to do without, and then say whatever they like: what is refused, what
 //! it costs, what is counted, and that everybody else is answered meanwhile.
 //!
-//! One node with a virtual clock, everything else decided by the test; see `peer`. The limits of the mesh
+//! One node with a virtual clock, everything else decided by the test; see `tests/kit/peer.rs`. The limits of the mesh
 //! that honest peers reach are in `tests/limits_mesh.rs`, whole meshes in a simulation of their own.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
-#[path = "../driver/mod.rs"]
-mod driver;
-
-mod peer;
+#[path = "../kit/mod.rs"]
+mod kit;
 
 mod addresses;
 mod answers;

@@ -1,7 +1,7 @@
 //! Peers that ask too much: what they are owed is bounded in number and bytes, clients are served between
 //! their questions, and no question of theirs causes another.
 
-use crate::peer::{Face, Heard, World, bytes_of, deltas, heartbeat, ms};
+use crate::kit::peer::{Face, Heard, World, bytes_of, deltas, heartbeat, ms};
 use olivia::base::time::Instant;
 use olivia::config::Config;
 use olivia::limits::Limits;

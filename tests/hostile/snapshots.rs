@@ -1,7 +1,7 @@
 //! Whole filters that lie, do not fit, or do not come whole: what is refused leaves the peer unknown, so that
 //! it is asked, and what it cost is given back.
 
-use crate::peer::{Face, Heard, Link, World, bytes_of, deltas, head, heartbeat, ms, piece};
+use crate::kit::peer::{Face, Heard, Link, World, bytes_of, deltas, head, heartbeat, ms, piece};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::node::FilterState;
@@ -216,7 +216,7 @@ fn empty_pieces_and_empty_deltas_are_nothing() {
     let face = Face::new(1);
     let mut link = world.known(&face);
     for kind in [2, 3, 6] {
-        world.driver.send(link.conn, crate::peer::header(kind, 0, 0));
+        world.driver.send(link.conn, crate::kit::peer::header(kind, 0, 0));
     }
     assert_eq!(world.filter(&face), FilterState::Known);
     assert_eq!(world.hear(&mut link), []);

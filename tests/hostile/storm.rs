@@ -1,8 +1,8 @@
 //! All of it at once, by chance: peers that link, lie, leave and come back, each frame drawn, under tiny
 //! limits. Nothing here knows what is right but the node's own books and its limits.
 
-use crate::driver::ClientId;
-use crate::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, ms, piece};
+use crate::kit::ClientId;
+use crate::kit::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, ms, piece};
 use olivia::base::rng::Rng;
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};

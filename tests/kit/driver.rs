@@ -1,11 +1,7 @@
-//! A node with a virtual clock, and clients whose every byte the test decides: the shell's part of the
-//! contract in `olivia::node`, without sockets and without waiting. Nodes are clients like others here.
-//!
-//! Not a simulation: nothing here is random and nothing goes wrong unless the test says so.
+//! One node with a virtual clock, and connections whose every byte the test decides, without sockets and without
+//! waiting. Nothing is random, and nothing goes wrong unless the test says so.
 
-#![allow(dead_code, reason = "each test target that includes this file uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
+use super::contract::{Contract, conn_of};
 use olivia::base::time::{Instant, Now};
 use olivia::config::Config;
 use olivia::node::{Action, ConnKey, Node, Refusal};
@@ -21,7 +17,7 @@ pub const ELSEWHERE: &str = "192.0.2.7:40000";
 const TICKS_MAX: usize = 100_000;
 
 /// The index of a client in its driver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientId(usize);
 
 /// One client, as its side of the connection sees it.
@@ -35,15 +31,20 @@ struct Client {
     /// What has arrived and was not taken by the test yet.
     arrived: Vec<u8>,
     reads: bool,
-    is_stopped: bool,
     /// The node has dialled, and nobody has answered yet.
     is_dialled: bool,
-    /// The node has ended its side.
-    has_ended: bool,
-    is_closed: bool,
+    /// The connection was broken by the test.
+    is_lost: bool,
+    /// Something has arrived, or the end, since [`Driver::take_touched`].
+    is_touched: bool,
+    contract: Contract,
 }
 
 impl Client {
+    const fn is_closed(&self) -> bool {
+        self.contract.is_closed || self.is_lost
+    }
+
     const fn new(key: ConnKey) -> Self {
         Self {
             key,
@@ -52,10 +53,10 @@ impl Client {
             shut_delivered: false,
             arrived: Vec::new(),
             reads: true,
-            is_stopped: false,
             is_dialled: false,
-            has_ended: false,
-            is_closed: false,
+            is_lost: false,
+            is_touched: false,
+            contract: Contract { is_flushing: false, is_stopped: false, has_shut: false, is_closed: false },
         }
     }
 }
@@ -71,17 +72,33 @@ pub struct Driver {
     pub ticks: usize,
     clients: Vec<Client>,
     dials: VecDeque<(ClientId, SocketAddr)>,
+    touched: Vec<ClientId>,
 }
 
 impl Driver {
     pub fn new(config: Config) -> Self {
         let now = Now { mono: Instant::from_millis(1_234_567), wall_ms: 1_700_000_000_000 };
-        let node = Node::new(config, 7, now);
-        Self { node, now, watch: None, ticks: 0, clients: Vec::new(), dials: VecDeque::new() }
+        Self::with_seed(config, 7, now)
+    }
+
+    pub fn with_seed(config: Config, seed: u64, now: Now) -> Self {
+        let node = Node::new(config, seed, now);
+        let (clients, dials, touched) = (Vec::new(), VecDeque::new(), Vec::new());
+        Self { node, now, watch: None, ticks: 0, clients, dials, touched }
+    }
+
+    /// Begins another life; all connections are lost.
+    pub fn restart(&mut self, config: Config, seed: u64) {
+        self.node = Node::new(config, seed, self.now);
+        self.clients.iter_mut().for_each(|client| client.is_lost = true);
+        self.dials.clear();
     }
 
     pub fn connect(&mut self, addr: &str) -> Result<ClientId, Refusal> {
-        let addr: SocketAddr = addr.parse().unwrap();
+        self.connect_from(addr.parse().unwrap())
+    }
+
+    pub fn connect_from(&mut self, addr: SocketAddr) -> Result<ClientId, Refusal> {
         let key = self.node.accept(self.now, addr)?;
         self.clients.push(Client::new(key));
         Ok(ClientId(self.clients.len() - 1))
@@ -113,7 +130,7 @@ impl Driver {
 
     /// Lets go of the clients that came last, as far as they are closed.
     pub fn forget_closed(&mut self) {
-        while self.clients.last().is_some_and(|client| client.is_closed) {
+        while self.clients.last().is_some_and(Client::is_closed) {
             self.clients.pop();
         }
     }
@@ -153,8 +170,7 @@ impl Driver {
     /// Breaks the connection.
     pub fn lose(&mut self, id: ClientId) {
         self.node.lost(self.now, self.clients[id.0].key, &"connection refused");
-        self.clients[id.0].has_ended = true;
-        self.clients[id.0].is_closed = true;
+        self.clients[id.0].is_lost = true;
         self.run();
     }
 
@@ -188,17 +204,43 @@ impl Driver {
 
     /// Whether the node has ended its side: the client reads the end of the stream.
     pub fn has_ended(&self, id: ClientId) -> bool {
-        self.clients[id.0].has_ended
+        self.clients[id.0].is_closed() || self.clients[id.0].contract.has_shut
+    }
+
+    /// Whether the client has shut its side.
+    pub fn is_shut(&self, id: ClientId) -> bool {
+        self.clients[id.0].has_shut
+    }
+
+    /// Whether something has arrived that was not taken.
+    pub fn has_arrived(&self, id: ClientId) -> bool {
+        !self.clients[id.0].arrived.is_empty()
+    }
+
+    /// The clients for whom something has arrived, or the end, since the last time.
+    pub fn take_touched(&mut self) -> Vec<ClientId> {
+        for id in &self.touched {
+            if let Some(client) = self.clients.get_mut(id.0) {
+                client.is_touched = false;
+            }
+        }
+        std::mem::take(&mut self.touched)
+    }
+
+    fn touch(&mut self, at: usize) {
+        if !std::mem::replace(&mut self.clients[at].is_touched, true) {
+            self.touched.push(ClientId(at));
+        }
     }
 
     /// Whether the connection is gone on the node's side.
     pub fn is_closed(&self, id: ClientId) -> bool {
-        self.clients[id.0].is_closed
+        self.clients[id.0].is_closed()
     }
 
     /// Whether the node has said that it wants nothing from this client now.
     pub fn is_stopped(&self, id: ClientId) -> bool {
-        self.clients[id.0].is_stopped
+        self.clients[id.0].contract.is_stopped
     }
 
     /// Bytes that wait on the node's side for a client that does not read.
@@ -255,19 +297,20 @@ impl Driver {
     /// Moves what can be moved for one client, in both directions. False if that is nothing.
     fn serve(&mut self, at: usize) -> bool {
         let client = &mut self.clients[at];
-        if client.is_closed || client.is_dialled {
+        if client.is_closed() || client.is_dialled {
             return false;
         }
         let key = client.key;
         let mut moved = false;
-        if !client.is_stopped && !client.sent.is_empty() {
+        if !client.contract.is_stopped && !client.sent.is_empty() {
             let bytes = std::mem::take(&mut client.sent);
             self.node.received(self.now, key, &bytes);
             self.act();
             moved = true;
         }
         let client = &mut self.clients[at];
-        if client.has_shut && !client.shut_delivered && !client.is_stopped && client.sent.is_empty() {
+        if client.has_shut && !client.shut_delivered && !client.contract.is_stopped && client.sent.is_empty()
+        {
             client.shut_delivered = true;
             self.node.read_closed(self.now, key);
             self.act();
@@ -282,9 +325,11 @@ impl Driver {
     fn write_to(&mut self, at: usize, key: ConnKey, count: usize) -> usize {
         let bytes = self.node.outbound(key).collect::<Vec<_>>().concat();
         let bytes = &bytes[..bytes.len().min(count)];
-        let count = bytes.len();
+        let (count, is_all) = (bytes.len(), bytes.len() == self.node.outbound_bytes(key));
         if count > 0 {
             self.clients[at].arrived.extend_from_slice(bytes);
+            self.clients[at].contract.is_flushing = !is_all;
+            self.touch(at);
             self.node.wrote(self.now, key, count);
             self.act();
         }
@@ -300,24 +345,14 @@ impl Driver {
                 self.dials.push_back((ClientId(self.clients.len()), addr));
                 self.clients.push(Client { is_dialled: true, ..Client::new(key) });
             }
-            let (Action::Connect(key, _)
-            | Action::Flush(key)
-            | Action::ShutdownWrite(key)
-            | Action::Close(key)
-            | Action::StopReading(key)
-            | Action::ResumeReading(key)) = action;
-            let client = self.clients.iter_mut().rfind(|client| client.key == key).unwrap();
-            match action {
-                // Whatever waits is looked at in every round.
-                Action::Connect(..) | Action::Flush(_) => {}
-                Action::ShutdownWrite(_) => client.has_ended = true,
-                Action::Close(_) => {
-                    client.has_ended = true;
-                    client.is_closed = true;
-                }
-                Action::StopReading(_) => client.is_stopped = true,
-                Action::ResumeReading(_) => client.is_stopped = false,
+            let at = self.clients.iter().rposition(|client| client.key == conn_of(action)).unwrap();
+            self.clients[at].contract.act(action);
+            if matches!(action, Action::ShutdownWrite(_) | Action::Close(_)) {
+                self.touch(at);
             }
+        }
+        for client in self.clients.iter().filter(|client| !client.is_closed()) {
+            client.contract.check(self.node.outbound_bytes(client.key));
         }
     }
 }

@@ -1,10 +1,8 @@
 //! A peer whose every byte the test decides, and the world in which it meets one node: with a client that
 //! is asked for after each misdeed, and the node's books audited after each of its calls.
 
-#![allow(dead_code, reason = "each test target that includes this file uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
-use crate::driver::{ClientId, Driver};
+use super::driver::{ClientId, Driver};
+pub use super::ms;
 use olivia::config::{Config, Secret};
 use olivia::node::{CloseReason, FilterState, Node, NodeId, PeerView};
 use olivia::store::HashSecret;
@@ -15,16 +13,11 @@ use olivia::wire::handshake::{
     Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, Standing, derive_hash_secret,
     public_hash_secret, put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
 };
-use std::time::Duration;
 
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub const LISTEN: &str = "127.0.0.1:5454";
 
 const LIMITS: FrameLimits = FrameLimits { key_bytes_max: 1 << 16, value_bytes_max: 1 << 23 };
-
-pub fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
 
 /// A configuration with a secret.
 pub fn secretive() -> Config {

@@ -1,0 +1,52 @@
+//! What a node has asked of its shell for one connection, and what it may not ask.
+
+use olivia::node::{Action, ConnKey};
+
+/// The connection that an action is about.
+pub const fn conn_of(action: Action) -> ConnKey {
+    let (Action::Connect(key, _)
+    | Action::Flush(key)
+    | Action::ShutdownWrite(key)
+    | Action::Close(key)
+    | Action::StopReading(key)
+    | Action::ResumeReading(key)) = action;
+    key
+}
+
+/// One connection's state at the shell. The shell clears `is_flushing` when all is written.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Contract {
+    pub is_flushing: bool,
+    pub is_stopped: bool,
+    /// The node has shut its side: the other end reads the end of the stream.
+    pub has_shut: bool,
+    pub is_closed: bool,
+}
+
+impl Contract {
+    /// Takes in an action of the node for this connection.
+    pub fn act(&mut self, action: Action) {
+        assert!(!self.is_closed, "{action:?} after Close");
+        match action {
+            Action::Connect(..) => {}
+            Action::Flush(_) => {
+                assert!(!std::mem::replace(&mut self.is_flushing, true), "second Flush: {action:?}");
+            }
+            Action::ShutdownWrite(_) => {
+                assert!(!std::mem::replace(&mut self.has_shut, true), "shut twice: {action:?}");
+            }
+            Action::StopReading(_) => {
+                assert!(!std::mem::replace(&mut self.is_stopped, true), "stopped twice: {action:?}");
+            }
+            Action::ResumeReading(_) => {
+                assert!(std::mem::replace(&mut self.is_stopped, false), "resumed twice: {action:?}");
+            }
+            Action::Close(_) => self.is_closed = true,
+        }
+    }
+
+    /// Checks what waits to be written, after a call.
+    pub fn check(&self, waiting: usize) {
+        assert!(self.is_flushing || waiting == 0, "{waiting} bytes wait without a Flush");
+    }
+}

@@ -1,0 +1,20 @@
+//! What tests and benches share that run whole nodes without sockets: the shell's part of the contract in
+//! `olivia::node`, a mesh of such nodes, and a peer whose every byte the test decides. The network with
+//! delays and faults is in `tests/simulation`.
+
+#![allow(dead_code, reason = "each target that includes this file uses a part of it")]
+#![allow(unused_imports, reason = "each target that includes this file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+pub mod contract;
+pub mod driver;
+pub mod mesh;
+pub mod peer;
+
+pub use driver::{ClientId, Driver, ELSEWHERE, LOOPBACK};
+
+use std::time::Duration;
+
+pub const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
