@@ -200,7 +200,7 @@ pub const SECTIONS: [&str; 7] = [SERVER, CONNECTIONS, MEMORY, KEYSPACE, MESH, LO
 
 /// Every figure, in the order of STATS.
 #[rustfmt::skip]
-pub static METRICS: [Metric; 81] = [
+pub static METRICS: [Metric; 82] = [
     row(SERVER, "ready", FLAG, "Whether every configured peer was tried and the filter of every linked peer is known; `no` while shutting down.", |s| Value::Flag(s.is_ready)),
     row(CONNECTIONS, "requests", COUNTER, "Requests of clients, those answered with an error included.", |s| Value::Number(s.stats.requests)),
     row(CONNECTIONS, "request_errors", COUNTER, "Requests answered with an error.", |s| Value::Number(s.stats.request_errors)),
@@ -216,7 +216,7 @@ pub static METRICS: [Metric; 81] = [
     row(SERVER, "iterations", COUNTER, "Iterations of the event loop.", |s| Value::Number(s.stats.iterations)),
     row(SERVER, "iteration_max_us", (Kind::Gauge, Unit::Microseconds), "Longest iteration since the start, waiting not counted.", |s| Value::Number(s.stats.iteration_max_us)),
     row(SERVER, "stale_events", COUNTER, "Events for connections that were closed already; they are ignored.", |s| Value::Number(s.stats.stale_events)),
-    row(SERVER, "log_lines_dropped", COUNTER, "Log lines left out because clients caused too many per second.", |s| Value::Number(s.stats.log_lines_dropped)),
+    row(SERVER, "log_lines_dropped", COUNTER, "Log lines left out: clients caused too many per second, or standard error did not take them.", |s| Value::Number(s.stats.log_lines_dropped)),
 
     row(CONNECTIONS, "clients", GAUGE, "Connected clients; bounded by clients_max.", |s| Value::Number(s.clients as u64)),
     row(CONNECTIONS, "clients_max", GAUGE, "The setting clients_max.", |s| Value::Number(s.limits.clients_max.into())),
@@ -239,6 +239,7 @@ pub static METRICS: [Metric; 81] = [
     row(CONNECTIONS, "connections_closed_peer_left", COUNTER, "Links closed by the peer.", |s| closed(s, CloseReason::PeerLeft)),
     row(CONNECTIONS, "auth_failures", COUNTER, "Wrong passwords.", |s| Value::Number(s.stats.auth_failures)),
 
+    row(MEMORY, "memory_live_bytes", BYTES, "Of memory_bytes, what stored items take; the rest is free, or waits to be returned to the system.", |s| Value::Number(s.keyspace.store().live_bytes())),
     row(MEMORY, "memory_max", BYTES, "The setting memory_max; 0: no limit.", |s| Value::Number(s.limits.memory_max)),
     row(MEMORY, "buffers_bytes", BYTES, "Memory held by the buffers of all connections; bounded by buffers_max.", |s| Value::Number(s.buffers_bytes as u64)),
     row(MEMORY, "buffers_max", BYTES, "The setting buffers_max.", |s| Value::Number(s.limits.buffers_max)),
