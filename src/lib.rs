@@ -11,13 +11,13 @@
 //!           clock  fd_limit  listener  log_output  reactor  resolver  signals  socket
 //! ──────────── below: no clock, no socket, no thread; the same calls give the same bytes
 //! node      sans-IO boundary: bytes, keys and `now` in, bytes and actions out
-//!           audit  conn/reader  timers
+//!           audit  conn/reader  schedule  timers
 //! command   requests of clients to replies
-//!           dispatch  prefetch  status
+//!           connection  dispatch  error  keys  prefetch  read  row  server  status  strings  table
 //! peer      discovery, dialling, handshake, links, frames
 //!           dialer  frames  handshake  link
 //! lookup    queries to peers, and from peers
-//!           remote  serve  peer/probe
+//!           operation  queries  remote  serve
 //! digest    own filter and filters of peers, kept equal
 //!           sync
 //! conn      one connection: order of replies, timeouts, output of links
@@ -34,12 +34,13 @@
 //!           audit  compaction  deferred_free  directory  expiry  hash  heap  index  item  large_objects
 //!           overflow  pages  scan  segment  segment_metadata  size_classes
 //! wire      the protocol: bytes to messages and back, no state
-//!           args  filter_dump  frame/lists  frame/write  frame  handshake/proof  handshake  line  reply
-//!           request  request_error  resp/encode  resp/mod  resp/parse
+//!           args  encoder  field  filter_dump  frame/lists  frame/write  frame  handshake/proof  handshake
+//!           line  request_error  resp/encode  resp/mod  resp/parse
 //! config    what an operator can set
-//!           env  explain  file  flags  layers  peers  print  schema  config
+//!           env  explain  file  flags  layers  peers  print  schema  units  config
 //! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
-//!           address  arena  buffer  chunked_vec  prefetch  rng  slots  time  timer_pages  wheel
+//!           address  arena  buffer  chunk_queue  chunked_vec  prefetch  rng  slots  time  timer_pages
+//!           wheel
 //! limits    sizes and counts that bound everything
 //! ```
 //! <!-- end of layers -->

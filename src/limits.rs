@@ -275,6 +275,9 @@ pub const TIMERS_PER_WRITE: u32 = 4;
 /// Questions put to peers by one call below the boundary, and those of one lookup more: as much work as keys.
 pub const QUESTIONS_PER_STEP: u64 = 256;
 
+/// Words of one request in RESP, as in Redis; its keys are bounded by `args_max`.
+pub const RESP_ARGS_MAX: u32 = 1024 * 1024;
+
 /// For how long a closing connection may take to accept what it was told, and to close its own side.
 /// Long enough for a retransmission, short enough that leaving clients do not fill the table.
 pub const LINGER_MS: u32 = 2_000;

@@ -142,8 +142,8 @@ fn play(server: &Server) -> usize {
     if !b.is_lost {
         b.client.finish_sending();
     }
-    b.finish(server, "", ":ERR the last line has no line end; it was not carried out");
-    c.finish(server, &"x".repeat(70_000), ":ERR line longer than 65536 bytes");
+    b.finish(server, "", ":ERR the last line has no line end; it was not executed");
+    c.finish(server, &"x".repeat(70_000), ":ERR line longer than 65536 bytes (line_bytes_max)");
     d.finish(server, "REQUEST disconnect\n", ":FULFILLED bye");
     is_calm(&mut fresh);
     actors.iter().chain([&fresh]).filter(|actor| actor.is_lost).count()

@@ -161,7 +161,11 @@ fn error_about_a_long_line_is_readable_though_the_client_sends_on() {
             (0..16).try_for_each(|_| stream.write_all(&[b'x'; 70_000])).is_ok()
         });
         let told = client.rest();
-        assert_eq!(told, (":ERR line longer than 65536 bytes\n".to_owned(), End::Eof), "round {round}");
+        assert_eq!(
+            told,
+            (":ERR line longer than 65536 bytes (line_bytes_max)\n".to_owned(), End::Eof),
+            "round {round}"
+        );
         assert!(writer.join().unwrap(), "what it sent on was not taken");
     }
     counts(&server, "connections_closed_protocol", 20);
@@ -175,7 +179,7 @@ fn line_at_its_limit_is_served_and_one_byte_more_is_not() {
     let longest = format!("GET {}", "k".repeat(1_020));
     assert_eq!(client.ask(&longest), ":GOT ");
     assert_eq!(client.ask(&format!("{longest}\r")), ":GOT ");
-    assert_eq!(client.ask(&format!("{longest}k")), ":ERR line longer than 1024 bytes");
+    assert_eq!(client.ask(&format!("{longest}k")), ":ERR line longer than 1024 bytes (line_bytes_max)");
     assert_eq!(client.rest(), (String::new(), End::Eof));
     server.end_well();
 }
@@ -221,14 +225,17 @@ fn client_without_the_password_gets_little() {
         .limit("unauthenticated_output_bytes_max", 1_024)
         .start();
     let mut client = server.connect();
-    assert_eq!(client.ask("GET key"), ":ERR authentication needed; say AUTH password");
+    assert_eq!(client.ask("GET key"), ":ERR authentication needed; send AUTH password");
     assert!(client.ask("GET 1,2,3,4,5,6,7,8,9,10,11").starts_with(":ERR "));
     client.send(&"PING\n".repeat(10_000));
     let (replies, end) = client.rest();
     assert!(replies.len() <= 1_100 && end == End::Eof, "{} bytes, {end:?}", replies.len());
     let mut long = server.connect();
     long.send(&"x".repeat(20_000));
-    assert_eq!(long.rest(), (":ERR line longer than 16384 bytes\n".to_owned(), End::Eof));
+    assert_eq!(
+        long.rest(),
+        (":ERR line longer than 16384 bytes (unauthenticated_line_bytes_max)\n".to_owned(), End::Eof)
+    );
     let mut member = server.connect();
     assert_eq!(member.ask("AUTH right"), ":WELCOME ");
     assert_eq!(member.ask(&format!("SET key:{}", "v".repeat(20_000))).len(), 20_009);

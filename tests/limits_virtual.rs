@@ -308,8 +308,14 @@ fn stranger_to_the_password_may_send_less_at_a_time() {
     assert_eq!(driver.ask(known, "GET 1,2,3,4,5,6,7,8,9,10,11\n"), ":GOT \n");
     let stranger = driver.client();
     let told = driver.ask(stranger, "GET 1,2,3,4,5,6,7,8,9,10,11\n");
-    assert_eq!(told, ":ERR GET has more than 10 arguments; send several requests\n");
-    assert_eq!(driver.ask(stranger, &long), ":ERR line longer than 2048 bytes\n");
+    assert_eq!(
+        told,
+        ":ERR GET has more than 10 arguments (unauthenticated_args_max); send several requests\n"
+    );
+    assert_eq!(
+        driver.ask(stranger, &long),
+        ":ERR line longer than 2048 bytes (unauthenticated_line_bytes_max)\n"
+    );
     assert!(driver.has_ended(stranger));
 }
 

@@ -140,7 +140,7 @@ fn input_longer_than_one_read_with_its_end_behind_is_all_answered() {
     let (replies, end) = client.rest();
     assert_eq!(end, End::Eof);
     assert_eq!(replies.matches("0:PONG 1\n").count(), 2 * 65_536 / 7);
-    assert!(replies.ends_with(":ERR the last line has no line end; it was not carried out\n"));
+    assert!(replies.ends_with(":ERR the last line has no line end; it was not executed\n"));
     server.end_well();
 }
 
@@ -160,7 +160,7 @@ fn requests_behind_quit_are_not_carried_out() {
 fn last_line_without_its_end_is_an_error_and_is_not_carried_out() {
     let server = Launch::new("no-line-end").start();
     let replies = piped(&server, "SET a:1\nSET a:2");
-    assert_eq!(replies, ":SAT a:1\n:ERR the last line has no line end; it was not carried out\n");
+    assert_eq!(replies, ":SAT a:1\n:ERR the last line has no line end; it was not executed\n");
     assert_eq!(server.connect().ask("GET a"), ":GOT a:1");
     server.end_well();
 }

@@ -9,6 +9,7 @@
 //! $    a line of configuration, in force from the start: `$ limits.args_max = 8`
 //! >    the client sends the rest and LF
 //! >>   the client sends the rest with escapes resolved, and no LF of its own
+//! *    the client sends the words of the rest as one request in RESP, escapes resolved in each; `""` is empty
 //! <    the client gets the rest and LF
 //! <<   the client gets the rest with escapes resolved, and no LF of its own
 //! ~    the client gets a line that is like the rest, where `*` stands for any bytes
@@ -79,6 +80,7 @@ impl Transcript {
                 }
                 ">" => Step::Send(format!("{rest}\n").into_bytes()),
                 ">>" => Step::Send(unescape(rest)),
+                "*" => Step::Send(in_resp(rest)),
                 "<" => Step::Expect(format!("{rest}\n").into_bytes()),
                 "<<" => Step::Expect(unescape(rest)),
                 "~" => Step::Like(rest.to_owned()),
@@ -375,6 +377,19 @@ fn unescape(text: &str) -> Vec<u8> {
     }
     bytes.extend_from_slice(rest.as_bytes());
     bytes
+}
+
+/// The words of a line as one request in RESP.
+fn in_resp(line: &str) -> Vec<u8> {
+    let words: Vec<Vec<u8>> =
+        line.split(' ').map(|word| if word == "\"\"" { Vec::new() } else { unescape(word) }).collect();
+    let mut request = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        request.extend(format!("${}\r\n", word.len()).bytes());
+        request.extend(word);
+        request.extend(b"\r\n");
+    }
+    request
 }
 
 /// Whether `text` is `pattern`, where `*` stands for any bytes.

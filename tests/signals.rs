@@ -231,7 +231,7 @@ fn reload_brings_password_limits_and_log_level() {
     assert_eq!(old.ask("GET key"), ":GOT key:value");
     assert!(old.ask("GET longer-than-8").starts_with(":ERR "));
     let mut new = server.connect();
-    assert_eq!(new.ask("GET key"), ":ERR authentication needed; say AUTH password");
+    assert_eq!(new.ask("GET key"), ":ERR authentication needed; send AUTH password");
     assert_eq!(new.ask("AUTH wrong"), ":ERR wrong password");
     assert_eq!(new.ask("AUTH right"), ":WELCOME ");
     assert_eq!(new.ask("GET key"), ":GOT key:value");

@@ -75,6 +75,13 @@ impl ChunkQueue {
         &mut self.last
     }
 
+    /// Takes the chunk of [`ChunkQueue::back`] back, which was taken out to be appended to. In between nothing
+    /// else is done with the queue.
+    #[inline]
+    pub fn put_back(&mut self, chunk: Vec<u8>) {
+        self.last = chunk;
+    }
+
     fn seal(&mut self) {
         let chunk = std::mem::take(&mut self.last);
         let sealed = self.sealed.get_or_insert_default();

@@ -45,7 +45,7 @@ fn lookups(state: &State) {
         let parts = ask.parts.iter().filter(|part| matches!(part.answer, Answer::Waiting)).count();
         assert_eq!(parts, ask.waiting, "parts that wait");
         whole += usize::from(parts == 0);
-        waiting += if ask.wanted == Wanted::Value { parts as u64 } else { 0 };
+        waiting += if ask.form.wanted == Wanted::Value { parts as u64 } else { 0 };
         of_conns.push((ask.conn.to_bits(), parts));
     }
     assert_eq!(stats.gets, stats.hits + stats.misses + waiting, "keys asked for");

@@ -11,6 +11,19 @@ use crate::node::keyspace::Keyspace;
 use std::fmt;
 use std::time::Duration;
 
+/// Commands that calls are counted of, by their places in the table of commands.
+pub(in crate::node) const COMMANDS_MAX: usize = 128;
+
+/// Calls of each command, by its place in the table.
+#[derive(Debug, Clone)]
+pub(in crate::node) struct Calls(pub(in crate::node) [u64; COMMANDS_MAX]);
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self([0; COMMANDS_MAX])
+    }
+}
+
 /// Counters since the start. The row of the same name in [`METRICS`] says what each counts.
 #[allow(missing_docs, reason = "the table documents them")]
 #[derive(Debug, Clone, Default)]

@@ -12,12 +12,12 @@ use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED
 use crate::node::conn::connection::{CloseReason, Conn, Role};
 use crate::node::ids::{AddressKey, ConnKey, ConnTag, PeerKey};
 use crate::node::keyspace::Keyspace;
-use crate::node::metrics::Stats;
+use crate::node::metrics::{Calls, Stats};
 use crate::node::peer::mesh::Mesh;
 use crate::node::tasks::Tasks;
 use crate::store::HashSecret;
 use crate::wire::handshake::{HASH_CHECK_TEXT, derive_hash_secret, public_hash_secret};
-use crate::wire::request::Parser;
+use crate::wire::{args, resp};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -56,6 +56,13 @@ pub enum Timer {
     DrainEnd,
 }
 
+/// Memory that requests are parsed with, kept from one to the next.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Scratch {
+    pub(in crate::node) line: args::Scratch,
+    pub(in crate::node) resp: resp::parse::Parser,
+}
+
 /// The whole state of a node.
 #[derive(Debug)]
 pub struct State {
@@ -73,10 +80,11 @@ pub struct State {
     pub(in crate::node) tasks: Tasks,
     /// Connections to be reconciled before the node returns, each once.
     pub(in crate::node) dirty: VecDeque<ConnKey>,
-    pub(in crate::node) parser: Parser,
+    pub(in crate::node) scratch: Scratch,
     pub(in crate::node) mesh: Mesh,
     pub(in crate::node) rng: Rng,
     pub(in crate::node) stats: Stats,
+    pub(in crate::node) calls: Calls,
     pub(in crate::node) log_gate: LogGate,
     /// The node shuts down.
     pub(in crate::node) is_draining: bool,
@@ -99,10 +107,11 @@ impl State {
             runnable: VecDeque::new(),
             tasks: Tasks::default(),
             dirty: VecDeque::new(),
-            parser: Parser::default(),
+            scratch: Scratch::default(),
             mesh,
             rng,
             stats: Stats::default(),
+            calls: Calls::default(),
             log_gate: LogGate::default(),
             is_draining: false,
             config,

@@ -9,8 +9,8 @@ use crate::filter::size::Size;
 use crate::node::conn::replies::Place;
 use crate::node::ids::ConnKey;
 use crate::node::state::{State, mark_dirty};
+use crate::wire::encoder::{Encoder, Protocol};
 use crate::wire::filter_dump::{FilterDump, FilterHead};
-use crate::wire::reply::{Reply, put_error};
 use std::collections::VecDeque;
 
 /// Filter blocks per step: 16 KiB of filter, 32 KiB of text, about 20 µs.
@@ -139,17 +139,15 @@ fn begin_dump(state: &State, size: Size) -> Dump {
 fn answer(state: &mut State, now: Now, waiter: &Waiter, reply: &Result<Vec<u8>, String>) {
     let State { conns, pool, stats, .. } = state;
     let Some(conn) = conns.get_mut(waiter.conn) else { return };
-    let mut out = pool.take();
+    let mut encoder = Encoder::begin(pool.take(), Protocol::Lines, &waiter.id, "FULFILLED");
     match reply {
-        Ok(fields) => {
-            Reply::begin(&mut out, &waiter.id, "FULFILLED").open(|out| out.extend_from_slice(fields));
-            out.push(b'\n');
-        }
+        Ok(fields) => encoder.own_text(fields),
         Err(sentence) => {
             stats.request_errors += 1;
-            put_error(&mut out, &waiter.id, sentence);
+            encoder.error("ERR", sentence);
         }
     }
+    let out = encoder.end();
     conn.fill(now.mono, waiter.slot, &out, pool);
     pool.give(out);
     mark_dirty(state, waiter.conn);

@@ -11,7 +11,7 @@ use crate::node::lookup::remote;
 use crate::node::peer::dialer;
 use crate::node::peer::link;
 use crate::node::state::{State, Timer, close_conn};
-use crate::wire::reply::put_error;
+use crate::wire::encoder::put_error;
 
 /// Stale timers allowed beyond one per owner before they are purged.
 const STALE_SPARE: usize = 4_096;
@@ -82,7 +82,8 @@ fn fire(state: &mut State, now: Now, key: ConnKey, deadline: u64) {
     } else {
         return close_conn(state, key, reason);
     };
-    conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, b"", sentence));
+    let protocol = conn.reply_protocol();
+    conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, protocol, b"", sentence));
     conn.begin_closing(reason, now.mono, pool);
     reconcile(state, now, key);
 }

@@ -2,7 +2,7 @@
 
 use super::fd_limit;
 use crate::base::time::{Instant, Now};
-use crate::wire::reply::put_error;
+use crate::wire::encoder::{self, put_error};
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
@@ -164,7 +164,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 /// Sends one error to a client that is refused, and closes. Best effort, without waiting.
 pub(super) fn refuse(mut stream: TcpStream, sentence: &str) {
     let mut line = Vec::new();
-    put_error(&mut line, b"", sentence);
+    put_error(&mut line, encoder::Protocol::Lines, b"", sentence);
     let _ = stream.write(&line);
     let _ = stream.shutdown(Shutdown::Write);
     // Closing with unread bytes would send a reset, which can overtake the error.

@@ -1,238 +1,315 @@
-//! The arguments of a line: fields bare and quoted, split at commas and at the colons that count.
+//! Arguments of a request: byte strings, whichever protocol they came in. Here the line protocol's fields are
+//! split, bare and quoted, at commas and at the colons that count.
 
 use super::request_error::RequestError;
 use memchr::{memchr, memchr2, memrchr};
 
-/// The longest life of a key, in seconds: some 31 years.
-pub const SECONDS_MAX: u64 = 1_000_000_000;
-
 /// What one request may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct ArgLimits {
-    /// Arguments.
+    /// Arguments of a line, each with its key, value and so on.
     pub args_max: usize,
+    /// The name of the setting that `args_max` comes from.
+    pub args_setting: &'static str,
     /// Bytes of each key.
     pub key_bytes_max: usize,
     /// Bytes of each value.
     pub value_bytes_max: usize,
 }
 
-/// One argument. What the verb does not take is empty or 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arg<'a> {
-    /// The key.
-    pub key: &'a [u8],
-    /// The value.
-    pub value: &'a [u8],
-    /// Seconds from now: 1 to [`SECONDS_MAX`].
-    pub seconds: u64,
-}
-
-/// Arguments of one request. Going through them again costs nothing.
+/// The arguments of one request, without the command's name.
 #[derive(Debug, Clone, Copy)]
 pub struct Args<'a> {
-    sources: Sources<'a>,
-    spans: &'a [ArgSpan],
+    text: &'a [u8],
+    unescaped: &'a [u8],
+    spans: &'a [Span],
 }
 
 impl<'a> Args<'a> {
-    /// How many there are.
-    pub fn len(&self) -> usize {
+    /// Arguments that lie in `text`.
+    pub const fn new(text: &'a [u8], spans: &'a [Span]) -> Self {
+        Self { text, unescaped: &[], spans }
+    }
+
+    /// No arguments.
+    pub const NONE: Self = Self { text: &[], unescaped: &[], spans: &[] };
+
+    /// All but the first `count`.
+    pub fn skip(self, count: usize) -> Self {
+        Self { spans: self.spans.get(count..).unwrap_or_default(), ..self }
+    }
+
+    /// The first `count`, or all if there are fewer.
+    pub fn first(self, count: usize) -> Self {
+        Self { spans: self.spans.get(..count).unwrap_or(self.spans), ..self }
+    }
+
+    /// Byte strings.
+    pub const fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// Whether there is none, which no parsed command has.
-    pub fn is_empty(&self) -> bool {
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 
+    /// The argument at `index`.
+    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
+        self.spans.get(index).map(|span| self.bytes(*span))
+    }
+
     /// The arguments in order.
-    pub fn iter(&self) -> impl Iterator<Item = Arg<'a>> + use<'a> {
-        let sources = self.sources;
-        self.spans.iter().map(move |span| Arg {
-            key: sources.bytes(span.key),
-            value: sources.bytes(span.value),
-            seconds: span.seconds,
-        })
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
+        let args = *self;
+        self.spans.iter().map(move |span| args.bytes(*span))
+    }
+
+    /// The arguments in order, `N` at a time; fewer left over at the end are left out.
+    pub fn tuples<const N: usize>(
+        &self,
+    ) -> impl ExactSizeIterator<Item = [&'a [u8]; N]> + Clone + use<'a, N> {
+        let args = *self;
+        let (tuples, _) = self.spans.as_chunks::<N>();
+        tuples.iter().map(move |spans| spans.map(|span| args.bytes(span)))
+    }
+
+    fn bytes(&self, span: Span) -> &'a [u8] {
+        let (start, end) = (span.start as usize, span.end as usize);
+        // Offsets behind the text lie in the scratch.
+        match start.checked_sub(self.text.len()) {
+            None => &self.text[start..end],
+            Some(start) => &self.unescaped[start..end - self.text.len()],
+        }
     }
 }
 
-/// Where the bytes of a span lie.
-#[derive(Debug, Clone, Copy)]
-struct Sources<'a> {
-    text: &'a [u8],
-    unescaped: &'a [u8],
+/// Where an argument lies: in the input; behind its end, in the bytes that were unescaped from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    pub(super) start: u32,
+    pub(super) end: u32,
 }
 
-impl<'a> Sources<'a> {
-    fn bytes(self, span: Span) -> &'a [u8] {
-        if span.escaped { &self.unescaped[span.start..span.end] } else { &self.text[span.start..span.end] }
+impl Span {
+    const fn len(self) -> usize {
+        (self.end - self.start) as usize
     }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Span {
-    start: usize,
-    end: usize,
-    /// Whether it lies in the scratch, because it had escapes.
-    escaped: bool,
-}
-
+/// How a command looks in lines.
 #[derive(Debug, Clone, Copy)]
-struct ArgSpan {
-    key: Span,
-    value: Span,
-    seconds: u64,
+pub struct LineForm {
+    /// The verb, with the topic of one that has several.
+    pub verb: &'static str,
+    /// What stands behind it, as HELP shows it: `key:value`. Empty if that is nothing, or need not be.
+    pub arguments: &'static str,
+    /// What stands behind the verb.
+    pub syntax: Syntax,
+    /// The first word of the reply.
+    pub word: &'static str,
+    /// A request that works.
+    pub example: &'static str,
 }
 
-/// What stands between two commas, by verb.
+/// What stands behind a verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
-    Key,
-    KeyValue,
-    KeyValueSeconds,
-    KeySeconds,
+pub enum Syntax {
+    /// Nothing.
+    Bare,
+    /// Nothing, or fields. Arguments: field, field.
+    Words,
+    /// One field.
+    Field,
+    /// Nothing, or anything, which is one argument as it is.
+    Raw,
+    /// `key,key`. Arguments: key, key.
+    Keys,
+    /// `key:value,key:value`, split at the first colon. Arguments: key, value, key, value.
+    Pairs,
+    /// `key:number,key:number`, split at the last colon. Arguments: key, number, key, number.
+    Numbers,
+    /// `key:value:seconds`, split at the first and at the last colon. Arguments: key, seconds, value.
+    Timed,
 }
 
-impl Shape {
-    pub(super) const fn as_text(self) -> &'static str {
+impl Syntax {
+    /// Arguments for each field of the line.
+    pub const fn step(self) -> usize {
         match self {
-            Self::Key => "key",
-            Self::KeyValue => "key:value",
-            Self::KeyValueSeconds => "key:value:seconds",
-            Self::KeySeconds => "key:seconds",
+            Self::Bare | Self::Words | Self::Field | Self::Raw | Self::Keys => 1,
+            Self::Pairs | Self::Numbers => 2,
+            Self::Timed => 3,
+        }
+    }
+
+    /// The key of a field, without reading it properly: for prefetching only.
+    pub fn likely_key(self, field: &[u8]) -> Option<&[u8]> {
+        match self {
+            Self::Bare | Self::Words | Self::Field | Self::Raw => None,
+            Self::Keys => Some(field),
+            Self::Pairs | Self::Timed => memchr(b':', field).map(|end| &field[..end]),
+            Self::Numbers => memrchr(b':', field).map(|end| &field[..end]),
         }
     }
 }
 
 /// Where arguments are taken apart. Keeps its memory from one request to the next.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
-    spans: Vec<ArgSpan>,
+pub struct Scratch {
+    spans: Vec<Span>,
     unescaped: Vec<u8>,
 }
 
 impl Scratch {
-    /// Takes `body` apart, which is all that stands behind the verb `name`. O(bytes).
-    pub(super) fn args<'a>(
+    /// Splits `body`, which is all that stands behind the verb, trimmed. `form` is the command's. O(bytes).
+    ///
+    /// # Errors
+    /// What is wrong first; of what is behind that, nothing is known.
+    pub fn args<'a>(
         &'a mut self,
-        name: &'static str,
-        shape: Shape,
+        form: &'static LineForm,
         body: &'a [u8],
         limits: ArgLimits,
     ) -> Result<Args<'a>, RequestError<'a>> {
         self.spans.clear();
         self.unescaped.clear();
-        if body.is_empty() {
-            return Err(RequestError::NoArgument(name, shape.as_text()));
+        match (form.syntax, body.is_empty()) {
+            (Syntax::Bare, false) => return Err(RequestError::SurplusArgument(form, body)),
+            (Syntax::Bare | Syntax::Words | Syntax::Raw, true) => return Ok(Args::new(body, &[])),
+            (_, true) => return Err(RequestError::NoArgument(form)),
+            (Syntax::Raw, false) => {
+                self.spans.push(span(0, body.len()));
+                return Ok(Args::new(body, &self.spans));
+            }
+            (_, false) => {}
         }
-        let mut cursor = Cursor { name, text: body, at: 0, unescaped: &mut self.unescaped };
+        let is_one = form.syntax == Syntax::Field;
+        let mut cursor = Cursor { form, text: body, at: 0, scratch: self };
+        let mut fields = 0;
         loop {
-            let span = cursor.arg(shape)?;
-            if span.key.end - span.key.start > limits.key_bytes_max {
-                return Err(RequestError::KeyTooLong(name, limits.key_bytes_max));
+            let arg = cursor.arg()?;
+            // A password is no key: what bounds it is the line.
+            if !is_one && arg.key.len() > limits.key_bytes_max {
+                return Err(RequestError::KeyTooLong(form, limits.key_bytes_max));
             }
-            if span.value.end - span.value.start > limits.value_bytes_max {
-                return Err(RequestError::ValueTooLong(name, limits.value_bytes_max));
+            if arg.value.len() > limits.value_bytes_max {
+                return Err(RequestError::ValueTooLong(form, limits.value_bytes_max));
             }
-            if self.spans.len() == limits.args_max {
-                return Err(RequestError::TooManyArguments(name, limits.args_max));
+            if fields == limits.args_max {
+                return Err(RequestError::TooManyArguments(form, limits.args_max, limits.args_setting));
             }
-            self.spans.push(span);
+            fields += 1;
+            match form.syntax {
+                Syntax::Pairs => cursor.scratch.spans.extend([arg.key, arg.value]),
+                Syntax::Numbers => cursor.scratch.spans.extend([arg.key, arg.number]),
+                Syntax::Timed => cursor.scratch.spans.extend([arg.key, arg.number, arg.value]),
+                Syntax::Bare | Syntax::Words | Syntax::Field | Syntax::Raw | Syntax::Keys => {
+                    cursor.scratch.spans.push(arg.key);
+                }
+            }
             if cursor.at == body.len() {
                 break;
             }
-            // Past the comma, which is all that an argument can end at beside the end of the line.
+            // Past the comma, which is all that a field can end at beside the end of the line.
             cursor.at += 1;
         }
-        let sources = Sources { text: body, unescaped: &self.unescaped };
-        Ok(Args { sources, spans: &self.spans })
+        if is_one && fields > 1 {
+            return Err(RequestError::OneFieldOnly(form));
+        }
+        Ok(Args { text: body, unescaped: &self.unescaped, spans: &self.spans })
     }
 }
 
-/// Goes through the arguments of one line.
+/// One field of a line, taken apart. What its syntax does not have is empty.
+#[derive(Debug, Default)]
+struct Field {
+    key: Span,
+    value: Span,
+    number: Span,
+}
+
+/// Goes through the fields of one line.
 struct Cursor<'a, 's> {
-    name: &'static str,
+    form: &'static LineForm,
     text: &'a [u8],
     at: usize,
-    unescaped: &'s mut Vec<u8>,
+    scratch: &'s mut Scratch,
 }
 
 impl<'a> Cursor<'a, '_> {
-    /// Reads one argument, up to the comma behind it or the end of the line.
-    fn arg(&mut self, shape: Shape) -> Result<ArgSpan, RequestError<'a>> {
+    /// Reads one field, up to the comma behind it or the end of the line.
+    fn arg(&mut self) -> Result<Field, RequestError<'a>> {
         self.skip_spaces();
         let begin = self.at;
-        let mut arg = ArgSpan { key: Span::default(), value: Span::default(), seconds: 0 };
-        let missing = |cursor: &Self| {
-            RequestError::NoColon(cursor.name, shape.as_text(), trim(cursor.until_comma(begin)))
-        };
+        let syntax = self.form.syntax;
+        let is_key_only = syntax.step() == 1;
+        let mut arg = Field::default();
+        let missing = |cursor: &Self| RequestError::NoColon(cursor.form, trim(cursor.until_comma(begin)));
         match self.text.get(self.at) {
-            None | Some(b',') => return Err(RequestError::EmptyArgument(self.name)),
+            None | Some(b',') => return Err(RequestError::EmptyArgument(self.form)),
             Some(b'"') => {
                 arg.key = self.quoted()?;
-                match (shape, self.text.get(self.at)) {
-                    (Shape::Key, None | Some(b',')) => return Ok(arg),
-                    (Shape::Key, Some(_)) => return Err(self.after_quote()),
-                    (_, Some(b':')) => self.at += 1,
-                    (_, None | Some(b',')) => return Err(missing(self)),
-                    (_, Some(_)) => return Err(self.after_quote()),
+                match (is_key_only, self.text.get(self.at)) {
+                    (true, None | Some(b',')) => return Ok(arg),
+                    (true, Some(_)) => return Err(self.after_quote()),
+                    (false, Some(b':')) => self.at += 1,
+                    (false, None | Some(b',')) => return Err(missing(self)),
+                    (false, Some(_)) => return Err(self.after_quote()),
                 }
             }
             Some(_) => {
-                let end = match shape {
-                    Shape::Key => self.comma(),
-                    Shape::KeyValue | Shape::KeyValueSeconds => {
+                let end = match syntax {
+                    Syntax::Pairs | Syntax::Timed => {
                         let end = memchr2(b':', b',', &self.text[self.at..]).map(|skip| self.at + skip);
                         end.filter(|&end| self.text[end] == b':').ok_or_else(|| missing(self))?
                     }
-                    Shape::KeySeconds => {
+                    Syntax::Numbers => {
                         let colon = memrchr(b':', self.until_comma(self.at));
                         self.at + colon.ok_or_else(|| missing(self))?
                     }
+                    Syntax::Bare | Syntax::Words | Syntax::Field | Syntax::Raw | Syntax::Keys => self.comma(),
                 };
                 arg.key = self.bare(end);
-                if arg.key.start == arg.key.end {
-                    return Err(RequestError::EmptyKey(self.name));
+                if arg.key.len() == 0 {
+                    return Err(RequestError::EmptyKey(self.form));
                 }
-                if shape == Shape::Key {
+                if is_key_only {
                     return Ok(arg);
                 }
                 self.at += 1;
             }
         }
-        if shape != Shape::KeySeconds {
-            self.value(shape, &mut arg).map_err(|error| error.unwrap_or_else(|| missing(self)))?;
+        if syntax != Syntax::Numbers {
+            arg.value = self.value().map_err(|error| error.unwrap_or_else(|| missing(self)))?;
         }
-        if shape != Shape::KeyValue {
-            let end = self.comma();
-            arg.seconds = seconds(self.name, trim(&self.text[self.at..end]))?;
-            self.at = end;
+        if syntax != Syntax::Pairs {
+            arg.number = self.bare(self.comma());
         }
         Ok(arg)
     }
 
-    /// Reads a value, and the colon behind it if seconds follow. `Err(None)`: that colon is missing.
-    fn value(&mut self, shape: Shape, arg: &mut ArgSpan) -> Result<(), Option<RequestError<'a>>> {
+    /// Reads a value, and the colon behind it if a number follows. `Err(None)`: that colon is missing.
+    fn value(&mut self) -> Result<Span, Option<RequestError<'a>>> {
+        let is_timed = self.form.syntax == Syntax::Timed;
         self.skip_spaces();
         if self.text.get(self.at) == Some(&b'"') {
-            arg.value = self.quoted()?;
-            match (shape, self.text.get(self.at)) {
-                (Shape::KeyValueSeconds, Some(b':')) => self.at += 1,
-                (Shape::KeyValueSeconds, None | Some(b',')) => return Err(None),
-                (_, None | Some(b',')) => {}
+            let value = self.quoted()?;
+            match (is_timed, self.text.get(self.at)) {
+                (true, Some(b':')) => self.at += 1,
+                (true, None | Some(b',')) => return Err(None),
+                (false, None | Some(b',')) => {}
                 (_, Some(_)) => return Err(Some(self.after_quote())),
             }
-            return Ok(());
+            return Ok(value);
         }
-        if shape == Shape::KeyValueSeconds {
+        if is_timed {
             let colon = memrchr(b':', self.until_comma(self.at)).ok_or(None)?;
-            arg.value = self.bare(self.at + colon);
+            let value = self.bare(self.at + colon);
             self.at += 1;
-        } else {
-            arg.value = self.bare(self.comma());
+            return Ok(value);
         }
-        Ok(())
+        Ok(self.bare(self.comma()))
     }
 
     /// The bare field from here to `end`, trimmed; goes to `end`.
@@ -241,33 +318,34 @@ impl<'a> Cursor<'a, '_> {
         let start = self.at.min(end);
         let length = trim(&self.text[start..end]).len();
         self.at = end;
-        Span { start, end: start + length, escaped: false }
+        span(start, start + length)
     }
 
     /// Reads a quoted field and the spaces behind it.
     fn quoted(&mut self) -> Result<Span, RequestError<'a>> {
         let open = self.at + 1;
-        let first = memchr2(b'"', b'\\', &self.text[open..]).ok_or(RequestError::OpenQuote(self.name))?;
+        let first = memchr2(b'"', b'\\', &self.text[open..]).ok_or(RequestError::OpenQuote(self.form))?;
         if self.text[open + first] == b'"' {
             self.at = open + first + 1;
             self.skip_spaces();
-            return Ok(Span { start: open, end: open + first, escaped: false });
+            return Ok(span(open, open + first));
         }
-        let start = self.unescaped.len();
+        let begin = self.scratch.unescaped.len();
         self.at = open;
         loop {
             let rest = &self.text[self.at..];
-            let stop = memchr2(b'"', b'\\', rest).ok_or(RequestError::OpenQuote(self.name))?;
-            self.unescaped.extend_from_slice(&rest[..stop]);
+            let stop = memchr2(b'"', b'\\', rest).ok_or(RequestError::OpenQuote(self.form))?;
+            self.scratch.unescaped.extend_from_slice(&rest[..stop]);
             self.at += stop;
             if rest[stop] == b'"' {
                 self.at += 1;
                 self.skip_spaces();
-                return Ok(Span { start, end: self.unescaped.len(), escaped: true });
+                let end = self.scratch.unescaped.len();
+                return Ok(span(self.text.len() + begin, self.text.len() + end));
             }
             let (byte, length) = unescape(&rest[stop..])
-                .ok_or_else(|| RequestError::BadEscape(self.name, &rest[stop..rest.len().min(stop + 4)]))?;
-            self.unescaped.push(byte);
+                .ok_or_else(|| RequestError::BadEscape(self.form, &rest[stop..rest.len().min(stop + 4)]))?;
+            self.scratch.unescaped.push(byte);
             self.at += length;
         }
     }
@@ -289,7 +367,7 @@ impl<'a> Cursor<'a, '_> {
     }
 
     fn after_quote(&self) -> RequestError<'a> {
-        RequestError::AfterQuote(self.name, self.until_comma(self.at))
+        RequestError::AfterQuote(self.form, self.until_comma(self.at))
     }
 }
 
@@ -312,29 +390,10 @@ fn unescape(escape: &[u8]) -> Option<(u8, usize)> {
     Some((byte, 2))
 }
 
-fn seconds<'a>(name: &'static str, text: &'a [u8]) -> Result<u64, RequestError<'a>> {
-    let digits = text.strip_prefix(b"-").unwrap_or(text);
-    let (whole, fraction) = match memchr(b'.', digits) {
-        Some(dot) => (&digits[..dot], Some(&digits[dot + 1..])),
-        None => (digits, None),
-    };
-    let is_number = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
-    if !is_number(whole) || fraction.is_some_and(|part| !is_number(part)) {
-        return Err(RequestError::BadSeconds(name, text));
-    }
-    if digits.len() < text.len() {
-        return Err(RequestError::NegativeSeconds(name, text));
-    }
-    if fraction.is_some() {
-        return Err(RequestError::FractionalSeconds(name, text));
-    }
-    let number =
-        whole.iter().fold(0u64, |n, digit| n.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
-    match number {
-        0 => Err(RequestError::ZeroSeconds(name)),
-        1..=SECONDS_MAX => Ok(number),
-        _ => Err(RequestError::TooManySeconds(name, text)),
-    }
+/// The span of a line's bytes, which are fewer than 4 GiB, the escaped ones twice.
+fn span(start: usize, end: usize) -> Span {
+    let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+    Span { start: offset(start), end: offset(end) }
 }
 
 /// Without the spaces at both ends. Only spaces: other white space is part of a field.
@@ -342,4 +401,142 @@ pub(super) fn trim(bytes: &[u8]) -> &[u8] {
     let start = bytes.iter().position(|&byte| byte != b' ').unwrap_or(bytes.len());
     let end = bytes.iter().rposition(|&byte| byte != b' ').map_or(start, |last| last + 1);
     &bytes[start..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ArgLimits, LineForm, Scratch, Syntax};
+    use crate::base::rng::Rng;
+    use crate::wire::encoder::{Encoder, Protocol};
+
+    const LIMITS: ArgLimits =
+        ArgLimits { args_max: 4, args_setting: "args_max", key_bytes_max: 10, value_bytes_max: 20 };
+
+    const fn form(verb: &'static str, arguments: &'static str, syntax: Syntax) -> LineForm {
+        LineForm { verb, arguments, syntax, word: "", example: "GET user" }
+    }
+
+    static FORMS: [LineForm; 7] = [
+        form("GET", "key", Syntax::Keys),
+        form("SET", "key:value", Syntax::Pairs),
+        form("SETEX", "key:value:seconds", Syntax::Timed),
+        form("EXPIRE", "key:seconds", Syntax::Numbers),
+        form("AUTH", "password", Syntax::Field),
+        form("HELP", "verb", Syntax::Words),
+        form("STATS", "", Syntax::Bare),
+    ];
+
+    /// The arguments of a line, or the sentence about it.
+    fn parse(text: &str) -> Result<Vec<String>, String> {
+        let (verb, body) = text.split_once(' ').unwrap_or((text, ""));
+        let form = FORMS.iter().find(|form| form.verb == verb).unwrap();
+        let mut scratch = Scratch::default();
+        let args =
+            scratch.args(form, super::trim(body.as_bytes()), LIMITS).map_err(|error| error.to_string())?;
+        Ok(args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect())
+    }
+
+    fn args(expected: &[&str]) -> Result<Vec<String>, String> {
+        Ok(expected.iter().map(|&arg| arg.to_owned()).collect())
+    }
+
+    #[test]
+    fn colon_that_splits_depends_on_the_verb() {
+        assert_eq!(parse("GET a:b:c"), args(&["a:b:c"]));
+        assert_eq!(parse("SET a:b:c"), args(&["a", "b:c"]));
+        assert_eq!(parse("SETEX a:b:c:9"), args(&["a", "9", "b:c"]));
+        assert_eq!(parse("EXPIRE a:b:9"), args(&["a:b", "9"]));
+        assert_eq!(parse("SET \"a:b\":c"), args(&["a:b", "c"]));
+        assert_eq!(parse("SETEX \"a:b\":\"c:1,\":9"), args(&["a:b", "9", "c:1,"]));
+        assert_eq!(parse("EXPIRE \"a\":9"), args(&["a", "9"]));
+    }
+
+    #[test]
+    fn spaces_around_fields_are_not_part_of_them() {
+        assert_eq!(parse("SET  a : b c  , d:  e "), args(&["a", "b c", "d", "e"]));
+        assert_eq!(parse("GET  a b , \"c\"  ,d"), args(&["a b", "c", "d"]));
+        assert_eq!(parse("SET a: \" b \" ,c:d"), args(&["a", " b ", "c", "d"]));
+        assert_eq!(parse("SETEX a: b : 9 "), args(&["a", "9", "b"]));
+        assert_eq!(parse("SET a:\tb\t"), args(&["a", "\tb\t"]));
+    }
+
+    #[test]
+    fn empty_value_is_fine_empty_key_only_in_quotes() {
+        assert_eq!(parse("SET a:"), args(&["a", ""]));
+        assert_eq!(parse("SETEX a::9"), args(&["a", "9", ""]));
+        assert_eq!(parse("GET \"\""), args(&[""]));
+        assert_eq!(parse("SET \"\":\"\""), args(&["", ""]));
+        assert!(parse("SET :b").unwrap_err().contains("empty key"));
+        assert!(parse("SET  :b").unwrap_err().contains("empty key"));
+        assert!(parse("EXPIRE :9").unwrap_err().contains("empty key"));
+    }
+
+    #[test]
+    fn quote_opens_a_field_only_as_its_first_byte() {
+        assert_eq!(parse("GET a\"b,c\""), args(&["a\"b", "c\""]));
+        assert_eq!(parse(r#"SET a:"a\"\\\n\r\t\0\x41\x7A,:""#), args(&["a", "a\"\\\n\r\t\0Az,:"]));
+        assert_eq!(parse(r#"SET a:\n"#), args(&["a", "\\n"]));
+    }
+
+    #[test]
+    fn each_mistake_gets_its_own_sentence() {
+        for (text, sentence) in [
+            ("SET key", "SET needs key:value; 'key' has no colon"),
+            ("SET a:b,key", "SET needs key:value; 'key' has no colon"),
+            ("SETEX a:1", "SETEX needs key:value:seconds; 'a:1' has no second colon"),
+            ("SETEX a", "SETEX needs key:value:seconds; 'a' has no second colon"),
+            ("EXPIRE a", "EXPIRE needs key:seconds; 'a' has no colon"),
+            ("GET", "GET needs key, as in: GET user"),
+            ("AUTH", "AUTH needs password, as in: GET user"),
+            ("STATS now", "STATS takes no argument like 'now'"),
+            ("AUTH a,b", "AUTH takes exactly one field; quote it if it holds a comma"),
+            ("GET \"a", "GET has a quote that never closes; end the field with \""),
+            ("GET \"a\\", "GET has an unknown escape '\\'; there are \\\" \\\\ \\n \\r \\t \\0 \\xHH"),
+            ("GET \"\\q\"", "GET has an unknown escape '\\q\"'; there are \\\" \\\\ \\n \\r \\t \\0 \\xHH"),
+            ("GET \"a\"b", "GET has 'b' after a closing quote; a quoted field ends there"),
+            ("SET \"a\"b:c", "SET has 'b:c' after a closing quote; a quoted field ends there"),
+            ("SET a:\"b\"c", "SET has 'c' after a closing quote; a quoted field ends there"),
+            ("GET a,b,c,d,e", "GET has more than 4 arguments (args_max); send several requests"),
+            ("GET 12345678901", "GET has a key of more than 10 bytes (key_bytes_max)"),
+            ("SET a:123456789012345678901", "SET has a value of more than 20 bytes (value_bytes_max)"),
+        ] {
+            assert_eq!(parse(text), Err(sentence.to_owned()), "{text}");
+        }
+        for text in ["GET a,", "GET ,a", "GET a,,b", "SET a:b,", "SET ,"] {
+            assert!(parse(text).unwrap_err().contains("empty argument"), "{text}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_key_and_value_hold_the_printed_pair_reads_back() {
+        let mut rng = Rng::new(5);
+        let mut scratch = Scratch::default();
+        let limits = ArgLimits { args_max: 3, key_bytes_max: 99, value_bytes_max: 99, ..LIMITS };
+        let alphabet = b" \",:\\\r\n\t\0ax\x7f\xff\xc3\xbc-0";
+        for _ in 0..60_000 {
+            let mut draw = || -> Vec<u8> {
+                let wild = rng.one_in(3);
+                (0..rng.below(8))
+                    .map(|_| {
+                        let at = rng.below(if wild { 256 } else { alphabet.len() as u64 });
+                        let at = usize::try_from(at).unwrap();
+                        if wild { u8::try_from(at).unwrap() } else { alphabet[at] }
+                    })
+                    .collect()
+            };
+            let pairs: Vec<_> = (0..3).map(|_| (draw(), draw())).collect();
+            let mut reply = Encoder::begin(Vec::new(), Protocol::Lines, b"", "SET");
+            for (key, value) in &pairs {
+                reply.key(key);
+                reply.bulk(value);
+            }
+            let text = reply.end();
+            let body = text.strip_prefix(b":SET ").and_then(|body| body.strip_suffix(b"\n")).unwrap();
+            assert!(!body.contains(&b'\n'));
+            let args = scratch.args(&FORMS[1], super::trim(body), limits).unwrap();
+            let read: Vec<_> =
+                args.tuples::<2>().map(|[key, value]| (key.to_vec(), value.to_vec())).collect();
+            assert_eq!(read, pairs, "{}", String::from_utf8_lossy(&text));
+        }
+    }
 }

@@ -10,7 +10,7 @@ mod proof;
 pub use proof::{HASH_SECRET_BYTES, Proof, Prover, derive_hash_secret, keyed_bytes, public_hash_secret};
 
 use super::args::trim;
-use super::reply::Excerpt;
+use super::field::Excerpt;
 use crate::base::address::is_loopback;
 use memchr::{memchr, memchr2};
 use std::fmt::{self, Write};

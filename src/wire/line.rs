@@ -1,6 +1,11 @@
-//! Where a line ends. Nothing here looks inside one, but for what must close the connection.
+//! Lines: where one ends, and its id, verb and arguments.
 
+use super::args::trim;
+use super::request_error::RequestError;
 use memchr::memchr;
+
+/// Bytes of a request's id.
+pub const ID_BYTES_MAX: usize = 64;
 
 /// A whole line, without its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +27,53 @@ pub enum Front<'a> {
     TooLong,
     /// No line end so far.
     Partial,
+}
+
+/// A line, taken apart as far as that does not depend on the verb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// The id, empty if there is none.
+    pub id: &'a [u8],
+    /// The verb as it was sent; may be empty.
+    pub verb: &'a [u8],
+    /// What stands behind it, trimmed.
+    pub body: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// Takes the line apart. `None`: it is empty, which is no request.
+    ///
+    /// # Errors
+    /// What stands before a colon in its first word is no id.
+    pub fn request(&self) -> Option<Result<Request<'a>, RequestError<'a>>> {
+        let text = trim(self.text);
+        if text.is_empty() {
+            return None;
+        }
+        let (word, body) = split_word(text);
+        let (id, verb) = match memchr(b':', word) {
+            Some(colon) if !is_id(&word[..colon]) => return Some(Err(RequestError::BadId)),
+            Some(colon) => (&word[..colon], &word[colon + 1..]),
+            None => (&b""[..], word),
+        };
+        Some(Ok(Request { id, verb, body }))
+    }
+
+    /// Whether it is the `PING` of health checkers written for Redis, which is an inline command of RESP.
+    pub fn is_redis_ping(&self) -> bool {
+        self.crlf && self.text.eq_ignore_ascii_case(b"PING")
+    }
+}
+
+/// The first word of some text, and what stands behind it, trimmed.
+pub fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
+    let end = memchr(b' ', text).unwrap_or(text.len());
+    (&text[..end], trim(&text[end..]))
+}
+
+/// Whether these bytes may stand before the colon of a request. None is a space or a colon by now.
+fn is_id(bytes: &[u8]) -> bool {
+    (1..=ID_BYTES_MAX).contains(&bytes.len()) && !bytes.iter().any(|byte| matches!(byte, b',' | b'"' | b'\r'))
 }
 
 /// Looks for the first line of `input`; `bytes_max` bounds its text. Reads at most the line and its end.
@@ -48,7 +100,7 @@ pub fn is_from_browser(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Front, Line, front, is_from_browser};
+    use super::{Front, Line, Request, front, is_from_browser};
 
     #[test]
     fn cr_before_lf_is_not_text() {
@@ -69,6 +121,24 @@ mod tests {
         assert_eq!(front(b"1234\r", 4), Front::Partial);
         assert_eq!(front(b"1234\r\r\n", 4), Front::TooLong);
         assert_eq!(front(b"", 4), Front::Partial);
+    }
+
+    #[test]
+    fn first_word_holds_the_id_and_the_verb() {
+        let request = |text| Line { text, crlf: false, consumed: 0 }.request();
+        let (id, verb, body) = (&b"h1"[..], &b"request"[..], &b"CONNECT  a=1, b=\",\""[..]);
+        assert_eq!(
+            request(b" h1:request CONNECT  a=1, b=\",\" ").unwrap().unwrap(),
+            Request { id, verb, body }
+        );
+        assert_eq!(request(b"x:").unwrap().unwrap(), Request { id: b"x", verb: b"", body: b"" });
+        assert_eq!(request(b"x:y:PING").unwrap().unwrap(), Request { id: b"x", verb: b"y:PING", body: b"" });
+        assert!(request(b"  ").is_none());
+        let long = [b'i'; 65];
+        for bad in [&b"a,b:GET x"[..], b":GOT x", b"a\"b:PING", b"a\rb:PING", &[&long[..], b":PING"].concat()]
+        {
+            assert!(request(bad).unwrap().is_err(), "{}", bad.escape_ascii());
+        }
     }
 
     #[test]

@@ -127,11 +127,11 @@
 //! question is answered by a NONE without a hash, the answer counts as a no.
 
 pub mod args;
+pub mod encoder;
+pub mod field;
 pub mod filter_dump;
 pub mod frame;
 pub mod handshake;
 pub mod line;
-pub mod reply;
-pub mod request;
 pub mod request_error;
 pub mod resp;

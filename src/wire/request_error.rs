@@ -1,55 +1,47 @@
-//! What can be wrong with a request, and the sentence that says so and what would be right.
+//! What is wrong with a request in lines, and the sentence that says so and what would be right.
 
-use super::args::{SECONDS_MAX, Shape};
-use super::reply::Excerpt;
-use super::request::ID_BYTES_MAX;
+use super::args::{LineForm, Syntax};
+use super::field::Excerpt;
+use super::line::ID_BYTES_MAX;
 use std::fmt;
 
-/// What is wrong with a request. Nothing has been changed by it. Displays as the sentence of the reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is wrong with a request in lines. Nothing was changed by it. Displays as the sentence of the reply.
+#[derive(Debug, Clone, Copy)]
 pub enum RequestError<'a> {
     /// The bytes before a colon in the first word are no id.
     BadId,
-    /// There is an id and nothing else.
-    NoVerb,
-    /// No such verb.
-    UnknownVerb(&'a [u8]),
-    /// A verb that needs an argument has none.
-    NoArgument(&'static str, &'static str),
+    /// An argument is missing.
+    NoArgument(&'static LineForm),
     /// A verb that takes no argument has one.
-    SurplusArgument(&'static str, &'a [u8]),
+    SurplusArgument(&'static LineForm, &'a [u8]),
     /// A verb that takes one field has several.
-    OneFieldOnly(&'static str),
+    OneFieldOnly(&'static LineForm),
     /// Nothing stands between two commas, or beside one.
-    EmptyArgument(&'static str),
+    EmptyArgument(&'static LineForm),
     /// Nothing stands before the colon.
-    EmptyKey(&'static str),
+    EmptyKey(&'static LineForm),
     /// A part that is set off by a colon is missing.
-    NoColon(&'static str, &'static str, &'a [u8]),
-    /// Seconds that are no number.
-    BadSeconds(&'static str, &'a [u8]),
-    /// No seconds at all: the key would be gone at once.
-    ZeroSeconds(&'static str),
-    /// Seconds in the past.
-    NegativeSeconds(&'static str, &'a [u8]),
-    /// Parts of seconds.
-    FractionalSeconds(&'static str, &'a [u8]),
-    /// More seconds than a key can live.
-    TooManySeconds(&'static str, &'a [u8]),
+    NoColon(&'static LineForm, &'a [u8]),
     /// A quote that never closes.
-    OpenQuote(&'static str),
-    /// An escape that there is not.
-    BadEscape(&'static str, &'a [u8]),
+    OpenQuote(&'static LineForm),
+    /// An unknown escape.
+    BadEscape(&'static LineForm, &'a [u8]),
     /// Bytes between a closing quote and the next comma or colon.
-    AfterQuote(&'static str, &'a [u8]),
-    /// More arguments than the limit.
-    TooManyArguments(&'static str, usize),
+    AfterQuote(&'static LineForm, &'a [u8]),
+    /// More fields than the limit, which is a setting of this name.
+    TooManyArguments(&'static LineForm, usize, &'static str),
     /// A key longer than the limit.
-    KeyTooLong(&'static str, usize),
+    KeyTooLong(&'static LineForm, usize),
     /// A value longer than the limit.
-    ValueTooLong(&'static str, usize),
-    /// A REQUEST for something else.
-    UnknownTopic(&'a [u8]),
+    ValueTooLong(&'static LineForm, usize),
+}
+
+impl fmt::Display for LineForm {
+    /// The verb with its arguments: `SET key:value`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gap = if self.arguments.is_empty() { "" } else { " " };
+        write!(f, "{}{gap}{}", self.verb, self.arguments)
+    }
 }
 
 impl fmt::Display for RequestError<'_> {
@@ -59,56 +51,48 @@ impl fmt::Display for RequestError<'_> {
                 f,
                 "an id before the verb is 1 to {ID_BYTES_MAX} bytes without space, colon, comma or quote"
             ),
-            Self::NoVerb => f.write_str("no verb after the id; try HELP"),
-            Self::UnknownVerb(verb) => write!(f, "unknown verb {}; try HELP", Excerpt(verb)),
-            Self::NoArgument(verb, shape) => write!(f, "{verb} needs {shape}"),
-            Self::SurplusArgument(verb, arg) => {
-                write!(f, "{verb} takes no argument like '{}'", Excerpt(arg))
+            Self::NoArgument(form) => {
+                write!(f, "{} needs {}, as in: {}", form.verb, form.arguments, form.example)
             }
-            Self::OneFieldOnly(verb) => {
-                write!(f, "{verb} takes exactly one field; quote it if it holds a comma")
+            Self::SurplusArgument(form, arg) => {
+                write!(f, "{} takes no argument like '{}'", form.verb, Excerpt(arg))
             }
-            Self::EmptyArgument(verb) => {
-                write!(f, "{verb} has an empty argument; leave out the comma, or write \"\" for an empty key")
+            Self::OneFieldOnly(form) => {
+                write!(f, "{} takes exactly one field; quote it if it holds a comma", form.verb)
             }
-            Self::EmptyKey(verb) => write!(f, "{verb} has an empty key; write \"\" if it is meant"),
-            Self::NoColon(verb, shape, arg) => {
-                let which = if shape == Shape::KeyValueSeconds.as_text() { "second colon" } else { "colon" };
-                write!(f, "{verb} needs {shape}; '{}' has no {which}", Excerpt(arg))
-            }
-            Self::BadSeconds(verb, text) => {
-                write!(
-                    f,
-                    "{verb} needs whole seconds behind the last colon; '{}' is no number",
-                    Excerpt(text)
-                )
-            }
-            Self::ZeroSeconds(verb) => write!(f, "{verb} needs at least 1 second; DEL removes a key at once"),
-            Self::NegativeSeconds(verb, text) => {
-                write!(f, "{verb} counts seconds from now, at least 1; '{}' is negative", Excerpt(text))
-            }
-            Self::FractionalSeconds(verb, text) => {
-                write!(f, "{verb} needs whole seconds; '{}' is a fraction", Excerpt(text))
-            }
-            Self::TooManySeconds(verb, text) => {
-                write!(f, "{verb} takes at most {SECONDS_MAX} seconds; '{}' is more", Excerpt(text))
-            }
-            Self::OpenQuote(verb) => write!(f, "{verb} has a quote that never closes; end the field with \""),
-            Self::BadEscape(verb, escape) => write!(
+            Self::EmptyArgument(form) => write!(
                 f,
-                "{verb} has an unknown escape '{}'; there are \\\" \\\\ \\n \\r \\t \\0 \\xHH",
+                "{} has an empty argument; leave out the comma, or write \"\" for an empty key",
+                form.verb
+            ),
+            Self::EmptyKey(form) => write!(f, "{} has an empty key; write \"\" if it is meant", form.verb),
+            Self::NoColon(form, arg) => {
+                let which = if form.syntax == Syntax::Timed { "second colon" } else { "colon" };
+                write!(f, "{} needs {}; '{}' has no {which}", form.verb, form.arguments, Excerpt(arg))
+            }
+            Self::OpenQuote(form) => {
+                write!(f, "{} has a quote that never closes; end the field with \"", form.verb)
+            }
+            Self::BadEscape(form, escape) => write!(
+                f,
+                "{} has an unknown escape '{}'; there are \\\" \\\\ \\n \\r \\t \\0 \\xHH",
+                form.verb,
                 Excerpt(escape)
             ),
-            Self::AfterQuote(verb, rest) => {
-                write!(f, "{verb} has '{}' behind a closing quote; a quoted field ends there", Excerpt(rest))
+            Self::AfterQuote(form, rest) => write!(
+                f,
+                "{} has '{}' after a closing quote; a quoted field ends there",
+                form.verb,
+                Excerpt(rest)
+            ),
+            Self::TooManyArguments(form, limit, setting) => {
+                write!(f, "{} has more than {limit} arguments ({setting}); send several requests", form.verb)
             }
-            Self::TooManyArguments(verb, limit) => {
-                write!(f, "{verb} has more than {limit} arguments; send several requests")
+            Self::KeyTooLong(form, limit) => {
+                write!(f, "{} has a key of more than {limit} bytes (key_bytes_max)", form.verb)
             }
-            Self::KeyTooLong(verb, limit) => write!(f, "{verb} has a key of more than {limit} bytes"),
-            Self::ValueTooLong(verb, limit) => write!(f, "{verb} has a value of more than {limit} bytes"),
-            Self::UnknownTopic(topic) => {
-                write!(f, "REQUEST takes peers, bloomfilter, connect or disconnect, not '{}'", Excerpt(topic))
+            Self::ValueTooLong(form, limit) => {
+                write!(f, "{} has a value of more than {limit} bytes (value_bytes_max)", form.verb)
             }
         }
     }

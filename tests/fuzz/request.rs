@@ -1,118 +1,108 @@
-//! Fuzz target: what a line means. A request that can be read is printed and read again, and must be
-//! the same; one that cannot gets one printable line.
+//! Fuzz target: what a line means. A request that can be read is printed and read again, and must be the same; one
+//! that cannot gets one printable line.
 
-use olivia::wire::args::{ArgLimits, Args};
-use olivia::wire::line::{Front, front};
-use olivia::wire::reply::{Reply, put_error};
-use olivia::wire::request::{Command, Parser, Request};
+use olivia::wire::args::{ArgLimits, LineForm, Scratch, Syntax};
+use olivia::wire::encoder::{Encoder, Protocol, put_error};
+use olivia::wire::line::{Front, Request, front};
+use olivia::wire::request_error::RequestError;
 
 /// Small, so that inputs reach them.
-const LIMITS: ArgLimits = ArgLimits { args_max: 8, key_bytes_max: 24, value_bytes_max: 40 };
+const LIMITS: ArgLimits =
+    ArgLimits { args_max: 8, args_setting: "args_max", key_bytes_max: 24, value_bytes_max: 40 };
 
 /// Bytes that no sentence about a request needs more of.
 const SENTENCE_BYTES_MAX: usize = 400;
 
-/// An argument with memory of its own.
-type Owned = (Vec<u8>, Vec<u8>, u64);
+const fn form(verb: &'static str, arguments: &'static str, syntax: Syntax) -> LineForm {
+    LineForm { verb, arguments, syntax, word: verb, example: verb }
+}
+
+/// A verb of each syntax.
+static FORMS: [LineForm; 8] = [
+    form("GET", "key", Syntax::Keys),
+    form("SET", "key:value", Syntax::Pairs),
+    form("SETEX", "key:value:seconds", Syntax::Timed),
+    form("EXPIRE", "key:seconds", Syntax::Numbers),
+    form("WHO", "key", Syntax::Field),
+    form("HELP", "verb", Syntax::Words),
+    form("STATS", "", Syntax::Bare),
+    form("REQUEST", "topic", Syntax::Raw),
+];
 
 /// The input is lines, the last of which need not end.
 pub fn run(data: &[u8]) {
-    let mut parser = Parser::default();
     let whole = [data, b"\n"].concat();
     let mut at = 0;
     while let Front::Line(line) = front(&whole[at..], whole.len()) {
         at += line.consumed;
-        match parser.parse(line, LIMITS) {
+        match line.request() {
             None => assert!(line.text.iter().all(|&byte| byte == b' '), "{line:?}"),
-            Some(request) => check(&request),
+            Some(Err(error)) => check_error(b"", &error),
+            Some(Ok(request)) => check(request),
         }
     }
     assert_eq!(at, whole.len());
 }
 
-fn check(request: &Request<'_>) {
+fn check(request: Request<'_>) {
     let is_id_byte = |byte: &u8| !b" :,\"\r\n".contains(byte);
     assert!(request.id.len() <= 64 && request.id.iter().all(is_id_byte), "{request:?}");
-    match &request.command {
-        Ok(command) => check_command(request.id, command),
-        Err(error) => {
-            let sentence = error.to_string();
-            assert!(!sentence.is_empty() && sentence.len() <= SENTENCE_BYTES_MAX, "{sentence:?}");
-            assert!(!sentence.contains(|c: char| c.is_control()), "{sentence:?}");
-            let mut out = Vec::new();
-            put_error(&mut out, request.id, error);
-            assert_eq!(out.iter().position(|&byte| byte == b'\n'), Some(out.len() - 1), "{out:?}");
+    let is_named = |form: &&LineForm| request.verb.eq_ignore_ascii_case(form.verb.as_bytes());
+    let Some(form) = FORMS.iter().find(is_named) else { return };
+    match read(form, request.body) {
+        Err(sentence) => assert!(!sentence.is_empty()),
+        Ok(args) => {
+            let step = form.syntax.step();
+            assert!(args.len() % step == 0 && args.len() / step <= LIMITS.args_max, "{request:?}");
+            if form.syntax != Syntax::Raw {
+                let text = print(request.id, form, &args);
+                let Front::Line(line) = front(&text, text.len()) else { panic!("no line: {text:?}") };
+                assert_eq!(line.consumed, text.len(), "more than a line: {text:?}");
+                let again = line.request().unwrap().unwrap();
+                assert_eq!((again.id, again.verb), (request.id, form.verb.as_bytes()), "{text:?}");
+                assert_eq!(read(form, again.body), Ok(args), "{text:?}");
+            }
         }
     }
 }
 
-fn check_command(id: &[u8], command: &Command<'_>) {
-    let Some(args) = arguments(command) else { return };
-    let text = print(id, command);
-    let Front::Line(line) = front(&text, text.len()) else { panic!("no line: {text:?}") };
-    assert_eq!(line.consumed, text.len(), "more than a line: {text:?}");
-    let mut parser = Parser::default();
-    let again = parser.parse(line, LIMITS);
-    let again = again.unwrap_or_else(|| panic!("nothing in {text:?}"));
-    assert_eq!(again.id, id, "{text:?}");
-    let read = again.command.unwrap_or_else(|error| panic!("{error} in {text:?}"));
-    assert_eq!(std::mem::discriminant(&read), std::mem::discriminant(command), "{text:?}");
-    assert_eq!(arguments(&read), Some(args), "{text:?}");
+/// The arguments, or the sentence about what is wrong.
+fn read(form: &'static LineForm, body: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    let mut scratch = Scratch::default();
+    match scratch.args(form, body, LIMITS) {
+        Ok(args) => Ok(args.iter().map(<[u8]>::to_vec).collect()),
+        Err(error) => {
+            check_error(b"id", &error);
+            Err(error.to_string())
+        }
+    }
 }
 
-/// The arguments of commands that have some.
-fn arguments(command: &Command<'_>) -> Option<Vec<Owned>> {
-    let all = |args: Args<'_>| {
-        assert!((1..=LIMITS.args_max).contains(&args.len()));
-        args.iter().map(|arg| (arg.key.to_vec(), arg.value.to_vec(), arg.seconds)).collect()
-    };
-    match command {
-        Command::Get(args)
-        | Command::Set(args)
-        | Command::SetEx(args)
-        | Command::Del(args)
-        | Command::Expire(args)
-        | Command::Ttl(args) => Some(all(*args)),
-        Command::Who(key) | Command::Auth(key) => Some(vec![(key.to_vec(), Vec::new(), 0)]),
-        Command::Ping { .. }
-        | Command::Request(_)
-        | Command::Handshake(_)
-        | Command::Mesh
-        | Command::Stats
-        | Command::Help
-        | Command::Quit => None,
+fn check_error(id: &[u8], error: &RequestError<'_>) {
+    let sentence = error.to_string();
+    assert!(!sentence.is_empty() && sentence.len() <= SENTENCE_BYTES_MAX, "{sentence:?}");
+    assert!(!sentence.contains(|c: char| c.is_control()), "{sentence:?}");
+    for protocol in [Protocol::Lines, Protocol::Resp2] {
+        let mut out = Vec::new();
+        put_error(&mut out, protocol, id, error);
+        assert_eq!(out.iter().position(|&byte| byte == b'\n'), Some(out.len() - 1), "{out:?}");
     }
 }
 
 /// The request as a line, in the form of replies.
-fn print(id: &[u8], command: &Command<'_>) -> Vec<u8> {
-    let word = match command {
-        Command::Get(_) => "GET",
-        Command::Set(_) => "SET",
-        Command::SetEx(_) => "SETEX",
-        Command::Del(_) => "DEL",
-        Command::Expire(_) => "EXPIRE",
-        Command::Ttl(_) => "TTL",
-        Command::Who(_) => "WHO",
-        Command::Auth(_) => "AUTH",
-        Command::Ping { .. }
-        | Command::Request(_)
-        | Command::Handshake(_)
-        | Command::Mesh
-        | Command::Stats
-        | Command::Help
-        | Command::Quit => panic!("{command:?} has no arguments"),
-    };
-    let mut out = Vec::new();
-    let mut reply = Reply::begin(&mut out, id, word);
-    for (key, value, seconds) in arguments(command).unwrap_or_default() {
-        match word {
-            "SET" => reply.pair(&key, &value),
-            "SETEX" => reply.pair_seconds(&key, &value, seconds),
-            "EXPIRE" => reply.key_text(&key, seconds),
-            _ => reply.key(&key),
+fn print(id: &[u8], form: &'static LineForm, args: &[Vec<u8>]) -> Vec<u8> {
+    let mut reply = Encoder::begin(Vec::new(), Protocol::Lines, id, form.verb);
+    for tuple in args.chunks(form.syntax.step()) {
+        reply.key(&tuple[0]);
+        match (form.syntax, tuple) {
+            (Syntax::Timed, [_, seconds, value]) => {
+                reply.bulk(value);
+                reply.own_text(seconds);
+            }
+            (Syntax::Numbers, [_, number]) => reply.own_text(number),
+            (_, rest) => rest[1..].iter().for_each(|value| reply.bulk(value)),
         }
     }
-    reply.end();
-    if id.is_empty() { out.split_off(1) } else { out }
+    let text = reply.end();
+    if id.is_empty() { text[1..].to_vec() } else { text }
 }

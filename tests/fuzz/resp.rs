@@ -63,8 +63,7 @@ fn parse(
 ) -> Result<Option<Owned>, ProtocolError> {
     match Parser::default().front(input, progress, limits) {
         Front::Request(request) => {
-            assert_eq!(request.iter().len(), request.len());
-            Ok(Some((request.iter().map(<[u8]>::to_vec).collect(), request.consumed)))
+            Ok(Some((request.args().iter().map(<[u8]>::to_vec).collect(), request.consumed)))
         }
         Front::Partial { .. } => Ok(None),
         Front::Broken(broken) => {

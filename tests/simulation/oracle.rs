@@ -274,7 +274,7 @@ impl Talk {
                 | PendingRequest::Wrong
         );
         if !self.is_authenticated && !is_open_to_all {
-            return demand(rest == b"ERR authentication needed; say AUTH password");
+            return demand(rest == b"ERR authentication needed; send AUTH password");
         }
         match &request.ask {
             PendingRequest::Ping => demand(rest == b"PONG 1"),

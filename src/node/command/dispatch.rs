@@ -1,435 +1,240 @@
-//! What each command does.
-//!
-//! All are carried out on this node alone, but for GET and TTL: where one of their keys is not here and
-//! may be elsewhere, nothing is answered yet, and the request goes over to [`crate::node::lookup::remote`].
+//! From a request, in whatever protocol, to its handler, and from what the handler returns to the connection.
 
 use crate::base::time::Now;
 use crate::config::Config;
-use crate::limits::KEYS_PER_STEP;
-use crate::node::command::status;
+use crate::limits::Limits;
+use crate::node::command::error::CommandError;
+use crate::node::command::read;
+use crate::node::command::row::{Call, Command, Effect};
+use crate::node::command::table::TABLE;
 use crate::node::conn::connection::{CloseReason, Conn};
 use crate::node::ids::ConnKey;
-use crate::node::keyspace::Keyspace;
-use crate::node::lookup::remote;
-use crate::node::metrics::Stats;
 use crate::node::peer::handshake;
-use crate::node::peer::mesh::Mesh;
 use crate::node::state::{State, close_conn};
-use crate::store::{Expiry, Full};
-use crate::wire::args::{ArgLimits, Args};
-use crate::wire::frame::Wanted;
-use crate::wire::line::{Line, is_from_browser};
-use crate::wire::reply::{REDIS_PONG, Reply, ReplyTooLong, put_error};
-use crate::wire::request::{Command, HELP, Request, Topic};
-use std::fmt;
+use crate::node::tasks;
+use crate::wire::args::{ArgLimits, Args, Scratch};
+use crate::wire::encoder::{Encoder, Protocol};
+use crate::wire::line::{Line, Request, is_from_browser, split_word};
 use std::mem;
-use subtle::ConstantTimeEq;
 
-/// What a command does to its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Effect {
-    None,
-    Close,
-    Authenticate,
-    /// It is to be asked elsewhere; nothing was written.
-    LookElsewhere(Wanted),
-}
-
-/// Why a command that was read properly is refused. Nothing was changed by it, unless the system gave no memory
-/// in the middle.
-#[derive(Debug)]
-enum CommandError {
-    /// There is no memory for it.
-    Full(Full),
-    /// A reply over its limit.
-    ReplyTooLong(ReplyTooLong),
-    /// A deadline beyond what an item can hold.
-    TooFar,
-    /// A password is set and was not given.
-    Unauthenticated,
-    /// The wrong one was given.
-    WrongPassword,
-    /// One was given and none is set.
-    NoPasswordSet,
-    /// As many keys are being looked up on other nodes as may be.
-    TooManyLookups(u32),
-}
-
-impl fmt::Display for CommandError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full(Full::Limit { used_bytes, limit_bytes }) => write!(
-                f,
-                "out of memory: {used_bytes} of {limit_bytes} bytes are used; \
-                 delete something or raise memory_max"
-            ),
-            Self::Full(Full::Space) => {
-                f.write_str("out of memory: the 32 GiB that small items can lie in are used; delete something")
-            }
-            Self::Full(Full::System) => f.write_str(
-                "out of memory: the system gives no more; delete something. Of several keys the first may be set",
-            ),
-            Self::ReplyTooLong(error) => error.fmt(f),
-            Self::TooFar => f.write_str("the deadline is too far away; take fewer seconds"),
-            Self::Unauthenticated => f.write_str("authentication needed; say AUTH password"),
-            Self::WrongPassword => f.write_str("wrong password"),
-            Self::NoPasswordSet => f.write_str("no password is set on this node; go on without AUTH"),
-            Self::TooManyLookups(limit) => {
-                write!(f, "{limit} keys are being looked up on other nodes, the limit; try again")
-            }
-        }
-    }
-}
-
-/// What commands work on, apart from their connection.
-struct Desk<'s> {
-    keyspace: &'s mut Keyspace,
-    mesh: &'s mut Mesh,
-    stats: &'s mut Stats,
-    config: &'s Config,
+/// Executes one line for a connection. Returns its cost in keys, at least 1, the queries to peers included.
+pub(in crate::node) fn execute_line(
+    state: &mut State,
     now: Now,
-}
-
-/// Carries out one line for a connection and writes its reply, or sees to it that it will be written.
-/// Returns how many keys it was about, at least 1, and how many questions to peers that made.
-pub(in crate::node) fn execute(state: &mut State, now: Now, key: ConnKey, line: Line<'_>) -> usize {
+    key: ConnKey,
+    line: Line<'_>,
+    scratch: &mut Scratch,
+) -> usize {
     if is_from_browser(line.text) {
-        turn_browser_away(state, now, key);
+        close_browser(state, now, key);
         return 1;
     }
     let Some(conn) = state.conns.get(key) else { return 1 };
     let limits = arg_limits(conn, &state.config);
-    // Out of the state while its arguments are in use, since commands change the state it lies in.
-    let mut parser = mem::take(&mut state.parser);
-    let request = parser.parse(line, limits);
-    let command = request.as_ref().and_then(|request| request.command.as_ref().ok());
-    let keys = match command {
-        // What goes over all that is known of other nodes is a step by itself.
-        Some(Command::Stats | Command::Mesh | Command::Request(Topic::Peers)) => KEYS_PER_STEP,
-        other => other.map_or(1, Command::keys),
+    let (id, found) = match line.request() {
+        None => return 1,
+        Some(Err(error)) => (&b""[..], Err(CommandError::Request(error))),
+        Some(Ok(request)) => (request.id, find_verb(request, limits, scratch)),
     };
-    let asked_before = state.mesh.lookups.queries();
-    if let Some(request) = request {
-        state.stats.requests += 1;
-        carry_out(state, now, key, &request);
-    }
-    state.parser = parser;
-    keys.saturating_add(state.mesh.lookups.queries_since(asked_before))
+    let protocol = if line.is_redis_ping() { Protocol::Resp2 } else { Protocol::Lines };
+    execute(state, now, key, protocol, id, found)
 }
 
-/// Carries out one request.
-fn carry_out(state: &mut State, now: Now, key: ConnKey, request: &Request<'_>) {
-    let Some(conn) = state.conns.get_mut(key) else { return };
-    let before = conn.unsent();
+/// Executes one request in RESP, whose first argument is the command's name; likewise.
+pub(in crate::node) fn execute_resp(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    protocol: Protocol,
+    words: Args<'_>,
+) -> usize {
+    let found = find_command(words, &state.config.limits);
+    execute(state, now, key, protocol, b"", found)
+}
+
+/// The command of a line, and its arguments.
+fn find_verb<'a>(
+    request: Request<'a>,
+    limits: ArgLimits,
+    scratch: &'a mut Scratch,
+) -> Result<(&'static Command, Args<'a>), CommandError<'a>> {
+    let Request { verb, mut body, .. } = request;
+    if verb.is_empty() {
+        return Err(CommandError::NoVerb);
+    }
+    let unknown = CommandError::Unknown(verb, Args::NONE);
+    let Some(mut command) = TABLE.find(verb) else { return Err(unknown) };
+    if command.has_topics {
+        let (topic, rest) = split_word(body);
+        command = TABLE.find_topic(command, topic).ok_or_else(|| TABLE.unknown_topic(command, topic))?;
+        body = rest;
+    }
+    let Some(form) = &command.line else { return Err(unknown) };
+    Ok((command, scratch.args(form, body, limits)?))
+}
+
+/// The command of a request in RESP, and its arguments.
+fn find_command<'a>(
+    words: Args<'a>,
+    limits: &Limits,
+) -> Result<(&'static Command, Args<'a>), CommandError<'a>> {
+    let name = words.get(0).unwrap_or_default();
+    let unknown = CommandError::Unknown(name, words.skip(1));
+    let Some(mut command) = TABLE.find(name).filter(|command| command.resp.is_some()) else {
+        return Err(unknown);
+    };
+    let mut args = words.skip(1);
+    if command.has_topics
+        && let Some(topic) = words.get(1)
+    {
+        command = TABLE.find_topic(command, topic).ok_or_else(|| TABLE.unknown_topic(command, topic))?;
+        args = words.skip(2);
+    }
+    if !command.takes(words.len()) {
+        return Err(CommandError::WrongArity(command.name));
+    }
+    let key_bytes_max = limits.key_bytes_max;
+    let mut keys = 0;
+    for key in command.keys(false, args) {
+        keys += 1;
+        if key.len() > key_bytes_max as usize {
+            return Err(CommandError::KeyTooLong(key_bytes_max));
+        }
+    }
+    if keys > limits.args_max as usize {
+        return Err(CommandError::TooManyKeys(limits.args_max));
+    }
+    Ok((command, args))
+}
+
+/// Calls a command's handler and writes the reply, or has it written later.
+fn execute<'a>(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    protocol: Protocol,
+    id: &[u8],
+    found: Result<(&'static Command, Args<'a>), CommandError<'a>>,
+) -> usize {
+    let queries_before = state.mesh.lookups.queries();
+    let Some(conn) = state.conns.get_mut(key) else { return 1 };
+    let unsent_before = conn.unsent();
     let is_first = !mem::replace(&mut conn.has_asked, true);
     let may_all = conn.is_authenticated;
-    let id = request.id;
-    match &request.command {
-        Ok(Command::Handshake(offer)) => handshake::requested(state, now, key, id, offer, is_first),
-        Ok(Command::Stats) if may_all => status::stats(state, now, key, id),
-        Ok(Command::Mesh) if may_all => status::mesh(state, now, key, id),
-        Ok(Command::Who(who)) if may_all => status::who(state, now, key, id, who),
-        Ok(Command::Request(Topic::Peers)) if may_all => status::peers(state, key, id),
-        Ok(Command::Request(Topic::BloomFilter | Topic::Connect)) if may_all => {
-            status::filter(state, key, id)
+    let out = conn.replies.open(&mut conn.outbound, &mut state.pool);
+    state.stats.requests += 1;
+    let (command, args) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            let reply = Encoder::begin(out, protocol, id, "ERR");
+            let out = refuse(state, reply, &error);
+            give_back(state, now, key, out, unsent_before);
+            return 1;
         }
-        Ok(_) | Err(_) => at_the_desk(state, now, key, request, may_all),
-    }
-    hold_strangers_short(state, now, key, before);
-}
-
-/// Carries out a request that needs no more than the desk.
-fn at_the_desk(state: &mut State, now: Now, key: ConnKey, request: &Request<'_>, may_all: bool) {
-    let State { conns, pool, keyspace, mesh, stats, config, .. } = state;
-    let Some(conn) = conns.get_mut(key) else { return };
-    let mut desk = Desk { keyspace, mesh, stats, config, now };
-    let effect = conn.replies.next(&mut conn.outbound, pool, |out| answer(&mut desk, request, may_all, out));
-    match effect {
-        Effect::None => {}
-        Effect::Authenticate => conn.is_authenticated = true,
-        Effect::Close => conn.begin_closing(CloseReason::Quit, now.mono, pool),
-        Effect::LookElsewhere(wanted) => {
-            if let Ok(Command::Get(args) | Command::Ttl(args)) = &request.command {
-                remote::begin(state, now, key, request.id, wanted, *args);
+    };
+    state.calls.0[command.index] += 1;
+    let word = command.line.as_ref().map_or("", |form| form.word);
+    let reply = Encoder::begin(out, protocol, id, word);
+    let mut call = Call { now, conn: key, command, table: &TABLE, args, reply };
+    let outcome = if may_all || command.is_open {
+        (command.run)(state, &mut call)
+    } else {
+        Err(CommandError::Unauthenticated)
+    };
+    let cost = call.cost();
+    match outcome {
+        Ok(Effect::Reply) => give_back(state, now, key, call.reply.end(), unsent_before),
+        Ok(Effect::Authenticate) => {
+            let protocol = call.reply.protocol();
+            give_back(state, now, key, call.reply.end(), unsent_before);
+            if let Some(conn) = state.conns.get_mut(key) {
+                conn.is_authenticated = true;
+                conn.protocol = Some(protocol);
             }
         }
+        Ok(Effect::Close) => {
+            give_back(state, now, key, call.reply.end(), unsent_before);
+            let State { conns, pool, .. } = state;
+            if let Some(conn) = conns.get_mut(key).filter(|conn| conn.is_serving()) {
+                conn.begin_closing(CloseReason::Quit, now.mono, pool);
+            }
+        }
+        Ok(Effect::LookUp(form, first_absent)) => {
+            let head = call.reply.head();
+            give_back(state, now, key, call.reply.discard(), unsent_before);
+            read::begin_pending(state, now, key, head, args, form, first_absent);
+        }
+        Ok(Effect::DumpFilter) => {
+            give_back(state, now, key, call.reply.discard(), unsent_before);
+            tasks::begin_filter_dump(state, key, id);
+        }
+        Ok(Effect::Handshake) => {
+            give_back(state, now, key, call.reply.discard(), unsent_before);
+            handshake::requested(state, now, key, id, args.get(0).unwrap_or_default(), is_first);
+            limit_unauthenticated(state, now, key, unsent_before);
+        }
+        Err(error) => {
+            let out = refuse(state, call.reply, &error);
+            give_back(state, now, key, out, unsent_before);
+        }
+    }
+    cost.saturating_add(state.mesh.lookups.queries_since(queries_before))
+}
+
+/// Puts an error in the place of a reply, and counts it.
+fn refuse(state: &mut State, mut reply: Encoder, error: &CommandError<'_>) -> Vec<u8> {
+    state.stats.request_errors += 1;
+    error.write(&mut reply);
+    reply.end()
+}
+
+/// Gives a connection the buffer back that its next reply stands in.
+fn give_back(state: &mut State, now: Now, key: ConnKey, out: Vec<u8>, unsent_before: usize) {
+    let State { conns, pool, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return pool.give(out) };
+    conn.replies.close(out, &mut conn.outbound, pool);
+    if !conn.is_authenticated {
+        limit_unauthenticated(state, now, key, unsent_before);
     }
 }
 
-/// Ends a connection that has been told too much without having given the password.
-fn hold_strangers_short(state: &mut State, now: Now, key: ConnKey, unsent_before: usize) {
+/// Ends a connection that has got too many bytes of replies without having given the password.
+fn limit_unauthenticated(state: &mut State, now: Now, key: ConnKey, unsent_before: usize) {
     let State { conns, pool, config, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
     if conn.is_authenticated || !conn.is_serving() {
         return;
     }
-    let more = u32::try_from(conn.unsent() - unsent_before).unwrap_or(u32::MAX);
+    let more = u32::try_from(conn.unsent().saturating_sub(unsent_before)).unwrap_or(u32::MAX);
     conn.unauthenticated_bytes = conn.unauthenticated_bytes.saturating_add(more);
     if conn.unauthenticated_bytes > config.limits.unauthenticated_output_bytes_max {
         conn.begin_closing(CloseReason::Unauthenticated, now.mono, pool);
     }
 }
 
-fn turn_browser_away(state: &mut State, now: Now, key: ConnKey) {
+fn close_browser(state: &mut State, now: Now, key: ConnKey) {
     if let Some(conn) = state.conns.get(key)
         && state.log_gate.allows(now, &mut state.stats)
     {
-        log::warn!("closed {}: it speaks HTTP; a browser was made to talk to this port", conn.addr);
+        log::warn!("closed {}: it sends HTTP; a browser was made to connect to this port", conn.addr);
     }
     close_conn(state, key, CloseReason::Browser);
 }
 
 fn arg_limits(conn: &Conn, config: &Config) -> ArgLimits {
     let limits = &config.limits;
-    let args_max = if conn.is_authenticated {
-        limits.args_max
-    } else {
-        limits.args_max.min(limits.unauthenticated_args_max)
-    };
+    let (args_max, args_setting) =
+        if conn.is_authenticated || limits.args_max <= limits.unauthenticated_args_max {
+            (limits.args_max, "args_max")
+        } else {
+            (limits.unauthenticated_args_max, "unauthenticated_args_max")
+        };
     ArgLimits {
         args_max: args_max as usize,
+        args_setting,
         key_bytes_max: limits.key_bytes_max as usize,
         value_bytes_max: limits.value_bytes_max as usize,
     }
-}
-
-/// Writes the one reply to a request, whatever it is, unless it has to be looked for elsewhere.
-fn answer(desk: &mut Desk<'_>, request: &Request<'_>, may_all: bool, out: &mut Vec<u8>) -> Effect {
-    let id = request.id;
-    let start = out.len();
-    let outcome = match &request.command {
-        Err(error) => {
-            desk.stats.request_errors += 1;
-            put_error(out, id, error);
-            return Effect::None;
-        }
-        Ok(command) if !may_all && !is_open_to_all(command) => Err(CommandError::Unauthenticated),
-        Ok(command) => work(desk, command, id, out),
-    };
-    match outcome {
-        Ok(effect) => {
-            if matches!(effect, Effect::LookElsewhere(_)) {
-                out.truncate(start);
-            }
-            effect
-        }
-        Err(error) => {
-            desk.stats.request_errors += 1;
-            out.truncate(start);
-            put_error(out, id, error);
-            Effect::None
-        }
-    }
-}
-
-/// Whether a command is carried out before the password was given.
-const fn is_open_to_all(command: &Command<'_>) -> bool {
-    matches!(command, Command::Ping { .. } | Command::Help | Command::Quit | Command::Auth(_))
-}
-
-fn work(
-    desk: &mut Desk<'_>,
-    command: &Command<'_>,
-    id: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<Effect, CommandError> {
-    match command {
-        Command::Get(args) => return get(desk, *args, Reply::begin(out, id, "GOT")),
-        Command::Ttl(args) => return ttl(desk, *args, Reply::begin(out, id, "LASTS")),
-        Command::Set(args) => set(desk, *args, Reply::begin(out, id, "SAT"))?,
-        Command::SetEx(args) => set_ex(desk, *args, Reply::begin(out, id, "SATEX"))?,
-        Command::Del(args) => del(desk, *args, Reply::begin(out, id, "DELETED"))?,
-        Command::Expire(args) => expire(desk, *args, Reply::begin(out, id, "EXPIRES"))?,
-        Command::Ping { of_redis: true } => out.extend_from_slice(REDIS_PONG),
-        Command::Ping { of_redis: false } => say(out, if id.is_empty() { b"0" } else { id }, "PONG", "1"),
-        Command::Help => say(out, id, "HELP", HELP),
-        Command::Auth(password) => {
-            authenticate(desk, password)?;
-            say(out, id, "WELCOME", "");
-            return Ok(Effect::Authenticate);
-        }
-        Command::Request(Topic::Disconnect) => {
-            say(out, id, "FULFILLED", "bye");
-            return Ok(Effect::Close);
-        }
-        Command::Quit => {
-            say(out, id, "BYE", "");
-            return Ok(Effect::Close);
-        }
-        // Carried out before it came to this.
-        Command::Handshake(_)
-        | Command::Stats
-        | Command::Mesh
-        | Command::Who(_)
-        | Command::Request(Topic::Peers | Topic::BloomFilter | Topic::Connect) => {}
-    }
-    Ok(Effect::None)
-}
-
-/// Writes a reply of one piece.
-fn say(out: &mut Vec<u8>, id: &[u8], word: &str, text: &str) {
-    let mut reply = Reply::begin(out, id, word);
-    if !text.is_empty() {
-        reply.text(text);
-    }
-    reply.end();
-}
-
-fn get(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<Effect, CommandError> {
-    let mut found = 0;
-    for arg in args.iter() {
-        let key = desk.keyspace.key(arg.key);
-        match desk.keyspace.get(desk.now, key) {
-            Some(item) => {
-                found += 1;
-                reply.pair(arg.key, item.value);
-                check_length(desk, args, &reply)?;
-            }
-            None if desk.mesh.may_be_elsewhere(key.hash.0) => {
-                return look_elsewhere(desk, args, Wanted::Value);
-            }
-            None => {}
-        }
-    }
-    let asked = args.len() as u64;
-    desk.stats.gets += asked;
-    desk.stats.hits += found;
-    desk.stats.misses += asked - found;
-    desk.mesh.checks += asked - found;
-    reply.end();
-    Ok(Effect::None)
-}
-
-/// A key is not here and may be elsewhere: all of the request is taken up again with that in mind.
-fn look_elsewhere(desk: &Desk<'_>, args: Args<'_>, wanted: Wanted) -> Result<Effect, CommandError> {
-    let lookups_max = desk.config.limits.lookups_max;
-    if desk.mesh.lookups.has_room(args.len(), lookups_max as usize) {
-        Ok(Effect::LookElsewhere(wanted))
-    } else {
-        Err(CommandError::TooManyLookups(lookups_max))
-    }
-}
-
-fn set(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
-    check_room(desk, args)?;
-    for arg in args.iter() {
-        reply.pair(arg.key, arg.value);
-    }
-    check_length(desk, args, &reply)?;
-    for arg in args.iter() {
-        put(desk, arg.key, arg.value, None)?;
-    }
-    desk.keyspace.keep_up(desk.now);
-    reply.end();
-    Ok(())
-}
-
-fn set_ex(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
-    check_room(desk, args)?;
-    for arg in args.iter() {
-        deadline(desk, arg.seconds)?;
-        reply.pair_seconds(arg.key, arg.value, arg.seconds);
-    }
-    check_length(desk, args, &reply)?;
-    for arg in args.iter() {
-        let deadline = deadline(desk, arg.seconds)?;
-        put(desk, arg.key, arg.value, Some(deadline))?;
-    }
-    desk.keyspace.keep_up(desk.now);
-    reply.end();
-    Ok(())
-}
-
-fn del(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
-    // As if all were there: the reply that is too long must be known before the first is gone.
-    args.iter().for_each(|arg| reply.key(arg.key));
-    check_length(desk, args, &reply)?;
-    reply.clear();
-    for arg in args.iter() {
-        let key = desk.keyspace.key(arg.key);
-        if desk.keyspace.remove(desk.now, key) {
-            reply.key(arg.key);
-        }
-    }
-    desk.keyspace.keep_up(desk.now);
-    reply.end();
-    Ok(())
-}
-
-fn expire(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<(), CommandError> {
-    for arg in args.iter() {
-        deadline(desk, arg.seconds)?;
-        reply.key_text(arg.key, arg.seconds);
-    }
-    check_length(desk, args, &reply)?;
-    reply.clear();
-    for arg in args.iter() {
-        let deadline = deadline(desk, arg.seconds)?;
-        let key = desk.keyspace.key(arg.key);
-        if desk.keyspace.set_expiry(desk.now, key, Some(deadline)).map_err(CommandError::Full)? {
-            reply.key_text(arg.key, arg.seconds);
-        }
-    }
-    desk.keyspace.keep_up(desk.now);
-    reply.end();
-    Ok(())
-}
-
-fn ttl(desk: &mut Desk<'_>, args: Args<'_>, mut reply: Reply<'_>) -> Result<Effect, CommandError> {
-    let mut absent = 0;
-    for arg in args.iter() {
-        let key = desk.keyspace.key(arg.key);
-        match desk.keyspace.get(desk.now, key).map(|item| item.expiry) {
-            None if desk.mesh.may_be_elsewhere(key.hash.0) => {
-                return look_elsewhere(desk, args, Wanted::Ttl);
-            }
-            None => absent += 1,
-            Some(None) => reply.key_text(arg.key, "never"),
-            Some(Some(deadline)) => reply.key_text(arg.key, deadline.seconds_left(desk.now.mono)),
-        }
-        check_length(desk, args, &reply)?;
-    }
-    desk.mesh.checks += absent;
-    reply.end();
-    Ok(Effect::None)
-}
-
-fn authenticate(desk: &mut Desk<'_>, given: &[u8]) -> Result<(), CommandError> {
-    let Some(password) = &desk.config.password else { return Err(CommandError::NoPasswordSet) };
-    if bool::from(password.as_bytes().ct_eq(given)) {
-        return Ok(());
-    }
-    desk.stats.auth_failures += 1;
-    Err(CommandError::WrongPassword)
-}
-
-/// Sets one key, if there is room for it; of several there is by now.
-fn put(desk: &mut Desk<'_>, key: &[u8], value: &[u8], deadline: Option<Expiry>) -> Result<(), CommandError> {
-    let key = desk.keyspace.key(key);
-    desk.keyspace.set(desk.now, key, value, deadline).map_err(CommandError::Full)?;
-    Ok(())
-}
-
-/// Whether all of a SET fits, since all or none of it is done. With one key that is found out by setting it, and
-/// exactly: one that takes the place of another of its size needs no room.
-fn check_room(desk: &mut Desk<'_>, args: Args<'_>) -> Result<(), CommandError> {
-    if args.len() == 1 {
-        return Ok(());
-    }
-    let bytes = args.iter().map(|arg| arg.key.len() + arg.value.len()).sum();
-    desk.keyspace.make_room(desk.now, args.len(), bytes).map_err(CommandError::Full)
-}
-
-fn check_length(desk: &Desk<'_>, args: Args<'_>, reply: &Reply<'_>) -> Result<(), CommandError> {
-    let limit_bytes = desk.config.limits.reply_bytes_max;
-    if reply.len() <= limit_bytes as usize {
-        return Ok(());
-    }
-    Err(CommandError::ReplyTooLong(ReplyTooLong { limit_bytes, keys: args.len() }))
-}
-
-fn deadline(desk: &Desk<'_>, seconds: u64) -> Result<Expiry, CommandError> {
-    Expiry::in_seconds(desk.now.mono, seconds).ok_or(CommandError::TooFar)
 }
 
 #[cfg(test)]
@@ -544,7 +349,7 @@ mod tests {
                 break;
             }
         }
-        let sentence = "out of memory: the 32 GiB that small items can lie in are used; delete something";
+        let sentence = "out of memory: the 32 GiB for small items are used; delete something";
         assert_eq!(told, format!(":ERR {sentence}\n"));
         // One key is set as long as there is a slot.
         assert!(load.ask(&format!("SET one:{value}\n")).starts_with(":SAT "));

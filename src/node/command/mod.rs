@@ -1,5 +1,13 @@
-//! Commands: one handler per command, and what they share.
+//! Commands: the table of them, their handlers, and the way from a request to its reply.
 
+mod connection;
 pub(in crate::node) mod dispatch;
+mod error;
+mod keys;
 pub(in crate::node) mod prefetch;
+mod read;
+mod row;
+mod server;
 pub(in crate::node) mod status;
+mod strings;
+mod table;

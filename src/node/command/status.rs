@@ -2,14 +2,13 @@
 
 use crate::base::time::Now;
 use crate::filter::changelog::Position;
-use crate::node::conn::connection::Conn;
-use crate::node::ids::{ConnKey, NodeId};
-use crate::node::metrics::{METRICS, Snapshot};
+use crate::node::command::error::CommandError;
+use crate::node::command::row::{Call, Effect};
+use crate::node::ids::NodeId;
+use crate::node::metrics::{METRICS, Metric, Snapshot};
 use crate::node::peer::address_book::{AddressEntry, Origin};
 use crate::node::peer::table::{Dialler, Peer};
 use crate::node::state::State;
-use crate::node::tasks;
-use crate::wire::reply::{Reply, ReplyTooLong, put_error};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -157,37 +156,29 @@ impl fmt::Display for PeerView {
     }
 }
 
-/// Writes a reply behind those before it; one that is too long becomes an error.
-fn reply(state: &mut State, key: ConnKey, id: &[u8], write: impl FnOnce(&State, &mut Vec<u8>)) {
-    let mut text = state.pool.take();
-    write(state, &mut text);
-    let limit_bytes = state.config.limits.reply_bytes_max;
-    if text.len() > limit_bytes as usize {
-        state.stats.request_errors += 1;
-        text.clear();
-        put_error(&mut text, id, ReplyTooLong { limit_bytes, keys: 0 });
+/// STATS, with sections or names of figures: the rows of those; `calls` is the calls of each command. Whatever the
+/// limit of replies is, since it is bounded by itself.
+pub(in crate::node) fn stats<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let snapshot = snapshot(state, call.now);
+    let reply = &mut call.reply;
+    let mut put = |metric: &Metric| reply.text(format_args!("{}:{}", metric.name, metric.read(&snapshot)));
+    if call.args.is_empty() {
+        METRICS.iter().for_each(&mut put);
     }
-    let State { conns, pool, .. } = state;
-    if let Some(Conn { replies, outbound, .. }) = conns.get_mut(key) {
-        replies.next(outbound, pool, |out| out.extend_from_slice(&text));
+    for word in call.args.iter() {
+        Metric::named(word).for_each(&mut put);
     }
-    state.pool.give(text);
-}
-
-/// STATS: whatever the limit of replies is, since it is bounded by itself.
-pub(in crate::node) fn stats(state: &mut State, now: Now, key: ConnKey, id: &[u8]) {
-    let mut text = state.pool.take();
-    let snapshot = snapshot(state, now);
-    let mut reply = Reply::begin(&mut text, id, "STATS");
-    for metric in &METRICS {
-        reply.text(format_args!("{}:{}", metric.name, metric.read(&snapshot)));
+    if call.args.iter().any(|word| word.eq_ignore_ascii_case(b"calls")) {
+        for (row, calls) in call.table.rows.iter().zip(state.calls.0) {
+            let name = row.name.to_ascii_lowercase().replace(' ', "_");
+            call.reply.text(format_args!("calls_{name}:{calls}"));
+        }
     }
-    reply.end();
-    let State { conns, pool, .. } = state;
-    if let Some(Conn { replies, outbound, .. }) = conns.get_mut(key) {
-        replies.next(outbound, pool, |out| out.extend_from_slice(&text));
+    if call.reply.is_blank() {
+        let word = call.args.get(0).unwrap_or_default();
+        return Err(CommandError::Syntax(call.command.name, word));
     }
-    state.pool.give(text);
+    Ok(Effect::Reply)
 }
 
 fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
@@ -227,62 +218,77 @@ pub(in crate::node) fn is_ready(state: &State) -> bool {
 }
 
 /// MESH: one quoted field for each peer, and one for the backups that are left out.
-pub(in crate::node) fn mesh(state: &mut State, now: Now, key: ConnKey, id: &[u8]) {
-    reply(state, key, id, |state, out| {
-        let mut reply = Reply::begin(out, id, "MESH");
-        let linked = state.mesh.peers.linked().map(|(_, peer)| view_of_peer(state, now, peer));
-        let mut backups = backups(state);
-        for peer in linked.chain(backups.by_ref().take(BACKUPS_LISTED_MAX).map(view_of_contact)) {
-            reply.text(format_args!("\"{peer}\""));
-        }
-        let left_out = backups.count();
-        if left_out > 0 {
-            reply.text(format_args!("\"and {left_out} more\""));
-        }
-        reply.end();
-    });
+pub(in crate::node) fn mesh<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let linked = state.mesh.peers.linked().map(|(_, peer)| view_of_peer(state, call.now, peer));
+    let mut backups = backups(state);
+    for peer in linked.chain(backups.by_ref().take(BACKUPS_LISTED_MAX).map(view_of_contact)) {
+        call.reply.text(format_args!("\"{peer}\""));
+    }
+    let left_out = backups.count();
+    if left_out > 0 {
+        call.reply.text(format_args!("\"and {left_out} more\""));
+    }
+    call.check_length(state)?;
+    Ok(Effect::Reply)
+}
+
+/// REQUEST without a topic.
+pub(in crate::node) fn request<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    Err(call.table.unknown_topic(call.command, b""))
 }
 
 /// REQUEST peers: the linked ones, then the others.
-pub(in crate::node) fn peers(state: &mut State, key: ConnKey, id: &[u8]) {
-    reply(state, key, id, |state, out| {
-        let mut reply = Reply::begin(out, id, "FULFILLED");
-        let linked = state.mesh.peers.linked().map(|(_, peer)| peer.addr);
-        // Until a dead node's link is found dead, its successor may live at the same address.
-        let mut told = BTreeSet::new();
-        let backups = backups(state).take(BACKUPS_LISTED_MAX);
-        for addr in linked.chain(backups.map(|contact| contact.addr)) {
-            if told.insert(addr) {
-                reply.text(addr);
-            }
+pub(in crate::node) fn peers<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let linked = state.mesh.peers.linked().map(|(_, peer)| peer.addr);
+    // Until the link of a dead node is found dead, its successor may live at the same address.
+    let mut listed = BTreeSet::new();
+    let backups = backups(state).take(BACKUPS_LISTED_MAX);
+    for addr in linked.chain(backups.map(|contact| contact.addr)) {
+        if listed.insert(addr) {
+            call.reply.text(addr);
         }
-        reply.end();
-    });
+    }
+    call.check_length(state)?;
+    Ok(Effect::Reply)
 }
 
-/// REQUEST bloomfilter, and REQUEST connect by a person: our filter as text.
-pub(in crate::node) fn filter(state: &mut State, key: ConnKey, id: &[u8]) {
-    tasks::begin_filter_dump(state, key, id);
+/// REQUEST bloomfilter: our filter as text.
+pub(in crate::node) fn filter<'a>(_: &mut State, _: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    Ok(Effect::DumpFilter)
 }
 
-/// WHO: who holds a key, here, or by its filter's claim, the nearest first. Nobody is asked.
-pub(in crate::node) fn who(state: &mut State, now: Now, key: ConnKey, id: &[u8], who: &[u8]) {
-    let hashed = state.keyspace.key(who);
-    let is_here = state.keyspace.get(now, hashed).is_some();
+/// REQUEST connect: with arguments the handshake of a node, without them the same as REQUEST bloomfilter.
+pub(in crate::node) fn connect<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    if !call.args.is_empty() {
+        return Ok(Effect::Handshake);
+    }
+    match state.conns.get(call.conn) {
+        Some(conn) if conn.is_authenticated => Ok(Effect::DumpFilter),
+        Some(_) | None => Err(CommandError::Unauthenticated),
+    }
+}
+
+/// WHO: the nodes that hold a key, this one or by their filter's claim, the nearest first. None is queried.
+pub(in crate::node) fn who<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let Some(key) = call.args.get(0) else { return Ok(Effect::Reply) };
+    let hashed = state.keyspace.key(key);
+    if state.keyspace.get(call.now, hashed).is_some() {
+        call.reply.key(key);
+        call.reply.text("here");
+    }
     state.mesh.may_be_elsewhere(hashed.hash.0);
     let mesh = &state.mesh;
     let peers = mesh.claims.iter().filter_map(|filter| mesh.peers.by_filter(*filter));
     let peers = peers.filter_map(|peer| mesh.peers.get(peer)).filter(|peer| peer.link.is_some());
     let mut holders: Vec<(Duration, SocketAddr)> = peers.map(|peer| (peer.distance(), peer.addr)).collect();
     holders.sort();
-    reply(state, key, id, |_, out| {
-        let mut reply = Reply::begin(out, id, "HELD");
-        if is_here {
-            reply.key_text(who, "here");
-        }
-        for (_, addr) in holders {
-            reply.key_text(who, addr);
-        }
-        reply.end();
-    });
+    for (_, addr) in holders {
+        call.reply.key(key);
+        call.reply.text(addr);
+    }
+    call.check_length(state)?;
+    Ok(Effect::Reply)
 }

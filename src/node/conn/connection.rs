@@ -11,7 +11,9 @@ use crate::node::alarm::Alarm;
 use crate::node::conn::replies::{Place, Replies};
 use crate::node::ids::{AddressKey, NodeId, PeerKey};
 use crate::node::peer::link_queues::LinkQueues;
+use crate::wire::encoder::Protocol;
 use crate::wire::handshake::{Proof, Standing};
+use crate::wire::resp::parse::Progress;
 use std::net::SocketAddr;
 
 /// What is at the other end.
@@ -198,8 +200,10 @@ pub struct Conn {
     /// Bytes of replies so far to a client that has not authenticated.
     pub(in crate::node) unauthenticated_bytes: u32,
     pub(in crate::node) is_authenticated: bool,
-    /// A byte was received.
-    pub(in crate::node) has_spoken: bool,
+    /// What a client speaks; `None` before its first byte.
+    pub(in crate::node) protocol: Option<Protocol>,
+    /// How far an unfinished request in RESP is parsed.
+    pub(in crate::node) progress: Progress,
     /// A request was received.
     pub(in crate::node) has_asked: bool,
     /// In the list of connections to be reconciled before the node returns.
@@ -237,7 +241,8 @@ impl Conn {
             pending_bytes: 0,
             unauthenticated_bytes: 0,
             is_authenticated,
-            has_spoken: false,
+            protocol: None,
+            progress: Progress::default(),
             has_asked: false,
             is_dirty: false,
             is_flushing: false,
@@ -271,6 +276,11 @@ impl Conn {
             Role::Link(peer) => Some(peer),
             Role::Client | Role::OutboundHandshake(_) | Role::Parted => None,
         }
+    }
+
+    /// What replies to it are written in.
+    pub(in crate::node) fn reply_protocol(&self) -> Protocol {
+        self.protocol.unwrap_or(Protocol::Lines)
     }
 
     /// Whether it is a client's, or not known to be a peer's yet.

@@ -8,7 +8,7 @@
 //! connection holds at most one line, or one frame, and one read of input.
 
 use crate::base::time::Now;
-use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
+use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP, Limits, RESP_ARGS_MAX};
 use crate::node::command::dispatch;
 use crate::node::command::prefetch::prefetch_requests;
 use crate::node::conn::connection::{CloseReason, Conn, Phase, Role};
@@ -19,11 +19,15 @@ use crate::node::lookup::serve;
 use crate::node::peer::frames;
 use crate::node::peer::handshake;
 use crate::node::peer::link_output;
-use crate::node::state::{State, close_conn};
+use crate::node::state::{Scratch, State, close_conn};
+use crate::wire::encoder::{Protocol, put_error};
 use crate::wire::frame::{self, FrameLimits};
 use crate::wire::handshake::LINE_BYTES_MAX;
 use crate::wire::line::{Front, front};
-use crate::wire::reply::{NO_RESP, put_error};
+use crate::wire::resp;
+use crate::wire::resp::parse::RequestLimits;
+use std::fmt::Display;
+use std::mem;
 
 /// Takes in what the shell has read.
 pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
@@ -94,7 +98,7 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
     reconcile(state, now, key);
 }
 
-/// Carries out left-over requests of the connection that has waited longest.
+/// Executes left-over requests of the connection that has waited longest.
 pub(in crate::node) fn run_next(state: &mut State, now: Now) {
     let Some(key) = state.runnable.pop_front() else { return };
     if let Some(conn) = state.conns.get_mut(key) {
@@ -111,7 +115,7 @@ fn serve_stash(state: &mut State, now: Now, key: ConnKey) {
         return;
     }
     // Out of the connection while it is read, since requests change the state it lies in.
-    let mut stash = std::mem::take(&mut conn.inbound);
+    let mut stash = mem::take(&mut conn.inbound);
     let used = serve(state, now, key, stash.as_slice());
     stash.consume(used, &mut state.pool);
     match state.conns.get_mut(key) {
@@ -199,11 +203,17 @@ fn serve_dialled(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usi
     at
 }
 
-/// Carries out requests from the front of `input` until it holds no whole one, the step's budget is
-/// spent, the connection has to wait, or it has become a link. Returns the bytes done with.
+/// Executes requests from the front of `input` until it holds no whole one, the step's budget is spent, the
+/// connection has to wait, or it has become a link. Returns the bytes done with.
 fn serve_client(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
-    let limits = &state.config.limits;
-    let (line_max, early_max) = (limits.line_bytes_max, limits.unauthenticated_line_bytes_max);
+    // Out of the state while arguments lie in it, since commands change the state.
+    let mut scratch = mem::take(&mut state.scratch);
+    let at = serve_requests(state, now, key, input, &mut scratch);
+    state.scratch = scratch;
+    at
+}
+
+fn serve_requests(state: &mut State, now: Now, key: ConnKey, input: &[u8], scratch: &mut Scratch) -> usize {
     let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
     let mut at = 0;
     let mut requests = 0;
@@ -216,11 +226,6 @@ fn serve_client(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usiz
         if !conn.is_client() {
             break;
         }
-        if !conn.has_spoken && input[at] == b'*' {
-            refuse(state, now, key, |out| out.extend_from_slice(NO_RESP));
-            return input.len();
-        }
-        conn.has_spoken = true;
         if conn.must_pause(&state.config.limits) {
             conn.is_paused = true;
             break;
@@ -230,33 +235,116 @@ fn serve_client(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usiz
             state.runnable.push_back(key);
             break;
         }
-        let limit = if conn.is_authenticated { line_max } else { early_max.min(line_max) };
-        match front(&input[at..], limit as usize) {
-            Front::Partial => break,
-            Front::TooLong => {
-                let sentence = format!("line longer than {limit} bytes");
-                refuse(state, now, key, |out| put_error(out, b"", sentence));
-                return input.len();
-            }
-            Front::Line(line) => {
-                if requests == look_again_at {
-                    look_again_at = prefetch_requests(state, &input[at..]).saturating_add(requests);
-                }
-                at += line.consumed;
-                requests += 1;
-                keys += dispatch::execute(state, now, key, line);
-            }
+        let rest = &input[at..];
+        let protocol = *conn.protocol.get_or_insert_with(|| protocol_of(rest));
+        if requests == look_again_at {
+            look_again_at =
+                prefetch_requests(&state.keyspace, rest, protocol, scratch).saturating_add(requests);
         }
+        let (consumed, cost) = match protocol {
+            Protocol::Lines => match serve_line(state, now, key, rest, scratch) {
+                Some(served) => served,
+                None => break,
+            },
+            Protocol::Resp2 | Protocol::Resp3 => match serve_resp(state, now, key, rest, protocol, scratch) {
+                Some(served) => served,
+                None => break,
+            },
+        };
+        at += consumed;
+        requests += 1;
+        keys += cost;
     }
     at
 }
 
+/// What a client speaks whose first bytes these are.
+fn protocol_of(first: &[u8]) -> Protocol {
+    if first.first() == Some(&b'*') { Protocol::Resp2 } else { Protocol::Lines }
+}
+
+/// Executes the line at the front of `input`. Returns the bytes that it took and its cost in keys; `None`: it is
+/// not there yet.
+fn serve_line(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    input: &[u8],
+    scratch: &mut Scratch,
+) -> Option<(usize, usize)> {
+    let limits = &state.config.limits;
+    let is_authenticated = state.conns.get(key).is_some_and(|conn| conn.is_authenticated);
+    let (limit, setting) =
+        if is_authenticated || limits.line_bytes_max <= limits.unauthenticated_line_bytes_max {
+            (limits.line_bytes_max, "line_bytes_max")
+        } else {
+            (limits.unauthenticated_line_bytes_max, "unauthenticated_line_bytes_max")
+        };
+    match front(input, limit as usize) {
+        Front::Partial => None,
+        Front::TooLong => {
+            let sentence = format!("line longer than {limit} bytes ({setting})");
+            refuse(state, now, key, Protocol::Lines, sentence);
+            Some((input.len(), 1))
+        }
+        Front::Line(line) => {
+            let cost = dispatch::execute_line(state, now, key, line, &mut scratch.line);
+            Some((line.consumed, cost))
+        }
+    }
+}
+
+/// The same for the request at the front of `input` in RESP.
+fn serve_resp(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    input: &[u8],
+    protocol: Protocol,
+    scratch: &mut Scratch,
+) -> Option<(usize, usize)> {
+    let conn = state.conns.get_mut(key)?;
+    let limits = request_limits(&state.config.limits, conn.is_authenticated);
+    match scratch.resp.front(input, &mut conn.progress, limits) {
+        resp::parse::Front::Partial { .. } => None,
+        resp::parse::Front::Broken(error) => {
+            refuse(state, now, key, protocol, error);
+            Some((input.len(), 1))
+        }
+        resp::parse::Front::Request(request) => {
+            let words = request.args();
+            let cost =
+                if words.is_empty() { 1 } else { dispatch::execute_resp(state, now, key, protocol, words) };
+            Some((request.consumed, cost))
+        }
+    }
+}
+
+/// What one request in RESP may hold.
+fn request_limits(limits: &Limits, is_authenticated: bool) -> RequestLimits {
+    if !is_authenticated {
+        return RequestLimits {
+            args_max: limits.unauthenticated_args_max,
+            bulk_bytes_max: limits.unauthenticated_line_bytes_max,
+            request_bytes_max: 2 * limits.unauthenticated_line_bytes_max,
+            is_unauthenticated: true,
+        };
+    }
+    RequestLimits {
+        args_max: RESP_ARGS_MAX,
+        bulk_bytes_max: limits.value_bytes_max.max(limits.key_bytes_max),
+        // A value that can be read can be set.
+        request_bytes_max: limits.reply_bytes_max.saturating_add(limits.key_bytes_max).saturating_add(1_024),
+        is_unauthenticated: false,
+    }
+}
+
 /// Answers what cannot be read on, and ends the connection with that answer.
-fn refuse(state: &mut State, now: Now, key: ConnKey, write: impl FnOnce(&mut Vec<u8>)) {
+fn refuse(state: &mut State, now: Now, key: ConnKey, protocol: Protocol, sentence: impl Display) {
     let State { conns, pool, stats, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
     stats.requests += 1;
     stats.request_errors += 1;
-    conn.replies.next(&mut conn.outbound, pool, write);
+    conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, protocol, b"", sentence));
     conn.begin_closing(CloseReason::Protocol, now.mono, pool);
 }

@@ -7,7 +7,7 @@ use crate::node::conn::connection::{CloseReason, Phase, Role};
 use crate::node::conn::timeouts;
 use crate::node::ids::ConnKey;
 use crate::node::state::{Action, State, close_conn};
-use crate::wire::reply::{Reply, put_error};
+use crate::wire::encoder::{Encoder, Protocol, put_error};
 
 /// Emits the actions of a connection, accounts for its buffers, advances its phase, and arms its timer.
 pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
@@ -22,15 +22,19 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     let is_caught_up = !conn.is_runnable && !conn.is_paused && conn.replies.is_empty();
     let is_client = conn.is_client();
     if is_client && conn.phase() == Phase::ReadClosed && is_caught_up && !conn.inbound.is_empty() {
-        stats.requests += 1;
-        stats.request_errors += 1;
         conn.inbound.release(pool);
-        conn.replies.next(&mut conn.outbound, pool, |out| {
-            put_error(out, b"", "the last line has no line end; it was not carried out");
-        });
+        if conn.reply_protocol() == Protocol::Lines {
+            stats.requests += 1;
+            stats.request_errors += 1;
+            conn.replies.next(&mut conn.outbound, pool, |out| {
+                put_error(out, Protocol::Lines, b"", "the last line has no line end; it was not executed");
+            });
+        }
     }
     if *is_draining && is_client && conn.is_serving() && is_caught_up {
-        conn.replies.next(&mut conn.outbound, pool, put_goodbye);
+        if conn.reply_protocol() == Protocol::Lines {
+            conn.replies.next(&mut conn.outbound, pool, put_goodbye);
+        }
         conn.begin_closing(CloseReason::Drained, now.mono, pool);
     }
     if !conn.outbound.is_empty() && !conn.is_flushing && conn.phase() != Phase::Connecting {
@@ -98,5 +102,5 @@ fn close_largest(state: &mut State, now: Now) {
 
 /// The last reply to a client when the node shuts down.
 fn put_goodbye(out: &mut Vec<u8>) {
-    Reply::begin(out, b"", "BYE").end();
+    *out = Encoder::begin(std::mem::take(out), Protocol::Lines, b"", "BYE").end();
 }

@@ -9,6 +9,7 @@
 use crate::base::buffer::Pool;
 use crate::base::chunk_queue::ChunkQueue;
 use std::collections::VecDeque;
+use std::mem;
 
 /// A reply's place in its connection's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,34 +51,49 @@ impl Replies {
         self.held
     }
 
-    /// Hands `write` the place where the next reply's bytes go, behind all replies so far.
+    /// Hands `write` the buffer that the next reply is appended to, after all replies so far.
     pub fn next<R>(
         &mut self,
         outbound: &mut ChunkQueue,
         pool: &mut Pool,
         write: impl FnOnce(&mut Vec<u8>) -> R,
     ) -> R {
-        if self.slots.is_empty() {
-            return write(outbound.back(pool));
-        }
-        let mut written = match self.slots.back_mut() {
-            Some(Slot::Ready(bytes)) => std::mem::take(bytes),
-            Some(Slot::Waiting) | None => {
+        let mut out = self.open(outbound, pool);
+        let result = write(&mut out);
+        self.close(out, outbound, pool);
+        result
+    }
+
+    /// Takes out the buffer that the next reply is appended to. It comes back with [`Replies::close`], before
+    /// anything else is done with these replies.
+    pub fn open(&mut self, outbound: &mut ChunkQueue, pool: &mut Pool) -> Vec<u8> {
+        match self.slots.back_mut() {
+            None => mem::take(outbound.back(pool)),
+            Some(Slot::Ready(bytes)) => {
+                self.held -= bytes.len();
+                mem::take(bytes)
+            }
+            Some(Slot::Waiting) => {
                 self.slots.push_back(Slot::Ready(Vec::new()));
                 pool.take()
             }
-        };
-        let before = written.len();
-        let result = write(&mut written);
-        self.held += written.len() - before;
-        if written.is_empty() {
-            // It goes on elsewhere. An empty place would hold a buffer that nobody counts.
-            self.slots.pop_back();
-            pool.give(written);
-        } else if let Some(slot) = self.slots.back_mut() {
-            *slot = Slot::Ready(written);
         }
-        result
+    }
+
+    /// Takes the buffer back from [`Replies::open`].
+    pub fn close(&mut self, out: Vec<u8>, outbound: &mut ChunkQueue, pool: &mut Pool) {
+        match self.slots.back_mut() {
+            None => outbound.put_back(out),
+            Some(_) if out.is_empty() => {
+                // The reply comes later. An empty slot would hold a buffer that nobody counts.
+                self.slots.pop_back();
+                pool.give(out);
+            }
+            Some(slot) => {
+                self.held += out.len();
+                *slot = Slot::Ready(out);
+            }
+        }
     }
 
     /// Takes the next place for a reply that is not known yet. It is the caller's part to fill it.

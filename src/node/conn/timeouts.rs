@@ -46,7 +46,7 @@ fn idle_limit(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
     let waits_for_us = conn.is_paused || conn.is_runnable || !conn.replies.is_empty();
     let idle_ms = if !conn.inbound.is_empty() && !waits_for_us {
         limits.request_idle_ms
-    } else if conn.has_spoken || conn.is_runnable || is_loopback(conn.addr.ip()) {
+    } else if conn.protocol.is_some() || conn.is_runnable || is_loopback(conn.addr.ip()) {
         // A connection whose requests wait for us is not idle.
         return None;
     } else {

@@ -13,15 +13,14 @@ use crate::base::time::{Instant, Now};
 use crate::filter::claim_stats::Claim;
 use crate::limits::{MeshLimits, QUESTIONS_PER_STEP};
 use crate::node::conn::pending::store_part;
-use crate::node::ids::{ConnKey, LookupKey, PeerKey};
+use crate::node::ids::{LookupKey, PeerKey};
 use crate::node::lookup::operation::Operation;
 use crate::node::lookup::queries::InFlightQuery;
-use crate::node::lookup::table::{Answer, Due, Lookup, Part, PendingRequest, Queried, QueryReason, Waiter};
+use crate::node::lookup::table::{Answer, Due, Lookup, PendingRequest, Queried, QueryReason, Waiter};
 use crate::node::peer::link_output;
 use crate::node::peer::table::Peer;
 use crate::node::state::{State, Timer};
-use crate::store::{Expiry, KeyHash};
-use crate::wire::args::Args;
+use crate::store::KeyHash;
 use crate::wire::frame::Wanted;
 use std::rc::Rc;
 use std::time::Duration;
@@ -47,50 +46,8 @@ enum End<'a> {
     TimedOut,
 }
 
-/// Begins a pending request: some of its keys are not on this node. It holds its reply slot until all of them have
-/// a result. The caller has checked that there is room.
-pub(in crate::node) fn begin(
-    state: &mut State,
-    now: Now,
-    conn_key: ConnKey,
-    id: &[u8],
-    wanted: Wanted,
-    args: Args<'_>,
-) {
-    close_changed(state);
-    let Some(conn) = state.conns.get_mut(conn_key) else { return };
-    let place = conn.replies.hold();
-    let parts: Vec<Part> =
-        args.iter().map(|arg| Part { key: arg.key.into(), answer: Answer::Waiting }).collect();
-    let bytes = parts.iter().map(|part| part.key.len()).sum::<usize>();
-    let waiting = parts.len();
-    conn.lookups += waiting;
-    conn.pending_bytes += bytes + waiting * Part::BYTES;
-    let request = PendingRequest {
-        conn: conn_key,
-        place,
-        id: id.into(),
-        wanted,
-        parts,
-        waiting,
-        bytes,
-        is_too_long: false,
-    };
-    let request = state.mesh.lookups.pending.insert(request);
-    state.stats.gets += if wanted == Wanted::Value { waiting as u64 } else { 0 };
-    let mut begun = Vec::new();
-    for (part, arg) in args.iter().enumerate() {
-        let key = state.keyspace.key(arg.key);
-        let waiter = Waiter { ask: request, part };
-        if let Some(item) = state.keyspace.get(now, key) {
-            let is_kept = state.mesh.lookups.pending.get(request).is_some_and(PendingRequest::keeps_values);
-            let value = if is_kept { item.value.into() } else { Rc::default() };
-            let answer = Answer::Found { value, until: item.expiry.map(moment_of) };
-            store_part(state, waiter, answer);
-        } else if !look_up(state, now, arg.key, key.hash, waiter, wanted, &mut begun) {
-            store_part(state, waiter, Answer::Missing);
-        }
-    }
+/// Sends the first queries of lookups that have just begun.
+pub(in crate::node) fn start(state: &mut State, now: Now, begun: Vec<LookupKey>) {
     let enough = state.mesh.lookups.queries() + QUESTIONS_PER_STEP;
     for lookup in begun {
         // Many keys and many peers with unknown filters make many queries: the rest is left to later steps.
@@ -109,12 +66,9 @@ pub(in crate::node) fn close_changed(state: &mut State) {
     keyspace.take_changes().for_each(|hash| mesh.lookups.close(hash));
 }
 
-fn moment_of(expiry: Expiry) -> Instant {
-    Instant::from_millis(expiry.millis())
-}
-
-/// Joins the lookup of a key or begins one, which is appended to `begun`. False if there is no peer to query.
-fn look_up(
+/// Joins the lookup of a key or begins one, which is appended to `begun`. The filters have just been searched for the
+/// key, which may be elsewhere.
+pub(in crate::node) fn look_up(
     state: &mut State,
     now: Now,
     key: &[u8],
@@ -122,12 +76,7 @@ fn look_up(
     waiter: Waiter,
     wanted: Wanted,
     begun: &mut Vec<LookupKey>,
-) -> bool {
-    let may_be_elsewhere = state.mesh.may_be_elsewhere(hash.0);
-    state.mesh.checks += 1;
-    if !may_be_elsewhere {
-        return false;
-    }
+) {
     let candidates = candidates(state);
     let operation = Operation::Lookup(wanted);
     // A peer that has answered "not found", or did not claim the key then, may have received it since.
@@ -141,14 +90,13 @@ fn look_up(
         if lookup.has_queried_unknown {
             query_unknown(state, now, open);
         }
-        return true;
+        return;
     }
     let ends_at = now.mono.after(timeout(&state.config.mesh));
     let mut lookup = Lookup::new(key, hash, operation, waiter, ends_at);
     lookup.candidates = candidates;
     begun.push(state.mesh.lookups.insert(lookup));
     state.stats.lookups += 1;
-    true
 }
 
 /// The peers to query among those whose filters were just found to claim a key, the nearest last.

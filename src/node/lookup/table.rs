@@ -14,6 +14,7 @@ use crate::node::conn::replies::Place;
 use crate::node::ids::{ConnKey, LookupKey, LookupTag, PeerKey, PendingKey, PendingTag};
 use crate::node::lookup::operation::Operation;
 use crate::store::KeyHash;
+use crate::wire::encoder::{Encoder, ReplyHead};
 use crate::wire::frame::Wanted;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -94,20 +95,38 @@ impl Lookup {
     }
 }
 
-/// What became of one key of an ask.
+/// A key that was found, as a reply shows it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::node) struct Found<'a> {
+    /// Empty if only the TTL is wanted.
+    pub(in crate::node) value: &'a [u8],
+    /// When it expires, if it does.
+    pub(in crate::node) until: Option<Instant>,
+}
+
+/// How the reply to a command that reads keys is written, whether they were found here or elsewhere.
+#[derive(Debug)]
+pub(in crate::node) struct KeyReply {
+    pub(in crate::node) wanted: Wanted,
+    /// In RESP it is an array with an element for each key.
+    pub(in crate::node) is_array: bool,
+    /// Writes what there is of one key.
+    pub(in crate::node) write: fn(&mut Encoder, Instant, &[u8], Option<Found<'_>>),
+}
+
+/// The result for one key of a pending request.
 #[derive(Debug)]
 pub(in crate::node) enum Answer {
     Waiting,
     Missing,
-    /// There, with its value if that was wanted, until the moment at which its life ends. Who waited for one
-    /// lookup shares the value.
+    /// The value, if it is wanted, and when it expires. The waiters of one lookup share the value.
     Found {
         value: Rc<[u8]>,
         until: Option<Instant>,
     },
 }
 
-/// One key of an ask.
+/// One key of a pending request.
 #[derive(Debug)]
 pub(in crate::node) struct Part {
     pub(in crate::node) key: Box<[u8]>,
@@ -115,7 +134,7 @@ pub(in crate::node) struct Part {
 }
 
 impl Part {
-    /// Bytes of memory that a part takes beside its key and value.
+    /// Bytes of memory of a part, apart from its key and value.
     pub(in crate::node) const BYTES: usize = size_of::<Self>() + size_of::<Waiter>();
 }
 
@@ -124,24 +143,24 @@ impl Part {
 pub(in crate::node) struct PendingRequest {
     pub(in crate::node) conn: ConnKey,
     pub(in crate::node) place: Place,
-    pub(in crate::node) id: Box<[u8]>,
-    pub(in crate::node) wanted: Wanted,
+    pub(in crate::node) head: ReplyHead,
+    pub(in crate::node) form: &'static KeyReply,
     pub(in crate::node) parts: Vec<Part>,
     /// Parts that wait.
     pub(in crate::node) waiting: usize,
     /// Bytes of keys and values held in `parts`.
     pub(in crate::node) bytes: usize,
-    /// The values have passed what one reply may hold, and are kept no longer.
+    /// The values are longer than one reply may be, and are not kept.
     pub(in crate::node) is_too_long: bool,
 }
 
 impl PendingRequest {
-    /// Whether its reply shows values, as far as can be told now.
+    /// Whether values are kept for its reply.
     pub(in crate::node) fn keeps_values(&self) -> bool {
-        self.wanted == Wanted::Value && !self.is_too_long
+        self.form.wanted == Wanted::Value && !self.is_too_long
     }
 
-    /// Puts the answer to one key. Once the values are too long for one reply of `bytes_max`, none is kept.
+    /// Stores the result for one key. Once the values are too long for one reply of `bytes_max`, none is kept.
     pub(in crate::node) fn answer(&mut self, part: usize, mut answer: Answer, bytes_max: usize) {
         if let Answer::Found { value, .. } = &mut answer {
             if self.is_too_long {
@@ -357,9 +376,10 @@ impl Lookups {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, Part, PendingRequest};
+    use super::{Answer, KeyReply, Part, PendingRequest};
     use crate::base::slots::Slots;
     use crate::node::conn::replies::Replies;
+    use crate::wire::encoder::{Encoder, Protocol};
     use crate::wire::frame::Wanted;
     use std::rc::Rc;
 
@@ -370,8 +390,8 @@ mod tests {
         let mut ask = PendingRequest {
             conn,
             place,
-            id: Box::default(),
-            wanted: Wanted::Value,
+            head: Encoder::begin(Vec::new(), Protocol::Lines, b"", "GOT").head(),
+            form: &KeyReply { wanted: Wanted::Value, is_array: false, write: |_, _, _, _| {} },
             parts,
             waiting: 4,
             bytes: 3,

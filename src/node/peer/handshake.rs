@@ -16,11 +16,11 @@ use crate::node::peer::dialer::{self, has_place, standing, standing_of_dial};
 use crate::node::peer::link;
 use crate::node::peer::link_output;
 use crate::node::state::{State, close_conn, mark_dirty};
+use crate::wire::encoder::{Protocol, put_error};
 use crate::wire::handshake::{
     Answer, ConnectArgs, HINTS_MAX, HandshakeError, Offer, Proof, Prover, Standing, put_counter_offer,
     put_full, put_offer, put_proof, put_welcome, read_answer, read_request,
 };
-use crate::wire::reply::put_error;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -104,7 +104,7 @@ pub(in crate::node) fn requested(
     let Some(conn) = conns.get_mut(key) else { return };
     conn.replies.next(&mut conn.outbound, pool, |out| match hints {
         Some(hints) => put_full(out, id, hints.into_iter()),
-        None => put_error(out, id, unfit),
+        None => put_error(out, Protocol::Lines, id, unfit),
     });
     conn.offered = None;
     conn.begin_closing(CloseReason::Refused, now.mono, pool);

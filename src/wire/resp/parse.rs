@@ -1,4 +1,4 @@
-//! Parses RESP requests in place: arguments are ranges of the input, nothing is copied.
+//! Parses RESP requests in place: arguments are spans of the input, nothing is copied.
 //!
 //! # Use by a reader
 //!
@@ -13,7 +13,8 @@
 //! longer than the common read buffer is then copied once, from the buffer into the store. Reserve in step
 //! with what has arrived (at most as much again), since `bytes` is a claim of the client.
 
-use super::super::reply::Excerpt;
+use super::super::args::{Args, Span};
+use super::super::field::Excerpt;
 use std::fmt;
 
 /// The most bytes of one bulk string that the protocol knows: 512 MiB, as in Redis.
@@ -67,44 +68,15 @@ pub enum Front<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {
     input: &'a [u8],
-    ranges: &'a [Range],
+    spans: &'a [Span],
     /// Bytes of input that the request took.
     pub consumed: usize,
 }
 
 impl<'a> Request<'a> {
-    /// Arguments, the command's name among them.
-    pub const fn len(&self) -> usize {
-        self.ranges.len()
-    }
-
-    /// Whether it has no arguments and gets no reply.
-    pub const fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-
-    /// The argument at `index`; 0 is the command's name.
-    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
-        self.ranges.get(index).map(|range| range.of(self.input))
-    }
-
     /// The arguments in order, the command's name first.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone + use<'a> {
-        let input = self.input;
-        self.ranges.iter().map(move |range| range.of(input))
-    }
-}
-
-/// Where an argument lies in the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range {
-    start: u32,
-    end: u32,
-}
-
-impl Range {
-    fn of(self, input: &[u8]) -> &[u8] {
-        &input[self.start as usize..self.end as usize]
+    pub const fn args(&self) -> Args<'a> {
+        Args::new(self.input, self.spans)
     }
 }
 
@@ -148,10 +120,10 @@ impl fmt::Display for ProtocolError {
     }
 }
 
-/// Parses requests; keeps the memory of the argument ranges from one request to the next.
+/// Parses requests; keeps the memory of the argument spans from one request to the next.
 #[derive(Debug, Default)]
 pub struct Parser {
-    ranges: Vec<Range>,
+    spans: Vec<Span>,
 }
 
 impl Parser {
@@ -167,19 +139,19 @@ impl Parser {
             return Front::Partial { bytes: progress.needed as usize };
         }
         let is_resumed = progress.walked > 0;
-        self.ranges.clear();
+        self.spans.clear();
         let mut walked = self.walk(input, progress, limits);
         if is_resumed && matches!(walked, Ok(true)) {
-            // The ranges of earlier calls were not kept: once all is there, it is walked from the start.
+            // The spans of earlier calls were not kept: once all is there, it is walked from the start.
             *progress = Progress::default();
-            self.ranges.clear();
+            self.spans.clear();
             walked = self.walk(input, progress, limits);
         }
         match walked {
             Ok(true) => {
                 let consumed = progress.walked as usize;
                 *progress = Progress::default();
-                Front::Request(Request { input, ranges: &self.ranges, consumed })
+                Front::Request(Request { input, spans: &self.spans, consumed })
             }
             Ok(false) => Front::Partial { bytes: progress.needed as usize },
             Err(error) => Front::Broken(error),
@@ -219,7 +191,7 @@ impl Parser {
                 progress.needed = next;
                 return Ok(false);
             }
-            self.ranges.push(Range { start: within(start)?, end: within(end)? });
+            self.spans.push(Span { start: within(start)?, end: within(end)? });
             progress.walked = next;
             progress.args_left -= 1;
         }
@@ -331,7 +303,7 @@ mod tests {
             match parser.front(&input[at..], &mut progress, limits) {
                 Front::Request(request) => {
                     at += request.consumed;
-                    found.push(request.iter().map(<[u8]>::to_vec).collect());
+                    found.push(request.args().iter().map(<[u8]>::to_vec).collect());
                 }
                 Front::Partial { bytes } => {
                     assert!(bytes > input.len() - at);
@@ -388,7 +360,7 @@ mod tests {
                     panic!("cut at {first} and {second}")
                 };
                 assert_eq!(request.consumed, input.len());
-                assert_eq!(request.iter().map(<[u8]>::to_vec).collect::<Vec<_>>(), whole[0]);
+                assert_eq!(request.args().iter().map(<[u8]>::to_vec).collect::<Vec<_>>(), whole[0]);
                 assert_eq!(progress, Progress::default());
             }
         }
@@ -405,7 +377,7 @@ mod tests {
             assert!(matches!(parser.front(&input[..cut], &mut progress, LIMITS), Front::Partial { .. }));
         }
         let Front::Request(request) = parser.front(&input, &mut progress, LIMITS) else { panic!() };
-        assert_eq!((request.len(), request.get(100_000)), (100_001, Some(&b"12345678"[..])));
+        assert_eq!((request.args().len(), request.args().get(100_000)), (100_001, Some(&b"12345678"[..])));
     }
 
     #[test]

@@ -1,0 +1,232 @@
+//! Why a request is not carried out: a sentence in lines, Redis's text in RESP.
+
+use crate::store::Full;
+use crate::wire::args::Args;
+use crate::wire::encoder::{Encoder, ReplyTooLong};
+use crate::wire::field::Excerpt;
+use crate::wire::request_error::RequestError;
+use std::fmt;
+
+/// The most seconds that a key can be given: some 31 years.
+pub(in crate::node) const SECONDS_MAX: u64 = 1_000_000_000;
+
+/// Bytes of arguments that Redis shows of an unknown command.
+const SHOWN_ARGS_BYTES_MAX: usize = 128;
+
+/// Why a request is not carried out. Commands are named in upper case. Displays as the sentence of a reply in lines.
+#[derive(Debug)]
+pub enum CommandError<'a> {
+    /// The line cannot be read.
+    Request(RequestError<'a>),
+    /// There is an id and nothing else.
+    NoVerb,
+    /// No such command in this protocol.
+    Unknown(&'a [u8], Args<'a>),
+    /// No such topic of a command, which has those in the list.
+    UnknownTopic(&'static str, String, &'a [u8]),
+    /// More or fewer arguments than the command takes, in RESP.
+    WrongArity(&'static str),
+    /// An argument that does not belong there.
+    Syntax(&'static str, &'a [u8]),
+    /// Not a number of seconds that a key can be given.
+    BadSeconds(&'static str, &'a [u8], BadSeconds),
+    /// No keys of a request can be named, for this reason.
+    NoKeys(&'static str),
+    /// A key longer than this many bytes, in RESP.
+    KeyTooLong(u32),
+    /// More keys than this, in RESP.
+    TooManyKeys(u32),
+    /// There is no memory for it.
+    Full(Full),
+    /// The reply would be over its limit.
+    ReplyTooLong(ReplyTooLong),
+    /// A password is set and was not given.
+    Unauthenticated,
+    /// The same, by HELLO.
+    HelloUnauthenticated,
+    /// The password is wrong.
+    WrongPassword,
+    /// A password was given and none is set.
+    NoPasswordSet,
+    /// `HELLO` with another version than 2 or 3.
+    UnknownProtocol,
+    /// As many keys are being looked up on other nodes as may be.
+    TooManyLookups(u32),
+}
+
+/// What is wrong with a number of seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadSeconds {
+    NoNumber,
+    Zero,
+    Negative,
+    Fraction,
+    TooMany,
+}
+
+impl From<Full> for CommandError<'_> {
+    fn from(full: Full) -> Self {
+        Self::Full(full)
+    }
+}
+
+impl<'a> From<RequestError<'a>> for CommandError<'a> {
+    fn from(error: RequestError<'a>) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl CommandError<'_> {
+    /// Writes the error in the place of the reply.
+    pub(in crate::node) fn write(&self, reply: &mut Encoder) {
+        if reply.is_line() {
+            return reply.error("ERR", self);
+        }
+        match self {
+            Self::Unknown(name, args) => reply.error("ERR", UnknownCommand(name, *args)),
+            Self::UnknownTopic(command, _, topic) => reply
+                .error("ERR", format_args!("unknown subcommand '{}'. Try {} HELP.", Excerpt(topic), command)),
+            Self::WrongArity(command) => reply.error("ERR", self.arity(command)),
+            Self::Syntax(..) => reply.error("ERR", "syntax error"),
+            Self::BadSeconds(_, _, BadSeconds::NoNumber | BadSeconds::Fraction) => {
+                reply.error("ERR", "value is not an integer or out of range");
+            }
+            Self::BadSeconds(command, ..) => {
+                let name = command.to_ascii_lowercase();
+                reply.error("ERR", format_args!("invalid expire time in '{name}' command"));
+            }
+            Self::Full(_) => reply.error("OOM", "command not allowed when used memory > 'maxmemory'."),
+            Self::Unauthenticated => reply.error("NOAUTH", "Authentication required."),
+            Self::HelloUnauthenticated => reply.error("NOAUTH", self),
+            Self::WrongPassword => {
+                reply.error("WRONGPASS", "invalid username-password pair or user is disabled.");
+            }
+            Self::NoPasswordSet => reply.error(
+                "ERR",
+                "AUTH <password> called without any password configured for the default user. Are you sure \
+                 your configuration is correct?",
+            ),
+            Self::UnknownProtocol => reply.error("NOPROTO", "unsupported protocol version"),
+            Self::Request(_)
+            | Self::NoVerb
+            | Self::NoKeys(_)
+            | Self::KeyTooLong(_)
+            | Self::TooManyKeys(_)
+            | Self::ReplyTooLong(_)
+            | Self::TooManyLookups(_) => reply.error("ERR", self),
+        }
+    }
+
+    fn arity(&self, command: &str) -> String {
+        // Redis sets the words of a name off by `|`.
+        let name = command.to_ascii_lowercase().replace(' ', "|");
+        format!("wrong number of arguments for '{name}' command")
+    }
+}
+
+impl fmt::Display for CommandError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(error) => error.fmt(f),
+            Self::NoVerb => f.write_str("no verb after the id; try HELP"),
+            Self::Unknown(verb, _) => write!(f, "unknown verb {}; try HELP", Excerpt(verb)),
+            Self::UnknownTopic(command, topics, b"") => write!(f, "{command} takes {topics}"),
+            Self::UnknownTopic(command, topics, topic) => {
+                write!(f, "{command} takes {topics}; not '{}'", Excerpt(topic))
+            }
+            Self::WrongArity(command) => f.write_str(&self.arity(command)),
+            Self::Syntax(command, arg) => write!(f, "{} takes no argument like '{}'", command, Excerpt(arg)),
+            Self::BadSeconds(name, text, wrong) => {
+                let text = Excerpt(text);
+                match wrong {
+                    BadSeconds::NoNumber => {
+                        write!(f, "{name} needs whole seconds after the last colon; '{text}' is no number")
+                    }
+                    BadSeconds::Zero => write!(f, "{name} needs at least 1 second; DEL removes a key at once"),
+                    BadSeconds::Negative => {
+                        write!(f, "{name} counts seconds from now, at least 1; '{text}' is negative")
+                    }
+                    BadSeconds::Fraction => write!(f, "{name} needs whole seconds; '{text}' is a fraction"),
+                    BadSeconds::TooMany => {
+                        write!(f, "{name} takes at most {SECONDS_MAX} seconds; '{text}' is more")
+                    }
+                }
+            }
+            Self::NoKeys(reason) => f.write_str(reason),
+            Self::KeyTooLong(limit) => write!(f, "a key of more than {limit} bytes (key_bytes_max)"),
+            Self::TooManyKeys(limit) => {
+                write!(f, "more than {limit} keys in one request (args_max); send several requests")
+            }
+            Self::Full(Full::Limit { used_bytes, limit_bytes }) => write!(
+                f,
+                "out of memory: {used_bytes} of {limit_bytes} bytes are used; \
+                 delete something or raise memory_max"
+            ),
+            Self::Full(Full::Space) => {
+                f.write_str("out of memory: the 32 GiB for small items are used; delete something")
+            }
+            Self::Full(Full::System) => f.write_str(
+                "out of memory: the system gives no more; delete something. Of several keys the first may be set",
+            ),
+            Self::ReplyTooLong(error) => error.fmt(f),
+            Self::Unauthenticated => f.write_str("authentication needed; send AUTH password"),
+            Self::HelloUnauthenticated => f.write_str(
+                "HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+                 <user> <pass> option can be used to authenticate the client and select the RESP protocol \
+                 version at the same time",
+            ),
+            Self::WrongPassword => f.write_str("wrong password"),
+            Self::NoPasswordSet => f.write_str("no password is set on this node; go on without AUTH"),
+            Self::UnknownProtocol => f.write_str("unsupported protocol version"),
+            Self::TooManyLookups(limit) => {
+                write!(f, "{limit} keys are being looked up on other nodes, the limit (lookups_max); try again")
+            }
+        }
+    }
+}
+
+/// Redis's text about an unknown command: its name and the first of its arguments.
+struct UnknownCommand<'a>(&'a [u8], Args<'a>);
+
+impl fmt::Display for UnknownCommand<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |bytes: &[u8]| {
+            String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_ARGS_BYTES_MAX)]).into_owned()
+        };
+        write!(f, "unknown command '{}', with args beginning with: ", text(self.0))?;
+        let mut left = SHOWN_ARGS_BYTES_MAX;
+        for arg in self.1.iter() {
+            if left == 0 {
+                break;
+            }
+            let shown = &arg[..arg.len().min(left)];
+            left -= shown.len();
+            write!(f, "'{}' ", text(shown))?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a number of seconds to give a key: 1 to [`SECONDS_MAX`].
+pub(in crate::node) fn seconds<'a>(command: &'static str, text: &'a [u8]) -> Result<u64, CommandError<'a>> {
+    let bad = |wrong| Err(CommandError::BadSeconds(command, text, wrong));
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let mut parts = digits.splitn(2, |&byte| byte == b'.');
+    let (whole, fraction) = (parts.next().unwrap_or_default(), parts.next());
+    let is_number = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+    if !is_number(whole) || fraction.is_some_and(|part| !is_number(part)) {
+        return bad(BadSeconds::NoNumber);
+    }
+    if digits.len() < text.len() {
+        return bad(BadSeconds::Negative);
+    }
+    if fraction.is_some() {
+        return bad(BadSeconds::Fraction);
+    }
+    let add = |n: u64, digit: &u8| n.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    match whole.iter().fold(0, add) {
+        0 => bad(BadSeconds::Zero),
+        number @ 1..=SECONDS_MAX => Ok(number),
+        _ => bad(BadSeconds::TooMany),
+    }
+}

@@ -1,0 +1,345 @@
+//! What a command is: its row in the table, and a call of it.
+
+use crate::base::time::Now;
+use crate::limits::KEYS_PER_STEP;
+use crate::node::command::error::CommandError;
+use crate::node::ids::ConnKey;
+use crate::node::lookup::table::KeyReply;
+use crate::node::metrics::COMMANDS_MAX;
+use crate::node::state::State;
+use crate::wire::args::{Args, LineForm, Syntax};
+use crate::wire::encoder::{Encoder, ReplyTooLong};
+
+/// One command. Its name is in upper case; one of several under one word has that word before it:
+/// `COMMAND COUNT`.
+#[derive(Debug, Clone, Copy)]
+pub struct Command {
+    pub(in crate::node) name: &'static str,
+    /// Its place in the table.
+    pub(in crate::node) index: usize,
+    pub(in crate::node) group: &'static str,
+    /// One sentence.
+    pub(in crate::node) summary: &'static str,
+    /// The version of Olivia that had it first.
+    pub(in crate::node) since: &'static str,
+    pub(in crate::node) access: Access,
+    pub(in crate::node) cost: Cost,
+    /// Carried out before AUTH.
+    pub(in crate::node) is_open: bool,
+    /// A word that others stand under: its first argument is looked up as one of them.
+    pub(in crate::node) has_topics: bool,
+    /// `None`: it is not spoken in lines.
+    pub(in crate::node) line: Option<LineForm>,
+    /// `None`: it is not spoken in RESP.
+    pub(in crate::node) resp: Option<RespForm>,
+    pub(in crate::node) run: Handler,
+}
+
+/// What a command does to keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It is about no key.
+    None,
+    Read,
+    Write,
+}
+
+/// What a call costs its connection, in keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cost {
+    /// As many as it has keys, at least one.
+    Keys,
+    /// A whole step: it grows with what is known of other nodes.
+    Step,
+}
+
+/// How a command looks in RESP.
+#[derive(Debug, Clone, Copy)]
+pub struct RespForm {
+    /// Arguments with the name; negative: at least as many.
+    pub(in crate::node) arity: i32,
+    pub(in crate::node) keys: Keys,
+}
+
+/// Which arguments are keys, counted from the last word of the name at 0; all zero: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keys {
+    pub(in crate::node) first: usize,
+    /// From the end, if negative: -1 is the last argument.
+    pub(in crate::node) last: i32,
+    pub(in crate::node) step: usize,
+}
+
+impl Keys {
+    pub(in crate::node) const NONE: Self = Self { first: 0, last: 0, step: 0 };
+    pub(in crate::node) const FIRST: Self = Self { first: 1, last: 1, step: 1 };
+    pub(in crate::node) const ALL: Self = Self { first: 1, last: -1, step: 1 };
+
+    /// The keys among arguments without the name.
+    pub(in crate::node) fn of<'a>(self, args: Args<'a>) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        let last = match usize::try_from(self.last) {
+            Ok(last) => last.min(args.len()),
+            Err(_) => (args.len() + 1).saturating_sub(self.last.unsigned_abs() as usize),
+        };
+        let args = args.first(if self.first == 0 { 0 } else { last }).skip(self.first.saturating_sub(1));
+        args.iter().step_by(self.step.max(1))
+    }
+}
+
+/// Carries out a call. Nothing is changed where it fails, unless the error says otherwise.
+pub type Handler = for<'a> fn(&mut State, &mut Call<'a>) -> Result<Effect, CommandError<'a>>;
+
+/// A command with its arguments, and the reply that it writes.
+#[derive(Debug)]
+pub struct Call<'a> {
+    pub(in crate::node) now: Now,
+    pub(in crate::node) conn: ConnKey,
+    pub(in crate::node) command: &'static Command,
+    pub(in crate::node) table: &'static Table,
+    /// Without the command's name.
+    pub(in crate::node) args: Args<'a>,
+    pub(in crate::node) reply: Encoder,
+}
+
+/// What a call does to its connection.
+#[derive(Debug, Clone, Copy)]
+pub enum Effect {
+    /// The reply is written.
+    Reply,
+    /// It is written, and the connection ends with it.
+    Close,
+    /// It is written; the connection's protocol is now the encoder's, and it is authenticated.
+    Authenticate,
+    /// Nothing is written: this key is not here and may be elsewhere; no key before it is missing here and
+    /// may be elsewhere.
+    LookUp(&'static KeyReply, usize),
+    /// Nothing is written: the own filter is to be written as text.
+    DumpFilter,
+    /// Nothing is written: the arguments are a node's handshake.
+    Handshake,
+}
+
+impl<'a> Call<'a> {
+    /// The keys, in order.
+    pub(in crate::node) fn keys(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        self.command.keys(self.reply.is_line(), self.args)
+    }
+
+    /// What the call costs its connection, in keys.
+    pub(in crate::node) fn cost(&self) -> usize {
+        match self.command.cost {
+            Cost::Step => KEYS_PER_STEP,
+            Cost::Keys => self.keys().len().max(1),
+        }
+    }
+
+    /// Checks that the reply is not longer than one may be.
+    pub(in crate::node) fn check_length(&self, state: &State) -> Result<(), CommandError<'a>> {
+        let limit_bytes = state.config.limits.reply_bytes_max;
+        if self.reply.len() <= limit_bytes as usize {
+            return Ok(());
+        }
+        Err(CommandError::ReplyTooLong(ReplyTooLong { limit_bytes, keys: self.keys().len() }))
+    }
+}
+
+impl Command {
+    /// A command without keys, arguments or a form in any protocol.
+    pub(in crate::node) const fn new(
+        name: &'static str,
+        group: &'static str,
+        summary: &'static str,
+        run: Handler,
+    ) -> Self {
+        Self {
+            name,
+            index: 0,
+            group,
+            summary,
+            since: "0.1.0",
+            access: Access::None,
+            cost: Cost::Keys,
+            is_open: false,
+            has_topics: false,
+            line: None,
+            resp: None,
+            run,
+        }
+    }
+
+    pub(in crate::node) const fn reads(self) -> Self {
+        Self { access: Access::Read, ..self }
+    }
+
+    pub(in crate::node) const fn writes(self) -> Self {
+        Self { access: Access::Write, ..self }
+    }
+
+    pub(in crate::node) const fn open(self) -> Self {
+        Self { is_open: true, ..self }
+    }
+
+    pub(in crate::node) const fn topics(self) -> Self {
+        Self { has_topics: true, ..self }
+    }
+
+    pub(in crate::node) const fn takes_a_step(self) -> Self {
+        Self { cost: Cost::Step, ..self }
+    }
+
+    pub(in crate::node) const fn line(
+        self,
+        verb: &'static str,
+        arguments: &'static str,
+        syntax: Syntax,
+        word: &'static str,
+        example: &'static str,
+    ) -> Self {
+        Self { line: Some(LineForm { verb, arguments, syntax, word, example }), ..self }
+    }
+
+    pub(in crate::node) const fn resp(self, arity: i32, keys: Keys) -> Self {
+        Self { resp: Some(RespForm { arity, keys }), ..self }
+    }
+
+    /// The keys among the arguments of a line, or of a request in RESP.
+    pub(in crate::node) fn keys<'a>(
+        &self,
+        is_line: bool,
+        args: Args<'a>,
+    ) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        let keys = match (is_line, &self.line, &self.resp) {
+            (true, Some(form), _) if self.access != Access::None => {
+                Keys { step: form.syntax.step(), ..Keys::ALL }
+            }
+            (false, _, Some(form)) => form.keys,
+            (true | false, _, _) => Keys::NONE,
+        };
+        keys.of(args)
+    }
+
+    /// Whether a request with so many words, the name among them, may be this command in RESP.
+    pub(in crate::node) fn takes(&self, words: usize) -> bool {
+        let Some(form) = &self.resp else { return false };
+        let count = form.arity.unsigned_abs() as usize;
+        if form.arity < 0 { words >= count } else { words == count }
+    }
+}
+
+/// Bytes of the longest name.
+const NAME_BYTES_MAX: usize = 24;
+
+/// A name in upper case, padded with zeros: what the table is searched by.
+type Name = [u64; NAME_BYTES_MAX / 8];
+
+/// All commands, found by their names without regard to case.
+#[derive(Debug)]
+pub struct Table {
+    pub(in crate::node) rows: &'static [Command],
+    names: [Name; Self::ROWS_MAX],
+    /// Open addressing: the number of a row and 1, or 0.
+    slots: [u8; Self::SLOTS],
+}
+
+impl Table {
+    pub(in crate::node) const ROWS_MAX: usize = COMMANDS_MAX;
+    const SLOTS: usize = 512;
+
+    /// The table of these rows. At compile time, so that two rows of one name do not compile.
+    pub(in crate::node) const fn new(rows: &'static [Command]) -> Self {
+        assert!(rows.len() <= Self::ROWS_MAX);
+        let (mut names, mut slots) = ([[0; 3]; Self::ROWS_MAX], [0; Self::SLOTS]);
+        let (mut row, mut number) = (0, 1);
+        while row < rows.len() {
+            let name = const_name(rows[row].name.as_bytes());
+            let mut at = slot(name);
+            while slots[at] != 0 {
+                let other = names[slots[at] as usize - 1];
+                assert!(
+                    other[0] != name[0] || other[1] != name[1] || other[2] != name[2],
+                    "two rows of one name"
+                );
+                at = (at + 1) % Self::SLOTS;
+            }
+            slots[at] = number;
+            names[row] = name;
+            row += 1;
+            number += 1;
+        }
+        Self { rows, names, slots }
+    }
+
+    /// The command of a name.
+    pub(in crate::node) fn find(&self, word: &[u8]) -> Option<&'static Command> {
+        let mut bytes = [0; NAME_BYTES_MAX];
+        bytes.get_mut(..word.len())?.copy_from_slice(word);
+        self.search(bytes)
+    }
+
+    /// The command of a name under another.
+    pub(in crate::node) fn find_topic(&self, command: &Command, topic: &[u8]) -> Option<&'static Command> {
+        let start = command.name.len() + 1;
+        let mut bytes = [0; NAME_BYTES_MAX];
+        bytes[..start - 1].copy_from_slice(command.name.as_bytes());
+        bytes[start - 1] = b' ';
+        bytes.get_mut(start..start + topic.len())?.copy_from_slice(topic);
+        self.search(bytes)
+    }
+
+    /// The topics that stand under a command.
+    pub(in crate::node) fn topics(&self, command: &Command) -> impl Iterator<Item = &'static Command> {
+        let name = command.name;
+        let is_under =
+            move |row: &&Command| row.name.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
+        self.rows.iter().filter(is_under)
+    }
+
+    /// The error about a topic that a command does not have; an empty one is none.
+    pub(in crate::node) fn unknown_topic<'a>(&self, command: &Command, topic: &'a [u8]) -> CommandError<'a> {
+        let topics = self.topics(command).map(|row| row.name[command.name.len() + 1..].to_ascii_lowercase());
+        CommandError::UnknownTopic(command.name, topics.collect::<Vec<_>>().join(", "), topic)
+    }
+
+    fn search(&self, mut bytes: [u8; NAME_BYTES_MAX]) -> Option<&'static Command> {
+        bytes.make_ascii_uppercase();
+        let (words, _) = bytes.as_chunks::<8>();
+        let name: Name = [0, 1, 2].map(|at: usize| u64::from_le_bytes(words[at]));
+        let mut at = slot(name);
+        loop {
+            let row = usize::from(self.slots[at]).checked_sub(1)?;
+            if self.names[row] == name {
+                return self.rows.get(row);
+            }
+            at = (at + 1) % Self::SLOTS;
+        }
+    }
+}
+
+/// Rows with their places in the table.
+pub(in crate::node) const fn numbered<const N: usize>(list: &[Command]) -> [Command; N] {
+    let mut rows = [list[0]; N];
+    let mut row = 0;
+    while row < N {
+        rows[row] = list[row];
+        rows[row].index = row;
+        row += 1;
+    }
+    rows
+}
+
+const fn const_name(text: &[u8]) -> Name {
+    assert!(text.len() <= NAME_BYTES_MAX);
+    let mut name = [0; 3];
+    let mut at = 0;
+    while at < text.len() {
+        assert!(!text[at].is_ascii_lowercase(), "names of commands are in upper case");
+        name[at / 8] |= (text[at] as u64) << (at % 8 * 8);
+        at += 1;
+    }
+    name
+}
+
+const fn slot(name: Name) -> usize {
+    let folded = name[0] ^ name[1].rotate_left(21) ^ name[2].rotate_left(42);
+    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - 9)) as usize
+}

@@ -1,0 +1,363 @@
+//! Replies: one encoder for all protocols, so that a command has one handler.
+//!
+//! The data model is RESP's. In lines a reply is `id:WORD field,field,…`; [`Encoder::key`] begins a field
+//! there and writes nothing in RESP, and what follows it up to the next key belongs to that field, set off
+//! by colons. Headers of arrays and nulls write nothing in lines.
+
+use super::field::{FieldKind, put_field};
+use super::resp::encode as resp;
+use super::resp::encode::Version;
+use std::fmt;
+use std::io::Write;
+
+/// What a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Olivia's lines.
+    Lines,
+    /// RESP, until `HELLO 3`.
+    Resp2,
+    /// RESP after `HELLO 3`.
+    Resp3,
+}
+
+impl Protocol {
+    const fn version(self) -> Option<Version> {
+        match self {
+            Self::Lines => None,
+            Self::Resp2 => Some(Version::Two),
+            Self::Resp3 => Some(Version::Three),
+        }
+    }
+}
+
+/// What a reply begins with, for one that is written later.
+#[derive(Debug)]
+pub struct ReplyHead {
+    protocol: Protocol,
+    word: &'static str,
+    id: Box<[u8]>,
+}
+
+/// One reply being written, at the end of a buffer that it owns until [`Encoder::end`].
+#[derive(Debug)]
+#[must_use = "the buffer comes back with the end of the reply"]
+pub struct Encoder {
+    out: Vec<u8>,
+    protocol: Protocol,
+    word: &'static str,
+    /// Where the reply begins.
+    start: usize,
+    /// Where its word begins, in lines; the id stands before it.
+    body: usize,
+    /// Whether a field stands already.
+    has_fields: bool,
+    /// Whether a key has begun the field that is being written.
+    in_field: bool,
+}
+
+impl Encoder {
+    /// Begins a reply behind what stands in `out`. `id` and `word` count in lines only; an empty `id` is none.
+    pub fn begin(out: Vec<u8>, protocol: Protocol, id: &[u8], word: &'static str) -> Self {
+        let start = out.len();
+        let mut encoder =
+            Self { out, protocol, word, start, body: start, has_fields: false, in_field: false };
+        if protocol == Protocol::Lines {
+            encoder.put_head(id);
+        }
+        encoder
+    }
+
+    /// Begins a reply whose head was kept.
+    pub fn resume(out: Vec<u8>, head: &ReplyHead) -> Self {
+        Self::begin(out, head.protocol, &head.id, head.word)
+    }
+
+    /// What this reply begins with.
+    pub fn head(&self) -> ReplyHead {
+        ReplyHead { protocol: self.protocol, word: self.word, id: self.id().into() }
+    }
+
+    /// The protocol that it is written in.
+    pub const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Has what is written from here on, this reply included, be in another protocol.
+    pub fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
+    /// Whether it is a line.
+    pub const fn is_line(&self) -> bool {
+        matches!(self.protocol, Protocol::Lines)
+    }
+
+    /// The request's id; empty if there is none.
+    pub fn id(&self) -> &[u8] {
+        &self.out[self.start..self.body.saturating_sub(1).max(self.start)]
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> usize {
+        self.out.len() - self.start
+    }
+
+    /// Whether nothing is written, which is so at the beginning of a reply in RESP.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a line has no field so far.
+    pub const fn is_blank(&self) -> bool {
+        !self.has_fields
+    }
+
+    /// Ends the reply and gives the buffer back.
+    pub fn end(mut self) -> Vec<u8> {
+        if self.is_line() {
+            self.out.push(b'\n');
+        }
+        self.out
+    }
+
+    /// Takes the reply back and gives the buffer back as it was.
+    pub fn discard(mut self) -> Vec<u8> {
+        self.out.truncate(self.start);
+        self.out
+    }
+
+    /// Takes back all but the head.
+    pub fn clear(&mut self) {
+        self.out.truncate(self.body);
+        if self.is_line() {
+            self.put_word(self.word);
+        }
+    }
+
+    /// Gives a reply that has no id this one. In RESP nothing.
+    pub fn default_id(&mut self, id: &[u8]) {
+        if self.is_line() && self.id().is_empty() {
+            self.out.truncate(self.start);
+            self.put_head(id);
+        }
+    }
+
+    /// In lines: begins a field with this key. In RESP: nothing.
+    pub fn key(&mut self, key: &[u8]) {
+        if self.is_line() {
+            self.in_field = false;
+            self.separate();
+            put_field(&mut self.out, key, FieldKind::Key);
+            self.in_field = true;
+        }
+    }
+
+    /// A string of bytes.
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        if self.is_line() {
+            self.separate();
+            put_field(&mut self.out, bytes, FieldKind::Value);
+        } else {
+            resp::bulk(&mut self.out, bytes);
+        }
+    }
+
+    /// A whole number.
+    pub fn integer(&mut self, number: i64) {
+        if self.is_line() {
+            self.separate();
+            put_display(&mut self.out, number);
+        } else {
+            resp::integer(&mut self.out, number);
+        }
+    }
+
+    /// In RESP: how many keys the command was carried out for. In lines: nothing, since the fields show them.
+    pub fn count(&mut self, number: usize) {
+        if !self.is_line() {
+            resp::integer(&mut self.out, i64::try_from(number).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Text of our own making that needs no quotes: part of a field, or a string.
+    pub fn text(&mut self, text: impl fmt::Display) {
+        if self.is_line() {
+            self.separate();
+            put_display(&mut self.out, text);
+        } else {
+            resp::bulk(&mut self.out, text.to_string().as_bytes());
+        }
+    }
+
+    /// In RESP: a status, as `OK`. In lines: nothing, since the word says it.
+    pub fn status(&mut self, status: &str) {
+        if !self.is_line() {
+            resp::simple(&mut self.out, status);
+        }
+    }
+
+    /// In RESP: null. In lines: nothing.
+    pub fn null(&mut self) {
+        if let Some(version) = self.protocol.version() {
+            resp::null(&mut self.out, version);
+        }
+    }
+
+    /// In RESP: begins an array of `len` elements. In lines: nothing.
+    pub fn array(&mut self, len: usize) {
+        if !self.is_line() {
+            resp::array(&mut self.out, len);
+        }
+    }
+
+    /// In RESP: begins a map of `len` pairs, in RESP2 an array of twice as many elements. In lines: nothing.
+    pub fn map(&mut self, len: usize) {
+        if let Some(version) = self.protocol.version() {
+            resp::map(&mut self.out, version, len);
+        }
+    }
+
+    /// In RESP: begins a set of `len` elements, in RESP2 an array. In lines: nothing.
+    pub fn set(&mut self, len: usize) {
+        if let Some(version) = self.protocol.version() {
+            resp::set(&mut self.out, version, len);
+        }
+    }
+
+    /// Puts an error in the place of what is written. `code` is RESP's first word, as `ERR`; in lines that is
+    /// always `ERR`.
+    pub fn error(&mut self, code: &str, sentence: impl fmt::Display) {
+        self.out.truncate(self.body);
+        if self.is_line() {
+            self.put_word("ERR");
+            put_display(&mut self.out, sentence);
+        } else {
+            resp::error(&mut self.out, code, sentence);
+        }
+    }
+
+    /// Long text of our own making that needs no quotes.
+    pub fn own_text(&mut self, text: &[u8]) {
+        if self.is_line() {
+            self.separate();
+            self.out.extend_from_slice(text);
+        } else {
+            resp::bulk(&mut self.out, text);
+        }
+    }
+
+    fn put_head(&mut self, id: &[u8]) {
+        self.out.extend_from_slice(id);
+        self.out.push(b':');
+        self.body = self.out.len();
+        self.put_word(self.word);
+    }
+
+    fn put_word(&mut self, word: &str) {
+        self.out.extend_from_slice(word.as_bytes());
+        self.out.push(b' ');
+        self.has_fields = false;
+        self.in_field = false;
+    }
+
+    fn separate(&mut self) {
+        if self.has_fields {
+            self.out.push(if self.in_field { b':' } else { b',' });
+        }
+        self.has_fields = true;
+    }
+}
+
+/// Appends a whole error reply. `id` counts in lines only.
+pub fn put_error(out: &mut Vec<u8>, protocol: Protocol, id: &[u8], sentence: impl fmt::Display) {
+    let mut reply = Encoder::begin(std::mem::take(out), protocol, id, "ERR");
+    reply.error("ERR", sentence);
+    *out = reply.end();
+}
+
+/// The reply would be longer than one may be. Displays as a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplyTooLong {
+    /// The most bytes that a reply may have.
+    pub limit_bytes: u32,
+    /// Keys of the request; 0 if it is about none.
+    pub keys: usize,
+}
+
+impl fmt::Display for ReplyTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let advice = if self.keys > 1 { "ask for fewer keys at a time" } else { "raise reply_bytes_max" };
+        write!(f, "the reply would be longer than {} bytes; {advice}", self.limit_bytes)
+    }
+}
+
+fn put_display(out: &mut Vec<u8>, text: impl fmt::Display) {
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Encoder, Protocol, put_error};
+
+    /// What `write` makes of a reply in each protocol.
+    fn replies(write: impl Fn(&mut Encoder)) -> [String; 3] {
+        [Protocol::Lines, Protocol::Resp2, Protocol::Resp3].map(|protocol| {
+            let mut reply = Encoder::begin(Vec::new(), protocol, b"7", "GOT");
+            write(&mut reply);
+            String::from_utf8(reply.end()).unwrap()
+        })
+    }
+
+    #[test]
+    fn reply_without_fields_keeps_its_space() {
+        assert_eq!(replies(|_| {}), ["7:GOT \n", "", ""]);
+        assert_eq!(replies(Encoder::null), ["7:GOT \n", "$-1\r\n", "_\r\n"]);
+    }
+
+    #[test]
+    fn fields_are_set_off_by_commas_and_their_parts_by_colons() {
+        let pair = |reply: &mut Encoder, key: &[u8]| {
+            reply.key(key);
+            reply.bulk(b"v");
+            reply.integer(30);
+        };
+        let written = replies(|reply| {
+            reply.array(4);
+            pair(reply, b"a");
+            pair(reply, b"b:c");
+        });
+        let resp = "*4\r\n$1\r\nv\r\n:30\r\n$1\r\nv\r\n:30\r\n";
+        assert_eq!(written, ["7:GOT a:v:30,\"b:c\":v:30\n", resp, resp]);
+        let written = replies(|reply| {
+            reply.map(1);
+            reply.text("x");
+            reply.text(5);
+        });
+        assert_eq!(written, ["7:GOT x,5\n", "*2\r\n$1\r\nx\r\n$1\r\n5\r\n", "%1\r\n$1\r\nx\r\n$1\r\n5\r\n"]);
+    }
+
+    #[test]
+    fn error_takes_the_place_of_what_was_written() {
+        let written = replies(|reply| {
+            reply.key(b"a");
+            reply.bulk(b"b");
+            reply.error("OOM", "no");
+        });
+        assert_eq!(written, ["7:ERR no\n", "-OOM no\r\n", "-OOM no\r\n"]);
+        let mut out = b"before\n".to_vec();
+        put_error(&mut out, Protocol::Lines, b"", "no");
+        assert_eq!(out, b"before\n:ERR no\n");
+    }
+
+    #[test]
+    fn discarded_reply_leaves_no_byte_and_its_head_begins_another() {
+        let mut reply = Encoder::begin(b"before\n".to_vec(), Protocol::Lines, b"x", "GOT");
+        reply.key(b"a");
+        let head = reply.head();
+        let out = reply.discard();
+        assert_eq!(out, b"before\n");
+        assert_eq!(Encoder::resume(out, &head).end(), b"before\nx:GOT \n");
+    }
+}
