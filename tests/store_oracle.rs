@@ -346,7 +346,7 @@ impl Game {
         assert!(live <= self.store.memory_bytes());
     }
 
-    /// Gathers the hashes of a range, and of each range that is worn, and compares.
+    /// Compares the hashes of some ranges, and of each range that needs a rebuild.
     fn check_ranges(&mut self) {
         let (one, other) = (self.rng.next_u64(), self.rng.next_u64());
         let shift = self.rng.below(64);
@@ -360,7 +360,7 @@ impl Game {
         while self.store.has_rebuilds() {
             ranges.extend(self.store.take_rebuild());
             steps += 1;
-            assert!(steps < 10_000, "worn without end");
+            assert!(steps < 10_000, "rebuilds without end");
         }
         for range in ranges.into_iter().take(40) {
             let (mut found, mut at, mut steps) = (Vec::new(), SegmentScan::Segments(range.first), 0);
@@ -369,13 +369,13 @@ impl Game {
                 at = self.store.scan_hashes(range, at, &mut found);
                 assert!(found.len() - before <= 768 + 128, "{} in a step", found.len() - before);
                 steps += 1;
-                assert!(steps < 100_000, "hashes without end");
+                assert!(steps < 100_000, "scan without end");
             }
             let hashes = self.items.keys().map(|key| self.store.key(key).hash.0);
             let expected: HashSet<u64> = hashes.filter(|&hash| range.contains(hash)).collect();
             assert_eq!(found.into_iter().collect::<HashSet<u64>>(), expected, "{range:?}");
         }
-        assert!(!self.store.has_rebuilds(), "gathering wears nothing");
+        assert!(!self.store.has_rebuilds(), "a scan causes no rebuild");
     }
 
     fn reconcile(&mut self) {

@@ -1,11 +1,10 @@
-//! What an address says of where it leads, whichever way it is written.
+//! Classification of IP addresses.
 //!
 //! Not here: names, and which addresses are dialled.
 
 use std::net::IpAddr;
 
-/// Whether an address stays on this machine: 127.0.0.0/8 and ::1, also where IPv4 is written as IPv6, as a
-/// socket for both kinds writes it.
+/// Whether an address is a loopback address: 127.0.0.0/8 or ::1, also an IPv4 address mapped to IPv6.
 pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
@@ -15,7 +14,7 @@ mod tests {
     use super::is_loopback;
 
     #[test]
-    fn this_machine_is_known_however_its_address_is_written() {
+    fn loopback_is_recognised_in_ipv4_ipv6_and_mapped_form() {
         for here in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             assert!(is_loopback(here.parse().unwrap()), "{here}");
         }

@@ -1,41 +1,38 @@
-//! Blocks of one size, cut from regions of 256 KiB that go back to the system when they are empty.
+//! An arena: blocks of one size in regions of 256 KiB, which are returned to the system when they are empty.
 //!
-//! A region is an anonymous map, so untouched memory costs nothing, a fresh one is zeroed, and dropping
-//! it gives the memory back whatever the allocator of the process thinks. Huge pages are not asked for:
-//! the first touch of one takes some 200 µs on a good day, and was measured to take 5 ms of the thread's
-//! time in a virtual machine whose host backs it by small pages. They made a look-up among a million
-//! items 12 % faster.
+//! A region is an anonymous map: untouched memory costs nothing, a fresh one is zeroed, and unmapping returns the
+//! memory independently of the allocator. Huge pages are not requested: the first touch of one takes 200 µs, and
+//! up to 5 ms in a virtual machine backed by small pages. They made a lookup among a million items 12 % faster.
 //!
-//! Giving a region back costs some 60 µs, so it waits for [`Arena::trim`], which gives back one at a time;
-//! a region that waits is used again before a new one is mapped.
+//! Unmapping a region costs some 60 µs. So an empty region is idle until [`Arena::trim`], which unmaps one at a
+//! time; an idle region is reused before a new one is mapped.
 //!
-//! Blocks are taken from the lowest region that has one, so regions at the top empty first; an empty one
-//! comes last. A region can be fenced: nothing is taken from it, so that its owner can move away what is
-//! left in it.
+//! Blocks are taken from the lowest regions, so that higher ones drain; from an empty one last. No block is taken
+//! from a fenced region, so that its owner can move the blocks out of it.
 //!
-//! Not here: what is in a block, and who moves it.
+//! Not here: the content of blocks.
 
 use super::chunked_vec::ChunkedVec;
 use memmap2::MmapMut;
 
-/// Bytes of a region. Giving 2 MiB back was measured to take 300 µs, in the middle of a turn: this is an
-/// eighth of it. Neighbouring maps are one to Linux, which limits their number.
+/// Bytes of a region. Unmapping 2 MiB takes 300 µs of an iteration; this is an eighth of it. Adjacent maps count as
+/// one for Linux, which limits their number.
 pub const REGION_BYTES: usize = 256 << 10;
 
 /// Regions mapped above which an empty one is kept as a spare.
 const SPARE_FROM: usize = 8;
 
-/// Blocks that the only region may hold when no block is in use, so that to take and give back a first
-/// block by turns needs no new map each time.
+/// Touched blocks up to which the only region is kept when it is empty, so that taking and freeing a first block in
+/// alternation does not map each time.
 const LEAN_BLOCKS: u32 = 1;
 
 /// Regions that one arena may have: 32 GiB.
 const REGIONS_MAX: usize = 128 * 1024;
 
-/// One region's book-keeping.
+/// Metadata of one region.
 #[derive(Debug)]
 struct Region {
-    /// One bit a block: in use.
+    /// One bit per block: in use.
     used: Box<[u64]>,
     blocks: u32,
     /// Blocks below this one have been in use at some time, and so are resident.
@@ -44,8 +41,8 @@ struct Region {
     next_idle: Option<u32>,
 }
 
-/// Blocks of `BLOCK_BYTES`, a power of two from 512 to [`REGION_BYTES`]; see the module. The size is a
-/// constant, so that to find a block takes a shift and no division.
+/// Blocks of `BLOCK_BYTES`, a power of two from 512 to [`REGION_BYTES`]; see the module. The size is a constant, so
+/// that the address of a block takes a shift and no division.
 #[derive(Debug)]
 pub struct Arena<const BLOCK_BYTES: usize> {
     maps: ChunkedVec<Option<MmapMut>>,
@@ -53,15 +50,14 @@ pub struct Arena<const BLOCK_BYTES: usize> {
     /// One past the highest region that is mapped.
     end: usize,
     regions_max: usize,
-    /// One bit a region: mapped, not fenced, and with a block to take.
+    /// One bit per region: mapped, not fenced, and with a free block.
     with_room: Vec<u64>,
     fenced: Option<usize>,
     blocks: usize,
     mapped: usize,
-    /// The one mapped region without a block in use, kept so that the next block needs no new map.
+    /// The empty region that is kept so that the next block needs no new map.
     spare: Option<usize>,
-    /// The first of the regions without a block in use that wait to be given back. Nothing is taken from
-    /// them.
+    /// The head of the list of idle regions: empty, and nothing is taken from them.
     idle: Option<u32>,
     idle_regions: usize,
     held_bytes: usize,
@@ -100,8 +96,8 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         }
     }
 
-    /// Takes a block; its content is arbitrary. `None`, and nothing changed, when the system gives no
-    /// more memory or the arena has 32 GiB. Costs a map once in a region, else a look at some bitmaps.
+    /// Allocates a block; its content is arbitrary. `None`, and nothing changed, if the system has no memory or the
+    /// arena has 32 GiB. Costs a map once per region, else reads of bitmaps.
     pub fn take(&mut self) -> Option<u32> {
         let at = match self.region_with_room() {
             Some(at) => at,
@@ -127,7 +123,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         Some(number(at) * Self::BLOCKS_PER_REGION + block)
     }
 
-    /// Gives a block back. O(1); what that empties waits for [`Arena::trim`].
+    /// Frees a block. O(1); a region that this empties is idle until [`Arena::trim`].
     pub fn give_back(&mut self, block: u32) {
         let (at, block) = (Self::place(block).0, (block % Self::BLOCKS_PER_REGION) as usize);
         let Some(region) = self.regions[at].as_mut() else { return };
@@ -158,7 +154,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         }
     }
 
-    /// Gives one region back to the system that has no block in use. Costs some 60 µs.
+    /// Returns one idle region to the system. Costs some 60 µs.
     pub fn trim(&mut self) {
         if let Some(at) = self.take_idle() {
             self.unmap_region(at);
@@ -172,7 +168,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         spare.is_some()
     }
 
-    /// Whether [`Arena::trim`] has something to give back. O(1).
+    /// Whether there is an idle region. O(1).
     pub const fn has_idle(&self) -> bool {
         self.idle.is_some()
     }
@@ -208,8 +204,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         (&mut map[start..start + BLOCK_BYTES], &mut other_map[other_start..other_start + BLOCK_BYTES])
     }
 
-    /// All bytes of a region, if it is mapped. With its length in the type, so that what reads a place in it
-    /// is not checked at each step.
+    /// All bytes of a region, if it is mapped. The length is in the type, which saves bounds checks.
     #[inline]
     pub fn region_if_mapped(&self, at: usize) -> Option<&[u8; REGION_BYTES]> {
         self.maps.get(at)?.as_deref()?.first_chunk()
@@ -238,7 +233,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         self.end * Self::BLOCKS_PER_REGION as usize
     }
 
-    /// Bytes held: what was ever touched of the regions, and the tables.
+    /// Bytes held: blocks of the regions that were ever in use, and the tables.
     pub fn memory_bytes(&self) -> usize {
         self.held_bytes
             + self.maps.memory_bytes()
@@ -247,8 +242,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             + self.mapped * self.bitmap_words() * 8
     }
 
-    /// What [`Arena::memory_bytes`] grows by at most when so many blocks more are taken; for one block as
-    /// exactly as can be.
+    /// Growth of [`Arena::memory_bytes`] at most when `blocks` more are taken; exact for one block that needs no map.
     pub fn growth_bytes_max(&self, blocks: usize) -> usize {
         if blocks == 0 {
             return 0;
@@ -260,7 +254,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         }
         let regions = blocks.div_ceil(Self::BLOCKS_PER_REGION as usize);
         let end = self.end + regions;
-        // One word for 64 regions; a `Vec` that grows by one at a time doubles, from four.
+        // One word per 64 regions; a `Vec` that grows by one at a time doubles, from four.
         let words = if end.div_ceil(64) > self.with_room.capacity() {
             end.div_ceil(64).max(2 * self.with_room.capacity() + 4)
         } else {
@@ -299,8 +293,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         self.regions[at].as_ref().is_some_and(|region| region.blocks < region.dirty)
     }
 
-    /// Takes no block from that region until another one, or none, is fenced. The fence falls by itself
-    /// when the region is empty.
+    /// Fences a region, or none, instead of the one fenced before. An empty region is not fenced any more.
     pub fn fence(&mut self, region: Option<usize>) {
         if let Some(old) = std::mem::replace(&mut self.fenced, region)
             && self
@@ -316,7 +309,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         }
     }
 
-    /// The region that is fenced.
+    /// The fenced region.
     pub const fn fenced(&self) -> Option<usize> {
         self.fenced
     }
@@ -326,7 +319,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         self.region_with_room().is_some() || self.has_idle()
     }
 
-    /// Blocks that can be taken before the arena has all its regions, if the system gives the memory. O(1).
+    /// Blocks that can be taken before the arena has all its regions, if the system has the memory. O(1).
     pub fn blocks_left(&self) -> usize {
         let per_region = Self::BLOCKS_PER_REGION as usize;
         let fenced = self.fenced.and_then(|at| self.regions[at].as_ref());
@@ -334,7 +327,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         (self.regions_max * per_region).saturating_sub(self.blocks + shut)
     }
 
-    /// Makes the arena smaller than 32 GiB, for tests of its end.
+    /// Makes the arena smaller than 32 GiB, for tests.
     #[cfg(test)]
     pub(crate) fn limit_regions(&mut self, regions_max: usize) {
         self.regions_max = regions_max;
@@ -355,10 +348,10 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         (0..self.end).flat_map(|region| self.blocks_of(region))
     }
 
-    /// Counts blocks, regions and bytes again, from the bitmaps. O(regions).
+    /// Checks the counts of blocks, regions and bytes. O(regions).
     ///
     /// # Panics
-    /// If anything was counted wrong.
+    /// On any inconsistency.
     pub fn audit(&self) {
         let (mut blocks, mut mapped, mut held_bytes) = (0, 0, 0);
         let next_idle = |&at: &usize| Some(self.regions[at].as_ref()?.next_idle? as usize);
@@ -381,8 +374,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         assert_eq!((blocks, mapped, held_bytes), (self.blocks, self.mapped, self.held_bytes));
     }
 
-    /// Gives one region back, whatever is in it; false when there is none left. For the end of a store,
-    /// one step at a time.
+    /// Unmaps one region with the blocks in it; false when none is left. To free an arena in steps.
     pub fn drop_region(&mut self) -> bool {
         if self.has_idle() {
             self.trim();
@@ -398,7 +390,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         true
     }
 
-    /// The region of a block, and where in it the block begins.
+    /// The region of a block, and the block's offset in it.
     #[inline]
     const fn place(block: u32) -> (usize, usize) {
         let (at, block) = (block / Self::BLOCKS_PER_REGION, block % Self::BLOCKS_PER_REGION);
@@ -413,7 +405,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         }
     }
 
-    /// Takes the idle region that was emptied last back into use.
+    /// Reuses the idle region that was emptied last.
     fn reuse_idle_region(&mut self) -> Option<usize> {
         let at = self.take_idle()?;
         self.with_room[at / 64] |= 1 << (at % 64);
@@ -445,7 +437,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         touched.or(first).or(self.spare)
     }
 
-    /// A place whose region was given back. O(regions) only if there is one.
+    /// The index of a region that was unmapped. O(regions) only if there is one.
     fn vacant_region(&self) -> Option<usize> {
         if self.mapped == self.end { None } else { self.maps.iter().position(Option::is_none) }
     }
@@ -463,7 +455,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             self.regions.grow_to(self.end);
             self.with_room.resize(self.end.div_ceil(64), 0);
         }
-        // A last word that stands for fewer than 64 blocks has its other bits set for good.
+        // Bits of a word beyond the last block are always set.
         let mut used = vec![0; self.bitmap_words()];
         if Self::BLOCKS_PER_REGION < 64 {
             used[0] = u64::MAX << Self::BLOCKS_PER_REGION;
@@ -501,7 +493,7 @@ fn not_mapped(at: usize) -> ! {
     panic!("a block in region {at}, which is not mapped");
 }
 
-/// A position in one of the tables, which are all far below 2^32 long.
+/// An index of a table, which all have far below 2^32 entries.
 const fn number(at: usize) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "at most 128 Ki regions of at most 512 blocks")]
     let number = at as u32;
@@ -516,7 +508,7 @@ mod tests {
     use crate::base::rng::Rng;
 
     #[test]
-    fn no_block_is_handed_out_twice_and_content_stays_apart() {
+    fn no_block_is_allocated_twice() {
         fn check<const BLOCK_BYTES: usize>(rng: &mut Rng) {
             let mut arena = Arena::<BLOCK_BYTES>::new();
             let mut held: Vec<(u32, u8)> = Vec::new();
@@ -558,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_never_more_than_was_said() {
+    fn growth_is_at_most_as_predicted() {
         let mut arena = Arena::<65_536>::new();
         for _ in 0..Arena::<65_536>::BLOCKS_PER_REGION as usize * (SPARE_FROM + 3) {
             let (said, before) = (arena.growth_bytes_max(1), arena.memory_bytes());
@@ -568,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn fenced_region_is_not_taken_from_and_goes_back_when_empty() {
+    fn no_block_is_taken_from_a_fenced_region() {
         let mut arena = Arena::<{ super::REGION_BYTES / 32 }>::new();
         let blocks: Vec<u32> = (0..32 * 12).map(|_| arena.take().unwrap()).collect();
         for &block in blocks.iter().filter(|&&block| block % 4 != 0) {
@@ -592,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_sparse_regions_are_brought_together_and_not_to_and_fro() {
+    fn emptying_sparse_regions_ends() {
         let mut arena = Arena::<{ 64 * 1024 }>::new();
         let blocks: Vec<u32> = (0..4 * 40).map(|_| arena.take().unwrap()).collect();
         // The first regions empty first, so that one of them is the spare; of the others one block stays.

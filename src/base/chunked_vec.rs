@@ -1,24 +1,24 @@
-//! A table that grows and shrinks at its end without ever moving what is in it.
+//! A chunked vector: grows and shrinks at its end without moving its entries.
 //!
-//! A `Vec` of a megabyte that grows takes as much fresh memory and copies everything, most of a millisecond
-//! in one call. Here the entries stand on shelves of 64, each allocated alone; what moves is the list of
-//! shelves, 8 bytes for each. To read an entry costs one more read of that list, which is in the cache.
+//! A `Vec` of a megabyte that grows allocates and copies everything, most of a millisecond in one call. Here
+//! entries are in chunks of 64, each allocated alone; only the list of chunks moves, 8 bytes per chunk. A read of an
+//! entry costs one more read of that list, which is in the cache.
 //!
-//! Not here: which entries mean something.
+//! Not here: which entries are in use.
 
 use std::array;
 use std::ops::{Index, IndexMut};
 
 /// Entries that are allocated together.
-pub const SHELF: usize = 64;
+pub const CHUNK: usize = 64;
 
-/// Places for shelves by which the list of them grows at least.
+/// Chunks by which the capacity of the list of chunks grows at least.
 const LIST_STEP: usize = 16;
 
 /// The table; see the module.
 #[derive(Debug)]
 pub struct ChunkedVec<T> {
-    chunked_vec: Vec<Box<[T; SHELF]>>,
+    chunked_vec: Vec<Box<[T; CHUNK]>>,
 }
 
 impl<T: Default> ChunkedVec<T> {
@@ -29,7 +29,7 @@ impl<T: Default> ChunkedVec<T> {
 
     /// Entries that there are.
     pub const fn len(&self) -> usize {
-        self.chunked_vec.len() * SHELF
+        self.chunked_vec.len() * CHUNK
     }
 
     /// Whether there are none.
@@ -40,34 +40,34 @@ impl<T: Default> ChunkedVec<T> {
     /// The entry at `at`, if the table is that long.
     #[inline]
     pub fn get(&self, at: usize) -> Option<&T> {
-        Some(&self.chunked_vec.get(at / SHELF)?[at % SHELF])
+        Some(&self.chunked_vec.get(at / CHUNK)?[at % CHUNK])
     }
 
     /// The entry at `at`, if the table is that long.
     #[inline]
     pub fn get_mut(&mut self, at: usize) -> Option<&mut T> {
-        Some(&mut self.chunked_vec.get_mut(at / SHELF)?[at % SHELF])
+        Some(&mut self.chunked_vec.get_mut(at / CHUNK)?[at % CHUNK])
     }
 
     /// Two different entries at once, if the table is that long.
     pub fn get_two_mut(&mut self, one: usize, other: usize) -> Option<(&mut T, &mut T)> {
-        let (shelf, other_shelf) = (one / SHELF, other / SHELF);
-        if shelf == other_shelf {
+        let (chunk, other_chunk) = (one / CHUNK, other / CHUNK);
+        if chunk == other_chunk {
             let [one, other] =
-                self.chunked_vec.get_mut(shelf)?.get_disjoint_mut([one % SHELF, other % SHELF]).ok()?;
+                self.chunked_vec.get_mut(chunk)?.get_disjoint_mut([one % CHUNK, other % CHUNK]).ok()?;
             return Some((one, other));
         }
-        let [shelf, other_shelf] = self.chunked_vec.get_disjoint_mut([shelf, other_shelf]).ok()?;
-        Some((&mut shelf[one % SHELF], &mut other_shelf[other % SHELF]))
+        let [chunk, other_chunk] = self.chunked_vec.get_disjoint_mut([chunk, other_chunk]).ok()?;
+        Some((&mut chunk[one % CHUNK], &mut other_chunk[other % CHUNK]))
     }
 
     /// All entries, in order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.chunked_vec.iter().flat_map(|shelf| shelf.iter())
+        self.chunked_vec.iter().flat_map(|chunk| chunk.iter())
     }
 
-    /// Makes the table at least `len` entries long; new ones have their default. O(new entries), and the
-    /// list of shelves moves now and then: 8 bytes for 64 entries.
+    /// Makes the table at least `len` entries long; new ones have their default. O(new entries); now and then the
+    /// list of chunks moves, 8 bytes per 64 entries.
     pub fn grow_to(&mut self, len: usize) {
         while self.len() < len {
             if self.chunked_vec.len() == self.chunked_vec.capacity() {
@@ -77,26 +77,26 @@ impl<T: Default> ChunkedVec<T> {
         }
     }
 
-    /// Gives up shelves that no entry below `len` needs.
+    /// Frees chunks that no entry below `len` needs.
     pub fn truncate(&mut self, len: usize) {
-        self.chunked_vec.truncate(len.div_ceil(SHELF));
+        self.chunked_vec.truncate(len.div_ceil(CHUNK));
         if self.chunked_vec.capacity() > 2 * self.chunked_vec.len() + LIST_STEP {
             self.chunked_vec.shrink_to_fit();
         }
     }
 
-    /// Bytes held, beside what the entries themselves hold.
+    /// Bytes held, without those that entries own.
     pub const fn memory_bytes(&self) -> usize {
-        self.chunked_vec.len() * size_of::<[T; SHELF]>() + self.chunked_vec.capacity() * size_of::<Box<T>>()
+        self.chunked_vec.len() * size_of::<[T; CHUNK]>() + self.chunked_vec.capacity() * size_of::<Box<T>>()
     }
 
-    /// What [`ChunkedVec::memory_bytes`] grows by at most when the table becomes `len` entries long.
+    /// Growth of [`ChunkedVec::memory_bytes`] at most when the table becomes `len` entries long.
     pub fn growth_bytes(&self, len: usize) -> usize {
-        let more = len.div_ceil(SHELF).saturating_sub(self.chunked_vec.len());
+        let more = len.div_ceil(CHUNK).saturating_sub(self.chunked_vec.len());
         let listed = self.chunked_vec.capacity() - self.chunked_vec.len();
-        // The list grows by steps, the last of which may go beyond what is needed.
+        // The list grows by steps, the last of which may exceed the need.
         let list = if more > listed { more - listed + self.list_growth() + more / 8 } else { 0 };
-        more * size_of::<[T; SHELF]>() + list * size_of::<Box<T>>()
+        more * size_of::<[T; CHUNK]>() + list * size_of::<Box<T>>()
     }
 
     fn list_growth(&self) -> usize {
@@ -115,20 +115,20 @@ impl<T> Index<usize> for ChunkedVec<T> {
 
     #[inline]
     fn index(&self, at: usize) -> &T {
-        &self.chunked_vec[at / SHELF][at % SHELF]
+        &self.chunked_vec[at / CHUNK][at % CHUNK]
     }
 }
 
 impl<T> IndexMut<usize> for ChunkedVec<T> {
     #[inline]
     fn index_mut(&mut self, at: usize) -> &mut T {
-        &mut self.chunked_vec[at / SHELF][at % SHELF]
+        &mut self.chunked_vec[at / CHUNK][at % CHUNK]
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ChunkedVec, SHELF};
+    use super::{CHUNK, ChunkedVec};
     use crate::base::rng::Rng;
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_never_more_than_was_said() {
+    fn growth_is_at_most_as_predicted() {
         let mut rng = Rng::new(1);
         let mut table: ChunkedVec<[u8; 20]> = ChunkedVec::new();
         for _ in 0..2_000 {
@@ -164,15 +164,15 @@ mod tests {
     }
 
     #[test]
-    fn two_entries_are_had_at_once_from_one_shelf_and_from_two() {
+    fn two_entries_are_borrowed_from_one_chunk_and_from_two() {
         let mut table: ChunkedVec<u32> = ChunkedVec::new();
-        table.grow_to(2 * SHELF);
-        for other in [1, SHELF, SHELF + 1] {
+        table.grow_to(2 * CHUNK);
+        for other in [1, CHUNK, CHUNK + 1] {
             let (one, two) = table.get_two_mut(0, other).expect("they are there");
             (*one, *two) = (1, 2);
             assert_eq!((table[0], table[other]), (1, 2));
         }
-        assert!(table.get_two_mut(3, 3).is_none() && table.get_two_mut(0, 2 * SHELF).is_none());
-        assert!(table.get(2 * SHELF).is_none() && table.get_mut(2 * SHELF).is_none());
+        assert!(table.get_two_mut(3, 3).is_none() && table.get_two_mut(0, 2 * CHUNK).is_none());
+        assert!(table.get(2 * CHUNK).is_none() && table.get_mut(2 * CHUNK).is_none());
     }
 }

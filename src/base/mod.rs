@@ -1,5 +1,5 @@
-//! What Olivia stands on and what knows nothing of her: time, typed keys, a timer wheel, byte buffers,
-//! random numbers, memory by the block, addresses. Nothing here does I/O, reads a clock, or imports from another floor.
+//! Data structures that are independent of Olivia: time, typed keys, timer wheel, byte buffers, random numbers, arena,
+//! addresses. Nothing here does I/O, reads a clock, or imports from another layer.
 
 pub mod address;
 pub mod arena;

@@ -1,16 +1,16 @@
-//! Two things that processors can do and the language has no safe words for: fetch a cache line ahead, and
-//! compare 16 bytes at once. The only `unsafe` of the project, with a plain form for other processors.
+//! Two processor instructions that have no safe function: prefetch of a cache line, and comparison of 16
+//! bytes. The only `unsafe` code of the project, with a plain form for other processors.
 //!
-//! A store larger than the caches waits for memory at each look-up, some 150 ns. A load that nobody needs
-//! yet makes the processor wait as soon as its window is full; a prefetch does not, so the waits for 16
-//! keys overlap: 112 ns a key with loads, 53 with this (1 M items, `cargo bench --bench store -- get`).
+//! A lookup in a store larger than the caches waits some 150 ns for memory. A load blocks the processor as soon as its
+//! window is full; a prefetch does not, so that the cache misses of 16 keys overlap: 112 ns per key with loads, 53 with
+//! prefetches (1 M items, `cargo bench --bench store -- get`).
 //! Comparing the 12 tags of a bucket takes 6 instructions instead of some 30.
 //!
 //! Not here: when it is worth it.
 #![expect(unsafe_code, reason = "each use has its argument beside it")]
 
-/// Begins to fetch the cache line of `place`, without waiting for it. Changes nothing that a program
-/// could see. Some 0.3 ns; up to a few dozen can be under way.
+/// Begins to fetch the cache line of `place` without waiting for it. No visible effect. Some 0.3 ns; up to a few dozen
+/// can be in flight.
 #[inline(always)]
 pub fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,7 @@
 //! Pseudo-random numbers that a seed determines: jitter in a node, everything in a simulation.
 //!
 //! SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014). Not for
-//! secrets: who sees a few outputs knows the rest.
+//! secrets: a few outputs reveal the rest.
 
 /// A generator of 64-bit numbers; period 2^64.
 #[derive(Debug, Clone)]

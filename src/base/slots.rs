@@ -1,14 +1,14 @@
-//! Typed, generation-checked keys over `slab`: how anything that outlives a turn is named.
+//! Typed, generation-checked keys over `slab`, for references that outlive a call.
 //!
-//! A [`Key`] is never followed, always looked up: if its slot was emptied, or emptied and filled again,
-//! the look-up fails and the caller drops (and counts) whatever carried the stale key. Keys of different
-//! tags are different types, so a connection's key cannot be used on a table of lookups.
+//! A [`Key`] is always looked up: if its slot was emptied, or reused, the lookup fails, and the caller drops and counts
+//! whatever carried the stale key. Keys of different tags are different types, so that the key of a connection cannot
+//! be used on a table of lookups.
 
 use slab::Slab;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// The name of an entry of a [`Slots`] with the same tag. 8 bytes; the niche makes `Option<Key>` as small.
+/// The key of an entry of a [`Slots`] with the same tag. 8 bytes, as is `Option<Key>`.
 pub struct Key<Tag> {
     index: u32,
     generation: std::num::NonZeroU32,
@@ -60,7 +60,7 @@ impl<Tag> fmt::Debug for Key<Tag> {
     }
 }
 
-/// A table whose entries are named by keys. Insertion, look-up and removal are O(1), insertion amortised.
+/// A table whose entries are named by keys. Insertion, lookup and removal are O(1), insertion amortised.
 #[derive(Debug)]
 pub struct Slots<Tag, T> {
     entries: Slab<(std::num::NonZeroU32, T)>,

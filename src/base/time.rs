@@ -1,12 +1,11 @@
-//! Moments as integers. Below the shell nobody reads a clock: a [`Now`] is handed in and stays frozen
-//! for the whole turn.
+//! Time as integers. Only the shell reads a clock: it passes a [`Now`] to each call, which stays fixed during the call.
 //!
-//! The idea of an own integer instant is smoltcp's; it is what lets a simulator own time.
+//! An own instant type, as in smoltcp, lets a simulator control time.
 
 use std::time::Duration;
 
-/// A moment on the monotonic clock: nanoseconds since an origin that the shell chose at start.
-/// Comparable only within one life of one node. Covers 584 years.
+/// A moment on the monotonic clock: nanoseconds since an origin that the shell chose at start. Comparable only within
+/// one process. Covers 584 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant {
     nanos: u64,
@@ -53,11 +52,11 @@ impl Instant {
     }
 }
 
-/// The time of a turn, read once at its beginning.
+/// The time of a call of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
-    /// Never decreases; rules every deadline.
+    /// Never decreases; timers and expiries use it.
     pub mono: Instant,
-    /// Milliseconds since 1970 as the system tells them: may jump either way. For versions only.
+    /// Milliseconds since 1970 by the system clock, which may jump either way. For versions and absolute expiries.
     pub wall_ms: u64,
 }

@@ -1,42 +1,40 @@
-//! Bags of timer entries: chains of small pages, from which entries come out in no promised order.
+//! Timer pages: chains of small pages of timers, from which they are popped in no particular order.
 //!
-//! Two kinds behind one interface. [`Typed`] holds payloads of any type in one vector, for wheels of some
-//! thousand timers. [`Mapped`] holds numbers in regions that go back to the system when they are empty,
-//! for wheels of millions; and so that a page costs nothing but its first touch, none is ever cleared.
+//! Two implementations: [`Typed`] has payloads of any type in one vector, for wheels of some thousand timers.
+//! [`Mapped`] has numbers in regions that are returned to the system when they are empty, for wheels of millions.
 //!
-//! Not here: what an entry means and when it is due.
+//! Not here: the meaning of a payload, and when a timer is due.
 
 use super::arena::Arena;
 
 /// The chain without entries.
 pub const EMPTY: u32 = u32::MAX;
 
-/// Where a wheel keeps the entries of its slots. A chain is named by its first page, or [`EMPTY`].
+/// Storage of a wheel's slots. A chain is identified by its first page, or [`EMPTY`].
 pub trait TimerPages<P> {
-    /// Puts an entry into a chain; false, and nothing changed, if the system gives no memory for it. O(1).
+    /// Adds a timer to a chain; false, and nothing changed, if the system has no memory. O(1).
     fn push(&mut self, chain: &mut u32, deadline_low: u32, payload: P) -> bool;
 
-    /// Takes an entry out of a chain. O(1).
+    /// Removes a timer from a chain. O(1).
     fn pop(&mut self, chain: &mut u32) -> Option<(u32, P)>;
 
-    /// Calls `see` with each entry of a chain.
-    fn for_each(&self, chain: u32, see: impl FnMut(u32, P));
+    /// Calls `visit` with each timer of a chain.
+    fn for_each(&self, chain: u32, visit: impl FnMut(u32, P));
 
     /// Bytes of memory held.
     fn memory_bytes(&self) -> usize;
 
-    /// What [`TimerPages::memory_bytes`] grows by at most when so many entries are added, to so many chains.
+    /// Growth of [`TimerPages::memory_bytes`] at most when `entries` timers are added to `timer_pages` chains.
     fn growth_bytes_max(&self, entries: usize, timer_pages: usize) -> usize;
 
-    /// Gives some memory back, whatever is in it; false when there is none left. For chains that nobody
-    /// will ask again.
+    /// Frees some memory with the timers in it; false when none is left. The chains cannot be used after it.
     fn drop_step(&mut self) -> bool;
 }
 
 /// Entries of one page of [`Typed`].
 const TYPED_ENTRIES: usize = 30;
 
-/// Bags of payloads of any type; see the module.
+/// Chains of payloads of any type; see the module.
 #[derive(Debug)]
 pub struct Typed<P> {
     pages: Vec<Page<P>>,
@@ -89,10 +87,10 @@ impl<P: Copy> TimerPages<P> for Typed<P> {
         entry
     }
 
-    fn for_each(&self, chain: u32, mut see: impl FnMut(u32, P)) {
+    fn for_each(&self, chain: u32, mut visit: impl FnMut(u32, P)) {
         let mut chain = chain;
         while let Some(page) = self.pages.get(chain as usize) {
-            page.entries.iter().for_each(|&(deadline_low, payload)| see(deadline_low, payload));
+            page.entries.iter().for_each(|&(deadline_low, payload)| visit(deadline_low, payload));
             chain = page.next;
         }
     }
@@ -120,10 +118,10 @@ const ENTRY_BYTES: usize = 8;
 const FULL: u32 = 63;
 const _: () = assert!(FULL as usize + 1 == PAGE_BYTES / ENTRY_BYTES);
 
-/// Pages kept at hand, warm in the cache, before they go back to the arena.
+/// Free pages that are kept, warm in the cache, instead of being freed in the arena.
 const SPARE_PAGES: usize = 64;
 
-/// Bags of numbers in mapped memory; see the module.
+/// Chains of numbers in mapped memory; see the module.
 #[derive(Debug)]
 pub struct Mapped {
     arena: Arena<PAGE_BYTES>,
@@ -136,21 +134,20 @@ impl Mapped {
         Self { arena: Arena::new(), spare: Vec::with_capacity(SPARE_PAGES) }
     }
 
-    /// Checks what is counted of the memory. O(regions).
+    /// Checks the counts of the memory. O(regions).
     ///
     /// # Panics
-    /// If anything was counted wrong.
+    /// On any inconsistency.
     pub fn audit(&self) {
         self.arena.audit();
     }
 
-    /// Gives one region of memory back to the system that is not used, if [`Mapped::has_idle`] says that
-    /// there is one.
+    /// Returns one idle region to the system, if [`Mapped::has_idle`].
     pub fn trim(&mut self) {
         self.arena.trim();
     }
 
-    /// Whether [`Mapped::trim`] has something to give back. O(1).
+    /// Whether there is an idle region. O(1).
     pub const fn has_idle(&self) -> bool {
         self.arena.has_idle()
     }
@@ -163,7 +160,7 @@ impl Mapped {
         self.arena.block_mut(page).as_chunks_mut().0
     }
 
-    /// A page to fill: a warm one, or the lowest there is while regions could be emptied by that.
+    /// A free page: a warm one, or the lowest while that drains regions.
     fn take(&mut self) -> Option<u32> {
         let warm = if self.arena.is_sparse() { None } else { self.spare.pop() };
         warm.or_else(|| self.arena.take())
@@ -175,7 +172,7 @@ impl Mapped {
         } else {
             self.arena.give_back(page);
         }
-        // What is kept at hand must not keep regions when it is all there is.
+        // Free pages must not keep regions when no other page is in use.
         if self.arena.blocks() == self.spare.len() && self.arena.blocks_end() > SPARE_PAGES {
             self.spare.drain(..).for_each(|page| self.arena.give_back(page));
         }
@@ -220,14 +217,14 @@ impl TimerPages<u32> for Mapped {
         Some((deadline_low, payload))
     }
 
-    fn for_each(&self, chain: u32, mut see: impl FnMut(u32, u32)) {
+    fn for_each(&self, chain: u32, mut visit: impl FnMut(u32, u32)) {
         let mut chain = chain;
         while chain != EMPTY {
             let page = self.page(chain);
             let (next, len) = read(page[0]);
             for entry in &page[1..=len as usize] {
                 let (deadline_low, payload) = read(*entry);
-                see(deadline_low, payload);
+                visit(deadline_low, payload);
             }
             chain = next;
         }
@@ -265,7 +262,7 @@ mod tests {
     use super::{EMPTY, Mapped, TimerPages, Typed};
     use crate::base::rng::Rng;
 
-    fn random_bags(mut timer_pages: impl TimerPages<u32>) {
+    fn random_chains(mut timer_pages: impl TimerPages<u32>) {
         let mut rng = Rng::new(1);
         let mut heads = [EMPTY; 20];
         let mut oracle: Vec<Vec<(u32, u32)>> = vec![Vec::new(); 20];
@@ -298,13 +295,13 @@ mod tests {
     }
 
     #[test]
-    fn bags_give_back_what_was_put_in() {
-        random_bags(Typed::new());
-        random_bags(Mapped::new());
+    fn chains_return_what_was_added() {
+        random_chains(Typed::new());
+        random_chains(Mapped::new());
     }
 
     #[test]
-    fn emptied_bags_give_their_memory_back() {
+    fn memory_of_emptied_chains_is_returned() {
         let mut timer_pages = Mapped::new();
         let mut heads = vec![EMPTY; 1_000];
         for entry in 0..1_000_000u32 {

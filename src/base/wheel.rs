@@ -2,21 +2,19 @@
 //!
 //! After Varghese and Lauck, "Hashed and hierarchical timing wheels" (1987), with three changes:
 //!
-//! - A slot is a chain of pages, not a linked list of timers: draining reads memory in order instead of
-//!   chasing pointers, and an entry is its deadline's low 32 bits and a payload, nothing else.
-//! - Nothing is ever looked up, so nothing can be cancelled here. Cancelling is lazy: the owner of a
-//!   payload knows whether the entry still means something, and drops what does not. [`Wheel::purge`]
-//!   lets it do so early, when too many dead entries have gathered.
-//! - Due slots are detached in O(1) and worked off entry by entry through [`Wheel::pop`], so the caller
-//!   decides how much of a burst is done in one turn.
+//! - A slot is a chain of timer pages, not a linked list of timers: draining reads memory in order, and an
+//!   entry is the low 32 bits of its deadline and a payload.
+//! - Timers are not cancelled here. The owner of a payload drops stale timers when they are due, or earlier by
+//!   [`Wheel::purge`] when there are too many.
+//! - Due slots are detached in O(1) and drained entry by entry by [`Wheel::pop`], so that the caller bounds the
+//!   work of an iteration.
 //!
-//! Slots are absolute: an entry lies on the level of the highest byte in which its deadline differs from
-//! the wheel's tick, so within a level only slots ahead of the tick are in use, and the first occupied
-//! slot of the lowest occupied level is what comes next. An occupancy bitmap per level finds it without
-//! walking, however far the clock jumps.
+//! Slots are absolute: an entry lies on the level of the highest byte in which its deadline differs from the
+//! wheel's tick. So within a level only slots after the tick are in use, and the first occupied slot of the lowest
+//! occupied level is the next one. An occupancy bitmap per level finds it, however far the clock jumps.
 //!
-//! Not here: what time it is, what a payload means, and any order among entries of one tick other than
-//! that the same history gives the same order.
+//! Not here: the clock, the meaning of a payload, and any order among entries of one tick, except that the same
+//! history gives the same order.
 
 use super::timer_pages::{EMPTY, Mapped, TimerPages, Typed};
 use std::collections::VecDeque;
@@ -35,7 +33,7 @@ struct Detached {
     deadline_high: u64,
 }
 
-/// What [`Wheel::pop`] did. Each costs about as much as the other.
+/// What [`Wheel::pop`] did. Each costs about the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Popped<P> {
     /// This entry was due.
@@ -51,10 +49,10 @@ pub enum Popped<P> {
     Idle,
 }
 
-/// Timers with payloads of type `P`, which is small and copied freely, kept in `B`.
+/// Timers with payloads of type `P`, stored in `B`.
 ///
-/// Inserting costs O(1); an entry is touched once more on each level that it sinks through, at most four
-/// times. Memory: the entries in pages, at most one page partly filled in each occupied slot.
+/// Insertion is O(1); an entry is moved once per level that it sinks through, at most four times. Memory: full pages
+/// of entries, and at most one partly filled page per occupied slot.
 #[derive(Debug)]
 pub struct Wheel<P, B = Typed<P>> {
     /// All deadlines up to here, this one included, have left their slots.
@@ -64,8 +62,7 @@ pub struct Wheel<P, B = Typed<P>> {
     detached: VecDeque<Detached>,
     entries: usize,
     timer_pages: B,
-    /// Where [`Wheel::purge`] goes on: the next slot, and what is left of the one in hand with the tick
-    /// at which that slot begins.
+    /// Where [`Wheel::purge`] continues: the next slot, and the rest of the current one with its first tick.
     purge_at: usize,
     purging: Option<(u64, Detached)>,
     payloads: PhantomData<P>,
@@ -79,25 +76,25 @@ impl<P: Copy> Wheel<P> {
 }
 
 impl Wheel<u32, Mapped> {
-    /// An empty wheel at tick 0, for millions of timers, whose memory goes back to the system.
+    /// An empty wheel at tick 0, for millions of timers, whose memory is returned to the system.
     pub fn mapped() -> Self {
         Self::within(Mapped::new())
     }
 
-    /// Gives some memory back to the system that is not used: some 60 µs of work.
+    /// Returns some idle memory to the system. Costs some 60 µs.
     pub fn trim(&mut self) {
         self.timer_pages.trim();
     }
 
-    /// Whether [`Wheel::trim`] has something to give back. O(1).
+    /// Whether there is idle memory. O(1).
     pub const fn has_idle(&self) -> bool {
         self.timer_pages.has_idle()
     }
 
-    /// Counts the entries again, and checks what is counted of their memory. O(n).
+    /// Checks the counts of entries and memory. O(n).
     ///
     /// # Panics
-    /// If anything was counted wrong.
+    /// On any inconsistency.
     pub fn audit(&self) {
         let mut entries = 0;
         self.for_each(|_, _| entries += 1);
@@ -121,7 +118,7 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
         }
     }
 
-    /// Entries held, dead ones included.
+    /// Entries held, stale ones included.
     pub fn len(&self) -> usize {
         self.entries
     }
@@ -139,8 +136,8 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
     }
 
     /// Adds a timer for tick `deadline`. One that has passed is due at once; one beyond the
-    /// [`HORIZON`] is due at the horizon. False, and nothing changed, if the system gives no memory for
-    /// it, which befalls [`Wheel::mapped`] alone.
+    /// [`HORIZON`] is due at the horizon. False, and nothing changed, if the system has no memory, which is
+    /// possible for [`Wheel::mapped`] only.
     pub fn insert(&mut self, deadline: u64, payload: P) -> bool {
         let deadline = deadline.min(HORIZON - 1);
         let stored = if deadline <= self.tick {
@@ -152,9 +149,9 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
         stored
     }
 
-    /// Does one step of what is due at tick `now`: hands out one due entry, or moves one to where it
-    /// belongs. Bounded work; call it until it is [`Popped::Idle`] or until the turn's budget is spent.
-    /// An entry for whose move the system gives no memory is lost.
+    /// One step of the work due at tick `now`: returns one due entry, or moves one to a finer slot. Bounded; to be
+    /// repeated until [`Popped::Idle`] or until the budget is spent. If allocation fails for a move, the entry is
+    /// dropped.
     pub fn pop(&mut self, now: u64) -> Popped<P> {
         loop {
             let Some(front) = self.detached.front_mut() else {
@@ -177,14 +174,13 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
         }
     }
 
-    /// Whether [`Wheel::pop`] has something to do at tick `now`.
+    /// Whether [`Wheel::pop`] has work at tick `now`.
     pub fn has_work(&self, now: u64) -> bool {
         self.next_deadline().is_some_and(|at| at <= now)
     }
 
-    /// The tick at which [`Wheel::pop`] will next have something to do: never later than the earliest
-    /// deadline, and earlier only when entries have to sink to a finer level first, at most four times
-    /// in the life of an entry. `None`: never, as things stand. Bounded.
+    /// The tick at which [`Wheel::pop`] next has work: never after the earliest deadline, and before it only when
+    /// entries move to a finer level first, at most four times per entry. `None` if the wheel is empty. Bounded.
     pub fn next_deadline(&self) -> Option<u64> {
         if !self.detached.is_empty() {
             return Some(self.tick);
@@ -194,9 +190,9 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
         purging.into_iter().chain(slot).min()
     }
 
-    /// Looks at up to `budget` entries, slot after slot, and drops those for which `keep` says no.
-    /// Returns how many were dropped. Whoever goes on calling has seen every entry, once or more, after
-    /// `len` plus [`Wheel::purge_overhead`] steps. Entries that are due are left to [`Wheel::pop`].
+    /// Checks up to `budget` entries, slot after slot, and drops those for which `keep` returns false. Returns how
+    /// many were dropped. After `len` plus [`Wheel::purge_overhead`] steps every entry was checked at least once.
+    /// Due entries are left to [`Wheel::pop`].
     pub fn purge(&mut self, budget: u32, mut keep: impl FnMut(u64, P) -> bool) -> usize {
         let before = self.entries;
         for _ in 0..budget {
@@ -217,26 +213,26 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
         before - self.entries
     }
 
-    /// Steps of [`Wheel::purge`] that a whole round takes beyond one for each entry.
+    /// Steps of a whole round of [`Wheel::purge`] in addition to one per entry.
     pub const fn purge_overhead(&self) -> usize {
         2 * LEVELS * SLOTS
     }
 
-    /// What [`Wheel::memory_bytes`] grows by at most when so many entries are added.
+    /// Growth of [`Wheel::memory_bytes`] at most when `entries` are added.
     pub fn growth_bytes_max(&self, entries: usize) -> usize {
         self.timer_pages.growth_bytes_max(entries, LEVELS * SLOTS + 2)
             + (self.detached.len() + 8) * size_of::<Detached>()
     }
 
-    /// Frees some entries' memory; false when there is none left. For a wheel that nobody will ask again.
+    /// Frees the memory of some entries; false when none is left. The wheel cannot be used after it.
     pub fn drop_step(&mut self) -> bool {
         self.timer_pages.drop_step()
     }
 
-    /// Calls `see` with the deadline and payload of each entry, in no particular order. O(n).
-    pub fn for_each(&self, mut see: impl FnMut(u64, P)) {
+    /// Calls `visit` with deadline and payload of each entry, in no particular order. O(n).
+    pub fn for_each(&self, mut visit: impl FnMut(u64, P)) {
         let mut walk = |chain, deadline_high: u64| {
-            self.timer_pages.for_each(chain, |low, payload| see(deadline_high | u64::from(low), payload));
+            self.timer_pages.for_each(chain, |low, payload| visit(deadline_high | u64::from(low), payload));
         };
         for (level, slots) in self.slots.iter().enumerate() {
             for (slot, &chain) in slots.iter().enumerate() {
@@ -262,7 +258,7 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
         self.purging = Some((at, self.detach(level, slot, at)));
     }
 
-    /// Takes the whole chain of a slot that begins at tick `at`. O(1).
+    /// Detaches the chain of a slot that begins at tick `at`. O(1).
     fn detach(&mut self, level: usize, slot: usize, at: u64) -> Detached {
         self.occupied[level][slot / 64] &= !(1 << (slot % 64));
         let chain = std::mem::replace(&mut self.slots[level][slot], EMPTY);
@@ -289,7 +285,7 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
         }
     }
 
-    /// The occupied slot that comes next, as level, slot and the tick at which it begins.
+    /// The next occupied slot: level, slot and its first tick.
     fn next_slot(&self) -> Option<(usize, usize, u64)> {
         self.occupied.iter().enumerate().find_map(|(level, words)| {
             let word = words.iter().position(|&word| word != 0)?;
@@ -298,13 +294,13 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
         })
     }
 
-    /// The first tick of a slot that is ahead of the wheel's own.
+    /// The first tick of a slot that is after the wheel's tick.
     fn slot_tick(&self, level: usize, slot: usize) -> u64 {
         let above = self.tick >> (8 * (level + 1)) << (8 * (level + 1));
         above | (slot as u64) << (8 * level)
     }
 
-    /// Puts an entry that lies ahead of the tick into its slot, if there is memory for it.
+    /// Adds an entry after the tick to its slot, if there is memory.
     fn place(&mut self, deadline: u64, payload: P) -> bool {
         debug_assert!(deadline > self.tick && deadline < HORIZON);
         let level = (63 - (deadline ^ self.tick).leading_zeros() as usize) / 8;
@@ -314,7 +310,7 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
         stored
     }
 
-    /// Puts an entry that is due to what is being worked off, if there is memory for it.
+    /// Adds an entry that is due to the detached slots, if there is memory.
     fn add_due(&mut self, deadline: u64, payload: P) -> bool {
         let deadline_high = high_bits(deadline);
         if let Some(last) = self.detached.back_mut().filter(|last| last.deadline_high == deadline_high) {
@@ -443,7 +439,7 @@ mod tests {
         }
     }
 
-    /// Bags for which there is memory only now and then.
+    /// Timer pages whose allocation fails now and then.
     struct Starved {
         timer_pages: Mapped,
         rng: Rng,
@@ -458,8 +454,8 @@ mod tests {
             self.timer_pages.pop(chain)
         }
 
-        fn for_each(&self, chain: u32, see: impl FnMut(u32, u32)) {
-            self.timer_pages.for_each(chain, see);
+        fn for_each(&self, chain: u32, visit: impl FnMut(u32, u32)) {
+            self.timer_pages.for_each(chain, visit);
         }
 
         fn memory_bytes(&self) -> usize {
@@ -476,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_without_memory_for_them_are_not_counted_and_wake_nobody() {
+    fn entries_dropped_for_want_of_memory_are_not_counted() {
         let mut rng = Rng::new(4);
         let mut wheel = Wheel::within(Starved { timer_pages: Mapped::new(), rng: Rng::new(5) });
         let (mut now, mut stored) = (0, 0);
@@ -499,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn sifting_drops_the_dead_and_keeps_the_rest() {
+    fn purge_drops_stale_entries_and_keeps_the_rest() {
         let mut wheel = Wheel::mapped();
         for id in 0..1_000_000u32 {
             wheel.insert(1 + u64::from(id) * 37, id);
@@ -520,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn a_week_of_nothing_costs_no_walk_over_its_ticks() {
+    fn jump_of_a_week_costs_few_steps() {
         let mut wheel = Wheel::new();
         let week = 7 * 24 * 3_600 * 1_000;
         wheel.insert(week, 1);

@@ -62,7 +62,7 @@ impl Store {
             }
         });
         assert_eq!(timers, self.timers.len());
-        assert!(untimed.is_empty(), "{} items with a expiry and no timer", untimed.len());
+        assert!(untimed.is_empty(), "{} items with an expiry and no timer", untimed.len());
         let (segments, overflowed) = self.index.shape();
         Audit {
             items: held.len(),

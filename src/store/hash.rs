@@ -1,7 +1,7 @@
-//! The one hash of a key: keyed xxh3, 64 bits, shared by index, filter and wire.
+//! The hash of a key: keyed xxh3, 64 bits, shared by index, filter and wire.
 //!
-//! The secret form of xxh3 is used and not the seed form, since for keys up to 240 bytes the seed form
-//! mixes only 64 bits of seed into constants that everybody knows.
+//! Uses xxh3 with a secret, not with a seed: for keys up to 240 bytes the seed form mixes only 64 bits of seed into
+//! public constants.
 
 use crate::base::rng::Rng;
 use std::fmt;
@@ -10,11 +10,11 @@ use xxhash_rust::xxh3::xxh3_64_with_secret;
 /// Bytes of a hash secret: xxh3's default length.
 pub(super) const SECRET_BYTES: usize = 192;
 
-/// What makes the hash of one mesh unlike that of any other.
+/// The secret of the hash; all nodes of a mesh share it.
 #[derive(Clone)]
 pub struct HashSecret {
     bytes: [u8; SECRET_BYTES],
-    /// All ones, but in tests of equal hashes.
+    /// All ones, except in tests of equal hashes.
     mask: u64,
 }
 
@@ -24,8 +24,7 @@ impl HashSecret {
         Self { bytes, mask: u64::MAX }
     }
 
-    /// The same secret, of whose hashes only these bits are left: for tests in which many keys have
-    /// equal hashes.
+    /// The same secret with only these bits of each hash, for tests of equal hashes.
     #[must_use]
     pub const fn masked(self, mask: u64) -> Self {
         Self { mask, ..self }
@@ -54,20 +53,20 @@ impl fmt::Debug for HashSecret {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash(pub u64);
 
-/// All hashes from one to another.
+/// A range of hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashRange {
-    /// The first of them.
+    /// The first hash.
     pub first: u64,
-    /// The last of them, itself included.
+    /// The last hash, inclusive.
     pub last: u64,
 }
 
 impl HashRange {
-    /// Every hash that there is.
+    /// All hashes.
     pub const ALL: Self = Self { first: 0, last: u64::MAX };
 
-    /// Whether a hash is one of them.
+    /// Whether a hash is in the range.
     pub const fn contains(self, hash: u64) -> bool {
         self.first <= hash && hash <= self.last
     }

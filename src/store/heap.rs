@@ -1,13 +1,12 @@
-//! Where items lie: slots of a few sizes in pages of 64 KiB, and whole blocks for what is larger.
+//! The memory of items: slots of size classes in pages of 64 KiB, and large objects.
 //!
-//! A handle is a slot's address in granules of 8 bytes: 32 bits reach 32 GiB. A page belongs to one class
-//! of sizes while it has an item, and hands out its slots in order once, and then those that came back,
-//! which form a list through the slots themselves: allocating touches no line but the page's record and
-//! the slot that is about to be written.
+//! A handle is a slot's address in granules of 8 bytes: 32 bits reach 32 GiB. A page belongs to one size class
+//! while it has an item. It allocates its slots in order once, then freed ones, which are linked through the
+//! slots themselves: an allocation touches only the page's metadata and the slot that is about to be written.
 //!
-//! Items over 16 KiB keep only their header in a slot; key and value lie in a block outside.
+//! Items over 16 KiB have only their header in a slot; key and value are a large object.
 //!
-//! Not here: what an item means, who points at it, and when to compact.
+//! Not here: the index, the timers, and when to compact.
 
 use super::item::{self, Expiry, Item, Layout, Version, equal};
 use super::large_objects::LargeObjects;
@@ -18,16 +17,16 @@ use super::size_classes::{
 use crate::base::arena::{Arena, REGION_BYTES};
 use crate::base::prefetch::prefetch;
 
-/// Of the processors that we know. Elsewhere a guess costs a fetch.
+/// Of common processors. A wrong guess costs one prefetch.
 const CACHE_LINE_BYTES: usize = 64;
 
-/// Where a short key ends in its slot: 16 bytes behind the longest header.
+/// The end of a short key in its slot: 16 bytes after the header without an expiry.
 const SHORT_KEY_END: usize = 28;
 
 const REGION_GRANULES: u32 = PAGE_GRANULES * 4;
 const _: () = assert!(REGION_GRANULES as usize * GRANULE_BYTES == REGION_BYTES);
 
-/// The items' memory; see the module.
+/// The memory of items; see the module.
 #[derive(Debug)]
 pub(super) struct Heap {
     arena: Arena<PAGE_BYTES>,
@@ -50,8 +49,7 @@ impl Heap {
         self.pages.live_bytes() + self.large_objects.live_bytes()
     }
 
-    /// What [`Heap::memory_bytes`] grows by at most when this item is added, or takes the place of the
-    /// one at `old`.
+    /// Growth of [`Heap::memory_bytes`] at most when this item is added, or replaces the one at `old`.
     pub(super) fn growth_bytes(&self, layout: Layout, old: Option<u32>) -> usize {
         if old.is_some_and(|old| self.fits(old, layout)) {
             return 0;
@@ -61,32 +59,32 @@ impl Heap {
         page + if layout.is_large() { self.large_objects.growth_bytes(layout.body_bytes()) } else { 0 }
     }
 
-    /// What [`Heap::memory_bytes`] grows by at most when so many items are added, whatever their sizes,
-    /// with so many bytes of keys and values in all.
+    /// Growth of [`Heap::memory_bytes`] at most when `items` items of any sizes, with `bytes` bytes of keys and values
+    /// in all, are added.
     pub(super) fn growth_bytes_max(&self, items: usize, bytes: usize) -> usize {
         self.page_growth_bytes(self.pages_max(items, bytes))
             + self.large_objects.growth_bytes_max(items, bytes)
     }
 
-    /// The pages that are taken for that at most.
+    /// Pages taken for that at most.
     pub(super) fn pages_max(&self, items: usize, bytes: usize) -> usize {
-        // A slot is at most a quarter larger than what is asked for, and a page is at least 9/10 slots.
+        // A slot is at most a quarter larger than its item, and a page is at least 9/10 slots.
         let slots = items * (item::HEADER_BYTES_MAX + GRANULE_BYTES) + bytes;
         (slots + slots / 2).div_ceil(PAGE_BYTES) + items.min(PAGE_CLASSES + 1)
     }
 
-    /// Whether handles reach so many pages more.
+    /// Whether handles reach `pages` more pages.
     pub(super) fn has_space_for(&self, pages: usize) -> bool {
         pages <= self.arena.blocks_left()
     }
 
-    /// Makes handles reach less far, for tests of their end.
+    /// Makes handles reach less far, for tests.
     #[cfg(test)]
     pub(super) fn limit_regions(&mut self, regions_max: usize) {
         self.arena.limit_regions(regions_max);
     }
 
-    /// What [`Heap::memory_bytes`] grows by at most in [`Heap::copy_with_expiry`].
+    /// Growth of [`Heap::memory_bytes`] at most when an item gets its first expiry.
     pub(super) fn growth_bytes_to_move(&self, handle: u32) -> usize {
         let old = Layout::read(self.slot(handle));
         let new = old.timed(true);
@@ -104,8 +102,8 @@ impl Heap {
         Layout::read(self.slot(handle)).item_bytes()
     }
 
-    /// Writes an item into a slot of its size; its handle. `None`, and nothing changed, if the system
-    /// gives no more memory or the handles' 32 GiB are used. Bounded; copies key and value.
+    /// Writes an item into a slot of its size; returns its handle. `None`, and nothing changed, if the system has
+    /// no memory or the 32 GiB of handles are used. Bounded; copies key and value.
     pub(super) fn add(
         &mut self,
         key: &[u8],
@@ -186,9 +184,8 @@ impl Heap {
         Some(new)
     }
 
-    /// Copies an item to another slot of its size without mapping memory; its new handle. Both slots hold
-    /// it until [`Heap::free_slot`] is told which of them is no longer meant. `None`, and nothing changed,
-    /// if there is no room.
+    /// Copies an item to another slot of its size without mapping memory; returns its new handle. Both slots hold
+    /// it until [`Heap::free_slot`] frees one of them. `None`, and nothing changed, if there is no room.
     pub(super) fn copy(&mut self, handle: u32) -> Option<u32> {
         let class = self.pages.of(handle / PAGE_GRANULES).class;
         if self.pages.with_room(class).is_none() && !self.arena.has_room() {
@@ -199,12 +196,12 @@ impl Heap {
         Some(new)
     }
 
-    /// Frees the slot of an item that was copied, and nothing but the slot.
+    /// Frees the slot of an item that was copied, but not its large object.
     pub(super) fn free_slot(&mut self, handle: u32) {
         self.release(handle);
     }
 
-    /// Frees an item's slot, and block if it has one. O(1): a large block waits for [`Heap::trim`].
+    /// Frees an item's slot, and its large object if it has one, whose memory waits for [`Heap::trim`]. O(1).
     pub(super) fn free(&mut self, handle: u32) {
         let layout = Layout::read(self.slot(handle));
         if layout.is_large() {
@@ -221,7 +218,7 @@ impl Heap {
         &self.body_of(slot, layout)[..layout.key_len()]
     }
 
-    /// A live item, if this is its key.
+    /// A live item, if `key` is its key.
     #[inline]
     pub(super) fn item(&self, handle: u32, key: &[u8]) -> Option<Item<'_>> {
         let slot = self.slot(handle);
@@ -256,8 +253,7 @@ impl Heap {
         true
     }
 
-    /// The expiry of the item at `handle`, which may be one of long ago: `None` also when there is no
-    /// slot of a page's class, or no item in it.
+    /// The expiry of the item at `handle`, which may be stale: `None` also if no slot begins there, or if it is free.
     pub(super) fn expiry_if_live(&self, handle: u32) -> Option<Expiry> {
         let page = self.pages.get(handle / PAGE_GRANULES)?;
         let granules = granules_of(page.class)?;
@@ -269,13 +265,13 @@ impl Heap {
         if item::is_live(slot) { item::expiry(slot) } else { None }
     }
 
-    /// Begins to fetch the header of what is at `handle`, whatever it is, and the end of a short key.
+    /// Prefetches the header at `handle`, which may be stale, and the end of a short key.
     #[inline]
     pub(super) fn fetch_key(&self, handle: u32) {
         self.fetch_two(handle, SHORT_KEY_END);
     }
 
-    /// Begins to fetch the first two cache lines of what is at `handle`, whatever it is.
+    /// Prefetches the first two cache lines at `handle`, which may be stale.
     #[inline]
     pub(super) fn fetch(&self, handle: u32) {
         self.fetch_two(handle, CACHE_LINE_BYTES);
@@ -288,31 +284,31 @@ impl Heap {
 
     /// The page to be emptied now, and from which slot on: the one begun, else an emptiest one of a sparse class,
     /// else one of a sparse region; under pressure of any class or region whose items have room elsewhere.
-    /// `empties_regions` is false where none could be emptied. Nothing is allocated in it until it is empty or [`Heap::stop_emptying`]. O(1), once per region O(regions).
+    /// `empties_regions` is false where no region could be emptied. Nothing is allocated in the page until it is
+    /// empty or [`Heap::stop_emptying`]. O(1), once per region O(regions).
     pub(super) fn page_to_empty(&mut self, pressure: bool, empties_regions: bool) -> Option<Emptying> {
         if self.pages.emptying().is_some() {
             return self.pages.emptying();
         }
-        // Under pressure, a region's worth of free pages was of no use: it can be as a region.
+        // Under pressure free pages were no help; as a whole region they can be.
         let page = if pressure { None } else { self.pages.sparse_page() };
         let page = page.or_else(|| if empties_regions { self.page_of_sparse_region(pressure) } else { None });
         let page = page.or_else(|| if pressure { self.pages.page_under_pressure() } else { None })?;
         Some(self.pages.begin_emptying(page))
     }
 
-    /// Notes that the page being emptied has no live item before `slot`.
+    /// Records that the page being emptied has no live item before `slot`.
     pub(super) fn continue_emptying(&mut self, slot: u32) {
         self.pages.continue_emptying(slot);
     }
 
-    /// Lets a page that could not be emptied be used again.
+    /// Stops emptying: the page is allocated from again.
     pub(super) fn stop_emptying(&mut self) {
         self.pages.stop_emptying();
         self.arena.fence(None);
     }
 
-    /// The first live item of a page in or after the given slot, with the slot after it; bounded by the
-    /// slots that are not live before it.
+    /// The first live item of a page in or after `slot`, with the slot after it. O(free slots before it).
     pub(super) fn next_live(&self, page: u32, slot: u32) -> Option<(u32, u32)> {
         let record = self.pages.of(page);
         let granules = granules_of(record.class)?;
@@ -323,24 +319,24 @@ impl Heap {
         })
     }
 
-    /// Slots of a page that were ever in use since it came to its class.
+    /// Slots of a page that were ever in use since it got its class.
     pub(super) fn slots_used(&self, page: u32) -> u32 {
         self.pages.of(page).fresh.into()
     }
 
-    /// Bytes of the slot that an item lies in.
+    /// Bytes of an item's slot.
     pub(super) fn slot_bytes(&self, handle: u32) -> usize {
         bytes_of(self.pages.of(handle / PAGE_GRANULES).class)
     }
 
-    /// Gives one region, slab or outside block back, with the items in it; false when there is none left.
-    /// For a heap that nobody will ask again.
+    /// Returns one region, slab or large object to the system, with the items in it; false when none is left. The
+    /// heap cannot be used after the first call.
     pub(super) fn drop_step(&mut self) -> bool {
         self.pages = Pages::new();
         self.large_objects.drop_step() || self.arena.drop_region()
     }
 
-    /// Gives one region, slab or block back to the system that is not in use, if [`Heap::has_idle`].
+    /// Returns one idle region, slab or large object to the system, if [`Heap::has_idle`].
     pub(super) fn trim(&mut self) {
         if self.large_objects.has_idle() {
             return self.large_objects.trim();
@@ -354,12 +350,12 @@ impl Heap {
         self.arena.release_spare()
     }
 
-    /// Whether memory waits to be given back. O(1).
+    /// Whether there is idle memory. O(1).
     pub(super) const fn has_idle(&self) -> bool {
         self.large_objects.has_idle() || self.arena.has_idle()
     }
 
-    /// Whether there is a slab of outside blocks that should be emptied. O(1).
+    /// Whether there is a slab that should be emptied. O(1).
     pub(super) const fn has_sparse_slab(&self) -> bool {
         self.large_objects.is_sparse()
     }
@@ -369,7 +365,7 @@ impl Heap {
         self.large_objects.compact(pressure)
     }
 
-    /// Walks over every page and slot, checks them, and returns the handles of all live items. O(n).
+    /// Checks every page and slot, and returns the handles of all live items. O(n).
     pub(super) fn audit(&self) -> Vec<u32> {
         let mut handles = Vec::with_capacity(self.live);
         self.arena.audit();
@@ -392,7 +388,7 @@ impl Heap {
         self.pages.audit(counted.into_iter());
         if let Some(Emptying { page, slot }) = self.pages.emptying() {
             let first = self.next_live(page, 0).map(|(_, next)| next);
-            assert!(first.is_some_and(|next| next > slot), "an item that compaction has passed by");
+            assert!(first.is_some_and(|next| next > slot), "an item that compaction has passed");
         }
         assert_eq!((handles.len(), large_objects), (self.live, self.large_objects.audit()));
         handles
@@ -442,8 +438,8 @@ impl Heap {
         &slot[at..at + bytes]
     }
 
-    /// Gives a live item another header and its body, whose bytes are then arbitrary after what both layouts
-    /// have, the length for it; false, and nothing changed, if it fits neither slot nor large object.
+    /// Gives a live item another header, and its body the length for it, of which only the common part keeps its
+    /// bytes; false, and nothing changed, if it does not fit the slot and large object.
     fn resize_in_place(
         &mut self,
         handle: u32,
@@ -465,7 +461,7 @@ impl Heap {
         true
     }
 
-    /// A free slot of a class, from its fullest pages, else from a new one.
+    /// Allocates a slot of a class, in its fullest pages, else in a new one.
     fn allocate(&mut self, class: u8) -> Option<u32> {
         let page = match self.pages.with_room(class) {
             Some(page) => page,
@@ -484,7 +480,7 @@ impl Heap {
         Some(handle)
     }
 
-    /// Frees a slot, and its page if that was its last.
+    /// Frees a slot, and its page with the last one.
     fn release(&mut self, handle: u32) {
         let page = handle / PAGE_GRANULES;
         let record = self.pages.of(page);
@@ -511,7 +507,7 @@ impl Heap {
         target[to_at..to_at + bytes].copy_from_slice(&source[from_at..from_at + bytes]);
     }
 
-    /// In a free slot, the free slot after it.
+    /// The free slot that follows a free slot in the list.
     fn next_free(&self, handle: u32) -> u16 {
         u16::try_from(item::u32_at(self.slot(handle), 0) >> 16).unwrap_or(NO_SLOT)
     }
@@ -555,7 +551,7 @@ impl Heap {
     }
 }
 
-/// The region of a slot, and where in it the slot begins.
+/// The region of a slot, and the slot's offset in it.
 #[inline]
 const fn place(handle: u32) -> (usize, usize) {
     ((handle / REGION_GRANULES) as usize, (handle % REGION_GRANULES) as usize * GRANULE_BYTES)
@@ -575,7 +571,7 @@ mod tests {
     use crate::store::item::{self, Expiry, Layout, Version};
 
     #[test]
-    fn handle_into_the_middle_of_a_slot_means_nothing_whatever_lies_there() {
+    fn handle_into_the_middle_of_a_slot_is_stale() {
         let expiry = Expiry::in_seconds(Instant::ZERO, 5);
         let mut heap = Heap::new();
         let small = [1, 2].map(|key| heap.add(&[key; 8], &[7; 10], expiry, Version(0)).unwrap());

@@ -1,16 +1,16 @@
-//! From keys to handles: extendible hashing by the top bits of the hash, in segments that split and
+//! The index: maps keys to handles by extendible hashing on the top bits of the hash, in segments that split and
 //! merge one at a time.
 //!
-//! The directory maps the top `depth` bits of a hash to a segment; a segment of a smaller depth stands
-//! in several places of it. An insertion into a full segment splits that one segment; the directory
-//! doubles only when that segment was as deep as the directory itself (4 bytes an entry, about one entry
-//! in 300 keys). A depth that many splits did not earn means equal hashes, not many keys: beyond
-//! [`Index::depth_max`] entries go to an ordered overflow whose operations are logarithmic.
+//! The directory maps the top `depth` bits of a hash to a segment; a segment of a smaller depth has several
+//! entries. An insertion into a full segment splits that segment; the directory doubles only if the segment
+//! was as deep as the directory (4 bytes per entry, about one entry per 300 keys). A depth far above that of
+//! evenly spread keys means equal hashes: beyond [`Index::depth_max`] entries go to an ordered overflow whose
+//! operations are logarithmic.
 //!
-//! After Fagin, Nievergelt, Pippenger, Strong, "Extendible hashing" (1979). By the top bits, so that a
-//! segment is a contiguous range of hashes: the keys of a range can be enumerated segment by segment.
+//! After Fagin, Nievergelt, Pippenger, Strong, "Extendible hashing" (1979). By the top bits, so that a segment is
+//! a contiguous range of hashes and scans go in hash order.
 //!
-//! Not here: keys and values. What a handle leads to is asked through [`Keys`].
+//! Not here: keys and values; the key of a handle is read through [`Keys`].
 
 use super::directory::Directory;
 use super::hash::HashedKey;
@@ -20,23 +20,23 @@ use super::segment_metadata::{DEPTH_MAX, Metadata, MetadataTable};
 use crate::base::arena::Arena;
 use std::cmp::Ordering;
 
-/// A directory may be this many times (as a power of two) larger than evenly spread keys need.
+/// How much deeper than for evenly spread keys the directory may be.
 const DEPTH_SLACK: u32 = 4;
 
-/// Two buddies merge when both together fill less than this many slots: far enough below what splits
-/// them that they do not go back and forth.
+/// Two buddies merge when together they have at most this many entries: far below the number at which a segment
+/// splits, so that they do not alternate.
 const MERGE_ENTRIES_MAX: usize = SEGMENT_SLOTS / 4;
 
 /// A merge is tried each time a segment shrinks by this many entries.
 const MERGE_EVERY: u16 = 16;
 
-/// What the index has to know about the items behind its handles.
+/// The keys of handles, as the index needs them.
 pub(super) trait Keys {
     /// The hash of a handle's key.
     fn hash_of(&self, handle: u32) -> u64;
-    /// The hashes of many handles' keys, whose far reads may be under way together.
+    /// The hashes of many handles' keys, with overlapping cache misses.
     fn hashes_of(&self, handles: &[u32], hashes: &mut [u64]);
-    /// How a handle's key compares with this one: by hash, then by bytes.
+    /// Compares a handle's key with `key`: by hash, then by bytes.
     fn order(&self, handle: u32, key: HashedKey<'_>) -> Ordering;
 }
 
@@ -48,12 +48,12 @@ pub(super) struct Index {
     pub(super) metadata: MetadataTable,
     pub(super) overflow: Overflow,
     len: usize,
-    /// Keys left, and the segment that had counted them was given back.
+    /// Keys were removed, and the segment that counted them was freed: the whole filter needs a rebuild.
     pub(super) is_emptied: bool,
 }
 
 impl Index {
-    /// An empty index: one segment, as soon as the first key comes.
+    /// An empty index. The first key allocates the first segment.
     pub(super) fn new() -> Self {
         Self {
             directory: Directory::new(),
@@ -65,7 +65,7 @@ impl Index {
         }
     }
 
-    /// The empty index in place of one with keys.
+    /// The empty index that replaces one with keys.
     pub(super) fn emptied() -> Self {
         Self { is_emptied: true, ..Self::new() }
     }
@@ -81,8 +81,8 @@ impl Index {
             + self.overflow.memory_bytes()
     }
 
-    /// What `read` makes of the handle of `key`; it says `None` to the handles of other keys. Costs one
-    /// cache line of the directory, one of the segment, and what `read` costs; logarithmic in the overflow.
+    /// Returns what `read` returns for the handle of `key`; it returns `None` for handles of other keys. Costs a
+    /// cache line of the directory, one of the segment, and `read`; logarithmic in the overflow.
     #[inline]
     pub(super) fn get<R>(
         &self,
@@ -94,7 +94,7 @@ impl Index {
         let segment = id.map(|id| self.segments.block(id));
         let mut candidates = segment.map(|segment| segment::candidates(segment, Probe::of(key.hash.0)));
         let mut is_last = self.overflow.is_empty();
-        // One call of `read` for all, so that it is compiled into the loop.
+        // A single call of `read`, so that it is inlined into the loop.
         loop {
             let handle = match candidates.as_mut().and_then(Iterator::next) {
                 Some((_, handle)) => handle,
@@ -111,7 +111,7 @@ impl Index {
         }
     }
 
-    /// Begins to fetch the bucket where a hash is at home.
+    /// Prefetches the home bucket of a hash.
     #[inline]
     pub(super) fn fetch(&self, hash: u64) {
         if let Some(id) = self.segment_of(hash) {
@@ -119,21 +119,21 @@ impl Index {
         }
     }
 
-    /// The handle in the home bucket that a hash most likely has, by its tag; else begins to fetch the next
-    /// bucket where it can be.
+    /// The first handle in the home bucket whose tag matches; if there is none, prefetches the next bucket where it
+    /// can be.
     #[inline]
     pub(super) fn at_home(&self, hash: u64) -> Option<u32> {
         segment::at_home(self.segments.block(self.segment_of(hash)?), Probe::of(hash))
     }
 
-    /// The handle that a hash most likely has, by its tag.
+    /// The first handle whose tag matches.
     pub(super) fn anywhere(&self, hash: u64) -> Option<u32> {
         let segment = self.segments.block(self.segment_of(hash)?);
         segment::candidates(segment, Probe::of(hash)).next().map(|(_, handle)| handle)
     }
 
-    /// Adds a key that is not there. Never fails: where a segment cannot be split, the entry goes to the
-    /// overflow. Touches one segment, splits at most one, and doubles the directory at most once.
+    /// Adds a key that is absent. Never fails: if the segment cannot be split, the entry goes to the overflow. Touches
+    /// one segment, splits at most one, and doubles the directory at most once.
     pub(super) fn insert(&mut self, keys: &impl Keys, key: HashedKey<'_>, handle: u32) {
         self.len += 1;
         let hash = key.hash.0;
@@ -148,9 +148,9 @@ impl Index {
         self.insert_overflowed(keys, key, handle);
     }
 
-    /// Takes away a key that has this handle; false if it is not there. Touches one segment, and once in 16
-    /// times its buddy, if both are empty enough to be merged; then what they became and its buddy, and so on,
-    /// each merge moving at most 192 entries. One of them may halve the directory, see [`Directory::halve`].
+    /// Removes a key that has this handle; false if it is absent. Touches one segment. Once per 16 removals it
+    /// merges the segment with its buddy, if both have few entries, then the result with its buddy, and so on;
+    /// each merge moves at most 192 entries. One of them may halve the directory, see [`Directory::halve`].
     pub(super) fn remove(&mut self, keys: &impl Keys, key: HashedKey<'_>, handle: u32) -> bool {
         let Some(id) = self.segment_of(key.hash.0) else { return self.remove_overflowed(keys, key) };
         let probe = Probe::of(key.hash.0);
@@ -162,7 +162,7 @@ impl Index {
         self.len -= 1;
         if self.metadata.entry_removed(id, 1).is_multiple_of(MERGE_EVERY) {
             let mut merged = Some(id);
-            // The buddy may have waited for this one, empty, and asks no more by itself.
+            // An empty buddy has no removals that would start the next merge.
             while let Some(id) = merged {
                 merged = self.merge(keys, id);
             }
@@ -170,8 +170,8 @@ impl Index {
         true
     }
 
-    /// Gives a key that has the handle `old` the handle `new`; false if it is not there. `keys` knows
-    /// the key by its old handle. Touches one segment.
+    /// Replaces the handle `old` of a key by `new`; false if it is absent. `keys` must still find the key by its old
+    /// handle. Touches one segment.
     pub(super) fn replace(&mut self, keys: &impl Keys, key: HashedKey<'_>, old: u32, new: u32) -> bool {
         if let Some(id) = self.segment_of(key.hash.0) {
             let block = self.segments.block_mut(id);
@@ -189,7 +189,7 @@ impl Index {
         }
     }
 
-    /// What [`Index::memory_bytes`] grows by at most when this key is inserted.
+    /// Growth of [`Index::memory_bytes`] at most when this key is inserted.
     pub(super) fn growth_bytes(&self, hash: u64) -> usize {
         match self.segment_of(hash) {
             Some(id) if segment::has_room(self.segments.block(id), Probe::of(hash)) => 0,
@@ -197,12 +197,12 @@ impl Index {
         }
     }
 
-    /// What [`Index::memory_bytes`] grows by at most when so many keys are inserted, whichever they are.
+    /// Growth of [`Index::memory_bytes`] at most when `keys` keys are inserted.
     pub(super) fn growth_bytes_max(&self, keys: usize) -> usize {
         if keys == 0 {
             return 0;
         }
-        // The depth cap allows half of it, since a segment splits before the cap is known to be passed.
+        // The limit of the depth is compared before a split, so the directory can be twice as large.
         let segments = self.segments.blocks() + keys;
         let directory = Directory::bytes_max(segments << (DEPTH_SLACK + 1)) + 16;
         self.segments.growth_bytes_max(keys).max(self.segments.growth_bytes_max(1))
@@ -211,7 +211,7 @@ impl Index {
             + self.overflow.growth_bytes_max(keys)
     }
 
-    /// Gives one region back to the system that has no segment, if [`Index::has_idle`].
+    /// Returns one idle region to the system, if [`Index::has_idle`].
     pub(super) fn trim(&mut self) {
         self.segments.trim();
         self.metadata.truncate(self.segments.blocks_end());
@@ -222,12 +222,12 @@ impl Index {
         self.segments.release_spare()
     }
 
-    /// Whether a region waits to be given back. O(1).
+    /// Whether there is an idle region. O(1).
     pub(super) const fn has_idle(&self) -> bool {
         self.segments.has_idle()
     }
 
-    /// Whether [`Index::compact`] has something to do. O(1).
+    /// Whether [`Index::compact`] has work. O(1).
     pub(super) fn is_sparse(&self) -> bool {
         self.segments.fenced().is_some() || self.segments.is_sparse()
     }
@@ -253,8 +253,8 @@ impl Index {
         true
     }
 
-    /// Gives one region back to the system, and the entries in it up; false when there is none left. For
-    /// an index that nobody will ask again.
+    /// Returns one region to the system, with the entries in it; false when none is left. The index cannot be used
+    /// after the first call.
     pub(super) fn drop_step(&mut self) -> bool {
         self.directory = Directory::new();
         self.metadata = MetadataTable::new();
@@ -262,7 +262,7 @@ impl Index {
         self.segments.drop_region()
     }
 
-    /// Walks over everything, checks it, and returns all handles. O(n).
+    /// Checks everything and returns all handles. O(n).
     pub(super) fn audit(&self, keys: &impl Keys) -> Vec<u32> {
         self.segments.audit();
         let mut handles: Vec<u32> = Vec::with_capacity(self.len);
@@ -287,7 +287,7 @@ impl Index {
         self.directory.audit();
         for handle in self.overflow.handles() {
             let flagged = self.segment_of(keys.hash_of(handle)).map(|id| self.metadata.get(id).overflowed);
-            assert!(flagged.unwrap_or(true), "overflowed entry that is never looked for");
+            assert!(flagged.unwrap_or(true), "an entry of the overflow that lookups do not reach");
             handles.push(handle);
         }
         assert_eq!(handles.len(), self.len);
@@ -304,12 +304,12 @@ impl Index {
         self.directory.get(hash)
     }
 
-    /// The depth beyond which no segment is split: the depth of evenly spread keys, and some.
+    /// The depth beyond which no segment is split: that of evenly spread keys, and some.
     fn depth_max(&self) -> u32 {
         (self.segments.blocks().max(1).ilog2() + DEPTH_SLACK).min(DEPTH_MAX)
     }
 
-    /// Makes the first segment; false if the system gives no memory.
+    /// Allocates the first segment; false if the system has no memory.
     fn add_first_segment(&mut self) -> bool {
         let Some(id) = self.segments.take() else { return false };
         self.segments.block_mut(id).fill(0);
@@ -359,7 +359,7 @@ impl Index {
         true
     }
 
-    /// What splitting a segment adds to the memory held.
+    /// Growth of [`Index::memory_bytes`] at most when a segment splits.
     fn split_growth_bytes(&self) -> usize {
         if self.directory.is_empty() {
             return self.segments.growth_bytes_max(1) + self.metadata_growth_bytes(1) + 8;
@@ -367,7 +367,7 @@ impl Index {
         self.segments.growth_bytes_max(1) + self.metadata_growth_bytes(1) + self.directory.growth_bytes()
     }
 
-    /// What the records of so many more segments take at most.
+    /// Growth of the metadata at most for `segments` more segments.
     fn metadata_growth_bytes(&self, segments: usize) -> usize {
         let per_region = Arena::<SEGMENT_BYTES>::BLOCKS_PER_REGION as usize;
         self.metadata.growth_bytes(self.segments.blocks_end() + segments.next_multiple_of(per_region))
@@ -403,8 +403,8 @@ impl Index {
         true
     }
 
-    /// Merges a segment with its buddy, and halves a directory that nobody needs, if both have few;
-    /// returns what they became.
+    /// Merges a segment with its buddy, if both have few entries, and halves the directory if it can be; returns the
+    /// merged segment.
     fn merge(&mut self, keys: &impl Keys, id: u32) -> Option<u32> {
         let metadata = self.metadata.get(id);
         if metadata.depth == 0 {
@@ -420,7 +420,7 @@ impl Index {
         if other.depth != metadata.depth || usize::from(live) > MERGE_ENTRIES_MAX {
             return None;
         }
-        // The lower block stays, so that regions at the top empty.
+        // The lower block stays, so that higher regions drain.
         let (keep, drop) = (id.min(buddy), id.max(buddy));
         let (target, source) = self.segments.two_blocks_mut(keep, drop);
         if !segment::merge(target, source, |handles, hashes| keys.hashes_of(handles, hashes)) {
@@ -442,7 +442,7 @@ impl Index {
         Some(keep)
     }
 
-    /// Halves the directory once if it is four times larger than its deepest segment needs.
+    /// Halves the directory once if it is four times larger than the deepest segment needs.
     fn halve_directory(&mut self) {
         let needed = self.metadata.deepest();
         if needed + 2 <= self.directory.depth() as usize {
@@ -450,7 +450,7 @@ impl Index {
         }
     }
 
-    /// Gives the last segment back when no key is left.
+    /// Frees the last segment when no key is left.
     fn shrink_to_nothing(&mut self, id: u32) {
         self.is_emptied = true;
         self.free_segment(id);
@@ -467,7 +467,7 @@ impl Index {
         first..first + (1 << (self.directory.depth() - u32::from(metadata.depth)))
     }
 
-    /// Writes a segment's places in the directory.
+    /// Writes a segment's entries in the directory.
     fn point(&mut self, metadata: Metadata, id: u32) {
         self.directory.point(self.positions(metadata), id);
     }
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn one_hash_for_all_keys_costs_logarithmic_looks_and_few_segments() {
+    fn equal_hashes_cost_logarithmic_reads_and_few_segments() {
         let keys = Made::new(|_| 0x0123_4567_89AB_CDEF);
         let mut index = Index::new();
         for handle in 0..65_536 {

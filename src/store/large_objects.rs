@@ -1,14 +1,13 @@
-//! Keys and values that are too large for a page, each pair in a block of its own.
+//! Large objects: keys and values of items that are too large for a page.
 //!
-//! Blocks of up to 128 KiB lie in slots of slabs of 1 MiB, which are filled, emptied and compacted as pages
-//! of small items are; larger ones each in a map of its own. The allocator of the process gives back only
-//! the end of its heap: of 128 MiB it kept 99 when all values of 20 to 100 KiB were deleted
-//! (`cargo test --release --test resident`).
+//! Objects up to 128 KiB lie in slots of slabs of 1 MiB, which are filled, emptied and compacted as pages are; larger
+//! ones each in a map of its own. The allocator of the process returns only the end of its heap: it kept 99 of 128
+//! MiB when all values of 20 to 100 KiB were deleted (`cargo test --release --test resident`).
 //!
-//! A block has a number, which it keeps when it is moved. What is empty waits for [`LargeObjects::trim`], since
-//! giving memory back costs some 150 µs a MiB; a new block makes up for itself, by as much of what waits.
+//! An object has a number, which it keeps when it is moved. Freed memory is idle until [`LargeObjects::trim`], since to
+//! unmap costs some 150 µs per MiB; a new map first unmaps as much idle memory as it takes.
 //!
-//! Not here: the header of such an item, which lies in a slot as every other.
+//! Not here: the header of such an item, which lies in a slot of the heap.
 
 use super::item::{SLOT_BYTES_MAX, write_body};
 use super::pages::{Emptying, NO_SLOT, Pages};
@@ -17,42 +16,42 @@ use crate::base::chunked_vec::ChunkedVec;
 use memmap2::MmapMut;
 use std::mem;
 
-/// What the system maps at least. Where its pages are larger, a block takes more than is counted.
+/// Bytes of a page of the system. If its pages are larger, a map takes more than is counted.
 const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
 
-/// Maps of single blocks above which further ones come from the allocator: Linux bears 65,530 maps, and
-/// each block that goes from between others cuts one in two.
+/// Maps of single objects above which further ones come from the allocator: Linux allows 65,530 maps, and to unmap one
+/// between others can split a map in two.
 const MAPS_MAX: usize = 32 * 1024;
 
-/// Blocks without memory of their own that one step of [`LargeObjects::drop_step`] passes.
+/// Blocks without memory of their own that one step of [`LargeObjects::drop_step`] drops.
 const BLOCKS_PER_STEP: usize = 4_096;
 
-/// Keys and values in blocks of their own; see the module.
+/// The large objects; see the module.
 #[derive(Debug)]
 pub(super) struct LargeObjects {
     /// By number.
     blocks: ChunkedVec<Block>,
-    /// One past the highest number that was given since there was no block.
+    /// One past the highest number in use or free.
     end: usize,
     free: Option<u32>,
     used: usize,
-    /// The first of the blocks that wait to be given back.
+    /// The head of the list of idle blocks.
     idle: Option<u32>,
     idle_bytes: usize,
-    /// Of the blocks in use that lie in no slab.
+    /// Bytes of the blocks in use that lie in no slab.
     alone_bytes: usize,
     maps: usize,
     slabs: ChunkedVec<Option<Slab>>,
     /// One past the highest slab.
     slabs_end: usize,
     slabs_mapped: usize,
-    /// The first of the empty slabs that wait to be given back.
+    /// The head of the list of idle slabs.
     idle_slab: Option<u32>,
-    /// What is in the slabs, a page being a slab.
+    /// Metadata of the slabs, as of pages.
     pages: Pages,
-    /// Of blocks and slabs, idle ones included.
+    /// Bytes of blocks and slabs, idle ones included.
     held_bytes: usize,
-    /// Of the lists of slots.
+    /// Bytes of the lists of slots.
     lists_bytes: usize,
 }
 
@@ -80,7 +79,7 @@ enum Memory {
 struct Slab {
     map: MmapMut,
     slots: Vec<Slot>,
-    /// What was ever in use of it, and so is resident.
+    /// Bytes up to the end of the last slot that was ever in use: these are resident.
     touched_bytes: usize,
     /// Of an idle slab: the one that became idle before it.
     next_idle: Option<u32>,
@@ -124,7 +123,7 @@ impl LargeObjects {
         }
     }
 
-    /// Copies key and value into a block; its number. `None`, and nothing changed, if the system gives no
+    /// Copies key and value into a block; returns its number. `None`, and nothing changed, if the system has no
     /// memory.
     pub(super) fn add(&mut self, key: &[u8], value: &[u8]) -> Option<u32> {
         let bytes = key.len() + value.len();
@@ -156,7 +155,7 @@ impl LargeObjects {
         Some(number)
     }
 
-    /// Frees a block. O(1); what that empties waits for [`LargeObjects::trim`].
+    /// Frees a block. O(1); memory that this empties is idle until [`LargeObjects::trim`].
     pub(super) fn free(&mut self, number: u32) {
         let block = &mut self.blocks[number as usize];
         match mem::take(block) {
@@ -178,7 +177,7 @@ impl LargeObjects {
         self.forget_numbers();
     }
 
-    /// The bytes of a block in use; those of a map of its own may be followed by others, up to a whole page.
+    /// The bytes of a block in use; a map of its own has more, up to a whole page.
     pub(super) fn bytes(&self, number: u32) -> &[u8] {
         match &self.blocks[number as usize] {
             Block::InSlab { slab, slot, bytes } => {
@@ -204,7 +203,7 @@ impl LargeObjects {
         }
     }
 
-    /// Whether a block in use can have so many bytes in the memory that it has, and would not take less elsewhere.
+    /// Whether the memory of a block in use is that which `bytes` bytes would get.
     pub(super) fn fits(&self, number: u32, bytes: usize) -> bool {
         let class = large_class_of(bytes);
         match &self.blocks[number as usize] {
@@ -237,7 +236,7 @@ impl LargeObjects {
         self.pages.live_bytes() + self.alone_bytes
     }
 
-    /// What [`LargeObjects::memory_bytes`] grows by at most for a block of so many bytes.
+    /// Growth of [`LargeObjects::memory_bytes`] at most for a block of `bytes`.
     pub(super) fn growth_bytes(&self, bytes: usize) -> usize {
         let numbers = if self.free.is_some() { 0 } else { self.blocks.growth_bytes(self.end + 1) };
         let Some(class) = large_class_of(bytes) else {
@@ -255,7 +254,7 @@ impl LargeObjects {
         numbers + slab + bytes_of(class).saturating_sub(touched)
     }
 
-    /// What [`LargeObjects::memory_bytes`] grows by at most for blocks of so many bytes of so many items.
+    /// Growth of [`LargeObjects::memory_bytes`] at most for `items` items with `bytes` bytes in all.
     pub(super) fn growth_bytes_max(&self, items: usize, bytes: usize) -> usize {
         let items = items.min(bytes / (SLOT_BYTES_MAX / 2));
         if items == 0 {
@@ -266,7 +265,7 @@ impl LargeObjects {
         rounded + lists + self.slab_growth_bytes(items) + self.blocks.growth_bytes(self.end + items)
     }
 
-    /// Gives one block or slab back to the system that is not in use, if [`LargeObjects::has_idle`].
+    /// Returns one idle block or slab to the system, if [`LargeObjects::has_idle`].
     pub(super) fn trim(&mut self) {
         if let Some(number) = self.idle {
             self.give_back(number);
@@ -275,7 +274,7 @@ impl LargeObjects {
         }
     }
 
-    /// Whether something waits to be given back. O(1).
+    /// Whether there is an idle block or slab. O(1).
     pub(super) const fn has_idle(&self) -> bool {
         self.idle.is_some() || self.idle_slab.is_some()
     }
@@ -285,7 +284,8 @@ impl LargeObjects {
         self.pages.is_sparse()
     }
 
-    /// Moves one block out of an emptiest slab, or finds that this cannot be; the bytes that it copied.
+    /// Moves one block out of an emptiest slab of a sparse class, under pressure of any class. Returns the bytes
+    /// copied, 0 if there is no such slab or no room.
     pub(super) fn compact(&mut self, pressure: bool) -> usize {
         let begin = |pages: &mut Pages| {
             let slab = pages.sparse_page();
@@ -323,7 +323,7 @@ impl LargeObjects {
         moved.unwrap_or(0)
     }
 
-    /// Gives one slab or block back, whatever means it; false when there is none left.
+    /// Returns one slab or block to the system, in use or not; false when none is left.
     pub(super) fn drop_step(&mut self) -> bool {
         if self.has_idle() {
             self.trim();
@@ -348,7 +348,7 @@ impl LargeObjects {
         true
     }
 
-    /// Blocks in use, counted.
+    /// Checks all blocks and slabs, and returns the number of blocks in use.
     pub(super) fn audit(&self) -> usize {
         let (mut used, mut maps, mut held_bytes, mut idle_bytes, mut lists_bytes) = (0, 0, 0, 0, 0);
         let mut alone_bytes = 0;
@@ -375,8 +375,8 @@ impl LargeObjects {
         let slabs = || self.slabs.iter().flatten();
         held_bytes += slabs().map(|slab| slab.touched_bytes).sum::<usize>();
         lists_bytes += slabs().map(|slab| slab.slots.capacity() * size_of::<Slot>()).sum::<usize>();
-        assert_eq!((used, maps), (self.used, self.maps), "outside blocks");
-        assert_eq!((held_bytes, idle_bytes), (self.held_bytes, self.idle_bytes), "bytes of outside blocks");
+        assert_eq!((used, maps), (self.used, self.maps), "blocks");
+        assert_eq!((held_bytes, idle_bytes), (self.held_bytes, self.idle_bytes), "bytes of blocks");
         assert_eq!(alone_bytes, self.alone_bytes, "bytes of blocks in use");
         assert_eq!((slabs().count(), lists_bytes), (self.slabs_mapped, self.lists_bytes), "slabs");
         let in_use = live.into_iter().enumerate().filter(|(_, live)| *live > 0);
@@ -384,7 +384,7 @@ impl LargeObjects {
         used
     }
 
-    /// Key and value in memory of their own, in place of as much that waits to be given back.
+    /// Copies key and value into memory of their own. Unmaps as much idle memory before.
     fn alone(&mut self, key: &[u8], value: &[u8]) -> Option<Memory> {
         let bytes = (key.len() + value.len()).next_multiple_of(SYSTEM_PAGE_BYTES);
         let enough = self.idle_bytes.saturating_sub(bytes);
@@ -403,7 +403,7 @@ impl LargeObjects {
         Some(memory)
     }
 
-    /// Gives the first of the blocks back that wait for it.
+    /// Unmaps the first idle block.
     fn give_back(&mut self, number: u32) {
         let free = Block::Free { next: self.free.replace(number) };
         if let Block::Idle { memory, next } = mem::replace(&mut self.blocks[number as usize], free) {
@@ -419,7 +419,7 @@ impl LargeObjects {
         self.maps -= usize::from(matches!(memory, Memory::Map(_)));
     }
 
-    /// A free slot for the block of that number, from the fullest slabs of its class, else from a new one.
+    /// Allocates a slot for a block, in the fullest slabs of its class, else in a new one.
     fn take_slot(&mut self, class: u8, number: u32) -> Option<(u32, u16)> {
         let at = match self.pages.with_room(class) {
             Some(at) => at,
@@ -463,7 +463,7 @@ impl LargeObjects {
         &mut map[begin..begin + bytes]
     }
 
-    /// An empty slab of that class: one that waits to be given back, else a new one.
+    /// Adds an empty slab to a class: an idle one, else a new one.
     fn add_slab(&mut self, class: u8) -> Option<u32> {
         let at = match self.take_idle_slab() {
             Some(at) => at,
@@ -497,7 +497,7 @@ impl LargeObjects {
         Some(at)
     }
 
-    /// Gives a slab back, whatever is in it.
+    /// Unmaps a slab with the blocks in it.
     fn unmap_slab(&mut self, at: usize) {
         if let Some(slab) = self.slabs[at].take() {
             self.held_bytes -= slab.touched_bytes;
@@ -511,7 +511,7 @@ impl LargeObjects {
         self.pages.truncate(self.slabs_end);
     }
 
-    /// Gives the table of numbers up when no block has one.
+    /// Frees the table of numbers when no number is in use.
     fn forget_numbers(&mut self) {
         if self.used == 0 && self.idle.is_none() {
             self.blocks = ChunkedVec::new();
@@ -530,7 +530,7 @@ fn list_bytes(class: u8) -> usize {
     slots_of(class) as usize * size_of::<Slot>()
 }
 
-/// A place in one of the tables.
+/// An index of one of the tables.
 fn number(at: usize) -> u32 {
     u32::try_from(at).unwrap_or_else(|_| panic!("2^32 blocks of over 16 KiB"))
 }
@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_keep_their_bytes_while_others_come_and_go_and_are_moved() {
+    fn blocks_keep_their_bytes_while_others_are_added_freed_and_moved() {
         let mut rng = Rng::new(1);
         let mut large_objects = LargeObjects::new();
         let mut held: Vec<(u32, Vec<u8>)> = Vec::new();
@@ -594,13 +594,13 @@ mod tests {
         while large_objects.has_idle() {
             large_objects.trim();
         }
-        // The lists of shelves keep some places.
+        // The lists of chunks keep some capacity.
         assert_eq!(large_objects.audit(), 0);
         assert!(large_objects.memory_bytes() < LargeObjects::new().memory_bytes() + 1_024);
     }
 
     #[test]
-    fn few_blocks_left_in_many_slabs_are_brought_together() {
+    fn few_blocks_left_in_many_slabs_are_compacted() {
         let mut rng = Rng::new(2);
         let mut large_objects = LargeObjects::new();
         let value = vec![7; 20_000];
@@ -625,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn freeing_large_blocks_leaves_giving_them_back_for_later_steps() {
+    fn freed_maps_are_unmapped_in_later_steps() {
         let mut large_objects = LargeObjects::new();
         let value = vec![7; 1 << 20];
         let numbers: Vec<u32> = (0..20).map(|_| large_objects.add(KEY, &value).unwrap()).collect();

@@ -1,21 +1,21 @@
-//! The items of one node: keys, values, expiries. Bounded in memory, exact in time.
+//! The items of one node: key, value, version, expiry. Bounded in memory, exact in time.
 //!
-//! An item is never served past its expiry: every reading compares it with `now`. The timer wheel
-//! only gives the memory back, in steps, through [`Store::reclaim`].
+//! Items expire on time, to the millisecond: every read compares the expiry with `now`. The timer wheel only
+//! frees memory, in steps, through [`Store::reclaim`].
 //!
-//! A key is hashed once per request, by [`Store::key`]; the [`HashedKey`] then serves every call. The
-//! hash is keyed with a secret, so nobody outside can choose keys that collide.
+//! A key is hashed once per request, by [`Store::key`]; all calls take the [`HashedKey`]. The hash is keyed with a
+//! secret, so that clients cannot choose keys that collide.
 //!
-//! Nothing here ever stops to reorganise: the index grows one segment of 4 KiB at a time, and what goes
-//! on in the background (expiry, purging of dead timers, compaction, freeing after [`Store::clear`]) is
-//! done by [`Store::reclaim`], as much at a time as the caller allows.
+//! No operation reorganises the whole: the index grows by one segment of 4 KiB at a time, and background work
+//! (expiry, purging of stale timers, compaction, deferred free) is done by [`Store::reclaim`] in steps. A write
+//! that the memory limit refuses reclaims memory itself and tries again, see [`Store::set`].
 //!
 //! ```text
 //! key ── hash ──► index (directory ► segment of 4 KiB) ── handle ──► heap (page ► slot: the item)
 //!                                                   expiry, handle ──► timers (wheel)
 //! ```
 //!
-//! Not here: who may write, what a command answers, whether another node holds the key, the time.
+//! Not here: commands, the choice of versions, other nodes, the clock.
 
 mod audit;
 mod compaction;
@@ -48,7 +48,7 @@ use index::{Index, Keys};
 use item::Layout;
 use std::cmp::Ordering;
 
-/// Keys that [`Store::prefetch`] takes up at most.
+/// Keys that [`Store::prefetch`] fetches at most.
 pub const PREFETCH_MAX: usize = 16;
 
 /// Bytes of an item's share of its segment: a bucket of a cache line has twelve entries.
@@ -74,15 +74,14 @@ const BYTES_PER_PIECE: usize = 8 * 1024;
 /// Why a write was refused; nothing was changed by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// It would have passed the memory limit.
+    /// Live items leave no room for it within the memory limit.
     Limit {
         /// Bytes in use.
         used_bytes: u64,
         /// The limit.
         limit_bytes: u64,
     },
-    /// There are 32 GiB for items of up to 16 KiB and the heads of larger ones, whatever the limit, and they
-    /// are used.
+    /// The address space of the heap is used: 32 GiB of items up to 16 KiB and headers of larger ones.
     Space,
     /// The system gives no more memory.
     System,
@@ -119,9 +118,9 @@ pub struct Store {
     heap: Heap,
     timers: Timers,
     compaction: Compaction,
-    /// What [`Store::clear`] left to be freed.
+    /// Memory of cleared stores that is still to be freed.
     deferred_free: DeferredFree,
-    /// Bytes that something else holds and that count against the limit.
+    /// Bytes held elsewhere that count against the limit.
     reserved: u64,
     expired: u64,
 }
@@ -142,13 +141,12 @@ impl Store {
         }
     }
 
-    /// Leaves only these bits of each hash from now on, so that keys have equal hashes: for tests, of a
-    /// store that never had a key.
+    /// Keeps only these bits of each hash, so that keys have equal hashes. For tests, before the first key.
     pub fn mask_hashes(&mut self, mask: u64) {
         self.secret = self.secret.clone().masked(mask);
     }
 
-    /// Changes the limit. Items above a lower one stay; writes are refused until there is room.
+    /// Changes the limit. Items above a lower limit stay; writes are refused until there is room.
     pub fn set_memory_max(&mut self, memory_max: u64) {
         self.memory_max = memory_max;
     }
@@ -158,12 +156,12 @@ impl Store {
         self.memory_max
     }
 
-    /// Counts so many bytes more as used: those of the filter of these keys, and of its log. O(1).
+    /// Counts `bytes` held elsewhere against the limit: own filter and changelog. O(1).
     pub fn reserve(&mut self, bytes: u64) {
         self.reserved = bytes;
     }
 
-    /// Whether so many bytes more would stay within the limit. O(1).
+    /// Whether `bytes` more stay within the limit. O(1).
     pub fn has_room_for(&self, bytes: u64) -> bool {
         self.memory_max == 0 || self.memory_bytes().saturating_add(bytes) <= self.memory_max
     }
@@ -173,8 +171,8 @@ impl Store {
         HashedKey { hash: self.secret.hash(bytes), bytes }
     }
 
-    /// The item of `key`, unless there is none or its expiry has come. Three cache lines: directory,
-    /// segment, item. Logarithmic where thousands of keys have one hash.
+    /// The item of `key`; `None` if it is absent or has expired. Three cache lines: directory, segment, item.
+    /// Logarithmic where thousands of keys have equal hashes.
     #[inline]
     pub fn get(&self, now: Instant, key: HashedKey<'_>) -> Option<Item<'_>> {
         let read = |handle| self.heap.item(handle, key.bytes);
@@ -182,9 +180,8 @@ impl Store {
         item.expiry.is_none_or(|expiry| !expiry.has_come(now)).then_some(item)
     }
 
-    /// Begins to fetch the memory of up to 16 keys that will be asked for next, all at once, so that the
-    /// calls that follow find it in the cache. Changes nothing. Costs some 5 ns a key and, when the memory
-    /// is far, two waits for all of them; not worth it for fewer than four keys.
+    /// Prefetches the memory of up to 16 keys that will be read next, so that their cache misses overlap. Costs
+    /// some 5 ns per key and two cache misses in all; not worth it for fewer than four keys.
     pub fn prefetch(&self, keys: &[HashedKey<'_>]) {
         let keys = &keys[..keys.len().min(PREFETCH_MAX)];
         keys.iter().for_each(|key| self.index.fetch(key.hash.0));
@@ -228,8 +225,8 @@ impl Store {
         })
     }
 
-    /// Makes an attempt at a write of `bytes` bytes. While the limit refuses it, reclaims memory in bounded
-    /// pieces and tries again, until nothing is left to reclaim or as many pieces are done as the write may cost.
+    /// Attempts a write of `bytes` bytes. While the limit refuses it, reclaims memory in bounded pieces and tries
+    /// again, until nothing is left to reclaim or as many pieces are done as such a write may cost.
     #[inline]
     fn reclaiming<R>(
         &mut self,
@@ -304,10 +301,9 @@ impl Store {
         Ok(SetOutcome::Replaced)
     }
 
-    /// Changes the value and the version of `key` and keeps its expiry: the value gets the length `len`, bytes that are added
-    /// being 0, then `edit` changes it. In place if the new length fits the memory of the old one, whatever
-    /// the size of the value; else the value is copied. Returns what `edit` returned, or `None`, without a
-    /// call of `edit`, if the key is not there or has expired.
+    /// Changes the value and version of `key` and keeps its expiry: the value gets the length `len`, added bytes
+    /// being 0, then `edit` changes it. In place if the new length fits the slot or large object, else in a copy.
+    /// Returns what `edit` returned; `None`, and `edit` is not called, if the key is absent or has expired.
     ///
     /// # Errors
     /// [`Full`] when there is no memory for it; nothing is changed then.
@@ -409,8 +405,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes all items at once; their memory goes back to the system through [`Store::reclaim`], and is
-    /// counted until then. O(1).
+    /// Removes all items. O(1): their memory is returned to the system by [`Store::reclaim`] and counted until then.
     pub fn clear(&mut self) {
         if self.is_empty() {
             return;
@@ -422,9 +417,9 @@ impl Store {
         self.deferred_free.add(heap, index, timers);
     }
 
-    /// Gives back the memory of items whose expiry has come, of timers that no longer mean anything, of
-    /// what was cleared, and of pages that have been sparsely used for a while: about `budget` steps, each
-    /// of which looks at one timer or moves one small item. Call it while [`Store::has_work`].
+    /// Frees expired items, stale timers, cleared stores, and pages that have been sparse for a while: about
+    /// `budget` steps, each of which checks one timer or moves one small item. To be called while
+    /// [`Store::has_work`].
     pub fn reclaim(&mut self, now: Instant, budget: u32) {
         let left = self.keep_up(now, budget);
         if !self.trim() && left > 0 {
@@ -433,10 +428,9 @@ impl Store {
         }
     }
 
-    /// The part of [`Store::reclaim`] that must not fall behind the writes: looks at up to `budget` timers
-    /// that are due, and at as many others if too many are dead. With a budget of four after each write
-    /// that gives a expiry, and each removal, there are at most 64 Ki timers beyond two for each item
-    /// that has one. Returns what is left of the budget.
+    /// The part of [`Store::reclaim`] that must keep up with writes: up to `budget` due timers, and as many others
+    /// if too many are stale. With a budget of four after each write with an expiry and each removal there are
+    /// at most two timers per item with an expiry and 64 Ki more. Returns the budget left.
     pub fn keep_up(&mut self, now: Instant, budget: u32) -> u32 {
         let left = self.expire(now, budget);
         if self.timers.has_too_many() {
@@ -445,7 +439,7 @@ impl Store {
         left
     }
 
-    /// Whether [`Store::reclaim`] has something to do now. O(1).
+    /// Whether [`Store::reclaim`] has work now. O(1).
     pub fn has_work(&self, now: Instant) -> bool {
         self.timers.has_due(now.millis())
             || self.timers.has_too_many()
@@ -454,14 +448,13 @@ impl Store {
             || self.wants_compaction(now)
     }
 
-    /// When [`Store::reclaim`] will next have something to do, if it has nothing now; `None`: never, as
-    /// things stand. O(1).
+    /// When [`Store::reclaim`] will next have work, if it has none now; `None` if nothing is planned. O(1).
     pub fn next_deadline(&self) -> Option<Instant> {
         let timers = self.timers.next_deadline().map(Instant::from_millis);
         timers.into_iter().chain(self.compaction.due()).min()
     }
 
-    /// Items held, among them those whose expiry has come but whose memory is not yet reclaimed.
+    /// Items held, expired ones that are not yet freed included.
     pub fn len(&self) -> usize {
         self.index.len()
     }
@@ -471,18 +464,18 @@ impl Store {
         self.len() == 0
     }
 
-    /// Items whose expiry came and that were reclaimed, since the start.
+    /// Expired items freed since the start.
     pub fn expired(&self) -> u64 {
         self.expired
     }
 
-    /// Entries on the timer wheel, among them those that no longer mean anything. O(1).
+    /// Timers, stale ones included. O(1).
     pub fn timers(&self) -> usize {
         self.timers.len()
     }
 
-    /// Bytes of items, index and timers, counted exactly: whole pages, tables by their capacity, what a
-    /// cleared store has not yet given back, and what is reserved. O(1).
+    /// Bytes held: pages, index and timers by capacity, cleared stores not yet freed, and the bytes of
+    /// [`Store::reserve`]. O(1).
     pub fn memory_bytes(&self) -> u64 {
         let live = self.heap.memory_bytes() + self.index.memory_bytes() + self.timers.memory_bytes();
         (live + self.deferred_free.memory_bytes()) as u64 + self.reserved
@@ -511,13 +504,13 @@ impl Store {
         self.heap.expiry(handle).is_none_or(|expiry| !expiry.has_come(now))
     }
 
-    /// Makes the space of the heap smaller than 32 GiB, for tests of its end.
+    /// Makes the address space of the heap smaller than 32 GiB, for tests.
     #[cfg(test)]
     pub(crate) fn limit_regions(&mut self, regions_max: usize) {
         self.heap.limit_regions(regions_max);
     }
 
-    /// Why the heap has no slot.
+    /// The reason why the heap has no slot.
     fn refused(&self) -> Full {
         if self.heap.has_space_for(1) { Full::System } else { Full::Space }
     }
@@ -563,7 +556,7 @@ impl Store {
         self.check_room(self.heap.growth_bytes(layout, old) + index + timers, reserve)
     }
 
-    /// Notes an item that was just written and may have a expiry.
+    /// Counts and arms the timer of an item that was written, if it has an expiry.
     fn arm_new(&mut self, expiry: Option<Expiry>, handle: u32) {
         if let Some(expiry) = expiry {
             self.timers.item_added();
@@ -571,10 +564,10 @@ impl Store {
         }
     }
 
-    /// Removes an item from everywhere.
+    /// Removes an item from index, timers and heap.
     fn drop_item(&mut self, key: HashedKey<'_>, handle: u32) {
         let removed = self.index.remove(&heap_keys(&self.heap, &self.secret), key, handle);
-        debug_assert!(removed, "an item that the index does not know");
+        debug_assert!(removed, "an item that is not in the index");
         if self.heap.expiry(handle).is_some() {
             self.timers.item_gone();
         }
@@ -582,7 +575,7 @@ impl Store {
     }
 }
 
-/// Answers the index from the heap.
+/// The keys of the heap, for the index.
 #[derive(Debug, Clone, Copy)]
 struct HeapKeys<'s> {
     heap: &'s Heap,
@@ -665,7 +658,7 @@ mod tests {
     }
 
     #[test]
-    fn item_is_not_served_from_its_deadline_on_reclaimed_or_not() {
+    fn expired_item_is_not_served_whether_freed_or_not() {
         let mut store = store(0);
         set(&mut store, 1, 10, after(5));
         assert!(has(&store, Instant::from_millis(4_999), 1) && !has(&store, at(5), 1));
@@ -675,7 +668,7 @@ mod tests {
     }
 
     #[test]
-    fn timer_of_a_removed_item_spares_the_one_that_took_its_slot() {
+    fn stale_timer_does_not_remove_the_item_that_reuses_its_slot() {
         let mut store = store(0);
         set(&mut store, 1, 10, after(5));
         remove(&mut store, 1);
@@ -687,7 +680,7 @@ mod tests {
     }
 
     #[test]
-    fn removing_what_has_expired_gives_its_memory_back_though_its_timer_is_lost() {
+    fn removal_of_an_expired_item_frees_it_though_its_timer_was_dropped() {
         let mut store = store(0);
         set(&mut store, 1, 10, after(5));
         while store.timers.pop(5_000) != Popped::Idle {}
@@ -699,7 +692,7 @@ mod tests {
     }
 
     #[test]
-    fn last_deadline_given_is_the_one_that_counts() {
+    fn last_expiry_set_is_the_one_that_counts() {
         let mut store = store(0);
         set(&mut store, 1, 10, after(5));
         let key = 1u64.to_be_bytes();
@@ -730,7 +723,7 @@ mod tests {
     }
 
     #[test]
-    fn what_room_was_found_for_is_never_refused() {
+    fn write_of_several_keys_that_room_was_made_for_is_not_refused() {
         let mut rng = Rng::new(3);
         let mut store = store(16 * ROOM_BYTES);
         let (mut id, mut granted, mut denied) = (0, 0, 0);
@@ -753,7 +746,7 @@ mod tests {
     }
 
     #[test]
-    fn space_of_the_heap_that_is_used_is_told_before_anything_is_set_and_apart_from_the_limit() {
+    fn used_address_space_is_reported_apart_from_the_limit_before_anything_is_set() {
         let mut store = store(0);
         store.limit_regions(4);
         let mut id = 0;
@@ -768,7 +761,7 @@ mod tests {
         let key = last.to_be_bytes();
         let refused = store.set(Instant::ZERO, store.key(&key), &[0; 900], None, Version(0));
         assert_eq!(refused, Err(Full::Space));
-        // What lies outside needs a place for its head alone.
+        // A large object needs a slot for its header only.
         assert!(remove(&mut store, 1) && set(&mut store, last, 900, None));
         store.audit();
     }
@@ -795,7 +788,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_deleted_leaves_next_to_nothing() {
+    fn memory_is_returned_when_everything_is_deleted() {
         let mut rng = Rng::new(5);
         let mut store = store(0);
         for id in 0..60_000 {
@@ -812,7 +805,7 @@ mod tests {
     }
 
     #[test]
-    fn shift_of_sizes_gives_the_old_pages_back() {
+    fn pages_are_returned_after_a_shift_of_value_sizes() {
         shift_of_sizes(u64::MAX, 100_000);
         // Moved within the overflow, too.
         shift_of_sizes(0, 10_000);
@@ -842,7 +835,7 @@ mod tests {
     }
 
     #[test]
-    fn page_that_deletions_empty_while_it_is_compacted_does_not_end_compaction() {
+    fn compaction_continues_when_deletions_empty_its_page() {
         let mut store = store(0);
         (0..20_000).for_each(|id| assert!(set(&mut store, id, 200, None)));
         (0..20_000).filter(|id| id % 10 != 0).for_each(|id| assert!(remove(&mut store, id)));
@@ -861,7 +854,7 @@ mod tests {
     }
 
     #[test]
-    fn compaction_pays_for_the_slots_that_it_looks_at_in_vain() {
+    fn compaction_is_charged_for_free_slots_that_it_reads() {
         let mut store = store(0);
         (0..60_000).for_each(|id| assert!(set(&mut store, id, 0, after(1_000_000))));
         (0..60_000).filter(|id| id % 320 != 319).for_each(|id| assert!(remove(&mut store, id)));
@@ -874,7 +867,7 @@ mod tests {
     }
 
     #[test]
-    fn cleared_store_is_empty_at_once_and_gives_its_memory_back_in_steps() {
+    fn cleared_store_is_empty_at_once_and_is_freed_in_steps() {
         let mut store = store(0);
         (0..100_000).for_each(|id| {
             assert!(set(
@@ -914,7 +907,7 @@ mod tests {
     }
 
     #[test]
-    fn timers_of_deleted_items_do_not_gather() {
+    fn timers_of_deleted_items_do_not_accumulate() {
         let mut store = store(0);
         let mut rng = Rng::new(7);
         (0..1_000).for_each(|id| assert!(set(&mut store, id, 10, after(1 << 20))));
@@ -930,7 +923,7 @@ mod tests {
     }
 
     #[test]
-    fn item_given_two_deadlines_by_turns_is_not_work_without_end() {
+    fn purge_ends_for_an_item_given_two_expiries_in_alternation() {
         let mut store = store(0);
         set(&mut store, 1, 10, after(1_000));
         let key = 1u64.to_be_bytes();

@@ -14,8 +14,8 @@ use crate::base::time::Instant;
 /// Segments that one call of [`Store::scan`] reads at most.
 const SEGMENTS_PER_SCAN: usize = 8;
 
-/// Where [`Store::scan`] goes on: all keys with a lower hash were visited. Clients can hold it for any time.
-/// 0 is both the begin and the end.
+/// The position of a [`Store::scan`]: all keys with a lower hash were visited. Valid for any time. 0 is both the
+/// start and the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ScanCursor(pub u64);
 
@@ -24,24 +24,23 @@ impl ScanCursor {
     pub const START: Self = Self(0);
 }
 
-/// How far the hashes of a range are gathered; see [`Store::scan_hashes`].
+/// The position of a [`Store::scan_hashes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SegmentScan {
     /// Segments from the one of this hash on.
     Segments(u64),
-    /// What had no place in a segment, from this hash on.
+    /// Entries of the overflow from this hash on.
     Overflow(u64),
-    /// All.
+    /// Complete.
     Done,
 }
 
 impl Store {
-    /// Calls `visit` with the key and the item of keys that have not expired, in the order of their hashes:
-    /// at least `budget` keys if so many are left in the next eight segments, more only of one hash, possibly
-    /// none. Begins with [`ScanCursor::START`], continues with the cursor returned, and is complete when that
-    /// is `START` again. A key that is there during the whole scan is visited exactly once, whatever else is
-    /// set, removed, expired or moved in between; one that comes or goes meanwhile at most once for each
-    /// time that it was set. Costs a far read for each key of up to eight segments of some 700 keys.
+    /// Calls `visit` with keys and items that have not expired, in hash order: `budget` of them, and more only if
+    /// they have the hash of the last; fewer, possibly none, after eight segments. Begins with
+    /// [`ScanCursor::START`], continues with the cursor returned, and is complete when that is `START` again.
+    /// A key that is present during the whole scan is visited exactly once, whatever is set, removed or moved in
+    /// between. Costs a cache miss per key of up to eight segments of some 700 keys.
     pub fn scan(
         &self,
         now: Instant,
@@ -80,28 +79,27 @@ impl Store {
         ScanCursor(from)
     }
 
-    /// Whether [`Store::take_rebuild`] has ranges to name. O(1).
+    /// Whether [`Store::take_rebuild`] has ranges to return. O(1).
     pub fn has_rebuilds(&self) -> bool {
         self.index.has_rebuilds()
     }
 
-    /// A range of hashes that has lost 7 % of its keys, or more, since it was last named here, or by
-    /// [`Store::mark_rebuilt`]: a segment of the index. `None` if this step found none: call it again while
-    /// [`Store::has_rebuilds`]. Looks at 4,096 segments' records at most.
+    /// A range of hashes whose part of the filter needs a rebuild, since 7 % of its keys were removed: that of a
+    /// segment. It is marked as rebuilt. `None` if this step found none; to be repeated while
+    /// [`Store::has_rebuilds`]. Checks at most 4,096 segments.
     pub fn take_rebuild(&mut self) -> Option<HashRange> {
         self.index.take_rebuild()
     }
 
-    /// The range of the segment in which this hash belongs, as if it were worn. O(1).
+    /// The range of the segment of this hash, which is marked as rebuilt. O(1).
     pub fn mark_rebuilt(&mut self, hash: u64) -> HashRange {
         self.index.mark_rebuilt(hash)
     }
 
-    /// Appends to `hashes` those of the keys in `range` that one segment holds, some 700 at most, or 128
-    /// that are in no segment. Begins with `SegmentScan::Segments(range.first)`, goes on with what it
-    /// returned, and is done when that says so. A key that is there from the first call to the last is
-    /// among the hashes then, whatever else is set, removed or moved in between; one that comes or goes
-    /// meanwhile may be. Some hashes may come several times. Costs a far read for each key, many of them at once.
+    /// Appends to `hashes` those of the keys in `range` that one segment has, some 700 at most, or 128 of the
+    /// overflow. Begins with `SegmentScan::Segments(range.first)`, continues with the position returned, and is
+    /// complete at `SegmentScan::Done`. The hash of a key that is present from the first call to the last is then
+    /// among the hashes; hashes can be repeated. Costs a cache miss per key; they overlap.
     pub fn scan_hashes(&mut self, range: HashRange, at: SegmentScan, hashes: &mut Vec<u64>) -> SegmentScan {
         let keys = heap_keys(&self.heap, &self.secret);
         match at {
@@ -119,9 +117,8 @@ impl Store {
 }
 
 impl Index {
-    /// Appends hash and handle of the entries from the hash `from` on, up to the end of the range of its
-    /// segment, in no order; of the overflow about `budget`. Returns the last hash up to which it has
-    /// appended all entries.
+    /// Appends, in no order, hash and handle of the entries from the hash `from` to the end of the range of its
+    /// segment; of the overflow about `budget`. Returns the hash up to which all entries are appended.
     fn scan(&self, keys: &impl Keys, from: u64, budget: usize, out: &mut Vec<(u64, u32)>) -> u64 {
         let (mut last, mut overflowed) = (u64::MAX, true);
         if let Some(id) = self.segment_of(from) {
@@ -144,11 +141,10 @@ impl Index {
     }
 
     const fn has_rebuilds(&self) -> bool {
-        self.is_emptied || self.metadata.worn() > 0
+        self.is_emptied || self.metadata.to_rebuild() > 0
     }
 
-    /// A range of hashes that has lost many keys, which are not counted any more; `None` if this step of
-    /// the walk found none.
+    /// See [`Store::take_rebuild`].
     fn take_rebuild(&mut self) -> Option<HashRange> {
         if self.is_emptied {
             self.is_emptied = false;
@@ -159,16 +155,15 @@ impl Index {
         Some(self.metadata.get(id).range())
     }
 
-    /// The range of the segment of this hash, whose lost keys are not counted any more.
+    /// See [`Store::mark_rebuilt`].
     fn mark_rebuilt(&mut self, hash: u64) -> HashRange {
         let Some(id) = self.segment_of(hash) else { return HashRange::ALL };
         self.metadata.mark_rebuilt(id);
         self.metadata.get(id).range()
     }
 
-    /// Appends the hashes in one segment's part of `range`: in that of `from`. Returns where the next
-    /// segment begins, if it is in the range. Keys lost by segments that lie in the range whole are not
-    /// counted any more.
+    /// Appends the hashes of `range` in the segment of `from`. Returns where the next segment begins, if it is in the
+    /// range. A segment that is whole in the range is marked as rebuilt.
     fn scan_hashes(
         &mut self,
         keys: &impl Keys,

@@ -5,13 +5,13 @@
 //!          | 12 tags | displaced | stashed | unused | 12 handles of 4 bytes |
 //! ```
 //!
-//! An entry lies in its home bucket, else in the right neighbour of it, else in a stash bucket. The home
-//! counts how many of its entries lie in the neighbour (displaced) and in the stash (stashed), so a miss
-//! nearly always reads one line. A tag is 8 bits of the hash, never 0; tag 0 is a free slot. Home, tag
-//! and the directory use different bits of the hash.
+//! An entry lies in its home bucket, else in the bucket after it, else in a stash bucket. The home counts its
+//! entries in the next bucket (displaced) and in the stash (stashed), so that a miss nearly always reads one cache
+//! line. A tag is 8 bits of the hash, never 0; tag 0 is a free slot. Home, tag and directory use different bits
+//! of the hash.
 //!
-//! Stash buckets and neighbours are Dash's (Lu, Hao, Wang, Lo: "Dash: scalable hashing on persistent
-//! memory", 2020). Not here: which segment, and what a handle leads to.
+//! Stash buckets and neighbours are those of Dash (Lu, Hao, Wang, Lo: "Dash: scalable hashing on persistent
+//! memory", 2020). Not here: the choice of the segment, and the items of handles.
 
 use crate::base::prefetch::{equal_bytes, prefetch};
 use std::iter::successors;
@@ -26,19 +26,19 @@ const BUCKET_BYTES: usize = 64;
 const BUCKETS: usize = SEGMENT_BYTES / BUCKET_BYTES;
 const HOMES: usize = 60;
 const SLOTS: usize = 12;
-/// One bit for each slot.
+/// One bit per slot.
 const ALL_SLOTS: u32 = (1 << SLOTS) - 1;
 const DISPLACED: usize = 12;
 const STASHED: usize = 13;
 
-/// Keys whose memory is fetched together before they are hashed: more than a core can wait for at once, and
-/// few enough to stay in its nearest cache.
+/// Keys that are prefetched together before they are hashed: more than the cache misses that a core overlaps, and
+/// few enough for its L1 cache.
 const HASHED_TOGETHER: usize = 64;
 
 type Bucket = [u8; BUCKET_BYTES];
 type Segment = [Bucket; BUCKETS];
 
-/// What a segment looks at of a hash.
+/// The bits of a hash that a segment uses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Probe {
     home: usize,
@@ -57,15 +57,15 @@ impl Probe {
     }
 }
 
-/// Where in its segment an entry lies.
+/// The position of an entry in its segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     bucket: usize,
     slot: usize,
 }
 
-/// The entries with the probe's tag, wherever they lie. Reads one cache line, the neighbour and the stash
-/// only if the home has entries there and the caller goes on.
+/// The entries with the probe's tag. Reads the home bucket; next bucket and stash only if the home has entries
+/// there and the caller continues.
 #[inline]
 pub(super) fn candidates(bytes: &[u8], probe: Probe) -> Candidates<'_> {
     let segment = view(bytes);
@@ -77,7 +77,7 @@ pub(super) struct Candidates<'s> {
     segment: &'s Segment,
     probe: Probe,
     bucket: usize,
-    /// One bit for each slot of the bucket that is still to be named.
+    /// One bit per slot of the bucket that is still to be returned.
     matches: u32,
 }
 
@@ -99,7 +99,7 @@ impl Iterator for Candidates<'_> {
     }
 }
 
-/// The next bucket after `bucket` in which entries of the home can lie and one has the tag, with its matches.
+/// The next bucket after `bucket` that can have entries of the home and has one with the tag, with its matches.
 fn further(segment: &Segment, probe: Probe, mut bucket: usize) -> Option<(usize, u32)> {
     let home = &segment[probe.home];
     loop {
@@ -123,14 +123,14 @@ pub(super) fn position_of(bytes: &[u8], probe: Probe, handle: u32) -> Option<Pos
     candidates(bytes, probe).find(|&(_, held)| held == handle).map(|(position, _)| position)
 }
 
-/// Begins to fetch the home bucket.
+/// Prefetches the home bucket.
 #[inline]
 pub(super) fn fetch(bytes: &[u8], probe: Probe) {
     prefetch(&view(bytes)[probe.home]);
 }
 
-/// The first handle in the home bucket with the probe's tag; if there is none, begins to fetch the neighbour
-/// where the home has entries there.
+/// The first handle in the home bucket with the probe's tag; if there is none, prefetches the next bucket if the
+/// home has entries there.
 #[inline]
 pub(super) fn at_home(bytes: &[u8], probe: Probe) -> Option<u32> {
     let home = &view(bytes)[probe.home];
@@ -144,14 +144,14 @@ pub(super) fn at_home(bytes: &[u8], probe: Probe) -> Option<u32> {
     None
 }
 
-/// Whether [`insert`] would find a position.
+/// Whether [`insert`] would succeed.
 pub(super) fn has_room(bytes: &[u8], probe: Probe) -> bool {
     let segment = view(bytes);
     let mut buckets = [probe.home, probe.neighbour()].into_iter().chain(HOMES..BUCKETS);
     buckets.any(|at| free_slot(&segment[at]).is_some())
 }
 
-/// Adds an entry; false, and nothing changed, if it has no position.
+/// Adds an entry; false, and nothing changed, if there is no free slot for it.
 pub(super) fn insert(bytes: &mut [u8], probe: Probe, handle: u32) -> bool {
     let segment = view_mut(bytes);
     let neighbour = probe.neighbour();
@@ -164,14 +164,14 @@ pub(super) fn insert(bytes: &mut [u8], probe: Probe, handle: u32) -> bool {
     false
 }
 
-/// Takes away the entry at `position`, which was found with `probe`.
+/// Removes the entry at `position`, which was found with `probe`.
 pub(super) fn remove(bytes: &mut [u8], probe: Probe, position: Position) {
     let segment = view_mut(bytes);
     segment[position.bucket][position.slot] = 0;
     count(&mut segment[probe.home], probe, position.bucket, |counter| *counter -= 1);
 }
 
-/// Gives the entry at `position` another handle.
+/// Replaces the handle of the entry at `position`.
 pub(super) fn replace(bytes: &mut [u8], position: Position, handle: u32) {
     let segment = view_mut(bytes);
     let tag = segment[position.bucket][position.slot];
@@ -190,12 +190,12 @@ pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = (Position, u32)> {
     })
 }
 
-/// Calls `see` with all entries and their hashes. These come from `hashes_of`, for many handles at a time,
-/// so that the processor has many of these far reads under way at once.
+/// Calls `visit` with all entries and their hashes, which come from `hashes_of` for many handles at a time, so that
+/// cache misses overlap.
 pub(super) fn for_each_hashed(
     bytes: &[u8],
     hashes_of: impl Fn(&[u32], &mut [u64]),
-    mut see: impl FnMut(Position, u32, u64),
+    mut visit: impl FnMut(Position, u32, u64),
 ) {
     let mut positions = [Position { bucket: 0, slot: 0 }; HASHED_TOGETHER];
     let mut handles = [0; HASHED_TOGETHER];
@@ -209,7 +209,7 @@ pub(super) fn for_each_hashed(
         }
         hashes_of(&handles[..len], &mut hashes[..len]);
         for ((position, handle), hash) in positions.iter().zip(&handles).zip(&hashes).take(len) {
-            see(*position, *handle, *hash);
+            visit(*position, *handle, *hash);
         }
         if len < HASHED_TOGETHER {
             return;
@@ -222,9 +222,8 @@ pub(super) fn scan_hashes(bytes: &[u8], out: &mut Vec<u64>, hashes_of: impl Fn(&
     for_each_hashed(bytes, hashes_of, |_, _, hash| out.push(hash));
 }
 
-/// Moves the entries whose hash has the bit `1 << bit` to `other`, whatever that held, each to the same
-/// position, so there is always room; then the stash is emptied into the homes as far as they have room.
-/// Returns how many moved.
+/// Moves the entries whose hash has the bit `1 << bit` to `other`, whose content is overwritten, each to the same
+/// position; then moves entries of the stash to their homes as far as there is room. Returns how many moved.
 pub(super) fn split(
     bytes: &mut [u8],
     other: &mut [u8],
@@ -258,7 +257,7 @@ pub(super) fn split(
         let target = if hash >> bit & 1 == 1 { &mut *other } else { &mut *bytes };
         remove(target, Probe::of(hash), position);
         let again = insert(target, Probe::of(hash), handle);
-        debug_assert!(again, "the position just left is free");
+        debug_assert!(again, "the slot just freed");
     }
     moved
 }
@@ -285,7 +284,7 @@ pub(super) fn audit(bytes: &[u8], hash_of: impl Fn(u32) -> u64) -> usize {
         if position.bucket >= HOMES {
             counted[probe.home][1] += 1;
         } else if position.bucket != probe.home {
-            assert_eq!(position.bucket, probe.neighbour(), "entry in a bucket that is never looked at");
+            assert_eq!(position.bucket, probe.neighbour(), "an entry in a bucket that lookups do not read");
             counted[probe.home][0] += 1;
         }
         len += 1;
@@ -325,7 +324,7 @@ fn fill(bucket: &mut Bucket, slot: usize, tag: u8, handle: u32) {
     bucket.as_chunks_mut().0[(BUCKET_BYTES - 4 * SLOTS) / 4 + slot] = handle.to_le_bytes();
 }
 
-/// Changes the counter of a home that is concerned by an entry in bucket `at`.
+/// Changes the counter of a home for an entry in bucket `at`.
 fn count(home: &mut Bucket, probe: Probe, at: usize, change: impl Fn(&mut u8)) {
     if at >= HOMES {
         change(&mut home[STASHED]);
@@ -359,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn segment_is_well_filled_before_the_first_entry_has_no_place() {
+    fn segment_is_80_percent_full_before_an_insertion_fails() {
         let mut rng = Rng::new(1);
         let total: usize = (0..200).map(|_| filled(&mut rng, usize::MAX).1.len()).sum();
         let share = total * 100 / 200 / SEGMENT_SLOTS;

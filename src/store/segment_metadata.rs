@@ -57,14 +57,14 @@ pub(super) struct MetadataTable {
     list: ChunkedVec<Metadata>,
     /// Segments of each depth.
     by_depth: [u32; DEPTH_MAX as usize + 1],
-    worn: usize,
+    to_rebuild: usize,
     /// Where [`MetadataTable::next_rebuild`] continues.
     walk: usize,
 }
 
 impl MetadataTable {
     pub(super) const fn new() -> Self {
-        Self { list: ChunkedVec::new(), by_depth: [0; DEPTH_MAX as usize + 1], worn: 0, walk: 0 }
+        Self { list: ChunkedVec::new(), by_depth: [0; DEPTH_MAX as usize + 1], to_rebuild: 0, walk: 0 }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -108,12 +108,12 @@ impl MetadataTable {
         metadata.needs_rebuild |= metadata.has_lost_much();
         self.list[id as usize] = metadata;
         self.by_depth[usize::from(metadata.depth)] += 1;
-        self.worn += usize::from(metadata.needs_rebuild);
+        self.to_rebuild += usize::from(metadata.needs_rebuild);
     }
 
     fn discount(&mut self, metadata: Metadata) {
         self.by_depth[usize::from(metadata.depth)] -= 1;
-        self.worn -= usize::from(metadata.needs_rebuild);
+        self.to_rebuild -= usize::from(metadata.needs_rebuild);
     }
 
     /// Counts one entry more.
@@ -130,7 +130,7 @@ impl MetadataTable {
         metadata.lost = metadata.lost.saturating_add(1);
         if !metadata.needs_rebuild && metadata.has_lost_much() {
             metadata.needs_rebuild = true;
-            self.worn += 1;
+            self.to_rebuild += 1;
         }
         metadata.live
     }
@@ -143,20 +143,20 @@ impl MetadataTable {
     /// Records that the segment's part of the filter is being rebuilt.
     pub(super) fn mark_rebuilt(&mut self, id: u32) {
         let metadata = &mut self.list[id as usize];
-        self.worn -= usize::from(metadata.needs_rebuild);
+        self.to_rebuild -= usize::from(metadata.needs_rebuild);
         metadata.needs_rebuild = false;
         metadata.lost = 0;
     }
 
     /// Segments that need a rebuild.
-    pub(super) const fn worn(&self) -> usize {
-        self.worn
+    pub(super) const fn to_rebuild(&self) -> usize {
+        self.to_rebuild
     }
 
     /// The next segment that needs a rebuild; `None` if there is none among the 4,096 that this call checks.
     /// Repeated calls reach each of them.
     pub(super) fn next_rebuild(&mut self) -> Option<u32> {
-        if self.worn == 0 {
+        if self.to_rebuild == 0 {
             return None;
         }
         if self.walk >= self.list.len() {
@@ -183,16 +183,16 @@ impl MetadataTable {
 
     /// Checks the counts against the metadata of `segments`, which are all segments.
     pub(super) fn audit(&self, segments: impl Iterator<Item = u32>) {
-        let (mut by_depth, mut worn) = ([0; DEPTH_MAX as usize + 1], 0);
+        let (mut by_depth, mut to_rebuild) = ([0; DEPTH_MAX as usize + 1], 0);
         for id in segments {
             let metadata = self.get(id);
             by_depth[usize::from(metadata.depth)] += 1;
-            worn += usize::from(metadata.needs_rebuild);
+            to_rebuild += usize::from(metadata.needs_rebuild);
             assert!(
                 metadata.needs_rebuild || !metadata.has_lost_much(),
                 "a segment that needs a rebuild and is not marked"
             );
         }
-        assert_eq!((by_depth, worn), (self.by_depth, self.worn));
+        assert_eq!((by_depth, to_rebuild), (self.by_depth, self.to_rebuild));
     }
 }
