@@ -1,19 +1,19 @@
-# Each verb serves people and CI alike. `make` alone lists them.
+# Targets for people and CI. `make` alone lists them.
 
 TARGET ?= request
 SECONDS ?= 600
 
-.PHONY: help run run-cluster test clients docs check bench pictures sim sim-night oracle mutants fuzz profile clean
+.PHONY: help run run-cluster test clients docs check bench pictures sim sim-night oracle mutants fuzz profile perf clean
 
-help: ## Show these verbs
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build and run a node on 127.0.0.1:5454 (ARGS="--port 6000")
-	cargo run --release --quiet -- $(ARGS)
+	cargo run --release -- $(ARGS)
 
-run-cluster: ## Run a mesh of nodes on this machine until Ctrl-C (NODES=3)
-	cargo build --release --quiet --bin olivia --example cluster
-	cargo run --release --quiet --example cluster -- --nodes $(or $(NODES),3)
+run-cluster: ## Run a mesh of nodes on this machine until Ctrl-C (NODES=3 PORT=5454)
+	cargo build --release --bin olivia --example cluster
+	@target/release/examples/cluster --nodes $(or $(NODES),3) --port $(or $(PORT),5454)
 
 test: ## Run all tests
 	cargo test --quiet
@@ -26,7 +26,7 @@ clients: ## Install Redis clients of other languages and run them on a node (ARG
 docs: ## Write the pages of docs/ that come from tables in the code (docs/stats.md)
 	OLIVIA_WRITE_DOCS=1 cargo test --quiet --lib documentation
 
-check: ## Check format, lints and documentation, warnings being errors
+check: ## Check format, lints and documentation; warnings are errors
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
@@ -39,16 +39,16 @@ pictures: ## Draw docs/*.svg from the measured data in docs/measured, and the la
 	OLIVIA_DRAW=1 cargo test --quiet --test architecture pictures
 	cargo bench --quiet --bench pictures
 
-sim: ## Simulate a node among hostile clients, and meshes (SEEDS=5000, or OLIVIA_SIM_SEED=one)
+sim: ## Simulate a node with hostile clients, and meshes (SEEDS=5000, or OLIVIA_SIM_SEED=one)
 	OLIVIA_SIM_SEEDS=$(or $(SEEDS),5000) cargo test --release --quiet --test simulation --test mesh
 
-sim-night: ## Simulate small meshes all night, and larger ones (SEEDS=100000 of two to seven nodes)
+sim-night: ## Simulate meshes for hours, up to 100 nodes (SEEDS=100000 of two to seven nodes)
 	OLIVIA_SIM_SEEDS=$(or $(SEEDS),100000) cargo test --release --quiet --test mesh
 	OLIVIA_SIM_NODES=16 OLIVIA_SIM_SEEDS=1000 cargo test --release --quiet --test mesh
 	OLIVIA_SIM_NODES=64 OLIVIA_SIM_SEEDS=100 cargo test --release --quiet --test mesh
 	OLIVIA_SIM_NODES=100 OLIVIA_SIM_SEEDS=40 cargo test --release --quiet --test mesh
 
-oracle: ## Compare the store with maps over millions of operations, and its memory with the system's (OPS=5000000)
+oracle: ## Differential tests of the store against std maps, and of its resident memory (OPS=5000000)
 	OLIVIA_STORE_OPS=$(or $(OPS),5000000) cargo test --release --quiet --test store_oracle
 	OLIVIA_STORE_VALUES=100000 cargo test --release --quiet --test resident
 
@@ -62,9 +62,12 @@ fuzz: ## Fuzz a decoder with cargo-fuzz (TARGET=line|request|resp|frame|handshak
 	RUSTC_BOOTSTRAP=1 cargo fuzz run $(TARGET) fuzz/corpus/$(TARGET) tests/fuzz/corpus/$(TARGET) -- \
 		-max_total_time=$(SECONDS) -dict=tests/fuzz/dictionary.txt -max_len=4096
 
-profile: ## Build for perf: release code with symbols, in target/profiling/olivia
-	cargo build --profile profiling
-	@echo 'Then: perf record --call-graph fp -p $$(pgrep -x olivia)'
+profile: ## Build for perf: release code with symbols and frame pointers, in target/perf/profiling/olivia
+	RUSTFLAGS="-C force-frame-pointers=yes" cargo build --profile profiling --target-dir target/perf
+	@echo 'Run target/perf/profiling/olivia, load it, then: make perf PID=its-pid'
 
-clean: ## Remove what was built
+perf: ## Profile a node under load, or a running one (PID= MIX=90/10 PIPELINE=16 TIME=10 BASE=old.data)
+	@PID=$(PID) MIX=$(MIX) PIPELINE=$(PIPELINE) TIME=$(TIME) BASE=$(BASE) benches/perf.sh
+
+clean: ## Remove build results
 	cargo clean

@@ -97,7 +97,7 @@ fn what_was_asked_before_the_signal_is_answered_before_the_goodbye() {
         drop((busy, idle, inside_a_request));
         let (code, log) = server.end();
         assert_eq!(code, Some(0), "{log}");
-        assert!(log.contains("shutting down, 3 connections to close"), "{log}");
+        assert!(log.contains("shutting down; open connections: 3"), "{log}");
         assert!(log.contains("] stopped\n"), "{log}");
     }
 }

@@ -1,7 +1,6 @@
-//! The life of the cluster: start, wait until every node knows the others, show the logs, end.
+//! The cluster: starts the nodes, waits until all are linked, shows their logs, ends them.
 //!
-//! One loop over one channel: lines of logs, ends of logs, signals. Whatever is waited for, all of these
-//! are taken meanwhile.
+//! One loop over one channel: lines of logs, ends of logs, signals.
 
 use crate::Options;
 use crate::node::{Node, Plan};
@@ -18,33 +17,32 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a node may take until it listens.
+/// Time limit for a node to listen.
 const START_MAX: Duration = Duration::from_secs(10);
 
-/// How long all of them may take to know each other.
+/// Time limit for all nodes to be linked.
 const READY_MAX: Duration = Duration::from_secs(30);
 
-/// How often a node is asked whether it is ready.
-const ASK_EVERY: Duration = Duration::from_millis(50);
+/// Time between two queries for readiness.
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
-/// When there is nothing to do but what happens.
+/// The wait while there is nothing to do.
 const FOR_EVER: Duration = Duration::from_secs(3_600);
 
-/// How long nodes may take to end: somewhat more than the `drain_ms` that they have by default.
+/// Time limit for nodes to shut down: somewhat more than their default `drain_ms`.
 const END_MAX: Duration = Duration::from_secs(7);
 
-/// A signal that comes so soon after the first is the same one: a terminal and a program that waits for
-/// this one (make, timeout) may both pass it on.
+/// A second signal within this time is the first one: a terminal and a parent (make, timeout) may both pass it on.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
-/// Something that happened.
+/// An event.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A node has logged a line.
     Line(usize, String),
-    /// A node has closed its log, which it does when it ends.
+    /// A node has closed its log: it has exited.
     Ended(usize),
-    /// This program was told to end.
+    /// A signal to this program.
     Signal,
 }
 
@@ -60,12 +58,15 @@ pub(crate) struct Cluster {
     sender: Sender<Event>,
     events: Receiver<Event>,
     output: Output,
-    /// When it was told to end.
-    told: Option<Instant>,
-    /// It was told to end again, which means: at once.
+    /// When the first signal came.
+    signalled: Option<Instant>,
+    /// A second signal came: kill the nodes.
     is_hurried: bool,
-    /// The ends of nodes are expected.
+    /// All nodes are linked: their logs are shown from here on.
+    is_up: bool,
+    /// The nodes are being shut down.
     is_ending: bool,
+    /// A node did not start or did not end.
     has_failed: bool,
 }
 
@@ -86,25 +87,27 @@ impl Cluster {
             sender,
             events,
             output,
-            told: None,
+            signalled: None,
             is_hurried: false,
+            is_up: false,
             is_ending: false,
             has_failed: false,
         })
     }
 
-    /// From the start of the first node to the end of the last.
+    /// Runs from the start of the first node to the end of the last.
     pub(crate) fn run(mut self) -> Result<ExitCode, String> {
         let up = self.start_all().and_then(|()| self.wait_until_ready());
         match up {
-            Ok(()) if !self.is_told_to_end() => {
+            Ok(()) if !self.is_to_end() => {
+                self.is_up = true;
                 let text = self.introduction();
                 self.output.line(&text);
             }
             Ok(()) => {}
             Err(_) => self.has_failed = true,
         }
-        while up.is_ok() && !self.is_told_to_end() && self.living() > 0 {
+        while up.is_ok() && !self.is_to_end() && self.living() > 0 {
             self.step(FOR_EVER);
         }
         self.end_all();
@@ -112,17 +115,17 @@ impl Cluster {
         Ok(if self.has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
-    fn is_told_to_end(&self) -> bool {
-        self.told.is_some() || self.output.is_closed
+    fn is_to_end(&self) -> bool {
+        self.signalled.is_some() || self.output.is_closed
     }
 
     fn living(&self) -> usize {
         self.nodes.iter().filter(|node| node.ended.is_none()).count()
     }
 
-    /// Waits for an event, for so long at most, and takes all that there are then.
-    fn step(&mut self, patience: Duration) {
-        match self.events.recv_timeout(patience) {
+    /// Waits for an event, up to a time limit, and takes all that are there then.
+    fn step(&mut self, time_limit: Duration) {
+        match self.events.recv_timeout(time_limit) {
             Ok(event) => self.take(event),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
         }
@@ -136,17 +139,38 @@ impl Cluster {
             Event::Line(index, line) => {
                 let node = &mut self.nodes[index];
                 node.note(&line);
-                self.output.log(index, &node.name, &line);
+                // INFO lines of the start are many, and say that all goes well.
+                if self.is_up || !line.contains("[INFO ]") {
+                    let name = node.name.clone();
+                    let line = self.with_names(&line);
+                    self.output.log(index, &name, &line);
+                }
             }
             Event::Ended(index) => self.ended(index),
             Event::Signal => {
-                let first = *self.told.get_or_insert_with(Instant::now);
+                let first = *self.signalled.get_or_insert_with(Instant::now);
                 self.is_hurried |= first.elapsed() >= SAME_SIGNAL;
             }
         }
     }
 
-    /// Takes note of the end of a node.
+    /// A line with the names of nodes in place of their addresses, and without their ids.
+    fn with_names(&self, line: &str) -> String {
+        let mut line = match line.split_once(" (node ") {
+            Some((before, after)) => format!("{before}{}", after.get(33..).unwrap_or_default()),
+            None => line.to_owned(),
+        };
+        for node in &self.nodes {
+            let addr = node.addr.to_string();
+            while let Some(at) = line.find(&addr).filter(|at| !line[at + addr.len()..].starts_with(is_digit))
+            {
+                line.replace_range(at..at + addr.len(), &node.name);
+            }
+        }
+        line
+    }
+
+    /// Reports the exit of a node.
     fn ended(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         let status = match node.reap() {
@@ -156,17 +180,22 @@ impl Cluster {
         if self.is_ending && status.success() || node.was_too_late() {
             return;
         }
-        self.has_failed = true;
-        let (how, words) = (how_it_ended(status), node.last_words());
-        self.output.alarm(&format!("{} ({}) died: {how}; its last lines:{words}", node.name, node.addr));
+        let (name, addr, how) = (&node.name, node.addr, how_it_ended(status));
+        if self.is_up {
+            let verb = if status.success() { "ended" } else { "died" };
+            self.output.alarm(&format!("{name} ({addr}) {verb} ({how}); start it again: {}", node.command));
+        } else {
+            self.has_failed = true;
+            self.output.alarm(&format!("{name} ({addr}) died ({how}); its last lines:{}", node.last_lines()));
+        }
     }
 
     fn start_all(&mut self) -> Result<(), String> {
         if !self.program.exists() {
             let program = self.program.display();
-            return Err(format!("there is no {program}; build it first: cargo build --release"));
+            return Err(format!("{program} does not exist; build it first: cargo build --release"));
         }
-        while self.nodes.len() < usize::from(self.nodes_wanted) && !self.is_told_to_end() {
+        while self.nodes.len() < usize::from(self.nodes_wanted) && !self.is_to_end() {
             self.start_next()?;
         }
         Ok(())
@@ -185,11 +214,11 @@ impl Cluster {
         self.next_port = plan.port.checked_add(1).ok_or("there are no more ports")?;
         self.nodes.push(Node::start(index, &plan, &self.sender)?);
         let begin = Instant::now();
-        while !self.nodes[index].listens && !self.is_told_to_end() {
-            self.step(ASK_EVERY);
+        while !self.nodes[index].listens && !self.is_to_end() {
+            self.step(POLL_EVERY);
             let node = &self.nodes[index];
             if node.was_too_late() && node.ended.is_some() {
-                // Somebody took the port after it was seen free; the next port is tried.
+                // The port was taken after it was seen free; the next one is tried.
                 self.nodes.pop();
                 break;
             }
@@ -208,10 +237,10 @@ impl Cluster {
         let links = self.nodes.len() - 1;
         let begin = Instant::now();
         let mut next = 0;
-        while next < self.nodes.len() && !self.is_told_to_end() {
+        while next < self.nodes.len() && !self.is_to_end() {
             self.step(Duration::ZERO);
             if self.has_failed {
-                return Err(format!("{} nodes are left before all were ready", self.living()));
+                return Err("a node died before all were linked".to_owned());
             }
             let node = &self.nodes[next];
             let stats = node.stats().unwrap_or_else(|error| error.to_string());
@@ -220,9 +249,9 @@ impl Cluster {
                 next += 1;
             } else if begin.elapsed() > READY_MAX {
                 let (name, stats) = (&node.name, stats.trim_end());
-                return Err(format!("{name} is not ready after {READY_MAX:?}; it says: {stats}"));
+                return Err(format!("{name} is not ready after {READY_MAX:?}; its STATS: {stats}"));
             } else {
-                self.step(ASK_EVERY);
+                self.step(POLL_EVERY);
             }
         }
         Ok(())
@@ -232,37 +261,40 @@ impl Cluster {
         let (Some(first), Some(last)) = (self.nodes.first(), self.nodes.last()) else { return String::new() };
         let mut text = match self.nodes.len() {
             1 => "\nOne node is ready:\n".to_owned(),
-            count => format!("\n{count} nodes are ready; each answers for all of them:\n"),
+            count => format!("\n{count} nodes are ready; each can be asked for any key:\n"),
         };
         for node in &self.nodes {
-            let _ = writeln!(text, "  {:3} {}", node.name, node.addr);
+            let _ = writeln!(text, "  {:3} {}  pid {}", node.name, node.addr, node.pid());
         }
         let _ = write!(
             text,
-            "\nSet a key on the first, and get it from the last:\n  \
-             printf 'SET greeting:hello\\n' | nc -N {} {}\n  \
-             printf 'GET greeting\\n' | nc -N {} {}\n\
-             (or type the words into: nc {} {})\n\nCtrl-C ends all of them.\n",
-            first.addr.ip(),
-            first.addr.port(),
-            last.addr.ip(),
-            last.addr.port(),
-            first.addr.ip(),
-            first.addr.port()
+            "\nSet a key on the first, get it from the last:\n  \
+             printf 'SET greeting:hello\\n' | nc -N {ip} {first}\n  \
+             printf 'GET greeting\\n' | nc -N {ip} {last}\n\
+             Type requests by hand:  nc -N {ip} {first}\n\
+             See the links:          printf 'MESH\\n' | nc -N {ip} {first}\n\
+             Kill a node:            kill {}\n\
+             Start it again:         {}\n\n\
+             Ctrl-C ends all of them.\n",
+            self.nodes[self.nodes.len() - 1].pid(),
+            self.nodes[self.nodes.len() - 1].command,
+            ip = first.addr.ip(),
+            first = first.addr.port(),
+            last = last.addr.port(),
         );
         text
     }
 
-    /// Tells all to end, waits for it, and kills those that do not, at once if told a second time.
+    /// Shuts all nodes down, and kills those that take too long, at once after a second signal.
     fn end_all(&mut self) {
         self.is_ending = true;
         self.nodes.iter().for_each(Node::terminate);
         let begin = Instant::now();
         while self.living() > 0 && begin.elapsed() < END_MAX && !self.is_hurried {
-            self.step(ASK_EVERY);
+            self.step(POLL_EVERY);
         }
         for node in self.nodes.iter_mut().filter(|node| node.ended.is_none()) {
-            self.output.alarm(&format!("{} ({}) does not end and is killed", node.name, node.addr));
+            self.output.alarm(&format!("{} ({}) does not shut down and is killed", node.name, node.addr));
             self.has_failed = true;
             node.kill();
             let _ = node.reap();
@@ -270,7 +302,7 @@ impl Cluster {
     }
 }
 
-/// Lets signals come as events.
+/// Turns signals into events.
 fn watch_signals(events: &Sender<Event>) -> std::io::Result<()> {
     let (mut ours, theirs) = UnixStream::pair()?;
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -284,7 +316,7 @@ fn watch_signals(events: &Sender<Event>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The first port from `port` up that nobody listens on at this moment.
+/// The first free port from `port` up.
 fn free_port(port: u16) -> Result<u16, String> {
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
     (port..=u16::MAX).find(is_free).ok_or_else(|| format!("no port from {port} up is free"))
@@ -294,6 +326,10 @@ fn free_port(port: u16) -> Result<u16, String> {
 fn field<'l>(stats: &'l str, name: &str) -> Option<&'l str> {
     let fields = stats.trim_end().strip_prefix(":STATS ")?.split(',');
     fields.filter_map(|field| field.split_once(':')).find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+fn is_digit(c: char) -> bool {
+    c.is_ascii_digit()
 }
 
 fn how_it_ended(status: ExitStatus) -> String {

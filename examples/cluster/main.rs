@@ -1,11 +1,10 @@
-//! A mesh of nodes on this machine, to try things with: `make run-cluster`, `make run-cluster NODES=16`.
+//! A mesh of nodes on this machine, to try things with: `make run-cluster`, `make run-cluster NODES=16 PORT=6000`.
 //!
-//! Starts each node as a process of its own, waits until all of them know each other, shows their logs,
-//! and ends all that it started, and nothing else, when it is told to end (Ctrl-C, SIGTERM, SIGHUP) or
-//! when its output is closed. A node that dies is reported with its last words; the others go on. Not a
-//! way to run a mesh for good: what the nodes hold is gone with it, and nobody starts them again.
+//! Starts each node as a process of its own, waits until all are linked, shows their logs, and ends what it started on
+//! Ctrl-C, SIGTERM, SIGHUP or when its output is closed. A node that ends earlier is reported with the command that
+//! starts it again; the others go on. Not for production: nothing restarts a node.
 //!
-//! Exit codes: 0 ended as told, 1 a node died or did not come up, 2 wrong usage.
+//! Exit codes: 0 ended by a signal, 1 a node did not start or did not end, 2 wrong usage.
 
 mod follow;
 mod node;
@@ -20,19 +19,19 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cluster: a mesh of nodes on this machine, to try things with
 
-  --nodes N        so many nodes, 1 to 64                   (default 3)
+  --nodes N        number of nodes, 1 to 64                 (default 3)
   --program PATH   the program to run                       (default: olivia, beside this program)
-  --dir PATH       where the configuration files are put    (default target/cluster)
-  --port N         the first port to be tried               (default 5454)
+  --dir PATH       directory of the configuration files     (default target/cluster)
+  --port N         the first port to try                    (default 5454)
   -h, --help       print this, exit
 ";
 
-/// More would be more processes than a look at a mesh needs.
+/// Processes that a demonstration may start.
 const NODES_MAX: u16 = 64;
 
 const EXIT_USAGE: u8 = 2;
 
-/// What the command line says.
+/// The command line.
 #[derive(Debug)]
 struct Options {
     nodes: u16,
@@ -52,7 +51,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(sentence) => {
-            eprintln!("cluster: {sentence}; --help tells more");
+            eprintln!("cluster: {sentence}; see --help");
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -65,7 +64,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `None`: help is wanted.
+/// `None`: print the help.
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>, String> {
     use lexopt::{Arg, Parser};
     let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.parent()?.join("olivia")));

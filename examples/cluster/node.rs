@@ -1,7 +1,7 @@
-//! One node: its configuration, its process, its log, its end.
+//! One node: its configuration, its process, its log, its exit.
 //!
-//! A node runs in a process group of its own, so that Ctrl-C in a terminal reaches only this program,
-//! which then ends it properly. On Linux it is killed by the system should this program die first.
+//! A node runs in a process group of its own, so that Ctrl-C in a terminal reaches only this program, which then shuts
+//! it down. On Linux the system kills it if this program dies first.
 
 use crate::follow::Event;
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,27 +18,26 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The first argument of this program when it is about to become a node.
+/// The first argument of this program in a process that becomes a node.
 const AS_CHILD: &str = "--as-child-of";
 
-/// How long a node may take for one reply.
+/// Time limit of one reply of a node.
 const REPLY_MAX: Duration = Duration::from_secs(1);
 
-/// How long a process may take to be gone after it has closed its log.
+/// Time limit for a process to exit after it has closed its log.
 const REAP_MAX: Duration = Duration::from_secs(2);
 
-/// What a node says when it can be reached, and when somebody else has its port.
+/// Log lines of a node that listens, and of one whose port is taken.
 const LISTENS: &str = " listens on ";
 const PORT_TAKEN: &str = "another process has this port";
 
-/// Last lines that are kept for when a node dies.
+/// Last lines of a log that are kept, for a node that does not start.
 const LAST_LINES: usize = 10;
 
-/// Variables that reach the nodes. All others of Olivia's would say the same to each of them, and win
-/// over their configurations.
+/// Variables that reach the nodes. All others of Olivia's would override their configurations.
 const VARIABLES: [&str; 2] = ["OLIVIA_LOG_", "OLIVIA_LIMITS_"];
 
-/// What a node is told.
+/// What a node is started with.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     pub(crate) program: &'a Path,
@@ -56,22 +55,23 @@ pub(crate) struct Node {
     pub(crate) addr: SocketAddr,
     child: Child,
     last_lines: VecDeque<String>,
-    /// It can be reached.
     pub(crate) listens: bool,
     port_is_taken: bool,
-    /// How it ended, once it has.
+    /// Its exit status, once it has one.
     pub(crate) ended: Option<ExitStatus>,
+    /// The command that starts it by hand.
+    pub(crate) command: String,
 }
 
 impl Node {
-    /// Writes its configuration and starts it; what it says comes through `events`.
+    /// Writes its configuration and starts it; its log comes through `events`.
     pub(crate) fn start(index: usize, plan: &Plan<'_>, events: &Sender<Event>) -> Result<Self, String> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, plan.port));
         let config = write_config(plan, addr)?;
         let this = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
         let mut command = Command::new(this);
         command.arg(AS_CHILD).arg(std::process::id().to_string()).arg(plan.program);
-        command.arg("--config").arg(config);
+        command.arg("--config").arg(&config);
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_kept_away(name)) {
             command.env_remove(name);
         }
@@ -88,15 +88,20 @@ impl Node {
         }
         let name = format!("n{}", index + 1);
         let last_lines = VecDeque::new();
-        Ok(Self { name, addr, child, last_lines, listens: false, port_is_taken: false, ended: None })
+        let command = format!("{} --config {}", plan.program.display(), config.display());
+        Ok(Self { name, addr, child, last_lines, listens: false, port_is_taken: false, ended: None, command })
     }
 
-    /// Whether it could not start because somebody was faster than it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it did not start because its port is taken.
     pub(crate) fn was_too_late(&self) -> bool {
         self.port_is_taken && !self.listens
     }
 
-    /// Understands a line of its log, and keeps it for its end.
+    /// Reads a line of its log, and keeps it.
     pub(crate) fn note(&mut self, line: &str) {
         self.listens |= line.contains(LISTENS);
         self.port_is_taken |= line.contains(PORT_TAKEN);
@@ -107,11 +112,11 @@ impl Node {
     }
 
     /// The last lines of its log.
-    pub(crate) fn last_words(&self) -> String {
+    pub(crate) fn last_lines(&self) -> String {
         self.last_lines.iter().fold(String::new(), |all, line| all + "\n    " + line)
     }
 
-    /// Its STATS, for as long as it answers.
+    /// Its STATS.
     pub(crate) fn stats(&self) -> io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&self.addr, REPLY_MAX)?;
         stream.set_read_timeout(Some(REPLY_MAX))?;
@@ -121,7 +126,7 @@ impl Node {
         Ok(line)
     }
 
-    /// Tells it to end.
+    /// Shuts it down.
     pub(crate) fn terminate(&self) {
         // Not yet waited for, so the number is still its own; it may have ended all the same.
         if self.ended.is_none() {
@@ -129,14 +134,14 @@ impl Node {
         }
     }
 
-    /// Ends it at once.
+    /// Kills it.
     pub(crate) fn kill(&mut self) {
         if self.ended.is_none() {
             let _ = self.child.kill();
         }
     }
 
-    /// Takes its exit status after its log was closed, which is the last that it does.
+    /// Takes its exit status after its log was closed.
     pub(crate) fn reap(&mut self) -> io::Result<ExitStatus> {
         let begin = Instant::now();
         loop {
@@ -154,7 +159,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Whatever went wrong, it does not outlive this program.
+        // It never outlives this program.
         self.kill();
         let _ = self.child.wait();
     }
@@ -165,15 +170,13 @@ fn is_kept_away(name: &OsStr) -> bool {
     name.starts_with("OLIVIA_") && !VARIABLES.iter().any(|kept| name.starts_with(kept))
 }
 
-/// A file named by the port, which no other running node has, readable only by its owner: it holds the
-/// secret.
+/// A file named by the port, readable only by its owner: it holds the secret.
 fn write_config(plan: &Plan<'_>, addr: SocketAddr) -> Result<PathBuf, String> {
     let path = plan.dir.join(format!("{}.toml", addr.port()));
     let peers = plan.base.map(|base| format!("\"{base}\"")).unwrap_or_default();
     let text = format!(
-        "# Written by `make run-cluster` for one of its nodes.\nbase_node = {}\nlisten_port = {}\n\
+        "# Written by `make run-cluster` for one of its nodes.\nlisten_port = {}\n\
          remote_peers = [{peers}]\nbind = \"{}\"\n\n[mesh]\nsecret = \"{}\"\n",
-        plan.base.is_none(),
         addr.port(),
         addr.ip(),
         plan.secret,
@@ -189,7 +192,7 @@ fn write_config(plan: &Plan<'_>, addr: SocketAddr) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// Passes a node's log on, line by line, and its end.
+/// Passes a node's log on, line by line, then its end.
 fn read_log(index: usize, log: ChildStderr, events: &Sender<Event>) {
     let mut log = BufReader::new(log);
     let mut line = Vec::new();
@@ -200,7 +203,7 @@ fn read_log(index: usize, log: ChildStderr, events: &Sender<Event>) {
         }
         line.clear();
     }
-    // Nobody listens any more when this program is ending.
+    // Fails only while this program ends.
     let _ = events.send(Event::Ended(index));
 }
 
@@ -224,14 +227,14 @@ pub(crate) fn run_as_child() -> Option<ExitCode> {
     Some(ExitCode::FAILURE)
 }
 
-/// Lets the system kill this process, and what it becomes, when its parent dies, however that happens.
+/// Has the system kill this process, and what it becomes, when its parent dies.
 #[cfg(target_os = "linux")]
 fn die_with(parent: u32) -> Result<(), String> {
     use rustix::process::{getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| error.to_string())?;
     let is_there = getppid().is_some_and(|pid| u32::try_from(pid.as_raw_nonzero().get()) == Ok(parent));
-    // It may have died before the system was told.
-    if is_there { Ok(()) } else { Err("started by nobody".to_owned()) }
+    // It may have died before the call.
+    if is_there { Ok(()) } else { Err("the parent process is gone".to_owned()) }
 }
 
 #[cfg(not(target_os = "linux"))]

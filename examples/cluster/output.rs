@@ -1,15 +1,15 @@
-//! What is shown: lines with a name in front, coloured where a person looks.
+//! The output: lines with a node's name in front, coloured on a terminal.
 
 use std::io::{self, IsTerminal, Write};
 
-/// Behind the colours of errors (red) and of plain text.
+/// The colours of nodes; red is for errors.
 const COLOURS: [u8; 6] = [36, 33, 35, 32, 34, 96];
 
-/// Where lines go: standard output, which is given up when nobody reads it any more.
+/// Standard output, until its reader closes it.
 #[derive(Debug)]
 pub(crate) struct Output {
     is_coloured: bool,
-    /// A reader has left: there is nobody to show anything to.
+    /// The reader has closed it.
     pub(crate) is_closed: bool,
 }
 
@@ -29,7 +29,7 @@ impl Output {
         }
     }
 
-    /// Something that needs attention.
+    /// A line that needs attention.
     pub(crate) fn alarm(&mut self, text: &str) {
         if self.is_coloured {
             self.line(&format!("\x1b[1;31m{text}\x1b[0m"));

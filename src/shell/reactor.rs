@@ -414,7 +414,7 @@ impl Reactor {
             return;
         }
         self.listener.close();
-        log::info!("shutting down, {} connections to close", self.node.conns());
+        log::info!("shutting down; open connections: {}", self.node.conns());
         self.node.drain(now);
         self.act();
     }
