@@ -26,6 +26,7 @@ trap '[ ${#started[@]} -eq 0 ] || kill "${started[@]}" 2>/dev/null || true' EXIT
 if [ -z "$pid" ]; then
     make --no-print-directory profile >/dev/null
     cargo bench --quiet --bench load --no-run
+    : >"$out/node.log"
     target/perf/profiling/olivia --config /dev/null --port 0 2>"$out/node.log" &
     pid=$!
     started+=("$pid")

@@ -33,7 +33,7 @@ pub(crate) enum Table {
     Found,
     Hit,
     Changelog,
-    Questions,
+    Queries,
     Idle,
     Dead,
     Scale,
@@ -46,7 +46,7 @@ const TABLES: [(&str, Table); 8] = [
     ("digest", Table::Changelog),
     ("idle", Table::Idle),
     ("dead", Table::Dead),
-    ("questions", Table::Questions),
+    ("queries", Table::Queries),
     ("scale", Table::Scale),
     ("trace", Table::Trace),
 ];

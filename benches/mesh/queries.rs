@@ -1,4 +1,4 @@
-//! How often a node asks in vain: questions for 1,000 keys that nobody has, and questions for each key
+//! False positives: queries for 1,000 absent keys, and queries per key
 //! that another node has, from a filter that has just grown to one that is about to grow again.
 //!
 //! Whole meshes inside this process. All nodes hold as many keys as each other, so that all filters are at
@@ -23,9 +23,9 @@ const SPREAD: Duration = Duration::from_secs(2);
 /// What was found at one fill.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
-    /// Questions for 1,000 keys that nobody has.
+    /// Queries for 1,000 absent keys.
     pub(crate) absent: f64,
-    /// Questions for one key that another node has.
+    /// Queries for one key of another node.
     pub(crate) per_hit: f64,
 }
 
@@ -33,11 +33,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let sizes: &[usize] = if options.quick { &[3] } else { &[3, 16, 64] };
     let (bits_min, absent) = if options.quick { (1 << 15, 500) } else { (1 << 17, 100_000) };
     let head = [
-        "title: Questions for 1,000 keys that nobody has",
+        "title: Queries for 1,000 absent keys",
         "kind: lines",
         "from: 50",
         "x: keys, in percent of those at which the filters grow",
-        "y: questions",
+        "y: queries",
     ];
     let mut columns = vec!["fill".to_owned()];
     let mut found = Vec::new();
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         found.push(at_fills);
     }
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-    let mut report = Report::new("questions", &head, &columns);
+    let mut report = Report::new("queries", &head, &columns);
     for (at, fill) in FILLS.iter().enumerate() {
         let mut row = vec![digits(fill * 50.0, 0)];
         row.extend(found.iter().map(|fills| digits(fills[at].absent, 2)));

@@ -1,4 +1,4 @@
-//! What grows with the number of nodes: memory for the others' filters, traffic, questions.
+//! What grows with the number of nodes: memory for the others' filters, traffic, queries.
 //!
 //! Whole meshes inside this process, each node with the same number of keys.
 
@@ -17,7 +17,7 @@ const SINGLE_KEYS: u64 = 100;
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let sizes: &[usize] = if options.quick { &[3, 5] } else { &[3, 8, 16, 32, 64, 100] };
     let (keys, absent) = if options.quick { (200.0, 500) } else { (3_000.0, 50_000) };
-    let head = ["title: Questions of a lookup, as the mesh grows", "kind: lines", "x: nodes", "y: questions"];
+    let head = ["title: Queries per lookup, by size of the mesh", "kind: lines", "x: nodes", "y: queries"];
     let columns = ["nodes", "for a key that another node has", "for a key that nobody has"];
     let mut report = Report::new("scale", &head, &columns);
     let head = [
