@@ -57,7 +57,7 @@ pub const LAYERS: [Layer; 17] = [
     Layer {
         name: "lookup",
         says: "queries to peers, and from peers",
-        holds: &["node/lookup", "node/peer/probe.rs"],
+        holds: &["node/lookup"],
         imports: &["digest", "conn", "state", "records", "store", "filter", "wire", "base", "limits"],
     },
     Layer {
@@ -69,13 +69,13 @@ pub const LAYERS: [Layer; 17] = [
     Layer {
         name: "conn",
         says: "one connection: order of replies, timeouts, output of links",
-        holds: &["node/conn", "node/tasks.rs", "node/peer/link_output.rs"],
+        holds: &["node/conn", "node/peer/link_output.rs"],
         imports: &["state", "records", "filter", "wire", "base", "config", "limits"],
     },
     Layer {
         name: "state",
         says: "all that a node has",
-        holds: &["node/state.rs"],
+        holds: &["node/state.rs", "node/tasks.rs"],
         imports: &["records", "store", "filter", "wire", "base", "config", "limits"],
     },
     Layer {
@@ -90,6 +90,8 @@ pub const LAYERS: [Layer; 17] = [
             "node/conn/connection.rs",
             "node/conn/replies.rs",
             "node/digest/own_filter.rs",
+            "node/lookup/operation.rs",
+            "node/lookup/queries.rs",
             "node/lookup/table.rs",
             "node/peer/address_book.rs",
             "node/peer/health.rs",
