@@ -2,6 +2,10 @@
 //! never panics or spins, answers in whole lines, holds no more than its limits, ends when told to,
 //! and does the same again for the same input.
 
+#[path = "../kit/contract.rs"]
+mod contract;
+
+use contract::{Contract, conn_of};
 use olivia::base::time::{Instant, Now};
 use olivia::config::{Config, Secret};
 use olivia::limits::Limits;
@@ -37,9 +41,8 @@ fn play(data: &[u8]) -> Vec<Vec<u8>> {
 struct Client {
     key: ConnKey,
     is_open: bool,
-    is_stopped: bool,
     is_read_closed: bool,
-    is_flushing: bool,
+    contract: Contract,
     sent: Vec<u8>,
 }
 
@@ -131,9 +134,8 @@ impl World {
             self.clients.push(Client {
                 key,
                 is_open: true,
-                is_stopped: false,
                 is_read_closed: false,
-                is_flushing: false,
+                contract: Contract::default(),
                 sent,
             });
         }
@@ -149,7 +151,7 @@ impl World {
     fn receive(&mut self, at: u8, bytes: &[u8]) {
         let now = self.now;
         let Some(client) = self.pick(at) else { return };
-        if !client.is_stopped && !client.is_read_closed && !bytes.is_empty() {
+        if !client.contract.is_stopped && !client.is_read_closed && !bytes.is_empty() {
             let key = client.key;
             self.node.received(now, key, bytes);
         }
@@ -183,7 +185,7 @@ impl World {
         let next = self.node.next_deadline();
         assert!(next.is_none_or(|next| next > self.now.mono), "{next:?} is not after {:?}", self.now);
         let node = &self.node;
-        let is_stuck = |client: &Client| client.is_stopped && node.outbound_bytes(client.key) == 0;
+        let is_stuck = |client: &Client| client.contract.is_stopped && node.outbound_bytes(client.key) == 0;
         let stuck = self.clients.iter().find(|client| client.is_open && is_stuck(client));
         assert!(stuck.is_none(), "nothing waits, and yet it is not read from");
     }
@@ -193,7 +195,7 @@ impl World {
         let now = self.now;
         let Some(client) = self.pick(at) else { return };
         let key = client.key;
-        if is_polite && (client.is_read_closed || client.is_stopped) {
+        if is_polite && (client.is_read_closed || client.contract.is_stopped) {
             return;
         }
         client.is_read_closed = true;
@@ -208,34 +210,26 @@ impl World {
     /// Does what the node asks for, and looks at what it holds.
     fn reconcile(&mut self) {
         while let Some(action) = self.node.next_action() {
-            let (Action::Connect(key, _)
-            | Action::Flush(key)
-            | Action::ShutdownWrite(key)
-            | Action::Close(key)
-            | Action::StopReading(key)
-            | Action::ResumeReading(key)) = action;
+            let key = conn_of(action);
             let Some(client) = self.clients.iter_mut().find(|client| client.key == key && client.is_open)
             else {
                 assert!(!matches!(action, Action::Close(_)), "closed twice: {key:?}");
                 continue;
             };
-            match action {
-                Action::Connect(..) => panic!("nobody was to be dialled"),
-                Action::Flush(_) => client.is_flushing = true,
-                Action::Close(_) => client.is_open = false,
-                Action::StopReading(_) => client.is_stopped = true,
-                Action::ResumeReading(_) => client.is_stopped = false,
-                Action::ShutdownWrite(_) => assert_eq!(self.node.outbound_bytes(key), 0),
-            }
+            client.contract.act(action);
+            client.is_open = !client.contract.is_closed;
+            assert!(!matches!(action, Action::Connect(..)), "nobody was to be dialled");
+            let has_more = matches!(action, Action::ShutdownWrite(_)) && self.node.outbound_bytes(key) > 0;
+            assert!(!has_more, "shut before all was written");
         }
         let bytes_max = self.limits.outbound_pause_bytes as usize + REPLY_SPARE_BYTES;
         for client in &mut self.clients {
             let waiting = self.node.outbound(client.key).collect::<Vec<_>>().concat();
             assert!(client.is_open || waiting.is_empty());
             assert!(waiting.len() <= bytes_max, "{} bytes wait", waiting.len());
-            assert!(waiting.is_empty() || client.is_flushing, "bytes wait and nobody was told");
+            client.contract.check(waiting.len());
             assert!(waiting.last().is_none_or(|&byte| byte == b'\n'), "{:?}", waiting.escape_ascii());
-            client.is_flushing &= !waiting.is_empty();
+            client.contract.is_flushing &= !waiting.is_empty();
         }
         let open = self.clients.iter().filter(|client| client.is_open).count();
         assert_eq!(self.node.conns(), open, "a connection was forgotten by one side");

@@ -327,7 +327,7 @@ impl World {
         let unanswered = client.pending.iter().filter(|ask| ask.given.is_some()).count();
         assert!(
             unanswered == 0
-                || socket.is_unflushed
+                || socket.contract.is_flushing
                 || client.phase == Phase::Leaving && !client.has_half_closed,
             "host {host} closed {:?} and owed {unanswered} replies, the first to {:?}",
             socket.key,

@@ -1,5 +1,6 @@
 //! One machine: its clocks, its sockets as the shell sees them, and the node that lives on it for now.
 
+use super::kit::contract::Contract;
 use super::net::Port;
 use super::oracle::Stamp;
 use olivia::base::time::{Instant, Now};
@@ -34,13 +35,9 @@ pub enum State {
 pub struct Socket {
     pub key: ConnKey,
     pub port: Port,
-    pub is_stopped: bool,
     pub is_queued: bool,
     pub is_connecting: bool,
-    /// The node has shut its side.
-    pub has_shut: bool,
-    /// Flush was said and not all is written.
-    pub is_unflushed: bool,
+    pub contract: Contract,
     /// The client at the other end, if it is one.
     pub client: Option<usize>,
     /// Bytes at the front of the outbound buffer that were judged already.
@@ -142,7 +139,7 @@ impl Host {
     /// Puts a connection into the queue of those to be read.
     pub fn queue_read(&mut self, key: ConnKey) {
         if let Some(socket) = self.sockets.get_mut(&key.to_bits())
-            && !socket.is_stopped
+            && !socket.contract.is_stopped
             && !socket.is_connecting
             && !std::mem::replace(&mut socket.is_queued, true)
         {

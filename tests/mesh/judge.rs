@@ -33,7 +33,7 @@ impl World {
         }
         let mut all = std::mem::take(&mut self.settled);
         let sockets = self.hosts[host].sockets.values();
-        all.extend(sockets.filter_map(|socket| Some((socket.client?, socket.is_stopped))));
+        all.extend(sockets.filter_map(|socket| Some((socket.client?, socket.contract.is_stopped))));
         for (client, is_stopped) in all.drain(..) {
             let given = self.clients[client].pending.iter().take_while(|ask| ask.given.is_some()).count();
             let done = self.clients[client].pending.iter().take(given).rposition(|ask| ask.is_done);

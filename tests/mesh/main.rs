@@ -21,6 +21,8 @@ mod client;
 mod finale;
 mod host;
 mod judge;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod liar;
 mod mirror;
 mod net;

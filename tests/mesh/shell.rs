@@ -2,6 +2,7 @@
 //! simulator demands of a node after each call.
 
 use super::host::{Host, Socket, State};
+use super::kit::contract::Contract;
 use super::net::{MS, Party, Port, Read, US};
 use super::world::{Event, World};
 use olivia::node::{Action, ConnKey};
@@ -143,11 +144,9 @@ impl World {
         let socket = Socket {
             key,
             port,
-            is_stopped: false,
             is_queued: false,
             is_connecting,
-            has_shut: false,
-            is_unflushed: false,
+            contract: Contract::default(),
             client,
             seen: 0,
         };
@@ -161,7 +160,7 @@ impl World {
             let Some(key) = self.hosts[at].ready.pop_front() else { break };
             let Some(socket) = self.hosts[at].socket(key) else { continue };
             socket.is_queued = false;
-            if socket.is_stopped {
+            if socket.contract.is_stopped {
                 continue;
             }
             let (port, client) = (socket.port, socket.client);
@@ -222,7 +221,7 @@ impl World {
             }
             socket.seen = socket.seen.saturating_sub(count);
             let is_all = count == outbound.len();
-            socket.is_unflushed = !is_all;
+            socket.contract.is_flushing = !is_all;
             self.call(at, "wrote", key, &count.to_le_bytes(), |node, now| node.wrote(now, key, count));
             if !is_all && self.net.has_room(port) {
                 self.hosts[at].unflushed.push_back(key);
@@ -281,25 +280,16 @@ impl World {
             assert!(self.hosts[at].gone.contains(&key), "{action:?} for nobody on host {at}");
             return;
         };
+        socket.contract.act(action);
         match action {
             Action::Connect(..) => {}
-            Action::Flush(_) => {
-                assert!(!std::mem::replace(&mut socket.is_unflushed, true), "a second Flush for {key:?}");
-                self.hosts[at].unflushed.push_back(key);
-            }
+            Action::Flush(_) => self.hosts[at].unflushed.push_back(key),
             Action::ShutdownWrite(_) => {
-                assert!(!std::mem::replace(&mut socket.has_shut, true), "shut twice: {key:?}");
                 let port = socket.port;
                 self.net.shut(&mut self.agenda, port);
             }
-            Action::StopReading(_) => {
-                assert!(!std::mem::replace(&mut socket.is_stopped, true), "stopped twice: {key:?}");
-                self.seen.add("pauses", 1);
-            }
-            Action::ResumeReading(_) => {
-                assert!(std::mem::replace(&mut socket.is_stopped, false), "resumed twice: {key:?}");
-                self.hosts[at].queue_read(key);
-            }
+            Action::StopReading(_) => self.seen.add("pauses", 1),
+            Action::ResumeReading(_) => self.hosts[at].queue_read(key),
             Action::Close(_) => {
                 self.hosts[at].gone.push(key);
                 if let Some(socket) = self.hosts[at].sockets.remove(&key.to_bits()) {
@@ -318,7 +308,7 @@ impl World {
             let Some(client) = socket.client else { continue };
             if node.outbound_bytes(socket.key) > socket.seen {
                 let outbound = node.outbound(socket.key).collect::<Vec<_>>().concat();
-                assert!(socket.is_unflushed, "bytes wait without a Flush for {:?}", socket.key);
+                socket.contract.check(outbound.len());
                 news.push((client, outbound[socket.seen..].to_vec()));
                 socket.seen = outbound.len();
             }

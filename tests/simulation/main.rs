@@ -15,6 +15,8 @@
 
 mod client;
 mod faults;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod model;
 mod oracle;
 mod protocol;
@@ -74,7 +76,7 @@ fn heal(world: &mut World) {
     world.node.audit_store();
     for link in &world.links {
         let talk = &link.talk;
-        assert!(!link.is_stopped, "{:?} is not read, though nothing waits", link.key);
+        assert!(!link.contract.is_stopped, "{:?} is not read, though nothing waits", link.key);
         assert!(talk.is_answered(&world.config), "{:?} waits for an answer: {talk:?}", link.key);
         assert!(
             !talk.is_shut || talk.end.is_some(),

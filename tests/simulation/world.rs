@@ -3,6 +3,7 @@
 
 use super::client::{Author, Style, at};
 use super::faults::{Faults, Move, config, give_theme, reconfigured};
+use super::kit::contract::{Contract, conn_of};
 use super::model::Model;
 use super::oracle::{Desk, End, Talk};
 use olivia::base::rng::Rng;
@@ -31,11 +32,7 @@ pub struct Link {
     pub flight: Vec<u8>,
     pub has_shut: bool,
     pub reads: bool,
-    pub is_stopped: bool,
-    /// The node has ended its side.
-    has_ended: bool,
-    /// Flush was said, and not all is written yet.
-    is_flushing: bool,
+    pub contract: Contract,
     /// Bytes at the front of the outbound buffer that were judged already.
     seen: usize,
 }
@@ -162,9 +159,7 @@ impl World {
             flight: Vec::new(),
             has_shut: false,
             reads,
-            is_stopped: false,
-            has_ended: false,
-            is_flushing: false,
+            contract: Contract::default(),
             seen: 0,
         });
         self.observe(&format!("accept {key:?}"), b"");
@@ -186,7 +181,7 @@ impl World {
     /// Gives the node up to `most` bytes of what is on its way, or the end behind them.
     pub fn deliver(&mut self, at: usize, most: usize) -> bool {
         let link = &mut self.links[at];
-        if link.is_stopped && !self.faults.reads_ahead {
+        if link.contract.is_stopped && !self.faults.reads_ahead {
             return false;
         }
         let key = link.key;
@@ -219,7 +214,7 @@ impl World {
         }
         let key = link.key;
         link.seen -= count;
-        link.is_flushing = count < waiting;
+        link.contract.is_flushing = count < waiting;
         self.node.wrote(self.now, key, count);
         self.observe(&format!("wrote {key:?} {count}"), b"");
         true
@@ -333,11 +328,7 @@ impl World {
         self.read_outbound();
         self.act();
         for link in &self.links {
-            assert!(
-                link.is_flushing || self.node.outbound_bytes(link.key) == 0,
-                "bytes wait without a Flush for {:?}",
-                link.key
-            );
+            link.contract.check(self.node.outbound_bytes(link.key));
         }
         let stats = self.node.stats();
         assert_eq!(stats.gets, stats.hits + stats.misses);
@@ -374,34 +365,23 @@ impl World {
         let mut vanished = Vec::new();
         while let Some(action) = self.node.next_action() {
             note(&mut self.trace, self.is_traced, &format!("  {action:?}"), b"");
-            let (Action::Connect(key, _)
-            | Action::Flush(key)
-            | Action::ShutdownWrite(key)
-            | Action::Close(key)
-            | Action::StopReading(key)
-            | Action::ResumeReading(key)) = action;
+            let key = conn_of(action);
             // What was said of a connection that broke before the shell got to it means nothing.
             let Some(at) = self.links.iter().position(|link| link.key == key) else {
                 assert!(self.gone.contains(&key), "{action:?} for nobody");
                 continue;
             };
             let link = &mut self.links[at];
+            link.contract.act(action);
             match action {
                 Action::Connect(..) => panic!("nobody was to be dialled"),
-                Action::Flush(_) => {
-                    assert!(!std::mem::replace(&mut link.is_flushing, true), "a second Flush")
-                }
+                Action::Flush(_) | Action::ResumeReading(_) => {}
                 Action::ShutdownWrite(_) => {
                     assert!(link.talk.end.is_some(), "ended {key:?}, which nobody asked for");
-                    assert!(!std::mem::replace(&mut link.has_ended, true));
                     // Well-behaved or not, a client sees the end and ends too, or goes on regardless.
                     link.has_shut |= !self.rng.one_in(4);
                 }
-                Action::StopReading(_) => {
-                    self.pauses += 1;
-                    assert!(!std::mem::replace(&mut link.is_stopped, true));
-                }
-                Action::ResumeReading(_) => assert!(std::mem::replace(&mut link.is_stopped, false)),
+                Action::StopReading(_) => self.pauses += 1,
                 Action::Close(_) => {
                     vanished.push(self.links.remove(at));
                     self.gone.push(key);
