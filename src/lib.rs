@@ -17,16 +17,17 @@
 //! peer      discovery, dialling, handshake, links, frames
 //!           dialer  frames  handshake  link
 //! lookup    queries to peers, and from peers
-//!           operation  queries  remote  serve
+//!           remote  serve
 //! digest    own filter and filters of peers, kept equal
 //!           sync
 //! conn      one connection: order of replies, timeouts, output of links
-//!           pending  reconcile  timeouts  peer/link_output  tasks
+//!           pending  reconcile  timeouts  peer/link_output
 //! state     all that a node has
-//!           state
+//!           state  tasks
 //! records   the tables of a node, and its one write path
 //!           alarm  conn/connection  conn/replies  digest/own_filter  hybrid_clock  ids  keyspace
-//!           lookup/table  metrics  peer/address_book  peer/health  peer/link_queues  peer/mesh  peer/table
+//!           lookup/operation  lookup/queries  lookup/table  metrics  peer/address_book  peer/health
+//!           peer/link_queues  peer/mesh  peer/table
 //! filter    Bloom filters and their synchronisation
 //!           bit_sliced  bloom  change_ring  changelog  claim_stats  migration  peer_filters  rate  receiver
 //!           size
