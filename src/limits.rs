@@ -69,7 +69,7 @@ impl Default for Limits {
             clients_max: 10_000,
             memory_max: 0,
             buffers_max: 256 * 1024 * 1024,
-            line_bytes_max: 64 * 1024,
+            line_bytes_max: 9 * 1024 * 1024,
             args_max: 1_024,
             key_bytes_max: 64 * 1024,
             value_bytes_max: 8 * 1024 * 1024,

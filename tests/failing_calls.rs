@@ -143,7 +143,7 @@ fn play(server: &Server) -> usize {
         b.client.finish_sending();
     }
     b.finish(server, "", ":ERR the last line has no line end; it was not executed");
-    c.finish(server, &"x".repeat(70_000), ":ERR line longer than 65536 bytes (line_bytes_max)");
+    c.finish(server, &"x".repeat(10_000_000), ":ERR line longer than 9437184 bytes (line_bytes_max)");
     d.finish(server, "REQUEST disconnect\n", ":FULFILLED bye");
     is_calm(&mut fresh);
     actors.iter().chain([&fresh]).filter(|actor| actor.is_lost).count()

@@ -152,7 +152,7 @@ fn slow_typist_inside_a_request_is_not_idle() {
 
 #[test]
 fn error_about_a_long_line_is_readable_though_the_client_sends_on() {
-    let server = Launch::new("long-line").start();
+    let server = Launch::new("long-line-read").limit("line_bytes_max", 65_536).start();
     for round in 0..20 {
         let mut client = server.connect();
         let mut stream = client.writer();

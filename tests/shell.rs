@@ -7,6 +7,7 @@
 mod common;
 
 use common::client::Client;
+use common::server::Launch;
 use common::wait_until;
 use std::fs;
 use std::io::{PipeReader, Read, Write};
@@ -221,4 +222,24 @@ fn request_after_an_urgent_byte_is_answered() {
         node.signal("CONT");
         assert_eq!((client.line(), client.line()), (":GOT ".to_owned(), "0:PONG 1".to_owned()));
     }
+}
+
+#[test]
+fn largest_value_can_be_set_by_lines_and_slow_bytes_of_a_long_line_cost_no_search_of_all_of_it() {
+    let server = Launch::new("long-line").start();
+    let mut client = server.connect();
+    let value = "v".repeat(8 * 1024 * 1024);
+    client.send("SET key:");
+    client.send(&value[3_000..]);
+    wait_until("the node has read it", || server.connect().stat("buffers_bytes") > 8_000_000);
+    let before = server.cpu_ticks();
+    for byte in 0..3_000 {
+        client.send(&value[byte..=byte]);
+    }
+    client.send("\n");
+    assert_eq!(client.line().len(), ":SAT key:".len() + value.len());
+    let used = server.cpu_ticks() - before;
+    assert!(used <= 60, "{used} ticks of 10 ms for 3,000 bytes");
+    drop(client);
+    server.end_well();
 }

@@ -4,6 +4,7 @@
 //! by key. The result is typed by serde and checked as a whole. Not here: how each source is read.
 
 use super::schema::{self, Key};
+use super::units::Unit;
 use super::{Config, ConfigError, FileRead, ReadFile, Secret, explain, peers};
 use crate::base::address::is_loopback;
 use crate::limits::{Limits, MeshLimits};
@@ -356,6 +357,14 @@ fn doubts(config: &Config) -> Vec<String> {
     }
     if !config.base_node && config.remote_peers.is_empty() {
         doubts.push("base_node is false and remote_peers is empty: this node waits to be dialled".to_owned());
+    }
+    let limits = &config.limits;
+    if limits.line_bytes_max <= limits.value_bytes_max {
+        let [line, value] =
+            [limits.line_bytes_max, limits.value_bytes_max].map(u64::from).map(|n| Unit::Bytes.show(n));
+        doubts.push(format!(
+            "line_bytes_max is {line}, value_bytes_max {value}: values that do not fit a line can be set in RESP only"
+        ));
     }
     for (name, secret) in [("the password", &config.password), ("the mesh secret", &config.mesh_secret)] {
         let text = secret.as_ref().map_or(&b""[..], Secret::as_bytes);

@@ -204,6 +204,8 @@ pub struct Conn {
     pub(in crate::node) protocol: Option<Protocol>,
     /// How far an unfinished request in RESP is parsed.
     pub(in crate::node) progress: Progress,
+    /// All of `inbound` is the beginning of a line, without its end.
+    pub(in crate::node) has_partial_line: bool,
     /// A request was received.
     pub(in crate::node) has_asked: bool,
     /// In the list of connections to be reconciled before the node returns.
@@ -243,6 +245,7 @@ impl Conn {
             is_authenticated,
             protocol: None,
             progress: Progress::default(),
+            has_partial_line: false,
             has_asked: false,
             is_dirty: false,
             is_flushing: false,

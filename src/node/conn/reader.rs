@@ -26,6 +26,7 @@ use crate::wire::handshake::LINE_BYTES_MAX;
 use crate::wire::line::{Front, front};
 use crate::wire::resp;
 use crate::wire::resp::parse::RequestLimits;
+use memchr::memchr;
 use std::fmt::Display;
 use std::mem;
 
@@ -43,6 +44,10 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
         && let Some(peer) = state.mesh.peers.get_mut(peer)
     {
         peer.received_at = now.mono;
+    }
+    if conn.has_partial_line && continues_line(&state.config.limits, conn, bytes) {
+        conn.inbound.back(&mut state.pool).extend_from_slice(bytes);
+        return reconcile(state, now, key);
     }
     let must_wait = !conn.inbound.is_empty() || conn.is_runnable || conn.is_paused;
     let used = if must_wait { 0 } else { serve(state, now, key, bytes) };
@@ -258,6 +263,24 @@ fn serve_requests(state: &mut State, now: Now, key: ConnKey, input: &[u8], scrat
     at
 }
 
+/// The bytes that a line of this connection may have, and the setting that says so.
+fn line_limit(limits: &Limits, conn: &Conn) -> (u32, &'static str) {
+    if conn.is_authenticated || limits.line_bytes_max <= limits.unauthenticated_line_bytes_max {
+        (limits.line_bytes_max, "line_bytes_max")
+    } else {
+        (limits.unauthenticated_line_bytes_max, "unauthenticated_line_bytes_max")
+    }
+}
+
+/// Whether `bytes` neither end the line that has begun to arrive nor take it over its limit: then the begun part, which
+/// may be megabytes, is not searched again.
+fn continues_line(limits: &Limits, conn: &Conn, bytes: &[u8]) -> bool {
+    let (limit, _) = line_limit(limits, conn);
+    !conn.inbound.is_empty()
+        && conn.inbound.len() + bytes.len() <= limit as usize
+        && memchr(b'\n', bytes).is_none()
+}
+
 /// What a client speaks whose first bytes these are.
 fn protocol_of(first: &[u8]) -> Protocol {
     if first.first() == Some(&b'*') { Protocol::Resp2 } else { Protocol::Lines }
@@ -272,15 +295,11 @@ fn serve_line(
     input: &[u8],
     scratch: &mut Scratch,
 ) -> Option<(usize, usize)> {
-    let limits = &state.config.limits;
-    let is_authenticated = state.conns.get(key).is_some_and(|conn| conn.is_authenticated);
-    let (limit, setting) =
-        if is_authenticated || limits.line_bytes_max <= limits.unauthenticated_line_bytes_max {
-            (limits.line_bytes_max, "line_bytes_max")
-        } else {
-            (limits.unauthenticated_line_bytes_max, "unauthenticated_line_bytes_max")
-        };
-    match front(input, limit as usize) {
+    let conn = state.conns.get_mut(key)?;
+    let (limit, setting) = line_limit(&state.config.limits, conn);
+    let front = front(input, limit as usize);
+    conn.has_partial_line = matches!(front, Front::Partial);
+    match front {
         Front::Partial => None,
         Front::TooLong => {
             let sentence = format!("line longer than {limit} bytes ({setting})");
