@@ -431,11 +431,16 @@ impl Heap {
 
     #[inline]
     fn body_of<'h>(&'h self, slot: &'h [u8], layout: Layout) -> &'h [u8] {
-        let (at, bytes) = (layout.body_at(), layout.body_bytes());
+        let at = layout.body_at();
         if layout.is_large() {
-            return &self.large_objects.bytes(item::u32_at(slot, at))[..bytes];
+            return self.large_body(item::u32_at(slot, at), layout);
         }
-        &slot[at..at + bytes]
+        &slot[at..at + layout.body_bytes()]
+    }
+
+    #[cold]
+    fn large_body(&self, number: u32, layout: Layout) -> &[u8] {
+        &self.large_objects.bytes(number)[..layout.body_bytes()]
     }
 
     /// Gives a live item another header, and its body the length for it, of which only the common part keeps its

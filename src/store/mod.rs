@@ -234,14 +234,27 @@ impl Store {
         bytes: usize,
         mut attempt: impl FnMut(&mut Self) -> Result<R, Full>,
     ) -> Result<R, Full> {
+        let result = attempt(self);
+        if matches!(result, Err(Full::Limit { .. })) {
+            return self.reclaim_and_retry(now, bytes, attempt, result);
+        }
+        result
+    }
+
+    #[cold]
+    fn reclaim_and_retry<R>(
+        &mut self,
+        now: Instant,
+        bytes: usize,
+        mut attempt: impl FnMut(&mut Self) -> Result<R, Full>,
+        mut result: Result<R, Full>,
+    ) -> Result<R, Full> {
         let mut pieces = PIECES_PER_WRITE + bytes / BYTES_PER_PIECE;
-        loop {
-            let result = attempt(self);
-            if !matches!(result, Err(Full::Limit { .. })) || pieces == 0 || !self.reclaim_piece(now) {
-                return result;
-            }
+        while matches!(result, Err(Full::Limit { .. })) && pieces > 0 && self.reclaim_piece(now) {
+            result = attempt(self);
             pieces -= 1;
         }
+        result
     }
 
     /// Reclaims memory because a write found none: expired items, idle memory, cleared stores, then pages and
