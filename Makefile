@@ -35,7 +35,7 @@ bench: ## Measure: load, footprint, store, mesh (minutes; ARGS=--quick for a loo
 	cargo bench --quiet --bench load --bench footprint --bench items --bench store \
 		--bench filter --bench mesh -- $(ARGS)
 
-pictures: ## Draw docs/*.svg from the measured data in docs/measured, and the layers from the sources
+pictures: ## Draw docs/*.svg, from the measured data in docs/measured and from the sources
 	OLIVIA_DRAW=1 cargo test --quiet --test architecture pictures
 	cargo bench --quiet --bench pictures
 

@@ -2,6 +2,7 @@
 //! not be called below the sans-IO boundary, and the pictures drawn of it. `make pictures` draws them anew.
 
 mod layers;
+mod paths;
 mod picture;
 mod source;
 
@@ -210,6 +211,11 @@ fn long_files_are_reported() {
             println!("src/{}: {code} lines of code, {} in all", file.path, file.lines);
         }
     }
+}
+
+#[test]
+fn steps_in_the_pictures_call_each_other() {
+    check(&paths::check(&sources()));
 }
 
 #[test]

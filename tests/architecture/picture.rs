@@ -2,6 +2,7 @@
 //! else they must be up to date.
 
 use crate::layers::{BOUNDARY, LAYERS, layer_of};
+use crate::paths::{VIEWS, View};
 use crate::source::Sources;
 use std::fmt::Write as _;
 use std::fs;
@@ -17,6 +18,29 @@ pub fn check(sources: &Sources) {
     let (_, after) = rest.split_once(END).expect("src/lib.rs lacks the marker after the layers");
     keep(&root.join("src/lib.rs"), &format!("{before}{BEGIN}{}{END}{after}", text(sources)));
     keep(&root.join("docs/layers.svg"), &svg(sources));
+    for view in VIEWS {
+        keep(&root.join("docs").join(view.0), &steps(&view));
+    }
+}
+
+/// A view as SVG: one line for each step, indented below its caller.
+fn steps((_, title, steps): &View) -> String {
+    let mut body = format!("<text x='10' y='20' font-weight='bold'>{title}</text>\n");
+    for (row, (depth, file, function, says)) in steps.iter().enumerate() {
+        let (x, y) = (20 + 22 * depth, 48 + 24 * row);
+        let name = file.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::");
+        let colour = if file.starts_with("shell") { "#f6f6f2" } else { "#eef4ff" };
+        let width = 14 + 8 * (name.len() + 2 + function.len());
+        _ = writeln!(
+            body,
+            "<rect x='{x}' y='{}' width='{width}' height='20' rx='4' fill='{colour}' stroke='#999'/>\n\
+             <text x='{}' y='{y}'>{name}::{function}</text>\n<text x='{}' y='{y}' fill='#555'>{says}</text>",
+            y - 14,
+            x + 6,
+            x + width + 8
+        );
+    }
+    page(&body, 48 + 24 * steps.len())
 }
 
 fn keep(path: &Path, wanted: &str) {
@@ -108,9 +132,12 @@ fn svg(sources: &Sources) -> String {
         );
         y += height + 6;
     }
+    page(&body, y + 4)
+}
+
+fn page(body: &str, height: usize) -> String {
     format!(
-        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 900 {}' font-family='monospace' font-size='13' \
-         xml:space='preserve' fill='#222'>\n{body}</svg>\n",
-        y + 4
+        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 900 {height}' font-family='monospace' font-size='13' \
+         xml:space='preserve' fill='#222'>\n{body}</svg>\n"
     )
 }

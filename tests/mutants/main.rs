@@ -133,6 +133,7 @@ impl TreeCopy {
         let folder = root().join("target/mutants");
         let copy = Self { tree: folder.join("tree"), build: folder.join("build") };
         _ = fs::remove_dir_all(&copy.tree);
+        fs::create_dir_all(&copy.tree).unwrap();
         for path in ["Cargo.toml", "Cargo.lock", "olivia.toml", "src", "tests", "benches"] {
             copy_all(&root().join(path), &copy.tree.join(path));
         }

@@ -1,0 +1,120 @@
+//! What runs in an iteration, and the life of three requests, as steps from function to function. Each step
+//! must be called where its caller is defined, so that the pictures are true of the sources.
+
+use crate::source::Sources;
+
+/// Depth below the step that calls it, file, function, what it does.
+pub type Step = (usize, &'static str, &'static str, &'static str);
+
+/// A picture: its file in `docs`, its title, its steps.
+pub type View = (&'static str, &'static str, &'static [Step]);
+
+const READER: &str = "node/conn/reader.rs";
+const DISPATCH: &str = "node/command/dispatch.rs";
+const REMOTE: &str = "node/lookup/remote.rs";
+
+pub const VIEWS: [View; 4] = [
+    (
+        "iteration.svg",
+        "One iteration of the event loop",
+        &[
+            (0, "shell/reactor.rs", "iterate", "at most about 1 ms"),
+            (1, "shell/reactor.rs", "accept", "new connections"),
+            (1, "shell/reactor.rs", "finish_dials", "dials that succeeded or failed"),
+            (1, "shell/reactor.rs", "read_ready", "bytes into the node; requests run at once"),
+            (1, "shell/reactor.rs", "flush", "replies out, before due work"),
+            (1, "shell/reactor.rs", "do_due_work", "while time is left"),
+            (2, "node/mod.rs", "tick", "one step"),
+            (3, "node/schedule.rs", "tick", "every source of work in turn"),
+            (1, "shell/reactor.rs", "handle_signals", "drain, reload"),
+        ],
+    ),
+    (
+        "life_of_a_get.svg",
+        "GET of a key on this node",
+        &[
+            (0, "shell/reactor.rs", "read_ready", "bytes from a socket"),
+            (1, "node/mod.rs", "received", "cross the sans-IO boundary"),
+            (2, READER, "received", "or wait in the connection"),
+            (3, READER, "serve", "client, handshake or link"),
+            (4, READER, "serve_client", ""),
+            (5, READER, "serve_requests", "until a budget is spent"),
+            (6, "node/command/prefetch.rs", "prefetch_requests", "memory of later requests"),
+            (6, READER, "serve_line", "or serve_resp"),
+            (7, DISPATCH, "execute_line", "finds the row of the command table"),
+            (8, DISPATCH, "execute", "opens the reply, runs the row's handler"),
+        ],
+    ),
+    (
+        "life_of_a_remote_get.svg",
+        "GET of a key on another node",
+        &[
+            (0, DISPATCH, "execute", "the handler returned LookUp"),
+            (1, "node/command/read.rs", "begin_pending", "holds a slot among the replies"),
+            (2, REMOTE, "look_up", "joins or makes a lookup"),
+            (2, REMOTE, "start", ""),
+            (3, REMOTE, "advance", "next candidate, nearest first"),
+            (4, REMOTE, "query", "GET frame to the peer"),
+            (0, "node/peer/frames.rs", "execute", "on the peer: a GET frame"),
+            (1, "node/lookup/serve.rs", "received", "now, or when the link has room"),
+            (2, "node/lookup/serve.rs", "answer", "from the peer's own store"),
+            (3, "node/digest/sync.rs", "flush", "additions before answers"),
+            (0, "node/peer/frames.rs", "execute", "here again: a VALUE frame"),
+            (1, REMOTE, "answered", "measures the claim"),
+            (2, REMOTE, "finish", "for every waiter"),
+            (3, "node/conn/pending.rs", "store_part", "the last part completes the request"),
+            (0, "node/conn/pending.rs", "reply_next", "at the end of the entry point"),
+            (1, "node/conn/pending.rs", "write_parts", "by the same encoder"),
+        ],
+    ),
+    (
+        "life_of_a_set.svg",
+        "SET",
+        &[
+            (0, "node/command/strings.rs", "set", "the row's handler"),
+            (1, "node/command/strings.rs", "make_room", "or refuses all pairs"),
+            (1, "node/keyspace.rs", "set", "the one write path: version, store, own filter, changes"),
+            (2, "store/mod.rs", "set", "unless a newer version is there"),
+            (1, "node/keyspace.rs", "keep_up", "expiry and filter work that the writes caused"),
+        ],
+    ),
+];
+
+/// Checks that each step is there and is called by the step above it.
+pub fn check(sources: &Sources) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (view, _, steps) in VIEWS {
+        for (at, (depth, file, function, _)) in steps.iter().enumerate() {
+            if body(sources, file, function).is_none() {
+                wrong.push(format!("{view}: src/{file} has no function {function}"));
+            }
+            let above = steps[..at].iter().rev().find(|(other, ..)| other < depth);
+            let Some((_, above_file, above_function, _)) = above else { continue };
+            let calls = body(sources, above_file, above_function).unwrap_or_default();
+            if !calls.contains(function) {
+                wrong.push(format!("{view}: {above_function} in src/{above_file} does not call {function}"));
+            }
+        }
+    }
+    wrong
+}
+
+/// The words in the body of the first function of this name in a file.
+fn body<'s>(sources: &'s Sources, path: &str, function: &str) -> Option<Vec<&'s str>> {
+    let file = sources.files.iter().find(|file| file.path == path)?;
+    let tokens = file.tokens.windows(2);
+    let mut places = tokens.enumerate().filter(|(_, pair)| pair[0].text == "fn" && pair[1].text == function);
+    let start = places.next()?.0;
+    let mut depth = 0;
+    let mut words = Vec::new();
+    for token in &file.tokens[start..] {
+        match token.text.as_str() {
+            "{" => depth += 1,
+            "}" if depth == 1 => return Some(words),
+            "}" => depth -= 1,
+            text if depth > 0 => words.push(text),
+            _ => {}
+        }
+    }
+    None
+}
