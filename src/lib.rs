@@ -15,7 +15,7 @@
 //! command   requests of clients to replies
 //!           connection  dispatch  error  keys  prefetch  read  row  server  status  strings  table
 //! peer      discovery, dialling, handshake, links, frames
-//!           dialer  frames  handshake  link
+//!           dialer  frames  handshake  heartbeat  link
 //! lookup    queries to peers, and from peers
 //!           remote  serve
 //! digest    own filter and filters of peers, kept equal

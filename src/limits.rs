@@ -104,8 +104,7 @@ pub struct MeshLimits {
     pub lookup_try_ms: u32,
     /// For how long a look-up may take in all; at least `lookup_try_ms`.
     pub lookup_timeout_ms: u32,
-    /// Peers that are linked, exchange digests and are asked; [`PLACES_FOR_THE_ALONE`] more, if they have no other
-    /// link.
+    /// Peers that are linked, exchange digests and are queried.
     pub active_peers: u32,
     /// Peers that are known, linked or not; at least `active_peers`.
     pub known_peers_max: u32,
@@ -292,12 +291,6 @@ pub const WAITERS_PER_LOOKUP_MAX: usize = 32;
 
 /// Changes of the own filter that one step tells one peer: 2 KiB of hashes, or 17 KiB of blocks.
 pub const CHANGES_PER_STEP: usize = 256;
-
-/// Links beyond `active_peers` for nodes that have no other. Each node may have made two of its links as one that had
-/// none, by dialling and by being visited; were all these places taken on all nodes that are linked with each
-/// other, there would be three for each of them. So on one of three such a place is free.
-pub const PLACES_FOR_THE_ALONE: u32 = 3;
-
 /// For how long dialling may take: a little more than one lost packet costs.
 pub const DIAL_MS: u32 = 3_000;
 

@@ -190,7 +190,7 @@ fn node_with_another_secret_is_refused_and_both_say_why() {
     ] {
         let stranger = stranger.peer(member.addr()).start();
         for node in [&member, &stranger] {
-            node.wait_for_log("the nodes of a mesh need the same [mesh] secret");
+            node.wait_for_log("all nodes of a mesh need the same [mesh] secret");
         }
         let mut client = stranger.connect();
         // It has tried; it serves its own keys, and nobody else's.

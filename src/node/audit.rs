@@ -76,9 +76,9 @@ fn address_book(state: &State) {
     let dialled = state.conns.iter().filter(|(_, conn)| matches!(conn.role, Role::OutboundHandshake(_)));
     assert_eq!(dialled.count(), state.mesh.dials.len(), "dials");
     for (_, contact) in state.mesh.address_book.iter() {
-        let dial = contact.dial.and_then(|conn| state.conns.get(conn));
-        assert!(contact.dial.is_none() || dial.is_some(), "a dial whose connection was closed");
-        let is_looked_at = contact.timer_at.is_some() || contact.dial.is_some();
-        assert!(is_looked_at || state.is_draining, "{} has neither a timer nor a dial", contact.addr);
+        let dial = contact.dial().and_then(|conn| state.conns.get(conn));
+        assert!(contact.dial().is_none() || dial.is_some(), "a dial whose connection was closed");
+        let is_looked_at = contact.is_armed() || contact.dial().is_some();
+        assert!(is_looked_at || state.is_draining, "{} has neither a timer nor a dial", contact.addr());
     }
 }

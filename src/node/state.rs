@@ -166,7 +166,7 @@ pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: Clos
     state.stats.connections_closed[reason as usize] += 1;
     state.mesh.conns -= usize::from(conn.is_of_mesh());
     match conn.role {
-        Role::OutboundHandshake(dialling) => state.mesh.lost_dials.push_back((dialling.contact, key, reason)),
+        Role::OutboundHandshake(dialling) => state.mesh.lost_dials.push_back((dialling.address, key, reason)),
         Role::Link(peer) => state.mesh.lost_links.push_back((peer, key)),
         Role::Client | Role::Parted => {}
     }

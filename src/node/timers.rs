@@ -54,7 +54,9 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
         timers.purge(budget, |deadline, timer| {
             let armed = match timer {
                 Timer::Conn(key) => return conns.get(key).is_some_and(|conn| conn.alarm.is_live(deadline)),
-                Timer::AddressEntry(key) => mesh.address_book.get(key).and_then(|contact| contact.timer_at),
+                Timer::AddressEntry(key) => {
+                    return mesh.address_book.get(key).is_some_and(|entry| entry.is_live(deadline));
+                }
                 Timer::Peer(key) => {
                     return mesh.peers.get(key).is_some_and(|peer| peer.alarm.is_live(deadline));
                 }

@@ -1,9 +1,7 @@
-//! The handshake of a link: its four lines, and the proofs that both ends know the mesh's secret.
+//! The handshake of a link: its four lines, and the proofs that both ends know the mesh secret.
 //!
-//! Lines, so that it can be read in a capture and typed by hand; what follows it are frames. Reading
-//! allocates nothing, and each mistake is a sentence that says which word is wrong.
-//!
-//! Not here: when which line is due, what is done about a wrong proof, and where nonces and ids come from.
+//! Lines can be read in a capture and typed by hand; frames follow them. Reading allocates nothing, and each error is
+//! a sentence that names the wrong word. When each line is due is decided in the node.
 
 mod proof;
 
@@ -22,45 +20,32 @@ pub const PROTO: &str = "1";
 /// Bytes of each line of the handshake, without its end.
 pub const LINE_BYTES_MAX: usize = 1_024;
 
-/// Addresses of other nodes that somebody who is turned away is told.
+/// Addresses of other nodes in a refusal.
 pub const HINTS_MAX: usize = 8;
 
-/// What the nodes of a mesh hash to see whether they hash alike.
+/// The text whose hash shows whether two nodes have the same hash secret.
 pub const HASH_CHECK_TEXT: &[u8] = b"olivia hash check 1";
 
-/// The id of the dialler's first request, which offers, and of its second, which proves.
+/// The id of the dialler's first request, the offer, and of its second, the proof.
 const OFFER_ID: &[u8] = b"h1";
 const PROOF_ID: &[u8] = b"h2";
 
-/// Who a node says it is. In one that was read, `listen` has the form of an address.
+/// Identity and address of a node, as it states them. In one that was read, `listen` has the form of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offer<'a> {
     /// Its identity in this life.
     pub node: [u8; 16],
-    /// Where it listens, as the text that it gave: `host:port`.
+    /// The address it listens on, as text: `host:port`.
     pub listen: &'a [u8],
     /// Drawn for this handshake.
     pub nonce: [u8; 16],
     /// The hash of [`HASH_CHECK_TEXT`] under its hash secret.
     pub hash: u64,
-    /// Whether it needs a link, or has no place for one.
-    pub standing: Standing,
-}
-
-/// What a node says of its links in an offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It has none, and asks for a place beyond those that the other has for everybody.
-    Alone,
-    /// Nothing.
-    Open,
-    /// It has as many as it may have, and one more only for a node that has none.
-    Full,
 }
 
 impl Offer<'_> {
-    /// Where the node listens, given the address that it is seen from: that stands for an unspecified
-    /// host, and for a loopback one of another machine. `None` if `listen` is no address, which it is in none that was read.
+    /// The address to dial the node at. `seen`, its address as seen from here, replaces an unspecified host, and a
+    /// loopback one of another machine. `None` if `listen` is no address.
     pub fn listen_addr(&self, seen: SocketAddr) -> Option<SocketAddr> {
         let listen = address(self.listen)?;
         let is_here = |addr: SocketAddr| is_loopback(addr.ip());
@@ -69,7 +54,7 @@ impl Offer<'_> {
         }
         let mut addr = match seen {
             SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => seen,
-            // An IPv4 address that came in by a socket for both is one of IPv4.
+            // A socket for both families shows IPv4 addresses as mapped ones.
             SocketAddr::V6(_) | SocketAddr::V4(_) => SocketAddr::new(seen.ip().to_canonical(), 0),
         };
         addr.set_port(listen.port());
@@ -96,18 +81,11 @@ pub enum Word {
     Nonce,
     /// The check of the hash secret.
     Hash,
-    /// How many links there are.
-    Links,
     /// The proof.
     Proof,
 }
 
-const WORDS: [Word; 7] =
-    [Word::Proto, Word::Node, Word::Listen, Word::Nonce, Word::Hash, Word::Links, Word::Proof];
-
-/// The fields of [`Word::Links`]. Any other says nothing.
-const LINKS_NONE: &str = "none";
-const LINKS_FULL: &str = "full";
+const WORDS: [Word; 6] = [Word::Proto, Word::Node, Word::Listen, Word::Nonce, Word::Hash, Word::Proof];
 
 impl Word {
     const fn name(self) -> &'static str {
@@ -117,7 +95,6 @@ impl Word {
             Self::Listen => "listen",
             Self::Nonce => "nonce",
             Self::Hash => "hash",
-            Self::Links => "links",
             Self::Proof => "proof",
         }
     }
@@ -129,36 +106,35 @@ impl Word {
             Self::Node | Self::Nonce => "32 hex digits",
             Self::Listen => "IP:port, such as 10.0.0.2:5454 or [fd00::2]:5454",
             Self::Hash => "16 hex digits",
-            Self::Links => "none or full",
             Self::Proof => "64 hex digits, or nothing where there is no secret",
         }
     }
 }
 
-/// What is wrong with a line of the handshake. Displays as a sentence.
+/// An error in a line of the handshake. Displays as a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandshakeError<'a> {
     /// Longer than [`LINE_BYTES_MAX`].
     TooLong,
-    /// Nothing stands between two commas, or beside one.
+    /// An empty argument.
     EmptyArgument,
     /// No `=` in an argument.
     NoEquals(&'a [u8]),
-    /// A quote that never closes.
+    /// A quoted field without its end.
     OpenQuote,
-    /// Bytes behind a closing quote.
+    /// Bytes after a closing quote.
     AfterQuote(&'a [u8]),
     /// A word that comes twice.
     Twice(Word),
     /// A word that does not come.
     Missing(Word),
-    /// A field that its word does not take.
+    /// A field that its word does not accept.
     Wrong(Word, &'a [u8]),
-    /// A version that this node does not speak.
+    /// A protocol version that this node does not speak.
     Proto(&'a [u8]),
-    /// A proof in the line that offers, where it is too early.
+    /// A proof in the first line, where it is too early.
     EarlyProof,
-    /// A line that answers nothing that was asked.
+    /// A line that is no answer to a handshake.
     NoAnswer(&'a [u8]),
 }
 
@@ -170,7 +146,7 @@ impl fmt::Display for HandshakeError<'_> {
             Self::NoEquals(arg) => write!(f, "connect takes word=field; '{}' has no =", Excerpt(arg)),
             Self::OpenQuote => f.write_str("connect has a quote that never closes; end the field with \""),
             Self::AfterQuote(rest) => {
-                write!(f, "connect has '{}' behind a closing quote; a quoted field ends there", Excerpt(rest))
+                write!(f, "connect has '{}' after a closing quote; a quoted field ends there", Excerpt(rest))
             }
             Self::Twice(word) => write!(f, "connect has {} twice", word.name()),
             Self::Missing(word) => write!(f, "connect needs {}: {}", word.name(), word.takes()),
@@ -186,7 +162,7 @@ impl fmt::Display for HandshakeError<'_> {
     }
 }
 
-/// What a `REQUEST connect` with arguments says.
+/// The arguments of a `REQUEST connect`.
 #[derive(Debug, Clone, Copy)]
 pub enum ConnectArgs<'a> {
     /// The first: who the dialler is.
@@ -195,25 +171,25 @@ pub enum ConnectArgs<'a> {
     Proof(Proof),
 }
 
-/// What the dialler is answered.
+/// The answer to the dialler.
 #[derive(Debug, Clone, Copy)]
 pub enum Answer<'a> {
-    /// To the first request: who was dialled, and its proof.
+    /// To the first request: the identity of the acceptor, and its proof.
     Offer(Offer<'a>, Proof),
     /// To the second: the link is up, and frames may follow.
     Welcome,
-    /// To the second: there is no place for another link, but there are other nodes.
+    /// To the second: it has `active_peers` links; others may have room.
     Full(Hints<'a>),
-    /// To either: no, with a sentence that says why.
+    /// To either: a refusal, with the reason as a sentence.
     Refused(&'a [u8]),
 }
 
-/// Where other nodes listen, as somebody says who has no place.
+/// Addresses of other nodes in a refusal.
 #[derive(Debug, Clone, Copy)]
 pub struct Hints<'a>(&'a [u8]);
 
 impl Hints<'_> {
-    /// The addresses, at most [`HINTS_MAX`]; what is none is passed over.
+    /// The addresses, at most [`HINTS_MAX`]; anything else is skipped.
     pub fn iter(&self) -> impl Iterator<Item = SocketAddr> {
         self.0.split(|&byte| byte == b',').filter_map(address).take(HINTS_MAX)
     }
@@ -222,7 +198,7 @@ impl Hints<'_> {
 /// Reads the arguments of a `REQUEST connect`. O(bytes), of which there are at most [`LINE_BYTES_MAX`].
 ///
 /// # Errors
-/// The first mistake, but an unknown `proto` before what else may be missing because of it.
+/// The first error; an unknown `proto` comes before anything that may be missing because of it.
 pub fn read_request(args: &[u8]) -> Result<ConnectArgs<'_>, HandshakeError<'_>> {
     let fields = Fields::read(args)?;
     let has_offer = WORDS.iter().any(|&word| word != Word::Proof && fields.get(word).is_some());
@@ -233,10 +209,10 @@ pub fn read_request(args: &[u8]) -> Result<ConnectArgs<'_>, HandshakeError<'_>> 
     }
 }
 
-/// Reads what came back on the dialler's side: one line, without its end. O(bytes).
+/// Reads an answer on the dialler's side: one line, without its end. O(bytes).
 ///
 /// # Errors
-/// As [`read_request`], and whatever is no answer at all.
+/// As [`read_request`], and for a line that is no answer.
 pub fn read_answer(line: &[u8]) -> Result<Answer<'_>, HandshakeError<'_>> {
     if line.len() > LINE_BYTES_MAX {
         return Err(HandshakeError::TooLong);
@@ -289,7 +265,7 @@ pub fn put_welcome(out: &mut Vec<u8>, id: &[u8]) {
     put_start(out, id, "FULFILLED welcome\n");
 }
 
-/// Appends the other answer to it: there is no place, but others listen there. At most [`HINTS_MAX`] are told.
+/// Appends the refusal of a node with `active_peers` links, with up to [`HINTS_MAX`] addresses of others.
 pub fn put_full(out: &mut Vec<u8>, id: &[u8], hints: impl Iterator<Item = SocketAddr>) {
     put_start(out, id, "FULFILLED full");
     for hint in hints.take(HINTS_MAX) {
@@ -304,18 +280,12 @@ fn put_start(out: &mut Vec<u8>, id: &[u8], words: &str) {
     out.extend_from_slice(words.as_bytes());
 }
 
-/// Appends what an offer says; `listen`, being an address, needs no quotes.
+/// Appends the words of an offer; `listen` is an address and needs no quotes.
 fn put_words(out: &mut Vec<u8>, offer: &Offer<'_>) {
-    let Offer { node, listen, nonce, hash, standing } = offer;
+    let Offer { node, listen, nonce, hash } = offer;
     out.extend_from_slice(format!("proto={PROTO},node={},listen=", Hex(node)).as_bytes());
     out.extend_from_slice(listen);
     out.extend_from_slice(format!(",nonce={},hash={hash:016x}", Hex(nonce)).as_bytes());
-    let links = match standing {
-        Standing::Alone => LINKS_NONE,
-        Standing::Open => return,
-        Standing::Full => LINKS_FULL,
-    };
-    out.extend_from_slice(format!(",links={links}").as_bytes());
 }
 
 fn put_proof_word(out: &mut Vec<u8>, proof: &Proof) {
@@ -323,7 +293,7 @@ fn put_proof_word(out: &mut Vec<u8>, proof: &Proof) {
     out.extend_from_slice(format!("proof={}", Hex(bytes)).as_bytes());
 }
 
-/// Bytes as hex digits of lower case: how nodes name themselves to people too.
+/// Bytes as lower-case hex digits.
 #[derive(Debug, Clone, Copy)]
 pub struct Hex<'a>(pub &'a [u8]);
 
@@ -337,7 +307,7 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// Bytes of exactly so many hex digits, of either case.
+/// `N` bytes from exactly 2 N hex digits of either case.
 fn unhex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     let (pairs, rest) = text.as_chunks::<2>();
     if pairs.len() != N || !rest.is_empty() {
@@ -396,7 +366,7 @@ impl<'a> Fields<'a> {
         self.fields[word as usize]
     }
 
-    /// What `read` makes of the field of a word that has to be there.
+    /// The field of a required word, read by `read`.
     fn need<T>(&self, word: Word, read: fn(&'a [u8]) -> Option<T>) -> Result<T, HandshakeError<'a>> {
         let field = self.get(word).ok_or(HandshakeError::Missing(word))?;
         read(field).ok_or(HandshakeError::Wrong(word, field))
@@ -412,11 +382,6 @@ impl<'a> Fields<'a> {
             listen: self.need(Word::Listen, |text| address(text).map(|_| text))?,
             nonce: self.need(Word::Nonce, unhex)?,
             hash: self.need(Word::Hash, unhex).map(u64::from_be_bytes)?,
-            standing: match self.get(Word::Links) {
-                Some(links) if links == LINKS_NONE.as_bytes() => Standing::Alone,
-                Some(links) if links == LINKS_FULL.as_bytes() => Standing::Full,
-                Some(_) | None => Standing::Open,
-            },
         })
     }
 
@@ -428,8 +393,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The field at the beginning of `rest`, bare or quoted, and what stands behind it: nothing, or a comma
-/// first. Escapes are left as they are, since no word that is known takes a field with one.
+/// The field at the beginning of `rest`, bare or quoted, and what follows: nothing, or a comma first. Escapes are
+/// left as they are: no known word accepts a field with one.
 fn field(rest: &[u8]) -> Result<(&[u8], &[u8]), HandshakeError<'_>> {
     let start = rest.iter().position(|&byte| byte != b' ').unwrap_or(rest.len());
     let rest = &rest[start..];
@@ -456,27 +421,16 @@ fn field(rest: &[u8]) -> Result<(&[u8], &[u8]), HandshakeError<'_>> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Answer, ConnectArgs, HINTS_MAX, HandshakeError, Hex, LINE_BYTES_MAX, Offer, Proof, Prover, Standing,
+        Answer, ConnectArgs, HINTS_MAX, HandshakeError, Hex, LINE_BYTES_MAX, Offer, Proof, Prover,
         derive_hash_secret, keyed_bytes, public_hash_secret, put_counter_offer, put_full, put_offer,
         put_proof, put_welcome, read_answer, read_request,
     };
     use crate::base::rng::Rng;
 
     const SECRET: &[u8] = b"0123456789abcdef0123";
-    const DIALLER: Offer<'_> = Offer {
-        node: [1; 16],
-        listen: b"0.0.0.0:5454",
-        nonce: [2; 16],
-        hash: 0xAB,
-        standing: Standing::Open,
-    };
-    const ACCEPTOR: Offer<'_> = Offer {
-        node: [3; 16],
-        listen: b"[fd00::2]:6000",
-        nonce: [4; 16],
-        hash: 0xAB,
-        standing: Standing::Open,
-    };
+    const DIALLER: Offer<'_> = Offer { node: [1; 16], listen: b"0.0.0.0:5454", nonce: [2; 16], hash: 0xAB };
+    const ACCEPTOR: Offer<'_> =
+        Offer { node: [3; 16], listen: b"[fd00::2]:6000", nonce: [4; 16], hash: 0xAB };
 
     /// One line without its end, written by `put`.
     fn line(put: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -517,20 +471,6 @@ mod tests {
         }
         let welcome = line(|out| put_welcome(out, b"h2"));
         assert!(matches!(read_answer(welcome.as_bytes()), Ok(Answer::Welcome)), "{welcome}");
-    }
-
-    #[test]
-    fn who_needs_a_link_and_who_has_no_place_say_so() {
-        for (standing, end) in [(Standing::Alone, ",links=none"), (Standing::Full, ",links=full")] {
-            let offer = Offer { standing, ..DIALLER };
-            let text = line(|out| put_offer(out, &offer));
-            assert!(text.ends_with(end), "{text}");
-            let Ok(ConnectArgs::Offer(read)) = request(&text) else { panic!("{text}") };
-            assert_eq!(read, offer);
-        }
-        let text = line(|out| put_offer(out, &DIALLER)) + ",links=7";
-        let Ok(ConnectArgs::Offer(read)) = request(&text) else { panic!("{text}") };
-        assert_eq!(read, DIALLER);
     }
 
     #[test]
@@ -600,8 +540,7 @@ mod tests {
             " hash=00000000000000FF , x=,nonce=\"{nonce}\" ,y=\"a,\\\"b=\\\\\",listen = \"[::]:1\",node={node},proto=1,x=2"
         );
         let Ok(ConnectArgs::Offer(offer)) = request(&text) else { panic!("{:?}", request(&text)) };
-        let standing = Standing::Open;
-        let expected = Offer { node: [0xAB; 16], listen: b"[::]:1", nonce: [0xCD; 16], hash: 255, standing };
+        let expected = Offer { node: [0xAB; 16], listen: b"[::]:1", nonce: [0xCD; 16], hash: 255 };
         assert_eq!(offer, expected);
     }
 
@@ -632,7 +571,7 @@ mod tests {
         for text in ["a=\"", "a=\"\\\"", "a=\"b\\"] {
             assert!(sentence(text).contains("never closes"), "{text:?}: {}", sentence(text));
         }
-        assert!(sentence("a=\"b\"c,d=e").contains("'c' behind a closing quote"));
+        assert!(sentence("a=\"b\"c,d=e").contains("'c' after a closing quote"));
         assert!(sentence("proof=12").contains("it takes 64 hex digits"));
         assert!(sentence("listen=1.2.3.4:0,proof=").contains("in a second request"));
         for listen in ["1.2.3.4:0", "localhost:1", "::1", "1.2.3.4"] {

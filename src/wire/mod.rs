@@ -66,9 +66,8 @@
 //!
 //! ## Between nodes
 //!
-//! A link between two nodes begins with a handshake in lines, so that it can be read in a capture and
-//! typed by hand, and goes on in frames. The handshake is the first request on its connection and needs
-//! no AUTH:
+//! A link begins with a handshake in lines, which can be read in a capture and typed by hand, and goes on in
+//! frames. The handshake is the first request on its connection and needs no AUTH:
 //!
 //! ```text
 //! A> h1:REQUEST connect proto=1,node=<32 hex>,listen=<host:port>,nonce=<32 hex>,hash=<16 hex>
@@ -77,19 +76,18 @@
 //! B> h2:FULFILLED welcome
 //! ```
 //!
-//! The arguments are `word=field`, split at the first `=`, in any order; unknown words are ignored, one of
-//! these that comes twice is an error. A line has at most 1 KiB. `node` is the node's identity, new in each
-//! of its lives; `nonce` is fresh for each handshake. `listen` is where the node takes connections; an
-//! unspecified host there (`0.0.0.0`, `[::]`) means "the address that you see me from". `hash` is the hash
-//! of a fixed text: nodes that give another one hash keys otherwise, since their secrets differ. A node that has
-//! no link adds `links=none`, and one that has as many as it may have `links=full`. Who has no place for another
-//! link answers the proof with `h2:FULFILLED full,10.0.0.2:5454,…`: up to 8 nodes that may have one.
+//! The arguments are `word=field`, split at the first `=`, in any order; unknown words are ignored, a word that comes
+//! twice is an error. A line has at most 1 KiB. `node` is the node id, new at each start; `nonce` is new for each
+//! handshake. `listen` is the address that the node listens on; an unspecified host there (`0.0.0.0`, `[::]`) means
+//! "the address that you see me from". `hash` is the hash of a fixed text: it differs where the mesh secrets
+//! differ. A node that has `active_peers` links answers the proof with `h2:FULFILLED full,10.0.0.2:5454,…`: up to 8
+//! addresses of other nodes.
 //!
-//! The proofs are HMAC-SHA-256 under the mesh's secret of: the label `olivia accept 1` (B's) or
-//! `olivia connect 1` (A's), a zero byte, then both nonces, both ids, both `listen` texts, each with its
-//! length (u32, little-endian) before it, the prover's first. Without a secret `proof=` is empty, and both
-//! ends must be on loopback. An unknown `proto`, another `hash`, a wrong proof or the own node id is an
-//! error line that says which; then the connection closes. The dialler sends no frame before `welcome`.
+//! The proofs are HMAC-SHA-256 under the mesh secret of: the label `olivia accept 1` (B's) or `olivia connect 1`
+//! (A's), a zero byte, then both nonces, both ids, both `listen` texts, each after its length (u32, little-endian),
+//! the prover's first. Without a secret `proof=` is empty, and both ends must be on loopback. An unknown `proto`,
+//! another `hash`, a wrong proof or the node's own id gets an error line that says which; then the connection closes. The
+//! dialler sends no frame before `welcome`.
 //!
 //! A frame is a header and a payload, integers little-endian:
 //!
@@ -99,32 +97,30 @@
 //!  | u8   | u8   | u16    | u32      | u32      | u64          | `length` bytes
 //! ```
 //!
-//! `clock` is the highest version that the sender has given, and no less than its time of day. A *place* is an
-//! epoch (u64, the life of the node) and a seq (u64, the number of the change in its digest that comes next).
-//! Kinds:
+//! `clock` is at least the highest version that the sender has given, and at least its wall clock. A *position* is an
+//! epoch (u64, the life of the node) and a seq (u64, the number of the next change in its changelog). Kinds:
 //!
 //! | kind | name | request | payload |
 //! |---|---|---|---|
-//! | 1 | BEAT | counts the beats; an answer (flag 1) repeats it | the place at the end of the sender's digest |
+//! | 1 | BEAT | counts heartbeats; an answer (flag 1) repeats it | the position at the end of the sender's changelog |
 //! | 2 | DELTA | low half of the first one's seq | hashes of added keys (u64), of consecutive seqs |
 //! | 3 | BLOCK | low half of the first one's seq | rebuilt blocks: number (u32), 64 bytes; of consecutive seqs |
 //! | 4 | RESIZE | low half of its seq | the filter's new size: log2 of its blocks (u8) |
-//! | 5 | SNAP | 0 | a whole filter begins: its place, log2 of its blocks (u8) |
+//! | 5 | SNAP | 0 | a snapshot of the filter begins: its position, log2 of its blocks (u8) |
 //! | 6 | PIECE | number of the first block | blocks of it, 64 bytes each |
-//! | 7 | SNAPEND | 0 | none: that was all |
-//! | 8 | RESYNC | 0 | none: a snapshot is wanted; or the place from which the digest is to go on |
-//! | 9 | GET | a number of the link | a key; flag 1: its value is not wanted |
-//! | 10 | VALUE | repeated | hash (u64), version (u64), milliseconds left (u64; all ones: for ever), value |
-//! | 11 | NONE | repeated | hash (u64); none: the key is longer than is taken |
-//! | 12 | PEERS | 0 | nodes: id (16 bytes; zeroes: not known), 4 or 6 (u8), IP (4 or 16 bytes), port (u16) |
+//! | 7 | SNAPEND | 0 | none: the snapshot is complete |
+//! | 8 | RESYNC | 0 | none: asks for a snapshot; or the position from which changes are to be sent |
+//! | 9 | GET | number of the query on this link | a key; flag 1: only its TTL is asked for |
+//! | 10 | VALUE | repeated | hash (u64), version (u64), milliseconds left (u64; all ones: no TTL), value |
+//! | 11 | NONE | repeated | hash (u64); none: the key is longer than the node accepts |
+//! | 12 | PEERS | 0 | nodes: id (16 bytes; zeroes: unknown), 4 or 6 (u8), IP (4 or 16 bytes), port (u16) |
 //! | 13 | BYE | 0 | the reason as text, at most 128 bytes |
 //!
-//! 14 to 19 are kept for INVALIDATE, NEWER, DEL, DELETED, EXEC and EXECUTED. Flags that a kind does not
-//! have are 0; those of DELTA and BLOCK are kept for a slice of the digest. A payload has at most 64 KiB,
-//! but hashes and blocks 16 KiB, the key of a GET 16 MiB and the value of a VALUE 512 MiB. The header is held against that before any
-//! of the payload is waited for; whatever is no such frame ends the link. A key over the receiver's own
-//! `key_bytes_max` or a value over its `value_bytes_max` is passed over as it comes, without being kept: the
-//! question is answered by a NONE without a hash, the answer counts as a no.
+//! 14 to 22 are reserved for INVALIDATE, NEWER, DELETE, DELETED, EXECUTE, EXECUTED, NOTHOLDER, FLOOR and FLOORED.
+//! Flags that a kind does not have are 0. A payload has at most 64 KiB; hashes and blocks 16 KiB, the key of a GET
+//! 16 MiB, the value of a VALUE 512 MiB. The header is checked against that before any of the payload is waited for; anything
+//! else closes the link. A key over the receiver's `key_bytes_max` or a value over its `value_bytes_max` is skipped as
+//! it arrives, without being kept: the query is answered by a NONE without a hash, the answer counts as "not found".
 
 pub mod args;
 pub mod encoder;

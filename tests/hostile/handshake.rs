@@ -36,7 +36,7 @@ fn wrong_proof_opens_nothing() {
     for wrong in [empty, other, moved, renamed] {
         let (conn, node) = world.offered(&right);
         let sentence = refused(&mut world, conn, &wrong.proof_line(&node));
-        assert_eq!(sentence, "wrong proof; the nodes of a mesh need the same [mesh] secret");
+        assert_eq!(sentence, "wrong proof; all nodes of a mesh need the same [mesh] secret");
     }
     assert_eq!(world.stat("peers_linked"), 0);
 }
@@ -141,9 +141,9 @@ fn node_of_another_mesh_is_told_so_at_its_first_line() {
     let mut world = World::new(secretive());
     let right = Face::elsewhere(1);
     let sentence = refused_offer(&mut world, &Face { hash: 7, ..right });
-    assert_eq!(sentence, "another hash; the nodes of a mesh need the same [mesh] secret");
+    assert_eq!(sentence, "the hash differs; all nodes of a mesh need the same [mesh] secret");
     let open = Face { secret: Some(SECRET), ..Face::new(1) };
-    assert!(refused_offer(&mut world, &open).starts_with("another hash"));
+    assert!(refused_offer(&mut world, &open).starts_with("the hash differs"));
 }
 
 #[test]
@@ -151,7 +151,10 @@ fn without_a_secret_nobody_from_elsewhere_is_linked() {
     let mut world = World::new(Config::default());
     let face = Face { seen: "192.0.2.7:40000".to_owned(), ..Face::new(1) };
     let sentence = refused_offer(&mut world, &face);
-    assert_eq!(sentence, "without a [mesh] secret only nodes on one machine are linked; set the same on all");
+    assert_eq!(
+        sentence,
+        "without [mesh] secret only nodes on one host are linked; set the same secret on all nodes"
+    );
     let mapped = Face { seen: "[::ffff:127.0.0.1]:40000".to_owned(), ..Face::new(1) };
     let link = world.dial(&mapped);
     assert!(world.is_linked(&mapped) && !world.driver.has_ended(link.conn));

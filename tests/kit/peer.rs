@@ -10,8 +10,8 @@ use olivia::wire::frame::{
     self, Address, Body, FrameLimits, Front, Head, put, put_blocks, put_deltas, put_piece,
 };
 use olivia::wire::handshake::{
-    Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, Standing, derive_hash_secret,
-    public_hash_secret, put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
+    Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, derive_hash_secret, public_hash_secret,
+    put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
 };
 
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -34,8 +34,6 @@ pub struct Face {
     pub secret: Option<&'static str>,
     /// Where it is seen from.
     pub seen: String,
-    /// What it says of its links.
-    pub standing: Standing,
 }
 
 impl Face {
@@ -50,7 +48,6 @@ impl Face {
             hash: HashSecret::from_bytes(public_hash_secret()).hash(HASH_CHECK_TEXT).0,
             secret: None,
             seen: "127.0.0.1:40000".to_owned(),
-            standing: Standing::Open,
         }
     }
 
@@ -66,14 +63,7 @@ impl Face {
     }
 
     pub fn offer(&self) -> Offer<'_> {
-        let standing = self.standing;
-        Offer {
-            node: self.node,
-            listen: self.listen.as_bytes(),
-            nonce: self.nonce,
-            hash: self.hash,
-            standing,
-        }
+        Offer { node: self.node, listen: self.listen.as_bytes(), nonce: self.nonce, hash: self.hash }
     }
 
     pub fn id(&self) -> NodeId {
@@ -107,8 +97,7 @@ impl Face {
     /// What the node says of itself in an offer.
     pub fn of(offer: &Offer<'_>) -> Self {
         let listen = String::from_utf8(offer.listen.to_vec()).unwrap();
-        let standing = offer.standing;
-        Self { node: offer.node, listen, nonce: offer.nonce, hash: offer.hash, standing, ..Self::new(0) }
+        Self { node: offer.node, listen, nonce: offer.nonce, hash: offer.hash, ..Self::new(0) }
     }
 }
 

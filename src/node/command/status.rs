@@ -6,7 +6,7 @@ use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, Effect};
 use crate::node::ids::NodeId;
 use crate::node::metrics::{METRICS, Metric, Snapshot};
-use crate::node::peer::address_book::{AddressEntry, Origin};
+use crate::node::peer::address_book::AddressEntry;
 use crate::node::peer::table::{Dialler, Peer};
 use crate::node::state::State;
 use std::collections::BTreeSet;
@@ -70,7 +70,7 @@ pub(in crate::node) fn peers_known(state: &State, now: Now) -> Vec<PeerView> {
 
 /// Addresses that lead to no linked node, and where one may be.
 fn backups(state: &State) -> impl Iterator<Item = &AddressEntry> {
-    state.mesh.address_book.apart(|id| state.mesh.peers.is_linked(id))
+    state.mesh.address_book.unlinked(|id| state.mesh.peers.is_linked(id))
 }
 
 fn view_of_peer(state: &State, now: Now, peer: &Peer) -> PeerView {
@@ -101,7 +101,7 @@ fn view_of_peer(state: &State, now: Now, peer: &Peer) -> PeerView {
 
 fn view_of_contact(contact: &AddressEntry) -> PeerView {
     PeerView {
-        addr: contact.addr,
+        addr: contact.addr(),
         id: contact.id(),
         is_linked: false,
         dialled: false,
@@ -114,7 +114,7 @@ fn view_of_contact(contact: &AddressEntry) -> PeerView {
         position: None,
         queries: 0,
         probes_left: 0,
-        failures: contact.failures,
+        failures: contact.failures(),
     }
 }
 
@@ -201,7 +201,7 @@ fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
         peer_filters_bytes: mesh.filters.bytes(),
         filter_fill: filter.fill(),
         filter_bits: filter.size().bits(),
-        addresses_dropped: mesh.address_book.refused,
+        addresses_dropped: mesh.address_book.dropped(),
         node_id: mesh.id,
     }
 }
@@ -210,10 +210,8 @@ fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
 /// each linked peer, or has refused it.
 pub(in crate::node) fn is_ready(state: &State) -> bool {
     let mesh = &state.mesh;
-    let tried =
-        |contact: &AddressEntry| contact.origin == Origin::Learned || contact.was_tried || contact.is_self;
     !state.is_draining
-        && (state.config.base_node || mesh.address_book.iter().all(|(_, contact)| tried(contact)))
+        && (state.config.base_node || !mesh.address_book.iter().any(|(_, entry)| entry.is_untried()))
         && mesh.peers.linked().all(|(_, peer)| peer.refusals > 0 || !mesh.filters.is_unknown(peer.filter))
 }
 
@@ -243,7 +241,7 @@ pub(in crate::node) fn peers<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
     // Until the link of a dead node is found dead, its successor may live at the same address.
     let mut listed = BTreeSet::new();
     let backups = backups(state).take(BACKUPS_LISTED_MAX);
-    for addr in linked.chain(backups.map(|contact| contact.addr)) {
+    for addr in linked.chain(backups.map(AddressEntry::addr)) {
         if listed.insert(addr) {
             call.reply.text(addr);
         }

@@ -12,7 +12,7 @@ use crate::node::conn::replies::{Place, Replies};
 use crate::node::ids::{AddressKey, NodeId, PeerKey};
 use crate::node::peer::link_queues::LinkQueues;
 use crate::wire::encoder::Protocol;
-use crate::wire::handshake::{Proof, Standing};
+use crate::wire::handshake::Proof;
 use crate::wire::resp::parse::Progress;
 use std::net::SocketAddr;
 
@@ -32,13 +32,11 @@ pub(in crate::node) enum Role {
 /// A handshake that we began.
 #[derive(Debug)]
 pub(in crate::node) struct OutboundHandshake {
-    pub(in crate::node) contact: AddressKey,
+    pub(in crate::node) address: AddressKey,
     /// When it was dialled; once connected, when the handshake began.
     pub(in crate::node) at: Instant,
     /// Our nonce, which the proof of the other side has to cover.
     pub(in crate::node) nonce: [u8; 16],
-    /// What we sent about our number of links.
-    pub(in crate::node) standing: Standing,
     /// The identity that the other side has proven, once it has.
     pub(in crate::node) theirs: Option<PeerIdentity>,
 }
@@ -49,8 +47,6 @@ pub(in crate::node) struct PeerIdentity {
     pub(in crate::node) id: NodeId,
     /// Where it listens, as seen from here.
     pub(in crate::node) addr: SocketAddr,
-    /// What it sent about its number of links.
-    pub(in crate::node) standing: Standing,
 }
 
 /// A handshake that another node began; its proof is still to come.

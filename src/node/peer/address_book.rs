@@ -1,86 +1,106 @@
-//! The address book: where other nodes may be found, and how often they were not.
+//! The address book: addresses at which other nodes may be found, and what came of dialling them.
 //!
-//! A contact is an address, a peer is a node: behind one address one node may follow another, and one
-//! node may be met at several addresses. A contact that leads to a node that is linked is left alone.
-//! Here is no dialling, only what it needs to know: [`crate::node::peer::dialer`].
+//! An address is not a node: nodes may follow one another at one address, and one node may be reached at several. An
+//! address that leads to a linked node is left alone. Dialling is in [`crate::node::peer::dialer`].
 
 use crate::base::rng::Rng;
 use crate::base::slots::Slots;
 use crate::base::time::Instant;
+use crate::base::wheel::Wheel;
+use crate::node::alarm::Alarm;
 use crate::node::ids::{AddressKey, AddressTag, ConnKey, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Bound;
 use std::time::Duration;
 
-/// The first wait after a failed try, doubled with each further one up to [`BACKOFF_MAX`].
+/// The backoff after the first failure. It doubles with each further one, up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-
-/// The longest wait between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// Addresses of one node that are dialled at once when its link has gone, and that share its successes and failures:
-/// a peer may say of thousands that they are its own.
+/// Addresses of one node that are dialled when its link is lost, and that share its failures and successes. A
+/// peer may list thousands of addresses under one id.
 const ADDRESSES_OF_NODE_MAX: usize = 16;
 
-/// No address is less than this one.
+/// The least of all addresses.
 const ADDRESS_MIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
-/// For how long a learned address may fail, and no peer say that it is linked there, before it is forgotten.
+/// How long a learned address may fail, while no peer lists it, before it is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
-/// Addresses that are looked at for one to be forgotten, when a new one needs its place: not the whole book,
-/// since addresses are told by the thousand.
-const LOOKED_AT_MAX: usize = 32;
+/// Addresses examined to find one that makes room for a new one.
+const EXAMINED_MAX: usize = 32;
 
-/// The least time between two warnings about one configured peer: a little less than a minute, since dials are 30 s
-/// apart.
+/// The least time between two warnings about one configured peer. Dials are 30 s apart, so that is about a minute.
 const WARN_EVERY: Duration = Duration::from_secs(55);
 
 /// How an address came to be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Origin {
-    /// By the operator: never forgotten.
+    /// By the configuration: never forgotten.
     Configured,
-    /// From a peer, or by having been dialled from there.
+    /// From a peer, or from the handshake of a node that dialled us.
     Learned,
 }
 
-/// An address at which a node may be found.
+/// One address.
 #[derive(Debug)]
 pub(in crate::node) struct AddressEntry {
-    pub(in crate::node) addr: SocketAddr,
-    pub(in crate::node) origin: Origin,
+    addr: SocketAddr,
+    origin: Origin,
     id: Option<NodeId>,
-    /// It was this node itself when it was tried last.
-    pub(in crate::node) is_self: bool,
-    /// The connection being made, or on which we are introducing ourselves.
-    pub(in crate::node) dial: Option<ConnKey>,
-    /// Failed tries since the last success.
-    pub(in crate::node) failures: u32,
-    /// Since when there were only failures.
+    /// The last dial reached this node itself.
+    is_self: bool,
+    /// The connection that is being made, or in its handshake.
+    dial: Option<ConnKey>,
+    /// Failures since the last success.
+    failures: u32,
+    /// When the first of them was.
     failing_since: Instant,
-    /// When a peer last said that it is linked there, if one did.
+    /// When a peer last listed it as that of a linked node.
     listed_at: Option<Instant>,
-    /// It was tried at least once, with whatever end.
-    pub(in crate::node) was_tried: bool,
-    /// A node was met there at least once.
+    /// It was dialled at least once, with whatever result, or need not be.
+    was_tried: bool,
+    /// A handshake succeeded there at least once.
     was_met: bool,
-    /// The one live timer, as a tick of the node's wheel.
-    pub(in crate::node) timer_at: Option<u64>,
+    alarm: Alarm,
 }
 
 impl AddressEntry {
-    /// Who was met there last, or is said to be there.
+    pub(in crate::node) const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The node that was met there last, or is said to be there.
     pub(in crate::node) const fn id(&self) -> Option<NodeId> {
         self.id
     }
 
-    /// Notes a failed try.
-    pub(in crate::node) fn failed(&mut self, now: Instant) {
-        self.count_failure(now);
-        self.was_tried = true;
-        self.dial = None;
+    pub(in crate::node) const fn dial(&self) -> Option<ConnKey> {
+        self.dial
+    }
+
+    pub(in crate::node) const fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    pub(in crate::node) const fn is_self(&self) -> bool {
+        self.is_self
+    }
+
+    /// Whether a configured address has still to be dialled for the first time.
+    pub(in crate::node) fn is_untried(&self) -> bool {
+        self.origin == Origin::Configured && !self.was_tried && !self.is_self
+    }
+
+    /// Whether the address is unverified: learned from a peer, and no node was met there.
+    fn is_unverified(&self) -> bool {
+        self.origin == Origin::Learned && !self.was_met
+    }
+
+    /// Whether it leads to a linked node, or to this one, as far as is known.
+    fn leads(&self, is_linked: &impl Fn(NodeId) -> bool) -> bool {
+        self.is_self || self.id.is_some_and(is_linked)
     }
 
     fn count_failure(&mut self, now: Instant) {
@@ -90,48 +110,52 @@ impl AddressEntry {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// Whether nothing speaks for the address but that somebody told it.
-    pub(in crate::node) fn is_hearsay(&self) -> bool {
-        self.origin == Origin::Learned && !self.was_met
-    }
-
-    /// How long to wait before the next try: 100 ms × 2 for each failure, at most 30 s; always that where this node
-    /// was found itself.
+    /// How long to wait before the next dial: 100 ms, doubled by each failure, at most 30 s; 30 s also where this node
+    /// found itself.
     pub(in crate::node) fn backoff(&self, rng: &mut Rng) -> Duration {
         let doubled = BACKOFF_MIN * 2u32.pow(self.failures.saturating_sub(1).min(16));
-        about(if self.is_self { BACKOFF_MAX } else { doubled.min(BACKOFF_MAX) }, rng)
+        jitter(if self.is_self { BACKOFF_MAX } else { doubled.min(BACKOFF_MAX) }, rng)
     }
 
-    /// Whether the address is to be forgotten: learned, and for ten minutes failing and on no peer's list. What
-    /// a peer lists is there, but for the path between us, which may come back at any time.
+    /// Whether it is to be forgotten: learned, failing for ten minutes, and listed by no peer meanwhile. What a
+    /// peer lists exists; the path to it may come back.
     fn is_hopeless(&self, now: Instant) -> bool {
         let missed_since = self.listed_at.unwrap_or(Instant::ZERO).max(self.failing_since);
-        let given_up = missed_since.after(FORGOTTEN_AFTER) <= now;
-        self.origin == Origin::Learned && self.failures > 0 && given_up
+        self.origin == Origin::Learned && self.failures > 0 && missed_since.after(FORGOTTEN_AFTER) <= now
+    }
+
+    /// Whether the timer that fires at `deadline` is the live one.
+    pub(in crate::node) fn is_live(&self, deadline: u64) -> bool {
+        self.alarm.is_live(deadline)
+    }
+
+    /// Whether it will be examined again.
+    pub(in crate::node) fn is_armed(&self) -> bool {
+        self.alarm != Alarm::default()
     }
 }
 
-/// How long to wait before an address is looked at again where nothing is to be done for now.
+/// How long to wait before an address is examined again where nothing is to be done now.
 pub(in crate::node) fn slowest(rng: &mut Rng) -> Duration {
-    about(BACKOFF_MAX, rng)
+    jitter(BACKOFF_MAX, rng)
 }
 
-/// By chance between three and five quarters of a span, so that many nodes do not come back as one.
-fn about(span: Duration, rng: &mut Rng) -> Duration {
+/// A random time between three and five quarters of a span, so that nodes do not dial in step.
+fn jitter(span: Duration, rng: &mut Rng) -> Duration {
     let quarter = u64::try_from(span.as_nanos() / 4).unwrap_or(u64::MAX);
     span - Duration::from_nanos(quarter) + Duration::from_nanos(rng.below(2 * quarter))
 }
 
-/// Addresses that wait for a place to be dialled, each once. Their turn goes round.
+/// Addresses that wait until another dial may begin, each once, in rotation.
 #[derive(Debug, Default)]
-struct Line {
+struct WaitingList {
     addrs: BTreeSet<SocketAddr>,
-    /// Whose turn it was last.
+    /// The one that was taken out last.
     last: Option<SocketAddr>,
 }
 
-impl Line {
-    /// Takes out whose turn it is. O(log addresses).
+impl WaitingList {
+    /// Takes out the next one. O(log addresses).
     fn next(&mut self) -> Option<SocketAddr> {
         let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.addrs.range((after, Bound::Unbounded)).next().or(self.addrs.first()).copied()?;
@@ -141,13 +165,14 @@ impl Line {
     }
 }
 
-/// What the operator named by one entry: often one node, where `localhost` is two addresses, and sometimes several.
+/// The addresses of one entry of `remote_peers`: often one node, where `localhost` is two addresses, sometimes
+/// several nodes.
 #[derive(Debug, Default)]
-struct Entry {
+struct ConfiguredPeer {
     addrs: Box<[SocketAddr]>,
     /// It names this node itself.
     is_own: bool,
-    /// When the last warning was logged that it cannot be reached.
+    /// When it was last logged that it cannot be reached.
     warned_at: Option<Instant>,
 }
 
@@ -156,30 +181,21 @@ struct Entry {
 pub(in crate::node) struct AddressBook {
     slots: Slots<AddressTag, AddressEntry>,
     by_addr: BTreeMap<SocketAddr, AddressKey>,
-    /// The addresses of each node that is known by name.
+    /// The addresses of each node whose id is known.
     by_node: BTreeSet<(NodeId, SocketAddr)>,
-    /// Who waits for a place: those where a node was met or that the operator told, and those of hearsay.
-    proven: Line,
-    hearsay: Line,
-    /// Those of the operator.
-    entries: Vec<Entry>,
-    /// The last address that was looked at for one to be forgotten.
-    looked_at: Option<SocketAddr>,
+    waiting_verified: WaitingList,
+    waiting_unverified: WaitingList,
+    configured: Vec<ConfiguredPeer>,
+    /// The last address that was examined to make room.
+    examined: Option<SocketAddr>,
     /// Addresses that there was no room for.
-    pub(in crate::node) refused: u64,
+    dropped: u64,
 }
 
+/// Reading.
 impl AddressBook {
     pub(in crate::node) fn get(&self, key: AddressKey) -> Option<&AddressEntry> {
         self.slots.get(key)
-    }
-
-    pub(in crate::node) fn get_mut(&mut self, key: AddressKey) -> Option<&mut AddressEntry> {
-        self.slots.get_mut(key)
-    }
-
-    pub(in crate::node) fn at(&self, addr: SocketAddr) -> Option<AddressKey> {
-        self.by_addr.get(&addr).copied()
     }
 
     pub(in crate::node) fn len(&self) -> usize {
@@ -190,23 +206,80 @@ impl AddressBook {
         self.slots.iter()
     }
 
-    /// The contact of an address, made if there is none and room for it; with whether it is new. O(log
-    /// contacts).
+    fn at(&self, addr: SocketAddr) -> Option<AddressKey> {
+        self.by_addr.get(&addr).copied()
+    }
+
+    /// Addresses that there was no room for, so far.
+    pub(in crate::node) const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Whether an address is unverified: learned from a peer, and no node was met there.
+    pub(in crate::node) fn is_unverified(&self, key: AddressKey) -> bool {
+        self.get(key).is_some_and(AddressEntry::is_unverified)
+    }
+
+    /// Addresses of a node, not all if there are many. O(log addresses).
+    pub(in crate::node) fn of_node(&self, id: NodeId) -> Vec<AddressKey> {
+        let addrs = self.by_node.range((id, ADDRESS_MIN)..).take_while(|(of, _)| *of == id);
+        addrs.take(ADDRESSES_OF_NODE_MAX).filter_map(|(_, addr)| self.at(*addr)).collect()
+    }
+
+    /// Addresses that lead neither to a linked node nor to this one, as far as is known. If another address of the
+    /// same entry of `remote_peers` does, those at which no node was ever met are left out: a name may have an
+    /// address that the node does not listen on. O(addresses).
+    pub(in crate::node) fn unlinked<'a>(
+        &'a self,
+        is_linked: impl Fn(NodeId) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a AddressEntry> {
+        let mut left_out = BTreeMap::new();
+        for peer in &self.configured {
+            let is_done = peer.is_own || self.is_reached(peer, &is_linked);
+            for addr in &peer.addrs {
+                *left_out.entry(*addr).or_insert(true) &= is_done;
+            }
+        }
+        let is_left_out = move |entry: &AddressEntry| {
+            let is_known = entry.was_met || entry.listed_at.is_some();
+            !is_known && left_out.get(&entry.addr).is_some_and(|is_done| *is_done)
+        };
+        let entries = self.iter().map(|(_, entry)| entry);
+        entries.filter(move |entry| !entry.leads(&is_linked) && !is_left_out(entry))
+    }
+
+    /// The configured peers that are linked, and all of them; this node itself counts as neither.
+    pub(in crate::node) fn configured(&self, is_linked: impl Fn(NodeId) -> bool) -> (usize, usize) {
+        let others = || self.configured.iter().filter(|peer| !peer.is_own);
+        (others().filter(|peer| self.is_reached(peer, &is_linked)).count(), others().count())
+    }
+
+    /// Whether an address of a configured peer leads to a linked node, or to this one.
+    fn is_reached(&self, peer: &ConfiguredPeer, is_linked: &impl Fn(NodeId) -> bool) -> bool {
+        let mut entries = peer.addrs.iter().filter_map(|addr| self.get(self.at(*addr)?));
+        entries.any(|entry| entry.leads(is_linked))
+    }
+}
+
+/// Adding and forgetting addresses.
+impl AddressBook {
+    /// The entry of an address, made if there is none and room for it; and whether it is new. Configured addresses
+    /// always have room. O(log addresses).
     pub(in crate::node) fn note(
         &mut self,
         now: Instant,
         addr: SocketAddr,
         origin: Origin,
-        contacts_max: usize,
+        entries_max: usize,
     ) -> Option<(AddressKey, bool)> {
         if let Some(key) = self.at(addr) {
             return Some((key, false));
         }
-        if self.slots.len() >= contacts_max && origin == Origin::Learned && !self.make_room() {
-            self.refused += 1;
+        if self.slots.len() >= entries_max && origin == Origin::Learned && !self.make_room() {
+            self.dropped += 1;
             return None;
         }
-        let contact = AddressEntry {
+        let key = self.slots.insert(AddressEntry {
             addr,
             origin,
             id: None,
@@ -217,204 +290,218 @@ impl AddressBook {
             listed_at: None,
             was_tried: false,
             was_met: false,
-            timer_at: None,
-        };
-        let key = self.slots.insert(contact);
+            alarm: Alarm::default(),
+        });
         self.by_addr.insert(addr, key);
         Some((key, true))
     }
 
-    /// Notes that a peer says that it is linked there.
-    pub(in crate::node) fn listed(&mut self, now: Instant, key: AddressKey) {
-        if let Some(contact) = self.get_mut(key) {
-            contact.listed_at = Some(now);
+    /// Sets the addresses of the configured peer number `at`, on a node that listens on `listen`. Addresses that no
+    /// configured peer has any more count as learned, so that they are forgotten if no node is there.
+    /// O(configured addresses).
+    pub(in crate::node) fn set_configured(&mut self, at: usize, addrs: &[SocketAddr], listen: SocketAddr) {
+        if self.configured.len() <= at {
+            self.configured.resize_with(at + 1, ConfiguredPeer::default);
         }
-    }
-
-    /// Sets the addresses of the configured peer number `entry`, for a node that listens at `listen`. Addresses that no
-    /// entry has any more count as learned, so that they are forgotten if nobody is there. O(configured addresses).
-    pub(in crate::node) fn set_entry(&mut self, entry: usize, addrs: &[SocketAddr], listen: SocketAddr) {
-        if self.entries.len() <= entry {
-            self.entries.resize_with(entry + 1, Entry::default);
-        }
-        let new = Entry { addrs: addrs.into(), is_own: addrs.contains(&listen), warned_at: None };
-        let old = std::mem::replace(&mut self.entries[entry], new);
+        let new = ConfiguredPeer { addrs: addrs.into(), is_own: addrs.contains(&listen), warned_at: None };
+        let old = std::mem::replace(&mut self.configured[at], new);
         for addr in old.addrs {
-            let is_left = self.entries.iter().any(|entry| entry.addrs.contains(&addr));
-            if let Some(contact) = self.at(addr).and_then(|key| self.slots.get_mut(key))
-                && !is_left
-            {
-                contact.origin = Origin::Learned;
+            if !self.configured.iter().any(|peer| peer.addrs.contains(&addr)) {
+                self.set_origin(addr, Origin::Learned);
             }
         }
         for addr in addrs {
-            if let Some(contact) = self.at(*addr).and_then(|key| self.slots.get_mut(key)) {
-                contact.origin = Origin::Configured;
-            }
+            self.set_origin(*addr, Origin::Configured);
         }
     }
 
-    /// The configured peers that are linked, and all of them; this node itself counts as neither.
-    pub(in crate::node) fn configured(&self, is_linked: impl Fn(NodeId) -> bool) -> (usize, usize) {
-        let others = || self.entries.iter().filter(|entry| !entry.is_own);
-        (others().filter(|entry| self.leads(entry, &is_linked)).count(), others().count())
+    fn set_origin(&mut self, addr: SocketAddr, origin: Origin) {
+        if let Some(entry) = self.at(addr).and_then(|key| self.slots.get_mut(key)) {
+            entry.origin = origin;
+        }
     }
 
-    /// Whether an address of an entry leads to a linked node, or to this one.
-    fn leads(&self, entry: &Entry, is_linked: &impl Fn(NodeId) -> bool) -> bool {
-        let mut contacts = entry.addrs.iter().filter_map(|addr| self.get(self.at(*addr)?));
-        contacts.any(|contact| contact.is_self || contact.id.is_some_and(is_linked))
+    /// Forgets the learned address that has failed most often among the next few; false if none has failed.
+    fn make_room(&mut self) -> bool {
+        let is_spare = |entry: &AddressEntry| {
+            entry.origin == Origin::Learned && entry.dial.is_none() && entry.failures > 0
+        };
+        let after = self.examined.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.by_addr.range((after, Bound::Unbounded));
+        let few = rest.chain(&self.by_addr).take(EXAMINED_MAX.min(self.by_addr.len()));
+        let mut worst = None;
+        for (addr, key) in few {
+            self.examined = Some(*addr);
+            let spare = self.slots.get(*key).filter(|entry| is_spare(entry));
+            worst = worst.max(spare.map(|entry| (entry.failures, *addr)));
+        }
+        let worst = worst.and_then(|(_, addr)| self.at(addr));
+        worst.is_some_and(|key| self.forget(key))
     }
 
-    /// Whether to warn that a dial to `addr` failed: it belongs to a configured peer none of whose addresses can be
-    /// reached, and there was no warning about that for a minute.
-    pub(in crate::node) fn is_to_be_warned_of(
+    /// Forgets an address if it is hopeless; whether it did.
+    pub(in crate::node) fn forget_hopeless(&mut self, now: Instant, key: AddressKey) -> bool {
+        self.get(key).is_some_and(|entry| entry.is_hopeless(now)) && self.forget(key)
+    }
+
+    fn forget(&mut self, key: AddressKey) -> bool {
+        self.wait_no_more(key);
+        let Some(entry) = self.slots.remove(key) else { return false };
+        self.by_addr.remove(&entry.addr);
+        if let Some(id) = entry.id {
+            self.by_node.remove(&(id, entry.addr));
+        }
+        true
+    }
+}
+
+/// What came of an address.
+impl AddressBook {
+    /// It is being dialled by this connection.
+    pub(in crate::node) fn dialled(&mut self, key: AddressKey, conn: ConnKey) {
+        self.wait_no_more(key);
+        if let Some(entry) = self.slots.get_mut(key) {
+            entry.dial = Some(conn);
+        }
+    }
+
+    /// The dial failed.
+    pub(in crate::node) fn failed(&mut self, now: Instant, key: AddressKey) {
+        if let Some(entry) = self.slots.get_mut(key) {
+            entry.count_failure(now);
+            entry.was_tried = true;
+            entry.dial = None;
+        }
+    }
+
+    /// Whether to log that a dial to `addr` failed: it belongs to a configured peer none of whose addresses can be
+    /// reached, and that was not logged for a minute.
+    pub(in crate::node) fn must_warn(
         &mut self,
         now: Instant,
         addr: SocketAddr,
         is_linked: impl Fn(NodeId) -> bool,
     ) -> bool {
         let has_failed = |addr: &SocketAddr| {
-            self.at(*addr).and_then(|key| self.get(key)).is_some_and(|contact| contact.failures > 0)
+            self.at(*addr).and_then(|key| self.get(key)).is_some_and(|entry| entry.failures > 0)
         };
-        let is_due = |entry: &Entry| {
-            let is_due = entry.warned_at.is_none_or(|then| now.since(then) >= WARN_EVERY);
-            is_due && entry.addrs.contains(&addr) && entry.addrs.iter().all(has_failed)
+        let is_due = |peer: &ConfiguredPeer| {
+            let is_due = peer.warned_at.is_none_or(|then| now.since(then) >= WARN_EVERY);
+            is_due && peer.addrs.contains(&addr) && peer.addrs.iter().all(has_failed)
         };
-        let due = (0..self.entries.len()).find(|at| {
-            let entry = &self.entries[*at];
-            is_due(entry) && !entry.is_own && !self.leads(entry, &is_linked)
-        });
-        let Some(entry) = due.and_then(|at| self.entries.get_mut(at)) else { return false };
-        entry.warned_at = Some(now);
+        let due = self
+            .configured
+            .iter()
+            .position(|peer| is_due(peer) && !peer.is_own && !self.is_reached(peer, &is_linked));
+        let Some(peer) = due.and_then(|at| self.configured.get_mut(at)) else { return false };
+        peer.warned_at = Some(now);
         true
     }
 
-    /// Addresses that lead to no linked node, as far as is known, and not to this one. Where another address of
-    /// the same entry does, one that nobody was ever met at is left aside: that of a name which the node does not
-    /// listen at. O(contacts).
-    pub(in crate::node) fn apart<'a>(
-        &'a self,
-        is_linked: impl Fn(NodeId) -> bool + 'a,
-    ) -> impl Iterator<Item = &'a AddressEntry> {
-        let leads = move |contact: &AddressEntry| contact.is_self || contact.id.is_some_and(&is_linked);
-        let mut aside = BTreeMap::new();
-        for entry in &self.entries {
-            let mut address_book = entry.addrs.iter().filter_map(|addr| self.get(self.at(*addr)?));
-            let is_settled = entry.is_own || address_book.any(&leads);
-            for addr in &entry.addrs {
-                *aside.entry(*addr).or_insert(true) &= is_settled;
-            }
-        }
-        let is_aside = move |contact: &AddressEntry| {
-            let is_known = contact.was_met || contact.listed_at.is_some();
-            !is_known && aside.get(&contact.addr).is_some_and(|is_settled| *is_settled)
-        };
-        let address_book = self.iter().map(|(_, contact)| contact);
-        address_book.filter(move |contact| !leads(contact) && !is_aside(contact))
-    }
-
-    /// Forgets the learned address that has failed most often among the next few; false if none has.
-    fn make_room(&mut self) -> bool {
-        let is_spare = |contact: &AddressEntry| {
-            contact.origin == Origin::Learned && contact.dial.is_none() && contact.failures > 0
-        };
-        let after = self.looked_at.map_or(Bound::Unbounded, Bound::Excluded);
-        let behind = self.by_addr.range((after, Bound::Unbounded));
-        let few = behind.chain(&self.by_addr).take(LOOKED_AT_MAX.min(self.by_addr.len()));
-        let mut worst = None;
-        for (addr, key) in few {
-            self.looked_at = Some(*addr);
-            let spare = self.slots.get(*key).filter(|contact| is_spare(contact));
-            worst = worst.max(spare.map(|contact| (contact.failures, *addr)));
-        }
-        let worst = worst.and_then(|(_, addr)| self.at(addr));
-        worst.is_some_and(|key| self.forget(key))
-    }
-
-    /// Notes that a node was met where it was dialled. Whether that was a success is known when the link has
-    /// lived for a beat.
+    /// A handshake succeeded there. The dial is a success once the link has lasted for a heartbeat.
     pub(in crate::node) fn met(&mut self, key: AddressKey, id: NodeId) {
-        self.lives_at(key, id);
-        if let Some(contact) = self.slots.get_mut(key) {
-            contact.is_self = false;
-            contact.was_met = true;
-            contact.was_tried = true;
-            contact.dial = None;
+        self.set_node(key, id);
+        if let Some(entry) = self.slots.get_mut(key) {
+            entry.is_self = false;
+            entry.was_met = true;
+            entry.was_tried = true;
+            entry.dial = None;
         }
     }
 
-    /// Notes that a node is said to live at an address.
-    pub(in crate::node) fn lives_at(&mut self, key: AddressKey, id: NodeId) {
-        let Some(contact) = self.slots.get_mut(key) else { return };
-        if let Some(before) = contact.id.replace(id) {
-            self.by_node.remove(&(before, contact.addr));
+    /// The dial reached this node itself.
+    pub(in crate::node) fn met_self(&mut self, key: AddressKey) {
+        if let Some(entry) = self.slots.get_mut(key) {
+            entry.is_self = true;
+            entry.was_tried = true;
+            entry.dial = None;
         }
-        self.by_node.insert((id, contact.addr));
     }
 
-    /// Addresses of a node, not all if there are many. O(log contacts).
-    pub(in crate::node) fn of_node(&self, id: NodeId) -> Vec<AddressKey> {
-        let addrs = self.by_node.range((id, ADDRESS_MIN)..).take_while(|(of, _)| *of == id);
-        addrs.take(ADDRESSES_OF_NODE_MAX).filter_map(|(_, addr)| self.at(*addr)).collect()
+    /// It need not be dialled now, and counts as tried.
+    pub(in crate::node) fn tried(&mut self, key: AddressKey) {
+        if let Some(entry) = self.slots.get_mut(key) {
+            entry.was_tried = true;
+        }
     }
 
-    /// A link to this node broke before it had lived for a beat: that counts as a failure of its addresses, so
-    /// that they are dialled less and less often.
+    /// A peer lists it as the address of a node that it is linked to.
+    pub(in crate::node) fn listed(&mut self, now: Instant, key: AddressKey) {
+        if let Some(entry) = self.slots.get_mut(key) {
+            entry.listed_at = Some(now);
+        }
+    }
+
+    /// A node is said to be there.
+    pub(in crate::node) fn set_node(&mut self, key: AddressKey, id: NodeId) {
+        let Some(entry) = self.slots.get_mut(key) else { return };
+        if let Some(before) = entry.id.replace(id) {
+            self.by_node.remove(&(before, entry.addr));
+        }
+        self.by_node.insert((id, entry.addr));
+    }
+
+    /// A link to this node broke within the first heartbeat: a failure of its addresses.
     pub(in crate::node) fn count_failure(&mut self, now: Instant, id: NodeId) {
         for key in self.of_node(id) {
-            if let Some(contact) = self.slots.get_mut(key) {
-                contact.count_failure(now);
+            if let Some(entry) = self.slots.get_mut(key) {
+                entry.count_failure(now);
             }
         }
     }
 
-    /// A link to this node has lived for a beat: its addresses are good.
+    /// A link to this node has lasted for a heartbeat: a success of its addresses.
     pub(in crate::node) fn count_success(&mut self, id: NodeId) {
         for key in self.of_node(id) {
-            if let Some(contact) = self.slots.get_mut(key) {
-                contact.failures = 0;
+            if let Some(entry) = self.slots.get_mut(key) {
+                entry.failures = 0;
             }
         }
     }
+}
 
-    /// Puts an address in line for a place to be dialled. O(log contacts), as what follows.
-    pub(in crate::node) fn wait(&mut self, key: AddressKey) {
-        let Some(contact) = self.slots.get(key) else { return };
-        let line = if contact.is_hearsay() { &mut self.hearsay } else { &mut self.proven };
-        line.addrs.insert(contact.addr);
-    }
-
-    /// Takes an address out of its line, if it stands in one.
-    pub(in crate::node) fn wait_no_more(&mut self, key: AddressKey) {
-        let Some(contact) = self.slots.get(key) else { return };
-        self.proven.addrs.remove(&contact.addr);
-        self.hearsay.addrs.remove(&contact.addr);
-    }
-
-    /// Takes out of its line the address whose turn it is, of those that do not rest on hearsay.
-    pub(in crate::node) fn next_proven(&mut self) -> Option<AddressKey> {
-        self.proven.next().and_then(|addr| self.at(addr))
-    }
-
-    /// The same of those that do.
-    pub(in crate::node) fn next_on_hearsay(&mut self) -> Option<AddressKey> {
-        self.hearsay.next().and_then(|addr| self.at(addr))
-    }
-
-    /// Forgets an address if it is hopeless; true if it did.
-    pub(in crate::node) fn forget_hopeless(&mut self, now: Instant, key: AddressKey) -> bool {
-        self.get(key).is_some_and(|contact| contact.is_hopeless(now)) && self.forget(key)
-    }
-
-    fn forget(&mut self, key: AddressKey) -> bool {
-        self.wait_no_more(key);
-        let Some(contact) = self.slots.remove(key) else { return false };
-        self.by_addr.remove(&contact.addr);
-        if let Some(id) = contact.id {
-            self.by_node.remove(&(id, contact.addr));
+/// Waiting: for a moment, or until another dial may begin. O(log addresses) each.
+impl AddressBook {
+    /// Examines an address at `at`, if not earlier.
+    pub(in crate::node) fn arm<T: Copy>(
+        &mut self,
+        timers: &mut Wheel<T>,
+        key: AddressKey,
+        at: Instant,
+        timer: T,
+    ) {
+        if let Some(entry) = self.slots.get_mut(key) {
+            entry.alarm.arm(timers, at, timer);
         }
-        true
+    }
+
+    /// Whether the timer of an address that fired is the live one.
+    pub(in crate::node) fn fired(&mut self, key: AddressKey, deadline: u64) -> bool {
+        self.slots.get_mut(key).is_some_and(|entry| entry.alarm.fired(deadline))
+    }
+
+    /// Has an address wait until another dial may begin.
+    pub(in crate::node) fn wait(&mut self, key: AddressKey) {
+        let Some(entry) = self.slots.get(key) else { return };
+        let list =
+            if entry.is_unverified() { &mut self.waiting_unverified } else { &mut self.waiting_verified };
+        list.addrs.insert(entry.addr);
+    }
+
+    fn wait_no_more(&mut self, key: AddressKey) {
+        let Some(entry) = self.slots.get(key) else { return };
+        self.waiting_verified.addrs.remove(&entry.addr);
+        self.waiting_unverified.addrs.remove(&entry.addr);
+    }
+
+    /// Takes out the waiting address whose turn it is, of those that are verified.
+    pub(in crate::node) fn next_verified(&mut self) -> Option<AddressKey> {
+        self.waiting_verified.next().and_then(|addr| self.at(addr))
+    }
+
+    /// The same of those that are not.
+    pub(in crate::node) fn next_unverified(&mut self) -> Option<AddressKey> {
+        self.waiting_unverified.next().and_then(|addr| self.at(addr))
     }
 }
 
@@ -433,12 +520,11 @@ mod tests {
     fn backoff_doubles_up_to_half_a_minute_and_never_ends() {
         let mut address_book = AddressBook::default();
         let (key, _) = address_book.note(Instant::ZERO, addr(1), Origin::Configured, 10).unwrap();
-        let contact = address_book.get_mut(key).unwrap();
         let mut rng = Rng::new(1);
         for tries in 0..100u32 {
-            contact.failed(Instant::from_millis(u64::from(tries) * 1_000_000));
+            address_book.failed(Instant::from_millis(u64::from(tries) * 1_000_000), key);
             let middle = (BACKOFF_MIN * 2u32.pow(tries.min(16))).min(BACKOFF_MAX);
-            let wait = contact.backoff(&mut rng);
+            let wait = address_book.get(key).unwrap().backoff(&mut rng);
             assert!(wait >= middle * 3 / 4 && wait < middle * 5 / 4, "{wait:?} after {tries}");
         }
         let late = Instant::ZERO.after(FORGOTTEN_AFTER * 1_000);
@@ -449,7 +535,7 @@ mod tests {
     fn learned_address_that_fails_for_long_is_forgotten() {
         let mut address_book = AddressBook::default();
         let (key, _) = address_book.note(Instant::ZERO, addr(1), Origin::Learned, 10).unwrap();
-        address_book.get_mut(key).unwrap().failed(Instant::ZERO);
+        address_book.failed(Instant::ZERO, key);
         assert!(!address_book.forget_hopeless(Instant::ZERO, key));
         assert!(address_book.forget_hopeless(Instant::ZERO.after(FORGOTTEN_AFTER), key));
         assert_eq!(address_book.at(addr(1)), None);
@@ -461,10 +547,10 @@ mod tests {
         let (first, _) = address_book.note(Instant::ZERO, addr(1), Origin::Learned, 2).unwrap();
         address_book.note(Instant::ZERO, addr(2), Origin::Learned, 2).unwrap();
         assert!(address_book.note(Instant::ZERO, addr(3), Origin::Learned, 2).is_none());
-        assert_eq!(address_book.refused, 1);
-        address_book.get_mut(first).unwrap().failed(Instant::ZERO);
+        assert_eq!(address_book.dropped(), 1);
+        address_book.failed(Instant::ZERO, first);
         assert!(address_book.note(Instant::ZERO, addr(3), Origin::Learned, 2).is_some());
-        assert_eq!(address_book.get(first).map(|contact| contact.addr), None);
+        assert_eq!(address_book.get(first).map(|entry| entry.addr), None);
         assert_eq!(address_book.len(), 2);
     }
 }

@@ -12,6 +12,7 @@ use crate::node::ids::{ConnKey, PeerKey};
 use crate::node::lookup::operation::Operation;
 use crate::node::lookup::remote::{self, QueryAnswer};
 use crate::node::lookup::serve;
+use crate::node::peer::heartbeat;
 use crate::node::peer::link;
 use crate::node::peer::link_output;
 use crate::node::state::State;
@@ -31,7 +32,7 @@ pub(in crate::node) fn execute(
     let asked_before = state.mesh.lookups.queries();
     match &frame.body {
         Body::Heartbeat { head, is_answer } => {
-            link::heartbeat_received(state, now, peer, request, *head, *is_answer)
+            heartbeat::received(state, now, peer, request, *head, *is_answer)
         }
         Body::Get { key, wanted } => {
             serve::received(state, now, peer, request, Operation::Lookup(*wanted), key);
@@ -44,8 +45,8 @@ pub(in crate::node) fn execute(
             remote::answered(state, now, peer, request, KeyHash(*hash), &QueryAnswer::None);
         }
         Body::NotTaken => remote::unreadable(state, now, peer, request, &QueryAnswer::None),
-        Body::Peers(addresses) => return 1 + link::peers_heard(state, now, peer, *addresses),
-        Body::Bye(reason) => link::bye_heard(state, now, peer, reason),
+        Body::Peers(addresses) => return 1 + link::list_received(state, now, peer, *addresses),
+        Body::Bye(reason) => link::bye_received(state, now, peer, reason),
         Body::Delta(_)
         | Body::Block(_)
         | Body::Resize { .. }

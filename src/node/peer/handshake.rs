@@ -1,83 +1,82 @@
-//! Who may become a peer: the handshake, from both ends.
+//! The handshake of a link, from both ends: which nodes become peers.
 //!
-//! The node that dials offers itself; the other proves first that it knows the secret of the mesh, then
-//! the dialler does, and from then on the connection is a link. Proofs cover both nonces, both identities
-//! and both addresses, so none can be used again or elsewhere. Without a secret the proofs are empty, and
-//! both ends must be on this machine. Nothing is kept of somebody whose proof is wrong.
-//!
-//! How it is written is in `wire::handshake`, what a link is for in [`crate::node::peer::link`].
+//! The dialler sends an offer. The acceptor answers with its offer and proves that it knows the mesh secret, then the
+//! dialler does, and the connection is a link. Proofs cover both nonces, both ids and both addresses, so
+//! none can be replayed. Without a secret the proofs are empty, and both ends must be on this host. Nothing is kept of
+//! a node whose proof is wrong. The lines are those of [`crate::wire::handshake`].
 
 use crate::base::address::is_loopback;
 use crate::base::time::Now;
 use crate::config::Config;
 use crate::node::conn::connection::{CloseReason, Conn, InboundHandshake, PeerIdentity, Phase, Role};
 use crate::node::ids::{ConnKey, NodeId};
-use crate::node::peer::dialer::{self, has_place, standing, standing_of_dial};
+use crate::node::peer::address_book::AddressEntry;
+use crate::node::peer::dialer::{self, has_place};
 use crate::node::peer::link;
 use crate::node::peer::link_output;
 use crate::node::state::{State, close_conn, mark_dirty};
 use crate::wire::encoder::{Protocol, put_error};
 use crate::wire::handshake::{
-    Answer, ConnectArgs, HINTS_MAX, HandshakeError, Offer, Proof, Prover, Standing, put_counter_offer,
-    put_full, put_offer, put_proof, put_welcome, read_answer, read_request,
+    Answer, ConnectArgs, HINTS_MAX, HandshakeError, Offer, Proof, Prover, put_counter_offer, put_full,
+    put_offer, put_proof, put_welcome, read_answer, read_request,
 };
 use std::fmt;
 use std::net::SocketAddr;
 
 /// What to do about a password without a secret.
-const TO_BE_LINKED: &str = "with a secret, the same on all, nodes are linked";
+const SET_A_SECRET: &str = "to link nodes set [mesh] secret, the same on all of them";
 
-/// Why somebody does not become a peer. Displays as a sentence that says what would be right.
+/// Why a node does not become a peer. Displays as a sentence that says what would be right.
 #[derive(Debug)]
-enum Unfit<'a> {
+enum Refusal<'a> {
     Unreadable(HandshakeError<'a>),
     Hash,
     Proof,
-    Myself,
-    NotFromHere,
+    OwnId,
+    NotLocal,
     NoSecret,
     NotFirst,
     NoOffer,
     Full(u32),
-    Ending,
+    ShuttingDown,
 }
 
-impl fmt::Display for Unfit<'_> {
+impl fmt::Display for Refusal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(error) => error.fmt(f),
-            Self::Hash => f.write_str("another hash; the nodes of a mesh need the same [mesh] secret"),
-            Self::Proof => f.write_str("wrong proof; the nodes of a mesh need the same [mesh] secret"),
-            Self::Myself => f.write_str("this node has dialled itself"),
-            Self::NotFromHere => f.write_str(
-                "without a [mesh] secret only nodes on one machine are linked; set the same on all",
+            Self::Hash => f.write_str("the hash differs; all nodes of a mesh need the same [mesh] secret"),
+            Self::Proof => f.write_str("wrong proof; all nodes of a mesh need the same [mesh] secret"),
+            Self::OwnId => f.write_str("this node has dialled itself"),
+            Self::NotLocal => f.write_str(
+                "without [mesh] secret only nodes on one host are linked; set the same secret on all nodes",
             ),
-            Self::NoSecret => write!(f, "this node has a password and no [mesh] secret; {TO_BE_LINKED}"),
+            Self::NoSecret => write!(f, "this node has a password and no [mesh] secret; {SET_A_SECRET}"),
             Self::NotFirst => f.write_str("a handshake is the first request on its connection; open another"),
             Self::NoOffer => {
                 f.write_str("a proof without an offer; begin with proto, node, listen, nonce and hash")
             }
             Self::Full(limit) => {
-                write!(f, "{limit} peers are linked, the active_peers of this node; try another")
+                write!(f, "peer limit reached (active_peers = {limit}); dial another node")
             }
-            Self::Ending => f.write_str("this node is shutting down"),
+            Self::ShuttingDown => f.write_str("this node is shutting down"),
         }
     }
 }
 
-/// The bytes of the mesh's secret.
+/// The bytes of the mesh secret.
 fn secret(config: &Config) -> Option<&[u8]> {
     config.mesh_secret.as_ref().map(|secret| secret.as_bytes())
 }
 
-/// Calls `with` with what this node says of itself in a handshake.
-fn introduce<R>(state: &State, nonce: [u8; 16], standing: Standing, with: impl FnOnce(&Offer<'_>) -> R) -> R {
+/// Calls `with` with the offer of this node.
+fn with_own_offer<R>(state: &State, nonce: [u8; 16], with: impl FnOnce(&Offer<'_>) -> R) -> R {
     let mesh = &state.mesh;
     let listen = mesh.listen.to_string();
-    with(&Offer { node: mesh.id.0, listen: listen.as_bytes(), nonce, hash: mesh.hash_check, standing })
+    with(&Offer { node: mesh.id.0, listen: listen.as_bytes(), nonce, hash: mesh.hash_check })
 }
 
-/// A client turns out to be a node that wants to link: takes its offer, or its proof.
+/// A connection has sent the first or the second request of a handshake.
 pub(in crate::node) fn requested(
     state: &mut State,
     now: Now,
@@ -87,44 +86,44 @@ pub(in crate::node) fn requested(
     is_first: bool,
 ) {
     let outcome = match read_request(args) {
-        Err(error) => Err(Unfit::Unreadable(error)),
+        Err(error) => Err(Refusal::Unreadable(error)),
         Ok(ConnectArgs::Offer(offer)) if is_first => offered(state, now, key, id, &offer),
-        Ok(ConnectArgs::Offer(_)) => Err(Unfit::NotFirst),
+        Ok(ConnectArgs::Offer(_)) => Err(Refusal::NotFirst),
         Ok(ConnectArgs::Proof(proof)) => proven(state, now, key, id, &proof),
     };
-    let Err(unfit) = outcome else { return };
+    let Err(refusal) = outcome else { return };
     state.stats.request_errors += 1;
     state.stats.handshakes_refused += 1;
     let Some(addr) = state.conns.get(key).map(|conn| conn.addr) else { return };
     if state.log_gate.allows(now, &mut state.stats) {
-        log::warn!("refused {addr} as a peer: {unfit}");
+        log::warn!("refused the handshake of {addr}: {refusal}");
     }
-    let hints = if matches!(unfit, Unfit::Full(_)) { Some(hints(state)) } else { None };
+    let hints = if matches!(refusal, Refusal::Full(_)) { Some(hints(state)) } else { None };
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
     conn.replies.next(&mut conn.outbound, pool, |out| match hints {
         Some(hints) => put_full(out, id, hints.into_iter()),
-        None => put_error(out, Protocol::Lines, id, unfit),
+        None => put_error(out, Protocol::Lines, id, refusal),
     });
     conn.offered = None;
     conn.begin_closing(CloseReason::Refused, now.mono, pool);
 }
 
-/// Others that may have a place for somebody who is turned away: some of those that are linked, by chance.
+/// Addresses of other nodes for a refused one: some of the linked peers, at random.
 fn hints(state: &mut State) -> Vec<SocketAddr> {
     let linked: Vec<SocketAddr> = state.mesh.peers.linked().map(|(_, peer)| peer.addr).collect();
     let first = usize::try_from(state.rng.below(linked.len().max(1) as u64)).unwrap_or_default();
     linked.iter().cycle().skip(first).take(linked.len().min(HINTS_MAX)).copied().collect()
 }
 
-/// A node offers itself: answers with an offer and a proof of our own, if it may become a peer.
+/// Answers an offer with our own and a proof, if the node may become a peer.
 fn offered<'a>(
     state: &mut State,
     now: Now,
     key: ConnKey,
     id: &[u8],
     theirs: &Offer<'a>,
-) -> Result<(), Unfit<'a>> {
+) -> Result<(), Refusal<'a>> {
     let Some(seen) = state.conns.get(key).map(|conn| conn.addr) else { return Ok(()) };
     if theirs.node == state.mesh.id.0 {
         met_self(state, now, theirs.nonce);
@@ -135,54 +134,54 @@ fn offered<'a>(
     let nonce = state.mesh.draw();
     let secret = secret(&state.config);
     let mut reply = Vec::new();
-    let proof = introduce(state, nonce, standing(state), |ours| {
+    let proof = with_own_offer(state, nonce, |ours| {
         put_counter_offer(&mut reply, id, ours, &Proof::of(secret, Prover::Acceptor, ours, theirs));
         Proof::of(secret, Prover::Dialler, theirs, ours)
     });
     let State { conns, pool, .. } = state;
     if let Some(conn) = conns.get_mut(key) {
-        let theirs = PeerIdentity { id: NodeId(theirs.node), addr, standing: theirs.standing };
+        let theirs = PeerIdentity { id: NodeId(theirs.node), addr };
         conn.offered = Some(Box::new(InboundHandshake { theirs, proof, at: now.mono }));
         conn.replies.next(&mut conn.outbound, pool, |out| out.extend_from_slice(&reply));
     }
     Ok(())
 }
 
-/// Whether a node that has said who it is may become a peer, if its proof is right.
-fn check(state: &State, theirs: &Offer<'_>) -> Result<(), Unfit<'static>> {
+/// Whether a node may become a peer, if its proof is right.
+fn check(state: &State, theirs: &Offer<'_>) -> Result<(), Refusal<'static>> {
     if theirs.node == state.mesh.id.0 {
-        Err(Unfit::Myself)
+        Err(Refusal::OwnId)
     } else if theirs.hash != state.mesh.hash_check {
-        Err(Unfit::Hash)
+        Err(Refusal::Hash)
     } else if state.is_draining {
-        Err(Unfit::Ending)
+        Err(Refusal::ShuttingDown)
     } else {
         Ok(())
     }
 }
 
-/// Without a secret a peer proves nothing. That will do between nodes of one machine, unless this one has a
-/// password: whoever links reads its keys without.
-fn may_do_without_secret(state: &State, seen: SocketAddr) -> Result<(), Unfit<'static>> {
+/// Without a mesh secret a peer proves nothing. That is accepted between nodes of one host, unless this one has a
+/// password: a peer reads its keys without it.
+fn may_do_without_secret(state: &State, seen: SocketAddr) -> Result<(), Refusal<'static>> {
     if state.config.mesh_secret.is_some() {
         Ok(())
     } else if !is_loopback(seen.ip()) {
-        Err(Unfit::NotFromHere)
+        Err(Refusal::NotLocal)
     } else if state.config.password.is_some() {
-        Err(Unfit::NoSecret)
+        Err(Refusal::NoSecret)
     } else {
         Ok(())
     }
 }
 
-/// The rules have changed while nodes were linked. If these could not be linked any more, because nothing was proven and
-/// there is a password now, their links end, and introductions with them.
+/// The configuration was reloaded. If it has a password now and no mesh secret, links and handshakes end: the peers
+/// have proven nothing.
 pub(in crate::node) fn end_unproven(state: &mut State, now: Now) {
     if state.config.mesh_secret.is_some() || state.config.password.is_none() {
         return;
     }
     if state.mesh.conns > 0 {
-        log::warn!("links to other nodes end: there is a password now, and no [mesh] secret; {TO_BE_LINKED}");
+        log::warn!("closing all links: a password is set now, and no [mesh] secret; {SET_A_SECRET}");
     }
     let keys: Vec<ConnKey> = state.conns.iter().map(|(key, _)| key).collect();
     for key in keys {
@@ -197,35 +196,41 @@ pub(in crate::node) fn end_unproven(state: &mut State, now: Now) {
     }
 }
 
-/// Somebody has come in with our own identity: we have dialled ourselves, on the connection with this nonce.
-/// Who was dialled and answers with our own line is a mirror, and no proof that nobody else will be there.
+/// An offer has our own id: we have dialled ourselves, on the connection with this nonce. An echoed offer on a
+/// dialled connection does not prove that the address is ours.
 fn met_self(state: &mut State, now: Now, nonce: [u8; 16]) {
     let dials = state.mesh.dials.iter().filter_map(|(_, dial)| state.conns.get(*dial));
     let ours = dials.into_iter().find_map(|conn| match &conn.role {
-        Role::OutboundHandshake(dialling) if dialling.nonce == nonce => Some(dialling.contact),
+        Role::OutboundHandshake(dialling) if dialling.nonce == nonce => Some(dialling.address),
         Role::Client | Role::OutboundHandshake(_) | Role::Link(_) | Role::Parted => None,
     });
-    ours.into_iter().for_each(|contact| dialer::met_self(state, now, contact));
+    ours.into_iter().for_each(|address| dialer::met_self(state, now, address));
 }
 
-/// The dialler proves that it knows the secret: it is welcome, and the connection is a link.
-fn proven(state: &mut State, now: Now, key: ConnKey, id: &[u8], proof: &Proof) -> Result<(), Unfit<'static>> {
+/// The dialler has sent its proof: if it is right, the connection becomes a link.
+fn proven(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    id: &[u8],
+    proof: &Proof,
+) -> Result<(), Refusal<'static>> {
     let Some(conn) = state.conns.get_mut(key) else { return Ok(()) };
-    // Frames would overtake replies that wait behind a lookup.
+    // Frames would overtake replies that wait for a lookup.
     if !conn.replies.is_empty() {
-        return Err(Unfit::NotFirst);
+        return Err(Refusal::NotFirst);
     }
-    let (offered, seen) = (conn.offered.take().ok_or(Unfit::NoOffer)?, conn.addr);
+    let (offered, seen) = (conn.offered.take().ok_or(Refusal::NoOffer)?, conn.addr);
     if !offered.proof.matches(proof) {
-        return Err(Unfit::Proof);
+        return Err(Refusal::Proof);
     }
-    // Since the offer came the rules may have changed, and others may have been quicker.
+    // Since the offer the configuration may have changed, and other links may have been made.
     may_do_without_secret(state, seen)?;
     if state.is_draining {
-        return Err(Unfit::Ending);
+        return Err(Refusal::ShuttingDown);
     }
-    if !has_place(state, offered.theirs.id, offered.theirs.standing) {
-        return Err(Unfit::Full(state.config.mesh.active_peers));
+    if !has_place(state, offered.theirs.id) {
+        return Err(Refusal::Full(state.config.mesh.active_peers));
     }
     let State { conns, pool, .. } = state;
     if let Some(conn) = conns.get_mut(key) {
@@ -235,7 +240,7 @@ fn proven(state: &mut State, now: Now, key: ConnKey, id: &[u8], proof: &Proof) -
     Ok(())
 }
 
-/// A connection that we dialled is there: offers ourselves.
+/// A dialled connection is established: sends our offer.
 pub(in crate::node) fn connected(state: &mut State, now: Now, key: ConnKey) {
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.phase() == Phase::Connecting) else {
         state.stats.stale_events += 1;
@@ -243,17 +248,15 @@ pub(in crate::node) fn connected(state: &mut State, now: Now, key: ConnKey) {
     };
     conn.set_phase(Phase::Open);
     conn.last_active = now.mono;
-    let said = standing_of_dial(state);
     let Some(Conn { role: Role::OutboundHandshake(dialling), .. }) = state.conns.get_mut(key) else { return };
     dialling.at = now.mono;
-    dialling.standing = said;
     let nonce = dialling.nonce;
     let mut offer = Vec::new();
-    introduce(state, nonce, said, |ours| put_offer(&mut offer, ours));
-    say(state, key, &offer);
+    with_own_offer(state, nonce, |ours| put_offer(&mut offer, ours));
+    send(state, key, &offer);
 }
 
-fn say(state: &mut State, key: ConnKey, bytes: &[u8]) {
+fn send(state: &mut State, key: ConnKey, bytes: &[u8]) {
     let State { conns, pool, .. } = state;
     if let Some(conn) = conns.get_mut(key) {
         conn.outbound.back(pool).extend_from_slice(bytes);
@@ -261,76 +264,76 @@ fn say(state: &mut State, key: ConnKey, bytes: &[u8]) {
     mark_dirty(state, key);
 }
 
-/// The node that we dialled has answered: proves ourselves, or begins the link.
+/// The dialled node has answered: sends our proof, or begins the link.
 pub(in crate::node) fn replied(state: &mut State, now: Now, key: ConnKey, line: &[u8]) {
     let Some(Conn { role: Role::OutboundHandshake(dialling), addr, .. }) = state.conns.get(key) else {
         return;
     };
-    let (addr, contact, introduced) = (*addr, dialling.contact, dialling.theirs);
-    let problem = match (read_answer(line), introduced) {
+    let (addr, address, proven) = (*addr, dialling.address, dialling.theirs);
+    let problem = match (read_answer(line), proven) {
         (Err(error), _) => error.to_string(),
         (Ok(Answer::Refused(sentence)), _) => String::from_utf8_lossy(sentence).escape_debug().to_string(),
         (Ok(Answer::Offer(theirs, proof)), None) => match counter_offered(state, now, key, &theirs, &proof) {
             Ok(()) => return,
-            Err(unfit) => unfit.to_string(),
+            Err(refusal) => refusal.to_string(),
         },
-        (Ok(Answer::Welcome), Some(theirs)) if has_place(state, theirs.id, theirs.standing) => {
-            return link::link_up(state, now, key, theirs, Some(contact));
+        (Ok(Answer::Welcome), Some(theirs)) if has_place(state, theirs.id) => {
+            return link::link_up(state, now, key, theirs, Some(address));
         }
         (Ok(Answer::Welcome), Some(theirs)) => {
-            return dialer::turned_away(state, now, contact, key, theirs.id);
+            return dialer::turned_away(state, now, address, key, theirs.id);
         }
         (Ok(Answer::Full(hints)), Some(theirs)) => {
-            hints.iter().for_each(|hint| _ = link::told(state, now, addr, hint));
-            return dialer::turned_away(state, now, contact, key, theirs.id);
+            hints.iter().for_each(|hint| _ = link::learn(state, now, addr, hint));
+            return dialer::turned_away(state, now, address, key, theirs.id);
         }
         (Ok(Answer::Offer(..)), Some(_)) | (Ok(Answer::Welcome | Answer::Full(_)), None) => {
-            "an answer out of turn".to_owned()
+            "an answer out of order".to_owned()
         }
     };
-    let is_self = state.mesh.address_book.get(contact).is_some_and(|contact| contact.is_self);
+    let is_self = state.mesh.address_book.get(address).is_some_and(AddressEntry::is_self);
     if !is_self && state.log_gate.allows(now, &mut state.stats) {
-        log::warn!("no link to {addr}: {problem}");
+        log::warn!("handshake with {addr} failed: {problem}");
     }
     close_conn(state, key, CloseReason::Refused);
 }
 
-/// The node that we dialled says who it is, and proves it.
+/// The dialled node has sent its offer and its proof.
 fn counter_offered(
     state: &mut State,
     now: Now,
     key: ConnKey,
     theirs: &Offer<'_>,
     proof: &Proof,
-) -> Result<(), Unfit<'static>> {
+) -> Result<(), Refusal<'static>> {
     check(state, theirs)?;
     let Some(Conn { role: Role::OutboundHandshake(dialling), addr: seen, .. }) = state.conns.get(key) else {
         return Ok(());
     };
-    let (nonce, said, contact, seen) = (dialling.nonce, dialling.standing, dialling.contact, *seen);
+    let (nonce, address, seen) = (dialling.nonce, dialling.address, *seen);
     let secret = secret(&state.config);
     let mut reply = Vec::new();
-    let is_right = introduce(state, nonce, said, |ours| {
+    let is_right = with_own_offer(state, nonce, |ours| {
         put_proof(&mut reply, &Proof::of(secret, Prover::Dialler, ours, theirs));
         Proof::of(secret, Prover::Acceptor, theirs, ours).matches(proof)
     });
     if !is_right {
-        return Err(Unfit::Proof);
+        return Err(Refusal::Proof);
     }
     may_do_without_secret(state, seen)?;
     let id = NodeId(theirs.node);
     if dialer::is_dialled_otherwise(state, key, id) {
-        dialer::dial_spared(state, now, contact, key, id);
+        dialer::dial_spared(state, now, address, key, id);
         return Ok(());
     }
-    if !has_place(state, id, theirs.standing) {
-        dialer::turned_away(state, now, contact, key, id);
+    if !has_place(state, id) {
+        dialer::turned_away(state, now, address, key, id);
         return Ok(());
     }
     let Some(addr) = theirs.listen_addr(seen) else { return Ok(()) };
     if let Some(Conn { role: Role::OutboundHandshake(dialling), .. }) = state.conns.get_mut(key) {
-        dialling.theirs = Some(PeerIdentity { id, addr, standing: theirs.standing });
+        dialling.theirs = Some(PeerIdentity { id, addr });
     }
-    say(state, key, &reply);
+    send(state, key, &reply);
     Ok(())
 }

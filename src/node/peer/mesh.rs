@@ -33,8 +33,6 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) conns: usize,
     /// Contacts being dialled, each with its connection. A few.
     pub(in crate::node) dials: Vec<(AddressKey, ConnKey)>,
-    /// When a backup may be visited next; `None` until there are as many links as may be.
-    pub(in crate::node) visit_at: Option<Instant>,
     /// Absent keys that were looked for in the peers' filters.
     pub(in crate::node) checks: u64,
     /// Peers to be told more of our digest, each once.
@@ -71,7 +69,6 @@ impl Mesh {
             lookups: Lookups::default(),
             conns: 0,
             dials: Vec::new(),
-            visit_at: None,
             checks: 0,
             pump: VecDeque::new(),
             told_at: None,

@@ -5,6 +5,7 @@ pub(in crate::node) mod dialer;
 pub(in crate::node) mod frames;
 pub(in crate::node) mod handshake;
 pub(in crate::node) mod health;
+pub(in crate::node) mod heartbeat;
 pub(in crate::node) mod link;
 pub(in crate::node) mod link_output;
 pub(in crate::node) mod link_queues;

@@ -1,5 +1,5 @@
-//! The cryptography of links: proofs that both ends know the mesh's secret, and what is derived from it. It is
-//! HMAC-SHA-256 (RFC 2104, FIPS 180-4) and nothing else.
+//! The cryptography of links: proofs that both ends know the mesh secret, and keys derived from it. All of it is
+//! HMAC-SHA-256 (RFC 2104, FIPS 180-4).
 
 use super::Offer;
 use hmac_sha256::HMAC;
@@ -10,7 +10,7 @@ pub const HASH_SECRET_BYTES: usize = 192;
 
 const HMAC_BYTES: usize = 32;
 
-/// That a node knows the mesh's secret; empty where there is none.
+/// A proof that a node knows the mesh secret; empty where there is none.
 #[derive(Debug, Clone, Copy)]
 pub struct Proof(pub(super) Option<[u8; HMAC_BYTES]>);
 
@@ -24,7 +24,7 @@ pub enum Prover {
 }
 
 impl Proof {
-    /// The proof of one end: `own` is what the prover offered, `other` what it was offered.
+    /// The proof of one end: `own` is the prover's offer, `other` that of the other end.
     pub fn of(secret: Option<&[u8]>, prover: Prover, own: &Offer<'_>, other: &Offer<'_>) -> Self {
         let label: &[u8] = match prover {
             Prover::Acceptor => b"olivia accept 1",
@@ -44,7 +44,7 @@ impl Proof {
         }))
     }
 
-    /// Whether `given` is this proof. Takes the same time wherever they differ.
+    /// Whether `given` is this proof, in constant time.
     pub fn matches(&self, given: &Self) -> bool {
         match (&self.0, &given.0) {
             (Some(own), Some(given)) => own.ct_eq(given).into(),
@@ -54,17 +54,17 @@ impl Proof {
     }
 }
 
-/// The 192 bytes under which all nodes of a mesh hash keys, expanded from its secret.
+/// The hash secret of all nodes of a mesh, expanded from the mesh secret.
 pub fn derive_hash_secret(mesh_secret: &[u8]) -> [u8; HASH_SECRET_BYTES] {
     expand(mesh_secret, b"olivia hash 1")
 }
 
-/// The same for nodes without a secret, which link on loopback only: known to everybody.
+/// The hash secret of nodes without a mesh secret, which link on loopback only. It is public.
 pub fn public_hash_secret() -> [u8; HASH_SECRET_BYTES] {
     expand(b"", b"olivia loopback hash 1")
 }
 
-/// 16 bytes that a key and a number determine, and that nobody can tell without the key.
+/// 16 bytes determined by a key and a number, unpredictable without the key.
 pub fn keyed_bytes(key: &[u8; 32], number: u64) -> [u8; 16] {
     let block = labelled(key, b"olivia draw 1", &number.to_le_bytes());
     std::array::from_fn(|at| block[at])

@@ -1,0 +1,86 @@
+//! Heartbeats: a frame per interval on each link, with the end of the sender's changelog, and its answer.
+//!
+//! A link lives by its bytes: a peer from which nothing was received for three intervals is lost. Each heartbeat
+//! is also the moment for what a link needs from time to time: a probe of an open circuit, the list of peers, the
+//! supervision of a snapshot.
+
+use crate::base::time::{Instant, Now};
+use crate::node::alarm::Alarm;
+use crate::node::conn::connection::CloseReason;
+use crate::node::digest::sync;
+use crate::node::ids::PeerKey;
+use crate::node::lookup::remote;
+use crate::node::peer::link_output;
+use crate::node::state::{State, Timer, close_conn};
+use crate::wire::frame::{Body, Head};
+use std::time::Duration;
+
+/// Missed heartbeats after which a link is lost.
+const HEARTBEATS_MISSED_MAX: u32 = 3;
+
+fn interval(state: &State) -> Duration {
+    Duration::from_millis(state.config.mesh.heartbeat_interval_ms.into())
+}
+
+/// Closes the link of a peer from which nothing was received for three intervals; whether it did.
+pub(in crate::node) fn close_if_missed(state: &mut State, now: Now, key: PeerKey) -> bool {
+    let interval = interval(state);
+    let Some(peer) = state.mesh.peers.get(key) else { return false };
+    let Some(link) = peer.link else { return false };
+    let is_missed = now.mono.since(peer.received_at) >= interval * HEARTBEATS_MISSED_MAX;
+    if is_missed {
+        log::warn!("peer {}: {HEARTBEATS_MISSED_MAX} heartbeats missed; closing the link", peer.addr);
+        close_conn(state, link.conn, CloseReason::PeerSilent);
+    }
+    is_missed
+}
+
+/// Sets the timer for the next heartbeat, or for the moment at which the link will be lost.
+pub(in crate::node) fn arm(state: &mut State, now: Now, key: PeerKey) {
+    let interval = interval(state);
+    if let Some(peer) = state.mesh.peers.get(key) {
+        let lost_at = peer.received_at.after(interval * HEARTBEATS_MISSED_MAX);
+        rearm(state, key, now.mono.after(interval).min(lost_at));
+    }
+}
+
+/// Sets the one timer of a peer, whatever it was set to.
+pub(in crate::node) fn rearm(state: &mut State, key: PeerKey, at: Instant) {
+    if let Some(peer) = state.mesh.peers.get_mut(key) {
+        peer.alarm = Alarm::default();
+        peer.alarm.arm(&mut state.timers, at, Timer::Peer(key));
+    }
+}
+
+/// Sends a heartbeat, and a probe if the circuit of the peer is open. If the link is dead at the other end, the
+/// reset that answers it ends the link at once.
+pub(in crate::node) fn send(state: &mut State, now: Now, key: PeerKey) {
+    let head = sync::own_head(state);
+    let Some(peer) = state.mesh.peers.get_mut(key) else { return };
+    peer.heartbeat = peer.heartbeat.wrapping_add(1);
+    peer.heartbeat_sent_at = Some(now.mono);
+    let number = peer.heartbeat;
+    link_output::send_control(state, now, key, number, &Body::Heartbeat { head, is_answer: false });
+    remote::probe(state, now, key);
+}
+
+/// A heartbeat was received, or the answer to ours.
+pub(in crate::node) fn received(
+    state: &mut State,
+    now: Now,
+    key: PeerKey,
+    number: u32,
+    head: Head,
+    is_answer: bool,
+) {
+    if !is_answer {
+        sync::heartbeat_from(state, now, key, head);
+        return sync::answer_heartbeat(state, now, key, number);
+    }
+    sync::heard_head(state, now, key, head);
+    if let Some(peer) = state.mesh.peers.get_mut(key).filter(|peer| peer.heartbeat == number)
+        && let Some(sent_at) = peer.heartbeat_sent_at.take()
+    {
+        peer.measured(now.mono.since(sent_at));
+    }
+}
