@@ -134,6 +134,26 @@ impl Keyspace {
         Ok(outcome)
     }
 
+    /// Changes the value of a key that is there and keeps its expiry; whether it was there.
+    ///
+    /// # Errors
+    /// [`Full`] when there is no memory for it; nothing is changed then.
+    pub(in crate::node) fn update(
+        &mut self,
+        now: Now,
+        key: HashedKey<'_>,
+        value: &[u8],
+    ) -> Result<bool, Full> {
+        let version = self.clock.stamp(now);
+        let edit = |bytes: &mut [u8]| bytes.copy_from_slice(value);
+        let was_there = self.store.update(now.mono, key, value.len(), version, edit)?.is_some();
+        if was_there {
+            self.sets += 1;
+            self.changed(key.hash);
+        }
+        Ok(was_there)
+    }
+
     /// Reclaims memory until so many keys with so many bytes of keys and values can be set without an error.
     ///
     /// # Errors
