@@ -32,6 +32,10 @@ pub enum CommandError<'a> {
     BadSeconds(&'static str, &'a [u8], BadSeconds),
     /// No keys of a request can be named, for this reason.
     NoKeys(&'static str),
+    /// The value of a key, as it is shown, is no whole number that the command takes.
+    NoNumber(&'static str, &'a [u8]),
+    /// A number would leave the range of 64 bits.
+    Overflow(&'static str, &'a [u8]),
     /// A key longer than this many bytes, in RESP.
     KeyTooLong(u32),
     /// More keys than this, in RESP.
@@ -95,6 +99,8 @@ impl CommandError<'_> {
                 let name = command.to_ascii_lowercase();
                 reply.error("ERR", format_args!("invalid expire time in '{name}' command"));
             }
+            Self::NoNumber(..) => reply.error("ERR", "value is not an integer or out of range"),
+            Self::Overflow(..) => reply.error("ERR", "increment or decrement would overflow"),
             Self::Full(_) => reply.error("OOM", "command not allowed when used memory > 'maxmemory'."),
             Self::Unauthenticated => reply.error("NOAUTH", "Authentication required."),
             Self::HelloUnauthenticated => reply.error("NOAUTH", self),
@@ -151,6 +157,12 @@ impl fmt::Display for CommandError<'_> {
                         write!(f, "{name} takes at most {SECONDS_MAX} seconds; '{text}' is more")
                     }
                 }
+            }
+            Self::NoNumber(name, key) => {
+                write!(f, "{name} needs a whole number of 64 bits as the value; that of '{}' is none", Excerpt(key))
+            }
+            Self::Overflow(name, key) => {
+                write!(f, "{name} would take '{}' out of the range of 64 bits", Excerpt(key))
             }
             Self::NoKeys(reason) => f.write_str(reason),
             Self::KeyTooLong(limit) => write!(f, "a key of more than {limit} bytes (key_bytes_max)"),

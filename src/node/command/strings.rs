@@ -8,6 +8,7 @@ use crate::node::lookup::table::KeyReply;
 use crate::node::state::State;
 use crate::store::Expiry;
 use crate::wire::frame::Wanted;
+use crate::wire::resp::parse::number;
 
 /// The values of keys: found fields in lines, one value or null in RESP.
 static VALUE: KeyReply = KeyReply {
@@ -24,6 +25,9 @@ static VALUE: KeyReply = KeyReply {
 
 /// The same as an array.
 static VALUES: KeyReply = KeyReply { is_array: true, ..VALUE };
+
+/// Bytes of the longest number of 64 bits.
+const NUMBER_BYTES_MAX: usize = 20;
 
 /// GET.
 pub(in crate::node) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
@@ -80,6 +84,37 @@ pub(in crate::node) fn setex<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
         let (_, deadline) = deadline(text)?;
         let key = state.keyspace.key(key);
         state.keyspace.set(call.now, key, value, Some(deadline))?;
+    }
+    state.keyspace.keep_up(call.now);
+    Ok(Effect::Reply)
+}
+
+/// INCR of keys, all or none. The expiry of a key stays.
+pub(in crate::node) fn incr<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let (keys, name) = (call.args.iter(), call.command.name);
+    let read = |state: &State, key| {
+        let item = state.keyspace.get(call.now, state.keyspace.key(key));
+        item.map_or(Ok(0), |item| number(item.value).ok_or(CommandError::NoNumber(name, key)))
+    };
+    // A key may stand in the request several times.
+    let most = i64::try_from(keys.len()).unwrap_or(i64::MAX);
+    for key in keys.clone() {
+        read(state, key)?.checked_add(most).ok_or(CommandError::Overflow(name, key))?;
+        call.reply.key(key);
+        call.reply.integer(i64::MIN);
+    }
+    call.check_length(state)?;
+    call.reply.clear();
+    make_room(state, call.now, keys.len(), keys.clone().map(|key| key.len() + NUMBER_BYTES_MAX))?;
+    for key in keys {
+        let sum = read(state, key)?.checked_add(1).ok_or(CommandError::Overflow(name, key))?;
+        let text = sum.to_string();
+        let hashed = state.keyspace.key(key);
+        if !state.keyspace.update(call.now, hashed, text.as_bytes())? {
+            state.keyspace.set(call.now, hashed, text.as_bytes(), None)?;
+        }
+        call.reply.key(key);
+        call.reply.integer(sum);
     }
     state.keyspace.keep_up(call.now);
     Ok(Effect::Reply)

@@ -31,6 +31,10 @@ const LIST: &[Command] = &[
         .writes()
         .line("SETEX", "key:value:seconds", Syntax::Timed, "SATEX", "SETEX session:Ann:30")
         .resp(4, Keys::FIRST),
+    Command::new("INCR", "string", "Adds 1 to whole numbers, from 0 where there is no key.", strings::incr)
+        .writes()
+        .line("INCR", "key", Syntax::Keys, "COUNTS", "INCR visits")
+        .resp(2, Keys::FIRST),
     Command::new("DEL", "generic", "Removes keys.", keys::del)
         .writes()
         .line("DEL", "key", Syntax::Keys, "DELETED", "DEL user,\"user:1\"")
