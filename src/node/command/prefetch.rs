@@ -34,6 +34,7 @@ struct Seen<'s> {
     keys: [HashedKey<'static>; PREFETCH_MAX],
     count: usize,
     writes: bool,
+    last: Option<&'static Command>,
 }
 
 impl Seen<'_> {
@@ -58,7 +59,7 @@ pub(in crate::node) fn prefetch_requests(
         return u32::MAX;
     }
     let keys = [HashedKey { hash: KeyHash(0), bytes: b"" }; PREFETCH_MAX];
-    let mut seen = Seen { keyspace, keys, count: 0, writes: false };
+    let mut seen = Seen { keyspace, keys, count: 0, writes: false, last: None };
     let mut requests = 0;
     let mut rest = input;
     while seen.count < PREFETCH_MAX && requests < REQUESTS_MAX {
@@ -76,13 +77,21 @@ pub(in crate::node) fn prefetch_requests(
     requests.max(1)
 }
 
+/// The command of a name; requests in a row often have the same one.
+fn find(name: &[u8], seen: &mut Seen<'_>) -> Option<&'static Command> {
+    if !seen.last.is_some_and(|last| last.name.as_bytes() == name) {
+        seen.last = TABLE.find(name);
+    }
+    seen.last
+}
+
 /// Adds the keys that the line at the front of `input` seems to name. Returns its bytes; `None`: it is not whole.
 fn look_at_line(input: &[u8], seen: &mut Seen<'_>) -> Option<usize> {
     let end = memchr(b'\n', input)?;
     let text = &input[..end];
     let (word, body) = split_word(text.strip_suffix(b"\r").unwrap_or(text));
     let verb = word.rsplit(|&byte| byte == b':').next().unwrap_or_default();
-    if let Some(command) = TABLE.find(verb)
+    if let Some(command) = find(verb, seen)
         && let Some(form) = &command.line
         && !body.is_empty()
     {
@@ -103,7 +112,7 @@ fn look_at_resp(input: &[u8], scratch: &mut Scratch, seen: &mut Seen<'_>) -> Opt
         return None;
     };
     let words = request.args();
-    if let Some(command) = words.get(0).and_then(|name| TABLE.find(name)) {
+    if let Some(command) = words.get(0).and_then(|name| find(name, seen)) {
         seen.add(command, command.keys(false, words.skip(1)));
     }
     Some(request.consumed)

@@ -270,10 +270,20 @@ impl Table {
     }
 
     /// The command of a name.
+    #[inline]
     pub(in crate::node) fn find(&self, word: &[u8]) -> Option<&'static Command> {
+        let found = match short_name(word) {
+            Some(name) => self.search([name, 0, 0]),
+            None => self.find_long(word),
+        };
+        // Names are padded with zeros, which a word may hold.
+        found.filter(|command| command.name.len() == word.len())
+    }
+
+    fn find_long(&self, word: &[u8]) -> Option<&'static Command> {
         let mut bytes = [0; NAME_BYTES_MAX];
         bytes.get_mut(..word.len())?.copy_from_slice(word);
-        self.search(bytes)
+        self.search(packed(bytes))
     }
 
     /// The command of a name under another.
@@ -283,7 +293,7 @@ impl Table {
         bytes[..start - 1].copy_from_slice(command.name.as_bytes());
         bytes[start - 1] = b' ';
         bytes.get_mut(start..start + topic.len())?.copy_from_slice(topic);
-        self.search(bytes)
+        self.search(packed(bytes)).filter(|command| command.name.len() == start + topic.len())
     }
 
     /// The topics that stand under a command.
@@ -300,10 +310,8 @@ impl Table {
         CommandError::UnknownTopic(command.name, topics.collect::<Vec<_>>().join(", "), topic)
     }
 
-    fn search(&self, mut bytes: [u8; NAME_BYTES_MAX]) -> Option<&'static Command> {
-        bytes.make_ascii_uppercase();
-        let (words, _) = bytes.as_chunks::<8>();
-        let name: Name = [0, 1, 2].map(|at: usize| u64::from_le_bytes(words[at]));
+    #[inline]
+    fn search(&self, name: Name) -> Option<&'static Command> {
         let mut at = slot(name);
         loop {
             let row = usize::from(self.slots[at]).checked_sub(1)?;
@@ -313,6 +321,33 @@ impl Table {
             at = (at + 1) % Self::SLOTS;
         }
     }
+}
+
+/// A name of up to 8 bytes in upper case: most are, and packing them needs no copy.
+#[inline]
+fn short_name(word: &[u8]) -> Option<u64> {
+    let packed = match word {
+        [] => 0,
+        [first] => u64::from(*first),
+        [first, second] => u64::from(u16::from_le_bytes([*first, *second])),
+        [first, second, third] => u64::from(u32::from_le_bytes([*first, *second, *third, 0])),
+        // The first and the last four bytes, which may overlap.
+        [a, b, c, d, ..] if word.len() <= 8 => {
+            let last = u32::from_le_bytes(*word.last_chunk()?);
+            u64::from(u32::from_le_bytes([*a, *b, *c, *d])) | u64::from(last) << ((word.len() - 4) * 8)
+        }
+        _ => return None,
+    };
+    let mut bytes = packed.to_le_bytes();
+    bytes.make_ascii_uppercase();
+    Some(u64::from_le_bytes(bytes))
+}
+
+/// A longer name in upper case.
+fn packed(mut bytes: [u8; NAME_BYTES_MAX]) -> Name {
+    bytes.make_ascii_uppercase();
+    let (words, _) = bytes.as_chunks::<8>();
+    [0, 1, 2].map(|at: usize| u64::from_le_bytes(words[at]))
 }
 
 /// Rows with their places in the table.
@@ -342,4 +377,26 @@ const fn const_name(text: &[u8]) -> Name {
 const fn slot(name: Name) -> usize {
     let folded = name[0] ^ name[1].rotate_left(21) ^ name[2].rotate_left(42);
     (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - 9)) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::command::table::TABLE;
+
+    #[test]
+    fn each_row_is_found_by_its_name_in_any_case_and_nothing_else_is() {
+        for row in TABLE.rows {
+            let found = match row.name.split_once(' ') {
+                None => TABLE.find(row.name.to_ascii_lowercase().as_bytes()),
+                Some((word, topic)) => {
+                    TABLE.find_topic(TABLE.find(word.as_bytes()).unwrap(), topic.as_bytes())
+                }
+            };
+            assert_eq!(found.map(|found| found.index), Some(row.index), "{}", row.name);
+            assert!(TABLE.find(format!("{}\0", row.name).as_bytes()).is_none(), "{}", row.name);
+        }
+        for word in [&b""[..], b"G", b"GE", b"GETT", b"NOSUCHCOMMAND", &[b'A'; 25], b"\0\0\0"] {
+            assert!(TABLE.find(word).is_none(), "{}", word.escape_ascii());
+        }
+    }
 }
