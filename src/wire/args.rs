@@ -121,6 +121,8 @@ pub enum Syntax {
     Words,
     /// One field.
     Field,
+    /// One key.
+    Key,
     /// Nothing, or anything, which is one argument as it is.
     Raw,
     /// `key,key`. Arguments: key, key.
@@ -134,10 +136,15 @@ pub enum Syntax {
 }
 
 impl Syntax {
+    /// Whether each field begins with a key.
+    const fn has_keys(self) -> bool {
+        matches!(self, Self::Key | Self::Keys | Self::Pairs | Self::Numbers | Self::Timed)
+    }
+
     /// Arguments for each field of the line.
     pub const fn step(self) -> usize {
         match self {
-            Self::Bare | Self::Words | Self::Field | Self::Raw | Self::Keys => 1,
+            Self::Bare | Self::Words | Self::Field | Self::Key | Self::Raw | Self::Keys => 1,
             Self::Pairs | Self::Numbers => 2,
             Self::Timed => 3,
         }
@@ -146,7 +153,7 @@ impl Syntax {
     /// The key of a field, without reading it properly: for prefetching only.
     pub fn likely_key(self, field: &[u8]) -> Option<&[u8]> {
         match self {
-            Self::Bare | Self::Words | Self::Field | Self::Raw => None,
+            Self::Bare | Self::Words | Self::Field | Self::Key | Self::Raw => None,
             Self::Keys => Some(field),
             Self::Pairs | Self::Timed => memchr(b':', field).map(|end| &field[..end]),
             Self::Numbers => memrchr(b':', field).map(|end| &field[..end]),
@@ -184,13 +191,13 @@ impl Scratch {
             }
             (_, false) => {}
         }
-        let is_one = form.syntax == Syntax::Field;
+        let is_one = matches!(form.syntax, Syntax::Field | Syntax::Key);
         let mut cursor = Cursor { form, text: body, at: 0, scratch: self };
         let mut fields = 0;
         loop {
             let arg = cursor.arg()?;
             // A password is no key: what bounds it is the line.
-            if !is_one && arg.key.len() > limits.key_bytes_max {
+            if form.syntax.has_keys() && arg.key.len() > limits.key_bytes_max {
                 return Err(RequestError::KeyTooLong(form, limits.key_bytes_max));
             }
             if arg.value.len() > limits.value_bytes_max {
@@ -204,7 +211,7 @@ impl Scratch {
                 Syntax::Pairs => cursor.scratch.spans.extend([arg.key, arg.value]),
                 Syntax::Numbers => cursor.scratch.spans.extend([arg.key, arg.number]),
                 Syntax::Timed => cursor.scratch.spans.extend([arg.key, arg.number, arg.value]),
-                Syntax::Bare | Syntax::Words | Syntax::Field | Syntax::Raw | Syntax::Keys => {
+                Syntax::Bare | Syntax::Words | Syntax::Field | Syntax::Key | Syntax::Raw | Syntax::Keys => {
                     cursor.scratch.spans.push(arg.key);
                 }
             }
@@ -268,11 +275,20 @@ impl<'a> Cursor<'a, '_> {
                         let colon = memrchr(b':', self.until_comma(self.at));
                         self.at + colon.ok_or_else(|| missing(self))?
                     }
-                    Syntax::Bare | Syntax::Words | Syntax::Field | Syntax::Raw | Syntax::Keys => self.comma(),
+                    Syntax::Bare
+                    | Syntax::Words
+                    | Syntax::Field
+                    | Syntax::Key
+                    | Syntax::Raw
+                    | Syntax::Keys => self.comma(),
                 };
-                arg.key = self.bare(end);
-                if arg.key.len() == 0 {
+                arg.key = self.bare(end)?;
+                let key = &self.text[arg.key.start as usize..arg.key.end as usize];
+                if key.is_empty() {
                     return Err(RequestError::EmptyKey(self.form));
+                }
+                if syntax.has_keys() && memchr(b' ', key).is_some() {
+                    return Err(RequestError::SpacedKey(self.form, key));
                 }
                 if is_key_only {
                     return Ok(arg);
@@ -284,7 +300,7 @@ impl<'a> Cursor<'a, '_> {
             arg.value = self.value().map_err(|error| error.unwrap_or_else(|| missing(self)))?;
         }
         if syntax != Syntax::Pairs {
-            arg.number = self.bare(self.comma());
+            arg.number = self.bare(self.comma())?;
         }
         Ok(arg)
     }
@@ -305,20 +321,24 @@ impl<'a> Cursor<'a, '_> {
         }
         if is_timed {
             let colon = memrchr(b':', self.until_comma(self.at)).ok_or(None)?;
-            let value = self.bare(self.at + colon);
+            let value = self.bare(self.at + colon)?;
             self.at += 1;
             return Ok(value);
         }
-        Ok(self.bare(self.comma()))
+        Ok(self.bare(self.comma())?)
     }
 
-    /// The bare field from here to `end`, trimmed; goes to `end`.
-    fn bare(&mut self, end: usize) -> Span {
+    /// The bare field from here to `end`, trimmed; goes to `end`. A quote in it is most likely a field that was
+    /// meant to be quoted, as that of JSON.
+    fn bare(&mut self, end: usize) -> Result<Span, RequestError<'a>> {
         self.skip_spaces();
         let start = self.at.min(end);
-        let length = trim(&self.text[start..end]).len();
+        let field = trim(&self.text[start..end]);
+        if memchr(b'"', field).is_some() {
+            return Err(RequestError::InnerQuote(self.form, field));
+        }
         self.at = end;
-        span(start, start + length)
+        Ok(span(start, start + field.len()))
     }
 
     /// Reads a quoted field and the spaces behind it.
@@ -454,7 +474,7 @@ mod tests {
     #[test]
     fn spaces_around_fields_are_not_part_of_them() {
         assert_eq!(parse("SET  a : b c  , d:  e "), args(&["a", "b c", "d", "e"]));
-        assert_eq!(parse("GET  a b , \"c\"  ,d"), args(&["a b", "c", "d"]));
+        assert_eq!(parse("GET  a , \"c d\"  ,d"), args(&["a", "c d", "d"]));
         assert_eq!(parse("SET a: \" b \" ,c:d"), args(&["a", " b ", "c", "d"]));
         assert_eq!(parse("SETEX a: b : 9 "), args(&["a", "9", "b"]));
         assert_eq!(parse("SET a:\tb\t"), args(&["a", "\tb\t"]));
@@ -473,7 +493,8 @@ mod tests {
 
     #[test]
     fn quote_opens_a_field_only_as_its_first_byte() {
-        assert_eq!(parse("GET a\"b,c\""), args(&["a\"b", "c\""]));
+        assert!(parse("GET a\"b").unwrap_err().contains("quote inside 'a\"b'"));
+        assert!(parse("SET a:{\"b\":1}").unwrap_err().contains("quote inside '{\"b\":1}'"));
         assert_eq!(parse(r#"SET a:"a\"\\\n\r\t\0\x41\x7A,:""#), args(&["a", "a\"\\\n\r\t\0Az,:"]));
         assert_eq!(parse(r#"SET a:\n"#), args(&["a", "\\n"]));
     }

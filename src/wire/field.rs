@@ -3,7 +3,7 @@
 use memchr::memchr;
 use std::fmt;
 
-/// Which rules of quoting a field is under: a colon ends a bare key, but not a bare value.
+/// Which rules of quoting a field is under: an empty key needs quotes, an empty value does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FieldKind {
     Key,
@@ -24,14 +24,11 @@ fn reads_bare(field: &[u8], kind: FieldKind) -> bool {
     let (Some(first), Some(last)) = (field.first(), field.last()) else {
         return kind == FieldKind::Value;
     };
-    if [first, last].iter().any(|byte| matches!(byte, b' ' | b'"')) {
-        return false;
-    }
-    if kind == FieldKind::Key && memchr(b':', field).is_some() {
+    if *first == b' ' || *last == b' ' || (kind == FieldKind::Key && memchr(b' ', field).is_some()) {
         return false;
     }
     // One flag and no branch: the compiler makes vector instructions of it, 15 times as fast.
-    let is_plain = |byte: u8| (b' '..0x7f).contains(&byte) & (byte != b',');
+    let is_plain = |byte: u8| (b' '..0x7f).contains(&byte) & (byte != b',') & (byte != b'"') & (byte != b':');
     if field.iter().fold(true, |plain, &byte| plain & is_plain(byte)) {
         return true;
     }
@@ -103,11 +100,11 @@ mod tests {
         for (bytes, key, value) in [
             (&b"plain"[..], "plain", "plain"),
             (b"", "\"\"", ""),
-            (b"user:1", "\"user:1\"", "user:1"),
-            (b"a b", "a b", "a b"),
+            (b"user:1", "\"user:1\"", "\"user:1\""),
+            (b"a b", "\"a b\"", "a b"),
             (b" a", "\" a\"", "\" a\""),
             (b"a ", "\"a \"", "\"a \""),
-            (b"a\"b", "a\"b", "a\"b"),
+            (b"a\"b", "\"a\\\"b\"", "\"a\\\"b\""),
             (b"ab\"", "\"ab\\\"\"", "\"ab\\\"\""),
             (b"\"", "\"\\\"\"", "\"\\\"\""),
             (b"a,b", "\"a,b\"", "\"a,b\""),

@@ -5,6 +5,12 @@ use super::field::Excerpt;
 use super::line::ID_BYTES_MAX;
 use std::fmt;
 
+/// How a field with quotes in it is written.
+const QUOTED: &str = "SET j:\"{\\\"a\\\":1}\"";
+
+/// How several keys are written, and one with spaces.
+const SPACED: &str = "GET a,b,\"c d\"";
+
 /// What is wrong with a request in lines. Nothing was changed by it. Displays as the sentence of the reply.
 #[derive(Debug, Clone, Copy)]
 pub enum RequestError<'a> {
@@ -22,6 +28,10 @@ pub enum RequestError<'a> {
     EmptyKey(&'static LineForm),
     /// A part that is set off by a colon is missing.
     NoColon(&'static LineForm, &'a [u8]),
+    /// A quote inside a bare field.
+    InnerQuote(&'static LineForm, &'a [u8]),
+    /// A bare key with spaces inside, which is most likely several keys.
+    SpacedKey(&'static LineForm, &'a [u8]),
     /// A quote that never closes.
     OpenQuote(&'static LineForm),
     /// An unknown escape.
@@ -70,6 +80,20 @@ impl fmt::Display for RequestError<'_> {
                 let which = if form.syntax == Syntax::Timed { "second colon" } else { "colon" };
                 write!(f, "{} needs {}; '{}' has no {which}", form.verb, form.arguments, Excerpt(arg))
             }
+            Self::InnerQuote(form, field) => write!(
+                f,
+                "{} has a quote inside '{}'; a field with quotes, commas or colons goes in quotes, as in: {}",
+                form.verb,
+                Excerpt(field),
+                QUOTED
+            ),
+            Self::SpacedKey(form, key) => write!(
+                f,
+                "{} has a key with spaces, '{}'; keys are separated by commas, and one with spaces goes in quotes, as in: {}",
+                form.verb,
+                Excerpt(key),
+                SPACED
+            ),
             Self::OpenQuote(form) => {
                 write!(f, "{} has a quote that never closes; end the field with \"", form.verb)
             }

@@ -18,12 +18,13 @@ const fn form(verb: &'static str, arguments: &'static str, syntax: Syntax) -> Li
 }
 
 /// A verb of each syntax.
-static FORMS: [LineForm; 8] = [
+static FORMS: [LineForm; 9] = [
     form("GET", "key", Syntax::Keys),
     form("SET", "key:value", Syntax::Pairs),
     form("SETEX", "key:value:seconds", Syntax::Timed),
     form("EXPIRE", "key:seconds", Syntax::Numbers),
-    form("WHO", "key", Syntax::Field),
+    form("WHO", "key", Syntax::Key),
+    form("AUTH", "password", Syntax::Field),
     form("HELP", "verb", Syntax::Words),
     form("STATS", "", Syntax::Bare),
     form("REQUEST", "topic", Syntax::Raw),

@@ -110,9 +110,13 @@ fn ask(verb: &[u8], body: &[u8], limits: &Limits, args_max: u32) -> Option<Pendi
             (args.len() == 1).then_some(PendingRequest::Keys(Verb::Who, args))
         }
         b"AUTH" => {
-            let mut args = args(Verb::Get, body, limits, args_max)?;
-            let password = args.pop()?.key;
-            args.is_empty().then_some(PendingRequest::Auth(password))
+            let (password, rest) = if body.starts_with(b"\"") {
+                unquote(body)?
+            } else {
+                let password = bare_field(until_comma(body)).filter(|password| !password.is_empty())?;
+                (password, &body[until_comma(body).len()..])
+            };
+            rest.is_empty().then_some(PendingRequest::Auth(password))
         }
         b"PING" if body == b"0" => Some(PendingRequest::Ping),
         b"PING" => bare(PendingRequest::Ping),
@@ -165,8 +169,8 @@ fn arg(verb: Verb, body: &[u8]) -> Option<(Arg, Option<&[u8]>)> {
             (true, true) => piece.iter().position(|&byte| byte == b':')?,
             (true, false) => piece.iter().rposition(|&byte| byte == b':')?,
         };
-        arg.key = trim(&piece[..end]).to_vec();
-        if arg.key.is_empty() {
+        arg.key = bare_field(&piece[..end])?;
+        if arg.key.is_empty() || arg.key.contains(&b' ') {
             return None;
         }
         rest = &rest[end + usize::from(has_more)..];
@@ -184,7 +188,7 @@ fn arg(verb: Verb, body: &[u8]) -> Option<(Arg, Option<&[u8]>)> {
                 true => piece.iter().rposition(|&byte| byte == b':')?,
                 false => piece.len(),
             };
-            arg.value = trim(&piece[..end]).to_vec();
+            arg.value = bare_field(&piece[..end])?;
             rest = &rest[end + usize::from(verb.has_seconds())..];
         }
     }
@@ -198,6 +202,11 @@ fn arg(verb: Verb, body: &[u8]) -> Option<(Arg, Option<&[u8]>)> {
         Some((b',', behind)) => Some((arg, Some(behind))),
         Some(_) => None,
     }
+}
+
+/// A bare field, which holds no quote.
+fn bare_field(text: &[u8]) -> Option<Vec<u8>> {
+    Some(trim(text).to_vec()).filter(|field| !field.contains(&b'"'))
 }
 
 fn seconds(text: &[u8]) -> Option<u64> {
@@ -236,12 +245,11 @@ fn unquote(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 
 /// A field as a reply shows it.
 pub fn show(field: &[u8], is_key: bool) -> Vec<u8> {
-    let is_edge = |byte: Option<&u8>| byte.is_some_and(|byte| b" \"".contains(byte));
-    let needs_quotes = is_edge(field.first())
-        || is_edge(field.last())
-        || field.iter().any(|&byte| byte == b',' || byte < 32 || byte == 127)
+    let needs_quotes = field.first() == Some(&b' ')
+        || field.last() == Some(&b' ')
+        || field.iter().any(|&byte| b"\",:".contains(&byte) || byte < 32 || byte == 127)
         || std::str::from_utf8(field).is_err()
-        || (is_key && (field.is_empty() || field.contains(&b':')));
+        || (is_key && (field.is_empty() || field.contains(&b' ')));
     if needs_quotes { quote(field) } else { field.to_vec() }
 }
 

@@ -51,7 +51,7 @@ const LIST: &[Command] = &[
         .line("TTL", "key", Syntax::Keys, "LASTS", "TTL session")
         .resp(2, Keys::FIRST),
     Command::new("WHO", "mesh", "Returns the nodes that hold a key, or whose filters claim it.", status::who)
-        .line("WHO", "key", Syntax::Field, "HELD", "WHO user"),
+        .line("WHO", "key", Syntax::Key, "HELD", "WHO user"),
     Command::new("PING", "connection", "Returns a sign of life.", connection::ping)
         .open()
         .line("PING", "", Syntax::Words, "PONG", "PING")
