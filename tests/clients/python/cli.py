@@ -113,7 +113,9 @@ class Terminal:
 @needs("SET", "GET", "DEL")
 def interactive_on_a_terminal(port):
     with Terminal(port) as terminal:
-        terminal.expect(b"127.0.0.1:%d> " % port)
+        # redis-cli drops what is typed before its prompt.
+        prompt = b"127.0.0.1:%d> " % port
+        terminal.expect(prompt)
         for typed, shown in [
             (b"set term 'a b'", b"OK\r\n"),
             (b"get term", b'"a b"\r\n'),
@@ -122,7 +124,7 @@ def interactive_on_a_terminal(port):
             (b"get", rb"\(error\) ERR wrong number of arguments for 'get' command\r\n"),
         ]:
             terminal.type(typed)
-            terminal.expect(shown)
+            terminal.expect(shown + prompt)
 
 
 @needs("SCAN", "SET", "DEL")

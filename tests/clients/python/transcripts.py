@@ -69,7 +69,7 @@ def play(path, port):
         lines = [line.rstrip("\n") for line in file]
     for number, line in enumerate(lines, 1):
         mark, _, rest = line.partition(" ")
-        if mark in ("", "#"):
+        if mark in ("", "#", "?"):
             continue
         if mark == "%":
             name = rest
