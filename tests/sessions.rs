@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! #    a comment; an empty line is one too
+//! ?    commands of RESP without which the transcript is left out
 //! $    a line of configuration, in force from the start: `$ limits.args_max = 8`
 //! >    the client sends the rest and LF
 //! >>   the client sends the rest with escapes resolved, and no LF of its own
@@ -27,7 +28,7 @@ mod kit;
 use kit::{ClientId, Driver, LOOPBACK};
 use olivia::base::rng::Rng;
 use olivia::config::{self, Config, FileRead, Sources};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -56,6 +57,7 @@ enum Step {
 #[derive(Debug, Default)]
 struct Transcript {
     name: String,
+    needs: Vec<String>,
     config: String,
     /// Line, client, what happens.
     steps: Vec<(usize, String, Step)>,
@@ -70,6 +72,10 @@ impl Transcript {
             let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
             let step = match mark {
                 "" | "#" => continue,
+                "?" => {
+                    transcript.needs.extend(rest.split(' ').map(str::to_owned));
+                    continue;
+                }
                 "$" => {
                     transcript.config += &format!("{rest}\n");
                     continue;
@@ -405,13 +411,31 @@ fn is_like(text: &str, pattern: &str) -> bool {
     last.map_or(rest.is_empty(), |last| last.is_empty() || text.ends_with(last))
 }
 
+/// The transcripts of ours, and of those held with redis-server the ones whose commands the node has.
 fn transcripts() -> Vec<Transcript> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sessions");
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sessions");
+    let folders = [home.clone(), home.join("redis")];
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let mut paths: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     paths.sort();
-    assert!(!paths.is_empty());
-    paths.iter().map(|path| Transcript::read(path)).collect()
+    let spoken = spoken();
+    let (held, left_out): (Vec<_>, Vec<_>) = paths
+        .iter()
+        .map(|path| Transcript::read(path))
+        .partition(|transcript| transcript.needs.iter().all(|name| spoken.contains(name)));
+    assert!(held.len() > 10);
+    left_out.iter().for_each(|transcript| println!("left out: {}", transcript.name));
+    held
+}
+
+/// The commands that a node has in RESP.
+fn spoken() -> BTreeSet<String> {
+    let mut driver = Driver::new(Config::default());
+    let client = driver.connect(LOOPBACK).unwrap();
+    driver.send(client, &in_resp("COMMAND LIST"));
+    let listed = String::from_utf8(driver.take_bytes(client)).unwrap();
+    listed.lines().filter(|line| !line.starts_with(['*', '$'])).map(str::to_uppercase).collect()
 }
 
 #[test]

@@ -8,7 +8,7 @@ import socket
 import sys
 import traceback
 
-REQUIRED = {"PING", "HELLO", "GET", "SET", "MGET", "DEL", "INCR", "COMMAND"}
+REQUIRED = {"PING", "HELLO", "GET", "SET", "MGET", "DEL", "COMMAND"}
 
 # Options that a server may lack: the request that shows whether it has them.
 OPTIONS = {

@@ -1,0 +1,417 @@
+//! RESP by real connections: the `redis` crate in RESP2 and RESP3, and raw bytes where a crate would not send
+//! them.
+//!
+//! `OLIVIA_RESP_ADDR` runs what needs one node only on another server, as redis-server, whose replies are the
+//! measure. A test of commands that the server does not list is skipped and says so.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod common;
+
+use common::mesh::mesh;
+use common::server::{Launch, Server};
+use common::{PATIENCE, wait_until};
+use redis::{Client, Connection, FromRedisValue, Value, cmd, pipe};
+use std::collections::BTreeSet;
+use std::env;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// A server of this test, or the one that the environment names.
+struct Target {
+    addr: SocketAddr,
+    own: Option<Server>,
+}
+
+impl Target {
+    fn start(name: &str) -> Self {
+        if let Ok(addr) = env::var("OLIVIA_RESP_ADDR") {
+            return Self { addr: addr.parse().unwrap(), own: None };
+        }
+        let own = Launch::new(name).start();
+        Self { addr: own.addr(), own: Some(own) }
+    }
+
+    /// A connection in each version of the protocol, and the commands of the server.
+    fn connections(&self) -> [Connection; 2] {
+        [connect(self.addr, "resp2"), connect(self.addr, "resp3")]
+    }
+
+    fn end(self) {
+        self.own.into_iter().for_each(Server::end_well);
+    }
+}
+
+fn connect(addr: SocketAddr, protocol: &str) -> Connection {
+    let client = Client::open(format!("redis://{addr}/?protocol={protocol}")).unwrap();
+    let connection = client.get_connection_with_timeout(PATIENCE).unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    connection
+}
+
+/// Whether the server has all these commands.
+fn has(connection: &mut Connection, names: &[&str]) -> bool {
+    let commands: Vec<Vec<Value>> = cmd("COMMAND").query(connection).unwrap();
+    let listed: BTreeSet<String> =
+        commands.iter().map(|row| String::from_redis_value_ref(&row[0]).unwrap().to_uppercase()).collect();
+    let missing: Vec<&&str> = names.iter().filter(|name| !listed.contains(**name)).collect();
+    if !missing.is_empty() {
+        println!("skipped: the server has no {missing:?}");
+    }
+    missing.is_empty()
+}
+
+fn ask<T: FromRedisValue>(connection: &mut Connection, words: &[&str]) -> T {
+    query(connection, words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+}
+
+fn query<T: FromRedisValue>(connection: &mut Connection, words: &[&str]) -> redis::RedisResult<T> {
+    let mut request = redis::Cmd::new();
+    for word in words {
+        request.arg(word);
+    }
+    request.query(connection)
+}
+
+/// The text of the error that a request gets, with its first word.
+fn refusal(connection: &mut Connection, words: &[&str]) -> String {
+    let error = query::<Value>(connection, words).expect_err(&format!("{words:?}"));
+    let code = error.code().unwrap_or("ERR").to_owned();
+    format!("{code} {}", error.detail().unwrap_or_default())
+}
+
+/// A request as it is sent.
+fn array(words: &[&[u8]]) -> Vec<u8> {
+    let mut out = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        out.extend_from_slice(word);
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}
+
+/// What a server sends for these bytes, until it has sent `expected` or closes.
+fn exchange(addr: SocketAddr, sent: &[u8], expected: usize) -> (Vec<u8>, bool) {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(sent).unwrap();
+    let mut received = Vec::new();
+    let mut buffer = [0; 4_096];
+    while received.len() < expected {
+        match stream.read(&mut buffer) {
+            Ok(0) => return (received, true),
+            Ok(count) => received.extend_from_slice(&buffer[..count]),
+            Err(error) => panic!("{error} after {}", received.escape_ascii()),
+        }
+    }
+    stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let is_closed = match stream.read(&mut buffer) {
+        Ok(count) => {
+            received.extend_from_slice(&buffer[..count]);
+            count == 0
+        }
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    };
+    (received, is_closed)
+}
+
+#[test]
+fn values_of_every_kind_read_back() {
+    let target = Target::start("resp-values");
+    for mut connection in target.connections() {
+        let all_bytes: Vec<u8> = (0..=255).collect();
+        let large: Vec<u8> = all_bytes.iter().copied().cycle().take(3_000_001).collect();
+        for (key, value) in [
+            (&b"k"[..], &b"v"[..]),
+            (b"", b""),
+            (b"\r\n\0 :,\"", &all_bytes),
+            (&all_bytes, b"1"),
+            (b"large", &large),
+        ] {
+            let () = cmd("SET").arg(key).arg(value).query(&mut connection).unwrap();
+            let read: Option<Vec<u8>> = cmd("GET").arg(key).query(&mut connection).unwrap();
+            assert!(read.as_deref() == Some(value), "{}", key.escape_ascii());
+            assert_eq!(cmd("DEL").arg(key).query::<u32>(&mut connection).unwrap(), 1);
+            assert_eq!(cmd("GET").arg(key).query::<Option<Vec<u8>>>(&mut connection).unwrap(), None);
+        }
+    }
+    target.end();
+}
+
+#[test]
+fn mget_shows_what_is_missing_in_its_place() {
+    let target = Target::start("resp-mget");
+    for mut connection in target.connections() {
+        ask::<()>(&mut connection, &["SET", "mget:a", "1"]);
+        ask::<()>(&mut connection, &["SET", "mget:b", "2"]);
+        let found: Vec<Option<u32>> = ask(&mut connection, &["MGET", "mget:b", "nope", "mget:a", "mget:b"]);
+        assert_eq!(found, [Some(2), None, Some(1), Some(2)]);
+        assert_eq!(ask::<u32>(&mut connection, &["DEL", "mget:a", "mget:a", "nope", "mget:b"]), 2);
+    }
+    target.end();
+}
+
+#[test]
+fn incr_counts_up_to_the_largest_number() {
+    let target = Target::start("resp-incr");
+    for mut connection in target.connections() {
+        if !has(&mut connection, &["INCR"]) {
+            continue;
+        }
+        assert_eq!(ask::<i64>(&mut connection, &["INCR", "n"]), 1);
+        assert_eq!(ask::<i64>(&mut connection, &["INCR", "n"]), 2);
+        assert_eq!(ask::<String>(&mut connection, &["GET", "n"]), "2");
+        ask::<()>(&mut connection, &["SET", "n", "-10"]);
+        assert_eq!(ask::<i64>(&mut connection, &["INCR", "n"]), -9);
+        ask::<()>(&mut connection, &["SET", "n", "9223372036854775807"]);
+        let overflow = "ERR increment or decrement would overflow";
+        assert_eq!(refusal(&mut connection, &["INCR", "n"]), overflow);
+        for text in ["", "1x", " 1", "01", "+1", "9223372036854775808", "1.0"] {
+            ask::<()>(&mut connection, &["SET", "n", text]);
+            let refused = refusal(&mut connection, &["INCR", "n"]);
+            assert_eq!(refused, "ERR value is not an integer or out of range", "{text:?}");
+            assert_eq!(ask::<String>(&mut connection, &["GET", "n"]), text);
+        }
+        ask::<()>(&mut connection, &["DEL", "n"]);
+    }
+    target.end();
+}
+
+#[test]
+fn errors_have_the_texts_of_redis_and_end_nothing() {
+    let target = Target::start("resp-errors");
+    for mut connection in target.connections() {
+        for (words, text) in [
+            (&["GET"][..], "ERR wrong number of arguments for 'get' command"),
+            (&["GET", "a", "b"], "ERR wrong number of arguments for 'get' command"),
+            (&["set", "a"], "ERR wrong number of arguments for 'set' command"),
+            (&["MGET"], "ERR wrong number of arguments for 'mget' command"),
+            (&["PING", "a", "b"], "ERR wrong number of arguments for 'ping' command"),
+            (&["NOSUCH"], "ERR unknown command 'NOSUCH', with args beginning with: "),
+            (&["NoSuch", "a", "b c"], "ERR unknown command 'NoSuch', with args beginning with: 'a' 'b c' "),
+            (&["HELLO", "4"], "NOPROTO unsupported protocol version"),
+        ] {
+            let refused = refusal(&mut connection, words);
+            assert_eq!(refused.trim_end(), text.trim_end(), "{words:?}");
+        }
+        assert_eq!(ask::<String>(&mut connection, &["PING"]), "PONG");
+        assert_eq!(ask::<String>(&mut connection, &["PING", "a b"]), "a b");
+    }
+    target.end();
+}
+
+#[test]
+fn hello_gives_the_map_and_changes_the_protocol() {
+    let target = Target::start("resp-hello");
+    let fields = |value: Value| match value {
+        Value::Map(pairs) => pairs,
+        other => panic!("no map: {other:?}"),
+    };
+    let mut connection = connect(target.addr, "resp3");
+    let map = fields(ask(&mut connection, &["HELLO", "3"]));
+    let names: Vec<String> =
+        map.iter().map(|(name, _)| String::from_redis_value_ref(name).unwrap()).collect();
+    assert_eq!(names, ["server", "version", "proto", "id", "mode", "role", "modules"]);
+    assert_eq!(map[2].1, Value::Int(3));
+    assert_eq!(ask::<Value>(&mut connection, &["GET", "nope"]), Value::Nil);
+    let list = ask::<Value>(&mut connection, &["HELLO", "2"]);
+    assert!(matches!(&list, Value::Array(list) if list.len() == 14), "{list:?}");
+    // Without a version the protocol stays.
+    assert!(matches!(ask::<Value>(&mut connection, &["HELLO"]), Value::Array(_)));
+    let (bytes, _) =
+        exchange(target.addr, &[array(&[b"GET", b"nope"]), array(&[b"HELLO", b"3"])].concat(), 40);
+    assert!(bytes.starts_with(b"$-1\r\n%7\r\n$6\r\nserver\r\n"), "{}", bytes.escape_ascii());
+    target.end();
+}
+
+#[test]
+fn pipeline_of_any_length_is_answered_in_order() {
+    let target = Target::start("resp-pipeline");
+    for mut connection in target.connections() {
+        for length in [1, 16, 1_000, 20_000] {
+            let mut requests = pipe();
+            for number in 0..length {
+                let key = format!("pipe:{}", number % 500);
+                requests.cmd("SET").arg(&key).arg(number).ignore();
+                requests.cmd("GET").arg(&key);
+            }
+            let replies: Vec<u64> = requests.query(&mut connection).unwrap();
+            assert!(replies.iter().copied().eq(0..length), "{length}");
+        }
+        let mut requests = pipe();
+        for number in 0..500 {
+            requests.cmd("DEL").arg(format!("pipe:{number}"));
+        }
+        let removed: Vec<u32> = requests.query(&mut connection).unwrap();
+        assert_eq!(removed, [1; 500]);
+    }
+    target.end();
+}
+
+#[test]
+fn commands_are_listed_with_arity_and_keys() {
+    let target = Target::start("resp-command");
+    for mut connection in target.connections() {
+        let info: Vec<Vec<Value>> = ask(&mut connection, &["COMMAND", "INFO", "get", "mget"]);
+        assert_eq!(info[0][1..2], [Value::Int(2)]);
+        assert_eq!(info[0][3..6], [Value::Int(1), Value::Int(1), Value::Int(1)]);
+        assert_eq!(info[1][3..6], [Value::Int(1), Value::Int(-1), Value::Int(1)]);
+        let all: Vec<Value> = ask(&mut connection, &["COMMAND"]);
+        assert_eq!(ask::<usize>(&mut connection, &["COMMAND", "COUNT"]), all.len());
+    }
+    target.end();
+}
+
+#[test]
+fn broken_stream_gets_one_error_and_is_closed() {
+    let target = Target::start("resp-broken");
+    let ok = array(&[b"SET", b"key1", b"val"]);
+    let short: &[u8] = b"*3\r\n$3\r\nset\r\n$5\r\nkey1\r\n$3\r\nval\r\n";
+    for (sent, reply) in [
+        (b"*2\r\n$3\r\nGET\r\n$-1\r\n".to_vec(), "-ERR Protocol error: invalid bulk length\r\n"),
+        (
+            [&ok, &ok, short, &array(&[b"PING"])].concat(),
+            "+OK\r\n+OK\r\n-ERR Protocol error: expected '$', got '3'\r\n",
+        ),
+        (b"*2\r\n$3\r\nGET\r\n$536870913\r\n".to_vec(), "-ERR Protocol error: invalid bulk length\r\n"),
+        (
+            b"*2\r\n$3\r\nGET\r\n$9223372036854775808\r\n".to_vec(),
+            "-ERR Protocol error: invalid bulk length\r\n",
+        ),
+        (b"*x\r\n".to_vec(), "-ERR Protocol error: invalid multibulk length\r\n"),
+        (b"*3000000000\r\n".to_vec(), "-ERR Protocol error: invalid multibulk length\r\n"),
+    ] {
+        let (received, is_closed) = exchange(target.addr, &sent, reply.len());
+        assert_eq!(received.escape_ascii().to_string(), reply.escape_default().to_string());
+        assert!(is_closed, "{}", sent.escape_ascii());
+    }
+    target.end();
+}
+
+#[test]
+fn empty_requests_are_ignored() {
+    let target = Target::start("resp-empty");
+    let sent = [b"*0\r\n*-1\r\n".to_vec(), array(&[b"PING"]), b"*0\r\n".to_vec(), array(&[b"PING"])].concat();
+    assert_eq!(exchange(target.addr, &sent, 14), (b"+PONG\r\n+PONG\r\n".to_vec(), false));
+    target.end();
+}
+
+#[test]
+fn quit_is_answered_and_what_follows_is_not_carried_out() {
+    let target = Target::start("resp-quit");
+    let mut connection = connect(target.addr, "resp2");
+    if has(&mut connection, &["QUIT"]) {
+        let sent = [array(&[b"SET", b"quit", b"v"]), array(&[b"QUIT"]), array(&[b"DEL", b"quit"])].concat();
+        assert_eq!(exchange(target.addr, &sent, 10), (b"+OK\r\n+OK\r\n".to_vec(), true));
+        assert_eq!(ask::<u32>(&mut connection, &["DEL", "quit"]), 1);
+    }
+    target.end();
+}
+
+#[test]
+fn mset_in_crumbs_costs_time_linear_in_its_pairs() {
+    let target = Target::start("resp-mset");
+    let mut connection = connect(target.addr, "resp2");
+    if has(&mut connection, &["MSET"]) {
+        let keys: Vec<Vec<u8>> = (0..50_000).map(|number| format!("mset:{number}").into_bytes()).collect();
+        let mut words: Vec<&[u8]> = vec![b"MSET"];
+        keys.iter().for_each(|key| words.extend([&key[..], b"v"]));
+        let mut stream = TcpStream::connect(target.addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        array(&words).chunks(1_400).for_each(|crumb| stream.write_all(crumb).unwrap());
+        let mut reply = [0; 5];
+        stream.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"+OK\r\n");
+        for keys in keys.chunks(1_000) {
+            assert_eq!(cmd("DEL").arg(keys).query::<usize>(&mut connection).unwrap(), keys.len());
+        }
+    }
+    target.end();
+}
+
+#[test]
+fn request_in_crumbs_costs_time_linear_in_its_length() {
+    let target = Target::start("resp-crumbs");
+    let value = vec![b'x'; 400_000];
+    let request = array(&[b"SET", b"crumbs", &value]);
+    for crumb in [7, 1_400] {
+        let mut stream = TcpStream::connect(target.addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let begin = target.own.as_ref().map(Server::cpu_ticks);
+        request.chunks(crumb).for_each(|crumb| stream.write_all(crumb).unwrap());
+        let mut reply = [0; 5];
+        stream.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"+OK\r\n");
+        if let (Some(own), Some(begin)) = (&target.own, begin) {
+            // 57,000 reads; walking what came before each time would be 11 GB.
+            assert!(own.cpu_ticks() - begin < 300, "{} ticks of 10 ms", own.cpu_ticks() - begin);
+        }
+    }
+    target.end();
+}
+
+#[test]
+fn key_of_another_node_is_found_in_both_versions() {
+    let nodes = mesh("resp-mesh", 2, |launch| launch);
+    for protocol in ["resp2", "resp3"] {
+        let mut here = connect(nodes[0].addr(), protocol);
+        let mut there = connect(nodes[1].addr(), protocol);
+        for number in 0..50 {
+            ask::<()>(&mut there, &["SET", &format!("{protocol}:{number}"), &number.to_string()]);
+        }
+        let last = format!("{protocol}:49");
+        wait_until("the last key is found", || ask::<Option<u32>>(&mut here, &["GET", &last]).is_some());
+        let mut requests = pipe();
+        for number in 0..50 {
+            requests.cmd("GET").arg(format!("{protocol}:{number}"));
+            requests.cmd("GET").arg("nope");
+            requests.cmd("SET").arg(format!("{protocol}:here")).arg(number).ignore();
+            requests.cmd("GET").arg(format!("{protocol}:here"));
+        }
+        let replies: Vec<Option<u32>> = requests.query(&mut here).unwrap();
+        let expected = (0..50).flat_map(|number| [Some(number), None, Some(number)]);
+        assert_eq!(replies, expected.collect::<Vec<_>>());
+        let mget: Vec<Option<u32>> =
+            ask(&mut here, &["MGET", &last, "nope", &format!("{protocol}:here"), &format!("{protocol}:7")]);
+        assert_eq!(mget, [Some(49), None, Some(49), Some(7)]);
+    }
+    nodes.iter().for_each(|node| node.signal("TERM"));
+    nodes.into_iter().for_each(Server::ended_well);
+}
+
+#[test]
+fn transaction_pipeline_is_one_reply() {
+    let target = Target::start("resp-multi");
+    for mut connection in target.connections() {
+        if has(&mut connection, &["MULTI", "EXEC"]) {
+            let replies: (String, i64, i64) =
+                pipe().atomic().set("tx", 1).incr("tx", 4).del("tx").query(&mut connection).unwrap();
+            assert_eq!(replies, ("OK".to_owned(), 5, 1));
+        }
+    }
+    target.end();
+}
+
+#[test]
+fn key_expires_to_the_millisecond() {
+    let target = Target::start("resp-expiry");
+    for mut connection in target.connections() {
+        if has(&mut connection, &["PEXPIRE", "PTTL"]) {
+            ask::<()>(&mut connection, &["SET", "soon", "v"]);
+            let begin = Instant::now();
+            assert_eq!(ask::<i64>(&mut connection, &["PEXPIRE", "soon", "60"]), 1);
+            assert!((1..=60).contains(&ask::<i64>(&mut connection, &["PTTL", "soon"])));
+            while ask::<Option<String>>(&mut connection, &["GET", "soon"]).is_some() {
+                assert!(begin.elapsed() < Duration::from_secs(5), "served long after it expired");
+            }
+            assert!(begin.elapsed() >= Duration::from_millis(59), "expired after {:?}", begin.elapsed());
+            assert_eq!(ask::<i64>(&mut connection, &["PTTL", "soon"]), -2);
+        }
+    }
+    target.end();
+}
