@@ -245,6 +245,17 @@ struct TooLong;
 
 /// Reads a line of a type byte and a number. `None`: its end has not come.
 fn length_line(input: &[u8]) -> Result<Option<LengthLine>, TooLong> {
+    // Most lengths have one or two digits.
+    match input {
+        [_, ones @ b'0'..=b'9', b'\r', _, ..] => {
+            return Ok(Some(LengthLine { value: Some(i64::from(ones - b'0')), bytes: 4 }));
+        }
+        [_, tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] => {
+            let value = 10 * i64::from(tens - b'0') + i64::from(ones - b'0');
+            return Ok(Some(LengthLine { value: Some(value), bytes: 5 }));
+        }
+        _ => {}
+    }
     let window = &input[..input.len().min(LENGTH_LINE_BYTES_MAX + 1)];
     let Some(end) = window.iter().position(|&byte| byte == b'\r') else {
         return if window.len() > LENGTH_LINE_BYTES_MAX { Err(TooLong) } else { Ok(None) };
