@@ -262,7 +262,8 @@ impl World {
     }
 
     fn judge_error(&self, ask: &PendingRequest, sentence: &[u8]) -> Result<(), String> {
-        let is_tight = sentence.ends_with(b"keys are being looked up on other nodes, the limit; try again")
+        let is_tight = sentence
+            .ends_with(b"keys are being looked up on other nodes, the limit (lookups_max); try again")
             && self.plan.is_tight;
         let is_big = matches!(ask.what, What::Filter);
         if is_tight || is_big { Ok(()) } else { Err("no reason for an error".to_owned()) }

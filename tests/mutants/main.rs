@@ -80,14 +80,14 @@ impl Change {
     }
 }
 
-/// The files that a mutant changes, changed.
-fn changed_files(mutant: &Mutant) -> Result<BTreeMap<&str, String>, String> {
+/// The files below `root` that a mutant changes, changed.
+fn changed_files<'m>(root: &Path, mutant: &'m Mutant) -> Result<BTreeMap<&'m str, String>, String> {
     let mut files = BTreeMap::new();
     for change in &mutant.change {
         let Change { file, old, .. } = change;
         let source = match files.remove(file.as_str()) {
             Some(source) => source,
-            None => fs::read_to_string(root().join(file))
+            None => fs::read_to_string(root.join(file))
                 .map_err(|error| format!("{}: {file}: {error}", mutant.name))?,
         };
         let changed = change.apply(&source).map_err(|count| {
@@ -108,7 +108,7 @@ fn every_mutant_still_applies() {
         assert!(mutants[..at].iter().all(|other| other.name != *name), "two mutants have the name {name}");
         assert!(!what.is_empty() && !change.is_empty(), "{name} lacks its sentence or its change");
         assert!(change.iter().all(|change| change.file.starts_with("src/")), "{name} changes more than src/");
-        if let Err(error) = changed_files(mutant) {
+        if let Err(error) = changed_files(root(), mutant) {
             _ = writeln!(wrong, "{error}");
         }
     }
@@ -182,12 +182,16 @@ fn simulation_finds_every_mutant() {
     let wanted = std::env::var("OLIVIA_MUTANTS").unwrap_or_default();
     let wanted: Vec<&str> = wanted.split_whitespace().collect();
     let copy = TreeCopy::new();
+    let output = copy.cargo(&[]);
+    assert!(output.status.success(), "fails without a mutant: {}", String::from_utf8_lossy(&output.stdout));
     let mut missed = Vec::new();
     let mutants = mutants();
     for mutant in mutants.iter().filter(|mutant| wanted.is_empty() || wanted.contains(&mutant.name.as_str()))
     {
         let name = &mutant.name;
-        let files = changed_files(mutant).unwrap_or_else(|error| panic!("{error}"));
+        let files = changed_files(&copy.tree, mutant).unwrap_or_else(|error| panic!("{error}"));
+        let originals = files.keys().map(|file| fs::read(copy.tree.join(file)).unwrap());
+        let originals: Vec<Vec<u8>> = originals.collect();
         for (file, text) in &files {
             fs::write(copy.tree.join(file), text).unwrap();
         }
@@ -205,8 +209,8 @@ fn simulation_finds_every_mutant() {
         } else {
             missed.push(format!("{name}: does not build:\n{}", String::from_utf8_lossy(&built.stderr)));
         }
-        for file in files.keys() {
-            fs::copy(root().join(file), copy.tree.join(file)).unwrap();
+        for (file, original) in files.keys().zip(originals) {
+            fs::write(copy.tree.join(file), original).unwrap();
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
