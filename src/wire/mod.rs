@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! request = [id ":"] verb [" " arg *("," arg)]
-//! arg     = field                      GET DEL TTL WHO      the whole of a bare field is the key, colons included
+//! arg     = field                      GET INCR DEL TTL WHO the whole of a bare field is the key, colons included
 //!         | key ":" value              SET                  the first colon ends a bare key; the rest is the value
 //!         | key ":" value ":" seconds  SETEX                the last colon begins the seconds
 //!         | key ":" seconds            EXPIRE               the last colon begins the seconds
@@ -20,16 +20,15 @@
 //! field   = bare, spaces around it trimmed | "quoted", with \" \\ \n \r \t \0 \xHH
 //! ```
 //!
-//! Key and value are trimmed each. A quote opens a quoted field only as its first byte; bytes after the
-//! closing quote, an empty argument and an empty bare key are errors; an empty value is fine. AUTH and
-//! WHO take exactly one field: quote a password that holds a comma. Spaces around a whole line are
-//! ignored.
+//! Key and value are trimmed each. A quote opens a quoted field only as its first byte; a quote inside a bare
+//! field, spaces inside a bare key, bytes after the closing quote, an empty argument and an empty bare key are
+//! errors; an empty value is fine. AUTH and WHO take exactly one field: quote a password that holds a comma.
+//! Spaces around a whole line are ignored.
 //!
 //! A reply is `id:WORD fields`, and without an id it begins with the colon; a reply without fields keeps
-//! its space. A field of a reply is quoted when bare it would read differently: when it begins or ends
-//! with a space or with a quote, holds a comma, CR, LF or another control byte, or is not UTF-8, and,
-//! for a key, when it is empty or holds a colon. So every reply can be parsed back, and what `GET` shows
-//! can be pasted into a `SET`.
+//! its space. A field of a reply is quoted when it begins or ends with a space, holds a quote, a comma, a
+//! colon, CR, LF or another control byte, or is not UTF-8, and, for a key, when it is empty or holds a space.
+//! So every reply can be parsed back, and what `GET` shows can be pasted into a `SET`.
 //!
 //! | request | reply | note |
 //! |---|---|---|
@@ -40,6 +39,7 @@
 //! | `SETEX key:value:30` | `:SATEX key:value:30` | whole seconds, from 1 up |
 //! | `4f2a:GET key2` | `4f2a:GOT key2:value2` | |
 //! | `GET user:1` | `:GOT "user:1":Ann` | |
+//! | `INCR visits,n` | `:COUNTS visits:2,n:1` | adds 1 to whole numbers, from 0; all or none; an expiry stays |
 //! | `DEL key1,nope` | `:DELETED key1` | those that were there |
 //! | `EXPIRE key:30` | `:EXPIRES key:30` | those that were there |
 //! | `TTL a,b,nope` | `:LASTS a:27,b:never` | seconds, rounded up |
@@ -52,17 +52,25 @@
 //! | `MESH` | `:MESH "10.0.0.2:5454 linked; …"` | one quoted field for each peer, for people |
 //! | `AUTH password` | `:WELCOME ` | before it all but PING, HELP and QUIT answer `ERR`, where a password is set |
 //! | `STATS` | `:STATS name:value,…` | the names are stable |
+//! | `STATS memory,hits` | `:STATS …` | the figures of sections or names; `calls`: of each command |
 //! | `HELP` | `:HELP …` | the verbs, on one line |
+//! | `HELP SET` | `:HELP SET key:value: … Example: …` | what a verb does |
 //! | `QUIT` | `:BYE ` | then the connection closes; a node that ends says the same |
 //!
 //! An error is `id:ERR sentence`: it says what was wrong, where, and what would be right; nothing was
 //! changed. Some errors are followed by the end of the connection: a line over its limit, since its
-//! end cannot be known; a first byte `*`, which begins another protocol; silence inside a request or before the
+//! end cannot be known; silence inside a request or before the
 //! first; a handshake that is refused. A last line without LF, cut by the end of the stream, is answered with an error and not carried out.
 //!
 //! A line that begins with `POST ` or `Host:` closes the connection without a reply and is logged: a
 //! browser was made to talk to us. A bare `PING` ended by CR LF is answered `+PONG` CR LF, as health
 //! checkers written for Redis expect.
+//!
+//! ## RESP
+//!
+//! A connection whose first byte is `*` speaks RESP2, and RESP3 after `HELLO 3`; see [`resp`]. The commands are
+//! those of the same table, by the names, arguments, replies and errors of Redis 7.2. A request that is cut by
+//! the end of the stream is not executed; what is no RESP gets one `-ERR Protocol error: …` and is closed.
 //!
 //! ## Between nodes
 //!
