@@ -1,27 +1,25 @@
-//! Every limit of a node: what bounds it, in which unit, and why that number.
+//! Every limit of a node, with its unit and reason.
 //!
-//! Two kinds. [`Limits`] holds what an operator may set in `[limits]` of `olivia.toml`, [`MeshLimits`] what
-//! in `[mesh]`; the defaults below are the ones documented there. The constants are part of the design: changing one changes
-//! what a turn of the loop costs, and the assertions at the end of this file keep them in relation.
+//! [`Limits`] are the keys of `[limits]` in `olivia.toml`, [`MeshLimits`] those of `[mesh]`, with their defaults. The
+//! constants are part of the design: they determine the cost of an event-loop iteration.
 //!
-//! Not here: the limits of the wire format itself (they stand with the codec that enforces them), and
-//! anything derived from a limit.
+//! Not here: the limits of the wire format, which are with its decoders, and anything derived from a limit.
 
 use serde::{Deserialize, Serialize};
 
-/// Limits that an operator may set. Sizes are in bytes, times in milliseconds, as the names say.
+/// Configurable limits. Sizes are in bytes, times in milliseconds.
 ///
-/// Reaching one is never fatal: the request or the connection that reached it gets an error that names
-/// the limit, it is counted, and nobody else is affected.
+/// Reaching one is never fatal: the request or the connection that reached it gets an error that names the limit; it
+/// is counted, and no other connection is affected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Connections of clients at one time; one more is refused with a sentence. 1 to 1,000,000.
+    /// Client connections; one more is refused with an error.
     pub clients_max: u32,
-    /// Bytes of items, index, own filter and the log of its changes; a write that would pass it gets an error. 0: no
-    /// limit. Whatever it says, items of up to 16 KiB have 32 GiB at most; what is larger may take all the rest.
+    /// Bytes of items, index, own filter and changelog; a write beyond it gets an error. 0: no limit. Items of up to
+    /// 16 KiB have 32 GiB at most, whatever it is; larger ones may take all the rest.
     pub memory_max: u64,
-    /// Bytes that all connections together may hold in buffers; above it the largest is closed.
+    /// Bytes in the buffers of all connections; beyond it the connection with the largest is closed.
     pub buffers_max: u64,
     /// Bytes of one line with its arguments, without the line end.
     pub line_bytes_max: u32,
@@ -31,35 +29,33 @@ pub struct Limits {
     pub key_bytes_max: u32,
     /// Bytes of one value.
     pub value_bytes_max: u32,
-    /// Bytes of one reply; a request whose answer would be longer gets an error instead.
+    /// Bytes of one reply; a longer one becomes an error.
     pub reply_bytes_max: u32,
-    /// Bytes waiting to be sent to one connection above which its requests are not read on.
+    /// Unsent bytes of one connection above which its requests wait.
     pub outbound_pause_bytes: u32,
-    /// Bytes waiting to be sent to one connection that count as a slow reader.
+    /// Unsent bytes of one connection that make it a slow reader.
     pub slow_reader_bytes: u32,
-    /// For how long a slow reader is borne before it is closed.
+    /// Time before the connection of a slow reader is closed.
     pub slow_reader_ms: u32,
-    /// For how long a connection may stay silent inside a request; and, from elsewhere than loopback, be there
-    /// without having given the password.
+    /// Longest silence inside a request; beyond loopback also the time until AUTH.
     pub request_idle_ms: u32,
-    /// For how long a connection from elsewhere than loopback may stay silent before its first byte.
+    /// Beyond loopback: the time until the first byte of a connection.
     pub first_byte_ms: u32,
     /// Arguments of one request before authentication.
     pub unauthenticated_args_max: u32,
     /// Bytes of one line before authentication.
     pub unauthenticated_line_bytes_max: u32,
-    /// Bytes of replies that a connection may get in all before authentication; then it is closed.
+    /// Bytes of all replies to one connection before authentication; then it is closed.
     pub unauthenticated_output_bytes_max: u32,
-    /// For how long the end of the node waits for connections to take their last replies.
+    /// Time that a shutdown waits for clients to take their last replies.
     pub drain_ms: u32,
-    /// Bytes of what is kept of the peers' filters. A peer whose filter does not fit is asked for every key.
+    /// Bytes of the peers' filters. A peer whose filter does not fit is queried for every key.
     pub peer_filters_max: u64,
-    /// Keys looked up on other nodes at one time; a request that needs one more gets an error.
+    /// Lookups on other nodes at one time; a request that needs one more gets an error.
     pub lookups_max: u32,
-    /// Of those, for one connection; its next request waits then. One request may take it beyond, by as many as
-    /// it has keys.
+    /// Of those, per connection; beyond it the next request waits. One request may exceed it by its number of keys.
     pub lookups_per_connection: u32,
-    /// Of those, asked of one peer; others wait for their turn.
+    /// Queries in flight per peer; further ones are deferred.
     pub lookups_per_peer: u32,
 }
 
@@ -91,22 +87,21 @@ impl Default for Limits {
     }
 }
 
-/// Numbers of the mesh that an operator may set. Times are in milliseconds, as the names say. They stay
-/// what they are while the node runs.
+/// Configurable numbers of the mesh; times are in milliseconds. They need a restart to change.
 ///
-/// Unknown keys are not refused here but by the configuration, which knows what else stands in `[mesh]`.
+/// Unknown keys are refused by the configuration, which knows the other keys of `[mesh]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MeshLimits {
-    /// Between two signs of life on a link; three that are missed end it.
+    /// Time between two heartbeats on a link; three missed ones end it.
     pub heartbeat_interval_ms: u32,
-    /// For how long one peer is waited for before the next is asked too.
+    /// Time to wait for one peer before the next is queried too.
     pub lookup_try_ms: u32,
-    /// For how long a look-up may take in all; at least `lookup_try_ms`.
+    /// Time limit of a lookup; at least `lookup_try_ms`.
     pub lookup_timeout_ms: u32,
-    /// Peers that are linked, exchange digests and are queried.
+    /// Maximum number of links.
     pub active_peers: u32,
-    /// Peers that are known, linked or not; at least `active_peers`.
+    /// Maximum number of known peers, linked or not; at least `active_peers`.
     pub known_peers_max: u32,
 }
 
@@ -122,7 +117,7 @@ impl Default for MeshLimits {
     }
 }
 
-/// The range of one operator-set limit: what `check` of its struct and the configuration hold it to.
+/// The range of one configurable limit.
 #[derive(Debug)]
 pub struct LimitRange<L> {
     /// The field of [`Limits`] or [`MeshLimits`], which is also the key in `[limits]` or `[mesh]`.
@@ -131,7 +126,7 @@ pub struct LimitRange<L> {
     pub min: u64,
     /// The largest value, in the unit of the field.
     pub max: u64,
-    /// What zero means where it has a meaning of its own; then it is allowed whatever `min` says.
+    /// The meaning of zero, if it has one; then it is allowed whatever `min` is.
     pub zero: Option<&'static str>,
     get: fn(&L) -> u64,
 }
@@ -171,11 +166,10 @@ const GIB: u64 = 1024 * MIB;
 const MINUTE_MS: u64 = 60 * 1_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 
-/// What each field of [`Limits`] takes, in the order of its fields.
+/// The range of each field of [`Limits`], in their order.
 ///
-/// The lower ends are where a node stops being usable rather than small: a line of 1 KiB holds the
-/// handshake of a node, 2 KiB before authentication hold the longest password in quotes, 8 arguments
-/// hold a `HELLO` with its password and name.
+/// Below the lower ends a node is unusable: a line of 1 KiB holds the handshake of a node, 2 KiB before authentication
+/// hold the longest password in quotes, 8 arguments hold a `HELLO` with password and name.
 pub const LIMIT_RANGES: [LimitRange<Limits>; 21] = [
     range("clients_max", 1, 1_000_000, |l| l.clients_max.into()),
     range_or_zero("memory_max", MIB, 1024 * 1024 * GIB, "no limit", |l| l.memory_max),
@@ -200,7 +194,7 @@ pub const LIMIT_RANGES: [LimitRange<Limits>; 21] = [
     range("lookups_per_peer", 1, LOOKUPS_PER_LINK_MAX as u64, |l| l.lookups_per_peer.into()),
 ];
 
-/// What each field of [`MeshLimits`] takes, in the order of its fields.
+/// The range of each field of [`MeshLimits`], in their order.
 pub const MESH_RANGES: [LimitRange<MeshLimits>; 5] = [
     range("heartbeat_interval_ms", 10, MINUTE_MS, |m| m.heartbeat_interval_ms.into()),
     range("lookup_try_ms", 1, MINUTE_MS, |m| m.lookup_try_ms.into()),
@@ -210,15 +204,15 @@ pub const MESH_RANGES: [LimitRange<MeshLimits>; 5] = [
 ];
 
 impl Limits {
-    /// Checks each limit against its range and those that depend on one another.
+    /// Checks each limit against its range, and related limits against each other.
     ///
     /// # Errors
-    /// A sentence that names the first limit out of place and what it takes. Nothing is changed.
+    /// A message that names the first limit out of range and what it takes.
     pub fn check(&self) -> Result<(), String> {
         LIMIT_RANGES.iter().try_for_each(|range| range.check(self))?;
         if self.value_bytes_max > self.reply_bytes_max {
             return Err(format!(
-                "value_bytes_max is {}, above reply_bytes_max of {}: such a value could be set, but never read",
+                "value_bytes_max is {}, above reply_bytes_max of {}: such a value could be set but never read",
                 self.value_bytes_max, self.reply_bytes_max
             ));
         }
@@ -233,21 +227,21 @@ impl Limits {
 }
 
 impl MeshLimits {
-    /// Checks each number against its range and those that depend on one another.
+    /// Checks each number against its range, and related numbers against each other.
     ///
     /// # Errors
-    /// A sentence that names the first number out of place and what it takes. Nothing is changed.
+    /// A message that names the first number out of range and what it takes.
     pub fn check(&self) -> Result<(), String> {
         MESH_RANGES.iter().try_for_each(|range| range.check(self))?;
         if self.lookup_timeout_ms < self.lookup_try_ms {
             return Err(format!(
-                "lookup_timeout_ms is {}, below lookup_try_ms of {}: no peer would be waited for so long",
+                "lookup_timeout_ms is {}, below lookup_try_ms of {}: no peer would get that long",
                 self.lookup_timeout_ms, self.lookup_try_ms
             ));
         }
         if self.known_peers_max < self.active_peers {
             return Err(format!(
-                "known_peers_max is {}, below active_peers of {}: who is linked is known",
+                "known_peers_max is {}, below active_peers of {}: every linked peer is known",
                 self.known_peers_max, self.active_peers
             ));
         }
@@ -255,53 +249,52 @@ impl MeshLimits {
     }
 }
 
-/// Keys that requests may be about in one call below the boundary, each request being about one at
-/// least: some 50 to 150 µs of work, so that the shell can look at its clock several times in a turn.
+/// Keys of requests per call below the boundary, at least one per request: 50 to 150 µs of work, so that the shell
+/// reads its clock several times per iteration.
 pub const KEYS_PER_STEP: usize = 256;
 
-/// Bytes of requests and replies after which a call below the boundary returns, however few requests
-/// they were: copying them takes about as long as the requests of a step.
+/// Bytes of requests and replies after which a call below the boundary returns: copying them takes about as long as
+/// the requests of a step.
 pub const BYTES_PER_STEP: usize = 256 * 1024;
 
-/// Timer entries looked at by one call of `tick`: some 15 µs of work, if each is an item to be removed.
+/// Timers processed per call of `tick`: about 15 µs of work, if each removes an item.
 pub const TIMERS_PER_STEP: u32 = 64;
 
-/// Timer entries looked at for each key that is given a deadline, or deleted, if any are due or too many are
-/// dead: under load the steps of `tick` are few, and a client that sets and deletes without a pause would leave
-/// dead entries faster than they are sifted out. Four are needed for the bound that `Store::keep_up` gives.
+/// Timers processed per key that is given a TTL or deleted, if any are due or too many are stale: under load `tick`
+/// runs rarely, and a client that sets and deletes without a pause would leave stale timers faster than they are
+/// purged. The bound of `Store::keep_up` needs four.
 pub const TIMERS_PER_WRITE: u32 = 4;
 
-/// Questions put to peers by one call below the boundary, and those of one lookup more: as much work as keys.
+/// Queries sent per call below the boundary, and those of one lookup more: as much work as keys.
 pub const QUESTIONS_PER_STEP: u64 = 256;
 
 /// Words of one request in RESP, as in Redis; its keys are bounded by `args_max`.
 pub const RESP_ARGS_MAX: u32 = 1024 * 1024;
 
-/// For how long a closing connection may take to accept what it was told, and to close its own side.
-/// Long enough for a retransmission, short enough that leaving clients do not fill the table.
+/// Time for a closing connection to take its last reply and to close its own side. Long enough for a retransmission,
+/// short enough that leaving clients do not fill the table.
 pub const LINGER_MS: u32 = 2_000;
 
-/// Questions on their way to one peer, whatever the operator allows: a peer that is slow to take answers is
-/// owed as many at most.
+/// Upper end of `lookups_per_peer`, and deferred queries per link.
 pub const LOOKUPS_PER_LINK_MAX: usize = 1_024;
 
-/// Requests that wait for one lookup; one more begins another, so that no answer is copied more often in one
-/// call, and the largest values not into more than the buffers may hold.
+/// Waiters per lookup; one more begins another lookup, so that one call copies no answer more often, and the largest
+/// values fit the buffers.
 pub const WAITERS_PER_LOOKUP_MAX: usize = 32;
 
-/// Changes of the own filter that one step tells one peer: 2 KiB of hashes, or 17 KiB of blocks.
+/// Changes of the own filter sent to one peer per step: 2 KiB of hashes, or 17 KiB of blocks.
 pub const CHANGES_PER_STEP: usize = 256;
-/// For how long dialling may take: a little more than one lost packet costs.
+
+/// Time limit of a dial: a little more than one lost packet costs.
 pub const DIAL_MS: u32 = 3_000;
 
-/// For how long an introduction may take, from the first byte to the welcome.
+/// Time limit of a handshake, from the first byte to the welcome.
 pub const HANDSHAKE_TIMEOUT_MS: u32 = 5_000;
 
-/// Log lines a second about things that a client can cause; what is left out is counted.
+/// Log lines per second that clients can cause; dropped ones are counted.
 pub const CLIENT_LOG_LINES_PER_SECOND: u32 = 10;
 
-/// Files that the process needs beside its clients and the links to active peers: standard streams,
-/// listener, poll, signals, the spare one, peers being dialled.
+/// File descriptors beside clients and links: standard streams, listener, poll, signals, the spare one, dials.
 pub const RESERVED_FILES: u32 = 32;
 
 /// Bytes of a buffer that is kept for the next connection instead of being freed.

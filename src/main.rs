@@ -1,7 +1,6 @@
 //! The program: arguments, configuration, logger, exit code.
 //!
-//! Thin on purpose: what an operator can say is understood in `olivia::config`, which opens nothing;
-//! the files and the environment are read here.
+//! The configuration is parsed in `olivia::config`, which opens nothing; files and environment are read here.
 
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
@@ -43,7 +42,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the node until it is told to end. `sources` are read again at a reload.
+/// Runs the node until it is shut down. `sources` are read again at a reload.
 fn serve(loaded: Loaded, sources: Sources) -> ExitCode {
     for note in &loaded.notes {
         log::info!("{note}");
@@ -80,7 +79,7 @@ fn check(loaded: &Loaded) -> ExitCode {
     print(&format!("the configuration is fine ({notes})\n"))
 }
 
-/// Prints to standard output. A reader that has left (`olivia --help | head -1`) is no failure.
+/// Prints to standard output. A closed pipe (`olivia --help | head -1`) is no failure.
 fn print(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -99,9 +98,9 @@ fn refuse(problems: &str) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-/// Prints to standard error. Where that is closed, the exit code has to say it all.
-fn say(sentence: &str) {
-    let _ = writeln!(io::stderr(), "{sentence}");
+/// Prints to standard error. If that is closed, only the exit code is left.
+fn say(message: &str) {
+    let _ = writeln!(io::stderr(), "{message}");
 }
 
 /// Logs to standard error, one write per line: the time (UTC, RFC 3339 with milliseconds), the level, the message.
@@ -133,7 +132,7 @@ enum Files {
     Regular,
 }
 
-/// Reads a file for the configuration, no more of it than shows that it is too large.
+/// Reads a file of the configuration; of one that is too large only the beginning.
 fn read_file(path: &Path, files: Files) -> io::Result<FileRead> {
     let file = open(path, files)?;
     let metadata = file.metadata()?;

@@ -1,4 +1,4 @@
-//! What the system's refusals mean to an operator, and what to do about each.
+//! Messages about errors of the system, each with what to do.
 
 use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::path::Path;
 /// The first port that every user may listen on, unless the system is configured otherwise.
 const UNPRIVILEGED_PORT_MIN: u16 = 1_024;
 
-/// The sentence about an address that could not be listened on.
+/// The message about an address that could not be listened on.
 pub fn explain_bind_error(addr: SocketAddr, err: &Error) -> String {
     let port = addr.port();
     let advice = if err.kind() == ErrorKind::AddrInUse {
@@ -16,7 +16,7 @@ pub fn explain_bind_error(addr: SocketAddr, err: &Error) -> String {
              with --port (0: any free one)"
         )
     } else if err.kind() == ErrorKind::AddrNotAvailable {
-        "this machine does not have that address; set bind to one of its own (`ip address` shows them), or \
+        "this machine does not have that address; set bind to one of its addresses (`ip address` shows them), or \
          to 127.0.0.1, or to 0.0.0.0 for all of them"
             .to_owned()
     } else if err.kind() == ErrorKind::PermissionDenied && port != 0 && port < UNPRIVILEGED_PORT_MIN {
@@ -36,7 +36,7 @@ pub fn explain_bind_error(addr: SocketAddr, err: &Error) -> String {
     format!("cannot listen on {addr}: {advice}")
 }
 
-/// The sentence about a file that could not be read.
+/// The message about a file that could not be read.
 pub(super) fn read_error(path: &Path, err: &Error) -> String {
     let path = path.display();
     if err.kind() == ErrorKind::NotFound {
