@@ -8,7 +8,7 @@ import socket
 import sys
 import traceback
 
-REQUIRED = {"PING", "HELLO", "GET", "SET", "MGET", "DEL", "COMMAND"}
+REQUIRED = {"PING", "HELLO", "GET", "SET", "MGET", "DEL", "INCR", "COMMAND"}
 
 # Options that a server may lack: the request that shows whether it has them.
 OPTIONS = {
@@ -96,7 +96,7 @@ class Checks:
             except Exception:  # noqa: BLE001 - whatever a client raises is a failure
                 self.failed += 1
                 print(f"FAILED {label}: {function.__name__}", file=sys.stderr)
-                traceback.print_exc()
+                traceback.print_exc(limit=3)
 
     def finish(self, program):
         """Prints the sum and ends the program with it."""

@@ -81,9 +81,10 @@ def mget_keeps_order_and_shows_what_is_missing(make, _):
 
 @needs("INCR", "SET", "GET", "DEL")
 def incr_counts(make, _):
+    # Client.incr() sends INCRBY.
     client = make()
     client.delete("n")
-    assert [client.incr("n") for _ in range(3)] == [1, 2, 3]
+    assert [client.execute_command("INCR", "n") for _ in range(3)] == [1, 2, 3]
     assert client.get("n") == b"3"
     client.set("n", "9223372036854775807")
     raises(client, "increment or decrement would overflow", "INCR", "n")
@@ -110,7 +111,7 @@ def long_pipeline_is_answered_in_order(make, _):
         for number in range(3_000):
             pipe.set(f"p{number}", number)
             pipe.get(f"p{number}")
-            pipe.incr(f"p{number}")
+            pipe.execute_command("INCR", f"p{number}")
         replies = pipe.execute()
     expected = [reply for number in range(3_000) for reply in (True, b"%d" % number, number + 1)]
     assert replies == expected
@@ -128,7 +129,7 @@ def threads_share_a_pool(make, _):
 
     def count():
         for _ in range(200):
-            client.incr("shared")
+            client.execute_command("INCR", "shared")
 
     threads = [threading.Thread(target=count) for _ in range(8)]
     for thread in threads:
@@ -270,7 +271,7 @@ def get_and_change(make, _):
     assert client.getdel("g") is None
 
 
-@needs("MULTI", "EXEC", "SET", "GET", "DEL")
+@needs("MULTI", "EXEC", "SET", "GET", "INCRBY", "DEL")
 def default_pipeline_is_a_transaction(make, _):
     with make().pipeline() as pipe:
         replies = pipe.set("tx", 1).incr("tx").get("tx").delete("tx").execute()
