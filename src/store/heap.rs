@@ -211,7 +211,7 @@ impl Heap {
     }
 
     /// The key of a live item.
-    #[inline]
+    #[inline(always)]
     pub(super) fn key(&self, handle: u32) -> &[u8] {
         let slot = self.slot(handle);
         let layout = Layout::read(slot);

@@ -374,6 +374,7 @@ impl Index {
     }
 
     /// Splits the segment of `hash`; false, and nothing changed, if it is too deep or there is no memory.
+    #[inline(never)]
     fn split(&mut self, keys: &impl Keys, hash: u64) -> bool {
         let Some(id) = self.segment_of(hash) else { return false };
         let metadata = self.metadata.get(id);

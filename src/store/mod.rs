@@ -216,39 +216,40 @@ impl Store {
         expiry: Option<Expiry>,
         version: Version,
     ) -> Result<SetOutcome, Full> {
-        self.reclaiming(now, key.bytes.len() + value.len(), |store| {
-            let old = store.find(key);
-            if old.is_some_and(|old| store.is_newer(now, old, version)) {
-                return Ok(SetOutcome::Newer);
-            }
-            store.put(key, value, expiry, version, old)
-        })
+        let result = self.set_once(now, key, value, expiry, version);
+        if matches!(result, Err(Full::Limit { .. })) {
+            return self.reclaiming(now, key.bytes.len() + value.len(), |store| {
+                store.set_once(now, key, value, expiry, version)
+            });
+        }
+        result
+    }
+
+    fn set_once(
+        &mut self,
+        now: Instant,
+        key: HashedKey<'_>,
+        value: &[u8],
+        expiry: Option<Expiry>,
+        version: Version,
+    ) -> Result<SetOutcome, Full> {
+        let old = self.find(key);
+        if old.is_some_and(|old| self.is_newer(now, old, version)) {
+            return Ok(SetOutcome::Newer);
+        }
+        self.put(key, value, expiry, version, old)
     }
 
     /// Attempts a write of `bytes` bytes. While the limit refuses it, reclaims memory in bounded pieces and tries
     /// again, until nothing is left to reclaim or as many pieces are done as such a write may cost.
-    #[inline]
+    #[cold]
     fn reclaiming<R>(
         &mut self,
         now: Instant,
         bytes: usize,
         mut attempt: impl FnMut(&mut Self) -> Result<R, Full>,
     ) -> Result<R, Full> {
-        let result = attempt(self);
-        if matches!(result, Err(Full::Limit { .. })) {
-            return self.reclaim_and_retry(now, bytes, attempt, result);
-        }
-        result
-    }
-
-    #[cold]
-    fn reclaim_and_retry<R>(
-        &mut self,
-        now: Instant,
-        bytes: usize,
-        mut attempt: impl FnMut(&mut Self) -> Result<R, Full>,
-        mut result: Result<R, Full>,
-    ) -> Result<R, Full> {
+        let mut result = attempt(self);
         let mut pieces = PIECES_PER_WRITE + bytes / BYTES_PER_PIECE;
         while matches!(result, Err(Full::Limit { .. })) && pieces > 0 && self.reclaim_piece(now) {
             result = attempt(self);
