@@ -1,4 +1,4 @@
-//! Frames: what two linked nodes say to each other, as bytes. A header of 20 bytes, then a payload.
+//! Frames: the messages between two linked nodes. A header of 20 bytes, then a payload.
 //!
 //! ```text
 //!  0      1      2        4          8          12             20
@@ -6,63 +6,42 @@
 //!  | u8   | u8   | u16    | u32      | u32      | u64          | `length` bytes
 //! ```
 //!
-//! Integers are little-endian. What a header may announce is decided from the header alone, before a
-//! byte of the payload is waited for. Reading allocates nothing: the lists in payloads are views over the
-//! input. Each frame has one form, so what was read is written again as the same bytes.
+//! Integers are little-endian. A header is checked before any of its payload is waited for. Reading allocates
+//! nothing: the lists in payloads are views of the input. Each frame has one form, so one that was read is written
+//! again as the same bytes.
 //!
-//! Not here: what a frame means, which frames answer which, whether a number makes sense (a filter's
-//! size, a port), and any state between frames.
+//! The kinds, what each holds and how it is read and written are in `body`; lists of many entries in `lists` and `write`.
+//! What frames do is decided in the node, and whether their numbers make sense (a filter's size, a port).
 
+mod body;
 mod lists;
 mod write;
 
+pub use body::{Body, Head, Wanted, put};
 pub use lists::{Address, Addresses, Hashes, Images, Words};
-pub use write::{first_frame_bytes, low_half, put, put_blocks, put_deltas, put_peers, put_piece};
+pub use write::{first_frame_bytes, low_half, put_blocks, put_deltas, put_peers, put_piece};
 
+pub(super) use body::BLOCK_WORDS;
+use body::Kind;
 use std::fmt;
 
-/// The first byte of every frame. No text begins with it: in UTF-8 it only goes on with a character.
+/// The first byte of every frame. No text begins with it: in UTF-8 it only continues a character.
 pub const MAGIC: u8 = 0xB1;
 
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 20;
 
-/// Bytes of a payload, but for keys and values, which have limits of their own.
+/// Bytes of a payload, except those of keys and values.
 pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of the longest key and value that any node may be set to take: what is longer is no frame.
-const KEY_BYTES_MAX: usize = 16 * 1024 * 1024;
-const VALUE_BYTES_MAX: usize = 512 * 1024 * 1024;
-
-/// Bytes of hashes, or of blocks, in one frame: small, so that what is urgent gets between two, and that taking
-/// one in is short work.
+/// Bytes of hashes, or of blocks, in one frame: few, so that urgent frames get between two, and one is processed
+/// quickly.
 pub const LIST_BYTES_MAX: usize = 16 * 1024;
 
-/// Bytes of the reason in a goodbye.
+/// Bytes of the reason in a BYE.
 pub const REASON_BYTES_MAX: usize = 128;
 
-const HASH_BYTES: usize = 8;
-/// 64-bit words of a block of a filter. What else blocks are is not known on this floor; the node hands them to
-/// it as arrays of that length.
-pub(super) const BLOCK_WORDS: usize = 8;
-const BLOCK_BYTES: usize = 8 * BLOCK_WORDS;
-const IMAGE_BYTES: usize = 4 + BLOCK_BYTES;
-const HEAD_BYTES: usize = 16;
-/// Hash, version and milliseconds left, before the bytes of a value.
-const VALUE_HEAD_BYTES: usize = 24;
-
-/// Set in a BEAT that answers one.
-const FLAG_ANSWER: u16 = 1;
-/// Set in a GET that asks how long a key lives and not for its value.
-const FLAG_TTL_ONLY: u16 = 1;
-
-/// Milliseconds left that mean "for ever".
-const FOR_EVER: u64 = u64::MAX;
-
-const FAMILY_V4: u8 = 4;
-const FAMILY_V6: u8 = 6;
-
-/// What bounds the payloads that hold keys and values: the node's own limits.
+/// The limits of this node for keys and values in frames.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameLimits {
     /// Bytes of the key in a GET.
@@ -74,124 +53,43 @@ pub struct FrameLimits {
 /// One frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What an answer repeats, or a number that the kind needs; see [`Body`]. 0 where it means nothing.
+    /// The number that an answer repeats, or a number that the kind needs; see [`Body`]. Else 0.
     pub request: u32,
-    /// The highest version that the sender has given, and no less than its time of day.
+    /// At least the highest version that the sender has given, and at least its wall clock.
     pub clock: u64,
     /// The kind, with its payload.
     pub body: Body<'a>,
 }
 
-/// A place in a sender's digest: every change before it is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// The life of the node.
-    pub epoch: u64,
-    /// The number of the next change.
-    pub seq: u64,
-}
-
-/// What a GET wants of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wanted {
-    /// The value, with all that belongs to it.
-    Value,
-    /// Only its TTL.
-    Ttl,
-}
-
-/// What a frame says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Body<'a> {
-    /// A sign of life. `request` counts the beats; an answer repeats it.
-    Heartbeat {
-        /// The end of the sender's digest.
-        head: Head,
-        /// Whether it answers a beat.
-        is_answer: bool,
-    },
-    /// Keys were added; `request` is the low half of the first one's number.
-    Delta(Hashes<'a>),
-    /// Blocks were rebuilt; `request` is the low half of the first one's number.
-    Block(Images<'a>),
-    /// The filter has another size; `request` is the low half of the change's number.
-    Resize {
-        /// The new one, as the logarithm of its blocks.
-        size_log2: u8,
-    },
-    /// A whole filter follows.
-    Snap {
-        /// The place in the digest that it shows.
-        head: Head,
-        /// Its size, as the logarithm of its blocks.
-        size_log2: u8,
-    },
-    /// Some of its blocks; `request` is the number of the first.
-    Piece(Words<'a>),
-    /// It was all of it.
-    SnapEnd,
-    /// Go on from there with the digest; without a place: begin with a snapshot.
-    Resync(Option<Head>),
-    /// A question for a key; an answer repeats its `request`.
-    Get {
-        /// The key.
-        key: &'a [u8],
-        /// What of it.
-        wanted: Wanted,
-    },
-    /// The key is here.
-    Value {
-        /// Its hash.
-        hash: u64,
-        /// The version of its value.
-        version: u64,
-        /// Milliseconds that it has left; `None` is for ever, as is the largest number.
-        left_ms: Option<u64>,
-        /// The value; empty if it was not wanted.
-        value: &'a [u8],
-    },
-    /// The key is not here.
-    None {
-        /// Its hash.
-        hash: u64,
-    },
-    /// The key is not here, being longer than the sender takes: a NONE without a hash.
-    NotTaken,
-    /// Nodes that the sender knows.
-    Peers(Addresses<'a>),
-    /// The link ends, with a reason for people.
-    Bye(&'a [u8]),
-}
-
-/// What the front of some input is.
+/// What stands at the front of some input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Front<'a> {
     /// A whole frame.
     Frame {
-        /// It.
+        /// The frame.
         frame: Frame<'a>,
         /// Bytes of input that it took.
         consumed: usize,
     },
-    /// A key or a value that this node does not take, since its limits are lower than the other's: `skip`
-    /// bytes of payload are to be passed over behind the header, as they come.
+    /// A key or a value that is longer than this node accepts, since its limits are lower than the sender's. `skip` bytes
+    /// of payload after the header are to be skipped as they arrive.
     Oversized {
-        /// What it is.
+        /// Which of them.
         what: Oversized,
-        /// The number of the question.
+        /// The number of the query.
         request: u32,
         /// Bytes of the header.
         consumed: usize,
         /// Bytes of the payload.
         skip: usize,
     },
-    /// Nothing wrong so far, and something missing.
+    /// The beginning of a frame.
     Partial,
     /// No frame, whatever may follow.
     Broken(FrameError),
 }
 
-/// What may be longer than a node takes without anybody being to blame.
+/// What may be longer than a node accepts without an error of the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Oversized {
     /// The key of a GET.
@@ -200,20 +98,20 @@ pub enum Oversized {
     Value,
 }
 
-/// Why bytes are no frame: the link cannot go on. Displays as a sentence.
+/// Why bytes are no frame: the link has to be closed. Displays as a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
     /// The first byte is another.
     Magic(u8),
-    /// There is no such kind, or this node does not know it.
+    /// An unknown kind.
     Kind(u8),
-    /// Flags that this kind does not have.
+    /// Flags that the kind does not have.
     Flags(&'static str, u16),
-    /// A payload that is longer than its limit.
+    /// A payload over its limit.
     TooLong(&'static str, u32, usize),
-    /// A payload that does not hold what the kind needs.
+    /// A payload of a length that the kind cannot have.
     Length(&'static str, u32, &'static str),
-    /// At this byte of the payload stands no node.
+    /// No node at this byte of the payload.
     Address(usize),
 }
 
@@ -232,141 +130,8 @@ impl fmt::Display for FrameError {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Heartbeat = 1,
-    Delta = 2,
-    Block = 3,
-    Resize = 4,
-    Snap = 5,
-    Piece = 6,
-    SnapEnd = 7,
-    Resync = 8,
-    Get = 9,
-    Value = 10,
-    None = 11,
-    Peers = 12,
-    Bye = 13,
-}
-
-impl Kind {
-    const fn from_byte(byte: u8) -> Option<Self> {
-        Some(match byte {
-            1 => Self::Heartbeat,
-            2 => Self::Delta,
-            3 => Self::Block,
-            4 => Self::Resize,
-            5 => Self::Snap,
-            6 => Self::Piece,
-            7 => Self::SnapEnd,
-            8 => Self::Resync,
-            9 => Self::Get,
-            10 => Self::Value,
-            11 => Self::None,
-            12 => Self::Peers,
-            13 => Self::Bye,
-            _ => return None,
-        })
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Heartbeat => "BEAT",
-            Self::Delta => "DELTA",
-            Self::Block => "BLOCK",
-            Self::Resize => "RESIZE",
-            Self::Snap => "SNAP",
-            Self::Piece => "PIECE",
-            Self::SnapEnd => "SNAPEND",
-            Self::Resync => "RESYNC",
-            Self::Get => "GET",
-            Self::Value => "VALUE",
-            Self::None => "NONE",
-            Self::Peers => "PEERS",
-            Self::Bye => "BYE",
-        }
-    }
-
-    /// The flags that may be set.
-    const fn flags(self) -> u16 {
-        match self {
-            Self::Heartbeat => FLAG_ANSWER,
-            Self::Get => FLAG_TTL_ONLY,
-            Self::Delta
-            | Self::Block
-            | Self::Resize
-            | Self::Snap
-            | Self::Piece
-            | Self::SnapEnd
-            | Self::Resync
-            | Self::Value
-            | Self::None
-            | Self::Peers
-            | Self::Bye => 0,
-        }
-    }
-
-    /// What of a payload of this length is longer than the node takes, if anything is.
-    const fn oversized(self, length: usize, limits: FrameLimits) -> Option<Oversized> {
-        match self {
-            Self::Get if length > limits.key_bytes_max => Some(Oversized::Key),
-            Self::Value if length.saturating_sub(VALUE_HEAD_BYTES) > limits.value_bytes_max => {
-                Some(Oversized::Value)
-            }
-            Self::Get
-            | Self::Value
-            | Self::Heartbeat
-            | Self::Delta
-            | Self::Block
-            | Self::Resize
-            | Self::Snap
-            | Self::Piece
-            | Self::SnapEnd
-            | Self::Resync
-            | Self::None
-            | Self::Peers
-            | Self::Bye => None,
-        }
-    }
-
-    /// The most bytes that its payload may have.
-    const fn bytes_max(self) -> usize {
-        match self {
-            Self::Get => KEY_BYTES_MAX,
-            Self::Value => VALUE_BYTES_MAX + VALUE_HEAD_BYTES,
-            Self::Delta | Self::Block | Self::Piece => LIST_BYTES_MAX,
-            Self::Bye => REASON_BYTES_MAX,
-            Self::Heartbeat
-            | Self::Resize
-            | Self::Snap
-            | Self::SnapEnd
-            | Self::Resync
-            | Self::None
-            | Self::Peers => PAYLOAD_BYTES_MAX,
-        }
-    }
-
-    /// Whether its payload may have so many bytes; if not, what it needs.
-    fn check_length(self, length: usize) -> Result<(), &'static str> {
-        let (fits, needs) = match self {
-            Self::Heartbeat => (length == HEAD_BYTES, "16"),
-            Self::Delta => (length.is_multiple_of(HASH_BYTES), "8 for each hash"),
-            Self::Block => (length.is_multiple_of(IMAGE_BYTES), "68 for each block"),
-            Self::Resize => (length == 1, "1"),
-            Self::Snap => (length == HEAD_BYTES + 1, "17"),
-            Self::Piece => (length.is_multiple_of(BLOCK_BYTES), "64 for each block"),
-            Self::SnapEnd => (length == 0, "none"),
-            Self::Resync => (length == 0 || length == HEAD_BYTES, "none or 16"),
-            Self::Value => (length >= VALUE_HEAD_BYTES, "24 before the value"),
-            Self::None => (length == 0 || length == HASH_BYTES, "none or 8"),
-            Self::Get | Self::Peers | Self::Bye => (true, ""),
-        };
-        if fits { Ok(()) } else { Err(needs) }
-    }
-}
-
-/// Looks at the first frame of `input`. A header that announces what may not be is broken at once. The
-/// cost is that of the header, and for PEERS of its entries; values are not looked into.
+/// Examines the first frame of `input`. A header that announces what may not follow is an error at once. Costs the
+/// header, and for PEERS its entries; values are not examined.
 pub fn front(input: &[u8], limits: FrameLimits) -> Front<'_> {
     match input.first() {
         None => return Front::Partial,
@@ -378,12 +143,12 @@ pub fn front(input: &[u8], limits: FrameLimits) -> Front<'_> {
         Ok(header) => header,
         Err(error) => return Front::Broken(error),
     };
-    if let Some(what) = header.kind.oversized(header.length, limits) {
+    if let Some(what) = (header.kind.row().oversized)(header.length, limits) {
         let Header { request, length, .. } = header;
         return Front::Oversized { what, request, consumed: HEADER_BYTES, skip: length };
     }
     let Some(payload) = rest.get(..header.length) else { return Front::Partial };
-    match header.body(payload) {
+    match Body::read(header.kind, header.flags, payload) {
         Ok(body) => Front::Frame {
             frame: Frame { request: header.request, clock: header.clock, body },
             consumed: HEADER_BYTES + header.length,
@@ -392,7 +157,7 @@ pub fn front(input: &[u8], limits: FrameLimits) -> Front<'_> {
     }
 }
 
-/// A header that may stand before a payload of its length.
+/// A header that may precede a payload of its length.
 #[derive(Debug, Clone, Copy)]
 struct Header {
     kind: Kind,
@@ -406,75 +171,20 @@ impl Header {
     fn read(bytes: &[u8; HEADER_BYTES]) -> Result<Self, FrameError> {
         let &[_, kind, f0, f1, l0, l1, l2, l3, r0, r1, r2, r3, clock @ ..] = bytes;
         let kind = Kind::from_byte(kind).ok_or(FrameError::Kind(kind))?;
+        let row = kind.row();
         let flags = u16::from_le_bytes([f0, f1]);
-        if flags & !kind.flags() != 0 {
-            return Err(FrameError::Flags(kind.name(), flags));
+        if flags & !row.flags != 0 {
+            return Err(FrameError::Flags(row.name, flags));
         }
         let announced = u32::from_le_bytes([l0, l1, l2, l3]);
-        let bytes_max = kind.bytes_max();
-        let too_long = FrameError::TooLong(kind.name(), announced, bytes_max);
-        let length = usize::try_from(announced).ok().filter(|length| *length <= bytes_max).ok_or(too_long)?;
-        kind.check_length(length).map_err(|needs| FrameError::Length(kind.name(), announced, needs))?;
+        let too_long = FrameError::TooLong(row.name, announced, row.bytes_max);
+        let length = usize::try_from(announced).ok().filter(|length| *length <= row.bytes_max);
+        let length = length.ok_or(too_long)?;
+        if !(row.fits)(length) {
+            return Err(FrameError::Length(row.name, announced, row.needs));
+        }
         let request = u32::from_le_bytes([r0, r1, r2, r3]);
         Ok(Self { kind, flags, length, request, clock: u64::from_le_bytes(clock) })
-    }
-
-    /// What the payload says. Its length is one that the kind may have.
-    fn body(self, payload: &[u8]) -> Result<Body<'_>, FrameError> {
-        let mut fields = Fields { rest: payload };
-        let body = match self.kind {
-            Kind::Heartbeat => {
-                fields.head().map(|head| Body::Heartbeat { head, is_answer: self.flags & FLAG_ANSWER != 0 })
-            }
-            Kind::Delta => Some(Body::Delta(Hashes { entries: payload.as_chunks().0 })),
-            Kind::Block => Some(Body::Block(Images { entries: payload.as_chunks().0 })),
-            Kind::Resize => fields.byte().map(|size_log2| Body::Resize { size_log2 }),
-            Kind::Snap => {
-                fields.head().zip(fields.byte()).map(|(head, size_log2)| Body::Snap { head, size_log2 })
-            }
-            Kind::Piece => Some(Body::Piece(Words { blocks: payload.as_chunks().0 })),
-            Kind::SnapEnd => Some(Body::SnapEnd),
-            Kind::Resync => Some(Body::Resync(fields.head())),
-            Kind::Get => {
-                let wanted = if self.flags & FLAG_TTL_ONLY != 0 { Wanted::Ttl } else { Wanted::Value };
-                Some(Body::Get { key: payload, wanted })
-            }
-            Kind::Value => fields.value(),
-            Kind::None => Some(fields.number().map_or(Body::NotTaken, |hash| Body::None { hash })),
-            Kind::Peers => Some(Body::Peers(Addresses::read(payload).map_err(FrameError::Address)?)),
-            Kind::Bye => Some(Body::Bye(payload)),
-        };
-        // Never so, the length being checked; an error is the answer that needs no proof.
-        body.ok_or(FrameError::Length(self.kind.name(), 0, "more"))
-    }
-}
-
-/// Reads a payload from its front.
-struct Fields<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Fields<'a> {
-    fn byte(&mut self) -> Option<u8> {
-        let (&byte, rest) = self.rest.split_first()?;
-        self.rest = rest;
-        Some(byte)
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let (bytes, rest) = self.rest.split_first_chunk::<8>()?;
-        self.rest = rest;
-        Some(u64::from_le_bytes(*bytes))
-    }
-
-    fn head(&mut self) -> Option<Head> {
-        Some(Head { epoch: self.number()?, seq: self.number()? })
-    }
-
-    fn value(mut self) -> Option<Body<'a>> {
-        let (hash, version) = (self.number()?, self.number()?);
-        let left_ms = Some(self.number()?).filter(|&left_ms| left_ms != FOR_EVER);
-        Some(Body::Value { hash, version, left_ms, value: self.rest })
     }
 }
 

@@ -1,5 +1,4 @@
-//! What a node keeps of its mesh: who it is, whom it knows, what it looks up. Data only; see `peering`,
-//! `digests` and `remote` for what is done with it.
+//! The state of the mesh on this node: its identity, the address book, the peers and their filters, the lookups.
 
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
@@ -14,26 +13,26 @@ use crate::wire::handshake::keyed_bytes;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-/// This node's part of the mesh.
+/// The mesh, as this node sees it.
 #[derive(Debug)]
 pub(in crate::node) struct Mesh {
     pub(in crate::node) id: NodeId,
-    /// Where this node listens, as it tells others.
+    /// The address that this node listens on, as sent to others.
     pub(in crate::node) listen: SocketAddr,
-    /// The hash of a fixed text: nodes that hash it alike hash everything alike.
+    /// The hash of a fixed text: equal where the hash secrets are.
     pub(in crate::node) hash_check: u64,
-    /// What identities, nonces and secrets of this life are drawn from; see [`Mesh::draw`].
+    /// The key from which ids and nonces are drawn; see [`Mesh::draw`].
     draw_key: [u8; 32],
     drawn: u64,
     pub(in crate::node) address_book: AddressBook,
     pub(in crate::node) peers: Peers,
     pub(in crate::node) filters: PeerFilters,
     pub(in crate::node) lookups: Lookups,
-    /// Links, and connections on which we introduce ourselves.
+    /// Links, and connections in an outbound handshake.
     pub(in crate::node) conns: usize,
-    /// Contacts being dialled, each with its connection. A few.
+    /// Addresses being dialled, each with its connection. A few.
     pub(in crate::node) dials: Vec<(AddressKey, ConnKey)>,
-    /// Absent keys that were looked for in the peers' filters.
+    /// Keys not stored here that were searched for in the peers' filters.
     pub(in crate::node) checks: u64,
     /// Peers to be told more of our digest, each once.
     pub(in crate::node) pump: VecDeque<PeerKey>,
@@ -44,12 +43,12 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) must_tell: bool,
     /// The tick of the one live timer for telling.
     pub(in crate::node) tell_timer_at: Option<u64>,
-    /// Links that have gone and dials that have failed, still to be drawn conclusions from.
+    /// Links and dials that have ended and are to be reconciled.
     pub(in crate::node) lost_links: VecDeque<(PeerKey, ConnKey)>,
     /// Why the shell lost a connection, while the call that reported it runs.
     pub(in crate::node) loss_cause: String,
     pub(in crate::node) lost_dials: VecDeque<(AddressKey, ConnKey, CloseReason)>,
-    /// Kept between look-ups.
+    /// The result of the last search, kept for its memory.
     pub(in crate::node) claims: Vec<FilterKey>,
 }
 
@@ -84,7 +83,7 @@ impl Mesh {
         mesh
     }
 
-    /// 16 bytes that nobody can foretell who has seen all those before: unlike the numbers of [`Rng`].
+    /// 16 bytes that cannot be predicted from earlier ones, unlike the numbers of [`Rng`].
     pub(in crate::node) fn draw(&mut self) -> [u8; 16] {
         self.drawn += 1;
         keyed_bytes(&self.draw_key, self.drawn)
@@ -95,8 +94,8 @@ impl Mesh {
         self.peers.get(peer).is_some_and(|peer| self.filters.claims(peer.filter, hash))
     }
 
-    /// Which peers that are linked claim the hash, into `claims`, and whether there is anybody to be asked
-    /// for it at all. The cost is that of the filters.
+    /// Searches the filters of linked peers for a hash. Stores the claimants in `claims`; returns whether there is a
+    /// peer to query, by its claim or because its filter is unknown.
     #[inline]
     pub(in crate::node) fn may_be_elsewhere(&mut self, hash: u64) -> bool {
         self.claims.clear();

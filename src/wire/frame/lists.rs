@@ -1,15 +1,17 @@
-//! The lists in payloads, as views over the bytes that came: nothing is copied, and going through one
-//! again costs nothing.
+//! The lists in payloads, as views of the input: nothing is copied.
 
-use super::{BLOCK_BYTES, BLOCK_WORDS, FAMILY_V4, FAMILY_V6, HASH_BYTES, IMAGE_BYTES};
+use super::body::{BLOCK_BYTES, BLOCK_WORDS, HASH_BYTES, IMAGE_BYTES};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Where another node listens, as the sender of the frame knows it.
+pub(super) const FAMILY_V4: u8 = 4;
+pub(super) const FAMILY_V6: u8 = 6;
+
+/// The address that another node listens on, as the sender of the frame knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address {
-    /// The node there; zeroes: not known.
+    /// The id of the node; zeroes: unknown.
     pub id: [u8; 16],
-    /// The address; nothing says that it can be dialled.
+    /// The address, which need not be reachable.
     pub addr: SocketAddr,
 }
 
@@ -53,7 +55,7 @@ impl<'a> Images<'a> {
         self.entries.is_empty()
     }
 
-    /// The blocks in order: where each stands in the filter, and its words.
+    /// The blocks in order: the number in the filter, and the words.
     pub fn iter(self) -> impl Iterator<Item = (u32, [u64; BLOCK_WORDS])> + use<'a> {
         self.entries.iter().filter_map(|bytes| {
             let (number, image) = bytes.split_first_chunk::<4>()?;
@@ -90,13 +92,13 @@ impl<'a> Words<'a> {
     }
 }
 
-/// The words of a block; what is missing of it, and nothing is, counts as zero.
+/// The words of a block.
 fn block(bytes: &[u8]) -> [u64; BLOCK_WORDS] {
     let (words, _) = bytes.as_chunks::<8>();
     std::array::from_fn(|at| words.get(at).map_or(0, |word| u64::from_le_bytes(*word)))
 }
 
-/// Nodes that the sender of a PEERS frame knows. Each was found whole before the view was made.
+/// The nodes in a PEERS frame, all of which were read once before the view was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses<'a> {
     pub(super) bytes: &'a [u8],
@@ -104,7 +106,7 @@ pub struct Addresses<'a> {
 }
 
 impl<'a> Addresses<'a> {
-    /// All of a payload, or where it is no list of nodes. O(bytes).
+    /// A view of a payload, or the byte at which it is no list of nodes. O(bytes).
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, usize> {
         let (mut rest, mut len) = (bytes, 0);
         while !rest.is_empty() {
@@ -128,8 +130,8 @@ impl<'a> Addresses<'a> {
     pub fn iter(self) -> impl Iterator<Item = Address> + use<'a> {
         let mut rest = self.bytes;
         std::iter::from_fn(move || {
-            let (found, behind) = address(rest)?;
-            rest = behind;
+            let (found, after) = address(rest)?;
+            rest = after;
             Some(found)
         })
     }

@@ -1,81 +1,21 @@
-//! Writing frames. What was read is written again as the same bytes.
+//! Writing lists as frames, and the frame around a payload.
 
-use super::{
-    Address, BLOCK_BYTES, BLOCK_WORDS, Body, FAMILY_V4, FAMILY_V6, FLAG_ANSWER, FLAG_TTL_ONLY, FOR_EVER,
-    HEADER_BYTES, Head, IMAGE_BYTES, Kind, LIST_BYTES_MAX, MAGIC, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX,
-    VALUE_HEAD_BYTES, Wanted,
-};
+use super::body::{BLOCK_BYTES, BLOCK_WORDS, IMAGE_BYTES, Kind};
+use super::lists::{Address, FAMILY_V4, FAMILY_V6};
+use super::{HEADER_BYTES, LIST_BYTES_MAX, MAGIC, PAYLOAD_BYTES_MAX};
 use std::net::IpAddr;
 
 /// Where in a header the length of the payload stands.
 const LENGTH_AT: usize = 4;
 
-/// Appends one frame to `out`. What is longer than its limit is refused by whoever reads it: keys and
-/// values are bounded by then, and lists are better written by the functions below.
-pub fn put(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>) {
-    match *body {
-        Body::Heartbeat { head, is_answer } => {
-            let flags = if is_answer { FLAG_ANSWER } else { 0 };
-            put_frame(out, Kind::Heartbeat, flags, request, clock, |out| put_head(out, head));
-        }
-        Body::Delta(hashes) => {
-            put_frame(out, Kind::Delta, 0, request, clock, |out| out.extend(hashes.entries.as_flattened()));
-        }
-        Body::Block(images) => {
-            put_frame(out, Kind::Block, 0, request, clock, |out| out.extend(images.entries.as_flattened()));
-        }
-        Body::Resize { size_log2 } => {
-            put_frame(out, Kind::Resize, 0, request, clock, |out| out.push(size_log2));
-        }
-        Body::Snap { head, size_log2 } => put_frame(out, Kind::Snap, 0, request, clock, |out| {
-            put_head(out, head);
-            out.push(size_log2);
-        }),
-        Body::Piece(words) => {
-            put_frame(out, Kind::Piece, 0, request, clock, |out| out.extend(words.blocks.as_flattened()));
-        }
-        Body::SnapEnd => put_frame(out, Kind::SnapEnd, 0, request, clock, |_| {}),
-        Body::Resync(head) => put_frame(out, Kind::Resync, 0, request, clock, |out| {
-            if let Some(head) = head {
-                put_head(out, head);
-            }
-        }),
-        Body::Get { key, wanted } => {
-            let flags = match wanted {
-                Wanted::Value => 0,
-                Wanted::Ttl => FLAG_TTL_ONLY,
-            };
-            put_frame(out, Kind::Get, flags, request, clock, |out| out.extend(key));
-        }
-        Body::Value { hash, version, left_ms, value } => {
-            put_frame(out, Kind::Value, 0, request, clock, |out| {
-                out.reserve(VALUE_HEAD_BYTES + value.len());
-                out.extend(hash.to_le_bytes());
-                out.extend(version.to_le_bytes());
-                out.extend(left_ms.unwrap_or(FOR_EVER).to_le_bytes());
-                out.extend(value);
-            });
-        }
-        Body::None { hash } => {
-            put_frame(out, Kind::None, 0, request, clock, |out| out.extend(hash.to_le_bytes()));
-        }
-        Body::NotTaken => put_frame(out, Kind::None, 0, request, clock, |_| {}),
-        Body::Peers(peers) => put_frame(out, Kind::Peers, 0, request, clock, |out| out.extend(peers.bytes)),
-        Body::Bye(reason) => {
-            let reason = &reason[..reason.len().min(REASON_BYTES_MAX)];
-            put_frame(out, Kind::Bye, 0, request, clock, |out| out.extend(reason));
-        }
-    }
-}
-
-/// Appends the hashes of added keys as DELTA frames: as many as their limit makes necessary, none if
-/// there is no hash. `first_seq` is the number of the first.
+/// Appends the hashes of added keys as DELTA frames, as many as their limit makes necessary. `first_seq` is the
+/// number of the first.
 pub fn put_deltas(out: &mut Vec<u8>, clock: u64, first_seq: u64, hashes: impl Iterator<Item = u64>) {
     put_list(out, Kind::Delta, clock, first_seq, hashes.map(u64::to_le_bytes));
 }
 
-/// Appends images of blocks, each with its place in the filter, as BLOCK frames: as many as their limit
-/// makes necessary, none if there is no block. `first_seq` is the number of the first.
+/// Appends images of blocks, each with its number in the filter, as BLOCK frames, as many as their limit makes
+/// necessary. `first_seq` is the number of the first change.
 pub fn put_blocks(
     out: &mut Vec<u8>,
     clock: u64,
@@ -92,8 +32,8 @@ pub fn put_blocks(
     put_list(out, Kind::Block, clock, first_seq, entries);
 }
 
-/// Appends blocks of a snapshot, eight words each, as PIECE frames: as many as their limit makes
-/// necessary. Words behind the last whole block are left out.
+/// Appends blocks of a snapshot, eight words each, as PIECE frames, as many as their limit makes necessary. Words
+/// after the last whole block are left out.
 pub fn put_piece(out: &mut Vec<u8>, clock: u64, first_block: u32, words: &[u64]) {
     let (blocks, _) = words.as_chunks::<BLOCK_WORDS>();
     let entries = blocks.iter().map(|block| {
@@ -104,8 +44,8 @@ pub fn put_piece(out: &mut Vec<u8>, clock: u64, first_block: u32, words: &[u64])
     put_list(out, Kind::Piece, clock, first_block.into(), entries);
 }
 
-/// Appends the addresses of nodes as PEERS frames: as many as their limit makes necessary, none if there
-/// is no node. What an IPv6 address has beside host and port is left out.
+/// Appends the addresses of nodes as PEERS frames, as many as their limit makes necessary. Scope and flow of IPv6
+/// addresses are left out.
 pub fn put_peers(out: &mut Vec<u8>, clock: u64, entries: impl Iterator<Item = Address>) {
     const ENTRY_BYTES_MAX: usize = 16 + 1 + 16 + 2;
     let mut entries = entries.peekable();
@@ -129,7 +69,7 @@ pub fn put_peers(out: &mut Vec<u8>, clock: u64, entries: impl Iterator<Item = Ad
     }
 }
 
-/// Frames of entries that are numbered from `first` on, of which a frame carries the low half.
+/// Appends frames of entries that are numbered from `first` on.
 fn put_list<const N: usize>(
     out: &mut Vec<u8>,
     kind: Kind,
@@ -149,14 +89,9 @@ fn put_list<const N: usize>(
     }
 }
 
-/// The 32 bits of a number that a header has room for.
+/// The low half of a number, which the header has room for.
 pub const fn low_half(number: u64) -> u32 {
     (number & 0xFFFF_FFFF) as u32
-}
-
-fn put_head(out: &mut Vec<u8>, head: Head) {
-    out.extend(head.epoch.to_le_bytes());
-    out.extend(head.seq.to_le_bytes());
 }
 
 /// Bytes of the frame that stands first in bytes that were written by [`put`]; all of them if that is no whole header.
@@ -166,8 +101,8 @@ pub fn first_frame_bytes(bytes: &[u8]) -> usize {
     bytes.len().min(payload.saturating_add(HEADER_BYTES))
 }
 
-/// A header, the payload that `payload` writes, and then the payload's length in its place.
-fn put_frame(
+/// Appends a header and the payload that `payload` writes, then sets the length in the header.
+pub(super) fn put_frame(
     out: &mut Vec<u8>,
     kind: Kind,
     flags: u16,
@@ -175,7 +110,7 @@ fn put_frame(
     clock: u64,
     payload: impl FnOnce(&mut Vec<u8>),
 ) {
-    out.extend([MAGIC, kind as u8]);
+    out.extend([MAGIC, kind.row().byte]);
     out.extend(flags.to_le_bytes());
     let length_at = out.len();
     out.extend([0; 4]);
