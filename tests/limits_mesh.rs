@@ -56,7 +56,7 @@ fn request_that_needs_one_lookup_too_many_is_an_error_and_goes_through_when_othe
     let others = clients(&mut world, 2);
     world.driver.send(others[0], "GET a,b\n");
     world.driver.send(others[1], "GET c\n");
-    let told = ":ERR 4 keys are being looked up on other nodes, the limit; try again\n";
+    let told = ":ERR 4 keys are being looked up on other nodes, the limit (lookups_max); try again\n";
     assert_eq!(world.ask("GET d,e\n"), told);
     assert_eq!(world.ask("TTL d,e\n"), told);
     assert_eq!(world.driver.node.stats().request_errors, 2);

@@ -21,8 +21,8 @@ pub use body::{Body, Head, Wanted, put};
 pub use lists::{Address, Addresses, Hashes, Images, Words};
 pub use write::{first_frame_bytes, low_half, put_blocks, put_deltas, put_peers, put_piece};
 
-pub(super) use body::BLOCK_WORDS;
 use body::Kind;
+pub(super) use lists::BLOCK_WORDS;
 use std::fmt;
 
 /// The first byte of every frame. No text begins with it: in UTF-8 it only continues a character.

@@ -1,18 +1,12 @@
 //! The kinds of frames: a row for each, and how its payload is read and written.
 
-use super::lists::{Addresses, Hashes, Images, Words};
-use super::write::put_frame;
-use super::{FrameError, FrameLimits, LIST_BYTES_MAX, Oversized, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX};
+use super::lists::{Addresses, BLOCK_BYTES, HASH_BYTES, Hashes, IMAGE_BYTES, Images, Words};
+use super::{FrameError, FrameLimits, LIST_BYTES_MAX, MAGIC, Oversized, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX};
 
 /// Bytes of the longest key and value that any node may be configured to accept.
 const KEY_BYTES_MAX: usize = 16 * 1024 * 1024;
 const VALUE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
-pub(super) const HASH_BYTES: usize = 8;
-/// 64-bit words of a block of a filter.
-pub(in crate::wire) const BLOCK_WORDS: usize = 8;
-pub(super) const BLOCK_BYTES: usize = 8 * BLOCK_WORDS;
-pub(super) const IMAGE_BYTES: usize = 4 + BLOCK_BYTES;
 const HEAD_BYTES: usize = 16;
 /// Hash, version and milliseconds left, before the bytes of a value.
 const VALUE_HEAD_BYTES: usize = 24;
@@ -285,6 +279,27 @@ pub fn put(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>) {
 fn put_head(out: &mut Vec<u8>, head: Head) {
     out.extend(head.epoch.to_le_bytes());
     out.extend(head.seq.to_le_bytes());
+}
+
+/// Appends a header and the payload that `payload` writes, then sets the length in the header.
+pub(super) fn put_frame(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    flags: u16,
+    request: u32,
+    clock: u64,
+    payload: impl FnOnce(&mut Vec<u8>),
+) {
+    out.extend([MAGIC, kind.row().byte]);
+    out.extend(flags.to_le_bytes());
+    let length_at = out.len();
+    out.extend([0; 4]);
+    out.extend(request.to_le_bytes());
+    out.extend(clock.to_le_bytes());
+    let start = out.len();
+    payload(out);
+    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
 }
 
 /// Reads a payload from its front.

@@ -1,7 +1,12 @@
 //! The lists in payloads, as views of the input: nothing is copied.
 
-use super::body::{BLOCK_BYTES, BLOCK_WORDS, HASH_BYTES, IMAGE_BYTES};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+pub(super) const HASH_BYTES: usize = 8;
+/// 64-bit words of a block of a filter.
+pub(in crate::wire) const BLOCK_WORDS: usize = 8;
+pub(super) const BLOCK_BYTES: usize = 8 * BLOCK_WORDS;
+pub(super) const IMAGE_BYTES: usize = 4 + BLOCK_BYTES;
 
 pub(super) const FAMILY_V4: u8 = 4;
 pub(super) const FAMILY_V6: u8 = 6;

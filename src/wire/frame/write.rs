@@ -1,8 +1,8 @@
-//! Writing lists as frames, and the frame around a payload.
+//! Writing lists of many entries as frames.
 
-use super::body::{BLOCK_BYTES, BLOCK_WORDS, IMAGE_BYTES, Kind};
-use super::lists::{Address, FAMILY_V4, FAMILY_V6};
-use super::{HEADER_BYTES, LIST_BYTES_MAX, MAGIC, PAYLOAD_BYTES_MAX};
+use super::body::{Kind, put_frame};
+use super::lists::{Address, BLOCK_BYTES, BLOCK_WORDS, FAMILY_V4, FAMILY_V6, IMAGE_BYTES};
+use super::{HEADER_BYTES, LIST_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use std::net::IpAddr;
 
 /// Where in a header the length of the payload stands.
@@ -99,25 +99,4 @@ pub fn first_frame_bytes(bytes: &[u8]) -> usize {
     let length = bytes.get(LENGTH_AT..).and_then(|bytes| bytes.first_chunk::<4>());
     let payload = length.map_or(usize::MAX, |length| u32::from_le_bytes(*length) as usize);
     bytes.len().min(payload.saturating_add(HEADER_BYTES))
-}
-
-/// Appends a header and the payload that `payload` writes, then sets the length in the header.
-pub(super) fn put_frame(
-    out: &mut Vec<u8>,
-    kind: Kind,
-    flags: u16,
-    request: u32,
-    clock: u64,
-    payload: impl FnOnce(&mut Vec<u8>),
-) {
-    out.extend([MAGIC, kind.row().byte]);
-    out.extend(flags.to_le_bytes());
-    let length_at = out.len();
-    out.extend([0; 4]);
-    out.extend(request.to_le_bytes());
-    out.extend(clock.to_le_bytes());
-    let start = out.len();
-    payload(out);
-    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
-    out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
 }
