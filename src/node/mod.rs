@@ -18,7 +18,7 @@
 //!
 //! # Reading order
 //!
-//! `state` (the parts), `schedule` (what runs), `conn/` (one connection: `connection`, `reader`, `replies`,
+//! `state` (the parts), `schedule` and `sources` (what runs), `conn/` (one connection: `connection`, `reader`, `replies`,
 //! `reconcile`, `timeouts`), `command/` (the table of commands and their handlers), `keyspace` (the one write
 //! path). Then the mesh: `peer/` (`address_book`, `dialer`, `handshake`, `link`, `health`, `link_output`),
 //! `digest/` (`own_filter`, `sync`), `lookup/` (`table`, `remote`, `serve`).
@@ -35,6 +35,7 @@ mod lookup;
 mod metrics;
 mod peer;
 mod schedule;
+mod sources;
 mod state;
 mod tasks;
 mod timers;
@@ -43,6 +44,9 @@ pub use command::status::{FilterState, PeerView};
 pub use conn::connection::CloseReason;
 pub use ids::{ConnKey, NodeId};
 pub use metrics::{Kind, METRICS, Metric, SECTIONS, SUMMARY_ROWS, Stats, Unit};
+pub use schedule::{
+    CLIENTS_UNTIL, Class, DUE_SHARE_BEHIND, DUE_SHARE_BUSY, DUE_SHARE_CALM, LINKS_UNTIL, OUTPUT_UNTIL,
+};
 pub use state::Action;
 
 use crate::base::time::{Instant, Now};
@@ -178,10 +182,25 @@ impl Node {
         self.conclude(now);
     }
 
-    /// Does one bounded step of each source of work: timers, expiry, digests, tasks, unprocessed input.
+    /// Does one bounded step of each source of work of a class; whether any had work.
+    pub fn step(&mut self, now: Now, class: Class) -> bool {
+        let has_worked = sources::step(&mut self.state, now, class);
+        if has_worked {
+            self.conclude(now);
+        }
+        has_worked
+    }
+
+    /// Does one bounded step of each source of work: for callers without a clock of their own.
     pub fn tick(&mut self, now: Now) {
-        schedule::tick(&mut self.state, now);
-        self.conclude(now);
+        for class in [Class::Links, Class::Clients, Class::Due] {
+            self.step(now, class);
+        }
+    }
+
+    /// The class whose share the input of a connection is read in.
+    pub fn class(&self, conn: ConnKey) -> Class {
+        self.state.conns.get(conn).map_or(Class::Clients, Conn::class)
     }
 
     /// Ends each call: closes changed lookups, schedules digests, reconciles connections and lost links.
@@ -197,12 +216,12 @@ impl Node {
 
     /// Whether [`Node::tick`] has something to do now.
     pub fn has_work(&self, now: Now) -> bool {
-        schedule::has_work(&self.state, now)
+        sources::has_work(&self.state, now)
     }
 
     /// When [`Node::tick`] next has something to do if nothing comes in before; `None`: never.
     pub fn next_deadline(&self) -> Option<Instant> {
-        schedule::next_deadline(&self.state)
+        sources::next_deadline(&self.state)
     }
 
     /// The next action for the shell, in order.

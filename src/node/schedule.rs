@@ -1,69 +1,71 @@
-//! What the node does on its own account: the one list of its sources of work.
+//! What runs next: the classes of work and their shares of an iteration of the event loop.
 //!
-//! [`Node::tick`](super::Node::tick), [`Node::has_work`](super::Node::has_work) and
-//! [`Node::next_deadline`](super::Node::next_deadline) follow from the list; nothing else in the node has
-//! work of its own.
+//! The shell owns the clock. It gives each [`Class`] its share of an iteration, in the order of the classes, and
+//! reads sockets and calls [`Node::step`](super::Node::step) until the share is used up or the class has nothing
+//! to do; what one class leaves unused is there for the next. So frames of peers are read first, and no class
+//! can starve another. Within a class connections take turns, one bounded step each. What there is to do in
+//! each class is listed in [`super::sources`].
 
-use crate::base::time::{Instant, Now};
-use crate::limits::TIMERS_PER_STEP;
-use crate::node::conn::reader;
-use crate::node::digest::sync;
-use crate::node::lookup::remote;
-use crate::node::state::State;
-use crate::node::tasks;
-use crate::node::timers;
+use crate::node::ids::ConnKey;
+use std::collections::VecDeque;
+use std::time::Duration;
 
-/// A queue with work in it.
-struct Source {
-    /// Whether a step would do something now. O(1).
-    has_work: fn(&State, Now) -> bool,
-    /// Does one bounded step.
-    step: fn(&mut State, Now),
-    /// When there will be work if nothing comes in before; `None`: never, as things stand. O(1).
-    next_deadline: fn(&State) -> Option<Instant>,
+/// A kind of work with a share of its own, in the order in which an iteration serves them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Input of links and of handshakes that we began.
+    Links,
+    /// Input of clients.
+    Clients,
+    /// Work that is due: timers, expiry, digests, filters, failover, tasks.
+    Due,
 }
 
-/// In the order of their steps.
-const SOURCES: [Source; 6] = [
-    Source {
-        has_work: timers::has_work,
-        step: |state, now| timers::run(state, now, TIMERS_PER_STEP),
-        next_deadline: |state| state.timers.next_deadline().map(Instant::from_millis),
-    },
-    Source {
-        has_work: |state, now| state.keyspace.has_work(now),
-        step: |state, now| state.keyspace.step(now),
-        next_deadline: |state| state.keyspace.next_deadline(),
-    },
-    Source { has_work: |state, _| sync::has_work(state), step: sync::step, next_deadline: |_| None },
-    Source {
-        has_work: |state, _| state.mesh.lookups.has_work(),
-        step: |state, now| remote::step(state, now, TIMERS_PER_STEP),
-        next_deadline: |_| None,
-    },
-    Source { has_work: |state, _| state.tasks.has_work(), step: tasks::step, next_deadline: |_| None },
-    Source {
-        has_work: |state, _| !state.runnable.is_empty(),
-        step: reader::run_next,
-        next_deadline: |_| None,
-    },
-];
+/// The time within an iteration until which links, then clients, then output may go on. What of it one of them
+/// leaves unused passes on to the next.
+pub const LINKS_UNTIL: Duration = Duration::from_micros(400);
+/// See [`LINKS_UNTIL`].
+pub const CLIENTS_UNTIL: Duration = Duration::from_micros(800);
+/// See [`LINKS_UNTIL`].
+pub const OUTPUT_UNTIL: Duration = Duration::from_micros(1_100);
 
-/// Does one step of each source that has work.
-pub(in crate::node) fn tick(state: &mut State, now: Now) {
-    for source in &SOURCES {
-        if (source.has_work)(state, now) {
-            (source.step)(state, now);
+/// The share of due work in an iteration in which connections had theirs, and in one in which none had any: small,
+/// since who sends a request meanwhile waits for it.
+pub const DUE_SHARE_BUSY: Duration = Duration::from_micros(25);
+/// See [`DUE_SHARE_BUSY`].
+pub const DUE_SHARE_CALM: Duration = Duration::from_micros(50);
+/// The share of due work while it is behind.
+pub const DUE_SHARE_BEHIND: Duration = Duration::from_micros(400);
+
+/// Connections with input that the node holds and has not processed, each once, by class.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Runnable {
+    links: VecDeque<ConnKey>,
+    clients: VecDeque<ConnKey>,
+}
+
+impl Runnable {
+    /// Appends a connection, which must not be queued already.
+    pub(in crate::node) fn push(&mut self, class: Class, key: ConnKey) {
+        match class {
+            Class::Links => self.links.push_back(key),
+            Class::Clients | Class::Due => self.clients.push_back(key),
         }
     }
-}
 
-/// Whether any source has work.
-pub(in crate::node) fn has_work(state: &State, now: Now) -> bool {
-    SOURCES.iter().any(|source| (source.has_work)(state, now))
-}
+    /// Whether a connection of this class waits.
+    pub(in crate::node) fn has(&self, class: Class) -> bool {
+        match class {
+            Class::Links => !self.links.is_empty(),
+            Class::Clients | Class::Due => !self.clients.is_empty(),
+        }
+    }
 
-/// When the first source has work, if nothing comes in before.
-pub(in crate::node) fn next_deadline(state: &State) -> Option<Instant> {
-    SOURCES.iter().filter_map(|source| (source.next_deadline)(state)).min()
+    /// Takes the connection that has waited longest.
+    pub(in crate::node) fn pop(&mut self, class: Class) -> Option<ConnKey> {
+        match class {
+            Class::Links => self.links.pop_front(),
+            Class::Clients | Class::Due => self.clients.pop_front(),
+        }
+    }
 }

@@ -14,6 +14,7 @@ use crate::node::ids::{AddressKey, ConnKey, ConnTag, PeerKey};
 use crate::node::keyspace::Keyspace;
 use crate::node::metrics::{Calls, Stats};
 use crate::node::peer::mesh::Mesh;
+use crate::node::schedule::Runnable;
 use crate::node::tasks::Tasks;
 use crate::store::HashSecret;
 use crate::wire::handshake::{HASH_CHECK_TEXT, derive_hash_secret, public_hash_secret};
@@ -75,8 +76,7 @@ pub struct State {
     pub(in crate::node) buffered: usize,
     pub(in crate::node) timers: Wheel<Timer>,
     pub(in crate::node) actions: VecDeque<Action>,
-    /// Connections with unprocessed input, each once.
-    pub(in crate::node) runnable: VecDeque<ConnKey>,
+    pub(in crate::node) runnable: Runnable,
     pub(in crate::node) tasks: Tasks,
     /// Connections to be reconciled before the node returns, each once.
     pub(in crate::node) dirty: VecDeque<ConnKey>,
@@ -104,7 +104,7 @@ impl State {
             buffered: 0,
             timers: Wheel::new(),
             actions: VecDeque::new(),
-            runnable: VecDeque::new(),
+            runnable: Runnable::default(),
             tasks: Tasks::default(),
             dirty: VecDeque::new(),
             scratch: Scratch::default(),

@@ -11,12 +11,13 @@ use super::listener::{Listener, refuse, set_keepalive};
 use super::log_output;
 use super::resolver::Resolver;
 use super::signals::Signals;
-use super::socket::{DialEnd, ReadEnd, Socket, Sockets, WRITES_PER_ITERATION, WriteEnd};
+use super::socket::{DialEnd, ReadEnd, Socket, Sockets, WriteEnd};
 use super::{Reload, ShellError};
 use crate::base::slots::Key;
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::node::{Action, ConnKey, Node, Refusal};
+use crate::node::{CLIENTS_UNTIL, Class, DUE_SHARE_BUSY, DUE_SHARE_CALM, LINKS_UNTIL, OUTPUT_UNTIL};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -25,13 +26,6 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
-
-/// Reading after which an iteration writes what it has and looks for new events.
-const READ_MAX: Duration = Duration::from_millis(1);
-
-/// Time for due work in an iteration with ready connections, and in one without.
-const DUE_MAX_BUSY: Duration = Duration::from_micros(25);
-const DUE_MAX_CALM: Duration = Duration::from_micros(50);
 
 /// Connections accepted per iteration.
 const ACCEPTS_PER_ITERATION: u32 = 64;
@@ -70,9 +64,9 @@ pub(super) struct Reactor {
     reload: Reload,
     sockets: Sockets,
     /// Connections to read from, each once.
-    ready: VecDeque<ConnKey>,
+    ready: ByClass,
     /// Connections with something to write.
-    unflushed: VecDeque<ConnKey>,
+    unflushed: ByClass,
     /// Dialled connections with an event.
     dialled: VecDeque<ConnKey>,
     /// Dialled connections that the system gave no socket for, with the cause; not reported to the node yet.
@@ -112,8 +106,8 @@ impl Reactor {
             config,
             reload,
             sockets: Sockets::default(),
-            ready: VecDeque::new(),
-            unflushed: VecDeque::new(),
+            ready: ByClass::default(),
+            unflushed: ByClass::default(),
             dialled: VecDeque::new(),
             undialled: VecDeque::new(),
             scratch: vec![0; READ_BYTES].into(),
@@ -172,17 +166,19 @@ impl Reactor {
                 Token(bits) => self.note(bits, event),
             }
         }
-        let had_ready = !self.ready.is_empty();
+        let is_busy = !self.ready.is_empty();
         self.accept(now);
         self.resolve(now);
         self.finish_dials(now);
-        self.read_ready(now);
+        self.serve(Class::Links, now.mono.after(LINKS_UNTIL));
+        self.serve(Class::Clients, now.mono.after(CLIENTS_UNTIL));
         // Replies do not wait for due work.
-        self.flush(now);
-        self.do_due_work(now, if had_ready { DUE_MAX_BUSY } else { DUE_MAX_CALM });
+        let output_until = now.mono.after(OUTPUT_UNTIL);
+        self.flush(output_until);
+        self.do_due_work(if is_busy { DUE_SHARE_BUSY } else { DUE_SHARE_CALM });
         let end = if signalled { self.handle_signals(now) } else { Ok(()) };
         self.drain_when_all_is_read(now, events.is_empty());
-        self.flush(now);
+        self.flush(output_until);
         let dropped = log_output::dropped();
         self.node.note_log_lines_dropped(dropped - self.log_lines_dropped);
         self.log_lines_dropped = dropped;
@@ -200,53 +196,62 @@ impl Reactor {
         socket.has_more |= event.is_read_closed() || event.is_error() || event.is_priority();
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             socket.is_readable = true;
-            queue_read(socket, key, &mut self.ready);
+            queue_read(socket, key, self.ready.of(self.node.class(key)));
         }
         if socket.is_connecting {
             self.dialled.push_back(key);
         } else if event.is_writable() {
             socket.is_writable = true;
             if self.node.outbound_bytes(key) > 0 {
-                self.unflushed.push_back(key);
+                self.unflushed.of(self.node.class(key)).push_back(key);
             }
         }
     }
 
-    /// Reads from ready connections, one read each, until none is ready or [`READ_MAX`] is over.
-    fn read_ready(&mut self, now: Now) {
-        let begin = self.clock.mono();
-        while let Some(key) = self.ready.pop_front() {
-            let Some(socket) = self.sockets.get_mut(key) else { continue };
-            socket.is_queued = false;
-            if socket.is_stopped {
-                continue;
+    /// Gives a class its share: reads of ready connections and steps of what the node holds, by turns, until there
+    /// is nothing to do or `until` is reached. Whether there was nothing left to do.
+    fn serve(&mut self, class: Class, until: Instant) -> bool {
+        loop {
+            // Read before the socket is, so that what arrives is not older than this.
+            let now = self.clock.read();
+            if now.mono >= until {
+                return false;
             }
-            match socket.read(&mut self.scratch) {
-                ReadEnd::Drained(count) => self.node.received(now, key, &self.scratch[..count]),
-                ReadEnd::More(count) => {
-                    queue_read(socket, key, &mut self.ready);
-                    self.node.received(now, key, &self.scratch[..count]);
-                }
-                ReadEnd::Blocked => {}
-                ReadEnd::Closed => self.node.read_closed(now, key),
-                ReadEnd::Broken(error) => self.lost(now, key, &error),
-            }
+            let has_read = class != Class::Due && self.read_next(now, class);
+            let has_stepped = self.node.step(now, class);
             self.act();
-            if self.clock.mono().since(begin) >= READ_MAX {
-                break;
+            if !has_read && !has_stepped {
+                return true;
             }
         }
     }
 
-    fn do_due_work(&mut self, now: Now, max: Duration) {
-        let begin = self.clock.mono();
-        while self.node.has_work(now) {
-            self.node.tick(now);
-            self.act();
-            if self.clock.mono().since(begin) >= max {
-                break;
-            }
+    /// Reads once from the connection of a class that has waited longest. False if none waits.
+    fn read_next(&mut self, now: Now, class: Class) -> bool {
+        let Some(key) = self.ready.of(class).pop_front() else { return false };
+        let Some(socket) = self.sockets.get_mut(key) else { return true };
+        socket.is_queued = false;
+        if socket.is_stopped {
+            return true;
         }
+        match socket.read(&mut self.scratch) {
+            ReadEnd::Drained(count) => self.node.received(now, key, &self.scratch[..count]),
+            ReadEnd::More(count) => {
+                socket.is_queued = true;
+                self.ready.of(class).push_back(key);
+                self.node.received(now, key, &self.scratch[..count]);
+            }
+            ReadEnd::Blocked => {}
+            ReadEnd::Closed => self.node.read_closed(now, key),
+            ReadEnd::Broken(error) => self.lost(now, key, &error),
+        }
+        true
+    }
+
+    /// Does due work for `share`, or until there is none.
+    fn do_due_work(&mut self, share: Duration) {
+        let until = self.clock.mono().after(share);
+        self.serve(Class::Due, until);
     }
 
     /// Carries out the node's actions.
@@ -254,7 +259,7 @@ impl Reactor {
         while let Some(action) = self.node.next_action() {
             match action {
                 Action::Connect(key, addr) => self.dial(key, addr),
-                Action::Flush(key) => self.unflushed.push_back(key),
+                Action::Flush(key) => self.unflushed.of(self.node.class(key)).push_back(key),
                 Action::Close(key) => {
                     if self.sockets.remove(key) {
                         self.listener.descriptor_closed();
@@ -275,7 +280,7 @@ impl Reactor {
                 Action::ResumeReading(key) => {
                     if let Some(socket) = self.sockets.get_mut(key) {
                         socket.is_stopped = false;
-                        queue_read(socket, key, &mut self.ready);
+                        queue_read(socket, key, self.ready.of(self.node.class(key)));
                     }
                 }
             }
@@ -317,7 +322,7 @@ impl Reactor {
             match socket.finish_dial() {
                 DialEnd::UnderWay => continue,
                 DialEnd::Up => {
-                    queue_read(socket, key, &mut self.ready);
+                    queue_read(socket, key, self.ready.of(self.node.class(key)));
                     self.node.connected(now, key);
                 }
                 DialEnd::Broken(error) => self.lost(now, key, &error),
@@ -336,31 +341,37 @@ impl Reactor {
         Ok(stream)
     }
 
-    /// Writes the pending output of each connection, until it is all taken or the socket is full.
-    fn flush(&mut self, now: Now) {
-        for _ in 0..self.unflushed.len() {
-            let Some(key) = self.unflushed.pop_front() else { break };
-            self.flush_one(now, key);
-            self.act();
+    /// Writes pending output, links first, one bounded write per connection and turn, until all is written, no
+    /// socket takes more, or `until` is reached.
+    fn flush(&mut self, until: Instant) {
+        for class in [Class::Links, Class::Clients] {
+            while let Some(key) = self.unflushed.of(class).pop_front() {
+                let now = self.clock.read();
+                if self.flush_one(now, key) {
+                    self.unflushed.of(class).push_back(key);
+                }
+                self.act();
+                if now.mono >= until {
+                    return;
+                }
+            }
         }
     }
 
-    fn flush_one(&mut self, now: Now, key: ConnKey) {
-        for _ in 0..WRITES_PER_ITERATION {
-            let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_writable) else { return };
-            let bytes = self.node.outbound(key).next().unwrap_or_default();
-            if bytes.is_empty() {
-                return;
-            }
-            match socket.write(bytes) {
-                WriteEnd::Took(count) => self.node.wrote(now, key, count),
-                WriteEnd::Blocked => return,
-                WriteEnd::Broken(error) => return self.lost(now, key, &error),
+    /// Writes once to a connection; whether it takes more and has more.
+    fn flush_one(&mut self, now: Now, key: ConnKey) -> bool {
+        let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_writable) else {
+            return false;
+        };
+        match socket.write(self.node.outbound(key)) {
+            WriteEnd::Took(0) | WriteEnd::Blocked => return false,
+            WriteEnd::Took(count) => self.node.wrote(now, key, count),
+            WriteEnd::Broken(error) => {
+                self.lost(now, key, &error);
+                return false;
             }
         }
-        if self.node.outbound_bytes(key) > 0 {
-            self.unflushed.push_back(key);
-        }
+        self.node.outbound_bytes(key) > 0
     }
 
     fn lost(&mut self, now: Now, key: ConnKey, error: &std::io::Error) {
@@ -449,6 +460,26 @@ fn greeting(here: SocketAddr, has_password: bool) -> String {
     let auth = if has_password { ", then AUTH and the password" } else { "" };
     let (version, port) = (env!("CARGO_PKG_VERSION"), here.port());
     format!("olivia {version} listens on {here}; try: nc {ip} {port}{auth}")
+}
+
+/// Connections in the order of their turns, by class.
+#[derive(Default)]
+struct ByClass {
+    links: VecDeque<ConnKey>,
+    clients: VecDeque<ConnKey>,
+}
+
+impl ByClass {
+    fn of(&mut self, class: Class) -> &mut VecDeque<ConnKey> {
+        match class {
+            Class::Links => &mut self.links,
+            Class::Clients | Class::Due => &mut self.clients,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.links.is_empty() && self.clients.is_empty()
+    }
 }
 
 /// Queues a connection to be read, if it is readable and not queued yet.

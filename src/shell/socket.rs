@@ -4,11 +4,15 @@
 
 use crate::node::ConnKey;
 use mio::net::TcpStream;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 
-/// Calls of [`Socket::write`] for one connection per iteration.
-pub(super) const WRITES_PER_ITERATION: u32 = 16;
+/// Bytes offered to the system by one write: it copies all that fits its buffer, up to 16 MiB, in one call of
+/// milliseconds otherwise.
+const WRITE_BYTES_MAX: usize = 256 * 1024;
+
+/// Chunks of output offered by one write.
+const SLICES_PER_WRITE: usize = 8;
 
 /// The result of one read.
 #[derive(Debug)]
@@ -101,10 +105,21 @@ impl Socket {
         }
     }
 
-    /// Writes once.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> WriteEnd {
+    /// Writes once, at most [`WRITE_BYTES_MAX`] of the slices, or nothing if they are empty.
+    pub(super) fn write<'b>(&mut self, slices: impl Iterator<Item = &'b [u8]>) -> WriteEnd {
+        let mut vector = [IoSlice::new(&[]); SLICES_PER_WRITE];
+        let (mut count, mut room) = (0, WRITE_BYTES_MAX);
+        for (slice, entry) in slices.zip(&mut vector) {
+            let slice = &slice[..slice.len().min(room)];
+            room -= slice.len();
+            *entry = IoSlice::new(slice);
+            count += usize::from(!slice.is_empty());
+        }
+        if count == 0 {
+            return WriteEnd::Took(0);
+        }
         loop {
-            match self.stream.write(bytes) {
+            match self.stream.write_vectored(&vector[..count]) {
                 Ok(0) => return WriteEnd::Broken(ErrorKind::WriteZero.into()),
                 Ok(count) => return WriteEnd::Took(count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

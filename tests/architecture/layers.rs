@@ -85,6 +85,8 @@ pub const LAYERS: [Layer; 17] = [
             "node/alarm.rs",
             "node/ids.rs",
             "node/metrics.rs",
+            "node/schedule.rs",
+            "node/tasks.rs",
             "node/keyspace.rs",
             "node/hybrid_clock.rs",
             "node/conn/connection.rs",

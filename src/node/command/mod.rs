@@ -11,3 +11,4 @@ mod server;
 pub(in crate::node) mod status;
 mod strings;
 mod table;
+pub(in crate::node) mod tasks;

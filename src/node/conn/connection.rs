@@ -11,6 +11,7 @@ use crate::node::alarm::Alarm;
 use crate::node::conn::replies::{Place, Replies};
 use crate::node::ids::{AddressKey, NodeId, PeerKey};
 use crate::node::peer::link_queues::LinkQueues;
+use crate::node::schedule::Class;
 use crate::wire::encoder::Protocol;
 use crate::wire::handshake::Proof;
 use crate::wire::resp::parse::Progress;
@@ -290,6 +291,11 @@ impl Conn {
     /// Whether it is a link, or a dialled connection that may become one.
     pub(in crate::node) const fn is_of_mesh(&self) -> bool {
         matches!(self.role, Role::Link(_) | Role::OutboundHandshake(_))
+    }
+
+    /// The class whose share its input is processed in.
+    pub(in crate::node) const fn class(&self) -> Class {
+        if self.is_of_mesh() { Class::Links } else { Class::Clients }
     }
 
     /// The phase.

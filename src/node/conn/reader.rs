@@ -103,9 +103,8 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
     reconcile(state, now, key);
 }
 
-/// Executes left-over requests of the connection that has waited longest.
-pub(in crate::node) fn run_next(state: &mut State, now: Now) {
-    let Some(key) = state.runnable.pop_front() else { return };
+/// Processes input that a connection has left from an earlier step.
+pub(in crate::node) fn run(state: &mut State, now: Now, key: ConnKey) {
     if let Some(conn) = state.conns.get_mut(key) {
         conn.is_runnable = false;
         serve_stash(state, now, key);
@@ -163,7 +162,7 @@ fn serve_link(state: &mut State, now: Now, key: ConnKey, peer: PeerKey, input: &
         at += passed_over;
         if cost >= KEYS_PER_STEP || at >= BYTES_PER_STEP {
             conn.is_runnable = true;
-            state.runnable.push_back(key);
+            state.runnable.push(conn.class(), key);
             break;
         }
         match frame::front(&input[at..], limits) {
@@ -237,7 +236,7 @@ fn serve_requests(state: &mut State, now: Now, key: ConnKey, input: &[u8], scrat
         }
         if keys >= KEYS_PER_STEP || at + (conn.unsent() - unsent_before) >= BYTES_PER_STEP {
             conn.is_runnable = true;
-            state.runnable.push_back(key);
+            state.runnable.push(conn.class(), key);
             break;
         }
         let rest = &input[at..];

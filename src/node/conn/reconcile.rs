@@ -17,7 +17,7 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     if conn.is_paused && !conn.must_pause(&config.limits) {
         conn.is_paused = false;
         conn.is_runnable = true;
-        runnable.push_back(key);
+        runnable.push(conn.class(), key);
     }
     let is_caught_up = !conn.is_runnable && !conn.is_paused && conn.replies.is_empty();
     let is_client = conn.is_client();

@@ -1,0 +1,99 @@
+//! The one list of sources of work.
+//!
+//! Every queue of the node with work in it is one row of [`SOURCES`]: what a step does, whether there is work and
+//! when there next is are read from the row, so none can be forgotten.
+
+use crate::base::time::{Instant, Now};
+use crate::limits::TIMERS_PER_STEP;
+use crate::node::command::tasks;
+use crate::node::conn::reader;
+use crate::node::digest::sync;
+use crate::node::lookup::remote;
+use crate::node::schedule::Class;
+use crate::node::state::State;
+use crate::node::timers;
+
+/// A queue with work in it.
+struct Source {
+    class: Class,
+    /// Whether a step would do something now. O(1).
+    has_work: fn(&State, Now) -> bool,
+    /// Does one bounded step.
+    step: fn(&mut State, Now),
+    /// When there will be work if nothing comes in before; `None`: never, as things stand. O(1).
+    next_deadline: fn(&State) -> Option<Instant>,
+}
+
+/// Within a class in the order of their steps.
+const SOURCES: [Source; 7] = [
+    Source {
+        class: Class::Links,
+        has_work: |state, _| state.runnable.has(Class::Links),
+        step: |state, now| step_connection(state, now, Class::Links),
+        next_deadline: |_| None,
+    },
+    Source {
+        class: Class::Clients,
+        has_work: |state, _| state.runnable.has(Class::Clients),
+        step: |state, now| step_connection(state, now, Class::Clients),
+        next_deadline: |_| None,
+    },
+    Source {
+        class: Class::Due,
+        has_work: timers::has_work,
+        step: |state, now| timers::run(state, now, TIMERS_PER_STEP),
+        next_deadline: |state| state.timers.next_deadline().map(Instant::from_millis),
+    },
+    Source {
+        class: Class::Due,
+        has_work: |state, now| state.keyspace.has_work(now),
+        step: |state, now| state.keyspace.step(now),
+        next_deadline: |state| state.keyspace.next_deadline(),
+    },
+    Source {
+        class: Class::Due,
+        has_work: |state, _| sync::has_work(state),
+        step: sync::step,
+        next_deadline: |_| None,
+    },
+    Source {
+        class: Class::Due,
+        has_work: |state, _| state.mesh.lookups.has_work(),
+        step: |state, now| remote::step(state, now, TIMERS_PER_STEP),
+        next_deadline: |_| None,
+    },
+    Source {
+        class: Class::Due,
+        has_work: |state, _| state.tasks.has_work(),
+        step: tasks::step,
+        next_deadline: |_| None,
+    },
+];
+
+fn step_connection(state: &mut State, now: Now, class: Class) {
+    if let Some(key) = state.runnable.pop(class) {
+        reader::run(state, now, key);
+    }
+}
+
+/// Does one step of each source of a class that has work; whether any had.
+pub(in crate::node) fn step(state: &mut State, now: Now, class: Class) -> bool {
+    let mut has_worked = false;
+    for source in SOURCES.iter().filter(|source| source.class == class) {
+        if (source.has_work)(state, now) {
+            (source.step)(state, now);
+            has_worked = true;
+        }
+    }
+    has_worked
+}
+
+/// Whether any source has work.
+pub(in crate::node) fn has_work(state: &State, now: Now) -> bool {
+    SOURCES.iter().any(|source| (source.has_work)(state, now))
+}
+
+/// When the first source has work, if nothing comes in before.
+pub(in crate::node) fn next_deadline(state: &State) -> Option<Instant> {
+    SOURCES.iter().filter_map(|source| (source.next_deadline)(state)).min()
+}
