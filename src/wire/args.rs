@@ -1,6 +1,7 @@
 //! Arguments of a request: byte strings, whichever protocol they came in. Here the line protocol's fields are
 //! split, bare and quoted, at commas and at the colons that count.
 
+use super::line_form::{LineForm, Syntax};
 use super::request_error::RequestError;
 use memchr::{memchr, memchr2, memrchr};
 
@@ -94,70 +95,6 @@ pub struct Span {
 impl Span {
     const fn len(self) -> usize {
         (self.end - self.start) as usize
-    }
-}
-
-/// How a command looks in lines.
-#[derive(Debug, Clone, Copy)]
-pub struct LineForm {
-    /// The verb, with the topic of one that has several.
-    pub verb: &'static str,
-    /// What stands behind it, as HELP shows it: `key:value`. Empty if that is nothing, or need not be.
-    pub arguments: &'static str,
-    /// What stands behind the verb.
-    pub syntax: Syntax,
-    /// The first word of the reply.
-    pub word: &'static str,
-    /// A request that works.
-    pub example: &'static str,
-}
-
-/// What stands behind a verb.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Syntax {
-    /// Nothing.
-    Bare,
-    /// Nothing, or fields. Arguments: field, field.
-    Words,
-    /// One field.
-    Field,
-    /// One key.
-    Key,
-    /// Nothing, or anything, which is one argument as it is.
-    Raw,
-    /// `key,key`. Arguments: key, key.
-    Keys,
-    /// `key:value,key:value`, split at the first colon. Arguments: key, value, key, value.
-    Pairs,
-    /// `key:number,key:number`, split at the last colon. Arguments: key, number, key, number.
-    Numbers,
-    /// `key:value:seconds`, split at the first and at the last colon. Arguments: key, seconds, value.
-    Timed,
-}
-
-impl Syntax {
-    /// Whether each field begins with a key.
-    const fn has_keys(self) -> bool {
-        matches!(self, Self::Key | Self::Keys | Self::Pairs | Self::Numbers | Self::Timed)
-    }
-
-    /// Arguments for each field of the line.
-    pub const fn step(self) -> usize {
-        match self {
-            Self::Bare | Self::Words | Self::Field | Self::Key | Self::Raw | Self::Keys => 1,
-            Self::Pairs | Self::Numbers => 2,
-            Self::Timed => 3,
-        }
-    }
-
-    /// The key of a field, without reading it properly: for prefetching only.
-    pub fn likely_key(self, field: &[u8]) -> Option<&[u8]> {
-        match self {
-            Self::Bare | Self::Words | Self::Field | Self::Key | Self::Raw => None,
-            Self::Keys => Some(field),
-            Self::Pairs | Self::Timed => memchr(b':', field).map(|end| &field[..end]),
-            Self::Numbers => memrchr(b':', field).map(|end| &field[..end]),
-        }
     }
 }
 
@@ -425,9 +362,10 @@ pub(super) fn trim(bytes: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::{ArgLimits, LineForm, Scratch, Syntax};
+    use super::{ArgLimits, Scratch};
     use crate::base::rng::Rng;
     use crate::wire::encoder::{Encoder, Protocol};
+    use crate::wire::line_form::{LineForm, Syntax};
 
     const LIMITS: ArgLimits =
         ArgLimits { args_max: 4, args_setting: "args_max", key_bytes_max: 10, value_bytes_max: 20 };

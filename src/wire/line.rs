@@ -1,11 +1,9 @@
 //! Lines: where one ends, and its id, verb and arguments.
 
 use super::args::trim;
+use super::line_form::ID_BYTES_MAX;
 use super::request_error::RequestError;
 use memchr::memchr;
-
-/// Bytes of a request's id.
-pub const ID_BYTES_MAX: usize = 64;
 
 /// A whole line, without its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

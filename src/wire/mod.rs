@@ -137,5 +137,6 @@ pub mod filter_dump;
 pub mod frame;
 pub mod handshake;
 pub mod line;
+pub mod line_form;
 pub mod request_error;
 pub mod resp;

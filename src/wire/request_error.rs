@@ -1,8 +1,7 @@
 //! What is wrong with a request in lines, and the sentence that says so and what would be right.
 
-use super::args::{LineForm, Syntax};
 use super::field::Excerpt;
-use super::line::ID_BYTES_MAX;
+use super::line_form::{ID_BYTES_MAX, LineForm, Syntax};
 use std::fmt;
 
 /// How a field with quotes in it is written.

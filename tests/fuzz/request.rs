@@ -1,9 +1,10 @@
 //! Fuzz target: what a line means. A request that can be read is printed and read again, and must be the same; one
 //! that cannot gets one printable line.
 
-use olivia::wire::args::{ArgLimits, LineForm, Scratch, Syntax};
+use olivia::wire::args::{ArgLimits, Scratch};
 use olivia::wire::encoder::{Encoder, Protocol, put_error};
 use olivia::wire::line::{Front, Request, front};
+use olivia::wire::line_form::{LineForm, Syntax};
 use olivia::wire::request_error::RequestError;
 
 /// Small, so that inputs reach them.

@@ -11,9 +11,9 @@ use crate::node::command::table::TABLE;
 use crate::node::keyspace::Keyspace;
 use crate::node::state::Scratch;
 use crate::store::{HashedKey, KeyHash, PREFETCH_MAX};
-use crate::wire::args::Syntax;
 use crate::wire::encoder::Protocol;
 use crate::wire::line::split_word;
+use crate::wire::line_form::Syntax;
 use crate::wire::resp::parse::{Front, Progress, RequestLimits};
 use memchr::memchr;
 

@@ -7,8 +7,9 @@ use crate::node::ids::ConnKey;
 use crate::node::lookup::table::KeyReply;
 use crate::node::metrics::COMMANDS_MAX;
 use crate::node::state::State;
-use crate::wire::args::{Args, LineForm, Syntax};
+use crate::wire::args::Args;
 use crate::wire::encoder::{Encoder, ReplyTooLong};
+use crate::wire::line_form::{LineForm, Syntax};
 
 /// One command. Its name is in upper case; one of several under one word has that word before it:
 /// `COMMAND COUNT`.

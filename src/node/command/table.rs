@@ -3,7 +3,7 @@
 
 use crate::node::command::row::{Command, Keys, Table, numbered};
 use crate::node::command::{connection, keys, server, status, strings};
-use crate::wire::args::Syntax;
+use crate::wire::line_form::Syntax;
 
 /// All commands.
 pub(in crate::node) static TABLE: Table = Table::new(&ROWS);
