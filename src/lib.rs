@@ -11,9 +11,9 @@
 //!           clock  fd_limit  listener  log_output  reactor  resolver  signals  socket
 //! ──────────── below: no clock, no socket, no thread; the same calls give the same bytes
 //! node      sans-IO boundary: bytes, keys and `now` in, bytes and actions out
-//!           audit  conn/reader  schedule  timers
+//!           audit  conn/reader  sources  timers
 //! command   requests of clients to replies
-//!           connection  dispatch  error  keys  prefetch  read  row  server  status  strings  table
+//!           connection  dispatch  error  keys  prefetch  read  row  server  status  strings  table  tasks
 //! peer      discovery, dialling, handshake, links, frames
 //!           dialer  frames  handshake  heartbeat  link
 //! lookup    queries to peers, and from peers
@@ -23,11 +23,11 @@
 //! conn      one connection: order of replies, timeouts, output of links
 //!           pending  reconcile  timeouts  peer/link_output
 //! state     all that a node has
-//!           state  tasks
+//!           state
 //! records   the tables of a node, and its one write path
 //!           alarm  conn/connection  conn/replies  digest/own_filter  hybrid_clock  ids  keyspace
 //!           lookup/operation  lookup/queries  lookup/table  metrics  peer/address_book  peer/health
-//!           peer/link_queues  peer/mesh  peer/table
+//!           peer/link_queues  peer/mesh  peer/table  schedule  tasks
 //! filter    Bloom filters and their synchronisation
 //!           bit_sliced  bloom  change_ring  changelog  claim_stats  migration  peer_filters  rate  receiver
 //!           size
