@@ -36,7 +36,7 @@
 //!           overflow  pages  scan  segment  segment_metadata  size_classes
 //! wire      the protocol: bytes to messages and back, no state
 //!           args  encoder  field  filter_dump  frame/body  frame/lists  frame/write  frame  handshake/proof
-//!           handshake  line  request_error  resp/encode  resp/mod  resp/parse
+//!           handshake  line  line_form  request_error  resp/encode  resp/mod  resp/parse
 //! config    what an operator can set
 //!           env  explain  file  flags  layers  peers  print  schema  units  config
 //! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
