@@ -191,8 +191,16 @@ impl Node {
         has_worked
     }
 
-    /// Does one bounded step of each source of work: for callers without a clock of their own.
+    /// Notes that all that had arrived on links before `now` was passed to [`Node::received`], and processed.
+    /// Queries to peers time out only up to that moment.
+    pub fn links_current(&mut self, now: Now) {
+        self.state.links_current_at = now.mono;
+    }
+
+    /// Does one bounded step of each source of work: for callers without a clock of their own, which deliver
+    /// input before they call this.
     pub fn tick(&mut self, now: Now) {
+        self.links_current(now);
         for class in [Class::Links, Class::Clients, Class::Due] {
             self.step(now, class);
         }

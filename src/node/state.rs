@@ -77,6 +77,8 @@ pub struct State {
     pub(in crate::node) timers: Wheel<Timer>,
     pub(in crate::node) actions: VecDeque<Action>,
     pub(in crate::node) runnable: Runnable,
+    /// What peers had sent up to this moment was read and processed.
+    pub(in crate::node) links_current_at: Instant,
     pub(in crate::node) tasks: Tasks,
     /// Connections to be reconciled before the node returns, each once.
     pub(in crate::node) dirty: VecDeque<ConnKey>,
@@ -105,6 +107,7 @@ impl State {
             timers: Wheel::new(),
             actions: VecDeque::new(),
             runnable: Runnable::default(),
+            links_current_at: now.mono,
             tasks: Tasks::default(),
             dirty: VecDeque::new(),
             scratch: Scratch::default(),

@@ -170,7 +170,11 @@ impl Reactor {
         self.accept(now);
         self.resolve(now);
         self.finish_dials(now);
-        self.serve(Class::Links, now.mono.after(LINKS_UNTIL));
+        let links_are_read = self.serve(Class::Links, now.mono.after(LINKS_UNTIL));
+        // With as many events as fit there may be more of them.
+        if links_are_read && events.iter().count() < EVENTS {
+            self.node.links_current(now);
+        }
         self.serve(Class::Clients, now.mono.after(CLIENTS_UNTIL));
         // Replies do not wait for due work.
         let output_until = now.mono.after(OUTPUT_UNTIL);

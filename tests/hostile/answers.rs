@@ -3,6 +3,7 @@
 use crate::kit::peer::{Face, Heard, Link, World, deltas, head, heartbeat, ms};
 use olivia::config::Config;
 use olivia::limits::Limits;
+use olivia::node::Class;
 use olivia::wire::frame::Body;
 
 fn value(hash: u64, value: &[u8]) -> Body<'_> {
@@ -273,6 +274,24 @@ fn peer_that_sends_nothing_costs_three_timeouts_until_its_link_ends() {
     // Three missed heartbeats end the link.
     world.driver.pass(ms(3_000));
     assert!(!world.is_linked(&face));
+    world.check();
+}
+
+/// The node's own delay is no timeout: it is busy, and the answer lies unread in the socket.
+#[test]
+fn answer_that_arrived_in_time_and_is_read_late_is_a_hit() {
+    let mut world = World::new(Config::default());
+    let mut link = claims_far(&mut world, &Face::new(1));
+    let request = asked(&mut world, &mut link);
+    for _ in 0..500 {
+        world.driver.skip(ms(1));
+        while world.driver.node.step(world.driver.now, Class::Due) {}
+    }
+    assert_eq!(world.told(), "");
+    world.send(&link, &[(request, value(world.hash("far"), b"true"))]);
+    assert_eq!(world.told(), ":GOT far:true\n");
+    let stats = world.driver.node.stats();
+    assert_eq!((stats.lookup_hits, stats.lookup_timeouts, stats.answers_late), (1, 0, 0));
     world.check();
 }
 

@@ -272,6 +272,11 @@ impl Driver {
         self.set_time(self.now.mono.after(span));
     }
 
+    /// Lets time pass in which the node is not called.
+    pub fn skip(&mut self, span: Duration) {
+        self.set_time(self.now.mono.after(span));
+    }
+
     fn set_time(&mut self, mono: Instant) {
         let passed = mono.since(self.now.mono).as_millis();
         self.now = Now { mono, wall_ms: self.now.wall_ms + u64::try_from(passed).unwrap() };

@@ -25,6 +25,9 @@ use crate::wire::frame::Wanted;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// How soon lookups that are due are looked at again while links have unread input.
+const LINKS_RECHECK: Duration = Duration::from_millis(1);
+
 /// The key that probes look up. Any would do; no node refuses one of a single byte.
 const PROBE_KEY: &[u8] = b"?";
 
@@ -352,22 +355,28 @@ pub(in crate::node) fn step(state: &mut State, now: Now, budget: u32) {
 }
 
 /// Handles up to `budget` lookups that have something due, fewer if that makes many queries.
+///
+/// The time of lookups is the moment up to which links are read: an answer that has arrived in time, but was not
+/// read yet because this node is busy, is neither a timeout nor a mark against its peer.
 pub(in crate::node) fn run_due(state: &mut State, now: Now, deadline: u64, budget: u32) {
     if !state.mesh.lookups.fired(deadline) {
         return;
     }
     let enough = state.mesh.lookups.queries() + QUESTIONS_PER_STEP;
+    let links_current_at = state.links_current_at.min(now.mono);
     for _ in 0..budget {
         if state.mesh.lookups.queries() >= enough {
             break;
         }
-        match state.mesh.lookups.pop_due(now.mono) {
+        match state.mesh.lookups.pop_due(links_current_at) {
             Some((Due::Try, key)) => hedge(state, now, key),
             Some((Due::End, key)) => time_out(state, now, key),
             None => break,
         }
     }
-    arm(state);
+    let is_late = links_current_at < now.mono;
+    let earliest = if is_late { now.mono.after(LINKS_RECHECK) } else { Instant::ZERO };
+    state.mesh.lookups.arm(&mut state.timers, earliest, Timer::Lookups);
 }
 
 /// The last query is late: queries the next candidate too, and the peers with unknown filters.
@@ -443,5 +452,5 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
 
 /// Makes sure that a timer fires when the next lookup has something due.
 fn arm(state: &mut State) {
-    state.mesh.lookups.arm(&mut state.timers, Timer::Lookups);
+    state.mesh.lookups.arm(&mut state.timers, Instant::ZERO, Timer::Lookups);
 }

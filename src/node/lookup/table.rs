@@ -336,10 +336,10 @@ impl Lookups {
         Some((due, key))
     }
 
-    /// Makes sure that a timer fires when the next lookup has something due.
-    pub(in crate::node) fn arm<T: Copy>(&mut self, timers: &mut Wheel<T>, timer: T) {
+    /// Makes sure that a timer fires when the next lookup has something due, but not before `earliest`.
+    pub(in crate::node) fn arm<T: Copy>(&mut self, timers: &mut Wheel<T>, earliest: Instant, timer: T) {
         if let Some((at, ..)) = self.due.first() {
-            self.alarm.arm(timers, *at, timer);
+            self.alarm.arm(timers, (*at).max(earliest), timer);
         }
     }
 
