@@ -1,4 +1,4 @@
-//! Measures the filters: insert, look-up, stretch, fold, rebuild, and who claims a key among many peers.
+//! Measures the filters: insert, look-up, merge, rebuild, and the claimants of a key among many peers.
 //!
 //! `cargo bench --bench filter`; with `-- --quick` small and short, as the tests run it. Figures are the
 //! best of some rounds, in ns. Nothing here asserts a time.
@@ -63,8 +63,7 @@ fn one_filter(bench: &Bench, log2: u8) {
     keys.iter().for_each(|&hash| _ = filter.insert(hash));
     let part = keys.len();
     let yardstick = bench.best(part, || {
-        let mark_dirty =
-            |&hash: &u64| _ = black_box(filter.words().unwrap()[size.block_of(hash) * BLOCK_WORDS]);
+        let mark_dirty = |&hash: &u64| _ = black_box(filter.words()[size.block_of(hash) * BLOCK_WORDS]);
         keys.iter().for_each(mark_dirty);
     });
     line(&format!("yardstick: a word of a random block, 2^{log2}"), yardstick, None);
@@ -94,31 +93,12 @@ fn one_filter(bench: &Bench, log2: u8) {
         claimed as f64 / absent.len() as f64 * 100.0,
         false_positive_rate(load) * 100.0
     );
+    let smaller = Size::from_log2(log2 - 1).unwrap();
     let start = Instant::now();
-    let mut steps = 1u32;
-    let mut longest = 0.0f64;
-    filter.start_stretch().unwrap();
-    longest = longest.max(start.elapsed().as_secs_f64());
-    loop {
-        let step = Instant::now();
-        let more = filter.step();
-        longest = longest.max(step.elapsed().as_secs_f64());
-        steps += 1;
-        if !more {
-            break;
-        }
-    }
-    let stretch = start.elapsed().as_secs_f64() * 1e9 / size.blocks() as f64;
-    line(&format!("stretch, per block, 2^{log2} blocks"), stretch, None);
-    println!("{:<44} {:>9.1} µs in {steps} steps", "  its longest step", longest * 1e6);
-    let start = Instant::now();
-    filter.start_fold().unwrap();
-    while filter.step() {}
-    line(
-        &format!("fold, per block, 2^{log2} blocks"),
-        start.elapsed().as_secs_f64() * 1e9 / size.blocks() as f64,
-        None,
-    );
+    let mut half = Bloom::new(smaller);
+    (0..size.blocks()).for_each(|number| half.merge(&filter, number));
+    let merge = start.elapsed().as_secs_f64() * 1e9 / size.blocks() as f64;
+    line(&format!("merge into half the size, per block, 2^{log2} blocks"), merge, None);
     // As many as 16 blocks hold, all of them there.
     let some: Vec<u64> = hashes(&mut rng, 680).iter().map(|hash| hash >> 1 >> (log2 - 5)).collect();
     let rebuild = bench.best(some.len(), || {
@@ -133,7 +113,7 @@ fn peers(rng: &mut Rng, count: usize, size: Size) -> PeerFilters {
     for _ in 0..count {
         let (key, filter) = (filters.join(), filled(rng, size));
         filters.begin_snapshot(key, size).unwrap();
-        for (number, block) in filter.words().unwrap().as_chunks().0.iter().enumerate() {
+        for (number, block) in filter.words().as_chunks().0.iter().enumerate() {
             filters.snapshot_block(key, number, block).unwrap();
         }
         filters.finish_snapshot(key).unwrap();

@@ -282,9 +282,6 @@ pub const LOOKUPS_PER_LINK_MAX: usize = 1_024;
 /// values fit the buffers.
 pub const WAITERS_PER_LOOKUP_MAX: usize = 32;
 
-/// Changes of the own filter sent to one peer per step: 2 KiB of hashes, or 17 KiB of blocks.
-pub const CHANGES_PER_STEP: usize = 256;
-
 /// Time limit of a dial: a little more than one lost packet costs.
 pub const DIAL_MS: u32 = 3_000;
 

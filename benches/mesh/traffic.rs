@@ -67,7 +67,6 @@ impl Traffic {
             }
             Body::Delta(_)
             | Body::Block(_)
-            | Body::Resize { .. }
             | Body::Snap { .. }
             | Body::Piece(_)
             | Body::SnapEnd

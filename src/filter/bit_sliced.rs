@@ -1,20 +1,17 @@
-//! Filters of up to 64 peers laid crosswise: one row for each bit position, one column for each peer.
+//! Bit-sliced filters of up to 64 peers: one row per bit position, one column per peer.
 //!
-//! A key has the same eight bit positions in every filter of one size. So eight rows, ANDed, say at once
-//! which of 64 peers claim it: eight cache lines instead of one for each peer. A bank holds the rows of
-//! one size; [`super::PeerFilters`] decides who has a column in it, and writes a column whole before it
+//! A key has the same eight bit positions in every filter of one size. So eight rows, ANDed, give at once
+//! the peers of 64 that claim it: eight cache lines instead of one per peer. A bank holds the rows of
+//! one size; [`super::PeerFilters`] assigns the columns, and writes a column whole before it
 //! is switched on. Bit-sliced signatures are old: Faloutsos, Christodoulakis, "Signature files", 1984.
 
 use super::bloom::zeroes;
-use super::peer_filters::FilterKey;
+use super::key::FilterKey;
 use super::size::{BLOCK_BITS, Block, Size, ones_of, positions};
 use std::fmt;
 
 /// Columns of a bank: the bits of a row.
 pub(super) const COLUMNS: usize = 64;
-
-/// Words that one step of [`Disposal`] frees: 512 KiB.
-const WORDS_FREED_PER_STEP: usize = 64 * 1024;
 
 /// A column of a bank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +81,7 @@ impl Bank {
         }
     }
 
-    /// Takes a free column for a peer. It is not searched before [`Bank::switch_on`], and holds rubbish
+    /// Takes a free column for a peer. It is not searched before [`Bank::switch_on`]; its content is undefined
     /// until each of its blocks was written.
     pub(super) fn take(&mut self, owner: FilterKey) -> Option<Column> {
         let at = self.owners.iter().position(Option::is_none)?;
@@ -161,47 +158,5 @@ impl fmt::Debug for Bank {
             .field("size", &self.size)
             .field("columns", &self.columns_taken())
             .finish_non_exhaustive()
-    }
-}
-
-/// Memory on its way back to the system, a piece a step: freeing much at once takes milliseconds.
-#[derive(Debug)]
-pub(super) struct Disposal {
-    waiting: Vec<Vec<u64>>,
-    bytes: u64,
-}
-
-impl Disposal {
-    pub(super) const fn new() -> Self {
-        Self { waiting: Vec::new(), bytes: 0 }
-    }
-
-    pub(super) const fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    pub(super) fn put(&mut self, words: Vec<u64>) {
-        if words.len() > WORDS_FREED_PER_STEP {
-            self.bytes += words.capacity() as u64 * 8;
-            self.waiting.push(words);
-        }
-    }
-
-    /// Bytes that are still held.
-    pub(super) const fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Frees one piece; false if there was none.
-    pub(super) fn step(&mut self) -> bool {
-        let Some(words) = self.waiting.last_mut() else { return false };
-        let before = words.capacity();
-        words.truncate(words.len().saturating_sub(WORDS_FREED_PER_STEP));
-        words.shrink_to_fit();
-        self.bytes = self.bytes.saturating_sub((before - words.capacity()) as u64 * 8);
-        if words.is_empty() {
-            self.waiting.pop();
-        }
-        true
     }
 }

@@ -1,14 +1,8 @@
-//! One Bloom filter: its bits, and how it grows, shrinks and forgets without a moment of false negatives.
+//! One Bloom filter of a fixed size: its bits.
 //!
-//! Growth is a stretch: with one more top bit of the hash each block is written twice, and no key is
-//! hashed again. Shrinking is a fold: neighbours are merged. Both move a bounded number of blocks a step,
-//! behind a boundary that both share: blocks of the coarser size below the boundary lie merged, those from
-//! it on lie split. A stretch lowers the boundary from the top and gives the old memory back on its way; a
-//! fold raises it from the bottom, in place, and never writes over a block that has not moved yet.
-//!
-//! Single bits go through `bitvec`; whole blocks go through its raw words, since bit by bit that is tens
-//! of times slower. Here is no log of changes ([`super::digest`]) and nobody else's filter
-//! ([`super::PeerFilters`]).
+//! Whole blocks go through the raw words of `bitvec`; bit by bit is tens of times slower. A filter does not change its
+//! size: one of another size is built beside it ([`Bloom::rebuild_blocks`] from hashes, [`Bloom::merge`] from the
+//! blocks of a larger one), and takes its place when it is complete.
 
 use super::rate::false_positive_rate_at_fill;
 use super::size::{BLOCK_BITS, BLOCK_WORDS, Block, Size, merge, ones_of, positions};
@@ -19,67 +13,14 @@ use std::fmt;
 use std::mem;
 use std::ops::Range;
 
-/// Blocks that one [`Bloom::step`] moves, and that one rebuild takes at most: 64 KiB, tens of µs.
+/// Blocks that one rebuild takes at most: 64 KiB, tens of µs.
 pub const BLOCKS_PER_STEP: usize = 1_024;
-
-/// How many sizes smaller than the filter an image may be asked for: it merges 2 to the power of this.
-const IMAGE_SPREAD_MAX: u8 = 6;
-
-/// What a filter is in the middle of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reshape {
-    None,
-    /// The memory of the larger size is touched for the first time; the boundary stands at the top. In
-    /// steps, and not by making the old memory larger, since the system may copy it whole to do so.
-    MakingRoom,
-    Stretching,
-    Folding,
-    /// The fold is done; the words beyond it are given back.
-    Trimming,
-}
-
-/// Which of the two kinds of blocks, each with its own numbers, there are while reshaping.
-#[derive(Debug, Clone, Copy)]
-enum Part {
-    /// Of the smaller size.
-    Merged,
-    /// Of the larger.
-    Split,
-}
-
-/// Why a filter could not change its shape; it is as it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReshapeError {
-    /// It is in the middle of changing it.
-    Busy,
-    /// It is as large, or as small, as filters get.
-    AtLimit,
-    /// The system has no memory for it.
-    NoMemory,
-}
-
-impl fmt::Display for ReshapeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Busy => "the filter is changing its size",
-            Self::AtLimit => "filters have 1 to 2^26 blocks",
-            Self::NoMemory => "no memory for a larger filter",
-        })
-    }
-}
 
 /// A filter of hashes: what it does not contain was never inserted, or was rebuilt away.
 pub struct Bloom {
     bits: BitVec<u64, Lsb0>,
-    /// The split blocks of a stretch, at their places in the larger size; else empty. A fold has its split
-    /// blocks in `bits`.
-    stretched: BitVec<u64, Lsb0>,
-    /// The smaller of the two sizes while reshaping, else the size.
-    coarse: Size,
-    /// Blocks of `coarse` below it lie merged, those from it on as two each. At the end if not reshaping.
-    boundary: usize,
-    reshape: Reshape,
-    /// Set bits of the blocks that count; what lies beyond or behind the boundary's move does not.
+    size: Size,
+    /// Set bits.
     ones: u64,
     /// Kept between rebuilds.
     scratch: Vec<Block>,
@@ -93,8 +34,8 @@ pub(super) fn zeroes(words: usize) -> Option<Vec<u64>> {
 }
 
 impl Bloom {
-    /// An empty filter. Memory is asked for, but touched only as it is used: returns at once. If there is none,
-    /// the process ends.
+    /// An empty filter. Memory is taken, but touched only as it is used: returns at once. If there is none, the process
+    /// ends.
     pub fn new(size: Size) -> Self {
         Self::of(size, vec![0; size.words()])
     }
@@ -105,42 +46,17 @@ impl Bloom {
     }
 
     fn of(size: Size, words: Vec<u64>) -> Self {
-        Self {
-            bits: BitVec::from_vec(words),
-            stretched: BitVec::new(),
-            coarse: size,
-            boundary: size.blocks(),
-            reshape: Reshape::None,
-            ones: 0,
-            scratch: Vec::new(),
-        }
+        Self { bits: BitVec::from_vec(words), size, ones: 0, scratch: Vec::new() }
     }
 
-    /// The size, while reshaping the one that it will have.
+    /// The size.
     pub const fn size(&self) -> Size {
-        match (self.reshape, self.coarse.doubled()) {
-            (Reshape::MakingRoom | Reshape::Stretching, Some(fine)) => fine,
-            (Reshape::None | Reshape::Folding | Reshape::Trimming, _) | (_, None) => self.coarse,
-        }
+        self.size
     }
 
-    /// The size whose block numbers [`Bloom::rebuild_blocks`] takes: the smaller one while reshaping.
-    pub const fn coarse_size(&self) -> Size {
-        self.coarse
-    }
-
-    /// Whether [`Bloom::step`] has work.
-    pub const fn is_reshaping(&self) -> bool {
-        !matches!(self.reshape, Reshape::None)
-    }
-
-    /// Bytes of the bits, at most: while reshaping those of both sizes.
+    /// Bytes of the bits.
     pub const fn bytes(&self) -> u64 {
-        match self.reshape {
-            Reshape::None => self.coarse.bytes(),
-            Reshape::MakingRoom | Reshape::Stretching => self.coarse.bytes() + self.size().bytes(),
-            Reshape::Folding | Reshape::Trimming => 2 * self.coarse.bytes(),
-        }
+        self.size.bytes()
     }
 
     /// The set bits.
@@ -150,8 +66,7 @@ impl Bloom {
 
     /// The share of bits that are set, 0 to 1.
     pub fn fill(&self) -> f64 {
-        let blocks = self.boundary + 2 * (self.coarse.blocks() - self.boundary);
-        self.ones as f64 / (blocks * BLOCK_BITS) as f64
+        self.ones as f64 / (self.size.blocks() * BLOCK_BITS) as f64
     }
 
     /// The false-positive rate that a fresh filter would have at this fill. Microseconds.
@@ -162,8 +77,7 @@ impl Bloom {
     /// Adds a hash; true if a bit changed. O(1), one cache line.
     #[inline]
     pub fn insert(&mut self, hash: u64) -> bool {
-        let (part, at) = self.place_of(hash);
-        let Some(block) = self.block_mut(part, at) else { return false };
+        let Some(block) = self.block_mut(self.size.block_of(hash)) else { return false };
         let mut added = 0;
         for (lane, position) in block.iter_mut().zip(positions(hash)) {
             added += !(*lane >> position) & 1;
@@ -176,8 +90,7 @@ impl Bloom {
     /// Whether the hash may have been inserted. Never false for one that was. O(1), one cache line.
     #[inline]
     pub fn contains(&self, hash: u64) -> bool {
-        let (part, at) = self.place_of(hash);
-        let Some(block) = self.block(part, at) else { return true };
+        let Some(block) = self.block(self.size.block_of(hash)) else { return true };
         let claims = block.iter().zip(positions(hash)).map(|(lane, position)| lane >> position & 1);
         claims.fold(1, |all, bit| all & bit) == 1
     }
@@ -186,281 +99,109 @@ impl Bloom {
     /// already. So short that a processor waits for the memory of several filters at once.
     #[inline]
     pub(super) fn first_lane_contains(&self, hash: u64) -> bool {
-        let (part, at) = self.place_of(hash);
-        self.block(part, at).is_none_or(|block| block[0] >> positions(hash)[0] & 1 == 1)
+        let block = self.block(self.size.block_of(hash));
+        block.is_none_or(|block| block[0] >> positions(hash)[0] & 1 == 1)
     }
 
-    /// Begins to fetch the block of a hash.
+    /// Prefetches the block of a hash.
     #[inline]
     pub fn fetch(&self, hash: u64) {
-        let (part, at) = self.place_of(hash);
-        if let Some(block) = self.block(part, at) {
+        if let Some(block) = self.block(self.size.block_of(hash)) {
             prefetch(block);
         }
     }
 
-    /// Where the block of a hash is stored.
+    /// A block; `None` beyond the last.
     #[inline]
-    fn place_of(&self, hash: u64) -> (Part, usize) {
-        let block = self.coarse.block_of(hash);
-        if block < self.boundary {
-            return (Part::Merged, block);
-        }
-        self.coarse.doubled().map_or((Part::Merged, block), |fine| (Part::Split, fine.block_of(hash)))
+    pub fn block(&self, number: usize) -> Option<&Block> {
+        self.bits.as_raw_slice().as_chunks().0.get(number)
     }
 
     #[inline]
-    fn block(&self, part: Part, at: usize) -> Option<&Block> {
-        let bits = match part {
-            Part::Split if !self.stretched.is_empty() => &self.stretched,
-            Part::Split | Part::Merged => &self.bits,
-        };
-        bits.as_raw_slice().as_chunks().0.get(at)
+    fn block_mut(&mut self, number: usize) -> Option<&mut Block> {
+        self.bits.as_raw_mut_slice().as_chunks_mut().0.get_mut(number)
     }
 
-    #[inline]
-    fn block_mut(&mut self, part: Part, at: usize) -> Option<&mut Block> {
-        let bits = match part {
-            Part::Split if !self.stretched.is_empty() => &mut self.stretched,
-            Part::Split | Part::Merged => &mut self.bits,
-        };
-        bits.as_raw_mut_slice().as_chunks_mut().0.get_mut(at)
+    /// The words of the filter, block by block.
+    pub fn words(&self) -> &[u64] {
+        self.bits.as_raw_slice()
     }
 
-    fn stored(&self, part: Part, at: usize) -> Block {
-        self.block(part, at).copied().unwrap_or_default()
-    }
-
-    /// Everything that may be in block `number` of a filter of `size`, whatever shape this one is in: the
-    /// exact block where the sizes agree, else a superset of it. `None` if there is no such block or the
-    /// filter is more than 64 times as large. O(1).
-    pub fn image(&self, size: Size, number: usize) -> Option<Block> {
-        if number >= size.blocks() {
-            return None;
-        }
-        if size > self.coarse {
-            let deeper = size.log2() - self.coarse.log2();
-            let block = number >> deeper;
-            let merged = block < self.boundary;
-            return Some(if merged {
-                self.stored(Part::Merged, block)
-            } else {
-                self.stored(Part::Split, number >> (deeper - 1))
-            });
-        }
-        let spread = self.coarse.log2() - size.log2();
-        if spread > IMAGE_SPREAD_MAX {
-            return None;
-        }
-        let mut image = [0; BLOCK_WORDS];
-        for block in number << spread..(number + 1) << spread {
-            if block < self.boundary {
-                merge(&mut image, &self.stored(Part::Merged, block));
-            } else {
-                merge(&mut image, &self.stored(Part::Split, 2 * block));
-                merge(&mut image, &self.stored(Part::Split, 2 * block + 1));
-            }
-        }
-        Some(image)
-    }
-
-    /// The words of the filter, block by block, unless it is reshaping.
-    pub fn words(&self) -> Option<&[u64]> {
-        (!self.is_reshaping()).then(|| self.bits.as_raw_slice())
-    }
-
-    /// Puts `image` in the place of a block. False, and nothing is changed, while reshaping or if there is
-    /// no such block.
+    /// Replaces a block; true if it was different, false too if there is no such block.
     pub fn replace_block(&mut self, number: usize, image: &Block) -> bool {
-        if self.is_reshaping() || number >= self.coarse.blocks() {
-            return false;
-        }
-        self.overwrite(Part::Merged, number, image);
-        true
-    }
-
-    /// Writes a block that counts; true if it was different.
-    fn overwrite(&mut self, part: Part, at: usize, image: &Block) -> bool {
-        let Some(block) = self.block_mut(part, at) else { return false };
+        let Some(block) = self.block_mut(number) else { return false };
         let old = mem::replace(block, *image);
         self.ones = self.ones - ones_of(&old) + ones_of(image);
         old != *image
     }
 
+    /// Adds the bits of a block of a filter of another size to those blocks, or that block, which hold the same hashes:
+    /// with it each hash of the other block is contained here. Nothing happens beyond its last block. O(ratio of sizes)
+    /// if this one is larger.
+    pub fn merge(&mut self, from: &Self, number: usize) {
+        let Some(image) = from.block(number) else { return };
+        let (ours, theirs) = (self.size.log2(), from.size.log2());
+        let into = if ours < theirs {
+            let into = number >> (theirs - ours);
+            into..into + 1
+        } else {
+            number << (ours - theirs)..(number + 1) << (ours - theirs)
+        };
+        for number in into {
+            if let Some(mut block) = self.block(number).copied() {
+                merge(&mut block, image);
+                self.replace_block(number, &block);
+            }
+        }
+    }
+
     /// Replaces blocks by what `hashes` gives, which must be every hash that is left in them; hashes of
-    /// other blocks are passed over. The numbers are those of [`Bloom::coarse_size`]; those of the blocks
-    /// that changed are appended to `changed`. No other block is touched, and there is no moment at which
-    /// a hash of `hashes` is missing.
+    /// other blocks are ignored. The numbers of the blocks that changed are appended to `changed`. No other block is
+    /// touched, and at no moment is a hash of `hashes` missing.
     ///
-    /// Does nothing and returns false for more than [`BLOCKS_PER_STEP`] blocks, or blocks that are not.
+    /// Does nothing and returns false for more than [`BLOCKS_PER_STEP`] blocks, or blocks beyond the last.
     pub fn rebuild_blocks(
         &mut self,
         range: Range<usize>,
         hashes: impl IntoIterator<Item = u64>,
         changed: &mut Vec<u32>,
     ) -> bool {
-        if range.end > self.coarse.blocks() || range.len() > BLOCKS_PER_STEP {
+        if range.end > self.size.blocks() || range.len() > BLOCKS_PER_STEP {
             return false;
         }
-        // Two for each block: its halves behind the boundary, else the block and an empty one.
         let mut fresh = mem::take(&mut self.scratch);
         fresh.clear();
-        fresh.resize(2 * range.len(), [0; BLOCK_WORDS]);
+        fresh.resize(range.len(), [0; BLOCK_WORDS]);
         for hash in hashes {
-            let block = self.coarse.block_of(hash);
-            if !range.contains(&block) {
-                continue;
-            }
-            let half = if block < self.boundary { 0 } else { self.place_of(hash).1 & 1 };
-            for (lane, position) in fresh[2 * (block - range.start) + half].iter_mut().zip(positions(hash)) {
+            let at = self.size.block_of(hash).wrapping_sub(range.start);
+            for (lane, position) in fresh.get_mut(at).into_iter().flatten().zip(positions(hash)) {
                 *lane |= 1 << position;
             }
         }
-        for (block, halves) in range.zip(fresh.as_chunks::<2>().0) {
-            let differs = if block < self.boundary {
-                self.overwrite(Part::Merged, block, &halves[0])
-            } else {
-                let first = self.overwrite(Part::Split, 2 * block, &halves[0]);
-                self.overwrite(Part::Split, 2 * block + 1, &halves[1]) || first
-            };
-            if differs {
-                changed.extend(u32::try_from(block));
+        for (number, image) in range.zip(&fresh) {
+            if self.replace_block(number, image) {
+                changed.extend(u32::try_from(number));
             }
         }
         self.scratch = fresh;
         true
     }
 
-    /// Begins to double the size; [`Bloom::step`] does it. Asks for the memory at once, touches none.
-    ///
-    /// # Errors
-    /// Nothing is changed.
-    pub fn start_stretch(&mut self) -> Result<(), ReshapeError> {
-        if self.is_reshaping() {
-            return Err(ReshapeError::Busy);
-        }
-        let fine = self.coarse.doubled().ok_or(ReshapeError::AtLimit)?;
-        let mut words = Vec::new();
-        words.try_reserve_exact(fine.words()).map_err(|_| ReshapeError::NoMemory)?;
-        self.stretched = BitVec::from_vec(words);
-        self.reshape = Reshape::MakingRoom;
-        Ok(())
+    /// The memory of the bits, for a deferred free.
+    pub(crate) fn into_words(self) -> Vec<u64> {
+        self.bits.into_vec()
     }
-
-    /// Begins to halve the size; [`Bloom::step`] does it.
-    ///
-    /// # Errors
-    /// Nothing is changed.
-    pub fn start_fold(&mut self) -> Result<(), ReshapeError> {
-        if self.is_reshaping() {
-            return Err(ReshapeError::Busy);
-        }
-        self.coarse = self.coarse.halved().ok_or(ReshapeError::AtLimit)?;
-        self.boundary = 0;
-        self.reshape = Reshape::Folding;
-        Ok(())
-    }
-
-    /// Moves at most [`BLOCKS_PER_STEP`] blocks; true if there is more to do.
-    pub fn step(&mut self) -> bool {
-        match self.reshape {
-            Reshape::None => {}
-            Reshape::MakingRoom => self.make_room(),
-            Reshape::Stretching => self.stretch(),
-            Reshape::Folding => self.fold(),
-            Reshape::Trimming => self.trim(),
-        }
-        self.is_reshaping()
-    }
-
-    fn make_room(&mut self) {
-        let Some(fine) = self.coarse.doubled() else { return };
-        let mut words = mem::take(&mut self.stretched).into_vec();
-        // Within the capacity that was reserved, so it does not move.
-        let length = fine.words().min(words.len() + BLOCKS_PER_STEP * BLOCK_WORDS);
-        words.resize(length, 0);
-        self.stretched = BitVec::from_vec(words);
-        if length == fine.words() {
-            self.reshape = Reshape::Stretching;
-        }
-    }
-
-    fn stretch(&mut self) {
-        let until = self.boundary.saturating_sub(BLOCKS_PER_STEP);
-        let (merged, _) = self.bits.as_raw_slice().as_chunks::<BLOCK_WORDS>();
-        let (split, _) = self.stretched.as_raw_mut_slice().as_chunks_mut::<BLOCK_WORDS>();
-        let halves = split.as_chunks_mut::<2>().0;
-        let pairs = merged.iter().zip(halves).take(self.boundary).skip(until);
-        for (block, halves) in pairs {
-            *halves = [*block; 2];
-            self.ones += ones_of(block);
-        }
-        self.boundary = until;
-        cut(&mut self.bits, until * BLOCK_WORDS);
-        if until == 0 {
-            self.coarse = self.size();
-            self.boundary = self.coarse.blocks();
-            self.bits = mem::take(&mut self.stretched);
-            self.reshape = Reshape::None;
-        }
-    }
-
-    fn fold(&mut self) {
-        let until = self.coarse.blocks().min(self.boundary + BLOCKS_PER_STEP);
-        for block in self.boundary..until {
-            let mut merged = self.stored(Part::Split, 2 * block);
-            let second = self.stored(Part::Split, 2 * block + 1);
-            self.ones -= ones_of(&merged) + ones_of(&second);
-            merge(&mut merged, &second);
-            self.ones += ones_of(&merged);
-            if let Some(place) = self.block_mut(Part::Merged, block) {
-                *place = merged;
-            }
-        }
-        self.boundary = until;
-        if until == self.coarse.blocks() {
-            self.reshape = Reshape::Trimming;
-        }
-    }
-
-    /// Gives the end back piece by piece, since freeing much memory at once takes milliseconds.
-    fn trim(&mut self) {
-        let step = BLOCKS_PER_STEP * BLOCK_WORDS;
-        let length = self.coarse.words().max((self.bits.len() / 64).saturating_sub(step));
-        cut(&mut self.bits, length);
-        if length == self.coarse.words() {
-            self.reshape = Reshape::None;
-        }
-    }
-
-    /// The memory of the bits, for who frees it in steps.
-    pub(super) fn into_words(self) -> [Vec<u64>; 2] {
-        [self.bits.into_vec(), self.stretched.into_vec()]
-    }
-}
-
-/// Gives back what lies beyond the first `words`.
-fn cut(bits: &mut BitVec<u64, Lsb0>, words: usize) {
-    let mut kept = mem::take(bits).into_vec();
-    kept.truncate(words);
-    kept.shrink_to_fit();
-    *bits = BitVec::from_vec(kept);
 }
 
 impl fmt::Debug for Bloom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bloom")
-            .field("coarse", &self.coarse)
-            .field("boundary", &self.boundary)
-            .field("reshape", &self.reshape)
-            .field("ones", &self.ones)
-            .finish_non_exhaustive()
+        f.debug_struct("Bloom").field("size", &self.size).field("ones", &self.ones).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Bloom, ReshapeError, zeroes};
+    use super::{Bloom, zeroes};
     use crate::base::rng::Rng;
     use crate::filter::size::{Size, ones_of};
 
@@ -472,12 +213,6 @@ mod tests {
             filter.insert(hash);
         }
         (filter, hashes)
-    }
-
-    fn finish(filter: &mut Bloom, hashes: &[u64]) {
-        while filter.step() {
-            assert!(hashes.iter().all(|&hash| filter.contains(hash)));
-        }
     }
 
     #[test]
@@ -495,39 +230,21 @@ mod tests {
     }
 
     #[test]
-    fn stretch_then_fold_gives_the_same_filter_back() {
-        for log2 in [0, 1, 4, 11] {
-            let (mut filter, hashes) = filled(log2, 40 << log2, 2);
-            let before = filter.words().unwrap().to_vec();
-            filter.start_stretch().unwrap();
-            assert_eq!(filter.start_fold(), Err(ReshapeError::Busy));
-            finish(&mut filter, &hashes);
-            assert_eq!(filter.size().log2(), log2 + 1);
-            assert_eq!(filter.ones(), ones_of(filter.words().unwrap()));
-            filter.start_fold().unwrap();
-            finish(&mut filter, &hashes);
-            assert_eq!(filter.words().unwrap(), before);
-            assert_eq!(filter.ones(), ones_of(&before));
-        }
-    }
-
-    #[test]
-    fn image_at_any_size_holds_every_hash_of_its_block() {
-        let (mut filter, hashes) = filled(12, 2_000, 3);
-        filter.start_stretch().unwrap();
-        for _ in 0..8 {
-            filter.step();
-            for log2 in 8..16 {
-                let size = Size::from_log2(log2).unwrap();
-                for &hash in &hashes {
-                    let image = filter.image(size, size.block_of(hash)).unwrap();
-                    let mask = crate::filter::size::mask_of(hash);
-                    assert!(image.iter().zip(mask).all(|(lane, bit)| lane & bit != 0));
-                }
-                assert_eq!(filter.image(size, size.blocks()), None);
+    fn filter_merged_into_another_size_contains_every_hash() {
+        for (from, into) in [(4, 4), (0, 3), (6, 5), (9, 2), (2, 9)] {
+            let (filter, hashes) = filled(from, 10 << from.min(into), 2);
+            let mut other = Bloom::new(Size::from_log2(into).unwrap());
+            (0..filter.size().blocks()).for_each(|number| other.merge(&filter, number));
+            assert!(hashes.iter().all(|&hash| other.contains(hash)));
+            assert_eq!(other.ones(), ones_of(other.words()));
+            if into < from {
+                // What a filter of that size would be from the beginning.
+                let mut fresh = Bloom::new(other.size());
+                hashes.iter().for_each(|&hash| _ = fresh.insert(hash));
+                assert_eq!(other.words(), fresh.words());
             }
+            other.merge(&filter, filter.size().blocks());
         }
-        assert_eq!(filter.image(Size::MIN, 0), None, "merging 2^13 blocks is not bounded work");
     }
 
     #[test]
@@ -552,6 +269,6 @@ mod tests {
         let mut filter = Bloom::new(Size::MIN);
         assert!(!filter.rebuild_blocks(0..2, [], &mut Vec::new()));
         assert!(!filter.replace_block(1, &[0; 8]));
-        assert_eq!(filter.start_fold(), Err(ReshapeError::AtLimit));
+        assert!(filter.block(1).is_none());
     }
 }

@@ -1,41 +1,31 @@
-//! The entries of a digest's log, each with its number: a ring in chunks of 64 KiB, so that it grows and
-//! gives memory back without ever moving what it holds.
+//! Entries of a changelog, each with its number: a ring in chunks of 64 KiB, so that it grows and gives memory back
+//! without moving entries.
 //!
-//! Not here: what is forgotten when, and who reads.
+//! Not here: which entries are dropped when, and the readers.
 
-use super::size::Size;
 use std::collections::VecDeque;
 
-/// Entries of a chunk.
-pub(super) const CHUNK: usize = 4_096;
-
 /// Bytes of a chunk.
-const CHUNK_BYTES: usize = CHUNK * size_of::<Entry>();
+pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Chunks that one call of [`Log::forget_until`] frees at most: some 20 µs.
+/// Chunks that one call of [`Ring::drop_before`] frees at most: some 20 µs.
 const CHUNKS_PER_STEP: usize = 4;
 
-/// What may be said of a filter.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Entry {
-    Add(u64),
-    /// A block, by its number at the size that is in force at this place of the log.
-    Dirty(u32),
-    Resize(Size),
-}
-
-/// The log; see the module.
+/// The ring; see the module.
 #[derive(Debug)]
-pub(super) struct Log {
-    chunks: VecDeque<Vec<Entry>>,
-    /// Entries of the first chunk that are forgotten.
+pub(super) struct Ring<T> {
+    chunks: VecDeque<Vec<T>>,
+    /// Entries of the first chunk that are dropped.
     skipped: usize,
     /// The number of the first entry that is not.
     first: u64,
     len: usize,
 }
 
-impl Log {
+impl<T: Copy> Ring<T> {
+    /// Entries of a chunk.
+    pub(super) const CHUNK: usize = CHUNK_BYTES / size_of::<T>();
+
     pub(super) const fn new() -> Self {
         Self { chunks: VecDeque::new(), skipped: 0, first: 0, len: 0 }
     }
@@ -50,26 +40,26 @@ impl Log {
         self.first + self.len as u64
     }
 
-    pub(super) const fn len(&self) -> usize {
-        self.len
-    }
-
     pub(super) const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Bytes of the chunks, and of the next one if there is any: so what is counted is there before it is used. O(1).
+    /// Bytes of the chunks, and of the next one if there is any, so that it is counted before it is used. O(1).
     pub(super) fn memory_bytes(&self) -> usize {
         let next = usize::from(!self.chunks.is_empty());
         (self.chunks.len() + next) * CHUNK_BYTES
     }
 
-    /// Adds an entry. O(1).
-    pub(super) fn push(&mut self, entry: Entry) {
+    /// Adds an entry, and drops the oldest ones beyond `len_max`. O(1).
+    pub(super) fn push(&mut self, entry: T, len_max: usize) {
+        let surplus = (self.len + 1).saturating_sub(len_max);
+        if surplus > 0 {
+            self.drop_before(self.first + surplus as u64);
+        }
         match self.chunks.back_mut() {
-            Some(chunk) if chunk.len() < CHUNK => chunk.push(entry),
+            Some(chunk) if chunk.len() < Self::CHUNK => chunk.push(entry),
             Some(_) | None => {
-                let mut chunk = Vec::with_capacity(CHUNK);
+                let mut chunk = Vec::with_capacity(Self::CHUNK);
                 chunk.push(entry);
                 self.chunks.push_back(chunk);
             }
@@ -77,20 +67,34 @@ impl Log {
         self.len += 1;
     }
 
-    /// Counts an entry that is not kept, for which the log must be empty; false if it is not.
-    pub(super) fn skip(&mut self) -> bool {
-        self.first += u64::from(self.is_empty());
-        self.is_empty()
+    /// Drops all entries. O(chunks).
+    pub(super) fn clear(&mut self) {
+        *self = Self { first: self.end(), ..Self::new() };
     }
 
-    /// The entry of a number, if it is kept. O(1).
-    pub(super) fn get(&self, number: u64) -> Option<Entry> {
-        let at = usize::try_from(number.checked_sub(self.first)?).ok()? + self.skipped;
-        self.chunks.get(at / CHUNK)?.get(at % CHUNK).copied()
+    /// Gives a number to an entry that is not kept. The ring must be empty.
+    pub(super) const fn skip(&mut self) {
+        self.first += self.is_empty() as u64;
     }
 
-    /// Forgets the entries before a number, at most four chunks of them; true if none is left.
-    pub(super) fn forget_until(&mut self, number: u64) -> bool {
+    /// Appends up to `count` entries from a number on to `out`.
+    pub(super) fn read(&self, from: u64, count: usize, out: &mut Vec<T>) {
+        let Some(at) = from.checked_sub(self.first).and_then(|at| usize::try_from(at).ok()) else { return };
+        let (mut at, mut left) = (at + self.skipped, count);
+        while left > 0
+            && let Some(entries) =
+                self.chunks.get(at / Self::CHUNK).and_then(|chunk| chunk.get(at % Self::CHUNK..))
+            && !entries.is_empty()
+        {
+            let some = &entries[..entries.len().min(left)];
+            out.extend_from_slice(some);
+            at += some.len();
+            left -= some.len();
+        }
+    }
+
+    /// Drops the entries before a number, at most four chunks of them; true if none is left.
+    pub(super) fn drop_before(&mut self, number: u64) -> bool {
         let mut budget = CHUNKS_PER_STEP;
         while self.first < number && !self.is_empty() {
             if budget == 0 {
@@ -99,11 +103,11 @@ impl Log {
             budget -= 1;
             let here = self.chunks.front().map_or(0, Vec::len) - self.skipped;
             let wanted = usize::try_from(number - self.first).unwrap_or(usize::MAX);
-            let gone = here.min(wanted);
-            self.skipped += gone;
-            self.first += gone as u64;
-            self.len -= gone;
-            if gone == here {
+            let dropped = here.min(wanted);
+            self.skipped += dropped;
+            self.first += dropped as u64;
+            self.len -= dropped;
+            if dropped == here {
                 self.chunks.pop_front();
                 self.skipped = 0;
             }
@@ -114,29 +118,46 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK, CHUNKS_PER_STEP, Entry, Log};
+    use super::{CHUNKS_PER_STEP, Ring};
 
     #[test]
-    fn numbers_stay_with_their_entries_while_the_front_is_forgotten() {
-        let mut log = Log::new();
-        assert!(log.skip() && log.skip());
+    fn numbers_stay_with_their_entries_while_the_front_is_dropped() {
+        const CHUNK: usize = Ring::<u64>::CHUNK;
+        let mut ring = Ring::new();
+        ring.skip();
+        ring.skip();
         let end = 20 * CHUNK as u64 + 2;
-        (2..end).for_each(|number| log.push(Entry::Add(number)));
-        assert!(!log.skip());
-        let mut forgotten = 2;
+        (2..end).for_each(|number| ring.push(number, usize::MAX));
+        let mut dropped = 2;
         for step in [1, 7, CHUNK - 8, CHUNK, 3 * CHUNK + 5, 1] {
-            forgotten += step as u64;
-            assert!(log.forget_until(forgotten));
-            assert_eq!((log.first(), log.end(), log.len() as u64), (forgotten, end, end - forgotten));
-            assert!(log.get(forgotten - 1).is_none() && log.get(end).is_none());
-            for number in [forgotten, forgotten + 1, forgotten + CHUNK as u64, end - 1] {
-                assert!(matches!(log.get(number), Some(Entry::Add(hash)) if hash == number));
+            dropped += step as u64;
+            assert!(ring.drop_before(dropped));
+            assert_eq!((ring.first(), ring.end()), (dropped, end));
+            for from in [dropped, dropped + 1, dropped + CHUNK as u64, end - 1] {
+                let mut out = Vec::new();
+                ring.read(from, 2 * CHUNK, &mut out);
+                let until = end.min(from + 2 * CHUNK as u64);
+                assert!(out.iter().copied().eq(from..until), "from {from}");
+            }
+            for from in [dropped - 1, end] {
+                let mut out = Vec::new();
+                ring.read(from, 5, &mut out);
+                assert_eq!(out, [0; 0]);
             }
         }
         let mut calls = 1;
-        while !log.forget_until(u64::MAX) {
+        while !ring.drop_before(u64::MAX) {
             calls += 1;
         }
-        assert!(log.is_empty() && log.first() == end && calls <= 20 / CHUNKS_PER_STEP);
+        assert!(ring.is_empty() && ring.first() == end && calls <= 20 / CHUNKS_PER_STEP);
+    }
+
+    #[test]
+    fn ring_at_its_limit_keeps_the_newest() {
+        let mut ring = Ring::new();
+        (0..100u32).for_each(|number| ring.push(number, 10));
+        let mut out = Vec::new();
+        ring.read(90, 100, &mut out);
+        assert_eq!((ring.first(), out), (90, (90..100).collect()));
     }
 }

@@ -1,92 +1,99 @@
-//! What a node publishes of its filter: one ordered log of changes, read by each peer at its own pace.
+//! What a node publishes of its filter: additions and rebuilt blocks, read by each peer at its own pace.
 //!
-//! The log says that a hash was added, that a block was rebuilt, that the size changes. It does not hold
-//! the image of a block: that is taken from the filter when a peer reads the entry, so it is never older
-//! than its place, and newer is harmless. The log is a ring of 30 s or 8 MiB. Who falls off it, or cannot
-//! be replayed to, reads a snapshot in pieces, and the changes go on in between: a piece is as new as the
-//! moment at which it is read, so the order of reading is all that counts.
+//! Two logs with a cursor each per reader. *Additions* are hashes, in order, and come first. *Blocks* are the numbers
+//! of rebuilt blocks; they are bulk, and read when nothing else waits. The log does not hold the image of a block: it
+//! is taken from the live filter when it is read, so it holds every key whose addition was read before, and none of the
+//! later additions can be undone by it. A filter of another size, and a reader that fell off a log, make a *snapshot*:
+//! the whole filter in pieces, which are bulk too, while additions go on. It begins at the addition that the reader
+//! stands at, if that is still in the log; so its filter lacks nothing meanwhile.
 //!
-//! While nobody reads, and nobody did so for the last 30 s, changes are counted and not kept: whoever comes
-//! then gets a snapshot anyway.
+//! Both logs keep 30 s, within their limits. While nobody reads, and nobody did for the last 30 s, changes are counted
+//! and not kept: the next reader gets a snapshot anyway.
 //!
-//! Here are no frames and no limits of a link: the caller reads as much as its peer's buffer takes. The
-//! other side is [`super::receiver`].
+//! Not here: frames, limits of links ([`crate::node::digest::sync`]). The other side is [`super::receiver`].
 
 use super::bloom::Bloom;
-use super::change_ring::{CHUNK, Entry, Log};
+use super::change_ring::{CHUNK_BYTES, Ring};
 use super::size::{BLOCK_WORDS, Block, Size};
 use crate::base::slots::{Key, Slots};
 use crate::base::time::Instant;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Bytes of the log; what is older than its newest 8 MiB is forgotten.
+/// Bytes of the log of additions at most.
 pub const LOG_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Entries of the log that this is.
-pub const LOG_ENTRIES_MAX: usize = LOG_BYTES_MAX / size_of::<Entry>();
+/// Entries that this is.
+pub const LOG_ENTRIES_MAX: usize = LOG_BYTES_MAX / size_of::<u64>();
 
-/// The share of the memory that the log may have where that is limited, if it is less than 8 MiB: one in so many.
+/// The log of blocks has one in so many of the bytes that the log of additions may have.
+const BLOCKS_SHARE: usize = 8;
+
+/// The share of limited memory that the log of additions may have, if it is less than 8 MiB: one in so many.
 const LOG_SHARE: u64 = 16;
 
-/// For how long the log remembers, to within a tenth of a second.
+/// For how long changes are kept, to within a tenth of a second.
 pub const LOG_KEPT: Duration = Duration::from_secs(30);
 
-/// How finely the age of entries is known.
+/// The resolution of the age of entries.
 const MARK_EVERY: Duration = Duration::from_millis(100);
 
 /// Blocks of a piece of a snapshot: 16 KiB.
 pub const PIECE_BLOCKS: usize = 256;
 
+/// Images of blocks read at once: 17 KiB.
+pub const IMAGES_MAX: usize = 256;
+
 /// The tag of [`ReaderKey`].
 #[derive(Debug)]
 pub enum ReaderTag {}
 
-/// Names a peer that reads the digest.
+/// Names a peer that reads the changelog.
 pub type ReaderKey = Key<ReaderTag>;
 
-/// A place in a digest: every change before `seq` is known.
+/// A position in a changelog: every change before it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The life of the node that the digest belongs to.
+    /// The life of the node that the changelog belongs to.
     pub epoch: u64,
-    /// The number of the next change.
+    /// The number of the next addition.
     pub seq: u64,
+    /// The number of the next change of blocks: one per rebuilt block, and one per change of size.
+    pub blocks: u64,
 }
 
-/// A change as it is told to a peer.
+/// Bulk for a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// A key with this hash came.
-    Add(u64),
-    /// A block has this content.
-    Block {
-        /// Its number at the size that was announced last.
-        number: u32,
-        /// Its bits.
-        image: Block,
-    },
-    /// From here on block numbers are those of this size, twice or half the one before.
-    Resize(Size),
-}
-
-/// A piece of a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Piece {
-    /// A snapshot begins; changes from `position` on follow in between and after it.
+pub enum Bulk {
+    /// A snapshot begins; additions from `position.seq` on go on beside it, changes of blocks after it.
     Begin {
-        /// Where the changes go on.
+        /// Where the reader stands when the snapshot is complete, but for additions.
         position: Position,
         /// The size of the filter.
         size: Size,
     },
-    /// The next blocks, as the words that were appended to the caller's buffer.
-    Blocks {
+    /// The next blocks of the snapshot, in `words`.
+    Piece {
         /// The number of the first.
         first: u32,
     },
-    /// Each block was told.
+    /// The snapshot is complete.
     End,
+    /// Rebuilt blocks, in `images`.
+    Images {
+        /// The number of the first change.
+        first: u64,
+    },
+}
+
+/// What bulk is generated into, kept between calls.
+#[derive(Debug, Default)]
+pub struct BulkBuffer {
+    /// Blocks of a snapshot, as words.
+    pub words: Vec<u64>,
+    /// Images of rebuilt blocks with the number of each block.
+    pub images: Vec<(u32, Block)>,
+    numbers: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,269 +105,269 @@ enum Snapshot {
 
 #[derive(Debug)]
 struct Reader {
-    next: u64,
-    /// The size that the peer was told last.
-    size: Size,
+    /// The number of the next addition; `None` before the snapshot that it depends on has begun.
+    addition: Option<u64>,
+    /// The number of the next change of blocks.
+    block: u64,
     snapshot: Snapshot,
 }
 
-/// The log and its readers.
+/// Where the logs stood at a moment.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    moment: Instant,
+    addition: u64,
+    block: u64,
+}
+
+/// The logs and their readers.
 #[derive(Debug)]
 pub struct Changelog {
     epoch: u64,
-    /// The size at the end of the log.
     size: Size,
-    log: Log,
-    log_entries_max: usize,
+    additions: Ring<u64>,
+    blocks: Ring<u32>,
+    additions_max: usize,
+    blocks_max: usize,
     /// Somebody reads, or did so not long ago: changes are kept.
     is_kept: bool,
-    /// Since when nobody reads, as far as changes are kept.
+    /// Since when nobody reads, while changes are kept.
     alone_since: Option<Instant>,
-    /// Entries from this number on are numbered by `size`.
-    resized_until: u64,
-    /// Moments, and the number of the first entry since.
-    marks: VecDeque<(Instant, u64)>,
+    /// The first change of blocks that is numbered by `size`.
+    resized_at: u64,
+    marks: VecDeque<Mark>,
     readers: Slots<ReaderTag, Reader>,
     snapshots: u64,
 }
 
 impl Changelog {
-    /// The digest of a filter of this size. `epoch` must be larger in each life of the node.
+    /// The changelog of a filter of this size. `epoch` must be larger in each life of the node.
     pub const fn new(epoch: u64, size: Size) -> Self {
         Self {
             epoch,
             size,
-            log: Log::new(),
-            log_entries_max: LOG_ENTRIES_MAX,
+            additions: Ring::new(),
+            blocks: Ring::new(),
+            additions_max: LOG_ENTRIES_MAX,
+            blocks_max: LOG_BYTES_MAX / BLOCKS_SHARE / size_of::<u32>(),
             is_kept: false,
             alone_since: None,
-            resized_until: 0,
+            resized_at: 0,
             marks: VecDeque::new(),
             readers: Slots::new(),
             snapshots: 0,
         }
     }
 
-    /// Where the log ends.
-    pub fn head(&self) -> Position {
-        Position { epoch: self.epoch, seq: self.log.end() }
+    /// Where the changelog ends.
+    pub const fn head(&self) -> Position {
+        Position { epoch: self.epoch, seq: self.additions.end(), blocks: self.blocks.end() }
     }
 
-    /// Bytes that the log takes, and may take before that is asked again. O(1).
+    /// Bytes that the logs take, or may take before this is asked again. O(1).
     pub fn log_bytes(&self) -> u64 {
-        self.log.memory_bytes() as u64
+        (self.additions.memory_bytes() + self.blocks.memory_bytes()) as u64
     }
 
-    /// Has the log keep to its share of `memory_max` bytes, 0 being no limit: what is older is forgotten as more
-    /// comes. It has room for a chunk of 64 KiB in any case. O(1).
+    /// Has the logs keep to their share of `memory_max` bytes, 0 being no limit. Each has room for a chunk of 64 KiB in
+    /// any case. O(1).
     pub fn limit_log(&mut self, memory_max: u64) {
-        let share = usize::try_from(memory_max / LOG_SHARE).unwrap_or(usize::MAX) / size_of::<Entry>();
-        let is_limited = memory_max > 0;
-        self.log_entries_max = if is_limited { share.clamp(CHUNK, LOG_ENTRIES_MAX) } else { LOG_ENTRIES_MAX };
+        let share = usize::try_from(memory_max / LOG_SHARE).unwrap_or(usize::MAX);
+        let bytes = if memory_max > 0 { share.clamp(CHUNK_BYTES, LOG_BYTES_MAX) } else { LOG_BYTES_MAX };
+        self.additions_max = bytes / size_of::<u64>();
+        self.blocks_max = (bytes / BLOCKS_SHARE).max(CHUNK_BYTES) / size_of::<u32>();
     }
 
-    /// How many snapshots were begun.
+    /// Snapshots begun since the start.
     pub const fn snapshots(&self) -> u64 {
         self.snapshots
     }
 
-    /// A key that was absent came. To be told even if no bit of the filter changed: a peer's bits can be
-    /// ahead of ours by nothing but what it was told. O(1).
+    /// A key that was absent was added. Published even if no bit of the filter changed: the bits that a peer has may be
+    /// fewer. O(1).
     pub fn added(&mut self, now: Instant, hash: u64) {
-        self.append(now, Entry::Add(hash));
-    }
-
-    /// A block was rebuilt; its number is that of `size`, which is the filter's coarse one. After growth
-    /// each block must be rebuilt and told, changed or not: an addition in the middle of a stretch falls
-    /// into both halves of its block, here and there not at the same moments. O(1).
-    pub fn rebuilt(&mut self, now: Instant, size: Size, number: u32) {
-        if size < self.size {
-            // Halfway through a stretch that the log has announced already.
-            let deeper = self.size.log2() - size.log2();
-            for half in 0..1 << deeper.min(1) {
-                self.append(now, Entry::Dirty(number << deeper | half));
-            }
+        if self.keeps(now) {
+            self.additions.push(hash, self.additions_max);
         } else {
-            self.append(now, Entry::Dirty(number >> (size.log2() - self.size.log2())));
+            self.additions.skip();
         }
     }
 
-    /// The filter begins to stretch or to fold to this size. O(1).
-    pub fn resized(&mut self, now: Instant, size: Size) {
+    /// A block was rebuilt. O(1).
+    pub fn rebuilt(&mut self, now: Instant, number: u32) {
+        if self.keeps(now) {
+            self.blocks.push(number, self.blocks_max);
+        } else {
+            self.blocks.skip();
+        }
+    }
+
+    /// The filter was replaced by one of another size: each reader gets a snapshot. O(readers).
+    pub fn resized(&mut self, size: Size) {
         self.size = size;
-        self.append(now, Entry::Resize(size));
-        self.resized_until = self.head().seq;
+        self.blocks.clear();
+        self.blocks.skip();
+        self.resized_at = self.blocks.end();
+        self.readers.values_mut().for_each(|reader| reader.snapshot = Snapshot::Due);
     }
 
-    /// Whether anybody reads it. O(1).
-    pub fn is_read(&self) -> bool {
-        !self.readers.is_empty()
+    /// How many peers read it. O(1).
+    pub fn readers(&self) -> usize {
+        self.readers.len()
     }
 
-    fn append(&mut self, now: Instant, entry: Entry) {
+    /// Additions that the slowest reader has not read, of those readers that wait for no snapshot. O(readers).
+    pub fn backlog(&self) -> u64 {
+        let slowest = self.readers.iter().filter_map(|(_, reader)| reader.addition).min();
+        slowest.map_or(0, |addition| self.additions.end().saturating_sub(addition))
+    }
+
+    /// Whether changes are kept. Makes room for one.
+    fn keeps(&mut self, now: Instant) -> bool {
         if self.readers.is_empty() {
             self.be_alone(now);
         }
-        if !self.is_kept && self.log.skip() {
-            return;
+        let has_entries = !self.additions.is_empty() || !self.blocks.is_empty();
+        if !self.is_kept && !has_entries {
+            return false;
         }
-        let surplus = (self.log.len() + 1).saturating_sub(self.log_entries_max);
-        if surplus > 0 {
-            self.log.forget_until(self.log.first() + surplus as u64);
-        }
-        let is_marked = self.marks.back().is_none_or(|(moment, _)| now.since(*moment) >= MARK_EVERY);
-        if is_marked {
-            self.marks.push_back((now, self.log.end()));
-        }
-        self.log.push(entry);
-        if is_marked {
+        if self.marks.back().is_none_or(|mark| now.since(mark.moment) >= MARK_EVERY) {
             self.trim(now);
+            let Position { seq, blocks, .. } = self.head();
+            self.marks.push_back(Mark { moment: now, addition: seq, block: blocks });
         }
+        true
     }
 
-    /// Ends the keeping of changes when nobody has read for as long as they would be kept.
+    /// Keeps no more changes when nobody has read for as long as they are kept.
     fn be_alone(&mut self, now: Instant) {
         if self.is_kept && now.since(*self.alone_since.get_or_insert(now)) >= LOG_KEPT {
             self.is_kept = false;
         }
-        if !self.is_kept && self.log.forget_until(self.log.end()) {
+        if !self.is_kept && self.drop_before(u64::MAX, u64::MAX) {
             self.marks.clear();
         }
     }
 
-    /// Forgets what is too old, at most what came in two tenths of a second of it.
+    fn drop_before(&mut self, addition: u64, block: u64) -> bool {
+        self.additions.drop_before(addition) && self.blocks.drop_before(block)
+    }
+
+    /// Drops what is too old, at most what came in two tenths of a second of it.
     pub fn trim(&mut self, now: Instant) {
         for _ in 0..2 {
-            let Some((moment, _)) = self.marks.front().copied() else { return };
-            let until = self.marks.get(1).map_or(self.log.end(), |(_, seq)| *seq);
-            let is_old = now.since(moment) >= LOG_KEPT && self.log.forget_until(until);
-            if !is_old && until > self.log.first() {
+            let Some(Mark { moment, .. }) = self.marks.front().copied() else { return };
+            let (addition, block) = self
+                .marks
+                .get(1)
+                .map_or((self.additions.end(), self.blocks.end()), |mark| (mark.addition, mark.block));
+            let is_old = now.since(moment) >= LOG_KEPT && self.drop_before(addition, block);
+            if !is_old && (addition > self.additions.first() || block > self.blocks.first()) {
                 return;
             }
             self.marks.pop_front();
         }
     }
 
-    /// When [`Changelog::trim`] will have emptied the log, if nothing more comes; `None` while it is empty.
-    /// So who trims then only, wakes once for all that came.
+    /// When [`Changelog::trim`] will have emptied the logs, if no more changes come; `None` while they are empty.
     pub fn empty_at(&self) -> Option<Instant> {
-        self.marks.back().map(|(moment, _)| moment.after(LOG_KEPT))
+        self.marks.back().map(|mark| mark.moment.after(LOG_KEPT))
     }
 
-    /// A peer begins to read: where it stopped, if that is in the log, else with a snapshot.
+    /// A peer begins to read: at a position that is in the logs, else with a snapshot.
     pub fn join(&mut self, at: Option<Position>) -> ReaderKey {
         self.is_kept = true;
         self.alone_since = None;
-        let reader = Reader { next: 0, size: self.size, snapshot: Snapshot::Due };
-        let key = self.readers.insert(reader);
+        let key = self.readers.insert(Reader { addition: None, block: 0, snapshot: Snapshot::Due });
         self.resync(key, at);
         key
     }
 
-    /// A peer wants to read on from another place, or a snapshot if it names none. O(1). It gets a snapshot
-    /// too if the place has left the log, or the size has changed since.
+    /// A peer goes on at another position; without one, or where it is not in the logs, with a snapshot. If only the
+    /// additions are in the log, the snapshot begins at that addition. O(1).
     pub fn resync(&mut self, key: ReaderKey, at: Option<Position>) {
         let head = self.head();
-        let replayed =
-            at.filter(|at| at.epoch == head.epoch && (self.log.first()..=head.seq).contains(&at.seq));
-        // Behind a change of size the block numbers are others; the log does not know which.
-        let replayed = replayed.filter(|at| at.seq >= self.resized_until);
-        let size = self.size;
         let Some(reader) = self.readers.get_mut(key) else { return };
-        match replayed {
-            Some(at) => *reader = Reader { next: at.seq, size, snapshot: Snapshot::None },
-            None => reader.snapshot = Snapshot::Due,
-        }
+        let at =
+            at.filter(|at| at.epoch == head.epoch && (self.additions.first()..=head.seq).contains(&at.seq));
+        let from = self.blocks.first().max(self.resized_at);
+        let replayed = at.filter(|at| (from..=head.blocks).contains(&at.blocks));
+        *reader = Reader {
+            addition: at.map(|at| at.seq),
+            block: replayed.map_or(0, |at| at.blocks),
+            snapshot: if replayed.is_some() { Snapshot::None } else { Snapshot::Due },
+        };
     }
 
-    /// A peer has gone.
+    /// A peer reads no more.
     pub fn leave(&mut self, key: ReaderKey) {
         self.readers.remove(key);
     }
 
-    /// Whether the peer has something to read that is no snapshot.
-    pub fn has_change(&self, key: ReaderKey) -> bool {
-        let reader = self.readers.get(key);
-        reader.is_some_and(|reader| reader.snapshot != Snapshot::Due && reader.next < self.head().seq)
+    /// Whether there are additions for a peer. O(1).
+    pub fn has_additions(&self, key: ReaderKey) -> bool {
+        let next = self.readers.get(key).and_then(|reader| reader.addition);
+        next.is_some_and(|next| next < self.additions.end())
     }
 
-    /// Whether the peer has (more of) a snapshot to read.
-    pub fn has_piece(&self, key: ReaderKey) -> bool {
-        let reader = self.readers.get(key);
-        reader.is_some_and(|reader| reader.snapshot != Snapshot::None || reader.next < self.log.first())
-    }
-
-    /// The next change for a peer, with its number, and the peer's place is behind it. `None` if there is
-    /// none, or none before a snapshot. Images are taken from `filter` now. O(1).
-    pub fn next_change(&mut self, key: ReaderKey, filter: &Bloom) -> Option<(u64, Change)> {
-        let head = self.head().seq;
+    /// Appends up to `count` additions for a peer to `out`. Returns the number of the first; `None` if there is none.
+    pub fn next_additions(&mut self, key: ReaderKey, count: usize, out: &mut Vec<u64>) -> Option<u64> {
         let reader = self.readers.get_mut(key)?;
-        if reader.next < self.log.first() {
-            reader.snapshot = Snapshot::Due;
-        }
-        if reader.snapshot == Snapshot::Due || reader.next >= head {
+        let next = reader.addition?;
+        if next < self.additions.first() {
+            *reader = Reader { addition: None, block: 0, snapshot: Snapshot::Due };
             return None;
         }
-        let change = match self.log.get(reader.next)? {
-            Entry::Add(hash) => Change::Add(hash),
-            Entry::Resize(_) if reader.snapshot != Snapshot::None => {
-                // Its blocks are numbered by the old size: begin again by the new one.
-                reader.snapshot = Snapshot::Due;
-                return None;
-            }
-            Entry::Resize(size) => {
-                reader.size = size;
-                Change::Resize(size)
-            }
-            // A merger of four blocks and more claims nearly every key, and a snapshot is soon due anyway.
-            Entry::Dirty(number) => match filter.image(reader.size, number as usize) {
-                Some(_) if filter.coarse_size().log2() > reader.size.log2() + 1 => {
-                    reader.snapshot = Snapshot::Due;
-                    return None;
-                }
-                Some(image) => Change::Block { number, image },
-                None => {
-                    reader.snapshot = Snapshot::Due;
-                    return None;
-                }
-            },
-        };
-        reader.next += 1;
-        Some((reader.next - 1, change))
+        let before = out.len();
+        self.additions.read(next, count, out);
+        let read = out.len() - before;
+        reader.addition = Some(next + read as u64);
+        (read > 0).then_some(next)
     }
 
-    /// The next piece of a peer's snapshot, if it has one to read; words of blocks are appended to `out`,
-    /// at most 16 KiB.
-    pub fn next_piece(&mut self, key: ReaderKey, filter: &Bloom, out: &mut Vec<u64>) -> Option<Piece> {
-        let position = self.head();
+    /// Whether there is bulk for a peer. O(1).
+    pub fn has_bulk(&self, key: ReaderKey) -> bool {
+        let reader = self.readers.get(key);
+        reader.is_some_and(|reader| reader.snapshot != Snapshot::None || reader.block < self.blocks.end())
+    }
+
+    /// The next bulk for a peer, generated from `filter` into `out`, at most 17 KiB. Additions for the peer must have
+    /// been read before.
+    pub fn next_bulk(&mut self, key: ReaderKey, filter: &Bloom, out: &mut BulkBuffer) -> Option<Bulk> {
+        let head = self.head();
         let reader = self.readers.get_mut(key)?;
-        if reader.next < self.log.first() {
+        if reader.snapshot == Snapshot::None && reader.block < self.blocks.first() {
             reader.snapshot = Snapshot::Due;
         }
+        out.words.clear();
+        out.images.clear();
         match reader.snapshot {
-            Snapshot::None => None,
             Snapshot::Due => {
                 self.snapshots += 1;
-                *reader =
-                    Reader { next: position.seq, size: self.size, snapshot: Snapshot::Under { next: 0 } };
-                Some(Piece::Begin { position, size: self.size })
+                let seq = *reader.addition.get_or_insert(head.seq);
+                reader.block = head.blocks;
+                reader.snapshot = Snapshot::Under { next: 0 };
+                Some(Bulk::Begin { position: Position { seq, ..head }, size: self.size })
             }
-            Snapshot::Under { next } if next >= reader.size.blocks() => {
+            Snapshot::Under { next } if next >= self.size.blocks() => {
                 reader.snapshot = Snapshot::None;
-                Some(Piece::End)
+                Some(Bulk::End)
             }
             Snapshot::Under { next } => {
-                let until = reader.size.blocks().min(next + PIECE_BLOCKS);
-                let size = reader.size;
-                if size != self.size {
-                    // Not one more block by a size that is past.
-                    reader.snapshot = Snapshot::Due;
-                    return self.next_piece(key, filter, out);
-                }
-                out.reserve((until - next) * BLOCK_WORDS);
-                (next..until).filter_map(|number| filter.image(size, number)).for_each(|b| out.extend(b));
+                let until = self.size.blocks().min(next + PIECE_BLOCKS);
+                let words = filter.words().get(next * BLOCK_WORDS..until * BLOCK_WORDS)?;
+                out.words.extend_from_slice(words);
                 reader.snapshot = Snapshot::Under { next: until };
-                Some(Piece::Blocks { first: u32::try_from(next).ok()? })
+                Some(Bulk::Piece { first: u32::try_from(next).ok()? })
+            }
+            Snapshot::None => {
+                out.numbers.clear();
+                self.blocks.read(reader.block, IMAGES_MAX, &mut out.numbers);
+                let first = reader.block;
+                reader.block += out.numbers.len() as u64;
+                let image = |number: &u32| Some((*number, *filter.block(*number as usize)?));
+                out.images.extend(out.numbers.iter().filter_map(image));
+                (!out.images.is_empty()).then_some(Bulk::Images { first })
             }
         }
     }

@@ -1,39 +1,34 @@
-//! What this node knows of the other nodes' filters, and which of them claim a key.
+//! The filters of all peers, and which of them claim a key.
 //!
-//! A peer's filter lies apart, or as a column of a bank where more than [`SEPARATE_MAX`] filters of
-//! its size are known; who asks does not see which. Whatever is large is done in steps: a snapshot is
-//! written beside what is known and then takes its place; a filter that moves into a column is searched
-//! where it was until the column is whole; one that changes its size leaves its column first.
+//! A peer's filter is separate, or a column of a bank where more than [`SEPARATE_MAX`] filters of
+//! its size are known; callers do not see which. Large work is done in steps: a snapshot is
+//! written beside what is known and then replaces it; a filter that moves into a column is searched
+//! where it was until the column is complete.
 //!
-//! A peer whose filter is not known, or may lack keys, is told by [`PeerFilters::unknown`]: it may have
-//! any key. Everything fits in a budget; what does not is refused, and the peer is unknown. Sequence
-//! numbers and epochs are not here: [`super::receiver`].
+//! A peer whose filter is not known, or may lack keys, is listed by [`PeerFilters::unknown`]: it may have
+//! any key. All filters together have a budget; what exceeds it is refused, and the peer is unknown. Positions in
+//! changelogs are not here: [`super::receiver`].
 
-use super::bit_sliced::{Bank, Column, Disposal};
+use super::bit_sliced::{Bank, Column};
 use super::bloom::Bloom;
+use super::deferred_free::DeferredFree;
+use super::key::{FilterKey, FilterTag};
 use super::rate::false_positive_rate_at_fill;
-use super::size::{Block, Size, mask_of, merge};
-use crate::base::slots::{Key, Slots};
+use super::size::{BLOCK_WORDS, Block, Size};
+use crate::base::slots::Slots;
 use slab::Slab;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::{fmt, mem};
 
-/// Filters of one size that lie apart; one more, and they become columns of a bank. Below, a bank would
+/// Filters of one size that stay separate; one more, and they become columns of a bank. Below, a bank would
 /// cost 64 columns for few filters and not be faster.
 pub const SEPARATE_MAX: usize = 8;
-
-/// Images held back for a filter that is changing its size; one more and it is in doubt.
-pub const HELD_BLOCKS_MAX: usize = 1_024;
 
 /// A filter with more of its bits set than this claims nearly every key: 5.8 % and more.
 pub const FILL_MAX: f64 = 0.7;
 
-/// The tag of [`FilterKey`].
-#[derive(Debug)]
-pub enum FilterTag {}
-
-/// Names a peer's filter here.
-pub type FilterKey = Key<FilterTag>;
+/// Blocks that one step copies into a column: 256 KiB of rows, tens of µs.
+const COLUMN_BLOCKS_PER_STEP: usize = 64;
 
 /// Why something about a peer's filter was refused. Where it says that the filter is dropped, the peer is
 /// unknown from then on; else nothing was changed.
@@ -45,10 +40,6 @@ pub enum FilterError {
     NotKnown,
     /// It has no such block.
     NoSuchBlock,
-    /// Sizes change by one doubling or halving at a time, within the limits.
-    WrongSize,
-    /// It is still changing its size, or being replaced by a snapshot.
-    Busy,
     /// It does not fit into what all filters of peers may take, or into memory. It is dropped.
     OverBudget,
     /// More than 70 % of its bits are set. It is dropped.
@@ -61,66 +52,55 @@ impl fmt::Display for FilterError {
             Self::Stale => "no such peer",
             Self::NotKnown => "a change of a filter that is not known",
             Self::NoSuchBlock => "a block beyond the filter",
-            Self::WrongSize => "a filter doubles or halves, within 1 to 2^26 blocks",
-            Self::Busy => "the filter is still changing",
             Self::OverBudget => "the filter does not fit into peer_filters_max",
             Self::Overfull => "more than 70 % of the filter's bits are set",
         })
     }
 }
 
+/// Where a filter lies.
 #[derive(Debug)]
-pub(super) enum Home {
+enum Home {
     Unknown,
     Separate(Bloom),
     Sliced(Place),
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    pub(super) bank: usize,
-    pub(super) column: Column,
-}
-
-/// A copy of the filter in the making, block by block.
-#[derive(Debug)]
-pub(super) enum Copying {
-    No,
-    IntoColumn { place: Place, next: usize },
-    OutOfColumn { filter: Bloom, next: usize },
+struct Place {
+    bank: usize,
+    column: Column,
 }
 
 #[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) home: Home,
-    pub(super) copying: Copying,
+struct Peer {
+    home: Home,
+    /// The column that a separate filter is being copied into, and the next block.
+    copying: Option<(Place, usize)>,
     /// The snapshot being written.
-    pub(super) incoming: Option<Bloom>,
-    /// The size that the filter is changing to.
-    pub(super) resize: Option<Size>,
-    /// Images of blocks of that size, to be written when it is reached.
-    pub(super) held: BTreeMap<u32, Block>,
-    /// Stands in the queue of work.
-    pub(super) queued: bool,
+    incoming: Option<Bloom>,
+    /// In the queue of work.
+    is_queued: bool,
 }
 
 /// All peers' filters.
 #[derive(Debug)]
 pub struct PeerFilters {
-    pub(super) peers: Slots<FilterTag, Peer>,
-    /// Whose filter lies apart.
-    pub(super) separate: Vec<FilterKey>,
-    /// Whose filter is not known or may lack keys.
+    peers: Slots<FilterTag, Peer>,
+    /// Peers whose filter is separate.
+    separate: Vec<FilterKey>,
+    /// Peers whose filter is not known or may lack keys.
     unknown: Vec<FilterKey>,
-    pub(super) banks: Slab<Bank>,
+    banks: Slab<Bank>,
+    /// Peers whose filter is being copied.
     work: VecDeque<FilterKey>,
-    pub(super) disposal: Disposal,
-    pub(super) bytes: u64,
+    freed: DeferredFree,
+    bytes: u64,
     bytes_max: u64,
 }
 
 impl PeerFilters {
-    /// Nobody's filter, in at most `bytes_max` bytes.
+    /// No filters, in at most `bytes_max` bytes.
     pub const fn new(bytes_max: u64) -> Self {
         Self {
             peers: Slots::new(),
@@ -128,7 +108,7 @@ impl PeerFilters {
             unknown: Vec::new(),
             banks: Slab::new(),
             work: VecDeque::new(),
-            disposal: Disposal::new(),
+            freed: DeferredFree::new(),
             bytes: 0,
             bytes_max,
         }
@@ -139,11 +119,9 @@ impl PeerFilters {
         self.bytes_max = bytes_max;
     }
 
-    /// A peer of whose filter nothing is known.
+    /// A peer whose filter is unknown.
     pub fn join(&mut self) -> FilterKey {
-        let (home, copying) = (Home::Unknown, Copying::No);
-        let held = BTreeMap::new();
-        let peer = Peer { home, copying, incoming: None, resize: None, held, queued: false };
+        let peer = Peer { home: Home::Unknown, copying: None, incoming: None, is_queued: false };
         let key = self.peers.insert(peer);
         self.unknown.push(key);
         key
@@ -158,22 +136,24 @@ impl PeerFilters {
 
     /// Forgets a peer's filter: it is unknown.
     pub fn forget(&mut self, key: FilterKey) {
-        self.drop_incoming(key);
+        self.drop_snapshot(key);
         self.drop_home(key);
         self.doubt(key);
     }
 
-    /// Drops what has come of a snapshot, and gives its memory back in steps; what is known stays.
+    /// Drops an incomplete snapshot, and gives its memory back in steps; what is known stays.
     pub fn drop_snapshot(&mut self, key: FilterKey) {
-        self.drop_incoming(key);
+        if let Some(filter) = self.peers.get_mut(key).and_then(|peer| peer.incoming.take()) {
+            self.dispose(filter);
+        }
     }
 
-    /// Bytes that the filters take, with those that are on their way back to the system.
+    /// Bytes that the filters take, with those that are not given back to the system yet.
     pub const fn bytes(&self) -> u64 {
-        self.bytes + self.disposal.bytes()
+        self.bytes + self.freed.bytes()
     }
 
-    /// Appends the peers whose filter claims the hash. A few cache lines for each 64 filters of one size.
+    /// Appends the peers whose filter claims the hash. A few cache lines per 64 filters of one size.
     #[inline]
     pub fn claimants(&self, hash: u64, out: &mut Vec<FilterKey>) {
         let filter = |key: &FilterKey| match self.peers.get(*key) {
@@ -181,18 +161,18 @@ impl PeerFilters {
             Some(_) | None => None,
         };
         for keys in self.separate.chunks(64) {
-            // Without a branch on what memory says, so that all of it is asked for at once.
-            let mut hopeful = 0u64;
+            // Without a branch on what was loaded, so that all loads are in flight at once.
+            let mut candidates = 0u64;
             for (at, filter) in keys.iter().map(filter).enumerate() {
                 let claims = filter.is_some_and(|filter| filter.first_lane_contains(hash));
-                hopeful |= u64::from(claims) << at;
+                candidates |= u64::from(claims) << at;
             }
-            while hopeful != 0 {
-                let key = keys[hopeful.trailing_zeros() as usize];
+            while candidates != 0 {
+                let key = keys[candidates.trailing_zeros() as usize];
                 if filter(&key).is_some_and(|filter| filter.contains(hash)) {
                     out.push(key);
                 }
-                hopeful &= hopeful - 1;
+                candidates &= candidates - 1;
             }
         }
         for (_, bank) in &self.banks {
@@ -243,11 +223,14 @@ impl PeerFilters {
         }
     }
 
-    /// The size that the peer last announced: of its snapshot, or that which its filter has or will have.
+    /// The size of what is searched.
     pub fn size(&self, key: FilterKey) -> Option<Size> {
-        let peer = self.peers.get(key)?;
-        let announced = peer.incoming.as_ref().map(Bloom::size).or(peer.resize);
-        announced.or_else(|| self.home_size(peer))
+        self.home_size(self.peers.get(key)?)
+    }
+
+    /// The size of the snapshot that is being written.
+    pub fn incoming_size(&self, key: FilterKey) -> Option<Size> {
+        self.peers.get(key)?.incoming.as_ref().map(Bloom::size)
     }
 
     /// The share of bits that are set in what is searched, 0 to 1.
@@ -267,12 +250,11 @@ impl PeerFilters {
         self.fill(key).map(false_positive_rate_at_fill)
     }
 
-    /// A block of what is searched: for audits. `None` while it changes its size.
+    /// A block of what is searched: for audits.
     pub fn block(&self, key: FilterKey, number: usize) -> Option<Block> {
-        let peer = self.peers.get(key).filter(|peer| peer.resize.is_none())?;
-        match &peer.home {
+        match &self.peers.get(key)?.home {
             Home::Unknown => None,
-            Home::Separate(filter) => filter.image(filter.size(), number),
+            Home::Separate(filter) => filter.block(number).copied(),
             Home::Sliced(place) => {
                 let bank = self.banks.get(place.bank).filter(|bank| number < bank.size().blocks())?;
                 Some(bank.read_block(place.column, number))
@@ -280,25 +262,23 @@ impl PeerFilters {
         }
     }
 
-    /// How many filters lie apart, and how many as columns.
+    /// How many filters are separate, and how many are columns.
     pub fn layout(&self) -> (usize, usize) {
         (self.separate.len(), self.banks.iter().map(|(_, bank)| bank.columns_live()).sum())
     }
 
-    /// Begins to write a snapshot beside what is known, which goes on to be searched, in doubt. A snapshot
-    /// that had been begun is dropped. If both do not fit, what is known goes.
+    /// Begins to write a snapshot beside what is known, which is searched meanwhile. A snapshot
+    /// that was begun before is dropped. If both do not fit, what is known is dropped.
     ///
     /// # Errors
     /// `OverBudget`: the peer's filter is dropped.
     pub fn begin_snapshot(&mut self, key: FilterKey, size: Size) -> Result<(), FilterError> {
-        self.drop_incoming(key);
-        self.cancel(key);
-        self.doubt(key);
+        self.drop_snapshot(key);
         if !self.fits(size.bytes()) {
-            self.drop_home(key);
+            self.forget(key);
         }
         let Some(incoming) = self.fits(size.bytes()).then(|| Bloom::try_new(size)).flatten() else {
-            self.drop_home(key);
+            self.forget(key);
             return Err(FilterError::OverBudget);
         };
         let peer = self.peers.get_mut(key).ok_or(FilterError::Stale)?;
@@ -307,7 +287,7 @@ impl PeerFilters {
         Ok(())
     }
 
-    /// Writes a block of the snapshot.
+    /// Writes a block of the snapshot. Additions since its beginning are in the image already, or follow.
     ///
     /// # Errors
     /// Nothing is changed.
@@ -319,10 +299,15 @@ impl PeerFilters {
     ) -> Result<(), FilterError> {
         let peer = self.peers.get_mut(key).ok_or(FilterError::Stale)?;
         let filter = peer.incoming.as_mut().ok_or(FilterError::NotKnown)?;
-        if filter.replace_block(number, image) { Ok(()) } else { Err(FilterError::NoSuchBlock) }
+        if number >= filter.size().blocks() {
+            return Err(FilterError::NoSuchBlock);
+        }
+        filter.replace_block(number, image);
+        Ok(())
     }
 
-    /// The snapshot is whole: it takes the place of what was known, and is trusted.
+    /// The snapshot is complete: it replaces what was known. Whether it lacks keys is the caller's to know
+    /// ([`PeerFilters::trust`]).
     ///
     /// # Errors
     /// `Overfull`: snapshot and filter are dropped.
@@ -341,7 +326,7 @@ impl PeerFilters {
             self.separate.push(key);
             self.slice(size);
         }
-        self.trust(key)
+        Ok(())
     }
 
     /// Adds a hash to a peer's filter, and to its snapshot if one is being written.
@@ -355,18 +340,8 @@ impl PeerFilters {
         } else if matches!(peer.home, Home::Unknown) {
             return Err(FilterError::NotKnown);
         }
-        match &mut peer.copying {
-            Copying::No => {}
-            Copying::IntoColumn { place, .. } => self.banks[place.bank].insert(place.column, hash),
-            Copying::OutOfColumn { filter, .. } => {
-                filter.insert(hash);
-            }
-        }
-        if let Some(size) = peer.resize
-            && let Ok(number) = u32::try_from(size.block_of(hash))
-            && let Some(image) = peer.held.get_mut(&number)
-        {
-            merge(image, &mask_of(hash));
+        if let Some((place, _)) = peer.copying {
+            self.banks[place.bank].insert(place.column, hash);
         }
         match &mut peer.home {
             Home::Unknown => {}
@@ -378,11 +353,10 @@ impl PeerFilters {
         self.check_fill(key)
     }
 
-    /// Puts an image in the place of a block of a peer's filter, in the numbers of the announced size.
+    /// Replaces a block of what is searched.
     ///
     /// # Errors
-    /// `NotKnown`, `NoSuchBlock` and `Busy` (too many images for a filter that is changing its size)
-    /// change nothing; `Overfull` drops the filter.
+    /// `NotKnown` and `NoSuchBlock` change nothing; `Overfull` drops the filter.
     pub fn replace_block(&mut self, key: FilterKey, number: u32, image: &Block) -> Result<(), FilterError> {
         let size = self.size(key).ok_or(FilterError::NotKnown)?;
         let at = number as usize;
@@ -390,23 +364,11 @@ impl PeerFilters {
             return Err(FilterError::NoSuchBlock);
         }
         let peer = self.peers.get_mut(key).ok_or(FilterError::Stale)?;
-        if let Some(filter) = &mut peer.incoming {
-            // What is searched meanwhile is in doubt and goes soon.
-            filter.replace_block(at, image);
-            return Ok(());
-        }
-        if peer.resize.is_some() {
-            if peer.held.len() >= HELD_BLOCKS_MAX && !peer.held.contains_key(&number) {
-                return Err(FilterError::Busy);
-            }
-            peer.held.insert(number, *image);
-            return Ok(());
-        }
-        if let Copying::IntoColumn { place, .. } = peer.copying {
+        if let Some((place, _)) = peer.copying {
             self.banks[place.bank].write_block(place.column, at, image);
         }
         match &mut peer.home {
-            Home::Unknown => return Err(FilterError::NotKnown),
+            Home::Unknown => {}
             Home::Separate(filter) => {
                 filter.replace_block(at, image);
             }
@@ -415,49 +377,12 @@ impl PeerFilters {
         self.check_fill(key)
     }
 
-    /// Begins to double or halve a peer's filter; [`PeerFilters::step`] does it, and it is searched
-    /// meanwhile.
-    ///
-    /// # Errors
-    /// `NotKnown`, `WrongSize` and `Busy` change nothing; `OverBudget` drops the filter.
-    pub fn resize(&mut self, key: FilterKey, size: Size) -> Result<(), FilterError> {
-        let peer = self.peers.get(key).ok_or(FilterError::Stale)?;
-        if peer.incoming.is_some() || peer.resize.is_some() {
-            return Err(FilterError::Busy);
-        }
-        let old = self.home_size(peer).ok_or(FilterError::NotKnown)?;
-        if old.doubled() != Some(size) && old.halved() != Some(size) {
-            return Err(FilterError::WrongSize);
-        }
-        self.cancel(key);
-        let growth = if size > old { size.bytes() } else { 0 };
-        let apart = self.peers.get(key).is_some_and(|peer| matches!(peer.home, Home::Separate(_)));
-        let copy = if apart { 0 } else { old.bytes() };
-        let room = if self.fits(copy + growth) && !apart { Bloom::try_new(old) } else { None };
-        if !self.fits(copy + growth) || room.is_none() && !apart {
-            self.forget(key);
-            return Err(FilterError::OverBudget);
-        }
-        if let Some(peer) = self.peers.get_mut(key) {
-            peer.resize = Some(size);
-            if let Some(filter) = room {
-                peer.copying = Copying::OutOfColumn { filter, next: 0 };
-            }
-            self.bytes += copy;
-        }
-        if apart {
-            self.reshape(key)?;
-        }
-        self.enqueue(key);
-        Ok(())
-    }
-
     /// Does one bounded piece of waiting work, tens of µs; false if there was none.
     pub fn step(&mut self) -> bool {
-        let Some(key) = self.work.pop_front() else { return self.disposal.step() };
+        let Some(key) = self.work.pop_front() else { return self.freed.step() };
         if let Some(peer) = self.peers.get_mut(key) {
-            peer.queued = false;
-            if self.step_peer(key) {
+            peer.is_queued = false;
+            if self.copy_into_column(key) {
                 self.enqueue(key);
             }
         }
@@ -466,10 +391,10 @@ impl PeerFilters {
 
     /// Whether [`PeerFilters::step`] has work.
     pub fn has_work(&self) -> bool {
-        !self.work.is_empty() || !self.disposal.is_empty()
+        !self.work.is_empty() || !self.freed.is_empty()
     }
 
-    pub(super) fn home_size(&self, peer: &Peer) -> Option<Size> {
+    fn home_size(&self, peer: &Peer) -> Option<Size> {
         match &peer.home {
             Home::Unknown => None,
             Home::Separate(filter) => Some(filter.size()),
@@ -477,7 +402,7 @@ impl PeerFilters {
         }
     }
 
-    pub(super) const fn fits(&self, bytes: u64) -> bool {
+    const fn fits(&self, bytes: u64) -> bool {
         self.bytes().saturating_add(bytes) <= self.bytes_max
     }
 
@@ -489,11 +414,102 @@ impl PeerFilters {
         Ok(())
     }
 
-    pub(super) fn enqueue(&mut self, key: FilterKey) {
+    fn enqueue(&mut self, key: FilterKey) {
         if let Some(peer) = self.peers.get_mut(key)
-            && !mem::replace(&mut peer.queued, true)
+            && !mem::replace(&mut peer.is_queued, true)
         {
             self.work.push_back(key);
+        }
+    }
+}
+
+/// Columns.
+impl PeerFilters {
+    /// Begins to copy separate filters of a size into columns: into free ones of a bank that exists,
+    /// into a new bank if more than [`SEPARATE_MAX`] wait for one. What does not fit stays separate.
+    fn slice(&mut self, size: Size) {
+        let is_settled = |key: &FilterKey| {
+            let peer = self.peers.get(*key);
+            peer.is_some_and(|peer| peer.copying.is_none() && self.home_size(peer) == Some(size))
+        };
+        let settled: Vec<FilterKey> = self.separate.iter().copied().filter(is_settled).collect();
+        for (moved, key) in settled.iter().copied().enumerate() {
+            let Some(place) = self.free_column(key, size, settled.len() - moved) else { return };
+            if let Some(peer) = self.peers.get_mut(key) {
+                peer.copying = Some((place, 0));
+                self.enqueue(key);
+            }
+        }
+    }
+
+    fn free_column(&mut self, key: FilterKey, size: Size, waiting: usize) -> Option<Place> {
+        let banks = self.banks.iter_mut().filter(|(_, bank)| bank.size() == size);
+        let taken = banks.into_iter().find_map(|(bank, rows)| Some((bank, rows.take(key)?)));
+        if let Some((bank, column)) = taken {
+            return Some(Place { bank, column });
+        }
+        if waiting <= SEPARATE_MAX || !self.fits(Bank::bytes(size)) {
+            return None;
+        }
+        let mut rows = Bank::try_new(size)?;
+        let column = rows.take(key)?;
+        self.bytes += Bank::bytes(size);
+        Some(Place { bank: self.banks.insert(rows), column })
+    }
+
+    /// Copies some blocks of a separate filter into its column; true if there are more.
+    fn copy_into_column(&mut self, key: FilterKey) -> bool {
+        let Some(peer) = self.peers.get_mut(key) else { return false };
+        let (Home::Separate(filter), Some((place, next))) = (&peer.home, &mut peer.copying) else {
+            return false;
+        };
+        let Some(bank) = self.banks.get_mut(place.bank) else { return false };
+        let blocks: &[Block] = filter.words().as_chunks::<BLOCK_WORDS>().0;
+        let until = blocks.len().min(*next + COLUMN_BLOCKS_PER_STEP);
+        for (number, block) in blocks.iter().enumerate().take(until).skip(*next) {
+            bank.write_block(place.column, number, block);
+        }
+        *next = until;
+        if until < blocks.len() {
+            return true;
+        }
+        let place = *place;
+        bank.switch_on(place.column, filter.ones());
+        peer.copying = None;
+        if let Home::Separate(filter) = mem::replace(&mut peer.home, Home::Sliced(place)) {
+            self.separate.retain(|other| *other != key);
+            self.dispose(filter);
+        }
+        false
+    }
+
+    fn release(&mut self, place: Place) {
+        let Some(bank) = self.banks.get_mut(place.bank) else { return };
+        bank.release(place.column);
+        if bank.columns_taken() == 0 {
+            let bank = self.banks.remove(place.bank);
+            self.bytes -= Bank::bytes(bank.size());
+            self.freed.put(bank.into_words());
+        }
+    }
+
+    fn dispose(&mut self, filter: Bloom) {
+        self.bytes -= filter.bytes();
+        self.freed.put(filter.into_words());
+    }
+
+    fn drop_home(&mut self, key: FilterKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let copying = peer.copying.take();
+        let home = mem::replace(&mut peer.home, Home::Unknown);
+        copying.into_iter().for_each(|(place, _)| self.release(place));
+        match home {
+            Home::Unknown => {}
+            Home::Separate(filter) => {
+                self.separate.retain(|other| *other != key);
+                self.dispose(filter);
+            }
+            Home::Sliced(place) => self.release(place),
         }
     }
 }

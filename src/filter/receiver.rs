@@ -1,24 +1,25 @@
-//! How a peer's digest is followed: which of its messages count, by epoch and number, and what follows
-//! from one that is missing.
+//! Following the changelog of one peer: which changes are applied, and what follows from one that is missing.
 //!
-//! A message that was seen already is dropped, one that is missing makes the filter doubtful and asks for
-//! a replay or a snapshot, one of an older life is refused. Whatever a peer sends costs O(1) and a bounded
-//! number of bytes, since sizes are held against limits before anything is allocated. The filters
-//! themselves are in [`super::peers`]; the sending side is [`super::digest`].
+//! A change that was applied before is dropped; one that is missing puts the filter in doubt and asks for
+//! a resync; a snapshot of an older life is refused. A snapshot that begins at the addition that comes next replaces the
+//! filter without a doubt: until it is complete, the filter that is known is searched, and additions go into both.
+//! Whatever a peer sends costs O(1) and a bounded number of bytes, since sizes are checked before anything is
+//! allocated. The filters themselves are in [`super::peer_filters`]; the sending side is [`super::changelog`].
 
-use super::changelog::{Change, Position};
-use super::peer_filters::{FilterError, FilterKey, PeerFilters};
-use super::size::{BLOCK_WORDS, Size};
+use super::changelog::Position;
+use super::key::FilterKey;
+use super::peer_filters::{FilterError, PeerFilters};
+use super::size::{BLOCK_WORDS, Block, Size};
 use std::fmt;
 
-/// What became of a message.
+/// What became of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It counts.
+    /// It was applied.
     Applied,
-    /// It was known, or stands behind something that is missing and was asked for already.
+    /// It was known, or follows something that is missing and was asked for already.
     Dropped,
-    /// Something is missing: the peer is to be asked to go on from here, by a snapshot if from nowhere.
+    /// Something is missing: the peer is to go on from here, with a snapshot if from nowhere.
     Resync(Option<Position>),
 }
 
@@ -42,144 +43,154 @@ impl From<FilterError> for ReceiveError {
 impl fmt::Display for ReceiveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OldEpoch => f.write_str("a digest of an older life"),
+            Self::OldEpoch => f.write_str("a changelog of an older life"),
             Self::OutOfOrder => f.write_str("a snapshot out of order"),
             Self::Filter(error) => error.fmt(f),
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Nothing is known, and nothing counts but a snapshot's beginning.
-    Waiting,
-    /// A snapshot is being written, up to `next`.
-    Snapshot { next: usize },
-    /// Changes are applied as they come.
-    Following,
+/// A snapshot that is being received.
+#[derive(Debug, Clone, Copy)]
+struct Snapshot {
+    /// The next block.
+    next: usize,
+    /// Changes of blocks that are in it.
+    blocks: u64,
 }
 
-/// Follows the digest of one peer.
+/// Follows the changelog of one peer.
 #[derive(Debug)]
 pub struct Receiver {
     filter: FilterKey,
-    /// The newest life of the peer that was seen, and the next change of it.
+    /// The newest life of the peer that was seen, and the next changes of it.
     at: Position,
-    stage: Stage,
-    /// A resync was asked for; until it comes, later numbers are dropped.
+    /// The filter is known: changes are applied as they come. If not, nothing counts before a snapshot begins.
+    is_following: bool,
+    snapshot: Option<Snapshot>,
+    /// A resync was asked for; later changes are dropped until it comes.
     asked: bool,
-    /// When the change of this number is known, nothing is missing any more.
+    /// When all additions before this one are known, nothing is missing any more.
     complete_at: Option<u64>,
-    /// Where the log ended by the last beat, on this link and in this stage.
-    beat_at: Option<u64>,
+    /// The end of the additions in the last heartbeat, on this link.
+    heartbeat_at: Option<u64>,
 }
 
 impl Receiver {
-    /// Knows nothing yet of the filter that goes by this key.
+    /// Knows nothing yet of the filter with this key.
     pub const fn new(filter: FilterKey) -> Self {
-        let at = Position { epoch: 0, seq: 0 };
-        Self { filter, at, stage: Stage::Waiting, asked: false, complete_at: None, beat_at: None }
+        Self {
+            filter,
+            at: Position { epoch: 0, seq: 0, blocks: 0 },
+            is_following: false,
+            snapshot: None,
+            asked: false,
+            complete_at: None,
+            heartbeat_at: None,
+        }
     }
 
-    /// A new link to the peer. Its filter is in doubt, since changes may be missing; gives the place from
+    /// A new link to the peer. Its filter is in doubt, since changes may be missing; returns the position from
     /// which to go on, if there is one.
     pub fn relinked(&mut self, filters: &mut PeerFilters) -> Option<Position> {
         self.unlinked(filters);
         self.asked = false;
-        self.beat_at = None;
+        self.heartbeat_at = None;
         self.position()
     }
 
-    /// The link has gone: changes may be missing, and what has come of a snapshot is of no use.
+    /// The link was lost: changes may be missing, and an incomplete snapshot is of no use.
     pub fn unlinked(&mut self, filters: &mut PeerFilters) {
-        if matches!(self.stage, Stage::Snapshot { .. }) {
-            self.wait(filters);
-        }
+        self.drop_snapshot(filters);
         filters.doubt(self.filter);
     }
 
-    /// From here on nothing counts but a snapshot's beginning; what has come of one is dropped.
-    fn wait(&mut self, filters: &mut PeerFilters) {
-        self.stage = Stage::Waiting;
+    fn drop_snapshot(&mut self, filters: &mut PeerFilters) {
+        self.snapshot = None;
         filters.drop_snapshot(self.filter);
+    }
+
+    /// From here on nothing counts before a snapshot begins.
+    fn wait(&mut self, filters: &mut PeerFilters) {
+        self.is_following = false;
+        self.drop_snapshot(filters);
         filters.doubt(self.filter);
     }
 
     /// Which changes are known.
     pub fn position(&self) -> Option<Position> {
-        (self.stage == Stage::Following).then_some(self.at)
+        self.is_following.then_some(self.at)
     }
 
-    /// The life of the peer that is followed, and the number of the change that comes next.
+    /// The life of the peer that is followed, and the numbers of the changes that come next.
     pub const fn expected(&self) -> Position {
         self.at
     }
 
-    /// How many blocks of a snapshot have come, while one is coming.
-    pub const fn snapshot_blocks(&self) -> Option<usize> {
-        match self.stage {
-            Stage::Snapshot { next } => Some(next),
-            Stage::Waiting | Stage::Following => None,
-        }
+    /// Blocks of a snapshot that have come, while one is coming.
+    pub fn snapshot_blocks(&self) -> Option<usize> {
+        self.snapshot.map(|snapshot| snapshot.next)
     }
 
-    /// Gives up a snapshot that does not come to its end, and the memory that it was to be written to.
+    /// Gives up a snapshot that does not come to its end, the memory that it was written to, and the filter.
     pub fn give_up(&mut self, filters: &mut PeerFilters) {
-        self.stage = Stage::Waiting;
+        self.wait(filters);
         filters.forget(self.filter);
     }
 
-    /// Whether nothing counts until a snapshot begins.
-    pub fn is_waiting(&self) -> bool {
-        self.stage == Stage::Waiting
+    /// Whether nothing counts before a snapshot begins.
+    pub const fn is_waiting(&self) -> bool {
+        !self.is_following && self.snapshot.is_none()
     }
 
-    /// The peer's log ended here when it beat. What it had by the beat before is to be known by now: if it is
-    /// not, the filter is in doubt until it is, however little seems to be missing.
-    pub fn heartbeat_from(&mut self, filters: &mut PeerFilters, head: Position) {
-        if self.stage == Stage::Following && head.epoch == self.at.epoch {
-            if self.beat_at.is_some_and(|seq| self.at.seq < seq) {
+    /// A heartbeat of the peer, and where its changelog ends. What was before the end in the heartbeat before must be
+    /// known by now: if not, the filter is in doubt until it is.
+    pub fn heartbeat_from(&mut self, filters: &mut PeerFilters, epoch: u64, seq: u64) {
+        if self.is_following && epoch == self.at.epoch {
+            if self.heartbeat_at.is_some_and(|seq| self.at.seq < seq) {
                 filters.doubt(self.filter);
             }
-            self.beat_at = Some(head.seq);
+            self.heartbeat_at = Some(seq);
         }
-        self.heard_head(filters, head);
+        self.head_is(filters, epoch, seq);
     }
 
-    /// The peer's log ended here when it said so: if all before it is known, the filter is trusted.
-    pub fn heard_head(&mut self, filters: &mut PeerFilters, head: Position) {
-        if self.stage == Stage::Following && head.epoch == self.at.epoch {
-            self.complete_at = self.complete_at.max(Some(head.seq));
-            self.reconcile(filters);
+    /// The additions of the peer ended here: when all of them are known, the filter is trusted.
+    pub fn head_is(&mut self, filters: &mut PeerFilters, epoch: u64, seq: u64) {
+        if self.is_following && epoch == self.at.epoch {
+            self.complete_at = self.complete_at.max(Some(seq));
+            self.trust_if_complete(filters);
         }
     }
 
-    fn reconcile(&mut self, filters: &mut PeerFilters) {
-        if self.stage == Stage::Following && self.complete_at.is_some_and(|seq| self.at.seq >= seq) {
+    fn trust_if_complete(&mut self, filters: &mut PeerFilters) {
+        if self.is_following && self.complete_at.is_some_and(|seq| self.at.seq >= seq) {
             self.complete_at = None;
-            // Refused only if the filter is gone, and then it is rightly unknown.
+            // Refused only if the filter is dropped, and then it is rightly unknown.
             _ = filters.trust(self.filter);
         }
     }
 
-    fn fresh_epoch(&self, epoch: u64) -> Result<(), ReceiveError> {
-        if epoch < self.at.epoch { Err(ReceiveError::OldEpoch) } else { Ok(()) }
-    }
-
-    /// A snapshot begins.
+    /// A snapshot begins. If it does so at the addition that comes next, the filter that is known stays trusted.
     ///
     /// # Errors
     /// `OldEpoch` changes nothing. If it does not fit, the filter is dropped.
     pub fn begin(&mut self, filters: &mut PeerFilters, at: Position, size: Size) -> Result<(), ReceiveError> {
-        self.fresh_epoch(at.epoch)?;
-        self.at = at;
+        if at.epoch < self.at.epoch {
+            return Err(ReceiveError::OldEpoch);
+        }
+        let goes_on = self.is_following && (at.epoch, at.seq) == (self.at.epoch, self.at.seq);
+        let begun = filters.begin_snapshot(self.filter, size);
+        self.is_following = goes_on && filters.size(self.filter).is_some();
+        self.snapshot = begun.is_ok().then_some(Snapshot { next: 0, blocks: at.blocks });
         self.asked = false;
-        self.complete_at = None;
-        self.beat_at = None;
-        self.stage = Stage::Waiting;
-        filters.begin_snapshot(self.filter, size)?;
-        self.stage = Stage::Snapshot { next: 0 };
-        Ok(())
+        if !self.is_following {
+            filters.doubt(self.filter);
+            self.at = at;
+            self.complete_at = None;
+            self.heartbeat_at = None;
+        }
+        Ok(begun?)
     }
 
     /// The next blocks of the snapshot, as their words.
@@ -193,98 +204,113 @@ impl Receiver {
         words: &[u64],
     ) -> Result<Outcome, ReceiveError> {
         let (blocks, rest) = words.as_chunks::<BLOCK_WORDS>();
-        let next = match self.stage {
-            Stage::Snapshot { next } => next,
-            Stage::Waiting => return Ok(Outcome::Dropped),
-            Stage::Following => return Err(ReceiveError::OutOfOrder),
-        };
-        let size = filters.size(self.filter).ok_or(FilterError::NotKnown)?;
-        if first as usize != next || !rest.is_empty() || blocks.len() > size.blocks() - next {
+        let Some(snapshot) = &mut self.snapshot else { return self.without_snapshot() };
+        let size = filters.incoming_size(self.filter).ok_or(FilterError::NotKnown)?;
+        if first as usize != snapshot.next || !rest.is_empty() || blocks.len() > size.blocks() - snapshot.next
+        {
             return Err(ReceiveError::OutOfOrder);
         }
-        for (number, image) in (next..).zip(blocks) {
-            filters.snapshot_block(self.filter, number, image)?;
+        for image in blocks {
+            filters.snapshot_block(self.filter, snapshot.next, image)?;
+            snapshot.next += 1;
         }
-        self.stage = Stage::Snapshot { next: next + blocks.len() };
         Ok(Outcome::Applied)
     }
 
-    /// The snapshot ends; if it is whole, the filter is known.
+    /// Pieces of a snapshot that was dropped here may still come.
+    const fn without_snapshot(&self) -> Result<Outcome, ReceiveError> {
+        let is_dropped = self.asked || !self.is_following;
+        if is_dropped { Ok(Outcome::Dropped) } else { Err(ReceiveError::OutOfOrder) }
+    }
+
+    /// The snapshot ends; if it is complete, it is the filter.
     ///
     /// # Errors
     /// `OutOfOrder` changes nothing; an overfull filter is dropped.
     pub fn end(&mut self, filters: &mut PeerFilters) -> Result<Outcome, ReceiveError> {
-        let next = match self.stage {
-            Stage::Snapshot { next } => next,
-            Stage::Waiting => return Ok(Outcome::Dropped),
-            Stage::Following => return Err(ReceiveError::OutOfOrder),
-        };
-        if filters.size(self.filter).is_none_or(|size| next != size.blocks()) {
+        let Some(snapshot) = self.snapshot else { return self.without_snapshot() };
+        if filters.incoming_size(self.filter).is_none_or(|size| snapshot.next != size.blocks()) {
             return Err(ReceiveError::OutOfOrder);
         }
-        self.stage = Stage::Waiting;
-        filters.finish_snapshot(self.filter)?;
-        self.stage = Stage::Following;
+        self.snapshot = None;
+        if let Err(error) = filters.finish_snapshot(self.filter) {
+            self.wait(filters);
+            return Err(error.into());
+        }
+        self.at.blocks = snapshot.blocks;
+        if !self.is_following {
+            self.is_following = true;
+            filters.trust(self.filter)?;
+        }
         Ok(Outcome::Applied)
     }
 
-    /// A change, with its number.
+    /// An addition, with its number.
     ///
     /// # Errors
-    /// `OldEpoch` and a change that does not fit the filter change nothing; an overfull filter, or one that
-    /// has outgrown the budget, is dropped.
-    pub fn change(
+    /// An overfull filter is dropped.
+    pub fn addition(
         &mut self,
         filters: &mut PeerFilters,
-        at: Position,
-        change: &Change,
+        seq: u64,
+        hash: u64,
     ) -> Result<Outcome, ReceiveError> {
-        self.fresh_epoch(at.epoch)?;
-        if self.stage == Stage::Waiting {
+        if self.is_waiting() || seq < self.at.seq {
             return Ok(Outcome::Dropped);
         }
-        if at.epoch == self.at.epoch && at.seq < self.at.seq {
-            return Ok(Outcome::Dropped);
+        if seq != self.at.seq {
+            self.complete_at = self.complete_at.max(Some(seq.saturating_add(1)));
+            filters.doubt(self.filter);
+            return Ok(self.miss(filters));
         }
-        if at != self.at {
-            self.complete_at = self.complete_at.max(Some(at.seq.saturating_add(1)));
-            return Ok(self.miss(filters, at.epoch == self.at.epoch));
+        if let Err(error) = filters.add(self.filter, hash) {
+            self.wait(filters);
+            return Err(error.into());
         }
-        let applied = match change {
-            Change::Add(hash) => filters.add(self.filter, *hash),
-            Change::Block { number, image } => filters.replace_block(self.filter, *number, image),
-            Change::Resize(size) => filters.resize(self.filter, *size),
-        };
-        match applied {
-            Ok(()) => {
-                self.at.seq = self.at.seq.saturating_add(1);
-                self.asked = false;
-                self.reconcile(filters);
-                Ok(Outcome::Applied)
-            }
-            // Not the peer's fault: it is ahead of our steps.
-            Err(FilterError::Busy) => {
-                self.wait(filters);
-                Ok(Outcome::Resync(None))
-            }
-            Err(error) => {
-                self.wait(filters);
-                Err(error.into())
-            }
-        }
+        self.at.seq = seq.saturating_add(1);
+        self.asked = false;
+        self.trust_if_complete(filters);
+        Ok(Outcome::Applied)
     }
 
-    /// Asks, once, for what is missing: a replay within one life, else a snapshot.
-    fn miss(&mut self, filters: &mut PeerFilters, replayable: bool) -> Outcome {
-        filters.doubt(self.filter);
+    /// A rebuilt block, with the number of the change. One that is missing leaves keys claimed that are gone, and no
+    /// doubt.
+    ///
+    /// # Errors
+    /// A block that does not fit the filter changes nothing; an overfull filter is dropped.
+    pub fn block(
+        &mut self,
+        filters: &mut PeerFilters,
+        change: u64,
+        number: u32,
+        image: &Block,
+    ) -> Result<Outcome, ReceiveError> {
+        if !self.is_following || self.snapshot.is_some() || change < self.at.blocks {
+            return Ok(Outcome::Dropped);
+        }
+        if change != self.at.blocks {
+            return Ok(self.miss(filters));
+        }
+        if let Err(error) = filters.replace_block(self.filter, number, image) {
+            self.wait(filters);
+            return Err(error.into());
+        }
+        self.at.blocks = change.saturating_add(1);
+        // A resync for additions is still to come.
+        self.asked &= self.complete_at.is_some();
+        Ok(Outcome::Applied)
+    }
+
+    /// Asks, once, for what is missing: from the position that is known, else a snapshot.
+    fn miss(&mut self, filters: &mut PeerFilters) -> Outcome {
         if self.asked {
             return Outcome::Dropped;
         }
         self.asked = true;
-        if self.stage == Stage::Following && replayable {
-            return Outcome::Resync(Some(self.at));
+        self.drop_snapshot(filters);
+        if !self.is_following {
+            self.wait(filters);
         }
-        self.wait(filters);
-        Outcome::Resync(None)
+        Outcome::Resync(self.position())
     }
 }

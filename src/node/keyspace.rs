@@ -90,7 +90,7 @@ impl Keyspace {
 
     /// The changelog of the own filter.
     pub(in crate::node) const fn changelog(&self) -> &Changelog {
-        self.own_filter.digest()
+        self.own_filter.changelog()
     }
 
     /// The clock reading that frames carry.

@@ -51,8 +51,8 @@ pub enum Timer {
     Peer(PeerKey),
     /// The next retry or timeout of a lookup.
     Lookups,
-    /// The next digest update to peers.
-    Tell,
+    /// Changes of the own filter have gathered for long enough.
+    Publish,
     /// The end of the shutdown.
     DrainEnd,
 }

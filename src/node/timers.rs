@@ -43,7 +43,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
                 remote::run_due(state, now, deadline, budget);
                 break;
             }
-            Popped::Due { payload: Timer::Tell, .. } => sync::timer_fired(state, now),
+            Popped::Due { deadline, payload: Timer::Publish } => sync::timer_fired(state, now, deadline),
             Popped::Due { payload: Timer::DrainEnd, .. } => end_drain(state),
             Popped::Moved => {}
             Popped::Idle => break,
@@ -61,7 +61,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
                     return mesh.peers.get(key).is_some_and(|peer| peer.alarm.is_live(deadline));
                 }
                 Timer::Lookups => return mesh.lookups.is_live(deadline),
-                Timer::Tell => mesh.tell_timer_at,
+                Timer::Publish => return mesh.publishing.alarm.is_live(deadline),
                 Timer::DrainEnd => Some(deadline),
             };
             armed == Some(deadline)

@@ -258,24 +258,23 @@ mod tests {
         let mut images: Vec<_> =
             std::iter::repeat_with(|| rng.next_u64()).map(|word| [word; 8]).take(count).collect();
         images[0][7] = 1;
-        let body = match of % 14 {
+        let body = match of % 13 {
             0 => Body::Heartbeat { head, is_answer: hash & 1 == 0 },
             1 => return put_deltas(out, clock, number, images.iter().map(|image| image[0])),
             2 => return put_blocks(out, clock, number, images.iter().map(|image| (request, *image))),
-            3 => Body::Resize { size_log2 },
-            4 => Body::Snap { head, size_log2 },
-            5 => return put_piece(out, clock, request, images.as_flattened()),
-            6 => Body::SnapEnd,
-            7 => Body::Resync((hash & 1 == 0).then_some(head)),
-            8 => Body::Get { key: &text, wanted: if hash & 1 == 0 { Wanted::Value } else { Wanted::Ttl } },
-            9 => Body::Value {
+            3 => Body::Snap { head, size_log2 },
+            4 => return put_piece(out, clock, request, images.as_flattened()),
+            5 => Body::SnapEnd,
+            6 => Body::Resync((hash & 1 == 0).then_some(head)),
+            7 => Body::Get { key: &text, wanted: if hash & 1 == 0 { Wanted::Value } else { Wanted::Ttl } },
+            8 => Body::Value {
                 hash,
                 version: number,
                 left_ms: (hash & 1 == 0).then_some(number),
                 value: &text,
             },
-            10 => Body::None { hash },
-            13 => Body::NotTaken,
+            9 => Body::None { hash },
+            10 => Body::NotTaken,
             11 => return put_peers(out, clock, (0..count).map(|_| address(rng))),
             _ => Body::Bye(&text),
         };

@@ -106,23 +106,25 @@
 //! ```
 //!
 //! `clock` is at least the highest version that the sender has given, and at least its wall clock. A *position* is an
-//! epoch (u64, the life of the node) and a seq (u64, the number of the next change in its changelog). Kinds:
+//! epoch (u64, the life of the node) and a seq (u64, the number of the next addition in its changelog). Kinds:
 //!
 //! | kind | name | request | payload |
 //! |---|---|---|---|
 //! | 1 | BEAT | counts heartbeats; an answer (flag 1) repeats it | the position at the end of the sender's changelog |
 //! | 2 | DELTA | low half of the first one's seq | hashes of added keys (u64), of consecutive seqs |
-//! | 3 | BLOCK | low half of the first one's seq | rebuilt blocks: number (u32), 64 bytes; of consecutive seqs |
-//! | 4 | RESIZE | low half of its seq | the filter's new size: log2 of its blocks (u8) |
-//! | 5 | SNAP | 0 | a snapshot of the filter begins: its position, log2 of its blocks (u8) |
+//! | 3 | BLOCK | low half of the first change | rebuilt blocks: number (u32), 64 bytes; of consecutive changes |
+//! | 5 | SNAP | low half of the next change of blocks | a snapshot of the filter begins: its position, log2 of its blocks (u8) |
 //! | 6 | PIECE | number of the first block | blocks of it, 64 bytes each |
 //! | 7 | SNAPEND | 0 | none: the snapshot is complete |
-//! | 8 | RESYNC | 0 | none: asks for a snapshot; or the position from which changes are to be sent |
+//! | 8 | RESYNC | low half of the next change of blocks | none: asks for a snapshot; or the position from which changes are to be sent |
 //! | 9 | GET | number of the query on this link | a key; flag 1: only its TTL is asked for |
 //! | 10 | VALUE | repeated | hash (u64), version (u64), milliseconds left (u64; all ones: no TTL), value |
 //! | 11 | NONE | repeated | hash (u64); none: the key is longer than the node accepts |
 //! | 12 | PEERS | 0 | nodes: id (16 bytes; zeroes: unknown), 4 or 6 (u8), IP (4 or 16 bytes), port (u16) |
 //! | 13 | BYE | 0 | the reason as text, at most 128 bytes |
+//!
+//! Additions count by seq; rebuilt blocks and new sizes count apart, as *changes of blocks*. A filter of another size is
+//! sent as a snapshot beside which additions go on; its position is the addition that the receiver expects next.
 //!
 //! 14 to 22 are reserved for INVALIDATE, NEWER, DELETE, DELETED, EXECUTE, EXECUTED, NOTHOLDER, FLOOR and FLOORED.
 //! Flags that a kind does not have are 0. A payload has at most 64 KiB; hashes and blocks 16 KiB, the key of a GET

@@ -66,7 +66,6 @@ fn check_list(body: &Body<'_>, payload: usize) {
             assert_eq!((list.iter().count(), bytes), (list.len(), payload));
         }
         Body::Heartbeat { .. }
-        | Body::Resize { .. }
         | Body::Snap { .. }
         | Body::SnapEnd
         | Body::Resync(_)

@@ -1,7 +1,7 @@
 //! Changes of a filter that come twice, in the wrong order, not at all, or by the hundred thousand; and what
 //! little it takes to make a node talk.
 
-use crate::kit::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, heartbeat, ms};
+use crate::kit::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, heartbeat, ms, piece};
 use olivia::config::Config;
 use olivia::filter::changelog::Position;
 use olivia::limits::Limits;
@@ -35,7 +35,7 @@ fn deltas_that_come_again_are_dropped_and_counted() {
     for _ in 0..100 {
         world.driver.send(link.conn, deltas(0, &[1, 2, 3]));
     }
-    world.driver.send(link.conn, block(1, 0, [u64::MAX; 8]));
+    world.driver.send(link.conn, [block(0, 0, [0; 8]), block(0, 0, [u64::MAX; 8])].concat());
     assert_eq!(world.driver.node.stats().digest_messages_dropped, 301);
     assert_eq!((position(&world, &face), world.filter(&face)), (Some(3), FilterState::Known));
     assert_eq!(resyncs(&mut world, &mut link), []);
@@ -147,7 +147,7 @@ fn block_beyond_the_filter_is_refused_and_its_peer_asked_again_for_all_of_it() {
         let mut world = World::new(Config::default());
         let face = Face::new(1);
         let mut link = at_three(&mut world, &face);
-        world.driver.send(link.conn, block(3, number, [u64::MAX; 8]));
+        world.driver.send(link.conn, block(0, number, [u64::MAX; 8]));
         assert_eq!(world.driver.node.stats().digest_messages_refused, 1);
         assert_eq!(world.filter(&face), FilterState::Doubtful);
         for second in 0..40 {
@@ -199,57 +199,62 @@ fn sizes_that_change_without_end_hold_no_more_than_the_budget() {
     let mut world = World::new(Config { limits, ..Config::default() });
     let face = Face::new(1);
     let mut link = world.known(&face);
-    let mut seq = 0;
-    let mut resize = |world: &mut World, link: &Link, size_log2: u8| {
-        world.driver.deliver(link.conn, &bytes_of(&[(seq, Body::Resize { size_log2 })]));
-        seq += 1;
+    let resize = |world: &mut World, link: &mut Link, size_log2: u8| {
+        world.publish(link, head(1, 0), size_log2, &vec![0; 8 << size_log2]);
         world.check_at_once();
         assert!(world.stat("peer_filters_bytes") <= 1 << 20);
     };
-    // Up and down, each as soon as the one before is done.
-    for _ in 0..20 {
+    for _ in 0..5 {
         for size_log2 in (2..=11).chain((1..=10).rev()) {
-            resize(&mut world, &link, size_log2);
+            resize(&mut world, &mut link, size_log2);
+            assert_eq!(world.filter(&face), FilterState::Known);
         }
     }
-    assert_eq!(world.filter(&face), FilterState::Known);
     // Up until it does not fit.
-    for size_log2 in 2..=14 {
-        resize(&mut world, &link, size_log2);
+    for size_log2 in 2..=15 {
+        resize(&mut world, &mut link, size_log2);
     }
     assert_eq!(world.filter(&face), FilterState::Unknown);
     assert_eq!(world.driver.node.stats().digest_messages_refused, 1);
     assert_eq!(world.stat("peer_filters_bytes"), 0);
-    // All in one go, before the first is done: asked again for all of it, once.
-    world.hear(&mut link);
-    world.publish(&mut link, head(1, 0), 10, &[0; 8 << 10]);
-    let storm: Vec<_> =
-        (0..1_000).map(|n| (n, Body::Resize { size_log2: if n % 2 == 0 { 11 } else { 10 } })).collect();
-    world.send(&link, &storm);
-    assert_eq!(resyncs(&mut world, &mut link), [None]);
-    assert!(world.driver.node.stats().digest_messages_dropped >= 998);
-    // A leap is refused.
-    world.publish(&mut link, head(1, 0), 3, &[0; 8 << 3]);
-    world.send(&link, &[(0, Body::Resize { size_log2: 5 })]);
-    assert_eq!(world.driver.node.stats().digest_messages_refused, 2);
+    assert_eq!(resyncs(&mut world, &mut link), [Some(head(1, 0))]);
+    world.check();
+}
+
+#[test]
+fn filter_stays_known_and_takes_additions_while_one_of_another_size_comes() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    let mut link = at_three(&mut world, &face);
+    world.send(&link, &[(0, Body::Snap { head: head(1, 3), size_log2: 3 })]);
+    for seq in 3..7 {
+        assert_eq!(world.filter(&face), FilterState::Known);
+        let first = u32::try_from(2 * (seq - 3)).unwrap();
+        world.driver.send(link.conn, [piece(first, &[0; 16]), deltas(seq, &[seq << 60])].concat());
+    }
+    world.send(&link, &[(0, Body::SnapEnd)]);
+    assert_eq!((position(&world, &face), world.filter(&face)), (Some(7), FilterState::Known));
+    assert_eq!(resyncs(&mut world, &mut link), []);
+    // A snapshot from elsewhere is one of what may be missing.
+    world.send(&link, &[(0, Body::Snap { head: head(1, 9), size_log2: 1 })]);
     assert_eq!(world.filter(&face), FilterState::Doubtful);
     world.check();
 }
 
 #[test]
-fn blocks_that_come_while_the_size_changes_are_held_up_to_their_limit() {
+fn blocks_that_come_while_a_snapshot_comes_are_dropped() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = world.linked(&face);
     world.publish(&mut link, head(1, 0), 13, &[0; 8 << 13]);
     world.hear(&mut link);
-    let mut storm = bytes_of(&[(0, Body::Resize { size_log2: 14 })]);
+    let mut storm = bytes_of(&[(0, Body::Snap { head: head(1, 0), size_log2: 14 })]);
     for number in 0..2_000 {
-        storm.extend(block(1 + u64::from(number), number, [1; 8]));
+        storm.extend(block(u64::from(number), number, [1; 8]));
     }
     world.driver.send(link.conn, storm);
-    let asked = resyncs(&mut world, &mut link);
-    assert!(asked.len() <= 1, "{asked:?}");
+    assert_eq!(world.driver.node.stats().digest_messages_dropped, 2_000);
+    assert_eq!(resyncs(&mut world, &mut link), []);
     world.publish(&mut link, head(1, 9_000), 1, &[0; 16]);
     assert_eq!(world.filter(&face), FilterState::Known);
     assert_eq!(world.stat("peer_filters_bytes"), 128);

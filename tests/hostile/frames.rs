@@ -19,7 +19,6 @@ fn samples() -> Vec<Vec<u8>> {
         one(Body::Heartbeat { head: head(1, 0), is_answer: false }),
         deltas(0, &[1, 2]),
         block(0, 0, [0; 8]),
-        one(Body::Resize { size_log2: 2 }),
         one(Body::Snap { head: head(1, 0), size_log2: 1 }),
         piece(0, &[0; 16]),
         one(Body::SnapEnd),
@@ -59,14 +58,15 @@ fn first_byte_that_begins_no_frame_ends_the_link_at_once() {
 
 #[test]
 fn kinds_that_are_not_or_not_yet_end_the_link() {
-    for kind in [0].into_iter().chain(14..=20).chain([0x7F, 0xFF]) {
+    for kind in [0, 4].into_iter().chain(14..=20).chain([0x7F, 0xFF]) {
         assert_eq!(broken(&header(kind, 0, 0)), format!("there is no frame of kind {kind}"));
     }
 }
 
 #[test]
 fn flags_that_a_kind_does_not_have_end_the_link() {
-    for (kind, sample) in (1u8..).zip(samples()) {
+    for sample in samples() {
+        let kind = sample[1];
         let allowed = u16::from(kind == 1 || kind == 9);
         for flag in [1u16, 2, 1 << 15].into_iter().filter(|flag| *flag != allowed) {
             let mut frame = sample.clone();
@@ -79,7 +79,7 @@ fn flags_that_a_kind_does_not_have_end_the_link() {
 
 #[test]
 fn length_over_the_limit_of_its_kind_ends_the_link_at_the_header() {
-    for kind in 1..=13 {
+    for kind in (1..=3).chain(5..=13) {
         let reason = broken(&header(kind, 0, u32::MAX));
         assert!(reason.contains("longer than its limit of"), "{kind}: {reason}");
     }
@@ -91,20 +91,7 @@ fn length_over_the_limit_of_its_kind_ends_the_link_at_the_header() {
 
 #[test]
 fn length_that_its_kind_cannot_have_ends_the_link_at_the_header() {
-    let wrong = [
-        (1, 15),
-        (1, 17),
-        (2, 7),
-        (3, 67),
-        (4, 0),
-        (4, 2),
-        (5, 16),
-        (6, 63),
-        (7, 1),
-        (8, 1),
-        (10, 23),
-        (11, 9),
-    ];
+    let wrong = [(1, 15), (1, 17), (2, 7), (3, 67), (5, 16), (6, 63), (7, 1), (8, 1), (10, 23), (11, 9)];
     for (kind, length) in wrong {
         let reason = broken(&header(kind, 0, length));
         assert!(reason.contains(&format!(" of {length} bytes, but it needs ")), "{kind}: {reason}");
@@ -113,7 +100,7 @@ fn length_that_its_kind_cannot_have_ends_the_link_at_the_header() {
 
 #[test]
 fn list_of_nodes_that_is_cut_short_ends_the_link() {
-    let mut bytes = samples()[11].clone();
+    let mut bytes = samples()[10].clone();
     bytes.pop();
     bytes[4] -= 1;
     assert_eq!(broken(&bytes), "PEERS has no node at byte 0");

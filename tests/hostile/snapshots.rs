@@ -58,14 +58,10 @@ fn snapshot_that_is_not_gone_on_with_gives_its_memory_back() {
     assert!(world.stat("peer_filters_bytes") > bytes);
     world.driver.send(link.conn, deltas(7, &[1]));
     assert_eq!(world.stat("peer_filters_bytes"), bytes);
-    // One of its size.
-    world.driver.send(link.conn, snap(1, 10));
-    world.send(&link, &[(0, Body::Resize { size_log2: 11 })]);
-    assert_eq!(world.stat("peer_filters_bytes"), bytes);
     // A new link.
     world.driver.send(link.conn, snap(1, 10));
     assert!(world.stat("peer_filters_bytes") > bytes);
-    let link = world.linked(&face);
+    let link = world.dial(&face);
     assert_eq!(world.stat("peer_filters_bytes"), bytes);
     // The end of a link, and what is remembered of its peer behind it.
     world.driver.send(link.conn, snap(1, 10));
@@ -137,15 +133,14 @@ fn filters_beyond_the_largest_size_are_refused_before_a_byte_is_allocated() {
     let mut link = world.known(&face);
     for size_log2 in [27, 28, 64, 255] {
         world.driver.send(link.conn, snap(2, size_log2));
-        world.driver.send(link.conn, bytes_of(&[(0, Body::Resize { size_log2 })]));
     }
-    assert_eq!(refusals(&world), 8);
+    assert_eq!(refusals(&world), 4);
     // Of no size that there is: nothing has changed.
     assert_eq!(world.filter(&face), FilterState::Known);
     assert_eq!(world.hear(&mut link), []);
     // The largest that there is, above what all filters may take.
     world.driver.send(link.conn, snap(2, 26));
-    assert_eq!((refusals(&world), world.stat("peer_filters_bytes")), (9, 0));
+    assert_eq!((refusals(&world), world.stat("peer_filters_bytes")), (5, 0));
     assert_eq!(world.filter(&face), FilterState::Unknown);
     assert_eq!(world.hear(&mut link), [Heard::Resync(Some(head(2, 0)))]);
     world.driver.send(link.conn, piece(0, &[u64::MAX; 2_048]));

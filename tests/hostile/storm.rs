@@ -218,7 +218,7 @@ impl Storm {
             )]),
             1 | 2 => deltas(seq, &vec![hash; usize::try_from(small).unwrap()]),
             3 => block(seq, small, [hash; 8]),
-            4 => bytes_of(&[(small, Body::Resize { size_log2 })]),
+            4 => bytes_of(&[(small, Body::Snap { head: head(epoch, seq + 1), size_log2 })]),
             5 => bytes_of(&[(0, Body::Snap { head: head(epoch, seq), size_log2 })]),
             6..9 => {
                 // A whole snapshot, so that something is known at all.

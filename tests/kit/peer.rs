@@ -138,12 +138,9 @@ impl Heard {
             Body::None { .. } | Body::NotTaken => Self::None { request },
             Body::Peers(addresses) => Self::Peers(addresses.iter().collect()),
             Body::Bye(reason) => Self::Bye(String::from_utf8(reason.to_vec()).unwrap()),
-            Body::Delta(_)
-            | Body::Block(_)
-            | Body::Resize { .. }
-            | Body::Snap { .. }
-            | Body::Piece(_)
-            | Body::SnapEnd => Self::Changelog,
+            Body::Delta(_) | Body::Block(_) | Body::Snap { .. } | Body::Piece(_) | Body::SnapEnd => {
+                Self::Changelog
+            }
         }
     }
 

@@ -40,7 +40,7 @@ pub fn compare(node: &Node, peer: &Node, now: Now) -> Result<(), String> {
     }
     let filter = peer.own_filter();
     for number in 0..filter.size().blocks() {
-        let (known, own) = (node.peer_block(peer.id(), number), filter.image(filter.size(), number));
+        let (known, own) = (node.peer_block(peer.id(), number), filter.block(number).copied());
         if known != own || own.is_none() {
             return Err(format!("block {number} of {} is {known:?}, not {own:?}", filter.size().blocks()));
         }

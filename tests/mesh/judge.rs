@@ -295,7 +295,7 @@ impl World {
         let node = self.hosts[host].node.as_ref().filter(|_| ask.given == Some(self.stamp()));
         let Some(filter) = node.map(Node::own_filter) else { return Ok(()) };
         demand(head.blocks == filter.size().blocks() as u64, "another size")?;
-        demand(filter.words().is_none_or(|own| own == words), "other bits")
+        demand(filter.words() == words, "other bits")
     }
 
     /// No reply keeps anybody waiting for longer than a lookup may take.

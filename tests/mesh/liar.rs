@@ -342,7 +342,6 @@ impl World {
             Body::Heartbeat { .. }
             | Body::Delta(_)
             | Body::Block(_)
-            | Body::Resize { .. }
             | Body::Snap { .. }
             | Body::Piece(_)
             | Body::SnapEnd
@@ -429,7 +428,7 @@ impl World {
             }
             13 => {
                 self.liar_tells(at, port, 0, 1);
-                put(&mut out, clock, 0, &Body::Resize { size_log2: u8::try_from(rng.below(256)).unwrap() });
+                put_blocks(&mut out, clock, rng.next_u64(), [(0, [rng.next_u64(); 8])].into_iter());
             }
             14 => put(
                 &mut out,

@@ -60,7 +60,7 @@ fn step_of_dump(state: &State, dump: Option<Dump>) -> Step {
     };
     let until = size.blocks().min(dump.next + BLOCKS_PER_STEP);
     for number in dump.next..until {
-        dump.writer.words(&filter.image(size, number).unwrap_or_default(), &mut dump.text);
+        dump.writer.words(&filter.block(number).copied().unwrap_or_default(), &mut dump.text);
     }
     dump.next = until;
     if until < size.blocks() {

@@ -245,6 +245,7 @@ fn serve_requests(state: &mut State, now: Now, key: ConnKey, input: &[u8], scrat
             look_again_at =
                 prefetch_requests(&state.keyspace, rest, protocol, scratch).saturating_add(requests);
         }
+        let additions = state.keyspace.changelog().head().seq;
         let (consumed, cost) = match protocol {
             Protocol::Lines => match serve_line(state, now, key, rest, scratch) {
                 Some(served) => served,
@@ -257,7 +258,8 @@ fn serve_requests(state: &mut State, now: Now, key: ConnKey, input: &[u8], scrat
         };
         at += consumed;
         requests += 1;
-        keys += cost;
+        let additions = state.keyspace.changelog().head().seq - additions;
+        keys += cost + sync::cost_of_additions(state, additions);
     }
     at
 }

@@ -1,56 +1,58 @@
-//! What this node publishes of its keys: its own filter, which follows the store, and the digest of its
-//! changes.
+//! The own filter: a Bloom filter of the keys of the store, and its changelog.
 //!
-//! Keys that come are told at once ([`OwnFilter::added`]). Keys that go are not told at all: the store
-//! counts them by segment, and a segment that has lost 7 % of its keys has its blocks made again from
-//! the keys that are left. That waits for a second after the first segment is worn, four while nobody reads
-//! the digest, so that a burst in which a third of all keys expires makes each block again once, and not
+//! Keys that come are published at once ([`OwnFilter::added`]). Keys that go are not published: the store
+//! counts them per segment, and the blocks of a segment that has lost 7 % of its keys are rebuilt from
+//! the keys that are left. That waits until a second after the first segment needs it, four seconds while nobody reads
+//! the changelog, so that a burst in which a third of all keys expires rebuilds each block once, and not
 //! once for each 7 %.
 //!
-//! The filter is doubled when a key has less than 12 bits (16 above 8 peers), and halved when a quarter
-//! of it would do. After doubling both halves of a block claim all of its keys: one pass over the store
-//! makes each block again, and tells it. All of it in steps of some 50 µs at most.
+//! When a key has less than 12 bits (16 above 8 peers), or a quarter of the filter would do, a filter of another size
+//! is built beside this one, a *migration*: a larger one from the hashes in the store, segment by segment, a smaller one
+//! by merging blocks. Additions go into both; when the new one is complete it replaces the old one. All of it in steps
+//! of some 50 µs at most.
 //!
-//! Not here: connections, frames, peers; who reads the digest asks [`OwnFilter::parts`] for it.
+//! Not here: connections, frames, peers; who reads the changelog gets it by [`OwnFilter::parts`].
 
 use crate::base::time::Instant;
-use crate::filter::bloom::Bloom;
+use crate::filter::bloom::{BLOCKS_PER_STEP, Bloom};
 use crate::filter::changelog::Changelog;
+use crate::filter::deferred_free::DeferredFree;
 use crate::filter::size::Size;
 use crate::store::{HashRange, SegmentScan, Store};
+use std::mem;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Bits of the filter for a key, up to so many peers and above.
+/// Bits of the filter per key, up to so many peers and above.
 const FEW_PEERS: usize = 8;
 const BITS_PER_KEY: [u32; 2] = [12, 16];
 
 /// The smallest filter, as the logarithm of its blocks: 4 KiB.
 const SIZE_LOG2_MIN: u8 = 6;
 
-/// A filter is halved when it is larger than its keys need by this power of two.
+/// A filter shrinks when it is larger than its keys need by this power of two, to twice what they need.
 const SLACK_LOG2: u8 = 2;
 
-/// For how long worn segments wait, from the first on: while somebody reads the digest, and while nobody does,
-/// so that making them again is of no use yet.
-const PATIENCE: Duration = Duration::from_secs(1);
-const PATIENCE_ALONE: Duration = Duration::from_secs(4);
+/// For how long segments that need a rebuild wait, from the first on: while somebody reads the changelog, and while
+/// nobody does, so that a rebuild is of no use yet.
+const REBUILD_DELAY: Duration = Duration::from_secs(1);
+const REBUILD_DELAY_UNREAD: Duration = Duration::from_secs(4);
 
-/// Blocks that are made again together at most.
+/// Blocks that are rebuilt together at most.
 const BLOCKS_MAX: usize = 256;
 
 /// Hashes that are gathered for a few blocks at most. A single block that so many keys fall into has
 /// every bit set and stays as it is.
 const HASHES_MAX: usize = 4_096;
 
-/// Additions after which a filter that has work does a step of it, whatever the turns of the loop leave
-/// it. A segment holds some 600 keys, so a pass over all of them is done before they have doubled again.
+/// Additions after which a filter that has work does a step of it, however few steps the event loop has time for.
 const ADDITIONS_PER_STEP: u32 = 512;
 
-/// The same while it is being doubled: sooner, since until that is done every key makes it fuller.
-const ADDITIONS_PER_GROWTH_STEP: u32 = 64;
+/// The same while it is too small or migrates: every addition makes it fuller. A segment holds 300 to 600 keys and takes
+/// a step, so a migration ends before a sixteenth of the keys has come on top.
+const ADDITIONS_PER_GROWTH_STEP: u32 = 16;
 
-/// Blocks that are being made again.
+/// Blocks that are being rebuilt.
 #[derive(Debug)]
 struct Rebuild {
     /// Those that are still to be done.
@@ -61,21 +63,30 @@ struct Rebuild {
     at: SegmentScan,
 }
 
-/// The own filter and its digest; see the module.
+/// A filter of another size in the making.
+#[derive(Debug)]
+struct Migration {
+    filter: Bloom,
+    /// The next block that is not done: of the larger one of both filters.
+    next: usize,
+}
+
+/// The own filter and its changelog; see the module.
 #[derive(Debug)]
 pub(in crate::node) struct OwnFilter {
     filter: Bloom,
-    digest: Changelog,
+    changelog: Changelog,
     bits_per_key: u32,
+    /// Of the migration, if there is one, else of the filter.
     rebuild: Option<Rebuild>,
-    /// What was gathered for the blocks that are being done now.
+    /// Gathered for the blocks that are being rebuilt now.
     hashes: Vec<u64>,
     changed: Vec<u32>,
-    /// Since the filter was doubled, the first block that was not yet made again.
-    pass: Option<usize>,
-    /// Since when segments are worn, as far as was looked.
-    worn_since: Option<Instant>,
-    /// Keys at which the system had no memory for a larger filter.
+    migration: Option<Migration>,
+    freed: DeferredFree,
+    /// Since when segments need a rebuild, as far as was looked.
+    rebuild_since: Option<Instant>,
+    /// Number of keys when the system had no memory for a larger filter.
     starved_at: Option<usize>,
     additions: u32,
     /// Of these, as many as steps were done for.
@@ -88,13 +99,14 @@ impl OwnFilter {
         let size = Size::from_log2(SIZE_LOG2_MIN).unwrap_or(Size::MIN);
         Self {
             filter: Bloom::new(size),
-            digest: Changelog::new(epoch, size),
+            changelog: Changelog::new(epoch, size),
             bits_per_key: BITS_PER_KEY[0],
             rebuild: None,
             hashes: Vec::new(),
             changed: Vec::new(),
-            pass: None,
-            worn_since: None,
+            migration: None,
+            freed: DeferredFree::new(),
+            rebuild_since: None,
             starved_at: None,
             additions: 0,
             kept_up: 0,
@@ -102,11 +114,14 @@ impl OwnFilter {
     }
 
     /// Notes that the store now has a key with this hash which it did not have; [`OwnFilter::keep_up`] is to
-    /// follow. O(1), one far write.
+    /// follow. O(1), one far write, two during a migration.
     #[inline]
     pub(in crate::node) fn added(&mut self, now: Instant, hash: u64) {
         self.filter.insert(hash);
-        self.digest.added(now, hash);
+        if let Some(migration) = &mut self.migration {
+            migration.filter.insert(hash);
+        }
+        self.changelog.added(now, hash);
         if let Some(rebuild) = &self.rebuild
             && rebuild.range.contains(hash)
         {
@@ -115,9 +130,9 @@ impl OwnFilter {
         self.additions = self.additions.wrapping_add(1);
     }
 
-    /// Does what is to be done for each 64 additions: a step, if it is time, and the account of the memory. Not
-    /// before the last key of a request is set: a filter that begins to grow, and a log that does, take of the
-    /// memory that the request was granted.
+    /// Does the work that additions cause: a step per so many of them, if there is one to do, and the account of the
+    /// memory. Not before the last key of a request is set: a filter or a changelog that grows takes memory that the
+    /// request was granted.
     #[inline]
     pub(in crate::node) fn keep_up(&mut self, now: Instant, store: &mut Store) {
         while self.additions.wrapping_sub(self.kept_up) >= ADDITIONS_PER_GROWTH_STEP {
@@ -127,39 +142,35 @@ impl OwnFilter {
         }
     }
 
-    /// Counts what filter and log take as memory of the store, and has the log keep to its share of that.
+    /// Counts filters and changelog as memory of the store, and has the changelog keep to its share of that.
     fn account(&mut self, store: &mut Store) {
-        self.digest.limit_log(store.memory_max());
-        store.reserve(self.filter.bytes() + self.digest.log_bytes());
+        self.changelog.limit_log(store.memory_max());
+        let migration = self.migration.as_ref().map_or(0, |migration| migration.filter.bytes());
+        store.reserve(self.filter.bytes() + migration + self.freed.bytes() + self.changelog.log_bytes());
     }
 
     fn step_if_time(&mut self, now: Instant, store: &mut Store) {
-        let is_growing = self.filter.is_reshaping() || self.must_grow(store);
+        let is_growing = self.migration.is_some() || self.must_grow(store);
         let is_time = is_growing || self.kept_up.is_multiple_of(ADDITIONS_PER_STEP);
         if is_time && self.has_work(now, store) {
             self.step(now, store);
         }
     }
 
-    /// Does one bounded piece of what there is to do, some 50 µs at most; true if there is more.
+    /// Does one bounded piece of work, some 50 µs at most; true if there is more.
     pub(in crate::node) fn step(&mut self, now: Instant, store: &mut Store) -> bool {
-        if self.filter.is_reshaping() {
-            self.reshape();
-        } else if self.must_grow(store) {
-            self.grow(now, store);
+        if self.migration.is_some() {
+            self.migrate(now, store);
+        } else if let Some(size) = self.migration_wanted(store) {
+            self.begin_migration(store, size);
         } else if self.rebuild.is_some() {
             self.rebuild(now, store);
-        } else if let Some(block) = self.pass {
-            let range = store.mark_rebuilt(hashes_of(self.filter.size(), block..block + 1).first);
-            self.begin_rebuild(range, Some(block));
-            self.rebuild(now, store);
         } else if store.has_rebuilds() {
-            self.look_for_worn(now, store);
-        } else if self.may_shrink(store) && self.filter.start_fold().is_ok() {
-            self.digest.resized(now, self.filter.size());
+            self.look_for_rebuild(now, store);
         }
-        if self.is_digest_old(now) {
-            self.digest.trim(now);
+        self.freed.step();
+        if self.is_changelog_old(now) {
+            self.changelog.trim(now);
         }
         self.account(store);
         self.has_work(now, store)
@@ -167,21 +178,19 @@ impl OwnFilter {
 
     /// Whether [`OwnFilter::step`] has something to do now. O(1).
     pub(in crate::node) fn has_work(&self, now: Instant, store: &Store) -> bool {
-        let has_rebuilds = store.has_rebuilds();
-        self.filter.is_reshaping()
+        self.migration.is_some()
             || self.rebuild.is_some()
-            || self.pass.is_some()
-            || self.must_grow(store)
-            || has_rebuilds && self.worn_due().is_none_or(|due| due <= now)
-            || !has_rebuilds && self.may_shrink(store)
-            || self.is_digest_old(now)
+            || self.migration_wanted(store).is_some()
+            || store.has_rebuilds() && self.rebuild_due().is_none_or(|due| due <= now)
+            || !self.freed.is_empty()
+            || self.is_changelog_old(now)
     }
 
     /// When [`OwnFilter::step`] will next have something to do, if it has nothing now; `None`: never, as
     /// things stand. O(1).
     pub(in crate::node) fn next_deadline(&self, store: &Store) -> Option<Instant> {
-        let worn = self.worn_due().filter(|_| store.has_rebuilds());
-        worn.into_iter().chain(self.digest.empty_at()).min()
+        let rebuild = self.rebuild_due().filter(|_| store.has_rebuilds());
+        rebuild.into_iter().chain(self.changelog.empty_at()).min()
     }
 
     /// The own filter.
@@ -194,76 +203,103 @@ impl OwnFilter {
         Size::for_keys(store.len() as u64, self.bits_per_key).unwrap_or(Size::MAX)
     }
 
-    /// Whether the filter is too small and can be larger. Doubling holds three times its bytes for a while.
+    /// The size that the filter should migrate to, if it should, and if there is memory for that.
+    fn migration_wanted(&self, store: &Store) -> Option<Size> {
+        if self.must_grow(store) {
+            return Some(self.wanted(store));
+        }
+        let (is, needed) = (self.filter.size().log2(), self.wanted(store).log2());
+        let smaller = (needed + SLACK_LOG2 - 1).max(SIZE_LOG2_MIN);
+        // Rebuilds first: what is gone from the store would be merged too.
+        let is_busy = self.rebuild.is_some() || store.has_rebuilds();
+        if is < needed + SLACK_LOG2 || is <= smaller || is_busy {
+            return None;
+        }
+        Size::from_log2(smaller).filter(|size| store.has_room_for(size.bytes()))
+    }
+
+    /// Whether the filter is too small and can be larger.
     fn must_grow(&self, store: &Store) -> bool {
-        !self.filter.is_reshaping()
-            && self.wanted(store) > self.filter.size()
+        let wanted = self.wanted(store);
+        wanted > self.filter.size()
+            && self.migration.is_none()
             && self.starved_at.is_none_or(|keys| store.len() > keys + keys / 8)
-            && store.has_room_for(2 * self.filter.bytes())
+            && store.has_room_for(wanted.bytes())
     }
 
-    fn may_shrink(&self, store: &Store) -> bool {
-        let log2 = self.filter.size().log2();
-        log2 > SIZE_LOG2_MIN && log2 >= self.wanted(store).log2() + SLACK_LOG2
+    fn is_changelog_old(&self, now: Instant) -> bool {
+        self.changelog.empty_at().is_some_and(|due| due <= now)
     }
 
-    fn is_digest_old(&self, now: Instant) -> bool {
-        self.digest.empty_at().is_some_and(|due| due <= now)
-    }
-
-    /// Begins to double. What is being made again is left, since all of it will be.
-    fn grow(&mut self, now: Instant, store: &Store) {
-        if self.filter.start_stretch().is_err() {
-            self.starved_at = Some(store.len());
-            return;
-        }
+    /// A rebuild under way is dropped: all blocks will be rebuilt, or merged.
+    fn begin_migration(&mut self, store: &Store, size: Size) {
         self.starved_at = None;
-        self.digest.resized(now, self.filter.size());
-        self.end_rebuild();
-        self.pass = None;
-    }
-
-    fn reshape(&mut self) {
-        let before = self.filter.coarse_size();
-        if !self.filter.step() && self.filter.size() > before {
-            self.pass = Some(0);
+        match Bloom::try_new(size) {
+            Some(filter) => {
+                self.end_rebuild();
+                self.migration = Some(Migration { filter, next: 0 });
+            }
+            None => self.starved_at = Some(store.len()),
         }
     }
 
-    fn look_for_worn(&mut self, now: Instant, store: &mut Store) {
-        let Some(due) = self.worn_due() else {
-            self.worn_since = Some(now);
+    /// Does some blocks of the filter in the making, and puts it in the place of the old one after the last.
+    fn migrate(&mut self, now: Instant, store: &mut Store) {
+        let Some(migration) = &mut self.migration else { return };
+        let (from, into) = (self.filter.size(), migration.filter.size());
+        if into < from {
+            let until = from.blocks().min(migration.next + BLOCKS_PER_STEP);
+            (migration.next..until).for_each(|number| migration.filter.merge(&self.filter, number));
+            migration.next = until;
+        } else {
+            if self.rebuild.is_none() {
+                let next = migration.next;
+                let range = store.mark_rebuilt(hashes_of(into, next..next + 1).first);
+                self.begin_rebuild(into, range, Some(next));
+            }
+            self.rebuild(now, store);
+        }
+        if let Some(migration) = self.migration.take_if(|migration| migration.next == from.max(into).blocks())
+        {
+            let old = mem::replace(&mut self.filter, migration.filter);
+            self.freed.put(old.into_words());
+            self.changelog.resized(into);
+        }
+    }
+
+    fn look_for_rebuild(&mut self, now: Instant, store: &mut Store) {
+        let Some(due) = self.rebuild_due() else {
+            self.rebuild_since = Some(now);
             return;
         };
         if due > now {
             return;
         }
         if let Some(range) = store.take_rebuild() {
-            self.begin_rebuild(range, None);
+            self.begin_rebuild(self.filter.size(), range, None);
         }
         if !store.has_rebuilds() {
-            self.worn_since = None;
+            self.rebuild_since = None;
         }
     }
 
-    /// When worn segments are made again, if any were seen.
-    fn worn_due(&self) -> Option<Instant> {
-        let patience = if self.digest.is_read() { PATIENCE } else { PATIENCE_ALONE };
-        Some(self.worn_since?.after(patience))
+    /// When segments that need it are rebuilt, if any were seen.
+    fn rebuild_due(&self) -> Option<Instant> {
+        let delay = if self.changelog.readers() > 0 { REBUILD_DELAY } else { REBUILD_DELAY_UNREAD };
+        Some(self.rebuild_since?.after(delay))
     }
 
-    /// Begins to make the blocks of a range of hashes again, from block `from` on.
-    fn begin_rebuild(&mut self, range: HashRange, from: Option<usize>) {
-        let size = self.filter.size();
+    /// Begins to rebuild the blocks of a range of hashes in a filter of this size, from block `from` on.
+    fn begin_rebuild(&mut self, size: Size, range: HashRange, from: Option<usize>) {
         let first = from.unwrap_or_else(|| size.block_of(range.first));
         let blocks = first..size.block_of(range.last) + 1;
         let span = blocks.len().min(BLOCKS_MAX);
-        self.begin_span(blocks, span);
+        self.begin_span(size, blocks, span);
     }
 
-    fn begin_span(&mut self, blocks: Range<usize>, span: usize) {
+    fn begin_span(&mut self, size: Size, blocks: Range<usize>, span: usize) {
         self.hashes.clear();
-        let range = hashes_of(self.filter.size(), blocks.start..blocks.start + span);
+        let range = hashes_of(size, blocks.start..blocks.start + span);
         self.rebuild = Some(Rebuild { blocks, span, range, at: SegmentScan::Segments(range.first) });
     }
 
@@ -272,7 +308,7 @@ impl OwnFilter {
         self.rebuild = None;
     }
 
-    /// Gathers the hashes of one segment more, and makes the blocks again when it was the last.
+    /// Gathers the hashes of one more segment, and rebuilds the blocks when it was the last.
     fn rebuild(&mut self, now: Instant, store: &mut Store) {
         let Some(rebuild) = &mut self.rebuild else { return };
         rebuild.at = store.scan_hashes(rebuild.range, rebuild.at, &mut self.hashes);
@@ -281,53 +317,53 @@ impl OwnFilter {
             return;
         }
         let (blocks, span) = (rebuild.blocks.clone(), rebuild.span);
+        let size = self.migration.as_ref().map_or(self.filter.size(), |migration| migration.filter.size());
         if is_crowded && span > 1 {
-            return self.begin_span(blocks, span / 2);
+            return self.begin_span(size, blocks, span / 2);
         }
         let done = blocks.start..blocks.start + span;
-        self.changed.clear();
-        if !is_crowded {
-            self.filter.rebuild_blocks(done.clone(), self.hashes.drain(..), &mut self.changed);
-        }
-        self.tell(now, done.clone());
+        self.write_blocks(now, done.clone(), is_crowded);
         let left = done.end..blocks.end;
         if left.is_empty() {
-            let is_last = done.end == self.filter.size().blocks();
-            self.pass = self.pass.map(|_| done.end).filter(|_| !is_last);
             return self.end_rebuild();
         }
         let span = left.len().min(span);
-        self.begin_span(left, span);
+        self.begin_span(size, left, span);
     }
 
-    /// Tells the blocks that changed, in the pass after a doubling all that were made again.
-    fn tell(&mut self, now: Instant, done: Range<usize>) {
-        let size = self.filter.coarse_size();
-        if self.pass.is_some() {
-            self.changed.clear();
-            self.changed.extend(done.filter_map(|block| u32::try_from(block).ok()));
-        }
-        for &block in &self.changed {
-            self.digest.rebuilt(now, size, block);
+    /// Writes blocks from the hashes that were gathered, or, of a crowded block, from the old filter.
+    fn write_blocks(&mut self, now: Instant, done: Range<usize>, is_crowded: bool) {
+        self.changed.clear();
+        if let Some(migration) = &mut self.migration {
+            migration.next = done.end;
+            if is_crowded {
+                let shift = migration.filter.size().log2() - self.filter.size().log2();
+                migration.filter.merge(&self.filter, done.start >> shift);
+            } else {
+                migration.filter.rebuild_blocks(done, self.hashes.drain(..), &mut self.changed);
+            }
+        } else if !is_crowded {
+            self.filter.rebuild_blocks(done, self.hashes.drain(..), &mut self.changed);
+            self.changed.iter().for_each(|&block| self.changelog.rebuilt(now, block));
         }
     }
 }
 
-/// What the mesh asks for.
+/// Publishing.
 impl OwnFilter {
     /// Sets how many peers the filter is published to: above 8 of them a key gets 16 bits, not 12.
     pub(in crate::node) fn set_peers(&mut self, count: usize) {
         self.bits_per_key = BITS_PER_KEY[usize::from(count > FEW_PEERS)];
     }
 
-    /// The digest.
-    pub(in crate::node) const fn digest(&self) -> &Changelog {
-        &self.digest
+    /// The changelog.
+    pub(in crate::node) const fn changelog(&self) -> &Changelog {
+        &self.changelog
     }
 
-    /// Both at once, to read changes and pieces of snapshots.
+    /// The filter and its changelog, for readers.
     pub(in crate::node) const fn parts(&mut self) -> (&Bloom, &mut Changelog) {
-        (&self.filter, &mut self.digest)
+        (&self.filter, &mut self.changelog)
     }
 }
 
@@ -344,7 +380,7 @@ mod tests {
     use crate::base::rng::Rng;
     use crate::base::time::Instant;
     use crate::filter::bloom::Bloom;
-    use crate::filter::changelog::{Piece, Position, ReaderKey};
+    use crate::filter::changelog::{Bulk, BulkBuffer, ReaderKey};
     use crate::filter::receiver::{Outcome, Receiver};
     use crate::filter::{FilterKey, PeerFilters};
     use crate::store::{Expiry, HashSecret, SetOutcome, Store, Version};
@@ -362,6 +398,8 @@ mod tests {
         filters: PeerFilters,
         key: FilterKey,
         receiver: Receiver,
+        hashes: Vec<u64>,
+        bulk: BulkBuffer,
     }
 
     impl World {
@@ -379,6 +417,8 @@ mod tests {
                 filters,
                 key,
                 receiver: Receiver::new(key),
+                hashes: Vec::new(),
+                bulk: BulkBuffer::default(),
             }
         }
 
@@ -407,31 +447,45 @@ mod tests {
         /// Something for the peer, if there is; true if so.
         fn pump(&mut self) -> bool {
             let (receiver, filters) = (&mut self.receiver, &mut self.filters);
-            let (filter, digest) = self.own_filter.parts();
-            let mut words = Vec::new();
-            let outcome = if let Some((seq, change)) = digest.next_change(self.reader, filter) {
-                let at = Position { epoch: digest.head().epoch, seq };
-                receiver.change(filters, at, &change).unwrap()
-            } else {
-                match digest.next_piece(self.reader, filter, &mut words) {
-                    None => return false,
-                    Some(Piece::Begin { position, size }) => {
-                        receiver.begin(filters, position, size).unwrap();
-                        Outcome::Applied
+            let (filter, changelog) = self.own_filter.parts();
+            self.hashes.clear();
+            if let Some(first) = changelog.next_additions(self.reader, 1, &mut self.hashes) {
+                let added = receiver.addition(filters, first, self.hashes[0]);
+                assert_eq!(added, Ok(Outcome::Applied));
+                return true;
+            }
+            let was_known = !filters.is_unknown(self.key);
+            let outcome = match changelog.next_bulk(self.reader, filter, &mut self.bulk) {
+                None => return false,
+                Some(Bulk::Begin { position, size }) => {
+                    receiver.begin(filters, position, size).unwrap();
+                    assert!(!was_known || !filters.is_unknown(self.key), "a change of size brings a doubt");
+                    Outcome::Applied
+                }
+                Some(Bulk::Piece { first }) => receiver.blocks(filters, first, &self.bulk.words).unwrap(),
+                Some(Bulk::End) => receiver.end(filters).unwrap(),
+                Some(Bulk::Images { first }) => {
+                    for (change, (number, image)) in (first..).zip(&self.bulk.images) {
+                        let applied = receiver.block(filters, change, *number, image);
+                        assert_eq!(applied, Ok(Outcome::Applied));
                     }
-                    Some(Piece::Blocks { first }) => receiver.blocks(filters, first, &words).unwrap(),
-                    Some(Piece::End) => receiver.end(filters).unwrap(),
+                    Outcome::Applied
                 }
             };
-            if let Outcome::Resync(at) = outcome {
-                digest.resync(self.reader, at);
-            }
+            assert_eq!(outcome, Outcome::Applied);
             true
         }
 
         fn check(&self) {
             for (id, (hash, _)) in &self.live {
                 assert!(self.own_filter.filter().contains(*hash), "{id} is missing");
+            }
+            let is_current =
+                self.receiver.position().map(|at| at.seq) == Some(self.own_filter.changelog().head().seq);
+            if is_current && !self.filters.is_unknown(self.key) {
+                for (id, (hash, _)) in &self.live {
+                    assert!(self.filters.claims(self.key, *hash), "the peer misses {id}");
+                }
             }
         }
 
@@ -466,13 +520,14 @@ mod tests {
         }
 
         fn check_peer(&mut self) {
-            let (filter, digest) = self.own_filter.parts();
-            self.receiver.heard_head(&mut self.filters, digest.head());
-            assert_eq!(self.receiver.position(), Some(digest.head()));
+            let (filter, changelog) = self.own_filter.parts();
+            let head = changelog.head();
+            self.receiver.head_is(&mut self.filters, head.epoch, head.seq);
+            assert_eq!(self.receiver.position(), Some(head));
             assert!(!self.filters.is_unknown(self.key));
             for number in 0..filter.size().blocks() {
                 let theirs = self.filters.block(self.key, number);
-                assert_eq!(theirs, filter.image(filter.size(), number), "block {number}");
+                assert_eq!(theirs.as_ref(), filter.block(number), "block {number}");
             }
         }
 
@@ -515,7 +570,7 @@ mod tests {
                     }
                 }
             }
-            if world.own_filter.filter().is_reshaping() && rng.one_in(64) {
+            if world.own_filter.migration.is_some() && rng.one_in(64) {
                 world.check();
             }
         }
@@ -555,13 +610,13 @@ mod tests {
         }
         world.reconcile();
         let (told, blocks) =
-            (world.own_filter.parts().1.head().seq, world.own_filter.filter().size().blocks());
+            (world.own_filter.parts().1.head().blocks, world.own_filter.filter().size().blocks());
         for _ in 0..12_000 {
             world.pass_time(1);
             (0..4).for_each(|_| _ = world.work());
         }
         world.come_to_rest();
-        let told = world.own_filter.parts().1.head().seq - told;
+        let told = world.own_filter.changelog().head().blocks - told;
         assert!(told <= blocks as u64 + blocks as u64 / 4, "{told} of {blocks} blocks");
         assert!(!world.store.has_rebuilds() && world.excess() < 1.5);
     }
@@ -574,7 +629,7 @@ mod tests {
         while world.own_filter.step(world.now, &mut world.store) {}
         (0..1_000).for_each(|id| world.remove(id));
         while world.own_filter.step(world.now, &mut world.store) {}
-        let due = |world: &World| world.own_filter.worn_due().unwrap();
+        let due = |world: &World| world.own_filter.rebuild_due().unwrap();
         assert_eq!(due(&world), world.now.after(Duration::from_secs(4)));
         world.pass_time(1_500);
         assert!(!world.own_filter.has_work(world.now, &world.store));
@@ -637,7 +692,7 @@ mod tests {
         }
         world.reconcile();
         let with = world.store.memory_bytes();
-        let (bytes, log) = (world.own_filter.filter().bytes(), world.own_filter.digest().log_bytes());
+        let (bytes, log) = (world.own_filter.filter().bytes(), world.own_filter.changelog().log_bytes());
         world.store.reserve(0);
         let without = world.store.memory_bytes();
         assert!(refused > 0 && with - without == bytes + log && bytes >= 32 << 10, "{bytes}");
@@ -645,7 +700,7 @@ mod tests {
 
     #[test]
     fn log_of_changes_counts_as_memory_and_takes_a_small_share_of_it() {
-        for (memory_max, log_max, keys) in [(2 << 20, 128 << 10, 20_000), (32 << 20, 2 << 20, 140_000)] {
+        for (memory_max, log_max, keys) in [(2 << 20, 128 << 10, 20_000), (32 << 20, 2 << 20, 280_000)] {
             let mut world = World::new(u64::MAX, 1);
             world.store.set_memory_max(memory_max);
             let mut most = 0;
@@ -657,7 +712,7 @@ mod tests {
                 world.own_filter.added(world.now, key.hash.0);
                 world.own_filter.keep_up(world.now, &mut world.store);
                 world.store.remove(world.now, key, Version::MAX);
-                most = most.max(world.own_filter.digest().log_bytes());
+                most = most.max(world.own_filter.changelog().log_bytes());
             }
             let counted = world.store.memory_bytes();
             world.store.reserve(0);
@@ -669,7 +724,7 @@ mod tests {
                 world.pass_time(31_000);
                 while world.own_filter.step(world.now, &mut world.store) {}
             }
-            assert_eq!(world.own_filter.digest().log_bytes(), 0);
+            assert_eq!(world.own_filter.changelog().log_bytes(), 0);
         }
     }
 }

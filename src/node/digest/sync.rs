@@ -1,241 +1,221 @@
-//! Telling peers of our keys, and following what they tell of theirs.
+//! Digest sync: publishing the changes of the own filter to peers, and following theirs.
 //!
-//! A peer is told nothing before it has said, by RESYNC, from where it wants our digest: from the place
-//! that it knows, or from the beginning. From then on changes go to all peers together: at the end of
-//! the turn if [`TELL_EVERY`] has passed since the last time, else when it has; later, up to
-//! [`GATHER_FOR`], while many come; at once when a kilobyte has gathered, or before an answer to that peer. A link with much waiting is told nothing until it has
-//! caught up; what it missed it is told then, or it gets a snapshot if the log has moved on.
+//! A peer is sent nothing before its RESYNC names the position from which it wants to read. From then on *additions* go
+//! to all peers together, at the end of the entry point that made them: at once if none were sent for
+//! [`PUBLISH_EVERY`], or if [`PUBLISH_AT_ONCE`] wait; later, after up to [`GATHER_FOR`], while many come. So whoever sets
+//! keys pays for publishing them, and no reader whose link has room is behind by more than that. A link without room
+//! reads on when it has, or gets a snapshot if the changelog has moved on. *Bulk* (snapshots, rebuilt blocks) is due
+//! work, a frame at a time, for a reader that has all additions.
 
 use crate::base::time::Now;
-use crate::filter::FilterError;
-use crate::filter::changelog::{Change, Piece, Position};
-use crate::filter::receiver::{Outcome, ReceiveError};
+use crate::filter::changelog::{Bulk, Position, ReaderKey};
+use crate::filter::receiver::{Outcome, ReceiveError, Receiver};
 use crate::filter::size::{Block, Size};
-use crate::limits::CHANGES_PER_STEP;
+use crate::filter::{FilterError, PeerFilters};
 use crate::node::ids::PeerKey;
 use crate::node::peer::link_output;
 use crate::node::state::{State, Timer};
-use crate::wire::frame::{Body, Head, put, put_blocks, put_deltas, put_piece};
+use crate::wire::frame::{Body, Head, low_half, put, put_blocks, put_deltas, put_piece};
 use std::time::Duration;
 
-/// How long changes gather before they are told, if some were told a moment ago.
-const TELL_EVERY: Duration = Duration::from_millis(1);
+/// For how long changes gather, if some were published a moment ago.
+const PUBLISH_EVERY: Duration = Duration::from_millis(1);
 
 /// Changes in that time from which on they gather for longer, so that many share one header: 10,000 new
-/// keys a second then take 8.5 bytes each.
+/// keys per second then take 8.5 bytes each.
 const MANY: u64 = 5;
 
-/// How long many changes gather: a key is still found everywhere well within 10 ms.
+/// For how long many changes gather: a key is still found everywhere well within 10 ms.
 const GATHER_FOR: Duration = Duration::from_millis(4);
 
-/// Peers that one step tells, if it is little: so that a new key gets to a hundred peers within few steps;
-/// and bytes after which it leaves the others to the next step.
-const PEERS_PER_STEP: usize = 16;
-const TOLD_PER_STEP: u64 = 16 * 1024;
+/// Changes that are published at once: a kilobyte of hashes.
+const PUBLISH_AT_ONCE: u64 = 128;
 
-/// Changes that are told without waiting: a kilobyte of hashes.
-const TELL_AT_ONCE: u64 = 128;
+/// Additions in one write to a link: 32 KiB.
+const ADDITIONS_PER_WRITE: usize = 4_096;
 
-/// For how long nothing of a snapshot may come before it is given up.
+/// Readers that one step serves at most, and bytes after which it leaves the others to the next step.
+const READERS_PER_STEP: usize = 16;
+const BYTES_PER_STEP: u64 = 16 * 1024;
+
+/// Additions times readers that cost as much as setting a key.
+const ENTRIES_PER_KEY: usize = 64;
+
+/// After so long without a block of a snapshot it is given up.
 const SNAPSHOT_STALLED: Duration = Duration::from_secs(30);
 
-/// How soon a peer is asked again for a filter that could not be followed: this, and twice as long each time
-/// that it is refused, up to ten minutes.
+/// Time between two requests for a filter that was refused, doubled with each refusal, up to ten minutes.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 const REFUSALS_COUNTED_MAX: u32 = 6;
 
 /// Whether [`step`] has something to do.
 pub(in crate::node) fn has_work(state: &State) -> bool {
-    let mesh = &state.mesh;
-    mesh.must_tell || !mesh.pump.is_empty() || mesh.filters.has_work()
+    !state.mesh.publishing.readers.is_empty() || state.mesh.filters.has_work()
 }
 
-/// Draws the conclusions of whatever has changed in our filter: whether peers are told of it now, or when.
+/// Cost of publishing so many new keys, in keys set: one entry per addition and reader.
+pub(in crate::node) fn cost_of_additions(state: &State, additions: u64) -> usize {
+    let entries = usize::try_from(additions).unwrap_or(usize::MAX);
+    entries.saturating_mul(state.keyspace.changelog().readers()) / ENTRIES_PER_KEY
+}
+
+/// Publishes what has changed in the own filter, or sets the timer for it. At the end of each entry point.
 pub(in crate::node) fn schedule(state: &mut State, now: Now) {
-    let head = state.keyspace.changelog().head().seq;
-    let mesh = &mut state.mesh;
-    if mesh.must_tell || head == mesh.told_seq {
+    let head = state.keyspace.changelog().head();
+    let State { mesh, timers, .. } = state;
+    let publishing = &mut mesh.publishing;
+    let waiting = (head.seq - publishing.last_seq) + (head.blocks - publishing.last_blocks);
+    if waiting == 0 {
         return;
     }
+    let span = if waiting < MANY { PUBLISH_EVERY } else { GATHER_FOR };
+    let due = publishing.last_at.map_or(now.mono, |last_at| last_at.after(span));
     if mesh.peers.linked_count() == 0 {
-        mesh.told_seq = head;
-        return;
-    }
-    let waiting = head - mesh.told_seq;
-    let span = if waiting < MANY { TELL_EVERY } else { GATHER_FOR };
-    let due = mesh.told_at.map_or(now.mono, |told_at| told_at.after(span));
-    if due <= now.mono || waiting >= TELL_AT_ONCE {
-        mesh.must_tell = true;
-    } else if mesh.tell_timer_at.is_none() {
-        let at = due.millis_ceil();
-        mesh.tell_timer_at = Some(at);
-        state.timers.insert(at, Timer::Tell);
+        (publishing.last_seq, publishing.last_blocks) = (head.seq, head.blocks);
+    } else if due <= now.mono || waiting >= PUBLISH_AT_ONCE {
+        publish(state, now);
+    } else {
+        publishing.alarm.arm(timers, due, Timer::Publish);
     }
 }
 
 /// The time to gather is over.
-pub(in crate::node) fn timer_fired(state: &mut State, now: Now) {
-    state.mesh.tell_timer_at = None;
-    schedule(state, now);
+pub(in crate::node) fn timer_fired(state: &mut State, now: Now, deadline: u64) {
+    if state.mesh.publishing.alarm.fired(deadline) {
+        schedule(state, now);
+    }
 }
 
-/// Does one bounded piece of what there is to tell and to follow.
-pub(in crate::node) fn step(state: &mut State, now: Now) {
-    if std::mem::take(&mut state.mesh.must_tell) {
-        state.mesh.told_at = Some(now.mono);
-        state.mesh.told_seq = state.keyspace.changelog().head().seq;
-        let all: Vec<PeerKey> = state.mesh.peers.linked().map(|(key, _)| key).collect();
-        all.into_iter().for_each(|peer| enqueue(state, peer));
+/// Sends all additions to all readers, as far as their links have room.
+fn publish(state: &mut State, now: Now) {
+    let head = state.keyspace.changelog().head();
+    let publishing = &mut state.mesh.publishing;
+    publishing.last_at = Some(now.mono);
+    (publishing.last_seq, publishing.last_blocks) = (head.seq, head.blocks);
+    let peers: Vec<PeerKey> = state.mesh.peers.linked().map(|(key, _)| key).collect();
+    let mut encoded = Encoded { first: 0, count: 0, frames: state.pool.take() };
+    for peer in peers {
+        send_additions(state, now, peer, &mut encoded);
+        enqueue_if_more(state, peer);
     }
+    state.pool.give(encoded.frames);
+}
+
+/// Additions as frames: most readers are at the same position, and their frames are equal.
+#[derive(Debug)]
+struct Encoded {
+    first: u64,
+    count: usize,
+    frames: Vec<u8>,
+}
+
+/// Sends a peer the additions that it has not been sent, as far as its link has room.
+fn send_additions(state: &mut State, now: Now, peer: PeerKey, encoded: &mut Encoded) {
+    let Some(reader) = reader_of(state, peer) else { return };
+    while state.keyspace.changelog().has_additions(reader) && link_output::has_room_for_ordered(state, peer) {
+        let hashes = &mut state.mesh.publishing.hashes;
+        hashes.clear();
+        let (_, changelog) = state.keyspace.publication();
+        let Some(first) = changelog.next_additions(reader, ADDITIONS_PER_WRITE, hashes) else { return };
+        if (first, hashes.len()) != (encoded.first, encoded.count) {
+            encoded.frames.clear();
+            (encoded.first, encoded.count) = (first, hashes.len());
+            let clock = state.keyspace.clock(now);
+            put_deltas(&mut encoded.frames, clock, first, hashes.iter().copied());
+        }
+        let frames = &encoded.frames;
+        let sent = link_output::append_ordered(state, now, peer, |out| out.extend_from_slice(frames));
+        state.stats.digest_sent_bytes += sent as u64;
+    }
+}
+
+/// Sends a peer the additions that it has not been sent: an answer must not arrive before them.
+pub(in crate::node) fn flush(state: &mut State, now: Now, peer: PeerKey) {
+    if reader_of(state, peer).is_some_and(|reader| state.keyspace.changelog().has_additions(reader)) {
+        let mut encoded = Encoded { first: 0, count: 0, frames: state.pool.take() };
+        send_additions(state, now, peer, &mut encoded);
+        state.pool.give(encoded.frames);
+    }
+}
+
+/// Does one bounded piece of due work: bulk for readers, and for the filters of peers.
+pub(in crate::node) fn step(state: &mut State, now: Now) {
     let sent_before = state.stats.digest_sent_bytes;
-    for _ in 0..PEERS_PER_STEP {
-        let Some(peer) = state.mesh.pump.pop_front() else { break };
+    for _ in 0..READERS_PER_STEP {
+        let Some(peer) = state.mesh.publishing.readers.pop_front() else { break };
         if let Some(peer) = state.mesh.peers.get_mut(peer) {
-            peer.is_pumping = false;
+            peer.is_reading = false;
         }
-        if tell(state, now, peer) {
-            enqueue(state, peer);
-        }
-        if state.stats.digest_sent_bytes - sent_before >= TOLD_PER_STEP {
+        flush(state, now, peer);
+        send_bulk(state, now, peer);
+        enqueue_if_more(state, peer);
+        if state.stats.digest_sent_bytes - sent_before >= BYTES_PER_STEP {
             break;
         }
     }
     state.mesh.filters.step();
 }
 
-/// Tells a peer a share of what it does not know of our digest, before it gets an answer: mostly all of it.
-pub(in crate::node) fn flush(state: &mut State, now: Now, peer: PeerKey) {
-    let reader = state.mesh.peers.get(peer).and_then(|peer| peer.reader);
-    if reader.is_some_and(|reader| state.keyspace.changelog().has_change(reader)) {
-        tell(state, now, peer);
-    }
-}
-
-/// The link has taken bytes: if it can be told more now, it will be.
+/// The link has taken bytes: if there is more to read, it will be sent.
 pub(in crate::node) fn link_drained(state: &mut State, peer: PeerKey) {
-    if has_more(state, peer) {
-        enqueue(state, peer);
-    }
+    enqueue_if_more(state, peer);
 }
 
-fn enqueue(state: &mut State, peer_key: PeerKey) {
-    if let Some(peer) = state.mesh.peers.get_mut(peer_key)
-        && peer.reader.is_some()
-        && !std::mem::replace(&mut peer.is_pumping, true)
+fn reader_of(state: &State, peer: PeerKey) -> Option<ReaderKey> {
+    state.mesh.peers.get(peer)?.reader
+}
+
+/// Has a step serve a peer that has something to read and room for it.
+fn enqueue_if_more(state: &mut State, peer_key: PeerKey) {
+    let Some(reader) = reader_of(state, peer_key) else { return };
+    let changelog = state.keyspace.changelog();
+    let has_more = if changelog.has_additions(reader) {
+        link_output::has_room_for_ordered(state, peer_key)
+    } else {
+        changelog.has_bulk(reader) && link_output::has_room_for_bulk(state, peer_key)
+    };
+    if has_more
+        && let Some(peer) = state.mesh.peers.get_mut(peer_key)
+        && !std::mem::replace(&mut peer.is_reading, true)
     {
-        state.mesh.pump.push_back(peer_key);
+        state.mesh.publishing.readers.push_back(peer_key);
     }
 }
 
-/// Whether there is something to tell a peer, and room in its link for it.
-fn has_more(state: &State, peer: PeerKey) -> bool {
-    let Some(reader) = state.mesh.peers.get(peer).and_then(|peer| peer.reader) else { return false };
-    let digest = state.keyspace.changelog();
-    (digest.has_change(reader) && link_output::has_room_for_ordered(state, peer))
-        || (digest.has_piece(reader) && link_output::has_room_for_bulk(state, peer))
-}
-
-/// Writes one share of our digest to a peer's link; true if there is more, and room for it.
-fn tell(state: &mut State, now: Now, peer: PeerKey) -> bool {
-    if !has_more(state, peer) {
-        return false;
+/// Generates one frame of bulk for a peer that has all additions, if its link has room.
+fn send_bulk(state: &mut State, now: Now, peer: PeerKey) {
+    let Some(reader) = reader_of(state, peer) else { return };
+    if state.keyspace.changelog().has_additions(reader) || !link_output::has_room_for_bulk(state, peer) {
+        return;
     }
-    let Some(reader) = state.mesh.peers.get(peer).and_then(|peer| peer.reader) else { return false };
     let clock = state.keyspace.clock(now);
-    let mut text = state.pool.take();
-    let mut writer = Writer { out: &mut text, clock, hashes: Vec::new(), images: Vec::new(), first: 0 };
-    let (filter, digest) = state.keyspace.publication();
-    for _ in 0..CHANGES_PER_STEP {
-        let Some((seq, change)) = digest.next_change(reader, filter) else { break };
-        writer.change(seq, change);
-    }
-    writer.flush();
-    let mut sent = link_output::append_ordered(state, now, peer, |out, _| out.extend_from_slice(&text));
-    text.clear();
-    if link_output::has_room_for_bulk(state, peer) {
-        let (filter, digest) = state.keyspace.publication();
-        let mut words = Vec::new();
-        let piece = digest.next_piece(reader, filter, &mut words);
-        match piece {
-            None => {}
-            Some(Piece::Begin { position, size }) => {
+    let mut buffer = std::mem::take(&mut state.mesh.publishing.bulk);
+    let (filter, changelog) = state.keyspace.publication();
+    if let Some(bulk) = changelog.next_bulk(reader, filter, &mut buffer) {
+        let sent = link_output::append_bulk(state, now, peer, |out| match bulk {
+            Bulk::Begin { position, size } => {
                 let body = Body::Snap { head: head_of(position), size_log2: size.log2() };
-                put(&mut text, clock, 0, &body);
+                put(out, clock, low_half(position.blocks), &body);
             }
-            Some(Piece::Blocks { first }) => put_piece(&mut text, clock, first, &words),
-            Some(Piece::End) => put(&mut text, clock, 0, &Body::SnapEnd),
-        }
+            Bulk::Piece { first } => put_piece(out, clock, first, &buffer.words),
+            Bulk::End => put(out, clock, 0, &Body::SnapEnd),
+            Bulk::Images { first } => put_blocks(out, clock, first, buffer.images.iter().copied()),
+        });
+        state.stats.digest_sent_bytes += sent as u64;
     }
-    if !text.is_empty() {
-        sent += link_output::append_bulk(state, now, peer, |out, _| out.extend_from_slice(&text));
-    }
-    state.pool.give(text);
-    state.stats.digest_sent_bytes += sent as u64;
-    has_more(state, peer)
-}
-
-/// Gathers changes that are alike into one frame.
-struct Writer<'o> {
-    out: &'o mut Vec<u8>,
-    clock: u64,
-    hashes: Vec<u64>,
-    images: Vec<(u32, Block)>,
-    first: u64,
-}
-
-impl Writer<'_> {
-    fn change(&mut self, seq: u64, change: Change) {
-        match change {
-            Change::Add(hash) => {
-                if !self.images.is_empty() {
-                    self.flush();
-                }
-                if self.hashes.is_empty() {
-                    self.first = seq;
-                }
-                self.hashes.push(hash);
-            }
-            Change::Block { number, image } => {
-                if !self.hashes.is_empty() {
-                    self.flush();
-                }
-                if self.images.is_empty() {
-                    self.first = seq;
-                }
-                self.images.push((number, image));
-            }
-            Change::Resize(size) => {
-                self.flush();
-                #[expect(clippy::cast_possible_truncation, reason = "the low half is what the frame holds")]
-                put(self.out, self.clock, seq as u32, &Body::Resize { size_log2: size.log2() });
-            }
-        }
-    }
-
-    fn flush(&mut self) {
-        if !self.hashes.is_empty() {
-            put_deltas(self.out, self.clock, self.first, self.hashes.drain(..));
-        }
-        if !self.images.is_empty() {
-            put_blocks(self.out, self.clock, self.first, self.images.drain(..));
-        }
-    }
+    state.mesh.publishing.bulk = buffer;
 }
 
 const fn head_of(position: Position) -> Head {
     Head { epoch: position.epoch, seq: position.seq }
 }
 
-const fn position_of(head: Head) -> Position {
-    Position { epoch: head.epoch, seq: head.seq }
-}
-
-/// Where our log ends, for a beat.
+/// Where our additions end, for a heartbeat.
 pub(in crate::node) fn own_head(state: &State) -> Head {
     head_of(state.keyspace.changelog().head())
 }
 
-/// A link is there: asks the peer for its digest, from where we know it.
+/// A link is made: asks the peer for its changelog, from the position that is known.
 pub(in crate::node) fn link_up(state: &mut State, now: Now, peer_key: PeerKey) {
     let mesh = &mut state.mesh;
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
@@ -243,7 +223,7 @@ pub(in crate::node) fn link_up(state: &mut State, now: Now, peer_key: PeerKey) {
     ask_again(state, now, peer_key, at);
 }
 
-/// A link has gone: the peer reads no more.
+/// A link was lost: the peer reads no more.
 pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     if let Some(reader) = peer.reader.take() {
@@ -253,8 +233,8 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     peer.filter_known_at = None;
 }
 
-/// A beat's other part: gives up a snapshot of which nothing has come for long, since others may need the
-/// room, and asks again for a filter that could not be followed, some time ago.
+/// Once per heartbeat: gives up a snapshot that has stalled, since others may need the
+/// room, and asks again for a filter that was refused, after some time.
 pub(in crate::node) fn heartbeat(state: &mut State, now: Now, peer_key: PeerKey) {
     let mesh = &mut state.mesh;
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
@@ -281,25 +261,27 @@ fn ask_again(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Position
     if at.is_none() {
         peer.snapshot_asked = Some(now.mono);
     }
-    link_output::send_control(state, now, peer_key, 0, &Body::Resync(at.map(head_of)));
+    // The low half of the position in the changes of blocks is all that the sender needs to know of it.
+    let blocks = at.map_or(0, |at| low_half(at.blocks));
+    link_output::send_control(state, now, peer_key, blocks, &Body::Resync(at.map(head_of)));
 }
 
-/// A peer says from where it wants our digest. It is told at once where our log ends, so that it knows
-/// when it has caught up.
-pub(in crate::node) fn resync(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Head>) {
+/// A peer names the position from which it wants our changelog; `blocks` is the low half of that in the changes of
+/// blocks. It is told at once where our additions end, so that it knows when it has caught up.
+pub(in crate::node) fn resync(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Head>, blocks: u32) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-    let at = at.map(position_of);
-    let (_, digest) = state.keyspace.publication();
+    let (_, changelog) = state.keyspace.publication();
+    let blocks = nearest(changelog.head().blocks, blocks);
+    let at = at.map(|Head { epoch, seq }| Position { epoch, seq, blocks });
     match peer.reader {
-        Some(reader) => digest.resync(reader, at),
-        None => peer.reader = Some(digest.join(at)),
+        Some(reader) => changelog.resync(reader, at),
+        None => peer.reader = Some(changelog.join(at)),
     }
     answer_heartbeat(state, now, peer_key, 0);
-    enqueue(state, peer_key);
+    enqueue_if_more(state, peer_key);
 }
 
-/// Answers a beat, or what wants to know where our log ends. Who does not take what waits for it is not
-/// answered: questions of a few bytes must not fill the memory.
+/// Answers a heartbeat, or a RESYNC, with the end of our additions.
 pub(in crate::node) fn answer_heartbeat(state: &mut State, now: Now, peer_key: PeerKey, request: u32) {
     let body = Body::Heartbeat { head: own_head(state), is_answer: true };
     if !link_output::send_control_reply(state, now, peer_key, request, &body) {
@@ -307,19 +289,19 @@ pub(in crate::node) fn answer_heartbeat(state: &mut State, now: Now, peer_key: P
     }
 }
 
-/// A peer beats, and says where its log ends.
+/// A heartbeat of a peer names the end of its additions.
 pub(in crate::node) fn heartbeat_from(state: &mut State, now: Now, peer_key: PeerKey, head: Head) {
     follow(state, now, peer_key, |receiver, filters| {
-        receiver.heartbeat_from(filters, position_of(head));
+        receiver.heartbeat_from(filters, head.epoch, head.seq);
         Ok(Outcome::Applied)
     });
     note_if_known(state, now, peer_key);
 }
 
-/// A peer answers a beat, and says where its log ends.
-pub(in crate::node) fn heard_head(state: &mut State, now: Now, peer_key: PeerKey, head: Head) {
+/// An answer to a heartbeat names the end of the peer's additions.
+pub(in crate::node) fn head_is(state: &mut State, now: Now, peer_key: PeerKey, head: Head) {
     follow(state, now, peer_key, |receiver, filters| {
-        receiver.heard_head(filters, position_of(head));
+        receiver.head_is(filters, head.epoch, head.seq);
         Ok(Outcome::Applied)
     });
     note_if_known(state, now, peer_key);
@@ -335,15 +317,28 @@ fn note_if_known(state: &mut State, now: Now, peer_key: PeerKey) {
     }
 }
 
-/// A snapshot of a peer's filter begins. If it does not fit, the peer is told to go on behind it, so that
-/// it does not send all of that for nothing.
-pub(in crate::node) fn snapshot(state: &mut State, now: Now, peer_key: PeerKey, head: Head, size_log2: u8) {
-    let Some(size) = Size::from_log2(size_log2) else { return refused(state) };
+/// A snapshot of a peer's filter begins; `blocks` is the low half of its position in the changes of blocks. If it does
+/// not fit, the peer is to go on after it, so that it does not send all of it in vain.
+pub(in crate::node) fn snapshot(
+    state: &mut State,
+    now: Now,
+    peer_key: PeerKey,
+    head: Head,
+    blocks: u32,
+    size_log2: u8,
+) {
+    let Some(peer) = state.mesh.peers.get(peer_key) else { return };
+    let blocks = nearest(peer.receiver.expected().blocks, blocks);
+    let at = Position { epoch: head.epoch, seq: head.seq, blocks };
+    let Some(size) = Size::from_log2(size_log2) else {
+        state.stats.digest_messages_refused += 1;
+        return;
+    };
     let refusal = follow(state, now, peer_key, |receiver, filters| {
-        receiver.begin(filters, position_of(head), size).map(|()| Outcome::Applied)
+        receiver.begin(filters, at, size).map(|()| Outcome::Applied)
     });
     if refusal == Some(ReceiveError::Filter(FilterError::OverBudget)) {
-        ask_again(state, now, peer_key, Some(position_of(head)));
+        ask_again(state, now, peer_key, Some(at));
     }
 }
 
@@ -358,12 +353,24 @@ pub(in crate::node) fn snapshot_end(state: &mut State, now: Now, peer_key: PeerK
     note_if_known(state, now, peer_key);
 }
 
-/// A change of a peer's filter. `low` is the low half of its number.
-pub(in crate::node) fn change(state: &mut State, now: Now, peer_key: PeerKey, low: u32, change: &Change) {
+/// An addition to a peer's filter; `low` is the low half of its number.
+pub(in crate::node) fn addition(state: &mut State, now: Now, peer_key: PeerKey, low: u32, hash: u64) {
     follow(state, now, peer_key, |receiver, filters| {
-        let expected = receiver.expected();
-        let seq = nearest(expected.seq, low);
-        receiver.change(filters, Position { epoch: expected.epoch, seq }, change)
+        receiver.addition(filters, nearest(receiver.expected().seq, low), hash)
+    });
+}
+
+/// A rebuilt block of a peer's filter; `low` is the low half of the number of the change.
+pub(in crate::node) fn block(
+    state: &mut State,
+    now: Now,
+    peer_key: PeerKey,
+    low: u32,
+    number: u32,
+    image: &Block,
+) {
+    follow(state, now, peer_key, |receiver, filters| {
+        receiver.block(filters, nearest(receiver.expected().blocks, low), number, image)
     });
 }
 
@@ -376,29 +383,16 @@ fn nearest(expected: u64, low: u32) -> u64 {
     behind.unwrap_or_else(|| expected.saturating_add(ahead.into()))
 }
 
-/// A new size of a peer's filter. `low` is the low half of its number.
-pub(in crate::node) fn resize(state: &mut State, now: Now, peer_key: PeerKey, low: u32, size_log2: u8) {
-    let Some(size) = Size::from_log2(size_log2) else { return refused(state) };
-    change(state, now, peer_key, low, &Change::Resize(size));
-}
-
-fn refused(state: &mut State) {
-    state.stats.digest_messages_refused += 1;
-}
-
-/// Lets the receiver take something in, and does what follows from that. Returns why, if it was refused.
+/// Applies something to the receiver of a peer, and does what follows. Returns the error if it was refused.
 fn follow(
     state: &mut State,
     now: Now,
     peer_key: PeerKey,
-    take_in: impl FnOnce(
-        &mut crate::filter::receiver::Receiver,
-        &mut crate::filter::PeerFilters,
-    ) -> Result<Outcome, ReceiveError>,
+    apply: impl FnOnce(&mut Receiver, &mut PeerFilters) -> Result<Outcome, ReceiveError>,
 ) -> Option<ReceiveError> {
     let mesh = &mut state.mesh;
     let peer = mesh.peers.get_mut(peer_key)?;
-    let outcome = take_in(&mut peer.receiver, &mut mesh.filters);
+    let outcome = apply(&mut peer.receiver, &mut mesh.filters);
     match outcome {
         Ok(Outcome::Applied) => {}
         Ok(Outcome::Dropped) => state.stats.digest_messages_dropped += 1,
@@ -406,7 +400,7 @@ fn follow(
         Err(error) => {
             state.stats.digest_messages_refused += 1;
             peer.refusals = peer.refusals.saturating_add(1);
-            log::debug!("the digest of {} was refused: {error}", peer.addr);
+            log::debug!("refused a change of the filter of {}: {error}", peer.addr);
             return Some(error);
         }
     }

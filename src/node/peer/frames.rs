@@ -4,7 +4,6 @@
 //! (an answer to no query, a change of an unknown filter) changes nothing, and is counted where it is dropped.
 
 use crate::base::time::Now;
-use crate::filter::changelog::Change;
 use crate::node::conn::connection::CloseReason;
 use crate::node::digest::sync;
 use crate::node::ids::{ConnKey, PeerKey};
@@ -41,22 +40,18 @@ pub(in crate::node) fn execute(
         }
         Body::Delta(hashes) => {
             for (at, hash) in hashes.iter().enumerate() {
-                sync::change(state, now, peer, number(at), &Change::Add(hash));
+                sync::addition(state, now, peer, number(at), hash);
             }
             hashes.len() / 2
         }
         Body::Block(images) => {
             for (at, (block, image)) in images.iter().enumerate() {
-                sync::change(state, now, peer, number(at), &Change::Block { number: block, image });
+                sync::block(state, now, peer, number(at), block, &image);
             }
             images.len()
         }
-        Body::Resize { size_log2 } => {
-            sync::resize(state, now, peer, request, *size_log2);
-            0
-        }
         Body::Snap { head, size_log2 } => {
-            sync::snapshot(state, now, peer, *head, *size_log2);
+            sync::snapshot(state, now, peer, *head, request, *size_log2);
             0
         }
         Body::Piece(words) => {
@@ -69,7 +64,7 @@ pub(in crate::node) fn execute(
             0
         }
         Body::Resync(from) => {
-            sync::resync(state, now, peer, *from);
+            sync::resync(state, now, peer, *from, request);
             0
         }
         Body::Get { key, wanted } => {
@@ -104,7 +99,6 @@ const fn is_digest(body: &Body<'_>) -> bool {
     match body {
         Body::Delta(_)
         | Body::Block(_)
-        | Body::Resize { .. }
         | Body::Snap { .. }
         | Body::Piece(_)
         | Body::SnapEnd

@@ -77,7 +77,7 @@ pub(in crate::node) fn received(
         sync::heartbeat_from(state, now, key, head);
         return sync::answer_heartbeat(state, now, key, number);
     }
-    sync::heard_head(state, now, key, head);
+    sync::head_is(state, now, key, head);
     if let Some(peer) = state.mesh.peers.get_mut(key).filter(|peer| peer.heartbeat == number)
         && let Some(sent_at) = peer.heartbeat_sent_at.take()
     {

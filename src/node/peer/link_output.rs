@@ -72,9 +72,9 @@ pub(in crate::node) fn append_ordered(
     state: &mut State,
     now: Now,
     peer: PeerKey,
-    write: impl FnOnce(&mut Vec<u8>, u64),
+    write: impl FnOnce(&mut Vec<u8>),
 ) -> usize {
-    append(state, now, peer, Class::Ordered, write)
+    append(state, now, peer, Class::Ordered, |out, _| write(out))
 }
 
 /// Whether an ordered frame would go into the outbound buffer, with nothing of its class in front of it.
@@ -122,7 +122,7 @@ pub(in crate::node) fn append_answer(
 /// Whether part of a snapshot, or an image of a block, waits to be generated for a peer.
 fn has_bulk(state: &State, peer: PeerKey) -> bool {
     let reader = state.mesh.peers.get(peer).and_then(|peer| peer.reader);
-    reader.is_some_and(|reader| state.keyspace.changelog().has_piece(reader))
+    reader.is_some_and(|reader| state.keyspace.changelog().has_bulk(reader))
 }
 
 /// Whether bulk may be generated for a peer: nothing of another class waits, and little is left to be sent.
@@ -135,9 +135,9 @@ pub(in crate::node) fn append_bulk(
     state: &mut State,
     now: Now,
     peer: PeerKey,
-    write: impl FnOnce(&mut Vec<u8>, u64),
+    write: impl FnOnce(&mut Vec<u8>),
 ) -> usize {
-    let written = append(state, now, peer, Class::Ordered, write);
+    let written = append(state, now, peer, Class::Ordered, |out, _| write(out));
     let link = state.mesh.peers.get(peer).and_then(|peer| peer.link);
     let conn = link.and_then(|link| state.conns.get_mut(link.conn));
     if let Some(queues) = conn.and_then(|conn| conn.link_queues.as_deref_mut()) {

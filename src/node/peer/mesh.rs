@@ -1,10 +1,10 @@
 //! The state of the mesh on this node: its identity, the address book, the peers and their filters, the lookups.
 
 use crate::base::rng::Rng;
-use crate::base::time::Instant;
 use crate::config::Config;
 use crate::filter::{FilterKey, PeerFilters};
 use crate::node::conn::connection::CloseReason;
+use crate::node::digest::publishing::Publishing;
 use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
 use crate::node::lookup::table::Lookups;
 use crate::node::peer::address_book::AddressBook;
@@ -34,15 +34,8 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) dials: Vec<(AddressKey, ConnKey)>,
     /// Keys not stored here that were searched for in the peers' filters.
     pub(in crate::node) checks: u64,
-    /// Peers to be told more of our digest, each once.
-    pub(in crate::node) pump: VecDeque<PeerKey>,
-    /// When the peers were last told of our digest's changes, and up to which.
-    pub(in crate::node) told_at: Option<Instant>,
-    pub(in crate::node) told_seq: u64,
-    /// Changes are due to be told now.
-    pub(in crate::node) must_tell: bool,
-    /// The tick of the one live timer for telling.
-    pub(in crate::node) tell_timer_at: Option<u64>,
+    /// What is published of the own filter when.
+    pub(in crate::node) publishing: Publishing,
     /// Links and dials that have ended and are to be reconciled.
     pub(in crate::node) lost_links: VecDeque<(PeerKey, ConnKey)>,
     /// Why the shell lost a connection, while the call that reported it runs.
@@ -69,11 +62,7 @@ impl Mesh {
             conns: 0,
             dials: Vec::new(),
             checks: 0,
-            pump: VecDeque::new(),
-            told_at: None,
-            told_seq: 0,
-            must_tell: false,
-            tell_timer_at: None,
+            publishing: Publishing::default(),
             loss_cause: String::new(),
             lost_links: VecDeque::new(),
             lost_dials: VecDeque::new(),

@@ -80,8 +80,8 @@ pub(in crate::node) struct Peer {
 
     /// Its place in our digest, once it has said from where it wants it.
     pub(in crate::node) reader: Option<ReaderKey>,
-    /// In the queue of those to be told more of our digest.
-    pub(in crate::node) is_pumping: bool,
+    /// In the queue of those with more to read of our changelog.
+    pub(in crate::node) is_reading: bool,
     /// The version of the list of linked peers that it was sent, and when.
     pub(in crate::node) sent_list: u64,
     pub(in crate::node) sent_list_at: Instant,
@@ -118,7 +118,7 @@ impl Peer {
             claim_stats: ClaimStats::new(),
             checks_seen: checks,
             reader: None,
-            is_pumping: false,
+            is_reading: false,
             sent_list: 0,
             sent_list_at: now,
         }

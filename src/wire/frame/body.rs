@@ -51,12 +51,7 @@ pub enum Body<'a> {
     Delta(Hashes<'a>),
     /// Rebuilt blocks; `request` is the low half of the first one's number.
     Block(Images<'a>),
-    /// The filter has another size; `request` is the low half of the change's number.
-    Resize {
-        /// The new size, as the logarithm of its blocks.
-        size_log2: u8,
-    },
-    /// A snapshot of the filter follows.
+    /// A snapshot of the filter follows; `request` is the low half of its position in the changes of blocks.
     Snap {
         /// Its position in the changelog.
         head: Head,
@@ -67,7 +62,8 @@ pub enum Body<'a> {
     Piece(Words<'a>),
     /// The snapshot is complete.
     SnapEnd,
-    /// Asks for changes from a position on; without one, for a snapshot.
+    /// Asks for changes from a position on; without one, for a snapshot. `request` is the low half of the position in the
+    /// changes of blocks.
     Resync(Option<Head>),
     /// A query for a key; the answer repeats its `request`.
     Get {
@@ -105,7 +101,6 @@ pub(super) enum Kind {
     Heartbeat,
     Delta,
     Block,
-    Resize,
     Snap,
     Piece,
     SnapEnd,
@@ -140,7 +135,7 @@ const fn row(kind: Kind, byte: u8, name: &'static str, fits: fn(usize) -> bool, 
 }
 
 /// All kinds, in the order of [`Kind`].
-const KINDS: [Row; 13] = [
+const KINDS: [Row; 12] = [
     Row { flags: FLAG_ANSWER, ..row(Kind::Heartbeat, 1, "BEAT", |n| n == HEAD_BYTES, "16") },
     Row {
         bytes_max: LIST_BYTES_MAX,
@@ -150,7 +145,6 @@ const KINDS: [Row; 13] = [
         bytes_max: LIST_BYTES_MAX,
         ..row(Kind::Block, 3, "BLOCK", |n| n.is_multiple_of(IMAGE_BYTES), "68 for each block")
     },
-    row(Kind::Resize, 4, "RESIZE", |n| n == 1, "1"),
     row(Kind::Snap, 5, "SNAP", |n| n == HEAD_BYTES + 1, "17"),
     Row {
         bytes_max: LIST_BYTES_MAX,
@@ -178,8 +172,7 @@ const KINDS: [Row; 13] = [
 
 impl Kind {
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        let row = KINDS.get(usize::from(byte.checked_sub(1)?))?;
-        Some(row.kind)
+        KINDS.iter().find(|row| row.byte == byte).map(|row| row.kind)
     }
 
     pub(super) const fn row(self) -> &'static Row {
@@ -197,7 +190,6 @@ impl<'a> Body<'a> {
             }
             Kind::Delta => Some(Body::Delta(Hashes { entries: payload.as_chunks().0 })),
             Kind::Block => Some(Body::Block(Images { entries: payload.as_chunks().0 })),
-            Kind::Resize => fields.byte().map(|size_log2| Body::Resize { size_log2 }),
             Kind::Snap => {
                 fields.head().zip(fields.byte()).map(|(head, size_log2)| Body::Snap { head, size_log2 })
             }
@@ -231,9 +223,6 @@ pub fn put(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>) {
         }
         Body::Block(images) => {
             put_frame(out, Kind::Block, 0, request, clock, |out| out.extend(images.entries.as_flattened()));
-        }
-        Body::Resize { size_log2 } => {
-            put_frame(out, Kind::Resize, 0, request, clock, |out| out.push(size_log2));
         }
         Body::Snap { head, size_log2 } => put_frame(out, Kind::Snap, 0, request, clock, |out| {
             put_head(out, head);
@@ -338,7 +327,7 @@ mod tests {
     #[test]
     fn rows_stand_in_the_order_of_their_kinds_and_bytes() {
         for (at, row) in KINDS.iter().enumerate() {
-            assert_eq!((row.kind as usize, usize::from(row.byte)), (at, at + 1), "{}", row.name);
+            assert_eq!(row.kind as usize, at, "{}", row.name);
             assert_eq!(Kind::from_byte(row.byte), Some(row.kind));
         }
     }
