@@ -92,6 +92,7 @@ pub const LAYERS: [Layer; 17] = [
             "node/conn/connection.rs",
             "node/conn/replies.rs",
             "node/digest/own_filter.rs",
+            "node/digest/publishing.rs",
             "node/lookup/operation.rs",
             "node/lookup/queries.rs",
             "node/lookup/table.rs",
