@@ -225,12 +225,12 @@ pub(in crate::node) fn answered(
     lookup.queried.retain(|queried| queried.peer != peer_key);
     if reason == Some(QueryReason::Claimed) {
         let claim = match answer {
-            QueryAnswer::Value { .. } | QueryAnswer::TooLong => Claim::TrueHit,
-            QueryAnswer::None if mesh.filters.claims(peer.filter, hash.0) => Claim::Collision,
+            QueryAnswer::Value { .. } | QueryAnswer::TooLong => Claim::Hit,
+            QueryAnswer::None if mesh.filters.claims(peer.filter, hash.0) => Claim::FalsePositive,
             QueryAnswer::None => Claim::Stale,
         };
-        stats.query_false_positives += u64::from(claim != Claim::TrueHit);
-        peer.account(&mesh.filters, mesh.checks, 1);
+        stats.query_false_positives += u64::from(claim != Claim::Hit);
+        peer.account(mesh.checks, 1);
         peer.claim_stats.claimed(hash.0, claim);
     }
     match *answer {

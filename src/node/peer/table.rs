@@ -5,10 +5,10 @@
 
 use crate::base::slots::Slots;
 use crate::base::time::Instant;
+use crate::filter::FilterKey;
 use crate::filter::changelog::ReaderKey;
 use crate::filter::claim_stats::ClaimStats;
 use crate::filter::receiver::Receiver;
-use crate::filter::{FilterKey, PeerFilters};
 use crate::node::alarm::Alarm;
 use crate::node::ids::{ConnKey, NodeId, PeerKey, PeerTag};
 use crate::node::lookup::queries::{DeferredQueries, Queries};
@@ -148,10 +148,9 @@ impl Peer {
 
     /// Brings the claim statistics up to date: of `checks` keys searched for in all filters so far, those since
     /// the last call that it did not claim are true negatives. `claims` of them are accounted for otherwise.
-    pub(in crate::node) fn account(&mut self, filters: &PeerFilters, checks: u64, claims: u64) {
+    pub(in crate::node) fn account(&mut self, checks: u64, claims: u64) {
         let seen = checks.saturating_sub(self.checks_seen);
         self.checks_seen = checks;
-        self.claim_stats.fill_is(filters.fill(self.filter));
         self.claim_stats.not_claimed(seen.saturating_sub(claims));
     }
 }
