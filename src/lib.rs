@@ -25,12 +25,12 @@
 //! state     all that a node has
 //!           state
 //! records   the tables of a node, and its one write path
-//!           alarm  conn/connection  conn/replies  digest/own_filter  hybrid_clock  ids  keyspace
-//!           lookup/operation  lookup/queries  lookup/table  metrics  peer/address_book  peer/health
-//!           peer/link_queues  peer/mesh  peer/table  schedule  tasks
+//!           alarm  conn/connection  conn/replies  digest/own_filter  digest/publishing  hybrid_clock  ids
+//!           keyspace  lookup/operation  lookup/queries  lookup/table  metrics  peer/address_book
+//!           peer/health  peer/link_queues  peer/mesh  peer/table  schedule  tasks
 //! filter    Bloom filters and their synchronisation
-//!           bit_sliced  bloom  change_ring  changelog  claim_stats  migration  peer_filters  rate  receiver
-//!           size
+//!           bit_sliced  bloom  change_ring  changelog  claim_stats  deferred_free  key  peer_filters  rate
+//!           receiver  size
 //! store     items, index, heap, expiry
 //!           audit  compaction  deferred_free  directory  expiry  hash  heap  index  item  large_objects
 //!           overflow  pages  scan  segment  segment_metadata  size_classes
