@@ -1,0 +1,107 @@
+//! Instructions per request of a node without sockets: `cargo bench --bench instructions`. Needs valgrind.
+//!
+//! Each case runs in this program under `valgrind --tool=callgrind`, once with few batches of requests and once with
+//! many; the difference is what the requests cost. It does not depend on the machine's load. Arguments: none
+//! measures all cases; `get|set lines|resp PIPELINE BATCHES` runs one case as it is, to be profiled:
+//! `valgrind --tool=callgrind target/release/deps/instructions-… get lines 16 1100`.
+
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
+
+use olivia::base::time::{Instant, Now};
+use olivia::config::Config;
+use olivia::node::{ConnKey, Node};
+use std::process::Command;
+
+const KEYS: usize = 10_000;
+const FEW: usize = 100;
+const MANY: usize = 1_100;
+
+const CASES: [(&str, &str, usize); 8] = [
+    ("get", "lines", 1),
+    ("get", "lines", 16),
+    ("set", "lines", 1),
+    ("set", "lines", 16),
+    ("get", "resp", 1),
+    ("get", "resp", 16),
+    ("set", "resp", 1),
+    ("set", "resp", 16),
+];
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] if std::env::args().any(|arg| arg == "--bench") => measure(),
+        [name, protocol, pipeline, batches] => {
+            let requests = run(name, protocol, pipeline.parse().unwrap(), batches.parse().unwrap());
+            println!("{requests} requests");
+        }
+        // Among the tests: each case once.
+        _ => CASES.iter().for_each(|(name, protocol, pipeline)| {
+            run(name, protocol, *pipeline, 1);
+        }),
+    }
+}
+
+fn measure() {
+    println!("{:<24} {:>24}", "request, pipeline", "instructions per request");
+    for (name, protocol, pipeline) in CASES {
+        let more = instructions(name, protocol, pipeline, MANY) - instructions(name, protocol, pipeline, FEW);
+        let requests = ((MANY - FEW) * pipeline) as u64;
+        println!("{:<24} {:>24}", format!("{name} in {protocol}, {pipeline}"), more / requests);
+    }
+}
+
+/// Instructions of a whole run.
+fn instructions(name: &str, protocol: &str, pipeline: usize, batches: usize) -> u64 {
+    let run = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe().unwrap())
+        .args([name, protocol, &pipeline.to_string(), &batches.to_string()])
+        .output()
+        .expect("cannot run valgrind; on Debian: apt install valgrind");
+    let log = String::from_utf8_lossy(&run.stderr);
+    let count = log.lines().find_map(|line| line.split_once("Collected : "));
+    count.unwrap_or_else(|| panic!("no count in {log}")).1.trim().parse().unwrap()
+}
+
+/// Has a node with [`KEYS`] keys of 64 bytes carry out batches of requests. Returns their number.
+fn run(name: &str, protocol: &str, pipeline: usize, batches: usize) -> usize {
+    let now = Now { mono: Instant::from_millis(1_000), wall_ms: 1_700_000_000_000 };
+    let mut node = Node::new(Config::default(), 1, now);
+    let client = node.accept(now, "127.0.0.1:4000".parse().unwrap()).unwrap();
+    let fill: String = (0..KEYS).map(|id| request("set", protocol, id)).collect();
+    serve(&mut node, now, client, &fill);
+    let batch = |number: usize| -> String {
+        (0..pipeline).map(|at| request(name, protocol, number * pipeline * 7 + at * 13)).collect()
+    };
+    let different: Vec<String> = (0..100).map(batch).collect();
+    for text in different.iter().cycle().take(batches) {
+        let reply_bytes = serve(&mut node, now, client, text);
+        assert!(reply_bytes >= pipeline * b"+OK\r\n".len(), "{reply_bytes} bytes");
+    }
+    batches * pipeline
+}
+
+/// What the shell does for some input of a client. Returns the bytes of the replies.
+fn serve(node: &mut Node, now: Now, client: ConnKey, input: &str) -> usize {
+    node.received(now, client, input.as_bytes());
+    while node.has_work(now) {
+        node.tick(now);
+    }
+    while node.next_action().is_some() {}
+    let reply_bytes = node.outbound(client).map(<[u8]>::len).sum();
+    node.wrote(now, client, reply_bytes);
+    reply_bytes
+}
+
+fn request(name: &str, protocol: &str, id: usize) -> String {
+    let key = format!("key:{:012}", id % KEYS);
+    let value = "v".repeat(64);
+    match (name, protocol) {
+        ("get", "lines") => format!("GET {key}\n"),
+        ("set", "lines") => format!("SET \"{key}\":{value}\n"),
+        ("get", "resp") => format!("*2\r\n$3\r\nGET\r\n$16\r\n{key}\r\n"),
+        ("set", "resp") => format!("*3\r\n$3\r\nSET\r\n$16\r\n{key}\r\n$64\r\n{value}\r\n"),
+        _ => panic!("no request '{name}' in '{protocol}'"),
+    }
+}
