@@ -57,6 +57,12 @@ impl Size {
         Self::from_blocks(bits.div_ceil(BLOCK_BITS as u64).max(1).checked_next_power_of_two()?)
     }
 
+    /// The keys that are probably in a filter of this size in which this share of the bits is set: each key sets a bit of
+    /// 64 in each lane of its block.
+    pub fn keys_at_fill(self, fill: f64) -> f64 {
+        (self.words() as f64 * 8.0 * (1.0 - fill.min(0.999_999)).ln().abs()).round()
+    }
+
     /// The logarithm of the number of blocks: how many top bits of a hash name its block.
     pub const fn log2(self) -> u8 {
         self.log2

@@ -28,6 +28,7 @@ mod audit;
 mod command;
 mod conn;
 mod digest;
+mod http;
 mod hybrid_clock;
 mod ids;
 mod keyspace;
@@ -279,10 +280,8 @@ impl Node {
     }
 
     /// Counts an iteration of the event loop that worked for `took`; time spent waiting is not included.
-    pub fn iteration_done(&mut self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.state.stats.iterations += 1;
-        self.state.stats.iteration_max_us = self.state.stats.iteration_max_us.max(micros);
+    pub fn iteration_done(&mut self, now: Now, took: Duration) {
+        self.state.loop_times.add(now.mono, took);
     }
 
     /// Counts an event for a closed connection that the shell dropped.
@@ -312,7 +311,7 @@ impl Node {
 
     /// Whether each address that it was told was tried, and the filter of each linked peer is known.
     pub fn is_ready(&self) -> bool {
-        command::status::is_ready(&self.state)
+        command::status::readiness(&self.state).is_ready()
     }
 
     /// The filter of this node's keys.

@@ -12,7 +12,7 @@ use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED
 use crate::node::conn::connection::{CloseReason, Conn, Role};
 use crate::node::ids::{AddressKey, ConnKey, ConnTag, PeerKey};
 use crate::node::keyspace::Keyspace;
-use crate::node::metrics::{Calls, Stats};
+use crate::node::metrics::{Calls, LoopTimes, Stats};
 use crate::node::peer::mesh::Mesh;
 use crate::node::schedule::Runnable;
 use crate::node::tasks::Tasks;
@@ -87,6 +87,7 @@ pub struct State {
     pub(in crate::node) rng: Rng,
     pub(in crate::node) stats: Stats,
     pub(in crate::node) calls: Calls,
+    pub(in crate::node) loop_times: LoopTimes,
     pub(in crate::node) log_gate: LogGate,
     /// The node shuts down.
     pub(in crate::node) is_draining: bool,
@@ -115,6 +116,7 @@ impl State {
             rng,
             stats: Stats::default(),
             calls: Calls::default(),
+            loop_times: LoopTimes::new(now.mono),
             log_gate: LogGate::default(),
             is_draining: false,
             config,

@@ -2,13 +2,16 @@
 //!
 //! A task has a cursor and, for each connection that waits, a reply slot. Tasks take turns, one step each. A
 //! request joins a queued task of its kind that has not begun; so at most one of a kind runs and one waits,
-//! however many requests there are. Not here: what a step does (`command/tasks`).
+//! however many requests there are. Replies too are written in steps, since many may wait for one text. Not here:
+//! what a step does (`command/tasks`, `http/report`).
 
 use crate::filter::size::Size;
 use crate::node::conn::replies::Place;
 use crate::node::ids::ConnKey;
 use crate::wire::filter_dump::FilterDump;
-use std::collections::VecDeque;
+use crate::wire::http::Delivery;
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
 
 /// The tasks of a node.
 #[derive(Debug, Default)]
@@ -28,7 +31,40 @@ pub(in crate::node) struct Task {
 pub(in crate::node) struct Waiter {
     pub(in crate::node) conn: ConnKey,
     pub(in crate::node) slot: Place,
-    pub(in crate::node) id: Box<[u8]>,
+    pub(in crate::node) form: ReplyForm,
+}
+
+/// What a reply is written in.
+#[derive(Debug)]
+pub(in crate::node) enum ReplyForm {
+    /// A line, after this id.
+    Line(Box<[u8]>),
+    /// HTTP, with this type of content.
+    Http(&'static str, Delivery),
+}
+
+/// A text that grows with the number of peers. Requests for the same one share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum ReportKind {
+    /// The page for people.
+    Page,
+    /// What it shows.
+    Status,
+    /// The figures in the text format of Prometheus.
+    Prometheus,
+    /// The same in OpenMetrics.
+    OpenMetrics,
+}
+
+/// A report as far as it is written.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Draft {
+    pub(in crate::node) text: Vec<u8>,
+    /// Texts that each take a row of every peer, and then follow `text`.
+    pub(in crate::node) families: Vec<Vec<u8>>,
+    /// Linked peers that are written, and their addresses.
+    pub(in crate::node) peers: usize,
+    pub(in crate::node) listed: BTreeSet<SocketAddr>,
 }
 
 /// What a task does, and how far it is.
@@ -37,6 +73,10 @@ pub(in crate::node) enum Job {
     /// The own filter as text: `None` before its first step. The blocks are those of the moment at which each
     /// is written.
     FilterDump(Option<Dump>),
+    /// A report: `None` before its first step.
+    Report(ReportKind, Option<Draft>),
+    /// Complete, with the text or the sentence of an error: the replies are being written.
+    Reply(Result<Vec<u8>, String>),
 }
 
 #[derive(Debug)]

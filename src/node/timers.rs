@@ -2,7 +2,7 @@
 
 use crate::base::time::Now;
 use crate::base::wheel::Popped;
-use crate::node::conn::connection::CloseReason;
+use crate::node::conn::connection::{ClientProtocol, CloseReason};
 use crate::node::conn::reconcile::reconcile;
 use crate::node::conn::timeouts;
 use crate::node::digest::sync;
@@ -12,6 +12,7 @@ use crate::node::peer::dialer;
 use crate::node::peer::link;
 use crate::node::state::{State, Timer, close_conn};
 use crate::wire::encoder::put_error;
+use crate::wire::http::{Delivery, Status, TEXT, put_response};
 
 /// Stale timers allowed beyond one per owner before they are purged.
 const STALE_SPARE: usize = 4_096;
@@ -84,8 +85,14 @@ fn fire(state: &mut State, now: Now, key: ConnKey, deadline: u64) {
     } else {
         return close_conn(state, key, reason);
     };
-    let protocol = conn.reply_protocol();
-    conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, protocol, b"", sentence));
+    let protocol = conn.speaks();
+    conn.replies.next(&mut conn.outbound, pool, |out| match protocol {
+        ClientProtocol::Commands(protocol) => put_error(out, protocol, b"", sentence),
+        ClientProtocol::Http => {
+            let end = Delivery { is_head: false, keep_alive: false };
+            put_response(out, Status::Timeout, TEXT, end, format!("{sentence}\n").as_bytes());
+        }
+    });
     conn.begin_closing(reason, now.mono, pool);
     reconcile(state, now, key);
 }

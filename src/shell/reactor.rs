@@ -186,7 +186,7 @@ impl Reactor {
         let dropped = log_output::dropped();
         self.node.note_log_lines_dropped(dropped - self.log_lines_dropped);
         self.log_lines_dropped = dropped;
-        self.node.iteration_done(self.clock.mono().since(now.mono));
+        self.node.iteration_done(now, self.clock.mono().since(now.mono));
         end
     }
 

@@ -63,7 +63,7 @@
 //! first; a handshake that is refused. A last line without LF, cut by the end of the stream, is answered with an error and not carried out.
 //!
 //! A line that begins with `POST ` or `Host:` closes the connection without a reply and is logged: a
-//! browser was made to talk to us. A bare `PING` ended by CR LF is answered `+PONG` CR LF, as health
+//! browser was made to talk to us. A connection whose first line is a `GET` or `HEAD` of HTTP/1.x speaks HTTP. A bare `PING` ended by CR LF is answered `+PONG` CR LF, as health
 //! checkers written for Redis expect.
 //!
 //! ## RESP
@@ -71,6 +71,22 @@
 //! A connection whose first byte is `*` speaks RESP2, and RESP3 after `HELLO 3`; see [`resp`]. The commands are
 //! those of the same table, by the names, arguments, replies and errors of Redis 7.2. A request that is cut by
 //! the end of the stream is not executed; what is no RESP gets one `-ERR Protocol error: …` and is closed.
+//!
+//! ## HTTP
+//!
+//! `GET` and `HEAD`, HTTP/1.0 and 1.1 with keep-alive, heads of up to 8 KiB; no keys and no values. See [`http`].
+//!
+//! | path | response |
+//! |---|---|
+//! | `/livez` | 200 while the event loop runs |
+//! | `/readyz` | 200, or 503 with the reasons, one per line |
+//! | `/metrics` | the figures of STATS and of each linked peer: OpenMetrics if the client accepts it, else Prometheus text |
+//! | `/status.json` | what the page shows |
+//! | `/` | a page about this node and its mesh, for people |
+//!
+//! With a password all but the two probes need Basic authentication: any user, the password. A `Host` that is neither
+//! an IP address, nor `localhost`, nor a name in `remote_peers` gets 421 (DNS rebinding). 400, 404, 405, 408 and 431
+//! come with a sentence; all of them but 404 end the connection.
 //!
 //! ## Between nodes
 //!
@@ -138,6 +154,7 @@ pub mod field;
 pub mod filter_dump;
 pub mod frame;
 pub mod handshake;
+pub mod http;
 pub mod line;
 pub mod line_form;
 pub mod request_error;

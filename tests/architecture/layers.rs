@@ -39,7 +39,7 @@ pub const LAYERS: [Layer; 17] = [
     Layer {
         name: "command",
         says: "requests of clients to replies",
-        holds: &["node/command"],
+        holds: &["node/command", "node/http"],
         imports: &[
             "lookup", "peer", "digest", "conn", "state", "records", "store", "filter", "wire", "base",
             "config", "limits",

@@ -8,7 +8,7 @@ use crate::node::command::read;
 use crate::node::command::row::{Call, Command, Effect};
 use crate::node::command::table::TABLE;
 use crate::node::command::tasks;
-use crate::node::conn::connection::{CloseReason, Conn};
+use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn};
 use crate::node::ids::ConnKey;
 use crate::node::peer::handshake;
 use crate::node::state::{State, close_conn};
@@ -149,7 +149,7 @@ fn execute<'a>(
             give_back(state, now, key, call.reply.end(), unsent_before);
             if let Some(conn) = state.conns.get_mut(key) {
                 conn.is_authenticated = true;
-                conn.protocol = Some(protocol);
+                conn.protocol = Some(ClientProtocol::Commands(protocol));
             }
         }
         Ok(Effect::Close) => {
@@ -199,7 +199,12 @@ fn give_back(state: &mut State, now: Now, key: ConnKey, out: Vec<u8>, unsent_bef
 }
 
 /// Ends a connection that has got too many bytes of replies without having given the password.
-fn limit_unauthenticated(state: &mut State, now: Now, key: ConnKey, unsent_before: usize) {
+pub(in crate::node) fn limit_unauthenticated(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    unsent_before: usize,
+) {
     let State { conns, pool, config, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
     if conn.is_authenticated || !conn.is_serving() {

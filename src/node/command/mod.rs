@@ -10,5 +10,5 @@ mod row;
 mod server;
 pub(in crate::node) mod status;
 mod strings;
-mod table;
+pub(in crate::node) mod table;
 pub(in crate::node) mod tasks;

@@ -59,13 +59,30 @@ pub struct PeerView {
     pub probes_left: u32,
     /// Failed tries to reach it since the last success.
     pub failures: u32,
+    /// Keys that its filter claims, estimated from its fill.
+    pub claimed_keys: Option<f64>,
+}
+
+impl PeerView {
+    /// Whether its filter is known up to what is on its way.
+    pub(in crate::node) fn is_filter_known(&self) -> bool {
+        self.filter == FilterState::Known
+    }
 }
 
 /// All that is known of other nodes: the linked ones first.
 pub(in crate::node) fn peers_known(state: &State, now: Now) -> Vec<PeerView> {
-    let mesh = &state.mesh;
-    let linked = mesh.peers.linked().map(|(_, peer)| view_of_peer(state, now, peer));
-    linked.chain(backups(state).map(view_of_contact)).collect()
+    linked_peers(state, now).chain(unlinked_peers(state)).collect()
+}
+
+/// The linked peers.
+pub(in crate::node) fn linked_peers(state: &State, now: Now) -> impl Iterator<Item = PeerView> {
+    state.mesh.peers.linked().map(move |(_, peer)| view_of_peer(state, now, peer))
+}
+
+/// Addresses that lead to no linked node, and where one may be.
+pub(in crate::node) fn unlinked_peers(state: &State) -> impl Iterator<Item = PeerView> {
+    backups(state).map(view_of_contact)
 }
 
 /// Addresses that lead to no linked node, and where one may be.
@@ -96,6 +113,7 @@ fn view_of_peer(state: &State, now: Now, peer: &Peer) -> PeerView {
         queries: peer.queries.len(),
         probes_left: peer.breaker.probes_left(),
         failures: 0,
+        claimed_keys: fill.and_then(|fill| Some(filters.size(peer.filter)?.keys_at_fill(fill))),
     }
 }
 
@@ -115,6 +133,7 @@ fn view_of_contact(contact: &AddressEntry) -> PeerView {
         queries: 0,
         probes_left: 0,
         failures: contact.failures(),
+        claimed_keys: None,
     }
 }
 
@@ -181,7 +200,8 @@ pub(in crate::node) fn stats<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
     Ok(Effect::Reply)
 }
 
-fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
+/// What the rows of the table of figures read.
+pub(in crate::node) fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
     let mesh = &state.mesh;
     let filter = state.keyspace.own_filter();
     let backups = backups(state).count();
@@ -192,7 +212,7 @@ fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
         uptime: now.mono.since(state.started),
         clients: state.clients(),
         buffers_bytes: state.buffered + state.pool.held(),
-        is_ready: is_ready(state),
+        is_ready: readiness(state).is_ready(),
         is_mesh_complete: backups == 0,
         peers_linked: mesh.peers.linked_count(),
         configured: mesh.address_book.configured(|id| mesh.peers.is_linked(id)),
@@ -203,23 +223,72 @@ fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
         filter_bits: filter.size().bits(),
         addresses_dropped: mesh.address_book.dropped(),
         node_id: mesh.id,
+        loop_times: &state.loop_times,
+        loop_busy: state.loop_times.busy(now.mono),
+    }
+}
+
+/// What decides whether the node is ready.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::node) struct Readiness {
+    is_draining: bool,
+    /// A configured address was not tried yet, and the node waits for that.
+    has_untried: bool,
+    /// Configured peers that are linked, and all of them.
+    configured: (usize, usize),
+    /// Linked peers whose filter is known, or was refused, and all of them.
+    filters: (usize, usize),
+}
+
+impl Readiness {
+    /// Whether requests can be sent to it.
+    pub(in crate::node) fn is_ready(&self) -> bool {
+        !self.is_draining && !self.has_untried && self.filters.0 == self.filters.1
+    }
+
+    /// Why it is not ready.
+    pub(in crate::node) fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.is_draining {
+            reasons.push("shutting down".to_owned());
+        }
+        if self.has_untried {
+            let (linked, all) = self.configured;
+            reasons.push(format!("configured peers linked: {linked}/{all}"));
+        }
+        if self.filters.0 < self.filters.1 {
+            reasons.push(format!("filters of linked peers known: {}/{}", self.filters.0, self.filters.1));
+        }
+        reasons
+    }
+
+    /// What is to be said of configured peers that are not linked.
+    pub(in crate::node) fn unlinked(&self) -> Option<String> {
+        let (linked, all) = self.configured;
+        (linked < all).then(|| format!("configured peers linked: {linked}/{all}"))
     }
 }
 
 /// Whether the node is ready: it has tried each configured address, unless it is a base node, and knows the filter of
-/// each linked peer, or has refused it.
-pub(in crate::node) fn is_ready(state: &State) -> bool {
+/// each linked peer, or has refused it. O(known addresses).
+pub(in crate::node) fn readiness(state: &State) -> Readiness {
     let mesh = &state.mesh;
-    !state.is_draining
-        && (state.config.base_node || !mesh.address_book.iter().any(|(_, entry)| entry.is_untried()))
-        && mesh.peers.linked().all(|(_, peer)| peer.refusals > 0 || !mesh.filters.is_unknown(peer.filter))
+    let is_known = |refusals: u32, filter| refusals > 0 || !mesh.filters.is_unknown(filter);
+    let known = mesh.peers.linked().filter(|(_, peer)| is_known(peer.refusals, peer.filter)).count();
+    Readiness {
+        is_draining: state.is_draining,
+        has_untried: !state.config.base_node && mesh.address_book.iter().any(|(_, entry)| entry.is_untried()),
+        configured: mesh.address_book.configured(|id| mesh.peers.is_linked(id)),
+        filters: (known, mesh.peers.linked_count()),
+    }
 }
 
 /// MESH: one quoted field for each peer, and one for the backups that are left out.
 pub(in crate::node) fn mesh<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    let linked = state.mesh.peers.linked().map(|(_, peer)| view_of_peer(state, call.now, peer));
     let mut backups = backups(state);
-    for peer in linked.chain(backups.by_ref().take(BACKUPS_LISTED_MAX).map(view_of_contact)) {
+    for peer in
+        linked_peers(state, call.now).chain(backups.by_ref().take(BACKUPS_LISTED_MAX).map(view_of_contact))
+    {
         call.reply.text(format_args!("\"{peer}\""));
     }
     let left_out = backups.count();

@@ -2,25 +2,22 @@
 
 use crate::base::time::Now;
 use crate::filter::size::Size;
+use crate::limits::BYTES_PER_STEP;
+use crate::node::http::report;
 use crate::node::ids::ConnKey;
 use crate::node::state::{State, mark_dirty};
-use crate::node::tasks::{Dump, Job, Task, Waiter};
+use crate::node::tasks::{Dump, Job, ReplyForm, Task, Waiter};
 use crate::wire::encoder::{Encoder, Protocol};
 use crate::wire::filter_dump::{FilterDump, FilterHead};
+use crate::wire::http::{Status, TEXT, put_response};
 
 /// Filter blocks per step: 16 KiB of filter, 32 KiB of text, about 20 µs.
 const BLOCKS_PER_STEP: usize = 256;
 
-/// What one step came to: the fields of the reply, or the sentence of an error.
-enum Step {
-    More(Job),
-    Done(Result<Vec<u8>, String>),
-}
-
 /// Takes a reply slot for a dump of the own filter.
 pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, id: &[u8]) {
     let Some(conn) = state.conns.get_mut(key) else { return };
-    let waiter = Waiter { conn: key, slot: conn.replies.hold(), id: id.into() };
+    let waiter = Waiter { conn: key, slot: conn.replies.hold(), form: ReplyForm::Line(id.into()) };
     state.tasks.wait(waiter, Job::FilterDump(None), |job| matches!(job, Job::FilterDump(None)));
 }
 
@@ -31,16 +28,29 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
     if waiters.is_empty() {
         return;
     }
-    let step = match job {
+    let job = match job {
         Job::FilterDump(dump) => step_of_dump(state, dump),
+        Job::Report(kind, draft) => {
+            let mut draft = draft.unwrap_or_default();
+            let is_complete = report::step(state, now, kind, &mut draft);
+            if is_complete { Job::Reply(Ok(draft.text)) } else { Job::Report(kind, Some(draft)) }
+        }
+        Job::Reply(reply) => {
+            let mut written = 0;
+            while written < BYTES_PER_STEP
+                && let Some(waiter) = waiters.pop()
+            {
+                written += answer(state, now, &waiter, &reply);
+            }
+            Job::Reply(reply)
+        }
     };
-    match step {
-        Step::More(job) => state.tasks.push(Task { job, waiters }),
-        Step::Done(reply) => waiters.iter().for_each(|waiter| answer(state, now, waiter, &reply)),
+    if !waiters.is_empty() {
+        state.tasks.push(Task { job, waiters });
     }
 }
 
-fn step_of_dump(state: &State, dump: Option<Dump>) -> Step {
+fn step_of_dump(state: &State, dump: Option<Dump>) -> Job {
     let filter = state.keyspace.own_filter();
     let size = filter.size();
     let mut dump = match dump.filter(|dump| dump.size == size) {
@@ -50,7 +60,7 @@ fn step_of_dump(state: &State, dump: Option<Dump>) -> Step {
             // Two digits per byte if no run of zeroes makes it shorter, and the line end.
             let (limit, bytes) = (state.config.limits.reply_bytes_max, size.bytes());
             if dump.text.len() as u64 + bytes * 2 + 1 > u64::from(limit) {
-                return Step::Done(Err(format!(
+                return Job::Reply(Err(format!(
                     "the filter of {bytes} bytes takes more than reply_bytes_max = {limit} as text; \
                      peers get it in frames"
                 )));
@@ -64,10 +74,10 @@ fn step_of_dump(state: &State, dump: Option<Dump>) -> Step {
     }
     dump.next = until;
     if until < size.blocks() {
-        return Step::More(Job::FilterDump(Some(dump)));
+        return Job::FilterDump(Some(dump));
     }
     dump.writer.finish(&mut dump.text);
-    Step::Done(Ok(dump.text))
+    Job::Reply(Ok(dump.text))
 }
 
 fn begin_dump(state: &State, size: Size) -> Dump {
@@ -83,19 +93,31 @@ fn begin_dump(state: &State, size: Size) -> Dump {
     Dump { text, writer, size, next: 0 }
 }
 
-fn answer(state: &mut State, now: Now, waiter: &Waiter, reply: &Result<Vec<u8>, String>) {
+/// Writes the reply to one request. Returns its bytes.
+fn answer(state: &mut State, now: Now, waiter: &Waiter, reply: &Result<Vec<u8>, String>) -> usize {
     let State { conns, pool, stats, .. } = state;
-    let Some(conn) = conns.get_mut(waiter.conn) else { return };
-    let mut encoder = Encoder::begin(pool.take(), Protocol::Lines, &waiter.id, "FULFILLED");
-    match reply {
-        Ok(fields) => encoder.own_text(fields),
-        Err(sentence) => {
-            stats.request_errors += 1;
-            encoder.error("ERR", sentence);
+    let Some(conn) = conns.get_mut(waiter.conn) else { return 0 };
+    let mut out = pool.take();
+    stats.request_errors += u64::from(reply.is_err());
+    match (&waiter.form, reply) {
+        (ReplyForm::Line(id), reply) => {
+            let mut encoder = Encoder::begin(out, Protocol::Lines, id, "FULFILLED");
+            match reply {
+                Ok(fields) => encoder.own_text(fields),
+                Err(sentence) => encoder.error("ERR", sentence),
+            }
+            out = encoder.end();
+        }
+        (ReplyForm::Http(content_type, delivery), Ok(body)) => {
+            put_response(&mut out, Status::Ok, content_type, *delivery, body);
+        }
+        (ReplyForm::Http(_, delivery), Err(sentence)) => {
+            put_response(&mut out, Status::Unavailable, TEXT, *delivery, sentence.as_bytes());
         }
     }
-    let out = encoder.end();
     conn.fill(now.mono, waiter.slot, &out, pool);
+    let bytes = out.len();
     pool.give(out);
     mark_dirty(state, waiter.conn);
+    bytes
 }

@@ -161,6 +161,15 @@ impl CloseReason {
     }
 }
 
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum ClientProtocol {
+    /// Commands, in lines or in RESP.
+    Commands(Protocol),
+    /// HTTP.
+    Http,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Conn {
@@ -197,8 +206,8 @@ pub struct Conn {
     /// Bytes of replies so far to a client that has not authenticated.
     pub(in crate::node) unauthenticated_bytes: u32,
     pub(in crate::node) is_authenticated: bool,
-    /// What a client speaks; `None` before its first byte.
-    pub(in crate::node) protocol: Option<Protocol>,
+    /// What a client speaks; `None` before its first line is known.
+    pub(in crate::node) protocol: Option<ClientProtocol>,
     /// How far an unfinished request in RESP is parsed.
     pub(in crate::node) progress: Progress,
     /// All of `inbound` is the beginning of a line, without its end.
@@ -278,9 +287,14 @@ impl Conn {
         }
     }
 
-    /// What replies to it are written in.
-    pub(in crate::node) fn reply_protocol(&self) -> Protocol {
-        self.protocol.unwrap_or(Protocol::Lines)
+    /// What it speaks; lines as long as nothing else is known.
+    pub(in crate::node) fn speaks(&self) -> ClientProtocol {
+        self.protocol.unwrap_or(ClientProtocol::Commands(Protocol::Lines))
+    }
+
+    /// Whether it speaks lines.
+    pub(in crate::node) fn is_in_lines(&self) -> bool {
+        self.speaks() == ClientProtocol::Commands(Protocol::Lines)
     }
 
     /// Whether it is a client's, or not known to be a peer's yet.
@@ -330,12 +344,13 @@ impl Conn {
         self.is_paused = false;
     }
 
-    /// Whether its requests have to wait: its output is over `outbound_pause_bytes`, or too many of its keys
-    /// are being looked up. Frames never wait: two nodes that wait for each other would deadlock.
+    /// Whether its requests have to wait: its output is over `outbound_pause_bytes`, too many of its keys
+    /// are being looked up, or a response in HTTP, which may be long, is being written. Frames never wait: two nodes that wait for each other would deadlock.
     pub(in crate::node) fn must_pause(&self, limits: &Limits) -> bool {
         self.is_client()
             && (self.unsent() > limits.outbound_pause_bytes as usize
-                || self.lookups.max(self.replies.waiting()) >= limits.lookups_per_connection as usize)
+                || self.lookups.max(self.replies.waiting()) >= limits.lookups_per_connection as usize
+                || (self.protocol == Some(ClientProtocol::Http) && self.replies.waiting() > 0))
     }
 
     /// Fills a reply slot. A closing connection that waited for it gets its time to read from now on.

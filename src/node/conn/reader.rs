@@ -11,9 +11,10 @@ use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP, Limits, RESP_ARGS_MAX};
 use crate::node::command::dispatch;
 use crate::node::command::prefetch::prefetch_requests;
-use crate::node::conn::connection::{CloseReason, Conn, Phase, Role};
+use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn, Phase, Role};
 use crate::node::conn::reconcile::reconcile;
 use crate::node::digest::sync;
+use crate::node::http;
 use crate::node::ids::{ConnKey, PeerKey};
 use crate::node::lookup::serve;
 use crate::node::peer::frames;
@@ -23,6 +24,7 @@ use crate::node::state::{Scratch, State, close_conn};
 use crate::wire::encoder::{Protocol, put_error};
 use crate::wire::frame::{self, FrameLimits};
 use crate::wire::handshake::LINE_BYTES_MAX;
+use crate::wire::http::{HEAD_BYTES_MAX, is_request_line};
 use crate::wire::line::{Front, front};
 use crate::wire::resp;
 use crate::wire::resp::parse::RequestLimits;
@@ -240,22 +242,24 @@ fn serve_requests(state: &mut State, now: Now, key: ConnKey, input: &[u8], scrat
             break;
         }
         let rest = &input[at..];
-        let protocol = *conn.protocol.get_or_insert_with(|| protocol_of(rest));
-        if requests == look_again_at {
-            look_again_at =
-                prefetch_requests(&state.keyspace, rest, protocol, scratch).saturating_add(requests);
+        if conn.protocol.is_none() {
+            conn.protocol = protocol_of(rest);
         }
         let additions = state.keyspace.changelog().head().seq;
-        let (consumed, cost) = match protocol {
-            Protocol::Lines => match serve_line(state, now, key, rest, scratch) {
-                Some(served) => served,
-                None => break,
-            },
-            Protocol::Resp2 | Protocol::Resp3 => match serve_resp(state, now, key, rest, protocol, scratch) {
-                Some(served) => served,
-                None => break,
-            },
+        let served = match conn.speaks() {
+            ClientProtocol::Http => http::serve(state, now, key, rest),
+            ClientProtocol::Commands(protocol) => {
+                if requests == look_again_at {
+                    look_again_at =
+                        prefetch_requests(&state.keyspace, rest, protocol, scratch).saturating_add(requests);
+                }
+                match protocol {
+                    Protocol::Lines => serve_line(state, now, key, rest, scratch),
+                    Protocol::Resp2 | Protocol::Resp3 => serve_resp(state, now, key, rest, protocol, scratch),
+                }
+            }
         };
+        let Some((consumed, cost)) = served else { break };
         at += consumed;
         requests += 1;
         let additions = state.keyspace.changelog().head().seq - additions;
@@ -276,15 +280,25 @@ fn line_limit(limits: &Limits, conn: &Conn) -> (u32, &'static str) {
 /// Whether `bytes` neither end the line that has begun to arrive nor take it over its limit: then the begun part, which
 /// may be megabytes, is not searched again.
 fn continues_line(limits: &Limits, conn: &Conn, bytes: &[u8]) -> bool {
-    let (limit, _) = line_limit(limits, conn);
-    !conn.inbound.is_empty()
-        && conn.inbound.len() + bytes.len() <= limit as usize
-        && memchr(b'\n', bytes).is_none()
+    let limit = match conn.speaks() {
+        ClientProtocol::Http => HEAD_BYTES_MAX,
+        ClientProtocol::Commands(_) => line_limit(limits, conn).0 as usize,
+    };
+    !conn.inbound.is_empty() && conn.inbound.len() + bytes.len() <= limit && memchr(b'\n', bytes).is_none()
 }
 
-/// What a client speaks whose first bytes these are.
-fn protocol_of(first: &[u8]) -> Protocol {
-    if first.first() == Some(&b'*') { Protocol::Resp2 } else { Protocol::Lines }
+/// What a client speaks whose first bytes these are. `None`: a line that may become one of HTTP has no end yet.
+fn protocol_of(first: &[u8]) -> Option<ClientProtocol> {
+    let lines = ClientProtocol::Commands(Protocol::Lines);
+    match first.first() {
+        Some(b'*') => Some(ClientProtocol::Commands(Protocol::Resp2)),
+        Some(b'G' | b'H') => {
+            let end = memchr(b'\n', first)?;
+            let line = first[..end].strip_suffix(b"\r").unwrap_or(&first[..end]);
+            Some(if is_request_line(line) { ClientProtocol::Http } else { lines })
+        }
+        Some(_) | None => Some(lines),
+    }
 }
 
 /// Executes the line at the front of `input`. Returns the bytes that it took and its cost in keys; `None`: it is

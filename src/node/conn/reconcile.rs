@@ -23,7 +23,7 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     let is_client = conn.is_client();
     if is_client && conn.phase() == Phase::ReadClosed && is_caught_up && !conn.inbound.is_empty() {
         conn.inbound.release(pool);
-        if conn.reply_protocol() == Protocol::Lines {
+        if conn.is_in_lines() {
             stats.requests += 1;
             stats.request_errors += 1;
             conn.replies.next(&mut conn.outbound, pool, |out| {
@@ -32,7 +32,7 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
         }
     }
     if *is_draining && is_client && conn.is_serving() && is_caught_up {
-        if conn.reply_protocol() == Protocol::Lines {
+        if conn.is_in_lines() {
             conn.replies.next(&mut conn.outbound, pool, put_goodbye);
         }
         conn.begin_closing(CloseReason::Drained, now.mono, pool);

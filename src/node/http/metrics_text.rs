@@ -1,0 +1,163 @@
+//! `/metrics`: the table of figures, the calls of each command, the times of the event loop, and a few figures of each
+//! linked peer, in the text format of Prometheus or in OpenMetrics.
+//!
+//! Names follow the conventions of Prometheus: `olivia_`, base units, `_total` for counters. Labels are `command`,
+//! `reason` and `peer`, the address of a linked peer: at most `active_peers` of them, also over restarts of peers.
+
+use crate::base::time::Now;
+use crate::node::command::status::{PeerView, snapshot};
+use crate::node::command::table::TABLE;
+use crate::node::metrics::{Kind, LOOP_BUCKETS_US, LoopTimes, METRICS, Metric, Snapshot, Unit, Value};
+use crate::node::state::State;
+use crate::node::tasks::{Draft, ReportKind};
+use std::fmt::{self, Display};
+use std::io::Write;
+use std::time::Duration;
+
+/// Rows of this beginning are one family with a label.
+const CLOSED: &str = "connections_closed_";
+
+/// One figure of each peer.
+struct PeerFamily {
+    name: &'static str,
+    help: &'static str,
+    read: fn(&PeerView) -> Option<f64>,
+}
+
+const fn family(name: &'static str, help: &'static str, read: fn(&PeerView) -> Option<f64>) -> PeerFamily {
+    PeerFamily { name, help, read }
+}
+
+#[rustfmt::skip]
+static PEER_FAMILIES: [PeerFamily; 8] = [
+    family("peer_round_trip_seconds", "Smoothed round trip of heartbeats.", |p| p.round_trip.map(|t| t.as_secs_f64())),
+    family("peer_filter_known", "Whether the filter of the peer is known; 0: it is queried for every key.", |p| Some(if p.is_filter_known() { 1.0 } else { 0.0 })),
+    family("peer_filter_age_seconds", "Time since the filter of the peer was known to be complete.", |p| p.filter_age.map(|t| t.as_secs_f64())),
+    family("peer_filter_fill_ratio", "Share of the bits of the peer's filter that are set.", |p| p.fill),
+    family("peer_claimed_keys", "Keys that the filter of the peer claims, estimated from its fill.", |p| p.claimed_keys),
+    family("peer_false_positive_ratio", "Share of absent keys that the filter of the peer claimed lately.", |p| p.measured_rate),
+    family("peer_queries_in_flight", "Queries to the peer in flight.", |p| u32::try_from(p.queries).ok().map(f64::from)),
+    family("peer_circuit_open", "Whether lookups skip the peer because it does not answer.", |p| Some(if p.probes_left > 0 { 1.0 } else { 0.0 })),
+];
+
+/// The node's own figures, and the comments of the families of peers.
+pub(super) fn begin(state: &State, now: Now, format: ReportKind, draft: &mut Draft) {
+    put_own(format, state, now, &mut draft.text);
+    draft.families.resize_with(PEER_FAMILIES.len(), Vec::new);
+    for (family, text) in PEER_FAMILIES.iter().zip(&mut draft.families) {
+        put_head(format, text, family.name, "gauge", family.help);
+    }
+}
+
+/// A row of each family of peers.
+pub(super) fn put_peer(peer: &PeerView, draft: &mut Draft) {
+    for (family, text) in PEER_FAMILIES.iter().zip(&mut draft.families) {
+        if let Some(value) = (family.read)(peer) {
+            put(text, format_args!("olivia_{}{{peer=\"{}\"}} {value}", family.name, peer.addr));
+        }
+    }
+}
+
+/// Brings the families of peers behind the node's own, and ends the text.
+pub(super) fn end(format: ReportKind, draft: &mut Draft) {
+    draft.families.iter().for_each(|family| draft.text.extend_from_slice(family));
+    if format == ReportKind::OpenMetrics {
+        draft.text.extend_from_slice(b"# EOF\n");
+    }
+}
+
+/// Appends a line. Writing to a vector does not fail.
+fn put(text: &mut Vec<u8>, line: impl Display) {
+    let _ = writeln!(text, "{line}");
+}
+
+/// The comments in front of a family. A counter's name has no `_total` here in OpenMetrics.
+fn put_head(format: ReportKind, text: &mut Vec<u8>, name: &str, kind: &str, help: &str) {
+    let total = if kind == "counter" && format == ReportKind::Prometheus { "_total" } else { "" };
+    put(text, format_args!("# HELP olivia_{name}{total} {help}"));
+    put(text, format_args!("# TYPE olivia_{name}{total} {kind}"));
+}
+
+fn put_own(format: ReportKind, state: &State, now: Now, text: &mut Vec<u8>) {
+    let snapshot = snapshot(state, now);
+    put_info(format, &snapshot, text);
+    let mut is_in_closed = false;
+    for metric in METRICS.iter().filter(|metric| metric.kind != Kind::Text) {
+        let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
+        let (name, factor) = name(metric);
+        let value = Sample(metric.read(&snapshot), factor);
+        if let Some(reason) = metric.name.strip_prefix(CLOSED) {
+            if !is_in_closed {
+                put_head(format, text, "connections_closed", kind, "Connections closed, by reason.");
+            }
+            is_in_closed = true;
+            put(text, format_args!("olivia_connections_closed_total{{reason=\"{reason}\"}} {value}"));
+            continue;
+        }
+        is_in_closed = false;
+        put_head(format, text, &name, kind, metric.help);
+        let total = if metric.kind == Kind::Counter { "_total" } else { "" };
+        put(text, format_args!("olivia_{name}{total} {value}"));
+    }
+    put_head(format, text, "calls", "counter", "Calls of each command.");
+    for (row, calls) in TABLE.rows.iter().zip(state.calls.0) {
+        let command = row.name.to_ascii_lowercase().replace(' ', "_");
+        put(text, format_args!("olivia_calls_total{{command=\"{command}\"}} {calls}"));
+    }
+    put_loop_times(format, text, &state.loop_times);
+}
+
+/// Version and identity, as labels.
+fn put_info(format: ReportKind, snapshot: &Snapshot<'_>, text: &mut Vec<u8>) {
+    let (name, kind) =
+        if format == ReportKind::OpenMetrics { ("build", "info") } else { ("build_info", "gauge") };
+    put_head(format, text, name, kind, "Version and identity of the node.");
+    let (version, id) = (env!("CARGO_PKG_VERSION"), snapshot.node_id);
+    put(text, format_args!("olivia_build_info{{version=\"{version}\",node_id=\"{id}\"}} 1"));
+}
+
+fn put_loop_times(format: ReportKind, text: &mut Vec<u8>, times: &LoopTimes) {
+    let name = "loop_iteration_seconds";
+    put_head(format, text, name, "histogram", "Time of iterations of the event loop, waiting not counted.");
+    let mut count = 0;
+    for (limit, in_bucket) in LOOP_BUCKETS_US.iter().zip(times.buckets) {
+        count += in_bucket;
+        let limit = Duration::from_micros(*limit).as_secs_f64();
+        put(text, format_args!("olivia_{name}_bucket{{le=\"{limit}\"}} {count}"));
+    }
+    put(text, format_args!("olivia_{name}_bucket{{le=\"+Inf\"}} {}", times.count));
+    put(text, format_args!("olivia_{name}_sum {}", times.total.as_secs_f64()));
+    put(text, format_args!("olivia_{name}_count {}", times.count));
+}
+
+/// The name of a row without `olivia_` and `_total`, and the factor to its base unit.
+fn name(metric: &Metric) -> (String, f64) {
+    let with_suffix = |name: &str, suffix: &str| {
+        if name.ends_with(suffix) { name.to_owned() } else { format!("{name}{suffix}") }
+    };
+    match metric.unit {
+        Unit::Bytes => (with_suffix(metric.name, "_bytes"), 1.0),
+        Unit::Seconds => (with_suffix(metric.name, "_seconds"), 1.0),
+        Unit::Ratio => (with_suffix(metric.name, "_ratio"), 1.0),
+        Unit::Microseconds => {
+            (with_suffix(metric.name.strip_suffix("_us").unwrap_or(metric.name), "_seconds"), 1e-6)
+        }
+        Unit::Count | Unit::Flag | Unit::None => (metric.name.to_owned(), 1.0),
+    }
+}
+
+/// A figure in its base unit.
+struct Sample(Value, f64);
+
+impl Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(value, factor) = self;
+        match value {
+            Value::Number(number) if *factor == 1.0 => number.fmt(f),
+            Value::Number(number) => write!(f, "{}", *number as f64 * factor),
+            Value::Ratio(ratio) => ratio.fmt(f),
+            Value::Flag(flag) => u8::from(*flag).fmt(f),
+            Value::Text(_) | Value::Node(_) => f.write_str("0"),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! HTTP on the one port: probes, figures, and a page for people. Keys and values appear nowhere.
+
+mod metrics_text;
+mod page;
+pub(in crate::node) mod report;
+mod status_json;
+
+use crate::base::time::Now;
+use crate::node::command::dispatch::limit_unauthenticated;
+use crate::node::command::status::readiness;
+use crate::node::conn::connection::{CloseReason, Conn};
+use crate::node::ids::ConnKey;
+use crate::node::state::State;
+use crate::node::tasks::{Job, ReplyForm, ReportKind, Waiter};
+use crate::wire::http::{
+    BadRequest, Delivery, Front, HEAD_BYTES_MAX, Request, Status, TEXT, basic_password, front,
+    is_host_trusted, put_response,
+};
+use subtle::ConstantTimeEq;
+
+/// What costs about as much as a short response, in keys.
+const COST: usize = 4;
+
+/// What is sent in response.
+enum Response {
+    /// A short text.
+    Text(Status, String),
+    /// A text that is written in steps.
+    Report(ReportKind),
+}
+
+/// Serves the request at the front of `input`. Returns the bytes that it took and its cost in keys; `None`: its head is
+/// not complete.
+pub(in crate::node) fn serve(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    input: &[u8],
+) -> Option<(usize, usize)> {
+    let front = front(input);
+    let conn = state.conns.get_mut(key)?;
+    conn.has_partial_line = front == Front::Partial;
+    conn.has_asked = true;
+    let closing = Delivery { is_head: false, keep_alive: false };
+    let (consumed, delivery, response) = match front {
+        Front::Partial => return None,
+        Front::TooLong => {
+            let sentence = format!("the request head is longer than {HEAD_BYTES_MAX} bytes");
+            (input.len(), closing, Response::Text(Status::HeadTooLong, sentence))
+        }
+        Front::Broken(error) => {
+            let status = match error {
+                BadRequest::Method => Status::MethodNotAllowed,
+                BadRequest::RequestLine | BadRequest::Header | BadRequest::NoHost | BadRequest::Body => {
+                    Status::BadRequest
+                }
+            };
+            (input.len(), closing, Response::Text(status, error.to_string()))
+        }
+        Front::Request { request, consumed } => {
+            let delivery = Delivery { is_head: request.is_head, keep_alive: request.keep_alive };
+            (consumed, delivery, respond(state, key, &request))
+        }
+    };
+    state.stats.http_requests += 1;
+    send(state, now, key, response, delivery);
+    Some((consumed, COST))
+}
+
+fn respond(state: &mut State, key: ConnKey, request: &Request<'_>) -> Response {
+    let names = state.config.remote_peers.iter().filter_map(|peer| Some(peer.rsplit_once(':')?.0));
+    if request.host.is_some_and(|host| !is_host_trusted(host, names)) {
+        let sentence = "this Host may be a foreign name that leads here: use the IP address, localhost, or a name in \
+                        remote_peers";
+        return Response::Text(Status::Misdirected, sentence.to_owned());
+    }
+    match request.path {
+        b"/livez" => return Response::Text(Status::Ok, "live".to_owned()),
+        b"/readyz" => return ready(state),
+        _ => {}
+    }
+    if !is_permitted(state, key, request) {
+        let sentence = "authentication needed: any user, and the password of this node";
+        return Response::Text(Status::Unauthorized, sentence.to_owned());
+    }
+    match request.path {
+        b"/" => Response::Report(ReportKind::Page),
+        b"/metrics" if request.accepts_openmetrics => Response::Report(ReportKind::OpenMetrics),
+        b"/metrics" => Response::Report(ReportKind::Prometheus),
+        b"/status.json" => Response::Report(ReportKind::Status),
+        _ => {
+            let sentence = "not found; there are /, /livez, /readyz, /metrics and /status.json";
+            Response::Text(Status::NotFound, sentence.to_owned())
+        }
+    }
+}
+
+fn ready(state: &State) -> Response {
+    let readiness = readiness(state);
+    if readiness.is_ready() {
+        let note = readiness.unlinked().map(|note| format!("\n{note}")).unwrap_or_default();
+        return Response::Text(Status::Ok, format!("ready{note}"));
+    }
+    Response::Text(Status::Unavailable, readiness.reasons().join("\n"))
+}
+
+/// Whether a request has the password, or needs none. A right one lifts the limits of the connection, but each request
+/// has to bring it.
+fn is_permitted(state: &mut State, key: ConnKey, request: &Request<'_>) -> bool {
+    let Some(password) = &state.config.password else { return true };
+    let Some(authorization) = request.authorization else { return false };
+    let given = basic_password(authorization);
+    let is_right = given.is_some_and(|given| bool::from(password.as_bytes().ct_eq(&given)));
+    state.stats.auth_failures += u64::from(!is_right);
+    if let Some(conn) = state.conns.get_mut(key) {
+        conn.is_authenticated |= is_right;
+    }
+    is_right
+}
+
+/// Sends a response, at once or when it is written, and ends the connection with it unless it is to stay open.
+fn send(state: &mut State, now: Now, key: ConnKey, response: Response, delivery: Delivery) {
+    let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
+    match response {
+        Response::Text(status, mut text) => {
+            text.push('\n');
+            let State { conns, pool, .. } = state;
+            if let Some(conn) = conns.get_mut(key) {
+                conn.replies.next(&mut conn.outbound, pool, |out| {
+                    put_response(out, status, TEXT, delivery, text.as_bytes());
+                });
+            }
+        }
+        Response::Report(kind) => {
+            if let Some(conn) = state.conns.get_mut(key) {
+                let form = ReplyForm::Http(report::content_type(kind), delivery);
+                let waiter = Waiter { conn: key, slot: conn.replies.hold(), form };
+                let is_same = |job: &Job| matches!(job, Job::Report(other, None) if *other == kind);
+                state.tasks.wait(waiter, Job::Report(kind, None), is_same);
+            }
+        }
+    }
+    limit_unauthenticated(state, now, key, unsent_before);
+    if let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving())
+        && !delivery.keep_alive
+    {
+        conn.begin_closing(CloseReason::Done, now.mono, &mut state.pool);
+    }
+}
