@@ -14,6 +14,7 @@
 //!           audit  conn/reader  sources  timers
 //! command   requests of clients to replies
 //!           connection  dispatch  error  keys  prefetch  read  row  server  status  strings  table  tasks
+//!           http/metrics_text  http/mod  http/page  http/report  http/status_json
 //! peer      discovery, dialling, handshake, links, frames
 //!           dialer  frames  handshake  heartbeat  link
 //! lookup    queries to peers, and from peers
@@ -36,7 +37,7 @@
 //!           overflow  pages  scan  segment  segment_metadata  size_classes
 //! wire      the protocol: bytes to messages and back, no state
 //!           args  encoder  field  filter_dump  frame/body  frame/lists  frame/write  frame  handshake/proof
-//!           handshake  line  line_form  request_error  resp/encode  resp/mod  resp/parse
+//!           handshake  http  line  line_form  request_error  resp/encode  resp/mod  resp/parse
 //! config    what an operator can set
 //!           env  explain  file  flags  layers  peers  print  schema  units  config
 //! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
