@@ -40,7 +40,7 @@ pictures: ## Draw docs/*.svg, from the measured data in docs/measured and from t
 	cargo bench --quiet --bench pictures
 
 sim: ## Simulate a node with hostile clients, and meshes (SEEDS=5000, or OLIVIA_SIM_SEED=one)
-	OLIVIA_SIM_SEEDS=$(or $(SEEDS),5000) cargo test --release --quiet --test simulation --test mesh
+	OLIVIA_SIM_SEEDS=$(or $(SEEDS),5000) cargo test --release --quiet --test mesh
 
 sim-night: ## Simulate meshes for hours, up to 100 nodes (SEEDS=100000 of two to seven nodes)
 	OLIVIA_SIM_SEEDS=$(or $(SEEDS),100000) cargo test --release --quiet --test mesh

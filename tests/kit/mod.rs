@@ -1,6 +1,6 @@
 //! What tests and benches share that run whole nodes without sockets: the shell's part of the contract in
 //! `olivia::node`, a mesh of such nodes, and a peer whose every byte the test decides. The network with
-//! delays and faults is in `tests/simulation`.
+//! delays and faults is in `tests/mesh`.
 
 #![allow(dead_code, reason = "each target that includes this file uses a part of it")]
 #![allow(unused_imports, reason = "each target that includes this file uses a part of it")]

@@ -86,6 +86,9 @@ impl Client {
 impl World {
     /// A client's next step.
     pub fn client_step(&mut self, at: usize) {
+        if self.alone.is_some() {
+            return self.hostile_step(at);
+        }
         match self.clients[at].phase {
             Phase::Idle => self.client_dials(at),
             Phase::Connecting | Phase::Leaving => {}

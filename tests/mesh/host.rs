@@ -1,5 +1,6 @@
 //! One machine: its clocks, its sockets as the shell sees them, and the node that lives on it for now.
 
+use super::alone::Talk;
 use super::kit::contract::Contract;
 use super::net::Port;
 use super::oracle::Stamp;
@@ -42,6 +43,8 @@ pub struct Socket {
     pub client: Option<usize>,
     /// Bytes at the front of the outbound buffer that were judged already.
     pub seen: usize,
+    /// What a hostile client and the node have exchanged.
+    pub talk: Option<Talk>,
 }
 
 pub struct Host {

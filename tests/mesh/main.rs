@@ -1,21 +1,23 @@
-//! A seeded simulation of whole meshes: nodes, the network between them, clients, and an oracle that knows
-//! what each node holds.
+//! A seeded simulation of nodes, one to a hundred: the network between them, clients, hostile clients, hostile
+//! peers, and an oracle that knows every reply.
 //!
-//! First things go wrong, at rates drawn from the seed: bytes come late, in pieces, or not at all;
-//! connections are refused, reset at any byte, left half open; hosts are cut off, one way or both; nodes
-//! are stopped, killed, told to end, and come back as others; clocks jump; peers lie. Every reply is judged
-//! meanwhile, as strictly as the moment allows. Then nothing goes wrong any more, and all has to be well
-//! within bounded time. Some seeds are run twice, and both runs have to be the same in every byte.
+//! First faults occur, at rates drawn from the seed: bytes arrive late, in pieces, or not at all; connections
+//! are refused, reset at any byte, left half open; hosts are cut off, one way or both; nodes are stopped,
+//! killed, drained, and start again with another identity; clocks jump; peers answer wrongly. A node without
+//! peers (`alone`) has hostile clients and limits as small as they can be. Every reply is checked meanwhile, as
+//! strictly as the moment allows. Then the faults end, and everything must recover within bounded time. Some
+//! seeds are run twice, and both runs must be the same in every byte.
 //!
-//! `OLIVIA_SIM_SEED=n` runs that seed alone, with `OLIVIA_SIM_TRACE=1` telling all that happens;
-//! `OLIVIA_SIM_SEEDS=n` runs so many seeds; `OLIVIA_SIM_NODES=n` has meshes of so many nodes;
-//! `OLIVIA_SIM_ALL=1` goes on after a failure and tells each seed that fails.
+//! `OLIVIA_SIM_SEED=n` runs that seed alone, with `OLIVIA_SIM_TRACE=1` printing all events;
+//! `OLIVIA_SIM_SEEDS=n` runs so many seeds; `OLIVIA_SIM_NODES=n` has meshes of so many nodes (1: hostile clients);
+//! `OLIVIA_SIM_ALL=1` goes on after a failure and prints each seed that fails.
 //!
-//! Not here: sockets, real time, hostile clients (`tests/simulation`).
+//! Not here: sockets and real time.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod agenda;
+mod alone;
 mod boundary;
 mod client;
 mod finale;
@@ -29,15 +31,12 @@ mod net;
 mod oracle;
 mod pending;
 mod plan;
+mod protocol;
 mod seen;
 mod shell;
 mod trace;
 mod trouble;
 mod world;
-
-#[allow(dead_code, reason = "the reader of requests is for clients that send any bytes")]
-#[path = "../simulation/protocol.rs"]
-mod protocol;
 
 use net::MS;
 use plan::Size;
@@ -51,8 +50,14 @@ use world::World;
 /// Seeds of a run that names none; some seconds without optimisation.
 const SEEDS: u64 = 24;
 
+/// The same for worlds of one node.
+const SEEDS_ALONE: u64 = 60;
+
 /// Requests that clients make while things go wrong.
 const REQUESTS: u64 = 3_000;
+
+/// Steps that clients still take while a node ends in the middle of everything.
+const CUT_SHORT: u64 = 50;
 
 /// Seeds among which everything has to come about that can.
 const SEEN_FROM: u64 = 500;
@@ -63,31 +68,43 @@ const TWICE: u64 = 8;
 /// The longest that clients may take for their requests: then they are cut short.
 const TALK_MAX: u64 = 120_000 * MS;
 
-/// One life of a world.
-fn live(world: &mut World) {
+/// One run of a world.
+fn live(world: &mut World, seed: u64) {
     let end = world.net.now + TALK_MAX;
     while world.ops_left > 0 && world.net.now < end {
         world.step();
     }
-    world.finale();
+    match world.alone {
+        // Some nodes are told to end in the middle of everything.
+        Some(_) => {
+            let is_cut_short = seed.is_multiple_of(4);
+            world.ops_left = if is_cut_short { CUT_SHORT } else { 0 };
+            world.finale_alone(is_cut_short);
+        }
+        None => world.finale(),
+    }
 }
 
 /// Runs a seed; gives the digest of its trace. What failed is told, with the events before it.
 fn run(seed: u64, size: Size, is_told: bool) -> Result<(u64, Seen), String> {
     let mut world = World::new(seed, size, is_told);
-    let outcome = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| live(&mut world, seed)));
     match outcome {
         Ok(()) => {
             let nodes = world.hosts.iter().filter_map(|host| host.node.as_ref());
             nodes.for_each(|node| world.seen.add_node(node.stats()));
+            if let Some(alone) = &world.alone {
+                world.seen.add("writes without memory", alone.full);
+            }
             Ok((world.trace.digest(), world.seen))
         }
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             let text = text.unwrap_or_else(|| "a panic".to_owned());
-            let nodes = std::env::var("OLIVIA_SIM_NODES").map(|n| format!("OLIVIA_SIM_NODES={n} "));
-            let nodes = nodes.unwrap_or_default();
+            // A mesh's size is drawn unless it is given.
+            let nodes = if world.alone.is_some() { Some(1) } else { number("OLIVIA_SIM_NODES") };
+            let nodes = nodes.map_or_else(String::new, |nodes| format!("OLIVIA_SIM_NODES={nodes} "));
             Err(format!(
                 "{}\nseed {seed}: {text}\n{:?}\nreplay with {nodes}OLIVIA_SIM_SEED={seed} OLIVIA_SIM_TRACE=1",
                 world.trace.last(),
@@ -101,22 +118,16 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-#[test]
-fn mesh_keeps_its_promises_whatever_goes_wrong() {
+/// Runs seeds on all cores; panics with the first that fails.
+fn simulate(seeds: u64, size_of: impl Fn(u64) -> Size + Sync) {
     let one = number("OLIVIA_SIM_SEED");
     let first = one.unwrap_or(0);
-    let count = if one.is_some() { 1 } else { number("OLIVIA_SIM_SEEDS").unwrap_or(SEEDS) };
+    let count = if one.is_some() { 1 } else { number("OLIVIA_SIM_SEEDS").unwrap_or(seeds) };
     let is_told = std::env::var_os("OLIVIA_SIM_TRACE").is_some();
     let next = AtomicU64::new(first);
     let seen: Mutex<Seen> = Mutex::default();
     let failures: Mutex<BTreeMap<u64, String>> = Mutex::default();
     let goes_on = std::env::var_os("OLIVIA_SIM_ALL").is_some();
-    let nodes = number("OLIVIA_SIM_NODES");
-    let size_of = |seed: u64| {
-        let (members_min, members_max) =
-            nodes.map_or((2, if seed.is_multiple_of(4) { 7 } else { 3 }), |n| (n, n));
-        Size { members_min, members_max, requests: number("OLIVIA_SIM_REQUESTS").unwrap_or(REQUESTS) }
-    };
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -148,7 +159,29 @@ fn mesh_keeps_its_promises_whatever_goes_wrong() {
     if let Some((_, text)) = failures.first_key_value() {
         panic!("{} of {count} seeds failed; the first:\n{text}", failures.len());
     }
-    if count >= SEEN_FROM {
-        seen.into_inner().unwrap().check();
+    if count >= if size_of(0).members_max == 1 { SEEDS_ALONE } else { SEEN_FROM } {
+        seen.into_inner().unwrap().check(size_of(0).members_max == 1);
+    }
+}
+
+fn requests() -> u64 {
+    number("OLIVIA_SIM_REQUESTS").unwrap_or(REQUESTS)
+}
+
+#[test]
+fn mesh_keeps_its_promises_whatever_goes_wrong() {
+    let nodes = number("OLIVIA_SIM_NODES");
+    simulate(SEEDS, |seed| {
+        let small = (2, if seed.is_multiple_of(4) { 7 } else { 3 });
+        let (members_min, members_max) = nodes.map_or(small, |nodes| (nodes, nodes));
+        Size { members_min, members_max, requests: requests() }
+    });
+}
+
+/// With OLIVIA_SIM_NODES=1 the test above runs these seeds.
+#[test]
+fn every_reply_of_one_node_is_right_whatever_its_clients_do() {
+    if number("OLIVIA_SIM_NODES").is_none() {
+        simulate(SEEDS_ALONE, |_| Size { members_min: 1, members_max: 1, requests: requests() });
     }
 }

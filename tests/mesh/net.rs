@@ -342,6 +342,11 @@ impl Net {
         pipe.arrived > 0 || pipe.fin == Fin::Arrived
     }
 
+    /// Bytes written and not yet read.
+    pub fn unread(&self, port: Port) -> usize {
+        self.wires[port.wire].pipes[port.side].data.len()
+    }
+
     /// Whether there is room to write.
     pub fn has_room(&self, port: Port) -> bool {
         let pipe = &self.wires[port.wire].pipes[port.side];

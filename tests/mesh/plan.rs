@@ -144,8 +144,8 @@ impl Plan {
         };
         Self {
             members,
-            strangers: usize::from(rng.one_in(6)),
-            liars: usize::from(rng.one_in(5)),
+            strangers: usize::from(rng.one_in(6) && members > 1),
+            liars: usize::from(rng.one_in(5) && members > 1),
             secret: rng.one_in(2).then(|| format!("the secret of this mesh {}", rng.below(1_000))),
             is_well_known: rng.one_in(2),
             heartbeat_ms,
@@ -159,7 +159,11 @@ impl Plan {
             wake_nanos: pick(rng, &[0, 100 * US, 500 * US]),
             late_nanos: pick(rng, &[0, 60 * US, MS]),
             is_fine,
-            read_bytes: if is_fine { pick(rng, &[1, 9, 300]) } else { 65_536 },
+            read_bytes: if is_fine {
+                pick(rng, if members > 1 { &[1, 9, 300] } else { &[20, 300] })
+            } else {
+                65_536
+            },
             ticks_per_turn: pick(rng, &[1, 3, 50]),
             delay,
             manners: Manners {
@@ -170,13 +174,18 @@ impl Plan {
                 nanos_per_byte: pick(rng, &[0, 1, 20]),
             },
             trouble_every: pick(rng, &[0, 20 * MS, 100 * MS, 500 * MS, 3_000 * MS]),
-            trouble_lasts: pick(rng, &[10 * MS, 300 * MS, 3_000 * MS]),
+            trouble_lasts: pick(rng, if members > 1 { &[10 * MS, 300 * MS, 3_000 * MS] } else { &[10 * MS] }),
             weights,
         }
     }
 
     pub const fn hosts(&self) -> usize {
         self.members + self.strangers + self.liars
+    }
+
+    /// Whether there is one node, and its clients are hostile.
+    pub const fn is_alone(&self) -> bool {
+        self.members == 1
     }
 
     /// Whether each member can be linked to all others.

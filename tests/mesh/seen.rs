@@ -44,12 +44,25 @@ impl Seen {
         other.sums.iter().for_each(|(name, count)| self.add(name, *count));
     }
 
-    /// Panics with what has not come about and could have.
-    pub fn check(&self) {
-        // Made by hostile clients and tiny limits, in `tests/simulation`.
-        let elsewhere = ["protocol", "browser", "buffers_full", "unauthenticated", "slow_reader", "idle"];
-        let missing = self.sums.iter().filter(|(name, count)| **count == 0 && !elsewhere.contains(name));
+    /// Panics with what has not come about and could have, in worlds of one node or in meshes.
+    pub fn check(&self, is_alone: bool) {
+        let is_wanted = |name: &str| {
+            let reason = CloseReason::ALL.into_iter().find(|reason| reason.name() == name);
+            let by_hostile_clients =
+                ["protocol", "browser", "buffers_full", "unauthenticated", "slow_reader", "idle"];
+            match reason {
+                Some(reason) if is_alone => !reason.is_of_the_mesh(),
+                Some(_) => !by_hostile_clients.contains(&name),
+                None => !is_alone || ["hits", "misses", "stale events"].contains(&name),
+            }
+        };
+        let missing = self.sums.iter().filter(|(name, count)| **count == 0 && is_wanted(name));
         let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
         assert!(missing.is_empty(), "never seen: {missing:?}, of {:?}", self.sums);
+        for name in
+            ["clients refused", "pauses"].into_iter().chain(is_alone.then_some("writes without memory"))
+        {
+            assert!(self.sums.contains_key(name), "never seen: {name}");
+        }
     }
 }

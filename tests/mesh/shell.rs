@@ -1,6 +1,7 @@
 //! The shell's part for one host: a turn of the loop, as `olivia::node` asks it of a shell, and what the
 //! simulator demands of a node after each call.
 
+use super::alone::{Alone, Talk};
 use super::host::{Host, Socket, State};
 use super::kit::contract::Contract;
 use super::net::{MS, Party, Port, Read, US};
@@ -96,6 +97,7 @@ impl World {
     fn take_losses(&mut self, at: usize) {
         while let Some(key) = self.hosts[at].broken.pop_front() {
             let Some(socket) = self.hosts[at].sockets.remove(&key.to_bits()) else { continue };
+            self.alone.iter_mut().for_each(Alone::lost);
             self.call(at, "lost", key, b"", |node, now| node.lost(now, key, &"connection reset"));
             self.hosts[at].gone.push(key);
             self.client_lost(at, &socket);
@@ -121,6 +123,11 @@ impl World {
             self.moment += 1;
             let accepted = node.accept(now, addr);
             self.trace.note(self.net.now, "accept", at, port.wire as u64, b"");
+            if let Some(alone) = &mut self.alone {
+                let host = &self.hosts[at];
+                let is_full = host.sockets.len() >= host.config.limits.clients_max as usize || host.is_ending;
+                alone.accepts(accepted.is_err(), is_full);
+            }
             let Ok(key) = accepted else {
                 self.seen.add("clients refused", 1);
                 self.net.open(port, None);
@@ -130,10 +137,20 @@ impl World {
             self.net.open(port, Some(key));
             self.note_beginning(from, at, port.wire);
             let client = match from {
-                Party::Client(client) if self.clients[client].port == Some(port.other()) => Some(client),
+                Party::Client(client)
+                    if self.clients.get(client).is_some_and(|client| client.port == Some(port.other())) =>
+                {
+                    Some(client)
+                }
                 Party::Client(_) | Party::Host(_) => None,
             };
             self.add_socket(at, key, port, client);
+            if self.alone.is_some()
+                && let Host { config, .. } = &self.hosts[at]
+            {
+                let talk = Talk::new(config, now.mono, addr.ip().is_loopback());
+                self.hosts[at].socket(key).unwrap().talk = Some(talk);
+            }
             self.after_call(at);
             self.hosts[at].queue_read(key);
         }
@@ -149,6 +166,7 @@ impl World {
             contract: Contract::default(),
             client,
             seen: 0,
+            talk: None,
         };
         let before = self.hosts[at].sockets.insert(key.to_bits(), socket);
         assert!(before.is_none() && !self.hosts[at].gone.contains(&key), "the key {key:?} is used twice");
@@ -160,7 +178,7 @@ impl World {
             let Some(key) = self.hosts[at].ready.pop_front() else { break };
             let Some(socket) = self.hosts[at].socket(key) else { continue };
             socket.is_queued = false;
-            if socket.contract.is_stopped {
+            if socket.contract.is_stopped && !self.alone.as_ref().is_some_and(Alone::reads_ahead) {
                 continue;
             }
             let (port, client) = (socket.port, socket.client);
@@ -168,6 +186,9 @@ impl World {
             let read = self.net.read(&mut self.agenda, port, most, &mut bytes);
             match read {
                 Read::Bytes => {
+                    let now = self.hosts[at].now(self.net.now).mono;
+                    let talk = self.hosts[at].socket(key).and_then(|socket| socket.talk.as_mut());
+                    talk.into_iter().for_each(|talk| talk.gave(now, &bytes));
                     if let Some(client) = client {
                         self.client_gives(client, bytes.len());
                     }
@@ -177,6 +198,8 @@ impl World {
                     }
                 }
                 Read::End => {
+                    let talk = self.hosts[at].socket(key).and_then(|socket| socket.talk.as_mut());
+                    talk.into_iter().for_each(|talk| talk.is_shut = true);
                     self.call(at, "read_closed", key, b"", |node, now| node.read_closed(now, key));
                 }
                 Read::Nothing => {}
@@ -249,11 +272,13 @@ impl World {
 
     /// Does what the node asks for and judges what it says.
     pub fn after_call(&mut self, at: usize) {
+        self.judge_talks();
         while let Some(action) = self.hosts[at].node.as_mut().and_then(olivia::node::Node::next_action) {
             self.act(at, action);
         }
         self.settle_asks(at);
         self.judge_outbound(at);
+        self.check_call();
     }
 
     fn dial(&mut self, at: usize, key: ConnKey, addr: SocketAddr) {
@@ -286,6 +311,8 @@ impl World {
             Action::Flush(_) => self.hosts[at].unflushed.push_back(key),
             Action::ShutdownWrite(_) => {
                 let port = socket.port;
+                let is_asked = socket.talk.as_ref().is_none_or(|talk| talk.end.is_some());
+                assert!(is_asked, "ended {key:?}, which nobody asked for");
                 self.net.shut(&mut self.agenda, port);
             }
             Action::StopReading(_) => self.seen.add("pauses", 1),
@@ -295,6 +322,9 @@ impl World {
                 if let Some(socket) = self.hosts[at].sockets.remove(&key.to_bits()) {
                     self.net.close(&mut self.agenda, socket.port);
                     self.client_closed(at, &socket);
+                    if let Some(alone) = &mut self.alone {
+                        alone.closed(socket);
+                    }
                 }
             }
         }
@@ -330,6 +360,7 @@ impl World {
                 }
                 self.liar_hears(at, port);
             }
+            Party::Client(client) if self.alone.is_some() => self.hostile_hears(client, port),
             Party::Client(client) => self.client_hears(client, port),
         }
     }
@@ -368,7 +399,10 @@ impl World {
             }
             Party::Client(client) => {
                 self.net.open(port, None);
-                self.client_connected(client, wire);
+                match self.alone {
+                    Some(_) => self.hostile_connected(client, port),
+                    None => self.client_connected(client, wire),
+                }
             }
         }
     }
@@ -386,6 +420,7 @@ impl World {
                 }
                 self.liar_reset(at, port);
             }
+            Party::Client(client) if self.alone.is_some() => self.hostile_reset(client, port),
             Party::Client(client) => self.client_reset(client, port),
         }
     }

@@ -1,5 +1,6 @@
 //! Troubles: how each begins, and how it ends.
 
+use super::alone::Alone;
 use super::host::{Kind, State};
 use super::net::MS;
 use super::plan::Trouble;
@@ -129,7 +130,7 @@ impl World {
         }
     }
 
-    fn end(&mut self, at: usize) {
+    pub fn end(&mut self, at: usize) {
         let host = &mut self.hosts[at];
         if host.state != State::Runs || host.is_ending || host.node.is_none() {
             return;
@@ -203,6 +204,7 @@ impl World {
         let which = self.one_of(count);
         let key = self.hosts[at].gone[which];
         let choice = self.rng.below(5);
+        self.alone.iter_mut().for_each(Alone::added_stale);
         self.call(at, "stale", key, &choice.to_le_bytes(), |node, now| match choice {
             0 => node.received(now, key, b"SET a:stale\n"),
             1 => node.read_closed(now, key),
@@ -216,7 +218,7 @@ impl World {
     /// All is well again from here on.
     pub fn heal(&mut self) {
         (self.troubles_on, self.is_healed) = (false, true);
-        if self.rng.one_in(3) {
+        if self.alone.is_none() && self.rng.one_in(3) {
             // Who comes now is told by all the others what they have by now.
             let host = self.one_of(self.members);
             self.kill(host, MS, true);

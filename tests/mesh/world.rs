@@ -1,6 +1,7 @@
 //! The world: hosts with nodes, a network, clients, and what goes wrong.
 
 use super::agenda::Agenda;
+use super::alone::Alone;
 use super::client::{Client, Habit};
 use super::host::{Host, Kind, State};
 use super::liar::Liar;
@@ -72,6 +73,8 @@ pub struct World {
     /// Where the logs of both ends stood when a connection between nodes was taken.
     pub began: BTreeMap<usize, [Option<Position>; 2]>,
     pub scratch: Vec<u8>,
+    /// In a world of one node with hostile clients.
+    pub alone: Option<Alone>,
     pub news: Vec<(usize, Vec<u8>)>,
     pub settled: Vec<(usize, bool)>,
 }
@@ -80,6 +83,7 @@ impl World {
     pub fn new(seed: u64, size: Size, is_told: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x6d65_7368);
         let plan = Plan::draw(&mut rng, size);
+        let (alone, config) = plan.is_alone().then(|| Alone::draw(&mut rng, seed)).unzip();
         let style = Style::draw(&mut rng, plan.is_fine);
         // Large values over a long or narrow line take their time.
         let is_light = plan.manners.nanos_per_byte <= 1 && plan.delay < MS;
@@ -94,7 +98,7 @@ impl World {
             for to in 0..plan.hosts() {
                 net.path_mut(at, to).delay = plan.delay / 2 + rng.below(plan.delay);
             }
-            let config = plan.config(&mut rng, at);
+            let config = config.clone().unwrap_or_else(|| plan.config(&mut rng, at));
             let offset = rng.below(100_000_000_000);
             // Within what nodes bear of one another.
             let skew_ms = i64::try_from(rng.below(400)).unwrap() - 200;
@@ -109,6 +113,7 @@ impl World {
             trace: Trace::new(is_told),
             moment: 0,
             ops_left: match style.items {
+                _ if alone.is_some() => size.requests / 10,
                 0..=12 => size.requests,
                 13..=500 => size.requests / 10,
                 _ => size.requests / 20,
@@ -128,6 +133,7 @@ impl World {
             scratch: Vec::new(),
             news: Vec::new(),
             settled: Vec::new(),
+            alone,
             hosts,
             rng,
             plan,
@@ -145,7 +151,13 @@ impl World {
             let late = if are_one { MS } else { self.rng.below(late) };
             self.agenda.put(late, Event::Start(at));
         }
-        let clients = (self.members * 2).clamp(3, 40);
+        if let Some(alone) = &self.alone {
+            for at in 0..alone.clients() {
+                let later = self.rng.below(50 * MS);
+                self.agenda.put(later, Event::Client(at));
+            }
+        }
+        let clients = if self.alone.is_some() { 0 } else { (self.members * 2).clamp(3, 40) };
         for at in 0..clients {
             let host = usize::try_from(self.rng.below(self.members as u64)).unwrap();
             let habit = if self.rng.one_in(2) { Habit::Stays } else { Habit::Roams };
@@ -172,6 +184,9 @@ impl World {
         let port = 20_000 + u16::try_from(wire % 40_000).unwrap();
         match party {
             Party::Host(host) => SocketAddr::new(self.hosts[host].addr.ip(), port),
+            Party::Client(_) if self.alone.as_ref().is_some_and(|alone| alone.is_remote(wire)) => {
+                SocketAddr::from(([192, 0, 2, 1], port))
+            }
             Party::Client(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         }
     }
@@ -198,7 +213,10 @@ impl World {
         let now = host.now(self.net.now);
         let mut node = Node::new(host.config.clone(), seed, now);
         let entries: Vec<_> = peers.iter().map(|addr| vec![*addr]).collect();
-        node.join(now, host.addr, &entries);
+        match &mut self.alone {
+            Some(alone) => alone.started(&mut node),
+            None => node.join(now, host.addr, &entries),
+        }
         host.node = Some(node);
         self.moment += 1;
         self.after_call(at);
@@ -236,6 +254,10 @@ impl World {
     /// A node that was told to end has ended.
     pub fn ended(&mut self, at: usize) {
         assert!(self.hosts[at].sockets.is_empty(), "host {at} has ended and left connections");
+        if let Some(node) = &self.hosts[at].node {
+            node.audit();
+            node.audit_store();
+        }
         self.stop(at, true);
         let later = self.rng.below(self.plan.trouble_lasts);
         self.agenda.put(self.net.now + later, Event::Undo(Undo::Start(at)));

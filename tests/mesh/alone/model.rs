@@ -4,7 +4,7 @@
 //! node closed a connection in the same call in which it may have carried out requests of it, so that
 //! no reply told which; the next reply about the key must agree with one of them, and settles it.
 
-use super::protocol::{Arg, Verb, show};
+use super::super::protocol::{Arg, Verb, show};
 use olivia::base::wheel::HORIZON;
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! What hostile clients send: requests, requests with a byte wrong, and bytes that are no request.
 
-use super::protocol::{quote, show};
+use super::super::protocol::{quote, show};
 use olivia::base::rng::Rng;
 
 /// Few keys, so that clients meet on them, and of every kind.

@@ -5,8 +5,8 @@
 //! its outbound buffer within that call. So judging what is new after each call meets the requests of
 //! all connections in the order in which they were carried out.
 
+use super::super::protocol::{PendingRequest, Request, read, trim};
 use super::model::{Model, can_hold};
-use super::protocol::{PendingRequest, Request, read, trim};
 use olivia::base::time::Instant;
 use olivia::config::Config;
 use std::time::Duration;
