@@ -99,7 +99,7 @@ pub struct MeshLimits {
     pub lookup_try_ms: u32,
     /// Time limit of a lookup; at least `lookup_try_ms`.
     pub lookup_timeout_ms: u32,
-    /// Maximum number of links.
+    /// Maximum number of links, but for one more to a node that has no other.
     pub active_peers: u32,
     /// Maximum number of known peers, linked or not; at least `active_peers`.
     pub known_peers_max: u32,

@@ -94,7 +94,7 @@ fn with_peers(active_peers: u32) -> Config {
 }
 
 #[test]
-fn of_two_nodes_that_dial_one_with_a_single_place_exactly_one_is_linked_in_whatever_order() {
+fn of_nodes_that_come_together_to_one_with_room_for_one_each_has_a_link_in_whatever_order() {
     let make = || {
         let mut world = Mesh::new();
         let a = world.add(1, with_peers(1), &[addr(5_001)]);
@@ -105,7 +105,54 @@ fn of_two_nodes_that_dial_one_with_a_single_place_exactly_one_is_linked_in_whate
         }
         world
     };
-    in_every_order(make, |world| assert_eq!([0, 1, 2].map(|at| world.linked(at)).iter().sum::<usize>(), 2));
+    in_every_order(make, |world| assert_eq!([0, 1, 2].map(|at| world.linked(at)), [2, 1, 1]));
+}
+
+/// The nodes that a node has as configured peers, by its number.
+type Configured = fn(u16) -> Vec<u16>;
+
+/// All know one; each knows the one before; each knows all.
+const CONFIGURED: [Configured; 3] =
+    [|at| vec![0; usize::from(at > 0)], |at| at.checked_sub(1).into_iter().collect(), |_| (0..9).collect()];
+
+/// Lets time pass until every node has a link; none may have more than it should.
+fn all_linked(world: &mut Mesh, active_peers: usize, what: &str) {
+    for waited in 0.. {
+        let links: Vec<usize> = (0..world.nodes.len()).map(|at| world.linked(at)).collect();
+        assert!(links.iter().all(|links| *links <= active_peers + 1), "{what}: {links:?}");
+        if links.iter().all(|links| *links > 0) {
+            return;
+        }
+        assert!(waited < 60_000, "{what}: {links:?}");
+        world.pass(ms(1));
+    }
+}
+
+#[test]
+fn no_node_is_left_without_a_link_however_few_each_may_have() {
+    for (active_peers, count, configured) in (1..=3)
+        .flat_map(|active| (5..=9u16).map(move |count| (active, count)))
+        .flat_map(|(active, count)| (0..CONFIGURED.len()).map(move |configured| (active, count, configured)))
+    {
+        let what = format!("{count} nodes of {active_peers} links, configured {configured}");
+        let home = |at: u16| addr(5_000 + at);
+        let mut world = Mesh::new();
+        for at in 0..count {
+            world.add(u64::from(at) + 1, with_peers(active_peers), &[home(at)]);
+        }
+        for at in 0..count {
+            let peers: Vec<SocketAddr> =
+                CONFIGURED[configured](at).into_iter().filter(|to| *to < count).map(home).collect();
+            world.join(usize::from(at), home(at), &peers);
+        }
+        all_linked(&mut world, active_peers as usize, &what);
+        // The first begins anew, and knows nobody; then all links break.
+        world.restart(0, with_peers(active_peers), 100);
+        world.join(0, home(0), &[]);
+        all_linked(&mut world, active_peers as usize, &what);
+        world.break_wires(|_| true);
+        all_linked(&mut world, active_peers as usize, &what);
+    }
 }
 
 #[test]

@@ -41,6 +41,19 @@ pub struct Offer<'a> {
     pub nonce: [u8; 16],
     /// The hash of [`HASH_CHECK_TEXT`] under its hash secret.
     pub hash: u64,
+    /// Whether it needs a link, or has no room for one.
+    pub links: Links,
+}
+
+/// What an offer states about the links of its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// None: the other end is to make room above its `active_peers`.
+    None,
+    /// Nothing.
+    Unstated,
+    /// `active_peers` or more: room only for a node that has none.
+    Full,
 }
 
 impl Offer<'_> {
@@ -81,11 +94,18 @@ pub enum Word {
     Nonce,
     /// The check of the hash secret.
     Hash,
+    /// How many links there are.
+    Links,
     /// The proof.
     Proof,
 }
 
-const WORDS: [Word; 6] = [Word::Proto, Word::Node, Word::Listen, Word::Nonce, Word::Hash, Word::Proof];
+const WORDS: [Word; 7] =
+    [Word::Proto, Word::Node, Word::Listen, Word::Nonce, Word::Hash, Word::Links, Word::Proof];
+
+/// The fields of [`Word::Links`]. Any other states nothing.
+const LINKS_NONE: &str = "none";
+const LINKS_FULL: &str = "full";
 
 impl Word {
     const fn name(self) -> &'static str {
@@ -95,6 +115,7 @@ impl Word {
             Self::Listen => "listen",
             Self::Nonce => "nonce",
             Self::Hash => "hash",
+            Self::Links => "links",
             Self::Proof => "proof",
         }
     }
@@ -106,6 +127,7 @@ impl Word {
             Self::Node | Self::Nonce => "32 hex digits",
             Self::Listen => "IP:port, such as 10.0.0.2:5454 or [fd00::2]:5454",
             Self::Hash => "16 hex digits",
+            Self::Links => "none or full",
             Self::Proof => "64 hex digits, or nothing where there is no secret",
         }
     }
@@ -282,10 +304,16 @@ fn put_start(out: &mut Vec<u8>, id: &[u8], words: &str) {
 
 /// Appends the words of an offer; `listen` is an address and needs no quotes.
 fn put_words(out: &mut Vec<u8>, offer: &Offer<'_>) {
-    let Offer { node, listen, nonce, hash } = offer;
+    let Offer { node, listen, nonce, hash, links } = offer;
     out.extend_from_slice(format!("proto={PROTO},node={},listen=", Hex(node)).as_bytes());
     out.extend_from_slice(listen);
     out.extend_from_slice(format!(",nonce={},hash={hash:016x}", Hex(nonce)).as_bytes());
+    let links = match links {
+        Links::None => LINKS_NONE,
+        Links::Unstated => return,
+        Links::Full => LINKS_FULL,
+    };
+    out.extend_from_slice(format!(",links={links}").as_bytes());
 }
 
 fn put_proof_word(out: &mut Vec<u8>, proof: &Proof) {
@@ -382,6 +410,11 @@ impl<'a> Fields<'a> {
             listen: self.need(Word::Listen, |text| address(text).map(|_| text))?,
             nonce: self.need(Word::Nonce, unhex)?,
             hash: self.need(Word::Hash, unhex).map(u64::from_be_bytes)?,
+            links: match self.get(Word::Links) {
+                Some(links) if links == LINKS_NONE.as_bytes() => Links::None,
+                Some(links) if links == LINKS_FULL.as_bytes() => Links::Full,
+                Some(_) | None => Links::Unstated,
+            },
         })
     }
 
@@ -421,16 +454,22 @@ fn field(rest: &[u8]) -> Result<(&[u8], &[u8]), HandshakeError<'_>> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Answer, ConnectArgs, HINTS_MAX, HandshakeError, Hex, LINE_BYTES_MAX, Offer, Proof, Prover,
+        Answer, ConnectArgs, HINTS_MAX, HandshakeError, Hex, LINE_BYTES_MAX, Links, Offer, Proof, Prover,
         derive_hash_secret, keyed_bytes, public_hash_secret, put_counter_offer, put_full, put_offer,
         put_proof, put_welcome, read_answer, read_request,
     };
     use crate::base::rng::Rng;
 
     const SECRET: &[u8] = b"0123456789abcdef0123";
-    const DIALLER: Offer<'_> = Offer { node: [1; 16], listen: b"0.0.0.0:5454", nonce: [2; 16], hash: 0xAB };
-    const ACCEPTOR: Offer<'_> =
-        Offer { node: [3; 16], listen: b"[fd00::2]:6000", nonce: [4; 16], hash: 0xAB };
+    const DIALLER: Offer<'_> =
+        Offer { node: [1; 16], listen: b"0.0.0.0:5454", nonce: [2; 16], hash: 0xAB, links: Links::Unstated };
+    const ACCEPTOR: Offer<'_> = Offer {
+        node: [3; 16],
+        listen: b"[fd00::2]:6000",
+        nonce: [4; 16],
+        hash: 0xAB,
+        links: Links::Unstated,
+    };
 
     /// One line without its end, written by `put`.
     fn line(put: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -471,6 +510,20 @@ mod tests {
         }
         let welcome = line(|out| put_welcome(out, b"h2"));
         assert!(matches!(read_answer(welcome.as_bytes()), Ok(Answer::Welcome)), "{welcome}");
+    }
+
+    #[test]
+    fn offer_states_that_a_node_has_no_link_or_no_room_for_one() {
+        for (links, end) in [(Links::None, ",links=none"), (Links::Full, ",links=full")] {
+            let offer = Offer { links, ..DIALLER };
+            let text = line(|out| put_offer(out, &offer));
+            assert!(text.ends_with(end), "{text}");
+            let Ok(ConnectArgs::Offer(read)) = request(&text) else { panic!("{text}") };
+            assert_eq!(read, offer);
+        }
+        let text = line(|out| put_offer(out, &DIALLER)) + ",links=7";
+        let Ok(ConnectArgs::Offer(read)) = request(&text) else { panic!("{text}") };
+        assert_eq!(read, DIALLER);
     }
 
     #[test]
@@ -540,7 +593,13 @@ mod tests {
             " hash=00000000000000FF , x=,nonce=\"{nonce}\" ,y=\"a,\\\"b=\\\\\",listen = \"[::]:1\",node={node},proto=1,x=2"
         );
         let Ok(ConnectArgs::Offer(offer)) = request(&text) else { panic!("{:?}", request(&text)) };
-        let expected = Offer { node: [0xAB; 16], listen: b"[::]:1", nonce: [0xCD; 16], hash: 255 };
+        let expected = Offer {
+            node: [0xAB; 16],
+            listen: b"[::]:1",
+            nonce: [0xCD; 16],
+            hash: 255,
+            links: Links::Unstated,
+        };
         assert_eq!(offer, expected);
     }
 

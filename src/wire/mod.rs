@@ -104,8 +104,9 @@
 //! twice is an error. A line has at most 1 KiB. `node` is the node id, new at each start; `nonce` is new for each
 //! handshake. `listen` is the address that the node listens on; an unspecified host there (`0.0.0.0`, `[::]`) means
 //! "the address that you see me from". `hash` is the hash of a fixed text: it differs where the mesh secrets
-//! differ. A node that has `active_peers` links answers the proof with `h2:FULFILLED full,10.0.0.2:5454,…`: up to 8
-//! addresses of other nodes.
+//! differ. `links` is `none` if the node has no link, and `full` if it has `active_peers` or more; else it is left out.
+//! A node without room for the link answers the proof with `h2:FULFILLED full,10.0.0.2:5454,…`: up to 8 addresses of
+//! other nodes. There is room below `active_peers` links, and for a node without a link.
 //!
 //! The proofs are HMAC-SHA-256 under the mesh secret of: the label `olivia accept 1` (B's) or `olivia connect 1`
 //! (A's), a zero byte, then both nonces, both ids, both `listen` texts, each after its length (u32, little-endian),

@@ -4,6 +4,8 @@ use crate::kit::peer::{Face, Heard, Link, World, head, heartbeat, ms, secretive}
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
 use olivia::node::{CloseReason, Node};
+use olivia::wire::frame::{Address, put_peers};
+use olivia::wire::handshake::Links;
 
 fn with_mesh(mesh: MeshLimits) -> World {
     World::new(Config { mesh, ..secretive() })
@@ -49,6 +51,53 @@ fn nodes_that_all_offer_before_the_first_proves_are_not_all_let_in() {
 }
 
 #[test]
+fn node_without_a_link_gets_one_above_active_peers_and_then_the_place_of_a_peer_that_has_others() {
+    let mut world = with_mesh(few());
+    let face = |number, links| Face { links, ..Face::elsewhere(number) };
+    let mut old = world.dial(&face(1, Links::Unstated));
+    world.dial(&face(2, Links::None));
+    assert!(world.offered(&face(3, Links::Unstated)).1.links == Links::Full);
+    world.dial(&face(4, Links::None));
+    for face in [face(3, Links::Unstated), face(3, Links::Full), face(5, Links::None)] {
+        assert!(world.proven(&face).1.starts_with("h2:FULFILLED full,"));
+    }
+    let mut list = Vec::new();
+    let other = Address { id: [9; 16], addr: face(9, Links::None).listen.parse().unwrap() };
+    put_peers(&mut list, 0, std::iter::once(other));
+    world.driver.send(old.conn, list);
+    world.dial(&face(5, Links::None));
+    assert_eq!(world.goodbye(&mut old), "a node without a link needs this one");
+    assert_eq!(world.stat("peers_linked"), 3);
+    assert!(world.proven(&face(1, Links::None)).1.starts_with("h2:FULFILLED full,"));
+    world.check();
+}
+
+#[test]
+fn full_node_that_dials_is_linked_only_to_a_node_without_a_link() {
+    let mut world = with_mesh(few());
+    let full: Vec<Face> =
+        (1..=2).map(|number| Face { links: Links::Full, ..Face::elsewhere(number) }).collect();
+    // Both are answered that there is no link, and only the first proof finds it so.
+    let offered: Vec<_> = full.iter().map(|face| world.offered(face)).collect();
+    assert!(offered.iter().all(|(_, node)| node.links == Links::None));
+    for (face, (conn, node)) in full.iter().zip(&offered) {
+        world.driver.send(*conn, face.proof_line(node));
+    }
+    assert!(world.is_linked(&full[0]) && !world.is_linked(&full[1]));
+    assert_eq!(world.driver.take(offered[1].0), format!("h2:FULFILLED full,{}\n", full[0].listen));
+    world.check();
+}
+
+#[test]
+fn node_states_to_one_dialled_node_at_a_time_that_it_has_no_link() {
+    let mut world = with_mesh(few());
+    let faces: Vec<Face> = (1..=2).map(Face::elsewhere).collect();
+    world.join(&[&faces[0].listen, &faces[1].listen]);
+    let picked = [world.picked_up(), world.picked_up()];
+    assert_eq!(picked.map(|(_, node)| node.links), [Links::None, Links::Unstated]);
+}
+
+#[test]
 fn refused_node_dials_the_addresses_that_it_was_sent() {
     let mut world = with_mesh(few());
     let faces: Vec<Face> = (1..=2).map(Face::elsewhere).collect();
@@ -63,21 +112,32 @@ fn refused_node_dials_the_addresses_that_it_was_sent() {
 }
 
 #[test]
-fn node_with_active_peers_links_dials_nobody_until_one_is_lost() {
+fn node_with_active_peers_links_dials_others_seldom_and_links_to_one_that_has_none() {
     let mut world = with_mesh(few());
     let faces: Vec<Face> = (1..=3).map(Face::elsewhere).collect();
     let links = [world.dial(&faces[0]), world.dial(&faces[1])];
     world.join(&[&faces[2].listen]);
-    for _ in 0..200 {
-        links.iter().for_each(|link| world.send(link, &[heartbeat(1)]));
-        world.driver.pass(ms(500));
-        assert!(world.driver.next_dial().is_none());
+    for stated in [Links::Unstated, Links::None] {
+        let mut waited = 0;
+        let (conn, _) = loop {
+            if let Some(dial) = world.driver.next_dial() {
+                break dial;
+            }
+            links.iter().for_each(|link| world.send(link, &[heartbeat(1)]));
+            world.driver.pass(ms(500));
+            waited += 500;
+        };
+        assert!((20_000..=76_000).contains(&waited), "{waited} ms");
+        world.driver.pick_up(conn);
+        let node = world.node_at(conn, &faces[2].listen);
+        assert_eq!(node.links, Links::Full);
+        world.driver.send(conn, Face { links: stated, ..faces[2].clone() }.counter_line(&node));
+        assert_eq!(world.driver.is_closed(conn), stated == Links::Unstated);
+        if stated == Links::None {
+            world.driver.send(conn, "h2:FULFILLED welcome\n");
+        }
     }
-    world.driver.lose(links[0].conn);
-    let dialled = [world.picked_up(), world.picked_up()];
-    let mut dialled = dialled.map(|(_, node)| node.seen);
-    dialled.sort_unstable();
-    assert_eq!(dialled, [faces[0].listen.clone(), faces[2].listen.clone()]);
+    assert_eq!(world.stat("peers_linked"), 3);
     world.check();
 }
 

@@ -10,8 +10,8 @@ use olivia::wire::frame::{
     self, Address, Body, FrameLimits, Front, Head, put, put_blocks, put_deltas, put_piece,
 };
 use olivia::wire::handshake::{
-    Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, derive_hash_secret, public_hash_secret,
-    put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
+    Answer, ConnectArgs, HASH_CHECK_TEXT, Links, Offer, Proof, Prover, derive_hash_secret,
+    public_hash_secret, put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
 };
 
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -34,6 +34,8 @@ pub struct Face {
     pub secret: Option<&'static str>,
     /// Where it is seen from.
     pub seen: String,
+    /// What it states about its links.
+    pub links: Links,
 }
 
 impl Face {
@@ -48,6 +50,7 @@ impl Face {
             hash: HashSecret::from_bytes(public_hash_secret()).hash(HASH_CHECK_TEXT).0,
             secret: None,
             seen: "127.0.0.1:40000".to_owned(),
+            links: Links::Unstated,
         }
     }
 
@@ -63,7 +66,13 @@ impl Face {
     }
 
     pub fn offer(&self) -> Offer<'_> {
-        Offer { node: self.node, listen: self.listen.as_bytes(), nonce: self.nonce, hash: self.hash }
+        Offer {
+            node: self.node,
+            listen: self.listen.as_bytes(),
+            nonce: self.nonce,
+            hash: self.hash,
+            links: self.links,
+        }
     }
 
     pub fn id(&self) -> NodeId {
@@ -97,7 +106,14 @@ impl Face {
     /// What the node says of itself in an offer.
     pub fn of(offer: &Offer<'_>) -> Self {
         let listen = String::from_utf8(offer.listen.to_vec()).unwrap();
-        Self { node: offer.node, listen, nonce: offer.nonce, hash: offer.hash, ..Self::new(0) }
+        Self {
+            node: offer.node,
+            listen,
+            nonce: offer.nonce,
+            hash: offer.hash,
+            links: offer.links,
+            ..Self::new(0)
+        }
     }
 }
 

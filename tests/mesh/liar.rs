@@ -14,8 +14,8 @@ use olivia::wire::frame::{
     self, Address, Body, Frame, FrameLimits, Front, Head, put, put_blocks, put_deltas, put_peers, put_piece,
 };
 use olivia::wire::handshake::{
-    Answer, ConnectArgs, HASH_CHECK_TEXT, Offer, Proof, Prover, put_counter_offer, put_offer, put_proof,
-    put_welcome, read_answer, read_request,
+    Answer, ConnectArgs, HASH_CHECK_TEXT, Links, Offer, Proof, Prover, put_counter_offer, put_offer,
+    put_proof, put_welcome, read_answer, read_request,
 };
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
@@ -169,7 +169,7 @@ impl World {
         let listen = self.hosts[at].addr.to_string();
         let node = self.liar(at)?.id;
         let nonce = self.link_at(at, port)?.nonce;
-        Some(with(&Offer { node, listen: listen.as_bytes(), nonce, hash }))
+        Some(with(&Offer { node, listen: listen.as_bytes(), nonce, hash, links: Links::Unstated }))
     }
 
     /// A proof of one end of a link, right or wrong.

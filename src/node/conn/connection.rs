@@ -13,7 +13,7 @@ use crate::node::ids::{AddressKey, NodeId, PeerKey};
 use crate::node::peer::link_queues::LinkQueues;
 use crate::node::schedule::Class;
 use crate::wire::encoder::Protocol;
-use crate::wire::handshake::Proof;
+use crate::wire::handshake::{Links, Proof};
 use crate::wire::resp::parse::Progress;
 use std::net::SocketAddr;
 
@@ -38,6 +38,8 @@ pub(in crate::node) struct OutboundHandshake {
     pub(in crate::node) at: Instant,
     /// Our nonce, which the proof of the other side has to cover.
     pub(in crate::node) nonce: [u8; 16],
+    /// What our offer stated about our links.
+    pub(in crate::node) links: Links,
     /// The identity that the other side has proven, once it has.
     pub(in crate::node) theirs: Option<PeerIdentity>,
 }
@@ -48,6 +50,8 @@ pub(in crate::node) struct PeerIdentity {
     pub(in crate::node) id: NodeId,
     /// Where it listens, as seen from here.
     pub(in crate::node) addr: SocketAddr,
+    /// What its offer stated about its links.
+    pub(in crate::node) links: Links,
 }
 
 /// A handshake that another node began; its proof is still to come.

@@ -1,17 +1,19 @@
 //! Dials known addresses until their nodes are linked: at most [`DIALS_MAX`] at a time, with a growing backoff, for
 //! ever.
 //!
-//! Up to `active_peers` nodes are linked. Then nothing is dialled, and a node that dials is refused with the
-//! addresses of others, until a link is lost. The handshake on a dialled connection is in
-//! [`crate::node::peer::handshake`].
+//! Up to `active_peers` nodes are linked; others are refused with the addresses of peers. A node without any link is
+//! an exception, so that none stays alone in a mesh larger than that: it gets one link above `active_peers`, where
+//! necessary in place of the newest link to a peer that has others. It may know no address, so a node with
+//! `active_peers` links still dials an address now and then. The handshake is in [`crate::node::peer::handshake`].
 
 use crate::base::time::Now;
 use crate::node::conn::connection::{CloseReason, Conn, OutboundHandshake, Role};
 use crate::node::conn::timeouts;
-use crate::node::ids::{AddressKey, ConnKey, NodeId};
+use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
 use crate::node::peer::address_book::{AddressEntry, Origin, slowest};
 use crate::node::peer::table::Dialler;
 use crate::node::state::{Action, State, Timer, close_conn};
+use crate::wire::handshake::Links;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,6 +22,12 @@ const DIALS_MAX: usize = 16;
 
 /// Of these, unverified addresses: thousands learned from a peer must not delay configured ones.
 const UNVERIFIED_DIALS_MAX: usize = 8;
+
+/// Links above `active_peers`, for nodes that have no other.
+const EXTRA_LINKS: usize = 1;
+
+/// The least time between two dials of a node with `active_peers` links.
+const VISIT_EVERY: Duration = Duration::from_secs(5);
 
 /// How long after the loss of a link other addresses may take its place: its own node is dialled first.
 const REPLACED_AFTER: Duration = Duration::from_millis(150);
@@ -50,7 +58,7 @@ pub(in crate::node) fn address_due(state: &mut State, now: Now, key: AddressKey,
         return;
     }
     let (is_linked, is_full) = (is_linked(state, key), is_full(state));
-    if !is_linked && !is_full && may_dial(state, key) {
+    if !is_linked && if is_full { may_visit(state, now) } else { may_dial(state, key) } {
         return dial(state, now, key);
     }
     // It is examined sooner if the link is lost, or a dial ends.
@@ -74,9 +82,66 @@ fn is_full(state: &State) -> bool {
     state.mesh.peers.linked_count() >= state.config.mesh.active_peers as usize
 }
 
-/// Whether a link to this node is allowed.
-pub(in crate::node) fn has_place(state: &State, id: NodeId) -> bool {
-    state.mesh.peers.is_linked(id) || !is_full(state)
+/// What an offer states about our links.
+pub(in crate::node) fn links(state: &State) -> Links {
+    match state.mesh.peers.linked_count() {
+        0 => Links::None,
+        _ if is_full(state) => Links::Full,
+        _ => Links::Unstated,
+    }
+}
+
+/// What an offer to a dialled node states about them: that there are none to one node at a time, since each makes
+/// room for it.
+pub(in crate::node) fn links_of_dial(state: &State) -> Links {
+    let states_none = |conn: ConnKey| match state.conns.get(conn).map(|conn| &conn.role) {
+        Some(Role::OutboundHandshake(handshake)) => handshake.links == Links::None,
+        Some(Role::Client | Role::Link(_) | Role::Parted) | None => false,
+    };
+    match links(state) {
+        Links::None if state.mesh.dials.iter().any(|(_, conn)| states_none(*conn)) => Links::Unstated,
+        links => links,
+    }
+}
+
+/// The room for a link to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum Room {
+    Free,
+    /// The link to this peer gives way to it.
+    InPlaceOf(PeerKey),
+    None,
+}
+
+/// Whether there is room for a link to a node that stated this about its links.
+pub(in crate::node) fn room(state: &State, id: NodeId, theirs: Links) -> Room {
+    let peers = &state.mesh.peers;
+    let (linked, active) = (peers.linked_count(), state.config.mesh.active_peers as usize);
+    if peers.is_linked(id) {
+        return Room::Free;
+    }
+    match theirs {
+        Links::None if linked < active + EXTRA_LINKS => Room::Free,
+        Links::None => {
+            let others = peers.linked().filter(|(_, peer)| peer.has_other_links);
+            others.max_by_key(|(_, peer)| peer.since).map_or(Room::None, |(key, _)| Room::InPlaceOf(key))
+        }
+        // It has dialled, or was, in case that there are none here.
+        Links::Full if linked > 0 => Room::None,
+        Links::Full | Links::Unstated if linked < active => Room::Free,
+        Links::Full | Links::Unstated => Room::None,
+    }
+}
+
+/// Whether an address may be dialled now although `active_peers` nodes are linked.
+fn may_visit(state: &mut State, now: Now) -> bool {
+    let next = now.mono.after(VISIT_EVERY);
+    let visit_at = state.mesh.visit_at.get_or_insert(next);
+    let may_visit = *visit_at <= now.mono && state.mesh.dials.is_empty();
+    if may_visit {
+        *visit_at = next;
+    }
+    may_visit
 }
 
 fn unverified_dials(state: &State) -> usize {
@@ -111,7 +176,8 @@ fn dial_waiting(state: &mut State, now: Now, wait: Duration) {
 fn dial(state: &mut State, now: Now, key: AddressKey) {
     let Some(addr) = state.mesh.address_book.get(key).map(AddressEntry::addr) else { return };
     let nonce = state.mesh.draw();
-    let handshake = OutboundHandshake { address: key, at: now.mono, nonce, theirs: None };
+    let handshake =
+        OutboundHandshake { address: key, at: now.mono, nonce, links: Links::Unstated, theirs: None };
     let conn = state.conns.insert(Conn::dialled(addr, now.mono, handshake));
     state.mesh.address_book.dialled(key, conn);
     state.mesh.dials.push((key, conn));

@@ -11,13 +11,13 @@ use crate::config::Config;
 use crate::node::conn::connection::{CloseReason, Conn, InboundHandshake, PeerIdentity, Phase, Role};
 use crate::node::ids::{ConnKey, NodeId};
 use crate::node::peer::address_book::AddressEntry;
-use crate::node::peer::dialer::{self, has_place};
+use crate::node::peer::dialer::{self, Room, room};
 use crate::node::peer::link;
 use crate::node::peer::link_output;
 use crate::node::state::{State, close_conn, mark_dirty};
 use crate::wire::encoder::{Protocol, put_error};
 use crate::wire::handshake::{
-    Answer, ConnectArgs, HINTS_MAX, HandshakeError, Offer, Proof, Prover, put_counter_offer, put_full,
+    Answer, ConnectArgs, HINTS_MAX, HandshakeError, Links, Offer, Proof, Prover, put_counter_offer, put_full,
     put_offer, put_proof, put_welcome, read_answer, read_request,
 };
 use std::fmt;
@@ -70,10 +70,10 @@ fn secret(config: &Config) -> Option<&[u8]> {
 }
 
 /// Calls `with` with the offer of this node.
-fn with_own_offer<R>(state: &State, nonce: [u8; 16], with: impl FnOnce(&Offer<'_>) -> R) -> R {
+fn with_own_offer<R>(state: &State, nonce: [u8; 16], links: Links, with: impl FnOnce(&Offer<'_>) -> R) -> R {
     let mesh = &state.mesh;
     let listen = mesh.listen.to_string();
-    with(&Offer { node: mesh.id.0, listen: listen.as_bytes(), nonce, hash: mesh.hash_check })
+    with(&Offer { node: mesh.id.0, listen: listen.as_bytes(), nonce, hash: mesh.hash_check, links })
 }
 
 /// A connection has sent the first or the second request of a handshake.
@@ -134,13 +134,13 @@ fn offered<'a>(
     let nonce = state.mesh.draw();
     let secret = secret(&state.config);
     let mut reply = Vec::new();
-    let proof = with_own_offer(state, nonce, |ours| {
+    let proof = with_own_offer(state, nonce, dialer::links(state), |ours| {
         put_counter_offer(&mut reply, id, ours, &Proof::of(secret, Prover::Acceptor, ours, theirs));
         Proof::of(secret, Prover::Dialler, theirs, ours)
     });
     let State { conns, pool, .. } = state;
     if let Some(conn) = conns.get_mut(key) {
-        let theirs = PeerIdentity { id: NodeId(theirs.node), addr };
+        let theirs = PeerIdentity { id: NodeId(theirs.node), addr, links: theirs.links };
         conn.offered = Some(Box::new(InboundHandshake { theirs, proof, at: now.mono }));
         conn.replies.next(&mut conn.outbound, pool, |out| out.extend_from_slice(&reply));
     }
@@ -229,7 +229,7 @@ fn proven(
     if state.is_draining {
         return Err(Refusal::ShuttingDown);
     }
-    if !has_place(state, offered.theirs.id) {
+    if !make_room(state, now, &offered.theirs) {
         return Err(Refusal::Full(state.config.mesh.active_peers));
     }
     let State { conns, pool, .. } = state;
@@ -240,6 +240,18 @@ fn proven(
     Ok(())
 }
 
+/// Makes room for a link to a node that has proven its identity; false if there is none.
+fn make_room(state: &mut State, now: Now, theirs: &PeerIdentity) -> bool {
+    match room(state, theirs.id, theirs.links) {
+        Room::Free => true,
+        Room::InPlaceOf(peer) => {
+            link::give_up(state, now, peer);
+            true
+        }
+        Room::None => false,
+    }
+}
+
 /// A dialled connection is established: sends our offer.
 pub(in crate::node) fn connected(state: &mut State, now: Now, key: ConnKey) {
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.phase() == Phase::Connecting) else {
@@ -248,11 +260,13 @@ pub(in crate::node) fn connected(state: &mut State, now: Now, key: ConnKey) {
     };
     conn.set_phase(Phase::Open);
     conn.last_active = now.mono;
+    let links = dialer::links_of_dial(state);
     let Some(Conn { role: Role::OutboundHandshake(dialling), .. }) = state.conns.get_mut(key) else { return };
     dialling.at = now.mono;
+    dialling.links = links;
     let nonce = dialling.nonce;
     let mut offer = Vec::new();
-    with_own_offer(state, nonce, |ours| put_offer(&mut offer, ours));
+    with_own_offer(state, nonce, links, |ours| put_offer(&mut offer, ours));
     send(state, key, &offer);
 }
 
@@ -277,7 +291,7 @@ pub(in crate::node) fn replied(state: &mut State, now: Now, key: ConnKey, line: 
             Ok(()) => return,
             Err(refusal) => refusal.to_string(),
         },
-        (Ok(Answer::Welcome), Some(theirs)) if has_place(state, theirs.id) => {
+        (Ok(Answer::Welcome), Some(theirs)) if make_room(state, now, &theirs) => {
             return link::link_up(state, now, key, theirs, Some(address));
         }
         (Ok(Answer::Welcome), Some(theirs)) => {
@@ -310,10 +324,10 @@ fn counter_offered(
     let Some(Conn { role: Role::OutboundHandshake(dialling), addr: seen, .. }) = state.conns.get(key) else {
         return Ok(());
     };
-    let (nonce, address, seen) = (dialling.nonce, dialling.address, *seen);
+    let (nonce, links, address, seen) = (dialling.nonce, dialling.links, dialling.address, *seen);
     let secret = secret(&state.config);
     let mut reply = Vec::new();
-    let is_right = with_own_offer(state, nonce, |ours| {
+    let is_right = with_own_offer(state, nonce, links, |ours| {
         put_proof(&mut reply, &Proof::of(secret, Prover::Dialler, ours, theirs));
         Proof::of(secret, Prover::Acceptor, theirs, ours).matches(proof)
     });
@@ -326,13 +340,13 @@ fn counter_offered(
         dialer::dial_spared(state, now, address, key, id);
         return Ok(());
     }
-    if !has_place(state, id) {
+    if room(state, id, theirs.links) == Room::None {
         dialer::turned_away(state, now, address, key, id);
         return Ok(());
     }
     let Some(addr) = theirs.listen_addr(seen) else { return Ok(()) };
     if let Some(Conn { role: Role::OutboundHandshake(dialling), .. }) = state.conns.get_mut(key) {
-        dialling.theirs = Some(PeerIdentity { id, addr });
+        dialling.theirs = Some(PeerIdentity { id, addr, links: theirs.links });
     }
     send(state, key, &reply);
     Ok(())

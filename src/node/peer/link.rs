@@ -75,7 +75,7 @@ pub(in crate::node) fn link_up(
     state: &mut State,
     now: Now,
     conn_key: ConnKey,
-    PeerIdentity { id, addr }: PeerIdentity,
+    PeerIdentity { id, addr, .. }: PeerIdentity,
     dialled: Option<AddressKey>,
 ) {
     let Some(seen) = state.conns.get(conn_key).map(|conn| conn.addr) else { return };
@@ -107,6 +107,7 @@ pub(in crate::node) fn link_up(
         entry.addr = addr;
         entry.received_at = now.mono;
         entry.is_stable = false;
+        entry.has_other_links = false;
         entry.heartbeat_sent_at = None;
     }
     log_change(state, now, format_args!("linked to {addr} (node {id})"));
@@ -216,6 +217,14 @@ pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn
     dial_again(state, now, id);
 }
 
+/// Closes the link to a peer that has others, to make room for a node that has none.
+pub(in crate::node) fn give_up(state: &mut State, now: Now, key: PeerKey) {
+    let Some(link) = state.mesh.peers.get(key).and_then(|peer| peer.link) else { return };
+    let why = b"a node without a link needs this one";
+    link_output::hang_up(state, now, link.conn, why, CloseReason::Refused);
+    link_down(state, now, key, link.conn);
+}
+
 /// The timer of a peer has fired: the next heartbeat is due, or an unlinked peer is forgotten.
 pub(in crate::node) fn peer_due(state: &mut State, now: Now, key: PeerKey, deadline: u64) {
     let Some(peer) = state.mesh.peers.get_mut(key) else { return };
@@ -251,10 +260,12 @@ fn send_list(state: &mut State, now: Now, key: PeerKey) {
     let version = state.mesh.peers.version();
     let Some(peer) = state.mesh.peers.get_mut(key) else { return };
     (peer.sent_list, peer.sent_list_at) = (version, now.mono);
+    let is_stable = peer.is_stable;
     let others = state.mesh.peers.linked().filter(|(other, _)| *other != key);
     let list: Vec<Address> =
         others.map(|(_, peer)| Address { id: peer.id.0, addr: peer.addr }).take(ADDRESSES_MAX).collect();
-    if !list.is_empty() {
+    // A new link is taken to have an empty list.
+    if !list.is_empty() || is_stable {
         link_output::send_peers(state, now, key, &list);
     }
 }
@@ -275,6 +286,9 @@ pub(in crate::node) fn list_received(
     let link = state.mesh.peers.get(from).and_then(|peer| peer.link);
     let Some(seen) = link.and_then(|link| state.conns.get(link.conn)).map(|conn| conn.addr) else { return 0 };
     let taken = addresses.len().min(ADDRESSES_MAX);
+    if let Some(peer) = state.mesh.peers.get_mut(from) {
+        peer.has_other_links = taken > 0;
+    }
     state.stats.addresses_refused += (addresses.len() - taken) as u64;
     for Address { id, addr } in addresses.iter().take(taken) {
         let id = NodeId(id);

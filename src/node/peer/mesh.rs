@@ -1,6 +1,7 @@
 //! The state of the mesh on this node: its identity, the address book, the peers and their filters, the lookups.
 
 use crate::base::rng::Rng;
+use crate::base::time::Instant;
 use crate::config::Config;
 use crate::filter::{FilterKey, PeerFilters};
 use crate::node::conn::connection::CloseReason;
@@ -30,6 +31,8 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) lookups: Lookups,
     /// Links, and connections in an outbound handshake.
     pub(in crate::node) conns: usize,
+    /// When an address may be dialled next although `active_peers` nodes are linked.
+    pub(in crate::node) visit_at: Option<Instant>,
     /// Addresses being dialled, each with its connection. A few.
     pub(in crate::node) dials: Vec<(AddressKey, ConnKey)>,
     /// Keys not stored here that were searched for in the peers' filters.
@@ -60,6 +63,7 @@ impl Mesh {
             filters: PeerFilters::new(config.limits.peer_filters_max),
             lookups: Lookups::default(),
             conns: 0,
+            visit_at: None,
             dials: Vec::new(),
             checks: 0,
             publishing: Publishing::default(),

@@ -48,6 +48,8 @@ pub(in crate::node) struct Peer {
     pub(in crate::node) since: Instant,
     /// When bytes were last received from it.
     pub(in crate::node) received_at: Instant,
+    /// It is linked to other nodes too, by its last list.
+    pub(in crate::node) has_other_links: bool,
     /// The link has lasted for a heartbeat, so dialling it counts as a success.
     pub(in crate::node) is_stable: bool,
     /// Whether lookups query it.
@@ -101,6 +103,7 @@ impl Peer {
             link: None,
             since: now,
             received_at: now,
+            has_other_links: false,
             is_stable: false,
             breaker: CircuitBreaker::new(),
             alarm: Alarm::default(),

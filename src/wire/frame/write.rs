@@ -44,12 +44,12 @@ pub fn put_piece(out: &mut Vec<u8>, clock: u64, first_block: u32, words: &[u64])
     put_list(out, Kind::Piece, clock, first_block.into(), entries);
 }
 
-/// Appends the addresses of nodes as PEERS frames, as many as their limit makes necessary. Scope and flow of IPv6
+/// Appends the addresses of nodes as PEERS frames, one and as many more as their limit makes necessary. Scope and flow of IPv6
 /// addresses are left out.
 pub fn put_peers(out: &mut Vec<u8>, clock: u64, entries: impl Iterator<Item = Address>) {
     const ENTRY_BYTES_MAX: usize = 16 + 1 + 16 + 2;
     let mut entries = entries.peekable();
-    while entries.peek().is_some() {
+    loop {
         put_frame(out, Kind::Peers, 0, 0, clock, |out| {
             for Address { id, addr } in entries.by_ref().take(PAYLOAD_BYTES_MAX / ENTRY_BYTES_MAX) {
                 out.extend(id);
@@ -66,6 +66,9 @@ pub fn put_peers(out: &mut Vec<u8>, clock: u64, entries: impl Iterator<Item = Ad
                 out.extend(addr.port().to_le_bytes());
             }
         });
+        if entries.peek().is_none() {
+            return;
+        }
     }
 }
 
