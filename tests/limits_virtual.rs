@@ -214,6 +214,80 @@ fn requests_wait_while_too_much_is_unsent_and_go_on_in_order() {
     assert!(!driver.is_stopped(client));
 }
 
+/// Sets `k0` to `k511`, each to 60,000 bytes; a request for all of them, and the reply to it.
+fn set_many(driver: &mut Driver) -> (String, String) {
+    let client = driver.client();
+    let keys: Vec<String> = (0..512).map(|key| format!("k{key}")).collect();
+    let fields = keys.iter().map(|key| format!("{key}:{}", key.repeat(60_000 / key.len())));
+    let fields: Vec<String> = fields.collect();
+    for field in &fields {
+        assert_eq!(driver.ask(client, &format!("SET {field}\n")), format!(":SAT {field}\n"));
+    }
+    (format!("GET {},nope\n", keys.join(",")), format!(":GOT {}\n", fields.join(",")))
+}
+
+#[test]
+fn long_reply_is_written_as_it_is_read_and_later_replies_follow() {
+    let mut driver = driver(Limits::default());
+    let (request, reply) = set_many(&mut driver);
+    let client = driver.client();
+    driver.reads(client, false);
+    driver.send(client, format!("PING\n{request}1:PING\n{request}2:PING\n"));
+    let mut got = String::new();
+    while got.len() < 2 * reply.len() {
+        // Two pieces and what an outbound buffer may hold, of 60 MB.
+        let waiting = driver.waiting(client);
+        assert!((1..=600_000).contains(&waiting), "{waiting} bytes of output after {}", got.len());
+        driver.read_some(client, 100_000);
+        got += &driver.take(client);
+    }
+    driver.reads(client, true);
+    got += &driver.take(client);
+    assert!(got == format!("0:PONG 1\n{reply}1:PONG 1\n{reply}2:PONG 1\n"), "{} bytes", got.len());
+    driver.node.audit();
+}
+
+#[test]
+fn long_reply_shows_each_key_at_its_own_moment_and_ends_with_its_client() {
+    let mut driver = driver(Limits::default());
+    let (request, reply) = set_many(&mut driver);
+    let (client, other) = (driver.client(), driver.client());
+    driver.reads(client, false);
+    driver.send(client, &request);
+    assert_eq!(driver.ask(other, "DEL k511\n"), ":DELETED k511\n");
+    driver.reads(client, true);
+    let got = driver.take(client);
+    assert!(reply.starts_with(got.trim_end()) && got.len() + 60_000 < reply.len() + 10, "{}", got.len());
+    driver.reads(other, false);
+    driver.send(other, &request);
+    driver.lose(other);
+    driver.run();
+    driver.node.audit();
+}
+
+#[test]
+fn write_after_a_long_reply_on_its_connection_waits_for_its_end() {
+    let mut driver = driver(Limits::default());
+    let (request, reply) = set_many(&mut driver);
+    let client = driver.client();
+    driver.reads(client, false);
+    driver.send(client, format!("{request}DEL k511\n"));
+    assert_eq!(driver.node.stats().requests, 513);
+    driver.reads(client, true);
+    assert!(driver.take(client) == format!("{reply}:DELETED k511\n"));
+}
+
+#[test]
+fn long_reply_over_its_limit_is_an_error_before_its_first_byte() {
+    let mut driver = driver(Limits { reply_bytes_max: 30_000_000, ..Limits::default() });
+    let (request, _) = set_many(&mut driver);
+    let client = driver.client();
+    let got = driver.ask(client, &request);
+    assert!(got.starts_with(":ERR the reply would be longer than 30000000 bytes"), "{}", got.len());
+    assert_eq!(driver.ask(client, "PING\n"), "0:PONG 1\n");
+    driver.node.audit();
+}
+
 #[test]
 fn half_closed_client_that_was_paused_gets_all_its_answers() {
     let mut driver = driver(Limits { outbound_pause_bytes: 20_000, ..Limits::default() });

@@ -10,6 +10,9 @@ use std::collections::VecDeque;
 /// Bytes from which on a chunk is sealed. With one reply more it still fits the pool.
 pub const CHUNK_BYTES: usize = 32 * 1024;
 
+/// Bytes below which a chunk is copied to the last one, so that a write finds few chunks.
+const COPIED_BYTES_MAX: usize = 4 * 1024;
+
 /// Chunks in front of the last one.
 #[derive(Debug, Default)]
 struct Sealed {
@@ -80,6 +83,18 @@ impl ChunkQueue {
     #[inline]
     pub fn put_back(&mut self, chunk: Vec<u8>) {
         self.last = chunk;
+    }
+
+    /// Appends a chunk without copying it, unless it is small.
+    pub fn push_chunk(&mut self, chunk: Vec<u8>, pool: &mut Pool) {
+        if chunk.len() < COPIED_BYTES_MAX {
+            self.back(pool).extend_from_slice(&chunk);
+            return pool.give(chunk);
+        }
+        if !self.last.is_empty() {
+            self.seal();
+        }
+        pool.give(std::mem::replace(&mut self.last, chunk));
     }
 
     fn seal(&mut self) {

@@ -166,6 +166,7 @@ pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: Clos
     if let Some(mut queues) = conn.link_queues.take() {
         queues.release(&mut state.pool);
     }
+    conn.replies.long().for_each(|key| _ = state.mesh.lookups.pending.remove(key));
     conn.replies.release(&mut state.pool);
     state.buffered -= conn.accounted;
     state.stats.connections_closed[reason as usize] += 1;

@@ -113,6 +113,14 @@ impl Encoder {
         !self.has_fields
     }
 
+    /// Takes out what is written of a reply that goes on in `out`, which is empty. [`Encoder::len`] counts from
+    /// here on; nothing that was taken out can be taken back.
+    pub fn take_written(&mut self, out: Vec<u8>) -> Vec<u8> {
+        self.start = 0;
+        self.body = 0;
+        std::mem::replace(&mut self.out, out)
+    }
+
     /// Ends the reply and gives the buffer back.
     pub fn end(mut self) -> Vec<u8> {
         if self.is_line() {

@@ -3,19 +3,21 @@
 //! While each key is here, or nowhere, the reply is written at once. The first one that may be elsewhere
 //! makes the request a pending one, which keeps what was found so far.
 
-use crate::base::time::{Instant, Now};
+use crate::base::time::Now;
 use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, Effect};
 use crate::node::conn::pending;
 use crate::node::ids::ConnKey;
 use crate::node::lookup::remote;
-use crate::node::lookup::table::{Answer, Found, KeyReply, PendingRequest, Waiter};
+use crate::node::lookup::table::{Answer, Found, KeyReply, Waiter};
 use crate::node::state::State;
-use crate::store::Item;
 use crate::wire::args::Args;
 use crate::wire::encoder::ReplyHead;
 use crate::wire::frame::Wanted;
 use std::rc::Rc;
+
+/// Bytes of a reply to a request for several keys from which on it is written in pieces, as the output drains.
+const LONG_REPLY_BYTES: usize = 128 * 1024;
 
 /// Writes what there is of each key of a call.
 #[inline]
@@ -30,10 +32,13 @@ pub(in crate::node) fn read<'a>(
         call.reply.array(call.args.len());
     }
     for (at, key) in call.args.iter().enumerate() {
+        if call.reply.len() > LONG_REPLY_BYTES {
+            return look_up(state, call, form, at);
+        }
         let hashed = state.keyspace.key(key);
         match state.keyspace.get(call.now, hashed) {
             Some(item) => {
-                (form.write)(&mut call.reply, now, key, Some(found(&item)));
+                (form.write)(&mut call.reply, now, key, Some(Found::of(&item)));
                 call.check_length(state)?;
             }
             None if state.mesh.may_be_elsewhere(hashed.hash.0) => return look_up(state, call, form, at),
@@ -53,10 +58,6 @@ pub(in crate::node) fn read<'a>(
     Ok(Effect::Reply)
 }
 
-fn found<'s>(item: &Item<'s>) -> Found<'s> {
-    Found { value: item.value, until: item.expiry.map(|deadline| Instant::from_millis(deadline.millis())) }
-}
-
 fn look_up<'a>(
     state: &State,
     call: &Call<'a>,
@@ -72,8 +73,8 @@ fn look_up<'a>(
 }
 
 /// Makes a request a pending one: it holds its place among the replies of its connection until each of its
-/// keys is answered for. The key at `first_absent` is the one whose claims were just searched; keys before it
-/// are here or nowhere. There is room for that many lookups.
+/// keys is answered for. Keys before `first_open` are here or nowhere, the one there may be elsewhere. There is
+/// room for that many lookups.
 pub(in crate::node) fn begin_pending(
     state: &mut State,
     now: Now,
@@ -81,26 +82,36 @@ pub(in crate::node) fn begin_pending(
     head: ReplyHead,
     keys: Args<'_>,
     form: &'static KeyReply,
-    first_absent: usize,
+    first_open: usize,
 ) {
     remote::close_changed(state);
     let Some(request) = pending::begin(state, conn, head, form, keys.iter()) else { return };
     let mut begun = Vec::new();
+    let wants_value = form.wanted == Wanted::Value;
+    let local = |key| state.keyspace.get(now, state.keyspace.key(key)).map_or(0, |item| item.value.len());
+    let is_long = wants_value && keys.iter().map(local).sum::<usize>() > LONG_REPLY_BYTES;
+    if let Some(conn) = state.conns.get_mut(conn) {
+        conn.awaits_long_reply |= is_long;
+    }
     for (part, key) in keys.iter().enumerate() {
         let hashed = state.keyspace.key(key);
         let waiter = Waiter { ask: request, part };
-        let is_absent = part == first_absent;
-        if let Some(item) = state.keyspace.get(now, hashed).filter(|_| !is_absent) {
-            let found = found(&item);
-            let is_kept = state.mesh.lookups.pending.get(request).is_some_and(PendingRequest::keeps_values);
-            let value = if is_kept { found.value.into() } else { Rc::default() };
-            pending::store_part(state, waiter, Answer::Found { value, until: found.until });
-        } else if is_absent || (part > first_absent && state.mesh.may_be_elsewhere(hashed.hash.0)) {
+        if let Some(item) = state.keyspace.get(now, hashed) {
+            let Found { value, until } = Found::of(&item);
+            let bytes = if wants_value { value.len() } else { 0 };
+            let answer = if is_long {
+                Answer::Here
+            } else {
+                let value = if wants_value { value.into() } else { Rc::default() };
+                Answer::Found { value, until }
+            };
+            pending::store_part(state, waiter, answer, bytes);
+        } else if part >= first_open && state.mesh.may_be_elsewhere(hashed.hash.0) {
             state.mesh.checks += 1;
             remote::look_up(state, now, key, hashed.hash, waiter, form.wanted, &mut begun);
         } else {
             state.mesh.checks += 1;
-            pending::store_part(state, waiter, Answer::Missing);
+            pending::store_part(state, waiter, Answer::Missing, 0);
         }
     }
     remote::start(state, now, begun);

@@ -216,6 +216,8 @@ pub struct Conn {
     pub(in crate::node) progress: Progress,
     /// All of `inbound` is the beginning of a line, without its end.
     pub(in crate::node) has_partial_line: bool,
+    /// A long reply reads keys of this node as it is written; later requests wait for its end.
+    pub(in crate::node) awaits_long_reply: bool,
     /// A request was received.
     pub(in crate::node) has_asked: bool,
     /// In the list of connections to be reconciled before the node returns.
@@ -256,6 +258,7 @@ impl Conn {
             protocol: None,
             progress: Progress::default(),
             has_partial_line: false,
+            awaits_long_reply: false,
             has_asked: false,
             is_dirty: false,
             is_flushing: false,
@@ -352,9 +355,15 @@ impl Conn {
     /// are being looked up, or a response in HTTP, which may be long, is being written. Frames never wait: two nodes that wait for each other would deadlock.
     pub(in crate::node) fn must_pause(&self, limits: &Limits) -> bool {
         self.is_client()
-            && (self.unsent() > limits.outbound_pause_bytes as usize
+            && (self.awaits_long_reply
+                || self.unsent() > limits.outbound_pause_bytes as usize
                 || self.lookups.max(self.replies.waiting()) >= limits.lookups_per_connection as usize
                 || (self.protocol == Some(ClientProtocol::Http) && self.replies.waiting() > 0))
+    }
+
+    /// Whether the next piece of a long reply is to be written: enough of the output has drained.
+    pub(in crate::node) fn has_long_reply_to_write(&self, limits: &Limits) -> bool {
+        self.outbound.len() < limits.outbound_pause_bytes as usize && self.replies.long_at_front().is_some()
     }
 
     /// Fills a reply slot. A closing connection that waited for it gets its time to read from now on.

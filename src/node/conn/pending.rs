@@ -3,13 +3,17 @@
 //!
 //! Not here: which nodes the lookups query ([`crate::node::lookup::remote`]).
 
-use crate::base::time::{Instant, Now};
+use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::node::ids::{ConnKey, PendingKey};
+use crate::node::keyspace::Keyspace;
 use crate::node::lookup::table::{Answer, Found, KeyReply, Part, PendingRequest, Waiter};
 use crate::node::state::{State, mark_dirty};
 use crate::wire::encoder::{Encoder, ReplyHead, ReplyTooLong};
 use crate::wire::frame::Wanted;
+
+/// Bytes of a reply to a request for several keys from which on it is written in pieces of this size.
+const PIECE_BYTES: usize = 128 * 1024;
 
 /// What a reply costs beside its bytes: as much as a request.
 const REPLY_COST_BYTES: usize = BYTES_PER_STEP / KEYS_PER_STEP;
@@ -30,21 +34,32 @@ pub(in crate::node) fn begin<'k>(
     conn.lookups += waiting;
     conn.pending_bytes += bytes + waiting * Part::BYTES;
     state.stats.gets += if form.wanted == Wanted::Value { waiting as u64 } else { 0 };
-    let request =
-        PendingRequest { conn: conn_key, place, head, form, parts, waiting, bytes, is_too_long: false };
+    let request = PendingRequest {
+        conn: conn_key,
+        place,
+        head,
+        form,
+        parts,
+        waiting,
+        bytes,
+        reply_bytes: bytes,
+        is_too_long: false,
+        writer: None,
+    };
     Some(state.mesh.lookups.pending.insert(request))
 }
 
-/// Stores the result for one key; the last one completes the request, and its reply is written soon.
-pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Answer) {
+/// Stores the result for one key, whose value has `value_bytes`; the last one completes the request, and its
+/// reply is written soon.
+pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Answer, value_bytes: usize) {
     let bytes_max = state.config.limits.reply_bytes_max as usize;
     let Some(request) = state.mesh.lookups.pending.get_mut(waiter.ask) else { return };
     if request.form.wanted == Wanted::Value {
-        state.stats.hits += u64::from(matches!(answer, Answer::Found { .. }));
+        state.stats.hits += u64::from(matches!(answer, Answer::Found { .. } | Answer::Here));
         state.stats.misses += u64::from(matches!(answer, Answer::Missing));
     }
     let before = request.bytes;
-    request.answer(waiter.part, answer, bytes_max);
+    request.answer(waiter.part, answer, value_bytes, bytes_max);
     request.waiting -= 1;
     let (conn, after) = (request.conn, request.bytes);
     if request.waiting == 0 {
@@ -59,24 +74,42 @@ pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Ans
 
 /// Writes the reply of one complete request into its place, and takes its cost off `budget`, in bytes; false if
 /// nothing is left of the budget, or of requests. Many may have waited for one large value: their connections
-/// are reconciled in between, so that the limit of all buffers holds.
+/// are reconciled in between, so that the limit of all buffers holds. A long reply is written later, piece by
+/// piece ([`write_piece`]).
 pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usize) -> bool {
     if *budget == 0 {
         return false;
     }
     let Some(key) = state.mesh.lookups.whole.pop_front() else { return false };
     *budget = budget.saturating_sub(REPLY_COST_BYTES);
-    let Some(request) = state.mesh.lookups.pending.remove(key) else { return true };
-    let State { conns, pool, stats, config, .. } = state;
+    let State { conns, pool, stats, config, keyspace, mesh, .. } = state;
+    let Some(request) = mesh.lookups.pending.get_mut(key) else { return true };
     let Some(conn) = conns.get_mut(request.conn) else {
+        mesh.lookups.pending.remove(key);
         stats.lookups_unwanted += 1;
         return true;
     };
-    conn.pending_bytes = conn.pending_bytes.saturating_sub(request.bytes + request.parts.len() * Part::BYTES);
+    let conn_key = request.conn;
+    if !request.is_too_long && request.reply_bytes > PIECE_BYTES && request.parts.len() > 1 {
+        let mut reply = Encoder::resume(pool.take(), &request.head);
+        if request.form.is_array {
+            reply.array(request.parts.len());
+        }
+        request.writer = Some((reply, 0));
+        conn.replies.write_later(request.place, key);
+        mark_dirty(state, conn_key);
+        return true;
+    }
+    let Some(request) = mesh.lookups.pending.remove(key) else { return true };
+    conn.awaits_long_reply &= !request.reads_here();
+    conn.pending_bytes = conn.pending_bytes.saturating_sub(request.memory_bytes());
     let limit_bytes = config.limits.reply_bytes_max;
     let mut reply = Encoder::resume(pool.take(), &request.head);
     if !request.is_too_long {
-        write_parts(&request, now.mono, &mut reply);
+        if request.form.is_array {
+            reply.array(request.parts.len());
+        }
+        request.parts.iter().for_each(|part| write_part(&request, part, keyspace, now, &mut reply));
     }
     if request.is_too_long || reply.len() > limit_bytes as usize {
         stats.request_errors += 1;
@@ -86,21 +119,45 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
     *budget = budget.saturating_sub(text.len());
     conn.fill(now.mono, request.place, &text, pool);
     pool.give(text);
-    mark_dirty(state, request.conn);
+    mark_dirty(state, conn_key);
     true
 }
 
-/// Writes what was found and has not expired while it waited for the rest.
-fn write_parts(request: &PendingRequest, now: Instant, reply: &mut Encoder) {
-    if request.form.is_array {
-        reply.array(request.parts.len());
+/// Writes the next piece of the long reply whose turn it is on this connection, if there is one: so the output
+/// holds a piece of it and not the whole. Values are read when they are written, each at its own moment.
+pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKey) {
+    let State { conns, pool, keyspace, mesh, .. } = state;
+    let Some(conn) = conns.get_mut(conn_key) else { return };
+    let Some(key) = conn.replies.long_at_front() else { return };
+    let Some(request) = mesh.lookups.pending.get_mut(key) else { return };
+    let Some((mut reply, mut next)) = request.writer.take() else { return };
+    while let Some(part) = request.parts.get(next)
+        && reply.len() < PIECE_BYTES
+    {
+        write_part(request, part, keyspace, now, &mut reply);
+        next += 1;
     }
-    for part in &request.parts {
-        let found = match &part.answer {
-            Answer::Found { until: Some(until), .. } if *until <= now => None,
-            Answer::Found { value, until } => Some(Found { value, until: *until }),
-            Answer::Missing | Answer::Waiting => None,
-        };
-        (request.form.write)(reply, now, &part.key, found);
+    if next < request.parts.len() {
+        let piece = reply.take_written(pool.take());
+        conn.outbound.push_chunk(piece, pool);
+        request.writer = Some((reply, next));
+        return;
     }
+    conn.outbound.push_chunk(reply.end(), pool);
+    conn.replies.end_long(&mut conn.outbound, pool);
+    conn.awaits_long_reply &= !request.reads_here();
+    if let Some(request) = mesh.lookups.pending.remove(key) {
+        conn.pending_bytes = conn.pending_bytes.saturating_sub(request.memory_bytes());
+    }
+}
+
+/// Writes what was found of one key and has not expired since.
+fn write_part(request: &PendingRequest, part: &Part, keyspace: &Keyspace, now: Now, reply: &mut Encoder) {
+    let found = match &part.answer {
+        Answer::Here => keyspace.get(now, keyspace.key(&part.key)).map(|item| Found::of(&item)),
+        Answer::Found { until: Some(until), .. } if *until <= now.mono => None,
+        Answer::Found { value, until } => Some(Found { value, until: *until }),
+        Answer::Missing | Answer::Waiting => None,
+    };
+    (request.form.write)(reply, now.mono, &part.key, found);
 }

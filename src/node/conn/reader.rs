@@ -12,6 +12,7 @@ use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP, Limits, RESP_ARGS_MAX};
 use crate::node::command::dispatch;
 use crate::node::command::prefetch::prefetch_requests;
 use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn, Phase, Role};
+use crate::node::conn::pending;
 use crate::node::conn::reconcile::reconcile;
 use crate::node::digest::sync;
 use crate::node::http;
@@ -105,10 +106,13 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
     reconcile(state, now, key);
 }
 
-/// Processes input that a connection has left from an earlier step.
+/// Goes on with a connection whose turn it is: with a long reply, or with input left from an earlier step.
 pub(in crate::node) fn run(state: &mut State, now: Now, key: ConnKey) {
     if let Some(conn) = state.conns.get_mut(key) {
         conn.is_runnable = false;
+        if conn.has_long_reply_to_write(&state.config.limits) {
+            pending::write_piece(state, now, key);
+        }
         serve_stash(state, now, key);
         reconcile(state, now, key);
     }

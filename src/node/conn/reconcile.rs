@@ -19,6 +19,10 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
         conn.is_runnable = true;
         runnable.push(conn.class(), key);
     }
+    if !conn.is_runnable && conn.has_long_reply_to_write(&config.limits) {
+        conn.is_runnable = true;
+        runnable.push(conn.class(), key);
+    }
     let is_caught_up = !conn.is_runnable && !conn.is_paused && conn.replies.is_empty();
     let is_client = conn.is_client();
     if is_client && conn.phase() == Phase::ReadClosed && is_caught_up && !conn.inbound.is_empty() {

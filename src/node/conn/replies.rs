@@ -8,6 +8,7 @@
 
 use crate::base::buffer::Pool;
 use crate::base::chunk_queue::ChunkQueue;
+use crate::node::ids::PendingKey;
 use std::collections::VecDeque;
 use std::mem;
 
@@ -19,6 +20,8 @@ pub struct Place(u64);
 enum Slot {
     /// The answer is not known yet.
     Waiting,
+    /// The answer of this request is known and long: it is written piece by piece when its turn has come.
+    Long(PendingKey),
     /// Replies of one or more requests, waiting for those before them.
     Ready(Vec<u8>),
 }
@@ -73,7 +76,7 @@ impl Replies {
                 self.held -= bytes.len();
                 mem::take(bytes)
             }
-            Some(Slot::Waiting) => {
+            Some(Slot::Waiting | Slot::Long(_)) => {
                 self.slots.push_back(Slot::Ready(Vec::new()));
                 pool.take()
             }
@@ -117,15 +120,53 @@ impl Replies {
         self.held += bytes.len();
         *slot = Slot::Ready(bytes);
         self.waiting -= 1;
+        self.let_go(outbound, pool);
+        true
+    }
+
+    /// Moves what is complete at the front to `outbound`.
+    fn let_go(&mut self, outbound: &mut ChunkQueue, pool: &mut Pool) {
         while let Some(Slot::Ready(_)) = self.slots.front() {
             if let Some(Slot::Ready(bytes)) = self.slots.pop_front() {
-                outbound.back(pool).extend_from_slice(&bytes);
                 self.held -= bytes.len();
-                pool.give(bytes);
+                outbound.push_chunk(bytes, pool);
             }
             self.first += 1;
         }
-        true
+    }
+
+    /// Notes that the reply at a place that waits is known, and written by pieces when its turn has come.
+    pub fn write_later(&mut self, place: Place, key: PendingKey) {
+        let at = place.0.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        if let Some(slot @ Slot::Waiting) = at.and_then(|at| self.slots.get_mut(at)) {
+            *slot = Slot::Long(key);
+        }
+    }
+
+    /// The request whose reply is to be written now, piece by piece, straight to the output.
+    pub fn long_at_front(&self) -> Option<PendingKey> {
+        match self.slots.front() {
+            Some(Slot::Long(key)) => Some(*key),
+            Some(Slot::Waiting | Slot::Ready(_)) | None => None,
+        }
+    }
+
+    /// Ends the long reply at the front: its last piece is in the output.
+    pub fn end_long(&mut self, outbound: &mut ChunkQueue, pool: &mut Pool) {
+        if self.long_at_front().is_some() {
+            self.slots.pop_front();
+            self.first += 1;
+            self.waiting -= 1;
+            self.let_go(outbound, pool);
+        }
+    }
+
+    /// The requests with long replies that are not written to their end.
+    pub fn long(&self) -> impl Iterator<Item = PendingKey> {
+        self.slots.iter().filter_map(|slot| match slot {
+            Slot::Long(key) => Some(*key),
+            Slot::Waiting | Slot::Ready(_) => None,
+        })
     }
 
     /// Drops all of it and gives the memory back.

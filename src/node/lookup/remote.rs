@@ -443,7 +443,8 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
             let value = if is_kept { Rc::clone(value) } else { Rc::default() };
             Answer::Found { value, until: *until }
         });
-        store_part(state, waiter, answer);
+        let value_bytes = found.as_ref().map_or(0, |(value, _)| value.len());
+        store_part(state, waiter, answer, value_bytes);
     }
     for queried in lookup.queried {
         query_waiting(state, now, queried.peer);

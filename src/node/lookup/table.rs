@@ -13,7 +13,7 @@ use crate::node::alarm::Alarm;
 use crate::node::conn::replies::Place;
 use crate::node::ids::{ConnKey, LookupKey, LookupTag, PeerKey, PendingKey, PendingTag};
 use crate::node::lookup::operation::Operation;
-use crate::store::KeyHash;
+use crate::store::{Item, KeyHash};
 use crate::wire::encoder::{Encoder, ReplyHead};
 use crate::wire::frame::Wanted;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -104,6 +104,13 @@ pub(in crate::node) struct Found<'a> {
     pub(in crate::node) until: Option<Instant>,
 }
 
+impl<'a> Found<'a> {
+    /// What a reply shows of an item.
+    pub(in crate::node) fn of(item: &Item<'a>) -> Self {
+        Self { value: item.value, until: item.expiry.map(|expiry| Instant::from_millis(expiry.millis())) }
+    }
+}
+
 /// How the reply to a command that reads keys is written, whether they were found here or elsewhere.
 #[derive(Debug)]
 pub(in crate::node) struct KeyReply {
@@ -119,6 +126,9 @@ pub(in crate::node) struct KeyReply {
 pub(in crate::node) enum Answer {
     Waiting,
     Missing,
+    /// The key is on this node. It is read when the reply, which is long, is written, and nothing is copied
+    /// before; later requests of the connection wait until then, so none can change what this one reads.
+    Here,
     /// The value, if it is wanted, and when it expires. The waiters of one lookup share the value.
     Found {
         value: Rc<[u8]>,
@@ -150,18 +160,40 @@ pub(in crate::node) struct PendingRequest {
     pub(in crate::node) waiting: usize,
     /// Bytes of keys and values held in `parts`.
     pub(in crate::node) bytes: usize,
+    /// Bytes of keys and values of the reply, as far as they are known.
+    pub(in crate::node) reply_bytes: usize,
     /// The values are longer than one reply may be, and are not kept.
     pub(in crate::node) is_too_long: bool,
+    /// A long reply that is being written: what stands of it is sent or in the output.
+    pub(in crate::node) writer: Option<(Encoder, usize)>,
 }
 
 impl PendingRequest {
+    /// Whether it reads keys of this node as its reply is written.
+    pub(in crate::node) fn reads_here(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part.answer, Answer::Here))
+    }
+
+    /// Bytes of memory that it is accounted with.
+    pub(in crate::node) fn memory_bytes(&self) -> usize {
+        self.bytes + self.parts.len() * Part::BYTES
+    }
+
     /// Whether values are kept for its reply.
     pub(in crate::node) fn keeps_values(&self) -> bool {
         self.form.wanted == Wanted::Value && !self.is_too_long
     }
 
-    /// Stores the result for one key. Once the values are too long for one reply of `bytes_max`, none is kept.
-    pub(in crate::node) fn answer(&mut self, part: usize, mut answer: Answer, bytes_max: usize) {
+    /// Stores the result for one key, whose value has `value_bytes`. Once the values are too long for one reply
+    /// of `bytes_max`, none is kept.
+    pub(in crate::node) fn answer(
+        &mut self,
+        part: usize,
+        mut answer: Answer,
+        value_bytes: usize,
+        bytes_max: usize,
+    ) {
+        self.reply_bytes += value_bytes;
         if let Answer::Found { value, .. } = &mut answer {
             if self.is_too_long {
                 *value = Rc::default();
@@ -170,7 +202,7 @@ impl PendingRequest {
         }
         let Some(part) = self.parts.get_mut(part) else { return };
         part.answer = answer;
-        if self.bytes > bytes_max && !self.is_too_long {
+        if self.reply_bytes > bytes_max && !self.is_too_long {
             self.is_too_long = true;
             for part in &mut self.parts {
                 if let Answer::Found { value, .. } = &mut part.answer {
@@ -396,11 +428,13 @@ mod tests {
             waiting: 4,
             bytes: 3,
             is_too_long: false,
+            reply_bytes: 3,
+            writer: None,
         };
         let value: Rc<[u8]> = Rc::from([b'x'; 40]);
         let kept: Vec<(bool, usize, usize)> = (0..4)
             .map(|part| {
-                ask.answer(part, Answer::Found { value: Rc::clone(&value), until: None }, 100);
+                ask.answer(part, Answer::Found { value: Rc::clone(&value), until: None }, 40, 100);
                 (ask.keeps_values(), ask.bytes, Rc::strong_count(&value) - 1)
             })
             .collect();
