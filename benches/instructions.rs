@@ -2,7 +2,8 @@
 //!
 //! Each case runs in this program under `valgrind --tool=callgrind`, once with few batches of requests and once with
 //! many; the difference is what the requests cost. It does not depend on the machine's load. Arguments: none
-//! measures all cases; `get|set lines|resp PIPELINE BATCHES` runs one case as it is, to be profiled:
+//! measures all cases; `get|set lines|quoted|resp PIPELINE BATCHES` runs one case as it is, to be profiled (`quoted`: lines, keys with a
+//! colon, so that the replies have quotes):
 //! `valgrind --tool=callgrind target/release/deps/instructions-… get lines 16 1100`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
@@ -16,11 +17,15 @@ const KEYS: usize = 10_000;
 const FEW: usize = 100;
 const MANY: usize = 1_100;
 
-const CASES: [(&str, &str, usize); 8] = [
+const CASES: [(&str, &str, usize); 12] = [
     ("get", "lines", 1),
     ("get", "lines", 16),
     ("set", "lines", 1),
     ("set", "lines", 16),
+    ("get", "quoted", 1),
+    ("get", "quoted", 16),
+    ("set", "quoted", 1),
+    ("set", "quoted", 16),
     ("get", "resp", 1),
     ("get", "resp", 16),
     ("set", "resp", 1),
@@ -89,17 +94,19 @@ fn serve(node: &mut Node, now: Now, client: ConnKey, input: &str) -> usize {
         node.tick(now);
     }
     while node.next_action().is_some() {}
-    let reply_bytes = node.outbound(client).map(<[u8]>::len).sum();
+    let reply_bytes = node.outbound_bytes(client);
     node.wrote(now, client, reply_bytes);
     reply_bytes
 }
 
 fn request(name: &str, protocol: &str, id: usize) -> String {
-    let key = format!("key:{:012}", id % KEYS);
+    let colon = if protocol == "quoted" { ':' } else { '-' };
+    let key = format!("key{colon}{:012}", id % KEYS);
     let value = "v".repeat(64);
     match (name, protocol) {
-        ("get", "lines") => format!("GET {key}\n"),
-        ("set", "lines") => format!("SET \"{key}\":{value}\n"),
+        ("get", "lines" | "quoted") => format!("GET {key}\n"),
+        ("set", "lines") => format!("SET {key}:{value}\n"),
+        ("set", "quoted") => format!("SET \"{key}\":{value}\n"),
         ("get", "resp") => format!("*2\r\n$3\r\nGET\r\n$16\r\n{key}\r\n"),
         ("set", "resp") => format!("*3\r\n$3\r\nSET\r\n$16\r\n{key}\r\n$64\r\n{value}\r\n"),
         _ => panic!("no request '{name}' in '{protocol}'"),

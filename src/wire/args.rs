@@ -203,23 +203,22 @@ impl<'a> Cursor<'a, '_> {
                 }
             }
             Some(_) => {
-                let end = match syntax {
+                arg.key = match syntax {
                     Syntax::Pairs | Syntax::Timed => {
                         let end = memchr2(b':', b',', &self.text[self.at..]).map(|skip| self.at + skip);
-                        end.filter(|&end| self.text[end] == b':').ok_or_else(|| missing(self))?
+                        self.bare(end.filter(|&end| self.text[end] == b':').ok_or_else(|| missing(self))?)?
                     }
                     Syntax::Numbers => {
                         let colon = memrchr(b':', self.until_comma(self.at));
-                        self.at + colon.ok_or_else(|| missing(self))?
+                        self.bare(self.at + colon.ok_or_else(|| missing(self))?)?
                     }
                     Syntax::Bare
                     | Syntax::Words
                     | Syntax::Field
                     | Syntax::Key
                     | Syntax::Raw
-                    | Syntax::Keys => self.comma(),
+                    | Syntax::Keys => self.bare_to_comma()?,
                 };
-                arg.key = self.bare(end)?;
                 let key = &self.text[arg.key.start as usize..arg.key.end as usize];
                 if key.is_empty() {
                     return Err(RequestError::EmptyKey(self.form));
@@ -237,7 +236,7 @@ impl<'a> Cursor<'a, '_> {
             arg.value = self.value().map_err(|error| error.unwrap_or_else(|| missing(self)))?;
         }
         if syntax != Syntax::Pairs {
-            arg.number = self.bare(self.comma())?;
+            arg.number = self.bare_to_comma()?;
         }
         Ok(arg)
     }
@@ -262,20 +261,37 @@ impl<'a> Cursor<'a, '_> {
             self.at += 1;
             return Ok(value);
         }
-        Ok(self.bare(self.comma())?)
+        Ok(self.bare_to_comma()?)
     }
 
     /// The bare field from here to `end`, trimmed; goes to `end`. A quote in it is most likely a field that was
     /// meant to be quoted, as that of JSON.
     fn bare(&mut self, end: usize) -> Result<Span, RequestError<'a>> {
+        let field = self.trimmed(end);
+        let bytes = &self.text[field.start as usize..field.end as usize];
+        if memchr(b'"', bytes).is_some() {
+            return Err(RequestError::InnerQuote(self.form, bytes));
+        }
+        Ok(field)
+    }
+
+    /// The same up to the next comma or the end of the line, which one search finds together with a quote.
+    fn bare_to_comma(&mut self) -> Result<Span, RequestError<'a>> {
+        let rest = &self.text[self.at..];
+        let stop = memchr2(b',', b'"', rest).unwrap_or(rest.len());
+        if rest.get(stop) == Some(&b'"') {
+            return Err(RequestError::InnerQuote(self.form, trim(self.until_comma(self.at))));
+        }
+        Ok(self.trimmed(self.at + stop))
+    }
+
+    /// What is left from here to `end` without the spaces around it; goes to `end`.
+    fn trimmed(&mut self, end: usize) -> Span {
         self.skip_spaces();
         let start = self.at.min(end);
-        let field = trim(&self.text[start..end]);
-        if memchr(b'"', field).is_some() {
-            return Err(RequestError::InnerQuote(self.form, field));
-        }
+        let spaces = self.text[start..end].iter().rev().take_while(|&&byte| byte == b' ').count();
         self.at = end;
-        Ok(span(start, start + field.len()))
+        span(start, end - spaces)
     }
 
     /// Reads a quoted field and the spaces behind it.
@@ -311,11 +327,6 @@ impl<'a> Cursor<'a, '_> {
         while self.text.get(self.at) == Some(&b' ') {
             self.at += 1;
         }
-    }
-
-    /// Where the next comma stands, or the end of the line.
-    fn comma(&self) -> usize {
-        memchr(b',', &self.text[self.at..]).map_or(self.text.len(), |skip| self.at + skip)
     }
 
     fn until_comma(&self, from: usize) -> &'a [u8] {

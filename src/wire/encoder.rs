@@ -58,6 +58,7 @@ pub struct Encoder {
 
 impl Encoder {
     /// Begins a reply behind what stands in `out`. `id` and `word` count in lines only; an empty `id` is none.
+    #[inline]
     pub fn begin(out: Vec<u8>, protocol: Protocol, id: &[u8], word: &'static str) -> Self {
         let start = out.len();
         let mut encoder =
@@ -122,6 +123,7 @@ impl Encoder {
     }
 
     /// Ends the reply and gives the buffer back.
+    #[inline]
     pub fn end(mut self) -> Vec<u8> {
         if self.is_line() {
             self.out.push(b'\n');

@@ -1,6 +1,5 @@
 //! Fields of the line protocol as they are written: bare or quoted, so that every reply can be read back.
 
-use memchr::memchr;
 use std::fmt;
 
 /// Which rules of quoting a field is under: an empty key needs quotes, an empty value does not.
@@ -24,20 +23,36 @@ fn reads_bare(field: &[u8], kind: FieldKind) -> bool {
     let (Some(first), Some(last)) = (field.first(), field.last()) else {
         return kind == FieldKind::Value;
     };
-    if *first == b' ' || *last == b' ' || (kind == FieldKind::Key && memchr(b' ', field).is_some()) {
+    if *first == b' ' || *last == b' ' {
         return false;
     }
-    // One flag and no branch: the compiler makes vector instructions of it, 15 times as fast.
-    let is_plain = |byte: u8| (b' '..0x7f).contains(&byte) & (byte != b',') & (byte != b'"') & (byte != b':');
-    if field.iter().fold(true, |plain, &byte| plain & is_plain(byte)) {
+    let least = if kind == FieldKind::Key { b' ' + 1 } else { b' ' };
+    let is_plain =
+        |byte: u8| (least..0x7f).contains(&byte) & (byte != b',') & (byte != b'"') & (byte != b':');
+    if all(field, is_plain) {
         return true;
     }
     field.iter().all(|&byte| is_plain(byte) || byte >= 0x80) && std::str::from_utf8(field).is_ok()
 }
 
+/// Whether all bytes are as `is_so` says. One flag and no branch: the compiler makes vector instructions of it, 15
+/// times as fast.
+fn all(bytes: &[u8], is_so: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(true, |all, &byte| all & is_so(byte))
+}
+
 /// Appends a field in quotes: UTF-8 as it is, other bytes and control bytes escaped.
 fn put_quoted(out: &mut Vec<u8>, field: &[u8]) {
     out.push(b'"');
+    if all(field, |byte| (b' '..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\')) {
+        out.extend_from_slice(field);
+    } else {
+        put_escaped(out, field);
+    }
+    out.push(b'"');
+}
+
+fn put_escaped(out: &mut Vec<u8>, field: &[u8]) {
     for chunk in field.utf8_chunks() {
         for &byte in chunk.valid().as_bytes() {
             match byte {
@@ -54,7 +69,6 @@ fn put_quoted(out: &mut Vec<u8>, field: &[u8]) {
             put_hex(out, byte);
         }
     }
-    out.push(b'"');
 }
 
 fn put_hex(out: &mut Vec<u8>, byte: u8) {

@@ -49,7 +49,7 @@ impl<'a> Line<'a> {
             return None;
         }
         let (word, body) = split_word(text);
-        let (id, verb) = match memchr(b':', word) {
+        let (id, verb) = match position(word, b':') {
             Some(colon) if !is_id(&word[..colon]) => return Some(Err(RequestError::BadId)),
             Some(colon) => (&word[..colon], &word[colon + 1..]),
             None => (&b""[..], word),
@@ -65,8 +65,13 @@ impl<'a> Line<'a> {
 
 /// The first word of some text, and what stands behind it, trimmed.
 pub fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
-    let end = memchr(b' ', text).unwrap_or(text.len());
+    let end = position(text, b' ').unwrap_or(text.len());
     (&text[..end], trim(&text[end..]))
+}
+
+/// Where a byte stands first. A loop: ids and verbs are shorter than a vector search is worth.
+fn position(text: &[u8], wanted: u8) -> Option<usize> {
+    text.iter().position(|&byte| byte == wanted)
 }
 
 /// Whether these bytes may stand before the colon of a request. None is a space or a colon by now.

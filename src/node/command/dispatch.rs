@@ -8,7 +8,7 @@ use crate::node::command::read;
 use crate::node::command::row::{Call, Command, Effect};
 use crate::node::command::table::TABLE;
 use crate::node::command::tasks;
-use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn};
+use crate::node::conn::connection::{ClientProtocol, CloseReason};
 use crate::node::ids::ConnKey;
 use crate::node::peer::handshake;
 use crate::node::state::{State, close_conn};
@@ -23,21 +23,24 @@ pub(in crate::node) fn execute_line(
     now: Now,
     key: ConnKey,
     line: Line<'_>,
+    is_authenticated: bool,
     scratch: &mut Scratch,
 ) -> usize {
     if is_from_browser(line.text) {
         close_browser(state, now, key);
         return 1;
     }
-    let Some(conn) = state.conns.get(key) else { return 1 };
-    let limits = arg_limits(conn, &state.config);
-    let (id, found) = match line.request() {
+    let request = match line.request() {
         None => return 1,
-        Some(Err(error)) => (&b""[..], Err(CommandError::Request(error))),
-        Some(Ok(request)) => (request.id, find_verb(request, limits, scratch)),
+        Some(Err(error)) => return refuse(state, now, key, Protocol::Lines, b"", &error.into()),
+        Some(Ok(request)) => request,
     };
     let protocol = if line.is_redis_ping() { Protocol::Resp2 } else { Protocol::Lines };
-    execute(state, now, key, protocol, id, found)
+    let limits = arg_limits(&state.config, is_authenticated);
+    match find_verb(request, limits, scratch) {
+        Ok((command, args)) => execute(state, now, key, protocol, request.id, command, args),
+        Err(error) => refuse(state, now, key, protocol, request.id, &error),
+    }
 }
 
 /// Executes one request in RESP, whose first argument is the command's name; likewise.
@@ -48,8 +51,10 @@ pub(in crate::node) fn execute_resp(
     protocol: Protocol,
     words: Args<'_>,
 ) -> usize {
-    let found = find_command(words, &state.config.limits);
-    execute(state, now, key, protocol, b"", found)
+    match find_command(words, &state.config.limits) {
+        Ok((command, args)) => execute(state, now, key, protocol, b"", command, args),
+        Err(error) => refuse(state, now, key, protocol, b"", &error),
+    }
 }
 
 /// The command of a line, and its arguments.
@@ -62,14 +67,14 @@ fn find_verb<'a>(
     if verb.is_empty() {
         return Err(CommandError::NoVerb);
     }
-    let unknown = CommandError::Unknown(verb, Args::NONE);
-    let Some(mut command) = TABLE.find(verb) else { return Err(unknown) };
+    let unknown = || CommandError::Unknown(verb, Args::NONE);
+    let mut command = TABLE.find(verb).ok_or_else(unknown)?;
     if command.has_topics {
         let (topic, rest) = split_word(body);
         command = TABLE.find_topic(command, topic).ok_or_else(|| TABLE.unknown_topic(command, topic))?;
         body = rest;
     }
-    let Some(form) = &command.line else { return Err(unknown) };
+    let form = command.line.as_ref().ok_or_else(unknown)?;
     Ok((command, scratch.args(form, body, limits)?))
 }
 
@@ -79,10 +84,8 @@ fn find_command<'a>(
     limits: &Limits,
 ) -> Result<(&'static Command, Args<'a>), CommandError<'a>> {
     let name = words.get(0).unwrap_or_default();
-    let unknown = CommandError::Unknown(name, words.skip(1));
-    let Some(mut command) = TABLE.find(name).filter(|command| command.resp.is_some()) else {
-        return Err(unknown);
-    };
+    let found = TABLE.find(name).filter(|command| command.resp.is_some());
+    let mut command = found.ok_or_else(|| CommandError::Unknown(name, words.skip(1)))?;
     let mut args = words.skip(1);
     if command.has_topics
         && let Some(topic) = words.get(1)
@@ -114,24 +117,11 @@ fn execute<'a>(
     key: ConnKey,
     protocol: Protocol,
     id: &[u8],
-    found: Result<(&'static Command, Args<'a>), CommandError<'a>>,
+    command: &'static Command,
+    args: Args<'a>,
 ) -> usize {
     let queries_before = state.mesh.lookups.queries();
-    let Some(conn) = state.conns.get_mut(key) else { return 1 };
-    let unsent_before = conn.unsent();
-    let is_first = !mem::replace(&mut conn.has_asked, true);
-    let may_all = conn.is_authenticated;
-    let out = conn.replies.open(&mut conn.outbound, &mut state.pool);
-    state.stats.requests += 1;
-    let (command, args) = match found {
-        Ok(found) => found,
-        Err(error) => {
-            let reply = Encoder::begin(out, protocol, id, "ERR");
-            let out = refuse(state, reply, &error);
-            give_back(state, now, key, out, unsent_before);
-            return 1;
-        }
-    };
+    let Some(Output { out, unsent_before, is_first, may_all }) = open(state, key) else { return 1 };
     state.calls.0[command.index] += 1;
     let word = command.line.as_ref().map_or("", |form| form.word);
     let reply = Encoder::begin(out, protocol, id, word);
@@ -174,15 +164,55 @@ fn execute<'a>(
             limit_unauthenticated(state, now, key, unsent_before);
         }
         Err(error) => {
-            let out = refuse(state, call.reply, &error);
+            let out = put_error(state, call.reply, &error);
             give_back(state, now, key, out, unsent_before);
         }
     }
     cost.saturating_add(state.mesh.lookups.queries_since(queries_before))
 }
 
+/// Replies with an error to a request that names no command, or the wrong arguments. Returns its cost in keys.
+#[cold]
+fn refuse(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    protocol: Protocol,
+    id: &[u8],
+    error: &CommandError<'_>,
+) -> usize {
+    if let Some(Output { out, unsent_before, .. }) = open(state, key) {
+        let out = put_error(state, Encoder::begin(out, protocol, id, "ERR"), error);
+        give_back(state, now, key, out, unsent_before);
+    }
+    1
+}
+
+/// The output of a connection while a reply is written, and what the connection was before.
+struct Output {
+    out: Vec<u8>,
+    unsent_before: usize,
+    /// Whether it is the reply to the first request.
+    is_first: bool,
+    /// Whether all commands may be called: there is no password, or it was given.
+    may_all: bool,
+}
+
+/// Counts a request and takes out the buffer that its reply is appended to; [`give_back`] is to follow.
+#[inline]
+fn open(state: &mut State, key: ConnKey) -> Option<Output> {
+    let conn = state.conns.get_mut(key)?;
+    state.stats.requests += 1;
+    Some(Output {
+        unsent_before: conn.unsent(),
+        is_first: !mem::replace(&mut conn.has_asked, true),
+        may_all: conn.is_authenticated,
+        out: conn.replies.open(&mut conn.outbound, &mut state.pool),
+    })
+}
+
 /// Puts an error in the place of a reply, and counts it.
-fn refuse(state: &mut State, mut reply: Encoder, error: &CommandError<'_>) -> Vec<u8> {
+fn put_error(state: &mut State, mut reply: Encoder, error: &CommandError<'_>) -> Vec<u8> {
     state.stats.request_errors += 1;
     error.write(&mut reply);
     reply.end()
@@ -226,14 +256,13 @@ fn close_browser(state: &mut State, now: Now, key: ConnKey) {
     close_conn(state, key, CloseReason::Browser);
 }
 
-fn arg_limits(conn: &Conn, config: &Config) -> ArgLimits {
+fn arg_limits(config: &Config, is_authenticated: bool) -> ArgLimits {
     let limits = &config.limits;
-    let (args_max, args_setting) =
-        if conn.is_authenticated || limits.args_max <= limits.unauthenticated_args_max {
-            (limits.args_max, "args_max")
-        } else {
-            (limits.unauthenticated_args_max, "unauthenticated_args_max")
-        };
+    let (args_max, args_setting) = if is_authenticated || limits.args_max <= limits.unauthenticated_args_max {
+        (limits.args_max, "args_max")
+    } else {
+        (limits.unauthenticated_args_max, "unauthenticated_args_max")
+    };
     ArgLimits {
         args_max: args_max as usize,
         args_setting,

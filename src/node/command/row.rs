@@ -78,12 +78,24 @@ impl Keys {
 
     /// The keys among arguments without the name.
     pub(in crate::node) fn of<'a>(self, args: Args<'a>) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
-        let last = match usize::try_from(self.last) {
-            Ok(last) => last.min(args.len()),
-            Err(_) => (args.len() + 1).saturating_sub(self.last.unsigned_abs() as usize),
-        };
-        let args = args.first(if self.first == 0 { 0 } else { last }).skip(self.first.saturating_sub(1));
+        let args = args.first(self.end(args.len())).skip(self.first.saturating_sub(1));
         args.iter().step_by(self.step.max(1))
+    }
+
+    /// How many of so many arguments are keys.
+    fn count(self, args: usize) -> usize {
+        let args = (self.end(args) + 1).saturating_sub(self.first);
+        if self.step <= 1 { args * self.step } else { args.div_ceil(self.step) }
+    }
+
+    /// The last of so many arguments that can be a key; 0: none can.
+    const fn end(self, args: usize) -> usize {
+        match (self.first, self.last) {
+            (0, _) => 0,
+            (_, ..0) => (args + 1).saturating_sub(self.last.unsigned_abs() as usize),
+            (_, 0..) if (self.last as usize) < args => self.last as usize,
+            (_, 0..) => args,
+        }
     }
 }
 
@@ -130,7 +142,7 @@ impl<'a> Call<'a> {
     pub(in crate::node) fn cost(&self) -> usize {
         match self.command.cost {
             Cost::Step => KEYS_PER_STEP,
-            Cost::Keys => self.keys().len().max(1),
+            Cost::Keys => self.command.key_positions(self.reply.is_line()).count(self.args.len()).max(1),
         }
     }
 
@@ -209,14 +221,17 @@ impl Command {
         is_line: bool,
         args: Args<'a>,
     ) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
-        let keys = match (is_line, &self.line, &self.resp) {
+        self.key_positions(is_line).of(args)
+    }
+
+    fn key_positions(&self, is_line: bool) -> Keys {
+        match (is_line, &self.line, &self.resp) {
             (true, Some(form), _) if self.access != Access::None => {
                 Keys { step: form.syntax.step(), ..Keys::ALL }
             }
             (false, _, Some(form)) => form.keys,
             (true | false, _, _) => Keys::NONE,
-        };
-        keys.of(args)
+        }
     }
 
     /// Whether a request with so many words, the name among them, may be this command in RESP.
@@ -339,16 +354,24 @@ fn short_name(word: &[u8]) -> Option<u64> {
         }
         _ => return None,
     };
-    let mut bytes = packed.to_le_bytes();
-    bytes.make_ascii_uppercase();
-    Some(u64::from_le_bytes(bytes))
+    Some(upper(packed))
 }
 
 /// A longer name in upper case.
-fn packed(mut bytes: [u8; NAME_BYTES_MAX]) -> Name {
-    bytes.make_ascii_uppercase();
+fn packed(bytes: [u8; NAME_BYTES_MAX]) -> Name {
     let (words, _) = bytes.as_chunks::<8>();
-    [0, 1, 2].map(|at: usize| u64::from_le_bytes(words[at]))
+    [0, 1, 2].map(|at: usize| upper(u64::from_le_bytes(words[at])))
+}
+
+/// Eight bytes with ASCII letters in upper case.
+const fn upper(bytes: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    // The high bit of each byte says: at least 'a', and more than 'z'. No sum carries into the next byte.
+    let low_bits = bytes & (0x7f * EACH);
+    let from_a = low_bits + (0x80 - b'a' as u64) * EACH;
+    let behind_z = low_bits + (0x7f - b'z' as u64) * EACH;
+    let is_lower = from_a & !behind_z & !bytes & (0x80 * EACH);
+    bytes ^ (is_lower >> 2)
 }
 
 /// Rows with their places in the table.

@@ -245,6 +245,8 @@ fn serve_requests(state: &mut State, now: Now, key: ConnKey, input: &[u8], scrat
             state.runnable.push(conn.class(), key);
             break;
         }
+        conn.has_partial_line = false;
+        let is_authenticated = conn.is_authenticated;
         let rest = &input[at..];
         if conn.protocol.is_none() {
             conn.protocol = protocol_of(rest);
@@ -258,7 +260,7 @@ fn serve_requests(state: &mut State, now: Now, key: ConnKey, input: &[u8], scrat
                         prefetch_requests(&state.keyspace, rest, protocol, scratch).saturating_add(requests);
                 }
                 match protocol {
-                    Protocol::Lines => serve_line(state, now, key, rest, scratch),
+                    Protocol::Lines => serve_line(state, now, key, rest, is_authenticated, scratch),
                     Protocol::Resp2 | Protocol::Resp3 => serve_resp(state, now, key, rest, protocol, scratch),
                 }
             }
@@ -272,9 +274,9 @@ fn serve_requests(state: &mut State, now: Now, key: ConnKey, input: &[u8], scrat
     at
 }
 
-/// The bytes that a line of this connection may have, and the setting that says so.
-fn line_limit(limits: &Limits, conn: &Conn) -> (u32, &'static str) {
-    if conn.is_authenticated || limits.line_bytes_max <= limits.unauthenticated_line_bytes_max {
+/// The bytes that a line may have, and the setting that says so.
+fn line_limit(limits: &Limits, is_authenticated: bool) -> (u32, &'static str) {
+    if is_authenticated || limits.line_bytes_max <= limits.unauthenticated_line_bytes_max {
         (limits.line_bytes_max, "line_bytes_max")
     } else {
         (limits.unauthenticated_line_bytes_max, "unauthenticated_line_bytes_max")
@@ -286,7 +288,7 @@ fn line_limit(limits: &Limits, conn: &Conn) -> (u32, &'static str) {
 fn continues_line(limits: &Limits, conn: &Conn, bytes: &[u8]) -> bool {
     let limit = match conn.speaks() {
         ClientProtocol::Http => HEAD_BYTES_MAX,
-        ClientProtocol::Commands(_) => line_limit(limits, conn).0 as usize,
+        ClientProtocol::Commands(_) => line_limit(limits, conn.is_authenticated).0 as usize,
     };
     !conn.inbound.is_empty() && conn.inbound.len() + bytes.len() <= limit && memchr(b'\n', bytes).is_none()
 }
@@ -312,21 +314,22 @@ fn serve_line(
     now: Now,
     key: ConnKey,
     input: &[u8],
+    is_authenticated: bool,
     scratch: &mut Scratch,
 ) -> Option<(usize, usize)> {
-    let conn = state.conns.get_mut(key)?;
-    let (limit, setting) = line_limit(&state.config.limits, conn);
-    let front = front(input, limit as usize);
-    conn.has_partial_line = matches!(front, Front::Partial);
-    match front {
-        Front::Partial => None,
+    let (limit, setting) = line_limit(&state.config.limits, is_authenticated);
+    match front(input, limit as usize) {
+        Front::Partial => {
+            state.conns.get_mut(key)?.has_partial_line = true;
+            None
+        }
         Front::TooLong => {
             let sentence = format!("line longer than {limit} bytes ({setting})");
             refuse(state, now, key, Protocol::Lines, sentence);
             Some((input.len(), 1))
         }
         Front::Line(line) => {
-            let cost = dispatch::execute_line(state, now, key, line, &mut scratch.line);
+            let cost = dispatch::execute_line(state, now, key, line, is_authenticated, &mut scratch.line);
             Some((line.consumed, cost))
         }
     }
