@@ -289,9 +289,9 @@ impl<'a> Cursor<'a, '_> {
     fn trimmed(&mut self, end: usize) -> Span {
         self.skip_spaces();
         let start = self.at.min(end);
-        let spaces = self.text[start..end].iter().rev().take_while(|&&byte| byte == b' ').count();
+        let bytes = trim(&self.text[start..end]).len();
         self.at = end;
-        span(start, end - spaces)
+        span(start, start + bytes)
     }
 
     /// Reads a quoted field and the spaces behind it.
@@ -365,10 +365,11 @@ fn span(start: usize, end: usize) -> Span {
 }
 
 /// Without the spaces at both ends. Only spaces: other white space is part of a field.
-pub(super) fn trim(bytes: &[u8]) -> &[u8] {
-    let start = bytes.iter().position(|&byte| byte != b' ').unwrap_or(bytes.len());
-    let end = bytes.iter().rposition(|&byte| byte != b' ').map_or(start, |last| last + 1);
-    &bytes[start..end]
+pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ', rest @ ..] | [rest @ .., b' '] = bytes {
+        bytes = rest;
+    }
+    bytes
 }
 
 #[cfg(test)]

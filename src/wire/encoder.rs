@@ -59,14 +59,10 @@ pub struct Encoder {
 impl Encoder {
     /// Begins a reply behind what stands in `out`. `id` and `word` count in lines only; an empty `id` is none.
     #[inline]
-    pub fn begin(out: Vec<u8>, protocol: Protocol, id: &[u8], word: &'static str) -> Self {
+    pub fn begin(mut out: Vec<u8>, protocol: Protocol, id: &[u8], word: &'static str) -> Self {
         let start = out.len();
-        let mut encoder =
-            Self { out, protocol, word, start, body: start, has_fields: false, in_field: false };
-        if protocol == Protocol::Lines {
-            encoder.put_head(id);
-        }
-        encoder
+        let body = if protocol == Protocol::Lines { put_head(&mut out, id, word) } else { start };
+        Self { out, protocol, word, start, body, has_fields: false, in_field: false }
     }
 
     /// Begins a reply whose head was kept.
@@ -149,7 +145,9 @@ impl Encoder {
     pub fn default_id(&mut self, id: &[u8]) {
         if self.is_line() && self.id().is_empty() {
             self.out.truncate(self.start);
-            self.put_head(id);
+            self.body = put_head(&mut self.out, id, self.word);
+            self.has_fields = false;
+            self.in_field = false;
         }
     }
 
@@ -257,16 +255,8 @@ impl Encoder {
         }
     }
 
-    fn put_head(&mut self, id: &[u8]) {
-        self.out.extend_from_slice(id);
-        self.out.push(b':');
-        self.body = self.out.len();
-        self.put_word(self.word);
-    }
-
     fn put_word(&mut self, word: &str) {
-        self.out.extend_from_slice(word.as_bytes());
-        self.out.push(b' ');
+        put_word(&mut self.out, word);
         self.has_fields = false;
         self.in_field = false;
     }
@@ -300,6 +290,20 @@ impl fmt::Display for ReplyTooLong {
         let advice = if self.keys > 1 { "ask for fewer keys at a time" } else { "raise reply_bytes_max" };
         write!(f, "the reply would be longer than {} bytes; {advice}", self.limit_bytes)
     }
+}
+
+/// Appends the id and the word of a line. Returns where the word begins.
+fn put_head(out: &mut Vec<u8>, id: &[u8], word: &str) -> usize {
+    out.extend_from_slice(id);
+    out.push(b':');
+    let body = out.len();
+    put_word(out, word);
+    body
+}
+
+fn put_word(out: &mut Vec<u8>, word: &str) {
+    out.extend_from_slice(word.as_bytes());
+    out.push(b' ');
 }
 
 fn put_display(out: &mut Vec<u8>, text: impl fmt::Display) {

@@ -48,12 +48,13 @@ impl<'a> Line<'a> {
         if text.is_empty() {
             return None;
         }
-        let (word, body) = split_word(text);
-        let (id, verb) = match position(word, b':') {
-            Some(colon) if !is_id(&word[..colon]) => return Some(Err(RequestError::BadId)),
-            Some(colon) => (&word[..colon], &word[colon + 1..]),
-            None => (&b""[..], word),
+        let (id, rest) = match text.iter().position(|byte| matches!(byte, b':' | b' ')) {
+            Some(end) if text[end] == b' ' => (&b""[..], text),
+            Some(colon) if !is_id(&text[..colon]) => return Some(Err(RequestError::BadId)),
+            Some(colon) => (&text[..colon], &text[colon + 1..]),
+            None => (&b""[..], text),
         };
+        let (verb, body) = split_word(rest);
         Some(Ok(Request { id, verb, body }))
     }
 
@@ -65,13 +66,9 @@ impl<'a> Line<'a> {
 
 /// The first word of some text, and what stands behind it, trimmed.
 pub fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
-    let end = position(text, b' ').unwrap_or(text.len());
+    // A loop: a word is mostly shorter than a vector search is worth.
+    let end = text.iter().position(|&byte| byte == b' ').unwrap_or(text.len());
     (&text[..end], trim(&text[end..]))
-}
-
-/// Where a byte stands first. A loop: ids and verbs are shorter than a vector search is worth.
-fn position(text: &[u8], wanted: u8) -> Option<usize> {
-    text.iter().position(|&byte| byte == wanted)
 }
 
 /// Whether these bytes may stand before the colon of a request. None is a space or a colon by now.
