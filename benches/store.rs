@@ -1,7 +1,7 @@
 //! What the store costs: `cargo bench --bench store`. Plain `std`, no framework; prints a table.
 //!
-//! Arguments: names of parts (`get`, `grow`, `wheel`, `expire`, `churn`, `memory`, `empty`, `equal`; none:
-//! all), `--quick` for a small form that only shows that it runs (also what `cargo test` does), `--large` for 50 million items, and
+//! Arguments: names of parts (`get`, `grow`, `wheel`, `expire`, `churn`, `memory`, `empty`, `equal`, `shift`;
+//! none: all), `--quick` for a small form that only shows that it runs (also what `cargo test` does), `--large` for 50 million items, and
 //! `--csv=FILE` for the curve of the slowest insertion while growing.
 //!
 //! Absolute times hold for one machine and one day; figures of the same run may be compared.
@@ -12,7 +12,7 @@
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant as Moment;
 use olivia::base::wheel::{Popped, Wheel};
-use olivia::store::{Expiry, HashSecret, HashedKey, RemoveOutcome, Store, Version};
+use olivia::store::{Eviction, Expiry, HashSecret, HashedKey, RemoveOutcome, Store, Version};
 use std::hint::black_box;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ fn main() {
             _ => options.parts.push(arg),
         }
     }
-    let parts: [Part; 8] = [
+    let parts: [Part; 9] = [
         ("memory", memory),
         ("get", get),
         ("wheel", wheel),
@@ -66,6 +66,7 @@ fn main() {
         ("churn", churn),
         ("empty", empty),
         ("equal", equal),
+        ("shift", shift),
         ("grow", grow),
     ];
     options.quick |= quick;
@@ -126,9 +127,17 @@ fn filled(items: u64) -> Store {
 fn memory(options: &Options) {
     for items in [1_000_000, 5_000_000] {
         let items = options.scaled(items);
-        for (what, expiry) in [("no TTL", None), ("TTL", Expiry::in_seconds(Moment::ZERO, 3_600))] {
+        let ttl = Expiry::in_seconds(Moment::ZERO, 3_600);
+        let kinds = [
+            ("no TTL", None, 0),
+            ("TTL", ttl, 0),
+            ("no TTL, evicting", None, 1 << 40),
+            ("TTL, evicting", ttl, 1 << 40),
+        ];
+        for (what, expiry, limit) in kinds {
             let before = resident().0;
-            let mut store = new_store();
+            let mut store = Store::new(HashSecret::draw(&mut Rng::new(1)), limit);
+            store.set_eviction(Eviction::AnyItem);
             for id in 0..items {
                 let expiry = expiry.and_then(|_| Expiry::in_seconds(Moment::from_millis(id / 100), 3_600));
                 insert(&mut store, id, expiry);
@@ -410,6 +419,51 @@ fn equal(options: &Options) {
             "B an item",
         );
     }
+}
+
+/// A full store whose values change their size: how much of its limit is live, and what a SET takes.
+fn shift(options: &Options) {
+    let limit = if options.quick { 16 << 20 } else { 256u64 << 20 };
+    let times = if options.quick { 2 } else { 10 };
+    let before = resident().0;
+    let mut store = Store::new(HashSecret::draw(&mut Rng::new(1)), limit);
+    store.set_eviction(Eviction::AnyItem);
+    let (mut id, value) = (0, vec![b'v'; 64 * 1024]);
+    for len in [64, 1_024, 200, 16_384, 64, 40_000, 64] {
+        let bytes_per_item = (KEY_BYTES + len) as u64;
+        let mut latencies = Latencies::new(0);
+        let (mut written, mut refused, mut sets, mut spent, mut longest) = (0, 0, 0, 0, Duration::ZERO);
+        let (mut early, mut least) = (0.0, f64::MAX);
+        while written < times * limit {
+            let key = key_bytes(id);
+            let (begin, before) = (Instant::now(), cpu());
+            let done = store.set(Moment::ZERO, store.key(&key), &value[..len], None, Version(id)).is_ok();
+            let nanos = begin.elapsed().as_nanos() as usize;
+            latencies.buckets[(nanos / 250).min(2_047)] += 1;
+            longest = longest.max(cpu() - before);
+            spent += nanos;
+            refused += u64::from(!done);
+            sets += 1;
+            id += 1;
+            written += bytes_per_item;
+            let share = store.live_bytes() as f64 / limit as f64;
+            if written < 2 * limit {
+                early = share;
+            } else {
+                least = share.min(least);
+            }
+        }
+        let mean = spent as f64 / f64::from(sets);
+        let held = store.memory_bytes() as f64 / limit as f64;
+        let rss = resident().0.saturating_sub(before) as f64 / limit as f64;
+        println!(
+            "values of {len} B: live {early:.3} after 2 x the limit, at least {least:.3} later; held {held:.3}, \
+             resident {rss:.3}; SET mean {mean:.0} ns, p99.9 {} µs, longest {} µs of CPU; refused {refused} of {sets}",
+            latencies.percentile_micros(0.999),
+            longest.as_micros(),
+        );
+    }
+    println!("evicted {} items", store.evicted());
 }
 
 /// Latencies of insertions: how many took about so long, and the CPU time in ns of each group of 8, an

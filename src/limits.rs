@@ -19,6 +19,10 @@ pub struct Limits {
     /// Bytes of items, index, own filter and changelog; a write beyond it gets an error. 0: no limit. Items of up to
     /// 16 KiB have 32 GiB at most, whatever it is; larger ones may take all the rest.
     pub memory_max: u64,
+    /// What makes room for writes at `memory_max`.
+    pub eviction: EvictionPolicy,
+    /// Only items with a TTL are evicted.
+    pub eviction_only_with_ttl: bool,
     /// Bytes in the buffers of all connections; beyond it the connection with the largest is closed.
     pub buffers_max: u64,
     /// Bytes of one line with its arguments, without the line end.
@@ -59,11 +63,29 @@ pub struct Limits {
     pub lookups_per_peer: u32,
 }
 
+/// What happens to a write at `memory_max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EvictionPolicy {
+    /// Items are evicted for it, by S3-FIFO.
+    #[serde(rename = "s3-fifo")]
+    S3Fifo,
+    /// It gets an error.
+    #[serde(rename = "refuse")]
+    Refuse,
+}
+
+impl EvictionPolicy {
+    /// The words of the configuration.
+    pub const WORDS: [&str; 2] = ["s3-fifo", "refuse"];
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             clients_max: 10_000,
             memory_max: 0,
+            eviction: EvictionPolicy::S3Fifo,
+            eviction_only_with_ttl: false,
             buffers_max: 256 * 1024 * 1024,
             line_bytes_max: 9 * 1024 * 1024,
             args_max: 1_024,
@@ -316,7 +338,8 @@ mod tests {
     #[test]
     fn every_limit_has_exactly_one_range() {
         let table = toml::Table::try_from(Limits::default()).unwrap();
-        let mut fields: Vec<&str> = table.keys().map(String::as_str).collect();
+        let numbers = table.iter().filter(|(_, value)| value.is_integer());
+        let mut fields: Vec<&str> = numbers.map(|(name, _)| name.as_str()).collect();
         let mut ranges: Vec<&str> = LIMIT_RANGES.iter().map(|range| range.name).collect();
         fields.sort_unstable();
         ranges.sort_unstable();

@@ -8,7 +8,7 @@ mod kit;
 
 use kit::{ClientId, Driver, ELSEWHERE, ms};
 use olivia::config::{Config, Secret};
-use olivia::limits::Limits;
+use olivia::limits::{EvictionPolicy, Limits};
 use olivia::node::CloseReason;
 use std::time::Duration;
 
@@ -395,7 +395,8 @@ fn stranger_to_the_password_may_send_less_at_a_time() {
 
 #[test]
 fn write_beyond_the_memory_limit_changes_nothing() {
-    let mut driver = driver(Limits { memory_max: 1 << 20, ..Limits::default() });
+    let mut driver =
+        driver(Limits { memory_max: 1 << 20, eviction: EvictionPolicy::Refuse, ..Limits::default() });
     let client = driver.client();
     let value = "x".repeat(60_000);
     let mut replies = Vec::new();
@@ -421,7 +422,8 @@ const EXPIRY_RESERVE: u64 = 256 << 10;
 #[test]
 fn full_store_takes_what_needs_no_more_memory_and_no_request_in_part() {
     const LIMIT: u64 = 4 << 20;
-    let mut driver = driver(Limits { memory_max: LIMIT, ..Limits::default() });
+    let mut driver =
+        driver(Limits { memory_max: LIMIT, eviction: EvictionPolicy::Refuse, ..Limits::default() });
     let client = driver.client();
     let value = "x".repeat(100);
     let full =
@@ -495,7 +497,8 @@ fn client_that_was_not_read_for_long_is_not_called_silent() {
 
 #[test]
 fn setex_that_runs_out_of_memory_half_way_sets_nothing() {
-    let mut driver = driver(Limits { memory_max: 1 << 20, ..Limits::default() });
+    let mut driver =
+        driver(Limits { memory_max: 1 << 20, eviction: EvictionPolicy::Refuse, ..Limits::default() });
     let client = driver.client();
     for filler in 0..200u32 {
         let key = filler;
@@ -588,7 +591,8 @@ fn timers_of_gone_connections_do_not_pile_up() {
 
 #[test]
 fn deadlines_given_by_turns_stay_within_the_memory_limit() {
-    let mut driver = driver(Limits { memory_max: 1 << 20, ..Limits::default() });
+    let mut driver =
+        driver(Limits { memory_max: 1 << 20, eviction: EvictionPolicy::Refuse, ..Limits::default() });
     let client = driver.client();
     driver.ask(client, "SET a:1\n");
     // Less is left than the dead timers take that are borne.

@@ -9,7 +9,8 @@
 use olivia::base::rng::Rng;
 use olivia::base::time::{Instant, Now};
 use olivia::store::{
-    Expiry, Full, HashRange, HashSecret, RemoveOutcome, ScanCursor, SegmentScan, SetOutcome, Store, Version,
+    Eviction, Expiry, Full, HashRange, HashSecret, RemoveOutcome, ScanCursor, SegmentScan, SetOutcome, Store,
+    Version,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -27,6 +28,7 @@ struct World {
     mask: u64,
     keys: u64,
     memory_max: u64,
+    eviction: Eviction,
     /// Values are shorter than 2 to this power.
     value_bits_max: u64,
     operations: u64,
@@ -48,6 +50,8 @@ struct Game {
     expiries: BTreeMap<(u64, Vec<u8>), ()>,
     clock: u64,
     refused: u64,
+    /// Items that were found to be evicted.
+    evicted: u64,
     /// What this part of the game does more of: 0 grow, 1 shrink, 2 churn.
     mood: u64,
     value_bits: u64,
@@ -57,15 +61,18 @@ impl Game {
     fn new(world: World, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let secret = HashSecret::draw(&mut rng).masked(world.mask);
+        let mut store = Store::new(secret, world.memory_max);
+        store.set_eviction(world.eviction);
         Self {
             world,
             rng,
             now: Instant::from_millis(1_000),
-            store: Store::new(secret, world.memory_max),
+            store,
             items: HashMap::new(),
             expiries: BTreeMap::new(),
             clock: 0,
             refused: 0,
+            evicted: 0,
             mood: 0,
             value_bits: 6,
         }
@@ -121,6 +128,7 @@ impl Game {
 
     fn step(&mut self) {
         let key = self.key();
+        self.find_evicted(&key);
         let [set, setex, del, expire] =
             [[40, 65, 70, 75], [5, 10, 60, 65], [20, 40, 60, 70]][self.mood as usize];
         match self.rng.below(100) {
@@ -147,6 +155,22 @@ impl Game {
         }
     }
 
+    /// Forgets an item if it was evicted.
+    fn find_evicted(&mut self, key: &[u8]) {
+        let Some(expiry) = self.alive(key).map(|held| held.expiry) else { return };
+        if self.world.eviction == Eviction::Refuse || self.store.get(self.now, self.store.key(key)).is_some()
+        {
+            return;
+        }
+        assert!(
+            expiry.is_some() || self.world.eviction == Eviction::AnyItem,
+            "an item without a TTL is gone"
+        );
+        self.evicted += 1;
+        self.forget(key);
+        assert!(self.evicted <= self.store.evicted(), "an item is gone that was not evicted");
+    }
+
     fn alive(&self, key: &[u8]) -> Option<&Held> {
         self.items.get(key).filter(|held| held.expiry.is_none_or(|expiry| !expiry.has_come(self.now)))
     }
@@ -169,6 +193,7 @@ impl Game {
         let version = self.version();
         let promised =
             self.rng.one_in(16) && self.store.make_room(self.now, 1, key.len() + value.len()).is_ok();
+        self.find_evicted(&key);
         let before = self.store.memory_bytes();
         let result = self.store.set(self.now, self.store.key(&key), &value, expiry, version);
         if self.alive(&key).is_some_and(|held| held.version > version) {
@@ -178,7 +203,9 @@ impl Game {
         let held = self.items.get(&key).map(|held| held.expiry.is_some_and(|at| at.has_come(self.now)));
         match (result, held) {
             (Ok(outcome), None) => assert_eq!(outcome, SetOutcome::Created),
-            (Ok(outcome), Some(false)) => assert_eq!(outcome, SetOutcome::Replaced),
+            (Ok(outcome), Some(false)) => {
+                assert!(outcome == SetOutcome::Replaced || self.world.eviction != Eviction::Refuse);
+            }
             // Reclaimed or not yet.
             (Ok(_), Some(true)) | (Err(_), _) => {}
         }
@@ -186,8 +213,9 @@ impl Game {
             assert!(!promised, "refused after there was room");
             let used_bytes = self.store.memory_bytes();
             let limit = Full::Limit { used_bytes, limit_bytes: self.world.memory_max };
-            assert!(full == limit && used_bytes <= before, "refusing took memory");
+            assert!(full == limit && used_bytes <= self.most_after_refusal(before), "refusing took memory");
             self.refused += 1;
+            self.find_evicted(&key);
             return self.get(&key);
         }
         self.check_limit(before, RESERVE_BYTES);
@@ -196,6 +224,11 @@ impl Game {
             self.expiries.insert((expiry.millis(), key.clone()), ());
         }
         self.items.insert(key, Held { value, expiry, version });
+    }
+
+    /// Bytes that may be held after a write was refused: queues and ghost of eviction may have grown.
+    fn most_after_refusal(&self, before: u64) -> u64 {
+        before + if self.world.eviction == Eviction::Refuse { 0 } else { 64 << 10 }
     }
 
     fn check_limit(&self, before: u64, reserve: u64) {
@@ -225,8 +258,9 @@ impl Game {
         self.check_limit(before, RESERVE_BYTES);
         match result {
             Err(_) => {
-                assert!(self.store.memory_bytes() <= before, "refusing took memory");
+                assert!(self.store.memory_bytes() <= self.most_after_refusal(before), "refusing took memory");
                 self.refused += 1;
+                self.find_evicted(key);
             }
             Ok(None) => assert!(self.alive(key).is_none()),
             Ok(Some(found)) => {
@@ -262,10 +296,14 @@ impl Game {
         self.check_limit(before, RESERVE_BYTES);
         let Ok(found) = result else {
             assert!(expiry.is_some(), "removing an expiry was refused");
-            assert!(self.store.memory_bytes() <= before, "refusing took memory");
+            assert!(self.store.memory_bytes() <= self.most_after_refusal(before), "refusing took memory");
+            self.find_evicted(key);
             return self.get(key);
         };
-        assert_eq!(found, was_there);
+        if was_there && !found {
+            self.find_evicted(key);
+        }
+        assert_eq!(found, self.alive(key).is_some());
         if found {
             let held = self.items.get_mut(key).unwrap();
             if let Some(old) = std::mem::replace(&mut held.expiry, expiry) {
@@ -295,6 +333,8 @@ impl Game {
         for ((_, key), ()) in std::mem::replace(&mut self.expiries, later) {
             self.items.remove(&key);
         }
+        let keys: Vec<Vec<u8>> = self.items.keys().cloned().collect();
+        keys.iter().for_each(|key| self.find_evicted(key));
         let audit = self.store.audit();
         assert_eq!((audit.items, self.store.len()), (self.items.len(), self.items.len()));
         assert_eq!(audit.items_with_expiry, self.expiries.len());
@@ -410,48 +450,125 @@ fn play(world: World) {
         println!("seed {seed}, {world:?}");
         let mut game = Game::new(World { operations, ..world }, seed);
         game.play();
-        assert_eq!(world.memory_max != 0, game.refused > 0, "the limit is reached where there is one");
+        println!("{} refused, {} of {} evicted found", game.refused, game.evicted, game.store.evicted());
+        let is_reached = if world.eviction == Eviction::AnyItem { game.evicted } else { game.refused } > 0;
+        assert_eq!(world.memory_max != 0, is_reached, "the limit is reached where there is one");
+        assert!(
+            world.eviction != Eviction::AnyItem || game.refused == 0,
+            "refused though items can be evicted"
+        );
     }
 }
 
 #[test]
 fn many_small_items_agree_with_the_oracle() {
-    play(World { mask: u64::MAX, keys: 40_000, memory_max: 0, value_bits_max: 8, operations: 100_000 });
+    play(World {
+        mask: u64::MAX,
+        keys: 40_000,
+        memory_max: 0,
+        eviction: Eviction::Refuse,
+        value_bits_max: 8,
+        operations: 100_000,
+    });
 }
 
 #[test]
 fn items_of_all_sizes_agree_with_the_oracle() {
-    play(World { mask: u64::MAX, keys: 3_000, memory_max: 0, value_bits_max: 18, operations: 25_000 });
+    play(World {
+        mask: u64::MAX,
+        keys: 3_000,
+        memory_max: 0,
+        eviction: Eviction::Refuse,
+        value_bits_max: 18,
+        operations: 25_000,
+    });
 }
 
 #[test]
 fn few_keys_in_much_churn_agree_with_the_oracle() {
-    play(World { mask: u64::MAX, keys: 40, memory_max: 0, value_bits_max: 12, operations: 80_000 });
+    play(World {
+        mask: u64::MAX,
+        keys: 40,
+        memory_max: 0,
+        eviction: Eviction::Refuse,
+        value_bits_max: 12,
+        operations: 80_000,
+    });
 }
 
 #[test]
 fn store_at_its_limit_loses_nothing_and_keeps_to_it() {
-    play(World { mask: u64::MAX, keys: 20_000, memory_max: 4 << 20, value_bits_max: 12, operations: 80_000 });
+    play(World {
+        mask: u64::MAX,
+        keys: 20_000,
+        memory_max: 4 << 20,
+        eviction: Eviction::Refuse,
+        value_bits_max: 12,
+        operations: 80_000,
+    });
+}
+
+#[test]
+fn evicted_keys_are_misses_and_nothing_else_is_lost() {
+    let game = |eviction, mask, memory_max, value_bits_max| {
+        play(World { mask, keys: 40_000, memory_max, eviction, value_bits_max, operations: 30_000 });
+    };
+    for eviction in [Eviction::AnyItem, Eviction::ItemsWithTtl] {
+        game(eviction, u64::MAX, 1 << 20, 8);
+        game(eviction, u64::MAX, 4 << 20, 13);
+        game(eviction, u64::MAX, 4 << 20, 16);
+    }
+    // Entries of equal hashes get lost, and are found again.
+    game(Eviction::AnyItem, 0xF << 60, 1 << 20, 8);
+    game(Eviction::AnyItem, 0, 1 << 20, 8);
 }
 
 #[test]
 fn equal_hashes_agree_with_the_oracle() {
-    play(World { mask: 0, keys: 6_000, memory_max: 0, value_bits_max: 6, operations: 25_000 });
+    play(World {
+        mask: 0,
+        keys: 6_000,
+        memory_max: 0,
+        eviction: Eviction::Refuse,
+        value_bits_max: 6,
+        operations: 25_000,
+    });
 }
 
 #[test]
 fn hashes_that_differ_in_four_bits_agree_with_the_oracle() {
-    play(World { mask: 0xF << 60, keys: 30_000, memory_max: 0, value_bits_max: 6, operations: 40_000 });
+    play(World {
+        mask: 0xF << 60,
+        keys: 30_000,
+        memory_max: 0,
+        eviction: Eviction::Refuse,
+        value_bits_max: 6,
+        operations: 40_000,
+    });
 }
 
 #[test]
 fn hashes_without_their_top_bits_agree_with_the_oracle() {
-    play(World { mask: u64::MAX >> 30, keys: 30_000, memory_max: 0, value_bits_max: 6, operations: 40_000 });
+    play(World {
+        mask: u64::MAX >> 30,
+        keys: 30_000,
+        memory_max: 0,
+        eviction: Eviction::Refuse,
+        value_bits_max: 6,
+        operations: 40_000,
+    });
 }
 
 #[test]
 fn hashes_of_few_buckets_agree_with_the_oracle() {
-    play(World { mask: !0xF000_0000, keys: 30_000, memory_max: 0, value_bits_max: 6, operations: 40_000 });
+    play(World {
+        mask: !0xF000_0000,
+        keys: 30_000,
+        memory_max: 0,
+        eviction: Eviction::Refuse,
+        value_bits_max: 6,
+        operations: 40_000,
+    });
 }
 
 /// Scans a store while it grows to many times its size, shrinks again and has keys that come and go, and

@@ -5,7 +5,7 @@
 
 use super::peers;
 use super::units::Unit;
-use crate::limits::{LIMIT_RANGES, LimitRange, MESH_RANGES};
+use crate::limits::{EvictionPolicy, LIMIT_RANGES, LimitRange, MESH_RANGES};
 use std::net::{IpAddr, SocketAddr};
 use toml::Value;
 
@@ -35,12 +35,20 @@ pub(super) struct Key {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Bool,
-    Integer { min: u64, max: u64, zero: Option<&'static str>, unit: Unit },
+    Integer {
+        min: u64,
+        max: u64,
+        zero: Option<&'static str>,
+        unit: Unit,
+    },
     Address,
     Peers,
-    Secret { bytes_min: usize },
+    Secret {
+        bytes_min: usize,
+    },
     Path,
-    Level,
+    /// One of some words, in upper or lower case.
+    Word(&'static [&'static str]),
 }
 
 const fn key(table: &'static str, name: &'static str, kind: Kind) -> Key {
@@ -60,9 +68,11 @@ pub(super) const PASSWORD_FILE: Key = key("security", "password_file", Kind::Pat
 pub(super) const OPEN_WITHOUT_PASSWORD: Key = key("security", "open_without_password", Kind::Bool);
 pub(super) const MESH_SECRET: Key = key("mesh", "secret", Kind::Secret { bytes_min: MESH_SECRET_BYTES_MIN });
 pub(super) const MESH_SECRET_FILE: Key = key("mesh", "secret_file", Kind::Path);
-pub(super) const LOG_LEVEL: Key = key("log", "level", Kind::Level);
+pub(super) const LOG_LEVEL: Key = key("log", "level", Kind::Word(&LEVELS));
+const EVICTION: Key = key("limits", "eviction", Kind::Word(&EvictionPolicy::WORDS));
+const EVICTION_ONLY_WITH_TTL: Key = key("limits", "eviction_only_with_ttl", Kind::Bool);
 
-const KEYS_BESIDE_LIMITS: [Key; 10] = [
+const KEYS_BESIDE_LIMITS: [Key; 12] = [
     BASE_NODE,
     LISTEN_PORT,
     REMOTE_PEERS,
@@ -73,6 +83,8 @@ const KEYS_BESIDE_LIMITS: [Key; 10] = [
     MESH_SECRET,
     MESH_SECRET_FILE,
     LOG_LEVEL,
+    EVICTION,
+    EVICTION_ONLY_WITH_TTL,
 ];
 
 /// The tables of the file, without the top level.
@@ -128,14 +140,18 @@ impl Key {
                 let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
                 Value::Array(entries.map(|entry| Value::String(entry.to_owned())).collect())
             }
-            Kind::Address | Kind::Level => Value::String(text.trim().to_owned()),
+            Kind::Address => Value::String(text.trim().to_owned()),
+            Kind::Word(_) => Value::String(text.trim().to_ascii_lowercase()),
             Kind::Secret { .. } | Kind::Path => Value::String(text.to_owned()),
         };
         self.check(&value).map(|()| value)
     }
 
-    /// A value of the file with its unit read: `"1GiB"` is a number.
+    /// A value of the file with its unit read: `"1GiB"` is a number; a word in lower case.
     pub(super) fn with_unit(self, value: Value) -> Value {
+        if let (Kind::Word(_), Value::String(text)) = (self.kind, &value) {
+            return Value::String(text.to_ascii_lowercase());
+        }
         let number = match (self.kind, &value) {
             (Kind::Integer { unit, .. }, Value::String(text)) if unit != Unit::Count => unit.read(text),
             _ => None,
@@ -174,12 +190,8 @@ impl Key {
                 Err(self.refusal(&shown(text)))
             }
             (Kind::Path, Value::String(_)) => Ok(()),
-            (Kind::Level, Value::String(text))
-                if LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text)) =>
-            {
-                Ok(())
-            }
-            (Kind::Level, Value::String(text)) => Err(self.refusal(&shown(text))),
+            (Kind::Word(words), Value::String(text)) if words.contains(&text.as_str()) => Ok(()),
+            (Kind::Word(_), Value::String(text)) => Err(self.refusal(&shown(text))),
             (_, other) => Err(self.refusal(self.shown_value(other).as_str())),
         }
     }
@@ -252,7 +264,7 @@ impl Key {
                 format!("{bytes_min} to {SECRET_BYTES_MAX} bytes of text without control characters")
             }
             Kind::Path => "the path of a file".to_owned(),
-            Kind::Level => LEVELS.join(", "),
+            Kind::Word(words) => words.join(", "),
         }
     }
 
@@ -353,7 +365,7 @@ mod tests {
                     Kind::Bool => value.is_bool(),
                     Kind::Integer { .. } => value.is_integer(),
                     Kind::Peers => value.is_array(),
-                    Kind::Address | Kind::Secret { .. } | Kind::Path | Kind::Level => false,
+                    Kind::Address | Kind::Secret { .. } | Kind::Path | Kind::Word(_) => false,
                 };
                 if right {
                     continue;

@@ -81,7 +81,8 @@ fn every_key_can_be_set_from_the_environment_and_from_the_file() {
             Kind::Peers => ("localhost:1, [::1]:2".to_owned(), "['localhost:1', '[::1]:2']".to_owned()),
             Kind::Secret { .. } => ("0123456789abcdef".to_owned(), "'0123456789abcdef'".to_owned()),
             Kind::Path => ("pw".to_owned(), "'pw'".to_owned()),
-            Kind::Level => ("trace".to_owned(), "'trace'".to_owned()),
+            // The last word is no default.
+            Kind::Word(words) => (words[words.len() - 1].to_owned(), format!("'{}'", words[words.len() - 1])),
         };
         // What another must not be above is lowered together with that.
         let (more, more_toml): (&[(&str, &str)], &str) = match key.name {

@@ -11,11 +11,11 @@
 use crate::base::time::{Instant, Now};
 use crate::filter::bloom::Bloom;
 use crate::filter::changelog::Changelog;
-use crate::limits::{TIMERS_PER_STEP, TIMERS_PER_WRITE};
+use crate::limits::{EvictionPolicy, Limits, TIMERS_PER_STEP, TIMERS_PER_WRITE};
 use crate::node::digest::own_filter::OwnFilter;
 use crate::node::hybrid_clock::HybridClock;
 use crate::store::{
-    Expiry, Full, HashSecret, HashedKey, Item, KeyHash, RemoveOutcome, SetOutcome, Store, Version,
+    Eviction, Expiry, Full, HashSecret, HashedKey, Item, KeyHash, RemoveOutcome, SetOutcome, Store, Version,
 };
 use std::vec::Drain;
 
@@ -38,9 +38,10 @@ pub(in crate::node) struct Keyspace {
 impl Keyspace {
     /// No keys. Keys are hashed with `secret`; items, index, timers and own filter take at most `memory_max`
     /// bytes (0: no limit).
-    pub(in crate::node) fn new(now: Now, secret: HashSecret, memory_max: u64) -> Self {
+    pub(in crate::node) fn new(now: Now, secret: HashSecret, limits: &Limits) -> Self {
         let own_filter = OwnFilter::new(now.wall_ms);
-        let mut store = Store::new(secret, memory_max);
+        let mut store = Store::new(secret, limits.memory_max);
+        store.set_eviction(eviction(limits));
         store.reserve(own_filter.filter().bytes());
         Self {
             store,
@@ -63,10 +64,10 @@ impl Keyspace {
         self.store.key(bytes)
     }
 
-    /// The item of a key, unless there is none or it has expired.
+    /// The item of a key, unless there is none or it has expired. Counts its use for eviction.
     #[inline]
-    pub(in crate::node) fn get(&self, now: Now, key: HashedKey<'_>) -> Option<Item<'_>> {
-        self.store.get(now.mono, key)
+    pub(in crate::node) fn get(&mut self, now: Now, key: HashedKey<'_>) -> Option<Item<'_>> {
+        self.store.access(now.mono, key)
     }
 
     /// Fetches the memory of these keys into the caches; that of the own filter too, if they will be set.
@@ -237,9 +238,10 @@ impl Keyspace {
         store.into_iter().chain(self.own_filter.next_deadline(&self.store)).min()
     }
 
-    /// Takes over another memory limit, in bytes; 0: no limit.
-    pub(in crate::node) fn set_memory_max(&mut self, memory_max: u64) {
-        self.store.set_memory_max(memory_max);
+    /// Takes over another memory limit, and what happens at it.
+    pub(in crate::node) fn set_limits(&mut self, limits: &Limits) {
+        self.store.set_memory_max(limits.memory_max);
+        self.store.set_eviction(eviction(limits));
     }
 }
 
@@ -254,6 +256,15 @@ impl Keyspace {
     /// The own filter and its changelog, for readers that join, read on and leave.
     pub(in crate::node) const fn publication(&mut self) -> (&Bloom, &mut Changelog) {
         self.own_filter.parts()
+    }
+}
+
+/// What the store does at its limit.
+const fn eviction(limits: &Limits) -> Eviction {
+    match limits.eviction {
+        EvictionPolicy::Refuse => Eviction::Refuse,
+        EvictionPolicy::S3Fifo if limits.eviction_only_with_ttl => Eviction::ItemsWithTtl,
+        EvictionPolicy::S3Fifo => Eviction::AnyItem,
     }
 }
 

@@ -273,7 +273,7 @@ pub const SECTIONS: [&str; 7] = [SERVER, CONNECTIONS, MEMORY, KEYSPACE, MESH, LO
 
 /// Every figure, in the order of STATS.
 #[rustfmt::skip]
-pub static METRICS: [Metric; 84] = [
+pub static METRICS: [Metric; 85] = [
     row(SERVER, "ready", FLAG, "Whether every configured peer was tried and the filter of every linked peer is known; `no` while shutting down.", |s| Value::Flag(s.is_ready)),
     row(CONNECTIONS, "requests", COUNTER, "Requests of clients, those answered with an error included.", |s| Value::Number(s.stats.requests)),
     row(CONNECTIONS, "request_errors", COUNTER, "Requests answered with an error.", |s| Value::Number(s.stats.request_errors)),
@@ -322,6 +322,7 @@ pub static METRICS: [Metric; 84] = [
     row(KEYSPACE, "gets", COUNTER, "Keys read by clients: hits, misses, and those being looked up on peers.", |s| Value::Number(s.stats.gets)),
     row(KEYSPACE, "sets", COUNTER, "Keys set by clients.", |s| Value::Number(s.keyspace.sets())),
     row(KEYSPACE, "deletes", COUNTER, "Keys deleted by clients.", |s| Value::Number(s.keyspace.deletes())),
+    row(KEYSPACE, "evictions", COUNTER, "Keys evicted because memory_max was reached.", |s| Value::Number(s.keyspace.store().evicted())),
     row(KEYSPACE, "expirations", COUNTER, "Keys removed because they expired.", |s| Value::Number(s.keyspace.store().expired())),
 
     row(MESH, "peers_configured", GAUGE, "Entries of remote_peers, without this node itself.", |s| Value::Number(s.configured.1 as u64)),

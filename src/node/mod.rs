@@ -55,7 +55,7 @@ use crate::config::Config;
 use crate::filter::bloom::Bloom;
 use crate::filter::changelog::Position;
 use crate::filter::size::Block;
-use crate::limits::BYTES_PER_STEP;
+use crate::limits::{BYTES_PER_STEP, EvictionPolicy};
 use conn::connection::Conn;
 use state::{State, Timer};
 use std::fmt;
@@ -266,12 +266,14 @@ impl Node {
         if config.password.is_none() {
             self.state.conns.values_mut().for_each(|conn| conn.is_authenticated = true);
         }
-        self.state.keyspace.set_memory_max(config.limits.memory_max);
+        self.state.keyspace.set_limits(&config.limits);
         let (used, max) = (self.state.keyspace.store().memory_bytes(), config.limits.memory_max);
         if max != 0 && used > max {
-            log::warn!(
-                "memory_max is {max} bytes, below the {used} bytes in use; writes fail until memory is freed"
-            );
+            let effect = match config.limits.eviction {
+                EvictionPolicy::S3Fifo => "items are evicted",
+                EvictionPolicy::Refuse => "writes fail until memory is freed",
+            };
+            log::warn!("memory_max is {max} bytes, below the {used} bytes in use; {effect}");
         }
         self.state.mesh.filters.set_bytes_max(config.limits.peer_filters_max);
         self.state.config = config;

@@ -101,7 +101,7 @@ impl State {
         mesh.hash_check = secret.hash(HASH_CHECK_TEXT).0;
         Self {
             started: now.mono,
-            keyspace: Keyspace::new(now, secret, config.limits.memory_max),
+            keyspace: Keyspace::new(now, secret, &config.limits),
             conns: Slots::new(),
             pool: Pool::new(POOLED_BUFFERS_MAX, POOLED_BUFFER_BYTES_MAX),
             buffered: 0,

@@ -192,6 +192,7 @@ impl Store {
             self.heap.free(handle);
             self.expired += 1;
         }
+        self.forget_queues_if_empty();
     }
 }
 

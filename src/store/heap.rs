@@ -8,7 +8,7 @@
 //!
 //! Not here: the index, the timers, and when to compact.
 
-use super::item::{self, Expiry, Item, Layout, Version, equal};
+use super::item::{self, Expiry, Item, Layout, Marks, Version, equal};
 use super::large_objects::LargeObjects;
 use super::pages::{Emptying, NO_SLOT, Page, Pages};
 use super::size_classes::{
@@ -33,11 +33,19 @@ pub(super) struct Heap {
     pages: Pages,
     large_objects: LargeObjects,
     live: usize,
+    /// Bytes of [`Heap::held_bytes`] of the items in the small queue of eviction.
+    small_bytes: usize,
 }
 
 impl Heap {
     pub(super) fn new() -> Self {
-        Self { arena: Arena::new(), pages: Pages::new(), large_objects: LargeObjects::new(), live: 0 }
+        Self {
+            arena: Arena::new(),
+            pages: Pages::new(),
+            large_objects: LargeObjects::new(),
+            live: 0,
+            small_bytes: 0,
+        }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -121,10 +129,50 @@ impl Heap {
         layout.write(slot, expiry, version);
         let body = &mut slot[layout.body_at()..];
         match block {
-            Some(block) => body[..4].copy_from_slice(&block.to_le_bytes()),
+            Some(block) => {
+                body[..4].copy_from_slice(&block.to_le_bytes());
+                self.small_bytes += self.large_objects.held_bytes(block);
+            }
             None => item::write_body(body, key, value),
         }
         Some(handle)
+    }
+
+    /// The marks of a live item.
+    pub(super) fn marks(&self, handle: u32) -> Marks {
+        Marks::read(self.slot(handle))
+    }
+
+    /// Changes the marks of a live item; one in the main queue stays there.
+    pub(super) fn set_marks(&mut self, handle: u32, marks: Marks) {
+        if marks.is_main() && !self.marks(handle).is_main() {
+            self.small_bytes -= self.held_bytes(handle);
+        }
+        marks.write(self.slot_mut(handle));
+    }
+
+    /// Counts a use of a live item for eviction. Writes to its header, or nothing.
+    #[inline]
+    pub(super) fn count_use(&mut self, handle: u32) {
+        Marks::count_use(self.slot_mut(handle));
+    }
+
+    /// Bytes that are held for a live item: its slot and large object.
+    pub(super) fn held_bytes(&self, handle: u32) -> usize {
+        let slot = self.slot(handle);
+        let layout = Layout::read(slot);
+        let large = || self.large_objects.held_bytes(item::u32_at(slot, layout.body_at()));
+        self.slot_bytes(handle) + if layout.is_large() { large() } else { 0 }
+    }
+
+    /// Bytes of [`Heap::held_bytes`] of the items that are not in the main queue.
+    pub(super) const fn small_bytes(&self) -> usize {
+        self.small_bytes
+    }
+
+    /// Bytes held for items, but free.
+    pub(super) fn free_bytes(&self) -> usize {
+        self.memory_bytes().saturating_sub(self.live_bytes())
     }
 
     /// Writes another item of the same key in place of one whose slot, and large object, has the right
@@ -171,16 +219,25 @@ impl Heap {
         let slot = self.slot(handle);
         let (old, version) = (Layout::read(slot), item::version(slot));
         let layout = old.timed(true);
+        let marks = Marks::read(slot);
         let body_bytes = old.slot_bytes() - old.body_at();
-        if layout.is_large() != old.is_large() {
+        let new = if layout.is_large() == old.is_large() {
+            let new = self.allocate(class_of(layout.slot_bytes()))?;
+            self.copy_bytes(handle, old.body_at(), new, layout.body_at(), body_bytes);
+            layout.write(self.slot_mut(new), Some(expiry), version);
+            if marks.is_main() {
+                self.small_bytes -= self.slot_bytes(new);
+            }
+            marks.write(self.slot_mut(new));
+            new
+        } else {
             // With the bytes of the expiry it is too large for a slot.
             let (key, value) = self.body(handle).split_at(old.key_len());
             let (key, value) = (key.to_vec(), value.to_vec());
-            return self.add(&key, &value, Some(expiry), version);
-        }
-        let new = self.allocate(class_of(layout.slot_bytes()))?;
-        self.copy_bytes(handle, old.body_at(), new, layout.body_at(), body_bytes);
-        layout.write(self.slot_mut(new), Some(expiry), version);
+            let new = self.add(&key, &value, Some(expiry), version)?;
+            self.set_marks(new, marks);
+            new
+        };
         Some(new)
     }
 
@@ -193,6 +250,9 @@ impl Heap {
         }
         let new = self.allocate(class)?;
         self.copy_bytes(handle, 0, new, 0, bytes_of(class));
+        if self.marks(new).is_main() {
+            self.small_bytes -= bytes_of(class);
+        }
         Some(new)
     }
 
@@ -205,7 +265,11 @@ impl Heap {
     pub(super) fn free(&mut self, handle: u32) {
         let layout = Layout::read(self.slot(handle));
         if layout.is_large() {
-            self.large_objects.free(item::u32_at(self.slot(handle), layout.body_at()));
+            let number = item::u32_at(self.slot(handle), layout.body_at());
+            if !self.marks(handle).is_main() {
+                self.small_bytes -= self.large_objects.held_bytes(number);
+            }
+            self.large_objects.free(number);
         }
         self.release(handle);
     }
@@ -227,6 +291,15 @@ impl Heap {
         equal(held, key).then(|| Item { value, expiry: item::expiry(slot), version: item::version(slot) })
     }
 
+    /// A live item.
+    #[inline]
+    pub(super) fn item_at(&self, handle: u32) -> Item<'_> {
+        let slot = self.slot(handle);
+        let layout = Layout::read(slot);
+        let value = &self.body_of(slot, layout)[layout.key_len()..];
+        Item { value, expiry: item::expiry(slot), version: item::version(slot) }
+    }
+
     /// The expiry of a live item.
     #[inline]
     pub(super) fn expiry(&self, handle: u32) -> Option<Expiry> {
@@ -243,13 +316,14 @@ impl Heap {
     pub(super) fn set_expiry(&mut self, handle: u32, expiry: Option<Expiry>) -> bool {
         let slot_bytes = self.slot_bytes(handle);
         let slot = self.slot_mut(handle);
-        let (old, version) = (Layout::read(slot), item::version(slot));
+        let (old, version, marks) = (Layout::read(slot), item::version(slot), Marks::read(slot));
         let layout = old.timed(expiry.is_some());
         if layout.is_large() != old.is_large() || layout.slot_bytes() > slot_bytes {
             return false;
         }
         slot.copy_within(old.body_at()..old.slot_bytes(), layout.body_at());
         layout.write(slot, expiry, version);
+        marks.write(slot);
         true
     }
 
@@ -295,6 +369,11 @@ impl Heap {
         let page = page.or_else(|| if empties_regions { self.page_of_sparse_region(pressure) } else { None });
         let page = page.or_else(|| if pressure { self.pages.page_under_pressure() } else { None })?;
         Some(self.pages.begin_emptying(page))
+    }
+
+    /// A page with free slots and the fewest live bytes, about.
+    pub(super) fn emptiest_page(&self) -> Option<u32> {
+        self.pages.emptiest_page()
     }
 
     /// Records that the page being emptied has no live item before `slot`.
@@ -369,7 +448,7 @@ impl Heap {
     pub(super) fn audit(&self) -> Vec<u32> {
         let mut handles = Vec::with_capacity(self.live);
         self.arena.audit();
-        let (mut large_objects, mut counted) = (0, Vec::new());
+        let (mut large_objects, mut small_bytes, mut counted) = (0, 0, Vec::new());
         for page in self.arena.all_blocks() {
             let record = self.pages.of(page);
             let before = handles.len();
@@ -378,6 +457,7 @@ impl Heap {
                 let layout = Layout::read(self.slot(handle));
                 assert!(layout.slot_bytes() <= bytes_of(record.class), "item larger than its slot");
                 large_objects += usize::from(layout.is_large());
+                small_bytes += if self.marks(handle).is_main() { 0 } else { self.held_bytes(handle) };
                 handles.push(handle);
                 slot = next;
             }
@@ -391,6 +471,7 @@ impl Heap {
             assert!(first.is_some_and(|next| next > slot), "an item that compaction has passed");
         }
         assert_eq!((handles.len(), large_objects), (self.live, self.large_objects.audit()));
+        assert_eq!(small_bytes, self.small_bytes, "bytes of the small queue");
         handles
     }
 
@@ -456,13 +537,15 @@ impl Heap {
             return false;
         }
         let slot = self.slot(handle);
-        let old = Layout::read(slot);
+        let (old, marks) = (Layout::read(slot), Marks::read(slot));
         if old.is_large() {
             let number = item::u32_at(slot, old.body_at());
             self.large_objects.resize(number, layout.body_bytes());
             self.slot_mut(handle)[layout.body_at()..][..4].copy_from_slice(&number.to_le_bytes());
         }
-        layout.write(self.slot_mut(handle), expiry, version);
+        let slot = self.slot_mut(handle);
+        layout.write(slot, expiry, version);
+        marks.write(slot);
         true
     }
 
@@ -482,6 +565,7 @@ impl Heap {
         let next_free = (record.free != NO_SLOT).then(|| self.next_free(handle));
         self.pages.slot_taken(page, next_free);
         self.live += 1;
+        self.small_bytes += bytes_of(class);
         Some(handle)
     }
 
@@ -491,7 +575,12 @@ impl Heap {
         let record = self.pages.of(page);
         let Some(granules) = granules_of(record.class) else { return };
         let word = u32::from(record.free) << 16;
-        self.slot_mut(handle)[..4].copy_from_slice(&word.to_le_bytes());
+        let slot = self.slot_mut(handle);
+        let is_main = Marks::read(slot).is_main();
+        slot[..4].copy_from_slice(&word.to_le_bytes());
+        if !is_main {
+            self.small_bytes -= bytes_of(record.class);
+        }
         self.live -= 1;
         let slot = u16::try_from(handle % PAGE_GRANULES / granules).unwrap_or(NO_SLOT);
         if self.pages.slot_freed(page, slot) {

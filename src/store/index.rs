@@ -30,6 +30,37 @@ const MERGE_ENTRIES_MAX: usize = SEGMENT_SLOTS / 4;
 /// A merge is tried each time a segment shrinks by this many entries.
 const MERGE_EVERY: u16 = 16;
 
+/// Where a key is in an index of any size: the bits of its hash that the directory and a segment use. Two of a
+/// billion keys rarely have the same; whoever looks one up must expect it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Location([u8; 5]);
+
+impl Location {
+    const DIRECTORY_SHIFT: u32 = 64 - DEPTH_MAX;
+    const PROBE_BITS: u32 = 14;
+
+    pub(super) const fn of(hash: u64) -> Self {
+        let bits = hash >> Self::DIRECTORY_SHIFT << Self::PROBE_BITS | Probe::of(hash).bits() as u64;
+        let [one, two, three, four, five, ..] = bits.to_le_bytes();
+        Self([one, two, three, four, five])
+    }
+
+    const fn bits(self) -> u64 {
+        let [one, two, three, four, five] = self.0;
+        u64::from_le_bytes([one, two, three, four, five, 0, 0, 0])
+    }
+
+    /// The lowest hash with these top bits.
+    const fn first_hash(self) -> u64 {
+        self.bits() >> Self::PROBE_BITS << Self::DIRECTORY_SHIFT
+    }
+
+    const fn probe(self) -> Probe {
+        let [low, high, ..] = self.0;
+        Probe::from_bits(u16::from_le_bytes([low, high]) & ((1 << Self::PROBE_BITS) - 1))
+    }
+}
+
 /// The keys of handles, as the index needs them.
 pub(super) trait Keys {
     /// The hash of a handle's key.
@@ -124,6 +155,38 @@ impl Index {
     #[inline]
     pub(super) fn at_home(&self, hash: u64) -> Option<u32> {
         segment::at_home(self.segments.block(self.segment_of(hash)?), Probe::of(hash))
+    }
+
+    /// A handle at a location for which `accepts` holds; `None` also for some of many that are in the overflow.
+    pub(super) fn located(
+        &self,
+        keys: &impl Keys,
+        at: Location,
+        accepts: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let is_it = |handle: u32| Location::of(keys.hash_of(handle)) == at && accepts(handle);
+        if let Some(id) = self.segment_of(at.first_hash()) {
+            let candidates = segment::candidates(self.segments.block(id), at.probe());
+            let found = candidates.map(|(_, handle)| handle).find(|&handle| is_it(handle));
+            if found.is_some() {
+                return found;
+            }
+        }
+        let top = |hash: u64| hash >> Location::DIRECTORY_SHIFT;
+        let order = |handle| top(keys.hash_of(handle)).cmp(&top(at.first_hash()));
+        self.overflow.find(order).ok().map(|(_, handle)| handle).filter(|&handle| is_it(handle))
+    }
+
+    /// Prefetches the home bucket of a location.
+    pub(super) fn fetch_located(&self, at: Location) {
+        if let Some(id) = self.segment_of(at.first_hash()) {
+            segment::fetch(self.segments.block(id), at.probe());
+        }
+    }
+
+    /// The first handle in the home bucket of a location whose tag matches.
+    pub(super) fn at_home_of(&self, at: Location) -> Option<u32> {
+        segment::at_home(self.segments.block(self.segment_of(at.first_hash())?), at.probe())
     }
 
     /// The first handle whose tag matches.

@@ -88,12 +88,66 @@ pub struct Item<'s> {
     pub version: Version,
 }
 
+/// What eviction notes in an item: which queue it is in, its uses since it was last checked, up to three, and the
+/// parity of the purge that saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Marks(u8);
+
+impl Marks {
+    const ALL: u8 = 0b111_1000;
+    const USE: u8 = 1 << 4;
+    const USES: u8 = 0b11_0000;
+    const ODD: u8 = 0b100_0000;
+
+    /// In the main queue, without uses.
+    pub(super) const MAIN: Self = Self(1 << 3);
+
+    pub(super) const fn is_main(self) -> bool {
+        self.0 & Self::MAIN.0 != 0
+    }
+
+    pub(super) const fn uses(self) -> u8 {
+        (self.0 & Self::USES) / Self::USE
+    }
+
+    /// The same queue with other uses, up to three.
+    pub(super) const fn with_uses(self, uses: u8) -> Self {
+        Self(self.0 & !Self::USES | uses * Self::USE)
+    }
+
+    pub(super) const fn is_odd(self) -> bool {
+        self.0 & Self::ODD != 0
+    }
+
+    pub(super) const fn with_odd(self, is_odd: bool) -> Self {
+        Self(self.0 & !Self::ODD | if is_odd { Self::ODD } else { 0 })
+    }
+
+    /// The marks of a live item.
+    pub(super) const fn read(slot: &[u8]) -> Self {
+        Self(slot[0] & Self::ALL)
+    }
+
+    /// Writes the marks of a live item.
+    pub(super) const fn write(self, slot: &mut [u8]) {
+        slot[0] = slot[0] & !Self::ALL | self.0;
+    }
+
+    /// Counts a use of a live item. Writes nothing when there are three.
+    #[inline]
+    pub(super) const fn count_use(slot: &mut [u8]) {
+        if slot[0] & Self::USES != Self::USES {
+            slot[0] += Self::USE;
+        }
+    }
+}
+
 /// The layout of an item in its slot.
 ///
 /// ```text
 /// | head 4 | version 8 | expiry 6, if timed | lengths 8, if wide | key, value: or, if large, 4 |
-/// head: bit 0 live, 1 timed, 2 wide, 3 large, 4..6 unused (frequency, for eviction),
-///       6..16 length of the key, 16..32 length of the value; both 0 if wide
+/// head: bit 0 live, 1 timed, 2 wide, 3..7 marks, 7..16 length of the key, 16..32 length of the value;
+///       instead of the lengths, if wide: bit 7 large
 /// ```
 ///
 /// Large: key and value are a large object, whose number stands in their place. A free slot has bit 0
@@ -110,9 +164,9 @@ pub(super) struct Layout {
 const LIVE: u32 = 1;
 const TIMED: u32 = 1 << 1;
 const WIDE: u32 = 1 << 2;
-const LARGE: u32 = 1 << 3;
-const KEY_SHIFT: u32 = 6;
-const KEY_MASK: u32 = 0x3FF;
+const LARGE: u32 = 1 << 7;
+const KEY_SHIFT: u32 = 7;
+const KEY_MASK: u32 = 0x1FF;
 const VALUE_SHIFT: u32 = 16;
 const VERSION_AT: usize = 4;
 const EXPIRY_AT: usize = 12;
@@ -211,7 +265,7 @@ impl Layout {
         EXPIRY_AT + expiry_bytes + lengths
     }
 
-    /// Writes all that comes before the body. `expiry` is `Some` if and only if the layout is timed.
+    /// Writes all that comes before the body, without marks. `expiry` is `Some` if and only if the layout is timed.
     pub(super) fn write(self, slot: &mut [u8], expiry: Option<Expiry>, version: Version) {
         debug_assert_eq!(self.timed, expiry.is_some());
         let mut head = LIVE;

@@ -203,6 +203,15 @@ impl LargeObjects {
         }
     }
 
+    /// Bytes held for a block in use.
+    pub(super) fn held_bytes(&self, number: u32) -> usize {
+        match &self.blocks[number as usize] {
+            Block::InSlab { slab, .. } => bytes_of(self.pages.of(*slab).class),
+            Block::Alone(memory) => memory.held_bytes(),
+            Block::Idle { .. } | Block::Free { .. } => 0,
+        }
+    }
+
     /// Whether the memory of a block in use is that which `bytes` bytes would get.
     pub(super) fn fits(&self, number: u32, bytes: usize) -> bool {
         let class = large_class_of(bytes);

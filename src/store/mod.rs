@@ -21,6 +21,7 @@ mod audit;
 mod compaction;
 mod deferred_free;
 mod directory;
+mod eviction;
 mod expiry;
 mod hash;
 mod heap;
@@ -35,6 +36,7 @@ mod segment_metadata;
 mod size_classes;
 
 pub use audit::Audit;
+pub use eviction::Eviction;
 pub use hash::{HashRange, HashSecret, HashedKey, KeyHash};
 pub use item::{Expiry, Item, Version};
 pub use scan::{ScanCursor, SegmentScan};
@@ -42,6 +44,7 @@ pub use scan::{ScanCursor, SegmentScan};
 use crate::base::time::Instant;
 use compaction::Compaction;
 use deferred_free::DeferredFree;
+use eviction::Queues;
 use expiry::Timers;
 use heap::Heap;
 use index::{Index, Keys};
@@ -62,6 +65,9 @@ const TIMER_BYTES: usize = 8;
 const RESERVE_BYTES_MIN: u64 = 256 << 10;
 const RESERVE_SHARE: u64 = 32;
 
+/// What grows beside the items, such as a filter, may go above the limit by this share of it until items are evicted.
+const OVERSHOOT_SHARE: u64 = 16;
+
 /// Timers, or moved items, of one piece of work that a write at the limit does.
 const STEPS_PER_PIECE: u32 = 256;
 
@@ -70,6 +76,12 @@ const PIECES_PER_WRITE: usize = 16;
 
 /// A piece of compaction frees about as many bytes.
 const BYTES_PER_PIECE: usize = 8 * 1024;
+
+/// One in so many bytes of the limit may be free in pages and slabs before these are compacted.
+const FREE_SHARE: u64 = 32;
+
+/// One in so many bytes of the limit may be free in pages that cannot be compacted, before one is emptied by eviction.
+const SCATTERED_SHARE: u64 = 8;
 
 /// Why a write was refused; nothing was changed by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,10 +130,13 @@ pub struct Store {
     heap: Heap,
     timers: Timers,
     compaction: Compaction,
+    queues: Queues,
     /// Memory of cleared stores that is still to be freed.
     deferred_free: DeferredFree,
     /// Bytes held elsewhere that count against the limit.
     reserved: u64,
+    /// Bytes above the limit that the writes at hand may take, since as much was reclaimed as one write may.
+    overdraft: u64,
     expired: u64,
 }
 
@@ -135,8 +150,10 @@ impl Store {
             heap: Heap::new(),
             timers: Timers::new(),
             compaction: Compaction::default(),
+            queues: Queues::default(),
             deferred_free: DeferredFree::default(),
             reserved: 0,
+            overdraft: 0,
             expired: 0,
         }
     }
@@ -146,9 +163,13 @@ impl Store {
         self.secret = self.secret.clone().masked(mask);
     }
 
-    /// Changes the limit. Items above a lower limit stay; writes are refused until there is room.
+    /// Changes the limit. Items above a lower limit are evicted by [`Store::reclaim`], or else stay, and writes are
+    /// refused until there is room.
     pub fn set_memory_max(&mut self, memory_max: u64) {
-        self.memory_max = memory_max;
+        let had_limit = std::mem::replace(&mut self.memory_max, memory_max) != 0;
+        if had_limit != (memory_max != 0) {
+            self.reset_queues();
+        }
     }
 
     /// The limit; 0: none.
@@ -161,9 +182,10 @@ impl Store {
         self.reserved = bytes;
     }
 
-    /// Whether `bytes` more stay within the limit. O(1).
+    /// Whether `bytes` more stay within the limit, or not far above it while [`Store::reclaim`] evicts items. O(1).
     pub fn has_room_for(&self, bytes: u64) -> bool {
-        self.memory_max == 0 || self.memory_bytes().saturating_add(bytes) <= self.memory_max
+        let above = if self.queues.may_evict() { self.memory_max / OVERSHOOT_SHARE } else { 0 };
+        self.memory_max == 0 || self.memory_bytes().saturating_add(bytes) <= self.memory_max + above
     }
 
     /// Hashes a key for the other calls. Costs what xxh3 costs: some 5 ns for a short key.
@@ -177,6 +199,19 @@ impl Store {
     pub fn get(&self, now: Instant, key: HashedKey<'_>) -> Option<Item<'_>> {
         let read = |handle| self.heap.item(handle, key.bytes);
         let item = self.index.get(&heap_keys(&self.heap, &self.secret), key, read)?;
+        item.expiry.is_none_or(|expiry| !expiry.has_come(now)).then_some(item)
+    }
+
+    /// The same, and counts the use of the item for eviction: some 2 ns, and a write to a line that is read anyway,
+    /// only while something can be evicted.
+    #[inline]
+    pub fn access(&mut self, now: Instant, key: HashedKey<'_>) -> Option<Item<'_>> {
+        if !self.queues.is_on() {
+            return self.get(now, key);
+        }
+        let handle = self.find(key)?;
+        self.heap.count_use(handle);
+        let item = self.heap.item_at(handle);
         item.expiry.is_none_or(|expiry| !expiry.has_come(now)).then_some(item)
     }
 
@@ -251,17 +286,23 @@ impl Store {
     ) -> Result<R, Full> {
         let mut result = attempt(self);
         let mut pieces = PIECES_PER_WRITE + bytes / BYTES_PER_PIECE;
-        while matches!(result, Err(Full::Limit { .. })) && pieces > 0 && self.reclaim_piece(now) {
+        while matches!(result, Err(Full::Limit { .. })) && pieces > 0 && self.reclaim_piece(now, bytes) {
             result = attempt(self);
             pieces -= 1;
+        }
+        if matches!(result, Err(Full::Limit { .. })) && self.queues.may_evict() {
+            // The rest is reclaimed by the next writes, or as due work.
+            self.overdraft = self.overdraft_max();
+            result = attempt(self);
+            self.overdraft = 0;
         }
         result
     }
 
-    /// Reclaims memory because a write found none: expired items, idle memory, cleared stores, then pages and
-    /// regions with free slots. False if there is nothing to reclaim. Some 60 µs.
+    /// Reclaims memory because a write of `bytes` bytes found none: expired items, idle memory, cleared stores, then
+    /// items by eviction, and pages and regions with free slots. False if there is nothing to reclaim. Some 60 µs.
     #[cold]
-    fn reclaim_piece(&mut self, now: Instant) -> bool {
+    fn reclaim_piece(&mut self, now: Instant, bytes: usize) -> bool {
         if self.timers.has_due(now.millis()) {
             self.expire(now, STEPS_PER_PIECE);
             return true;
@@ -273,7 +314,32 @@ impl Store {
             self.deferred_free.step();
             return true;
         }
-        self.compact_now(STEPS_PER_PIECE, true)
+        let (timers, stale) =
+            (self.timers.len(), self.timers.len() - self.timers.items().min(self.timers.len()));
+        if (stale * TIMER_BYTES) as u64 > self.free_bytes_max() {
+            self.timers.purge(STEPS_PER_PIECE, &self.heap);
+            if self.timers.len() < timers {
+                return true;
+            }
+        }
+        // Nearly full pages are not worth emptying while something can be evicted.
+        let is_worth_it = !self.queues.may_evict() || self.heap.free_bytes() as u64 > self.free_bytes_max();
+        if is_worth_it && self.compact_now(STEPS_PER_PIECE, true) {
+            return true;
+        }
+        // A page for each of many classes can leave much free that no page can be moved to.
+        let is_scattered = is_worth_it && self.heap.free_bytes() as u64 > self.memory_max / SCATTERED_SHARE;
+        is_scattered && self.evict_page() || self.evict(now, bytes) || self.compact_now(STEPS_PER_PIECE, true)
+    }
+
+    /// Free bytes in pages and slabs above which these are compacted before anything is evicted.
+    const fn free_bytes_max(&self) -> u64 {
+        self.memory_max / FREE_SHARE
+    }
+
+    /// Whether items are to be evicted as due work.
+    fn is_over_limit(&self) -> bool {
+        self.queues.may_evict() && self.memory_bytes() > self.memory_max
     }
 
     /// Sets a key whose item, if there is one, is at `old`.
@@ -290,15 +356,20 @@ impl Store {
             let handle = self.heap.add(key.bytes, value, expiry, version).ok_or_else(|| self.refused())?;
             self.index.insert(&heap_keys(&self.heap, &self.secret), key, handle);
             self.arm_new(expiry, handle);
+            if self.queues.is_on() {
+                self.enqueue(key.hash, handle, true);
+            }
             return Ok(SetOutcome::Created);
         };
         let old_expiry = self.heap.expiry(old);
+        let marks = self.heap.marks(old);
         let handle = if self.heap.overwrite(old, key.bytes, value, expiry, version) {
             old
         } else {
             let new = self.heap.add(key.bytes, value, expiry, version).ok_or_else(|| self.refused())?;
             self.index.replace(&heap_keys(&self.heap, &self.secret), key, old, new);
             self.heap.free(old);
+            self.heap.set_marks(new, marks);
             new
         };
         if old_expiry.is_some() {
@@ -311,6 +382,12 @@ impl Store {
             }
         } else {
             self.arm_new(expiry, handle);
+        }
+        if self.queues.is_on() {
+            self.heap.count_use(handle);
+            if old_expiry.is_none() && expiry.is_some() {
+                self.enqueue(key.hash, handle, false);
+            }
         }
         Ok(SetOutcome::Replaced)
     }
@@ -351,7 +428,12 @@ impl Store {
     /// # Errors
     /// [`Full`] if memory for that cannot be had.
     pub fn make_room(&mut self, now: Instant, items: usize, bytes: usize) -> Result<(), Full> {
-        self.reclaiming(now, bytes, |store| store.check_room_for_items(items, bytes))
+        self.reclaiming(now, bytes, |store| store.check_room_for_items(items, bytes))?;
+        if self.check_room_for_items(items, bytes).is_err() {
+            // Until the writes are done.
+            self.overdraft = self.overdraft_max();
+        }
+        Ok(())
     }
 
     /// Removes `key`, unless its item has a version higher than `version`. An item that has expired is removed
@@ -415,6 +497,9 @@ impl Store {
         self.timers.arm(expiry, handle);
         if !was_timed {
             self.timers.item_added();
+            if self.queues.is_on() {
+                self.enqueue(key.hash, handle, false);
+            }
         }
         Ok(())
     }
@@ -428,6 +513,7 @@ impl Store {
         let index = std::mem::replace(&mut self.index, Index::emptied());
         let timers = std::mem::replace(&mut self.timers, Timers::new());
         self.compaction = Compaction::default();
+        self.reset_queues();
         self.deferred_free.add(heap, index, timers);
     }
 
@@ -436,7 +522,12 @@ impl Store {
     /// [`Store::has_work`].
     pub fn reclaim(&mut self, now: Instant, budget: u32) {
         let left = self.keep_up(now, budget);
-        if !self.trim() && left > 0 {
+        if self.has_stale_entries() {
+            self.purge_queues(budget as usize);
+        }
+        if self.is_over_limit() {
+            self.reclaim_piece(now, 0);
+        } else if !self.trim() && left > 0 {
             self.deferred_free.step();
             self.compact(now, left);
         }
@@ -446,6 +537,7 @@ impl Store {
     /// if too many are stale. With a budget of four after each write with an expiry and each removal there are
     /// at most two timers per item with an expiry and 64 Ki more. Returns the budget left.
     pub fn keep_up(&mut self, now: Instant, budget: u32) -> u32 {
+        self.overdraft = 0;
         let left = self.expire(now, budget);
         if self.timers.has_too_many() {
             self.timers.purge(budget, &self.heap);
@@ -459,6 +551,8 @@ impl Store {
             || self.timers.has_too_many()
             || !self.deferred_free.is_empty()
             || self.has_idle()
+            || self.has_stale_entries()
+            || self.is_over_limit()
             || self.wants_compaction(now)
     }
 
@@ -492,7 +586,8 @@ impl Store {
     /// [`Store::reserve`]. O(1).
     pub fn memory_bytes(&self) -> u64 {
         let live = self.heap.memory_bytes() + self.index.memory_bytes() + self.timers.memory_bytes();
-        (live + self.deferred_free.memory_bytes()) as u64 + self.reserved
+        let queues = self.queues.memory_bytes();
+        (live + queues + self.deferred_free.memory_bytes()) as u64 + self.reserved
     }
 
     /// Bytes that the items themselves take: their slots or large objects, an entry of the index each and, with
@@ -531,10 +626,15 @@ impl Store {
 
     /// Checks whether `more` bytes stay within the limit and `reserve` bytes above it.
     fn check_room(&self, more: usize, reserve: u64) -> Result<(), Full> {
+        let reserve = reserve.max(self.overdraft);
         if self.memory_max == 0 || self.memory_bytes() + more as u64 <= self.memory_max + reserve {
             return Ok(());
         }
         Err(Full::Limit { used_bytes: self.memory_bytes(), limit_bytes: self.memory_max })
+    }
+
+    fn overdraft_max(&self) -> u64 {
+        self.reserve_bytes() + self.memory_max / OVERSHOOT_SHARE
     }
 
     fn reserve_bytes(&self) -> u64 {
@@ -586,6 +686,7 @@ impl Store {
             self.timers.item_gone();
         }
         self.heap.free(handle);
+        self.forget_queues_if_empty();
     }
 }
 

@@ -251,6 +251,16 @@ impl Pages {
         })
     }
 
+    /// A page from the emptiest quarter that there is, of these the one with the fewest live bytes of its class's
+    /// first. O(classes).
+    pub(super) fn emptiest_page(&self) -> Option<u32> {
+        let live_bytes = |&page: &u32| usize::from(self.of(page).live) * bytes_of(self.of(page).class);
+        (0..BANDS).find_map(|band| {
+            let pages = self.classes.iter().map(|class| class.bands[band]);
+            pages.filter(|&page| page != NO_PAGE).min_by_key(live_bytes)
+        })
+    }
+
     /// Puts a page into the list of its fill, or into none if it is full.
     fn relink(&mut self, page: u32) {
         let record = self.records[page as usize];

@@ -52,6 +52,19 @@ impl Probe {
         Self { home: home as usize, tag: if tag == 0 { 1 } else { tag } }
     }
 
+    /// The 14 bits of which it consists.
+    pub(super) const fn bits(self) -> u16 {
+        #[expect(clippy::cast_possible_truncation, reason = "below 60")]
+        let home = self.home as u16;
+        home << 8 | self.tag as u16
+    }
+
+    /// The probe with these bits.
+    pub(super) const fn from_bits(bits: u16) -> Self {
+        let [tag, home] = bits.to_le_bytes();
+        Self { home: home as usize, tag }
+    }
+
     const fn neighbour(self) -> usize {
         if self.home + 1 == HOMES { 0 } else { self.home + 1 }
     }

@@ -8,7 +8,7 @@ mod contract;
 use contract::{Contract, conn_of};
 use olivia::base::time::{Instant, Now};
 use olivia::config::{Config, Secret};
-use olivia::limits::Limits;
+use olivia::limits::{EvictionPolicy, Limits};
 use olivia::node::{Action, ConnKey, Node};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -74,6 +74,8 @@ impl World {
         let limits = Limits {
             clients_max: 4,
             memory_max: 4_096 * u64::from(flags & 1),
+            eviction: EvictionPolicy::Refuse,
+            eviction_only_with_ttl: false,
             buffers_max: if flags & 2 == 0 { 1 << 20 } else { 8 << 10 },
             line_bytes_max: 200,
             args_max: 6,

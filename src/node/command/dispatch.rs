@@ -275,6 +275,7 @@ fn arg_limits(config: &Config, is_authenticated: bool) -> ArgLimits {
 mod tests {
     use crate::base::time::{Instant, Now};
     use crate::config::Config;
+    use crate::limits::{EvictionPolicy, Limits};
     use crate::node::{ConnKey, Node};
     use std::fmt::Write;
 
@@ -407,7 +408,11 @@ mod tests {
         // Room for it, and for the pages of two keys, each of another size.
         let room = 2 * load.node.own_filter().bytes() + 2 * 64 * 1_024 + 20_000;
         let limit = load.node.state.keyspace.store().memory_bytes() + room;
-        load.node.state.keyspace.set_memory_max(limit);
+        load.node.state.keyspace.set_limits(&Limits {
+            memory_max: limit,
+            eviction: EvictionPolicy::Refuse,
+            ..Limits::default()
+        });
         let sizes = [3_000, 5_000, 7_000];
         let args: Vec<String> = sizes.iter().map(|len| format!("new{len}:{}", "x".repeat(*len))).collect();
         let told = load.ask(&format!("SET {}\n", args.join(",")));

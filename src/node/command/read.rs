@@ -88,8 +88,11 @@ pub(in crate::node) fn begin_pending(
     let Some(request) = pending::begin(state, conn, head, form, keys.iter()) else { return };
     let mut begun = Vec::new();
     let wants_value = form.wanted == Wanted::Value;
-    let local = |key| state.keyspace.get(now, state.keyspace.key(key)).map_or(0, |item| item.value.len());
-    let is_long = wants_value && keys.iter().map(local).sum::<usize>() > LONG_REPLY_BYTES;
+    let mut local = |key| {
+        let hashed = state.keyspace.key(key);
+        state.keyspace.get(now, hashed).map_or(0, |item| item.value.len())
+    };
+    let is_long = wants_value && keys.iter().map(&mut local).sum::<usize>() > LONG_REPLY_BYTES;
     if let Some(conn) = state.conns.get_mut(conn) {
         conn.awaits_long_reply |= is_long;
     }

@@ -92,8 +92,9 @@ pub(in crate::node) fn setex<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
 /// INCR of keys, all or none. The expiry of a key stays.
 pub(in crate::node) fn incr<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     let (keys, name) = (call.args.iter(), call.command.name);
-    let read = |state: &State, key| {
-        let item = state.keyspace.get(call.now, state.keyspace.key(key));
+    let read = |state: &mut State, key| {
+        let hashed = state.keyspace.key(key);
+        let item = state.keyspace.get(call.now, hashed);
         item.map_or(Ok(0), |item| number(item.value).ok_or(CommandError::NoNumber(name, key)))
     };
     // A key may stand in the request several times.

@@ -152,9 +152,12 @@ pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKe
 }
 
 /// Writes what was found of one key and has not expired since.
-fn write_part(request: &PendingRequest, part: &Part, keyspace: &Keyspace, now: Now, reply: &mut Encoder) {
+fn write_part(request: &PendingRequest, part: &Part, keyspace: &mut Keyspace, now: Now, reply: &mut Encoder) {
     let found = match &part.answer {
-        Answer::Here => keyspace.get(now, keyspace.key(&part.key)).map(|item| Found::of(&item)),
+        Answer::Here => {
+            let key = keyspace.key(&part.key);
+            keyspace.get(now, key).map(|item| Found::of(&item))
+        }
         Answer::Found { until: Some(until), .. } if *until <= now.mono => None,
         Answer::Found { value, until } => Some(Found { value, until: *until }),
         Answer::Missing | Answer::Waiting => None,

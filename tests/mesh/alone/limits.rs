@@ -3,7 +3,7 @@
 use super::author::{Author, Style, at};
 use olivia::base::rng::Rng;
 use olivia::config::{Config, Secret};
-use olivia::limits::Limits;
+use olivia::limits::{EvictionPolicy, Limits};
 
 /// How often something happens: once in so many times; 0: never.
 #[derive(Debug)]
@@ -52,15 +52,21 @@ pub fn draw(rng: &mut Rng) -> (Author, Rates, Config) {
 
 fn give_theme(config: &mut Config, style: &mut Style, memory_max: u64) {
     config.password = None;
-    config.limits =
-        Limits { memory_max, buffers_max: 1 << 20, reply_bytes_max: 1 << 20, ..Limits::default() };
+    config.limits = Limits {
+        memory_max,
+        eviction: EvictionPolicy::Refuse,
+        buffers_max: 1 << 20,
+        reply_bytes_max: 1 << 20,
+        ..Limits::default()
+    };
     config.limits.value_bytes_max = 1 << 20;
     (style.value_bytes, style.fatal) = (8_000, 0);
 }
 
 /// A configuration with some limits as small as they can be.
 fn config(rng: &mut Rng, password: &str) -> Config {
-    let mut limits = Limits::default();
+    // A key that is set can be read: nothing is evicted.
+    let mut limits = Limits { eviction: EvictionPolicy::Refuse, ..Limits::default() };
     let rare = 2 + rng.below(8);
     let mut draw = |choices: &[u32], default: u32| {
         if rng.one_in(rare) { choices[at(rng, choices.len())] } else { default }

@@ -1,0 +1,396 @@
+//! Eviction: which items are removed when memory is short, by S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues
+//! are all you need for cache eviction", SOSP 2023).
+//!
+//! New items enter the small queue, a tenth of the memory. One that was used at least twice there moves to the main
+//! queue, others are evicted, and the ghost keeps a fingerprint of each, with which a returning key enters the
+//! main queue at once. In the main queue each use, up to three, saves an item once.
+//!
+//! A queue has [`Location`]s, not handles, so that an item that moves in the heap or the index keeps its
+//! place and a removed one costs nothing: its entry is stale, and dropped when it is reached.
+//!
+//! Not here: when memory is short, and the bits of an item's header that count its uses.
+
+use super::index::Location;
+use super::item::Marks;
+use super::{HashedKey, KeyHash, ScanCursor, Store, heap_keys};
+use crate::base::prefetch::equal_bytes;
+use crate::base::time::Instant;
+use std::collections::VecDeque;
+
+/// What happens when memory is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Eviction {
+    /// Writes are refused.
+    #[default]
+    Refuse,
+    /// Items are evicted.
+    AnyItem,
+    /// Items with an expiry are evicted.
+    ItemsWithTtl,
+}
+
+/// Entries that one piece of eviction checks, and after how many without a victim the next item is one whatever
+/// its uses: 64 checks take some 15 µs.
+const CHECKS_PER_PIECE: u32 = 128;
+const CHECKS_TO_FORCE: u32 = 64;
+
+/// The small queue is evicted from while it has more than one in so many of the live bytes.
+const SMALL_SHARE: usize = 10;
+
+/// Uses in the small queue that bring an item to the main queue.
+const USES_TO_MAIN: u8 = 2;
+
+/// Entries above two per item from which on stale ones are purged, and how many each new entry checks.
+const STALE_SPARE: usize = 4_096;
+const CHECKS_PER_PURGE: usize = 4;
+
+/// Items that one scan queues.
+const ITEMS_PER_SCAN: usize = 256;
+
+/// How far ahead of its check the bucket, and the item, of an entry are prefetched.
+const BUCKETS_AHEAD: usize = 8;
+const ITEMS_AHEAD: usize = 4;
+
+/// Entries of a chunk of a queue: 4 KiB.
+const CHUNK_ENTRIES: usize = 816;
+type Chunk = [Location; CHUNK_ENTRIES];
+
+/// Bytes of a set of the ghost: its fingerprints, the latest first.
+const GHOST_SET_BYTES: usize = 16;
+
+/// The least bytes of the ghost.
+const GHOST_BYTES_MIN: usize = 1_024;
+
+/// A queue of entries in chunks, first in first out.
+#[derive(Debug, Default)]
+struct Queue {
+    chunks: VecDeque<Box<Chunk>>,
+    /// Where the first entry is in the first chunk.
+    head: usize,
+    len: usize,
+    /// Entries that the purge under way has still to check; it keeps one entry of each item, and gives the item its
+    /// parity. New items have that of the last purge.
+    unpurged: usize,
+    is_odd: bool,
+    /// A chunk that was emptied.
+    spare: Option<Box<Chunk>>,
+}
+
+impl Queue {
+    fn push(&mut self, entry: Location) {
+        let end = self.head + self.len;
+        if end == self.chunks.len() * CHUNK_ENTRIES {
+            self.chunks.push_back(self.spare.take().unwrap_or_else(|| Box::new([entry; CHUNK_ENTRIES])));
+        }
+        self.chunks[end / CHUNK_ENTRIES][end % CHUNK_ENTRIES] = entry;
+        self.len += 1;
+    }
+
+    fn pop(&mut self) -> Option<Location> {
+        let entry = self.get(0)?;
+        self.head += 1;
+        self.len -= 1;
+        self.unpurged = self.unpurged.saturating_sub(1);
+        if self.head == CHUNK_ENTRIES {
+            self.head = 0;
+            self.spare = self.chunks.pop_front();
+        }
+        Some(entry)
+    }
+
+    /// The entry after `at` others.
+    fn get(&self, at: usize) -> Option<Location> {
+        let from = self.head + at;
+        (at < self.len).then(|| self.chunks[from / CHUNK_ENTRIES][from % CHUNK_ENTRIES])
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let chunks = self.chunks.len() + usize::from(self.spare.is_some());
+        chunks * size_of::<Chunk>() + self.chunks.capacity() * size_of::<Box<Chunk>>()
+    }
+}
+
+/// Fingerprints of the items that were evicted from the small queue, in sets of 16, each first in first out.
+#[derive(Debug, Default)]
+struct Ghost {
+    sets: Vec<[u8; GHOST_SET_BYTES]>,
+}
+
+impl Ghost {
+    /// Adds a key. The ghost has as many fingerprints as there are items, at least half as many; it is emptied
+    /// when that number has changed by much.
+    fn add(&mut self, hash: KeyHash, items: usize) {
+        let bytes = (items + 1).next_power_of_two() / 2;
+        let held = self.sets.len() * GHOST_SET_BYTES;
+        if bytes > held || bytes < held / 4 {
+            let bytes = bytes.max(GHOST_BYTES_MIN);
+            if bytes != held {
+                self.sets = vec![[0; GHOST_SET_BYTES]; bytes / GHOST_SET_BYTES];
+            }
+        }
+        let (set, fingerprint) = self.place(hash);
+        let set = &mut self.sets[set];
+        set.copy_within(..GHOST_SET_BYTES - 1, 1);
+        set[0] = fingerprint;
+    }
+
+    /// Whether a key is among the latest; with 16 of 255 fingerprints per set one in 16 others is, too.
+    fn has(&self, hash: KeyHash) -> bool {
+        if self.sets.is_empty() {
+            return false;
+        }
+        let (set, fingerprint) = self.place(hash);
+        equal_bytes(&self.sets[set], fingerprint) != 0
+    }
+
+    /// The set of a hash, and its fingerprint there, which is not 0. The number of sets is a power of two.
+    fn place(&self, hash: KeyHash) -> (usize, u8) {
+        let [low, .., high] = hash.0.to_le_bytes();
+        #[expect(clippy::cast_possible_truncation, reason = "the low bits are used")]
+        let set = (hash.0 >> 8) as usize & (self.sets.len() - 1);
+        (set, (low ^ high).max(1))
+    }
+
+    const fn memory_bytes(&self) -> usize {
+        self.sets.capacity() * GHOST_SET_BYTES
+    }
+}
+
+/// The queues; see the module.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    policy: Eviction,
+    /// Without a memory limit, or if writes are refused, nothing is queued.
+    is_on: bool,
+    small: Queue,
+    main: Queue,
+    ghost: Ghost,
+    /// Items may be there that are not queued: those from this position on.
+    unqueued: Option<ScanCursor>,
+    /// All items were queued since the last one was evicted.
+    is_scanned: bool,
+    /// Nothing more can be evicted, as far as was looked.
+    is_exhausted: bool,
+    pub(super) evicted: u64,
+}
+
+impl Queues {
+    /// Bytes held.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.small.memory_bytes() + self.main.memory_bytes() + self.ghost.memory_bytes()
+    }
+
+    /// Empties the queues; `unqueued`: there are items.
+    pub(super) fn reset(&mut self, is_on: bool, has_items: bool) {
+        let (policy, evicted) = (self.policy, self.evicted);
+        let unqueued = (is_on && has_items).then_some(ScanCursor::START);
+        *self = Self { policy, is_on, evicted, unqueued, ..Self::default() };
+    }
+
+    #[inline]
+    pub(super) const fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// Whether there may be something to evict.
+    pub(super) const fn may_evict(&self) -> bool {
+        self.is_on && !self.is_exhausted
+    }
+
+    fn queue(&mut self, is_main: bool) -> &mut Queue {
+        if is_main { &mut self.main } else { &mut self.small }
+    }
+}
+
+impl Store {
+    /// Changes what happens when memory is short. Items that are there are queued in hash order.
+    pub fn set_eviction(&mut self, policy: Eviction) {
+        if self.queues.policy != policy {
+            self.queues.policy = policy;
+            self.reset_queues();
+        }
+    }
+
+    /// Items evicted since the start.
+    pub const fn evicted(&self) -> u64 {
+        self.queues.evicted
+    }
+
+    pub(super) fn forget_queues_if_empty(&mut self) {
+        if self.is_empty() && self.queues.is_on {
+            self.reset_queues();
+        }
+    }
+
+    pub(super) fn reset_queues(&mut self) {
+        let is_on = self.queues.policy != Eviction::Refuse && self.memory_max != 0;
+        self.queues.reset(is_on, !self.is_empty());
+    }
+
+    /// Queues an item that was written, or that got its first expiry, if it can be evicted since then only.
+    pub(super) fn enqueue(&mut self, hash: KeyHash, handle: u32, is_new: bool) {
+        let queues = &mut self.queues;
+        let is_timed = self.heap.expiry(handle).is_some();
+        let wanted = match queues.policy {
+            Eviction::Refuse => false,
+            Eviction::AnyItem => is_new,
+            Eviction::ItemsWithTtl => is_timed,
+        };
+        if !wanted {
+            return;
+        }
+        queues.is_exhausted = false;
+        if is_new && queues.ghost.has(hash) {
+            self.heap.set_marks(handle, Marks::MAIN);
+        }
+        self.push_queued(Location::of(hash.0), handle);
+        if self.has_stale_entries() {
+            self.purge_queues(CHECKS_PER_PURGE);
+        }
+    }
+
+    /// Adds an entry to the queue of its item.
+    fn push_queued(&mut self, entry: Location, handle: u32) {
+        let marks = self.heap.marks(handle);
+        let queue = self.queues.queue(marks.is_main());
+        self.heap.set_marks(handle, marks.with_odd(queue.is_odd));
+        queue.push(entry);
+    }
+
+    /// Whether more entries are stale than there are items, and some.
+    pub(super) const fn has_stale_entries(&self) -> bool {
+        self.queues.small.len + self.queues.main.len > 2 * self.index.len() + STALE_SPARE
+    }
+
+    /// Checks some entries of the longer queue and drops those that are stale, or of an item that has another one.
+    pub(super) fn purge_queues(&mut self, checks: usize) {
+        let is_main = self.queues.main.len > self.queues.small.len;
+        for _ in 0..checks {
+            let queue = self.queues.queue(is_main);
+            if queue.unpurged == 0 {
+                queue.unpurged = queue.len;
+                queue.is_odd = !queue.is_odd;
+            }
+            let is_odd = queue.is_odd;
+            let Some(entry) = queue.pop() else { return };
+            let found = self.queued(entry, is_main);
+            if let Some(handle) = found.filter(|&handle| self.heap.marks(handle).is_odd() != is_odd) {
+                self.push_queued(entry, handle);
+            }
+        }
+    }
+
+    /// The item of an entry; `None` if the entry is stale.
+    fn queued(&self, entry: Location, is_main: bool) -> Option<u32> {
+        let needs_expiry = self.queues.policy == Eviction::ItemsWithTtl;
+        self.index.located(&heap_keys(&self.heap, &self.secret), entry, |handle| {
+            self.heap.marks(handle).is_main() == is_main
+                && (!needs_expiry || self.heap.expiry(handle).is_some())
+        })
+    }
+
+    /// Evicts items until `bytes` bytes are free, or 128 entries are checked; false if there is nothing to evict.
+    /// Some 30 µs.
+    pub(super) fn evict(&mut self, now: Instant, bytes: usize) -> bool {
+        if !self.queues.may_evict() {
+            return false;
+        }
+        let live_bytes = self.heap.live_bytes();
+        let mut freed = 0;
+        for check in 0..CHECKS_PER_PIECE {
+            let is_main = self.queues.small.len == 0
+                || self.queues.main.len > 0 && self.heap.small_bytes() <= live_bytes / SMALL_SHARE;
+            self.prefetch_queued(is_main);
+            let Some(entry) = self.queues.queue(is_main).pop() else {
+                self.queues.is_exhausted = !self.queue_more(now) && freed == 0;
+                return !self.queues.is_exhausted;
+            };
+            let Some(handle) = self.queued(entry, is_main) else { continue };
+            let marks = self.heap.marks(handle);
+            let has_expired = !self.is_alive(now, handle);
+            let is_forced = has_expired || freed == 0 && check >= CHECKS_TO_FORCE;
+            let stays = if is_main { marks.uses() > 0 } else { marks.uses() >= USES_TO_MAIN };
+            if stays && !is_forced {
+                let uses = if is_main { marks.uses() - 1 } else { 0 };
+                self.heap.set_marks(handle, Marks::MAIN.with_uses(uses));
+                self.push_queued(entry, handle);
+                continue;
+            }
+            self.queues.is_scanned = false;
+            freed += self.evict_item(handle, !is_main && !has_expired);
+            self.expired += u64::from(has_expired);
+            self.queues.evicted += u64::from(!has_expired);
+            if freed >= bytes {
+                break;
+            }
+        }
+        true
+    }
+
+    /// Evicts the items of the emptiest page; false if there is none, or not all items may be evicted.
+    pub(super) fn evict_page(&mut self) -> bool {
+        if self.queues.policy != Eviction::AnyItem || !self.queues.is_on {
+            return false;
+        }
+        let Some(page) = self.heap.emptiest_page() else { return false };
+        for _ in 0..CHECKS_PER_PIECE {
+            let Some((handle, _)) = self.heap.next_live(page, 0) else { break };
+            self.evict_item(handle, false);
+            self.queues.evicted += 1;
+        }
+        true
+    }
+
+    /// Removes an item; returns the bytes that this frees.
+    fn evict_item(&mut self, handle: u32, is_remembered: bool) -> usize {
+        let bytes = self.heap.key(handle);
+        let key = HashedKey { hash: self.secret.hash(bytes), bytes };
+        if is_remembered {
+            self.queues.ghost.add(key.hash, self.index.len());
+        }
+        let freed = self.heap.held_bytes(handle);
+        let removed = self.index.remove(&heap_keys(&self.heap, &self.secret), key, handle);
+        debug_assert!(removed, "an item that is not in the index");
+        if self.heap.expiry(handle).is_some() {
+            self.timers.item_gone();
+        }
+        self.heap.free(handle);
+        freed
+    }
+
+    /// Prefetches the memory of the entries that are checked next.
+    fn prefetch_queued(&mut self, is_main: bool) {
+        let queue = self.queues.queue(is_main);
+        let (bucket, item) = (queue.get(BUCKETS_AHEAD), queue.get(ITEMS_AHEAD));
+        if let Some(entry) = bucket {
+            self.index.fetch_located(entry);
+        }
+        if let Some(handle) = item.and_then(|entry| self.index.at_home_of(entry)) {
+            self.heap.fetch(handle);
+        }
+    }
+
+    /// Queues some items that are not queued; false if all were looked at since the last one was evicted.
+    fn queue_more(&mut self, now: Instant) -> bool {
+        let queues = &mut self.queues;
+        // If any item can be evicted and no entry is left, entries were lost: those of equal hashes can be.
+        let is_lost = queues.policy == Eviction::AnyItem && !queues.is_scanned;
+        let Some(from) = queues.unqueued.take().or(is_lost.then_some(ScanCursor::START)) else {
+            return false;
+        };
+        let mut entries = Vec::with_capacity(ITEMS_PER_SCAN);
+        let next = self.scan(now, from, ITEMS_PER_SCAN, |key, _| {
+            entries.push(Location::of(self.secret.hash(key).0));
+        });
+        self.queues.is_scanned = next == ScanCursor::START;
+        self.queues.unqueued = (!self.queues.is_scanned).then_some(next);
+        for entry in entries {
+            for is_main in [false, true] {
+                if let Some(handle) = self.queued(entry, is_main) {
+                    self.push_queued(entry, handle);
+                }
+            }
+        }
+        true
+    }
+}
