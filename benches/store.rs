@@ -436,7 +436,8 @@ fn shift(options: &Options) {
         let (mut early, mut least) = (0.0, f64::MAX);
         while written < times * limit {
             let key = key_bytes(id);
-            let (begin, before) = (Instant::now(), cpu());
+            let before = cpu();
+            let begin = Instant::now();
             let done = store.set(Moment::ZERO, store.key(&key), &value[..len], None, Version(id)).is_ok();
             let nanos = begin.elapsed().as_nanos() as usize;
             latencies.buckets[(nanos / 250).min(2_047)] += 1;

@@ -198,8 +198,7 @@ impl Store {
     #[inline]
     pub fn get(&self, now: Instant, key: HashedKey<'_>) -> Option<Item<'_>> {
         let read = |handle| self.heap.item(handle, key.bytes);
-        let item = self.index.get(&heap_keys(&self.heap, &self.secret), key, read)?;
-        item.expiry.is_none_or(|expiry| !expiry.has_come(now)).then_some(item)
+        self.index.get(&heap_keys(&self.heap, &self.secret), key, read).and_then(|item| unexpired(now, item))
     }
 
     /// The same, and counts the use of the item for eviction: some 2 ns, and a write to a line that is read anyway,
@@ -211,8 +210,7 @@ impl Store {
         }
         let handle = self.find(key)?;
         self.heap.count_use(handle);
-        let item = self.heap.item_at(handle);
-        item.expiry.is_none_or(|expiry| !expiry.has_come(now)).then_some(item)
+        unexpired(now, self.heap.item_at(handle))
     }
 
     /// Prefetches the memory of up to 16 keys that will be read next, so that their cache misses overlap. Costs
@@ -688,6 +686,11 @@ impl Store {
         self.heap.free(handle);
         self.forget_queues_if_empty();
     }
+}
+
+#[inline]
+fn unexpired(now: Instant, item: Item<'_>) -> Option<Item<'_>> {
+    item.expiry.is_none_or(|expiry| !expiry.has_come(now)).then_some(item)
 }
 
 /// The keys of the heap, for the index.
