@@ -1,6 +1,8 @@
 //! Misses of the store with eviction, and of LRU, LFU and S3-FIFO simulated byte for byte at the same memory:
-//! `cargo bench --bench hit_ratio -- [--trace=FILE]`. A trace is a CSV of time, object number, bytes of key and value.
-//! Without one, three traces are drawn: Zipf, Zipf with scans, Zipf with objects that are used once.
+//! `cargo bench --bench hit_ratio -- [--trace=FILE] [--copies=N]`. A trace is a CSV of time, object number, bytes of key
+//! and value. Without one, three traces are drawn: Zipf, Zipf with scans, Zipf with objects that are used once.
+//! The store gets so many copies of the trace at once, with keys of their own, and as many times the memory, so
+//! that pages are small beside it.
 //!
 //! The memory is a share of what the store takes for all objects of the trace. A simulated item takes its
 //! bytes and what the store takes beside them for one of all objects: no fragmentation, no bookkeeping.
@@ -18,12 +20,14 @@ const KEY_BYTES: usize = 8;
 type Trace = Vec<(u32, u32)>;
 
 fn main() {
-    let mut path = None;
-    let mut quick = true;
+    let (mut path, mut copies, mut quick) = (None, 1, true);
     for arg in std::env::args().skip(1) {
-        match arg.strip_prefix("--trace=") {
-            Some(file) => path = Some(file.to_owned()),
-            None => quick &= arg != "--bench",
+        if let Some(file) = arg.strip_prefix("--trace=") {
+            path = Some(file.to_owned());
+        } else if let Some(number) = arg.strip_prefix("--copies=") {
+            copies = number.parse().expect("a number of copies");
+        } else {
+            quick &= arg != "--bench";
         }
     }
     println!(
@@ -31,13 +35,21 @@ fn main() {
         "trace", "memory", "bytes", "store", "S3-FIFO", "LRU", "LFU"
     );
     if let Some(path) = path {
-        return report("file", &read(&path));
+        return report("file", &read(&path), copies);
     }
     let requests = if quick { 20_000 } else { 5_000_000 };
-    report("zipf", &zipf(requests, |_, _| None));
+    report("zipf", &zipf(requests, |_, _| None), copies);
     // Every tenth request reads on through objects that are used once in a long while.
-    report("zipf, scans", &zipf(requests, |at, objects| (at % 10 == 0).then(|| objects + at / 10 % objects)));
-    report("zipf, half used once", &zipf(requests, |at, objects| (at % 2 == 0).then_some(objects + at / 2)));
+    report(
+        "zipf, scans",
+        &zipf(requests, |at, objects| (at % 10 == 0).then(|| objects + at / 10 % objects)),
+        copies,
+    );
+    report(
+        "zipf, half used once",
+        &zipf(requests, |at, objects| (at % 2 == 0).then_some(objects + at / 2)),
+        copies,
+    );
 }
 
 fn read(path: &str) -> Trace {
@@ -71,46 +83,51 @@ fn zipf(requests: u32, other: impl Fn(u32, u32) -> Option<u32>) -> Trace {
         .collect()
 }
 
-fn report(name: &str, trace: &Trace) {
+fn report(name: &str, trace: &Trace, copies: u32) {
     let sizes: HashMap<u32, u32> = trace.iter().copied().collect();
     let mut all = Store::new(HashSecret::draw(&mut Rng::new(1)), 0);
-    sizes.iter().for_each(|(&object, &bytes)| set(&mut all, object, bytes));
+    sizes.iter().for_each(|(&object, &bytes)| set(&mut all, object.into(), bytes));
     let total = all.memory_bytes();
+    let requests = trace.len() as f64;
     let payload: u64 = sizes.values().map(|&bytes| u64::from(bytes)).sum();
     let beside = (total - payload) / sizes.len() as u64;
     drop(all);
     for percent in [1, 10, 50] {
         let memory = total * percent / 100;
-        let share = |misses: usize| 100.0 * misses as f64 / trace.len() as f64;
+        let share = |misses: usize| 100.0 * misses as f64 / requests;
+        let ours_memory = memory * u64::from(copies);
         // Less than an operator may set holds next to nothing: four regions.
-        let (ours, held) = if memory < 1 << 20 { (f64::NAN, 0) } else { our_misses(trace, memory) };
+        let (ours, held) =
+            if ours_memory < 1 << 20 { (f64::NAN, 0) } else { our_misses(trace, ours_memory, copies) };
         println!(
             "{name:<24} {percent:>4} % {memory:>10}  {:>8.2} {:>8.2} {:>8.2} {:>8.2}  {:.3}",
-            if ours.is_nan() { ours } else { ours * 100.0 / trace.len() as f64 },
+            ours * 100.0 / requests / f64::from(copies),
             share(s3_fifo(trace, memory, beside)),
             share(lru(trace, memory, beside)),
             share(lfu(trace, memory, beside)),
-            held as f64 / memory as f64,
+            held as f64 / ours_memory as f64,
         );
     }
 }
 
-fn set(store: &mut Store, object: u32, bytes: u32) {
-    let key = u64::from(object).to_be_bytes();
+fn set(store: &mut Store, object: u64, bytes: u32) {
+    let key = object.to_be_bytes();
     let value = vec![0; (bytes as usize).saturating_sub(KEY_BYTES)];
     store.set(Instant::ZERO, store.key(&key), &value, None, Version(1)).expect("items can be evicted");
 }
 
 /// Misses of the store, and bytes of keys and values that it has at the end.
-fn our_misses(trace: &Trace, memory: u64) -> (f64, u64) {
+fn our_misses(trace: &Trace, memory: u64, copies: u32) -> (f64, u64) {
     let mut store = Store::new(HashSecret::draw(&mut Rng::new(1)), memory);
     store.set_eviction(Eviction::AnyItem);
     let mut misses = 0.0;
     for &(object, bytes) in trace {
-        let key = u64::from(object).to_be_bytes();
-        if store.access(Instant::ZERO, store.key(&key)).is_none() {
-            misses += 1.0;
-            set(&mut store, object, bytes);
+        for copy in 0..copies {
+            let object = u64::from(copy) << 32 | u64::from(object);
+            if store.access(Instant::ZERO, store.key(&object.to_be_bytes())).is_none() {
+                misses += 1.0;
+                set(&mut store, object, bytes);
+            }
         }
     }
     (misses, store.audit().key_and_value_bytes)

@@ -10,7 +10,7 @@
 
 use super::item::{self, Expiry, Item, Layout, Marks, Version, equal};
 use super::large_objects::LargeObjects;
-use super::pages::{Emptying, NO_SLOT, Page, Pages};
+use super::pages::{Emptying, NO_SLOT, Page, Pages, is_enough};
 use super::size_classes::{
     GRANULE_BYTES, PAGE_BYTES, PAGE_CLASSES, PAGE_GRANULES, bytes_of, class_of, granules_of,
 };
@@ -33,6 +33,8 @@ pub(super) struct Heap {
     pages: Pages,
     large_objects: LargeObjects,
     live: usize,
+    /// Slots may be up to a quarter larger than items need, since there is no page for a class without free slots.
+    takes_larger: bool,
     /// Bytes of [`Heap::held_bytes`] of the items in the small queue of eviction.
     small_bytes: usize,
 }
@@ -44,6 +46,7 @@ impl Heap {
             pages: Pages::new(),
             large_objects: LargeObjects::new(),
             live: 0,
+            takes_larger: false,
             small_bytes: 0,
         }
     }
@@ -62,7 +65,7 @@ impl Heap {
         if old.is_some_and(|old| self.fits(old, layout)) {
             return 0;
         }
-        let class = class_of(layout.slot_bytes());
+        let class = self.class_for(layout);
         let page = if self.pages.with_room(class).is_some() { 0 } else { self.page_growth_bytes(1) };
         page + if layout.is_large() { self.large_objects.growth_bytes(layout.body_bytes()) } else { 0 }
     }
@@ -121,7 +124,7 @@ impl Heap {
     ) -> Option<u32> {
         let layout = Layout::new(key.len(), value.len(), expiry.is_some());
         let block = if layout.is_large() { Some(self.large_objects.add(key, value)?) } else { None };
-        let Some(handle) = self.allocate(class_of(layout.slot_bytes())) else {
+        let Some(handle) = self.allocate(self.class_for(layout)) else {
             block.into_iter().for_each(|block| self.large_objects.free(block));
             return None;
         };
@@ -606,6 +609,18 @@ impl Heap {
         u16::try_from(item::u32_at(self.slot(handle), 0) >> 16).unwrap_or(NO_SLOT)
     }
 
+    /// The class of the slot that an item gets.
+    fn class_for(&self, layout: Layout) -> u8 {
+        let class = class_of(layout.slot_bytes());
+        let larger = if self.takes_larger { self.pages.larger_with_room(class) } else { None };
+        larger.unwrap_or(class)
+    }
+
+    /// Lets items take slots up to a quarter larger than they need, or no longer. Returns what was so before.
+    pub(super) const fn take_larger(&mut self, takes_larger: bool) -> bool {
+        std::mem::replace(&mut self.takes_larger, takes_larger)
+    }
+
     /// Whether the slot, and large object, of a live item is the right one for another.
     fn fits(&self, handle: u32, layout: Layout) -> bool {
         let old = Layout::read(self.slot(handle));
@@ -615,7 +630,7 @@ impl Heap {
             self.large_objects.fits(number, layout.body_bytes())
         };
         layout.is_large() == old.is_large()
-            && class_of(layout.slot_bytes()) == class
+            && is_enough(class, class_of(layout.slot_bytes()))
             && (!layout.is_large() || fits_large())
     }
 

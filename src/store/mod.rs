@@ -294,6 +294,7 @@ impl Store {
             result = attempt(self);
             self.overdraft = 0;
         }
+        self.heap.take_larger(false);
         result
     }
 
@@ -325,7 +326,10 @@ impl Store {
         if is_worth_it && self.compact_now(STEPS_PER_PIECE, true) {
             return true;
         }
-        // A page for each of many classes can leave much free that no page can be moved to.
+        // With a page for each of many classes, much can be free and no page can be emptied.
+        if is_worth_it && !self.heap.take_larger(true) {
+            return true;
+        }
         let is_scattered = is_worth_it && self.heap.free_bytes() as u64 > self.memory_max / SCATTERED_SHARE;
         is_scattered && self.evict_page() || self.evict(now, bytes) || self.compact_now(STEPS_PER_PIECE, true)
     }

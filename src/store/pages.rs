@@ -104,6 +104,12 @@ impl Pages {
         bands.iter().rev().copied().find(|&page| page != NO_PAGE)
     }
 
+    /// The smallest class with free slots of a class's size or up to a quarter more.
+    pub(super) fn larger_with_room(&self, class: u8) -> Option<u8> {
+        let enough = (class..).take_while(|&other| usize::from(other) < CLASSES && is_enough(other, class));
+        enough.into_iter().find(|&class| self.with_room(class).is_some())
+    }
+
     /// Gives a page to a class; `end` is one past the highest page in use.
     pub(super) fn add(&mut self, page: u32, class: u8, end: usize) {
         self.records.grow_to(end);
@@ -298,6 +304,12 @@ impl Pages {
         }
         self.records[page as usize].band = NO_BAND;
     }
+}
+
+/// Whether slots of a class are as large as those of another one, or up to a quarter larger.
+#[inline]
+pub(super) fn is_enough(class: u8, needed: u8) -> bool {
+    class == needed || class > needed && bytes_of(class) <= bytes_of(needed) + bytes_of(needed) / 4
 }
 
 /// The band of a page by its fill; none if it is full.
