@@ -212,8 +212,9 @@ impl Game {
         if let Err(full) = result {
             assert!(!promised, "refused after there was room");
             let used_bytes = self.store.memory_bytes();
-            let limit = Full::Limit { used_bytes, limit_bytes: self.world.memory_max };
-            assert!(full == limit && used_bytes <= self.most_after_refusal(before), "refusing took memory");
+            let Full::Limit { limit_bytes, .. } = full else { panic!("{full:?}") };
+            assert_eq!(limit_bytes, self.world.memory_max);
+            assert!(used_bytes <= self.most_after_refusal(before), "refusing took memory");
             self.refused += 1;
             self.find_evicted(&key);
             return self.get(&key);

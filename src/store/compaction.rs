@@ -133,7 +133,7 @@ impl Store {
     }
 
     /// Moves an item to another slot; false, and nothing changed, if there is no room for it.
-    fn move_item(&mut self, handle: u32) -> bool {
+    pub(super) fn move_item(&mut self, handle: u32) -> bool {
         let Some(new) = self.heap.copy(handle) else { return false };
         let bytes = self.heap.key(new);
         let key = HashedKey { hash: self.secret.hash(bytes), bytes };

@@ -327,17 +327,24 @@ impl Store {
         true
     }
 
-    /// Evicts the items of the emptiest page; false if there is none, or not all items may be evicted.
+    /// Evicts the items of the emptiest page, but moves those that were used to larger slots; false if there is no
+    /// page, or not every item may be evicted.
     pub(super) fn evict_page(&mut self) -> bool {
         if self.queues.policy != Eviction::AnyItem || !self.queues.is_on {
             return false;
         }
-        let Some(page) = self.heap.emptiest_page() else { return false };
+        let Some(page) = self.heap.empty_emptiest_page() else { return false };
+        let mut slot = 0;
         for _ in 0..CHECKS_PER_PIECE {
-            let Some((handle, _)) = self.heap.next_live(page, 0) else { break };
-            self.evict_item(handle, false);
-            self.queues.evicted += 1;
+            let Some((handle, next)) = self.heap.next_live(page, slot) else { break };
+            slot = next;
+            let is_kept = self.heap.marks(handle).uses() > 0 && self.heap.has_slot_for_copy(handle);
+            if !is_kept || !self.move_item(handle) {
+                self.evict_item(handle, false);
+                self.queues.evicted += 1;
+            }
         }
+        self.heap.stop_emptying();
         true
     }
 

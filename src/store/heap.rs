@@ -244,19 +244,29 @@ impl Heap {
         Some(new)
     }
 
-    /// Copies an item to another slot of its size without mapping memory; returns its new handle. Both slots hold
+    /// Copies an item to another slot of its size, or a larger one, without mapping memory; returns its new handle. Both slots hold
     /// it until [`Heap::free_slot`] frees one of them. `None`, and nothing changed, if there is no room.
     pub(super) fn copy(&mut self, handle: u32) -> Option<u32> {
         let class = self.pages.of(handle / PAGE_GRANULES).class;
-        if self.pages.with_room(class).is_none() && !self.arena.has_room() {
-            return None;
-        }
-        let new = self.allocate(class)?;
+        let new_class = self.class_with_room(class).or_else(|| self.arena.has_room().then_some(class))?;
+        let new = self.allocate(new_class)?;
         self.copy_bytes(handle, 0, new, 0, bytes_of(class));
         if self.marks(new).is_main() {
-            self.small_bytes -= bytes_of(class);
+            self.small_bytes -= bytes_of(new_class);
         }
         Some(new)
+    }
+
+    /// Whether [`Heap::copy`] needs no free page for an item.
+    pub(super) fn has_slot_for_copy(&self, handle: u32) -> bool {
+        self.class_with_room(self.pages.of(handle / PAGE_GRANULES).class).is_some()
+    }
+
+    /// The first class with free slots, if it may be a larger one.
+    fn class_with_room(&self, class: u8) -> Option<u8> {
+        let larger = (class..).take_while(|&other| usize::from(other) < PAGE_CLASSES);
+        let allowed = larger.take(if self.takes_larger { PAGE_CLASSES } else { 1 });
+        allowed.into_iter().find(|&class| self.pages.with_room(class).is_some())
     }
 
     /// Frees the slot of an item that was copied, but not its large object.
@@ -374,9 +384,11 @@ impl Heap {
         Some(self.pages.begin_emptying(page))
     }
 
-    /// A page with free slots and the fewest live bytes, about.
-    pub(super) fn emptiest_page(&self) -> Option<u32> {
-        self.pages.emptiest_page()
+    /// Begins to empty a page with free slots and the fewest live bytes, about.
+    pub(super) fn empty_emptiest_page(&mut self) -> Option<u32> {
+        self.stop_emptying();
+        let page = self.pages.emptiest_page()?;
+        Some(self.pages.begin_emptying(page).page)
     }
 
     /// Records that the page being emptied has no live item before `slot`.
