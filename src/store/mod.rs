@@ -528,7 +528,10 @@ impl Store {
             self.purge_queues(budget as usize);
         }
         if self.is_over_limit() {
+            // Larger slots help writes, not to get below the limit.
+            self.heap.take_larger(true);
             self.reclaim_piece(now, 0);
+            self.heap.take_larger(false);
         } else if !self.trim() && left > 0 {
             self.deferred_free.step();
             self.compact(now, left);
