@@ -33,8 +33,8 @@
 //!           bit_sliced  bloom  change_ring  changelog  claim_stats  deferred_free  key  peer_filters  rate
 //!           receiver  size
 //! store     items, index, heap, expiry
-//!           audit  compaction  deferred_free  directory  expiry  hash  heap  index  item  large_objects
-//!           overflow  pages  scan  segment  segment_metadata  size_classes
+//!           audit  compaction  deferred_free  directory  eviction  expiry  hash  heap  index  item
+//!           large_objects  overflow  pages  scan  segment  segment_metadata  size_classes
 //! wire      the protocol: bytes to messages and back, no state
 //!           args  encoder  field  filter_dump  frame/body  frame/lists  frame/write  frame  handshake/proof
 //!           handshake  http  line  line_form  request_error  resp/encode  resp/mod  resp/parse
