@@ -87,6 +87,7 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod base;
+pub mod client;
 pub mod config;
 pub mod filter;
 pub mod limits;

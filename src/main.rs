@@ -5,6 +5,7 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 use log::LevelFilter;
+use olivia::client::{self, ClientError};
 use olivia::config::{self, Command, FILE_BYTES_MAX, FileRead, HELP, Loaded, Sources};
 use olivia::shell::LogOutput;
 use simplelog::{ConfigBuilder, LevelPadding, WriteLogger, format_description};
@@ -16,12 +17,27 @@ use std::process::ExitCode;
 /// The exit code for wrong usage or a wrong configuration. 1 is a failure while running.
 const EXIT_CONFIG: u8 = 2;
 
+/// The variable of the password: of a node, and of those who ask it.
+const PASSWORD: &str = "OLIVIA_SECURITY_PASSWORD";
+
 fn main() -> ExitCode {
     let sources = Sources {
         args: std::env::args_os().skip(1).collect(),
         env: std::env::vars_os().collect(),
         found: None,
     };
+    if client::is_called(&sources.args) {
+        let password =
+            sources.env.iter().find(|(name, _)| name == PASSWORD).map(|(_, value)| value.as_os_str());
+        return match client::run(&sources.args, password) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error @ ClientError::Usage(_)) => refuse(&error.to_string()),
+            Err(error) => {
+                say(&format!("olivia: {error}"));
+                ExitCode::FAILURE
+            }
+        };
+    }
     let loaded = match config::load(&sources, &|path| read_file(path, Files::Any)) {
         Ok(loaded) => loaded,
         Err(error) => return refuse(&error.to_string()),

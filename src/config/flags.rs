@@ -15,7 +15,9 @@ pub(super) const SEE_HELP: &str = "olivia --help";
 pub const HELP: &str = "\
 olivia: a distributed in-memory key-value store
 
-Usage: olivia [flags]
+Usage: olivia [flags], or about a running node:
+  olivia ask HOST:PORT 'STATS'   send a request, print one field per line
+  olivia top HOST:PORT           show it live; OLIVIA_SECURITY_PASSWORD is sent
 
   --config PATH      read this file, instead of looking for one
   --bind ADDR        listen on this IP address           (default 127.0.0.1)

@@ -4,13 +4,15 @@ use std::fmt;
 
 /// Which rules of quoting a field is under: an empty key needs quotes, an empty value does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FieldKind {
+pub enum FieldKind {
+    /// A key.
     Key,
+    /// A value.
     Value,
 }
 
 /// Appends a field, in quotes if it would read differently without. O(bytes).
-pub(super) fn put_field(out: &mut Vec<u8>, field: &[u8], kind: FieldKind) {
+pub fn put_field(out: &mut Vec<u8>, field: &[u8], kind: FieldKind) {
     if reads_bare(field, kind) {
         out.extend_from_slice(field);
     } else {

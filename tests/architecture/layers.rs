@@ -13,12 +13,18 @@ pub struct Layer {
 /// Below the one named `BOUNDARY` there is neither clock nor socket.
 pub const BOUNDARY: &str = "node";
 
-pub const LAYERS: [Layer; 17] = [
+pub const LAYERS: [Layer; 18] = [
     Layer {
         name: "main",
         says: "arguments, configuration, logger, exit code",
         holds: &["main.rs"],
-        imports: &["shell", "config"],
+        imports: &["shell", "client", "config"],
+    },
+    Layer {
+        name: "client",
+        says: "subcommands that talk to a running node",
+        holds: &["client"],
+        imports: &["wire"],
     },
     Layer { name: "lib", says: "the map of the sources", holds: &["lib.rs"], imports: &[] },
     Layer {

@@ -1,0 +1,61 @@
+//! The subcommands of the program that talk to a running node, in lines, over a blocking socket.
+//!
+//! `olivia ask HOST:PORT REQUEST` sends one request and prints the reply, one field per line; `olivia top HOST:PORT`
+//! shows a node live. They know the wire and nothing of the node.
+
+mod ask;
+mod connection;
+mod reply;
+mod table;
+mod terminal;
+mod top;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+
+/// Why a subcommand failed. Displays as a sentence.
+#[derive(Debug)]
+pub enum ClientError {
+    /// The arguments are wrong; what would be right.
+    Usage(&'static str),
+    /// The node cannot be reached, or the connection broke: what was tried, and why it failed.
+    Connection(String, io::Error),
+    /// The node answered with an error.
+    Refused(String),
+    /// Standard output or the terminal.
+    Output(io::Error),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(usage) => write!(f, "usage: {usage}"),
+            Self::Connection(what, error) => write!(f, "cannot {what}: {error}"),
+            Self::Refused(sentence) => f.write_str(sentence),
+            Self::Output(error) => write!(f, "cannot write to the terminal: {error}"),
+        }
+    }
+}
+
+/// Whether the arguments, without the program's name, call a subcommand.
+pub fn is_called(args: &[OsString]) -> bool {
+    args.first().is_some_and(|name| name == "ask" || name == "top")
+}
+
+/// Runs the subcommand that the arguments call. `password` is sent first, if there is one.
+///
+/// # Errors
+/// [`ClientError`], to be shown; what was printed before it stands.
+pub fn run(args: &[OsString], password: Option<&OsStr>) -> Result<(), ClientError> {
+    let words: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
+    let password = password.map(OsStr::as_encoded_bytes);
+    match words.as_deref() {
+        Some(["ask", address, request]) => ask::run(address, request, password),
+        Some(["top", address]) => top::run(address, password),
+        Some(["top", ..]) => Err(ClientError::Usage("olivia top HOST:PORT")),
+        _ => Err(ClientError::Usage(
+            "olivia ask HOST:PORT 'REQUEST', as in: olivia ask 127.0.0.1:5454 'STATS mesh'",
+        )),
+    }
+}

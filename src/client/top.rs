@@ -1,0 +1,158 @@
+//! `olivia top`: a node and its mesh, drawn again each second, until `q`. Without a terminal: one look, then the end.
+
+use super::ClientError;
+use super::connection::Connection;
+use super::reply::Reply;
+use super::table;
+use super::terminal::{self, Screen};
+use std::time::{Duration, Instant};
+
+/// Time between two looks.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// A look at the node.
+#[derive(Debug)]
+struct Look {
+    at: Instant,
+    stats: Reply,
+    mesh: Reply,
+}
+
+impl Look {
+    fn take(connection: &mut Connection) -> Result<Self, ClientError> {
+        Ok(Self { at: Instant::now(), stats: connection.ask(b"STATS")?, mesh: connection.ask(b"MESH")? })
+    }
+
+    /// How much a counter has risen per second since an earlier look.
+    fn rate(&self, before: &Self, name: &str) -> f64 {
+        let seconds = self.at.duration_since(before.at).as_secs_f64().max(1e-3);
+        (self.stats.number(name) - before.stats.number(name)).max(0.0) / seconds
+    }
+
+    /// The share of keys found among those read since an earlier look.
+    fn hit_ratio(&self, before: &Self) -> String {
+        let rise = |name| self.stats.number(name) - before.stats.number(name);
+        let (hits, misses) = (rise("hits"), rise("misses"));
+        if hits + misses > 0.0 { format!("{:.1} %", 100.0 * hits / (hits + misses)) } else { "-".to_owned() }
+    }
+}
+
+/// Shows the node until the user ends it.
+pub(super) fn run(address: &str, password: Option<&[u8]>) -> Result<(), ClientError> {
+    let mut connection = Connection::open(address, password)?;
+    let mut before = Look::take(&mut connection)?;
+    let Some(screen) = Screen::open()? else {
+        std::thread::sleep(PERIOD);
+        let now = Look::take(&mut connection)?;
+        return terminal::print(&lines(address, &before, &now));
+    };
+    screen.draw(&lines(address, &before, &before))?;
+    while !screen.wait_for_end(PERIOD) {
+        let now = Look::take(&mut connection)?;
+        screen.draw(&lines(address, &before, &now))?;
+        before = now;
+    }
+    Ok(())
+}
+
+fn lines(address: &str, before: &Look, now: &Look) -> Vec<String> {
+    let stats = &now.stats;
+    let number = |name: &str| grouped(stats.number(name));
+    let rate = |name: &str| grouped(now.rate(before, name));
+    let ready = if stats.text("ready") == "yes" { "ready" } else { "not ready" };
+    let up = Duration::from_secs(stats.text("uptime_seconds").parse().unwrap_or_default());
+    let memory_max = stats.number("memory_max");
+    let limit = if memory_max > 0.0 { format!("of {}", bytes(memory_max)) } else { "no limit".to_owned() };
+    let figures = [
+        ["requests/s", &rate("requests"), "hit ratio", &now.hit_ratio(before), "clients", &number("clients")],
+        ["keys", &number("keys"), "sets/s", &rate("sets"), "expirations/s", &rate("expirations")],
+        [
+            "memory",
+            &bytes(stats.number("memory_bytes")),
+            "limit",
+            &limit,
+            "buffers",
+            &bytes(stats.number("buffers_bytes")),
+        ],
+        [
+            "lookups/s",
+            &rate("lookups"),
+            "queries/s",
+            &rate("queries"),
+            "false positives/s",
+            &rate("query_false_positives"),
+        ],
+        [
+            "loop busy",
+            &format!("{:.1} %", 100.0 * stats.number("loop_busy_ratio")),
+            "errors/s",
+            &rate("request_errors"),
+            "timeouts/s",
+            &rate("lookup_timeouts"),
+        ],
+    ];
+    let mut lines = vec![
+        format!(
+            "olivia {address}   {ready}   up {}   version {}   (q quits)",
+            time(up),
+            stats.text("version")
+        ),
+        String::new(),
+    ];
+    lines.extend(
+        figures.map(|[a, av, b, bv, c, cv]| format!("{a:<11}{av:>12}   {b:<11}{bv:>12}   {c:<18}{cv:>12}")),
+    );
+    lines.push(String::new());
+    lines.push(format!(
+        "{} of {} configured peers linked; linked in all: {}",
+        stats.text("peers_configured_linked"),
+        stats.text("peers_configured"),
+        stats.text("peers_linked")
+    ));
+    lines.extend(table::lines(&table::peers(&now.mesh.fields())));
+    lines
+}
+
+/// A whole number with separators.
+fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    groups.join(",")
+}
+
+fn bytes(mut number: f64) -> String {
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if number < 1024.0 {
+            return if unit == "B" { format!("{number:.0} B") } else { format!("{number:.1} {unit}") };
+        }
+        number /= 1024.0;
+    }
+    format!("{number:.1} TiB")
+}
+
+fn time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..172_800 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, grouped, time};
+    use std::time::Duration;
+
+    #[test]
+    fn figures_are_written_for_people() {
+        assert_eq!([0.0, 999.0, 1_000.4, 1_234_567.0].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0.0, 1_023.0, 1_536.0, 3.3e9].map(bytes), ["0 B", "1023 B", "1.5 KiB", "3.1 GiB"]);
+        assert_eq!(
+            [5, 125, 3_720, 200_000].map(|s| time(Duration::from_secs(s))),
+            ["5 s", "2 min", "1 h 2 min", "2 days"]
+        );
+    }
+}
