@@ -86,7 +86,8 @@ impl World {
         let larger = self.rng.one_in(2);
         let model = &mut self.models[at];
         let log2 = model.filter.size().log2();
-        if log2 == 0 && !larger || log2 > 6 && larger || model.filter.fill() > 0.4 && !larger {
+        let is_out = if larger { log2 > 6 } else { log2 == 0 || model.filter.fill() > 0.4 };
+        if is_out {
             return;
         }
         let mut filter = Bloom::new(size(u64::from(if larger { log2 + 1 } else { log2 - 1 })));

@@ -206,9 +206,9 @@ fn errors_have_the_texts_of_redis_and_end_nothing() {
 #[test]
 fn hello_gives_the_map_and_changes_the_protocol() {
     let target = Target::start("resp-hello");
-    let fields = |value: Value| match value {
-        Value::Map(pairs) => pairs,
-        other => panic!("no map: {other:?}"),
+    let fields = |value: Value| {
+        let Value::Map(pairs) = value else { panic!("no map: {value:?}") };
+        pairs
     };
     let mut connection = connect(target.addr, "resp3");
     let map = fields(ask(&mut connection, &["HELLO", "3"]));

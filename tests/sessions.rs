@@ -433,7 +433,7 @@ fn transcripts() -> Vec<Transcript> {
 fn spoken() -> BTreeSet<String> {
     let mut driver = Driver::new(Config::default());
     let client = driver.connect(LOOPBACK).unwrap();
-    driver.send(client, &in_resp("COMMAND LIST"));
+    driver.send(client, in_resp("COMMAND LIST"));
     let listed = String::from_utf8(driver.take_bytes(client)).unwrap();
     listed.lines().filter(|line| !line.starts_with(['*', '$'])).map(str::to_uppercase).collect()
 }

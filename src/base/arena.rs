@@ -269,7 +269,8 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
     /// The region with the fewest blocks in use, if [`Arena::is_sparse`]: the one to empty next. Under pressure
     /// also if the free blocks of all regions are as many as a region has. O(regions).
     pub fn sparsest(&self, pressure: bool) -> Option<usize> {
-        if !self.is_sparse() && !(pressure && self.free_blocks() >= Self::BLOCKS_PER_REGION as usize) {
+        let is_worth_it = pressure && self.free_blocks() >= Self::BLOCKS_PER_REGION as usize;
+        if !(self.is_sparse() || is_worth_it) {
             return None;
         }
         let regions = self.regions.iter().enumerate().take(self.end);

@@ -10,7 +10,7 @@
 //! Both logs keep 30 s, within their limits. While nobody reads, and nobody did for the last 30 s, changes are counted
 //! and not kept: the next reader gets a snapshot anyway.
 //!
-//! Not here: frames, limits of links ([`crate::node::digest::sync`]). The other side is [`super::receiver`].
+//! Not here: frames, limits of links (`node::digest::sync`). The other side is [`super::receiver`].
 
 use super::bloom::Bloom;
 use super::change_ring::{CHUNK_BYTES, Ring};

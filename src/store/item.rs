@@ -171,7 +171,8 @@ const VALUE_SHIFT: u32 = 16;
 const VERSION_AT: usize = 4;
 const EXPIRY_AT: usize = 12;
 const EXPIRY_BYTES: usize = 6;
-const EXPIRY_BITS: u32 = 8 * EXPIRY_BYTES as u32;
+const EXPIRY_BITS: u32 = 8 * 6;
+const _: () = assert!(EXPIRY_BITS as usize == 8 * EXPIRY_BYTES);
 const LENGTHS_BYTES: usize = 8;
 
 /// Bytes that an item has at most beside its key and value.

@@ -52,7 +52,7 @@ fn progress_needs(input: &[u8], progress: Progress, limits: RequestLimits) -> us
             assert_eq!(same, progress);
             bytes
         }
-        front => panic!("{front:?} after a partial request"),
+        front @ (Front::Request(_) | Front::Broken(_)) => panic!("{front:?} after a partial request"),
     }
 }
 

@@ -79,7 +79,7 @@ pub(in crate::node) fn prefetch_requests(
 
 /// The command of a name; requests in a row often have the same one.
 fn find(name: &[u8], seen: &mut Seen<'_>) -> Option<&'static Command> {
-    if !seen.last.is_some_and(|last| last.name.as_bytes() == name) {
+    if seen.last.is_none_or(|last| last.name.as_bytes() != name) {
         seen.last = TABLE.find(name);
     }
     seen.last

@@ -97,7 +97,7 @@ pub const fn low_half(number: u64) -> u32 {
     (number & 0xFFFF_FFFF) as u32
 }
 
-/// Bytes of the frame that stands first in bytes that were written by [`put`]; all of them if that is no whole header.
+/// Bytes of the frame that stands first in bytes that were written by `put`; all of them if that is no whole header.
 pub fn first_frame_bytes(bytes: &[u8]) -> usize {
     let length = bytes.get(LENGTH_AT..).and_then(|bytes| bytes.first_chunk::<4>());
     let payload = length.map_or(usize::MAX, |length| u32::from_le_bytes(*length) as usize);
