@@ -100,7 +100,7 @@ fn lines(address: &str, before: &Look, now: &Look) -> Vec<String> {
         String::new(),
     ];
     lines.extend(
-        figures.map(|[a, av, b, bv, c, cv]| format!("{a:<11}{av:>12}   {b:<11}{bv:>12}   {c:<18}{cv:>12}")),
+        figures.map(|[a, av, b, bv, c, cv]| format!("{a:<10}{av:>12}   {b:<10}{bv:>12}   {c:<17}{cv:>12}")),
     );
     lines.push(String::new());
     lines.push(format!(

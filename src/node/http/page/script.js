@@ -56,7 +56,7 @@ function tiles(f) {
   spark('keys-spark', samples.map(s => s.keys));
   const memory = f.memory;
   text('memory', bytes(memory.memory_bytes));
-  text('memory-note', memory.memory_max ? 'of ' + bytes(memory.memory_max) : 'no limit; items take ' + bytes(memory.memory_live_bytes));
+  text('memory-note', memory.memory_max ? 'of ' + bytes(memory.memory_max) : bytes(memory.memory_live_bytes) + ' in items');
   $('memory-meter').style.width = (memory.memory_max ? Math.min(100, 100 * memory.memory_bytes / memory.memory_max) : 100 * memory.memory_live_bytes / Math.max(1, memory.memory_bytes)) + '%';
   text('busy', percent(f.server.loop_busy_ratio));
   text('busy-note', 'longest iteration ' + micros(f.server.iteration_max_us));
@@ -64,14 +64,16 @@ function tiles(f) {
 }
 
 function mesh(s) {
-  const two = s.peers.length === 2, own = [380, two ? 330 : 228], peers = s.peers.slice(0, 160), big = peers.length <= 14;
+  const narrow = $('mesh').clientWidth < 480, width = narrow ? 460 : 760;
+  $('mesh').setAttribute('viewBox', `0 0 ${width} 470`);
+  const two = s.peers.length === 2, own = [width / 2, two ? 330 : 235], peers = s.peers.slice(0, 160), big = peers.length <= 14;
   const linked = peers.filter(p => p.linked).length;
   const parts = [shape('desc', {id: 'mesh-text'}, 'This node and ' + peers.length + ' others, of which ' + linked + ' are linked. The table below has the same figures.')];
   const links = [], nodes = [];
   peers.forEach((p, i) => {
     const ring = big ? 1 : [1, .72, .86][i % 3];
     const angle = two ? Math.PI * (i ? -1 : -5) / 6 : -Math.PI / 2 + 2 * Math.PI * i / peers.length;
-    const x = own[0] + 285 * ring * Math.cos(angle), y = own[1] + (two ? 440 : big ? 165 : 195) * ring * Math.sin(angle);
+    const x = own[0] + (narrow ? 150 : 285) * ring * Math.cos(angle), y = own[1] + (two ? 440 : big ? 165 : 195) * ring * Math.sin(angle);
     const state = !p.linked ? 'away' : p.filter_known && !p.circuit_open ? '' : 'warn';
     const size = (big ? 13 : 6) + (p.claimed_keys ? Math.min(big ? 13 : 5, Math.log10(1 + p.claimed_keys) * (big ? 2.2 : 1)) : 0);
     if (p.linked) links.push(shape('line', {class: 'link ' + state, x1: own[0], y1: own[1], x2: x, y2: y}));
@@ -79,10 +81,12 @@ function mesh(s) {
     node.append(shape('title', {}, p.address + (p.linked ? '' : ': not linked')));
     nodes.push(node);
     if (!big) return;
-    const at = (row, words, soft) => nodes.push(shape('text', {class: soft ? 'soft' : '', x, y: y + size + 16 + 15 * row}, words));
+    // Away from the link.
+    const first = y < own[1] ? y - size - 28 : y + size + 20;
+    const at = (row, words, soft) => nodes.push(shape('text', {class: soft ? 'soft' : '', x, y: first + 17 * row}, words));
     at(0, p.address);
     if (!p.linked) { at(1, p.failures ? 'unreachable, tries: ' + p.failures : 'not linked', true); return; }
-    at(1, p.claimed_keys === null ? 'filter unknown' : '≈ ' + count(p.claimed_keys) + ' keys' + (p.false_positives_measured === null ? '' : ' · ' + percent(p.false_positives_measured, 2) + ' false'), true);
+    at(1, p.claimed_keys === null ? 'filter unknown' : '≈ ' + count(p.claimed_keys) + ' keys' + (narrow || p.false_positives_measured === null ? '' : ' · ' + percent(p.false_positives_measured, 2) + ' false'), true);
     if (p.round_trip_us !== null) nodes.push(shape('text', {class: 'soft', x: own[0] + .55 * (x - own[0]), y: own[1] + .55 * (y - own[1]) + 4}, micros(p.round_trip_us)));
   });
   nodes.push(shape('circle', {class: 'own', cx: own[0], cy: own[1], r: 40}));
