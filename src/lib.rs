@@ -7,6 +7,8 @@
 //! <!-- layers: drawn by `make pictures` -->
 //! ```text
 //! main      arguments, configuration, logger, exit code
+//! client    subcommands that talk to a running node
+//!           ask  connection  reply  table  terminal  top
 //! shell     the only code that knows mio, sockets and real time
 //!           clock  fd_limit  listener  log_output  reactor  resolver  signals  socket
 //! ──────────── below: no clock, no socket, no thread; the same calls give the same bytes
