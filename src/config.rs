@@ -13,6 +13,7 @@ mod flags;
 mod layers;
 mod peers;
 mod print;
+mod running;
 mod schema;
 mod units;
 
@@ -21,6 +22,7 @@ pub use file::parse_toml;
 pub use flags::HELP;
 pub use layers::Layer;
 pub use print::{DEFAULT_TEXT, print_config};
+pub use running::settings;
 pub use schema::{MESH_SECRET_BYTES_MIN, REMOTE_PEERS_MAX, SECRET_BYTES_MAX};
 
 use crate::limits::{Limits, MeshLimits};
