@@ -15,8 +15,9 @@
 //! node      sans-IO boundary: bytes, keys and `now` in, bytes and actions out
 //!           audit  conn/reader  sources  timers
 //! command   requests of clients to replies
-//!           connection  dispatch  error  keys  prefetch  read  row  server  status  strings  table  tasks
-//!           http/metrics_text  http/mod  http/page  http/report  http/status_json
+//!           client  connection  dispatch  error  info  inspect  keys  login  prefetch  read  row  server
+//!           settings  status  strings  table  tasks  transaction  http/metrics_text  http/mod  http/page
+//!           http/report  http/status_json
 //! peer      discovery, dialling, handshake, links, frames
 //!           dialer  frames  handshake  heartbeat  link
 //! lookup    queries to peers, and from peers
@@ -28,9 +29,9 @@
 //! state     all that a node has
 //!           state
 //! records   the tables of a node, and its one write path
-//!           alarm  conn/connection  conn/replies  digest/own_filter  digest/publishing  hybrid_clock  ids
-//!           keyspace  lookup/operation  lookup/queries  lookup/table  metrics  peer/address_book
-//!           peer/health  peer/link_queues  peer/mesh  peer/table  schedule  tasks
+//!           alarm  conn/connection  conn/replies  conn/session  digest/own_filter  digest/publishing
+//!           hybrid_clock  ids  keyspace  logins  lookup/operation  lookup/queries  lookup/table  metrics
+//!           peer/address_book  peer/health  peer/link_queues  peer/mesh  peer/table  schedule  tasks
 //! filter    Bloom filters and their synchronisation
 //!           bit_sliced  bloom  change_ring  changelog  claim_stats  deferred_free  key  peer_filters  rate
 //!           receiver  size
@@ -41,9 +42,9 @@
 //!           args  encoder  field  filter_dump  frame/body  frame/lists  frame/write  frame  handshake/proof
 //!           handshake  http  line  line_form  request_error  resp/encode  resp/mod  resp/parse
 //! config    what an operator can set
-//!           env  explain  file  flags  layers  peers  print  schema  units  config
+//!           env  explain  file  flags  layers  peers  print  running  schema  units  config
 //! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
-//!           address  arena  buffer  chunk_queue  chunked_vec  prefetch  rng  slots  time  timer_pages
+//!           address  arena  buffer  chunk_queue  chunked_vec  glob  prefetch  rng  slots  time  timer_pages
 //!           wheel
 //! limits    sizes and counts that bound everything
 //! ```

@@ -310,6 +310,30 @@ pub const DIAL_MS: u32 = 3_000;
 /// Time limit of a handshake, from the first byte to the welcome.
 pub const HANDSHAKE_TIMEOUT_MS: u32 = 5_000;
 
+/// Wrong passwords after which a connection is closed.
+pub const LOGIN_FAILURES_MAX: u32 = 10;
+
+/// Time between the answers to two wrong passwords on one connection.
+pub const LOGIN_DELAY_MS: u64 = 1_000;
+
+/// Time that a wrong password costs its address range: ten per second are answered.
+pub const LOGIN_RANGE_MS: u64 = 100;
+
+/// Above this, passwords from a range are not looked at: a hundred wrong ones at once.
+pub const LOGIN_RANGE_DEBT_MS: u64 = 10_000;
+
+/// Address ranges that wrong passwords are counted of, each 32 bytes; all others are counted as one.
+pub const LOGIN_RANGES_MAX: usize = 4_096;
+
+/// Requests and keys of one transaction: EXEC carries them out in one step, about 1 ms of work.
+pub const TRANSACTION_KEYS_MAX: usize = 4_096;
+
+/// Keys that one connection watches.
+pub const WATCHED_KEYS_MAX: usize = 1_024;
+
+/// Clients that CLIENT LIST shows, each some 300 bytes: about 1 ms of work.
+pub const CLIENTS_LISTED_MAX: usize = 1_024;
+
 /// Log lines per second that clients can cause; dropped ones are counted.
 pub const CLIENT_LOG_LINES_PER_SECOND: u32 = 10;
 

@@ -13,7 +13,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// Commands that calls are counted of, by their places in the table of commands.
-pub(in crate::node) const COMMANDS_MAX: usize = 128;
+pub(in crate::node) const COMMANDS_MAX: usize = 224;
 
 /// Calls of each command, by its place in the table.
 #[derive(Debug, Clone)]
@@ -273,7 +273,7 @@ pub const SECTIONS: [&str; 7] = [SERVER, CONNECTIONS, MEMORY, KEYSPACE, MESH, LO
 
 /// Every figure, in the order of STATS.
 #[rustfmt::skip]
-pub static METRICS: [Metric; 85] = [
+pub static METRICS: [Metric; 86] = [
     row(SERVER, "ready", FLAG, "Whether every configured peer was tried and the filter of every linked peer is known; `no` while shutting down.", |s| Value::Flag(s.is_ready)),
     row(CONNECTIONS, "requests", COUNTER, "Requests of clients, those answered with an error included.", |s| Value::Number(s.stats.requests)),
     row(CONNECTIONS, "request_errors", COUNTER, "Requests answered with an error.", |s| Value::Number(s.stats.request_errors)),
@@ -305,6 +305,7 @@ pub static METRICS: [Metric; 85] = [
     row(CONNECTIONS, "connections_closed_slow_reader", COUNTER, "Connections closed because more than slow_reader_bytes waited to be read for slow_reader_ms.", |s| closed(s, CloseReason::SlowReader)),
     row(CONNECTIONS, "connections_closed_buffers_full", COUNTER, "Connections closed because all buffers passed buffers_max and this one was the largest.", |s| closed(s, CloseReason::BuffersFull)),
     row(CONNECTIONS, "connections_closed_unauthenticated", COUNTER, "Connections closed because they took too long, or too much output, without giving the password.", |s| closed(s, CloseReason::Unauthenticated)),
+    row(CONNECTIONS, "connections_closed_killed", COUNTER, "Connections closed by CLIENT KILL.", |s| closed(s, CloseReason::Killed)),
     row(CONNECTIONS, "connections_closed_drained", COUNTER, "Connections closed at shutdown.", |s| closed(s, CloseReason::Drained)),
     row(CONNECTIONS, "connections_closed_dial_failed", COUNTER, "Connections to a peer that could not be made in time.", |s| closed(s, CloseReason::DialFailed)),
     row(CONNECTIONS, "connections_closed_refused_peer", COUNTER, "Connections closed because one side did not accept the other as a peer.", |s| closed(s, CloseReason::Refused)),

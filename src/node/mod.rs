@@ -32,6 +32,7 @@ mod http;
 mod hybrid_clock;
 mod ids;
 mod keyspace;
+mod logins;
 mod lookup;
 mod metrics;
 mod peer;
@@ -55,7 +56,7 @@ use crate::config::Config;
 use crate::filter::bloom::Bloom;
 use crate::filter::changelog::Position;
 use crate::filter::size::Block;
-use crate::limits::{BYTES_PER_STEP, EvictionPolicy};
+use crate::limits::BYTES_PER_STEP;
 use conn::connection::Conn;
 use state::{State, Timer};
 use std::fmt;
@@ -132,7 +133,9 @@ impl Node {
         }
         self.state.stats.connections_accepted += 1;
         let is_authenticated = self.state.config.password.is_none();
-        let key = self.state.conns.insert(Conn::new(addr, now.mono, is_authenticated));
+        let mut conn = Conn::new(addr, now.mono, is_authenticated);
+        conn.number = self.state.stats.connections_accepted;
+        let key = self.state.conns.insert(conn);
         conn::timeouts::arm(&mut self.state, key);
         Ok(key)
     }
@@ -214,6 +217,9 @@ impl Node {
 
     /// Ends each call: closes changed lookups, schedules digests, reconciles connections and lost links.
     fn conclude(&mut self, now: Now) {
+        if std::mem::take(&mut self.state.must_drain) {
+            self.drain(now);
+        }
         lookup::remote::close_changed(&mut self.state);
         digest::sync::schedule(&mut self.state, now);
         reconcile_all(&mut self.state, now);
@@ -266,16 +272,7 @@ impl Node {
         if config.password.is_none() {
             self.state.conns.values_mut().for_each(|conn| conn.is_authenticated = true);
         }
-        self.state.keyspace.set_limits(&config.limits);
-        let (used, max) = (self.state.keyspace.store().memory_bytes(), config.limits.memory_max);
-        if max != 0 && used > max {
-            let effect = match config.limits.eviction {
-                EvictionPolicy::S3Fifo => "items are evicted",
-                EvictionPolicy::Refuse => "writes fail until memory is freed",
-            };
-            log::warn!("memory_max is {max} bytes, below the {used} bytes in use; {effect}");
-        }
-        self.state.mesh.filters.set_bytes_max(config.limits.peer_filters_max);
+        command::settings::apply(&mut self.state, config.limits.clone());
         self.state.config = config;
         peer::handshake::end_unproven(&mut self.state, now);
         self.conclude(now);

@@ -12,6 +12,7 @@ use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED
 use crate::node::conn::connection::{CloseReason, Conn, Role};
 use crate::node::ids::{AddressKey, ConnKey, ConnTag, PeerKey};
 use crate::node::keyspace::Keyspace;
+use crate::node::logins::Logins;
 use crate::node::metrics::{Calls, LoopTimes, Stats};
 use crate::node::peer::mesh::Mesh;
 use crate::node::schedule::Runnable;
@@ -53,6 +54,8 @@ pub enum Timer {
     Lookups,
     /// Changes of the own filter have gathered for long enough.
     Publish,
+    /// The answer to a wrong password on this connection.
+    Refusal(ConnKey),
     /// The end of the shutdown.
     DrainEnd,
 }
@@ -89,6 +92,10 @@ pub struct State {
     pub(in crate::node) calls: Calls,
     pub(in crate::node) loop_times: LoopTimes,
     pub(in crate::node) log_gate: LogGate,
+    /// Wrong passwords, by address range.
+    pub(in crate::node) logins: Logins,
+    /// SHUTDOWN was received: the node drains at the end of the entry point.
+    pub(in crate::node) must_drain: bool,
     /// The node shuts down.
     pub(in crate::node) is_draining: bool,
 }
@@ -118,6 +125,8 @@ impl State {
             calls: Calls::default(),
             loop_times: LoopTimes::new(now.mono),
             log_gate: LogGate::default(),
+            logins: Logins::default(),
+            must_drain: false,
             is_draining: false,
             config,
         }

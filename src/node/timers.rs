@@ -2,6 +2,7 @@
 
 use crate::base::time::Now;
 use crate::base::wheel::Popped;
+use crate::node::command::login;
 use crate::node::conn::connection::{ClientProtocol, CloseReason};
 use crate::node::conn::reconcile::reconcile;
 use crate::node::conn::timeouts;
@@ -45,6 +46,9 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
                 break;
             }
             Popped::Due { deadline, payload: Timer::Publish } => sync::timer_fired(state, now, deadline),
+            Popped::Due { deadline, payload: Timer::Refusal(key) } => {
+                login::refusal_due(state, now, key, deadline);
+            }
             Popped::Due { payload: Timer::DrainEnd, .. } => end_drain(state),
             Popped::Moved => {}
             Popped::Idle => break,
@@ -63,6 +67,10 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
                 }
                 Timer::Lookups => return mesh.lookups.is_live(deadline),
                 Timer::Publish => return mesh.publishing.alarm.is_live(deadline),
+                Timer::Refusal(key) => {
+                    let session = conns.get(key).and_then(|conn| conn.session.as_ref());
+                    session.and_then(|session| session.refusal.as_ref()).map(|refusal| refusal.due)
+                }
                 Timer::DrainEnd => Some(deadline),
             };
             armed == Some(deadline)

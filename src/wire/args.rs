@@ -85,6 +85,35 @@ impl<'a> Args<'a> {
     }
 }
 
+/// Arguments with their bytes, for a request that is carried out later.
+#[derive(Debug)]
+pub struct OwnedArgs {
+    text: Box<[u8]>,
+    spans: Box<[Span]>,
+}
+
+impl OwnedArgs {
+    /// A copy. O(bytes).
+    pub fn new(args: Args<'_>) -> Self {
+        let (mut text, mut spans) = (Vec::new(), Vec::with_capacity(args.len()));
+        for arg in args.iter() {
+            spans.push(span(text.len(), text.len() + arg.len()));
+            text.extend_from_slice(arg);
+        }
+        Self { text: text.into(), spans: spans.into() }
+    }
+
+    /// The arguments.
+    pub const fn args(&self) -> Args<'_> {
+        Args::new(&self.text, &self.spans)
+    }
+
+    /// Bytes of memory.
+    pub fn held(&self) -> usize {
+        size_of::<Self>() + self.text.len() + size_of_val(&*self.spans)
+    }
+}
+
 /// Where an argument lies: in the input; behind its end, in the bytes that were unescaped from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {

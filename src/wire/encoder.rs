@@ -212,6 +212,21 @@ impl Encoder {
         }
     }
 
+    /// In RESP: the null of a reply that would be an array. In lines: nothing.
+    pub fn null_array(&mut self) {
+        if let Some(version) = self.protocol.version() {
+            resp::null_array(&mut self.out, version);
+        }
+    }
+
+    /// In RESP: text for people. In lines: a field.
+    pub fn verbatim(&mut self, text: &str) {
+        match self.protocol.version() {
+            Some(version) => resp::verbatim(&mut self.out, version, text.as_bytes()),
+            None => self.bulk(text.as_bytes()),
+        }
+    }
+
     /// In RESP: begins an array of `len` elements. In lines: nothing.
     pub fn array(&mut self, len: usize) {
         if !self.is_line() {

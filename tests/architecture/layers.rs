@@ -90,6 +90,7 @@ pub const LAYERS: [Layer; 18] = [
         holds: &[
             "node/alarm.rs",
             "node/ids.rs",
+            "node/logins.rs",
             "node/metrics.rs",
             "node/schedule.rs",
             "node/tasks.rs",
@@ -97,6 +98,7 @@ pub const LAYERS: [Layer; 18] = [
             "node/hybrid_clock.rs",
             "node/conn/connection.rs",
             "node/conn/replies.rs",
+            "node/conn/session.rs",
             "node/digest/own_filter.rs",
             "node/digest/publishing.rs",
             "node/lookup/operation.rs",

@@ -1,13 +1,14 @@
 //! Commands about the connection itself.
 
+use crate::node::command::client::check_name;
 use crate::node::command::error::CommandError;
+use crate::node::command::login::{USER, authenticate};
 use crate::node::command::row::{Call, Effect};
+use crate::node::conn::connection::ClientProtocol;
+use crate::node::conn::session::Session;
 use crate::node::state::State;
 use crate::wire::encoder::Protocol;
-use subtle::ConstantTimeEq;
-
-/// The one user there is.
-const USER: &[u8] = b"default";
+use crate::wire::resp::parse::number;
 
 /// The version of Redis whose commands these are, for clients that ask.
 pub(in crate::node) const REDIS_VERSION: &str = "7.2.4";
@@ -52,44 +53,50 @@ pub(in crate::node) fn disconnect<'a>(
 pub(in crate::node) fn auth<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     match (call.args.get(0), call.args.get(1), call.args.len()) {
         (Some(_), None, _) if state.config.password.is_none() => return Err(CommandError::NoPasswordSet),
-        (Some(password), None, _) => authenticate(state, USER, password)?,
-        (Some(user), Some(password), 2) => authenticate(state, user, password)?,
+        (Some(password), None, _) => authenticate(state, call.now, call.conn, USER, password)?,
+        (Some(user), Some(password), 2) => authenticate(state, call.now, call.conn, user, password)?,
         (_, _, _) => return Err(CommandError::Syntax(call.command.name, b"")),
     }
     call.reply.status("OK");
     Ok(Effect::Authenticate)
 }
 
-/// Checks a user and a password. Without a password on this node any will do, as in Redis.
-fn authenticate<'a>(state: &mut State, user: &[u8], given: &[u8]) -> Result<(), CommandError<'a>> {
-    let password = state.config.password.as_ref();
-    let is_right = password.is_none_or(|password| bool::from(password.as_bytes().ct_eq(given)));
-    if is_right && user == USER {
-        return Ok(());
-    }
-    state.stats.auth_failures += 1;
-    Err(CommandError::WrongPassword)
-}
-
-/// HELLO [version [AUTH user password]]: the protocol from this reply on, and what this node is.
+/// HELLO [version [AUTH user password] [SETNAME name]]: the protocol from this reply on, and what this node is.
 pub(in crate::node) fn hello<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    let protocol = match call.args.get(0) {
+    let protocol = match call.args.get(0).map(number) {
         None => call.reply.protocol(),
-        Some(b"2") => Protocol::Resp2,
-        Some(b"3") => Protocol::Resp3,
-        Some(_) => return Err(CommandError::UnknownProtocol),
+        Some(Some(2)) => Protocol::Resp2,
+        Some(Some(3)) => Protocol::Resp3,
+        Some(Some(_)) => return Err(CommandError::UnknownProtocol),
+        Some(None) => {
+            return Err(CommandError::Plain("Protocol version is not an integer or out of range"));
+        }
     };
     let mut rest = call.args.iter().skip(1);
     let mut is_authenticated = state.conns.get(call.conn).is_some_and(|conn| conn.is_authenticated);
+    let mut name = None;
     while let Some(option) = rest.next() {
-        match (option.eq_ignore_ascii_case(b"AUTH"), rest.next(), rest.next()) {
-            (true, Some(user), Some(password)) => authenticate(state, user, password)?,
-            (_, _, _) => return Err(CommandError::Syntax(call.command.name, option)),
+        if option.eq_ignore_ascii_case(b"SETNAME")
+            && let Some(given) = rest.next()
+        {
+            check_name(given)?;
+            name = Some(given);
+        } else if option.eq_ignore_ascii_case(b"AUTH")
+            && let (Some(user), Some(password)) = (rest.next(), rest.next())
+        {
+            authenticate(state, call.now, call.conn, user, password)?;
+            is_authenticated = true;
+        } else {
+            let option = String::from_utf8_lossy(option);
+            return Err(CommandError::Sentence(format!("Syntax error in HELLO option '{option}'")));
         }
-        is_authenticated = true;
     }
     if !is_authenticated {
         return Err(CommandError::HelloUnauthenticated);
+    }
+    let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
+    if let Some(name) = name {
+        conn.session_mut().name = name.into();
     }
     let reply = &mut call.reply;
     reply.set_protocol(protocol);
@@ -101,7 +108,7 @@ pub(in crate::node) fn hello<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
     reply.bulk(b"proto");
     reply.integer(if protocol == Protocol::Resp3 { 3 } else { 2 });
     reply.bulk(b"id");
-    reply.integer(i64::try_from(call.conn.to_bits()).unwrap_or(i64::MAX));
+    reply.count(usize::try_from(conn.number).unwrap_or(usize::MAX));
     for (name, value) in [("mode", "standalone"), ("role", "master")] {
         reply.bulk(name.as_bytes());
         reply.bulk(value.as_bytes());
@@ -109,4 +116,43 @@ pub(in crate::node) fn hello<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
     reply.bulk(b"modules");
     reply.array(0);
     Ok(Effect::Authenticate)
+}
+
+/// ECHO.
+pub(in crate::node) fn echo<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    call.reply.bulk(call.args.get(0).unwrap_or_default());
+    Ok(Effect::Reply)
+}
+
+/// SELECT: there is one database, 0.
+pub(in crate::node) fn select<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    match call.args.get(0).and_then(number) {
+        Some(0) => call.reply.status("OK"),
+        Some(_) => return Err(CommandError::Plain("DB index is out of range")),
+        None => return Err(CommandError::Plain("value is not an integer or out of range")),
+    }
+    Ok(Effect::Reply)
+}
+
+/// RESET: the connection as it began.
+pub(in crate::node) fn reset<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let is_authenticated = state.config.password.is_none();
+    if let Some(conn) = state.conns.get_mut(call.conn) {
+        // The count of wrong passwords stays.
+        conn.session = conn.session.take().filter(|session| session.failures > 0).map(|session| {
+            let (failures, answered_from) = (session.failures, session.answered_from);
+            Box::new(Session { failures, answered_from, ..Session::default() })
+        });
+        conn.is_intercepted = false;
+        conn.is_authenticated = is_authenticated;
+        conn.protocol = Some(ClientProtocol::Commands(Protocol::Resp2));
+    }
+    call.reply.set_protocol(Protocol::Resp2);
+    call.reply.status("RESET");
+    Ok(Effect::Reply)
+}
+
+/// READONLY and READWRITE, which are about clusters.
+pub(in crate::node) fn no_cluster<'a>(_: &mut State, _: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    Err(CommandError::Plain("This instance has cluster support disabled"))
 }

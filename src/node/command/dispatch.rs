@@ -4,11 +4,14 @@ use crate::base::time::Now;
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::node::command::error::CommandError;
+use crate::node::command::login;
 use crate::node::command::read;
 use crate::node::command::row::{Call, Command, Effect};
 use crate::node::command::table::TABLE;
 use crate::node::command::tasks;
+use crate::node::command::transaction;
 use crate::node::conn::connection::{ClientProtocol, CloseReason};
+use crate::node::conn::session::Answers;
 use crate::node::ids::ConnKey;
 use crate::node::peer::handshake;
 use crate::node::state::{State, close_conn};
@@ -51,10 +54,137 @@ pub(in crate::node) fn execute_resp(
     protocol: Protocol,
     words: Args<'_>,
 ) -> usize {
-    match find_command(words, &state.config.limits) {
+    let found = find_command(words, &state.config.limits);
+    execute_found(state, now, key, protocol, found)
+}
+
+#[inline]
+fn execute_found<'a>(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    protocol: Protocol,
+    found: Result<(&'static Command, Args<'a>), CommandError<'a>>,
+) -> usize {
+    match found {
         Ok((command, args)) => execute(state, now, key, protocol, b"", command, args),
         Err(error) => refuse(state, now, key, protocol, b"", &error),
     }
+}
+
+/// The same on a connection whose session intercepts requests: they are kept for EXEC, or not answered.
+pub(in crate::node) fn execute_intercepted(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    protocol: Protocol,
+    words: Args<'_>,
+) -> usize {
+    let found = find_command(words, &state.config.limits);
+    let answers = state.conns.get_mut(key).and_then(|conn| conn.session.as_mut()).map(|session| {
+        let answers = session.answers;
+        if answers == Answers::AllButNext {
+            session.answers = Answers::All;
+        }
+        answers
+    });
+    let is_about_answers = matches!(&found, Ok((command, _)) if command.name == "CLIENT REPLY");
+    let is_silent = answers.is_some_and(|answers| answers != Answers::All) && !is_about_answers;
+    if let Some(conn) = state.conns.get_mut(key) {
+        conn.is_intercepted = conn.session.as_ref().is_some_and(|session| session.intercepts());
+    }
+    let queued = transaction::queue(state, key, words, found.as_ref());
+    match queued {
+        Ok(false) if is_silent => execute_silently(state, now, key, protocol, found),
+        Ok(false) => execute_found(state, now, key, protocol, found),
+        Ok(true) | Err(_) if is_silent => 1,
+        Ok(true) => {
+            write_reply(state, now, key, protocol, |reply| reply.status("QUEUED"));
+            1
+        }
+        Err(error) => refuse(state, now, key, protocol, b"", &error),
+    }
+}
+
+/// Writes a reply that no handler writes.
+fn write_reply(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    protocol: Protocol,
+    write: impl FnOnce(&mut Encoder),
+) {
+    let Some(conn) = state.conns.get_mut(key) else { return };
+    let unsent_before = conn.unsent();
+    let out = conn.replies.open(&mut conn.outbound, &mut state.pool);
+    let mut reply = Encoder::begin(out, protocol, b"", "");
+    write(&mut reply);
+    give_back(state, now, key, reply.end(), unsent_before);
+}
+
+/// Carries out a request whose reply nobody wants. Keys are not looked up on other nodes for it.
+fn execute_silently<'a>(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    protocol: Protocol,
+    found: Result<(&'static Command, Args<'a>), CommandError<'a>>,
+) -> usize {
+    state.stats.requests += 1;
+    let Ok((command, args)) = found else {
+        state.stats.request_errors += 1;
+        return 1;
+    };
+    state.calls.0[command.index] += 1;
+    let reply = Encoder::begin(state.pool.take(), protocol, b"", "");
+    let mut call = Call { now, conn: key, command, table: &TABLE, args, reply };
+    let may_all = state.conns.get(key).is_some_and(|conn| conn.is_authenticated);
+    let outcome = if may_all || command.is_open {
+        (command.run)(state, &mut call)
+    } else {
+        Err(CommandError::Unauthenticated)
+    };
+    let cost = call.cost();
+    let protocol = call.reply.protocol();
+    state.pool.give(call.reply.discard());
+    let State { conns, pool, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return cost };
+    match outcome {
+        Ok(Effect::Authenticate) => {
+            conn.is_authenticated = true;
+            conn.protocol = Some(ClientProtocol::Commands(protocol));
+        }
+        Ok(Effect::Close) if conn.is_serving() => conn.begin_closing(CloseReason::Quit, now.mono, pool),
+        Ok(Effect::Transact) => {
+            let requests = transaction::end(conn);
+            return requests.iter().fold(cost, |cost, request| {
+                let found = find_command(request.args(), &state.config.limits);
+                cost + execute_silently(state, now, key, protocol, found)
+            });
+        }
+        Err(CommandError::WrongPassword | CommandError::TooManyFailures(_)) => {
+            login::refuse(state, now, key, Vec::new());
+        }
+        Ok(_) => {}
+        Err(_) => state.stats.request_errors += 1,
+    }
+    cost
+}
+
+/// Carries out the requests of a transaction; their replies are the elements of one. Returns their cost in keys.
+fn transact(state: &mut State, now: Now, key: ConnKey, protocol: Protocol) -> usize {
+    let Some(conn) = state.conns.get_mut(key) else { return 0 };
+    let requests = transaction::end(conn);
+    write_reply(state, now, key, protocol, |reply| reply.array(requests.len()));
+    requests.iter().fold(0, |cost, request| {
+        // HELLO in the transaction changes it.
+        let protocol = match state.conns.get(key).and_then(|conn| conn.protocol) {
+            Some(ClientProtocol::Commands(protocol)) => protocol,
+            Some(ClientProtocol::Http) | None => protocol,
+        };
+        let found = find_command(request.args(), &state.config.limits);
+        cost + execute_found(state, now, key, protocol, found)
+    })
 }
 
 /// The command of a line, and its arguments.
@@ -90,8 +220,11 @@ fn find_command<'a>(
     if command.has_topics
         && let Some(topic) = words.get(1)
     {
-        command = TABLE.find_topic(command, topic).ok_or_else(|| TABLE.unknown_topic(command, topic))?;
-        args = words.skip(2);
+        match TABLE.find_topic(command, topic) {
+            Some(found) => (command, args) = (found, words.skip(2)),
+            None if topic.eq_ignore_ascii_case(b"HELP") => {}
+            None => return Err(TABLE.unknown_topic(command, topic)),
+        }
     }
     if !command.takes(words.len()) {
         return Err(CommandError::WrongArity(command.name));
@@ -131,7 +264,7 @@ fn execute<'a>(
     } else {
         Err(CommandError::Unauthenticated)
     };
-    let cost = call.cost();
+    let mut cost = call.cost();
     match outcome {
         Ok(Effect::Reply) => give_back(state, now, key, call.reply.end(), unsent_before),
         Ok(Effect::Authenticate) => {
@@ -161,6 +294,17 @@ fn execute<'a>(
         Ok(Effect::Handshake) => {
             give_back(state, now, key, call.reply.discard(), unsent_before);
             handshake::requested(state, now, key, id, args.get(0).unwrap_or_default(), is_first);
+            limit_unauthenticated(state, now, key, unsent_before);
+        }
+        Ok(Effect::Transact) => {
+            give_back(state, now, key, call.reply.discard(), unsent_before);
+            cost = cost.saturating_add(transact(state, now, key, protocol));
+        }
+        Err(error @ (CommandError::WrongPassword | CommandError::TooManyFailures(_))) => {
+            let answer = Encoder::resume(Vec::new(), &call.reply.head());
+            let answer = put_error(state, answer, &error);
+            give_back(state, now, key, call.reply.discard(), unsent_before);
+            login::refuse(state, now, key, answer);
             limit_unauthenticated(state, now, key, unsent_before);
         }
         Err(error) => {

@@ -30,8 +30,10 @@ pub enum CommandError<'a> {
     Syntax(&'static str, &'a [u8]),
     /// Not a number of seconds that a key can be given.
     BadSeconds(&'static str, &'a [u8], BadSeconds),
-    /// No keys of a request can be named, for this reason.
-    NoKeys(&'static str),
+    /// This sentence, in all protocols.
+    Plain(&'static str),
+    /// The same, with something of the request in it.
+    Sentence(String),
     /// The value of a key, as it is shown, is no whole number that the command takes.
     NoNumber(&'static str, &'a [u8]),
     /// A number would leave the range of 64 bits.
@@ -48,8 +50,12 @@ pub enum CommandError<'a> {
     Unauthenticated,
     /// The same, by HELLO.
     HelloUnauthenticated,
+    /// EXEC after a request that was refused.
+    TransactionAborted,
     /// The password is wrong.
     WrongPassword,
+    /// Too many wrong ones have come from this address range; how many seconds none is looked at.
+    TooManyFailures(u64),
     /// A password was given and none is set.
     NoPasswordSet,
     /// `HELLO` with another version than 2 or 3.
@@ -107,6 +113,7 @@ impl CommandError<'_> {
             Self::WrongPassword => {
                 reply.error("WRONGPASS", "invalid username-password pair or user is disabled.");
             }
+            Self::TransactionAborted => reply.error("EXECABORT", self),
             Self::NoPasswordSet => reply.error(
                 "ERR",
                 "AUTH <password> called without any password configured for the default user. Are you sure \
@@ -115,7 +122,9 @@ impl CommandError<'_> {
             Self::UnknownProtocol => reply.error("NOPROTO", "unsupported protocol version"),
             Self::Request(_)
             | Self::NoVerb
-            | Self::NoKeys(_)
+            | Self::Plain(_)
+            | Self::Sentence(_)
+            | Self::TooManyFailures(_)
             | Self::KeyTooLong(_)
             | Self::TooManyKeys(_)
             | Self::ReplyTooLong(_)
@@ -164,7 +173,14 @@ impl fmt::Display for CommandError<'_> {
             Self::Overflow(name, key) => {
                 write!(f, "{name} would take '{}' out of the range of 64 bits", Excerpt(key))
             }
-            Self::NoKeys(reason) => f.write_str(reason),
+            Self::TransactionAborted => {
+                f.write_str("Transaction discarded because of previous errors.")
+            }
+            Self::Plain(sentence) => f.write_str(sentence),
+            Self::Sentence(sentence) => f.write_str(sentence),
+            Self::TooManyFailures(seconds) => {
+                write!(f, "too many wrong passwords from your address range; try again in {seconds} s")
+            }
             Self::KeyTooLong(limit) => write!(f, "a key of more than {limit} bytes (key_bytes_max)"),
             Self::TooManyKeys(limit) => {
                 write!(f, "more than {limit} keys in one request (args_max); send several requests")

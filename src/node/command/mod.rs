@@ -1,14 +1,20 @@
 //! Commands: the table of them, their handlers, and the way from a request to its reply.
 
+mod client;
 mod connection;
 pub(in crate::node) mod dispatch;
 mod error;
+mod info;
+mod inspect;
 mod keys;
+pub(in crate::node) mod login;
 pub(in crate::node) mod prefetch;
 mod read;
 mod row;
 mod server;
+pub(in crate::node) mod settings;
 pub(in crate::node) mod status;
 mod strings;
 pub(in crate::node) mod table;
 pub(in crate::node) mod tasks;
+mod transaction;

@@ -25,8 +25,12 @@ pub struct Command {
     pub(in crate::node) since: &'static str,
     pub(in crate::node) access: Access,
     pub(in crate::node) cost: Cost,
+    /// How it differs from Redis; empty: it does not.
+    pub(in crate::node) differs: &'static str,
     /// Carried out before AUTH.
     pub(in crate::node) is_open: bool,
+    /// Carried out between MULTI and EXEC instead of being kept.
+    pub(in crate::node) is_immediate: bool,
     /// A word that others stand under: its first argument is looked up as one of them.
     pub(in crate::node) has_topics: bool,
     /// `None`: it is not spoken in lines.
@@ -130,6 +134,8 @@ pub enum Effect {
     DumpFilter,
     /// Nothing is written: the arguments are a node's handshake.
     Handshake,
+    /// Nothing is written: the requests of the connection's transaction are to be carried out.
+    Transact,
 }
 
 impl<'a> Call<'a> {
@@ -140,10 +146,7 @@ impl<'a> Call<'a> {
 
     /// What the call costs its connection, in keys.
     pub(in crate::node) fn cost(&self) -> usize {
-        match self.command.cost {
-            Cost::Step => KEYS_PER_STEP,
-            Cost::Keys => self.command.key_positions(self.reply.is_line()).count(self.args.len()).max(1),
-        }
+        self.command.cost_of(self.reply.is_line(), self.args)
     }
 
     /// Checks that the reply is not longer than one may be.
@@ -172,7 +175,9 @@ impl Command {
             since: "0.1.0",
             access: Access::None,
             cost: Cost::Keys,
+            differs: "",
             is_open: false,
+            is_immediate: false,
             has_topics: false,
             line: None,
             resp: None,
@@ -190,6 +195,14 @@ impl Command {
 
     pub(in crate::node) const fn open(self) -> Self {
         Self { is_open: true, ..self }
+    }
+
+    pub(in crate::node) const fn immediate(self) -> Self {
+        Self { is_immediate: true, ..self }
+    }
+
+    pub(in crate::node) const fn differs(self, differs: &'static str) -> Self {
+        Self { differs, ..self }
     }
 
     pub(in crate::node) const fn topics(self) -> Self {
@@ -232,6 +245,19 @@ impl Command {
             (false, _, Some(form)) => form.keys,
             (true | false, _, _) => Keys::NONE,
         }
+    }
+
+    /// What a call costs its connection, in keys.
+    pub(in crate::node) fn cost_of(&self, is_line: bool, args: Args<'_>) -> usize {
+        match self.cost {
+            Cost::Step => KEYS_PER_STEP,
+            Cost::Keys => self.key_positions(is_line).count(args.len()).max(1),
+        }
+    }
+
+    /// The name as Redis writes it.
+    pub(in crate::node) fn resp_name(&self) -> String {
+        self.name.to_ascii_lowercase().replace(' ', "|")
     }
 
     /// Whether a request with so many words, the name among them, may be this command in RESP.

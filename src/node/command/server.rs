@@ -1,9 +1,12 @@
 //! Commands about the commands: HELP and COMMAND, both written from the table.
 
+use crate::base::glob;
 use crate::node::command::error::CommandError;
-use crate::node::command::row::{Access, Call, Command, Cost, Effect};
+use crate::node::command::inspect::CATEGORIES;
+use crate::node::command::row::{Access, Call, Command, Cost, Effect, Table};
 use crate::node::state::State;
 use crate::wire::encoder::Encoder;
+use memchr::memchr;
 
 /// HELP, and HELP with a verb.
 pub(in crate::node) fn help<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
@@ -27,11 +30,30 @@ pub(in crate::node) fn help<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Ef
     Ok(Effect::Reply)
 }
 
+/// A command that others stand under, with HELP: those.
+pub(in crate::node) fn topics<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let rows = || call.table.topics(call.command).filter(|row| row.resp.is_some());
+    let name = call.command.name;
+    call.reply.array(1 + 2 * rows().count());
+    call.reply.text(format_args!("{name} <subcommand> [<arg> ...]. Subcommands are:"));
+    for row in rows() {
+        call.reply.text(&row.name[name.len() + 1..]);
+        call.reply.text(format_args!("    {}", row.summary));
+    }
+    Ok(Effect::Reply)
+}
+
 /// COMMAND: what clients are told of each command that there is in RESP.
-pub(in crate::node) fn command<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn command<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    if !call.args.is_empty() {
+        return topics(state, call);
+    }
     let spoken = || call.table.rows.iter().filter(|row| is_top(row));
     call.reply.array(spoken().count());
-    spoken().for_each(|row| put_info(&mut call.reply, row));
+    spoken().for_each(|row| put_info(call.table, &mut call.reply, row));
     Ok(Effect::Reply)
 }
 
@@ -41,11 +63,31 @@ pub(in crate::node) fn count<'a>(_: &mut State, call: &mut Call<'a>) -> Result<E
     Ok(Effect::Reply)
 }
 
-/// COMMAND LIST.
+/// COMMAND LIST [FILTERBY MODULE name | ACLCAT category | PATTERN pattern].
 pub(in crate::node) fn list<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    let spoken = || call.table.rows.iter().filter(|row| is_top(row));
+    let words = (call.args.get(0), call.args.get(1), call.args.get(2), call.args.len());
+    let category = |word: &[u8]| {
+        let name = String::from_utf8_lossy(word).to_ascii_lowercase();
+        CATEGORIES.iter().find(|(category, _)| *category == name).map(|(_, is_in)| *is_in)
+    };
+    let is_meant: &dyn Fn(&Command) -> bool = match words {
+        (None, ..) => &|_| true,
+        (Some(filter), Some(kind), Some(word), 3) if filter.eq_ignore_ascii_case(b"FILTERBY") => {
+            if kind.eq_ignore_ascii_case(b"PATTERN") {
+                &move |row| glob::matches(&word.to_ascii_lowercase(), row.resp_name().as_bytes())
+            } else if kind.eq_ignore_ascii_case(b"ACLCAT") {
+                &move |row| category(word).is_some_and(|is_in| is_in(row))
+            } else if kind.eq_ignore_ascii_case(b"MODULE") {
+                &|_| false
+            } else {
+                return Err(CommandError::Syntax(call.command.name, kind));
+            }
+        }
+        (Some(word), ..) => return Err(CommandError::Syntax(call.command.name, word)),
+    };
+    let spoken = || call.table.rows.iter().filter(|row| is_top(row) && is_meant(row));
     call.reply.array(spoken().count());
-    spoken().for_each(|row| call.reply.bulk(resp_name(row).as_bytes()));
+    spoken().for_each(|row| call.reply.bulk(row.resp_name().as_bytes()));
     Ok(Effect::Reply)
 }
 
@@ -57,7 +99,7 @@ pub(in crate::node) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
     call.reply.array(call.args.len());
     for name in call.args.iter() {
         match find(call, name) {
-            Some(row) => put_info(&mut call.reply, row),
+            Some(row) => put_info(call.table, &mut call.reply, row),
             None => call.reply.null(),
         }
     }
@@ -72,36 +114,60 @@ pub(in crate::node) fn docs<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Ef
         call.args.iter().filter_map(|name| find(call, name)).collect()
     };
     call.reply.map(rows.len());
-    for row in rows {
-        call.reply.bulk(resp_name(row).as_bytes());
-        call.reply.map(3);
-        for (name, value) in [("summary", row.summary), ("since", row.since), ("group", row.group)] {
-            call.reply.bulk(name.as_bytes());
-            call.reply.bulk(value.as_bytes());
-        }
-    }
+    rows.iter().for_each(|row| put_docs(call.table, &mut call.reply, row));
     Ok(Effect::Reply)
+}
+
+fn put_docs(table: &Table, reply: &mut Encoder, row: &Command) {
+    let topics = || table.topics(row).filter(|topic| topic.resp.is_some());
+    let count = topics().count();
+    reply.bulk(row.resp_name().as_bytes());
+    let fields =
+        [("summary", row.summary), ("since", row.since), ("group", row.group), ("differs", row.differs)];
+    let fields = fields.iter().filter(|(_, value)| !value.is_empty());
+    reply.map(fields.clone().count() + usize::from(count > 0));
+    for (name, value) in fields {
+        reply.bulk(name.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    if count > 0 {
+        reply.bulk(b"subcommands");
+        reply.map(count);
+        topics().for_each(|topic| put_docs(table, reply, topic));
+    }
 }
 
 /// COMMAND GETKEYS: the keys of a request that stands in the arguments.
 pub(in crate::node) fn getkeys<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     let words = call.args.len();
     let row = call.args.get(0).and_then(|name| find(call, name));
-    let Some(row) = row else { return Err(CommandError::NoKeys("Invalid command specified")) };
-    if !row.takes(words) {
-        return Err(CommandError::NoKeys("Invalid number of arguments specified for command"));
+    let Some(mut row) = row else { return Err(CommandError::Plain("Invalid command specified")) };
+    let mut args = call.args.skip(1);
+    if let Some(topic) = call.args.get(1).and_then(|topic| call.table.find_topic(row, topic)) {
+        (row, args) = (topic, call.args.skip(2));
     }
-    let keys = row.keys(false, call.args.skip(1));
+    if !row.takes(words) {
+        return Err(CommandError::Plain("Invalid number of arguments specified for command"));
+    }
+    let keys = row.keys(false, args);
     if keys.len() == 0 {
-        return Err(CommandError::NoKeys("The command has no key arguments"));
+        return Err(CommandError::Plain("The command has no key arguments"));
     }
     call.reply.array(keys.len());
     keys.for_each(|key| call.reply.bulk(key));
     Ok(Effect::Reply)
 }
 
+/// The command of a name, which may be one of several under a word: `client|id`.
 fn find(call: &Call<'_>, name: &[u8]) -> Option<&'static Command> {
-    call.table.find(name).filter(|row| row.resp.is_some())
+    let found = match memchr(b'|', name) {
+        None => call.table.find(name),
+        Some(at) => {
+            let above = call.table.find(&name[..at]).filter(|row| row.has_topics)?;
+            call.table.find_topic(above, &name[at + 1..])
+        }
+    };
+    found.filter(|row| row.resp.is_some())
 }
 
 /// Whether a command is spoken in RESP and stands under no other.
@@ -109,13 +175,8 @@ fn is_top(row: &Command) -> bool {
     row.resp.is_some() && !row.name.contains(' ')
 }
 
-/// The name as Redis writes it.
-fn resp_name(row: &Command) -> String {
-    row.name.to_ascii_lowercase().replace(' ', "|")
-}
-
 /// Name, arity, flags, first and last key, step; then categories, tips, key specifications and subcommands.
-fn put_info(reply: &mut Encoder, row: &Command) {
+fn put_info(table: &Table, reply: &mut Encoder, row: &Command) {
     let Some(form) = row.resp else { return };
     let flags = [
         ("readonly", row.access == Access::Read),
@@ -125,13 +186,19 @@ fn put_info(reply: &mut Encoder, row: &Command) {
     ];
     let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     reply.array(10);
-    reply.bulk(resp_name(row).as_bytes());
+    reply.bulk(row.resp_name().as_bytes());
     reply.integer(form.arity.into());
     reply.set(flags.iter().filter(|(_, is)| *is).count());
     flags.iter().filter(|(_, is)| *is).for_each(|(flag, _)| reply.status(flag));
     reply.integer(number(form.keys.first));
     reply.integer(form.keys.last.into());
     reply.integer(number(form.keys.step));
-    reply.set(0);
-    (0..3).for_each(|_| reply.array(0));
+    let categories = || CATEGORIES.iter().filter(|(_, is_in)| is_in(row));
+    reply.set(categories().count());
+    categories().for_each(|(name, _)| reply.status(&format!("@{name}")));
+    reply.array(0);
+    reply.array(0);
+    let topics = || table.topics(row).filter(|topic| topic.resp.is_some());
+    reply.array(topics().count());
+    topics().for_each(|topic| put_info(table, reply, topic));
 }

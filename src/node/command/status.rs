@@ -269,6 +269,25 @@ impl Readiness {
     }
 }
 
+/// OLIVIA STATS [section or name …]: figures, by name.
+pub(in crate::node) fn figures<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    let snapshot = snapshot(state, call.now);
+    let rows: Vec<&Metric> = if call.args.is_empty() {
+        METRICS.iter().collect()
+    } else {
+        call.args.iter().flat_map(Metric::named).collect()
+    };
+    call.reply.map(rows.len());
+    for row in rows {
+        call.reply.text(row.name);
+        call.reply.text(row.read(&snapshot));
+    }
+    Ok(Effect::Reply)
+}
+
 /// Whether the node is ready: it has tried each configured address, unless it is a base node, and knows the filter of
 /// each linked peer, or has refused it. O(known addresses).
 pub(in crate::node) fn readiness(state: &State) -> Readiness {
@@ -296,6 +315,16 @@ pub(in crate::node) fn mesh<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
         call.reply.text(format_args!("\"and {left_out} more\""));
     }
     call.check_length(state)?;
+    Ok(Effect::Reply)
+}
+
+/// OLIVIA MESH: a line for each node that is known, the linked ones first; of others a bounded number.
+pub(in crate::node) fn nodes<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let linked = state.mesh.peers.linked().map(|(_, peer)| view_of_peer(state, call.now, peer));
+    let backups = backups(state).take(BACKUPS_LISTED_MAX).map(view_of_contact);
+    let views: Vec<PeerView> = linked.chain(backups).collect();
+    call.reply.array(views.len());
+    views.iter().for_each(|view| call.reply.text(view));
     Ok(Effect::Reply)
 }
 
@@ -341,21 +370,43 @@ pub(in crate::node) fn connect<'a>(
 /// WHO: the nodes that hold a key, this one or by their filter's claim, the nearest first. None is queried.
 pub(in crate::node) fn who<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     let Some(key) = call.args.get(0) else { return Ok(Effect::Reply) };
-    let hashed = state.keyspace.key(key);
-    if state.keyspace.get(call.now, hashed).is_some() {
+    let (is_here, holders) = holders(state, call.now, key);
+    if is_here {
         call.reply.key(key);
         call.reply.text("here");
     }
+    for addr in holders {
+        call.reply.key(key);
+        call.reply.text(addr);
+    }
+    call.check_length(state)?;
+    Ok(Effect::Reply)
+}
+
+/// OLIVIA WHO: the same of several keys, an array for each.
+pub(in crate::node) fn whos<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    call.reply.array(call.args.len());
+    for key in call.args.iter() {
+        let (is_here, holders) = holders(state, call.now, key);
+        call.reply.array(usize::from(is_here) + holders.len());
+        if is_here {
+            call.reply.text("here");
+        }
+        holders.iter().for_each(|addr| call.reply.text(addr));
+    }
+    call.check_length(state)?;
+    Ok(Effect::Reply)
+}
+
+/// Whether a key is here, and the linked peers that claim it, the nearest first.
+fn holders(state: &mut State, now: Now, key: &[u8]) -> (bool, Vec<SocketAddr>) {
+    let hashed = state.keyspace.key(key);
+    let is_here = state.keyspace.get(now, hashed).is_some();
     state.mesh.may_be_elsewhere(hashed.hash.0);
     let mesh = &state.mesh;
     let peers = mesh.claims.iter().filter_map(|filter| mesh.peers.by_filter(*filter));
     let peers = peers.filter_map(|peer| mesh.peers.get(peer)).filter(|peer| peer.link.is_some());
     let mut holders: Vec<(Duration, SocketAddr)> = peers.map(|peer| (peer.distance(), peer.addr)).collect();
     holders.sort();
-    for (_, addr) in holders {
-        call.reply.key(key);
-        call.reply.text(addr);
-    }
-    call.check_length(state)?;
-    Ok(Effect::Reply)
+    (is_here, holders.into_iter().map(|(_, addr)| addr).collect())
 }

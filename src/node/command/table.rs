@@ -2,7 +2,9 @@
 //! the documentation are derived from it.
 
 use crate::node::command::row::{Command, Keys, Table, numbered};
-use crate::node::command::{connection, keys, server, status, strings};
+use crate::node::command::{
+    client, connection, info, inspect, keys, server, settings, status, strings, transaction,
+};
 use crate::wire::line_form::Syntax;
 
 /// All commands.
@@ -117,6 +119,7 @@ const LIST: &[Command] = &[
         connection::quit,
     )
     .open()
+    .immediate()
     .line("QUIT", "", Syntax::Bare, "BYE", "QUIT")
     .resp(-1, Keys::NONE),
     Command::new(
@@ -129,11 +132,12 @@ const LIST: &[Command] = &[
     .resp(-1, Keys::NONE),
     Command::new("COMMAND", "server", "Returns what clients need to know of each command.", server::command)
         .topics()
+        .takes_a_step()
         .resp(-1, Keys::NONE),
     Command::new("COMMAND COUNT", "server", "Returns the number of commands.", server::count)
         .resp(2, Keys::NONE),
     Command::new("COMMAND LIST", "server", "Returns the names of the commands.", server::list)
-        .resp(2, Keys::NONE),
+        .resp(-2, Keys::NONE),
     Command::new(
         "COMMAND INFO",
         "server",
@@ -141,7 +145,236 @@ const LIST: &[Command] = &[
         server::info,
     )
     .resp(-2, Keys::NONE),
-    Command::new("COMMAND DOCS", "server", "Returns what commands do.", server::docs).resp(-2, Keys::NONE),
+    Command::new("COMMAND DOCS", "server", "Returns what commands do.", server::docs)
+        .takes_a_step()
+        .resp(-2, Keys::NONE),
     Command::new("COMMAND GETKEYS", "server", "Returns the keys of a request.", server::getkeys)
         .resp(-3, Keys::NONE),
+    Command::new("ECHO", "connection", "Returns its argument.", connection::echo).resp(2, Keys::NONE),
+    Command::new("SELECT", "connection", "Chooses the database: 0 is the only one.", connection::select)
+        .resp(2, Keys::NONE),
+    Command::new("RESET", "connection", "Takes the connection back to its beginning.", connection::reset)
+        .open()
+        .immediate()
+        .resp(1, Keys::NONE),
+    Command::new("READONLY", "connection", "Is about clusters.", connection::no_cluster).resp(1, Keys::NONE),
+    Command::new("READWRITE", "connection", "Is about clusters.", connection::no_cluster).resp(1, Keys::NONE),
+    Command::new("CLIENT", "connection", "Sets what belongs to the connection.", server::topics)
+        .topics()
+        .resp(-2, Keys::NONE),
+    Command::new("CLIENT ID", "connection", "Returns the number of the connection.", client::id)
+        .resp(2, Keys::NONE),
+    Command::new("CLIENT INFO", "connection", "Returns a line about the connection.", client::info)
+        .differs("laddr and fd are not known; cmd is NULL for other clients.")
+        .resp(2, Keys::NONE),
+    Command::new("CLIENT LIST", "connection", "Returns a line about each client.", client::list)
+        .takes_a_step()
+        .differs("At most 1024 clients; see CLIENT INFO.")
+        .resp(-2, Keys::NONE),
+    Command::new("CLIENT GETNAME", "connection", "Returns the name of the connection.", client::getname)
+        .resp(2, Keys::NONE),
+    Command::new("CLIENT SETNAME", "connection", "Names the connection.", client::setname)
+        .resp(3, Keys::NONE),
+    Command::new("CLIENT SETINFO", "connection", "Notes the library of the client.", client::setinfo)
+        .resp(4, Keys::NONE),
+    Command::new("CLIENT KILL", "connection", "Closes connections of clients.", client::kill)
+        .takes_a_step()
+        .differs("LADDR meets no client. Links of peers are never closed.")
+        .resp(-3, Keys::NONE),
+    Command::new("CLIENT REPLY", "connection", "Has requests answered or not.", client::reply)
+        .differs("Keys are not looked up on other nodes for a request that is not answered.")
+        .resp(3, Keys::NONE),
+    Command::new("CLIENT NO-EVICT", "connection", "Accepts on and off.", client::switch)
+        .differs("Without effect: the limit of all buffers holds for every client.")
+        .resp(3, Keys::NONE),
+    Command::new("CLIENT NO-TOUCH", "connection", "Accepts on and off.", client::switch)
+        .differs("Without effect: reads are not noted.")
+        .resp(3, Keys::NONE),
+    Command::new("CLIENT TRACKING", "connection", "Accepts off.", client::tracking)
+        .differs("ON is an error.")
+        .resp(-3, Keys::NONE),
+    Command::new("MULTI", "transactions", "Begins a transaction.", transaction::multi)
+        .immediate()
+        .differs("At most 4096 requests or keys.")
+        .resp(1, Keys::NONE),
+    Command::new("EXEC", "transactions", "Carries out the transaction.", transaction::exec)
+        .immediate()
+        .differs("A key on other nodes is read as it is when its holder answers.")
+        .resp(1, Keys::NONE),
+    Command::new(
+        "DISCARD",
+        "transactions",
+        "Ends the transaction without carrying it out.",
+        transaction::discard,
+    )
+    .immediate()
+    .resp(1, Keys::NONE),
+    Command::new(
+        "WATCH",
+        "transactions",
+        "Ends the next transaction if one of these keys changes.",
+        transaction::watch,
+    )
+    .immediate()
+    .differs("An error for a key that may be on another node.")
+    .resp(-2, Keys::ALL),
+    Command::new("UNWATCH", "transactions", "Forgets the watched keys.", transaction::unwatch)
+        .resp(1, Keys::NONE),
+    Command::new("INFO", "server", "Returns the figures of the node.", info::info)
+        .takes_a_step()
+        .differs("Fields that are not measured are left out; the sections Olivia and Mesh are added.")
+        .resp(-1, Keys::NONE),
+    Command::new("TIME", "server", "Returns the time.", inspect::time)
+        .differs("To the millisecond.")
+        .resp(1, Keys::NONE),
+    Command::new("LOLWUT", "server", "Returns the version.", inspect::lolwut).resp(-1, Keys::NONE),
+    Command::new("SHUTDOWN", "server", "Ends the node after the replies to all requests.", inspect::shutdown)
+        .differs("Nothing is saved, whatever the options.")
+        .resp(-1, Keys::NONE),
+    Command::new("CONFIG", "server", "Shows and changes settings.", server::topics)
+        .topics()
+        .resp(-2, Keys::NONE),
+    Command::new("CONFIG GET", "server", "Returns the settings that match patterns.", settings::get)
+        .takes_a_step()
+        .differs("The settings of Olivia, and under Redis's names those that clients look for.")
+        .resp(-3, Keys::NONE),
+    Command::new("CONFIG SET", "server", "Changes limits until the file is read again.", settings::set)
+        .takes_a_step()
+        .differs("Limits only, but clients_max.")
+        .resp(-4, Keys::NONE),
+    Command::new(
+        "CONFIG RESETSTAT",
+        "server",
+        "Counts requests and reads from 0 again.",
+        settings::resetstat,
+    )
+    .resp(2, Keys::NONE),
+    Command::new("CONFIG REWRITE", "server", "Answers an error.", settings::rewrite)
+        .differs("An error: edit the file and send SIGHUP.")
+        .resp(2, Keys::NONE),
+    Command::new("MEMORY", "server", "Returns how memory is used.", server::topics)
+        .topics()
+        .resp(-2, Keys::NONE),
+    Command::new("MEMORY USAGE", "server", "Returns the bytes of a key.", inspect::usage)
+        .reads()
+        .differs("Keys of this node; key, value and the mean of what an item takes beside them.")
+        .resp(-3, Keys::FIRST),
+    Command::new("MEMORY STATS", "server", "Returns how memory is used.", inspect::memory)
+        .differs("Five fields.")
+        .resp(2, Keys::NONE),
+    Command::new("OBJECT", "generic", "Returns what is known of a key.", server::topics)
+        .topics()
+        .resp(-2, Keys::NONE),
+    Command::new(
+        "OBJECT ENCODING",
+        "generic",
+        "Returns the name of Redis for how the value is kept.",
+        inspect::encoding,
+    )
+    .reads()
+    .differs("Keys of this node.")
+    .resp(3, Keys::FIRST),
+    Command::new(
+        "OBJECT IDLETIME",
+        "generic",
+        "Returns the seconds since the last write.",
+        inspect::idletime,
+    )
+    .reads()
+    .differs("Keys of this node; reads do not count.")
+    .resp(3, Keys::FIRST),
+    Command::new("OBJECT FREQ", "generic", "Answers an error.", inspect::freq)
+        .reads()
+        .differs("Keys of this node.")
+        .resp(3, Keys::FIRST),
+    Command::new("OBJECT REFCOUNT", "generic", "Returns 1.", inspect::refcount)
+        .reads()
+        .differs("Keys of this node.")
+        .resp(3, Keys::FIRST),
+    Command::new("SLOWLOG", "server", "Is about slow requests.", server::topics)
+        .topics()
+        .resp(-2, Keys::NONE),
+    Command::new("SLOWLOG GET", "server", "Returns no entries.", inspect::nothing)
+        .differs("Always empty.")
+        .resp(-2, Keys::NONE),
+    Command::new("SLOWLOG LEN", "server", "Returns 0.", inspect::zero)
+        .differs("Always 0.")
+        .resp(2, Keys::NONE),
+    Command::new("SLOWLOG RESET", "server", "Accepts it.", inspect::done).resp(2, Keys::NONE),
+    Command::new("LATENCY", "server", "Is about latency.", server::topics).topics().resp(-2, Keys::NONE),
+    Command::new("LATENCY LATEST", "server", "Returns no events.", inspect::nothing)
+        .differs("Always empty.")
+        .resp(2, Keys::NONE),
+    Command::new("LATENCY HISTORY", "server", "Returns no events.", inspect::nothing)
+        .differs("Always empty.")
+        .resp(3, Keys::NONE),
+    Command::new("LATENCY HISTOGRAM", "server", "Returns the calls of commands.", inspect::histogram)
+        .differs("Calls without their latencies.")
+        .resp(-2, Keys::NONE),
+    Command::new("LATENCY RESET", "server", "Returns 0.", inspect::zero).resp(-2, Keys::NONE),
+    Command::new("CLUSTER", "cluster", "Is about clusters.", server::topics).topics().resp(-2, Keys::NONE),
+    Command::new(
+        "CLUSTER INFO",
+        "cluster",
+        "Answers that cluster support is disabled.",
+        connection::no_cluster,
+    )
+    .resp(2, Keys::NONE),
+    Command::new(
+        "CLUSTER MYID",
+        "cluster",
+        "Answers that cluster support is disabled.",
+        connection::no_cluster,
+    )
+    .resp(2, Keys::NONE),
+    Command::new(
+        "CLUSTER NODES",
+        "cluster",
+        "Answers that cluster support is disabled.",
+        connection::no_cluster,
+    )
+    .resp(2, Keys::NONE),
+    Command::new(
+        "CLUSTER SHARDS",
+        "cluster",
+        "Answers that cluster support is disabled.",
+        connection::no_cluster,
+    )
+    .resp(2, Keys::NONE),
+    Command::new(
+        "CLUSTER SLOTS",
+        "cluster",
+        "Answers that cluster support is disabled.",
+        connection::no_cluster,
+    )
+    .resp(2, Keys::NONE),
+    Command::new("ACL", "server", "Is about users.", server::topics).topics().resp(-2, Keys::NONE),
+    Command::new("ACL WHOAMI", "server", "Returns the user.", inspect::whoami).resp(2, Keys::NONE),
+    Command::new("ACL USERS", "server", "Returns the one user.", inspect::users).resp(2, Keys::NONE),
+    Command::new("ACL LIST", "server", "Returns the rules of the one user.", inspect::acl)
+        .differs("The password is not shown, nor its hash.")
+        .resp(2, Keys::NONE),
+    Command::new("ACL CAT", "server", "Returns the categories, or the commands of one.", inspect::cat)
+        .resp(-2, Keys::NONE),
+    Command::new("OLIVIA", "mesh", "Is about this node and its mesh.", server::topics)
+        .topics()
+        .resp(-2, Keys::NONE),
+    Command::new(
+        "OLIVIA WHO",
+        "mesh",
+        "Returns the nodes that hold keys, or whose filters claim them.",
+        status::whos,
+    )
+    .resp(-3, Keys::ALL),
+    Command::new("OLIVIA MESH", "mesh", "Returns a line about each other node.", status::nodes)
+        .takes_a_step()
+        .resp(2, Keys::NONE),
+    Command::new(
+        "OLIVIA STATS",
+        "mesh",
+        "Returns the node's figures, or those of some sections or names.",
+        status::figures,
+    )
+    .takes_a_step()
+    .resp(-2, Keys::NONE),
 ];

@@ -9,6 +9,7 @@ use crate::base::time::Instant;
 use crate::limits::Limits;
 use crate::node::alarm::Alarm;
 use crate::node::conn::replies::{Place, Replies};
+use crate::node::conn::session::Session;
 use crate::node::ids::{AddressKey, NodeId, PeerKey};
 use crate::node::peer::link_queues::LinkQueues;
 use crate::node::schedule::Class;
@@ -89,6 +90,8 @@ pub enum CloseReason {
     Lost,
     /// QUIT, or REQUEST disconnect.
     Quit,
+    /// CLIENT KILL.
+    Killed,
     /// The input cannot be parsed further: a line over its limit, another protocol.
     Protocol,
     /// A browser was made to send to this port.
@@ -117,13 +120,14 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// The number of reasons, for tables by reason.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 16;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Done,
         Self::Lost,
         Self::Quit,
+        Self::Killed,
         Self::Protocol,
         Self::Browser,
         Self::Idle,
@@ -149,6 +153,7 @@ impl CloseReason {
             Self::Done => "done",
             Self::Lost => "lost",
             Self::Quit => "quit",
+            Self::Killed => "killed",
             Self::Protocol => "protocol",
             Self::Browser => "browser",
             Self::Idle => "idle",
@@ -178,6 +183,8 @@ pub(in crate::node) enum ClientProtocol {
 #[derive(Debug)]
 pub struct Conn {
     pub(in crate::node) addr: SocketAddr,
+    /// Its number: connections are counted from 1, and no number is used twice.
+    pub(in crate::node) number: u64,
     phase: Phase,
     pub(in crate::node) role: Role,
     /// A handshake that the other side began.
@@ -186,7 +193,6 @@ pub struct Conn {
     pub(in crate::node) inbound: Buffer,
     /// Output that is not written yet.
     pub(in crate::node) outbound: ChunkQueue,
-    /// Replies after one that is not known yet.
     /// Frames that wait for room in `outbound`, of a link.
     pub(in crate::node) link_queues: Option<Box<LinkQueues>>,
     /// Replies behind one that is not known yet.
@@ -212,6 +218,12 @@ pub struct Conn {
     pub(in crate::node) is_authenticated: bool,
     /// What a client speaks; `None` before its first line is known.
     pub(in crate::node) protocol: Option<ClientProtocol>,
+    /// What a client has set for its connection, if anything.
+    pub(in crate::node) session: Option<Box<Session>>,
+    /// Its session decides what becomes of each request: it is queued, or not answered.
+    pub(in crate::node) is_intercepted: bool,
+    /// The answer to a wrong password waits for its time.
+    pub(in crate::node) is_refused: bool,
     /// How far an unfinished request in RESP is parsed.
     pub(in crate::node) progress: Progress,
     /// All of `inbound` is the beginning of a line, without its end.
@@ -238,6 +250,7 @@ impl Conn {
     pub(in crate::node) fn new(addr: SocketAddr, now: Instant, is_authenticated: bool) -> Self {
         Self {
             addr,
+            number: 0,
             phase: Phase::Open,
             role: Role::Client,
             offered: None,
@@ -256,6 +269,9 @@ impl Conn {
             unauthenticated_bytes: 0,
             is_authenticated,
             protocol: None,
+            session: None,
+            is_intercepted: false,
+            is_refused: false,
             progress: Progress::default(),
             has_partial_line: false,
             awaits_long_reply: false,
@@ -276,6 +292,11 @@ impl Conn {
             role: Role::OutboundHandshake(dialling),
             ..Self::new(addr, now, true)
         }
+    }
+
+    /// The session, begun if there is none.
+    pub(in crate::node) fn session_mut(&mut self) -> &mut Session {
+        self.session.get_or_insert_default()
     }
 
     /// Makes it the link to a peer.
@@ -351,11 +372,12 @@ impl Conn {
         self.is_paused = false;
     }
 
-    /// Whether its requests have to wait: its output is over `outbound_pause_bytes`, too many of its keys
+    /// Whether its requests have to wait: a wrong password is to be answered first, its output is over `outbound_pause_bytes`, too many of its keys
     /// are being looked up, or a response in HTTP, which may be long, is being written. Frames never wait: two nodes that wait for each other would deadlock.
     pub(in crate::node) fn must_pause(&self, limits: &Limits) -> bool {
         self.is_client()
             && (self.awaits_long_reply
+                || self.is_refused
                 || self.unsent() > limits.outbound_pause_bytes as usize
                 || self.lookups.max(self.replies.waiting()) >= limits.lookups_per_connection as usize
                 || (self.protocol == Some(ClientProtocol::Http) && self.replies.waiting() > 0))
@@ -383,6 +405,8 @@ impl Conn {
     /// Bytes of memory of its buffers and pending requests.
     pub(in crate::node) fn held(&self) -> usize {
         let queued = self.link_queues.as_ref().map_or(0, |queues| queues.held());
-        self.inbound.held() + self.outbound.held() + queued + self.replies.held() + self.pending_bytes
+        let session = self.session.as_ref().map_or(0, |session| session.held());
+        let buffers = self.inbound.held() + self.outbound.held() + self.replies.held();
+        buffers + queued + session + self.pending_bytes
     }
 }

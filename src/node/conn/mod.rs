@@ -5,4 +5,5 @@ pub(in crate::node) mod pending;
 pub(in crate::node) mod reader;
 pub(in crate::node) mod reconcile;
 pub(in crate::node) mod replies;
+pub(in crate::node) mod session;
 pub(in crate::node) mod timeouts;

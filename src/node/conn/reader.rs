@@ -345,6 +345,7 @@ fn serve_resp(
     scratch: &mut Scratch,
 ) -> Option<(usize, usize)> {
     let conn = state.conns.get_mut(key)?;
+    let is_intercepted = conn.is_intercepted;
     let limits = request_limits(&state.config.limits, conn.is_authenticated);
     match scratch.resp.front(input, &mut conn.progress, limits) {
         resp::parse::Front::Partial { .. } => None,
@@ -354,8 +355,13 @@ fn serve_resp(
         }
         resp::parse::Front::Request(request) => {
             let words = request.args();
-            let cost =
-                if words.is_empty() { 1 } else { dispatch::execute_resp(state, now, key, protocol, words) };
+            let cost = if words.is_empty() {
+                1
+            } else if is_intercepted {
+                dispatch::execute_intercepted(state, now, key, protocol, words)
+            } else {
+                dispatch::execute_resp(state, now, key, protocol, words)
+            };
             Some((request.consumed, cost))
         }
     }

@@ -210,6 +210,7 @@ fn warn_if_unreachable(state: &mut State, now: Now, key: AddressKey, reason: Clo
         CloseReason::DialFailed => "no answer in time",
         CloseReason::Done
         | CloseReason::Quit
+        | CloseReason::Killed
         | CloseReason::Protocol
         | CloseReason::Browser
         | CloseReason::Idle

@@ -353,6 +353,7 @@ impl World {
                 CloseReason::Drained => *is_ending,
                 CloseReason::BuffersFull => config.limits.buffers_max < 1 << 28,
                 CloseReason::Lost
+                | CloseReason::Killed
                 | CloseReason::DialFailed
                 | CloseReason::Refused
                 | CloseReason::Duplicate

@@ -1,0 +1,308 @@
+//! CLIENT: what a client sets for its connection, and what there is to know of others.
+
+use crate::limits::CLIENTS_LISTED_MAX;
+use crate::node::command::error::CommandError;
+use crate::node::command::row::{Call, Effect};
+use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn};
+use crate::node::conn::session::{Answers, Session};
+use crate::node::ids::ConnKey;
+use crate::node::state::{State, close_conn};
+use crate::wire::encoder::Protocol;
+use crate::wire::resp::parse::number;
+use std::fmt::Write;
+
+/// Bytes of the longest name, and of what CLIENT SETINFO takes.
+const NAME_BYTES_MAX: usize = 1_024;
+
+/// Checks the name of a connection.
+pub(in crate::node) fn check_name<'a>(name: &[u8]) -> Result<(), CommandError<'a>> {
+    if !is_plain(name) {
+        return Err(CommandError::Plain(
+            "Client names cannot contain spaces, newlines or special characters.",
+        ));
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(CommandError::Plain("a client name has at most 1024 bytes"));
+    }
+    Ok(())
+}
+
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().all(u8::is_ascii_graphic)
+}
+
+/// CLIENT ID.
+pub(in crate::node) fn id<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let number = state.conns.get(call.conn).map_or(0, |conn| conn.number);
+    call.reply.integer(i64::try_from(number).unwrap_or(i64::MAX));
+    Ok(Effect::Reply)
+}
+
+/// CLIENT GETNAME.
+pub(in crate::node) fn getname<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    match state.conns.get(call.conn).and_then(|conn| conn.session.as_ref()) {
+        Some(session) if !session.name.is_empty() => call.reply.bulk(&session.name),
+        Some(_) | None => call.reply.null(),
+    }
+    Ok(Effect::Reply)
+}
+
+/// CLIENT SETNAME; an empty name is none.
+pub(in crate::node) fn setname<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    let name = call.args.get(0).unwrap_or_default();
+    check_name(name)?;
+    set(state, call, |session| session.name = name.into())
+}
+
+/// CLIENT SETINFO LIB-NAME name, or LIB-VER version.
+pub(in crate::node) fn setinfo<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    let (option, text) = (call.args.get(0).unwrap_or_default(), call.args.get(1).unwrap_or_default());
+    let (at, shown) = if option.eq_ignore_ascii_case(b"LIB-NAME") {
+        (0, "lib-name")
+    } else if option.eq_ignore_ascii_case(b"LIB-VER") {
+        (1, "lib-ver")
+    } else {
+        let option = String::from_utf8_lossy(option);
+        return Err(CommandError::Sentence(format!("Unrecognized option '{option}'")));
+    };
+    if !is_plain(text) || text.len() > NAME_BYTES_MAX {
+        let sentence = format!("{shown} cannot contain spaces, newlines or special characters.");
+        return Err(CommandError::Sentence(sentence));
+    }
+    set(state, call, |session| session.library[at] = text.into())
+}
+
+/// CLIENT REPLY ON, OFF or SKIP. Only ON is answered.
+pub(in crate::node) fn reply<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
+    let word = call.args.get(0).unwrap_or_default();
+    let answers = if word.eq_ignore_ascii_case(b"ON") {
+        Answers::All
+    } else if word.eq_ignore_ascii_case(b"OFF") {
+        Answers::None
+    } else if word.eq_ignore_ascii_case(b"SKIP") {
+        // Without effect where nothing is answered.
+        match conn.session_mut().answers {
+            Answers::None => Answers::None,
+            Answers::All | Answers::AllButNext => Answers::AllButNext,
+        }
+    } else {
+        return Err(CommandError::Syntax(call.command.name, word));
+    };
+    let session = conn.session_mut();
+    session.answers = answers;
+    conn.is_intercepted = session.intercepts();
+    if answers == Answers::All {
+        call.reply.status("OK");
+    }
+    Ok(Effect::Reply)
+}
+
+/// CLIENT NO-EVICT and NO-TOUCH: on or off, which is the same here.
+pub(in crate::node) fn switch<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let word = call.args.get(0).unwrap_or_default();
+    if !word.eq_ignore_ascii_case(b"ON") && !word.eq_ignore_ascii_case(b"OFF") {
+        return Err(CommandError::Syntax(call.command.name, word));
+    }
+    call.reply.status("OK");
+    Ok(Effect::Reply)
+}
+
+/// CLIENT TRACKING: only OFF.
+pub(in crate::node) fn tracking<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let word = call.args.get(0).unwrap_or_default();
+    if word.eq_ignore_ascii_case(b"ON") {
+        return Err(CommandError::Plain(
+            "client tracking is not supported; caches of clients are not notified",
+        ));
+    }
+    if !word.eq_ignore_ascii_case(b"OFF") {
+        return Err(CommandError::Syntax(call.command.name, word));
+    }
+    call.reply.status("OK");
+    Ok(Effect::Reply)
+}
+
+fn set<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+    change: impl FnOnce(&mut Session),
+) -> Result<Effect, CommandError<'a>> {
+    if let Some(conn) = state.conns.get_mut(call.conn) {
+        change(conn.session_mut());
+    }
+    call.reply.status("OK");
+    Ok(Effect::Reply)
+}
+
+/// CLIENT INFO: the line of this client.
+pub(in crate::node) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let mut text = String::new();
+    if let Some(conn) = state.conns.get(call.conn) {
+        put_client(&mut text, call, conn.number, conn);
+    }
+    call.reply.verbatim(&text);
+    Ok(Effect::Reply)
+}
+
+/// CLIENT LIST [TYPE type] [ID id …]: a line for each client, of a bounded number.
+pub(in crate::node) fn list<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let mut words = call.args.iter();
+    let mut numbers = None;
+    let mut is_normal = true;
+    match (words.next(), words.next()) {
+        (None, _) => {}
+        (Some(option), Some(kind)) if option.eq_ignore_ascii_case(b"TYPE") && words.len() == 0 => {
+            is_normal = is_normal_type(kind)?;
+        }
+        (Some(option), Some(first)) if option.eq_ignore_ascii_case(b"ID") => {
+            let all = std::iter::once(first).chain(words).map(client_number);
+            numbers = Some(all.collect::<Result<Vec<u64>, _>>()?);
+        }
+        (Some(option), _) => return Err(CommandError::Syntax(call.command.name, option)),
+    }
+    let own = state.conns.get(call.conn).map_or(0, |conn| conn.number);
+    let mut text = String::new();
+    let clients = state.conns.iter().map(|(_, conn)| conn).filter(|conn| conn.is_client() && is_normal);
+    let meant = clients
+        .filter(|conn| numbers.as_ref().is_none_or(|numbers: &Vec<u64>| numbers.contains(&conn.number)));
+    meant.take(CLIENTS_LISTED_MAX).for_each(|conn| put_client(&mut text, call, own, conn));
+    call.reply.verbatim(&text);
+    Ok(Effect::Reply)
+}
+
+/// Whether a type of clients is the one that all are of.
+fn is_normal_type<'a>(kind: &[u8]) -> Result<bool, CommandError<'a>> {
+    if kind.eq_ignore_ascii_case(b"NORMAL") {
+        return Ok(true);
+    }
+    let others: [&[u8]; 4] = [b"MASTER", b"REPLICA", b"SLAVE", b"PUBSUB"];
+    if others.iter().any(|other| kind.eq_ignore_ascii_case(other)) {
+        return Ok(false);
+    }
+    Err(CommandError::Sentence(format!("Unknown client type '{}'", String::from_utf8_lossy(kind))))
+}
+
+fn client_number<'a>(text: &[u8]) -> Result<u64, CommandError<'a>> {
+    let number = number(text).and_then(|number| u64::try_from(number).ok()).filter(|number| *number > 0);
+    number.ok_or(CommandError::Plain("Invalid client ID"))
+}
+
+/// The line of a client. Fields that there is nothing to say of are as in Redis for an idle client.
+fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let session = conn.session.as_deref();
+    let queued = session.and_then(|session| session.transaction.as_ref());
+    let multi = queued.map_or(-1, |queued| i64::try_from(queued.requests.len()).unwrap_or(i64::MAX));
+    let is_queueing = queued.is_some();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "id={} addr={} laddr= fd=-1 name={} age={} idle={} flags={} db=0 sub=0 psub=0 ssub=0 multi={multi} watch={} \
+         qbuf={} qbuf-free=0 argv-mem=0 multi-mem={} rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem={} events=r cmd={} \
+         user=default redir=-1 resp={} lib-name={} lib-ver={}",
+        conn.number,
+        conn.addr,
+        session.map_or(String::new(), |session| shown(&session.name)),
+        call.now.mono.since(conn.since).as_secs(),
+        call.now.mono.since(conn.last_active).as_secs(),
+        if is_queueing { "x" } else { "N" },
+        session.map_or(0, |session| session.watched.len()),
+        conn.inbound.len(),
+        queued.map_or(0, |queued| queued.bytes),
+        conn.unsent(),
+        conn.held() + size_of::<Conn>(),
+        if conn.number == own {
+            call.command.name.to_ascii_lowercase().replace(' ', "|")
+        } else {
+            "NULL".into()
+        },
+        if conn.protocol == Some(ClientProtocol::Commands(Protocol::Resp3)) { 3 } else { 2 },
+        session.map_or(String::new(), |session| shown(&session.library[0])),
+        session.map_or(String::new(), |session| shown(&session.library[1])),
+    );
+}
+
+/// What CLIENT KILL is to close.
+#[derive(Debug, Default)]
+struct Filter<'a> {
+    number: Option<u64>,
+    addr: Option<&'a [u8]>,
+    /// Some condition that no client meets.
+    is_none: bool,
+    spares_caller: bool,
+}
+
+impl Filter<'_> {
+    fn meets(&self, call: &Call<'_>, key: ConnKey, conn: &Conn) -> bool {
+        conn.is_client()
+            && !self.is_none
+            && !(self.spares_caller && key == call.conn)
+            && self.number.is_none_or(|number| conn.number == number)
+            && self.addr.is_none_or(|addr| conn.addr.to_string().as_bytes() == addr)
+    }
+}
+
+/// CLIENT KILL address, or with filters: ID, ADDR, LADDR, TYPE, USER, SKIPME. O(clients).
+pub(in crate::node) fn kill<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let is_old = call.args.len() == 1;
+    let filter = if is_old { Filter { addr: call.args.get(0), ..Filter::default() } } else { filter(call)? };
+    let clients = state.conns.iter().filter(|(key, conn)| filter.meets(call, *key, conn));
+    let killed: Vec<ConnKey> = clients.map(|(key, _)| key).collect();
+    if is_old && killed.is_empty() {
+        return Err(CommandError::Plain("No such client"));
+    }
+    for key in killed.iter().filter(|key| **key != call.conn) {
+        close_conn(state, *key, CloseReason::Killed);
+    }
+    if is_old {
+        call.reply.status("OK");
+    } else {
+        call.reply.count(killed.len());
+    }
+    Ok(if killed.contains(&call.conn) { Effect::Close } else { Effect::Reply })
+}
+
+fn filter<'a>(call: &Call<'a>) -> Result<Filter<'a>, CommandError<'a>> {
+    let syntax = CommandError::Syntax(call.command.name, b"");
+    if !call.args.len().is_multiple_of(2) {
+        return Err(syntax);
+    }
+    let mut filter = Filter { spares_caller: true, ..Filter::default() };
+    for [option, text] in call.args.tuples::<2>() {
+        let is = |word: &[u8]| option.eq_ignore_ascii_case(word);
+        if is(b"ID") {
+            let number = client_number(text);
+            filter.number =
+                Some(number.map_err(|_| CommandError::Plain("client-id should be greater than 0"))?);
+        } else if is(b"ADDR") {
+            filter.addr = Some(text);
+        } else if is(b"LADDR") {
+            // Which of its own addresses a client came to is not known here.
+            filter.is_none = true;
+        } else if is(b"TYPE") {
+            filter.is_none |= !is_normal_type(text)?;
+        } else if is(b"USER") {
+            if text != b"default" {
+                return Err(CommandError::Sentence(format!(
+                    "No such user '{}'",
+                    String::from_utf8_lossy(text)
+                )));
+            }
+        } else if is(b"SKIPME") && (text.eq_ignore_ascii_case(b"YES") || text.eq_ignore_ascii_case(b"NO")) {
+            filter.spares_caller = text.eq_ignore_ascii_case(b"YES");
+        } else {
+            return Err(syntax);
+        }
+    }
+    Ok(filter)
+}

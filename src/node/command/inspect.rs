@@ -1,0 +1,253 @@
+//! Commands by which programs inspect a server: TIME, MEMORY, OBJECT, SLOWLOG, LATENCY, CLUSTER, ACL.
+
+use crate::node::command::error::CommandError;
+use crate::node::command::login::USER;
+use crate::node::command::row::{Access, Call, Command, Cost, Effect};
+use crate::node::state::State;
+use crate::store::Item;
+use crate::wire::resp::parse::number;
+
+/// Bytes of the longest value that Redis keeps beside its header, and calls `embstr`.
+const EMBEDDED_BYTES_MAX: usize = 44;
+
+/// Bytes that an item takes beside key and value, and with a TTL: the mean over sizes, index included.
+const ITEM_BYTES: usize = 28;
+const TIMED_ITEM_BYTES: usize = 44;
+
+/// Bits of a version below its milliseconds.
+const VERSION_COUNTER_BITS: u32 = 20;
+
+/// TIME: seconds and microseconds since 1970.
+pub(in crate::node) fn time<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let millis = call.now.wall_ms;
+    call.reply.array(2);
+    call.reply.bulk((millis / 1_000).to_string().as_bytes());
+    call.reply.bulk((millis % 1_000 * 1_000).to_string().as_bytes());
+    Ok(Effect::Reply)
+}
+
+/// The item of the key that a call is about.
+fn item<'s>(state: &'s mut State, call: &Call<'_>) -> Option<Item<'s>> {
+    let key = call.args.get(0).unwrap_or_default();
+    let hashed = state.keyspace.key(key);
+    state.keyspace.get(call.now, hashed)
+}
+
+/// MEMORY USAGE: bytes of a key of this node.
+pub(in crate::node) fn usage<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    match (call.args.get(1), call.args.get(2).and_then(number), call.args.len()) {
+        (None, ..) => {}
+        (Some(option), Some(0..), 3) if option.eq_ignore_ascii_case(b"SAMPLES") => {}
+        (Some(option), ..) => return Err(CommandError::Syntax(call.command.name, option)),
+    }
+    let key_bytes = call.args.get(0).map_or(0, <[u8]>::len);
+    match item(state, call) {
+        None => call.reply.null(),
+        Some(item) => {
+            let over = if item.expiry.is_some() { TIMED_ITEM_BYTES } else { ITEM_BYTES };
+            call.reply.count(key_bytes + item.value.len() + over);
+        }
+    }
+    Ok(Effect::Reply)
+}
+
+/// MEMORY STATS.
+pub(in crate::node) fn memory<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    let store = state.keyspace.store();
+    let (held, keys) = (store.memory_bytes(), store.len() as u64);
+    let buffers = (state.buffered + state.pool.held()) as u64;
+    let fields = [
+        ("total.allocated", held + buffers),
+        ("clients.normal", buffers),
+        ("keys.count", keys),
+        ("keys.bytes-per-key", held.checked_div(keys).unwrap_or(0)),
+        ("dataset.bytes", store.live_bytes()),
+    ];
+    call.reply.map(fields.len());
+    for (name, value) in fields {
+        call.reply.bulk(name.as_bytes());
+        call.reply.integer(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+    Ok(Effect::Reply)
+}
+
+/// OBJECT ENCODING: what Redis would name the value's.
+pub(in crate::node) fn encoding<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    match item(state, call).map(|item| item.value) {
+        None => call.reply.null(),
+        Some(value) if number(value).is_some() => call.reply.bulk(b"int"),
+        Some(value) if value.len() <= EMBEDDED_BYTES_MAX => call.reply.bulk(b"embstr"),
+        Some(_) => call.reply.bulk(b"raw"),
+    }
+    Ok(Effect::Reply)
+}
+
+/// OBJECT IDLETIME: seconds since the last write, since reads are not noted.
+pub(in crate::node) fn idletime<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    match item(state, call) {
+        None => call.reply.null(),
+        Some(item) => {
+            let written_ms = item.version.0 >> VERSION_COUNTER_BITS;
+            let idle = call.now.wall_ms.saturating_sub(written_ms) / 1_000;
+            call.reply.integer(i64::try_from(idle).unwrap_or(i64::MAX));
+        }
+    }
+    Ok(Effect::Reply)
+}
+
+/// OBJECT FREQ: as in Redis without an LFU policy.
+pub(in crate::node) fn freq<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    if item(state, call).is_none() {
+        call.reply.null();
+        return Ok(Effect::Reply);
+    }
+    Err(CommandError::Plain(
+        "An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
+         between policies at runtime LRU and LFU data will take some time to adjust.",
+    ))
+}
+
+/// OBJECT REFCOUNT.
+pub(in crate::node) fn refcount<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    match item(state, call) {
+        None => call.reply.null(),
+        Some(_) => call.reply.integer(1),
+    }
+    Ok(Effect::Reply)
+}
+
+/// SLOWLOG GET, LATENCY LATEST and LATENCY HISTORY: nothing is kept.
+pub(in crate::node) fn nothing<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    call.reply.array(0);
+    Ok(Effect::Reply)
+}
+
+/// SLOWLOG LEN and LATENCY RESET.
+pub(in crate::node) fn zero<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    call.reply.integer(0);
+    Ok(Effect::Reply)
+}
+
+/// SLOWLOG RESET.
+pub(in crate::node) fn done<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    call.reply.status("OK");
+    Ok(Effect::Reply)
+}
+
+/// LATENCY HISTOGRAM: the calls of commands; how long they took is not measured.
+pub(in crate::node) fn histogram<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    let is_meant = |row: &Command| {
+        call.args.is_empty()
+            || call.args.iter().any(|name| {
+                let name = String::from_utf8_lossy(name).replace('|', " ");
+                name.eq_ignore_ascii_case(row.name)
+            })
+    };
+    let rows = call.table.rows.iter().zip(state.calls.0);
+    let rows: Vec<_> = rows.filter(|(row, calls)| *calls > 0 && is_meant(row)).collect();
+    call.reply.map(rows.len());
+    for (row, calls) in rows {
+        call.reply.bulk(row.resp_name().as_bytes());
+        call.reply.map(2);
+        call.reply.bulk(b"calls");
+        call.reply.integer(i64::try_from(calls).unwrap_or(i64::MAX));
+        call.reply.bulk(b"histogram_usec");
+        call.reply.map(0);
+    }
+    Ok(Effect::Reply)
+}
+
+/// ACL WHOAMI.
+pub(in crate::node) fn whoami<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    call.reply.bulk(USER);
+    Ok(Effect::Reply)
+}
+
+/// ACL USERS: there is one.
+pub(in crate::node) fn users<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    call.reply.array(1);
+    call.reply.bulk(USER);
+    Ok(Effect::Reply)
+}
+
+/// ACL LIST. The password is not shown.
+pub(in crate::node) fn acl<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let password = if state.config.password.is_some() { "" } else { "nopass " };
+    call.reply.array(1);
+    call.reply.text(format_args!("user default on {password}sanitize-payload ~* &* +@all"));
+    Ok(Effect::Reply)
+}
+
+/// ACL CAT: the categories, or the commands of one.
+pub(in crate::node) fn cat<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let rows = || call.table.rows.iter().filter(|row| row.resp.is_some());
+    let Some(category) = call.args.get(0) else {
+        call.reply.array(CATEGORIES.len());
+        CATEGORIES.iter().for_each(|(category, _)| call.reply.bulk(category.as_bytes()));
+        return Ok(Effect::Reply);
+    };
+    let category = String::from_utf8_lossy(category).to_ascii_lowercase();
+    let Some((_, is_in)) = CATEGORIES.iter().find(|(name, _)| *name == category) else {
+        return Err(CommandError::Sentence(format!("Unknown category '{category}'")));
+    };
+    call.reply.array(rows().filter(|row| is_in(row)).count());
+    rows().filter(|row| is_in(row)).for_each(|row| call.reply.bulk(row.resp_name().as_bytes()));
+    Ok(Effect::Reply)
+}
+
+/// Which commands are in a category of Redis.
+type Category = (&'static str, fn(&Command) -> bool);
+
+/// The categories of commands.
+pub(in crate::node) const CATEGORIES: [Category; 8] = [
+    ("keyspace", |row| row.group == "generic"),
+    ("read", |row| row.access == Access::Read),
+    ("write", |row| row.access == Access::Write),
+    ("string", |row| row.group == "string"),
+    ("connection", |row| row.group == "connection"),
+    ("transaction", |row| row.group == "transactions"),
+    ("fast", |row| row.cost == Cost::Keys),
+    ("slow", |row| row.cost == Cost::Step),
+];
+
+/// LOLWUT.
+pub(in crate::node) fn lolwut<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    call.reply.verbatim(concat!("Olivia ver. ", env!("CARGO_PKG_VERSION"), "\n"));
+    Ok(Effect::Reply)
+}
+
+/// SHUTDOWN: the node drains. There is no reply, since it would be the last one.
+pub(in crate::node) fn shutdown<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    for word in call.args.iter() {
+        let known: [&[u8]; 4] = [b"NOSAVE", b"SAVE", b"NOW", b"FORCE"];
+        if word.eq_ignore_ascii_case(b"ABORT") {
+            return Err(CommandError::Plain("No shutdown in progress."));
+        }
+        if !known.iter().any(|known| word.eq_ignore_ascii_case(known)) {
+            return Err(CommandError::Syntax(call.command.name, word));
+        }
+    }
+    if let Some(conn) = state.conns.get(call.conn) {
+        log::info!("SHUTDOWN from {}", conn.addr);
+    }
+    state.must_drain = true;
+    Ok(Effect::Reply)
+}

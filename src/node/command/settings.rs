@@ -1,0 +1,165 @@
+//! CONFIG: the settings of the running node, under their own names and those that clients of Redis look for.
+
+use crate::base::glob;
+use crate::config;
+use crate::limits::{EvictionPolicy, Limits};
+use crate::node::command::error::CommandError;
+use crate::node::command::row::{Call, Effect};
+use crate::node::metrics::Calls;
+use crate::node::state::State;
+
+/// A setting under its name in Redis.
+enum Alias {
+    /// The same as this setting.
+    Of(&'static str),
+    /// It is always so.
+    Always(&'static str),
+}
+
+const ALIASES: [(&str, Alias); 16] = [
+    ("maxmemory", Alias::Of("limits.memory_max")),
+    ("maxclients", Alias::Of("limits.clients_max")),
+    ("proto-max-bulk-len", Alias::Of("limits.value_bytes_max")),
+    ("port", Alias::Of("listen_port")),
+    ("appendonly", Alias::Always("no")),
+    ("save", Alias::Always("")),
+    ("databases", Alias::Always("1")),
+    ("timeout", Alias::Always("0")),
+    ("cluster-enabled", Alias::Always("no")),
+    ("notify-keyspace-events", Alias::Always("")),
+    ("io-threads", Alias::Always("1")),
+    ("slowlog-log-slower-than", Alias::Always("-1")),
+    ("slowlog-max-len", Alias::Always("0")),
+    ("latency-monitor-threshold", Alias::Always("0")),
+    ("replica-read-only", Alias::Always("no")),
+    ("dir", Alias::Always("")),
+];
+
+/// CONFIG GET: the settings whose names match one of the patterns.
+pub(in crate::node) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let own = config::settings(&state.config);
+    let value_of = |path: &str| own.iter().find(|(name, _)| name == path).map(|(_, value)| value.as_str());
+    let aliases = ALIASES.iter().map(|(name, alias)| match alias {
+        Alias::Of(path) => (*name, value_of(path).unwrap_or_default()),
+        Alias::Always(value) => (*name, *value),
+    });
+    let policy = ("maxmemory-policy", policy_name(state.config.limits.eviction));
+    let all = aliases.chain([policy]).chain(own.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let is_meant = |name: &str| {
+        call.args.iter().any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
+    };
+    let found: Vec<(&str, &str)> = all.filter(|(name, _)| is_meant(name)).collect();
+    call.reply.map(found.len());
+    for (name, value) in found {
+        call.reply.bulk(name.as_bytes());
+        call.reply.bulk(value.as_bytes());
+    }
+    Ok(Effect::Reply)
+}
+
+/// What Redis calls the policy at the memory limit: the nearest one.
+pub(in crate::node) const fn policy_name(policy: EvictionPolicy) -> &'static str {
+    match policy {
+        EvictionPolicy::S3Fifo => "allkeys-lru",
+        EvictionPolicy::Refuse => "noeviction",
+    }
+}
+
+/// CONFIG SET: changes limits until the configuration file is read again, all of them or none.
+pub(in crate::node) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    if !call.args.len().is_multiple_of(2) {
+        return Err(CommandError::WrongArity(call.command.name));
+    }
+    let mut limits = state.config.limits.clone();
+    for [name, text] in call.args.tuples::<2>() {
+        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+        limits = changed(&limits, &name, &String::from_utf8_lossy(text))?;
+    }
+    apply(state, limits);
+    call.reply.status("OK");
+    Ok(Effect::Reply)
+}
+
+/// The limits after one change.
+fn changed<'a>(limits: &Limits, name: &str, text: &str) -> Result<Limits, CommandError<'a>> {
+    let failed = |reason: &str| {
+        let sentence = format!("CONFIG SET failed (possibly related to argument '{name}') - {reason}");
+        CommandError::Sentence(sentence)
+    };
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
+    let (path, text) = match alias {
+        Some((_, Alias::Of(path))) => (*path, in_bytes(text)),
+        // Many programs set what is so anyhow.
+        Some((_, Alias::Always(value))) if *value == text => return Ok(limits.clone()),
+        Some((_, Alias::Always(_))) => return Err(failed("can't set immutable config")),
+        None => (name, text.to_owned()),
+    };
+    let limit = path.strip_prefix("limits.").unwrap_or(path);
+    if limit == "clients_max" {
+        return Err(failed(
+            "can't set immutable config: clients_max depends on file descriptors; set it in the file",
+        ));
+    }
+    match limits.with(limit, &text) {
+        Some(Ok(limits)) => Ok(limits),
+        Some(Err(reason)) => Err(failed(&reason)),
+        None if config::settings(&config::Config::default()).iter().any(|(known, _)| known == path) => {
+            Err(failed("can't set immutable config"))
+        }
+        None => Err(CommandError::Sentence(format!(
+            "Unknown option or number of arguments for CONFIG SET - '{name}'"
+        ))),
+    }
+}
+
+/// A size as Redis takes it, `100mb`, in bytes; anything else as it is.
+fn in_bytes(text: &str) -> String {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "k" => 1_000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => return text.to_owned(),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    bytes.map_or_else(|| text.to_owned(), |bytes| bytes.to_string())
+}
+
+/// Takes over limits of the running node.
+pub(in crate::node) fn apply(state: &mut State, limits: Limits) {
+    state.keyspace.set_limits(&limits);
+    let (used, max) = (state.keyspace.store().memory_bytes(), limits.memory_max);
+    if max != 0 && used > max {
+        let effect = match limits.eviction {
+            EvictionPolicy::S3Fifo => "items are evicted",
+            EvictionPolicy::Refuse => "writes fail until memory is freed",
+        };
+        log::warn!("memory_max is {max} bytes, below the {used} bytes in use; {effect}");
+    }
+    state.mesh.filters.set_bytes_max(limits.peer_filters_max);
+    state.config.limits = limits;
+}
+
+/// CONFIG RESETSTAT: counts requests, calls and reads from 0 again.
+pub(in crate::node) fn resetstat<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    let stats = &mut state.stats;
+    // Keys that are still looked up are counted when their lookups end.
+    stats.gets -= stats.hits + stats.misses;
+    (stats.hits, stats.misses) = (0, 0);
+    (stats.requests, stats.request_errors) = (0, 0);
+    state.calls = Calls::default();
+    call.reply.status("OK");
+    Ok(Effect::Reply)
+}
+
+/// CONFIG REWRITE: a node does not write its file.
+pub(in crate::node) fn rewrite<'a>(_: &mut State, _: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    Err(CommandError::Plain("the node does not write its configuration file; edit it and send SIGHUP"))
+}

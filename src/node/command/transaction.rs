@@ -1,0 +1,168 @@
+//! MULTI and EXEC. Requests between them are kept with their bytes and carried out one after another by EXEC, each
+//! of whose replies is an element of its reply. A read of a key on other nodes is looked up like any other and
+//! holds its place among the elements.
+
+use crate::base::time::Now;
+use crate::limits::{TRANSACTION_KEYS_MAX, WATCHED_KEYS_MAX};
+use crate::node::command::error::CommandError;
+use crate::node::command::row::{Call, Command, Effect};
+use crate::node::conn::connection::Conn;
+use crate::node::conn::session::{Transaction, Watched};
+use crate::node::ids::ConnKey;
+use crate::node::state::State;
+use crate::store::{Expiry, Version};
+use crate::wire::args::{Args, OwnedArgs};
+
+/// MULTI.
+pub(in crate::node) fn multi<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
+    let session = conn.session_mut();
+    if session.transaction.is_some() {
+        return Err(CommandError::Plain("MULTI calls can not be nested"));
+    }
+    session.transaction = Some(Transaction::default());
+    conn.is_intercepted = true;
+    call.reply.status("OK");
+    Ok(Effect::Reply)
+}
+
+/// Keeps a request for EXEC if its connection is in a transaction; whether it is.
+pub(in crate::node) fn queue<'a>(
+    state: &mut State,
+    key: ConnKey,
+    words: Args<'a>,
+    found: Result<&(&'static Command, Args<'a>), &CommandError<'a>>,
+) -> Result<bool, CommandError<'a>> {
+    let bytes_max = state.config.limits.reply_bytes_max as usize;
+    let session = state.conns.get_mut(key).and_then(|conn| conn.session.as_mut());
+    let Some(transaction) = session.and_then(|session| session.transaction.as_mut()) else {
+        return Ok(false);
+    };
+    let (command, args) = match found {
+        Ok((command, _)) if command.is_immediate => return Ok(false),
+        Ok((command, args)) => (command, *args),
+        Err(_) => {
+            transaction.is_broken = true;
+            return Ok(false);
+        }
+    };
+    if transaction.is_broken {
+        return Ok(true);
+    }
+    let request = OwnedArgs::new(words);
+    transaction.cost += command.cost_of(false, args);
+    transaction.bytes += request.held();
+    if transaction.cost > TRANSACTION_KEYS_MAX || transaction.bytes > bytes_max {
+        *transaction = Transaction { is_broken: true, ..Transaction::default() };
+        return Err(CommandError::Sentence(format!(
+            "a transaction has at most {TRANSACTION_KEYS_MAX} requests or keys and {bytes_max} bytes \
+             (reply_bytes_max); send several, or a pipeline without MULTI"
+        )));
+    }
+    transaction.requests.push(request);
+    Ok(true)
+}
+
+/// EXEC.
+pub(in crate::node) fn exec<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let has_changed = has_changed(state, call);
+    let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
+    let session = conn.session_mut();
+    session.watched = Vec::new();
+    match &session.transaction {
+        None => return Err(CommandError::Plain("EXEC without MULTI")),
+        Some(transaction) if transaction.is_broken => {
+            end(conn);
+            return Err(CommandError::TransactionAborted);
+        }
+        Some(_) if has_changed => {
+            end(conn);
+            call.reply.null_array();
+            return Ok(Effect::Reply);
+        }
+        Some(_) => {}
+    }
+    Ok(Effect::Transact)
+}
+
+/// Ends the transaction of a connection; its requests.
+pub(in crate::node) fn end(conn: &mut Conn) -> Vec<OwnedArgs> {
+    let session = conn.session_mut();
+    let requests = session.transaction.take().map(|transaction| transaction.requests);
+    conn.is_intercepted = session.intercepts();
+    requests.unwrap_or_default()
+}
+
+/// DISCARD.
+pub(in crate::node) fn discard<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
+    let session = conn.session_mut();
+    if session.transaction.is_none() {
+        return Err(CommandError::Plain("DISCARD without MULTI"));
+    }
+    session.watched = Vec::new();
+    end(conn);
+    call.reply.status("OK");
+    Ok(Effect::Reply)
+}
+
+/// WATCH of keys that are on this node, or nowhere.
+pub(in crate::node) fn watch<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let mut watched = Vec::with_capacity(call.args.len());
+    for key in call.args.iter() {
+        let now = state_of(state, call.now, key);
+        if now.is_none() && is_elsewhere(state, key) {
+            return Err(CommandError::Plain(
+                "WATCH takes keys of this node; one of these may be on another (WHO says where)",
+            ));
+        }
+        watched.push(Watched { key: key.into(), state: now });
+    }
+    let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
+    let session = conn.session_mut();
+    if session.transaction.is_some() {
+        return Err(CommandError::Plain("WATCH inside MULTI is not allowed"));
+    }
+    if session.watched.len() + watched.len() > WATCHED_KEYS_MAX {
+        return Err(CommandError::Sentence(format!("a connection watches at most {WATCHED_KEYS_MAX} keys")));
+    }
+    session.watched.extend(watched);
+    call.reply.status("OK");
+    Ok(Effect::Reply)
+}
+
+/// UNWATCH.
+pub(in crate::node) fn unwatch<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    if let Some(session) = state.conns.get_mut(call.conn).and_then(|conn| conn.session.as_mut()) {
+        session.watched = Vec::new();
+    }
+    call.reply.status("OK");
+    Ok(Effect::Reply)
+}
+
+/// What a write of a key changes.
+fn state_of(state: &mut State, now: Now, key: &[u8]) -> Option<(Version, Option<Expiry>)> {
+    let hashed = state.keyspace.key(key);
+    state.keyspace.get(now, hashed).map(|item| (item.version, item.expiry))
+}
+
+fn is_elsewhere(state: &mut State, key: &[u8]) -> bool {
+    let hash = state.keyspace.key(key).hash.0;
+    state.mesh.may_be_elsewhere(hash)
+}
+
+/// Whether a watched key has changed, expired or come up on another node.
+fn has_changed(state: &mut State, call: &Call<'_>) -> bool {
+    let session = state.conns.get_mut(call.conn).and_then(|conn| conn.session.as_mut());
+    let watched = session.map_or_else(Vec::new, |session| std::mem::take(&mut session.watched));
+    watched.iter().any(|watched| {
+        let now = state_of(state, call.now, &watched.key);
+        now != watched.state || (now.is_none() && is_elsewhere(state, &watched.key))
+    })
+}
