@@ -265,3 +265,23 @@ fn the_same_number_for_many_questions_is_its_own_affair() {
     let value = || Heard::Value { request: 5, value: b"1".to_vec() };
     assert_eq!(world.hear(&mut link), [value(), value(), Heard::None { request: 5 }]);
 }
+
+#[test]
+fn answer_does_not_arrive_before_the_addition_of_its_key_however_full_the_link_is() {
+    let mut world = World::new(Config::default());
+    let mut link = world.linked(&Face::new(1));
+    world.send(&link, &[(0, Body::Resync(None))]);
+    assert_eq!(world.hear(&mut link).last(), Some(&Heard::Changelog));
+    world.ask(&format!("SET big:{}\n", "x".repeat(100_000)));
+    world.hear(&mut link);
+    // More waits than the outbound buffer of a link takes of changes, and less than keeps back an answer.
+    world.driver.reads(link.conn, false);
+    world.send(&link, &[get(1, b"big")]);
+    world.ask("SET new:1\n");
+    world.send(&link, &[get(2, b"new")]);
+    world.driver.reads(link.conn, true);
+    let heard = world.hear(&mut link);
+    let place = |wanted: &Heard| heard.iter().position(|heard| heard == wanted).unwrap();
+    let answer = Heard::Value { request: 2, value: b"1".to_vec() };
+    assert!(place(&Heard::Changelog) < place(&answer), "{:?}", heard.len());
+}

@@ -95,7 +95,7 @@ fn publish(state: &mut State, now: Now) {
     let peers: Vec<PeerKey> = state.mesh.peers.linked().map(|(key, _)| key).collect();
     let mut encoded = Encoded { first: 0, count: 0, frames: state.pool.take() };
     for peer in peers {
-        send_additions(state, now, peer, &mut encoded);
+        send_additions(state, now, peer, &mut encoded, Amount::AsRoomPermits);
         enqueue_if_more(state, peer);
     }
     state.pool.give(encoded.frames);
@@ -109,10 +109,20 @@ struct Encoded {
     frames: Vec<u8>,
 }
 
-/// Sends a peer the additions that it has not been sent, as far as its link has room.
-fn send_additions(state: &mut State, now: Now, peer: PeerKey, encoded: &mut Encoded) {
+/// How many additions are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Amount {
+    AsRoomPermits,
+    /// All: what follows must not arrive before them. The changelog bounds them.
+    All,
+}
+
+/// Sends a peer the additions that it has not been sent.
+fn send_additions(state: &mut State, now: Now, peer: PeerKey, encoded: &mut Encoded, amount: Amount) {
     let Some(reader) = reader_of(state, peer) else { return };
-    while state.keyspace.changelog().has_additions(reader) && link_output::has_room_for_ordered(state, peer) {
+    while state.keyspace.changelog().has_additions(reader)
+        && (amount == Amount::All || link_output::has_room_for_ordered(state, peer))
+    {
         let hashes = &mut state.mesh.publishing.hashes;
         hashes.clear();
         let (_, changelog) = state.keyspace.publication();
@@ -129,11 +139,15 @@ fn send_additions(state: &mut State, now: Now, peer: PeerKey, encoded: &mut Enco
     }
 }
 
-/// Sends a peer the additions that it has not been sent: an answer must not arrive before them.
+/// Sends a peer all additions that it has not been sent: an answer must not arrive before them.
 pub(in crate::node) fn flush(state: &mut State, now: Now, peer: PeerKey) {
+    send_unsent(state, now, peer, Amount::All);
+}
+
+fn send_unsent(state: &mut State, now: Now, peer: PeerKey, amount: Amount) {
     if reader_of(state, peer).is_some_and(|reader| state.keyspace.changelog().has_additions(reader)) {
         let mut encoded = Encoded { first: 0, count: 0, frames: state.pool.take() };
-        send_additions(state, now, peer, &mut encoded);
+        send_additions(state, now, peer, &mut encoded, amount);
         state.pool.give(encoded.frames);
     }
 }
@@ -146,7 +160,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
         if let Some(peer) = state.mesh.peers.get_mut(peer) {
             peer.is_reading = false;
         }
-        flush(state, now, peer);
+        send_unsent(state, now, peer, Amount::AsRoomPermits);
         send_bulk(state, now, peer);
         enqueue_if_more(state, peer);
         if state.stats.digest_sent_bytes - sent_before >= BYTES_PER_STEP {
