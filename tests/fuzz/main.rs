@@ -10,6 +10,7 @@ mod config;
 mod filter_dump;
 mod frame;
 mod handshake;
+mod http;
 mod line;
 mod node;
 mod request;
@@ -43,6 +44,11 @@ fn request_that_can_be_read_reads_back_the_same() {
 #[test]
 fn resp_request_is_the_same_however_it_is_cut() {
     fuzz("resp", resp::run, 20_000);
+}
+
+#[test]
+fn head_of_http_is_the_same_however_it_is_cut() {
+    fuzz("http", http::run, 6_000);
 }
 
 #[test]
