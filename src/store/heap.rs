@@ -257,9 +257,10 @@ impl Heap {
         Some(new)
     }
 
-    /// Whether [`Heap::copy`] needs no free page for an item.
-    pub(super) fn has_slot_for_copy(&self, handle: u32) -> bool {
-        self.class_with_room(self.pages.of(handle / PAGE_GRANULES).class).is_some()
+    /// Bytes by which the slot is larger that [`Heap::copy`] takes; `None` if it takes a free page.
+    pub(super) fn bytes_more_for_copy(&self, handle: u32) -> Option<usize> {
+        let class = self.class_with_room(self.pages.of(handle / PAGE_GRANULES).class)?;
+        Some(bytes_of(class) - self.slot_bytes(handle))
     }
 
     /// The first class with free slots, if it may be a larger one.
