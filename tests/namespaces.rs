@@ -155,7 +155,7 @@ fn all_found(client: &mut Client, prefix: &str, count: usize) {
 }
 
 #[test]
-fn host_that_vanishes_without_a_word_is_gone_after_three_beats_and_comes_back() {
+fn vanished_host_is_unlinked_after_three_heartbeats_and_linked_again() {
     let Some(net) = Net::new("vanish", 3) else { return };
     let nodes = net.start("vanish");
     let mut clients: Vec<Client> = (0..3).map(|host| net.client(host)).collect();
@@ -175,7 +175,7 @@ fn host_that_vanishes_without_a_word_is_gone_after_three_beats_and_comes_back() 
     for n in 0..30 {
         assert_eq!(clients[0].ask(&format!("GET third-{n}")), ":GOT ");
     }
-    assert!(clients[0].stat("lookup_timeouts") <= 1, "a silent peer was waited for more than once");
+    assert!(clients[0].stat("lookup_timeouts") <= 3, "lookups time out after the circuit breaker opened");
     for (host, left) in [(0, 1), (1, 1), (2, 0)] {
         wait_until("who cannot be heard is gone", || clients[host].stat("peers_linked") == left);
     }
@@ -195,7 +195,7 @@ fn host_that_vanishes_without_a_word_is_gone_after_three_beats_and_comes_back() 
 }
 
 #[test]
-fn host_that_is_heard_but_hears_nothing_is_given_up_by_both_sides() {
+fn host_cut_off_in_one_direction_is_unlinked_by_both_sides() {
     let Some(net) = Net::new("deaf", 2) else { return };
     let nodes = net.start("deaf");
     let mut clients: Vec<Client> = (0..2).map(|host| net.client(host)).collect();
@@ -228,7 +228,7 @@ fn host_without_the_secret_is_refused_from_everywhere() {
     };
     let member = launch(0).env("OLIVIA_MESH_SECRET", SECRET).start();
     let stranger = launch(1).env("OLIVIA_MESH_SECRET", "some other secret").peer(Net::addr(0)).start();
-    member.wait_for_log("refused 10.77.1.2:");
+    member.wait_for_log("refused the handshake of 10.77.1.2:");
     stranger.wait_for_log("need the same [mesh] secret");
     let (mut inside, mut large_objects) = (net.client(0), net.client(1));
     wait_for_peers(&mut large_objects, 0);

@@ -64,7 +64,7 @@ fn examples_of_the_protocol_hold_byte_for_byte() {
         ("SETEX key:value:30", ":SATEX key:value:30"),
         ("TTL key,key1,nope", ":LASTS key:30,key1:never"),
         ("4f2a:GET key2", "4f2a:GOT key2:value2"),
-        ("SET url:http://x/y", ":SAT url:http://x/y"),
+        ("SET url:http://x/y", ":SAT url:\"http://x/y\""),
         ("SET \"user:1\":Ann", ":SAT \"user:1\":Ann"),
         ("GET user:1", ":GOT \"user:1\":Ann"),
         ("DEL key1,nope", ":DELETED key1"),
@@ -85,7 +85,7 @@ fn examples_of_the_protocol_hold_byte_for_byte() {
 }
 
 #[test]
-fn everything_asked_before_the_end_of_the_stream_is_answered() {
+fn requests_before_the_end_of_the_stream_are_answered() {
     let server = Launch::new("half-close").start();
     assert_eq!(piped(&server, "SET a:1\nGET a\n"), ":SAT a:1\n:GOT a:1\n");
     assert_eq!(piped(&server, ""), "");
@@ -213,7 +213,7 @@ fn burst_of_200_000_requests_is_answered_in_order() {
 }
 
 #[test]
-fn client_that_writes_all_before_it_reads_is_paused_and_then_gets_all() {
+fn client_that_writes_all_before_reading_is_paused_and_gets_all_replies() {
     let server = Launch::new("late-reader").start();
     let value = "v".repeat(200);
     let mut client = server.connect();
@@ -241,7 +241,7 @@ fn client_that_writes_all_before_it_reads_is_paused_and_then_gets_all() {
 }
 
 #[test]
-fn client_that_ends_its_stream_before_it_reads_gets_all() {
+fn client_that_half_closes_before_reading_gets_all_replies() {
     let server = Launch::new("late-piped").start();
     let value = "v".repeat(5_000);
     server.connect().ask(&format!("SET key:{value}"));
@@ -264,7 +264,7 @@ fn client_that_ends_its_stream_before_it_reads_gets_all() {
 }
 
 #[test]
-fn five_thousand_silent_connections_cost_nothing_and_hinder_nobody() {
+fn five_thousand_idle_connections_cost_no_cpu_and_delay_no_client() {
     let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
     assert!(hard >= 6_000, "this test needs 6,000 open files; the hard limit is {hard}, see `ulimit -Hn`");
     rlimit::Resource::NOFILE.set(hard, hard).unwrap();
@@ -296,7 +296,7 @@ fn five_thousand_silent_connections_cost_nothing_and_hinder_nobody() {
 }
 
 #[test]
-fn address_in_use_ends_with_a_sentence_and_leaves_its_owner_unharmed() {
+fn address_in_use_exits_with_an_error() {
     let server = Launch::new("owner").start();
     let mut client = server.connect();
     client.ask("SET key:value");

@@ -145,3 +145,11 @@ ssize_t send(int fd, const void *bytes, size_t length, int flags) {
     if (number > 0) return fail(number);
     return REAL(send)(fd, bytes, number && length ? 1 : length, flags);
 }
+
+/* Counts as send: what is written to a connection goes through one or the other. */
+ssize_t writev(int fd, const struct iovec *pieces, int pieces_count) {
+    int number = is_connection(fd) ? fate("send") : 0;
+    if (number > 0) return fail(number);
+    if (number && pieces_count && pieces->iov_len) return REAL(send)(fd, pieces->iov_base, 1, MSG_NOSIGNAL);
+    return REAL(writev)(fd, pieces, pieces_count);
+}
