@@ -73,7 +73,7 @@ fn key_set_on_any_of_three_nodes_is_found_from_all() {
 }
 
 #[test]
-fn one_configured_peer_is_enough_to_meet_all() {
+fn one_configured_peer_is_enough_to_discover_all() {
     let nodes = mesh("meet", 5, with_secret);
     for node in &nodes {
         let peers = node.connect().ask("REQUEST peers");
@@ -91,7 +91,7 @@ fn one_configured_peer_is_enough_to_meet_all() {
 }
 
 #[test]
-fn killed_node_is_gone_at_once_and_a_new_one_in_its_place_is_a_new_member() {
+fn killed_node_is_unlinked_at_once_and_its_successor_is_a_new_member() {
     let slow = |launch: Launch| with_secret(launch).mesh("heartbeat_interval_ms", SLOW_BEAT_MS);
     let mut nodes = mesh("killed", 3, slow);
     let mut clients: Vec<Client> = nodes.iter().map(Server::connect).collect();
@@ -122,7 +122,7 @@ fn killed_node_is_gone_at_once_and_a_new_one_in_its_place_is_a_new_member() {
 }
 
 #[test]
-fn base_node_that_dials_nobody_is_found_again_after_its_restart() {
+fn base_node_without_configured_peers_is_linked_again_after_its_restart() {
     let mut nodes = mesh("base", 3, with_secret);
     let addr = nodes[0].addr();
     nodes[0].signal("KILL");
@@ -164,7 +164,7 @@ fn stopped_node_costs_three_timeouts_and_is_unlinked_after_three_heartbeats() {
 }
 
 #[test]
-fn node_that_stands_still_for_a_moment_stays_a_member() {
+fn node_paused_for_a_moment_stays_linked() {
     let nodes = mesh("moment", 2, with_secret);
     let mut client = nodes[0].connect();
     set_keys(&mut nodes[1].connect(), "moment", 2);
@@ -182,7 +182,7 @@ fn node_that_stands_still_for_a_moment_stays_a_member() {
 }
 
 #[test]
-fn node_with_another_secret_is_refused_and_both_say_why() {
+fn node_with_another_secret_is_refused_and_both_log_why() {
     let member = with_secret(Launch::new("member")).start();
     for (name, stranger) in [
         ("wrong", Launch::new("wrong").env("OLIVIA_MESH_SECRET", "another secret of the same length or so")),
@@ -228,7 +228,7 @@ fn nodes_that_dial_each_other_at_once_keep_one_link() {
 }
 
 #[test]
-fn node_that_is_told_of_itself_is_alone_and_ready() {
+fn node_configured_as_its_own_peer_is_alone_and_ready() {
     let port = free_port();
     let node = Launch::new("myself").port(port).peer(([127, 0, 0, 1], port).into()).start();
     let mut client = node.connect();
@@ -256,7 +256,7 @@ fn node_whose_peer_comes_later_serves_its_own_keys_until_then() {
 }
 
 #[test]
-fn node_that_ends_properly_is_missed_at_once() {
+fn node_that_drains_is_unlinked_at_once() {
     let slow = |launch: Launch| with_secret(launch).mesh("heartbeat_interval_ms", SLOW_BEAT_MS);
     let mut nodes = mesh("bye", 2, slow);
     let mut client = nodes[0].connect();

@@ -43,7 +43,7 @@ fn version_and_help_are_printed_whatever_the_file_says() {
 }
 
 #[test]
-fn a_fine_configuration_is_called_fine_with_its_file() {
+fn valid_configuration_is_reported_with_its_file() {
     let home = directory("fine");
     fs::write(home.join("olivia.toml"), olivia::config::DEFAULT_TEXT).unwrap();
     let (code, out, err) = told(&olivia(&home, &["--check-config"]));
@@ -63,7 +63,7 @@ fn the_printed_configuration_prints_itself_again() {
 }
 
 #[test]
-fn a_mistake_in_the_file_ends_with_its_line_and_code_2() {
+fn error_in_the_file_exits_with_its_line_and_code_2() {
     let home = directory("mistake");
     fs::write(home.join("olivia.toml"), "\nlisten_prot = 1\n").unwrap();
     let hint = "olivia.toml:2: unknown key 'listen_prot' (did you mean 'listen_port'?)";
@@ -72,14 +72,14 @@ fn a_mistake_in_the_file_ends_with_its_line_and_code_2() {
 }
 
 #[test]
-fn a_mistake_on_the_command_line_ends_with_code_2() {
+fn error_on_the_command_line_exits_with_code_2() {
     let home = directory("usage");
     refused(&olivia(&home, &["--prot", "1"]), "did you mean '--port'?");
     refused(&olivia(&home, &["--bind", "0.0.0.0"]), "open_without_password");
 }
 
 #[test]
-fn files_that_are_no_configuration_are_told_apart() {
+fn files_that_are_no_configuration_get_distinct_errors() {
     let home = directory("files");
     fs::write(home.join("large.toml"), vec![b' '; olivia::config::FILE_BYTES_MAX + 1]).unwrap();
     fs::write(home.join("binary.toml"), b"\xff\x00").unwrap();
@@ -91,7 +91,7 @@ fn files_that_are_no_configuration_are_told_apart() {
 
 #[cfg(unix)]
 #[test]
-fn a_password_file_that_others_can_read_is_warned_about() {
+fn password_file_readable_by_others_logs_a_warning() {
     use std::os::unix::fs::PermissionsExt;
     let home = directory("mode");
     fs::write(home.join("olivia.toml"), "[security]\npassword_file = 'pw'\n").unwrap();
@@ -105,7 +105,7 @@ fn a_password_file_that_others_can_read_is_warned_about() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_under_the_printed_text_is_a_failure_and_a_closed_pipe_is_none() {
+fn printing_to_a_full_disk_fails_and_to_a_closed_pipe_does_not() {
     let home = directory("full");
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_olivia"));

@@ -214,7 +214,7 @@ fn refuse(call: &'static str, kind: &'static str, nth: u32, sentence: &str) {
 }
 
 #[test]
-fn calls_that_were_interrupted_or_came_too_early_cost_nothing() {
+fn eintr_and_eagain_cost_nothing() {
     survive(
         0,
         &[
@@ -227,7 +227,7 @@ fn calls_that_were_interrupted_or_came_too_early_cost_nothing() {
 }
 
 #[test]
-fn calls_that_are_interrupted_again_and_again_cost_nothing() {
+fn repeatedly_interrupted_calls_cost_nothing() {
     survive(
         0,
         &[
@@ -264,7 +264,7 @@ fn broken_reads_and_writes_cost_one_connection() {
 }
 
 #[test]
-fn listener_outlives_whatever_accepting_comes_to() {
+fn listener_survives_every_error_of_accept() {
     survive(0, &[("accept4", &["ECONNABORTED", "ECONNRESET"], &[1, 2, 4], 1)]);
     survive(1, &[("accept4", &["EMFILE", "ENOBUFS", "ENOMEM"], &[1, 2, 4], 1)]);
     // Neither the connection nor the spare file's turn: they wait, and nothing tells of them again.
@@ -277,7 +277,7 @@ fn connection_that_cannot_be_watched_is_the_only_one_lost() {
 }
 
 #[test]
-fn niceties_that_fail_cost_nothing() {
+fn failing_optional_calls_cost_nothing() {
     survive(
         0,
         &[
@@ -289,7 +289,7 @@ fn niceties_that_fail_cost_nothing() {
 }
 
 #[test]
-fn node_without_room_for_connections_is_calm_and_serves_those_it_has() {
+fn node_without_file_descriptors_serves_open_connections_without_spinning() {
     let Some(shim) = shim() else { return };
     // The first call finds nobody, the second takes the first client, the third nobody.
     let fault = Fault { call: "accept4", kind: "EMFILE", nth: 4, count: 1_000_000 };
@@ -309,7 +309,7 @@ fn node_without_room_for_connections_is_calm_and_serves_those_it_has() {
 }
 
 #[test]
-fn operator_is_told_that_nobody_can_be_accepted() {
+fn failing_accept_is_logged() {
     let Some(shim) = shim() else { return };
     let fault = Fault { call: "accept4", kind: "ENOMEM", nth: 4, count: 1_000_000 };
     let server = launch(shim, fault).start();
@@ -321,7 +321,7 @@ fn operator_is_told_that_nobody_can_be_accepted() {
 }
 
 #[test]
-fn start_that_fails_says_what_could_not_be_done() {
+fn failed_start_reports_the_failed_call() {
     refuse("socket", "EMFILE", 1, "cannot listen on 127.0.0.1:0: ");
     refuse("setsockopt", "ENOBUFS", 1, "cannot listen on 127.0.0.1:0: ");
     refuse("bind", "EACCES", 1, "cannot listen on 127.0.0.1:0: the system does not permit it");
@@ -334,6 +334,6 @@ fn start_that_fails_says_what_could_not_be_done() {
 }
 
 #[test]
-fn loop_that_cannot_wait_ends_with_a_sentence() {
+fn failing_epoll_wait_exits_with_an_error() {
     refuse("epoll_wait", "EINVAL", 1, "cannot wait for events: ");
 }

@@ -40,7 +40,7 @@ fn slow_reader_is_closed_and_others_are_served_meanwhile() {
 }
 
 #[test]
-fn reader_that_is_late_but_takes_everything_is_not_a_slow_reader() {
+fn late_reader_that_reads_everything_is_no_slow_reader() {
     let server = Launch::new("late-but-fine").limit("slow_reader_ms", 300).start();
     let mut late = server.connect();
     late.ask(&format!("SET key:{}", "v".repeat(60_000)));
@@ -72,7 +72,7 @@ fn paused_client_that_goes_away_is_noticed_at_once() {
 }
 
 #[test]
-fn client_over_clients_max_is_told_so_and_finds_room_later() {
+fn client_over_clients_max_gets_an_error_and_connects_later() {
     let server = Launch::new("clients-max").limit("clients_max", 3).start();
     let files = server.open_files();
     let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
@@ -98,7 +98,7 @@ fn client_over_clients_max_is_told_so_and_finds_room_later() {
 }
 
 #[test]
-fn refused_client_that_has_spoken_already_can_read_why() {
+fn refused_client_that_sent_first_can_read_the_reason() {
     let server = Launch::new("refused-speaker").limit("clients_max", 1).start();
     let mut first = server.connect();
     first.ask("PING");
@@ -118,7 +118,7 @@ fn refused_client_that_has_spoken_already_can_read_why() {
 }
 
 #[test]
-fn silence_inside_a_request_is_ended_with_a_sentence_and_silence_between_requests_never() {
+fn idle_timeout_applies_inside_a_request_and_never_between_requests() {
     let server = Launch::new("idle").limit("request_idle_ms", 300).start();
     let mut thinking = server.connect();
     let mut before_the_first_byte = server.connect();
@@ -138,7 +138,7 @@ fn silence_inside_a_request_is_ended_with_a_sentence_and_silence_between_request
 }
 
 #[test]
-fn slow_typist_inside_a_request_is_not_idle() {
+fn slow_bytes_of_a_request_are_not_idle() {
     let server = Launch::new("typist").limit("request_idle_ms", 1_000).start();
     let mut typist = server.connect();
     for byte in "PING one".chars().take(4) {
@@ -219,7 +219,7 @@ fn nothing_behind_a_head_of_http_is_carried_out() {
 }
 
 #[test]
-fn client_without_the_password_gets_little() {
+fn unauthenticated_client_has_small_limits() {
     let server = Launch::new("unauthenticated")
         .env(PASSWORD, "right")
         .limit("unauthenticated_output_bytes_max", 1_024)
@@ -246,7 +246,7 @@ fn client_without_the_password_gets_little() {
 }
 
 #[test]
-fn password_longer_than_a_key_may_be_is_taken() {
+fn password_longer_than_key_bytes_max_is_configurable() {
     let server = Launch::new("long-password").env(PASSWORD, "longer").limit("key_bytes_max", 4).start();
     assert_eq!(server.connect().ask("AUTH longer"), ":WELCOME ");
     server.end_well();
@@ -274,7 +274,7 @@ fn largest_holder_is_closed_when_all_buffers_are_full() {
 }
 
 #[test]
-fn room_for_clients_is_what_the_system_allows_and_the_rest_is_told_so() {
+fn clients_max_is_lowered_to_the_file_descriptor_limit() {
     let server = Launch::new("few-files").files_max(52).start();
     // 32 are reserved, and half of the others for links.
     server.wait_for_log("only 52 files may be open, room for 10 clients instead of 10000");

@@ -99,7 +99,7 @@ fn connection_with_as_many_lookups_as_it_may_have_is_not_read_until_one_ends() {
 }
 
 #[test]
-fn questions_to_a_peer_beyond_its_limit_wait_for_their_turn() {
+fn queries_beyond_the_limit_of_a_peer_are_deferred() {
     let (mut world, mut link) = asking(Limits { lookups_per_peer: 2, ..Limits::default() });
     let all = clients(&mut world, 6);
     for (at, client) in all.iter().enumerate() {
@@ -128,7 +128,7 @@ fn questions_to_a_peer_beyond_its_limit_wait_for_their_turn() {
 }
 
 #[test]
-fn lookups_that_wait_for_a_slot_go_on_when_the_circuit_of_the_peer_opens() {
+fn lookups_waiting_for_a_slot_go_on_when_the_circuit_opens() {
     let (mut world, mut link) = asking(Limits { lookups_per_peer: 2, ..Limits::default() });
     world.driver.pass(ms(1));
     let all = clients(&mut world, 202);
@@ -154,7 +154,7 @@ fn lookups_that_wait_for_a_slot_go_on_when_the_circuit_of_the_peer_opens() {
 }
 
 #[test]
-fn no_peer_is_asked_more_at_a_time_than_it_may_be_owed() {
+fn in_flight_queries_of_a_peer_are_limited() {
     let limits = Limits { lookups_per_peer: 1_024, lookups_per_connection: 65_536, ..Limits::default() };
     let (mut world, mut link) = asking(limits);
     world.driver.watch = None;
@@ -183,7 +183,7 @@ fn most_asked_in_a_step(world: &mut World) -> u64 {
 }
 
 #[test]
-fn many_keys_and_many_peers_to_ask_are_many_short_steps() {
+fn lookups_of_many_keys_at_many_peers_run_in_short_steps() {
     let limits = Limits { lookups_per_connection: 65_536, ..Limits::default() };
     let mut world = World::new(Config { limits, ..Config::default() });
     world.driver.watch = None;
@@ -229,7 +229,7 @@ fn many_keys_and_many_peers_to_ask_are_many_short_steps() {
 }
 
 #[test]
-fn lookups_that_have_ended_leave_nothing_to_be_done_behind() {
+fn ended_lookups_leave_no_work() {
     let mesh = MeshLimits { lookup_timeout_ms: 60_000, ..MeshLimits::default() };
     let mut world = World::new(Config { mesh, ..Config::default() });
     let mut link = world.linked(&Face::new(1));
@@ -258,7 +258,7 @@ fn lookups_that_have_ended_leave_nothing_to_be_done_behind() {
 }
 
 #[test]
-fn lookup_that_very_many_wait_for_is_made_again_so_that_no_call_answers_them_all() {
+fn waiters_beyond_the_limit_start_another_lookup() {
     let (mut world, mut link) = asking(Limits::default());
     let all = clients(&mut world, 100);
     for client in &all {
@@ -295,7 +295,7 @@ fn filter_that_does_not_fit_leaves_its_peer_unknown_until_the_budget_is_larger()
 }
 
 #[test]
-fn peers_beyond_active_peers_are_backups_and_step_in_when_one_has_gone() {
+fn backup_peers_are_linked_after_a_peer_left() {
     let mesh = MeshLimits { active_peers: 1, known_peers_max: 3, ..MeshLimits::default() };
     let mut world = World::new(Config { mesh, ..secretive() });
     let faces: Vec<Face> = (1..=3).map(Face::elsewhere).collect();
@@ -313,7 +313,7 @@ fn peers_beyond_active_peers_are_backups_and_step_in_when_one_has_gone() {
 }
 
 #[test]
-fn address_that_there_is_no_room_for_is_counted_but_those_of_the_operator_always_fit() {
+fn address_beyond_the_book_is_counted_and_configured_ones_always_fit() {
     let mesh = MeshLimits { active_peers: 2, known_peers_max: 2, ..MeshLimits::default() };
     let mut world = World::new(Config { mesh, ..secretive() });
     let faces: Vec<Face> = (1..=5).map(Face::elsewhere).collect();
@@ -326,7 +326,7 @@ fn address_that_there_is_no_room_for_is_counted_but_those_of_the_operator_always
 }
 
 #[test]
-fn nobody_is_waited_for_longer_than_three_seconds_to_pick_up() {
+fn dial_times_out_after_three_seconds() {
     let mut world = World::new(Config { base_node: false, ..secretive() });
     world.join(&["192.0.2.11:5454"]);
     let (conn, _) = world.next_dial();
@@ -375,7 +375,7 @@ fn no_more_than_sixteen_addresses_are_dialled_at_a_time() {
 }
 
 #[test]
-fn times_of_a_lookup_are_those_that_were_set() {
+fn lookup_uses_the_configured_timeouts() {
     let mesh = MeshLimits { lookup_try_ms: 300, lookup_timeout_ms: 700, ..MeshLimits::default() };
     let mut world = World::new(Config { mesh, ..Config::default() });
     let faces = [Face::new(1), Face::new(2)];
@@ -400,7 +400,7 @@ fn times_of_a_lookup_are_those_that_were_set() {
 }
 
 #[test]
-fn peer_that_is_silent_for_three_beats_is_gone_whatever_their_interval() {
+fn peer_silent_for_three_heartbeats_is_unlinked_at_any_interval() {
     for interval in [10, 200, 60_000] {
         let mesh = MeshLimits { heartbeat_interval_ms: interval, ..MeshLimits::default() };
         let mut world = World::new(Config { mesh, ..Config::default() });
@@ -415,7 +415,7 @@ fn peer_that_is_silent_for_three_beats_is_gone_whatever_their_interval() {
 }
 
 #[test]
-fn peer_with_a_megabyte_waiting_is_told_no_changes_until_it_has_taken_it() {
+fn peer_with_a_full_output_gets_no_deltas_until_it_reads() {
     let limits = Limits { line_bytes_max: 4 << 20, value_bytes_max: 4 << 20, ..Limits::default() };
     let mut world = World::new(Config { limits, ..Config::default() });
     let value = "x".repeat(2 << 20);
@@ -439,7 +439,7 @@ fn peer_with_a_megabyte_waiting_is_told_no_changes_until_it_has_taken_it() {
 }
 
 #[test]
-fn peer_that_takes_nothing_is_closed_when_so_much_waits_for_so_long() {
+fn peer_that_reads_nothing_is_closed_as_a_slow_reader() {
     let limits = Limits {
         slow_reader_bytes: 100_000,
         slow_reader_ms: 2_000,

@@ -28,7 +28,7 @@ fn in_every_order(make: impl Fn() -> Mesh, check: impl Fn(&Mesh)) {
         let mut world = make();
         let mut widths = Vec::new();
         for step in 0..STEPS_MAX {
-            let pending = world.pending();
+            let pending: Vec<_> = world.pending().collect();
             if pending.is_empty() {
                 break;
             }
@@ -193,7 +193,7 @@ fn lookup_on_its_way_survives_the_change_to_the_other_link() {
 }
 
 #[test]
-fn second_address_of_a_node_is_tried_again_though_it_failed_before_the_node_was_linked() {
+fn second_address_of_a_node_is_dialled_again_after_an_earlier_failure() {
     let mut world = Mesh::new();
     let a = world.add(1, Config::default(), &[addr(5_001)]);
     let b = world.add(2, Config::default(), &[addr(5_002), addr(5_003)]);
@@ -217,7 +217,7 @@ fn second_address_of_a_node_is_tried_again_though_it_failed_before_the_node_was_
 }
 
 #[test]
-fn address_that_was_our_own_is_found_to_be_another_nodes_when_that_takes_it_over() {
+fn own_address_taken_over_by_another_node_is_linked() {
     let mut world = Mesh::new();
     let a = world.add(1, Config::default(), &[addr(5_001), addr(5_003)]);
     world.join(a, addr(5_001), &[addr(5_003)]);
@@ -235,7 +235,7 @@ fn address_that_was_our_own_is_found_to_be_another_nodes_when_that_takes_it_over
 }
 
 #[test]
-fn node_that_has_all_the_peers_it_may_have_is_ready() {
+fn node_with_active_peers_links_is_ready() {
     let mut world = Mesh::new();
     let a = world.add(1, with_peers(1), &[addr(5_001)]);
     let b = world.add(2, Config::default(), &[addr(5_002)]);
@@ -248,7 +248,7 @@ fn node_that_has_all_the_peers_it_may_have_is_ready() {
 }
 
 #[test]
-fn node_that_ends_has_said_goodbye_to_its_peers_when_the_call_returns() {
+fn draining_node_sends_bye_before_the_call_returns() {
     let mut world = Mesh::new();
     let a = world.add(1, Config::default(), &[addr(5_001)]);
     let b = world.add(2, Config::default(), &[addr(5_002)]);
@@ -275,7 +275,7 @@ fn handshake_that_comes_byte_by_byte_times_out() {
 }
 
 #[test]
-fn many_who_wait_for_one_large_value_get_it_in_steps() {
+fn waiters_of_one_large_value_are_answered_in_steps() {
     const CLIENTS: usize = 100;
     const VALUE: usize = 60_000;
     let mut world = Mesh::new();

@@ -77,7 +77,7 @@ impl World {
 }
 
 #[test]
-fn emptied_store_of_large_values_gives_its_memory_back_to_the_system() {
+fn emptied_store_of_large_values_returns_memory_to_the_system() {
     let values = std::env::var("OLIVIA_STORE_VALUES").map_or(2_000, |text| text.parse().unwrap());
     let store = Store::new(HashSecret::draw(&mut Rng::new(1)), 0);
     let mut world = World { store, rng: Rng::new(2), now: Instant::ZERO };

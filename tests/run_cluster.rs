@@ -182,7 +182,7 @@ fn node_that_does_not_end_is_killed() {
 }
 
 #[test]
-fn what_cannot_be_started_is_said_with_the_right_exit_code() {
+fn failed_start_is_reported_with_its_exit_code() {
     let run = |args: &[&str]| {
         let output = Command::new(example()).args(args).stdin(Stdio::null()).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())

@@ -58,7 +58,7 @@ fn load(server: &Server, answered: &Arc<AtomicUsize>) -> thread::JoinHandle<usiz
 }
 
 #[test]
-fn sigterm_under_load_answers_whole_replies_in_order_and_says_goodbye() {
+fn sigterm_under_load_sends_whole_replies_in_order_and_bye() {
     let server = Launch::new("term-load").start();
     server.connect().ask("SET key:value");
     let answered = Arc::new(AtomicUsize::new(0));
@@ -71,7 +71,7 @@ fn sigterm_under_load_answers_whole_replies_in_order_and_says_goodbye() {
 }
 
 #[test]
-fn what_was_asked_before_the_signal_is_answered_before_the_goodbye() {
+fn requests_before_the_signal_are_answered_before_bye() {
     for signal in ["TERM", "INT"] {
         let mut server = Launch::new(&format!("asked-before-{signal}")).start();
         let requests = (0..2_000).fold(String::new(), |mut all, n| {
@@ -103,7 +103,7 @@ fn what_was_asked_before_the_signal_is_answered_before_the_goodbye() {
 }
 
 #[test]
-fn requests_that_lie_unread_when_the_signal_comes_are_answered() {
+fn unread_requests_at_the_signal_are_answered() {
     let server = Launch::new("unread").start();
     server.connect().ask("SET key:value");
     let mut clients: Vec<Client> = (0..400).map(|_| server.connect()).collect();
@@ -124,7 +124,7 @@ fn requests_that_lie_unread_when_the_signal_comes_are_answered() {
 }
 
 #[test]
-fn client_that_came_and_asked_just_before_the_signal_is_answered() {
+fn client_accepted_just_before_the_signal_is_answered() {
     let server = Launch::new("just-before").start();
     server.signal("STOP");
     let mut client = server.connect();
@@ -156,7 +156,7 @@ fn deaf_client(server: &Server) -> Client {
 }
 
 #[test]
-fn client_that_reads_nothing_holds_the_end_up_no_longer_than_configured() {
+fn client_that_reads_nothing_delays_shutdown_by_drain_ms_at_most() {
     let server = Launch::new("deaf").limit("drain_ms", 700).start();
     let mut deaf = deaf_client(&server);
     let begin = Instant::now();
@@ -169,7 +169,7 @@ fn client_that_reads_nothing_holds_the_end_up_no_longer_than_configured() {
 }
 
 #[test]
-fn client_that_takes_its_time_while_the_node_ends_still_gets_all_and_the_goodbye() {
+fn slow_client_gets_all_replies_and_bye_during_drain() {
     let server = Launch::new("slow-end").limit("drain_ms", 60_000).start();
     let mut slow = deaf_client(&server);
     server.signal("TERM");
@@ -183,7 +183,7 @@ fn client_that_takes_its_time_while_the_node_ends_still_gets_all_and_the_goodbye
 }
 
 #[test]
-fn second_signal_ends_at_once_with_code_1() {
+fn second_signal_exits_at_once_with_code_1() {
     for signal in ["TERM", "INT"] {
         let mut server = Launch::new(&format!("second-{signal}")).limit("drain_ms", 60_000).start();
         let deaf = deaf_client(&server);
@@ -201,7 +201,7 @@ fn second_signal_ends_at_once_with_code_1() {
 }
 
 #[test]
-fn new_connections_are_refused_while_the_node_ends() {
+fn new_connections_are_refused_during_drain() {
     let server = Launch::new("refused").limit("drain_ms", 60_000).start();
     let mut slow = deaf_client(&server);
     server.signal("TERM");
@@ -268,7 +268,7 @@ fn reload_of_a_broken_file_changes_nothing() {
 }
 
 #[test]
-fn reload_says_what_needs_a_restart() {
+fn reload_logs_what_needs_a_restart() {
     let server = Launch::new("restart-needed").config("").start();
     server.write_config("bind = '127.0.0.2'\nlisten_port = 1\n");
     server.signal("HUP");
@@ -278,7 +278,7 @@ fn reload_says_what_needs_a_restart() {
 }
 
 #[test]
-fn standard_error_that_is_closed_ends_nothing() {
+fn closed_standard_error_does_not_stop_the_node() {
     let server = Launch::new("no-stderr").unheard().start();
     for _ in 0..3 {
         server.signal("HUP");

@@ -35,7 +35,7 @@ fn dialled(driver: &mut Driver) -> Vec<String> {
 }
 
 #[test]
-fn loopback_told_from_elsewhere_is_not_dialled() {
+fn loopback_learned_from_another_machine_is_not_dialled() {
     let mut world = World::new(secretive());
     let link = world.linked(&Face::elsewhere(1));
     tell(
@@ -54,7 +54,7 @@ fn loopback_told_from_elsewhere_is_not_dialled() {
 }
 
 #[test]
-fn listing_of_thousands_of_addresses_is_cut_and_says_so() {
+fn listing_of_thousands_of_addresses_is_truncated_and_marked() {
     let mut world = World::new(secretive());
     world.driver.watch = None;
     let link = world.linked(&Face::elsewhere(1));
@@ -68,7 +68,7 @@ fn listing_of_thousands_of_addresses_is_cut_and_says_so() {
 }
 
 #[test]
-fn loopback_is_not_believed_from_elsewhere_by_calling_oneself_a_node_of_this_machine() {
+fn loopback_listen_address_offered_from_another_machine_is_not_recorded() {
     let mut world = World::new(secretive());
     let liar = Face { listen: "127.0.0.1:22".to_owned(), ..Face::elsewhere(1) };
     let link = world.linked(&liar);
@@ -81,7 +81,7 @@ fn loopback_is_not_believed_from_elsewhere_by_calling_oneself_a_node_of_this_mac
 }
 
 #[test]
-fn without_a_secret_nobody_elsewhere_is_dialled_whoever_says_so() {
+fn without_a_secret_no_learned_remote_address_is_dialled() {
     let mut world = World::new(Config::default());
     let link = world.linked(&Face::new(1));
     tell(&mut world, &link, &["192.0.2.50:5454", "127.0.0.1:7000"]);
@@ -94,7 +94,7 @@ fn without_a_secret_nobody_elsewhere_is_dialled_whoever_says_so() {
 }
 
 #[test]
-fn addresses_that_cannot_be_dialled_and_its_own_are_left_alone() {
+fn undialable_and_own_addresses_are_not_dialled() {
     let mut world = World::new(Config::default());
     world.join(&[]);
     let link = world.linked(&Face::new(1));
@@ -124,7 +124,7 @@ fn addresses_beyond_those_taken_from_a_frame_are_counted() {
 }
 
 #[test]
-fn addresses_by_the_hundred_thousand_fill_no_more_than_the_book_and_are_read_in_small_steps() {
+fn flood_of_addresses_is_bounded_by_the_address_book_and_read_in_steps() {
     let mesh = MeshLimits { known_peers_max: 256, ..MeshLimits::default() };
     let mut world = World::new(Config { mesh, ..secretive() });
     let link = world.linked(&Face::elsewhere(1));
@@ -157,7 +157,7 @@ fn addresses_by_the_hundred_thousand_fill_no_more_than_the_book_and_are_read_in_
 }
 
 #[test]
-fn never_more_than_eight_are_dialled_on_hearsay_however_many_are_told() {
+fn at_most_eight_learned_addresses_are_dialled_at_once() {
     let mut world = World::new(secretive());
     let link = world.linked(&Face::elsewhere(1));
     tell_all(&mut world, &link, addresses(0..1_000));
@@ -228,7 +228,7 @@ fn address_that_a_peer_goes_on_listing_is_dialled_however_long_the_path_is_cut()
 }
 
 #[test]
-fn peers_are_told_again_who_else_is_linked_though_nothing_has_changed() {
+fn peers_get_the_linked_addresses_again_without_a_change() {
     let mut world = World::new(secretive());
     let faces = [Face::elsewhere(1), Face::elsewhere(2)];
     let mut first = world.linked(&faces[0]);
@@ -319,7 +319,7 @@ fn thousands_of_addresses_that_lead_nowhere_do_not_keep_a_lost_peer_away() {
 }
 
 #[test]
-fn link_that_goes_sets_no_thousands_of_addresses_going() {
+fn lost_link_does_not_start_thousands_of_dials() {
     // Those of nobody that is known, and those that a peer calls its own.
     for name in [[0; 16], Face::elsewhere(1).node] {
         let mesh = MeshLimits { active_peers: 1, ..MeshLimits::default() };
@@ -343,7 +343,7 @@ fn link_that_goes_sets_no_thousands_of_addresses_going() {
 }
 
 #[test]
-fn all_addresses_that_wait_for_a_place_get_their_turn() {
+fn every_address_waiting_for_a_dial_slot_is_dialled() {
     let mut world = World::new(secretive());
     let link = world.linked(&Face::elsewhere(1));
     tell_all(&mut world, &link, addresses(0..300));

@@ -27,7 +27,7 @@ fn asked(world: &mut World, link: &mut Link) -> u32 {
 }
 
 #[test]
-fn answers_to_no_question_change_nothing() {
+fn answers_without_a_query_change_nothing() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
     let far = world.hash("far");
@@ -44,7 +44,7 @@ fn answers_to_no_question_change_nothing() {
 }
 
 #[test]
-fn answer_that_comes_twice_counts_once() {
+fn duplicate_answer_counts_once() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
     let far = world.hash("far");
@@ -60,7 +60,7 @@ fn answer_that_comes_twice_counts_once() {
 }
 
 #[test]
-fn answer_about_another_key_is_no_answer() {
+fn answer_for_another_key_is_dropped() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
     let (far, own) = (world.hash("far"), world.hash("own"));
@@ -80,7 +80,7 @@ fn answer_about_another_key_is_no_answer() {
 }
 
 #[test]
-fn answer_that_comes_after_its_time_is_dropped() {
+fn answer_after_the_timeout_is_dropped() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
     let far = world.hash("far");
@@ -101,7 +101,7 @@ fn answer_that_comes_after_its_time_is_dropped() {
 }
 
 #[test]
-fn answer_over_a_link_that_was_replaced_is_not_heard() {
+fn answer_over_a_replaced_link_is_dropped() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut old = claims_far(&mut world, &face);
@@ -123,7 +123,7 @@ fn answer_over_a_link_that_was_replaced_is_not_heard() {
 }
 
 #[test]
-fn no_of_a_peer_that_was_asked_again_over_its_new_link_is_no_false_claim() {
+fn miss_of_a_peer_queried_again_over_a_new_link_is_no_false_positive() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut old = world.linked(&face);
@@ -164,7 +164,7 @@ fn claims_are_held_against_all_absent_keys_whatever_was_asked_of_them() {
 }
 
 #[test]
-fn lives_of_no_length_and_of_any_length_are_told_as_they_are() {
+fn remote_ttl_is_shown_from_zero_to_the_longest() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
     let hash = world.hash("far");
@@ -186,7 +186,7 @@ fn lives_of_no_length_and_of_any_length_are_told_as_they_are() {
 }
 
 #[test]
-fn value_that_comes_when_only_the_life_was_asked_for_is_not_shown() {
+fn value_in_the_answer_to_a_ttl_query_is_not_shown() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
     let hash = world.hash("far");
@@ -197,7 +197,7 @@ fn value_that_comes_when_only_the_life_was_asked_for_is_not_shown() {
 }
 
 #[test]
-fn value_longer_than_this_node_takes_is_a_no_at_once() {
+fn value_longer_than_the_limit_is_a_miss_at_once() {
     let limits = Limits { value_bytes_max: 1_000, ..Limits::default() };
     let mut world = World::new(Config { limits, ..Config::default() });
     let mut link = claims_far(&mut world, &Face::new(1));
@@ -214,7 +214,7 @@ fn value_longer_than_this_node_takes_is_a_no_at_once() {
 }
 
 #[test]
-fn key_longer_than_its_peer_takes_is_missing_at_once_and_its_peer_is_asked_the_next_time() {
+fn key_too_long_for_the_peer_is_a_miss_at_once_and_the_peer_is_queried_again() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
     for round in 1..=3 {
@@ -332,7 +332,7 @@ fn answers_until_asked(world: &mut World, face: &Face, link: &mut Link) -> u32 {
 }
 
 #[test]
-fn peer_that_beats_and_never_answers_costs_three_timeouts_and_no_more() {
+fn peer_with_heartbeats_but_no_answers_costs_three_timeouts() {
     for knows_its_filter in [true, false] {
         let mut world = World::new(Config::default());
         let face = Face::new(1);
@@ -355,7 +355,7 @@ fn peer_that_beats_and_never_answers_costs_three_timeouts_and_no_more() {
 }
 
 #[test]
-fn peer_that_was_slow_for_a_moment_is_asked_again_with_the_next_beat() {
+fn briefly_slow_peer_is_queried_again_after_the_next_heartbeat() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = claims_far(&mut world, &face);
@@ -393,7 +393,7 @@ fn answer_to_a_probe_that_is_late_or_about_another_key_counts_for_nothing() {
 }
 
 #[test]
-fn peer_that_answers_only_when_nobody_waits_has_to_answer_ever_more_for_one_timeout() {
+fn circuit_breaker_needs_more_answers_after_each_reopening() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = claims_far(&mut world, &face);
@@ -408,7 +408,7 @@ fn peer_that_answers_only_when_nobody_waits_has_to_answer_ever_more_for_one_time
 }
 
 #[test]
-fn peer_that_answers_some_questions_and_leaves_others_does_not_make_lookups_wait_all_the_time() {
+fn peer_that_drops_some_queries_does_not_delay_every_lookup() {
     let mut world = World::new(Config::default());
     let mut link = world.linked(&Face::new(1));
     let mut waited = 0;
@@ -472,7 +472,7 @@ fn request_that_joins_a_lookup_has_peers_queried_that_are_new_and_unknown() {
 }
 
 #[test]
-fn silent_claimant_keeps_nobody_from_the_next() {
+fn lookup_goes_on_to_the_next_claimant_after_a_timeout() {
     let mut world = World::new(Config::default());
     let faces = [Face::new(1), Face::new(2)];
     let mut links = faces.each_ref().map(|face| claims_far(&mut world, face));
@@ -489,7 +489,7 @@ fn silent_claimant_keeps_nobody_from_the_next() {
 }
 
 #[test]
-fn lookup_that_everybody_waits_for_is_answered_to_those_who_are_left() {
+fn shared_lookup_answers_the_waiters_still_connected() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
     let far = world.hash("far");

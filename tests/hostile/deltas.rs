@@ -43,7 +43,7 @@ fn deltas_that_come_again_are_dropped_and_counted() {
 }
 
 #[test]
-fn missing_delta_is_asked_for_once_and_its_peer_is_in_doubt_until_it_comes() {
+fn missing_delta_starts_one_resync_and_the_filter_is_uncertain_until_it_ends() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = at_three(&mut world, &face);
@@ -68,7 +68,7 @@ fn missing_delta_is_asked_for_once_and_its_peer_is_in_doubt_until_it_comes() {
 }
 
 #[test]
-fn changes_that_were_announced_and_do_not_come_put_the_filter_in_doubt() {
+fn announced_deltas_that_do_not_arrive_make_the_filter_uncertain() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let link = at_three(&mut world, &face);
@@ -108,7 +108,7 @@ fn deltas_in_the_wrong_order_end_in_the_right_place() {
 }
 
 #[test]
-fn numbers_go_on_where_their_low_half_begins_anew() {
+fn sequence_numbers_cross_two_to_the_32() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = world.linked(&face);
@@ -125,7 +125,7 @@ fn numbers_go_on_where_their_low_half_begins_anew() {
 }
 
 #[test]
-fn numbers_at_the_end_of_all_numbers_harm_nobody() {
+fn largest_sequence_numbers_do_no_harm() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = world.linked(&face);
@@ -142,7 +142,7 @@ fn numbers_at_the_end_of_all_numbers_harm_nobody() {
 }
 
 #[test]
-fn block_beyond_the_filter_is_refused_and_its_peer_asked_again_for_all_of_it() {
+fn block_beyond_the_filter_is_refused_and_starts_a_resync() {
     for number in [2, 1 << 26, u32::MAX] {
         let mut world = World::new(Config::default());
         let face = Face::new(1);
@@ -163,7 +163,7 @@ fn block_beyond_the_filter_is_refused_and_its_peer_asked_again_for_all_of_it() {
 }
 
 #[test]
-fn tiny_deltas_by_the_hundred_thousand_keep_nobody_waiting() {
+fn flood_of_tiny_deltas_does_not_delay_clients() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = world.linked(&face);
@@ -242,7 +242,7 @@ fn filter_stays_known_and_takes_additions_while_one_of_another_size_comes() {
 }
 
 #[test]
-fn blocks_that_come_while_a_snapshot_comes_are_dropped() {
+fn blocks_during_a_snapshot_are_dropped() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = world.linked(&face);
@@ -270,7 +270,7 @@ fn with_keys(world: &mut World) {
 }
 
 #[test]
-fn whole_filter_asked_for_without_end_is_sent_no_faster_than_it_is_taken() {
+fn flood_of_resync_requests_is_answered_no_faster_than_it_is_read() {
     let mut world = World::new(Config::default());
     with_keys(&mut world);
     let link = world.linked(&Face::new(1));
@@ -290,7 +290,7 @@ fn whole_filter_asked_for_without_end_is_sent_no_faster_than_it_is_taken() {
 }
 
 #[test]
-fn whole_filter_asked_for_again_and_again_by_one_that_reads_costs_a_step_each() {
+fn repeated_resync_requests_of_a_reading_peer_cost_one_step_each() {
     let mut world = World::new(Config::default());
     with_keys(&mut world);
     let mut link = world.linked(&Face::new(1));
@@ -307,7 +307,7 @@ fn whole_filter_asked_for_again_and_again_by_one_that_reads_costs_a_step_each() 
 }
 
 #[test]
-fn beats_without_end_are_answered_no_faster_than_they_are_taken() {
+fn flood_of_heartbeats_is_answered_no_faster_than_it_is_read() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = world.linked(&face);

@@ -7,7 +7,7 @@ use olivia::node::CloseReason;
 use olivia::wire::frame::{Body, Wanted};
 
 #[test]
-fn goodbye_ends_a_link_at_once_and_what_follows_is_not_heard() {
+fn bye_ends_a_link_at_once_and_later_frames_are_dropped() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = world.linked(&face);
@@ -30,7 +30,7 @@ fn goodbye_ends_a_link_at_once_and_what_follows_is_not_heard() {
 }
 
 #[test]
-fn question_to_a_peer_that_leaves_is_over_at_once() {
+fn query_to_a_leaving_peer_ends_at_once() {
     for how in 0..4 {
         let mut world = World::new(Config::default());
         let mut link = world.linked(&Face::new(1));
@@ -50,7 +50,7 @@ fn question_to_a_peer_that_leaves_is_over_at_once() {
 }
 
 #[test]
-fn question_goes_on_to_the_next_peer_when_one_leaves() {
+fn lookup_fails_over_when_a_peer_leaves() {
     let mut world = World::new(Config::default());
     let far = world.hash("far");
     let faces = [Face::new(1), Face::new(2)];
@@ -126,7 +126,7 @@ fn half_close_in_each_phase_of_dialling_fails_the_dial_and_it_is_dialled_again()
 }
 
 #[test]
-fn frames_and_the_end_in_one_go_are_all_heard() {
+fn frames_before_the_end_of_the_stream_are_all_read() {
     let mut world = World::new(Config::default());
     let link = world.linked(&Face::new(1));
     let frames = world.driver.node.stats().frames;
@@ -139,7 +139,7 @@ fn frames_and_the_end_in_one_go_are_all_heard() {
 }
 
 #[test]
-fn peer_whose_link_was_lost_goes_on_where_it_stopped() {
+fn peer_continues_its_changelog_after_a_lost_link() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let link = world.known(&face);

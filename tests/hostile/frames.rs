@@ -49,7 +49,7 @@ fn broken(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn first_byte_that_begins_no_frame_ends_the_link_at_once() {
+fn wrong_magic_byte_ends_the_link_at_once() {
     for first in [0u8, b'P', b'*', b'\n', 0xB0, 0xB2, 0xFF] {
         let reason = broken(&[first]);
         assert_eq!(reason, format!("a frame begins with 0xb1, not with {first:#04x}"));
@@ -57,14 +57,14 @@ fn first_byte_that_begins_no_frame_ends_the_link_at_once() {
 }
 
 #[test]
-fn kinds_that_are_not_or_not_yet_end_the_link() {
+fn unknown_frame_kinds_end_the_link() {
     for kind in [0, 4].into_iter().chain(14..=20).chain([0x7F, 0xFF]) {
         assert_eq!(broken(&header(kind, 0, 0)), format!("there is no frame of kind {kind}"));
     }
 }
 
 #[test]
-fn flags_that_a_kind_does_not_have_end_the_link() {
+fn unknown_flags_end_the_link() {
     for sample in samples() {
         let kind = sample[1];
         let allowed = u16::from(kind == 1 || kind == 9);
@@ -99,7 +99,7 @@ fn length_that_its_kind_cannot_have_ends_the_link_at_the_header() {
 }
 
 #[test]
-fn list_of_nodes_that_is_cut_short_ends_the_link() {
+fn truncated_address_list_ends_the_link() {
     let mut bytes = samples()[10].clone();
     bytes.pop();
     bytes[4] -= 1;
@@ -107,7 +107,7 @@ fn list_of_nodes_that_is_cut_short_ends_the_link() {
 }
 
 #[test]
-fn frame_that_is_cut_off_anywhere_by_the_end_of_the_stream_does_nothing() {
+fn frame_truncated_by_the_end_of_the_stream_does_nothing() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut times = 0;
@@ -149,7 +149,7 @@ fn frames_byte_by_byte_are_frames() {
 }
 
 #[test]
-fn half_a_frame_and_then_silence_ends_with_the_third_beat() {
+fn half_a_frame_then_silence_ends_the_link_after_three_heartbeats() {
     for sample in samples() {
         let mut world = World::new(Config::default());
         let face = Face::new(1);
@@ -184,7 +184,7 @@ fn poured(world: &mut World, link: &Link, bytes: usize) -> u64 {
 }
 
 #[test]
-fn keys_and_values_over_the_limits_are_passed_over_and_not_kept() {
+fn keys_and_values_over_the_limits_are_skipped_without_buffering() {
     let limits = Limits { key_bytes_max: 100, value_bytes_max: 1_000, ..Limits::default() };
     let mut world = World::new(Config { limits, ..Config::default() });
     let face = Face::new(1);

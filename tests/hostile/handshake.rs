@@ -26,7 +26,7 @@ fn refused_offer(world: &mut World, face: &Face) -> String {
 }
 
 #[test]
-fn wrong_proof_opens_nothing() {
+fn wrong_proof_is_refused() {
     let mut world = World::new(secretive());
     let right = Face::elsewhere(1);
     let empty = Face { secret: None, ..right.clone() };
@@ -42,7 +42,7 @@ fn wrong_proof_opens_nothing() {
 }
 
 #[test]
-fn proof_of_the_other_role_opens_nothing() {
+fn proof_of_the_other_role_is_refused() {
     let mut world = World::new(secretive());
     let face = Face::elsewhere(1);
     let (conn, reply) = world.offer(&face);
@@ -59,7 +59,7 @@ fn proof_of_the_other_role_opens_nothing() {
 }
 
 #[test]
-fn recorded_handshake_of_a_dialler_opens_nothing() {
+fn replayed_handshake_of_a_dialler_is_refused() {
     let mut world = World::new(secretive());
     let face = Face::elsewhere(1);
     let (conn, node) = world.offered(&face);
@@ -79,7 +79,7 @@ fn recorded_handshake_of_a_dialler_opens_nothing() {
 }
 
 #[test]
-fn recorded_answer_of_who_was_dialled_opens_nothing() {
+fn replayed_counter_offer_is_refused() {
     let mut world = World::new(secretive());
     let face = Face::elsewhere(1);
     world.join(&[&face.listen]);
@@ -99,7 +99,7 @@ fn recorded_answer_of_who_was_dialled_opens_nothing() {
 }
 
 #[test]
-fn own_lines_thrown_back_open_nothing_and_the_address_is_dialled_on() {
+fn echoed_handshake_is_refused_and_the_address_is_dialled_again() {
     let mut world = World::new(secretive());
     let face = Face::elsewhere(1);
     world.join(&[&face.listen]);
@@ -115,7 +115,7 @@ fn own_lines_thrown_back_open_nothing_and_the_address_is_dialled_on() {
 }
 
 #[test]
-fn node_that_has_dialled_itself_hangs_up_and_hardly_tries_again() {
+fn node_that_dialled_itself_closes_and_backs_off() {
     let mut world = World::new(secretive());
     world.join(&["192.0.2.1:5454"]);
     let (out, node) = world.picked_up();
@@ -137,7 +137,7 @@ fn node_that_has_dialled_itself_hangs_up_and_hardly_tries_again() {
 }
 
 #[test]
-fn node_of_another_mesh_is_told_so_at_its_first_line() {
+fn node_of_another_mesh_is_refused_at_its_offer() {
     let mut world = World::new(secretive());
     let right = Face::elsewhere(1);
     let sentence = refused_offer(&mut world, &Face { hash: 7, ..right });
@@ -147,7 +147,7 @@ fn node_of_another_mesh_is_told_so_at_its_first_line() {
 }
 
 #[test]
-fn without_a_secret_nobody_from_elsewhere_is_linked() {
+fn without_a_secret_remote_nodes_are_refused() {
     let mut world = World::new(Config::default());
     let face = Face { seen: "192.0.2.7:40000".to_owned(), ..Face::new(1) };
     let sentence = refused_offer(&mut world, &face);
@@ -174,7 +174,7 @@ fn without_a_secret_a_password_keeps_nodes_out_from_either_end() {
 }
 
 #[test]
-fn password_that_is_set_where_there_is_no_secret_ends_links_and_introductions() {
+fn password_set_without_a_secret_ends_links_and_handshakes() {
     let mut world = World::new(Config::default());
     let faces: Vec<Face> = (1..=5).map(Face::new).collect();
     world.join(&[&faces[0].listen, &faces[1].listen]);
@@ -221,7 +221,7 @@ fn with_a_secret_a_link_needs_no_password_and_is_no_client() {
 }
 
 #[test]
-fn handshake_in_the_middle_of_a_conversation_is_refused() {
+fn handshake_after_other_requests_is_refused() {
     let mut world = World::new(secretive());
     let face = Face::elsewhere(1);
     for before in ["PING\n", "GET own\n", "nonsense\n"] {
@@ -236,7 +236,7 @@ fn handshake_in_the_middle_of_a_conversation_is_refused() {
 }
 
 #[test]
-fn second_offer_ends_the_introduction() {
+fn second_offer_ends_the_handshake() {
     let mut world = World::new(secretive());
     let face = Face::elsewhere(1);
     let (conn, node) = world.offered(&face);
@@ -260,7 +260,7 @@ fn second_proof_is_no_frame() {
 }
 
 #[test]
-fn proof_behind_requests_that_wait_is_refused() {
+fn proof_after_pending_requests_is_refused() {
     let mut world = World::new(Config::default());
     let mut slow = world.linked(&Face::new(1));
     let face = Face::new(2);
@@ -295,7 +295,7 @@ fn lines_of_more_than_a_kilobyte_are_refused_from_either_end() {
 }
 
 #[test]
-fn answers_out_of_turn_end_a_dial() {
+fn out_of_order_handshake_answers_end_a_dial() {
     for line in ["h2:FULFILLED welcome\n", "h1:GOT a:1\n", ":ERR go away\n", "\n", "+OK\n"] {
         let mut world = World::new(Config::default());
         let face = Face::new(1);
@@ -310,7 +310,7 @@ fn answers_out_of_turn_end_a_dial() {
 }
 
 #[test]
-fn counter_offer_that_comes_twice_ends_a_dial() {
+fn second_counter_offer_ends_a_dial() {
     let mut world = World::new(secretive());
     let face = Face::elsewhere(1);
     world.join(&[&face.listen]);
@@ -335,7 +335,7 @@ fn drips_until_closed(world: &mut World, conn: ClientId, trickle: &str) {
 }
 
 #[test]
-fn introduction_ends_after_its_time_however_many_bytes_come() {
+fn handshake_times_out_however_many_bytes_arrive() {
     for trickle in ["", "\n"] {
         let mut world = World::new(secretive());
         let (conn, _) = world.offered(&Face::elsewhere(1));
@@ -346,7 +346,7 @@ fn introduction_ends_after_its_time_however_many_bytes_come() {
 }
 
 #[test]
-fn who_was_dialled_is_waited_for_no_longer_however_many_bytes_come() {
+fn dialled_handshake_times_out_however_many_bytes_arrive() {
     for trickle in ["", "x"] {
         let mut world = World::new(secretive());
         world.join(&["192.0.2.11:5454"]);
@@ -358,7 +358,7 @@ fn who_was_dialled_is_waited_for_no_longer_however_many_bytes_come() {
 }
 
 #[test]
-fn node_that_ends_links_nobody_any_more() {
+fn draining_node_accepts_no_links() {
     let mut world = World::new(secretive());
     let face = Face::elsewhere(1);
     let (conn, node) = world.offered(&face);

@@ -16,7 +16,7 @@ fn few() -> MeshLimits {
 }
 
 #[test]
-fn node_beyond_active_peers_is_told_so_and_let_in_when_one_has_gone() {
+fn node_beyond_active_peers_is_refused_and_linked_after_one_left() {
     let mut world = with_mesh(few());
     let faces: Vec<Face> = (1..=3).map(Face::elsewhere).collect();
     let first = world.dial(&faces[0]);
@@ -37,7 +37,7 @@ fn node_beyond_active_peers_is_told_so_and_let_in_when_one_has_gone() {
 }
 
 #[test]
-fn nodes_that_all_offer_before_the_first_proves_are_not_all_let_in() {
+fn simultaneous_offers_do_not_exceed_active_peers() {
     let mut world = with_mesh(few());
     let faces: Vec<Face> = (1..=20).map(Face::elsewhere).collect();
     let offered: Vec<_> = faces.iter().map(|face| world.offered(face)).collect();
@@ -161,7 +161,7 @@ fn dials_that_all_get_through_link_no_more_than_active_peers() {
 }
 
 #[test]
-fn ten_thousand_identities_one_after_the_other_leave_no_more_than_the_tables_hold() {
+fn ten_thousand_identities_leave_bounded_tables() {
     let mesh = MeshLimits { active_peers: 4, known_peers_max: 4, ..MeshLimits::default() };
     let limits = Limits { peer_filters_max: 1 << 20, ..Limits::default() };
     let mut world = World::new(Config { mesh, limits, ..Config::default() });
@@ -259,7 +259,7 @@ fn link_by_the_right_dialler_stays_when_the_wrong_one_comes() {
 }
 
 #[test]
-fn id_of_a_linked_peer_is_refused_from_another_host_while_its_link_lives() {
+fn node_id_of_a_linked_peer_is_refused_from_another_host() {
     let mut world = World::new(secretive());
     let face = face_with(0x55);
     let mut link = world.known(&face);
@@ -277,7 +277,7 @@ fn id_of_a_linked_peer_is_refused_from_another_host_while_its_link_lives() {
 }
 
 #[test]
-fn links_that_are_replaced_and_never_read_do_not_pile_up_beyond_the_clients_limit() {
+fn replaced_unread_links_count_against_the_clients_limit() {
     let limits = Limits { clients_max: 10, ..Limits::default() };
     let mut world = World::new(Config { limits, ..secretive() });
     let face = Face::elsewhere(1);
@@ -313,7 +313,7 @@ fn new_node_met_at_an_address_ends_the_link_of_the_one_before() {
 }
 
 #[test]
-fn node_that_only_says_it_lives_at_an_address_does_not_end_the_link_of_the_one_there() {
+fn unproven_listen_address_does_not_end_the_link_of_its_owner() {
     let mut world = World::new(secretive());
     let before = Face::elsewhere(1);
     let liar = Face { node: [7; 16], ..before.clone() };

@@ -13,7 +13,7 @@ fn get(request: u32, key: &[u8]) -> (u32, Body<'_>) {
 }
 
 #[test]
-fn questions_without_end_to_whoever_does_not_read_are_dropped_above_what_it_may_be_owed() {
+fn answers_to_a_peer_that_does_not_read_are_dropped_above_the_limit() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = world.linked(&face);
@@ -70,7 +70,7 @@ fn long_keys_that_wait_for_their_answers_are_bounded_by_their_bytes() {
 }
 
 #[test]
-fn large_values_are_handed_out_one_by_one_as_they_are_taken() {
+fn large_values_are_sent_one_by_one_as_they_are_read() {
     let mut world = World::new(Config::default());
     world.ask(&format!("SET big:{}\n", "x".repeat(65_000)));
     let mut link = world.linked(&Face::new(1));
@@ -95,7 +95,7 @@ fn large_values_are_handed_out_one_by_one_as_they_are_taken() {
 }
 
 #[test]
-fn question_whose_asker_has_given_up_does_not_make_the_next_ones_late() {
+fn abandoned_query_does_not_delay_later_ones() {
     let mut world = World::new(Config::default());
     world.ask(&format!("SET big:{}\n", "x".repeat(65_000)));
     let mut link = world.linked(&Face::new(1));
@@ -122,7 +122,7 @@ fn question_whose_asker_has_given_up_does_not_make_the_next_ones_late() {
 }
 
 #[test]
-fn peer_that_asks_more_than_its_link_takes_gets_its_snapshot_all_the_same() {
+fn query_flood_does_not_starve_the_snapshot() {
     for big in [100, 65_000] {
         let mut world = World::new(Config::default());
         world.ask(&format!("SET big:{}\n", "x".repeat(big)));
@@ -154,7 +154,7 @@ fn peer_that_asks_more_than_its_link_takes_gets_its_snapshot_all_the_same() {
 }
 
 #[test]
-fn link_that_ends_is_owed_nothing() {
+fn closed_link_has_no_deferred_queries() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let link = world.linked(&face);
@@ -172,7 +172,7 @@ fn link_that_ends_is_owed_nothing() {
 }
 
 #[test]
-fn storm_of_questions_is_answered_in_steps_between_which_a_client_plays_ping_pong() {
+fn flood_of_queries_is_answered_in_steps_between_client_requests() {
     let mut world = World::new(Config::default());
     let mut link = world.linked(&Face::new(1));
     let storm: Vec<_> = (0..10_000).map(|n| get(n, b"own")).collect();
@@ -194,7 +194,7 @@ fn storm_of_questions_is_answered_in_steps_between_which_a_client_plays_ping_pon
 }
 
 #[test]
-fn question_of_a_peer_is_answered_from_here_and_causes_no_other() {
+fn peer_query_is_answered_locally_without_further_queries() {
     let mut world = World::new(Config::default());
     let mut holder = world.known(&Face::new(1));
     let far = world.hash("far");
@@ -218,7 +218,7 @@ fn question_of_a_peer_is_answered_from_here_and_causes_no_other() {
 }
 
 #[test]
-fn key_longer_than_this_node_takes_is_answered_by_a_no_and_harms_nobody() {
+fn query_for_a_key_over_the_limit_is_answered_as_a_miss() {
     let limits = Limits { key_bytes_max: 10, ..Limits::default() };
     let mut world = World::new(Config { limits, ..Config::default() });
     let mut link = world.linked(&Face::new(1));
@@ -232,7 +232,7 @@ fn key_longer_than_this_node_takes_is_answered_by_a_no_and_harms_nobody() {
 }
 
 #[test]
-fn life_that_a_peer_is_told_never_ends_behind_its_deadline() {
+fn ttl_sent_to_a_peer_never_exceeds_the_expiry() {
     let mut world = World::new(Config::default());
     let link = world.linked(&Face::new(1));
     world.driver.pass(Duration::from_nanos(900_000));
@@ -258,7 +258,7 @@ fn life_that_a_peer_is_told_never_ends_behind_its_deadline() {
 }
 
 #[test]
-fn the_same_number_for_many_questions_is_its_own_affair() {
+fn reused_request_numbers_are_answered_each() {
     let mut world = World::new(Config::default());
     let mut link = world.linked(&Face::new(1));
     world.send(&link, &[get(5, b"own"), get(5, b"own"), get(5, b"nowhere")]);

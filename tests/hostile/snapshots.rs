@@ -35,7 +35,7 @@ fn refusals(world: &World) -> u64 {
 }
 
 #[test]
-fn filter_of_all_ones_is_refused_and_its_peer_asked_as_one_that_is_not_known() {
+fn filter_of_all_ones_is_refused_and_its_peer_queried_as_unknown() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = world.known(&face);
@@ -48,7 +48,7 @@ fn filter_of_all_ones_is_refused_and_its_peer_asked_as_one_that_is_not_known() {
 }
 
 #[test]
-fn snapshot_that_is_not_gone_on_with_gives_its_memory_back() {
+fn stalled_snapshot_frees_its_memory() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let link = world.known(&face);
@@ -174,7 +174,7 @@ fn filter_that_does_not_fit_beside_the_others_leaves_its_own_peer_unknown() {
 }
 
 #[test]
-fn pieces_out_of_turn_are_counted_and_change_nothing() {
+fn out_of_order_pieces_are_counted_and_dropped() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let link = world.linked(&face);
@@ -206,7 +206,7 @@ fn pieces_out_of_turn_are_counted_and_change_nothing() {
 }
 
 #[test]
-fn empty_pieces_and_empty_deltas_are_nothing() {
+fn empty_pieces_and_empty_deltas_change_nothing() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = world.known(&face);
@@ -218,7 +218,7 @@ fn empty_pieces_and_empty_deltas_are_nothing() {
 }
 
 #[test]
-fn snapshot_that_never_ends_leaves_its_peer_unknown_and_is_given_back_with_it() {
+fn endless_snapshot_leaves_its_peer_unknown_and_is_freed_with_it() {
     let mut world = small();
     let face = Face::new(1);
     let mut link = world.linked(&face);
@@ -255,7 +255,7 @@ fn snapshots_begun_one_after_the_other_never_hold_more_than_the_budget() {
 }
 
 #[test]
-fn snapshot_of_an_older_life_is_refused() {
+fn snapshot_of_an_older_epoch_is_refused() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = world.linked(&face);

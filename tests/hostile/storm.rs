@@ -293,7 +293,7 @@ impl Storm {
 }
 
 #[test]
-fn whatever_peers_say_the_books_add_up_and_clients_are_served() {
+fn counters_match_and_clients_are_served_under_random_peer_input() {
     let only = std::env::var("OLIVIA_STORM_SEED").ok().map(|seed| seed.parse().unwrap());
     for seed in only.map_or(0..SEEDS, |seed: u64| seed..seed + 1) {
         eprintln!("OLIVIA_STORM_SEED={seed}");

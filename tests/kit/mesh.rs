@@ -83,9 +83,9 @@ impl Mesh {
     }
 
     /// What is on its way: the wire and the end that it goes to.
-    pub fn pending(&self) -> Vec<(usize, usize)> {
+    pub fn pending(&self) -> impl Iterator<Item = (usize, usize)> {
         let both = (0..self.wires.len()).flat_map(|wire| [(wire, 0), (wire, 1)]);
-        both.filter(|(wire, end)| self.is_pending(*wire, *end)).collect()
+        both.filter(|(wire, end)| self.is_pending(*wire, *end))
     }
 
     fn is_pending(&self, wire: usize, end: usize) -> bool {
@@ -118,7 +118,7 @@ impl Mesh {
     /// Delivers all that goes over the wanted wires, until nothing does.
     pub fn reconcile(&mut self, wanted: impl Fn(usize) -> bool) {
         for _ in 0..STEPS_MAX {
-            let Some(next) = self.pending().into_iter().find(|(wire, _)| wanted(*wire)) else { return };
+            let Some(next) = self.pending().find(|(wire, _)| wanted(*wire)) else { return };
             self.deliver(next);
         }
         panic!("the mesh finds no rest");
