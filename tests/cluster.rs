@@ -20,7 +20,7 @@ const SECRET: &str = "sixteen bytes at least, and these are more";
 /// Silence of a second ends nothing, so what ends sooner has another reason.
 const SLOW_BEAT_MS: u64 = 60_000;
 
-/// Quick, and yet so long that three beats can be told from four on a busy machine.
+/// Short, and yet long enough to distinguish three heartbeats from four on a busy machine.
 const QUICK_BEAT_MS: u64 = 1_500;
 
 fn with_secret(launch: Launch) -> Launch {
@@ -101,7 +101,7 @@ fn killed_node_is_unlinked_at_once_and_its_successor_is_a_new_member() {
     let (base, addr) = (nodes[0].addr(), nodes[2].addr());
     nodes[2].signal("KILL");
     clients.pop();
-    // A dead link is found out by its reset: no beat is due for a minute.
+    // A dead link is detected by its reset: no heartbeat is due for a minute.
     for client in &mut clients {
         wait_until("the dead node is gone", || client.stat("peers_linked") == 1);
         (0..10).for_each(|n| assert_eq!(client.ask(&format!("GET lost-{n}")), ":GOT "));
@@ -172,7 +172,7 @@ fn node_paused_for_a_moment_stays_linked() {
     nodes[1].signal("STOP");
     assert_eq!(client.ask("GET moment-0"), ":GOT ");
     nodes[1].signal("CONT");
-    // It is asked again as soon as anything has come from it.
+    // It is queried again after its next frame.
     wait_for_value(&mut client, "moment-0", "0");
     assert_eq!(client.ask("GET moment-1"), ":GOT moment-1:1");
     assert_eq!(client.stat("lookup_timeouts"), 1);
@@ -193,7 +193,7 @@ fn node_with_another_secret_is_refused_and_both_log_why() {
             node.wait_for_log("all nodes of a mesh need the same [mesh] secret");
         }
         let mut client = stranger.connect();
-        // It has tried; it serves its own keys, and nobody else's.
+        // It has dialled; it serves its own keys only.
         wait_for_peers(&mut client, 0);
         assert_eq!(client.ask("SET own:1"), ":SAT own:1");
         member.connect().ask("SET theirs:1");

@@ -291,7 +291,7 @@ fn failing_optional_calls_cost_nothing() {
 #[test]
 fn node_without_file_descriptors_serves_open_connections_without_spinning() {
     let Some(shim) = shim() else { return };
-    // The first call finds nobody, the second takes the first client, the third nobody.
+    // The first call finds no connection, the second the first client, the third none.
     let fault = Fault { call: "accept4", kind: "EMFILE", nth: 4, count: 1_000_000 };
     let server = launch(shim, fault).start();
     let mut first = server.connect();

@@ -15,7 +15,7 @@ use olivia::node::{CloseReason, FilterState};
 use olivia::wire::frame::{Body, Wanted};
 use std::collections::BTreeSet;
 
-/// A node with these limits, and a peer whose filter it does not know: asked for whatever is not here.
+/// A node with these limits, and a peer with an unknown filter: queried for every absent key.
 fn asking(limits: Limits) -> (World, Link) {
     let mut world = World::new(Config { limits, ..Config::default() });
     let link = world.linked(&Face::new(1));
@@ -170,7 +170,7 @@ fn in_flight_queries_of_a_peer_are_limited() {
     assert_eq!(world.told(), ":GOT \n:GOT \n:GOT \n");
 }
 
-/// Does what is to be done now step by step; the most questions that one step asked.
+/// Does the due work step by step; the most queries of one step.
 fn most_asked_in_a_step(world: &mut World) -> u64 {
     let mut most = 0;
     while world.driver.node.has_work(world.driver.now) {
@@ -203,7 +203,7 @@ fn lookups_of_many_keys_at_many_peers_run_in_short_steps() {
         assert!(at_once <= 256 + 40, "{names}: {at_once} in one call");
         let most = most_asked_in_a_step(&mut world);
         assert!(most <= 256 + 40, "{names}: {most} in one step");
-        // The claimant is slow, and the others are asked.
+        // The claimant is slow, and the others are queried.
         world.driver.leap(ms(20));
         let most = most_asked_in_a_step(&mut world);
         assert!(most <= 256 + 40, "{names}: {most} in one step when the claimant is slow");
@@ -212,7 +212,7 @@ fn lookups_of_many_keys_at_many_peers_run_in_short_steps() {
         }
         world.driver.pass(ms(80));
         assert_eq!(world.driver.take(client), ":GOT \n");
-        // Whoever has not answered is asked again when it is heard from.
+        // A silent peer is queried again after its next frame.
         links.iter().chain([&claimant]).for_each(|link| world.send(link, &[peer::heartbeat(1)]));
         world.hear(&mut claimant);
     }

@@ -227,7 +227,7 @@ fn own_address_taken_over_by_another_node_is_linked() {
     world.homes.retain(|(home, _)| *home != addr(5_003));
     let b = world.add(2, Config::default(), &[addr(5_003)]);
     world.join(b, addr(5_003), &[]);
-    // As seldom as any address that leads to nobody.
+    // At the longest interval of a failing address.
     world.pass(ms(22_000));
     assert_eq!(world.linked(a), 0);
     world.pass(ms(16_000));

@@ -27,7 +27,7 @@ const PORT: u16 = 5454;
 const PASSWORD: &str = "open sesame";
 const SECRET: &str = "what all hosts of this mesh share";
 
-/// Quick, and yet more than a busy machine lets a process wait.
+/// Short, and yet longer than a busy machine delays a process.
 const BEAT_MS: u64 = 400;
 const THREE_BEATS: Duration = Duration::from_millis(3 * BEAT_MS);
 
@@ -86,7 +86,7 @@ impl Net {
         format!("10.77.{host}.2:{PORT}").parse().unwrap()
     }
 
-    /// A node on each host; all are told of the first.
+    /// A node on each host; the first is the configured peer of all.
     fn start(&self, name: &str) -> Vec<Server> {
         let launch = |at: usize| {
             Launch::new(&format!("{name}-{at}"))
@@ -117,7 +117,7 @@ impl Net {
         client
     }
 
-    /// Begins or ends a loss at the router, which says nothing about it.
+    /// Begins or ends a silent loss at the router.
     fn rule(&self, verb: &str, host: usize, loss: Loss) {
         let to = format!("10.77.{host}.2");
         let rule = ["-n", &self.router, "rule", verb];

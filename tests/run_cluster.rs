@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-/// The example, which lies beside the tests.
+/// The example, built beside the tests.
 fn example() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let example = test.parent().unwrap().parent().unwrap().join("examples/cluster");
@@ -27,7 +27,7 @@ fn example() -> PathBuf {
     example
 }
 
-/// The example as it runs, and what it says.
+/// The running example, and its output.
 struct Running {
     child: Child,
     said: Arc<Mutex<String>>,

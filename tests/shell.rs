@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// Bytes that a pipe holds until its reader takes some.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// A port of loopback that nobody listens on at this moment.
+/// A free port of loopback.
 fn free_port() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Pipelines numbered requests until it is told to stop or the connection has gone.
+/// Pipelines numbered requests until `stop` is set or the connection is closed.
 fn send_without_end(mut stream: TcpStream, stop: &AtomicBool) {
     for batch in 0.. {
         let requests = (batch * 64..(batch + 1) * 64).fold(String::new(), |mut all, n| {
@@ -136,7 +136,7 @@ fn client_accepted_just_before_the_signal_is_answered() {
     server.ended_well();
 }
 
-/// A client that asks for more than the system's buffers hold, and reads nothing.
+/// A client that requests more than the system's buffers hold, and reads nothing.
 fn deaf_client(server: &Server) -> Client {
     let mut client = server.connect();
     let value = "v".repeat(60_000);
@@ -162,7 +162,7 @@ fn client_that_reads_nothing_delays_shutdown_by_drain_ms_at_most() {
     let begin = Instant::now();
     server.end_well();
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    // What it gets is cut somewhere, but nobody said goodbye to it in the middle of a reply.
+    // Its input is cut somewhere, but no BYE stands in the middle of a reply.
     while let Ok(line) = deaf.try_line() {
         assert!(line.starts_with(":GOT key:vvv"), "{line}");
     }

@@ -107,12 +107,12 @@ impl Client {
         (text, end)
     }
 
-    /// One number of a STATS reply, asked for on this connection.
+    /// One number of a STATS reply on this connection.
     pub fn stat(&mut self, name: &str) -> u64 {
         self.stat_text(name).parse().unwrap()
     }
 
-    /// One field of a STATS reply, asked for on this connection.
+    /// One field of a STATS reply on this connection.
     pub fn stat_text(&mut self, name: &str) -> String {
         let line = self.ask("STATS");
         let mut fields = line.strip_prefix(":STATS ").unwrap().split(',').filter_map(|f| f.split_once(':'));

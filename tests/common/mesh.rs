@@ -5,7 +5,7 @@ use super::server::{Launch, Server};
 use super::wait_until;
 use std::net::{Ipv4Addr, TcpListener};
 
-/// So many nodes: the first is the base, the others are told of it alone. `launch` prepares each.
+/// So many nodes, each but the first configured with the first as its peer. `launch` prepares each.
 /// Returns when all are linked to all.
 pub fn mesh(name: &str, count: usize, launch: impl Fn(Launch) -> Launch) -> Vec<Server> {
     let mut nodes: Vec<Server> = Vec::new();
@@ -39,7 +39,7 @@ pub fn wait_for_value(client: &mut Client, key: &str, value: &str) {
     assert_eq!(reply, format!(":GOT {key}:{value}"));
 }
 
-/// A port that nobody has at the moment.
+/// A port that is free at the moment.
 pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-/// What the line at start says in front of the address.
+/// The text before the address in the line at start.
 const LISTENS: &str = " olivia 0.1.0 listens on ";
 
 /// The program of iproute2, by its whole path: what is started has no PATH.
@@ -56,7 +56,7 @@ impl Launch {
         self
     }
 
-    /// As a member of the mesh of whoever listens there.
+    /// With the node that listens there as its peer.
     pub fn peer(self, addr: SocketAddr) -> Self {
         self.arg("--peer").arg(&addr.to_string())
     }
@@ -118,7 +118,7 @@ impl Launch {
         server
     }
 
-    /// Starts it as told. It may end at once, and its address is not known.
+    /// Starts it. It may end at once, and its address is not known.
     pub fn spawn(self) -> Server {
         let Self { home, args, env, port: _, files_max, namespace, last_line } = self;
         let mut child = program(files_max, namespace.as_deref())
@@ -193,12 +193,12 @@ impl Server {
         Client::connect(self.addr())
     }
 
-    /// What it has said on standard error so far.
+    /// Its standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits until it has said `text`.
+    /// Waits until its standard error holds `text`.
     pub fn wait_for_log(&self, text: &str) {
         wait_until(&format!("the log says {text:?}"), || self.log().contains(text));
     }
@@ -218,7 +218,7 @@ impl Server {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits for its end and gives the exit code with all it said.
+    /// Waits for its end; returns the exit code and all its standard error.
     pub fn end(&mut self) -> (Option<i32>, String) {
         let begin = Instant::now();
         while !self.has_ended() {
@@ -231,13 +231,13 @@ impl Server {
         (self.child.wait().unwrap().code(), self.log())
     }
 
-    /// Tells it to end, and demands that it does so properly.
+    /// Sends SIGTERM and checks that it exits with code 0.
     pub fn end_well(self) {
         self.signal("TERM");
         self.ended_well();
     }
 
-    /// Demands that it ends properly, having been told to.
+    /// Checks that it exits with code 0 and did not panic.
     pub fn ended_well(mut self) {
         let (code, log) = self.end();
         assert_eq!(code, Some(0), "{log}");

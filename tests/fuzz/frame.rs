@@ -48,7 +48,7 @@ fn check_partial(input: &[u8], limits: FrameLimits) {
     }
 }
 
-/// A list has as many entries as it says, which fill the payload.
+/// A list has as many entries as its count, which fill the payload.
 fn check_list(body: &Body<'_>, payload: usize) {
     match body {
         Body::Delta(list) => {

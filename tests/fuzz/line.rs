@@ -18,7 +18,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// No part of the input says anything that the whole takes back.
+/// What a prefix of the input yields, the whole yields too.
 fn check_cuts(input: &[u8], limit: usize, whole: Front<'_>) {
     let mut decided = false;
     for cut in 0..input.len().min(2 * limit + 8) {

@@ -209,7 +209,7 @@ impl World {
         }
     }
 
-    /// Does what the node asks for, and looks at what it holds.
+    /// Carries out the node's actions, and checks its sizes.
     fn reconcile(&mut self) {
         while let Some(action) = self.node.next_action() {
             let key = conn_of(action);

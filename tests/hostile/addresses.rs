@@ -8,7 +8,7 @@ use olivia::limits::MeshLimits;
 use olivia::wire::frame::{Address, put_peers};
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// The most that are dialled at one time because somebody told them.
+/// The most learned addresses that are dialled at once.
 const DIALS_ON_HEARSAY_MAX: usize = 8;
 
 fn tell(world: &mut World, link: &Link, addresses: &[&str]) {
@@ -137,7 +137,7 @@ fn flood_of_addresses_is_bounded_by_the_address_book_and_read_in_steps() {
             told += 1_000;
         }
         world.driver.deliver(link.conn, &bytes);
-        // The first of ten frames has cost what a call may: the others wait, and others are served.
+        // The first of ten frames has used the call's budget: the others wait, and clients are served.
         assert!(world.driver.node.has_work(world.driver.now));
         world.check_at_once();
         world.driver.run();
@@ -170,7 +170,7 @@ fn at_most_eight_learned_addresses_are_dialled_at_once() {
         tried += dials.len();
         assert!(world.driver.node.conns() <= 2 + DIALS_ON_HEARSAY_MAX);
     }
-    // Each takes three seconds, since nobody is there.
+    // Each dial times out after three seconds.
     assert_eq!(tried, 4 * DIALS_ON_HEARSAY_MAX);
     assert_eq!(world.closed(olivia::node::CloseReason::DialFailed), 3 * DIALS_ON_HEARSAY_MAX as u64);
     world.check();

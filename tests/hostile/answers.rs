@@ -1,4 +1,4 @@
-//! Answers that nobody wanted, come twice, late or about something else, and those that never come.
+//! Answers without a query, twice, late or for another key, and answers that never come.
 
 use crate::kit::peer::{Face, Heard, Link, World, deltas, head, heartbeat, ms};
 use olivia::config::Config;
@@ -70,7 +70,7 @@ fn answer_for_another_key_is_dropped() {
     assert_eq!(world.driver.node.stats().answers_mismatched, 2);
     world.send(&link, &[(request, value(far, b"true"))]);
     assert_eq!(world.told(), ":GOT far:true\n");
-    // Forged answers alone make no client wait longer than a lookup may take.
+    // Forged answers do not delay a client beyond the lookup timeout.
     let request = asked(&mut world, &mut link);
     world.send(&link, &[(request, value(own, b"lie"))]);
     world.driver.pass(ms(100));
@@ -108,7 +108,7 @@ fn answer_over_a_replaced_link_is_dropped() {
     let far = world.hash("far");
     let request = asked(&mut world, &mut old);
     let mut new = world.dial(&face);
-    // It is asked again over the new link, and nowhere is no answer before that has come.
+    // It is queried again over the new link, and a miss is not final before that answer.
     assert_eq!(world.told(), "");
     world.send(&old, &[(request, value(far, b"old"))]);
     assert_eq!(world.driver.node.stats().answers_late, 0);
@@ -277,7 +277,7 @@ fn peer_that_sends_nothing_costs_three_timeouts_until_its_link_ends() {
     world.check();
 }
 
-/// The node's own delay is no timeout: it is busy, and the answer lies unread in the socket.
+/// The node's own delay is no timeout: the answer lies unread in the socket.
 #[test]
 fn answer_that_arrived_in_time_and_is_read_late_is_a_hit() {
     let mut world = World::new(Config::default());

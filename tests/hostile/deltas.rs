@@ -8,7 +8,7 @@ use olivia::limits::Limits;
 use olivia::node::{CloseReason, FilterState};
 use olivia::wire::frame::{Body, Head};
 
-/// From where the peer was asked to go on.
+/// The position of the RESYNC.
 fn resyncs(world: &mut World, link: &mut Link) -> Vec<Option<Head>> {
     let heard = world.hear(link).into_iter();
     heard.filter_map(|heard| if let Heard::Resync(from) = heard { Some(from) } else { None }).collect()
@@ -53,13 +53,13 @@ fn missing_delta_starts_one_resync_and_the_filter_is_uncertain_until_it_ends() {
     assert_eq!(resyncs(&mut world, &mut link), [Some(head(1, 3))]);
     assert_eq!(world.driver.node.stats().digest_messages_dropped, 499);
     assert_eq!(world.filter(&face), FilterState::Doubtful);
-    // In doubt it is asked for what it does not claim.
+    // While its filter is uncertain it is queried for keys that it does not claim.
     world.begin("GET nowhere\n");
     let asked = world.queries(&mut link);
     assert_eq!(asked.len(), 1);
     world.send(&link, &[(asked[0], Body::None { hash: world.hash("nowhere") })]);
     assert_eq!(world.told(), ":GOT \n");
-    // A beat that says where its log ends does not make it known.
+    // A heartbeat with the end of its changelog does not make it known.
     world.send(&link, &[(1, Body::Heartbeat { head: head(1, 3), is_answer: false })]);
     assert_eq!(world.filter(&face), FilterState::Doubtful);
     world.driver.send(link.conn, deltas(3, &(3..504).collect::<Vec<u64>>()));
@@ -84,7 +84,7 @@ fn announced_deltas_that_do_not_arrive_make_the_filter_uncertain() {
     assert_eq!(world.filter(&face), FilterState::Doubtful);
     world.driver.send(link.conn, deltas(5, &[6]));
     assert_eq!(world.filter(&face), FilterState::Known);
-    // A beat that finds what was announced is one as ever.
+    // A heartbeat after the announced deltas changes nothing.
     world.send(&link, &[ahead(3, 7), ahead(4, 7)]);
     assert_eq!(world.filter(&face), FilterState::Doubtful);
     world.driver.send(link.conn, deltas(6, &[7]));

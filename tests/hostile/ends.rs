@@ -1,5 +1,5 @@
-//! Goodbyes and half closes, in every phase: the link is gone at once, what was asked through it is asked
-//! elsewhere, and what is said afterwards is not heard.
+//! BYE and half closes, in every phase: the link ends at once, its queries fail over to other peers, and later
+//! frames are dropped.
 
 use crate::kit::peer::{Face, Heard, World, bytes_of, heartbeat, ms, secretive};
 use olivia::config::Config;
@@ -91,7 +91,7 @@ fn half_close_in_each_phase_of_being_dialled_ends_the_connection() {
     world.driver.shut(conn);
     assert!(world.driver.is_closed(conn));
     assert_eq!(world.closed(CloseReason::Done), 4);
-    // With the proof itself: a node that says no more hears no more.
+    // Together with the proof: a half-closed link is closed.
     let (conn, node) = world.offered(&face);
     world.driver.deliver(conn, &face.proof_line(&node));
     world.driver.shut_ahead(conn);

@@ -31,7 +31,7 @@ fn samples() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Sends bytes that are no frame over a new link; the goodbye.
+/// Sends bytes that are no frame over a new link; returns the reason of BYE.
 fn broken(bytes: &[u8]) -> String {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
@@ -154,7 +154,7 @@ fn half_a_frame_then_silence_ends_the_link_after_three_heartbeats() {
         let mut world = World::new(Config::default());
         let face = Face::new(1);
         let link = world.linked(&face);
-        // One byte in each beat is a sign of life, and the frame goes on being waited for.
+        // One byte per heartbeat keeps the link open.
         for byte in &sample[..HEADER_BYTES] {
             world.driver.pass(ms(1_500));
             world.driver.send(link.conn, [*byte]);

@@ -1,12 +1,12 @@
-//! Those who want to become peers and may not: nothing is kept of them, each is counted, and what was said
-//! once cannot be said again.
+//! Handshakes that must be refused: no state is kept of them, each is counted, and a recorded one cannot be
+//! replayed.
 
 use crate::kit::ClientId;
 use crate::kit::peer::{Face, SECRET, World, ms, secretive};
 use olivia::config::{Config, Secret};
 use olivia::node::CloseReason;
 
-/// What the node says to a request of a node that it does not admit, which must end the connection.
+/// The refusal of a handshake, which must end the connection.
 fn refused(world: &mut World, conn: ClientId, line: &[u8]) -> String {
     let before = world.driver.node.stats().handshakes_refused;
     world.driver.send(conn, line);
@@ -109,7 +109,7 @@ fn echoed_handshake_is_refused_and_the_address_is_dialled_again() {
     assert!(world.driver.is_closed(conn));
     assert_eq!(world.driver.take(conn), "");
     world.check();
-    // It was no meeting with itself, since nobody has come in with that offer.
+    // It has not dialled itself: no connection with that offer has arrived.
     let link = world.accept(&face);
     assert!(world.is_linked(&face) && !world.driver.is_closed(link.conn));
 }
@@ -129,7 +129,7 @@ fn node_that_dialled_itself_closes_and_backs_off() {
     world.driver.pass(ms(22_000));
     assert_eq!(world.driver.next_dial(), None);
     assert!(world.driver.node.is_ready());
-    // Somebody else may live there by and by.
+    // Another node may listen there later.
     world.driver.pass(ms(600_000));
     let dials = std::iter::from_fn(|| world.driver.next_dial()).count();
     assert!((14..=25).contains(&dials), "{dials}");
@@ -362,7 +362,7 @@ fn draining_node_accepts_no_links() {
     let mut world = World::new(secretive());
     let face = Face::elsewhere(1);
     let (conn, node) = world.offered(&face);
-    // A client that has not taken its goodbye keeps the node from its end.
+    // A client that has not read its BYE delays the end of the node.
     let client = world.driver.client();
     world.driver.reads(client, false);
     world.driver.node.drain(world.driver.now);

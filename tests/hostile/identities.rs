@@ -1,4 +1,4 @@
-//! Who is who: too many nodes, one node twice, one node after the other, somebody with another's name.
+//! Identities: too many nodes, one node twice, one node after another at an address, a node id of another node.
 
 use crate::kit::peer::{Face, Heard, Link, World, head, heartbeat, ms, secretive};
 use olivia::config::Config;
@@ -188,7 +188,7 @@ fn ten_thousand_identities_leave_bounded_tables() {
     assert_eq!(world.stat("peer_filters_bytes"), 0);
 }
 
-/// Whether exactly this one of two links lives, and the other was told why it does not.
+/// Whether exactly this one of two links is open, and the other got BYE with the reason.
 fn survives(world: &mut World, alive: &mut Link, gone: &mut Link, why: &str) {
     let said = world.goodbye(gone);
     assert_eq!(said, why);

@@ -30,7 +30,7 @@ fn answers_to_a_peer_that_does_not_read_are_dropped_above_the_limit() {
     assert!(world.stat("buffers_bytes") < 2 << 20);
     let dropped = world.stat("peer_queries_dropped");
     assert_eq!(world.stat("peer_queries"), 100_000);
-    // As soon as it reads it gets what it is owed, in the order of its questions.
+    // As soon as it reads it gets its answers, in the order of its queries.
     world.driver.reads(link.conn, true);
     let heard = world.hear(&mut link);
     let answered: Vec<u32> = heard

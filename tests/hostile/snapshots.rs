@@ -1,5 +1,5 @@
-//! Whole filters that lie, do not fit, or do not come whole: what is refused leaves the peer unknown, so that
-//! it is asked, and what it cost is given back.
+//! Snapshots that are wrong, too large, or incomplete: what is refused leaves the peer's filter unknown, so that
+//! it is queried, and its memory is freed.
 
 use crate::kit::peer::{Face, Heard, Link, World, bytes_of, deltas, head, heartbeat, ms, piece};
 use olivia::config::Config;
@@ -21,7 +21,7 @@ fn end() -> Vec<u8> {
     bytes_of(&[(0, Body::SnapEnd)])
 }
 
-/// The peer is asked for a key, since its filter is not known; it says no.
+/// The peer is queried for a key, since its filter is unknown, and answers NONE.
 fn is_asked(world: &mut World, link: &mut Link) {
     world.begin("GET nowhere\n");
     let asked = world.queries(link);
@@ -85,7 +85,7 @@ fn filter_that_fills_up_by_deltas_is_refused_when_it_claims_nearly_all() {
     }
     assert_eq!((refusals(&world), world.filter(&face)), (1, FilterState::Unknown));
     is_asked(&mut world, &mut link);
-    // What follows is dropped, and it is asked again for all of it, in a while.
+    // What follows is dropped, and a RESYNC is sent later.
     let dropped = world.driver.node.stats().digest_messages_dropped;
     world.driver.send(link.conn, deltas(seq, &[1]));
     assert!(world.driver.node.stats().digest_messages_dropped > dropped);
@@ -94,7 +94,7 @@ fn filter_that_fills_up_by_deltas_is_refused_when_it_claims_nearly_all() {
     assert_eq!(asked, 3, "once in twenty seconds");
 }
 
-/// How often the peer is asked to go on, while it beats for so many seconds.
+/// RESYNCs that the peer gets during so many seconds of heartbeats.
 fn resyncs_within(world: &mut World, link: &mut Link, seconds: u32) -> usize {
     let mut asked = 0;
     for second in 0..seconds {

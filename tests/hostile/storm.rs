@@ -1,5 +1,5 @@
-//! All of it at once, by chance: peers that link, lie, leave and come back, each frame drawn, under tiny
-//! limits. Nothing here knows what is right but the node's own books and its limits.
+//! All of it at once, at random: peers that link, send wrong frames, leave and return, each frame drawn, under tiny
+//! limits. What is checked are the node's own counters and its limits.
 
 use crate::kit::ClientId;
 use crate::kit::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, ms, piece};
@@ -258,7 +258,7 @@ impl Storm {
         }
     }
 
-    /// What holds whatever is said.
+    /// What holds after any input.
     fn check(&mut self) {
         self.world.check();
         assert!(self.world.stat("peer_filters_bytes") <= 1 << 20);

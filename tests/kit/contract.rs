@@ -1,4 +1,4 @@
-//! What a node has asked of its shell for one connection, and what it may not ask.
+//! The state of one connection at the shell, and which actions the node may not request.
 
 use olivia::node::{Action, ConnKey};
 

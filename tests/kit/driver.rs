@@ -24,14 +24,14 @@ pub struct ClientId(usize);
 #[derive(Debug)]
 struct Client {
     key: ConnKey,
-    /// On its way to the node, which may have said that it does not want it yet.
+    /// On its way to the node, which may have stopped reading.
     sent: Vec<u8>,
     has_shut: bool,
     shut_delivered: bool,
     /// What has arrived and was not taken by the test yet.
     arrived: Vec<u8>,
     reads: bool,
-    /// The node has dialled, and nobody has answered yet.
+    /// The node has dialled, and the dial is pending.
     is_dialled: bool,
     /// The connection was broken by the test.
     is_lost: bool,
@@ -87,7 +87,7 @@ impl Driver {
         Self { node, now, watch: None, ticks: 0, clients, dials, touched }
     }
 
-    /// Begins another life; all connections are lost.
+    /// Starts another node; all connections are lost.
     pub fn restart(&mut self, config: Config, seed: u64) {
         self.node = Node::new(config, seed, self.now);
         self.clients.iter_mut().for_each(|client| client.is_lost = true);
@@ -109,19 +109,19 @@ impl Driver {
         self.connect(LOOPBACK).unwrap()
     }
 
-    /// Tells the node where it listens and whom it has to dial.
+    /// Gives the node its listen address and its configured peers.
     pub fn join(&mut self, listen: &str, peers: &[&str]) {
         let peers: Vec<Vec<SocketAddr>> = peers.iter().map(|peer| vec![peer.parse().unwrap()]).collect();
         self.node.join(self.now, listen.parse().unwrap(), &peers);
         self.run();
     }
 
-    /// The connection that the node has dialled first of those not asked for yet, and whom.
+    /// The oldest dial not yet taken from here, and its address.
     pub fn next_dial(&mut self) -> Option<(ClientId, SocketAddr)> {
         self.dials.pop_front()
     }
 
-    /// Somebody is there where the node has dialled. Who nobody is told by `lose`.
+    /// A dial succeeds. One that fails: `lose`.
     pub fn pick_up(&mut self, id: ClientId) {
         self.clients[id.0].is_dialled = false;
         self.node.connected(self.now, self.clients[id.0].key);
@@ -159,7 +159,7 @@ impl Driver {
         self.run();
     }
 
-    /// Shuts the client's side, and the node learns of it though it has said that it wants no more.
+    /// Shuts the client's side, which the node gets although it has stopped reading.
     pub fn shut_ahead(&mut self, id: ClientId) {
         let client = &mut self.clients[id.0];
         (client.has_shut, client.shut_delivered) = (true, true);
@@ -217,7 +217,7 @@ impl Driver {
         !self.clients[id.0].arrived.is_empty()
     }
 
-    /// The clients for whom something has arrived, or the end, since the last time.
+    /// The clients that got bytes, or the end, since the last call.
     pub fn take_touched(&mut self) -> Vec<ClientId> {
         for id in &self.touched {
             if let Some(client) = self.clients.get_mut(id.0) {
@@ -238,7 +238,7 @@ impl Driver {
         self.clients[id.0].is_closed()
     }
 
-    /// Whether the node has said that it wants nothing from this client now.
+    /// Whether the node has stopped reading from this client.
     pub fn is_stopped(&self, id: ClientId) -> bool {
         self.clients[id.0].contract.is_stopped
     }
@@ -253,7 +253,7 @@ impl Driver {
         self.clients[id.0].sent.len()
     }
 
-    /// Lets time pass, waking the node when it asked to be woken.
+    /// Lets time pass, with a tick at each of the node's deadlines.
     pub fn pass(&mut self, span: Duration) {
         self.run();
         let end = self.now.mono.after(span);

@@ -139,7 +139,7 @@ impl Mesh {
         }
     }
 
-    /// Lets time pass, waking each node when it asked to be woken.
+    /// Lets time pass, with ticks at each node's deadlines.
     pub fn pass(&mut self, span: Duration) {
         let end = self.now.mono.after(span);
         self.settle(0..self.nodes.len());
@@ -161,7 +161,7 @@ impl Mesh {
         self.nodes.iter_mut().for_each(|driver| driver.now = self.now);
     }
 
-    /// Ends the life of a node, with its connections, and begins another.
+    /// Ends a node, with its connections, and starts another.
     pub fn restart(&mut self, at: usize, config: Config, seed: u64) {
         self.nodes[at].restart(config, seed);
         self.break_wires(|wire| wire.ends.iter().any(|(end, _)| *end == at));

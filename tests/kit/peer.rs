@@ -1,5 +1,5 @@
-//! A peer whose every byte the test decides, and the world in which it meets one node: with a client that
-//! is asked for after each misdeed, and the node's books audited after each of its calls.
+//! A peer whose every byte the test decides, and one node that it meets: with a client that is served after each
+//! attack, and an audit of the node after each of its calls.
 
 use super::driver::{ClientId, Driver};
 pub use super::ms;
@@ -24,7 +24,7 @@ pub fn secretive() -> Config {
     Config { mesh_secret: Some(Secret::new(SECRET.to_owned())), ..Config::default() }
 }
 
-/// Who a peer says it is.
+/// The identity that a peer offers.
 #[derive(Debug, Clone)]
 pub struct Face {
     pub node: [u8; 16],
@@ -86,7 +86,7 @@ impl Face {
         line
     }
 
-    /// The line with which it proves itself to whom it has dialled.
+    /// The proof of a dialling peer.
     pub fn proof_line(&self, node: &Face) -> Vec<u8> {
         let secret = self.secret.map(str::as_bytes);
         let mut line = Vec::new();
@@ -94,7 +94,7 @@ impl Face {
         line
     }
 
-    /// The line with which it answers whom it was dialled by.
+    /// The counter offer of a dialled peer.
     pub fn counter_line(&self, node: &Face) -> Vec<u8> {
         let secret = self.secret.map(str::as_bytes);
         let mut line = Vec::new();
@@ -103,7 +103,7 @@ impl Face {
         line
     }
 
-    /// What the node says of itself in an offer.
+    /// The identity in an offer.
     pub fn of(offer: &Offer<'_>) -> Self {
         let listen = String::from_utf8(offer.listen.to_vec()).unwrap();
         Self {
@@ -257,7 +257,7 @@ impl World {
         self.view(face).is_some_and(|view| view.is_linked)
     }
 
-    /// What the node knows of a peer's filter.
+    /// The state of a peer's filter at the node.
     pub fn filter(&self, face: &Face) -> FilterState {
         self.view(face).unwrap().filter
     }
@@ -310,7 +310,7 @@ impl World {
         panic!("nobody is dialled");
     }
 
-    /// Takes the next dial of the node, and what it says of itself; `seen` is whom it has dialled.
+    /// Takes the next dial of the node, and its offer; `seen` is the dialled address.
     pub fn picked_up(&mut self) -> (ClientId, Face) {
         let (conn, seen) = self.next_dial();
         self.driver.pick_up(conn);
@@ -318,7 +318,7 @@ impl World {
         (conn, node)
     }
 
-    /// What the node says of itself to whom it has dialled at `seen`, and who has picked up.
+    /// The node's offer on a dial to `seen` that succeeded.
     pub fn node_at(&mut self, conn: ClientId, seen: &str) -> Face {
         let line = self.driver.take(conn);
         let args = line.trim_end().strip_prefix("h1:REQUEST connect ").unwrap();

@@ -1,5 +1,4 @@
-//! What the simulator asks of a node beyond its input and output: whom it is linked to, what it knows of
-//! the others' filters.
+//! What the simulator reads of a node beyond its input and output: its links, and the filters of its peers.
 
 use olivia::base::time::Now;
 use olivia::node::{FilterState, Node, PeerView};
@@ -15,12 +14,12 @@ pub fn linked(node: &Node, now: Now) -> Vec<SocketAddr> {
     links(node, now).map(|peer| peer.addr).collect()
 }
 
-/// Where those listen that have let lookups wait in vain, and have still to show that they answer.
+/// The listen addresses of peers whose circuit is not closed.
 pub fn silent(node: &Node, now: Now) -> Vec<SocketAddr> {
     links(node, now).filter(|peer| peer.probes_left > 0).map(|peer| peer.addr).collect()
 }
 
-/// What a node thinks of its peers, in words.
+/// A node's view of its peers, as text.
 pub fn describe(node: &Node, now: Now) -> String {
     let views = links(node, now).map(|view| format!("{view:?}"));
     views.collect::<Vec<_>>().join("; ")

@@ -1,6 +1,6 @@
-//! Clients: whom they talk to, what they ask, and how they leave.
+//! Clients: which node they connect to, what they request, and how they leave.
 //!
-//! What a client reads is not looked at: replies are judged as they appear in the outbound buffer of its
+//! What a client reads is not examined: replies are checked as they appear in the outbound buffer of its
 //! node. A client that is slow to read matters only to the node.
 
 use super::host::Socket;
@@ -19,7 +19,7 @@ enum Phase {
     Idle,
     Connecting,
     Talking,
-    /// It has said all that it will.
+    /// It sends nothing more.
     Leaving,
 }
 
@@ -30,7 +30,7 @@ pub enum Habit {
     Roams,
     /// Talks to one host, as a person at a machine does.
     Stays,
-    /// Talks when it is told to.
+    /// Sends requests only through `ask_now`.
     Waits,
 }
 
@@ -45,13 +45,13 @@ pub struct Client {
     given: usize,
     /// A reply that has no line end yet.
     pub partial: Vec<u8>,
-    /// When the last reply was said.
+    /// When the last reply was written.
     pub told: Stamp,
     /// Requests until it leaves.
     left: u64,
     sleeps_until: u64,
     has_half_closed: bool,
-    /// The node has said goodbye: what comes behind it is not carried out.
+    /// The node has sent BYE: later requests are not carried out.
     is_dismissed: bool,
     pub serial: u64,
     habit: Habit,
@@ -77,7 +77,7 @@ impl Client {
         }
     }
 
-    /// Whether nothing is asked that was not answered.
+    /// Whether every request is answered.
     pub fn is_content(&self) -> bool {
         self.pending.is_empty()
     }
@@ -155,7 +155,7 @@ impl World {
         self.client_later(at, later);
     }
 
-    /// What a client has asked for and will not hear goes on being looked up.
+    /// The lookups of a client that is gone go on.
     fn leave_orphans(&mut self, at: usize) {
         let client = &self.clients[at];
         let orphans = &mut self.hosts[client.host].orphans;
@@ -209,7 +209,7 @@ impl World {
         }
     }
 
-    /// Has a client on a host ask something now, beside what it does by itself. False if it cannot.
+    /// Sends a request of a client now, beside what it does by itself. False if it cannot.
     pub fn ask_now(&mut self, at: usize, what: What) -> bool {
         let Some(port) = self.clients[at].port.filter(|_| self.clients[at].phase == Phase::Talking) else {
             return false;
@@ -220,7 +220,7 @@ impl World {
         true
     }
 
-    /// A client that stays with a host and talks when it is told to.
+    /// A client of one host that sends requests only through `ask_now`.
     pub fn add_asker(&mut self, host: usize) -> usize {
         self.clients.push(Client::new(host, Habit::Waits));
         let at = self.clients.len() - 1;
@@ -299,7 +299,7 @@ impl World {
             return;
         }
         let host = &self.hosts[client.host];
-        // While its node has the other end, what was asked may still be carried out there.
+        // While its node has the other end, requests may still be carried out.
         if host.sockets.values().any(|socket| socket.client == Some(at)) {
             self.clients[at].phase = Phase::Leaving;
         } else {
@@ -307,7 +307,7 @@ impl World {
         }
     }
 
-    /// The node says goodbye to a client.
+    /// The node has sent BYE to a client.
     pub fn client_dismissed(&mut self, at: usize) {
         let client = &mut self.clients[at];
         client.is_dismissed = true;

@@ -1,5 +1,5 @@
-//! When nothing goes wrong any more, all has to be well within a bounded time: every link up, every digest
-//! equal to its filter, every live key found from every node, nothing left to do but the beats.
+//! After the last fault everything must recover within a bounded time: every link is up, every digest equals its
+//! filter, every live key is found from every node, and nothing is left to do but heartbeats.
 
 use super::boundary;
 use super::host::Kind;
@@ -16,10 +16,10 @@ const WHOLE_WITHIN: u64 = 90_000 * MS;
 /// How long readers that fall asleep may take for their replies.
 const REST_WITHIN: u64 = 30_000 * MS;
 
-/// Requests that clients make when all is well.
+/// Requests of clients after the faults.
 const CALM_REQUESTS: u64 = 300;
 
-/// Keys asked for in one request, and in all.
+/// Keys of one request, and in all.
 const KEYS_PER_REQUEST: usize = 8;
 const KEYS_MAX: usize = 100;
 
@@ -27,7 +27,7 @@ const KEYS_MAX: usize = 100;
 const ABSENT_KEYS: u32 = 240;
 const ABSENT_FROM: u32 = 1_000_000;
 
-/// Keys that are given a life at the end, the first of them, and questions for how long they last.
+/// Keys that get a TTL at the end, the first of them, and TTL requests for them.
 const LIVES: u32 = 12;
 const LIVES_FROM: u32 = 2_000_000;
 const LIVES_ASKED: usize = 60;
@@ -93,7 +93,7 @@ impl World {
     fn calm_talk(&mut self) {
         let calm = self.calm_since();
         self.run_until(calm.max(self.net.now));
-        // What they said has been forgotten by now.
+        // What hostile peers sent is gone by now.
         self.has_liars = false;
         self.ops_left = CALM_REQUESTS;
         for client in 0..self.clients.len() {
@@ -146,7 +146,7 @@ impl World {
         }
     }
 
-    /// Asks every node for every key that lives long enough.
+    /// Requests every key with enough TTL from every node.
     fn find_all(&mut self) {
         let until = self.net.now + 60_000 * MS;
         let mut keys: Vec<u32> = (0..self.members).flat_map(|at| self.oracle.keys_held(at, until)).collect();
@@ -183,7 +183,7 @@ impl World {
         assert_eq!(self.replies - before, asked, "not everything is answered");
     }
 
-    /// Asks every node for keys that nobody holds: nearly all of them are answered without a question.
+    /// Requests absent keys from every node: nearly all are answered without a query.
     fn find_none(&mut self) {
         if self.plan.is_cramped {
             return;
@@ -236,7 +236,7 @@ impl World {
         }
     }
 
-    /// Nothing moves but the beats.
+    /// Nothing is sent but heartbeats.
     fn check_idle(&mut self) {
         let heartbeats = 5;
         let before: Vec<u64> = self.hosts.iter().map(|host| host.iterations).collect();

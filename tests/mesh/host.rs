@@ -1,4 +1,4 @@
-//! One machine: its clocks, its sockets as the shell sees them, and the node that lives on it for now.
+//! One machine: its clocks, its sockets as the shell sees them, and the node that runs on it.
 
 use super::alone::Talk;
 use super::kit::contract::Contract;
@@ -10,14 +10,14 @@ use olivia::node::{ConnKey, Node, NodeId};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-/// What lives on a host.
+/// What runs on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A member of the mesh.
     Member,
     /// A node with another secret, which no member may ever link to.
     Stranger,
-    /// A member that lies.
+    /// A hostile member.
     Liar,
 }
 
@@ -70,7 +70,7 @@ pub struct Host {
     pub gone: Vec<ConnKey>,
     pub turn_at: Option<u64>,
     pub busy_until: u64,
-    /// Turns so far, for a look at who spins.
+    /// Iterations so far, to find a node that spins.
     pub iterations: u64,
     /// Calls of `tick` in a row that left work behind.
     pub spins: u32,
@@ -80,7 +80,7 @@ pub struct Host {
     pub is_ending: bool,
     /// Whom it is linked to, or was a moment ago, and since when not any more.
     pub linked: Vec<(NodeId, Option<u64>)>,
-    /// Keys that clients which are gone have asked for, and when.
+    /// Keys looked up for clients that are gone, and since when.
     pub orphans: Vec<(u32, Stamp)>,
 }
 
@@ -150,7 +150,7 @@ impl Host {
         }
     }
 
-    /// Forgets all of a life that has ended.
+    /// Drops the state of a run that has ended.
     pub fn clear(&mut self) {
         self.sockets.clear();
         self.backlog.clear();

@@ -1,4 +1,4 @@
-//! What a node may say to a request, and when it is taken as carried out.
+//! What a node may reply to a request, and when a request counts as carried out.
 
 use super::boundary;
 use super::host::{Host, Kind};
@@ -14,10 +14,10 @@ use olivia::wire::filter_dump::decode;
 /// How soon a key is to be found everywhere, beside what the network takes.
 const FOUND_WITHIN: u64 = 10 * MS;
 
-/// By how much a life is told to a peer too short: whole milliseconds, and what a turn may take.
+/// By how much a TTL sent to a peer may be too short: whole milliseconds, and an iteration.
 const TOLD_SHORTER: u64 = 2 * MS;
 
-/// How soon the memory of a key whose life has ended is to be given back.
+/// How soon the memory of an expired key must be freed.
 const GONE_WITHIN: u64 = 1_000 * MS;
 
 impl World {
@@ -116,7 +116,7 @@ impl World {
         self.clients[client].pending[at] = ask;
     }
 
-    /// Whom a node is linked to and asks, if a miss will be judged by it.
+    /// The peers that a node is linked to and queries, if a miss is checked by them.
     fn linked_for(&self, host: usize, ask: &PendingRequest) -> Vec<usize> {
         let is_here = ask.expected.iter().all(|expected| matches!(expected.local, Local::Here(..)));
         if is_here || self.calm_since() > self.net.now || !self.is_strict {
@@ -151,7 +151,7 @@ impl World {
                 from = earlier;
             }
         }
-        // Those who asked may be gone, and the lookup still be under way.
+        // The clients may be gone while their lookup is in flight.
         let orphans =
             self.hosts[host].orphans.iter().filter(|(key, earlier)| *key == item.key && *earlier < from);
         from = orphans.map(|(_, earlier)| *earlier).min().unwrap_or(from);
@@ -177,7 +177,7 @@ impl World {
         (mono_ms + item.seconds * 1_000).saturating_mul(MS) - host.offset
     }
 
-    /// Judges what a node says to a client.
+    /// Checks the bytes that a node sends to a client.
     pub fn judge(&mut self, host: usize, client: usize, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let mut line = std::mem::take(&mut self.clients[client].partial);
@@ -269,7 +269,7 @@ impl World {
         if is_tight || is_big { Ok(()) } else { Err("no reason for an error".to_owned()) }
     }
 
-    /// What is counted adds up, and of keys whose life has ended the memory is given back.
+    /// Counters add up, and the memory of expired keys is freed.
     fn judge_stats(&self, host: usize, ask: &PendingRequest, fields: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(fields).map_err(|error| error.to_string())?;
         let number = |name: &str| -> Result<u64, String> {
@@ -289,7 +289,7 @@ impl World {
         if is_right { Ok(()) } else { Err(format!("it has {least} to {most} keys")) }
     }
 
-    /// The filter as text is that of the node, bit by bit, if it was told at once.
+    /// The filter dump equals the node's filter, bit by bit, if it was written at once.
     fn judge_filter(&self, host: usize, ask: &PendingRequest, fields: &[u8]) -> Result<(), String> {
         let (head, words) = decode(fields, 1 << 20).map_err(|error| error.to_string())?;
         let node = self.hosts[host].node.as_ref().filter(|_| ask.given == Some(self.stamp()));
@@ -390,7 +390,7 @@ impl World {
             (Verb::Who, Local::Here(..), shown) => demand(shown == Some(b"here"), "it was here"),
             (Verb::Who, Local::Absent, shown) => demand(shown != Some(b"here"), "it was not here"),
             (Verb::Del | Verb::Expire | Verb::Who, Local::Unsure, _) => Ok(()),
-            // Read at once, though it may be said only after earlier replies.
+            // Read at once, though it may be written only after earlier replies.
             (Verb::Get, Local::Here(value, _), Some(shown)) => {
                 demand(shown == self.oracle.text(value), "another value than that which is here")
             }
@@ -492,7 +492,7 @@ fn judge_life(shown: &[u8], deadline: u64, (from, to): (Stamp, Stamp), shorter: 
     }
     let seconds: u64 =
         std::str::from_utf8(shown).ok().and_then(|text| text.parse().ok()).ok_or("no number")?;
-    // That of a key elsewhere is counted from the question on, and so may be told too short.
+    // The TTL of a remote key counts from the query on, and so may be too short.
     let least = deadline.saturating_sub(shorter + 2 * to.nanos - from.nanos).div_ceil(1_000 * MS);
     let most = deadline.saturating_sub(from.nanos).div_ceil(1_000 * MS);
     let text = format!("it lasts {least} to {most} s");

@@ -1,11 +1,12 @@
-//! A member of the mesh that lies: it knows the secret and speaks the protocol, and then claims keys that
-//! it has not, answers late, twice, for other keys or to nobody's question, sends digests that are full,
-//! too large, out of order or of an older life, and bytes that are no frames at all.
+//! A hostile member of the mesh: it knows the secret and speaks the protocol, claims keys that it does not have,
+//! answers late, twice, for other keys or without a query, sends digests that are full, too large, out of order
+//! or of an older epoch, and bytes that are no frames at all.
 //!
-//! It is no node: it has no clock of its own and keeps no contract. A value that it gives in answer to a
-//! question, for the key that was asked for, is as good as any; what it gives otherwise must never be seen.
+//! It is no node: it has no clock of its own and keeps no contract. A value in answer to a query, for the queried
+//! key, is as good as any; any other value must never be seen.
 
 use super::host::{Kind, State};
+use super::kit::peer::Face;
 use super::net::{MS, Party, Port, Read, US};
 use super::world::{Event, World};
 use olivia::base::rng::Rng;
@@ -13,10 +14,7 @@ use olivia::node::NodeId;
 use olivia::wire::frame::{
     self, Address, Body, Frame, FrameLimits, Front, Head, put, put_blocks, put_deltas, put_peers, put_piece,
 };
-use olivia::wire::handshake::{
-    Answer, ConnectArgs, HASH_CHECK_TEXT, Links, Offer, Proof, Prover, put_counter_offer, put_offer,
-    put_proof, put_welcome, read_answer, read_request,
-};
+use olivia::wire::handshake::{Answer, ConnectArgs, HASH_CHECK_TEXT, put_welcome, read_answer, read_request};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -25,17 +23,9 @@ const LIMITS: FrameLimits = FrameLimits { key_bytes_max: 1 << 20, value_bytes_ma
 /// Keys that a liar claims to have.
 const CLAIMED_KEYS: u64 = 40;
 
-/// What a liar's value says of a key.
+/// A hostile member's value of a key.
 pub fn lie_about(key: &[u8]) -> Vec<u8> {
     format!("liar.{:x}", xxh3_64(key)).into_bytes()
-}
-
-/// Who the other end of a link said it was.
-#[derive(Debug, Clone, Default)]
-struct PeerIdentity {
-    node: [u8; 16],
-    listen: Vec<u8>,
-    nonce: [u8; 16],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +40,8 @@ enum Stage {
 struct Link {
     port: Port,
     stage: Stage,
-    nonce: [u8; 16],
-    theirs: PeerIdentity,
+    own: Face,
+    theirs: Face,
     inbound: Vec<u8>,
     outbound: Vec<u8>,
     /// Our proof was wrong: we must not be welcome.
@@ -61,7 +51,7 @@ struct Link {
     seq: u64,
 }
 
-/// What a liar has said of its filter to one node, over whichever links.
+/// What a hostile member has sent of its filter to one node, over any links.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Told {
     /// All changes before this one.
@@ -88,13 +78,13 @@ impl World {
         self.liar(at)?.links.iter_mut().find(|link| link.port == port)
     }
 
-    /// What the liar of this identity has told a node of its filter.
+    /// What the hostile member of this id has sent to a node of its filter.
     pub fn told_by_liar(&self, liar: NodeId, node: NodeId) -> Option<Told> {
         let liar = self.liars.values().find(|other| other.id == liar.0)?;
         Some(liar.told.get(&node.0).copied().unwrap_or_default())
     }
 
-    /// A liar is about to say so many changes from this number on.
+    /// A hostile member is about to send so many deltas from this number on.
     fn liar_tells(&mut self, at: usize, port: Port, first: u64, count: u64) {
         let Some(node) = self.link_at(at, port).map(|link| link.theirs.node) else { return };
         let Some(liar) = self.liar(at) else { return };
@@ -130,22 +120,16 @@ impl World {
     }
 
     fn add_link(&mut self, at: usize, port: Port) {
-        let mut nonce = [0; 16];
-        self.rng.fill(&mut nonce);
+        let (secret, hash) = (self.plan.secret, self.hashes.hash(HASH_CHECK_TEXT).0);
+        let listen = self.hosts[at].addr.to_string();
+        let mut own = Face { listen, hash, secret, ..Face::new(0) };
+        self.rng.fill(&mut own.nonce);
         let Some(liar) = self.liar(at) else { return };
-        let (theirs, stage) = (PeerIdentity::default(), Stage::Offering);
+        own.node = liar.id;
+        let theirs = Face { node: [0; 16], ..own.clone() };
         let (inbound, outbound, late) = (Vec::new(), Vec::new(), Vec::new());
-        liar.links.push(Link {
-            port,
-            stage,
-            nonce,
-            theirs,
-            inbound,
-            outbound,
-            is_unproven: false,
-            late,
-            seq: 0,
-        });
+        let (stage, is_unproven, seq) = (Stage::Offering, false, 0);
+        liar.links.push(Link { port, stage, own, theirs, inbound, outbound, is_unproven, late, seq });
     }
 
     pub fn liar_connected(&mut self, at: usize, port: Port) {
@@ -153,9 +137,8 @@ impl World {
             return;
         }
         self.add_link(at, port);
-        let mut out = Vec::new();
-        self.introduce(at, port, |offer| put_offer(&mut out, offer));
-        self.liar_says(at, port, &out);
+        let offer = self.link_at(at, port).map_or(Vec::new(), |link| link.own.offer_line());
+        self.liar_says(at, port, &offer);
     }
 
     pub fn liar_reset(&mut self, at: usize, port: Port) {
@@ -164,26 +147,20 @@ impl World {
         }
     }
 
-    fn introduce<R>(&mut self, at: usize, port: Port, with: impl FnOnce(&Offer<'_>) -> R) -> Option<R> {
-        let hash = self.hashes.hash(HASH_CHECK_TEXT).0;
-        let listen = self.hosts[at].addr.to_string();
-        let node = self.liar(at)?.id;
-        let nonce = self.link_at(at, port)?.nonce;
-        Some(with(&Offer { node, listen: listen.as_bytes(), nonce, hash, links: Links::Unstated }))
-    }
-
-    /// A proof of one end of a link, right or wrong.
-    fn proof(&mut self, at: usize, port: Port, prover: Prover) -> Option<Proof> {
+    /// The other end has sent its offer: the line with which the liar answers, its proof right or wrong.
+    fn liar_proves(
+        &mut self,
+        at: usize,
+        port: Port,
+        theirs: Face,
+        line: fn(&Face, &Face) -> Vec<u8>,
+    ) -> Vec<u8> {
         let is_wrong = self.rng.one_in(8);
-        let secret = self.plan.secret.clone().map(String::into_bytes);
-        let link = self.link_at(at, port)?;
-        link.is_unproven = is_wrong && secret.is_some();
-        let theirs = link.theirs.clone();
-        self.introduce(at, port, |own| {
-            let nonce = if is_wrong { own.nonce } else { theirs.nonce };
-            let other = Offer { node: theirs.node, listen: &theirs.listen, nonce, ..*own };
-            Proof::of(secret.as_deref(), prover, own, &other)
-        })
+        let Some(link) = self.link_at(at, port) else { return Vec::new() };
+        link.is_unproven = is_wrong && link.own.secret.is_some();
+        let nonce = if is_wrong { link.own.nonce } else { theirs.nonce };
+        (link.stage, link.theirs) = (Stage::Proving, theirs);
+        line(&link.own, &Face { nonce, ..link.theirs.clone() })
     }
 
     fn liar_says(&mut self, at: usize, port: Port, bytes: &[u8]) {
@@ -259,10 +236,7 @@ impl World {
         if is_dialler {
             match read_answer(line) {
                 Ok(Answer::Offer(theirs, _)) => {
-                    self.meet(at, port, &theirs);
-                    if let Some(proof) = self.proof(at, port, Prover::Dialler) {
-                        put_proof(&mut out, &proof);
-                    }
+                    out = self.liar_proves(at, port, Face::of(&theirs), Face::proof_line);
                 }
                 Ok(Answer::Welcome) => {
                     let is_unproven = self.link_at(at, port).is_some_and(|link| link.is_unproven);
@@ -273,10 +247,7 @@ impl World {
             }
         } else if let Some(args) = line.strip_prefix(b"h1:REQUEST connect ") {
             if let Ok(ConnectArgs::Offer(theirs)) = read_request(args) {
-                self.meet(at, port, &theirs);
-                if let Some(proof) = self.proof(at, port, Prover::Acceptor) {
-                    self.introduce(at, port, |own| put_counter_offer(&mut out, b"h1", own, &proof));
-                }
+                out = self.liar_proves(at, port, Face::of(&theirs), Face::counter_line);
             }
         } else if line.starts_with(b"h2:REQUEST connect ") {
             let is_unproven = self.link_at(at, port).is_some_and(|link| link.is_unproven);
@@ -285,14 +256,6 @@ impl World {
             self.linked(at, port);
         }
         self.liar_says(at, port, &out);
-    }
-
-    fn meet(&mut self, at: usize, port: Port, theirs: &Offer<'_>) {
-        if let Some(link) = self.link_at(at, port) {
-            link.theirs =
-                PeerIdentity { node: theirs.node, listen: theirs.listen.to_vec(), nonce: theirs.nonce };
-            link.stage = Stage::Proving;
-        }
     }
 
     fn linked(&mut self, at: usize, port: Port) {
@@ -359,7 +322,7 @@ impl World {
         Head { epoch, seq: self.link_at(at, port).map_or(0, |link| link.seq) }
     }
 
-    /// A snapshot, of one kind of lie or another.
+    /// A snapshot, wrong in one way or another.
     fn put_snapshot(&mut self, at: usize, port: Port, mood: u64, out: &mut Vec<u8>) {
         let (clock, mut head) = (self.clock(), self.head(at, port));
         let size_log2 = if mood == 0 { 26 } else { 6 };
@@ -385,7 +348,7 @@ impl World {
         }
     }
 
-    /// A liar does something by itself.
+    /// A hostile member does something by itself.
     pub fn liar_acts(&mut self, at: usize) {
         if self.hosts[at].state == State::Down || self.liar(at).is_none() {
             return;

@@ -28,7 +28,7 @@ impl World {
         self.began.insert(wire, both);
     }
 
-    /// Judges what a node thinks of its peers.
+    /// Checks a node's view of its peers.
     pub fn check_peers(&mut self, at: usize) {
         let host = &self.hosts[at];
         let Some(node) = host.node.as_ref().filter(|_| host.is_member()) else { return };
@@ -70,12 +70,12 @@ impl World {
         self.hosts[at].linked = known;
     }
 
-    /// How much later than the goodbye on the one link the welcome on the other may come.
+    /// How much later than BYE on one link the welcome on the other may arrive.
     fn relink_within(&self) -> u64 {
         10 * MS + 2 * (self.plan.slowest_path() + self.sluggishness())
     }
 
-    /// Judges what a node thinks of another one's filter.
+    /// Checks a node's copy of another node's filter.
     fn check_mirror(&self, at: usize, other: usize, view: &PeerView) -> Result<(), String> {
         let (Some(node), Some(peer)) = (&self.hosts[at].node, &self.hosts[other].node) else { return Ok(()) };
         let head = peer.own_position();
@@ -115,7 +115,7 @@ impl World {
         (u32::try_from(first).unwrap(), KEYS_LOOKED_FOR)
     }
 
-    /// Judges what a node thinks of a liar's filter: it knows no more than it was told.
+    /// Checks a node's copy of a hostile member's filter: it holds no more than was sent.
     fn check_liar(&self, node: &Node, id: NodeId, view: &PeerView) -> Result<(), String> {
         let Some(told) = self.told_by_liar(id, node.id()) else { return Ok(()) };
         if let Some(place) = view.position {
@@ -139,7 +139,7 @@ impl World {
     pub fn judge_told(&self, at: usize, value: usize) -> Result<(), String> {
         let other = self.oracle.values[value].host;
         let (Some(node), Some(peer)) = (&self.hosts[at].node, &self.hosts[other].node) else { return Ok(()) };
-        // Of very many changes a share is told.
+        // Of very many deltas a share is sent.
         if at == other || self.style.items > 12 || self.hosts[at].kind != Kind::Member {
             return Ok(());
         }

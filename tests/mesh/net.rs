@@ -297,7 +297,7 @@ impl Net {
             pipe.data.clear();
             pipe.pieces.clear();
             pipe.arrived = 0;
-            // Nobody is there any more who could have asked for the end alone.
+            // No end is left that could be reset.
             if wire.sockets[port.side] != Socket::Gone {
                 agenda.put(self.now + back, Event::Reset(port));
             }
@@ -314,7 +314,7 @@ impl Net {
         (wire.sockets[to.side] == Socket::Open).then_some(to)
     }
 
-    /// Reads up to `most` bytes into `into`. Where the writer waited for room, it is told.
+    /// Reads up to `most` bytes into `into`. A writer that waits for room is notified.
     pub fn read(&mut self, agenda: &mut Agenda<Event>, port: Port, most: usize, into: &mut Vec<u8>) -> Read {
         into.clear();
         let from = port.other();
@@ -380,7 +380,7 @@ impl Net {
         self.wires[port.wire].sockets[port.side] = Socket::Gone;
     }
 
-    /// An end breaks off: the other is told by a reset, unless that is lost.
+    /// An end breaks off: the other gets a reset, unless that is lost.
     pub fn reset(&mut self, agenda: &mut Agenda<Event>, port: Port) {
         let to = port.other();
         self.vanish(port);
@@ -395,13 +395,13 @@ impl Net {
         let wire = &mut self.wires[port.wire];
         wire.sockets[port.side] = Socket::Gone;
         let pipe = &mut wire.pipes[port.side];
-        // What was on its way is lost with the one who would have sent it again.
+        // Bytes in flight are lost with the end that would have sent them again.
         pipe.pieces.clear();
         pipe.data.clear();
         pipe.arrived = 0;
     }
 
-    /// A reset arrives at an end. False if there is nobody to be told.
+    /// A reset arrives at an end. False if that is gone.
     pub fn reset_arrives(&mut self, port: Port) -> bool {
         let wire = &mut self.wires[port.wire];
         let was = std::mem::replace(&mut wire.sockets[port.side], Socket::Gone);

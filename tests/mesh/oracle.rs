@@ -30,7 +30,7 @@ pub struct Value {
     pub from: Stamp,
     /// and until when: the call that certainly ended it.
     pub until: Option<Stamp>,
-    /// The moment, on the world's clock, at which its life ends; never: `u64::MAX`.
+    /// The moment, on the world's clock, at which it expires; never: `u64::MAX`.
     pub deadline: u64,
     /// Deadlines that it had before.
     past: Vec<u64>,
@@ -109,7 +109,7 @@ pub enum Local {
 pub struct Oracle {
     pub values: Vec<Value>,
     by_key: BTreeMap<u32, Vec<usize>>,
-    /// Of each host's present life.
+    /// Of each host's present run.
     chunked_vec: Vec<BTreeMap<u32, Slot>>,
     /// Where each host's log of changes ended after the last call to its node.
     pub heads: Vec<u64>,
@@ -153,7 +153,7 @@ impl Oracle {
         self.values.len() - 1
     }
 
-    /// A value's bytes, which need no quotes and tell which value it is.
+    /// A value's bytes, which need no quotes and identify the value.
     pub fn text(&self, value: usize) -> Vec<u8> {
         let mut text = format!("v{value}.").into_bytes();
         text.resize(text.len() + self.values[value].padding, b'x');
@@ -219,7 +219,7 @@ impl Oracle {
         slot.since.filter(|_| is_it).map(|_| slot.told)
     }
 
-    /// Whether the life of some value of a key ends between two moments, on whichever node.
+    /// Whether some value of a key expires between two moments, on any node.
     pub fn runs_out(&self, key: u32, from: u64, to: u64) -> bool {
         let values = self.by_key.get(&key).map_or(&[][..], Vec::as_slice);
         values.iter().any(|value| self.values[*value].deadlines().any(|end| (from..=to).contains(&end)))
@@ -267,7 +267,7 @@ impl Oracle {
         (slots.clone().filter(is_there).count(), slots.filter(may_be).count())
     }
 
-    /// How many values of a node may end their life between two moments, those included that are gone.
+    /// How many values of a node may expire between two moments, those included that are gone.
     pub fn endings(&self, host: usize, from: u64, to: u64) -> u64 {
         let is_one = |value: &&Value| {
             value.host == host && value.deadlines().any(|deadline| (from..=to).contains(&deadline))

@@ -1,4 +1,4 @@
-//! What clients ask: how requests are drawn, and how they are written.
+//! What clients request: how requests are drawn, and how they are written.
 
 use super::oracle::{Item, Local, Stamp, key_shown};
 use super::protocol::Verb;
@@ -17,7 +17,7 @@ pub enum What {
     Quit,
 }
 
-/// What the node held of an argument when it was asked for it.
+/// What the node held of an argument when it was requested.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected {
     pub local: Local,
@@ -38,12 +38,12 @@ pub struct PendingRequest {
     pub is_done: bool,
     /// It was carried out in the call that gave it to the node.
     pub is_prompt: bool,
-    /// It waited behind no other reply when it was said: that was the moment at which it was written.
+    /// It waited for no earlier reply: it was written at the moment at which it appeared.
     pub is_fresh: bool,
     /// The oracle knows it as a change that may have been carried out.
     pub is_unsettled: bool,
     pub expected: Vec<Expected>,
-    /// Hosts that were linked to the asked one then, if that was looked at.
+    /// Hosts that were linked to the node then, if that was looked at.
     pub linked: Vec<usize>,
 }
 
@@ -83,7 +83,7 @@ pub struct Style {
 }
 
 impl Style {
-    /// `is_fine`: nobody sends much.
+    /// `is_fine`: requests are short.
     pub fn draw(rng: &mut Rng, is_fine: bool) -> Self {
         let mut pick = |choices: &[u64]| choices[usize::try_from(rng.below(choices.len() as u64)).unwrap()];
         let style = Self {
@@ -120,7 +120,7 @@ impl Style {
 }
 
 impl World {
-    /// Has a client ask something: appends the request to what it is about to write.
+    /// Appends a client's request to what it is about to write.
     pub fn put_ask(&mut self, at: usize, what: What, text: &mut Vec<u8>) {
         let begin = text.len();
         let mut id = String::new();

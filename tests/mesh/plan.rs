@@ -24,7 +24,7 @@ pub enum Trouble {
     Kill,
     /// A host vanishes with all on it, and its connections stay half open.
     Vanish,
-    /// A node is told to end.
+    /// A node drains.
     End,
     /// Nothing gets from one host to another.
     CutOneWay,
@@ -41,7 +41,7 @@ pub enum Trouble {
     Narrow,
     /// A wall clock jumps.
     Clock,
-    /// A node is told of things about connections that it has forgotten.
+    /// A node gets events of connections that it has closed.
     Stale,
 }
 
@@ -87,7 +87,7 @@ pub struct Plan {
     pub members: usize,
     pub strangers: usize,
     pub liars: usize,
-    pub secret: Option<String>,
+    pub secret: Option<&'static str>,
     /// All configured peers, or one only.
     pub is_well_known: bool,
     pub heartbeat_ms: u32,
@@ -96,7 +96,7 @@ pub struct Plan {
     pub active_peers: u32,
     /// Limits are so small that they are reached.
     pub is_tight: bool,
-    /// Not all peers' filters fit: whoever stays unknown is asked for everything.
+    /// Not all peers' filters fit: peers with unknown filters are queried for every key.
     pub is_cramped: bool,
     /// Lookups have time enough for several tries.
     pub is_patient: bool,
@@ -146,7 +146,7 @@ impl Plan {
             members,
             strangers: usize::from(rng.one_in(6) && members > 1),
             liars: usize::from(rng.one_in(5) && members > 1),
-            secret: rng.one_in(2).then(|| format!("the secret of this mesh {}", rng.below(1_000))),
+            secret: rng.one_in(2).then_some("the secret of this mesh"),
             is_well_known: rng.one_in(2),
             heartbeat_ms,
             lookup_try_ms,
@@ -207,7 +207,7 @@ impl Plan {
 
     /// By which all members hash alike.
     pub fn hash_secret(&self) -> HashSecret {
-        let secret = self.secret.as_ref().map(String::as_bytes);
+        let secret = self.secret.map(str::as_bytes);
         HashSecret::from_bytes(secret.map_or_else(public_hash_secret, derive_hash_secret))
     }
 
@@ -220,7 +220,7 @@ impl Plan {
         }
     }
 
-    /// The longest that bytes are on their way while nothing is wrong.
+    /// The longest that bytes are in flight without a fault.
     pub const fn slowest_path(&self) -> u64 {
         let manners = &self.manners;
         // A slow line takes its time for each piece of a message.
@@ -239,9 +239,8 @@ impl Plan {
         (config.bind, config.listen_port) = (addr.ip(), addr.port());
         config.open_without_password = true;
         let is_stranger = (self.members..self.members + self.strangers).contains(&host);
-        let secret = self.secret.clone();
-        let secret = if is_stranger { Some("the secret of another mesh".to_owned()) } else { secret };
-        config.mesh_secret = secret.map(Secret::new);
+        let secret = if is_stranger { Some("the secret of another mesh") } else { self.secret };
+        config.mesh_secret = secret.map(|secret| Secret::new(secret.to_owned()));
         config.base_node = host == 0;
         config.limits.line_bytes_max = 1 << 20;
         let mut draw = |large: u32, small: &[u32]| if self.is_tight { pick(rng, small) } else { large };
@@ -257,7 +256,7 @@ impl Plan {
         config
     }
 
-    /// Whom a host is told to dial.
+    /// The configured peers of a host.
     pub fn peers(&self, rng: &mut Rng, host: usize) -> Vec<SocketAddr> {
         let mut peers: Vec<SocketAddr> = if self.is_well_known {
             (0..self.hosts()).map(|other| self.addr(other)).collect()
@@ -265,7 +264,7 @@ impl Plan {
             let before = usize::try_from(rng.below(host.min(self.members) as u64)).unwrap();
             if host == 0 { Vec::new() } else { vec![self.addr(before)] }
         };
-        // Some are told their own address.
+        // Some are configured with their own address.
         if rng.one_in(2) {
             peers.retain(|addr| *addr != self.addr(host));
         }

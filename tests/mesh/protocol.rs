@@ -51,7 +51,7 @@ pub struct Arg {
     pub seconds: u64,
 }
 
-/// What a line asks.
+/// What a line requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PendingRequest {
     Keys(Verb, Vec<Arg>),

@@ -1,4 +1,4 @@
-//! What all seeds together have brought about: a world in which something never happens says nothing of it.
+//! What all seeds together have covered: a simulation in which something never happens does not test it.
 
 use olivia::node::{CloseReason, Stats};
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ impl Seen {
         *self.sums.entry(name).or_default() += count;
     }
 
-    /// What one life of a node has counted.
+    /// The counters of one run of a node.
     pub fn add_node(&mut self, stats: &Stats) {
         for reason in CloseReason::ALL {
             self.add(reason.name(), stats.connections_closed[reason as usize]);

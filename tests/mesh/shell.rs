@@ -1,5 +1,5 @@
-//! The shell's part for one host: a turn of the loop, as `olivia::node` asks it of a shell, and what the
-//! simulator demands of a node after each call.
+//! The shell of one host: an iteration of the loop as `olivia::node` expects it of a shell, and what the simulator
+//! checks after each call.
 
 use super::alone::{Alone, Talk};
 use super::host::{Host, Socket, State};
@@ -19,7 +19,7 @@ const TICKS_MAX: u32 = 100_000;
 /// One turn in about so many ends with an audit.
 const AUDIT_EVERY: u64 = 64;
 
-/// Turns of a host between two looks at what its node thinks of its peers.
+/// Iterations of a host between two checks of its node's view of its peers.
 const PEERS_CHECKED_EVERY: u64 = 6;
 
 /// What one turn takes of the host's time, before what its calls take.
@@ -270,7 +270,7 @@ impl World {
         self.after_call(at);
     }
 
-    /// Does what the node asks for and judges what it says.
+    /// Carries out the node's actions and checks its output.
     pub fn after_call(&mut self, at: usize) {
         self.judge_talks();
         while let Some(action) = self.hosts[at].node.as_mut().and_then(olivia::node::Node::next_action) {
@@ -300,7 +300,7 @@ impl World {
             Action::ResumeReading(key) => ("  Resume", key),
         };
         self.trace.note(self.net.now, what, at, key.to_bits(), b"");
-        // What is said of a connection that broke before the shell got to it means nothing.
+        // Actions on a connection that broke before the shell got to them are ignored.
         let Some(socket) = self.hosts[at].socket(key) else {
             assert!(self.hosts[at].gone.contains(&key), "{action:?} for nobody on host {at}");
             return;
@@ -365,7 +365,7 @@ impl World {
         }
     }
 
-    /// There is room again for who waits to write.
+    /// A connection has room again.
     pub fn room(&mut self, port: Port) {
         match self.net.party(port) {
             Party::Host(at) => {

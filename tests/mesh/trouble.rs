@@ -33,7 +33,7 @@ impl World {
         }
         let later = self.rng.below(2 * self.plan.trouble_every);
         self.agenda.put(self.net.now + later, Event::Trouble);
-        // Not everybody at once, for too long.
+        // Not all hosts at once, for too long.
         if self.troubles as usize > self.members {
             return;
         }
@@ -62,7 +62,7 @@ impl World {
             Trouble::Reset => self.reset_one(),
             Trouble::Narrow => self.narrow(lasts),
             Trouble::Clock => {
-                // Back and forth, and mostly within what nodes bear.
+                // Back and forth, and mostly within what nodes accept.
                 let far = if self.rng.one_in(4) { 100_000_000 } else { 200 };
                 let jump = i64::try_from(self.rng.below(2 * far)).unwrap() - i64::try_from(far).unwrap();
                 self.hosts[host].skew_ms = jump;
@@ -215,11 +215,11 @@ impl World {
         self.wake(at, self.net.now);
     }
 
-    /// All is well again from here on.
+    /// No faults from here on.
     pub fn heal(&mut self) {
         (self.troubles_on, self.is_healed) = (false, true);
         if self.alone.is_none() && self.rng.one_in(3) {
-            // Who comes now is told by all the others what they have by now.
+            // A node that starts now gets the snapshots of all the others.
             let host = self.one_of(self.members);
             self.kill(host, MS, true);
         }

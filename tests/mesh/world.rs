@@ -100,7 +100,7 @@ impl World {
             }
             let config = config.clone().unwrap_or_else(|| plan.config(&mut rng, at));
             let offset = rng.below(100_000_000_000);
-            // Within what nodes bear of one another.
+            // Within what nodes accept of one another.
             let skew_ms = i64::try_from(rng.below(400)).unwrap() - 200;
             hosts.push(Host::new(kind, plan.addr(at), config, offset, skew_ms));
         }
@@ -171,7 +171,7 @@ impl World {
         }
     }
 
-    /// Since when nothing is wrong in the network; in the future if something is, or was a moment ago.
+    /// Since when the network has no fault; in the future if it has one, or had a moment ago.
     pub fn calm_since(&self) -> u64 {
         if self.troubles > 0 {
             return u64::MAX;
@@ -191,7 +191,7 @@ impl World {
         }
     }
 
-    /// Begins a new life on a host.
+    /// Starts a node on a host.
     pub fn start(&mut self, at: usize) {
         let seed = self.rng.next_u64();
         let peers = self.plan.peers(&mut self.rng, at);
@@ -223,7 +223,7 @@ impl World {
         self.wake(at, self.net.now);
     }
 
-    /// Ends the life on a host: its system resets all connections, or they are left half open.
+    /// Ends the node on a host: its system resets all connections, or they stay half open.
     pub fn stop(&mut self, at: usize, is_told: bool) {
         self.moment += 1;
         self.trace.note(self.net.now, "stop", at, u64::from(is_told), b"");
@@ -251,7 +251,7 @@ impl World {
         self.net.is_off[at] = !is_told;
     }
 
-    /// A node that was told to end has ended.
+    /// A draining node has ended.
     pub fn ended(&mut self, at: usize) {
         assert!(self.hosts[at].sockets.is_empty(), "host {at} has ended and left connections");
         if let Some(node) = &self.hosts[at].node {

@@ -72,8 +72,6 @@ fn config(rng: &mut Rng, password: &str) -> Config {
         if rng.one_in(rare) { choices[at(rng, choices.len())] } else { default }
     };
     limits.clients_max = draw(&[2, 3, 8, 20], 40);
-    // A key that is set can be read: nothing is evicted.
-    limits.eviction = EvictionPolicy::Refuse;
     limits.memory_max = draw(&[1 << 20, (1 << 20) + 5_000], 0).into();
     limits.line_bytes_max = draw(&[1_024, 5_000], limits.line_bytes_max);
     limits.args_max = draw(&[8, 9], limits.args_max);

@@ -11,7 +11,7 @@ use olivia::base::time::Instant;
 use olivia::config::Config;
 use std::time::Duration;
 
-/// Why a connection says nothing more.
+/// Why a connection gets no more replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Quit,
@@ -106,7 +106,7 @@ impl Talk {
         self.end.is_some() || self.next(config).0 == Next::Nothing
     }
 
-    /// Whether what comes next is what a browser says.
+    /// Whether the next line is an HTTP head.
     pub fn is_browser_next(&self, config: &Config) -> bool {
         self.next(config).0 == Next::Browser
     }
@@ -222,7 +222,7 @@ impl Talk {
         self.end = Some(End::Unauthenticated);
     }
 
-    /// Judges what the node says by itself.
+    /// Checks lines that the node sends without a request.
     fn unasked(&mut self, desk: &Desk<'_>, line: &[u8], begin: usize) {
         let shown = line.escape_ascii();
         let limits = &desk.config.limits;
