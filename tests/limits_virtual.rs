@@ -78,7 +78,7 @@ fn silence_inside_a_request_ends_the_connection() {
 }
 
 #[test]
-fn silence_between_requests_is_thinking() {
+fn silence_between_requests_has_no_timeout() {
     let mut driver = driver(Limits { request_idle_ms: 1, first_byte_ms: 1, ..Limits::default() });
     let elsewhere = driver.connect(ELSEWHERE).unwrap();
     let here = driver.client();
@@ -90,7 +90,7 @@ fn silence_between_requests_is_thinking() {
 }
 
 #[test]
-fn stranger_that_never_speaks_is_not_waited_for() {
+fn silent_remote_client_times_out() {
     let mut driver = driver(Limits { first_byte_ms: 1_000, ..Limits::default() });
     let elsewhere = driver.connect(ELSEWHERE).unwrap();
     let mapped = driver.connect("[::ffff:192.0.2.9]:4000").unwrap();
@@ -107,7 +107,7 @@ fn stranger_that_never_speaks_is_not_waited_for() {
 }
 
 #[test]
-fn stranger_to_the_password_keeps_no_place_by_talking() {
+fn unauthenticated_client_times_out_while_sending() {
     let mut driver = with_password(Limits { request_idle_ms: 1_000, clients_max: 3, ..Limits::default() });
     let talker = driver.connect(ELSEWHERE).unwrap();
     let dripper = driver.connect(ELSEWHERE).unwrap();
@@ -133,7 +133,7 @@ fn stranger_to_the_password_keeps_no_place_by_talking() {
 }
 
 #[test]
-fn connection_that_is_told_its_end_and_stays_is_dropped() {
+fn connection_kept_open_after_the_end_is_dropped() {
     let mut driver = driver(Limits::default());
     let client = driver.client();
     driver.send(client, "QUIT\n");
@@ -155,7 +155,7 @@ fn impatient() -> Limits {
 }
 
 #[test]
-fn slow_reader_is_borne_for_its_time_and_not_longer() {
+fn slow_reader_is_closed_after_slow_reader_ms() {
     let mut driver = driver(impatient());
     set_big(&mut driver, 15_000);
     let quick = hoarder(&mut driver, 1);
@@ -173,7 +173,7 @@ fn slow_reader_is_borne_for_its_time_and_not_longer() {
 }
 
 #[test]
-fn slow_reader_that_catches_up_gets_its_whole_time_again() {
+fn slow_reader_that_catches_up_restarts_its_timeout() {
     let mut driver = driver(impatient());
     set_big(&mut driver, 15_000);
     let client = hoarder(&mut driver, 1);
@@ -302,7 +302,7 @@ fn half_closed_client_that_was_paused_gets_all_its_answers() {
 }
 
 #[test]
-fn end_that_comes_while_paused_takes_no_answer_away() {
+fn end_of_stream_while_paused_loses_no_reply() {
     let mut driver = driver(Limits { outbound_pause_bytes: 20_000, ..Limits::default() });
     set_big(&mut driver, 10_000);
     let client = hoarder(&mut driver, 50);
@@ -313,7 +313,7 @@ fn end_that_comes_while_paused_takes_no_answer_away() {
 }
 
 #[test]
-fn largest_offender_alone_is_closed_when_all_buffers_are_full() {
+fn connection_with_the_largest_buffers_is_closed_when_all_are_full() {
     let limits = Limits {
         buffers_max: 1 << 20,
         reply_bytes_max: 1 << 20,
@@ -340,7 +340,7 @@ fn largest_offender_alone_is_closed_when_all_buffers_are_full() {
 }
 
 #[test]
-fn buffers_of_connections_that_left_count_no_more() {
+fn closed_connections_free_their_buffers() {
     let limits = Limits { buffers_max: 1 << 20, reply_bytes_max: 1 << 20, ..Limits::default() };
     let mut driver = driver(Limits { value_bytes_max: 60_000, ..limits });
     set_big(&mut driver, 50_000);
@@ -353,7 +353,7 @@ fn buffers_of_connections_that_left_count_no_more() {
 }
 
 #[test]
-fn stranger_to_the_password_is_closed_when_it_was_told_enough() {
+fn unauthenticated_client_is_closed_after_its_output_limit() {
     let mut driver = with_password(Limits { unauthenticated_output_bytes_max: 1_024, ..Limits::default() });
     let client = driver.client();
     let mut told = 0;
@@ -372,7 +372,7 @@ fn stranger_to_the_password_is_closed_when_it_was_told_enough() {
 }
 
 #[test]
-fn stranger_to_the_password_may_send_less_at_a_time() {
+fn unauthenticated_client_has_smaller_request_limits() {
     let limits = Limits { unauthenticated_line_bytes_max: 2_048, ..Limits::default() };
     let mut driver = with_password(limits);
     let long = format!("GET {}\n", "a".repeat(3_000));
@@ -446,7 +446,7 @@ fn full_node_evicts_for_new_keys_of_any_size_and_keeps_those_that_are_read() {
 }
 
 #[test]
-fn full_store_takes_what_needs_no_more_memory_and_no_request_in_part() {
+fn full_store_accepts_writes_that_need_no_memory_and_none_in_part() {
     let mut driver =
         driver(Limits { memory_max: 1 << 20, eviction: EvictionPolicy::Refuse, ..Limits::default() });
     let client = driver.client();
@@ -481,7 +481,7 @@ fn full_store_takes_what_needs_no_more_memory_and_no_request_in_part() {
 }
 
 #[test]
-fn drain_waits_for_the_slow_up_to_its_limit() {
+fn drain_waits_for_slow_readers_up_to_drain_ms() {
     let mut driver = driver(Limits { drain_ms: 1_000, outbound_pause_bytes: 20_000, ..Limits::default() });
     set_big(&mut driver, 10_000);
     let idle = driver.client();
@@ -506,7 +506,7 @@ fn drain_waits_for_the_slow_up_to_its_limit() {
 }
 
 #[test]
-fn client_that_was_not_read_for_long_is_not_called_silent() {
+fn paused_client_is_not_idle() {
     let limits = Limits { outbound_pause_bytes: 20_000, request_idle_ms: 1_000, ..Limits::default() };
     let mut driver = driver(limits);
     set_big(&mut driver, 10_000);
@@ -547,7 +547,7 @@ fn setex_that_runs_out_of_memory_half_way_sets_nothing() {
 }
 
 #[test]
-fn password_taken_away_lets_in_who_waits_before_it() {
+fn removed_password_admits_waiting_clients() {
     let mut driver = with_password(Limits::default());
     let client = driver.client();
     driver.node.reconfigure(driver.now, Config::default());
@@ -576,14 +576,14 @@ fn no_reply_is_longer_than_its_limit() {
 }
 
 #[test]
-fn password_longer_than_a_key_may_be_still_lets_in() {
+fn password_longer_than_key_bytes_max_authenticates() {
     let mut driver = with_password(Limits { key_bytes_max: 5, ..Limits::default() });
     let client = driver.client();
     assert_eq!(driver.ask(client, "AUTH secret\n"), ":WELCOME \n");
 }
 
 #[test]
-fn steady_reader_that_said_quit_gets_all_it_asked_for() {
+fn steady_reader_gets_all_replies_after_quit() {
     let limits = Limits { slow_reader_ms: 1_000, ..Limits::default() };
     let mut driver = driver(limits);
     set_big(&mut driver, 50_000);
@@ -599,7 +599,7 @@ fn steady_reader_that_said_quit_gets_all_it_asked_for() {
 }
 
 #[test]
-fn timers_of_gone_connections_do_not_pile_up() {
+fn timers_of_closed_connections_are_purged() {
     let mut driver = driver(Limits { request_idle_ms: 86_400_000, ..Limits::default() });
     for _ in 0..300_000 {
         let key = driver.node.accept(driver.now, ELSEWHERE.parse().unwrap()).unwrap();
@@ -617,7 +617,7 @@ fn timers_of_gone_connections_do_not_pile_up() {
 }
 
 #[test]
-fn deadlines_given_by_turns_stay_within_the_memory_limit() {
+fn alternating_expiries_stay_within_the_memory_limit() {
     let mut driver =
         driver(Limits { memory_max: 1 << 20, eviction: EvictionPolicy::Refuse, ..Limits::default() });
     let client = driver.client();

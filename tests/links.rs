@@ -94,7 +94,7 @@ fn with_peers(active_peers: u32) -> Config {
 }
 
 #[test]
-fn of_nodes_that_come_together_to_one_with_room_for_one_each_has_a_link_in_whatever_order() {
+fn nodes_that_dial_one_with_a_single_active_peer_at_once_are_all_linked() {
     let make = || {
         let mut world = Mesh::new();
         let a = world.add(1, with_peers(1), &[addr(5_001)]);

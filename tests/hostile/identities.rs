@@ -112,7 +112,7 @@ fn refused_node_dials_the_addresses_that_it_was_sent() {
 }
 
 #[test]
-fn node_with_active_peers_links_dials_others_seldom_and_links_to_one_that_has_none() {
+fn node_with_active_peers_links_dials_rarely_and_links_a_node_without_links() {
     let mut world = with_mesh(few());
     let faces: Vec<Face> = (1..=3).map(Face::elsewhere).collect();
     let links = [world.dial(&faces[0]), world.dial(&faces[1])];
