@@ -51,40 +51,44 @@
 //! <!-- end of layers -->
 //!
 //! Layers import downwards only. Bytes arrive in [`shell`], cross the boundary into
-//! [`node::Node::received`], are cut into lines and read by [`wire`], carried out on [`store`], and go
-//! back as bytes in a connection's outbound buffer, which the shell writes when all that is ready was read.
+//! [`node::Node::received`], are parsed by [`wire`] into a row of the command table and its arguments, and are
+//! executed by the row's handler. The reply goes through one encoder into the connection's output, which the
+//! shell writes. `docs/architecture.md` follows a GET, a remote GET and a SET from function to function.
 //!
-//! A key that is not here may be on another node. Each node tells the others a Bloom filter of its keys and
-//! every change of it ([`filter`]); a request for a key that a filter claims keeps its place among the
-//! replies of its connection while that node is asked (`node/remote.rs`), by frames over a link that
-//! began as lines like any client's (`node/admission.rs`).
+//! A key that is not here may be on another node. Each node publishes a Bloom filter of its keys and every
+//! change of it ([`filter`]); a request for a key that a filter claims keeps its slot among the replies of its
+//! connection while that node is queried (`node/lookup`), by frames over a link that began as lines like any
+//! client's (`node/peer/handshake.rs`).
 //!
 //! # Reading order
 //!
 //! 1. [`wire`]: the protocol, and with it what all of this is for. The transcripts in `tests/sessions`
 //!    show it at work.
 //! 2. [`node`]: the contract of the boundary, then the files in the order that it gives.
-//! 3. [`store`], then its `index`, `heap` and `compact`, and [`base::wheel`]: where keys live and how they end.
-//! 4. [`filter`]: how a node knows whom to ask; then `node/peering.rs`, `digests.rs` and `remote.rs`.
-//! 5. `shell/reactor.rs`: how a turn goes.
+//! 3. [`store`], then its `index`, `heap` and `eviction`, and [`base::wheel`]: where keys live and how they end.
+//! 4. [`filter`]: how a node knows which peer to query; then `node/digest` and `node/lookup`.
+//! 5. `shell/reactor.rs`: one iteration of the event loop, with the shares of `node/schedule.rs`.
 //!
 //! # Invariants, each naming what is deliberately absent
 //!
 //! - Below the boundary there is **no clock, no socket, no file, no environment, no thread and no unseeded
-//!   randomness**: a node is a function of its calls. `tests/architecture` reads the sources for it.
-//! - There is **no second thread** and no lock anywhere.
-//! - Nothing that outlives a turn is a reference or a bare index: it is a [`base::slots::Key`], and a stale
+//!   randomness**: a node is a function of its calls. `tests/architecture` checks the sources for it.
+//! - One thread serves everything, **without locks**. The shell starts short-lived helper threads that resolve
+//!   names and never see the node.
+//! - Nothing kept between iterations is a reference or a bare index: it is a [`base::slots::Key`], and a stale
 //!   one finds nothing.
-//! - **A peer's question never causes another**: it is answered from the local store, so there is no
-//!   message that travels further than one link.
-//! - There is **no way for a connection to end** but `close_conn`, none to change its phase but
-//!   `set_phase`, and none to jump the order of its replies.
-//! - **No reading ever consults the timer wheel**: whether a key has expired is decided by comparing its
-//!   deadline with `now`. The wheel only gives memory back.
+//! - **A peer's query never causes another query**: it is answered from the local store.
+//! - **Only `node/keyspace.rs` changes the store**, so no change misses the own filter, the changelog or an open
+//!   lookup.
+//! - A connection is closed **only** by `close_conn`, changes its phase only by `set_phase`, and **no reply
+//!   overtakes** another.
+//! - **No read consults the timer wheel**: whether a key has expired is decided by comparing its expiry with
+//!   `now`. The wheel only frees memory.
+//! - **No queue with work in it is missing from `node/sources.rs`**, and no class of work can starve another.
 //! - **No loop below the boundary is bounded by time**, only by counts; the shell looks at its clock
 //!   between calls.
 //! - Nothing that came from a socket can reach a **panic, an unchecked index or a cast that cuts**.
-//! - There is **no `unsafe`** but in `base/prefetch.rs`, which asks for memory ahead of its use.
+//! - There is **no `unsafe`** but in `base/prefetch.rs`, which prefetches memory.
 
 // Not among the lints of Cargo.toml, since tests and benches may.
 #![warn(clippy::unwrap_used, clippy::expect_used)]
