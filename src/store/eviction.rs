@@ -147,7 +147,6 @@ impl Ghost {
     /// The set of a hash, and its fingerprint there, which is not 0. The number of sets is a power of two.
     fn place(&self, hash: KeyHash) -> (usize, u8) {
         let [low, .., high] = hash.0.to_le_bytes();
-        #[expect(clippy::cast_possible_truncation, reason = "the low bits are used")]
         let set = (hash.0 >> 8) as usize & (self.sets.len() - 1);
         (set, (low ^ high).max(1))
     }

@@ -112,7 +112,7 @@ impl Marks {
 
     /// The same queue with other uses, up to three.
     pub(super) const fn with_uses(self, uses: u8) -> Self {
-        Self(self.0 & !Self::USES | uses * Self::USE)
+        Self((self.0 & !Self::USES) | (uses * Self::USE))
     }
 
     pub(super) const fn is_odd(self) -> bool {

@@ -98,10 +98,9 @@ pub(in crate::node) fn links_of_dial(state: &State) -> Links {
         Some(Role::OutboundHandshake(handshake)) => handshake.links == Links::None,
         Some(Role::Client | Role::Link(_) | Role::Parted) | None => false,
     };
-    match links(state) {
-        Links::None if state.mesh.dials.iter().any(|(_, conn)| states_none(*conn)) => Links::Unstated,
-        links => links,
-    }
+    let links = links(state);
+    let is_stated = links == Links::None && state.mesh.dials.iter().any(|(_, conn)| states_none(*conn));
+    if is_stated { Links::Unstated } else { links }
 }
 
 /// The room for a link to a node.
