@@ -23,7 +23,7 @@ clients: ## Install Redis clients of other languages and run them on a node (ARG
 	tests/clients/install.sh
 	tests/clients/run.py $(ARGS)
 
-docs: ## Write the pages of docs/ that come from tables in the code (docs/stats.md)
+docs: ## Write the pages of docs/ that come from tables in the code (docs/stats.md, docs/compatibility.md)
 	OLIVIA_WRITE_DOCS=1 cargo test --quiet --lib documentation
 
 check: ## Check format, lints and documentation; warnings are errors

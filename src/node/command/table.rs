@@ -378,3 +378,91 @@ const LIST: &[Command] = &[
     .takes_a_step()
     .resp(-2, Keys::NONE),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::TABLE;
+    use crate::base::time::{Instant, Now};
+    use crate::config::Config;
+    use crate::node::Node;
+    use std::fmt::Write;
+    use std::{env, fs};
+
+    /// Each command in RESP gets one reply, with the fewest arguments that it takes and with one less.
+    #[test]
+    fn every_row_is_answered_whatever_its_arguments() {
+        let now = Now { mono: Instant::from_millis(5_000), wall_ms: 1_700_000_000_000 };
+        for row in TABLE.rows.iter().filter(|row| row.resp.is_some()) {
+            let arity = row.resp.map_or(0, |form| form.arity.unsigned_abs() as usize);
+            let words = row.name.split(' ').count();
+            for count in words.max(arity - 1)..=arity + 1 {
+                let mut node = Node::new(Config::default(), 1, now);
+                let client = node.accept(now, "127.0.0.1:40000".parse().unwrap()).unwrap();
+                let args = row.name.split(' ').chain(std::iter::repeat_n("1", count - words));
+                let mut request = format!("*{count}\r\n");
+                args.for_each(|arg| write!(request, "${}\r\n{arg}\r\n", arg.len()).unwrap());
+                node.received(now, client, request.as_bytes());
+                let mut ticks = 0;
+                while node.has_work(now) && ticks < 1_000 {
+                    node.tick(now);
+                    ticks += 1;
+                }
+                let reply = node.outbound(client).collect::<Vec<_>>().concat();
+                assert!(!reply.is_empty() || row.name == "SHUTDOWN", "{} with {count} words", row.name);
+                let is_refused = reply.starts_with(b"-ERR wrong number of arguments");
+                assert!(row.takes(count) || is_refused, "{} takes {count} words", row.name);
+            }
+        }
+    }
+
+    /// Fails when `docs/compatibility.md` is not what the table says. `OLIVIA_WRITE_DOCS=1` writes it.
+    #[test]
+    fn documentation_of_the_commands_is_not_stale() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/compatibility.md");
+        let page = page();
+        if env::var_os("OLIVIA_WRITE_DOCS").is_some() {
+            fs::write(path, &page).unwrap();
+        }
+        assert!(
+            fs::read_to_string(path).unwrap_or_default() == page,
+            "docs/compatibility.md is stale; make docs"
+        );
+    }
+
+    fn page() -> String {
+        let mut page = "# Compatibility with Redis\n\n\
+            Written by `make docs` from the table in `src/node/command/table.rs`. Names, arguments, replies and \
+            errors\nare those of Redis 7.2, but for what is said here. Any other command gets Redis's error for an \
+            unknown one.\n\n\
+            ## What differs in meaning\n\n\
+            - Reads find a key wherever in the mesh it is. Writes act on the node that receives them: DEL and \
+            EXPIRE do not\n  reach a key of another node, and INCR of one begins at 0 here.\n\
+            - WATCH takes keys of this node, or of none; a key that may be on another node is an error.\n\
+            - A transaction is carried out without a request of another client in between on this node. A key of \
+            another\n  node is read as it is when that node answers.\n\
+            - There is one database, 0, and one user, `default`. Nothing is saved to disk. There are strings only.\n\
+            - An answer to a wrong password comes at most once per second, and the tenth closes the connection.\n\
+            - CONFIG SET holds until the configuration file is read again.\n"
+            .to_owned();
+        let mut groups: Vec<&str> = TABLE.rows.iter().map(|row| row.group).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        for group in groups {
+            let rows: Vec<_> =
+                TABLE.rows.iter().filter(|row| row.group == group && row.resp.is_some()).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            write!(
+                page,
+                "\n## {group}\n\n| command | since | what it does | differs from Redis |\n|---|---|---|---|\n"
+            )
+            .unwrap();
+            for row in rows {
+                writeln!(page, "| `{}` | {} | {} | {} |", row.name, row.since, row.summary, row.differs)
+                    .unwrap();
+            }
+        }
+        page
+    }
+}

@@ -345,6 +345,12 @@ fn serve_resp(
     scratch: &mut Scratch,
 ) -> Option<(usize, usize)> {
     let conn = state.conns.get_mut(key)?;
+    match input {
+        // An empty request in a line, which redis-cli --pipe sends before its last one.
+        [b'\r', b'\n', ..] => return Some((2, 1)),
+        [b'\r'] => return None,
+        _ => {}
+    }
     let is_intercepted = conn.is_intercepted;
     let limits = request_limits(&state.config.limits, conn.is_authenticated);
     match scratch.resp.front(input, &mut conn.progress, limits) {
