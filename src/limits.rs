@@ -27,7 +27,7 @@ pub struct Limits {
     pub buffers_max: u64,
     /// Bytes of one line with its arguments, without the line end.
     pub line_bytes_max: u32,
-    /// Arguments of one request.
+    /// Arguments of one line. A request in RESP is bounded by its bytes.
     pub args_max: u32,
     /// Bytes of one key.
     pub key_bytes_max: u32,
@@ -290,7 +290,7 @@ pub const TIMERS_PER_WRITE: u32 = 4;
 /// Queries sent per call below the boundary, and those of one lookup more: as much work as keys.
 pub const QUESTIONS_PER_STEP: u64 = 256;
 
-/// Words of one request in RESP, as in Redis; its keys are bounded by `args_max`.
+/// Words of one request in RESP, as in Redis.
 pub const RESP_ARGS_MAX: u32 = 1024 * 1024;
 
 /// Time for a closing connection to take its last reply and to close its own side. Long enough for a retransmission,

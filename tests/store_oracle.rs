@@ -369,6 +369,7 @@ impl Game {
             let held = self.alive(key).expect("an item that is not there");
             assert!(item.value == held.value && item.expiry == held.expiry && item.version == held.version);
             visited.push(key.to_vec());
+            true
         });
         let equal = |key: &Vec<u8>| {
             visited.last().is_some_and(|last| self.store.key(last).hash == self.store.key(key).hash)
@@ -595,6 +596,7 @@ fn scan_while_it_changes(mask: u64, stay: u64, others: u64) {
         loop {
             cursor = world.scan(now, cursor, budget, |key, _| {
                 *seen.entry(u64::from_be_bytes(key.try_into().unwrap())).or_insert(0) += 1;
+                true
             });
             if cursor == ScanCursor::START {
                 break;

@@ -29,6 +29,8 @@ pub(in crate::node) struct Keyspace {
     peers: usize,
     /// Keys changed since [`Keyspace::take_changes`], in order.
     changes: Vec<KeyHash>,
+    /// All keys were removed since [`Keyspace::take_clearing`].
+    has_changed_all: bool,
     /// Writes that left expiry work, since [`Keyspace::keep_up`].
     unpaid: u32,
     sets: u64,
@@ -49,6 +51,7 @@ impl Keyspace {
             clock: HybridClock::default(),
             peers: 0,
             changes: Vec::new(),
+            has_changed_all: false,
             unpaid: 0,
             sets: 0,
             deletes: 0,
@@ -68,6 +71,11 @@ impl Keyspace {
     #[inline]
     pub(in crate::node) fn get(&mut self, now: Now, key: HashedKey<'_>) -> Option<Item<'_>> {
         self.store.access(now.mono, key)
+    }
+
+    /// The same without counting a use: for what a write depends on.
+    pub(in crate::node) fn peek(&self, now: Now, key: HashedKey<'_>) -> Option<Item<'_>> {
+        self.store.get(now.mono, key)
     }
 
     /// Fetches the memory of these keys into the caches; that of the own filter too, if they will be set.
@@ -135,7 +143,7 @@ impl Keyspace {
         Ok(outcome)
     }
 
-    /// Changes the value of a key that is there and keeps its expiry; whether it was there.
+    /// Changes the value of a key that is there to another and keeps its expiry; whether it was there.
     ///
     /// # Errors
     /// [`Full`] when there is no memory for it; nothing is changed then.
@@ -145,9 +153,23 @@ impl Keyspace {
         key: HashedKey<'_>,
         value: &[u8],
     ) -> Result<bool, Full> {
+        self.edit(now, key, value.len(), |bytes| bytes.copy_from_slice(value))
+    }
+
+    /// Gives the value of a key that is there the length `len`, added bytes being 0, then has `edit` change it;
+    /// keeps the expiry. Whether the key was there.
+    ///
+    /// # Errors
+    /// As [`Keyspace::update`].
+    pub(in crate::node) fn edit(
+        &mut self,
+        now: Now,
+        key: HashedKey<'_>,
+        len: usize,
+        edit: impl FnOnce(&mut [u8]),
+    ) -> Result<bool, Full> {
         let version = self.clock.stamp(now);
-        let edit = |bytes: &mut [u8]| bytes.copy_from_slice(value);
-        let was_there = self.store.update(now.mono, key, value.len(), version, edit)?.is_some();
+        let was_there = self.store.update(now.mono, key, len, version, edit)?.is_some();
         if was_there {
             self.sets += 1;
             self.changed(key.hash);
@@ -172,6 +194,16 @@ impl Keyspace {
             self.changed(key.hash);
         }
         was_there
+    }
+
+    /// Removes all keys and returns their number. O(1): their memory is freed, and the own filter rebuilt, by
+    /// [`Keyspace::step`].
+    pub(in crate::node) fn clear(&mut self) -> usize {
+        let count = self.store.len();
+        self.store.clear();
+        self.deletes += count as u64;
+        self.has_changed_all = self.peers > 0;
+        count
     }
 
     /// Gives a key another expiry, or none; whether it was there. Value and version stay.
@@ -209,6 +241,11 @@ impl Keyspace {
         if self.peers > 0 {
             self.changes.push(hash);
         }
+    }
+
+    /// Whether all keys were removed since the last call, while a peer was linked.
+    pub(in crate::node) const fn take_clearing(&mut self) -> bool {
+        std::mem::replace(&mut self.has_changed_all, false)
     }
 
     /// The keys that were changed since the last call, while a peer was linked, in order.

@@ -5,9 +5,12 @@
 //! however many requests there are. Replies too are written in steps, since many may wait for one text. Not here:
 //! what a step does (`command/tasks`, `http/report`).
 
+use crate::base::glob::Pattern;
 use crate::filter::size::Size;
 use crate::node::conn::replies::Place;
 use crate::node::ids::ConnKey;
+use crate::store::ScanCursor;
+use crate::wire::encoder::{Encoder, ReplyHead};
 use crate::wire::filter_dump::FilterDump;
 use crate::wire::http::Delivery;
 use std::collections::{BTreeSet, VecDeque};
@@ -37,8 +40,10 @@ pub(in crate::node) struct Waiter {
 /// What a reply is written in.
 #[derive(Debug)]
 pub(in crate::node) enum ReplyForm {
-    /// A line, after this id.
-    Line(Box<[u8]>),
+    /// The text as the one field of this reply.
+    Field(ReplyHead),
+    /// The text as the values of this reply.
+    Values(ReplyHead),
     /// HTTP, with this type of content.
     Http(&'static str, Delivery),
 }
@@ -73,10 +78,29 @@ pub(in crate::node) enum Job {
     /// The own filter as text: `None` before its first step. The blocks are those of the moment at which each
     /// is written.
     FilterDump(Option<Dump>),
+    /// The keys that match a pattern.
+    Scan(Box<Scan>),
     /// A report: `None` before its first step.
     Report(ReportKind, Option<Draft>),
     /// Complete, with the text or the sentence of an error: the replies are being written.
     Reply(Result<Vec<u8>, String>),
+}
+
+/// A scan of the keys, for KEYS and SCAN.
+#[derive(Debug)]
+pub(in crate::node) struct Scan {
+    /// `None`: all keys.
+    pub(in crate::node) pattern: Option<Pattern>,
+    pub(in crate::node) position: ScanCursor,
+    /// Keys to be looked at.
+    pub(in crate::node) left: usize,
+    /// The reply begins with the cursor to go on from.
+    pub(in crate::node) has_cursor: bool,
+    /// The keys found.
+    pub(in crate::node) found: Encoder,
+    pub(in crate::node) count: usize,
+    /// Bytes of them that are counted among those of the connection.
+    pub(in crate::node) counted: usize,
 }
 
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use crate::base::time::{Instant, Now};
 use rustix::time::{ClockId, Timespec, clock_gettime};
+use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// On Linux the clock that goes on while the machine sleeps, so that a TTL of a minute ends after a minute.
@@ -14,11 +15,13 @@ const MONOTONIC: ClockId = ClockId::Monotonic;
 #[derive(Debug)]
 pub(super) struct Clock {
     origin: Duration,
+    /// The wall clock at the origin, in milliseconds since 1970, as it was last seen.
+    wall_origin_ms: Cell<u64>,
 }
 
 impl Clock {
     pub(super) fn new() -> Self {
-        Self { origin: since_boot() }
+        Self { origin: since_boot(), wall_origin_ms: Cell::new(0) }
     }
 
     /// The monotonic time.
@@ -26,10 +29,16 @@ impl Clock {
         Instant::ZERO.after(since_boot().saturating_sub(self.origin))
     }
 
-    /// Both clocks. A wall clock before 1970 counts as 1970.
+    /// Both clocks. A wall clock before 1970 counts as 1970. The two advance by whole milliseconds together while the
+    /// wall clock does not jump: an expiry that was set by one reads back by the other as it was.
     pub(super) fn read(&self) -> Now {
+        let mono = self.mono();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono: self.mono(), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+        let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+        if wall_ms.abs_diff(self.wall_origin_ms.get().saturating_add(mono.millis())) > 1 {
+            self.wall_origin_ms.set(wall_ms.saturating_sub(mono.millis()));
+        }
+        Now { mono, wall_ms: self.wall_origin_ms.get().saturating_add(mono.millis()) }
     }
 }
 

@@ -393,6 +393,7 @@ impl Store {
         let mut entries = Vec::with_capacity(ITEMS_PER_SCAN);
         let next = self.scan(now, from, ITEMS_PER_SCAN, |key, _| {
             entries.push(Location::of(self.secret.hash(key).0));
+            true
         });
         self.queues.is_scanned = next == ScanCursor::START;
         self.queues.unqueued = (!self.queues.is_scanned).then_some(next);

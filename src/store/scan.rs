@@ -36,8 +36,8 @@ pub enum SegmentScan {
 }
 
 impl Store {
-    /// Calls `visit` with keys and items that have not expired, in hash order: `budget` of them, and more only if
-    /// they have the hash of the last; fewer, possibly none, after eight segments. Begins with
+    /// Calls `visit` with keys and items that have not expired, in hash order: `budget` of them, or until it returns
+    /// false; more only if they have the hash of the last; fewer, possibly none, after eight segments. Begins with
     /// [`ScanCursor::START`], continues with the cursor returned, and is complete when that is `START` again.
     /// A key that is present during the whole scan is visited exactly once, whatever is set, removed or moved in
     /// between. Costs a cache miss per key of up to eight segments of some 700 keys.
@@ -46,7 +46,7 @@ impl Store {
         now: Instant,
         cursor: ScanCursor,
         budget: usize,
-        mut visit: impl FnMut(&[u8], Item<'_>),
+        mut visit: impl FnMut(&[u8], Item<'_>) -> bool,
     ) -> ScanCursor {
         let keys = heap_keys(&self.heap, &self.secret);
         let (mut from, mut left, mut entries) = (cursor.0, budget.max(1), Vec::new());
@@ -63,8 +63,8 @@ impl Store {
                 if let Some(item) = self.heap.item(handle, key)
                     && item.expiry.is_none_or(|expiry| !expiry.has_come(now))
                 {
-                    visit(key, item);
-                    left = left.saturating_sub(1);
+                    let goes_on = visit(key, item);
+                    left = if goes_on { left.saturating_sub(1) } else { 0 };
                 }
                 visited = Some(hash);
             }

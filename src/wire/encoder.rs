@@ -70,6 +70,29 @@ impl Encoder {
         Self::begin(out, head.protocol, &head.id, head.word)
     }
 
+    /// Begins values without the head of a reply; [`Encoder::append`] makes them part of one.
+    pub const fn part(protocol: Protocol) -> Self {
+        Self { out: Vec::new(), protocol, word: "", start: 0, body: 0, has_fields: false, in_field: false }
+    }
+
+    /// The values so far that began with [`Encoder::part`].
+    pub fn values(&self) -> &[u8] {
+        &self.out
+    }
+
+    /// The same, at their end.
+    pub fn into_values(self) -> Vec<u8> {
+        self.out
+    }
+
+    /// Appends values that were written by another encoder for the same protocol.
+    pub fn append(&mut self, values: &[u8]) {
+        if self.is_line() && !values.is_empty() {
+            self.separate();
+        }
+        self.out.extend_from_slice(values);
+    }
+
     /// What this reply begins with.
     pub fn head(&self) -> ReplyHead {
         ReplyHead { protocol: self.protocol, word: self.word, id: self.id().into() }

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! request = [id ":"] verb [" " arg *("," arg)]
-//! arg     = field                      GET INCR DEL TTL WHO the whole of a bare field is the key, colons included
+//! arg     = field                      GET INCR DEL TTL … the whole of a bare field is the key, colons included
 //!         | key ":" value              SET                  the first colon ends a bare key; the rest is the value
 //!         | key ":" value ":" seconds  SETEX                the last colon begins the seconds
 //!         | key ":" seconds            EXPIRE               the last colon begins the seconds
@@ -40,8 +40,16 @@
 //! | `4f2a:GET key2` | `4f2a:GOT key2:value2` | |
 //! | `GET user:1` | `:GOT "user:1":Ann` | |
 //! | `INCR visits,n` | `:COUNTS visits:2,n:1` | adds 1 to whole numbers, from 0; all or none; an expiry stays |
+//! | `DECR stock` | `:COUNTS stock:-1` | the same downwards |
+//! | `SETNX a:1,b:2` | `:SATNX b:2` | those that are not on this node yet |
+//! | `APPEND log:more` | `:APPENDED log:8` | bytes of the value; from none where there is no key |
+//! | `EXISTS key1,nope` | `:EXIST key1` | those that there are, wherever |
 //! | `DEL key1,nope` | `:DELETED key1` | those that were there |
 //! | `EXPIRE key:30` | `:EXPIRES key:30` | those that were there |
+//! | `PERSIST key` | `:PERSISTS key` | those that had an expiry, and have none now |
+//! | `KEYS user:*` | `:KEYS "user:1","user:2"` | keys of this node by a pattern: `*`, `?`, `[a-z]`, `\\*` |
+//! | `COUNT` | `:COUNT 2` | keys of this node |
+//! | `FLUSHALL` | `:FLUSHED 2` | removes all keys of this node |
 //! | `TTL a,b,nope` | `:LASTS a:27,b:never` | seconds, rounded up |
 //! | `PING` or `PING 0` | `0:PONG 1` | with an id, that id |
 //! | `REQUEST bloomfilter` | `:FULFILLED v=1,blocks=…,keys=…,epoch=…,seq=…,bits=…` | the node's filter; [`filter_dump`] |

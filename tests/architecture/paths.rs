@@ -72,7 +72,7 @@ pub const VIEWS: [View; 4] = [
         "life_of_a_set.svg",
         "SET",
         &[
-            (0, "node/command/strings.rs", "set", "the row's handler"),
+            (0, "node/command/strings.rs", "set_pairs", "the row's handler, for a SET without options"),
             (1, "node/command/strings.rs", "make_room", "or refuses all pairs"),
             (1, "node/keyspace.rs", "set", "the one write path: version, store, own filter, changes"),
             (2, "store/mod.rs", "set", "unless a newer version is there"),

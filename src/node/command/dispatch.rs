@@ -7,6 +7,7 @@ use crate::node::command::error::CommandError;
 use crate::node::command::login;
 use crate::node::command::read;
 use crate::node::command::row::{Call, Command, Effect};
+use crate::node::command::suggest::suggestion;
 use crate::node::command::table::TABLE;
 use crate::node::command::tasks;
 use crate::node::command::transaction;
@@ -197,7 +198,7 @@ fn find_verb<'a>(
     if verb.is_empty() {
         return Err(CommandError::NoVerb);
     }
-    let unknown = || CommandError::Unknown(verb, Args::NONE);
+    let unknown = || CommandError::UnknownVerb(verb, suggestion(&TABLE, verb));
     let mut command = TABLE.find(verb).ok_or_else(unknown)?;
     if command.has_topics {
         let (topic, rest) = split_word(body);
@@ -230,15 +231,8 @@ fn find_command<'a>(
         return Err(CommandError::WrongArity(command.name));
     }
     let key_bytes_max = limits.key_bytes_max;
-    let mut keys = 0;
-    for key in command.keys(false, args) {
-        keys += 1;
-        if key.len() > key_bytes_max as usize {
-            return Err(CommandError::KeyTooLong(key_bytes_max));
-        }
-    }
-    if keys > limits.args_max as usize {
-        return Err(CommandError::TooManyKeys(limits.args_max));
+    if command.keys(false, args).any(|key| key.len() > key_bytes_max as usize) {
+        return Err(CommandError::KeyTooLong(key_bytes_max));
     }
     Ok((command, args))
 }
@@ -283,13 +277,19 @@ fn execute<'a>(
             }
         }
         Ok(Effect::LookUp(form, first_absent)) => {
-            let head = call.reply.head();
+            let (head, keys) = (call.reply.head(), call.args);
             give_back(state, now, key, call.reply.discard(), unsent_before);
-            read::begin_pending(state, now, key, head, args, form, first_absent);
+            read::begin_pending(state, now, key, head, keys, form, first_absent);
         }
         Ok(Effect::DumpFilter) => {
+            let head = call.reply.head();
             give_back(state, now, key, call.reply.discard(), unsent_before);
-            tasks::begin_filter_dump(state, key, id);
+            tasks::begin_filter_dump(state, key, head);
+        }
+        Ok(Effect::Scan(scan)) => {
+            let head = call.reply.head();
+            give_back(state, now, key, call.reply.discard(), unsent_before);
+            tasks::begin_scan(state, key, head, scan);
         }
         Ok(Effect::Handshake) => {
             give_back(state, now, key, call.reply.discard(), unsent_before);

@@ -10,6 +10,9 @@ use std::fmt;
 /// The most seconds that a key can be given: some 31 years.
 pub(in crate::node) const SECONDS_MAX: u64 = 1_000_000_000;
 
+/// Redis's text about an argument that is no whole number of 64 bits.
+pub(in crate::node) const NO_INTEGER: &str = "value is not an integer or out of range";
+
 /// Bytes of arguments that Redis shows of an unknown command.
 const SHOWN_ARGS_BYTES_MAX: usize = 128;
 
@@ -20,8 +23,10 @@ pub enum CommandError<'a> {
     Request(RequestError<'a>),
     /// There is an id and nothing else.
     NoVerb,
-    /// No such command in this protocol.
+    /// No such command in RESP, with its arguments.
     Unknown(&'a [u8], Args<'a>),
+    /// No such verb, and what to do instead.
+    UnknownVerb(&'a [u8], String),
     /// No such topic of a command, which has those in the list.
     UnknownTopic(&'static str, String, &'a [u8]),
     /// More or fewer arguments than the command takes, in RESP.
@@ -34,14 +39,16 @@ pub enum CommandError<'a> {
     Plain(&'static str),
     /// The same, with something of the request in it.
     Sentence(String),
+    /// An option of EXPIRE that there is not.
+    UnknownOption(&'a [u8]),
     /// The value of a key, as it is shown, is no whole number that the command takes.
     NoNumber(&'static str, &'a [u8]),
     /// A number would leave the range of 64 bits.
     Overflow(&'static str, &'a [u8]),
     /// A key longer than this many bytes, in RESP.
     KeyTooLong(u32),
-    /// More keys than this, in RESP.
-    TooManyKeys(u32),
+    /// A value would be longer than this many bytes.
+    ValueTooLong(u32),
     /// There is no memory for it.
     Full(Full),
     /// The reply would be over its limit.
@@ -93,20 +100,22 @@ impl CommandError<'_> {
             return reply.error("ERR", self);
         }
         match self {
-            Self::Unknown(name, args) => reply.error("ERR", UnknownCommand(name, *args)),
             Self::UnknownTopic(command, _, topic) => reply
                 .error("ERR", format_args!("unknown subcommand '{}'. Try {} HELP.", Excerpt(topic), command)),
             Self::WrongArity(command) => reply.error("ERR", self.arity(command)),
             Self::Syntax(..) => reply.error("ERR", "syntax error"),
             Self::BadSeconds(_, _, BadSeconds::NoNumber | BadSeconds::Fraction) => {
-                reply.error("ERR", "value is not an integer or out of range");
+                reply.error("ERR", NO_INTEGER);
             }
             Self::BadSeconds(command, ..) => {
                 let name = command.to_ascii_lowercase();
                 reply.error("ERR", format_args!("invalid expire time in '{name}' command"));
             }
-            Self::NoNumber(..) => reply.error("ERR", "value is not an integer or out of range"),
+            Self::NoNumber(..) => reply.error("ERR", NO_INTEGER),
             Self::Overflow(..) => reply.error("ERR", "increment or decrement would overflow"),
+            Self::ValueTooLong(_) => {
+                reply.error("ERR", "string exceeds maximum allowed size (proto-max-bulk-len)");
+            }
             Self::Full(_) => reply.error("OOM", "command not allowed when used memory > 'maxmemory'."),
             Self::Unauthenticated => reply.error("NOAUTH", "Authentication required."),
             Self::HelloUnauthenticated => reply.error("NOAUTH", self),
@@ -125,8 +134,10 @@ impl CommandError<'_> {
             | Self::Plain(_)
             | Self::Sentence(_)
             | Self::TooManyFailures(_)
+            | Self::Unknown(..)
+            | Self::UnknownVerb(..)
+            | Self::UnknownOption(_)
             | Self::KeyTooLong(_)
-            | Self::TooManyKeys(_)
             | Self::ReplyTooLong(_)
             | Self::TooManyLookups(_) => reply.error("ERR", self),
         }
@@ -144,7 +155,8 @@ impl fmt::Display for CommandError<'_> {
         match self {
             Self::Request(error) => error.fmt(f),
             Self::NoVerb => f.write_str("no verb after the id; try HELP"),
-            Self::Unknown(verb, _) => write!(f, "unknown verb {}; try HELP", Excerpt(verb)),
+            Self::Unknown(name, args) => UnknownCommand(name, *args).fmt(f),
+            Self::UnknownVerb(verb, instead) => write!(f, "unknown verb {}; {instead}", Excerpt(verb)),
             Self::UnknownTopic(command, topics, b"") => write!(f, "{command} takes {topics}"),
             Self::UnknownTopic(command, topics, topic) => {
                 write!(f, "{command} takes {topics}; not '{}'", Excerpt(topic))
@@ -181,9 +193,10 @@ impl fmt::Display for CommandError<'_> {
             Self::TooManyFailures(seconds) => {
                 write!(f, "too many wrong passwords from your address range; try again in {seconds} s")
             }
+            Self::UnknownOption(option) => write!(f, "Unsupported option {}", Excerpt(option)),
             Self::KeyTooLong(limit) => write!(f, "a key of more than {limit} bytes (key_bytes_max)"),
-            Self::TooManyKeys(limit) => {
-                write!(f, "more than {limit} keys in one request (args_max); send several requests")
+            Self::ValueTooLong(limit) => {
+                write!(f, "a value would be longer than {limit} bytes (value_bytes_max)")
             }
             Self::Full(Full::Limit { used_bytes, limit_bytes }) => write!(
                 f,

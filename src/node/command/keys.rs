@@ -1,19 +1,64 @@
 //! Commands about keys, whatever their values are.
 
-use crate::base::time::Instant;
+use crate::base::time::Now;
 use crate::node::command::error::{BadSeconds, CommandError, seconds};
 use crate::node::command::read::read;
 use crate::node::command::row::{Call, Effect};
-use crate::node::lookup::table::KeyReply;
+use crate::node::command::time::{TimeForm, expiry_at, wall_ms};
+use crate::node::lookup::table::{Found, KeyReply, Shape};
 use crate::node::state::State;
-use crate::store::Expiry;
+use crate::store::{Expiry, Full};
+use crate::wire::args::Args;
+use crate::wire::encoder::Encoder;
 use crate::wire::frame::Wanted;
+
+/// The keys that there are: in lines themselves, in RESP their number.
+static PRESENT: KeyReply = KeyReply {
+    wanted: Wanted::Ttl,
+    shape: Shape::Count,
+    range: None,
+    write: |reply, _, key, found| {
+        if found.is_some() {
+            reply.key(key);
+        }
+    },
+};
+
+/// The type of a value, of which there is one.
+static TYPE: KeyReply = KeyReply {
+    shape: Shape::One,
+    write: |reply, _, _, found| reply.status(if found.is_some() { "string" } else { "none" }),
+    ..PRESENT
+};
 
 /// Seconds left of keys, rounded up. In RESP -1 is never, and -2 no such key.
 static TTL: KeyReply = KeyReply {
-    wanted: Wanted::Ttl,
-    is_array: false,
-    write: |reply, now, key, found| match found.map(|found| found.until) {
+    shape: Shape::One,
+    write: |reply, now, key, found| put_time(reply, key, found, |expiry| expiry.seconds_left(now.mono)),
+    ..PRESENT
+};
+
+/// The same in milliseconds.
+static PTTL: KeyReply = KeyReply {
+    write: |reply, now, key, found| put_time(reply, key, found, |expiry| expiry.millis_left(now.mono)),
+    ..TTL
+};
+
+/// When keys expire, in seconds since 1970, rounded; likewise.
+static EXPIRETIME: KeyReply = KeyReply {
+    write: |reply, now, key, found| put_time(reply, key, found, |expiry| (expiry.unix_ms(now) + 500) / 1_000),
+    ..TTL
+};
+
+/// The same in milliseconds.
+static PEXPIRETIME: KeyReply = KeyReply {
+    write: |reply, now, key, found| put_time(reply, key, found, |expiry| expiry.unix_ms(now)),
+    ..TTL
+};
+
+/// Writes what `time` makes of the expiry of a key.
+fn put_time(reply: &mut Encoder, key: &[u8], found: Option<Found<'_>>, time: impl Fn(Expiry) -> u64) {
+    match found.map(|found| found.until) {
         None if reply.is_line() => {}
         None => reply.integer(-2),
         Some(None) if reply.is_line() => {
@@ -21,20 +66,53 @@ static TTL: KeyReply = KeyReply {
             reply.text("never");
         }
         Some(None) => reply.integer(-1),
-        Some(Some(until)) => {
+        Some(Some(expiry)) => {
             reply.key(key);
-            reply.integer(seconds_left(until, now));
+            reply.integer(i64::try_from(time(expiry)).unwrap_or(i64::MAX));
         }
-    },
-};
+    }
+}
 
-fn seconds_left(until: Instant, now: Instant) -> i64 {
-    i64::try_from(until.since(now).as_nanos().div_ceil(1_000_000_000)).unwrap_or(i64::MAX)
+/// EXISTS, and TOUCH.
+pub(in crate::node) fn exists<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    read(state, call, &PRESENT)
+}
+
+/// TYPE.
+pub(in crate::node) fn type_of<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    read(state, call, &TYPE)
 }
 
 /// TTL.
 pub(in crate::node) fn ttl<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     read(state, call, &TTL)
+}
+
+/// PTTL.
+pub(in crate::node) fn pttl<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    read(state, call, &PTTL)
+}
+
+/// EXPIRETIME.
+pub(in crate::node) fn expiretime<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    read(state, call, &EXPIRETIME)
+}
+
+/// PEXPIRETIME.
+pub(in crate::node) fn pexpiretime<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    read(state, call, &PEXPIRETIME)
 }
 
 /// DEL. In lines the reply shows the keys that were there, in RESP their number.
@@ -56,11 +134,14 @@ pub(in crate::node) fn del<'a>(state: &mut State, call: &mut Call<'a>) -> Result
     Ok(Effect::Reply)
 }
 
-/// EXPIRE of keys and seconds. The reply shows the keys that were there.
+/// EXPIRE. In lines it takes keys and seconds, and the reply shows the keys that were there.
 pub(in crate::node) fn expire<'a>(
     state: &mut State,
     call: &mut Call<'a>,
 ) -> Result<Effect, CommandError<'a>> {
+    if !call.reply.is_line() {
+        return expire_by(state, call, TimeForm::SECONDS);
+    }
     let pairs = call.args.tuples::<2>();
     let deadline = |text| {
         let seconds = seconds(call.command.name, text)?;
@@ -85,4 +166,205 @@ pub(in crate::node) fn expire<'a>(
     }
     state.keyspace.keep_up(call.now);
     Ok(Effect::Reply)
+}
+
+/// PEXPIRE.
+pub(in crate::node) fn pexpire<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    expire_by(state, call, TimeForm::MILLIS)
+}
+
+/// EXPIREAT.
+pub(in crate::node) fn expireat<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    expire_by(state, call, TimeForm::UNIX_SECONDS)
+}
+
+/// PEXPIREAT.
+pub(in crate::node) fn pexpireat<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    expire_by(state, call, TimeForm::UNIX_MILLIS)
+}
+
+/// Key, time and conditions in RESP. A time that has passed removes the key.
+fn expire_by<'a>(state: &mut State, call: &mut Call<'a>, form: TimeForm) -> Result<Effect, CommandError<'a>> {
+    let (Some(key), Some(text)) = (call.args.get(0), call.args.get(1)) else {
+        return Err(CommandError::WrongArity(call.command.name));
+    };
+    let conditions = Conditions::parse(call.args.skip(2))?;
+    let moment = form.moment(call.now, call.command.name, text)?;
+    let key = state.keyspace.key(key);
+    let old = state.keyspace.peek(call.now, key).map(|item| item.expiry);
+    let was_changed = match old {
+        Some(old) if conditions.allow(old.map(|old| old.unix_ms(call.now)), moment) => {
+            if moment <= wall_ms(call.now) {
+                state.keyspace.remove(call.now, key)
+            } else {
+                let expiry = expiry_at(call.now, call.command.name, text, moment)?;
+                state.keyspace.set_expiry(call.now, key, Some(expiry))?
+            }
+        }
+        Some(_) | None => false,
+    };
+    state.keyspace.keep_up(call.now);
+    call.reply.integer(was_changed.into());
+    Ok(Effect::Reply)
+}
+
+/// When EXPIRE changes the expiry of a key.
+#[derive(Debug, Default)]
+struct Conditions {
+    /// If it has none.
+    nx: bool,
+    /// If it has one.
+    xx: bool,
+    /// If the new one is later; none is the latest.
+    gt: bool,
+    /// If the new one is earlier.
+    lt: bool,
+}
+
+impl Conditions {
+    fn parse(options: Args<'_>) -> Result<Self, CommandError<'_>> {
+        let mut read = Self::default();
+        for option in options.iter() {
+            let Self { nx, xx, gt, lt } = &mut read;
+            let flags = [("NX", nx), ("XX", xx), ("GT", gt), ("LT", lt)];
+            let flag = flags.into_iter().find(|(name, _)| option.eq_ignore_ascii_case(name.as_bytes()));
+            *flag.ok_or(CommandError::UnknownOption(option))?.1 = true;
+        }
+        if read.nx && (read.xx || read.gt || read.lt) {
+            return Err(CommandError::Plain(
+                "NX and XX, GT or LT options at the same time are not compatible",
+            ));
+        }
+        if read.gt && read.lt {
+            return Err(CommandError::Plain("GT and LT options at the same time are not compatible"));
+        }
+        Ok(read)
+    }
+
+    /// Whether an expiry is changed to another, both in milliseconds since 1970.
+    fn allow(&self, old: Option<u64>, new: i64) -> bool {
+        let old = old.map(|old| i64::try_from(old).unwrap_or(i64::MAX));
+        !(self.nx && old.is_some()
+            || self.xx && old.is_none()
+            || self.gt && old.is_none_or(|old| new <= old)
+            || self.lt && old.is_some_and(|old| new >= old))
+    }
+}
+
+/// PERSIST. In lines the reply shows the keys that had an expiry, in RESP it is their number.
+pub(in crate::node) fn persist<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    // As if all were there.
+    call.args.iter().for_each(|key| call.reply.key(key));
+    call.check_length(state)?;
+    call.reply.clear();
+    let mut changed = 0;
+    for key in call.args.iter() {
+        let hashed = state.keyspace.key(key);
+        if state.keyspace.peek(call.now, hashed).is_some_and(|item| item.expiry.is_some()) {
+            state.keyspace.set_expiry(call.now, hashed, None)?;
+            changed += 1;
+            call.reply.key(key);
+        }
+    }
+    state.keyspace.keep_up(call.now);
+    call.reply.count(changed);
+    Ok(Effect::Reply)
+}
+
+/// RENAME.
+pub(in crate::node) fn rename<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    let [from, to] = call.words()?;
+    if !has(state, call.now, from) {
+        return Err(CommandError::Plain(NO_KEY));
+    }
+    move_to(state, call.now, from, to)?;
+    call.reply.status("OK");
+    Ok(Effect::Reply)
+}
+
+/// RENAMENX.
+pub(in crate::node) fn renamenx<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    let [from, to] = call.words()?;
+    if !has(state, call.now, from) {
+        return Err(CommandError::Plain(NO_KEY));
+    }
+    let is_free = !has(state, call.now, to);
+    if is_free {
+        move_to(state, call.now, from, to)?;
+    }
+    call.reply.integer(is_free.into());
+    Ok(Effect::Reply)
+}
+
+/// COPY from to [DB 0] [REPLACE].
+pub(in crate::node) fn copy<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let name = call.command.name;
+    let (Some(from), Some(to)) = (call.args.get(0), call.args.get(1)) else {
+        return Err(CommandError::WrongArity(name));
+    };
+    let (mut replaces, mut at) = (false, 2);
+    while let Some(option) = call.args.get(at) {
+        if option.eq_ignore_ascii_case(b"REPLACE") {
+            replaces = true;
+        } else if option.eq_ignore_ascii_case(b"DB") && call.args.len() > at + 1 {
+            at += 1;
+            if call.integer(at)? != 0 {
+                return Err(CommandError::Plain("DB index is out of range"));
+            }
+        } else {
+            return Err(CommandError::Syntax(name, option));
+        }
+        at += 1;
+    }
+    if from == to {
+        return Err(CommandError::Plain("source and destination objects are the same"));
+    }
+    let is_copied = (replaces || !has(state, call.now, to)) && copy_to(state, call.now, from, to)?;
+    state.keyspace.keep_up(call.now);
+    call.reply.integer(is_copied.into());
+    Ok(Effect::Reply)
+}
+
+/// Redis's text about a key to rename that there is not.
+const NO_KEY: &str = "no such key";
+
+fn has(state: &State, now: Now, key: &[u8]) -> bool {
+    state.keyspace.peek(now, state.keyspace.key(key)).is_some()
+}
+
+/// Copies the value and the expiry of a key to another; whether it was there.
+fn copy_to(state: &mut State, now: Now, from: &[u8], to: &[u8]) -> Result<bool, Full> {
+    let Some(item) = state.keyspace.peek(now, state.keyspace.key(from)) else { return Ok(false) };
+    let (value, expiry) = (item.value.to_vec(), item.expiry);
+    let to = state.keyspace.key(to);
+    state.keyspace.set(now, to, &value, expiry)?;
+    Ok(true)
+}
+
+/// Gives a key another name.
+fn move_to(state: &mut State, now: Now, from: &[u8], to: &[u8]) -> Result<(), Full> {
+    if from != to && copy_to(state, now, from, to)? {
+        let from = state.keyspace.key(from);
+        state.keyspace.remove(now, from);
+    }
+    state.keyspace.keep_up(now);
+    Ok(())
 }

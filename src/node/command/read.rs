@@ -9,7 +9,7 @@ use crate::node::command::row::{Call, Effect};
 use crate::node::conn::pending;
 use crate::node::ids::ConnKey;
 use crate::node::lookup::remote;
-use crate::node::lookup::table::{Answer, Found, KeyReply, Waiter};
+use crate::node::lookup::table::{Answer, Found, KeyReply, Shape, Waiter};
 use crate::node::state::State;
 use crate::wire::args::Args;
 use crate::wire::encoder::ReplyHead;
@@ -24,11 +24,11 @@ const LONG_REPLY_BYTES: usize = 128 * 1024;
 pub(in crate::node) fn read<'a>(
     state: &mut State,
     call: &mut Call<'a>,
-    form: &'static KeyReply,
+    form: &KeyReply,
 ) -> Result<Effect, CommandError<'a>> {
-    let now = call.now.mono;
-    let mut misses = 0;
-    if form.is_array {
+    let now = call.now;
+    let mut misses = 0usize;
+    if form.shape == Shape::Array {
         call.reply.array(call.args.len());
     }
     for (at, key) in call.args.iter().enumerate() {
@@ -38,22 +38,25 @@ pub(in crate::node) fn read<'a>(
         let hashed = state.keyspace.key(key);
         match state.keyspace.get(call.now, hashed) {
             Some(item) => {
-                (form.write)(&mut call.reply, now, key, Some(Found::of(&item)));
+                form.put(&mut call.reply, now, key, Some(Found::of(&item)));
                 call.check_length(state)?;
             }
             None if state.mesh.may_be_elsewhere(hashed.hash.0) => return look_up(state, call, form, at),
             None => {
                 misses += 1;
-                (form.write)(&mut call.reply, now, key, None);
+                form.put(&mut call.reply, now, key, None);
             }
         }
     }
-    state.mesh.checks += misses;
+    if form.shape == Shape::Count {
+        call.reply.count(call.args.len() - misses);
+    }
+    state.mesh.checks += misses as u64;
     if form.wanted == Wanted::Value {
         let keys = call.args.len() as u64;
         state.stats.gets += keys;
-        state.stats.hits += keys - misses;
-        state.stats.misses += misses;
+        state.stats.hits += keys - misses as u64;
+        state.stats.misses += misses as u64;
     }
     Ok(Effect::Reply)
 }
@@ -61,12 +64,12 @@ pub(in crate::node) fn read<'a>(
 fn look_up<'a>(
     state: &State,
     call: &Call<'a>,
-    form: &'static KeyReply,
+    form: &KeyReply,
     at: usize,
 ) -> Result<Effect, CommandError<'a>> {
     let lookups_max = state.config.limits.lookups_max;
     if state.mesh.lookups.has_room(call.args.len(), lookups_max as usize) {
-        Ok(Effect::LookUp(form, at))
+        Ok(Effect::LookUp(*form, at))
     } else {
         Err(CommandError::TooManyLookups(lookups_max))
     }
@@ -81,7 +84,7 @@ pub(in crate::node) fn begin_pending(
     conn: ConnKey,
     head: ReplyHead,
     keys: Args<'_>,
-    form: &'static KeyReply,
+    form: KeyReply,
     first_open: usize,
 ) {
     remote::close_changed(state);

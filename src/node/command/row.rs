@@ -2,14 +2,16 @@
 
 use crate::base::time::Now;
 use crate::limits::KEYS_PER_STEP;
-use crate::node::command::error::CommandError;
+use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::ids::ConnKey;
 use crate::node::lookup::table::KeyReply;
 use crate::node::metrics::COMMANDS_MAX;
 use crate::node::state::State;
+use crate::node::tasks::Scan;
 use crate::wire::args::Args;
 use crate::wire::encoder::{Encoder, ReplyTooLong};
 use crate::wire::line_form::{LineForm, Syntax};
+use crate::wire::resp::parse::number;
 
 /// One command. Its name is in upper case; one of several under one word has that word before it:
 /// `COMMAND COUNT`.
@@ -70,7 +72,7 @@ pub struct RespForm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
     pub(in crate::node) first: usize,
-    /// From the end, if negative: -1 is the last argument.
+    /// From the end, if negative: -1 is the last argument. 0 after a first: the first argument gives their number.
     pub(in crate::node) last: i32,
     pub(in crate::node) step: usize,
 }
@@ -79,14 +81,29 @@ impl Keys {
     pub(in crate::node) const NONE: Self = Self { first: 0, last: 0, step: 0 };
     pub(in crate::node) const FIRST: Self = Self { first: 1, last: 1, step: 1 };
     pub(in crate::node) const ALL: Self = Self { first: 1, last: -1, step: 1 };
+    pub(in crate::node) const PAIRS: Self = Self { first: 1, last: -1, step: 2 };
+    pub(in crate::node) const TWO: Self = Self { first: 1, last: 2, step: 1 };
+    /// Pairs after their number, as in MSETEX.
+    pub(in crate::node) const COUNTED_PAIRS: Self = Self { first: 2, last: 0, step: 2 };
 
     /// The keys among arguments without the name.
     pub(in crate::node) fn of<'a>(self, args: Args<'a>) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
-        let args = args.first(self.end(args.len())).skip(self.first.saturating_sub(1));
+        let end = if self.is_counted() {
+            let count = args.get(0).and_then(number).and_then(|count| usize::try_from(count).ok());
+            count.unwrap_or(0).saturating_mul(self.step).saturating_add(1)
+        } else {
+            self.end(args.len())
+        };
+        let args = args.first(end).skip(self.first.saturating_sub(1));
         args.iter().step_by(self.step.max(1))
     }
 
-    /// How many of so many arguments are keys.
+    /// Whether the first argument gives the number of keys.
+    const fn is_counted(self) -> bool {
+        self.first > 0 && self.last == 0
+    }
+
+    /// How many of so many arguments are keys, at most.
     fn count(self, args: usize) -> usize {
         let args = (self.end(args) + 1).saturating_sub(self.first);
         if self.step <= 1 { args * self.step } else { args.div_ceil(self.step) }
@@ -96,6 +113,7 @@ impl Keys {
     const fn end(self, args: usize) -> usize {
         match (self.first, self.last) {
             (0, _) => 0,
+            (_, 0) => args,
             (_, ..0) => (args + 1).saturating_sub(self.last.unsigned_abs() as usize),
             (_, 0..) if (self.last as usize) < args => self.last as usize,
             (_, 0..) => args,
@@ -119,7 +137,7 @@ pub struct Call<'a> {
 }
 
 /// What a call does to its connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub enum Effect {
     /// The reply is written.
     Reply,
@@ -127,11 +145,13 @@ pub enum Effect {
     Close,
     /// It is written; the connection's protocol is now the encoder's, and it is authenticated.
     Authenticate,
-    /// Nothing is written: this key is not here and may be elsewhere; no key before it is missing here and
-    /// may be elsewhere.
-    LookUp(&'static KeyReply, usize),
+    /// Nothing is written, and the arguments are keys: the one at this place is not here and may be elsewhere; none
+    /// before it is missing here and may be elsewhere.
+    LookUp(KeyReply, usize),
     /// Nothing is written: the own filter is to be written as text.
     DumpFilter,
+    /// Nothing is written: the scan is not complete.
+    Scan(Box<Scan>),
     /// Nothing is written: the arguments are a node's handshake.
     Handshake,
     /// Nothing is written: the requests of the connection's transaction are to be carried out.
@@ -142,6 +162,17 @@ impl<'a> Call<'a> {
     /// The keys, in order.
     pub(in crate::node) fn keys(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         self.command.keys(self.reply.is_line(), self.args)
+    }
+
+    /// The arguments of a command that takes exactly `N`.
+    pub(in crate::node) fn words<const N: usize>(&self) -> Result<[&'a [u8]; N], CommandError<'a>> {
+        let mut tuples = self.args.tuples::<N>();
+        tuples.next().filter(|_| self.args.len() == N).ok_or(CommandError::WrongArity(self.command.name))
+    }
+
+    /// A whole number among the arguments.
+    pub(in crate::node) fn integer(&self, at: usize) -> Result<i64, CommandError<'a>> {
+        self.args.get(at).and_then(number).ok_or(CommandError::Plain(NO_INTEGER))
     }
 
     /// What the call costs its connection, in keys.

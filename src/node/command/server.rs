@@ -4,6 +4,7 @@ use crate::base::glob;
 use crate::node::command::error::CommandError;
 use crate::node::command::inspect::CATEGORIES;
 use crate::node::command::row::{Access, Call, Command, Cost, Effect, Table};
+use crate::node::command::suggest::suggestion;
 use crate::node::state::State;
 use crate::wire::encoder::Encoder;
 use memchr::memchr;
@@ -18,14 +19,14 @@ pub(in crate::node) fn help<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Ef
         }
         return Ok(Effect::Reply);
     };
-    let row = call.table.find(verb).ok_or(CommandError::Unknown(verb, call.args))?;
+    let row = call.table.find(verb).ok_or_else(|| unknown_verb(call, verb))?;
     for row in std::iter::once(row).filter(|row| !row.has_topics).chain(call.table.topics(row)) {
         if let Some(form) = &row.line {
             call.reply.text(format_args!("{form}: {} Example: {}", row.summary, form.example));
         }
     }
     if call.reply.is_blank() {
-        return Err(CommandError::Unknown(verb, call.args));
+        return Err(unknown_verb(call, verb));
     }
     Ok(Effect::Reply)
 }
@@ -41,6 +42,10 @@ pub(in crate::node) fn topics<'a>(_: &mut State, call: &mut Call<'a>) -> Result<
         call.reply.text(format_args!("    {}", row.summary));
     }
     Ok(Effect::Reply)
+}
+
+fn unknown_verb<'a>(call: &Call<'a>, verb: &'a [u8]) -> CommandError<'a> {
+    CommandError::UnknownVerb(verb, suggestion(call.table, verb))
 }
 
 /// COMMAND: what clients are told of each command that there is in RESP.

@@ -4,16 +4,20 @@ use crate::base::time::Now;
 use crate::node::command::error::{BadSeconds, CommandError, seconds};
 use crate::node::command::read::read;
 use crate::node::command::row::{Call, Effect};
-use crate::node::lookup::table::KeyReply;
+use crate::node::command::time::TimeForm;
+use crate::node::lookup::table::{KeyReply, Shape};
 use crate::node::state::State;
-use crate::store::Expiry;
+use crate::store::{Expiry, Full, HashedKey};
+use crate::wire::args::Args;
 use crate::wire::frame::Wanted;
 use crate::wire::resp::parse::number;
+use std::mem;
 
 /// The values of keys: found fields in lines, one value or null in RESP.
 static VALUE: KeyReply = KeyReply {
     wanted: Wanted::Value,
-    is_array: false,
+    shape: Shape::One,
+    range: None,
     write: |reply, _, key, found| match found {
         Some(found) => {
             reply.key(key);
@@ -24,10 +28,7 @@ static VALUE: KeyReply = KeyReply {
 };
 
 /// The same as an array.
-static VALUES: KeyReply = KeyReply { is_array: true, ..VALUE };
-
-/// Bytes of the longest number of 64 bits.
-const NUMBER_BYTES_MAX: usize = 20;
+static VALUES: KeyReply = KeyReply { shape: Shape::Array, ..VALUE };
 
 /// GET.
 pub(in crate::node) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
@@ -39,8 +40,16 @@ pub(in crate::node) fn mget<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
     read(state, call, &VALUES)
 }
 
-/// SET of pairs, all or none. In lines the reply shows them.
+/// SET. In lines it takes pairs, all or none, and the reply shows them; in RESP one pair and options.
 pub(in crate::node) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    if call.args.len() > 2 && !call.reply.is_line() {
+        return set_with_options(state, call);
+    }
+    set_pairs(state, call)
+}
+
+/// Sets pairs, all or none.
+fn set_pairs<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     let pairs = call.args.tuples::<2>();
     make_room(state, call.now, pairs.len(), pairs.clone().map(|[key, value]| key.len() + value.len()))?;
     if call.reply.is_line() {
@@ -60,8 +69,11 @@ pub(in crate::node) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> Result
     Ok(Effect::Reply)
 }
 
-/// SETEX of keys, seconds and values, all or none.
+/// SETEX. In lines it takes keys, seconds and values, all or none; in RESP one of each.
 pub(in crate::node) fn setex<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    if !call.reply.is_line() {
+        return set_timed(state, call, TimeForm::SECONDS);
+    }
     let timed = call.args.tuples::<3>();
     make_room(state, call.now, timed.len(), timed.clone().map(|[key, _, value]| key.len() + value.len()))?;
     let deadline = |text| {
@@ -73,12 +85,9 @@ pub(in crate::node) fn setex<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
     for [key, text, value] in timed.clone() {
         let (seconds, _) = deadline(text)?;
         call.reply.key(key);
-        if call.reply.is_line() {
-            call.reply.bulk(value);
-            call.reply.text(seconds);
-        }
+        call.reply.bulk(value);
+        call.reply.text(seconds);
     }
-    call.reply.status("OK");
     call.check_length(state)?;
     for [key, text, value] in timed {
         let (_, deadline) = deadline(text)?;
@@ -89,41 +98,291 @@ pub(in crate::node) fn setex<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
     Ok(Effect::Reply)
 }
 
-/// INCR of keys, all or none. The expiry of a key stays.
-pub(in crate::node) fn incr<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    let (keys, name) = (call.args.iter(), call.command.name);
-    let read = |state: &mut State, key| {
-        let hashed = state.keyspace.key(key);
-        let item = state.keyspace.get(call.now, hashed);
-        item.map_or(Ok(0), |item| number(item.value).ok_or(CommandError::NoNumber(name, key)))
-    };
-    // A key may stand in the request several times.
-    let most = i64::try_from(keys.len()).unwrap_or(i64::MAX);
-    for key in keys.clone() {
-        read(state, key)?.checked_add(most).ok_or(CommandError::Overflow(name, key))?;
-        call.reply.key(key);
-        call.reply.integer(i64::MIN);
+/// PSETEX.
+pub(in crate::node) fn psetex<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    set_timed(state, call, TimeForm::MILLIS)
+}
+
+/// Sets key, time and value in RESP.
+fn set_timed<'a>(state: &mut State, call: &mut Call<'a>, form: TimeForm) -> Result<Effect, CommandError<'a>> {
+    let [key, text, value] = call.words()?;
+    let expiry = form.expiry(call.now, call.command.name, text)?;
+    let key = state.keyspace.key(key);
+    state.keyspace.set(call.now, key, value, Some(expiry))?;
+    state.keyspace.keep_up(call.now);
+    call.reply.status("OK");
+    Ok(Effect::Reply)
+}
+
+/// MSET of pairs, all or none.
+pub(in crate::node) fn mset<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    if !call.args.len().is_multiple_of(2) {
+        return Err(CommandError::WrongArity(call.command.name));
     }
+    set_pairs(state, call)
+}
+
+/// MSETNX of pairs: sets all if none of the keys is here, else none.
+pub(in crate::node) fn msetnx<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    if !call.args.len().is_multiple_of(2) {
+        return Err(CommandError::WrongArity(call.command.name));
+    }
+    let has_some = call.keys().any(|key| state.keyspace.peek(call.now, state.keyspace.key(key)).is_some());
+    if !has_some {
+        set_pairs(state, call)?;
+        call.reply.clear();
+    }
+    call.reply.integer((!has_some).into());
+    Ok(Effect::Reply)
+}
+
+/// MSETEX count key value … [NX | XX] [EX | PX | EXAT | PXAT time | KEEPTTL]: sets all pairs, or none if the
+/// condition does not hold for one of them.
+pub(in crate::node) fn msetex<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    let count = call.args.get(0).and_then(number).and_then(|count| usize::try_from(count).ok());
+    let count = count.filter(|&count| count > 0).ok_or(CommandError::Plain("invalid numkeys value"))?;
+    let words = count.saturating_mul(2);
+    if call.args.len() - 1 < words {
+        return Err(CommandError::Plain("wrong number of key-value pairs"));
+    }
+    let options = SetOptions::parse(call.now, call.command.name, call.args.skip(1 + words))?;
+    if options.returns_old || matches!(options.condition, Condition::Equal(_)) {
+        return Err(CommandError::Syntax(call.command.name, b"GET"));
+    }
+    let pairs = call.args.skip(1).first(words).tuples::<2>();
+    let old = |key| state.keyspace.peek(call.now, state.keyspace.key(key)).map(|item| item.value);
+    let is_set = pairs.clone().all(|[key, _]| options.allows(old(key)));
+    if is_set {
+        make_room(state, call.now, count, pairs.clone().map(|[key, value]| key.len() + value.len()))?;
+        for [key, value] in pairs {
+            options.set(state, call.now, key, value)?;
+        }
+        state.keyspace.keep_up(call.now);
+    }
+    call.reply.integer(is_set.into());
+    Ok(Effect::Reply)
+}
+
+/// SETNX of pairs: sets those whose keys are not here. In lines the reply shows them, in RESP it is their number.
+pub(in crate::node) fn setnx<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let pairs = call.args.tuples::<2>();
+    let show = |call: &mut Call<'a>, key, value| {
+        call.reply.key(key);
+        if call.reply.is_line() {
+            call.reply.bulk(value);
+        }
+    };
+    // As if none were there.
+    pairs.clone().for_each(|[key, value]| show(call, key, value));
     call.check_length(state)?;
     call.reply.clear();
-    make_room(state, call.now, keys.len(), keys.clone().map(|key| key.len() + NUMBER_BYTES_MAX))?;
-    for key in keys {
-        let sum = read(state, key)?.checked_add(1).ok_or(CommandError::Overflow(name, key))?;
-        let text = sum.to_string();
+    make_room(state, call.now, pairs.len(), pairs.clone().map(|[key, value]| key.len() + value.len()))?;
+    let mut count = 0;
+    for [key, value] in pairs {
         let hashed = state.keyspace.key(key);
-        if !state.keyspace.update(call.now, hashed, text.as_bytes())? {
-            state.keyspace.set(call.now, hashed, text.as_bytes(), None)?;
+        if state.keyspace.peek(call.now, hashed).is_none() {
+            state.keyspace.set(call.now, hashed, value, None)?;
+            show(call, key, value);
+            count += 1;
         }
-        call.reply.key(key);
-        call.reply.integer(sum);
     }
     state.keyspace.keep_up(call.now);
+    call.reply.count(count);
+    Ok(Effect::Reply)
+}
+
+/// Writes the value of a key that is here, or null; whether it is.
+fn put_value(state: &mut State, call: &mut Call<'_>, key: HashedKey<'_>) -> bool {
+    let item = state.keyspace.get(call.now, key);
+    match &item {
+        Some(item) => call.reply.bulk(item.value),
+        None => call.reply.null(),
+    }
+    item.is_some()
+}
+
+/// GETSET key value.
+pub(in crate::node) fn getset<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    let [key, value] = call.words()?;
+    let key = state.keyspace.key(key);
+    put_value(state, call, key);
+    state.keyspace.set(call.now, key, value, None)?;
+    state.keyspace.keep_up(call.now);
+    Ok(Effect::Reply)
+}
+
+/// GETDEL.
+pub(in crate::node) fn getdel<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    let [key] = call.words()?;
+    let key = state.keyspace.key(key);
+    if put_value(state, call, key) {
+        state.keyspace.remove(call.now, key);
+        state.keyspace.keep_up(call.now);
+    }
+    Ok(Effect::Reply)
+}
+
+/// GETEX key [EX | PX | EXAT | PXAT time | PERSIST].
+pub(in crate::node) fn getex<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let name = call.command.name;
+    let key = call.args.get(0).ok_or(CommandError::WrongArity(name))?;
+    let time = match (call.args.get(1), call.args.get(2), call.args.len()) {
+        (None, _, _) => None,
+        (Some(option), None, _) if option.eq_ignore_ascii_case(b"PERSIST") => Some(None),
+        (Some(option), Some(text), 3) => {
+            let form = TimeForm::of_option(option).ok_or(CommandError::Syntax(name, option))?;
+            Some(Some((form, text)))
+        }
+        (Some(option), _, _) => return Err(CommandError::Syntax(name, option)),
+    };
+    let key = state.keyspace.key(key);
+    if put_value(state, call, key)
+        && let Some(time) = time
+    {
+        let expiry = time.map(|(form, text)| form.expiry(call.now, name, text)).transpose()?;
+        state.keyspace.set_expiry(call.now, key, expiry)?;
+        state.keyspace.keep_up(call.now);
+    }
+    Ok(Effect::Reply)
+}
+
+/// DELIFEQ key value: removes a key that has this value.
+pub(in crate::node) fn delifeq<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+) -> Result<Effect, CommandError<'a>> {
+    let [key, value] = call.words()?;
+    let key = state.keyspace.key(key);
+    let is_equal = state.keyspace.peek(call.now, key).is_some_and(|item| item.value == value);
+    let is_removed = is_equal && state.keyspace.remove(call.now, key);
+    state.keyspace.keep_up(call.now);
+    call.reply.integer(is_removed.into());
+    Ok(Effect::Reply)
+}
+
+/// How SET is to set a key.
+struct SetOptions<'a> {
+    condition: Condition<'a>,
+    /// The reply is the old value.
+    returns_old: bool,
+    /// The expiry stays as it is.
+    keeps_expiry: bool,
+    expiry: Option<Expiry>,
+}
+
+/// When SET sets a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition<'a> {
+    Always,
+    /// There is no such key.
+    Absent,
+    Present,
+    /// The key has this value.
+    Equal(&'a [u8]),
+}
+
+impl<'a> SetOptions<'a> {
+    /// Reads options, which may stand in any order.
+    fn parse(now: Now, command: &'static str, options: Args<'a>) -> Result<Self, CommandError<'a>> {
+        let mut read =
+            Self { condition: Condition::Always, returns_old: false, keeps_expiry: false, expiry: None };
+        let mut time: Option<(&[u8], TimeForm, &[u8])> = None;
+        let mut words = options.iter();
+        while let Some(word) = words.next() {
+            let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+            let wrong = CommandError::Syntax(command, word);
+            if let Some(form) = TimeForm::of_option(word) {
+                // The same option again counts instead of the first.
+                if read.keeps_expiry || time.is_some_and(|(name, ..)| !name.eq_ignore_ascii_case(word)) {
+                    return Err(wrong);
+                }
+                time = Some((word, form, words.next().ok_or(wrong)?));
+                continue;
+            }
+            let condition = if is("NX") {
+                Condition::Absent
+            } else if is("XX") {
+                Condition::Present
+            } else if is("IFEQ") {
+                Condition::Equal(words.next().ok_or(CommandError::Syntax(command, word))?)
+            } else if is("GET") {
+                read.returns_old = true;
+                continue;
+            } else if is("KEEPTTL") && time.is_none() {
+                read.keeps_expiry = true;
+                continue;
+            } else {
+                return Err(wrong);
+            };
+            if read.condition != Condition::Always
+                && mem::discriminant(&read.condition) != mem::discriminant(&condition)
+            {
+                return Err(wrong);
+            }
+            read.condition = condition;
+        }
+        read.expiry = time.map(|(_, form, text)| form.expiry(now, command, text)).transpose()?;
+        Ok(read)
+    }
+
+    /// Whether a key that holds `old` is set.
+    fn allows(&self, old: Option<&[u8]>) -> bool {
+        match self.condition {
+            Condition::Always => true,
+            Condition::Absent => old.is_none(),
+            Condition::Present => old.is_some(),
+            Condition::Equal(value) => old == Some(value),
+        }
+    }
+
+    /// Sets a key.
+    fn set(&self, state: &mut State, now: Now, key: &[u8], value: &[u8]) -> Result<(), Full> {
+        let key = state.keyspace.key(key);
+        if !self.keeps_expiry || !state.keyspace.update(now, key, value)? {
+            state.keyspace.set(now, key, value, self.expiry)?;
+        }
+        Ok(())
+    }
+}
+
+/// SET key value with options.
+fn set_with_options<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    let (Some(key), Some(value)) = (call.args.get(0), call.args.get(1)) else {
+        return Err(CommandError::WrongArity(call.command.name));
+    };
+    let options = SetOptions::parse(call.now, call.command.name, call.args.skip(2))?;
+    let old = state.keyspace.peek(call.now, state.keyspace.key(key)).map(|item| item.value);
+    let is_set = options.allows(old);
+    match (options.returns_old, old) {
+        (true, Some(old)) => call.reply.bulk(old),
+        (false, _) if is_set => call.reply.status("OK"),
+        (true | false, _) => call.reply.null(),
+    }
+    if is_set {
+        options.set(state, call.now, key, value)?;
+        state.keyspace.keep_up(call.now);
+    }
     Ok(Effect::Reply)
 }
 
 /// Makes room for all of several writes, since all or none of them is done. One key is just set: if it takes the place
 /// of another of its size it needs no room.
-fn make_room<'a>(
+pub(in crate::node) fn make_room<'a>(
     state: &mut State,
     now: Now,
     keys: usize,

@@ -3,7 +3,8 @@
 
 use crate::node::command::row::{Command, Keys, Table, numbered};
 use crate::node::command::{
-    client, connection, info, inspect, keys, server, settings, status, strings, transaction,
+    client, connection, info, inspect, keys, numbers, ranges, scan, server, settings, status, strings,
+    transaction,
 };
 use crate::wire::line_form::Syntax;
 
@@ -28,30 +29,200 @@ const LIST: &[Command] = &[
     Command::new("SET", "string", "Sets keys to values, all of them or none.", strings::set)
         .writes()
         .line("SET", "key:value", Syntax::Pairs, "SAT", "SET user:Ann,\"user:1\":\"Ann, Bo\"")
-        .resp(3, Keys::FIRST),
+        .resp(-3, Keys::FIRST),
     Command::new("SETEX", "string", "Sets keys to values that expire after so many seconds.", strings::setex)
         .writes()
         .line("SETEX", "key:value:seconds", Syntax::Timed, "SATEX", "SETEX session:Ann:30")
         .resp(4, Keys::FIRST),
-    Command::new("INCR", "string", "Adds 1 to whole numbers, from 0 where there is no key.", strings::incr)
+    Command::new(
+        "PSETEX",
+        "string",
+        "Sets a key to a value that expires after so many milliseconds.",
+        strings::psetex,
+    )
+    .writes()
+    .resp(4, Keys::FIRST),
+    Command::new("SETNX", "string", "Sets those keys that are not on this node.", strings::setnx)
+        .writes()
+        .line("SETNX", "key:value", Syntax::Pairs, "SATNX", "SETNX lock:Ann")
+        .resp(3, Keys::FIRST),
+    Command::new("MSET", "string", "Sets keys to values, all of them or none.", strings::mset)
+        .writes()
+        .resp(-3, Keys::PAIRS),
+    Command::new(
+        "MSETNX",
+        "string",
+        "Sets keys to values if none of the keys is on this node.",
+        strings::msetnx,
+    )
+    .writes()
+    .resp(-3, Keys::PAIRS),
+    Command::new(
+        "MSETEX",
+        "string",
+        "Sets keys to values with an expiry, or by a condition.",
+        strings::msetex,
+    )
+    .writes()
+    .resp(-4, Keys::COUNTED_PAIRS),
+    Command::new("GETSET", "string", "Sets a key and returns its old value.", strings::getset)
+        .writes()
+        .resp(3, Keys::FIRST),
+    Command::new("GETDEL", "string", "Removes a key and returns its value.", strings::getdel)
+        .writes()
+        .resp(2, Keys::FIRST),
+    Command::new("GETEX", "string", "Returns the value of a key and sets its expiry.", strings::getex)
+        .writes()
+        .resp(-2, Keys::FIRST),
+    Command::new("DELIFEQ", "string", "Removes a key that has a given value.", strings::delifeq)
+        .writes()
+        .resp(3, Keys::FIRST),
+    Command::new(
+        "APPEND",
+        "string",
+        "Adds to the end of values, from none where there is no key.",
+        ranges::append,
+    )
+    .writes()
+    .line("APPEND", "key:value", Syntax::Pairs, "APPENDED", "APPEND log:more")
+    .resp(3, Keys::FIRST),
+    Command::new("STRLEN", "string", "Returns the bytes of a value.", ranges::strlen)
+        .reads()
+        .resp(2, Keys::FIRST),
+    Command::new("GETRANGE", "string", "Returns a part of a value.", ranges::getrange)
+        .reads()
+        .resp(4, Keys::FIRST),
+    Command::new("SUBSTR", "string", "Returns a part of a value, as GETRANGE does.", ranges::getrange)
+        .reads()
+        .resp(4, Keys::FIRST),
+    Command::new("SETRANGE", "string", "Overwrites a part of a value.", ranges::setrange)
+        .writes()
+        .resp(4, Keys::FIRST),
+    Command::new(
+        "LCS",
+        "string",
+        "Returns the longest common subsequence of two values on this node.",
+        ranges::lcs,
+    )
+    .reads()
+    .takes_a_step()
+    .resp(-3, Keys::TWO),
+    Command::new("INCR", "string", "Adds 1 to whole numbers, from 0 where there is no key.", numbers::incr)
         .writes()
         .line("INCR", "key", Syntax::Keys, "COUNTS", "INCR visits")
         .resp(2, Keys::FIRST),
+    Command::new(
+        "DECR",
+        "string",
+        "Subtracts 1 from whole numbers, from 0 where there is no key.",
+        numbers::decr,
+    )
+    .writes()
+    .line("DECR", "key", Syntax::Keys, "COUNTS", "DECR stock")
+    .resp(2, Keys::FIRST),
+    Command::new("INCRBY", "string", "Adds to a whole number.", numbers::incr_by)
+        .writes()
+        .resp(3, Keys::FIRST),
+    Command::new("DECRBY", "string", "Subtracts from a whole number.", numbers::decr_by)
+        .writes()
+        .resp(3, Keys::FIRST),
+    Command::new("INCRBYFLOAT", "string", "Adds to a number with a fraction.", numbers::incr_by_float)
+        .writes()
+        .resp(3, Keys::FIRST),
     Command::new("DEL", "generic", "Removes keys.", keys::del)
         .writes()
         .line("DEL", "key", Syntax::Keys, "DELETED", "DEL user,\"user:1\"")
         .resp(-2, Keys::ALL),
-    Command::new("EXPIRE", "generic", "Has keys expire after so many seconds.", keys::expire).writes().line(
-        "EXPIRE",
-        "key:seconds",
-        Syntax::Numbers,
-        "EXPIRES",
-        "EXPIRE session:30",
-    ),
+    Command::new("UNLINK", "generic", "Removes keys, as DEL does.", keys::del).writes().resp(-2, Keys::ALL),
+    Command::new("EXISTS", "generic", "Returns which keys there are, anywhere in the mesh.", keys::exists)
+        .reads()
+        .line("EXISTS", "key", Syntax::Keys, "EXIST", "EXISTS user,\"user:1\"")
+        .resp(-2, Keys::ALL),
+    Command::new("TOUCH", "generic", "Returns how many keys there are, as EXISTS does.", keys::exists)
+        .reads()
+        .resp(-2, Keys::ALL),
+    Command::new("TYPE", "generic", "Returns the type of a key's value, which is string.", keys::type_of)
+        .reads()
+        .resp(2, Keys::FIRST),
+    Command::new("EXPIRE", "generic", "Has keys expire after so many seconds.", keys::expire)
+        .writes()
+        .line("EXPIRE", "key:seconds", Syntax::Numbers, "EXPIRES", "EXPIRE session:30")
+        .resp(-3, Keys::FIRST),
+    Command::new("PEXPIRE", "generic", "Has a key expire after so many milliseconds.", keys::pexpire)
+        .writes()
+        .resp(-3, Keys::FIRST),
+    Command::new("EXPIREAT", "generic", "Has a key expire at a time in seconds since 1970.", keys::expireat)
+        .writes()
+        .resp(-3, Keys::FIRST),
+    Command::new(
+        "PEXPIREAT",
+        "generic",
+        "Has a key expire at a time in milliseconds since 1970.",
+        keys::pexpireat,
+    )
+    .writes()
+    .resp(-3, Keys::FIRST),
+    Command::new("PERSIST", "generic", "Takes the expiry from keys.", keys::persist)
+        .writes()
+        .line("PERSIST", "key", Syntax::Keys, "PERSISTS", "PERSIST session")
+        .resp(2, Keys::FIRST),
     Command::new("TTL", "generic", "Returns the seconds left until keys expire, rounded up.", keys::ttl)
         .reads()
         .line("TTL", "key", Syntax::Keys, "LASTS", "TTL session")
         .resp(2, Keys::FIRST),
+    Command::new("PTTL", "generic", "Returns the milliseconds left until a key expires.", keys::pttl)
+        .reads()
+        .resp(2, Keys::FIRST),
+    Command::new(
+        "EXPIRETIME",
+        "generic",
+        "Returns when a key expires, in seconds since 1970.",
+        keys::expiretime,
+    )
+    .reads()
+    .resp(2, Keys::FIRST),
+    Command::new(
+        "PEXPIRETIME",
+        "generic",
+        "Returns when a key expires, in milliseconds since 1970.",
+        keys::pexpiretime,
+    )
+    .reads()
+    .resp(2, Keys::FIRST),
+    Command::new("RENAME", "generic", "Gives a key another name.", keys::rename).writes().resp(3, Keys::TWO),
+    Command::new(
+        "RENAMENX",
+        "generic",
+        "Gives a key another name that no key has on this node.",
+        keys::renamenx,
+    )
+    .writes()
+    .resp(3, Keys::TWO),
+    Command::new("COPY", "generic", "Copies a key to another name.", keys::copy).writes().resp(-3, Keys::TWO),
+    Command::new("KEYS", "generic", "Returns the keys of this node that match a pattern.", scan::keys)
+        .takes_a_step()
+        .line("KEYS", "pattern", Syntax::Field, "KEYS", "KEYS user:*")
+        .resp(2, Keys::NONE),
+    Command::new("SCAN", "generic", "Returns the next keys of this node after a cursor.", scan::scan)
+        .takes_a_step()
+        .resp(-2, Keys::NONE),
+    Command::new("RANDOMKEY", "generic", "Returns some key of this node.", scan::randomkey)
+        .takes_a_step()
+        .resp(1, Keys::NONE),
+    Command::new("DBSIZE", "server", "Returns the number of keys of this node.", scan::dbsize)
+        .resp(1, Keys::NONE),
+    Command::new("COUNT", "server", "Returns the number of keys of this node.", scan::dbsize).line(
+        "COUNT",
+        "",
+        Syntax::Bare,
+        "COUNT",
+        "COUNT",
+    ),
+    Command::new("FLUSHALL", "server", "Removes all keys of this node.", scan::flush)
+        .line("FLUSHALL", "", Syntax::Bare, "FLUSHED", "FLUSHALL")
+        .resp(-1, Keys::NONE),
+    Command::new("FLUSHDB", "server", "Removes all keys of this node, as FLUSHALL does.", scan::flush)
+        .resp(-1, Keys::NONE),
     Command::new("WHO", "mesh", "Returns the nodes that hold a key, or whose filters claim it.", status::who)
         .line("WHO", "key", Syntax::Key, "HELD", "WHO user"),
     Command::new("PING", "connection", "Returns a sign of life.", connection::ping)

@@ -3,11 +3,12 @@
 use crate::base::time::Now;
 use crate::filter::size::Size;
 use crate::limits::BYTES_PER_STEP;
+use crate::node::command::scan;
 use crate::node::http::report;
 use crate::node::ids::ConnKey;
 use crate::node::state::{State, mark_dirty};
-use crate::node::tasks::{Dump, Job, ReplyForm, Task, Waiter};
-use crate::wire::encoder::{Encoder, Protocol};
+use crate::node::tasks::{Dump, Job, ReplyForm, Scan, Task, Waiter};
+use crate::wire::encoder::{Encoder, ReplyHead, ReplyTooLong};
 use crate::wire::filter_dump::{FilterDump, FilterHead};
 use crate::wire::http::{Status, TEXT, put_response};
 
@@ -15,10 +16,18 @@ use crate::wire::http::{Status, TEXT, put_response};
 const BLOCKS_PER_STEP: usize = 256;
 
 /// Takes a reply slot for a dump of the own filter.
-pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, id: &[u8]) {
+pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, head: ReplyHead) {
     let Some(conn) = state.conns.get_mut(key) else { return };
-    let waiter = Waiter { conn: key, slot: conn.replies.hold(), form: ReplyForm::Line(id.into()) };
+    let waiter = Waiter { conn: key, slot: conn.replies.hold(), form: ReplyForm::Field(head) };
     state.tasks.wait(waiter, Job::FilterDump(None), |job| matches!(job, Job::FilterDump(None)));
+}
+
+/// Takes a reply slot for a scan. Later requests of the connection wait for it, as they may change what it finds.
+pub(in crate::node) fn begin_scan(state: &mut State, key: ConnKey, head: ReplyHead, scan: Box<Scan>) {
+    let Some(conn) = state.conns.get_mut(key) else { return };
+    conn.has_scan = true;
+    let waiter = Waiter { conn: key, slot: conn.replies.hold(), form: ReplyForm::Values(head) };
+    state.tasks.wait(waiter, Job::Scan(scan), |_| false);
 }
 
 /// Does one step of the next task.
@@ -30,6 +39,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
     }
     let job = match job {
         Job::FilterDump(dump) => step_of_dump(state, dump),
+        Job::Scan(scan) => step_of_scan(state, now, scan, &waiters),
         Job::Report(kind, draft) => {
             let mut draft = draft.unwrap_or_default();
             let is_complete = report::step(state, now, kind, &mut draft);
@@ -47,6 +57,31 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
     };
     if !waiters.is_empty() {
         state.tasks.push(Task { job, waiters });
+    }
+}
+
+/// Does a step of a scan, and accounts for the keys found.
+fn step_of_scan(state: &mut State, now: Now, mut scan: Box<Scan>, waiters: &[Waiter]) -> Job {
+    let is_complete = scan::step(state, now, &mut scan);
+    let limit_bytes = state.config.limits.reply_bytes_max;
+    let is_too_long = scan.found.len() > limit_bytes as usize;
+    for waiter in waiters {
+        if let Some(conn) = state.conns.get_mut(waiter.conn) {
+            conn.has_scan = !is_complete && !is_too_long;
+            let bytes = if conn.has_scan { scan.found.len() } else { 0 };
+            conn.pending_bytes = conn.pending_bytes + bytes - scan.counted;
+            scan.counted = bytes;
+            mark_dirty(state, waiter.conn);
+        }
+    }
+    if is_too_long {
+        Job::Reply(Err(ReplyTooLong { limit_bytes, keys: 0 }.to_string()))
+    } else if is_complete {
+        let mut values = Encoder::part(scan.found.protocol());
+        scan::put(&mut values, &scan);
+        Job::Reply(Ok(values.into_values()))
+    } else {
+        Job::Scan(scan)
     }
 }
 
@@ -100,11 +135,12 @@ fn answer(state: &mut State, now: Now, waiter: &Waiter, reply: &Result<Vec<u8>, 
     let mut out = pool.take();
     stats.request_errors += u64::from(reply.is_err());
     match (&waiter.form, reply) {
-        (ReplyForm::Line(id), reply) => {
-            let mut encoder = Encoder::begin(out, Protocol::Lines, id, "FULFILLED");
-            match reply {
-                Ok(fields) => encoder.own_text(fields),
-                Err(sentence) => encoder.error("ERR", sentence),
+        (ReplyForm::Field(head) | ReplyForm::Values(head), reply) => {
+            let mut encoder = Encoder::resume(out, head);
+            match (reply, &waiter.form) {
+                (Ok(text), ReplyForm::Values(_)) => encoder.append(text),
+                (Ok(text), ReplyForm::Field(_) | ReplyForm::Http(..)) => encoder.own_text(text),
+                (Err(sentence), _) => encoder.error("ERR", sentence),
             }
             out = encoder.end();
         }

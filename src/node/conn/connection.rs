@@ -230,6 +230,8 @@ pub struct Conn {
     pub(in crate::node) has_partial_line: bool,
     /// A long reply reads keys of this node as it is written; later requests wait for its end.
     pub(in crate::node) awaits_long_reply: bool,
+    /// One of its requests is a scan under way; later ones wait.
+    pub(in crate::node) has_scan: bool,
     /// A request was received.
     pub(in crate::node) has_asked: bool,
     /// In the list of connections to be reconciled before the node returns.
@@ -275,6 +277,7 @@ impl Conn {
             progress: Progress::default(),
             has_partial_line: false,
             awaits_long_reply: false,
+            has_scan: false,
             has_asked: false,
             is_dirty: false,
             is_flushing: false,
@@ -378,6 +381,7 @@ impl Conn {
         self.is_client()
             && (self.awaits_long_reply
                 || self.is_refused
+                || self.has_scan
                 || self.unsent() > limits.outbound_pause_bytes as usize
                 || self.lookups.max(self.replies.waiting()) >= limits.lookups_per_connection as usize
                 || (self.protocol == Some(ClientProtocol::Http) && self.replies.waiting() > 0))

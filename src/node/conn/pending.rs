@@ -7,7 +7,7 @@ use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::node::ids::{ConnKey, PendingKey};
 use crate::node::keyspace::Keyspace;
-use crate::node::lookup::table::{Answer, Found, KeyReply, Part, PendingRequest, Waiter};
+use crate::node::lookup::table::{Answer, Found, KeyReply, Part, PendingRequest, Shape, Waiter};
 use crate::node::state::{State, mark_dirty};
 use crate::wire::encoder::{Encoder, ReplyHead, ReplyTooLong};
 use crate::wire::frame::Wanted;
@@ -23,7 +23,7 @@ pub(in crate::node) fn begin<'k>(
     state: &mut State,
     conn_key: ConnKey,
     head: ReplyHead,
-    form: &'static KeyReply,
+    form: KeyReply,
     keys: impl Iterator<Item = &'k [u8]>,
 ) -> Option<PendingKey> {
     let conn = state.conns.get_mut(conn_key)?;
@@ -90,11 +90,11 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
         return true;
     };
     let conn_key = request.conn;
-    if !request.is_too_long && request.reply_bytes > PIECE_BYTES && request.parts.len() > 1 {
+    let is_long = request.reply_bytes > PIECE_BYTES && request.parts.len() > 1;
+    // A number is not known before its end.
+    if is_long && !request.is_too_long && request.form.shape != Shape::Count {
         let mut reply = Encoder::resume(pool.take(), &request.head);
-        if request.form.is_array {
-            reply.array(request.parts.len());
-        }
+        request.form.begin(&mut reply, request.parts.len());
         request.writer = Some((reply, 0));
         conn.replies.write_later(request.place, key);
         mark_dirty(state, conn_key);
@@ -106,10 +106,12 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
     let limit_bytes = config.limits.reply_bytes_max;
     let mut reply = Encoder::resume(pool.take(), &request.head);
     if !request.is_too_long {
-        if request.form.is_array {
-            reply.array(request.parts.len());
+        request.form.begin(&mut reply, request.parts.len());
+        let found = request.parts.iter().filter(|part| write_part(&request, part, keyspace, now, &mut reply));
+        let found = found.count();
+        if request.form.shape == Shape::Count {
+            reply.count(found);
         }
-        request.parts.iter().for_each(|part| write_part(&request, part, keyspace, now, &mut reply));
     }
     if request.is_too_long || reply.len() > limit_bytes as usize {
         stats.request_errors += 1;
@@ -151,16 +153,23 @@ pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKe
     }
 }
 
-/// Writes what was found of one key and has not expired since.
-fn write_part(request: &PendingRequest, part: &Part, keyspace: &mut Keyspace, now: Now, reply: &mut Encoder) {
+/// Writes what was found of one key and has not expired since; whether there is something.
+fn write_part(
+    request: &PendingRequest,
+    part: &Part,
+    keyspace: &mut Keyspace,
+    now: Now,
+    reply: &mut Encoder,
+) -> bool {
     let found = match &part.answer {
         Answer::Here => {
             let key = keyspace.key(&part.key);
             keyspace.get(now, key).map(|item| Found::of(&item))
         }
-        Answer::Found { until: Some(until), .. } if *until <= now.mono => None,
+        Answer::Found { until: Some(until), .. } if until.has_come(now.mono) => None,
         Answer::Found { value, until } => Some(Found { value, until: *until }),
         Answer::Missing | Answer::Waiting => None,
     };
-    (request.form.write)(reply, now.mono, &part.key, found);
+    request.form.put(reply, now, &part.key, found);
+    found.is_some()
 }

@@ -20,7 +20,7 @@ use crate::node::lookup::table::{Answer, Due, Lookup, PendingRequest, Queried, Q
 use crate::node::peer::link_output;
 use crate::node::peer::table::Peer;
 use crate::node::state::{State, Timer};
-use crate::store::KeyHash;
+use crate::store::{Expiry, KeyHash};
 use crate::wire::frame::Wanted;
 use std::rc::Rc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub(in crate::node) enum QueryAnswer<'a> {
 
 /// How a lookup ended.
 enum End<'a> {
-    Found { value: &'a [u8], until: Option<Instant> },
+    Found { value: &'a [u8], until: Option<Expiry> },
     NotFound,
     TimedOut,
 }
@@ -66,6 +66,9 @@ pub(in crate::node) fn start(state: &mut State, now: Now, begun: Vec<LookupKey>)
 /// Lookups of keys that have changed on this node must not be joined any more: their answer may be older.
 pub(in crate::node) fn close_changed(state: &mut State) {
     let State { keyspace, mesh, .. } = state;
+    if keyspace.take_clearing() {
+        mesh.lookups.close_all();
+    }
     keyspace.take_changes().for_each(|hash| mesh.lookups.close(hash));
 }
 
@@ -236,7 +239,7 @@ pub(in crate::node) fn answered(
     match *answer {
         QueryAnswer::Value { value, left_ms } => {
             // The holder counted from a moment after the query was sent, so this is never too late.
-            let until = left_ms.map(|left| query.sent_at.after(Duration::from_millis(left)));
+            let until = left_ms.and_then(|left| Expiry::in_millis(query.sent_at, left));
             finish(state, now, key, &End::Found { value, until });
         }
         QueryAnswer::None | QueryAnswer::TooLong => {

@@ -6,14 +6,14 @@
 //! this node. Which peers are queried, and when, is decided in [`crate::node::lookup::remote`].
 
 use crate::base::slots::Slots;
-use crate::base::time::Instant;
+use crate::base::time::{Instant, Now};
 use crate::base::wheel::Wheel;
 use crate::limits::WAITERS_PER_LOOKUP_MAX;
 use crate::node::alarm::Alarm;
 use crate::node::conn::replies::Place;
 use crate::node::ids::{ConnKey, LookupKey, LookupTag, PeerKey, PendingKey, PendingTag};
 use crate::node::lookup::operation::Operation;
-use crate::store::{Item, KeyHash};
+use crate::store::{Expiry, Item, KeyHash};
 use crate::wire::encoder::{Encoder, ReplyHead};
 use crate::wire::frame::Wanted;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -101,24 +101,70 @@ pub(in crate::node) struct Found<'a> {
     /// Empty if only the TTL is wanted.
     pub(in crate::node) value: &'a [u8],
     /// When it expires, if it does.
-    pub(in crate::node) until: Option<Instant>,
+    pub(in crate::node) until: Option<Expiry>,
 }
 
 impl<'a> Found<'a> {
     /// What a reply shows of an item.
     pub(in crate::node) fn of(item: &Item<'a>) -> Self {
-        Self { value: item.value, until: item.expiry.map(|expiry| Instant::from_millis(expiry.millis())) }
+        Self { value: item.value, until: item.expiry }
     }
 }
 
 /// How the reply to a command that reads keys is written, whether they were found here or elsewhere.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct KeyReply {
     pub(in crate::node) wanted: Wanted,
-    /// In RESP it is an array with an element for each key.
-    pub(in crate::node) is_array: bool,
+    pub(in crate::node) shape: Shape,
+    /// Which bytes of the value are shown, as GETRANGE counts them: first and last, from the end if negative.
+    pub(in crate::node) range: Option<(i64, i64)>,
     /// Writes what there is of one key.
-    pub(in crate::node) write: fn(&mut Encoder, Instant, &[u8], Option<Found<'_>>),
+    pub(in crate::node) write: fn(&mut Encoder, Now, &[u8], Option<Found<'_>>),
+}
+
+/// What a reply to a command that reads keys is in RESP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum Shape {
+    /// What is written of the one key.
+    One,
+    /// An array of what is written of each key.
+    Array,
+    /// The number of keys found. What is written of each is for lines.
+    Count,
+}
+
+impl KeyReply {
+    /// Writes what stands before the keys, of which there are so many.
+    pub(in crate::node) fn begin(&self, reply: &mut Encoder, keys: usize) {
+        if self.shape == Shape::Array {
+            reply.array(keys);
+        }
+    }
+
+    /// Writes what there is of one key, the part of it that is shown.
+    #[inline]
+    pub(in crate::node) fn put(&self, reply: &mut Encoder, now: Now, key: &[u8], found: Option<Found<'_>>) {
+        let found = match (self.range, found) {
+            (Some((first, last)), Some(found)) => {
+                Some(Found { value: slice(found.value, first, last), ..found })
+            }
+            (Some(_) | None, found) => found,
+        };
+        (self.write)(reply, now, key, found);
+    }
+}
+
+/// The bytes of `value` from the one at `first` to the one at `last`; negative numbers count from its end.
+fn slice(value: &[u8], first: i64, last: i64) -> &[u8] {
+    let len = i64::try_from(value.len()).unwrap_or(i64::MAX);
+    let at = |index: i64| if index < 0 { index.saturating_add(len).max(0) } else { index };
+    // Two ends before the begin are no bytes, not the first one.
+    if first < 0 && last < 0 && first > last {
+        return &[];
+    }
+    let end = at(last).saturating_add(1).min(len);
+    let range = usize::try_from(at(first)).ok().zip(usize::try_from(end).ok());
+    range.and_then(|(start, end)| value.get(start..end)).unwrap_or_default()
 }
 
 /// The result for one key of a pending request.
@@ -132,7 +178,7 @@ pub(in crate::node) enum Answer {
     /// The value, if it is wanted, and when it expires. The waiters of one lookup share the value.
     Found {
         value: Rc<[u8]>,
-        until: Option<Instant>,
+        until: Option<Expiry>,
     },
 }
 
@@ -154,7 +200,7 @@ pub(in crate::node) struct PendingRequest {
     pub(in crate::node) conn: ConnKey,
     pub(in crate::node) place: Place,
     pub(in crate::node) head: ReplyHead,
-    pub(in crate::node) form: &'static KeyReply,
+    pub(in crate::node) form: KeyReply,
     pub(in crate::node) parts: Vec<Part>,
     /// Parts that wait.
     pub(in crate::node) waiting: usize,
@@ -325,6 +371,11 @@ impl Lookups {
         }
     }
 
+    /// The same for all lookups.
+    pub(in crate::node) fn close_all(&mut self) {
+        self.open.clear();
+    }
+
     /// Has a lookup go on in a later step.
     pub(in crate::node) fn postpone(&mut self, key: LookupKey) {
         self.postponed.push_back((key, None));
@@ -408,7 +459,7 @@ impl Lookups {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, KeyReply, Part, PendingRequest};
+    use super::{Answer, KeyReply, Part, PendingRequest, Shape};
     use crate::base::slots::Slots;
     use crate::node::conn::replies::Replies;
     use crate::wire::encoder::{Encoder, Protocol};
@@ -423,7 +474,7 @@ mod tests {
             conn,
             place,
             head: Encoder::begin(Vec::new(), Protocol::Lines, b"", "GOT").head(),
-            form: &KeyReply { wanted: Wanted::Value, is_array: false, write: |_, _, _, _| {} },
+            form: KeyReply { wanted: Wanted::Value, shape: Shape::One, range: None, write: |_, _, _, _| {} },
             parts,
             waiting: 4,
             bytes: 3,
