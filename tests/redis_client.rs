@@ -333,6 +333,88 @@ fn mset_in_crumbs_costs_time_linear_in_its_pairs() {
     target.end();
 }
 
+/// Sets keys `prefix:0` and so on by MSET.
+fn set_many(connection: &mut Connection, prefix: &str, count: usize) -> BTreeSet<String> {
+    let keys: BTreeSet<String> = (0..count).map(|number| format!("{prefix}:{number}")).collect();
+    let mut request = cmd("MSET");
+    keys.iter().for_each(|key| {
+        request.arg(key).arg("v");
+    });
+    request.query::<()>(connection).unwrap();
+    keys
+}
+
+#[test]
+fn requests_of_tens_of_thousands_of_keys_are_answered() {
+    let target = Target::start("resp-many");
+    for mut connection in target.connections() {
+        let keys = set_many(&mut connection, "many", 50_000);
+        let found: Vec<Option<String>> = cmd("MGET").arg(&keys).query(&mut connection).unwrap();
+        assert!(found.len() == keys.len() && found.iter().all(|value| value.as_deref() == Some("v")));
+        for (name, count) in [("EXISTS", 50_000), ("DEL", 50_000), ("UNLINK", 0)] {
+            assert_eq!(cmd(name).arg(&keys).query::<usize>(&mut connection).unwrap(), count, "{name}");
+        }
+    }
+    target.end();
+}
+
+#[test]
+fn scan_returns_each_key_that_stays_while_others_come_and_go() {
+    let target = Target::start("resp-scan");
+    for (mut connection, count) in target.connections().into_iter().zip(["17", "500"]) {
+        let kept = set_many(&mut connection, "kept", 5_000);
+        let (mut cursor, mut found, mut calls) = ("0".to_owned(), Vec::new(), 0);
+        let mut passing = BTreeSet::new();
+        loop {
+            let reply: (String, Vec<String>) =
+                ask(&mut connection, &["SCAN", &cursor, "MATCH", "kept:*", "COUNT", count]);
+            found.extend(reply.1);
+            cursor = reply.0;
+            // What comes makes the index split, and what goes makes it merge.
+            if calls % 40 == 0 {
+                passing = set_many(&mut connection, "passing", 10_000);
+            } else if calls % 40 == 20 {
+                cmd("DEL").arg(&passing).query::<()>(&mut connection).unwrap();
+            }
+            calls += 1;
+            if cursor == "0" {
+                break;
+            }
+            assert!(cursor.parse::<u64>().unwrap() < 1 << 53, "{cursor} is not exact as a double");
+        }
+        let distinct: BTreeSet<String> = found.iter().cloned().collect();
+        assert!(distinct == kept, "{} of {} keys in {calls} calls", distinct.len(), kept.len());
+        assert_eq!(found.len(), kept.len(), "keys are returned twice");
+        ask::<()>(&mut connection, &["FLUSHALL"]);
+    }
+    target.end();
+}
+
+#[test]
+fn requests_behind_a_scan_in_steps_wait_for_it() {
+    let target = Target::start("resp-keys");
+    for mut connection in target.connections() {
+        let keys = set_many(&mut connection, "steps", 40_000);
+        let replies: (Vec<String>, (String, Vec<String>), String, usize, Vec<String>) = pipe()
+            .cmd("KEYS")
+            .arg("steps:*")
+            .cmd("SCAN")
+            .arg(0)
+            .arg("COUNT")
+            .arg(i64::MAX)
+            .cmd("FLUSHALL")
+            .cmd("DBSIZE")
+            .cmd("KEYS")
+            .arg("*")
+            .query(&mut connection)
+            .unwrap();
+        assert!(replies.0.len() == keys.len() && replies.0.into_iter().collect::<BTreeSet<_>>() == keys);
+        assert!(replies.1.0 == "0" && replies.1.1.into_iter().collect::<BTreeSet<_>>() == keys);
+        assert_eq!((replies.2.as_str(), replies.3, replies.4.len()), ("OK", 0, 0));
+    }
+    target.end();
+}
+
 #[test]
 fn request_in_crumbs_costs_time_linear_in_its_length() {
     let target = Target::start("resp-crumbs");
@@ -380,6 +462,43 @@ fn key_of_another_node_is_found_in_both_versions() {
             ask(&mut here, &["MGET", &last, "nope", &format!("{protocol}:here"), &format!("{protocol}:7")]);
         assert_eq!(mget, [Some(49), None, Some(49), Some(7)]);
     }
+    nodes.iter().for_each(|node| node.signal("TERM"));
+    nodes.into_iter().for_each(Server::ended_well);
+}
+
+#[test]
+fn reads_of_every_kind_find_a_key_of_another_node() {
+    let nodes = mesh("resp-reads", 2, |launch| launch);
+    let (mut here, mut there) = (connect(nodes[0].addr(), "resp2"), connect(nodes[1].addr(), "resp3"));
+    ask::<()>(&mut there, &["SET", "far", "a value", "PXAT", "4102444800000"]);
+    wait_until("the key is found", || ask::<Option<String>>(&mut here, &["GET", "far"]).is_some());
+    for (words, expected) in [
+        (&["EXISTS", "far", "nope", "far"][..], 2),
+        (&["TOUCH", "far", "nope"], 1),
+        (&["STRLEN", "far"], 7),
+        (&["STRLEN", "nope"], 0),
+        (&["TTL", "nope"], -2),
+        (&["EXPIRETIME", "nope"], -2),
+    ] {
+        assert_eq!(ask::<i64>(&mut here, words), expected, "{words:?}");
+    }
+    for (words, expected) in [
+        (&["GETRANGE", "far", "2", "-2"][..], "valu"),
+        (&["GETRANGE", "far", "-100", "0"], "a"),
+        (&["GETRANGE", "nope", "0", "-1"], ""),
+        (&["TYPE", "far"], "string"),
+        (&["TYPE", "nope"], "none"),
+    ] {
+        assert_eq!(ask::<String>(&mut here, words), expected, "{words:?}");
+    }
+    // The time that a frame takes is taken off.
+    let near = |time: i64, all: i64| (all - 2_000..=all + 2_000).contains(&time);
+    assert!(near(ask(&mut here, &["PEXPIRETIME", "far"]), 4_102_444_800_000));
+    assert!(near(1_000 * ask::<i64>(&mut here, &["EXPIRETIME", "far"]), 4_102_444_800_000));
+    assert!(ask::<i64>(&mut here, &["PTTL", "far"]) > 1_000 * (ask::<i64>(&mut here, &["TTL", "far"]) - 2));
+    // Writes act on the node that they are sent to.
+    assert_eq!(ask::<i64>(&mut here, &["PERSIST", "far"]), 0);
+    assert_eq!(ask::<i64>(&mut here, &["SETNX", "far", "another"]), 1);
     nodes.iter().for_each(|node| node.signal("TERM"));
     nodes.into_iter().for_each(Server::ended_well);
 }
