@@ -104,6 +104,7 @@ const LIST: &[Command] = &[
         "Returns the longest common subsequence of two values on this node.",
         ranges::lcs,
     )
+    .differs("Both keys on this node; the lengths multiplied up to 1,048,576.")
     .reads()
     .takes_a_step()
     .resp(-3, Keys::TWO),
@@ -127,6 +128,7 @@ const LIST: &[Command] = &[
         .writes()
         .resp(3, Keys::FIRST),
     Command::new("INCRBYFLOAT", "string", "Adds to a number with a fraction.", numbers::incr_by_float)
+        .differs("Adds decimals exactly, where Redis rounds long doubles.")
         .writes()
         .resp(3, Keys::FIRST),
     Command::new("DEL", "generic", "Removes keys.", keys::del)
@@ -152,6 +154,7 @@ const LIST: &[Command] = &[
         .writes()
         .resp(-3, Keys::FIRST),
     Command::new("EXPIREAT", "generic", "Has a key expire at a time in seconds since 1970.", keys::expireat)
+        .differs("Up to the year 9999, as every expiry.")
         .writes()
         .resp(-3, Keys::FIRST),
     Command::new(
@@ -167,6 +170,7 @@ const LIST: &[Command] = &[
         .line("PERSIST", "key", Syntax::Keys, "PERSISTS", "PERSIST session")
         .resp(2, Keys::FIRST),
     Command::new("TTL", "generic", "Returns the seconds left until keys expire, rounded up.", keys::ttl)
+        .differs("Rounded up.")
         .reads()
         .line("TTL", "key", Syntax::Keys, "LASTS", "TTL session")
         .resp(2, Keys::FIRST),
@@ -200,13 +204,16 @@ const LIST: &[Command] = &[
     .resp(3, Keys::TWO),
     Command::new("COPY", "generic", "Copies a key to another name.", keys::copy).writes().resp(-3, Keys::TWO),
     Command::new("KEYS", "generic", "Returns the keys of this node that match a pattern.", scan::keys)
+        .differs("Keys of this node; up to 1,023 characters beside `*`.")
         .takes_a_step()
         .line("KEYS", "pattern", Syntax::Field, "KEYS", "KEYS user:*")
         .resp(2, Keys::NONE),
     Command::new("SCAN", "generic", "Returns the next keys of this node after a cursor.", scan::scan)
+        .differs("Keys of this node.")
         .takes_a_step()
         .resp(-2, Keys::NONE),
     Command::new("RANDOMKEY", "generic", "Returns some key of this node.", scan::randomkey)
+        .differs("Not all keys are equally likely.")
         .takes_a_step()
         .resp(1, Keys::NONE),
     Command::new("DBSIZE", "server", "Returns the number of keys of this node.", scan::dbsize)
