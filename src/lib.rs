@@ -15,9 +15,9 @@
 //! node      sans-IO boundary: bytes, keys and `now` in, bytes and actions out
 //!           audit  conn/reader  sources  timers
 //! command   requests of clients to replies
-//!           client  connection  dispatch  error  info  inspect  keys  login  prefetch  read  row  server
-//!           settings  status  strings  table  tasks  transaction  http/metrics_text  http/mod  http/page
-//!           http/report  http/status_json
+//!           client  connection  dispatch  error  info  inspect  keys  login  numbers  prefetch  ranges
+//!           read  row  scan  server  settings  status  strings  suggest  table  tasks  time  transaction
+//!           http/metrics_text  http/mod  http/page  http/report  http/status_json
 //! peer      discovery, dialling, handshake, links, frames
 //!           dialer  frames  handshake  heartbeat  link
 //! lookup    queries to peers, and from peers
