@@ -22,6 +22,11 @@ impl Expiry {
         (millis < 1 << EXPIRY_BITS).then_some(Self { millis })
     }
 
+    /// `millis` from now, or the latest moment that an item can hold.
+    pub fn in_millis_at_most(now: Instant, millis: u64) -> Self {
+        Self::in_millis(now, millis).unwrap_or(Self { millis: (1 << EXPIRY_BITS) - 1 })
+    }
+
     /// `seconds` from now. `None` as for [`Expiry::in_millis`].
     pub fn in_seconds(now: Instant, seconds: u64) -> Option<Self> {
         Self::in_millis(now, seconds.checked_mul(1_000)?)

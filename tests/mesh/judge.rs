@@ -14,8 +14,8 @@ use olivia::wire::filter_dump::decode;
 /// How soon a key is to be found everywhere, beside what the network takes.
 const FOUND_WITHIN: u64 = 10 * MS;
 
-/// By how much a TTL sent to a peer may be too short: whole milliseconds, and an iteration.
-const TOLD_SHORTER: u64 = 2 * MS;
+/// By how much a TTL sent to a peer may be too short: whole milliseconds at both ends, and an iteration.
+const TOLD_SHORTER: u64 = 3 * MS;
 
 /// How soon the memory of an expired key must be freed.
 const GONE_WITHIN: u64 = 1_000 * MS;

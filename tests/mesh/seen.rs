@@ -51,6 +51,8 @@ impl Seen {
             let by_hostile_clients =
                 ["protocol", "browser", "buffers_full", "unauthenticated", "slow_reader", "idle"];
             match reason {
+                // Clients of the simulation speak lines, and only RESP has a command that closes others.
+                Some(CloseReason::Killed) => false,
                 Some(reason) if is_alone => !reason.is_of_the_mesh(),
                 Some(_) => !by_hostile_clients.contains(&name),
                 None => !is_alone || ["hits", "misses", "stale events"].contains(&name),

@@ -239,7 +239,7 @@ pub(in crate::node) fn answered(
     match *answer {
         QueryAnswer::Value { value, left_ms } => {
             // The holder counted from a moment after the query was sent, so this is never too late.
-            let until = left_ms.and_then(|left| Expiry::in_millis(query.sent_at, left));
+            let until = left_ms.map(|left| Expiry::in_millis_at_most(query.sent_at, left));
             finish(state, now, key, &End::Found { value, until });
         }
         QueryAnswer::None | QueryAnswer::TooLong => {
