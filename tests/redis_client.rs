@@ -395,7 +395,8 @@ fn requests_behind_a_scan_in_steps_wait_for_it() {
     let target = Target::start("resp-keys");
     for mut connection in target.connections() {
         let keys = set_many(&mut connection, "steps", 40_000);
-        let replies: (Vec<String>, (String, Vec<String>), String, usize, Vec<String>) = pipe()
+        type Replies = (Vec<String>, (String, Vec<String>), String, usize, Vec<String>);
+        let replies: Replies = pipe()
             .cmd("KEYS")
             .arg("steps:*")
             .cmd("SCAN")
