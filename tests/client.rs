@@ -48,7 +48,7 @@ fn what_goes_wrong_is_said_in_one_line_and_by_the_exit_code() {
     for (args, password, code, sentence) in [
         (&["ask", &addr, "GET a"][..], None, 1, "authentication needed; send AUTH password"),
         (&["ask", &addr, "GET a"], Some("wrong"), 1, "wrong password"),
-        (&["ask", &addr, "GTE a"], Some("a \"b\""), 1, "unknown verb GTE; try HELP"),
+        (&["ask", &addr, "GTE a"], Some("a \"b\""), 1, "unknown verb GTE; did you mean GET?"),
         (&["ask", &closed, "PING"], None, 1, "cannot connect to 127.0.0.1:"),
         (&["top", &closed], None, 1, "cannot connect to 127.0.0.1:"),
         (&["ask", &addr], None, 2, "usage: olivia ask HOST:PORT 'REQUEST'"),
