@@ -34,8 +34,6 @@ pub const OUTPUT_UNTIL: Duration = Duration::from_micros(1_100);
 pub const DUE_SHARE_BUSY: Duration = Duration::from_micros(25);
 /// See [`DUE_SHARE_BUSY`].
 pub const DUE_SHARE_CALM: Duration = Duration::from_micros(50);
-/// The share of due work while it is behind.
-pub const DUE_SHARE_BEHIND: Duration = Duration::from_micros(400);
 
 /// Connections with input that the node holds and has not processed, each once, by class.
 #[derive(Debug, Default)]

@@ -26,7 +26,7 @@ pub const VIEWS: [View; 4] = [
             (2, "node/mod.rs", "step", "one bounded step"),
             (3, "node/sources.rs", "step", "each source of work of the class"),
             (1, "shell/reactor.rs", "flush", "links first; replies before due work"),
-            (1, "shell/reactor.rs", "do_due_work", "a small share, more while it is behind"),
+            (1, "shell/reactor.rs", "do_due_work", "a small share"),
             (1, "shell/reactor.rs", "handle_signals", "drain, reload"),
         ],
     ),
