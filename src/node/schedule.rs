@@ -30,7 +30,7 @@ pub const CLIENTS_UNTIL: Duration = Duration::from_micros(800);
 pub const OUTPUT_UNTIL: Duration = Duration::from_micros(1_100);
 
 /// The share of due work in an iteration in which connections had theirs, and in one in which none had any: small,
-/// since who sends a request meanwhile waits for it.
+/// since a request that arrives meanwhile waits for it.
 pub const DUE_SHARE_BUSY: Duration = Duration::from_micros(25);
 /// See [`DUE_SHARE_BUSY`].
 pub const DUE_SHARE_CALM: Duration = Duration::from_micros(50);

@@ -31,7 +31,7 @@ const MERGE_ENTRIES_MAX: usize = SEGMENT_SLOTS / 4;
 const MERGE_EVERY: u16 = 16;
 
 /// Where a key is in an index of any size: the bits of its hash that the directory and a segment use. Two of a
-/// billion keys rarely have the same; whoever looks one up must expect it.
+/// billion keys rarely have the same; a lookup by location has to allow for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Location([u8; 5]);
 

@@ -92,8 +92,8 @@ pub fn front(input: &[u8], bytes_max: usize) -> Front<'_> {
     Front::Line(Line { text, crlf, consumed: end + 1 })
 }
 
-/// Whether a line is part of an HTTP request: a browser was made to send it, and whoever did so must
-/// not get the lines behind it carried out.
+/// Whether a line is part of an HTTP request: a browser was made to send it, and the lines
+/// after it must not be executed.
 pub fn is_from_browser(text: &[u8]) -> bool {
     text.starts_with(b"POST ") || text.starts_with(b"Host:")
 }

@@ -2,8 +2,8 @@
 //!
 //! A peer is sent nothing before its RESYNC names the position from which it wants to read. From then on *additions* go
 //! to all peers together, at the end of the entry point that made them: at once if none were sent for
-//! [`PUBLISH_EVERY`], or if [`PUBLISH_AT_ONCE`] wait; later, after up to [`GATHER_FOR`], while many come. So whoever sets
-//! keys pays for publishing them, and no reader whose link has room is behind by more than that. A link without room
+//! [`PUBLISH_EVERY`], or if [`PUBLISH_AT_ONCE`] wait; later, after up to [`GATHER_FOR`], while many come. So the writer
+//! of a key pays for publishing it, and no reader whose link has room is behind by more than that. A link without room
 //! reads on when it has, or gets a snapshot if the changelog has moved on. *Bulk* (snapshots, rebuilt blocks) is due
 //! work, a frame at a time, for a reader that has all additions.
 
@@ -332,7 +332,7 @@ fn note_if_known(state: &mut State, now: Now, peer_key: PeerKey) {
 }
 
 /// A snapshot of a peer's filter begins; `blocks` is the low half of its position in the changes of blocks. If it does
-/// not fit, the peer is to go on after it, so that it does not send all of it in vain.
+/// not fit, the peer is to go on after it, so that it does not send the rest for nothing.
 pub(in crate::node) fn snapshot(
     state: &mut State,
     now: Now,

@@ -57,7 +57,7 @@ pub(in crate::node) struct Lookup {
     pub(super) queried: Vec<Queried>,
     /// Peers that answered that they do not hold the key.
     pub(super) refused: Vec<PeerKey>,
-    /// The peers with an unknown filter were queried too. Whoever joins from then on has those queried again
+    /// The peers with an unknown filter were queried too. A request that joins later has those queried
     /// that have become unknown since.
     pub(super) has_queried_unknown: bool,
     /// When it times out.
