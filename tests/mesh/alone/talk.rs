@@ -279,7 +279,11 @@ impl Talk {
         match &request.ask {
             PendingRequest::Ping => demand(rest == b"PONG 1"),
             // All verbs, or what one of them does.
-            PendingRequest::Help => demand(rest.starts_with(b"HELP ")),
+            PendingRequest::Help => {
+                let lists_all = rest.starts_with(b"HELP GET key,") && rest.ends_with(b",QUIT");
+                let is_of_one = rest.windows(10).any(|text| text == b" Example: ");
+                demand(rest.starts_with(b"HELP ") && (lists_all || is_of_one))
+            }
             PendingRequest::Quit => {
                 self.end = Some(End::Quit);
                 demand(rest == b"BYE ")
