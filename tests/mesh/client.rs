@@ -30,7 +30,7 @@ pub enum Habit {
     Roams,
     /// Talks to one host, as a person at a machine does.
     Stays,
-    /// Sends requests only through `ask_now`.
+    /// Sends requests only through `request_now`.
     Waits,
 }
 
@@ -46,7 +46,7 @@ pub struct Client {
     /// A reply that has no line end yet.
     pub partial: Vec<u8>,
     /// When the last reply was written.
-    pub told: Stamp,
+    pub last_reply: Stamp,
     /// Requests until it leaves.
     left: u64,
     sleeps_until: u64,
@@ -67,7 +67,7 @@ impl Client {
             written: 0,
             given: 0,
             partial: Vec::new(),
-            told: Stamp { call: 0, nanos: 0 },
+            last_reply: Stamp { call: 0, nanos: 0 },
             left: 0,
             sleeps_until: 0,
             has_half_closed: false,
@@ -161,8 +161,9 @@ impl World {
         let orphans = &mut self.hosts[client.host].orphans;
         let old = self.net.now.saturating_sub(20_000 * MS);
         orphans.retain(|(_, given)| given.nanos >= old);
-        for ask in &client.pending {
-            let (Some(given), What::Keys(Verb::Get | Verb::Ttl, items)) = (ask.given, &ask.what) else {
+        for request in &client.pending {
+            let (Some(given), What::Keys(Verb::Get | Verb::Ttl, items)) = (request.given, &request.what)
+            else {
                 continue;
             };
             orphans.extend(items.iter().map(|item| (item.key, given)));
@@ -180,8 +181,8 @@ impl World {
             for _ in 0..count.min(self.ops_left).min(self.clients[at].left) {
                 self.ops_left -= 1;
                 self.clients[at].left -= 1;
-                let ask = self.compose(self.clients[at].host);
-                self.put_ask(at, ask, &mut text);
+                let request = self.compose(self.clients[at].host);
+                self.put_pending(at, request, &mut text);
             }
             self.net.write(&mut self.agenda, port, &text);
         }
@@ -204,24 +205,24 @@ impl World {
             self.net.shut(&mut self.agenda, port);
         } else {
             let mut text = Vec::new();
-            self.put_ask(at, What::Quit, &mut text);
+            self.put_pending(at, What::Quit, &mut text);
             self.net.write(&mut self.agenda, port, &text);
         }
     }
 
     /// Sends a request of a client now, beside what it does by itself. False if it cannot.
-    pub fn ask_now(&mut self, at: usize, what: What) -> bool {
+    pub fn request_now(&mut self, at: usize, what: What) -> bool {
         let Some(port) = self.clients[at].port.filter(|_| self.clients[at].phase == Phase::Talking) else {
             return false;
         };
         let mut text = Vec::new();
-        self.put_ask(at, what, &mut text);
+        self.put_pending(at, what, &mut text);
         self.net.write(&mut self.agenda, port, &text);
         true
     }
 
-    /// A client of one host that sends requests only through `ask_now`.
-    pub fn add_asker(&mut self, host: usize) -> usize {
+    /// A client of one host that sends requests only through `request_now`.
+    pub fn add_client(&mut self, host: usize) -> usize {
         self.clients.push(Client::new(host, Habit::Waits));
         let at = self.clients.len() - 1;
         let port = self.net.dial(&mut self.agenda, Party::Client(at), host, None);
@@ -238,16 +239,16 @@ impl World {
         if client.is_dismissed {
             return;
         }
-        for ask in client.pending.iter_mut().filter(|ask| ask.given.is_none()) {
-            if ask.end > client.given {
+        for request in client.pending.iter_mut().filter(|request| request.given.is_none()) {
+            if request.end > client.given {
                 break;
             }
-            ask.given = Some(now);
+            request.given = Some(now);
         }
     }
 
     /// Something has come for a client: it reads it, unless it is asleep.
-    pub fn client_hears(&mut self, at: usize, port: Port) {
+    pub fn client_read(&mut self, at: usize, port: Port) {
         if self.clients[at].port != Some(port) {
             // Left behind by a client that has gone on.
             let mut bytes = Vec::new();
@@ -327,7 +328,7 @@ impl World {
     pub fn client_closed(&mut self, host: usize, socket: &Socket) {
         let Some(at) = socket.client else { return };
         let client = &self.clients[at];
-        let unanswered = client.pending.iter().filter(|ask| ask.given.is_some()).count();
+        let unanswered = client.pending.iter().filter(|request| request.given.is_some()).count();
         assert!(
             unanswered == 0
                 || socket.contract.is_flushing

@@ -23,7 +23,7 @@ const CALM_REQUESTS: u64 = 300;
 const KEYS_PER_REQUEST: usize = 8;
 const KEYS_MAX: usize = 100;
 
-/// Keys that nobody holds, and the first of them.
+/// Keys that no node holds, and the first of them.
 const ABSENT_KEYS: u32 = 240;
 const ABSENT_FROM: u32 = 1_000_000;
 
@@ -33,7 +33,7 @@ const LIVES_FROM: u32 = 2_000_000;
 const LIVES_ASKED: usize = 60;
 
 impl World {
-    /// Makes all well, and demands what must be so then.
+    /// Ends all faults and checks what must hold then.
     pub fn finale(&mut self) {
         self.ops_left = 0;
         self.style.sleepy = 0;
@@ -83,18 +83,18 @@ impl World {
                 return Some(format!("host {at} does not know the filter of {unknown}"));
             }
             if let Some(silent) = boundary::silent(node, now).first() {
-                return Some(format!("host {at} does not ask {silent}"));
+                return Some(format!("host {at} does not query {silent}"));
             }
         }
         None
     }
 
-    /// Clients go on, and everything is judged strictly.
+    /// Clients go on, and everything is checked strictly.
     fn calm_talk(&mut self) {
         let calm = self.calm_since();
         self.run_until(calm.max(self.net.now));
         // What hostile peers sent is gone by now.
-        self.has_liars = false;
+        self.has_hostile_peers = false;
         self.ops_left = CALM_REQUESTS;
         for client in 0..self.clients.len() {
             self.agenda.put(self.net.now, Event::Client(client));
@@ -140,7 +140,7 @@ impl World {
                     continue;
                 };
                 if let Err(wrong) = boundary::compare(node, peer, self.hosts[at].now(self.net.now)) {
-                    panic!("host {at} has a wrong idea of the filter of host {other}: {wrong}");
+                    panic!("host {at} has a wrong view of the filter of host {other}: {wrong}");
                 }
             }
         }
@@ -159,28 +159,31 @@ impl World {
         }
         let is_quick = !self.plan.is_fine || self.members <= 4;
         self.is_strict = is_quick && self.plan.lookup_timeout_ms >= 40;
-        let askers: Vec<usize> = (0..self.members).map(|host| self.add_asker(host)).collect();
+        let readers: Vec<usize> = (0..self.members).map(|host| self.add_client(host)).collect();
         self.run_until(self.net.now + 100 * MS);
         let before = self.replies;
-        let mut asked = 0;
-        for asker in askers {
+        let mut sent = 0;
+        for reader in readers {
             let is_slow = self.plan.is_tight || self.style.padding > 1_000;
             let at_once = if is_slow { 1 } else { KEYS_PER_REQUEST };
             for keys in keys.chunks(at_once) {
                 let item = |key: &u32| Item { key: *key, value: usize::MAX, seconds: 0 };
                 let items: Vec<Item> = keys.iter().map(item).collect();
-                asked += 1;
-                assert!(self.ask_now(asker, What::Keys(Verb::Get, items)), "an asker cannot ask");
-                let who = What::Keys(Verb::Who, vec![item(&keys[0])]);
-                asked += 1;
-                assert!(self.ask_now(asker, who), "an asker cannot ask");
+                sent += 1;
+                assert!(
+                    self.request_now(reader, What::Keys(Verb::Get, items)),
+                    "the client is not connected"
+                );
+                let claims = What::Keys(Verb::Who, vec![item(&keys[0])]);
+                sent += 1;
+                assert!(self.request_now(reader, claims), "the client is not connected");
                 // One after the other, so that nothing can be late but by a mistake.
                 self.run_until(self.net.now + 40 * MS);
             }
             self.run_until(self.net.now + 50 * MS);
         }
         self.run_until(self.net.now + 1_000 * MS);
-        assert_eq!(self.replies - before, asked, "not everything is answered");
+        assert_eq!(self.replies - before, sent, "not everything is answered");
     }
 
     /// Requests absent keys from every node: nearly all are answered without a query.
@@ -191,48 +194,57 @@ impl World {
         let queries =
             |world: &Self, at: usize| world.hosts[at].node.as_ref().map_or(0, |node| node.stats().queries);
         for at in 0..self.members {
-            let asker = self.add_asker(at);
+            let reader = self.add_client(at);
             self.run_until(self.net.now + 100 * MS);
             let before = queries(self, at);
             for key in 0..ABSENT_KEYS {
                 let item = Item { key: ABSENT_FROM + key, value: usize::MAX, seconds: 0 };
-                assert!(self.ask_now(asker, What::Keys(Verb::Get, vec![item])), "an asker cannot ask");
+                assert!(
+                    self.request_now(reader, What::Keys(Verb::Get, vec![item])),
+                    "the client is not connected"
+                );
             }
             self.run_until(self.net.now + 500 * MS);
-            let asked = queries(self, at) - before;
+            let sent = queries(self, at) - before;
             // Ten times what filters of the worst fill should claim.
             let most = 4 + u64::from(ABSENT_KEYS) * (self.members as u64 - 1) / 20;
-            assert!(asked <= most, "host {at} asked {asked} questions for {ABSENT_KEYS} absent keys");
+            assert!(sent <= most, "host {at} sent {sent} queries for {ABSENT_KEYS} absent keys");
         }
     }
 
-    /// Asks for lives at the only moments at which it shows how they are rounded: about when a whole number
-    /// of seconds is left, and up to the two milliseconds before that a peer is told too little.
+    /// Requests TTLs at the only moments that show how they are rounded: about when a whole number
+    /// of seconds is left, and up to the milliseconds by which an answer of a peer is too short.
     fn find_lives(&mut self) {
-        let askers: Vec<usize> = (0..self.members).map(|host| self.add_asker(host)).collect();
+        let readers: Vec<usize> = (0..self.members).map(|host| self.add_client(host)).collect();
         self.run_until(self.net.now + 100 * MS);
         let mut moments = Vec::new();
         for key in LIVES_FROM..LIVES_FROM + LIVES {
             let host = usize::try_from(self.rng.below(self.members as u64)).unwrap();
             let value = self.oracle.new_value(host, key, 0);
             let item = Item { key, value, seconds: 2 };
-            assert!(self.ask_now(askers[host], What::Keys(Verb::SetEx, vec![item])), "an asker cannot ask");
+            assert!(
+                self.request_now(readers[host], What::Keys(Verb::SetEx, vec![item])),
+                "the client is not connected"
+            );
             let later = 40 * MS + self.rng.below(MS);
             self.run_until(self.net.now + later);
             let Local::Here(_, deadline) = self.oracle.local(host, key, self.net.now) else { continue };
-            for asker in askers.iter().filter(|asker| **asker != askers[host]) {
-                moments.push((deadline - 1_000 * MS - self.rng.below(4 * MS), *asker, key));
+            for reader in readers.iter().filter(|reader| **reader != readers[host]) {
+                moments.push((deadline - 1_000 * MS - self.rng.below(4 * MS), *reader, key));
             }
         }
         moments.sort_unstable();
-        for (moment, asker, key) in moments.into_iter().take(LIVES_ASKED) {
+        for (moment, reader, key) in moments.into_iter().take(LIVES_ASKED) {
             self.run_until(moment);
             let item = Item { key, value: usize::MAX, seconds: 0 };
-            assert!(self.ask_now(asker, What::Keys(Verb::Ttl, vec![item])), "an asker cannot ask");
+            assert!(
+                self.request_now(reader, What::Keys(Verb::Ttl, vec![item])),
+                "the client is not connected"
+            );
         }
         self.run_until(self.net.now + 3_000 * MS);
-        for asker in askers {
-            assert!(self.ask_now(asker, What::Stats), "an asker cannot ask");
+        for reader in readers {
+            assert!(self.request_now(reader, What::Stats), "the client is not connected");
         }
     }
 

@@ -18,7 +18,7 @@ pub enum Kind {
     /// A node with another secret, which no member may ever link to.
     Stranger,
     /// A hostile member.
-    Liar,
+    Hostile,
 }
 
 /// What the host does at the moment.
@@ -41,7 +41,7 @@ pub struct Socket {
     pub contract: Contract,
     /// The client at the other end, if it is one.
     pub client: Option<usize>,
-    /// Bytes at the front of the outbound buffer that were judged already.
+    /// Bytes at the front of the outbound buffer that were checked already.
     pub seen: usize,
     /// What a hostile client and the node have exchanged.
     pub talk: Option<Talk>,
@@ -52,7 +52,7 @@ pub struct Host {
     pub state: State,
     pub addr: SocketAddr,
     pub config: Config,
-    /// How many nodes have lived here.
+    /// How many nodes have run here.
     pub life: u32,
     pub node: Option<Node>,
     /// The node's clock runs ahead of the world's by this.
@@ -78,7 +78,7 @@ pub struct Host {
     pub paused_at: u64,
     pub paused: u64,
     pub is_ending: bool,
-    /// Whom it is linked to, or was a moment ago, and since when not any more.
+    /// Peers it is linked to, or was a moment ago, and since when not any more.
     pub linked: Vec<(NodeId, Option<u64>)>,
     /// Keys looked up for clients that are gone, and since when.
     pub orphans: Vec<(u32, Stamp)>,

@@ -20,22 +20,22 @@ mod agenda;
 mod alone;
 mod boundary;
 mod client;
+mod faults;
 mod finale;
 mod host;
-mod judge;
+mod hostile_peer;
 #[path = "../kit/mod.rs"]
 mod kit;
-mod liar;
-mod mirror;
 mod net;
 mod oracle;
+mod peer_views;
 mod pending;
 mod plan;
 mod protocol;
+mod replies;
 mod seen;
 mod shell;
 mod trace;
-mod trouble;
 mod world;
 
 use net::MS;
@@ -75,7 +75,7 @@ fn live(world: &mut World, seed: u64) {
         world.step();
     }
     match world.alone {
-        // Some nodes are told to end in the middle of everything.
+        // Some nodes are shut down while everything else goes on.
         Some(_) => {
             let is_cut_short = seed.is_multiple_of(4);
             world.ops_left = if is_cut_short { CUT_SHORT } else { 0 };
@@ -85,9 +85,9 @@ fn live(world: &mut World, seed: u64) {
     }
 }
 
-/// Runs a seed; gives the digest of its trace. What failed is told, with the events before it.
-fn run(seed: u64, size: Size, is_told: bool) -> Result<(u64, Seen), String> {
-    let mut world = World::new(seed, size, is_told);
+/// Runs a seed; returns the digest of its trace. A failure is printed with the events before it.
+fn run(seed: u64, size: Size, is_traced: bool) -> Result<(u64, Seen), String> {
+    let mut world = World::new(seed, size, is_traced);
     let outcome = catch_unwind(AssertUnwindSafe(|| live(&mut world, seed)));
     match outcome {
         Ok(()) => {
@@ -123,7 +123,7 @@ fn simulate(seeds: u64, size_of: impl Fn(u64) -> Size + Sync) {
     let one = number("OLIVIA_SIM_SEED");
     let first = one.unwrap_or(0);
     let count = if one.is_some() { 1 } else { number("OLIVIA_SIM_SEEDS").unwrap_or(seeds) };
-    let is_told = std::env::var_os("OLIVIA_SIM_TRACE").is_some();
+    let is_traced = std::env::var_os("OLIVIA_SIM_TRACE").is_some();
     let next = AtomicU64::new(first);
     let seen: Mutex<Seen> = Mutex::default();
     let failures: Mutex<BTreeMap<u64, String>> = Mutex::default();
@@ -134,8 +134,8 @@ fn simulate(seeds: u64, size_of: impl Fn(u64) -> Size + Sync) {
             if seed >= first + count || (!goes_on && !failures.lock().unwrap().is_empty()) {
                 return;
             }
-            let outcome = run(seed, size_of(seed), is_told).and_then(|(digest, news)| {
-                seen.lock().unwrap().merge(&news);
+            let outcome = run(seed, size_of(seed), is_traced).and_then(|(digest, events)| {
+                seen.lock().unwrap().merge(&events);
                 if !seed.is_multiple_of(TWICE) || run(seed, size_of(seed), false)?.0 == digest {
                     return Ok(());
                 }

@@ -2,7 +2,7 @@
 //! may be seen where.
 //!
 //! A request is carried out in the very call that gives it to its node, unless the node stops reading that
-//! connection: then only its reply, or the next reading, tells that it was. Where that leaves the order of
+//! connection: then only its reply, or the next reading, shows that it was. Where that leaves the order of
 //! two changes of a key open, the key is *fuzzy* until it is set again, and may have been either.
 
 use super::protocol::{Verb, show};
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// How finely deadlines are noted that may have been set at any moment of a span; less than a second, as
-/// lives are told in seconds.
+/// TTLs are shown in seconds.
 const STEP: usize = 400_000_000;
 const STEPS_MAX: usize = 50;
 
@@ -86,10 +86,10 @@ struct Slot {
     value: Option<usize>,
     is_fuzzy: bool,
     /// Changes given to the node that may or may not have been carried out.
-    unsettled: u32,
+    undecided: u32,
     /// Since when it has certainly been there without a break, and the end of its node's log by then.
     since: Option<Stamp>,
-    told: u64,
+    position: u64,
     /// Values that may be there.
     open: Vec<usize>,
     changed: Stamp,
@@ -171,7 +171,7 @@ impl Oracle {
     pub fn local(&self, host: usize, key: u32, nanos: u64) -> Local {
         match self.chunked_vec[host].get(&key) {
             None => Local::Absent,
-            Some(slot) if slot.is_fuzzy || slot.unsettled > 0 => Local::Unsure,
+            Some(slot) if slot.is_fuzzy || slot.undecided > 0 => Local::Unsure,
             Some(slot) => {
                 let alive = slot.value.map(|value| (value, self.values[value].deadline));
                 let alive = alive.filter(|(_, deadline)| *deadline > nanos);
@@ -188,35 +188,35 @@ impl Oracle {
     /// Whether a node has certainly held a key since `since`, and will until `until` at least.
     pub fn surely_held(&self, host: usize, key: u32, since: u64, until: u64) -> bool {
         self.chunked_vec[host].get(&key).is_some_and(|slot| {
-            let lives = |value: usize| self.values[value].deadline > until;
-            slot.since.is_some_and(|stamp| stamp.nanos <= since) && slot.value.is_some_and(lives)
+            let is_live = |value: usize| self.values[value].deadline > until;
+            slot.since.is_some_and(|stamp| stamp.nanos <= since) && slot.value.is_some_and(is_live)
         })
     }
 
     /// Up to `most` keys, from `first` on and round, that a node certainly holds at a moment, and has held
-    /// without a break since its log ended at `told` or before.
+    /// without a break since its log ended at `position` or before.
     pub fn held_since(
         &self,
         host: usize,
         nanos: u64,
-        told: u64,
+        position: u64,
         (first, most): (u32, usize),
     ) -> impl Iterator<Item = u32> {
         let shelf = &self.chunked_vec[host];
         let slots = shelf.range(first..).chain(shelf.range(..first)).take(8 * most);
         let held = slots.filter(move |(_, slot)| {
-            let lives = slot.value.is_some_and(|value| self.values[value].deadline > nanos);
-            slot.since.is_some() && slot.unsettled == 0 && slot.told <= told && lives
+            let is_live = slot.value.is_some_and(|value| self.values[value].deadline > nanos);
+            slot.since.is_some() && slot.undecided == 0 && slot.position <= position && is_live
         });
         held.map(|(key, _)| *key).take(most)
     }
 
     /// Where the log of its node ended when a key came, if its node certainly holds this value of it now.
-    pub fn told_of(&self, value: usize) -> Option<u64> {
+    pub fn published_at(&self, value: usize) -> Option<u64> {
         let Value { host, key, .. } = self.values[value];
         let slot = self.chunked_vec[host].get(&key)?;
-        let is_it = slot.value == Some(value) && slot.unsettled == 0;
-        slot.since.filter(|_| is_it).map(|_| slot.told)
+        let is_it = slot.value == Some(value) && slot.undecided == 0;
+        slot.since.filter(|_| is_it).map(|_| slot.position)
     }
 
     /// Whether some value of a key expires between two moments, on any node.
@@ -227,7 +227,7 @@ impl Oracle {
 
     /// Whether some node has been given a change of a key that it may not have carried out yet.
     pub fn is_changing(&self, key: u32) -> bool {
-        self.chunked_vec.iter().any(|shelf| shelf.get(&key).is_some_and(|slot| slot.unsettled > 0))
+        self.chunked_vec.iter().any(|shelf| shelf.get(&key).is_some_and(|slot| slot.undecided > 0))
     }
 
     /// What is known of a key on a node, in words.
@@ -251,7 +251,7 @@ impl Oracle {
 
     /// Every key that a node certainly holds at a moment and for long enough.
     pub fn keys_held(&self, host: usize, until: u64) -> Vec<u32> {
-        let slots = self.chunked_vec[host].iter().filter(|(_, slot)| !slot.is_fuzzy && slot.unsettled == 0);
+        let slots = self.chunked_vec[host].iter().filter(|(_, slot)| !slot.is_fuzzy && slot.undecided == 0);
         let held =
             slots.filter(|(_, slot)| slot.value.is_some_and(|value| self.values[value].deadline > until));
         held.map(|(key, _)| *key).collect()
@@ -282,7 +282,7 @@ impl Oracle {
             slot.open.push(item.value);
             self.values[item.value].from = given;
         }
-        slot.unsettled += 1;
+        slot.undecided += 1;
         slot.is_fuzzy = true;
         slot.since = None;
     }
@@ -290,7 +290,7 @@ impl Oracle {
     /// A node has carried out one argument of a change, now. `deadline` is when what it sets ends.
     pub fn apply(&mut self, host: usize, verb: Verb, item: &Item, now: Stamp, deadline: u64) {
         let slot = self.chunked_vec[host].entry(item.key).or_default();
-        if slot.unsettled > 0 {
+        if slot.undecided > 0 {
             return self.perhaps(host, verb, item, now, deadline);
         }
         let values = &mut self.values;
@@ -306,7 +306,7 @@ impl Oracle {
                 slot.value = Some(item.value);
                 slot.is_fuzzy = false;
                 if !was_alive || slot.since.is_none() {
-                    (slot.since, slot.told) = (Some(now), self.heads[host]);
+                    (slot.since, slot.position) = (Some(now), self.heads[host]);
                 }
             }
             Verb::Del => {
@@ -329,7 +329,7 @@ impl Oracle {
         }
     }
 
-    /// A change that was unsettled has been carried out some time up to now.
+    /// A change that was undecided has been carried out some time up to now.
     pub fn reconcile(
         &mut self,
         host: usize,
@@ -345,7 +345,7 @@ impl Oracle {
             }
         }
         let slot = self.chunked_vec[host].entry(item.key).or_default();
-        slot.unsettled = slot.unsettled.saturating_sub(1);
+        slot.undecided = slot.undecided.saturating_sub(1);
     }
 
     fn perhaps(&mut self, host: usize, verb: Verb, item: &Item, from: Stamp, deadline: u64) {

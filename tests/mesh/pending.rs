@@ -121,7 +121,7 @@ impl Style {
 
 impl World {
     /// Appends a client's request to what it is about to write.
-    pub fn put_ask(&mut self, at: usize, what: What, text: &mut Vec<u8>) {
+    pub fn put_pending(&mut self, at: usize, what: What, text: &mut Vec<u8>) {
         let begin = text.len();
         let mut id = String::new();
         let client = &mut self.clients[at];
@@ -135,8 +135,8 @@ impl World {
         let client = &mut self.clients[at];
         client.written += text.len() - begin;
         let end = client.written;
-        let ask = PendingRequest { id, what, end, ..PendingRequest::nothing() };
-        client.pending.push_back(ask);
+        let request = PendingRequest { id, what, end, ..PendingRequest::nothing() };
+        client.pending.push_back(request);
     }
 
     fn put_request(&self, what: &What, text: &mut Vec<u8>) {

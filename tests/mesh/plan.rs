@@ -15,9 +15,9 @@ pub struct Size {
     pub requests: u64,
 }
 
-/// What can go wrong.
+/// Faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum Fault {
     /// A host stops for a while.
     Pause,
     /// A node is killed; its system resets its connections.
@@ -45,40 +45,40 @@ pub enum Trouble {
     Stale,
 }
 
-impl Trouble {
+impl Fault {
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Pause => "trouble: pause",
-            Self::Kill => "trouble: kill",
-            Self::Vanish => "trouble: vanish",
-            Self::End => "trouble: end",
-            Self::CutOneWay => "trouble: cut one way",
-            Self::CutBothWays => "trouble: cut both ways",
-            Self::Split => "trouble: split",
-            Self::Slow => "trouble: slow",
-            Self::Mute => "trouble: mute",
-            Self::Reset => "trouble: reset",
-            Self::Narrow => "trouble: narrow",
-            Self::Clock => "trouble: clock",
-            Self::Stale => "trouble: stale",
+            Self::Pause => "fault: pause",
+            Self::Kill => "fault: kill",
+            Self::Vanish => "fault: vanish",
+            Self::End => "fault: end",
+            Self::CutOneWay => "fault: cut one way",
+            Self::CutBothWays => "fault: cut both ways",
+            Self::Split => "fault: split",
+            Self::Slow => "fault: slow",
+            Self::Mute => "fault: mute",
+            Self::Reset => "fault: reset",
+            Self::Narrow => "fault: narrow",
+            Self::Clock => "fault: clock",
+            Self::Stale => "fault: stale",
         }
     }
 }
 
-const TROUBLES: [Trouble; 13] = [
-    Trouble::Pause,
-    Trouble::Kill,
-    Trouble::Vanish,
-    Trouble::End,
-    Trouble::CutOneWay,
-    Trouble::CutBothWays,
-    Trouble::Split,
-    Trouble::Slow,
-    Trouble::Mute,
-    Trouble::Reset,
-    Trouble::Narrow,
-    Trouble::Clock,
-    Trouble::Stale,
+const TROUBLES: [Fault; 13] = [
+    Fault::Pause,
+    Fault::Kill,
+    Fault::Vanish,
+    Fault::End,
+    Fault::CutOneWay,
+    Fault::CutBothWays,
+    Fault::Split,
+    Fault::Slow,
+    Fault::Mute,
+    Fault::Reset,
+    Fault::Narrow,
+    Fault::Clock,
+    Fault::Stale,
 ];
 
 /// All that is drawn at the beginning.
@@ -86,7 +86,7 @@ const TROUBLES: [Trouble; 13] = [
 pub struct Plan {
     pub members: usize,
     pub strangers: usize,
-    pub liars: usize,
+    pub hostile_peers: usize,
     pub secret: Option<&'static str>,
     /// All configured peers, or one only.
     pub is_well_known: bool,
@@ -99,7 +99,7 @@ pub struct Plan {
     /// Not all peers' filters fit: peers with unknown filters are queried for every key.
     pub is_cramped: bool,
     /// Lookups have time enough for several tries.
-    pub is_patient: bool,
+    pub has_long_timeouts: bool,
     /// Bytes come one by one, or nearly so; what is sent is short then.
     pub is_fine: bool,
     pub call_nanos: u64,
@@ -109,9 +109,9 @@ pub struct Plan {
     pub ticks_per_turn: u32,
     pub delay: u64,
     pub manners: Manners,
-    /// Time between two troubles on average; 0: there are none.
-    pub trouble_every: u64,
-    pub trouble_lasts: u64,
+    /// Time between two faults on average; 0: there are none.
+    pub fault_every: u64,
+    pub fault_lasts: u64,
     weights: [u64; TROUBLES.len()],
 }
 
@@ -134,7 +134,7 @@ impl Plan {
         let delay = pick(rng, &[30 * US, 200 * US, 2 * MS]);
         // Byte by byte, everything takes its time.
         let is_quick = !is_fine || (lookup_timeout_ms >= 100 && heartbeat_ms >= 200 && members <= 4);
-        let is_patient = is_quick
+        let has_long_timeouts = is_quick
             && !is_tight
             && lookup_timeout_ms >= 4 * lookup_try_ms
             && u64::from(lookup_try_ms) * MS >= 8 * delay;
@@ -145,7 +145,7 @@ impl Plan {
         Self {
             members,
             strangers: usize::from(rng.one_in(6) && members > 1),
-            liars: usize::from(rng.one_in(5) && members > 1),
+            hostile_peers: usize::from(rng.one_in(5) && members > 1),
             secret: rng.one_in(2).then_some("the secret of this mesh"),
             is_well_known: rng.one_in(2),
             heartbeat_ms,
@@ -154,7 +154,7 @@ impl Plan {
             active_peers: small(rng, 128, &[1, 2, 3]),
             is_tight,
             is_cramped: is_tight && rng.one_in(2),
-            is_patient,
+            has_long_timeouts,
             call_nanos: pick(rng, &[US, 10 * US]),
             wake_nanos: pick(rng, &[0, 100 * US, 500 * US]),
             late_nanos: pick(rng, &[0, 60 * US, MS]),
@@ -173,14 +173,14 @@ impl Plan {
                 jitter: pick(rng, &[0, 20 * US, 300 * US]),
                 nanos_per_byte: pick(rng, &[0, 1, 20]),
             },
-            trouble_every: pick(rng, &[0, 20 * MS, 100 * MS, 500 * MS, 3_000 * MS]),
-            trouble_lasts: pick(rng, if members > 1 { &[10 * MS, 300 * MS, 3_000 * MS] } else { &[10 * MS] }),
+            fault_every: pick(rng, &[0, 20 * MS, 100 * MS, 500 * MS, 3_000 * MS]),
+            fault_lasts: pick(rng, if members > 1 { &[10 * MS, 300 * MS, 3_000 * MS] } else { &[10 * MS] }),
             weights,
         }
     }
 
     pub const fn hosts(&self) -> usize {
-        self.members + self.strangers + self.liars
+        self.members + self.strangers + self.hostile_peers
     }
 
     /// Whether there is one node, and its clients are hostile.
@@ -193,16 +193,16 @@ impl Plan {
         self.active_peers as usize >= self.hosts()
     }
 
-    /// The next trouble, if any can be.
-    pub fn trouble(&self, rng: &mut Rng) -> Option<Trouble> {
+    /// The next fault, if any can be.
+    pub fn fault(&self, rng: &mut Rng) -> Option<Fault> {
         let mut left = rng.below(self.weights.iter().sum());
-        let mut troubles = TROUBLES.iter().zip(self.weights);
-        let chosen = troubles.find(|(_, weight)| {
+        let mut faults = TROUBLES.iter().zip(self.weights);
+        let chosen = faults.find(|(_, weight)| {
             let is_it = left < *weight;
             left = left.saturating_sub(*weight);
             is_it
         });
-        chosen.map(|(trouble, _)| *trouble)
+        chosen.map(|(fault, _)| *fault)
     }
 
     /// By which all members hash alike.

@@ -72,7 +72,7 @@ pub enum PendingRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub id: Vec<u8>,
-    pub ask: PendingRequest,
+    pub content: PendingRequest,
 }
 
 /// Reads a line without its end. `None`: it is empty.
@@ -87,16 +87,17 @@ pub fn read(text: &[u8], crlf: bool, limits: &Limits, args_max: u32) -> Option<R
         !id.is_empty() && id.len() <= ID_BYTES_MAX && !id.iter().any(|byte| b",\"\r".contains(byte))
     });
     if !id_is_fine {
-        return Some(Request { id: Vec::new(), ask: PendingRequest::Wrong });
+        return Some(Request { id: Vec::new(), content: PendingRequest::Wrong });
     }
-    let ask = ask(&verb.to_ascii_uppercase(), body, limits, args_max).unwrap_or(PendingRequest::Wrong);
-    let is_redis = ask == PendingRequest::Ping && crlf && text.len() == 4;
+    let content =
+        content(&verb.to_ascii_uppercase(), body, limits, args_max).unwrap_or(PendingRequest::Wrong);
+    let is_redis = content == PendingRequest::Ping && crlf && text.len() == 4;
     let id = id.unwrap_or_default().to_vec();
-    Some(Request { id, ask: if is_redis { PendingRequest::RedisPing } else { ask } })
+    Some(Request { id, content: if is_redis { PendingRequest::RedisPing } else { content } })
 }
 
-fn ask(verb: &[u8], body: &[u8], limits: &Limits, args_max: u32) -> Option<PendingRequest> {
-    let bare = |ask| body.is_empty().then_some(ask);
+fn content(verb: &[u8], body: &[u8], limits: &Limits, args_max: u32) -> Option<PendingRequest> {
+    let bare = |content| body.is_empty().then_some(content);
     let keys = |verb| Some(PendingRequest::Keys(verb, args(verb, body, limits, args_max)?));
     match verb {
         b"GET" => keys(Verb::Get),

@@ -9,35 +9,35 @@ use super::world::{Event, World};
 use olivia::node::{Action, ConnKey};
 use std::net::SocketAddr;
 
-/// Connections read in one turn, and accepted.
+/// Connections read in one iteration, and accepted.
 const READS_PER_TURN: usize = 64;
 const ACCEPTS_PER_TURN: usize = 16;
 
 /// Calls of `tick` in a row after which a node that still has work is spinning.
 const TICKS_MAX: u32 = 100_000;
 
-/// One turn in about so many ends with an audit.
+/// One iteration in about so many ends with an audit.
 const AUDIT_EVERY: u64 = 64;
 
 /// Iterations of a host between two checks of its node's view of its peers.
 const PEERS_CHECKED_EVERY: u64 = 6;
 
-/// What one turn takes of the host's time, before what its calls take.
+/// What one iteration takes of the host's time, before what its calls take.
 const TURN_NANOS: u64 = 5 * US;
 
 impl World {
-    /// Lets a host have a turn at `nanos` at the latest.
+    /// Lets a host run an iteration at `nanos` at the latest.
     pub fn wake(&mut self, at: usize, nanos: u64) {
         let host = &mut self.hosts[at];
         let nanos = nanos.max(host.busy_until).max(self.net.now);
         if host.turn_at.is_none_or(|turn| turn > nanos) {
             host.turn_at = Some(nanos);
-            self.agenda.put(nanos, Event::Turn(at));
+            self.agenda.put(nanos, Event::Iteration(at));
         }
     }
 
-    /// The turn that was promised for this moment.
-    pub fn turn_due(&mut self, at: usize) {
+    /// The iteration that was requested for this moment.
+    pub fn iteration_due(&mut self, at: usize) {
         let now = self.net.now;
         let host = &mut self.hosts[at];
         if host.turn_at != Some(now) {
@@ -239,7 +239,7 @@ impl World {
             let outbound = node.outbound(key).collect::<Vec<_>>().concat();
             let count = self.net.write(&mut self.agenda, port, &outbound);
             if count == 0 {
-                // Told when there is room again.
+                // Published when there is room again.
                 continue;
             }
             socket.seen = socket.seen.saturating_sub(count);
@@ -272,12 +272,12 @@ impl World {
 
     /// Carries out the node's actions and checks its output.
     pub fn after_call(&mut self, at: usize) {
-        self.judge_talks();
+        self.check_conversations();
         while let Some(action) = self.hosts[at].node.as_mut().and_then(olivia::node::Node::next_action) {
             self.act(at, action);
         }
         self.settle_asks(at);
-        self.judge_outbound(at);
+        self.check_outbound(at);
         self.check_call();
     }
 
@@ -330,8 +330,8 @@ impl World {
         }
     }
 
-    fn judge_outbound(&mut self, at: usize) {
-        let mut news = std::mem::take(&mut self.news);
+    fn check_outbound(&mut self, at: usize) {
+        let mut received = std::mem::take(&mut self.received);
         let Host { sockets, node, .. } = &mut self.hosts[at];
         let Some(node) = node else { return };
         for socket in sockets.values_mut() {
@@ -339,14 +339,14 @@ impl World {
             if node.outbound_bytes(socket.key) > socket.seen {
                 let outbound = node.outbound(socket.key).collect::<Vec<_>>().concat();
                 socket.contract.check(outbound.len());
-                news.push((client, outbound[socket.seen..].to_vec()));
+                received.push((client, outbound[socket.seen..].to_vec()));
                 socket.seen = outbound.len();
             }
         }
-        for (client, bytes) in news.drain(..) {
-            self.judge(at, client, &bytes);
+        for (client, bytes) in received.drain(..) {
+            self.check_replies(at, client, &bytes);
         }
-        self.news = news;
+        self.received = received;
     }
 
     /// Something has arrived for a party.
@@ -358,10 +358,10 @@ impl World {
                     let soon = self.net.now + self.rng.below(self.plan.wake_nanos + 1);
                     self.wake(at, soon);
                 }
-                self.liar_hears(at, port);
+                self.hostile_peer_read(at, port);
             }
-            Party::Client(client) if self.alone.is_some() => self.hostile_hears(client, port),
-            Party::Client(client) => self.client_hears(client, port),
+            Party::Client(client) if self.alone.is_some() => self.hostile_client_read(client, port),
+            Party::Client(client) => self.client_read(client, port),
         }
     }
 
@@ -374,7 +374,7 @@ impl World {
                     self.hosts[at].unflushed.push_back(key);
                     self.wake(at, self.net.now);
                 }
-                self.liar_writes(at, port);
+                self.hostile_peer_write(at, port);
             }
             Party::Client(_) => {}
         }
@@ -395,7 +395,7 @@ impl World {
                     self.hosts[at].connected.push_back(key);
                     self.wake(at, self.net.now);
                 }
-                self.liar_connected(at, port);
+                self.hostile_peer_connected(at, port);
             }
             Party::Client(client) => {
                 self.net.open(port, None);
@@ -418,7 +418,7 @@ impl World {
                     self.hosts[at].broken.push_back(key);
                     self.wake(at, self.net.now);
                 }
-                self.liar_reset(at, port);
+                self.hostile_peer_reset(at, port);
             }
             Party::Client(client) if self.alone.is_some() => self.hostile_reset(client, port),
             Party::Client(client) => self.client_reset(client, port),

@@ -14,7 +14,7 @@ const SHOWN_BYTES: usize = 120;
 struct Event {
     nanos: u64,
     what: &'static str,
-    who: usize,
+    party: usize,
     about: u64,
     bytes: Vec<u8>,
     length: usize,
@@ -25,7 +25,7 @@ impl Event {
         let millis = self.nanos as f64 / 1e6;
         let cut = if self.length > self.bytes.len() { " ..." } else { "" };
         let bytes = self.bytes.escape_ascii();
-        format!("{millis:>12.6} ms  {:>3} {:<12} {:x} {bytes}{cut}", self.who, self.what, self.about)
+        format!("{millis:>12.6} ms  {:>3} {:<12} {:x} {bytes}{cut}", self.party, self.what, self.about)
     }
 }
 
@@ -33,27 +33,27 @@ impl Event {
 #[derive(Debug)]
 pub struct Trace {
     digest: u64,
-    is_told: bool,
+    is_traced: bool,
     last: VecDeque<Event>,
 }
 
 impl Trace {
-    /// `is_told`: each event is printed as it happens.
-    pub fn new(is_told: bool) -> Self {
-        Self { digest: 0, is_told, last: VecDeque::with_capacity(KEPT) }
+    /// `is_traced`: each event is printed as it happens.
+    pub fn new(is_traced: bool) -> Self {
+        Self { digest: 0, is_traced, last: VecDeque::with_capacity(KEPT) }
     }
 
-    /// Notes one event: what happened to whom (a host, a client), about which connection or other number.
-    pub fn note(&mut self, nanos: u64, what: &'static str, who: usize, about: u64, bytes: &[u8]) {
-        let seed = self.digest ^ nanos.rotate_left(17) ^ about.rotate_left(41) ^ (who as u64) << 56;
+    /// Notes one event: what happened at which host or client, with a connection or another number.
+    pub fn note(&mut self, nanos: u64, what: &'static str, party: usize, about: u64, bytes: &[u8]) {
+        let seed = self.digest ^ nanos.rotate_left(17) ^ about.rotate_left(41) ^ (party as u64) << 56;
         self.digest = xxh3_64_with_seed(bytes, seed ^ xxh3_64_with_seed(what.as_bytes(), 0));
         let spare = if self.last.len() >= KEPT { self.last.pop_front() } else { None };
         let mut text = spare.map_or_else(Vec::new, |event| event.bytes);
         text.clear();
-        let shown = if self.is_told { 5_000 } else { SHOWN_BYTES };
+        let shown = if self.is_traced { 5_000 } else { SHOWN_BYTES };
         text.extend_from_slice(&bytes[..bytes.len().min(shown)]);
-        let event = Event { nanos, what, who, about, bytes: text, length: bytes.len() };
-        if self.is_told {
+        let event = Event { nanos, what, party, about, bytes: text, length: bytes.len() };
+        if self.is_traced {
             eprintln!("{}", event.text());
         }
         self.last.push_back(event);

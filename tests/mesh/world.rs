@@ -3,15 +3,15 @@
 use super::agenda::Agenda;
 use super::alone::Alone;
 use super::client::{Client, Habit};
+use super::faults::Undo;
 use super::host::{Host, Kind, State};
-use super::liar::Liar;
+use super::hostile_peer::HostilePeer;
 use super::net::{MS, Net, Party, Port, US};
 use super::oracle::{Oracle, Stamp};
 use super::pending::Style;
 use super::plan::{Plan, Size};
 use super::seen::Seen;
 use super::trace::Trace;
-use super::trouble::Undo;
 use olivia::base::rng::Rng;
 use olivia::filter::changelog::Position;
 use olivia::node::Node;
@@ -27,14 +27,14 @@ pub enum Event {
     Reset(Port),
     Piece(Port),
     Room(Port),
-    Turn(usize),
+    Iteration(usize),
     Client(usize),
     ClientWakes(usize, usize),
     ClientGivesUp(usize, usize),
     Start(usize),
-    Trouble,
+    Fault,
     Undo(Undo),
-    Liar(usize),
+    Hostile(usize),
 }
 
 pub struct World {
@@ -53,14 +53,14 @@ pub struct World {
     pub moment: u64,
     /// Requests that clients still may make.
     pub ops_left: u64,
-    pub troubles_on: bool,
+    pub faults_on: bool,
     /// Nothing goes wrong any more.
     pub is_healed: bool,
     /// Troubles under way, and when the last one ended.
-    pub troubles: u32,
-    pub troubled_at: u64,
-    pub has_liars: bool,
-    pub liars: BTreeMap<usize, Liar>,
+    pub faults: u32,
+    pub faulty_until: u64,
+    pub has_hostile_peers: bool,
+    pub hostile_peers: BTreeMap<usize, HostilePeer>,
     /// Whether a lookup has time enough to find what there is.
     pub is_strict: bool,
     /// How far ahead any wall clock has been.
@@ -75,12 +75,12 @@ pub struct World {
     pub scratch: Vec<u8>,
     /// In a world of one node with hostile clients.
     pub alone: Option<Alone>,
-    pub news: Vec<(usize, Vec<u8>)>,
-    pub settled: Vec<(usize, bool)>,
+    pub received: Vec<(usize, Vec<u8>)>,
+    pub reconciled: Vec<(usize, bool)>,
 }
 
 impl World {
-    pub fn new(seed: u64, size: Size, is_told: bool) -> Self {
+    pub fn new(seed: u64, size: Size, is_traced: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x6d65_7368);
         let plan = Plan::draw(&mut rng, size);
         let (alone, config) = plan.is_alone().then(|| Alone::draw(&mut rng, seed)).unzip();
@@ -93,7 +93,7 @@ impl World {
             let kind = match at {
                 at if at < plan.members => Kind::Member,
                 at if at < plan.members + plan.strangers => Kind::Stranger,
-                _ => Kind::Liar,
+                _ => Kind::Hostile,
             };
             for to in 0..plan.hosts() {
                 net.path_mut(at, to).delay = plan.delay / 2 + rng.below(plan.delay);
@@ -110,7 +110,7 @@ impl World {
             members: plan.members,
             clients: Vec::new(),
             oracle: Oracle::new(plan.hosts()),
-            trace: Trace::new(is_told),
+            trace: Trace::new(is_traced),
             moment: 0,
             ops_left: match style.items {
                 _ if alone.is_some() => size.requests / 10,
@@ -118,21 +118,21 @@ impl World {
                 13..=500 => size.requests / 10,
                 _ => size.requests / 20,
             },
-            troubles_on: plan.trouble_every > 0,
+            faults_on: plan.fault_every > 0,
             is_healed: false,
-            troubles: 0,
-            troubled_at: 0,
-            has_liars: plan.liars > 0,
-            liars: BTreeMap::new(),
-            is_strict: plan.is_patient && (style.padding <= 200 || is_light),
+            faults: 0,
+            faulty_until: 0,
+            has_hostile_peers: plan.hostile_peers > 0,
+            hostile_peers: BTreeMap::new(),
+            is_strict: plan.has_long_timeouts && (style.padding <= 200 || is_light),
             furthest_skew_ms: 0,
             seen: Seen::default(),
             replies: 0,
             hashes: plan.hash_secret(),
             began: BTreeMap::new(),
             scratch: Vec::new(),
-            news: Vec::new(),
-            settled: Vec::new(),
+            received: Vec::new(),
+            reconciled: Vec::new(),
             alone,
             hosts,
             rng,
@@ -165,18 +165,18 @@ impl World {
             let late = self.rng.below(50 * MS);
             self.agenda.put(late, Event::Client(at));
         }
-        if self.troubles_on {
-            let later = self.rng.below(2 * self.plan.trouble_every);
-            self.agenda.put(later, Event::Trouble);
+        if self.faults_on {
+            let later = self.rng.below(2 * self.plan.fault_every);
+            self.agenda.put(later, Event::Fault);
         }
     }
 
     /// Since when the network has no fault; in the future if it has one, or had a moment ago.
     pub fn calm_since(&self) -> u64 {
-        if self.troubles > 0 {
+        if self.faults > 0 {
             return u64::MAX;
         }
-        self.troubled_at + 4 * u64::from(self.plan.heartbeat_ms) * MS + 1_000 * MS
+        self.faulty_until + 4 * u64::from(self.plan.heartbeat_ms) * MS + 1_000 * MS
     }
 
     /// Where a connection seems to come from.
@@ -196,8 +196,8 @@ impl World {
         let seed = self.rng.next_u64();
         let peers = self.plan.peers(&mut self.rng, at);
         let host = &mut self.hosts[at];
-        // A liar that comes late does not come at all.
-        if host.state == State::Runs || host.kind == Kind::Liar && self.is_healed {
+        // A hostile peer that comes late does not come at all.
+        if host.state == State::Runs || host.kind == Kind::Hostile && self.is_healed {
             return;
         }
         host.life += 1;
@@ -206,8 +206,8 @@ impl World {
         self.net.is_deaf[at] = false;
         self.net.release(&mut self.agenda);
         self.trace.note(self.net.now, "start", at, u64::from(self.hosts[at].life), b"");
-        if self.hosts[at].kind == Kind::Liar {
-            return self.liar_starts(at);
+        if self.hosts[at].kind == Kind::Hostile {
+            return self.hostile_peer_start(at);
         }
         let host = &mut self.hosts[at];
         let now = host.now(self.net.now);
@@ -224,9 +224,9 @@ impl World {
     }
 
     /// Ends the node on a host: its system resets all connections, or they stay half open.
-    pub fn stop(&mut self, at: usize, is_told: bool) {
+    pub fn stop(&mut self, at: usize, is_traced: bool) {
         self.moment += 1;
-        self.trace.note(self.net.now, "stop", at, u64::from(is_told), b"");
+        self.trace.note(self.net.now, "stop", at, u64::from(is_traced), b"");
         if let Some(node) = &self.hosts[at].node {
             self.seen.add_node(node.stats());
         }
@@ -237,9 +237,9 @@ impl World {
         let ports: Vec<Port> = ports.into_iter().chain(host.backlog.drain(..)).collect();
         host.clear();
         host.state = State::Down;
-        self.liar_stops(at);
+        self.hostile_peer_stop(at);
         for port in ports {
-            if !is_told {
+            if !is_traced {
                 self.net.vanish(port);
             } else if self.rng.one_in(2) {
                 self.net.reset(&mut self.agenda, port);
@@ -248,7 +248,7 @@ impl World {
             }
         }
         self.net.is_deaf[at] = true;
-        self.net.is_off[at] = !is_told;
+        self.net.is_off[at] = !is_traced;
     }
 
     /// A draining node has ended.
@@ -259,7 +259,7 @@ impl World {
             node.audit_store();
         }
         self.stop(at, true);
-        let later = self.rng.below(self.plan.trouble_lasts);
+        let later = self.rng.below(self.plan.fault_lasts);
         self.agenda.put(self.net.now + later, Event::Undo(Undo::Start(at)));
     }
 
@@ -281,7 +281,7 @@ impl World {
                     && let Party::Host(host) = self.net.party(port)
                 {
                     self.hosts[host].backlog.push_back(port);
-                    self.liar_accepts(host);
+                    self.hostile_peer_accept(host);
                     self.wake(host, self.net.now + 10 * US);
                 }
             }
@@ -293,14 +293,14 @@ impl World {
                 }
             }
             Event::Room(port) => self.room(port),
-            Event::Turn(host) => self.turn_due(host),
+            Event::Iteration(host) => self.iteration_due(host),
             Event::Client(client) => self.client_step(client),
             Event::ClientWakes(client, wire) => self.client_wakes(client, wire),
             Event::ClientGivesUp(client, wire) => self.client_gives_up(client, wire),
             Event::Start(host) => self.start(host),
-            Event::Trouble => self.trouble(),
+            Event::Fault => self.fault(),
             Event::Undo(undo) => self.undo(undo),
-            Event::Liar(host) => self.liar_acts(host),
+            Event::Hostile(host) => self.hostile_peer_act(host),
         }
     }
 }

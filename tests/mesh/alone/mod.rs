@@ -4,23 +4,23 @@
 //! expire; limits change. Every reply of every connection is known: `Talk` reads the same bytes as the node.
 
 mod author;
+mod expected;
 mod limits;
 mod model;
-mod talk;
 
 use super::host::{Host, Socket};
 use super::net::{MS, Party, Port, Read, US};
 use super::protocol::quote;
 use super::world::{Event, World};
 use author::{Author, at};
+pub use expected::Talk;
+use expected::{Desk, End};
 use limits::Rates;
 use model::Model;
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
 use olivia::config::Config;
 use olivia::node::{CloseReason, ConnKey, Node};
-pub use talk::Talk;
-use talk::{Desk, End};
 
 /// The index of the only host.
 const HOST: usize = 0;
@@ -105,7 +105,7 @@ impl Alone {
         self.clients.len()
     }
 
-    /// Whether the node is given also what had been read when it said `StopReading`.
+    /// Whether the node is given also what had been read when it returned `StopReading`.
     pub const fn reads_ahead(&self) -> bool {
         self.rates.reads_ahead
     }
@@ -118,7 +118,7 @@ impl Alone {
         self.stale += 1;
     }
 
-    /// The node has been told that a connection broke.
+    /// The node was notified that the connection broke.
     pub const fn lost(&mut self) {
         self.closed_before[CloseReason::Lost as usize] += 1;
     }
@@ -202,7 +202,7 @@ impl World {
     }
 
     /// Something has arrived for a client, which reads it, or not yet, or never.
-    pub fn hostile_hears(&mut self, client: usize, port: Port) {
+    pub fn hostile_client_read(&mut self, client: usize, port: Port) {
         let is_current = self.hostile(client).port == Some(port);
         let reads = self.hostile(client).reads && (self.alone().is_calm || self.rng.one_in(2));
         if !is_current || client == WATCH || reads {
@@ -285,7 +285,7 @@ impl World {
 /// What is checked after each call.
 impl World {
     /// Judges what is new in the outbound buffers.
-    pub fn judge_talks(&mut self) {
+    pub fn check_conversations(&mut self) {
         let Self { hosts, alone: Some(alone), net, trace, .. } = self else { return };
         let now = hosts[HOST].now(net.now).mono;
         let Host { sockets, node: Some(node), config, is_ending, .. } = &mut hosts[HOST] else { return };
@@ -299,17 +299,17 @@ impl World {
                 let new = &outbound[socket.seen..];
                 socket.seen = outbound.len();
                 trace.note(net.now, "    reply", HOST, socket.key.to_bits(), new);
-                figures.extend(talk.judge(&mut desk, new));
+                figures.extend(talk.check_replies(&mut desk, new));
             }
         }
         for (text, keys_min) in figures {
-            self.judge_figures(&text, keys_min);
+            self.check_figures(&text, keys_min);
         }
     }
 
     /// Checks the connections that are gone after a call, and the counters.
     pub fn check_call(&mut self) {
-        self.judge_ends();
+        self.check_ends();
         let Self { hosts, alone: Some(alone), .. } = self else { return };
         let Host { sockets, node: Some(node), .. } = &hosts[HOST] else { return };
         sockets.values().for_each(|socket| socket.contract.check(node.outbound_bytes(socket.key)));
@@ -324,7 +324,7 @@ impl World {
     }
 
     /// Checks why connections were closed, as far as one call shows it, and forgets what is uncertain.
-    fn judge_ends(&mut self) {
+    fn check_ends(&mut self) {
         let Self { hosts, alone: Some(alone), net, .. } = self else { return };
         let now = hosts[HOST].now(net.now).mono;
         let Host { node: Some(node), config, is_ending, .. } = &hosts[HOST] else { return };
@@ -367,7 +367,7 @@ impl World {
     }
 
     /// Checks the figures of STATS.
-    fn judge_figures(&mut self, text: &str, keys_min: usize) {
+    fn check_figures(&mut self, text: &str, keys_min: usize) {
         let number = |name: &str| -> u64 {
             let fields = text.split(',').filter_map(|field| field.split_once(':'));
             let mut values = fields.filter(|(field, _)| *field == name).map(|(_, value)| value);
@@ -526,7 +526,7 @@ impl World {
 
     /// The node drains: no connection stays open longer than the time for it, whatever clients do.
     fn drain_within_time(&mut self) {
-        self.troubles_on = false;
+        self.faults_on = false;
         while !self.hosts[HOST].is_well() {
             self.run_until(self.net.now + MS);
         }

@@ -20,12 +20,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const LIMITS: FrameLimits = FrameLimits { key_bytes_max: 1 << 20, value_bytes_max: 1 << 24 };
 
-/// Keys that a liar claims to have.
+/// Keys that a hostile peer claims to have.
 const CLAIMED_KEYS: u64 = 40;
 
 /// A hostile member's value of a key.
-pub fn lie_about(key: &[u8]) -> Vec<u8> {
-    format!("liar.{:x}", xxh3_64(key)).into_bytes()
+pub fn forged_value(key: &[u8]) -> Vec<u8> {
+    format!("hostile_peer.{:x}", xxh3_64(key)).into_bytes()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,69 +53,70 @@ struct Link {
 
 /// What a hostile member has sent of its filter to one node, over any links.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Told {
+pub struct Published {
     /// All changes before this one.
     pub next: u64,
     /// Every block of it, at some time.
     pub is_whole: bool,
 }
 
-/// A liar's side of its links.
+/// A hostile peer's side of its links.
 #[derive(Debug, Default)]
-pub struct Liar {
+pub struct HostilePeer {
     id: [u8; 16],
     epoch: u64,
     links: Vec<Link>,
-    told: BTreeMap<[u8; 16], Told>,
+    published: BTreeMap<[u8; 16], Published>,
 }
 
 impl World {
-    fn liar(&mut self, at: usize) -> Option<&mut Liar> {
-        self.liars.get_mut(&at)
+    fn hostile_peer(&mut self, at: usize) -> Option<&mut HostilePeer> {
+        self.hostile_peers.get_mut(&at)
     }
 
     fn link_at(&mut self, at: usize, port: Port) -> Option<&mut Link> {
-        self.liar(at)?.links.iter_mut().find(|link| link.port == port)
+        self.hostile_peer(at)?.links.iter_mut().find(|link| link.port == port)
     }
 
     /// What the hostile member of this id has sent to a node of its filter.
-    pub fn told_by_liar(&self, liar: NodeId, node: NodeId) -> Option<Told> {
-        let liar = self.liars.values().find(|other| other.id == liar.0)?;
-        Some(liar.told.get(&node.0).copied().unwrap_or_default())
+    pub fn published_by_hostile(&self, hostile_peer: NodeId, node: NodeId) -> Option<Published> {
+        let hostile_peer = self.hostile_peers.values().find(|other| other.id == hostile_peer.0)?;
+        Some(hostile_peer.published.get(&node.0).copied().unwrap_or_default())
     }
 
     /// A hostile member is about to send so many deltas from this number on.
-    fn liar_tells(&mut self, at: usize, port: Port, first: u64, count: u64) {
+    fn hostile_peer_published(&mut self, at: usize, port: Port, first: u64, count: u64) {
         let Some(node) = self.link_at(at, port).map(|link| link.theirs.node) else { return };
-        let Some(liar) = self.liar(at) else { return };
-        let told = liar.told.entry(node).or_default();
-        if first <= told.next {
-            told.next = told.next.max(first + count);
+        let Some(hostile_peer) = self.hostile_peer(at) else { return };
+        let published = hostile_peer.published.entry(node).or_default();
+        if first <= published.next {
+            published.next = published.next.max(first + count);
         }
     }
 
-    pub fn liar_starts(&mut self, at: usize) {
-        let mut liar = Liar { epoch: 1_700_000_000_000 + self.net.now / MS, ..Liar::default() };
-        self.rng.fill(&mut liar.id);
-        self.liars.insert(at, liar);
-        self.agenda.put(self.net.now + MS, Event::Liar(at));
+    pub fn hostile_peer_start(&mut self, at: usize) {
+        let mut hostile_peer =
+            HostilePeer { epoch: 1_700_000_000_000 + self.net.now / MS, ..HostilePeer::default() };
+        self.rng.fill(&mut hostile_peer.id);
+        self.hostile_peers.insert(at, hostile_peer);
+        self.agenda.put(self.net.now + MS, Event::Hostile(at));
     }
 
-    pub fn liar_stops(&mut self, at: usize) {
-        let Some(liar) = self.liars.remove(&at) else { return };
-        for link in liar.links {
+    pub fn hostile_peer_stop(&mut self, at: usize) {
+        let Some(hostile_peer) = self.hostile_peers.remove(&at) else { return };
+        for link in hostile_peer.links {
             self.net.reset(&mut self.agenda, link.port);
         }
     }
 
-    pub fn liar_accepts(&mut self, at: usize) {
-        if self.hosts[at].kind != Kind::Liar {
+    pub fn hostile_peer_accept(&mut self, at: usize) {
+        if self.hosts[at].kind != Kind::Hostile {
             return;
         }
         while let Some(port) = self.hosts[at].backlog.pop_front() {
             self.net.open(port, None);
             self.add_link(at, port);
-            self.liar_hears(at, port);
+            self.hostile_peer_read(at, port);
         }
     }
 
@@ -124,31 +125,31 @@ impl World {
         let listen = self.hosts[at].addr.to_string();
         let mut own = Face { listen, hash, secret, ..Face::new(0) };
         self.rng.fill(&mut own.nonce);
-        let Some(liar) = self.liar(at) else { return };
-        own.node = liar.id;
+        let Some(hostile_peer) = self.hostile_peer(at) else { return };
+        own.node = hostile_peer.id;
         let theirs = Face { node: [0; 16], ..own.clone() };
         let (inbound, outbound, late) = (Vec::new(), Vec::new(), Vec::new());
         let (stage, is_unproven, seq) = (Stage::Offering, false, 0);
-        liar.links.push(Link { port, stage, own, theirs, inbound, outbound, is_unproven, late, seq });
+        hostile_peer.links.push(Link { port, stage, own, theirs, inbound, outbound, is_unproven, late, seq });
     }
 
-    pub fn liar_connected(&mut self, at: usize, port: Port) {
-        if self.hosts[at].kind != Kind::Liar {
+    pub fn hostile_peer_connected(&mut self, at: usize, port: Port) {
+        if self.hosts[at].kind != Kind::Hostile {
             return;
         }
         self.add_link(at, port);
         let offer = self.link_at(at, port).map_or(Vec::new(), |link| link.own.offer_line());
-        self.liar_says(at, port, &offer);
+        self.hostile_peer_send(at, port, &offer);
     }
 
-    pub fn liar_reset(&mut self, at: usize, port: Port) {
-        if let Some(liar) = self.liar(at) {
-            liar.links.retain(|link| link.port != port);
+    pub fn hostile_peer_reset(&mut self, at: usize, port: Port) {
+        if let Some(hostile_peer) = self.hostile_peer(at) {
+            hostile_peer.links.retain(|link| link.port != port);
         }
     }
 
-    /// The other end has sent its offer: the line with which the liar answers, its proof right or wrong.
-    fn liar_proves(
+    /// The other end has sent its offer: the line with which the hostile peer answers, its proof right or wrong.
+    fn hostile_peer_proof(
         &mut self,
         at: usize,
         port: Port,
@@ -163,15 +164,15 @@ impl World {
         line(&link.own, &Face { nonce, ..link.theirs.clone() })
     }
 
-    fn liar_says(&mut self, at: usize, port: Port, bytes: &[u8]) {
+    fn hostile_peer_send(&mut self, at: usize, port: Port, bytes: &[u8]) {
         if let Some(link) = self.link_at(at, port) {
             link.outbound.extend_from_slice(bytes);
         }
-        self.liar_writes(at, port);
+        self.hostile_peer_write(at, port);
     }
 
     /// Writes what there is room for.
-    pub fn liar_writes(&mut self, at: usize, port: Port) {
+    pub fn hostile_peer_write(&mut self, at: usize, port: Port) {
         let Some(link) = self.link_at(at, port) else { return };
         let bytes = std::mem::take(&mut link.outbound);
         let count = self.net.write(&mut self.agenda, port, &bytes);
@@ -180,8 +181,8 @@ impl World {
         }
     }
 
-    /// Something has come on a link of a liar.
-    pub fn liar_hears(&mut self, at: usize, port: Port) {
+    /// Something has come on a link of a hostile peer.
+    pub fn hostile_peer_read(&mut self, at: usize, port: Port) {
         if self.link_at(at, port).is_none() {
             return;
         }
@@ -196,21 +197,21 @@ impl World {
                 Read::Nothing => break,
                 Read::End => {
                     self.net.close(&mut self.agenda, port);
-                    return self.liar_reset(at, port);
+                    return self.hostile_peer_reset(at, port);
                 }
             }
         }
-        while self.liar_takes(at, port) {}
+        while self.hostile_peer_take_one(at, port) {}
     }
 
     /// Takes one line or frame of what has come; false if there is none.
-    fn liar_takes(&mut self, at: usize, port: Port) -> bool {
+    fn hostile_peer_take_one(&mut self, at: usize, port: Port) -> bool {
         let Some(link) = self.link_at(at, port) else { return false };
         let inbound = std::mem::take(&mut link.inbound);
         let used = if link.stage == Stage::Linked {
             match frame::front(&inbound, LIMITS) {
                 Front::Frame { frame, consumed } => {
-                    self.liar_answers(at, port, &frame);
+                    self.hostile_peer_answer(at, port, &frame);
                     consumed
                 }
                 Front::Partial => 0,
@@ -218,7 +219,7 @@ impl World {
                 Front::Broken(error) => panic!("a node has sent a frame that is none: {error}"),
             }
         } else if let Some(end) = inbound.iter().position(|byte| *byte == b'\n') {
-            self.liar_shakes(at, port, &inbound[..end]);
+            self.hostile_peer_handshake(at, port, &inbound[..end]);
             end + 1
         } else {
             0
@@ -230,13 +231,13 @@ impl World {
     }
 
     /// A line of the handshake has come.
-    fn liar_shakes(&mut self, at: usize, port: Port, line: &[u8]) {
+    fn hostile_peer_handshake(&mut self, at: usize, port: Port, line: &[u8]) {
         let mut out = Vec::new();
         let is_dialler = port.side == 0;
         if is_dialler {
             match read_answer(line) {
                 Ok(Answer::Offer(theirs, _)) => {
-                    out = self.liar_proves(at, port, Face::of(&theirs), Face::proof_line);
+                    out = self.hostile_peer_proof(at, port, Face::of(&theirs), Face::proof_line);
                 }
                 Ok(Answer::Welcome) => {
                     let is_unproven = self.link_at(at, port).is_some_and(|link| link.is_unproven);
@@ -247,19 +248,19 @@ impl World {
             }
         } else if let Some(args) = line.strip_prefix(b"h1:REQUEST connect ") {
             if let Ok(ConnectArgs::Offer(theirs)) = read_request(args) {
-                out = self.liar_proves(at, port, Face::of(&theirs), Face::counter_line);
+                out = self.hostile_peer_proof(at, port, Face::of(&theirs), Face::counter_line);
             }
         } else if line.starts_with(b"h2:REQUEST connect ") {
             let is_unproven = self.link_at(at, port).is_some_and(|link| link.is_unproven);
-            assert!(!is_unproven, "a wrong proof was believed");
+            assert!(!is_unproven, "a wrong proof was accepted");
             put_welcome(&mut out, b"h2");
             self.linked(at, port);
         }
-        self.liar_says(at, port, &out);
+        self.hostile_peer_send(at, port, &out);
     }
 
     fn linked(&mut self, at: usize, port: Port) {
-        self.seen.add("links of liars", 1);
+        self.seen.add("links of hostile_peers", 1);
         if let Some(link) = self.link_at(at, port) {
             link.stage = Stage::Linked;
         }
@@ -270,18 +271,18 @@ impl World {
     }
 
     /// A frame has come: answers it, in one way or another.
-    fn liar_answers(&mut self, at: usize, port: Port, frame: &Frame<'_>) {
-        let (clock, mood) = (self.clock(), self.rng.below(10));
+    fn hostile_peer_answer(&mut self, at: usize, port: Port, frame: &Frame<'_>) {
+        let (clock, variant) = (self.clock(), self.rng.below(10));
         let mut out = Vec::new();
         match &frame.body {
             Body::Get { key, .. } => {
                 let hash = self.hashes.hash(key).0;
-                let value = lie_about(key);
+                let value = forged_value(key);
                 let none = Body::None { hash };
                 let good = Body::Value { hash, version: clock, left_ms: None, value: &value };
                 let forged = Body::Value { hash: hash ^ 1, version: clock, left_ms: None, value: b"forged" };
                 let stranger = Body::Value { hash, version: clock, left_ms: None, value: b"forged" };
-                match mood {
+                match variant {
                     0 => put(&mut out, clock, frame.request, &good),
                     1 => put(&mut out, clock, frame.request, &forged),
                     2 => put(&mut out, clock, frame.request.wrapping_add(1 << 20), &stranger),
@@ -297,11 +298,11 @@ impl World {
                     _ => put(&mut out, clock, frame.request, &none),
                 }
             }
-            Body::Heartbeat { head: _, is_answer: false } if mood > 0 => {
+            Body::Heartbeat { head: _, is_answer: false } if variant > 0 => {
                 let head = self.head(at, port);
                 put(&mut out, clock, frame.request, &Body::Heartbeat { head, is_answer: true });
             }
-            Body::Resync(_) => self.put_snapshot(at, port, mood, &mut out),
+            Body::Resync(_) => self.put_snapshot(at, port, variant, &mut out),
             Body::Heartbeat { .. }
             | Body::Delta(_)
             | Body::Block(_)
@@ -314,60 +315,61 @@ impl World {
             | Body::Peers(_)
             | Body::Bye(_) => {}
         }
-        self.liar_says(at, port, &out);
+        self.hostile_peer_send(at, port, &out);
     }
 
     fn head(&mut self, at: usize, port: Port) -> Head {
-        let epoch = self.liar(at).map_or(0, |liar| liar.epoch);
+        let epoch = self.hostile_peer(at).map_or(0, |hostile_peer| hostile_peer.epoch);
         Head { epoch, seq: self.link_at(at, port).map_or(0, |link| link.seq) }
     }
 
     /// A snapshot, wrong in one way or another.
-    fn put_snapshot(&mut self, at: usize, port: Port, mood: u64, out: &mut Vec<u8>) {
+    fn put_snapshot(&mut self, at: usize, port: Port, variant: u64, out: &mut Vec<u8>) {
         let (clock, mut head) = (self.clock(), self.head(at, port));
-        let size_log2 = if mood == 0 { 26 } else { 6 };
-        if mood == 1 {
+        let size_log2 = if variant == 0 { 26 } else { 6 };
+        if variant == 1 {
             head.epoch -= 1_000;
         }
         put(out, clock, 0, &Body::Snap { head, size_log2 });
-        let blocks = if mood == 7 { 40 } else { 64 };
+        let blocks = if variant == 7 { 40 } else { 64 };
         let node = self.link_at(at, port).map_or([0; 16], |link| link.theirs.node);
-        if let Some(liar) = self.liar(at) {
-            let told = liar.told.entry(node).or_default();
-            told.next = told.next.max(head.seq);
-            told.is_whole |= blocks == 64 && ![0, 5].contains(&mood);
+        if let Some(hostile_peer) = self.hostile_peer(at) {
+            let published = hostile_peer.published.entry(node).or_default();
+            published.next = published.next.max(head.seq);
+            published.is_whole |= blocks == 64 && ![0, 5].contains(&variant);
         }
-        let word = match mood {
+        let word = match variant {
             2 => u64::MAX,
             3 | 4 => self.rng.next_u64() & self.rng.next_u64(),
             _ => 0,
         };
-        put_piece(out, clock, if mood == 5 { 3 } else { 0 }, &[word; 8 * 64][..8 * blocks]);
-        if mood != 6 {
+        put_piece(out, clock, if variant == 5 { 3 } else { 0 }, &[word; 8 * 64][..8 * blocks]);
+        if variant != 6 {
             put(out, clock, 0, &Body::SnapEnd);
         }
     }
 
     /// A hostile member does something by itself.
-    pub fn liar_acts(&mut self, at: usize) {
-        if self.hosts[at].state == State::Down || self.liar(at).is_none() {
+    pub fn hostile_peer_act(&mut self, at: usize) {
+        if self.hosts[at].state == State::Down || self.hostile_peer(at).is_none() {
             return;
         }
         let later = self.rng.below(60 * MS);
-        self.agenda.put(self.net.now + later + 100 * US, Event::Liar(at));
-        let ports: Vec<Port> = self.liar(at).map_or(Vec::new(), |l| l.links.iter().map(|l| l.port).collect());
+        self.agenda.put(self.net.now + later + 100 * US, Event::Hostile(at));
+        let ports: Vec<Port> =
+            self.hostile_peer(at).map_or(Vec::new(), |l| l.links.iter().map(|l| l.port).collect());
         if ports.len() < self.members && self.rng.one_in(4) {
             let to = usize::try_from(self.rng.below(self.members as u64)).unwrap();
             self.net.dial(&mut self.agenda, Party::Host(at), to, None);
         }
         for port in ports {
             if self.link_at(at, port).is_some_and(|link| link.stage == Stage::Linked) {
-                self.liar_lies(at, port);
+                self.hostile_peer_send_wrong(at, port);
             }
         }
     }
 
-    fn liar_lies(&mut self, at: usize, port: Port) {
+    fn hostile_peer_send_wrong(&mut self, at: usize, port: Port) {
         let (clock, head) = (self.clock(), self.head(at, port));
         let mut out = self.link_at(at, port).map_or(Vec::new(), |link| std::mem::take(&mut link.late));
         let mut rng = Rng::new(self.rng.next_u64());
@@ -380,17 +382,17 @@ impl World {
                 if let Some(link) = self.link_at(at, port) {
                     link.seq += hashes.len() as u64;
                 }
-                self.liar_tells(at, port, head.seq, hashes.len() as u64);
+                self.hostile_peer_published(at, port, head.seq, hashes.len() as u64);
                 put_deltas(&mut out, clock, head.seq, hashes.into_iter());
             }
             10 => put_deltas(&mut out, clock, rng.next_u64(), [rng.next_u64()].into_iter()),
             11 => put_blocks(&mut out, clock, head.seq, [(u32::MAX, [u64::MAX; 8])].into_iter()),
             12 => {
-                self.liar_tells(at, port, head.seq, 1);
+                self.hostile_peer_published(at, port, head.seq, 1);
                 put_blocks(&mut out, clock, head.seq, [(1, [u64::MAX; 8])].into_iter());
             }
             13 => {
-                self.liar_tells(at, port, 0, 1);
+                self.hostile_peer_published(at, port, 0, 1);
                 put_blocks(&mut out, clock, rng.next_u64(), [(0, [rng.next_u64(); 8])].into_iter());
             }
             14 => put(
@@ -407,7 +409,7 @@ impl World {
                 &Body::Heartbeat { head: Head { epoch: head.epoch, seq: u64::MAX }, is_answer: true },
             ),
             17 => (0..20).for_each(|n| put(&mut out, clock, n, &Body::Heartbeat { head, is_answer: false })),
-            18 => put(&mut out, clock, 0, &Body::Bye(b"a lie")),
+            18 => put(&mut out, clock, 0, &Body::Bye(b"no reason")),
             19 => {
                 let hosts = self.hosts.iter().map(|host| Address { id: [7; 16], addr: host.addr });
                 put_peers(&mut out, clock, hosts.collect::<Vec<_>>().into_iter());
@@ -426,11 +428,11 @@ impl World {
             // Some changes are left out.
             27..30 => {
                 let first = head.seq + 1 + rng.below(3);
-                self.liar_tells(at, port, first, 1);
+                self.hostile_peer_published(at, port, first, 1);
                 put_deltas(&mut out, clock, first, [rng.next_u64()].into_iter());
             }
             _ => {}
         }
-        self.liar_says(at, port, &out);
+        self.hostile_peer_send(at, port, &out);
     }
 }

@@ -1,12 +1,12 @@
-//! Troubles: how each begins, and how it ends.
+//! Faults: how each begins and ends.
 
 use super::alone::Alone;
 use super::host::{Kind, State};
 use super::net::MS;
-use super::plan::Trouble;
+use super::plan::Fault;
 use super::world::{Event, World};
 
-/// What ends a trouble.
+/// What ends a fault.
 #[derive(Debug, Clone, Copy)]
 pub enum Undo {
     Resume(usize),
@@ -26,42 +26,42 @@ impl World {
         usize::try_from(self.rng.below(bound as u64)).unwrap()
     }
 
-    /// Lets the next trouble begin, and another one later.
-    pub fn trouble(&mut self) {
-        if !self.troubles_on {
+    /// Lets the next fault begin, and another one later.
+    pub fn fault(&mut self) {
+        if !self.faults_on {
             return;
         }
-        let later = self.rng.below(2 * self.plan.trouble_every);
-        self.agenda.put(self.net.now + later, Event::Trouble);
+        let later = self.rng.below(2 * self.plan.fault_every);
+        self.agenda.put(self.net.now + later, Event::Fault);
         // Not all hosts at once, for too long.
-        if self.troubles as usize > self.members {
+        if self.faults as usize > self.members {
             return;
         }
-        let Some(trouble) = self.plan.trouble(&mut self.rng) else { return };
+        let Some(fault) = self.plan.fault(&mut self.rng) else { return };
         let host = self.one_of(self.plan.hosts());
         let other = self.one_of(self.plan.hosts());
-        self.trace.note(self.net.now, "trouble", host, other as u64, format!("{trouble:?}").as_bytes());
-        self.seen.add(trouble.name(), 1);
-        let lasts = MS + self.rng.below(2 * self.plan.trouble_lasts);
-        match trouble {
-            Trouble::Pause => self.pause(host, lasts),
-            Trouble::Kill => self.kill(host, lasts, true),
-            Trouble::Vanish => self.kill(host, lasts, false),
-            Trouble::End => self.end(host),
-            Trouble::CutOneWay => self.cut(host, other, lasts),
-            Trouble::CutBothWays => {
+        self.trace.note(self.net.now, "fault", host, other as u64, format!("{fault:?}").as_bytes());
+        self.seen.add(fault.name(), 1);
+        let lasts = MS + self.rng.below(2 * self.plan.fault_lasts);
+        match fault {
+            Fault::Pause => self.pause(host, lasts),
+            Fault::Kill => self.kill(host, lasts, true),
+            Fault::Vanish => self.kill(host, lasts, false),
+            Fault::End => self.end(host),
+            Fault::CutOneWay => self.cut(host, other, lasts),
+            Fault::CutBothWays => {
                 self.cut(host, other, lasts);
                 self.cut(other, host, lasts);
             }
-            Trouble::Split => self.split(lasts),
-            Trouble::Slow => self.slow(host, other, lasts),
-            Trouble::Mute => {
+            Fault::Split => self.split(lasts),
+            Fault::Slow => self.slow(host, other, lasts),
+            Fault::Mute => {
                 self.net.is_mute[host] = true;
                 self.begins(lasts, Undo::Speak(host));
             }
-            Trouble::Reset => self.reset_one(),
-            Trouble::Narrow => self.narrow(lasts),
-            Trouble::Clock => {
+            Fault::Reset => self.reset_one(),
+            Fault::Narrow => self.narrow(lasts),
+            Fault::Clock => {
                 // Back and forth, and mostly within what nodes accept.
                 let far = if self.rng.one_in(4) { 100_000_000 } else { 200 };
                 let jump = i64::try_from(self.rng.below(2 * far)).unwrap() - i64::try_from(far).unwrap();
@@ -69,19 +69,19 @@ impl World {
                 self.furthest_skew_ms = self.furthest_skew_ms.max(jump);
                 self.begins(MS, Undo::Nothing);
             }
-            Trouble::Stale => self.stale(host),
+            Fault::Stale => self.stale(host),
         }
     }
 
     fn begins(&mut self, lasts: u64, undo: Undo) {
-        self.troubles += 1;
+        self.faults += 1;
         self.agenda.put(self.net.now + lasts, Event::Undo(undo));
     }
 
-    /// Ends a trouble.
+    /// Ends a fault.
     pub fn undo(&mut self, undo: Undo) {
-        self.troubles -= 1;
-        self.troubled_at = self.net.now;
+        self.faults -= 1;
+        self.faulty_until = self.net.now;
         match undo {
             Undo::Resume(host) => self.resume(host),
             Undo::Start(host) => {
@@ -122,10 +122,10 @@ impl World {
         }
     }
 
-    fn kill(&mut self, host: usize, lasts: u64, is_told: bool) {
+    fn kill(&mut self, host: usize, lasts: u64, is_traced: bool) {
         if self.hosts[host].state != State::Down && !self.hosts[host].is_ending {
             self.resume(host);
-            self.stop(host, is_told);
+            self.stop(host, is_traced);
             self.begins(lasts, Undo::Start(host));
         }
     }
@@ -141,7 +141,7 @@ impl World {
             node.drain(now);
         }
         self.net.is_deaf[at] = true;
-        self.troubles += 1;
+        self.faults += 1;
         self.moment += 1;
         self.after_call(at);
         self.wake(at, self.net.now);
@@ -217,30 +217,30 @@ impl World {
 
     /// No faults from here on.
     pub fn heal(&mut self) {
-        (self.troubles_on, self.is_healed) = (false, true);
+        (self.faults_on, self.is_healed) = (false, true);
         if self.alone.is_none() && self.rng.one_in(3) {
             // A node that starts now gets the snapshots of all the others.
             let host = self.one_of(self.members);
             self.kill(host, MS, true);
         }
-        // What has begun ends at its time, the longest after twice `trouble_lasts`.
-        let end = self.net.now + 2 * self.plan.trouble_lasts + 200 * MS;
+        // What has begun ends at its time, the longest after twice `fault_lasts`.
+        let end = self.net.now + 2 * self.plan.fault_lasts + 200 * MS;
         self.run_until(end);
         for _ in 0..600 {
-            if self.troubles == 0 {
+            if self.faults == 0 {
                 break;
             }
             self.run_until(self.net.now + 100 * MS);
         }
-        assert_eq!(self.troubles, 0, "a node does not come to its end");
+        assert_eq!(self.faults, 0, "a node does not come to its end");
         for at in 0..self.hosts.len() {
-            if self.hosts[at].kind == Kind::Liar {
+            if self.hosts[at].kind == Kind::Hostile {
                 self.stop(at, true);
             }
         }
         // No clock is behind what any node has seen.
         let ahead = self.hosts.iter().map(|host| host.skew_ms).max().unwrap_or(0).max(self.furthest_skew_ms);
         self.hosts.iter_mut().for_each(|host| host.skew_ms = ahead);
-        self.troubled_at = self.net.now;
+        self.faulty_until = self.net.now;
     }
 }

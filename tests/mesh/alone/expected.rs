@@ -1,4 +1,4 @@
-//! What one connection may say next: every reply is judged as it appears, against the next request that
+//! The replies that one connection may send next: each is checked as it appears, against the next request that
 //! the node was given on that connection.
 //!
 //! A call below the boundary carries out requests of one connection only, and their replies appear in
@@ -86,7 +86,7 @@ impl Talk {
 
     /// Judges new bytes from the node. Gives the texts of STATS replies, each with the fewest keys that
     /// were there then.
-    pub fn judge(&mut self, desk: &mut Desk<'_>, bytes: &[u8]) -> Vec<(String, usize)> {
+    pub fn check_replies(&mut self, desk: &mut Desk<'_>, bytes: &[u8]) -> Vec<(String, usize)> {
         let mut stats = Vec::new();
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             self.partial.extend_from_slice(piece);
@@ -118,7 +118,7 @@ impl Talk {
             let (Next::Line(text, crlf, behind), _) = self.next(desk.config) else { return };
             self.at = behind;
             let Some(request) = self.read(desk.config, &text, crlf) else { continue };
-            match request.ask {
+            match request.content {
                 PendingRequest::Keys(verb, args) if self.is_authenticated => {
                     let now_ms = desk.now.millis();
                     if args.iter().all(|arg| can_hold(now_ms, arg.seconds)) {
@@ -207,13 +207,13 @@ impl Talk {
                 assert!(line.starts_with(b"-ERR Protocol error: "), "{shown} for another protocol");
                 self.end = Some(End::Protocol);
             }
-            Next::Browser => panic!("a browser was told {shown}"),
+            Next::Browser => panic!("a browser received {shown}"),
             Next::Nothing => self.unasked(desk, line, begin),
         }
         None
     }
 
-    /// The node has lost its patience with a client that gave no password, and carries out no more, whatever
+    /// The time limit of a client that gave no password has passed, and the node carries out no more, whatever
     /// has come already.
     fn stayed_strange(&mut self, desk: &Desk<'_>) {
         assert!(!self.is_authenticated && !self.is_loopback, "no password is waited for");
@@ -244,7 +244,7 @@ impl Talk {
             assert!(silent >= Duration::from_millis(patience_ms.into()), "{shown}, after {silent:?}");
             self.end = Some(End::Idle);
         } else {
-            panic!("{shown}, and nothing was asked");
+            panic!("{shown}, and no request is pending");
         }
     }
 
@@ -255,18 +255,18 @@ impl Talk {
         request: &Request,
         line: &[u8],
     ) -> Result<Option<String>, String> {
-        if request.ask == PendingRequest::RedisPing {
+        if request.content == PendingRequest::RedisPing {
             return if line == b"+PONG\r" { Ok(None) } else { Err("not as Redis does".to_owned()) };
         }
         let rest = line.strip_prefix(request.id.as_slice());
         // A PING without an id has one all the same.
-        let is_numbered = request.ask == PendingRequest::Ping && request.id.is_empty();
+        let is_numbered = request.content == PendingRequest::Ping && request.id.is_empty();
         let rest = rest.and_then(|rest| if is_numbered { rest.strip_prefix(b"0") } else { Some(rest) });
         let rest = rest.and_then(|rest| rest.strip_prefix(b":")).ok_or("another id")?;
         let is_error = rest.starts_with(b"ERR ") && rest.len() > 4;
         let demand = |is_right: bool| if is_right { Ok(None) } else { Err("not right".to_owned()) };
         let is_open_to_all = matches!(
-            request.ask,
+            request.content,
             PendingRequest::Ping
                 | PendingRequest::Help
                 | PendingRequest::Quit
@@ -276,7 +276,7 @@ impl Talk {
         if !self.is_authenticated && !is_open_to_all {
             return demand(rest == b"ERR authentication needed; send AUTH password");
         }
-        match &request.ask {
+        match &request.content {
             PendingRequest::Ping => demand(rest == b"PONG 1"),
             // All verbs, or what one of them does.
             PendingRequest::Help => {
@@ -315,7 +315,7 @@ fn keys(
     line_bytes: usize,
     rest: &[u8],
 ) -> Result<Option<String>, String> {
-    let PendingRequest::Keys(verb, args) = &request.ask else { return Err("no keys".to_owned()) };
+    let PendingRequest::Keys(verb, args) = &request.content else { return Err("no keys".to_owned()) };
     let now_ms = desk.now.millis();
     let word_bytes = request.id.len() + verb.word().len() + 2;
     let limits = &desk.config.limits;

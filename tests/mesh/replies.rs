@@ -2,7 +2,7 @@
 
 use super::boundary;
 use super::host::{Host, Kind};
-use super::liar::lie_about;
+use super::hostile_peer::forged_value;
 use super::net::MS;
 use super::oracle::{Item, Local, Stamp, key_shown, key_text};
 use super::pending::{Expected, PendingRequest, What};
@@ -31,16 +31,17 @@ impl World {
         if let Some(node) = &self.hosts[host].node {
             self.oracle.heads[host] = node.own_position().seq;
         }
-        let mut all = std::mem::take(&mut self.settled);
+        let mut all = std::mem::take(&mut self.reconciled);
         let sockets = self.hosts[host].sockets.values();
         all.extend(sockets.filter_map(|socket| Some((socket.client?, socket.contract.is_stopped))));
         for (client, is_stopped) in all.drain(..) {
-            let given = self.clients[client].pending.iter().take_while(|ask| ask.given.is_some()).count();
-            let done = self.clients[client].pending.iter().take(given).rposition(|ask| ask.is_done);
+            let given =
+                self.clients[client].pending.iter().take_while(|request| request.given.is_some()).count();
+            let done = self.clients[client].pending.iter().take(given).rposition(|request| request.is_done);
             for at in done.map_or(0, |done| done + 1)..given {
                 let now = self.stamp();
-                let ask = &self.clients[client].pending[at];
-                let is_new = ask.given == Some(now);
+                let request = &self.clients[client].pending[at];
+                let is_new = request.given == Some(now);
                 if is_stopped && is_new {
                     self.unsettle(host, client, at);
                 } else if !is_stopped {
@@ -48,7 +49,7 @@ impl World {
                 }
             }
         }
-        self.settled = all;
+        self.reconciled = all;
     }
 
     fn unsettle(&mut self, host: usize, client: usize, at: usize) {
@@ -70,8 +71,8 @@ impl World {
     /// What was given to a node on a connection that is gone may have been carried out, or not.
     pub fn perhaps_done(&mut self, host: usize, client: usize) {
         for at in 0..self.clients[client].pending.len() {
-            let ask = &self.clients[client].pending[at];
-            if ask.given.is_some() && !ask.is_done {
+            let request = &self.clients[client].pending[at];
+            if request.given.is_some() && !request.is_done {
                 self.done(host, client, at);
             }
         }
@@ -80,45 +81,45 @@ impl World {
     /// A request has been carried out: at this moment if it was given at this moment, else some time since.
     fn done(&mut self, host: usize, client: usize, at: usize) {
         let now = self.stamp();
-        let mut ask = std::mem::replace(&mut self.clients[client].pending[at], PendingRequest::nothing());
-        ask.is_done = true;
-        let given = ask.given.unwrap_or(now);
-        ask.is_prompt = given == now;
-        if let What::Keys(verb, items) = &ask.what {
+        let mut request = std::mem::replace(&mut self.clients[client].pending[at], PendingRequest::nothing());
+        request.is_done = true;
+        let given = request.given.unwrap_or(now);
+        request.is_prompt = given == now;
+        if let What::Keys(verb, items) = &request.what {
             match verb {
                 Verb::Set | Verb::SetEx | Verb::Del | Verb::Expire => {
                     for item in items {
-                        ask.expected.push(self.expect(host, item, given));
+                        request.expected.push(self.expect(host, item, given));
                         let deadline = self.deadline(host, *verb, item);
-                        if !ask.is_unsettled {
+                        if !request.is_unsettled {
                             self.oracle.apply(host, *verb, item, now, deadline);
                         } else {
                             self.oracle.reconcile(host, *verb, item, (given, now), deadline);
                         }
                     }
                 }
-                Verb::Get | Verb::Ttl | Verb::Who if ask.expected.is_empty() => {
+                Verb::Get | Verb::Ttl | Verb::Who if request.expected.is_empty() => {
                     for item in items {
                         let mut expected = self.expect(host, item, given);
                         if given != now {
                             expected.local = Local::Unsure;
                         }
-                        ask.expected.push(expected);
+                        request.expected.push(expected);
                     }
-                    ask.linked = self.linked_for(host, &ask);
+                    request.linked = self.linked_for(host, &request);
                 }
                 Verb::Get | Verb::Ttl | Verb::Who => {}
             }
         }
-        if matches!(ask.what, What::Peers) && ask.is_prompt {
-            ask.linked = self.linked_hosts(host);
+        if matches!(request.what, What::Peers) && request.is_prompt {
+            request.linked = self.linked_hosts(host);
         }
-        self.clients[client].pending[at] = ask;
+        self.clients[client].pending[at] = request;
     }
 
     /// The peers that a node is linked to and queries, if a miss is checked by them.
-    fn linked_for(&self, host: usize, ask: &PendingRequest) -> Vec<usize> {
-        let is_here = ask.expected.iter().all(|expected| matches!(expected.local, Local::Here(..)));
+    fn linked_for(&self, host: usize, request: &PendingRequest) -> Vec<usize> {
+        let is_here = request.expected.iter().all(|expected| matches!(expected.local, Local::Here(..)));
         if is_here || self.calm_since() > self.net.now || !self.is_strict {
             return Vec::new();
         }
@@ -143,9 +144,9 @@ impl World {
         let local = self.oracle.local(host, item.key, self.net.now);
         let mut from = given;
         let sockets = self.hosts[host].sockets.values().filter_map(|socket| socket.client);
-        for ask in sockets.flat_map(|client| &self.clients[client].pending) {
-            let What::Keys(Verb::Get | Verb::Ttl, items) = &ask.what else { continue };
-            if let Some(earlier) = ask.given.filter(|given| *given < from)
+        for request in sockets.flat_map(|client| &self.clients[client].pending) {
+            let What::Keys(Verb::Get | Verb::Ttl, items) = &request.what else { continue };
+            if let Some(earlier) = request.given.filter(|given| *given < from)
                 && items.iter().any(|other| other.key == item.key)
             {
                 from = earlier;
@@ -178,7 +179,7 @@ impl World {
     }
 
     /// Checks the bytes that a node sends to a client.
-    pub fn judge(&mut self, host: usize, client: usize, bytes: &[u8]) {
+    pub fn check_replies(&mut self, host: usize, client: usize, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let mut line = std::mem::take(&mut self.clients[client].partial);
             line.extend_from_slice(piece);
@@ -188,12 +189,12 @@ impl World {
             }
             line.pop();
             self.trace.note(self.net.now, "    reply", host, client as u64, &line);
-            self.judge_line(host, client, &line);
+            self.check_line(host, client, &line);
         }
         assert!(self.clients[client].partial.is_empty(), "a reply without its end");
     }
 
-    fn judge_line(&mut self, host: usize, client: usize, line: &[u8]) {
+    fn check_line(&mut self, host: usize, client: usize, line: &[u8]) {
         let shown = line[..line.len().min(300)].escape_ascii().to_string();
         if line == b":BYE " && self.hosts[host].is_ending
             || line.starts_with(b":ERR nothing came for too long")
@@ -204,34 +205,34 @@ impl World {
             return;
         }
         let pending = &mut self.clients[client].pending;
-        let is_given = pending.front().is_some_and(|ask| ask.given.is_some());
+        let is_given = pending.front().is_some_and(|request| request.given.is_some());
         assert!(is_given, "host {host} says {shown} to client {client}, which asked nothing");
         if !self.clients[client].pending[0].is_done {
             self.done(host, client, 0);
         }
         let now = self.stamp();
-        let told = std::mem::replace(&mut self.clients[client].told, now);
-        let Some(mut ask) = self.clients[client].pending.pop_front() else { return };
-        ask.is_fresh = told.call < now.call;
+        let last_reply = std::mem::replace(&mut self.clients[client].last_reply, now);
+        let Some(mut request) = self.clients[client].pending.pop_front() else { return };
+        request.is_fresh = last_reply.call < now.call;
         self.replies += 1;
-        if let Err(wrong) = self.judge_reply(host, &ask, line) {
-            panic!("wrong: {wrong}\nhost {host} said {shown} to {ask:?} of client {client}");
+        if let Err(wrong) = self.check_reply(host, &request, line) {
+            panic!("wrong: {wrong}\nhost {host} said {shown} to {request:?} of client {client}");
         }
     }
 
-    fn judge_reply(&mut self, host: usize, ask: &PendingRequest, line: &[u8]) -> Result<(), String> {
-        if ask.is_prompt {
-            self.judge_patience(host, ask.given.unwrap_or_default().nanos)?;
+    fn check_reply(&mut self, host: usize, request: &PendingRequest, line: &[u8]) -> Result<(), String> {
+        if request.is_prompt {
+            self.check_waiting_time(host, request.given.unwrap_or_default().nanos)?;
         }
-        let is_bare_ping = matches!(ask.what, What::Ping) && ask.id.is_empty();
-        let id = if is_bare_ping { "0" } else { &ask.id };
+        let is_bare_ping = matches!(request.what, What::Ping) && request.id.is_empty();
+        let id = if is_bare_ping { "0" } else { &request.id };
         let rest = line.strip_prefix(id.as_bytes()).and_then(|rest| rest.strip_prefix(b":"));
         let rest = rest.ok_or("another id")?;
         let (word, fields) = match rest.iter().position(|byte| *byte == b' ') {
             Some(space) => (&rest[..space], &rest[space + 1..]),
             None => return Err("no word".to_owned()),
         };
-        let expected: &[u8] = match &ask.what {
+        let expected: &[u8] = match &request.what {
             What::Keys(verb, _) => verb.word().as_bytes(),
             What::Peers | What::Filter => b"FULFILLED",
             What::Stats => b"STATS",
@@ -240,16 +241,16 @@ impl World {
             What::Quit => b"BYE",
         };
         if word == b"ERR" {
-            return self.judge_error(ask, fields);
+            return self.check_error(request, fields);
         }
         if word != expected {
             return Err("another word".to_owned());
         }
-        match &ask.what {
-            What::Keys(verb, items) => self.judge_keys(host, ask, *verb, items, fields),
-            What::Peers => self.judge_peers(host, ask, fields),
-            What::Stats => self.judge_stats(host, ask, fields),
-            What::Filter => self.judge_filter(host, ask, fields),
+        match &request.what {
+            What::Keys(verb, items) => self.check_keys(host, request, *verb, items, fields),
+            What::Peers => self.check_peer_list(host, request, fields),
+            What::Stats => self.check_stats(host, request, fields),
+            What::Filter => self.check_filter(host, request, fields),
             What::Mesh | What::Quit => Ok(()),
             What::Ping => {
                 if fields == b"1" {
@@ -261,16 +262,16 @@ impl World {
         }
     }
 
-    fn judge_error(&self, ask: &PendingRequest, sentence: &[u8]) -> Result<(), String> {
+    fn check_error(&self, request: &PendingRequest, sentence: &[u8]) -> Result<(), String> {
         let is_tight = sentence
             .ends_with(b"keys are being looked up on other nodes, the limit (lookups_max); try again")
             && self.plan.is_tight;
-        let is_big = matches!(ask.what, What::Filter);
+        let is_big = matches!(request.what, What::Filter);
         if is_tight || is_big { Ok(()) } else { Err("no reason for an error".to_owned()) }
     }
 
     /// Counters add up, and the memory of expired keys is freed.
-    fn judge_stats(&self, host: usize, ask: &PendingRequest, fields: &[u8]) -> Result<(), String> {
+    fn check_stats(&self, host: usize, request: &PendingRequest, fields: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(fields).map_err(|error| error.to_string())?;
         let number = |name: &str| -> Result<u64, String> {
             let fields = text.split(',').filter_map(|field| field.split_once(':'));
@@ -279,7 +280,7 @@ impl World {
         };
         let (hits, misses) = (number("hits")?, number("misses")?);
         demand(hits + misses <= number("gets")?, "hits and misses are more than gets")?;
-        if !self.is_healed || self.calm_since() > self.net.now || ask.given != Some(self.stamp()) {
+        if !self.is_healed || self.calm_since() > self.net.now || request.given != Some(self.stamp()) {
             return Ok(());
         }
         let past = self.net.now.saturating_sub(GONE_WITHIN);
@@ -290,16 +291,16 @@ impl World {
     }
 
     /// The filter dump equals the node's filter, bit by bit, if it was written at once.
-    fn judge_filter(&self, host: usize, ask: &PendingRequest, fields: &[u8]) -> Result<(), String> {
+    fn check_filter(&self, host: usize, request: &PendingRequest, fields: &[u8]) -> Result<(), String> {
         let (head, words) = decode(fields, 1 << 20).map_err(|error| error.to_string())?;
-        let node = self.hosts[host].node.as_ref().filter(|_| ask.given == Some(self.stamp()));
+        let node = self.hosts[host].node.as_ref().filter(|_| request.given == Some(self.stamp()));
         let Some(filter) = node.map(Node::own_filter) else { return Ok(()) };
         demand(head.blocks == filter.size().blocks() as u64, "another size")?;
         demand(filter.words() == words, "other bits")
     }
 
-    /// No reply keeps anybody waiting for longer than a lookup may take.
-    fn judge_patience(&self, host: usize, given: u64) -> Result<(), String> {
+    /// No reply takes longer than a lookup may take.
+    fn check_waiting_time(&self, host: usize, given: u64) -> Result<(), String> {
         let host = &self.hosts[host];
         let waited = self.net.now - given;
         let limit = u64::from(self.plan.lookup_timeout_ms) * MS + FOUND_WITHIN + self.sluggishness();
@@ -310,7 +311,7 @@ impl World {
         Err(format!("it took {} ms", waited / MS))
     }
 
-    fn judge_peers(&self, host: usize, ask: &PendingRequest, fields: &[u8]) -> Result<(), String> {
+    fn check_peer_list(&self, host: usize, request: &PendingRequest, fields: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(fields).map_err(|error| error.to_string())?;
         let mut seen = Vec::new();
         for field in text.split(',').filter(|field| !field.is_empty()) {
@@ -323,24 +324,24 @@ impl World {
             }
             seen.push(addr);
         }
-        let linked = ask.linked.iter().map(|other| self.hosts[*other].addr);
+        let linked = request.linked.iter().map(|other| self.hosts[*other].addr);
         match linked.into_iter().find(|addr| !seen.contains(addr)) {
             Some(addr) => Err(format!("{addr} was linked and is missing")),
             None => Ok(()),
         }
     }
 
-    fn judge_keys(
+    fn check_keys(
         &self,
         host: usize,
-        ask: &PendingRequest,
+        request: &PendingRequest,
         verb: Verb,
         items: &[Item],
         fields: &[u8],
     ) -> Result<(), String> {
         let mut rest = fields;
         let mut is_first = true;
-        for (item, expected) in items.iter().zip(&ask.expected) {
+        for (item, expected) in items.iter().zip(&request.expected) {
             let key = key_shown(item.key);
             let behind = if is_first { Some(rest) } else { rest.strip_prefix(b",") };
             let behind = behind.and_then(|rest| rest.strip_prefix(key.as_slice()));
@@ -354,7 +355,7 @@ impl World {
                 (rest, is_first) = (behind, false);
             }
             let shown = shown.map(|(shown, _)| shown);
-            self.judge_item(host, ask, verb, item, *expected, shown)
+            self.check_item(host, request, verb, item, *expected, shown)
                 .map_err(|wrong| format!("{}: {wrong}; {expected:?}", key.escape_ascii()))?;
             if verb == Verb::Who {
                 // The others are claims.
@@ -364,10 +365,10 @@ impl World {
         if rest.is_empty() { Ok(()) } else { Err(format!("what is {}?", rest.escape_ascii())) }
     }
 
-    fn judge_item(
+    fn check_item(
         &self,
         host: usize,
-        ask: &PendingRequest,
+        request: &PendingRequest,
         verb: Verb,
         item: &Item,
         expected: Expected,
@@ -395,13 +396,13 @@ impl World {
                 demand(shown == self.oracle.text(value), "another value than that which is here")
             }
             (Verb::Ttl, Local::Here(_, deadline), Some(shown)) => {
-                judge_life(shown, deadline, (ask.given.unwrap_or_default(), self.stamp()), 0)
+                check_ttl(shown, deadline, (request.given.unwrap_or_default(), self.stamp()), 0)
             }
             (Verb::Get | Verb::Ttl, Local::Here(_, deadline), None) => {
                 demand(deadline <= self.net.now, "it was here")
             }
             (Verb::Get, Local::Absent | Local::Unsure, Some(shown)) => {
-                self.judge_remote(host, ask, item.key, expected.from, shown)
+                self.check_remote(host, request, item.key, expected.from, shown)
             }
             (Verb::Ttl, Local::Absent | Local::Unsure, Some(shown)) => {
                 let now = self.stamp();
@@ -409,28 +410,31 @@ impl World {
                 let is_right = values.any(|value| {
                     let mut deadlines = self.oracle.values[value].deadlines();
                     let from = expected.from;
-                    deadlines.any(|deadline| judge_life(shown, deadline, (from, now), TOLD_SHORTER).is_ok())
+                    deadlines.any(|deadline| check_ttl(shown, deadline, (from, now), TOLD_SHORTER).is_ok())
                 });
-                let is_open = self.has_liars || self.oracle.is_changing(item.key);
+                let is_open = self.has_hostile_peers || self.oracle.is_changing(item.key);
                 demand(is_right || is_open, "no value lasts so long")
             }
-            (Verb::Get | Verb::Ttl, Local::Absent, None) => self.judge_miss(host, ask, item.key),
+            (Verb::Get | Verb::Ttl, Local::Absent, None) => self.check_miss(host, request, item.key),
             (Verb::Get | Verb::Ttl, Local::Unsure, None) => Ok(()),
         }
     }
 
-    fn judge_remote(
+    fn check_remote(
         &self,
         host: usize,
-        ask: &PendingRequest,
+        request: &PendingRequest,
         key: u32,
         from: Stamp,
         shown: &[u8],
     ) -> Result<(), String> {
-        if shown.starts_with(b"liar.") {
+        if shown.starts_with(b"hostile_peer.") {
             let is_stranger = self.hosts[host].kind == Kind::Stranger;
-            let is_about = shown == lie_about(&key_text(key));
-            return demand(self.has_liars && !is_stranger && is_about, "a lie that nobody was told");
+            let is_about = shown == forged_value(&key_text(key));
+            return demand(
+                self.has_hostile_peers && !is_stranger && is_about,
+                "a forged value that no hostile peer sent",
+            );
         }
         let Some(value) = self.oracle.value_of(shown) else { return Err("nobody set that".to_owned()) };
         let record = &self.oracle.values[value];
@@ -440,24 +444,24 @@ impl World {
             || (self.hosts[host].kind == Kind::Stranger && record.host != host);
         demand(!is_other_mesh, "the value of another mesh")?;
         let is_over = record.deadlines().all(|deadline| deadline <= self.net.now);
-        demand(!(ask.is_fresh && is_over), "served past its deadline")?;
+        demand(!(request.is_fresh && is_over), "served past its deadline")?;
         if self.oracle.may_be_seen(value, from, self.stamp()) {
-            return self.judge_told(host, value);
+            return self.check_addition_before_answer(host, value);
         }
         Err(format!("nobody held that at the time: {record:?}"))
     }
 
     /// A miss is wrong if a node that was linked, well and reachable all the time has held the key for long
     /// enough.
-    fn judge_miss(&self, host: usize, ask: &PendingRequest, key: u32) -> Result<(), String> {
-        let given = ask.given.unwrap_or_default().nanos;
+    fn check_miss(&self, host: usize, request: &PendingRequest, key: u32) -> Result<(), String> {
+        let given = request.given.unwrap_or_default().nanos;
         if self.calm_since() > given {
             return Ok(());
         }
         let lag = FOUND_WITHIN + self.sluggishness() + self.plan.slowest_path();
         let since = given.saturating_sub(lag);
         let until = 2 * self.net.now - given + lag;
-        // Where two nodes hold the key, the value that was found first may have ended its life while the rest of
+        // Where two nodes hold the key, the value that was found first may have expired while the rest of
         // the request was waited for.
         if self.oracle.runs_out(key, since, until) {
             return Ok(());
@@ -469,7 +473,7 @@ impl World {
         let (Some(node), now) = (&self.hosts[host].node, self.hosts[host].now(self.net.now)) else {
             return Ok(());
         };
-        match ask.linked.iter().copied().find(holds) {
+        match request.linked.iter().copied().find(holds) {
             Some(other) => {
                 let held = self.oracle.describe(other, key);
                 let peers = boundary::describe(node, now);
@@ -484,9 +488,9 @@ fn demand(is_right: bool, wrong: &str) -> Result<(), String> {
     if is_right { Ok(()) } else { Err(wrong.to_owned()) }
 }
 
-/// Whether the seconds that are told fit a life that ends at `deadline`, or up to `shorter` before, seen between
+/// Whether the seconds shown fit a TTL that ends at `deadline`, or up to `shorter` before, seen between
 /// two moments.
-fn judge_life(shown: &[u8], deadline: u64, (from, to): (Stamp, Stamp), shorter: u64) -> Result<(), String> {
+fn check_ttl(shown: &[u8], deadline: u64, (from, to): (Stamp, Stamp), shorter: u64) -> Result<(), String> {
     if deadline == u64::MAX {
         return demand(shown == b"never", "it has no deadline");
     }

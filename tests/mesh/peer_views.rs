@@ -1,8 +1,8 @@
-//! What a node may think of its peers between any two of its turns, whatever has gone wrong: how far it has followed
-//! their digests, which keys it must find in them, and which links it may have lost.
+//! Checks a node's view of its peers between any two iterations, under all faults: the position in their
+//! changelogs, the keys that their filters must claim, and the links that may be lost.
 //!
-//! A place in a digest is a promise: whoever stands there has been told all before it. So it is never ahead
-//! of what was said, a filter that counts as known is behind nothing that was there when its link began, and
+//! The position in a peer's changelog means that all changes before it were received. So it is never ahead
+//! of what was sent, a filter that counts as known is behind nothing that was there when its link began, and
 //! it claims every key that its node had by then.
 
 use super::boundary;
@@ -23,8 +23,8 @@ impl World {
     /// A node is about to take a connection from another one.
     pub fn note_beginning(&mut self, from: Party, to: usize, wire: usize) {
         let Party::Host(from) = from else { return };
-        let place = |host: usize| self.hosts[host].node.as_ref().map(Node::own_position);
-        let both = [place(from), place(to)];
+        let position = |host: usize| self.hosts[host].node.as_ref().map(Node::own_position);
+        let both = [position(from), position(to)];
         self.began.insert(wire, both);
     }
 
@@ -37,13 +37,13 @@ impl World {
         self.check_links(at, &linked);
         let Some(node) = &self.hosts[at].node else { return };
         for (view, id) in views.iter().zip(&linked) {
-            let lives = |host: &Host| host.node.as_ref().is_some_and(|node| node.id() == *id);
-            let wrong = match self.hosts.iter().position(lives) {
+            let has_id = |host: &Host| host.node.as_ref().is_some_and(|node| node.id() == *id);
+            let wrong = match self.hosts.iter().position(has_id) {
                 Some(other) if self.hosts[other].is_member() => self.check_mirror(at, other, view),
-                Some(_) | None => self.check_liar(node, *id, view),
+                Some(_) | None => self.check_hostile(node, *id, view),
             };
             if let Err(wrong) = wrong {
-                panic!("host {at} has a wrong idea of {}: {wrong}; {view:?}", view.addr);
+                panic!("host {at} has a wrong view of {}: {wrong}; {view:?}", view.addr);
             }
         }
         self.check_own(at, node);
@@ -53,14 +53,14 @@ impl World {
     /// of two links that have crossed one stays, and both ends agree which.
     fn check_links(&mut self, at: usize, linked: &[NodeId]) {
         let now = self.net.now;
-        let calm_since = if self.plan.trouble_every == 0 { 0 } else { self.calm_since() };
-        let is_judged = self.plan.liars == 0 && !self.plan.is_fine && self.plan.is_full();
+        let calm_since = if self.plan.fault_every == 0 { 0 } else { self.calm_since() };
+        let is_judged = self.plan.hostile_peers == 0 && !self.plan.is_fine && self.plan.is_full();
         let mut known = std::mem::take(&mut self.hosts[at].linked);
         known.retain(|(id, _)| !linked.contains(id));
         for (id, lost_at) in &mut known {
             let lost_at = *lost_at.get_or_insert(now);
-            let lives = |host: &&Host| host.is_well() && host.node.as_ref().is_some_and(|n| n.id() == *id);
-            let other = self.hosts.iter().find(lives).filter(|_| is_judged && lost_at >= calm_since);
+            let has_id = |host: &&Host| host.is_well() && host.node.as_ref().is_some_and(|n| n.id() == *id);
+            let other = self.hosts.iter().find(has_id).filter(|_| is_judged && lost_at >= calm_since);
             if let Some(other) = other.filter(|_| now - lost_at > self.relink_within()) {
                 panic!("host {at} has lost its link to {}, and nothing has gone wrong", other.addr);
             }
@@ -79,17 +79,17 @@ impl World {
     fn check_mirror(&self, at: usize, other: usize, view: &PeerView) -> Result<(), String> {
         let (Some(node), Some(peer)) = (&self.hosts[at].node, &self.hosts[other].node) else { return Ok(()) };
         let head = peer.own_position();
-        if let Some(place) = view.position {
-            demand(place.epoch == head.epoch, || "of another life".to_owned())?;
-            demand(place.seq <= head.seq, || format!("it ends at {}", head.seq))?;
+        if let Some(position) = view.position {
+            demand(position.epoch == head.epoch, || "of another life".to_owned())?;
+            demand(position.seq <= head.seq, || format!("it ends at {}", head.seq))?;
         }
         if view.filter != FilterState::Known {
             return Ok(());
         }
-        let place = view.position.ok_or("known up to nowhere")?;
+        let position = view.position.ok_or("known up to nowhere")?;
         let began = self.began_at(at, other, head).unwrap_or(0);
-        demand(place.seq >= began, || format!("the link began at {began} of its changes"))?;
-        let keys = self.oracle.held_since(other, self.net.now + MS, place.seq, self.some_keys());
+        demand(position.seq >= began, || format!("the link began at {began} of its changes"))?;
+        let keys = self.oracle.held_since(other, self.net.now + MS, position.seq, self.some_keys());
         for key in keys {
             let is_claimed = node.peer_claims(peer.id(), self.hashes.hash(&key_text(key)).0);
             demand(is_claimed, || {
@@ -105,7 +105,8 @@ impl World {
         let ends = self.hosts[at].sockets.values().map(|socket| socket.port.other());
         let theirs = ends.filter(|end| self.net.party(*end) == Party::Host(other));
         let places = theirs.filter_map(|Port { wire, side }| self.began.get(&wire).map(|ends| ends[side]));
-        let seqs = places.map(|place| place.filter(|place| place.epoch == head.epoch).map_or(0, |p| p.seq));
+        let seqs = places
+            .map(|position| position.filter(|position| position.epoch == head.epoch).map_or(0, |p| p.seq));
         seqs.min()
     }
 
@@ -116,13 +117,15 @@ impl World {
     }
 
     /// Checks a node's copy of a hostile member's filter: it holds no more than was sent.
-    fn check_liar(&self, node: &Node, id: NodeId, view: &PeerView) -> Result<(), String> {
-        let Some(told) = self.told_by_liar(id, node.id()) else { return Ok(()) };
-        if let Some(place) = view.position {
-            demand(place.seq <= told.next, || format!("it was told the changes before {}", told.next))?;
+    fn check_hostile(&self, node: &Node, id: NodeId, view: &PeerView) -> Result<(), String> {
+        let Some(published) = self.published_by_hostile(id, node.id()) else { return Ok(()) };
+        if let Some(position) = view.position {
+            demand(position.seq <= published.next, || {
+                format!("the changes before {} were sent", published.next)
+            })?;
         }
         let is_known = view.filter == FilterState::Known;
-        demand(!is_known || told.is_whole, || "it was never told all blocks".to_owned())
+        demand(!is_known || published.is_whole, || "not all blocks were ever sent".to_owned())
     }
 
     /// A node's own filter claims each key that it has.
@@ -134,22 +137,23 @@ impl World {
         }
     }
 
-    /// Before an answer a node tells all changes up to it. So who has just been told a value stands behind
-    /// the change that its key was.
-    pub fn judge_told(&self, at: usize, value: usize) -> Result<(), String> {
+    /// A node sends all changes before an answer. So a node that has received a value is past the change that
+    /// added its key.
+    pub fn check_addition_before_answer(&self, at: usize, value: usize) -> Result<(), String> {
         let other = self.oracle.values[value].host;
         let (Some(node), Some(peer)) = (&self.hosts[at].node, &self.hosts[other].node) else { return Ok(()) };
-        // Of very many deltas a share is sent.
+        // Of very many additions only a share is sent at a time.
         if at == other || self.style.items > 12 || self.hosts[at].kind != Kind::Member {
             return Ok(());
         }
         let mut views = boundary::links(node, self.hosts[at].now(self.net.now));
         let view = views.find(|view| view.id == Some(peer.id()) && view.filter == FilterState::Known);
-        let place = view.and_then(|view| view.position);
-        match (place, self.oracle.told_of(value)) {
-            (Some(place), Some(told)) if place.seq < told => {
-                Err(format!("told before its key: change {told}, and it stands at {}", place.seq))
-            }
+        let position = view.and_then(|view| view.position);
+        match (position, self.oracle.published_at(value)) {
+            (Some(position), Some(published)) if position.seq < published => Err(format!(
+                "answered before the addition of its key: change {published}, position {}",
+                position.seq
+            )),
             (Some(_) | None, _) => Ok(()),
         }
     }
