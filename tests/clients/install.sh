@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the clients of tests/clients into target/clients: pinned versions; does nothing when they are there.
+# Installs the clients of tests/clients, and what examples/ needs, into target/clients: pinned versions; does nothing when they are there.
 # Needs Python 3 with venv, Node.js with npm, and redis-cli (installed by apt where that is possible).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -17,16 +17,24 @@ apt_install redis-cli redis-tools
 apt_install python3 python3 python3-venv
 apt_install npm nodejs npm
 
-if ! cmp -s tests/clients/python/requirements.txt "$home/python/requirements.txt"; then
+# Keeps a copy of what was asked for beside what was installed.
+wanted=$(cat tests/clients/python/requirements.txt examples/python/requirements.txt)
+if [ "$wanted" != "$(cat "$home/python/requirements.txt" 2>/dev/null)" ]; then
     rm -rf "$home/python"
     python3 -m venv "$home/python" || { apt-get install -y -qq python3-venv >/dev/null; python3 -m venv "$home/python"; }
-    "$home/python/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/python/requirements.txt
-    cp tests/clients/python/requirements.txt "$home/python/"
+    "$home/python/bin/pip" install --quiet --disable-pip-version-check \
+        -r tests/clients/python/requirements.txt -r examples/python/requirements.txt
+    echo "$wanted" >"$home/python/requirements.txt"
 fi
 
-if ! cmp -s tests/clients/node/package-lock.json "$home/node/package-lock.json"; then
-    rm -rf "$home/node"
-    mkdir -p "$home/node"
-    cp tests/clients/node/package.json tests/clients/node/package-lock.json "$home/node/"
-    (cd "$home/node" && npm ci --no-audit --no-fund --loglevel=error)
-fi
+# FROM TO: the packages of a folder.
+npm_install() {
+    if ! cmp -s "$1/package-lock.json" "$home/$2/package-lock.json"; then
+        rm -rf "${home:?}/$2"
+        mkdir -p "$home/$2"
+        cp "$1/package.json" "$1/package-lock.json" "$home/$2/"
+        (cd "$home/$2" && npm ci --no-audit --no-fund --loglevel=error)
+    fi
+}
+npm_install tests/clients/node node
+npm_install examples/node examples

@@ -3,7 +3,7 @@
 
 Usage: run.py [--redis] [NAME ...]
   --redis  on redis-server instead of target/debug/olivia: shows that the checks are true of Redis
-  NAME     libraries, node, cli, benchmark, and with --redis transcripts; default: all
+  NAME     libraries, node, cli, benchmark, frameworks, and with --redis transcripts; default: all
 """
 
 import os
@@ -25,6 +25,7 @@ PROGRAMS = {
     "node": ["node", os.path.join(HOME, "node", "libraries.mjs")],
     "cli": [PYTHON, "-B", os.path.join(HERE, "python", "cli.py")],
     "benchmark": [PYTHON, "-B", os.path.join(HERE, "python", "benchmark.py")],
+    "frameworks": [PYTHON, "-B", os.path.join(HERE, "python", "frameworks.py")],
 }
 
 # Conversations that are tests of ours; here they are held with Redis.
@@ -81,6 +82,8 @@ def main():
         sys.exit(f"unknown: {unknown}; there are {list(programs)}")
     # Node.js finds its packages beside the program.
     shutil.copy(os.path.join(HERE, "node", "libraries.mjs"), os.path.join(HOME, "node"))
+    for name in "sessions.mjs", "cache.mjs":
+        shutil.copy(os.path.join(ROOT, "examples", "node", name), os.path.join(HOME, "examples"))
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         process, port = (start_redis if is_redis else start_olivia)(folder)
