@@ -8,7 +8,7 @@ mod kit;
 
 use kit::ClientId;
 use kit::ms;
-use kit::peer::{self, Face, Heard, Link, World, bytes_of, head, secretive};
+use kit::peer::{self, Face, Link, Received, World, bytes_of, head, secretive};
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
 use olivia::node::{CloseReason, FilterState};
@@ -22,22 +22,22 @@ fn asking(limits: Limits) -> (World, Link) {
     (world, link)
 }
 
-/// The questions that have come, each with its key.
-fn asked(world: &mut World, link: &mut Link) -> Vec<(u32, String)> {
-    let question = |heard| match heard {
-        Heard::Get { request, key } => Some((request, String::from_utf8(key).unwrap())),
-        Heard::Heartbeat { .. }
-        | Heard::Resync(_)
-        | Heard::Value { .. }
-        | Heard::None { .. }
-        | Heard::Peers(_)
-        | Heard::Bye(_)
-        | Heard::Changelog => None,
+/// The queries received, each with its key.
+fn queried(world: &mut World, link: &mut Link) -> Vec<(u32, String)> {
+    let query = |received| match received {
+        Received::Get { request, key } => Some((request, String::from_utf8(key).unwrap())),
+        Received::Heartbeat { .. }
+        | Received::Resync(_)
+        | Received::Value { .. }
+        | Received::None { .. }
+        | Received::Peers(_)
+        | Received::Bye(_)
+        | Received::Changelog => None,
     };
-    world.hear(link).into_iter().filter_map(question).collect()
+    world.frames(link).into_iter().filter_map(query).collect()
 }
 
-/// Says yes to questions: the value of a key is its name.
+/// Answers queries: the value of a key is its name.
 fn answer(world: &mut World, link: &Link, queries: &[(u32, String)]) {
     for (request, key) in queries {
         let hash = world.hash(key);
@@ -56,22 +56,22 @@ fn request_that_needs_one_lookup_too_many_is_an_error_and_goes_through_when_othe
     let others = clients(&mut world, 2);
     world.driver.send(others[0], "GET a,b\n");
     world.driver.send(others[1], "GET c\n");
-    let told = ":ERR 4 keys are being looked up on other nodes, the limit (lookups_max); try again\n";
-    assert_eq!(world.ask("GET d,e\n"), told);
-    assert_eq!(world.ask("TTL d,e\n"), told);
+    let reply = ":ERR 4 keys are being looked up on other nodes, the limit (lookups_max); try again\n";
+    assert_eq!(world.ask("GET d,e\n"), reply);
+    assert_eq!(world.ask("TTL d,e\n"), reply);
     assert_eq!(world.driver.node.stats().request_errors, 2);
     // What is here is not looked up, and one key still fits.
     assert_eq!(world.ask("GET own\n"), ":GOT own:1\n");
     world.begin("GET d\n");
     assert_eq!(world.driver.node.lookups(), 4);
-    let queries = asked(&mut world, &mut link);
+    let queries = queried(&mut world, &mut link);
     answer(&mut world, &link, &queries);
-    assert_eq!(world.told(), ":GOT d:d\n");
+    assert_eq!(world.replies(), ":GOT d:d\n");
     assert_eq!(world.driver.take(others[0]), ":GOT a:a,b:b\n");
     world.begin("GET e,f,g,h\n");
     assert_eq!(world.driver.node.lookups(), 4);
     world.driver.pass(ms(100));
-    assert_eq!(world.told(), ":GOT \n");
+    assert_eq!(world.replies(), ":GOT \n");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn connection_with_as_many_lookups_as_it_may_have_is_not_read_until_one_ends() {
     assert!(!world.driver.is_stopped(other));
     let mut rounds = 0;
     while world.driver.node.lookups() > 0 {
-        let queries = asked(&mut world, &mut link);
+        let queries = queried(&mut world, &mut link);
         answer(&mut world, &link, &queries);
         rounds += 1;
         assert!(rounds < 10);
@@ -106,16 +106,16 @@ fn queries_beyond_the_limit_of_a_peer_are_deferred() {
         world.driver.send(*client, format!("GET k{at}\n"));
     }
     assert_eq!(world.driver.node.lookups(), 6);
-    let mut first = asked(&mut world, &mut link);
+    let mut first = queried(&mut world, &mut link);
     assert_eq!(first.len(), 2);
-    // One answer, one question more.
+    // One answer, one query more.
     let rest = first.split_off(1);
     answer(&mut world, &link, &first);
-    let third = asked(&mut world, &mut link);
+    let third = queried(&mut world, &mut link);
     assert_eq!(third.len(), 1);
     answer(&mut world, &link, &rest);
     answer(&mut world, &link, &third);
-    let more = asked(&mut world, &mut link);
+    let more = queried(&mut world, &mut link);
     assert_eq!(more.len(), 2);
     // Those that never get a turn end with their time.
     world.driver.pass(ms(100));
@@ -142,9 +142,9 @@ fn lookups_waiting_for_a_slot_go_on_when_the_circuit_opens() {
         }
         world.driver.send(*client, format!("GET k{at}\n"));
     }
-    assert_eq!(asked(&mut world, &mut link).len(), 4);
+    assert_eq!(queried(&mut world, &mut link).len(), 4);
     world.driver.pass(ms(50));
-    assert_eq!(asked(&mut world, &mut link), []);
+    assert_eq!(queried(&mut world, &mut link), []);
     for client in &all {
         assert_eq!(world.driver.take(*client), ":GOT \n");
     }
@@ -164,10 +164,10 @@ fn in_flight_queries_of_a_peer_are_limited() {
     let more: Vec<String> = (1_000..1_100).map(|n| n.to_string()).collect();
     world.begin(&format!("GET {}\n", more.join(",")));
     assert_eq!(world.driver.node.lookups(), 1_103);
-    assert_eq!(asked(&mut world, &mut link).len(), 1_024);
+    assert_eq!(queried(&mut world, &mut link).len(), 1_024);
     world.driver.node.audit();
     world.driver.pass(ms(100));
-    assert_eq!(world.told(), ":GOT \n:GOT \n:GOT \n");
+    assert_eq!(world.replies(), ":GOT \n:GOT \n:GOT \n");
 }
 
 /// Does the due work step by step; the most queries of one step.
@@ -208,13 +208,13 @@ fn lookups_of_many_keys_at_many_peers_run_in_short_steps() {
         let most = most_asked_in_a_step(&mut world);
         assert!(most <= 256 + 40, "{names}: {most} in one step when the claimant is slow");
         for link in &mut links {
-            assert_eq!(asked(&mut world, link).len(), 1_000, "{names}");
+            assert_eq!(queried(&mut world, link).len(), 1_000, "{names}");
         }
         world.driver.pass(ms(80));
         assert_eq!(world.driver.take(client), ":GOT \n");
         // A silent peer is queried again after its next frame.
         links.iter().chain([&claimant]).for_each(|link| world.send(link, &[peer::heartbeat(1)]));
-        world.hear(&mut claimant);
+        world.frames(&mut claimant);
     }
     // So are many requests of one key each.
     let client = world.driver.client();
@@ -235,13 +235,13 @@ fn ended_lookups_leave_no_work() {
     let mut link = world.linked(&Face::new(1));
     let waiting = world.driver.client();
     world.driver.send(waiting, "GET slow\n");
-    assert_eq!(asked(&mut world, &mut link).len(), 1);
+    assert_eq!(queried(&mut world, &mut link).len(), 1);
     // The audit after each call looks whether it all adds up.
     for n in 0..1_000 {
         world.begin(&format!("GET k{n}\n"));
-        let queries = asked(&mut world, &mut link);
+        let queries = queried(&mut world, &mut link);
         answer(&mut world, &link, &queries);
-        assert_eq!(world.told(), format!(":GOT k{n}:k{n}\n"));
+        assert_eq!(world.replies(), format!(":GOT k{n}:k{n}\n"));
     }
     assert_eq!(world.driver.node.lookups(), 1);
     let ticks = world.driver.ticks;
@@ -264,13 +264,13 @@ fn waiters_beyond_the_limit_start_another_lookup() {
     for client in &all {
         world.driver.send(*client, "GET far\n");
     }
-    let queries = asked(&mut world, &mut link);
+    let queries = queried(&mut world, &mut link);
     assert_eq!(queries.len(), 4, "one for each 32");
     assert_eq!(world.driver.node.stats().lookups_coalesced, 96);
-    for (at, question) in queries.iter().enumerate() {
+    for (at, query) in queries.iter().enumerate() {
         let answered = all.iter().filter(|client| world.driver.take(**client) == ":GOT far:far\n").count();
         assert_eq!(answered, if at == 0 { 0 } else { 32 });
-        answer(&mut world, &link, std::slice::from_ref(question));
+        answer(&mut world, &link, std::slice::from_ref(query));
     }
     assert_eq!(world.driver.node.lookups(), 0);
     world.check();
@@ -385,18 +385,18 @@ fn lookup_uses_the_configured_timeouts() {
         world.driver.send(link.conn, peer::deltas(0, &[far]));
     }
     world.begin("GET far\n");
-    let asked = |world: &mut World, links: &mut [Link; 2]| {
+    let queried = |world: &mut World, links: &mut [Link; 2]| {
         links.iter_mut().map(|link| world.queries(link).len()).sum::<usize>()
     };
-    assert_eq!(asked(&mut world, &mut links), 1);
+    assert_eq!(queried(&mut world, &mut links), 1);
     world.driver.pass(ms(299));
-    assert_eq!(asked(&mut world, &mut links), 0);
+    assert_eq!(queried(&mut world, &mut links), 0);
     world.driver.pass(ms(1));
-    assert_eq!(asked(&mut world, &mut links), 1);
+    assert_eq!(queried(&mut world, &mut links), 1);
     world.driver.pass(ms(399));
-    assert_eq!(world.told(), "");
+    assert_eq!(world.replies(), "");
     world.driver.pass(ms(1));
-    assert_eq!(world.told(), ":GOT \n");
+    assert_eq!(world.replies(), ":GOT \n");
 }
 
 #[test]
@@ -422,20 +422,20 @@ fn peer_with_a_full_output_gets_no_deltas_until_it_reads() {
     assert!(world.ask(&format!("SET big:{value}\n")).starts_with(":SAT"));
     let mut link = world.linked(&Face::new(1));
     world.send(&link, &[(0, Body::Resync(None))]);
-    assert!(world.hear(&mut link).contains(&Heard::Changelog));
+    assert!(world.frames(&mut link).contains(&Received::Changelog));
     world.driver.reads(link.conn, false);
     world.send(&link, &[(1, Body::Get { key: b"big", wanted: Wanted::Value })]);
-    let told = world.driver.node.stats().digest_sent_bytes;
+    let reply = world.driver.node.stats().digest_sent_bytes;
     for n in 0..1_000 {
         world.ask(&format!("SET n{n}:1\n"));
     }
     world.driver.pass(ms(100));
-    assert_eq!(world.driver.node.stats().digest_sent_bytes, told);
+    assert_eq!(world.driver.node.stats().digest_sent_bytes, reply);
     world.driver.reads(link.conn, true);
     world.driver.pass(ms(10));
-    let more = world.driver.node.stats().digest_sent_bytes - told;
+    let more = world.driver.node.stats().digest_sent_bytes - reply;
     assert!(more >= 1_000 * 8, "{more} bytes");
-    assert!(world.hear(&mut link).contains(&Heard::Changelog));
+    assert!(world.frames(&mut link).contains(&Received::Changelog));
 }
 
 #[test]

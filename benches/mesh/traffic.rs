@@ -86,7 +86,7 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Counts the messages that end in `bytes`.
-    pub(crate) fn hear(&mut self, bytes: &[u8], limits: FrameLimits, traffic: &mut Traffic) {
+    pub(crate) fn frames(&mut self, bytes: &[u8], limits: FrameLimits, traffic: &mut Traffic) {
         if self.partial.is_empty() {
             let used = whole(bytes, limits, traffic);
             self.partial.extend_from_slice(&bytes[used..]);

@@ -111,7 +111,7 @@ impl World {
     fn count(&mut self) {
         self.listeners.resize_with(self.mesh.wires.len(), Default::default);
         for sent in self.mesh.record.iter_mut().flat_map(|record| record.drain(..)) {
-            self.listeners[sent.wire][sent.end].hear(&sent.bytes, self.limits, &mut self.traffic);
+            self.listeners[sent.wire][sent.end].frames(&sent.bytes, self.limits, &mut self.traffic);
         }
     }
 }

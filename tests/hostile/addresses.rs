@@ -1,23 +1,23 @@
-//! Addresses that a peer tells: none is believed beyond what can be found out by dialling it, few are dialled
-//! at a time, and no more are kept than may be known.
+//! Addresses learned from a peer: each is verified by dialling it, few are dialled at a time, and their number
+//! is bounded.
 
 use crate::kit::Driver;
-use crate::kit::peer::{Face, Heard, LISTEN, Link, World, heartbeat, ms, secretive};
+use crate::kit::peer::{Face, LISTEN, Link, Received, World, heartbeat, ms, secretive};
 use olivia::config::Config;
 use olivia::limits::MeshLimits;
 use olivia::wire::frame::{Address, put_peers};
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// The most learned addresses that are dialled at once.
-const DIALS_ON_HEARSAY_MAX: usize = 8;
+const LEARNED_DIALS_MAX: usize = 8;
 
-fn tell(world: &mut World, link: &Link, addresses: &[&str]) {
+fn send_addresses_of(world: &mut World, link: &Link, addresses: &[&str]) {
     let list: Vec<Address> =
         addresses.iter().map(|addr| Address { id: [0; 16], addr: addr.parse().unwrap() }).collect();
-    tell_all(world, link, list);
+    send_addresses(world, link, list);
 }
 
-fn tell_all(world: &mut World, link: &Link, list: Vec<Address>) {
+fn send_addresses(world: &mut World, link: &Link, list: Vec<Address>) {
     let mut bytes = Vec::new();
     put_peers(&mut bytes, 0, list.into_iter());
     world.driver.send(link.conn, bytes);
@@ -29,7 +29,7 @@ fn addresses(range: std::ops::Range<u32>) -> Vec<Address> {
     range.map(|n| Address { id: [0; 16], addr: at(n) }).collect()
 }
 
-/// Whom the node has dialled since the last time.
+/// Addresses that the node has dialled since the last call.
 fn dialled(driver: &mut Driver) -> Vec<String> {
     std::iter::from_fn(|| driver.next_dial()).map(|(_, addr)| addr.to_string()).collect()
 }
@@ -38,7 +38,7 @@ fn dialled(driver: &mut Driver) -> Vec<String> {
 fn loopback_learned_from_another_machine_is_not_dialled() {
     let mut world = World::new(secretive());
     let link = world.linked(&Face::elsewhere(1));
-    tell(
+    send_addresses_of(
         &mut world,
         &link,
         &["127.0.0.1:22", "[::1]:22", "127.9.9.9:1", "[::ffff:127.0.0.1]:22", "192.0.2.50:5454"],
@@ -46,10 +46,10 @@ fn loopback_learned_from_another_machine_is_not_dialled() {
     world.driver.pass(ms(100));
     assert_eq!(dialled(&mut world.driver), ["192.0.2.50:5454"]);
     assert_eq!(world.driver.node.stats().addresses_refused, 4);
-    // Nobody is named by zeroes.
+    // An id of zeroes names no node.
     let views = world.driver.node.peers(world.driver.now);
-    let told = views.iter().find(|view| view.addr.to_string() == "192.0.2.50:5454").unwrap();
-    assert_eq!(told.id, None);
+    let reply = views.iter().find(|view| view.addr.to_string() == "192.0.2.50:5454").unwrap();
+    assert_eq!(reply.id, None);
     world.check();
 }
 
@@ -58,8 +58,8 @@ fn listing_of_thousands_of_addresses_is_truncated_and_marked() {
     let mut world = World::new(secretive());
     world.driver.watch = None;
     let link = world.linked(&Face::elsewhere(1));
-    tell_all(&mut world, &link, addresses(0..1_000));
-    tell_all(&mut world, &link, addresses(1_000..2_000));
+    send_addresses(&mut world, &link, addresses(0..1_000));
+    send_addresses(&mut world, &link, addresses(1_000..2_000));
     let mesh = world.ask("MESH\n");
     assert_eq!(mesh.matches(" backup").count(), 1_024);
     assert!(mesh.ends_with(",\"and 976 more\"\n"), "{mesh}");
@@ -72,7 +72,7 @@ fn loopback_listen_address_offered_from_another_machine_is_not_recorded() {
     let mut world = World::new(secretive());
     let liar = Face { listen: "127.0.0.1:22".to_owned(), ..Face::elsewhere(1) };
     let link = world.linked(&liar);
-    tell(&mut world, &link, &["127.0.0.1:23"]);
+    send_addresses_of(&mut world, &link, &["127.0.0.1:23"]);
     world.driver.pass(ms(100));
     world.driver.lose(link.conn);
     world.driver.pass(ms(200));
@@ -84,7 +84,7 @@ fn loopback_listen_address_offered_from_another_machine_is_not_recorded() {
 fn without_a_secret_no_learned_remote_address_is_dialled() {
     let mut world = World::new(Config::default());
     let link = world.linked(&Face::new(1));
-    tell(&mut world, &link, &["192.0.2.50:5454", "127.0.0.1:7000"]);
+    send_addresses_of(&mut world, &link, &["192.0.2.50:5454", "127.0.0.1:7000"]);
     let far = Face { listen: "192.0.2.51:5454".to_owned(), ..Face::new(2) };
     let far = world.linked(&far);
     world.driver.lose(far.conn);
@@ -98,9 +98,9 @@ fn undialable_and_own_addresses_are_not_dialled() {
     let mut world = World::new(Config::default());
     world.join(&[]);
     let link = world.linked(&Face::new(1));
-    tell(&mut world, &link, &["127.0.0.1:0", "0.0.0.0:5454", "[::]:5454", LISTEN]);
+    send_addresses_of(&mut world, &link, &["127.0.0.1:0", "0.0.0.0:5454", "[::]:5454", LISTEN]);
     let own = world.driver.node.id().0;
-    tell_all(&mut world, &link, vec![Address { id: own, addr: "127.0.0.1:7001".parse().unwrap() }]);
+    send_addresses(&mut world, &link, vec![Address { id: own, addr: "127.0.0.1:7001".parse().unwrap() }]);
     world.driver.pass(ms(1_000));
     assert_eq!(dialled(&mut world.driver), [""; 0]);
     assert_eq!(world.stat("peers_backup"), 0);
@@ -111,12 +111,12 @@ fn undialable_and_own_addresses_are_not_dialled() {
 fn addresses_beyond_those_taken_from_a_frame_are_counted() {
     let mut world = World::new(secretive());
     let link = world.linked(&Face::elsewhere(1));
-    tell_all(&mut world, &link, addresses(0..1_820));
+    send_addresses(&mut world, &link, addresses(0..1_820));
     assert_eq!(world.driver.node.stats().addresses_refused, 1_820 - 1_024);
     assert_eq!(world.stat("peers_backup"), 1_024);
-    assert_eq!(dialled(&mut world.driver).len(), DIALS_ON_HEARSAY_MAX);
+    assert_eq!(dialled(&mut world.driver).len(), LEARNED_DIALS_MAX);
     // The same again is nothing new.
-    tell_all(&mut world, &link, addresses(0..1_024));
+    send_addresses(&mut world, &link, addresses(0..1_024));
     assert_eq!(world.stat("peers_backup"), 1_024);
     assert_eq!(dialled(&mut world.driver).len(), 0);
     assert_eq!(world.stat("addresses_dropped"), 0);
@@ -129,19 +129,19 @@ fn flood_of_addresses_is_bounded_by_the_address_book_and_read_in_steps() {
     let mut world = World::new(Config { mesh, ..secretive() });
     let link = world.linked(&Face::elsewhere(1));
     world.driver.watch = None;
-    let mut told = 0;
-    while told < 200_000 {
+    let mut reply = 0;
+    while reply < 200_000 {
         let mut bytes = Vec::new();
         for _ in 0..10 {
-            put_peers(&mut bytes, 0, addresses(told..told + 1_000).into_iter());
-            told += 1_000;
+            put_peers(&mut bytes, 0, addresses(reply..reply + 1_000).into_iter());
+            reply += 1_000;
         }
         world.driver.deliver(link.conn, &bytes);
         // The first of ten frames has used the call's budget: the others wait, and clients are served.
         assert!(world.driver.node.has_work(world.driver.now));
         world.check_at_once();
         world.driver.run();
-        if told % 50_000 == 0 {
+        if reply % 50_000 == 0 {
             for (dial, _) in std::iter::from_fn(|| world.driver.next_dial()).collect::<Vec<_>>() {
                 world.driver.lose(dial);
             }
@@ -152,7 +152,7 @@ fn flood_of_addresses_is_bounded_by_the_address_book_and_read_in_steps() {
     }
     assert!(world.stat("peers_backup") <= 256);
     assert!(world.stat("addresses_dropped") > 150_000);
-    assert!(world.driver.node.conns() <= 2 + DIALS_ON_HEARSAY_MAX);
+    assert!(world.driver.node.conns() <= 2 + LEARNED_DIALS_MAX);
     world.check();
 }
 
@@ -160,7 +160,7 @@ fn flood_of_addresses_is_bounded_by_the_address_book_and_read_in_steps() {
 fn at_most_eight_learned_addresses_are_dialled_at_once() {
     let mut world = World::new(secretive());
     let link = world.linked(&Face::elsewhere(1));
-    tell_all(&mut world, &link, addresses(0..1_000));
+    send_addresses(&mut world, &link, addresses(0..1_000));
     world.driver.watch = None;
     let mut tried = 0;
     for _ in 0..20 {
@@ -168,11 +168,11 @@ fn at_most_eight_learned_addresses_are_dialled_at_once() {
         world.driver.node.audit();
         let dials: Vec<_> = std::iter::from_fn(|| world.driver.next_dial()).collect();
         tried += dials.len();
-        assert!(world.driver.node.conns() <= 2 + DIALS_ON_HEARSAY_MAX);
+        assert!(world.driver.node.conns() <= 2 + LEARNED_DIALS_MAX);
     }
     // Each dial times out after three seconds.
-    assert_eq!(tried, 4 * DIALS_ON_HEARSAY_MAX);
-    assert_eq!(world.closed(olivia::node::CloseReason::DialFailed), 3 * DIALS_ON_HEARSAY_MAX as u64);
+    assert_eq!(tried, 4 * LEARNED_DIALS_MAX);
+    assert_eq!(world.closed(olivia::node::CloseReason::DialFailed), 3 * LEARNED_DIALS_MAX as u64);
     world.check();
 }
 
@@ -182,8 +182,8 @@ fn address_that_failed_is_dialled_again_when_the_link_of_its_node_has_gone() {
     let teller = world.linked(&Face::elsewhere(1));
     // Told of a node by an address at which it cannot be met; then it comes in by itself from another.
     let node = Face::elsewhere(2);
-    let told = Address { id: node.node, addr: "198.51.100.1:5454".parse().unwrap() };
-    tell_all(&mut world, &teller, vec![told]);
+    let reply = Address { id: node.node, addr: "198.51.100.1:5454".parse().unwrap() };
+    send_addresses(&mut world, &teller, vec![reply]);
     let (dial, _) = world.next_dial();
     world.driver.lose(dial);
     let link = world.dial(&node);
@@ -192,10 +192,10 @@ fn address_that_failed_is_dialled_again_when_the_link_of_its_node_has_gone() {
     world.driver.lose(link.conn);
     world.driver.pass(ms(1_000));
     let again = dialled(&mut world.driver);
-    assert!(again.contains(&told.addr.to_string()), "{again:?}");
+    assert!(again.contains(&reply.addr.to_string()), "{again:?}");
 }
 
-/// Lets seconds pass in which peers beat, and nobody picks up where the node dials. Whom it has dialled.
+/// Lets seconds pass in which peers send heartbeats and no dial is answered. Returns the dialled addresses.
 fn pass_unreachable(world: &mut World, links: &[&Link], seconds: u32) -> Vec<String> {
     let mut dialled = Vec::new();
     for _ in 0..seconds {
@@ -215,7 +215,7 @@ fn address_that_a_peer_goes_on_listing_is_dialled_however_long_the_path_is_cut()
     let teller = world.linked(&Face::elsewhere(1));
     let listed = Face::elsewhere(2);
     for _ in 0..20 {
-        tell(&mut world, &teller, &[&listed.listen]);
+        send_addresses_of(&mut world, &teller, &[&listed.listen]);
         pass_unreachable(&mut world, &[&teller], 120);
         assert!(world.ask("STATS\n").contains("mesh_complete:no"));
     }
@@ -234,18 +234,19 @@ fn peers_get_the_linked_addresses_again_without_a_change() {
     let mut first = world.linked(&faces[0]);
     let second = world.linked(&faces[1]);
     pass_unreachable(&mut world, &[&first, &second], 10);
-    world.hear(&mut first);
+    world.frames(&mut first);
     let other = Address { id: faces[1].node, addr: faces[1].listen.parse().unwrap() };
     for _ in 0..3 {
         pass_unreachable(&mut world, &[&first, &second], 121);
-        let heard = world.hear(&mut first);
-        let told: Vec<_> = heard.into_iter().filter(|heard| matches!(heard, Heard::Peers(_))).collect();
-        assert_eq!(told, [Heard::Peers(vec![other])]);
+        let received = world.frames(&mut first);
+        let reply: Vec<_> =
+            received.into_iter().filter(|received| matches!(received, Received::Peers(_))).collect();
+        assert_eq!(reply, [Received::Peers(vec![other])]);
     }
     world.check();
 }
 
-/// Has the node dial the addresses of one entry of its operator: who is there picks up, the others refuse.
+/// Lets the node dial the addresses of one configured entry: those that listen answer, the others refuse.
 fn join_by_name(world: &mut World, addrs: &[&str], there: &Face) -> Link {
     let addrs: Vec<SocketAddr> = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
     world.driver.node.join(world.driver.now, LISTEN.parse().unwrap(), &[addrs]);
@@ -290,7 +291,7 @@ fn name_of_several_nodes_leaves_the_mesh_incomplete_while_one_is_missing() {
     let faces = [Face::elsewhere(1), Face::elsewhere(2)];
     let link = join_by_name(&mut world, &[&faces[0].listen, &faces[1].listen], &faces[0]);
     // The other node may be there, since the first is linked to it.
-    tell(&mut world, &link, &[&faces[1].listen]);
+    send_addresses_of(&mut world, &link, &[&faces[1].listen]);
     pass_unreachable(&mut world, &[&link], 10);
     assert_eq!(world.stat("peers_backup"), 1);
     let other = world.dial(&faces[1]);
@@ -308,7 +309,7 @@ fn thousands_of_addresses_that_lead_nowhere_do_not_keep_a_lost_peer_away() {
     world.join(&[&faces[0].listen]);
     let lost = world.accept(&faces[0]);
     let teller = world.linked(&faces[1]);
-    tell_all(&mut world, &teller, addresses(0..1_000));
+    send_addresses(&mut world, &teller, addresses(0..1_000));
     world.driver.watch = None;
     world.driver.pass(ms(500));
     dialled(&mut world.driver);
@@ -320,14 +321,18 @@ fn thousands_of_addresses_that_lead_nowhere_do_not_keep_a_lost_peer_away() {
 
 #[test]
 fn lost_link_does_not_start_thousands_of_dials() {
-    // Those of nobody that is known, and those that a peer calls its own.
+    // Of unknown nodes, and those that a peer advertises as its own.
     for name in [[0; 16], Face::elsewhere(1).node] {
         let mesh = MeshLimits { active_peers: 1, ..MeshLimits::default() };
         let mut world = World::new(Config { mesh, ..secretive() });
         let link = world.linked(&Face::elsewhere(1));
         for thousand in 0..3 {
-            let told = addresses(thousand * 1_000..(thousand + 1) * 1_000);
-            tell_all(&mut world, &link, told.into_iter().map(|told| Address { id: name, ..told }).collect());
+            let reply = addresses(thousand * 1_000..(thousand + 1) * 1_000);
+            send_addresses(
+                &mut world,
+                &link,
+                reply.into_iter().map(|reply| Address { id: name, ..reply }).collect(),
+            );
         }
         world.driver.watch = None;
         world.driver.pass(ms(500));
@@ -337,7 +342,7 @@ fn lost_link_does_not_start_thousands_of_dials() {
         world.driver.pass(ms(1_000));
         let ticks = world.driver.ticks - before;
         assert!(ticks < 50, "{ticks} steps of work in a second");
-        assert!(world.driver.node.conns() <= 1 + DIALS_ON_HEARSAY_MAX);
+        assert!(world.driver.node.conns() <= 1 + LEARNED_DIALS_MAX);
         world.driver.node.audit();
     }
 }
@@ -346,7 +351,7 @@ fn lost_link_does_not_start_thousands_of_dials() {
 fn every_address_waiting_for_a_dial_slot_is_dialled() {
     let mut world = World::new(secretive());
     let link = world.linked(&Face::elsewhere(1));
-    tell_all(&mut world, &link, addresses(0..300));
+    send_addresses(&mut world, &link, addresses(0..300));
     world.driver.watch = None;
     let mut tried = std::collections::BTreeSet::new();
     for _ in 0..200 {

@@ -1,6 +1,6 @@
 //! Answers without a query, twice, late or for another key, and answers that never come.
 
-use crate::kit::peer::{Face, Heard, Link, World, deltas, head, heartbeat, ms};
+use crate::kit::peer::{Face, Link, Received, World, deltas, head, heartbeat, ms};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::node::Class;
@@ -14,12 +14,12 @@ fn value(hash: u64, value: &[u8]) -> Body<'_> {
 fn claims_far(world: &mut World, face: &Face) -> Link {
     let mut link = world.known(face);
     world.driver.send(link.conn, deltas(0, &[world.hash("far")]));
-    assert_eq!(world.hear(&mut link), []);
+    assert_eq!(world.frames(&mut link), []);
     link
 }
 
-/// Asks for `far`, and gives the number of the question that this makes.
-fn asked(world: &mut World, link: &mut Link) -> u32 {
+/// Requests `far`; returns the number of the query that follows.
+fn queried(world: &mut World, link: &mut Link) -> u32 {
     world.begin("GET far\n");
     let queries = world.queries(link);
     assert_eq!(queries.len(), 1, "{queries:?}");
@@ -32,13 +32,13 @@ fn answers_without_a_query_change_nothing() {
     let mut link = claims_far(&mut world, &Face::new(1));
     let far = world.hash("far");
     for request in [0, 1, 2, u32::MAX] {
-        world.send(&link, &[(request, value(far, b"lie")), (request, Body::None { hash: far })]);
+        world.send(&link, &[(request, value(far, b"forged")), (request, Body::None { hash: far })]);
     }
     assert_eq!(world.driver.node.stats().answers_late, 8);
-    let request = asked(&mut world, &mut link);
-    world.send(&link, &[(request.wrapping_add(1), value(far, b"lie"))]);
+    let request = queried(&mut world, &mut link);
+    world.send(&link, &[(request.wrapping_add(1), value(far, b"forged"))]);
     world.send(&link, &[(request, value(far, b"true"))]);
-    assert_eq!(world.told(), ":GOT far:true\n");
+    assert_eq!(world.replies(), ":GOT far:true\n");
     assert_eq!(world.driver.node.stats().answers_late, 9);
     world.check();
 }
@@ -48,12 +48,12 @@ fn duplicate_answer_counts_once() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
     let far = world.hash("far");
-    let request = asked(&mut world, &mut link);
+    let request = queried(&mut world, &mut link);
     world.send(
         &link,
         &[(request, value(far, b"1")), (request, value(far, b"2")), (request, Body::None { hash: far })],
     );
-    assert_eq!(world.told(), ":GOT far:1\n");
+    assert_eq!(world.replies(), ":GOT far:1\n");
     let stats = world.driver.node.stats();
     assert_eq!((stats.lookup_hits, stats.query_hits, stats.answers_late), (1, 1, 2));
     world.check();
@@ -64,17 +64,17 @@ fn answer_for_another_key_is_dropped() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
     let (far, own) = (world.hash("far"), world.hash("own"));
-    let request = asked(&mut world, &mut link);
-    world.send(&link, &[(request, value(own, b"lie")), (request, Body::None { hash: own })]);
-    assert_eq!(world.told(), "");
+    let request = queried(&mut world, &mut link);
+    world.send(&link, &[(request, value(own, b"forged")), (request, Body::None { hash: own })]);
+    assert_eq!(world.replies(), "");
     assert_eq!(world.driver.node.stats().answers_mismatched, 2);
     world.send(&link, &[(request, value(far, b"true"))]);
-    assert_eq!(world.told(), ":GOT far:true\n");
+    assert_eq!(world.replies(), ":GOT far:true\n");
     // Forged answers do not delay a client beyond the lookup timeout.
-    let request = asked(&mut world, &mut link);
-    world.send(&link, &[(request, value(own, b"lie"))]);
+    let request = queried(&mut world, &mut link);
+    world.send(&link, &[(request, value(own, b"forged"))]);
     world.driver.pass(ms(100));
-    assert_eq!(world.told(), ":GOT \n");
+    assert_eq!(world.replies(), ":GOT \n");
     assert_eq!(world.ask("GET own\n"), ":GOT own:1\n");
     world.check();
 }
@@ -84,19 +84,19 @@ fn answer_after_the_timeout_is_dropped() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
     let far = world.hash("far");
-    let request = asked(&mut world, &mut link);
+    let request = queried(&mut world, &mut link);
     world.driver.pass(ms(100));
-    assert_eq!(world.told(), ":GOT \n");
+    assert_eq!(world.replies(), ":GOT \n");
     world.send(&link, &[(request, value(far, b"late"))]);
     let stats = world.driver.node.stats();
     assert_eq!((stats.lookup_timeouts, stats.queries_abandoned, stats.answers_late), (1, 1, 1));
-    // It does not answer the next question either.
-    let next = asked(&mut world, &mut link);
+    // It does not answer the next query either.
+    let next = queried(&mut world, &mut link);
     assert_ne!(next, request);
     world.send(&link, &[(request, value(far, b"late"))]);
-    assert_eq!(world.told(), "");
+    assert_eq!(world.replies(), "");
     world.send(&link, &[(next, Body::None { hash: far })]);
-    assert_eq!(world.told(), ":GOT \n");
+    assert_eq!(world.replies(), ":GOT \n");
     world.check();
 }
 
@@ -106,10 +106,10 @@ fn answer_over_a_replaced_link_is_dropped() {
     let face = Face::new(1);
     let mut old = claims_far(&mut world, &face);
     let far = world.hash("far");
-    let request = asked(&mut world, &mut old);
+    let request = queried(&mut world, &mut old);
     let mut new = world.dial(&face);
     // It is queried again over the new link, and a miss is not final before that answer.
-    assert_eq!(world.told(), "");
+    assert_eq!(world.replies(), "");
     world.send(&old, &[(request, value(far, b"old"))]);
     assert_eq!(world.driver.node.stats().answers_late, 0);
     world.send(&new, &[(request, value(far, b"old"))]);
@@ -118,7 +118,7 @@ fn answer_over_a_replaced_link_is_dropped() {
     let again = world.queries(&mut new);
     assert!(again.len() == 1 && again[0] != request);
     world.send(&new, &[(again[0], value(far, b"new"))]);
-    assert_eq!(world.told(), ":GOT far:new\n");
+    assert_eq!(world.replies(), ":GOT far:new\n");
     world.check();
 }
 
@@ -128,12 +128,12 @@ fn miss_of_a_peer_queried_again_over_a_new_link_is_no_false_positive() {
     let face = Face::new(1);
     let mut old = world.linked(&face);
     let far = world.hash("far");
-    asked(&mut world, &mut old);
+    queried(&mut world, &mut old);
     let mut new = world.dial(&face);
     let again = world.queries(&mut new);
     assert_eq!(again.len(), 1);
     world.send(&new, &[(again[0], Body::None { hash: far })]);
-    assert_eq!(world.told(), ":GOT \n");
+    assert_eq!(world.replies(), ":GOT \n");
     let stats = world.driver.node.stats();
     assert_eq!((stats.query_misses, stats.query_false_positives), (1, 0));
     world.check();
@@ -148,13 +148,13 @@ fn claims_are_held_against_all_absent_keys_whatever_was_asked_of_them() {
         let mut link = claims_far(&mut world, &face);
         for n in 0..2_000 {
             world.ask(&format!("{verb} absent{n}\n"));
-            world.hear(&mut link);
+            world.frames(&mut link);
         }
         world.driver.pass(ms(200));
-        world.hear(&mut link);
+        world.frames(&mut link);
         world.send(&link, &[heartbeat(1)]);
-        world.hear(&mut link);
-        let request = asked(&mut world, &mut link);
+        world.frames(&mut link);
+        let request = queried(&mut world, &mut link);
         world.send(&link, &[(request, Body::None { hash: world.hash("far") })]);
         world.view(&face).unwrap().measured_rate
     };
@@ -173,7 +173,7 @@ fn remote_ttl_is_shown_from_zero_to_the_longest() {
         let request = world.queries(&mut link)[0];
         let value = Body::Value { hash, version: 1, left_ms: Some(left_ms), value: b"" };
         world.send(&link, &[(request, value)]);
-        world.told()
+        world.replies()
     };
     assert_eq!(answered(&mut world, 0), ":LASTS \n");
     assert_eq!(answered(&mut world, 1), ":LASTS far:1\n");
@@ -193,7 +193,7 @@ fn value_in_the_answer_to_a_ttl_query_is_not_shown() {
     world.begin("TTL far\n");
     let request = world.queries(&mut link)[0];
     world.send(&link, &[(request, value(hash, b"surplus"))]);
-    assert_eq!(world.told(), ":LASTS far:never\n");
+    assert_eq!(world.replies(), ":LASTS far:never\n");
 }
 
 #[test]
@@ -202,14 +202,14 @@ fn value_longer_than_the_limit_is_a_miss_at_once() {
     let mut world = World::new(Config { limits, ..Config::default() });
     let mut link = claims_far(&mut world, &Face::new(1));
     let far = world.hash("far");
-    let request = asked(&mut world, &mut link);
+    let request = queried(&mut world, &mut link);
     world.send(&link, &[(request, value(far, &[b'x'; 1_001]))]);
-    assert_eq!(world.told(), ":GOT \n");
+    assert_eq!(world.replies(), ":GOT \n");
     let stats = world.driver.node.stats();
     assert_eq!((stats.lookup_misses, stats.frames_oversized), (1, 1));
-    let request = asked(&mut world, &mut link);
+    let request = queried(&mut world, &mut link);
     world.send(&link, &[(request, value(far, &[b'x'; 1_000]))]);
-    assert_eq!(world.told().len(), ":GOT far:\n".len() + 1_000);
+    assert_eq!(world.replies().len(), ":GOT far:\n".len() + 1_000);
     world.check();
 }
 
@@ -218,9 +218,9 @@ fn key_too_long_for_the_peer_is_a_miss_at_once_and_the_peer_is_queried_again() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
     for round in 1..=3 {
-        let request = asked(&mut world, &mut link);
+        let request = queried(&mut world, &mut link);
         world.send(&link, &[(request, Body::NotTaken)]);
-        assert_eq!(world.told(), ":GOT \n");
+        assert_eq!(world.replies(), ":GOT \n");
         assert_eq!(world.driver.node.stats().query_misses, round);
     }
     world.send(&link, &[(77, Body::NotTaken)]);
@@ -240,14 +240,14 @@ fn values_that_do_not_fit_into_one_reply_are_an_error() {
     let mut world = World::new(Config { limits, ..Config::default() });
     let mut link = world.linked(&Face::new(1));
     world.begin("GET a,b,c\n");
-    let heard = world.hear(&mut link);
-    for heard in &heard {
-        let Heard::Get { request, key } = heard else { panic!("{heard:?}") };
+    let received = world.frames(&mut link);
+    for received in &received {
+        let Received::Get { request, key } = received else { panic!("{received:?}") };
         let hash = world.hash(std::str::from_utf8(key).unwrap());
         world.send(&link, &[(*request, value(hash, &[b'x'; 900]))]);
     }
     assert_eq!(
-        world.told(),
+        world.replies(),
         ":ERR the reply would be longer than 1024 bytes; ask for fewer keys at a time\n"
     );
     world.check();
@@ -259,11 +259,11 @@ fn peer_that_sends_nothing_costs_three_timeouts_until_its_link_ends() {
     let face = Face::new(1);
     let mut link = claims_far(&mut world, &face);
     for _ in 0..3 {
-        asked(&mut world, &mut link);
+        queried(&mut world, &mut link);
         world.driver.pass(ms(99));
-        assert_eq!(world.told(), "");
+        assert_eq!(world.replies(), "");
         world.driver.pass(ms(1));
-        assert_eq!(world.told(), ":GOT \n");
+        assert_eq!(world.replies(), ":GOT \n");
     }
     for _ in 0..100 {
         assert_eq!(world.ask("GET far\n"), ":GOT \n");
@@ -282,14 +282,14 @@ fn peer_that_sends_nothing_costs_three_timeouts_until_its_link_ends() {
 fn answer_that_arrived_in_time_and_is_read_late_is_a_hit() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
-    let request = asked(&mut world, &mut link);
+    let request = queried(&mut world, &mut link);
     for _ in 0..500 {
         world.driver.skip(ms(1));
         while world.driver.node.step(world.driver.now, Class::Due) {}
     }
-    assert_eq!(world.told(), "");
+    assert_eq!(world.replies(), "");
     world.send(&link, &[(request, value(world.hash("far"), b"true"))]);
-    assert_eq!(world.told(), ":GOT far:true\n");
+    assert_eq!(world.replies(), ":GOT far:true\n");
     let stats = world.driver.node.stats();
     assert_eq!((stats.lookup_hits, stats.lookup_timeouts, stats.answers_late), (1, 0, 0));
     world.check();
@@ -302,20 +302,20 @@ fn waits_in_vain(world: &mut World, link: &mut Link) -> u64 {
     for waits in 0..200 {
         world.send(link, &[heartbeat(1)]);
         world.begin("GET far\n");
-        if world.told() == ":GOT \n" {
+        if world.replies() == ":GOT \n" {
             assert_eq!(world.driver.node.stats().lookup_timeouts, before + waits);
             return waits;
         }
         world.driver.pass(ms(100));
-        assert_eq!(world.told(), ":GOT \n");
+        assert_eq!(world.replies(), ":GOT \n");
     }
     panic!("lookups wait for ever");
 }
 
-/// Lets a peer beat and answer the questions that come with the node's beats, until lookups ask it again; how
+/// Lets a peer send heartbeats and answer the probes, until lookups query it again; how
 /// many that were.
 fn answers_until_asked(world: &mut World, face: &Face, link: &mut Link) -> u32 {
-    world.hear(link);
+    world.frames(link);
     let mut answers = 0;
     while world.view(face).unwrap().probes_left > 0 {
         world.driver.pass(ms(50));
@@ -347,7 +347,7 @@ fn peer_with_heartbeats_but_no_answers_costs_three_timeouts() {
         assert_eq!(world.driver.node.stats().lookup_timeouts, 3);
         assert!(world.is_linked(&face) && world.view(&face).unwrap().probes_left == 1);
         assert!(world.ask("MESH\n").contains("; circuit open: does not answer queries; probes left 1"));
-        // It is asked with each beat whether it does.
+        // It is queried with each beat whether it does.
         let probes = world.stat("probes");
         assert!((24..=26).contains(&probes), "{probes}");
         world.check();
@@ -361,10 +361,10 @@ fn briefly_slow_peer_is_queried_again_after_the_next_heartbeat() {
     let mut link = claims_far(&mut world, &face);
     waits_in_vain(&mut world, &mut link);
     assert_eq!(answers_until_asked(&mut world, &face, &mut link), 1);
-    let request = asked(&mut world, &mut link);
+    let request = queried(&mut world, &mut link);
     let far = world.hash("far");
     world.send(&link, &[(request, value(far, b"there"))]);
-    assert_eq!(world.told(), ":GOT far:there\n");
+    assert_eq!(world.replies(), ":GOT far:there\n");
 }
 
 #[test]
@@ -373,7 +373,7 @@ fn answer_to_a_probe_that_is_late_or_about_another_key_counts_for_nothing() {
     let face = Face::new(1);
     let mut link = claims_far(&mut world, &face);
     waits_in_vain(&mut world, &mut link);
-    world.hear(&mut link);
+    world.frames(&mut link);
     for (name, late) in [("far", 0), ("?", 100)] {
         let hash = world.hash(name);
         let request = loop {
@@ -415,12 +415,12 @@ fn peer_that_drops_some_queries_does_not_delay_every_lookup() {
     for round in 0..1_000 {
         // Several are on their way at any time; it answers two of three.
         world.begin(&format!("GET a{round},b{round},c{round}\n"));
-        let heard = world.hear(&mut link);
-        let queries: Vec<_> = heard
+        let received = world.frames(&mut link);
+        let queries: Vec<_> = received
             .into_iter()
-            .filter_map(
-                |heard| if let Heard::Get { request, key } = heard { Some((request, key)) } else { None },
-            )
+            .filter_map(|received| {
+                if let Received::Get { request, key } = received { Some((request, key)) } else { None }
+            })
             .collect();
         waited += usize::from(queries.len() == 3);
         for (request, key) in queries.iter().skip(1) {
@@ -432,7 +432,7 @@ fn peer_that_drops_some_queries_does_not_delay_every_lookup() {
     }
     assert!(waited < 100, "{waited} of 1,000 requests waited");
     world.driver.pass(ms(100));
-    world.told();
+    world.replies();
     world.check();
 }
 
@@ -447,7 +447,7 @@ fn many_silent_peers_of_unknown_filters_cost_three_timeouts_together() {
             assert_eq!(world.queries(link).len(), 1);
         }
         world.driver.pass(ms(100));
-        assert_eq!(world.told(), ":GOT \n");
+        assert_eq!(world.replies(), ":GOT \n");
     }
     assert_eq!(world.ask("GET nowhere,neither\n"), ":GOT \n");
     assert_eq!(world.driver.node.stats().lookup_timeouts, 3);
@@ -466,7 +466,7 @@ fn request_that_joins_a_lookup_has_peers_queried_that_are_new_and_unknown() {
     let request = world.queries(&mut newcomer)[0];
     let far = world.hash("far");
     world.send(&newcomer, &[(request, value(far, b"there"))]);
-    assert_eq!(world.told(), ":GOT far:there\n:GOT far:there\n");
+    assert_eq!(world.replies(), ":GOT far:there\n:GOT far:there\n");
     assert_eq!(world.queries(&mut silent), [0; 0]);
     world.check();
 }
@@ -483,7 +483,7 @@ fn lookup_goes_on_to_the_next_claimant_after_a_timeout() {
     let second = &mut links[1 - first];
     let request = world.queries(second)[0];
     world.send(second, &[(request, value(far, b"there"))]);
-    assert_eq!(world.told(), ":GOT far:there\n");
+    assert_eq!(world.replies(), ":GOT far:there\n");
     assert_eq!(world.driver.node.stats().lookup_timeouts, 0);
     world.check();
 }
@@ -510,8 +510,8 @@ fn shared_lookup_answers_the_waiters_still_connected() {
     assert_eq!((stats.lookups_coalesced, stats.lookups_unwanted), (19, 10));
     world.check();
     // A filter that begins anew in the middle of it all takes no lookup with it.
-    let request = asked(&mut world, &mut link);
+    let request = queried(&mut world, &mut link);
     world.publish(&mut link, head(2, 0), 0, &[0; 8]);
     world.send(&link, &[(request, value(far, b"w"))]);
-    assert_eq!(world.told(), ":GOT far:w\n");
+    assert_eq!(world.replies(), ":GOT far:w\n");
 }

@@ -1,7 +1,7 @@
 //! Changes of a filter that come twice, in the wrong order, not at all, or by the hundred thousand; and what
 //! little it takes to make a node talk.
 
-use crate::kit::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, heartbeat, ms, piece};
+use crate::kit::peer::{Face, Link, Received, World, block, bytes_of, deltas, head, heartbeat, ms, piece};
 use olivia::config::Config;
 use olivia::filter::changelog::Position;
 use olivia::limits::Limits;
@@ -10,8 +10,10 @@ use olivia::wire::frame::{Body, Head};
 
 /// The position of the RESYNC.
 fn resyncs(world: &mut World, link: &mut Link) -> Vec<Option<Head>> {
-    let heard = world.hear(link).into_iter();
-    heard.filter_map(|heard| if let Heard::Resync(from) = heard { Some(from) } else { None }).collect()
+    let received = world.frames(link).into_iter();
+    received
+        .filter_map(|received| if let Received::Resync(from) = received { Some(from) } else { None })
+        .collect()
 }
 
 fn position(world: &World, face: &Face) -> Option<u64> {
@@ -55,10 +57,10 @@ fn missing_delta_starts_one_resync_and_the_filter_is_uncertain_until_it_ends() {
     assert_eq!(world.filter(&face), FilterState::Doubtful);
     // While its filter is uncertain it is queried for keys that it does not claim.
     world.begin("GET nowhere\n");
-    let asked = world.queries(&mut link);
-    assert_eq!(asked.len(), 1);
-    world.send(&link, &[(asked[0], Body::None { hash: world.hash("nowhere") })]);
-    assert_eq!(world.told(), ":GOT \n");
+    let queried = world.queries(&mut link);
+    assert_eq!(queried.len(), 1);
+    world.send(&link, &[(queried[0], Body::None { hash: world.hash("nowhere") })]);
+    assert_eq!(world.replies(), ":GOT \n");
     // A heartbeat with the end of its changelog does not make it known.
     world.send(&link, &[(1, Body::Heartbeat { head: head(1, 3), is_answer: false })]);
     assert_eq!(world.filter(&face), FilterState::Doubtful);
@@ -73,7 +75,7 @@ fn announced_deltas_that_do_not_arrive_make_the_filter_uncertain() {
     let face = Face::new(1);
     let link = at_three(&mut world, &face);
     let ahead = |request, seq| (request, Body::Heartbeat { head: head(1, seq), is_answer: false });
-    // On their way, as far as one beat tells.
+    // In flight, as far as one heartbeat shows.
     world.send(&link, &[ahead(1, 5)]);
     assert_eq!(world.filter(&face), FilterState::Known);
     world.driver.send(link.conn, deltas(3, &[4]));
@@ -154,8 +156,8 @@ fn block_beyond_the_filter_is_refused_and_starts_a_resync() {
             world.driver.pass(ms(1_000));
             world.send(&link, &[heartbeat(second)]);
         }
-        let asked = resyncs(&mut world, &mut link);
-        assert!(!asked.is_empty() && asked.iter().all(Option::is_none), "{asked:?}");
+        let queried = resyncs(&mut world, &mut link);
+        assert!(!queried.is_empty() && queried.iter().all(Option::is_none), "{queried:?}");
         world.publish(&mut link, head(1, 4), 1, &[0; 16]);
         assert_eq!(world.filter(&face), FilterState::Known);
         world.check();
@@ -247,7 +249,7 @@ fn blocks_during_a_snapshot_are_dropped() {
     let face = Face::new(1);
     let mut link = world.linked(&face);
     world.publish(&mut link, head(1, 0), 13, &[0; 8 << 13]);
-    world.hear(&mut link);
+    world.frames(&mut link);
     let mut storm = bytes_of(&[(0, Body::Snap { head: head(1, 0), size_log2: 14 })]);
     for number in 0..2_000 {
         storm.extend(block(u64::from(number), number, [1; 8]));
@@ -295,11 +297,11 @@ fn repeated_resync_requests_of_a_reading_peer_cost_one_step_each() {
     with_keys(&mut world);
     let mut link = world.linked(&Face::new(1));
     world.send(&link, &[(0, Body::Resync(None))]);
-    assert!(world.hear(&mut link).contains(&Heard::Changelog));
+    assert!(world.frames(&mut link).contains(&Received::Changelog));
     let (ticks, bytes) = (world.driver.ticks, world.driver.node.stats().digest_sent_bytes);
     let storm: Vec<_> = (0..200).map(|_| (0, Body::Resync(None))).collect();
     world.send(&link, &storm);
-    world.hear(&mut link);
+    world.frames(&mut link);
     let sent = world.driver.node.stats().digest_sent_bytes - bytes;
     assert!(sent <= 2 * (128 << 10) + 200 * (17 << 10), "{sent} bytes");
     assert!(world.driver.ticks - ticks < 1_000);
@@ -323,11 +325,14 @@ fn flood_of_heartbeats_is_answered_no_faster_than_it_is_read() {
     let unanswered = world.stat("heartbeats_unanswered");
     assert!(unanswered > 10_000, "{unanswered}");
     world.driver.reads(link.conn, true);
-    let answered = world.hear(&mut link).len() as u64;
+    let answered = world.frames(&mut link).len() as u64;
     assert!(answered >= 20_000 - unanswered);
     // As soon as it reads it is answered again.
     world.send(&link, &[heartbeat(99_999)]);
-    assert!(matches!(world.hear(&mut link)[..], [Heard::Heartbeat { request: 99_999, is_answer: true, .. }]));
+    assert!(matches!(
+        world.frames(&mut link)[..],
+        [Received::Heartbeat { request: 99_999, is_answer: true, .. }]
+    ));
     assert!(world.is_linked(&face));
     assert_eq!(world.closed(CloseReason::SlowReader), 0);
     world.check();

@@ -1,7 +1,7 @@
 //! BYE and half closes, in every phase: the link ends at once, its queries fail over to other peers, and later
 //! frames are dropped.
 
-use crate::kit::peer::{Face, Heard, World, bytes_of, heartbeat, ms, secretive};
+use crate::kit::peer::{Face, Received, World, bytes_of, heartbeat, ms, secretive};
 use olivia::config::Config;
 use olivia::node::CloseReason;
 use olivia::wire::frame::{Body, Wanted};
@@ -16,7 +16,7 @@ fn bye_ends_a_link_at_once_and_later_frames_are_dropped() {
     assert!(!world.is_linked(&face));
     assert_eq!(world.driver.node.stats().frames, 1);
     world.send(&link, &[heartbeat(1), (2, Body::Get { key: b"own", wanted: Wanted::Value })]);
-    assert_eq!(world.hear(&mut link), []);
+    assert_eq!(world.frames(&mut link), []);
     assert!(world.driver.has_ended(link.conn));
     // It goes on talking and never closes: two seconds, and it is closed.
     for _ in 0..4 {
@@ -42,7 +42,7 @@ fn query_to_a_leaving_peer_ends_at_once() {
             2 => world.driver.lose(link.conn),
             _ => world.driver.send(link.conn, "garbage"),
         }
-        assert_eq!(world.told(), ":GOT \n");
+        assert_eq!(world.replies(), ":GOT \n");
         assert_eq!(world.driver.node.stats().queries_lost, 1);
         assert_eq!(world.driver.node.lookups(), 0);
         world.check();
@@ -59,14 +59,14 @@ fn lookup_fails_over_when_a_peer_leaves() {
         world.driver.send(link.conn, crate::kit::peer::deltas(0, &[far]));
     }
     world.begin("GET far\n");
-    let asked = links.each_mut().map(|link| world.queries(link));
-    let first = usize::from(asked[0].is_empty());
-    assert!(asked[1 - first].is_empty(), "both are asked at once");
+    let queried = links.each_mut().map(|link| world.queries(link));
+    let first = usize::from(queried[0].is_empty());
+    assert!(queried[1 - first].is_empty(), "both are queried at once");
     world.send(&links[first], &[(0, Body::Bye(b"leaving"))]);
     let request = world.queries(&mut links[1 - first])[0];
     let value = Body::Value { hash: far, version: 1, left_ms: None, value: b"there" };
     world.send(&links[1 - first], &[(request, value)]);
-    assert_eq!(world.told(), ":GOT far:there\n");
+    assert_eq!(world.replies(), ":GOT far:there\n");
     world.check();
 }
 
@@ -74,7 +74,7 @@ fn lookup_fails_over_when_a_peer_leaves() {
 fn half_close_in_each_phase_of_being_dialled_ends_the_connection() {
     let mut world = World::new(secretive());
     let face = Face::elsewhere(1);
-    // Before a byte, in the middle of the offer, behind it, in the middle of the proof.
+    // Before a byte, in the middle of the offer, after it, in the middle of the proof.
     for cut in [0, 20] {
         let conn = world.driver.connect(&face.seen).unwrap();
         world.driver.send(conn, &face.offer_line()[..cut]);
@@ -117,7 +117,7 @@ fn half_close_in_each_phase_of_dialling_fails_the_dial_and_it_is_dialled_again()
     world.driver.lose(conn);
     assert_eq!((world.closed(CloseReason::Refused), world.closed(CloseReason::Lost)), (3, 1));
     let mut link = world.accept(&face);
-    assert!(world.hear(&mut link).contains(&Heard::Resync(None)));
+    assert!(world.frames(&mut link).contains(&Received::Resync(None)));
     // With the welcome.
     world.driver.shut(link.conn);
     assert!(!world.is_linked(&face));
@@ -148,9 +148,9 @@ fn peer_continues_its_changelog_after_a_lost_link() {
     world.driver.pass(ms(29_000));
     let mut link = world.dial(&face);
     let at = Some(crate::kit::peer::head(1, 1));
-    assert!(world.hear(&mut link).contains(&Heard::Resync(at)));
+    assert!(world.frames(&mut link).contains(&Received::Resync(at)));
     world.driver.lose(link.conn);
     world.driver.pass(ms(31_000));
     let mut link = world.dial(&face);
-    assert!(world.hear(&mut link).contains(&Heard::Resync(None)));
+    assert!(world.frames(&mut link).contains(&Received::Resync(None)));
 }

@@ -1,8 +1,8 @@
-//! Bytes on a link that are no frames, or not yet: such a link ends with a goodbye that says why, at once if
+//! Bytes on a link that are no frames, or not yet: such a link ends with a BYE and its reason, at once if
 //! the header shows it, and a half frame is waited for as long as bytes come.
 
 use crate::kit::peer::{
-    Face, Heard, Link, World, block, bytes_of, deltas, head, header, heartbeat, ms, piece,
+    Face, Link, Received, World, block, bytes_of, deltas, head, header, heartbeat, ms, piece,
 };
 use olivia::config::Config;
 use olivia::limits::Limits;
@@ -38,7 +38,7 @@ fn broken(bytes: &[u8]) -> String {
     let mut link = world.linked(&face);
     let frames = world.driver.node.stats().frames;
     world.driver.send(link.conn, bytes);
-    let reason = world.goodbye(&mut link);
+    let reason = world.bye_reason(&mut link);
     assert_eq!(world.driver.node.stats().frames_broken, 1, "{reason}");
     assert_eq!(world.driver.node.stats().frames, frames, "{reason}");
     assert!(!world.is_linked(&face));
@@ -142,9 +142,9 @@ fn frames_byte_by_byte_are_frames() {
     for byte in bytes {
         world.driver.send(link.conn, [byte]);
     }
-    let heard = world.hear(&mut link);
-    assert!(matches!(heard[0], Heard::Heartbeat { request: 7, is_answer: true, .. }), "{heard:?}");
-    assert_eq!(heard[1], Heard::Value { request: 8, value: b"1".to_vec() });
+    let received = world.frames(&mut link);
+    assert!(matches!(received[0], Received::Heartbeat { request: 7, is_answer: true, .. }), "{received:?}");
+    assert_eq!(received[1], Received::Value { request: 8, value: b"1".to_vec() });
     world.check();
 }
 
@@ -197,8 +197,8 @@ fn keys_and_values_over_the_limits_are_skipped_without_buffering() {
         assert!(world.is_linked(&face));
     }
     assert_eq!(world.driver.node.stats().frames_oversized, 4);
-    world.hear(&mut link);
+    world.frames(&mut link);
     world.send(&link, &[heartbeat(9)]);
-    assert!(matches!(world.hear(&mut link)[0], Heard::Heartbeat { request: 9, .. }));
+    assert!(matches!(world.frames(&mut link)[0], Received::Heartbeat { request: 9, .. }));
     world.check();
 }

@@ -91,7 +91,7 @@ fn replayed_counter_offer_is_refused() {
         assert!(again.node == node.node && again.nonce != node.nonce);
         world.driver.send(conn, &recorded);
         assert!(world.driver.is_closed(conn));
-        assert_eq!(world.driver.take(conn), "", "nothing is proven to who proves nothing");
+        assert_eq!(world.driver.take(conn), "", "no proof is sent before the other side has sent its own");
         world.check();
     }
     assert_eq!(world.closed(CloseReason::Refused), 3);
@@ -188,9 +188,9 @@ fn password_set_without_a_secret_ends_links_and_handshakes() {
     world.driver.node.reconfigure(world.driver.now, Config { password, ..Config::default() });
     world.driver.run();
     for link in &mut linked {
-        assert_eq!(world.goodbye(link), "this node has a password now, and no [mesh] secret");
+        assert_eq!(world.bye_reason(link), "this node has a password now, and no [mesh] secret");
     }
-    assert_eq!(world.told(), ":GOT \n");
+    assert_eq!(world.replies(), ":GOT \n");
     assert!(world.driver.is_closed(dialled));
     world.driver.send(offered, faces[3].proof_line(&node));
     assert!(world.driver.take(offered).starts_with("h2:ERR this node has a password and no [mesh] secret"));
@@ -267,12 +267,12 @@ fn proof_after_pending_requests_is_refused() {
     let (conn, node) = world.offered(&face);
     let both = [b"GET elsewhere\n".to_vec(), face.proof_line(&node)].concat();
     world.driver.send(conn, both);
-    let asked = world.queries(&mut slow);
-    assert_eq!(asked.len(), 1);
+    let queried = world.queries(&mut slow);
+    assert_eq!(queried.len(), 1);
     assert!(!world.is_linked(&face));
     world.driver.pass(ms(100));
-    let told = world.driver.take(conn);
-    assert!(told.starts_with(":GOT \nh2:ERR a handshake is the first request"), "{told}");
+    let reply = world.driver.take(conn);
+    assert!(reply.starts_with(":GOT \nh2:ERR a handshake is the first request"), "{reply}");
 }
 
 #[test]

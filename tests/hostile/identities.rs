@@ -1,6 +1,6 @@
 //! Identities: too many nodes, one node twice, one node after another at an address, a node id of another node.
 
-use crate::kit::peer::{Face, Heard, Link, World, head, heartbeat, ms, secretive};
+use crate::kit::peer::{Face, Link, Received, World, head, heartbeat, ms, secretive};
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
 use olivia::node::{CloseReason, Node};
@@ -22,7 +22,7 @@ fn node_beyond_active_peers_is_refused_and_linked_after_one_left() {
     let first = world.dial(&faces[0]);
     world.dial(&faces[1]);
     let (conn, reply) = world.proven(&faces[2]);
-    // Others may have a place, and somebody who has proven who he is may know of them.
+    // The node names others that may have room, to a peer with a valid proof.
     let mut hints: Vec<&str> =
         reply.trim_end().strip_prefix("h2:FULFILLED full,").unwrap().split(',').collect();
     hints.sort_unstable();
@@ -66,7 +66,7 @@ fn node_without_a_link_gets_one_above_active_peers_and_then_the_place_of_a_peer_
     put_peers(&mut list, 0, std::iter::once(other));
     world.driver.send(old.conn, list);
     world.dial(&face(5, Links::None));
-    assert_eq!(world.goodbye(&mut old), "a node without a link needs this one");
+    assert_eq!(world.bye_reason(&mut old), "a node without a link needs this one");
     assert_eq!(world.stat("peers_linked"), 3);
     assert!(world.proven(&face(1, Links::None)).1.starts_with("h2:FULFILLED full,"));
     world.check();
@@ -166,7 +166,7 @@ fn ten_thousand_identities_leave_bounded_tables() {
     let limits = Limits { peer_filters_max: 1 << 20, ..Limits::default() };
     let mut world = World::new(Config { mesh, limits, ..Config::default() });
     for number in 0..10_000 {
-        // The audit takes its time, and each hundredth of its kind says as much.
+        // The audit is slow, and each hundredth node shows as much.
         world.driver.watch = (number % 100 == 0).then_some(Node::audit);
         let face = Face { listen: format!("127.1.{}.{}:7", number >> 8, number & 255), ..Face::new(number) };
         let mut link = world.dial(&face);
@@ -190,14 +190,15 @@ fn ten_thousand_identities_leave_bounded_tables() {
 
 /// Whether exactly this one of two links is open, and the other got BYE with the reason.
 fn survives(world: &mut World, alive: &mut Link, gone: &mut Link, why: &str) {
-    let said = world.goodbye(gone);
-    assert_eq!(said, why);
+    assert_eq!(world.bye_reason(gone), why);
     assert!(!world.driver.has_ended(alive.conn));
-    world.hear(alive);
+    world.frames(alive);
     world.send(alive, &[heartbeat(77)]);
-    let answer = world.hear(alive);
+    let answer = world.frames(alive);
     assert!(
-        answer.iter().any(|heard| matches!(heard, Heard::Heartbeat { request: 77, is_answer: true, .. }))
+        answer
+            .iter()
+            .any(|received| matches!(received, Received::Heartbeat { request: 77, is_answer: true, .. }))
     );
     assert_eq!(world.stat("peers_linked"), 1);
     world.driver.shut(gone.conn);
@@ -307,7 +308,7 @@ fn new_node_met_at_an_address_ends_the_link_of_the_one_before() {
     world.join(&[&before.listen]);
     let mut old = world.known(&before);
     world.accept(&after);
-    assert_eq!(world.goodbye(&mut old), "another node listens on your address");
+    assert_eq!(world.bye_reason(&mut old), "another node listens on your address");
     assert!(world.is_linked(&after) && !world.is_linked(&before));
     world.check();
 }

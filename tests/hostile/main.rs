@@ -1,4 +1,4 @@
-//! Peers that know the secret, or try to do without, and then say whatever they like: what is refused, what
+//! Peers with and without the secret that send anything they like: what is refused, what
 //! it costs, what is counted, and that everybody else is answered meanwhile.
 //!
 //! One node with a virtual clock, everything else decided by the test; see `tests/kit/peer.rs`. The limits of the mesh

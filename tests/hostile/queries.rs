@@ -1,7 +1,7 @@
-//! Peers that ask too much: what they are owed is bounded in number and bytes, clients are served between
-//! their questions, and no question of theirs causes another.
+//! Peers that query too much: their pending answers are bounded in number and bytes, clients are served between
+//! their queries, and no query of theirs causes another.
 
-use crate::kit::peer::{Face, Heard, World, bytes_of, deltas, heartbeat, ms};
+use crate::kit::peer::{Face, Received, World, bytes_of, deltas, heartbeat, ms};
 use olivia::base::time::Instant;
 use olivia::config::Config;
 use olivia::limits::Limits;
@@ -32,16 +32,18 @@ fn answers_to_a_peer_that_does_not_read_are_dropped_above_the_limit() {
     assert_eq!(world.stat("peer_queries"), 100_000);
     // As soon as it reads it gets its answers, in the order of its queries.
     world.driver.reads(link.conn, true);
-    let heard = world.hear(&mut link);
-    let answered: Vec<u32> = heard
+    let received = world.frames(&mut link);
+    let answered: Vec<u32> = received
         .iter()
-        .filter_map(|heard| if let Heard::Value { request, .. } = heard { Some(*request) } else { None })
+        .filter_map(
+            |received| if let Received::Value { request, .. } = received { Some(*request) } else { None },
+        )
         .collect();
     assert!(answered.is_sorted());
     assert_eq!(answered.len() as u64 + dropped, 100_000);
     assert!(answered.len() > 1_024 + 4_000, "{}", answered.len());
     world.send(&link, &[get(7, b"own")]);
-    assert_eq!(world.hear(&mut link), [Heard::Value { request: 7, value: b"1".to_vec() }]);
+    assert_eq!(world.frames(&mut link), [Received::Value { request: 7, value: b"1".to_vec() }]);
     world.check();
 }
 
@@ -61,11 +63,12 @@ fn long_keys_that_wait_for_their_answers_are_bounded_by_their_bytes() {
     // Four of these keys are all that a quarter of a megabyte holds; one of the big ones waits too.
     assert_eq!(world.driver.node.stats().peer_queries_dropped, 300 - 4);
     world.driver.reads(link.conn, true);
-    let heard = world.hear(&mut link);
-    let noes: Vec<&Heard> = heard.iter().filter(|heard| matches!(heard, Heard::None { .. })).collect();
+    let received = world.frames(&mut link);
+    let noes: Vec<&Received> =
+        received.iter().filter(|received| matches!(received, Received::None { .. })).collect();
     assert_eq!(noes.len(), 4);
     world.send(&link, &[get(500, &key)]);
-    assert_eq!(world.hear(&mut link), [Heard::None { request: 500 }]);
+    assert_eq!(world.frames(&mut link), [Received::None { request: 500 }]);
     world.check();
 }
 
@@ -89,7 +92,8 @@ fn large_values_are_sent_one_by_one_as_they_are_read() {
     }
     assert!(most <= (256 << 10) + 65_100, "{most}");
     assert!(taken > 500 * 65_000);
-    let answers = world.hear(&mut link).into_iter().filter(|heard| matches!(heard, Heard::Value { .. }));
+    let answers =
+        world.frames(&mut link).into_iter().filter(|received| matches!(received, Received::Value { .. }));
     assert_eq!(answers.count(), 500);
     world.check();
 }
@@ -108,8 +112,8 @@ fn abandoned_query_does_not_delay_later_ones() {
         world.send(&link, &storm);
         request += 20;
         world.driver.read_some(link.conn, 130_200);
-        for heard in world.hear(&mut link) {
-            let Heard::Value { request: answered, .. } = heard else { continue };
+        for received in world.frames(&mut link) {
+            let Received::Value { request: answered, .. } = received else { continue };
             // The link itself holds what it takes in another 200 ms and more.
             in_time += u32::from(round >= 5 && answered >= request - 4 * 20);
         }
@@ -140,9 +144,9 @@ fn query_flood_does_not_starve_the_snapshot() {
         let (mut snapshot, mut answers, mut taken) = (0, 0, 0);
         while taken < 2 << 20 {
             taken += world.driver.read_some(link.conn, 20_000);
-            for heard in world.hear(&mut link) {
-                snapshot += u32::from(heard == Heard::Changelog);
-                answers += u32::from(matches!(heard, Heard::Value { .. }));
+            for received in world.frames(&mut link) {
+                snapshot += u32::from(received == Received::Changelog);
+                answers += u32::from(matches!(received, Received::Value { .. }));
             }
             world.send(&link, &storm);
         }
@@ -165,9 +169,12 @@ fn closed_link_has_no_deferred_queries() {
     world.driver.lose(link.conn);
     let mut link = world.dial(&face);
     world.send(&link, &[get(77, b"own")]);
-    let answers: Vec<Heard> =
-        world.hear(&mut link).into_iter().filter(|heard| matches!(heard, Heard::Value { .. })).collect();
-    assert_eq!(answers, [Heard::Value { request: 77, value: b"1".to_vec() }]);
+    let answers: Vec<Received> = world
+        .frames(&mut link)
+        .into_iter()
+        .filter(|received| matches!(received, Received::Value { .. }))
+        .collect();
+    assert_eq!(answers, [Received::Value { request: 77, value: b"1".to_vec() }]);
     world.check();
 }
 
@@ -185,11 +192,11 @@ fn flood_of_queries_is_answered_in_steps_between_client_requests() {
         games += 1;
         assert!(games < 1_000);
     }
-    // 256 questions are a step.
+    // 256 queries are a step.
     assert!(games >= 10_000 / 256, "{games} steps");
     world.driver.run();
-    let answers = world.hear(&mut link);
-    assert!(answers.iter().filter(|heard| matches!(heard, Heard::Value { .. })).count() > 9_000);
+    let answers = world.frames(&mut link);
+    assert!(answers.iter().filter(|received| matches!(received, Received::Value { .. })).count() > 9_000);
     world.check();
 }
 
@@ -199,20 +206,20 @@ fn peer_query_is_answered_locally_without_further_queries() {
     let mut holder = world.known(&Face::new(1));
     let far = world.hash("far");
     world.driver.send(holder.conn, deltas(0, &[far]));
-    world.hear(&mut holder);
+    world.frames(&mut holder);
     let mut unknown = world.linked(&Face::new(2));
-    world.hear(&mut holder);
+    world.frames(&mut holder);
     world.send(&unknown, &[get(1, b"far"), get(2, b"own"), get(3, b"")]);
-    let heard = world.hear(&mut unknown);
+    let received = world.frames(&mut unknown);
     assert_eq!(
-        heard,
+        received,
         [
-            Heard::None { request: 1 },
-            Heard::Value { request: 2, value: b"1".to_vec() },
-            Heard::None { request: 3 }
+            Received::None { request: 1 },
+            Received::Value { request: 2, value: b"1".to_vec() },
+            Received::None { request: 3 }
         ]
     );
-    assert_eq!(world.hear(&mut holder), []);
+    assert_eq!(world.frames(&mut holder), []);
     assert_eq!((world.driver.node.stats().lookups, world.stat("gets")), (0, 0));
     world.check();
 }
@@ -223,9 +230,9 @@ fn query_for_a_key_over_the_limit_is_answered_as_a_miss() {
     let mut world = World::new(Config { limits, ..Config::default() });
     let mut link = world.linked(&Face::new(1));
     world.send(&link, &[get(1, b"12345678901"), get(2, b"1234567890"), heartbeat(3)]);
-    let heard = world.hear(&mut link);
-    assert_eq!(heard[..2], [Heard::None { request: 1 }, Heard::None { request: 2 }]);
-    assert!(matches!(heard[2], Heard::Heartbeat { request: 3, .. }));
+    let received = world.frames(&mut link);
+    assert_eq!(received[..2], [Received::None { request: 1 }, Received::None { request: 2 }]);
+    assert!(matches!(received[2], Received::Heartbeat { request: 3, .. }));
     assert_eq!(world.driver.node.stats().frames_oversized, 1);
     assert_eq!(world.stat("peer_queries"), 2);
     world.check();
@@ -250,7 +257,7 @@ fn ttl_sent_to_a_peer_never_exceeds_the_expiry() {
         };
         let Body::Value { left_ms: Some(left_ms), .. } = body else { panic!("{body:?}") };
         let left = Instant::from_millis(deadline).since(world.driver.now.mono);
-        // Its asker may have asked in the turn in which the question is read, which has begun up to 1 ms ago.
+        // Its asker may have queried in the turn in which the query is read, which has begun up to 1 ms ago.
         let turn = left.min(ms(1));
         assert!(ms(left_ms) + turn <= left, "{left_ms} ms of {left:?}");
         assert!(ms(left_ms + 2) > left, "{left_ms} ms of {left:?}");
@@ -262,8 +269,8 @@ fn reused_request_numbers_are_answered_each() {
     let mut world = World::new(Config::default());
     let mut link = world.linked(&Face::new(1));
     world.send(&link, &[get(5, b"own"), get(5, b"own"), get(5, b"nowhere")]);
-    let value = || Heard::Value { request: 5, value: b"1".to_vec() };
-    assert_eq!(world.hear(&mut link), [value(), value(), Heard::None { request: 5 }]);
+    let value = || Received::Value { request: 5, value: b"1".to_vec() };
+    assert_eq!(world.frames(&mut link), [value(), value(), Received::None { request: 5 }]);
 }
 
 #[test]
@@ -271,17 +278,17 @@ fn answer_does_not_arrive_before_the_addition_of_its_key_however_full_the_link_i
     let mut world = World::new(Config::default());
     let mut link = world.linked(&Face::new(1));
     world.send(&link, &[(0, Body::Resync(None))]);
-    assert_eq!(world.hear(&mut link).last(), Some(&Heard::Changelog));
+    assert_eq!(world.frames(&mut link).last(), Some(&Received::Changelog));
     world.ask(&format!("SET big:{}\n", "x".repeat(100_000)));
-    world.hear(&mut link);
+    world.frames(&mut link);
     // More waits than the outbound buffer of a link takes of changes, and less than keeps back an answer.
     world.driver.reads(link.conn, false);
     world.send(&link, &[get(1, b"big")]);
     world.ask("SET new:1\n");
     world.send(&link, &[get(2, b"new")]);
     world.driver.reads(link.conn, true);
-    let heard = world.hear(&mut link);
-    let place = |wanted: &Heard| heard.iter().position(|heard| heard == wanted).unwrap();
-    let answer = Heard::Value { request: 2, value: b"1".to_vec() };
-    assert!(place(&Heard::Changelog) < place(&answer), "{:?}", heard.len());
+    let received = world.frames(&mut link);
+    let place = |wanted: &Received| received.iter().position(|received| received == wanted).unwrap();
+    let answer = Received::Value { request: 2, value: b"1".to_vec() };
+    assert!(place(&Received::Changelog) < place(&answer), "{:?}", received.len());
 }

@@ -1,7 +1,7 @@
 //! Snapshots that are wrong, too large, or incomplete: what is refused leaves the peer's filter unknown, so that
 //! it is queried, and its memory is freed.
 
-use crate::kit::peer::{Face, Heard, Link, World, bytes_of, deltas, head, heartbeat, ms, piece};
+use crate::kit::peer::{Face, Link, Received, World, bytes_of, deltas, head, heartbeat, ms, piece};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::node::FilterState;
@@ -24,10 +24,10 @@ fn end() -> Vec<u8> {
 /// The peer is queried for a key, since its filter is unknown, and answers NONE.
 fn is_asked(world: &mut World, link: &mut Link) {
     world.begin("GET nowhere\n");
-    let asked = world.queries(link);
-    assert_eq!(asked.len(), 1, "it is not asked");
-    world.send(link, &[(asked[0], Body::None { hash: world.hash("nowhere") })]);
-    assert_eq!(world.told(), ":GOT \n");
+    let queried = world.queries(link);
+    assert_eq!(queried.len(), 1, "it is not queried");
+    world.send(link, &[(queried[0], Body::None { hash: world.hash("nowhere") })]);
+    assert_eq!(world.replies(), ":GOT \n");
 }
 
 fn refusals(world: &World) -> u64 {
@@ -63,7 +63,7 @@ fn stalled_snapshot_frees_its_memory() {
     assert!(world.stat("peer_filters_bytes") > bytes);
     let link = world.dial(&face);
     assert_eq!(world.stat("peer_filters_bytes"), bytes);
-    // The end of a link, and what is remembered of its peer behind it.
+    // The end of a link, and what is kept of its peer after it.
     world.driver.send(link.conn, snap(1, 10));
     world.driver.lose(link.conn);
     assert_eq!(world.stat("peer_filters_bytes"), bytes);
@@ -89,20 +89,21 @@ fn filter_that_fills_up_by_deltas_is_refused_when_it_claims_nearly_all() {
     let dropped = world.driver.node.stats().digest_messages_dropped;
     world.driver.send(link.conn, deltas(seq, &[1]));
     assert!(world.driver.node.stats().digest_messages_dropped > dropped);
-    world.hear(&mut link);
-    let asked = resyncs_within(&mut world, &mut link, 60);
-    assert_eq!(asked, 3, "once in twenty seconds");
+    world.frames(&mut link);
+    let queried = resyncs_within(&mut world, &mut link, 60);
+    assert_eq!(queried, 3, "once in twenty seconds");
 }
 
 /// RESYNCs that the peer gets during so many seconds of heartbeats.
 fn resyncs_within(world: &mut World, link: &mut Link, seconds: u32) -> usize {
-    let mut asked = 0;
+    let mut queried = 0;
     for second in 0..seconds {
         world.driver.pass(ms(1_000));
         world.send(link, &[heartbeat(second)]);
-        asked += world.hear(link).iter().filter(|heard| matches!(heard, Heard::Resync(_))).count();
+        queried +=
+            world.frames(link).iter().filter(|received| matches!(received, Received::Resync(_))).count();
     }
-    asked
+    queried
 }
 
 #[test]
@@ -120,7 +121,7 @@ fn false_claims_are_measured_and_every_claim_is_followed() {
         let requests = world.queries(&mut link);
         assert_eq!(requests.len(), 1);
         world.send(&link, &[(requests[0], Body::None { hash: world.hash(key) })]);
-        assert_eq!(world.told(), ":GOT \n");
+        assert_eq!(world.replies(), ":GOT \n");
     }
     assert_eq!(world.driver.node.stats().query_false_positives, 500);
     assert!(world.view(&face).unwrap().measured_rate > Some(0.9));
@@ -137,12 +138,12 @@ fn filters_beyond_the_largest_size_are_refused_before_a_byte_is_allocated() {
     assert_eq!(refusals(&world), 4);
     // Of no size that there is: nothing has changed.
     assert_eq!(world.filter(&face), FilterState::Known);
-    assert_eq!(world.hear(&mut link), []);
+    assert_eq!(world.frames(&mut link), []);
     // The largest that there is, above what all filters may take.
     world.driver.send(link.conn, snap(2, 26));
     assert_eq!((refusals(&world), world.stat("peer_filters_bytes")), (5, 0));
     assert_eq!(world.filter(&face), FilterState::Unknown);
-    assert_eq!(world.hear(&mut link), [Heard::Resync(Some(head(2, 0)))]);
+    assert_eq!(world.frames(&mut link), [Received::Resync(Some(head(2, 0)))]);
     world.driver.send(link.conn, piece(0, &[u64::MAX; 2_048]));
     assert_eq!(world.driver.node.stats().digest_messages_dropped, 1);
     is_asked(&mut world, &mut link);
@@ -157,7 +158,7 @@ fn filter_that_does_not_fit_beside_the_others_leaves_its_own_peer_unknown() {
     let mut second = world.linked(&faces[1]);
     world.publish(&mut first, head(1, 0), 13, &[0; 8 << 13]);
     assert_eq!(world.stat("peer_filters_bytes"), 1 << 19);
-    world.hear(&mut second);
+    world.frames(&mut second);
     world.publish(&mut second, head(1, 0), 14, &[0; 8 << 14]);
     assert_eq!(world.filter(&faces[0]), FilterState::Known);
     assert_eq!(world.filter(&faces[1]), FilterState::Unknown);
@@ -214,7 +215,7 @@ fn empty_pieces_and_empty_deltas_change_nothing() {
         world.driver.send(link.conn, crate::kit::peer::header(kind, 0, 0));
     }
     assert_eq!(world.filter(&face), FilterState::Known);
-    assert_eq!(world.hear(&mut link), []);
+    assert_eq!(world.frames(&mut link), []);
 }
 
 #[test]
@@ -245,7 +246,7 @@ fn snapshots_begun_one_after_the_other_never_hold_more_than_the_budget() {
         world.check_at_once();
         let held = world.stat("peer_filters_bytes");
         assert!(held <= 1 << 20, "{held} bytes");
-        world.hear(&mut link);
+        world.frames(&mut link);
     }
     // One that is whole then counts.
     world.publish(&mut link, head(1, 0), 10, &[0; 8 << 10]);

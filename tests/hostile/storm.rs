@@ -2,7 +2,7 @@
 //! limits. What is checked are the node's own counters and its limits.
 
 use crate::kit::ClientId;
-use crate::kit::peer::{Face, Heard, Link, World, block, bytes_of, deltas, head, ms, piece};
+use crate::kit::peer::{Face, Link, Received, World, block, bytes_of, deltas, head, ms, piece};
 use olivia::base::rng::Rng;
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
@@ -50,7 +50,7 @@ struct Storm {
     world: World,
     crowd: Crowd,
     rng: Rng,
-    /// Links as far as they are known, each with the questions that came over it and were not answered.
+    /// Links as far as they are known, each with the queries that came over it and were not answered.
     links: Vec<(Link, Vec<(u32, String)>)>,
     clients: Vec<ClientId>,
 }
@@ -183,8 +183,8 @@ impl Storm {
         if self.world.driver.is_closed(link.conn) {
             return;
         }
-        for heard in self.world.hear(&mut link) {
-            if let Heard::Get { request, key } = heard {
+        for received in self.world.frames(&mut link) {
+            if let Received::Get { request, key } = received {
                 queries.push((request, String::from_utf8(key).unwrap()));
             }
         }
@@ -265,7 +265,7 @@ impl Storm {
         assert!(self.world.stat("peers_linked") <= self.crowd.active_peers.into());
         assert!(self.world.stat("buffers_bytes") < 4 << 20);
         assert!(self.world.driver.node.lookups() <= 12);
-        self.world.told();
+        self.world.replies();
     }
 
     /// Everybody leaves: nothing is left of them.

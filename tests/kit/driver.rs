@@ -1,5 +1,5 @@
 //! One node with a virtual clock, and connections whose every byte the test decides, without sockets and without
-//! waiting. Nothing is random, and nothing goes wrong unless the test says so.
+//! waiting. Nothing is random, and there are no faults but those of the test.
 
 use super::contract::{Contract, conn_of};
 use olivia::base::time::{Instant, Now};
@@ -258,7 +258,7 @@ impl Driver {
         self.run();
         let end = self.now.mono.after(span);
         while let Some(next) = self.node.next_deadline().filter(|next| *next <= end) {
-            assert!(next > self.now.mono, "the node asks to be woken at {next:?}, which has passed");
+            assert!(next > self.now.mono, "next_deadline() is {next:?}, which has passed");
             self.set_time(next);
             self.run();
         }

@@ -119,7 +119,7 @@ impl Face {
 
 /// A frame that came from the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
+pub enum Received {
     Heartbeat {
         request: u32,
         head: Head,
@@ -143,7 +143,7 @@ pub enum Heard {
     Changelog,
 }
 
-impl Heard {
+impl Received {
     fn of(frame: &frame::Frame<'_>) -> Self {
         let request = frame.request;
         match frame.body {
@@ -160,8 +160,8 @@ impl Heard {
         }
     }
 
-    /// The number of a question.
-    pub fn question(&self) -> Option<u32> {
+    /// The number of a query.
+    pub fn query(&self) -> Option<u32> {
         if let Self::Get { request, .. } = self { Some(*request) } else { None }
     }
 }
@@ -215,7 +215,7 @@ impl World {
     pub fn check_at_once(&mut self) {
         let bystander = self.bystander;
         self.driver.deliver(bystander, b"PING\n");
-        assert_eq!(self.driver.waiting(bystander), 9, "a client waits behind a peer");
+        assert_eq!(self.driver.waiting(bystander), 9, "a client waits for the work of a peer");
         self.driver.read_now(bystander);
         assert_eq!(self.driver.take(bystander), "0:PONG 1\n");
     }
@@ -232,7 +232,7 @@ impl World {
     }
 
     /// What has come to the bystander.
-    pub fn told(&mut self) -> String {
+    pub fn replies(&mut self) -> String {
         let bystander = self.bystander;
         self.driver.take(bystander)
     }
@@ -307,7 +307,7 @@ impl World {
             }
             self.driver.pass(ms(100));
         }
-        panic!("nobody is dialled");
+        panic!("no dial within a minute");
     }
 
     /// Takes the next dial of the node, and its offer; `seen` is the dialled address.
@@ -347,8 +347,8 @@ impl World {
     /// A link that has taken its first frames.
     pub fn linked(&mut self, face: &Face) -> Link {
         let mut link = self.dial(face);
-        let first = self.hear(&mut link);
-        assert!(first.contains(&Heard::Resync(None)), "{first:?}");
+        let first = self.frames(&mut link);
+        assert!(first.contains(&Received::Resync(None)), "{first:?}");
         link
     }
 
@@ -366,14 +366,14 @@ impl World {
     }
 
     /// The frames that have come since the last time; what is none is a failure.
-    pub fn hear(&mut self, link: &mut Link) -> Vec<Heard> {
+    pub fn frames(&mut self, link: &mut Link) -> Vec<Received> {
         link.came.extend(self.driver.take_bytes(link.conn));
         let mut at = 0;
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         while at < link.came.len() {
             match frame::front(&link.came[at..], LIMITS) {
                 Front::Frame { frame, consumed } => {
-                    heard.push(Heard::of(&frame));
+                    received.push(Received::of(&frame));
                     at += consumed;
                 }
                 Front::Partial => break,
@@ -381,12 +381,12 @@ impl World {
             }
         }
         link.came.drain(..at);
-        heard
+        received
     }
 
-    /// The questions among them.
+    /// The queries among them.
     pub fn queries(&mut self, link: &mut Link) -> Vec<u32> {
-        self.hear(link).iter().filter_map(Heard::question).collect()
+        self.frames(link).iter().filter_map(Received::query).collect()
     }
 
     /// Sends a whole snapshot.
@@ -398,10 +398,10 @@ impl World {
     }
 
     /// The reason that a link was ended with, which must be closed or closing.
-    pub fn goodbye(&mut self, link: &mut Link) -> String {
-        let heard = self.hear(link);
-        assert!(self.driver.has_ended(link.conn), "{heard:?}");
-        let Some(Heard::Bye(reason)) = heard.last() else { panic!("no goodbye: {heard:?}") };
+    pub fn bye_reason(&mut self, link: &mut Link) -> String {
+        let received = self.frames(link);
+        assert!(self.driver.has_ended(link.conn), "{received:?}");
+        let Some(Received::Bye(reason)) = received.last() else { panic!("no BYE: {received:?}") };
         reason.clone()
     }
 }
