@@ -32,7 +32,10 @@ fn queried(world: &mut World, link: &mut Link) -> Vec<(u32, String)> {
         | Received::None { .. }
         | Received::Peers(_)
         | Received::Bye(_)
-        | Received::Changelog => None,
+        | Received::Changelog
+        | Received::Invalidate { .. }
+        | Received::Newer { .. }
+        | Received::Command => None,
     };
     world.frames(link).into_iter().filter_map(query).collect()
 }

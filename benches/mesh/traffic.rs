@@ -72,7 +72,19 @@ impl Traffic {
             | Body::SnapEnd
             | Body::Resync(_) => self.digests.add(bytes),
             Body::Heartbeat { .. } => self.heartbeats.add(bytes),
-            Body::Peers(_) | Body::Bye(_) => self.others.add(bytes),
+            Body::Peers(_)
+            | Body::Bye(_)
+            | Body::Invalidate { .. }
+            | Body::Newer { .. }
+            | Body::Delete { .. }
+            | Body::Deleted { .. }
+            | Body::Execute(_)
+            | Body::Executed { .. }
+            | Body::NotHolder { .. }
+            | Body::Floor(_)
+            | Body::Floored(_)
+            | Body::NotDone { .. }
+            | Body::Discarded { .. } => self.others.add(bytes),
         }
     }
 }

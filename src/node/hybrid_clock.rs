@@ -6,10 +6,19 @@ use crate::store::Version;
 /// Bits of a version that count within a millisecond; the 44 above them are milliseconds since 1970.
 const COUNTER_BITS: u32 = 20;
 
-/// Gives each write a version above all earlier ones, at or after the wall clock.
+/// How far above our wall clock, in milliseconds, the clocks of peers are adopted and versions are obeyed.
+const BOUND_MS: u64 = 1_000;
+
+/// Gives each write a version above all earlier ones, at or after the wall clock, and above every clock of a peer that
+/// was adopted.
 #[derive(Debug, Default)]
 pub(in crate::node) struct HybridClock {
     last: u64,
+}
+
+/// The version that a bounded clock may not pass.
+const fn bound(now: Now) -> u64 {
+    now.wall_ms.saturating_add(BOUND_MS) << COUNTER_BITS
 }
 
 impl HybridClock {
@@ -23,6 +32,23 @@ impl HybridClock {
     /// The reading that frames carry: at least the last version, and at least the wall clock.
     pub(in crate::node) fn reading(&self, now: Now) -> u64 {
         self.last.max(now.wall_ms << COUNTER_BITS)
+    }
+
+    /// Adopts the clock of a peer, as far as it is within the bound.
+    #[inline]
+    pub(in crate::node) fn adopt(&mut self, now: Now, clock: u64) {
+        self.last = self.last.max(clock.min(bound(now)));
+    }
+
+    /// Whether a version may be obeyed: one beyond the bound could not be overwritten here before our wall clock
+    /// has caught up.
+    pub(in crate::node) const fn is_within_bound(now: Now, version: u64) -> bool {
+        version <= bound(now)
+    }
+
+    /// Milliseconds by which the clock is above the wall clock beyond the bound: the wall clock was set back.
+    pub(in crate::node) fn ahead_ms(&self, now: Now) -> u64 {
+        (self.last >> COUNTER_BITS).saturating_sub(now.wall_ms.saturating_add(BOUND_MS))
     }
 }
 
@@ -38,5 +64,18 @@ mod tests {
         let seen: Vec<_> = [5, 5, 3, 6, 0].map(at).map(|now| clock.stamp(now)).to_vec();
         assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
         assert_eq!(seen[3].0 >> COUNTER_BITS, 6);
+    }
+
+    #[test]
+    fn clock_of_a_peer_is_adopted_up_to_a_second_above_the_wall_clock() {
+        let at = |wall_ms| Now { mono: Instant::ZERO, wall_ms };
+        let mut clock = HybridClock::default();
+        clock.adopt(at(5_000), (5_900 << COUNTER_BITS) + 7);
+        assert_eq!(clock.stamp(at(5_000)).0, (5_900 << COUNTER_BITS) + 8);
+        clock.adopt(at(5_000), u64::MAX);
+        assert_eq!(clock.reading(at(5_000)), 6_000 << COUNTER_BITS);
+        assert!(HybridClock::is_within_bound(at(5_000), 6_000 << COUNTER_BITS));
+        assert!(!HybridClock::is_within_bound(at(5_000), (6_000 << COUNTER_BITS) + 1));
+        assert_eq!((clock.ahead_ms(at(5_000)), clock.ahead_ms(at(4_000))), (0, 1_000));
     }
 }

@@ -107,6 +107,17 @@ impl Keyspace {
         self.clock.reading(now)
     }
 
+    /// Adopts the clock that a frame of a peer carries.
+    #[inline]
+    pub(in crate::node) fn adopt(&mut self, now: Now, clock: u64) {
+        self.clock.adopt(now, clock);
+    }
+
+    /// Milliseconds by which the clock is too far above the wall clock for links.
+    pub(in crate::node) fn clock_ahead_ms(&self, now: Now) -> u64 {
+        self.clock.ahead_ms(now)
+    }
+
     /// Keys set since the start.
     pub(in crate::node) const fn sets(&self) -> u64 {
         self.sets

@@ -18,7 +18,7 @@ use crate::node::peer::mesh::Mesh;
 use crate::node::schedule::Runnable;
 use crate::node::tasks::Tasks;
 use crate::store::HashSecret;
-use crate::wire::handshake::{HASH_CHECK_TEXT, derive_hash_secret, public_hash_secret};
+use crate::wire::handshake::{derive_hash_secret, public_hash_secret};
 use crate::wire::{args, resp};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -104,8 +104,7 @@ impl State {
     pub(in crate::node) fn new(config: Config, seed: u64, now: Now) -> Self {
         let mut rng = Rng::new(seed);
         let secret = hash_secret(&config, &mut rng);
-        let mut mesh = Mesh::new(&config, &mut rng);
-        mesh.hash_check = secret.hash(HASH_CHECK_TEXT).0;
+        let mesh = Mesh::new(&config, secret.clone(), &mut rng);
         Self {
             started: now.mono,
             keyspace: Keyspace::new(now, secret, &config.limits),

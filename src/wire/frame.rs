@@ -17,8 +17,8 @@ mod body;
 mod lists;
 mod write;
 
-pub use body::{Body, Head, Wanted, put};
-pub use lists::{Address, Addresses, Hashes, Images, Words};
+pub use body::{Body, Head, KeyState, RemoteCommand, Wanted, put};
+pub use lists::{Address, Addresses, Arguments, HINTS_MAX, Hashes, Hints, Images, Words};
 pub use write::{first_frame_bytes, low_half, put_blocks, put_deltas, put_peers, put_piece};
 
 use body::Kind;
@@ -44,9 +44,9 @@ pub const REASON_BYTES_MAX: usize = 128;
 /// The limits of this node for keys and values in frames.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameLimits {
-    /// Bytes of the key in a GET.
+    /// Bytes of a key.
     pub key_bytes_max: usize,
-    /// Bytes of the value in a VALUE.
+    /// Bytes of a value.
     pub value_bytes_max: usize,
 }
 
@@ -92,10 +92,12 @@ pub enum Front<'a> {
 /// What may be longer than a node accepts without an error of the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Oversized {
-    /// The key of a GET.
+    /// The key of a GET or DELETE, or the arguments of an EXECUTE.
     Key,
-    /// The value of a VALUE.
+    /// The value of a VALUE, or the reply of an EXECUTED.
     Value,
+    /// The key of an INVALIDATE or NEWER: this node holds no such key.
+    Notice,
 }
 
 /// Why bytes are no frame: the link has to be closed. Displays as a sentence.
@@ -113,6 +115,8 @@ pub enum FrameError {
     Length(&'static str, u32, &'static str),
     /// No node at this byte of the payload.
     Address(usize),
+    /// No part of a command at this byte of the payload.
+    Command(usize),
 }
 
 impl fmt::Display for FrameError {
@@ -126,6 +130,7 @@ impl fmt::Display for FrameError {
             }
             Self::Length(kind, length, needs) => write!(f, "{kind} of {length} bytes, but it needs {needs}"),
             Self::Address(at) => write!(f, "PEERS has no node at byte {at}"),
+            Self::Command(at) => write!(f, "EXECUTE has no command at byte {at}"),
         }
     }
 }
@@ -191,10 +196,12 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::{
-        Address, Body, Frame, FrameError, FrameLimits, Front, HEADER_BYTES, Head, MAGIC, Oversized, Wanted,
-        front, low_half, put, put_blocks, put_deltas, put_peers, put_piece,
+        Address, Arguments, Body, Frame, FrameError, FrameLimits, Front, HEADER_BYTES, Head, Hints, KeyState,
+        MAGIC, Oversized, RemoteCommand, Wanted, Words, front, low_half, put, put_blocks, put_deltas,
+        put_peers, put_piece,
     };
     use crate::base::rng::Rng;
+    use crate::wire::encoder::Protocol;
     use std::net::SocketAddr;
 
     const LIMITS: FrameLimits = FrameLimits { key_bytes_max: 40, value_bytes_max: 100 };
@@ -245,7 +252,7 @@ mod tests {
         Address { id, addr }
     }
 
-    /// Writes one frame of any kind; it is of the kind `of` modulo 13.
+    /// Writes one frame of any kind; it is of the kind `of` modulo 24.
     fn put_random(rng: &mut Rng, of: u64, out: &mut Vec<u8>) {
         let clock = rng.next_u64();
         let request = low_half(rng.next_u64());
@@ -258,8 +265,14 @@ mod tests {
         let mut images: Vec<_> =
             std::iter::repeat_with(|| rng.next_u64()).map(|word| [word; 8]).take(count).collect();
         images[0][7] = 1;
-        let body = match of % 13 {
-            0 => Body::Heartbeat { head, is_answer: hash & 1 == 0 },
+        let ids: Vec<[u8; 16]> = (0..hash % 5).map(|_| address(rng).id).collect();
+        let (hints, flag) = (Hints::new(&ids), hash & 1 == 0);
+        let state = if flag { KeyState::Held } else { KeyState::Gone };
+        let blocks: Vec<_> = images.iter().map(|image| [image[0].to_le_bytes(); 8].concat()).collect();
+        let blocks: Vec<[u8; 64]> = blocks.iter().map(|block| block[..].try_into().unwrap()).collect();
+        let mut arguments = Vec::new();
+        let body = match of % 24 {
+            0 => Body::Heartbeat { head, wall_ms: number, ack: hash, is_answer: flag },
             1 => return put_deltas(out, clock, number, images.iter().map(|image| image[0])),
             2 => return put_blocks(out, clock, number, images.iter().map(|image| (request, *image))),
             3 => Body::Snap { head, size_log2 },
@@ -273,10 +286,30 @@ mod tests {
                 left_ms: (hash & 1 == 0).then_some(number),
                 value: &text,
             },
-            9 => Body::None { hash },
+            9 => Body::None { hash, moved_version: number, hints },
             10 => Body::NotTaken,
             11 => return put_peers(out, clock, (0..count).map(|_| address(rng))),
-            _ => Body::Bye(&text),
+            12 => Body::Bye(&text),
+            13 => Body::Invalidate { key: &text, version: number, state },
+            14 => Body::Newer { key: &text, version: number, state },
+            15 => Body::Delete { key: &text, version: number },
+            16 => Body::Deleted { hash, version: number, had: flag, hints },
+            17 => {
+                let protocols = [Protocol::Lines, Protocol::Resp2, Protocol::Resp3];
+                Body::Execute(RemoteCommand {
+                    name: &text[..text.len() / 2],
+                    arguments: Arguments::write(&mut arguments, text.chunks(3)),
+                    create: flag,
+                    deadline: number,
+                    protocol: protocols[count % 3],
+                })
+            }
+            18 => Body::Executed { hash, version: number, state, reply: &text },
+            19 => Body::NotHolder { hash, moved_version: number, hints },
+            20 => Body::Floor(number),
+            21 => Body::Floored(number),
+            22 => Body::NotDone { hash },
+            _ => Body::Discarded { version: number, blocks: Words { blocks: &blocks } },
         };
         put(out, clock, request, &body);
         assert_eq!(frames(out), [Frame { request, clock, body }]);
@@ -285,9 +318,31 @@ mod tests {
     #[test]
     fn frame_of_each_kind_is_the_bytes_of_the_specification() {
         let mut out = Vec::new();
-        put(&mut out, 0x0102, 7, &Body::None { hash: 0x1122 });
-        let head = [0xB1, 11, 0, 0, 8, 0, 0, 0, 7, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0];
-        assert_eq!(out, [&head[..], &[0x22, 0x11, 0, 0, 0, 0, 0, 0]].concat());
+        let none = Body::None { hash: 0x1122, moved_version: 3, hints: Hints::new(&[[9; 16]]) };
+        put(&mut out, 0x0102, 7, &none);
+        let head = [0xB1, 11, 0, 0, 32, 0, 0, 0, 7, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0];
+        let hash_and_version = [0x22, 0x11, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(out, [&head[..], &hash_and_version, &[9; 16]].concat());
+        out.clear();
+        put(&mut out, 0, 0, &Body::Invalidate { key: b"k", version: 5, state: KeyState::Gone });
+        assert_eq!(out[..5], [0xB1, 14, 1, 0, 9]);
+        assert_eq!(out[HEADER_BYTES..], *b"\x05\0\0\0\0\0\0\0k");
+        out.clear();
+        let mut arguments = Vec::new();
+        put(
+            &mut out,
+            0,
+            0,
+            &Body::Execute(RemoteCommand {
+                name: b"INCR",
+                arguments: Arguments::write(&mut arguments, [&b"k"[..]].into_iter()),
+                create: true,
+                deadline: 1,
+                protocol: Protocol::Resp2,
+            }),
+        );
+        assert_eq!(out[..4], [0xB1, 18, 1, 0]);
+        assert_eq!(out[HEADER_BYTES..], *b"\x01\0\0\0\0\0\0\0\x02\x04INCR\x01\0\0\0k");
         out.clear();
         put(&mut out, 0, 0, &Body::Get { key: b"k", wanted: Wanted::Ttl });
         assert_eq!(out[..5], [0xB1, 9, 1, 0, 1]);
@@ -304,7 +359,7 @@ mod tests {
     #[test]
     fn frame_that_was_read_is_written_as_the_same_bytes_however_its_end_is_cut() {
         let mut rng = Rng::new(1);
-        for round in 0..2_600 {
+        for round in 0..4_800 {
             let mut out = Vec::new();
             put_random(&mut rng, round, &mut out);
             let Front::Frame { frame, consumed } = front(&out, LIMITS) else { panic!("{round}: {out:?}") };
@@ -323,7 +378,7 @@ mod tests {
     #[test]
     fn damaged_frame_is_refused_or_reads_as_what_its_bytes_say() {
         let mut rng = Rng::new(2);
-        for round in 0..26_000 {
+        for round in 0..48_000 {
             let mut out = Vec::new();
             put_random(&mut rng, round, &mut out);
             for _ in 0..=rng.below(3) {
@@ -371,7 +426,14 @@ mod tests {
 
     #[test]
     fn key_and_value_over_the_limits_of_this_node_are_to_be_passed_over() {
-        for (kind, limit, what) in [(9, 40, Oversized::Key), (10, 124, Oversized::Value)] {
+        for (kind, limit, what) in [
+            (9, 40, Oversized::Key),
+            (10, 124, Oversized::Value),
+            (14, 48, Oversized::Notice),
+            (16, 48, Oversized::Key),
+            (18, 140 + (64 << 10), Oversized::Key),
+            (19, 116 + (64 << 10), Oversized::Value),
+        ] {
             let over = Front::Oversized { what, request: 0, consumed: HEADER_BYTES, skip: limit + 1 };
             let header = header(kind, 0, u32::try_from(limit + 1).unwrap());
             assert_eq!(front(&header, LIMITS), over);
@@ -381,7 +443,7 @@ mod tests {
     #[test]
     fn length_that_the_kind_cannot_have_is_refused_before_the_payload_is_waited_for() {
         for (kind, lengths) in [
-            (1, &[0, 15, 17][..]),
+            (1, &[0, 24, 31, 33][..]),
             (2, &[1, 9]),
             (3, &[64, 69]),
             (5, &[16, 18]),
@@ -389,7 +451,15 @@ mod tests {
             (7, &[1]),
             (8, &[1, 15, 17]),
             (10, &[0, 23]),
-            (11, &[1, 7, 9]),
+            (11, &[1, 8, 15, 17, 96]),
+            (14, &[0, 7]),
+            (17, &[0, 15, 31]),
+            (18, &[9]),
+            (19, &[15]),
+            (20, &[0, 17]),
+            (21, &[0, 9]),
+            (23, &[7]),
+            (24, &[0, 71]),
         ] {
             for &length in lengths {
                 assert!(sentence(&header(kind, 0, length)).contains("but it needs"), "{kind} {length}");
@@ -400,11 +470,21 @@ mod tests {
     #[test]
     fn what_is_no_frame_is_told_what_it_is() {
         assert_eq!(sentence(b"GET a\n"), "a frame begins with 0xb1, not with 0x47");
-        assert_eq!(sentence(&header(14, 0, 0)), "there is no frame of kind 14");
+        assert_eq!(sentence(&header(25, 0, 0)), "there is no frame of kind 25");
         assert_eq!(sentence(&header(0, 0, 0)), "there is no frame of kind 0");
         assert_eq!(sentence(&header(2, 1, 0)), "DELTA has no flags 0x0001");
         assert_eq!(sentence(&header(1, 2, 16)), "BEAT has no flags 0x0002");
-        assert_eq!(sentence(&header(11, 0, 9)), "NONE of 9 bytes, but it needs none or 8");
+        assert_eq!(
+            sentence(&header(11, 0, 9)),
+            "NONE of 9 bytes, but it needs none, or 16 and 16 for each of up to 4 hints"
+        );
+        let mut command = header(18, 0, 11);
+        command.extend([0; 11]);
+        assert_eq!(sentence(&command), "EXECUTE has no command at byte 8");
+        command[HEADER_BYTES + 8] = 1;
+        assert_eq!(sentence(&command), "EXECUTE has no command at byte 10");
+        command[HEADER_BYTES + 9] = 2;
+        assert_eq!(sentence(&command), "EXECUTE has no command at byte 9");
         let mut peers = header(12, 0, 23);
         peers.extend([0; 23]);
         assert_eq!(sentence(&peers), "PEERS has no node at byte 0");

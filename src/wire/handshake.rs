@@ -15,7 +15,7 @@ use std::fmt::{self, Write};
 use std::net::SocketAddr;
 
 /// The one version of the protocol between nodes.
-pub const PROTO: &str = "1";
+pub const PROTO: &str = "2";
 
 /// Bytes of each line of the handshake, without its end.
 pub const LINE_BYTES_MAX: usize = 1_024;
@@ -23,8 +23,13 @@ pub const LINE_BYTES_MAX: usize = 1_024;
 /// Addresses of other nodes in a refusal.
 pub const HINTS_MAX: usize = 8;
 
-/// The text whose hash shows whether two nodes have the same hash secret.
-pub const HASH_CHECK_TEXT: &[u8] = b"olivia hash check 1";
+/// The text whose hash shows whether two nodes have the same hash secret: of the nonce of an offer, so that no
+/// value of a handshake can be compared with another one, or with one computed before.
+pub fn hash_check_text(nonce: &[u8; 16]) -> [u8; 35] {
+    let mut text = *b"olivia hash check 2................";
+    text[19..].copy_from_slice(nonce);
+    text
+}
 
 /// The id of the dialler's first request, the offer, and of its second, the proof.
 const OFFER_ID: &[u8] = b"h1";
@@ -39,8 +44,10 @@ pub struct Offer<'a> {
     pub listen: &'a [u8],
     /// Drawn for this handshake.
     pub nonce: [u8; 16],
-    /// The hash of [`HASH_CHECK_TEXT`] under its hash secret.
+    /// The hash of [`hash_check_text`] of the nonce, under its hash secret.
     pub hash: u64,
+    /// Its wall clock, in milliseconds since 1970.
+    pub wall_ms: u64,
     /// Whether it needs a link, or has no room for one.
     pub links: Links,
 }
@@ -94,14 +101,16 @@ pub enum Word {
     Nonce,
     /// The check of the hash secret.
     Hash,
+    /// The wall clock.
+    Clock,
     /// How many links there are.
     Links,
     /// The proof.
     Proof,
 }
 
-const WORDS: [Word; 7] =
-    [Word::Proto, Word::Node, Word::Listen, Word::Nonce, Word::Hash, Word::Links, Word::Proof];
+const WORDS: [Word; 8] =
+    [Word::Proto, Word::Node, Word::Listen, Word::Nonce, Word::Hash, Word::Clock, Word::Links, Word::Proof];
 
 /// The fields of [`Word::Links`]. Any other states nothing.
 const LINKS_NONE: &str = "none";
@@ -115,6 +124,7 @@ impl Word {
             Self::Listen => "listen",
             Self::Nonce => "nonce",
             Self::Hash => "hash",
+            Self::Clock => "clock",
             Self::Links => "links",
             Self::Proof => "proof",
         }
@@ -127,6 +137,7 @@ impl Word {
             Self::Node | Self::Nonce => "32 hex digits",
             Self::Listen => "IP:port, such as 10.0.0.2:5454 or [fd00::2]:5454",
             Self::Hash => "16 hex digits",
+            Self::Clock => "milliseconds since 1970",
             Self::Links => "none or full",
             Self::Proof => "64 hex digits, or nothing where there is no secret",
         }
@@ -176,7 +187,11 @@ impl fmt::Display for HandshakeError<'_> {
                 write!(f, "connect has {} '{}'; it takes {}", word.name(), Excerpt(field), word.takes())
             }
             Self::Proto(proto) => {
-                write!(f, "proto '{}' is not spoken here; this node speaks {PROTO}", Excerpt(proto))
+                write!(
+                    f,
+                    "proto '{}' is not spoken here; this node speaks {PROTO}: run one version",
+                    Excerpt(proto)
+                )
             }
             Self::EarlyProof => f.write_str("connect takes proof in a second request, alone"),
             Self::NoAnswer(line) => write!(f, "'{}' does not answer a handshake", Excerpt(line)),
@@ -304,10 +319,10 @@ fn put_start(out: &mut Vec<u8>, id: &[u8], words: &str) {
 
 /// Appends the words of an offer; `listen` is an address and needs no quotes.
 fn put_words(out: &mut Vec<u8>, offer: &Offer<'_>) {
-    let Offer { node, listen, nonce, hash, links } = offer;
+    let Offer { node, listen, nonce, hash, wall_ms, links } = offer;
     out.extend_from_slice(format!("proto={PROTO},node={},listen=", Hex(node)).as_bytes());
     out.extend_from_slice(listen);
-    out.extend_from_slice(format!(",nonce={},hash={hash:016x}", Hex(nonce)).as_bytes());
+    out.extend_from_slice(format!(",nonce={},hash={hash:016x},clock={wall_ms}", Hex(nonce)).as_bytes());
     let links = match links {
         Links::None => LINKS_NONE,
         Links::Unstated => return,
@@ -347,6 +362,12 @@ fn unhex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
         *byte = digit(*high)? << 4 | digit(*low)?;
     }
     Some(out)
+}
+
+/// A decimal number.
+fn number(text: &[u8]) -> Option<u64> {
+    let is_plain = text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok()?.parse().ok().filter(|_| is_plain)
 }
 
 /// The field of each word that came, of [`WORDS`] in order.
@@ -410,6 +431,7 @@ impl<'a> Fields<'a> {
             listen: self.need(Word::Listen, |text| address(text).map(|_| text))?,
             nonce: self.need(Word::Nonce, unhex)?,
             hash: self.need(Word::Hash, unhex).map(u64::from_be_bytes)?,
+            wall_ms: self.need(Word::Clock, number)?,
             links: match self.get(Word::Links) {
                 Some(links) if links == LINKS_NONE.as_bytes() => Links::None,
                 Some(links) if links == LINKS_FULL.as_bytes() => Links::Full,
@@ -461,13 +483,20 @@ mod tests {
     use crate::base::rng::Rng;
 
     const SECRET: &[u8] = b"0123456789abcdef0123";
-    const DIALLER: Offer<'_> =
-        Offer { node: [1; 16], listen: b"0.0.0.0:5454", nonce: [2; 16], hash: 0xAB, links: Links::Unstated };
+    const DIALLER: Offer<'_> = Offer {
+        node: [1; 16],
+        listen: b"0.0.0.0:5454",
+        nonce: [2; 16],
+        hash: 0xAB,
+        wall_ms: 7,
+        links: Links::Unstated,
+    };
     const ACCEPTOR: Offer<'_> = Offer {
         node: [3; 16],
         listen: b"[fd00::2]:6000",
         nonce: [4; 16],
         hash: 0xAB,
+        wall_ms: 7,
         links: Links::Unstated,
     };
 
@@ -493,7 +522,8 @@ mod tests {
         let offer = line(|out| put_offer(out, &DIALLER));
         let one = "01010101010101010101010101010101";
         let two = "02020202020202020202020202020202";
-        let words = format!("proto=1,node={one},listen=0.0.0.0:5454,nonce={two},hash=00000000000000ab");
+        let words =
+            format!("proto=2,node={one},listen=0.0.0.0:5454,nonce={two},hash=00000000000000ab,clock=7");
         assert_eq!(offer, format!("h1:REQUEST connect {words}"));
         let Ok(ConnectArgs::Offer(read)) = request(&offer) else { panic!("{offer}") };
         assert_eq!(read, DIALLER);
@@ -590,7 +620,7 @@ mod tests {
     fn words_come_in_any_order_with_spaces_quotes_and_strangers() {
         let (node, nonce) = ("AB".repeat(16), "cd".repeat(16));
         let text = format!(
-            " hash=00000000000000FF , x=,nonce=\"{nonce}\" ,y=\"a,\\\"b=\\\\\",listen = \"[::]:1\",node={node},proto=1,x=2"
+            " hash=00000000000000FF ,clock=12, x=,nonce=\"{nonce}\" ,y=\"a,\\\"b=\\\\\",listen = \"[::]:1\",node={node},proto=2,x=2"
         );
         let Ok(ConnectArgs::Offer(offer)) = request(&text) else { panic!("{:?}", request(&text)) };
         let expected = Offer {
@@ -598,6 +628,7 @@ mod tests {
             listen: b"[::]:1",
             nonce: [0xCD; 16],
             hash: 255,
+            wall_ms: 12,
             links: Links::Unstated,
         };
         assert_eq!(offer, expected);
@@ -616,13 +647,17 @@ mod tests {
             ("listen", ": IP:port, such as 10.0.0.2:5454 or [fd00::2]:5454"),
             ("nonce", ": 32 hex digits"),
             ("hash", ": 16 hex digits"),
+            ("clock", ": milliseconds since 1970"),
         ] {
             assert_eq!(sentence(&without(word)), format!("connect needs {word}{end}"));
             assert_eq!(sentence(&format!("{good},{word}=1")), format!("connect has {word} twice"));
             let wrong = sentence(&format!("{},{word}=x", without(word)));
             assert!(wrong.contains("'x'"), "{wrong}");
         }
-        assert_eq!(sentence("proto=2,node=1"), "proto '2' is not spoken here; this node speaks 1");
+        assert_eq!(
+            sentence("proto=1,node=1"),
+            "proto '1' is not spoken here; this node speaks 2: run one version"
+        );
         assert_eq!(sentence("a=1,b"), "connect takes word=field; 'b' has no =");
         for text in ["", " ", "a=1,", ",a=1", "a=1,,b=1"] {
             assert!(sentence(text).contains("empty argument"), "{text:?}: {}", sentence(text));

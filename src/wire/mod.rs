@@ -102,8 +102,8 @@
 //! frames. The handshake is the first request on its connection and needs no AUTH:
 //!
 //! ```text
-//! A> h1:REQUEST connect proto=1,node=<32 hex>,listen=<host:port>,nonce=<32 hex>,hash=<16 hex>
-//! B> h1:FULFILLED proto=1,node=<32 hex>,listen=<host:port>,nonce=<32 hex>,hash=<16 hex>,proof=<64 hex>
+//! A> h1:REQUEST connect proto=2,node=<32 hex>,listen=<host:port>,nonce=<32 hex>,hash=<16 hex>,clock=<ms>
+//! B> h1:FULFILLED proto=2,node=<32 hex>,listen=<host:port>,nonce=<32 hex>,hash=<16 hex>,clock=<ms>,proof=<64 hex>
 //! A> h2:REQUEST connect proof=<64 hex>
 //! B> h2:FULFILLED welcome
 //! ```
@@ -111,8 +111,9 @@
 //! The arguments are `word=field`, split at the first `=`, in any order; unknown words are ignored, a word that comes
 //! twice is an error. A line has at most 1 KiB. `node` is the node id, new at each start; `nonce` is new for each
 //! handshake. `listen` is the address that the node listens on; an unspecified host there (`0.0.0.0`, `[::]`) means
-//! "the address that you see me from". `hash` is the hash of a fixed text: it differs where the mesh secrets
-//! differ. `links` is `none` if the node has no link, and `full` if it has `active_peers` or more; else it is left out.
+//! "the address that you see me from". `hash` is the hash of `olivia hash check 2` and the 16 bytes of the
+//! nonce: nodes with another mesh secret compute another. `clock` is the wall clock, milliseconds since 1970: a node more
+//! than 500 ms ahead is refused. `links` is `none` if the node has no link, and `full` if it has `active_peers` or more; else it is left out.
 //! A node without room for the link answers the proof with `h2:FULFILLED full,10.0.0.2:5454,…`: up to 8 addresses of
 //! other nodes. There is room below `active_peers` links, and for a node without a link.
 //!
@@ -135,7 +136,7 @@
 //!
 //! | kind | name | request | payload |
 //! |---|---|---|---|
-//! | 1 | BEAT | counts heartbeats; an answer (flag 1) repeats it | the position at the end of the sender's changelog |
+//! | 1 | BEAT | counts heartbeats; an answer (flag 1) repeats it | the position at the end of the sender's changelog, its wall clock (u64, ms), the highest `clock` of the receiver whose frame it has processed (u64) |
 //! | 2 | DELTA | low half of the first one's seq | hashes of added keys (u64), of consecutive seqs |
 //! | 3 | BLOCK | low half of the first change | rebuilt blocks: number (u32), 64 bytes; of consecutive changes |
 //! | 5 | SNAP | low half of the next change of blocks | a snapshot of the filter begins: its position, log2 of its blocks (u8) |
@@ -144,18 +145,32 @@
 //! | 8 | RESYNC | low half of the next change of blocks | none: asks for a snapshot; or the position from which changes are to be sent |
 //! | 9 | GET | number of the query on this link | a key; flag 1: only its TTL is asked for |
 //! | 10 | VALUE | repeated | hash (u64), version (u64), milliseconds left (u64; all ones: no TTL), value |
-//! | 11 | NONE | repeated | hash (u64); none: the key is longer than the node accepts |
+//! | 11 | NONE | repeated | hash (u64), a version that is known to be elsewhere (u64; 0: none), hints; no payload: the key, or the arguments, are longer than the node accepts |
 //! | 12 | PEERS | 0 | nodes: id (16 bytes; zeroes: unknown), 4 or 6 (u8), IP (4 or 16 bytes), port (u16) |
 //! | 13 | BYE | 0 | the reason as text, at most 128 bytes |
+//! | 14 | INVALIDATE | 0 | version (u64) and key: older values are to be dropped; flag 1: the version is that of a deletion |
+//! | 15 | NEWER | 0 | the same, as the answer to an INVALIDATE of a lower version |
+//! | 16 | DELETE | number of the query | version (u64; the deletion gets it or a higher one), key |
+//! | 17 | DELETED | repeated | hash (u64), version of the deletion (u64), hints; flag 1: there was a value |
+//! | 18 | EXECUTE | number of the query | deadline (u64, a `clock` of the sender), what the client speaks (u8: 1 lines, 2 RESP2, 3 RESP3), the name of a command after its length (u8), its arguments, each after its length (u32); flag 1: it may create the key |
+//! | 19 | EXECUTED | repeated | hash (u64), version of the key (u64; 0: none), the reply; flag 1: the key is not there any more |
+//! | 20 | NOTHOLDER | repeated | as NONE |
+//! | 21 | FLOOR | number of the query | a version (u64): all keys up to it are to be dropped |
+//! | 22 | FLOORED | repeated | the version (u64) |
+//! | 23 | NOTDONE | repeated | hash (u64): the deadline has passed, or there is no room; nothing was done |
+//! | 24 | DISCARDED | number of the first block | highest version (u64), blocks of the filter of deletions that are not remembered one by one, 64 bytes each |
+//!
+//! *Hints* are up to four ids (16 bytes) of nodes that may hold the key. A version is 44 bits of milliseconds since 1970
+//! and 20 bits that count; a value, deletion or floor more than a second ahead of the receiver's clock closes the link.
+//! Of two equal versions a deletion wins over a value, and of two values that of the node with the greater id.
 //!
 //! Additions count by seq; rebuilt blocks and new sizes count apart, as *changes of blocks*. A filter of another size is
 //! sent as a snapshot beside which additions go on; its position is the addition that the receiver expects next.
 //!
-//! 14 to 22 are reserved for INVALIDATE, NEWER, DELETE, DELETED, EXECUTE, EXECUTED, NOTHOLDER, FLOOR and FLOORED.
-//! Flags that a kind does not have are 0. A payload has at most 64 KiB; hashes and blocks 16 KiB, the key of a GET
-//! 16 MiB, the value of a VALUE 512 MiB. The header is checked against that before any of the payload is waited for; anything
+//! Flags that a kind does not have are 0. A payload has at most 64 KiB; hashes and blocks 16 KiB, a key 16 MiB,
+//! a value 512 MiB, arguments and replies 64 KiB more. The header is checked against that before any of the payload is waited for; anything
 //! else closes the link. A key over the receiver's `key_bytes_max` or a value over its `value_bytes_max` is skipped as
-//! it arrives, without being kept: the query is answered by a NONE without a hash, the answer counts as "not found".
+//! it arrives, without being kept: the query is answered by a NONE without a payload, the answer counts as "not found".
 
 pub mod args;
 pub mod encoder;

@@ -40,7 +40,7 @@ pub fn run(data: &[u8]) {
 
 /// What is waited for is within the limits: zeroes in its place make it whole, or show what is wrong.
 fn check_partial(input: &[u8], limits: FrameLimits) {
-    let length_max = (64 << 10).max(limits.value_bytes_max + 24).max(limits.key_bytes_max);
+    let length_max = (64 << 10) + 24 + limits.value_bytes_max + limits.key_bytes_max;
     if input.len() >= HEADER_BYTES {
         let mut whole = input.to_vec();
         whole.resize(HEADER_BYTES + length_max, 0);
@@ -65,14 +65,29 @@ fn check_list(body: &Body<'_>, payload: usize) {
                 list.iter().map(|address| if address.addr.is_ipv4() { 23 } else { 35 }).sum::<usize>();
             assert_eq!((list.iter().count(), bytes), (list.len(), payload));
         }
+        Body::None { hints, .. } | Body::NotHolder { hints, .. } | Body::Deleted { hints, .. } => {
+            assert_eq!((hints.iter().count(), 16 + hints.len() * 16), (hints.len(), payload));
+        }
+        Body::Execute(command) => {
+            let bytes = command.arguments.iter().map(|argument| 4 + argument.len()).sum::<usize>();
+            assert_eq!(command.arguments.iter().count(), command.arguments.len());
+            assert_eq!(10 + command.name.len() + bytes, payload);
+        }
+        Body::Discarded { blocks, .. } => assert_eq!(8 + blocks.len() * 8, payload),
         Body::Heartbeat { .. }
         | Body::Snap { .. }
         | Body::SnapEnd
         | Body::Resync(_)
         | Body::Get { .. }
         | Body::Value { .. }
-        | Body::None { .. }
         | Body::NotTaken
-        | Body::Bye(_) => {}
+        | Body::Bye(_)
+        | Body::Invalidate { .. }
+        | Body::Newer { .. }
+        | Body::Delete { .. }
+        | Body::Floor(_)
+        | Body::Floored(_)
+        | Body::Executed { .. }
+        | Body::NotDone { .. } => {}
     }
 }

@@ -1,6 +1,6 @@
 //! Answers without a query, twice, late or for another key, and answers that never come.
 
-use crate::kit::peer::{Face, Link, Received, World, deltas, head, heartbeat, ms};
+use crate::kit::peer::{Face, Link, Received, World, deltas, head, heartbeat, ms, none};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::node::Class;
@@ -32,7 +32,7 @@ fn answers_without_a_query_change_nothing() {
     let mut link = claims_far(&mut world, &Face::new(1));
     let far = world.hash("far");
     for request in [0, 1, 2, u32::MAX] {
-        world.send(&link, &[(request, value(far, b"forged")), (request, Body::None { hash: far })]);
+        world.send(&link, &[(request, value(far, b"forged")), (request, none(far))]);
     }
     assert_eq!(world.driver.node.stats().answers_late, 8);
     let request = queried(&mut world, &mut link);
@@ -49,10 +49,7 @@ fn duplicate_answer_counts_once() {
     let mut link = claims_far(&mut world, &Face::new(1));
     let far = world.hash("far");
     let request = queried(&mut world, &mut link);
-    world.send(
-        &link,
-        &[(request, value(far, b"1")), (request, value(far, b"2")), (request, Body::None { hash: far })],
-    );
+    world.send(&link, &[(request, value(far, b"1")), (request, value(far, b"2")), (request, none(far))]);
     assert_eq!(world.replies(), ":GOT far:1\n");
     let stats = world.driver.node.stats();
     assert_eq!((stats.lookup_hits, stats.query_hits, stats.answers_late), (1, 1, 2));
@@ -65,7 +62,7 @@ fn answer_for_another_key_is_dropped() {
     let mut link = claims_far(&mut world, &Face::new(1));
     let (far, own) = (world.hash("far"), world.hash("own"));
     let request = queried(&mut world, &mut link);
-    world.send(&link, &[(request, value(own, b"forged")), (request, Body::None { hash: own })]);
+    world.send(&link, &[(request, value(own, b"forged")), (request, none(own))]);
     assert_eq!(world.replies(), "");
     assert_eq!(world.driver.node.stats().answers_mismatched, 2);
     world.send(&link, &[(request, value(far, b"true"))]);
@@ -95,7 +92,7 @@ fn answer_after_the_timeout_is_dropped() {
     assert_ne!(next, request);
     world.send(&link, &[(request, value(far, b"late"))]);
     assert_eq!(world.replies(), "");
-    world.send(&link, &[(next, Body::None { hash: far })]);
+    world.send(&link, &[(next, none(far))]);
     assert_eq!(world.replies(), ":GOT \n");
     world.check();
 }
@@ -132,7 +129,7 @@ fn miss_of_a_peer_queried_again_over_a_new_link_is_no_false_positive() {
     let mut new = world.dial(&face);
     let again = world.queries(&mut new);
     assert_eq!(again.len(), 1);
-    world.send(&new, &[(again[0], Body::None { hash: far })]);
+    world.send(&new, &[(again[0], none(far))]);
     assert_eq!(world.replies(), ":GOT \n");
     let stats = world.driver.node.stats();
     assert_eq!((stats.query_misses, stats.query_false_positives), (1, 0));
@@ -155,7 +152,7 @@ fn claims_are_held_against_all_absent_keys_whatever_was_asked_of_them() {
         world.send(&link, &[heartbeat(1)]);
         world.frames(&mut link);
         let request = queried(&mut world, &mut link);
-        world.send(&link, &[(request, Body::None { hash: world.hash("far") })]);
+        world.send(&link, &[(request, none(world.hash("far")))]);
         world.view(&face).unwrap().measured_rate
     };
     let of_gets = rate_after("GET");
@@ -323,7 +320,7 @@ fn answers_until_asked(world: &mut World, face: &Face, link: &mut Link) -> u32 {
         assert_eq!(world.ask("GET far\n"), ":GOT \n");
         let hash = world.hash("?");
         for request in world.queries(link) {
-            world.send(link, &[(request, Body::None { hash })]);
+            world.send(link, &[(request, none(hash))]);
             answers += 1;
         }
         assert!(answers < 100);
@@ -384,7 +381,7 @@ fn answer_to_a_probe_that_is_late_or_about_another_key_counts_for_nothing() {
             }
         };
         world.driver.pass(ms(late));
-        world.send(&link, &[(request, Body::None { hash }), (request, Body::None { hash })]);
+        world.send(&link, &[(request, none(hash)), (request, none(hash))]);
         assert_eq!(world.view(&face).unwrap().probes_left, 1);
     }
     let stats = world.driver.node.stats();
@@ -425,7 +422,7 @@ fn peer_that_drops_some_queries_does_not_delay_every_lookup() {
         waited += usize::from(queries.len() == 3);
         for (request, key) in queries.iter().skip(1) {
             let hash = world.hash(std::str::from_utf8(key).unwrap());
-            world.send(&link, &[(*request, Body::None { hash })]);
+            world.send(&link, &[(*request, none(hash))]);
         }
         world.driver.pass(ms(10));
         world.send(&link, &[heartbeat(1)]);

@@ -1,7 +1,9 @@
 //! Changes of a filter that come twice, in the wrong order, not at all, or by the hundred thousand; and what
 //! little it takes to make a node talk.
 
-use crate::kit::peer::{Face, Link, Received, World, block, bytes_of, deltas, head, heartbeat, ms, piece};
+use crate::kit::peer::{
+    Face, Link, Received, World, beat, block, bytes_of, deltas, head, heartbeat, ms, none, piece,
+};
 use olivia::config::Config;
 use olivia::filter::changelog::Position;
 use olivia::limits::Limits;
@@ -59,10 +61,10 @@ fn missing_delta_starts_one_resync_and_the_filter_is_uncertain_until_it_ends() {
     world.begin("GET nowhere\n");
     let queried = world.queries(&mut link);
     assert_eq!(queried.len(), 1);
-    world.send(&link, &[(queried[0], Body::None { hash: world.hash("nowhere") })]);
+    world.send(&link, &[(queried[0], none(world.hash("nowhere")))]);
     assert_eq!(world.replies(), ":GOT \n");
     // A heartbeat with the end of its changelog does not make it known.
-    world.send(&link, &[(1, Body::Heartbeat { head: head(1, 3), is_answer: false })]);
+    world.send(&link, &[(1, beat(head(1, 3), false))]);
     assert_eq!(world.filter(&face), FilterState::Doubtful);
     world.driver.send(link.conn, deltas(3, &(3..504).collect::<Vec<u64>>()));
     assert_eq!((position(&world, &face), world.filter(&face)), (Some(504), FilterState::Known));
@@ -74,7 +76,7 @@ fn announced_deltas_that_do_not_arrive_make_the_filter_uncertain() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let link = at_three(&mut world, &face);
-    let ahead = |request, seq| (request, Body::Heartbeat { head: head(1, seq), is_answer: false });
+    let ahead = |request, seq| (request, beat(head(1, seq), false));
     // In flight, as far as one heartbeat shows.
     world.send(&link, &[ahead(1, 5)]);
     assert_eq!(world.filter(&face), FilterState::Known);
@@ -90,7 +92,7 @@ fn announced_deltas_that_do_not_arrive_make_the_filter_uncertain() {
     world.send(&link, &[ahead(3, 7), ahead(4, 7)]);
     assert_eq!(world.filter(&face), FilterState::Doubtful);
     world.driver.send(link.conn, deltas(6, &[7]));
-    world.send(&link, &[ahead(5, 9), (9, Body::Heartbeat { head: head(1, 9), is_answer: true })]);
+    world.send(&link, &[ahead(5, 9), (9, beat(head(1, 9), true))]);
     assert_eq!(world.filter(&face), FilterState::Known);
     world.check();
 }
@@ -134,7 +136,7 @@ fn largest_sequence_numbers_do_no_harm() {
     world.publish(&mut link, head(u64::MAX, u64::MAX), 1, &[0; 16]);
     for _ in 0..3 {
         world.driver.send(link.conn, deltas(u64::MAX, &[1, 2]));
-        world.send(&link, &[(1, Body::Heartbeat { head: head(u64::MAX, u64::MAX), is_answer: false })]);
+        world.send(&link, &[(1, beat(head(u64::MAX, u64::MAX), false))]);
         world.check();
     }
     assert_eq!(world.stat("peer_filters_bytes"), 128);

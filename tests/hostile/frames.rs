@@ -2,7 +2,7 @@
 //! the header shows it, and a half frame is waited for as long as bytes come.
 
 use crate::kit::peer::{
-    Face, Link, Received, World, block, bytes_of, deltas, head, header, heartbeat, ms, piece,
+    Face, Link, Received, World, beat, block, bytes_of, deltas, head, header, heartbeat, ms, none, piece,
 };
 use olivia::config::Config;
 use olivia::limits::Limits;
@@ -16,7 +16,7 @@ fn samples() -> Vec<Vec<u8>> {
     put_peers(&mut peers, 0, std::iter::once(address));
     let one = |body| bytes_of(&[(1, body)]);
     vec![
-        one(Body::Heartbeat { head: head(1, 0), is_answer: false }),
+        one(beat(head(1, 0), false)),
         deltas(0, &[1, 2]),
         block(0, 0, [0; 8]),
         one(Body::Snap { head: head(1, 0), size_log2: 1 }),
@@ -25,7 +25,7 @@ fn samples() -> Vec<Vec<u8>> {
         one(Body::Resync(Some(head(1, 0)))),
         one(Body::Get { key: b"own", wanted: Wanted::Value }),
         one(Body::Value { hash: 1, version: 1, left_ms: None, value: b"v" }),
-        one(Body::None { hash: 1 }),
+        one(none(1)),
         peers,
         one(Body::Bye(b"bye")),
     ]
@@ -58,7 +58,7 @@ fn wrong_magic_byte_ends_the_link_at_once() {
 
 #[test]
 fn unknown_frame_kinds_end_the_link() {
-    for kind in [0, 4].into_iter().chain(14..=20).chain([0x7F, 0xFF]) {
+    for kind in [0, 4].into_iter().chain(25..=31).chain([0x7F, 0xFF]) {
         assert_eq!(broken(&header(kind, 0, 0)), format!("there is no frame of kind {kind}"));
     }
 }

@@ -2,9 +2,10 @@
 //! replayed.
 
 use crate::kit::ClientId;
-use crate::kit::peer::{Face, SECRET, World, ms, secretive};
+use crate::kit::peer::{Face, SECRET, World, head, ms, secretive};
 use olivia::config::{Config, Secret};
 use olivia::node::CloseReason;
+use olivia::wire::frame::Body;
 
 /// The refusal of a handshake, which must end the connection.
 fn refused(world: &mut World, conn: ClientId, line: &[u8]) -> String {
@@ -71,7 +72,7 @@ fn replayed_handshake_of_a_dialler_is_refused() {
     assert_eq!(world.driver.node.stats().handshakes_refused, 0);
     let conn = world.driver.connect(&face.seen).unwrap();
     world.driver.send(conn, &first);
-    assert!(world.driver.take(conn).contains(":FULFILLED proto=1"));
+    assert!(world.driver.take(conn).contains(":FULFILLED proto=2"));
     world.driver.send(conn, &second);
     assert!(world.driver.take(conn).contains(":ERR wrong proof"));
     assert!(!world.is_linked(&face));
@@ -286,7 +287,7 @@ fn lines_of_more_than_a_kilobyte_are_refused_from_either_end() {
     assert_eq!(sentence, "connect has a line longer than 1024 bytes");
     world.join(&[&face.listen]);
     let (conn, _) = world.picked_up();
-    world.driver.send(conn, "h1:FULFILLED proto=1,");
+    world.driver.send(conn, "h1:FULFILLED proto=2,");
     world.driver.send(conn, "x".repeat(1_003));
     assert!(!world.driver.is_closed(conn));
     world.driver.send(conn, "x");
@@ -370,4 +371,60 @@ fn draining_node_accepts_no_links() {
     world.driver.send(conn, face.proof_line(&node));
     assert!(!world.is_linked(&face));
     assert!(world.driver.has_ended(conn));
+}
+
+#[test]
+fn node_whose_clock_is_ahead_is_refused_in_its_handshake_and_at_its_heartbeat() {
+    let mut world = World::new(secretive());
+    let wall_ms = world.driver.now.wall_ms;
+    let ahead = |ms| Face { wall_ms: wall_ms + ms, ..Face::elsewhere(1) };
+    let sentence = refused_offer(&mut world, &ahead(501));
+    assert!(sentence.starts_with("your clock is 501 ms ahead of this node's"), "{sentence}");
+    let mut link = world.dial(&ahead(500));
+    let beat = |wall_ms| (1, Body::Heartbeat { head: head(1, 0), wall_ms, ack: 0, is_answer: false });
+    world.send(&link, &[beat(wall_ms + 500)]);
+    assert!(!world.driver.has_ended(link.conn));
+    world.send(&link, &[beat(wall_ms + 501)]);
+    assert!(world.bye_reason(&mut link).starts_with("your clock is 501 ms ahead"));
+    // A clock that is behind is its own node's concern.
+    world.dial(&Face { wall_ms: 0, ..Face::elsewhere(2) });
+    world.check();
+}
+
+#[test]
+fn node_that_dials_one_whose_clock_is_ahead_gives_up() {
+    let mut world = World::new(secretive());
+    let face = Face { wall_ms: world.driver.now.wall_ms + 501, ..Face::elsewhere(1) };
+    world.join(&[&face.listen]);
+    let (conn, node) = world.picked_up();
+    assert_eq!(node.wall_ms, world.driver.now.wall_ms);
+    world.driver.send(conn, face.counter_line(&node));
+    assert!(world.driver.is_closed(conn));
+    world.check();
+}
+
+#[test]
+fn version_beyond_the_bound_ends_the_link_before_it_is_used() {
+    let mut world = World::new(secretive());
+    let mut link = world.linked(&Face::elsewhere(1));
+    world.begin("GET far\n");
+    let request = world.queries(&mut link)[0];
+    let (hash, bound) = (world.hash("far"), (world.driver.now.wall_ms + 1_000) << 20);
+    let value = |version| (request, Body::Value { hash, version, left_ms: None, value: b"lie" });
+    world.send(&link, &[value(bound + 1)]);
+    assert!(world.bye_reason(&mut link).starts_with("a version more than a second ahead"));
+    assert_eq!(world.replies(), ":GOT \n");
+}
+
+#[test]
+fn node_whose_clock_was_set_back_links_again_when_it_has_caught_up() {
+    let mut world = World::new(secretive());
+    world.ask("SET k:v\n");
+    world.driver.now.wall_ms -= 5_000;
+    let face = Face { wall_ms: 0, ..Face::elsewhere(1) };
+    let sentence = refused_offer(&mut world, &face);
+    assert!(sentence.starts_with("this node's wall clock was set back by 4000 ms more"), "{sentence}");
+    world.driver.pass(ms(4_000));
+    world.dial(&face);
+    world.check();
 }

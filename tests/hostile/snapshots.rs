@@ -1,7 +1,7 @@
 //! Snapshots that are wrong, too large, or incomplete: what is refused leaves the peer's filter unknown, so that
 //! it is queried, and its memory is freed.
 
-use crate::kit::peer::{Face, Link, Received, World, bytes_of, deltas, head, heartbeat, ms, piece};
+use crate::kit::peer::{Face, Link, Received, World, bytes_of, deltas, head, heartbeat, ms, none, piece};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::node::FilterState;
@@ -26,7 +26,7 @@ fn is_asked(world: &mut World, link: &mut Link) {
     world.begin("GET nowhere\n");
     let queried = world.queries(link);
     assert_eq!(queried.len(), 1, "it is not queried");
-    world.send(link, &[(queried[0], Body::None { hash: world.hash("nowhere") })]);
+    world.send(link, &[(queried[0], none(world.hash("nowhere")))]);
     assert_eq!(world.replies(), ":GOT \n");
 }
 
@@ -120,7 +120,7 @@ fn false_claims_are_measured_and_every_claim_is_followed() {
         world.begin(&format!("GET {key}\n"));
         let requests = world.queries(&mut link);
         assert_eq!(requests.len(), 1);
-        world.send(&link, &[(requests[0], Body::None { hash: world.hash(key) })]);
+        world.send(&link, &[(requests[0], none(world.hash(key)))]);
         assert_eq!(world.replies(), ":GOT \n");
     }
     assert_eq!(world.driver.node.stats().query_false_positives, 500);

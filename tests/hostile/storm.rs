@@ -2,7 +2,7 @@
 //! limits. What is checked are the node's own counters and its limits.
 
 use crate::kit::ClientId;
-use crate::kit::peer::{Face, Link, Received, World, block, bytes_of, deltas, head, ms, piece};
+use crate::kit::peer::{Face, Link, Received, World, beat, block, bytes_of, deltas, head, ms, none, piece};
 use olivia::base::rng::Rng;
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
@@ -212,10 +212,7 @@ impl Storm {
         let epoch = 1 + self.below(2);
         let seq = u64::from(self.small(8));
         match self.below(20) {
-            0 => bytes_of(&[(
-                small,
-                Body::Heartbeat { head: head(epoch, seq), is_answer: small.is_multiple_of(2) },
-            )]),
+            0 => bytes_of(&[(small, beat(head(epoch, seq), small.is_multiple_of(2)))]),
             1 | 2 => deltas(seq, &vec![hash; usize::try_from(small).unwrap()]),
             3 => block(seq, small, [hash; 8]),
             4 => bytes_of(&[(small, Body::Snap { head: head(epoch, seq + 1), size_log2 })]),
@@ -253,7 +250,7 @@ impl Storm {
                 let value = vec![b'v'; length];
                 let left_ms = (small > 4).then_some(u64::from(small) * 20);
                 let value = Body::Value { hash, version: 1, left_ms, value: &value };
-                bytes_of(&[(request, if small.is_multiple_of(2) { Body::None { hash } } else { value })])
+                bytes_of(&[(request, if small.is_multiple_of(2) { none(hash) } else { value })])
             }
         }
     }

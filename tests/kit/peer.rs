@@ -7,10 +7,10 @@ use olivia::config::{Config, Secret};
 use olivia::node::{CloseReason, FilterState, Node, NodeId, PeerView};
 use olivia::store::HashSecret;
 use olivia::wire::frame::{
-    self, Address, Body, FrameLimits, Front, Head, put, put_blocks, put_deltas, put_piece,
+    self, Address, Body, FrameLimits, Front, Head, Hints, KeyState, put, put_blocks, put_deltas, put_piece,
 };
 use olivia::wire::handshake::{
-    Answer, ConnectArgs, HASH_CHECK_TEXT, Links, Offer, Proof, Prover, derive_hash_secret,
+    Answer, ConnectArgs, Links, Offer, Proof, Prover, derive_hash_secret, hash_check_text,
     public_hash_secret, put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
 };
 
@@ -31,12 +31,16 @@ pub struct Face {
     pub listen: String,
     pub nonce: [u8; 16],
     pub hash: u64,
+    /// Its wall clock.
+    pub wall_ms: u64,
     pub secret: Option<&'static str>,
     /// Where it is seen from.
     pub seen: String,
     /// What it states about its links.
     pub links: Links,
 }
+
+const NONCE: [u8; 16] = [0xCD; 16];
 
 impl Face {
     /// A node without a secret, on this machine, that listens on port 6000 and its number.
@@ -46,8 +50,9 @@ impl Face {
         Self {
             node,
             listen: format!("127.0.0.1:{}", 6_000 + number),
-            nonce: [0xCD; 16],
-            hash: HashSecret::from_bytes(public_hash_secret()).hash(HASH_CHECK_TEXT).0,
+            nonce: NONCE,
+            hash: HashSecret::from_bytes(public_hash_secret()).hash(&hash_check_text(&NONCE)).0,
+            wall_ms: 1_700_000_000_000,
             secret: None,
             seen: "127.0.0.1:40000".to_owned(),
             links: Links::Unstated,
@@ -60,7 +65,9 @@ impl Face {
             listen: format!("192.0.2.{}:5454", 10 + number),
             seen: format!("192.0.2.{}:40000", 10 + number),
             secret: Some(SECRET),
-            hash: HashSecret::from_bytes(derive_hash_secret(SECRET.as_bytes())).hash(HASH_CHECK_TEXT).0,
+            hash: HashSecret::from_bytes(derive_hash_secret(SECRET.as_bytes()))
+                .hash(&hash_check_text(&NONCE))
+                .0,
             ..Self::new(number)
         }
     }
@@ -71,6 +78,7 @@ impl Face {
             listen: self.listen.as_bytes(),
             nonce: self.nonce,
             hash: self.hash,
+            wall_ms: self.wall_ms,
             links: self.links,
         }
     }
@@ -111,6 +119,7 @@ impl Face {
             listen,
             nonce: offer.nonce,
             hash: offer.hash,
+            wall_ms: offer.wall_ms,
             links: offer.links,
             ..Self::new(0)
         }
@@ -141,13 +150,25 @@ pub enum Received {
     Bye(String),
     /// Something about the node's own filter.
     Changelog,
+    Invalidate {
+        key: Vec<u8>,
+        version: u64,
+        state: KeyState,
+    },
+    Newer {
+        key: Vec<u8>,
+        version: u64,
+        state: KeyState,
+    },
+    /// A command, an answer to one, or what goes with deletions.
+    Command,
 }
 
 impl Received {
     fn of(frame: &frame::Frame<'_>) -> Self {
         let request = frame.request;
         match frame.body {
-            Body::Heartbeat { head, is_answer } => Self::Heartbeat { request, head, is_answer },
+            Body::Heartbeat { head, is_answer, .. } => Self::Heartbeat { request, head, is_answer },
             Body::Resync(head) => Self::Resync(head),
             Body::Get { key, .. } => Self::Get { request, key: key.to_vec() },
             Body::Value { value, .. } => Self::Value { request, value: value.to_vec() },
@@ -157,6 +178,19 @@ impl Received {
             Body::Delta(_) | Body::Block(_) | Body::Snap { .. } | Body::Piece(_) | Body::SnapEnd => {
                 Self::Changelog
             }
+            Body::Invalidate { key, version, state } => {
+                Self::Invalidate { key: key.to_vec(), version, state }
+            }
+            Body::Newer { key, version, state } => Self::Newer { key: key.to_vec(), version, state },
+            Body::Delete { .. }
+            | Body::Deleted { .. }
+            | Body::Execute(_)
+            | Body::Executed { .. }
+            | Body::NotHolder { .. }
+            | Body::Floor(_)
+            | Body::Floored(_)
+            | Body::NotDone { .. }
+            | Body::Discarded { .. } => Self::Command,
         }
     }
 
@@ -417,8 +451,18 @@ pub fn head(epoch: u64, seq: u64) -> Head {
     Head { epoch, seq }
 }
 
+/// A heartbeat of a node whose clock is right.
+pub fn beat(head: Head, is_answer: bool) -> Body<'static> {
+    Body::Heartbeat { head, wall_ms: 1_700_000_000_000, ack: 0, is_answer }
+}
+
+/// The answer of a node that does not hold a key and knows nothing of it.
+pub fn none(hash: u64) -> Body<'static> {
+    Body::None { hash, moved_version: 0, hints: Hints::default() }
+}
+
 pub fn heartbeat(request: u32) -> (u32, Body<'static>) {
-    (request, Body::Heartbeat { head: head(1, 0), is_answer: false })
+    (request, beat(head(1, 0), false))
 }
 
 pub fn bytes_of(frames: &[(u32, Body<'_>)]) -> Vec<u8> {

@@ -63,8 +63,9 @@ impl World {
             Fault::Narrow => self.narrow(lasts),
             Fault::Clock => {
                 // Back and forth, and mostly within what nodes accept.
-                let far = if self.rng.one_in(4) { 100_000_000 } else { 200 };
+                let far = if self.rng.one_in(16) { 100_000_000 } else { 200 };
                 let jump = i64::try_from(self.rng.below(2 * far)).unwrap() - i64::try_from(far).unwrap();
+                self.has_wrong_clock |= far > 200;
                 self.hosts[host].skew_ms = jump;
                 self.furthest_skew_ms = self.furthest_skew_ms.max(jump);
                 self.begins(MS, Undo::Nothing);
@@ -81,6 +82,7 @@ impl World {
     /// Ends a fault.
     pub fn undo(&mut self, undo: Undo) {
         self.faults -= 1;
+        self.has_wrong_clock = false;
         self.faulty_until = self.net.now;
         match undo {
             Undo::Resume(host) => self.resume(host),

@@ -9,12 +9,13 @@ use super::host::{Kind, State};
 use super::kit::peer::Face;
 use super::net::{MS, Party, Port, Read, US};
 use super::world::{Event, World};
+use crate::kit::peer::none;
 use olivia::base::rng::Rng;
 use olivia::node::NodeId;
 use olivia::wire::frame::{
     self, Address, Body, Frame, FrameLimits, Front, Head, put, put_blocks, put_deltas, put_peers, put_piece,
 };
-use olivia::wire::handshake::{Answer, ConnectArgs, HASH_CHECK_TEXT, put_welcome, read_answer, read_request};
+use olivia::wire::handshake::{Answer, ConnectArgs, hash_check_text, put_welcome, read_answer, read_request};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -121,10 +122,11 @@ impl World {
     }
 
     fn add_link(&mut self, at: usize, port: Port) {
-        let (secret, hash) = (self.plan.secret, self.hashes.hash(HASH_CHECK_TEXT).0);
         let listen = self.hosts[at].addr.to_string();
-        let mut own = Face { listen, hash, secret, ..Face::new(0) };
+        let wall_ms = self.hosts[at].now(self.net.now).wall_ms;
+        let mut own = Face { listen, wall_ms, secret: self.plan.secret, ..Face::new(0) };
         self.rng.fill(&mut own.nonce);
+        own.hash = self.hashes.hash(&hash_check_text(&own.nonce)).0;
         let Some(hostile_peer) = self.hostile_peer(at) else { return };
         own.node = hostile_peer.id;
         let theirs = Face { node: [0; 16], ..own.clone() };
@@ -278,7 +280,7 @@ impl World {
             Body::Get { key, .. } => {
                 let hash = self.hashes.hash(key).0;
                 let value = forged_value(key);
-                let none = Body::None { hash };
+                let none = none(hash);
                 let good = Body::Value { hash, version: clock, left_ms: None, value: &value };
                 let forged = Body::Value { hash: hash ^ 1, version: clock, left_ms: None, value: b"forged" };
                 let stranger = Body::Value { hash, version: clock, left_ms: None, value: b"forged" };
@@ -298,9 +300,15 @@ impl World {
                     _ => put(&mut out, clock, frame.request, &none),
                 }
             }
-            Body::Heartbeat { head: _, is_answer: false } if variant > 0 => {
+            Body::Heartbeat { is_answer: false, .. } if variant > 0 => {
                 let head = self.head(at, port);
-                put(&mut out, clock, frame.request, &Body::Heartbeat { head, is_answer: true });
+                let wall_ms = self.hosts[at].now(self.net.now).wall_ms;
+                put(
+                    &mut out,
+                    clock,
+                    frame.request,
+                    &Body::Heartbeat { head, wall_ms, ack: clock, is_answer: true },
+                );
             }
             Body::Resync(_) => self.put_snapshot(at, port, variant, &mut out),
             Body::Heartbeat { .. }
@@ -313,7 +321,18 @@ impl World {
             | Body::None { .. }
             | Body::NotTaken
             | Body::Peers(_)
-            | Body::Bye(_) => {}
+            | Body::Bye(_)
+            | Body::Invalidate { .. }
+            | Body::Newer { .. }
+            | Body::Delete { .. }
+            | Body::Deleted { .. }
+            | Body::Execute(_)
+            | Body::Executed { .. }
+            | Body::NotHolder { .. }
+            | Body::Floor(_)
+            | Body::Floored(_)
+            | Body::NotDone { .. }
+            | Body::Discarded { .. } => {}
         }
         self.hostile_peer_send(at, port, &out);
     }
@@ -371,6 +390,7 @@ impl World {
 
     fn hostile_peer_send_wrong(&mut self, at: usize, port: Port) {
         let (clock, head) = (self.clock(), self.head(at, port));
+        let wall_ms = self.hosts[at].now(self.net.now).wall_ms;
         let mut out = self.link_at(at, port).map_or(Vec::new(), |link| std::mem::take(&mut link.late));
         let mut rng = Rng::new(self.rng.next_u64());
         match rng.below(40) {
@@ -406,9 +426,16 @@ impl World {
                 &mut out,
                 clock,
                 0,
-                &Body::Heartbeat { head: Head { epoch: head.epoch, seq: u64::MAX }, is_answer: true },
+                &Body::Heartbeat {
+                    head: Head { epoch: head.epoch, seq: u64::MAX },
+                    wall_ms,
+                    ack: u64::MAX,
+                    is_answer: true,
+                },
             ),
-            17 => (0..20).for_each(|n| put(&mut out, clock, n, &Body::Heartbeat { head, is_answer: false })),
+            17 => (0..20).for_each(|n| {
+                put(&mut out, clock, n, &Body::Heartbeat { head, wall_ms, ack: clock, is_answer: false })
+            }),
             18 => put(&mut out, clock, 0, &Body::Bye(b"no reason")),
             19 => {
                 let hosts = self.hosts.iter().map(|host| Address { id: [7; 16], addr: host.addr });

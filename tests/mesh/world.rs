@@ -65,6 +65,8 @@ pub struct World {
     pub is_strict: bool,
     /// How far ahead any wall clock has been.
     pub furthest_skew_ms: i64,
+    /// A wall clock has jumped by so much that its node is refused, or refuses links until the clock is right.
+    pub has_wrong_clock: bool,
     /// What has come about.
     pub seen: Seen,
     pub replies: u64,
@@ -126,6 +128,7 @@ impl World {
             hostile_peers: BTreeMap::new(),
             is_strict: plan.has_long_timeouts && (style.padding <= 200 || is_light),
             furthest_skew_ms: 0,
+            has_wrong_clock: false,
             seen: Seen::default(),
             replies: 0,
             hashes: plan.hash_secret(),

@@ -224,9 +224,16 @@ const fn head_of(position: Position) -> Head {
     Head { epoch: position.epoch, seq: position.seq }
 }
 
-/// Where our additions end, for a heartbeat.
-pub(in crate::node) fn own_head(state: &State) -> Head {
-    head_of(state.keyspace.changelog().head())
+/// A heartbeat for a peer, which names where our additions end.
+pub(in crate::node) fn own_heartbeat(
+    state: &State,
+    now: Now,
+    peer: PeerKey,
+    is_answer: bool,
+) -> Body<'static> {
+    let head = head_of(state.keyspace.changelog().head());
+    let ack = state.mesh.peers.get(peer).map_or(0, |peer| peer.heard);
+    Body::Heartbeat { head, wall_ms: now.wall_ms, ack, is_answer }
 }
 
 /// A link is made: asks the peer for its changelog, from the position that is known.
@@ -297,7 +304,7 @@ pub(in crate::node) fn resync(state: &mut State, now: Now, peer_key: PeerKey, at
 
 /// Answers a heartbeat, or a RESYNC, with the end of our additions.
 pub(in crate::node) fn answer_heartbeat(state: &mut State, now: Now, peer_key: PeerKey, request: u32) {
-    let body = Body::Heartbeat { head: own_head(state), is_answer: true };
+    let body = own_heartbeat(state, now, peer_key, true);
     if !link_output::send_control_reply(state, now, peer_key, request, &body) {
         state.stats.heartbeats_unanswered += 1;
     }

@@ -13,7 +13,7 @@ use crate::node::lookup::operation::Operation;
 use crate::node::peer::link_output;
 use crate::node::state::{State, mark_dirty};
 use crate::store::Expiry;
-use crate::wire::frame::{Body, Wanted};
+use crate::wire::frame::{Body, Hints, Wanted};
 use std::time::Duration;
 
 /// How old `now` may be when a query is read: an iteration of the event loop. The querying node counts what is left
@@ -87,7 +87,7 @@ fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, operatio
     let item = keyspace.get(now, key);
     let left_ms = |expiry: Expiry| expiry.millis().saturating_sub(now.mono.millis_ceil() + TURN_MS);
     let body = match &item {
-        None => Body::None { hash },
+        None => Body::None { hash, moved_version: 0, hints: Hints::default() },
         Some(item) => Body::Value {
             hash,
             version: item.version.0,

@@ -6,16 +6,19 @@
 use crate::base::time::Now;
 use crate::node::conn::connection::CloseReason;
 use crate::node::digest::sync;
+use crate::node::hybrid_clock::HybridClock;
 use crate::node::ids::{ConnKey, PeerKey};
 use crate::node::lookup::operation::Operation;
 use crate::node::lookup::remote::{self, QueryAnswer};
 use crate::node::lookup::serve;
+use crate::node::peer::clock;
 use crate::node::peer::heartbeat;
 use crate::node::peer::link;
 use crate::node::peer::link_output;
 use crate::node::state::State;
 use crate::store::KeyHash;
 use crate::wire::frame::{Body, Frame, FrameError, Oversized};
+use std::fmt;
 
 /// Processes one frame of `bytes` bytes. Returns its cost in keys, at least 1.
 pub(in crate::node) fn execute(
@@ -31,10 +34,17 @@ pub(in crate::node) fn execute(
     if is_digest(&frame.body) {
         state.stats.digest_received_bytes += bytes as u64;
     }
+    if let Body::Heartbeat { wall_ms, .. } = frame.body
+        && let Some(ahead) = clock::is_ahead(now, wall_ms)
+    {
+        refuse_peer(state, now, peer, &ahead);
+        return 1;
+    }
+    state.keyspace.adopt(now, frame.clock);
     // Changes of one frame have consecutive numbers, beginning with its own.
     let number = |at: usize| request.wrapping_add(u32::try_from(at).unwrap_or(u32::MAX));
     let cost = match &frame.body {
-        Body::Heartbeat { head, is_answer } => {
+        Body::Heartbeat { head, is_answer, .. } => {
             heartbeat::received(state, now, peer, request, *head, *is_answer);
             0
         }
@@ -71,12 +81,16 @@ pub(in crate::node) fn execute(
             serve::received(state, now, peer, request, Operation::Lookup(*wanted), key);
             0
         }
-        Body::Value { hash, version: _, left_ms, value } => {
+        Body::Value { hash, version, left_ms, value } => {
+            if !HybridClock::is_within_bound(now, *version) {
+                refuse_peer(state, now, peer, &clock::VERSION_AHEAD);
+                return 1;
+            }
             let answer = QueryAnswer::Value { value, left_ms: *left_ms };
             remote::answered(state, now, peer, request, KeyHash(*hash), &answer);
             0
         }
-        Body::None { hash } => {
+        Body::None { hash, .. } => {
             remote::answered(state, now, peer, request, KeyHash(*hash), &QueryAnswer::None);
             0
         }
@@ -89,7 +103,23 @@ pub(in crate::node) fn execute(
             link::bye_received(state, now, peer, reason);
             0
         }
+        Body::Delete { .. } | Body::Execute(_) => {
+            serve::declined(state, now, peer, request);
+            0
+        }
+        Body::Deleted { .. }
+        | Body::Executed { .. }
+        | Body::NotHolder { .. }
+        | Body::NotDone { .. }
+        | Body::Floored(_) => {
+            state.stats.answers_late += 1;
+            0
+        }
+        Body::Invalidate { .. } | Body::Newer { .. } | Body::Floor(_) | Body::Discarded { .. } => 0,
     };
+    if let Some(peer) = state.mesh.peers.get_mut(peer) {
+        peer.heard = peer.heard.max(frame.clock);
+    }
     // An answer gives slots free, for which other lookups wait.
     1 + cost + state.mesh.lookups.queries_since(queries_before)
 }
@@ -109,8 +139,29 @@ const fn is_digest(body: &Body<'_>) -> bool {
         | Body::None { .. }
         | Body::NotTaken
         | Body::Peers(_)
-        | Body::Bye(_) => false,
+        | Body::Bye(_)
+        | Body::Invalidate { .. }
+        | Body::Newer { .. }
+        | Body::Delete { .. }
+        | Body::Deleted { .. }
+        | Body::Execute(_)
+        | Body::Executed { .. }
+        | Body::NotHolder { .. }
+        | Body::Floor(_)
+        | Body::Floored(_)
+        | Body::NotDone { .. }
+        | Body::Discarded { .. } => false,
     }
+}
+
+/// Closes the link of a peer whose wall clock or version is too far ahead, before that is adopted.
+fn refuse_peer(state: &mut State, now: Now, key: PeerKey, why: &dyn fmt::Display) {
+    let Some(peer) = state.mesh.peers.get(key) else { return };
+    let Some(link) = peer.link else { return };
+    if state.log_gate.allows(now, &mut state.stats) {
+        log::warn!("closing the link to {}: {why}", peer.addr);
+    }
+    link_output::hang_up(state, now, link.conn, why.to_string().as_bytes(), CloseReason::Refused);
 }
 
 /// A key or a value is longer than this node accepts, and is skipped.
@@ -119,6 +170,8 @@ pub(in crate::node) fn oversized(state: &mut State, now: Now, peer: PeerKey, req
     match what {
         Oversized::Key => serve::declined(state, now, peer, request),
         Oversized::Value => remote::unreadable(state, now, peer, request, &QueryAnswer::TooLong),
+        // This node holds no such key.
+        Oversized::Notice => {}
     }
 }
 

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::node::conn::connection::{CloseReason, Conn, InboundHandshake, PeerIdentity, Phase, Role};
 use crate::node::ids::{ConnKey, NodeId};
 use crate::node::peer::address_book::AddressEntry;
+use crate::node::peer::clock::{self, ClockAhead};
 use crate::node::peer::dialer::{self, Room, room};
 use crate::node::peer::link;
 use crate::node::peer::link_output;
@@ -39,6 +40,8 @@ enum Refusal<'a> {
     NoOffer,
     Full(u32),
     ShuttingDown,
+    Clock(ClockAhead),
+    OwnClock(u64),
 }
 
 impl fmt::Display for Refusal<'_> {
@@ -60,6 +63,12 @@ impl fmt::Display for Refusal<'_> {
                 write!(f, "peer limit reached (active_peers = {limit}); dial another node")
             }
             Self::ShuttingDown => f.write_str("this node is shutting down"),
+            Self::Clock(ahead) => ahead.fmt(f),
+            Self::OwnClock(ahead) => write!(
+                f,
+                "this node's wall clock was set back by {ahead} ms more than its versions allow; it links again when \
+                 the clock has caught up, or after a restart"
+            ),
         }
     }
 }
@@ -70,10 +79,23 @@ fn secret(config: &Config) -> Option<&[u8]> {
 }
 
 /// Calls `with` with the offer of this node.
-fn with_own_offer<R>(state: &State, nonce: [u8; 16], links: Links, with: impl FnOnce(&Offer<'_>) -> R) -> R {
+fn with_own_offer<R>(
+    state: &State,
+    now: Now,
+    nonce: [u8; 16],
+    links: Links,
+    with: impl FnOnce(&Offer<'_>) -> R,
+) -> R {
     let mesh = &state.mesh;
     let listen = mesh.listen.to_string();
-    with(&Offer { node: mesh.id.0, listen: listen.as_bytes(), nonce, hash: mesh.hash_check, links })
+    with(&Offer {
+        node: mesh.id.0,
+        listen: listen.as_bytes(),
+        nonce,
+        hash: mesh.hash_check(&nonce),
+        wall_ms: now.wall_ms,
+        links,
+    })
 }
 
 /// A connection has sent the first or the second request of a handshake.
@@ -128,13 +150,13 @@ fn offered<'a>(
     if theirs.node == state.mesh.id.0 {
         met_self(state, now, theirs.nonce);
     }
-    check(state, theirs)?;
+    check(state, now, theirs)?;
     may_do_without_secret(state, seen)?;
     let Some(addr) = theirs.listen_addr(seen) else { return Ok(()) };
     let nonce = state.mesh.draw();
     let secret = secret(&state.config);
     let mut reply = Vec::new();
-    let proof = with_own_offer(state, nonce, dialer::links(state), |ours| {
+    let proof = with_own_offer(state, now, nonce, dialer::links(state), |ours| {
         put_counter_offer(&mut reply, id, ours, &Proof::of(secret, Prover::Acceptor, ours, theirs));
         Proof::of(secret, Prover::Dialler, theirs, ours)
     });
@@ -148,13 +170,17 @@ fn offered<'a>(
 }
 
 /// Whether a node may become a peer, if its proof is right.
-fn check(state: &State, theirs: &Offer<'_>) -> Result<(), Refusal<'static>> {
+fn check(state: &State, now: Now, theirs: &Offer<'_>) -> Result<(), Refusal<'static>> {
     if theirs.node == state.mesh.id.0 {
         Err(Refusal::OwnId)
-    } else if theirs.hash != state.mesh.hash_check {
+    } else if theirs.hash != state.mesh.hash_check(&theirs.nonce) {
         Err(Refusal::Hash)
     } else if state.is_draining {
         Err(Refusal::ShuttingDown)
+    } else if let Some(ahead) = clock::is_ahead(now, theirs.wall_ms) {
+        Err(Refusal::Clock(ahead))
+    } else if state.keyspace.clock_ahead_ms(now) > 0 {
+        Err(Refusal::OwnClock(state.keyspace.clock_ahead_ms(now)))
     } else {
         Ok(())
     }
@@ -266,7 +292,7 @@ pub(in crate::node) fn connected(state: &mut State, now: Now, key: ConnKey) {
     dialling.links = links;
     let nonce = dialling.nonce;
     let mut offer = Vec::new();
-    with_own_offer(state, nonce, links, |ours| put_offer(&mut offer, ours));
+    with_own_offer(state, now, nonce, links, |ours| put_offer(&mut offer, ours));
     send(state, key, &offer);
 }
 
@@ -320,14 +346,14 @@ fn counter_offered(
     theirs: &Offer<'_>,
     proof: &Proof,
 ) -> Result<(), Refusal<'static>> {
-    check(state, theirs)?;
+    check(state, now, theirs)?;
     let Some(Conn { role: Role::OutboundHandshake(dialling), addr: seen, .. }) = state.conns.get(key) else {
         return Ok(());
     };
     let (nonce, links, address, seen) = (dialling.nonce, dialling.links, dialling.address, *seen);
     let secret = secret(&state.config);
     let mut reply = Vec::new();
-    let is_right = with_own_offer(state, nonce, links, |ours| {
+    let is_right = with_own_offer(state, now, nonce, links, |ours| {
         put_proof(&mut reply, &Proof::of(secret, Prover::Dialler, ours, theirs));
         Proof::of(secret, Prover::Acceptor, theirs, ours).matches(proof)
     });

@@ -12,7 +12,7 @@ use crate::node::ids::PeerKey;
 use crate::node::lookup::remote;
 use crate::node::peer::link_output;
 use crate::node::state::{State, Timer, close_conn};
-use crate::wire::frame::{Body, Head};
+use crate::wire::frame::Head;
 use std::time::Duration;
 
 /// Missed heartbeats after which a link is lost.
@@ -55,12 +55,12 @@ pub(in crate::node) fn rearm(state: &mut State, key: PeerKey, at: Instant) {
 /// Sends a heartbeat, and a probe if the circuit of the peer is open. If the link is dead at the other end, the
 /// reset that answers it ends the link at once.
 pub(in crate::node) fn send(state: &mut State, now: Now, key: PeerKey) {
-    let head = sync::own_head(state);
+    let body = sync::own_heartbeat(state, now, key, false);
     let Some(peer) = state.mesh.peers.get_mut(key) else { return };
     peer.heartbeat = peer.heartbeat.wrapping_add(1);
     peer.heartbeat_sent_at = Some(now.mono);
     let number = peer.heartbeat;
-    link_output::send_control(state, now, key, number, &Body::Heartbeat { head, is_answer: false });
+    link_output::send_control(state, now, key, number, &body);
     remote::probe(state, now, key);
 }
 

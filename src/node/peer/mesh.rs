@@ -10,7 +10,8 @@ use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
 use crate::node::lookup::table::Lookups;
 use crate::node::peer::address_book::AddressBook;
 use crate::node::peer::table::{Peer, Peers};
-use crate::wire::handshake::keyed_bytes;
+use crate::store::HashSecret;
+use crate::wire::handshake::{hash_check_text, keyed_bytes};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -20,8 +21,8 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) id: NodeId,
     /// The address that this node listens on, as sent to others.
     pub(in crate::node) listen: SocketAddr,
-    /// The hash of a fixed text: equal where the hash secrets are.
-    pub(in crate::node) hash_check: u64,
+    /// The hash secret, for the check of a handshake.
+    hash_secret: HashSecret,
     /// The key from which ids and nonces are drawn; see [`Mesh::draw`].
     draw_key: [u8; 32],
     drawn: u64,
@@ -49,13 +50,13 @@ pub(in crate::node) struct Mesh {
 }
 
 impl Mesh {
-    pub(in crate::node) fn new(config: &Config, rng: &mut Rng) -> Self {
+    pub(in crate::node) fn new(config: &Config, hash_secret: HashSecret, rng: &mut Rng) -> Self {
         let mut draw_key = [0; 32];
         rng.fill(&mut draw_key);
         let mut mesh = Self {
             id: NodeId([0; 16]),
             listen: SocketAddr::new(config.bind, config.listen_port),
-            hash_check: 0,
+            hash_secret,
             draw_key,
             drawn: 0,
             address_book: AddressBook::default(),
@@ -80,6 +81,11 @@ impl Mesh {
     pub(in crate::node) fn draw(&mut self) -> [u8; 16] {
         self.drawn += 1;
         keyed_bytes(&self.draw_key, self.drawn)
+    }
+
+    /// What an offer with this nonce has as its hash if its node has our hash secret.
+    pub(in crate::node) fn hash_check(&self, nonce: &[u8; 16]) -> u64 {
+        self.hash_secret.hash(&hash_check_text(nonce)).0
     }
 
     /// Whether a peer's filter claims the hash.

@@ -1,6 +1,7 @@
 //! Peer discovery, dialling, the handshake, links and their health.
 
 pub(in crate::node) mod address_book;
+pub(in crate::node) mod clock;
 pub(in crate::node) mod dialer;
 pub(in crate::node) mod frames;
 pub(in crate::node) mod handshake;

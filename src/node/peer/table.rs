@@ -60,6 +60,8 @@ pub(in crate::node) struct Peer {
     pub(in crate::node) heartbeat: u32,
     pub(in crate::node) heartbeat_sent_at: Option<Instant>,
     round_trip: Option<Duration>,
+    /// The highest clock of its frames that were processed.
+    pub(in crate::node) heard: u64,
     /// Our queries to it.
     pub(in crate::node) queries: Queries,
     /// Its queries that wait for room in the link.
@@ -110,6 +112,7 @@ impl Peer {
             heartbeat: 0,
             heartbeat_sent_at: None,
             round_trip: None,
+            heard: 0,
             queries: Queries::default(),
             deferred: DeferredQueries::default(),
             filter,

@@ -1,20 +1,38 @@
 //! The kinds of frames: a row for each, and how its payload is read and written.
 
-use super::lists::{Addresses, BLOCK_BYTES, HASH_BYTES, Hashes, IMAGE_BYTES, Images, Words};
+use super::lists::{
+    Addresses, Arguments, BLOCK_BYTES, HASH_BYTES, HINT_BYTES, HINTS_MAX, Hashes, Hints, IMAGE_BYTES, Images,
+    Words,
+};
 use super::{FrameError, FrameLimits, LIST_BYTES_MAX, MAGIC, Oversized, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX};
+use crate::wire::encoder::Protocol;
 
 /// Bytes of the longest key and value that any node may be configured to accept.
 const KEY_BYTES_MAX: usize = 16 * 1024 * 1024;
 const VALUE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 const HEAD_BYTES: usize = 16;
+const BEAT_BYTES: usize = HEAD_BYTES + 16;
+const VERSION_BYTES: usize = 8;
 /// Hash, version and milliseconds left, before the bytes of a value.
 const VALUE_HEAD_BYTES: usize = 24;
+/// Hash and version, before the bytes of a reply or the hints.
+const HASH_AND_VERSION_BYTES: usize = 16;
+/// Deadline, protocol and the length of the name, before the name of a command.
+const EXECUTE_HEAD_BYTES: usize = 10;
+/// Bytes that the arguments of a command may have beside a key and a value.
+const ARGUMENTS_EXTRA_BYTES: usize = 64 * 1024;
 
 /// Set in a BEAT that answers one.
 const FLAG_ANSWER: u16 = 1;
 /// Set in a GET that asks for the TTL only.
 const FLAG_TTL_ONLY: u16 = 1;
+/// Set in an INVALIDATE, NEWER or EXECUTED if the version is that of a deletion.
+const FLAG_GONE: u16 = 1;
+/// Set in a DELETED if there was a value.
+const FLAG_HAD: u16 = 1;
+/// Set in an EXECUTE that may create the key.
+const FLAG_CREATE: u16 = 1;
 
 /// Milliseconds left of a key without TTL.
 const NO_TTL: u64 = u64::MAX;
@@ -26,6 +44,43 @@ pub struct Head {
     pub epoch: u64,
     /// The number of the next change.
     pub seq: u64,
+}
+
+/// What a version is that of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyState {
+    /// A value that the sender holds.
+    Held,
+    /// A deletion, or another departure, that the sender remembers.
+    Gone,
+}
+
+impl KeyState {
+    const fn flags(self) -> u16 {
+        match self {
+            Self::Held => 0,
+            Self::Gone => FLAG_GONE,
+        }
+    }
+
+    const fn of(flags: u16) -> Self {
+        if flags & FLAG_GONE != 0 { Self::Gone } else { Self::Held }
+    }
+}
+
+/// A command that another node is to carry out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemoteCommand<'a> {
+    /// The name of its row in the table of commands.
+    pub name: &'a [u8],
+    /// Its arguments.
+    pub arguments: Arguments<'a>,
+    /// Whether it may create the key.
+    pub create: bool,
+    /// The hybrid clock of the sender from which on nothing is to be done.
+    pub deadline: u64,
+    /// What the client that waits for the reply speaks.
+    pub protocol: Protocol,
 }
 
 /// What a GET asks for.
@@ -44,6 +99,10 @@ pub enum Body<'a> {
     Heartbeat {
         /// The end of the sender's changelog.
         head: Head,
+        /// The wall clock of the sender, in milliseconds since 1970.
+        wall_ms: u64,
+        /// The highest clock of the receiver whose frame the sender has processed.
+        ack: u64,
         /// Whether it answers a heartbeat.
         is_answer: bool,
     },
@@ -87,13 +146,92 @@ pub enum Body<'a> {
     None {
         /// Its hash.
         hash: u64,
+        /// The version that it knows to have moved elsewhere; 0: of none.
+        moved_version: u64,
+        /// Nodes that may hold it.
+        hints: Hints<'a>,
     },
-    /// The key is longer than the node accepts, so it does not hold it: a NONE without a hash.
+    /// The key of a GET, DELETE or EXECUTE is longer than the node accepts, so it does not hold it: a NONE without a hash.
     NotTaken,
     /// Nodes that the sender is linked to.
     Peers(Addresses<'a>),
     /// The link ends, with a reason as text.
     Bye(&'a [u8]),
+    /// Older values of the key are to be dropped.
+    Invalidate {
+        /// The key.
+        key: &'a [u8],
+        /// The version of the value, or of the deletion.
+        version: u64,
+        /// Which of both.
+        state: KeyState,
+    },
+    /// The answer to an INVALIDATE whose version is lower than the sender's own.
+    Newer {
+        /// The key.
+        key: &'a [u8],
+        /// The version of the sender.
+        version: u64,
+        /// That of a value or of a deletion.
+        state: KeyState,
+    },
+    /// The key is to be deleted; the answer repeats the `request`.
+    Delete {
+        /// The key.
+        key: &'a [u8],
+        /// The version of the deletion, at least.
+        version: u64,
+    },
+    /// The key is deleted.
+    Deleted {
+        /// Its hash.
+        hash: u64,
+        /// The version of the deletion.
+        version: u64,
+        /// Whether there was a value.
+        had: bool,
+        /// Nodes that may hold it.
+        hints: Hints<'a>,
+    },
+    /// A command that depends on the old value; the answer repeats the `request`.
+    Execute(RemoteCommand<'a>),
+    /// The command was carried out.
+    Executed {
+        /// The hash of its key.
+        hash: u64,
+        /// The version of the key after it; 0: there is none.
+        version: u64,
+        /// Whether the key is there after it.
+        state: KeyState,
+        /// The reply for the client.
+        reply: &'a [u8],
+    },
+    /// The command was not carried out, since the node does not hold the key.
+    NotHolder {
+        /// The hash of its key.
+        hash: u64,
+        /// The version that it knows to have moved elsewhere; 0: of none.
+        moved_version: u64,
+        /// Nodes that may hold it.
+        hints: Hints<'a>,
+    },
+    /// All keys up to this version are to be dropped, on every node; the answer repeats the `request`.
+    Floor(u64),
+    /// They are; FLOORED.
+    Floored(u64),
+    /// The command was not carried out, since its deadline has passed or the node has no room for it.
+    NotDone {
+        /// The hash of its key.
+        hash: u64,
+    },
+    /// Blocks of the Bloom filter of deletions that the sender remembers no more one by one; `request` is the number of
+    /// the first block.
+    Discarded {
+        /// Their highest version: newer values stay.
+        version: u64,
+        /// The blocks.
+        blocks: Words<'a>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +248,17 @@ pub(super) enum Kind {
     None,
     Peers,
     Bye,
+    Invalidate,
+    Newer,
+    Delete,
+    Deleted,
+    Execute,
+    Executed,
+    NotHolder,
+    Floor,
+    Floored,
+    NotDone,
+    Discarded,
 }
 
 /// What the header of a kind may say.
@@ -134,9 +283,34 @@ const fn row(kind: Kind, byte: u8, name: &'static str, fits: fn(usize) -> bool, 
     Row { kind, byte, name, flags: 0, bytes_max: PAYLOAD_BYTES_MAX, fits, needs, oversized: |_, _| None }
 }
 
+/// A row for a version and a key.
+const fn versioned_key(kind: Kind, byte: u8, name: &'static str, flags: u16) -> Row {
+    Row {
+        flags,
+        bytes_max: VERSION_BYTES + KEY_BYTES_MAX,
+        ..row(kind, byte, name, |n| n >= VERSION_BYTES, "8 before the key")
+    }
+}
+
+/// A row for a hash, a version and hints.
+const fn hinted(kind: Kind, byte: u8, name: &'static str, flags: u16) -> Row {
+    Row { flags, ..row(kind, byte, name, fits_hints, "16, and 16 for each of up to 4 hints") }
+}
+
+const fn fits_hints(length: usize) -> bool {
+    length >= HASH_AND_VERSION_BYTES
+        && length <= HASH_AND_VERSION_BYTES + HINTS_MAX * HINT_BYTES
+        && (length - HASH_AND_VERSION_BYTES).is_multiple_of(HINT_BYTES)
+}
+
+/// Whether a version with a key has a key that is too long.
+const fn has_long_key(length: usize, limits: FrameLimits) -> bool {
+    length.saturating_sub(VERSION_BYTES) > limits.key_bytes_max
+}
+
 /// All kinds, in the order of [`Kind`].
-const KINDS: [Row; 12] = [
-    Row { flags: FLAG_ANSWER, ..row(Kind::Heartbeat, 1, "BEAT", |n| n == HEAD_BYTES, "16") },
+const KINDS: [Row; 23] = [
+    Row { flags: FLAG_ANSWER, ..row(Kind::Heartbeat, 1, "BEAT", |n| n == BEAT_BYTES, "32") },
     Row {
         bytes_max: LIST_BYTES_MAX,
         ..row(Kind::Delta, 2, "DELTA", |n| n.is_multiple_of(HASH_BYTES), "8 for each hash")
@@ -165,9 +339,54 @@ const KINDS: [Row; 12] = [
         },
         ..row(Kind::Value, 10, "VALUE", |n| n >= VALUE_HEAD_BYTES, "24 before the value")
     },
-    row(Kind::None, 11, "NONE", |n| n == 0 || n == HASH_BYTES, "none or 8"),
+    row(Kind::None, 11, "NONE", |n| n == 0 || fits_hints(n), "none, or 16 and 16 for each of up to 4 hints"),
     row(Kind::Peers, 12, "PEERS", |_| true, ""),
     Row { bytes_max: REASON_BYTES_MAX, ..row(Kind::Bye, 13, "BYE", |_| true, "") },
+    Row {
+        oversized: |n, limits| has_long_key(n, limits).then_some(Oversized::Notice),
+        ..versioned_key(Kind::Invalidate, 14, "INVALIDATE", FLAG_GONE)
+    },
+    Row {
+        oversized: |n, limits| has_long_key(n, limits).then_some(Oversized::Notice),
+        ..versioned_key(Kind::Newer, 15, "NEWER", FLAG_GONE)
+    },
+    Row {
+        oversized: |n, limits| has_long_key(n, limits).then_some(Oversized::Key),
+        ..versioned_key(Kind::Delete, 16, "DELETE", 0)
+    },
+    hinted(Kind::Deleted, 17, "DELETED", FLAG_HAD),
+    Row {
+        flags: FLAG_CREATE,
+        bytes_max: KEY_BYTES_MAX + VALUE_BYTES_MAX + ARGUMENTS_EXTRA_BYTES,
+        oversized: |n, limits| {
+            (n > limits.key_bytes_max + limits.value_bytes_max + ARGUMENTS_EXTRA_BYTES)
+                .then_some(Oversized::Key)
+        },
+        ..row(Kind::Execute, 18, "EXECUTE", |n| n >= EXECUTE_HEAD_BYTES, "10 before the name")
+    },
+    Row {
+        flags: FLAG_GONE,
+        bytes_max: HASH_AND_VERSION_BYTES + VALUE_BYTES_MAX + ARGUMENTS_EXTRA_BYTES,
+        oversized: |n, limits| {
+            let bytes_max = HASH_AND_VERSION_BYTES + limits.value_bytes_max + ARGUMENTS_EXTRA_BYTES;
+            (n > bytes_max).then_some(Oversized::Value)
+        },
+        ..row(Kind::Executed, 19, "EXECUTED", |n| n >= HASH_AND_VERSION_BYTES, "16 before the reply")
+    },
+    hinted(Kind::NotHolder, 20, "NOTHOLDER", 0),
+    row(Kind::Floor, 21, "FLOOR", |n| n == VERSION_BYTES, "8"),
+    row(Kind::Floored, 22, "FLOORED", |n| n == VERSION_BYTES, "8"),
+    row(Kind::NotDone, 23, "NOTDONE", |n| n == HASH_BYTES, "8"),
+    Row {
+        bytes_max: VERSION_BYTES + LIST_BYTES_MAX,
+        ..row(
+            Kind::Discarded,
+            24,
+            "DISCARDED",
+            |n| n >= VERSION_BYTES && (n - VERSION_BYTES).is_multiple_of(BLOCK_BYTES),
+            "8, and 64 for each block",
+        )
+    },
 ];
 
 impl Kind {
@@ -185,9 +404,7 @@ impl<'a> Body<'a> {
     pub(super) fn read(kind: Kind, flags: u16, payload: &'a [u8]) -> Result<Self, FrameError> {
         let mut fields = Fields { rest: payload };
         let body = match kind {
-            Kind::Heartbeat => {
-                fields.head().map(|head| Body::Heartbeat { head, is_answer: flags & FLAG_ANSWER != 0 })
-            }
+            Kind::Heartbeat => fields.heartbeat(flags & FLAG_ANSWER != 0),
             Kind::Delta => Some(Body::Delta(Hashes { entries: payload.as_chunks().0 })),
             Kind::Block => Some(Body::Block(Images { entries: payload.as_chunks().0 })),
             Kind::Snap => {
@@ -201,9 +418,47 @@ impl<'a> Body<'a> {
                 Some(Body::Get { key: payload, wanted })
             }
             Kind::Value => fields.value(),
-            Kind::None => Some(fields.number().map_or(Body::NotTaken, |hash| Body::None { hash })),
+            Kind::None if payload.is_empty() => Some(Body::NotTaken),
+            Kind::None => {
+                fields.hinted().map(|(hash, moved_version, hints)| Body::None { hash, moved_version, hints })
+            }
             Kind::Peers => Some(Body::Peers(Addresses::read(payload).map_err(FrameError::Address)?)),
             Kind::Bye => Some(Body::Bye(payload)),
+            Kind::Invalidate => {
+                let state = KeyState::of(flags);
+                fields.number().map(|version| Body::Invalidate { key: fields.rest, version, state })
+            }
+            Kind::Newer => {
+                let state = KeyState::of(flags);
+                fields.number().map(|version| Body::Newer { key: fields.rest, version, state })
+            }
+            Kind::Delete => fields.number().map(|version| Body::Delete { key: fields.rest, version }),
+            Kind::Deleted => {
+                let had = flags & FLAG_HAD != 0;
+                fields.hinted().map(|(hash, version, hints)| Body::Deleted { hash, version, had, hints })
+            }
+            Kind::Execute => {
+                let command = fields.command(flags & FLAG_CREATE != 0);
+                Some(Body::Execute(command.map_err(|left| FrameError::Command(payload.len() - left))?))
+            }
+            Kind::Executed => fields.number().zip(fields.number()).map(|(hash, version)| Body::Executed {
+                hash,
+                version,
+                state: KeyState::of(flags),
+                reply: fields.rest,
+            }),
+            Kind::NotHolder => fields.hinted().map(|(hash, moved_version, hints)| Body::NotHolder {
+                hash,
+                moved_version,
+                hints,
+            }),
+            Kind::Floor => fields.number().map(Body::Floor),
+            Kind::Floored => fields.number().map(Body::Floored),
+            Kind::NotDone => fields.number().map(|hash| Body::NotDone { hash }),
+            Kind::Discarded => fields.number().map(|version| Body::Discarded {
+                version,
+                blocks: Words { blocks: fields.rest.as_chunks().0 },
+            }),
         };
         // Cannot fail, since the length was checked.
         body.ok_or(FrameError::Length(kind.row().name, 0, "more"))
@@ -214,9 +469,13 @@ impl<'a> Body<'a> {
 /// before, and lists are written by the functions of `write`.
 pub fn put(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>) {
     match *body {
-        Body::Heartbeat { head, is_answer } => {
+        Body::Heartbeat { head, wall_ms, ack, is_answer } => {
             let flags = if is_answer { FLAG_ANSWER } else { 0 };
-            put_frame(out, Kind::Heartbeat, flags, request, clock, |out| put_head(out, head));
+            put_frame(out, Kind::Heartbeat, flags, request, clock, |out| {
+                put_head(out, head);
+                out.extend(wall_ms.to_le_bytes());
+                out.extend(ack.to_le_bytes());
+            });
         }
         Body::Delta(hashes) => {
             put_frame(out, Kind::Delta, 0, request, clock, |out| out.extend(hashes.entries.as_flattened()));
@@ -253,8 +512,8 @@ pub fn put(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>) {
                 out.extend(value);
             });
         }
-        Body::None { hash } => {
-            put_frame(out, Kind::None, 0, request, clock, |out| out.extend(hash.to_le_bytes()));
+        Body::None { hash, moved_version, hints } => {
+            put_frame(out, Kind::None, 0, request, clock, |out| put_hinted(out, hash, moved_version, hints));
         }
         Body::NotTaken => put_frame(out, Kind::None, 0, request, clock, |_| {}),
         Body::Peers(peers) => put_frame(out, Kind::Peers, 0, request, clock, |out| out.extend(peers.bytes)),
@@ -262,7 +521,81 @@ pub fn put(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>) {
             let reason = &reason[..reason.len().min(REASON_BYTES_MAX)];
             put_frame(out, Kind::Bye, 0, request, clock, |out| out.extend(reason));
         }
+        Body::Invalidate { key, version, state } => {
+            put_frame(out, Kind::Invalidate, state.flags(), request, clock, |out| {
+                put_versioned(out, version, key);
+            });
+        }
+        Body::Newer { key, version, state } => {
+            put_frame(out, Kind::Newer, state.flags(), request, clock, |out| {
+                put_versioned(out, version, key)
+            });
+        }
+        Body::Delete { key, version } => {
+            put_frame(out, Kind::Delete, 0, request, clock, |out| put_versioned(out, version, key));
+        }
+        Body::Deleted { hash, version, had, hints } => {
+            let flags = if had { FLAG_HAD } else { 0 };
+            put_frame(out, Kind::Deleted, flags, request, clock, |out| {
+                put_hinted(out, hash, version, hints);
+            });
+        }
+        Body::Execute(command) => {
+            let flags = if command.create { FLAG_CREATE } else { 0 };
+            put_frame(out, Kind::Execute, flags, request, clock, |out| put_command(out, &command));
+        }
+        Body::Executed { hash, version, state, reply } => {
+            put_frame(out, Kind::Executed, state.flags(), request, clock, |out| {
+                out.extend(hash.to_le_bytes());
+                put_versioned(out, version, reply);
+            });
+        }
+        Body::NotHolder { hash, moved_version, hints } => {
+            put_frame(out, Kind::NotHolder, 0, request, clock, |out| {
+                put_hinted(out, hash, moved_version, hints);
+            });
+        }
+        Body::Floor(version) => {
+            put_frame(out, Kind::Floor, 0, request, clock, |out| out.extend(version.to_le_bytes()));
+        }
+        Body::Floored(version) => {
+            put_frame(out, Kind::Floored, 0, request, clock, |out| out.extend(version.to_le_bytes()));
+        }
+        Body::NotDone { hash } => {
+            put_frame(out, Kind::NotDone, 0, request, clock, |out| out.extend(hash.to_le_bytes()));
+        }
+        Body::Discarded { version, blocks } => {
+            put_frame(out, Kind::Discarded, 0, request, clock, |out| {
+                put_versioned(out, version, blocks.blocks.as_flattened());
+            });
+        }
     }
+}
+
+fn put_versioned(out: &mut Vec<u8>, version: u64, bytes: &[u8]) {
+    out.extend(version.to_le_bytes());
+    out.extend(bytes);
+}
+
+fn put_hinted(out: &mut Vec<u8>, hash: u64, version: u64, hints: Hints<'_>) {
+    out.extend(hash.to_le_bytes());
+    out.extend(version.to_le_bytes());
+    out.extend(hints.entries.as_flattened());
+}
+
+/// Writes a command. A name has at most 255 bytes: those of the table have about ten.
+fn put_command(out: &mut Vec<u8>, command: &RemoteCommand<'_>) {
+    let RemoteCommand { name, arguments, create: _, deadline, protocol } = *command;
+    let name = &name[..name.len().min(usize::from(u8::MAX))];
+    out.extend(deadline.to_le_bytes());
+    out.push(match protocol {
+        Protocol::Lines => 1,
+        Protocol::Resp2 => 2,
+        Protocol::Resp3 => 3,
+    });
+    out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+    out.extend(name);
+    out.extend(arguments.bytes);
 }
 
 fn put_head(out: &mut Vec<u8>, head: Head) {
@@ -311,6 +644,33 @@ impl<'a> Fields<'a> {
 
     fn head(&mut self) -> Option<Head> {
         Some(Head { epoch: self.number()?, seq: self.number()? })
+    }
+
+    fn heartbeat(&mut self, is_answer: bool) -> Option<Body<'a>> {
+        Some(Body::Heartbeat { head: self.head()?, wall_ms: self.number()?, ack: self.number()?, is_answer })
+    }
+
+    /// A hash, a version and hints.
+    fn hinted(&mut self) -> Option<(u64, u64, Hints<'a>)> {
+        Some((self.number()?, self.number()?, Hints { entries: self.rest.as_chunks().0 }))
+    }
+
+    /// A command; if it is none, the bytes from where it is none.
+    fn command(&mut self, create: bool) -> Result<RemoteCommand<'a>, usize> {
+        let left = self.rest.len();
+        let deadline = self.number().ok_or(left)?;
+        let left = self.rest.len();
+        let protocol = match self.byte() {
+            Some(1) => Protocol::Lines,
+            Some(2) => Protocol::Resp2,
+            Some(3) => Protocol::Resp3,
+            Some(_) | None => return Err(left),
+        };
+        let left = self.rest.len();
+        let name_bytes = self.byte().ok_or(left)?;
+        let (name, rest) = self.rest.split_at_checked(name_bytes.into()).ok_or(left)?;
+        let arguments = Arguments::read(rest).map_err(|at| rest.len() - at)?;
+        Ok(RemoteCommand { name, arguments, create, deadline, protocol })
     }
 
     fn value(mut self) -> Option<Body<'a>> {

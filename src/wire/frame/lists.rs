@@ -8,6 +8,11 @@ pub(in crate::wire) const BLOCK_WORDS: usize = 8;
 pub(super) const BLOCK_BYTES: usize = 8 * BLOCK_WORDS;
 pub(super) const IMAGE_BYTES: usize = 4 + BLOCK_BYTES;
 
+/// Bytes of a hint: the id of a node.
+pub(super) const HINT_BYTES: usize = 16;
+/// Hints in one frame.
+pub const HINTS_MAX: usize = 4;
+
 pub(super) const FAMILY_V4: u8 = 4;
 pub(super) const FAMILY_V6: u8 = 6;
 
@@ -159,4 +164,89 @@ fn address(bytes: &[u8]) -> Option<(Address, &[u8])> {
     };
     let (port, rest) = rest.split_first_chunk::<2>()?;
     Some((Address { id: *id, addr: SocketAddr::new(ip, u16::from_le_bytes(*port)) }, rest))
+}
+
+/// Ids of nodes that may hold a key, at most [`HINTS_MAX`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hints<'a> {
+    pub(super) entries: &'a [[u8; HINT_BYTES]],
+}
+
+impl<'a> Hints<'a> {
+    /// The first of these ids.
+    pub fn new(ids: &'a [[u8; HINT_BYTES]]) -> Self {
+        Self { entries: &ids[..ids.len().min(HINTS_MAX)] }
+    }
+
+    /// How many there are.
+    pub const fn len(self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The ids in order.
+    pub fn iter(self) -> impl Iterator<Item = [u8; HINT_BYTES]> + use<'a> {
+        self.entries.iter().copied()
+    }
+}
+
+/// The arguments of a command, each after its length (u32), all of which were read once before the view was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Arguments<'a> {
+    pub(super) bytes: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Arguments<'a> {
+    /// Writes arguments to `out`, which is emptied before. None may have 4 GiB or more.
+    pub fn write<'b>(out: &'a mut Vec<u8>, arguments: impl Iterator<Item = &'b [u8]>) -> Self {
+        out.clear();
+        let mut len = 0;
+        for argument in arguments {
+            out.extend(u32::try_from(argument.len()).unwrap_or(u32::MAX).to_le_bytes());
+            out.extend(argument);
+            len += 1;
+        }
+        Self { bytes: out, len }
+    }
+
+    /// A view of the end of a payload, or the byte at which it is no list of arguments. O(arguments).
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, usize> {
+        let (mut rest, mut len) = (bytes, 0);
+        while !rest.is_empty() {
+            (_, rest) = argument(rest).ok_or(bytes.len() - rest.len())?;
+            len += 1;
+        }
+        Ok(Self { bytes, len })
+    }
+
+    /// How many there are.
+    pub const fn len(self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// The arguments in order.
+    pub fn iter(self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut rest = self.bytes;
+        std::iter::from_fn(move || {
+            let (found, after) = argument(rest)?;
+            rest = after;
+            Some(found)
+        })
+    }
+}
+
+/// The argument at the beginning of a list, and what follows it.
+fn argument(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
 }
