@@ -19,7 +19,7 @@
 //!           read  row  scan  server  settings  status  strings  suggest  table  tasks  time  transaction
 //!           http/metrics_text  http/mod  http/page  http/report  http/status_json
 //! peer      discovery, dialling, handshake, links, frames
-//!           dialer  frames  handshake  heartbeat  link
+//!           clock  dialer  frames  handshake  heartbeat  link
 //! lookup    queries to peers, and from peers
 //!           remote  serve
 //! digest    own filter and filters of peers, kept equal
