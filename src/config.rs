@@ -194,7 +194,7 @@ pub struct FileRead {
 /// Reads a file. A directory is to fail with [`ErrorKind::IsADirectory`].
 pub type ReadFile<'a> = dyn Fn(&Path) -> io::Result<FileRead> + 'a;
 
-/// What the command line asks for.
+/// The action that the command line requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Run a node.

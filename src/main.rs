@@ -17,7 +17,7 @@ use std::process::ExitCode;
 /// The exit code for wrong usage or a wrong configuration. 1 is a failure while running.
 const EXIT_CONFIG: u8 = 2;
 
-/// The variable of the password: of a node, and of those who ask it.
+/// The variable of the password: of a node, and of `olivia ask` and `olivia top`.
 const PASSWORD: &str = "OLIVIA_SECURITY_PASSWORD";
 
 fn main() -> ExitCode {

@@ -2,8 +2,8 @@
 //! connection at most may be closed by it, all others get all of their replies, and the program goes on.
 //!
 //! The library, `failing_calls/shim.c`, is built here with `cc`; without one these tests are skipped.
-//! mio reports edges: a read that is told "nothing now" although something is there has lost its edge,
-//! which real systems do not do. So who waits sends an empty line now and then, which has no reply.
+//! mio reports edges: a read that returns "nothing now" although something is there has lost its edge,
+//! which real systems do not do. So a waiting client sends an empty line now and then, which has no reply.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
@@ -267,7 +267,7 @@ fn broken_reads_and_writes_cost_one_connection() {
 fn listener_survives_every_error_of_accept() {
     survive(0, &[("accept4", &["ECONNABORTED", "ECONNRESET"], &[1, 2, 4], 1)]);
     survive(1, &[("accept4", &["EMFILE", "ENOBUFS", "ENOMEM"], &[1, 2, 4], 1)]);
-    // Neither the connection nor the spare file's turn: they wait, and nothing tells of them again.
+    // Neither the connection nor the spare file's turn: they wait, and no event reports them again.
     survive(0, &[("accept4", &["EMFILE"], &[2], 6)]);
 }
 

@@ -1,5 +1,5 @@
 //! A node that publishes and a node that follows, over a link that is lost at any message: what the
-//! follower trusts never lacks a key that it was told of, and once all is quiet both filters are equal.
+//! follower trusts never lacks a key that was published to it, and once all is quiet both filters are equal.
 //! Random histories, and every history of a few actions.
 
 use olivia::base::rng::Rng;
@@ -186,7 +186,7 @@ impl World {
         !out.is_empty()
     }
 
-    /// No key that the follower was told of is missing from a filter that it trusts.
+    /// No key that was published to the follower is missing from a filter that it trusts.
     fn check(&self) {
         if self.filters.is_unknown(self.key) {
             return;

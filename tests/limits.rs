@@ -1,4 +1,4 @@
-//! The limits that a client reaches over real TCP: what it is told, that it can read it, that it alone
+//! The limits that a client reaches over real TCP: the error, that the client can read it, that it alone
 //! is hit, and that it is counted.
 //!
 //! Not here: limits that need no socket to be reached; those are tested with the node.

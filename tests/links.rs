@@ -1,5 +1,5 @@
 //! Links between nodes, with every order of events that two ends can see: whole nodes, and a network of
-//! which the test decides what arrives next. Nothing is random and no time passes unless the test says so.
+//! which the test decides what arrives next. Nothing is random and no time passes but by the test.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
@@ -146,7 +146,7 @@ fn no_node_is_left_without_a_link_however_few_each_may_have() {
             world.join(usize::from(at), home(at), &peers);
         }
         all_linked(&mut world, active_peers as usize, &what);
-        // The first begins anew, and knows nobody; then all links break.
+        // The first restarts without any address; then all links break.
         world.restart(0, with_peers(active_peers), 100);
         world.join(0, home(0), &[]);
         all_linked(&mut world, active_peers as usize, &what);

@@ -1,7 +1,7 @@
 //! Nodes on hosts of their own, between which packets can get lost: network namespaces around a router.
 //!
 //! Loopback cannot be silent: a process that dies there resets its connections. Here a host vanishes
-//! without a word, in both directions or in one. Needs root and iproute2; says so and passes where these
+//! silently, in both directions or in one. Needs root and iproute2; prints so and passes where these
 //! are not. All that is made is named after this process and removed at the end.
 
 #![cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! The page in a real browser: headless Chromium, where one is installed; without one the tests say so and pass.
+//! The page in a real browser: headless Chromium, where one is installed; without one the tests print so and pass.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
@@ -33,7 +33,7 @@ fn browser() -> Option<PathBuf> {
     found
 }
 
-/// The document as it stands after some seconds of the page's own time, and what the browser has to say.
+/// The document as it stands after some seconds of the page's own time, and the messages of the browser.
 fn open(browser: &Path, name: &str, addr: SocketAddr, seconds: u32) -> (String, String) {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&home);

@@ -2,7 +2,7 @@
 //! them.
 //!
 //! `OLIVIA_RESP_ADDR` runs what needs one node only on another server, as redis-server, whose replies are the
-//! measure. A test of commands that the server does not list is skipped and says so.
+//! measure. A test of commands that the server does not list is skipped and prints so.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]

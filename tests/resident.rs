@@ -1,5 +1,5 @@
-//! What the system says of a process's memory when a store has been filled with large values and emptied:
-//! what the store believes to have given back is back.
+//! The resident memory of a process when a store has been filled with large values and emptied:
+//! what the store has returned is returned.
 //!
 //! Alone in its process, since it looks at the memory of all of it. `OLIVIA_STORE_VALUES=100000` fills with
 //! so many large values, of 60 KiB on average.

@@ -264,7 +264,7 @@ impl Program {
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let mut program = Self { child, addr: String::new() };
         let (tell, told) = mpsc::channel();
-        // Reads to the end, so that the program never waits for somebody to read its log.
+        // Reads to the end, so that the program never waits for a reader of its log.
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let addr = line.split_once("listens on ").and_then(|(_, rest)| rest.split_once(';'));

@@ -1,4 +1,4 @@
-//! What surrounds a node and must not stop it: a log that nobody reads, names without an address, files that block,
+//! The surroundings of a node that must not stop it: a log that is not read, names without an address, files that block,
 //! clients that vanish, urgent data.
 
 #![cfg(target_os = "linux")]

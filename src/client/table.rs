@@ -1,6 +1,6 @@
 //! Text in aligned columns.
 
-/// The peers of a reply to MESH as rows: the address, then what is said of it, part by part.
+/// The peers of a reply to MESH as rows: the address, then its description, part by part.
 pub(super) fn peers(fields: &[&str]) -> Vec<Vec<String>> {
     let row = |field: &&str| {
         let field = field.trim_matches('"');

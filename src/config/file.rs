@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 /// Problems reported per file; with more it is another kind of file.
 const PROBLEMS_MAX: usize = 20;
 
-/// Decodes a file, without its byte order mark. The flag says that there was one.
+/// Decodes a file, without its byte order mark. The flag is true if there was one.
 ///
 /// # Errors
 /// A message about a file that is too large or not UTF-8.

@@ -1,5 +1,5 @@
 //! The effective configuration as a file: the shipped `olivia.toml`, line by line, with other values. Secrets are not
-//! printed; a comment says that there is one.
+//! printed; a comment shows that there is one.
 
 use super::layers::Form;
 use super::schema::{self, Key};

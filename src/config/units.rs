@@ -26,7 +26,7 @@ const MILLIS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl Unit {
-    /// The unit that the name of a key says.
+    /// The unit in the name of a key.
     pub(super) fn of(name: &str) -> Self {
         if name.ends_with("_ms") {
             Self::Millis

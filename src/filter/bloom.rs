@@ -26,7 +26,7 @@ pub struct Bloom {
     scratch: Vec<Block>,
 }
 
-/// So many zeroes, none of them touched yet; `None` if the system has no memory for them. It is asked twice:
+/// So many zeroes, none of them touched yet; `None` if the system has no memory for them. Two allocations are tried:
 /// only [`vec!`] gives zeroes that need not be written, and that would end the process.
 pub(super) fn zeroes(words: usize) -> Option<Vec<u64>> {
     Vec::<u64>::new().try_reserve_exact(words).ok()?;

@@ -7,7 +7,7 @@
 //! the whole filter in pieces, which are bulk too, while additions go on. It begins at the addition that the reader
 //! stands at, if that is still in the log; so its filter lacks nothing meanwhile.
 //!
-//! Both logs keep 30 s, within their limits. While nobody reads, and nobody did for the last 30 s, changes are counted
+//! Both logs keep 30 s, within their limits. While no peer reads, and none did for the last 30 s, changes are counted
 //! and not kept: the next reader gets a snapshot anyway.
 //!
 //! Not here: frames, limits of links (`node::digest::sync`). The other side is [`super::receiver`].
@@ -131,7 +131,7 @@ pub struct Changelog {
     blocks_max: usize,
     /// Somebody reads, or did so not long ago: changes are kept.
     is_kept: bool,
-    /// Since when nobody reads, while changes are kept.
+    /// Since when no peer reads, while changes are kept.
     alone_since: Option<Instant>,
     /// The first change of blocks that is numbered by `size`.
     resized_at: u64,
@@ -164,7 +164,7 @@ impl Changelog {
         Position { epoch: self.epoch, seq: self.additions.end(), blocks: self.blocks.end() }
     }
 
-    /// Bytes that the logs take, or may take before this is asked again. O(1).
+    /// Bytes that the logs take, or may take before the next call. O(1).
     pub fn log_bytes(&self) -> u64 {
         (self.additions.memory_bytes() + self.blocks.memory_bytes()) as u64
     }
@@ -239,7 +239,7 @@ impl Changelog {
         true
     }
 
-    /// Keeps no more changes when nobody has read for as long as they are kept.
+    /// Keeps no more changes when no peer has read for as long as they are kept.
     fn be_alone(&mut self, now: Instant) {
         if self.is_kept && now.since(*self.alone_since.get_or_insert(now)) >= LOG_KEPT {
             self.is_kept = false;

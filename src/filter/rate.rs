@@ -1,4 +1,4 @@
-//! What the layout promises: the false-positive rate of a blocked filter, exactly.
+//! The exact false-positive rate of a blocked filter.
 //!
 //! Keys fall into blocks at random, so a block's load is Poisson distributed, and a block with j keys has
 //! a given bit of a lane clear with probability (63/64)^j. The rate is the mean over the loads of the

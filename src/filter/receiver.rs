@@ -1,6 +1,6 @@
 //! Following the changelog of one peer: which changes are applied, and what follows from one that is missing.
 //!
-//! A change that was applied before is dropped; one that is missing puts the filter in doubt and asks for
+//! A change that was applied before is dropped; one that is missing makes the filter unknown and requests
 //! a resync; a snapshot of an older life is refused. A snapshot that begins at the addition that comes next replaces the
 //! filter without a doubt: until it is complete, the filter that is known is searched, and additions go into both.
 //! Whatever a peer sends costs O(1) and a bounded number of bytes, since sizes are checked before anything is
@@ -17,7 +17,7 @@ use std::fmt;
 pub enum Outcome {
     /// It was applied.
     Applied,
-    /// It was known, or follows something that is missing and was asked for already.
+    /// It was known, or follows something that is missing and was requested already.
     Dropped,
     /// Something is missing: the peer is to go on from here, with a snapshot if from nowhere.
     Resync(Option<Position>),
@@ -68,7 +68,7 @@ pub struct Receiver {
     /// The filter is known: changes are applied as they come. If not, nothing counts before a snapshot begins.
     is_following: bool,
     snapshot: Option<Snapshot>,
-    /// A resync was asked for; later changes are dropped until it comes.
+    /// A resync was requested; later changes are dropped until it arrives.
     asked: bool,
     /// When all additions before this one are known, nothing is missing any more.
     complete_at: Option<u64>,

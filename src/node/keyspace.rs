@@ -1,7 +1,7 @@
 //! The one write path: the only code that changes the store.
 //!
 //! A write takes its version from the hybrid clock, changes the store, enters a new key in the own filter
-//! and its changelog, is counted, and is listed for those who follow changes: open lookups of the key, which
+//! and its changelog, is counted, and is listed for the consumers of changes: open lookups of the key, which
 //! must not be joined any more. Commands, peers and due work all write through here, so none of them can
 //! forget a step.
 //!
@@ -25,7 +25,7 @@ pub(in crate::node) struct Keyspace {
     store: Store,
     own_filter: OwnFilter,
     clock: HybridClock,
-    /// Nodes that are linked. Without any nobody follows changes.
+    /// Nodes that are linked. Without any there is no consumer of changes.
     peers: usize,
     /// Keys changed since [`Keyspace::take_changes`], in order.
     changes: Vec<KeyHash>,
@@ -246,7 +246,7 @@ impl Keyspace {
         }
     }
 
-    /// Lists a change for those who follow them.
+    /// Lists a change for the consumers of changes.
     #[inline]
     fn changed(&mut self, hash: KeyHash) {
         if self.peers > 0 {

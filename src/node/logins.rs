@@ -1,4 +1,4 @@
-//! Wrong passwords by address range: who guesses from many connections is slowed down as a whole.
+//! Wrong passwords by address range: guesses from many connections are slowed down together.
 
 use crate::base::time::Instant;
 use crate::limits::{LOGIN_RANGE_DEBT_MS, LOGIN_RANGE_MS, LOGIN_RANGES_MAX};

@@ -25,7 +25,7 @@ impl Default for Calls {
     }
 }
 
-/// Counters since the start. The row of the same name in [`METRICS`] says what each counts.
+/// Counters since the start. The row of the same name in [`METRICS`] describes each.
 #[allow(missing_docs, reason = "the table documents them")]
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
@@ -170,7 +170,7 @@ pub enum Kind {
 /// What a figure is measured in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Things, as the name says.
+    /// Things, named by the metric.
     Count,
     /// Bytes.
     Bytes,
@@ -420,7 +420,7 @@ mod tests {
         assert_eq!(SECTIONS.iter().map(|section| names(section).len()).sum::<usize>(), METRICS.len());
     }
 
-    /// Fails when `docs/stats.md` is not what the table says. `OLIVIA_WRITE_DOCS=1` writes it.
+    /// Fails when `docs/stats.md` differs from the table. `OLIVIA_WRITE_DOCS=1` writes it.
     #[test]
     fn documentation_of_the_figures_is_not_stale() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/stats.md");

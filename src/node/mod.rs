@@ -306,7 +306,7 @@ impl Node {
         self.state.mesh.id
     }
 
-    /// Whether each address that it was told was tried, and the filter of each linked peer is known.
+    /// Whether each known address was tried, and the filter of each linked peer is known.
     pub fn is_ready(&self) -> bool {
         command::status::readiness(&self.state).is_ready()
     }

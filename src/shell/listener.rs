@@ -138,7 +138,7 @@ impl Listener {
         }
     }
 
-    /// Uses the spare descriptor to tell one waiting client that there is no room.
+    /// Uses the spare descriptor to send one waiting client the error that there is no room.
     fn refuse_one(&mut self) {
         self.spare = None;
         if let Some((stream, _)) = self.socket.as_ref().and_then(|socket| socket.accept().ok()) {

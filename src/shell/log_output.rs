@@ -40,7 +40,7 @@ impl LogOutput {
         let dropped = dropped();
         if dropped > self.reported && self.is_writable() {
             let lines = dropped - self.reported;
-            // A closed standard error is nobody's loss.
+            // Standard error is closed: the line is lost.
             let _ = writeln!(self.stderr, "{lines} log lines dropped: standard error was not read");
             self.reported = dropped;
         }

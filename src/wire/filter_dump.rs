@@ -54,7 +54,7 @@ impl fmt::Display for FilterTextError {
     }
 }
 
-/// Writes a filter piece by piece, so that a large one does not keep anybody waiting.
+/// Writes a filter piece by piece, so that a large one does not delay others.
 #[derive(Debug)]
 pub struct FilterDump {
     zeroes: u64,

@@ -202,7 +202,7 @@ impl fmt::Display for HandshakeError<'_> {
 /// The arguments of a `REQUEST connect`.
 #[derive(Debug, Clone, Copy)]
 pub enum ConnectArgs<'a> {
-    /// The first: who the dialler is.
+    /// The first: the identity of the dialler.
     Offer(Offer<'a>),
     /// The second: its proof.
     Proof(Proof),

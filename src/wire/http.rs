@@ -286,7 +286,7 @@ impl Status {
 
 /// Plain text.
 pub const TEXT: &str = "text/plain; charset=utf-8";
-/// HTML; nothing in it may be loaded from elsewhere, and nobody may frame it.
+/// HTML; nothing in it may be loaded from elsewhere, and no other page may frame it.
 pub const HTML: &str = "text/html; charset=utf-8\r\n\
     Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -297,7 +297,7 @@ pub const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// OpenMetrics.
 pub const OPENMETRICS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// How a response is to be sent: what its request said.
+/// How a response is to be sent, by its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery {
     /// Without the body.

@@ -1,4 +1,4 @@
-//! How a command is written as a line: what the row of each command says, and the parser and its errors use.
+//! How a command is written as a line: the form in the row of each command, used by the parser and its errors.
 
 use memchr::{memchr, memrchr};
 

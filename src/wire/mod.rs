@@ -63,9 +63,9 @@
 //! | `STATS memory,hits` | `:STATS …` | the figures of sections or names; `calls`: of each command |
 //! | `HELP` | `:HELP …` | the verbs, on one line |
 //! | `HELP SET` | `:HELP SET key:value: … Example: …` | what a verb does |
-//! | `QUIT` | `:BYE ` | then the connection closes; a node that ends says the same |
+//! | `QUIT` | `:BYE ` | then the connection closes; a node that shuts down sends the same |
 //!
-//! An error is `id:ERR sentence`: it says what was wrong, where, and what would be right; nothing was
+//! An error is `id:ERR sentence`: it names what was wrong, where, and what would be right; nothing was
 //! changed. Some errors are followed by the end of the connection: a line over its limit, since its
 //! end cannot be known; silence inside a request or before the
 //! first; a handshake that is refused. A last line without LF, cut by the end of the stream, is answered with an error and not carried out.
@@ -120,7 +120,7 @@
 //! The proofs are HMAC-SHA-256 under the mesh secret of: the label `olivia accept 1` (B's) or `olivia connect 1`
 //! (A's), a zero byte, then both nonces, both ids, both `listen` texts, each after its length (u32, little-endian),
 //! the prover's first. Without a secret `proof=` is empty, and both ends must be on loopback. An unknown `proto`,
-//! another `hash`, a wrong proof or the node's own id gets an error line that says which; then the connection closes. The
+//! another `hash`, a wrong proof or the node's own id gets an error line that names it; then the connection closes. The
 //! dialler sends no frame before `welcome`.
 //!
 //! A frame is a header and a payload, integers little-endian:
@@ -142,8 +142,8 @@
 //! | 5 | SNAP | low half of the next change of blocks | a snapshot of the filter begins: its position, log2 of its blocks (u8) |
 //! | 6 | PIECE | number of the first block | blocks of it, 64 bytes each |
 //! | 7 | SNAPEND | 0 | none: the snapshot is complete |
-//! | 8 | RESYNC | low half of the next change of blocks | none: asks for a snapshot; or the position from which changes are to be sent |
-//! | 9 | GET | number of the query on this link | a key; flag 1: only its TTL is asked for |
+//! | 8 | RESYNC | low half of the next change of blocks | none: requests a snapshot; or the position from which changes are to be sent |
+//! | 9 | GET | number of the query on this link | a key; flag 1: only its TTL is requested |
 //! | 10 | VALUE | repeated | hash (u64), version (u64), milliseconds left (u64; all ones: no TTL), value |
 //! | 11 | NONE | repeated | hash (u64), a version that is known to be elsewhere (u64; 0: none), hints; no payload: the key, or the arguments, are longer than the node accepts |
 //! | 12 | PEERS | 0 | nodes: id (16 bytes; zeroes: unknown), 4 or 6 (u8), IP (4 or 16 bytes), port (u16) |

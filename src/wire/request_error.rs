@@ -1,4 +1,4 @@
-//! What is wrong with a request in lines, and the sentence that says so and what would be right.
+//! What is wrong with a request in lines, and its sentence, which names what would be right.
 
 use super::field::Excerpt;
 use super::line_form::{ID_BYTES_MAX, LineForm, Syntax};

@@ -161,7 +161,7 @@ fn program(files_max: Option<u32>, namespace: Option<&str>) -> Command {
     command
 }
 
-/// Keeps what the program says, line by line, until it closes its standard error or has said `last`.
+/// Keeps the program's log, line by line, until it closes its standard error or prints `last`.
 fn keep(stderr: ChildStderr, log: &Mutex<String>, last: Option<&str>) {
     for line in BufReader::new(stderr).lines() {
         let Ok(line) = line else { break };

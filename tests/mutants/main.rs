@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Fewer would say little.
+/// Fewer would prove little.
 const MUTANTS_MIN: usize = 40;
 
 /// The test target that must find each mutant.

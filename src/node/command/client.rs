@@ -197,7 +197,7 @@ fn client_number<'a>(text: &[u8]) -> Result<u64, CommandError<'a>> {
     number.ok_or(CommandError::Plain("Invalid client ID"))
 }
 
-/// The line of a client. Fields that there is nothing to say of are as in Redis for an idle client.
+/// The line of a client. Fields without a meaning here are as in Redis for an idle client.
 fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let session = conn.session.as_deref();

@@ -10,7 +10,7 @@ use crate::node::state::State;
 use crate::wire::encoder::Protocol;
 use crate::wire::resp::parse::number;
 
-/// The version of Redis whose commands these are, for clients that ask.
+/// The version of Redis whose commands these are, for clients that read it.
 pub(in crate::node) const REDIS_VERSION: &str = "7.2.4";
 
 /// PING. In lines `0:PONG 1`, or with the request's id; an argument may only be the 0 that is answered so.
@@ -40,7 +40,7 @@ pub(in crate::node) fn quit<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Ef
     Ok(Effect::Close)
 }
 
-/// REQUEST disconnect, which has something to say.
+/// REQUEST disconnect, which has a reply of its own.
 pub(in crate::node) fn disconnect<'a>(
     _: &mut State,
     call: &mut Call<'a>,

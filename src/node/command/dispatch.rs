@@ -123,7 +123,7 @@ fn write_reply(
     give_back(state, now, key, reply.end(), unsent_before);
 }
 
-/// Carries out a request whose reply nobody wants. Keys are not looked up on other nodes for it.
+/// Carries out a request whose reply is not sent. Keys are not looked up on other nodes for it.
 fn execute_silently<'a>(
     state: &mut State,
     now: Now,

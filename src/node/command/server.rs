@@ -48,7 +48,7 @@ fn unknown_verb<'a>(call: &Call<'a>, verb: &'a [u8]) -> CommandError<'a> {
     CommandError::UnknownVerb(verb, suggestion(call.table, verb))
 }
 
-/// COMMAND: what clients are told of each command that there is in RESP.
+/// COMMAND: the description of each command that exists in RESP.
 pub(in crate::node) fn command<'a>(
     state: &mut State,
     call: &mut Call<'a>,

@@ -1,4 +1,4 @@
-//! What a node tells of itself and of its mesh, for people and for programs that watch it.
+//! The status of a node and of its mesh, for people and for monitoring programs.
 
 use crate::base::time::Now;
 use crate::filter::changelog::Position;
@@ -28,7 +28,7 @@ pub enum FilterState {
     Known,
 }
 
-/// One known peer or address, as MESH tells it.
+/// One known peer or address, as MESH shows it.
 #[derive(Debug, Clone)]
 pub struct PeerView {
     /// Where it listens.
@@ -262,7 +262,7 @@ impl Readiness {
         reasons
     }
 
-    /// What is to be said of configured peers that are not linked.
+    /// Warnings about configured peers that are not linked.
     pub(in crate::node) fn unlinked(&self) -> Option<String> {
         let (linked, all) = self.configured;
         (linked < all).then(|| format!("configured peers linked: {linked}/{all}"))

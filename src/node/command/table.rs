@@ -593,7 +593,7 @@ mod tests {
         }
     }
 
-    /// Fails when `docs/compatibility.md` is not what the table says. `OLIVIA_WRITE_DOCS=1` writes it.
+    /// Fails when `docs/compatibility.md` differs from the table. `OLIVIA_WRITE_DOCS=1` writes it.
     #[test]
     fn documentation_of_the_commands_is_not_stale() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/compatibility.md");

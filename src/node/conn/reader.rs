@@ -3,7 +3,7 @@
 //!
 //! Requests and frames are parsed straight from the slice that the shell has read into; only an unfinished tail is
 //! copied. When a step's budget is spent with requests left over, they are stashed, the connection goes
-//! to the end of the queue of runnable ones, and the shell is told not to read from it until it has
+//! to the end of the queue of runnable ones, and the shell is asked not to read from it until it has
 //! caught up. The same happens, without the queue, while too much waits to be sent to it. So a
 //! connection holds at most one line, or one frame, and one read of input.
 
@@ -192,7 +192,7 @@ fn serve_link(state: &mut State, now: Now, key: ConnKey, peer: PeerKey, input: &
     at
 }
 
-/// Takes in what a node says that we have dialled: lines, until it welcomes us.
+/// Parses what a dialled node sends: lines, until the handshake is complete.
 fn serve_dialled(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
     let mut at = 0;
     while at < input.len()
@@ -274,7 +274,7 @@ fn serve_requests(state: &mut State, now: Now, key: ConnKey, input: &[u8], scrat
     at
 }
 
-/// The bytes that a line may have, and the setting that says so.
+/// The bytes that a line may have, and the name of the setting.
 fn line_limit(limits: &Limits, is_authenticated: bool) -> (u32, &'static str) {
     if is_authenticated || limits.line_bytes_max <= limits.unauthenticated_line_bytes_max {
         (limits.line_bytes_max, "line_bytes_max")

@@ -88,7 +88,7 @@ impl Replies {
         match self.slots.back_mut() {
             None => outbound.put_back(out),
             Some(_) if out.is_empty() => {
-                // The reply comes later. An empty slot would hold a buffer that nobody counts.
+                // The reply comes later. An empty slot would hold a buffer that is not counted.
                 self.slots.pop_back();
                 pool.give(out);
             }

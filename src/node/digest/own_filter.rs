@@ -2,7 +2,7 @@
 //!
 //! Keys that come are published at once ([`OwnFilter::added`]). Keys that go are not published: the store
 //! counts them per segment, and the blocks of a segment that has lost 7 % of its keys are rebuilt from
-//! the keys that are left. That waits until a second after the first segment needs it, four seconds while nobody reads
+//! the keys that are left. That waits until a second after the first segment needs it, four seconds while no peer reads
 //! the changelog, so that a burst in which a third of all keys expires rebuilds each block once, and not
 //! once for each 7 %.
 //!
@@ -11,7 +11,7 @@
 //! by merging blocks. Additions go into both; when the new one is complete it replaces the old one. All of it in steps
 //! of some 50 µs at most.
 //!
-//! Not here: connections, frames, peers; who reads the changelog gets it by [`OwnFilter::parts`].
+//! Not here: connections, frames, peers; readers of the changelog get it by [`OwnFilter::parts`].
 
 use crate::base::time::Instant;
 use crate::filter::bloom::{BLOCKS_PER_STEP, Bloom};
@@ -33,8 +33,8 @@ const SIZE_LOG2_MIN: u8 = 6;
 /// A filter shrinks when it is larger than its keys need by this power of two, to twice what they need.
 const SLACK_LOG2: u8 = 2;
 
-/// For how long segments that need a rebuild wait, from the first on: while somebody reads the changelog, and while
-/// nobody does, so that a rebuild is of no use yet.
+/// For how long segments that need a rebuild wait, from the first on: while a peer reads the changelog, and while
+/// none does and a rebuild is of no use yet.
 const REBUILD_DELAY: Duration = Duration::from_secs(1);
 const REBUILD_DELAY_UNREAD: Duration = Duration::from_secs(4);
 

@@ -6,7 +6,7 @@ use crate::node::alarm::Alarm;
 use crate::node::ids::PeerKey;
 use std::collections::VecDeque;
 
-/// What is published when, and who has more to read.
+/// When changes are published, and which peers have more to read.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Publishing {
     /// When changes were last published, and up to which.

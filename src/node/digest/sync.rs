@@ -236,7 +236,7 @@ pub(in crate::node) fn own_heartbeat(
     Body::Heartbeat { head, wall_ms: now.wall_ms, ack, is_answer }
 }
 
-/// A link is made: asks the peer for its changelog, from the position that is known.
+/// A link is made: requests the peer's changelog from the known position.
 pub(in crate::node) fn link_up(state: &mut State, now: Now, peer_key: PeerKey) {
     let mesh = &mut state.mesh;
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
@@ -255,7 +255,7 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
 }
 
 /// Once per heartbeat: gives up a snapshot that has stalled, since others may need the
-/// room, and asks again for a filter that was refused, after some time.
+/// room, and requests a refused filter again after some time.
 pub(in crate::node) fn heartbeat(state: &mut State, now: Now, peer_key: PeerKey) {
     let mesh = &mut state.mesh;
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
@@ -288,7 +288,7 @@ fn ask_again(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Position
 }
 
 /// A peer names the position from which it wants our changelog; `blocks` is the low half of that in the changes of
-/// blocks. It is told at once where our additions end, so that it knows when it has caught up.
+/// blocks. It receives the end of our additions at once, so that it knows when it has caught up.
 pub(in crate::node) fn resync(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Head>, blocks: u32) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     let (_, changelog) = state.keyspace.publication();

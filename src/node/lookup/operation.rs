@@ -1,4 +1,4 @@
-//! Remote operations: what one node asks another one to do with a key.
+//! Remote operations: what one node requests of another for a key.
 //!
 //! Each has a row of policy, and everything that sends, queues, repeats or answers queries works by it.
 
@@ -28,7 +28,7 @@ impl Operation {
         }
     }
 
-    /// The frame that asks for it.
+    /// The frame that requests it.
     pub(in crate::node) const fn query(self, key: &[u8]) -> Body<'_> {
         match self {
             Self::Lookup(wanted) => Body::Get { key, wanted },

@@ -71,7 +71,7 @@ impl AddressEntry {
         self.addr
     }
 
-    /// The node that was met there last, or is said to be there.
+    /// The node that was met there last, or was announced there.
     pub(in crate::node) const fn id(&self) -> Option<NodeId> {
         self.id
     }
@@ -432,7 +432,7 @@ impl AddressBook {
         }
     }
 
-    /// A node is said to be there.
+    /// A node was announced there.
     pub(in crate::node) fn set_node(&mut self, key: AddressKey, id: NodeId) {
         let Some(entry) = self.slots.get_mut(key) else { return };
         if let Some(before) = entry.id.replace(id) {

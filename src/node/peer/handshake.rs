@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 /// What to do about a password without a secret.
 const SET_A_SECRET: &str = "to link nodes set [mesh] secret, the same on all of them";
 
-/// Why a node does not become a peer. Displays as a sentence that says what would be right.
+/// Why a node does not become a peer. Displays as a sentence that names what would be right.
 #[derive(Debug)]
 enum Refusal<'a> {
     Unreadable(HandshakeError<'a>),

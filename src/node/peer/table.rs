@@ -72,7 +72,7 @@ pub(in crate::node) struct Peer {
     pub(in crate::node) receiver: Receiver,
     /// When its filter was last known to be whole.
     pub(in crate::node) filter_known_at: Option<Instant>,
-    /// When it was last asked for its filter from the beginning.
+    /// When its filter was last requested from the beginning.
     pub(in crate::node) snapshot_asked: Option<Instant>,
     /// How much of a snapshot had come when that was last looked at, and since when it is no more.
     pub(in crate::node) snapshot_at: Option<(usize, Instant)>,
@@ -82,7 +82,7 @@ pub(in crate::node) struct Peer {
     /// How many keys had been looked for in the filters when `claim_stats` was last brought up to date.
     checks_seen: u64,
 
-    /// Its place in our digest, once it has said from where it wants it.
+    /// Its position in our changelog, once it has requested one.
     pub(in crate::node) reader: Option<ReaderKey>,
     /// In the queue of those with more to read of our changelog.
     pub(in crate::node) is_reading: bool,

@@ -25,7 +25,7 @@ const ARGUMENTS_EXTRA_BYTES: usize = 64 * 1024;
 
 /// Set in a BEAT that answers one.
 const FLAG_ANSWER: u16 = 1;
-/// Set in a GET that asks for the TTL only.
+/// Set in a GET for the TTL only.
 const FLAG_TTL_ONLY: u16 = 1;
 /// Set in an INVALIDATE, NEWER or EXECUTED if the version is that of a deletion.
 const FLAG_GONE: u16 = 1;
@@ -139,7 +139,7 @@ pub enum Body<'a> {
         version: u64,
         /// Milliseconds until it expires; `None`, or the largest number, is no TTL.
         left_ms: Option<u64>,
-        /// The value; empty if it was not asked for.
+        /// The value; empty if only the TTL was requested.
         value: &'a [u8],
     },
     /// The node does not hold the key.
@@ -261,7 +261,7 @@ pub(super) enum Kind {
     Discarded,
 }
 
-/// What the header of a kind may say.
+/// What the header of a kind may contain.
 pub(super) struct Row {
     kind: Kind,
     /// The byte on the wire.

@@ -127,7 +127,7 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// Parses the request at the front of `input`, whose unfinished part `progress` tells.
+    /// Parses the request at the front of `input`, whose unfinished part `progress` describes.
     /// O(bytes) in all calls for one request together, O(1) while fewer bytes came than are needed.
     pub fn front<'a>(
         &'a mut self,
