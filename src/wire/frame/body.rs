@@ -83,7 +83,7 @@ pub struct RemoteCommand<'a> {
     pub protocol: Protocol,
 }
 
-/// What a GET asks for.
+/// What a GET requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wanted {
     /// The value, with version and TTL.
