@@ -273,7 +273,7 @@ pub const SECTIONS: [&str; 7] = [SERVER, CONNECTIONS, MEMORY, KEYSPACE, MESH, LO
 
 /// Every figure, in the order of STATS.
 #[rustfmt::skip]
-pub static METRICS: [Metric; 86] = [
+pub static METRICS: [Metric; 87] = [
     row(SERVER, "ready", FLAG, "Whether every configured peer was tried and the filter of every linked peer is known; `no` while shutting down.", |s| Value::Flag(s.is_ready)),
     row(CONNECTIONS, "requests", COUNTER, "Requests of clients, those answered with an error included.", |s| Value::Number(s.stats.requests)),
     row(CONNECTIONS, "request_errors", COUNTER, "Requests answered with an error.", |s| Value::Number(s.stats.request_errors)),
@@ -365,6 +365,7 @@ pub static METRICS: [Metric; 86] = [
     row(FILTER, "peer_filters_max", BYTES, "The setting peer_filters_max.", |s| Value::Number(s.limits.peer_filters_max)),
     row(FILTER, "digest_received_bytes", COUNTER_BYTES, "Frames about the filters of peers.", |s| Value::Number(s.stats.digest_received_bytes)),
     row(FILTER, "digest_sent_bytes", COUNTER_BYTES, "Frames about the own filter.", |s| Value::Number(s.stats.digest_sent_bytes)),
+    row(FILTER, "digest_backlog", GAUGE, "New keys that the slowest peer has not been sent yet.", |s| Value::Number(s.keyspace.changelog().backlog())),
     row(FILTER, "digest_messages_dropped", COUNTER, "Digest messages of peers ignored because they were known, or because one before them was missing.", |s| Value::Number(s.stats.digest_messages_dropped)),
     row(FILTER, "digest_messages_refused", COUNTER, "Digest messages of peers that do not fit their filter.", |s| Value::Number(s.stats.digest_messages_refused)),
 ];

@@ -46,7 +46,7 @@ pub use command::status::{FilterState, PeerView};
 pub use conn::connection::CloseReason;
 pub use ids::{ConnKey, NodeId};
 pub use metrics::{Kind, METRICS, Metric, SECTIONS, SUMMARY_ROWS, Stats, Unit};
-pub use schedule::{CLIENTS_UNTIL, Class, DUE_SHARE_BUSY, DUE_SHARE_CALM, LINKS_UNTIL, OUTPUT_UNTIL};
+pub use schedule::{CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL, OUTPUT_UNTIL};
 pub use state::Action;
 
 use crate::base::time::{Instant, Now};

@@ -3,9 +3,10 @@
 //! The shell owns the clock. It gives each [`Class`] its share of an iteration, in the order of the classes, and
 //! reads sockets and calls [`Node::step`](super::Node::step) until the share is used up or the class has nothing
 //! to do; what one class leaves unused is there for the next. So frames of peers are read first, and no class
-//! can starve another. Within a class connections take turns, one bounded step each. What there is to do in
-//! each class is listed in [`super::sources`].
+//! can starve another. Within a class connections take turns by cost: that of keys, of bytes in and out, and of
+//! what requests cause ([`Account`]). What there is to do in each class is listed in [`super::sources`].
 
+use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::node::ids::ConnKey;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -31,39 +32,190 @@ pub const OUTPUT_UNTIL: Duration = Duration::from_micros(1_100);
 
 /// The share of due work in an iteration in which connections had theirs, and in one in which none had any: small,
 /// since a request that arrives meanwhile waits for it.
-pub const DUE_SHARE_BUSY: Duration = Duration::from_micros(25);
-/// See [`DUE_SHARE_BUSY`].
-pub const DUE_SHARE_CALM: Duration = Duration::from_micros(50);
+const DUE_SHARE_BUSY: Duration = Duration::from_micros(25);
+const DUE_SHARE_CALM: Duration = Duration::from_micros(50);
 
-/// Connections with input that the node holds and has not processed, each once, by class.
+/// The share of due work at most.
+const DUE_SHARE_MAX: Duration = Duration::from_micros(200);
+
+/// The share of due work, which follows its backlog: it doubles with each iteration that leaves some of it over.
+#[derive(Debug, Default)]
+pub struct DueShare {
+    doublings: u32,
+}
+
+impl DueShare {
+    /// The share in this iteration.
+    pub fn of(&self, is_busy: bool) -> Duration {
+        let share = if is_busy { DUE_SHARE_BUSY } else { DUE_SHARE_CALM };
+        (share * (1 << self.doublings)).min(DUE_SHARE_MAX)
+    }
+
+    /// Notes whether all due work was done in its share.
+    pub fn ended(&mut self, is_done: bool) {
+        self.doublings = if is_done { 0 } else { 3.min(self.doublings + 1) };
+    }
+}
+
+/// Bytes in or out that cost as much as a key.
+const BYTES_PER_KEY: usize = BYTES_PER_STEP / KEYS_PER_STEP;
+
+/// What it costs to read a socket once and to answer: as much as so many keys.
+const READ_KEYS: usize = 16;
+
+/// The cost of bytes in or out, in keys.
+pub(in crate::node) const fn cost_of_bytes(bytes: usize) -> usize {
+    bytes / BYTES_PER_KEY
+}
+
+/// The account of a connection, in keys: each turn adds a quantum, and what the turn does is taken off. So a
+/// connection that was given more than its quantum, such as one large request, lets turns pass until that is paid
+/// (deficit round robin).
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::node) struct Account {
+    debt: usize,
+}
+
+impl Account {
+    /// Begins a turn; the cost that it may have, none while a debt from earlier turns is left.
+    pub(in crate::node) const fn begin_turn(&mut self) -> usize {
+        let budget = KEYS_PER_STEP.saturating_sub(self.debt);
+        self.debt = self.debt.saturating_sub(KEYS_PER_STEP);
+        budget
+    }
+
+    /// Notes by how much a cost was over what was left.
+    pub(in crate::node) const fn charge(&mut self, excess: usize) {
+        self.debt = self.debt.saturating_add(excess);
+    }
+
+    /// Whether the debt takes its next turn, and is not just taken off it.
+    pub(in crate::node) const fn must_let_pass(&self) -> bool {
+        self.debt >= KEYS_PER_STEP
+    }
+}
+
+/// Connections with input that the node holds and has not processed, or with a debt, each once, by class.
+///
+/// The connections that the shell reads and those here each get half of a class's share, by cost. So a request of a
+/// connection that sends few waits for the turn of at most one of those that send many, however many there are.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Runnable {
-    links: VecDeque<ConnKey>,
-    clients: VecDeque<ConnKey>,
+    links: Queue,
+    clients: Queue,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    keys: VecDeque<ConnKey>,
+    /// The cost of the turns of these that reads of others have not balanced yet.
+    lead: usize,
+    /// The cost of reads that turns of these have not balanced yet, a turn at most.
+    credit: usize,
+    /// The shell has read since the last turn of one of these.
+    has_read: bool,
 }
 
 impl Runnable {
     /// Appends a connection, which must not be queued already.
     pub(in crate::node) fn push(&mut self, class: Class, key: ConnKey) {
-        match class {
-            Class::Links => self.links.push_back(key),
-            Class::Clients | Class::Due => self.clients.push_back(key),
-        }
+        self.of(class).keys.push_back(key);
     }
 
     /// Whether a connection of this class waits.
     pub(in crate::node) fn has(&self, class: Class) -> bool {
         match class {
-            Class::Links => !self.links.is_empty(),
-            Class::Clients | Class::Due => !self.clients.is_empty(),
+            Class::Links => !self.links.keys.is_empty(),
+            Class::Clients | Class::Due => !self.clients.keys.is_empty(),
         }
     }
 
-    /// Takes the connection that has waited longest.
+    /// Notes what was done with input that the shell had just read.
+    pub(in crate::node) fn has_read(&mut self, class: Class, cost: usize) {
+        let queue = self.of(class);
+        let cost = queue.credit + cost + READ_KEYS;
+        queue.credit = cost.saturating_sub(queue.lead).min(KEYS_PER_STEP);
+        queue.lead = queue.lead.saturating_sub(cost);
+        queue.has_read = true;
+    }
+
+    /// Notes what the turn of a connection from this queue did.
+    pub(in crate::node) fn has_run(&mut self, class: Class, cost: usize) {
+        let queue = self.of(class);
+        queue.lead += cost.saturating_sub(queue.credit);
+        queue.credit = queue.credit.saturating_sub(cost);
+    }
+
+    /// Takes the connection that has waited longest; none while connections that the shell reads are behind.
     pub(in crate::node) fn pop(&mut self, class: Class) -> Option<ConnKey> {
-        match class {
-            Class::Links => self.links.pop_front(),
-            Class::Clients | Class::Due => self.clients.pop_front(),
+        let queue = self.of(class);
+        if std::mem::take(&mut queue.has_read) && queue.lead > 0 {
+            return None;
         }
+        queue.lead = 0;
+        queue.keys.pop_front()
+    }
+
+    const fn of(&mut self, class: Class) -> &mut Queue {
+        match class {
+            Class::Links => &mut self.links,
+            Class::Clients | Class::Due => &mut self.clients,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Account, Class, DUE_SHARE_BUSY, DUE_SHARE_MAX, DueShare, READ_KEYS, Runnable};
+    use crate::base::slots::Slots;
+    use crate::limits::KEYS_PER_STEP;
+
+    /// Turns until a connection that was charged `excess` has one again.
+    fn turns_passed(excess: usize) -> usize {
+        let mut account = Account::default();
+        account.begin_turn();
+        account.charge(excess);
+        (0..).take_while(|_| account.begin_turn() == 0).count()
+    }
+
+    #[test]
+    fn large_request_lets_as_many_turns_pass_as_it_has_cost() {
+        let passed = [0, 1, KEYS_PER_STEP, 10 * KEYS_PER_STEP, 8 * 1_024].map(turns_passed);
+        assert_eq!(passed, [0, 0, 1, 10, 32]);
+    }
+
+    #[test]
+    fn connections_with_backlog_and_those_that_are_read_get_the_same_cost() {
+        for cost_of_read in [1, 100, KEYS_PER_STEP, 1_000] {
+            let (mut runnable, mut slots) = (Runnable::default(), Slots::new());
+            (0..10).for_each(|_| runnable.push(Class::Clients, slots.insert(())));
+            let (mut read, mut run) = (0, 0);
+            for _ in 0..1_000 {
+                runnable.has_read(Class::Clients, cost_of_read);
+                read += cost_of_read + READ_KEYS;
+                if let Some(key) = runnable.pop(Class::Clients) {
+                    runnable.push(Class::Clients, key);
+                    runnable.has_run(Class::Clients, KEYS_PER_STEP);
+                    run += KEYS_PER_STEP;
+                }
+            }
+            assert!(run <= read + KEYS_PER_STEP, "{run} beside {read}");
+            assert!(
+                cost_of_read > KEYS_PER_STEP || run + 2 * KEYS_PER_STEP >= read * 9 / 10,
+                "{run} of {read}"
+            );
+            // While nothing is read they have all of it.
+            runnable.pop(Class::Clients).into_iter().for_each(|key| runnable.push(Class::Clients, key));
+            assert!((0..10).all(|_| runnable.pop(Class::Clients).is_some()) && !runnable.has(Class::Clients));
+        }
+    }
+
+    #[test]
+    fn share_of_due_work_follows_its_backlog() {
+        let mut share = DueShare::default();
+        let shares: Vec<_> = (0..5).map(|_| (share.of(true), share.ended(false)).0).collect();
+        assert_eq!((shares[0], shares[1], shares[4]), (DUE_SHARE_BUSY, 2 * DUE_SHARE_BUSY, DUE_SHARE_MAX));
+        share.ended(true);
+        assert_eq!(share.of(true), DUE_SHARE_BUSY);
     }
 }

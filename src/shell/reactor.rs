@@ -17,7 +17,7 @@ use crate::base::slots::Key;
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::node::{Action, ConnKey, Node, Refusal};
-use crate::node::{CLIENTS_UNTIL, Class, DUE_SHARE_BUSY, DUE_SHARE_CALM, LINKS_UNTIL, OUTPUT_UNTIL};
+use crate::node::{CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL, OUTPUT_UNTIL};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -72,6 +72,7 @@ pub(super) struct Reactor {
     /// Dialled connections that the system gave no socket for, with the cause; not reported to the node yet.
     undialled: VecDeque<(ConnKey, std::io::Error)>,
     scratch: Box<[u8]>,
+    due_share: DueShare,
     /// SIGTERM or SIGINT came: unread input is read until this time, then the node drains.
     shutdown_by: Option<Instant>,
     /// Dropped log lines that the node has counted.
@@ -111,6 +112,7 @@ impl Reactor {
             dialled: VecDeque::new(),
             undialled: VecDeque::new(),
             scratch: vec![0; READ_BYTES].into(),
+            due_share: DueShare::default(),
             shutdown_by: None,
             log_lines_dropped: 0,
         };
@@ -179,7 +181,7 @@ impl Reactor {
         // Replies do not wait for due work.
         let output_until = now.mono.after(OUTPUT_UNTIL);
         self.flush(output_until);
-        self.do_due_work(if is_busy { DUE_SHARE_BUSY } else { DUE_SHARE_CALM });
+        self.do_due_work(is_busy);
         let end = if signalled { self.handle_signals(now) } else { Ok(()) };
         self.drain_when_all_is_read(now, events.is_empty());
         self.flush(output_until);
@@ -252,10 +254,11 @@ impl Reactor {
         true
     }
 
-    /// Does due work for `share`, or until there is none.
-    fn do_due_work(&mut self, share: Duration) {
-        let until = self.clock.mono().after(share);
-        self.serve(Class::Due, until);
+    /// Does due work for its share, or until there is none.
+    fn do_due_work(&mut self, is_busy: bool) {
+        let until = self.clock.mono().after(self.due_share.of(is_busy));
+        let is_done = self.serve(Class::Due, until);
+        self.due_share.ended(is_done);
     }
 
     /// Carries out the node's actions.

@@ -12,7 +12,7 @@ use crate::node::conn::replies::{Place, Replies};
 use crate::node::conn::session::Session;
 use crate::node::ids::{AddressKey, NodeId, PeerKey};
 use crate::node::peer::link_queues::LinkQueues;
-use crate::node::schedule::Class;
+use crate::node::schedule::{Account, Class};
 use crate::wire::encoder::Protocol;
 use crate::wire::handshake::{Links, Proof};
 use crate::wire::resp::parse::Progress;
@@ -205,6 +205,8 @@ pub struct Conn {
     pub(in crate::node) slow_since: Option<Instant>,
     /// Fires when the time limit that was armed last ends.
     pub(in crate::node) alarm: Alarm,
+    /// What its turns have cost.
+    pub(in crate::node) account: Account,
     /// Its part of the bytes counted against `buffers_max`.
     pub(in crate::node) accounted: usize,
     /// Keys of its requests that are being looked up on other nodes.
@@ -264,6 +266,7 @@ impl Conn {
             last_active: now,
             slow_since: None,
             alarm: Alarm::default(),
+            account: Account::default(),
             accounted: 0,
             lookups: 0,
             skip: 0,

@@ -8,6 +8,7 @@ use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::node::ids::{ConnKey, PendingKey};
 use crate::node::keyspace::Keyspace;
 use crate::node::lookup::table::{Answer, Found, KeyReply, Part, PendingRequest, Shape, Waiter};
+use crate::node::schedule::cost_of_bytes;
 use crate::node::state::{State, mark_dirty};
 use crate::wire::encoder::{Encoder, ReplyHead, ReplyTooLong};
 use crate::wire::frame::Wanted;
@@ -126,24 +127,27 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
 }
 
 /// Writes the next piece of the long reply whose turn it is on this connection, if there is one: so the output
-/// holds a piece of it and not the whole. Values are read when they are written, each at its own moment.
-pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKey) {
+/// holds a piece of it and not the whole. Values are read when they are written, each at its own moment. Returns the
+/// cost.
+pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKey) -> usize {
     let State { conns, pool, keyspace, mesh, .. } = state;
-    let Some(conn) = conns.get_mut(conn_key) else { return };
-    let Some(key) = conn.replies.long_at_front() else { return };
-    let Some(request) = mesh.lookups.pending.get_mut(key) else { return };
-    let Some((mut reply, mut next)) = request.writer.take() else { return };
+    let Some(conn) = conns.get_mut(conn_key) else { return 0 };
+    let Some(key) = conn.replies.long_at_front() else { return 0 };
+    let Some(request) = mesh.lookups.pending.get_mut(key) else { return 0 };
+    let Some((mut reply, mut next)) = request.writer.take() else { return 0 };
+    let first = next;
     while let Some(part) = request.parts.get(next)
         && reply.len() < PIECE_BYTES
     {
         write_part(request, part, keyspace, now, &mut reply);
         next += 1;
     }
+    let cost = next - first + cost_of_bytes(reply.len());
     if next < request.parts.len() {
         let piece = reply.take_written(pool.take());
         conn.outbound.push_chunk(piece, pool);
         request.writer = Some((reply, next));
-        return;
+        return cost;
     }
     conn.outbound.push_chunk(reply.end(), pool);
     conn.replies.end_long(&mut conn.outbound, pool);
@@ -151,6 +155,7 @@ pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKe
     if let Some(request) = mesh.lookups.pending.remove(key) {
         conn.pending_bytes = conn.pending_bytes.saturating_sub(request.memory_bytes());
     }
+    cost
 }
 
 /// Writes what was found of one key and has not expired since; whether there is something.

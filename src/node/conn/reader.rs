@@ -8,7 +8,7 @@
 //! connection holds at most one line, or one frame, and one read of input.
 
 use crate::base::time::Now;
-use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP, Limits, RESP_ARGS_MAX};
+use crate::limits::{Limits, RESP_ARGS_MAX};
 use crate::node::command::dispatch;
 use crate::node::command::prefetch::prefetch_requests;
 use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn, Phase, Role};
@@ -21,6 +21,7 @@ use crate::node::lookup::serve;
 use crate::node::peer::frames;
 use crate::node::peer::handshake;
 use crate::node::peer::link_output;
+use crate::node::schedule::cost_of_bytes;
 use crate::node::state::{Scratch, State, close_conn};
 use crate::wire::encoder::{Protocol, put_error};
 use crate::wire::frame::{self, FrameLimits};
@@ -48,20 +49,23 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
     {
         peer.received_at = now.mono;
     }
+    let class = conn.class();
     if conn.has_partial_line && continues_line(&state.config.limits, conn, bytes) {
         conn.inbound.back(&mut state.pool).extend_from_slice(bytes);
+        state.runnable.has_read(class, cost_of_bytes(bytes.len()));
         return reconcile(state, now, key);
     }
     let must_wait = !conn.inbound.is_empty() || conn.is_runnable || conn.is_paused;
-    let used = if must_wait { 0 } else { serve(state, now, key, bytes) };
+    let (used, mut cost) = if must_wait { (0, 0) } else { serve(state, now, key, bytes) };
     if used < bytes.len()
         && let Some(conn) = state.conns.get_mut(key)
     {
         conn.inbound.back(&mut state.pool).extend_from_slice(&bytes[used..]);
     }
     if must_wait {
-        serve_stash(state, now, key);
+        cost = serve_stash(state, now, key);
     }
+    state.runnable.has_read(class, cost);
     reconcile(state, now, key);
 }
 
@@ -108,65 +112,105 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
 
 /// Goes on with a connection whose turn it is: with a long reply, or with input left from an earlier step.
 pub(in crate::node) fn run(state: &mut State, now: Now, key: ConnKey) {
-    if let Some(conn) = state.conns.get_mut(key) {
-        conn.is_runnable = false;
-        if conn.has_long_reply_to_write(&state.config.limits) {
-            pending::write_piece(state, now, key);
-        }
-        serve_stash(state, now, key);
-        reconcile(state, now, key);
+    let Some(conn) = state.conns.get_mut(key) else { return };
+    let class = conn.class();
+    if conn.account.must_let_pass() {
+        conn.account.begin_turn();
+        return state.runnable.push(class, key);
     }
+    conn.is_runnable = false;
+    let mut cost = 0;
+    if conn.has_long_reply_to_write(&state.config.limits) {
+        cost = pending::write_piece(state, now, key);
+        if let Some(conn) = state.conns.get_mut(key) {
+            conn.account.charge(cost);
+        }
+    }
+    cost += serve_stash(state, now, key);
+    state.runnable.has_run(class, cost);
+    reconcile(state, now, key);
 }
 
-/// Carries out requests from the connection's own stash, unless it has to wait.
-fn serve_stash(state: &mut State, now: Now, key: ConnKey) {
-    let Some(conn) = state.conns.get_mut(key) else { return };
+/// Carries out requests from the connection's own stash, unless it has to wait. Returns the cost.
+fn serve_stash(state: &mut State, now: Now, key: ConnKey) -> usize {
+    let Some(conn) = state.conns.get_mut(key) else { return 0 };
     if conn.is_runnable || conn.is_paused || conn.inbound.is_empty() {
-        return;
+        return 0;
     }
     // Out of the connection while it is read, since requests change the state it lies in.
     let mut stash = mem::take(&mut conn.inbound);
-    let used = serve(state, now, key, stash.as_slice());
+    let (used, cost) = serve(state, now, key, stash.as_slice());
     stash.consume(used, &mut state.pool);
     match state.conns.get_mut(key) {
         Some(conn) if conn.is_serving() => conn.inbound = stash,
         Some(_) | None => stash.release(&mut state.pool),
     }
+    cost
 }
 
-/// Carries out what stands at the front of `input`, by what the connection is. It may be another in the
-/// middle: what a client sends behind its handshake are frames. Returns the bytes done with.
-fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
+/// The turn of a connection: the cost that it may have, in keys, and what it has had.
+struct Turn {
+    budget: usize,
+    cost: usize,
+}
+
+impl Turn {
+    const fn is_over(&self) -> bool {
+        self.cost >= self.budget
+    }
+}
+
+/// Gives a connection its turn: carries out what stands at the front of `input`, by what the connection is. It may be
+/// another in the middle: what a client sends behind its handshake are frames. Returns the bytes done with, and the
+/// cost, which is charged to the connection.
+fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> (usize, usize) {
+    let Some(conn) = state.conns.get_mut(key) else { return (input.len(), 0) };
+    let mut turn = Turn { budget: conn.account.begin_turn(), cost: 0 };
     let link = |state: &State| state.conns.get(key).and_then(Conn::link);
     let mut at = 0;
     if link(state).is_none() {
         let is_client = state.conns.get(key).is_some_and(Conn::is_client);
         at = if is_client {
-            serve_client(state, now, key, input)
+            serve_client(state, now, key, input, &mut turn)
         } else {
             serve_dialled(state, now, key, input)
         };
     }
     if let Some(peer) = link(state) {
-        at += serve_link(state, now, key, peer, &input[at..]);
+        at += serve_link(state, now, key, peer, &input[at..], &mut turn);
     }
-    if state.conns.get(key).is_some_and(Conn::is_serving) { at } else { input.len() }
+    let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
+        return (input.len(), turn.cost);
+    };
+    conn.account.charge(turn.cost.saturating_sub(turn.budget));
+    if conn.account.must_let_pass() && !conn.is_runnable && !conn.is_paused {
+        conn.is_runnable = true;
+        state.runnable.push(conn.class(), key);
+    }
+    (at, turn.cost)
 }
 
 /// Carries out frames of a peer until there is no whole one or the step's budget is spent.
-fn serve_link(state: &mut State, now: Now, key: ConnKey, peer: PeerKey, input: &[u8]) -> usize {
+fn serve_link(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    peer: PeerKey,
+    input: &[u8],
+    turn: &mut Turn,
+) -> usize {
     let limits = FrameLimits {
         key_bytes_max: state.config.limits.key_bytes_max as usize,
         value_bytes_max: state.config.limits.value_bytes_max as usize,
     };
     let mut at = 0;
-    let mut cost = 0;
     while at < input.len() {
         let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.link().is_some()) else { break };
         let passed_over = conn.skip.min(input.len() - at);
         conn.skip -= passed_over;
         at += passed_over;
-        if cost >= KEYS_PER_STEP || at >= BYTES_PER_STEP {
+        turn.cost += cost_of_bytes(passed_over);
+        if turn.is_over() {
             conn.is_runnable = true;
             state.runnable.push(conn.class(), key);
             break;
@@ -176,7 +220,7 @@ fn serve_link(state: &mut State, now: Now, key: ConnKey, peer: PeerKey, input: &
             frame::Front::Oversized { what, request, consumed, skip } => {
                 conn.skip = skip;
                 at += consumed;
-                cost += 1;
+                turn.cost += 1;
                 frames::oversized(state, now, peer, request, what);
             }
             frame::Front::Broken(error) => {
@@ -185,7 +229,7 @@ fn serve_link(state: &mut State, now: Now, key: ConnKey, peer: PeerKey, input: &
             }
             frame::Front::Frame { frame, consumed } => {
                 at += consumed;
-                cost += frames::execute(state, now, peer, &frame, consumed);
+                turn.cost += cost_of_bytes(consumed) + frames::execute(state, now, peer, &frame, consumed);
             }
         }
     }
@@ -215,15 +259,22 @@ fn serve_dialled(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usi
 
 /// Executes requests from the front of `input` until it holds no whole one, the step's budget is spent, the
 /// connection has to wait, or it has become a link. Returns the bytes done with.
-fn serve_client(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
+fn serve_client(state: &mut State, now: Now, key: ConnKey, input: &[u8], turn: &mut Turn) -> usize {
     // Out of the state while arguments lie in it, since commands change the state.
     let mut scratch = mem::take(&mut state.scratch);
-    let at = serve_requests(state, now, key, input, &mut scratch);
+    let at = serve_requests(state, now, key, input, &mut scratch, turn);
     state.scratch = scratch;
     at
 }
 
-fn serve_requests(state: &mut State, now: Now, key: ConnKey, input: &[u8], scratch: &mut Scratch) -> usize {
+fn serve_requests(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    input: &[u8],
+    scratch: &mut Scratch,
+    turn: &mut Turn,
+) -> usize {
     let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
     let mut at = 0;
     let mut requests = 0;
@@ -240,7 +291,8 @@ fn serve_requests(state: &mut State, now: Now, key: ConnKey, input: &[u8], scrat
             conn.is_paused = true;
             break;
         }
-        if keys >= KEYS_PER_STEP || at + (conn.unsent() - unsent_before) >= BYTES_PER_STEP {
+        turn.cost = keys + cost_of_bytes(at + conn.unsent().saturating_sub(unsent_before));
+        if turn.is_over() {
             conn.is_runnable = true;
             state.runnable.push(conn.class(), key);
             break;
@@ -271,6 +323,8 @@ fn serve_requests(state: &mut State, now: Now, key: ConnKey, input: &[u8], scrat
         let additions = state.keyspace.changelog().head().seq - additions;
         keys += cost + sync::cost_of_additions(state, additions);
     }
+    let unsent = state.conns.get(key).map_or(0, Conn::unsent);
+    turn.cost = keys + cost_of_bytes(at + unsent.saturating_sub(unsent_before));
     at
 }
 
