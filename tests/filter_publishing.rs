@@ -9,6 +9,7 @@ use kit::ClientId;
 use kit::ms;
 use kit::peer::{Face, Link, World};
 use olivia::config::Config;
+use olivia::node::Class;
 use olivia::wire::frame::{self, Body, FrameLimits, Front};
 
 /// Steps within which a new key is published to all peers: 10 ms.
@@ -50,7 +51,15 @@ impl Publisher {
         let keys: Vec<String> = (self.keys..self.keys + count).map(|key| format!("{key}:")).collect();
         self.keys += count;
         self.world.driver.deliver(self.client, format!("SET {}\n", keys.join(",")).as_bytes());
-        self.world.driver.read_now(self.client);
+        // It may have a debt from earlier turns.
+        loop {
+            self.world.driver.read_now(self.client);
+            if self.world.driver.has_arrived(self.client) {
+                break;
+            }
+            assert!(self.world.driver.node.step(self.world.driver.now, Class::Clients));
+            self.world.driver.deliver(self.client, b"");
+        }
         assert!(self.world.driver.take(self.client).starts_with(":SAT"));
     }
 
@@ -160,5 +169,6 @@ fn what_is_published_is_charged_to_the_call_that_set_it() {
         publisher.world.driver.read_now(publisher.client);
         carried_out.push(publisher.world.driver.take(publisher.client).lines().count());
     }
-    assert_eq!(carried_out, [256, 128]);
+    // Of 256 keys that a turn may have, bytes take some.
+    assert_eq!(carried_out, [251, 127]);
 }
