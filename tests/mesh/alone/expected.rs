@@ -9,6 +9,7 @@ use super::super::protocol::{PendingRequest, Request, read, trim};
 use super::model::{Model, can_hold};
 use olivia::base::time::Instant;
 use olivia::config::Config;
+use olivia::limits::{LOGIN_RANGE_DEBT_MS, LOGIN_RANGE_MS};
 use std::time::Duration;
 
 /// Why a connection gets no more replies.
@@ -31,6 +32,11 @@ pub struct Desk<'w> {
     /// Writes that had no room.
     pub full: &'w mut u64,
 }
+
+/// Wrong passwords after which those of the same address range are not looked at.
+const WRONG_PASSWORDS_MAX: u64 = LOGIN_RANGE_DEBT_MS / LOGIN_RANGE_MS;
+const TOO_MANY_WRONG_PASSWORDS: &[u8] =
+    b"ERR too many wrong passwords from your address range; try again in ";
 
 /// What the node has to react to next.
 #[derive(Debug, PartialEq, Eq)]
@@ -125,7 +131,10 @@ impl Talk {
                         desk.model.perhaps(now_ms, verb, &args);
                     }
                 }
-                PendingRequest::Auth(given) => self.is_authenticated |= is_password(desk.config, &given),
+                PendingRequest::Auth(given) if is_password(desk.config, &given) => {
+                    self.is_authenticated = true
+                }
+                PendingRequest::Auth(_) => desk.model.wrong_passwords += 1,
                 PendingRequest::Quit => return,
                 PendingRequest::Disconnect if self.is_authenticated => return,
                 PendingRequest::Keys(..)
@@ -288,11 +297,18 @@ impl Talk {
                 self.end = Some(End::Quit);
                 demand(rest == b"BYE ")
             }
+            PendingRequest::Auth(_) if rest.starts_with(TOO_MANY_WRONG_PASSWORDS) => {
+                demand(desk.model.wrong_passwords >= WRONG_PASSWORDS_MAX)
+            }
             PendingRequest::Auth(given) if is_password(desk.config, given) => {
                 self.is_authenticated = true;
                 demand(rest == b"WELCOME ")
             }
-            PendingRequest::Auth(_) | PendingRequest::Wrong | PendingRequest::RedisPing => demand(is_error),
+            PendingRequest::Auth(_) => {
+                desk.model.wrong_passwords += 1;
+                demand(is_error)
+            }
+            PendingRequest::Wrong | PendingRequest::RedisPing => demand(is_error),
             PendingRequest::Mesh => demand(rest == b"MESH "),
             PendingRequest::Peers => demand(rest == b"FULFILLED "),
             PendingRequest::Disconnect => {

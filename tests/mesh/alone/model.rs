@@ -25,6 +25,8 @@ type States = BTreeMap<Vec<u8>, Option<Entry>>;
 #[derive(Debug, Default)]
 pub struct Model {
     keys: BTreeMap<Vec<u8>, Vec<Option<Entry>>>,
+    /// Wrong passwords since the start, of all clients.
+    pub wrong_passwords: u64,
 }
 
 impl Model {
