@@ -61,6 +61,10 @@ pub struct Limits {
     pub lookups_per_connection: u32,
     /// Queries in flight per peer; further ones are deferred.
     pub lookups_per_peer: u32,
+    /// Microseconds from the arrival of a request to the last byte of its reply from which on it is slow. 0: none is.
+    pub slow_request_us: u32,
+    /// Slow requests that are kept, each up to 400 bytes; the oldest one is dropped for one more.
+    pub slow_requests_max: u32,
 }
 
 /// What happens to a write at `memory_max`.
@@ -105,6 +109,8 @@ impl Default for Limits {
             lookups_max: 65_536,
             lookups_per_connection: 256,
             lookups_per_peer: 1_024,
+            slow_request_us: 10_000,
+            slow_requests_max: 128,
         }
     }
 }
@@ -192,7 +198,7 @@ const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 ///
 /// Below the lower ends a node is unusable: a line of 1 KiB holds the handshake of a node, 2 KiB before authentication
 /// hold the longest password in quotes, 8 arguments hold a `HELLO` with password and name.
-pub const LIMIT_RANGES: [LimitRange<Limits>; 21] = [
+pub const LIMIT_RANGES: [LimitRange<Limits>; 23] = [
     range("clients_max", 1, 1_000_000, |l| l.clients_max.into()),
     range_or_zero("memory_max", MIB, 1024 * 1024 * GIB, "no limit", |l| l.memory_max),
     range("buffers_max", MIB, 1024 * 1024 * GIB, |l| l.buffers_max),
@@ -214,6 +220,8 @@ pub const LIMIT_RANGES: [LimitRange<Limits>; 21] = [
     range("lookups_max", 1, 1024 * 1024, |l| l.lookups_max.into()),
     range("lookups_per_connection", 1, 64 * 1024, |l| l.lookups_per_connection.into()),
     range("lookups_per_peer", 1, LOOKUPS_PER_LINK_MAX as u64, |l| l.lookups_per_peer.into()),
+    range_or_zero("slow_request_us", 1, 1_000 * MINUTE_MS, "log none", |l| l.slow_request_us.into()),
+    range_or_zero("slow_requests_max", 1, 64 * KIB, "keep none", |l| l.slow_requests_max.into()),
 ];
 
 /// The range of each field of [`MeshLimits`], in their order.

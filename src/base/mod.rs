@@ -1,5 +1,5 @@
 //! Data structures that are independent of Olivia: time, typed keys, timer wheel, byte buffers, random numbers, arena,
-//! addresses, patterns. Nothing here does I/O, reads a clock, or imports from another layer.
+//! addresses, patterns, histograms. Nothing here does I/O, reads a clock, or imports from another layer.
 
 pub mod address;
 pub mod arena;
@@ -7,6 +7,7 @@ pub mod buffer;
 pub mod chunk_queue;
 pub mod chunked_vec;
 pub mod glob;
+pub mod histogram;
 pub mod prefetch;
 pub mod rng;
 pub mod slots;

@@ -7,6 +7,7 @@ pub(super) enum Unit {
     Count,
     Bytes,
     Millis,
+    Micros,
 }
 
 const BYTES: [(&str, u64); 10] = [
@@ -25,11 +26,15 @@ const BYTES: [(&str, u64); 10] = [
 const MILLIS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
 
+const MICROS: [(&str, u64); 3] = [("s", 1_000_000), ("ms", 1_000), ("us", 1)];
+
 impl Unit {
     /// The unit in the name of a key.
     pub(super) fn of(name: &str) -> Self {
         if name.ends_with("_ms") {
             Self::Millis
+        } else if name.ends_with("_us") {
+            Self::Micros
         } else if name.contains("bytes") || ["memory_max", "buffers_max", "peer_filters_max"].contains(&name)
         {
             Self::Bytes
@@ -43,6 +48,7 @@ impl Unit {
             Self::Count => &[],
             Self::Bytes => &BYTES,
             Self::Millis => &MILLIS,
+            Self::Micros => &MICROS,
         }
     }
 
@@ -63,7 +69,7 @@ impl Unit {
     /// A number in the largest unit in which it is whole; small ones stay bare bytes.
     pub(super) fn show(self, number: u64) -> String {
         let fits = |(name, factor): &&(&str, u64)| {
-            number > 0 && number.is_multiple_of(*factor) && (self == Self::Millis || name.ends_with("iB"))
+            number > 0 && number.is_multiple_of(*factor) && (self != Self::Bytes || name.ends_with("iB"))
         };
         match self.suffixes().iter().find(fits) {
             Some((name, factor)) => format!("{}{name}", number / factor),
@@ -76,6 +82,7 @@ impl Unit {
         match self {
             Self::Count => "",
             Self::Bytes => ", in bytes or with a unit: \"512MB\", \"1GiB\"",
+            Self::Micros => ", in microseconds or with a unit: \"50us\", \"10ms\", \"1s\"",
             Self::Millis => ", in milliseconds or with a unit: \"50ms\", \"5s\", \"1min\"",
         }
     }

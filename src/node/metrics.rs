@@ -4,6 +4,7 @@
 //! counter) or of [`Snapshot`] (anything else) and a row. Names are stable: they never change and never get
 //! another meaning.
 
+use crate::base::histogram::Histogram;
 use crate::base::time::Instant;
 use crate::limits::Limits;
 use crate::node::conn::connection::CloseReason;
@@ -73,9 +74,16 @@ pub struct Stats {
     pub handshakes_refused: u64,
 }
 
-/// Upper ends of the buckets of [`LoopTimes`], in microseconds.
-pub(in crate::node) const LOOP_BUCKETS_US: [u64; 9] =
-    [50, 100, 250, 500, 1_000, 2_000, 5_000, 10_000, 50_000];
+/// Upper ends of the buckets that are published: ends of buckets of [`Histogram`], from half a microsecond to 17 s.
+pub(in crate::node) const TIME_LIMITS: [Duration; 26] = {
+    let mut limits = [Duration::ZERO; 26];
+    let mut at = 0;
+    while at < limits.len() {
+        limits[at] = Duration::from_nanos(512 << at);
+        at += 1;
+    }
+    limits
+};
 
 /// The time over which the share of busy time is taken, at least.
 const BUSY_WINDOW: Duration = Duration::from_secs(10);
@@ -83,11 +91,8 @@ const BUSY_WINDOW: Duration = Duration::from_secs(10);
 /// Times of the iterations of the event loop, waiting not counted, as the shell reports them.
 #[derive(Debug)]
 pub(in crate::node) struct LoopTimes {
-    pub(in crate::node) count: u64,
+    pub(in crate::node) times: Histogram,
     pub(in crate::node) max: Duration,
-    pub(in crate::node) total: Duration,
-    /// Iterations by [`LOOP_BUCKETS_US`], each in one bucket only; longer ones are in none.
-    pub(in crate::node) buckets: [u64; LOOP_BUCKETS_US.len()],
     /// The window that is being filled: its beginning, and the time spent in it.
     window: (Instant, Duration),
     /// The window before: its length, and the time spent in it.
@@ -97,10 +102,8 @@ pub(in crate::node) struct LoopTimes {
 impl LoopTimes {
     pub(in crate::node) fn new(now: Instant) -> Self {
         Self {
-            count: 0,
+            times: Histogram::default(),
             max: Duration::ZERO,
-            total: Duration::ZERO,
-            buckets: [0; LOOP_BUCKETS_US.len()],
             window: (now, Duration::ZERO),
             last: (Duration::ZERO, Duration::ZERO),
         }
@@ -108,13 +111,8 @@ impl LoopTimes {
 
     /// Adds an iteration that began at `now`.
     pub(in crate::node) fn add(&mut self, now: Instant, took: Duration) {
-        self.count += 1;
+        self.times.add(took, 1);
         self.max = self.max.max(took);
-        self.total += took;
-        let bucket = LOOP_BUCKETS_US.iter().position(|limit| took <= Duration::from_micros(*limit));
-        if let Some(count) = bucket.and_then(|bucket| self.buckets.get_mut(bucket)) {
-            *count += 1;
-        }
         let length = now.since(self.window.0);
         if length >= BUSY_WINDOW {
             self.last = (length, self.window.1);
@@ -154,6 +152,16 @@ pub(in crate::node) struct Snapshot<'a> {
     pub(in crate::node) node_id: NodeId,
     pub(in crate::node) loop_times: &'a LoopTimes,
     pub(in crate::node) loop_busy: f64,
+    pub(in crate::node) slow_requests: u64,
+    pub(in crate::node) recent: Recent,
+}
+
+/// Requests of the last minute: half, 99 % and 99.9 % of them took no longer.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::node) struct Recent {
+    pub(in crate::node) p50: Duration,
+    pub(in crate::node) p99: Duration,
+    pub(in crate::node) p999: Duration,
 }
 
 /// How a figure behaves over time.
@@ -254,6 +262,7 @@ const COUNTER: (Kind, Unit) = (Kind::Counter, Unit::Count);
 const COUNTER_BYTES: (Kind, Unit) = (Kind::Counter, Unit::Bytes);
 const GAUGE: (Kind, Unit) = (Kind::Gauge, Unit::Count);
 const BYTES: (Kind, Unit) = (Kind::Gauge, Unit::Bytes);
+const MICROS: (Kind, Unit) = (Kind::Gauge, Unit::Microseconds);
 const FLAG: (Kind, Unit) = (Kind::Gauge, Unit::Flag);
 const TEXT: (Kind, Unit) = (Kind::Text, Unit::None);
 
@@ -273,7 +282,7 @@ pub const SECTIONS: [&str; 7] = [SERVER, CONNECTIONS, MEMORY, KEYSPACE, MESH, LO
 
 /// Every figure, in the order of STATS.
 #[rustfmt::skip]
-pub static METRICS: [Metric; 87] = [
+pub static METRICS: [Metric; 91] = [
     row(SERVER, "ready", FLAG, "Whether every configured peer was tried and the filter of every linked peer is known; `no` while shutting down.", |s| Value::Flag(s.is_ready)),
     row(CONNECTIONS, "requests", COUNTER, "Requests of clients, those answered with an error included.", |s| Value::Number(s.stats.requests)),
     row(CONNECTIONS, "request_errors", COUNTER, "Requests answered with an error.", |s| Value::Number(s.stats.request_errors)),
@@ -286,8 +295,8 @@ pub static METRICS: [Metric; 87] = [
     row(SERVER, "version", TEXT, "Version of the program.", |_| Value::Text(env!("CARGO_PKG_VERSION"))),
     row(SERVER, "node_id", TEXT, "Identity of this node, new at each start.", |s| Value::Node(s.node_id)),
     row(SERVER, "uptime_seconds", (Kind::Gauge, Unit::Seconds), "Time since the start.", |s| Value::Number(s.uptime.as_secs())),
-    row(SERVER, "iterations", COUNTER, "Iterations of the event loop.", |s| Value::Number(s.loop_times.count)),
-    row(SERVER, "iteration_max_us", (Kind::Gauge, Unit::Microseconds), "Longest iteration since the start, waiting not counted.", |s| Value::Number(u64::try_from(s.loop_times.max.as_micros()).unwrap_or(u64::MAX))),
+    row(SERVER, "iterations", COUNTER, "Iterations of the event loop.", |s| Value::Number(s.loop_times.times.count())),
+    row(SERVER, "iteration_max_us", MICROS, "Longest iteration since the start, waiting not counted.", |s| micros(s.loop_times.max)),
     row(SERVER, "loop_busy_ratio", (Kind::Gauge, Unit::Ratio), "Share of the last 10 to 20 seconds that the event loop was busy.", |s| Value::Ratio(s.loop_busy)),
     row(SERVER, "stale_events", COUNTER, "Events for connections that were closed already; they are ignored.", |s| Value::Number(s.stats.stale_events)),
     row(SERVER, "log_lines_dropped", COUNTER, "Log lines left out: clients caused too many per second, or standard error did not take them.", |s| Value::Number(s.stats.log_lines_dropped)),
@@ -312,6 +321,10 @@ pub static METRICS: [Metric; 87] = [
     row(CONNECTIONS, "connections_closed_duplicate", COUNTER, "Connections closed because there was another link to the same peer.", |s| closed(s, CloseReason::Duplicate)),
     row(CONNECTIONS, "connections_closed_peer_silent", COUNTER, "Links closed after three missed heartbeats.", |s| closed(s, CloseReason::PeerSilent)),
     row(CONNECTIONS, "connections_closed_peer_left", COUNTER, "Links closed by the peer.", |s| closed(s, CloseReason::PeerLeft)),
+    row(CONNECTIONS, "latency_p50_us", MICROS, "Time that half of the requests of the last minute took at most, from their arrival to the last byte of the reply.", |s| micros(s.recent.p50)),
+    row(CONNECTIONS, "latency_p99_us", MICROS, "The same of 99 % of them.", |s| micros(s.recent.p99)),
+    row(CONNECTIONS, "latency_p999_us", MICROS, "The same of 99.9 % of them.", |s| micros(s.recent.p999)),
+    row(CONNECTIONS, "slow_requests", COUNTER, "Requests that took slow_request_us or longer; those that arrived together are counted once.", |s| Value::Number(s.slow_requests)),
     row(CONNECTIONS, "http_requests", COUNTER, "Requests in HTTP; they are not among requests.", |s| Value::Number(s.stats.http_requests)),
     row(CONNECTIONS, "auth_failures", COUNTER, "Wrong passwords.", |s| Value::Number(s.stats.auth_failures)),
 
@@ -369,6 +382,10 @@ pub static METRICS: [Metric; 87] = [
     row(FILTER, "digest_messages_dropped", COUNTER, "Digest messages of peers ignored because they were known, or because one before them was missing.", |s| Value::Number(s.stats.digest_messages_dropped)),
     row(FILTER, "digest_messages_refused", COUNTER, "Digest messages of peers that do not fit their filter.", |s| Value::Number(s.stats.digest_messages_refused)),
 ];
+
+fn micros(time: Duration) -> Value {
+    Value::Number(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+}
 
 fn closed(snapshot: &Snapshot<'_>, reason: CloseReason) -> Value {
     Value::Number(snapshot.stats.connections_closed[reason as usize])

@@ -28,15 +28,18 @@ mod audit;
 mod command;
 mod conn;
 mod digest;
+mod history;
 mod http;
 mod hybrid_clock;
 mod ids;
 mod keyspace;
+mod latency;
 mod logins;
 mod lookup;
 mod metrics;
 mod peer;
 mod schedule;
+mod slow_log;
 mod sources;
 mod state;
 mod tasks;
@@ -276,9 +279,20 @@ impl Node {
         self.conclude(now);
     }
 
+    /// Notes that an iteration of the event loop begins.
+    pub fn iteration_begins(&mut self, now: Now) {
+        conn::measure::roll_history(&mut self.state, now);
+    }
+
+    /// Reports how long the calls since the last report took, for the times of the requests that they carried out.
+    pub fn took(&mut self, took: Duration) {
+        conn::measure::took(&mut self.state, took);
+    }
+
     /// Counts an iteration of the event loop that worked for `took`; time spent waiting is not included.
     pub fn iteration_done(&mut self, now: Now, took: Duration) {
         self.state.loop_times.add(now.mono, took);
+        self.state.slow_log.add_iteration(&self.state.config.limits, now, took);
     }
 
     /// Counts an event for a closed connection that the shell dropped.

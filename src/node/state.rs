@@ -10,12 +10,15 @@ use crate::base::wheel::Wheel;
 use crate::config::Config;
 use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED_BUFFERS_MAX};
 use crate::node::conn::connection::{CloseReason, Conn, Role};
+use crate::node::history::History;
 use crate::node::ids::{AddressKey, ConnKey, ConnTag, PeerKey};
 use crate::node::keyspace::Keyspace;
+use crate::node::latency::Latency;
 use crate::node::logins::Logins;
 use crate::node::metrics::{Calls, LoopTimes, Stats};
 use crate::node::peer::mesh::Mesh;
 use crate::node::schedule::Runnable;
+use crate::node::slow_log::SlowLog;
 use crate::node::tasks::Tasks;
 use crate::store::HashSecret;
 use crate::wire::handshake::{derive_hash_secret, public_hash_secret};
@@ -91,6 +94,9 @@ pub struct State {
     pub(in crate::node) stats: Stats,
     pub(in crate::node) calls: Calls,
     pub(in crate::node) loop_times: LoopTimes,
+    pub(in crate::node) latency: Latency,
+    pub(in crate::node) slow_log: SlowLog,
+    pub(in crate::node) history: History,
     pub(in crate::node) log_gate: LogGate,
     /// Wrong passwords, by address range.
     pub(in crate::node) logins: Logins,
@@ -123,6 +129,9 @@ impl State {
             stats: Stats::default(),
             calls: Calls::default(),
             loop_times: LoopTimes::new(now.mono),
+            latency: Latency::default(),
+            slow_log: SlowLog::default(),
+            history: History::new(now.mono),
             log_gate: LogGate::default(),
             logins: Logins::default(),
             must_drain: false,

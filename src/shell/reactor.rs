@@ -159,6 +159,7 @@ impl Reactor {
 
     fn iterate(&mut self, events: &Events) -> Result<(), ShellError> {
         let now = self.clock.read();
+        self.node.iteration_begins(now);
         let mut signalled = false;
         for event in events {
             match event.token() {
@@ -217,9 +218,13 @@ impl Reactor {
     /// Gives a class its share: reads of ready connections and steps of what the node holds, by turns, until there
     /// is nothing to do or `until` is reached. Whether there was nothing left to do.
     fn serve(&mut self, class: Class, until: Instant) -> bool {
+        let mut last: Option<Instant> = None;
         loop {
             // Read before the socket is, so that what arrives is not older than this.
             let now = self.clock.read();
+            if let Some(last) = last.replace(now.mono) {
+                self.node.took(now.mono.since(last));
+            }
             if now.mono >= until {
                 return false;
             }

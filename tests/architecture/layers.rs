@@ -89,10 +89,13 @@ pub const LAYERS: [Layer; 18] = [
         says: "the tables of a node, and its one write path",
         holds: &[
             "node/alarm.rs",
+            "node/history.rs",
             "node/ids.rs",
+            "node/latency.rs",
             "node/logins.rs",
             "node/metrics.rs",
             "node/schedule.rs",
+            "node/slow_log.rs",
             "node/tasks.rs",
             "node/keyspace.rs",
             "node/hybrid_clock.rs",

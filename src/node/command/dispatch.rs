@@ -14,6 +14,7 @@ use crate::node::command::transaction;
 use crate::node::conn::connection::{ClientProtocol, CloseReason};
 use crate::node::conn::session::Answers;
 use crate::node::ids::ConnKey;
+use crate::node::latency::CommandClass;
 use crate::node::peer::handshake;
 use crate::node::state::{State, close_conn};
 use crate::wire::args::{ArgLimits, Args, Scratch};
@@ -259,6 +260,7 @@ fn execute<'a>(
         Err(CommandError::Unauthenticated)
     };
     let mut cost = call.cost();
+    let mut class = command.class();
     match outcome {
         Ok(Effect::Reply) => give_back(state, now, key, call.reply.end(), unsent_before),
         Ok(Effect::Authenticate) => {
@@ -280,16 +282,19 @@ fn execute<'a>(
             let (head, keys) = (call.reply.head(), call.args);
             give_back(state, now, key, call.reply.discard(), unsent_before);
             read::begin_pending(state, now, key, head, keys, form, first_absent);
+            class = CommandClass::Lookup;
         }
         Ok(Effect::DumpFilter) => {
             let head = call.reply.head();
             give_back(state, now, key, call.reply.discard(), unsent_before);
             tasks::begin_filter_dump(state, key, head);
+            class = CommandClass::Scan;
         }
         Ok(Effect::Scan(scan)) => {
             let head = call.reply.head();
             give_back(state, now, key, call.reply.discard(), unsent_before);
             tasks::begin_scan(state, key, head, scan);
+            class = CommandClass::Scan;
         }
         Ok(Effect::Handshake) => {
             give_back(state, now, key, call.reply.discard(), unsent_before);
@@ -312,7 +317,17 @@ fn execute<'a>(
             give_back(state, now, key, out, unsent_before);
         }
     }
+    note(state, now, key, class, command);
     cost.saturating_add(state.mesh.lookups.queries_since(queries_before))
+}
+
+/// Notes that the request whose reply was written or held last was carried out.
+#[inline]
+fn note(state: &mut State, now: Now, key: ConnKey, class: CommandClass, command: &Command) {
+    state.latency.executed(class);
+    if let Some(conn) = state.conns.get_mut(key) {
+        conn.replies.note(&conn.outbound, (conn.last_active, now.mono), class, command.index);
+    }
 }
 
 /// Replies with an error to a request that names no command, or the wrong arguments. Returns its cost in keys.

@@ -1,4 +1,4 @@
-//! Commands by which programs inspect a server: TIME, MEMORY, OBJECT, SLOWLOG, LATENCY, CLUSTER, ACL.
+//! Commands by which programs inspect a server: TIME, MEMORY, OBJECT, ACL.
 
 use crate::node::command::error::CommandError;
 use crate::node::command::login::USER;
@@ -124,50 +124,6 @@ pub(in crate::node) fn refcount<'a>(
     match item(state, call) {
         None => call.reply.null(),
         Some(_) => call.reply.integer(1),
-    }
-    Ok(Effect::Reply)
-}
-
-/// SLOWLOG GET, LATENCY LATEST and LATENCY HISTORY: nothing is kept.
-pub(in crate::node) fn nothing<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    call.reply.array(0);
-    Ok(Effect::Reply)
-}
-
-/// SLOWLOG LEN and LATENCY RESET.
-pub(in crate::node) fn zero<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    call.reply.integer(0);
-    Ok(Effect::Reply)
-}
-
-/// SLOWLOG RESET.
-pub(in crate::node) fn done<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    call.reply.status("OK");
-    Ok(Effect::Reply)
-}
-
-/// LATENCY HISTOGRAM: the calls of commands; how long they took is not measured.
-pub(in crate::node) fn histogram<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
-    let is_meant = |row: &Command| {
-        call.args.is_empty()
-            || call.args.iter().any(|name| {
-                let name = String::from_utf8_lossy(name).replace('|', " ");
-                name.eq_ignore_ascii_case(row.name)
-            })
-    };
-    let rows = call.table.rows.iter().zip(state.calls.0);
-    let rows: Vec<_> = rows.filter(|(row, calls)| *calls > 0 && is_meant(row)).collect();
-    call.reply.map(rows.len());
-    for (row, calls) in rows {
-        call.reply.bulk(row.resp_name().as_bytes());
-        call.reply.map(2);
-        call.reply.bulk(b"calls");
-        call.reply.integer(i64::try_from(calls).unwrap_or(i64::MAX));
-        call.reply.bulk(b"histogram_usec");
-        call.reply.map(0);
     }
     Ok(Effect::Reply)
 }

@@ -16,6 +16,7 @@ mod row;
 mod scan;
 mod server;
 pub(in crate::node) mod settings;
+pub(in crate::node) mod slow;
 pub(in crate::node) mod status;
 mod strings;
 mod suggest;

@@ -4,6 +4,7 @@ use crate::base::time::Now;
 use crate::limits::KEYS_PER_STEP;
 use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::ids::ConnKey;
+use crate::node::latency::CommandClass;
 use crate::node::lookup::table::KeyReply;
 use crate::node::metrics::COMMANDS_MAX;
 use crate::node::state::State;
@@ -283,6 +284,16 @@ impl Command {
         match self.cost {
             Cost::Step => KEYS_PER_STEP,
             Cost::Keys => self.key_positions(is_line).count(args.len()).max(1),
+        }
+    }
+
+    /// The class that its times are kept in, if it is carried out at once.
+    #[inline]
+    pub(in crate::node) const fn class(&self) -> CommandClass {
+        match self.access {
+            Access::None => CommandClass::Other,
+            Access::Read => CommandClass::Read,
+            Access::Write => CommandClass::Write,
         }
     }
 

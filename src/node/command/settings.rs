@@ -14,7 +14,12 @@ enum Alias {
     Of(&'static str),
     /// It is always so.
     Always(&'static str),
+    /// `slow_request_us`, where -1 is what is 0 there, and the smallest time is 1 µs.
+    SlowerThan,
 }
+
+/// The setting from which on requests are slow.
+const SLOW_REQUEST: &str = "limits.slow_request_us";
 
 const ALIASES: [(&str, Alias); 16] = [
     ("maxmemory", Alias::Of("limits.memory_max")),
@@ -28,8 +33,8 @@ const ALIASES: [(&str, Alias); 16] = [
     ("cluster-enabled", Alias::Always("no")),
     ("notify-keyspace-events", Alias::Always("")),
     ("io-threads", Alias::Always("1")),
-    ("slowlog-log-slower-than", Alias::Always("-1")),
-    ("slowlog-max-len", Alias::Always("0")),
+    ("slowlog-log-slower-than", Alias::SlowerThan),
+    ("slowlog-max-len", Alias::Of("limits.slow_requests_max")),
     ("latency-monitor-threshold", Alias::Always("0")),
     ("replica-read-only", Alias::Always("no")),
     ("dir", Alias::Always("")),
@@ -42,6 +47,8 @@ pub(in crate::node) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> Result
     let aliases = ALIASES.iter().map(|(name, alias)| match alias {
         Alias::Of(path) => (*name, value_of(path).unwrap_or_default()),
         Alias::Always(value) => (*name, *value),
+        Alias::SlowerThan if state.config.limits.slow_request_us == 0 => (*name, "-1"),
+        Alias::SlowerThan => (*name, value_of(SLOW_REQUEST).unwrap_or_default()),
     });
     let policy = ("maxmemory-policy", policy_name(state.config.limits.eviction));
     let all = aliases.chain([policy]).chain(own.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -89,6 +96,7 @@ fn changed<'a>(limits: &Limits, name: &str, text: &str) -> Result<Limits, Comman
     let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
     let (path, text) = match alias {
         Some((_, Alias::Of(path))) => (*path, in_bytes(text)),
+        Some((_, Alias::SlowerThan)) => (SLOW_REQUEST, in_micros(text)),
         // Many programs set what is so anyhow.
         Some((_, Alias::Always(value))) if *value == text => return Ok(limits.clone()),
         Some((_, Alias::Always(_))) => return Err(failed("can't set immutable config")),
@@ -110,6 +118,16 @@ fn changed<'a>(limits: &Limits, name: &str, text: &str) -> Result<Limits, Comman
             "Unknown option or number of arguments for CONFIG SET - '{name}'"
         ))),
     }
+}
+
+/// A time as Redis takes it, -1 for never and 0 for always, as `slow_request_us` takes it.
+fn in_micros(text: &str) -> String {
+    let own = match text {
+        "-1" => "0",
+        "0" => "1",
+        other => other,
+    };
+    own.to_owned()
 }
 
 /// A size as Redis takes it, `100mb`, in bytes; anything else as it is.
@@ -141,6 +159,7 @@ pub(in crate::node) fn apply(state: &mut State, limits: Limits) {
         log::warn!("memory_max is {max} bytes, below the {used} bytes in use; {effect}");
     }
     state.mesh.filters.set_bytes_max(limits.peer_filters_max);
+    state.slow_log.limit(&limits);
     state.config.limits = limits;
 }
 

@@ -4,8 +4,10 @@ use crate::base::time::Now;
 use crate::filter::changelog::Position;
 use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, Effect};
+use crate::node::conn::measure;
+use crate::node::history::{Span, Summary};
 use crate::node::ids::NodeId;
-use crate::node::metrics::{METRICS, Metric, Snapshot};
+use crate::node::metrics::{METRICS, Metric, Recent, Snapshot};
 use crate::node::peer::address_book::AddressEntry;
 use crate::node::peer::table::{Dialler, Peer};
 use crate::node::state::State;
@@ -200,6 +202,18 @@ pub(in crate::node) fn stats<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
     Ok(Effect::Reply)
 }
 
+/// The latency of the last minute.
+fn recent(state: &State, now: Now) -> Recent {
+    let latency = summary(state, now, Span::Minute).latency;
+    let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| latency.quantile(share));
+    Recent { p50, p99, p999 }
+}
+
+/// What happened within a span until now.
+pub(in crate::node) fn summary(state: &State, now: Now, span: Span) -> Summary {
+    state.history.summary(now.mono, span, measure::counters(state), &state.latency.of_all())
+}
+
 /// What the rows of the table of figures read.
 pub(in crate::node) fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
     let mesh = &state.mesh;
@@ -225,6 +239,8 @@ pub(in crate::node) fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
         node_id: mesh.id,
         loop_times: &state.loop_times,
         loop_busy: state.loop_times.busy(now.mono),
+        slow_requests: state.slow_log.count(),
+        recent: recent(state, now),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::node::command::row::{Command, Keys, Table, numbered};
 use crate::node::command::{
-    client, connection, info, inspect, keys, numbers, ranges, scan, server, settings, status, strings,
+    client, connection, info, inspect, keys, numbers, ranges, scan, server, settings, slow, status, strings,
     transaction,
 };
 use crate::wire::line_form::Syntax;
@@ -472,24 +472,22 @@ const LIST: &[Command] = &[
     Command::new("SLOWLOG", "server", "Is about slow requests.", server::topics)
         .topics()
         .resp(-2, Keys::NONE),
-    Command::new("SLOWLOG GET", "server", "Returns no entries.", inspect::nothing)
-        .differs("Always empty.")
+    Command::new("SLOWLOG GET", "server", "Returns the requests that took long, the latest first.", slow::get)
+        .differs("Times count from the arrival of the request to the last byte of its reply handed to the socket. Of the arguments, the key of a lookup on peers only; the last one says where the time went.")
         .resp(-2, Keys::NONE),
-    Command::new("SLOWLOG LEN", "server", "Returns 0.", inspect::zero)
-        .differs("Always 0.")
+    Command::new("SLOWLOG LEN", "server", "Returns the number of slow requests that are kept.", slow::len)
         .resp(2, Keys::NONE),
-    Command::new("SLOWLOG RESET", "server", "Accepts it.", inspect::done).resp(2, Keys::NONE),
+    Command::new("SLOWLOG RESET", "server", "Drops the slow requests.", slow::reset).resp(2, Keys::NONE),
     Command::new("LATENCY", "server", "Is about latency.", server::topics).topics().resp(-2, Keys::NONE),
-    Command::new("LATENCY LATEST", "server", "Returns no events.", inspect::nothing)
-        .differs("Always empty.")
+    Command::new("LATENCY LATEST", "server", "Returns the latest and the longest latency events.", slow::latest)
+        .differs("Two events: command, a slow request, and event-loop, an iteration; both from slow_request_us on.")
         .resp(2, Keys::NONE),
-    Command::new("LATENCY HISTORY", "server", "Returns no events.", inspect::nothing)
-        .differs("Always empty.")
+    Command::new("LATENCY HISTORY", "server", "Returns the latency events of a kind.", slow::history)
         .resp(3, Keys::NONE),
-    Command::new("LATENCY HISTOGRAM", "server", "Returns the calls of commands.", inspect::histogram)
-        .differs("Calls without their latencies.")
+    Command::new("LATENCY HISTOGRAM", "server", "Returns how long requests take this node.", slow::histogram)
+        .differs("By class of commands: read, lookup, write, scan, other. A command means its class.")
         .resp(-2, Keys::NONE),
-    Command::new("LATENCY RESET", "server", "Returns 0.", inspect::zero).resp(-2, Keys::NONE),
+    Command::new("LATENCY RESET", "server", "Drops latency events.", slow::reset_events).resp(-2, Keys::NONE),
     Command::new("CLUSTER", "cluster", "Is about clusters.", server::topics).topics().resp(-2, Keys::NONE),
     Command::new(
         "CLUSTER INFO",

@@ -398,7 +398,7 @@ impl Conn {
     /// Fills a reply slot. A closing connection that waited for it gets its time to read from now on.
     pub(in crate::node) fn fill(&mut self, now: Instant, place: Place, reply: &[u8], pool: &mut Pool) {
         let was_waiting = self.outbound.is_empty();
-        self.replies.fill(place, reply, &mut self.outbound, pool);
+        self.replies.fill(now, place, reply, &mut self.outbound, pool);
         if was_waiting && !self.is_serving() {
             self.last_active = now;
         }

@@ -1,6 +1,7 @@
 //! One connection: its bytes in, its replies in order, its timeouts, its end.
 
 pub(in crate::node) mod connection;
+pub(in crate::node) mod measure;
 pub(in crate::node) mod pending;
 pub(in crate::node) mod reader;
 pub(in crate::node) mod reconcile;

@@ -5,6 +5,7 @@
 
 use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
+use crate::node::conn::measure;
 use crate::node::ids::{ConnKey, PendingKey};
 use crate::node::keyspace::Keyspace;
 use crate::node::lookup::table::{Answer, Found, KeyReply, Part, PendingRequest, Shape, Waiter};
@@ -97,7 +98,10 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
         let mut reply = Encoder::resume(pool.take(), &request.head);
         request.form.begin(&mut reply, request.parts.len());
         request.writer = Some((reply, 0));
-        conn.replies.write_later(request.place, key);
+        if let Some(part) = request.parts.first() {
+            measure::looked_up(conn, &config.limits, now, request.place, &part.key);
+        }
+        conn.replies.write_later(now.mono, request.place, key);
         mark_dirty(state, conn_key);
         return true;
     }
@@ -120,6 +124,9 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
     }
     let text = reply.end();
     *budget = budget.saturating_sub(text.len());
+    if let Some(part) = request.parts.first() {
+        measure::looked_up(conn, &config.limits, now, request.place, &part.key);
+    }
     conn.fill(now.mono, request.place, &text, pool);
     pool.give(text);
     mark_dirty(state, conn_key);
@@ -150,7 +157,7 @@ pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKe
         return cost;
     }
     conn.outbound.push_chunk(reply.end(), pool);
-    conn.replies.end_long(&mut conn.outbound, pool);
+    conn.replies.end_long(now.mono, &mut conn.outbound, pool);
     conn.awaits_long_reply &= !request.reads_here();
     if let Some(request) = mesh.lookups.pending.remove(key) {
         conn.pending_bytes = conn.pending_bytes.saturating_sub(request.memory_bytes());

@@ -12,6 +12,7 @@ use crate::limits::{Limits, RESP_ARGS_MAX};
 use crate::node::command::dispatch;
 use crate::node::command::prefetch::prefetch_requests;
 use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn, Phase, Role};
+use crate::node::conn::measure;
 use crate::node::conn::pending;
 use crate::node::conn::reconcile::reconcile;
 use crate::node::digest::sync;
@@ -102,7 +103,9 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
     if conn.outbound.is_empty() {
         conn.is_flushing = false;
     }
-    if let Some(peer) = conn.link() {
+    if conn.is_client() {
+        measure::wrote(state, now, key, count);
+    } else if let Some(peer) = conn.link() {
         link_output::drained(state, key);
         serve::answer_deferred(state, now, peer);
         sync::link_drained(state, peer);
@@ -260,6 +263,7 @@ fn serve_dialled(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usi
 /// Executes requests from the front of `input` until it holds no whole one, the step's budget is spent, the
 /// connection has to wait, or it has become a link. Returns the bytes done with.
 fn serve_client(state: &mut State, now: Now, key: ConnKey, input: &[u8], turn: &mut Turn) -> usize {
+    state.latency.serves(key);
     // Out of the state while arguments lie in it, since commands change the state.
     let mut scratch = mem::take(&mut state.scratch);
     let at = serve_requests(state, now, key, input, &mut scratch, turn);

@@ -8,7 +8,9 @@
 
 use crate::base::buffer::Pool;
 use crate::base::chunk_queue::ChunkQueue;
+use crate::base::time::Instant;
 use crate::node::ids::PendingKey;
+use crate::node::latency::{CommandClass, Mark, Marks};
 use std::collections::VecDeque;
 use std::mem;
 
@@ -17,7 +19,14 @@ use std::mem;
 pub struct Place(u64);
 
 #[derive(Debug)]
-enum Slot {
+struct Slot {
+    reply: Reply,
+    /// When its requests arrived.
+    mark: Mark,
+}
+
+#[derive(Debug)]
+enum Reply {
     /// The answer is not known yet.
     Waiting,
     /// The answer of this request is known and long: it is written piece by piece when its turn has come.
@@ -36,6 +45,8 @@ pub struct Replies {
     held: usize,
     /// Slots that wait.
     waiting: usize,
+    /// Requests whose replies are in the output.
+    pub(in crate::node) marks: Marks,
 }
 
 impl Replies {
@@ -70,14 +81,14 @@ impl Replies {
     /// Takes out the buffer that the next reply is appended to. It comes back with [`Replies::close`], before
     /// anything else is done with these replies.
     pub fn open(&mut self, outbound: &mut ChunkQueue, pool: &mut Pool) -> Vec<u8> {
-        match self.slots.back_mut() {
+        match self.slots.back_mut().map(|slot| &mut slot.reply) {
             None => mem::take(outbound.back(pool)),
-            Some(Slot::Ready(bytes)) => {
+            Some(Reply::Ready(bytes)) => {
                 self.held -= bytes.len();
                 mem::take(bytes)
             }
-            Some(Slot::Waiting | Slot::Long(_)) => {
-                self.slots.push_back(Slot::Ready(Vec::new()));
+            Some(Reply::Waiting | Reply::Long(_)) => {
+                self.slots.push_back(Slot { reply: Reply::Ready(Vec::new()), mark: Mark::default() });
                 pool.take()
             }
         }
@@ -94,78 +105,111 @@ impl Replies {
             }
             Some(slot) => {
                 self.held += out.len();
-                *slot = Slot::Ready(out);
+                slot.reply = Reply::Ready(out);
             }
         }
+    }
+
+    /// Notes that the request whose reply was written or held last had arrived at `arrived`, and was carried out at `now`.
+    #[inline]
+    pub(in crate::node) fn note(
+        &mut self,
+        outbound: &ChunkQueue,
+        (arrived, now): (Instant, Instant),
+        class: CommandClass,
+        command: usize,
+    ) {
+        match self.slots.back_mut() {
+            None => self.marks.add(outbound.len(), (arrived, now), class, command),
+            Some(slot) => slot.mark.add(arrived, now, class, command),
+        }
+    }
+
+    /// The mark of a reply that is held.
+    pub(in crate::node) fn mark_mut(&mut self, place: Place) -> Option<&mut Mark> {
+        let at = place.0.checked_sub(self.first).and_then(|at| usize::try_from(at).ok())?;
+        self.slots.get_mut(at).map(|slot| &mut slot.mark)
     }
 
     /// Takes the next place for a reply that is not known yet. It is the caller's part to fill it.
     pub fn hold(&mut self) -> Place {
         let place = Place(self.first + self.slots.len() as u64);
-        self.slots.push_back(Slot::Waiting);
+        self.slots.push_back(Slot { reply: Reply::Waiting, mark: Mark::default() });
         self.waiting += 1;
         place
     }
 
     /// Puts a reply, a whole line, into its place, and moves what is complete at the front to
     /// `outbound`. False, and nothing changed, if the place is not waiting.
-    pub fn fill(&mut self, place: Place, reply: &[u8], outbound: &mut ChunkQueue, pool: &mut Pool) -> bool {
+    pub fn fill(
+        &mut self,
+        now: Instant,
+        place: Place,
+        reply: &[u8],
+        outbound: &mut ChunkQueue,
+        pool: &mut Pool,
+    ) -> bool {
         let at = place.0.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         let Some(slot) = at.and_then(|at| self.slots.get_mut(at)) else { return false };
-        if !matches!(slot, Slot::Waiting) {
+        if !matches!(slot.reply, Reply::Waiting) {
             return false;
         }
         let mut bytes = pool.take();
         bytes.extend_from_slice(reply);
         self.held += bytes.len();
-        *slot = Slot::Ready(bytes);
+        slot.reply = Reply::Ready(bytes);
         self.waiting -= 1;
-        self.let_go(outbound, pool);
+        self.let_go(now, outbound, pool);
         true
     }
 
     /// Moves what is complete at the front to `outbound`.
-    fn let_go(&mut self, outbound: &mut ChunkQueue, pool: &mut Pool) {
-        while let Some(Slot::Ready(_)) = self.slots.front() {
-            if let Some(Slot::Ready(bytes)) = self.slots.pop_front() {
+    fn let_go(&mut self, now: Instant, outbound: &mut ChunkQueue, pool: &mut Pool) {
+        while let Some(Slot { reply: Reply::Ready(_), .. }) = self.slots.front() {
+            if let Some(Slot { reply: Reply::Ready(bytes), mut mark }) = self.slots.pop_front() {
                 self.held -= bytes.len();
                 outbound.push_chunk(bytes, pool);
+                mark.let_go(now);
+                self.marks.add_held(outbound.len(), mark);
             }
             self.first += 1;
         }
     }
 
     /// Notes that the reply at a place that waits is known, and written by pieces when its turn has come.
-    pub fn write_later(&mut self, place: Place, key: PendingKey) {
+    pub fn write_later(&mut self, now: Instant, place: Place, key: PendingKey) {
         let at = place.0.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
-        if let Some(slot @ Slot::Waiting) = at.and_then(|at| self.slots.get_mut(at)) {
-            *slot = Slot::Long(key);
+        if let Some(Slot { reply: reply @ Reply::Waiting, mark }) = at.and_then(|at| self.slots.get_mut(at)) {
+            *reply = Reply::Long(key);
+            mark.let_go(now);
         }
     }
 
     /// The request whose reply is to be written now, piece by piece, straight to the output.
     pub fn long_at_front(&self) -> Option<PendingKey> {
-        match self.slots.front() {
-            Some(Slot::Long(key)) => Some(*key),
-            Some(Slot::Waiting | Slot::Ready(_)) | None => None,
+        match self.slots.front()?.reply {
+            Reply::Long(key) => Some(key),
+            Reply::Waiting | Reply::Ready(_) => None,
         }
     }
 
     /// Ends the long reply at the front: its last piece is in the output.
-    pub fn end_long(&mut self, outbound: &mut ChunkQueue, pool: &mut Pool) {
-        if self.long_at_front().is_some() {
-            self.slots.pop_front();
+    pub fn end_long(&mut self, now: Instant, outbound: &mut ChunkQueue, pool: &mut Pool) {
+        if self.long_at_front().is_some()
+            && let Some(slot) = self.slots.pop_front()
+        {
+            self.marks.add_held(outbound.len(), slot.mark);
             self.first += 1;
             self.waiting -= 1;
-            self.let_go(outbound, pool);
+            self.let_go(now, outbound, pool);
         }
     }
 
     /// The requests with long replies that are not written to their end.
     pub fn long(&self) -> impl Iterator<Item = PendingKey> {
-        self.slots.iter().filter_map(|slot| match slot {
-            Slot::Long(key) => Some(*key),
-            Slot::Waiting | Slot::Ready(_) => None,
+        self.slots.iter().filter_map(|slot| match slot.reply {
+            Reply::Long(key) => Some(key),
+            Reply::Waiting | Reply::Ready(_) => None,
         })
     }
 
@@ -173,7 +217,7 @@ impl Replies {
     pub fn release(&mut self, pool: &mut Pool) {
         self.first += self.slots.len() as u64;
         for slot in self.slots.drain(..) {
-            if let Slot::Ready(bytes) = slot {
+            if let Reply::Ready(bytes) = slot.reply {
                 pool.give(bytes);
             }
         }
@@ -187,6 +231,7 @@ mod tests {
     use super::Replies;
     use crate::base::buffer::Pool;
     use crate::base::chunk_queue::ChunkQueue;
+    use crate::base::time::Instant;
 
     struct Bench {
         replies: Replies,
@@ -205,7 +250,7 @@ mod tests {
         }
 
         fn fill(&mut self, place: super::Place, text: &str) -> bool {
-            self.replies.fill(place, text.as_bytes(), &mut self.outbound, &mut self.pool)
+            self.replies.fill(Instant::ZERO, place, text.as_bytes(), &mut self.outbound, &mut self.pool)
         }
 
         fn sent(&self) -> &str {

@@ -1,18 +1,19 @@
 //! `/metrics`: the table of figures, the calls of each command, the times of the event loop, and a few figures of each
 //! linked peer, in the text format of Prometheus or in OpenMetrics.
 //!
-//! Names follow the conventions of Prometheus: `olivia_`, base units, `_total` for counters. Labels are `command`,
-//! `reason` and `peer`, the address of a linked peer: at most `active_peers` of them, also over restarts of peers.
+//! Names follow the conventions of Prometheus: `olivia_`, base units, `_total` for counters. Labels are `command`, `class`
+//! (of commands), `reason` and `peer`, the address of a linked peer: at most `active_peers` of them, also over restarts of peers.
 
+use crate::base::histogram::Histogram;
 use crate::base::time::Now;
 use crate::node::command::status::{PeerView, snapshot};
 use crate::node::command::table::TABLE;
-use crate::node::metrics::{Kind, LOOP_BUCKETS_US, LoopTimes, METRICS, Metric, Snapshot, Unit, Value};
+use crate::node::latency::CommandClass;
+use crate::node::metrics::{Kind, METRICS, Metric, Snapshot, TIME_LIMITS, Unit, Value};
 use crate::node::state::State;
 use crate::node::tasks::{Draft, ReportKind};
 use std::fmt::{self, Display};
 use std::io::Write;
-use std::time::Duration;
 
 /// Rows of this beginning are one family with a label.
 const CLOSED: &str = "connections_closed_";
@@ -104,7 +105,7 @@ fn put_own(format: ReportKind, state: &State, now: Now, text: &mut Vec<u8>) {
         let command = row.name.to_ascii_lowercase().replace(' ', "_");
         put(text, format_args!("olivia_calls_total{{command=\"{command}\"}} {calls}"));
     }
-    put_loop_times(format, text, &state.loop_times);
+    put_times(format, text, state);
 }
 
 /// Version and identity, as labels.
@@ -116,18 +117,44 @@ fn put_info(format: ReportKind, snapshot: &Snapshot<'_>, text: &mut Vec<u8>) {
     put(text, format_args!("olivia_build_info{{version=\"{version}\",node_id=\"{id}\"}} 1"));
 }
 
-fn put_loop_times(format: ReportKind, text: &mut Vec<u8>, times: &LoopTimes) {
+/// The times of the event loop, and those of requests by class.
+fn put_times(format: ReportKind, text: &mut Vec<u8>, state: &State) {
     let name = "loop_iteration_seconds";
     put_head(format, text, name, "histogram", "Time of iterations of the event loop, waiting not counted.");
-    let mut count = 0;
-    for (limit, in_bucket) in LOOP_BUCKETS_US.iter().zip(times.buckets) {
-        count += in_bucket;
-        let limit = Duration::from_micros(*limit).as_secs_f64();
-        put(text, format_args!("olivia_{name}_bucket{{le=\"{limit}\"}} {count}"));
+    put_histogram(text, name, "", &state.loop_times.times);
+    for (name, help, classes) in [
+        (
+            "request_seconds",
+            "Time from the arrival of requests to the last byte of their replies handed to the socket, by class.",
+            &state.latency.replied,
+        ),
+        (
+            "request_work_seconds",
+            "Work of this node per request, by class; requests of one read share its time.",
+            &state.latency.work,
+        ),
+    ] {
+        put_head(format, text, name, "histogram", help);
+        for (class, times) in CommandClass::ALL.iter().zip(classes) {
+            put_histogram(text, name, class.name(), times);
+        }
     }
-    put(text, format_args!("olivia_{name}_bucket{{le=\"+Inf\"}} {}", times.count));
-    put(text, format_args!("olivia_{name}_sum {}", times.total.as_secs_f64()));
-    put(text, format_args!("olivia_{name}_count {}", times.count));
+}
+
+/// The samples of one histogram; `class` is its label, if it has one.
+fn put_histogram(text: &mut Vec<u8>, name: &str, class: &str, times: &Histogram) {
+    let (label, labels) = if class.is_empty() {
+        (String::new(), String::new())
+    } else {
+        (format!("class=\"{class}\","), format!("{{class=\"{class}\"}}"))
+    };
+    for (limit, count) in times.up_to(&TIME_LIMITS) {
+        let limit = limit.as_secs_f64();
+        put(text, format_args!("olivia_{name}_bucket{{{label}le=\"{limit}\"}} {count}"));
+    }
+    put(text, format_args!("olivia_{name}_bucket{{{label}le=\"+Inf\"}} {}", times.count()));
+    put(text, format_args!("olivia_{name}_sum{labels} {}", times.total().as_secs_f64()));
+    put(text, format_args!("olivia_{name}_count{labels} {}", times.count()));
 }
 
 /// The name of a row without `olivia_` and `_total`, and the factor to its base unit.

@@ -1,8 +1,12 @@
 //! `/status.json`: what the page shows.
 
 use crate::base::time::Now;
-use crate::node::command::status::{PeerView, readiness, snapshot, unlinked_peers};
+use crate::node::command::slow::command_name;
+use crate::node::command::status::{PeerView, readiness, snapshot, summary, unlinked_peers};
+use crate::node::command::table::TABLE;
+use crate::node::history::{Span, Summary};
 use crate::node::metrics::{Kind, METRICS, SECTIONS, Value};
+use crate::node::slow_log::SlowRequest;
 use crate::node::state::State;
 use crate::node::tasks::Draft;
 use std::fmt::{self, Display};
@@ -10,6 +14,9 @@ use std::io::Write;
 
 /// Unlinked addresses that are listed, of all that may be known.
 const UNLINKED_LISTED_MAX: usize = 128;
+
+/// Slow requests that are listed.
+const SLOW_LISTED_MAX: usize = 20;
 
 /// The document up to the peers.
 pub(super) fn begin(state: &State, now: Now, draft: &mut Draft) {
@@ -66,7 +73,51 @@ fn put_own(state: &State, now: Now, text: &mut Vec<u8>) {
         }
         put(text, "}");
     }
-    put(text, "},\n\"peers\":[");
+    put(text, "},\n\"spans\":{");
+    for (at, span) in Span::ALL.into_iter().enumerate() {
+        let summary = summary(state, now, span);
+        put(
+            text,
+            format_args!("{}\"{}\":{}", if at > 0 { ",\n" } else { "" }, span.name(), SummaryJson(&summary)),
+        );
+    }
+    put(text, "},\n\"slow\":[");
+    for (at, request) in state.slow_log.requests().take(SLOW_LISTED_MAX).enumerate() {
+        put(text, format_args!("{}\n{}", if at > 0 { "," } else { "" }, SlowJson { request, now }));
+    }
+    put(text, "],\n\"peers\":[");
+}
+
+/// What happened in a span.
+struct SummaryJson<'s>(&'s Summary);
+
+impl Display for SummaryJson<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary { rise, seconds, latency } = self.0;
+        write!(f, "{{\"seconds\":{seconds:.1},\"requests\":{}", rise.requests)?;
+        write!(f, ",\"hits\":{},\"misses\":{}", rise.hits, rise.misses)?;
+        let quantile = |share| (latency.count() > 0).then(|| latency.quantile(share).as_micros());
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| Known(quantile(share)));
+        write!(f, ",\"p50_us\":{p50},\"p99_us\":{p99},\"p999_us\":{p999}}}")
+    }
+}
+
+/// A slow request, without its key.
+struct SlowJson<'s> {
+    request: &'s SlowRequest,
+    now: Now,
+}
+
+impl Display for SlowJson<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SlowRequest { id, wall_ms, spent, others, client, .. } = self.request;
+        let age = self.now.wall_ms.saturating_sub(*wall_ms);
+        let command = command_name(&TABLE, self.request);
+        write!(f, "{{\"id\":{id},\"age_ms\":{age},\"command\":\"{command}\",\"others\":{others}")?;
+        let [here, peers, output] = [spent.here, spent.peers, spent.output].map(|time| time.as_micros());
+        write!(f, ",\"here_us\":{here},\"peers_us\":{peers},\"output_us\":{output}")?;
+        write!(f, ",\"client\":\"{client}\"}}")
+    }
 }
 
 /// A peer as an object. What is not known is `null`.

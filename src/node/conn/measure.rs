@@ -1,0 +1,70 @@
+//! Times of requests: what of a connection's replies was handed to its socket, and what calls took.
+
+use crate::base::time::Now;
+use crate::limits::Limits;
+use crate::node::conn::connection::Conn;
+use crate::node::conn::replies::Place;
+use crate::node::history::Counters;
+use crate::node::ids::ConnKey;
+use crate::node::latency::Mark;
+use crate::node::slow_log::{SlowRequest, TEXT_BYTES_MAX, is_slow};
+use crate::node::state::State;
+use std::time::Duration;
+
+/// Notes that the socket of a client has taken `count` bytes, and accounts for the requests whose replies end there.
+pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: usize) {
+    let State { conns, latency, slow_log, config, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    conn.replies.marks.wrote(count);
+    while let Some(mark) = conn.replies.marks.next_sent() {
+        let spent = latency.replied(now.mono, &mark);
+        if is_slow(&config.limits, spent.total()) {
+            let name = conn.session.as_ref().map(|session| cut(&session.name)).unwrap_or_default();
+            let others = mark.requests().saturating_sub(1);
+            let Mark { command, key, .. } = mark;
+            let (client, wall_ms) = (conn.addr, now.wall_ms);
+            slow_log.add(
+                &config.limits,
+                SlowRequest { id: 0, wall_ms, spent, command, key, others, client, name },
+            );
+        }
+    }
+}
+
+/// Keeps the key of a request that was looked up, if that took long.
+pub(in crate::node) fn looked_up(conn: &mut Conn, limits: &Limits, now: Now, place: Place, key: &[u8]) {
+    if let Some(mark) = conn.replies.mark_mut(place)
+        && is_slow(limits, mark.age(now.mono))
+    {
+        mark.key = Some(cut(key));
+    }
+}
+
+/// A text as it is kept.
+fn cut(text: &[u8]) -> Box<[u8]> {
+    text[..text.len().min(TEXT_BYTES_MAX)].into()
+}
+
+/// Attributes the time of the calls since the last report to the requests that they carried out.
+pub(in crate::node) fn took(state: &mut State, took: Duration) {
+    let State { conns, latency, .. } = state;
+    for key in latency.took(took) {
+        if let Some(conn) = conns.get_mut(key) {
+            conn.replies.marks.worked(took);
+        }
+    }
+}
+
+/// Ends the sample of the history that is being taken, once its time is over.
+pub(in crate::node) fn roll_history(state: &mut State, now: Now) {
+    if state.history.is_due(now.mono) {
+        let (counters, memory) = (counters(state), state.keyspace.store().memory_bytes());
+        state.history.roll(now.mono, counters, state.latency.of_all(), memory);
+    }
+}
+
+/// The counters that the history is made of.
+pub(in crate::node) fn counters(state: &State) -> Counters {
+    let stats = &state.stats;
+    Counters { requests: stats.requests, hits: stats.hits, misses: stats.misses }
+}
