@@ -244,7 +244,7 @@ mod tests {
                 self.history.roll(now, self.counters, self.times.clone(), 1_000 * second);
             }
             self.counters.requests += u64::from(requests);
-            self.times.add(Duration::from_millis(1), requests);
+            self.times.add(1_000_000, requests);
         }
 
         fn requests(&self, second: u64, span: Span) -> u64 {

@@ -50,23 +50,54 @@ impl CommandClass {
     }
 }
 
-/// Requests of one connection that arrived together, and whose replies stand together in its output.
+/// Requests of one connection, carried out in one call and not noted in its marks yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::node) struct Batch {
+    counts: [u32; CommandClass::COUNT],
+    /// The last of them: its place in the table of commands.
+    command: usize,
+}
+
+impl Batch {
+    /// A single request.
+    pub(in crate::node) fn of(class: CommandClass, command: usize) -> Self {
+        let mut batch = Self::default();
+        batch.add(class, command);
+        batch
+    }
+
+    #[inline]
+    fn add(&mut self, class: CommandClass, command: usize) {
+        self.counts[class as usize] += 1;
+        self.command = command;
+    }
+
+    fn requests(&self) -> u32 {
+        self.counts.iter().sum()
+    }
+
+    fn merge(&mut self, later: &Self) {
+        self.counts.iter_mut().zip(later.counts).for_each(|(own, more)| *own += more);
+        self.command = later.command;
+    }
+}
+
+/// Requests of one connection that arrived together, and whose replies stand together in its output. Times are in
+/// nanoseconds.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Mark {
     /// When their bytes were read from the socket.
     arrived: Instant,
     /// When the last of their replies was ready to be written.
-    pub(in crate::node) known: Instant,
+    known: Instant,
     /// Time spent on lookups on peers, their own or those of earlier requests of the connection.
-    waited: Duration,
+    waited: u64,
     /// Work of this node after `known`: of the call in which they were carried out.
-    worked: Duration,
+    worked: u64,
     /// Bytes of output of the connection, from its first one to the last of their replies.
     end: u64,
-    /// Requests by class.
-    counts: [u32; CommandClass::COUNT],
-    /// The first of them: its place in the table of commands, and its first key if it was looked up for long.
-    pub(in crate::node) command: usize,
+    batch: Batch,
+    /// The first key, if it was looked up for long.
     pub(in crate::node) key: Option<Box<[u8]>>,
 }
 
@@ -91,47 +122,47 @@ impl Spent {
 impl Mark {
     /// Requests in it.
     pub(in crate::node) fn requests(&self) -> u32 {
-        self.counts.iter().sum()
+        self.batch.requests()
     }
 
-    /// Adds a request whose bytes had arrived at `arrived` and which was carried out at `now`.
-    #[inline]
-    pub(in crate::node) fn add(
-        &mut self,
-        arrived: Instant,
-        now: Instant,
-        class: CommandClass,
-        command: usize,
-    ) {
+    /// The last of its requests: its place in the table of commands.
+    pub(in crate::node) fn command(&self) -> usize {
+        self.batch.command
+    }
+
+    /// Adds requests whose bytes had arrived at `arrived` and which were carried out at `now`.
+    pub(in crate::node) fn add(&mut self, arrived: Instant, now: Instant, batch: &Batch) {
         if self.requests() == 0 {
-            (self.arrived, self.command) = (arrived, command);
+            self.arrived = arrived;
         }
         self.known = now;
-        self.counts[class as usize] += 1;
+        self.batch.merge(batch);
     }
 
     /// Ends the time in which replies were held back: until `now` they waited for peers, or for work in steps.
     pub(in crate::node) fn let_go(&mut self, now: Instant) {
-        if self.counts[CommandClass::Scan as usize] == 0 {
-            self.waited += now.since(self.known);
+        if self.batch.counts[CommandClass::Scan as usize] == 0 {
+            self.waited += now.nanos() - self.known.nanos();
         }
         self.known = now;
     }
 
-    /// The time since the arrival.
-    pub(in crate::node) fn age(&self, now: Instant) -> Duration {
-        now.since(self.arrived)
+    /// Nanoseconds since the arrival.
+    pub(in crate::node) fn age(&self, now: Instant) -> u64 {
+        now.nanos().saturating_sub(self.arrived.nanos())
     }
 
-    fn spent(&self, now: Instant) -> Spent {
-        let output = now.since(self.known).saturating_sub(self.worked);
-        let here = now.since(self.arrived).saturating_sub(self.waited + output);
-        Spent { here, peers: self.waited, output }
+    /// How the time until `now` was spent.
+    pub(in crate::node) fn spent(&self, now: Instant) -> Spent {
+        let output = now.nanos().saturating_sub(self.known.nanos()).saturating_sub(self.worked);
+        let here = self.age(now).saturating_sub(self.waited + output);
+        let [here, peers, output] = [here, self.waited, output].map(Duration::from_nanos);
+        Spent { here, peers, output }
     }
 
     fn merge(&mut self, later: Self) {
         (self.known, self.end) = (later.known, later.end);
-        self.counts.iter_mut().zip(later.counts).for_each(|(own, more)| *own += more);
+        self.batch.merge(&later.batch);
     }
 }
 
@@ -144,27 +175,10 @@ pub(in crate::node) struct Marks {
 }
 
 impl Marks {
-    /// Adds a request whose reply is at the end of the output, of which `unsent` bytes wait.
-    #[inline]
-    pub(in crate::node) fn add(
-        &mut self,
-        unsent: usize,
-        (arrived, now): (Instant, Instant),
-        class: CommandClass,
-        command: usize,
-    ) {
-        let end = self.sent + unsent as u64;
-        if let Some(last) = self.queue.back_mut()
-            && last.known == now
-            && last.arrived == arrived
-        {
-            last.counts[class as usize] += 1;
-            last.end = end;
-            return;
-        }
-        let mut mark = Mark { end, ..Mark::default() };
-        mark.add(arrived, now, class, command);
-        self.push(mark);
+    /// Adds requests whose replies are at the end of the output, of which `unsent` bytes wait.
+    pub(in crate::node) fn add(&mut self, unsent: usize, (arrived, now): (Instant, Instant), batch: Batch) {
+        let (end, known) = (self.sent + unsent as u64, now);
+        self.push(Mark { arrived, known, end, batch, ..Mark::default() });
     }
 
     /// Adds requests whose replies, which were held back, are at the end of the output now.
@@ -195,7 +209,7 @@ impl Marks {
     }
 
     /// Adds work of this node to the requests that were carried out last.
-    pub(in crate::node) fn worked(&mut self, took: Duration) {
+    pub(in crate::node) fn worked(&mut self, took: u64) {
         if let Some(last) = self.queue.back_mut() {
             last.worked += took;
         }
@@ -209,17 +223,27 @@ pub(in crate::node) struct Latency {
     pub(in crate::node) replied: [Histogram; CommandClass::COUNT],
     /// The work of this node, by class: the time of each call of the node, divided among its requests.
     pub(in crate::node) work: [Histogram; CommandClass::COUNT],
-    /// Requests carried out since the last report of the shell.
-    executed: [u32; CommandClass::COUNT],
+    /// Requests carried out in this call and not noted yet, and all since the last report of the shell.
+    batch: Batch,
+    executed: Batch,
     /// Their connections.
     served: Vec<ConnKey>,
 }
 
 impl Latency {
-    /// Counts a request.
+    /// Counts a request whose reply is written.
     #[inline]
-    pub(in crate::node) fn executed(&mut self, class: CommandClass) {
-        self.executed[class as usize] += 1;
+    pub(in crate::node) fn executed(&mut self, class: CommandClass, command: usize) {
+        self.batch.add(class, command);
+    }
+
+    /// Takes what is to be noted of the connection that is served; `None`: nothing.
+    pub(in crate::node) fn take_batch(&mut self) -> Option<Batch> {
+        if self.batch.requests() == 0 {
+            return None;
+        }
+        self.executed.merge(&self.batch);
+        Some(std::mem::take(&mut self.batch))
     }
 
     /// Notes that requests of a connection are carried out.
@@ -229,26 +253,26 @@ impl Latency {
         }
     }
 
-    /// Divides the time of the calls since the last report among their requests. Returns a connection for each call
-    /// that had any.
-    pub(in crate::node) fn took(&mut self, took: Duration) -> impl Iterator<Item = ConnKey> {
-        let requests: u32 = self.executed.iter().sum();
-        if let Some(each) = took.checked_div(requests) {
-            for (work, count) in self.work.iter_mut().zip(&mut self.executed).filter(|(_, count)| **count > 0)
-            {
-                work.add(each, std::mem::take(count));
+    /// Divides the time of the calls since the last report, in nanoseconds, among their requests. Returns a connection for
+    /// each call that had any.
+    pub(in crate::node) fn took(&mut self, took: u64) -> impl Iterator<Item = ConnKey> {
+        let executed = std::mem::take(&mut self.executed);
+        if let Some(each) = took.checked_div(executed.requests().into()) {
+            for (work, count) in self.work.iter_mut().zip(executed.counts).filter(|(_, count)| *count > 0) {
+                work.add(each, count);
             }
         }
         self.served.drain(..)
     }
 
-    /// Adds requests whose last byte was handed to the socket at `now`. Returns how their time was spent.
-    pub(in crate::node) fn replied(&mut self, now: Instant, mark: &Mark) -> Spent {
-        let spent = mark.spent(now);
-        for (replied, count) in self.replied.iter_mut().zip(mark.counts).filter(|(_, count)| *count > 0) {
-            replied.add(spent.total(), count);
+    /// Adds requests whose last byte was handed to the socket at `now`. Returns the nanoseconds that they took.
+    pub(in crate::node) fn replied(&mut self, now: Instant, mark: &Mark) -> u64 {
+        let took = mark.age(now);
+        for (replied, count) in self.replied.iter_mut().zip(mark.batch.counts).filter(|(_, count)| *count > 0)
+        {
+            replied.add(took, count);
         }
-        spent
+        took
     }
 
     /// All classes in one.

@@ -111,7 +111,7 @@ impl LoopTimes {
 
     /// Adds an iteration that began at `now`.
     pub(in crate::node) fn add(&mut self, now: Instant, took: Duration) {
-        self.times.add(took, 1);
+        self.times.add(nanos(took), 1);
         self.max = self.max.max(took);
         let length = now.since(self.window.0);
         if length >= BUSY_WINDOW {
@@ -127,6 +127,11 @@ impl LoopTimes {
         let spent = self.last.1 + self.window.1;
         if length.is_zero() { 0.0 } else { (spent.as_secs_f64() / length.as_secs_f64()).min(1.0) }
     }
+}
+
+/// A time in nanoseconds.
+pub(in crate::node) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What the rows read: the counters, and the state of the node at one moment.

@@ -3,6 +3,7 @@
 use crate::base::time::Now;
 use crate::limits::Limits;
 use crate::node::latency::Spent;
+use crate::node::metrics::nanos;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub(in crate::node) struct SlowRequest {
     pub(in crate::node) command: usize,
     /// The key, cut at [`TEXT_BYTES_MAX`], if it was looked up on peers.
     pub(in crate::node) key: Option<Box<[u8]>>,
-    /// Requests that arrived with it and took as long.
+    /// Requests that were carried out with it and took as long.
     pub(in crate::node) others: u32,
     pub(in crate::node) client: SocketAddr,
     /// The name that the client has given its connection.
@@ -72,12 +73,6 @@ pub(in crate::node) struct SlowLog {
 }
 
 impl SlowLog {
-    /// The time from which on a request is slow; `None`: none is.
-    pub(in crate::node) fn threshold(limits: &Limits) -> Option<Duration> {
-        let micros = u64::from(limits.slow_request_us);
-        (micros > 0).then(|| Duration::from_micros(micros))
-    }
-
     /// Adds a request, whose number is given here.
     pub(in crate::node) fn add(&mut self, limits: &Limits, request: SlowRequest) {
         self.events[0].add(request.wall_ms, request.spent.total());
@@ -88,7 +83,7 @@ impl SlowLog {
 
     /// Adds an iteration of the event loop, if it took long.
     pub(in crate::node) fn add_iteration(&mut self, limits: &Limits, now: Now, took: Duration) {
-        if Self::threshold(limits).is_some_and(|threshold| took >= threshold) {
+        if is_slow(limits, nanos(took)) {
             self.events[1].add(now.wall_ms, took);
         }
     }
@@ -116,7 +111,8 @@ impl SlowLog {
     }
 }
 
-/// Whether a request that arrived `age` ago is slow already.
-pub(in crate::node) fn is_slow(limits: &Limits, age: Duration) -> bool {
-    SlowLog::threshold(limits).is_some_and(|threshold| age >= threshold)
+/// Whether something that took so many nanoseconds is slow.
+#[inline]
+pub(in crate::node) fn is_slow(limits: &Limits, nanos: u64) -> bool {
+    limits.slow_request_us > 0 && nanos >= u64::from(limits.slow_request_us) * 1_000
 }

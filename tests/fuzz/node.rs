@@ -95,6 +95,8 @@ impl World {
             lookups_max: 8,
             lookups_per_connection: 2,
             lookups_per_peer: 4,
+            slow_request_us: 1_000,
+            slow_requests_max: 3,
         };
         let password = (flags & 4 != 0).then(|| Secret::new("pw".to_owned()));
         let config = Config { limits: limits.clone(), password, ..Config::default() };

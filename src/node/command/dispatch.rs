@@ -12,6 +12,7 @@ use crate::node::command::table::TABLE;
 use crate::node::command::tasks;
 use crate::node::command::transaction;
 use crate::node::conn::connection::{ClientProtocol, CloseReason};
+use crate::node::conn::measure;
 use crate::node::conn::session::Answers;
 use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
@@ -260,9 +261,11 @@ fn execute<'a>(
         Err(CommandError::Unauthenticated)
     };
     let mut cost = call.cost();
-    let mut class = command.class();
     match outcome {
-        Ok(Effect::Reply) => give_back(state, now, key, call.reply.end(), unsent_before),
+        Ok(Effect::Reply) => {
+            state.latency.executed(command.class(), command.index);
+            give_back(state, now, key, call.reply.end(), unsent_before);
+        }
         Ok(Effect::Authenticate) => {
             let protocol = call.reply.protocol();
             give_back(state, now, key, call.reply.end(), unsent_before);
@@ -281,20 +284,23 @@ fn execute<'a>(
         Ok(Effect::LookUp(form, first_absent)) => {
             let (head, keys) = (call.reply.head(), call.args);
             give_back(state, now, key, call.reply.discard(), unsent_before);
+            measure::note_written(state, now, key);
             read::begin_pending(state, now, key, head, keys, form, first_absent);
-            class = CommandClass::Lookup;
+            measure::note_held(state, now, key, CommandClass::Lookup, command.index);
         }
         Ok(Effect::DumpFilter) => {
             let head = call.reply.head();
             give_back(state, now, key, call.reply.discard(), unsent_before);
+            measure::note_written(state, now, key);
             tasks::begin_filter_dump(state, key, head);
-            class = CommandClass::Scan;
+            measure::note_held(state, now, key, CommandClass::Scan, command.index);
         }
         Ok(Effect::Scan(scan)) => {
             let head = call.reply.head();
             give_back(state, now, key, call.reply.discard(), unsent_before);
+            measure::note_written(state, now, key);
             tasks::begin_scan(state, key, head, scan);
-            class = CommandClass::Scan;
+            measure::note_held(state, now, key, CommandClass::Scan, command.index);
         }
         Ok(Effect::Handshake) => {
             give_back(state, now, key, call.reply.discard(), unsent_before);
@@ -309,25 +315,17 @@ fn execute<'a>(
             let answer = Encoder::resume(Vec::new(), &call.reply.head());
             let answer = put_error(state, answer, &error);
             give_back(state, now, key, call.reply.discard(), unsent_before);
+            measure::note_written(state, now, key);
             login::refuse(state, now, key, answer);
             limit_unauthenticated(state, now, key, unsent_before);
         }
         Err(error) => {
+            state.latency.executed(command.class(), command.index);
             let out = put_error(state, call.reply, &error);
             give_back(state, now, key, out, unsent_before);
         }
     }
-    note(state, now, key, class, command);
     cost.saturating_add(state.mesh.lookups.queries_since(queries_before))
-}
-
-/// Notes that the request whose reply was written or held last was carried out.
-#[inline]
-fn note(state: &mut State, now: Now, key: ConnKey, class: CommandClass, command: &Command) {
-    state.latency.executed(class);
-    if let Some(conn) = state.conns.get_mut(key) {
-        conn.replies.note(&conn.outbound, (conn.last_active, now.mono), class, command.index);
-    }
 }
 
 /// Replies with an error to a request that names no command, or the wrong arguments. Returns its cost in keys.

@@ -6,10 +6,36 @@ use crate::node::conn::connection::Conn;
 use crate::node::conn::replies::Place;
 use crate::node::history::Counters;
 use crate::node::ids::ConnKey;
-use crate::node::latency::Mark;
+use crate::node::latency::{Batch, CommandClass};
+use crate::node::metrics::nanos;
 use crate::node::slow_log::{SlowRequest, TEXT_BYTES_MAX, is_slow};
 use crate::node::state::State;
 use std::time::Duration;
+
+/// Notes the requests of a connection whose replies were written since the last time.
+pub(in crate::node) fn note_written(state: &mut State, now: Now, key: ConnKey) {
+    if let Some(batch) = state.latency.take_batch() {
+        note(state, now, key, batch);
+    }
+}
+
+/// Notes a request whose reply has taken its place among those of the connection, but is not known yet. Those before it
+/// were noted.
+pub(in crate::node) fn note_held(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    class: CommandClass,
+    command: usize,
+) {
+    note(state, now, key, Batch::of(class, command));
+}
+
+fn note(state: &mut State, now: Now, key: ConnKey, batch: Batch) {
+    if let Some(conn) = state.conns.get_mut(key) {
+        conn.replies.note(&conn.outbound, (conn.last_active, now.mono), batch);
+    }
+}
 
 /// Notes that the socket of a client has taken `count` bytes, and accounts for the requests whose replies end there.
 pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: usize) {
@@ -17,12 +43,11 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
     let Some(conn) = conns.get_mut(key) else { return };
     conn.replies.marks.wrote(count);
     while let Some(mark) = conn.replies.marks.next_sent() {
-        let spent = latency.replied(now.mono, &mark);
-        if is_slow(&config.limits, spent.total()) {
+        if is_slow(&config.limits, latency.replied(now.mono, &mark)) {
+            let (client, wall_ms, spent) = (conn.addr, now.wall_ms, mark.spent(now.mono));
             let name = conn.session.as_ref().map(|session| cut(&session.name)).unwrap_or_default();
-            let others = mark.requests().saturating_sub(1);
-            let Mark { command, key, .. } = mark;
-            let (client, wall_ms) = (conn.addr, now.wall_ms);
+            let (command, others) = (mark.command(), mark.requests().saturating_sub(1));
+            let key = mark.key;
             slow_log.add(
                 &config.limits,
                 SlowRequest { id: 0, wall_ms, spent, command, key, others, client, name },
@@ -48,6 +73,7 @@ fn cut(text: &[u8]) -> Box<[u8]> {
 /// Attributes the time of the calls since the last report to the requests that they carried out.
 pub(in crate::node) fn took(state: &mut State, took: Duration) {
     let State { conns, latency, .. } = state;
+    let took = nanos(took);
     for key in latency.took(took) {
         if let Some(conn) = conns.get_mut(key) {
             conn.replies.marks.worked(took);

@@ -267,6 +267,7 @@ fn serve_client(state: &mut State, now: Now, key: ConnKey, input: &[u8], turn: &
     // Out of the state while arguments lie in it, since commands change the state.
     let mut scratch = mem::take(&mut state.scratch);
     let at = serve_requests(state, now, key, input, &mut scratch, turn);
+    measure::note_written(state, now, key);
     state.scratch = scratch;
     at
 }

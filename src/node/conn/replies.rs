@@ -10,7 +10,7 @@ use crate::base::buffer::Pool;
 use crate::base::chunk_queue::ChunkQueue;
 use crate::base::time::Instant;
 use crate::node::ids::PendingKey;
-use crate::node::latency::{CommandClass, Mark, Marks};
+use crate::node::latency::{Batch, Mark, Marks};
 use std::collections::VecDeque;
 use std::mem;
 
@@ -110,18 +110,17 @@ impl Replies {
         }
     }
 
-    /// Notes that the request whose reply was written or held last had arrived at `arrived`, and was carried out at `now`.
-    #[inline]
+    /// Notes that the requests whose replies were written last, or the one whose reply was held last, had arrived at
+    /// `arrived`, and were carried out at `now`.
     pub(in crate::node) fn note(
         &mut self,
         outbound: &ChunkQueue,
         (arrived, now): (Instant, Instant),
-        class: CommandClass,
-        command: usize,
+        batch: Batch,
     ) {
         match self.slots.back_mut() {
-            None => self.marks.add(outbound.len(), (arrived, now), class, command),
-            Some(slot) => slot.mark.add(arrived, now, class, command),
+            None => self.marks.add(outbound.len(), (arrived, now), batch),
+            Some(slot) => slot.mark.add(arrived, now, &batch),
         }
     }
 

@@ -153,7 +153,7 @@ fn put_histogram(text: &mut Vec<u8>, name: &str, class: &str, times: &Histogram)
         put(text, format_args!("olivia_{name}_bucket{{{label}le=\"{limit}\"}} {count}"));
     }
     put(text, format_args!("olivia_{name}_bucket{{{label}le=\"+Inf\"}} {}", times.count()));
-    put(text, format_args!("olivia_{name}_sum{labels} {}", times.total().as_secs_f64()));
+    put(text, format_args!("olivia_{name}_sum{labels} {}", times.total_seconds()));
     put(text, format_args!("olivia_{name}_count{labels} {}", times.count()));
 }
 
