@@ -6,7 +6,7 @@ mod kit;
 
 use kit::ClientId;
 use kit::ms;
-use kit::peer::{Face, Heard, World};
+use kit::peer::{Face, World};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::wire::frame::Body;
@@ -49,13 +49,10 @@ fn log_of_slow_requests_parts_the_time_here_with_peers_and_in_output() {
     world.driver.reads(client, false);
     world.driver.send(client, resp(&["GET", "far"]));
     world.driver.pass(ms(30));
-    let queries = world.hear(&mut link);
-    let request = queries
-        .iter()
-        .find_map(|heard| if let Heard::Get { request, .. } = heard { Some(*request) } else { None });
+    let request = world.queries(&mut link)[0];
     let hash = world.hash("far");
     let body = Body::Value { hash, version: 1, left_ms: None, value: b"v" };
-    world.send(&link, &[(request.unwrap(), body)]);
+    world.send(&link, &[(request, body)]);
     world.driver.pass(ms(50));
     world.driver.reads(client, true);
     assert_eq!(world.driver.take(client), "$1\r\nv\r\n");
