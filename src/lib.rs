@@ -16,8 +16,8 @@
 //!           audit  conn/reader  sources  timers
 //! command   requests of clients to replies
 //!           client  connection  dispatch  error  info  inspect  keys  login  numbers  prefetch  ranges
-//!           read  row  scan  server  settings  status  strings  suggest  table  tasks  time  transaction
-//!           http/metrics_text  http/mod  http/page  http/report  http/status_json
+//!           read  row  scan  server  settings  slow  status  strings  suggest  table  tasks  time
+//!           transaction  http/metrics_text  http/mod  http/page  http/report  http/status_json
 //! peer      discovery, dialling, handshake, links, frames
 //!           clock  dialer  frames  handshake  heartbeat  link
 //! lookup    queries to peers, and from peers
@@ -25,13 +25,14 @@
 //! digest    own filter and filters of peers, kept equal
 //!           sync
 //! conn      one connection: order of replies, timeouts, output of links
-//!           pending  reconcile  timeouts  peer/link_output
+//!           measure  pending  reconcile  timeouts  peer/link_output
 //! state     all that a node has
 //!           state
 //! records   the tables of a node, and its one write path
 //!           alarm  conn/connection  conn/replies  conn/session  digest/own_filter  digest/publishing
-//!           hybrid_clock  ids  keyspace  logins  lookup/operation  lookup/queries  lookup/table  metrics
-//!           peer/address_book  peer/health  peer/link_queues  peer/mesh  peer/table  schedule  tasks
+//!           history  hybrid_clock  ids  keyspace  latency  logins  lookup/operation  lookup/queries
+//!           lookup/table  metrics  peer/address_book  peer/health  peer/link_queues  peer/mesh  peer/table
+//!           schedule  slow_log  tasks
 //! filter    Bloom filters and their synchronisation
 //!           bit_sliced  bloom  change_ring  changelog  claim_stats  deferred_free  key  peer_filters  rate
 //!           receiver  size
@@ -44,8 +45,8 @@
 //! config    what an operator can set
 //!           env  explain  file  flags  layers  peers  print  running  schema  units  config
 //! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
-//!           address  arena  buffer  chunk_queue  chunked_vec  glob  prefetch  rng  slots  time  timer_pages
-//!           wheel
+//!           address  arena  buffer  chunk_queue  chunked_vec  glob  histogram  prefetch  rng  slots  time
+//!           timer_pages  wheel
 //! limits    sizes and counts that bound everything
 //! ```
 //! <!-- end of layers -->
