@@ -289,6 +289,65 @@ fn long_reply_over_its_limit_is_an_error_before_its_first_byte() {
 }
 
 #[test]
+fn large_value_is_sent_as_it_was_however_its_key_changes_meanwhile() {
+    let plain = "0123456789abcdef".repeat(1 << 19);
+    let quoted = "\"ü€\\\t".repeat(1 << 20);
+    for value in [&plain, &quoted] {
+        let mut driver = driver(Limits { line_bytes_max: 1 << 26, ..Limits::default() });
+        let set = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len());
+        let bulk = |bytes: &str| format!("${}\r\n{bytes}\r\n", bytes.len());
+        let writer = driver.client();
+        assert_eq!(driver.ask(writer, &set), "+OK\r\n");
+        let range = &value[value.len() / 2..][..200_000];
+        let get_range = format!("GETRANGE k {} {}\r\n", value.len() / 2, value.len() / 2 + 199_999);
+        let words: Vec<String> = get_range.split_whitespace().map(bulk).collect();
+        let requests = [
+            ("PING\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n".to_owned(), format!("+PONG\r\n{}", bulk(value))),
+            (
+                "*3\r\n$4\r\nMGET\r\n$1\r\nk\r\n$1\r\nx\r\n".to_owned(),
+                format!("*2\r\n{}$-1\r\n", bulk(value)),
+            ),
+            (format!("*4\r\n{}", words.concat()), bulk(range)),
+            ("GET k\n1:PING\n".to_owned(), String::new()),
+        ];
+        for change in ["*2\r\n$3\r\nDEL\r\n$1\r\nk\r\n", "*3\r\n$6\r\nAPPEND\r\n$1\r\nk\r\n$1\r\nx\r\n"] {
+            let readers: Vec<ClientId> = requests
+                .iter()
+                .map(|(request, _)| {
+                    let reader = driver.client();
+                    driver.reads(reader, false);
+                    driver.send(reader, request.trim_start_matches("PING\r\n"));
+                    driver.read_some(reader, 1_000);
+                    reader
+                })
+                .collect();
+            driver.ask(writer, change);
+            driver.ask(writer, &set.replace('7', "8"));
+            driver.ask(writer, &set);
+            for (reader, (_, expected)) in readers.into_iter().zip(&requests) {
+                driver.reads(reader, true);
+                let got = driver.take(reader);
+                if expected.is_empty() {
+                    let shown = got.strip_suffix("\n1:PONG 1\n").unwrap();
+                    let field = shown.strip_prefix(":GOT k:").unwrap();
+                    let plain_field = if value == &quoted {
+                        let inner = field.strip_prefix('"').unwrap().strip_suffix('"').unwrap();
+                        inner.replace("\\t", "\t").replace("\\\"", "\"").replace("\\\\", "\\")
+                    } else {
+                        field.to_owned()
+                    };
+                    assert!(plain_field == **value, "{} bytes", field.len());
+                } else {
+                    assert!(got == expected.trim_start_matches("+PONG\r\n"), "{} bytes", got.len());
+                }
+            }
+        }
+        driver.node.audit();
+        driver.node.audit_store();
+    }
+}
+
+#[test]
 fn half_closed_client_that_was_paused_gets_all_its_answers() {
     let mut driver = driver(Limits { outbound_pause_bytes: 20_000, ..Limits::default() });
     set_big(&mut driver, 10_000);

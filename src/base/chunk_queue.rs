@@ -2,9 +2,10 @@
 //!
 //! Replies are appended to the last chunk; one that has reached [`CHUNK_BYTES`] is sealed, and the next reply
 //! begins another. So a long queue is neither copied when it grows nor moved when its front is sent, and what
-//! was sent is freed chunk by chunk.
+//! was sent is freed chunk by chunk. Bytes that others share are a chunk of their own, and are never copied.
 
 use super::buffer::Pool;
+use super::shared_bytes::SharedBytes;
 use std::collections::VecDeque;
 
 /// Bytes from which on a chunk is sealed. With one reply more it still fits the pool.
@@ -13,13 +14,36 @@ pub const CHUNK_BYTES: usize = 32 * 1024;
 /// Bytes below which a chunk is copied to the last one, so that a write finds few chunks.
 const COPIED_BYTES_MAX: usize = 4 * 1024;
 
+#[derive(Debug)]
+enum Chunk {
+    Owned(Vec<u8>),
+    Shared(SharedBytes),
+}
+
+impl Chunk {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes.as_slice(),
+        }
+    }
+
+    /// Bytes of memory. Shared ones count in full for each queue that they are in.
+    fn held(&self) -> usize {
+        match self {
+            Self::Owned(bytes) => bytes.capacity(),
+            Self::Shared(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// Chunks in front of the last one.
 #[derive(Debug, Default)]
 struct Sealed {
-    chunks: VecDeque<Vec<u8>>,
+    chunks: VecDeque<Chunk>,
     /// Bytes in `chunks`, sent ones of the first included.
     bytes: usize,
-    /// Capacities of `chunks`.
+    /// Bytes of memory of `chunks`.
     held: usize,
 }
 
@@ -61,9 +85,9 @@ impl ChunkQueue {
 
     /// The bytes that wait, chunk by chunk.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let sealed = self.sealed.iter().flat_map(|sealed| &sealed.chunks);
-        let chunks = sealed.chain(std::iter::once(&self.last)).enumerate();
-        chunks.map(|(at, chunk)| if at == 0 { &chunk[self.start..] } else { &chunk[..] })
+        let sealed = self.sealed.iter().flat_map(|sealed| &sealed.chunks).map(Chunk::as_slice);
+        let chunks = sealed.chain(std::iter::once(&self.last[..])).enumerate();
+        chunks.map(|(at, chunk)| if at == 0 { &chunk[self.start..] } else { chunk })
     }
 
     /// The chunk that bytes are appended to; what it holds stays in front of them.
@@ -97,11 +121,28 @@ impl ChunkQueue {
         pool.give(std::mem::replace(&mut self.last, chunk));
     }
 
+    /// Appends shared bytes as a chunk.
+    pub fn push_shared(&mut self, bytes: SharedBytes, pool: &mut Pool) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.last.is_empty() {
+            pool.give(std::mem::take(&mut self.last));
+        } else {
+            self.seal();
+        }
+        self.push_sealed(Chunk::Shared(bytes));
+    }
+
     fn seal(&mut self) {
         let chunk = std::mem::take(&mut self.last);
+        self.push_sealed(Chunk::Owned(chunk));
+    }
+
+    fn push_sealed(&mut self, chunk: Chunk) {
         let sealed = self.sealed.get_or_insert_default();
-        sealed.bytes += chunk.len();
-        sealed.held += chunk.capacity();
+        sealed.bytes += chunk.as_slice().len();
+        sealed.held += chunk.held();
         sealed.chunks.push_back(chunk);
     }
 
@@ -110,13 +151,15 @@ impl ChunkQueue {
         self.start += count.min(self.len());
         while let Some(sealed) = &mut self.sealed {
             match sealed.chunks.front() {
-                Some(first) if self.start < first.len() => return,
-                Some(_) => {
-                    let first = sealed.chunks.pop_front().unwrap_or_default();
-                    self.start -= first.len();
-                    sealed.bytes -= first.len();
-                    sealed.held -= first.capacity();
-                    pool.give(first);
+                Some(first) if self.start < first.as_slice().len() => return,
+                Some(first) => {
+                    let bytes = first.as_slice().len();
+                    self.start -= bytes;
+                    sealed.bytes -= bytes;
+                    sealed.held -= first.held();
+                    if let Some(Chunk::Owned(bytes)) = sealed.chunks.pop_front() {
+                        pool.give(bytes);
+                    }
                 }
                 None => self.sealed = None,
             }
@@ -152,8 +195,12 @@ mod tests {
             let size = if rng.one_in(100) { 100_000 } else { 3_000 };
             if rng.one_in(2) == grows {
                 let bytes = vec![step.to_le_bytes()[0]; draw(&mut rng, size)];
-                queue.back(&mut pool).extend_from_slice(&bytes);
-                model.extend(bytes);
+                model.extend(&bytes);
+                match step % 3 {
+                    0 => queue.push_chunk(bytes, &mut pool),
+                    1 => queue.push_shared(bytes.into(), &mut pool),
+                    _ => queue.back(&mut pool).extend_from_slice(&bytes),
+                }
             } else {
                 let count = draw(&mut rng, size).min(queue.front().len());
                 assert!(queue.front()[..count].iter().eq(model.range(..count)));

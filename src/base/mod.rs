@@ -1,5 +1,5 @@
-//! Data structures that are independent of Olivia: time, typed keys, timer wheel, byte buffers, random numbers, arena,
-//! addresses, patterns, histograms. Nothing here does I/O, reads a clock, or imports from another layer.
+//! Data structures that are independent of Olivia: time, typed keys, timer wheel, byte buffers, shared bytes, random
+//! numbers, arena, addresses, patterns, histograms. Nothing here does I/O, reads a clock, or imports from another layer.
 
 pub mod address;
 pub mod arena;
@@ -10,6 +10,7 @@ pub mod glob;
 pub mod histogram;
 pub mod prefetch;
 pub mod rng;
+pub mod shared_bytes;
 pub mod slots;
 pub mod time;
 pub mod timer_pages;

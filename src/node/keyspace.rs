@@ -8,6 +8,7 @@
 //! [`Keyspace::keep_up`] follows the writes of a command. It does the expiry and filter work that those
 //! writes caused, so that the backlog is bounded by what the writers pay.
 
+use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::{Instant, Now};
 use crate::filter::bloom::Bloom;
 use crate::filter::changelog::Changelog;
@@ -71,6 +72,11 @@ impl Keyspace {
     #[inline]
     pub(in crate::node) fn get(&mut self, now: Now, key: HashedKey<'_>) -> Option<Item<'_>> {
         self.store.access(now.mono, key)
+    }
+
+    /// The value of a key that is there, as bytes that stay what they are: large ones are shared, not copied.
+    pub(in crate::node) fn share(&self, now: Now, key: HashedKey<'_>) -> Option<SharedBytes> {
+        self.store.share(now.mono, key)
     }
 
     /// The same without counting a use: for what a write depends on.

@@ -16,6 +16,7 @@ use super::size_classes::{
 };
 use crate::base::arena::{Arena, REGION_BYTES};
 use crate::base::prefetch::prefetch;
+use crate::base::shared_bytes::SharedBytes;
 
 /// Of common processors. A wrong guess costs one prefetch.
 const CACHE_LINE_BYTES: usize = 64;
@@ -312,6 +313,14 @@ impl Heap {
         let layout = Layout::read(slot);
         let value = &self.body_of(slot, layout)[layout.key_len()..];
         Item { value, expiry: item::expiry(slot), version: item::version(slot) }
+    }
+
+    /// The value of a live item as bytes that others share, if it lies alone in memory.
+    pub(super) fn share_value(&self, handle: u32) -> Option<SharedBytes> {
+        let slot = self.slot(handle);
+        let layout = Layout::read(slot);
+        let range = layout.key_len()..layout.body_bytes();
+        layout.is_large().then(|| self.large_objects.share(item::u32_at(slot, layout.body_at()), range))?
     }
 
     /// The expiry of a live item.

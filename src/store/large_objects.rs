@@ -13,8 +13,11 @@ use super::item::{SLOT_BYTES_MAX, write_body};
 use super::pages::{Emptying, NO_SLOT, Pages};
 use super::size_classes::{SLAB_BYTES, SLAB_SLOTS_MAX, bytes_of, large_class_of, slots_of};
 use crate::base::chunked_vec::ChunkedVec;
+use crate::base::shared_bytes::SharedBytes;
 use memmap2::MmapMut;
 use std::mem;
+use std::ops::Range;
+use std::rc::Rc;
 
 /// Bytes of a page of the system. If its pages are larger, a map takes more than is counted.
 const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
@@ -57,10 +60,20 @@ pub(super) struct LargeObjects {
 
 #[derive(Debug)]
 enum Block {
-    InSlab { slab: u32, slot: u16, bytes: u32 },
-    Alone(Memory),
-    Idle { memory: Memory, next: Option<u32> },
-    Free { next: Option<u32> },
+    InSlab {
+        slab: u32,
+        slot: u16,
+        bytes: u32,
+    },
+    /// Shared while it is sent.
+    Alone(Rc<Memory>),
+    Idle {
+        memory: Rc<Memory>,
+        next: Option<u32>,
+    },
+    Free {
+        next: Option<u32>,
+    },
 }
 
 impl Default for Block {
@@ -91,6 +104,15 @@ enum Slot {
     Used(u32),
     /// The free slot after it.
     Free(u16),
+}
+
+impl AsRef<[u8]> for Memory {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Map(map) => map,
+            Self::Heap(bytes) => bytes,
+        }
+    }
 }
 
 impl Memory {
@@ -164,9 +186,15 @@ impl LargeObjects {
                 self.release_slot(slab, slot);
             }
             Block::Alone(memory) => {
-                self.idle_bytes += memory.held_bytes();
                 self.alone_bytes -= memory.held_bytes();
-                *block = Block::Idle { memory, next: self.idle.replace(number) };
+                if Rc::strong_count(&memory) > 1 {
+                    // Those that share it account for it.
+                    *block = Block::Free { next: self.free.replace(number) };
+                    self.drop_memory(memory);
+                } else {
+                    self.idle_bytes += memory.held_bytes();
+                    *block = Block::Idle { memory, next: self.idle.replace(number) };
+                }
             }
             Block::Idle { .. } | Block::Free { .. } => {
                 debug_assert!(false, "freed twice");
@@ -185,21 +213,32 @@ impl LargeObjects {
                 let map = self.slabs[*slab as usize].as_ref().map_or(&[][..], |slab| &slab.map);
                 &map[at..at + *bytes as usize]
             }
-            Block::Alone(Memory::Map(map)) => map,
-            Block::Alone(Memory::Heap(bytes)) => bytes,
+            Block::Alone(memory) => (**memory).as_ref(),
             Block::Idle { .. } | Block::Free { .. } => &[],
         }
     }
 
-    /// The bytes of a block in use, to be changed.
+    /// Shares a range of the bytes of a block in use; `None` if it lies in a slab, where it may be moved.
+    pub(super) fn share(&self, number: u32, range: Range<usize>) -> Option<SharedBytes> {
+        match &self.blocks[number as usize] {
+            Block::Alone(memory) => Some(SharedBytes::new(Rc::<Memory>::clone(memory), range)),
+            Block::InSlab { .. } | Block::Idle { .. } | Block::Free { .. } => None,
+        }
+    }
+
+    /// The bytes of a block in use for which [`LargeObjects::fits`], to be changed.
     pub(super) fn bytes_mut(&mut self, number: u32) -> &mut [u8] {
         if let Block::InSlab { slab, slot, bytes } = self.blocks[number as usize] {
             return self.slot_mut(slab, slot, bytes as usize);
         }
-        match &mut self.blocks[number as usize] {
-            Block::Alone(Memory::Map(map)) => map,
-            Block::Alone(Memory::Heap(bytes)) => bytes,
-            Block::InSlab { .. } | Block::Idle { .. } | Block::Free { .. } => &mut [],
+        let memory = match &mut self.blocks[number as usize] {
+            Block::Alone(memory) => Rc::get_mut(memory),
+            Block::InSlab { .. } | Block::Idle { .. } | Block::Free { .. } => None,
+        };
+        match memory {
+            Some(Memory::Map(map)) => map,
+            Some(Memory::Heap(bytes)) => bytes,
+            None => &mut [],
         }
     }
 
@@ -212,15 +251,16 @@ impl LargeObjects {
         }
     }
 
-    /// Whether the memory of a block in use is that which `bytes` bytes would get.
+    /// Whether the memory of a block in use is that which `bytes` bytes would get, and nobody shares it.
     pub(super) fn fits(&self, number: u32, bytes: usize) -> bool {
         let class = large_class_of(bytes);
         match &self.blocks[number as usize] {
             Block::InSlab { slab, .. } => class == Some(self.pages.of(*slab).class),
-            Block::Alone(Memory::Map(map)) => {
-                class.is_none() && map.len() == bytes.next_multiple_of(SYSTEM_PAGE_BYTES)
-            }
-            Block::Alone(Memory::Heap(held)) => held.len() == bytes,
+            Block::Alone(memory) if Rc::strong_count(memory) > 1 => false,
+            Block::Alone(memory) => match &**memory {
+                Memory::Map(map) => class.is_none() && map.len() == bytes.next_multiple_of(SYSTEM_PAGE_BYTES),
+                Memory::Heap(held) => held.len() == bytes,
+            },
             Block::Idle { .. } | Block::Free { .. } => false,
         }
     }
@@ -375,7 +415,7 @@ impl LargeObjects {
                     let is_used = matches!(block, Block::Alone(_));
                     used += usize::from(is_used);
                     *if is_used { &mut alone_bytes } else { &mut idle_bytes } += memory.held_bytes();
-                    maps += usize::from(matches!(memory, Memory::Map(_)));
+                    maps += usize::from(matches!(**memory, Memory::Map(_)));
                     held_bytes += memory.held_bytes();
                 }
                 Block::Free { .. } => {}
@@ -394,7 +434,7 @@ impl LargeObjects {
     }
 
     /// Copies key and value into memory of their own. Unmaps as much idle memory before.
-    fn alone(&mut self, key: &[u8], value: &[u8]) -> Option<Memory> {
+    fn alone(&mut self, key: &[u8], value: &[u8]) -> Option<Rc<Memory>> {
         let bytes = (key.len() + value.len()).next_multiple_of(SYSTEM_PAGE_BYTES);
         let enough = self.idle_bytes.saturating_sub(bytes);
         while let Some(number) = self.idle.filter(|_| self.idle_bytes > enough) {
@@ -409,7 +449,7 @@ impl LargeObjects {
             Memory::Heap([key, value].concat().into())
         };
         self.held_bytes += memory.held_bytes();
-        Some(memory)
+        Some(Rc::new(memory))
     }
 
     /// Unmaps the first idle block.
@@ -423,9 +463,9 @@ impl LargeObjects {
         self.forget_numbers();
     }
 
-    fn drop_memory(&mut self, memory: Memory) {
+    fn drop_memory(&mut self, memory: Rc<Memory>) {
         self.held_bytes -= memory.held_bytes();
-        self.maps -= usize::from(matches!(memory, Memory::Map(_)));
+        self.maps -= usize::from(matches!(*memory, Memory::Map(_)));
     }
 
     /// Allocates a slot for a block, in the fullest slabs of its class, else in a new one.

@@ -41,6 +41,7 @@ pub use hash::{HashRange, HashSecret, HashedKey, KeyHash};
 pub use item::{Expiry, Item, Version};
 pub use scan::{ScanCursor, SegmentScan};
 
+use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Instant;
 use compaction::Compaction;
 use deferred_free::DeferredFree;
@@ -211,6 +212,14 @@ impl Store {
         let handle = self.find(key)?;
         self.heap.count_use(handle);
         unexpired(now, self.heap.item_at(handle))
+    }
+
+    /// The value of `key`, unless it is absent or has expired, as bytes that stay what they are. A value of more than
+    /// 128 KiB is shared with the store, and takes memory of its own once it is replaced; a smaller one is copied.
+    pub fn share(&self, now: Instant, key: HashedKey<'_>) -> Option<SharedBytes> {
+        let handle = self.find(key)?;
+        let item = unexpired(now, self.heap.item_at(handle))?;
+        Some(self.heap.share_value(handle).unwrap_or_else(|| item.value.to_vec().into()))
     }
 
     /// Prefetches the memory of up to 16 keys that will be read next, so that their cache misses overlap. Costs

@@ -4,7 +4,7 @@
 //! there and writes nothing in RESP, and what follows it up to the next key belongs to that field, set off
 //! by colons. Headers of arrays and nulls write nothing in lines.
 
-use super::field::{FieldKind, put_field};
+use super::field::{FieldKind, is_plain_text, put_field};
 use super::resp::encode as resp;
 use super::resp::encode::Version;
 use std::fmt;
@@ -54,7 +54,21 @@ pub struct Encoder {
     has_fields: bool,
     /// Whether a key has begun the field that is being written.
     in_field: bool,
+    /// For a reply whose writer puts large strings in by itself.
+    gap: Option<Box<Gap>>,
 }
+
+/// The place of a large string in a reply, which is left out of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gap {
+    /// Where it belongs in the bytes that are written of the reply.
+    pub at: usize,
+    /// It stands in quotes, and is to be written by [`put_escaped_piece`]. Else it belongs there as it is.
+    pub is_quoted: bool,
+}
+
+/// Bytes of a string above which it may be left out.
+pub const GAP_BYTES_MIN: usize = 64 * 1024;
 
 impl Encoder {
     /// Begins a reply behind what stands in `out`. `id` and `word` count in lines only; an empty `id` is none.
@@ -62,7 +76,7 @@ impl Encoder {
     pub fn begin(mut out: Vec<u8>, protocol: Protocol, id: &[u8], word: &'static str) -> Self {
         let start = out.len();
         let body = if protocol == Protocol::Lines { put_head(&mut out, id, word) } else { start };
-        Self { out, protocol, word, start, body, has_fields: false, in_field: false }
+        Self { out, protocol, word, start, body, has_fields: false, in_field: false, gap: None }
     }
 
     /// Begins a reply whose head was kept.
@@ -72,7 +86,16 @@ impl Encoder {
 
     /// Begins values without the head of a reply; [`Encoder::append`] makes them part of one.
     pub const fn part(protocol: Protocol) -> Self {
-        Self { out: Vec::new(), protocol, word: "", start: 0, body: 0, has_fields: false, in_field: false }
+        Self {
+            out: Vec::new(),
+            protocol,
+            word: "",
+            start: 0,
+            body: 0,
+            has_fields: false,
+            in_field: false,
+            gap: None,
+        }
     }
 
     /// The values so far that began with [`Encoder::part`].
@@ -141,6 +164,11 @@ impl Encoder {
         std::mem::replace(&mut self.out, out)
     }
 
+    /// Puts back what was taken out by [`Encoder::take_written`], or the end of it, in front of nothing.
+    pub fn put_back(&mut self, rest: Vec<u8>) {
+        self.out = rest;
+    }
+
     /// Ends the reply and gives the buffer back.
     #[inline]
     pub fn end(mut self) -> Vec<u8> {
@@ -184,9 +212,41 @@ impl Encoder {
         }
     }
 
+    /// Leaves large strings out from here on: the writer of the reply is to ask for the gap after each string.
+    pub fn leave_gaps(&mut self) {
+        self.gap = Some(Box::new(Gap::default()));
+    }
+
+    /// The gap that the last string was left, if it is a large one and gaps are left.
+    pub fn take_gap(&mut self) -> Option<Gap> {
+        let gap = self.gap.as_deref_mut()?;
+        let taken = *gap;
+        *gap = Gap::default();
+        (taken.at > 0).then_some(taken)
+    }
+
+    #[cold]
+    fn leave_gap(&mut self, bytes: &[u8]) {
+        let is_quoted = self.is_line() && !is_plain_text(bytes);
+        if self.is_line() {
+            self.separate();
+        } else {
+            resp::bulk_header(&mut self.out, bytes.len());
+        }
+        self.out.extend_from_slice(if is_quoted { b"\"" } else { b"" });
+        self.gap = Some(Box::new(Gap { at: self.out.len(), is_quoted }));
+        self.out.extend_from_slice(match (self.is_line(), is_quoted) {
+            (false, _) => b"\r\n",
+            (true, true) => b"\"",
+            (true, false) => b"",
+        });
+    }
+
     /// A string of bytes.
     pub fn bulk(&mut self, bytes: &[u8]) {
-        if self.is_line() {
+        if bytes.len() > GAP_BYTES_MIN && self.gap.is_some() {
+            self.leave_gap(bytes);
+        } else if self.is_line() {
             self.separate();
             put_field(&mut self.out, bytes, FieldKind::Value);
         } else {

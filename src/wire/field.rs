@@ -54,6 +54,22 @@ fn put_quoted(out: &mut Vec<u8>, field: &[u8]) {
     out.push(b'"');
 }
 
+/// Whether a value is of printable ASCII that means the same without quotes. One pass at the speed of memory.
+pub fn is_plain_text(value: &[u8]) -> bool {
+    let is_plain = |byte: u8| (b' '..0x7f).contains(&byte) & (byte != b',') & (byte != b'"') & (byte != b':');
+    value.first() != Some(&b' ') && value.last() != Some(&b' ') && all(value, is_plain)
+}
+
+/// Appends the next piece of a value that is written in quotes, of `bytes_max` bytes or up to three less, so that no
+/// character is cut; how many bytes of it that were.
+pub fn put_escaped_piece(out: &mut Vec<u8>, value: &[u8], bytes_max: usize) -> usize {
+    let is_inside = |at: &usize| value.get(*at).is_some_and(|byte| byte & 0b1100_0000 == 0b1000_0000);
+    let end = value.len().min(bytes_max);
+    let end = (end.saturating_sub(3).max(1)..=end).rev().find(|at| !is_inside(at)).unwrap_or(end);
+    put_escaped(out, &value[..end.min(value.len())]);
+    end.min(value.len())
+}
+
 fn put_escaped(out: &mut Vec<u8>, field: &[u8]) {
     for chunk in field.utf8_chunks() {
         for &byte in chunk.valid().as_bytes() {

@@ -14,9 +14,8 @@ use crate::node::state::State;
 use crate::wire::args::Args;
 use crate::wire::encoder::ReplyHead;
 use crate::wire::frame::Wanted;
-use std::rc::Rc;
 
-/// Bytes of a reply to a request for several keys from which on it is written in pieces, as the output drains.
+/// Bytes of values from which on a reply is written in pieces, as the output drains.
 const LONG_REPLY_BYTES: usize = 128 * 1024;
 
 /// Writes what there is of each key of a call.
@@ -37,6 +36,9 @@ pub(in crate::node) fn read<'a>(
         }
         let hashed = state.keyspace.key(key);
         match state.keyspace.get(call.now, hashed) {
+            Some(item) if item.value.len() > LONG_REPLY_BYTES && form.wanted == Wanted::Value => {
+                return look_up(state, call, form, at);
+            }
             Some(item) => {
                 form.put(&mut call.reply, now, key, Some(Found::of(&item)));
                 call.check_length(state)?;
@@ -96,8 +98,10 @@ pub(in crate::node) fn begin_pending(
         state.keyspace.get(now, hashed).map_or(0, |item| item.value.len())
     };
     let is_long = wants_value && keys.iter().map(&mut local).sum::<usize>() > LONG_REPLY_BYTES;
+    // One value is what it is now; several are read as they are written.
+    let is_read_later = is_long && keys.len() > 1;
     if let Some(conn) = state.conns.get_mut(conn) {
-        conn.awaits_long_reply |= is_long;
+        conn.awaits_long_reply |= is_read_later;
     }
     for (part, key) in keys.iter().enumerate() {
         let hashed = state.keyspace.key(key);
@@ -105,11 +109,11 @@ pub(in crate::node) fn begin_pending(
         if let Some(item) = state.keyspace.get(now, hashed) {
             let Found { value, until } = Found::of(&item);
             let bytes = if wants_value { value.len() } else { 0 };
-            let answer = if is_long {
+            let answer = if is_read_later {
                 Answer::Here
             } else {
-                let value = if wants_value { value.into() } else { Rc::default() };
-                Answer::Found { value, until }
+                let value = if wants_value { state.keyspace.share(now, hashed) } else { None };
+                Answer::Found { value: value.unwrap_or_default(), until }
             };
             pending::store_part(state, waiter, answer, bytes);
         } else if part >= first_open && state.mesh.may_be_elsewhere(hashed.hash.0) {

@@ -3,19 +3,26 @@
 //!
 //! Not here: which nodes the lookups query ([`crate::node::lookup::remote`]).
 
+use crate::base::buffer::Pool;
+use crate::base::chunk_queue::ChunkQueue;
+use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::node::conn::measure;
 use crate::node::ids::{ConnKey, PendingKey};
 use crate::node::keyspace::Keyspace;
-use crate::node::lookup::table::{Answer, Found, KeyReply, Part, PendingRequest, Shape, Waiter};
+use crate::node::lookup::table::{Answer, Found, KeyReply, Part, PendingRequest, Shape, Waiter, Writer};
 use crate::node::schedule::cost_of_bytes;
 use crate::node::state::{State, mark_dirty};
 use crate::wire::encoder::{Encoder, ReplyHead, ReplyTooLong};
+use crate::wire::field::put_escaped_piece;
 use crate::wire::frame::Wanted;
 
 /// Bytes of a reply to a request for several keys from which on it is written in pieces of this size.
 const PIECE_BYTES: usize = 128 * 1024;
+
+/// Bytes of a large value that are put in quotes at a time.
+const QUOTED_BYTES: usize = 32 * 1024;
 
 /// What a reply costs beside its bytes: as much as a request.
 const REPLY_COST_BYTES: usize = BYTES_PER_STEP / KEYS_PER_STEP;
@@ -92,12 +99,13 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
         return true;
     };
     let conn_key = request.conn;
-    let is_long = request.reply_bytes > PIECE_BYTES && request.parts.len() > 1;
+    let is_long = request.reply_bytes > PIECE_BYTES;
     // A number is not known before its end.
     if is_long && !request.is_too_long && request.form.shape != Shape::Count {
         let mut reply = Encoder::resume(pool.take(), &request.head);
         request.form.begin(&mut reply, request.parts.len());
-        request.writer = Some((reply, 0));
+        reply.leave_gaps();
+        request.writer = Some(Writer { reply, next: 0, quoted: SharedBytes::default() });
         if let Some(part) = request.parts.first() {
             measure::looked_up(conn, &config.limits, now, request.place, &part.key);
         }
@@ -141,28 +149,72 @@ pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKe
     let Some(conn) = conns.get_mut(conn_key) else { return 0 };
     let Some(key) = conn.replies.long_at_front() else { return 0 };
     let Some(request) = mesh.lookups.pending.get_mut(key) else { return 0 };
-    let Some((mut reply, mut next)) = request.writer.take() else { return 0 };
-    let first = next;
-    while let Some(part) = request.parts.get(next)
-        && reply.len() < PIECE_BYTES
-    {
-        write_part(request, part, keyspace, now, &mut reply);
-        next += 1;
+    let Some(mut writer) = request.writer.take() else { return 0 };
+    let unsent = conn.outbound.len();
+    if writer.quoted.is_empty() {
+        write_parts(request, &mut writer, keyspace, now, &mut conn.outbound, pool);
     }
-    let cost = next - first + cost_of_bytes(reply.len());
-    if next < request.parts.len() {
-        let piece = reply.take_written(pool.take());
+    if !writer.quoted.is_empty() {
+        let mut piece = pool.take();
+        let written = put_escaped_piece(&mut piece, writer.quoted.as_slice(), QUOTED_BYTES);
         conn.outbound.push_chunk(piece, pool);
-        request.writer = Some((reply, next));
+        writer.quoted = writer.quoted.slice(written..usize::MAX);
+    }
+    let is_complete = writer.quoted.is_empty() && writer.next == request.parts.len();
+    if !is_complete {
+        if writer.quoted.is_empty() {
+            conn.outbound.push_chunk(writer.reply.take_written(pool.take()), pool);
+        }
+        let cost = cost_of_bytes(conn.outbound.len() - unsent);
+        request.writer = Some(writer);
         return cost;
     }
-    conn.outbound.push_chunk(reply.end(), pool);
+    conn.outbound.push_chunk(writer.reply.end(), pool);
+    let cost = cost_of_bytes(conn.outbound.len() - unsent);
     conn.replies.end_long(now.mono, &mut conn.outbound, pool);
     conn.awaits_long_reply &= !request.reads_here();
     if let Some(request) = mesh.lookups.pending.remove(key) {
         conn.pending_bytes = conn.pending_bytes.saturating_sub(request.memory_bytes());
     }
     cost
+}
+
+/// Writes parts of a long reply until a piece is full, or a large value is to be written in quotes. A large value that
+/// needs none is not copied: the output shares it.
+fn write_parts(
+    request: &PendingRequest,
+    writer: &mut Writer,
+    keyspace: &mut Keyspace,
+    now: Now,
+    outbound: &mut ChunkQueue,
+    pool: &mut Pool,
+) {
+    let Writer { reply, next, quoted } = writer;
+    let mut shared_bytes = 0;
+    while let Some(part) = request.parts.get(*next)
+        && reply.len() + shared_bytes < PIECE_BYTES
+    {
+        write_part(request, part, keyspace, now, reply);
+        *next += 1;
+        let Some(gap) = reply.take_gap() else { continue };
+        let value = match &part.answer {
+            Answer::Here => keyspace.share(now, keyspace.key(&part.key)).unwrap_or_default(),
+            Answer::Found { value, .. } => value.clone(),
+            Answer::Missing | Answer::Waiting => SharedBytes::default(),
+        };
+        let shown = request.form.shown(value.len());
+        let value = value.slice(shown);
+        let mut written = reply.take_written(pool.take());
+        let rest = written.split_off(gap.at);
+        outbound.push_chunk(written, pool);
+        reply.put_back(rest);
+        if gap.is_quoted {
+            *quoted = value;
+            return;
+        }
+        shared_bytes += value.len();
+        outbound.push_shared(value, pool);
+    }
 }
 
 /// Writes what was found of one key and has not expired since; whether there is something.
@@ -179,7 +231,7 @@ fn write_part(
             keyspace.get(now, key).map(|item| Found::of(&item))
         }
         Answer::Found { until: Some(until), .. } if until.has_come(now.mono) => None,
-        Answer::Found { value, until } => Some(Found { value, until: *until }),
+        Answer::Found { value, until } => Some(Found { value: value.as_slice(), until: *until }),
         Answer::Missing | Answer::Waiting => None,
     };
     request.form.put(reply, now, &part.key, found);

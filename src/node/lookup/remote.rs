@@ -9,6 +9,7 @@
 //!
 //! Queries *from* peers are answered in [`crate::node::lookup::serve`].
 
+use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::{Instant, Now};
 use crate::filter::claim_stats::Claim;
 use crate::limits::{MeshLimits, QUESTIONS_PER_STEP};
@@ -22,7 +23,6 @@ use crate::node::peer::table::Peer;
 use crate::node::state::{State, Timer};
 use crate::store::{Expiry, KeyHash};
 use crate::wire::frame::Wanted;
-use std::rc::Rc;
 use std::time::Duration;
 
 /// How soon lookups that are due are looked at again while links have unread input.
@@ -434,7 +434,7 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
         }
     }
     let found = match end {
-        End::Found { value, until } => Some((Rc::<[u8]>::from(*value), *until)),
+        End::Found { value, until } => Some((SharedBytes::from(value.to_vec()), *until)),
         End::NotFound | End::TimedOut => None,
     };
     for waiter in lookup.waiters {
@@ -443,7 +443,7 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
             continue;
         };
         let answer = found.as_ref().map_or(Answer::Missing, |(value, until)| {
-            let value = if is_kept { Rc::clone(value) } else { Rc::default() };
+            let value = if is_kept { value.clone() } else { SharedBytes::default() };
             Answer::Found { value, until: *until }
         });
         let value_bytes = found.as_ref().map_or(0, |(value, _)| value.len());

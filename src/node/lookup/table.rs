@@ -5,6 +5,7 @@
 //! has several waiters, up to [`WAITERS_PER_LOOKUP_MAX`]. It takes no more of them once the key has changed on
 //! this node. Which peers are queried, and when, is decided in [`crate::node::lookup::remote`].
 
+use crate::base::shared_bytes::SharedBytes;
 use crate::base::slots::Slots;
 use crate::base::time::{Instant, Now};
 use crate::base::wheel::Wheel;
@@ -17,7 +18,7 @@ use crate::store::{Expiry, Item, KeyHash};
 use crate::wire::encoder::{Encoder, ReplyHead};
 use crate::wire::frame::Wanted;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
+use std::ops::Range;
 
 /// One part of a pending request: what waits for a lookup.
 #[derive(Debug, Clone, Copy)]
@@ -141,12 +142,18 @@ impl KeyReply {
         }
     }
 
+    /// The bytes that are shown of a value of so many.
+    pub(in crate::node) fn shown(&self, len: usize) -> Range<usize> {
+        self.range.map_or(0..len, |(first, last)| range_of(len, first, last))
+    }
+
     /// Writes what there is of one key, the part of it that is shown.
     #[inline]
     pub(in crate::node) fn put(&self, reply: &mut Encoder, now: Now, key: &[u8], found: Option<Found<'_>>) {
         let found = match (self.range, found) {
             (Some((first, last)), Some(found)) => {
-                Some(Found { value: slice(found.value, first, last), ..found })
+                let range = range_of(found.value.len(), first, last);
+                Some(Found { value: &found.value[range], ..found })
             }
             (Some(_) | None, found) => found,
         };
@@ -154,17 +161,17 @@ impl KeyReply {
     }
 }
 
-/// The bytes of `value` from the one at `first` to the one at `last`; negative numbers count from its end.
-fn slice(value: &[u8], first: i64, last: i64) -> &[u8] {
-    let len = i64::try_from(value.len()).unwrap_or(i64::MAX);
+/// Of `bytes` bytes, those from the one at `first` to the one at `last`; negative numbers count from the end.
+fn range_of(bytes: usize, first: i64, last: i64) -> Range<usize> {
+    let len = i64::try_from(bytes).unwrap_or(i64::MAX);
     let at = |index: i64| if index < 0 { index.saturating_add(len).max(0) } else { index };
     // Two ends before the begin are no bytes, not the first one.
     if first < 0 && last < 0 && first > last {
-        return &[];
+        return 0..0;
     }
     let end = at(last).saturating_add(1).min(len);
     let range = usize::try_from(at(first)).ok().zip(usize::try_from(end).ok());
-    range.and_then(|(start, end)| value.get(start..end)).unwrap_or_default()
+    range.filter(|(start, end)| start <= end).map_or(0..0, |(start, end)| start..end)
 }
 
 /// The result for one key of a pending request.
@@ -177,7 +184,7 @@ pub(in crate::node) enum Answer {
     Here,
     /// The value, if it is wanted, and when it expires. The waiters of one lookup share the value.
     Found {
-        value: Rc<[u8]>,
+        value: SharedBytes,
         until: Option<Expiry>,
     },
 }
@@ -192,6 +199,17 @@ pub(in crate::node) struct Part {
 impl Part {
     /// Bytes of memory of a part, apart from its key and value.
     pub(in crate::node) const BYTES: usize = size_of::<Self>() + size_of::<Waiter>();
+}
+
+/// A long reply that is being written.
+#[derive(Debug)]
+pub(in crate::node) struct Writer {
+    /// What is written and not in the output yet.
+    pub(in crate::node) reply: Encoder,
+    /// The next part.
+    pub(in crate::node) next: usize,
+    /// The rest of a large value, which is written in quotes in front of what `reply` holds.
+    pub(in crate::node) quoted: SharedBytes,
 }
 
 /// A request of a client that waits for lookups.
@@ -211,7 +229,7 @@ pub(in crate::node) struct PendingRequest {
     /// The values are longer than one reply may be, and are not kept.
     pub(in crate::node) is_too_long: bool,
     /// A long reply that is being written: what stands of it is sent or in the output.
-    pub(in crate::node) writer: Option<(Encoder, usize)>,
+    pub(in crate::node) writer: Option<Writer>,
 }
 
 impl PendingRequest {
@@ -242,7 +260,7 @@ impl PendingRequest {
         self.reply_bytes += value_bytes;
         if let Answer::Found { value, .. } = &mut answer {
             if self.is_too_long {
-                *value = Rc::default();
+                *value = SharedBytes::default();
             }
             self.bytes += value.len();
         }
@@ -460,6 +478,7 @@ impl Lookups {
 #[cfg(test)]
 mod tests {
     use super::{Answer, KeyReply, Part, PendingRequest, Shape};
+    use crate::base::shared_bytes::SharedBytes;
     use crate::base::slots::Slots;
     use crate::node::conn::replies::Replies;
     use crate::wire::encoder::{Encoder, Protocol};
@@ -482,11 +501,12 @@ mod tests {
             reply_bytes: 3,
             writer: None,
         };
-        let value: Rc<[u8]> = Rc::from([b'x'; 40]);
+        let owner: Rc<dyn AsRef<[u8]>> = Rc::new([b'x'; 40]);
+        let value = SharedBytes::new(Rc::clone(&owner), 0..40);
         let kept: Vec<(bool, usize, usize)> = (0..4)
             .map(|part| {
-                ask.answer(part, Answer::Found { value: Rc::clone(&value), until: None }, 40, 100);
-                (ask.keeps_values(), ask.bytes, Rc::strong_count(&value) - 1)
+                ask.answer(part, Answer::Found { value: value.clone(), until: None }, 40, 100);
+                (ask.keeps_values(), ask.bytes, Rc::strong_count(&owner) - 2)
             })
             .collect();
         assert_eq!(kept, [(true, 43, 1), (true, 83, 2), (false, 3, 0), (false, 3, 0)]);

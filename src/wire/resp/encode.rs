@@ -47,6 +47,11 @@ pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes what stands in front of the bytes of a bulk string.
+pub fn bulk_header(out: &mut Vec<u8>, bytes: usize) {
+    header(out, b'$', bytes);
+}
+
 /// Writes a null: the null bulk string in RESP2.
 pub fn null(out: &mut Vec<u8>, version: Version) {
     out.extend_from_slice(match version {
