@@ -387,7 +387,6 @@ impl Reactor {
     }
 
     fn lost(&mut self, now: Now, key: ConnKey, error: &std::io::Error) {
-        log::debug!("connection {} lost: {error}", key.index());
         self.sockets.remove(key);
         self.listener.descriptor_closed();
         self.node.lost(now, key, error);

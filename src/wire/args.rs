@@ -255,6 +255,9 @@ impl<'a> Cursor<'a, '_> {
                 if syntax.has_keys() && memchr(b' ', key).is_some() {
                     return Err(RequestError::SpacedKey(self.form, key));
                 }
+                if syntax.has_keys() && key.last() == Some(&b'*') {
+                    return Err(RequestError::PatternKey(self.form, key));
+                }
                 if is_key_only {
                     return Ok(arg);
                 }
@@ -290,7 +293,12 @@ impl<'a> Cursor<'a, '_> {
             self.at += 1;
             return Ok(value);
         }
-        Ok(self.bare_to_comma()?)
+        let value = self.bare_to_comma()?;
+        let bytes = &self.text[value.start as usize..value.end as usize];
+        if has_redis_expiry(bytes) {
+            return Err(Some(RequestError::RedisExpiry(self.form, bytes)));
+        }
+        Ok(value)
     }
 
     /// The bare field from here to `end`, trimmed; goes to `end`. A quote in it is most likely a field that was
@@ -366,6 +374,13 @@ impl<'a> Cursor<'a, '_> {
     fn after_quote(&self) -> RequestError<'a> {
         RequestError::AfterQuote(self.form, self.until_comma(self.at))
     }
+}
+
+/// Whether a value ends as a SET of Redis with an expiry does: ` EX 30`.
+fn has_redis_expiry(value: &[u8]) -> bool {
+    let digits = value.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let option = value[..value.len() - digits].last_chunk::<4>();
+    digits > 0 && option.is_some_and(|o| o.eq_ignore_ascii_case(b" EX ") || o.eq_ignore_ascii_case(b" PX "))
 }
 
 /// The byte that an escape stands for, and the escape's length; `None` if there is no such escape.
@@ -488,7 +503,7 @@ mod tests {
             ("EXPIRE a", "EXPIRE needs key:seconds; 'a' has no colon"),
             ("GET", "GET needs key, as in: GET user"),
             ("AUTH", "AUTH needs password, as in: GET user"),
-            ("STATS now", "STATS takes no argument like 'now'"),
+            ("STATS now", "STATS takes no arguments; 'now' is one"),
             ("AUTH a,b", "AUTH takes exactly one field; quote it if it holds a comma"),
             ("GET \"a", "GET has a quote that never closes; end the field with \""),
             ("GET \"a\\", "GET has an unknown escape '\\'; there are \\\" \\\\ \\n \\r \\t \\0 \\xHH"),

@@ -25,7 +25,7 @@ fn reads_bare(field: &[u8], kind: FieldKind) -> bool {
     let (Some(first), Some(last)) = (field.first(), field.last()) else {
         return kind == FieldKind::Value;
     };
-    if *first == b' ' || *last == b' ' {
+    if *first == b' ' || *last == b' ' || (*last == b'*' && kind == FieldKind::Key) {
         return false;
     }
     let least = if kind == FieldKind::Key { b' ' + 1 } else { b' ' };
@@ -134,6 +134,7 @@ mod tests {
             (b"", "\"\"", ""),
             (b"user:1", "\"user:1\"", "\"user:1\""),
             (b"a b", "\"a b\"", "a b"),
+            (b"a*", "\"a*\"", "a*"),
             (b" a", "\" a\"", "\" a\""),
             (b"a ", "\"a \"", "\"a \""),
             (b"a\"b", "\"a\\\"b\"", "\"a\\\"b\""),

@@ -31,6 +31,10 @@ pub enum RequestError<'a> {
     InnerQuote(&'static LineForm, &'a [u8]),
     /// A bare key with spaces inside, which is most likely several keys.
     SpacedKey(&'static LineForm, &'a [u8]),
+    /// A bare key that ends in `*`, which is most likely a pattern.
+    PatternKey(&'static LineForm, &'a [u8]),
+    /// A bare value that ends in an option of Redis's SET.
+    RedisExpiry(&'static LineForm, &'a [u8]),
     /// A quote that never closes.
     OpenQuote(&'static LineForm),
     /// An unknown escape.
@@ -64,7 +68,7 @@ impl fmt::Display for RequestError<'_> {
                 write!(f, "{} needs {}, as in: {}", form.verb, form.arguments, form.example)
             }
             Self::SurplusArgument(form, arg) => {
-                write!(f, "{} takes no argument like '{}'", form.verb, Excerpt(arg))
+                write!(f, "{} takes no arguments; '{}' is one", form.verb, Excerpt(arg))
             }
             Self::OneFieldOnly(form) => {
                 write!(f, "{} takes exactly one field; quote it if it holds a comma", form.verb)
@@ -77,7 +81,10 @@ impl fmt::Display for RequestError<'_> {
             Self::EmptyKey(form) => write!(f, "{} has an empty key; write \"\" if it is meant", form.verb),
             Self::NoColon(form, arg) => {
                 let which = if form.syntax == Syntax::Timed { "second colon" } else { "colon" };
-                write!(f, "{} needs {}; '{}' has no {which}", form.verb, form.arguments, Excerpt(arg))
+                write!(f, "{} needs {}; '{}' has no {which}", form.verb, form.arguments, Excerpt(arg))?;
+                let is_inside =
+                    form.syntax != Syntax::Timed && arg.first() == Some(&b'"') && arg.contains(&b':');
+                f.write_str(if is_inside { " outside the quotes" } else { "" })
             }
             Self::InnerQuote(form, field) => write!(
                 f,
@@ -92,6 +99,18 @@ impl fmt::Display for RequestError<'_> {
                 form.verb,
                 Excerpt(key),
                 SPACED
+            ),
+            Self::PatternKey(form, key) => write!(
+                f,
+                "{} takes keys, not patterns; KEYS {key} shows the keys; a key of that name goes in quotes: \"{key}\"",
+                form.verb,
+                key = Excerpt(key)
+            ),
+            Self::RedisExpiry(form, value) => write!(
+                f,
+                "{} has a value with an expiry as in Redis, '{}'; write SETEX key:value:seconds, or quote the value",
+                form.verb,
+                Excerpt(value)
             ),
             Self::OpenQuote(form) => {
                 write!(f, "{} has a quote that never closes; end the field with \"", form.verb)

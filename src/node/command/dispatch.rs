@@ -196,11 +196,11 @@ fn find_verb<'a>(
     limits: ArgLimits,
     scratch: &'a mut Scratch,
 ) -> Result<(&'static Command, Args<'a>), CommandError<'a>> {
-    let Request { verb, mut body, .. } = request;
+    let Request { id, verb, mut body } = request;
     if verb.is_empty() {
         return Err(CommandError::NoVerb);
     }
-    let unknown = || CommandError::UnknownVerb(verb, suggestion(&TABLE, verb));
+    let unknown = || CommandError::UnknownVerb(verb, suggestion(&TABLE, id, verb));
     let mut command = TABLE.find(verb).ok_or_else(unknown)?;
     if command.has_topics {
         let (topic, rest) = split_word(body);

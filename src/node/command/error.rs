@@ -154,7 +154,7 @@ impl fmt::Display for CommandError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Request(error) => error.fmt(f),
-            Self::NoVerb => f.write_str("no verb after the id; try HELP"),
+            Self::NoVerb => f.write_str("no verb after the id; it follows the colon without a space: 1:GET key"),
             Self::Unknown(name, args) => UnknownCommand(name, *args).fmt(f),
             Self::UnknownVerb(verb, instead) => write!(f, "unknown verb {}; {instead}", Excerpt(verb)),
             Self::UnknownTopic(command, topics, b"") => write!(f, "{command} takes {topics}"),
@@ -167,7 +167,7 @@ impl fmt::Display for CommandError<'_> {
                 let text = Excerpt(text);
                 match wrong {
                     BadSeconds::NoNumber => {
-                        write!(f, "{name} needs whole seconds after the last colon; '{text}' is no number")
+                        write!(f, "{name} needs whole seconds after the last colon, as in :30; '{text}' is not a number")
                     }
                     BadSeconds::Zero => write!(f, "{name} needs at least 1 second; DEL removes a key at once"),
                     BadSeconds::Negative => {

@@ -45,7 +45,7 @@ pub(in crate::node) fn topics<'a>(_: &mut State, call: &mut Call<'a>) -> Result<
 }
 
 fn unknown_verb<'a>(call: &Call<'a>, verb: &'a [u8]) -> CommandError<'a> {
-    CommandError::UnknownVerb(verb, suggestion(call.table, verb))
+    CommandError::UnknownVerb(verb, suggestion(call.table, b"", verb))
 }
 
 /// COMMAND: the description of each command that exists in RESP.

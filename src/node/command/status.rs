@@ -61,6 +61,10 @@ pub struct PeerView {
     pub probes_left: u32,
     /// Failed tries to reach it since the last success.
     pub failures: u32,
+    /// Whether it is being dialled without a link so far.
+    pub is_being_dialled: bool,
+    /// Whether a node was met there, or a peer lists it and no dial has failed.
+    pub is_credible: bool,
     /// Keys that its filter claims, estimated from its fill.
     pub claimed_keys: Option<f64>,
 }
@@ -115,6 +119,8 @@ fn view_of_peer(state: &State, now: Now, peer: &Peer) -> PeerView {
         queries: peer.queries.len(),
         probes_left: peer.breaker.probes_left(),
         failures: 0,
+        is_being_dialled: false,
+        is_credible: true,
         claimed_keys: fill.and_then(|fill| Some(filters.size(peer.filter)?.keys_at_fill(fill))),
     }
 }
@@ -135,6 +141,8 @@ fn view_of_contact(contact: &AddressEntry) -> PeerView {
         queries: 0,
         probes_left: 0,
         failures: contact.failures(),
+        is_being_dialled: contact.dial().is_some(),
+        is_credible: contact.is_credible(),
         claimed_keys: None,
     }
 }
@@ -144,7 +152,9 @@ impl fmt::Display for PeerView {
         write!(f, "{}", self.addr)?;
         if !self.is_linked {
             return match self.failures {
-                0 => f.write_str(" backup"),
+                0 if self.is_being_dialled => f.write_str(" being dialled"),
+                0 if self.is_credible => f.write_str(" backup"),
+                0 => f.write_str(" not reached yet"),
                 failures => write!(f, " unreachable; tries {failures}"),
             };
         }
@@ -349,12 +359,12 @@ pub(in crate::node) fn request<'a>(_: &mut State, call: &mut Call<'a>) -> Result
     Err(call.table.unknown_topic(call.command, b""))
 }
 
-/// REQUEST peers: the linked ones, then the others.
+/// REQUEST peers: the linked ones, then the others that are credible.
 pub(in crate::node) fn peers<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     let linked = state.mesh.peers.linked().map(|(_, peer)| peer.addr);
     // Until the link of a dead node is found dead, its successor may live at the same address.
     let mut listed = BTreeSet::new();
-    let backups = backups(state).take(BACKUPS_LISTED_MAX);
+    let backups = backups(state).filter(|entry| entry.is_credible()).take(BACKUPS_LISTED_MAX);
     for addr in linked.chain(backups.map(AddressEntry::addr)) {
         if listed.insert(addr) {
             call.reply.text(addr);

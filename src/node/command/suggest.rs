@@ -6,7 +6,7 @@ use crate::node::command::row::Table;
 const VERB_BYTES_MAX: usize = 16;
 
 /// Verbs that people know from elsewhere.
-const KNOWN: [(&str, &str); 21] = [
+const KNOWN: [(&str, &str); 22] = [
     ("MGET", "GET takes several keys: GET a,b"),
     ("MSET", "SET takes several pairs: SET a:1,b:2"),
     ("PUT", "did you mean SET?"),
@@ -28,10 +28,17 @@ const KNOWN: [(&str, &str); 21] = [
     ("LOGIN", "did you mean AUTH?"),
     ("INFO", "did you mean STATS?"),
     ("NODES", "did you mean MESH?"),
+    ("VERSION", "STATS shows it: STATS version"),
 ];
 
-/// What to do instead of sending this verb: for verbs of Redis and others, and for those with a typing error.
-pub(in crate::node) fn suggestion(table: &Table, verb: &[u8]) -> String {
+/// What to do instead of sending this verb: for verbs of Redis and others, for those with a typing error, and for one
+/// that became the id because no space follows it.
+pub(in crate::node) fn suggestion(table: &Table, id: &[u8], verb: &[u8]) -> String {
+    let letters = id.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+    let command = if letters > 0 { table.find(&id[..letters]) } else { None };
+    if let Some(form) = command.and_then(|command| command.line.as_ref()) {
+        return format!("a verb is followed by a space, as in: {}", form.example);
+    }
     let verb = String::from_utf8_lossy(&verb[..verb.len().min(VERB_BYTES_MAX + 1)]).to_uppercase();
     if let Some((_, instead)) = KNOWN.iter().find(|(known, _)| *known == verb) {
         return (*instead).to_owned();
@@ -69,8 +76,14 @@ mod tests {
             ("X", "try HELP"),
             ("", "try HELP"),
         ] {
-            assert_eq!(suggestion(&TABLE, verb.as_bytes()), instead, "{verb}");
+            assert_eq!(suggestion(&TABLE, b"7", verb.as_bytes()), instead, "{verb}");
         }
-        assert_eq!(suggestion(&TABLE, &[0xff; 100_000]), "try HELP");
+        assert_eq!(suggestion(&TABLE, b"", &[0xff; 100_000]), "try HELP");
+        for id in ["GET", "get", "GET\ta"] {
+            assert_eq!(
+                suggestion(&TABLE, id.as_bytes(), b"1"),
+                "a verb is followed by a space, as in: GET user,\"user:1\""
+            );
+        }
     }
 }

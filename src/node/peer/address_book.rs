@@ -88,6 +88,11 @@ impl AddressEntry {
         self.is_self
     }
 
+    /// Whether a node is likely to be there: one was met, or a peer lists it and no dial has failed.
+    pub(in crate::node) const fn is_credible(&self) -> bool {
+        self.was_met || (self.listed_at.is_some() && self.failures == 0)
+    }
+
     /// Whether a configured address has still to be dialled for the first time.
     pub(in crate::node) fn is_untried(&self) -> bool {
         self.origin == Origin::Configured && !self.was_tried && !self.is_self

@@ -7,7 +7,7 @@
 
 use crate::base::address::is_loopback;
 use crate::base::time::Now;
-use crate::node::conn::connection::{CloseReason, Conn, PeerIdentity, Phase, Role};
+use crate::node::conn::connection::{CloseReason, PeerIdentity, Phase, Role};
 use crate::node::digest::sync;
 use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
 use crate::node::lookup::remote;
@@ -51,10 +51,12 @@ pub(in crate::node) fn resolved(state: &mut State, now: Now, at: usize, addrs: &
     state.mesh.address_book.set_configured(at, addrs, listen);
 }
 
-/// Keeps the cause of a lost connection for the log, if it is one to another node.
+/// Logs the cause of a lost connection, and keeps it if it is one to another node.
 pub(in crate::node) fn note_cause(state: &mut State, conn: ConnKey, cause: &dyn fmt::Display) {
     state.mesh.loss_cause.clear();
-    if state.conns.get(conn).is_some_and(Conn::is_of_mesh) {
+    let Some(conn) = state.conns.get(conn) else { return };
+    log::debug!("connection with {} lost: {cause}", conn.addr);
+    if conn.is_of_mesh() {
         state.mesh.loss_cause = cause.to_string();
     }
 }
