@@ -31,7 +31,7 @@ use serde::Deserialize;
 use std::ffi::OsString;
 use std::fmt::{self, Debug, Display, Formatter};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Bytes of a configuration file; the shipped one has 4 KiB, so a larger one is probably another file.
@@ -62,6 +62,9 @@ pub struct Config {
     pub mesh_secret: Option<Secret>,
     /// The file that the mesh secret was read from, if it was.
     pub mesh_secret_file: Option<PathBuf>,
+    /// The address that other nodes are to dial, if it is not the one listened on. Its host may be unspecified: then
+    /// the host is the one that they see.
+    pub advertise: Option<SocketAddr>,
     /// Settings of the mesh.
     pub mesh: MeshLimits,
     /// Limits.
@@ -82,6 +85,7 @@ impl Default for Config {
             open_without_password: false,
             mesh_secret: None,
             mesh_secret_file: None,
+            advertise: None,
             mesh: MeshLimits::default(),
             limits: Limits::default(),
             log_level: LevelFilter::Info,
@@ -115,7 +119,7 @@ impl Config {
         if self.mesh_secret != new.mesh_secret {
             notes.push("[mesh] secret stays unchanged until a restart".to_owned());
         }
-        if self.mesh != new.mesh {
+        if self.mesh != new.mesh || self.advertise != new.advertise {
             notes.push("[mesh] stays unchanged until a restart".to_owned());
         }
         let mut merged = Config {

@@ -13,6 +13,9 @@ use common::mesh::{free_port, mesh, wait_for_peers, wait_for_value};
 use common::server::{Launch, Server};
 use common::wait_until;
 use std::fmt::Write;
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 const SECRET: &str = "sixteen bytes at least, and these are more";
@@ -225,6 +228,36 @@ fn nodes_that_dial_each_other_at_once_keep_one_link() {
         drop(clients);
         all_end_well(nodes);
     }
+}
+
+#[test]
+fn node_behind_a_mapped_port_is_dialled_at_the_address_that_it_advertises() {
+    let seed = Launch::new("seed").start();
+    let (listens, mapped) = (free_port(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let advertised = mapped.local_addr().unwrap();
+    thread::spawn(move || {
+        for near in mapped.incoming().map_while(Result::ok) {
+            let Ok(far) = TcpStream::connect(("127.0.0.1", listens)) else { continue };
+            for (mut from, mut to) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)] {
+                thread::spawn(move || io::copy(&mut from, &mut to).map(|_| to.shutdown(Shutdown::Both)));
+            }
+        }
+    });
+    let behind = Launch::new("behind")
+        .port(listens)
+        .peer(seed.addr())
+        .env("OLIVIA_MESH_ADVERTISE", advertised.to_string())
+        .start();
+    wait_for_peers(&mut seed.connect(), 1);
+    assert_eq!(seed.connect().ask("REQUEST peers"), format!(":FULFILLED {advertised}"));
+    // It knows of the other one by the seed only, and so by what that advertises.
+    let third = Launch::new("third").peer(seed.addr()).start();
+    wait_for_peers(&mut third.connect(), 2);
+    wait_for_peers(&mut behind.connect(), 2);
+    assert_eq!(behind.connect().ask("SET a:1"), ":SAT a:1");
+    wait_for_value(&mut third.connect(), "a", "1");
+    assert!(third.connect().ask("REQUEST peers").contains(&advertised.to_string()));
+    all_end_well(vec![seed, behind, third]);
 }
 
 #[test]

@@ -310,3 +310,38 @@ fn client_that_requests_the_filter_again_and_again_is_paused() {
     });
     assert!(was_stopped);
 }
+
+#[test]
+fn cut_of_an_hour_with_a_dead_seed_heals() {
+    let mut world = Mesh::new();
+    let seed = addr(5_001);
+    for at in 0..4u16 {
+        let listen = addr(5_001 + at);
+        let node = world.add(u64::from(at) + 1, Config::default(), &[listen]);
+        world.join(node, listen, &[seed][..usize::from(at > 0)]);
+        world.pass(ms(1_000));
+    }
+    assert!((0..4).all(|at| world.linked(at) == 3));
+    // The seed is gone for good, and nothing can be dialled while the last node is cut off.
+    let homes = std::mem::take(&mut world.homes);
+    world.restart(0, Config::default(), 9);
+    world.break_wires(|wire| wire.ends.iter().any(|(at, _)| *at == 3));
+    world.pass(ms(3_600_000));
+    assert_eq!([1, 2, 3].map(|at| world.linked(at)), [1, 1, 0]);
+    world.homes = homes.into_iter().filter(|(home, _)| *home != seed).collect();
+    world.pass(ms(40_000));
+    assert_eq!([1, 2, 3].map(|at| world.linked(at)), [2, 2, 2]);
+}
+
+#[test]
+fn copies_of_a_node_with_its_id_are_linked_after_one_has_drawn_another() {
+    let mut world = Mesh::new();
+    for at in 0..4u16 {
+        // Three copies of one virtual machine: the same seed gives the same id.
+        let node = world.add(if at == 0 { 1 } else { 2 }, Config::default(), &[addr(5_001 + at)]);
+        world.join(node, addr(5_001 + at), &[addr(5_001)][..usize::from(at > 0)]);
+        world.pass(ms(3_000));
+    }
+    world.pass(ms(60_000));
+    assert_eq!([0, 1, 2, 3].map(|at| world.linked(at)), [3; 4]);
+}

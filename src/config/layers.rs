@@ -11,7 +11,7 @@ use crate::limits::{Limits, MeshLimits};
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use toml::Value;
 
@@ -164,6 +164,7 @@ struct MeshForm {
     #[serde(skip_serializing)]
     secret: Option<Secret>,
     secret_file: Option<PathBuf>,
+    advertise: Option<SocketAddr>,
     #[serde(flatten)]
     limits: MeshLimits,
 }
@@ -203,6 +204,7 @@ impl Form {
             mesh: MeshForm {
                 secret: None,
                 secret_file: config.mesh_secret_file.clone(),
+                advertise: config.advertise,
                 limits: config.mesh.clone(),
             },
             limits: config.limits.clone(),
@@ -222,6 +224,7 @@ impl Form {
             open_without_password: self.security.open_without_password,
             mesh_secret: self.mesh.secret,
             mesh_secret_file: self.mesh.secret_file,
+            advertise: self.mesh.advertise,
             mesh: self.mesh.limits,
             limits: self.limits,
             log_level: level.parse().map_err(|_| schema::LOG_LEVEL.refusal(&schema::shown(&level)))?,

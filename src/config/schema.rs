@@ -42,6 +42,7 @@ pub(super) enum Kind {
         unit: Unit,
     },
     Address,
+    Endpoint,
     Peers,
     Secret {
         bytes_min: usize,
@@ -68,11 +69,12 @@ pub(super) const PASSWORD_FILE: Key = key("security", "password_file", Kind::Pat
 pub(super) const OPEN_WITHOUT_PASSWORD: Key = key("security", "open_without_password", Kind::Bool);
 pub(super) const MESH_SECRET: Key = key("mesh", "secret", Kind::Secret { bytes_min: MESH_SECRET_BYTES_MIN });
 pub(super) const MESH_SECRET_FILE: Key = key("mesh", "secret_file", Kind::Path);
+pub(super) const ADVERTISE: Key = key("mesh", "advertise", Kind::Endpoint);
 pub(super) const LOG_LEVEL: Key = key("log", "level", Kind::Word(&LEVELS));
 const EVICTION: Key = key("limits", "eviction", Kind::Word(&EvictionPolicy::WORDS));
 const EVICTION_ONLY_WITH_TTL: Key = key("limits", "eviction_only_with_ttl", Kind::Bool);
 
-const KEYS_BESIDE_LIMITS: [Key; 12] = [
+const KEYS_BESIDE_LIMITS: [Key; 13] = [
     BASE_NODE,
     LISTEN_PORT,
     REMOTE_PEERS,
@@ -82,6 +84,7 @@ const KEYS_BESIDE_LIMITS: [Key; 12] = [
     OPEN_WITHOUT_PASSWORD,
     MESH_SECRET,
     MESH_SECRET_FILE,
+    ADVERTISE,
     LOG_LEVEL,
     EVICTION,
     EVICTION_ONLY_WITH_TTL,
@@ -140,7 +143,7 @@ impl Key {
                 let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
                 Value::Array(entries.map(|entry| Value::String(entry.to_owned())).collect())
             }
-            Kind::Address => Value::String(text.trim().to_owned()),
+            Kind::Address | Kind::Endpoint => Value::String(text.trim().to_owned()),
             Kind::Word(_) => Value::String(text.trim().to_ascii_lowercase()),
             Kind::Secret { .. } | Kind::Path => Value::String(text.to_owned()),
         };
@@ -182,6 +185,10 @@ impl Key {
                 if fits { Ok(()) } else { Err(self.refusal(&number.to_string())) }
             }
             (Kind::Address, Value::String(text)) => self.check_address(text),
+            (Kind::Endpoint, Value::String(text)) => {
+                let addr: Option<SocketAddr> = text.parse().ok();
+                addr.filter(|addr| addr.port() > 0).map(|_| ()).ok_or_else(|| self.refusal(&shown(text)))
+            }
             (Kind::Peers, Value::Array(entries)) => self.check_peers(entries),
             (Kind::Secret { .. }, Value::String(text)) => {
                 self.check_secret(text).map_err(|problem| format!("{} {problem}", self.path()))
@@ -257,6 +264,10 @@ impl Key {
             },
             Kind::Address => {
                 "one IP address: 127.0.0.1, 0.0.0.0 (all of IPv4), :: (all), or an address of this machine"
+                    .to_owned()
+            }
+            Kind::Endpoint => {
+                "IP:port as other nodes reach it, such as 203.0.113.7:15454 or, with the host that they see, 0.0.0.0:15454"
                     .to_owned()
             }
             Kind::Peers => format!("a list of at most {REMOTE_PEERS_MAX} \"host:port\""),
@@ -365,7 +376,9 @@ mod tests {
                     Kind::Bool => value.is_bool(),
                     Kind::Integer { .. } => value.is_integer(),
                     Kind::Peers => value.is_array(),
-                    Kind::Address | Kind::Secret { .. } | Kind::Path | Kind::Word(_) => false,
+                    Kind::Address | Kind::Endpoint | Kind::Secret { .. } | Kind::Path | Kind::Word(_) => {
+                        false
+                    }
                 };
                 if right {
                     continue;

@@ -78,6 +78,7 @@ fn every_key_can_be_set_from_the_environment_and_from_the_file() {
             }
             Kind::Integer { min, .. } => ((min + 1).to_string(), (min + 1).to_string()),
             Kind::Address => ("127.0.0.9".to_owned(), "'127.0.0.9'".to_owned()),
+            Kind::Endpoint => ("203.0.113.7:1".to_owned(), "'203.0.113.7:1'".to_owned()),
             Kind::Peers => ("localhost:1, [::1]:2".to_owned(), "['localhost:1', '[::1]:2']".to_owned()),
             Kind::Secret { .. } => ("0123456789abcdef".to_owned(), "'0123456789abcdef'".to_owned()),
             Kind::Path => ("pw".to_owned(), "'pw'".to_owned()),

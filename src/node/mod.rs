@@ -315,7 +315,7 @@ impl Node {
         command::status::peers_known(&self.state, now)
     }
 
-    /// The identity of this node, drawn at its start.
+    /// The identity of this node: drawn at its start, and again if another node has the same.
     pub fn id(&self) -> NodeId {
         self.state.mesh.id
     }

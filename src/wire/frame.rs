@@ -38,6 +38,9 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// quickly.
 pub const LIST_BYTES_MAX: usize = 16 * 1024;
 
+/// The reason in the BYE to a node whose id is that of another linked node: it draws another.
+pub const SAME_ID_REASON: &[u8] = b"another node is linked under your node id; draw another";
+
 /// Bytes of the reason in a BYE.
 pub const REASON_BYTES_MAX: usize = 128;
 

@@ -5,7 +5,9 @@
 
 mod proof;
 
-pub use proof::{HASH_SECRET_BYTES, Proof, Prover, derive_hash_secret, keyed_bytes, public_hash_secret};
+pub use proof::{
+    HASH_SECRET_BYTES, Proof, Prover, derive_hash_secret, keyed_bytes, other_key, public_hash_secret,
+};
 
 use super::args::trim;
 use super::field::Excerpt;

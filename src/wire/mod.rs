@@ -120,7 +120,7 @@
 //! The proofs are HMAC-SHA-256 under the mesh secret of: the label `olivia accept 1` (B's) or `olivia connect 1`
 //! (A's), a zero byte, then both nonces, both ids, both `listen` texts, each after its length (u32, little-endian),
 //! the prover's first. Without a secret `proof=` is empty, and both ends must be on loopback. An unknown `proto`,
-//! another `hash`, a wrong proof or the node's own id gets an error line that names it; then the connection closes. The
+//! another `hash`, a wrong proof, or a proof under the node's own id gets an error line that names it; then the connection closes. The
 //! dialler sends no frame before `welcome`.
 //!
 //! A frame is a header and a payload, integers little-endian:

@@ -4,7 +4,7 @@ use crate::kit::peer::{Face, Link, Received, World, head, heartbeat, ms, secreti
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
 use olivia::node::{CloseReason, Node};
-use olivia::wire::frame::{Address, put_peers};
+use olivia::wire::frame::{Address, Body, SAME_ID_REASON, put_peers};
 use olivia::wire::handshake::Links;
 
 fn with_mesh(mesh: MeshLimits) -> World {
@@ -260,7 +260,7 @@ fn link_by_the_right_dialler_stays_when_the_wrong_one_comes() {
 }
 
 #[test]
-fn node_id_of_a_linked_peer_is_refused_from_another_host() {
+fn node_id_of_a_linked_peer_is_refused_from_another_address() {
     let mut world = World::new(secretive());
     let face = face_with(0x55);
     let mut link = world.known(&face);
@@ -268,12 +268,49 @@ fn node_id_of_a_linked_peer_is_refused_from_another_host() {
     world.send(&link, &[heartbeat(1)]);
     let thief = Face { listen: "192.0.2.200:1".to_owned(), seen: "192.0.2.200:2".to_owned(), ..face.clone() };
     let mut second = world.dial(&thief);
-    let why = "another node is linked under your node id; restart this one";
+    let why = "another node is linked under your node id; draw another";
     survives(&mut world, &mut link, &mut second, why);
     // The link is tested. Once it is lost, the id is free.
     world.driver.lose(link.conn);
     world.dial(&thief);
     assert_eq!(world.stat("peers_linked"), 1);
+    world.check();
+}
+
+#[test]
+fn node_with_the_id_of_another_draws_a_new_one_and_links_again() {
+    let mut world = World::new(secretive());
+    let face = face_with(0x55);
+    let link = world.known(&face);
+    let before = world.driver.node.id();
+    world.send(&link, &[(0, Body::Bye(SAME_ID_REASON))]);
+    let after = world.driver.node.id();
+    assert_ne!(before, after);
+    assert!(world.driver.has_ended(link.conn) && !world.is_linked(&face));
+    world.check();
+    let (conn, node) = world.offered(&face);
+    assert_eq!(node.id(), after);
+    world.driver.send(conn, face.proof_line(&node));
+    assert!(world.is_linked(&face));
+    world.check();
+}
+
+#[test]
+fn copy_of_a_node_that_answers_with_its_id_and_a_proof_makes_it_draw_another() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    world.join(&[&face.listen]);
+    let (conn, node) = world.picked_up();
+    let copy = Face { node: node.node, ..face.clone() };
+    world.driver.send(conn, copy.counter_line(&node));
+    assert_ne!(world.driver.node.id().0, node.node);
+    assert!(world.driver.is_closed(conn));
+    world.check();
+    // Dialled by its copy it answers, and refuses the proof: the other end is to draw another id.
+    let own = Face { node: world.driver.node.id().0, ..Face::elsewhere(2) };
+    let (_, reply) = world.proven(&own);
+    assert!(reply.contains("the node id is that of this node"), "{reply}");
+    assert_eq!(world.stat("peers_linked"), 0);
     world.check();
 }
 

@@ -28,6 +28,10 @@ const ADDRESS_MIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPE
 /// How long a learned address may fail, while no peer lists it, before it is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
+/// Addresses of nodes that were linked once, and fail, that are kept for ever: those that began to fail last. So nodes on
+/// both sides of a cut find each other again, however long it lasted.
+const KEPT_MAX: usize = 16;
+
 /// Addresses examined to find one that makes room for a new one.
 const EXAMINED_MAX: usize = 32;
 
@@ -63,6 +67,8 @@ pub(in crate::node) struct AddressEntry {
     was_tried: bool,
     /// A handshake succeeded there at least once.
     was_met: bool,
+    /// A linked node has stated that it listens there.
+    was_linked: bool,
     alarm: Alarm,
 }
 
@@ -295,20 +301,21 @@ impl AddressBook {
             listed_at: None,
             was_tried: false,
             was_met: false,
+            was_linked: false,
             alarm: Alarm::default(),
         });
         self.by_addr.insert(addr, key);
         Some((key, true))
     }
 
-    /// Sets the addresses of the configured peer number `at`, on a node that listens on `listen`. Addresses that no
+    /// Sets the addresses of the configured peer number `at`; `is_own` if one of them is this node's. Addresses that no
     /// configured peer has any more count as learned, so that they are forgotten if no node is there.
     /// O(configured addresses).
-    pub(in crate::node) fn set_configured(&mut self, at: usize, addrs: &[SocketAddr], listen: SocketAddr) {
+    pub(in crate::node) fn set_configured(&mut self, at: usize, addrs: &[SocketAddr], is_own: bool) {
         if self.configured.len() <= at {
             self.configured.resize_with(at + 1, ConfiguredPeer::default);
         }
-        let new = ConfiguredPeer { addrs: addrs.into(), is_own: addrs.contains(&listen), warned_at: None };
+        let new = ConfiguredPeer { addrs: addrs.into(), is_own, warned_at: None };
         let old = std::mem::replace(&mut self.configured[at], new);
         for addr in old.addrs {
             if !self.configured.iter().any(|peer| peer.addrs.contains(&addr)) {
@@ -338,15 +345,25 @@ impl AddressBook {
         for (addr, key) in few {
             self.examined = Some(*addr);
             let spare = self.slots.get(*key).filter(|entry| is_spare(entry));
-            worst = worst.max(spare.map(|entry| (entry.failures, *addr)));
+            worst = worst.max(spare.map(|entry| (!entry.was_linked, entry.failures, *addr)));
         }
-        let worst = worst.and_then(|(_, addr)| self.at(addr));
+        let worst = worst.and_then(|(_, _, addr)| self.at(addr));
         worst.is_some_and(|key| self.forget(key))
     }
 
-    /// Forgets an address if it is hopeless; whether it did.
+    /// Forgets an address if it is hopeless, unless it is one of those that are kept; whether it did. O(addresses).
     pub(in crate::node) fn forget_hopeless(&mut self, now: Instant, key: AddressKey) -> bool {
-        self.get(key).is_some_and(|entry| entry.is_hopeless(now)) && self.forget(key)
+        self.get(key).is_some_and(|entry| entry.is_hopeless(now) && !self.is_kept(entry)) && self.forget(key)
+    }
+
+    fn is_kept(&self, entry: &AddressEntry) -> bool {
+        let is_later = |other: &AddressEntry| {
+            other.was_linked
+                && other.failures > 0
+                && other.origin == Origin::Learned
+                && (other.failing_since, other.addr) > (entry.failing_since, entry.addr)
+        };
+        entry.was_linked && self.iter().filter(|(_, other)| is_later(other)).count() < KEPT_MAX
     }
 
     fn forget(&mut self, key: AddressKey) -> bool {
@@ -420,6 +437,15 @@ impl AddressBook {
             entry.is_self = true;
             entry.was_tried = true;
             entry.dial = None;
+        }
+    }
+
+    /// A linked node states that it listens there.
+    pub(in crate::node) fn linked(&mut self, key: AddressKey, id: NodeId) {
+        self.set_node(key, id);
+        if let Some(entry) = self.slots.get_mut(key) {
+            entry.was_tried = true;
+            entry.was_linked = true;
         }
     }
 
@@ -544,6 +570,25 @@ mod tests {
         assert!(!address_book.forget_hopeless(Instant::ZERO, key));
         assert!(address_book.forget_hopeless(Instant::ZERO.after(FORGOTTEN_AFTER), key));
         assert_eq!(address_book.at(addr(1)), None);
+    }
+
+    #[test]
+    fn last_addresses_of_linked_nodes_are_kept_however_long_they_fail() {
+        let mut address_book = AddressBook::default();
+        let keys: Vec<_> = (0..u16::try_from(super::KEPT_MAX).unwrap() + 2)
+            .map(|port| {
+                let failing_since = Instant::from_millis(u64::from(port));
+                let note = address_book.note(failing_since, addr(port + 1), Origin::Learned, 100);
+                let (key, _) = note.unwrap();
+                address_book.linked(key, crate::node::ids::NodeId([1; 16]));
+                address_book.failed(failing_since, key);
+                key
+            })
+            .collect();
+        let late = Instant::ZERO.after(FORGOTTEN_AFTER * 1_000);
+        let kept = keys.iter().filter(|key| !address_book.forget_hopeless(late, **key)).count();
+        assert_eq!(kept, super::KEPT_MAX);
+        assert!(address_book.get(keys[0]).is_none() && address_book.get(keys[1]).is_none());
     }
 
     #[test]

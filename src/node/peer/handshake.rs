@@ -33,6 +33,7 @@ enum Refusal<'a> {
     Unreadable(HandshakeError<'a>),
     Hash,
     Proof,
+    Itself,
     OwnId,
     NotLocal,
     NoSecret,
@@ -50,7 +51,8 @@ impl fmt::Display for Refusal<'_> {
             Self::Unreadable(error) => error.fmt(f),
             Self::Hash => f.write_str("the hash differs; all nodes of a mesh need the same [mesh] secret"),
             Self::Proof => f.write_str("wrong proof; all nodes of a mesh need the same [mesh] secret"),
-            Self::OwnId => f.write_str("this node has dialled itself"),
+            Self::Itself => f.write_str("this node has dialled itself"),
+            Self::OwnId => f.write_str("the node id is that of this node; draw another, by a restart"),
             Self::NotLocal => f.write_str(
                 "without [mesh] secret only nodes on one host are linked; set the same secret on all nodes",
             ),
@@ -87,7 +89,7 @@ fn with_own_offer<R>(
     with: impl FnOnce(&Offer<'_>) -> R,
 ) -> R {
     let mesh = &state.mesh;
-    let listen = mesh.listen.to_string();
+    let listen = mesh.advertised().to_string();
     with(&Offer {
         node: mesh.id.0,
         listen: listen.as_bytes(),
@@ -147,8 +149,8 @@ fn offered<'a>(
     theirs: &Offer<'a>,
 ) -> Result<(), Refusal<'a>> {
     let Some(seen) = state.conns.get(key).map(|conn| conn.addr) else { return Ok(()) };
-    if theirs.node == state.mesh.id.0 {
-        met_self(state, now, theirs.nonce);
+    if theirs.node == state.mesh.id.0 && met_self(state, now, theirs.nonce) {
+        return Err(Refusal::Itself);
     }
     check(state, now, theirs)?;
     may_do_without_secret(state, seen)?;
@@ -171,9 +173,7 @@ fn offered<'a>(
 
 /// Whether a node may become a peer, if its proof is right.
 fn check(state: &State, now: Now, theirs: &Offer<'_>) -> Result<(), Refusal<'static>> {
-    if theirs.node == state.mesh.id.0 {
-        Err(Refusal::OwnId)
-    } else if theirs.hash != state.mesh.hash_check(&theirs.nonce) {
+    if theirs.hash != state.mesh.hash_check(&theirs.nonce) {
         Err(Refusal::Hash)
     } else if state.is_draining {
         Err(Refusal::ShuttingDown)
@@ -222,15 +222,17 @@ pub(in crate::node) fn end_unproven(state: &mut State, now: Now) {
     }
 }
 
-/// An offer has our own id: we have dialled ourselves, on the connection with this nonce. An echoed offer on a
-/// dialled connection does not prove that the address is ours.
-fn met_self(state: &mut State, now: Now, nonce: [u8; 16]) {
+/// An offer has our own id: whether we have dialled ourselves, on the connection with this nonce. Else it is another
+/// node with our id, which draws another after our proof. An echoed offer on a dialled connection does not prove that
+/// the address is ours.
+fn met_self(state: &mut State, now: Now, nonce: [u8; 16]) -> bool {
     let dials = state.mesh.dials.iter().filter_map(|(_, dial)| state.conns.get(*dial));
     let ours = dials.into_iter().find_map(|conn| match &conn.role {
         Role::OutboundHandshake(dialling) if dialling.nonce == nonce => Some(dialling.address),
         Role::Client | Role::OutboundHandshake(_) | Role::Link(_) | Role::Parted => None,
     });
     ours.into_iter().for_each(|address| dialer::met_self(state, now, address));
+    ours.is_some()
 }
 
 /// The dialler has sent its proof: if it is right, the connection becomes a link.
@@ -249,6 +251,9 @@ fn proven(
     let (offered, seen) = (conn.offered.take().ok_or(Refusal::NoOffer)?, conn.addr);
     if !offered.proof.matches(proof) {
         return Err(Refusal::Proof);
+    }
+    if offered.theirs.id == state.mesh.id {
+        return Err(Refusal::OwnId);
     }
     // Since the offer the configuration may have changed, and other links may have been made.
     may_do_without_secret(state, seen)?;
@@ -362,6 +367,10 @@ fn counter_offered(
     }
     may_do_without_secret(state, seen)?;
     let id = NodeId(theirs.node);
+    if id == state.mesh.id {
+        link::draw_another_id(state, now, seen);
+        return Ok(());
+    }
     if dialer::is_dialled_otherwise(state, key, id) {
         dialer::dial_spared(state, now, address, key, id);
         return Ok(());

@@ -17,7 +17,7 @@ use crate::node::peer::heartbeat;
 use crate::node::peer::link_output;
 use crate::node::peer::table::{Dialler, Link, Peer};
 use crate::node::state::{State, close_conn};
-use crate::wire::frame::{Address, Addresses};
+use crate::wire::frame::{Address, Addresses, SAME_ID_REASON};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -41,14 +41,17 @@ pub(in crate::node) fn join(state: &mut State, now: Now, listen: SocketAddr, ent
 
 /// The name of the configured peer number `at` has these addresses: dials those that are new.
 pub(in crate::node) fn resolved(state: &mut State, now: Now, at: usize, addrs: &[SocketAddr]) {
-    let listen = state.mesh.listen;
     // One list for all nodes of a mesh includes this node's own address.
-    for addr in addrs.iter().filter(|addr| **addr != listen) {
+    let is_own = addrs.iter().any(|addr| state.mesh.is_own(*addr));
+    for addr in addrs {
+        if state.mesh.is_own(*addr) {
+            continue;
+        }
         if let Some((key, _)) = note(state, now, *addr, Origin::Configured) {
             dial_after(state, now, key, Duration::ZERO);
         }
     }
-    state.mesh.address_book.set_configured(at, addrs, listen);
+    state.mesh.address_book.set_configured(at, addrs, is_own);
 }
 
 /// Logs the cause of a lost connection, and keeps it if it is one to another node.
@@ -72,7 +75,7 @@ fn log_change(state: &mut State, now: Now, what: fmt::Arguments<'_>) {
 ///
 /// Of two links to one node both ends keep the same: of two that the same end dialled the newer one, of two that
 /// each end dialled the one dialled by the smaller id. The other is closed with BYE. But no link that has lasted
-/// for a heartbeat gives way to a connection from another host: two nodes then have one id.
+/// for a heartbeat gives way to a node that listens elsewhere: two nodes then have one id, and the second draws another.
 pub(in crate::node) fn link_up(
     state: &mut State,
     now: Now,
@@ -94,7 +97,7 @@ pub(in crate::node) fn link_up(
         conn.become_link(peer);
     }
     if let Some(old) = state.mesh.peers.get(peer).and_then(|peer| peer.link) {
-        if let Some(why) = keeps_old_link(state, now, peer, old, seen, dialler) {
+        if let Some(why) = keeps_old_link(state, now, peer, old, addr, dialler) {
             link_output::hang_up(state, now, conn_key, why, CloseReason::Duplicate);
             heartbeat::send(state, now, peer);
             return;
@@ -127,16 +130,19 @@ fn keeps_old_link(
     now: Now,
     peer: PeerKey,
     old: Link,
-    seen: SocketAddr,
+    addr: SocketAddr,
     dialler: Dialler,
 ) -> Option<&'static [u8]> {
     let peer = state.mesh.peers.get(peer)?;
-    let old_addr = state.conns.get(old.conn)?.addr;
-    if peer.is_stable && old_addr.ip().to_canonical() != seen.ip().to_canonical() {
+    if peer.is_stable && peer.addr != addr {
         if state.log_gate.allows(now, &mut state.stats) {
-            log::warn!("refused {seen}: its node id {} is that of the peer linked from {old_addr}", peer.id);
+            log::warn!(
+                "refused {addr}: its node id {} is that of {}; it draws another (is one a copy of the other?)",
+                peer.id,
+                peer.addr
+            );
         }
-        return Some(b"another node is linked under your node id; restart this one");
+        return Some(SAME_ID_REASON);
     }
     let ours_is_smaller = state.mesh.id < peer.id;
     let rightful = if ours_is_smaller { Dialler::We } else { Dialler::They };
@@ -151,8 +157,7 @@ fn list_address(state: &mut State, now: Now, seen: SocketAddr, addr: SocketAddr,
         return;
     }
     let Some((key, _)) = note(state, now, addr, Origin::Learned) else { return };
-    state.mesh.address_book.set_node(key, id);
-    state.mesh.address_book.tried(key);
+    state.mesh.address_book.linked(key, id);
     look_again(state, now, key);
 }
 
@@ -316,7 +321,7 @@ pub(in crate::node) fn learn(
     addr: SocketAddr,
 ) -> Option<(AddressKey, bool)> {
     let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-    if addr == state.mesh.listen || addr.port() == 0 || addr.ip().is_unspecified() {
+    if state.mesh.is_own(addr) || addr.port() == 0 || addr.ip().is_unspecified() {
         return None;
     }
     if !is_acceptable(state, seen, addr) {
@@ -335,9 +340,35 @@ pub(in crate::node) fn bye_received(state: &mut State, now: Now, key: PeerKey, r
     let Some(peer) = state.mesh.peers.get(key) else { return };
     let Some(link) = peer.link else { return };
     let addr = peer.addr;
+    if reason == SAME_ID_REASON {
+        return draw_another_id(state, now, addr);
+    }
     let reason = String::from_utf8_lossy(reason);
     log_change(state, now, format_args!("peer {addr} closes its link: {}", reason.escape_debug()));
     link_output::part(state, now, link.conn, CloseReason::PeerLeft);
+}
+
+/// Another node has this one's id, as copies of a running machine have: draws another, under which all links are made
+/// again. `from` is the node that found it.
+pub(in crate::node) fn draw_another_id(state: &mut State, now: Now, from: SocketAddr) {
+    let before = state.mesh.id;
+    state.mesh.redraw_id(&format!("{now:?} {} {from}", state.mesh.listen));
+    let id = state.mesh.id;
+    log::warn!("another node has the id {before} of this one, by {from}; this node continues as {id}");
+    let keys: Vec<ConnKey> = state.conns.iter().map(|(key, _)| key).collect();
+    for key in keys {
+        let Some(conn) = state.conns.get_mut(key) else { continue };
+        conn.offered = None;
+        match conn.role {
+            Role::Link(peer) => {
+                let why = b"this node has drawn another id";
+                link_output::hang_up(state, now, key, why, CloseReason::Duplicate);
+                link_down(state, now, peer, key);
+            }
+            Role::OutboundHandshake(_) => close_conn(state, key, CloseReason::Duplicate),
+            Role::Parted | Role::Client => {}
+        }
+    }
 }
 
 /// Handles links and dials that have ended; whether there were any.

@@ -11,7 +11,7 @@ use crate::node::lookup::table::Lookups;
 use crate::node::peer::address_book::AddressBook;
 use crate::node::peer::table::{Peer, Peers};
 use crate::store::HashSecret;
-use crate::wire::handshake::{hash_check_text, keyed_bytes};
+use crate::wire::handshake::{hash_check_text, keyed_bytes, other_key};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -19,8 +19,10 @@ use std::net::SocketAddr;
 #[derive(Debug)]
 pub(in crate::node) struct Mesh {
     pub(in crate::node) id: NodeId,
-    /// The address that this node listens on, as sent to others.
+    /// The address that this node listens on.
     pub(in crate::node) listen: SocketAddr,
+    /// The address that others are to dial instead, if it is another.
+    advertise: Option<SocketAddr>,
     /// The hash secret, for the check of a handshake.
     hash_secret: HashSecret,
     /// The key from which ids and nonces are drawn; see [`Mesh::draw`].
@@ -56,6 +58,7 @@ impl Mesh {
         let mut mesh = Self {
             id: NodeId([0; 16]),
             listen: SocketAddr::new(config.bind, config.listen_port),
+            advertise: config.advertise,
             hash_secret,
             draw_key,
             drawn: 0,
@@ -86,6 +89,22 @@ impl Mesh {
     /// What an offer with this nonce has as its hash if its node has our hash secret.
     pub(in crate::node) fn hash_check(&self, nonce: &[u8; 16]) -> u64 {
         self.hash_secret.hash(&hash_check_text(nonce)).0
+    }
+
+    /// The address that is sent to others.
+    pub(in crate::node) fn advertised(&self) -> SocketAddr {
+        self.advertise.unwrap_or(self.listen)
+    }
+
+    /// Whether an address is one of this node, as far as it was told.
+    pub(in crate::node) fn is_own(&self, addr: SocketAddr) -> bool {
+        addr == self.listen || self.advertise == Some(addr)
+    }
+
+    /// Draws another id, which differs from that of a copy of this node: `salt` is what the copy does not have.
+    pub(in crate::node) fn redraw_id(&mut self, salt: &str) {
+        self.draw_key = other_key(&self.draw_key, salt.as_bytes());
+        self.id = NodeId(self.draw());
     }
 
     /// Whether a peer's filter claims the hash.

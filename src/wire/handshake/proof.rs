@@ -70,6 +70,11 @@ pub fn keyed_bytes(key: &[u8; 32], number: u64) -> [u8; 16] {
     std::array::from_fn(|at| block[at])
 }
 
+/// Another key, determined by a key and a salt.
+pub fn other_key(key: &[u8; 32], salt: &[u8]) -> [u8; 32] {
+    labelled(key, b"olivia other key 1", salt)
+}
+
 /// HMAC in counter mode, as the KDF of NIST SP 800-108 has it, under a label of its own.
 fn expand(key: &[u8], label: &[u8]) -> [u8; HASH_SECRET_BYTES] {
     let mut out = [0; HASH_SECRET_BYTES];
