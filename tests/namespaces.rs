@@ -15,11 +15,12 @@ use common::server::{IP, Launch, Server};
 use common::wait_until;
 use rustix::process::geteuid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::fs::File;
-use std::net::SocketAddr;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -106,7 +107,7 @@ impl Net {
 
     /// A client on a host itself, which stays connected whatever gets lost between the hosts.
     fn client(&self, host: usize) -> Client {
-        let namespace = File::open(format!("/run/netns/{}", self.hosts[host])).unwrap();
+        let namespace = self.namespace(host);
         let connect = move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
             Client::connect(Self::addr(host))
@@ -117,6 +118,41 @@ impl Net {
         client
     }
 
+    /// Has the names of a host resolved by a name server on another one. `ip netns exec` shows the host this file in
+    /// place of `/etc/resolv.conf`; gone with the returned value.
+    fn resolve_at(&self, host: usize, server: usize) -> ResolvConf {
+        let dir = Path::new("/etc/netns").join(&self.hosts[host]);
+        fs::create_dir_all(&dir).unwrap();
+        let text = format!("nameserver 10.77.{server}.2\noptions timeout:2 attempts:2\n");
+        fs::write(dir.join("resolv.conf"), text).unwrap();
+        ResolvConf(dir)
+    }
+
+    /// A name server on a host: it answers every name alike.
+    fn name_server(&self, host: usize) -> NameServer {
+        let namespace = self.namespace(host);
+        let answer = NameServer::default();
+        let (shared, bind) = (Arc::clone(&answer.0), format!("10.77.{host}.2:53"));
+        let bound = thread::spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            UdpSocket::bind(bind).unwrap()
+        });
+        let socket = bound.join().unwrap();
+        thread::spawn(move || {
+            let mut query = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut query) {
+                let Some((delay, ip)) = *shared.lock().unwrap() else { continue };
+                thread::sleep(delay);
+                let _ = socket.send_to(&dns_answer(&query[..length], ip), from);
+            }
+        });
+        answer
+    }
+
+    fn namespace(&self, host: usize) -> File {
+        File::open(format!("/run/netns/{}", self.hosts[host])).unwrap()
+    }
+
     /// Begins or ends a silent loss at the router.
     fn rule(&self, verb: &str, host: usize, loss: Loss) {
         let to = format!("10.77.{host}.2");
@@ -125,6 +161,40 @@ impl Net {
         if loss == Loss::Both {
             ip(&[&rule, ["iif", &format!("w{host}"), "blackhole"].as_slice()].concat()).unwrap();
         }
+    }
+}
+
+/// What a name server answers: after a delay this address; `None`: nothing.
+#[derive(Debug, Clone, Default)]
+struct NameServer(Arc<Mutex<Option<(Duration, Ipv4Addr)>>>);
+
+impl NameServer {
+    fn answers(&self, delay: Duration, host: u8) {
+        *self.0.lock().unwrap() = Some((delay, Ipv4Addr::new(10, 77, host, 2)));
+    }
+}
+
+/// The answer to a DNS query with one question: the address for type A, no record for any other type.
+fn dns_answer(query: &[u8], ip: Ipv4Addr) -> Vec<u8> {
+    let question_end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+    let is_a = query[question_end - 4..question_end - 2] == [0, 1];
+    let mut answer = query[..question_end].to_vec();
+    // A response, recursion available, one question, one answer or none.
+    answer[2..4].copy_from_slice(&[0x81, 0x80]);
+    answer[4..12].copy_from_slice(&[0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+    if is_a {
+        // The name of the question, type A, class IN, TTL 1 s, 4 bytes.
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+        answer.extend(ip.octets());
+    }
+    answer
+}
+
+struct ResolvConf(PathBuf);
+
+impl Drop for ResolvConf {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -238,4 +308,46 @@ fn host_without_the_secret_is_refused_from_everywhere() {
     drop((inside, large_objects));
     member.end_well();
     stranger.end_well();
+}
+
+#[test]
+fn name_server_that_is_silent_late_or_changes_its_answer_delays_nothing_but_its_name() {
+    // The name server, the node, and two hosts that the name leads to, one after the other.
+    let Some(net) = Net::new("names", 4) else { return };
+    let _resolv_conf = net.resolve_at(1, 0);
+    let names = net.name_server(0);
+    let launch = |host: usize| {
+        Launch::new(&format!("names-{host}"))
+            .inside(&net.hosts[host])
+            .arg("--bind")
+            .arg("0.0.0.0")
+            .port(PORT)
+            .env("OLIVIA_SECURITY_PASSWORD", PASSWORD)
+            .env("OLIVIA_MESH_SECRET", SECRET)
+            .mesh("heartbeat_interval_ms", BEAT_MS)
+    };
+    let first = launch(2).start();
+    let begin = Instant::now();
+    let node = launch(1).arg("--peer").arg(&format!("seed.test:{PORT}")).start();
+    let mut client = net.client(1);
+    assert!(begin.elapsed() < Duration::from_secs(3), "a silent name server delays the start: {begin:?}");
+    set_all(&mut client, "meanwhile", 100);
+    assert!(begin.elapsed() < Duration::from_secs(4), "a silent name server delays requests: {begin:?}");
+    assert_eq!(client.stat("peers_linked"), 0);
+    assert_eq!(client.stat("peers_configured"), 1);
+
+    names.answers(Duration::from_millis(700), 2);
+    wait_for_peers(&mut client, 1);
+    assert!(client.ask("MESH").contains("10.77.2.2:5454 linked"), "{}", client.ask("MESH"));
+
+    // The host is gone without a word, and the name leads to another one.
+    let second = launch(3).start();
+    net.rule("add", 2, Loss::Both);
+    names.answers(Duration::ZERO, 3);
+    wait_until("the name is resolved again", || client.ask("MESH").contains("10.77.3.2:5454 linked"));
+    set_all(&mut net.client(3), "moved", 1);
+    all_found(&mut client, "moved", 1);
+    drop(client);
+    net.rule("delete", 2, Loss::Both);
+    [node, first, second].into_iter().for_each(Server::end_well);
 }
