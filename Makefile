@@ -3,7 +3,7 @@
 TARGET ?= request
 SECONDS ?= 600
 
-.PHONY: help run run-cluster test clients docs check bench pictures sim sim-night oracle mutants fuzz profile perf clean
+.PHONY: help run run-cluster demo test clients docs check bench pictures sim sim-night oracle mutants fuzz profile perf clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,10 @@ run: ## Build and run a node on 127.0.0.1:5454 (ARGS="--port 6000")
 run-cluster: ## Run a mesh of nodes on this machine until Ctrl-C (NODES=3 PORT=5454)
 	cargo build --release --bin olivia --example cluster
 	@target/release/examples/cluster --nodes $(or $(NODES),3) --port $(or $(PORT),5454)
+
+demo: ## Run a mesh with a small load, for its page in a browser, until Ctrl-C (NODES=5 PORT=5454)
+	cargo build --release --bin olivia --example cluster
+	@target/release/examples/cluster --demo --nodes $(or $(NODES),5) --port $(or $(PORT),5454)
 
 test: ## Run all tests
 	cargo test --quiet

@@ -36,11 +36,16 @@ struct Running {
 
 impl Running {
     fn start(name: &str, nodes: &str, first_port: u16) -> Self {
+        Self::start_with(name, nodes, first_port, &[])
+    }
+
+    fn start_with(name: &str, nodes: &str, first_port: u16, more: &[&str]) -> Self {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("run-{name}-{}", std::process::id()));
         let mut child = Command::new(example())
             .args(["--nodes", nodes, "--program", env!("CARGO_BIN_EXE_olivia")])
             .args(["--port", &first_port.to_string(), "--dir"])
             .arg(dir)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -126,6 +131,29 @@ fn three_nodes_come_up_find_each_others_keys_and_end_on_ctrl_c() {
     let left: Vec<&u32> = children.iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
     assert!(left.is_empty(), "{left:?} outlive it");
     wait_until_nobody_listens(&addrs);
+}
+
+#[test]
+fn demo_shows_the_page_and_loads_every_node_again_after_it_was_stopped() {
+    let mut cluster = Running::start_with("demo", "2", free_port(), &["--demo"]);
+    cluster.wait_for("Ctrl-C ends");
+    let addrs = cluster.addrs();
+    assert!(cluster.said().contains(&format!("http://{}/", addrs[0])), "{}", cluster.said());
+    let mut clients = [Client::connect(addrs[0]), Client::connect(addrs[1])];
+    for client in &mut clients {
+        wait_until("there are keys and hits", || client.stat("keys") > 20 && client.stat("hits") > 20);
+        wait_until("keys of the other node are found", || client.stat("lookup_hits") > 0);
+    }
+    let stopped = cluster.children()[0];
+    signal(stopped, "STOP");
+    thread::sleep(std::time::Duration::from_millis(700));
+    signal(stopped, "CONT");
+    for client in &mut clients {
+        let before = client.stat("hits");
+        wait_until("the load goes on", || client.stat("hits") > before + 20);
+    }
+    signal(cluster.child.id(), "INT");
+    assert_eq!(cluster.end(), Some(0), "{}", cluster.said());
 }
 
 #[test]

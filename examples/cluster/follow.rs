@@ -3,6 +3,7 @@
 //! One loop over one channel: lines of logs, ends of logs, signals.
 
 use crate::Options;
+use crate::demo;
 use crate::node::{Node, Plan};
 use crate::output::Output;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -54,6 +55,7 @@ pub(crate) struct Cluster {
     nodes_wanted: u16,
     next_port: u16,
     secret: String,
+    has_load: bool,
     nodes: Vec<Node>,
     sender: Sender<Event>,
     events: Receiver<Event>,
@@ -83,6 +85,7 @@ impl Cluster {
             nodes_wanted: options.nodes,
             next_port: options.port,
             secret,
+            has_load: options.has_load,
             nodes: Vec::new(),
             sender,
             events,
@@ -103,6 +106,9 @@ impl Cluster {
                 self.is_up = true;
                 let text = self.introduction();
                 self.output.line(&text);
+                if self.has_load {
+                    demo::start(self.nodes.iter().map(|node| node.addr).collect());
+                }
             }
             Ok(()) => {}
             Err(_) => self.has_failed = true,
@@ -272,12 +278,14 @@ impl Cluster {
              printf 'SET greeting:hello\\n' | nc -N {ip} {first}\n  \
              printf 'GET greeting\\n' | nc -N {ip} {last}\n\
              Type requests by hand:  nc -N {ip} {first}\n\
+             In a browser:           http://{ip}:{first}/{load}\n\
              See the links:          printf 'MESH\\n' | nc -N {ip} {first}\n\
              Kill a node:            kill {}\n\
              Start it again:         {}\n\n\
              Ctrl-C ends all of them.\n",
             self.nodes[self.nodes.len() - 1].pid(),
             self.nodes[self.nodes.len() - 1].command,
+            load = if self.has_load { ", a small load is running" } else { "" },
             ip = first.addr.ip(),
             first = first.addr.port(),
             last = last.addr.port(),

@@ -1,4 +1,5 @@
-//! A mesh of nodes on this machine, to try things with: `make run-cluster`, `make run-cluster NODES=16 PORT=6000`.
+//! A mesh of nodes on this machine, to try things with: `make run-cluster`, `make run-cluster NODES=16 PORT=6000`,
+//! `make demo`.
 //!
 //! Starts each node as a process of its own, waits until all are linked, shows their logs, and ends what it started on
 //! Ctrl-C, SIGTERM, SIGHUP or when its output is closed. A node that ends earlier is reported with the command that
@@ -6,6 +7,7 @@
 //!
 //! Exit codes: 0 ended by a signal, 1 a node did not start or did not end, 2 wrong usage.
 
+mod demo;
 mod follow;
 mod node;
 mod output;
@@ -23,6 +25,7 @@ cluster: a mesh of nodes on this machine, to try things with
   --program PATH   the program to run                       (default: olivia, beside this program)
   --dir PATH       directory of the configuration files     (default target/cluster)
   --port N         the first port to try                    (default 5454)
+  --demo           a small load on all nodes, so that their pages live
   -h, --help       print this, exit
 ";
 
@@ -38,6 +41,7 @@ struct Options {
     program: PathBuf,
     dir: PathBuf,
     port: u16,
+    has_load: bool,
 }
 
 fn main() -> ExitCode {
@@ -73,6 +77,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>, String
         program: beside.unwrap_or_else(|| "target/release/olivia".into()),
         dir: "target/cluster".into(),
         port: 5454,
+        has_load: false,
     };
     let mut parser = Parser::from_args(args);
     while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
@@ -80,6 +85,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>, String
             Arg::Short('h') | Arg::Long("help") => return Ok(None),
             Arg::Long("nodes") => options.nodes = number(&mut parser, "--nodes", 1, NODES_MAX)?,
             Arg::Long("port") => options.port = number(&mut parser, "--port", 1, u16::MAX)?,
+            Arg::Long("demo") => options.has_load = true,
             Arg::Long("program") => {
                 options.program = parser.value().map_err(|error| error.to_string())?.into();
             }
