@@ -27,6 +27,12 @@ const READY_MAX: Duration = Duration::from_secs(30);
 /// Time between two queries for readiness.
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
+/// How long a line is held back, in case that other nodes log the same: all of them log that one has died.
+const HOLD: Duration = Duration::from_millis(100);
+
+/// Names in front of a line that several nodes have logged; more are counted.
+const NAMES_MAX: usize = 4;
+
 /// The wait while there is nothing to do.
 const FOR_EVER: Duration = Duration::from_secs(3_600);
 
@@ -47,6 +53,14 @@ pub(crate) enum Event {
     Signal,
 }
 
+/// A line that is held back, with the nodes that have logged it.
+#[derive(Debug)]
+struct Held {
+    since: Instant,
+    line: String,
+    nodes: Vec<usize>,
+}
+
 /// All nodes.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -60,6 +74,7 @@ pub(crate) struct Cluster {
     sender: Sender<Event>,
     events: Receiver<Event>,
     output: Output,
+    held: Vec<Held>,
     /// When the first signal came.
     signalled: Option<Instant>,
     /// A second signal came: kill the nodes.
@@ -90,6 +105,7 @@ impl Cluster {
             sender,
             events,
             output,
+            held: Vec::new(),
             signalled: None,
             is_hurried: false,
             is_up: false,
@@ -131,12 +147,38 @@ impl Cluster {
 
     /// Waits for an event, up to a time limit, and takes all that are there then.
     fn step(&mut self, time_limit: Duration) {
-        match self.events.recv_timeout(time_limit) {
+        let hold = self.held.first().map_or(time_limit, |held| HOLD.saturating_sub(held.since.elapsed()));
+        match self.events.recv_timeout(time_limit.min(hold)) {
             Ok(event) => self.take(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
         while let Ok(event) = self.events.try_recv() {
             self.take(event);
+        }
+        if self.held.first().is_some_and(|held| held.since.elapsed() >= HOLD) {
+            self.show_held();
+        }
+    }
+
+    /// Holds a line back, together with those of other nodes that differ in the time only.
+    fn hold(&mut self, index: usize, line: String) {
+        let text = |line: &str| line.split_once(' ').map(|(_, text)| text.to_owned());
+        let same = self.held.iter_mut().find(|held| text(&held.line) == text(&line));
+        match same.filter(|held| !held.nodes.contains(&index)) {
+            Some(held) => held.nodes.push(index),
+            None => self.held.push(Held { since: Instant::now(), line, nodes: vec![index] }),
+        }
+    }
+
+    fn show_held(&mut self) {
+        for Held { line, mut nodes, .. } in std::mem::take(&mut self.held) {
+            nodes.sort_unstable();
+            let names: Vec<&str> = nodes.iter().map(|index| self.nodes[*index].name.as_str()).collect();
+            let names = match names.len() {
+                ..=NAMES_MAX => names.join(" "),
+                count => format!("{count} nodes"),
+            };
+            self.output.log(nodes[0], &names, &line);
         }
     }
 
@@ -145,11 +187,10 @@ impl Cluster {
             Event::Line(index, line) => {
                 let node = &mut self.nodes[index];
                 node.note(&line);
-                // INFO lines of the start are many, and say that all goes well.
-                if self.is_up || !line.contains("[INFO ]") {
-                    let name = node.name.clone();
+                // INFO lines of the start and of the end are many, and say that all goes well.
+                if self.is_up && !self.is_ending || !line.contains("[INFO ]") {
                     let line = self.with_names(&line);
-                    self.output.log(index, &name, &line);
+                    self.hold(index, line);
                 }
             }
             Event::Ended(index) => self.ended(index),
@@ -186,6 +227,8 @@ impl Cluster {
         if self.is_ending && status.success() || node.was_too_late() {
             return;
         }
+        self.show_held();
+        let node = &self.nodes[index];
         let (name, addr, how) = (&node.name, node.addr, how_it_ended(status));
         if self.is_up {
             let verb = if status.success() { "ended" } else { "died" };
@@ -300,6 +343,10 @@ impl Cluster {
         let begin = Instant::now();
         while self.living() > 0 && begin.elapsed() < END_MAX && !self.is_hurried {
             self.step(POLL_EVERY);
+        }
+        self.show_held();
+        if self.is_up && self.living() == 0 {
+            self.output.line("All nodes have stopped.");
         }
         for node in self.nodes.iter_mut().filter(|node| node.ended.is_none()) {
             self.output.alarm(&format!("{} ({}) does not shut down and is killed", node.name, node.addr));

@@ -168,6 +168,7 @@ impl Node {
             self.state.stats.stale_events += 1;
         }
         self.conclude(now);
+        self.state.mesh.loss_cause.clear();
     }
 
     /// The bytes that wait to be written to a connection, in slices of which only the last may be empty; none for
