@@ -13,6 +13,7 @@ use crate::node::command::tasks;
 use crate::node::command::transaction;
 use crate::node::conn::connection::{ClientProtocol, CloseReason};
 use crate::node::conn::measure;
+use crate::node::conn::reconcile::limit_unauthenticated;
 use crate::node::conn::session::Answers;
 use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
@@ -382,25 +383,6 @@ fn give_back(state: &mut State, now: Now, key: ConnKey, out: Vec<u8>, unsent_bef
     conn.replies.close(out, &mut conn.outbound, pool);
     if !conn.is_authenticated {
         limit_unauthenticated(state, now, key, unsent_before);
-    }
-}
-
-/// Ends a connection that has got too many bytes of replies without having given the password.
-pub(in crate::node) fn limit_unauthenticated(
-    state: &mut State,
-    now: Now,
-    key: ConnKey,
-    unsent_before: usize,
-) {
-    let State { conns, pool, config, .. } = state;
-    let Some(conn) = conns.get_mut(key) else { return };
-    if conn.is_authenticated || !conn.is_serving() {
-        return;
-    }
-    let more = u32::try_from(conn.unsent().saturating_sub(unsent_before)).unwrap_or(u32::MAX);
-    conn.unauthenticated_bytes = conn.unauthenticated_bytes.saturating_add(more);
-    if conn.unauthenticated_bytes > config.limits.unauthenticated_output_bytes_max {
-        conn.begin_closing(CloseReason::Unauthenticated, now.mono, pool);
     }
 }
 

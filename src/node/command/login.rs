@@ -8,7 +8,7 @@ use crate::base::time::{Instant, Now};
 use crate::limits::{LOGIN_DELAY_MS, LOGIN_FAILURES_MAX};
 use crate::node::command::error::CommandError;
 use crate::node::conn::connection::CloseReason;
-use crate::node::conn::reconcile::reconcile;
+use crate::node::conn::reconcile::{limit_unauthenticated, reconcile};
 use crate::node::conn::session::Refusal;
 use crate::node::ids::ConnKey;
 use crate::node::state::{State, Timer};
@@ -89,9 +89,11 @@ pub(in crate::node) fn refusal_due(state: &mut State, now: Now, key: ConnKey, de
     let Some(refusal) = session.refusal.take_if(|refusal| refusal.due == deadline) else { return };
     let is_last = session.failures >= LOGIN_FAILURES_MAX;
     conn.is_refused = false;
+    let unsent_before = conn.unsent();
     conn.fill(now.mono, refusal.place, &refusal.reply, pool);
     if is_last && conn.is_serving() {
         conn.begin_closing(CloseReason::Unauthenticated, now.mono, pool);
     }
+    limit_unauthenticated(state, now, key, unsent_before);
     reconcile(state, now, key);
 }

@@ -92,6 +92,25 @@ fn finish(state: &mut State, now: Now, key: ConnKey) {
     }
 }
 
+/// Ends a connection that has got too many bytes of replies without having given the password.
+pub(in crate::node) fn limit_unauthenticated(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    unsent_before: usize,
+) {
+    let State { conns, pool, config, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    if conn.is_authenticated || !conn.is_serving() {
+        return;
+    }
+    let more = u32::try_from(conn.unsent().saturating_sub(unsent_before)).unwrap_or(u32::MAX);
+    conn.unauthenticated_bytes = conn.unauthenticated_bytes.saturating_add(more);
+    if conn.unauthenticated_bytes > config.limits.unauthenticated_output_bytes_max {
+        conn.begin_closing(CloseReason::Unauthenticated, now.mono, pool);
+    }
+}
+
 /// Closes the connection whose buffers hold the most. O(connections), only when `buffers_max` is exceeded.
 fn close_largest(state: &mut State, now: Now) {
     let largest = state.conns.iter().max_by_key(|(_, conn)| conn.accounted);

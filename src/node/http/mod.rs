@@ -6,9 +6,9 @@ pub(in crate::node) mod report;
 mod status_json;
 
 use crate::base::time::Now;
-use crate::node::command::dispatch::limit_unauthenticated;
 use crate::node::command::status::readiness;
 use crate::node::conn::connection::{CloseReason, Conn};
+use crate::node::conn::reconcile::limit_unauthenticated;
 use crate::node::ids::ConnKey;
 use crate::node::state::State;
 use crate::node::tasks::{Job, ReplyForm, ReportKind, Waiter};

@@ -9,7 +9,6 @@ use super::super::protocol::{PendingRequest, Request, read, trim};
 use super::model::{Model, can_hold};
 use olivia::base::time::Instant;
 use olivia::config::Config;
-use olivia::limits::{LOGIN_RANGE_DEBT_MS, LOGIN_RANGE_MS};
 use std::time::Duration;
 
 /// Why a connection gets no more replies.
@@ -33,8 +32,6 @@ pub struct Desk<'w> {
     pub full: &'w mut u64,
 }
 
-/// Wrong passwords after which those of the same address range are not looked at.
-const WRONG_PASSWORDS_MAX: u64 = LOGIN_RANGE_DEBT_MS / LOGIN_RANGE_MS;
 const TOO_MANY_WRONG_PASSWORDS: &[u8] =
     b"ERR too many wrong passwords from your address range; try again in ";
 
@@ -131,10 +128,7 @@ impl Talk {
                         desk.model.perhaps(now_ms, verb, &args);
                     }
                 }
-                PendingRequest::Auth(given) if is_password(desk.config, &given) => {
-                    self.is_authenticated = true
-                }
-                PendingRequest::Auth(_) => desk.model.wrong_passwords += 1,
+                PendingRequest::Auth(given) => self.is_authenticated |= is_password(desk.config, &given),
                 PendingRequest::Quit => return,
                 PendingRequest::Disconnect if self.is_authenticated => return,
                 PendingRequest::Keys(..)
@@ -297,18 +291,13 @@ impl Talk {
                 self.end = Some(End::Quit);
                 demand(rest == b"BYE ")
             }
-            PendingRequest::Auth(_) if rest.starts_with(TOO_MANY_WRONG_PASSWORDS) => {
-                demand(desk.model.wrong_passwords >= WRONG_PASSWORDS_MAX)
-            }
+            // Of all clients of the address range; wrong ones count before they are answered.
+            PendingRequest::Auth(_) if rest.starts_with(TOO_MANY_WRONG_PASSWORDS) => Ok(None),
             PendingRequest::Auth(given) if is_password(desk.config, given) => {
                 self.is_authenticated = true;
                 demand(rest == b"WELCOME ")
             }
-            PendingRequest::Auth(_) => {
-                desk.model.wrong_passwords += 1;
-                demand(is_error)
-            }
-            PendingRequest::Wrong | PendingRequest::RedisPing => demand(is_error),
+            PendingRequest::Auth(_) | PendingRequest::Wrong | PendingRequest::RedisPing => demand(is_error),
             PendingRequest::Mesh => demand(rest == b"MESH "),
             PendingRequest::Peers => demand(rest == b"FULFILLED "),
             PendingRequest::Disconnect => {

@@ -38,8 +38,9 @@ const UNREAD_BYTES_MAX: usize = 1 << 20;
 /// in their lowest.
 const MASKS: [u64; 3] = [0, 3 << 62, 3];
 
-/// The longest that a calm node may take until everything is answered.
-const REST_WITHIN: u64 = 60_000 * MS;
+/// The longest that a calm node may take until everything is answered: wrong passwords between right ones take a
+/// second each.
+const REST_WITHIN: u64 = 3_600_000 * MS;
 
 #[derive(Debug, Default)]
 struct HostileClient {

@@ -9,7 +9,7 @@ use olivia::base::wheel::HORIZON;
 use std::collections::BTreeMap;
 
 /// The first millisecond that no deadline can reach.
-const HORIZON_MS: u64 = 1 << 40;
+const HORIZON_MS: u64 = 1 << 48;
 
 /// What a key holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +25,6 @@ type States = BTreeMap<Vec<u8>, Option<Entry>>;
 #[derive(Debug, Default)]
 pub struct Model {
     keys: BTreeMap<Vec<u8>, Vec<Option<Entry>>>,
-    /// Wrong passwords since the start, of all clients.
-    pub wrong_passwords: u64,
 }
 
 impl Model {
