@@ -133,6 +133,13 @@ fn page_and_status_show_figures_but_no_keys_and_no_values() {
     let page = get(&server, "/", "A: b");
     assert_eq!((page.status, page.content_type.as_str()), (200, "text/html; charset=utf-8"));
     assert!(page.body.contains("<th scope=\"row\">keys</th><td>1</td>") && page.body.ends_with("</html>\n"));
+    // What browsers without JavaScript show, and load again by themselves.
+    let plain = page.body.split("<noscript>").nth(2).unwrap().split("</noscript>").next().unwrap();
+    for caption in ["Figures", "Requests", "Slow requests", "Clients by traffic", "Linked peers"] {
+        assert!(plain.contains(&format!("<caption>{caption}</caption>")), "{caption} in {plain}");
+    }
+    assert_eq!(plain.matches("<table>").count(), plain.matches("</table>").count());
+    assert!(page.body.contains("<noscript><meta http-equiv=\"refresh\" content=\"5\"></noscript>"));
     for text in [&status.body, &page.body, &get(&server, "/metrics", "A: b").body] {
         assert!(!text.contains("topsecret"), "{text}");
     }

@@ -65,7 +65,11 @@ fn open(browser: &Path, name: &str, addr: SocketAddr, seconds: u32) -> (String, 
 }
 
 /// Serves a page, and a status that is made anew for each request, until the test ends.
-fn serve(page: String, status: impl Fn(usize) -> String + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>) {
+fn serve(
+    page: String,
+    history: String,
+    status: impl Fn(usize) -> String + Send + 'static,
+) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let strangers = Arc::new(AtomicUsize::new(0));
@@ -87,6 +91,7 @@ fn serve(page: String, status: impl Fn(usize) -> String + Send + 'static) -> (So
                     polls += 1;
                     ("application/json", status(polls))
                 }
+                Some("/history.json") => ("application/json", history.clone()),
                 Some(_) => {
                     seen.fetch_add(1, Ordering::Relaxed);
                     continue;
@@ -124,26 +129,38 @@ fn page_shows_one_node_and_a_mesh_and_which_peer_has_gone() {
     let (alone, log) = open(&browser, "alone", first.addr(), 3);
     assert!(alone.contains("<b id=\"keys\">3</b>") && alone.contains("This node knows no other"), "{alone}");
     has_no_error(&log);
-    let others = ["page-second", "page-third"].map(|name| Launch::new(name).peer(first.addr()).start());
-    wait_until("they are linked", || client.stat("peers_linked") == 2);
+    let start = |name| Launch::new(name).peer(first.addr()).start();
+    let second = start("page-second");
+    wait_until("one is linked", || client.stat("peers_linked") == 1);
+    let (one, log) = open(&browser, "one", first.addr(), 3);
+    assert!(one.contains("Mesh: 1 of 1 other nodes linked"), "{one}");
+    has_no_error(&log);
+    let others = ["page-third", "page-fourth"].map(start);
+    wait_until("three are linked", || client.stat("peers_linked") == 3);
     let (mesh, log) = open(&browser, "mesh", first.addr(), 3);
-    assert!(mesh.contains("Mesh: 2 of 2 other nodes linked") && mesh.contains(">ready</span>"), "{mesh}");
-    for other in &others {
+    assert!(mesh.contains("Mesh: 3 of 3 other nodes linked") && mesh.contains(">ready</span>"), "{mesh}");
+    for other in others.iter().chain([&second]) {
         assert!(
             mesh.contains(&format!("<th scope=\"row\">{}</th><td class=\"good\">linked</td>", other.addr()))
         );
     }
+    // The requests of the last minute, the memory, and this client.
+    assert!(
+        mesh.contains("<th scope=\"row\">minute</th>") && mesh.contains("Items up to 16 KiB</dt>"),
+        "{mesh}"
+    );
+    let own = client.writer().local_addr().unwrap();
+    assert!(mesh.contains(&format!("<th scope=\"row\">{own}</th><td></td><td>lines</td>")), "{own}: {mesh}");
     has_no_error(&log);
-    let [second, third] = others;
     let gone = second.addr();
     second.signal("KILL");
-    wait_until("the link is gone", || client.stat("peers_linked") == 1);
+    wait_until("the link is gone", || client.stat("peers_linked") == 2);
     let (after, log) = open(&browser, "after", first.addr(), 3);
-    assert!(after.contains("Mesh: 1 of 2 other nodes linked"), "{after}");
+    assert!(after.contains("Mesh: 2 of 3 other nodes linked"), "{after}");
     assert!(!after.contains(&format!("<th scope=\"row\">{gone}</th><td class=\"good\">")), "{after}");
     has_no_error(&log);
     drop(client);
-    third.end_well();
+    others.into_iter().for_each(common::server::Server::end_well);
     first.end_well();
 }
 
@@ -155,7 +172,9 @@ fn page_follows_a_hundred_peers_one_of_which_goes_and_asks_nobody_else() {
     let status = get(node.addr(), "/status.json");
     let own = status.strip_suffix("\n]}\n").unwrap().to_owned();
     node.end_well();
-    let (addr, strangers) = serve(page, move |polls| {
+    let history = "{\"hour\":{\"seconds\":3600,\"sample_seconds\":10,\"samples\":[[90,10,5,5,100,900,2000,5],[80,20,9,1,90,800,\
+                   3000,9],[20,20,0,0,90,800,3000,7]]},\"day\":{\"seconds\":86400,\"sample_seconds\":240,\"samples\":[]}}";
+    let (addr, strangers) = serve(page, history.to_owned(), move |polls| {
         let mut status = own.clone();
         for peer in 0..100 {
             let comma = if peer > 0 { "," } else { "" };
@@ -177,6 +196,7 @@ fn page_follows_a_hundred_peers_one_of_which_goes_and_asks_nobody_else() {
     assert!(document.contains("Mesh: 99 of 100 other nodes linked"), "{document}");
     assert!(document.contains("<th scope=\"row\">10.0.0.42:5454</th><td class=\"bad\">unreachable</td>"));
     assert_eq!(document.matches("<td class=\"good\">linked</td>").count(), 99);
+    assert_eq!(document.matches("<path class=\"curve").count(), 6, "the charts are drawn");
     assert_eq!(strangers.load(Ordering::Relaxed), 0, "it asks for something else");
     has_no_error(&log);
 }

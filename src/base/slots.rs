@@ -121,6 +121,13 @@ impl<Tag, T> Slots<Tag, T> {
         })
     }
 
+    /// The entries of up to `count` indices from `first` on, and whether there are more behind them. O(count).
+    pub fn range(&self, first: usize, count: usize) -> (impl Iterator<Item = &T>, bool) {
+        let end = first.saturating_add(count);
+        let entries = (first..end).filter_map(|at| self.entries.get(at)).map(|(_, value)| value);
+        (entries, end < self.entries.capacity())
+    }
+
     /// Every entry, in order of index.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.entries.iter_mut().map(|(_, entry)| &mut entry.1)

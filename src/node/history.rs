@@ -51,6 +51,8 @@ pub(in crate::node) struct Sample {
     pub(in crate::node) rise: Counters,
     /// Bytes of memory at its end.
     pub(in crate::node) memory: u64,
+    /// Microseconds that 50, 99 and 99.9 % of the requests took at most.
+    pub(in crate::node) quantiles: [u32; 3],
     /// Times of requests by bucket, those buckets only that have any: some 200 bytes.
     times: Vec<(u8, u32)>,
 }
@@ -61,6 +63,13 @@ impl Sample {
         let mut all = Histogram::default();
         self.add_to(&mut all);
         all
+    }
+
+    fn set_times(&mut self, times: Vec<(u8, u32)>) {
+        self.times = times;
+        let latency = self.latency();
+        let micros = |share| u32::try_from(latency.quantile(share).as_micros()).unwrap_or(u32::MAX);
+        self.quantiles = [0.5, 0.99, 0.999].map(micros);
     }
 
     fn add_to(&self, all: &mut Histogram) {
@@ -154,12 +163,10 @@ impl History {
     }
 
     fn current(&self, counters: Counters, times: &Histogram) -> Sample {
-        Sample {
-            number: self.number,
-            rise: counters.since(self.counters),
-            memory: 0,
-            times: times.added_since(&self.times).collect(),
-        }
+        let rise = counters.since(self.counters);
+        let mut sample = Sample { number: self.number, rise, ..Sample::default() };
+        sample.set_times(times.added_since(&self.times).collect());
+        sample
     }
 
     /// What happened within a span until now: the samples kept, and the one that is being taken.
@@ -212,7 +219,7 @@ fn merge(merged: &mut VecDeque<Sample>, sample: &Sample) {
             last.memory = sample.memory;
             let mut times = last.latency();
             sample.add_to(&mut times);
-            last.times = times.added_since(&Histogram::default()).collect();
+            last.set_times(times.added_since(&Histogram::default()).collect());
         }
     }
 }

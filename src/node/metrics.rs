@@ -287,7 +287,7 @@ pub const SECTIONS: [&str; 7] = [SERVER, CONNECTIONS, MEMORY, KEYSPACE, MESH, LO
 
 /// Every figure, in the order of STATS.
 #[rustfmt::skip]
-pub static METRICS: [Metric; 91] = [
+pub static METRICS: [Metric; 98] = [
     row(SERVER, "ready", FLAG, "Whether every configured peer was tried and the filter of every linked peer is known; `no` while shutting down.", |s| Value::Flag(s.is_ready)),
     row(CONNECTIONS, "requests", COUNTER, "Requests of clients, those answered with an error included.", |s| Value::Number(s.stats.requests)),
     row(CONNECTIONS, "request_errors", COUNTER, "Requests answered with an error.", |s| Value::Number(s.stats.request_errors)),
@@ -334,6 +334,13 @@ pub static METRICS: [Metric; 91] = [
     row(CONNECTIONS, "auth_failures", COUNTER, "Wrong passwords.", |s| Value::Number(s.stats.auth_failures)),
 
     row(MEMORY, "memory_live_bytes", BYTES, "Of memory_bytes, what stored items take; the rest is free, or waits to be returned to the system.", |s| Value::Number(s.keyspace.store().live_bytes())),
+    row(MEMORY, "memory_pages_bytes", BYTES, "Of memory_bytes: pages of items up to 16 KiB.", |s| Value::Number(s.keyspace.store().memory().pages)),
+    row(MEMORY, "memory_large_objects_bytes", BYTES, "Of memory_bytes: larger items.", |s| Value::Number(s.keyspace.store().memory().large_objects)),
+    row(MEMORY, "memory_index_bytes", BYTES, "Of memory_bytes: the index.", |s| Value::Number(s.keyspace.store().memory().index)),
+    row(MEMORY, "memory_timers_bytes", BYTES, "Of memory_bytes: timers of keys with a TTL.", |s| Value::Number(s.keyspace.store().memory().timers)),
+    row(MEMORY, "memory_eviction_bytes", BYTES, "Of memory_bytes: the queues of eviction.", |s| Value::Number(s.keyspace.store().memory().queues)),
+    row(MEMORY, "memory_filter_bytes", BYTES, "Of memory_bytes: own filter and changelog.", |s| Value::Number(s.keyspace.store().memory().reserved)),
+    row(MEMORY, "memory_freeing_bytes", BYTES, "Of memory_bytes: tables that are being freed in steps.", |s| Value::Number(s.keyspace.store().memory().deferred_free)),
     row(MEMORY, "memory_max", BYTES, "The setting memory_max; 0: no limit.", |s| Value::Number(s.limits.memory_max)),
     row(MEMORY, "buffers_bytes", BYTES, "Memory held by the buffers of all connections; bounded by buffers_max.", |s| Value::Number(s.buffers_bytes as u64)),
     row(MEMORY, "buffers_max", BYTES, "The setting buffers_max.", |s| Value::Number(s.limits.buffers_max)),

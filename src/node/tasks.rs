@@ -15,6 +15,7 @@ use crate::wire::filter_dump::FilterDump;
 use crate::wire::http::Delivery;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The tasks of a node.
 #[derive(Debug, Default)]
@@ -55,10 +56,26 @@ pub(in crate::node) enum ReportKind {
     Page,
     /// What it shows.
     Status,
+    /// The samples of the last hour and day.
+    History,
     /// The figures in the text format of Prometheus.
     Prometheus,
     /// The same in OpenMetrics.
     OpenMetrics,
+}
+
+/// A client as it is shown.
+#[derive(Debug)]
+pub(in crate::node) struct ClientView {
+    pub(in crate::node) addr: SocketAddr,
+    /// The name that it has given its connection.
+    pub(in crate::node) name: Box<[u8]>,
+    pub(in crate::node) protocol: &'static str,
+    /// Bytes read and written per second lately.
+    pub(in crate::node) traffic: u64,
+    pub(in crate::node) connected: Duration,
+    /// Bytes that wait to be written.
+    pub(in crate::node) unsent: usize,
 }
 
 /// A report as far as it is written.
@@ -67,6 +84,10 @@ pub(in crate::node) struct Draft {
     pub(in crate::node) text: Vec<u8>,
     /// Texts that each take a row of every peer, and then follow `text`.
     pub(in crate::node) families: Vec<Vec<u8>>,
+    /// Connections that were looked at, whether it was all of them, and the busiest clients among them, in order.
+    pub(in crate::node) conns: usize,
+    pub(in crate::node) are_clients_listed: bool,
+    pub(in crate::node) busiest: Vec<ClientView>,
     /// Linked peers that are written, and their addresses.
     pub(in crate::node) peers: usize,
     pub(in crate::node) listed: BTreeSet<SocketAddr>,

@@ -10,6 +10,7 @@
 
 use super::item::{self, Expiry, Item, Layout, Marks, Version, equal};
 use super::large_objects::LargeObjects;
+use super::memory::ClassMemory;
 use super::pages::{Emptying, NO_SLOT, Page, Pages, is_enough};
 use super::size_classes::{
     GRANULE_BYTES, PAGE_BYTES, PAGE_CLASSES, PAGE_GRANULES, bytes_of, class_of, granules_of,
@@ -53,7 +54,19 @@ impl Heap {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.arena.memory_bytes() + self.pages.memory_bytes() + self.large_objects.memory_bytes()
+        let (pages, large_objects) = self.memory_by_kind();
+        pages + large_objects
+    }
+
+    /// Bytes of pages with their metadata, and of large objects.
+    #[inline]
+    pub(super) fn memory_by_kind(&self) -> (usize, usize) {
+        (self.arena.memory_bytes() + self.pages.memory_bytes(), self.large_objects.memory_bytes())
+    }
+
+    /// The size classes that hold memory.
+    pub(super) fn classes(&self) -> impl Iterator<Item = ClassMemory> {
+        self.pages.memory_of_classes(PAGE_BYTES).chain(self.large_objects.classes())
     }
 
     /// Bytes of the slots and large objects in use. O(1).

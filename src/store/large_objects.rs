@@ -10,6 +10,7 @@
 //! Not here: the header of such an item, which lies in a slot of the heap.
 
 use super::item::{SLOT_BYTES_MAX, write_body};
+use super::memory::ClassMemory;
 use super::pages::{Emptying, NO_SLOT, Pages};
 use super::size_classes::{SLAB_BYTES, SLAB_SLOTS_MAX, bytes_of, large_class_of, slots_of};
 use crate::base::chunked_vec::ChunkedVec;
@@ -278,6 +279,11 @@ impl LargeObjects {
             + self.blocks.memory_bytes()
             + self.slabs.memory_bytes()
             + self.pages.memory_bytes()
+    }
+
+    /// The size classes that hold memory.
+    pub(super) fn classes(&self) -> impl Iterator<Item = ClassMemory> {
+        self.pages.memory_of_classes(SLAB_BYTES)
     }
 
     /// Bytes of the blocks in use. O(1).

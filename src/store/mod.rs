@@ -28,6 +28,7 @@ mod heap;
 mod index;
 mod item;
 mod large_objects;
+mod memory;
 mod overflow;
 mod pages;
 mod scan;
@@ -39,6 +40,7 @@ pub use audit::Audit;
 pub use eviction::Eviction;
 pub use hash::{HashRange, HashSecret, HashedKey, KeyHash};
 pub use item::{Expiry, Item, Version};
+pub use memory::{ClassMemory, Memory};
 pub use scan::{ScanCursor, SegmentScan};
 
 use crate::base::shared_bytes::SharedBytes;
@@ -599,9 +601,27 @@ impl Store {
     /// Bytes held: pages, index and timers by capacity, cleared stores not yet freed, and the bytes of
     /// [`Store::reserve`]. O(1).
     pub fn memory_bytes(&self) -> u64 {
-        let live = self.heap.memory_bytes() + self.index.memory_bytes() + self.timers.memory_bytes();
-        let queues = self.queues.memory_bytes();
-        (live + queues + self.deferred_free.memory_bytes()) as u64 + self.reserved
+        self.memory().total()
+    }
+
+    /// The memory by kind. O(1).
+    pub fn memory(&self) -> Memory {
+        let (pages, large_objects) = self.heap.memory_by_kind();
+        Memory {
+            pages: pages as u64,
+            large_objects: large_objects as u64,
+            index: self.index.memory_bytes() as u64,
+            timers: self.timers.memory_bytes() as u64,
+            queues: self.queues.memory_bytes() as u64,
+            deferred_free: self.deferred_free.memory_bytes() as u64,
+            reserved: self.reserved,
+        }
+    }
+
+    /// The size classes that hold memory, the smallest first; objects over 128 KiB have none. O(1): there are some
+    /// hundred.
+    pub fn classes(&self) -> impl Iterator<Item = ClassMemory> {
+        self.heap.classes()
     }
 
     /// Bytes that the items themselves take: their slots or large objects, an entry of the index each and, with

@@ -5,6 +5,7 @@
 //!
 //! Not here: the memory of a page, and the links of its free list, which lie in the free slots.
 
+use super::memory::ClassMemory;
 use super::size_classes::{CLASSES, bytes_of, slots_of};
 use crate::base::chunked_vec::ChunkedVec;
 
@@ -85,6 +86,16 @@ impl Pages {
     /// Bytes of the slots in use. O(1): there are some hundred classes.
     pub(super) fn live_bytes(&self) -> usize {
         (0u8..).zip(&*self.classes).map(|(number, class)| class.live as usize * bytes_of(number)).sum()
+    }
+
+    /// The classes that have pages of so many bytes.
+    pub(super) fn memory_of_classes(&self, page_bytes: usize) -> impl Iterator<Item = ClassMemory> {
+        let used = (0u8..).zip(&*self.classes).filter(|(_, class)| class.pages > 0);
+        used.map(move |(number, class)| ClassMemory {
+            slot_bytes: bytes_of(number) as u64,
+            held: u64::from(class.pages) * page_bytes as u64,
+            live: u64::from(class.live) * bytes_of(number) as u64,
+        })
     }
 
     #[inline]

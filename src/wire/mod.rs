@@ -90,6 +90,7 @@
 //! | `/readyz` | 200, or 503 with the reasons, one per line |
 //! | `/metrics` | the figures of STATS and of each linked peer: OpenMetrics if the client accepts it, else Prometheus text |
 //! | `/status.json` | what the page shows |
+//! | `/history.json` | samples of the last hour and day |
 //! | `/` | a page about this node and its mesh, for people |
 //!
 //! With a password all but the two probes need Basic authentication: any user, the password. A `Host` that is neither

@@ -58,10 +58,19 @@ pub(in crate::node) fn memory<'a>(
 ) -> Result<Effect, CommandError<'a>> {
     let store = state.keyspace.store();
     let (held, keys) = (store.memory_bytes(), store.len() as u64);
-    let buffers = (state.buffered + state.pool.held()) as u64;
+    let (buffers, filters) = ((state.buffered + state.pool.held()) as u64, state.mesh.filters.bytes());
+    let kinds = store.memory();
     let fields = [
-        ("total.allocated", held + buffers),
+        ("total.allocated", held + buffers + filters),
         ("clients.normal", buffers),
+        ("peers.filters", filters),
+        ("items.pages", kinds.pages),
+        ("items.large", kinds.large_objects),
+        ("items.index", kinds.index),
+        ("items.timers", kinds.timers),
+        ("items.eviction", kinds.queues),
+        ("items.freeing", kinds.deferred_free),
+        ("own.filter", kinds.reserved),
         ("keys.count", keys),
         ("keys.bytes-per-key", held.checked_div(keys).unwrap_or(0)),
         ("dataset.bytes", store.live_bytes()),

@@ -179,6 +179,35 @@ pub(in crate::node) enum ClientProtocol {
     Http,
 }
 
+/// Seconds of the windows that traffic is counted in.
+const TRAFFIC_SECONDS: u64 = 10;
+
+/// Bytes of a connection lately: in this window of 10 s and in the one before.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::node) struct Traffic {
+    window: u64,
+    bytes: u64,
+    before: u64,
+}
+
+impl Traffic {
+    /// Counts bytes that were read or written.
+    pub(in crate::node) fn add(&mut self, now: Instant, bytes: usize) {
+        let window = now.millis() / (1_000 * TRAFFIC_SECONDS);
+        if window != self.window {
+            *self = Self { window, bytes: 0, before: if window == self.window + 1 { self.bytes } else { 0 } };
+        }
+        self.bytes += bytes as u64;
+    }
+
+    /// Bytes per second over this window and the one before.
+    pub(in crate::node) fn per_second(mut self, now: Instant) -> u64 {
+        self.add(now, 0);
+        let into = now.millis() / 1_000 % TRAFFIC_SECONDS;
+        (self.bytes + self.before) / (TRAFFIC_SECONDS + into)
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Conn {
@@ -199,6 +228,8 @@ pub struct Conn {
     pub(in crate::node) replies: Replies,
     /// When the connection was made.
     pub(in crate::node) since: Instant,
+    /// Bytes read and written lately.
+    pub(in crate::node) traffic: Traffic,
     /// When the connection was made, last sent input, or began to close.
     pub(in crate::node) last_active: Instant,
     /// Since when its output is over `slow_reader_bytes`.
@@ -263,6 +294,7 @@ impl Conn {
             link_queues: None,
             replies: Replies::default(),
             since: now,
+            traffic: Traffic::default(),
             last_active: now,
             slow_since: None,
             alarm: Alarm::default(),

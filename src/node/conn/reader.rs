@@ -45,6 +45,7 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
         return;
     }
     conn.last_active = now.mono;
+    conn.traffic.add(now.mono, bytes.len());
     if let Some(peer) = conn.link()
         && let Some(peer) = state.mesh.peers.get_mut(peer)
     {
@@ -96,6 +97,7 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
         return;
     };
     conn.outbound.consume(count, pool);
+    conn.traffic.add(now.mono, count);
     if !conn.is_serving() {
         // It is being waited for to take its last replies, and does.
         conn.last_active = now.mono;

@@ -1,5 +1,6 @@
 //! HTTP on the one port: probes, figures, and a page for people. Keys and values appear nowhere.
 
+mod history_json;
 mod metrics_text;
 mod page;
 pub(in crate::node) mod report;
@@ -88,8 +89,10 @@ fn respond(state: &mut State, key: ConnKey, request: &Request<'_>) -> Response {
         b"/metrics" if request.accepts_openmetrics => Response::Report(ReportKind::OpenMetrics),
         b"/metrics" => Response::Report(ReportKind::Prometheus),
         b"/status.json" => Response::Report(ReportKind::Status),
+        b"/history.json" => Response::Report(ReportKind::History),
         _ => {
-            let sentence = "not found; there are /, /livez, /readyz, /metrics and /status.json";
+            let sentence =
+                "not found; there are /, /livez, /readyz, /metrics, /status.json and /history.json";
             Response::Text(Status::NotFound, sentence.to_owned())
         }
     }

@@ -1,33 +1,52 @@
-//! Reports: responses that grow with the number of peers, written in steps.
+//! Reports: responses that grow with the number of peers and clients, written in steps.
 
-use super::{metrics_text, page, status_json};
+use super::{history_json, metrics_text, page, status_json};
 use crate::base::time::Now;
 use crate::node::command::status::{PeerView, linked_peers};
+use crate::node::conn::connection::{ClientProtocol, Conn};
 use crate::node::state::State;
-use crate::node::tasks::{Draft, ReportKind};
+use crate::node::tasks::{ClientView, Draft, ReportKind};
+use crate::wire::encoder::Protocol;
 use crate::wire::http::{HTML, JSON, OPENMETRICS_TEXT, PROMETHEUS_TEXT};
 
 /// Peers per step: about 50 µs, most of it for the false-positive rates to be expected.
 const PEERS_PER_STEP: usize = 16;
 
+/// Connections per step: about 50 µs, most of it for fetching them.
+const CONNS_PER_STEP: usize = 512;
+
+/// Clients that are listed.
+const CLIENTS_LISTED: usize = 10;
+
 /// The type of content of a report.
 pub(in crate::node) const fn content_type(kind: ReportKind) -> &'static str {
     match kind {
         ReportKind::Page => HTML,
-        ReportKind::Status => JSON,
+        ReportKind::Status | ReportKind::History => JSON,
         ReportKind::Prometheus => PROMETHEUS_TEXT,
         ReportKind::OpenMetrics => OPENMETRICS_TEXT,
     }
 }
 
-/// Writes the figures of the node in the first step, and some of the linked peers in each further one; true once the
-/// report is complete. A peer that is linked or lost between two steps may be left out; none comes twice.
+/// Writes the figures of the node in the first step, and in each further one looks at some of the clients, or writes some
+/// of the linked peers; true once the report is complete. A peer that is linked or lost between two steps may be left
+/// out; none comes twice.
 pub(in crate::node) fn step(state: &State, now: Now, kind: ReportKind, draft: &mut Draft) -> bool {
     if draft.text.is_empty() {
         match kind {
             ReportKind::Page => page::begin(state, now, draft),
             ReportKind::Status => status_json::begin(state, now, draft),
+            ReportKind::History => history_json::put(state, now, draft),
             ReportKind::Prometheus | ReportKind::OpenMetrics => metrics_text::begin(state, now, kind, draft),
+        }
+        return kind == ReportKind::History;
+    }
+    if !draft.are_clients_listed && matches!(kind, ReportKind::Page | ReportKind::Status) {
+        look_at_clients(state, now, draft);
+        if draft.are_clients_listed && kind == ReportKind::Page {
+            page::put_clients(draft);
+        } else if draft.are_clients_listed {
+            status_json::put_clients(draft);
         }
         return false;
     }
@@ -40,6 +59,7 @@ pub(in crate::node) fn step(state: &State, now: Now, kind: ReportKind, draft: &m
             ReportKind::Page => page::put_peer(peer, draft),
             ReportKind::Status => status_json::put_peer(peer, draft),
             ReportKind::Prometheus | ReportKind::OpenMetrics => metrics_text::put_peer(peer, draft),
+            ReportKind::History => {}
         }
     }
     if is_last {
@@ -47,7 +67,39 @@ pub(in crate::node) fn step(state: &State, now: Now, kind: ReportKind, draft: &m
             ReportKind::Page => page::end(draft),
             ReportKind::Status => status_json::end(state, draft),
             ReportKind::Prometheus | ReportKind::OpenMetrics => metrics_text::end(kind, draft),
+            ReportKind::History => {}
         }
     }
     is_last
+}
+
+/// Looks at some connections, and keeps the busiest clients.
+fn look_at_clients(state: &State, now: Now, draft: &mut Draft) {
+    let (conns, has_more) = state.conns.range(draft.conns, CONNS_PER_STEP);
+    for conn in conns.filter(|conn| conn.is_client()) {
+        let traffic = conn.traffic.per_second(now.mono);
+        let at = draft.busiest.partition_point(|other| other.traffic >= traffic);
+        if traffic > 0 && at < CLIENTS_LISTED {
+            draft.busiest.truncate(CLIENTS_LISTED - 1);
+            draft.busiest.insert(at, view(conn, now, traffic));
+        }
+    }
+    draft.conns += CONNS_PER_STEP;
+    draft.are_clients_listed = !has_more;
+}
+
+fn view(conn: &Conn, now: Now, traffic: u64) -> ClientView {
+    ClientView {
+        addr: conn.addr,
+        name: conn.session.as_ref().map(|session| session.name.clone()).unwrap_or_default(),
+        protocol: match conn.speaks() {
+            ClientProtocol::Http => "HTTP",
+            ClientProtocol::Commands(Protocol::Lines) => "lines",
+            ClientProtocol::Commands(Protocol::Resp2) => "RESP2",
+            ClientProtocol::Commands(Protocol::Resp3) => "RESP3",
+        },
+        traffic,
+        connected: now.mono.since(conn.since),
+        unsent: conn.unsent(),
+    }
 }

@@ -8,7 +8,8 @@ use crate::node::history::{Span, Summary};
 use crate::node::metrics::{Kind, METRICS, SECTIONS, Value};
 use crate::node::slow_log::SlowRequest;
 use crate::node::state::State;
-use crate::node::tasks::Draft;
+use crate::node::tasks::{ClientView, Draft};
+use crate::store::ClassMemory;
 use std::fmt::{self, Display};
 use std::io::Write;
 
@@ -16,7 +17,7 @@ use std::io::Write;
 const UNLINKED_LISTED_MAX: usize = 128;
 
 /// Slow requests that are listed.
-const SLOW_LISTED_MAX: usize = 20;
+pub(super) const SLOW_LISTED_MAX: usize = 20;
 
 /// The document up to the peers.
 pub(super) fn begin(state: &State, now: Now, draft: &mut Draft) {
@@ -85,7 +86,48 @@ fn put_own(state: &State, now: Now, text: &mut Vec<u8>) {
     for (at, request) in state.slow_log.requests().take(SLOW_LISTED_MAX).enumerate() {
         put(text, format_args!("{}\n{}", if at > 0 { "," } else { "" }, SlowJson { request, now }));
     }
-    put(text, "],\n\"peers\":[");
+    put(text, "],\n\"classes\":[");
+    for (at, class) in state.keyspace.store().classes().enumerate() {
+        let ClassMemory { slot_bytes, held, live } = class;
+        put(text, format_args!("{}[{slot_bytes},{held},{live}]", if at > 0 { "," } else { "" }));
+    }
+    put(text, "],\n\"clients\":[");
+}
+
+/// The busiest clients, and the beginning of the peers.
+pub(super) fn put_clients(draft: &mut Draft) {
+    for (at, client) in draft.busiest.iter().enumerate() {
+        put(&mut draft.text, format_args!("{}\n{}", if at > 0 { "," } else { "" }, ClientJson(client)));
+    }
+    put(&mut draft.text, "],\n\"peers\":[");
+}
+
+/// A client.
+struct ClientJson<'c>(&'c ClientView);
+
+impl Display for ClientJson<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ClientView { addr, name, protocol, traffic, connected, unsent } = self.0;
+        write!(f, "{{\"address\":\"{addr}\",\"name\":\"{}\",\"protocol\":\"{protocol}\"", Escaped(name))?;
+        write!(f, ",\"bytes_per_second\":{traffic},\"connected_ms\":{}", connected.as_millis())?;
+        write!(f, ",\"unsent_bytes\":{unsent}}}")
+    }
+}
+
+/// A text of a client in JSON.
+struct Escaped<'t>(&'t [u8]);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in String::from_utf8_lossy(self.0).chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                '\0'..' ' => write!(f, "\\u{:04x}", u32::from(c))?,
+                c => write!(f, "{c}")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What happened in a span.
