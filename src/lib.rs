@@ -17,7 +17,8 @@
 //! command   requests of clients to replies
 //!           client  connection  dispatch  error  info  inspect  keys  login  numbers  prefetch  ranges
 //!           read  row  scan  server  settings  slow  status  strings  suggest  table  tasks  time
-//!           transaction  http/metrics_text  http/mod  http/page  http/report  http/status_json
+//!           transaction  http/history_json  http/metrics_text  http/mod  http/page  http/report
+//!           http/status_json
 //! peer      discovery, dialling, handshake, links, frames
 //!           clock  dialer  frames  handshake  heartbeat  link
 //! lookup    queries to peers, and from peers
@@ -38,7 +39,7 @@
 //!           receiver  size
 //! store     items, index, heap, expiry
 //!           audit  compaction  deferred_free  directory  eviction  expiry  hash  heap  index  item
-//!           large_objects  overflow  pages  scan  segment  segment_metadata  size_classes
+//!           large_objects  memory  overflow  pages  scan  segment  segment_metadata  size_classes
 //! wire      the protocol: bytes to messages and back, no state
 //!           args  encoder  field  filter_dump  frame/body  frame/lists  frame/write  frame  handshake/proof
 //!           handshake  http  line  line_form  request_error  resp/encode  resp/mod  resp/parse
