@@ -107,6 +107,32 @@ fn figures_are_read_by_scrapers_in_both_formats() {
     first.end_well();
 }
 
+/// The names of figures in a text.
+fn figures(text: &str) -> BTreeSet<&str> {
+    let parts = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    parts.filter(|part| part.starts_with("olivia_")).collect()
+}
+
+#[test]
+fn dashboard_and_alerts_name_only_figures_that_there_are() {
+    let server = Launch::new("http-dashboard").start();
+    let families = families(&get(&server, "/metrics", "A: b").body);
+    for (name, text) in [
+        ("docs/grafana.json", include_str!("../docs/grafana.json")),
+        ("docs/alerts.yml", include_str!("../docs/alerts.yml")),
+    ] {
+        let named = figures(text);
+        assert!(named.len() > 10, "{name} names {named:?}");
+        for figure in named {
+            let ends = ["_bucket", "_sum", "_count"];
+            let of_histogram = ends.iter().find_map(|end| figure.strip_suffix(end));
+            let is_there = families.contains(figure) || of_histogram.is_some_and(|of| families.contains(of));
+            assert!(is_there, "{name} names {figure}");
+        }
+    }
+    server.end_well();
+}
+
 #[test]
 fn readiness_names_the_configured_peer_that_is_not_linked() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

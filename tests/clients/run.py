@@ -3,7 +3,8 @@
 
 Usage: run.py [--redis] [NAME ...]
   --redis  on redis-server instead of target/debug/olivia: shows that the checks are true of Redis
-  NAME     libraries, node, cli, benchmark, frameworks, and with --redis transcripts; default: all
+  NAME     libraries, node, cli, benchmark, frameworks, metrics, and with --redis transcripts; default: all
+  metrics is about Olivia alone
 """
 
 import os
@@ -26,6 +27,7 @@ PROGRAMS = {
     "cli": [PYTHON, "-B", os.path.join(HERE, "python", "cli.py")],
     "benchmark": [PYTHON, "-B", os.path.join(HERE, "python", "benchmark.py")],
     "frameworks": [PYTHON, "-B", os.path.join(HERE, "python", "frameworks.py")],
+    "metrics": [PYTHON, "-B", os.path.join(HERE, "python", "metrics.py")],
 }
 
 # Conversations that are tests of ours; here they are held with Redis.
@@ -76,6 +78,8 @@ def main():
     words = sys.argv[1:]
     is_redis = "--redis" in words
     programs = PROGRAMS | ON_REDIS if is_redis else PROGRAMS
+    if is_redis:
+        programs.pop("metrics")
     names = [word for word in words if word != "--redis"] or list(programs)
     unknown = [name for name in names if name not in programs]
     if unknown:

@@ -1,0 +1,141 @@
+//! The longest iteration of a node in CPU time of its thread, while it does work that grows with its keys and peers and
+//! another client plays ping-pong: `cargo bench --bench steps`. 5 M keys and 128 peers with known filters; the node
+//! without sockets, its iterations as the shell's, with the thread's CPU time for a clock. Fails over 2 ms. `-- --quick`:
+//! 50,000 keys and 8 peers.
+
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
+#![allow(dead_code, reason = "the kit has more than this uses")]
+
+#[path = "../tests/kit/mod.rs"]
+mod kit;
+
+use kit::ClientId;
+use kit::peer::{Face, World};
+use olivia::config::Config;
+use olivia::limits::Limits;
+use olivia::node::{CLIENTS_UNTIL, Class, DueShare};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// The longest iteration that is allowed.
+const LIMIT: Duration = Duration::from_millis(2);
+
+/// Iterations of which the longest is taken where nothing but ping-pong goes on.
+const IDLE_ITERATIONS: usize = 2_000;
+
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap())
+}
+
+struct Loop {
+    world: World,
+    player: ClientId,
+    worker: ClientId,
+    share: DueShare,
+}
+
+impl Loop {
+    fn new(keys: usize, peers: u16) -> Self {
+        let limits = Limits { reply_bytes_max: 64 << 20, ..Limits::default() };
+        let mut world = World::new(Config { limits, ..Config::default() });
+        world.driver.watch = None;
+        let (player, worker) = (world.driver.client(), world.driver.client());
+        for first in (0..keys).step_by(64) {
+            let mut line = String::from("SET ");
+            for id in first..first + 64 {
+                write!(line, "key{id}:{},", "v".repeat(32)).unwrap();
+            }
+            line.pop();
+            line.push('\n');
+            world.driver.send(worker, line);
+            world.driver.take_bytes(worker);
+        }
+        for number in 1..=peers {
+            world.known(&Face::new(number));
+        }
+        Self { world, player, worker, share: DueShare::default() }
+    }
+
+    /// One iteration: a request of each client, then due work for its share. Returns its time.
+    fn iterate(&mut self, request: Option<&str>) -> Duration {
+        let driver = &mut self.world.driver;
+        let begin = cpu();
+        driver.deliver(self.player, b"PING\n");
+        if let Some(request) = request {
+            driver.deliver(self.worker, request.as_bytes());
+        }
+        while cpu() - begin < CLIENTS_UNTIL && driver.node.step(driver.now, Class::Clients) {}
+        driver.read_now(self.player);
+        driver.read_now(self.worker);
+        let (from, share) = (cpu(), self.share.of(true));
+        let mut is_done = false;
+        while !is_done && cpu() - from < share {
+            is_done = !driver.node.step(driver.now, Class::Due);
+        }
+        self.share.ended(is_done);
+        driver.read_now(self.player);
+        driver.read_now(self.worker);
+        let took = cpu() - begin;
+        driver.take_bytes(self.player);
+        took
+    }
+
+    /// Iterates until a request is answered in full. Returns the longest iteration, their number, and the reply's bytes.
+    fn run(&mut self, request: &str) -> (Duration, usize, Vec<u8>) {
+        let (mut longest, mut count, mut reply) = (Duration::ZERO, 0, Vec::new());
+        loop {
+            longest = longest.max(self.iterate((count == 0).then_some(request)));
+            count += 1;
+            reply.extend(self.world.driver.take_bytes(self.worker));
+            let driver = &self.world.driver;
+            if !reply.is_empty() && !driver.node.has_work(driver.now) && driver.waiting(self.worker) == 0 {
+                return (longest, count, reply);
+            }
+        }
+    }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let is_quick = !args.iter().any(|arg| arg == "--bench") || args.iter().any(|arg| arg == "--quick");
+    let (keys, peers) = if is_quick { (50_000, 8) } else { (5_000_000, 128) };
+    let mut node = Loop::new(keys, peers);
+    let mut worst = Duration::ZERO;
+    let mut show = |what: &str, longest: Duration, count: usize, bytes: usize| {
+        worst = worst.max(longest);
+        println!("{what:<28} {:>10.0} us {count:>10} iterations {bytes:>12} bytes", longest.as_secs_f64() * 1e6);
+    };
+    println!("{keys} keys, {peers} peers; the longest iteration in CPU time");
+    let idle = (0..IDLE_ITERATIONS).map(|_| node.iterate(None)).max().unwrap();
+    show("ping-pong alone", idle, IDLE_ITERATIONS, 0);
+    for path in ["/metrics", "/status.json", "/history.json", "/"] {
+        // Each request as the first of its connection.
+        node.worker = node.world.driver.client();
+        let (longest, count, reply) = node.run(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert!(reply.starts_with(b"HTTP/1.1 200 OK"), "{}", reply.escape_ascii());
+        show(&format!("GET {path}"), longest, count, reply.len());
+    }
+    node.worker = node.world.driver.client();
+    for request in ["STATS\n", "MESH\n", "KEYS nothing*\n", "KEYS key*99\n", "KEYS *\n"] {
+        let (longest, count, reply) = node.run(request);
+        show(request.trim_end(), longest, count, reply.len());
+    }
+    node.worker = node.world.driver.client();
+    let (mut longest, mut count, mut bytes, mut cursor) = (Duration::ZERO, 0, 0, "0".to_owned());
+    loop {
+        let words = ["SCAN", cursor.as_str(), "COUNT", "10000"];
+        let words: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+        let (took, iterations, reply) = node.run(&format!("*4\r\n{words}"));
+        (longest, count, bytes) = (longest.max(took), count + iterations, bytes + reply.len());
+        let reply = String::from_utf8(reply).unwrap();
+        reply.split("\r\n").nth(2).unwrap().clone_into(&mut cursor);
+        if cursor == "0" {
+            break;
+        }
+    }
+    show("SCAN of all, COUNT 10000", longest, count, bytes);
+    let (longest, count, reply) = node.run("*1\r\n$8\r\nFLUSHALL\r\n");
+    show("FLUSHALL", longest, count, reply.len());
+    assert!(is_quick || worst < LIMIT, "an iteration took {worst:?} of CPU time");
+}
