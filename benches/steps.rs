@@ -104,7 +104,10 @@ fn main() {
     let mut worst = Duration::ZERO;
     let mut show = |what: &str, longest: Duration, count: usize, bytes: usize| {
         worst = worst.max(longest);
-        println!("{what:<28} {:>10.0} us {count:>10} iterations {bytes:>12} bytes", longest.as_secs_f64() * 1e6);
+        println!(
+            "{what:<28} {:>10.0} us {count:>10} iterations {bytes:>12} bytes",
+            longest.as_secs_f64() * 1e6
+        );
     };
     println!("{keys} keys, {peers} peers; the longest iteration in CPU time");
     let idle = (0..IDLE_ITERATIONS).map(|_| node.iterate(None)).max().unwrap();

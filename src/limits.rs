@@ -43,7 +43,8 @@ pub struct Limits {
     pub slow_reader_ms: u32,
     /// Longest silence inside a request; beyond loopback also the time until AUTH.
     pub request_idle_ms: u32,
-    /// Beyond loopback: the time until the first byte of a connection.
+    /// Beyond loopback: the time until the first byte of a connection. A terminal sends at the end of a line, so it
+    /// bounds how long somebody types the first one.
     pub first_byte_ms: u32,
     /// Arguments of one request before authentication.
     pub unauthenticated_args_max: u32,
@@ -100,7 +101,7 @@ impl Default for Limits {
             slow_reader_bytes: 8 * 1024 * 1024,
             slow_reader_ms: 10_000,
             request_idle_ms: 60_000,
-            first_byte_ms: 10_000,
+            first_byte_ms: 300_000,
             unauthenticated_args_max: 10,
             unauthenticated_line_bytes_max: 16 * 1024,
             unauthenticated_output_bytes_max: 64 * 1024,

@@ -126,7 +126,7 @@ fn idle_timeout_applies_inside_a_request_and_never_between_requests() {
     thinking.ask("SET key:value");
     inside.ask("PING");
     inside.send("SET key:oth");
-    let sentence = ":ERR nothing came for too long; the connection ends\n";
+    let sentence = ":ERR nothing came for too long (request_idle_ms = 300); the connection ends\n";
     assert_eq!(inside.rest(), (sentence.to_owned(), End::Eof));
     thread::sleep(Duration::from_millis(600));
     assert_eq!(thinking.ask("GET key"), ":GOT key:value");

@@ -12,7 +12,10 @@ use olivia::limits::{EvictionPolicy, Limits};
 use olivia::node::CloseReason;
 use std::time::Duration;
 
-const IDLE: &str = ":ERR nothing came for too long; the connection ends\n";
+/// What a client gets whose time is over.
+fn idle(setting: &str, ms: u32) -> String {
+    format!(":ERR nothing came for too long ({setting} = {ms}); the connection ends\n")
+}
 
 fn driver(limits: Limits) -> Driver {
     assert_eq!(limits.check(), Ok(()));
@@ -70,7 +73,7 @@ fn silence_inside_a_request_ends_the_connection() {
     assert_eq!(driver.take(client), ":SAT a:1\n");
     assert!(!driver.has_ended(client));
     driver.pass(ms(1));
-    assert_eq!(driver.take(client), IDLE);
+    assert_eq!(driver.take(client), idle("request_idle_ms", 1_000));
     assert!(driver.has_ended(client));
     driver.shut(client);
     assert!(driver.is_closed(client));
@@ -101,7 +104,7 @@ fn silent_remote_client_times_out() {
     driver.pass(ms(999));
     assert!(!driver.has_ended(elsewhere));
     driver.pass(ms(1));
-    assert_eq!(driver.take(elsewhere), IDLE);
+    assert_eq!(driver.take(elsewhere), idle("first_byte_ms", 1_000));
     assert!(driver.has_ended(elsewhere) && driver.has_ended(mapped));
     assert!(!driver.has_ended(here) && !driver.has_ended(here_too) && !driver.has_ended(here_as_well));
 }
@@ -123,7 +126,10 @@ fn unauthenticated_client_times_out_while_sending() {
     driver.pass(ms(10));
     for stranger in [talker, dripper] {
         let told = driver.take(stranger);
-        assert_eq!(told, ":ERR the password was not given in time; the connection ends\n");
+        assert_eq!(
+            told,
+            ":ERR the password was not given in time (request_idle_ms = 1000); the connection ends\n"
+        );
         assert!(driver.has_ended(stranger));
         driver.shut(stranger);
     }

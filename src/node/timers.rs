@@ -86,16 +86,23 @@ fn fire(state: &mut State, now: Now, key: ConnKey, deadline: u64) {
     }
     let overdue = timeouts::time_limit(conn, &config.limits).filter(|(due, _)| *due <= now.mono);
     let Some((_, reason)) = overdue else { return timeouts::arm(state, key) };
+    let limits = &config.limits;
     let sentence = if reason == CloseReason::Idle && conn.is_serving() {
-        "nothing came for too long; the connection ends"
+        let (setting, ms) = if conn.inbound.is_empty() {
+            ("first_byte_ms", limits.first_byte_ms)
+        } else {
+            ("request_idle_ms", limits.request_idle_ms)
+        };
+        format!("nothing came for too long ({setting} = {ms}); the connection ends")
     } else if reason == CloseReason::Unauthenticated && conn.is_serving() {
-        "the password was not given in time; the connection ends"
+        let ms = limits.request_idle_ms;
+        format!("the password was not given in time (request_idle_ms = {ms}); the connection ends")
     } else {
         return close_conn(state, key, reason);
     };
     let protocol = conn.speaks();
     conn.replies.next(&mut conn.outbound, pool, |out| match protocol {
-        ClientProtocol::Commands(protocol) => put_error(out, protocol, b"", sentence),
+        ClientProtocol::Commands(protocol) => put_error(out, protocol, b"", &sentence),
         ClientProtocol::Http => {
             let end = Delivery { is_head: false, keep_alive: false };
             put_response(out, Status::Timeout, TEXT, end, format!("{sentence}\n").as_bytes());

@@ -53,7 +53,7 @@
 //! | `TTL a,b,nope` | `:LASTS a:27,b:never` | seconds, rounded up |
 //! | `PING` or `PING 0` | `0:PONG 1` | with an id, that id |
 //! | `REQUEST bloomfilter` | `:FULFILLED v=1,blocks=…,keys=…,epoch=…,seq=…,bits=…` | the node's filter; [`filter_dump`] |
-//! | `REQUEST peers` | `:FULFILLED 10.0.0.2:5454,10.0.0.3:5454` | the peers' addresses: the linked, then up to 1,024 others |
+//! | `REQUEST peers` | `:FULFILLED 10.0.0.2:5454,"10.0.0.3:5454 backup"` | the addresses of the linked peers, then up to 1,024 others, each with its state as in MESH |
 //! | `REQUEST connect` | as `REQUEST bloomfilter` | bare, by a person; with arguments: the handshake of a node |
 //! | `REQUEST disconnect` | `:FULFILLED bye` | then the connection closes |
 //! | `WHO key` | `:HELD key:here,key:10.0.0.2:5454` | who holds the key, or by its filter claims it, the nearest first |

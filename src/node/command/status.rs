@@ -359,15 +359,19 @@ pub(in crate::node) fn request<'a>(_: &mut State, call: &mut Call<'a>) -> Result
     Err(call.table.unknown_topic(call.command, b""))
 }
 
-/// REQUEST peers: the linked ones, then the others that are credible.
+/// REQUEST peers: the addresses of the linked ones; then the others, in quotes, each with what is known of it.
 pub(in crate::node) fn peers<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     let linked = state.mesh.peers.linked().map(|(_, peer)| peer.addr);
     // Until the link of a dead node is found dead, its successor may live at the same address.
     let mut listed = BTreeSet::new();
-    let backups = backups(state).filter(|entry| entry.is_credible()).take(BACKUPS_LISTED_MAX);
-    for addr in linked.chain(backups.map(AddressEntry::addr)) {
+    for addr in linked {
         if listed.insert(addr) {
             call.reply.text(addr);
+        }
+    }
+    for other in backups(state).take(BACKUPS_LISTED_MAX).map(view_of_contact) {
+        if listed.insert(other.addr) {
+            call.reply.text(format_args!("\"{other}\""));
         }
     }
     call.check_length(state)?;
