@@ -152,7 +152,7 @@ fn many_filters(bench: &Bench, log2: u8) {
 }
 
 fn main() {
-    // `cargo test` runs this too, and says nothing of a bench.
+    // `cargo test` runs this too, and passes no --bench.
     let quick = env::args().any(|arg| arg == "--quick") || !env::args().any(|arg| arg == "--bench");
     let bench = if quick {
         Bench { rounds: 1, operations: 2_000 }

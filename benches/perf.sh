@@ -68,10 +68,10 @@ echo "Samples by program and kernel:"
 report --sort dso | head -4 || true
 echo
 echo 'The 25 hottest functions of the program:'
-report --sort symbol | grep -F '[.]' | head -25 || true
+report --sort symbol | sed 's, *- *- *$,,' | grep -F '[.]' | head -25 || true
 echo
 echo 'The 25 hottest functions of the kernel:'
-report --sort symbol | grep -F '[k]' | head -25 || true
+report --sort symbol | sed 's, *- *- *$,,' | grep -F '[k]' | head -25 || true
 if [ -x "$tools/inferno-flamegraph" ]; then
     perf script -i "$out/perf.data" 2>/dev/null | "$tools/inferno-collapse-perf" >"$out/stacks.txt"
     "$tools/inferno-flamegraph" --title "olivia, $mix GET/SET, pipeline $pipeline" "$out/stacks.txt" >"$out/flame.svg"

@@ -26,13 +26,14 @@ const CURVE_POINTS: usize = 200;
 
 /// What `benches/pictures` has to know of the curve.
 const CURVE_HEAD: &str = "\
-# title: The slowest insertion while growing, in each 200th of the way
+# title: The slowest insertion while growing to 50 million items
 # kind: lines
 # scale: log
 # x: items
-# y: CPU time of the slowest 8 insertions, µs
+# y: CPU time of the slowest 8 insertions
+# unit: us
 # command: cargo bench --bench store -- --large grow --csv=docs/measured/growth.csv
-items,olivia store,hashbrown (16 B entries)
+items,olivia,hashbrown (16 B entries)
 ";
 
 /// A part of the benchmark with its name.
@@ -323,7 +324,7 @@ fn expire(options: &Options) {
     }
 }
 
-/// SETEX then DEL, a million a second for ten seconds of the store's time.
+/// SETEX then DEL, a million per second for ten seconds of the store's time.
 fn churn(options: &Options) {
     let seconds = if options.quick { 1 } else { 10 };
     let mut store = new_store();
@@ -416,7 +417,7 @@ fn equal(options: &Options) {
         row(
             &format!("{items} hashes {what}, memory"),
             store.memory_bytes() as f64 / items as f64,
-            "B an item",
+            "B per item",
         );
     }
 }

@@ -50,7 +50,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, String> {
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
         match arg.as_str() {
-            // What cargo says when it is not a test.
+            // What cargo passes when it is not a test.
             "--bench" => options.quick = false,
             "--quick" => wants_quick = true,
             "--burst" => options.burst_only = true,
@@ -90,7 +90,7 @@ fn memory(options: &Options, peers: &[Peer]) -> Result<(), String> {
     let counts: &[u32] = if options.quick { &[5_000] } else { &[1_000_000, 5_000_000] };
     let mut csv = String::from(
         "# title: Memory beside key and value: 16 B keys, 64 B values\n# kind: bars\n# x: items\n\
-         # y: bytes an item\n# command: cargo bench --bench items -- --redis redis-server \
+         # y: bytes per item\n# command: cargo bench --bench items -- --redis redis-server \
          --memcached memcached --csv docs/measured/memory.csv\nitems",
     );
     for peer in peers {
@@ -108,7 +108,7 @@ fn memory(options: &Options, peers: &[Peer]) -> Result<(), String> {
                 let held = (status(server.pid(), "VmRSS")? - before) as f64 * 1024.0;
                 let over = held / f64::from(count) - (KEY_BYTES + VALUE_BYTES) as f64;
                 println!(
-                    "memory    {:9} {label:16} {over:7.1} bytes an item over key and value",
+                    "memory    {:9} {label:16} {over:7.1} bytes per item over key and value",
                     peer.name()
                 );
                 let _ = write!(csv, ",{over:.1}");
@@ -199,7 +199,7 @@ fn burst(peer: &Peer, options: &Options, arrival: Arrival) -> Result<(), String>
     Ok(())
 }
 
-/// The longest turn of a server that tells it, beside the longest before.
+/// The longest iteration of a server that reports it, beside the longest before.
 fn iterations(before: Option<u64>, after: Option<u64>) -> String {
     let both = before.zip(after);
     both.map_or_else(String::new, |(before, after)| format!("; longest turn {after} us, {before} before"))

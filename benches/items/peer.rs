@@ -87,7 +87,7 @@ impl Peer {
         }
     }
 
-    /// The longest turn so far, of a server that tells.
+    /// The longest iteration so far, of a server that reports it.
     pub(crate) fn iteration_max_us(&self, conn: &mut Conn) -> Result<Option<u64>, String> {
         match self {
             Self::Olivia => conn.stat("iteration_max_us").map(Some),

@@ -72,7 +72,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Replies a second.
+    /// Replies per second.
     pub(crate) fn per_second(&self) -> f64 {
         self.times.len() as f64 / self.took.as_secs_f64()
     }

@@ -1,6 +1,6 @@
-//! The load generator: how many requests a second a node answers, and how long each takes.
+//! The load generator: how many requests per second a node answers, and how long each takes.
 //!
-//! `cargo bench --bench load -- --help` tells its options. It speaks Redis' and memcached's protocols
+//! `cargo bench --bench load -- --help` lists its options. It speaks Redis' and memcached's protocols
 //! as well, so that what is compared is loaded by the very same code. Not here: what a node without
 //! load costs, which `benches/footprint` measures.
 
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what the arguments ask for, and prints what it finds.
+/// Runs what the arguments name, and prints the results.
 ///
 /// # Errors
 /// A sentence, also when a single reply was wrong.
@@ -61,7 +61,7 @@ fn fill(plan: &Plan) -> Result<(), String> {
     measure(&plan, None).map(|_| ())
 }
 
-/// Carries out a plan, and tells the CPU time in ns for each request that process `pid` has used
+/// Carries out a plan, and returns the CPU time in ns for each request that process `pid` has used
 /// meanwhile. Any wrong reply is an error.
 fn measure(plan: &Plan, pid: Option<u32>) -> Result<(Outcome, Option<f64>), String> {
     let before = pid.map(server::cpu_ns).transpose()?;

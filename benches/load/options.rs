@@ -23,7 +23,7 @@ With --addr HOST:PORT: one run against what listens there.
   --mix M                 get, set or GETs/SETs as in 90/10 (get)
   --pipeline N            requests on their way on each connection (16)
   --fill                  sets every key first
-  --pid N                 tells the CPU time of the process N for each request
+  --pid N                 prints the CPU time of the process N per request
 
 Both:
   --connections N (50)    --requests N | --seconds S (table: 1 s, else 1000000 requests)
@@ -76,7 +76,7 @@ impl Options {
                 "fill" => options.fill = true,
                 "quick" => options.quick = true,
                 "help" => options.help = true,
-                // Cargo says it to every benchmark.
+                // Cargo passes it to every benchmark.
                 "bench" => {}
                 "seconds" => {
                     let seconds: f64 = parser.value().and_then(|value| value.parse()).map_err(text)?;

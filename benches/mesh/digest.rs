@@ -1,9 +1,9 @@
 //! Bytes that a node spends on telling one peer of one new key, at several rates of new keys, and of a
-//! snapshot for each key that it tells of.
+//! snapshot for each key in it.
 //!
 //! The rates are those of real processes, since how many keys share a frame is a matter of time. Keys are
 //! added first, so that the filter does not grow while it is measured; what growing costs, a doubling and
-//! the rebuilt blocks behind it, is measured by itself.
+//! the rebuilt blocks after it, is measured by itself.
 
 use super::options::Options;
 use super::processes::{Conn, Mesh};
@@ -12,7 +12,7 @@ use super::server::Server;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-/// Time in which all is told that was set.
+/// Time in which all that was set is published.
 const SPREAD: Duration = Duration::from_millis(300);
 
 const NODES: usize = 3;
@@ -24,23 +24,23 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         (&[10, 100, 1_000, 10_000, 30_000, 100_000], Duration::from_secs(5))
     };
     let head = [
-        "title: Bytes of the digest for each new key and peer",
+        "title: Bytes of the digest per new key and peer",
         "kind: bars",
-        "x: new keys a second",
+        "x: new keys per second",
         "y: bytes",
     ];
-    let mut report = Report::new("digest", &head, &["new keys a second", "bytes a key and peer"]);
+    let mut report = Report::new("digest", &head, &["new keys per second", "bytes per key and peer"]);
     for &rate in rates {
         let mut mesh = Mesh::start(NODES)?;
         let conn = &mut mesh.conns[0];
         let keys = u64::try_from(time.as_millis()).unwrap_or(0) * rate / 1_000;
         prefill(conn, keys.max(100))?;
-        let (told, reached, grown) = paced(conn, rate, time)?;
+        let (sent, reached, grown) = paced(conn, rate, time)?;
         println!(
-            "digest    {rate:7} new keys a second wanted, {reached:.0} reached: {told:6.2} bytes a key and peer{}",
+            "digest    {rate:7} new keys per second wanted, {reached:.0} reached: {sent:6.2} bytes per key and peer{}",
             if grown { " (the filter has grown meanwhile)" } else { "" }
         );
-        report.row(&[&rate, &digits(told, 2)]);
+        report.row(&[&rate, &digits(sent, 2)]);
     }
     growth(options)?;
     snapshot(options)?;
@@ -58,21 +58,21 @@ fn prefill(conn: &mut Conn, keys: u64) -> Result<(), String> {
         }
         // It has just grown: there is room for as many as there are, all but.
         if next > keys * 5 / 4 {
-            return wait_until_all_is_told(conn).map(drop);
+            return wait_until_published(conn).map(drop);
         }
     }
 }
 
-/// Waits until nothing more is told, rebuilt blocks behind a growth neither. Gives the bytes so far.
-fn wait_until_all_is_told(conn: &mut Conn) -> Result<u64, String> {
-    let mut told = conn.stat("digest_sent_bytes")?;
+/// Waits until nothing more is sent, nor rebuilt blocks after a growth. Gives the bytes so far.
+fn wait_until_published(conn: &mut Conn) -> Result<u64, String> {
+    let mut sent = conn.stat("digest_sent_bytes")?;
     loop {
         std::thread::sleep(SPREAD);
         let now = conn.stat("digest_sent_bytes")?;
-        if now == told {
-            return Ok(told);
+        if now == sent {
+            return Ok(sent);
         }
-        told = now;
+        sent = now;
     }
 }
 
@@ -102,11 +102,11 @@ fn paced(conn: &mut Conn, rate: u64, time: Duration) -> Result<(f64, f64, bool),
     }
     let took = begin.elapsed();
     std::thread::sleep(SPREAD);
-    let told = (conn.stat("digest_sent_bytes")? - before) as f64 / set as f64 / (NODES - 1) as f64;
-    Ok((told, set as f64 / took.as_secs_f64(), conn.stat("filter_bits")? != bits))
+    let sent = (conn.stat("digest_sent_bytes")? - before) as f64 / set as f64 / (NODES - 1) as f64;
+    Ok((sent, set as f64 / took.as_secs_f64(), conn.stat("filter_bits")? != bits))
 }
 
-/// The price of a doubling: from one growth to behind the next, at full speed.
+/// The price of a doubling: from one growth to after the next, at full speed.
 fn growth(options: &Options) -> Result<(), String> {
     let mut mesh = Mesh::start(NODES)?;
     let conn = &mut mesh.conns[0];
@@ -118,10 +118,10 @@ fn growth(options: &Options) -> Result<(), String> {
         set_some(conn, "growing", next, 500)?;
         next += 500;
     }
-    let told = wait_until_all_is_told(conn)?;
-    let each = (told - before) as f64 / next as f64 / (NODES - 1) as f64;
+    let sent = wait_until_published(conn)?;
+    let each = (sent - before) as f64 / next as f64 / (NODES - 1) as f64;
     println!(
-        "digest    from {keys} keys to {}, a doubling of the filter with it: {each:.2} bytes a key and peer",
+        "digest    from {keys} keys to {}, a doubling of the filter with it: {each:.2} bytes per key and peer",
         keys + next
     );
     Ok(())
@@ -140,7 +140,7 @@ fn snapshot(options: &Options) -> Result<(), String> {
     while late.0.stat_text("ready")? != "yes" || late.0.stat("peers_linked")? != 1 {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let told = (mesh.conns[0].stat("digest_sent_bytes")? - before) as f64 / keys as f64;
-    println!("digest    snapshot of {keys} keys, just grown: {told:.2} bytes a key");
+    let sent = (mesh.conns[0].stat("digest_sent_bytes")? - before) as f64 / keys as f64;
+    println!("digest    snapshot of {keys} keys, just grown: {sent:.2} bytes per key");
     Ok(())
 }

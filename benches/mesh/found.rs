@@ -1,7 +1,7 @@
 //! How long a key that was set on one node is not found on another.
 //!
 //! From before the SET is sent until a GET that finds it has its reply, so both round trips are in it. A
-//! node tells of a key at once if it has told nothing for a while, else it gathers, the longer the more
+//! node publishes a key at once if it has published nothing for a while, else it gathers, the longer the more
 //! there is: so there are three cases, a key that comes alone, one that follows another within 4 ms, and
 //! one that follows many.
 
@@ -58,6 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         "title: From SET on one node until GET finds it on another, with 3 and 16 nodes",
         "kind: lines",
         "scale: log",
+        "x scale: nines",
         "x: percent of the keys",
         "y: ms",
     ];
@@ -79,7 +80,7 @@ fn measure(mesh: &mut Mesh, case: Case, rounds: u32) -> Result<Histogram, String
         let setter = pick(&mut rng, count);
         let asker = (setter + 1 + pick(&mut rng, count - 1)) % mesh.conns.len();
         std::thread::sleep(PAUSE + Duration::from_micros(rng.below(4_000)));
-        // The first of those is told at once, and the others wait.
+        // The first of those is published at once, and the others wait.
         let before: &[u32] = match case {
             Case::Alone => &[],
             Case::Behind => &[1],

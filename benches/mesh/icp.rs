@@ -1,16 +1,16 @@
-//! Nodes as caches that help each other, against caches that ask everybody.
+//! Nodes as caches that help each other, beside caches that query all others.
 //!
 //! Each request of a trace goes to one node, which is asked for the object; what nobody has is fetched
-//! from somewhere else and set there. Caches that ask everybody (as by ICP, RFC 2186) send a question to
+//! from somewhere else and set there. Caches of ICP (RFC 2186) send a query to
 //! each other cache whenever they do not have an object themselves, and get an answer from each. They are
 //! counted with the very same messages, a GET and the NONE or VALUE that answers it, and like Olivia's
 //! without values. So what is compared is knowing whom to ask, with all that it costs: each key that is
-//! told to each peer, the beats, questions in vain. The comparison is that of "Summary Cache" (Fan, Cao,
+//! published to each peer, the heartbeats, false positives. The comparison is that of "Summary Cache" (Fan, Cao,
 //! Almeida, Broder, IEEE/ACM Transactions on Networking 8(3), 2000).
 //!
 //! Two kinds of caches: those that leave an object where it is found, which is how Olivia is used, and
 //! those that keep a copy of what another cache gave them, as Web caches do. And the time of a trace can run
-//! faster, since keys that come close together are told together.
+//! faster, since keys that come close together are published together.
 
 use super::options::Options;
 use super::report::{Report, digits};
@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Values are cut here: a line takes no longer ones.
 const VALUE_BYTES_MAX: usize = 50_000;
 
-/// Bytes of a frame's header, and of the answer to a question, but for a value: a VALUE has some more, of
+/// Bytes of a frame's header, and of the answer to a query, but for a value: a VALUE has some more, of
 /// which the other side is given nothing.
 const HEADER_BYTES: u64 = 20;
 const ANSWER_BYTES: u64 = HEADER_BYTES + 8;
@@ -66,30 +66,30 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let seconds = requests.last().map_or(0, |last| last.second) + 1;
     println!("trace     {} requests in {seconds} s, {}", requests.len(), name(options));
     let head = [
-        "title: Messages between caches for each request, against asking everybody",
-        "kind: bars",
+        "title: Messages between caches per request, beside ICP, which queries every cache",
+        "kind: points",
         "scale: log",
         "x: nodes, what becomes of a remote hit, how fast the trace runs",
         "y: messages",
     ];
-    let mut report = Report::new("trace", &head, &["run", "asking everybody", "olivia"]);
+    let mut report = Report::new("trace", &head, &["run", "ICP", "olivia"]);
     for &nodes in sizes {
         for copies in [Copies::Left, Copies::Kept] {
             for &speed in speeds {
                 let plan = Plan { requests: &requests, nodes, copies, speed, life: options.life };
-                let everybody = ask_everybody(&plan);
-                show("everybody", &plan, everybody);
+                let icp = run_icp(&plan);
+                show("ICP", &plan, icp);
                 let olivia = run_olivia(&plan)?;
                 show("olivia", &plan, olivia);
                 println!(
                     "trace     {:.1} times fewer messages, {:.1} times fewer bytes",
-                    everybody.traffic.messages as f64 / olivia.traffic.messages as f64,
-                    everybody.traffic.bytes as f64 / olivia.traffic.bytes as f64
+                    icp.traffic.messages as f64 / olivia.traffic.messages as f64,
+                    icp.traffic.bytes as f64 / olivia.traffic.bytes as f64
                 );
                 let each =
                     |outcome: Outcome| digits(outcome.traffic.messages as f64 / requests.len() as f64, 3);
                 let run = format!("{nodes} {copies:?} ×{speed}").to_lowercase();
-                report.row(&[&run, &each(everybody), &each(olivia)]);
+                report.row(&[&run, &each(icp), &each(olivia)]);
             }
         }
     }
@@ -124,7 +124,7 @@ fn key_of(object: u64) -> String {
     format!("object-{object}")
 }
 
-fn ask_everybody(plan: &Plan<'_>) -> Outcome {
+fn run_icp(plan: &Plan<'_>) -> Outcome {
     let mut holders: HashMap<u64, Vec<(usize, Duration)>> = HashMap::new();
     let mut outcome = Outcome::default();
     let others = plan.nodes as u64 - 1;
@@ -140,8 +140,8 @@ fn ask_everybody(plan: &Plan<'_>) -> Outcome {
             continue;
         }
         outcome.traffic.messages += 2 * others;
-        let question = HEADER_BYTES + key_of(request.object).len() as u64;
-        outcome.traffic.bytes += others * (question + ANSWER_BYTES);
+        let query = HEADER_BYTES + key_of(request.object).len() as u64;
+        outcome.traffic.bytes += others * (query + ANSWER_BYTES);
         if holders.is_empty() {
             holders.push((at, until));
         } else {

@@ -1,4 +1,4 @@
-//! What nodes cost each other that nobody asks anything, and how soon a dead one is found out.
+//! The traffic of idle nodes, and how soon a dead one is detected.
 //!
 //! The traffic is what Linux counts on the loopback device, headers, acknowledgements and whatever else
 //! is on it: run it in a network namespace of its own (`unshare -rn sh -c 'ip link set lo up && …'`).
@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let sizes: &[usize] = if options.quick { &[3] } else { &[3, 16] };
     let time = if options.quick { Duration::from_millis(200) } else { Duration::from_secs(20) };
-    let head = ["title: Traffic and CPU time of a node that nobody asks anything", "kind: table"];
-    let columns = ["nodes", "bytes/s a node with TCP/IP headers", "packets/s a node", "CPU us/s a node"];
+    let head = ["title: Traffic and CPU time of an idle node", "kind: table"];
+    let columns =
+        ["nodes", "bytes/s per node with TCP/IP headers", "packets/s per node", "CPU us/s per node"];
     let mut report = Report::new("idle", &head, &columns);
     for &nodes in sizes {
         let mesh = Mesh::start(nodes)?;
@@ -28,7 +29,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let (bytes, packets, used) =
             (each(bytes, bytes_after), each(packets, packets_after), each(used, used_after) / 1e3);
         println!(
-            "idle      {nodes:3} nodes: {bytes:.0} bytes and {packets:.0} packets a second sent by each, {used:.0} us of CPU a second"
+            "idle      {nodes:3} nodes: {bytes:.0} bytes and {packets:.0} packets per second sent by each, {used:.0} us of CPU per second"
         );
         report.row(&[&nodes, &digits(bytes, 0), &digits(packets, 0), &digits(used, 0)]);
     }
@@ -46,9 +47,9 @@ fn loopback() -> Result<(u64, u64), String> {
 }
 
 /// From the end of a process, or its standing still, until the others have no such peer any more; what it
-/// costs a client meanwhile that asks for its keys.
+/// costs a client meanwhile that reads its keys.
 pub(crate) fn dead(options: &Options) -> Result<(), String> {
-    let head = ["title: Until a dead peer is no longer asked", "kind: table"];
+    let head = ["title: Time until a dead peer is not queried any more", "kind: table"];
     let columns = ["how", "unlinked after ms", "slowest GET ms", "GETs", "timeouts"];
     let mut report = Report::new("dead", &head, &columns);
     for (how, signal) in [("killed", "-KILL"), ("stopped", "-STOP")] {

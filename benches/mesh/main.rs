@@ -1,6 +1,6 @@
 //! What the mesh costs and how quick it is: every figure of `docs/mesh.md`, one table a figure.
 //!
-//! `cargo bench --bench mesh -- --help` tells the tables. Those that are about time run real processes on
+//! `cargo bench --bench mesh -- --help` lists the tables. Those that are about time run real processes on
 //! loopback; those that are about counts run whole meshes inside this process, by virtual time, where a
 //! hundred nodes cost no more than their work and every byte is seen (`world.rs`). Not here: what one
 //! node does for its own clients, which `benches/load` measures.

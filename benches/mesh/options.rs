@@ -17,7 +17,7 @@ Tables; all of them, if none is named. With real processes on loopback:
 With whole meshes inside this process, by virtual time:
   queries   queries for 1,000 absent keys, and for a remote hit, over the fills of the filters
   scale       memory, traffic and queries from 3 to 100 nodes
-  trace       messages, bytes and hit ratio on a trace, against asking everybody
+  trace       messages, bytes and hit ratio on a trace, beside ICP
 
   --trace FILE   the trace: CSV with a header, columns second, object, bytes and perhaps client, .gz or
                  plain; without it one is drawn: see benches/mesh/trace.rs
@@ -96,7 +96,7 @@ impl Options {
                 "--help" => options.help = true,
                 name => match TABLES.iter().find(|(table, _)| *table == name) {
                     Some((_, table)) => options.tables.push(*table),
-                    None => return Err(format!("'{name}' is not known; --help tells what is")),
+                    None => return Err(format!("'{name}' is not known; --help lists the tables")),
                 },
             }
         }

@@ -17,7 +17,7 @@ const KEYS_PER_LINE: u64 = 100;
 /// Fills between two growths at which is measured; the last is just before the second.
 const FILLS: [f64; 6] = [1.02, 1.2, 1.4, 1.6, 1.8, 1.98];
 
-/// Longer than any change takes to be told and filters to be rebuilt.
+/// Longer than any change takes to be published and filters to be rebuilt.
 const SPREAD: Duration = Duration::from_secs(2);
 
 /// What was found at one fill.

@@ -13,7 +13,7 @@ pub(crate) struct Report {
 
 impl Report {
     /// With what `benches/pictures` wants to know: `head` are its lines, without the `# `. The name is that
-    /// of the table, perhaps with more behind a line.
+    /// of the table, perhaps with more after a line.
     pub(crate) fn new(name: &'static str, head: &[&str], columns: &[&str]) -> Self {
         let table = name.split('_').next().unwrap_or(name);
         let mut csv = String::new();
@@ -44,7 +44,7 @@ impl Report {
     }
 }
 
-/// A number with so many digits behind the point.
+/// A number with so many digits after the point.
 pub(crate) fn digits(value: f64, digits: usize) -> String {
     format!("{value:.digits$}")
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Time over which idle traffic is counted.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Keys that are set one by one, far enough apart that each is told by itself.
+/// Keys that are set one by one, far enough apart that each is published by itself.
 const SINGLE_KEYS: u64 = 100;
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
@@ -21,12 +21,12 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let columns = ["nodes", "for a key that another node has", "for a key that nobody has"];
     let mut report = Report::new("scale", &head, &columns);
     let head = [
-        "title: Bytes that nodes say to each other, as the mesh grows, without headers of TCP and IP",
+        "title: Bytes between nodes by size of the mesh, without headers of TCP and IP",
         "kind: lines",
         "x: nodes",
         "y: bytes",
     ];
-    let columns = ["nodes", "of an idle node in a second", "to tell all of a key that comes alone"];
+    let columns = ["nodes", "per second of an idle node", "per key that is published alone"];
     let mut traffic = Report::new("scale_traffic", &head, &columns);
     for &nodes in sizes {
         let mut world = World::new(nodes)?;
@@ -41,14 +41,14 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             world.ask(0, &format!("SET single-{n}:1\n"))?;
             world.pass(Duration::from_millis(10));
         }
-        let told = world.traffic.since(before).digests;
+        let sent = world.traffic.since(before).digests;
         let filters = world.stat(0, "peer_filters_bytes")?;
         let own = world.node(0).own_filter().size().bytes();
         let idle = idle.bytes as f64 / IDLE.as_secs_f64() / nodes as f64;
-        let told = told.bytes as f64 / SINGLE_KEYS as f64;
+        let sent = sent.bytes as f64 / SINGLE_KEYS as f64;
         println!(
-            "scale     {nodes:3} nodes of {} keys: filters of the others {} KiB (one is {} KiB); idle {idle:.0} bytes a second and node; \
-             a key that comes alone is told to all in {told:.0} bytes; {:.4} queries for an absent key, {:.4} for a remote hit",
+            "scale     {nodes:3} nodes of {} keys: filters of the others {} KiB (one is {} KiB); idle {idle:.0} bytes per second and node; \
+             a key that comes alone is published to all in {sent:.0} bytes; {:.4} queries for an absent key, {:.4} for a remote hit",
             filler.keys,
             filters / 1024,
             own / 1024,
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             found.per_hit,
         );
         report.row(&[&nodes, &digits(found.per_hit, 4), &digits(found.absent / 1e3, 5)]);
-        traffic.row(&[&nodes, &digits(idle, 0), &digits(told, 0)]);
+        traffic.row(&[&nodes, &digits(idle, 0), &digits(sent, 0)]);
     }
     traffic.finish(options.write)?;
     report.finish(options.write)

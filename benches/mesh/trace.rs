@@ -5,7 +5,7 @@
 //! text); others are ignored. Where a name ends in `.gz`, the program `gzip` unpacks it. Requests are dealt
 //! to nodes by their client, or at random where it is not known.
 //!
-//! What is drawn has the shape of a trace of that kind: 2,000 requests a second, objects by Zipf's law, and
+//! What is drawn has the shape of a trace of that kind: 2,000 requests per second, objects by Zipf's law, and
 //! one object in seven requests that was never asked for before.
 
 use olivia::base::rng::Rng;
@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Requests that are drawn, in a second and in all.
+/// Requests that are drawn, per second and in all.
 const DRAWN_PER_SECOND: u64 = 2_000;
 const DRAWN: usize = 1_000_000;
 

@@ -1,4 +1,4 @@
-//! Counts what nodes say to each other, by what it is for.
+//! Counts the bytes between nodes, by their purpose.
 
 use olivia::wire::frame::{Body, FrameLimits, Front, MAGIC, front};
 
@@ -25,7 +25,7 @@ impl Sum {
 pub(crate) struct Traffic {
     /// GET, and what answers it, but for the bytes of the values.
     pub(crate) queries: Sum,
-    /// Keys and blocks that were added, snapshots, and what asks for them.
+    /// Keys and blocks that were added, snapshots, and requests for them.
     pub(crate) digests: Sum,
     /// Signs of life.
     pub(crate) heartbeats: Sum,
@@ -89,7 +89,7 @@ impl Traffic {
     }
 }
 
-/// Cuts what one end of a link says into messages.
+/// Cuts the bytes of one end of a link into messages.
 #[derive(Debug, Default)]
 pub(crate) struct Listener {
     /// The beginning of a message whose end has not come.

@@ -1,9 +1,9 @@
 //! Draws the pictures of the documentation: each `docs/measured/NAME.csv` becomes `docs/NAME.svg`.
 //!
 //! The data are what the benches measured and wrote there; nothing is computed here but coordinates. The
-//! first lines of a file say how to draw it, as `# key: value`: `title`, `kind` (`bars` or `lines`; `table`
-//! is not drawn), `x`, `y` (axis labels), `scale` (`log` for a logarithmic y axis), `from` (where x begins,
-//! if not at 0), `command` (what measured it). Then a header of column names and the rows; the first column
+//! first lines of a file say how to draw it, as `# key: value`: `title`, `kind` (`bars`, `points` or
+//! `lines`; `table` is not drawn), `x`, `y` (axis labels), `unit` (`us`: y is microseconds), `scale` (`log`: y by powers
+//! of ten), `x scale` (`nines`: x is percentages by their nines), `from` (where x begins, if not at 0), `command` (what measured it). Then a header of column names and the rows; the first column
 //! is the label of a group of bars, or x. `mesh.svg` shows no data: what it shows is in `mesh.rs`.
 
 mod mesh;
@@ -62,12 +62,17 @@ fn parse(text: &str) -> Result<Option<Chart>, String> {
     }
     let kind = match need("kind")?.as_str() {
         "bars" => Kind::Bars,
+        "points" => Kind::Points,
         "lines" => Kind::Lines,
         "table" => return Ok(None),
-        other => return Err(format!("kind is bars, lines or table, not {other}")),
+        other => return Err(format!("kind is bars, points, lines or table, not {other}")),
     };
     let from = head("from").map_or(Ok(0.0), |from| from.parse().map_err(|_| format!("from: {from}")))?;
     let scale = if head("scale").as_deref() == Some("log") { Scale::Log } else { Scale::Linear };
+    if kind == Kind::Bars && scale == Scale::Log {
+        return Err("bars have no meaning on a logarithmic axis; kind is points".to_owned());
+    }
+    let x_scale = if head("x scale").as_deref() == Some("nines") { Scale::Nines } else { Scale::Linear };
     Ok(Some(Chart {
         title: need("title")?,
         x: need("x")?,
@@ -75,6 +80,8 @@ fn parse(text: &str) -> Result<Option<Chart>, String> {
         command: need("command")?,
         kind,
         scale,
+        is_time: head("unit").as_deref() == Some("us"),
+        x_scale,
         from,
         labels,
         series: columns[1..].iter().cloned().zip(values).collect(),

@@ -1,6 +1,6 @@
 //! Servers started for a measurement, and what Linux knows of them. Ended when dropped.
 //!
-//! Not a test world: nothing here survives a server that does not come up, it only says so.
+//! Not a test world: nothing here survives a server that does not come up, it only returns an error.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

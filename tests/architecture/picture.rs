@@ -135,9 +135,13 @@ fn svg(sources: &Sources) -> String {
     page(&body, y + 4)
 }
 
+/// Other colours for the page of a reader who prefers dark ones.
+const DARK: &str = "<style>@media(prefers-color-scheme:dark){svg{fill:#e6edf3}rect{stroke:#57606a}\
+    rect[fill='#eef4ff']{fill:#12263f}rect[fill='#f6f6f2']{fill:#1b1f24}text[fill='#555']{fill:#b0b8c0}}</style>\n";
+
 fn page(body: &str, height: usize) -> String {
     format!(
         "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 900 {height}' font-family='monospace' font-size='13' \
-         xml:space='preserve' fill='#222'>\n{body}</svg>\n"
+         xml:space='preserve' fill='#222'>\n{DARK}{body}</svg>\n"
     )
 }
