@@ -21,6 +21,8 @@
 //!           http/status_json
 //! peer      discovery, dialling, handshake, links, frames
 //!           clock  dialer  frames  handshake  heartbeat  link
+//! versions  one value per key: notices of newer versions
+//!           collection  discarded  notices  resync
 //! lookup    queries to peers, and from peers
 //!           remote  serve
 //! digest    own filter and filters of peers, kept equal
@@ -32,8 +34,8 @@
 //! records   the tables of a node, and its one write path
 //!           alarm  conn/connection  conn/replies  conn/session  digest/own_filter  digest/publishing
 //!           history  hybrid_clock  ids  keyspace  latency  logins  lookup/operation  lookup/queries
-//!           lookup/table  metrics  peer/address_book  peer/health  peer/link_queues  peer/mesh  peer/table
-//!           schedule  slow_log  tasks
+//!           lookup/table  metrics  peer/absent  peer/address_book  peer/health  peer/link_queues  peer/mesh
+//!           peer/table  schedule  slow_log  tasks  versions/moved  versions/tombstones
 //! filter    Bloom filters and their synchronisation
 //!           bit_sliced  bloom  change_ring  changelog  claim_stats  deferred_free  key  peer_filters  rate
 //!           receiver  size

@@ -66,6 +66,8 @@ pub struct Limits {
     pub slow_request_us: u32,
     /// Slow requests that are kept, each up to 400 bytes; the oldest one is dropped for one more.
     pub slow_requests_max: u32,
+    /// Deleted keys that are remembered one by one until every other node has acknowledged it.
+    pub tombstones_max: u32,
 }
 
 /// What happens to a write at `memory_max`.
@@ -112,6 +114,7 @@ impl Default for Limits {
             lookups_per_peer: 1_024,
             slow_request_us: 10_000,
             slow_requests_max: 128,
+            tombstones_max: 100_000,
         }
     }
 }
@@ -199,7 +202,7 @@ const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 ///
 /// Below the lower ends a node is unusable: a line of 1 KiB holds the handshake of a node, 2 KiB before authentication
 /// hold the longest password in quotes, 8 arguments hold a `HELLO` with password and name.
-pub const LIMIT_RANGES: [LimitRange<Limits>; 23] = [
+pub const LIMIT_RANGES: [LimitRange<Limits>; 24] = [
     range("clients_max", 1, 1_000_000, |l| l.clients_max.into()),
     range_or_zero("memory_max", MIB, 1024 * 1024 * GIB, "no limit", |l| l.memory_max),
     range("buffers_max", MIB, 1024 * 1024 * GIB, |l| l.buffers_max),
@@ -223,6 +226,7 @@ pub const LIMIT_RANGES: [LimitRange<Limits>; 23] = [
     range("lookups_per_peer", 1, LOOKUPS_PER_LINK_MAX as u64, |l| l.lookups_per_peer.into()),
     range_or_zero("slow_request_us", 1, 1_000 * MINUTE_MS, "log none", |l| l.slow_request_us.into()),
     range_or_zero("slow_requests_max", 1, 64 * KIB, "keep none", |l| l.slow_requests_max.into()),
+    range("tombstones_max", 1, 16 * MIB, |l| l.tombstones_max.into()),
 ];
 
 /// The range of each field of [`MeshLimits`], in their order.

@@ -15,10 +15,29 @@ use crate::filter::changelog::Changelog;
 use crate::limits::{EvictionPolicy, Limits, TIMERS_PER_STEP, TIMERS_PER_WRITE};
 use crate::node::digest::own_filter::OwnFilter;
 use crate::node::hybrid_clock::HybridClock;
+use crate::node::versions::tombstones::{Departure, Tombstones};
 use crate::store::{
     Eviction, Expiry, Full, HashSecret, HashedKey, Item, KeyHash, RemoveOutcome, SetOutcome, Store, Version,
 };
-use std::vec::Drain;
+use crate::wire::frame::KeyState;
+use std::mem;
+
+/// A change of a key, for the consumers of changes.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::node) struct Change {
+    pub(in crate::node) hash: KeyHash,
+    /// The key has a new version here; else its value is gone, or its expiry is another.
+    pub(in crate::node) is_new_version: bool,
+}
+
+/// The version that this node has, or remembers, of a key.
+#[derive(Debug)]
+pub(in crate::node) struct OwnVersion {
+    pub(in crate::node) key: Box<[u8]>,
+    pub(in crate::node) version: Version,
+    /// Of a value, or of a tombstone.
+    pub(in crate::node) state: KeyState,
+}
 
 /// The keys of this node; see the module.
 #[derive(Debug)]
@@ -26,10 +45,16 @@ pub(in crate::node) struct Keyspace {
     store: Store,
     own_filter: OwnFilter,
     clock: HybridClock,
+    tombstones: Tombstones,
+    tombstones_max: usize,
+    /// What all other nodes have acknowledged, those included that are absent.
+    acknowledged: Version,
     /// Nodes that are linked. Without any there is no consumer of changes.
     peers: usize,
-    /// Keys changed since [`Keyspace::take_changes`], in order.
-    changes: Vec<KeyHash>,
+    /// Another node may have older values, and be linked some time.
+    may_meet_others: bool,
+    /// Changes since [`Keyspace::take_changes`], in order.
+    changes: Vec<Change>,
     /// All keys were removed since [`Keyspace::take_clearing`].
     has_changed_all: bool,
     /// Writes that left expiry work, since [`Keyspace::keep_up`].
@@ -50,7 +75,11 @@ impl Keyspace {
             store,
             own_filter,
             clock: HybridClock::default(),
+            tombstones: Tombstones::default(),
+            tombstones_max: limits.tombstones_max as usize,
+            acknowledged: Version::MAX,
             peers: 0,
+            may_meet_others: false,
             changes: Vec::new(),
             has_changed_all: false,
             unpaid: 0,
@@ -124,6 +153,41 @@ impl Keyspace {
         self.clock.ahead_ms(now)
     }
 
+    /// The version of a key: that of its value, or that of its tombstone if that is newer.
+    pub(in crate::node) fn version_of(&self, now: Now, key: HashedKey<'_>) -> Option<(Version, KeyState)> {
+        let item = self.store.version(now.mono, key).map(own_state);
+        newer(item, self.tombstones.version(key))
+    }
+
+    /// Keys of this hash with their versions, as [`Keyspace::version_of`].
+    pub(in crate::node) fn versions_of(&self, now: Now, hash: KeyHash) -> Vec<OwnVersion> {
+        let mut own = Vec::new();
+        self.store.with_hash(now.mono, hash, |key, version, is_alive| {
+            let tombstone = self.tombstones.version(HashedKey { hash, bytes: key });
+            if let Some((version, state)) = newer(Some(own_state((version, is_alive))), tombstone) {
+                own.push(OwnVersion { key: key.into(), version, state });
+            }
+        });
+        for (key, version) in self.tombstones.with_hash(hash) {
+            if !own.iter().any(|own| *own.key == *key) {
+                own.push(OwnVersion { key: key.into(), version, state: KeyState::Gone });
+            }
+        }
+        own
+    }
+
+    /// Whether [`Keyspace::versions_of`] may return something: false for most keys that are not here. O(1), or O(log
+    /// tombstones).
+    #[inline]
+    pub(in crate::node) fn may_know(&self, hash: KeyHash) -> bool {
+        self.own_filter.filter().contains(hash.0) || self.tombstones.with_hash(hash).next().is_some()
+    }
+
+    /// The tombstones.
+    pub(in crate::node) const fn tombstones(&self) -> &Tombstones {
+        &self.tombstones
+    }
+
     /// Keys set since the start.
     pub(in crate::node) const fn sets(&self) -> u64 {
         self.sets
@@ -156,7 +220,7 @@ impl Keyspace {
         }
         self.sets += 1;
         self.unpaid += u32::from(expiry.is_some());
-        self.changed(key.hash);
+        self.changed(key.hash, true);
         Ok(outcome)
     }
 
@@ -189,7 +253,7 @@ impl Keyspace {
         let was_there = self.store.update(now.mono, key, len, version, edit)?.is_some();
         if was_there {
             self.sets += 1;
-            self.changed(key.hash);
+            self.changed(key.hash, true);
         }
         Ok(was_there)
     }
@@ -202,15 +266,84 @@ impl Keyspace {
         self.store.make_room(now.mono, keys, bytes)
     }
 
-    /// Removes a key; whether it was there.
+    /// Deletes a key by command; whether it was there.
     pub(in crate::node) fn remove(&mut self, now: Now, key: HashedKey<'_>) -> bool {
-        let was_there = self.store.remove(now.mono, key, Version::MAX) == RemoveOutcome::Removed;
+        self.delete_command(now, key, Version::default()).1
+    }
+
+    /// Deletes a key by command, whatever its version: returns the version of the deletion, at least `at_least` and above
+    /// that of the value, and whether there was a value. Older values do not come back: a tombstone stays until all
+    /// other nodes have acknowledged it.
+    pub(in crate::node) fn delete_command(
+        &mut self,
+        now: Now,
+        key: HashedKey<'_>,
+        at_least: Version,
+    ) -> (Version, bool) {
+        let version = self.clock.stamp(now).max(at_least);
+        let had = self.remove_older(now, key, Version::MAX);
+        self.deletes += u64::from(had);
+        self.bury(now, key, version, Departure::Deleted);
+        (version, had)
+    }
+
+    /// Drops the value of a key, unless it is newer than `version`; whether there was one.
+    pub(in crate::node) fn remove_older(&mut self, now: Now, key: HashedKey<'_>, version: Version) -> bool {
+        let was_there = self.store.remove(now.mono, key, version) == RemoveOutcome::Removed;
         if was_there {
-            self.deletes += 1;
             self.unpaid += 1;
-            self.changed(key.hash);
+            self.changed(key.hash, false);
         }
         was_there
+    }
+
+    /// Remembers that no version of a key up to this one is to come back, if another node may bring one.
+    pub(in crate::node) fn bury(&mut self, now: Now, key: HashedKey<'_>, version: Version, cause: Departure) {
+        if self.may_meet_others {
+            let until = self.clock.stamp(now);
+            self.tombstones.put(key, version, until, cause);
+            self.tombstones.limit(self.tombstones_max);
+            self.store.reserve_apart(self.tombstones.bytes());
+        }
+    }
+
+    /// Sets what all other nodes have acknowledged, those included that are absent, and what the known peers have. Keys
+    /// that expire or are evicted leave tombstones if their version is above the latter.
+    pub(in crate::node) fn set_acknowledged(&mut self, by_all: Version, by_known: Version) {
+        self.acknowledged = by_all;
+        self.may_meet_others = by_all != Version::MAX;
+        self.store.report_departures_above(by_known);
+        if self.tombstones.discarded().is_some_and(|(_, version)| version <= by_all) {
+            self.tombstones.forget_discarded();
+        }
+    }
+
+    /// Whether [`Keyspace::collect_tombstones`] has something to do. O(1).
+    pub(in crate::node) fn has_acknowledged_tombstones(&self) -> bool {
+        self.tombstones.has_acknowledged(self.acknowledged)
+    }
+
+    /// Forgets up to `budget` tombstones that all other nodes have acknowledged.
+    pub(in crate::node) fn collect_tombstones(&mut self, budget: usize) {
+        self.tombstones.collect(self.acknowledged, budget);
+        self.store.reserve_apart(self.tombstones.bytes());
+    }
+
+    /// Makes tombstones of the keys that have expired or were evicted, if a peer may have an older value.
+    fn bury_departed(&mut self, now: Now) {
+        for (key, version) in self.store.take_departures() {
+            let key = self.store.key(&key);
+            self.bury(now, key, version, Departure::Dropped);
+        }
+    }
+
+    /// Keeps the tombstone of a key until what is sent from here on was acknowledged.
+    pub(in crate::node) fn renew_tombstone(&mut self, now: Now, key: &[u8]) {
+        let key = self.store.key(key);
+        if self.tombstones.version(key).is_some() {
+            let until = self.clock.stamp(now);
+            self.tombstones.renew(key, until);
+        }
     }
 
     /// Removes all keys and returns their number. O(1): their memory is freed, and the own filter rebuilt, by
@@ -236,7 +369,7 @@ impl Keyspace {
         let was_there = self.store.set_expiry(now.mono, key, expiry)?;
         if was_there {
             self.unpaid += 1;
-            self.changed(key.hash);
+            self.changed(key.hash, false);
         }
         Ok(was_there)
     }
@@ -247,27 +380,42 @@ impl Keyspace {
     pub(in crate::node) fn keep_up(&mut self, now: Now) {
         self.own_filter.keep_up(now.mono, &mut self.store);
         if self.unpaid > 0 {
-            let budget = std::mem::take(&mut self.unpaid).saturating_mul(TIMERS_PER_WRITE);
+            let budget = mem::take(&mut self.unpaid).saturating_mul(TIMERS_PER_WRITE);
             self.store.keep_up(now.mono, budget);
+        }
+        if self.store.has_departures() {
+            self.bury_departed(now);
         }
     }
 
     /// Lists a change for the consumers of changes.
     #[inline]
-    fn changed(&mut self, hash: KeyHash) {
+    fn changed(&mut self, hash: KeyHash, is_new_version: bool) {
         if self.peers > 0 {
-            self.changes.push(hash);
+            self.changes.push(Change { hash, is_new_version });
         }
     }
 
     /// Whether all keys were removed since the last call, while a peer was linked.
     pub(in crate::node) const fn take_clearing(&mut self) -> bool {
-        std::mem::replace(&mut self.has_changed_all, false)
+        mem::replace(&mut self.has_changed_all, false)
     }
 
-    /// The keys that were changed since the last call, while a peer was linked, in order.
-    pub(in crate::node) fn take_changes(&mut self) -> Drain<'_, KeyHash> {
-        self.changes.drain(..)
+    /// Whether [`Keyspace::take_changes`] has something to return.
+    #[inline]
+    pub(in crate::node) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// The changes since the last call, while a peer was linked, in order; to be returned for their memory.
+    pub(in crate::node) fn take_changes(&mut self) -> Vec<Change> {
+        mem::take(&mut self.changes)
+    }
+
+    /// Takes back the memory of changes that are handled. There are no others.
+    pub(in crate::node) fn give_back_changes(&mut self, mut changes: Vec<Change>) {
+        changes.clear();
+        self.changes = changes;
     }
 }
 
@@ -276,6 +424,7 @@ impl Keyspace {
     /// Does one bounded piece of due work: expiry, reclaiming, the own filter.
     pub(in crate::node) fn step(&mut self, now: Now) {
         self.store.reclaim(now.mono, TIMERS_PER_STEP);
+        self.bury_departed(now);
         if self.own_filter.has_work(now.mono, &self.store) {
             self.own_filter.step(now.mono, &mut self.store);
         }
@@ -292,8 +441,9 @@ impl Keyspace {
         store.into_iter().chain(self.own_filter.next_deadline(&self.store)).min()
     }
 
-    /// Takes over another memory limit, and what happens at it.
+    /// Takes over other limits, and what happens at them.
     pub(in crate::node) fn set_limits(&mut self, limits: &Limits) {
+        self.tombstones_max = limits.tombstones_max as usize;
         self.store.set_memory_max(limits.memory_max);
         self.store.set_eviction(eviction(limits));
     }
@@ -311,6 +461,17 @@ impl Keyspace {
     pub(in crate::node) const fn publication(&mut self) -> (&Bloom, &mut Changelog) {
         self.own_filter.parts()
     }
+}
+
+/// What an item with this version is that has or has not expired yet.
+const fn own_state((version, is_alive): (Version, bool)) -> (Version, KeyState) {
+    (version, if is_alive { KeyState::Held } else { KeyState::Gone })
+}
+
+/// The newer one of an item and a tombstone of one key. Of equal versions the tombstone.
+fn newer(item: Option<(Version, KeyState)>, tombstone: Option<Version>) -> Option<(Version, KeyState)> {
+    let is_item = item.is_some_and(|(version, _)| tombstone.is_none_or(|tombstone| version > tombstone));
+    if is_item { item } else { tombstone.map(|version| (version, KeyState::Gone)) }
 }
 
 /// What the store does at its limit.

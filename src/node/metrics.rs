@@ -54,6 +54,11 @@ pub struct Stats {
     pub query_misses: u64,
     pub query_false_positives: u64,
     pub queries_lost: u64,
+    pub invalidations_sent: u64,
+    pub invalidations_received: u64,
+    pub conflicts_settled: u64,
+    pub values_dropped: u64,
+    pub discarded_dropped: u64,
     pub queries_abandoned: u64,
     pub probes: u64,
     pub answers_late: u64,
@@ -146,6 +151,7 @@ pub(in crate::node) struct Snapshot<'a> {
     pub(in crate::node) is_ready: bool,
     pub(in crate::node) is_mesh_complete: bool,
     pub(in crate::node) peers_linked: usize,
+    pub(in crate::node) clock_ahead_ms: u64,
     /// Configured peers that are linked, and all of them.
     pub(in crate::node) configured: (usize, usize),
     pub(in crate::node) peers_backup: usize,
@@ -287,7 +293,7 @@ pub const SECTIONS: [&str; 7] = [SERVER, CONNECTIONS, MEMORY, KEYSPACE, MESH, LO
 
 /// Every figure, in the order of STATS.
 #[rustfmt::skip]
-pub static METRICS: [Metric; 98] = [
+pub static METRICS: [Metric; 106] = [
     row(SERVER, "ready", FLAG, "Whether every configured peer was tried and the filter of every linked peer is known; `no` while shutting down.", |s| Value::Flag(s.is_ready)),
     row(CONNECTIONS, "requests", COUNTER, "Requests of clients, those answered with an error included.", |s| Value::Number(s.stats.requests)),
     row(CONNECTIONS, "request_errors", COUNTER, "Requests answered with an error.", |s| Value::Number(s.stats.request_errors)),
@@ -360,6 +366,14 @@ pub static METRICS: [Metric; 98] = [
     row(MESH, "addresses_dropped", COUNTER, "Addresses of nodes not taken because known_peers_max were known.", |s| Value::Number(s.addresses_dropped)),
     row(MESH, "heartbeats_unanswered", COUNTER, "Heartbeats of peers not answered because too much output waited for the peer.", |s| Value::Number(s.stats.heartbeats_unanswered)),
     row(MESH, "frames", COUNTER, "Frames received from peers.", |s| Value::Number(s.stats.frames)),
+    row(MESH, "invalidations_sent", COUNTER, "Notices of versions sent to peers that may hold an older value.", |s| Value::Number(s.stats.invalidations_sent)),
+    row(MESH, "invalidations_received", COUNTER, "Notices of versions received from peers, answers included.", |s| Value::Number(s.stats.invalidations_received)),
+    row(MESH, "conflicts_settled", COUNTER, "Of these, those about a key with another version here: the later one stays.", |s| Value::Number(s.stats.conflicts_settled)),
+    row(MESH, "values_dropped", COUNTER, "Values dropped because a peer has a newer version, or knows of a deletion.", |s| Value::Number(s.stats.values_dropped)),
+    row(MESH, "discarded_dropped", COUNTER, "Of these, those that match discarded deletions of a peer.", |s| Value::Number(s.stats.discarded_dropped)),
+    row(MESH, "tombstones", GAUGE, "Deleted keys that are remembered until every other node has acknowledged it; bounded by tombstones_max.", |s| Value::Number(s.keyspace.tombstones().len() as u64)),
+    row(MESH, "tombstones_lost", COUNTER, "Deletions that were forgotten too early, since too many were to be remembered: an older value may come back.", |s| Value::Number(s.keyspace.tombstones().lost())),
+    row(MESH, "clock_ahead_ms", (Kind::Gauge, Unit::Count), "Milliseconds by which the versions given here are too far above the wall clock, which was set back, for links.", |s| Value::Number(s.clock_ahead_ms)),
     row(MESH, "frames_broken", COUNTER, "Links closed because of an invalid frame.", |s| Value::Number(s.stats.frames_broken)),
     row(MESH, "frames_oversized", COUNTER, "Frames skipped because their key or value is longer than key_bytes_max or value_bytes_max.", |s| Value::Number(s.stats.frames_oversized)),
     row(MESH, "peer_queries", COUNTER, "Queries received from peers.", |s| Value::Number(s.stats.peer_queries)),

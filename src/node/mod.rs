@@ -21,7 +21,7 @@
 //! `state` (the parts), `schedule` and `sources` (what runs), `conn/` (one connection: `connection`, `reader`, `replies`,
 //! `reconcile`, `timeouts`), `command/` (the table of commands and their handlers), `keyspace` (the one write
 //! path). Then the mesh: `peer/` (`address_book`, `dialer`, `handshake`, `link`, `health`, `link_output`),
-//! `digest/` (`own_filter`, `sync`), `lookup/` (`table`, `remote`, `serve`).
+//! `digest/` (`own_filter`, `sync`), `lookup/` (`table`, `remote`, `serve`), and `versions/`: which value a key has.
 
 mod alarm;
 mod audit;
@@ -44,6 +44,7 @@ mod sources;
 mod state;
 mod tasks;
 mod timers;
+mod versions;
 
 pub use command::status::{FilterState, PeerView};
 pub use conn::connection::CloseReason;
@@ -217,12 +218,12 @@ impl Node {
         self.state.conns.get(conn).map_or(Class::Clients, Conn::class)
     }
 
-    /// Ends each call: closes changed lookups, schedules digests, reconciles connections and lost links.
+    /// Ends each call: settles versions of changed keys, schedules digests, reconciles connections and lost links.
     fn conclude(&mut self, now: Now) {
         if std::mem::take(&mut self.state.must_drain) {
             self.drain(now);
         }
-        lookup::remote::close_changed(&mut self.state);
+        versions::notices::settle(&mut self.state, now);
         digest::sync::schedule(&mut self.state, now);
         reconcile_all(&mut self.state, now);
         if self.state.is_draining && self.state.clients() == 0 && self.state.mesh.conns > 0 {

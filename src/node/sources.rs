@@ -12,6 +12,7 @@ use crate::node::lookup::remote;
 use crate::node::schedule::Class;
 use crate::node::state::State;
 use crate::node::timers;
+use crate::node::versions::{collection, discarded, resync};
 
 /// A queue with work in it.
 struct Source {
@@ -25,7 +26,7 @@ struct Source {
 }
 
 /// Within a class in the order of their steps.
-const SOURCES: [Source; 7] = [
+const SOURCES: [Source; 10] = [
     Source {
         class: Class::Links,
         has_work: |state, _| state.runnable.has(Class::Links),
@@ -54,6 +55,24 @@ const SOURCES: [Source; 7] = [
         class: Class::Due,
         has_work: |state, _| sync::has_work(state),
         step: sync::step,
+        next_deadline: |_| None,
+    },
+    Source {
+        class: Class::Due,
+        has_work: |state, _| resync::has_work(state),
+        step: resync::step,
+        next_deadline: |_| None,
+    },
+    Source {
+        class: Class::Due,
+        has_work: |state, _| state.keyspace.has_acknowledged_tombstones(),
+        step: collection::step,
+        next_deadline: |_| None,
+    },
+    Source {
+        class: Class::Due,
+        has_work: |state, _| discarded::has_work(state),
+        step: discarded::step,
         next_deadline: |_| None,
     },
     Source {

@@ -366,6 +366,7 @@ impl Store {
         if self.heap.expiry(handle).is_some() {
             self.timers.item_gone();
         }
+        self.departs(handle);
         self.heap.free(handle);
         freed
     }

@@ -189,6 +189,7 @@ impl Store {
         }
         for handle in gone.into_iter().flatten() {
             self.timers.item_gone();
+            self.departs(handle);
             self.heap.free(handle);
             self.expired += 1;
         }

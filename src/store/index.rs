@@ -189,10 +189,11 @@ impl Index {
         segment::at_home(self.segments.block(self.segment_of(at.first_hash())?), at.probe())
     }
 
-    /// The first handle whose tag matches.
-    pub(super) fn anywhere(&self, hash: u64) -> Option<u32> {
-        let segment = self.segments.block(self.segment_of(hash)?);
-        segment::candidates(segment, Probe::of(hash)).next().map(|(_, handle)| handle)
+    /// The handles in the segment of a hash whose tag matches.
+    pub(super) fn candidates(&self, hash: u64) -> impl Iterator<Item = u32> {
+        let segment = self.segment_of(hash).map(|id| self.segments.block(id));
+        let candidates = segment.map(|segment| segment::candidates(segment, Probe::of(hash)));
+        candidates.into_iter().flatten().map(|(_, handle)| handle)
     }
 
     /// Adds a key that is absent. Never fails: if the segment cannot be split, the entry goes to the overflow. Touches

@@ -138,9 +138,19 @@ pub struct Store {
     deferred_free: DeferredFree,
     /// Bytes held elsewhere that count against the limit.
     reserved: u64,
+    reserved_apart: u64,
     /// Bytes above the limit that the writes at hand may take, since as much was reclaimed as one write may.
     overdraft: u64,
     expired: u64,
+    departures: Departures,
+}
+
+/// Keys that have expired or were evicted, as far as somebody wants to know.
+#[derive(Debug)]
+struct Departures {
+    /// Versions up to this one are not reported.
+    above: Version,
+    keys: Vec<(Box<[u8]>, Version)>,
 }
 
 impl Store {
@@ -156,8 +166,35 @@ impl Store {
             queues: Queues::default(),
             deferred_free: DeferredFree::default(),
             reserved: 0,
+            reserved_apart: 0,
             overdraft: 0,
             expired: 0,
+            departures: Departures { above: Version::MAX, keys: Vec::new() },
+        }
+    }
+
+    /// From here on keys that expire or are evicted are reported by [`Store::take_departures`], if their version is above
+    /// this one. With [`Version::MAX`], as at the start, none is.
+    pub fn report_departures_above(&mut self, version: Version) {
+        self.departures.above = version;
+    }
+
+    /// Whether [`Store::take_departures`] has something to return. O(1).
+    pub fn has_departures(&self) -> bool {
+        !self.departures.keys.is_empty()
+    }
+
+    /// The keys that have expired or were evicted since the last call, with their versions.
+    pub fn take_departures(&mut self) -> Vec<(Box<[u8]>, Version)> {
+        std::mem::take(&mut self.departures.keys)
+    }
+
+    /// Reports the item at a handle, which has expired or is evicted.
+    #[inline]
+    fn departs(&mut self, handle: u32) {
+        let version = self.heap.version(handle);
+        if version > self.departures.above {
+            self.departures.keys.push((self.heap.key(handle).into(), version));
         }
     }
 
@@ -183,6 +220,11 @@ impl Store {
     /// Counts `bytes` held elsewhere against the limit: own filter and changelog. O(1).
     pub fn reserve(&mut self, bytes: u64) {
         self.reserved = bytes;
+    }
+
+    /// The same, for bytes that are counted apart from those: tombstones. O(1).
+    pub fn reserve_apart(&mut self, bytes: u64) {
+        self.reserved_apart = bytes;
     }
 
     /// Whether `bytes` more stay within the limit, or not far above it while [`Store::reclaim`] evicts items. O(1).
@@ -224,6 +266,11 @@ impl Store {
         Some(self.heap.share_value(handle).unwrap_or_else(|| item.value.to_vec().into()))
     }
 
+    /// The version of `key`, and whether it has not expired yet; `None` if there is no item.
+    pub fn version(&self, now: Instant, key: HashedKey<'_>) -> Option<(Version, bool)> {
+        self.find(key).map(|handle| (self.heap.version(handle), self.is_alive(now, handle)))
+    }
+
     /// Prefetches the memory of up to 16 keys that will be read next, so that their cache misses overlap. Costs
     /// some 5 ns per key and two cache misses in all; not worth it for fewer than four keys.
     pub fn prefetch(&self, keys: &[HashedKey<'_>]) {
@@ -240,7 +287,7 @@ impl Store {
             }
         }
         for hash in &elsewhere[..len] {
-            if let Some(handle) = self.index.anywhere(hash.0) {
+            if let Some(handle) = self.index.candidates(hash.0).next() {
                 self.heap.fetch(handle);
             }
         }
@@ -460,6 +507,9 @@ impl Store {
         // Its timer may have been dropped for want of memory.
         let has_expired = !self.is_alive(now, handle);
         self.expired += u64::from(has_expired);
+        if has_expired {
+            self.departs(handle);
+        }
         self.drop_item(key, handle);
         if has_expired { RemoveOutcome::Absent } else { RemoveOutcome::Removed }
     }
@@ -614,7 +664,7 @@ impl Store {
             timers: self.timers.memory_bytes() as u64,
             queues: self.queues.memory_bytes() as u64,
             deferred_free: self.deferred_free.memory_bytes() as u64,
-            reserved: self.reserved,
+            reserved: self.reserved + self.reserved_apart,
         }
     }
 

@@ -8,7 +8,7 @@
 
 use super::index::{Index, Keys};
 use super::segment;
-use super::{HashRange, Item, Store, heap_keys};
+use super::{HashRange, Item, KeyHash, Store, Version, heap_keys};
 use crate::base::time::Instant;
 
 /// Segments that one call of [`Store::scan`] reads at most.
@@ -35,6 +35,17 @@ pub enum SegmentScan {
     Done,
 }
 
+/// What became of an entry of a scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Visited {
+    /// It counts against the budget.
+    Yes,
+    /// It has expired, and does not count.
+    NotCounted,
+    /// No other hash is to be visited.
+    Last,
+}
+
 impl Store {
     /// Calls `visit` with keys and items that have not expired, in hash order: `budget` of them, or until it returns
     /// false; more only if they have the hash of the last; fewer, possibly none, after eight segments. Begins with
@@ -48,6 +59,33 @@ impl Store {
         budget: usize,
         mut visit: impl FnMut(&[u8], Item<'_>) -> bool,
     ) -> ScanCursor {
+        self.scan_handles(cursor, budget, |handle| {
+            let key = self.heap.key(handle);
+            let item = self.heap.item_at(handle);
+            if item.expiry.is_some_and(|expiry| expiry.has_come(now)) {
+                Visited::NotCounted
+            } else if visit(key, item) {
+                Visited::Yes
+            } else {
+                Visited::Last
+            }
+        })
+    }
+
+    /// The same, with the keys of all items, also of those that have expired and are not freed yet.
+    pub fn scan_keys(&self, cursor: ScanCursor, budget: usize, mut visit: impl FnMut(&[u8])) -> ScanCursor {
+        self.scan_handles(cursor, budget, |handle| {
+            visit(self.heap.key(handle));
+            Visited::Yes
+        })
+    }
+
+    fn scan_handles(
+        &self,
+        cursor: ScanCursor,
+        budget: usize,
+        mut visit: impl FnMut(u32) -> Visited,
+    ) -> ScanCursor {
         let keys = heap_keys(&self.heap, &self.secret);
         let (mut from, mut left, mut entries) = (cursor.0, budget.max(1), Vec::new());
         for _ in 0..SEGMENTS_PER_SCAN {
@@ -59,12 +97,10 @@ impl Store {
                 if left == 0 && visited != Some(hash) {
                     return ScanCursor(hash);
                 }
-                let key = self.heap.key(handle);
-                if let Some(item) = self.heap.item(handle, key)
-                    && item.expiry.is_none_or(|expiry| !expiry.has_come(now))
-                {
-                    let goes_on = visit(key, item);
-                    left = if goes_on { left.saturating_sub(1) } else { 0 };
+                match visit(handle) {
+                    Visited::Yes => left = left.saturating_sub(1),
+                    Visited::NotCounted => {}
+                    Visited::Last => left = 0,
                 }
                 visited = Some(hash);
             }
@@ -77,6 +113,24 @@ impl Store {
             }
         }
         ScanCursor(from)
+    }
+
+    /// Calls `visit` with each key of this hash, its version, and whether it has not expired yet. As costly as
+    /// [`Store::get`].
+    pub fn with_hash(&self, now: Instant, hash: KeyHash, mut visit: impl FnMut(&[u8], Version, bool)) {
+        let keys = heap_keys(&self.heap, &self.secret);
+        let mut visit_handle = |handle| {
+            let key = self.heap.key(handle);
+            if self.secret.hash(key) == hash {
+                visit(key, self.heap.version(handle), self.is_alive(now, handle));
+            }
+        };
+        self.index.candidates(hash.0).for_each(&mut visit_handle);
+        if !self.index.overflow.is_empty() {
+            let (range, mut entries) = (HashRange { first: hash.0, last: hash.0 }, Vec::new());
+            self.index.overflow.scan(|handle| keys.hash_of(handle), range, usize::MAX, &mut entries);
+            entries.into_iter().for_each(|(_, handle)| visit_handle(handle));
+        }
     }
 
     /// Whether [`Store::take_rebuild`] has ranges to return. O(1).

@@ -13,7 +13,7 @@ pub struct Layer {
 /// Below the one named `BOUNDARY` there is neither clock nor socket.
 pub const BOUNDARY: &str = "node";
 
-pub const LAYERS: [Layer; 18] = [
+pub const LAYERS: [Layer; 19] = [
     Layer {
         name: "main",
         says: "arguments, configuration, logger, exit code",
@@ -38,8 +38,8 @@ pub const LAYERS: [Layer; 18] = [
         says: "sans-IO boundary: bytes, keys and `now` in, bytes and actions out",
         holds: &["node", "node/conn/reader.rs"],
         imports: &[
-            "command", "lookup", "peer", "digest", "conn", "state", "records", "filter", "wire", "base",
-            "config", "limits",
+            "command", "versions", "lookup", "peer", "digest", "conn", "state", "records", "filter", "wire",
+            "base", "config", "limits",
         ],
     },
     Layer {
@@ -47,8 +47,8 @@ pub const LAYERS: [Layer; 18] = [
         says: "requests of clients to replies",
         holds: &["node/command", "node/http"],
         imports: &[
-            "lookup", "peer", "digest", "conn", "state", "records", "store", "filter", "wire", "base",
-            "config", "limits",
+            "versions", "lookup", "peer", "digest", "conn", "state", "records", "store", "filter", "wire",
+            "base", "config", "limits",
         ],
     },
     Layer {
@@ -56,8 +56,16 @@ pub const LAYERS: [Layer; 18] = [
         says: "discovery, dialling, handshake, links, frames",
         holds: &["node/peer"],
         imports: &[
-            "lookup", "digest", "conn", "state", "records", "store", "filter", "wire", "base", "config",
-            "limits",
+            "versions", "lookup", "digest", "conn", "state", "records", "store", "filter", "wire", "base",
+            "config", "limits",
+        ],
+    },
+    Layer {
+        name: "versions",
+        says: "one value per key: notices of newer versions",
+        holds: &["node/versions"],
+        imports: &[
+            "lookup", "digest", "conn", "state", "records", "store", "filter", "wire", "base", "limits",
         ],
     },
     Layer {
@@ -107,11 +115,14 @@ pub const LAYERS: [Layer; 18] = [
             "node/lookup/operation.rs",
             "node/lookup/queries.rs",
             "node/lookup/table.rs",
+            "node/peer/absent.rs",
             "node/peer/address_book.rs",
             "node/peer/health.rs",
             "node/peer/link_queues.rs",
             "node/peer/mesh.rs",
             "node/peer/table.rs",
+            "node/versions/moved.rs",
+            "node/versions/tombstones.rs",
         ],
         imports: &["store", "filter", "wire", "base", "config", "limits"],
     },

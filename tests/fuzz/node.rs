@@ -97,6 +97,7 @@ impl World {
             lookups_per_peer: 4,
             slow_request_us: 1_000,
             slow_requests_max: 3,
+            tombstones_max: 8,
         };
         let password = (flags & 4 != 0).then(|| Secret::new("pw".to_owned()));
         let config = Config { limits: limits.clone(), password, ..Config::default() };

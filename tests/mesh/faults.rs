@@ -66,6 +66,7 @@ impl World {
                 let far = if self.rng.one_in(16) { 100_000_000 } else { 200 };
                 let jump = i64::try_from(self.rng.below(2 * far)).unwrap() - i64::try_from(far).unwrap();
                 self.has_wrong_clock |= far > 200;
+                self.oracle.has_wrong_clocks |= far > 200;
                 self.hosts[host].skew_ms = jump;
                 self.furthest_skew_ms = self.furthest_skew_ms.max(jump);
                 self.begins(MS, Undo::Nothing);

@@ -14,6 +14,9 @@ use std::fmt;
 const STEP: usize = 400_000_000;
 const STEPS_MAX: usize = 50;
 
+/// For how long after a write on one node a later one on another may have a lower version: differences of clocks.
+const CONTENDED_FOR: u64 = 2_500_000_000;
+
 /// A moment: the number of the call to a node, over the whole world, and the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Stamp {
@@ -113,6 +116,10 @@ pub struct Oracle {
     chunked_vec: Vec<BTreeMap<u32, Slot>>,
     /// Where each host's log of changes ended after the last call to its node.
     pub heads: Vec<u64>,
+    /// When a key was last set or deleted on a host.
+    touched: BTreeMap<(u32, usize), u64>,
+    /// Clocks have differed by so much that an older write may win after any time.
+    pub has_wrong_clocks: bool,
 }
 
 /// A key by its number: of every kind that there is.
@@ -275,8 +282,23 @@ impl Oracle {
         self.values.iter().filter(is_one).count() as u64
     }
 
+    /// A key is set or deleted on a host: what others hold of it may be dropped, and so may what this one holds, if
+    /// another's write is recent. Whether that is so.
+    fn contend(&mut self, host: usize, key: u32, nanos: u64) -> bool {
+        for (other, slots) in self.chunked_vec.iter_mut().enumerate() {
+            if let Some(slot) = slots.get_mut(&key).filter(|_| other != host) {
+                (slot.is_fuzzy, slot.since) = (true, None);
+            }
+        }
+        self.touched.insert((key, host), nanos);
+        let mut others =
+            self.touched.range((key, 0)..=(key, usize::MAX)).filter(|((_, other), _)| *other != host);
+        others.any(|(_, at)| self.has_wrong_clocks || at + CONTENDED_FOR > nanos)
+    }
+
     /// A node was given a change that it may not have carried out yet.
     pub fn unsettle(&mut self, host: usize, verb: Verb, item: &Item, given: Stamp) {
+        self.contend(host, item.key, given.nanos);
         let slot = self.chunked_vec[host].entry(item.key).or_default();
         if matches!(verb, Verb::Set | Verb::SetEx) {
             slot.open.push(item.value);
@@ -289,6 +311,8 @@ impl Oracle {
 
     /// A node has carried out one argument of a change, now. `deadline` is when what it sets ends.
     pub fn apply(&mut self, host: usize, verb: Verb, item: &Item, now: Stamp, deadline: u64) {
+        let is_write = matches!(verb, Verb::Set | Verb::SetEx | Verb::Del);
+        let is_contended = is_write && self.contend(host, item.key, now.nanos);
         let slot = self.chunked_vec[host].entry(item.key).or_default();
         if slot.undecided > 0 {
             return self.perhaps(host, verb, item, now, deadline);
@@ -327,6 +351,9 @@ impl Oracle {
             }
             Verb::Get | Verb::Ttl | Verb::Who => {}
         }
+        if is_contended && let Some(slot) = self.chunked_vec[host].get_mut(&item.key) {
+            (slot.is_fuzzy, slot.since) = (true, None);
+        }
     }
 
     /// A change that was undecided has been carried out some time up to now.
@@ -349,6 +376,9 @@ impl Oracle {
     }
 
     fn perhaps(&mut self, host: usize, verb: Verb, item: &Item, from: Stamp, deadline: u64) {
+        if matches!(verb, Verb::Set | Verb::SetEx | Verb::Del) {
+            self.contend(host, item.key, from.nanos);
+        }
         let slot = self.chunked_vec[host].entry(item.key).or_default();
         (slot.is_fuzzy, slot.since) = (true, None);
         match verb {

@@ -11,6 +11,7 @@ use crate::node::ids::ConnKey;
 use crate::node::lookup::remote;
 use crate::node::lookup::table::{Answer, Found, KeyReply, Shape, Waiter};
 use crate::node::state::State;
+use crate::node::versions::notices;
 use crate::wire::args::Args;
 use crate::wire::encoder::ReplyHead;
 use crate::wire::frame::Wanted;
@@ -89,7 +90,7 @@ pub(in crate::node) fn begin_pending(
     form: KeyReply,
     first_open: usize,
 ) {
-    remote::close_changed(state);
+    notices::settle(state, now);
     let Some(request) = pending::begin(state, conn, head, form, keys.iter()) else { return };
     let mut begun = Vec::new();
     let wants_value = form.wanted == Wanted::Value;

@@ -239,6 +239,7 @@ pub(in crate::node) fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
         is_ready: readiness(state).is_ready(),
         is_mesh_complete: backups == 0,
         peers_linked: mesh.peers.linked_count(),
+        clock_ahead_ms: state.keyspace.clock_ahead_ms(now),
         configured: mesh.address_book.configured(|id| mesh.peers.is_linked(id)),
         peers_backup: backups,
         lookups_in_flight: mesh.lookups.len(),

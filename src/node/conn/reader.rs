@@ -111,6 +111,7 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
         link_output::drained(state, key);
         serve::answer_deferred(state, now, peer);
         sync::link_drained(state, peer);
+        state.mesh.enqueue_resync(peer);
     }
     reconcile(state, now, key);
 }

@@ -14,6 +14,7 @@ use crate::filter::size::{Block, Size};
 use crate::filter::{FilterError, PeerFilters};
 use crate::node::ids::PeerKey;
 use crate::node::peer::link_output;
+use crate::node::peer::table::Resync;
 use crate::node::state::{State, Timer};
 use crate::wire::frame::{Body, Head, low_half, put, put_blocks, put_deltas, put_piece};
 use std::time::Duration;
@@ -252,6 +253,7 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     }
     peer.receiver.unlinked(&mut state.mesh.filters);
     peer.filter_known_at = None;
+    peer.resync = None;
 }
 
 /// Once per heartbeat: gives up a snapshot that has stalled, since others may need the
@@ -358,7 +360,7 @@ pub(in crate::node) fn snapshot(
     let refusal = follow(state, now, peer_key, |receiver, filters| {
         receiver.begin(filters, at, size).map(|()| Outcome::Applied)
     });
-    if refusal == Some(ReceiveError::Filter(FilterError::OverBudget)) {
+    if refusal == Some(Err(ReceiveError::Filter(FilterError::OverBudget))) {
         ask_again(state, now, peer_key, Some(at));
     }
 }
@@ -374,11 +376,12 @@ pub(in crate::node) fn snapshot_end(state: &mut State, now: Now, peer_key: PeerK
     note_if_known(state, now, peer_key);
 }
 
-/// An addition to a peer's filter; `low` is the low half of its number.
-pub(in crate::node) fn addition(state: &mut State, now: Now, peer_key: PeerKey, low: u32, hash: u64) {
-    follow(state, now, peer_key, |receiver, filters| {
+/// An addition to a peer's filter; `low` is the low half of its number. Whether it is the next one.
+pub(in crate::node) fn addition(state: &mut State, now: Now, peer_key: PeerKey, low: u32, hash: u64) -> bool {
+    let outcome = follow(state, now, peer_key, |receiver, filters| {
         receiver.addition(filters, nearest(receiver.expected().seq, low), hash)
     });
+    outcome == Some(Ok(Outcome::Applied))
 }
 
 /// A rebuilt block of a peer's filter; `low` is the low half of the number of the change.
@@ -404,16 +407,22 @@ fn nearest(expected: u64, low: u32) -> u64 {
     behind.unwrap_or_else(|| expected.saturating_add(ahead.into()))
 }
 
-/// Applies something to the receiver of a peer, and does what follows. Returns the error if it was refused.
+/// Applies something to the receiver of a peer, and does what follows.
 fn follow(
     state: &mut State,
     now: Now,
     peer_key: PeerKey,
     apply: impl FnOnce(&mut Receiver, &mut PeerFilters) -> Result<Outcome, ReceiveError>,
-) -> Option<ReceiveError> {
+) -> Option<Result<Outcome, ReceiveError>> {
     let mesh = &mut state.mesh;
     let peer = mesh.peers.get_mut(peer_key)?;
+    let was_unknown = mesh.filters.is_unknown(peer.filter);
     let outcome = apply(&mut peer.receiver, &mut mesh.filters);
+    if was_unknown && !mesh.filters.is_unknown(peer.filter) {
+        peer.resync = Some(Resync::START);
+        mesh.enqueue_resync(peer_key);
+    }
+    let peer = mesh.peers.get_mut(peer_key)?;
     match outcome {
         Ok(Outcome::Applied) => {}
         Ok(Outcome::Dropped) => state.stats.digest_messages_dropped += 1,
@@ -422,10 +431,9 @@ fn follow(
             state.stats.digest_messages_refused += 1;
             peer.refusals = peer.refusals.saturating_add(1);
             log::debug!("refused a change of the filter of {}: {error}", peer.addr);
-            return Some(error);
         }
     }
-    None
+    Some(outcome)
 }
 
 #[cfg(test)]

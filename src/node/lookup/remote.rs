@@ -14,19 +14,22 @@ use crate::base::time::{Instant, Now};
 use crate::filter::claim_stats::Claim;
 use crate::limits::{MeshLimits, QUESTIONS_PER_STEP};
 use crate::node::conn::pending::store_part;
-use crate::node::ids::{LookupKey, PeerKey};
+use crate::node::ids::{LookupKey, NodeId, PeerKey};
 use crate::node::lookup::operation::Operation;
 use crate::node::lookup::queries::InFlightQuery;
 use crate::node::lookup::table::{Answer, Due, Lookup, PendingRequest, Queried, QueryReason, Waiter};
 use crate::node::peer::link_output;
 use crate::node::peer::table::Peer;
 use crate::node::state::{State, Timer};
-use crate::store::{Expiry, KeyHash};
-use crate::wire::frame::Wanted;
+use crate::store::{Expiry, HashedKey, KeyHash, Version};
+use crate::wire::frame::{Hints, Wanted};
 use std::time::Duration;
 
 /// How soon lookups that are due are looked at again while links have unread input.
 const LINKS_RECHECK: Duration = Duration::from_millis(1);
+
+/// Peers that a lookup queries again because others name them, if no newer version has become known.
+const HOPS_MAX: u32 = 6;
 
 /// The key that probes look up. Any would do; no node refuses one of a single byte.
 const PROBE_KEY: &[u8] = b"?";
@@ -34,12 +37,17 @@ const PROBE_KEY: &[u8] = b"?";
 /// A peer's answer to a query.
 #[derive(Debug)]
 pub(in crate::node) enum QueryAnswer<'a> {
-    /// It holds the key: the value, and the milliseconds until it expires, if it does.
-    Value { value: &'a [u8], left_ms: Option<u64> },
+    /// It holds the key: version and value, and the milliseconds until it expires, if it does.
+    Value { version: Version, value: &'a [u8], left_ms: Option<u64> },
     /// It holds the key, but the value is longer than this node accepts.
     TooLong,
-    /// It does not hold the key.
-    None,
+    /// It does not hold the key, but knows that a version of it (0: none) was elsewhere, and which nodes may hold it.
+    None { moved_version: Version, hints: Hints<'a> },
+}
+
+impl QueryAnswer<'_> {
+    /// That of a peer that knows nothing of the key.
+    pub(in crate::node) const NOTHING: Self = Self::None { moved_version: Version(0), hints: Hints::NONE };
 }
 
 /// How a lookup ended.
@@ -61,15 +69,6 @@ pub(in crate::node) fn start(state: &mut State, now: Now, begun: Vec<LookupKey>)
         }
     }
     arm(state);
-}
-
-/// Lookups of keys that have changed on this node must not be joined any more: their answer may be older.
-pub(in crate::node) fn close_changed(state: &mut State) {
-    let State { keyspace, mesh, .. } = state;
-    if keyspace.take_clearing() {
-        mesh.lookups.close_all();
-    }
-    keyspace.take_changes().for_each(|hash| mesh.lookups.close(hash));
 }
 
 /// Joins the lookup of a key or begins one, which is appended to `begun`. The filters have just been searched for the
@@ -99,8 +98,17 @@ pub(in crate::node) fn look_up(
         return;
     }
     let ends_at = now.mono.after(timeout(&state.config.mesh));
-    let mut lookup = Lookup::new(key, hash, operation, waiter, ends_at);
+    let moved = state.mesh.moved.get(hash);
+    let tombstone = state.keyspace.tombstones().version(HashedKey { hash, bytes: key });
+    let floor = moved.map(|moved| moved.version).max(tombstone).unwrap_or_default();
+    let mut lookup = Lookup::new(key, hash, operation, waiter, ends_at, floor);
     lookup.candidates = candidates;
+    if let Some(holder) = moved.and_then(|moved| moved.holder)
+        && let Some(at) = lookup.candidates.iter().position(|peer| *peer == holder)
+    {
+        // Of all claimants this one had the newest version.
+        lookup.candidates[at..].rotate_left(1);
+    }
     begun.push(state.mesh.lookups.insert(lookup));
     state.stats.lookups += 1;
 }
@@ -221,35 +229,81 @@ pub(in crate::node) fn answered(
         peer.breaker.answered();
     }
     peer.measured(now.mono.since(query.sent_at));
-    stats.query_hits += u64::from(!matches!(answer, QueryAnswer::None));
-    stats.query_misses += u64::from(matches!(answer, QueryAnswer::None));
+    let is_miss = matches!(answer, QueryAnswer::None { .. });
+    stats.query_hits += u64::from(!is_miss);
+    stats.query_misses += u64::from(is_miss);
     let Some(lookup) = mesh.lookups.get_mut(key) else { return };
     let reason = lookup.queried.iter().find(|queried| queried.peer == peer_key).map(|queried| queried.reason);
     lookup.queried.retain(|queried| queried.peer != peer_key);
     if reason == Some(QueryReason::Claimed) {
         let claim = match answer {
             QueryAnswer::Value { .. } | QueryAnswer::TooLong => Claim::Hit,
-            QueryAnswer::None if mesh.filters.claims(peer.filter, hash.0) => Claim::FalsePositive,
-            QueryAnswer::None => Claim::Stale,
+            QueryAnswer::None { .. } if mesh.filters.claims(peer.filter, hash.0) => Claim::FalsePositive,
+            QueryAnswer::None { .. } => Claim::Stale,
         };
         stats.query_false_positives += u64::from(claim != Claim::Hit);
         peer.account(mesh.checks, 1);
         peer.claim_stats.claimed(hash.0, claim);
     }
     match *answer {
-        QueryAnswer::Value { value, left_ms } => {
+        QueryAnswer::Value { version, value, left_ms } if version >= lookup.floor => {
             // The holder counted from a moment after the query was sent, so this is never too late.
             let until = left_ms.map(|left| Expiry::in_millis_at_most(query.sent_at, left));
             finish(state, now, key, &End::Found { value, until });
         }
-        QueryAnswer::None | QueryAnswer::TooLong => {
-            lookup.refused.push(peer_key);
-            if lookup.queried.is_empty() {
+        QueryAnswer::Value { .. } | QueryAnswer::TooLong | QueryAnswer::None { .. } => {
+            lookup.refuse(peer_key);
+            if let QueryAnswer::None { moved_version, hints } = *answer {
+                follow_hints(state, key, peer_key, moved_version, hints);
+            }
+            if state.mesh.lookups.get(key).is_some_and(|lookup| lookup.queried.is_empty()) {
                 advance(state, now, key);
             }
         }
     }
     query_waiting(state, now, peer_key);
+    arm(state);
+}
+
+/// A peer does not hold a key, and names nodes that may: they are queried next. One that was queried already is so again
+/// if a newer version has become known, else a few times, since the key may have moved meanwhile.
+fn follow_hints(state: &mut State, key: LookupKey, from: PeerKey, moved_version: Version, hints: Hints<'_>) {
+    let mesh = &mut state.mesh;
+    let Some(lookup) = mesh.lookups.get_mut(key) else { return };
+    let is_newer = moved_version > lookup.floor;
+    lookup.floor = lookup.floor.max(moved_version);
+    for id in hints.iter() {
+        let peer = mesh.peers.by_id(NodeId(id)).filter(|peer| *peer != from);
+        let Some(peer) = peer.filter(|peer| mesh.peers.get(*peer).is_some_and(Peer::is_queryable)) else {
+            continue;
+        };
+        if lookup.is_queried(peer) || lookup.candidates.contains(&peer) {
+            continue;
+        }
+        if let Some(at) = lookup.refused.iter().position(|refused| *refused == peer) {
+            if !is_newer && lookup.hops >= HOPS_MAX {
+                continue;
+            }
+            lookup.hops += 1;
+            lookup.refused.swap_remove(at);
+        }
+        lookup.candidates.push(peer);
+    }
+}
+
+/// A key was written here: its lookups are complete.
+pub(in crate::node) fn finish_here(state: &mut State, now: Now, hash: KeyHash) {
+    if state.mesh.lookups.len() == 0 {
+        return;
+    }
+    for lookup in state.mesh.lookups.with_hash(hash).collect::<Vec<_>>() {
+        let Some(bytes) = state.mesh.lookups.get(lookup).map(|lookup| lookup.key.clone()) else { continue };
+        let item = state.keyspace.peek(now, HashedKey { hash, bytes: &bytes });
+        let found = item.map(|item| (item.value.to_vec(), item.expiry));
+        if let Some((value, until)) = found {
+            finish(state, now, lookup, &End::Found { value: &value, until });
+        }
+    }
     arm(state);
 }
 

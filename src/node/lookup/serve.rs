@@ -13,7 +13,7 @@ use crate::node::lookup::operation::Operation;
 use crate::node::peer::link_output;
 use crate::node::state::{State, mark_dirty};
 use crate::store::Expiry;
-use crate::wire::frame::{Body, Hints, Wanted};
+use crate::wire::frame::{Body, Wanted};
 use std::time::Duration;
 
 /// How old `now` may be when a query is read: an iteration of the event loop. The querying node counts what is left
@@ -80,24 +80,28 @@ fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, operatio
     sync::flush(state, now, peer_key);
     let Some(link) = state.mesh.peers.get(peer_key).and_then(|peer| peer.link) else { return };
     let clock = state.keyspace.clock(now);
-    let State { conns, pool, keyspace, .. } = state;
+    let State { conns, pool, keyspace, mesh, .. } = state;
     let Some(conn) = conns.get_mut(link.conn) else { return };
     let key = keyspace.key(key);
     let hash = key.hash.0;
-    let item = keyspace.get(now, key);
     let left_ms = |expiry: Expiry| expiry.millis().saturating_sub(now.mono.millis_ceil() + TURN_MS);
-    let body = match &item {
-        None => Body::None { hash, moved_version: 0, hints: Hints::default() },
-        Some(item) => Body::Value {
-            hash,
-            version: item.version.0,
-            left_ms: item.expiry.map(left_ms),
-            value: match operation {
-                Operation::Lookup(Wanted::Value) => item.value,
-                Operation::Lookup(Wanted::Ttl) => b"",
-            },
-        },
-    };
-    link_output::append_answer(conn, pool, clock, request, &body);
+    if let Some(item) = keyspace.get(now, key) {
+        let value = match operation {
+            Operation::Lookup(Wanted::Value) => item.value,
+            Operation::Lookup(Wanted::Ttl) => b"",
+        };
+        let (version, left_ms) = (item.version.0, item.expiry.map(left_ms));
+        link_output::append_answer(
+            conn,
+            pool,
+            clock,
+            request,
+            &Body::Value { hash, version, left_ms, value },
+        );
+    } else {
+        let elsewhere = mesh.elsewhere(key.hash, keyspace.tombstones().version(key), peer_key);
+        let none = Body::None { hash, moved_version: elsewhere.version.0, hints: elsewhere.hints() };
+        link_output::append_answer(conn, pool, clock, request, &none);
+    }
     mark_dirty(state, link.conn);
 }

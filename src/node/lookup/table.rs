@@ -14,9 +14,9 @@ use crate::node::alarm::Alarm;
 use crate::node::conn::replies::Place;
 use crate::node::ids::{ConnKey, LookupKey, LookupTag, PeerKey, PendingKey, PendingTag};
 use crate::node::lookup::operation::Operation;
-use crate::store::{Expiry, Item, KeyHash};
+use crate::store::{Expiry, HashedKey, Item, KeyHash, Version};
 use crate::wire::encoder::{Encoder, ReplyHead};
-use crate::wire::frame::Wanted;
+use crate::wire::frame::{KeyState, Wanted};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
@@ -56,8 +56,14 @@ pub(in crate::node) struct Lookup {
     pub(super) candidates: Vec<PeerKey>,
     /// Queries without an answer.
     pub(super) queried: Vec<Queried>,
-    /// Peers that answered that they do not hold the key.
+    /// Peers that answered that they do not hold the key, or hold an older value than [`Lookup::floor`].
     pub(super) refused: Vec<PeerKey>,
+    /// Peers that have sent a version of the key while their answer was outstanding: they are queried again.
+    pub(super) renewed: Vec<PeerKey>,
+    /// Values below this version are older than what this node knows of.
+    pub(super) floor: Version,
+    /// Peers that were queried again because another one named them.
+    pub(super) hops: u32,
     /// The peers with an unknown filter were queried too. A request that joins later has those queried
     /// that have become unknown since.
     pub(super) has_queried_unknown: bool,
@@ -75,6 +81,7 @@ impl Lookup {
         operation: Operation,
         waiter: Waiter,
         ends_at: Instant,
+        floor: Version,
     ) -> Self {
         Self {
             key: key.into(),
@@ -84,6 +91,9 @@ impl Lookup {
             candidates: Vec::new(),
             queried: Vec::new(),
             refused: Vec::new(),
+            renewed: Vec::new(),
+            floor,
+            hops: 0,
             has_queried_unknown: false,
             ends_at,
             tries_at: None,
@@ -92,7 +102,35 @@ impl Lookup {
 
     /// Whether a peer was queried, with whatever answer so far.
     pub(super) fn has_queried(&self, peer: PeerKey) -> bool {
-        self.refused.contains(&peer) || self.queried.iter().any(|queried| queried.peer == peer)
+        self.refused.contains(&peer) || self.is_queried(peer)
+    }
+
+    /// Whether an answer of a peer is outstanding.
+    pub(super) fn is_queried(&self, peer: PeerKey) -> bool {
+        self.queried.iter().any(|queried| queried.peer == peer)
+    }
+
+    /// A peer does not hold the key, or not as new a value as is wanted.
+    pub(super) fn refuse(&mut self, peer: PeerKey) {
+        match self.renewed.iter().position(|renewed| *renewed == peer) {
+            Some(at) => {
+                self.renewed.swap_remove(at);
+                self.candidates.push(peer);
+            }
+            None => self.refused.push(peer),
+        }
+    }
+
+    /// A peer holds a version of the key: it is queried, again if it was before.
+    fn renew(&mut self, peer: PeerKey) {
+        self.refused.retain(|refused| *refused != peer);
+        if self.is_queried(peer) {
+            if !self.renewed.contains(&peer) {
+                self.renewed.push(peer);
+            }
+        } else if !self.candidates.contains(&peer) {
+            self.candidates.push(peer);
+        }
     }
 }
 
@@ -299,6 +337,8 @@ pub(in crate::node) struct Lookups {
     queries: u64,
     /// Lookups that may be joined.
     open: BTreeMap<(KeyHash, Operation), LookupKey>,
+    /// All lookups, by the bits of their keys.
+    by_hash: BTreeSet<(KeyHash, u64)>,
     /// At most two entries per lookup, removed with it, by the bits of its key.
     due: BTreeSet<(Instant, Due, u64)>,
     alarm: Alarm,
@@ -359,6 +399,7 @@ impl Lookups {
         let ends_at = lookup.ends_at;
         let key = self.slots.insert(lookup);
         self.due.insert((ends_at, Due::End, key.to_bits()));
+        self.by_hash.insert((id.0, key.to_bits()));
         self.open.insert(id, key);
         key
     }
@@ -370,6 +411,7 @@ impl Lookups {
         if self.open.get(&id) == Some(&key) {
             self.open.remove(&id);
         }
+        self.by_hash.remove(&(lookup.hash, key.to_bits()));
         self.due.remove(&(lookup.ends_at, Due::End, key.to_bits()));
         if let Some(at) = lookup.tries_at {
             self.due.remove(&(at, Due::Try, key.to_bits()));
@@ -378,6 +420,30 @@ impl Lookups {
             self.slots.shrink();
         }
         Some(lookup)
+    }
+
+    /// The lookups of keys with this hash. O(log lookups).
+    pub(in crate::node) fn with_hash(&self, hash: KeyHash) -> impl Iterator<Item = LookupKey> {
+        let keys = self.by_hash.range((hash, 0)..=(hash, u64::MAX));
+        keys.filter_map(|(_, bits)| LookupKey::from_bits(*bits))
+    }
+
+    /// A peer has sent a version of a key: lookups of it take no older value, and query the peer if it holds that one.
+    pub(in crate::node) fn raise_floor(
+        &mut self,
+        key: HashedKey<'_>,
+        version: Version,
+        peer: PeerKey,
+        state: KeyState,
+    ) {
+        for lookup in self.by_hash.range((key.hash, 0)..=(key.hash, u64::MAX)) {
+            let lookup = LookupKey::from_bits(lookup.1).and_then(|lookup| self.slots.get_mut(lookup));
+            let Some(lookup) = lookup.filter(|lookup| *lookup.key == *key.bytes) else { continue };
+            lookup.floor = lookup.floor.max(version);
+            if state == KeyState::Held {
+                lookup.renew(peer);
+            }
+        }
     }
 
     /// The key with this hash has changed on this node: its lookups must not be joined any more.

@@ -16,7 +16,9 @@ use crate::node::peer::heartbeat;
 use crate::node::peer::link;
 use crate::node::peer::link_output;
 use crate::node::state::State;
-use crate::store::KeyHash;
+use crate::node::versions::notices::{self, Notice};
+use crate::node::versions::{collection, discarded};
+use crate::store::{KeyHash, Version};
 use crate::wire::frame::{Body, Frame, FrameError, Oversized};
 use std::fmt;
 
@@ -44,15 +46,22 @@ pub(in crate::node) fn execute(
     // Changes of one frame have consecutive numbers, beginning with its own.
     let number = |at: usize| request.wrapping_add(u32::try_from(at).unwrap_or(u32::MAX));
     let cost = match &frame.body {
-        Body::Heartbeat { head, is_answer, .. } => {
+        Body::Heartbeat { head, ack, is_answer, wall_ms: _ } => {
+            if let Some(peer) = state.mesh.peers.get_mut(peer).filter(|_| !is_answer) {
+                peer.heard = peer.heard.max(frame.clock);
+            }
             heartbeat::received(state, now, peer, request, *head, *is_answer);
+            collection::acknowledged(state, now, peer, *head, *ack);
             0
         }
         Body::Delta(hashes) => {
+            let mut notices = 0;
             for (at, hash) in hashes.iter().enumerate() {
-                sync::addition(state, now, peer, number(at), hash);
+                if sync::addition(state, now, peer, number(at), hash) {
+                    notices += notices::added(state, now, peer, KeyHash(hash));
+                }
             }
-            hashes.len() / 2
+            hashes.len() / 2 + notices
         }
         Body::Block(images) => {
             for (at, (block, image)) in images.iter().enumerate() {
@@ -86,16 +95,21 @@ pub(in crate::node) fn execute(
                 refuse_peer(state, now, peer, &clock::VERSION_AHEAD);
                 return 1;
             }
-            let answer = QueryAnswer::Value { value, left_ms: *left_ms };
+            let answer = QueryAnswer::Value { version: Version(*version), value, left_ms: *left_ms };
             remote::answered(state, now, peer, request, KeyHash(*hash), &answer);
             0
         }
-        Body::None { hash, .. } => {
-            remote::answered(state, now, peer, request, KeyHash(*hash), &QueryAnswer::None);
+        Body::None { hash, moved_version, hints } => {
+            if !HybridClock::is_within_bound(now, *moved_version) {
+                refuse_peer(state, now, peer, &clock::VERSION_AHEAD);
+                return 1;
+            }
+            let answer = QueryAnswer::None { moved_version: Version(*moved_version), hints: *hints };
+            remote::answered(state, now, peer, request, KeyHash(*hash), &answer);
             0
         }
         Body::NotTaken => {
-            remote::unreadable(state, now, peer, request, &QueryAnswer::None);
+            remote::unreadable(state, now, peer, request, &QueryAnswer::NOTHING);
             0
         }
         Body::Peers(addresses) => link::list_received(state, now, peer, *addresses),
@@ -115,11 +129,26 @@ pub(in crate::node) fn execute(
             state.stats.answers_late += 1;
             0
         }
-        Body::Invalidate { .. } | Body::Newer { .. } | Body::Floor(_) | Body::Discarded { .. } => 0,
+        Body::Invalidate { key, version, state: of } | Body::Newer { key, version, state: of } => {
+            if !HybridClock::is_within_bound(now, *version) {
+                refuse_peer(state, now, peer, &clock::VERSION_AHEAD);
+                return 1;
+            }
+            let is_answer = matches!(frame.body, Body::Newer { .. });
+            let notice = Notice { key, version: Version(*version), state: *of, is_answer };
+            notices::received(state, now, peer, &notice);
+            0
+        }
+        Body::Discarded { version, blocks } => {
+            if !HybridClock::is_within_bound(now, *version) {
+                refuse_peer(state, now, peer, &clock::VERSION_AHEAD);
+                return 1;
+            }
+            discarded::received(state, peer, request, Version(*version), blocks.blocks());
+            blocks.len() / 64
+        }
+        Body::Floor(_) => 0,
     };
-    if let Some(peer) = state.mesh.peers.get_mut(peer) {
-        peer.heard = peer.heard.max(frame.clock);
-    }
     // An answer gives slots free, for which other lookups wait.
     1 + cost + state.mesh.lookups.queries_since(queries_before)
 }

@@ -12,7 +12,7 @@ use crate::node::ids::PeerKey;
 use crate::node::lookup::remote;
 use crate::node::peer::link_output;
 use crate::node::state::{State, Timer, close_conn};
-use crate::wire::frame::Head;
+use crate::wire::frame::{Head, put};
 use std::time::Duration;
 
 /// Missed heartbeats after which a link is lost.
@@ -60,7 +60,10 @@ pub(in crate::node) fn send(state: &mut State, now: Now, key: PeerKey) {
     peer.heartbeat = peer.heartbeat.wrapping_add(1);
     peer.heartbeat_sent_at = Some(now.mono);
     let number = peer.heartbeat;
-    link_output::send_control(state, now, key, number, &body);
+    // In the ordered stream: its clock says that all that was sent before it has arrived.
+    sync::flush(state, now, key);
+    let clock = state.keyspace.clock(now);
+    link_output::append_ordered(state, now, key, |out| put(out, clock, number, &body));
     remote::probe(state, now, key);
 }
 

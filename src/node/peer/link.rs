@@ -17,6 +17,7 @@ use crate::node::peer::heartbeat;
 use crate::node::peer::link_output;
 use crate::node::peer::table::{Dialler, Link, Peer};
 use crate::node::state::{State, close_conn};
+use crate::node::versions::collection;
 use crate::wire::frame::{Address, Addresses, SAME_ID_REASON};
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,6 +25,9 @@ use std::time::Duration;
 
 /// How long a peer is remembered after its link was lost: as long as the changelog keeps changes.
 const REMEMBERED: Duration = Duration::from_secs(30);
+
+/// The reason of a node that ends its link because it ends.
+const SHUTTING_DOWN: &[u8] = b"the node is shutting down";
 
 /// Addresses taken from one PEERS frame, and sent in one.
 const ADDRESSES_MAX: usize = 1_024;
@@ -112,13 +116,16 @@ pub(in crate::node) fn link_up(
         entry.addr = addr;
         entry.received_at = now.mono;
         entry.is_stable = false;
+        entry.has_left = false;
         entry.has_other_links = false;
         entry.heartbeat_sent_at = None;
     }
     log_change(state, now, format_args!("linked to {addr} (node {id})"));
     list_address(state, now, seen, addr, id);
+    state.mesh.absent.linked(id, addr);
     state.keyspace.set_peers(state.mesh.peers.linked_count());
     sync::link_up(state, now, peer);
+    collection::update(state, now);
     send_list(state, now, peer);
     heartbeat::send(state, now, peer);
     heartbeat::arm(state, now, peer);
@@ -183,13 +190,13 @@ fn find_or_make(state: &mut State, now: Now, id: NodeId, addr: SocketAddr) -> Pe
     }
     let earlier = state.mesh.peers.iter().find(|(_, peer)| peer.addr == addr && peer.link.is_none());
     if let Some(earlier) = earlier.map(|(key, _)| key) {
-        forget(state, earlier);
+        forget(state, now, earlier);
     }
     let peers_max = 2 * state.config.mesh.active_peers as usize;
     if state.mesh.peers.len() >= peers_max {
         let unlinked = state.mesh.peers.iter().filter(|(_, peer)| peer.link.is_none());
         let oldest = unlinked.min_by_key(|(_, peer)| peer.since).map(|(key, _)| key);
-        oldest.into_iter().for_each(|key| forget(state, key));
+        oldest.into_iter().for_each(|key| forget(state, now, key));
     }
     let filter = state.mesh.filters.join();
     let peer = Peer::new(id, addr, now.mono, filter, state.mesh.checks);
@@ -197,9 +204,13 @@ fn find_or_make(state: &mut State, now: Now, id: NodeId, addr: SocketAddr) -> Pe
 }
 
 /// Forgets an unlinked peer.
-fn forget(state: &mut State, key: PeerKey) {
+fn forget(state: &mut State, now: Now, key: PeerKey) {
     if let Some(peer) = state.mesh.peers.remove(key) {
         state.mesh.filters.leave(peer.filter);
+        if !peer.has_left {
+            state.mesh.absent.add(now.mono, peer.id, peer.addr);
+        }
+        collection::update(state, now);
     }
 }
 
@@ -220,6 +231,7 @@ pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn
     sync::link_lost(state, key);
     remote::link_lost(state, key);
     state.keyspace.set_peers(state.mesh.peers.linked_count());
+    collection::update(state, now);
     heartbeat::rearm(state, key, now.mono.after(REMEMBERED));
     dial_again(state, now, id);
 }
@@ -239,7 +251,7 @@ pub(in crate::node) fn peer_due(state: &mut State, now: Now, key: PeerKey, deadl
         return;
     }
     if peer.link.is_none() {
-        return forget(state, key);
+        return forget(state, now, key);
     }
     if heartbeat::close_if_missed(state, now, key) {
         return;
@@ -343,6 +355,9 @@ pub(in crate::node) fn bye_received(state: &mut State, now: Now, key: PeerKey, r
     if reason == SAME_ID_REASON {
         return draw_another_id(state, now, addr);
     }
+    if let Some(peer) = state.mesh.peers.get_mut(key) {
+        peer.has_left = reason == SHUTTING_DOWN;
+    }
     let reason = String::from_utf8_lossy(reason);
     log_change(state, now, format_args!("peer {addr} closes its link: {}", reason.escape_debug()));
     link_output::part(state, now, link.conn, CloseReason::PeerLeft);
@@ -393,7 +408,7 @@ pub(in crate::node) fn leave(state: &mut State, now: Now) {
         match conn.role {
             Role::OutboundHandshake(_) => close_conn(state, key, CloseReason::Drained),
             Role::Link(_) if conn.phase() == Phase::Open => {
-                link_output::hang_up(state, now, key, b"the node is shutting down", CloseReason::Drained);
+                link_output::hang_up(state, now, key, SHUTTING_DOWN, CloseReason::Drained);
             }
             Role::Link(_) | Role::Parted | Role::Client => {}
         }

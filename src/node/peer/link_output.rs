@@ -1,7 +1,7 @@
 //! Link output: the only code that writes frames to a link.
 //!
 //! Four classes, the most urgent first: control (heartbeats, RESYNC, PEERS), the ordered stream (changes of the own
-//! filter), answers (queries too), bulk (snapshots and images of blocks). Frames of the first three may wait, each in
+//! filter, notices of versions), answers (queries too), bulk (snapshots and images of blocks). Frames of the first three may wait, each in
 //! the queue of its class ([`crate::node::peer::link_queues`]); bulk is generated from the live filter when there is
 //! room for it in the outbound buffer. Bulk has a guaranteed share beside answers: after each
 //! [`ANSWERS_PER_BULK`] bytes of them it has its turn.
@@ -9,13 +9,13 @@
 //! | class | bytes that may wait | beyond that |
 //! |---|---|---|
 //! | control | [`CONTROL_MAX`] | answers to heartbeats are dropped and counted |
-//! | ordered | what an answer made necessary; else the changelog holds it | the peer reads on later |
+//! | ordered | [`ORDERED_MAX`]; of additions, what a notice or an answer made necessary | the link is closed |
 //! | answers | `outbound_pause_bytes`, with the outbound buffer | queries wait, up to a limit, and late ones are dropped |
 //! | bulk | [`BULK_MAX`], in the outbound buffer | generated later |
 
 use crate::base::buffer::Pool;
 use crate::base::time::Now;
-use crate::filter::changelog::PIECE_BLOCKS;
+use crate::filter::changelog::{LOG_BYTES_MAX, PIECE_BLOCKS};
 use crate::filter::size::BLOCK_BYTES;
 use crate::node::conn::connection::{CloseReason, Conn, Role};
 use crate::node::ids::{ConnKey, PeerKey};
@@ -25,6 +25,9 @@ use crate::wire::frame::{Address, Body, put, put_peers};
 
 /// Bytes of control frames that may wait, before heartbeats are not answered any more.
 const CONTROL_MAX: usize = 64 * 1024;
+
+/// Bytes of the ordered stream that may wait: twice what the changelog holds at most.
+const ORDERED_MAX: usize = 2 * LOG_BYTES_MAX;
 
 /// Bytes in the outbound buffer above which no bulk is generated.
 const BULK_MAX: usize = 16 * 1024;
@@ -67,14 +70,23 @@ pub(in crate::node) fn send_control_reply(
     has_room
 }
 
-/// Appends frames of the ordered stream. Returns the bytes written.
+/// Appends frames of the ordered stream. Returns the bytes written. A link on which too many wait is closed, since none
+/// of them may be missing: what the peer lacks is made up for when it is linked again.
 pub(in crate::node) fn append_ordered(
     state: &mut State,
     now: Now,
     peer: PeerKey,
     write: impl FnOnce(&mut Vec<u8>),
 ) -> usize {
-    append(state, now, peer, Class::Ordered, |out, _| write(out))
+    let written = append(state, now, peer, Class::Ordered, |out, _| write(out));
+    let queues = conn_of(state, peer).and_then(|conn| conn.link_queues.as_deref());
+    if queues.is_some_and(|queues| queues.waiting(Class::Ordered) > ORDERED_MAX)
+        && let Some(link) = state.mesh.peers.get(peer).and_then(|peer| peer.link)
+    {
+        let why = b"too many changes wait for this link";
+        hang_up(state, now, link.conn, why, CloseReason::SlowReader);
+    }
+    written
 }
 
 /// Whether an ordered frame would go into the outbound buffer, with nothing of its class in front of it.

@@ -8,12 +8,38 @@ use crate::node::conn::connection::CloseReason;
 use crate::node::digest::publishing::Publishing;
 use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
 use crate::node::lookup::table::Lookups;
+use crate::node::peer::absent::Absent;
 use crate::node::peer::address_book::AddressBook;
 use crate::node::peer::table::{Peer, Peers};
-use crate::store::HashSecret;
+use crate::node::versions::moved::Moved;
+use crate::store::{HashSecret, KeyHash, Version};
+use crate::wire::frame::{HINTS_MAX, Hints};
 use crate::wire::handshake::{hash_check_text, keyed_bytes, other_key};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+
+/// What a node knows of a key that it does not hold.
+#[derive(Debug)]
+pub(in crate::node) struct Elsewhere {
+    /// The highest version that it knows of, of a value on another node or of a deletion; 0: of none.
+    pub(in crate::node) version: Version,
+    ids: [[u8; 16]; HINTS_MAX],
+    len: usize,
+}
+
+impl Elsewhere {
+    /// The nodes that may hold the key: the one that was last known to, else those whose filter claims it.
+    pub(in crate::node) fn hints(&self) -> Hints<'_> {
+        Hints::new(&self.ids[..self.len])
+    }
+
+    fn add(&mut self, peer: Option<&Peer>) {
+        if let (Some(peer), Some(id)) = (peer, self.ids.get_mut(self.len)) {
+            *id = peer.id.0;
+            self.len += 1;
+        }
+    }
+}
 
 /// The mesh, as this node sees it.
 #[derive(Debug)]
@@ -30,6 +56,7 @@ pub(in crate::node) struct Mesh {
     drawn: u64,
     pub(in crate::node) address_book: AddressBook,
     pub(in crate::node) peers: Peers,
+    pub(in crate::node) absent: Absent,
     pub(in crate::node) filters: PeerFilters,
     pub(in crate::node) lookups: Lookups,
     /// Links, and connections in an outbound handshake.
@@ -49,6 +76,12 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) lost_dials: VecDeque<(AddressKey, ConnKey, CloseReason)>,
     /// The result of the last search, kept for its memory.
     pub(in crate::node) claims: Vec<FilterKey>,
+    /// Where keys are that other nodes wrote.
+    pub(in crate::node) moved: Moved,
+    /// Peers whose resync goes on; each once.
+    pub(in crate::node) resyncs: VecDeque<PeerKey>,
+    /// Peers whose discarded deletions the own keys are tested against.
+    pub(in crate::node) discards: VecDeque<PeerKey>,
 }
 
 impl Mesh {
@@ -64,6 +97,7 @@ impl Mesh {
             drawn: 0,
             address_book: AddressBook::default(),
             peers: Peers::default(),
+            absent: Absent::default(),
             filters: PeerFilters::new(config.limits.peer_filters_max),
             lookups: Lookups::default(),
             conns: 0,
@@ -75,6 +109,9 @@ impl Mesh {
             lost_links: VecDeque::new(),
             lost_dials: VecDeque::new(),
             claims: Vec::new(),
+            moved: Moved::default(),
+            resyncs: VecDeque::new(),
+            discards: VecDeque::new(),
         };
         mesh.id = NodeId(mesh.draw());
         mesh
@@ -107,9 +144,41 @@ impl Mesh {
         self.id = NodeId(self.draw());
     }
 
+    /// Has a step go on with the resync of a peer, if there is one.
+    pub(in crate::node) fn enqueue_resync(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(key)
+            && peer.resync.is_some()
+            && !std::mem::replace(&mut peer.is_in_resyncs, true)
+        {
+            self.resyncs.push_back(key);
+        }
+    }
+
     /// Whether a peer's filter claims the hash.
     pub(in crate::node) fn claims(&self, peer: PeerKey, hash: u64) -> bool {
         self.peers.get(peer).is_some_and(|peer| self.filters.claims(peer.filter, hash))
+    }
+
+    /// What this node knows of a key that it does not hold; not of the peer that asks. `tombstone` is the version of
+    /// the key's tombstone, if there is one.
+    pub(in crate::node) fn elsewhere(
+        &mut self,
+        hash: KeyHash,
+        tombstone: Option<Version>,
+        asker: PeerKey,
+    ) -> Elsewhere {
+        let Self { claims, filters, peers, moved, .. } = self;
+        let moved = moved.get(hash);
+        let version = moved.map(|moved| moved.version).max(tombstone).unwrap_or_default();
+        let mut elsewhere = Elsewhere { version, ids: Default::default(), len: 0 };
+        claims.clear();
+        match moved.and_then(|moved| moved.holder).filter(|holder| *holder != asker) {
+            Some(holder) => elsewhere.add(peers.get(holder)),
+            None => filters.claimants(hash.0, claims),
+        }
+        let claimants = claims.iter().filter_map(|filter| peers.by_filter(*filter));
+        claimants.filter(|peer| *peer != asker).for_each(|peer| elsewhere.add(peers.get(peer)));
+        elsewhere
     }
 
     /// Searches the filters of linked peers for a hash. Stores the claimants in `claims`; returns whether there is a
@@ -121,7 +190,9 @@ impl Mesh {
             return false;
         }
         self.filters.claimants(hash, &mut self.claims);
-        let Self { claims, filters, peers, .. } = self;
+        let Self { claims, filters, peers, moved, .. } = self;
+        let holder = moved.get(KeyHash(hash)).and_then(|moved| peers.get(moved.holder?));
+        claims.extend(holder.map(|holder| holder.filter).filter(|holder| !claims.contains(holder)));
         let is_queryable = |filter: &FilterKey| {
             peers.by_filter(*filter).and_then(|peer| peers.get(peer)).is_some_and(Peer::is_queryable)
         };

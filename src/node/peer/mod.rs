@@ -1,5 +1,6 @@
 //! Peer discovery, dialling, the handshake, links and their health.
 
+pub(in crate::node) mod absent;
 pub(in crate::node) mod address_book;
 pub(in crate::node) mod clock;
 pub(in crate::node) mod dialer;

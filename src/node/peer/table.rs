@@ -6,6 +6,7 @@
 use crate::base::slots::Slots;
 use crate::base::time::Instant;
 use crate::filter::FilterKey;
+use crate::filter::bloom::Bloom;
 use crate::filter::changelog::ReaderKey;
 use crate::filter::claim_stats::ClaimStats;
 use crate::filter::receiver::Receiver;
@@ -13,6 +14,7 @@ use crate::node::alarm::Alarm;
 use crate::node::ids::{ConnKey, NodeId, PeerKey, PeerTag};
 use crate::node::lookup::queries::{DeferredQueries, Queries};
 use crate::node::peer::health::CircuitBreaker;
+use crate::store::{KeyHash, ScanCursor, Version};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -35,6 +37,34 @@ pub(in crate::node) enum Dialler {
 pub(in crate::node) struct Link {
     pub(in crate::node) conn: ConnKey,
     pub(in crate::node) dialler: Dialler,
+}
+
+/// How far a resync is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum Resync {
+    /// The position in the own keys.
+    Keys(ScanCursor),
+    /// The first tombstone that is not tested.
+    Tombstones(KeyHash),
+    /// The first block of the discarded deletions that is not sent.
+    Discarded(usize),
+}
+
+impl Resync {
+    /// Nothing is tested yet.
+    pub(in crate::node) const START: Self = Self::Keys(ScanCursor::START);
+}
+
+/// Discarded deletions of a peer, as they arrive, and then while the own keys are tested against them.
+#[derive(Debug)]
+pub(in crate::node) struct DiscardedScan {
+    pub(in crate::node) filter: Bloom,
+    /// Newer values stay.
+    pub(in crate::node) version: Version,
+    /// The next block.
+    pub(in crate::node) next: usize,
+    /// The position in the own keys, once all blocks are here.
+    pub(in crate::node) at: Option<ScanCursor>,
 }
 
 /// One life of another node.
@@ -60,8 +90,18 @@ pub(in crate::node) struct Peer {
     pub(in crate::node) heartbeat: u32,
     pub(in crate::node) heartbeat_sent_at: Option<Instant>,
     round_trip: Option<Duration>,
-    /// The highest clock of its frames that were processed.
+    /// The clock of its last heartbeat: everything that it sent before, in the ordered stream, was processed.
     pub(in crate::node) heard: u64,
+    /// Our clock up to which it has processed everything, and up to which all that it had added was applied here.
+    pub(in crate::node) acked: Version,
+    /// It has ended, and does not come back.
+    pub(in crate::node) has_left: bool,
+    /// All own keys and tombstones are being tested against its filter.
+    pub(in crate::node) resync: Option<Resync>,
+    /// In the queue of those whose resync goes on.
+    pub(in crate::node) is_in_resyncs: bool,
+    /// Its discarded deletions.
+    pub(in crate::node) discarded: Option<DiscardedScan>,
     /// Our queries to it.
     pub(in crate::node) queries: Queries,
     /// Its queries that wait for room in the link.
@@ -113,6 +153,11 @@ impl Peer {
             heartbeat_sent_at: None,
             round_trip: None,
             heard: 0,
+            acked: Version::default(),
+            has_left: false,
+            resync: None,
+            is_in_resyncs: false,
+            discarded: None,
             queries: Queries::default(),
             deferred: DeferredQueries::default(),
             filter,

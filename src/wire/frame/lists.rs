@@ -173,6 +173,9 @@ pub struct Hints<'a> {
 }
 
 impl<'a> Hints<'a> {
+    /// No hints.
+    pub const NONE: Self = Self { entries: &[] };
+
     /// The first of these ids.
     pub fn new(ids: &'a [[u8; HINT_BYTES]]) -> Self {
         Self { entries: &ids[..ids.len().min(HINTS_MAX)] }

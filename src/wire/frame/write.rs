@@ -44,6 +44,15 @@ pub fn put_piece(out: &mut Vec<u8>, clock: u64, first_block: u32, words: &[u64])
     put_list(out, Kind::Piece, clock, first_block.into(), entries);
 }
 
+/// Appends blocks of a filter of discarded deletions, eight words each, as a DISCARDED frame. There must not be more than
+/// one frame can hold.
+pub fn put_discarded(out: &mut Vec<u8>, clock: u64, first_block: u32, version: u64, words: &[u64]) {
+    put_frame(out, Kind::Discarded, 0, first_block, clock, |out| {
+        out.extend(version.to_le_bytes());
+        words.iter().for_each(|word| out.extend(word.to_le_bytes()));
+    });
+}
+
 /// Appends the addresses of nodes as PEERS frames, one and as many more as their limit makes necessary. Scope and flow of IPv6
 /// addresses are left out.
 pub fn put_peers(out: &mut Vec<u8>, clock: u64, entries: impl Iterator<Item = Address>) {

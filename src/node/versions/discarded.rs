@@ -1,0 +1,109 @@
+//! Discarded deletions: sent to a peer at the end of a resync, and received from one.
+//!
+//! A node that has deleted more keys during a cut than it may remember one by one sends a Bloom filter of them with their
+//! highest version. The receiver drops its keys that match and are not newer, in steps, and counts them. Nothing else
+//! is ever dropped by age.
+
+use crate::base::time::Now;
+use crate::filter::bloom::Bloom;
+use crate::filter::size::{BLOCK_WORDS, Block, Size};
+use crate::node::ids::PeerKey;
+use crate::node::peer::link_output;
+use crate::node::peer::table::DiscardedScan;
+use crate::node::state::State;
+use crate::node::versions::tombstones::DISCARDED_SIZE_LOG2;
+use crate::store::{HashedKey, ScanCursor, Version};
+use crate::wire::frame::put_discarded;
+
+/// Blocks of the filter in one frame: 16 KiB.
+const BLOCKS_PER_FRAME: usize = 256;
+
+/// Keys that one step tests.
+const KEYS_PER_STEP: usize = 512;
+
+/// Bits that may be set: above that too many other keys match.
+const FILL_MAX: f64 = 0.7;
+
+/// Sends the blocks from `first` on to a peer that has not acknowledged these deletions. Returns the next block, unless
+/// there is none.
+pub(in crate::node) fn send(state: &mut State, now: Now, peer_key: PeerKey, first: usize) -> Option<usize> {
+    let acked = state.mesh.peers.get(peer_key)?.acked;
+    let clock = state.keyspace.clock(now);
+    let (filter, version) =
+        state.keyspace.tombstones().discarded().filter(|(_, version)| *version > acked)?;
+    let until = filter.size().blocks().min(first + BLOCKS_PER_FRAME);
+    let words = filter.words().get(first * BLOCK_WORDS..until * BLOCK_WORDS)?.to_vec();
+    let next = (until < filter.size().blocks()).then_some(until);
+    let number = u32::try_from(first).unwrap_or(u32::MAX);
+    link_output::append_ordered(state, now, peer_key, |out| {
+        put_discarded(out, clock, number, version.0, &words);
+    });
+    next
+}
+
+/// A peer has sent blocks of its filter, from `first` on. With the last of them the keys of this node are tested.
+pub(in crate::node) fn received(
+    state: &mut State,
+    peer_key: PeerKey,
+    first: u32,
+    version: Version,
+    blocks: impl Iterator<Item = Block>,
+) {
+    let Some(size) = Size::from_log2(DISCARDED_SIZE_LOG2) else { return };
+    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+    let mut number = first as usize;
+    if number == 0 {
+        peer.discarded =
+            Bloom::try_new(size).map(|filter| DiscardedScan { filter, version, next: 0, at: None });
+    }
+    let Some(scan) = peer.discarded.as_mut().filter(|scan| scan.next == number && scan.version == version)
+    else {
+        return;
+    };
+    for block in blocks {
+        scan.filter.replace_block(number, &block);
+        number += 1;
+    }
+    scan.next = number;
+    if number >= size.blocks() {
+        if scan.filter.fill() > FILL_MAX {
+            log::warn!("peer {}: refused its discarded deletions, which match too many keys", peer.addr);
+            peer.discarded = None;
+            return;
+        }
+        scan.at = Some(ScanCursor::START);
+        state.mesh.discards.push_back(peer_key);
+    }
+}
+
+/// Whether [`step`] has something to do.
+pub(in crate::node) fn has_work(state: &State) -> bool {
+    !state.mesh.discards.is_empty()
+}
+
+/// Tests some keys against the discarded deletions of one peer.
+pub(in crate::node) fn step(state: &mut State, now: Now) {
+    let State { keyspace, mesh, stats, .. } = state;
+    let Some(peer_key) = mesh.discards.pop_front() else { return };
+    let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
+    let Some(scan) = &mut peer.discarded else { return };
+    let Some(at) = scan.at else { return };
+    let mut dropped: Vec<Box<[u8]>> = Vec::new();
+    let next = keyspace.store().scan_keys(at, KEYS_PER_STEP, |key| {
+        if scan.filter.contains(keyspace.key(key).hash.0) {
+            dropped.push(key.into());
+        }
+    });
+    for key in dropped {
+        let HashedKey { hash, bytes } = keyspace.key(&key);
+        let is_dropped = keyspace.remove_older(now, HashedKey { hash, bytes }, scan.version);
+        stats.values_dropped += u64::from(is_dropped);
+        stats.discarded_dropped += u64::from(is_dropped);
+    }
+    if next == ScanCursor::START {
+        peer.discarded = None;
+    } else {
+        scan.at = Some(next);
+        mesh.discards.push_back(peer_key);
+    }
+}
