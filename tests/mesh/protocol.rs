@@ -171,7 +171,7 @@ fn arg(verb: Verb, body: &[u8]) -> Option<(Arg, Option<&[u8]>)> {
             (true, false) => piece.iter().rposition(|&byte| byte == b':')?,
         };
         arg.key = bare_field(&piece[..end])?;
-        if arg.key.is_empty() || arg.key.contains(&b' ') {
+        if arg.key.is_empty() || arg.key.contains(&b' ') || arg.key.ends_with(b"*") {
             return None;
         }
         rest = &rest[end + usize::from(has_more)..];
@@ -189,7 +189,7 @@ fn arg(verb: Verb, body: &[u8]) -> Option<(Arg, Option<&[u8]>)> {
                 true => piece.iter().rposition(|&byte| byte == b':')?,
                 false => piece.len(),
             };
-            arg.value = bare_field(&piece[..end])?;
+            arg.value = bare_field(&piece[..end]).filter(|value| !has_redis_expiry(value))?;
             rest = &rest[end + usize::from(verb.has_seconds())..];
         }
     }
@@ -208,6 +208,13 @@ fn arg(verb: Verb, body: &[u8]) -> Option<(Arg, Option<&[u8]>)> {
 /// A bare field, which holds no quote.
 fn bare_field(text: &[u8]) -> Option<Vec<u8>> {
     Some(trim(text).to_vec()).filter(|field| !field.contains(&b'"'))
+}
+
+/// A value that ends in an expiry as Redis writes it.
+fn has_redis_expiry(value: &[u8]) -> bool {
+    let digits = value.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let text = value[..value.len() - digits].to_ascii_uppercase();
+    digits > 0 && (text.ends_with(b" EX ") || text.ends_with(b" PX "))
 }
 
 fn seconds(text: &[u8]) -> Option<u64> {
@@ -250,7 +257,7 @@ pub fn show(field: &[u8], is_key: bool) -> Vec<u8> {
         || field.last() == Some(&b' ')
         || field.iter().any(|&byte| b"\",:".contains(&byte) || byte < 32 || byte == 127)
         || std::str::from_utf8(field).is_err()
-        || (is_key && (field.is_empty() || field.contains(&b' ')));
+        || (is_key && (field.is_empty() || field.contains(&b' ') || field.ends_with(b"*")));
     if needs_quotes { quote(field) } else { field.to_vec() }
 }
 

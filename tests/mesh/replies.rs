@@ -315,17 +315,19 @@ impl World {
         let text = std::str::from_utf8(fields).map_err(|error| error.to_string())?;
         let mut seen = Vec::new();
         for field in text.split(',').filter(|field| !field.is_empty()) {
-            let addr: std::net::SocketAddr = field.parse().map_err(|_| format!("{field} is no address"))?;
-            if seen.contains(&addr) {
+            // Those without a link are in quotes, each with its state.
+            let shown = field.strip_prefix('"').and_then(|field| field.split(' ').next()).unwrap_or(field);
+            let addr: std::net::SocketAddr = shown.parse().map_err(|_| format!("{field} is no address"))?;
+            if seen.contains(&(addr, true)) || seen.contains(&(addr, false)) {
                 return Err(format!("{addr} twice"));
             }
             if addr == self.hosts[host].addr {
                 return Err("itself".to_owned());
             }
-            seen.push(addr);
+            seen.push((addr, shown == field));
         }
         let linked = request.linked.iter().map(|other| self.hosts[*other].addr);
-        match linked.into_iter().find(|addr| !seen.contains(addr)) {
+        match linked.into_iter().find(|addr| !seen.contains(&(*addr, true))) {
             Some(addr) => Err(format!("{addr} was linked and is missing")),
             None => Ok(()),
         }

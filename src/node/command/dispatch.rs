@@ -268,12 +268,12 @@ fn execute<'a>(
             give_back(state, now, key, call.reply.end(), unsent_before);
         }
         Ok(Effect::Authenticate) => {
-            let protocol = call.reply.protocol();
-            give_back(state, now, key, call.reply.end(), unsent_before);
+            // Before the reply, which no longer counts as one to a stranger.
             if let Some(conn) = state.conns.get_mut(key) {
                 conn.is_authenticated = true;
-                conn.protocol = Some(ClientProtocol::Commands(protocol));
+                conn.protocol = Some(ClientProtocol::Commands(call.reply.protocol()));
             }
+            give_back(state, now, key, call.reply.end(), unsent_before);
         }
         Ok(Effect::Close) => {
             give_back(state, now, key, call.reply.end(), unsent_before);
