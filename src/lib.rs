@@ -34,8 +34,9 @@
 //! records   the tables of a node, and its one write path
 //!           alarm  conn/connection  conn/replies  conn/session  digest/own_filter  digest/publishing
 //!           history  hybrid_clock  ids  keyspace  latency  logins  lookup/operation  lookup/queries
-//!           lookup/table  metrics  peer/absent  peer/address_book  peer/health  peer/link_queues  peer/mesh
-//!           peer/table  schedule  slow_log  tasks  versions/moved  versions/tombstones
+//!           lookup/table  metrics  peer/absent  peer/address_book  peer/clock_offsets  peer/health
+//!           peer/link_queues  peer/mesh  peer/table  schedule  slow_log  tasks  versions/moved
+//!           versions/tombstones
 //! filter    Bloom filters and their synchronisation
 //!           bit_sliced  bloom  change_ring  changelog  claim_stats  deferred_free  key  peer_filters  rate
 //!           receiver  size
@@ -70,7 +71,8 @@
 //!    show it at work.
 //! 2. [`node`]: the contract of the boundary, then the files in the order that it gives.
 //! 3. [`store`], then its `index`, `heap` and `eviction`, and [`base::wheel`]: where keys live and how they end.
-//! 4. [`filter`]: how a node knows which peer to query; then `node/digest` and `node/lookup`.
+//! 4. [`filter`]: how a node knows which peer to query; then `node/digest` and `node/lookup`, and
+//!    `node/versions`: which of two values stays.
 //! 5. `shell/reactor.rs`: one iteration of the event loop, with the shares of `node/schedule.rs`.
 //!
 //! # Invariants, each naming what is deliberately absent

@@ -6,6 +6,7 @@
 //! Not here: the limits of the wire format, which are with its decoders, and anything derived from a limit.
 
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Configurable limits. Sizes are in bytes, times in milliseconds.
 ///
@@ -262,6 +263,11 @@ impl Limits {
 }
 
 impl MeshLimits {
+    /// The silence after which a link is given up.
+    pub fn dead_time(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_interval_ms.into()) * HEARTBEATS_MISSED_MAX
+    }
+
     /// Checks each number against its range, and related numbers against each other.
     ///
     /// # Errors
@@ -309,6 +315,9 @@ pub const RESP_ARGS_MAX: u32 = 1024 * 1024;
 /// Time for a closing connection to take its last reply and to close its own side. Long enough for a retransmission,
 /// short enough that leaving clients do not fill the table.
 pub const LINGER_MS: u32 = 2_000;
+
+/// Missed heartbeats after which a link is lost.
+pub const HEARTBEATS_MISSED_MAX: u32 = 3;
 
 /// Upper end of `lookups_per_peer`, and deferred queries per link.
 pub const LOOKUPS_PER_LINK_MAX: usize = 1_024;

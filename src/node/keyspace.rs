@@ -21,6 +21,7 @@ use crate::store::{
 };
 use crate::wire::frame::KeyState;
 use std::mem;
+use std::time::Duration;
 
 /// A change of a key, for the consumers of changes.
 #[derive(Debug, Clone, Copy)]
@@ -287,8 +288,18 @@ impl Keyspace {
         (version, had)
     }
 
-    /// Drops the value of a key, unless it is newer than `version`; whether there was one.
-    pub(in crate::node) fn remove_older(&mut self, now: Now, key: HashedKey<'_>, version: Version) -> bool {
+    /// Drops the value of a key, unless it is newer than `version`, since another node has a newer one, or knows of a
+    /// deletion; whether there was one.
+    pub(in crate::node) fn drop_older(&mut self, now: Now, key: HashedKey<'_>, version: Version) -> bool {
+        let was_there = self.remove_older(now, key, version);
+        if was_there {
+            self.own_filter.moved(now.mono, key.hash.0);
+        }
+        was_there
+    }
+
+    /// Removes a key, unless its version is above `version`; whether it was there.
+    fn remove_older(&mut self, now: Now, key: HashedKey<'_>, version: Version) -> bool {
         let was_there = self.store.remove(now.mono, key, version) == RemoveOutcome::Removed;
         if was_there {
             self.unpaid += 1;
@@ -455,6 +466,12 @@ impl Keyspace {
     pub(in crate::node) fn set_peers(&mut self, count: usize) {
         self.peers = count;
         self.own_filter.set_peers(count);
+    }
+
+    /// Sets for how long a key stays claimed whose newer value is on another node: until a link over which its addition
+    /// is sent would be given up.
+    pub(in crate::node) fn set_dead_time(&mut self, time: Duration) {
+        self.own_filter.set_claimed_for(time);
     }
 
     /// The own filter and its changelog, for readers that join, read on and leave.

@@ -373,7 +373,7 @@ pub static METRICS: [Metric; 106] = [
     row(MESH, "discarded_dropped", COUNTER, "Of these, those that match discarded deletions of a peer.", |s| Value::Number(s.stats.discarded_dropped)),
     row(MESH, "tombstones", GAUGE, "Deleted keys that are remembered until every other node has acknowledged it; bounded by tombstones_max.", |s| Value::Number(s.keyspace.tombstones().len() as u64)),
     row(MESH, "tombstones_lost", COUNTER, "Deletions that were forgotten too early, since too many were to be remembered: an older value may come back.", |s| Value::Number(s.keyspace.tombstones().lost())),
-    row(MESH, "clock_ahead_ms", (Kind::Gauge, Unit::Count), "Milliseconds by which the versions given here are too far above the wall clock, which was set back, for links.", |s| Value::Number(s.clock_ahead_ms)),
+    row(MESH, "clock_ahead_ms", (Kind::Gauge, Unit::Count), "Milliseconds by which the wall clock is ahead of those of most other nodes that reported theirs within five minutes; above 500 it is refused as a peer.", |s| Value::Number(s.clock_ahead_ms)),
     row(MESH, "frames_broken", COUNTER, "Links closed because of an invalid frame.", |s| Value::Number(s.stats.frames_broken)),
     row(MESH, "frames_oversized", COUNTER, "Frames skipped because their key or value is longer than key_bytes_max or value_bytes_max.", |s| Value::Number(s.stats.frames_oversized)),
     row(MESH, "peer_queries", COUNTER, "Queries received from peers.", |s| Value::Number(s.stats.peer_queries)),

@@ -145,18 +145,21 @@ impl Node {
     /// Processes bytes received on a connection: carries out the complete requests or frames among them, up to
     /// the budget of a step; the rest is kept.
     pub fn received(&mut self, now: Now, conn: ConnKey, bytes: &[u8]) {
+        peer::link::wake(&mut self.state, now);
         conn::reader::received(&mut self.state, now, conn, bytes);
         self.conclude(now);
     }
 
     /// Notes that the connection of an [`Action::Connect`] is established.
     pub fn connected(&mut self, now: Now, conn: ConnKey) {
+        peer::link::wake(&mut self.state, now);
         peer::handshake::connected(&mut self.state, now, conn);
         self.conclude(now);
     }
 
     /// Notes that the other side sends no more. What it requested is still answered.
     pub fn read_closed(&mut self, now: Now, conn: ConnKey) {
+        peer::link::wake(&mut self.state, now);
         conn::reader::read_closed(&mut self.state, now, conn);
         self.conclude(now);
     }
@@ -185,12 +188,14 @@ impl Node {
 
     /// Notes that the first `count` bytes of [`Node::outbound`] were written.
     pub fn wrote(&mut self, now: Now, conn: ConnKey, count: usize) {
+        peer::link::wake(&mut self.state, now);
         conn::reader::wrote(&mut self.state, now, conn, count);
         self.conclude(now);
     }
 
     /// Does one bounded step of each source of work of a class; whether any had work.
     pub fn step(&mut self, now: Now, class: Class) -> bool {
+        peer::link::wake(&mut self.state, now);
         let has_worked = sources::step(&mut self.state, now, class);
         if has_worked {
             self.conclude(now);

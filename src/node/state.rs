@@ -85,6 +85,8 @@ pub struct State {
     pub(in crate::node) runnable: Runnable,
     /// What peers had sent up to this moment was read and processed.
     pub(in crate::node) links_current_at: Instant,
+    /// When the node was last called.
+    pub(in crate::node) called_at: Instant,
     pub(in crate::node) tasks: Tasks,
     /// Connections to be reconciled before the node returns, each once.
     pub(in crate::node) dirty: VecDeque<ConnKey>,
@@ -111,9 +113,11 @@ impl State {
         let mut rng = Rng::new(seed);
         let secret = hash_secret(&config, &mut rng);
         let mesh = Mesh::new(&config, secret.clone(), &mut rng);
+        let mut keyspace = Keyspace::new(now, secret, &config.limits);
+        keyspace.set_dead_time(config.mesh.dead_time());
         Self {
             started: now.mono,
-            keyspace: Keyspace::new(now, secret, &config.limits),
+            keyspace,
             conns: Slots::new(),
             pool: Pool::new(POOLED_BUFFERS_MAX, POOLED_BUFFER_BYTES_MAX),
             buffered: 0,
@@ -121,6 +125,7 @@ impl State {
             actions: VecDeque::new(),
             runnable: Runnable::default(),
             links_current_at: now.mono,
+            called_at: now.mono,
             tasks: Tasks::default(),
             dirty: VecDeque::new(),
             scratch: Scratch::default(),

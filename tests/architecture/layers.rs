@@ -117,6 +117,7 @@ pub const LAYERS: [Layer; 19] = [
             "node/lookup/table.rs",
             "node/peer/absent.rs",
             "node/peer/address_book.rs",
+            "node/peer/clock_offsets.rs",
             "node/peer/health.rs",
             "node/peer/link_queues.rs",
             "node/peer/mesh.rs",

@@ -19,3 +19,4 @@ mod identities;
 mod queries;
 mod snapshots;
 mod storm;
+mod versions;

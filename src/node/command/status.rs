@@ -9,6 +9,7 @@ use crate::node::history::{Span, Summary};
 use crate::node::ids::NodeId;
 use crate::node::metrics::{METRICS, Metric, Recent, Snapshot};
 use crate::node::peer::address_book::AddressEntry;
+use crate::node::peer::clock::AHEAD_MAX_MS;
 use crate::node::peer::table::{Dialler, Peer};
 use crate::node::state::State;
 use std::collections::BTreeSet;
@@ -239,7 +240,7 @@ pub(in crate::node) fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
         is_ready: readiness(state).is_ready(),
         is_mesh_complete: backups == 0,
         peers_linked: mesh.peers.linked_count(),
-        clock_ahead_ms: state.keyspace.clock_ahead_ms(now),
+        clock_ahead_ms: mesh.clock_offsets.ahead_ms(now.mono),
         configured: mesh.address_book.configured(|id| mesh.peers.is_linked(id)),
         peers_backup: backups,
         lookups_in_flight: mesh.lookups.len(),
@@ -259,6 +260,8 @@ pub(in crate::node) fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Readiness {
     is_draining: bool,
+    /// By how many milliseconds the wall clock is ahead of most others.
+    clock_ahead_ms: u64,
     /// A configured address was not tried yet, and the node waits for that.
     has_untried: bool,
     /// Configured peers that are linked, and all of them.
@@ -270,7 +273,10 @@ pub(in crate::node) struct Readiness {
 impl Readiness {
     /// Whether requests can be sent to it.
     pub(in crate::node) fn is_ready(&self) -> bool {
-        !self.is_draining && !self.has_untried && self.filters.0 == self.filters.1
+        !self.is_draining
+            && !self.has_untried
+            && self.clock_ahead_ms <= AHEAD_MAX_MS
+            && self.filters.0 == self.filters.1
     }
 
     /// Why it is not ready.
@@ -282,6 +288,10 @@ impl Readiness {
         if self.has_untried {
             let (linked, all) = self.configured;
             reasons.push(format!("configured peers linked: {linked}/{all}"));
+        }
+        if self.clock_ahead_ms > AHEAD_MAX_MS {
+            let ahead_ms = self.clock_ahead_ms;
+            reasons.push(format!("the wall clock is {ahead_ms} ms ahead of those of most other nodes"));
         }
         if self.filters.0 < self.filters.1 {
             reasons.push(format!("filters of linked peers known: {}/{}", self.filters.0, self.filters.1));
@@ -323,6 +333,7 @@ pub(in crate::node) fn readiness(state: &State) -> Readiness {
     let known = mesh.peers.linked().filter(|(_, peer)| is_known(peer.refusals, peer.filter)).count();
     Readiness {
         is_draining: state.is_draining,
+        clock_ahead_ms: mesh.clock_offsets.ahead_ms(state.links_current_at),
         has_untried: !state.config.base_node && mesh.address_book.iter().any(|(_, entry)| entry.is_untried()),
         configured: mesh.address_book.configured(|id| mesh.peers.is_linked(id)),
         filters: (known, mesh.peers.linked_count()),

@@ -19,6 +19,7 @@ use crate::filter::changelog::Changelog;
 use crate::filter::deferred_free::DeferredFree;
 use crate::filter::size::Size;
 use crate::store::{HashRange, SegmentScan, Store};
+use std::collections::VecDeque;
 use std::mem;
 use std::ops::Range;
 use std::time::Duration;
@@ -44,6 +45,9 @@ const BLOCKS_MAX: usize = 256;
 /// Hashes that are gathered for a few blocks at most. A single block that so many keys fall into has
 /// every bit set and stays as it is.
 const HASHES_MAX: usize = 4_096;
+
+/// Keys that have moved and stay claimed for a while, at most.
+const MOVED_MAX: usize = 32 * 1024;
 
 /// Additions after which a filter that has work does a step of it, however few steps the event loop has time for.
 const ADDITIONS_PER_STEP: u32 = 512;
@@ -86,6 +90,9 @@ pub(in crate::node) struct OwnFilter {
     freed: DeferredFree,
     /// Since when segments need a rebuild, as far as was looked.
     rebuild_since: Option<Instant>,
+    /// Keys whose newer value is on another node, and since when: they stay claimed for `claimed_for`.
+    moved: VecDeque<(Instant, u64)>,
+    claimed_for: Duration,
     /// Number of keys when the system had no memory for a larger filter.
     starved_at: Option<usize>,
     additions: u32,
@@ -107,6 +114,8 @@ impl OwnFilter {
             migration: None,
             freed: DeferredFree::new(),
             rebuild_since: None,
+            moved: VecDeque::new(),
+            claimed_for: Duration::ZERO,
             starved_at: None,
             additions: 0,
             kept_up: 0,
@@ -128,6 +137,20 @@ impl OwnFilter {
             self.hashes.push(hash);
         }
         self.additions = self.additions.wrapping_add(1);
+    }
+
+    /// Notes that the store has dropped a key, since another node has a newer value. Rebuilt blocks claim it for a
+    /// while: until that node's addition has arrived everywhere, this claim leads to it.
+    pub(in crate::node) fn moved(&mut self, now: Instant, hash: u64) {
+        if self.moved.len() >= MOVED_MAX {
+            self.moved.pop_front();
+        }
+        self.moved.push_back((now, hash));
+    }
+
+    /// Sets for how long keys that have moved stay claimed.
+    pub(in crate::node) fn set_claimed_for(&mut self, time: Duration) {
+        self.claimed_for = time;
     }
 
     /// Does the work that additions cause: a step per so many of them, if there is one to do, and the account of the
@@ -334,6 +357,13 @@ impl OwnFilter {
     /// Writes blocks from the hashes that were gathered, or, of a crowded block, from the old filter.
     fn write_blocks(&mut self, now: Instant, done: Range<usize>, is_crowded: bool) {
         self.changed.clear();
+        while self.moved.front().is_some_and(|(at, _)| now.since(*at) >= self.claimed_for) {
+            self.moved.pop_front();
+        }
+        let size = self.migration.as_ref().map_or(self.filter.size(), |migration| migration.filter.size());
+        let range = hashes_of(size, done.clone());
+        let moved = self.moved.iter().map(|(_, hash)| *hash);
+        self.hashes.extend(moved.filter(|hash| range.contains(*hash)));
         if let Some(migration) = &mut self.migration {
             migration.next = done.end;
             if is_crowded {

@@ -2,10 +2,15 @@
 //! would be adopted by all others. So it is refused as a peer, and one bad clock isolates itself only.
 
 use crate::base::time::Now;
+use crate::node::state::State;
 use std::fmt;
+use std::net::SocketAddr;
 
 /// How far ahead of ours the wall clock of a peer may be, in milliseconds.
-const AHEAD_MAX_MS: u64 = 500;
+pub(in crate::node) const AHEAD_MAX_MS: u64 = 500;
+
+/// What [`ClockAhead`] is displayed with before the milliseconds.
+const CLOCK_AHEAD: &str = "your clock is ";
 
 /// Why a link is closed whose peer has sent a version beyond the bound.
 pub(in crate::node) const VERSION_AHEAD: &str =
@@ -19,7 +24,7 @@ impl fmt::Display for ClockAhead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "your clock is {} ms ahead of this node's, and {AHEAD_MAX_MS} ms are allowed; synchronize the clocks",
+            "{CLOCK_AHEAD}{} ms ahead of this node's, and {AHEAD_MAX_MS} ms are allowed; synchronize the clocks",
             self.0
         )
     }
@@ -30,4 +35,29 @@ impl fmt::Display for ClockAhead {
 pub(in crate::node) fn is_ahead(now: Now, wall_ms: u64) -> Option<ClockAhead> {
     let ahead = wall_ms.saturating_sub(now.wall_ms);
     (ahead > AHEAD_MAX_MS).then_some(ClockAhead(ahead))
+}
+
+/// Notes the wall clock that a node reports, and warns when ours is ahead of most others.
+pub(in crate::node) fn reported(state: &mut State, now: Now, addr: SocketAddr, wall_ms: u64) {
+    note(state, now, addr, now.wall_ms.saturating_sub(wall_ms));
+}
+
+/// Notes that a node refuses us, if it is because our clock is ahead of its own.
+pub(in crate::node) fn refused(state: &mut State, now: Now, addr: SocketAddr, sentence: &[u8]) {
+    let millis =
+        std::str::from_utf8(sentence).ok().and_then(|text| text.strip_prefix(CLOCK_AHEAD)?.split(' ').next());
+    if let Some(millis) = millis.and_then(|millis| millis.parse().ok()) {
+        note(state, now, addr, millis);
+    }
+}
+
+fn note(state: &mut State, now: Now, addr: SocketAddr, ahead_ms: u64) {
+    let offsets = &mut state.mesh.clock_offsets;
+    offsets.note(now.mono, addr, ahead_ms);
+    let ahead_ms = offsets.ahead_ms(now.mono);
+    if offsets.has_become(ahead_ms > AHEAD_MAX_MS) {
+        log::warn!(
+            "the wall clock is {ahead_ms} ms ahead of those of most other nodes; synchronize the clocks"
+        );
+    }
 }

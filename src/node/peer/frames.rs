@@ -46,9 +46,11 @@ pub(in crate::node) fn execute(
     // Changes of one frame have consecutive numbers, beginning with its own.
     let number = |at: usize| request.wrapping_add(u32::try_from(at).unwrap_or(u32::MAX));
     let cost = match &frame.body {
-        Body::Heartbeat { head, ack, is_answer, wall_ms: _ } => {
+        Body::Heartbeat { head, ack, is_answer, wall_ms } => {
             if let Some(peer) = state.mesh.peers.get_mut(peer).filter(|_| !is_answer) {
                 peer.heard = peer.heard.max(frame.clock);
+                let addr = peer.addr;
+                clock::reported(state, now, addr, *wall_ms);
             }
             heartbeat::received(state, now, peer, request, *head, *is_answer);
             collection::acknowledged(state, now, peer, *head, *ack);

@@ -317,7 +317,10 @@ pub(in crate::node) fn replied(state: &mut State, now: Now, key: ConnKey, line: 
     let (addr, address, proven) = (*addr, dialling.address, dialling.theirs);
     let problem = match (read_answer(line), proven) {
         (Err(error), _) => error.to_string(),
-        (Ok(Answer::Refused(sentence)), _) => String::from_utf8_lossy(sentence).escape_debug().to_string(),
+        (Ok(Answer::Refused(sentence)), _) => {
+            clock::refused(state, now, addr, sentence);
+            String::from_utf8_lossy(sentence).escape_debug().to_string()
+        }
         (Ok(Answer::Offer(theirs, proof)), None) => match counter_offered(state, now, key, &theirs, &proof) {
             Ok(()) => return,
             Err(refusal) => refusal.to_string(),

@@ -5,6 +5,7 @@
 //! supervision of a snapshot.
 
 use crate::base::time::{Instant, Now};
+use crate::limits::HEARTBEATS_MISSED_MAX;
 use crate::node::alarm::Alarm;
 use crate::node::conn::connection::CloseReason;
 use crate::node::digest::sync;
@@ -14,9 +15,6 @@ use crate::node::peer::link_output;
 use crate::node::state::{State, Timer, close_conn};
 use crate::wire::frame::{Head, put};
 use std::time::Duration;
-
-/// Missed heartbeats after which a link is lost.
-const HEARTBEATS_MISSED_MAX: u32 = 3;
 
 fn interval(state: &State) -> Duration {
     Duration::from_millis(state.config.mesh.heartbeat_interval_ms.into())

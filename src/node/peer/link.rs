@@ -400,6 +400,22 @@ pub(in crate::node) fn reconcile_losses(state: &mut State, now: Now) -> bool {
     any
 }
 
+/// The node is called. If it was stopped for so long that its peers have given it up, it closes all links before
+/// anything is read from them: what has waited in them is outdated, and lost for those who sent it.
+pub(in crate::node) fn wake(state: &mut State, now: Now) {
+    let slept = now.mono.since(std::mem::replace(&mut state.called_at, now.mono));
+    if state.mesh.peers.linked_count() == 0 || slept < state.config.mesh.dead_time() {
+        return;
+    }
+    log::warn!("this node was stopped for {} ms; it links again", slept.as_millis());
+    let linked: Vec<ConnKey> =
+        state.mesh.peers.linked().filter_map(|(_, peer)| Some(peer.link?.conn)).collect();
+    for conn in linked {
+        link_output::hang_up(state, now, conn, b"this node was stopped", CloseReason::PeerSilent);
+    }
+    reconcile_losses(state, now);
+}
+
 /// The node shuts down and no client is left: closes links with BYE, and gives up dials.
 pub(in crate::node) fn leave(state: &mut State, now: Now) {
     let keys: Vec<ConnKey> = state.conns.iter().map(|(key, _)| key).collect();

@@ -10,6 +10,7 @@ use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
 use crate::node::lookup::table::Lookups;
 use crate::node::peer::absent::Absent;
 use crate::node::peer::address_book::AddressBook;
+use crate::node::peer::clock_offsets::ClockOffsets;
 use crate::node::peer::table::{Peer, Peers};
 use crate::node::versions::moved::Moved;
 use crate::store::{HashSecret, KeyHash, Version};
@@ -57,6 +58,7 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) address_book: AddressBook,
     pub(in crate::node) peers: Peers,
     pub(in crate::node) absent: Absent,
+    pub(in crate::node) clock_offsets: ClockOffsets,
     pub(in crate::node) filters: PeerFilters,
     pub(in crate::node) lookups: Lookups,
     /// Links, and connections in an outbound handshake.
@@ -98,6 +100,7 @@ impl Mesh {
             address_book: AddressBook::default(),
             peers: Peers::default(),
             absent: Absent::default(),
+            clock_offsets: ClockOffsets::default(),
             filters: PeerFilters::new(config.limits.peer_filters_max),
             lookups: Lookups::default(),
             conns: 0,

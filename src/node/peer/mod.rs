@@ -3,6 +3,7 @@
 pub(in crate::node) mod absent;
 pub(in crate::node) mod address_book;
 pub(in crate::node) mod clock;
+pub(in crate::node) mod clock_offsets;
 pub(in crate::node) mod dialer;
 pub(in crate::node) mod frames;
 pub(in crate::node) mod handshake;

@@ -96,7 +96,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
     });
     for key in dropped {
         let HashedKey { hash, bytes } = keyspace.key(&key);
-        let is_dropped = keyspace.remove_older(now, HashedKey { hash, bytes }, scan.version);
+        let is_dropped = keyspace.drop_older(now, HashedKey { hash, bytes }, scan.version);
         stats.values_dropped += u64::from(is_dropped);
         stats.discarded_dropped += u64::from(is_dropped);
     }

@@ -119,7 +119,7 @@ pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, noti
         }
         return;
     }
-    if state.keyspace.remove_older(now, key, version) {
+    if state.keyspace.drop_older(now, key, version) {
         state.stats.conflicts_settled += 1;
         state.stats.values_dropped += 1;
     }
