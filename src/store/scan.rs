@@ -48,7 +48,8 @@ enum Visited {
 
 impl Store {
     /// Calls `visit` with keys and items that have not expired, in hash order: `budget` of them, or until it returns
-    /// false; more only if they have the hash of the last; fewer, possibly none, after eight segments. Begins with
+    /// false; more only if they have the hash of the last; fewer, possibly none, after eight segments or before one
+    /// that has more than are left. Begins with
     /// [`ScanCursor::START`], continues with the cursor returned, and is complete when that is `START` again.
     /// A key that is present during the whole scan is visited exactly once, whatever is set, removed or moved in
     /// between. Costs a cache miss per key of up to eight segments of some 700 keys.
@@ -90,7 +91,16 @@ impl Store {
         let (mut from, mut left, mut entries) = (cursor.0, budget.max(1), Vec::new());
         for _ in 0..SEGMENTS_PER_SCAN {
             entries.clear();
-            let last = self.index.scan(&keys, from, left, &mut entries);
+            let mut last = self.index.scan(&keys, from, left, &mut entries);
+            // What was read of a segment and not visited has to be read again.
+            if entries.len() > left && left < budget {
+                break;
+            }
+            // Of a segment only what will be visited, and the hash after it, has to be in order.
+            if entries.len() > left {
+                last = entries.select_nth_unstable(left).1.0;
+                entries.retain(|(hash, _)| *hash <= last);
+            }
             entries.sort_unstable();
             let mut visited = None;
             for &(hash, handle) in &entries {
