@@ -36,6 +36,14 @@ fn reply_is_printed_one_field_per_line_and_the_mesh_as_a_table() {
     });
     let top = printed(&["top", &addr]);
     assert!(top.contains("requests/s") && top.contains("1 of 1 configured peers linked"), "{top}");
+    // A row for each node: requests, hit ratio, latency, keys, memory, load, peers.
+    let nodes = top.split_once("\nnode ").unwrap().1;
+    for (server, keys) in [(&first, "0"), (&second, "2")] {
+        let addr = server.addr().to_string();
+        let row = nodes.lines().find(|line| line.starts_with(&addr)).unwrap_or_default();
+        let cells: Vec<&str> = row.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect();
+        assert_eq!((cells.len(), cells.get(4).copied()), (8, Some(keys)), "{top}");
+    }
     second.end_well();
     first.end_well();
 }

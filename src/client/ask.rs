@@ -1,6 +1,6 @@
 //! `olivia ask`: one request, its reply as one field per line; of MESH as a table.
 
-use super::connection::Connection;
+use super::connection::{Connection, PATIENT};
 use super::{ClientError, table, terminal};
 
 /// Sends the request and prints the reply.
@@ -8,7 +8,7 @@ pub(super) fn run(address: &str, request: &str, password: Option<&[u8]>) -> Resu
     if request.trim().is_empty() || request.contains(['\n', '\r']) {
         return Err(ClientError::Usage("olivia ask HOST:PORT 'REQUEST', with one request on one line"));
     }
-    let reply = Connection::open(address, password)?.ask(request.as_bytes())?;
+    let reply = Connection::open(address, password, PATIENT)?.ask(request.as_bytes())?;
     let fields = reply.fields();
     let lines = match reply.word.as_str() {
         "MESH" => table::lines(&table::peers(&fields)),

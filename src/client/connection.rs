@@ -7,11 +7,11 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-/// Time to connect to one address.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Time to connect to one address, and to wait for a reply.
+pub(super) const PATIENT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
-/// Time to wait for a reply.
-const REPLY_MAX: Duration = Duration::from_secs(10);
+/// The same for one node of several.
+pub(super) const BRIEF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(500));
 
 /// Bytes of a reply: the upper end of `reply_bytes_max`.
 const REPLY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
@@ -25,12 +25,16 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects to the first address that answers.
-    pub(super) fn open(address: &str, password: Option<&[u8]>) -> Result<Self, ClientError> {
+    pub(super) fn open(
+        address: &str,
+        password: Option<&[u8]>,
+        (connect_max, reply_max): (Duration, Duration),
+    ) -> Result<Self, ClientError> {
         let failed = |error| ClientError::Connection(format!("connect to {address}"), error);
         let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
         let mut stream = None;
         for addr in address.to_socket_addrs().map_err(failed)? {
-            match TcpStream::connect_timeout(&addr, CONNECT_MAX) {
+            match TcpStream::connect_timeout(&addr, connect_max) {
                 Ok(made) => {
                     stream = Some(made);
                     break;
@@ -39,7 +43,7 @@ impl Connection {
             }
         }
         let Some(stream) = stream else { return Err(failed(last)) };
-        stream.set_read_timeout(Some(REPLY_MAX)).map_err(failed)?;
+        stream.set_read_timeout(Some(reply_max)).map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         let mut connection = Self { address: address.to_owned(), stream: BufReader::new(stream) };
         if let Some(password) = password {

@@ -1,26 +1,28 @@
-//! `olivia top`: a node and its mesh, drawn again each second, until `q`. Without a terminal: one look, then the end.
+//! `olivia top`: a node and the nodes linked with it, drawn again each second, until `q`. Without a terminal: one look,
+//! then the end.
 
 use super::ClientError;
-use super::connection::Connection;
+use super::connection::{BRIEF, Connection, PATIENT};
 use super::reply::Reply;
 use super::table;
 use super::terminal::{self, Screen};
+use std::collections::BTreeMap;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// A look at the node.
-#[derive(Debug)]
+/// A look at a node.
+#[derive(Debug, Clone)]
 struct Look {
     at: Instant,
     stats: Reply,
-    mesh: Reply,
 }
 
 impl Look {
     fn take(connection: &mut Connection) -> Result<Self, ClientError> {
-        Ok(Self { at: Instant::now(), stats: connection.ask(b"STATS")?, mesh: connection.ask(b"MESH")? })
+        Ok(Self { at: Instant::now(), stats: connection.ask(b"STATS")? })
     }
 
     /// How much a counter has risen per second since an earlier look.
@@ -37,20 +39,125 @@ impl Look {
     }
 }
 
-/// Shows the node until the user ends it.
+/// A node of the mesh, with its last two looks: the later one first.
+#[derive(Debug, Default)]
+struct Node {
+    connection: Option<Connection>,
+    looks: Option<(Look, Look)>,
+    /// Why there is no look.
+    trouble: String,
+}
+
+impl Node {
+    /// Looks at the node, and connects to it before if there is no connection.
+    fn look(&mut self, address: &str, password: Option<&[u8]>) {
+        let connection = match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => Connection::open(address, password, BRIEF),
+        };
+        let look = connection.and_then(|mut connection| {
+            let look = Look::take(&mut connection)?;
+            self.connection = Some(connection);
+            Ok(look)
+        });
+        match look {
+            Ok(look) => {
+                let before = self.looks.take().map_or_else(|| look.clone(), |(last, _)| last);
+                self.looks = Some((look, before));
+            }
+            Err(error) => {
+                self.trouble = error.to_string();
+                self.looks = None;
+            }
+        }
+    }
+
+    /// Its row in the table.
+    fn row(&self, address: &str) -> Vec<String> {
+        let Some((now, before)) = &self.looks else { return vec![address.to_owned(), self.trouble.clone()] };
+        let stats = &now.stats;
+        vec![
+            address.to_owned(),
+            grouped(now.rate(before, "requests")),
+            now.hit_ratio(before),
+            micros(stats.number("latency_p99_us")),
+            grouped(stats.number("keys")),
+            bytes(stats.number("memory_bytes")),
+            format!("{:.1} %", 100.0 * stats.number("loop_busy_ratio")),
+            stats.text("peers_linked").to_owned(),
+        ]
+    }
+}
+
+const COLUMNS: [&str; 8] =
+    ["node", "requests/s", "hit ratio", "99 % within", "keys", "memory", "loop busy", "peers linked"];
+
+/// What is shown: a node, and the nodes that are linked with it.
+struct View {
+    address: String,
+    password: Option<Vec<u8>>,
+    connection: Connection,
+    before: Look,
+    peers: BTreeMap<String, Node>,
+}
+
+impl View {
+    fn open(address: &str, password: Option<&[u8]>) -> Result<Self, ClientError> {
+        let mut connection = Connection::open(address, password, PATIENT)?;
+        let before = Look::take(&mut connection)?;
+        let mut view = Self {
+            address: address.to_owned(),
+            password: password.map(<[u8]>::to_vec),
+            connection,
+            before,
+            peers: BTreeMap::new(),
+        };
+        view.lines()?;
+        Ok(view)
+    }
+
+    /// Looks at all nodes, all peers at one time. Returns what is to be shown.
+    fn lines(&mut self) -> Result<Vec<String>, ClientError> {
+        let now = Look::take(&mut self.connection)?;
+        let mesh = self.connection.ask(b"MESH")?;
+        let rows = table::peers(&mesh.fields());
+        let linked = rows.iter().filter(|row| row.get(1).is_some_and(|state| state.starts_with("linked")));
+        let mut known = std::mem::take(&mut self.peers);
+        self.peers = linked
+            .filter_map(|row| row.first())
+            .map(|address| (address.clone(), known.remove(address).unwrap_or_default()))
+            .collect();
+        let password = self.password.as_deref();
+        thread::scope(|scope| {
+            for (address, peer) in &mut self.peers {
+                scope.spawn(move || peer.look(address, password));
+            }
+        });
+        let own = Node { looks: Some((now.clone(), self.before.clone())), ..Node::default() };
+        let mut lines = lines(&self.address, &self.before, &now);
+        lines.extend(table::lines(&rows));
+        if !self.peers.is_empty() {
+            let header = COLUMNS.map(str::to_owned).to_vec();
+            let peers = self.peers.iter().map(|(address, peer)| peer.row(address));
+            let all: Vec<_> = [header, own.row(&self.address)].into_iter().chain(peers).collect();
+            lines.push(String::new());
+            lines.extend(table::lines(&all));
+        }
+        self.before = now;
+        Ok(lines)
+    }
+}
+
+/// Shows the node and its mesh until the user ends it.
 pub(super) fn run(address: &str, password: Option<&[u8]>) -> Result<(), ClientError> {
-    let mut connection = Connection::open(address, password)?;
-    let mut before = Look::take(&mut connection)?;
+    let mut view = View::open(address, password)?;
     let Some(screen) = Screen::open()? else {
-        std::thread::sleep(PERIOD);
-        let now = Look::take(&mut connection)?;
-        return terminal::print(&lines(address, &before, &now));
+        thread::sleep(PERIOD);
+        return terminal::print(&view.lines()?);
     };
-    screen.draw(&lines(address, &before, &before))?;
+    screen.draw(&view.lines()?)?;
     while !screen.wait_for_end(PERIOD) {
-        let now = Look::take(&mut connection)?;
-        screen.draw(&lines(address, &before, &now))?;
-        before = now;
+        screen.draw(&view.lines()?)?;
     }
     Ok(())
 }
@@ -90,6 +197,14 @@ fn lines(address: &str, before: &Look, now: &Look) -> Vec<String> {
             "timeouts/s",
             &rate("lookup_timeouts"),
         ],
+        [
+            "50 % in",
+            &micros(stats.number("latency_p50_us")),
+            "99 % in",
+            &micros(stats.number("latency_p99_us")),
+            "slow requests/s",
+            &rate("slow_requests"),
+        ],
     ];
     let mut lines = vec![
         format!(
@@ -109,8 +224,11 @@ fn lines(address: &str, before: &Look, now: &Look) -> Vec<String> {
         stats.text("peers_configured"),
         stats.text("peers_linked")
     ));
-    lines.extend(table::lines(&table::peers(&now.mesh.fields())));
     lines
+}
+
+fn micros(number: f64) -> String {
+    if number < 1_000.0 { format!("{number:.0} us") } else { format!("{:.1} ms", number / 1_000.0) }
 }
 
 /// A whole number with separators.

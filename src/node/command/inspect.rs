@@ -26,11 +26,11 @@ pub(in crate::node) fn time<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Ef
     Ok(Effect::Reply)
 }
 
-/// The item of the key that a call is about.
-fn item<'s>(state: &'s mut State, call: &Call<'_>) -> Option<Item<'s>> {
+/// The item of the key that a call is about. To look at it is no use of it.
+fn item<'s>(state: &'s State, call: &Call<'_>) -> Option<Item<'s>> {
     let key = call.args.get(0).unwrap_or_default();
     let hashed = state.keyspace.key(key);
-    state.keyspace.get(call.now, hashed)
+    state.keyspace.peek(call.now, hashed)
 }
 
 /// MEMORY USAGE: bytes of a key of this node.

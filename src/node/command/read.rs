@@ -96,7 +96,7 @@ pub(in crate::node) fn begin_pending(
     let wants_value = form.wanted == Wanted::Value;
     let mut local = |key| {
         let hashed = state.keyspace.key(key);
-        state.keyspace.get(now, hashed).map_or(0, |item| item.value.len())
+        state.keyspace.peek(now, hashed).map_or(0, |item| item.value.len())
     };
     let is_long = wants_value && keys.iter().map(&mut local).sum::<usize>() > LONG_REPLY_BYTES;
     // One value is what it is now; several are read as they are written.

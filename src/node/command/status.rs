@@ -443,7 +443,7 @@ pub(in crate::node) fn whos<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
 /// Whether a key is here, and the linked peers that claim it, the nearest first.
 fn holders(state: &mut State, now: Now, key: &[u8]) -> (bool, Vec<SocketAddr>) {
     let hashed = state.keyspace.key(key);
-    let is_here = state.keyspace.get(now, hashed).is_some();
+    let is_here = state.keyspace.peek(now, hashed).is_some();
     state.mesh.may_be_elsewhere(hashed.hash.0);
     let mesh = &state.mesh;
     let peers = mesh.claims.iter().filter_map(|filter| mesh.peers.by_filter(*filter));

@@ -149,7 +149,7 @@ pub(in crate::node) fn unwatch<'a>(
 /// What a write of a key changes.
 fn state_of(state: &mut State, now: Now, key: &[u8]) -> Option<(Version, Option<Expiry>)> {
     let hashed = state.keyspace.key(key);
-    state.keyspace.get(now, hashed).map(|item| (item.version, item.expiry))
+    state.keyspace.peek(now, hashed).map(|item| (item.version, item.expiry))
 }
 
 fn is_elsewhere(state: &mut State, key: &[u8]) -> bool {
