@@ -702,3 +702,56 @@ fn alternating_expiries_stay_within_the_memory_limit() {
     assert!(memory.unwrap().parse::<u64>().unwrap() <= (1 << 20) + (256 << 10), "{stats}");
     assert_eq!(driver.ask(client, "DEL a\n"), ":DELETED a\n");
 }
+
+#[test]
+fn reply_to_keys_in_many_pieces_is_whole_and_requests_behind_it_are_answered_after_it() {
+    let mut driver = driver(Limits::default());
+    let client = driver.client();
+    let keys: Vec<String> = (0..30_000).map(|id| format!("key:{id}")).collect();
+    for some in keys.chunks(100) {
+        driver.ask(
+            client,
+            &format!("SET {}\n", some.iter().map(|key| format!("\"{key}\":v")).collect::<Vec<_>>().join(",")),
+        );
+    }
+    let reply = driver.ask(client, "7:KEYS *\nPING\n");
+    let (line, rest) = reply.split_once('\n').unwrap();
+    assert_eq!(rest, "0:PONG 1\n");
+    let mut found: Vec<&str> =
+        line.strip_prefix("7:KEYS ").unwrap().split(',').map(|key| key.trim_matches('"')).collect();
+    found.sort_unstable();
+    let mut all: Vec<&str> = keys.iter().map(String::as_str).collect();
+    all.sort_unstable();
+    assert!(found == all, "{} keys", found.len());
+    let resp = driver.client();
+    let reply = driver.ask(resp, "*2\r\n$4\r\nKEYS\r\n$1\r\n*\r\n*1\r\n$4\r\nPING\r\n");
+    let mut lines = reply.split("\r\n");
+    assert_eq!(lines.next(), Some("*30000"));
+    let lines: Vec<&str> = lines.collect();
+    let mut found: Vec<&str> = lines.chunks(2).take(30_000).map(|pair| pair[1]).collect();
+    found.sort_unstable();
+    assert!(found == all && lines[60_000..] == ["+PONG", ""], "{:?}", &lines[60_000..]);
+}
+
+#[test]
+fn looking_at_a_key_does_not_keep_it_from_eviction() {
+    let looks: [(&str, bool); 4] = [
+        ("*3\r\n$6\r\nOBJECT\r\n$8\r\nENCODING\r\n$3\r\nhot\r\n", false),
+        ("*3\r\n$6\r\nMEMORY\r\n$5\r\nUSAGE\r\n$3\r\nhot\r\n", false),
+        ("*2\r\n$5\r\nWATCH\r\n$3\r\nhot\r\n", false),
+        ("*2\r\n$3\r\nGET\r\n$3\r\nhot\r\n", true),
+    ];
+    for (look, is_kept) in looks {
+        let mut driver = driver(Limits { memory_max: 2 << 20, ..Limits::default() });
+        let (client, looker) = (driver.client(), driver.client());
+        driver.ask(client, "SET hot:v\n");
+        for id in 0..30_000 {
+            driver.ask(client, &format!("SET cold{id}:{}\n", "v".repeat(64)));
+            if id % 100 == 0 {
+                driver.ask(looker, look);
+            }
+        }
+        let kept = driver.ask(client, "GET hot\n") == ":GOT hot:v\n";
+        assert_eq!(kept, is_kept, "{look}");
+    }
+}

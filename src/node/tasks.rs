@@ -117,11 +117,19 @@ pub(in crate::node) struct Scan {
     pub(in crate::node) left: usize,
     /// The reply begins with the cursor to go on from.
     pub(in crate::node) has_cursor: bool,
-    /// The keys found.
+    /// The keys found: full pieces of the reply, and its end.
+    pub(in crate::node) pieces: Vec<Vec<u8>>,
     pub(in crate::node) found: Encoder,
     pub(in crate::node) count: usize,
     /// Bytes of them that are counted among those of the connection.
     pub(in crate::node) counted: usize,
+}
+
+impl Scan {
+    /// Bytes of the keys found.
+    pub(in crate::node) fn bytes(&self) -> usize {
+        self.pieces.iter().map(Vec::len).sum::<usize>() + self.found.len()
+    }
 }
 
 #[derive(Debug)]

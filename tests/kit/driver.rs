@@ -341,7 +341,8 @@ impl Driver {
         count
     }
 
-    fn act(&mut self) {
+    /// Takes the node's actions.
+    pub fn act(&mut self) {
         if let Some(watch) = self.watch {
             watch(&self.node);
         }

@@ -12,7 +12,7 @@ use crate::wire::encoder::Encoder;
 /// Keys that a step looks at.
 const KEYS_PER_STEP: usize = 1_024;
 
-/// Operations of a step: what a key costs, and what its pattern costs.
+/// Operations of a step: what a key and its bytes cost, and what its pattern costs.
 const WORK_PER_STEP: usize = 512 * 1024;
 
 /// Operations that each key costs.
@@ -86,7 +86,8 @@ fn begin<'a>(
         pattern => Some(Pattern::new(pattern).ok_or(CommandError::Plain(PATTERN_TOO_LONG))?),
     };
     let found = Encoder::part(call.reply.protocol());
-    let mut scan = Scan { pattern, position, left, has_cursor, found, count: 0, counted: 0 };
+    let pieces = Vec::new();
+    let mut scan = Scan { pattern, position, left, has_cursor, pieces, found, count: 0, counted: 0 };
     if !step(state, call.now, &mut scan) {
         return Ok(Effect::Scan(Box::new(scan)));
     }
@@ -104,7 +105,7 @@ pub(in crate::node) fn step(state: &State, now: Now, scan: &mut Scan) -> bool {
     let budget = (*left).clamp(1, KEYS_PER_STEP);
     *position = state.keyspace.store().scan(now.mono, begin, budget, |key, _| {
         looked_at += 1;
-        work += KEY_WORK + pattern.as_ref().map_or(0, |pattern| pattern.cost(key.len()));
+        work += KEY_WORK + key.len() + pattern.as_ref().map_or(0, |pattern| pattern.cost(key.len()));
         if pattern.as_ref().is_none_or(|pattern| pattern.matches(key)) {
             *count += 1;
             if found.is_line() { found.key(key) } else { found.bulk(key) }
@@ -115,14 +116,19 @@ pub(in crate::node) fn step(state: &State, now: Now, scan: &mut Scan) -> bool {
     *position == ScanCursor::START || (*left == 0 && position.0 >> CURSOR_SHIFT > begin.0 >> CURSOR_SHIFT)
 }
 
-/// Writes what a scan has found.
-pub(in crate::node) fn put(reply: &mut Encoder, scan: &Scan) {
+/// Writes what a scan has found, which is one piece.
+fn put(reply: &mut Encoder, scan: &Scan) {
+    put_head(reply, scan);
+    reply.append(scan.found.values());
+}
+
+/// Writes what stands before the keys that a scan has found.
+pub(in crate::node) fn put_head(reply: &mut Encoder, scan: &Scan) {
     if scan.has_cursor {
         reply.array(2);
         reply.text(scan.position.0 >> CURSOR_SHIFT);
     }
     reply.array(scan.count);
-    reply.append(scan.found.values());
 }
 
 /// RANDOMKEY: the key behind a random hash. Not all are equally likely.

@@ -11,9 +11,13 @@ use crate::node::tasks::{Dump, Job, ReplyForm, Scan, Task, Waiter};
 use crate::wire::encoder::{Encoder, ReplyHead, ReplyTooLong};
 use crate::wire::filter_dump::{FilterDump, FilterHead};
 use crate::wire::http::{Status, TEXT, put_response};
+use std::mem;
 
 /// Filter blocks per step: 16 KiB of filter, 32 KiB of text, about 20 µs.
 const BLOCKS_PER_STEP: usize = 256;
+
+/// Bytes of a piece of a long reply: such a chunk is written to the socket without being copied.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Takes a reply slot for a dump of the own filter.
 pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, head: ReplyHead) {
@@ -39,7 +43,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
     }
     let job = match job {
         Job::FilterDump(dump) => step_of_dump(state, dump),
-        Job::Scan(scan) => step_of_scan(state, now, scan, &waiters),
+        Job::Scan(scan) => step_of_scan(state, now, scan, &mut waiters),
         Job::Report(kind, draft) => {
             let mut draft = draft.unwrap_or_default();
             let is_complete = report::step(state, now, kind, &mut draft);
@@ -60,29 +64,53 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
     }
 }
 
-/// Does a step of a scan, and accounts for the keys found.
-fn step_of_scan(state: &mut State, now: Now, mut scan: Box<Scan>, waiters: &[Waiter]) -> Job {
+/// Does a step of a scan, and accounts for the keys found. The last one replies.
+fn step_of_scan(state: &mut State, now: Now, mut scan: Box<Scan>, waiters: &mut Vec<Waiter>) -> Job {
     let is_complete = scan::step(state, now, &mut scan);
+    if scan.found.len() >= PIECE_BYTES {
+        let piece = scan.found.take_written(Vec::with_capacity(PIECE_BYTES));
+        scan.pieces.push(piece);
+    }
     let limit_bytes = state.config.limits.reply_bytes_max;
-    let is_too_long = scan.found.len() > limit_bytes as usize;
-    for waiter in waiters {
+    let found_bytes = scan.bytes();
+    let is_too_long = found_bytes > limit_bytes as usize;
+    for waiter in &*waiters {
         if let Some(conn) = state.conns.get_mut(waiter.conn) {
             conn.has_scan = !is_complete && !is_too_long;
-            let bytes = if conn.has_scan { scan.found.len() } else { 0 };
+            let bytes = if conn.has_scan { found_bytes } else { 0 };
             conn.pending_bytes = conn.pending_bytes + bytes - scan.counted;
             scan.counted = bytes;
             mark_dirty(state, waiter.conn);
         }
     }
     if is_too_long {
-        Job::Reply(Err(ReplyTooLong { limit_bytes, keys: 0 }.to_string()))
-    } else if is_complete {
-        let mut values = Encoder::part(scan.found.protocol());
-        scan::put(&mut values, &scan);
-        Job::Reply(Ok(values.into_values()))
-    } else {
-        Job::Scan(scan)
+        return Job::Reply(Err(ReplyTooLong { limit_bytes, keys: 0 }.to_string()));
     }
+    if is_complete {
+        for waiter in waiters.drain(..) {
+            if let (ReplyForm::Values(head), Some(conn)) = (&waiter.form, state.conns.get_mut(waiter.conn)) {
+                let reply = Encoder::resume(state.pool.take(), head);
+                conn.fill_pieces(now.mono, waiter.slot, pieces_of(reply, &mut scan), &mut state.pool);
+            }
+        }
+    }
+    Job::Scan(scan)
+}
+
+/// The reply with the keys that a scan has found, of which no more than two pieces are copied.
+fn pieces_of(mut reply: Encoder, scan: &mut Scan) -> Vec<Vec<u8>> {
+    scan::put_head(&mut reply, scan);
+    let mut pieces = mem::take(&mut scan.pieces);
+    let last = scan.found.take_written(Vec::new());
+    match pieces.first_mut() {
+        None => reply.append(&last),
+        Some(first) => {
+            reply.append(first);
+            *first = reply.take_written(last);
+        }
+    }
+    pieces.push(reply.end());
+    pieces
 }
 
 fn step_of_dump(state: &State, dump: Option<Dump>) -> Job {
@@ -137,10 +165,9 @@ fn answer(state: &mut State, now: Now, waiter: &Waiter, reply: &Result<Vec<u8>, 
     match (&waiter.form, reply) {
         (ReplyForm::Field(head) | ReplyForm::Values(head), reply) => {
             let mut encoder = Encoder::resume(out, head);
-            match (reply, &waiter.form) {
-                (Ok(text), ReplyForm::Values(_)) => encoder.append(text),
-                (Ok(text), ReplyForm::Field(_) | ReplyForm::Http(..)) => encoder.own_text(text),
-                (Err(sentence), _) => encoder.error("ERR", sentence),
+            match reply {
+                Ok(text) => encoder.own_text(text),
+                Err(sentence) => encoder.error("ERR", sentence),
             }
             out = encoder.end();
         }

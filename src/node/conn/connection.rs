@@ -436,6 +436,21 @@ impl Conn {
         }
     }
 
+    /// The same with a long reply in pieces.
+    pub(in crate::node) fn fill_pieces(
+        &mut self,
+        now: Instant,
+        place: Place,
+        pieces: Vec<Vec<u8>>,
+        pool: &mut Pool,
+    ) {
+        let was_waiting = self.outbound.is_empty();
+        self.replies.fill_pieces(now, place, pieces, &mut self.outbound, pool);
+        if was_waiting && !self.is_serving() {
+            self.last_active = now;
+        }
+    }
+
     /// Bytes of output, and of replies after one that is not known yet.
     pub(in crate::node) fn unsent(&self) -> usize {
         self.outbound.len() + self.replies.held()

@@ -33,6 +33,19 @@ enum Reply {
     Long(PendingKey),
     /// Replies of one or more requests, waiting for those before them.
     Ready(Vec<u8>),
+    /// The same of one request, whose reply is long, in pieces.
+    Pieces(Vec<Vec<u8>>),
+}
+
+impl Reply {
+    /// Bytes of memory of what is known of it.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Waiting | Self::Long(_) => 0,
+            Self::Ready(bytes) => bytes.len(),
+            Self::Pieces(pieces) => pieces.iter().map(Vec::len).sum(),
+        }
+    }
 }
 
 /// The replies of one connection that cannot be sent yet.
@@ -87,7 +100,7 @@ impl Replies {
                 self.held -= bytes.len();
                 mem::take(bytes)
             }
-            Some(Reply::Waiting | Reply::Long(_)) => {
+            Some(Reply::Waiting | Reply::Long(_) | Reply::Pieces(_)) => {
                 self.slots.push_back(Slot { reply: Reply::Ready(Vec::new()), mark: Mark::default() });
                 pool.take()
             }
@@ -148,15 +161,38 @@ impl Replies {
         outbound: &mut ChunkQueue,
         pool: &mut Pool,
     ) -> bool {
+        let mut bytes = pool.take();
+        bytes.extend_from_slice(reply);
+        self.put(now, place, Reply::Ready(bytes), outbound, pool)
+    }
+
+    /// The same with a long reply in pieces, which are not copied.
+    pub fn fill_pieces(
+        &mut self,
+        now: Instant,
+        place: Place,
+        pieces: Vec<Vec<u8>>,
+        outbound: &mut ChunkQueue,
+        pool: &mut Pool,
+    ) -> bool {
+        self.put(now, place, Reply::Pieces(pieces), outbound, pool)
+    }
+
+    fn put(
+        &mut self,
+        now: Instant,
+        place: Place,
+        reply: Reply,
+        outbound: &mut ChunkQueue,
+        pool: &mut Pool,
+    ) -> bool {
         let at = place.0.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         let Some(slot) = at.and_then(|at| self.slots.get_mut(at)) else { return false };
         if !matches!(slot.reply, Reply::Waiting) {
             return false;
         }
-        let mut bytes = pool.take();
-        bytes.extend_from_slice(reply);
-        self.held += bytes.len();
-        slot.reply = Reply::Ready(bytes);
+        self.held += reply.bytes();
+        slot.reply = reply;
         self.waiting -= 1;
         self.let_go(now, outbound, pool);
         true
@@ -164,13 +200,18 @@ impl Replies {
 
     /// Moves what is complete at the front to `outbound`.
     fn let_go(&mut self, now: Instant, outbound: &mut ChunkQueue, pool: &mut Pool) {
-        while let Some(Slot { reply: Reply::Ready(_), .. }) = self.slots.front() {
-            if let Some(Slot { reply: Reply::Ready(bytes), mut mark }) = self.slots.pop_front() {
-                self.held -= bytes.len();
-                outbound.push_chunk(bytes, pool);
-                mark.let_go(now);
-                self.marks.add_held(outbound.len(), mark);
+        while let Some(Slot { reply: Reply::Ready(_) | Reply::Pieces(_), .. }) = self.slots.front() {
+            let Some(Slot { reply, mut mark }) = self.slots.pop_front() else { return };
+            self.held -= reply.bytes();
+            match reply {
+                Reply::Ready(bytes) => outbound.push_chunk(bytes, pool),
+                Reply::Pieces(pieces) => {
+                    pieces.into_iter().for_each(|piece| outbound.push_chunk(piece, pool))
+                }
+                Reply::Waiting | Reply::Long(_) => {}
             }
+            mark.let_go(now);
+            self.marks.add_held(outbound.len(), mark);
             self.first += 1;
         }
     }
@@ -188,7 +229,7 @@ impl Replies {
     pub fn long_at_front(&self) -> Option<PendingKey> {
         match self.slots.front()?.reply {
             Reply::Long(key) => Some(key),
-            Reply::Waiting | Reply::Ready(_) => None,
+            Reply::Waiting | Reply::Ready(_) | Reply::Pieces(_) => None,
         }
     }
 
@@ -208,7 +249,7 @@ impl Replies {
     pub fn long(&self) -> impl Iterator<Item = PendingKey> {
         self.slots.iter().filter_map(|slot| match slot.reply {
             Reply::Long(key) => Some(key),
-            Reply::Waiting | Reply::Ready(_) => None,
+            Reply::Waiting | Reply::Ready(_) | Reply::Pieces(_) => None,
         })
     }
 
