@@ -742,10 +742,10 @@ fn looking_at_a_key_does_not_keep_it_from_eviction() {
         ("*2\r\n$3\r\nGET\r\n$3\r\nhot\r\n", true),
     ];
     for (look, is_kept) in looks {
-        let mut driver = driver(Limits { memory_max: 2 << 20, ..Limits::default() });
+        let mut driver = driver(Limits { memory_max: 1 << 20, ..Limits::default() });
         let (client, looker) = (driver.client(), driver.client());
         driver.ask(client, "SET hot:v\n");
-        for id in 0..30_000 {
+        for id in 0..15_000 {
             driver.ask(client, &format!("SET cold{id}:{}\n", "v".repeat(64)));
             if id % 100 == 0 {
                 driver.ask(looker, look);
