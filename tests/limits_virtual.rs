@@ -434,6 +434,13 @@ fn unauthenticated_client_is_closed_after_its_output_limit() {
     let known = driver.client();
     driver.ask(known, "AUTH secret\n");
     assert_eq!(driver.ask(known, &"PING\n".repeat(2_000)).lines().count(), 2_000);
+    // The right password ends the limit, also where the reply to it would pass it.
+    let late = driver.client();
+    let mut told = 0;
+    while told <= 1_010 {
+        told += driver.ask(late, "PING\n").len();
+    }
+    assert_eq!(driver.ask(late, "AUTH secret\nPING\n").lines().count(), 2, "after {told} bytes");
 }
 
 #[test]

@@ -36,6 +36,16 @@ pub(in crate::node) struct Waiter {
     pub(in crate::node) conn: ConnKey,
     pub(in crate::node) slot: Place,
     pub(in crate::node) form: ReplyForm,
+    /// Pieces of the reply so far, and bytes of the text that are in them.
+    pub(in crate::node) pieces: Vec<Vec<u8>>,
+    pub(in crate::node) copied: usize,
+}
+
+impl Waiter {
+    /// A request whose reply has not begun.
+    pub(in crate::node) const fn new(conn: ConnKey, slot: Place, form: ReplyForm) -> Self {
+        Self { conn, slot, form, pieces: Vec::new(), copied: 0 }
+    }
 }
 
 /// What a reply is written in.

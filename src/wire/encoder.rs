@@ -343,14 +343,19 @@ impl Encoder {
         }
     }
 
-    /// Long text of our own making that needs no quotes.
-    pub fn own_text(&mut self, text: &[u8]) {
-        if self.is_line() {
-            self.separate();
-            self.out.extend_from_slice(text);
-        } else {
-            resp::bulk(&mut self.out, text);
+    /// Begins a reply of one long text of our own making that needs no quotes; so many bytes of it are to be appended, in
+    /// pieces, and then [`Encoder::end_text`].
+    pub fn begin_text(out: Vec<u8>, head: &ReplyHead, bytes: usize) -> Vec<u8> {
+        let mut reply = Self::resume(out, head);
+        if !reply.is_line() {
+            resp::bulk_header(&mut reply.out, bytes);
         }
+        reply.out
+    }
+
+    /// Ends a reply of one long text.
+    pub fn end_text(out: &mut Vec<u8>, head: &ReplyHead) {
+        out.extend_from_slice(if head.protocol == Protocol::Lines { b"\n" } else { b"\r\n" });
     }
 
     fn put_word(&mut self, word: &str) {

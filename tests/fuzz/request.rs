@@ -99,12 +99,20 @@ fn print(id: &[u8], form: &'static LineForm, args: &[Vec<u8>]) -> Vec<u8> {
         match (form.syntax, tuple) {
             (Syntax::Timed, [_, seconds, value]) => {
                 reply.bulk(value);
-                reply.own_text(seconds);
+                put_number(&mut reply, seconds);
             }
-            (Syntax::Numbers, [_, number]) => reply.own_text(number),
+            (Syntax::Numbers, [_, number]) => put_number(&mut reply, number),
             (_, rest) => rest[1..].iter().for_each(|value| reply.bulk(value)),
         }
     }
     let text = reply.end();
     if id.is_empty() { text[1..].to_vec() } else { text }
+}
+
+/// Appends what is to be a number, and may be anything.
+fn put_number(reply: &mut Encoder, text: &[u8]) {
+    if text.is_empty() {
+        reply.text("");
+    }
+    reply.append(text);
 }

@@ -22,7 +22,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// Takes a reply slot for a dump of the own filter.
 pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, head: ReplyHead) {
     let Some(conn) = state.conns.get_mut(key) else { return };
-    let waiter = Waiter { conn: key, slot: conn.replies.hold(), form: ReplyForm::Field(head) };
+    let waiter = Waiter::new(key, conn.replies.hold(), ReplyForm::Field(head));
     state.tasks.wait(waiter, Job::FilterDump(None), |job| matches!(job, Job::FilterDump(None)));
 }
 
@@ -30,7 +30,7 @@ pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, head: 
 pub(in crate::node) fn begin_scan(state: &mut State, key: ConnKey, head: ReplyHead, scan: Box<Scan>) {
     let Some(conn) = state.conns.get_mut(key) else { return };
     conn.has_scan = true;
-    let waiter = Waiter { conn: key, slot: conn.replies.hold(), form: ReplyForm::Values(head) };
+    let waiter = Waiter::new(key, conn.replies.hold(), ReplyForm::Values(head));
     state.tasks.wait(waiter, Job::Scan(scan), |_| false);
 }
 
@@ -52,9 +52,13 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
         Job::Reply(reply) => {
             let mut written = 0;
             while written < BYTES_PER_STEP
-                && let Some(waiter) = waiters.pop()
+                && let Some(waiter) = waiters.last_mut()
             {
-                written += answer(state, now, &waiter, &reply);
+                let (bytes, is_complete) = answer(state, now, waiter, &reply);
+                written += bytes;
+                if is_complete {
+                    waiters.pop();
+                }
             }
             Job::Reply(reply)
         }
@@ -156,19 +160,38 @@ fn begin_dump(state: &State, size: Size) -> Dump {
     Dump { text, writer, size, next: 0 }
 }
 
-/// Writes the reply to one request. Returns its bytes.
-fn answer(state: &mut State, now: Now, waiter: &Waiter, reply: &Result<Vec<u8>, String>) -> usize {
+/// Writes the reply to one request, or the next piece of it. Returns its bytes, and whether it is complete.
+fn answer(
+    state: &mut State,
+    now: Now,
+    waiter: &mut Waiter,
+    reply: &Result<Vec<u8>, String>,
+) -> (usize, bool) {
     let State { conns, pool, stats, .. } = state;
-    let Some(conn) = conns.get_mut(waiter.conn) else { return 0 };
-    let mut out = pool.take();
-    stats.request_errors += u64::from(reply.is_err());
+    let Some(conn) = conns.get_mut(waiter.conn) else { return (0, true) };
+    let mut out = if waiter.copied == 0 { pool.take() } else { Vec::new() };
     match (&waiter.form, reply) {
-        (ReplyForm::Field(head) | ReplyForm::Values(head), reply) => {
-            let mut encoder = Encoder::resume(out, head);
-            match reply {
-                Ok(text) => encoder.own_text(text),
-                Err(sentence) => encoder.error("ERR", sentence),
+        (ReplyForm::Field(head) | ReplyForm::Values(head), Ok(text)) => {
+            let is_first = waiter.copied == 0;
+            let piece = &text[waiter.copied..text.len().min(waiter.copied + PIECE_BYTES)];
+            waiter.copied += piece.len();
+            let is_complete = waiter.copied == text.len();
+            let bytes = piece.len();
+            out = if is_first { Encoder::begin_text(out, head, text.len()) } else { out };
+            out.extend_from_slice(piece);
+            if is_complete {
+                Encoder::end_text(&mut out, head);
             }
+            waiter.pieces.push(out);
+            if is_complete {
+                conn.fill_pieces(now.mono, waiter.slot, mem::take(&mut waiter.pieces), pool);
+                mark_dirty(state, waiter.conn);
+            }
+            return (bytes, is_complete);
+        }
+        (ReplyForm::Field(head) | ReplyForm::Values(head), Err(sentence)) => {
+            let mut encoder = Encoder::resume(out, head);
+            encoder.error("ERR", sentence);
             out = encoder.end();
         }
         (ReplyForm::Http(content_type, delivery), Ok(body)) => {
@@ -178,9 +201,10 @@ fn answer(state: &mut State, now: Now, waiter: &Waiter, reply: &Result<Vec<u8>, 
             put_response(&mut out, Status::Unavailable, TEXT, *delivery, sentence.as_bytes());
         }
     }
+    stats.request_errors += u64::from(reply.is_err());
     conn.fill(now.mono, waiter.slot, &out, pool);
     let bytes = out.len();
     pool.give(out);
     mark_dirty(state, waiter.conn);
-    bytes
+    (bytes, true)
 }
