@@ -24,7 +24,7 @@ pub struct Limits {
     pub eviction: EvictionPolicy,
     /// Only items with a TTL are evicted.
     pub eviction_only_with_ttl: bool,
-    /// Bytes in the buffers of all connections; beyond it the connection with the largest is closed.
+    /// Bytes in the buffers of all connections; beyond it connections without progress are closed.
     pub buffers_max: u64,
     /// Bytes of one line with its arguments, without the line end.
     pub line_bytes_max: u32,
@@ -38,9 +38,7 @@ pub struct Limits {
     pub reply_bytes_max: u32,
     /// Unsent bytes of one connection above which its requests wait.
     pub outbound_pause_bytes: u32,
-    /// Unsent bytes of one connection that make it a slow reader.
-    pub slow_reader_bytes: u32,
-    /// Time before the connection of a slow reader is closed.
+    /// Time after which a connection is closed that takes none of the bytes that wait for it.
     pub slow_reader_ms: u32,
     /// Longest silence inside a request; beyond loopback also the time until AUTH.
     pub request_idle_ms: u32,
@@ -101,7 +99,6 @@ impl Default for Limits {
             value_bytes_max: 8 * 1024 * 1024,
             reply_bytes_max: 32 * 1024 * 1024,
             outbound_pause_bytes: 256 * 1024,
-            slow_reader_bytes: 8 * 1024 * 1024,
             slow_reader_ms: 10_000,
             request_idle_ms: 60_000,
             first_byte_ms: 300_000,
@@ -203,7 +200,7 @@ const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 ///
 /// Below the lower ends a node is unusable: a line of 1 KiB holds the handshake of a node, 2 KiB before authentication
 /// hold the longest password in quotes, 8 arguments hold a `HELLO` with password and name.
-pub const LIMIT_RANGES: [LimitRange<Limits>; 24] = [
+pub const LIMIT_RANGES: [LimitRange<Limits>; 23] = [
     range("clients_max", 1, 1_000_000, |l| l.clients_max.into()),
     range_or_zero("memory_max", MIB, 1024 * 1024 * GIB, "no limit", |l| l.memory_max),
     range("buffers_max", MIB, 1024 * 1024 * GIB, |l| l.buffers_max),
@@ -213,7 +210,6 @@ pub const LIMIT_RANGES: [LimitRange<Limits>; 24] = [
     range("value_bytes_max", 1, 512 * MIB, |l| l.value_bytes_max.into()),
     range("reply_bytes_max", KIB, GIB, |l| l.reply_bytes_max.into()),
     range("outbound_pause_bytes", KIB, GIB, |l| l.outbound_pause_bytes.into()),
-    range("slow_reader_bytes", KIB, GIB, |l| l.slow_reader_bytes.into()),
     range("slow_reader_ms", 1, DAY_MS, |l| l.slow_reader_ms.into()),
     range("request_idle_ms", 1, DAY_MS, |l| l.request_idle_ms.into()),
     range("first_byte_ms", 1, DAY_MS, |l| l.first_byte_ms.into()),

@@ -24,8 +24,7 @@ fn counts(server: &Server, name: &str, value: u64) {
 
 #[test]
 fn slow_reader_is_closed_and_others_are_served_meanwhile() {
-    let server =
-        Launch::new("slow-reader").limit("slow_reader_bytes", 64 * 1024).limit("slow_reader_ms", 300).start();
+    let server = Launch::new("slow-reader").limit("slow_reader_ms", 300).start();
     let mut other = server.connect();
     other.ask(&format!("SET key:{}", "v".repeat(60_000)));
     let mut slow = server.connect();
@@ -40,8 +39,49 @@ fn slow_reader_is_closed_and_others_are_served_meanwhile() {
 }
 
 #[test]
-fn late_reader_that_reads_everything_is_no_slow_reader() {
-    let server = Launch::new("late-but-fine").limit("slow_reader_ms", 300).start();
+fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
+    let server = Launch::new("buffers-given-back").start();
+    let mut other = server.connect();
+    other.ask(&format!("SET key:{}", "v".repeat(60_000)));
+    let start = server.resident_bytes();
+    let mebibytes = |bytes: u64| bytes >> 20;
+    // Unfinished requests, large and small, and replies that are not read.
+    let large = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$8388608\r\n{}", "x".repeat(7 << 20));
+    let small = format!("SET k:{}", "x".repeat(40_000));
+    let unread = "GET key\n".repeat(20);
+    for (what, request, clients) in [("large", &large, 15), ("small", &small, 500), ("unread", &unread, 200)]
+    {
+        let all: Vec<Client> = (0..clients)
+            .map(|_| {
+                let mut client = server.connect();
+                client.send(request);
+                client
+            })
+            .collect();
+        let sent = clients * request.len() as u64;
+        wait_until(&format!("{what}: what was sent is held"), || {
+            what == "unread" || other.stat("buffers_bytes") >= sent
+        });
+        thread::sleep(Duration::from_millis(300));
+        let (held, counted) = (server.resident_bytes() - start, other.stat("buffers_bytes"));
+        assert!(
+            held <= counted + counted / 10 + (8 << 20),
+            "{what}: {} MiB resident, {} counted",
+            mebibytes(held),
+            mebibytes(counted)
+        );
+        drop(all);
+        wait_until(&format!("{what}: the clients are gone"), || other.stat("clients") == 1);
+        let left = server.resident_bytes().saturating_sub(start);
+        assert!(left <= 16 << 20, "{what}: {} MiB more than at the start", mebibytes(left));
+    }
+    drop(other);
+    server.end_well();
+}
+
+#[test]
+fn late_reader_that_reads_in_time_is_no_slow_reader() {
+    let server = Launch::new("late-but-fine").limit("slow_reader_ms", 3_000).start();
     let mut late = server.connect();
     late.ask(&format!("SET key:{}", "v".repeat(60_000)));
     late.send(&"GET key\n".repeat(1_000));

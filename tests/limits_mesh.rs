@@ -443,12 +443,7 @@ fn peer_with_a_full_output_gets_no_deltas_until_it_reads() {
 
 #[test]
 fn peer_that_reads_nothing_is_closed_as_a_slow_reader() {
-    let limits = Limits {
-        slow_reader_bytes: 100_000,
-        slow_reader_ms: 2_000,
-        value_bytes_max: 60_000,
-        ..Limits::default()
-    };
+    let limits = Limits { slow_reader_ms: 2_000, value_bytes_max: 60_000, ..Limits::default() };
     let mut world = World::new(Config { limits, ..Config::default() });
     world.ask(&format!("SET big:{}\n", "x".repeat(60_000)));
     let face = Face::new(1);

@@ -3,28 +3,114 @@
 //! A connection that has nothing to send and nothing half received holds no buffer at all: emptied
 //! buffers go back to the pool, which keeps a few and frees the rest. Not a ring: the front is only
 //! moved when less than half of the buffer is in use, so the bytes are always one slice.
+//!
+//! Large ones have memory maps of their own, since the allocator of the process returns only the end of its heap to the
+//! system, and kept 40 to 270 MiB of buffers that clients had made it take and left.
+
+use memmap2::MmapMut;
+use std::fmt;
+
+/// Bytes above which a buffer has a map of its own.
+const SMALL_MAX: usize = 16 * 1024;
+
+/// Bytes of the maps that the pool keeps.
+const MAP_BYTES: usize = 64 * 1024;
+
+/// Bytes that the pool keeps while no buffer is in use.
+const IDLE_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of a page of the system: what a map holds is counted in these.
+const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
+
+/// The system has no memory for a buffer. Displays as a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the system has no memory for this request; closing")
+    }
+}
+
+/// Bytes in a map of their own.
+#[derive(Debug)]
+pub struct Mapped {
+    map: MmapMut,
+    len: usize,
+    /// The most bytes that it ever had: these are resident.
+    touched: usize,
+}
+
+impl Mapped {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.map[..self.len]
+    }
+
+    /// Bytes of memory that are resident.
+    pub const fn held(&self) -> usize {
+        self.touched.next_multiple_of(SYSTEM_PAGE_BYTES)
+    }
+
+    /// Bytes that can be appended.
+    fn room(&self) -> usize {
+        self.map.len() - self.len
+    }
+
+    /// Appends bytes for which there is room.
+    fn append(&mut self, bytes: &[u8]) {
+        self.map[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+        self.touched = self.touched.max(self.len);
+    }
+
+    /// Drops bytes at the front.
+    fn drop_front(&mut self, count: usize) {
+        self.map.copy_within(count..self.len, 0);
+        self.len -= count;
+    }
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Small(Vec<u8>),
+    Mapped(Mapped),
+}
 
 /// Bytes in, at the back; bytes out, at the front.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Buffer {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     start: usize,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Buffer {
     /// An empty one; holds no memory.
     pub const fn new() -> Self {
-        Self { bytes: Vec::new(), start: 0 }
+        Self { bytes: Bytes::Small(Vec::new()), start: 0 }
+    }
+
+    fn all(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Small(bytes) => bytes,
+            Bytes::Mapped(bytes) => bytes.as_slice(),
+        }
     }
 
     /// The bytes that wait.
     pub fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.all()[self.start..]
     }
 
     /// How many bytes wait.
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.start
+        self.all().len() - self.start
     }
 
     /// Whether none waits.
@@ -33,34 +119,66 @@ impl Buffer {
     }
 
     /// Bytes of memory held, whether in use or not.
-    pub fn held(&self) -> usize {
-        self.bytes.capacity()
+    pub const fn held(&self) -> usize {
+        match &self.bytes {
+            Bytes::Small(bytes) => bytes.capacity(),
+            Bytes::Mapped(bytes) => bytes.held(),
+        }
     }
 
-    /// The vector that bytes are appended to. What it held on entry stays in front of what is added.
-    pub fn back(&mut self, pool: &mut Pool) -> &mut Vec<u8> {
-        if self.bytes.capacity() == 0 {
-            self.bytes = pool.take();
+    /// Appends bytes. `expected` is how many will wait at least before any is taken off, as far as that is known: then
+    /// large ones are copied only once.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] if the system has no memory; nothing is changed then.
+    pub fn append(&mut self, more: &[u8], expected: usize, pool: &mut Pool) -> Result<(), OutOfMemory> {
+        let needed = self.len() + more.len();
+        match &mut self.bytes {
+            Bytes::Small(bytes) if bytes.len() + more.len() <= SMALL_MAX && expected <= SMALL_MAX => {
+                if bytes.capacity() == 0 {
+                    *bytes = pool.take();
+                }
+                bytes.try_reserve(more.len()).map_err(|_| OutOfMemory)?;
+                bytes.extend_from_slice(more);
+                return Ok(());
+            }
+            Bytes::Mapped(bytes) if bytes.room() >= more.len() => {
+                bytes.append(more);
+                return Ok(());
+            }
+            Bytes::Small(_) | Bytes::Mapped(_) => {}
         }
-        &mut self.bytes
+        let room = if needed <= MAP_BYTES { needed } else { 2 * needed };
+        let mut grown = pool.map(room.max(expected))?;
+        grown.append(self.as_slice());
+        grown.append(more);
+        self.release(pool);
+        self.bytes = Bytes::Mapped(grown);
+        Ok(())
     }
 
     /// Takes `count` bytes off the front, all if there are fewer. The memory goes back to the pool with
     /// the last byte. Amortised O(1) a byte.
     pub fn consume(&mut self, count: usize, pool: &mut Pool) {
-        self.start = self.bytes.len().min(self.start.saturating_add(count));
+        self.start = self.all().len().min(self.start.saturating_add(count));
         if self.is_empty() {
             self.release(pool);
-        } else if self.start >= self.bytes.len() / 2 && self.start >= 4_096 {
-            self.bytes.drain(..self.start);
+        } else if self.start >= self.len() && self.start >= 4_096 {
+            match &mut self.bytes {
+                Bytes::Small(bytes) => _ = bytes.drain(..self.start),
+                Bytes::Mapped(bytes) => bytes.drop_front(self.start),
+            }
             self.start = 0;
         }
     }
 
     /// Drops what waits and gives the memory back.
     pub fn release(&mut self, pool: &mut Pool) {
-        pool.give(std::mem::take(&mut self.bytes));
         self.start = 0;
+        match std::mem::replace(&mut self.bytes, Bytes::Small(Vec::new())) {
+            Bytes::Small(bytes) => pool.give(bytes),
+            Bytes::Mapped(bytes) => pool.give_mapped(bytes),
+        }
     }
 }
 
@@ -68,15 +186,17 @@ impl Buffer {
 #[derive(Debug)]
 pub struct Pool {
     free: Vec<Vec<u8>>,
+    /// All of [`MAP_BYTES`].
+    maps: Vec<MmapMut>,
     held: usize,
     count_max: usize,
     bytes_max: usize,
 }
 
 impl Pool {
-    /// A pool that keeps at most `count_max` buffers of at most `bytes_max` bytes each.
+    /// A pool that keeps at most `count_max` buffers of at most `bytes_max` bytes each, and as many maps.
     pub const fn new(count_max: usize, bytes_max: usize) -> Self {
-        Self { free: Vec::new(), held: 0, count_max, bytes_max }
+        Self { free: Vec::new(), maps: Vec::new(), held: 0, count_max, bytes_max }
     }
 
     /// An empty vector, with memory from an earlier use if there is one.
@@ -96,7 +216,46 @@ impl Pool {
         }
     }
 
-    /// Bytes of memory held for later use. At most `count_max` × `bytes_max`.
+    /// An empty map with room for `bytes`.
+    fn map(&mut self, bytes: usize) -> Result<Mapped, OutOfMemory> {
+        let pooled = if bytes <= MAP_BYTES { self.maps.pop() } else { None };
+        self.held -= pooled.as_ref().map_or(0, |map| map.len());
+        // What was used once is resident.
+        let touched = pooled.as_ref().map_or(0, |map| map.len());
+        let map = match pooled {
+            Some(map) => map,
+            None => {
+                let bytes = bytes.max(1).next_multiple_of(MAP_BYTES);
+                MmapMut::map_anon(bytes).map_err(|_| OutOfMemory)?
+            }
+        };
+        Ok(Mapped { map, len: 0, touched })
+    }
+
+    /// The bytes of a vector in a map, and the vector is given back; the vector if there is no memory for a map.
+    pub fn move_to_map(&mut self, bytes: Vec<u8>) -> Result<Mapped, Vec<u8>> {
+        let Ok(mut mapped) = self.map(bytes.len()) else { return Err(bytes) };
+        mapped.append(&bytes);
+        self.give(bytes);
+        Ok(mapped)
+    }
+
+    /// Takes a map back; returns it to the system when it is large or the pool is full.
+    pub fn give_mapped(&mut self, bytes: Mapped) {
+        if self.maps.len() < self.count_max && bytes.map.len() == MAP_BYTES {
+            self.held += MAP_BYTES;
+            self.maps.push(bytes.map);
+        }
+    }
+
+    /// Frees all that is held, if that is much, when no buffer is in use.
+    pub fn clear(&mut self) {
+        if self.held > IDLE_BYTES_MAX {
+            *self = Self::new(self.count_max, self.bytes_max);
+        }
+    }
+
+    /// Bytes of memory held for later use. At most `count_max` × (`bytes_max` + 64 KiB).
     pub const fn held(&self) -> usize {
         self.held
     }
@@ -105,12 +264,13 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::{Buffer, Pool};
+    use crate::base::rng::Rng;
 
     #[test]
     fn emptied_buffer_holds_no_memory() {
         let mut pool = Pool::new(4, 1_024);
         let mut buffer = Buffer::new();
-        buffer.back(&mut pool).extend_from_slice(b"hello");
+        buffer.append(b"hello", 0, &mut pool).unwrap();
         buffer.consume(2, &mut pool);
         assert_eq!(buffer.as_slice(), b"llo");
         buffer.consume(9, &mut pool);
@@ -131,11 +291,36 @@ mod tests {
     }
 
     #[test]
+    fn bytes_come_out_as_they_went_in_and_large_memory_goes_back() {
+        let mut rng = Rng::new(1);
+        let mut pool = Pool::new(2, 1_024);
+        let (mut buffer, mut model) = (Buffer::new(), Vec::new());
+        let draw = |rng: &mut Rng, most: u64| usize::try_from(rng.below(most)).unwrap();
+        for step in 0..3_000u32 {
+            if (step / 100) % 2 == 0 || buffer.is_empty() {
+                let bytes = vec![step.to_le_bytes()[0]; draw(&mut rng, 9_000)];
+                let expected = if rng.one_in(50) { 1 << 20 } else { 0 };
+                buffer.append(&bytes, expected, &mut pool).unwrap();
+                model.extend(bytes);
+            } else {
+                let count = draw(&mut rng, 12_000).min(buffer.len());
+                buffer.consume(count, &mut pool);
+                model.drain(..count);
+            }
+            assert!(buffer.as_slice() == model, "step {step}");
+            assert!((buffer.len()..2 << 20).contains(&buffer.held()));
+        }
+        buffer.release(&mut pool);
+        assert_eq!(buffer.held(), 0);
+        assert!(pool.held() <= 2 * (1_024 + 64 * 1_024));
+    }
+
+    #[test]
     fn long_queue_does_not_keep_what_was_consumed() {
         let mut pool = Pool::new(1, 1_024);
         let mut buffer = Buffer::new();
         for round in 0..1_000u32 {
-            buffer.back(&mut pool).extend_from_slice(&[u8::try_from(round % 251).unwrap(); 1_000]);
+            buffer.append(&[u8::try_from(round % 251).unwrap(); 1_000], 0, &mut pool).unwrap();
             if round > 0 {
                 buffer.consume(1_000, &mut pool);
             }

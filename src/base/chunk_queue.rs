@@ -4,12 +4,15 @@
 //! begins another. So a long queue is neither copied when it grows nor moved when its front is sent, and what
 //! was sent is freed chunk by chunk. Bytes that others share are a chunk of their own, and are never copied.
 
-use super::buffer::Pool;
+use super::buffer::{Mapped, Pool};
 use super::shared_bytes::SharedBytes;
 use std::collections::VecDeque;
 
 /// Bytes from which on a chunk is sealed. With one reply more it still fits the pool.
 pub const CHUNK_BYTES: usize = 32 * 1024;
+
+/// Bytes of a chunk above which it gets a map of its own while it waits for its socket.
+const LARGE_BYTES: usize = 16 * 1024;
 
 /// Bytes below which a chunk is copied to the last one, so that a write finds few chunks.
 const COPIED_BYTES_MAX: usize = 4 * 1024;
@@ -17,6 +20,7 @@ const COPIED_BYTES_MAX: usize = 4 * 1024;
 #[derive(Debug)]
 enum Chunk {
     Owned(Vec<u8>),
+    Mapped(Mapped),
     Shared(SharedBytes),
 }
 
@@ -24,6 +28,7 @@ impl Chunk {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Owned(bytes) => bytes,
+            Self::Mapped(bytes) => bytes.as_slice(),
             Self::Shared(bytes) => bytes.as_slice(),
         }
     }
@@ -32,6 +37,7 @@ impl Chunk {
     fn held(&self) -> usize {
         match self {
             Self::Owned(bytes) => bytes.capacity(),
+            Self::Mapped(bytes) => bytes.held(),
             Self::Shared(bytes) => bytes.len(),
         }
     }
@@ -103,10 +109,10 @@ impl ChunkQueue {
     }
 
     /// Takes the chunk of [`ChunkQueue::back`] back, which was taken out to be appended to. In between nothing
-    /// else is done with the queue.
+    /// else is done with the queue. The memory of what was taken back is freed if it is large.
     #[inline]
     pub fn put_back(&mut self, chunk: Vec<u8>) {
-        self.last = chunk;
+        self.last = if chunk.is_empty() && chunk.capacity() > 2 * CHUNK_BYTES { Vec::new() } else { chunk };
     }
 
     /// Appends a chunk without copying it, unless it is small.
@@ -119,6 +125,17 @@ impl ChunkQueue {
             self.seal();
         }
         pool.give(std::mem::replace(&mut self.last, chunk));
+    }
+
+    /// Appends a piece of what does not end soon: in a map, unless it is small.
+    pub fn push_piece(&mut self, piece: Vec<u8>, pool: &mut Pool) {
+        if piece.len() <= LARGE_BYTES {
+            return self.push_chunk(piece, pool);
+        }
+        if !self.last.is_empty() {
+            self.seal();
+        }
+        self.push_sealed(pool.move_to_map(piece).map_or_else(Chunk::Owned, Chunk::Mapped));
     }
 
     /// Appends shared bytes as a chunk.
@@ -139,6 +156,24 @@ impl ChunkQueue {
         self.push_sealed(Chunk::Owned(chunk));
     }
 
+    /// Moves large chunks to maps of their own, which go back to the system as soon as they are sent: for a queue that
+    /// waits for its socket. Where there is no memory for maps they stay.
+    pub fn move_to_maps(&mut self, pool: &mut Pool) {
+        if self.last.len() > LARGE_BYTES {
+            self.seal();
+        }
+        let Some(sealed) = &mut self.sealed else { return };
+        for chunk in &mut sealed.chunks {
+            let Chunk::Owned(bytes) = chunk else { continue };
+            if bytes.len() <= LARGE_BYTES {
+                continue;
+            }
+            sealed.held -= bytes.capacity();
+            *chunk = pool.move_to_map(std::mem::take(bytes)).map_or_else(Chunk::Owned, Chunk::Mapped);
+            sealed.held += chunk.held();
+        }
+    }
+
     fn push_sealed(&mut self, chunk: Chunk) {
         let sealed = self.sealed.get_or_insert_default();
         sealed.bytes += chunk.as_slice().len();
@@ -157,8 +192,10 @@ impl ChunkQueue {
                     self.start -= bytes;
                     sealed.bytes -= bytes;
                     sealed.held -= first.held();
-                    if let Some(Chunk::Owned(bytes)) = sealed.chunks.pop_front() {
-                        pool.give(bytes);
+                    match sealed.chunks.pop_front() {
+                        Some(Chunk::Owned(bytes)) => pool.give(bytes),
+                        Some(Chunk::Mapped(bytes)) => pool.give_mapped(bytes),
+                        Some(Chunk::Shared(_)) | None => {}
                     }
                 }
                 None => self.sealed = None,
@@ -196,11 +233,14 @@ mod tests {
             if rng.one_in(2) == grows {
                 let bytes = vec![step.to_le_bytes()[0]; draw(&mut rng, size)];
                 model.extend(&bytes);
-                match step % 3 {
+                match step % 4 {
                     0 => queue.push_chunk(bytes, &mut pool),
                     1 => queue.push_shared(bytes.into(), &mut pool),
+                    2 => queue.push_piece(bytes, &mut pool),
                     _ => queue.back(&mut pool).extend_from_slice(&bytes),
                 }
+            } else if rng.one_in(10) {
+                queue.move_to_maps(&mut pool);
             } else {
                 let count = draw(&mut rng, size).min(queue.front().len());
                 assert!(queue.front()[..count].iter().eq(model.range(..count)));

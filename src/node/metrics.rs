@@ -322,7 +322,7 @@ pub static METRICS: [Metric; 106] = [
     row(CONNECTIONS, "connections_closed_protocol", COUNTER, "Connections closed because what came is no request.", |s| closed(s, CloseReason::Protocol)),
     row(CONNECTIONS, "connections_closed_browser", COUNTER, "Connections closed because a browser sent an HTTP request.", |s| closed(s, CloseReason::Browser)),
     row(CONNECTIONS, "connections_closed_idle", COUNTER, "Connections closed because no byte came within first_byte_ms, or none for request_idle_ms within a request.", |s| closed(s, CloseReason::Idle)),
-    row(CONNECTIONS, "connections_closed_slow_reader", COUNTER, "Connections closed because more than slow_reader_bytes waited to be read for slow_reader_ms.", |s| closed(s, CloseReason::SlowReader)),
+    row(CONNECTIONS, "connections_closed_slow_reader", COUNTER, "Connections closed because they took none of what waited for them for slow_reader_ms.", |s| closed(s, CloseReason::SlowReader)),
     row(CONNECTIONS, "connections_closed_buffers_full", COUNTER, "Connections closed because all buffers passed buffers_max and this one was the largest.", |s| closed(s, CloseReason::BuffersFull)),
     row(CONNECTIONS, "connections_closed_unauthenticated", COUNTER, "Connections closed because they took too long, or too much output, without giving the password.", |s| closed(s, CloseReason::Unauthenticated)),
     row(CONNECTIONS, "connections_closed_killed", COUNTER, "Connections closed by CLIENT KILL.", |s| closed(s, CloseReason::Killed)),

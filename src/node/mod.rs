@@ -50,7 +50,7 @@ pub use command::status::{FilterState, PeerView};
 pub use conn::connection::CloseReason;
 pub use ids::{ConnKey, NodeId};
 pub use metrics::{Kind, METRICS, Metric, SECTIONS, SUMMARY_ROWS, Stats, Unit};
-pub use schedule::{CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL, OUTPUT_UNTIL};
+pub use schedule::{BACKLOG_UNTIL, CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL, OUTPUT_UNTIL};
 pub use state::Action;
 
 use crate::base::time::{Instant, Now};
@@ -186,7 +186,7 @@ impl Node {
         self.state.conns.get(conn).map_or(0, |conn| conn.outbound.len())
     }
 
-    /// Notes that the first `count` bytes of [`Node::outbound`] were written.
+    /// Notes that the first `count` bytes of [`Node::outbound`] were written: 0 when the socket takes none.
     pub fn wrote(&mut self, now: Now, conn: ConnKey, count: usize) {
         peer::link::wake(&mut self.state, now);
         conn::reader::wrote(&mut self.state, now, conn, count);

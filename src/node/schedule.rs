@@ -27,6 +27,8 @@ pub enum Class {
 pub const LINKS_UNTIL: Duration = Duration::from_micros(400);
 /// See [`LINKS_UNTIL`].
 pub const CLIENTS_UNTIL: Duration = Duration::from_micros(800);
+/// The time until which output that the last iteration has left over goes on, before clients make more of it.
+pub const BACKLOG_UNTIL: Duration = Duration::from_micros(700);
 /// See [`LINKS_UNTIL`].
 pub const OUTPUT_UNTIL: Duration = Duration::from_micros(1_100);
 

@@ -1,8 +1,8 @@
 //! The event loop: waits for events, hands them to the node, writes what it has to send.
 //!
-//! One iteration: events only set readiness bits; then new connections, finished dials, reads (one per ready
-//! connection, round robin, up to 1 ms), all writes, so that a thousand replies to one connection are one system call,
-//! due work, signals, and the writes that came of it. What was not reached goes on in the next iteration, which then
+//! One iteration: events only set readiness bits; then new connections, finished dials, reads of links, writes that the
+//! last iteration left over, reads of clients, all writes, so that a thousand replies to one connection are one system
+//! call, due work, signals, and the writes that came of it. What was not reached goes on in the next iteration, which then
 //! does not wait. When nothing is ready, left over or due, nothing wakes the process.
 
 use super::clock::Clock;
@@ -17,7 +17,7 @@ use crate::base::slots::Key;
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::node::{Action, ConnKey, Node, Refusal};
-use crate::node::{CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL, OUTPUT_UNTIL};
+use crate::node::{BACKLOG_UNTIL, CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL, OUTPUT_UNTIL};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -178,6 +178,7 @@ impl Reactor {
         if links_are_read && events.iter().count() < EVENTS {
             self.node.links_current(now);
         }
+        self.flush(now.mono.after(BACKLOG_UNTIL));
         self.serve(Class::Clients, now.mono.after(CLIENTS_UNTIL));
         // Replies do not wait for due work.
         let output_until = now.mono.after(OUTPUT_UNTIL);
@@ -376,7 +377,11 @@ impl Reactor {
             return false;
         };
         match socket.write(self.node.outbound(key)) {
-            WriteEnd::Took(0) | WriteEnd::Blocked => return false,
+            WriteEnd::Took(0) => return false,
+            WriteEnd::Blocked => {
+                self.node.wrote(now, key, 0);
+                return false;
+            }
             WriteEnd::Took(count) => self.node.wrote(now, key, count),
             WriteEnd::Broken(error) => {
                 self.lost(now, key, &error);

@@ -83,7 +83,6 @@ impl World {
             value_bytes_max: 100,
             reply_bytes_max: 400,
             outbound_pause_bytes: 1_024,
-            slow_reader_bytes: 700,
             slow_reader_ms: 50,
             request_idle_ms: 80,
             first_byte_ms: 60,
@@ -167,7 +166,7 @@ impl World {
         let mut bytes = self.node.outbound(key).collect::<Vec<_>>().concat();
         bytes.truncate(count);
         let count = bytes.len();
-        if let Some(client) = self.pick(at).filter(|_| count > 0) {
+        if let Some(client) = self.pick(at) {
             client.sent.extend_from_slice(&bytes);
             self.node.wrote(self.now, key, count);
         }

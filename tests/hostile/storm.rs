@@ -32,7 +32,6 @@ fn tiny(crowd: Crowd) -> Config {
         lookups_per_connection: 4,
         lookups_per_peer: 3,
         outbound_pause_bytes: 2_048,
-        slow_reader_bytes: 20_000,
         slow_reader_ms: 500,
         value_bytes_max: 300,
         key_bytes_max: 40,

@@ -35,6 +35,8 @@ struct Client {
     is_dialled: bool,
     /// The connection was broken by the test.
     is_lost: bool,
+    /// The node was told that the socket takes nothing.
+    is_blocked: bool,
     /// Something has arrived, or the end, since [`Driver::take_touched`].
     is_touched: bool,
     contract: Contract,
@@ -55,6 +57,7 @@ impl Client {
             reads: true,
             is_dialled: false,
             is_lost: false,
+            is_blocked: false,
             is_touched: false,
             contract: Contract { is_flushing: false, is_stopped: false, has_shut: false, is_closed: false },
         }
@@ -323,6 +326,10 @@ impl Driver {
         }
         if self.clients[at].reads {
             moved |= self.write_to(at, key, usize::MAX) > 0;
+        } else if self.node.outbound_bytes(key) > 0 && !self.clients[at].is_blocked {
+            self.clients[at].is_blocked = true;
+            self.node.wrote(self.now, key, 0);
+            self.act();
         }
         moved
     }
@@ -335,6 +342,7 @@ impl Driver {
             self.clients[at].arrived.extend_from_slice(bytes);
             self.clients[at].contract.is_flushing = !is_all;
             self.touch(at);
+            self.clients[at].is_blocked = false;
             self.node.wrote(self.now, key, count);
             self.act();
         }

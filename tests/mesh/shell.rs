@@ -239,7 +239,8 @@ impl World {
             let outbound = node.outbound(key).collect::<Vec<_>>().concat();
             let count = self.net.write(&mut self.agenda, port, &outbound);
             if count == 0 {
-                // Published when there is room again.
+                // An event follows when there is room.
+                self.call(at, "wrote", key, &count.to_le_bytes(), |node, now| node.wrote(now, key, 0));
                 continue;
             }
             socket.seen = socket.seen.saturating_sub(count);

@@ -100,7 +100,7 @@ pub enum CloseReason {
     Idle,
     /// Did not read its replies in time.
     SlowReader,
-    /// All buffers together were over `buffers_max`, and this connection held the most.
+    /// All buffers together were over `buffers_max`, and this connection made no progress for longest.
     BuffersFull,
     /// Over the limits of a client that has not authenticated: bytes of replies, or time.
     Unauthenticated,
@@ -232,8 +232,8 @@ pub struct Conn {
     pub(in crate::node) traffic: Traffic,
     /// When the connection was made, last sent input, or began to close.
     pub(in crate::node) last_active: Instant,
-    /// Since when its output is over `slow_reader_bytes`.
-    pub(in crate::node) slow_since: Option<Instant>,
+    /// Since when its socket has taken none of the output that waits.
+    pub(in crate::node) waits_since: Option<Instant>,
     /// Fires when the time limit that was armed last ends.
     pub(in crate::node) alarm: Alarm,
     /// What its turns have cost.
@@ -296,7 +296,7 @@ impl Conn {
             since: now,
             traffic: Traffic::default(),
             last_active: now,
-            slow_since: None,
+            waits_since: None,
             alarm: Alarm::default(),
             account: Account::default(),
             accounted: 0,
@@ -451,9 +451,17 @@ impl Conn {
         }
     }
 
+    /// Since when it has made no progress with what it holds memory for: output that it does not take, or a request
+    /// that is not complete. `None`: it waits for this node, or holds nothing.
+    pub(in crate::node) fn stalled_since(&self) -> Option<Instant> {
+        let waits_for_us = self.is_paused || self.is_runnable || !self.replies.is_empty();
+        let is_partial = !self.inbound.is_empty() && !waits_for_us;
+        self.waits_since.or_else(|| is_partial.then_some(self.last_active))
+    }
+
     /// Bytes of output, and of replies after one that is not known yet.
     pub(in crate::node) fn unsent(&self) -> usize {
-        self.outbound.len() + self.replies.held()
+        self.outbound.len() + self.replies.bytes()
     }
 
     /// Bytes of memory of its buffers and pending requests.

@@ -18,8 +18,9 @@ use crate::wire::encoder::{Encoder, ReplyHead, ReplyTooLong};
 use crate::wire::field::put_escaped_piece;
 use crate::wire::frame::Wanted;
 
-/// Bytes of a reply to a request for several keys from which on it is written in pieces of this size.
-const PIECE_BYTES: usize = 128 * 1024;
+/// Bytes of a reply from which on it is written in pieces, and of a piece.
+const LONG_REPLY_BYTES: usize = 128 * 1024;
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Bytes of a large value that are put in quotes at a time.
 const QUOTED_BYTES: usize = 32 * 1024;
@@ -99,7 +100,7 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
         return true;
     };
     let conn_key = request.conn;
-    let is_long = request.reply_bytes > PIECE_BYTES;
+    let is_long = request.reply_bytes > LONG_REPLY_BYTES;
     // A number is not known before its end.
     if is_long && !request.is_too_long && request.form.shape != Shape::Count {
         let mut reply = Encoder::resume(pool.take(), &request.head);
@@ -157,19 +158,19 @@ pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKe
     if !writer.quoted.is_empty() {
         let mut piece = pool.take();
         let written = put_escaped_piece(&mut piece, writer.quoted.as_slice(), QUOTED_BYTES);
-        conn.outbound.push_chunk(piece, pool);
+        conn.outbound.push_piece(piece, pool);
         writer.quoted = writer.quoted.slice(written..usize::MAX);
     }
     let is_complete = writer.quoted.is_empty() && writer.next == request.parts.len();
     if !is_complete {
         if writer.quoted.is_empty() {
-            conn.outbound.push_chunk(writer.reply.take_written(pool.take()), pool);
+            conn.outbound.push_piece(writer.reply.take_written(Vec::new()), pool);
         }
         let cost = cost_of_bytes(conn.outbound.len() - unsent);
         request.writer = Some(writer);
         return cost;
     }
-    conn.outbound.push_chunk(writer.reply.end(), pool);
+    conn.outbound.push_piece(writer.reply.end(), pool);
     let cost = cost_of_bytes(conn.outbound.len() - unsent);
     conn.replies.end_long(now.mono, &mut conn.outbound, pool);
     conn.awaits_long_reply &= !request.reads_here();
@@ -206,7 +207,7 @@ fn write_parts(
         let value = value.slice(shown);
         let mut written = reply.take_written(pool.take());
         let rest = written.split_off(gap.at);
-        outbound.push_chunk(written, pool);
+        outbound.push_piece(written, pool);
         reply.put_back(rest);
         if gap.is_quoted {
             *quoted = value;

@@ -53,22 +53,38 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
     }
     let class = conn.class();
     if conn.has_partial_line && continues_line(&state.config.limits, conn, bytes) {
-        conn.inbound.back(&mut state.pool).extend_from_slice(bytes);
+        keep(state, now, key, bytes);
         state.runnable.has_read(class, cost_of_bytes(bytes.len()));
         return reconcile(state, now, key);
     }
     let must_wait = !conn.inbound.is_empty() || conn.is_runnable || conn.is_paused;
     let (used, mut cost) = if must_wait { (0, 0) } else { serve(state, now, key, bytes) };
-    if used < bytes.len()
-        && let Some(conn) = state.conns.get_mut(key)
-    {
-        conn.inbound.back(&mut state.pool).extend_from_slice(&bytes[used..]);
+    if used < bytes.len() {
+        keep(state, now, key, &bytes[used..]);
     }
     if must_wait {
         cost = serve_stash(state, now, key);
     }
     state.runnable.has_read(class, cost);
     reconcile(state, now, key);
+}
+
+/// Keeps input that is not processed yet, or closes the connection if the system has no memory for it.
+fn keep(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
+    let Some(conn) = state.conns.get_mut(key) else { return };
+    let Err(error) = conn.inbound.append(bytes, conn.progress.needed(), &mut state.pool) else { return };
+    let reason = CloseReason::BuffersFull;
+    match (conn.speaks(), &conn.role) {
+        (ClientProtocol::Commands(protocol), Role::Client) => {
+            refuse(state, now, key, protocol, reason, error);
+        }
+        (_, Role::Link(_)) => {
+            link_output::hang_up(state, now, key, b"out of memory", reason);
+        }
+        (ClientProtocol::Http, Role::Client) | (_, Role::OutboundHandshake(_) | Role::Parted) => {
+            close_conn(state, key, reason)
+        }
+    }
 }
 
 /// Notes that the other side will send no more. A line without its end is not carried out: nobody
@@ -89,7 +105,7 @@ pub(in crate::node) fn read_closed(state: &mut State, now: Now, key: ConnKey) {
     }
 }
 
-/// Notes that `count` bytes of a connection's outbound buffer were written.
+/// Notes that `count` bytes of a connection's outbound buffer were written, none if the socket takes none.
 pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: usize) {
     let State { conns, pool, stats, .. } = state;
     let Some(conn) = conns.get_mut(key) else {
@@ -104,6 +120,9 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
     }
     if conn.outbound.is_empty() {
         conn.is_flushing = false;
+        conn.waits_since = None;
+    } else if count > 0 || conn.waits_since.is_none() {
+        conn.waits_since = Some(now.mono);
     }
     if conn.is_client() {
         measure::wrote(state, now, key, count);
@@ -387,7 +406,7 @@ fn serve_line(
         }
         Front::TooLong => {
             let sentence = format!("line longer than {limit} bytes ({setting})");
-            refuse(state, now, key, Protocol::Lines, sentence);
+            refuse(state, now, key, Protocol::Lines, CloseReason::Protocol, sentence);
             Some((input.len(), 1))
         }
         Front::Line(line) => {
@@ -418,7 +437,7 @@ fn serve_resp(
     match scratch.resp.front(input, &mut conn.progress, limits) {
         resp::parse::Front::Partial { .. } => None,
         resp::parse::Front::Broken(error) => {
-            refuse(state, now, key, protocol, error);
+            refuse(state, now, key, protocol, CloseReason::Protocol, error);
             Some((input.len(), 1))
         }
         resp::parse::Front::Request(request) => {
@@ -455,11 +474,18 @@ fn request_limits(limits: &Limits, is_authenticated: bool) -> RequestLimits {
 }
 
 /// Answers what cannot be read on, and ends the connection with that answer.
-fn refuse(state: &mut State, now: Now, key: ConnKey, protocol: Protocol, sentence: impl Display) {
+fn refuse(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    protocol: Protocol,
+    reason: CloseReason,
+    sentence: impl Display,
+) {
     let State { conns, pool, stats, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
     stats.requests += 1;
     stats.request_errors += 1;
     conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, protocol, b"", sentence));
-    conn.begin_closing(CloseReason::Protocol, now.mono, pool);
+    conn.begin_closing(reason, now.mono, pool);
 }

@@ -3,11 +3,12 @@
 //! Code that changes a connection only marks it as dirty; what follows from a change is decided here alone.
 
 use crate::base::time::Now;
-use crate::node::conn::connection::{CloseReason, Phase, Role};
+use crate::node::conn::connection::{CloseReason, Conn, Phase, Role};
 use crate::node::conn::timeouts;
 use crate::node::ids::ConnKey;
 use crate::node::state::{Action, State, close_conn};
 use crate::wire::encoder::{Encoder, Protocol, put_error};
+use std::time::Duration;
 
 /// Emits the actions of a connection, accounts for its buffers, advances its phase, and arms its timer.
 pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
@@ -52,15 +53,17 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
         conn.is_stopped = must_stop;
         actions.push_back(if must_stop { Action::StopReading(key) } else { Action::ResumeReading(key) });
     }
-    let is_slow = conn.outbound.len() > config.limits.slow_reader_bytes as usize;
-    conn.slow_since = is_slow.then(|| conn.slow_since.unwrap_or(now.mono));
+    if conn.waits_since.is_some() {
+        conn.outbound.move_to_maps(pool);
+    }
     *buffered = *buffered - conn.accounted + conn.held();
     conn.accounted = conn.held();
+    if *buffered == 0 {
+        pool.clear();
+    }
     finish(state, now, key);
     timeouts::arm(state, key);
-    if state.buffered as u64 > state.config.limits.buffers_max {
-        close_largest(state, now);
-    }
+    while state.buffered as u64 > state.config.limits.buffers_max && close_stalled(state, now) {}
 }
 
 /// Closes a connection that is done, or advances it to its next phase.
@@ -111,16 +114,22 @@ pub(in crate::node) fn limit_unauthenticated(
     }
 }
 
-/// Closes the connection whose buffers hold the most. O(connections), only when `buffers_max` is exceeded.
-fn close_largest(state: &mut State, now: Now) {
-    let largest = state.conns.iter().max_by_key(|(_, conn)| conn.accounted);
-    let Some((key, addr, bytes)) = largest.map(|(key, conn)| (key, conn.addr, conn.accounted)) else {
-        return;
+/// Closes the connection that has made no progress for longest; of several, that with the most memory. False if none
+/// holds any. O(connections), only when `buffers_max` is exceeded.
+fn close_stalled(state: &mut State, now: Now) -> bool {
+    let stalled = |conn: &Conn| conn.stalled_since().map_or(Duration::ZERO, |since| now.mono.since(since));
+    let holders = state.conns.iter().filter(|(_, conn)| conn.accounted > 0);
+    let Some((key, conn)) = holders.max_by_key(|(_, conn)| (stalled(conn), conn.accounted)) else {
+        return false;
     };
+    let (addr, bytes, time) = (conn.addr, conn.accounted, stalled(conn).as_millis());
     if state.log_gate.allows(now, &mut state.stats) {
-        log::warn!("closed {addr}: buffers are over buffers_max, and its {bytes} bytes are the most");
+        log::warn!(
+            "closed {addr}: buffers are over buffers_max, and its {bytes} bytes have made no progress for {time} ms"
+        );
     }
     close_conn(state, key, CloseReason::BuffersFull);
+    true
 }
 
 /// The last reply to a client when the node shuts down.

@@ -18,6 +18,9 @@ use std::mem;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place(u64);
 
+/// Slots whose memory an empty queue keeps.
+const SLOTS_KEPT: usize = 4;
+
 #[derive(Debug)]
 struct Slot {
     reply: Reply,
@@ -38,12 +41,21 @@ enum Reply {
 }
 
 impl Reply {
-    /// Bytes of memory of what is known of it.
+    /// Bytes of what is known of it.
     fn bytes(&self) -> usize {
         match self {
             Self::Waiting | Self::Long(_) => 0,
             Self::Ready(bytes) => bytes.len(),
             Self::Pieces(pieces) => pieces.iter().map(Vec::len).sum(),
+        }
+    }
+
+    /// Bytes of memory of that.
+    fn held(&self) -> usize {
+        match self {
+            Self::Waiting | Self::Long(_) => 0,
+            Self::Ready(bytes) => bytes.capacity(),
+            Self::Pieces(pieces) => pieces.iter().map(Vec::capacity).sum(),
         }
     }
 }
@@ -54,7 +66,8 @@ pub struct Replies {
     slots: VecDeque<Slot>,
     /// The place of the first slot.
     first: u64,
-    /// Bytes held in `slots`.
+    /// Bytes of the replies in `slots`, and of the memory that they take.
+    bytes: usize,
     held: usize,
     /// Slots that wait.
     waiting: usize,
@@ -73,9 +86,20 @@ impl Replies {
         self.waiting
     }
 
-    /// Bytes of memory held by replies in the queue, as of the last time one was added or let go.
+    /// Bytes of replies in the queue, as of the last time one was added or let go.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes of memory of the queue, as of then.
     pub fn held(&self) -> usize {
-        self.held
+        self.held + self.slots.capacity() * size_of::<Slot>()
+    }
+
+    /// Notes that a reply leaves the queue.
+    fn uncount(&mut self, len: usize, capacity: usize) {
+        self.bytes -= len;
+        self.held -= capacity;
     }
 
     /// Hands `write` the buffer that the next reply is appended to, after all replies so far.
@@ -97,8 +121,9 @@ impl Replies {
         match self.slots.back_mut().map(|slot| &mut slot.reply) {
             None => mem::take(outbound.back(pool)),
             Some(Reply::Ready(bytes)) => {
-                self.held -= bytes.len();
-                mem::take(bytes)
+                let bytes = mem::take(bytes);
+                self.uncount(bytes.len(), bytes.capacity());
+                bytes
             }
             Some(Reply::Waiting | Reply::Long(_) | Reply::Pieces(_)) => {
                 self.slots.push_back(Slot { reply: Reply::Ready(Vec::new()), mark: Mark::default() });
@@ -110,16 +135,17 @@ impl Replies {
     /// Takes the buffer back from [`Replies::open`].
     pub fn close(&mut self, out: Vec<u8>, outbound: &mut ChunkQueue, pool: &mut Pool) {
         match self.slots.back_mut() {
-            None => outbound.put_back(out),
+            None => return outbound.put_back(out),
             Some(_) if out.is_empty() => {
                 // The reply comes later. An empty slot would hold a buffer that is not counted.
                 self.slots.pop_back();
-                pool.give(out);
+                return pool.give(out);
             }
-            Some(slot) => {
-                self.held += out.len();
-                slot.reply = Reply::Ready(out);
-            }
+            Some(_) => {}
+        }
+        (self.bytes, self.held) = (self.bytes + out.len(), self.held + out.capacity());
+        if let Some(slot) = self.slots.back_mut() {
+            slot.reply = Reply::Ready(out);
         }
     }
 
@@ -191,7 +217,7 @@ impl Replies {
         if !matches!(slot.reply, Reply::Waiting) {
             return false;
         }
-        self.held += reply.bytes();
+        (self.bytes, self.held) = (self.bytes + reply.bytes(), self.held + reply.held());
         slot.reply = reply;
         self.waiting -= 1;
         self.let_go(now, outbound, pool);
@@ -202,17 +228,20 @@ impl Replies {
     fn let_go(&mut self, now: Instant, outbound: &mut ChunkQueue, pool: &mut Pool) {
         while let Some(Slot { reply: Reply::Ready(_) | Reply::Pieces(_), .. }) = self.slots.front() {
             let Some(Slot { reply, mut mark }) = self.slots.pop_front() else { return };
-            self.held -= reply.bytes();
+            self.uncount(reply.bytes(), reply.held());
             match reply {
                 Reply::Ready(bytes) => outbound.push_chunk(bytes, pool),
                 Reply::Pieces(pieces) => {
-                    pieces.into_iter().for_each(|piece| outbound.push_chunk(piece, pool))
+                    pieces.into_iter().for_each(|piece| outbound.push_piece(piece, pool));
                 }
                 Reply::Waiting | Reply::Long(_) => {}
             }
             mark.let_go(now);
             self.marks.add_held(outbound.len(), mark);
             self.first += 1;
+        }
+        if self.slots.is_empty() && self.slots.capacity() > SLOTS_KEPT {
+            self.slots = VecDeque::new();
         }
     }
 
@@ -261,8 +290,8 @@ impl Replies {
                 pool.give(bytes);
             }
         }
-        self.held = 0;
-        self.waiting = 0;
+        (self.bytes, self.held, self.waiting) = (0, 0, 0);
+        self.slots = VecDeque::new();
     }
 }
 
@@ -304,7 +333,7 @@ mod tests {
         bench.say("a");
         bench.say("b");
         assert_eq!(bench.sent(), "ab");
-        assert_eq!(bench.replies.held(), 0);
+        assert_eq!(bench.replies.bytes(), 0);
     }
 
     #[test]
@@ -322,7 +351,7 @@ mod tests {
         assert!(bench.fill(first, "b"));
         assert_eq!(bench.sent(), "abcdef");
         assert!(bench.replies.is_empty());
-        assert_eq!(bench.replies.held(), 0);
+        assert_eq!(bench.replies.bytes(), 0);
     }
 
     #[test]
@@ -334,7 +363,7 @@ mod tests {
         assert_eq!(bench.replies.slots.len(), 2);
         bench.say("c");
         bench.say("");
-        assert_eq!((bench.replies.slots.len(), bench.replies.held()), (3, 1));
+        assert_eq!((bench.replies.slots.len(), bench.replies.bytes()), (3, 1));
         assert!(bench.fill(second, "b") && bench.fill(first, "a"));
         assert_eq!(bench.sent(), "abc");
     }

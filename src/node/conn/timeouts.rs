@@ -20,7 +20,7 @@ pub(in crate::node) fn time_limit(conn: &Conn, limits: &Limits) -> Option<(Insta
         Phase::Closing(_) if conn.outbound.is_empty() => None,
         Phase::Closing(_) => Some((after(conn.last_active, limits.slow_reader_ms), CloseReason::SlowReader)),
         Phase::Open | Phase::ReadClosed => {
-            if let Some(since) = conn.slow_since {
+            if let Some(since) = conn.waits_since {
                 return Some((after(since, limits.slow_reader_ms), CloseReason::SlowReader));
             }
             // A handshake gets a fixed total time, however many bytes come.

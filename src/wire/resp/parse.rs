@@ -9,9 +9,8 @@
 //!
 //! For [`Front::Partial`], `bytes` is the least length of the input with which another call can do more.
 //! While fewer bytes are there, the call returns at once. A reader that holds the unfinished request in a
-//! buffer of the connection reserves up to `bytes` there, and reads from the socket into that room: a value
-//! longer than the common read buffer is then copied once, from the buffer into the store. Reserve in step
-//! with what has arrived (at most as much again), since `bytes` is a claim of the client.
+//! buffer of the connection maps room for `bytes` there, so that a value is copied once on its way in; what is not used
+//! of that takes no memory.
 
 use super::super::args::{Args, Span};
 use super::super::field::Excerpt;
@@ -48,6 +47,13 @@ pub struct Progress {
     args_left: u32,
     /// Bytes of input without which nothing more can be parsed.
     needed: u32,
+}
+
+impl Progress {
+    /// The least length of the input with which another call can do more.
+    pub const fn needed(&self) -> usize {
+        self.needed as usize
+    }
 }
 
 /// What the front of some input is.

@@ -81,7 +81,6 @@ fn config(rng: &mut Rng, password: &str) -> Config {
     limits.reply_bytes_max = draw(&[1_024, 2_000, 40_000], 1 << 20);
     limits.buffers_max = draw(&[1 << 20], 1 << 28).into();
     limits.outbound_pause_bytes = draw(&[1_024, 10_000], limits.outbound_pause_bytes);
-    limits.slow_reader_bytes = draw(&[1_024, 10_000], limits.slow_reader_bytes);
     limits.slow_reader_ms = draw(&[1, 100], limits.slow_reader_ms);
     limits.request_idle_ms = draw(&[1, 100], limits.request_idle_ms);
     limits.first_byte_ms = draw(&[1, 100], limits.first_byte_ms);
