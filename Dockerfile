@@ -14,4 +14,5 @@ USER 65534:65534
 # All of the container's addresses: a node then demands a password, or refuses to start.
 ENV OLIVIA_BIND=0.0.0.0
 EXPOSE 5454
+HEALTHCHECK CMD ["olivia", "ask", "127.0.0.1:5454", "PING"]
 ENTRYPOINT ["olivia"]

@@ -36,6 +36,9 @@ pub(super) fn decode<'a>(name: &Path, bytes: &'a [u8]) -> Result<(&'a str, bool)
     }
 }
 
+/// Bytes of the longest line that a message repeats.
+const SHOWN_LINE_BYTES_MAX: usize = 120;
+
 /// Reads the text of a configuration file. `name` is what messages call it.
 ///
 /// Cost: bounded by the length of the text, save that each of at most 20 problems and 36 keys counts lines
@@ -48,8 +51,7 @@ pub fn parse_toml(name: &str, text: &str) -> Result<Layer, ConfigError> {
     let table = DeTable::parse(text).map_err(|err| {
         let line = line_of(text.as_bytes(), err.span().map_or(0, |span| span.start));
         let message = err.message().replace('\n', "; ");
-        let hint =
-            if message.contains("must be quoted") { ", also numbers with a unit: \"1GiB\"" } else { "" };
+        let hint = text.lines().nth(line - 1).and_then(quoted).unwrap_or_default();
         ConfigError::one(format!("{name}:{line}: {message}{hint}"))
     })?;
     let mut reader = Reader { name, text, layer: Layer::default(), problems: Vec::new() };
@@ -59,6 +61,19 @@ pub fn parse_toml(name: &str, text: &str) -> Result<Layer, ConfigError> {
     let mut problems: Vec<String> = reader.problems.into_iter().map(|(_, problem)| problem).collect();
     problems.extend(reader.layer.conflicts());
     if problems.is_empty() { Ok(reader.layer) } else { Err(ConfigError::new(problems)) }
+}
+
+/// How a line would be right whose value has no quotes: `bind = 0.0.0.0`, `memory_max = 1GiB`. A secret is not repeated.
+fn quoted(line: &str) -> Option<String> {
+    let (key, value) = line.split_once('=').filter(|_| line.len() <= SHOWN_LINE_BYTES_MAX)?;
+    let (key, value) = (key.trim(), value.split('#').next()?.trim());
+    let is_plain = |text: &str| !text.is_empty() && !text.contains(['"', '\'', '[', '{', '\\']);
+    if !is_plain(key) || !is_plain(value) || line.contains(char::is_control) {
+        return None;
+    }
+    let is_secret = key.contains("password") || key.contains("secret");
+    let shown = if is_secret { "…" } else { value };
+    Some(format!("; text, addresses and numbers with a unit go in quotes: {key} = \"{shown}\""))
 }
 
 /// The line, from 1, of the byte at `offset`.

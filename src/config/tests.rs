@@ -381,7 +381,7 @@ fn sizes_and_times_of_a_file_take_units() {
     assert_eq!((config.limits.buffers_max, config.log_level), (512_000_000, LevelFilter::Warn));
     let message = problem("[limits]\nmemory_max = '1 gig'");
     assert!(message.contains("it takes 0 (no limit) or 1MiB to 1PiB, in bytes or with a unit"), "{message}");
-    assert!(problem("[limits]\nmemory_max = 1GB").contains("\"1GiB\""));
+    assert!(problem("[limits]\nmemory_max = 1GB").contains("memory_max = \"1GB\""));
     assert!(problem("clients_max = '5s'").contains("it goes into [limits]"));
 }
 
@@ -413,5 +413,17 @@ fn each_key_has_its_own_variable() {
         ["OLIVIA_BASE_NODE", "OLIVIA_REMOTE_PEERS", "OLIVIA_SECURITY_PASSWORD", "OLIVIA_LIMITS_CLIENTS_MAX"]
     {
         assert!(names.iter().any(|known| known == name), "{name}");
+    }
+}
+
+#[test]
+fn value_without_quotes_is_shown_with_them() {
+    for (line, shown) in [
+        ("bind = 0.0.0.0", "bind = \"0.0.0.0\""),
+        ("[limits]\nmemory_max = 1GiB # all", "memory_max = \"1GiB\""),
+        ("[security]\npassword = sesame", "password = \"…\""),
+    ] {
+        let message = crate::config::parse_toml("t", line).unwrap_err().to_string();
+        assert!(message.contains(shown) && !message.contains("sesame"), "{message}");
     }
 }
