@@ -313,7 +313,7 @@ impl Keyspace {
         if self.may_meet_others {
             let until = self.clock.stamp(now);
             self.tombstones.put(key, version, until, cause);
-            self.tombstones.limit(self.tombstones_max);
+            self.tombstones.limit(self.tombstones_max, self.store.memory_max());
             self.store.reserve_apart(self.tombstones.bytes());
         }
     }

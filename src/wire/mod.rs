@@ -148,7 +148,7 @@
 //! | 10 | VALUE | repeated | hash (u64), version (u64), milliseconds left (u64; all ones: no TTL), value |
 //! | 11 | NONE | repeated | hash (u64), a version that is known to be elsewhere (u64; 0: none), hints; no payload: the key, or the arguments, are longer than the node accepts |
 //! | 12 | PEERS | 0 | nodes: id (16 bytes; zeroes: unknown), 4 or 6 (u8), IP (4 or 16 bytes), port (u16) |
-//! | 13 | BYE | 0 | the reason as text, at most 128 bytes |
+//! | 13 | BYE | 0 | the reason as text, at most 128 bytes; after `the node is shutting down` the node does not come back |
 //! | 14 | INVALIDATE | 0 | version (u64) and key: older values are to be dropped; flag 1: the version is that of a deletion |
 //! | 15 | NEWER | 0 | the same, as the answer to an INVALIDATE of a lower version |
 //! | 16 | DELETE | number of the query | version (u64; the deletion gets it or a higher one), key |

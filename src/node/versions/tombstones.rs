@@ -16,6 +16,9 @@ const TOMBSTONE_BYTES: usize = 128;
 /// Bytes of memory per tombstone of the limit, on average.
 const BYTES_PER_TOMBSTONE: usize = 256;
 
+/// The share of limited memory that tombstones may have: one in so many.
+const MEMORY_SHARE: u64 = 16;
+
 /// The size of the filter of discarded deletions, as the logarithm of its blocks: 256 KiB.
 pub(in crate::node) const DISCARDED_SIZE_LOG2: u8 = 12;
 
@@ -137,9 +140,12 @@ impl Tombstones {
             .any(|order| order.first_key_value().is_some_and(|(until, _)| *until <= acknowledged))
     }
 
-    /// Drops the oldest tombstones above the limit: those of expired and evicted keys first.
-    pub(in crate::node) fn limit(&mut self, tombstones_max: usize) {
-        let bytes_max = tombstones_max.saturating_mul(BYTES_PER_TOMBSTONE);
+    /// Drops the oldest tombstones above the limits: those of expired and evicted keys first. `memory_max` is that of the
+    /// node; 0: none.
+    pub(in crate::node) fn limit(&mut self, tombstones_max: usize, memory_max: u64) {
+        let share = usize::try_from(memory_max / MEMORY_SHARE).unwrap_or(usize::MAX);
+        let share = if memory_max > 0 { share } else { usize::MAX };
+        let bytes_max = tombstones_max.saturating_mul(BYTES_PER_TOMBSTONE).min(share);
         while self.entries.len() > tombstones_max || self.bytes > bytes_max {
             if let Some((&until, &hash)) = self.dropped.first_key_value() {
                 self.remove_first(hash, until);
@@ -236,7 +242,7 @@ mod tests {
         tombstones.put(key(1, b"a"), Version(5), Version(2), Departure::Dropped);
         assert_eq!((tombstones.version(key(1, b"a")), tombstones.len()), (Some(Version(9)), 1));
         // It is that of a deletion still.
-        tombstones.limit(0);
+        tombstones.limit(0, 0);
         assert!(
             tombstones
                 .discarded()
@@ -250,23 +256,27 @@ mod tests {
         for n in 1..=10 {
             let cause = if n % 2 == 0 { Departure::Deleted } else { Departure::Dropped };
             tombstones.put(key(n << 50, b"key"), Version(n), Version(n), cause);
-            tombstones.limit(6);
+            tombstones.limit(6, 0);
         }
         let kept = |tombstones: &Tombstones, n: u64| tombstones.version(key(n << 50, b"key")).is_some();
         assert_eq!((1..=10).filter(|n| kept(&tombstones, *n)).collect::<Vec<_>>(), [2, 4, 6, 8, 9, 10]);
         assert!(tombstones.discarded().is_none());
-        tombstones.limit(3);
+        tombstones.limit(3, 0);
         let (filter, version) = tombstones.discarded().unwrap();
         assert!(filter.contains(2 << 50) && filter.contains(4 << 50) && !filter.contains(6 << 50));
         assert_eq!(version, Version(4));
         // Long keys count by their bytes.
         let long = vec![b'x'; 3 * BYTES_PER_TOMBSTONE];
         tombstones.put(key(1, &long), Version(20), Version(20), Departure::Deleted);
-        tombstones.limit(3);
+        tombstones.limit(3, 0);
         assert_eq!(tombstones.len(), 0);
         for n in 0..DISCARDED_MAX as u64 {
             tombstones.discard(KeyHash(n << 30), Version(n));
         }
         assert_eq!(tombstones.lost(), 6);
+        // In little memory there are fewer.
+        tombstones.put(key(1, b"key"), Version(30), Version(30), Departure::Dropped);
+        tombstones.limit(3, 16 * 100);
+        assert_eq!(tombstones.len(), 0);
     }
 }
