@@ -156,6 +156,10 @@ fn page_and_status_show_figures_but_no_keys_and_no_values() {
         "{}",
         status.body
     );
+    assert!(status.body.contains("\"spans\":{\"minute\":{\"seconds\":"), "{}", status.body);
+    let history = get(&server, "/history.json", "A: b");
+    assert_eq!((history.status, history.content_type.as_str()), (200, "application/json"));
+    assert!(history.body.starts_with("{\"hour\":{\"seconds\":3600,"), "{}", history.body);
     let page = get(&server, "/", "A: b");
     assert_eq!((page.status, page.content_type.as_str()), (200, "text/html; charset=utf-8"));
     assert!(page.body.contains("<th scope=\"row\">keys</th><td>1</td>") && page.body.ends_with("</html>\n"));
@@ -166,13 +170,13 @@ fn page_and_status_show_figures_but_no_keys_and_no_values() {
     }
     assert_eq!(plain.matches("<table>").count(), plain.matches("</table>").count());
     assert!(page.body.contains("<noscript><meta http-equiv=\"refresh\" content=\"5\"></noscript>"));
-    for text in [&status.body, &page.body, &get(&server, "/metrics", "A: b").body] {
+    for text in [&status.body, &history.body, &page.body, &get(&server, "/metrics", "A: b").body] {
         assert!(!text.contains("topsecret"), "{text}");
     }
     assert!(
         !page.body.contains("http://") || !page.body.replace("http://www.w3.org", "").contains("http://")
     );
-    assert_eq!(client.stat("http_requests"), 3);
+    assert_eq!(client.stat("http_requests"), 4);
     drop(client);
     server.end_well();
 }
