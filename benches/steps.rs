@@ -23,6 +23,9 @@ const LIMIT: Duration = Duration::from_millis(2);
 /// Iterations of which the longest is taken where nothing but ping-pong goes on.
 const IDLE_ITERATIONS: usize = 2_000;
 
+/// Samples of the history in a day.
+const SAMPLES: usize = 8_640;
+
 fn cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap())
@@ -50,6 +53,12 @@ impl Loop {
             line.push('\n');
             world.driver.send(worker, line);
             world.driver.take_bytes(worker);
+        }
+        // A day in which something happened in each sample of the history.
+        for _ in 0..SAMPLES {
+            world.driver.leap(Duration::from_secs(10));
+            world.driver.node.iteration_begins(world.driver.now);
+            world.driver.ask(player, "PING\nGET key1\n");
         }
         for number in 1..=peers {
             world.known(&Face::new(number));
