@@ -7,7 +7,7 @@
 
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
-use olivia::store::{Expiry, HashSecret, RemoveOutcome, Store, Version};
+use olivia::store::{Eviction, Expiry, HashSecret, RemoveOutcome, Store, Version};
 
 const LIMIT_BYTES: u64 = 16 << 20;
 
@@ -27,7 +27,8 @@ impl World {
     fn set(&mut self, id: u64, len: usize, expiry: Option<Expiry>) -> bool {
         let (key, value) = (id.to_be_bytes(), vec![7; len]);
         let done = self.store.set(self.now, self.store.key(&key), &value, expiry, Version::MAX).is_ok();
-        let most = LIMIT_BYTES + LIMIT_BYTES / 32;
+        let limit = self.store.memory_max();
+        let most = limit + limit / 32 + limit / 16;
         assert!(self.store.memory_bytes() <= most, "{}", self.store.memory_bytes());
         done
     }
@@ -129,6 +130,41 @@ fn large_value_is_replaced_by_one_of_its_size_at_the_limit() {
         let mut world = World::new();
         let end = world.fill(0, len);
         assert!((0..end).all(|id| world.set(id, len, None) && world.set(id, len - 1, None)), "{len} B");
+        world.store.audit();
+    }
+}
+
+#[test]
+fn key_that_is_read_again_and_again_is_never_evicted() {
+    const HOT: u64 = u64::MAX;
+    let mut rng = Rng::new(77);
+    let all = [100, 1_000, 17_000, 25_000, 40_000, 53_000, 71_000, 98_000, 120_000];
+    for round in 0..100 {
+        let limit = (4 << 20) << rng.below(2);
+        let sizes: Vec<usize> = all.iter().copied().filter(|_| rng.one_in(4)).chain([62_000]).collect();
+        let (every, has_ttl) = (1 + rng.below(6), rng.one_in(3));
+        let mut world = World::new();
+        world.store.set_memory_max(limit);
+        world.store.set_eviction(Eviction::AnyItem);
+        world.store.reserve(rng.below(1 << 20));
+        world.set(HOT, 8, None);
+        let expiry = Expiry::in_seconds(world.now, 1_000).filter(|_| has_ttl);
+        let mut written = 0;
+        for (id, &len) in (0..).zip(sizes.iter().cycle()) {
+            world.set(id, len, expiry);
+            if rng.one_in(4) {
+                world.store.reclaim(world.now, 64);
+            }
+            written += len as u64;
+            let key = HOT.to_be_bytes();
+            if id % every == 0 {
+                let found = world.store.access(world.now, world.store.key(&key)).is_some();
+                assert!(found, "round {round}: {limit} B, values of {sizes:?} B: lost after {id} items");
+            }
+            if written > 3 * limit {
+                break;
+            }
+        }
         world.store.audit();
     }
 }

@@ -407,10 +407,13 @@ impl Heap {
         Some(self.pages.begin_emptying(page))
     }
 
-    /// Begins to empty a page with free slots and the fewest live bytes, about.
+    /// Begins to empty a page with free slots and the fewest live bytes, about; none that can have headers of large
+    /// objects, whose bytes are elsewhere.
     pub(super) fn empty_emptiest_page(&mut self) -> Option<u32> {
         self.stop_emptying();
-        let page = self.pages.emptiest_page()?;
+        let has_large = self.large_objects.live_bytes() > 0;
+        let first = if has_large { class_of(item::HEADER_BYTES_MAX) + 1 } else { 0 };
+        let page = self.pages.emptiest_page(first)?;
         Some(self.pages.begin_emptying(page).page)
     }
 

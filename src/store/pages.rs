@@ -269,11 +269,11 @@ impl Pages {
     }
 
     /// A page from the emptiest quarter that there is, of these the one with the fewest live bytes of its class's
-    /// first. O(classes).
-    pub(super) fn emptiest_page(&self) -> Option<u32> {
+    /// first. Of classes from `first` on. O(classes).
+    pub(super) fn emptiest_page(&self, first: u8) -> Option<u32> {
         let live_bytes = |&page: &u32| usize::from(self.of(page).live) * bytes_of(self.of(page).class);
         (0..BANDS).find_map(|band| {
-            let pages = self.classes.iter().map(|class| class.bands[band]);
+            let pages = self.classes[usize::from(first)..].iter().map(|class| class.bands[band]);
             pages.filter(|&page| page != NO_PAGE).min_by_key(live_bytes)
         })
     }
