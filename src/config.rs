@@ -11,6 +11,7 @@ mod explain;
 mod file;
 mod flags;
 mod layers;
+mod memory;
 mod peers;
 mod print;
 mod running;
@@ -21,6 +22,7 @@ pub use explain::explain_bind_error;
 pub use file::parse_toml;
 pub use flags::HELP;
 pub use layers::Layer;
+pub use memory::memory_max_of;
 pub use print::{DEFAULT_TEXT, print_config};
 pub use running::settings;
 pub use schema::{MESH_SECRET_BYTES_MIN, REMOTE_PEERS_MAX, SECRET_BYTES_MAX};
@@ -280,10 +282,15 @@ pub fn load(sources: &Sources, read: &ReadFile<'_>) -> Result<Loaded, ConfigErro
     });
     match file {
         Ok(file) if problems.is_empty() => {
+            let sets_memory =
+                [&file, &environment.layer, &flags.layer].iter().any(|layer| layer.sets_memory_max());
             let (config, warnings) = layers::resolve([file, environment.layer, flags.layer], read)?;
             loaded.config = config;
             loaded.warnings.extend(warnings);
             loaded.notes.push(where_it_looked(loaded.file.as_deref()));
+            if !sets_memory {
+                loaded.notes.extend(memory::set_default(&mut loaded.config, read));
+            }
             Ok(loaded)
         }
         Ok(_) => Err(ConfigError::new(problems)),

@@ -17,8 +17,9 @@ use std::time::Duration;
 pub struct Limits {
     /// Client connections; one more is refused with an error.
     pub clients_max: u32,
-    /// Bytes of items, index, own filter and changelog; a write beyond it gets an error. 0: no limit. Items of up to
-    /// 16 KiB have 32 GiB at most, whatever it is; larger ones may take all the rest.
+    /// Bytes of items, index, own filter and changelog; beyond it items are evicted, or writes get an error. 0: no
+    /// limit. Where it is not configured, 80 % of the machine's memory, at most [`HEAP_BYTES_MAX`]. Items of up to 16 KiB
+    /// have [`HEAP_BYTES_MAX`] at most, whatever it is; larger ones may take all the rest.
     pub memory_max: u64,
     /// What makes room for writes at `memory_max`.
     pub eviction: EvictionPolicy,
@@ -193,6 +194,9 @@ const fn range_or_zero<L>(
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
+
+/// What items of up to 16 KiB and the headers of larger ones can take: what a handle reaches.
+pub const HEAP_BYTES_MAX: u64 = 32 * GIB;
 const MINUTE_MS: u64 = 60 * 1_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 

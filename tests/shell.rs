@@ -180,7 +180,7 @@ fn configuration_that_became_a_pipe_is_refused_at_reload_and_does_not_stop_the_n
 #[test]
 fn reload_says_what_changed_and_that_memory_in_use_is_above_a_lower_limit() {
     let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("reload-{}.toml", std::process::id()));
-    fs::write(&config, "").unwrap();
+    fs::write(&config, "[limits]\nmemory_max = 0\n").unwrap();
     let mut node = Node::start(0, &["--config", config.to_str().unwrap()]);
     let mut client = Client::connect(node.addr);
     for n in 0..40 {

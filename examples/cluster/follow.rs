@@ -6,6 +6,7 @@ use crate::Options;
 use crate::demo;
 use crate::node::{Node, Plan};
 use crate::output::Output;
+use olivia::config::{FileRead, memory_max_of};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 use std::fmt::Write;
@@ -259,6 +260,9 @@ impl Cluster {
             port: free_port(self.next_port)?,
             base: self.nodes.first().map(|node| node.addr),
             secret: &self.secret,
+            memory_max: memory_max_of(self.nodes_wanted.into(), &|path| {
+                Ok(FileRead { bytes: std::fs::read(path)?, open_to_others: false })
+            }),
         };
         self.next_port = plan.port.checked_add(1).ok_or("there are no more ports")?;
         self.nodes.push(Node::start(index, &plan, &self.sender)?);

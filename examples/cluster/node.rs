@@ -46,6 +46,8 @@ pub(crate) struct Plan<'a> {
     /// The first node, which the others join.
     pub(crate) base: Option<SocketAddr>,
     pub(crate) secret: &'a str,
+    /// Each node's share of the memory, if that is known.
+    pub(crate) memory_max: Option<u64>,
 }
 
 /// A node that was started.
@@ -174,9 +176,11 @@ fn is_kept_away(name: &OsStr) -> bool {
 fn write_config(plan: &Plan<'_>, addr: SocketAddr) -> Result<PathBuf, String> {
     let path = plan.dir.join(format!("{}.toml", addr.port()));
     let peers = plan.base.map(|base| format!("\"{base}\"")).unwrap_or_default();
+    let memory_max =
+        plan.memory_max.map_or_else(String::new, |max| format!("\n[limits]\nmemory_max = {max}\n"));
     let text = format!(
         "# Written by `make run-cluster` for one of its nodes.\nlisten_port = {}\n\
-         remote_peers = [{peers}]\nbind = \"{}\"\n\n[mesh]\nsecret = \"{}\"\n",
+         remote_peers = [{peers}]\nbind = \"{}\"\n\n[mesh]\nsecret = \"{}\"\n{memory_max}",
         addr.port(),
         addr.ip(),
         plan.secret,

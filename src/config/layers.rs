@@ -51,6 +51,10 @@ impl Layer {
         self.entries.contains_key(&(key.table, key.name))
     }
 
+    pub(super) fn sets_memory_max(&self) -> bool {
+        self.entries.contains_key(&("limits", "memory_max"))
+    }
+
     fn names_peers(&self) -> bool {
         self.value(schema::REMOTE_PEERS).and_then(Value::as_array).is_some_and(|list| !list.is_empty())
     }
