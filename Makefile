@@ -3,10 +3,10 @@
 TARGET ?= request
 SECONDS ?= 600
 
-.PHONY: help run run-cluster demo test clients docs check bench pictures sim sim-night oracle mutants fuzz profile perf clean
+.PHONY: help run run-cluster demo test clients docs check instructions bench pictures sim sim-night oracle mutants fuzz profile perf clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build and run a node on 127.0.0.1:5454 (ARGS="--port 6000")
 	cargo run --release -- $(ARGS)
@@ -34,6 +34,9 @@ check: ## Check format, lints and documentation; warnings are errors
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+
+instructions: ## Count the instructions per GET and SET, and fail above their bounds (needs valgrind)
+	cargo bench --quiet --bench instructions -- --check
 
 bench: ## Measure: load, footprint, store, mesh (minutes; ARGS=--quick for a look)
 	cargo bench --quiet --bench load --bench footprint --bench items --bench store \

@@ -2,7 +2,8 @@
 //!
 //! Each case runs in this program under `valgrind --tool=callgrind`, once with few batches of requests and once with
 //! many; the difference is what the requests cost. It does not depend on the machine's load. Arguments: none
-//! measures all cases; `get|set lines|quoted|resp PIPELINE BATCHES` runs one case as it is, to be profiled (`quoted`: lines, keys with a
+//! measures all cases; `--check` (`make instructions`) also fails where a case takes more than its bound;
+//! `get|set lines|quoted|resp PIPELINE BATCHES` runs one case as it is, to be profiled (`quoted`: lines, keys with a
 //! colon, so that the replies have quotes):
 //! `valgrind --tool=callgrind target/release/deps/instructions-… get lines 16 1100`.
 
@@ -17,43 +18,50 @@ const KEYS: usize = 10_000;
 const FEW: usize = 100;
 const MANY: usize = 1_100;
 
-const CASES: [(&str, &str, usize); 12] = [
-    ("get", "lines", 1),
-    ("get", "lines", 16),
-    ("set", "lines", 1),
-    ("set", "lines", 16),
-    ("get", "quoted", 1),
-    ("get", "quoted", 16),
-    ("set", "quoted", 1),
-    ("set", "quoted", 16),
-    ("get", "resp", 1),
-    ("get", "resp", 16),
-    ("set", "resp", 1),
-    ("set", "resp", 16),
+/// Request, protocol, pipeline, and the most instructions that a request may take: what it takes and 3 %.
+const CASES: [(&str, &str, usize, u64); 12] = [
+    ("get", "lines", 1, 0),
+    ("get", "lines", 16, 0),
+    ("set", "lines", 1, 0),
+    ("set", "lines", 16, 0),
+    ("get", "quoted", 1, 0),
+    ("get", "quoted", 16, 0),
+    ("set", "quoted", 1, 0),
+    ("set", "quoted", 16, 0),
+    ("get", "resp", 1, 0),
+    ("get", "resp", 16, 0),
+    ("set", "resp", 1, 0),
+    ("set", "resp", 16, 0),
 ];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] if std::env::args().any(|arg| arg == "--bench") => measure(),
+        [] if std::env::args().any(|arg| arg == "--bench") => _ = measure(),
+        ["--check"] if Command::new("valgrind").arg("--version").output().is_err() => {
+            println!("skipped: needs valgrind; on Debian: apt install valgrind");
+        }
+        ["--check"] => assert!(measure(), "more instructions than the bound; see `benches/instructions.rs`"),
         [name, protocol, pipeline, batches] => {
             let requests = run(name, protocol, pipeline.parse().unwrap(), batches.parse().unwrap());
             println!("{requests} requests");
         }
         // Among the tests: each case once.
-        _ => CASES.iter().for_each(|(name, protocol, pipeline)| {
+        _ => CASES.iter().for_each(|(name, protocol, pipeline, _)| {
             run(name, protocol, *pipeline, 1);
         }),
     }
 }
 
-fn measure() {
-    println!("{:<24} {:>24}", "request, pipeline", "instructions per request");
-    for (name, protocol, pipeline) in CASES {
+/// Prints what each case takes; whether none takes more than its bound.
+fn measure() -> bool {
+    println!("{:<24} {:>24} {:>8}", "request, pipeline", "instructions per request", "bound");
+    CASES.iter().fold(true, |holds, &(name, protocol, pipeline, bound)| {
         let more = instructions(name, protocol, pipeline, MANY) - instructions(name, protocol, pipeline, FEW);
-        let requests = ((MANY - FEW) * pipeline) as u64;
-        println!("{:<24} {:>24}", format!("{name} in {protocol}, {pipeline}"), more / requests);
-    }
+        let each = more / ((MANY - FEW) * pipeline) as u64;
+        println!("{:<24} {each:>24} {bound:>8}", format!("{name} in {protocol}, {pipeline}"));
+        holds && each <= bound
+    })
 }
 
 /// Instructions of a whole run.

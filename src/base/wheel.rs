@@ -182,6 +182,9 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
     /// The tick at which [`Wheel::pop`] next has work: never after the earliest deadline, and before it only when
     /// entries move to a finer level first, at most four times per entry. `None` if the wheel is empty. Bounded.
     pub fn next_deadline(&self) -> Option<u64> {
+        if self.entries == 0 {
+            return None;
+        }
         if !self.detached.is_empty() {
             return Some(self.tick);
         }

@@ -9,6 +9,7 @@ use crate::base::time::{Instant, Now};
 use crate::base::wheel::Wheel;
 use crate::config::Config;
 use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED_BUFFERS_MAX};
+use crate::node::command::prefetch::Ahead;
 use crate::node::conn::connection::{CloseReason, Conn, Role};
 use crate::node::history::History;
 use crate::node::ids::{AddressKey, ConnKey, ConnTag, PeerKey};
@@ -68,6 +69,7 @@ pub enum Timer {
 pub(in crate::node) struct Scratch {
     pub(in crate::node) line: args::Scratch,
     pub(in crate::node) resp: resp::parse::Parser,
+    pub(in crate::node) ahead: Ahead,
 }
 
 /// The whole state of a node.

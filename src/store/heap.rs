@@ -203,10 +203,8 @@ impl Heap {
         version: Version,
     ) -> bool {
         let layout = Layout::new(key.len(), value.len(), expiry.is_some());
-        if !self.resize_in_place(handle, layout, expiry, version) {
-            return false;
-        }
-        item::write_body(self.body_mut(handle), key, value);
+        let Some(body) = self.resize_in_place(handle, layout, expiry, version) else { return false };
+        item::write_body(body, key, value);
         true
     }
 
@@ -215,11 +213,10 @@ impl Heap {
     pub(super) fn resize_value(&mut self, handle: u32, value_len: usize, version: Version) -> bool {
         let slot = self.slot(handle);
         let (old, expiry) = (Layout::read(slot), item::expiry(slot));
-        if !self.resize_in_place(handle, old.with_value_len(value_len), expiry, version) {
-            return false;
-        }
+        let layout = old.with_value_len(value_len);
+        let Some(body) = self.resize_in_place(handle, layout, expiry, version) else { return false };
         if value_len > old.value_len() {
-            self.body_mut(handle)[old.body_bytes()..].fill(0);
+            body[old.body_bytes()..].fill(0);
         }
         true
     }
@@ -566,28 +563,36 @@ impl Heap {
     }
 
     /// Gives a live item another header, and its body the length for it, of which only the common part keeps its
-    /// bytes; false, and nothing changed, if it does not fit the slot and large object.
+    /// bytes. Returns the body; `None`, and nothing changed, if it does not fit the slot and large object.
+    #[inline]
     fn resize_in_place(
         &mut self,
         handle: u32,
         layout: Layout,
         expiry: Option<Expiry>,
         version: Version,
-    ) -> bool {
-        if !self.fits(handle, layout) {
-            return false;
-        }
-        let slot = self.slot(handle);
+    ) -> Option<&mut [u8]> {
+        let class = self.pages.of(handle / PAGE_GRANULES).class;
+        let (region, at) = place(handle);
+        let slot = &mut self.arena.region_mut(region)[at..];
         let (old, marks) = (Layout::read(slot), Marks::read(slot));
-        if old.is_large() {
-            let number = item::u32_at(slot, old.body_at());
-            self.large_objects.resize(number, layout.body_bytes());
-            self.slot_mut(handle)[layout.body_at()..][..4].copy_from_slice(&number.to_le_bytes());
+        let is_large = old.is_large();
+        if layout.is_large() != is_large || !is_enough(class, class_of(layout.slot_bytes())) {
+            return None;
         }
-        let slot = self.slot_mut(handle);
+        let number = item::u32_at(slot, old.body_at());
+        if is_large && !self.large_objects.fits(number, layout.body_bytes()) {
+            return None;
+        }
         layout.write(slot, expiry, version);
         marks.write(slot);
-        true
+        let body = &mut slot[layout.body_at()..];
+        if !is_large {
+            return Some(&mut body[..layout.body_bytes()]);
+        }
+        body[..4].copy_from_slice(&number.to_le_bytes());
+        self.large_objects.resize(number, layout.body_bytes());
+        Some(&mut self.large_objects.bytes_mut(number)[..layout.body_bytes()])
     }
 
     /// Allocates a slot of a class, in its fullest pages, else in a new one.

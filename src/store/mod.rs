@@ -324,8 +324,8 @@ impl Store {
         expiry: Option<Expiry>,
         version: Version,
     ) -> Result<SetOutcome, Full> {
-        let old = self.find(key);
-        if old.is_some_and(|old| self.is_newer(now, old, version)) {
+        let old = self.find_held(key);
+        if old.is_some_and(|old| old.version > version && old.is_alive(now)) {
             return Ok(SetOutcome::Newer);
         }
         self.put(key, value, expiry, version, old)
@@ -402,17 +402,20 @@ impl Store {
         self.queues.may_evict() && self.memory_bytes() > self.memory_max
     }
 
-    /// Sets a key whose item, if there is one, is at `old`.
+    /// Sets a key whose item, if there is one, is `old`.
+    #[inline]
     fn put(
         &mut self,
         key: HashedKey<'_>,
         value: &[u8],
         expiry: Option<Expiry>,
         version: Version,
-        old: Option<u32>,
+        old: Option<Held>,
     ) -> Result<SetOutcome, Full> {
-        self.check_room_for_item(key, value, expiry, old)?;
-        let Some(old) = old else {
+        if self.memory_max != 0 {
+            self.check_room_for_item(key, value, expiry, old.map(|old| old.handle))?;
+        }
+        let Some(Held { handle: old, expiry: old_expiry, .. }) = old else {
             let handle = self.heap.add(key.bytes, value, expiry, version).ok_or_else(|| self.refused())?;
             self.index.insert(&heap_keys(&self.heap, &self.secret), key, handle);
             self.arm_new(expiry, handle);
@@ -421,11 +424,10 @@ impl Store {
             }
             return Ok(SetOutcome::Created);
         };
-        let old_expiry = self.heap.expiry(old);
-        let marks = self.heap.marks(old);
         let handle = if self.heap.overwrite(old, key.bytes, value, expiry, version) {
             old
         } else {
+            let marks = self.heap.marks(old);
             let new = self.heap.add(key.bytes, value, expiry, version).ok_or_else(|| self.refused())?;
             self.index.replace(&heap_keys(&self.heap, &self.secret), key, old, new);
             self.heap.free(old);
@@ -475,7 +477,7 @@ impl Store {
         value.resize(len, 0);
         let result = edit(&mut value);
         self.reclaiming(now, key.bytes.len() + len, |store| {
-            let old = store.find(key);
+            let old = store.find_held(key);
             store.put(key, &value, expiry, version, old)
         })?;
         Ok(Some(result))
@@ -681,6 +683,16 @@ impl Store {
         (self.heap.live_bytes() + entries) as u64
     }
 
+    /// The item of a key, as far as a write needs it.
+    #[inline]
+    fn find_held(&self, key: HashedKey<'_>) -> Option<Held> {
+        let read = |handle| {
+            let item = self.heap.item(handle, key.bytes)?;
+            Some(Held { handle, expiry: item.expiry, version: item.version })
+        };
+        self.index.get(&heap_keys(&self.heap, &self.secret), key, read)
+    }
+
     #[inline]
     fn find(&self, key: HashedKey<'_>) -> Option<u32> {
         let read = |handle| self.heap.item(handle, key.bytes).map(|_| handle);
@@ -742,9 +754,6 @@ impl Store {
         expiry: Option<Expiry>,
         old: Option<u32>,
     ) -> Result<(), Full> {
-        if self.memory_max == 0 {
-            return Ok(());
-        }
         let layout = Layout::new(key.bytes.len(), value.len(), expiry.is_some());
         let index = if old.is_some() { 0 } else { self.index.growth_bytes(key.hash.0) };
         let timers = if expiry.is_some() { self.timers.growth_bytes_max(1) } else { 0 };
@@ -771,6 +780,20 @@ impl Store {
         }
         self.heap.free(handle);
         self.forget_queues_if_empty();
+    }
+}
+
+/// An item that is there.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    handle: u32,
+    expiry: Option<Expiry>,
+    version: Version,
+}
+
+impl Held {
+    fn is_alive(&self, now: Instant) -> bool {
+        self.expiry.is_none_or(|expiry| !expiry.has_come(now))
     }
 }
 

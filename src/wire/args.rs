@@ -3,7 +3,7 @@
 
 use super::line_form::{LineForm, Syntax};
 use super::request_error::RequestError;
-use memchr::{memchr, memchr2, memrchr};
+use memchr::{memchr, memchr2, memchr3, memrchr};
 
 /// What one request may hold.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +58,16 @@ impl<'a> Args<'a> {
     /// The argument at `index`.
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
         self.spans.get(index).map(|span| self.bytes(*span))
+    }
+
+    /// A number that is not below the length of any argument, most often above it. O(1).
+    pub fn longest_at_most(&self) -> usize {
+        match self.spans {
+            [first, .., last] if self.unescaped.is_empty() => last.end.saturating_sub(first.start) as usize,
+            [only] => only.len(),
+            [] => 0,
+            _ => usize::MAX,
+        }
     }
 
     /// The arguments in order.
@@ -157,6 +167,9 @@ impl Scratch {
             }
             (_, false) => {}
         }
+        if self.is_one_plain_field(form.syntax, body, limits) {
+            return Ok(Args::new(body, &self.spans));
+        }
         let is_one = matches!(form.syntax, Syntax::Field | Syntax::Key);
         let mut cursor = Cursor { form, text: body, at: 0, scratch: self };
         let mut fields = 0;
@@ -191,6 +204,44 @@ impl Scratch {
             return Err(RequestError::OneFieldOnly(form));
         }
         Ok(Args { text: body, unescaped: &self.unescaped, spans: &self.spans })
+    }
+}
+
+impl Scratch {
+    /// Takes the body apart if it is one key, or one key with a value, without quotes and spaces: most requests are.
+    /// The rest of the parser comes to the same arguments.
+    fn is_one_plain_field(&mut self, syntax: Syntax, body: &[u8], limits: ArgLimits) -> bool {
+        let (key_end, value_from) = match syntax {
+            Syntax::Keys => match memchr3(b',', b'"', b' ', body) {
+                None => (body.len(), body.len()),
+                Some(_) => return false,
+            },
+            Syntax::Pairs => match body.iter().position(|byte| matches!(byte, b':' | b',' | b'"' | b' ')) {
+                Some(colon) if body[colon] == b':' => (colon, colon + 1),
+                Some(_) | None => return false,
+            },
+            Syntax::Bare
+            | Syntax::Words
+            | Syntax::Field
+            | Syntax::Key
+            | Syntax::Raw
+            | Syntax::Numbers
+            | Syntax::Timed => return false,
+        };
+        let value = &body[value_from..];
+        let is_plain = key_end > 0
+            && key_end <= limits.key_bytes_max
+            && value.len() <= limits.value_bytes_max
+            && limits.args_max > 0
+            && value.first() != Some(&b' ')
+            && memchr2(b',', b'"', value).is_none();
+        if is_plain {
+            self.spans.push(span(0, key_end));
+            if syntax == Syntax::Pairs {
+                self.spans.push(span(value_from, body.len()));
+            }
+        }
+        is_plain
     }
 }
 
@@ -403,7 +454,7 @@ fn unescape(escape: &[u8]) -> Option<(u8, usize)> {
 }
 
 /// The span of a line's bytes, which are fewer than 4 GiB, the escaped ones twice.
-fn span(start: usize, end: usize) -> Span {
+pub(super) fn span(start: usize, end: usize) -> Span {
     let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
     Span { start: offset(start), end: offset(end) }
 }

@@ -49,7 +49,9 @@ impl<'a> Line<'a> {
             return None;
         }
         let (id, rest) = match text.iter().position(|byte| matches!(byte, b':' | b' ')) {
-            Some(end) if text[end] == b' ' => (&b""[..], text),
+            Some(end) if text[end] == b' ' => {
+                return Some(Ok(Request { id: b"", verb: &text[..end], body: trim(&text[end..]) }));
+            }
             Some(colon) if !is_id(&text[..colon]) => return Some(Err(RequestError::BadId)),
             Some(colon) => (&text[..colon], &text[colon + 1..]),
             None => (&b""[..], text),
@@ -84,8 +86,14 @@ pub fn front(input: &[u8], bytes_max: usize) -> Front<'_> {
         let longest_text = window.len() - usize::from(window.last() == Some(&b'\r'));
         return if longest_text > bytes_max { Front::TooLong } else { Front::Partial };
     };
-    let crlf = end > 0 && window[end - 1] == b'\r';
-    let text = &window[..end - usize::from(crlf)];
+    front_until(window, end, bytes_max)
+}
+
+/// The same where the line feed of the first line is known to be at `end`.
+#[inline]
+pub fn front_until(input: &[u8], end: usize, bytes_max: usize) -> Front<'_> {
+    let crlf = end > 0 && input[end - 1] == b'\r';
+    let text = &input[..end - usize::from(crlf)];
     if text.len() > bytes_max {
         return Front::TooLong;
     }
@@ -95,7 +103,11 @@ pub fn front(input: &[u8], bytes_max: usize) -> Front<'_> {
 /// Whether a line is part of an HTTP request: a browser was made to send it, and the lines
 /// after it must not be executed.
 pub fn is_from_browser(text: &[u8]) -> bool {
-    text.starts_with(b"POST ") || text.starts_with(b"Host:")
+    match text.first() {
+        Some(b'P') => text.starts_with(b"POST "),
+        Some(b'H') => text.starts_with(b"Host:"),
+        Some(_) | None => false,
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! How a command is written as a line: the form in the row of each command, used by the parser and its errors.
 
-use memchr::{memchr, memrchr};
+use memchr::memchr;
 
 /// Bytes of a request's id.
 pub const ID_BYTES_MAX: usize = 64;
@@ -58,13 +58,12 @@ impl Syntax {
         }
     }
 
-    /// The key of a field, without reading it properly: for prefetching only.
-    pub fn likely_key(self, field: &[u8]) -> Option<&[u8]> {
+    /// The first key behind a verb, without reading it properly: for prefetching only.
+    pub fn likely_key(self, body: &[u8]) -> Option<&[u8]> {
         match self {
             Self::Bare | Self::Words | Self::Field | Self::Key | Self::Raw => None,
-            Self::Keys => Some(field),
-            Self::Pairs | Self::Timed => memchr(b':', field).map(|end| &field[..end]),
-            Self::Numbers => memrchr(b':', field).map(|end| &field[..end]),
+            Self::Keys => Some(&body[..memchr(b',', body).unwrap_or(body.len())]),
+            Self::Pairs | Self::Timed | Self::Numbers => memchr(b':', body).map(|end| &body[..end]),
         }
     }
 }

@@ -234,7 +234,9 @@ fn find_command<'a>(
         return Err(CommandError::WrongArity(command.name));
     }
     let key_bytes_max = limits.key_bytes_max;
-    if command.keys(false, args).any(|key| key.len() > key_bytes_max as usize) {
+    if words.longest_at_most() > key_bytes_max as usize
+        && command.keys(false, args).any(|key| key.len() > key_bytes_max as usize)
+    {
         return Err(CommandError::KeyTooLong(key_bytes_max));
     }
     Ok((command, args))

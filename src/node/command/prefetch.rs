@@ -5,16 +5,13 @@
 //! lets the waits overlap. In lines it is a guess about bytes that are not parsed yet: a wrong one costs the
 //! fetch and changes nothing.
 
-use crate::limits::RESP_ARGS_MAX;
 use crate::node::command::row::{Access, Command};
 use crate::node::command::table::TABLE;
 use crate::node::keyspace::Keyspace;
-use crate::node::state::Scratch;
 use crate::store::{HashedKey, KeyHash, PREFETCH_MAX};
-use crate::wire::encoder::Protocol;
+use crate::wire::args::Args;
 use crate::wire::line::split_word;
-use crate::wire::line_form::Syntax;
-use crate::wire::resp::parse::{Front, Progress, RequestLimits};
+use crate::wire::resp::parse::{Batch, RequestLimits};
 use memchr::memchr;
 
 /// Bytes of items and index below which they are taken to be in the caches anyway.
@@ -23,13 +20,13 @@ const STORE_BYTES_MIN: u64 = 1024 * 1024;
 /// Keys below which prefetching is not worth its own cost.
 const KEYS_MIN: usize = 4;
 
-/// Requests looked at together at most: many that name no key would be looked at again and again, up to the end
-/// of the input, which holds thousands of empty ones.
-const REQUESTS_MAX: u32 = 64;
+/// Lines looked at together at most.
+const LINES_MAX: usize = 16;
 
-/// Keys that were seen ahead.
+/// Keys that were seen ahead. What cannot be in the caches is worth looking at only.
 struct Seen<'s> {
     keyspace: &'s Keyspace,
+    is_worth_it: bool,
     /// Only their hashes.
     keys: [HashedKey<'static>; PREFETCH_MAX],
     count: usize,
@@ -37,135 +34,177 @@ struct Seen<'s> {
     last: Option<&'static Command>,
 }
 
-impl Seen<'_> {
-    fn add<'k>(&mut self, command: &Command, keys: impl Iterator<Item = &'k [u8]>) {
-        self.writes |= command.access == Access::Write;
+impl<'s> Seen<'s> {
+    #[inline]
+    fn new(keyspace: &'s Keyspace) -> Self {
+        let is_worth_it = keyspace.store().memory_bytes() >= STORE_BYTES_MIN;
+        let keys = [HashedKey { hash: KeyHash(0), bytes: b"" }; PREFETCH_MAX];
+        Self { keyspace, is_worth_it, keys, count: 0, writes: false, last: None }
+    }
+
+    fn add<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
         for (key, slot) in keys.zip(&mut self.keys[self.count..]) {
             *slot = HashedKey { hash: self.keyspace.key(key).hash, bytes: b"" };
             self.count += 1;
         }
     }
+
+    /// Adds the first key that a line seems to name.
+    #[inline]
+    fn add_line(&mut self, text: &[u8]) {
+        if !self.is_worth_it {
+            return;
+        }
+        let (word, body) = split_word(text.strip_suffix(b"\r").unwrap_or(text));
+        let verb = word.rsplit(|&byte| byte == b':').next().unwrap_or_default();
+        if let Some(command) = self.find(verb)
+            && let Some(form) = &command.line
+        {
+            self.writes |= command.access == Access::Write;
+            self.add(form.syntax.likely_key(body).filter(|key| !key.is_empty()).into_iter());
+        }
+    }
+
+    /// Adds the keys of a request in RESP.
+    #[inline]
+    fn add_words(&mut self, words: Args<'_>) {
+        if self.is_worth_it
+            && let Some(command) = words.get(0).and_then(|name| self.find(name))
+        {
+            self.writes |= command.access == Access::Write;
+            self.add(command.keys(false, words.skip(1)));
+        }
+    }
+
+    /// The command of a name; requests in a row often have the same one.
+    #[inline]
+    fn find(&mut self, name: &[u8]) -> Option<&'static Command> {
+        let is_same =
+            |last: &Command| last.name.len() == name.len() && last.name.bytes().eq(name.iter().copied());
+        if !self.last.is_some_and(is_same) {
+            self.last = TABLE.find(name);
+        }
+        self.last
+    }
+
+    fn prefetch(&self) {
+        if self.count >= KEYS_MIN {
+            self.keyspace.prefetch(&self.keys[..self.count], self.writes);
+        }
+    }
 }
 
-/// Fetches the memory of the keys of the requests at the front of `input`, at most 16 keys. Returns how many
-/// requests it looked at, 1 to 64: not before so many are done is there reason to look again.
-pub(in crate::node) fn prefetch_requests(
+/// Prefetches the memory of the keys of one request, at most 16, if they are several.
+#[inline]
+pub(in crate::node) fn prefetch_keys<'k>(
     keyspace: &Keyspace,
-    input: &[u8],
-    protocol: Protocol,
-    scratch: &mut Scratch,
-) -> u32 {
-    if keyspace.store().memory_bytes() < STORE_BYTES_MIN {
-        return u32::MAX;
+    keys: impl ExactSizeIterator<Item = &'k [u8]>,
+    for_writing: bool,
+) {
+    if keys.len() < KEYS_MIN {
+        return;
     }
-    let keys = [HashedKey { hash: KeyHash(0), bytes: b"" }; PREFETCH_MAX];
-    let mut seen = Seen { keyspace, keys, count: 0, writes: false, last: None };
-    let mut requests = 0;
-    let mut rest = input;
-    while seen.count < PREFETCH_MAX && requests < REQUESTS_MAX {
-        let consumed = match protocol {
-            Protocol::Lines => look_at_line(rest, &mut seen),
-            Protocol::Resp2 | Protocol::Resp3 => look_at_resp(rest, scratch, &mut seen),
-        };
-        let Some(consumed) = consumed else { break };
-        rest = &rest[consumed..];
-        requests += 1;
-    }
-    if seen.count >= KEYS_MIN {
-        keyspace.prefetch(&seen.keys[..seen.count], seen.writes);
-    }
-    requests.max(1)
-}
-
-/// The command of a name; requests in a row often have the same one.
-fn find(name: &[u8], seen: &mut Seen<'_>) -> Option<&'static Command> {
-    if seen.last.is_none_or(|last| last.name.as_bytes() != name) {
-        seen.last = TABLE.find(name);
-    }
-    seen.last
-}
-
-/// Adds the keys that the line at the front of `input` seems to name. Returns its bytes; `None`: it is not whole.
-fn look_at_line(input: &[u8], seen: &mut Seen<'_>) -> Option<usize> {
-    let end = memchr(b'\n', input)?;
-    let text = &input[..end];
-    let (word, body) = split_word(text.strip_suffix(b"\r").unwrap_or(text));
-    let verb = word.rsplit(|&byte| byte == b':').next().unwrap_or_default();
-    if let Some(command) = find(verb, seen)
-        && let Some(form) = &command.line
-        && !body.is_empty()
-    {
-        seen.add(command, LikelyKeys { syntax: form.syntax, rest: Some(body) });
-    }
-    Some(end + 1)
-}
-
-/// The same for the request at the front of `input` in RESP.
-fn look_at_resp(input: &[u8], scratch: &mut Scratch, seen: &mut Seen<'_>) -> Option<usize> {
-    let limits = RequestLimits {
-        args_max: RESP_ARGS_MAX,
-        bulk_bytes_max: u32::MAX,
-        request_bytes_max: u32::MAX,
-        is_unauthenticated: false,
-    };
-    let Front::Request(request) = scratch.resp.front(input, &mut Progress::default(), limits) else {
-        return None;
-    };
-    let words = request.args();
-    if let Some(command) = words.get(0).and_then(|name| find(name, seen)) {
-        seen.add(command, command.keys(false, words.skip(1)));
-    }
-    Some(request.consumed)
-}
-
-/// The keys that the arguments of a line seem to name.
-struct LikelyKeys<'l> {
-    syntax: Syntax,
-    rest: Option<&'l [u8]>,
-}
-
-impl<'l> Iterator for LikelyKeys<'l> {
-    type Item = &'l [u8];
-
-    fn next(&mut self) -> Option<&'l [u8]> {
-        let body = self.rest?;
-        let end = memchr(b',', body).unwrap_or(body.len());
-        self.rest = body.get(end + 1..);
-        self.syntax.likely_key(&body[..end])
+    let mut seen = Seen::new(keyspace);
+    if seen.is_worth_it {
+        seen.writes = for_writing;
+        seen.add(keys);
+        seen.prefetch();
     }
 }
 
+/// Requests of some input that were looked at before their turn: their keys are prefetched, and where they end, or
+/// their arguments, are kept until it is their turn.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Ahead {
+    /// Bytes of the lines that were looked at, up to their line feeds.
+    lines: Vec<usize>,
+    taken: usize,
+    pub(in crate::node) requests: Batch,
+}
+
+impl Ahead {
+    /// Forgets what was looked at: other input follows.
+    pub(in crate::node) fn clear(&mut self) {
+        self.lines.clear();
+        self.taken = 0;
+        self.requests.clear();
+    }
+
+    /// Where the next line ends, with which the input begins, if it was looked at.
+    #[inline]
+    pub(in crate::node) fn next_line(&mut self) -> Option<usize> {
+        let end = self.lines.get(self.taken).copied();
+        self.taken += usize::from(end.is_some());
+        end
+    }
+
+    /// Is called with what follows each line before that is carried out. Looks at the next lines, if none is left
+    /// that was looked at.
+    #[inline]
+    pub(in crate::node) fn look_at_lines(&mut self, keyspace: &Keyspace, input: &[u8]) {
+        if self.taken == self.lines.len() && !input.is_empty() {
+            self.prefetch_lines(keyspace, input);
+        }
+    }
+
+    fn prefetch_lines(&mut self, keyspace: &Keyspace, input: &[u8]) {
+        self.lines.clear();
+        self.taken = 0;
+        let mut seen = Seen::new(keyspace);
+        let mut rest = input;
+        while seen.count < PREFETCH_MAX && self.lines.len() < LINES_MAX {
+            let Some(end) = memchr(b'\n', rest) else { break };
+            self.lines.push(end);
+            seen.add_line(&rest[..end]);
+            rest = &rest[end + 1..];
+        }
+        seen.prefetch();
+    }
+
+    /// Looks at the requests in RESP at the front of some input.
+    pub(in crate::node) fn look_at_requests(
+        &mut self,
+        keyspace: &Keyspace,
+        input: &[u8],
+        limits: RequestLimits,
+    ) {
+        if self.requests.parse(input, limits) > 1 {
+            let mut seen = Seen::new(keyspace);
+            self.requests.for_each(input, |words| seen.add_words(words));
+            seen.prefetch();
+        }
+    }
+}
 #[cfg(test)]
 mod tests {
-    use super::{REQUESTS_MAX, prefetch_requests};
+    use super::Ahead;
     use crate::base::time::{Instant, Now};
     use crate::config::Config;
-    use crate::node::state::{Scratch, State};
-    use crate::wire::encoder::Protocol;
+    use crate::node::state::State;
+    use crate::wire::resp::parse::RequestLimits;
 
     #[test]
-    fn requests_that_name_no_key_are_looked_at_once_and_not_to_the_end_of_the_input() {
+    fn lines_and_requests_that_were_looked_at_are_taken_in_their_turn() {
         let now = Now { mono: Instant::ZERO, wall_ms: 0 };
-        let mut state = State::new(Config::default(), 1, now);
-        let look = |state: &State, input: &[u8], protocol| {
-            prefetch_requests(&state.keyspace, input, protocol, &mut Scratch::default())
+        let state = State::new(Config::default(), 1, now);
+        let mut ahead = Ahead::default();
+        let lines = b"GET a\r\n\nSET b:c\nGET d";
+        ahead.look_at_lines(&state.keyspace, lines);
+        assert_eq!([(); 4].map(|()| ahead.next_line()), [Some(6), Some(0), Some(7), None]);
+        let limits = RequestLimits {
+            args_max: 10,
+            bulk_bytes_max: 100,
+            request_bytes_max: 1_000,
+            is_unauthenticated: false,
         };
-        let lines = |state: &State, line: &str| look(state, line.repeat(10_000).as_bytes(), Protocol::Lines);
-        assert_eq!(lines(&state, "PING\n"), u32::MAX, "a small store is in the caches");
-        for id in 0..30_000u64 {
-            let key = id.to_be_bytes();
-            let key = state.keyspace.key(&key);
-            state.keyspace.set(now, key, &[0; 64], None).unwrap();
+        let mut rest = &b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*0\r\n*1\r\n$4\r\nPING\r\n*1\r\n$9"[..];
+        ahead.look_at_requests(&state.keyspace, rest, limits);
+        let mut taken = Vec::new();
+        while let Some(request) = ahead.requests.take(rest) {
+            taken.push(request.args().iter().map(<[u8]>::to_vec).collect::<Vec<_>>().concat());
+            rest = &rest[request.consumed..];
         }
-        for (line, most) in
-            [("\n", REQUESTS_MAX), ("PING\n", REQUESTS_MAX), ("GET a\n", 16), ("GET a,b\n", 8)]
-        {
-            assert_eq!(lines(&state, line), most, "{line:?}");
-        }
-        let resp = |state: &State, input: &str| look(state, input.as_bytes(), Protocol::Resp2);
-        assert_eq!(resp(&state, &"*2\r\n$3\r\nGET\r\n$1\r\na\r\n".repeat(100)), 16);
-        assert_eq!(resp(&state, &"*3\r\n$4\r\nMGET\r\n$1\r\na\r\n$1\r\nb\r\n".repeat(100)), 8);
-        assert_eq!(resp(&state, &"*1\r\n$4\r\nPING\r\n".repeat(100)), REQUESTS_MAX);
-        assert_eq!(lines(&state, "GET a").min(2), 1, "what is not whole yet is not waited for");
+        assert_eq!((taken, rest), (vec![b"GETa".to_vec(), b"".to_vec(), b"PING".to_vec()], &b"*1\r\n$9"[..]));
+        assert!(ahead.requests.is_empty());
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::base::time::Now;
 use crate::node::command::error::CommandError;
+use crate::node::command::prefetch::prefetch_keys;
 use crate::node::command::row::{Call, Effect};
 use crate::node::conn::pending;
 use crate::node::ids::ConnKey;
@@ -12,6 +13,7 @@ use crate::node::lookup::remote;
 use crate::node::lookup::table::{Answer, Found, KeyReply, Shape, Waiter};
 use crate::node::state::State;
 use crate::node::versions::notices;
+use crate::store::PREFETCH_MAX;
 use crate::wire::args::Args;
 use crate::wire::encoder::ReplyHead;
 use crate::wire::frame::Wanted;
@@ -32,6 +34,9 @@ pub(in crate::node) fn read<'a>(
         call.reply.array(call.args.len());
     }
     for (at, key) in call.args.iter().enumerate() {
+        if at.is_multiple_of(PREFETCH_MAX) {
+            prefetch_keys(&state.keyspace, call.args.skip(at).first(PREFETCH_MAX).iter(), false);
+        }
         if call.reply.len() > LONG_REPLY_BYTES {
             return look_up(state, call, form, at);
         }

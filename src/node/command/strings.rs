@@ -2,12 +2,13 @@
 
 use crate::base::time::Now;
 use crate::node::command::error::{BadSeconds, CommandError, seconds};
+use crate::node::command::prefetch::prefetch_keys;
 use crate::node::command::read::read;
 use crate::node::command::row::{Call, Effect};
 use crate::node::command::time::TimeForm;
 use crate::node::lookup::table::{KeyReply, Shape};
 use crate::node::state::State;
-use crate::store::{Expiry, Full, HashedKey};
+use crate::store::{Expiry, Full, HashedKey, PREFETCH_MAX};
 use crate::wire::args::Args;
 use crate::wire::frame::Wanted;
 use crate::wire::resp::parse::number;
@@ -61,7 +62,11 @@ fn set_pairs<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, Comma
     } else {
         call.reply.status("OK");
     }
-    for [key, value] in pairs {
+    for (at, [key, value]) in pairs.enumerate() {
+        if at.is_multiple_of(PREFETCH_MAX) {
+            let next = call.args.skip(2 * at).first(2 * PREFETCH_MAX).tuples::<2>();
+            prefetch_keys(&state.keyspace, next.map(|[key, _]| key), true);
+        }
         let key = state.keyspace.key(key);
         state.keyspace.set(call.now, key, value, None)?;
     }

@@ -424,7 +424,7 @@ impl Conn {
 
     /// Whether the next piece of a long reply is to be written: enough of the output has drained.
     pub(in crate::node) fn has_long_reply_to_write(&self, limits: &Limits) -> bool {
-        self.outbound.len() < limits.outbound_pause_bytes as usize && self.replies.long_at_front().is_some()
+        self.replies.long_at_front().is_some() && self.outbound.len() < limits.outbound_pause_bytes as usize
     }
 
     /// Fills a reply slot. A closing connection that waited for it gets its time to read from now on.

@@ -10,7 +10,6 @@
 use crate::base::time::Now;
 use crate::limits::{Limits, RESP_ARGS_MAX};
 use crate::node::command::dispatch;
-use crate::node::command::prefetch::prefetch_requests;
 use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn, Phase, Role};
 use crate::node::conn::measure;
 use crate::node::conn::pending;
@@ -28,9 +27,9 @@ use crate::wire::encoder::{Protocol, put_error};
 use crate::wire::frame::{self, FrameLimits};
 use crate::wire::handshake::LINE_BYTES_MAX;
 use crate::wire::http::{HEAD_BYTES_MAX, is_request_line};
-use crate::wire::line::{Front, front};
+use crate::wire::line::{Front, front, front_until};
 use crate::wire::resp;
-use crate::wire::resp::parse::RequestLimits;
+use crate::wire::resp::parse::{Progress, RequestLimits};
 use memchr::memchr;
 use std::fmt::Display;
 use std::mem;
@@ -191,17 +190,12 @@ impl Turn {
 fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> (usize, usize) {
     let Some(conn) = state.conns.get_mut(key) else { return (input.len(), 0) };
     let mut turn = Turn { budget: conn.account.begin_turn(), cost: 0 };
-    let link = |state: &State| state.conns.get(key).and_then(Conn::link);
-    let mut at = 0;
-    if link(state).is_none() {
-        let is_client = state.conns.get(key).is_some_and(Conn::is_client);
-        at = if is_client {
-            serve_client(state, now, key, input, &mut turn)
-        } else {
-            serve_dialled(state, now, key, input)
-        };
-    }
-    if let Some(peer) = link(state) {
+    let mut at = match conn.role {
+        Role::Client => serve_client(state, now, key, input, &mut turn),
+        Role::OutboundHandshake(_) => serve_dialled(state, now, key, input),
+        Role::Link(_) | Role::Parted => 0,
+    };
+    if let Some(peer) = state.conns.get(key).and_then(Conn::link) {
         at += serve_link(state, now, key, peer, &input[at..], &mut turn);
     }
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
@@ -304,9 +298,9 @@ fn serve_requests(
 ) -> usize {
     let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
     let mut at = 0;
-    let mut requests = 0;
     let mut keys = 0;
-    let mut look_again_at = 0;
+    scratch.ahead.clear();
+    let mut additions = state.keyspace.changelog().head().seq;
     while at < input.len() {
         let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
             return input.len();
@@ -330,25 +324,23 @@ fn serve_requests(
         if conn.protocol.is_none() {
             conn.protocol = protocol_of(rest);
         }
-        let additions = state.keyspace.changelog().head().seq;
         let served = match conn.speaks() {
             ClientProtocol::Http => http::serve(state, now, key, rest),
-            ClientProtocol::Commands(protocol) => {
-                if requests == look_again_at {
-                    look_again_at =
-                        prefetch_requests(&state.keyspace, rest, protocol, scratch).saturating_add(requests);
-                }
-                match protocol {
-                    Protocol::Lines => serve_line(state, now, key, rest, is_authenticated, scratch),
-                    Protocol::Resp2 | Protocol::Resp3 => serve_resp(state, now, key, rest, protocol, scratch),
-                }
+            ClientProtocol::Commands(Protocol::Lines) => {
+                serve_line(state, now, key, rest, is_authenticated, scratch)
+            }
+            ClientProtocol::Commands(protocol @ (Protocol::Resp2 | Protocol::Resp3)) => {
+                serve_resp(state, now, key, rest, protocol, scratch)
             }
         };
         let Some((consumed, cost)) = served else { break };
         at += consumed;
-        requests += 1;
-        let additions = state.keyspace.changelog().head().seq - additions;
-        keys += cost + sync::cost_of_additions(state, additions);
+        keys += cost;
+        let head = state.keyspace.changelog().head().seq;
+        if head != additions {
+            keys += sync::cost_of_additions(state, head - additions);
+            additions = head;
+        }
     }
     let unsent = state.conns.get(key).map_or(0, Conn::unsent);
     turn.cost = keys + cost_of_bytes(at + unsent.saturating_sub(unsent_before));
@@ -399,7 +391,11 @@ fn serve_line(
     scratch: &mut Scratch,
 ) -> Option<(usize, usize)> {
     let (limit, setting) = line_limit(&state.config.limits, is_authenticated);
-    match front(input, limit as usize) {
+    let found = match scratch.ahead.next_line() {
+        Some(end) => front_until(input, end, limit as usize),
+        None => front(input, limit as usize),
+    };
+    match found {
         Front::Partial => {
             state.conns.get_mut(key)?.has_partial_line = true;
             None
@@ -410,6 +406,7 @@ fn serve_line(
             Some((input.len(), 1))
         }
         Front::Line(line) => {
+            scratch.ahead.look_at_lines(&state.keyspace, &input[line.consumed..]);
             let cost = dispatch::execute_line(state, now, key, line, is_authenticated, &mut scratch.line);
             Some((line.consumed, cost))
         }
@@ -434,7 +431,15 @@ fn serve_resp(
     }
     let is_intercepted = conn.is_intercepted;
     let limits = request_limits(&state.config.limits, conn.is_authenticated);
-    match scratch.resp.front(input, &mut conn.progress, limits) {
+    // Before AUTH the next request may come under other limits.
+    if scratch.ahead.requests.is_empty() && conn.is_authenticated && conn.progress == Progress::default() {
+        scratch.ahead.look_at_requests(&state.keyspace, input, limits);
+    }
+    let found = match scratch.ahead.requests.take(input) {
+        Some(request) => resp::parse::Front::Request(request),
+        None => scratch.resp.front(input, &mut conn.progress, limits),
+    };
+    match found {
         resp::parse::Front::Partial { .. } => None,
         resp::parse::Front::Broken(error) => {
             refuse(state, now, key, protocol, CloseReason::Protocol, error);

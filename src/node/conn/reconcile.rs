@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Emits the actions of a connection, accounts for its buffers, advances its phase, and arms its timer.
 pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
-    let State { conns, actions, pool, config, buffered, stats, is_draining, runnable, .. } = state;
+    let State { conns, actions, pool, config, buffered, stats, is_draining, runnable, timers, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
     conn.is_dirty = false;
     if conn.is_paused && !conn.must_pause(&config.limits) {
@@ -56,13 +56,18 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     if conn.waits_since.is_some() {
         conn.outbound.move_to_maps(pool);
     }
-    *buffered = *buffered - conn.accounted + conn.held();
-    conn.accounted = conn.held();
+    let held = conn.held();
+    *buffered = *buffered - conn.accounted + held;
+    conn.accounted = held;
     if *buffered == 0 {
         pool.clear();
     }
-    finish(state, now, key);
-    timeouts::arm(state, key);
+    if conn.phase() == Phase::Open {
+        timeouts::arm_conn(conn, key, &config.limits, timers);
+    } else {
+        finish(state, now, key);
+        timeouts::arm(state, key);
+    }
     while state.buffered as u64 > state.config.limits.buffers_max && close_stalled(state, now) {}
 }
 

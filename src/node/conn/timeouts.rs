@@ -5,6 +5,7 @@
 
 use crate::base::address::is_loopback;
 use crate::base::time::Instant;
+use crate::base::wheel::Wheel;
 use crate::limits::{DIAL_MS, HANDSHAKE_TIMEOUT_MS, LINGER_MS, Limits};
 use crate::node::conn::connection::{CloseReason, Conn, Phase, Role};
 use crate::node::ids::ConnKey;
@@ -68,6 +69,12 @@ fn after(since: Instant, ms: u32) -> Instant {
 /// Arms the connection's timer for its time limit, unless it fires earlier already.
 pub(in crate::node) fn arm(state: &mut State, key: ConnKey) {
     let Some(conn) = state.conns.get_mut(key) else { return };
-    let Some((due, _)) = time_limit(conn, &state.config.limits) else { return };
-    conn.alarm.arm(&mut state.timers, due, Timer::Conn(key));
+    arm_conn(conn, key, &state.config.limits, &mut state.timers);
+}
+
+/// The same for a connection at hand.
+pub(in crate::node) fn arm_conn(conn: &mut Conn, key: ConnKey, limits: &Limits, timers: &mut Wheel<Timer>) {
+    if let Some((due, _)) = time_limit(conn, limits) {
+        conn.alarm.arm(timers, due, Timer::Conn(key));
+    }
 }

@@ -173,7 +173,7 @@ impl OwnFilter {
     }
 
     fn step_if_time(&mut self, now: Instant, store: &mut Store) {
-        let is_growing = self.migration.is_some() || self.must_grow(store);
+        let is_growing = self.migration.is_some() || self.must_grow(store, self.wanted(store));
         let is_time = is_growing || self.kept_up.is_multiple_of(ADDITIONS_PER_STEP);
         if is_time && self.has_work(now, store) {
             self.step(now, store);
@@ -228,10 +228,11 @@ impl OwnFilter {
 
     /// The size that the filter should migrate to, if it should, and if there is memory for that.
     fn migration_wanted(&self, store: &Store) -> Option<Size> {
-        if self.must_grow(store) {
-            return Some(self.wanted(store));
+        let wanted = self.wanted(store);
+        if self.must_grow(store, wanted) {
+            return Some(wanted);
         }
-        let (is, needed) = (self.filter.size().log2(), self.wanted(store).log2());
+        let (is, needed) = (self.filter.size().log2(), wanted.log2());
         let smaller = (needed + SLACK_LOG2 - 1).max(SIZE_LOG2_MIN);
         // Rebuilds first: what is gone from the store would be merged too.
         let is_busy = self.rebuild.is_some() || store.has_rebuilds();
@@ -242,8 +243,7 @@ impl OwnFilter {
     }
 
     /// Whether the filter is too small and can be larger.
-    fn must_grow(&self, store: &Store) -> bool {
-        let wanted = self.wanted(store);
+    fn must_grow(&self, store: &Store, wanted: Size) -> bool {
         wanted > self.filter.size()
             && self.migration.is_none()
             && self.starved_at.is_none_or(|keys| store.len() > keys + keys / 8)

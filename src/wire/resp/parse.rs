@@ -12,7 +12,7 @@
 //! buffer of the connection maps room for `bytes` there, so that a value is copied once on its way in; what is not used
 //! of that takes no memory.
 
-use super::super::args::{Args, Span};
+use super::super::args::{Args, Span, span};
 use super::super::field::Excerpt;
 use std::fmt;
 
@@ -165,15 +165,17 @@ impl Parser {
     }
 
     /// Walks over whole arguments from where `progress` is. True at the end of the request.
+    #[inline]
     fn walk(
         &mut self,
         input: &[u8],
         progress: &mut Progress,
         limits: RequestLimits,
     ) -> Result<bool, ProtocolError> {
-        let too_long = ProtocolError::RequestTooLong(limits.request_bytes_max);
+        let bytes_max = limits.request_bytes_max as usize;
         let within = |bytes: usize| {
-            u32::try_from(bytes).ok().filter(|bytes| *bytes <= limits.request_bytes_max).ok_or(too_long)
+            let too_long = ProtocolError::RequestTooLong(limits.request_bytes_max);
+            u32::try_from(bytes).ok().filter(|_| bytes <= bytes_max).ok_or(too_long)
         };
         if progress.walked == 0 {
             let Some((count, bytes)) = array_length(input, limits)? else {
@@ -183,25 +185,88 @@ impl Parser {
             progress.walked = within(bytes)?;
             progress.args_left = count;
         }
-        while progress.args_left > 0 {
-            let at = progress.walked as usize;
-            within(at + progress.args_left as usize * ARGUMENT_BYTES_MIN)?;
-            let Some((length, header)) = bulk_length(&input[at..], limits)? else {
-                progress.needed = within(input.len() + 1)?;
-                return Ok(false);
-            };
+        let mut at = progress.walked as usize;
+        let needed = loop {
+            if progress.args_left == 0 {
+                progress.walked = within(at)?;
+                return Ok(true);
+            }
+            if at + progress.args_left as usize * ARGUMENT_BYTES_MIN > bytes_max {
+                return Err(ProtocolError::RequestTooLong(limits.request_bytes_max));
+            }
+            let Some((length, header)) = bulk_length(&input[at..], limits)? else { break input.len() + 1 };
             let start = at + header;
             let end = start + length as usize;
-            let next = within(end + 2)?;
-            if input.len() < next as usize {
-                progress.needed = next;
-                return Ok(false);
+            if end + 2 > input.len().min(bytes_max) {
+                break end + 2;
             }
-            self.spans.push(Span { start: within(start)?, end: within(end)? });
-            progress.walked = next;
+            self.spans.push(span(start, end));
+            at = end + 2;
             progress.args_left -= 1;
+        };
+        progress.needed = within(needed)?;
+        progress.walked = within(at)?;
+        Ok(false)
+    }
+}
+
+/// Requests that a batch has at most, and arguments from which on it takes no other request.
+const BATCH_REQUESTS_MAX: usize = 16;
+const BATCH_ARGS: usize = 64;
+
+/// Whole requests at the front of some input, parsed together before the first is carried out. Keeps its memory.
+#[derive(Debug, Default)]
+pub struct Batch {
+    parser: Parser,
+    /// Of each request the end of its arguments among all, and its bytes.
+    requests: Vec<(usize, usize)>,
+    taken: usize,
+}
+
+impl Batch {
+    /// Forgets what was parsed: other input follows.
+    pub fn clear(&mut self) {
+        self.requests.clear();
+        self.taken = 0;
+    }
+
+    /// Parses the requests at the front of `input` up to the first that is not whole, or no request; at most 16.
+    /// Returns how many there are.
+    pub fn parse(&mut self, input: &[u8], limits: RequestLimits) -> usize {
+        self.clear();
+        self.parser.spans.clear();
+        let (mut rest, mut begin) = (input, 0);
+        while !rest.is_empty() && self.requests.len() < BATCH_REQUESTS_MAX && begin < BATCH_ARGS {
+            let mut progress = Progress::default();
+            let Ok(true) = self.parser.walk(rest, &mut progress, limits) else { break };
+            let bytes = progress.walked as usize;
+            begin = self.parser.spans.len();
+            self.requests.push((begin, bytes));
+            rest = &rest[bytes..];
         }
-        Ok(true)
+        self.requests.len()
+    }
+
+    /// Calls `visit` with the arguments of each request that was parsed in `input`.
+    pub fn for_each(&self, mut input: &[u8], mut visit: impl FnMut(Args<'_>)) {
+        let mut begin = 0;
+        for &(end, bytes) in &self.requests {
+            visit(Args::new(input, &self.parser.spans[begin..end]));
+            (begin, input) = (end, &input[bytes..]);
+        }
+    }
+
+    /// Takes the next request, which `input` begins with.
+    pub fn take<'a>(&'a mut self, input: &'a [u8]) -> Option<Request<'a>> {
+        let &(end, consumed) = self.requests.get(self.taken)?;
+        let begin = self.taken.checked_sub(1).map_or(0, |before| self.requests[before].0);
+        self.taken += 1;
+        Some(Request { input, spans: &self.parser.spans[begin..end], consumed })
+    }
+
+    /// Whether no request is left.
+    pub fn is_empty(&self) -> bool {
+        self.taken == self.requests.len()
     }
 }
 
@@ -224,6 +289,7 @@ fn array_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usiz
 }
 
 /// The length of the bulk string at the front of `input`, and the bytes of its line.
+#[inline]
 fn bulk_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usize)>, ProtocolError> {
     if let Some(&byte) = input.first().filter(|byte| **byte != b'$') {
         return Err(ProtocolError::NoBulk(byte));
@@ -250,6 +316,7 @@ struct LengthLine {
 struct TooLong;
 
 /// Reads a line of a type byte and a number. `None`: its end has not come.
+#[inline]
 fn length_line(input: &[u8]) -> Result<Option<LengthLine>, TooLong> {
     // Most lengths have one or two digits.
     match input {
