@@ -168,3 +168,67 @@ fn key_that_is_read_again_and_again_is_never_evicted() {
         world.store.audit();
     }
 }
+
+/// A store of 8 MiB that evicts, to which values of `len` bytes were written until twice as much was written; the id after
+/// the last, and how many are younger than the small queue.
+fn evicting(len: usize) -> (World, u64, u64) {
+    let mut world = World::new();
+    world.store.set_memory_max(8 << 20);
+    world.store.set_eviction(Eviction::AnyItem);
+    let bytes = len as u64 + 48;
+    let end = (16 << 20) / bytes;
+    (0..end).for_each(|id| assert!(world.set(id, len, None)));
+    (world, end, (8 << 20) / 16 / bytes)
+}
+
+impl World {
+    fn has(&self, id: u64) -> bool {
+        self.store.get(self.now, self.store.key(&id.to_be_bytes())).is_some()
+    }
+}
+
+#[test]
+fn key_younger_than_the_small_queue_is_not_evicted() {
+    for len in [20, 100, 1_000, 40_000] {
+        let (mut world, end, young) = evicting(len);
+        for id in end..3 * end {
+            assert!(world.set(id, len, None));
+            let youngest = id + 1 - young;
+            assert!(world.has(id) && world.has(youngest), "{len} B: {youngest} of {id}");
+        }
+    }
+}
+
+#[test]
+fn evicted_key_that_returns_outlives_keys_that_are_new() {
+    for len in [300, 1_000] {
+        let (mut world, end, young) = evicting(len);
+        let first = (0..end).find(|&id| world.has(id)).unwrap();
+        let returning: Vec<u64> = (first - 50..first).collect();
+        returning.iter().for_each(|&id| assert!(world.set(id, len, None)));
+        (end..2 * end).for_each(|id| assert!(world.set(id, len, None)));
+        let left = returning.iter().filter(|&&id| world.has(id)).count();
+        assert!(left >= 45, "{len} B: {left} of 50 are left");
+        let new_left = (end..end + young).filter(|&id| world.has(id)).count() as u64;
+        assert!(new_left * 4 < young, "{len} B: {new_left} of {young} that were new then are left, too");
+    }
+}
+
+#[test]
+fn items_that_compaction_moved_are_evicted_in_their_turn_and_counted_once() {
+    let (mut world, end, _) = evicting(1_000);
+    let first = (0..end).find(|&id| world.has(id)).unwrap();
+    let doomed: Vec<u64> =
+        (first..end).filter(|id| !id.is_multiple_of(4)).filter(|&id| world.has(id)).collect();
+    doomed.iter().for_each(|&id| world.remove(id));
+    world.now = Instant::from_millis(5_000);
+    for _ in 0..10_000 {
+        world.store.reclaim(world.now, 64);
+        world.now = Instant::from_millis(world.now.millis() + 1);
+    }
+    let left: Vec<u64> = (first..end).filter(|&id| world.has(id)).collect();
+    (end..6 * end).for_each(|id| assert!(world.set(id, 2_000, None)));
+    assert!(left.iter().all(|&id| !world.has(id)), "an item is never evicted");
+    assert_eq!(world.store.evicted() + doomed.len() as u64 + world.store.len() as u64, 6 * end);
+    world.store.audit();
+}
