@@ -92,7 +92,8 @@ pub struct State {
     pub(in crate::node) tasks: Tasks,
     /// Connections to be reconciled before the node returns, each once.
     pub(in crate::node) dirty: VecDeque<ConnKey>,
-    pub(in crate::node) scratch: Scratch,
+    /// `None` while requests are parsed.
+    pub(in crate::node) scratch: Option<Box<Scratch>>,
     pub(in crate::node) mesh: Mesh,
     pub(in crate::node) rng: Rng,
     pub(in crate::node) stats: Stats,
@@ -130,7 +131,7 @@ impl State {
             called_at: now.mono,
             tasks: Tasks::default(),
             dirty: VecDeque::new(),
-            scratch: Scratch::default(),
+            scratch: None,
             mesh,
             rng,
             stats: Stats::default(),

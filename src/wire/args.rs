@@ -170,6 +170,16 @@ impl Scratch {
         if self.is_one_plain_field(form.syntax, body, limits) {
             return Ok(Args::new(body, &self.spans));
         }
+        self.fields(form, body, limits)
+    }
+
+    /// Splits a body at commas, colons and quotes, as `form` says.
+    fn fields<'a>(
+        &'a mut self,
+        form: &'static LineForm,
+        body: &'a [u8],
+        limits: ArgLimits,
+    ) -> Result<Args<'a>, RequestError<'a>> {
         let is_one = matches!(form.syntax, Syntax::Field | Syntax::Key);
         let mut cursor = Cursor { form, text: body, at: 0, scratch: self };
         let mut fields = 0;
@@ -230,6 +240,8 @@ impl Scratch {
         };
         let value = &body[value_from..];
         let is_plain = key_end > 0
+            && body[key_end - 1] != b'*'
+            && !has_redis_expiry(value)
             && key_end <= limits.key_bytes_max
             && value.len() <= limits.value_bytes_max
             && limits.args_max > 0
@@ -570,6 +582,25 @@ mod tests {
         }
         for text in ["GET a,", "GET ,a", "GET a,,b", "SET a:b,", "SET ,"] {
             assert!(parse(text).unwrap_err().contains("empty argument"), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_plain_field_has_the_arguments_that_any_field_has() {
+        let mut rng = Rng::new(9);
+        for _ in 0..100_000 {
+            let len = 1 + rng.below(24);
+            let body: Vec<u8> =
+                (0..len).map(|_| b"abc: ,\"*EX9\\"[usize::try_from(rng.below(12)).unwrap()]).collect();
+            let body = super::trim(&body);
+            for form in FORMS.iter().filter(|_| !body.is_empty()) {
+                let (mut plain, mut any) = (Scratch::default(), Scratch::default());
+                if plain.is_one_plain_field(form.syntax, body, LIMITS) {
+                    let any = any.fields(form, body, LIMITS).map(|args| args.iter().collect::<Vec<_>>());
+                    let plain: Vec<&[u8]> = super::Args::new(body, &plain.spans).iter().collect();
+                    assert_eq!(any.ok(), Some(plain), "{} {}", form.verb, body.escape_ascii());
+                }
+            }
         }
     }
 

@@ -397,7 +397,10 @@ impl fmt::Display for ReplyTooLong {
 
 /// Appends the id and the word of a line. Returns where the word begins.
 fn put_head(out: &mut Vec<u8>, id: &[u8], word: &str) -> usize {
-    out.extend_from_slice(id);
+    out.reserve(id.len() + word.len() + 2);
+    if !id.is_empty() {
+        out.extend_from_slice(id);
+    }
     out.push(b':');
     let body = out.len();
     put_word(out, word);

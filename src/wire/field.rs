@@ -47,9 +47,9 @@ fn are_plain<const N: usize>(bytes: &[u8], least: u8, others: [u8; N]) -> bool {
     let Some(last) = bytes.last_chunk() else {
         return bytes.iter().all(|byte| (least..=MOST).contains(byte) && !others.contains(byte));
     };
-    let (blocks, _) = bytes.as_chunks();
-    are_between(last, least, MOST, others)
-        && blocks.iter().all(|block| are_between(block, least, MOST, others))
+    let (blocks, rest) = bytes.as_chunks();
+    blocks.iter().all(|block| are_between(block, least, MOST, others))
+        && (rest.is_empty() || are_between(last, least, MOST, others))
 }
 
 /// Appends a field in quotes: UTF-8 as it is, other bytes and control bytes escaped.

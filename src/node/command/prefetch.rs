@@ -12,7 +12,7 @@ use crate::store::{HashedKey, KeyHash, PREFETCH_MAX};
 use crate::wire::args::Args;
 use crate::wire::line::split_word;
 use crate::wire::resp::parse::{Batch, RequestLimits};
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 
 /// Bytes of items and index below which they are taken to be in the caches anyway.
 const STORE_BYTES_MIN: u64 = 1024 * 1024;
@@ -56,8 +56,8 @@ impl<'s> Seen<'s> {
             return;
         }
         let (word, body) = split_word(text.strip_suffix(b"\r").unwrap_or(text));
-        let verb = word.rsplit(|&byte| byte == b':').next().unwrap_or_default();
-        if let Some(command) = self.find(verb)
+        let behind_id = |word: &[u8]| memrchr(b':', word).map(|colon| colon + 1);
+        if let Some(command) = self.find(word).or_else(|| self.find(&word[behind_id(word)?..]))
             && let Some(form) = &command.line
         {
             self.writes |= command.access == Access::Write;

@@ -281,10 +281,10 @@ fn serve_dialled(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usi
 fn serve_client(state: &mut State, now: Now, key: ConnKey, input: &[u8], turn: &mut Turn) -> usize {
     state.latency.serves(key);
     // Out of the state while arguments lie in it, since commands change the state.
-    let mut scratch = mem::take(&mut state.scratch);
+    let mut scratch = state.scratch.take().unwrap_or_default();
     let at = serve_requests(state, now, key, input, &mut scratch, turn);
     measure::note_written(state, now, key);
-    state.scratch = scratch;
+    state.scratch = Some(scratch);
     at
 }
 
