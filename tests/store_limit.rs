@@ -54,16 +54,13 @@ impl World {
 
 #[test]
 fn after_deletions_as_many_values_of_the_same_size_can_be_set() {
-    // Of tiny items the index is a large part, and the segments of other keys fill otherwise.
-    let sizes =
-        [(20, 7), (100, 1), (1_000, 1), (4_096, 1), (15_000, 1), (30_000, 1), (100_000, 1), (300_000, 1)];
-    for (len, percent_max) in sizes {
+    for len in [20, 100, 1_000, 4_096, 15_000, 30_000, 100_000, 300_000] {
         let mut world = World::new();
         let end = world.fill(0, len);
         let removed = world.remove_some(0, end, 4);
         let refused = (end..end + removed).filter(|&id| !world.set(id, len, None)).count() as u64;
         println!("{len} B: {refused} of {removed} refused");
-        assert!(refused * 100 <= removed * percent_max, "{len} B: {refused} of {removed} refused");
+        assert!(refused * 100 <= removed, "{len} B: {refused} of {removed} refused");
         world.store.audit();
     }
 }
@@ -189,9 +186,9 @@ impl World {
 
 #[test]
 fn key_younger_than_the_small_queue_is_not_evicted() {
-    for len in [20, 100, 1_000, 40_000] {
+    for len in [200, 1_000, 40_000] {
         let (mut world, end, young) = evicting(len);
-        for id in end..3 * end {
+        for id in end..2 * end {
             assert!(world.set(id, len, None));
             let youngest = id + 1 - young;
             assert!(world.has(id) && world.has(youngest), "{len} B: {youngest} of {id}");

@@ -27,6 +27,9 @@ const DEPTH_SLACK: u32 = 4;
 /// splits, so that they do not alternate.
 const MERGE_ENTRIES_MAX: usize = SEGMENT_SLOTS / 4;
 
+/// One in so many keys may be in the overflow for want of memory.
+const OVERFLOW_SHARE: usize = 128;
+
 /// A merge is tried each time a segment shrinks by this many entries.
 const MERGE_EVERY: u16 = 16;
 
@@ -79,6 +82,8 @@ pub(super) struct Index {
     pub(super) metadata: MetadataTable,
     pub(super) overflow: Overflow,
     len: usize,
+    /// A full segment is not split as long as few keys are in the overflow.
+    avoids_splits: bool,
     /// Keys were removed, and the segment that counted them was freed: the whole filter needs a rebuild.
     pub(super) is_emptied: bool,
 }
@@ -92,6 +97,7 @@ impl Index {
             metadata: MetadataTable::new(),
             overflow: Overflow::default(),
             len: 0,
+            avoids_splits: false,
             is_emptied: false,
         }
     }
@@ -205,7 +211,7 @@ impl Index {
             return self.insert_overflowed(keys, key, handle);
         }
         if self.insert_into_segment(hash, handle)
-            || self.split(keys, hash) && self.insert_into_segment(hash, handle)
+            || !self.may_overflow() && self.split(keys, hash) && self.insert_into_segment(hash, handle)
         {
             return;
         }
@@ -257,8 +263,18 @@ impl Index {
     pub(super) fn growth_bytes(&self, hash: u64) -> usize {
         match self.segment_of(hash) {
             Some(id) if segment::has_room(self.segments.block(id), Probe::of(hash)) => 0,
+            Some(_) if self.may_overflow() => self.overflow.growth_bytes_max(1),
             Some(_) | None => self.split_growth_bytes().max(self.overflow.growth_bytes_max(1)),
         }
+    }
+
+    /// Has keys whose segments are full go to the overflow, as long as that has few, or no longer.
+    pub(super) const fn avoid_splits(&mut self, avoids_splits: bool) {
+        self.avoids_splits = avoids_splits;
+    }
+
+    fn may_overflow(&self) -> bool {
+        self.avoids_splits && self.overflow.len() < self.len / OVERFLOW_SHARE
     }
 
     /// Growth of [`Index::memory_bytes`] at most when `keys` keys are inserted.

@@ -340,6 +340,8 @@ impl Store {
         bytes: usize,
         mut attempt: impl FnMut(&mut Self) -> Result<R, Full>,
     ) -> Result<R, Full> {
+        // Nothing is evicted: a page given away for a segment that splits would be one less for items.
+        self.index.avoid_splits(!self.queues.may_evict());
         let mut result = attempt(self);
         let mut pieces = PIECES_PER_WRITE + bytes / BYTES_PER_PIECE;
         while matches!(result, Err(Full::Limit { .. })) && pieces > 0 && self.reclaim_piece(now, bytes) {
@@ -353,6 +355,7 @@ impl Store {
             self.overdraft = 0;
         }
         self.heap.take_larger(false);
+        self.index.avoid_splits(false);
         result
     }
 

@@ -34,7 +34,7 @@ pub(in crate::node) fn read<'a>(
         call.reply.array(call.args.len());
     }
     for (at, key) in call.args.iter().enumerate() {
-        if at.is_multiple_of(PREFETCH_MAX) {
+        if call.args.len() > 1 && at.is_multiple_of(PREFETCH_MAX) {
             prefetch_keys(&state.keyspace, call.args.skip(at).first(PREFETCH_MAX).iter(), false);
         }
         if call.reply.len() > LONG_REPLY_BYTES {
