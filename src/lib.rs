@@ -47,7 +47,7 @@
 //!           args  encoder  field  filter_dump  frame/body  frame/lists  frame/write  frame  handshake/proof
 //!           handshake  http  line  line_form  request_error  resp/encode  resp/mod  resp/parse
 //! config    what an operator can set
-//!           env  explain  file  flags  layers  peers  print  running  schema  units  config
+//!           env  explain  file  flags  layers  memory  peers  print  running  schema  units  config
 //! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
 //!           address  arena  buffer  chunk_queue  chunked_vec  glob  histogram  prefetch  rng  shared_bytes
 //!           slots  time  timer_pages  wheel
