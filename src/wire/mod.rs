@@ -173,6 +173,7 @@
 //! else closes the link. A key over the receiver's `key_bytes_max` or a value over its `value_bytes_max` is skipped as
 //! it arrives, without being kept: the query is answered by a NONE without a payload, the answer counts as "not found".
 
+pub mod ahead;
 pub mod args;
 pub mod encoder;
 pub mod field;

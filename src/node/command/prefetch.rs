@@ -9,19 +9,17 @@ use crate::node::command::row::{Access, Command};
 use crate::node::command::table::TABLE;
 use crate::node::keyspace::Keyspace;
 use crate::store::{HashedKey, KeyHash, PREFETCH_MAX};
+use crate::wire::ahead::Ahead;
 use crate::wire::args::Args;
 use crate::wire::line::split_word;
-use crate::wire::resp::parse::{Batch, RequestLimits};
-use memchr::{memchr, memrchr};
+use crate::wire::resp::parse::RequestLimits;
+use memchr::memrchr;
 
 /// Bytes of items and index below which they are taken to be in the caches anyway.
 const STORE_BYTES_MIN: u64 = 1024 * 1024;
 
 /// Keys below which prefetching is not worth its own cost.
 const KEYS_MIN: usize = 4;
-
-/// Lines looked at together at most.
-const LINES_MAX: usize = 16;
 
 /// Keys that were seen ahead. What cannot be in the caches is worth looking at only.
 struct Seen<'s> {
@@ -112,99 +110,27 @@ pub(in crate::node) fn prefetch_keys<'k>(
     }
 }
 
-/// Requests of some input that were looked at before their turn: their keys are prefetched, and where they end, or
-/// their arguments, are kept until it is their turn.
-#[derive(Debug, Default)]
-pub(in crate::node) struct Ahead {
-    /// Bytes of the lines that were looked at, up to their line feeds.
-    lines: Vec<usize>,
-    taken: usize,
-    pub(in crate::node) requests: Batch,
-}
-
-impl Ahead {
-    /// Forgets what was looked at: other input follows.
-    pub(in crate::node) fn clear(&mut self) {
-        self.lines.clear();
-        self.taken = 0;
-        self.requests.clear();
-    }
-
-    /// Where the next line ends, with which the input begins, if it was looked at.
-    #[inline]
-    pub(in crate::node) fn next_line(&mut self) -> Option<usize> {
-        let end = self.lines.get(self.taken).copied();
-        self.taken += usize::from(end.is_some());
-        end
-    }
-
-    /// Is called with what follows each line before that is carried out. Looks at the next lines, if none is left
-    /// that was looked at.
-    #[inline]
-    pub(in crate::node) fn look_at_lines(&mut self, keyspace: &Keyspace, input: &[u8]) {
-        if self.taken == self.lines.len() && !input.is_empty() {
-            self.prefetch_lines(keyspace, input);
-        }
-    }
-
-    fn prefetch_lines(&mut self, keyspace: &Keyspace, input: &[u8]) {
-        self.lines.clear();
-        self.taken = 0;
+/// Is called with what follows a line before that is carried out. If no line is left that was looked at, looks at the
+/// next ones, and prefetches the first key of each.
+#[inline]
+pub(in crate::node) fn prefetch_lines(ahead: &mut Ahead, keyspace: &Keyspace, input: &[u8]) {
+    if ahead.has_no_line() && !input.is_empty() {
         let mut seen = Seen::new(keyspace);
-        let mut rest = input;
-        while seen.count < PREFETCH_MAX && self.lines.len() < LINES_MAX {
-            let Some(end) = memchr(b'\n', rest) else { break };
-            self.lines.push(end);
-            seen.add_line(&rest[..end]);
-            rest = &rest[end + 1..];
-        }
+        ahead.look_at_lines(input, |line| seen.add_line(line));
         seen.prefetch();
     }
-
-    /// Looks at the requests in RESP at the front of some input.
-    pub(in crate::node) fn look_at_requests(
-        &mut self,
-        keyspace: &Keyspace,
-        input: &[u8],
-        limits: RequestLimits,
-    ) {
-        if self.requests.parse(input, limits) > 1 {
-            let mut seen = Seen::new(keyspace);
-            self.requests.for_each(input, |words| seen.add_words(words));
-            seen.prefetch();
-        }
-    }
 }
-#[cfg(test)]
-mod tests {
-    use super::Ahead;
-    use crate::base::time::{Instant, Now};
-    use crate::config::Config;
-    use crate::node::state::State;
-    use crate::wire::resp::parse::RequestLimits;
 
-    #[test]
-    fn lines_and_requests_that_were_looked_at_are_taken_in_their_turn() {
-        let now = Now { mono: Instant::ZERO, wall_ms: 0 };
-        let state = State::new(Config::default(), 1, now);
-        let mut ahead = Ahead::default();
-        let lines = b"GET a\r\n\nSET b:c\nGET d";
-        ahead.look_at_lines(&state.keyspace, lines);
-        assert_eq!([(); 4].map(|()| ahead.next_line()), [Some(6), Some(0), Some(7), None]);
-        let limits = RequestLimits {
-            args_max: 10,
-            bulk_bytes_max: 100,
-            request_bytes_max: 1_000,
-            is_unauthenticated: false,
-        };
-        let mut rest = &b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*0\r\n*1\r\n$4\r\nPING\r\n*1\r\n$9"[..];
-        ahead.look_at_requests(&state.keyspace, rest, limits);
-        let mut taken = Vec::new();
-        while let Some(request) = ahead.requests.take(rest) {
-            taken.push(request.args().iter().map(<[u8]>::to_vec).collect::<Vec<_>>().concat());
-            rest = &rest[request.consumed..];
-        }
-        assert_eq!((taken, rest), (vec![b"GETa".to_vec(), b"".to_vec(), b"PING".to_vec()], &b"*1\r\n$9"[..]));
-        assert!(ahead.requests.is_empty());
+/// Parses the requests in RESP at the front of some input and prefetches their keys, if they are several.
+pub(in crate::node) fn prefetch_requests(
+    ahead: &mut Ahead,
+    keyspace: &Keyspace,
+    input: &[u8],
+    limits: RequestLimits,
+) {
+    if ahead.requests.parse(input, limits) > 1 {
+        let mut seen = Seen::new(keyspace);
+        ahead.requests.for_each(input, |words| seen.add_words(words));
+        seen.prefetch();
     }
 }

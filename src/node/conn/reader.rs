@@ -10,6 +10,7 @@
 use crate::base::time::Now;
 use crate::limits::{Limits, RESP_ARGS_MAX};
 use crate::node::command::dispatch;
+use crate::node::command::prefetch::{prefetch_lines, prefetch_requests};
 use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn, Phase, Role};
 use crate::node::conn::measure;
 use crate::node::conn::pending;
@@ -406,7 +407,7 @@ fn serve_line(
             Some((input.len(), 1))
         }
         Front::Line(line) => {
-            scratch.ahead.look_at_lines(&state.keyspace, &input[line.consumed..]);
+            prefetch_lines(&mut scratch.ahead, &state.keyspace, &input[line.consumed..]);
             let cost = dispatch::execute_line(state, now, key, line, is_authenticated, &mut scratch.line);
             Some((line.consumed, cost))
         }
@@ -433,7 +434,7 @@ fn serve_resp(
     let limits = request_limits(&state.config.limits, conn.is_authenticated);
     // Before AUTH the next request may come under other limits.
     if scratch.ahead.requests.is_empty() && conn.is_authenticated && conn.progress == Progress::default() {
-        scratch.ahead.look_at_requests(&state.keyspace, input, limits);
+        prefetch_requests(&mut scratch.ahead, &state.keyspace, input, limits);
     }
     let found = match scratch.ahead.requests.take(input) {
         Some(request) => resp::parse::Front::Request(request),

@@ -1,0 +1,88 @@
+//! Requests at the front of some input that are parsed before their turn: where the next lines end, and the arguments
+//! of the next requests in RESP. Each is taken in its turn, so that nothing is parsed twice.
+//!
+//! Not here: what is done with them beforehand.
+
+use super::resp::parse::Batch;
+use memchr::memchr;
+
+/// Lines that are looked at together.
+const LINES_MAX: usize = 16;
+
+/// What was parsed of some input and not taken yet. Keeps its memory from one input to the next.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    /// Bytes of each line, up to its line feed.
+    lines: Vec<usize>,
+    taken: usize,
+    /// Requests in RESP.
+    pub requests: Batch,
+}
+
+impl Ahead {
+    /// Forgets what was parsed: other input follows.
+    pub fn clear(&mut self) {
+        self.lines.clear();
+        self.taken = 0;
+        self.requests.clear();
+    }
+
+    /// Where the line ends that the input begins with, if it was looked at.
+    #[inline]
+    pub fn next_line(&mut self) -> Option<usize> {
+        let end = self.lines.get(self.taken).copied();
+        self.taken += usize::from(end.is_some());
+        end
+    }
+
+    /// Whether no line is left that was looked at.
+    pub fn has_no_line(&self) -> bool {
+        self.taken == self.lines.len()
+    }
+
+    /// Looks for up to 16 whole lines at the front of `input`, and calls `visit` with each.
+    pub fn look_at_lines(&mut self, input: &[u8], mut visit: impl FnMut(&[u8])) {
+        self.lines.clear();
+        self.taken = 0;
+        let mut rest = input;
+        while self.lines.len() < LINES_MAX
+            && let Some(end) = memchr(b'\n', rest)
+        {
+            self.lines.push(end);
+            visit(&rest[..end]);
+            rest = &rest[end + 1..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ahead;
+    use crate::wire::resp::parse::RequestLimits;
+
+    #[test]
+    fn lines_and_requests_that_were_looked_at_are_taken_in_their_turn() {
+        let mut ahead = Ahead::default();
+        let mut lines = Vec::new();
+        ahead.look_at_lines(b"GET a\r\n\nSET b:c\nGET d", |line| lines.push(line.to_vec()));
+        assert_eq!(lines, [&b"GET a\r"[..], b"", b"SET b:c"]);
+        assert_eq!([(); 4].map(|()| ahead.next_line()), [Some(6), Some(0), Some(7), None]);
+        assert!(ahead.has_no_line());
+        let limits = RequestLimits {
+            args_max: 10,
+            bulk_bytes_max: 100,
+            request_bytes_max: 1_000,
+            is_unauthenticated: false,
+        };
+        let mut rest = &b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*0\r\n*1\r\n$4\r\nPING\r\n*1\r\n$9"[..];
+        assert_eq!(ahead.requests.parse(rest, limits), 3);
+        let mut taken = Vec::new();
+        while let Some(request) = ahead.requests.take(rest) {
+            taken.push(request.args().iter().map(<[u8]>::to_vec).collect::<Vec<_>>().concat());
+            rest = &rest[request.consumed..];
+        }
+        let whole = vec![b"GETa".to_vec(), b"".to_vec(), b"PING".to_vec()];
+        assert_eq!((taken, rest), (whole, &b"*1\r\n$9"[..]));
+        assert!(ahead.requests.is_empty());
+    }
+}
