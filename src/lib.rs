@@ -44,8 +44,9 @@
 //!           audit  compaction  deferred_free  directory  eviction  expiry  hash  heap  index  item
 //!           large_objects  memory  overflow  pages  scan  segment  segment_metadata  size_classes
 //! wire      the protocol: bytes to messages and back, no state
-//!           args  encoder  field  filter_dump  frame/body  frame/lists  frame/write  frame  handshake/proof
-//!           handshake  http  line  line_form  request_error  resp/encode  resp/mod  resp/parse
+//!           ahead  args  encoder  field  filter_dump  frame/body  frame/lists  frame/write  frame
+//!           handshake/proof  handshake  http  line  line_form  request_error  resp/encode  resp/mod
+//!           resp/parse
 //! config    what an operator can set
 //!           env  explain  file  flags  layers  memory  peers  print  running  schema  units  config
 //! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
