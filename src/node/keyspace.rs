@@ -17,7 +17,8 @@ use crate::node::digest::own_filter::OwnFilter;
 use crate::node::hybrid_clock::HybridClock;
 use crate::node::versions::tombstones::{Departure, Tombstones};
 use crate::store::{
-    Eviction, Expiry, Full, HashSecret, HashedKey, Item, KeyHash, RemoveOutcome, SetOutcome, Store, Version,
+    Eviction, Expiry, Full, HashSecret, HashedKey, Item, KeyHash, PREFETCH_MAX, RemoveOutcome, SetOutcome,
+    Store, Version,
 };
 use crate::wire::frame::KeyState;
 use std::mem;
@@ -39,6 +40,12 @@ pub(in crate::node) struct OwnVersion {
     /// Of a value, or of a tombstone.
     pub(in crate::node) state: KeyState,
 }
+
+/// Bytes of items and index below which they are taken to be in the caches anyway.
+const STORE_BYTES_MIN: u64 = 1024 * 1024;
+
+/// Keys below which prefetching is not worth its own cost.
+const PREFETCHED_KEYS_MIN: usize = 4;
 
 /// The keys of this node; see the module.
 #[derive(Debug)]
@@ -114,8 +121,33 @@ impl Keyspace {
         self.store.get(now.mono, key)
     }
 
-    /// Fetches the memory of these keys into the caches; that of the own filter too, if they will be set.
+    /// Whether items and index are more than processors cache anyway.
+    pub(in crate::node) fn is_beyond_caches(&self) -> bool {
+        self.store.memory_bytes() >= STORE_BYTES_MIN
+    }
+
+    /// Fetches the memory of the keys of one request, the first 16, if they are several; see [`Keyspace::prefetch`].
+    #[inline]
+    pub(in crate::node) fn prefetch_several<'k>(
+        &self,
+        keys: impl ExactSizeIterator<Item = &'k [u8]>,
+        for_writing: bool,
+    ) {
+        if keys.len() < PREFETCHED_KEYS_MIN || !self.is_beyond_caches() {
+            return;
+        }
+        let mut hashed = [HashedKey { hash: KeyHash(0), bytes: b"" }; PREFETCH_MAX];
+        let count = keys.len().min(PREFETCH_MAX);
+        hashed.iter_mut().zip(keys).for_each(|(slot, key)| slot.hash = self.key(key).hash);
+        self.prefetch(&hashed[..count], for_writing);
+    }
+
+    /// Fetches the memory of these keys into the caches; that of the own filter too, if they will be set. Of a few keys
+    /// nothing: that would not be worth its own cost.
     pub(in crate::node) fn prefetch(&self, keys: &[HashedKey<'_>], for_writing: bool) {
+        if keys.len() < PREFETCHED_KEYS_MIN {
+            return;
+        }
         if for_writing {
             let filter = self.own_filter.filter();
             keys.iter().for_each(|key| filter.fetch(key.hash.0));

@@ -15,12 +15,6 @@ use crate::wire::line::split_word;
 use crate::wire::resp::parse::RequestLimits;
 use memchr::memrchr;
 
-/// Bytes of items and index below which they are taken to be in the caches anyway.
-const STORE_BYTES_MIN: u64 = 1024 * 1024;
-
-/// Keys below which prefetching is not worth its own cost.
-const KEYS_MIN: usize = 4;
-
 /// Keys that were seen ahead. What cannot be in the caches is worth looking at only.
 struct Seen<'s> {
     keyspace: &'s Keyspace,
@@ -35,7 +29,7 @@ struct Seen<'s> {
 impl<'s> Seen<'s> {
     #[inline]
     fn new(keyspace: &'s Keyspace) -> Self {
-        let is_worth_it = keyspace.store().memory_bytes() >= STORE_BYTES_MIN;
+        let is_worth_it = keyspace.is_beyond_caches();
         let keys = [HashedKey { hash: KeyHash(0), bytes: b"" }; PREFETCH_MAX];
         Self { keyspace, is_worth_it, keys, count: 0, writes: false, last: None }
     }
@@ -86,27 +80,7 @@ impl<'s> Seen<'s> {
     }
 
     fn prefetch(&self) {
-        if self.count >= KEYS_MIN {
-            self.keyspace.prefetch(&self.keys[..self.count], self.writes);
-        }
-    }
-}
-
-/// Prefetches the memory of the keys of one request, at most 16, if they are several.
-#[inline]
-pub(in crate::node) fn prefetch_keys<'k>(
-    keyspace: &Keyspace,
-    keys: impl ExactSizeIterator<Item = &'k [u8]>,
-    for_writing: bool,
-) {
-    if keys.len() < KEYS_MIN {
-        return;
-    }
-    let mut seen = Seen::new(keyspace);
-    if seen.is_worth_it {
-        seen.writes = for_writing;
-        seen.add(keys);
-        seen.prefetch();
+        self.keyspace.prefetch(&self.keys[..self.count], self.writes);
     }
 }
 

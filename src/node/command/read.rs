@@ -5,7 +5,6 @@
 
 use crate::base::time::Now;
 use crate::node::command::error::CommandError;
-use crate::node::command::prefetch::prefetch_keys;
 use crate::node::command::row::{Call, Effect};
 use crate::node::conn::pending;
 use crate::node::ids::ConnKey;
@@ -35,7 +34,7 @@ pub(in crate::node) fn read<'a>(
     }
     for (at, key) in call.args.iter().enumerate() {
         if call.args.len() > 1 && at.is_multiple_of(PREFETCH_MAX) {
-            prefetch_keys(&state.keyspace, call.args.skip(at).first(PREFETCH_MAX).iter(), false);
+            state.keyspace.prefetch_several(call.args.skip(at).first(PREFETCH_MAX).iter(), false);
         }
         if call.reply.len() > LONG_REPLY_BYTES {
             return look_up(state, call, form, at);

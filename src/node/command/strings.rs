@@ -2,7 +2,6 @@
 
 use crate::base::time::Now;
 use crate::node::command::error::{BadSeconds, CommandError, seconds};
-use crate::node::command::prefetch::prefetch_keys;
 use crate::node::command::read::read;
 use crate::node::command::row::{Call, Effect};
 use crate::node::command::time::TimeForm;
@@ -65,7 +64,7 @@ fn set_pairs<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, Comma
     for (at, [key, value]) in pairs.enumerate() {
         if at.is_multiple_of(PREFETCH_MAX) {
             let next = call.args.skip(2 * at).first(2 * PREFETCH_MAX).tuples::<2>();
-            prefetch_keys(&state.keyspace, next.map(|[key, _]| key), true);
+            state.keyspace.prefetch_several(next.map(|[key, _]| key), true);
         }
         let key = state.keyspace.key(key);
         state.keyspace.set(call.now, key, value, None)?;
