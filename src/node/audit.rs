@@ -11,6 +11,7 @@ pub(in crate::node) fn audit(state: &State) {
     conns(state);
     lookups(state);
     queries(state);
+    versions(state);
     address_book(state);
     assert!(state.dirty.is_empty(), "connections left dirty");
 }
@@ -39,6 +40,7 @@ fn lookups(state: &State) {
     let ended = stats.lookup_hits + stats.lookup_misses + stats.lookup_timeouts;
     assert_eq!(stats.lookups, ended + lookups.len() as u64, "lookups");
     assert!(lookups.due_adds_up(), "what is to be done about lookups");
+    assert!(lookups.hashes_add_up(), "lookups by hash");
     let (mut waiting, mut whole) = (0, 0);
     let mut of_conns: Vec<(u64, usize)> = Vec::new();
     for (_, ask) in lookups.pending.iter() {
@@ -70,6 +72,17 @@ fn queries(state: &State) {
         assert!(lookups.all(|key| mesh.lookups.get(key).is_some()), "queries of ended lookups");
         assert!(peer.link.is_some() || peer.queries.len() == 0, "queries without a link");
         assert_eq!(peer.deferred.count_bytes(), peer.deferred.bytes(), "bytes of keys of deferred queries");
+    }
+}
+
+fn versions(state: &State) {
+    assert!(state.keyspace.tombstones().adds_up(), "tombstones");
+    let mesh = &state.mesh;
+    let queued = mesh.peers.iter().filter(|(_, peer)| peer.is_in_resyncs).count();
+    let alive = mesh.resyncs.iter().filter(|key| mesh.peers.get(**key).is_some()).count();
+    assert_eq!(queued, alive, "peers whose resync goes on");
+    for (_, peer) in mesh.peers.iter() {
+        assert!(peer.link.is_some() || peer.resync.is_none(), "a resync without a link");
     }
 }
 

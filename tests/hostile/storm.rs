@@ -6,7 +6,7 @@ use crate::kit::peer::{Face, Link, Received, World, beat, block, bytes_of, delta
 use olivia::base::rng::Rng;
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
-use olivia::wire::frame::{Address, Body, Wanted, put_peers};
+use olivia::wire::frame::{Address, Body, Hints, KeyState, Wanted, put_discarded, put_peers};
 
 /// `OLIVIA_STORM_SEED=one` replays one of them.
 const SEEDS: u64 = 12;
@@ -238,6 +238,27 @@ impl Storm {
                 });
                 let mut bytes = Vec::new();
                 put_peers(&mut bytes, 0, list);
+                bytes
+            }
+            13 => {
+                let version = u64::from(small % 3) * (850_000_000_000 << 20);
+                let state = if small > 4 { KeyState::Gone } else { KeyState::Held };
+                let (key, ids) = (key.as_bytes(), [Face::new(1).node, Face::new(2).node]);
+                let body = match small {
+                    0 => Body::Newer { key, version, state },
+                    1 => Body::None { hash, moved_version: version, hints: Hints::new(&ids) },
+                    2 => Body::Invalidate { key: &[b'k'; 60], version, state },
+                    _ => Body::Invalidate { key, version, state },
+                };
+                bytes_of(&[(queries.pop().map_or(small, |(request, _)| request), body)])
+            }
+            14 if small == 7 => {
+                // Discarded deletions that match no key, whole or in part.
+                let mut bytes = Vec::new();
+                for number in seq..16 {
+                    let number = u32::try_from(number * 256).unwrap();
+                    put_discarded(&mut bytes, 0, number, 850_000_000_000 << 20, &[0; 256 * 8]);
+                }
                 bytes
             }
             12 if small == 0 => bytes_of(&[(0, Body::Bye(b"so long"))]),

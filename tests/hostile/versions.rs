@@ -411,3 +411,22 @@ fn node_that_was_stopped_closes_its_links_before_it_reads_them() {
     assert!(!world.is_linked(&face));
     world.check();
 }
+
+#[test]
+fn link_of_a_peer_that_does_not_read_is_closed_before_a_notice_is_dropped() {
+    let mut world = World::new(Config::default());
+    let face = Face::new(1);
+    // Its filter is unknown: every write is reported to it.
+    let link = world.linked(&face);
+    world.driver.reads(link.conn, false);
+    let mut sets = 0;
+    while world.is_linked(&face) {
+        sets += 1;
+        let key = format!("{sets:060000}");
+        assert!(world.ask(&format!("SET {key}:v\n")).starts_with(":SAT "));
+        assert!(sets <= 400 && world.stat("buffers_bytes") < 20 << 20, "{sets} notices wait");
+    }
+    assert!(sets > 200, "closed after {sets}");
+    assert_eq!(world.stat("invalidations_sent"), sets);
+    world.check();
+}

@@ -523,6 +523,13 @@ impl Lookups {
 
 /// For the audit.
 impl Lookups {
+    /// Whether each lookup is found by its hash, and nothing else is.
+    pub(in crate::node) fn hashes_add_up(&self) -> bool {
+        let is_found =
+            |(key, lookup): (LookupKey, &Lookup)| self.by_hash.contains(&(lookup.hash, key.to_bits()));
+        self.by_hash.len() == self.slots.len() && self.slots.iter().all(is_found)
+    }
+
     /// Whether something is due for each lookup, and nothing for those that have ended.
     pub(in crate::node) fn due_adds_up(&self) -> bool {
         let tries = self.slots.iter().filter(|(_, lookup)| lookup.tries_at.is_some()).count();

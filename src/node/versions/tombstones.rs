@@ -184,6 +184,21 @@ impl Tombstones {
         self.discarded = None;
     }
 
+    /// Whether orders and bytes are those of the tombstones, for the audit. O(tombstones).
+    pub(in crate::node) fn adds_up(&self) -> bool {
+        let bytes: usize = self.entries.keys().map(|(_, key)| TOMBSTONE_BYTES + key.len()).sum();
+        let is_ordered = |((hash, _), tombstone): (&(KeyHash, Box<[u8]>), &Tombstone)| {
+            let order = match tombstone.cause {
+                Departure::Deleted => &self.deleted,
+                Departure::Dropped => &self.dropped,
+            };
+            order.get(&tombstone.until) == Some(hash)
+        };
+        bytes == self.bytes
+            && self.deleted.len() + self.dropped.len() == self.entries.len()
+            && self.entries.iter().all(is_ordered)
+    }
+
     fn order(&mut self, cause: Departure) -> &mut BTreeMap<Version, KeyHash> {
         match cause {
             Departure::Deleted => &mut self.deleted,
