@@ -35,7 +35,15 @@ fn queried(world: &mut World, link: &mut Link) -> Vec<(u32, String)> {
         | Received::Changelog
         | Received::Invalidate { .. }
         | Received::Newer { .. }
-        | Received::Command => None,
+        | Received::Execute { .. }
+        | Received::Executed { .. }
+        | Received::NotHolder { .. }
+        | Received::NotDone { .. }
+        | Received::Delete { .. }
+        | Received::Deleted { .. }
+        | Received::Floor { .. }
+        | Received::Floored { .. }
+        | Received::Discarded => None,
     };
     world.frames(link).into_iter().filter_map(query).collect()
 }
@@ -423,7 +431,7 @@ fn peer_with_a_full_output_gets_no_deltas_until_it_reads() {
     let mut world = World::new(Config { limits, ..Config::default() });
     let value = "x".repeat(2 << 20);
     assert!(world.ask(&format!("SET big:{value}\n")).starts_with(":SAT"));
-    let mut link = world.linked(&Face::new(1));
+    let mut link = world.known(&Face::new(1));
     world.send(&link, &[(0, Body::Resync(None))]);
     assert!(world.frames(&mut link).contains(&Received::Changelog));
     world.driver.reads(link.conn, false);

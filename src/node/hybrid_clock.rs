@@ -40,6 +40,11 @@ impl HybridClock {
         self.last = self.last.max(clock.min(bound(now)));
     }
 
+    /// A clock so many milliseconds later.
+    pub(in crate::node) const fn after(clock: u64, millis: u64) -> u64 {
+        clock.saturating_add(millis << COUNTER_BITS)
+    }
+
     /// Whether a version may be obeyed: one beyond the bound could not be overwritten here before our wall clock
     /// has caught up.
     pub(in crate::node) const fn is_within_bound(now: Now, version: u64) -> bool {

@@ -304,6 +304,11 @@ impl Keyspace {
         self.delete_command(now, key, Version::default()).1
     }
 
+    /// A version above all that this node has given or accepted.
+    pub(in crate::node) fn stamp(&mut self, now: Now) -> Version {
+        self.clock.stamp(now)
+    }
+
     /// Deletes a key by command, whatever its version: returns the version of the deletion, at least `at_least` and above
     /// that of the value, and whether there was a value. Older values do not come back: a tombstone stays until all
     /// other nodes have acknowledged it.
@@ -318,6 +323,12 @@ impl Keyspace {
         self.deletes += u64::from(had);
         self.bury(now, key, version, Departure::Deleted);
         (version, had)
+    }
+
+    /// Another node has deleted a key by the same command with this version: what is not newer here is gone too.
+    pub(in crate::node) fn delete_older(&mut self, now: Now, key: HashedKey<'_>, version: Version) {
+        self.remove_older(now, key, version);
+        self.bury(now, key, version, Departure::Deleted);
     }
 
     /// Drops the value of a key, unless it is newer than `version`, since another node has a newer one, or knows of a

@@ -49,6 +49,8 @@ pub struct Stats {
     pub lookup_timeouts: u64,
     pub lookups_coalesced: u64,
     pub lookups_unwanted: u64,
+    pub forwarded: u64,
+    pub forwarded_unknown: u64,
     pub queries: u64,
     pub query_hits: u64,
     pub query_misses: u64,
@@ -293,7 +295,7 @@ pub const SECTIONS: [&str; 7] = [SERVER, CONNECTIONS, MEMORY, KEYSPACE, MESH, LO
 
 /// Every figure, in the order of STATS.
 #[rustfmt::skip]
-pub static METRICS: [Metric; 106] = [
+pub static METRICS: [Metric; 108] = [
     row(SERVER, "ready", FLAG, "Whether every configured peer was tried and the filter of every linked peer is known; `no` while shutting down.", |s| Value::Flag(s.is_ready)),
     row(CONNECTIONS, "requests", COUNTER, "Requests of clients, those answered with an error included.", |s| Value::Number(s.stats.requests)),
     row(CONNECTIONS, "request_errors", COUNTER, "Requests answered with an error.", |s| Value::Number(s.stats.request_errors)),
@@ -387,6 +389,8 @@ pub static METRICS: [Metric; 106] = [
     row(LOOKUP, "lookups_in_flight", GAUGE, "Lookups in flight; bounded by lookups_max.", |s| Value::Number(s.lookups_in_flight as u64)),
     row(LOOKUP, "lookups_coalesced", COUNTER, "Keys that joined a lookup in flight instead of starting one.", |s| Value::Number(s.stats.lookups_coalesced)),
     row(LOOKUP, "lookups_unwanted", COUNTER, "Requests whose client was gone when their lookups ended.", |s| Value::Number(s.stats.lookups_unwanted)),
+    row(LOOKUP, "forwarded", COUNTER, "Commands that depend on a key of another node, or were to create one there.", |s| Value::Number(s.stats.forwarded)),
+    row(LOOKUP, "forwarded_unknown", COUNTER, "Of forwarded, those that may have been carried out or not: the link broke, or the answer was late.", |s| Value::Number(s.stats.forwarded_unknown)),
     row(LOOKUP, "queries", COUNTER, "Queries sent to peers: query_hits, query_misses, queries_lost, queries_abandoned, and those in flight.", |s| Value::Number(s.stats.queries)),
     row(LOOKUP, "query_hits", COUNTER, "Queries that the peer answered with the value.", |s| Value::Number(s.stats.query_hits)),
     row(LOOKUP, "query_misses", COUNTER, "Queries that the peer answered without the value.", |s| Value::Number(s.stats.query_misses)),

@@ -12,7 +12,7 @@ use crate::node::lookup::remote;
 use crate::node::schedule::Class;
 use crate::node::state::State;
 use crate::node::timers;
-use crate::node::versions::{collection, discarded, resync};
+use crate::node::versions::{collection, discarded, floor, resync};
 
 /// A queue with work in it.
 struct Source {
@@ -26,7 +26,7 @@ struct Source {
 }
 
 /// Within a class in the order of their steps.
-const SOURCES: [Source; 10] = [
+const SOURCES: [Source; 11] = [
     Source {
         class: Class::Links,
         has_work: |state, _| state.runnable.has(Class::Links),
@@ -73,6 +73,12 @@ const SOURCES: [Source; 10] = [
         class: Class::Due,
         has_work: |state, _| discarded::has_work(state),
         step: discarded::step,
+        next_deadline: |_| None,
+    },
+    Source {
+        class: Class::Due,
+        has_work: |state, _| floor::has_work(state),
+        step: floor::step,
         next_deadline: |_| None,
     },
     Source {

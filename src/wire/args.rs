@@ -105,8 +105,13 @@ pub struct OwnedArgs {
 impl OwnedArgs {
     /// A copy. O(bytes).
     pub fn new(args: Args<'_>) -> Self {
-        let (mut text, mut spans) = (Vec::new(), Vec::with_capacity(args.len()));
-        for arg in args.iter() {
+        Self::of(args.iter())
+    }
+
+    /// A copy of byte strings. O(bytes).
+    pub fn of<'a>(args: impl Iterator<Item = &'a [u8]>) -> Self {
+        let (mut text, mut spans) = (Vec::new(), Vec::new());
+        for arg in args {
             spans.push(span(text.len(), text.len() + arg.len()));
             text.extend_from_slice(arg);
         }

@@ -39,6 +39,18 @@ pub struct ReplyHead {
     id: Box<[u8]>,
 }
 
+impl ReplyHead {
+    /// The protocol of the reply.
+    pub const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The request's id; empty if there is none.
+    pub fn id(&self) -> &[u8] {
+        &self.id
+    }
+}
+
 /// One reply being written, at the end of a buffer that it owns until [`Encoder::end`].
 #[derive(Debug)]
 #[must_use = "the buffer comes back with the end of the reply"]
@@ -116,6 +128,15 @@ impl Encoder {
         self.out.extend_from_slice(values);
     }
 
+    /// Puts an error that another encoder for the same protocol wrote with [`Encoder::part`] in the place of what is
+    /// written.
+    pub fn append_error(&mut self, error: &[u8]) {
+        self.out.truncate(self.body);
+        self.out.extend_from_slice(error);
+        self.has_fields = false;
+        self.in_field = false;
+    }
+
     /// What this reply begins with.
     pub fn head(&self) -> ReplyHead {
         ReplyHead { protocol: self.protocol, word: self.word, id: self.id().into() }
@@ -187,7 +208,10 @@ impl Encoder {
     /// Takes back all but the head.
     pub fn clear(&mut self) {
         self.out.truncate(self.body);
-        if self.is_line() {
+        self.has_fields = false;
+        self.in_field = false;
+        // A part has no word.
+        if self.is_line() && self.body > self.start {
             self.put_word(self.word);
         }
     }

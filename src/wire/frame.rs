@@ -304,6 +304,7 @@ mod tests {
                     arguments: Arguments::write(&mut arguments, text.chunks(3)),
                     create: flag,
                     deadline: number,
+                    refused: hints,
                     protocol: protocols[count % 3],
                 })
             }
@@ -341,11 +342,13 @@ mod tests {
                 arguments: Arguments::write(&mut arguments, [&b"k"[..]].into_iter()),
                 create: true,
                 deadline: 1,
+                refused: Hints::new(&[[9; 16]]),
                 protocol: Protocol::Resp2,
             }),
         );
         assert_eq!(out[..4], [0xB1, 18, 1, 0]);
-        assert_eq!(out[HEADER_BYTES..], *b"\x01\0\0\0\0\0\0\0\x02\x04INCR\x01\0\0\0k");
+        let rest = b"\x02\x04INCR\x01\0\0\0k";
+        assert_eq!(out[HEADER_BYTES..], [&[1, 0, 0, 0, 0, 0, 0, 0, 1][..], &[9; 16], rest].concat());
         out.clear();
         put(&mut out, 0, 0, &Body::Get { key: b"k", wanted: Wanted::Ttl });
         assert_eq!(out[..5], [0xB1, 9, 1, 0, 1]);
@@ -457,7 +460,7 @@ mod tests {
             (11, &[1, 8, 15, 17, 96]),
             (14, &[0, 7]),
             (17, &[0, 15, 31]),
-            (18, &[9]),
+            (18, &[10]),
             (19, &[15]),
             (20, &[0, 17]),
             (21, &[0, 9]),
@@ -481,13 +484,15 @@ mod tests {
             sentence(&header(11, 0, 9)),
             "NONE of 9 bytes, but it needs none, or 16 and 16 for each of up to 4 hints"
         );
-        let mut command = header(18, 0, 11);
-        command.extend([0; 11]);
-        assert_eq!(sentence(&command), "EXECUTE has no command at byte 8");
-        command[HEADER_BYTES + 8] = 1;
-        assert_eq!(sentence(&command), "EXECUTE has no command at byte 10");
-        command[HEADER_BYTES + 9] = 2;
+        let mut command = header(18, 0, 12);
+        command.extend([0; 12]);
         assert_eq!(sentence(&command), "EXECUTE has no command at byte 9");
+        command[HEADER_BYTES + 9] = 1;
+        assert_eq!(sentence(&command), "EXECUTE has no command at byte 11");
+        command[HEADER_BYTES + 10] = 2;
+        assert_eq!(sentence(&command), "EXECUTE has no command at byte 10");
+        command[HEADER_BYTES + 8] = 1;
+        assert_eq!(sentence(&command), "EXECUTE has no command at byte 8");
         let mut peers = header(12, 0, 23);
         peers.extend([0; 23]);
         assert_eq!(sentence(&peers), "PEERS has no node at byte 0");

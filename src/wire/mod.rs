@@ -41,7 +41,7 @@
 //! | `GET user:1` | `:GOT "user:1":Ann` | |
 //! | `INCR visits,n` | `:COUNTS visits:2,n:1` | adds 1 to whole numbers, from 0; all or none; an expiry stays |
 //! | `DECR stock` | `:COUNTS stock:-1` | the same downwards |
-//! | `SETNX a:1,b:2` | `:SATNX b:2` | those that are not on this node yet |
+//! | `SETNX a:1,b:2` | `:SATNX b:2` | those that are not there yet |
 //! | `APPEND log:more` | `:APPENDED log:8` | bytes of the value; from none where there is no key |
 //! | `EXISTS key1,nope` | `:EXIST key1` | those that there are, wherever |
 //! | `DEL key1,nope` | `:DELETED key1` | those that were there |
@@ -50,6 +50,7 @@
 //! | `KEYS user:*` | `:KEYS "user:1","user:2"` | keys of this node by a pattern: `*`, `?`, `[a-z]`, `\\*` |
 //! | `COUNT` | `:COUNT 2` | keys of this node |
 //! | `FLUSHALL` | `:FLUSHED 2` | removes all keys of this node |
+//! | `FLUSHALL MESH` | `:FLUSHED 3 nodes` | removes all keys of all linked nodes; later sets stay |
 //! | `TTL a,b,nope` | `:LASTS a:27,b:never` | seconds, rounded up |
 //! | `PING` or `PING 0` | `0:PONG 1` | with an id, that id |
 //! | `REQUEST bloomfilter` | `:FULFILLED v=1,blocks=…,keys=…,epoch=…,seq=…,bits=…` | the node's filter; [`filter_dump`] |
@@ -153,8 +154,8 @@
 //! | 15 | NEWER | 0 | the same, as the answer to an INVALIDATE of a lower version |
 //! | 16 | DELETE | number of the query | version (u64; the deletion gets it or a higher one), key |
 //! | 17 | DELETED | repeated | hash (u64), version of the deletion (u64), hints; flag 1: there was a value |
-//! | 18 | EXECUTE | number of the query | deadline (u64, a `clock` of the sender), what the client speaks (u8: 1 lines, 2 RESP2, 3 RESP3), the name of a command after its length (u8), its arguments, each after its length (u32); flag 1: it may create the key |
-//! | 19 | EXECUTED | repeated | hash (u64), version of the key (u64; 0: none), the reply; flag 1: the key is not there any more |
+//! | 18 | EXECUTE | number of the query | deadline (u64, a `clock` of the sender), ids of up to four nodes that have answered NOTHOLDER after their number (u8), what the client speaks (u8: 1 lines, 2 RESP2, 3 RESP3), the name of a command after its length (u8), its arguments, each after its length (u32); flag 1: it may create the key |
+//! | 19 | EXECUTED | repeated | hash (u64), version of the key (u64; 0: none), the reply ([`outcome`]); flag 1: the key is not there any more |
 //! | 20 | NOTHOLDER | repeated | as NONE |
 //! | 21 | FLOOR | number of the query | a version (u64): all keys up to it are to be dropped |
 //! | 22 | FLOORED | repeated | the version (u64) |
@@ -183,5 +184,6 @@ pub mod handshake;
 pub mod http;
 pub mod line;
 pub mod line_form;
+pub mod outcome;
 pub mod request_error;
 pub mod resp;

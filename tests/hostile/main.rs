@@ -11,6 +11,7 @@ mod kit;
 
 mod addresses;
 mod answers;
+mod commands;
 mod deltas;
 mod ends;
 mod frames;

@@ -7,12 +7,14 @@ use olivia::config::{Config, Secret};
 use olivia::node::{CloseReason, FilterState, Node, NodeId, PeerView};
 use olivia::store::HashSecret;
 use olivia::wire::frame::{
-    self, Address, Body, FrameLimits, Front, Head, Hints, KeyState, put, put_blocks, put_deltas, put_piece,
+    self, Address, Body, FrameLimits, Front, Head, Hints, KeyState, RemoteCommand, put, put_blocks,
+    put_deltas, put_piece,
 };
 use olivia::wire::handshake::{
     Answer, ConnectArgs, Links, Offer, Proof, Prover, derive_hash_secret, hash_check_text,
     public_hash_secret, put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
 };
+use olivia::wire::outcome::{Outcome, RequestResult, put_keys, put_result};
 
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub const LISTEN: &str = "127.0.0.1:5454";
@@ -160,8 +162,46 @@ pub enum Received {
         version: u64,
         state: KeyState,
     },
-    /// A command, an answer to one, or what goes with deletions.
-    Command,
+    Execute {
+        request: u32,
+        /// The name and the arguments, with blanks between them.
+        words: String,
+        create: bool,
+        /// Nodes that have refused.
+        refused: Vec<[u8; 16]>,
+    },
+    /// With the first result; in front of it `!` if it is an error.
+    Executed {
+        request: u32,
+        version: u64,
+        reply: String,
+    },
+    NotHolder {
+        request: u32,
+        hints: Vec<[u8; 16]>,
+    },
+    NotDone {
+        request: u32,
+    },
+    Delete {
+        request: u32,
+        key: Vec<u8>,
+        version: u64,
+    },
+    Deleted {
+        request: u32,
+        version: u64,
+        had: bool,
+    },
+    Floor {
+        request: u32,
+        version: u64,
+    },
+    Floored {
+        request: u32,
+    },
+    /// Deletions that are not remembered one by one.
+    Discarded,
 }
 
 impl Received {
@@ -182,21 +222,36 @@ impl Received {
                 Self::Invalidate { key: key.to_vec(), version, state }
             }
             Body::Newer { key, version, state } => Self::Newer { key: key.to_vec(), version, state },
-            Body::Delete { .. }
-            | Body::Deleted { .. }
-            | Body::Execute(_)
-            | Body::Executed { .. }
-            | Body::NotHolder { .. }
-            | Body::Floor(_)
-            | Body::Floored(_)
-            | Body::NotDone { .. }
-            | Body::Discarded { .. } => Self::Command,
+            Body::Execute(RemoteCommand { name, arguments, create, refused, .. }) => {
+                let words: Vec<_> = std::iter::once(name).chain(arguments.iter()).collect();
+                let words = String::from_utf8_lossy(&words.join(&b' ')).into_owned();
+                Self::Execute { request, words, create, refused: refused.iter().collect() }
+            }
+            Body::Executed { version, reply, .. } => {
+                let outcome = Outcome::read(reply).unwrap();
+                let result = outcome.results().next().unwrap();
+                let text = String::from_utf8_lossy(result.bytes);
+                let reply = if result.is_error { format!("!{text}") } else { text.into_owned() };
+                Self::Executed { request, version, reply }
+            }
+            Body::NotHolder { hints, .. } => Self::NotHolder { request, hints: hints.iter().collect() },
+            Body::NotDone { .. } => Self::NotDone { request },
+            Body::Delete { key, version } => Self::Delete { request, key: key.to_vec(), version },
+            Body::Deleted { version, had, .. } => Self::Deleted { request, version, had },
+            Body::Floor(version) => Self::Floor { request, version },
+            Body::Floored(_) => Self::Floored { request },
+            Body::Discarded { .. } => Self::Discarded,
         }
     }
 
     /// The number of a query.
     pub fn query(&self) -> Option<u32> {
         if let Self::Get { request, .. } = self { Some(*request) } else { None }
+    }
+
+    /// The number of a command that the peer is to carry out, and its words.
+    pub fn command(&self) -> Option<(u32, &str)> {
+        if let Self::Execute { request, words, .. } = self { Some((*request, words)) } else { None }
     }
 }
 
@@ -454,6 +509,19 @@ pub fn head(epoch: u64, seq: u64) -> Head {
 /// A heartbeat of a node whose clock is right.
 pub fn beat(head: Head, is_answer: bool) -> Body<'static> {
     Body::Heartbeat { head, wall_ms: 1_700_000_000_000, ack: 0, is_answer }
+}
+
+/// What came of a command that was carried out by a peer, for [`executed`].
+pub fn outcome(is_error: bool, reply: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_keys(&mut bytes, &[]);
+    put_result(&mut bytes, RequestResult { is_error, bytes: reply.as_bytes() });
+    bytes
+}
+
+/// The answer of a peer that has carried out a command.
+pub fn executed(hash: u64, version: u64, outcome: &[u8]) -> Body<'_> {
+    Body::Executed { hash, version, state: KeyState::Held, reply: outcome }
 }
 
 /// The answer of a node that does not hold a key and knows nothing of it.

@@ -14,6 +14,9 @@ use std::fmt;
 const STEP: usize = 400_000_000;
 const STEPS_MAX: usize = 50;
 
+/// How long after its request a command is carried out by another node, at most, in nanoseconds: `lookup_timeout_ms`.
+const FORWARDED_FOR: u64 = 500_000_000;
+
 /// For how long after a write on one node a later one on another may have a lower version: differences of clocks.
 const CONTENDED_FOR: u64 = 2_500_000_000;
 
@@ -354,6 +357,20 @@ impl Oracle {
         if is_contended && let Some(slot) = self.chunked_vec[host].get_mut(&item.key) {
             (slot.is_fuzzy, slot.since) = (true, None);
         }
+        if verb == Verb::Expire && !was_alive {
+            self.perhaps_elsewhere(item.key, deadline);
+        }
+    }
+
+    /// The node that holds a key may set its expiry, soon.
+    fn perhaps_elsewhere(&mut self, key: u32, deadline: u64) {
+        for slot in self.chunked_vec.iter_mut().filter_map(|slots| slots.get_mut(&key)) {
+            (slot.is_fuzzy, slot.since) = (true, None);
+            for value in &slot.open {
+                self.values[*value].perhaps_deadline(deadline.saturating_add(FORWARDED_FOR));
+                self.values[*value].smear(FORWARDED_FOR);
+            }
+        }
     }
 
     /// A change that was undecided has been carried out some time up to now.
@@ -392,6 +409,7 @@ impl Oracle {
                 for value in &slot.open {
                     self.values[*value].perhaps_deadline(deadline);
                 }
+                self.perhaps_elsewhere(item.key, deadline);
             }
             Verb::Del | Verb::Get | Verb::Ttl | Verb::Who => {}
         }

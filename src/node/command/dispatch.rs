@@ -1,13 +1,12 @@
 //! From a request, in whatever protocol, to its handler, and from what the handler returns to the connection.
 
 use crate::base::time::Now;
-use crate::config::Config;
-use crate::limits::Limits;
 use crate::node::command::error::CommandError;
+use crate::node::command::find::{arg_limits, find_command, find_verb};
+use crate::node::command::forwarding;
 use crate::node::command::login;
 use crate::node::command::read;
-use crate::node::command::row::{Call, Command, Effect};
-use crate::node::command::suggest::suggestion;
+use crate::node::command::row::{Call, Command, Effect, Scope};
 use crate::node::command::table::TABLE;
 use crate::node::command::tasks;
 use crate::node::command::transaction;
@@ -17,11 +16,13 @@ use crate::node::conn::reconcile::limit_unauthenticated;
 use crate::node::conn::session::Answers;
 use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
+use crate::node::lookup::forwarded::Failure;
 use crate::node::peer::handshake;
 use crate::node::state::{State, close_conn};
-use crate::wire::args::{ArgLimits, Args, Scratch};
-use crate::wire::encoder::{Encoder, Protocol};
-use crate::wire::line::{Line, Request, is_from_browser, split_word};
+use crate::wire::args::{Args, OwnedArgs, Scratch};
+use crate::wire::encoder::{Encoder, Protocol, ReplyHead};
+use crate::wire::line::{Line, is_from_browser};
+use crate::wire::outcome::RequestResult;
 use std::mem;
 
 /// Executes one line for a connection. Returns its cost in keys, at least 1, the queries to peers included.
@@ -126,6 +127,24 @@ fn write_reply(
     give_back(state, now, key, reply.end(), unsent_before);
 }
 
+/// Carries out the requests of a transaction whose replies are not sent. Returns their cost in keys.
+pub(in crate::node) fn execute_all_silently<'a>(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    protocol: Protocol,
+    requests: &mut dyn Iterator<Item = Args<'a>>,
+) -> usize {
+    set_transacting(state, key, true);
+    let mut cost = 0;
+    for words in requests {
+        let found = find_command(words, &state.config.limits);
+        cost += execute_silently(state, now, key, protocol, found);
+    }
+    set_transacting(state, key, false);
+    cost
+}
+
 /// Carries out a request whose reply is not sent. Keys are not looked up on other nodes for it.
 fn execute_silently<'a>(
     state: &mut State,
@@ -139,6 +158,14 @@ fn execute_silently<'a>(
         state.stats.request_errors += 1;
         return 1;
     };
+    let is_forwarded =
+        command.scope != Scope::Here && !forwarding::is_for_here(state, now, key, command, false, args);
+    if is_forwarded && command.scope != Scope::Transaction {
+        let head = Encoder::begin(Vec::new(), protocol, b"", "").head();
+        let begun = forwarding::begin(state, now, key, head, false, command, args);
+        state.stats.request_errors += u64::from(begun.is_err());
+        return command.cost_of(false, args);
+    }
     state.calls.0[command.index] += 1;
     let reply = Encoder::begin(state.pool.take(), protocol, b"", "");
     let mut call = Call { now, conn: key, command, table: &TABLE, args, reply };
@@ -161,10 +188,12 @@ fn execute_silently<'a>(
         Ok(Effect::Close) if conn.is_serving() => conn.begin_closing(CloseReason::Quit, now.mono, pool),
         Ok(Effect::Transact) => {
             let requests = transaction::end(conn);
-            return requests.iter().fold(cost, |cost, request| {
-                let found = find_command(request.args(), &state.config.limits);
-                cost + execute_silently(state, now, key, protocol, found)
-            });
+            if let Some(plan) = forwarding::plan(state, now, requests.iter()) {
+                forwarding::begin_transaction(state, now, key, protocol, false, requests, plan);
+                return cost;
+            }
+            return cost
+                + execute_all_silently(state, now, key, protocol, &mut requests.iter().map(OwnedArgs::args));
         }
         Err(CommandError::WrongPassword | CommandError::TooManyFailures(_)) => {
             login::refuse(state, now, key, Vec::new());
@@ -175,71 +204,113 @@ fn execute_silently<'a>(
     cost
 }
 
+/// The word that begins the reply to a command in lines.
+fn word(command: &Command) -> &'static str {
+    command.line.as_ref().map_or("", |form| form.word)
+}
+
+/// Puts a request that other nodes have a part in off until all earlier replies of its connection are known: what they
+/// show must not depend on it. Whether there are any.
+fn awaits_replies(state: &mut State, key: ConnKey) -> bool {
+    let conn = state.conns.get_mut(key).filter(|conn| !conn.is_transacting && conn.replies.waiting() > 0);
+    let Some(conn) = conn else { return false };
+    conn.awaits_replies = true;
+    true
+}
+
+/// Has other nodes take part in a request. Returns its cost in keys.
+fn forward<'a>(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    head: ReplyHead,
+    command: &'static Command,
+    args: Args<'a>,
+) -> usize {
+    let queries_before = state.mesh.lookups.queries();
+    let protocol = head.protocol();
+    let cost = command.cost_of(protocol == Protocol::Lines, args);
+    state.stats.requests += 1;
+    state.calls.0[command.index] += 1;
+    if let Some(conn) = state.conns.get_mut(key) {
+        conn.has_asked = true;
+    }
+    let id = head.id().to_vec();
+    measure::note_written(state, now, key);
+    if let Err(error) = forwarding::begin(state, now, key, head, true, command, args) {
+        state.stats.requests -= 1;
+        return refuse(state, now, key, protocol, &id, &error);
+    }
+    measure::note_held(state, now, key, CommandClass::Lookup, command.index);
+    cost.saturating_add(state.mesh.lookups.queries_since(queries_before))
+}
+
 /// Carries out the requests of a transaction; their replies are the elements of one. Returns their cost in keys.
 fn transact(state: &mut State, now: Now, key: ConnKey, protocol: Protocol) -> usize {
     let Some(conn) = state.conns.get_mut(key) else { return 0 };
     let requests = transaction::end(conn);
+    match forwarding::plan(state, now, requests.iter()) {
+        Some(plan) => {
+            let cost = requests.len();
+            forwarding::begin_transaction(state, now, key, protocol, true, requests, plan);
+            cost
+        }
+        None => {
+            let requests = requests.iter().map(|request| (request.args(), false));
+            finish_transaction(state, now, key, protocol, requests, std::iter::empty())
+        }
+    }
+}
+
+/// Replies to a transaction: with the results of the requests that another node has carried out, which are marked, and
+/// with those of the others, which are carried out now. Returns their cost in keys.
+pub(in crate::node) fn finish_transaction<'r>(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    protocol: Protocol,
+    requests: impl ExactSizeIterator<Item = (Args<'r>, bool)>,
+    mut results: impl Iterator<Item = RequestResult<'r>>,
+) -> usize {
     write_reply(state, now, key, protocol, |reply| reply.array(requests.len()));
-    requests.iter().fold(0, |cost, request| {
+    set_transacting(state, key, true);
+    let mut cost = 0;
+    for (words, is_done) in requests {
         // HELLO in the transaction changes it.
         let protocol = match state.conns.get(key).and_then(|conn| conn.protocol) {
             Some(ClientProtocol::Commands(protocol)) => protocol,
             Some(ClientProtocol::Http) | None => protocol,
         };
-        let found = find_command(request.args(), &state.config.limits);
-        cost + execute_found(state, now, key, protocol, found)
-    })
-}
-
-/// The command of a line, and its arguments.
-fn find_verb<'a>(
-    request: Request<'a>,
-    limits: ArgLimits,
-    scratch: &'a mut Scratch,
-) -> Result<(&'static Command, Args<'a>), CommandError<'a>> {
-    let Request { id, verb, mut body } = request;
-    if verb.is_empty() {
-        return Err(CommandError::NoVerb);
-    }
-    let unknown = || CommandError::UnknownVerb(verb, suggestion(&TABLE, id, verb));
-    let mut command = TABLE.find(verb).ok_or_else(unknown)?;
-    if command.has_topics {
-        let (topic, rest) = split_word(body);
-        command = TABLE.find_topic(command, topic).ok_or_else(|| TABLE.unknown_topic(command, topic))?;
-        body = rest;
-    }
-    let form = command.line.as_ref().ok_or_else(unknown)?;
-    Ok((command, scratch.args(form, body, limits)?))
-}
-
-/// The command of a request in RESP, and its arguments.
-fn find_command<'a>(
-    words: Args<'a>,
-    limits: &Limits,
-) -> Result<(&'static Command, Args<'a>), CommandError<'a>> {
-    let name = words.get(0).unwrap_or_default();
-    let found = TABLE.find(name).filter(|command| command.resp.is_some());
-    let mut command = found.ok_or_else(|| CommandError::Unknown(name, words.skip(1)))?;
-    let mut args = words.skip(1);
-    if command.has_topics
-        && let Some(topic) = words.get(1)
-    {
-        match TABLE.find_topic(command, topic) {
-            Some(found) => (command, args) = (found, words.skip(2)),
-            None if topic.eq_ignore_ascii_case(b"HELP") => {}
-            None => return Err(TABLE.unknown_topic(command, topic)),
+        if is_done {
+            let bytes = results.next().map_or(&[][..], |result| result.bytes);
+            write_reply(state, now, key, protocol, |reply| reply.append(bytes));
+        } else {
+            let found = find_command(words, &state.config.limits);
+            cost += execute_found(state, now, key, protocol, found);
         }
     }
-    if !command.takes(words.len()) {
-        return Err(CommandError::WrongArity(command.name));
+    set_transacting(state, key, false);
+    cost
+}
+
+fn set_transacting(state: &mut State, key: ConnKey, is_transacting: bool) {
+    if let Some(conn) = state.conns.get_mut(key) {
+        conn.is_transacting = is_transacting;
     }
-    let key_bytes_max = limits.key_bytes_max;
-    if words.longest_at_most() > key_bytes_max as usize
-        && command.keys(false, args).any(|key| key.len() > key_bytes_max as usize)
-    {
-        return Err(CommandError::KeyTooLong(key_bytes_max));
-    }
-    Ok((command, args))
+}
+
+/// Replies to a transaction that was not carried out, or of which that is not known.
+pub(in crate::node) fn fail_transaction(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    protocol: Protocol,
+    failure: &Failure,
+    about: &[u8],
+) {
+    state.stats.request_errors += 1;
+    let code = if failure.is_nothing_done() { "EXECABORT" } else { failure.code() };
+    write_reply(state, now, key, protocol, |reply| reply.error(code, failure.about(about)));
 }
 
 /// Calls a command's handler and writes the reply, or has it written later.
@@ -253,10 +324,25 @@ fn execute<'a>(
     args: Args<'a>,
 ) -> usize {
     let queries_before = state.mesh.lookups.queries();
+    let is_line = protocol == Protocol::Lines;
+    if command.scope != Scope::Here && !forwarding::is_for_here(state, now, key, command, is_line, args) {
+        if awaits_replies(state, key) {
+            return 0;
+        }
+        if command.scope != Scope::Transaction {
+            return forward(
+                state,
+                now,
+                key,
+                Encoder::begin(Vec::new(), protocol, id, word(command)).head(),
+                command,
+                args,
+            );
+        }
+    }
     let Some(Output { out, unsent_before, is_first, may_all }) = open(state, key) else { return 1 };
     state.calls.0[command.index] += 1;
-    let word = command.line.as_ref().map_or("", |form| form.word);
-    let reply = Encoder::begin(out, protocol, id, word);
+    let reply = Encoder::begin(out, protocol, id, word(command));
     let mut call = Call { now, conn: key, command, table: &TABLE, args, reply };
     let outcome = if may_all || command.is_open {
         (command.run)(state, &mut call)
@@ -395,21 +481,6 @@ fn close_browser(state: &mut State, now: Now, key: ConnKey) {
         log::warn!("closed {}: it sends HTTP; a browser was made to connect to this port", conn.addr);
     }
     close_conn(state, key, CloseReason::Browser);
-}
-
-fn arg_limits(config: &Config, is_authenticated: bool) -> ArgLimits {
-    let limits = &config.limits;
-    let (args_max, args_setting) = if is_authenticated || limits.args_max <= limits.unauthenticated_args_max {
-        (limits.args_max, "args_max")
-    } else {
-        (limits.unauthenticated_args_max, "unauthenticated_args_max")
-    };
-    ArgLimits {
-        args_max: args_max as usize,
-        args_setting,
-        key_bytes_max: limits.key_bytes_max as usize,
-        value_bytes_max: limits.value_bytes_max as usize,
-    }
 }
 
 #[cfg(test)]

@@ -5,15 +5,17 @@ use crate::node::command::error::{BadSeconds, CommandError, seconds};
 use crate::node::command::read::read;
 use crate::node::command::row::{Call, Effect};
 use crate::node::command::time::{TimeForm, expiry_at, wall_ms};
+use crate::node::lookup::placement;
 use crate::node::lookup::table::{Found, KeyReply, Shape};
 use crate::node::state::State;
 use crate::store::{Expiry, Full};
 use crate::wire::args::Args;
 use crate::wire::encoder::Encoder;
+use crate::wire::field::Excerpt;
 use crate::wire::frame::Wanted;
 
 /// The keys that there are: in lines themselves, in RESP their number.
-static PRESENT: KeyReply = KeyReply {
+pub(in crate::node) static PRESENT: KeyReply = KeyReply {
     wanted: Wanted::Ttl,
     shape: Shape::Count,
     range: None,
@@ -306,7 +308,7 @@ pub(in crate::node) fn renamenx<'a>(
     if !has(state, call.now, from) {
         return Err(CommandError::Plain(NO_KEY));
     }
-    let is_free = !has(state, call.now, to);
+    let is_free = is_free(state, call, to, "RENAME")?;
     if is_free {
         move_to(state, call.now, from, to)?;
     }
@@ -337,7 +339,8 @@ pub(in crate::node) fn copy<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
     if from == to {
         return Err(CommandError::Plain("source and destination objects are the same"));
     }
-    let is_copied = (replaces || !has(state, call.now, to)) && copy_to(state, call.now, from, to)?;
+    let is_copied =
+        (replaces || is_free(state, call, to, "COPY with REPLACE")?) && copy_to(state, call.now, from, to)?;
     state.keyspace.keep_up(call.now);
     call.reply.integer(is_copied.into());
     Ok(Effect::Reply)
@@ -348,6 +351,27 @@ const NO_KEY: &str = "no such key";
 
 fn has(state: &State, now: Now, key: &[u8]) -> bool {
     state.keyspace.peek(now, state.keyspace.key(key)).is_some()
+}
+
+/// Whether there is no key of this name. `overwriting` is what would not need to know.
+fn is_free<'a>(
+    state: &State,
+    call: &Call<'a>,
+    key: &'a [u8],
+    overwriting: &str,
+) -> Result<bool, CommandError<'a>> {
+    if has(state, call.now, key) {
+        return Ok(false);
+    }
+    let hash = state.keyspace.key(key).hash;
+    if placement::may_hold(state, hash, &[]).next().is_none() {
+        return Ok(true);
+    }
+    Err(CommandError::Sentence(format!(
+        "nothing was done: '{}' may be on another node than the key (WHO says where); {overwriting} overwrites it, \
+         DEL removes it first",
+        Excerpt(key)
+    )))
 }
 
 /// Copies the value and the expiry of a key to another; whether it was there.

@@ -3,7 +3,10 @@
 mod client;
 mod connection;
 pub(in crate::node) mod dispatch;
+pub(in crate::node) mod errands;
 mod error;
+mod find;
+mod forwarding;
 mod info;
 mod inspect;
 mod keys;

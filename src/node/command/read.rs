@@ -82,6 +82,21 @@ fn look_up<'a>(
     }
 }
 
+/// Writes what this node has of each key of a call, whatever other nodes may have.
+pub(in crate::node) fn read_here(state: &mut State, call: &mut Call<'_>, form: &KeyReply) {
+    call.reply.clear();
+    form.begin(&mut call.reply, call.args.len());
+    let mut found = 0;
+    for key in call.args.iter() {
+        let item = state.keyspace.get(call.now, state.keyspace.key(key));
+        found += usize::from(item.is_some());
+        form.put(&mut call.reply, call.now, key, item.as_ref().map(Found::of));
+    }
+    if form.shape == Shape::Count {
+        call.reply.count(found);
+    }
+}
+
 /// Makes a request a pending one: it holds its place among the replies of its connection until each of its
 /// keys is answered for. Keys before `first_open` are here or nowhere, the one there may be elsewhere. There is
 /// room for that many lookups.
@@ -95,7 +110,7 @@ pub(in crate::node) fn begin_pending(
     first_open: usize,
 ) {
     notices::settle(state, now);
-    let Some(request) = pending::begin(state, conn, head, form, keys.iter()) else { return };
+    let Some(request) = pending::begin(state, conn, head, form, true, keys.iter()) else { return };
     let mut begun = Vec::new();
     let wants_value = form.wanted == Wanted::Value;
     let mut local = |key| {
@@ -105,8 +120,8 @@ pub(in crate::node) fn begin_pending(
     let is_long = wants_value && keys.iter().map(&mut local).sum::<usize>() > LONG_REPLY_BYTES;
     // One value is what it is now; several are read as they are written.
     let is_read_later = is_long && keys.len() > 1;
-    if let Some(conn) = state.conns.get_mut(conn) {
-        conn.awaits_long_reply |= is_read_later;
+    if is_read_later {
+        pending::make_barrier(state, request);
     }
     for (part, key) in keys.iter().enumerate() {
         let hashed = state.keyspace.key(key);

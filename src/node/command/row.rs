@@ -27,6 +27,7 @@ pub struct Command {
     /// The version of Olivia that had it first.
     pub(in crate::node) since: &'static str,
     pub(in crate::node) access: Access,
+    pub(in crate::node) scope: Scope,
     pub(in crate::node) cost: Cost,
     /// How it differs from Redis; empty: it does not.
     pub(in crate::node) differs: &'static str,
@@ -51,6 +52,31 @@ pub enum Access {
     Read,
     Write,
 }
+
+/// Which nodes a command concerns beside the one that received it. What depends on the old values of keys is carried
+/// out once, by the node that holds them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// None: it reads, or does the same whatever there was.
+    Here,
+    /// The holder of its first key.
+    FirstKey,
+    /// The holder of each of its keys, apart from the others.
+    EachKey,
+    /// The one holder of all of its keys, which are changed together or not at all.
+    AllKeys,
+    /// The same in RESP, if an option after the keys and values is a condition, or asks for what there was.
+    Options,
+    /// All nodes that may hold one of its keys.
+    Claimants,
+    /// All linked nodes, if its argument says so.
+    Mesh,
+    /// The one holder of all keys on whose old values its queued requests depend.
+    Transaction,
+}
+
+/// Options of SET and MSETEX that depend on what there was.
+const CONDITIONS: [&str; 5] = ["NX", "XX", "GET", "KEEPTTL", "IFEQ"];
 
 /// What a call costs its connection, in keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +114,10 @@ impl Keys {
     pub(in crate::node) const COUNTED_PAIRS: Self = Self { first: 2, last: 0, step: 2 };
 
     /// The keys among arguments without the name.
-    pub(in crate::node) fn of<'a>(self, args: Args<'a>) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+    pub(in crate::node) fn of<'a>(
+        self,
+        args: Args<'a>,
+    ) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         let end = if self.is_counted() {
             let count = args.get(0).and_then(number).and_then(|count| usize::try_from(count).ok());
             count.unwrap_or(0).saturating_mul(self.step).saturating_add(1)
@@ -161,7 +190,7 @@ pub enum Effect {
 
 impl<'a> Call<'a> {
     /// The keys, in order.
-    pub(in crate::node) fn keys(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+    pub(in crate::node) fn keys(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         self.command.keys(self.reply.is_line(), self.args)
     }
 
@@ -206,6 +235,7 @@ impl Command {
             summary,
             since: "0.1.0",
             access: Access::None,
+            scope: Scope::Here,
             cost: Cost::Keys,
             differs: "",
             is_open: false,
@@ -223,6 +253,10 @@ impl Command {
 
     pub(in crate::node) const fn writes(self) -> Self {
         Self { access: Access::Write, ..self }
+    }
+
+    pub(in crate::node) const fn scope(self, scope: Scope) -> Self {
+        Self { scope, ..self }
     }
 
     pub(in crate::node) const fn open(self) -> Self {
@@ -265,8 +299,39 @@ impl Command {
         &self,
         is_line: bool,
         args: Args<'a>,
-    ) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+    ) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         self.key_positions(is_line).of(args)
+    }
+
+    /// Which nodes a request concerns: never [`Scope::Options`].
+    #[inline]
+    pub(in crate::node) fn scope_of(&self, is_line: bool, args: Args<'_>) -> Scope {
+        match self.scope {
+            Scope::Options if is_line || !self.has_conditions(args) => Scope::Here,
+            Scope::Options => Scope::AllKeys,
+            Scope::Mesh if !args.get(0).is_some_and(|word| word.eq_ignore_ascii_case(b"MESH")) => Scope::Here,
+            Scope::Here
+            | Scope::FirstKey
+            | Scope::EachKey
+            | Scope::AllKeys
+            | Scope::Claimants
+            | Scope::Mesh
+            | Scope::Transaction => self.scope,
+        }
+    }
+
+    /// Whether one of the options after keys and values depends on what there was.
+    fn has_conditions(&self, args: Args<'_>) -> bool {
+        let keys = self.key_positions(false);
+        let options = keys.first.saturating_sub(1) + 2 * keys.of(args).len();
+        let is_condition =
+            |word: &[u8]| CONDITIONS.iter().any(|option| word.eq_ignore_ascii_case(option.as_bytes()));
+        args.iter().skip(options).any(is_condition)
+    }
+
+    /// Arguments of each key in lines: the key and what is set off from it by colons.
+    pub(in crate::node) fn step(&self, is_line: bool) -> usize {
+        self.key_positions(is_line).step
     }
 
     fn key_positions(&self, is_line: bool) -> Keys {

@@ -6,8 +6,10 @@ use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, Effect};
 use crate::node::state::State;
 use crate::node::tasks::Scan;
+use crate::node::versions::floor;
 use crate::store::ScanCursor;
 use crate::wire::encoder::Encoder;
+use crate::wire::field::Excerpt;
 
 /// Keys that a step looks at.
 const KEYS_PER_STEP: usize = 1_024;
@@ -162,19 +164,36 @@ pub(in crate::node) fn dbsize<'a>(
     Ok(Effect::Reply)
 }
 
-/// FLUSHALL [ASYNC | SYNC], and FLUSHDB. In lines the reply is the number of keys removed. O(1): the memory is
-/// freed in steps later.
+/// FLUSHALL [ASYNC | SYNC | MESH], and FLUSHDB. In lines the reply is the number of keys removed. O(1): the memory is
+/// freed in steps later. With MESH on a node without links: nodes that are linked later drop their older keys.
 pub(in crate::node) fn flush<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    let is_mode = |mode: &[u8]| mode.eq_ignore_ascii_case(b"ASYNC") || mode.eq_ignore_ascii_case(b"SYNC");
+    let is_mode = |mode: &[u8]| {
+        ["ASYNC", "SYNC", "MESH"].iter().any(|known| mode.eq_ignore_ascii_case(known.as_bytes()))
+    };
     match (call.args.get(0), call.args.len()) {
         (None, _) => {}
         (Some(mode), 1) if is_mode(mode) => {}
+        (Some(mode), _) if call.reply.is_line() => {
+            return Err(CommandError::Sentence(format!(
+                "{} takes MESH, or nothing; not '{}'",
+                call.command.name,
+                Excerpt(mode)
+            )));
+        }
         (Some(mode), _) => return Err(CommandError::Syntax(call.command.name, mode)),
     }
-    let count = state.keyspace.clear();
+    let is_mesh = call.args.get(0).is_some_and(|mode| mode.eq_ignore_ascii_case(b"MESH"));
+    let count = state.keyspace.store().len();
+    if is_mesh {
+        floor::raise(state, call.now);
+    } else {
+        state.keyspace.clear();
+    }
     call.reply.status("OK");
-    if call.reply.is_line() {
-        call.reply.text(count);
+    match (call.reply.is_line(), is_mesh) {
+        (true, true) => call.reply.text("1 node"),
+        (true, false) => call.reply.text(count),
+        (false, _) => {}
     }
     Ok(Effect::Reply)
 }

@@ -1,7 +1,7 @@
 //! The table of commands: one row for each. Dispatch, HELP, COMMAND, limits before AUTH, costs, prefetching and
 //! the documentation are derived from it.
 
-use crate::node::command::row::{Command, Keys, Table, numbered};
+use crate::node::command::row::{Command, Keys, Scope, Table, numbered};
 use crate::node::command::{
     client, connection, info, inspect, keys, numbers, ranges, scan, server, settings, slow, status, strings,
     transaction,
@@ -28,6 +28,7 @@ const LIST: &[Command] = &[
     .resp(-2, Keys::ALL),
     Command::new("SET", "string", "Sets keys to values, all of them or none.", strings::set)
         .writes()
+        .scope(Scope::Options)
         .line("SET", "key:value", Syntax::Pairs, "SAT", "SET user:Ann,\"user:1\":\"Ann, Bo\"")
         .resp(-3, Keys::FIRST),
     Command::new("SETEX", "string", "Sets keys to values that expire after so many seconds.", strings::setex)
@@ -42,21 +43,19 @@ const LIST: &[Command] = &[
     )
     .writes()
     .resp(4, Keys::FIRST),
-    Command::new("SETNX", "string", "Sets those keys that are not on this node.", strings::setnx)
+    Command::new("SETNX", "string", "Sets those keys that are not there yet.", strings::setnx)
         .writes()
+        .scope(Scope::EachKey)
         .line("SETNX", "key:value", Syntax::Pairs, "SATNX", "SETNX lock:Ann")
         .resp(3, Keys::FIRST),
     Command::new("MSET", "string", "Sets keys to values, all of them or none.", strings::mset)
         .writes()
         .resp(-3, Keys::PAIRS),
-    Command::new(
-        "MSETNX",
-        "string",
-        "Sets keys to values if none of the keys is on this node.",
-        strings::msetnx,
-    )
-    .writes()
-    .resp(-3, Keys::PAIRS),
+    Command::new("MSETNX", "string", "Sets keys to values if none of the keys is there.", strings::msetnx)
+        .writes()
+        .scope(Scope::AllKeys)
+        .differs("CROSSSLOT unless one node holds all keys, or would create them.")
+        .resp(-3, Keys::PAIRS),
     Command::new(
         "MSETEX",
         "string",
@@ -64,18 +63,24 @@ const LIST: &[Command] = &[
         strings::msetex,
     )
     .writes()
+    .scope(Scope::Options)
+        .differs("With NX or XX as MSETNX.")
     .resp(-4, Keys::COUNTED_PAIRS),
     Command::new("GETSET", "string", "Sets a key and returns its old value.", strings::getset)
         .writes()
+        .scope(Scope::FirstKey)
         .resp(3, Keys::FIRST),
     Command::new("GETDEL", "string", "Removes a key and returns its value.", strings::getdel)
         .writes()
+        .scope(Scope::FirstKey)
         .resp(2, Keys::FIRST),
     Command::new("GETEX", "string", "Returns the value of a key and sets its expiry.", strings::getex)
         .writes()
+        .scope(Scope::FirstKey)
         .resp(-2, Keys::FIRST),
     Command::new("DELIFEQ", "string", "Removes a key that has a given value.", strings::delifeq)
         .writes()
+        .scope(Scope::FirstKey)
         .resp(3, Keys::FIRST),
     Command::new(
         "APPEND",
@@ -84,6 +89,7 @@ const LIST: &[Command] = &[
         ranges::append,
     )
     .writes()
+    .scope(Scope::AllKeys)
     .line("APPEND", "key:value", Syntax::Pairs, "APPENDED", "APPEND log:more")
     .resp(3, Keys::FIRST),
     Command::new("STRLEN", "string", "Returns the bytes of a value.", ranges::strlen)
@@ -97,6 +103,7 @@ const LIST: &[Command] = &[
         .resp(4, Keys::FIRST),
     Command::new("SETRANGE", "string", "Overwrites a part of a value.", ranges::setrange)
         .writes()
+        .scope(Scope::FirstKey)
         .resp(4, Keys::FIRST),
     Command::new(
         "LCS",
@@ -110,6 +117,7 @@ const LIST: &[Command] = &[
     .resp(-3, Keys::TWO),
     Command::new("INCR", "string", "Adds 1 to whole numbers, from 0 where there is no key.", numbers::incr)
         .writes()
+        .scope(Scope::AllKeys)
         .line("INCR", "key", Syntax::Keys, "COUNTS", "INCR visits")
         .resp(2, Keys::FIRST),
     Command::new(
@@ -119,23 +127,31 @@ const LIST: &[Command] = &[
         numbers::decr,
     )
     .writes()
+    .scope(Scope::AllKeys)
     .line("DECR", "key", Syntax::Keys, "COUNTS", "DECR stock")
     .resp(2, Keys::FIRST),
     Command::new("INCRBY", "string", "Adds to a whole number.", numbers::incr_by)
         .writes()
+        .scope(Scope::FirstKey)
         .resp(3, Keys::FIRST),
     Command::new("DECRBY", "string", "Subtracts from a whole number.", numbers::decr_by)
         .writes()
+        .scope(Scope::FirstKey)
         .resp(3, Keys::FIRST),
     Command::new("INCRBYFLOAT", "string", "Adds to a number with a fraction.", numbers::incr_by_float)
         .differs("Adds decimals exactly, where Redis rounds long doubles.")
         .writes()
+        .scope(Scope::FirstKey)
         .resp(3, Keys::FIRST),
     Command::new("DEL", "generic", "Removes keys.", keys::del)
         .writes()
+        .scope(Scope::Claimants)
         .line("DEL", "key", Syntax::Keys, "DELETED", "DEL user,\"user:1\"")
         .resp(-2, Keys::ALL),
-    Command::new("UNLINK", "generic", "Removes keys, as DEL does.", keys::del).writes().resp(-2, Keys::ALL),
+    Command::new("UNLINK", "generic", "Removes keys, as DEL does.", keys::del)
+        .writes()
+        .scope(Scope::Claimants)
+        .resp(-2, Keys::ALL),
     Command::new("EXISTS", "generic", "Returns which keys there are, anywhere in the mesh.", keys::exists)
         .reads()
         .line("EXISTS", "key", Syntax::Keys, "EXIST", "EXISTS user,\"user:1\"")
@@ -148,14 +164,17 @@ const LIST: &[Command] = &[
         .resp(2, Keys::FIRST),
     Command::new("EXPIRE", "generic", "Has keys expire after so many seconds.", keys::expire)
         .writes()
+        .scope(Scope::EachKey)
         .line("EXPIRE", "key:seconds", Syntax::Numbers, "EXPIRES", "EXPIRE session:30")
         .resp(-3, Keys::FIRST),
     Command::new("PEXPIRE", "generic", "Has a key expire after so many milliseconds.", keys::pexpire)
         .writes()
+        .scope(Scope::FirstKey)
         .resp(-3, Keys::FIRST),
     Command::new("EXPIREAT", "generic", "Has a key expire at a time in seconds since 1970.", keys::expireat)
         .differs("Up to the year 9999, as every expiry.")
         .writes()
+        .scope(Scope::FirstKey)
         .resp(-3, Keys::FIRST),
     Command::new(
         "PEXPIREAT",
@@ -164,9 +183,11 @@ const LIST: &[Command] = &[
         keys::pexpireat,
     )
     .writes()
+    .scope(Scope::FirstKey)
     .resp(-3, Keys::FIRST),
     Command::new("PERSIST", "generic", "Takes the expiry from keys.", keys::persist)
         .writes()
+        .scope(Scope::EachKey)
         .line("PERSIST", "key", Syntax::Keys, "PERSISTS", "PERSIST session")
         .resp(2, Keys::FIRST),
     Command::new("TTL", "generic", "Returns the seconds left until keys expire, rounded up.", keys::ttl)
@@ -193,16 +214,20 @@ const LIST: &[Command] = &[
     )
     .reads()
     .resp(2, Keys::FIRST),
-    Command::new("RENAME", "generic", "Gives a key another name.", keys::rename).writes().resp(3, Keys::TWO),
-    Command::new(
-        "RENAMENX",
-        "generic",
-        "Gives a key another name that no key has on this node.",
-        keys::renamenx,
-    )
-    .writes()
-    .resp(3, Keys::TWO),
-    Command::new("COPY", "generic", "Copies a key to another name.", keys::copy).writes().resp(-3, Keys::TWO),
+    Command::new("RENAME", "generic", "Gives a key another name.", keys::rename)
+        .writes()
+        .scope(Scope::FirstKey)
+        .resp(3, Keys::TWO),
+    Command::new("RENAMENX", "generic", "Gives a key another name that no key has.", keys::renamenx)
+        .writes()
+        .scope(Scope::FirstKey)
+        .differs("An error if another node may hold the new name.")
+        .resp(3, Keys::TWO),
+    Command::new("COPY", "generic", "Copies a key to another name.", keys::copy)
+        .writes()
+        .scope(Scope::FirstKey)
+        .differs("Without REPLACE an error if another node may hold the new name.")
+        .resp(-3, Keys::TWO),
     Command::new("KEYS", "generic", "Returns the keys of this node that match a pattern.", scan::keys)
         .differs("Keys of this node; up to 1,023 characters beside `*`.")
         .takes_a_step()
@@ -225,10 +250,19 @@ const LIST: &[Command] = &[
         "COUNT",
         "COUNT",
     ),
-    Command::new("FLUSHALL", "server", "Removes all keys of this node.", scan::flush)
-        .line("FLUSHALL", "", Syntax::Bare, "FLUSHED", "FLUSHALL")
-        .resp(-1, Keys::NONE),
+    Command::new(
+        "FLUSHALL",
+        "server",
+        "Removes all keys of this node, and with MESH those of all linked nodes.",
+        scan::flush,
+    )
+    .scope(Scope::Mesh)
+    .differs("Keys of this node; FLUSHALL MESH for all nodes.")
+    .line("FLUSHALL", "[MESH]", Syntax::Words, "FLUSHED", "FLUSHALL MESH")
+    .resp(-1, Keys::NONE),
     Command::new("FLUSHDB", "server", "Removes all keys of this node, as FLUSHALL does.", scan::flush)
+        .scope(Scope::Mesh)
+        .differs("As FLUSHALL.")
         .resp(-1, Keys::NONE),
     Command::new("WHO", "mesh", "Returns the nodes that hold a key, or whose filters claim it.", status::who)
         .line("WHO", "key", Syntax::Key, "HELD", "WHO user"),
@@ -360,7 +394,7 @@ const LIST: &[Command] = &[
         .differs("LADDR meets no client. Links of peers are never closed.")
         .resp(-3, Keys::NONE),
     Command::new("CLIENT REPLY", "connection", "Has requests answered or not.", client::reply)
-        .differs("Keys are not looked up on other nodes for a request that is not answered.")
+        .differs("Keys are not read on other nodes for a request that is not answered.")
         .resp(3, Keys::NONE),
     Command::new("CLIENT NO-EVICT", "connection", "Accepts on and off.", client::switch)
         .differs("Without effect: the limit of all buffers holds for every client.")
@@ -377,7 +411,8 @@ const LIST: &[Command] = &[
         .resp(1, Keys::NONE),
     Command::new("EXEC", "transactions", "Carries out the transaction.", transaction::exec)
         .immediate()
-        .differs("A key on other nodes is read as it is when its holder answers.")
+        .scope(Scope::Transaction)
+        .differs("EXECABORT if no node holds all keys that queued requests depend on.")
         .resp(1, Keys::NONE),
     Command::new(
         "DISCARD",
@@ -611,11 +646,22 @@ mod tests {
             errors\nare those of Redis 7.2, but for what is said here. Any other command gets Redis's error for an \
             unknown one.\n\n\
             ## What differs in meaning\n\n\
-            - Reads find a key wherever in the mesh it is. Writes act on the node that receives them: DEL and \
-            EXPIRE do not\n  reach a key of another node, and INCR of one begins at 0 here.\n\
+            - Reads find a key wherever in the mesh it is. A key has one value: SET is carried out by the node that \
+            receives\n  it, and older values on other nodes are dropped. DEL reaches every node that may hold a key.\n\
+            - A command that depends on the old value (INCR, APPEND, SET NX, GETDEL, EXPIRE, ...) is carried out \
+            once, by the\n  node that holds the key. Later requests of the connection wait for its reply. A lost \
+            answer is the error\n  `UNKNOWN`: it was carried out once or not at all, and no client repeats it by \
+            itself. While a node that cannot\n  be reached may hold the key, nothing is done, and the error is \
+            `UNREACHABLE`. `TRYAGAIN`: nothing was done.\n\
+            - A new key is created at its birthplace, one node among the linked ones. Keys with the same `{tag}` are \
+            born\n  on the same node.\n\
+            - MSETNX, MSETEX with NX or XX, and in lines INCR and APPEND of several keys need one node that holds \
+            all keys;\n  else the error is `CROSSSLOT`. RENAME, RENAMENX and COPY are carried out where the old \
+            name is.\n\
             - WATCH takes keys of this node, or of none; a key that may be on another node is an error.\n\
-            - A transaction is carried out without a request of another client in between on this node. A key of \
-            another\n  node is read as it is when that node answers.\n\
+            - EXEC carries out what depends on old values, and all other requests for the same keys, on the one node \
+            that\n  holds these keys, then the rest here; if there is no such node, nothing, with `EXECABORT`. A \
+            key of another\n  node that is only read is read as it is when that node answers.\n\
             - There is one database, 0, and one user, `default`. Nothing is saved to disk. There are strings only.\n\
             - An answer to a wrong password comes at most once per second, and the tenth closes the connection.\n\
             - CONFIG SET holds until the configuration file is read again.\n"

@@ -29,7 +29,7 @@ pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, head: 
 /// Takes a reply slot for a scan. Later requests of the connection wait for it, as they may change what it finds.
 pub(in crate::node) fn begin_scan(state: &mut State, key: ConnKey, head: ReplyHead, scan: Box<Scan>) {
     let Some(conn) = state.conns.get_mut(key) else { return };
-    conn.has_scan = true;
+    conn.barriers += 1;
     let waiter = Waiter::new(key, conn.replies.hold(), ReplyForm::Values(head));
     state.tasks.wait(waiter, Job::Scan(scan), |_| false);
 }
@@ -80,8 +80,9 @@ fn step_of_scan(state: &mut State, now: Now, mut scan: Box<Scan>, waiters: &mut 
     let is_too_long = found_bytes > limit_bytes as usize;
     for waiter in &*waiters {
         if let Some(conn) = state.conns.get_mut(waiter.conn) {
-            conn.has_scan = !is_complete && !is_too_long;
-            let bytes = if conn.has_scan { found_bytes } else { 0 };
+            let has_ended = is_complete || is_too_long;
+            conn.barriers -= usize::from(has_ended);
+            let bytes = if has_ended { 0 } else { found_bytes };
             conn.pending_bytes = conn.pending_bytes + bytes - scan.counted;
             scan.counted = bytes;
             mark_dirty(state, waiter.conn);

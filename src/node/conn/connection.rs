@@ -255,16 +255,19 @@ pub struct Conn {
     pub(in crate::node) session: Option<Box<Session>>,
     /// Its session decides what becomes of each request: it is queued, or not answered.
     pub(in crate::node) is_intercepted: bool,
+    /// The requests of its transaction are being carried out.
+    pub(in crate::node) is_transacting: bool,
     /// The answer to a wrong password waits for its time.
     pub(in crate::node) is_refused: bool,
     /// How far an unfinished request in RESP is parsed.
     pub(in crate::node) progress: Progress,
     /// All of `inbound` is the beginning of a line, without its end.
     pub(in crate::node) has_partial_line: bool,
-    /// A long reply reads keys of this node as it is written; later requests wait for its end.
-    pub(in crate::node) awaits_long_reply: bool,
-    /// One of its requests is a scan under way; later ones wait.
-    pub(in crate::node) has_scan: bool,
+    /// Requests under way that later ones of the connection wait for, since those could change what they find or
+    /// depend on what they do: commands on another node, scans, long replies that read keys of this node.
+    pub(in crate::node) barriers: usize,
+    /// The request whose turn it is waits for the replies to all earlier ones.
+    pub(in crate::node) awaits_replies: bool,
     /// A request was received.
     pub(in crate::node) has_asked: bool,
     /// In the list of connections to be reconciled before the node returns.
@@ -308,11 +311,12 @@ impl Conn {
             protocol: None,
             session: None,
             is_intercepted: false,
+            is_transacting: false,
             is_refused: false,
             progress: Progress::default(),
             has_partial_line: false,
-            awaits_long_reply: false,
-            has_scan: false,
+            barriers: 0,
+            awaits_replies: false,
             has_asked: false,
             is_dirty: false,
             is_flushing: false,
@@ -410,13 +414,15 @@ impl Conn {
         self.is_paused = false;
     }
 
-    /// Whether its requests have to wait: a wrong password is to be answered first, its output is over `outbound_pause_bytes`, too many of its keys
-    /// are being looked up, or a response in HTTP, which may be long, is being written. Frames never wait: two nodes that wait for each other would deadlock.
+    /// Whether its requests have to wait: for a request that is a barrier, for earlier replies, for the answer to a
+    /// wrong password; or its output is over `outbound_pause_bytes`, too many of its keys are being looked up, or a
+    /// response in HTTP, which may be long, is being written. Frames never wait: two nodes that wait for each other
+    /// would deadlock.
     pub(in crate::node) fn must_pause(&self, limits: &Limits) -> bool {
         self.is_client()
-            && (self.awaits_long_reply
+            && (self.barriers > 0
                 || self.is_refused
-                || self.has_scan
+                || (self.awaits_replies && self.replies.waiting() > 0)
                 || self.unsent() > limits.outbound_pause_bytes as usize
                 || self.lookups.max(self.replies.waiting()) >= limits.lookups_per_connection as usize
                 || (self.protocol == Some(ClientProtocol::Http) && self.replies.waiting() > 0))

@@ -11,6 +11,7 @@ use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::node::conn::measure;
 use crate::node::ids::{ConnKey, PendingKey};
 use crate::node::keyspace::Keyspace;
+use crate::node::lookup::forwarded::Errand;
 use crate::node::lookup::table::{Answer, Found, KeyReply, Part, PendingRequest, Shape, Waiter, Writer};
 use crate::node::schedule::cost_of_bytes;
 use crate::node::state::{State, mark_dirty};
@@ -28,16 +29,18 @@ const QUOTED_BYTES: usize = 32 * 1024;
 /// What a reply costs beside its bytes: as much as a request.
 const REPLY_COST_BYTES: usize = BYTES_PER_STEP / KEYS_PER_STEP;
 
-/// Holds a place among the replies of a connection for a request, no key of which has a result yet.
+/// Holds a place among the replies of a connection for a request, no key of which has a result yet; none for one that
+/// is not answered.
 pub(in crate::node) fn begin<'k>(
     state: &mut State,
     conn_key: ConnKey,
     head: ReplyHead,
     form: KeyReply,
+    is_answered: bool,
     keys: impl Iterator<Item = &'k [u8]>,
 ) -> Option<PendingKey> {
     let conn = state.conns.get_mut(conn_key)?;
-    let place = conn.replies.hold();
+    let place = is_answered.then(|| conn.replies.hold());
     let parts: Vec<Part> = keys.map(|key| Part { key: key.into(), answer: Answer::Waiting }).collect();
     let bytes = parts.iter().map(|part| part.key.len()).sum::<usize>();
     let waiting = parts.len();
@@ -54,9 +57,21 @@ pub(in crate::node) fn begin<'k>(
         bytes,
         reply_bytes: bytes,
         is_too_long: false,
+        is_barrier: false,
+        transaction: None,
         writer: None,
     };
     Some(state.mesh.lookups.pending.insert(request))
+}
+
+/// Has later requests of the connection wait for the reply to this one.
+pub(in crate::node) fn make_barrier(state: &mut State, key: PendingKey) {
+    let Some(request) = state.mesh.lookups.pending.get_mut(key) else { return };
+    if !std::mem::replace(&mut request.is_barrier, true)
+        && let Some(conn) = state.conns.get_mut(request.conn)
+    {
+        conn.barriers += 1;
+    }
 }
 
 /// Stores the result for one key, whose value has `value_bytes`; the last one completes the request, and its
@@ -94,37 +109,48 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
     *budget = budget.saturating_sub(REPLY_COST_BYTES);
     let State { conns, pool, stats, config, keyspace, mesh, .. } = state;
     let Some(request) = mesh.lookups.pending.get_mut(key) else { return true };
+    if request.transaction.is_some() {
+        mesh.lookups.errands.push_back(Errand::Transaction(key));
+        return true;
+    }
     let Some(conn) = conns.get_mut(request.conn) else {
         mesh.lookups.pending.remove(key);
         stats.lookups_unwanted += 1;
         return true;
     };
     let conn_key = request.conn;
-    let is_long = request.reply_bytes > LONG_REPLY_BYTES;
+    let is_long = request.reply_bytes > LONG_REPLY_BYTES && request.failures() == 0;
     // A number is not known before its end.
-    if is_long && !request.is_too_long && request.form.shape != Shape::Count {
+    if is_long
+        && !request.is_too_long
+        && request.form.shape != Shape::Count
+        && let Some(place) = request.place
+    {
         let mut reply = Encoder::resume(pool.take(), &request.head);
         request.form.begin(&mut reply, request.parts.len());
         reply.leave_gaps();
         request.writer = Some(Writer { reply, next: 0, quoted: SharedBytes::default() });
         if let Some(part) = request.parts.first() {
-            measure::looked_up(conn, &config.limits, now, request.place, &part.key);
+            measure::looked_up(conn, &config.limits, now, place, &part.key);
         }
-        conn.replies.write_later(now.mono, request.place, key);
+        conn.replies.write_later(now.mono, place, key);
         mark_dirty(state, conn_key);
         return true;
     }
     let Some(request) = mesh.lookups.pending.remove(key) else { return true };
-    conn.awaits_long_reply &= !request.reads_here();
+    conn.barriers -= usize::from(request.is_barrier);
     conn.pending_bytes = conn.pending_bytes.saturating_sub(request.memory_bytes());
     let limit_bytes = config.limits.reply_bytes_max;
     let mut reply = Encoder::resume(pool.take(), &request.head);
-    if !request.is_too_long {
+    if request.failures() > 0 {
+        stats.request_errors += 1;
+        put_failure(&request, &mut reply);
+    } else if !request.is_too_long {
         request.form.begin(&mut reply, request.parts.len());
         let found = request.parts.iter().filter(|part| write_part(&request, part, keyspace, now, &mut reply));
-        let found = found.count();
+        let count = found.count();
         if request.form.shape == Shape::Count {
-            reply.count(found);
+            reply.count(count);
         }
     }
     if request.is_too_long || reply.len() > limit_bytes as usize {
@@ -133,13 +159,46 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
     }
     let text = reply.end();
     *budget = budget.saturating_sub(text.len());
-    if let Some(part) = request.parts.first() {
-        measure::looked_up(conn, &config.limits, now, request.place, &part.key);
+    if let Some(place) = request.place {
+        if let Some(part) = request.parts.first() {
+            measure::looked_up(conn, &config.limits, now, place, &part.key);
+        }
+        conn.fill(now.mono, place, &text, pool);
     }
-    conn.fill(now.mono, request.place, &text, pool);
     pool.give(text);
     mark_dirty(state, conn_key);
     true
+}
+
+/// Writes the error about the first key of a request for which it failed. Of several keys the others may be changed.
+fn put_failure(request: &PendingRequest, reply: &mut Encoder) {
+    let (failed, all) = (request.failures(), request.parts.len());
+    for part in &request.parts {
+        match &part.answer {
+            Answer::Failed(failure) if all > 1 => {
+                let about = failure.about(&part.key);
+                return reply
+                    .error(failure.code(), format_args!("for {failed} of {all} keys, the first: {about}"));
+            }
+            Answer::Failed(failure) => return reply.error(failure.code(), failure.about(&part.key)),
+            Answer::Error(error) => return reply.append_error(error),
+            Answer::Reply(_) | Answer::Found { .. } | Answer::Here | Answer::Missing | Answer::Waiting => {}
+        }
+    }
+}
+
+/// Takes out a complete request whose reply is written otherwise: in its place, which is the last one.
+pub(in crate::node) fn take(state: &mut State, key: PendingKey) -> Option<PendingRequest> {
+    let request = state.mesh.lookups.pending.remove(key)?;
+    if let Some(conn) = state.conns.get_mut(request.conn) {
+        conn.barriers -= usize::from(request.is_barrier);
+        conn.pending_bytes = conn.pending_bytes.saturating_sub(request.memory_bytes());
+        if let Some(place) = request.place {
+            conn.replies.withdraw(place);
+        }
+        mark_dirty(state, request.conn);
+    }
+    Some(request)
 }
 
 /// Writes the next piece of the long reply whose turn it is on this connection, if there is one: so the output
@@ -173,8 +232,8 @@ pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKe
     conn.outbound.push_piece(writer.reply.end(), pool);
     let cost = cost_of_bytes(conn.outbound.len() - unsent);
     conn.replies.end_long(now.mono, &mut conn.outbound, pool);
-    conn.awaits_long_reply &= !request.reads_here();
     if let Some(request) = mesh.lookups.pending.remove(key) {
+        conn.barriers -= usize::from(request.is_barrier);
         conn.pending_bytes = conn.pending_bytes.saturating_sub(request.memory_bytes());
     }
     cost
@@ -201,7 +260,9 @@ fn write_parts(
         let value = match &part.answer {
             Answer::Here => keyspace.share(now, keyspace.key(&part.key)).unwrap_or_default(),
             Answer::Found { value, .. } => value.clone(),
-            Answer::Missing | Answer::Waiting => SharedBytes::default(),
+            Answer::Missing | Answer::Waiting | Answer::Reply(_) | Answer::Error(_) | Answer::Failed(_) => {
+                SharedBytes::default()
+            }
         };
         let shown = request.form.shown(value.len());
         let value = value.slice(shown);
@@ -233,7 +294,11 @@ fn write_part(
         }
         Answer::Found { until: Some(until), .. } if until.has_come(now.mono) => None,
         Answer::Found { value, until } => Some(Found { value: value.as_slice(), until: *until }),
-        Answer::Missing | Answer::Waiting => None,
+        Answer::Reply(bytes) => {
+            reply.append(bytes);
+            return true;
+        }
+        Answer::Missing | Answer::Waiting | Answer::Error(_) | Answer::Failed(_) => None,
     };
     request.form.put(reply, now, &part.key, found);
     found.is_some()

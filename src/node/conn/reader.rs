@@ -10,6 +10,7 @@
 use crate::base::time::Now;
 use crate::limits::{Limits, RESP_ARGS_MAX};
 use crate::node::command::dispatch;
+use crate::node::command::errands;
 use crate::node::command::prefetch::{prefetch_lines, prefetch_requests};
 use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn, Phase, Role};
 use crate::node::conn::measure;
@@ -250,6 +251,7 @@ fn serve_link(
             frame::Front::Frame { frame, consumed } => {
                 at += consumed;
                 turn.cost += cost_of_bytes(consumed) + frames::execute(state, now, peer, &frame, consumed);
+                turn.cost += errands::run(state, now);
             }
         }
     }
@@ -320,6 +322,7 @@ fn serve_requests(
             break;
         }
         conn.has_partial_line = false;
+        conn.awaits_replies = false;
         let is_authenticated = conn.is_authenticated;
         let rest = &input[at..];
         if conn.protocol.is_none() {
@@ -335,6 +338,13 @@ fn serve_requests(
             }
         };
         let Some((consumed, cost)) = served else { break };
+        if cost == 0 {
+            // It waits for the replies to earlier ones, and is read again then.
+            if let Some(conn) = state.conns.get_mut(key) {
+                conn.is_paused = true;
+            }
+            break;
+        }
         at += consumed;
         keys += cost;
         let head = state.keyspace.changelog().head().seq;

@@ -177,6 +177,16 @@ impl Replies {
         place
     }
 
+    /// Gives a place back that waits and behind which nothing stands: what comes next stands there.
+    pub fn withdraw(&mut self, place: Place) {
+        if place.0 + 1 == self.first + self.slots.len() as u64
+            && let Some(Slot { reply: Reply::Waiting, .. }) = self.slots.back()
+        {
+            self.slots.pop_back();
+            self.waiting -= 1;
+        }
+    }
+
     /// Puts a reply, a whole line, into its place, and moves what is complete at the front to
     /// `outbound`. False, and nothing changed, if the place is not waiting.
     pub fn fill(

@@ -251,6 +251,7 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     if let Some(reader) = peer.reader.take() {
         state.keyspace.publication().1.leave(reader);
     }
+    peer.was_known = !state.mesh.filters.is_unknown(peer.filter);
     peer.receiver.unlinked(&mut state.mesh.filters);
     peer.filter_known_at = None;
     peer.resync = None;

@@ -2,13 +2,19 @@
 //!
 //! Each has a row of policy, and everything that sends, queues, repeats or answers queries works by it.
 
-use crate::wire::frame::{Body, Wanted};
+use crate::wire::frame::Wanted;
 
 /// What the peer is to do with the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::node) enum Operation {
     /// Return what its own store has of it.
     Lookup(Wanted),
+    /// Carry out a command, if it holds the key.
+    Execute,
+    /// Delete the key.
+    Delete,
+    /// Drop all keys up to a version.
+    Floor,
 }
 
 /// How an operation may be sent.
@@ -18,20 +24,22 @@ pub(in crate::node) struct Policy {
     pub(in crate::node) is_hedged: bool,
     /// A query whose link broke is sent again; otherwise its outcome is unknown, and it ends.
     pub(in crate::node) is_repeatable: bool,
+    /// One for several requests.
+    pub(in crate::node) is_joined: bool,
+    /// Its queries go behind the changes of the own filter, in the ordered stream of the link.
+    pub(in crate::node) is_ordered: bool,
 }
 
 impl Operation {
     /// The row of an operation.
     pub(in crate::node) const fn policy(self) -> Policy {
         match self {
-            Self::Lookup(_) => Policy { is_hedged: true, is_repeatable: true },
-        }
-    }
-
-    /// The frame that requests it.
-    pub(in crate::node) const fn query(self, key: &[u8]) -> Body<'_> {
-        match self {
-            Self::Lookup(wanted) => Body::Get { key, wanted },
+            Self::Lookup(_) => {
+                Policy { is_hedged: true, is_repeatable: true, is_joined: true, is_ordered: false }
+            }
+            Self::Execute | Self::Delete | Self::Floor => {
+                Policy { is_hedged: false, is_repeatable: false, is_joined: false, is_ordered: true }
+            }
         }
     }
 }

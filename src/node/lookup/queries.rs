@@ -3,8 +3,8 @@
 
 use crate::base::time::Instant;
 use crate::node::ids::LookupKey;
-use crate::node::lookup::operation::Operation;
 use crate::store::KeyHash;
+use crate::wire::frame::Wanted;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ impl Queries {
 #[derive(Debug)]
 pub(in crate::node) struct DeferredQuery {
     pub(in crate::node) request: u32,
-    pub(in crate::node) operation: Operation,
+    pub(in crate::node) wanted: Wanted,
     pub(in crate::node) key: Box<[u8]>,
     received_at: Instant,
 }
@@ -129,9 +129,9 @@ impl DeferredQueries {
     }
 
     /// Defers a query.
-    pub(in crate::node) fn push(&mut self, now: Instant, request: u32, operation: Operation, key: &[u8]) {
+    pub(in crate::node) fn push(&mut self, now: Instant, request: u32, wanted: Wanted, key: &[u8]) {
         self.bytes += key.len();
-        self.queue.push_back(DeferredQuery { request, operation, key: key.into(), received_at: now });
+        self.queue.push_back(DeferredQuery { request, wanted, key: key.into(), received_at: now });
     }
 
     /// Takes out the oldest.

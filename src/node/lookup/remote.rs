@@ -12,17 +12,23 @@
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::{Instant, Now};
 use crate::filter::claim_stats::Claim;
-use crate::limits::{MeshLimits, QUESTIONS_PER_STEP};
+use crate::limits::QUESTIONS_PER_STEP;
 use crate::node::conn::pending::store_part;
 use crate::node::ids::{LookupKey, NodeId, PeerKey};
+use crate::node::lookup::broadcast;
+use crate::node::lookup::forward;
+use crate::node::lookup::forwarded::Failure;
 use crate::node::lookup::operation::Operation;
 use crate::node::lookup::queries::InFlightQuery;
+use crate::node::lookup::query::{
+    arm, is_about, is_queryable, query, query_waiting, remove, take_answer, timeout, try_after,
+};
 use crate::node::lookup::table::{Answer, Due, Lookup, PendingRequest, Queried, QueryReason, Waiter};
 use crate::node::peer::link_output;
 use crate::node::peer::table::Peer;
 use crate::node::state::{State, Timer};
 use crate::store::{Expiry, HashedKey, KeyHash, Version};
-use crate::wire::frame::{Hints, Wanted};
+use crate::wire::frame::{Body, Hints, Wanted};
 use std::time::Duration;
 
 /// How soon lookups that are due are looked at again while links have unread input.
@@ -101,6 +107,7 @@ pub(in crate::node) fn look_up(
     let moved = state.mesh.moved.get(hash);
     let tombstone = state.keyspace.tombstones().version(HashedKey { hash, bytes: key });
     let floor = moved.map(|moved| moved.version).max(tombstone).unwrap_or_default();
+    let floor = floor.max(state.mesh.floor);
     let mut lookup = Lookup::new(key, hash, operation, waiter, ends_at, floor);
     lookup.candidates = candidates;
     if let Some(holder) = moved.and_then(|moved| moved.holder)
@@ -127,23 +134,19 @@ fn candidates(state: &mut State) -> Vec<PeerKey> {
     found.into_iter().map(|(_, key)| key).collect()
 }
 
-/// How long an answer is waited for before the next candidate is queried too.
-fn try_after(limits: &MeshLimits) -> Duration {
-    Duration::from_millis(limits.lookup_try_ms.into())
-}
-
-/// How long a lookup may take in all, and a probe.
-fn timeout(limits: &MeshLimits) -> Duration {
-    Duration::from_millis(limits.lookup_timeout_ms.into())
-}
-
-fn is_queryable(state: &State, peer: PeerKey) -> bool {
-    state.mesh.peers.get(peer).is_some_and(Peer::is_queryable)
+/// Goes on with a lookup of which no query is in flight, by its operation.
+fn advance(state: &mut State, now: Now, key: LookupKey) {
+    match state.mesh.lookups.get(key).map(|lookup| lookup.operation) {
+        Some(Operation::Lookup(_)) => query_next(state, now, key),
+        Some(Operation::Execute) => forward::advance(state, now, key),
+        Some(Operation::Delete | Operation::Floor) => broadcast::finish(state, now, key),
+        None => {}
+    }
 }
 
 /// Queries the next candidate; after the last one, the peers with unknown filters. Ends the lookup if no answer
 /// is outstanding then.
-fn advance(state: &mut State, now: Now, key: LookupKey) {
+fn query_next(state: &mut State, now: Now, key: LookupKey) {
     while let Some(lookup) = state.mesh.lookups.get_mut(key) {
         let Some(peer) = lookup.candidates.pop() else {
             query_unknown(state, now, key);
@@ -179,30 +182,6 @@ fn query_unknown(state: &mut State, now: Now, key: LookupKey) {
     }
 }
 
-/// Sends a query to a peer, or has the lookup wait for a slot if `lookups_per_peer` are in flight.
-fn query(state: &mut State, now: Now, key: LookupKey, peer_key: PeerKey, reason: QueryReason) {
-    let State { mesh, config, stats, .. } = state;
-    mesh.lookups.count_query();
-    let Some(lookup) = mesh.lookups.get_mut(key) else { return };
-    let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
-    lookup.queried.retain(|queried| queried.peer != peer_key);
-    if peer.queries.len() >= config.limits.lookups_per_peer as usize {
-        peer.queries.wait(key);
-        lookup.queried.push(Queried { peer: peer_key, request: None, reason });
-        return;
-    }
-    let request =
-        peer.queries.begin(InFlightQuery { lookup: Some(key), hash: lookup.hash, sent_at: now.mono });
-    lookup.queried.push(Queried { peer: peer_key, request: Some(request), reason });
-    stats.queries += 1;
-    // Taken out of the lookup while the frame is written, which borrows the whole state.
-    let (operation, text) = (lookup.operation, std::mem::take(&mut lookup.key));
-    link_output::send_answer(state, now, peer_key, request, &operation.query(&text));
-    if let Some(lookup) = state.mesh.lookups.get_mut(key) {
-        lookup.key = text;
-    }
-}
-
 /// Takes in a peer's answer. An answer to no query in flight, or about another key, changes nothing.
 pub(in crate::node) fn answered(
     state: &mut State,
@@ -212,30 +191,15 @@ pub(in crate::node) fn answered(
     hash: KeyHash,
     answer: &QueryAnswer<'_>,
 ) {
+    if !is_about(state, peer_key, request, |operation| matches!(operation, Operation::Lookup(_))) {
+        return;
+    }
+    let is_hit = !matches!(answer, QueryAnswer::None { .. });
+    let taken = take_answer(state, now, peer_key, request, hash, is_hit);
+    let Some((key, query, reason)) = taken else { return };
     let State { mesh, stats, .. } = state;
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
-    let Some(query) = peer.queries.get(request) else {
-        stats.answers_late += 1;
-        return;
-    };
-    if query.hash != hash {
-        stats.answers_mismatched += 1;
-        return;
-    }
-    let is_oldest = peer.queries.is_oldest(request);
-    peer.queries.end(request);
-    let Some(key) = query.lookup else { return probe_answered(state, now, peer_key, query) };
-    if is_oldest {
-        peer.breaker.answered();
-    }
-    peer.measured(now.mono.since(query.sent_at));
-    let is_miss = matches!(answer, QueryAnswer::None { .. });
-    stats.query_hits += u64::from(!is_miss);
-    stats.query_misses += u64::from(is_miss);
-    let Some(lookup) = mesh.lookups.get_mut(key) else { return };
-    let reason = lookup.queried.iter().find(|queried| queried.peer == peer_key).map(|queried| queried.reason);
-    lookup.queried.retain(|queried| queried.peer != peer_key);
-    if reason == Some(QueryReason::Claimed) {
+    if reason == QueryReason::Claimed {
         let claim = match answer {
             QueryAnswer::Value { .. } | QueryAnswer::TooLong => Claim::Hit,
             QueryAnswer::None { .. } if mesh.filters.claims(peer.filter, hash.0) => Claim::FalsePositive,
@@ -246,13 +210,17 @@ pub(in crate::node) fn answered(
         peer.claim_stats.claimed(hash.0, claim);
     }
     match *answer {
-        QueryAnswer::Value { version, value, left_ms } if version >= lookup.floor => {
+        QueryAnswer::Value { version, value, left_ms }
+            if mesh.lookups.get(key).is_some_and(|lookup| version >= lookup.floor) =>
+        {
             // The holder counted from a moment after the query was sent, so this is never too late.
             let until = left_ms.map(|left| Expiry::in_millis_at_most(query.sent_at, left));
             finish(state, now, key, &End::Found { value, until });
         }
         QueryAnswer::Value { .. } | QueryAnswer::TooLong | QueryAnswer::None { .. } => {
-            lookup.refuse(peer_key);
+            if let Some(lookup) = mesh.lookups.get_mut(key) {
+                lookup.refuse(peer_key);
+            }
             if let QueryAnswer::None { moved_version, hints } = *answer {
                 follow_hints(state, key, peer_key, moved_version, hints);
             }
@@ -297,7 +265,8 @@ pub(in crate::node) fn finish_here(state: &mut State, now: Now, hash: KeyHash) {
         return;
     }
     for lookup in state.mesh.lookups.with_hash(hash).collect::<Vec<_>>() {
-        let Some(bytes) = state.mesh.lookups.get(lookup).map(|lookup| lookup.key.clone()) else { continue };
+        let lookup_of = state.mesh.lookups.get(lookup).filter(|lookup| lookup.operation.policy().is_joined);
+        let Some(bytes) = lookup_of.map(|lookup| lookup.key.clone()) else { continue };
         let item = state.keyspace.peek(now, HashedKey { hash, bytes: &bytes });
         let found = item.map(|item| (item.value.to_vec(), item.expiry));
         if let Some((value, until)) = found {
@@ -317,9 +286,25 @@ pub(in crate::node) fn unreadable(
     answer: &QueryAnswer<'_>,
 ) {
     let query = state.mesh.peers.get(peer_key).and_then(|peer| peer.queries.get(request));
-    match query {
-        Some(query) => answered(state, now, peer_key, request, query.hash, answer),
-        None => state.stats.answers_late += 1,
+    let Some(query) = query else {
+        state.stats.answers_late += 1;
+        return;
+    };
+    let operation = query.lookup.and_then(|key| state.mesh.lookups.get(key)).map(|lookup| lookup.operation);
+    match (operation, answer) {
+        (None | Some(Operation::Lookup(_)), _) => {
+            answered(state, now, peer_key, request, query.hash, answer);
+        }
+        (Some(Operation::Execute), QueryAnswer::None { .. }) => {
+            forward::failed(state, now, peer_key, request, query.hash, Failure::NotTaken);
+        }
+        (Some(Operation::Execute), QueryAnswer::TooLong | QueryAnswer::Value { .. }) => {
+            forward::failed(state, now, peer_key, request, query.hash, Failure::ReplyTooLong);
+        }
+        // It takes no such key, so it holds none.
+        (Some(Operation::Delete | Operation::Floor), _) => {
+            broadcast::done(state, now, peer_key, request, query.hash, false, Hints::default());
+        }
     }
 }
 
@@ -338,36 +323,8 @@ pub(in crate::node) fn probe(state: &mut State, now: Now, peer_key: PeerKey) {
     }
     let request = peer.queries.begin(InFlightQuery { lookup: None, hash, sent_at: now.mono });
     state.stats.probes += 1;
-    link_output::send_answer(state, now, peer_key, request, &Operation::Lookup(Wanted::Ttl).query(PROBE_KEY));
-}
-
-/// A probe was answered: counts for the circuit if that was in time.
-fn probe_answered(state: &mut State, now: Now, peer_key: PeerKey, probe: InFlightQuery) {
-    let timeout = timeout(&state.config.mesh);
-    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-    if now.mono.since(probe.sent_at) >= timeout {
-        return;
-    }
-    peer.breaker.probe_answered();
-    if peer.breaker.lets_pass() && state.log_gate.allows(now, &mut state.stats) {
-        log::info!("peer {} answers queries again", peer.addr);
-    }
-}
-
-/// Sends queries for lookups that wait for a slot among those to a peer.
-fn query_waiting(state: &mut State, now: Now, peer_key: PeerKey) {
-    let in_flight_max = state.config.limits.lookups_per_peer as usize;
-    while let Some(peer) = state.mesh.peers.get_mut(peer_key)
-        && let Some(key) = peer.queries.next_waiting(in_flight_max)
-    {
-        let lookup = state.mesh.lookups.get(key);
-        let waits = lookup.and_then(|lookup| {
-            lookup.queried.iter().find(|queried| queried.peer == peer_key && queried.request.is_none())
-        });
-        if let Some(reason) = waits.map(|queried| queried.reason) {
-            query(state, now, key, peer_key, reason);
-        }
-    }
+    let body = Body::Get { key: PROBE_KEY, wanted: Wanted::Ttl };
+    link_output::send_answer(state, now, peer_key, request, &body);
 }
 
 /// A link has broken: its queries are not answered any more. Their lookups go on in later steps.
@@ -383,6 +340,8 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
         if lookup.operation.policy().is_repeatable {
             // If only the link was replaced the peer is queried again; if it is gone it is passed over.
             lookup.candidates.push(peer_key);
+        } else {
+            lookup.lost.push(peer_key);
         }
         state.mesh.lookups.postpone(key);
     }
@@ -459,7 +418,12 @@ fn time_out(state: &mut State, now: Now, key: LookupKey) {
             circuit_opened(state, now, peer_key);
         }
     }
-    finish(state, now, key, &End::TimedOut);
+    match state.mesh.lookups.get(key).map(|lookup| lookup.operation) {
+        Some(Operation::Lookup(_)) => finish(state, now, key, &End::TimedOut),
+        Some(Operation::Execute) => forward::time_out(state, now, key),
+        Some(Operation::Delete | Operation::Floor) => broadcast::finish(state, now, key),
+        None => {}
+    }
 }
 
 /// Lookups skip a peer from now on, also those that wait for a slot among the queries to it.
@@ -473,19 +437,13 @@ fn circuit_opened(state: &mut State, now: Now, peer_key: PeerKey) {
     }
 }
 
-/// The only end of a lookup: its waiters get their result, its queries in flight are abandoned.
+/// The only end of a lookup that looks a key up: its waiters get their result.
 fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
-    let Some(lookup) = state.mesh.lookups.remove(key) else { return };
+    let Some(lookup) = remove(state, key) else { return };
     match end {
         End::Found { .. } => state.stats.lookup_hits += 1,
         End::NotFound => state.stats.lookup_misses += 1,
         End::TimedOut => state.stats.lookup_timeouts += 1,
-    }
-    for queried in &lookup.queried {
-        let Some(peer) = state.mesh.peers.get_mut(queried.peer) else { continue };
-        if queried.request.is_some_and(|request| peer.queries.end(request)) {
-            state.stats.queries_abandoned += 1;
-        }
     }
     let found = match end {
         End::Found { value, until } => Some((SharedBytes::from(value.to_vec()), *until)),
@@ -506,9 +464,4 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
     for queried in lookup.queried {
         query_waiting(state, now, queried.peer);
     }
-}
-
-/// Makes sure that a timer fires when the next lookup has something due.
-fn arm(state: &mut State) {
-    state.mesh.lookups.arm(&mut state.timers, Instant::ZERO, Timer::Lookups);
 }

@@ -9,10 +9,9 @@ use crate::base::time::Now;
 use crate::limits::LOOKUPS_PER_LINK_MAX;
 use crate::node::digest::sync;
 use crate::node::ids::PeerKey;
-use crate::node::lookup::operation::Operation;
 use crate::node::peer::link_output;
 use crate::node::state::{State, mark_dirty};
-use crate::store::Expiry;
+use crate::store::{Expiry, Version};
 use crate::wire::frame::{Body, Wanted};
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ pub(in crate::node) fn received(
     now: Now,
     peer_key: PeerKey,
     request: u32,
-    operation: Operation,
+    wanted: Wanted,
     key: &[u8],
 ) {
     state.stats.peer_queries += 1;
@@ -34,14 +33,14 @@ pub(in crate::node) fn received(
     let has_room = link_output::has_room_for_answer(state, peer_key);
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     if peer.deferred.is_empty() && has_room {
-        return answer(state, now, peer_key, request, operation, key);
+        return answer(state, now, peer_key, request, wanted, key);
     }
     let bytes_max = state.config.limits.outbound_pause_bytes as usize;
     if peer.deferred.len() >= LOOKUPS_PER_LINK_MAX || peer.deferred.bytes() + key.len() > bytes_max {
         state.stats.peer_queries_dropped += 1;
         return;
     }
-    peer.deferred.push(now.mono, request, operation, key);
+    peer.deferred.push(now.mono, request, wanted, key);
     sync::link_drained(state, peer_key);
 }
 
@@ -62,7 +61,7 @@ pub(in crate::node) fn answer_deferred(state: &mut State, now: Now, peer_key: Pe
     while link_output::has_room_for_answer(state, peer_key) {
         let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
         let Some(query) = peer.deferred.pop() else { return };
-        answer(state, now, peer_key, query.request, query.operation, &query.key);
+        answer(state, now, peer_key, query.request, query.wanted, &query.key);
     }
 }
 
@@ -75,7 +74,26 @@ fn drop_late(state: &mut State, now: Now, peer_key: PeerKey) {
     }
 }
 
-fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, operation: Operation, key: &[u8]) {
+/// Deletes a key for a peer, whatever its version, and answers with the version of the deletion.
+pub(in crate::node) fn delete(
+    state: &mut State,
+    now: Now,
+    peer_key: PeerKey,
+    request: u32,
+    key: &[u8],
+    version: Version,
+) {
+    let key = state.keyspace.key(key);
+    let (version, had) = state.keyspace.delete_command(now, key, version);
+    state.keyspace.keep_up(now);
+    // What this node knew before counts, not its own deletion.
+    let elsewhere = state.mesh.elsewhere(key.hash, None, peer_key);
+    sync::flush(state, now, peer_key);
+    let body = Body::Deleted { hash: key.hash.0, version: version.0, had, hints: elsewhere.hints() };
+    link_output::send_answer(state, now, peer_key, request, &body);
+}
+
+fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, wanted: Wanted, key: &[u8]) {
     // Changes of the own filter before this answer must not arrive after it.
     sync::flush(state, now, peer_key);
     let Some(link) = state.mesh.peers.get(peer_key).and_then(|peer| peer.link) else { return };
@@ -86,9 +104,9 @@ fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, operatio
     let hash = key.hash.0;
     let left_ms = |expiry: Expiry| expiry.millis().saturating_sub(now.mono.millis_ceil() + TURN_MS);
     if let Some(item) = keyspace.get(now, key) {
-        let value = match operation {
-            Operation::Lookup(Wanted::Value) => item.value,
-            Operation::Lookup(Wanted::Ttl) => b"",
+        let value = match wanted {
+            Wanted::Value => item.value,
+            Wanted::Ttl => b"",
         };
         let (version, left_ms) = (item.version.0, item.expiry.map(left_ms));
         link_output::append_answer(

@@ -13,8 +13,10 @@ use crate::limits::WAITERS_PER_LOOKUP_MAX;
 use crate::node::alarm::Alarm;
 use crate::node::conn::replies::Place;
 use crate::node::ids::{ConnKey, LookupKey, LookupTag, PeerKey, PendingKey, PendingTag};
+use crate::node::lookup::forwarded::{Broadcast, Errands, Failure, ForwardedCommand};
 use crate::node::lookup::operation::Operation;
 use crate::store::{Expiry, HashedKey, Item, KeyHash, Version};
+use crate::wire::args::OwnedArgs;
 use crate::wire::encoder::{Encoder, ReplyHead};
 use crate::wire::frame::{KeyState, Wanted};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,6 +45,16 @@ pub(in crate::node) enum QueryReason {
     Claimed,
     /// Its filter is unknown.
     Unknown,
+    /// It may create the key.
+    Birthplace,
+}
+
+/// What is being done with a key beside looking it up.
+#[derive(Debug)]
+pub(in crate::node) enum Task {
+    None,
+    Forward(Box<ForwardedCommand>),
+    Broadcast(Box<Broadcast>),
 }
 
 /// One key that peers are queried for.
@@ -64,9 +76,15 @@ pub(in crate::node) struct Lookup {
     pub(super) floor: Version,
     /// Peers that were queried again because another one named them.
     pub(super) hops: u32,
+    /// Peers whose link broke before they answered a query that is not repeated.
+    pub(super) lost: Vec<PeerKey>,
+    /// The peer that may create the keys, when it is queried for that.
+    pub(super) creates_at: Option<PeerKey>,
     /// The peers with an unknown filter were queried too. A request that joins later has those queried
     /// that have become unknown since.
     pub(super) has_queried_unknown: bool,
+    /// What an operation other than a lookup needs.
+    pub(super) task: Task,
     /// When it times out.
     pub(super) ends_at: Instant,
     /// When the next candidate is queried, if an answer is late.
@@ -94,10 +112,23 @@ impl Lookup {
             renewed: Vec::new(),
             floor,
             hops: 0,
+            lost: Vec::new(),
+            creates_at: None,
             has_queried_unknown: false,
+            task: Task::None,
             ends_at,
             tries_at: None,
         }
+    }
+
+    /// The one that waits for it, if nothing else may.
+    pub(in crate::node) fn waiter(&self) -> Option<Waiter> {
+        self.waiters.first().copied()
+    }
+
+    /// Takes out what is being done with the key.
+    pub(in crate::node) const fn take_task(&mut self) -> Task {
+        std::mem::replace(&mut self.task, Task::None)
     }
 
     /// Whether a peer was queried, with whatever answer so far.
@@ -225,6 +256,12 @@ pub(in crate::node) enum Answer {
         value: SharedBytes,
         until: Option<Expiry>,
     },
+    /// The reply of the command that was carried out for this key, without what begins and ends it.
+    Reply(Box<[u8]>),
+    /// The same, an error.
+    Error(Box<[u8]>),
+    /// It was not carried out, or that is not known.
+    Failed(Failure),
 }
 
 /// One key of a pending request.
@@ -254,7 +291,8 @@ pub(in crate::node) struct Writer {
 #[derive(Debug)]
 pub(in crate::node) struct PendingRequest {
     pub(in crate::node) conn: ConnKey,
-    pub(in crate::node) place: Place,
+    /// `None`: the client wants no reply.
+    pub(in crate::node) place: Option<Place>,
     pub(in crate::node) head: ReplyHead,
     pub(in crate::node) form: KeyReply,
     pub(in crate::node) parts: Vec<Part>,
@@ -266,19 +304,24 @@ pub(in crate::node) struct PendingRequest {
     pub(in crate::node) reply_bytes: usize,
     /// The values are longer than one reply may be, and are not kept.
     pub(in crate::node) is_too_long: bool,
+    /// Later requests of the connection wait for its reply.
+    pub(in crate::node) is_barrier: bool,
+    /// The requests of a transaction, and of each whether its outcome is in that of the one part.
+    pub(in crate::node) transaction: Option<Vec<(OwnedArgs, bool)>>,
     /// A long reply that is being written: what stands of it is sent or in the output.
     pub(in crate::node) writer: Option<Writer>,
 }
 
 impl PendingRequest {
-    /// Whether it reads keys of this node as its reply is written.
-    pub(in crate::node) fn reads_here(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part.answer, Answer::Here))
-    }
-
     /// Bytes of memory that it is accounted with.
     pub(in crate::node) fn memory_bytes(&self) -> usize {
         self.bytes + self.parts.len() * Part::BYTES
+    }
+
+    /// Keys for which it failed.
+    pub(in crate::node) fn failures(&self) -> usize {
+        let failed = |part: &&Part| matches!(part.answer, Answer::Error(_) | Answer::Failed(_));
+        self.parts.iter().filter(failed).count()
     }
 
     /// Whether values are kept for its reply.
@@ -296,11 +339,15 @@ impl PendingRequest {
         bytes_max: usize,
     ) {
         self.reply_bytes += value_bytes;
-        if let Answer::Found { value, .. } = &mut answer {
-            if self.is_too_long {
-                *value = SharedBytes::default();
+        match &mut answer {
+            Answer::Found { value, .. } => {
+                if self.is_too_long {
+                    *value = SharedBytes::default();
+                }
+                self.bytes += value.len();
             }
-            self.bytes += value.len();
+            Answer::Reply(bytes) | Answer::Error(bytes) => self.bytes += bytes.len(),
+            Answer::Waiting | Answer::Missing | Answer::Here | Answer::Failed(_) => {}
         }
         let Some(part) = self.parts.get_mut(part) else { return };
         part.answer = answer;
@@ -339,6 +386,8 @@ pub(in crate::node) struct Lookups {
     open: BTreeMap<(KeyHash, Operation), LookupKey>,
     /// All lookups, by the bits of their keys.
     by_hash: BTreeSet<(KeyHash, u64)>,
+    /// What the layer of commands is to do.
+    pub(in crate::node) errands: Errands,
     /// At most two entries per lookup, removed with it, by the bits of its key.
     due: BTreeSet<(Instant, Due, u64)>,
     alarm: Alarm,
@@ -386,21 +435,22 @@ impl Lookups {
         operation: Operation,
     ) -> Option<LookupKey> {
         // The answer with a value has the TTL too.
-        let Operation::Lookup(_) = operation;
         let candidates = [Operation::Lookup(Wanted::Value), operation];
         let open = candidates.iter().filter_map(|operation| self.open.get(&(hash, *operation)).copied());
         let takes = |lookup: &Lookup| *lookup.key == *key && lookup.waiters.len() < WAITERS_PER_LOOKUP_MAX;
         open.into_iter().find(|found| self.slots.get(*found).is_some_and(takes))
     }
 
-    /// Adds a lookup that may be joined.
+    /// Adds a lookup, which may be joined if its operation may.
     pub(in crate::node) fn insert(&mut self, lookup: Lookup) -> LookupKey {
         let id = (lookup.hash, lookup.operation);
-        let ends_at = lookup.ends_at;
+        let (ends_at, is_joined) = (lookup.ends_at, lookup.operation.policy().is_joined);
         let key = self.slots.insert(lookup);
         self.due.insert((ends_at, Due::End, key.to_bits()));
         self.by_hash.insert((id.0, key.to_bits()));
-        self.open.insert(id, key);
+        if is_joined {
+            self.open.insert(id, key);
+        }
         key
     }
 
@@ -444,6 +494,11 @@ impl Lookups {
                 lookup.renew(peer);
             }
         }
+    }
+
+    /// No value up to this version counts any more.
+    pub(in crate::node) fn raise_all_floors(&mut self, version: Version) {
+        self.slots.values_mut().for_each(|lookup| lookup.floor = lookup.floor.max(version));
     }
 
     /// The key with this hash has changed on this node: its lookups must not be joined any more.
@@ -536,6 +591,11 @@ impl Lookups {
         self.due.len() == self.slots.len() + tries
     }
 
+    /// Lookups in flight that look a key up.
+    pub(in crate::node) fn looking_up(&self) -> usize {
+        self.slots.iter().filter(|(_, lookup)| matches!(lookup.operation, Operation::Lookup(_))).count()
+    }
+
     /// Waiters of all lookups.
     pub(in crate::node) fn waiters(&self) -> usize {
         self.slots.iter().map(|(_, lookup)| lookup.waiters.len()).sum()
@@ -561,7 +621,7 @@ mod tests {
     #[test]
     fn values_that_are_too_long_together_are_kept_no_longer_and_those_behind_them_not_at_all() {
         let parts = (0..4).map(|_| Part { key: Box::default(), answer: Answer::Waiting }).collect();
-        let (conn, place) = (Slots::new().insert(()), Replies::default().hold());
+        let (conn, place) = (Slots::new().insert(()), Some(Replies::default().hold()));
         let mut ask = PendingRequest {
             conn,
             place,
@@ -572,6 +632,8 @@ mod tests {
             bytes: 3,
             is_too_long: false,
             reply_bytes: 3,
+            is_barrier: false,
+            transaction: None,
             writer: None,
         };
         let owner: Rc<dyn AsRef<[u8]>> = Rc::new([b'x'; 40]);

@@ -7,8 +7,10 @@ use crate::base::time::Now;
 use crate::node::conn::connection::CloseReason;
 use crate::node::digest::sync;
 use crate::node::hybrid_clock::HybridClock;
-use crate::node::ids::{ConnKey, PeerKey};
-use crate::node::lookup::operation::Operation;
+use crate::node::ids::{ConnKey, NodeId, PeerKey};
+use crate::node::lookup::broadcast;
+use crate::node::lookup::forward;
+use crate::node::lookup::forwarded::{Errand, PeerCommand, Request};
 use crate::node::lookup::remote::{self, QueryAnswer};
 use crate::node::lookup::serve;
 use crate::node::peer::clock;
@@ -17,9 +19,11 @@ use crate::node::peer::link;
 use crate::node::peer::link_output;
 use crate::node::state::State;
 use crate::node::versions::notices::{self, Notice};
-use crate::node::versions::{collection, discarded};
+use crate::node::versions::{collection, discarded, floor};
 use crate::store::{KeyHash, Version};
-use crate::wire::frame::{Body, Frame, FrameError, Oversized};
+use crate::wire::args::OwnedArgs;
+use crate::wire::frame::{Body, Frame, FrameError, Hints, Oversized};
+use crate::wire::outcome::KeyVersion;
 use std::fmt;
 
 /// Processes one frame of `bytes` bytes. Returns its cost in keys, at least 1.
@@ -89,7 +93,7 @@ pub(in crate::node) fn execute(
             0
         }
         Body::Get { key, wanted } => {
-            serve::received(state, now, peer, request, Operation::Lookup(*wanted), key);
+            serve::received(state, now, peer, request, *wanted, key);
             0
         }
         Body::Value { hash, version, left_ms, value } => {
@@ -119,16 +123,66 @@ pub(in crate::node) fn execute(
             link::bye_received(state, now, peer, reason);
             0
         }
-        Body::Delete { .. } | Body::Execute(_) => {
-            serve::declined(state, now, peer, request);
+        Body::Delete { key, version } => {
+            if !HybridClock::is_within_bound(now, *version) {
+                refuse_peer(state, now, peer, &clock::VERSION_AHEAD);
+                return 1;
+            }
+            serve::delete(state, now, peer, request, key, Version(*version));
             0
         }
-        Body::Deleted { .. }
-        | Body::Executed { .. }
-        | Body::NotHolder { .. }
-        | Body::NotDone { .. }
-        | Body::Floored(_) => {
-            state.stats.answers_late += 1;
+        Body::Execute(command) => {
+            let protocol = command.protocol;
+            let request_of = Request {
+                name: command.name.into(),
+                args: OwnedArgs::of(command.arguments.iter()),
+                protocol,
+            };
+            state.mesh.lookups.errands.push_back(Errand::Serve(Box::new(PeerCommand {
+                peer,
+                number: request,
+                request: request_of,
+                create: command.create,
+                deadline: command.deadline,
+                refused: command.refused.iter().map(NodeId).collect(),
+            })));
+            0
+        }
+        Body::Deleted { hash, version, had, hints } => {
+            if !HybridClock::is_within_bound(now, *version) {
+                refuse_peer(state, now, peer, &clock::VERSION_AHEAD);
+                return 1;
+            }
+            let key = broadcast::done(state, now, peer, request, KeyHash(*hash), *had, *hints);
+            if let Some(key) = key {
+                let key = state.keyspace.key(&key);
+                state.keyspace.delete_older(now, key, Version(*version));
+            }
+            0
+        }
+        Body::Executed { hash, version, state: of, reply } => {
+            let first = KeyVersion { hash: *hash, version: *version, state: *of };
+            let versions = forward::executed(state, now, peer, request, first, reply);
+            for (key, KeyVersion { version, state: of, .. }) in versions {
+                if !HybridClock::is_within_bound(now, version) {
+                    refuse_peer(state, now, peer, &clock::VERSION_AHEAD);
+                    return 1;
+                }
+                let notice = Notice { key: &key, version: Version(version), state: of, is_answer: false };
+                notices::received(state, now, peer, &notice);
+            }
+            0
+        }
+        Body::NotHolder { hash, moved_version, hints } => {
+            forward::refused(state, now, peer, request, KeyHash(*hash), *moved_version, *hints);
+            0
+        }
+        Body::NotDone { hash } => {
+            forward::not_done(state, now, peer, request, KeyHash(*hash));
+            0
+        }
+        Body::Floored(version) => {
+            broadcast::done(state, now, peer, request, KeyHash(*version), false, Hints::default());
             0
         }
         Body::Invalidate { key, version, state: of } | Body::Newer { key, version, state: of } => {
@@ -149,7 +203,14 @@ pub(in crate::node) fn execute(
             discarded::received(state, peer, request, Version(*version), blocks.blocks());
             blocks.len() / 64
         }
-        Body::Floor(_) => 0,
+        Body::Floor(version) => {
+            if !HybridClock::is_within_bound(now, *version) {
+                refuse_peer(state, now, peer, &clock::VERSION_AHEAD);
+                return 1;
+            }
+            floor::received(state, now, peer, request, Version(*version));
+            0
+        }
     };
     // An answer gives slots free, for which other lookups wait.
     1 + cost + state.mesh.lookups.queries_since(queries_before)

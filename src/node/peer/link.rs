@@ -17,7 +17,7 @@ use crate::node::peer::heartbeat;
 use crate::node::peer::link_output;
 use crate::node::peer::table::{Dialler, Link, Peer};
 use crate::node::state::{State, close_conn};
-use crate::node::versions::collection;
+use crate::node::versions::{collection, floor};
 use crate::wire::frame::{Address, Addresses, SAME_ID_REASON};
 use std::fmt;
 use std::net::SocketAddr;
@@ -126,6 +126,7 @@ pub(in crate::node) fn link_up(
     state.keyspace.set_peers(state.mesh.peers.linked_count());
     sync::link_up(state, now, peer);
     collection::update(state, now);
+    floor::send(state, now, peer);
     send_list(state, now, peer);
     heartbeat::send(state, now, peer);
     heartbeat::arm(state, now, peer);

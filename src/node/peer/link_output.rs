@@ -89,6 +89,17 @@ pub(in crate::node) fn append_ordered(
     written
 }
 
+/// Sends a frame of the ordered stream, which the state of the sender bounds.
+pub(in crate::node) fn send_ordered(
+    state: &mut State,
+    now: Now,
+    peer: PeerKey,
+    request: u32,
+    body: &Body<'_>,
+) {
+    append(state, now, peer, Class::Ordered, |out, clock| put(out, clock, request, body));
+}
+
 /// Whether an ordered frame would go into the outbound buffer, with nothing of its class in front of it.
 pub(in crate::node) fn has_room_for_ordered(state: &State, peer: PeerKey) -> bool {
     let Some(conn) = conn_of(state, peer) else { return false };

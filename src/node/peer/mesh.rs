@@ -13,7 +13,7 @@ use crate::node::peer::address_book::AddressBook;
 use crate::node::peer::clock_offsets::ClockOffsets;
 use crate::node::peer::table::{Peer, Peers};
 use crate::node::versions::moved::Moved;
-use crate::store::{HashSecret, KeyHash, Version};
+use crate::store::{HashSecret, KeyHash, ScanCursor, Version};
 use crate::wire::frame::{HINTS_MAX, Hints};
 use crate::wire::handshake::{hash_check_text, keyed_bytes, other_key};
 use std::collections::VecDeque;
@@ -80,6 +80,10 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) claims: Vec<FilterKey>,
     /// Where keys are that other nodes wrote.
     pub(in crate::node) moved: Moved,
+    /// Up to which version all keys are gone.
+    pub(in crate::node) floor: Version,
+    /// The position in the own keys, while they are tested against the floor.
+    pub(in crate::node) floor_scan: Option<ScanCursor>,
     /// Peers whose resync goes on; each once.
     pub(in crate::node) resyncs: VecDeque<PeerKey>,
     /// Peers whose discarded deletions the own keys are tested against.
@@ -113,6 +117,8 @@ impl Mesh {
             lost_dials: VecDeque::new(),
             claims: Vec::new(),
             moved: Moved::default(),
+            floor: Version::default(),
+            floor_scan: None,
             resyncs: VecDeque::new(),
             discards: VecDeque::new(),
         };

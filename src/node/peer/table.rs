@@ -110,6 +110,8 @@ pub(in crate::node) struct Peer {
     /// Its filter, and how it is followed.
     pub(in crate::node) filter: FilterKey,
     pub(in crate::node) receiver: Receiver,
+    /// When its link was lost its filter was known: what it does not claim the peer did not have.
+    pub(in crate::node) was_known: bool,
     /// When its filter was last known to be whole.
     pub(in crate::node) filter_known_at: Option<Instant>,
     /// When its filter was last requested from the beginning.
@@ -162,6 +164,7 @@ impl Peer {
             deferred: DeferredQueries::default(),
             filter,
             receiver: Receiver::new(filter),
+            was_known: false,
             filter_known_at: None,
             snapshot_asked: None,
             snapshot_at: None,

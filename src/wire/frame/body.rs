@@ -18,8 +18,8 @@ const VERSION_BYTES: usize = 8;
 const VALUE_HEAD_BYTES: usize = 24;
 /// Hash and version, before the bytes of a reply or the hints.
 const HASH_AND_VERSION_BYTES: usize = 16;
-/// Deadline, protocol and the length of the name, before the name of a command.
-const EXECUTE_HEAD_BYTES: usize = 10;
+/// Deadline, the number of refusals, protocol and the length of the name, before the name of a command.
+const EXECUTE_HEAD_BYTES: usize = 11;
 /// Bytes that the arguments of a command may have beside a key and a value.
 const ARGUMENTS_EXTRA_BYTES: usize = 64 * 1024;
 
@@ -79,6 +79,8 @@ pub struct RemoteCommand<'a> {
     pub create: bool,
     /// The hybrid clock of the sender from which on nothing is to be done.
     pub deadline: u64,
+    /// Nodes that have answered that they do not hold the key: what their filters claim does not count.
+    pub refused: Hints<'a>,
     /// What the client that waits for the reply speaks.
     pub protocol: Protocol,
 }
@@ -362,7 +364,7 @@ const KINDS: [Row; 23] = [
             (n > limits.key_bytes_max + limits.value_bytes_max + ARGUMENTS_EXTRA_BYTES)
                 .then_some(Oversized::Key)
         },
-        ..row(Kind::Execute, 18, "EXECUTE", |n| n >= EXECUTE_HEAD_BYTES, "10 before the name")
+        ..row(Kind::Execute, 18, "EXECUTE", |n| n >= EXECUTE_HEAD_BYTES, "11 before the name")
     },
     Row {
         flags: FLAG_GONE,
@@ -585,9 +587,11 @@ fn put_hinted(out: &mut Vec<u8>, hash: u64, version: u64, hints: Hints<'_>) {
 
 /// Writes a command. A name has at most 255 bytes: those of the table have about ten.
 fn put_command(out: &mut Vec<u8>, command: &RemoteCommand<'_>) {
-    let RemoteCommand { name, arguments, create: _, deadline, protocol } = *command;
+    let RemoteCommand { name, arguments, create: _, deadline, refused, protocol } = *command;
     let name = &name[..name.len().min(usize::from(u8::MAX))];
     out.extend(deadline.to_le_bytes());
+    out.push(u8::try_from(refused.len()).unwrap_or(u8::MAX));
+    out.extend(refused.entries.as_flattened());
     out.push(match protocol {
         Protocol::Lines => 1,
         Protocol::Resp2 => 2,
@@ -660,6 +664,11 @@ impl<'a> Fields<'a> {
         let left = self.rest.len();
         let deadline = self.number().ok_or(left)?;
         let left = self.rest.len();
+        let refusals = self.byte().map_or(0, usize::from);
+        let ids = self.rest.get(..refusals * HINT_BYTES).filter(|_| refusals <= HINTS_MAX).ok_or(left)?;
+        self.rest = &self.rest[ids.len()..];
+        let refused = Hints { entries: ids.as_chunks().0 };
+        let left = self.rest.len();
         let protocol = match self.byte() {
             Some(1) => Protocol::Lines,
             Some(2) => Protocol::Resp2,
@@ -670,7 +679,7 @@ impl<'a> Fields<'a> {
         let name_bytes = self.byte().ok_or(left)?;
         let (name, rest) = self.rest.split_at_checked(name_bytes.into()).ok_or(left)?;
         let arguments = Arguments::read(rest).map_err(|at| rest.len() - at)?;
-        Ok(RemoteCommand { name, arguments, create, deadline, protocol })
+        Ok(RemoteCommand { name, arguments, create, deadline, refused, protocol })
     }
 
     fn value(mut self) -> Option<Body<'a>> {

@@ -1,0 +1,59 @@
+//! What the layers below want done by commands, before the call that caused it returns.
+
+use crate::base::time::Now;
+use crate::node::command::dispatch::{execute_all_silently, fail_transaction, finish_transaction};
+use crate::node::command::find::find_command;
+use crate::node::command::forwarding::{carry_out_one, carry_out_own, serve};
+use crate::node::conn::pending;
+use crate::node::ids::PendingKey;
+use crate::node::lookup::forwarded::Errand;
+use crate::node::lookup::table::Answer;
+use crate::node::state::State;
+use crate::wire::outcome::Outcome;
+
+/// Does all errands. Returns their cost in keys.
+pub(in crate::node) fn run(state: &mut State, now: Now) -> usize {
+    let mut cost = 0;
+    while let Some(errand) = state.mesh.lookups.errands.pop_front() {
+        cost += match errand {
+            Errand::Serve(command) => serve(state, now, &command),
+            Errand::Own(lookup) => carry_out_own(state, now, lookup),
+            Errand::Transaction(pending) => end_transaction(state, now, pending),
+        };
+    }
+    cost
+}
+
+/// The part of a transaction that another node carried out is done: carries out the rest, and replies.
+fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
+    let Some(mut pending) = pending::take(state, key) else { return 1 };
+    let Some(requests) = pending.transaction.take() else { return 1 };
+    let (conn, protocol) = (pending.conn, pending.head.protocol());
+    let outcome = match pending.parts.first().map(|part| (&part.answer, &part.key)) {
+        Some((Answer::Reply(bytes), _)) => Outcome::read(bytes),
+        Some((Answer::Failed(failure), key)) => {
+            if pending.place.is_some() {
+                fail_transaction(state, now, conn, protocol, failure, key);
+            }
+            None
+        }
+        Some(_) | None => None,
+    };
+    let Some(outcome) = outcome else { return 1 };
+    let all = requests.iter().map(|(request, is_done)| (request.args(), *is_done));
+    let mut rest = all.clone().filter(|(_, is_done)| !is_done).map(|(words, _)| words);
+    if state.conns.get(conn).is_none() {
+        // All of a transaction is carried out, though the client has gone.
+        let mut results = Vec::new();
+        for words in rest {
+            if let Ok((command, args)) = find_command(words, &state.config.limits) {
+                carry_out_one(state, now, conn, protocol, command, args, &mut results);
+            }
+        }
+        1
+    } else if pending.place.is_none() {
+        execute_all_silently(state, now, conn, protocol, &mut rest)
+    } else {
+        finish_transaction(state, now, conn, protocol, all, outcome.results())
+    }
+}

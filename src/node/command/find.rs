@@ -1,0 +1,96 @@
+//! From the words of a request to the row of its command and its arguments.
+
+use crate::config::Config;
+use crate::limits::Limits;
+use crate::node::command::error::CommandError;
+use crate::node::command::row::Command;
+use crate::node::command::suggest::suggestion;
+use crate::node::command::table::TABLE;
+use crate::wire::args::{ArgLimits, Args, Scratch};
+use crate::wire::line::{Request, split_word};
+
+/// The command of a line, and its arguments.
+pub(in crate::node) fn find_verb<'a>(
+    request: Request<'a>,
+    limits: ArgLimits,
+    scratch: &'a mut Scratch,
+) -> Result<(&'static Command, Args<'a>), CommandError<'a>> {
+    let Request { id, verb, mut body } = request;
+    if verb.is_empty() {
+        return Err(CommandError::NoVerb);
+    }
+    let unknown = || CommandError::UnknownVerb(verb, suggestion(&TABLE, id, verb));
+    let mut command = TABLE.find(verb).ok_or_else(unknown)?;
+    if command.has_topics {
+        let (topic, rest) = split_word(body);
+        command = TABLE.find_topic(command, topic).ok_or_else(|| TABLE.unknown_topic(command, topic))?;
+        body = rest;
+    }
+    let form = command.line.as_ref().ok_or_else(unknown)?;
+    Ok((command, scratch.args(form, body, limits)?))
+}
+
+/// The command of a request in RESP, and its arguments.
+pub(in crate::node) fn find_command<'a>(
+    words: Args<'a>,
+    limits: &Limits,
+) -> Result<(&'static Command, Args<'a>), CommandError<'a>> {
+    let name = words.get(0).unwrap_or_default();
+    let found = TABLE.find(name).filter(|command| command.resp.is_some());
+    let mut command = found.ok_or_else(|| CommandError::Unknown(name, words.skip(1)))?;
+    let mut args = words.skip(1);
+    if command.has_topics
+        && let Some(topic) = words.get(1)
+    {
+        match TABLE.find_topic(command, topic) {
+            Some(found) => (command, args) = (found, words.skip(2)),
+            None if topic.eq_ignore_ascii_case(b"HELP") => {}
+            None => return Err(TABLE.unknown_topic(command, topic)),
+        }
+    }
+    if !command.takes(words.len()) {
+        return Err(CommandError::WrongArity(command.name));
+    }
+    let key_bytes_max = limits.key_bytes_max;
+    if words.longest_at_most() > key_bytes_max as usize
+        && command.keys(false, args).any(|key| key.len() > key_bytes_max as usize)
+    {
+        return Err(CommandError::KeyTooLong(key_bytes_max));
+    }
+    Ok((command, args))
+}
+
+/// What one request in lines may hold.
+pub(in crate::node) fn arg_limits(config: &Config, is_authenticated: bool) -> ArgLimits {
+    let limits = &config.limits;
+    let (args_max, args_setting) = if is_authenticated || limits.args_max <= limits.unauthenticated_args_max {
+        (limits.args_max, "args_max")
+    } else {
+        (limits.unauthenticated_args_max, "unauthenticated_args_max")
+    };
+    ArgLimits {
+        args_max: args_max as usize,
+        args_setting,
+        key_bytes_max: limits.key_bytes_max as usize,
+        value_bytes_max: limits.value_bytes_max as usize,
+    }
+}
+
+/// The command that a peer names, with arguments that this node takes; `None`: there is no such command, or it takes
+/// others.
+pub(in crate::node) fn find_for_peer<'a>(
+    name: &[u8],
+    is_line: bool,
+    args: Args<'a>,
+    limits: &Limits,
+) -> Option<(&'static Command, Args<'a>)> {
+    let command = TABLE.find(name)?;
+    let step = command.step(is_line);
+    let is_taken = if is_line {
+        command.line.is_some() && step > 0 && !args.is_empty() && args.len().is_multiple_of(step)
+    } else {
+        command.takes(args.len() + 1)
+    };
+    let mut keys = command.keys(is_line, args);
+    (is_taken && keys.all(|key| key.len() <= limits.key_bytes_max as usize)).then_some((command, args))
+}

@@ -1,0 +1,501 @@
+//! Commands that other nodes carry out, or are to be carried out for them.
+//!
+//! A command that depends on the old values of keys is carried out once, by the node that holds them; see
+//! [`crate::node::lookup::forward`]. Before the handler of such a command is called, [`is_for_here`] says whether this
+//! node holds the keys, or may create them. If not, [`begin`] makes the request a pending one, for whose reply later
+//! requests of its connection wait. For a peer the same handler is called, and its reply is sent without what begins
+//! and ends it.
+
+use crate::base::shared_bytes::SharedBytes;
+use crate::base::time::Now;
+use crate::limits::RESP_ARGS_MAX;
+use crate::node::command::error::{CommandError, seconds};
+use crate::node::command::find::{find_command, find_for_peer};
+use crate::node::command::keys;
+use crate::node::command::read::read_here;
+use crate::node::command::row::{Access, Call, Command, Effect, Scope};
+use crate::node::command::table::TABLE;
+use crate::node::conn::pending;
+use crate::node::conn::pending::store_part;
+use crate::node::digest::sync;
+use crate::node::ids::{ConnKey, LookupKey, NodeId, PendingKey};
+use crate::node::lookup::broadcast;
+use crate::node::lookup::forward;
+use crate::node::lookup::forwarded::{Failure, ForwardedCommand, PeerCommand, Request};
+use crate::node::lookup::placement::{self, Verdict};
+use crate::node::lookup::table::{Answer, KeyReply, Shape, Task, Waiter};
+use crate::node::peer::link_output;
+use crate::node::state::State;
+use crate::node::versions::floor;
+use crate::store::Version;
+use crate::wire::args::{Args, OwnedArgs};
+use crate::wire::encoder::{Encoder, Protocol, ReplyHead, ReplyTooLong};
+use crate::wire::frame::{Body, Hints, KeyState, Wanted};
+use crate::wire::line_form::Syntax;
+use crate::wire::outcome::{KeyVersion, RequestResult, put_keys, put_result};
+use std::collections::BTreeSet;
+
+/// The name under which the requests of a transaction travel. Its arguments are, for each, the number of its words and
+/// the words.
+const TRANSACTION: &[u8] = b"EXEC";
+
+/// Writes the reply of a command that was carried out elsewhere: it is there already.
+static AS_IT_CAME: KeyReply =
+    KeyReply { wanted: Wanted::Ttl, shape: Shape::One, range: None, write: |_, _, _, _| {} };
+
+/// Writes the reply to FLUSHALL MESH, whose only part has the number of nodes as its key.
+static FLUSHED: KeyReply = KeyReply {
+    write: |reply, _, nodes, _| {
+        if reply.is_line() {
+            reply.text(String::from_utf8_lossy(nodes));
+        } else {
+            reply.status("OK");
+        }
+    },
+    ..AS_IT_CAME
+};
+
+/// Whether this node alone carries a request out. A client that has not authenticated is refused here.
+pub(in crate::node) fn is_for_here(
+    state: &State,
+    now: Now,
+    conn: ConnKey,
+    command: &Command,
+    is_line: bool,
+    args: Args<'_>,
+) -> bool {
+    let Some(conn) = state.conns.get(conn) else { return true };
+    if state.mesh.peers.len() == 0 || !conn.is_authenticated {
+        return true;
+    }
+    let keys = || command.keys(is_line, args);
+    let is_here = |key| placement::verdict(state, now, std::iter::once(key), true, &[]) == Verdict::Here;
+    // What a transaction depends on was found here, whatever it has done since.
+    match (command.scope_of(is_line, args), conn.is_transacting) {
+        (Scope::Here | Scope::Options, _) => true,
+        (Scope::FirstKey | Scope::AllKeys | Scope::EachKey | Scope::Transaction, true) => true,
+        (Scope::FirstKey, false) => keys().take(1).all(is_here),
+        (Scope::EachKey, false) => keys().all(is_here),
+        (Scope::AllKeys, false) => placement::verdict(state, now, keys(), true, &[]) == Verdict::Here,
+        (Scope::Claimants, _) => !keys().any(|key| may_be_elsewhere(state, key)),
+        (Scope::Mesh, _) => state.mesh.peers.linked_count() == 0 || args.len() != 1,
+        (Scope::Transaction, false) => {
+            let requests = conn.session.as_ref().and_then(|session| session.transaction.as_ref());
+            let requests = requests.map_or(&[][..], |transaction| &transaction.requests);
+            plan(state, now, requests.iter()).is_none()
+        }
+    }
+}
+
+/// Whether another node may hold a key.
+fn may_be_elsewhere(state: &State, key: &[u8]) -> bool {
+    let hash = state.keyspace.key(key).hash;
+    placement::may_hold(state, hash, &[]).next().is_some()
+}
+
+/// Makes a request that other nodes have a part in a pending one. `head` is that of its reply.
+///
+/// # Errors
+/// Nothing was done.
+pub(in crate::node) fn begin<'a>(
+    state: &mut State,
+    now: Now,
+    conn: ConnKey,
+    head: ReplyHead,
+    is_answered: bool,
+    command: &'static Command,
+    args: Args<'a>,
+) -> Result<(), CommandError<'a>> {
+    let (protocol, is_line) = (head.protocol(), head.protocol() == Protocol::Lines);
+    let scope = command.scope_of(is_line, args);
+    let keys = command.keys(is_line, args);
+    let (count, limits) = (keys.len(), &state.config.limits);
+    let lookups = match scope {
+        Scope::Claimants => keys.clone().filter(|key| may_be_elsewhere(state, key)).count(),
+        Scope::FirstKey | Scope::AllKeys | Scope::Mesh => 1,
+        Scope::EachKey => count,
+        Scope::Here | Scope::Options | Scope::Transaction => 0,
+    };
+    if !state.mesh.lookups.has_room(lookups, limits.lookups_max as usize) {
+        return Err(CommandError::TooManyLookups(limits.lookups_max));
+    }
+    // Quotes and escapes make a byte up to four.
+    let reply_bytes: usize = args.iter().map(|arg| 4 * arg.len() + 24).sum();
+    if is_line && count > 1 && reply_bytes > limits.reply_bytes_max as usize {
+        return Err(CommandError::ReplyTooLong(ReplyTooLong {
+            limit_bytes: limits.reply_bytes_max,
+            keys: count,
+        }));
+    }
+    if command.line.as_ref().is_some_and(|form| is_line && form.syntax == Syntax::Numbers) {
+        for [_, text] in args.tuples::<2>() {
+            seconds(command.name, text)?;
+        }
+    }
+    match scope {
+        Scope::Claimants => {
+            let Some(pending) = hold(state, conn, head, keys::PRESENT, is_answered, keys.clone()) else {
+                return Ok(());
+            };
+            delete(state, now, pending, keys);
+        }
+        Scope::Mesh => {
+            let nodes = format!("{} nodes", state.mesh.peers.linked_count() + 1);
+            let keys = std::iter::once(nodes.as_bytes());
+            let Some(ask) = hold(state, conn, head, FLUSHED, is_answered, keys) else { return Ok(()) };
+            let version = floor::raise(state, now);
+            broadcast::floor(state, now, Waiter { ask, part: 0 }, version);
+        }
+        Scope::EachKey => {
+            let Some(ask) = hold(state, conn, head, AS_IT_CAME, is_answered, keys.clone()) else {
+                return Ok(());
+            };
+            let step = command.step(is_line);
+            for (part, key) in keys.enumerate() {
+                let args = if is_line { args.skip(part * step).first(step) } else { args };
+                send(state, now, Waiter { ask, part }, protocol, command, args, vec![key.into()]);
+            }
+        }
+        Scope::FirstKey | Scope::AllKeys => {
+            let depends = if scope == Scope::FirstKey { 1 } else { count };
+            let Some(ask) = hold(state, conn, head, AS_IT_CAME, is_answered, keys.clone().take(1)) else {
+                return Ok(());
+            };
+            let keys = keys.take(depends).map(Box::from).collect();
+            send(state, now, Waiter { ask, part: 0 }, protocol, command, args, keys);
+        }
+        Scope::Here | Scope::Options | Scope::Transaction => {}
+    }
+    Ok(())
+}
+
+/// Holds a place for a request; later ones of its connection wait for the reply.
+fn hold<'k>(
+    state: &mut State,
+    conn: ConnKey,
+    head: ReplyHead,
+    form: KeyReply,
+    is_answered: bool,
+    keys: impl Iterator<Item = &'k [u8]>,
+) -> Option<PendingKey> {
+    let pending = pending::begin(state, conn, head, form, is_answered, keys)?;
+    pending::make_barrier(state, pending);
+    Some(pending)
+}
+
+/// Deletes keys here and wherever else they may be.
+fn delete<'k>(state: &mut State, now: Now, ask: PendingKey, keys: impl Iterator<Item = &'k [u8]>) {
+    for (part, key) in keys.enumerate() {
+        let hashed = state.keyspace.key(key);
+        let (version, had) = state.keyspace.delete_command(now, hashed, Version(0));
+        let waiter = Waiter { ask, part };
+        if may_be_elsewhere(state, key) {
+            broadcast::delete(state, now, waiter, key, version, had);
+        } else if had {
+            store_part(state, waiter, Answer::Found { value: SharedBytes::default(), until: None }, 0);
+        } else {
+            store_part(state, waiter, Answer::Missing, 0);
+        }
+    }
+    state.keyspace.keep_up(now);
+}
+
+/// Has one command carried out where its keys are.
+fn send(
+    state: &mut State,
+    now: Now,
+    waiter: Waiter,
+    protocol: Protocol,
+    command: &Command,
+    args: Args<'_>,
+    keys: Vec<Box<[u8]>>,
+) {
+    let request = Request { name: command.name.as_bytes().into(), args: OwnedArgs::new(args), protocol };
+    send_request(state, now, waiter, request, keys);
+}
+
+fn send_request(state: &mut State, now: Now, waiter: Waiter, request: Request, keys: Vec<Box<[u8]>>) {
+    let limits = &state.config.limits;
+    if request.args.held() > limits.key_bytes_max as usize + limits.value_bytes_max as usize {
+        return store_part(state, waiter, Answer::Failed(Failure::NotTaken), 0);
+    }
+    let command = ForwardedCommand { request, keys, moved_version: 0, absent: Vec::new(), births: 0 };
+    forward::begin(state, now, waiter, command);
+}
+
+/// The part of a transaction that is carried out by the node that holds its keys.
+#[derive(Debug)]
+pub(in crate::node) struct Plan {
+    keys: Vec<Box<[u8]>>,
+    /// Of each request, whether it is carried out there.
+    is_there: Vec<bool>,
+}
+
+/// Plans a transaction; `None`: all of it is carried out here. The requests that depend on old values are carried out
+/// together, and so are all others that concern the same keys.
+pub(in crate::node) fn plan<'r>(
+    state: &State,
+    now: Now,
+    requests: impl Iterator<Item = &'r OwnedArgs> + Clone,
+) -> Option<Plan> {
+    if state.mesh.peers.len() == 0 {
+        return None;
+    }
+    let found = requests.map(|request| find_command(request.args(), &state.config.limits));
+    let requests: Vec<(&Command, Args<'_>)> = found.collect::<Result<_, _>>().ok()?;
+    let mut keys: BTreeSet<&[u8]> = BTreeSet::new();
+    for (command, args) in requests.iter().filter(|(command, args)| depends(command, false, *args)) {
+        keys.extend(deciding_keys(command, false, *args));
+    }
+    if placement::verdict(state, now, keys.iter().copied(), true, &[]) == Verdict::Here {
+        return None;
+    }
+    let mut is_there = vec![false; requests.len()];
+    loop {
+        let before = keys.len();
+        for ((command, args), is_there) in requests.iter().zip(&mut is_there) {
+            if command.keys(false, *args).any(|key| keys.contains(key)) {
+                *is_there = true;
+                keys.extend(deciding_keys(command, false, *args));
+            }
+        }
+        if keys.len() == before {
+            break;
+        }
+    }
+    let ordered = requests.iter().zip(&is_there).filter(|(_, is_there)| **is_there);
+    let ordered = ordered.flat_map(|((command, args), _)| deciding_keys(command, false, *args));
+    Some(Plan { keys: ordered.map(Box::from).collect(), is_there })
+}
+
+/// Whether a command depends on old values.
+fn depends(command: &Command, is_line: bool, args: Args<'_>) -> bool {
+    matches!(command.scope_of(is_line, args), Scope::FirstKey | Scope::EachKey | Scope::AllKeys)
+}
+
+/// The keys that the node which carries out a command must hold: those on whose values its reply, or what it does,
+/// depends.
+fn deciding_keys<'a>(
+    command: &Command,
+    is_line: bool,
+    args: Args<'a>,
+) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let count = match command.scope_of(is_line, args) {
+        Scope::FirstKey => 1,
+        Scope::EachKey | Scope::AllKeys => usize::MAX,
+        Scope::Here if command.access == Access::Read => usize::MAX,
+        Scope::Here | Scope::Options | Scope::Claimants | Scope::Mesh | Scope::Transaction => 0,
+    };
+    command.keys(is_line, args).take(count)
+}
+
+/// Has the planned part of a transaction carried out; the rest follows when that is done.
+pub(in crate::node) fn begin_transaction(
+    state: &mut State,
+    now: Now,
+    conn: ConnKey,
+    protocol: Protocol,
+    is_answered: bool,
+    requests: Vec<OwnedArgs>,
+    plan: Plan,
+) {
+    let mut words: Vec<&[u8]> = Vec::new();
+    let counts: Vec<[u8; 4]> = requests.iter().map(|request| count_of(request.args().len())).collect();
+    for ((request, count), is_there) in requests.iter().zip(&counts).zip(&plan.is_there) {
+        if *is_there {
+            words.push(count);
+            words.extend(request.args().iter());
+        }
+    }
+    let request = Request { name: TRANSACTION.into(), args: OwnedArgs::of(words.into_iter()), protocol };
+    let head = Encoder::begin(Vec::new(), protocol, b"", "").head();
+    let first = plan.keys.first().cloned().unwrap_or_default();
+    let pending = pending::begin(state, conn, head, AS_IT_CAME, is_answered, std::iter::once(&*first));
+    let Some(ask) = pending else { return };
+    pending::make_barrier(state, ask);
+    if let Some(pending) = state.mesh.lookups.pending.get_mut(ask) {
+        pending.transaction = Some(requests.into_iter().zip(plan.is_there).collect());
+    }
+    send_request(state, now, Waiter { ask, part: 0 }, request, plan.keys);
+}
+
+fn count_of(words: usize) -> [u8; 4] {
+    u32::try_from(words).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// Carries out a command for a peer, if this node holds its keys or may create them, and answers.
+pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand) -> usize {
+    let PeerCommand { peer, number, request, create, deadline, refused } = command;
+    let Some(link) = state.mesh.peers.get(*peer).and_then(|peer| peer.link) else { return 1 };
+    let requests = match requests_of(state, request) {
+        Some(requests) => requests,
+        None => {
+            link_output::send_answer(state, now, *peer, *number, &Body::NotTaken);
+            return 1;
+        }
+    };
+    let is_line = request.protocol == Protocol::Lines;
+    let keys = keys_of(&requests, is_line);
+    let Some(first) = keys.first() else {
+        link_output::send_answer(state, now, *peer, *number, &Body::NotTaken);
+        return 1;
+    };
+    let hash = state.keyspace.key(first).hash.0;
+    let is_late = state.keyspace.clock(now) > *deadline;
+    if is_late || !link_output::has_room_for_answer(state, *peer) {
+        link_output::send_answer(state, now, *peer, *number, &Body::NotDone { hash });
+        return 1;
+    }
+    // The one that asks does not hold the key either.
+    let asker = state.mesh.peers.get(*peer).map(|peer| peer.id);
+    let refused: Vec<NodeId> = refused.iter().copied().chain(asker).collect();
+    let verdict = placement::verdict(state, now, keys.iter().copied(), *create, &refused);
+    if verdict == Verdict::Elsewhere {
+        let (moved_version, ids) = placement::hints(state, first, *peer, &refused);
+        sync::flush(state, now, *peer);
+        let body = Body::NotHolder { hash, moved_version: moved_version.0, hints: Hints::new(&ids) };
+        link_output::send_answer(state, now, *peer, *number, &body);
+        return 1;
+    }
+    let cost = requests.iter().map(|(command, args)| command.cost_of(is_line, *args)).sum();
+    let mut reply = Vec::new();
+    let mut key = KeyVersion { hash, version: 0, state: KeyState::Held };
+    if verdict == Verdict::Here {
+        key = carry_out(state, now, link.conn, request.protocol, &requests, &keys, &mut reply);
+    } else {
+        put_keys(&mut reply, &[]);
+        let mut error = Encoder::part(request.protocol);
+        error.error(Failure::Apart.code(), Failure::Apart.about(first));
+        requests
+            .iter()
+            .for_each(|_| put_result(&mut reply, RequestResult { is_error: true, bytes: error.values() }));
+    }
+    // Changes of the own filter before this answer must not arrive after it.
+    sync::flush(state, now, *peer);
+    let body = Body::Executed { hash, version: key.version, state: key.state, reply: &reply };
+    link_output::send_answer(state, now, *peer, *number, &body);
+    cost
+}
+
+/// Carries out a command of a client of this node that was to be forwarded.
+pub(in crate::node) fn carry_out_own(state: &mut State, now: Now, key: LookupKey) -> usize {
+    let Some(lookup) = state.mesh.lookups.get_mut(key) else { return 1 };
+    let waiter = lookup.waiter();
+    let Task::Forward(command) = lookup.take_task() else { return 1 };
+    let conn =
+        waiter.and_then(|waiter| state.mesh.lookups.pending.get(waiter.ask)).map(|pending| pending.conn);
+    let (Some(conn), Some(requests)) = (conn, requests_of(state, &command.request)) else {
+        forward::carried_out(state, now, key, &0u32.to_le_bytes());
+        return 1;
+    };
+    let is_line = command.request.protocol == Protocol::Lines;
+    let keys = keys_of(&requests, is_line);
+    let cost = requests.iter().map(|(command, args)| command.cost_of(is_line, *args)).sum();
+    let mut reply = Vec::new();
+    carry_out(state, now, conn, command.request.protocol, &requests, &keys, &mut reply);
+    forward::carried_out(state, now, key, &reply);
+    cost
+}
+
+/// The commands of a request with their arguments; `None`: this node has no such command, or takes no such arguments.
+fn requests_of<'r>(state: &State, request: &'r Request) -> Option<Vec<(&'static Command, Args<'r>)>> {
+    let (args, limits) = (request.args.args(), &state.config.limits);
+    if args.len() > RESP_ARGS_MAX as usize {
+        return None;
+    }
+    if *request.name != *TRANSACTION {
+        let is_line = request.protocol == Protocol::Lines;
+        let found = find_for_peer(&request.name, is_line, args, limits)?;
+        return depends(found.0, is_line, args).then(|| vec![found]);
+    }
+    let mut rest = args;
+    let mut requests = Vec::new();
+    while let Some(count) = rest.get(0) {
+        let words = usize::try_from(u32::from_le_bytes(*count.first_chunk()?)).ok()?;
+        let words_of = rest.skip(1).first(words);
+        if words == 0 || words_of.len() < words {
+            return None;
+        }
+        let found = find_command(words_of, limits).ok()?;
+        requests.push(Some(found).filter(|(command, _)| command.access != Access::None)?);
+        rest = rest.skip(1 + words);
+    }
+    Some(requests)
+}
+
+fn keys_of<'r>(requests: &[(&'static Command, Args<'r>)], is_line: bool) -> Vec<&'r [u8]> {
+    requests.iter().flat_map(|(command, args)| deciding_keys(command, is_line, *args)).collect()
+}
+
+/// Carries out requests, whose deciding `keys` are here or may be created here, and writes their outcome: all keys with
+/// their versions, since the asker is to read what it has written. Returns the first deciding key.
+fn carry_out(
+    state: &mut State,
+    now: Now,
+    conn: ConnKey,
+    protocol: Protocol,
+    requests: &[(&'static Command, Args<'_>)],
+    keys: &[&[u8]],
+    out: &mut Vec<u8>,
+) -> KeyVersion {
+    let mut results = state.pool.take();
+    for (command, args) in requests {
+        carry_out_one(state, now, conn, protocol, command, *args, &mut results);
+    }
+    let version_of = |key: &[u8]| {
+        let key = state.keyspace.key(key);
+        let (version, state) = state.keyspace.version_of(now, key).unwrap_or((Version(0), KeyState::Gone));
+        KeyVersion { hash: key.hash.0, version: version.0, state }
+    };
+    let first = keys.first().copied().unwrap_or_default();
+    let is_line = protocol == Protocol::Lines;
+    let all: BTreeSet<&[u8]> =
+        requests.iter().flat_map(|(command, args)| command.keys(is_line, *args)).collect();
+    let others: Vec<KeyVersion> =
+        all.into_iter().filter(|key| *key != first).map(version_of).filter(|key| key.version > 0).collect();
+    put_keys(out, &others);
+    out.extend_from_slice(&results);
+    let first = version_of(first);
+    state.pool.give(results);
+    first
+}
+
+/// Carries out one command on the keys of this node alone, and appends what came of it.
+pub(in crate::node) fn carry_out_one(
+    state: &mut State,
+    now: Now,
+    conn: ConnKey,
+    protocol: Protocol,
+    command: &'static Command,
+    args: Args<'_>,
+    results: &mut Vec<u8>,
+) {
+    let mut call = Call { now, conn, command, table: &TABLE, args, reply: Encoder::part(protocol) };
+    match (command.run)(state, &mut call) {
+        Ok(Effect::Reply) => {
+            put_result(results, RequestResult { is_error: false, bytes: call.reply.values() });
+        }
+        Ok(Effect::LookUp(form, _)) => {
+            read_here(state, &mut call, &form);
+            put_result(results, RequestResult { is_error: false, bytes: call.reply.values() });
+        }
+        Ok(
+            Effect::Close
+            | Effect::Authenticate
+            | Effect::DumpFilter
+            | Effect::Scan(_)
+            | Effect::Handshake
+            | Effect::Transact,
+        ) => {
+            let error = CommandError::Plain("not a command on keys");
+            put_error(results, protocol, &error);
+        }
+        Err(error) => put_error(results, protocol, &error),
+    }
+}
+
+fn put_error(results: &mut Vec<u8>, protocol: Protocol, error: &CommandError<'_>) {
+    let mut reply = Encoder::part(protocol);
+    error.write(&mut reply);
+    put_result(results, RequestResult { is_error: true, bytes: reply.values() });
+}

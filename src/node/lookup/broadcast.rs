@@ -1,0 +1,129 @@
+//! What all nodes that it concerns do: delete a key, or drop all keys up to a version. They are asked at once, and those
+//! that hints name after them; who has not answered in time is named in the reply.
+
+use crate::base::shared_bytes::SharedBytes;
+use crate::base::time::Now;
+use crate::node::conn::pending::store_part;
+use crate::node::ids::{LookupKey, NodeId, PeerKey};
+use crate::node::lookup::forwarded::{Broadcast, Failure};
+use crate::node::lookup::operation::Operation;
+use crate::node::lookup::placement;
+use crate::node::lookup::query::{
+    arm, is_about, name_of, query, query_waiting, remove, take_answer, timeout,
+};
+use crate::node::lookup::table::{Answer, Lookup, QueryReason, Task, Waiter};
+use crate::node::state::State;
+use crate::store::{KeyHash, Version};
+use crate::wire::frame::Hints;
+
+/// Has all other nodes that may hold a key delete it. It was deleted here with this version, and `had` a value or not.
+/// There is room for a lookup.
+pub(in crate::node) fn delete(
+    state: &mut State,
+    now: Now,
+    waiter: Waiter,
+    key: &[u8],
+    version: Version,
+    had: bool,
+) {
+    let hash = state.keyspace.key(key).hash;
+    let concerned: Vec<PeerKey> = placement::may_hold(state, hash, &[]).collect();
+    let broadcast = Broadcast { version: version.0, had, unreached: Vec::new() };
+    begin(state, now, waiter, (key, hash, Operation::Delete), broadcast, &concerned);
+}
+
+/// Has all linked nodes drop their keys up to this version.
+pub(in crate::node) fn floor(state: &mut State, now: Now, waiter: Waiter, version: Version) {
+    let concerned: Vec<PeerKey> = state.mesh.peers.linked().map(|(key, _)| key).collect();
+    let broadcast = Broadcast { version: version.0, had: false, unreached: Vec::new() };
+    begin(state, now, waiter, (b"", KeyHash(version.0), Operation::Floor), broadcast, &concerned);
+}
+
+fn begin(
+    state: &mut State,
+    now: Now,
+    waiter: Waiter,
+    (key, hash, operation): (&[u8], KeyHash, Operation),
+    mut broadcast: Broadcast,
+    concerned: &[PeerKey],
+) {
+    let is_linked = |peer: &&PeerKey| state.mesh.peers.get(**peer).is_some_and(|peer| peer.link.is_some());
+    let (linked, unlinked): (Vec<&PeerKey>, Vec<&PeerKey>) = concerned.iter().partition(is_linked);
+    broadcast.unreached = unlinked.into_iter().map(|peer| name_of(state, *peer)).collect();
+    let ends_at = now.mono.after(timeout(&state.config.mesh));
+    let mut lookup = Lookup::new(key, hash, operation, waiter, ends_at, Version::default());
+    lookup.task = Task::Broadcast(Box::new(broadcast));
+    let lookup = state.mesh.lookups.insert(lookup);
+    for peer in &linked {
+        query(state, now, lookup, **peer, QueryReason::Claimed);
+    }
+    if linked.is_empty() {
+        finish(state, now, lookup);
+    }
+    arm(state);
+}
+
+/// A node has done its part. Returns the key, and the version of the deletion there.
+pub(in crate::node) fn done(
+    state: &mut State,
+    now: Now,
+    peer: PeerKey,
+    number: u32,
+    hash: KeyHash,
+    had: bool,
+    hints: Hints<'_>,
+) -> Option<Box<[u8]>> {
+    let is_broadcast = |operation| matches!(operation, Operation::Delete | Operation::Floor);
+    if !is_about(state, peer, number, is_broadcast) {
+        return None;
+    }
+    let (key, ..) = take_answer(state, now, peer, number, hash, had)?;
+    let own = state.mesh.id;
+    let State { mesh, .. } = state;
+    let lookup = mesh.lookups.get_mut(key)?;
+    let deleted = lookup.key.clone();
+    lookup.refused.push(peer);
+    let (mut hinted, mut strangers) = (Vec::new(), Vec::new());
+    for id in hints.iter().map(NodeId).filter(|id| *id != own) {
+        match mesh.peers.by_id(id) {
+            Some(peer) if lookup.has_queried(peer) => {}
+            Some(peer) if mesh.peers.get(peer).is_some_and(|peer| peer.link.is_some()) => hinted.push(peer),
+            Some(_) | None => strangers.push(format!("node {id}")),
+        }
+    }
+    if let Task::Broadcast(broadcast) = &mut lookup.task {
+        broadcast.had |= had;
+        broadcast.unreached.append(&mut strangers);
+    }
+    for peer in hinted {
+        query(state, now, key, peer, QueryReason::Claimed);
+    }
+    if state.mesh.lookups.get(key).is_some_and(|lookup| lookup.queried.is_empty()) {
+        finish(state, now, key);
+    }
+    query_waiting(state, now, peer);
+    arm(state);
+    Some(deleted)
+}
+
+/// All have answered, or their time is over.
+pub(super) fn finish(state: &mut State, now: Now, key: LookupKey) {
+    let Some(lookup) = remove(state, key) else { return };
+    let Task::Broadcast(mut broadcast) = lookup.task else { return };
+    let missing = lookup.queried.iter().map(|queried| queried.peer).chain(lookup.lost.iter().copied());
+    broadcast.unreached.extend(missing.map(|peer| name_of(state, peer)));
+    broadcast.unreached.sort_unstable();
+    broadcast.unreached.dedup();
+    let answer = match (broadcast.unreached.is_empty(), lookup.operation == Operation::Delete) {
+        (false, true) => Answer::Failed(Failure::Undeleted(broadcast.unreached)),
+        (false, false) => Answer::Failed(Failure::Unflushed(broadcast.unreached)),
+        (true, true) if broadcast.had => Answer::Found { value: SharedBytes::default(), until: None },
+        (true, true | false) => Answer::Missing,
+    };
+    if let Some(waiter) = lookup.waiters.first() {
+        store_part(state, *waiter, answer, 0);
+    }
+    for queried in lookup.queried {
+        query_waiting(state, now, queried.peer);
+    }
+}

@@ -1,0 +1,300 @@
+//! Has a command carried out by the node that holds its keys, once.
+//!
+//! Nodes whose filters claim the keys are asked one at a time, then those with unknown filters. One that does not hold
+//! the keys does nothing and names those that may (hints). If no node holds them the command is carried out on nothing:
+//! at the birthplace of the keys, and there only ([`crate::node::lookup::placement`]), so that a new key has one value.
+//!
+//! Nothing is sent twice. After a lost link or a timeout the outcome is unknown, and the error says so. While a node
+//! that cannot be asked may hold a key, nothing is done.
+
+use crate::base::time::Now;
+use crate::node::conn::pending::store_part;
+use crate::node::ids::{LookupKey, NodeId, PeerKey};
+use crate::node::lookup::forwarded::{Errand, Failure, ForwardedCommand, Request};
+use crate::node::lookup::operation::Operation;
+use crate::node::lookup::placement::{self, Verdict};
+use crate::node::lookup::query::{
+    arm, is_about, is_queryable, name_of, query, query_waiting, remove, take_answer, timeout,
+};
+use crate::node::lookup::table::{Answer, Lookup, QueryReason, Task, Waiter};
+use crate::node::state::State;
+use crate::store::{KeyHash, Version};
+use crate::wire::frame::Hints;
+use crate::wire::outcome::{KeyVersion, Outcome};
+use std::collections::BTreeMap;
+
+/// How many nodes may be taken for the birthplace before the command is given up.
+const BIRTHS_MAX: u32 = 2;
+
+/// Begins to have a command carried out. There is room for a lookup.
+pub(in crate::node) fn begin(state: &mut State, now: Now, waiter: Waiter, command: ForwardedCommand) {
+    let ends_at = now.mono.after(timeout(&state.config.mesh));
+    let first: Box<[u8]> = command.keys.first().cloned().unwrap_or_default();
+    let hash = state.keyspace.key(&first).hash;
+    let mut lookup = Lookup::new(&first, hash, Operation::Execute, waiter, ends_at, Version::default());
+    lookup.candidates = placement::candidates(state, keys(&command), &[]);
+    lookup.task = Task::Forward(Box::new(command));
+    let key = state.mesh.lookups.insert(lookup);
+    advance(state, now, key);
+    arm(state);
+}
+
+/// The keys on which a command depends.
+fn keys(command: &ForwardedCommand) -> impl Iterator<Item = &[u8]> + Clone {
+    command.keys.iter().map(|key| &**key)
+}
+
+/// What is done next with a command.
+enum Next {
+    Here,
+    Ask(PeerKey, QueryReason),
+    Create(PeerKey),
+    GiveUp(Failure),
+}
+
+/// Goes on with a command of which no query is in flight: asks the next node, carries it out here, or gives it up.
+pub(super) fn advance(state: &mut State, now: Now, key: LookupKey) {
+    let Some(lookup) = state.mesh.lookups.get_mut(key) else { return };
+    if let Some(peer) = lookup.lost.first().copied() {
+        let node = name_of(state, peer);
+        return finish(state, now, key, Answer::Failed(Failure::Unknown(node)));
+    }
+    let Task::Forward(mut command) = std::mem::replace(&mut lookup.task, Task::None) else { return };
+    let next = next(state, now, key, &mut command);
+    if let Some(lookup) = state.mesh.lookups.get_mut(key) {
+        lookup.task = Task::Forward(command);
+        lookup.creates_at = match next {
+            Next::Create(peer) => Some(peer),
+            Next::Here | Next::Ask(..) | Next::GiveUp(_) => None,
+        };
+    }
+    match next {
+        Next::Here => state.mesh.lookups.errands.push_back(Errand::Own(key)),
+        Next::Ask(peer, reason) => query(state, now, key, peer, reason),
+        Next::Create(peer) => query(state, now, key, peer, QueryReason::Birthplace),
+        Next::GiveUp(failure) => finish(state, now, key, Answer::Failed(failure)),
+    }
+}
+
+fn next(state: &mut State, now: Now, key: LookupKey, command: &mut ForwardedCommand) -> Next {
+    match placement::verdict(state, now, keys(command), false, &[]) {
+        Verdict::Here => return Next::Here,
+        Verdict::Apart => return Next::GiveUp(Failure::Apart),
+        Verdict::Elsewhere => {}
+    }
+    loop {
+        while let Some(lookup) = state.mesh.lookups.get_mut(key)
+            && let Some(peer) = lookup.candidates.pop()
+        {
+            if !lookup.has_queried(peer) && is_queryable(state, peer) {
+                let is_unknown = placement::is_unknown(state, peer);
+                return Next::Ask(peer, if is_unknown { QueryReason::Unknown } else { QueryReason::Claimed });
+            }
+        }
+        let refused = refusals(state, key);
+        // Filters change while nodes are asked.
+        let candidates = placement::candidates(state, keys(command), &refused);
+        if !candidates.is_empty()
+            && let Some(lookup) = state.mesh.lookups.get_mut(key)
+        {
+            lookup.candidates = candidates;
+            continue;
+        }
+        let unreachable = placement::unreachable(state, keys(command), &refused);
+        let mut names: Vec<_> = unreachable.into_iter().map(|peer| name_of(state, peer)).collect();
+        names.append(&mut command.absent);
+        if !names.is_empty() {
+            return Next::GiveUp(Failure::Unreachable(names));
+        }
+        if command.births >= BIRTHS_MAX {
+            return Next::GiveUp(Failure::Moving);
+        }
+        let born: Vec<_> = keys(command).map(|key| placement::birthplace(state, key)).collect();
+        let birthplace = born.first().copied().flatten();
+        if born.iter().any(|other| *other != birthplace) {
+            return Next::GiveUp(Failure::Apart);
+        }
+        return match birthplace {
+            None => match placement::verdict(state, now, keys(command), true, &refused) {
+                Verdict::Here => Next::Here,
+                // A filter has just come to claim a key.
+                Verdict::Elsewhere | Verdict::Apart => Next::GiveUp(Failure::Moving),
+            },
+            Some(peer) if is_queryable(state, peer) => {
+                command.births += 1;
+                Next::Create(peer)
+            }
+            Some(peer) => Next::GiveUp(Failure::Unreachable(vec![name_of(state, peer)])),
+        };
+    }
+}
+
+/// The nodes that have answered that they do not hold the keys.
+fn refusals(state: &State, key: LookupKey) -> Vec<NodeId> {
+    let refused = state.mesh.lookups.get(key).map_or(&[][..], |lookup| &lookup.refused);
+    refused.iter().filter_map(|peer| state.mesh.peers.get(*peer)).map(|peer| peer.id).collect()
+}
+
+/// A node has carried out a command; `first` is its first key after that. Returns the keys with their versions there,
+/// which are as good as notices.
+pub(in crate::node) fn executed(
+    state: &mut State,
+    now: Now,
+    peer: PeerKey,
+    number: u32,
+    first: KeyVersion,
+    reply: &[u8],
+) -> Vec<(Box<[u8]>, KeyVersion)> {
+    if !is_about(state, peer, number, |operation| operation == Operation::Execute) {
+        return Vec::new();
+    }
+    let Some((key, ..)) = take_answer(state, now, peer, number, KeyHash(first.hash), true) else {
+        return Vec::new();
+    };
+    let (answer, versions) = match Outcome::read(reply) {
+        Some(outcome) => {
+            let versions: Vec<KeyVersion> = std::iter::once(first).chain(outcome.keys()).collect();
+            (answer_of(state, key, reply, &outcome), versions)
+        }
+        None => (Answer::Failed(Failure::Unknown(name_of(state, peer))), Vec::new()),
+    };
+    let named = match state.mesh.lookups.get_mut(key).map(Lookup::take_task) {
+        Some(Task::Forward(command)) => name_keys(state, &command.request, &versions),
+        Some(Task::None | Task::Broadcast(_)) | None => Vec::new(),
+    };
+    finish(state, now, key, answer);
+    query_waiting(state, now, peer);
+    arm(state);
+    named
+}
+
+/// Finds the keys of these versions among the words of a request.
+fn name_keys(state: &State, request: &Request, versions: &[KeyVersion]) -> Vec<(Box<[u8]>, KeyVersion)> {
+    let by_hash: BTreeMap<u64, &KeyVersion> = versions
+        .iter()
+        .filter(|version| version.version > 0)
+        .map(|version| (version.hash, version))
+        .collect();
+    let mut named = BTreeMap::new();
+    for word in request.args.args().iter() {
+        if let Some(version) = by_hash.get(&state.keyspace.key(word).hash.0) {
+            named.insert(word, **version);
+        }
+    }
+    named.into_iter().map(|(word, version)| (word.into(), version)).collect()
+}
+
+/// A command that was to be forwarded was carried out here.
+pub(in crate::node) fn carried_out(state: &mut State, now: Now, key: LookupKey, reply: &[u8]) {
+    if let Some(outcome) = Outcome::read(reply) {
+        let answer = answer_of(state, key, reply, &outcome);
+        finish(state, now, key, answer);
+    }
+}
+
+/// What a client gets of an outcome. That of a transaction is taken apart later.
+fn answer_of(state: &State, key: LookupKey, reply: &[u8], outcome: &Outcome<'_>) -> Answer {
+    let waiter = state.mesh.lookups.get(key).and_then(|lookup| lookup.waiters.first());
+    let pending = waiter.and_then(|waiter| state.mesh.lookups.pending.get(waiter.ask));
+    if pending.is_some_and(|pending| pending.transaction.is_some()) {
+        return Answer::Reply(reply.into());
+    }
+    match outcome.results().next() {
+        Some(result) if result.is_error => Answer::Error(result.bytes.into()),
+        Some(result) => Answer::Reply(result.bytes.into()),
+        None => Answer::Reply(Box::default()),
+    }
+}
+
+/// A node does not hold the keys of a command, and names those that may.
+pub(in crate::node) fn refused(
+    state: &mut State,
+    now: Now,
+    peer: PeerKey,
+    number: u32,
+    hash: KeyHash,
+    moved_version: u64,
+    hints: Hints<'_>,
+) {
+    if !is_about(state, peer, number, |operation| operation == Operation::Execute) {
+        return;
+    }
+    let Some((key, ..)) = take_answer(state, now, peer, number, hash, false) else { return };
+    let own = state.mesh.id;
+    let State { mesh, .. } = state;
+    if let Some(lookup) = mesh.lookups.get_mut(key)
+        && let Task::Forward(command) = &mut lookup.task
+    {
+        lookup.refused.push(peer);
+        // A node that was asked before may have received the key since.
+        let has_moved = moved_version > command.moved_version;
+        command.moved_version = command.moved_version.max(moved_version);
+        for id in hints.iter().map(NodeId).filter(|id| *id != own) {
+            match mesh.peers.by_id(id).and_then(|key| Some((key, mesh.peers.get(key)?))) {
+                Some((hinted, of)) if of.is_queryable() => {
+                    if has_moved && hinted != peer {
+                        lookup.refused.retain(|refused| *refused != hinted);
+                    }
+                    lookup.candidates.push(hinted);
+                }
+                Some((_, of)) => command.absent.push(of.addr.to_string()),
+                None => command.absent.push(format!("node {id}")),
+            }
+        }
+        advance(state, now, key);
+    }
+    query_waiting(state, now, peer);
+    arm(state);
+}
+
+/// A command was not carried out, or its reply cannot be read.
+pub(in crate::node) fn failed(
+    state: &mut State,
+    now: Now,
+    peer: PeerKey,
+    number: u32,
+    hash: KeyHash,
+    failure: Failure,
+) {
+    if !is_about(state, peer, number, |operation| operation == Operation::Execute) {
+        return;
+    }
+    let Some((key, ..)) = take_answer(state, now, peer, number, hash, false) else { return };
+    finish(state, now, key, Answer::Failed(failure));
+    query_waiting(state, now, peer);
+    arm(state);
+}
+
+/// A node had no time for a command.
+pub(in crate::node) fn not_done(state: &mut State, now: Now, peer: PeerKey, number: u32, hash: KeyHash) {
+    let failure = Failure::NotDone(name_of(state, peer));
+    failed(state, now, peer, number, hash, failure);
+}
+
+/// A command has taken too long: if a node was asked, the outcome is unknown.
+pub(super) fn time_out(state: &mut State, now: Now, key: LookupKey) {
+    let Some(lookup) = state.mesh.lookups.get(key) else { return };
+    let failure = match lookup.queried.first() {
+        Some(queried) if queried.request.is_some() => Failure::Unknown(name_of(state, queried.peer)),
+        Some(queried) => Failure::NotDone(name_of(state, queried.peer)),
+        None => Failure::Moving,
+    };
+    finish(state, now, key, Answer::Failed(failure));
+}
+
+/// The only end of a command that was forwarded.
+fn finish(state: &mut State, now: Now, key: LookupKey, answer: Answer) {
+    let Some(lookup) = remove(state, key) else { return };
+    state.stats.forwarded += 1;
+    state.stats.forwarded_unknown += u64::from(matches!(answer, Answer::Failed(Failure::Unknown(_))));
+    let bytes = match &answer {
+        Answer::Reply(bytes) | Answer::Error(bytes) => bytes.len(),
+        Answer::Waiting | Answer::Missing | Answer::Here | Answer::Found { .. } | Answer::Failed(_) => 0,
+    };
+    if let Some(waiter) = lookup.waiters.first() {
+        store_part(state, *waiter, answer, bytes);
+    }
+    for queried in lookup.queried {
+        query_waiting(state, now, queried.peer);
+    }
+}

@@ -1,0 +1,195 @@
+//! Commands that are carried out by other nodes: what is sent, what can go wrong, and what the layer of commands does
+//! for those below it.
+
+use crate::node::ids::{LookupKey, NodeId, PeerKey, PendingKey};
+use crate::wire::args::OwnedArgs;
+use crate::wire::encoder::Protocol;
+use crate::wire::field::Excerpt;
+use std::collections::VecDeque;
+use std::fmt;
+
+/// The command, with its arguments, that a node is to carry out.
+#[derive(Debug)]
+pub(in crate::node) struct Request {
+    /// In upper case; `EXEC` for the requests of a transaction.
+    pub(in crate::node) name: Box<[u8]>,
+    pub(in crate::node) args: OwnedArgs,
+    /// What the client speaks.
+    pub(in crate::node) protocol: Protocol,
+}
+
+/// A command that is being carried out for a client, once, by the node that holds its keys.
+#[derive(Debug)]
+pub(in crate::node) struct ForwardedCommand {
+    pub(in crate::node) request: Request,
+    /// The keys on whose old values it depends, at least one.
+    pub(in crate::node) keys: Vec<Box<[u8]>>,
+    /// The highest version of which a node said that it has moved away.
+    pub(in crate::node) moved_version: u64,
+    /// Nodes that hints named and that are not known here, or cannot be asked.
+    pub(in crate::node) absent: Vec<NodeName>,
+    /// How many nodes were found to be the birthplace, and saw a claim.
+    pub(in crate::node) births: u32,
+}
+
+/// Something that all nodes which it concerns do, each once, and answer.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Broadcast {
+    /// The version of the deletion, or the floor.
+    pub(in crate::node) version: u64,
+    /// A node had a value.
+    pub(in crate::node) had: bool,
+    /// Nodes that were not reached, or have not answered.
+    pub(in crate::node) unreached: Vec<NodeName>,
+}
+
+/// A node in an error: its address, or its id if no address is known.
+pub(in crate::node) type NodeName = String;
+
+/// Why a command was not carried out by another node, or may not have been.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::node) enum Failure {
+    /// This node was asked and has not answered.
+    Unknown(NodeName),
+    /// These may hold a key and cannot be asked.
+    Unreachable(Vec<NodeName>),
+    /// The keys are on several nodes.
+    Apart,
+    /// Each node that was asked named another.
+    Moving,
+    /// This node had no time for it.
+    NotDone(NodeName),
+    /// The node that holds the key does not take the command: it is too long, or not known there.
+    NotTaken,
+    /// It was carried out, but the reply is longer than this node takes.
+    ReplyTooLong,
+    /// The key is deleted elsewhere, but not on these nodes, which may hold it.
+    Undeleted(Vec<NodeName>),
+    /// The keys are removed elsewhere, but these nodes have not answered.
+    Unflushed(Vec<NodeName>),
+}
+
+/// The most nodes that an error names.
+const NAMED_MAX: usize = 4;
+
+impl Failure {
+    /// The first word of the error in RESP. None of those for which nothing is known makes a client repeat the command
+    /// by itself.
+    pub(in crate::node) const fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown(_) => "UNKNOWN",
+            Self::Unreachable(_) | Self::Undeleted(_) | Self::Unflushed(_) => "UNREACHABLE",
+            Self::Apart => "CROSSSLOT",
+            Self::Moving | Self::NotDone(_) => "TRYAGAIN",
+            Self::NotTaken | Self::ReplyTooLong => "ERR",
+        }
+    }
+
+    /// Whether it is known that nothing was done.
+    pub(in crate::node) const fn is_nothing_done(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Apart | Self::Moving | Self::NotDone(_) | Self::NotTaken => true,
+            Self::Unknown(_) | Self::ReplyTooLong | Self::Undeleted(_) | Self::Unflushed(_) => false,
+        }
+    }
+
+    /// The error about a command on `key`. Displays as a sentence.
+    pub(in crate::node) const fn about<'a>(&'a self, key: &'a [u8]) -> About<'a> {
+        About(self, key)
+    }
+}
+
+/// A failure of a command on a key.
+#[derive(Debug)]
+pub(in crate::node) struct About<'a>(&'a Failure, &'a [u8]);
+
+impl fmt::Display for About<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = Excerpt(self.1);
+        match self.0 {
+                Failure::Unknown(node) => write!(
+                    f,
+                    "outcome unknown: {node} has not answered; the command on '{key}' was carried out once or not at \
+                     all. Read the key before you repeat it"
+                ),
+                Failure::Unreachable(nodes) => write!(
+                    f,
+                    "nothing was done: '{key}' may be on {}, which cannot be reached; try again when it is linked, or \
+                     half a minute after it was lost",
+                    Names(nodes)
+                ),
+                Failure::Apart => f.write_str(
+                    "nothing was done: the keys are not on one node; send a request for each, or create keys that \
+                     belong together with the same {tag} in them, as {cart7}:a and {cart7}:b",
+                ),
+                Failure::Moving => write!(f, "nothing was done: '{key}' is moving between nodes; try again"),
+                Failure::NotDone(node) => {
+                    write!(f, "nothing was done: {node} had no time for the command on '{key}'; try again")
+                }
+                Failure::NotTaken => write!(
+                    f,
+                    "nothing was done: '{key}' is on another node, which does not take this command: it is longer than \
+                     key_bytes_max and value_bytes_max, or that node has another version"
+                ),
+                Failure::ReplyTooLong => write!(
+                    f,
+                    "the command on '{key}' was carried out by another node, but its reply is longer than value_bytes_max"
+                ),
+                Failure::Undeleted(nodes) => write!(
+                    f,
+                    "'{key}' is deleted on all other nodes, but may be on {}, which has not answered; repeat DEL when it \
+                     is linked",
+                    Names(nodes)
+                ),
+                Failure::Unflushed(nodes) => write!(
+                    f,
+                    "{} has not answered yet; it removes its keys when it is linked. All others have",
+                    Names(nodes)
+                ),
+            }
+    }
+}
+
+/// Nodes in an error.
+struct Names<'a>(&'a [NodeName]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, node) in self.0.iter().take(NAMED_MAX).enumerate() {
+            write!(f, "{}{node}", if at > 0 { ", " } else { "" })?;
+        }
+        match self.0.len().saturating_sub(NAMED_MAX) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// What the layer of commands does for those below it, before the call that caused it returns.
+#[derive(Debug)]
+pub(in crate::node) enum Errand {
+    /// A peer wants a command carried out.
+    Serve(Box<PeerCommand>),
+    /// A command that was to be forwarded is carried out here after all.
+    Own(LookupKey),
+    /// The part of a transaction that depended on another node is done.
+    Transaction(PendingKey),
+}
+
+/// A command from a peer.
+#[derive(Debug)]
+pub(in crate::node) struct PeerCommand {
+    pub(in crate::node) peer: PeerKey,
+    /// The number that the answer repeats.
+    pub(in crate::node) number: u32,
+    pub(in crate::node) request: Request,
+    /// It may create keys.
+    pub(in crate::node) create: bool,
+    /// The clock from which on nothing is to be done.
+    pub(in crate::node) deadline: u64,
+    /// Nodes that do not hold the key, whatever their filters claim.
+    pub(in crate::node) refused: Vec<NodeId>,
+}
+
+/// Errands in order.
+pub(in crate::node) type Errands = VecDeque<Errand>;

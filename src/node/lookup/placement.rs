@@ -1,0 +1,207 @@
+//! Where a command that depends on old values is carried out: at the node that holds its keys; on nothing, at the
+//! birthplace of its keys.
+//!
+//! The birthplace of a key is the node with the highest rank for it (rendezvous hashing) among this node and those that
+//! are linked. All nodes that are linked with each other compute the same one, so a new key is created once. Of a key
+//! with a tag in braces, as `{cart7}:a`, the tag alone counts: such keys are born together.
+
+use crate::base::time::Now;
+use crate::node::ids::{NodeId, PeerKey};
+use crate::node::lookup::query::is_queryable;
+use crate::node::state::State;
+use crate::store::{KeyHash, Version};
+use memchr::memchr;
+use std::cmp::Reverse;
+
+/// What this node does with a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum Verdict {
+    /// It carries it out.
+    Here,
+    /// It holds none of its keys.
+    Elsewhere,
+    /// It holds some of its keys, and others may be elsewhere.
+    Apart,
+}
+
+/// What this node does with a command on these keys, which it may create if it is `create`. What the filters of the
+/// nodes in `refused` claim does not count.
+pub(in crate::node) fn verdict<'k>(
+    state: &State,
+    now: Now,
+    keys: impl Iterator<Item = &'k [u8]> + Clone,
+    create: bool,
+    refused: &[NodeId],
+) -> Verdict {
+    let holds = |key: &[u8]| state.keyspace.peek(now, state.keyspace.key(key)).is_some();
+    let (mut held, mut missing) = (false, false);
+    for key in keys.clone() {
+        let is_here = holds(key);
+        held |= is_here;
+        missing |= !is_here;
+    }
+    match (held, missing) {
+        (_, false) => return Verdict::Here,
+        (false, true) if !create => return Verdict::Elsewhere,
+        (_, true) => {}
+    }
+    let may_create = |key: &[u8]| {
+        let hash = state.keyspace.key(key).hash;
+        birthplace(state, key).is_none() && may_hold(state, hash, refused).next().is_none()
+    };
+    match (keys.filter(|key| !holds(key)).all(may_create), held) {
+        (true, _) => Verdict::Here,
+        (false, true) => Verdict::Apart,
+        (false, false) => Verdict::Elsewhere,
+    }
+}
+
+/// The other nodes that may hold a key, linked or not, but for `refused`: by their filters, which may be unknown.
+pub(in crate::node) fn may_hold<'s>(
+    state: &'s State,
+    hash: KeyHash,
+    refused: &'s [NodeId],
+) -> impl Iterator<Item = PeerKey> + 's {
+    let holder = state.mesh.moved.get(hash).and_then(|moved| moved.holder);
+    let peers = state.mesh.peers.iter().filter(|(_, peer)| !refused.contains(&peer.id));
+    let may = move |key: &PeerKey| Some(*key) == holder || may_peer_hold(state, *key, hash);
+    peers.map(|(key, _)| key).filter(may)
+}
+
+fn may_peer_hold(state: &State, key: PeerKey, hash: KeyHash) -> bool {
+    let Some(peer) = state.mesh.peers.get(key) else { return false };
+    let is_unknown =
+        if peer.link.is_some() { state.mesh.filters.is_unknown(peer.filter) } else { !peer.was_known };
+    is_unknown || state.mesh.filters.claims(peer.filter, hash.0)
+}
+
+/// What an asker is to know of a key that is not here: a version that was elsewhere, and nodes that may hold the key, but
+/// for the asker and `refused`.
+pub(in crate::node) fn hints(
+    state: &mut State,
+    key: &[u8],
+    asker: PeerKey,
+    refused: &[NodeId],
+) -> (Version, Vec<[u8; 16]>) {
+    let key = state.keyspace.key(key);
+    let tombstone = state.keyspace.tombstones().version(key);
+    let elsewhere = state.mesh.elsewhere(key.hash, tombstone, asker);
+    let mut ids: Vec<[u8; 16]> = elsewhere.hints().iter().collect();
+    ids.retain(|id| !refused.contains(&NodeId(*id)));
+    if ids.is_empty() {
+        let others = may_hold(state, key.hash, refused).filter(|peer| *peer != asker);
+        ids = others.filter_map(|peer| state.mesh.peers.get(peer)).map(|peer| peer.id.0).collect();
+    }
+    (elsewhere.version, ids)
+}
+
+/// Whether a linked peer is not known to lack a key.
+pub(in crate::node) fn is_unknown(state: &State, key: PeerKey) -> bool {
+    state.mesh.peers.get(key).is_some_and(|peer| state.mesh.filters.is_unknown(peer.filter))
+}
+
+/// The nodes that may hold one of these keys and cannot be asked now, but for `refused`.
+pub(in crate::node) fn unreachable<'k>(
+    state: &State,
+    keys: impl Iterator<Item = &'k [u8]>,
+    refused: &[NodeId],
+) -> Vec<PeerKey> {
+    let mut found = Vec::new();
+    for key in keys {
+        let hash = state.keyspace.key(key).hash;
+        found.extend(may_hold(state, hash, refused).filter(|peer| !is_queryable(state, *peer)));
+    }
+    found.sort_unstable_by_key(|peer| peer.to_bits());
+    found.dedup();
+    found
+}
+
+/// The linked peers that may hold one of these keys, but for `refused`: last the one that was last known to hold the
+/// first key, before it those that claim most of the keys, of these the nearest; first those with an unknown filter.
+pub(in crate::node) fn candidates<'k>(
+    state: &State,
+    keys: impl Iterator<Item = &'k [u8]>,
+    refused: &[NodeId],
+) -> Vec<PeerKey> {
+    let hashes: Vec<KeyHash> = keys.map(|key| state.keyspace.key(key).hash).collect();
+    let holder = hashes.first().and_then(|hash| state.mesh.moved.get(*hash)).and_then(|moved| moved.holder);
+    let mut found = Vec::new();
+    for (key, peer) in state.mesh.peers.linked().filter(|(key, _)| is_queryable(state, *key)) {
+        let claims = hashes.iter().filter(|hash| state.mesh.filters.claims(peer.filter, hash.0)).count();
+        let is_holder = holder == Some(key);
+        if (claims > 0 || is_holder || is_unknown(state, key)) && !refused.contains(&peer.id) {
+            found.push(((is_holder, claims, Reverse(peer.distance()), key.to_bits()), key));
+        }
+    }
+    found.sort_unstable_by_key(|(rank, _)| *rank);
+    found.into_iter().map(|(_, key)| key).collect()
+}
+
+/// Where a key is created; `None`: here.
+pub(in crate::node) fn birthplace(state: &State, key: &[u8]) -> Option<PeerKey> {
+    let hash = state.keyspace.key(tag(key)).hash.0;
+    let own = rank(state.mesh.id, hash);
+    let linked = state.mesh.peers.linked().map(|(key, peer)| (rank(peer.id, hash), key));
+    linked.max_by_key(|(rank, _)| *rank).filter(|(rank, _)| *rank > own).map(|(_, key)| key)
+}
+
+/// The rank of a node for a key. No two nodes have the same.
+fn rank(id: NodeId, hash: u64) -> (u64, NodeId) {
+    let (words, _) = id.0.as_chunks::<8>();
+    let mixed = words.iter().fold(hash, |mixed, word| mix(mixed ^ u64::from_le_bytes(*word)));
+    (mixed, id)
+}
+
+/// The finalizer of `SplitMix64`.
+const fn mix(x: u64) -> u64 {
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// What of a key decides about its birthplace: what stands between the first `{` and the next `}`, if anything does.
+fn tag(key: &[u8]) -> &[u8] {
+    let tag = memchr(b'{', key).and_then(|open| {
+        let rest = &key[open + 1..];
+        memchr(b'}', rest).map(|close| &rest[..close])
+    });
+    tag.filter(|tag| !tag.is_empty()).unwrap_or(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{rank, tag};
+    use crate::base::rng::Rng;
+    use crate::node::ids::NodeId;
+
+    #[test]
+    fn tag_of_a_key_is_that_of_redis_cluster() {
+        for (key, expected) in [
+            ("{user1000}.following", "user1000"),
+            ("foo{}{bar}", "foo{}{bar}"),
+            ("foo{{bar}}zap", "{bar"),
+            ("foo{bar}{zap}", "bar"),
+            ("{open", "{open"),
+            ("", ""),
+        ] {
+            assert_eq!(tag(key.as_bytes()), expected.as_bytes(), "{key}");
+        }
+    }
+
+    #[test]
+    fn keys_are_born_on_all_nodes_alike_and_few_move_when_one_joins() {
+        let mut rng = Rng::new(1);
+        let mut ids = [NodeId([0; 16]); 5];
+        ids.iter_mut().for_each(|id| rng.fill(&mut id.0));
+        let born = |ids: &[NodeId], hash| (0..ids.len()).max_by_key(|at| rank(ids[*at], hash)).unwrap();
+        let (mut counts, mut moved) = ([0; 5], 0);
+        for hash in (0..10_000).map(|_| rng.next_u64()) {
+            counts[born(&ids, hash)] += 1;
+            let before = born(&ids[..4], hash);
+            assert!(born(&ids, hash) == before || born(&ids, hash) == 4);
+            moved += u32::from(born(&ids, hash) != before);
+        }
+        assert!(counts.iter().all(|count| (1_800..2_200).contains(count)), "{counts:?}");
+        assert!((1_800..2_200).contains(&moved), "{moved}");
+    }
+}

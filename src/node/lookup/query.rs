@@ -1,0 +1,217 @@
+//! Queries to peers: each is one frame of an operation, and has one answer or none.
+//!
+//! Which peers are queried when is decided by the operation: [`crate::node::lookup::remote`] looks a key up,
+//! [`crate::node::lookup::forward`] has a command carried out, [`crate::node::lookup::broadcast`] deletes.
+
+use crate::base::time::{Instant, Now};
+use crate::limits::MeshLimits;
+use crate::node::digest::sync;
+use crate::node::hybrid_clock::HybridClock;
+use crate::node::ids::{LookupKey, PeerKey};
+use crate::node::lookup::forwarded::ForwardedCommand;
+use crate::node::lookup::operation::Operation;
+use crate::node::lookup::queries::InFlightQuery;
+use crate::node::lookup::table::{Lookup, Queried, QueryReason, Task};
+use crate::node::peer::link_output;
+use crate::node::peer::table::Peer;
+use crate::node::state::{State, Timer};
+use crate::store::KeyHash;
+use crate::wire::frame::{Arguments, Body, Hints, RemoteCommand, Wanted};
+use std::time::Duration;
+
+/// How long an answer is waited for before the next candidate is queried too.
+pub(super) fn try_after(limits: &MeshLimits) -> Duration {
+    Duration::from_millis(limits.lookup_try_ms.into())
+}
+
+/// How long a lookup may take in all, and a probe.
+pub(super) fn timeout(limits: &MeshLimits) -> Duration {
+    Duration::from_millis(limits.lookup_timeout_ms.into())
+}
+
+pub(super) fn is_queryable(state: &State, peer: PeerKey) -> bool {
+    state.mesh.peers.get(peer).is_some_and(Peer::is_queryable)
+}
+
+/// Sends a query to a peer, or has the lookup wait for a slot if `lookups_per_peer` are in flight.
+pub(super) fn query(state: &mut State, now: Now, key: LookupKey, peer_key: PeerKey, reason: QueryReason) {
+    let State { mesh, config, stats, .. } = state;
+    mesh.lookups.count_query();
+    let Some(lookup) = mesh.lookups.get_mut(key) else { return };
+    let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
+    lookup.queried.retain(|queried| queried.peer != peer_key);
+    if peer.queries.len() >= config.limits.lookups_per_peer as usize {
+        peer.queries.wait(key);
+        lookup.queried.push(Queried { peer: peer_key, request: None, reason });
+        return;
+    }
+    let request =
+        peer.queries.begin(InFlightQuery { lookup: Some(key), hash: lookup.hash, sent_at: now.mono });
+    lookup.queried.push(Queried { peer: peer_key, request: Some(request), reason });
+    stats.queries += 1;
+    // Taken out of the lookup while the frame is written, which borrows the whole state.
+    let (operation, text) = (lookup.operation, std::mem::take(&mut lookup.key));
+    let task = std::mem::replace(&mut lookup.task, Task::None);
+    if operation.policy().is_ordered {
+        sync::flush(state, now, peer_key);
+    }
+    match (operation, &task) {
+        (Operation::Lookup(wanted), _) => {
+            link_output::send_answer(state, now, peer_key, request, &Body::Get { key: &text, wanted });
+        }
+        (Operation::Execute, Task::Forward(command)) => {
+            send_command(state, now, key, peer_key, request, command);
+        }
+        (Operation::Delete, Task::Broadcast(deletion)) => {
+            let body = Body::Delete { key: &text, version: deletion.version };
+            link_output::send_ordered(state, now, peer_key, request, &body);
+        }
+        (Operation::Floor, Task::Broadcast(floor)) => {
+            link_output::send_ordered(state, now, peer_key, request, &Body::Floor(floor.version));
+        }
+        (Operation::Execute | Operation::Delete | Operation::Floor, _) => {}
+    }
+    if let Some(lookup) = state.mesh.lookups.get_mut(key) {
+        lookup.key = text;
+        lookup.task = task;
+    }
+}
+
+/// Takes in an answer to a query of a lookup: ends the query. Returns the lookup, and why the peer was queried, unless
+/// the answer is to no query in flight, to a probe, or about another key.
+pub(super) fn take_answer(
+    state: &mut State,
+    now: Now,
+    peer_key: PeerKey,
+    request: u32,
+    hash: KeyHash,
+    is_hit: bool,
+) -> Option<(LookupKey, InFlightQuery, QueryReason)> {
+    let State { mesh, stats, .. } = state;
+    let peer = mesh.peers.get_mut(peer_key)?;
+    let Some(query) = peer.queries.get(request) else {
+        stats.answers_late += 1;
+        return None;
+    };
+    if query.hash != hash {
+        stats.answers_mismatched += 1;
+        return None;
+    }
+    let is_oldest = peer.queries.is_oldest(request);
+    peer.queries.end(request);
+    let Some(key) = query.lookup else {
+        probe_answered(state, now, peer_key, query);
+        return None;
+    };
+    if is_oldest {
+        peer.breaker.answered();
+    }
+    peer.measured(now.mono.since(query.sent_at));
+    stats.query_hits += u64::from(is_hit);
+    stats.query_misses += u64::from(!is_hit);
+    let lookup = mesh.lookups.get_mut(key)?;
+    let reason = lookup.queried.iter().find(|queried| queried.peer == peer_key).map(|queried| queried.reason);
+    lookup.queried.retain(|queried| queried.peer != peer_key);
+    Some((key, query, reason?))
+}
+
+/// Whether the answer to a query in flight is about the operation that asked for it; counts it if not.
+pub(super) fn is_about(
+    state: &mut State,
+    peer_key: PeerKey,
+    request: u32,
+    is_meant: fn(Operation) -> bool,
+) -> bool {
+    let query = state.mesh.peers.get(peer_key).and_then(|peer| peer.queries.get(request));
+    let operation = match query.map(|query| query.lookup) {
+        Some(Some(key)) => state.mesh.lookups.get(key).map(|lookup| lookup.operation),
+        // A probe looks up.
+        Some(None) => Some(Operation::Lookup(Wanted::Ttl)),
+        None => None,
+    };
+    let is_about = operation.is_some_and(is_meant);
+    match operation {
+        Some(_) if !is_about => state.stats.answers_mismatched += 1,
+        None => state.stats.answers_late += 1,
+        Some(_) => {}
+    }
+    is_about
+}
+
+/// A probe was answered: counts for the circuit if that was in time.
+fn probe_answered(state: &mut State, now: Now, peer_key: PeerKey, probe: InFlightQuery) {
+    let timeout = timeout(&state.config.mesh);
+    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+    if now.mono.since(probe.sent_at) >= timeout {
+        return;
+    }
+    peer.breaker.probe_answered();
+    if peer.breaker.lets_pass() && state.log_gate.allows(now, &mut state.stats) {
+        log::info!("peer {} answers queries again", peer.addr);
+    }
+}
+
+/// Sends queries for lookups that wait for a slot among those to a peer.
+pub(super) fn query_waiting(state: &mut State, now: Now, peer_key: PeerKey) {
+    let in_flight_max = state.config.limits.lookups_per_peer as usize;
+    while let Some(peer) = state.mesh.peers.get_mut(peer_key)
+        && let Some(key) = peer.queries.next_waiting(in_flight_max)
+    {
+        let lookup = state.mesh.lookups.get(key);
+        let waits = lookup.and_then(|lookup| {
+            lookup.queried.iter().find(|queried| queried.peer == peer_key && queried.request.is_none())
+        });
+        if let Some(reason) = waits.map(|queried| queried.reason) {
+            query(state, now, key, peer_key, reason);
+        }
+    }
+}
+
+/// Removes a lookup that has ended. Its queries in flight are abandoned; [`query_waiting`] is to follow for each.
+pub(super) fn remove(state: &mut State, key: LookupKey) -> Option<Lookup> {
+    let lookup = state.mesh.lookups.remove(key)?;
+    for queried in &lookup.queried {
+        let Some(peer) = state.mesh.peers.get_mut(queried.peer) else { continue };
+        if queried.request.is_some_and(|request| peer.queries.end(request)) {
+            state.stats.queries_abandoned += 1;
+        }
+    }
+    Some(lookup)
+}
+
+/// Makes sure that a timer fires when the next lookup has something due.
+pub(super) fn arm(state: &mut State) {
+    state.mesh.lookups.arm(&mut state.timers, Instant::ZERO, Timer::Lookups);
+}
+
+/// Sends a command to be carried out. Its deadline is the end of the operation, and as much later as clocks may differ.
+fn send_command(
+    state: &mut State,
+    now: Now,
+    key: LookupKey,
+    peer_key: PeerKey,
+    request: u32,
+    command: &ForwardedCommand,
+) {
+    let Some(lookup) = state.mesh.lookups.get(key) else { return };
+    let left = lookup.ends_at.millis().saturating_sub(now.mono.millis());
+    let ids = lookup.refused.iter().filter_map(|peer| state.mesh.peers.get(*peer));
+    let refused: Vec<[u8; 16]> = ids.map(|peer| peer.id.0).collect();
+    let create = lookup.creates_at == Some(peer_key);
+    let mut arguments = state.pool.take();
+    let body = RemoteCommand {
+        name: &command.request.name,
+        arguments: Arguments::write(&mut arguments, command.request.args.args().iter()),
+        create,
+        deadline: HybridClock::after(state.keyspace.clock(now), left),
+        refused: Hints::new(&refused),
+        protocol: command.request.protocol,
+    };
+    link_output::send_ordered(state, now, peer_key, request, &Body::Execute(body));
+    state.pool.give(arguments);
+}
+
+/// A node as errors name it.
+pub(super) fn name_of(state: &State, peer: PeerKey) -> String {
+    state.mesh.peers.get(peer).map_or_else(|| "a node that has left".to_owned(), |peer| peer.addr.to_string())
+}

@@ -1,0 +1,68 @@
+//! The version floor: FLUSHALL MESH has all linked nodes drop their keys. What is set later stays.
+//!
+//! A node that receives FLOOR by this command drops all keys that it has then, whatever their versions, since clients do
+//! not carry clocks from node to node, and answers FLOORED. A node that is linked later is sent the floor first, and drops
+//! in steps what is not above it.
+
+use crate::base::time::Now;
+use crate::node::digest::sync;
+use crate::node::ids::PeerKey;
+use crate::node::peer::link_output;
+use crate::node::state::State;
+use crate::store::{ScanCursor, Version};
+use crate::wire::frame::Body;
+
+/// Keys that one step tests.
+const KEYS_PER_STEP: usize = 512;
+
+/// Removes all keys of this node, and sets the floor above all of its versions. Returns the floor.
+pub(in crate::node) fn raise(state: &mut State, now: Now) -> Version {
+    let version = state.keyspace.stamp(now);
+    state.keyspace.clear();
+    state.mesh.floor = version;
+    state.mesh.lookups.raise_all_floors(version);
+    version
+}
+
+/// Sends the floor to a peer that has just been linked, if there is one.
+pub(in crate::node) fn send(state: &mut State, now: Now, peer: PeerKey) {
+    let version = state.mesh.floor;
+    if version > Version::default() {
+        link_output::send_ordered(state, now, peer, 0, &Body::Floor(version.0));
+    }
+}
+
+/// A peer has sent a floor: with a number by a command, else because it was just linked.
+pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, number: u32, version: Version) {
+    let is_new = version > state.mesh.floor;
+    if is_new {
+        state.mesh.floor = version;
+        state.mesh.lookups.raise_all_floors(version);
+    }
+    if number > 0 {
+        state.keyspace.clear();
+        state.mesh.floor_scan = None;
+        sync::flush(state, now, peer);
+        link_output::send_answer(state, now, peer, number, &Body::Floored(version.0));
+    } else if is_new {
+        state.mesh.floor_scan = Some(ScanCursor::START);
+    }
+}
+
+/// Whether [`step`] has something to do.
+pub(in crate::node) fn has_work(state: &State) -> bool {
+    state.mesh.floor_scan.is_some()
+}
+
+/// Drops some keys that are not above the floor.
+pub(in crate::node) fn step(state: &mut State, now: Now) {
+    let Some(at) = state.mesh.floor_scan else { return };
+    let mut tested: Vec<Box<[u8]>> = Vec::new();
+    let next = state.keyspace.store().scan_keys(at, KEYS_PER_STEP, |key| tested.push(key.into()));
+    for key in tested {
+        let key = state.keyspace.key(&key);
+        let is_dropped = state.keyspace.drop_older(now, key, state.mesh.floor);
+        state.stats.values_dropped += u64::from(is_dropped);
+    }
+    state.mesh.floor_scan = (next != ScanCursor::START).then_some(next);
+}

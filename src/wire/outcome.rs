@@ -1,0 +1,131 @@
+//! What came of requests that another node has carried out: the reply in an EXECUTED.
+//!
+//! ```text
+//! keys (u32), then for each key of the requests but the first: hash (u64), version (u64), 1 if the key is not there (u8)
+//! then for each request: 1 if it is an error (u8), bytes (u32), the bytes: what the client gets, in its protocol
+//! ```
+//!
+//! Integers are little-endian. All of it is checked when it is read, so that going through it cannot fail.
+
+use super::frame::KeyState;
+
+/// Bytes of a key: hash, version, state.
+const KEY_BYTES: usize = 17;
+
+/// A key after requests were carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyVersion {
+    /// Its hash.
+    pub hash: u64,
+    /// The version of its value or deletion; 0: of none.
+    pub version: u64,
+    /// Which of both.
+    pub state: KeyState,
+}
+
+/// What came of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestResult<'a> {
+    /// The bytes are those of an error.
+    pub is_error: bool,
+    /// Without what begins and ends a reply, in the protocol of the client.
+    pub bytes: &'a [u8],
+}
+
+/// What came of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome<'a> {
+    keys: &'a [[u8; KEY_BYTES]],
+    results: &'a [u8],
+}
+
+impl<'a> Outcome<'a> {
+    /// Checks what stands in a frame; `None`: it is no outcome. O(results).
+    pub fn read(bytes: &'a [u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let keys = number(&mut rest)?.checked_mul(KEY_BYTES)?;
+        let (keys, results) = rest.split_at_checked(keys)?;
+        let mut at = results;
+        while !at.is_empty() {
+            next_result(&mut at)?;
+        }
+        Some(Self { keys: keys.as_chunks().0, results })
+    }
+
+    /// The keys but the first.
+    pub fn keys(&self) -> impl Iterator<Item = KeyVersion> + use<'a> {
+        self.keys.iter().map(|key| {
+            let [h0, h1, h2, h3, h4, h5, h6, h7, version @ .., gone] = *key;
+            KeyVersion {
+                hash: u64::from_le_bytes([h0, h1, h2, h3, h4, h5, h6, h7]),
+                version: u64::from_le_bytes(version),
+                state: if gone == 0 { KeyState::Held } else { KeyState::Gone },
+            }
+        })
+    }
+
+    /// The results in the order of the requests.
+    pub fn results(&self) -> impl Iterator<Item = RequestResult<'a>> + use<'a> {
+        let mut at = self.results;
+        std::iter::from_fn(move || next_result(&mut at))
+    }
+}
+
+/// Begins an outcome with the keys but the first; results follow.
+pub fn put_keys(out: &mut Vec<u8>, keys: &[KeyVersion]) {
+    put_number(out, keys.len());
+    for key in keys {
+        out.extend_from_slice(&key.hash.to_le_bytes());
+        out.extend_from_slice(&key.version.to_le_bytes());
+        out.push(u8::from(key.state == KeyState::Gone));
+    }
+}
+
+/// Appends one result.
+pub fn put_result(out: &mut Vec<u8>, result: RequestResult<'_>) {
+    out.push(u8::from(result.is_error));
+    put_number(out, result.bytes.len());
+    out.extend_from_slice(result.bytes);
+}
+
+fn next_result<'a>(at: &mut &'a [u8]) -> Option<RequestResult<'a>> {
+    let (&is_error, rest) = at.split_first()?;
+    *at = rest;
+    let len = number(at)?;
+    let (bytes, rest) = at.split_at_checked(len)?;
+    *at = rest;
+    Some(RequestResult { is_error: is_error != 0, bytes })
+}
+
+fn number(at: &mut &[u8]) -> Option<usize> {
+    let (bytes, rest) = at.split_first_chunk::<4>()?;
+    *at = rest;
+    usize::try_from(u32::from_le_bytes(*bytes)).ok()
+}
+
+fn put_number(out: &mut Vec<u8>, number: usize) {
+    out.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KeyVersion, Outcome, RequestResult, put_keys, put_result};
+    use crate::wire::frame::KeyState;
+
+    #[test]
+    fn outcome_is_read_as_it_was_written_and_cut_only_between_results() {
+        let keys = [(1, 2, KeyState::Held), (u64::MAX, 0, KeyState::Gone)]
+            .map(|(hash, version, state)| KeyVersion { hash, version, state });
+        let results = [(false, &b":1\r\n"[..]), (true, b"-ERR no\r\n"), (false, b"")]
+            .map(|(is_error, bytes)| RequestResult { is_error, bytes });
+        let mut bytes = Vec::new();
+        put_keys(&mut bytes, &keys);
+        results.iter().for_each(|result| put_result(&mut bytes, *result));
+        let read = Outcome::read(&bytes).unwrap();
+        assert_eq!(read.keys().collect::<Vec<_>>(), keys);
+        assert_eq!(read.results().collect::<Vec<_>>(), results);
+        let whole = (0..bytes.len()).filter(|&cut| Outcome::read(&bytes[..cut]).is_some());
+        assert_eq!(whole.collect::<Vec<_>>(), [38, 47, 61]);
+        assert_eq!(Outcome::read(&[0xFF; 40]), None);
+    }
+}
