@@ -102,8 +102,16 @@ fn addition_of_a_key_that_is_held_or_deleted_here_is_reported_to_its_node() {
     // Its filter claims the key already: it is an addition all the same.
     world.driver.send(link.conn, deltas(2, &[own]));
     assert_eq!(notices(&mut world, &mut link).len(), 1);
-    assert_eq!(world.ask("DEL own\n"), ":DELETED own\n");
-    world.frames(&mut link);
+    world.begin("DEL own\n");
+    let frames = world.frames(&mut link);
+    let Some(Received::Delete { request, version, .. }) =
+        frames.iter().find(|frame| matches!(frame, Received::Delete { .. }))
+    else {
+        panic!("{frames:?}")
+    };
+    let deleted = Body::Deleted { hash: own, version: *version, had: true, hints: Hints::default() };
+    world.send(&link, &[(*request, deleted)]);
+    assert_eq!(world.replies(), ":DELETED own\n");
     world.driver.send(link.conn, deltas(3, &[own]));
     let found = notices(&mut world, &mut link);
     assert!(found.len() == 1 && found[0].1 == "own" && found[0].3 == KeyState::Gone, "{found:?}");
