@@ -15,16 +15,16 @@
 //! node      sans-IO boundary: bytes, keys and `now` in, bytes and actions out
 //!           audit  conn/reader  sources  timers
 //! command   requests of clients to replies
-//!           client  connection  dispatch  error  info  inspect  keys  login  numbers  prefetch  ranges
-//!           read  row  scan  server  settings  slow  status  strings  suggest  table  tasks  time
-//!           transaction  http/history_json  http/metrics_text  http/mod  http/page  http/report
-//!           http/status_json
+//!           client  connection  dispatch  errands  error  find  forwarding  info  inspect  keys  login
+//!           numbers  prefetch  ranges  read  row  scan  server  settings  slow  status  strings  suggest
+//!           table  tasks  time  transaction  http/history_json  http/metrics_text  http/mod  http/page
+//!           http/report  http/status_json
 //! peer      discovery, dialling, handshake, links, frames
 //!           clock  dialer  frames  handshake  heartbeat  link
 //! versions  one value per key: notices of newer versions
-//!           collection  discarded  notices  resync
+//!           collection  discarded  floor  notices  resync
 //! lookup    queries to peers, and from peers
-//!           remote  serve
+//!           broadcast  forward  placement  query  remote  serve
 //! digest    own filter and filters of peers, kept equal
 //!           sync
 //! conn      one connection: order of replies, timeouts, output of links
@@ -33,9 +33,9 @@
 //!           state
 //! records   the tables of a node, and its one write path
 //!           alarm  conn/connection  conn/replies  conn/session  digest/own_filter  digest/publishing
-//!           history  hybrid_clock  ids  keyspace  latency  logins  lookup/operation  lookup/queries
-//!           lookup/table  metrics  peer/absent  peer/address_book  peer/clock_offsets  peer/health
-//!           peer/link_queues  peer/mesh  peer/table  schedule  slow_log  tasks  versions/moved
+//!           history  hybrid_clock  ids  keyspace  latency  logins  lookup/forwarded  lookup/operation
+//!           lookup/queries  lookup/table  metrics  peer/absent  peer/address_book  peer/clock_offsets
+//!           peer/health  peer/link_queues  peer/mesh  peer/table  schedule  slow_log  tasks  versions/moved
 //!           versions/tombstones
 //! filter    Bloom filters and their synchronisation
 //!           bit_sliced  bloom  change_ring  changelog  claim_stats  deferred_free  key  peer_filters  rate
@@ -45,8 +45,8 @@
 //!           large_objects  memory  overflow  pages  scan  segment  segment_metadata  size_classes
 //! wire      the protocol: bytes to messages and back, no state
 //!           ahead  args  encoder  field  filter_dump  frame/body  frame/lists  frame/write  frame
-//!           handshake/proof  handshake  http  line  line_form  request_error  resp/encode  resp/mod
-//!           resp/parse
+//!           handshake/proof  handshake  http  line  line_form  outcome  request_error  resp/encode
+//!           resp/mod  resp/parse
 //! config    what an operator can set
 //!           env  explain  file  flags  layers  memory  peers  print  running  schema  units  config
 //! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
