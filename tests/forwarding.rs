@@ -1,0 +1,193 @@
+//! Counters, locks and deletions on several nodes at once: whole nodes whose frames arrive in random order, over links
+//! that break and come back. A command is carried out once, or its outcome is unknown.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod kit;
+
+use kit::mesh::Mesh;
+use kit::{ClientId, ms};
+use olivia::base::rng::Rng;
+use olivia::config::Config;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+const NODES: usize = 3;
+const CLIENTS: usize = 9;
+const REQUESTS: usize = 400;
+const COUNTERS: u64 = 4;
+
+fn addr(at: usize) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7_000 + u16::try_from(at).unwrap()))
+}
+
+/// What became of the commands on one key.
+#[derive(Debug, Default)]
+struct Outcomes {
+    replies: BTreeSet<i64>,
+    done: i64,
+    unknown: i64,
+    refused: i64,
+}
+
+struct World {
+    mesh: Mesh,
+    rng: Rng,
+    clients: Vec<(usize, ClientId)>,
+    /// The request of each client that is not answered, with its key.
+    open: Vec<Option<(String, String)>>,
+    outcomes: BTreeMap<String, Outcomes>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut mesh = Mesh::new();
+        for at in 0..NODES {
+            mesh.add(seed * 10 + at as u64, Config::default(), &[addr(at)]);
+        }
+        (0..NODES).for_each(|at| mesh.join(at, addr(at), &(0..at).map(addr).collect::<Vec<_>>()));
+        mesh.pass(ms(3_000));
+        assert!((0..NODES).all(|at| mesh.linked(at) == NODES - 1));
+        let clients = (0..CLIENTS).map(|n| (n % NODES, mesh.nodes[n % NODES].client())).collect();
+        Self { mesh, rng: Rng::new(seed), clients, open: vec![None; CLIENTS], outcomes: BTreeMap::new() }
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.rng.below(bound as u64)).unwrap()
+    }
+
+    /// Has a client that waits for nothing send a request.
+    fn send(&mut self, client: usize) {
+        if self.open[client].is_some() {
+            return;
+        }
+        let key = format!("c{}", self.rng.below(COUNTERS));
+        let (key, line) = match self.rng.below(4) {
+            0 => (format!("lock{}", self.rng.below(40)), "SETNX"),
+            _ => (key, "INCR"),
+        };
+        let line = if line == "SETNX" { format!("SETNX {key}:{client}\n") } else { format!("INCR {key}\n") };
+        let (node, id) = self.clients[client];
+        self.mesh.nodes[node].send(id, &line);
+        self.open[client] = Some((line, key));
+        self.mesh.act(node);
+    }
+
+    /// Takes in what clients were answered.
+    fn take_replies(&mut self) {
+        for client in 0..CLIENTS {
+            let (node, id) = self.clients[client];
+            let reply = self.mesh.nodes[node].take(id);
+            if reply.is_empty() {
+                continue;
+            }
+            let (line, key) = self.open[client].take().unwrap();
+            let of = self.outcomes.entry(key.clone()).or_default();
+            if let Some(number) = reply.strip_prefix(&format!(":COUNTS {key}:")) {
+                of.done += 1;
+                assert!(
+                    of.replies.insert(number.trim().parse().unwrap()),
+                    "{line} was answered {reply} twice"
+                );
+            } else if reply.contains("outcome unknown") {
+                of.unknown += 1;
+            } else if reply.contains("nothing was done") || reply == ":SATNX \n" {
+                of.refused += 1;
+            } else {
+                assert_eq!(reply, format!(":SATNX {key}:{client}\n"), "{line}");
+                of.done += 1;
+            }
+        }
+    }
+
+    /// Delivers something that is on its way, whatever it is.
+    fn deliver(&mut self) {
+        let pending: Vec<_> = self.mesh.pending().collect();
+        if !pending.is_empty() {
+            let next = self.below(pending.len());
+            self.mesh.deliver(pending[next]);
+        }
+    }
+
+    fn read(&mut self, node: usize, key: &str) -> Option<i64> {
+        let client = self.mesh.nodes[node].client();
+        self.mesh.nodes[node].send(client, format!("GET {key}\n"));
+        self.mesh.act(node);
+        self.mesh.pass(ms(5));
+        let reply = self.mesh.nodes[node].take(client);
+        reply.trim().strip_prefix(&format!(":GOT {key}:")).map(|value| value.parse().unwrap())
+    }
+
+    fn run(&mut self, one_in_breaks: u64) {
+        if one_in_breaks > 0 {
+            // A key that is created during a cut may be created on both sides.
+            for counter in 0..COUNTERS {
+                let (client, key) = (self.below(CLIENTS), format!("c{counter}"));
+                let (node, id) = self.clients[client];
+                self.open[client] = Some((String::new(), key.clone()));
+                self.mesh.nodes[node].send(id, format!("INCR {key}\n"));
+                self.mesh.pass(ms(10));
+                self.take_replies();
+            }
+        }
+        for _ in 0..REQUESTS {
+            let client = self.below(CLIENTS);
+            self.send(client);
+            for _ in 0..self.rng.below(8) {
+                self.deliver();
+            }
+            self.take_replies();
+            if one_in_breaks > 0 && self.rng.one_in(one_in_breaks) {
+                let wire = self.below(self.mesh.wires.len());
+                let broken = self.mesh.wires[wire].ends;
+                self.mesh.break_wires(|wire| wire.ends == broken);
+            }
+            if self.rng.one_in(20) {
+                let span = ms(self.rng.below(40));
+                self.mesh.pass(span);
+            }
+        }
+        self.mesh.pass(ms(15_000));
+        self.take_replies();
+        assert!(self.open.iter().all(Option::is_none), "{:?}", self.open);
+    }
+}
+
+#[test]
+fn every_increment_counts_once_and_every_lock_has_one_winner_whatever_order_frames_have() {
+    let (mut unknown, mut refused) = (0, 0);
+    for seed in 0..40 {
+        let one_in_breaks = if seed % 2 == 0 { 0 } else { 20 };
+        let mut world = World::new(seed);
+        world.run(one_in_breaks);
+        let outcomes = std::mem::take(&mut world.outcomes);
+        for (key, of) in &outcomes {
+            (unknown, refused) = (unknown + of.unknown, refused + of.refused);
+            assert!(one_in_breaks > 0 || of.unknown == 0, "seed {seed} {key}: {of:?}");
+            let values: BTreeSet<Option<i64>> = (0..NODES).map(|node| world.read(node, key)).collect();
+            assert_eq!(values.len(), 1, "seed {seed} {key}: nodes read {values:?}");
+            let value = values.first().copied().flatten();
+            if key.starts_with('c') {
+                let value = value.unwrap_or(0);
+                let possible = of.done..=of.done + of.unknown;
+                assert!(possible.contains(&value), "seed {seed} {key}: {value} after {of:?}");
+                assert!(of.replies.last().is_none_or(|most| *most <= value), "seed {seed} {key}: {of:?}");
+            } else {
+                assert!(of.done <= 1 || one_in_breaks > 0, "seed {seed} {key}: {of:?}");
+                assert!(of.done + of.unknown > 0 || value.is_none(), "seed {seed} {key}: {of:?}");
+            }
+        }
+        // A deletion leaves nothing, and each key begins again.
+        let keys: Vec<&String> = outcomes.keys().collect();
+        let line = format!("DEL {}\n", keys.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(","));
+        let (node, client) = world.clients[0];
+        world.mesh.nodes[node].send(client, line);
+        world.mesh.pass(ms(200));
+        let reply = world.mesh.nodes[node].take(client);
+        assert!(reply.starts_with(":DELETED "), "seed {seed}: {reply}");
+        for key in keys {
+            assert!((0..NODES).all(|node| world.read(node, key).is_none()), "seed {seed} {key}");
+        }
+    }
+    assert!(unknown > 4 && refused > 100, "{unknown} unknown, {refused} refused");
+}
