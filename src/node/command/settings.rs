@@ -75,7 +75,7 @@ pub(in crate::node) const fn policy_name(policy: EvictionPolicy) -> &'static str
 /// CONFIG SET: changes limits until the configuration file is read again, all of them or none.
 pub(in crate::node) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     if !call.args.len().is_multiple_of(2) {
-        return Err(CommandError::WrongArity(call.command.name));
+        return Err(CommandError::Syntax(call.command.name, b""));
     }
     let mut limits = state.config.limits.clone();
     for [name, text] in call.args.tuples::<2>() {
