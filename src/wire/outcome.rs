@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! keys (u32), then for each key of the requests but the first: hash (u64), version (u64), 1 if the key is not there (u8)
-//! then for each request: 1 if it is an error (u8), bytes (u32), the bytes: what the client gets, in its protocol
+//! then for each request: 1 if it is an error (u8), bytes (u32), the bytes: what the client gets, in its protocol; for
+//! none: nothing was done, since the sender holds some of the keys only
 //! ```
 //!
 //! Integers are little-endian. All of it is checked when it is read, so that going through it cannot fail.

@@ -12,8 +12,10 @@ pub type View = (&'static str, &'static str, &'static [Step]);
 const READER: &str = "node/conn/reader.rs";
 const DISPATCH: &str = "node/command/dispatch.rs";
 const REMOTE: &str = "node/lookup/remote.rs";
+const FORWARD: &str = "node/lookup/forward.rs";
+const FORWARDING: &str = "node/command/forwarding.rs";
 
-pub const VIEWS: [View; 4] = [
+pub const VIEWS: [View; 5] = [
     (
         "iteration.svg",
         "One iteration of the event loop",
@@ -67,6 +69,29 @@ pub const VIEWS: [View; 4] = [
             (3, "node/conn/pending.rs", "store_part", "the last part completes the request"),
             (0, "node/conn/pending.rs", "reply_next", "at the end of the entry point"),
             (1, "node/conn/pending.rs", "write_part", "by the same encoder"),
+        ],
+    ),
+    (
+        "life_of_a_forwarded_incr.svg",
+        "INCR of a key on another node",
+        &[
+            (0, DISPATCH, "execute", "the row depends on the old value"),
+            (1, FORWARDING, "is_for_here", "no: another node may hold the key"),
+            (1, DISPATCH, "awaits_replies", "earlier replies first"),
+            (1, DISPATCH, "forward", ""),
+            (2, FORWARDING, "begin", "holds a slot, and later requests"),
+            (3, FORWARDING, "send", "words instead of the line"),
+            (4, FORWARDING, "send_request", ""),
+            (5, FORWARD, "begin", "candidates by claims, hints, distance"),
+            (6, FORWARD, "advance", "one node at a time; on nothing the birthplace"),
+            (7, "node/lookup/query.rs", "query", "EXECUTE frame, in the ordered stream"),
+            (0, "node/command/errands.rs", "run", "on the peer: behind the frame"),
+            (1, FORWARDING, "serve", "in time, and holds the key; else NOTHOLDER"),
+            (2, FORWARDING, "carry_out", "the same handler, without a connection"),
+            (0, "node/peer/frames.rs", "execute", "here again: an EXECUTED frame"),
+            (1, FORWARD, "executed", "the outcome; its versions are notices"),
+            (2, FORWARD, "finish", ""),
+            (3, "node/conn/pending.rs", "store_part", "completes the request"),
         ],
     ),
     (

@@ -4,7 +4,7 @@
 use crate::kit::peer::{Face, Link, Received, World, deltas, executed, ms, outcome};
 use olivia::config::Config;
 use olivia::wire::encoder::Protocol;
-use olivia::wire::frame::{Arguments, Body, Hints, RemoteCommand};
+use olivia::wire::frame::{Arguments, Body, Hints, KeyState, RemoteCommand};
 
 /// A version below any of the node.
 const VERSION: u64 = 1 << 20;
@@ -412,5 +412,17 @@ fn transaction_is_carried_out_where_its_keys_are_and_the_rest_of_it_here_in_orde
     world.send(&link, &[(number, executed(hash, VERSION, &reply))]);
     let expected = "*6\r\n+OK\r\n:5\r\n$1\r\n1\r\n$1\r\n5\r\n+OK\r\n$1\r\n9\r\n$1\r\n1\r\n";
     assert_eq!(world.driver.take(client), expected);
+    // The peer holds some of the keys only: nothing is done, here neither.
+    for request in ["MULTI", "SET own 7", "INCR far", "EXEC"] {
+        world.driver.send(client, resp(request));
+    }
+    let (number, _) = command(&mut world, &mut link);
+    let apart = outcome(false, "");
+    world.send(
+        &link,
+        &[(number, Body::Executed { hash, version: 0, state: KeyState::Held, reply: &apart[..4] })],
+    );
+    let replies = world.driver.take(client);
+    assert!(replies.contains("\r\n-EXECABORT nothing was done: the keys are not on one node"), "{replies}");
     world.check();
 }

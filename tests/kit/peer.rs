@@ -229,9 +229,11 @@ impl Received {
             }
             Body::Executed { version, reply, .. } => {
                 let outcome = Outcome::read(reply).unwrap();
-                let result = outcome.results().next().unwrap();
-                let text = String::from_utf8_lossy(result.bytes);
-                let reply = if result.is_error { format!("!{text}") } else { text.into_owned() };
+                let first = outcome.results().next();
+                let reply = first.map_or_else(String::new, |result| {
+                    let text = String::from_utf8_lossy(result.bytes);
+                    if result.is_error { format!("!{text}") } else { text.into_owned() }
+                });
                 Self::Executed { request, version, reply }
             }
             Body::NotHolder { hints, .. } => Self::NotHolder { request, hints: hints.iter().collect() },

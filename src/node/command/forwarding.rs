@@ -363,12 +363,8 @@ pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand)
     if verdict == Verdict::Here {
         key = carry_out(state, now, link.conn, request.protocol, &requests, &keys, &mut reply);
     } else {
+        // Without results: nothing was done, since others of the keys may be elsewhere.
         put_keys(&mut reply, &[]);
-        let mut error = Encoder::part(request.protocol);
-        error.error(Failure::Apart.code(), Failure::Apart.about(first));
-        requests
-            .iter()
-            .for_each(|_| put_result(&mut reply, RequestResult { is_error: true, bytes: error.values() }));
     }
     // Changes of the own filter before this answer must not arrive after it.
     sync::flush(state, now, *peer);

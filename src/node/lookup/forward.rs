@@ -196,13 +196,12 @@ pub(in crate::node) fn carried_out(state: &mut State, now: Now, key: LookupKey, 
 fn answer_of(state: &State, key: LookupKey, reply: &[u8], outcome: &Outcome<'_>) -> Answer {
     let waiter = state.mesh.lookups.get(key).and_then(|lookup| lookup.waiters.first());
     let pending = waiter.and_then(|waiter| state.mesh.lookups.pending.get(waiter.ask));
-    if pending.is_some_and(|pending| pending.transaction.is_some()) {
-        return Answer::Reply(reply.into());
-    }
+    let is_transaction = pending.is_some_and(|pending| pending.transaction.is_some());
     match outcome.results().next() {
+        None => Answer::Failed(Failure::Apart),
+        Some(_) if is_transaction => Answer::Reply(reply.into()),
         Some(result) if result.is_error => Answer::Error(result.bytes.into()),
         Some(result) => Answer::Reply(result.bytes.into()),
-        None => Answer::Reply(Box::default()),
     }
 }
 
