@@ -63,13 +63,13 @@ fn log_of_slow_requests_parts_the_time_here_with_peers_and_in_output() {
     world.driver.pass(ms(1_000));
     // The shell reports the work of the call that a request is carried out in.
     world.driver.reads(client, false);
-    world.driver.send(client, resp(&["INCR", "n"]).repeat(3));
+    world.driver.send(client, resp(&["GET", "own"]).repeat(3));
     world.driver.node.took(ms(25));
     world.driver.pass(ms(25));
     world.driver.reads(client, true);
     let log = ask(&mut world, watcher, &["SLOWLOG", "GET", "1"]);
     let parts = "... (25000 us here, 0 us waiting for peers, 0 us in output)";
-    assert_eq!(texts(&log)[..3], ["INCR", "... (2 more requests)", parts], "{log}");
+    assert_eq!(texts(&log)[..3], ["GET", "... (2 more requests)", parts], "{log}");
     assert_eq!(numbers(&log)[0], 1);
     assert_eq!(numbers(&ask(&mut world, watcher, &["SLOWLOG", "LEN"])), [2]);
     let latest = ask(&mut world, watcher, &["LATENCY", "LATEST"]);
