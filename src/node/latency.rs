@@ -21,7 +21,7 @@ const SERVED_MAX: usize = 4;
 pub enum CommandClass {
     /// Keys are read, all from this node.
     Read,
-    /// Keys are read, some after queries to peers.
+    /// Keys are read or changed, some of them on peers or after queries to peers.
     Lookup,
     /// Keys are changed.
     Write,
