@@ -166,6 +166,10 @@ impl Mark {
     }
 }
 
+/// Memory for marks of so many connections is kept, of each for so many marks.
+const SPARE_MAX: usize = 256;
+const SPARE_MARKS_MAX: usize = 16;
+
 /// The marks of replies in the output of one connection, in order.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Marks {
@@ -194,6 +198,23 @@ impl Marks {
             self.queue.push_back(mark);
         } else if let Some(last) = self.queue.back_mut() {
             last.merge(mark);
+        }
+    }
+
+    /// Takes memory for marks from `spare`, if there is none.
+    pub(in crate::node) fn take_memory(&mut self, spare: &mut Vec<VecDeque<Mark>>) {
+        if self.queue.capacity() == 0 {
+            self.queue = spare.pop().unwrap_or_default();
+        }
+    }
+
+    /// Gives the memory back if there is no mark: a silent connection has none.
+    pub(in crate::node) fn give_memory(&mut self, spare: &mut Vec<VecDeque<Mark>>) {
+        if self.queue.is_empty() {
+            let queue = std::mem::take(&mut self.queue);
+            if spare.len() < SPARE_MAX && (1..=SPARE_MARKS_MAX).contains(&queue.capacity()) {
+                spare.push(queue);
+            }
         }
     }
 
@@ -228,6 +249,8 @@ pub(in crate::node) struct Latency {
     executed: Batch,
     /// Their connections.
     served: Vec<ConnKey>,
+    /// Memory for marks that no connection has.
+    pub(in crate::node) spare: Vec<VecDeque<Mark>>,
 }
 
 impl Latency {
@@ -280,5 +303,26 @@ impl Latency {
         let mut all = Histogram::default();
         self.replied.iter().for_each(|class| all.merge(class));
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Batch, CommandClass, Marks};
+    use crate::base::time::Instant;
+
+    #[test]
+    fn silent_connection_has_no_memory_for_marks() {
+        let (mut marks, mut spare) = (Marks::default(), Vec::new());
+        for _ in 0..3 {
+            marks.take_memory(&mut spare);
+            marks.add(5, (Instant::ZERO, Instant::ZERO), Batch::of(CommandClass::Read, 0));
+            marks.give_memory(&mut spare);
+            assert!(marks.queue.capacity() > 0, "its reply is not sent");
+            marks.wrote(5);
+            assert!(marks.next_sent().is_some());
+            marks.give_memory(&mut spare);
+            assert_eq!((marks.queue.capacity(), spare.len()), (0, 1));
+        }
     }
 }

@@ -33,6 +33,7 @@ pub(in crate::node) fn note_held(
 
 fn note(state: &mut State, now: Now, key: ConnKey, batch: Batch) {
     if let Some(conn) = state.conns.get_mut(key) {
+        conn.replies.marks.take_memory(&mut state.latency.spare);
         conn.replies.note(&conn.outbound, (conn.last_active, now.mono), batch);
     }
 }
@@ -54,6 +55,7 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
             );
         }
     }
+    conn.replies.marks.give_memory(&mut latency.spare);
 }
 
 /// Keeps the key of a request that was looked up, if that took long.
