@@ -3,8 +3,8 @@
 //! Each case runs in this program under `valgrind --tool=callgrind`, once with few batches of requests and once with
 //! many; the difference is what the requests cost. It does not depend on the machine's load. Arguments: none
 //! measures all cases; `--check` (`make instructions`) also fails where a case takes more than its bound;
-//! `get|set lines|quoted|resp PIPELINE BATCHES` runs one case as it is, to be profiled (`quoted`: lines, keys with a
-//! colon, so that the replies have quotes):
+//! `get|set lines|quoted|evicting|resp PIPELINE BATCHES` runs one case as it is, to be profiled (`quoted`: lines, keys with a
+//! colon, so that the replies have quotes; `evicting`: with a memory limit, so that uses are counted for eviction):
 //! `valgrind --tool=callgrind target/release/deps/instructions-… get lines 16 1100`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
@@ -19,19 +19,21 @@ const FEW: usize = 100;
 const MANY: usize = 1_100;
 
 /// Request, protocol, pipeline, and the most instructions that a request may take: what it takes and 3 %.
-const CASES: [(&str, &str, usize, u64); 12] = [
-    ("get", "lines", 1, 3_530),
-    ("get", "lines", 16, 2_310),
-    ("set", "lines", 1, 4_070),
-    ("set", "lines", 16, 2_860),
-    ("get", "quoted", 1, 3_590),
-    ("get", "quoted", 16, 2_360),
-    ("set", "quoted", 1, 4_260),
-    ("set", "quoted", 16, 3_160),
-    ("get", "resp", 1, 3_360),
-    ("get", "resp", 16, 2_150),
-    ("set", "resp", 1, 3_660),
-    ("set", "resp", 16, 2_460),
+const CASES: [(&str, &str, usize, u64); 14] = [
+    ("get", "lines", 1, 3_790),
+    ("get", "lines", 16, 2_340),
+    ("set", "lines", 1, 4_350),
+    ("set", "lines", 16, 2_930),
+    ("get", "quoted", 1, 3_840),
+    ("get", "quoted", 16, 2_400),
+    ("set", "quoted", 1, 4_550),
+    ("set", "quoted", 16, 3_230),
+    ("get", "evicting", 1, 4_020),
+    ("get", "evicting", 16, 2_460),
+    ("get", "resp", 1, 3_620),
+    ("get", "resp", 16, 2_190),
+    ("set", "resp", 1, 3_950),
+    ("set", "resp", 16, 2_530),
 ];
 
 fn main() {
@@ -80,7 +82,11 @@ fn instructions(name: &str, protocol: &str, pipeline: usize, batches: usize) -> 
 /// Has a node with [`KEYS`] keys of 64 bytes carry out batches of requests. Returns their number.
 fn run(name: &str, protocol: &str, pipeline: usize, batches: usize) -> usize {
     let now = Now { mono: Instant::from_millis(1_000), wall_ms: 1_700_000_000_000 };
-    let mut node = Node::new(Config::default(), 1, now);
+    let mut config = Config::default();
+    if protocol == "evicting" {
+        config.limits.memory_max = 2 << 20;
+    }
+    let mut node = Node::new(config, 1, now);
     let client = node.accept(now, "127.0.0.1:4000".parse().unwrap()).unwrap();
     let fill: String = (0..KEYS).map(|id| request("set", protocol, id)).collect();
     serve(&mut node, now, client, &fill);
@@ -112,8 +118,8 @@ fn request(name: &str, protocol: &str, id: usize) -> String {
     let key = format!("key{colon}{:012}", id % KEYS);
     let value = "v".repeat(64);
     match (name, protocol) {
-        ("get", "lines" | "quoted") => format!("GET {key}\n"),
-        ("set", "lines") => format!("SET {key}:{value}\n"),
+        ("get", "lines" | "quoted" | "evicting") => format!("GET {key}\n"),
+        ("set", "lines" | "evicting") => format!("SET {key}:{value}\n"),
         ("set", "quoted") => format!("SET \"{key}\":{value}\n"),
         ("get", "resp") => format!("*2\r\n$3\r\nGET\r\n$16\r\n{key}\r\n"),
         ("set", "resp") => format!("*3\r\n$3\r\nSET\r\n$16\r\n{key}\r\n$64\r\n{value}\r\n"),
