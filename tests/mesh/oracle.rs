@@ -362,8 +362,8 @@ impl Oracle {
         }
     }
 
-    /// The node that holds a key may set its expiry, soon.
-    fn perhaps_elsewhere(&mut self, key: u32, deadline: u64) {
+    /// A node that holds a key may set its expiry, now or soon.
+    pub fn perhaps_elsewhere(&mut self, key: u32, deadline: u64) {
         for slot in self.chunked_vec.iter_mut().filter_map(|slots| slots.get_mut(&key)) {
             (slot.is_fuzzy, slot.since) = (true, None);
             for value in &slot.open {
@@ -403,7 +403,14 @@ impl Oracle {
                 if !slot.open.contains(&item.value) {
                     slot.open.push(item.value);
                 }
-                (self.values[item.value].from, self.values[item.value].deadline) = (from, deadline);
+                let value = &mut self.values[item.value];
+                value.from = from;
+                // Another node may have had its expiry changed before this was known to be carried out.
+                if value.past.is_empty() {
+                    value.deadline = deadline;
+                } else {
+                    value.perhaps_deadline(deadline);
+                }
             }
             Verb::Expire => {
                 for value in &slot.open {

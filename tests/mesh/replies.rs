@@ -57,7 +57,14 @@ impl World {
         if let What::Keys(verb @ (Verb::Set | Verb::SetEx | Verb::Del | Verb::Expire), items) =
             &self.clients[client].pending[at].what
         {
-            items.iter().for_each(|item| self.oracle.unsettle(host, *verb, item, now));
+            for item in items {
+                self.oracle.unsettle(host, *verb, item, now);
+                if *verb == Verb::Expire {
+                    // For one of several keys it is carried out at once, though the reply waits for others.
+                    let deadline = self.deadline(host, *verb, item);
+                    self.oracle.perhaps_elsewhere(item.key, deadline);
+                }
+            }
             self.clients[client].pending[at].is_unsettled = true;
         }
         if let What::Keys(Verb::Get | Verb::Ttl, items) = &self.clients[client].pending[at].what {
