@@ -80,6 +80,34 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
 }
 
 #[test]
+fn large_requests_without_memory_for_them_get_errors_and_the_node_goes_on() {
+    let large = "x".repeat(7 << 20);
+    let bulk = |word: &str| format!("${}\r\n{word}\r\n", word.len());
+    let set = format!("*3\r\n{}{}{}", bulk("SET"), bulk("k"), bulk(&large));
+    let requests = [
+        set.clone(),
+        set[..set.len() - 9].to_owned(),
+        format!("*5\r\n{}{}", bulk("MSET"), ["a", &large, "b", &large].map(bulk).concat()),
+        format!("*1000001\r\n{}{}", bulk("MGET"), bulk("k").repeat(1_000_000)),
+        format!("SET q:\"{}\"\n", "\\x41".repeat(2 << 20)),
+        format!("*1\r\n{}{}", bulk("MULTI"), set.repeat(2)),
+    ];
+    for mebibytes in [24, 64] {
+        let name = format!("no-memory-{mebibytes}");
+        let server = Launch::new(&name).address_space_max(mebibytes << 20).start();
+        for request in &requests {
+            let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+            // It may be closed before it has taken all.
+            clients.iter_mut().for_each(|client| _ = client.try_send(request));
+            drop(clients);
+            let mut other = server.connect();
+            assert_eq!(other.ask("PING"), "0:PONG 1", "{mebibytes} MiB: {}", &request[..40]);
+        }
+        server.end_well();
+    }
+}
+
+#[test]
 fn late_reader_that_reads_in_time_is_no_slow_reader() {
     let server = Launch::new("late-but-fine").limit("slow_reader_ms", 3_000).start();
     let mut late = server.connect();

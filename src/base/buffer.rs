@@ -28,7 +28,7 @@ pub struct OutOfMemory;
 
 impl fmt::Display for OutOfMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the system has no memory for this request; closing")
+        f.write_str("the system has no memory for this request")
     }
 }
 

@@ -43,6 +43,7 @@ pub use item::{Expiry, Item, Version};
 pub use memory::{ClassMemory, Memory};
 pub use scan::{ScanCursor, SegmentScan};
 
+use crate::base::memory::copy_of;
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Instant;
 use compaction::Compaction;
@@ -476,7 +477,8 @@ impl Store {
             return Ok(Some(edit(self.heap.value_mut(old))));
         }
         let expiry = self.heap.expiry(old);
-        let mut value = self.heap.value_mut(old).to_vec();
+        let mut value = copy_of(self.heap.value_mut(old)).ok_or(Full::System)?;
+        value.try_reserve_exact(len.saturating_sub(value.len())).map_err(|_| Full::System)?;
         value.resize(len, 0);
         let result = edit(&mut value);
         self.reclaiming(now, key.bytes.len() + len, |store| {

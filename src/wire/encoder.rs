@@ -7,6 +7,7 @@
 use super::field::{FieldKind, is_plain_text, put_field};
 use super::resp::encode as resp;
 use super::resp::encode::Version;
+use crate::base::buffer::OutOfMemory;
 use std::fmt;
 use std::io::Write;
 
@@ -78,6 +79,9 @@ pub struct Gap {
     /// It stands in quotes, and is to be written by [`put_escaped_piece`]. Else it belongs there as it is.
     pub is_quoted: bool,
 }
+
+/// What stands around a string, at most.
+const LENGTHS_BYTES: usize = 64;
 
 /// Bytes of a string above which it may be left out.
 pub const GAP_BYTES_MIN: usize = 64 * 1024;
@@ -249,7 +253,22 @@ impl Encoder {
         (taken.at > 0).then_some(taken)
     }
 
+    /// Leaves a gap for a large string, or makes room for it. False if it is to be written.
     #[cold]
+    fn put_large(&mut self, bytes: &[u8]) -> bool {
+        if self.gap.is_some() {
+            self.leave_gap(bytes);
+            return true;
+        }
+        // In quotes a byte is up to four.
+        let bytes = if self.is_line() { 4 * bytes.len() } else { bytes.len() };
+        let has_room = self.out.try_reserve_exact(bytes + LENGTHS_BYTES).is_ok();
+        if !has_room {
+            self.error("ERR", OutOfMemory);
+        }
+        !has_room
+    }
+
     fn leave_gap(&mut self, bytes: &[u8]) {
         let is_quoted = self.is_line() && !is_plain_text(bytes);
         if self.is_line() {
@@ -268,9 +287,10 @@ impl Encoder {
 
     /// A string of bytes.
     pub fn bulk(&mut self, bytes: &[u8]) {
-        if bytes.len() > GAP_BYTES_MIN && self.gap.is_some() {
-            self.leave_gap(bytes);
-        } else if self.is_line() {
+        if bytes.len() > GAP_BYTES_MIN && self.put_large(bytes) {
+            return;
+        }
+        if self.is_line() {
             self.separate();
             put_field(&mut self.out, bytes, FieldKind::Value);
         } else {

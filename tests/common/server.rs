@@ -25,8 +25,8 @@ pub struct Launch {
     args: Vec<String>,
     env: Vec<(String, OsString)>,
     port: u16,
-    /// How many files it may have open, if not as many as the test.
-    files_max: Option<u32>,
+    /// A limit of the system other than the test's, as the shell's `ulimit` takes it.
+    ulimit: Option<String>,
     /// The network namespace that it runs in, if not the test's.
     namespace: Option<String>,
     /// The text of the last line that is read from its standard error, which is closed then.
@@ -44,7 +44,7 @@ impl Launch {
             args: Vec::new(),
             env: Vec::new(),
             port: 0,
-            files_max: None,
+            ulimit: None,
             namespace: None,
             last_line: None,
         }
@@ -69,7 +69,13 @@ impl Launch {
 
     /// With so many files at most.
     pub fn files_max(mut self, files: u32) -> Self {
-        self.files_max = Some(files);
+        self.ulimit = Some(format!("-n {files}"));
+        self
+    }
+
+    /// With so many bytes of address space at most.
+    pub fn address_space_max(mut self, bytes: u64) -> Self {
+        self.ulimit = Some(format!("-v {}", bytes / 1_024));
         self
     }
 
@@ -120,8 +126,8 @@ impl Launch {
 
     /// Starts it. It may end at once, and its address is not known.
     pub fn spawn(self) -> Server {
-        let Self { home, args, env, port: _, files_max, namespace, last_line } = self;
-        let mut child = program(files_max, namespace.as_deref())
+        let Self { home, args, env, port: _, ulimit, namespace, last_line } = self;
+        let mut child = program(ulimit.as_deref(), namespace.as_deref())
             .current_dir(&home)
             .args(args)
             .env_clear()
@@ -148,16 +154,16 @@ impl Launch {
 }
 
 /// The program, in a namespace if one is given, or under a limit of files that it cannot raise again.
-fn program(files_max: Option<u32>, namespace: Option<&str>) -> Command {
+fn program(ulimit: Option<&str>, namespace: Option<&str>) -> Command {
     let path = env!("CARGO_BIN_EXE_olivia");
     if let Some(namespace) = namespace {
         let mut command = Command::new(IP);
         command.args(["netns", "exec", namespace, path]);
         return command;
     }
-    let Some(files) = files_max else { return Command::new(path) };
+    let Some(limit) = ulimit else { return Command::new(path) };
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), path]);
+    command.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\""), path]);
     command
 }
 

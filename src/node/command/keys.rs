@@ -1,5 +1,6 @@
 //! Commands about keys, whatever their values are.
 
+use crate::base::memory::copy_of;
 use crate::base::time::Now;
 use crate::node::command::error::{BadSeconds, CommandError, seconds};
 use crate::node::command::read::read;
@@ -377,7 +378,7 @@ fn is_free<'a>(
 /// Copies the value and the expiry of a key to another; whether it was there.
 fn copy_to(state: &mut State, now: Now, from: &[u8], to: &[u8]) -> Result<bool, Full> {
     let Some(item) = state.keyspace.peek(now, state.keyspace.key(from)) else { return Ok(false) };
-    let (value, expiry) = (item.value.to_vec(), item.expiry);
+    let (value, expiry) = (copy_of(item.value).ok_or(Full::System)?, item.expiry);
     let to = state.keyspace.key(to);
     state.keyspace.set(now, to, &value, expiry)?;
     Ok(true)

@@ -1,5 +1,7 @@
 //! The steps of resumable tasks ([`crate::node::tasks`]): what each does, and the reply at its end.
 
+use crate::base::buffer::OutOfMemory;
+use crate::base::memory::has_room;
 use crate::base::time::Now;
 use crate::filter::size::Size;
 use crate::limits::BYTES_PER_STEP;
@@ -132,6 +134,9 @@ fn step_of_dump(state: &State, dump: Option<Dump>) -> Job {
                     "the filter of {bytes} bytes takes more than reply_bytes_max = {limit} as text; \
                      peers get it in frames"
                 )));
+            }
+            if !has_room(2 * usize::try_from(bytes).unwrap_or(usize::MAX / 2)) {
+                return Job::Reply(Err(OutOfMemory.to_string()));
             }
             dump
         }

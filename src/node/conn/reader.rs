@@ -7,6 +7,8 @@
 //! caught up. The same happens, without the queue, while too much waits to be sent to it. So a
 //! connection holds at most one line, or one frame, and one read of input.
 
+use crate::base::buffer::OutOfMemory;
+use crate::base::memory::has_room;
 use crate::base::time::Now;
 use crate::limits::{Limits, RESP_ARGS_MAX};
 use crate::node::command::dispatch;
@@ -35,6 +37,11 @@ use crate::wire::resp::parse::{Progress, RequestLimits};
 use memchr::memchr;
 use std::fmt::Display;
 use std::mem;
+
+/// Bytes of a request above which it is looked whether the system has memory for what carrying it out may take, and how
+/// many times its bytes that is: its arguments, their copies, and a reply that shows them in quotes.
+const LARGE_REQUEST_BYTES: usize = 64 * 1024;
+const MEMORY_FACTOR: usize = 5;
 
 /// Takes in what the shell has read.
 pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
@@ -416,6 +423,13 @@ fn serve_line(
             refuse(state, now, key, Protocol::Lines, CloseReason::Protocol, sentence);
             Some((input.len(), 1))
         }
+        Front::Line(line)
+            if line.consumed > LARGE_REQUEST_BYTES && !has_room(MEMORY_FACTOR * line.consumed) =>
+        {
+            let id = line.request().and_then(Result::ok).map(|request| request.id);
+            decline(state, key, Protocol::Lines, id.unwrap_or_default());
+            Some((line.consumed, 1))
+        }
         Front::Line(line) => {
             prefetch_lines(&mut scratch.ahead, &state.keyspace, &input[line.consumed..]);
             let cost = dispatch::execute_line(state, now, key, line, is_authenticated, &mut scratch.line);
@@ -441,6 +455,12 @@ fn serve_resp(
         _ => {}
     }
     let is_intercepted = conn.is_intercepted;
+    let is_large = conn.progress.needed() > LARGE_REQUEST_BYTES && input.len() >= conn.progress.needed();
+    if is_large && !has_room(MEMORY_FACTOR * input.len()) {
+        // Its end is not known before it is parsed.
+        refuse(state, now, key, protocol, CloseReason::BuffersFull, OutOfMemory);
+        return Some((input.len(), 1));
+    }
     let limits = request_limits(&state.config.limits, conn.is_authenticated);
     // Before AUTH the next request may come under other limits.
     if scratch.ahead.requests.is_empty() && conn.is_authenticated && conn.progress == Progress::default() {
@@ -487,6 +507,16 @@ fn request_limits(limits: &Limits, is_authenticated: bool) -> RequestLimits {
         request_bytes_max: limits.reply_bytes_max.saturating_add(limits.key_bytes_max).saturating_add(1_024),
         is_unauthenticated: false,
     }
+}
+
+/// Answers a request that there is no memory for.
+#[cold]
+fn decline(state: &mut State, key: ConnKey, protocol: Protocol, id: &[u8]) {
+    let State { conns, pool, stats, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    stats.requests += 1;
+    stats.request_errors += 1;
+    conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, protocol, id, OutOfMemory));
 }
 
 /// Answers what cannot be read on, and ends the connection with that answer.

@@ -9,6 +9,7 @@
 //!
 //! Queries *from* peers are answered in [`crate::node::lookup::serve`].
 
+use crate::base::memory::copy_of;
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::{Instant, Now};
 use crate::filter::claim_stats::Claim;
@@ -268,7 +269,7 @@ pub(in crate::node) fn finish_here(state: &mut State, now: Now, hash: KeyHash) {
         let lookup_of = state.mesh.lookups.get(lookup).filter(|lookup| lookup.operation.policy().is_joined);
         let Some(bytes) = lookup_of.map(|lookup| lookup.key.clone()) else { continue };
         let item = state.keyspace.peek(now, HashedKey { hash, bytes: &bytes });
-        let found = item.map(|item| (item.value.to_vec(), item.expiry));
+        let found = item.and_then(|item| Some((copy_of(item.value)?, item.expiry)));
         if let Some((value, until)) = found {
             finish(state, now, lookup, &End::Found { value: &value, until });
         }
@@ -446,7 +447,8 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
         End::TimedOut => state.stats.lookup_timeouts += 1,
     }
     let found = match end {
-        End::Found { value, until } => Some((SharedBytes::from(value.to_vec()), *until)),
+        // Without memory for the value it is as if it had not been found.
+        End::Found { value, until } => copy_of(value).map(|value| (SharedBytes::from(value), *until)),
         End::NotFound | End::TimedOut => None,
     };
     for waiter in lookup.waiters {

@@ -22,6 +22,9 @@ pub const BULK_BYTES_MAX: u32 = 512 * 1024 * 1024;
 /// Bytes of a line that gives a length, CR excluded. A valid one has at most 20 with its type byte.
 const LENGTH_LINE_BYTES_MAX: usize = 32;
 
+/// Spans whose memory is kept from one request to the next.
+const SPANS_KEPT: usize = 16 * 1024;
+
 /// The fewest bytes of an argument: `$0\r\n\r\n`.
 const ARGUMENT_BYTES_MIN: usize = 6;
 
@@ -146,6 +149,9 @@ impl Parser {
         }
         let is_resumed = progress.walked > 0;
         self.spans.clear();
+        if self.spans.capacity() > SPANS_KEPT {
+            self.spans = Vec::new();
+        }
         let mut walked = self.walk(input, progress, limits);
         if is_resumed && matches!(walked, Ok(true)) {
             // The spans of earlier calls were not kept: once all is there, it is walked from the start.
