@@ -3,7 +3,7 @@
 TARGET ?= request
 SECONDS ?= 600
 
-.PHONY: help run run-cluster demo test clients docs check instructions bench pictures sim sim-night oracle mutants fuzz profile perf clean
+.PHONY: help run run-cluster demo test clients docs check instructions bench pictures sim sim-night model oracle mutants fuzz profile perf clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ sim-night: ## Simulate meshes for hours, up to 100 nodes (SEEDS=100000 of two to
 	OLIVIA_SIM_NODES=16 OLIVIA_SIM_SEEDS=1000 cargo test --release --quiet --test mesh
 	OLIVIA_SIM_NODES=64 OLIVIA_SIM_SEEDS=100 cargo test --release --quiet --test mesh
 	OLIVIA_SIM_NODES=100 OLIVIA_SIM_SEEDS=40 cargo test --release --quiet --test mesh
+
+model: ## Check the protocol of one value per key state by state (10 minutes, 3 GB; docs/consistency.md)
+	cargo test --release --quiet --test one_value -- --ignored --nocapture --test-threads 1
 
 oracle: ## Differential tests of the store against std maps, and of its resident memory (OPS=5000000)
 	OLIVIA_STORE_OPS=$(or $(OPS),5000000) cargo test --release --quiet --test store_oracle
