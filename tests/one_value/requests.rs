@@ -238,6 +238,8 @@ impl Step {
                 if version < self.state.members[node].seen {
                     self.broken(Fault::Older);
                 }
+                let member = self.member(node);
+                member.seen = member.seen.max(version);
             }
             (Verb::Del, End::Done) => {
                 let unlinked =
@@ -371,6 +373,9 @@ impl Step {
         } else if let Body::Found { version, .. } = body
             && version >= floor
         {
+            if self.obeys(Rule::ValueSetsMoved) {
+                self.remember(node, version, Some(peer));
+            }
             return self.finish(node, End::Found(Some(version)));
         }
         self.proceed(node);

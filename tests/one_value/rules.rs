@@ -63,6 +63,8 @@ pub enum Rule {
     RebuildWaits,
     /// Additions and block images share one queue; an image shows the filter at the moment it is put there.
     OneQueue,
+    /// VALUE sets `moved` at the asking node, so that its next read does not return less.
+    ValueSetsMoved,
     /// EXECUTED sets `moved` at the asking node.
     ExecutedSetsMoved,
     /// EXECUTED acts at the asking node as an INVALIDATE of the holder.
@@ -84,7 +86,7 @@ impl Rule {
         Self::TombstoneBesideValue,
     ];
 
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::SetInvalidates,
         Self::AdditionAnswered,
         Self::NewerAnswered,
@@ -115,6 +117,7 @@ impl Rule {
         Self::FlushWaits,
         Self::RebuildWaits,
         Self::OneQueue,
+        Self::ValueSetsMoved,
         Self::ExecutedSetsMoved,
         Self::ExecutedInvalidates,
         Self::TombstoneIsFloor,

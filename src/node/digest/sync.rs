@@ -255,6 +255,7 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     peer.receiver.unlinked(&mut state.mesh.filters);
     peer.filter_known_at = None;
     peer.resync = None;
+    peer.pending_ack = None;
 }
 
 /// Once per heartbeat: gives up a snapshot that has stalled, since others may need the

@@ -67,6 +67,13 @@ pub(in crate::node) struct DiscardedScan {
     pub(in crate::node) at: Option<ScanCursor>,
 }
 
+/// Versions that a heartbeat has acknowledged, until a later one acknowledges the clock at which it arrived.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::node) struct PendingAck {
+    pub(in crate::node) up_to: Version,
+    pub(in crate::node) mark: Version,
+}
+
 /// One life of another node.
 #[derive(Debug)]
 pub(in crate::node) struct Peer {
@@ -92,8 +99,10 @@ pub(in crate::node) struct Peer {
     round_trip: Option<Duration>,
     /// The clock of its last heartbeat: everything that it sent before, in the ordered stream, was processed.
     pub(in crate::node) heard: u64,
-    /// Our clock up to which it has processed everything, and up to which all that it had added was applied here.
+    /// Versions up to this one it has met: it has no older value, and can get none.
     pub(in crate::node) acked: Version,
+    /// What its heartbeats acknowledge next.
+    pub(in crate::node) pending_ack: Option<PendingAck>,
     /// It has ended, and does not come back.
     pub(in crate::node) has_left: bool,
     /// All own keys and tombstones are being tested against its filter.
@@ -156,6 +165,7 @@ impl Peer {
             round_trip: None,
             heard: 0,
             acked: Version::default(),
+            pending_ack: None,
             has_left: false,
             resync: None,
             is_in_resyncs: false,

@@ -1,12 +1,15 @@
 //! Collection of tombstones: what every node that may hold an older value has acknowledged is forgotten.
 //!
 //! Each heartbeat carries the highest clock of its receiver that the sender has processed, and how far its own changelog
-//! goes. Once all of that changelog was applied here, nothing from before that clock is under way any more: all that
-//! the peer has added was compared with the tombstones, and all that it adds from here on has a higher version. A peer
-//! that is not linked, whose filter is unknown, or whose resync is not complete, has acknowledged nothing.
+//! goes. Once all of that changelog was applied here, nothing from before that clock is under way any more: what the
+//! peer adds from here on has a higher version, and what it had added was answered by notices, if it is older than
+//! what this node holds or remembers. Those notices are sent, not processed: so the clock counts as soon as a later
+//! heartbeat acknowledges the present one (`AcknowledgedTwice` in tests/one_value). A peer that is not linked, whose
+//! filter is unknown, or whose resync is not complete, acknowledges nothing.
 
 use crate::base::time::Now;
 use crate::node::ids::PeerKey;
+use crate::node::peer::table::PendingAck;
 use crate::node::state::State;
 use crate::store::Version;
 use crate::wire::frame::Head;
@@ -16,12 +19,18 @@ const TOMBSTONES_PER_STEP: usize = 256;
 
 /// A heartbeat of a peer: it has processed everything up to our clock `ack`, and its changelog ends at `head`.
 pub(in crate::node) fn acknowledged(state: &mut State, now: Now, key: PeerKey, head: Head, ack: u64) {
-    let clock = state.keyspace.clock(now);
+    let mark = Version(state.keyspace.clock(now));
     let mesh = &mut state.mesh;
     let Some(peer) = mesh.peers.get_mut(key) else { return };
+    let ack = Version(ack).min(mark);
+    if let Some(pending) = peer.pending_ack.take_if(|pending| ack > pending.mark) {
+        peer.acked = peer.acked.max(pending.up_to);
+    }
     let at = peer.receiver.position().filter(|_| !mesh.filters.is_unknown(peer.filter));
-    if at.is_some_and(|at| at.epoch == head.epoch && at.seq >= head.seq) {
-        peer.acked = peer.acked.max(Version(ack.min(clock)));
+    let is_applied = at.is_some_and(|at| at.epoch == head.epoch && at.seq >= head.seq);
+    if is_applied && peer.resync.is_none() && peer.pending_ack.is_none() {
+        // Frames that left together have one clock, and the last of them need not have arrived.
+        peer.pending_ack = Some(PendingAck { up_to: Version(ack.0.saturating_sub(1)), mark });
     }
     update(state, now);
 }
