@@ -11,157 +11,44 @@ mod common;
 
 use common::client::Client;
 use common::mesh::{wait_for_peers, wait_for_value};
-use common::server::{IP, Launch, Server};
+use common::net::{Loss, Net, PASSWORD, PORT, SECRET};
+use common::server::{Launch, Server};
 use common::wait_until;
-use rustix::process::geteuid;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::fs;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-
-const PORT: u16 = 5454;
-const PASSWORD: &str = "open sesame";
-const SECRET: &str = "what all hosts of this mesh share";
 
 /// Short, and yet longer than a busy machine delays a process.
 const BEAT_MS: u64 = 400;
 const THREE_BEATS: Duration = Duration::from_millis(3 * BEAT_MS);
 
-/// Which packets of a host get lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Loss {
-    /// Those to it and those from it.
-    Both,
-    /// Those to it.
-    ToIt,
+/// Has the names of a host resolved by a name server on another one. `ip netns exec` shows the host this file in
+/// place of `/etc/resolv.conf`; gone with the returned value.
+fn resolve_at(net: &Net, host: usize, server: usize) -> ResolvConf {
+    let dir = Path::new("/etc/netns").join(&net.hosts[host]);
+    fs::create_dir_all(&dir).unwrap();
+    let text = format!("nameserver 10.77.{server}.2\noptions timeout:2 attempts:2\n");
+    fs::write(dir.join("resolv.conf"), text).unwrap();
+    ResolvConf(dir)
 }
 
-/// Hosts, each with a wire to the same router.
-struct Net {
-    router: String,
-    hosts: Vec<String>,
-}
-
-impl Net {
-    /// Makes them; `None`, with a message, where that is not possible.
-    fn new(name: &str, count: u8) -> Option<Self> {
-        if !geteuid().is_root() || !Path::new(IP).exists() {
-            eprintln!("skipped: network namespaces need root and {IP} (iproute2)");
-            return None;
+/// A name server on a host: it answers every name alike.
+fn name_server(net: &Net, host: usize) -> NameServer {
+    let answer = NameServer::default();
+    let (shared, bind) = (Arc::clone(&answer.0), format!("10.77.{host}.2:53"));
+    let socket = net.inside(host, move || UdpSocket::bind(bind).unwrap());
+    thread::spawn(move || {
+        let mut query = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut query) {
+            let Some((delay, ip)) = *shared.lock().unwrap() else { continue };
+            thread::sleep(delay);
+            let _ = socket.send_to(&dns_answer(&query[..length], ip), from);
         }
-        let named = |what: &str| format!("olivia-{}-{name}-{what}", std::process::id());
-        let hosts = (0..count).map(|host| named(&host.to_string())).collect();
-        let net = Self { router: named("router"), hosts };
-        if let Err(problem) = net.make() {
-            eprintln!("skipped: no network namespaces here: {problem}");
-            return None;
-        }
-        Some(net)
-    }
-
-    fn make(&self) -> Result<(), String> {
-        ip(&["netns", "add", &self.router])?;
-        for (at, host) in self.hosts.iter().enumerate() {
-            let (wire, far) = (format!("w{at}"), format!("10.77.{at}.1"));
-            let router = |args: &[&str]| ip(&[&["-n", &self.router], args].concat());
-            let inside = |args: &[&str]| ip(&[&["-n", host], args].concat());
-            ip(&["netns", "add", host])?;
-            router(&["link", "add", &wire, "type", "veth", "peer", "name", "eth0", "netns", host])?;
-            router(&["address", "add", &format!("{far}/24"), "dev", &wire])?;
-            router(&["link", "set", &wire, "up"])?;
-            inside(&["address", "add", &format!("10.77.{at}.2/24"), "dev", "eth0"])?;
-            inside(&["link", "set", "lo", "up"])?;
-            inside(&["link", "set", "eth0", "up"])?;
-            inside(&["route", "add", "default", "via", &far])?;
-        }
-        let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
-        ip(&["netns", "exec", &self.router, "sh", "-c", forward])
-    }
-
-    fn addr(host: usize) -> SocketAddr {
-        format!("10.77.{host}.2:{PORT}").parse().unwrap()
-    }
-
-    /// A node on each host; the first is the configured peer of all.
-    fn start(&self, name: &str) -> Vec<Server> {
-        let launch = |at: usize| {
-            Launch::new(&format!("{name}-{at}"))
-                .inside(&self.hosts[at])
-                .arg("--bind")
-                .arg("0.0.0.0")
-                .port(PORT)
-                .env("OLIVIA_SECURITY_PASSWORD", PASSWORD)
-                .env("OLIVIA_MESH_SECRET", SECRET)
-                .mesh("heartbeat_interval_ms", BEAT_MS)
-        };
-        let others = (1..self.hosts.len()).map(|at| launch(at).peer(Self::addr(0)).start());
-        let mut nodes = vec![launch(0).start()];
-        nodes.extend(others);
-        nodes
-    }
-
-    /// A client on a host itself, which stays connected whatever gets lost between the hosts.
-    fn client(&self, host: usize) -> Client {
-        let namespace = self.namespace(host);
-        let connect = move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            Client::connect(Self::addr(host))
-        };
-        // The thread moves, not the test.
-        let mut client = thread::spawn(connect).join().unwrap();
-        assert_eq!(client.ask(&format!("AUTH \"{PASSWORD}\"")), ":WELCOME ");
-        client
-    }
-
-    /// Has the names of a host resolved by a name server on another one. `ip netns exec` shows the host this file in
-    /// place of `/etc/resolv.conf`; gone with the returned value.
-    fn resolve_at(&self, host: usize, server: usize) -> ResolvConf {
-        let dir = Path::new("/etc/netns").join(&self.hosts[host]);
-        fs::create_dir_all(&dir).unwrap();
-        let text = format!("nameserver 10.77.{server}.2\noptions timeout:2 attempts:2\n");
-        fs::write(dir.join("resolv.conf"), text).unwrap();
-        ResolvConf(dir)
-    }
-
-    /// A name server on a host: it answers every name alike.
-    fn name_server(&self, host: usize) -> NameServer {
-        let namespace = self.namespace(host);
-        let answer = NameServer::default();
-        let (shared, bind) = (Arc::clone(&answer.0), format!("10.77.{host}.2:53"));
-        let bound = thread::spawn(move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            UdpSocket::bind(bind).unwrap()
-        });
-        let socket = bound.join().unwrap();
-        thread::spawn(move || {
-            let mut query = [0; 512];
-            while let Ok((length, from)) = socket.recv_from(&mut query) {
-                let Some((delay, ip)) = *shared.lock().unwrap() else { continue };
-                thread::sleep(delay);
-                let _ = socket.send_to(&dns_answer(&query[..length], ip), from);
-            }
-        });
-        answer
-    }
-
-    fn namespace(&self, host: usize) -> File {
-        File::open(format!("/run/netns/{}", self.hosts[host])).unwrap()
-    }
-
-    /// Begins or ends a silent loss at the router.
-    fn rule(&self, verb: &str, host: usize, loss: Loss) {
-        let to = format!("10.77.{host}.2");
-        let rule = ["-n", &self.router, "rule", verb];
-        ip(&[&rule, ["to", &to, "blackhole"].as_slice()].concat()).unwrap();
-        if loss == Loss::Both {
-            ip(&[&rule, ["iif", &format!("w{host}"), "blackhole"].as_slice()].concat()).unwrap();
-        }
-    }
+    });
+    answer
 }
 
 /// What a name server answers: after a delay this address; `None`: nothing.
@@ -198,22 +85,6 @@ impl Drop for ResolvConf {
     }
 }
 
-impl Drop for Net {
-    fn drop(&mut self) {
-        for name in self.hosts.iter().chain([&self.router]) {
-            // What was not made cannot be removed.
-            let _ = ip(&["netns", "delete", name]);
-        }
-    }
-}
-
-fn ip(args: &[&str]) -> Result<(), String> {
-    let output =
-        Command::new(IP).args(args).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(format!("ip {}: {}", args.join(" "), said.trim())) }
-}
-
 fn set_all(client: &mut Client, prefix: &str, count: usize) {
     for n in 0..count {
         assert_eq!(client.ask(&format!("SET {prefix}-{n}:{n}")), format!(":SAT {prefix}-{n}:{n}"));
@@ -227,7 +98,7 @@ fn all_found(client: &mut Client, prefix: &str, count: usize) {
 #[test]
 fn vanished_host_is_unlinked_after_three_heartbeats_and_linked_again() {
     let Some(net) = Net::new("vanish", 3) else { return };
-    let nodes = net.start("vanish");
+    let nodes = net.start("vanish", BEAT_MS);
     let mut clients: Vec<Client> = (0..3).map(|host| net.client(host)).collect();
     clients.iter_mut().for_each(|client| wait_for_peers(client, 2));
     set_all(&mut clients[2], "third", 30);
@@ -267,7 +138,7 @@ fn vanished_host_is_unlinked_after_three_heartbeats_and_linked_again() {
 #[test]
 fn host_cut_off_in_one_direction_is_unlinked_by_both_sides() {
     let Some(net) = Net::new("deaf", 2) else { return };
-    let nodes = net.start("deaf");
+    let nodes = net.start("deaf", BEAT_MS);
     let mut clients: Vec<Client> = (0..2).map(|host| net.client(host)).collect();
     clients.iter_mut().for_each(|client| wait_for_peers(client, 1));
     set_all(&mut clients[1], "deaf", 3);
@@ -314,8 +185,8 @@ fn host_without_the_secret_is_refused_from_everywhere() {
 fn name_server_that_is_silent_late_or_changes_its_answer_delays_nothing_but_its_name() {
     // The name server, the node, and two hosts that the name leads to, one after the other.
     let Some(net) = Net::new("names", 4) else { return };
-    let _resolv_conf = net.resolve_at(1, 0);
-    let names = net.name_server(0);
+    let _resolv_conf = resolve_at(&net, 1, 0);
+    let names = name_server(&net, 0);
     let launch = |host: usize| {
         Launch::new(&format!("names-{host}"))
             .inside(&net.hosts[host])

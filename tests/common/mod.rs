@@ -7,6 +7,8 @@
 
 pub mod client;
 pub mod mesh;
+#[cfg(target_os = "linux")]
+pub mod net;
 pub mod server;
 
 use std::thread;

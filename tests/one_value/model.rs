@@ -92,16 +92,17 @@ impl Step {
         (0..self.nodes).any(|node| self.holds(node))
     }
 
-    /// Nodes that may have the key, for one that asked `node` and got nothing.
-    pub fn hints(&self, node: Node) -> Set {
+    /// Nodes that may have the key, for `asker`, which `node` cannot answer.
+    pub fn hints(&self, node: Node, asker: Node) -> Set {
         if !self.obeys(Rule::Hints) {
             return 0;
         }
-        match self.state.members[node].moved.and_then(|moved| moved.holder) {
+        let told = self.state.members[node].moved.and_then(|moved| moved.holder);
+        match told.filter(|holder| *holder != asker) {
             Some(holder) => bit(holder),
             None => self
                 .others(node)
-                .filter(|peer| self.view(node, *peer) == View::Claims)
+                .filter(|peer| *peer != asker && self.view(node, *peer) == View::Claims)
                 .fold(0, |set, peer| set | bit(peer)),
         }
     }

@@ -285,7 +285,7 @@ impl Step {
     pub fn serve(&mut self, node: Node, peer: Node, body: Body) {
         let Member { value, moved, .. } = self.state.members[node];
         let moved = moved.map_or(0, |moved| moved.version);
-        let hints = self.hints(node) & !bit(peer);
+        let hints = self.hints(node, peer);
         match body {
             Body::Lookup { serial } => {
                 let answer = match value {
@@ -350,7 +350,6 @@ impl Step {
             return;
         }
         let (hints, moved) = body.hints();
-        let hints = hints & !bit(node);
         let Some(request) = &mut self.member(node).request else { return };
         request.waiting &= !bit(peer);
         request.hinted |= hints;

@@ -199,7 +199,7 @@ pub const SMALL: &[World] = &[
     two(&[(Set, 2), (SetAhead, 1)]).with(846),
     two(&[(Set, 1), (SetAhead, 1), (Break, 1)]).with(9013),
     two(&[(Set, 1), (Del, 1), (Rebuild, 1)]).held().with(301),
-    two(&[(Set, 2), (Get, 1), (Rebuild, 1)]).held().overtaking().with(1104),
+    two(&[(Set, 2), (Get, 1), (Rebuild, 1)]).held().overtaking().with(1182),
     two(&[(Incr, 2), (Expire, 1)]).held().with(345),
     two(&[(Set, 1), (Flush, 1)]).with(91),
     three(&[(Nx, 2), (Get, 1)]).with(2424),
