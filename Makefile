@@ -3,7 +3,7 @@
 TARGET ?= request
 SECONDS ?= 600
 
-.PHONY: help run run-cluster demo test clients docs check instructions bench pictures sim sim-night model oracle mutants fuzz profile perf clean
+.PHONY: help run run-cluster demo test clients docs check instructions bench pictures sim sim-night model histories oracle mutants fuzz profile perf clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ sim-night: ## Simulate meshes for hours, up to 100 nodes (SEEDS=100000 of two to
 
 model: ## Check the protocol of one value per key state by state (10 minutes, 3 GB; docs/consistency.md)
 	cargo test --release --quiet --test one_value -- --ignored --nocapture --test-threads 1
+
+histories: ## Record histories of real processes under faults and check them (needs root; SECONDS=900 of each of four)
+	OLIVIA_HISTORY_SECONDS=$(if $(filter 600,$(SECONDS)),900,$(SECONDS)) \
+		cargo test --release --quiet --test history -- --nocapture --test-threads 1
 
 oracle: ## Differential tests of the store against std maps, and of its resident memory (OPS=5000000)
 	OLIVIA_STORE_OPS=$(or $(OPS),5000000) cargo test --release --quiet --test store_oracle
