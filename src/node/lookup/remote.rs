@@ -216,8 +216,6 @@ pub(in crate::node) fn answered(
         {
             // The holder counted from a moment after the query was sent, so this is never too late.
             let until = left_ms.map(|left| Expiry::in_millis_at_most(query.sent_at, left));
-            // The next read here does not return less.
-            mesh.moved.note(hash, version, Some(peer_key));
             finish(state, now, key, &End::Found { value, until });
         }
         QueryAnswer::Value { .. } | QueryAnswer::TooLong | QueryAnswer::None { .. } => {
