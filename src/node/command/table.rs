@@ -266,7 +266,7 @@ const LIST: &[Command] = &[
         .resp(-1, Keys::NONE),
     Command::new("WHO", "mesh", "Returns the nodes that hold a key, or whose filters claim it.", status::who)
         .line("WHO", "key", Syntax::Key, "HELD", "WHO user"),
-    Command::new("PING", "connection", "Returns a sign of life.", connection::ping)
+    Command::new("PING", "connection", "Returns PONG; in lines PONG 1 with the id of the request, or 0.", connection::ping)
         .open()
         .line("PING", "", Syntax::Words, "PONG", "PING")
         .resp(-1, Keys::NONE),
@@ -281,7 +281,7 @@ const LIST: &[Command] = &[
     )
     .takes_a_step()
     .line("STATS", "[name]", Syntax::Words, "STATS", "STATS memory,hits"),
-    Command::new("AUTH", "connection", "Gives the node's password.", connection::auth)
+    Command::new("AUTH", "connection", "Authenticates with the node's password.", connection::auth)
         .open()
         .line("AUTH", "password", Syntax::Field, "WELCOME", "AUTH \"open, sesame\"")
         .resp(-2, Keys::NONE),
