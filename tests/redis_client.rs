@@ -513,9 +513,9 @@ fn reads_of_every_kind_find_a_key_of_another_node() {
     let pipeline = [request.repeat(100), array(&[b"PING"])].concat();
     let (replies, _) = exchange(nodes[0].addr(), &pipeline, 100 * reply.len() + 7);
     assert!(replies == [&reply.repeat(100)[..], b"+PONG\r\n"].concat(), "{}", replies.escape_ascii());
-    // Writes act on the node that they are sent to.
-    assert_eq!(ask::<i64>(&mut here, &["PERSIST", "far"]), 0);
-    assert_eq!(ask::<i64>(&mut here, &["SETNX", "far", "another"]), 1);
+    // What depends on the old value is carried out at its holder.
+    assert_eq!(ask::<i64>(&mut here, &["PERSIST", "far"]), 1);
+    assert_eq!(ask::<i64>(&mut here, &["SETNX", "far", "another"]), 0);
     nodes.iter().for_each(|node| node.signal("TERM"));
     nodes.into_iter().for_each(Server::ended_well);
 }
