@@ -76,7 +76,7 @@ pub struct Encoder {
 pub struct Gap {
     /// Where it belongs in the bytes that are written of the reply.
     pub at: usize,
-    /// It stands in quotes, and is to be written by [`put_escaped_piece`]. Else it belongs there as it is.
+    /// It stands in quotes, and is to be written by [`put_escaped_piece`](super::field::put_escaped_piece). Else it belongs there as it is.
     pub is_quoted: bool,
 }
 
