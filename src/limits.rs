@@ -338,6 +338,9 @@ pub const LOGIN_FAILURES_MAX: u32 = 10;
 /// Time between the answers to two wrong passwords on one connection.
 pub const LOGIN_DELAY_MS: u64 = 1_000;
 
+/// How far ahead of ours the wall clock of a peer may be, in milliseconds.
+pub const CLOCK_AHEAD_MAX_MS: u64 = 500;
+
 /// Time that a wrong password costs its address range: ten per second are answered.
 pub const LOGIN_RANGE_MS: u64 = 100;
 

@@ -104,6 +104,22 @@ fn command_on_a_key_of_a_peer_is_carried_out_there_and_its_reply_stands_in_order
 }
 
 #[test]
+fn command_is_carried_out_by_a_holder_whose_clock_is_ahead_within_the_bound() {
+    let mut world = World::new(Config::default());
+    let (_, mut link) = claiming(&mut world, 1, &["far"]);
+    world.begin("INCR far\n");
+    let frames = world.frames(&mut link);
+    let Some(Received::Execute { deadline, .. }) = frames.iter().find(|frame| frame.command().is_some())
+    else {
+        panic!("{frames:?}")
+    };
+    // Nodes are linked with clocks up to 500 ms apart.
+    let ends_at = world.driver.now.wall_ms + u64::from(Config::default().mesh.lookup_timeout_ms);
+    // The clock's milliseconds are above 20 bits of counter.
+    assert!(deadline >> 20 >= ends_at + 500, "{deadline} for a request that ends at {ends_at}");
+}
+
+#[test]
 fn later_requests_wait_for_a_forwarded_command_and_it_waits_for_earlier_ones() {
     let mut world = World::new(Config::default());
     let (_, mut link) = claiming(&mut world, 1, &["far"]);

@@ -167,6 +167,8 @@ pub enum Received {
         /// The name and the arguments, with blanks between them.
         words: String,
         create: bool,
+        /// The hybrid clock from which on nothing is to be done.
+        deadline: u64,
         /// Nodes that have refused.
         refused: Vec<[u8; 16]>,
     },
@@ -222,10 +224,10 @@ impl Received {
                 Self::Invalidate { key: key.to_vec(), version, state }
             }
             Body::Newer { key, version, state } => Self::Newer { key: key.to_vec(), version, state },
-            Body::Execute(RemoteCommand { name, arguments, create, refused, .. }) => {
+            Body::Execute(RemoteCommand { name, arguments, create, deadline, refused, .. }) => {
                 let words: Vec<_> = std::iter::once(name).chain(arguments.iter()).collect();
                 let words = String::from_utf8_lossy(&words.join(&b' ')).into_owned();
-                Self::Execute { request, words, create, refused: refused.iter().collect() }
+                Self::Execute { request, words, create, deadline, refused: refused.iter().collect() }
             }
             Body::Executed { version, reply, .. } => {
                 let outcome = Outcome::read(reply).unwrap();

@@ -2,6 +2,7 @@
 
 use crate::base::time::Now;
 use crate::filter::changelog::Position;
+use crate::limits::CLOCK_AHEAD_MAX_MS;
 use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, Effect};
 use crate::node::conn::measure;
@@ -9,7 +10,6 @@ use crate::node::history::{Span, Summary};
 use crate::node::ids::NodeId;
 use crate::node::metrics::{METRICS, Metric, Recent, Snapshot};
 use crate::node::peer::address_book::AddressEntry;
-use crate::node::peer::clock::AHEAD_MAX_MS;
 use crate::node::peer::table::{Dialler, Peer};
 use crate::node::state::State;
 use std::collections::BTreeSet;
@@ -275,7 +275,7 @@ impl Readiness {
     pub(in crate::node) fn is_ready(&self) -> bool {
         !self.is_draining
             && !self.has_untried
-            && self.clock_ahead_ms <= AHEAD_MAX_MS
+            && self.clock_ahead_ms <= CLOCK_AHEAD_MAX_MS
             && self.filters.0 == self.filters.1
     }
 
@@ -289,7 +289,7 @@ impl Readiness {
             let (linked, all) = self.configured;
             reasons.push(format!("configured peers linked: {linked}/{all}"));
         }
-        if self.clock_ahead_ms > AHEAD_MAX_MS {
+        if self.clock_ahead_ms > CLOCK_AHEAD_MAX_MS {
             let ahead_ms = self.clock_ahead_ms;
             reasons.push(format!("the wall clock is {ahead_ms} ms ahead of those of most other nodes"));
         }

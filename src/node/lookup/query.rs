@@ -4,7 +4,7 @@
 //! [`crate::node::lookup::forward`] has a command carried out, [`crate::node::lookup::broadcast`] deletes.
 
 use crate::base::time::{Instant, Now};
-use crate::limits::MeshLimits;
+use crate::limits::{CLOCK_AHEAD_MAX_MS, MeshLimits};
 use crate::node::digest::sync;
 use crate::node::hybrid_clock::HybridClock;
 use crate::node::ids::{LookupKey, PeerKey};
@@ -203,7 +203,7 @@ fn send_command(
         name: &command.request.name,
         arguments: Arguments::write(&mut arguments, command.request.args.args().iter()),
         create,
-        deadline: HybridClock::after(state.keyspace.clock(now), left),
+        deadline: HybridClock::after(state.keyspace.clock(now), left + CLOCK_AHEAD_MAX_MS),
         refused: Hints::new(&refused),
         protocol: command.request.protocol,
     };

@@ -2,12 +2,10 @@
 //! would be adopted by all others. So it is refused as a peer, and one bad clock isolates itself only.
 
 use crate::base::time::Now;
+use crate::limits::CLOCK_AHEAD_MAX_MS;
 use crate::node::state::State;
 use std::fmt;
 use std::net::SocketAddr;
-
-/// How far ahead of ours the wall clock of a peer may be, in milliseconds.
-pub(in crate::node) const AHEAD_MAX_MS: u64 = 500;
 
 /// What [`ClockAhead`] is displayed with before the milliseconds.
 const CLOCK_AHEAD: &str = "your clock is ";
@@ -24,7 +22,7 @@ impl fmt::Display for ClockAhead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{CLOCK_AHEAD}{} ms ahead of this node's, and {AHEAD_MAX_MS} ms are allowed; synchronize the clocks",
+            "{CLOCK_AHEAD}{} ms ahead of this node's, and {CLOCK_AHEAD_MAX_MS} ms are allowed; synchronize the clocks",
             self.0
         )
     }
@@ -34,7 +32,7 @@ impl fmt::Display for ClockAhead {
 /// that peer which refuses us.
 pub(in crate::node) fn is_ahead(now: Now, wall_ms: u64) -> Option<ClockAhead> {
     let ahead = wall_ms.saturating_sub(now.wall_ms);
-    (ahead > AHEAD_MAX_MS).then_some(ClockAhead(ahead))
+    (ahead > CLOCK_AHEAD_MAX_MS).then_some(ClockAhead(ahead))
 }
 
 /// Notes the wall clock that a node reports, and warns when ours is ahead of most others.
@@ -55,7 +53,7 @@ fn note(state: &mut State, now: Now, addr: SocketAddr, ahead_ms: u64) {
     let offsets = &mut state.mesh.clock_offsets;
     offsets.note(now.mono, addr, ahead_ms);
     let ahead_ms = offsets.ahead_ms(now.mono);
-    if offsets.has_become(ahead_ms > AHEAD_MAX_MS) {
+    if offsets.has_become(ahead_ms > CLOCK_AHEAD_MAX_MS) {
         log::warn!(
             "the wall clock is {ahead_ms} ms ahead of those of most other nodes; synchronize the clocks"
         );
