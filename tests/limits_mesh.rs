@@ -24,26 +24,9 @@ fn asking(limits: Limits) -> (World, Link) {
 
 /// The queries received, each with its key.
 fn queried(world: &mut World, link: &mut Link) -> Vec<(u32, String)> {
-    let query = |received| match received {
-        Received::Get { request, key } => Some((request, String::from_utf8(key).unwrap())),
-        Received::Heartbeat { .. }
-        | Received::Resync(_)
-        | Received::Value { .. }
-        | Received::None { .. }
-        | Received::Peers(_)
-        | Received::Bye(_)
-        | Received::Changelog
-        | Received::Invalidate { .. }
-        | Received::Newer { .. }
-        | Received::Execute { .. }
-        | Received::Executed { .. }
-        | Received::NotHolder { .. }
-        | Received::NotDone { .. }
-        | Received::Delete { .. }
-        | Received::Deleted { .. }
-        | Received::Floor { .. }
-        | Received::Floored { .. }
-        | Received::Discarded => None,
+    let query = |frame| {
+        let Received::Get { request, key } = frame else { return None };
+        Some((request, String::from_utf8(key).unwrap()))
     };
     world.frames(link).into_iter().filter_map(query).collect()
 }

@@ -59,32 +59,17 @@ impl Traffic {
     }
 
     fn count(&mut self, body: &Body<'_>, bytes: usize) {
-        match body {
-            Body::Get { .. } | Body::None { .. } | Body::NotTaken => self.queries.add(bytes),
-            Body::Value { value, .. } => {
-                self.queries.add(bytes - value.len());
-                self.values += value.len() as u64;
-            }
-            Body::Delta(_)
-            | Body::Block(_)
-            | Body::Snap { .. }
-            | Body::Piece(_)
-            | Body::SnapEnd
-            | Body::Resync(_) => self.digests.add(bytes),
-            Body::Heartbeat { .. } => self.heartbeats.add(bytes),
-            Body::Peers(_)
-            | Body::Bye(_)
-            | Body::Invalidate { .. }
-            | Body::Newer { .. }
-            | Body::Delete { .. }
-            | Body::Deleted { .. }
-            | Body::Execute(_)
-            | Body::Executed { .. }
-            | Body::NotHolder { .. }
-            | Body::Floor(_)
-            | Body::Floored(_)
-            | Body::NotDone { .. }
-            | Body::Discarded { .. } => self.others.add(bytes),
+        if body.is_about_filter() {
+            self.digests.add(bytes);
+        } else if let Body::Value { value, .. } = body {
+            self.queries.add(bytes - value.len());
+            self.values += value.len() as u64;
+        } else if matches!(body, Body::Get { .. } | Body::None { .. } | Body::NotTaken) {
+            self.queries.add(bytes);
+        } else if matches!(body, Body::Heartbeat { .. }) {
+            self.heartbeats.add(bytes);
+        } else {
+            self.others.add(bytes);
         }
     }
 }

@@ -26,30 +26,12 @@ fn notices(world: &mut World, link: &mut Link) -> Vec<(bool, String, u64, KeySta
     let mut has_additions = false;
     let mut found = Vec::new();
     for received in world.frames(link) {
-        match received {
-            Received::Changelog => has_additions = true,
-            Received::Invalidate { key, version, state } => {
-                found.push((has_additions, String::from_utf8(key).unwrap(), version, state, false));
-            }
-            Received::Newer { key, version, state } => {
-                found.push((has_additions, String::from_utf8(key).unwrap(), version, state, true));
-            }
-            Received::Heartbeat { .. }
-            | Received::Resync(_)
-            | Received::Get { .. }
-            | Received::Value { .. }
-            | Received::None { .. }
-            | Received::Peers(_)
-            | Received::Bye(_)
-            | Received::Execute { .. }
-            | Received::Executed { .. }
-            | Received::NotHolder { .. }
-            | Received::NotDone { .. }
-            | Received::Delete { .. }
-            | Received::Deleted { .. }
-            | Received::Floor { .. }
-            | Received::Floored { .. }
-            | Received::Discarded => {}
+        has_additions |= received == Received::Changelog;
+        let is_newer = matches!(received, Received::Newer { .. });
+        if let Received::Invalidate { key, version, state } | Received::Newer { key, version, state } =
+            received
+        {
+            found.push((has_additions, String::from_utf8(key).unwrap(), version, state, is_newer));
         }
     }
     found

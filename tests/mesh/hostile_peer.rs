@@ -272,67 +272,43 @@ impl World {
         (1_700_000_000_000 + self.net.now / MS) << 20
     }
 
-    /// A frame has come: answers it, in one way or another.
+    /// Answers a frame, rightly or wrongly, or not at all.
     fn hostile_peer_answer(&mut self, at: usize, port: Port, frame: &Frame<'_>) {
         let (clock, variant) = (self.clock(), self.rng.below(10));
         let mut out = Vec::new();
-        match &frame.body {
-            Body::Get { key, .. } => {
-                let hash = self.hashes.hash(key).0;
-                let value = forged_value(key);
-                let none = none(hash);
-                let good = Body::Value { hash, version: clock, left_ms: None, value: &value };
-                let forged = Body::Value { hash: hash ^ 1, version: clock, left_ms: None, value: b"forged" };
-                let stranger = Body::Value { hash, version: clock, left_ms: None, value: b"forged" };
-                match variant {
-                    0 => put(&mut out, clock, frame.request, &good),
-                    1 => put(&mut out, clock, frame.request, &forged),
-                    2 => put(&mut out, clock, frame.request.wrapping_add(1 << 20), &stranger),
-                    3 => {
-                        let mut late = Vec::new();
-                        put(&mut late, clock, frame.request, &good);
-                        if let Some(link) = self.link_at(at, port) {
-                            link.late.extend(late);
-                        }
+        if let Body::Get { key, .. } = &frame.body {
+            let hash = self.hashes.hash(key).0;
+            let value = forged_value(key);
+            let none = none(hash);
+            let good = Body::Value { hash, version: clock, left_ms: None, value: &value };
+            let forged = Body::Value { hash: hash ^ 1, version: clock, left_ms: None, value: b"forged" };
+            let stranger = Body::Value { hash, version: clock, left_ms: None, value: b"forged" };
+            match variant {
+                0 => put(&mut out, clock, frame.request, &good),
+                1 => put(&mut out, clock, frame.request, &forged),
+                2 => put(&mut out, clock, frame.request.wrapping_add(1 << 20), &stranger),
+                3 => {
+                    let mut late = Vec::new();
+                    put(&mut late, clock, frame.request, &good);
+                    if let Some(link) = self.link_at(at, port) {
+                        link.late.extend(late);
                     }
-                    4 => {}
-                    5 => (0..2).for_each(|_| put(&mut out, clock, frame.request, &none)),
-                    _ => put(&mut out, clock, frame.request, &none),
                 }
+                4 => {}
+                5 => (0..2).for_each(|_| put(&mut out, clock, frame.request, &none)),
+                _ => put(&mut out, clock, frame.request, &none),
             }
-            Body::Heartbeat { is_answer: false, .. } if variant > 0 => {
-                let head = self.head(at, port);
-                let wall_ms = self.hosts[at].now(self.net.now).wall_ms;
-                put(
-                    &mut out,
-                    clock,
-                    frame.request,
-                    &Body::Heartbeat { head, wall_ms, ack: clock, is_answer: true },
-                );
-            }
-            Body::Resync(_) => self.put_snapshot(at, port, variant, &mut out),
-            Body::Heartbeat { .. }
-            | Body::Delta(_)
-            | Body::Block(_)
-            | Body::Snap { .. }
-            | Body::Piece(_)
-            | Body::SnapEnd
-            | Body::Value { .. }
-            | Body::None { .. }
-            | Body::NotTaken
-            | Body::Peers(_)
-            | Body::Bye(_)
-            | Body::Invalidate { .. }
-            | Body::Newer { .. }
-            | Body::Delete { .. }
-            | Body::Deleted { .. }
-            | Body::Execute(_)
-            | Body::Executed { .. }
-            | Body::NotHolder { .. }
-            | Body::Floor(_)
-            | Body::Floored(_)
-            | Body::NotDone { .. }
-            | Body::Discarded { .. } => {}
+        } else if matches!(frame.body, Body::Heartbeat { is_answer: false, .. }) && variant > 0 {
+            let head = self.head(at, port);
+            let wall_ms = self.hosts[at].now(self.net.now).wall_ms;
+            put(
+                &mut out,
+                clock,
+                frame.request,
+                &Body::Heartbeat { head, wall_ms, ack: clock, is_answer: true },
+            );
+        } else if matches!(frame.body, Body::Resync(_)) {
+            self.put_snapshot(at, port, variant, &mut out);
         }
         self.hostile_peer_send(at, port, &out);
     }

@@ -10,6 +10,7 @@ use super::protocol::Verb;
 use super::world::World;
 use olivia::node::Node;
 use olivia::wire::filter_dump::decode;
+use std::collections::BTreeMap;
 
 /// How soon a key is to be found everywhere, beside what the network takes.
 const FOUND_WITHIN: u64 = 10 * MS;
@@ -338,21 +339,21 @@ impl World {
 
     fn check_peer_list(&self, host: usize, request: &PendingRequest, fields: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(fields).map_err(|error| error.to_string())?;
-        let mut seen = Vec::new();
+        // Each with whether it is shown as linked.
+        let mut seen = BTreeMap::new();
         for field in text.split(',').filter(|field| !field.is_empty()) {
             // Those without a link are in quotes, each with its state.
             let shown = field.strip_prefix('"').and_then(|field| field.split(' ').next()).unwrap_or(field);
             let addr: std::net::SocketAddr = shown.parse().map_err(|_| format!("{field} is no address"))?;
-            if seen.contains(&(addr, true)) || seen.contains(&(addr, false)) {
+            if seen.insert(addr, shown == field).is_some() {
                 return Err(format!("{addr} twice"));
             }
             if addr == self.hosts[host].addr {
                 return Err("itself".to_owned());
             }
-            seen.push((addr, shown == field));
         }
         let linked = request.linked.iter().map(|other| self.hosts[*other].addr);
-        match linked.into_iter().find(|addr| !seen.contains(&(*addr, true))) {
+        match linked.into_iter().find(|addr| seen.get(addr) != Some(&true)) {
             Some(addr) => Err(format!("{addr} was linked and is missing")),
             None => Ok(()),
         }

@@ -37,7 +37,7 @@ pub(in crate::node) fn execute(
     state.stats.frames += 1;
     let request = frame.request;
     let queries_before = state.mesh.lookups.queries();
-    if is_digest(&frame.body) {
+    if frame.body.is_about_filter() {
         state.stats.digest_received_bytes += bytes as u64;
     }
     if let Body::Heartbeat { wall_ms, .. } = frame.body
@@ -214,36 +214,6 @@ pub(in crate::node) fn execute(
     };
     // An answer gives slots free, for which other lookups wait.
     1 + cost + state.mesh.lookups.queries_since(queries_before)
-}
-
-/// Whether a frame is about a filter.
-const fn is_digest(body: &Body<'_>) -> bool {
-    match body {
-        Body::Delta(_)
-        | Body::Block(_)
-        | Body::Snap { .. }
-        | Body::Piece(_)
-        | Body::SnapEnd
-        | Body::Resync(_) => true,
-        Body::Heartbeat { .. }
-        | Body::Get { .. }
-        | Body::Value { .. }
-        | Body::None { .. }
-        | Body::NotTaken
-        | Body::Peers(_)
-        | Body::Bye(_)
-        | Body::Invalidate { .. }
-        | Body::Newer { .. }
-        | Body::Delete { .. }
-        | Body::Deleted { .. }
-        | Body::Execute(_)
-        | Body::Executed { .. }
-        | Body::NotHolder { .. }
-        | Body::Floor(_)
-        | Body::Floored(_)
-        | Body::NotDone { .. }
-        | Body::Discarded { .. } => false,
-    }
 }
 
 /// Closes the link of a peer whose wall clock or version is too far ahead, before that is adopted.

@@ -402,6 +402,19 @@ impl Kind {
 }
 
 impl<'a> Body<'a> {
+    /// Whether it is about a filter: changes of it, a snapshot, or the request for these.
+    pub const fn is_about_filter(&self) -> bool {
+        matches!(
+            self,
+            Self::Delta(_)
+                | Self::Block(_)
+                | Self::Snap { .. }
+                | Self::Piece(_)
+                | Self::SnapEnd
+                | Self::Resync(_)
+        )
+    }
+
     /// Reads a payload. Its length is one that the kind may have.
     pub(super) fn read(kind: Kind, flags: u16, payload: &'a [u8]) -> Result<Self, FrameError> {
         let mut fields = Fields { rest: payload };

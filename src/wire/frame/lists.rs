@@ -108,6 +108,28 @@ fn block(bytes: &[u8]) -> [u64; BLOCK_WORDS] {
     std::array::from_fn(|at| words.get(at).map_or(0, |word| u64::from_le_bytes(*word)))
 }
 
+/// Takes an item off the front of a list: the item, and what follows it.
+type TakeItem<'a, T> = fn(&'a [u8]) -> Option<(T, &'a [u8])>;
+
+/// The number of items in a list, or the byte at which it is none. O(bytes).
+fn count<'a, T>(bytes: &'a [u8], take: TakeItem<'a, T>) -> Result<usize, usize> {
+    let (mut rest, mut len) = (bytes, 0);
+    while !rest.is_empty() {
+        (_, rest) = take(rest).ok_or(bytes.len() - rest.len())?;
+        len += 1;
+    }
+    Ok(len)
+}
+
+/// The items of a list, in order.
+fn items<'a, T>(mut rest: &'a [u8], take: TakeItem<'a, T>) -> impl Iterator<Item = T> + use<'a, T> {
+    std::iter::from_fn(move || {
+        let (item, after) = take(rest)?;
+        rest = after;
+        Some(item)
+    })
+}
+
 /// The nodes in a PEERS frame, all of which were read once before the view was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses<'a> {
@@ -118,12 +140,7 @@ pub struct Addresses<'a> {
 impl<'a> Addresses<'a> {
     /// A view of a payload, or the byte at which it is no list of nodes. O(bytes).
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, usize> {
-        let (mut rest, mut len) = (bytes, 0);
-        while !rest.is_empty() {
-            (_, rest) = address(rest).ok_or(bytes.len() - rest.len())?;
-            len += 1;
-        }
-        Ok(Self { bytes, len })
+        Ok(Self { bytes, len: count(bytes, address)? })
     }
 
     /// How many there are.
@@ -138,12 +155,7 @@ impl<'a> Addresses<'a> {
 
     /// The nodes in order.
     pub fn iter(self) -> impl Iterator<Item = Address> + use<'a> {
-        let mut rest = self.bytes;
-        std::iter::from_fn(move || {
-            let (found, after) = address(rest)?;
-            rest = after;
-            Some(found)
-        })
+        items(self.bytes, address)
     }
 }
 
@@ -219,12 +231,7 @@ impl<'a> Arguments<'a> {
 
     /// A view of the end of a payload, or the byte at which it is no list of arguments. O(arguments).
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, usize> {
-        let (mut rest, mut len) = (bytes, 0);
-        while !rest.is_empty() {
-            (_, rest) = argument(rest).ok_or(bytes.len() - rest.len())?;
-            len += 1;
-        }
-        Ok(Self { bytes, len })
+        Ok(Self { bytes, len: count(bytes, argument)? })
     }
 
     /// How many there are.
@@ -239,12 +246,7 @@ impl<'a> Arguments<'a> {
 
     /// The arguments in order.
     pub fn iter(self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let mut rest = self.bytes;
-        std::iter::from_fn(move || {
-            let (found, after) = argument(rest)?;
-            rest = after;
-            Some(found)
-        })
+        items(self.bytes, argument)
     }
 }
 
