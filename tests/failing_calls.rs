@@ -12,7 +12,7 @@ mod common;
 
 use common::client::{Client, End};
 use common::server::{Launch, Server};
-use common::{PATIENCE, wait_until};
+use common::{WAIT_MAX, wait_until};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -117,7 +117,7 @@ fn patient_line(server: &Server, client: &mut Client) -> Result<String, End> {
         if let Some(line) = client.line_within(Duration::from_millis(100))? {
             return Ok(line);
         }
-        assert!(begin.elapsed() < PATIENCE, "no line; the log:\n{}", server.log());
+        assert!(begin.elapsed() < WAIT_MAX, "no line; the log:\n{}", server.log());
         let _ = client.try_send("\n");
         drop(server.connect());
     }

@@ -700,7 +700,7 @@ fn alternating_expiries_stay_within_the_memory_limit() {
         driver(Limits { memory_max: 1 << 20, eviction: EvictionPolicy::Refuse, ..Limits::default() });
     let client = driver.client();
     driver.ask(client, "SET a:1\n");
-    // Less is left than the dead timers take that are borne.
+    // Less is left than stale timers may take.
     for filler in 0..12 {
         driver.ask(client, &format!("SET f{filler}:{}\n", "x".repeat(60_000)));
     }

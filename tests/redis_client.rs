@@ -11,7 +11,7 @@ mod common;
 
 use common::mesh::mesh;
 use common::server::{Launch, Server};
-use common::{PATIENCE, wait_until};
+use common::{WAIT_MAX, wait_until};
 use redis::{Client, Connection, FromRedisValue, Value, cmd, pipe};
 use std::collections::BTreeSet;
 use std::env;
@@ -46,8 +46,8 @@ impl Target {
 
 fn connect(addr: SocketAddr, protocol: &str) -> Connection {
     let client = Client::open(format!("redis://{addr}/?protocol={protocol}")).unwrap();
-    let connection = client.get_connection_with_timeout(PATIENCE).unwrap();
-    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    let connection = client.get_connection_with_timeout(WAIT_MAX).unwrap();
+    connection.set_read_timeout(Some(WAIT_MAX)).unwrap();
     connection
 }
 
@@ -96,7 +96,7 @@ fn array(words: &[&[u8]]) -> Vec<u8> {
 /// What a server sends for these bytes, until it has sent `expected` or closes.
 fn exchange(addr: SocketAddr, sent: &[u8], expected: usize) -> (Vec<u8>, bool) {
     let mut stream = TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
     stream.write_all(sent).unwrap();
     let mut received = Vec::new();
     let mut buffer = [0; 4_096];
@@ -321,7 +321,7 @@ fn mset_in_crumbs_costs_time_linear_in_its_pairs() {
         keys.iter().for_each(|key| words.extend([&key[..], b"v"]));
         let mut stream = TcpStream::connect(target.addr).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
         array(&words).chunks(1_400).for_each(|crumb| stream.write_all(crumb).unwrap());
         let mut reply = [0; 5];
         stream.read_exact(&mut reply).unwrap();
@@ -424,7 +424,7 @@ fn request_in_crumbs_costs_time_linear_in_its_length() {
     for crumb in [7, 1_400] {
         let mut stream = TcpStream::connect(target.addr).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
         let begin = target.own.as_ref().map(Server::cpu_ticks);
         request.chunks(crumb).for_each(|crumb| stream.write_all(crumb).unwrap());
         let mut reply = [0; 5];

@@ -9,7 +9,7 @@ mod common;
 
 use common::client::Client;
 use common::mesh::{free_port, wait_for_value};
-use common::{PATIENCE, wait_until};
+use common::{WAIT_MAX, wait_until};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -91,7 +91,7 @@ impl Running {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(begin.elapsed() < PATIENCE, "it does not end:\n{}", self.said());
+            assert!(begin.elapsed() < WAIT_MAX, "it does not end:\n{}", self.said());
             thread::sleep(std::time::Duration::from_millis(5));
         }
     }

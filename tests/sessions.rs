@@ -38,7 +38,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 /// How long anything may take in a real process.
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Random cuts of each transcript.
 const CUTS: u64 = 50;
@@ -273,7 +273,7 @@ impl Program {
                 }
             }
         });
-        program.addr = told.recv_timeout(PATIENCE).unwrap();
+        program.addr = told.recv_timeout(WAIT_MAX).unwrap();
         program
     }
 }
@@ -297,8 +297,8 @@ impl Real {
         streams.entry(name.to_owned()).or_insert_with(|| {
             let stream = TcpStream::connect(&program.addr).unwrap();
             stream.set_nodelay(true).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            stream.set_write_timeout(Some(PATIENCE)).unwrap();
+            stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
+            stream.set_write_timeout(Some(WAIT_MAX)).unwrap();
             stream
         })
     }

@@ -29,7 +29,7 @@ fn send_without_end(mut stream: TcpStream, stop: &AtomicBool) {
     }
 }
 
-/// Loads the server from one connection and demands numbered replies in order, then the goodbye, then
+/// Loads the server from one connection and demands numbered replies in order, then BYE, then
 /// a proper end. Gives the number of replies.
 fn load(server: &Server, answered: &Arc<AtomicUsize>) -> thread::JoinHandle<usize> {
     let mut client = server.connect();
@@ -50,7 +50,7 @@ fn load(server: &Server, answered: &Arc<AtomicUsize>) -> thread::JoinHandle<usiz
             count += 1;
             answered.fetch_add(1, Ordering::Relaxed);
         }
-        assert_eq!(client.rest(), (String::new(), End::Eof), "behind the goodbye");
+        assert_eq!(client.rest(), (String::new(), End::Eof), "after BYE");
         stop.store(true, Ordering::Relaxed);
         writer.join().unwrap();
         count

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// How long nodes may take to know each other, and for one reply.
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Nodes that are all linked to all; ended when dropped.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ impl Mesh {
         let begin = Instant::now();
         for conn in &mut self.conns {
             while conn.stat("peers_linked")? != links || conn.stat_text("ready")? != "yes" {
-                if begin.elapsed() > PATIENCE {
-                    return Err(format!("no mesh of {} nodes after {PATIENCE:?}", links + 1));
+                if begin.elapsed() > WAIT_MAX {
+                    return Err(format!("no mesh of {} nodes after {WAIT_MAX:?}", links + 1));
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -56,7 +56,7 @@ impl Conn {
         let failed = |error: std::io::Error| format!("{addr}: {error}");
         let stream = TcpStream::connect(addr).map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        stream.set_read_timeout(Some(WAIT_MAX)).map_err(failed)?;
         Ok(Self { stream: BufReader::with_capacity(1 << 18, stream), line: String::new() })
     }
 

@@ -1,6 +1,6 @@
 //! A client over real TCP: sends lines, reads lines, and never waits for ever.
 
-use super::PATIENCE;
+use super::WAIT_MAX;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -29,10 +29,10 @@ impl Client {
     }
 
     pub fn try_connect(addr: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+        let stream = TcpStream::connect_timeout(&addr, WAIT_MAX)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(WAIT_MAX))?;
+        stream.set_write_timeout(Some(WAIT_MAX))?;
         Ok(Self { stream, inbound: Vec::new(), taken: 0 })
     }
 
@@ -64,7 +64,7 @@ impl Client {
 
     /// The next line without its LF, or how the connection ended in front of it.
     pub fn try_line(&mut self) -> Result<String, End> {
-        match self.line_within(PATIENCE) {
+        match self.line_within(WAIT_MAX) {
             Ok(Some(line)) => Ok(line),
             Ok(None) => panic!("no line came; so far: {:?}", self.waiting()),
             Err(end) => Err(end),
@@ -72,7 +72,7 @@ impl Client {
     }
 
     /// The next line without its LF; `None` if none comes in that time.
-    pub fn line_within(&mut self, patience: Duration) -> Result<Option<String>, End> {
+    pub fn line_within(&mut self, wait_max: Duration) -> Result<Option<String>, End> {
         let mut searched = 0;
         loop {
             if let Some(at) = memchr::memchr(b'\n', &self.waiting()[searched..]) {
@@ -81,7 +81,7 @@ impl Client {
                 return Ok(Some(line));
             }
             searched = self.waiting().len();
-            if !self.fill(patience)? {
+            if !self.fill(wait_max)? {
                 return Ok(None);
             }
         }
@@ -96,7 +96,7 @@ impl Client {
     /// All that comes until the connection ends, and how it ends.
     pub fn rest(&mut self) -> (String, End) {
         let end = loop {
-            match self.fill(PATIENCE) {
+            match self.fill(WAIT_MAX) {
                 Ok(true) => {}
                 Ok(false) => panic!("the connection does not end; so far: {} bytes", self.waiting().len()),
                 Err(end) => break end,
@@ -125,10 +125,10 @@ impl Client {
     }
 
     /// Reads once, true if something came.
-    fn fill(&mut self, patience: Duration) -> Result<bool, End> {
+    fn fill(&mut self, wait_max: Duration) -> Result<bool, End> {
         self.inbound.drain(..self.taken);
         self.taken = 0;
-        self.stream.set_read_timeout(Some(patience)).unwrap();
+        self.stream.set_read_timeout(Some(wait_max)).unwrap();
         let mut chunk = [0; 64 * 1024];
         loop {
             match self.stream.read(&mut chunk) {

@@ -15,13 +15,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long anything is waited for. Far more than it takes, so that only a hang reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Waits until `is_so`, looking every few milliseconds. Panics with `what` when it takes too long.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
-        assert!(begin.elapsed() < PATIENCE, "waited in vain until {what}");
+        assert!(begin.elapsed() < WAIT_MAX, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,7 +1,7 @@
 //! The program as a process of its own: started on a free port, watched, and ended with the test.
 
 use super::client::Client;
-use super::{PATIENCE, wait_until};
+use super::{WAIT_MAX, wait_until};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -228,7 +228,7 @@ impl Server {
     pub fn end(&mut self) -> (Option<i32>, String) {
         let begin = Instant::now();
         while !self.has_ended() {
-            assert!(begin.elapsed() < PATIENCE, "the program does not end; its log:\n{}", self.log());
+            assert!(begin.elapsed() < WAIT_MAX, "the program does not end; its log:\n{}", self.log());
             thread::sleep(std::time::Duration::from_millis(5));
         }
         if let Some(listener) = self.listener.take() {

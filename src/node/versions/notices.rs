@@ -3,7 +3,7 @@
 //! A node that has written a key sends INVALIDATE to each peer whose filter claims the key or is unknown. A node that
 //! receives the addition of a key that it holds, or whose deletion it remembers, sends INVALIDATE too. So two holders
 //! always meet. The node with the lower version drops its value; the one with the higher version answers NEWER.
-//! These frames go in the ordered stream, behind the additions of their sender: whoever receives one finds the key
+//! These frames go in the ordered stream, after the additions of their sender: the receiver of one finds the key
 //! in the filter of its holder.
 
 use crate::base::time::Now;

@@ -230,7 +230,7 @@ impl Talk {
         let shown = line.escape_ascii();
         let limits = &desk.config.limits;
         if line == b":BYE " {
-            assert!(desk.is_draining, "goodbye, though the node goes on");
+            assert!(desk.is_draining, "BYE, though the node does not shut down");
             self.end = Some(End::Drained);
         } else if line.starts_with(b":ERR the last line has no line end") {
             assert!(self.is_shut && begin < self.input.len(), "{shown}, though there is no such line");
