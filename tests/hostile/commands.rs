@@ -238,6 +238,35 @@ fn nothing_is_done_while_an_unlinked_peer_may_hold_the_key() {
 }
 
 #[test]
+fn keys_of_a_node_that_has_shut_down_are_gone_at_once() {
+    let mut world = World::new(Config::default());
+    let (a, mut at_a) = claiming(&mut world, 1, &["claimed", "deleted"]);
+    let (_, mut at_b) = claiming(&mut world, 2, &["hinted"]);
+    let notice = Body::Invalidate { key: b"moved", version: VERSION, state: KeyState::Held };
+    world.send(&at_a, &[(0, notice)]);
+    world.begin("DEL deleted\n");
+    assert!(matches!(world.frames(&mut at_a)[..], [Received::Delete { .. }]));
+    world.send(&at_a, &[(0, Body::Bye(b"the node is shutting down"))]);
+    assert_eq!(world.replies(), ":DELETED \n");
+    for key in ["claimed", "moved", "hinted"] {
+        let hash = world.hash(key);
+        world.begin(&format!("INCR {key}\n"));
+        // The other node has not received the BYE yet, so its hints name the node that is gone.
+        for _ in 0..2 {
+            for frame in world.frames(&mut at_b) {
+                let Received::Execute { request, create: is_birth, .. } = frame else { continue };
+                let reply = outcome(false, &format!("{key}:1"));
+                let refused = not_holder(hash, VERSION, std::slice::from_ref(&a.node));
+                let answer = if is_birth { executed(hash, VERSION, &reply) } else { refused };
+                world.send(&at_b, &[(request, answer)]);
+            }
+        }
+        assert_eq!(world.replies(), format!(":COUNTS {key}:1\n"));
+    }
+    world.check();
+}
+
+#[test]
 fn new_key_is_created_at_its_birthplace_only() {
     let mut world = World::new(Config::default());
     let (face, mut link) = claiming(&mut world, 1, &[]);

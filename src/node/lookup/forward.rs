@@ -236,6 +236,7 @@ pub(in crate::node) fn refused(
                     }
                     lookup.candidates.push(hinted);
                 }
+                Some((_, of)) if of.has_left => {}
                 Some((_, of)) => command.absent.push(of.addr.to_string()),
                 None => command.absent.push(format!("node {id}")),
             }

@@ -63,7 +63,7 @@ pub(in crate::node) fn may_hold<'s>(
     refused: &'s [NodeId],
 ) -> impl Iterator<Item = PeerKey> + 's {
     let holder = state.mesh.moved.get(hash).and_then(|moved| moved.holder);
-    let peers = state.mesh.peers.iter().filter(|(_, peer)| !refused.contains(&peer.id));
+    let peers = state.mesh.peers.iter().filter(|(_, peer)| !peer.has_left && !refused.contains(&peer.id));
     let may = move |key: &PeerKey| Some(*key) == holder || may_peer_hold(state, *key, hash);
     peers.map(|(key, _)| key).filter(may)
 }

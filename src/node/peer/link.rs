@@ -221,7 +221,7 @@ pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn
     if peer.link.is_none_or(|link| link.conn != conn) {
         return;
     }
-    let (addr, id, was_stable) = (peer.addr, peer.id, peer.is_stable);
+    let (addr, id, was_stable, has_left) = (peer.addr, peer.id, peer.is_stable, peer.has_left);
     state.mesh.peers.set_link(key, now.mono, None);
     let cause = std::mem::take(&mut state.mesh.loss_cause);
     let cause = if cause.is_empty() { cause } else { format!(": {cause}") };
@@ -231,6 +231,10 @@ pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn
     }
     sync::link_lost(state, key);
     remote::link_lost(state, key);
+    if has_left && let Some(peer) = state.mesh.peers.get_mut(key) {
+        // Its keys are gone with it.
+        peer.receiver.give_up(&mut state.mesh.filters);
+    }
     state.keyspace.set_peers(state.mesh.peers.linked_count());
     collection::update(state, now);
     heartbeat::rearm(state, key, now.mono.after(REMEMBERED));

@@ -181,8 +181,9 @@ impl Mesh {
         let version = moved.map(|moved| moved.version).max(tombstone).unwrap_or_default();
         let mut elsewhere = Elsewhere { version, ids: Default::default(), len: 0 };
         claims.clear();
-        match moved.and_then(|moved| moved.holder).filter(|holder| *holder != asker) {
-            Some(holder) => elsewhere.add(peers.get(holder)),
+        let holder = moved.and_then(|moved| moved.holder).filter(|holder| *holder != asker);
+        match holder.and_then(|holder| peers.get(holder)).filter(|holder| !holder.has_left) {
+            Some(holder) => elsewhere.add(Some(holder)),
             None => filters.claimants(hash.0, claims),
         }
         let claimants = claims.iter().filter_map(|filter| peers.by_filter(*filter));

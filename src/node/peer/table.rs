@@ -103,7 +103,7 @@ pub(in crate::node) struct Peer {
     pub(in crate::node) acked: Version,
     /// What its heartbeats acknowledge next.
     pub(in crate::node) pending_ack: Option<PendingAck>,
-    /// It has ended, and does not come back.
+    /// It has ended, and its keys with it; it does not come back. Hints of others may name it for a while.
     pub(in crate::node) has_left: bool,
     /// All own keys and tombstones are being tested against its filter.
     pub(in crate::node) resync: Option<Resync>,
