@@ -362,8 +362,13 @@ pub const CLIENTS_LISTED_MAX: usize = 1_024;
 /// Log lines per second that clients can cause; dropped ones are counted.
 pub const CLIENT_LOG_LINES_PER_SECOND: u32 = 10;
 
-/// File descriptors beside clients and links: standard streams, listener, poll, signals, the spare one, dials.
-pub const RESERVED_FILES: u32 = 32;
+/// Connections beyond `clients_max` whose first bytes are not here yet, and as many of those that have turned out to be
+/// handshakes.
+pub const SPARE_HANDSHAKES: usize = 8;
+
+/// File descriptors beside clients and links: standard streams, listener, poll, signals, the spare one, dials,
+/// handshakes.
+pub const RESERVED_FILES: u64 = 32 + 2 * SPARE_HANDSHAKES as u64;
 
 /// Bytes of a buffer that is kept for the next connection instead of being freed.
 pub const POOLED_BUFFER_BYTES_MAX: usize = 64 * 1024;

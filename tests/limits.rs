@@ -9,8 +9,10 @@
 mod common;
 
 use common::client::{Client, End};
+use common::mesh::{free_port, wait_for_peers, wait_for_value};
 use common::server::{Launch, Server};
 use common::wait_until;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
@@ -148,8 +150,13 @@ fn client_over_clients_max_gets_an_error_and_connects_later() {
         assert_eq!(client.ask("PING"), "0:PONG 1");
     }
     let sentence = ":ERR client limit reached (clients_max = 3); try again later\n";
-    for _ in 0..50 {
-        assert_eq!(server.connect().rest(), (sentence.to_owned(), End::Eof));
+    for at in 0..50 {
+        let mut refused = server.connect();
+        // One that is silent could be a node, and gets a second.
+        if at > 0 {
+            refused.send("PING\n");
+        }
+        assert_eq!(refused.rest(), (sentence.to_owned(), End::Eof));
     }
     assert_eq!(clients[0].stat("connections_refused"), 50);
     assert_eq!(clients[0].stat("clients"), 3);
@@ -343,9 +350,9 @@ fn largest_holder_is_closed_when_all_buffers_are_full() {
 
 #[test]
 fn clients_max_is_lowered_to_the_file_descriptor_limit() {
-    let server = Launch::new("few-files").files_max(52).start();
-    // 32 are reserved, and half of the others for links.
-    server.wait_for_log("only 52 files may be open, room for 10 clients instead of 10000");
+    let server = Launch::new("few-files").files_max(68).start();
+    // 48 are reserved, and half of the others for links.
+    server.wait_for_log("only 68 files may be open, room for 10 clients instead of 10000");
     let mut clients: Vec<Client> = (0..10).map(|_| server.connect()).collect();
     for client in &mut clients {
         assert_eq!(client.ask("PING"), "0:PONG 1");
@@ -354,4 +361,29 @@ fn clients_max_is_lowered_to_the_file_descriptor_limit() {
     assert!(sentence.starts_with(":ERR client limit reached (clients_max = 10)"), "{sentence}");
     drop(clients);
     server.end_well();
+}
+
+#[test]
+fn node_full_of_clients_is_dialled_and_dials() {
+    let free = free_port();
+    let later = SocketAddr::from((Ipv4Addr::LOCALHOST, free));
+    let full = Launch::new("full").files_max(68).peer(later).start();
+    full.wait_for_log("room for 10 clients");
+    let mut clients: Vec<Client> = (0..10).map(|_| full.connect()).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.ask("PING"), "0:PONG 1"));
+    // Connections that could be nodes are more than there are places for.
+    let silent: Vec<Client> = (0..20).map(|_| full.connect()).collect();
+    let dialling = Launch::new("full-dialling").peer(full.addr()).start();
+    wait_for_peers(&mut dialling.connect(), 1);
+    let dialled = Launch::new("full-dialled").port(free).start();
+    wait_until("both are linked", || clients[0].stat("peers_linked") == 2);
+    clients[0].ask("SET here:1");
+    wait_for_value(&mut dialling.connect(), "here", "1");
+    dialled.connect().ask("SET there:2");
+    wait_for_value(&mut clients[1], "there", "2");
+    for mut client in silent {
+        assert!(client.rest().0.starts_with(":ERR client limit reached (clients_max = 10)"));
+    }
+    drop(clients);
+    [dialling, dialled, full].into_iter().for_each(Server::end_well);
 }

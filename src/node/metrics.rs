@@ -317,7 +317,7 @@ pub static METRICS: [Metric; 108] = [
     row(CONNECTIONS, "clients", GAUGE, "Connected clients; bounded by clients_max.", |s| Value::Number(s.clients as u64)),
     row(CONNECTIONS, "clients_max", GAUGE, "The setting clients_max.", |s| Value::Number(s.limits.clients_max.into())),
     row(CONNECTIONS, "connections_accepted", COUNTER, "Connections accepted, those of peers included.", |s| Value::Number(s.stats.connections_accepted)),
-    row(CONNECTIONS, "connections_refused", COUNTER, "Connections refused: clients_max was reached, or the node was shutting down.", |s| Value::Number(s.stats.connections_refused)),
+    row(CONNECTIONS, "connections_refused", COUNTER, "Clients refused: clients_max was reached, or the node was shutting down.", |s| Value::Number(s.stats.connections_refused)),
     row(CONNECTIONS, "connections_closed_done", COUNTER, "Connections closed by the other side, after everything it requested was answered.", |s| closed(s, CloseReason::Done)),
     row(CONNECTIONS, "connections_closed_lost", COUNTER, "Connections broken, or reset by the other side.", |s| closed(s, CloseReason::Lost)),
     row(CONNECTIONS, "connections_closed_quit", COUNTER, "Connections ended by QUIT or REQUEST disconnect.", |s| closed(s, CloseReason::Quit)),

@@ -119,27 +119,36 @@ impl Node {
     /// [`Refusal`] if it is one too many; nothing is kept of it.
     pub fn accept(&mut self, now: Now, addr: SocketAddr) -> Result<ConnKey, Refusal> {
         let limit = self.state.config.limits.clients_max;
-        let refusal = if self.state.is_draining {
-            Some(Refusal::Draining)
+        if self.state.is_draining {
+            Err(Refusal::Draining)
         } else if self.state.clients() >= limit as usize {
-            Some(Refusal::TooManyClients { limit })
+            Err(Refusal::TooManyClients { limit })
         } else {
-            None
-        };
-        if let Some(refusal) = refusal {
-            self.state.stats.connections_refused += 1;
-            if self.state.log_gate.allows(now, &mut self.state.stats) {
-                log::warn!("refused {addr}: {refusal}");
-            }
-            return Err(refusal);
+            Ok(conn::reader::accepted(&mut self.state, now, addr))
         }
-        self.state.stats.connections_accepted += 1;
-        let is_authenticated = self.state.config.password.is_none();
-        let mut conn = Conn::new(addr, now.mono, is_authenticated);
-        conn.number = self.state.stats.connections_accepted;
-        let key = self.state.conns.insert(conn);
-        conn::timeouts::arm(&mut self.state, key);
+    }
+
+    /// Takes a connection that [`Node::accept`] has refused, and that has begun a handshake: links have places of their
+    /// own beside `clients_max`.
+    ///
+    /// # Errors
+    /// [`Refusal`] if the node shuts down.
+    pub fn accept_node(&mut self, now: Now, addr: SocketAddr) -> Result<ConnKey, Refusal> {
+        if self.state.is_draining {
+            return Err(Refusal::Draining);
+        }
+        let key = conn::reader::accepted(&mut self.state, now, addr);
+        state::take_spare_place(&mut self.state, key);
+        self.conclude(now);
         Ok(key)
+    }
+
+    /// Notes that a connection from `addr` was refused for good.
+    pub fn refused(&mut self, now: Now, addr: SocketAddr, refusal: &Refusal) {
+        self.state.stats.connections_refused += 1;
+        if self.state.log_gate.allows(now, &mut self.state.stats) {
+            log::warn!("refused {addr}: {refusal}");
+        }
     }
 
     /// Processes bytes received on a connection: carries out the complete requests or frames among them, up to

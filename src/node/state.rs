@@ -8,7 +8,9 @@ use crate::base::slots::Slots;
 use crate::base::time::{Instant, Now};
 use crate::base::wheel::Wheel;
 use crate::config::Config;
-use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED_BUFFERS_MAX};
+use crate::limits::{
+    CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED_BUFFERS_MAX, SPARE_HANDSHAKES,
+};
 use crate::node::conn::connection::{CloseReason, Conn, Role};
 use crate::node::history::History;
 use crate::node::ids::{AddressKey, ConnKey, ConnTag, PeerKey};
@@ -205,6 +207,21 @@ pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: Clos
         state.conns.shrink();
     }
     true
+}
+
+/// Gives a connection one of the places beyond `clients_max`. If all are taken the one that is closing gives way, then
+/// the one whose offer was not accepted, then the oldest.
+pub(in crate::node) fn take_spare_place(state: &mut State, key: ConnKey) {
+    let State { mesh, conns, .. } = state;
+    mesh.spare.retain(|spare| conns.get(*spare).is_some_and(|conn| !conn.is_of_mesh()));
+    let rank = |key: &&ConnKey| conns.get(**key).map(|conn| (conn.is_serving(), conn.offered.is_some()));
+    if mesh.spare.len() >= SPARE_HANDSHAKES
+        && let Some(last) = mesh.spare.iter().min_by_key(rank).copied()
+    {
+        mesh.spare.retain(|spare| *spare != last);
+        close_conn(state, last, CloseReason::Refused);
+    }
+    state.mesh.spare.push_back(key);
 }
 
 /// Limits the log lines per second that clients can cause.

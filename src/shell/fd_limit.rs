@@ -11,7 +11,7 @@ use std::io;
 pub(super) fn raise(config: &Config) -> u32 {
     let clients_max = config.limits.clients_max;
     let links = u64::from(config.mesh.active_peers);
-    let wanted = u64::from(clients_max) + links + u64::from(RESERVED_FILES);
+    let wanted = u64::from(clients_max) + links + RESERVED_FILES;
     let Ok((soft, hard)) = rlimit::Resource::NOFILE.get() else { return clients_max };
     if soft >= wanted {
         return clients_max;
@@ -23,7 +23,7 @@ pub(super) fn raise(config: &Config) -> u32 {
     if files >= wanted {
         return clients_max;
     }
-    let free = files.saturating_sub(u64::from(RESERVED_FILES));
+    let free = files.saturating_sub(RESERVED_FILES);
     let clients = u32::try_from(free - links.min(free / 2)).unwrap_or(clients_max).min(clients_max).max(1);
     log::warn!(
         "only {files} files may be open, room for {clients} clients instead of {clients_max} and for {} links \

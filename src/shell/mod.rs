@@ -6,6 +6,7 @@
 mod clock;
 mod fd_limit;
 mod listener;
+mod lobby;
 mod log_output;
 mod reactor;
 mod resolver;

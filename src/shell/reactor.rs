@@ -8,6 +8,7 @@
 use super::clock::Clock;
 use super::fd_limit;
 use super::listener::{Listener, refuse, set_keepalive};
+use super::lobby::{Lobby, Waiting};
 use super::log_output;
 use super::resolver::Resolver;
 use super::signals::Signals;
@@ -44,6 +45,7 @@ const EVENTS: usize = 1_024;
 const LISTENER: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const RESOLVER: Token = Token(2);
+const LOBBY: Token = Token(3);
 const _: () = assert!(usize::BITS == 64, "a token holds a key of 64 bits");
 
 /// Both kinds of events of a connection, and urgent data, at which a read ends early.
@@ -56,6 +58,8 @@ const CONNECTION: Interest = Interest::READABLE.add(Interest::WRITABLE);
 pub(super) struct Reactor {
     poll: Poll,
     listener: Listener,
+    /// Connections beyond `clients_max`.
+    lobby: Lobby,
     resolver: Resolver,
     signals: Signals,
     clock: Clock,
@@ -101,6 +105,7 @@ impl Reactor {
             node: Node::new(for_node, seed, clock.read()),
             poll,
             listener,
+            lobby: Lobby::default(),
             resolver,
             signals,
             clock,
@@ -150,8 +155,8 @@ impl Reactor {
         {
             return Some(Duration::ZERO);
         }
-        let beside = self.listener.retry_at().into_iter().chain(self.resolver.next_deadline());
-        let next = self.node.next_deadline().into_iter().chain(beside).min()?;
+        let beside = [self.listener.retry_at(), self.lobby.next_deadline(), self.resolver.next_deadline()];
+        let next = beside.into_iter().flatten().chain(self.node.next_deadline()).min()?;
         // Rounded up to the system's unit: a wake-up too early would find nothing due.
         let millis = next.since(now.mono).as_nanos().div_ceil(1_000_000);
         Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
@@ -165,12 +170,13 @@ impl Reactor {
             match event.token() {
                 LISTENER => self.listener.ready(),
                 SIGNALS => signalled = true,
-                RESOLVER => {}
+                RESOLVER | LOBBY => {}
                 Token(bits) => self.note(bits, event),
             }
         }
         let is_busy = !self.ready.is_empty();
         self.accept(now);
+        self.sort_lobby(now);
         self.resolve(now);
         self.finish_dials(now);
         let links_are_read = self.serve(Class::Links, now.mono.after(LINKS_UNTIL));
@@ -401,14 +407,40 @@ impl Reactor {
         for _ in 0..ACCEPTS_PER_ITERATION {
             let Some((stream, addr)) = self.listener.accept(now) else { return };
             match self.node.accept(now, addr) {
-                Ok(key) => match self.register(key, stream) {
-                    Ok(stream) => self.sockets.insert(key, stream),
-                    Err(error) => self.lost(now, key, &error),
-                },
-                Err(refusal @ (Refusal::TooManyClients { .. } | Refusal::Draining)) => {
-                    refuse(stream, &refusal.to_string());
+                Ok(key) => self.accepted(now, key, stream),
+                Err(refusal @ Refusal::TooManyClients { .. }) => {
+                    let oldest = self.lobby.admit(now, self.poll.registry(), LOBBY, stream, addr, refusal);
+                    oldest
+                        .into_iter()
+                        .for_each(|oldest| self.refuse(now, oldest.stream, oldest.addr, &oldest.refusal));
                 }
+                Err(refusal @ Refusal::Draining) => self.refuse(now, stream, addr, &refusal),
             }
+        }
+    }
+
+    fn accepted(&mut self, now: Now, key: ConnKey, stream: TcpStream) {
+        match self.register(key, stream) {
+            Ok(stream) => self.sockets.insert(key, stream),
+            Err(error) => self.lost(now, key, &error),
+        }
+    }
+
+    fn refuse(&mut self, now: Now, stream: TcpStream, addr: SocketAddr, refusal: &Refusal) {
+        refuse(stream, &refusal.to_string());
+        self.listener.descriptor_closed();
+        self.node.refused(now, addr, refusal);
+    }
+
+    /// Takes the nodes among the connections beyond `clients_max`, and refuses the clients.
+    fn sort_lobby(&mut self, now: Now) {
+        for (Waiting { stream, addr, refusal, .. }, is_node) in self.lobby.sort(now, self.poll.registry()) {
+            let accepted = if is_node { self.node.accept_node(now, addr) } else { Err(refusal) };
+            match accepted {
+                Ok(key) => self.accepted(now, key, stream),
+                Err(refusal) => self.refuse(now, stream, addr, &refusal),
+            }
+            self.act();
         }
     }
 

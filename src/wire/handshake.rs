@@ -11,6 +11,7 @@ pub use proof::{
 
 use super::args::trim;
 use super::field::Excerpt;
+use super::line::{Front, Request, front, split_word};
 use crate::base::address::is_loopback;
 use memchr::{memchr, memchr2};
 use std::fmt::{self, Write};
@@ -292,6 +293,23 @@ pub fn put_counter_offer(out: &mut Vec<u8>, id: &[u8], own: &Offer<'_>, proof: &
     out.push(b'\n');
 }
 
+/// Whether the first line of `input` begins a handshake; `None`: it has no end yet.
+pub fn begins_handshake(input: &[u8]) -> Option<bool> {
+    match front(input, LINE_BYTES_MAX) {
+        Front::Partial => None,
+        Front::TooLong => Some(false),
+        Front::Line(line) => {
+            let request = line.request().and_then(Result::ok);
+            Some(request.is_some_and(|Request { verb, body, .. }| {
+                let (what, words) = split_word(body);
+                let is_connect =
+                    verb.eq_ignore_ascii_case(b"REQUEST") && what.eq_ignore_ascii_case(b"connect");
+                is_connect && !words.is_empty()
+            }))
+        }
+    }
+}
+
 /// Appends the dialler's second line.
 pub fn put_proof(out: &mut Vec<u8>, proof: &Proof) {
     put_start(out, PROOF_ID, "REQUEST connect ");
@@ -479,8 +497,8 @@ fn field(rest: &[u8]) -> Result<(&[u8], &[u8]), HandshakeError<'_>> {
 mod tests {
     use super::{
         Answer, ConnectArgs, HINTS_MAX, HandshakeError, Hex, LINE_BYTES_MAX, Links, Offer, Proof, Prover,
-        derive_hash_secret, keyed_bytes, public_hash_secret, put_counter_offer, put_full, put_offer,
-        put_proof, put_welcome, read_answer, read_request,
+        begins_handshake, derive_hash_secret, keyed_bytes, public_hash_secret, put_counter_offer, put_full,
+        put_offer, put_proof, put_welcome, read_answer, read_request,
     };
     use crate::base::rng::Rng;
 
@@ -721,6 +739,25 @@ mod tests {
         for listen in ["127.0.0.1:5454", "[::1]:5454", "[::ffff:127.0.0.1]:5454"] {
             assert_eq!(seen(listen, "10.0.0.9:40000"), "10.0.0.9:5454");
         }
+    }
+
+    #[test]
+    fn first_line_of_a_handshake_is_told_from_one_of_a_client() {
+        let first = |input: &str| begins_handshake(input.as_bytes());
+        assert_eq!(first("node:REQUEST connect proto=2,more\nrest"), Some(true));
+        assert_eq!(first("request Connect a=1\r\n"), Some(true));
+        assert_eq!((first(""), first("node:REQUEST connect a=1")), (None, None));
+        for client in [
+            "PING\n",
+            "\n",
+            "REQUEST connect\n",
+            "REQUEST peers\n",
+            "*1\r\n$4\r\nPING\r\n",
+            "a,b:REQUEST connect a\n",
+        ] {
+            assert_eq!(first(client), Some(false), "{client:?}");
+        }
+        assert_eq!(first(&"x".repeat(LINE_BYTES_MAX + 2)), Some(false));
     }
 
     #[test]

@@ -338,6 +338,36 @@ fn replaced_unread_links_count_against_the_clients_limit() {
 }
 
 #[test]
+fn handshakes_beyond_the_clients_limit_are_bounded_and_proven_ones_succeed() {
+    let limits = Limits { clients_max: 3, ..Limits::default() };
+    let mut world = World::new(Config { limits, ..secretive() });
+    let clients = [(); 2].map(|()| world.driver.client());
+    assert!(world.driver.connect("192.0.2.9:40000").is_err());
+    for number in 1..=50 {
+        let face = Face::elsewhere(number);
+        let conn = world.driver.connect_node(&face.seen);
+        match number % 3 {
+            0 => {}
+            1 => world.driver.send(conn, face.offer_line()),
+            _ => world.driver.send(conn, "REQUEST connect nonsense\n"),
+        }
+        assert!(world.driver.node.conns() <= 3 + 8, "{} at {number}", world.driver.node.conns());
+    }
+    // A node that proves itself beside them is linked, and its place is free again.
+    for number in 51..=60 {
+        let face = Face::elsewhere(number);
+        world.dial(&face);
+        assert!(world.is_linked(&face));
+    }
+    assert_eq!(world.stat("peers_linked"), 10);
+    // Former links that take nothing more are bounded alike.
+    world.driver.pass(ms(5_000));
+    assert_eq!((world.stat("peers_linked"), world.driver.node.conns()), (0, 3 + 8));
+    clients.into_iter().for_each(|client| assert_eq!(world.driver.ask(client, "PING\n"), "0:PONG 1\n"));
+    world.check();
+}
+
+#[test]
 fn new_node_met_at_an_address_ends_the_link_of_the_one_before() {
     let mut world = World::new(secretive());
     let before = Face::elsewhere(1);

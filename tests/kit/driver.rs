@@ -102,9 +102,21 @@ impl Driver {
     }
 
     pub fn connect_from(&mut self, addr: SocketAddr) -> Result<ClientId, Refusal> {
-        let key = self.node.accept(self.now, addr)?;
+        let accepted = self.node.accept(self.now, addr);
+        let key = accepted.inspect_err(|refusal| self.node.refused(self.now, addr, refusal))?;
+        Ok(self.taken(key))
+    }
+
+    /// A connection beyond `clients_max` that has begun a handshake.
+    pub fn connect_node(&mut self, addr: &str) -> ClientId {
+        let key = self.node.accept_node(self.now, addr.parse().unwrap()).unwrap();
+        self.act();
+        self.taken(key)
+    }
+
+    fn taken(&mut self, key: ConnKey) -> ClientId {
         self.clients.push(Client::new(key));
-        Ok(ClientId(self.clients.len() - 1))
+        ClientId(self.clients.len() - 1)
     }
 
     /// A client on this machine.

@@ -357,7 +357,8 @@ impl World {
 
     /// Offers a face to the node on a new connection; what came back.
     pub fn offer(&mut self, face: &Face) -> (ClientId, String) {
-        let conn = self.driver.connect(&face.seen).unwrap();
+        let accepted = self.driver.connect(&face.seen);
+        let conn = accepted.unwrap_or_else(|_| self.driver.connect_node(&face.seen));
         let reply = self.driver.ask(conn, String::from_utf8(face.offer_line()).unwrap().as_str());
         (conn, reply)
     }

@@ -128,7 +128,7 @@ impl World {
                 let is_full = host.sockets.len() >= host.config.limits.clients_max as usize || host.is_ending;
                 alone.accepts(accepted.is_err(), is_full);
             }
-            let Ok(key) = accepted else {
+            let Ok(key) = accepted.inspect_err(|refusal| node.refused(now, addr, refusal)) else {
                 self.seen.add("clients refused", 1);
                 self.net.open(port, None);
                 self.net.close(&mut self.agenda, port);

@@ -18,6 +18,7 @@ use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn, Phase, Ro
 use crate::node::conn::measure;
 use crate::node::conn::pending;
 use crate::node::conn::reconcile::reconcile;
+use crate::node::conn::timeouts;
 use crate::node::digest::sync;
 use crate::node::http;
 use crate::node::ids::{ConnKey, PeerKey};
@@ -37,11 +38,23 @@ use crate::wire::resp::parse::{Progress, RequestLimits};
 use memchr::memchr;
 use std::fmt::Display;
 use std::mem;
+use std::net::SocketAddr;
 
 /// Bytes of a request above which it is looked whether the system has memory for what carrying it out may take, and how
 /// many times its bytes that is: its arguments, their copies, and a reply that shows them in quotes.
 const LARGE_REQUEST_BYTES: usize = 64 * 1024;
 const MEMORY_FACTOR: usize = 5;
+
+/// Takes in a connection that `addr` has made.
+pub(in crate::node) fn accepted(state: &mut State, now: Now, addr: SocketAddr) -> ConnKey {
+    state.stats.connections_accepted += 1;
+    let is_authenticated = state.config.password.is_none();
+    let mut conn = Conn::new(addr, now.mono, is_authenticated);
+    conn.number = state.stats.connections_accepted;
+    let key = state.conns.insert(conn);
+    timeouts::arm(state, key);
+    key
+}
 
 /// Takes in what the shell has read.
 pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {

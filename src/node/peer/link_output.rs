@@ -20,7 +20,7 @@ use crate::filter::size::BLOCK_BYTES;
 use crate::node::conn::connection::{CloseReason, Conn, Role};
 use crate::node::ids::{ConnKey, PeerKey};
 use crate::node::peer::link_queues::{COMMITTED_MAX, Class};
-use crate::node::state::{State, mark_dirty};
+use crate::node::state::{State, mark_dirty, take_spare_place};
 use crate::wire::frame::{Address, Body, put, put_peers};
 
 /// Bytes of control frames that may wait, before heartbeats are not answered any more.
@@ -230,6 +230,9 @@ pub(in crate::node) fn part(state: &mut State, now: Now, conn_key: ConnKey, reas
         conn.begin_closing(reason, now.mono, pool);
     }
     state.mesh.conns -= 1;
+    if state.clients() > state.config.limits.clients_max as usize {
+        take_spare_place(state, conn_key);
+    }
     state.mesh.lost_links.push_back((peer, conn_key));
     mark_dirty(state, conn_key);
 }

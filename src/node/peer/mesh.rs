@@ -63,6 +63,8 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) lookups: Lookups,
     /// Links, and connections in an outbound handshake.
     pub(in crate::node) conns: usize,
+    /// Connections beyond `clients_max`, oldest first: handshakes that others began, and former links that are closing.
+    pub(in crate::node) spare: VecDeque<ConnKey>,
     /// When an address may be dialled next although `active_peers` nodes are linked.
     pub(in crate::node) visit_at: Option<Instant>,
     /// Addresses being dialled, each with its connection. A few.
@@ -108,6 +110,7 @@ impl Mesh {
             filters: PeerFilters::new(config.limits.peer_filters_max),
             lookups: Lookups::default(),
             conns: 0,
+            spare: VecDeque::new(),
             visit_at: None,
             dials: Vec::new(),
             checks: 0,
