@@ -122,13 +122,14 @@ impl World {
             let Some(node) = &mut self.hosts[at].node else { return };
             self.moment += 1;
             let accepted = node.accept(now, addr);
+            accepted.as_ref().err().into_iter().for_each(|refusal| node.refused(now, addr, refusal));
             self.trace.note(self.net.now, "accept", at, port.wire as u64, b"");
             if let Some(alone) = &mut self.alone {
                 let host = &self.hosts[at];
                 let is_full = host.sockets.len() >= host.config.limits.clients_max as usize || host.is_ending;
                 alone.accepts(accepted.is_err(), is_full);
             }
-            let Ok(key) = accepted.inspect_err(|refusal| node.refused(now, addr, refusal)) else {
+            let Ok(key) = accepted else {
                 self.seen.add("clients refused", 1);
                 self.net.open(port, None);
                 self.net.close(&mut self.agenda, port);
