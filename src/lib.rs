@@ -10,7 +10,7 @@
 //! client    subcommands that talk to a running node
 //!           ask  connection  reply  table  terminal  top
 //! shell     the only code that knows mio, sockets and real time
-//!           clock  fd_limit  listener  log_output  reactor  resolver  signals  socket
+//!           clock  fd_limit  listener  lobby  log_output  reactor  resolver  signals  socket
 //! ──────────── below: no clock, no socket, no thread; the same calls give the same bytes
 //! node      sans-IO boundary: bytes, keys and `now` in, bytes and actions out
 //!           audit  conn/reader  sources  timers
