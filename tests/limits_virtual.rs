@@ -559,6 +559,34 @@ fn full_store_accepts_writes_that_need_no_memory_and_none_in_part() {
 }
 
 #[test]
+fn expire_of_several_keys_that_uses_up_the_reserve_changes_none() {
+    let mut driver =
+        driver(Limits { memory_max: 4 << 20, eviction: EvictionPolicy::Refuse, ..Limits::default() });
+    let client = driver.client();
+    let each = |first: u32, pair: &dyn Fn(u32) -> String| {
+        (first..first + 50).map(pair).collect::<Vec<_>>().join(",")
+    };
+    let set = |key: &u32| format!("SET {key}:1234567890\n");
+    let full = (0..).find(|key| driver.ask(client, &set(key)).starts_with(":ERR ")).unwrap() / 50 * 50;
+    let mut refused = 0;
+    for first in (0..full).step_by(50) {
+        // The first key of each fifty has an expiry, which it keeps if the others get none.
+        driver.ask(client, &format!("EXPIRE {first}:5000\n"));
+        let before = driver.ask(client, &format!("TTL {}\n", each(first, &|key| key.to_string())));
+        let reply = driver.ask(client, &format!("EXPIRE {}\n", each(first, &|key| format!("{key}:1000"))));
+        let after = driver.ask(client, &format!("TTL {}\n", each(first, &|key| key.to_string())));
+        if reply.starts_with(":ERR out of memory") {
+            refused += 1;
+            assert_eq!(after, before);
+        } else {
+            assert_eq!(after.matches(":1000").count(), 50, "{reply}");
+        }
+    }
+    assert!(refused > 100 && refused < full / 50, "{refused} of {}", full / 50);
+    driver.node.audit();
+}
+
+#[test]
 fn drain_waits_for_slow_readers_up_to_drain_ms() {
     let mut driver = driver(Limits { drain_ms: 1_000, outbound_pause_bytes: 20_000, ..Limits::default() });
     set_big(&mut driver, 10_000);

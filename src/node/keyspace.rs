@@ -428,6 +428,12 @@ impl Keyspace {
         Ok(was_there)
     }
 
+    /// Takes back what [`Keyspace::set_expiry`] did to a key that had this expiry before.
+    pub(in crate::node) fn restore_expiry(&mut self, key: HashedKey<'_>, expiry: Option<Expiry>) {
+        self.store.restore_expiry(key, expiry);
+        self.changed(key.hash, false);
+    }
+
     /// Does the share of expiry and filter work that the writes since the last call caused. Not between the
     /// writes of one command: a filter or a changelog that grows takes memory that the command was granted.
     #[inline]

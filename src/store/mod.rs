@@ -551,6 +551,17 @@ impl Store {
         })
     }
 
+    /// Gives `key` back the expiry that it had before [`Store::set_expiry`] gave it another. That takes no memory: its
+    /// slot has room for one, and if its timer is dropped for want of memory it expires all the same.
+    pub fn restore_expiry(&mut self, key: HashedKey<'_>, expiry: Option<Expiry>) {
+        let Some(handle) = self.find(key) else { return };
+        self.heap.set_expiry(handle, expiry);
+        match expiry {
+            Some(expiry) => self.timers.arm(expiry, handle),
+            None => self.timers.item_gone(),
+        }
+    }
+
     /// Gives the item of a key, which is at `handle`, another expiry.
     fn move_expiry(&mut self, key: HashedKey<'_>, handle: u32, expiry: Expiry) -> Result<(), Full> {
         let was_timed = self.heap.expiry(handle).is_some();

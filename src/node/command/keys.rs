@@ -159,13 +159,19 @@ pub(in crate::node) fn expire<'a>(
     }
     call.check_length(state)?;
     call.reply.clear();
+    // All or none: what was done before one key had no memory is taken back.
+    let mut done = Vec::new();
     for [key, text] in pairs {
         let (seconds, deadline) = deadline(text)?;
         let hashed = state.keyspace.key(key);
-        if state.keyspace.set_expiry(call.now, hashed, Some(deadline))? {
-            call.reply.key(key);
-            call.reply.text(seconds);
+        let Some(old) = state.keyspace.peek(call.now, hashed).map(|item| item.expiry) else { continue };
+        if let Err(full) = state.keyspace.set_expiry(call.now, hashed, Some(deadline)) {
+            done.into_iter().rev().for_each(|(key, old)| state.keyspace.restore_expiry(key, old));
+            return Err(full.into());
         }
+        done.push((hashed, old));
+        call.reply.key(key);
+        call.reply.text(seconds);
     }
     state.keyspace.keep_up(call.now);
     Ok(Effect::Reply)
