@@ -148,6 +148,42 @@ fn lookups_waiting_for_a_slot_go_on_when_the_circuit_opens() {
 }
 
 #[test]
+fn queries_to_a_link_that_takes_nothing_wait_outside_it_and_open_the_circuit() {
+    let (mut world, mut link) = asking(Limits::default());
+    let key = |at: usize| format!("{at:05}{}", "k".repeat(10_000));
+    world.driver.reads(link.conn, false);
+    let all = clients(&mut world, 300);
+    all.iter().enumerate().for_each(|(at, client)| world.driver.send(*client, format!("GET {}\n", key(at))));
+    assert_eq!(world.driver.node.lookups(), 300);
+    let sent = world.driver.node.stats().queries;
+    assert!((20..30).contains(&sent), "{sent} queries of 10 KB in a link where 256 KiB may wait");
+    world.driver.reads(link.conn, true);
+    for _ in 0..20 {
+        let queries = queried(&mut world, &mut link);
+        answer(&mut world, &link, &queries);
+    }
+    for (at, client) in all.iter().enumerate() {
+        assert_eq!(world.driver.take(*client), format!(":GOT {0}:{0}\n", key(at)));
+    }
+    // What is full of answers takes no query: the peer is as one that does not answer.
+    world.driver.pass(ms(1));
+    world.begin(&format!("SET big:{}\n", "x".repeat(300_000)));
+    world.replies();
+    world.driver.reads(link.conn, false);
+    let get = Body::Get { key: b"big", wanted: Wanted::Value };
+    world.driver.send(link.conn, bytes_of(&[(1, get), (2, get)]));
+    let before = world.driver.node.stats().queries;
+    for n in 0..4 {
+        world.begin(&format!("GET more{n}\n"));
+        world.driver.pass(ms(100));
+        assert_eq!(world.replies(), ":GOT \n");
+    }
+    let stats = world.driver.node.stats();
+    assert_eq!((stats.queries - before, stats.circuits_opened, stats.lookup_timeouts), (0, 1, 3));
+    world.check();
+}
+
+#[test]
 fn in_flight_queries_of_a_peer_are_limited() {
     let limits = Limits { lookups_per_peer: 1_024, lookups_per_connection: 65_536, ..Limits::default() };
     let (mut world, mut link) = asking(limits);

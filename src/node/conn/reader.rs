@@ -22,6 +22,7 @@ use crate::node::conn::timeouts;
 use crate::node::digest::sync;
 use crate::node::http;
 use crate::node::ids::{ConnKey, PeerKey};
+use crate::node::lookup::query::query_waiting;
 use crate::node::lookup::serve;
 use crate::node::peer::frames;
 use crate::node::peer::handshake;
@@ -150,6 +151,7 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
     } else if let Some(peer) = conn.link() {
         link_output::drained(state, key);
         serve::answer_deferred(state, now, peer);
+        query_waiting(state, now, peer);
         sync::link_drained(state, peer);
         state.mesh.enqueue_resync(peer);
     }

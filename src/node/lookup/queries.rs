@@ -80,9 +80,14 @@ impl Queries {
         self.waiting.push_back(lookup);
     }
 
-    /// The lookup that has waited for longest, if fewer than `in_flight_max` queries are in flight.
-    pub(in crate::node) fn next_waiting(&mut self, in_flight_max: usize) -> Option<LookupKey> {
-        if self.in_flight.len() < in_flight_max { self.waiting.pop_front() } else { None }
+    /// The lookup that has waited for longest; it may have ended.
+    pub(in crate::node) fn first_waiting(&self) -> Option<LookupKey> {
+        self.waiting.front().copied()
+    }
+
+    /// Takes out the lookup that has waited for longest.
+    pub(in crate::node) fn wait_no_more(&mut self) {
+        self.waiting.pop_front();
     }
 
     /// Takes out all lookups that wait for a slot.

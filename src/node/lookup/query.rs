@@ -33,21 +33,22 @@ pub(super) fn is_queryable(state: &State, peer: PeerKey) -> bool {
     state.mesh.peers.get(peer).is_some_and(Peer::is_queryable)
 }
 
-/// Sends a query to a peer, or has the lookup wait for a slot if `lookups_per_peer` are in flight.
+/// Sends a query to a peer, or has the lookup wait if `lookups_per_peer` are in flight or the link has no room.
 pub(super) fn query(state: &mut State, now: Now, key: LookupKey, peer_key: PeerKey, reason: QueryReason) {
+    let has_room = link_output::has_room_for_query(state, peer_key);
     let State { mesh, config, stats, .. } = state;
     mesh.lookups.count_query();
     let Some(lookup) = mesh.lookups.get_mut(key) else { return };
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
     lookup.queried.retain(|queried| queried.peer != peer_key);
-    if peer.queries.len() >= config.limits.lookups_per_peer as usize {
+    if !has_room || peer.queries.len() >= config.limits.lookups_per_peer as usize {
         peer.queries.wait(key);
-        lookup.queried.push(Queried { peer: peer_key, request: None, reason });
+        lookup.queried.push(Queried { peer: peer_key, request: None, at: now.mono, reason });
         return;
     }
     let request =
         peer.queries.begin(InFlightQuery { lookup: Some(key), hash: lookup.hash, sent_at: now.mono });
-    lookup.queried.push(Queried { peer: peer_key, request: Some(request), reason });
+    lookup.queried.push(Queried { peer: peer_key, request: Some(request), at: now.mono, reason });
     stats.queries += 1;
     // Taken out of the lookup while the frame is written, which borrows the whole state.
     let (operation, text) = (lookup.operation, std::mem::take(&mut lookup.key));
@@ -151,18 +152,24 @@ fn probe_answered(state: &mut State, now: Now, peer_key: PeerKey, probe: InFligh
     }
 }
 
-/// Sends queries for lookups that wait for a slot among those to a peer.
-pub(super) fn query_waiting(state: &mut State, now: Now, peer_key: PeerKey) {
+/// Sends queries for lookups that wait for a slot among those to a peer, or for room in its link.
+pub(in crate::node) fn query_waiting(state: &mut State, now: Now, peer_key: PeerKey) {
     let in_flight_max = state.config.limits.lookups_per_peer as usize;
     while let Some(peer) = state.mesh.peers.get_mut(peer_key)
-        && let Some(key) = peer.queries.next_waiting(in_flight_max)
+        && let Some(key) = peer.queries.first_waiting()
     {
         let lookup = state.mesh.lookups.get(key);
         let waits = lookup.and_then(|lookup| {
             lookup.queried.iter().find(|queried| queried.peer == peer_key && queried.request.is_none())
         });
-        if let Some(reason) = waits.map(|queried| queried.reason) {
-            query(state, now, key, peer_key, reason);
+        let has_slot = peer.queries.len() < in_flight_max;
+        match waits.map(|queried| queried.reason) {
+            Some(_) if !has_slot || !link_output::has_room_for_query(state, peer_key) => return,
+            reason => {
+                let peer = state.mesh.peers.get_mut(peer_key);
+                peer.into_iter().for_each(|peer| peer.queries.wait_no_more());
+                reason.into_iter().for_each(|reason| query(state, now, key, peer_key, reason));
+            }
         }
     }
 }

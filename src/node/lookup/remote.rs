@@ -411,11 +411,12 @@ fn hedge(state: &mut State, now: Now, key: LookupKey) {
 fn time_out(state: &mut State, now: Now, key: LookupKey) {
     let Some(lookup) = state.mesh.lookups.get(key) else { return };
     let queried = lookup.queried.clone();
-    for Queried { peer: peer_key, request, .. } in queried {
+    for Queried { peer: peer_key, request, at, .. } in queried {
+        // A peer that takes nothing from its link takes no query either. One that waits for a slot is not late.
+        let is_stalled = request.is_none() && !link_output::has_room_for_query(state, peer_key);
         let Some(peer) = state.mesh.peers.get_mut(peer_key) else { continue };
-        let Some(query) = request.and_then(|request| peer.queries.get(request)) else { continue };
-        let had_its_time = now.mono.since(query.sent_at) >= try_after(&state.config.mesh);
-        if had_its_time && peer.breaker.timed_out(now.mono, query.sent_at) {
+        let had_its_time = now.mono.since(at) >= try_after(&state.config.mesh);
+        if (request.is_some() || is_stalled) && had_its_time && peer.breaker.timed_out(now.mono, at) {
             circuit_opened(state, now, peer_key);
         }
     }

@@ -33,8 +33,11 @@ pub(in crate::node) struct Waiter {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Queried {
     pub(in crate::node) peer: PeerKey,
-    /// The number of the query; `None` while the lookup waits for a slot among the queries to this peer.
+    /// The number of the query; `None` while the lookup waits for a slot among the queries to this peer, or for room in
+    /// its link.
     pub(in crate::node) request: Option<u32>,
+    /// When the query was sent, or began to wait.
+    pub(in crate::node) at: Instant,
     pub(in crate::node) reason: QueryReason,
 }
 

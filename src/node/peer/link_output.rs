@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | control | [`CONTROL_MAX`] | answers to heartbeats are dropped and counted |
 //! | ordered | [`ORDERED_MAX`]; of additions, what a notice or an answer made necessary | the link is closed |
-//! | answers | `outbound_pause_bytes`, with the outbound buffer | queries wait, up to a limit, and late ones are dropped |
+//! | answers | `outbound_pause_bytes`, with the outbound buffer | queries wait, ours for their turn as lookups, the peer's up to a limit; late ones are dropped |
 //! | bulk | [`BULK_MAX`], in the outbound buffer | generated later |
 
 use crate::base::buffer::Pool;
@@ -107,8 +107,8 @@ pub(in crate::node) fn has_room_for_ordered(state: &State, peer: PeerKey) -> boo
     waiting == 0 && conn.outbound.len() < COMMITTED_MAX
 }
 
-/// Sends a query, or an answer that needs nothing of the store. A link without [`has_room_for_answer`] should be sent
-/// none.
+/// Sends a query, or an answer that needs nothing of the store. A link without [`has_room_for_query`] or
+/// [`has_room_for_answer`] is sent none.
 pub(in crate::node) fn send_answer(
     state: &mut State,
     now: Now,
@@ -119,13 +119,21 @@ pub(in crate::node) fn send_answer(
     append(state, now, peer, Class::Answer, |out, clock| put(out, clock, request, body));
 }
 
-/// Whether the link has room for an answer or a query, and no bulk whose turn it is.
+/// Whether the link has room for an answer, and no bulk whose turn it is.
 pub(in crate::node) fn has_room_for_answer(state: &State, peer: PeerKey) -> bool {
     let Some(conn) = conn_of(state, peer) else { return false };
     let Some(queues) = conn.link_queues.as_deref() else { return false };
     let waiting = conn.outbound.len() + queues.waiting(Class::Answer);
     waiting <= state.config.limits.outbound_pause_bytes as usize
         && (queues.answered_bytes < ANSWERS_PER_BULK || !has_bulk(state, peer))
+}
+
+/// Whether the link has room for a query: what waits before it is as much as may wait at most.
+pub(in crate::node) fn has_room_for_query(state: &State, peer: PeerKey) -> bool {
+    let Some(conn) = conn_of(state, peer) else { return false };
+    let Some(queues) = conn.link_queues.as_deref() else { return false };
+    let waiting = conn.outbound.len() + queues.waiting(Class::Ordered) + queues.waiting(Class::Answer);
+    waiting <= state.config.limits.outbound_pause_bytes as usize
 }
 
 /// Appends an answer to the connection of a link. Not by the peer, since the answer borrows from the store.
