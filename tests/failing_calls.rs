@@ -337,3 +337,41 @@ fn failed_start_reports_the_failed_call() {
 fn failing_epoll_wait_exits_with_an_error() {
     refuse("epoll_wait", "EINVAL", 1, "cannot wait for events: ");
 }
+
+#[test]
+fn ttl_counts_the_time_that_the_machine_slept() {
+    let Some(shim) = shim() else { return };
+    let fault = Fault { call: "clock_gettime", kind: "SLEPT", nth: 400, count: u32::MAX };
+    let server = launch(shim, fault).start();
+    let mut client = server.connect();
+    assert_eq!(client.ask("SETEX key:value:60"), ":SATEX key:value:60");
+    client.ask("SET lasting:value");
+    assert_eq!(client.ask("GET key"), ":GOT key:value");
+    wait_until("the machine has slept", || {
+        client.ask("PING");
+        server.log().contains("of clock_gettime")
+    });
+    assert_eq!(client.ask("GET key,lasting"), ":GOT lasting:value");
+    drop(client);
+    server.end_well();
+}
+
+#[test]
+fn key_that_expires_during_a_pause_in_the_middle_of_an_iteration_is_not_served() {
+    let Some(shim) = shim() else { return };
+    let fault = Fault { call: "recv", kind: "PAUSE", nth: 2, count: 1 };
+    let server = launch(shim, fault).start();
+    let (mut first, mut second) = (server.connect(), server.connect());
+    assert_eq!(first.ask("SETEX key:value:1"), ":SATEX key:value:1");
+    // Both are ready in one iteration, which the first one holds up.
+    server.signal("STOP");
+    first.send("PING\n");
+    second.send("GET key");
+    server.signal("CONT");
+    server.wait_for_log("of recv");
+    thread::sleep(Duration::from_millis(1_500));
+    second.send("\n");
+    assert_eq!((first.line(), second.line()), ("0:PONG 1".to_owned(), ":GOT ".to_owned()));
+    drop((first, second));
+    server.end_well();
+}

@@ -2,7 +2,8 @@
  * failing_calls.rs; it knows nothing of the program, and it is no part of it.
  *
  * OLIVIA_TEST_FAIL="call:kind:nth:count": from its nth eligible call on, count from 1, so many calls of
- * `call` end as `kind` says: the name of an errno, or SHORT (one byte is read or written). Calls of
+ * `call` end as `kind` says: the name of an errno, SHORT (one byte is read or written), PAUSE (recv takes 2 s first), or
+ * SLEPT (clock_gettime: the machine has slept for an hour, which CLOCK_BOOTTIME counts). Calls of
  * recv, send, setsockopt, shutdown and close are eligible on TCP sockets only, so that the program's
  * standard error and its signals are left alone. What is done is told on standard error.
  */
@@ -15,12 +16,14 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static const struct { const char *name; int number; } kinds[] = {
     {"EINTR", EINTR}, {"EAGAIN", EAGAIN}, {"ECONNRESET", ECONNRESET}, {"ECONNABORTED", ECONNABORTED},
     {"EPIPE", EPIPE}, {"EMFILE", EMFILE}, {"ENOBUFS", ENOBUFS}, {"ENOMEM", ENOMEM}, {"ENOSPC", ENOSPC},
     {"ENOTCONN", ENOTCONN}, {"EINVAL", EINVAL}, {"EACCES", EACCES}, {"EIO", EIO}, {"SHORT", -1},
+    {"PAUSE", -2}, {"SLEPT", -3},
 };
 
 static char call_name[32];
@@ -137,7 +140,15 @@ int close(int fd) {
 ssize_t recv(int fd, void *bytes, size_t length, int flags) {
     int number = is_connection(fd) ? fate("recv") : 0;
     if (number > 0) return fail(number);
-    return REAL(recv)(fd, bytes, number && length ? 1 : length, flags);
+    if (number == -2) sleep(2);
+    return REAL(recv)(fd, bytes, number == -1 && length ? 1 : length, flags);
+}
+
+int clock_gettime(clockid_t id, struct timespec *at) {
+    int number = id == CLOCK_BOOTTIME ? fate("clock_gettime") : 0;
+    int result = REAL(clock_gettime)(id, at);
+    if (number) at->tv_sec += 3600;
+    return result;
 }
 
 ssize_t send(int fd, const void *bytes, size_t length, int flags) {

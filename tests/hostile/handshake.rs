@@ -148,6 +148,17 @@ fn node_of_another_mesh_is_refused_at_its_offer() {
 }
 
 #[test]
+fn check_of_the_hash_secret_differs_in_each_handshake_and_cannot_be_reused() {
+    let mut world = World::new(secretive());
+    let face = Face::elsewhere(1);
+    let checks = [(); 2].map(|()| world.offered(&face).1.hash);
+    assert_ne!(checks[0], checks[1]);
+    // It belongs to the nonce that it was sent with.
+    let reused = Face { hash: checks[0], ..Face::elsewhere(2) };
+    assert!(refused_offer(&mut world, &reused).starts_with("the hash differs"));
+}
+
+#[test]
 fn without_a_secret_remote_nodes_are_refused() {
     let mut world = World::new(Config::default());
     let face = Face { seen: "192.0.2.7:40000".to_owned(), ..Face::new(1) };
