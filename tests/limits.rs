@@ -84,26 +84,55 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
 #[test]
 fn large_requests_without_memory_for_them_get_errors_and_the_node_goes_on() {
     let large = "x".repeat(7 << 20);
-    let bulk = |word: &str| format!("${}\r\n{word}\r\n", word.len());
-    let set = format!("*3\r\n{}{}{}", bulk("SET"), bulk("k"), bulk(&large));
-    let requests = [
+    let request = |words: &[&str]| {
+        let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+        format!("*{}\r\n{bulks}", words.len())
+    };
+    let set = request(&["SET", "k", &large]);
+    let many = |name: &str, key_bytes: usize, round: u32| {
+        let key = |at: u32| format!("{round}-{at}-{}", "k".repeat(key_bytes));
+        let keys: Vec<String> = (0..2_000).map(key).collect();
+        let pairs = keys.iter().flat_map(|key| [key.as_str(), "v"]);
+        let words: Vec<&str> = std::iter::once(name).chain(pairs).collect();
+        request(&words)
+    };
+    let kinds = [
         set.clone(),
         set[..set.len() - 9].to_owned(),
-        format!("*5\r\n{}{}", bulk("MSET"), ["a", &large, "b", &large].map(bulk).concat()),
-        format!("*1000001\r\n{}{}", bulk("MGET"), bulk("k").repeat(1_000_000)),
+        request(&["MSET", "a", &large, "b", &large]),
+        request(&[&["MGET"][..], &["k"; 1_000_000]].concat()),
         format!("SET q:\"{}\"\n", "\\x41".repeat(2 << 20)),
-        format!("*1\r\n{}{}", bulk("MULTI"), set.repeat(2)),
+        "GET k,q\n".repeat(50),
+        request(&["MULTI"]) + &set.repeat(2) + &request(&["EXEC"]),
+        request(&["SETRANGE", "r", "8000000", "x"]),
+        request(&["APPEND", "r", &large]),
+        request(&["LCS", "q", "q"]) + &request(&["GETSET", "k", &large]) + &request(&["ECHO", &large]),
+        request(&["KEYS", "*"]).repeat(20),
+        request(&["SCAN", "0", "COUNT", "1000000"]).repeat(20),
+        request(&["SLOWLOG", "GET", "1000000"]) + &request(&["CLIENT", "LIST"]),
+        many("WATCH", 3_000, 0),
+        many("DEL", 1_000, 3),
+        "REQUEST bloomfilter\n".repeat(50),
+        format!("REQUEST handshake {}\n", "x".repeat(60_000)),
+        "GET /status.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".to_owned(),
     ];
-    for mebibytes in [24, 64] {
-        let name = format!("no-memory-{mebibytes}");
-        let server = Launch::new(&name).address_space_max(mebibytes << 20).start();
-        for request in &requests {
-            let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
-            // It may be closed before it has taken all.
-            clients.iter_mut().for_each(|client| _ = client.try_send(request));
+    for (mebibytes, memory_max) in [(20, 0), (24, 16 << 20), (64, 0)] {
+        let name = format!("no-memory-{mebibytes}-{memory_max}");
+        let launch = Launch::new(&name).limit("memory_max", memory_max);
+        let server = launch.address_space_max(mebibytes << 20).start();
+        let mut unread = Vec::new();
+        for (round, kind) in (0..).zip(kinds.iter().chain(&kinds)) {
+            let requests = [&many("MSET", 2_000, round), kind, kind, kind, kind];
+            let mut clients: Vec<Client> = requests.iter().map(|_| server.connect()).collect();
+            for (client, request) in clients.iter_mut().zip(requests) {
+                // It may be closed before it has taken all.
+                _ = client.try_send(request);
+            }
+            unread.extend(clients.pop());
             drop(clients);
+            unread.drain(..unread.len().saturating_sub(5));
             let mut other = server.connect();
-            assert_eq!(other.ask("PING"), "0:PONG 1", "{mebibytes} MiB: {}", &request[..40]);
+            assert_eq!(other.ask("PING"), "0:PONG 1", "{name}: {}", &kind[..19]);
         }
         server.end_well();
     }

@@ -13,6 +13,7 @@
 //! Not here: the content of blocks.
 
 use super::chunked_vec::ChunkedVec;
+use super::memory;
 use memmap2::MmapMut;
 
 /// Bytes of a region. Unmapping 2 MiB takes 300 µs of an iteration; this is an eighth of it. Adjacent maps count as
@@ -449,7 +450,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             None if self.end < self.regions_max => self.end,
             None => return None,
         };
-        let map = MmapMut::map_anon(REGION_BYTES).ok()?;
+        let map = memory::map(REGION_BYTES)?;
         if at == self.end {
             self.end += 1;
             self.maps.grow_to(self.end);

@@ -7,6 +7,7 @@
 //! Large ones have memory maps of their own, since the allocator of the process returns only the end of its heap to the
 //! system, and kept 40 to 270 MiB of buffers that clients had made it take and left.
 
+use super::memory;
 use memmap2::MmapMut;
 use std::fmt;
 
@@ -226,7 +227,7 @@ impl Pool {
             Some(map) => map,
             None => {
                 let bytes = bytes.max(1).next_multiple_of(MAP_BYTES);
-                MmapMut::map_anon(bytes).map_err(|_| OutOfMemory)?
+                memory::map(bytes).ok_or(OutOfMemory)?
             }
         };
         Ok(Mapped { map, len: 0, touched })

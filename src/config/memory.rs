@@ -1,4 +1,5 @@
-//! The memory of this machine, or what a control group leaves this process of it: the default of `memory_max`.
+//! The memory of this machine, or what a control group or `ulimit -v` leaves this process of it: the default of
+//! `memory_max`.
 
 use super::units::Unit;
 use super::{Config, ReadFile};
@@ -34,7 +35,8 @@ fn share(bytes: u64, nodes: u64) -> u64 {
     (bytes / 100 * PERCENT / nodes.max(1) / MIB * MIB).clamp(MIB, HEAP_BYTES_MAX)
 }
 
-/// Bytes of memory, and whose they are. A control group counts with those above it.
+/// Bytes of memory, and whose they are: the least of the machine's, its control group's with those above it, and what
+/// `ulimit -v` leaves.
 fn machine_memory(read: &ReadFile<'_>) -> Option<(u64, &'static str)> {
     let text = |path: &Path| String::from_utf8(read(path).ok()?.bytes).ok();
     let total = text(Path::new("/proc/meminfo")).and_then(|text| {
@@ -55,8 +57,14 @@ fn machine_memory(read: &ReadFile<'_>) -> Option<(u64, &'static str)> {
         let above = group.ancestors().take_while(|group| group.starts_with(root));
         above.filter_map(|group| text(&group.join(file))?.trim().parse::<u64>().ok()).min()
     });
-    let group = limits.min().filter(|&limit| total.is_none_or(|total| limit < total));
-    group.map(|limit| (limit, "its control group")).or(total.map(|total| (total, "this machine")))
+    let group = limits.min().map(|limit| (limit, "its control group"));
+    let space = text(Path::new("/proc/self/limits")).and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+        line.split_whitespace().next()?.parse().ok()
+    });
+    let space = space.map(|limit| (limit, "its address space"));
+    let all = [total.map(|total| (total, "this machine")), group, space];
+    all.into_iter().flatten().min_by_key(|&(bytes, _)| bytes)
 }
 
 #[cfg(test)]
@@ -84,6 +92,8 @@ mod tests {
     #[test]
     fn default_is_a_share_of_the_machine_or_of_the_tightest_control_group() {
         let group = ("/proc/self/cgroup", "1:name=systemd:/x\n0::/a/b\n");
+        let space =
+            ("/proc/self/limits", "Max cpu time unlimited\nMax address space   8000000  8000000  bytes\n");
         let old = ("/proc/self/cgroup", "3:cpu,memory:/docker/1\n");
         for (files_there, of) in [
             (vec![], None),
@@ -106,6 +116,7 @@ mod tests {
                 ],
                 Some(TOTAL),
             ),
+            (vec![MEMINFO, space, ("/sys/fs/cgroup/memory.max", "9000000")], Some(8_000_000)),
             (vec![("/proc/meminfo", "MemTotal: 9999999999 kB\n")], Some((40 << 30) + MIB)),
         ] {
             let memory_max = memory_max_of(1, &files(&files_there));

@@ -6,6 +6,7 @@
 
 use super::rate::false_positive_rate_at_fill;
 use super::size::{BLOCK_BITS, BLOCK_WORDS, Block, Size, merge, ones_of, positions};
+use crate::base::memory::has_room;
 use crate::base::prefetch::prefetch;
 use bitvec::order::Lsb0;
 use bitvec::vec::BitVec;
@@ -26,11 +27,10 @@ pub struct Bloom {
     scratch: Vec<Block>,
 }
 
-/// So many zeroes, none of them touched yet; `None` if the system has no memory for them. Two allocations are tried:
-/// only [`vec!`] gives zeroes that need not be written, and that would end the process.
+/// So many zeroes, none of them touched yet; `None` if the system has no memory for them. That is looked at before: only
+/// [`vec!`] gives zeroes that need not be written, and that would end the process.
 pub(super) fn zeroes(words: usize) -> Option<Vec<u64>> {
-    Vec::<u64>::new().try_reserve_exact(words).ok()?;
-    Some(vec![0; words])
+    has_room(words.checked_mul(size_of::<u64>())?).then(|| vec![0; words])
 }
 
 impl Bloom {

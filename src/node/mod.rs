@@ -53,6 +53,7 @@ pub use metrics::{Kind, METRICS, Metric, SECTIONS, SUMMARY_ROWS, Stats, Unit};
 pub use schedule::{BACKLOG_UNTIL, CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL, OUTPUT_UNTIL};
 pub use state::Action;
 
+use crate::base::memory::has_left;
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::filter::bloom::Bloom;
@@ -64,6 +65,10 @@ use state::{State, Timer};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// Clients from which on it is looked, before one more is accepted, whether the system has so many bytes left.
+const CLIENTS_UNASKED: usize = 64;
+const BYTES_LEFT_FOR_CLIENTS: usize = 1 << 20;
 
 /// A node: store, connections, timers.
 #[derive(Debug)]
@@ -81,6 +86,8 @@ pub enum Refusal {
     },
     /// The node shuts down.
     Draining,
+    /// The system has no memory for one more.
+    NoMemory,
 }
 
 impl fmt::Display for Refusal {
@@ -90,6 +97,7 @@ impl fmt::Display for Refusal {
                 write!(f, "client limit reached (clients_max = {limit}); try again later")
             }
             Self::Draining => f.write_str("this node is shutting down"),
+            Self::NoMemory => f.write_str("the system has no memory for one more client"),
         }
     }
 }
@@ -123,6 +131,8 @@ impl Node {
             Err(Refusal::Draining)
         } else if self.state.clients() >= limit as usize {
             Err(Refusal::TooManyClients { limit })
+        } else if self.state.clients() >= CLIENTS_UNASKED && !has_left(BYTES_LEFT_FOR_CLIENTS) {
+            Err(Refusal::NoMemory)
         } else {
             Ok(conn::reader::accepted(&mut self.state, now, addr))
         }

@@ -414,7 +414,9 @@ impl Reactor {
                         .into_iter()
                         .for_each(|oldest| self.refuse(now, oldest.stream, oldest.addr, &oldest.refusal));
                 }
-                Err(refusal @ Refusal::Draining) => self.refuse(now, stream, addr, &refusal),
+                Err(refusal @ (Refusal::Draining | Refusal::NoMemory)) => {
+                    self.refuse(now, stream, addr, &refusal)
+                }
             }
         }
     }

@@ -6,6 +6,7 @@
 //!
 //! Not here: when a segment splits, and its metadata.
 
+use crate::base::memory::reserve;
 use std::mem;
 use std::ops::Range;
 
@@ -96,19 +97,26 @@ impl Directory {
     }
 
     /// Uses one bit more. Bounded if the next directory is built; else O(entries).
-    pub(super) fn double(&mut self) {
-        self.build(usize::MAX);
+    /// False, and nothing changed, if the system has no memory for it.
+    pub(super) fn double(&mut self) -> bool {
+        if !self.build(usize::MAX) {
+            return false;
+        }
         self.entries = mem::take(&mut self.next);
         self.depth += 1;
+        true
     }
 
-    fn build(&mut self, budget: usize) {
-        if self.next.capacity() == 0 {
-            self.next.reserve_exact(2 * self.len());
+    /// Builds so many entries of the next directory; false if the system has no memory for it.
+    fn build(&mut self, budget: usize) -> bool {
+        let doubled = 2 * self.len();
+        if self.next.capacity() == 0 && !reserve(&mut self.next, doubled) {
+            return false;
         }
         let from = self.next.len() / 2;
         let until = self.len().min(from.saturating_add(budget / 2));
         self.next.extend(self.entries[from..until].iter().flat_map(|&id| [id, id]));
+        true
     }
 
     /// Uses one bit less: no segment needs it. O(entries), at once: 50 µs from 2^18 entries, which is some 80
@@ -144,7 +152,7 @@ mod tests {
         let mut rng = Rng::new(1);
         let mut directory = Directory::of(0);
         while directory.len() < AHEAD_FROM {
-            directory.double();
+            assert!(directory.double());
         }
         for round in 0..4 {
             let len = directory.len();
@@ -162,7 +170,7 @@ mod tests {
                 directory.audit();
             }
             let model: Vec<u32> = directory.at(0..len).iter().flat_map(|&id| [id, id]).collect();
-            directory.double();
+            assert!(directory.double());
             assert_eq!(directory.at(0..2 * len), model);
             if round % 2 == 1 {
                 directory.grow_ahead(2 * len);

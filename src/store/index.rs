@@ -463,8 +463,9 @@ impl Index {
             return false;
         }
         let Some(other) = self.segments.take() else { return false };
-        if depth == self.directory.depth() {
-            self.directory.double();
+        if depth == self.directory.depth() && !self.directory.double() {
+            self.segments.give_back(other);
+            return false;
         }
         let (stay, go) = self.segments.two_blocks_mut(id, other);
         let moved = segment::split(stay, go, 63 - depth, |handles, hashes| keys.hashes_of(handles, hashes));

@@ -14,6 +14,7 @@ use super::memory::ClassMemory;
 use super::pages::{Emptying, NO_SLOT, Pages};
 use super::size_classes::{SLAB_BYTES, SLAB_SLOTS_MAX, bytes_of, large_class_of, slots_of};
 use crate::base::chunked_vec::ChunkedVec;
+use crate::base::memory;
 use crate::base::shared_bytes::SharedBytes;
 use memmap2::MmapMut;
 use std::mem;
@@ -447,12 +448,18 @@ impl LargeObjects {
             self.give_back(number);
         }
         let memory = if self.maps < MAPS_MAX {
-            let mut map = MmapMut::map_anon(bytes).ok()?;
+            let mut map = memory::map(bytes)?;
             write_body(&mut map, key, value);
             self.maps += 1;
             Memory::Map(map)
         } else {
-            Memory::Heap([key, value].concat().into())
+            let mut body = Vec::new();
+            if !memory::reserve(&mut body, key.len() + value.len()) {
+                return None;
+            }
+            body.extend_from_slice(key);
+            body.extend_from_slice(value);
+            Memory::Heap(body.into())
         };
         self.held_bytes += memory.held_bytes();
         Some(Rc::new(memory))
@@ -532,7 +539,7 @@ impl LargeObjects {
     }
 
     fn map_slab(&mut self) -> Option<u32> {
-        let map = MmapMut::map_anon(SLAB_BYTES).ok()?;
+        let map = memory::map(SLAB_BYTES)?;
         let vacant = if self.slabs_mapped == self.slabs_end {
             None
         } else {

@@ -43,7 +43,7 @@ pub use item::{Expiry, Item, Version};
 pub use memory::{ClassMemory, Memory};
 pub use scan::{ScanCursor, SegmentScan};
 
-use crate::base::memory::copy_of;
+use crate::base::memory::reserve;
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Instant;
 use compaction::Compaction;
@@ -477,8 +477,12 @@ impl Store {
             return Ok(Some(edit(self.heap.value_mut(old))));
         }
         let expiry = self.heap.expiry(old);
-        let mut value = copy_of(self.heap.value_mut(old)).ok_or(Full::System)?;
-        value.try_reserve_exact(len.saturating_sub(value.len())).map_err(|_| Full::System)?;
+        let mut value = Vec::new();
+        let old_value = self.heap.item_at(old).value;
+        if !reserve(&mut value, len.max(old_value.len())) {
+            return Err(Full::System);
+        }
+        value.extend_from_slice(old_value);
         value.resize(len, 0);
         let result = edit(&mut value);
         self.reclaiming(now, key.bytes.len() + len, |store| {

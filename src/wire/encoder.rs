@@ -8,6 +8,7 @@ use super::field::{FieldKind, is_plain_text, put_field};
 use super::resp::encode as resp;
 use super::resp::encode::Version;
 use crate::base::buffer::OutOfMemory;
+use crate::base::memory::reserve;
 use std::fmt;
 use std::io::Write;
 
@@ -262,7 +263,7 @@ impl Encoder {
         }
         // In quotes a byte is up to four.
         let bytes = if self.is_line() { 4 * bytes.len() } else { bytes.len() };
-        let has_room = self.out.try_reserve_exact(bytes + LENGTHS_BYTES).is_ok();
+        let has_room = reserve(&mut self.out, bytes + LENGTHS_BYTES);
         if !has_room {
             self.error("ERR", OutOfMemory);
         }

@@ -1,11 +1,13 @@
 //! Commands about parts of values.
 
+use crate::base::memory::{copy_after_zeroes, reserve};
 use crate::node::command::error::CommandError;
 use crate::node::command::read::read;
 use crate::node::command::row::{Call, Effect};
 use crate::node::command::strings::make_room;
 use crate::node::lookup::table::{KeyReply, Shape};
 use crate::node::state::State;
+use crate::store::Full;
 use crate::wire::frame::Wanted;
 
 /// The length of a value, 0 if there is none.
@@ -95,7 +97,7 @@ pub(in crate::node) fn setrange<'a>(
         if old.is_none() {
             // Before the zeros take memory.
             state.keyspace.make_room(call.now, 1, key.len() + len)?;
-            let bytes = [&vec![0; start], value].concat();
+            let bytes = copy_after_zeroes(start, value).ok_or(Full::System)?;
             state.keyspace.set(call.now, hashed, &bytes, None)?;
         } else {
             let edit = |bytes: &mut [u8]| bytes[start..end].copy_from_slice(value);
@@ -165,7 +167,7 @@ pub(in crate::node) fn lcs<'a>(state: &mut State, call: &mut Call<'a>) -> Result
     if (a.len() + 1).saturating_mul(b.len() + 1) > LCS_CELLS_MAX {
         return Err(CommandError::Plain(LCS_TOO_LONG));
     }
-    let table = LcsTable::new(a, b);
+    let table = LcsTable::new(a, b).ok_or(Full::System)?;
     let len = table.at(a.len(), b.len());
     if options.len {
         call.reply.integer(len.into());
@@ -219,16 +221,22 @@ struct LcsTable {
 }
 
 impl LcsTable {
-    fn new(a: &[u8], b: &[u8]) -> Self {
+    /// `None` if the system has no memory for it.
+    fn new(a: &[u8], b: &[u8]) -> Option<Self> {
         let width = b.len() + 1;
-        let mut table = Self { cells: vec![0; (a.len() + 1) * width], width };
+        let mut cells = Vec::new();
+        if !reserve(&mut cells, (a.len() + 1) * width) {
+            return None;
+        }
+        cells.resize((a.len() + 1) * width, 0);
+        let mut table = Self { cells, width };
         for (i, x) in a.iter().enumerate() {
             for (j, y) in b.iter().enumerate() {
                 table.cells[(i + 1) * width + j + 1] =
                     if x == y { table.at(i, j) + 1 } else { table.at(i, j + 1).max(table.at(i + 1, j)) };
             }
         }
-        table
+        Some(table)
     }
 
     fn at(&self, i: usize, j: usize) -> u32 {

@@ -17,6 +17,9 @@ const KEYS_PER_STEP: usize = 1_024;
 /// Operations of a step: what a key and its bytes cost, and what its pattern costs.
 const WORK_PER_STEP: usize = 512 * 1024;
 
+/// Bytes of the reply after which a step ends.
+const FOUND_BYTES_PER_STEP: usize = 64 * 1024;
+
 /// Operations that each key costs.
 const KEY_WORK: usize = 128;
 
@@ -112,7 +115,7 @@ pub(in crate::node) fn step(state: &State, now: Now, scan: &mut Scan) -> bool {
             *count += 1;
             if found.is_line() { found.key(key) } else { found.bulk(key) }
         }
-        work < WORK_PER_STEP
+        work < WORK_PER_STEP && found.len() < FOUND_BYTES_PER_STEP
     });
     *left = left.saturating_sub(looked_at);
     *position == ScanCursor::START || (*left == 0 && position.0 >> CURSOR_SHIFT > begin.0 >> CURSOR_SHIFT)

@@ -2,6 +2,7 @@
 //!
 //! Code that changes a connection only marks it as dirty; what follows from a change is decided here alone.
 
+use crate::base::memory::has_left;
 use crate::base::time::Now;
 use crate::node::conn::connection::{CloseReason, Conn, Phase, Role};
 use crate::node::conn::timeouts;
@@ -9,6 +10,10 @@ use crate::node::ids::ConnKey;
 use crate::node::state::{Action, State, close_conn};
 use crate::wire::encoder::{Encoder, Protocol, put_error};
 use std::time::Duration;
+
+/// Bytes by which buffers grow until it is looked whether the system has memory left: small ones are allocated without
+/// asking.
+const BYTES_PER_PROBE: usize = 1 << 20;
 
 /// Emits the actions of a connection, accounts for its buffers, advances its phase, and arms its timer.
 pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
@@ -68,7 +73,18 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
         finish(state, now, key);
         timeouts::arm(state, key);
     }
-    while state.buffered as u64 > state.config.limits.buffers_max && close_stalled(state, now) {}
+    while lacks_memory(state) && close_stalled(state, now) {}
+}
+
+/// Whether buffers are over `buffers_max`, or have grown to where the system has little memory left.
+fn lacks_memory(state: &mut State) -> bool {
+    let State { buffered, buffered_when_asked, config, .. } = state;
+    *buffered_when_asked = (*buffered_when_asked).min(*buffered);
+    if *buffered - *buffered_when_asked >= BYTES_PER_PROBE {
+        *buffered_when_asked = *buffered;
+        return !has_left(2 * BYTES_PER_PROBE) || *buffered as u64 > config.limits.buffers_max;
+    }
+    *buffered as u64 > config.limits.buffers_max
 }
 
 /// Closes a connection that is done, or advances it to its next phase.
@@ -120,7 +136,7 @@ pub(in crate::node) fn limit_unauthenticated(
 }
 
 /// Closes the connection that has made no progress for longest; of several, that with the most memory. False if none
-/// holds any. O(connections), only when `buffers_max` is exceeded.
+/// holds any. O(connections), only when memory is lacking.
 fn close_stalled(state: &mut State, now: Now) -> bool {
     let stalled = |conn: &Conn| conn.stalled_since().map_or(Duration::ZERO, |since| now.mono.since(since));
     let holders = state.conns.iter().filter(|(_, conn)| conn.accounted > 0);
@@ -130,7 +146,8 @@ fn close_stalled(state: &mut State, now: Now) -> bool {
     let (addr, bytes, time) = (conn.addr, conn.accounted, stalled(conn).as_millis());
     if state.log_gate.allows(now, &mut state.stats) {
         log::warn!(
-            "closed {addr}: buffers are over buffers_max, and its {bytes} bytes have made no progress for {time} ms"
+            "closed {addr}: buffers are over buffers_max, or the system has no memory for them, and its {bytes} bytes \
+             have made no progress for {time} ms"
         );
     }
     close_conn(state, key, CloseReason::BuffersFull);
