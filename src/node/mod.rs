@@ -60,6 +60,7 @@ use crate::filter::bloom::Bloom;
 use crate::filter::changelog::Position;
 use crate::filter::size::Block;
 use crate::limits::BYTES_PER_STEP;
+use crate::wire::frame::KeyState;
 use conn::connection::Conn;
 use state::{State, Timer};
 use std::fmt;
@@ -373,6 +374,13 @@ impl Node {
         let mesh = &self.state.mesh;
         let peer = mesh.peers.by_id(peer).and_then(|key| mesh.peers.get(key));
         peer.is_some_and(|peer| mesh.filters.claims(peer.filter, hash))
+    }
+
+    /// The version of a key here, and whether it is that of a value; else it is that of a deletion.
+    pub fn version_of(&self, now: Now, key: &[u8]) -> Option<(u64, bool)> {
+        let keyspace = &self.state.keyspace;
+        let (version, state) = keyspace.version_of(now, keyspace.key(key))?;
+        Some((version.0, state == KeyState::Held))
     }
 
     /// Lookups on other nodes that are under way.

@@ -410,6 +410,29 @@ fn key_that_matches_discarded_deletions_is_dropped_unless_it_is_newer() {
 }
 
 #[test]
+fn delete_of_a_peer_spares_what_was_written_after_it_unless_that_was_held_in_time() {
+    // Milliseconds that the frame is under way; the version that it deletes up to, if that is less than all.
+    for (key, under_way, is_deleted) in [("own", 0, true), ("own", 2_000, false), ("other", 0, false)] {
+        let mut world = World::new(Config::default());
+        let mut link = world.known(&Face::new(1));
+        let sent_at = version(0) - 1;
+        world.driver.now.wall_ms += under_way;
+        world.send(&link, &[(7, Body::Delete { key: key.as_bytes(), version: sent_at })]);
+        let answers = world.frames(&mut link);
+        let answer = answers.iter().find(|frame| matches!(frame, Received::Deleted { .. }));
+        match answer {
+            // In time: nothing was to be deleted, so nothing after it is.
+            Some(Received::Deleted { version, had, .. }) => {
+                assert_eq!((*had, *version > sent_at), (is_deleted, is_deleted), "{key}");
+            }
+            // Its node has reported that it could not delete.
+            _ => assert_eq!((under_way, world.stat("peer_queries_timed_out")), (2_000, 1)),
+        }
+        assert_eq!((world.stat("keys"), world.stat("tombstones")), (u64::from(!is_deleted), 1), "{key}");
+    }
+}
+
+#[test]
 fn node_that_was_stopped_closes_its_links_before_it_reads_them() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);

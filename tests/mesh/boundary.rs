@@ -9,6 +9,16 @@ pub fn links(node: &Node, now: Now) -> impl Iterator<Item = PeerView> {
     node.peers(now).into_iter().filter(|peer| peer.is_linked)
 }
 
+/// The version of the value of a key, if the node holds it.
+pub fn held_version(node: &Node, now: Now, key: &[u8]) -> Option<u64> {
+    node.version_of(now, key).filter(|(_, is_held)| *is_held).map(|(version, _)| version)
+}
+
+/// The version of the deletion of a key, as far as the node remembers it, and has no newer value.
+pub fn gone_version(node: &Node, now: Now, key: &[u8]) -> Option<u64> {
+    node.version_of(now, key).filter(|(_, is_held)| !is_held).map(|(version, _)| version)
+}
+
 /// Where those listen that a node is linked to.
 pub fn linked(node: &Node, now: Now) -> Vec<SocketAddr> {
     links(node, now).map(|peer| peer.addr).collect()

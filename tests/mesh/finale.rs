@@ -43,6 +43,7 @@ impl World {
             assert!(self.net.now < end, "still not whole: {missing}");
             self.run_until(self.net.now + 250 * MS);
         }
+        self.newest.whole_since = Some(self.net.now);
         self.calm_talk();
         self.rest();
         self.check_digests();
@@ -50,6 +51,7 @@ impl World {
         self.find_none();
         self.find_lives();
         self.rest();
+        self.check_agreement();
         self.check_idle();
     }
 

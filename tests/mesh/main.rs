@@ -27,6 +27,7 @@ mod hostile_peer;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod net;
+mod newest;
 mod oracle;
 mod peer_views;
 mod pending;

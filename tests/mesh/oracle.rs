@@ -14,11 +14,12 @@ use std::fmt;
 const STEP: usize = 400_000_000;
 const STEPS_MAX: usize = 50;
 
-/// How long after its request a command is carried out by another node, at most, in nanoseconds: `lookup_timeout_ms`.
-const FORWARDED_FOR: u64 = 500_000_000;
+/// How long after its request another node carries a command out, at most, in nanoseconds: `lookup_timeout_ms`, and by
+/// how much clocks may differ.
+const FORWARDED_FOR: u64 = 3_000_000_000;
 
-/// For how long after a write on one node a later one on another may have a lower version: differences of clocks.
-const CONTENDED_FOR: u64 = 2_500_000_000;
+/// The same, and for how long what is written after it may have a lower version.
+const COMMANDED_FOR: u64 = 5_000_000_000;
 
 /// A moment: the number of the call to a node, over the whole world, and the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -41,6 +42,8 @@ pub struct Value {
     /// Deadlines that it had before.
     past: Vec<u64>,
     pub padding: usize,
+    /// By which it stays or yields to others, if that is known.
+    pub version: Option<u64>,
 }
 
 impl Value {
@@ -86,6 +89,16 @@ impl fmt::Debug for Item {
     }
 }
 
+/// A change of a key that some node may carry out at any moment: one that travels, or was given to a node that does not
+/// read on.
+#[derive(Debug, Clone, Copy)]
+struct Command {
+    host: usize,
+    verb: Verb,
+    deadline: u64,
+    until: u64,
+}
+
 /// What a key holds on one node.
 #[derive(Debug, Clone, Default)]
 struct Slot {
@@ -119,9 +132,10 @@ pub struct Oracle {
     chunked_vec: Vec<BTreeMap<u32, Slot>>,
     /// Where each host's log of changes ended after the last call to its node.
     pub heads: Vec<u64>,
-    /// When a key was last set or deleted on a host.
-    touched: BTreeMap<(u32, usize), u64>,
-    /// Clocks have differed by so much that an older write may win after any time.
+    /// The highest version that a key got on a host.
+    versions: BTreeMap<(u32, usize), u64>,
+    commands: BTreeMap<u32, Vec<Command>>,
+    /// Clocks have differed by so much that what one node writes another may refuse.
     pub has_wrong_clocks: bool,
 }
 
@@ -158,6 +172,7 @@ impl Oracle {
             deadline: u64::MAX,
             past: Vec::new(),
             padding,
+            version: None,
         });
         self.by_key.entry(key).or_default().push(self.values.len() - 1);
         self.values.len() - 1
@@ -247,6 +262,11 @@ impl Oracle {
         format!("{slot:?} with {value:?}")
     }
 
+    /// Keys that were ever to be set.
+    pub fn keys(&self) -> impl Iterator<Item = u32> {
+        self.by_key.keys().copied()
+    }
+
     /// Values of a key that some node other than the strangers' may have held between two moments.
     pub fn between(&self, key: u32, from: Stamp, to: Stamp) -> impl Iterator<Item = usize> {
         let values = self.by_key.get(&key).map_or(&[][..], Vec::as_slice);
@@ -285,23 +305,48 @@ impl Oracle {
         self.values.iter().filter(is_one).count() as u64
     }
 
-    /// A key is set or deleted on a host: what others hold of it may be dropped, and so may what this one holds, if
-    /// another's write is recent. Whether that is so.
-    fn contend(&mut self, host: usize, key: u32, nanos: u64) -> bool {
+    /// A key is set or deleted on a host: what others hold of it may be dropped, unless its version is higher.
+    fn contend(&mut self, host: usize, key: u32, version: Option<u64>) {
         for (other, slots) in self.chunked_vec.iter_mut().enumerate() {
             if let Some(slot) = slots.get_mut(&key).filter(|_| other != host) {
-                (slot.is_fuzzy, slot.since) = (true, None);
+                let held = slot.value.and_then(|value| self.values[value].version);
+                let stays = held.is_some_and(|held| version.is_some_and(|version| held > version));
+                if !stays || self.has_wrong_clocks {
+                    (slot.is_fuzzy, slot.since) = (true, None);
+                }
             }
         }
-        self.touched.insert((key, host), nanos);
-        let mut others =
-            self.touched.range((key, 0)..=(key, usize::MAX)).filter(|((_, other), _)| *other != host);
-        others.any(|(_, at)| self.has_wrong_clocks || at + CONTENDED_FOR > nanos)
+        if let Some(version) = version {
+            let highest = self.versions.entry((key, host)).or_default();
+            *highest = version.max(*highest);
+        }
+    }
+
+    /// Whether what a host has just written may be dropped, or its expiry changed: another node has a higher version, or
+    /// may still carry out a command.
+    fn is_contended(&self, host: usize, key: u32, version: Option<u64>, nanos: u64) -> bool {
+        let mut versions = self.versions.range((key, 0)..=(key, usize::MAX));
+        let outdoes = |other: u64| self.has_wrong_clocks || version.is_none_or(|version| other > version);
+        versions.any(|((_, other), highest)| *other != host && outdoes(*highest))
+            || self.commands_open(key, nanos).next().is_some()
+    }
+
+    fn commands_open(&self, key: u32, nanos: u64) -> impl Iterator<Item = &Command> {
+        let commands = self.commands.get(&key).map_or(&[][..], Vec::as_slice);
+        commands.iter().filter(move |command| command.until > nanos)
+    }
+
+    /// A host was given a change that another node may carry out, or this one later: at any moment up to `until`.
+    fn begin_command(&mut self, host: usize, verb: Verb, key: u32, deadline: u64, (now, until): (u64, u64)) {
+        let commands = self.commands.entry(key).or_default();
+        commands.retain(|command| command.until > now);
+        commands.push(Command { host, verb, deadline, until });
     }
 
     /// A node was given a change that it may not have carried out yet.
-    pub fn unsettle(&mut self, host: usize, verb: Verb, item: &Item, given: Stamp) {
-        self.contend(host, item.key, given.nanos);
+    pub fn unsettle(&mut self, host: usize, verb: Verb, item: &Item, given: Stamp, deadline: u64) {
+        self.contend(host, item.key, None);
+        self.begin_command(host, verb, item.key, deadline, (given.nanos, u64::MAX));
         let slot = self.chunked_vec[host].entry(item.key).or_default();
         if matches!(verb, Verb::Set | Verb::SetEx) {
             slot.open.push(item.value);
@@ -314,15 +359,24 @@ impl Oracle {
 
     /// A node has carried out one argument of a change, now. `deadline` is when what it sets ends.
     pub fn apply(&mut self, host: usize, verb: Verb, item: &Item, now: Stamp, deadline: u64) {
-        let is_write = matches!(verb, Verb::Set | Verb::SetEx | Verb::Del);
-        let is_contended = is_write && self.contend(host, item.key, now.nanos);
+        let is_set = matches!(verb, Verb::Set | Verb::SetEx);
+        let version = self.values.get(item.value).and_then(|value| value.version);
+        if is_set || verb == Verb::Del {
+            self.contend(host, item.key, version);
+        }
+        let is_contended = is_set && self.is_contended(host, item.key, version, now.nanos);
+        let is_here = matches!(self.local(host, item.key, now.nanos), Local::Here(..));
+        let travels = verb == Verb::Del || verb == Verb::Expire && !is_here;
+        if travels || is_set && version.is_none() {
+            let until = now.nanos + COMMANDED_FOR;
+            self.begin_command(host, verb, item.key, deadline, (now.nanos, until));
+        }
         let slot = self.chunked_vec[host].entry(item.key).or_default();
         if slot.undecided > 0 {
             return self.perhaps(host, verb, item, now, deadline);
         }
         let values = &mut self.values;
-        let was_alive = slot.value.is_some_and(|value| values[value].deadline > now.nanos) && !slot.is_fuzzy;
-        if was_alive || matches!(verb, Verb::Set | Verb::SetEx) {
+        if is_here || is_set {
             slot.changed = now;
         }
         match verb {
@@ -332,7 +386,7 @@ impl Oracle {
                 (values[item.value].from, values[item.value].deadline) = (now, deadline);
                 slot.value = Some(item.value);
                 slot.is_fuzzy = false;
-                if !was_alive || slot.since.is_none() {
+                if !is_here || slot.since.is_none() {
                     (slot.since, slot.position) = (Some(now), self.heads[host]);
                 }
             }
@@ -344,7 +398,7 @@ impl Oracle {
                 for value in &slot.open {
                     let value = &mut values[*value];
                     if value.deadline > now.nanos {
-                        if was_alive {
+                        if is_here {
                             value.set_deadline(deadline);
                         } else {
                             value.perhaps_deadline(deadline);
@@ -354,11 +408,24 @@ impl Oracle {
             }
             Verb::Get | Verb::Ttl | Verb::Who => {}
         }
-        if is_contended && let Some(slot) = self.chunked_vec[host].get_mut(&item.key) {
+        if is_contended {
+            self.contended(host, item, now.nanos);
+        }
+        if verb == Verb::Expire && !is_here {
+            self.perhaps_elsewhere(item.key, deadline);
+        }
+    }
+
+    /// What a node has just set may be dropped, or get the expiry of a command that was given before.
+    fn contended(&mut self, host: usize, item: &Item, nanos: u64) {
+        if let Some(slot) = self.chunked_vec[host].get_mut(&item.key) {
             (slot.is_fuzzy, slot.since) = (true, None);
         }
-        if verb == Verb::Expire && !was_alive {
-            self.perhaps_elsewhere(item.key, deadline);
+        let expiries = self.commands_open(item.key, nanos).filter(|command| command.verb == Verb::Expire);
+        let deadlines: Vec<u64> = expiries.map(|command| command.deadline).collect();
+        for deadline in deadlines {
+            self.values[item.value].perhaps_deadline(deadline.saturating_add(FORWARDED_FOR));
+            self.values[item.value].smear(FORWARDED_FOR);
         }
     }
 
@@ -390,11 +457,15 @@ impl Oracle {
         }
         let slot = self.chunked_vec[host].entry(item.key).or_default();
         slot.undecided = slot.undecided.saturating_sub(1);
+        let commands = self.commands.get_mut(&item.key).into_iter().flatten();
+        let mut same = commands
+            .filter(|command| command.host == host && command.verb == verb && command.until == u64::MAX);
+        same.next().into_iter().for_each(|command| command.until = now.nanos + COMMANDED_FOR);
     }
 
     fn perhaps(&mut self, host: usize, verb: Verb, item: &Item, from: Stamp, deadline: u64) {
         if matches!(verb, Verb::Set | Verb::SetEx | Verb::Del) {
-            self.contend(host, item.key, from.nanos);
+            self.contend(host, item.key, None);
         }
         let slot = self.chunked_vec[host].entry(item.key).or_default();
         (slot.is_fuzzy, slot.since) = (true, None);
@@ -411,6 +482,7 @@ impl Oracle {
                 } else {
                     value.perhaps_deadline(deadline);
                 }
+                self.contended(host, item, from.nanos);
             }
             Verb::Expire => {
                 for value in &slot.open {
@@ -424,6 +496,9 @@ impl Oracle {
 
     /// A node has died, and with it all that it held.
     pub fn died(&mut self, host: usize, now: Stamp) {
+        for command in self.commands.values_mut().flatten().filter(|command| command.host == host) {
+            command.until = command.until.min(now.nanos + COMMANDED_FOR);
+        }
         for slot in std::mem::take(&mut self.chunked_vec[host]).into_values() {
             for value in slot.open {
                 self.values[value].until = Some(now);

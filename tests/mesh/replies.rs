@@ -59,10 +59,10 @@ impl World {
             &self.clients[client].pending[at].what
         {
             for item in items {
-                self.oracle.unsettle(host, *verb, item, now);
+                let deadline = self.deadline(host, *verb, item);
+                self.oracle.unsettle(host, *verb, item, now, deadline);
                 if *verb == Verb::Expire {
                     // For one of several keys it is carried out at once, though the reply waits for others.
-                    let deadline = self.deadline(host, *verb, item);
                     self.oracle.perhaps_elsewhere(item.key, deadline);
                 }
             }
@@ -99,9 +99,13 @@ impl World {
                     for item in items {
                         request.expected.push(self.expect(host, item, given));
                         let deadline = self.deadline(host, *verb, item);
+                        let version = self.note_change(host, *verb, item.key);
+                        if let Some(value) = self.oracle.values.get_mut(item.value) {
+                            value.version = version;
+                        }
                         let may_be_refused = self.plan.is_tight && matches!(verb, Verb::Del | Verb::Expire);
                         if may_be_refused && !request.is_unsettled {
-                            self.oracle.unsettle(host, *verb, item, now);
+                            self.oracle.unsettle(host, *verb, item, now, deadline);
                             self.oracle.reconcile(host, *verb, item, (given, now), deadline);
                         } else if !request.is_unsettled {
                             self.oracle.apply(host, *verb, item, now, deadline);
@@ -143,7 +147,7 @@ impl World {
     }
 
     /// The hosts that a node is linked to.
-    fn linked_hosts(&self, host: usize) -> Vec<usize> {
+    pub fn linked_hosts(&self, host: usize) -> Vec<usize> {
         let Some(node) = &self.hosts[host].node else { return Vec::new() };
         let linked = boundary::linked(node, self.hosts[host].now(self.net.now));
         let is_linked = |other: &usize| linked.contains(&self.hosts[*other].addr);
@@ -258,6 +262,7 @@ impl World {
         if word != expected {
             return Err("another word".to_owned());
         }
+        self.note_deletions(host, request);
         match &request.what {
             What::Keys(verb, items) => self.check_keys(host, request, *verb, items, fields),
             What::Peers => self.check_peer_list(host, request, fields),
@@ -402,6 +407,15 @@ impl World {
         expected: Expected,
         shown: Option<&[u8]>,
     ) -> Result<(), String> {
+        if verb == Verb::Get
+            && let Some(value) = shown.and_then(|shown| self.oracle.value_of(shown))
+        {
+            let lag = FOUND_WITHIN + self.sluggishness() + self.plan.slowest_path();
+            let given = request.given.unwrap_or_default().nanos;
+            let version = self.oracle.values[value].version.unwrap_or(u64::MAX);
+            let was_deleted = self.newest.was_deleted(item.key, version, given, lag);
+            demand(!was_deleted || !self.is_strict, "it was deleted everywhere")?;
+        }
         match (verb, expected.local, shown) {
             (Verb::Set | Verb::SetEx, _, shown) => {
                 let mut text = self.oracle.text(item.value);

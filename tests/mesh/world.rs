@@ -7,6 +7,7 @@ use super::faults::Undo;
 use super::host::{Host, Kind, State};
 use super::hostile_peer::HostilePeer;
 use super::net::{MS, Net, Party, Port, US};
+use super::newest::NewestVersions;
 use super::oracle::{Oracle, Stamp};
 use super::pending::Style;
 use super::plan::{Plan, Size};
@@ -47,6 +48,7 @@ pub struct World {
     pub members: usize,
     pub clients: Vec<Client>,
     pub oracle: Oracle,
+    pub newest: NewestVersions,
     pub trace: Trace,
     pub rng: Rng,
     /// The number of the last call to any node.
@@ -112,6 +114,7 @@ impl World {
             members: plan.members,
             clients: Vec::new(),
             oracle: Oracle::new(plan.hosts()),
+            newest: NewestVersions::default(),
             trace: Trace::new(is_traced),
             moment: 0,
             ops_left: match style.items {
@@ -233,7 +236,9 @@ impl World {
         if let Some(node) = &self.hosts[at].node {
             self.seen.add_node(node.stats());
         }
-        self.oracle.died(at, Stamp { call: self.moment, nanos: self.net.now });
+        let now = Stamp { call: self.moment, nanos: self.net.now };
+        self.note_death(at, now);
+        self.oracle.died(at, now);
         self.host_died(at);
         let host = &mut self.hosts[at];
         let ports: Vec<Port> = host.sockets.values().map(|socket| socket.port).collect();

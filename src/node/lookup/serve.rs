@@ -6,8 +6,9 @@
 //! lookup may take: to answer it would only make the next answers late too.
 
 use crate::base::time::Now;
-use crate::limits::LOOKUPS_PER_LINK_MAX;
+use crate::limits::{CLOCK_AHEAD_MAX_MS, LOOKUPS_PER_LINK_MAX};
 use crate::node::digest::sync;
+use crate::node::hybrid_clock::HybridClock;
 use crate::node::ids::PeerKey;
 use crate::node::peer::link_output;
 use crate::node::state::{State, mark_dirty};
@@ -74,7 +75,9 @@ fn drop_late(state: &mut State, now: Now, peer_key: PeerKey) {
     }
 }
 
-/// Deletes a key for a peer, whatever its version, and answers with the version of the deletion.
+/// Deletes a key for a peer, whatever its version, and answers with the version of the deletion. If there is no such key
+/// the deletion has the version of the command, so that it spares what the peer has written since. So does one that comes
+/// after the peer has reported that this node did not delete: it is not answered.
 pub(in crate::node) fn delete(
     state: &mut State,
     now: Now,
@@ -84,8 +87,19 @@ pub(in crate::node) fn delete(
     version: Version,
 ) {
     let key = state.keyspace.key(key);
-    let (version, had) = state.keyspace.delete_command(now, key, version);
+    let millis = u64::from(state.config.mesh.lookup_timeout_ms) + CLOCK_AHEAD_MAX_MS;
+    let is_late = state.keyspace.clock(now) > HybridClock::after(version.0, millis);
+    let (version, had) = if !is_late && state.keyspace.peek(now, key).is_some() {
+        state.keyspace.delete_command(now, key, version)
+    } else {
+        state.keyspace.delete_older(now, key, version);
+        (version, false)
+    };
     state.keyspace.keep_up(now);
+    if is_late {
+        state.stats.peer_queries_timed_out += 1;
+        return;
+    }
     // What this node knew before counts, not its own deletion.
     let elsewhere = state.mesh.elsewhere(key.hash, None, peer_key);
     sync::flush(state, now, peer_key);
