@@ -87,10 +87,16 @@ impl World {
             let gone = Newest { version, is_gone: true, host, is_lost: false, has_ttl: false, at, known };
             self.newest.add(*key, gone);
             let given = request.given.unwrap_or_default();
-            if self.newest.whole_since.is_some_and(|since| since < given.nanos) {
+            let is_whole = self.newest.whole_since.is_some_and(|since| since < given.nanos);
+            if is_whole && self.is_everybody_linked() {
                 self.newest.deleted.insert(*key, (version, at));
             }
         }
+    }
+
+    /// Whether all nodes can be linked to all others, and no clock was further off than nodes accept.
+    fn is_everybody_linked(&self) -> bool {
+        self.plan.active_peers as usize >= self.members - 1 && !self.oracle.has_wrong_clocks
     }
 
     /// A node is about to die, and with it what it holds.
@@ -106,11 +112,7 @@ impl World {
 
     /// All nodes agree on every key that was ever written.
     pub fn check_agreement(&self) {
-        // Not all are linked to all, or a clock was further off than the bound on versions.
-        if self.plan.is_cramped
-            || self.oracle.has_wrong_clocks
-            || (self.plan.active_peers as usize) < self.members - 1
-        {
+        if self.plan.is_cramped || !self.is_everybody_linked() {
             return;
         }
         for key in self.oracle.keys() {

@@ -326,7 +326,7 @@ impl Oracle {
     /// may still carry out a command.
     fn is_contended(&self, host: usize, key: u32, version: Option<u64>, nanos: u64) -> bool {
         let mut versions = self.versions.range((key, 0)..=(key, usize::MAX));
-        let outdoes = |other: u64| self.has_wrong_clocks || version.is_none_or(|version| other > version);
+        let outdoes = |other: u64| self.has_wrong_clocks || version.is_none_or(|version| other >= version);
         versions.any(|((_, other), highest)| *other != host && outdoes(*highest))
             || self.commands_open(key, nanos).next().is_some()
     }

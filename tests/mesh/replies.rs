@@ -411,9 +411,8 @@ impl World {
             && let Some(value) = shown.and_then(|shown| self.oracle.value_of(shown))
         {
             let lag = FOUND_WITHIN + self.sluggishness() + self.plan.slowest_path();
-            let given = request.given.unwrap_or_default().nanos;
             let version = self.oracle.values[value].version.unwrap_or(u64::MAX);
-            let was_deleted = self.newest.was_deleted(item.key, version, given, lag);
+            let was_deleted = self.newest.was_deleted(item.key, version, expected.from.nanos, lag);
             demand(!was_deleted || !self.is_strict, "it was deleted everywhere")?;
         }
         match (verb, expected.local, shown) {
