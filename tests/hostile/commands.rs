@@ -315,6 +315,39 @@ fn new_key_is_created_at_its_birthplace_only() {
 }
 
 #[test]
+fn command_that_does_nothing_on_a_key_that_no_node_has_causes_no_query() {
+    let mut world = World::new(Config::default());
+    let (_, mut link) = claiming(&mut world, 1, &["far"]);
+    // Of many keys some would be created there, and none is.
+    for n in 0..10 {
+        for (words, reply) in [
+            ("EXPIRE new# 10", ":0\r\n"),
+            ("PEXPIREAT new# 99999999999", ":0\r\n"),
+            ("PERSIST new#", ":0\r\n"),
+            ("GETEX new# EX 10", "$-1\r\n"),
+            ("GETDEL new#", "$-1\r\n"),
+            ("DELIFEQ new# 1", ":0\r\n"),
+            ("SET new# 1 XX", "$-1\r\n"),
+            ("RENAME new# far", "-ERR no such key\r\n"),
+            ("COPY new# own", ":0\r\n"),
+        ] {
+            let client = world.driver.client();
+            let words = words.replace('#', &n.to_string());
+            assert_eq!(world.driver.ask(client, &resp(&words)), reply, "{words}");
+            assert_eq!(commands(&mut world, &mut link), [], "{words}");
+        }
+        assert_eq!(world.ask(&format!("EXPIRE new{n}:10\n")), ":EXPIRES \n");
+    }
+    // A claim that turns out to be none is followed by nothing else.
+    world.begin("PERSIST far\n");
+    let (number, _) = command(&mut world, &mut link);
+    let hash = world.hash("far");
+    world.send(&link, &[(number, not_holder(hash, 0, &[]))]);
+    assert_eq!((world.replies().as_str(), commands(&mut world, &mut link)), (":PERSISTS \n", Vec::new()));
+    world.check();
+}
+
+#[test]
 fn del_reaches_all_that_may_hold_the_key_and_names_those_that_it_did_not() {
     let mut world = World::new(Config::default());
     let (_, mut at_a) = claiming(&mut world, 1, &["far", "lost"]);
@@ -457,6 +490,28 @@ fn transaction_is_carried_out_where_its_keys_are_and_the_rest_of_it_here_in_orde
     world.send(&link, &[(number, executed(hash, VERSION, &reply))]);
     let expected = "*6\r\n+OK\r\n:5\r\n$1\r\n1\r\n$1\r\n5\r\n+OK\r\n$1\r\n9\r\n$1\r\n1\r\n";
     assert_eq!(world.driver.take(client), expected);
+    // A read of other keys is looked up once the rest is done, unless a later request changes what it reads.
+    let (_, mut other) = claiming(&mut world, 2, &["other"]);
+    for request in ["MULTI", "INCR far", "MGET far other own", "SET own 1", "EXEC"] {
+        world.driver.send(client, resp(request));
+    }
+    let (number, words) = command(&mut world, &mut link);
+    assert_eq!(words.chars().filter(|c| !c.is_control()).collect::<String>(), "EXEC  INCR far");
+    world.send(&link, &[(number, executed(hash, VERSION, &outcome(false, ":6\r\n")))]);
+    for (link, key, value) in [(&mut link, "far", "6"), (&mut other, "other", "7")] {
+        let query = world.queries(link)[0];
+        let hash = world.hash(key);
+        let value = Body::Value { hash, version: VERSION, left_ms: None, value: value.as_bytes() };
+        world.send(link, &[(query, value)]);
+    }
+    let replies = world.driver.take(client);
+    let expected = "*3\r\n:6\r\n*3\r\n$1\r\n6\r\n$1\r\n7\r\n$1\r\n1\r\n+OK\r\n";
+    assert!(replies.ends_with(expected), "{replies}");
+    for request in ["MULTI", "MGET far own", "INCR far", "EXEC"] {
+        world.driver.send(client, resp(request));
+    }
+    let replies = world.driver.take(client);
+    assert!(replies.contains("\r\n-EXECABORT nothing was done: the keys are not on one node"), "{replies}");
     // The peer holds some of the keys only: nothing is done, here neither.
     for request in ["MULTI", "SET own 7", "INCR far", "EXEC"] {
         world.driver.send(client, resp(request));

@@ -22,7 +22,7 @@ use crate::node::ids::{ConnKey, LookupKey, NodeId, PendingKey};
 use crate::node::lookup::broadcast;
 use crate::node::lookup::forward;
 use crate::node::lookup::forwarded::{Failure, ForwardedCommand, PeerCommand, Request};
-use crate::node::lookup::placement::{self, Verdict};
+use crate::node::lookup::placement::{self, OnNothing, Verdict};
 use crate::node::lookup::table::{Answer, KeyReply, Shape, Task, Waiter};
 use crate::node::peer::link_output;
 use crate::node::state::State;
@@ -68,15 +68,16 @@ pub(in crate::node) fn is_for_here(
     if state.mesh.peers.len() == 0 || !conn.is_authenticated {
         return true;
     }
-    let keys = || command.keys(is_line, args);
-    let is_here = |key| placement::verdict(state, now, std::iter::once(key), true, &[]) == Verdict::Here;
+    let (keys, on_nothing) = (|| command.keys(is_line, args), || command.on_nothing(is_line, args));
+    let is_here =
+        |key| placement::verdict(state, now, std::iter::once(key), on_nothing(), &[]) == Verdict::Here;
     // What a transaction depends on was found here, whatever it has done since.
     match (command.scope_of(is_line, args), conn.is_transacting) {
         (Scope::Here | Scope::Options, _) => true,
         (Scope::FirstKey | Scope::AllKeys | Scope::EachKey | Scope::Transaction, true) => true,
         (Scope::FirstKey, false) => keys().take(1).all(is_here),
         (Scope::EachKey, false) => keys().all(is_here),
-        (Scope::AllKeys, false) => placement::verdict(state, now, keys(), true, &[]) == Verdict::Here,
+        (Scope::AllKeys, false) => placement::verdict(state, now, keys(), on_nothing(), &[]) == Verdict::Here,
         (Scope::Claimants, _) => !keys().any(|key| may_be_elsewhere(state, key)),
         (Scope::Mesh, _) => state.mesh.peers.linked_count() == 0 || args.len() != 1,
         (Scope::Transaction, false) => {
@@ -210,16 +211,25 @@ fn send(
     args: Args<'_>,
     keys: Vec<Box<[u8]>>,
 ) {
+    let on_nothing = command.on_nothing(protocol == Protocol::Lines, args);
     let request = Request { name: command.name.as_bytes().into(), args: OwnedArgs::new(args), protocol };
-    send_request(state, now, waiter, request, keys);
+    send_request(state, now, waiter, request, keys, on_nothing);
 }
 
-fn send_request(state: &mut State, now: Now, waiter: Waiter, request: Request, keys: Vec<Box<[u8]>>) {
+fn send_request(
+    state: &mut State,
+    now: Now,
+    waiter: Waiter,
+    request: Request,
+    keys: Vec<Box<[u8]>>,
+    on_nothing: OnNothing,
+) {
     let limits = &state.config.limits;
     if request.args.held() > limits.key_bytes_max as usize + limits.value_bytes_max as usize {
         return store_part(state, waiter, Answer::Failed(Failure::NotTaken), 0);
     }
-    let command = ForwardedCommand { request, keys, moved_version: 0, absent: Vec::new(), births: 0 };
+    let command =
+        ForwardedCommand { request, keys, on_nothing, moved_version: 0, absent: Vec::new(), births: 0 };
     forward::begin(state, now, waiter, command);
 }
 
@@ -232,7 +242,8 @@ pub(in crate::node) struct Plan {
 }
 
 /// Plans a transaction; `None`: all of it is carried out here. The requests that depend on old values are carried out
-/// together, and so are all others that concern the same keys.
+/// together, and so are all others that concern the same keys; but a read of other keys too is looked up afterwards, like
+/// any read, if no later request changes what it reads there.
 pub(in crate::node) fn plan<'r>(
     state: &State,
     now: Now,
@@ -247,15 +258,18 @@ pub(in crate::node) fn plan<'r>(
     for (command, args) in requests.iter().filter(|(command, args)| depends(command, false, *args)) {
         keys.extend(deciding_keys(command, false, *args));
     }
-    if placement::verdict(state, now, keys.iter().copied(), true, &[]) == Verdict::Here {
+    if placement::verdict(state, now, keys.iter().copied(), OnNothing::Creates, &[]) == Verdict::Here {
         return None;
     }
     let mut is_there = vec![false; requests.len()];
     loop {
         let before = keys.len();
-        for ((command, args), is_there) in requests.iter().zip(&mut is_there) {
-            if command.keys(false, *args).any(|key| keys.contains(key)) {
-                *is_there = true;
+        for (at, (command, args)) in requests.iter().enumerate() {
+            let mut of = command.keys(false, *args);
+            let is_about = of.clone().any(|key| keys.contains(key));
+            let reads_others = command.access == Access::Read && !of.all(|key| keys.contains(key));
+            if is_about && !(reads_others && !changes_later(&requests[at..], &keys)) {
+                is_there[at] = true;
                 keys.extend(deciding_keys(command, false, *args));
             }
         }
@@ -266,6 +280,14 @@ pub(in crate::node) fn plan<'r>(
     let ordered = requests.iter().zip(&is_there).filter(|(_, is_there)| **is_there);
     let ordered = ordered.flat_map(|((command, args), _)| deciding_keys(command, false, *args));
     Some(Plan { keys: ordered.map(Box::from).collect(), is_there })
+}
+
+/// Whether, of these requests, the first reads one of `keys` that a later one writes.
+fn changes_later(requests: &[(&Command, Args<'_>)], keys: &BTreeSet<&[u8]>) -> bool {
+    let Some(((first, args), later)) = requests.split_first() else { return false };
+    let read: BTreeSet<&[u8]> = first.keys(false, *args).filter(|key| keys.contains(key)).collect();
+    let mut writes = later.iter().filter(|(command, _)| command.access == Access::Write);
+    writes.any(|(command, args)| command.keys(false, *args).any(|key| read.contains(key)))
 }
 
 /// Whether a command depends on old values.
@@ -316,7 +338,7 @@ pub(in crate::node) fn begin_transaction(
     if let Some(pending) = state.mesh.lookups.pending.get_mut(ask) {
         pending.transaction = Some(requests.into_iter().zip(plan.is_there).collect());
     }
-    send_request(state, now, Waiter { ask, part: 0 }, request, plan.keys);
+    send_request(state, now, Waiter { ask, part: 0 }, request, plan.keys, OnNothing::Creates);
 }
 
 fn count_of(words: usize) -> [u8; 4] {
@@ -349,7 +371,8 @@ pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand)
     // The one that asks does not hold the key either.
     let asker = state.mesh.peers.get(*peer).map(|peer| peer.id);
     let refused: Vec<NodeId> = refused.iter().copied().chain(asker).collect();
-    let verdict = placement::verdict(state, now, keys.iter().copied(), *create, &refused);
+    let on_nothing = if *create { OnNothing::Creates } else { OnNothing::IsRefused };
+    let verdict = placement::verdict(state, now, keys.iter().copied(), on_nothing, &refused);
     if verdict == Verdict::Elsewhere {
         let (moved_version, ids) = placement::hints(state, first, *peer, &refused);
         sync::flush(state, now, *peer);

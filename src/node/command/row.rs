@@ -5,6 +5,7 @@ use crate::limits::KEYS_PER_STEP;
 use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
+use crate::node::lookup::placement::OnNothing;
 use crate::node::lookup::table::KeyReply;
 use crate::node::metrics::COMMANDS_MAX;
 use crate::node::state::State;
@@ -28,6 +29,8 @@ pub struct Command {
     pub(in crate::node) since: &'static str,
     pub(in crate::node) access: Access,
     pub(in crate::node) scope: Scope,
+    /// It does nothing where its first key is missing.
+    pub(in crate::node) needs_key: bool,
     pub(in crate::node) cost: Cost,
     /// How it differs from Redis; empty: it does not.
     pub(in crate::node) differs: &'static str,
@@ -77,6 +80,9 @@ pub enum Scope {
 
 /// Options of SET and MSETEX that depend on what there was.
 const CONDITIONS: [&str; 5] = ["NX", "XX", "GET", "KEEPTTL", "IFEQ"];
+
+/// Those with which nothing is set where there is no key.
+const EXISTING: [&str; 2] = ["XX", "IFEQ"];
 
 /// What a call costs its connection, in keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,6 +242,7 @@ impl Command {
             since: "0.1.0",
             access: Access::None,
             scope: Scope::Here,
+            needs_key: false,
             cost: Cost::Keys,
             differs: "",
             is_open: false,
@@ -257,6 +264,10 @@ impl Command {
 
     pub(in crate::node) const fn scope(self, scope: Scope) -> Self {
         Self { scope, ..self }
+    }
+
+    pub(in crate::node) const fn needs_key(self) -> Self {
+        Self { needs_key: true, ..self }
     }
 
     pub(in crate::node) const fn open(self) -> Self {
@@ -307,7 +318,7 @@ impl Command {
     #[inline]
     pub(in crate::node) fn scope_of(&self, is_line: bool, args: Args<'_>) -> Scope {
         match self.scope {
-            Scope::Options if is_line || !self.has_conditions(args) => Scope::Here,
+            Scope::Options if is_line || !self.has_option(args, &CONDITIONS) => Scope::Here,
             Scope::Options => Scope::AllKeys,
             Scope::Mesh if !args.get(0).is_some_and(|word| word.eq_ignore_ascii_case(b"MESH")) => Scope::Here,
             Scope::Here
@@ -320,13 +331,19 @@ impl Command {
         }
     }
 
-    /// Whether one of the options after keys and values depends on what there was.
-    fn has_conditions(&self, args: Args<'_>) -> bool {
+    /// What a request does on keys that no node holds.
+    pub(in crate::node) fn on_nothing(&self, is_line: bool, args: Args<'_>) -> OnNothing {
+        let needs_key =
+            self.needs_key || (self.scope == Scope::Options && !is_line && self.has_option(args, &EXISTING));
+        if needs_key { OnNothing::DoesNothing } else { OnNothing::Creates }
+    }
+
+    /// Whether one of these options stands after keys and values.
+    fn has_option(&self, args: Args<'_>, options: &[&str]) -> bool {
         let keys = self.key_positions(false);
-        let options = keys.first.saturating_sub(1) + 2 * keys.of(args).len();
-        let is_condition =
-            |word: &[u8]| CONDITIONS.iter().any(|option| word.eq_ignore_ascii_case(option.as_bytes()));
-        args.iter().skip(options).any(is_condition)
+        let first = keys.first.saturating_sub(1) + 2 * keys.of(args).len();
+        let is_one = |word: &[u8]| options.iter().any(|option| word.eq_ignore_ascii_case(option.as_bytes()));
+        args.iter().skip(first).any(is_one)
     }
 
     /// Arguments of each key in lines: the key and what is set off from it by colons.

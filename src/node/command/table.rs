@@ -73,14 +73,17 @@ const LIST: &[Command] = &[
     Command::new("GETDEL", "string", "Removes a key and returns its value.", strings::getdel)
         .writes()
         .scope(Scope::FirstKey)
+        .needs_key()
         .resp(2, Keys::FIRST),
     Command::new("GETEX", "string", "Returns the value of a key and sets its expiry.", strings::getex)
         .writes()
         .scope(Scope::FirstKey)
+        .needs_key()
         .resp(-2, Keys::FIRST),
     Command::new("DELIFEQ", "string", "Removes a key that has a given value.", strings::delifeq)
         .writes()
         .scope(Scope::FirstKey)
+        .needs_key()
         .resp(3, Keys::FIRST),
     Command::new(
         "APPEND",
@@ -165,16 +168,19 @@ const LIST: &[Command] = &[
     Command::new("EXPIRE", "generic", "Has keys expire after so many seconds.", keys::expire)
         .writes()
         .scope(Scope::EachKey)
+        .needs_key()
         .line("EXPIRE", "key:seconds", Syntax::Numbers, "EXPIRES", "EXPIRE session:30")
         .resp(-3, Keys::FIRST),
     Command::new("PEXPIRE", "generic", "Has a key expire after so many milliseconds.", keys::pexpire)
         .writes()
         .scope(Scope::FirstKey)
+        .needs_key()
         .resp(-3, Keys::FIRST),
     Command::new("EXPIREAT", "generic", "Has a key expire at a time in seconds since 1970.", keys::expireat)
         .differs("Up to the year 9999, as every expiry.")
         .writes()
         .scope(Scope::FirstKey)
+        .needs_key()
         .resp(-3, Keys::FIRST),
     Command::new(
         "PEXPIREAT",
@@ -184,10 +190,12 @@ const LIST: &[Command] = &[
     )
     .writes()
     .scope(Scope::FirstKey)
+    .needs_key()
     .resp(-3, Keys::FIRST),
     Command::new("PERSIST", "generic", "Takes the expiry from keys.", keys::persist)
         .writes()
         .scope(Scope::EachKey)
+        .needs_key()
         .line("PERSIST", "key", Syntax::Keys, "PERSISTS", "PERSIST session")
         .resp(2, Keys::FIRST),
     Command::new("TTL", "generic", "Returns the seconds left until keys expire, rounded up.", keys::ttl)
@@ -217,15 +225,18 @@ const LIST: &[Command] = &[
     Command::new("RENAME", "generic", "Gives a key another name.", keys::rename)
         .writes()
         .scope(Scope::FirstKey)
+        .needs_key()
         .resp(3, Keys::TWO),
     Command::new("RENAMENX", "generic", "Gives a key another name that no key has.", keys::renamenx)
         .writes()
         .scope(Scope::FirstKey)
+        .needs_key()
         .differs("An error if another node may hold the new name.")
         .resp(3, Keys::TWO),
     Command::new("COPY", "generic", "Copies a key to another name.", keys::copy)
         .writes()
         .scope(Scope::FirstKey)
+        .needs_key()
         .differs("Without REPLACE an error if another node may hold the new name.")
         .resp(-3, Keys::TWO),
     Command::new("KEYS", "generic", "Returns the keys of this node that match a pattern.", scan::keys)

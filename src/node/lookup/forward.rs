@@ -12,7 +12,7 @@ use crate::node::conn::pending::store_part;
 use crate::node::ids::{LookupKey, NodeId, PeerKey};
 use crate::node::lookup::forwarded::{Errand, Failure, ForwardedCommand, Request};
 use crate::node::lookup::operation::Operation;
-use crate::node::lookup::placement::{self, Verdict};
+use crate::node::lookup::placement::{self, OnNothing, Verdict};
 use crate::node::lookup::query::{
     arm, is_about, is_queryable, name_of, query, query_waiting, remove, take_answer, timeout,
 };
@@ -77,7 +77,7 @@ pub(super) fn advance(state: &mut State, now: Now, key: LookupKey) {
 }
 
 fn next(state: &mut State, now: Now, key: LookupKey, command: &mut ForwardedCommand) -> Next {
-    match placement::verdict(state, now, keys(command), false, &[]) {
+    match placement::verdict(state, now, keys(command), OnNothing::IsRefused, &[]) {
         Verdict::Here => return Next::Here,
         Verdict::Apart => return Next::GiveUp(Failure::Apart),
         Verdict::Elsewhere => {}
@@ -109,23 +109,30 @@ fn next(state: &mut State, now: Now, key: LookupKey, command: &mut ForwardedComm
         if command.births >= BIRTHS_MAX {
             return Next::GiveUp(Failure::Moving);
         }
+        if command.on_nothing == OnNothing::DoesNothing {
+            return here_or_moving(state, now, command, &refused);
+        }
         let born: Vec<_> = keys(command).map(|key| placement::birthplace(state, key)).collect();
         let birthplace = born.first().copied().flatten();
         if born.iter().any(|other| *other != birthplace) {
             return Next::GiveUp(Failure::Apart);
         }
         return match birthplace {
-            None => match placement::verdict(state, now, keys(command), true, &refused) {
-                Verdict::Here => Next::Here,
-                // A filter has just come to claim a key.
-                Verdict::Elsewhere | Verdict::Apart => Next::GiveUp(Failure::Moving),
-            },
+            None => here_or_moving(state, now, command, &refused),
             Some(peer) if is_queryable(state, peer) => {
                 command.births += 1;
                 Next::Create(peer)
             }
             Some(peer) => Next::GiveUp(Failure::Unreachable(vec![name_of(state, peer)])),
         };
+    }
+}
+
+/// Carries a command out here on nothing, unless a filter has just come to claim a key.
+fn here_or_moving(state: &State, now: Now, command: &ForwardedCommand, refused: &[NodeId]) -> Next {
+    match placement::verdict(state, now, keys(command), command.on_nothing, refused) {
+        Verdict::Here => Next::Here,
+        Verdict::Elsewhere | Verdict::Apart => Next::GiveUp(Failure::Moving),
     }
 }
 

@@ -2,6 +2,7 @@
 //! for those below it.
 
 use crate::node::ids::{LookupKey, NodeId, PeerKey, PendingKey};
+use crate::node::lookup::placement::OnNothing;
 use crate::wire::args::OwnedArgs;
 use crate::wire::encoder::Protocol;
 use crate::wire::field::Excerpt;
@@ -24,6 +25,7 @@ pub(in crate::node) struct ForwardedCommand {
     pub(in crate::node) request: Request,
     /// The keys on whose old values it depends, at least one.
     pub(in crate::node) keys: Vec<Box<[u8]>>,
+    pub(in crate::node) on_nothing: OnNothing,
     /// The highest version of which a node said that it has moved away.
     pub(in crate::node) moved_version: u64,
     /// Nodes that hints named and that are not known here, or cannot be asked.

@@ -24,13 +24,23 @@ pub(in crate::node) enum Verdict {
     Apart,
 }
 
-/// What this node does with a command on these keys, which it may create if it is `create`. What the filters of the
-/// nodes in `refused` claim does not count.
+/// What a command does on keys that no node holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum OnNothing {
+    /// It may create them: at their birthplace only.
+    Creates,
+    /// Nothing: any node can carry it out.
+    DoesNothing,
+    /// It is not to be carried out.
+    IsRefused,
+}
+
+/// What this node does with a command on these keys. What the filters of the nodes in `refused` claim does not count.
 pub(in crate::node) fn verdict<'k>(
     state: &State,
     now: Now,
     keys: impl Iterator<Item = &'k [u8]> + Clone,
-    create: bool,
+    on_nothing: OnNothing,
     refused: &[NodeId],
 ) -> Verdict {
     let holds = |key: &[u8]| state.keyspace.peek(now, state.keyspace.key(key)).is_some();
@@ -42,14 +52,15 @@ pub(in crate::node) fn verdict<'k>(
     }
     match (held, missing) {
         (_, false) => return Verdict::Here,
-        (false, true) if !create => return Verdict::Elsewhere,
+        (false, true) if on_nothing == OnNothing::IsRefused => return Verdict::Elsewhere,
         (_, true) => {}
     }
-    let may_create = |key: &[u8]| {
+    let is_free = |key: &[u8]| {
         let hash = state.keyspace.key(key).hash;
-        birthplace(state, key).is_none() && may_hold(state, hash, refused).next().is_none()
+        let is_here = on_nothing == OnNothing::DoesNothing || birthplace(state, key).is_none();
+        is_here && may_hold(state, hash, refused).next().is_none()
     };
-    match (keys.filter(|key| !holds(key)).all(may_create), held) {
+    match (keys.filter(|key| !holds(key)).all(is_free), held) {
         (true, _) => Verdict::Here,
         (false, true) => Verdict::Apart,
         (false, false) => Verdict::Elsewhere,
