@@ -32,7 +32,7 @@ struct Publisher {
 impl Publisher {
     fn new(peers: u16) -> Self {
         let mut world = World::new(Config::default());
-        let links: Vec<Link> = (1..=peers).map(|number| world.linked(&Face::new(number))).collect();
+        let links: Vec<Link> = (1..=peers).map(|number| world.known(&Face::new(number))).collect();
         for link in &links {
             world.send(link, &[(0, Body::Resync(None))]);
         }

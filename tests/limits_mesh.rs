@@ -11,7 +11,7 @@ use kit::ms;
 use kit::peer::{self, Face, Link, Received, World, bytes_of, head, secretive};
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
-use olivia::node::{CloseReason, FilterState};
+use olivia::node::{Class, CloseReason, FilterState};
 use olivia::wire::frame::{Body, Wanted};
 use std::collections::BTreeSet;
 
@@ -256,6 +256,31 @@ fn lookups_of_many_keys_at_many_peers_run_in_short_steps() {
     let most = most_asked_in_a_step(&mut world);
     assert!(most <= 256 + 41, "{most} in one step");
     world.driver.node.audit();
+}
+
+/// A notice costs as much as a key.
+#[test]
+fn notices_of_writes_are_paid_for_by_their_writer_and_bounded_in_a_step() {
+    let mut world = World::new(Config::default());
+    // Their filters are unknown, so each write is reported to them.
+    let peers = 4;
+    (1..=peers).for_each(|number| _ = world.linked(&Face::new(number)));
+    let writer = world.driver.client();
+    let lines: String = (0..1_000).map(|n| format!("SET k{n}:v\n")).collect();
+    world.driver.deliver(writer, lines.as_bytes());
+    let (mut sent, mut most, mut calls) = (0, 0, 1);
+    while sent < 4_000 {
+        let now = world.driver.node.stats().invalidations_sent;
+        most = most.max(now - sent);
+        sent = now;
+        world.driver.node.step(world.driver.now, Class::Clients);
+        calls += 1;
+        assert!(calls < 100, "{sent} notices");
+    }
+    // 5,000 keys by turns of 256, and what a turn is over by.
+    assert!(calls >= 18 && most <= 2 * 256, "{calls} calls, {most} notices in one");
+    world.driver.act();
+    world.check();
 }
 
 #[test]

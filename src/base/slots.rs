@@ -54,6 +54,18 @@ impl<Tag> PartialEq for Key<Tag> {
 
 impl<Tag> Eq for Key<Tag> {}
 
+impl<Tag> PartialOrd for Key<Tag> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<Tag> Ord for Key<Tag> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.to_bits().cmp(&other.to_bits())
+    }
+}
+
 impl<Tag> fmt::Debug for Key<Tag> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}v{}", self.index, self.generation)

@@ -78,6 +78,7 @@ fn queries(state: &State) {
 fn versions(state: &State) {
     assert!(state.keyspace.tombstones().adds_up(), "tombstones");
     let mesh = &state.mesh;
+    assert!(mesh.unanswered.is_empty(), "additions that are not answered");
     let queued = mesh.peers.iter().filter(|(_, peer)| peer.is_in_resyncs).count();
     let alive = mesh.resyncs.iter().filter(|key| mesh.peers.get(**key).is_some()).count();
     assert_eq!(queued, alive, "peers whose resync goes on");

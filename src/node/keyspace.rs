@@ -461,10 +461,10 @@ impl Keyspace {
         mem::replace(&mut self.has_changed_all, false)
     }
 
-    /// Whether [`Keyspace::take_changes`] has something to return.
+    /// How many changes [`Keyspace::take_changes`] would return.
     #[inline]
-    pub(in crate::node) fn has_changes(&self) -> bool {
-        !self.changes.is_empty()
+    pub(in crate::node) const fn changes(&self) -> usize {
+        self.changes.len()
     }
 
     /// The changes since the last call, while a peer was linked, in order; to be returned for their memory.

@@ -1,7 +1,7 @@
 //! Notices of versions, true and forged: which of two values stays, what a lookup may return, what is remembered of a
 //! deleted key and for how long.
 
-use crate::kit::peer::{Face, Link, Received, World, deltas, head, heartbeat, ms};
+use crate::kit::peer::{Face, Link, Received, World, bytes_of, deltas, head, heartbeat, ms};
 use olivia::config::Config;
 use olivia::filter::bloom::Bloom;
 use olivia::filter::size::Size;
@@ -97,6 +97,28 @@ fn addition_of_a_key_that_is_held_or_deleted_here_is_reported_to_its_node() {
     world.driver.send(link.conn, deltas(3, &[own]));
     let found = notices(&mut world, &mut link);
     assert!(found.len() == 1 && found[0].1 == "own" && found[0].3 == KeyState::Gone, "{found:?}");
+}
+
+#[test]
+fn addition_whose_notice_has_arrived_with_it_is_not_answered() {
+    for (theirs, is_deleted, expected) in [
+        (version(100), false, None),
+        (version(0) - 1, false, Some(KeyState::Held)),
+        (version(0) - 1, true, Some(KeyState::Gone)),
+    ] {
+        let mut world = World::new(Config::default());
+        let mut link = world.known(&Face::new(1));
+        if is_deleted {
+            assert_eq!(world.ask("DEL own\n"), ":DELETED own\n");
+        }
+        let mut bytes = deltas(0, &[world.hash("own")]);
+        bytes.extend(bytes_of(&[invalidate(b"own", theirs, KeyState::Held)]));
+        world.driver.send(link.conn, bytes);
+        let found = notices(&mut world, &mut link);
+        let answers: Vec<_> = found.iter().map(|(_, _, _, state, is_newer)| (*state, *is_newer)).collect();
+        assert_eq!(answers, expected.map(|state| (state, true)).into_iter().collect::<Vec<_>>());
+        assert_eq!(world.stat("keys"), u64::from(expected == Some(KeyState::Held)));
+    }
 }
 
 #[test]

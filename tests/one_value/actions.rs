@@ -16,6 +16,8 @@ pub enum Action {
     Changes(Node, Node),
     /// The frame at this place among those under way arrives. All before it are answers, which it overtook.
     Deliver(Node, Node, usize),
+    /// The first two frames arrive together: an addition, and the notice that follows it.
+    DeliverTogether(Node, Node),
     /// A broken link is made again; each end resumes the changelog of the other, or gets a snapshot.
     Link(Node, Node, bool),
     /// A resync tests the key.
@@ -68,6 +70,7 @@ impl Action {
             }
             Self::Changes(from, to) => step.send_changes(from, to),
             Self::Deliver(from, to, at) => step.deliver(from, to, at),
+            Self::DeliverTogether(from, to) => step.deliver_together(from, to),
             Self::Link(one, other, resumes) => step.meet(one, other, resumes),
             Self::Resync(node, peer) => step.resync(node, peer),
             Self::Collect(node) => step.member(node).tombstone = None,
@@ -88,6 +91,10 @@ impl Action {
                 let Frame { clock, body } = before.links[from][to].as_slice()[at];
                 let late = if at > 0 { ", which overtakes" } else { "" };
                 format!("{} to {}, clock {clock}: {body}{late}", name(from), name(to))
+            }
+            Self::DeliverTogether(from, to) => {
+                let frames = before.links[from][to].as_slice();
+                format!("{} to {}: {} and {}", name(from), name(to), frames[0].body, frames[1].body)
             }
             Self::Link(one, other, resumes) => {
                 let how = if resumes { "resume" } else { "snapshot" };
@@ -135,6 +142,12 @@ fn pair_actions(scenario: &Scenario, step: &Step, from: Node, to: Node, actions:
     }
     if !frames.is_empty() {
         actions.push(Action::Deliver(from, to, 0));
+    }
+    if let [Frame { body: Body::Changes { .. }, .. }, Frame { body: Body::Invalidate { .. }, .. }, ..] =
+        frames
+        && scenario.reads_together
+    {
+        actions.push(Action::DeliverTogether(from, to));
     }
     if let Some(at) = overtaking(scenario, step, frames) {
         actions.push(Action::Deliver(from, to, at));

@@ -9,6 +9,8 @@ use super::state::{
     Version, View, bit, has,
 };
 
+use std::ops::Range;
+
 /// A promise that does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Fault {
@@ -445,6 +447,16 @@ impl Step {
 /// Frames that arrive.
 impl Step {
     pub fn deliver(&mut self, from: Node, to: Node, at: usize) {
+        self.arrive(from, to, at, true);
+    }
+
+    /// Changes and a notice: what answers the notice stands for the answer to the addition.
+    pub fn deliver_together(&mut self, from: Node, to: Node) {
+        self.arrive(from, to, 0, false);
+        self.arrive(from, to, 0, true);
+    }
+
+    fn arrive(&mut self, from: Node, to: Node, at: usize, is_answered: bool) {
         let Frame { clock, body } = self.state.links[from][to].remove(at);
         if self.obeys(Rule::ClockAdopted) {
             self.member(to).clock = self.member(to).clock.max(clock);
@@ -453,7 +465,9 @@ impl Step {
         *heard = clock.max(*heard);
         match body {
             Body::Empty => {}
-            Body::Changes { from: first, to: end, image } => self.apply(to, from, first, end, image),
+            Body::Changes { from: first, to: end, image } => {
+                self.apply(to, from, first..end, image, is_answered);
+            }
             Body::Snapshot { image, position } => self.snapshot_ends(to, from, image, position),
             Body::Invalidate { version, is_held } => self.invalidated(to, from, version, is_held, true),
             Body::Newer { version, is_held } => self.invalidated(to, from, version, is_held, false),
@@ -470,10 +484,10 @@ impl Step {
         }
     }
 
-    /// Applies entries `first..end` of the changelog of `peer`.
-    fn apply(&mut self, node: Node, peer: Node, first: u8, end: u8, image: bool) {
-        let log = self.state.members[peer].log;
-        let mut order: Vec<u8> = (first..end).collect();
+    /// Applies these entries of the changelog of `peer`.
+    fn apply(&mut self, node: Node, peer: Node, entries: Range<u8>, image: bool, is_answered: bool) {
+        let (log, end) = (self.state.members[peer].log, entries.end);
+        let mut order: Vec<u8> = entries.collect();
         let mut image = image;
         if !self.obeys(Rule::OneQueue) {
             // Images were taken when the block was rebuilt, and are sent after the additions.
@@ -484,7 +498,9 @@ impl Step {
             match log.get(at) {
                 Change::Addition => {
                     self.member(node).peers[peer].view = View::Claims;
-                    self.added(node, peer);
+                    if is_answered {
+                        self.added(node, peer);
+                    }
                 }
                 Change::Block => {
                     self.member(node).peers[peer].view = if image { View::Claims } else { View::Absent };

@@ -83,6 +83,8 @@ pub struct Scenario {
     pub holder: Option<Node>,
     /// Answers wait in their own queue, and frames of the ordered stream overtake them.
     pub answers_wait: bool,
+    /// An addition and the notice that follows it can be read together: then the notice alone is answered.
+    pub reads_together: bool,
     pub operations: &'static [(Operation, u8)],
     /// Operations that happen at one node only.
     pub places: &'static [(Operation, Node)],
@@ -110,10 +112,11 @@ impl Scenario {
     pub fn text(&self) -> String {
         let holder = self.holder.map_or("", |_| ", X holds the key");
         let waits = if self.answers_wait { ", answers can be overtaken" } else { "" };
+        let together = if self.reads_together { ", additions are read with notices" } else { "" };
         let counted = self.operations.iter().map(|(operation, count)| format!("{count} {operation:?}"));
         let places = self.places.iter().map(|(operation, node)| format!("{operation:?} at {}", name(*node)));
         let operations = counted.chain(places).collect::<Vec<_>>().join(", ");
-        format!("{} nodes{holder}{waits}: {operations}", self.nodes)
+        format!("{} nodes{holder}{waits}{together}: {operations}", self.nodes)
     }
 
     /// The first state: all linked, all known.
@@ -165,7 +168,15 @@ pub struct Need {
 pub const STATES_MAX: usize = 20_000_000;
 
 const fn two(operations: &'static [(Operation, u8)]) -> Scenario {
-    Scenario { nodes: 2, holder: None, answers_wait: false, operations, places: &[], unchecked: &[] }
+    Scenario {
+        nodes: 2,
+        holder: None,
+        answers_wait: false,
+        reads_together: false,
+        operations,
+        places: &[],
+        unchecked: &[],
+    }
 }
 
 const fn three(operations: &'static [(Operation, u8)]) -> Scenario {
@@ -179,6 +190,10 @@ impl Scenario {
 
     const fn overtaking(self) -> Self {
         Self { answers_wait: true, ..self }
+    }
+
+    const fn together(self) -> Self {
+        Self { reads_together: true, ..self }
     }
 
     const fn at(self, places: &'static [(Operation, Node)]) -> Self {
@@ -205,6 +220,7 @@ pub const SMALL: &[World] = &[
     three(&[(Nx, 2), (Get, 1)]).with(2424),
     three(&[(Incr, 2)]).with(843),
     two(&[(Set, 2), (Restart, 1)]).unchecked(&[Fault::Older]).with(3149),
+    two(&[(Set, 2), (SetAhead, 1)]).together().with(1097),
 ];
 
 /// Searched by `make model`.
@@ -239,6 +255,12 @@ pub const LARGE: &[World] = &[
     three(&[(Set, 2), (Break, 2)]).with(12_079_586),
     two(&[(Set, 2), (Del, 1), (Beat, 4), (Break, 1)]).at(&[(Del, 1)]).with(STATES_MAX + 1),
     three(&[(Set, 1), (Del, 1), (Beat, 2), (Break, 1)]).with(STATES_MAX + 1),
+    two(&[(Set, 2), (SetAhead, 1), (Break, 1), (Overrun, 1)]).together().with(305_640),
+    two(&[(Set, 2), (Del, 1), (Expire, 1), (Break, 1)]).together().with(850_752),
+    two(&[(Set, 2), (Del, 1), (Beat, 2), (Break, 1)]).at(&[(Del, 1)]).together().with(11_777_628),
+    two(&[(Set, 2), (Expire, 1), (Beat, 2), (Break, 1)]).together().with(4_034_523),
+    three(&[(Set, 1), (Incr, 2), (Get, 1)]).together().with(2_440_268),
+    three(&[(Set, 2), (Get, 1)]).held().together().with(117_807),
 ];
 
 /// What rests on the table of moved keys, whose slots are overwritten freely.

@@ -267,8 +267,8 @@ pub(in crate::node) fn plan<'r>(
         for (at, (command, args)) in requests.iter().enumerate() {
             let mut of = command.keys(false, *args);
             let is_about = of.clone().any(|key| keys.contains(key));
-            let reads_others = command.access == Access::Read && !of.all(|key| keys.contains(key));
-            if is_about && !(reads_others && !changes_later(&requests[at..], &keys)) {
+            let must_be_there = command.access == Access::Write || of.all(|key| keys.contains(key));
+            if is_about && (must_be_there || changes_later(&requests[at..], &keys)) {
                 is_there[at] = true;
                 keys.extend(deciding_keys(command, false, *args));
             }

@@ -29,6 +29,7 @@ use crate::node::peer::handshake;
 use crate::node::peer::link_output;
 use crate::node::schedule::cost_of_bytes;
 use crate::node::state::{Scratch, State, close_conn};
+use crate::node::versions::notices;
 use crate::wire::encoder::{Protocol, put_error};
 use crate::wire::frame::{self, FrameLimits};
 use crate::wire::handshake::LINE_BYTES_MAX;
@@ -222,6 +223,7 @@ fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> (usize, usi
     if let Some(peer) = state.conns.get(key).and_then(Conn::link) {
         at += serve_link(state, now, key, peer, &input[at..], &mut turn);
     }
+    turn.cost += notices::settle(state, now);
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
         return (input.len(), turn.cost);
     };
@@ -374,6 +376,7 @@ fn serve_requests(
             keys += sync::cost_of_additions(state, head - additions);
             additions = head;
         }
+        keys += notices::settle_many(state, now);
     }
     let unsent = state.conns.get(key).map_or(0, Conn::unsent);
     turn.cost = keys + cost_of_bytes(at + unsent.saturating_sub(unsent_before));

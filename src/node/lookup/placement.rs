@@ -122,7 +122,7 @@ pub(in crate::node) fn unreachable<'k>(
         let hash = state.keyspace.key(key).hash;
         found.extend(may_hold(state, hash, refused).filter(|peer| !is_queryable(state, *peer)));
     }
-    found.sort_unstable_by_key(|peer| peer.to_bits());
+    found.sort_unstable();
     found.dedup();
     found
 }

@@ -64,7 +64,7 @@ pub(in crate::node) fn execute(
             let mut notices = 0;
             for (at, hash) in hashes.iter().enumerate() {
                 if sync::addition(state, now, peer, number(at), hash) {
-                    notices += notices::added(state, now, peer, KeyHash(hash));
+                    notices += notices::added(state, peer, KeyHash(hash));
                 }
             }
             hashes.len() / 2 + notices

@@ -16,7 +16,7 @@ use crate::node::versions::moved::Moved;
 use crate::store::{HashSecret, KeyHash, ScanCursor, Version};
 use crate::wire::frame::{HINTS_MAX, Hints};
 use crate::wire::handshake::{hash_check_text, keyed_bytes, other_key};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 /// What a node knows of a key that it does not hold.
@@ -82,6 +82,8 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) claims: Vec<FilterKey>,
     /// Where keys are that other nodes wrote.
     pub(in crate::node) moved: Moved,
+    /// Additions of peers that are to be answered at the end of the entry point.
+    pub(in crate::node) unanswered: BTreeSet<(PeerKey, KeyHash)>,
     /// Up to which version all keys are gone.
     pub(in crate::node) floor: Version,
     /// The position in the own keys, while they are tested against the floor.
@@ -120,6 +122,7 @@ impl Mesh {
             lost_dials: VecDeque::new(),
             claims: Vec::new(),
             moved: Moved::default(),
+            unanswered: BTreeSet::new(),
             floor: Version::default(),
             floor_scan: None,
             resyncs: VecDeque::new(),

@@ -1,43 +1,60 @@
 //! INVALIDATE and NEWER: what nodes send each other about versions, so that of two values the later one stays.
 //!
 //! A node that has written a key sends INVALIDATE to each peer whose filter claims the key or is unknown. A node that
-//! receives the addition of a key that it holds, or whose deletion it remembers, sends INVALIDATE too. So two holders
-//! always meet. The node with the lower version drops its value; the one with the higher version answers NEWER.
+//! receives the addition of a key that it holds, or whose deletion it remembers, sends INVALIDATE too, unless a notice
+//! about the key has arrived with the addition. So two holders always meet. The node with the lower version drops its
+//! value; the one with the higher version answers NEWER.
 //! These frames go in the ordered stream, after the additions of their sender: the receiver of one finds the key
 //! in the filter of its holder.
 
 use crate::base::time::Now;
+use crate::limits::KEYS_PER_STEP;
 use crate::node::digest::sync;
 use crate::node::ids::PeerKey;
 use crate::node::keyspace::OwnVersion;
 use crate::node::lookup::remote;
 use crate::node::peer::link_output;
+use crate::node::schedule::cost_of_bytes;
 use crate::node::state::State;
 use crate::store::{KeyHash, Version};
 use crate::wire::frame::{Body, KeyState, put};
 
+/// Handles the changes of keys in the middle of an entry point if they may cause many notices. Returns the cost, in keys.
+#[inline]
+pub(in crate::node) fn settle_many(state: &mut State, now: Now) -> usize {
+    let notices_max = state.keyspace.changes() * state.mesh.peers.linked_count();
+    if notices_max < KEYS_PER_STEP { 0 } else { settle(state, now) }
+}
+
 /// Handles the changes of keys of an entry point, at its end. Their lookups must not be joined any more, since an
-/// answer may be older. A new version completes them, and is sent to each peer that may hold an older one.
-pub(in crate::node) fn settle(state: &mut State, now: Now) {
+/// answer may be older. A new version completes them, and is sent to each peer that may hold an older one. Then
+/// additions are answered that no notice has followed. Returns the cost of what the changes caused, in keys.
+pub(in crate::node) fn settle(state: &mut State, now: Now) -> usize {
     if state.keyspace.take_clearing() {
         state.mesh.lookups.close_all();
     }
-    if !state.keyspace.has_changes() {
-        return;
-    }
-    let changes = state.keyspace.take_changes();
-    for change in &changes {
-        state.mesh.lookups.close(change.hash);
-        if change.is_new_version {
-            remote::finish_here(state, now, change.hash);
-            announce(state, now, change.hash);
+    let mut cost = 0;
+    if state.keyspace.changes() > 0 {
+        let changes = state.keyspace.take_changes();
+        for change in &changes {
+            state.mesh.lookups.close(change.hash);
+            if change.is_new_version {
+                remote::finish_here(state, now, change.hash);
+                cost += announce(state, now, change.hash);
+            }
         }
+        state.keyspace.give_back_changes(changes);
     }
-    state.keyspace.give_back_changes(changes);
+    while let Some((peer, hash)) = state.mesh.unanswered.pop_first() {
+        let own = state.keyspace.versions_of(now, hash);
+        own.iter().for_each(|own| _ = invalidate(state, now, peer, own));
+    }
+    cost
 }
 
-/// Sends the version of a key that was written here to each peer whose filter claims it or is unknown.
-fn announce(state: &mut State, now: Now, hash: KeyHash) {
+/// Sends the version of a key that was written here to each peer whose filter claims it or is unknown. Returns the
+/// cost, in keys.
+fn announce(state: &mut State, now: Now, hash: KeyHash) -> usize {
     let mesh = &mut state.mesh;
     mesh.claims.clear();
     mesh.filters.claimants(hash.0, &mut mesh.claims);
@@ -48,43 +65,52 @@ fn announce(state: &mut State, now: Now, hash: KeyHash) {
         }
     }
     if mesh.claims.is_empty() {
-        return;
+        return 0;
     }
     let filters = std::mem::take(&mut mesh.claims);
     let own = state.keyspace.versions_of(now, hash);
-    for peer in filters.iter().filter_map(|filter| state.mesh.peers.by_filter(*filter)).collect::<Vec<_>>() {
-        own.iter().for_each(|own| invalidate(state, now, peer, own));
+    let mut cost = 0;
+    for filter in &filters {
+        let Some(peer) = state.mesh.peers.by_filter(*filter) else { continue };
+        state.mesh.unanswered.remove(&(peer, hash));
+        for own in &own {
+            cost += invalidate(state, now, peer, own);
+        }
     }
     state.mesh.claims = filters;
+    cost
 }
 
-/// A peer has added a key to its filter: if this node holds it, or remembers its deletion, one of both is older.
-/// Returns how many notices were sent.
-pub(in crate::node) fn added(state: &mut State, now: Now, peer: PeerKey, hash: KeyHash) -> usize {
-    if !state.keyspace.may_know(hash) {
-        return 0;
+/// A peer has added a key to its filter: if this node holds it, or remembers its deletion, one of both is older, and the
+/// peer is sent a notice at the end of the entry point. Returns the cost of that, in keys.
+pub(in crate::node) fn added(state: &mut State, peer: PeerKey, hash: KeyHash) -> usize {
+    let is_known = state.keyspace.may_know(hash);
+    if is_known {
+        state.mesh.unanswered.insert((peer, hash));
     }
-    let own = state.keyspace.versions_of(now, hash);
-    own.iter().for_each(|own| invalidate(state, now, peer, own));
-    own.len()
+    usize::from(is_known)
 }
 
 /// Sends INVALIDATE to a peer, if it is linked. A deletion is remembered until the peer has acknowledged this notice.
-pub(in crate::node) fn invalidate(state: &mut State, now: Now, peer: PeerKey, own: &OwnVersion) {
-    if own.state == KeyState::Gone {
-        state.keyspace.renew_tombstone(now, &own.key);
-    }
+/// Returns the cost, in keys.
+pub(in crate::node) fn invalidate(state: &mut State, now: Now, peer: PeerKey, own: &OwnVersion) -> usize {
     let body = Body::Invalidate { key: &own.key, version: own.version.0, state: own.state };
-    if send(state, now, peer, &body) {
-        state.stats.invalidations_sent += 1;
+    let sent = send(state, now, peer, (&own.key, own.state), &body);
+    if sent == 0 {
+        return 0;
     }
+    state.stats.invalidations_sent += 1;
+    1 + cost_of_bytes(sent)
 }
 
-/// Sends a notice behind the additions that the peer was not sent yet; false if it is not linked.
-fn send(state: &mut State, now: Now, peer: PeerKey, body: &Body<'_>) -> bool {
+/// Sends a notice behind the additions that the peer was not sent yet. Returns its bytes: none if the peer is not linked.
+fn send(state: &mut State, now: Now, peer: PeerKey, (key, of): (&[u8], KeyState), body: &Body<'_>) -> usize {
+    if of == KeyState::Gone {
+        state.keyspace.renew_tombstone(now, key);
+    }
     sync::flush(state, now, peer);
     let clock = state.keyspace.clock(now);
-    link_output::append_ordered(state, now, peer, |out| put(out, clock, 0, body)) > 0
+    link_output::append_ordered(state, now, peer, |out| put(out, clock, 0, body))
 }
 
 /// What a peer has sent about the version of a key.
@@ -103,6 +129,12 @@ pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, noti
     state.stats.invalidations_received += 1;
     let Some(is_ours_first) = state.mesh.peers.get(peer).map(|peer| state.mesh.id > peer.id) else { return };
     let key = state.keyspace.key(key);
+    if !is_answer && state.mesh.unanswered.remove(&(peer, key.hash)) {
+        // What answers this notice stands for the answer to the addition, but not about other keys with the same hash.
+        for own in state.keyspace.versions_of(now, key.hash).iter().filter(|own| *own.key != *key.bytes) {
+            invalidate(state, now, peer, own);
+        }
+    }
     state.mesh.lookups.raise_floor(key, version, peer, theirs);
     let own = state.keyspace.version_of(now, key);
     // Of equal versions a deletion wins, and of two values that of the greater node id.
@@ -115,7 +147,7 @@ pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, noti
         if !is_answer {
             state.stats.conflicts_settled += 1;
             let answer = Body::Newer { key: key.bytes, version: own.0, state: ours };
-            send(state, now, peer, &answer);
+            send(state, now, peer, (key.bytes, ours), &answer);
         }
         return;
     }
