@@ -5,6 +5,7 @@
 //! hundred nodes cost no more than their work and every byte is seen (`world.rs`). Not here: what one
 //! node does for its own clients, which `benches/load` measures.
 
+mod counters;
 mod digest;
 mod found;
 #[path = "../load/histogram.rs"]
@@ -17,6 +18,7 @@ mod kit;
 mod options;
 mod processes;
 mod queries;
+mod relink;
 mod report;
 mod scale;
 #[path = "../support/server.rs"]
@@ -24,6 +26,7 @@ mod server;
 mod trace;
 mod traffic;
 mod world;
+mod writes;
 
 use options::{HELP, Options, Table};
 use std::ffi::OsString;
@@ -51,6 +54,11 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
             Table::Hit => hit::run(&options),
             Table::Changelog => digest::run(&options),
             Table::Queries => queries::run(&options),
+            Table::Set => writes::run(&options),
+            Table::Gone => writes::gone(&options),
+            Table::Incr => counters::incr(&options),
+            Table::Counter => counters::counter(&options),
+            Table::Relink => relink::run(&options),
             Table::Idle => idle::run(&options),
             Table::Dead => idle::dead(&options),
             Table::Scale => scale::run(&options),

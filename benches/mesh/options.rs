@@ -12,6 +12,11 @@ Tables; all of them, if none is named. With real processes on loopback:
   found       time from SET on one node until GET finds it on another
   hit         latency of a remote hit and of an absent key, as ratios of a local hit
   digest      bytes of the digest for each new key and peer, at several rates
+  set         CPU time of a SET in a mesh of 1, 3 and 16, by where its key is
+  gone        time from SET on one node until the old value is gone on another
+  incr        latency and CPU time of INCR by where its key is, beside GET
+  counter     100 clients that increment one key through 3 nodes
+  relink      linking again with a million keys on both nodes
   idle        traffic of nodes that nobody pending anything
   dead        time until a dead peer is no longer asked
 With whole meshes inside this process, by virtual time:
@@ -34,16 +39,26 @@ pub(crate) enum Table {
     Hit,
     Changelog,
     Queries,
+    Set,
+    Gone,
+    Incr,
+    Counter,
+    Relink,
     Idle,
     Dead,
     Scale,
     Trace,
 }
 
-const TABLES: [(&str, Table); 8] = [
+const TABLES: [(&str, Table); 13] = [
     ("found", Table::Found),
     ("hit", Table::Hit),
     ("digest", Table::Changelog),
+    ("set", Table::Set),
+    ("gone", Table::Gone),
+    ("incr", Table::Incr),
+    ("counter", Table::Counter),
+    ("relink", Table::Relink),
     ("idle", Table::Idle),
     ("dead", Table::Dead),
     ("queries", Table::Queries),

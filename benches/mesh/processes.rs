@@ -74,6 +74,25 @@ impl Conn {
         Ok(self.line.trim_end())
     }
 
+    /// Sends requests of a line each, and takes so many replies.
+    pub(crate) fn ask_all(&mut self, requests: &str, count: usize) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("no replies: {error}");
+        self.stream.get_mut().write_all(requests.as_bytes()).map_err(failed)?;
+        for _ in 0..count {
+            self.line.clear();
+            if self.stream.read_line(&mut self.line).map_err(failed)? == 0 || self.line.starts_with(":ERR") {
+                return Err(format!("'{}' as a reply", self.line.trim_end()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one command in RESP and takes a reply of one line, without the line end.
+    pub(crate) fn command(&mut self, words: &[&str]) -> Result<&str, String> {
+        let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+        self.ask(&format!("*{}\r\n{bulks}", words.len()))
+    }
+
     /// A number of STATS.
     pub(crate) fn stat(&mut self, name: &str) -> Result<u64, String> {
         let text = self.stat_text(name)?;

@@ -44,6 +44,13 @@ impl Report {
     }
 }
 
+/// The middle one of some numbers; 0 of none.
+pub(crate) fn median(numbers: &[f64]) -> f64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
 /// A number with so many digits after the point.
 pub(crate) fn digits(value: f64, digits: usize) -> String {
     format!("{value:.digits$}")

@@ -113,10 +113,20 @@ impl Drop for Server {
 /// CPU time that the threads of a process have used, in ns, as the scheduler counts it. The times in
 /// /proc/PID/stat are sampled at ticks, and wrong for what wakes up at ticks.
 pub(crate) fn cpu_ns(pid: u32) -> Result<u64, String> {
+    schedstat(pid, 0)
+}
+
+/// Time for which the threads of a process were runnable and had no core, in ns.
+#[allow(dead_code, reason = "not every bench asks for it")]
+pub(crate) fn waited_ns(pid: u32) -> Result<u64, String> {
+    schedstat(pid, 1)
+}
+
+fn schedstat(pid: u32, column: usize) -> Result<u64, String> {
     let path = format!("/proc/{pid}/task");
     let threads = fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?;
     let of_one = |thread: fs::DirEntry| -> Option<u64> {
-        fs::read_to_string(thread.path().join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+        fs::read_to_string(thread.path().join("schedstat")).ok()?.split(' ').nth(column)?.parse().ok()
     };
     let sum = threads.flatten().map(of_one).sum::<Option<u64>>();
     sum.ok_or_else(|| format!("{path} has no times"))

@@ -309,7 +309,7 @@ pub static METRICS: [Metric; 108] = [
     row(SERVER, "node_id", TEXT, "Identity of this node, new at each start.", |s| Value::Node(s.node_id)),
     row(SERVER, "uptime_seconds", (Kind::Gauge, Unit::Seconds), "Time since the start.", |s| Value::Number(s.uptime.as_secs())),
     row(SERVER, "iterations", COUNTER, "Iterations of the event loop.", |s| Value::Number(s.loop_times.times.count())),
-    row(SERVER, "iteration_max_us", MICROS, "Longest iteration since the start, waiting not counted.", |s| micros(s.loop_times.max)),
+    row(SERVER, "iteration_max_us", MICROS, "Longest iteration since the start or CONFIG RESETSTAT, waiting not counted.", |s| micros(s.loop_times.max)),
     row(SERVER, "loop_busy_ratio", (Kind::Gauge, Unit::Ratio), "Share of the last 10 to 20 seconds that the event loop was busy.", |s| Value::Ratio(s.loop_busy)),
     row(SERVER, "stale_events", COUNTER, "Events for connections that were closed already; they are ignored.", |s| Value::Number(s.stats.stale_events)),
     row(SERVER, "log_lines_dropped", COUNTER, "Log lines left out: clients caused too many per second, or standard error did not take them.", |s| Value::Number(s.stats.log_lines_dropped)),

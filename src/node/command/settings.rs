@@ -7,6 +7,7 @@ use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, Effect};
 use crate::node::metrics::Calls;
 use crate::node::state::State;
+use std::time::Duration;
 
 /// A setting under its name in Redis.
 enum Alias {
@@ -163,7 +164,7 @@ pub(in crate::node) fn apply(state: &mut State, limits: Limits) {
     state.config.limits = limits;
 }
 
-/// CONFIG RESETSTAT: counts requests, calls and reads from 0 again.
+/// CONFIG RESETSTAT: counts requests, calls and reads from 0 again, and looks for the longest iteration again.
 pub(in crate::node) fn resetstat<'a>(
     state: &mut State,
     call: &mut Call<'a>,
@@ -174,6 +175,7 @@ pub(in crate::node) fn resetstat<'a>(
     (stats.hits, stats.misses) = (0, 0);
     (stats.requests, stats.request_errors) = (0, 0);
     state.calls = Calls::default();
+    state.loop_times.max = Duration::ZERO;
     call.reply.status("OK");
     Ok(Effect::Reply)
 }
