@@ -51,7 +51,10 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
     let large = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$8388608\r\n{}", "x".repeat(7 << 20));
     let small = format!("SET k:{}", "x".repeat(40_000));
     let unread = "GET key\n".repeat(20);
-    for (what, request, clients) in [("large", &large, 15), ("small", &small, 500), ("unread", &unread, 200)]
+    let keys: String = (0..1_000).map(|at| format!("$3000\r\n{at:03000}\r\n")).collect();
+    let watched = format!("*1001\r\n$5\r\nWATCH\r\n{keys}");
+    for (what, request, clients) in
+        [("large", &large, 15), ("small", &small, 500), ("unread", &unread, 200), ("watched", &watched, 40)]
     {
         let all: Vec<Client> = (0..clients)
             .map(|_| {

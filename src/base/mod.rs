@@ -8,6 +8,7 @@ pub mod chunk_queue;
 pub mod chunked_vec;
 pub mod glob;
 pub mod histogram;
+pub mod kept_bytes;
 pub mod memory;
 pub mod prefetch;
 pub mod rng;

@@ -44,7 +44,7 @@ fn lookups(state: &State) {
     let (mut waiting, mut whole) = (0, 0);
     let mut of_conns: Vec<(u64, usize)> = Vec::new();
     for (_, ask) in lookups.pending.iter() {
-        let parts = ask.parts.iter().filter(|part| matches!(part.answer, Answer::Waiting)).count();
+        let parts = ask.answers.iter().filter(|answer| matches!(answer, Answer::Waiting)).count();
         assert_eq!(parts, ask.waiting, "parts that wait");
         whole += usize::from(parts == 0);
         waiting += if ask.form.wanted == Wanted::Value { parts as u64 } else { 0 };

@@ -3,6 +3,7 @@
 
 use super::line_form::{LineForm, Syntax};
 use super::request_error::RequestError;
+use crate::base::kept_bytes::KeptBytes;
 use memchr::{memchr, memchr2, memchr3, memrchr};
 
 /// What one request may hold.
@@ -98,7 +99,7 @@ impl<'a> Args<'a> {
 /// Arguments with their bytes, for a request that is carried out later.
 #[derive(Debug)]
 pub struct OwnedArgs {
-    text: Box<[u8]>,
+    text: KeptBytes,
     spans: Box<[Span]>,
 }
 
@@ -119,13 +120,18 @@ impl OwnedArgs {
     }
 
     /// The arguments.
-    pub const fn args(&self) -> Args<'_> {
-        Args::new(&self.text, &self.spans)
+    pub fn args(&self) -> Args<'_> {
+        Args::new(self.text.as_slice(), &self.spans)
+    }
+
+    /// Bytes of the arguments.
+    pub fn bytes(&self) -> usize {
+        self.text.as_slice().len()
     }
 
     /// Bytes of memory.
     pub fn held(&self) -> usize {
-        size_of::<Self>() + self.text.len() + size_of_val(&*self.spans)
+        size_of::<Self>() + self.text.held() + size_of_val(&*self.spans)
     }
 }
 

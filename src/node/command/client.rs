@@ -216,7 +216,7 @@ fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
         call.now.mono.since(conn.since).as_secs(),
         call.now.mono.since(conn.last_active).as_secs(),
         if is_queueing { "x" } else { "N" },
-        session.map_or(0, |session| session.watched.len()),
+        session.map_or(0, |session| session.watched_keys()),
         conn.inbound.len(),
         queued.map_or(0, |queued| queued.bytes),
         conn.unsent(),

@@ -29,9 +29,9 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
     let Some(mut pending) = pending::take(state, key) else { return 1 };
     let Some(requests) = pending.transaction.take() else { return 1 };
     let (conn, protocol) = (pending.conn, pending.head.protocol());
-    let outcome = match pending.parts.first().map(|part| (&part.answer, &part.key)) {
-        Some((Answer::Reply(bytes), _)) => Outcome::read(bytes),
-        Some((Answer::Failed(failure), key)) => {
+    let outcome = match pending.part(0) {
+        Some((_, Answer::Reply(bytes))) => Outcome::read(bytes),
+        Some((key, Answer::Failed(failure))) => {
             if pending.place.is_some() {
                 fail_transaction(state, now, conn, protocol, failure, key);
             }

@@ -7,10 +7,9 @@ use crate::limits::{TRANSACTION_KEYS_MAX, WATCHED_KEYS_MAX};
 use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, Command, Effect};
 use crate::node::conn::connection::Conn;
-use crate::node::conn::session::{Transaction, Watched};
+use crate::node::conn::session::{KeyState, Transaction, Watched};
 use crate::node::ids::ConnKey;
 use crate::node::state::State;
-use crate::store::{Expiry, Version};
 use crate::wire::args::{Args, OwnedArgs};
 
 /// MULTI.
@@ -111,7 +110,7 @@ pub(in crate::node) fn discard<'a>(
 
 /// WATCH of keys that are on this node, or nowhere.
 pub(in crate::node) fn watch<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    let mut watched = Vec::with_capacity(call.args.len());
+    let mut states = Vec::with_capacity(call.args.len());
     for key in call.args.iter() {
         let now = state_of(state, call.now, key);
         if now.is_none() && is_elsewhere(state, key) {
@@ -119,17 +118,17 @@ pub(in crate::node) fn watch<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
                 "WATCH takes keys of this node; one of these may be on another (WHO says where)",
             ));
         }
-        watched.push(Watched { key: key.into(), state: now });
+        states.push(now);
     }
     let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
     let session = conn.session_mut();
     if session.transaction.is_some() {
         return Err(CommandError::Plain("WATCH inside MULTI is not allowed"));
     }
-    if session.watched.len() + watched.len() > WATCHED_KEYS_MAX {
+    if session.watched_keys() + states.len() > WATCHED_KEYS_MAX {
         return Err(CommandError::Sentence(format!("a connection watches at most {WATCHED_KEYS_MAX} keys")));
     }
-    session.watched.extend(watched);
+    session.watched.push(Watched { keys: OwnedArgs::new(call.args), states: states.into() });
     call.reply.status("OK");
     Ok(Effect::Reply)
 }
@@ -146,8 +145,7 @@ pub(in crate::node) fn unwatch<'a>(
     Ok(Effect::Reply)
 }
 
-/// What a write of a key changes.
-fn state_of(state: &mut State, now: Now, key: &[u8]) -> Option<(Version, Option<Expiry>)> {
+fn state_of(state: &mut State, now: Now, key: &[u8]) -> KeyState {
     let hashed = state.keyspace.key(key);
     state.keyspace.peek(now, hashed).map(|item| (item.version, item.expiry))
 }
@@ -161,8 +159,9 @@ fn is_elsewhere(state: &mut State, key: &[u8]) -> bool {
 fn has_changed(state: &mut State, call: &Call<'_>) -> bool {
     let session = state.conns.get_mut(call.conn).and_then(|conn| conn.session.as_mut());
     let watched = session.map_or_else(Vec::new, |session| std::mem::take(&mut session.watched));
-    watched.iter().any(|watched| {
-        let now = state_of(state, call.now, &watched.key);
-        now != watched.state || (now.is_none() && is_elsewhere(state, &watched.key))
+    let keys = watched.iter().flat_map(|watched| watched.keys.args().iter().zip(&watched.states));
+    keys.into_iter().any(|(key, was)| {
+        let now = state_of(state, call.now, key);
+        now != *was || (now.is_none() && is_elsewhere(state, key))
     })
 }

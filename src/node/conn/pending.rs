@@ -12,12 +12,14 @@ use crate::node::conn::measure;
 use crate::node::ids::{ConnKey, PendingKey};
 use crate::node::keyspace::Keyspace;
 use crate::node::lookup::forwarded::Errand;
-use crate::node::lookup::table::{Answer, Found, KeyReply, Part, PendingRequest, Shape, Waiter, Writer};
+use crate::node::lookup::table::{Answer, Found, KeyReply, PendingRequest, Shape, Waiter, Writer};
 use crate::node::schedule::cost_of_bytes;
 use crate::node::state::{State, mark_dirty};
+use crate::wire::args::OwnedArgs;
 use crate::wire::encoder::{Encoder, ReplyHead, ReplyTooLong};
 use crate::wire::field::put_escaped_piece;
 use crate::wire::frame::Wanted;
+use std::iter;
 
 /// Bytes of a reply from which on it is written in pieces, and of a piece.
 const LONG_REPLY_BYTES: usize = 128 * 1024;
@@ -41,26 +43,26 @@ pub(in crate::node) fn begin<'k>(
 ) -> Option<PendingKey> {
     let conn = state.conns.get_mut(conn_key)?;
     let place = is_answered.then(|| conn.replies.hold());
-    let parts: Vec<Part> = keys.map(|key| Part { key: key.into(), answer: Answer::Waiting }).collect();
-    let bytes = parts.iter().map(|part| part.key.len()).sum::<usize>();
-    let waiting = parts.len();
+    let keys = OwnedArgs::of(keys);
+    let waiting = keys.args().len();
     conn.lookups += waiting;
-    conn.pending_bytes += bytes + waiting * Part::BYTES;
     state.stats.gets += if form.wanted == Wanted::Value { waiting as u64 } else { 0 };
     let request = PendingRequest {
         conn: conn_key,
         place,
         head,
         form,
-        parts,
+        reply_bytes: keys.bytes(),
+        keys,
+        answers: iter::repeat_with(|| Answer::Waiting).take(waiting).collect(),
         waiting,
-        bytes,
-        reply_bytes: bytes,
+        bytes: 0,
         is_too_long: false,
         is_barrier: false,
         transaction: None,
         writer: None,
     };
+    conn.pending_bytes += request.memory_bytes();
     Some(state.mesh.lookups.pending.insert(request))
 }
 
@@ -127,11 +129,11 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
         && let Some(place) = request.place
     {
         let mut reply = Encoder::resume(pool.take(), &request.head);
-        request.form.begin(&mut reply, request.parts.len());
+        request.form.begin(&mut reply, request.answers.len());
         reply.leave_gaps();
         request.writer = Some(Writer { reply, next: 0, quoted: SharedBytes::default() });
-        if let Some(part) = request.parts.first() {
-            measure::looked_up(conn, &config.limits, now, place, &part.key);
+        if let Some(key) = request.keys.args().get(0) {
+            measure::looked_up(conn, &config.limits, now, place, key);
         }
         conn.replies.write_later(now.mono, place, key);
         mark_dirty(state, conn_key);
@@ -146,8 +148,8 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
         stats.request_errors += 1;
         put_failure(&request, &mut reply);
     } else if !request.is_too_long {
-        request.form.begin(&mut reply, request.parts.len());
-        let found = request.parts.iter().filter(|part| write_part(&request, part, keyspace, now, &mut reply));
+        request.form.begin(&mut reply, request.answers.len());
+        let found = request.parts().filter(|part| write_part(&request, *part, keyspace, now, &mut reply));
         let count = found.count();
         if request.form.shape == Shape::Count {
             reply.count(count);
@@ -155,13 +157,13 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
     }
     if request.is_too_long || reply.len() > limit_bytes as usize {
         stats.request_errors += 1;
-        reply.error("ERR", ReplyTooLong { limit_bytes, keys: request.parts.len() });
+        reply.error("ERR", ReplyTooLong { limit_bytes, keys: request.answers.len() });
     }
     let text = reply.end();
     *budget = budget.saturating_sub(text.len());
     if let Some(place) = request.place {
-        if let Some(part) = request.parts.first() {
-            measure::looked_up(conn, &config.limits, now, place, &part.key);
+        if let Some(key) = request.keys.args().get(0) {
+            measure::looked_up(conn, &config.limits, now, place, key);
         }
         conn.fill(now.mono, place, &text, pool);
     }
@@ -172,15 +174,15 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
 
 /// Writes the error about the first key of a request for which it failed. Of several keys the others may be changed.
 fn put_failure(request: &PendingRequest, reply: &mut Encoder) {
-    let (failed, all) = (request.failures(), request.parts.len());
-    for part in &request.parts {
-        match &part.answer {
+    let (failed, all) = (request.failures(), request.answers.len());
+    for (key, answer) in request.parts() {
+        match answer {
             Answer::Failed(failure) if all > 1 => {
-                let about = failure.about(&part.key);
+                let about = failure.about(key);
                 return reply
                     .error(failure.code(), format_args!("for {failed} of {all} keys, the first: {about}"));
             }
-            Answer::Failed(failure) => return reply.error(failure.code(), failure.about(&part.key)),
+            Answer::Failed(failure) => return reply.error(failure.code(), failure.about(key)),
             Answer::Error(error) => return reply.append_error(error),
             Answer::Reply(_) | Answer::Found { .. } | Answer::Here | Answer::Missing | Answer::Waiting => {}
         }
@@ -220,7 +222,7 @@ pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKe
         conn.outbound.push_piece(piece, pool);
         writer.quoted = writer.quoted.slice(written..usize::MAX);
     }
-    let is_complete = writer.quoted.is_empty() && writer.next == request.parts.len();
+    let is_complete = writer.quoted.is_empty() && writer.next == request.answers.len();
     if !is_complete {
         if writer.quoted.is_empty() {
             conn.outbound.push_piece(writer.reply.take_written(Vec::new()), pool);
@@ -251,14 +253,14 @@ fn write_parts(
 ) {
     let Writer { reply, next, quoted } = writer;
     let mut shared_bytes = 0;
-    while let Some(part) = request.parts.get(*next)
+    while let Some((key, answer)) = request.part(*next)
         && reply.len() + shared_bytes < PIECE_BYTES
     {
-        write_part(request, part, keyspace, now, reply);
+        write_part(request, (key, answer), keyspace, now, reply);
         *next += 1;
         let Some(gap) = reply.take_gap() else { continue };
-        let value = match &part.answer {
-            Answer::Here => keyspace.share(now, keyspace.key(&part.key)).unwrap_or_default(),
+        let value = match answer {
+            Answer::Here => keyspace.share(now, keyspace.key(key)).unwrap_or_default(),
             Answer::Found { value, .. } => value.clone(),
             Answer::Missing | Answer::Waiting | Answer::Reply(_) | Answer::Error(_) | Answer::Failed(_) => {
                 SharedBytes::default()
@@ -282,15 +284,15 @@ fn write_parts(
 /// Writes what was found of one key and has not expired since; whether there is something.
 fn write_part(
     request: &PendingRequest,
-    part: &Part,
+    (key, answer): (&[u8], &Answer),
     keyspace: &mut Keyspace,
     now: Now,
     reply: &mut Encoder,
 ) -> bool {
-    let found = match &part.answer {
+    let found = match answer {
         Answer::Here => {
-            let key = keyspace.key(&part.key);
-            keyspace.get(now, key).map(|item| Found::of(&item))
+            let hashed = keyspace.key(key);
+            keyspace.get(now, hashed).map(|item| Found::of(&item))
         }
         Answer::Found { until: Some(until), .. } if until.has_come(now.mono) => None,
         Answer::Found { value, until } => Some(Found { value: value.as_slice(), until: *until }),
@@ -300,6 +302,6 @@ fn write_part(
         }
         Answer::Missing | Answer::Waiting | Answer::Error(_) | Answer::Failed(_) => None,
     };
-    request.form.put(reply, now, &part.key, found);
+    request.form.put(reply, now, key, found);
     found.is_some()
 }

@@ -15,7 +15,7 @@ pub(in crate::node) struct Session {
     pub(in crate::node) library: [Box<[u8]>; 2],
     /// Between MULTI and EXEC.
     pub(in crate::node) transaction: Option<Transaction>,
-    /// Keys whose change ends the next transaction.
+    /// Keys whose change ends the next transaction, by the WATCH that named them.
     pub(in crate::node) watched: Vec<Watched>,
     pub(in crate::node) answers: Answers,
     /// Wrong passwords so far.
@@ -39,11 +39,14 @@ pub(in crate::node) struct Transaction {
     pub(in crate::node) is_broken: bool,
 }
 
-/// A key as it was when WATCH named it; `state` is `None` where there was no such key.
+/// What a write of a key changes; `None` where there is no such key.
+pub(in crate::node) type KeyState = Option<(Version, Option<Expiry>)>;
+
+/// The keys of one WATCH, each as it was.
 #[derive(Debug)]
 pub(in crate::node) struct Watched {
-    pub(in crate::node) key: Box<[u8]>,
-    pub(in crate::node) state: Option<(Version, Option<Expiry>)>,
+    pub(in crate::node) keys: OwnedArgs,
+    pub(in crate::node) states: Box<[KeyState]>,
 }
 
 /// Whether requests are answered, by CLIENT REPLY.
@@ -70,11 +73,16 @@ impl Session {
         self.transaction.is_some() || self.answers != Answers::All
     }
 
+    /// Keys that are watched.
+    pub(in crate::node) fn watched_keys(&self) -> usize {
+        self.watched.iter().map(|watched| watched.states.len()).sum()
+    }
+
     /// Bytes of memory.
     pub(in crate::node) fn held(&self) -> usize {
         let names = self.name.len() + self.library.iter().map(|text| text.len()).sum::<usize>();
         let transaction = self.transaction.as_ref().map_or(0, |transaction| transaction.bytes);
-        let watched = self.watched.iter().map(|watched| size_of::<Watched>() + watched.key.len());
+        let watched = self.watched.iter().map(|watched| watched.keys.held() + size_of_val(&*watched.states));
         size_of::<Self>() + names + transaction + watched.sum::<usize>()
     }
 }

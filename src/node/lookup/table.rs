@@ -267,17 +267,8 @@ pub(in crate::node) enum Answer {
     Failed(Failure),
 }
 
-/// One key of a pending request.
-#[derive(Debug)]
-pub(in crate::node) struct Part {
-    pub(in crate::node) key: Box<[u8]>,
-    pub(in crate::node) answer: Answer,
-}
-
-impl Part {
-    /// Bytes of memory of a part, apart from its key and value.
-    pub(in crate::node) const BYTES: usize = size_of::<Self>() + size_of::<Waiter>();
-}
+/// Bytes of memory of the answer to a key, apart from its value.
+const BYTES_PER_ANSWER: usize = size_of::<Answer>() + size_of::<Waiter>();
 
 /// A long reply that is being written.
 #[derive(Debug)]
@@ -298,10 +289,12 @@ pub(in crate::node) struct PendingRequest {
     pub(in crate::node) place: Option<Place>,
     pub(in crate::node) head: ReplyHead,
     pub(in crate::node) form: KeyReply,
-    pub(in crate::node) parts: Vec<Part>,
-    /// Parts that wait.
+    pub(in crate::node) keys: OwnedArgs,
+    /// Of each key.
+    pub(in crate::node) answers: Vec<Answer>,
+    /// Answers that are not known yet.
     pub(in crate::node) waiting: usize,
-    /// Bytes of keys and values held in `parts`.
+    /// Bytes of values held in `answers`.
     pub(in crate::node) bytes: usize,
     /// Bytes of keys and values of the reply, as far as they are known.
     pub(in crate::node) reply_bytes: usize,
@@ -318,13 +311,22 @@ pub(in crate::node) struct PendingRequest {
 impl PendingRequest {
     /// Bytes of memory that it is accounted with.
     pub(in crate::node) fn memory_bytes(&self) -> usize {
-        self.bytes + self.parts.len() * Part::BYTES
+        self.bytes + self.keys.held() + self.answers.len() * BYTES_PER_ANSWER
+    }
+
+    /// Each key with its answer.
+    pub(in crate::node) fn parts(&self) -> impl Iterator<Item = (&[u8], &Answer)> {
+        self.keys.args().iter().zip(&self.answers)
+    }
+
+    /// One of them.
+    pub(in crate::node) fn part(&self, number: usize) -> Option<(&[u8], &Answer)> {
+        self.keys.args().get(number).zip(self.answers.get(number))
     }
 
     /// Keys for which it failed.
     pub(in crate::node) fn failures(&self) -> usize {
-        let failed = |part: &&Part| matches!(part.answer, Answer::Error(_) | Answer::Failed(_));
-        self.parts.iter().filter(failed).count()
+        self.answers.iter().filter(|answer| matches!(answer, Answer::Error(_) | Answer::Failed(_))).count()
     }
 
     /// Whether values are kept for its reply.
@@ -352,12 +354,12 @@ impl PendingRequest {
             Answer::Reply(bytes) | Answer::Error(bytes) => self.bytes += bytes.len(),
             Answer::Waiting | Answer::Missing | Answer::Here | Answer::Failed(_) => {}
         }
-        let Some(part) = self.parts.get_mut(part) else { return };
-        part.answer = answer;
+        let Some(held) = self.answers.get_mut(part) else { return };
+        *held = answer;
         if self.reply_bytes > bytes_max && !self.is_too_long {
             self.is_too_long = true;
-            for part in &mut self.parts {
-                if let Answer::Found { value, .. } = &mut part.answer {
+            for answer in &mut self.answers {
+                if let Answer::Found { value, .. } = answer {
                     self.bytes -= std::mem::take(value).len();
                 }
             }
@@ -613,24 +615,26 @@ impl Lookups {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, KeyReply, Part, PendingRequest, Shape};
+    use super::{Answer, KeyReply, PendingRequest, Shape};
     use crate::base::shared_bytes::SharedBytes;
     use crate::base::slots::Slots;
     use crate::node::conn::replies::Replies;
+    use crate::wire::args::OwnedArgs;
     use crate::wire::encoder::{Encoder, Protocol};
     use crate::wire::frame::Wanted;
     use std::rc::Rc;
 
     #[test]
     fn values_that_are_too_long_together_are_kept_no_longer_and_those_behind_them_not_at_all() {
-        let parts = (0..4).map(|_| Part { key: Box::default(), answer: Answer::Waiting }).collect();
+        let answers = (0..4).map(|_| Answer::Waiting).collect();
         let (conn, place) = (Slots::new().insert(()), Some(Replies::default().hold()));
         let mut ask = PendingRequest {
             conn,
             place,
             head: Encoder::begin(Vec::new(), Protocol::Lines, b"", "GOT").head(),
             form: KeyReply { wanted: Wanted::Value, shape: Shape::One, range: None, write: |_, _, _, _| {} },
-            parts,
+            keys: OwnedArgs::of(std::iter::empty()),
+            answers,
             waiting: 4,
             bytes: 3,
             is_too_long: false,

@@ -1,0 +1,53 @@
+//! Bytes that are kept for a while, of a request that waits: many of them lie in a map of their own, since the allocator
+//! of the process returns only the end of its heap to the system.
+
+use super::memory;
+use memmap2::MmapMut;
+
+/// Bytes above which they get a map of their own.
+const SMALL_MAX: usize = 16 * 1024;
+
+/// Bytes of a page of the system: what a map holds is counted in these.
+const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
+
+/// Bytes; see the module.
+#[derive(Debug)]
+pub struct KeptBytes(Memory);
+
+#[derive(Debug)]
+enum Memory {
+    Small(Box<[u8]>),
+    Mapped { map: MmapMut, len: usize },
+}
+
+impl KeptBytes {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        match &self.0 {
+            Memory::Small(bytes) => bytes,
+            Memory::Mapped { map, len } => &map[..*len],
+        }
+    }
+
+    /// Bytes of memory.
+    pub fn held(&self) -> usize {
+        match &self.0 {
+            Memory::Small(bytes) => bytes.len(),
+            Memory::Mapped { len, .. } => len.next_multiple_of(SYSTEM_PAGE_BYTES),
+        }
+    }
+}
+
+impl From<Vec<u8>> for KeptBytes {
+    /// They stay where they are if the system has no memory for a map.
+    fn from(bytes: Vec<u8>) -> Self {
+        let map = if bytes.len() > SMALL_MAX { memory::map(bytes.len()) } else { None };
+        Self(match map {
+            Some(mut map) => {
+                map[..bytes.len()].copy_from_slice(&bytes);
+                Memory::Mapped { map, len: bytes.len() }
+            }
+            None => Memory::Small(bytes.into()),
+        })
+    }
+}
