@@ -497,6 +497,19 @@ fn shift_once(options: &Options, round: u32, rounds: u32, long: &mut HashMap<u64
                 longest.as_micros(),
                 own.as_micros(),
             );
+            let memory = store.memory();
+            let free: u64 = store.classes().map(|class| class.held - class.live).sum();
+            let share = |bytes: u64| bytes as f64 / limit as f64;
+            println!(
+                "    of the limit: pages {:.3}, large objects {:.3}, free of both {:.3}, index {:.3} with {:.3} of entries, \
+                 queues {:.3}",
+                share(memory.pages),
+                share(memory.large_objects),
+                share(free),
+                share(memory.index),
+                share(6 * store.len() as u64),
+                share(memory.queues),
+            );
         }
     }
     if round == rounds {

@@ -65,7 +65,14 @@ impl Server {
     /// Starts a memcached with room for whatever is measured, and waits until it listens.
     #[allow(dead_code, reason = "not every bench compares")]
     pub(crate) fn memcached(program: &str, core: Option<u32>) -> Result<Self, String> {
-        Self::peer(program, core, &["-u", "nobody", "-t", "1", "-m", "16384", "-l", "127.0.0.1", "-p"])
+        Self::memcached_with(program, core, 16_384)
+    }
+
+    /// The same with so many MiB.
+    #[allow(dead_code, reason = "not every bench compares")]
+    pub(crate) fn memcached_with(program: &str, core: Option<u32>, mebibytes: u64) -> Result<Self, String> {
+        let memory = mebibytes.to_string();
+        Self::peer(program, core, &["-u", "nobody", "-t", "1", "-m", &memory, "-l", "127.0.0.1", "-p"])
     }
 
     /// Starts a program whose last argument is the port to listen on.
