@@ -53,6 +53,7 @@ impl World {
             self.run_until(self.net.now + 250 * MS);
         }
         self.find_all();
+        self.find_appended();
         self.find_none();
         self.find_lives();
         self.rest();

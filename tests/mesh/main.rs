@@ -18,6 +18,7 @@
 
 mod agenda;
 mod alone;
+mod appended;
 mod boundary;
 mod client;
 mod faults;

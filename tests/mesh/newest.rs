@@ -53,6 +53,11 @@ impl NewestVersions {
         }
     }
 
+    /// A node was given a command that may delete a key or give it a TTL, wherever it is.
+    pub fn note_command(&mut self, key: u32, at: u64) {
+        self.changed.insert(key, at);
+    }
+
     /// Whether this version of a key was deleted, for all who request it at `given`, `lag` after the answer or later.
     pub fn was_deleted(&self, key: u32, version: u64, given: u64, lag: u64) -> bool {
         self.deleted.get(&key).is_some_and(|(deleted, at)| version <= *deleted && at + lag < given)
@@ -64,7 +69,7 @@ impl World {
     pub fn note_change(&mut self, host: usize, verb: Verb, key: u32) -> Option<u64> {
         let at = self.net.now;
         if !matches!(verb, Verb::Set | Verb::SetEx) {
-            self.newest.changed.insert(key, at);
+            self.newest.note_command(key, at);
             return None;
         }
         let node = self.hosts[host].node.as_ref()?;
@@ -95,7 +100,7 @@ impl World {
     }
 
     /// Whether all nodes can be linked to all others, and no clock was further off than nodes accept.
-    fn is_everybody_linked(&self) -> bool {
+    pub fn is_everybody_linked(&self) -> bool {
         self.plan.active_peers as usize >= self.members - 1 && !self.oracle.has_wrong_clocks
     }
 

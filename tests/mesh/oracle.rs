@@ -406,7 +406,7 @@ impl Oracle {
                     }
                 }
             }
-            Verb::Get | Verb::Ttl | Verb::Who => {}
+            Verb::Get | Verb::Ttl | Verb::Who | Verb::Append => {}
         }
         if is_contended {
             self.contended(host, item, now.nanos);
@@ -490,7 +490,7 @@ impl Oracle {
                 }
                 self.perhaps_elsewhere(item.key, deadline);
             }
-            Verb::Del | Verb::Get | Verb::Ttl | Verb::Who => {}
+            Verb::Del | Verb::Get | Verb::Ttl | Verb::Who | Verb::Append => {}
         }
     }
 

@@ -157,12 +157,13 @@ impl World {
             Verb::Expire => b"EXPIRE",
             Verb::Ttl => b"TTL",
             Verb::Who => b"WHO",
+            Verb::Append => b"APPEND",
         };
         text.extend(word);
         for (at, item) in items.iter().enumerate() {
             text.push(if at == 0 { b' ' } else { b',' });
             text.extend(key_shown(item.key));
-            if matches!(verb, Verb::Set | Verb::SetEx) {
+            if matches!(verb, Verb::Set | Verb::SetEx | Verb::Append) {
                 text.push(b':');
                 text.extend(self.oracle.text(item.value));
             }
@@ -178,6 +179,10 @@ impl World {
         if rng.one_in(style.others) {
             let others = [What::Peers, What::Stats, What::Mesh, What::Filter, What::Ping];
             return others[usize::try_from(rng.below(5)).unwrap()].clone();
+        }
+        // Byte by byte, values that grow take too long.
+        if !self.plan.is_fine && rng.one_in(16) {
+            return self.compose_append(host);
         }
         let verb = if !rng.one_in(style.reads) {
             [Verb::Get, Verb::Get, Verb::Get, Verb::Get, Verb::Get, Verb::Ttl, Verb::Who]

@@ -18,6 +18,7 @@ pub enum Verb {
     Expire,
     Ttl,
     Who,
+    Append,
 }
 
 impl Verb {
@@ -31,6 +32,7 @@ impl Verb {
             Self::Expire => "EXPIRES",
             Self::Ttl => "LASTS",
             Self::Who => "HELD",
+            Self::Append => "APPENDED",
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a node may reply to a request, and when a request counts as carried out.
 
+use super::appended;
 use super::boundary;
 use super::host::{Host, Kind};
 use super::hostile_peer::forged_value;
@@ -61,6 +62,7 @@ impl World {
             for item in items {
                 let deadline = self.deadline(host, *verb, item);
                 self.oracle.unsettle(host, *verb, item, now, deadline);
+                self.newest.note_command(item.key, now.nanos);
                 if *verb == Verb::Expire {
                     // For one of several keys it is carried out at once, though the reply waits for others.
                     self.oracle.perhaps_elsewhere(item.key, deadline);
@@ -114,7 +116,7 @@ impl World {
                         }
                     }
                 }
-                Verb::Get | Verb::Ttl | Verb::Who if request.expected.is_empty() => {
+                Verb::Get | Verb::Ttl | Verb::Who | Verb::Append if request.expected.is_empty() => {
                     for item in items {
                         let mut expected = self.expect(host, item, given);
                         if given != now {
@@ -124,7 +126,7 @@ impl World {
                     }
                     request.linked = self.linked_for(host, &request);
                 }
-                Verb::Get | Verb::Ttl | Verb::Who => {}
+                Verb::Get | Verb::Ttl | Verb::Who | Verb::Append => {}
             }
         }
         if matches!(request.what, What::Peers) && request.is_prompt {
@@ -263,6 +265,7 @@ impl World {
             return Err("another word".to_owned());
         }
         self.note_deletions(host, request);
+        self.note_appended(request);
         match &request.what {
             What::Keys(verb, items) => self.check_keys(host, request, *verb, items, fields),
             What::Peers => self.check_peer_list(host, request, fields),
@@ -289,7 +292,9 @@ impl World {
         // While links are down, nodes that may hold a key cannot be reached.
         let is_cut = match request.what {
             What::Keys(Verb::Del, _) => has("is deleted on all other nodes, but may be on"),
-            What::Keys(Verb::Expire, _) => has("nothing was done: ") || has("outcome unknown: "),
+            What::Keys(Verb::Expire | Verb::Append, _) => {
+                has("nothing was done: ") || has("outcome unknown: ")
+            }
             What::Keys(..)
             | What::Peers
             | What::Stats
@@ -316,6 +321,7 @@ impl World {
         }
         let past = self.net.now.saturating_sub(GONE_WITHIN);
         let (least, most) = self.oracle.count(host, past, self.net.now);
+        let most = most + appended::KEYS;
         let keys = usize::try_from(number("keys")?).unwrap();
         let is_right = (least..=most).contains(&keys);
         if is_right { Ok(()) } else { Err(format!("it has {least} to {most} keys")) }
@@ -407,6 +413,9 @@ impl World {
         expected: Expected,
         shown: Option<&[u8]>,
     ) -> Result<(), String> {
+        if verb == Verb::Get && appended::is_appended(item.key) {
+            return self.check_appended(request, item.key, shown);
+        }
         if verb == Verb::Get
             && let Some(value) = shown.and_then(|shown| self.oracle.value_of(shown))
         {
@@ -416,6 +425,10 @@ impl World {
             demand(!was_deleted || !self.is_strict, "it was deleted everywhere")?;
         }
         match (verb, expected.local, shown) {
+            (Verb::Append, _, shown) => {
+                let length = shown.and_then(|shown| std::str::from_utf8(shown).ok()?.parse::<usize>().ok());
+                demand(length.is_some(), "no length")
+            }
             (Verb::Set | Verb::SetEx, _, shown) => {
                 let mut text = self.oracle.text(item.value);
                 if verb == Verb::SetEx {

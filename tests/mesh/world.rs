@@ -2,6 +2,7 @@
 
 use super::agenda::Agenda;
 use super::alone::Alone;
+use super::appended::Appended;
 use super::client::{Client, Habit};
 use super::faults::Undo;
 use super::host::{Host, Kind, State};
@@ -49,6 +50,7 @@ pub struct World {
     pub clients: Vec<Client>,
     pub oracle: Oracle,
     pub newest: NewestVersions,
+    pub appended: Appended,
     pub trace: Trace,
     pub rng: Rng,
     /// The number of the last call to any node.
@@ -115,6 +117,7 @@ impl World {
             clients: Vec::new(),
             oracle: Oracle::new(plan.hosts()),
             newest: NewestVersions::default(),
+            appended: Appended::default(),
             trace: Trace::new(is_traced),
             moment: 0,
             ops_left: match style.items {

@@ -186,6 +186,10 @@ fn piece(now_ms: u64, verb: Verb, arg: &Arg, state: Option<&Entry>) -> Option<Ve
         Verb::Del | Verb::Expire => {
             state?;
         }
+        Verb::Append => {
+            let before = state.map_or(0, |entry| entry.value.len());
+            add((before + arg.value.len()).to_string().as_bytes());
+        }
     }
     if matches!(verb, Verb::SetEx | Verb::Expire) {
         add(arg.seconds.to_string().as_bytes());
@@ -202,5 +206,10 @@ fn after(now_ms: u64, verb: Verb, arg: &Arg, state: Option<Entry>) -> Option<Ent
         Verb::SetEx => Some(Entry { value: arg.value.clone(), deadline_ms }),
         Verb::Del => None,
         Verb::Expire => state.map(|entry| Entry { deadline_ms, ..entry }),
+        Verb::Append => {
+            let mut entry = state.unwrap_or(Entry { value: Vec::new(), deadline_ms: None });
+            entry.value.extend_from_slice(&arg.value);
+            Some(entry)
+        }
     }
 }
