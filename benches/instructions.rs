@@ -81,7 +81,7 @@ fn instructions(name: &str, protocol: &str, pipeline: usize, batches: usize) -> 
 
 /// Has a node with [`KEYS`] keys of 64 bytes carry out batches of requests. Returns their number.
 fn run(name: &str, protocol: &str, pipeline: usize, batches: usize) -> usize {
-    let now = Now { mono: Instant::from_millis(1_000), wall_ms: 1_700_000_000_000 };
+    let now = Now { mono: Instant::from_millis(1_000), wall_nanos: 1_700_000_000_000_000_000 };
     let mut config = Config::default();
     if protocol == "evicting" {
         config.limits.memory_max = 2 << 20;

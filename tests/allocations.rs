@@ -41,7 +41,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const KEYS: usize = 100;
-const NOW: Now = Now { mono: Instant::from_millis(1_000), wall_ms: 1_700_000_000_000 };
+const NOW: Now = Now { mono: Instant::from_millis(1_000), wall_nanos: 1_700_000_000_000_000_000 };
 
 /// What the shell does for some input of a client.
 fn serve(node: &mut Node, client: ConnKey, input: &str) {

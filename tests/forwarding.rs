@@ -11,6 +11,7 @@ use olivia::base::rng::Rng;
 use olivia::config::Config;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 const NODES: usize = 3;
 const CLIENTS: usize = 9;
@@ -190,4 +191,24 @@ fn every_increment_counts_once_and_every_lock_has_one_winner_whatever_order_fram
         }
     }
     assert!(unknown > 4 && refused > 100, "{unknown} unknown, {refused} refused");
+}
+
+/// A client that spreads its requests over the nodes deletes through one and writes through the other, within a
+/// millisecond, as its requests follow each other.
+#[test]
+fn value_set_right_after_a_delete_on_a_busier_node_stays() {
+    let mut world = World::new(77);
+    let ask = |world: &mut World, node: usize, line: &str| {
+        let (_, client) = world.clients[node];
+        world.mesh.nodes[node].send(client, line);
+        world.mesh.pass(Duration::from_micros(20));
+        world.mesh.nodes[node].take(client)
+    };
+    for (busy, other) in [(0, 1), (1, 0), (2, 1)] {
+        (0..50).for_each(|_| drop(ask(&mut world, busy, "SET x:1\n")));
+        assert!(ask(&mut world, busy, "DEL k\n").starts_with(":DELETED"));
+        assert_eq!(ask(&mut world, other, "SET k:7\n"), ":SAT k:7\n");
+        world.mesh.pass(ms(200));
+        assert!((0..NODES).all(|node| world.read(node, "k") == Some(7)), "DEL at {busy}, SET at {other}");
+    }
 }

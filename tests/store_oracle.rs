@@ -117,7 +117,7 @@ impl Game {
     /// Seconds or milliseconds from now, now and then a moment beyond what timers reach.
     fn expiry(&mut self) -> Expiry {
         if self.rng.one_in(500) {
-            let now = Now { mono: self.now, wall_ms: self.now.millis() };
+            let now = Now { mono: self.now, wall_nanos: self.now.nanos() };
             return Expiry::at(now, Expiry::UNIX_MS_MAX - self.rng.below(1_000)).unwrap();
         }
         let span = 1 << self.rng.below(18);

@@ -57,6 +57,14 @@ impl Instant {
 pub struct Now {
     /// Never decreases; timers and expiries use it.
     pub mono: Instant,
-    /// Milliseconds since 1970 by the system clock, which may jump either way. For versions and absolute expiries.
-    pub wall_ms: u64,
+    /// Nanoseconds since 1970 by the system clock, which may jump either way. For versions and absolute expiries. While
+    /// it does not jump, its milliseconds begin with those of `mono`. Covers the time until 2554.
+    pub wall_nanos: u64,
+}
+
+impl Now {
+    /// Whole milliseconds since 1970, rounded down.
+    pub const fn wall_ms(self) -> u64 {
+        self.wall_nanos / 1_000_000
+    }
 }

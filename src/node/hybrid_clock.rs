@@ -3,8 +3,9 @@
 use crate::base::time::Now;
 use crate::store::Version;
 
-/// Bits of a version that count within a millisecond; the 44 above them are milliseconds since 1970.
-const COUNTER_BITS: u32 = 20;
+/// Each unit of it is about a nanosecond. With milliseconds alone, of two writes that follow each other on two nodes
+/// within one, the counters would decide.
+const FRACTION_BITS: u32 = Version::FRACTION_BITS;
 
 /// How far above our wall clock, in milliseconds, the clocks of peers are adopted and versions are obeyed.
 const BOUND_MS: u64 = 1_000;
@@ -16,22 +17,27 @@ pub(in crate::node) struct HybridClock {
     last: u64,
 }
 
+/// The wall clock in the units of versions.
+const fn wall(now: Now) -> u64 {
+    (now.wall_ms() << FRACTION_BITS) | (((now.wall_nanos % 1_000_000) << FRACTION_BITS) / 1_000_000)
+}
+
 /// The version that a bounded clock may not pass.
 const fn bound(now: Now) -> u64 {
-    now.wall_ms.saturating_add(BOUND_MS) << COUNTER_BITS
+    HybridClock::after(wall(now), BOUND_MS)
 }
 
 impl HybridClock {
     /// The version of the next write. Strictly rising, also while the wall clock stands still or falls.
     #[inline]
     pub(in crate::node) fn stamp(&mut self, now: Now) -> Version {
-        self.last = (self.last + 1).max(now.wall_ms << COUNTER_BITS);
+        self.last = (self.last + 1).max(wall(now));
         Version(self.last)
     }
 
     /// The reading that frames carry: at least the last version, and at least the wall clock.
     pub(in crate::node) fn reading(&self, now: Now) -> u64 {
-        self.last.max(now.wall_ms << COUNTER_BITS)
+        self.last.max(wall(now))
     }
 
     /// Adopts the clock of a peer, as far as it is within the bound.
@@ -42,7 +48,7 @@ impl HybridClock {
 
     /// A clock so many milliseconds later.
     pub(in crate::node) const fn after(clock: u64, millis: u64) -> u64 {
-        clock.saturating_add(millis << COUNTER_BITS)
+        clock.saturating_add(millis << FRACTION_BITS)
     }
 
     /// Whether a version may be obeyed: one beyond the bound could not be overwritten here before our wall clock
@@ -53,34 +59,43 @@ impl HybridClock {
 
     /// Milliseconds by which the clock is above the wall clock beyond the bound: the wall clock was set back.
     pub(in crate::node) fn ahead_ms(&self, now: Now) -> u64 {
-        (self.last >> COUNTER_BITS).saturating_sub(now.wall_ms.saturating_add(BOUND_MS))
+        (self.last >> FRACTION_BITS).saturating_sub(now.wall_ms().saturating_add(BOUND_MS))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{COUNTER_BITS, HybridClock};
+    use super::{FRACTION_BITS, HybridClock};
     use crate::base::time::{Instant, Now};
 
     #[test]
     fn versions_rise_when_the_wall_clock_falls() {
-        let at = |wall_ms| Now { mono: Instant::ZERO, wall_ms };
+        let at = |wall_ms: u64| Now { mono: Instant::ZERO, wall_nanos: wall_ms * 1_000_000 };
         let mut clock = HybridClock::default();
         let seen: Vec<_> = [5, 5, 3, 6, 0].map(at).map(|now| clock.stamp(now)).to_vec();
         assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
-        assert_eq!(seen[3].0 >> COUNTER_BITS, 6);
+        assert_eq!(seen[3].0 >> FRACTION_BITS, 6);
+    }
+
+    #[test]
+    fn write_that_follows_another_on_a_busier_node_is_newer() {
+        let at = |wall_nanos| Now { mono: Instant::ZERO, wall_nanos };
+        let (mut busy, mut calm) = (HybridClock::default(), HybridClock::default());
+        let earlier = (0..50).map(|_| busy.stamp(at(7_000_100))).last().unwrap();
+        assert!(calm.stamp(at(7_000_200)) > earlier);
+        assert_eq!(calm.stamp(at(7_999_999)).0 >> FRACTION_BITS, 7);
     }
 
     #[test]
     fn clock_of_a_peer_is_adopted_up_to_a_second_above_the_wall_clock() {
-        let at = |wall_ms| Now { mono: Instant::ZERO, wall_ms };
+        let at = |wall_ms: u64| Now { mono: Instant::ZERO, wall_nanos: wall_ms * 1_000_000 };
         let mut clock = HybridClock::default();
-        clock.adopt(at(5_000), (5_900 << COUNTER_BITS) + 7);
-        assert_eq!(clock.stamp(at(5_000)).0, (5_900 << COUNTER_BITS) + 8);
+        clock.adopt(at(5_000), (5_900 << FRACTION_BITS) + 7);
+        assert_eq!(clock.stamp(at(5_000)).0, (5_900 << FRACTION_BITS) + 8);
         clock.adopt(at(5_000), u64::MAX);
-        assert_eq!(clock.reading(at(5_000)), 6_000 << COUNTER_BITS);
-        assert!(HybridClock::is_within_bound(at(5_000), 6_000 << COUNTER_BITS));
-        assert!(!HybridClock::is_within_bound(at(5_000), (6_000 << COUNTER_BITS) + 1));
+        assert_eq!(clock.reading(at(5_000)), 6_000 << FRACTION_BITS);
+        assert!(HybridClock::is_within_bound(at(5_000), 6_000 << FRACTION_BITS));
+        assert!(!HybridClock::is_within_bound(at(5_000), (6_000 << FRACTION_BITS) + 1));
         assert_eq!((clock.ahead_ms(at(5_000)), clock.ahead_ms(at(4_000))), (0, 1_000));
     }
 }

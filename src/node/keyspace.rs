@@ -75,7 +75,7 @@ impl Keyspace {
     /// No keys. Keys are hashed with `secret`; items, index, timers and own filter take at most `memory_max`
     /// bytes (0: no limit).
     pub(in crate::node) fn new(now: Now, secret: HashSecret, limits: &Limits) -> Self {
-        let own_filter = OwnFilter::new(now.wall_ms);
+        let own_filter = OwnFilter::new(now.wall_ms());
         let mut store = Store::new(secret, limits.memory_max);
         store.set_eviction(eviction(limits));
         store.reserve(own_filter.filter().bytes());

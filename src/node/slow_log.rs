@@ -84,7 +84,7 @@ impl SlowLog {
     /// Adds an iteration of the event loop, if it took long.
     pub(in crate::node) fn add_iteration(&mut self, limits: &Limits, now: Now, took: Duration) {
         if is_slow(limits, nanos(took)) {
-            self.events[1].add(now.wall_ms, took);
+            self.events[1].add(now.wall_ms(), took);
         }
     }
 

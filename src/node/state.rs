@@ -272,7 +272,7 @@ mod tests {
     fn flood_of_log_lines_is_cut_and_counted() {
         let mut gate = LogGate::default();
         let mut stats = Stats::default();
-        let at = |ms| Now { mono: Instant::from_millis(ms), wall_ms: 0 };
+        let at = |ms| Now { mono: Instant::from_millis(ms), wall_nanos: 0 };
         let passed = (0..100).filter(|_| gate.allows(at(5), &mut stats)).count();
         assert_eq!(passed, 10);
         assert_eq!(stats.log_lines_dropped, 90);

@@ -11,17 +11,24 @@ const MONOTONIC: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const MONOTONIC: ClockId = ClockId::Monotonic;
 
+/// How far the two clocks may come apart before the wall clock counts as having jumped: what may pass between reading
+/// one and the other.
+const JUMP_NANOS: u64 = 1_000_000;
+
 /// The monotonic time since it was made, and the wall clock.
 #[derive(Debug)]
 pub(super) struct Clock {
     origin: Duration,
-    /// The wall clock at the origin, in milliseconds since 1970, as it was last seen.
-    wall_origin_ms: Cell<u64>,
+    /// The wall clock at the origin, in nanoseconds since 1970, as it was last seen: whole milliseconds.
+    wall_origin: Cell<u64>,
 }
 
 impl Clock {
     pub(super) fn new() -> Self {
-        Self { origin: since_boot(), wall_origin_ms: Cell::new(0) }
+        let (since_boot, wall) = (since_boot(), since_1970());
+        let fraction = wall % 1_000_000;
+        let origin = since_boot.saturating_sub(Duration::from_nanos(fraction));
+        Self { origin, wall_origin: Cell::new(wall - fraction) }
     }
 
     /// The monotonic time.
@@ -29,17 +36,24 @@ impl Clock {
         Instant::ZERO.after(since_boot().saturating_sub(self.origin))
     }
 
-    /// Both clocks. A wall clock before 1970 counts as 1970. The two advance by whole milliseconds together while the
-    /// wall clock does not jump: an expiry that was set by one reads back by the other as it was.
+    /// Both clocks. A wall clock before 1970 counts as 1970. The two advance together while the wall clock does not
+    /// jump, and a jump is rounded to milliseconds: an expiry that was set by one reads back by the other as it was.
     pub(super) fn read(&self) -> Now {
         let mono = self.mono();
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-        if wall_ms.abs_diff(self.wall_origin_ms.get().saturating_add(mono.millis())) > 1 {
-            self.wall_origin_ms.set(wall_ms.saturating_sub(mono.millis()));
+        let wall = since_1970();
+        let expected = self.wall_origin.get().saturating_add(mono.nanos());
+        if wall.abs_diff(expected) <= JUMP_NANOS {
+            return Now { mono, wall_nanos: expected };
         }
-        Now { mono, wall_ms: self.wall_origin_ms.get().saturating_add(mono.millis()) }
+        let origin = wall.saturating_sub(mono.nanos());
+        self.wall_origin.set((origin + 500_000) / 1_000_000 * 1_000_000);
+        Now { mono, wall_nanos: self.wall_origin.get().saturating_add(mono.nanos()) }
     }
+}
+
+fn since_1970() -> u64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn since_boot() -> Duration {

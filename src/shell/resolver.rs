@@ -200,7 +200,7 @@ mod tests {
     }
 
     fn at(seconds: u64) -> Now {
-        Now { mono: Instant::from_millis(seconds * 1_000), wall_ms: 0 }
+        Now { mono: Instant::from_millis(seconds * 1_000), wall_nanos: 0 }
     }
 
     struct World {

@@ -35,7 +35,7 @@ impl Expiry {
     /// At a moment on the wall clock, in milliseconds since 1970; one that has passed is due at once.
     /// `None` if it is after the year 9999.
     pub fn at(now: Now, unix_ms: u64) -> Option<Self> {
-        let ahead = unix_ms.saturating_sub(now.wall_ms);
+        let ahead = unix_ms.saturating_sub(now.wall_ms());
         if unix_ms > Self::UNIX_MS_MAX {
             return None;
         }
@@ -64,7 +64,7 @@ impl Expiry {
 
     /// The moment on the wall clock, in milliseconds since 1970, as that clock stands now.
     pub const fn unix_ms(self, now: Now) -> u64 {
-        now.wall_ms.saturating_add(self.millis).saturating_sub(now.mono.millis())
+        now.wall_ms().saturating_add(self.millis).saturating_sub(now.mono.millis())
     }
 
     /// The tick of the item's timer: the last one of the wheel if the expiry is beyond its horizon.
@@ -73,13 +73,21 @@ impl Expiry {
     }
 }
 
-/// Orders the writes of one key: 44 bits of milliseconds since 1970, 20 bits of counter.
+/// Orders the writes of one key: 44 bits of milliseconds since 1970, and 20 bits of their fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Version(pub u64);
 
 impl Version {
     /// Not below any other: a change with it is unconditional.
     pub const MAX: Self = Self(u64::MAX);
+
+    /// Bits below the millisecond.
+    pub const FRACTION_BITS: u32 = 20;
+
+    /// When it was given, by the wall clock of its node: milliseconds since 1970.
+    pub const fn millis(self) -> u64 {
+        self.0 >> Self::FRACTION_BITS
+    }
 }
 
 /// An item as a reader sees it.
@@ -401,14 +409,14 @@ mod tests {
 
     #[test]
     fn absolute_expiry_reaches_the_year_9999_and_reads_back() {
-        let now = Now { mono: Instant::from_millis(90_000_000), wall_ms: 1_800_000_000_000 };
-        for unix_ms in [now.wall_ms + 1, now.wall_ms + 86_400_000, Expiry::UNIX_MS_MAX] {
+        let now = Now { mono: Instant::from_millis(90_000_000), wall_nanos: 1_800_000_000_000_000_000 };
+        for unix_ms in [now.wall_ms() + 1, now.wall_ms() + 86_400_000, Expiry::UNIX_MS_MAX] {
             let expiry = Expiry::at(now, unix_ms).unwrap();
             assert_eq!((expiry.unix_ms(now), expiry.has_come(now.mono)), (unix_ms, false));
-            assert_eq!(expiry.millis_left(now.mono), unix_ms - now.wall_ms);
+            assert_eq!(expiry.millis_left(now.mono), unix_ms - now.wall_ms());
         }
         assert_eq!(Expiry::at(now, Expiry::UNIX_MS_MAX + 1), None);
-        for past in [0, now.wall_ms] {
+        for past in [0, now.wall_ms()] {
             assert!(Expiry::at(now, past).unwrap().has_come(now.mono));
         }
     }

@@ -163,7 +163,7 @@
 //! | 24 | DISCARDED | number of the first block | highest version (u64), blocks of the filter of deletions that are not remembered one by one, 64 bytes each |
 //!
 //! *Hints* are up to four ids (16 bytes) of nodes that may hold the key. A version is 44 bits of milliseconds since 1970
-//! and 20 bits that count; a value, deletion or floor more than a second ahead of the receiver's clock closes the link.
+//! and 20 bits of their fraction; a value, deletion or floor more than a second ahead of the receiver's clock closes the link.
 //! Of two equal versions a deletion wins over a value, and of two values that of the node with the greater id.
 //!
 //! Additions count by seq; rebuilt blocks and new sizes count apart, as *changes of blocks*. A filter of another size is

@@ -100,7 +100,7 @@ impl World {
         };
         let password = (flags & 4 != 0).then(|| Secret::new("pw".to_owned()));
         let config = Config { limits: limits.clone(), password, ..Config::default() };
-        let now = Now { mono: Instant::from_millis(5), wall_ms: 1_000_000 };
+        let now = Now { mono: Instant::from_millis(5), wall_nanos: 1_000_000_000_000 };
         Self { node: Node::new(config, 7, now), now, clients: Vec::new(), limits }
     }
 
@@ -174,7 +174,7 @@ impl World {
 
     fn wait(&mut self, ms: u64) {
         self.now.mono = self.now.mono.after(Duration::from_millis(ms));
-        self.now.wall_ms = self.now.wall_ms.wrapping_add(ms * 7) % 2_000_000;
+        self.now.wall_nanos = self.now.wall_nanos.wrapping_add(ms * 7_000_000) % 2_000_000_000_000;
         self.tick();
     }
 

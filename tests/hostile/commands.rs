@@ -114,7 +114,7 @@ fn command_is_carried_out_by_a_holder_whose_clock_is_ahead_within_the_bound() {
         panic!("{frames:?}")
     };
     // Nodes are linked with clocks up to 500 ms apart.
-    let ends_at = world.driver.now.wall_ms + u64::from(Config::default().mesh.lookup_timeout_ms);
+    let ends_at = world.driver.now.wall_ms() + u64::from(Config::default().mesh.lookup_timeout_ms);
     // The clock's milliseconds are above 20 bits of counter.
     assert!(deadline >> 20 >= ends_at + 500, "{deadline} for a request that ends at {ends_at}");
 }

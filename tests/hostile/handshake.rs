@@ -387,7 +387,7 @@ fn draining_node_accepts_no_links() {
 #[test]
 fn node_whose_clock_is_ahead_is_refused_in_its_handshake_and_at_its_heartbeat() {
     let mut world = World::new(secretive());
-    let wall_ms = world.driver.now.wall_ms;
+    let wall_ms = world.driver.now.wall_ms();
     let ahead = |ms| Face { wall_ms: wall_ms + ms, ..Face::elsewhere(1) };
     let sentence = refused_offer(&mut world, &ahead(501));
     assert!(sentence.starts_with("your clock is 501 ms ahead of this node's"), "{sentence}");
@@ -405,10 +405,10 @@ fn node_whose_clock_is_ahead_is_refused_in_its_handshake_and_at_its_heartbeat() 
 #[test]
 fn node_that_dials_one_whose_clock_is_ahead_gives_up() {
     let mut world = World::new(secretive());
-    let face = Face { wall_ms: world.driver.now.wall_ms + 501, ..Face::elsewhere(1) };
+    let face = Face { wall_ms: world.driver.now.wall_ms() + 501, ..Face::elsewhere(1) };
     world.join(&[&face.listen]);
     let (conn, node) = world.picked_up();
-    assert_eq!(node.wall_ms, world.driver.now.wall_ms);
+    assert_eq!(node.wall_ms, world.driver.now.wall_ms());
     world.driver.send(conn, face.counter_line(&node));
     assert!(world.driver.is_closed(conn));
     world.check();
@@ -420,7 +420,7 @@ fn version_beyond_the_bound_ends_the_link_before_it_is_used() {
     let mut link = world.linked(&Face::elsewhere(1));
     world.begin("GET far\n");
     let request = world.queries(&mut link)[0];
-    let (hash, bound) = (world.hash("far"), (world.driver.now.wall_ms + 1_000) << 20);
+    let (hash, bound) = (world.hash("far"), (world.driver.now.wall_ms() + 1_000) << 20);
     let value = |version| (request, Body::Value { hash, version, left_ms: None, value: b"lie" });
     world.send(&link, &[value(bound + 1)]);
     assert!(world.bye_reason(&mut link).starts_with("a version more than a second ahead"));
@@ -431,7 +431,7 @@ fn version_beyond_the_bound_ends_the_link_before_it_is_used() {
 fn node_whose_clock_was_set_back_links_again_when_it_has_caught_up() {
     let mut world = World::new(secretive());
     world.ask("SET k:v\n");
-    world.driver.now.wall_ms -= 5_000;
+    world.driver.now.wall_nanos -= 5_000_000_000;
     let face = Face { wall_ms: 0, ..Face::elsewhere(1) };
     let sentence = refused_offer(&mut world, &face);
     assert!(sentence.starts_with("this node's wall clock was set back by 4000 ms more"), "{sentence}");

@@ -438,7 +438,7 @@ fn delete_of_a_peer_spares_what_was_written_after_it_unless_that_was_held_in_tim
         let mut world = World::new(Config::default());
         let mut link = world.known(&Face::new(1));
         let sent_at = version(0) - 1;
-        world.driver.now.wall_ms += under_way;
+        world.driver.now.wall_nanos += under_way * 1_000_000;
         world.send(&link, &[(7, Body::Delete { key: key.as_bytes(), version: sent_at })]);
         let answers = world.frames(&mut link);
         let answer = answers.iter().find(|frame| matches!(frame, Received::Deleted { .. }));

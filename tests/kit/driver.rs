@@ -80,7 +80,7 @@ pub struct Driver {
 
 impl Driver {
     pub fn new(config: Config) -> Self {
-        let now = Now { mono: Instant::from_millis(1_234_567), wall_ms: 1_700_000_000_000 };
+        let now = Now { mono: Instant::from_millis(1_234_567), wall_nanos: 1_700_000_000_000_000_000 };
         Self::with_seed(config, 7, now)
     }
 
@@ -293,8 +293,7 @@ impl Driver {
     }
 
     fn set_time(&mut self, mono: Instant) {
-        let passed = mono.since(self.now.mono).as_millis();
-        self.now = Now { mono, wall_ms: self.now.wall_ms + u64::try_from(passed).unwrap() };
+        self.now = Now { mono, wall_nanos: self.now.wall_nanos + mono.nanos() - self.now.mono.nanos() };
     }
 
     /// Does what a shell does until nothing is left to do at this moment.

@@ -44,7 +44,7 @@ fn addr(port: u16) -> SocketAddr {
 
 impl Mesh {
     pub fn new() -> Self {
-        let now = Now { mono: Instant::from_millis(5_000), wall_ms: 1_700_000_000_000 };
+        let now = Now { mono: Instant::from_millis(5_000), wall_nanos: 1_700_000_000_000_000_000 };
         Self { nodes: Vec::new(), homes: Vec::new(), wires: Vec::new(), ends: Vec::new(), record: None, now }
     }
 
@@ -156,8 +156,7 @@ impl Mesh {
     }
 
     fn set_time(&mut self, mono: Instant) {
-        let passed = mono.since(self.now.mono).as_millis();
-        self.now = Now { mono, wall_ms: self.now.wall_ms + u64::try_from(passed).unwrap() };
+        self.now = Now { mono, wall_nanos: self.now.wall_nanos + mono.nanos() - self.now.mono.nanos() };
         self.nodes.iter_mut().for_each(|driver| driver.now = self.now);
     }
 

@@ -116,8 +116,8 @@ impl Host {
 
     /// The time on this host.
     pub fn now(&self, nanos: u64) -> Now {
-        let wall_ms = (1_700_000_000_000 + nanos / 1_000_000).saturating_add_signed(self.skew_ms);
-        Now { mono: Instant::from_nanos(nanos + self.offset), wall_ms }
+        let wall_nanos = (1_700_000_000_000_000_000 + nanos).saturating_add_signed(self.skew_ms * 1_000_000);
+        Now { mono: Instant::from_nanos(nanos + self.offset), wall_nanos }
     }
 
     pub fn is_member(&self) -> bool {

@@ -123,7 +123,7 @@ impl World {
 
     fn add_link(&mut self, at: usize, port: Port) {
         let listen = self.hosts[at].addr.to_string();
-        let wall_ms = self.hosts[at].now(self.net.now).wall_ms;
+        let wall_ms = self.hosts[at].now(self.net.now).wall_ms();
         let mut own = Face { listen, wall_ms, secret: self.plan.secret, ..Face::new(0) };
         self.rng.fill(&mut own.nonce);
         own.hash = self.hashes.hash(&hash_check_text(&own.nonce)).0;
@@ -300,7 +300,7 @@ impl World {
             }
         } else if matches!(frame.body, Body::Heartbeat { is_answer: false, .. }) && variant > 0 {
             let head = self.head(at, port);
-            let wall_ms = self.hosts[at].now(self.net.now).wall_ms;
+            let wall_ms = self.hosts[at].now(self.net.now).wall_ms();
             put(
                 &mut out,
                 clock,
@@ -366,7 +366,7 @@ impl World {
 
     fn hostile_peer_send_wrong(&mut self, at: usize, port: Port) {
         let (clock, head) = (self.clock(), self.head(at, port));
-        let wall_ms = self.hosts[at].now(self.net.now).wall_ms;
+        let wall_ms = self.hosts[at].now(self.net.now).wall_ms();
         let mut out = self.link_at(at, port).map_or(Vec::new(), |link| std::mem::take(&mut link.late));
         let mut rng = Rng::new(self.rng.next_u64());
         match rng.below(40) {

@@ -503,7 +503,7 @@ mod tests {
 
     impl Load {
         fn new() -> Self {
-            let now = Now { mono: Instant::ZERO, wall_ms: 1_700_000_000_000 };
+            let now = Now { mono: Instant::ZERO, wall_nanos: 1_700_000_000_000_000_000 };
             let mut node = Node::new(Config::default(), 1, now);
             let addr = "127.0.0.1:40000".parse().unwrap();
             let clients = (0..CLIENTS).map(|_| node.accept(now, addr).unwrap()).collect();

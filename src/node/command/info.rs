@@ -178,7 +178,7 @@ fn human(bytes: u64) -> String {
 /// Fields beside the metrics: the time, and the uptime in days.
 fn put_moment(text: &mut String, call: &Call<'_>, snapshot: &Snapshot<'_>) {
     let days = snapshot.uptime.as_secs() / 86_400;
-    let _ = write!(text, "uptime_in_days:{days}\r\nserver_time_usec:{}000\r\n", call.now.wall_ms);
+    let _ = write!(text, "uptime_in_days:{days}\r\nserver_time_usec:{}000\r\n", call.now.wall_ms());
 }
 
 fn put_keyspace(text: &mut String, snapshot: &Snapshot<'_>) {

@@ -14,15 +14,12 @@ const EMBEDDED_BYTES_MAX: usize = 44;
 const ITEM_BYTES: usize = 28;
 const TIMED_ITEM_BYTES: usize = 44;
 
-/// Bits of a version below its milliseconds.
-const VERSION_COUNTER_BITS: u32 = 20;
-
 /// TIME: seconds and microseconds since 1970.
 pub(in crate::node) fn time<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    let millis = call.now.wall_ms;
+    let micros = call.now.wall_nanos / 1_000;
     call.reply.array(2);
-    call.reply.bulk((millis / 1_000).to_string().as_bytes());
-    call.reply.bulk((millis % 1_000 * 1_000).to_string().as_bytes());
+    call.reply.bulk((micros / 1_000_000).to_string().as_bytes());
+    call.reply.bulk((micros % 1_000_000).to_string().as_bytes());
     Ok(Effect::Reply)
 }
 
@@ -105,8 +102,8 @@ pub(in crate::node) fn idletime<'a>(
     match item(state, call) {
         None => call.reply.null(),
         Some(item) => {
-            let written_ms = item.version.0 >> VERSION_COUNTER_BITS;
-            let idle = call.now.wall_ms.saturating_sub(written_ms) / 1_000;
+            let written_ms = item.version.millis();
+            let idle = call.now.wall_ms().saturating_sub(written_ms) / 1_000;
             call.reply.integer(i64::try_from(idle).unwrap_or(i64::MAX));
         }
     }

@@ -613,7 +613,7 @@ mod tests {
     /// Each command in RESP gets one reply, with the fewest arguments that it takes and with one less.
     #[test]
     fn every_row_is_answered_whatever_its_arguments() {
-        let now = Now { mono: Instant::from_millis(5_000), wall_ms: 1_700_000_000_000 };
+        let now = Now { mono: Instant::from_millis(5_000), wall_nanos: 1_700_000_000_000_000_000 };
         for row in TABLE.rows.iter().filter(|row| row.resp.is_some()) {
             let arity = row.resp.map_or(0, |form| form.arity.unsigned_abs() as usize);
             let words = row.name.split(' ').count();

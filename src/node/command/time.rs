@@ -70,5 +70,5 @@ pub(in crate::node) fn expiry_at<'a>(
 
 /// The wall clock in milliseconds since 1970.
 pub(in crate::node) fn wall_ms(now: Now) -> i64 {
-    i64::try_from(now.wall_ms).unwrap_or(i64::MAX)
+    i64::try_from(now.wall_ms()).unwrap_or(i64::MAX)
 }

@@ -234,7 +234,7 @@ pub(in crate::node) fn own_heartbeat(
 ) -> Body<'static> {
     let head = head_of(state.keyspace.changelog().head());
     let ack = state.mesh.peers.get(peer).map_or(0, |peer| peer.heard);
-    Body::Heartbeat { head, wall_ms: now.wall_ms, ack, is_answer }
+    Body::Heartbeat { head, wall_ms: now.wall_ms(), ack, is_answer }
 }
 
 /// A link is made: requests the peer's changelog from the known position.

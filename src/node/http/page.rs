@@ -93,7 +93,7 @@ fn put_slow(state: &State, now: Now, text: &mut Vec<u8>) {
         let [here, peers, output] =
             [request.spent.here, request.spent.peers, request.spent.output].map(|time| time.as_micros());
         let (command, client) = (command_name(&TABLE, request), request.client);
-        let ago = now.wall_ms.saturating_sub(request.wall_ms) / 1_000;
+        let ago = now.wall_ms().saturating_sub(request.wall_ms) / 1_000;
         let _ = writeln!(
             text,
             "<tr><th scope=\"row\">{command}</th><td>{ago}</td><td>{here} µs</td><td>{peers} µs</td><td>{output} µs</td>\

@@ -153,7 +153,7 @@ struct SlowJson<'s> {
 impl Display for SlowJson<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let SlowRequest { id, wall_ms, spent, others, client, .. } = self.request;
-        let age = self.now.wall_ms.saturating_sub(*wall_ms);
+        let age = self.now.wall_ms().saturating_sub(*wall_ms);
         let command = command_name(&TABLE, self.request);
         write!(f, "{{\"id\":{id},\"age_ms\":{age},\"command\":\"{command}\",\"others\":{others}")?;
         let [here, peers, output] = [spent.here, spent.peers, spent.output].map(|time| time.as_micros());

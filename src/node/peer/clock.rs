@@ -31,13 +31,13 @@ impl fmt::Display for ClockAhead {
 /// Whether the wall clock of a peer is too far ahead of ours, and by how much. One that is behind is accepted: it is
 /// that peer which refuses us.
 pub(in crate::node) fn is_ahead(now: Now, wall_ms: u64) -> Option<ClockAhead> {
-    let ahead = wall_ms.saturating_sub(now.wall_ms);
+    let ahead = wall_ms.saturating_sub(now.wall_ms());
     (ahead > CLOCK_AHEAD_MAX_MS).then_some(ClockAhead(ahead))
 }
 
 /// Notes the wall clock that a node reports, and warns when ours is ahead of most others.
 pub(in crate::node) fn reported(state: &mut State, now: Now, addr: SocketAddr, wall_ms: u64) {
-    note(state, now, addr, now.wall_ms.saturating_sub(wall_ms));
+    note(state, now, addr, now.wall_ms().saturating_sub(wall_ms));
 }
 
 /// Notes that a node refuses us, if it is because our clock is ahead of its own.

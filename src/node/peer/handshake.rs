@@ -95,7 +95,7 @@ fn with_own_offer<R>(
         listen: listen.as_bytes(),
         nonce,
         hash: mesh.hash_check(&nonce),
-        wall_ms: now.wall_ms,
+        wall_ms: now.wall_ms(),
         links,
     })
 }
