@@ -35,6 +35,10 @@ const CLIENTS: usize = 2;
 /// For how long a client waits for a reply.
 const TIMEOUT: Duration = Duration::from_secs(3);
 const HEARTBEAT_MS: u64 = 300;
+/// The default of `lookup_timeout_ms`: after it a key is not found, whether it exists or not.
+const LOOKUP_TIMEOUT: Duration = Duration::from_millis(100);
+/// How often a read at the end is repeated that was not answered in time.
+const READS_MAX: usize = 10;
 /// Between two requests of one client.
 const PAUSE: Duration = Duration::from_millis(3);
 /// How far a clock is moved: within the bound that nodes accept.
@@ -83,7 +87,12 @@ impl Run {
         let begin = self.now();
         let result = request(connection, &key, verb);
         let end = self.now();
-        Op { node, key, verb, begin, end, result: result.unwrap_or_else(|error| failure(&error, verb)) }
+        let result = match result {
+            Ok(End::Done) if verb == Verb::Get && end - begin >= LOOKUP_TIMEOUT => End::Nothing,
+            Ok(result) => result,
+            Err(error) => failure(&error, verb),
+        };
+        Op { node, key, verb, begin, end, result }
     }
 }
 
@@ -293,7 +302,13 @@ fn read_all(run: &Run, nodes: usize, ops: &[Op]) -> Vec<Op> {
     let mut reads = Vec::new();
     for node in 0..nodes {
         let mut connection = run.connect(node).expect("a linked node takes connections");
-        reads.extend(keys.iter().map(|key| run.perform(&mut connection, node, (*key).to_owned(), Verb::Get)));
+        for key in &keys {
+            let mut read = || run.perform(&mut connection, node, (*key).to_owned(), Verb::Get);
+            let answered = (0..READS_MAX).map(|_| read()).find(|op| op.result != End::Nothing);
+            reads.push(
+                answered.unwrap_or_else(|| panic!("{key}: the nodes never answered each other in time")),
+            );
+        }
     }
     reads
 }
@@ -310,6 +325,10 @@ fn report(name: &str, ops: &[Op], finals: &[Op], faults: &Faults) {
     let found = check(ops, finals, faults);
     for (anomaly, texts) in &found {
         println!("{name}: {anomaly:?}: {}\n  {}", texts.len(), texts[..texts.len().min(3)].join("\n  "));
+    }
+    if let Some(key) = found.values().flatten().find_map(|text| text.split('"').nth(1)) {
+        println!("{name}: all requests for {key}:");
+        ops.iter().chain(finals).filter(|op| op.key == key).for_each(|op| println!("  {op:?}"));
     }
     let wrong: Vec<&Anomaly> =
         found.keys().filter(|anomaly| **anomaly != Anomaly::TwoOwnersAcrossFault).collect();
