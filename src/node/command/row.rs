@@ -5,7 +5,7 @@ use crate::limits::KEYS_PER_STEP;
 use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
-use crate::node::lookup::placement::OnNothing;
+use crate::node::lookup::forwarded::OnNothing;
 use crate::node::lookup::table::KeyReply;
 use crate::node::metrics::COMMANDS_MAX;
 use crate::node::state::State;

@@ -10,9 +10,9 @@
 use crate::base::time::Now;
 use crate::node::conn::pending::store_part;
 use crate::node::ids::{LookupKey, NodeId, PeerKey};
-use crate::node::lookup::forwarded::{Errand, Failure, ForwardedCommand, Request};
+use crate::node::lookup::forwarded::{Errand, Failure, ForwardedCommand, OnNothing, Request};
 use crate::node::lookup::operation::Operation;
-use crate::node::lookup::placement::{self, OnNothing, Verdict};
+use crate::node::lookup::placement::{self, Verdict};
 use crate::node::lookup::query::{
     arm, is_about, is_queryable, name_of, query, query_waiting, remove, take_answer, timeout,
 };

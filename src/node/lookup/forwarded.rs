@@ -2,7 +2,6 @@
 //! for those below it.
 
 use crate::node::ids::{LookupKey, NodeId, PeerKey, PendingKey};
-use crate::node::lookup::placement::OnNothing;
 use crate::wire::args::OwnedArgs;
 use crate::wire::encoder::Protocol;
 use crate::wire::field::Excerpt;
@@ -17,6 +16,17 @@ pub(in crate::node) struct Request {
     pub(in crate::node) args: OwnedArgs,
     /// What the client speaks.
     pub(in crate::node) protocol: Protocol,
+}
+
+/// What a command does on keys that no node holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum OnNothing {
+    /// It may create them: at their birthplace only.
+    Creates,
+    /// Nothing: any node can carry it out.
+    DoesNothing,
+    /// It is not to be carried out.
+    IsRefused,
 }
 
 /// A command that is being carried out for a client, once, by the node that holds its keys.

@@ -7,6 +7,7 @@
 
 use crate::base::time::Now;
 use crate::node::ids::{NodeId, PeerKey};
+use crate::node::lookup::forwarded::OnNothing;
 use crate::node::lookup::query::is_queryable;
 use crate::node::state::State;
 use crate::store::{KeyHash, Version};
@@ -22,17 +23,6 @@ pub(in crate::node) enum Verdict {
     Elsewhere,
     /// It holds some of its keys, and others may be elsewhere.
     Apart,
-}
-
-/// What a command does on keys that no node holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::node) enum OnNothing {
-    /// It may create them: at their birthplace only.
-    Creates,
-    /// Nothing: any node can carry it out.
-    DoesNothing,
-    /// It is not to be carried out.
-    IsRefused,
 }
 
 /// What this node does with a command on these keys. What the filters of the nodes in `refused` claim does not count.
