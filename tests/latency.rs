@@ -104,7 +104,7 @@ fn slow_requests_are_kept_up_to_their_limit_and_not_at_all_without_a_threshold()
 }
 
 #[test]
-fn requests_of_one_read_share_its_work_and_each_is_in_the_histogram_of_its_class() {
+fn requests_of_one_read_share_its_work_and_each_is_in_the_histogram_of_its_command() {
     let mut world = world(Limits::default());
     let (client, watcher) = (world.driver.client(), world.driver.client());
     ask(&mut world, watcher, &["PING"]);
@@ -112,17 +112,25 @@ fn requests_of_one_read_share_its_work_and_each_is_in_the_histogram_of_its_class
     world.driver.node.took(Duration::from_micros(3));
     world.driver.send(client, "SET a:1\nGET a\nGET a\nGET own\n");
     world.driver.node.took(Duration::from_micros(40));
-    let read = ask(&mut world, watcher, &["LATENCY", "HISTOGRAM", "mget", "set"]);
+    let read = ask(&mut world, watcher, &["LATENCY", "HISTOGRAM", "mget", "SET", "get", "config"]);
     // 10 us each: from 8.192 to 16.384.
     assert_eq!(
         (texts(&read), numbers(&read)),
         (
-            vec!["read", "calls", "histogram_usec", "write", "calls", "histogram_usec"],
+            vec!["get", "calls", "histogram_usec", "set", "calls", "histogram_usec"],
             vec![3, 16, 3, 2, 2, 1, 16, 2]
         )
     );
-    let other = ask(&mut world, watcher, &["LATENCY", "HISTOGRAM", "other"]);
-    assert_eq!(numbers(&other), [1, 2, 1]);
+    let ping = ask(&mut world, watcher, &["LATENCY", "HISTOGRAM", "ping"]);
+    assert_eq!(numbers(&ping), [1, 2, 1]);
+    world.driver.node.took(Duration::from_micros(10));
+    // A word that others stand under means those.
+    for name in ["latency", "latency|histogram"] {
+        let histogram = ask(&mut world, watcher, &["LATENCY", "HISTOGRAM", name]);
+        assert_eq!((texts(&histogram)[0], numbers(&histogram)[0]), ("latency|histogram", 2), "{histogram}");
+    }
+    ask(&mut world, watcher, &["CONFIG", "RESETSTAT"]);
+    assert_eq!(ask(&mut world, watcher, &["LATENCY", "HISTOGRAM", "get"]), "*0\r\n");
 }
 
 #[test]

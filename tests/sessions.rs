@@ -411,14 +411,20 @@ fn is_like(text: &str, pattern: &str) -> bool {
     last.map_or(rest.is_empty(), |last| last.is_empty() || text.ends_with(last))
 }
 
-/// The transcripts of ours, and of those held with redis-server the ones whose commands the node has.
-fn transcripts() -> Vec<Transcript> {
+/// The files of the transcripts of ours, and of those held with redis-server.
+fn paths() -> Vec<PathBuf> {
     let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sessions");
     let folders = [home.clone(), home.join("redis")];
     let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
     let mut paths: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     paths.sort();
+    paths
+}
+
+/// The transcripts whose commands the node has.
+fn transcripts() -> Vec<Transcript> {
+    let paths = paths();
     let spoken = spoken();
     let (held, left_out): (Vec<_>, Vec<_>) = paths
         .iter()
@@ -436,6 +442,33 @@ fn spoken() -> BTreeSet<String> {
     driver.send(client, in_resp("COMMAND LIST"));
     let listed = String::from_utf8(driver.take_bytes(client)).unwrap();
     listed.lines().filter(|line| !line.starts_with(['*', '$'])).map(str::to_uppercase).collect()
+}
+
+/// docs/compatibility.md is written from the table.
+#[test]
+fn every_row_of_the_command_table_stands_in_a_conversation() {
+    let requests: Vec<String> = paths().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let sent =
+        |mark| requests.iter().flat_map(|text| text.lines()).filter_map(move |line| line.strip_prefix(mark));
+    let in_resp: BTreeSet<String> = sent("* ")
+        .flat_map(|line| {
+            let words: Vec<String> = line.split(' ').map(str::to_uppercase).collect();
+            [words[0].clone(), words[..words.len().min(2)].join(" ")]
+        })
+        .collect();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/compatibility.md");
+    let page = fs::read_to_string(page).unwrap();
+    let rows = page.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0));
+    let missing: Vec<&str> = rows.clone().filter(|row| !in_resp.contains(*row)).collect();
+    assert!(rows.count() > 100 && missing.is_empty(), "in no transcript, in RESP: {missing:?}");
+    let in_lines: BTreeSet<&str> = sent("> ").flat_map(|line| line.split([' ', ':'])).collect();
+    let mut driver = Driver::new(Config::default());
+    let client = driver.connect(LOOPBACK).unwrap();
+    driver.send(client, b"HELP\n");
+    let help = String::from_utf8(driver.take_bytes(client)).unwrap();
+    let mut verbs =
+        help.trim_start_matches(":HELP ").split(',').filter_map(|form| form.split([' ', '\n']).next());
+    assert_eq!(verbs.find(|verb| !in_lines.contains(verb)), None, "in no transcript, in lines");
 }
 
 #[test]

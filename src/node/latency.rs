@@ -1,5 +1,5 @@
-//! How long requests take, by class of commands: from the arrival of the bytes to the last byte of the reply handed to
-//! the socket, and the work of this node alone.
+//! How long requests take: by class of commands from the arrival of the bytes to the last byte of the reply handed to
+//! the socket, and by command the work of this node alone.
 //!
 //! No clock is read for it. `now` of each call gives the moments; how long calls took is reported by the shell
 //! ([`Node::took`](super::Node::took)). Requests that arrive together and are answered together share one [`Mark`].
@@ -242,11 +242,13 @@ impl Marks {
 pub(in crate::node) struct Latency {
     /// From the arrival to the last byte of the reply, by class.
     pub(in crate::node) replied: [Histogram; CommandClass::COUNT],
-    /// The work of this node, by class: the time of each call of the node, divided among its requests.
-    pub(in crate::node) work: [Histogram; CommandClass::COUNT],
-    /// Requests carried out in this call and not noted yet, and all since the last report of the shell.
+    /// The work of this node, by the place of the command in the table: the time of each call of the node, divided among
+    /// its requests.
+    work: Vec<Option<Box<Histogram>>>,
+    /// Requests carried out in this call and not noted yet.
     batch: Batch,
-    executed: Batch,
+    /// Commands of requests carried out since the last report of the shell, and how many of each.
+    executed: Vec<(usize, u32)>,
     /// Their connections.
     served: Vec<ConnKey>,
     /// Memory for marks that no connection has.
@@ -258,6 +260,10 @@ impl Latency {
     #[inline]
     pub(in crate::node) fn executed(&mut self, class: CommandClass, command: usize) {
         self.batch.add(class, command);
+        match self.executed.iter_mut().find(|(known, _)| *known == command) {
+            Some((_, count)) => *count += 1,
+            None => self.executed.push((command, 1)),
+        }
     }
 
     /// Takes what is to be noted of the connection that is served; `None`: nothing.
@@ -265,7 +271,6 @@ impl Latency {
         if self.batch.requests() == 0 {
             return None;
         }
-        self.executed.merge(&self.batch);
         Some(std::mem::take(&mut self.batch))
     }
 
@@ -279,13 +284,24 @@ impl Latency {
     /// Divides the time of the calls since the last report, in nanoseconds, among their requests. Returns a connection for
     /// each call that had any.
     pub(in crate::node) fn took(&mut self, took: u64) -> impl Iterator<Item = ConnKey> {
-        let executed = std::mem::take(&mut self.executed);
-        if let Some(each) = took.checked_div(executed.requests().into()) {
-            for (work, count) in self.work.iter_mut().zip(executed.counts).filter(|(_, count)| *count > 0) {
-                work.add(each, count);
+        let requests: u32 = self.executed.iter().map(|(_, count)| count).sum();
+        for (command, count) in self.executed.drain(..) {
+            if self.work.len() <= command {
+                self.work.resize_with(command + 1, || None);
             }
+            self.work[command].get_or_insert_default().add(took / u64::from(requests), count);
         }
         self.served.drain(..)
+    }
+
+    /// The work of this node per request of each command that there was one of, by its place in the table.
+    pub(in crate::node) fn work(&self) -> impl Iterator<Item = (usize, &Histogram)> {
+        self.work.iter().enumerate().filter_map(|(command, times)| Some((command, times.as_deref()?)))
+    }
+
+    /// Counts the work from 0 again.
+    pub(in crate::node) fn reset_work(&mut self) {
+        self.work.clear();
     }
 
     /// Adds requests whose last byte was handed to the socket at `now`. Returns the nanoseconds that they took.

@@ -1,7 +1,7 @@
 //! Commands about the connection itself.
 
 use crate::node::command::client::check_name;
-use crate::node::command::error::CommandError;
+use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::command::login::{USER, authenticate};
 use crate::node::command::row::{Call, Effect};
 use crate::node::conn::connection::ClientProtocol;
@@ -128,8 +128,15 @@ pub(in crate::node) fn echo<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Ef
 pub(in crate::node) fn select<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     match call.args.get(0).and_then(number) {
         Some(0) => call.reply.status("OK"),
-        Some(_) => return Err(CommandError::Plain("DB index is out of range")),
-        None => return Err(CommandError::Plain("value is not an integer or out of range")),
+        Some(index) if i32::try_from(index).is_ok() => {
+            return Err(CommandError::Plain("DB index is out of range"));
+        }
+        Some(_) => {
+            return Err(CommandError::Plain(
+                "value is out of range, value must between -2147483648 and 2147483647",
+            ));
+        }
+        None => return Err(CommandError::Plain(NO_INTEGER)),
     }
     Ok(Effect::Reply)
 }

@@ -31,6 +31,8 @@ pub enum CommandError<'a> {
     UnknownTopic(&'static str, String, &'a [u8]),
     /// More or fewer arguments than the command takes, in RESP.
     WrongArity(&'static str),
+    /// The same of a topic whose upper bound is its own.
+    TopicArity(&'static str),
     /// An argument that does not belong there.
     Syntax(&'static str, &'a [u8]),
     /// Not a number of seconds that a key can be given.
@@ -102,7 +104,18 @@ impl CommandError<'_> {
         match self {
             Self::UnknownTopic(command, _, topic) => reply
                 .error("ERR", format_args!("unknown subcommand '{}'. Try {} HELP.", Excerpt(topic), command)),
+            Self::WrongArity("EXEC") => reply
+                .error("EXECABORT", format_args!("Transaction discarded because of: {}", self.arity("EXEC"))),
             Self::WrongArity(command) => reply.error("ERR", self.arity(command)),
+            Self::TopicArity(command) => {
+                let (command, topic) = command.split_once(' ').unwrap_or((command, ""));
+                reply.error(
+                    "ERR",
+                    format_args!(
+                        "unknown subcommand or wrong number of arguments for '{topic}'. Try {command} HELP."
+                    ),
+                );
+            }
             Self::Syntax(..) => reply.error("ERR", "syntax error"),
             Self::BadSeconds(_, _, BadSeconds::NoNumber | BadSeconds::Fraction) => {
                 reply.error("ERR", NO_INTEGER);
@@ -161,7 +174,7 @@ impl fmt::Display for CommandError<'_> {
             Self::UnknownTopic(command, topics, topic) => {
                 write!(f, "{command} takes {topics}; not '{}'", Excerpt(topic))
             }
-            Self::WrongArity(command) => f.write_str(&self.arity(command)),
+            Self::WrongArity(command) | Self::TopicArity(command) => f.write_str(&self.arity(command)),
             Self::Syntax(command, arg) => write!(f, "{} takes no argument like '{}'", command, Excerpt(arg)),
             Self::BadSeconds(name, text, wrong) => {
                 let text = Excerpt(text);

@@ -44,7 +44,12 @@ pub(in crate::node) fn find_command<'a>(
     {
         match TABLE.find_topic(command, topic) {
             Some(found) => (command, args) = (found, words.skip(2)),
-            None if topic.eq_ignore_ascii_case(b"HELP") => {}
+            None if topic.eq_ignore_ascii_case(b"HELP") && words.len() == 2 => {}
+            None if topic.eq_ignore_ascii_case(b"HELP") => {
+                let name = command.resp_name();
+                let sentence = format!("wrong number of arguments for '{name}|help' command");
+                return Err(CommandError::Sentence(sentence));
+            }
             None => return Err(TABLE.unknown_topic(command, topic)),
         }
     }

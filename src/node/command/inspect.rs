@@ -1,6 +1,6 @@
 //! Commands by which programs inspect a server: TIME, MEMORY, OBJECT, ACL.
 
-use crate::node::command::error::CommandError;
+use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::command::login::USER;
 use crate::node::command::row::{Access, Call, Command, Cost, Effect};
 use crate::node::state::State;
@@ -32,10 +32,15 @@ fn item<'s>(state: &'s State, call: &Call<'_>) -> Option<Item<'s>> {
 
 /// MEMORY USAGE: bytes of a key of this node.
 pub(in crate::node) fn usage<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    match (call.args.get(1), call.args.get(2).and_then(number), call.args.len()) {
-        (None, ..) => {}
-        (Some(option), Some(0..), 3) if option.eq_ignore_ascii_case(b"SAMPLES") => {}
-        (Some(option), ..) => return Err(CommandError::Syntax(call.command.name, option)),
+    for [option, samples] in call.args.skip(1).tuples::<2>() {
+        match (option.eq_ignore_ascii_case(b"SAMPLES"), number(samples)) {
+            (true, Some(0..)) => {}
+            (true, None) => return Err(CommandError::Plain(NO_INTEGER)),
+            (true, Some(_)) | (false, _) => return Err(CommandError::Syntax(call.command.name, option)),
+        }
+    }
+    if call.args.len().is_multiple_of(2) {
+        return Err(CommandError::Syntax(call.command.name, b""));
     }
     let key_bytes = call.args.get(0).map_or(0, <[u8]>::len);
     match item(state, call) {
@@ -151,12 +156,13 @@ pub(in crate::node) fn users<'a>(_: &mut State, call: &mut Call<'a>) -> Result<E
 pub(in crate::node) fn acl<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     let password = if state.config.password.is_some() { "" } else { "nopass " };
     call.reply.array(1);
-    call.reply.text(format_args!("user default on {password}sanitize-payload ~* &* +@all"));
+    call.reply.text(format_args!("user default on {password}~* &* +@all"));
     Ok(Effect::Reply)
 }
 
 /// ACL CAT: the categories, or the commands of one.
 pub(in crate::node) fn cat<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    call.takes_at_most(1)?;
     let rows = || call.table.rows.iter().filter(|row| row.resp.is_some());
     let Some(category) = call.args.get(0) else {
         call.reply.array(CATEGORIES.len());

@@ -206,6 +206,11 @@ impl<'a> Call<'a> {
         tuples.next().filter(|_| self.args.len() == N).ok_or(CommandError::WrongArity(self.command.name))
     }
 
+    /// Fails if a topic of a command has more arguments than this, in RESP.
+    pub(in crate::node) fn takes_at_most(&self, count: usize) -> Result<(), CommandError<'a>> {
+        if self.args.len() > count { Err(CommandError::TopicArity(self.command.name)) } else { Ok(()) }
+    }
+
     /// A whole number among the arguments.
     pub(in crate::node) fn integer(&self, at: usize) -> Result<i64, CommandError<'a>> {
         self.args.get(at).and_then(number).ok_or(CommandError::Plain(NO_INTEGER))

@@ -36,10 +36,10 @@ pub(in crate::node) fn topics<'a>(_: &mut State, call: &mut Call<'a>) -> Result<
     let rows = || call.table.topics(call.command).filter(|row| row.resp.is_some());
     let name = call.command.name;
     call.reply.array(1 + 2 * rows().count());
-    call.reply.text(format_args!("{name} <subcommand> [<arg> ...]. Subcommands are:"));
+    call.reply.status(&format!("{name} <subcommand> [<arg> ...]. Subcommands are:"));
     for row in rows() {
-        call.reply.text(&row.name[name.len() + 1..]);
-        call.reply.text(format_args!("    {}", row.summary));
+        call.reply.status(&row.name[name.len() + 1..]);
+        call.reply.status(&format!("    {}", row.summary));
     }
     Ok(Effect::Reply)
 }
@@ -201,9 +201,9 @@ fn put_info(table: &Table, reply: &mut Encoder, row: &Command) {
     let categories = || CATEGORIES.iter().filter(|(_, is_in)| is_in(row));
     reply.set(categories().count());
     categories().for_each(|(name, _)| reply.status(&format!("@{name}")));
-    reply.array(0);
-    reply.array(0);
+    reply.set(0);
+    reply.set(0);
     let topics = || table.topics(row).filter(|topic| topic.resp.is_some());
-    reply.array(topics().count());
+    reply.set(topics().count());
     topics().for_each(|topic| put_info(table, reply, topic));
 }

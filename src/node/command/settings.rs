@@ -79,6 +79,14 @@ pub(in crate::node) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> Result
         return Err(CommandError::Syntax(call.command.name, b""));
     }
     let mut limits = state.config.limits.clone();
+    for [name, _] in call.args.tuples::<2>() {
+        let given = String::from_utf8_lossy(name);
+        if !is_setting(&given.to_ascii_lowercase()) {
+            return Err(CommandError::Sentence(format!(
+                "Unknown option or number of arguments for CONFIG SET - '{given}'"
+            )));
+        }
+    }
     for [name, text] in call.args.tuples::<2>() {
         let name = String::from_utf8_lossy(name).to_ascii_lowercase();
         limits = changed(&limits, &name, &String::from_utf8_lossy(text))?;
@@ -88,7 +96,15 @@ pub(in crate::node) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> Result
     Ok(Effect::Reply)
 }
 
-/// The limits after one change.
+/// Whether there is a setting of this name, in the configuration or in Redis.
+fn is_setting(name: &str) -> bool {
+    let limit = Limits::default().with(name, "");
+    limit.is_some()
+        || ALIASES.iter().any(|(alias, _)| *alias == name)
+        || config::settings(&config::Config::default()).iter().any(|(path, _)| path == name)
+}
+
+/// The limits after one change of a setting that there is.
 fn changed<'a>(limits: &Limits, name: &str, text: &str) -> Result<Limits, CommandError<'a>> {
     let failed = |reason: &str| {
         let sentence = format!("CONFIG SET failed (possibly related to argument '{name}') - {reason}");
@@ -112,12 +128,7 @@ fn changed<'a>(limits: &Limits, name: &str, text: &str) -> Result<Limits, Comman
     match limits.with(limit, &text) {
         Some(Ok(limits)) => Ok(limits),
         Some(Err(reason)) => Err(failed(&reason)),
-        None if config::settings(&config::Config::default()).iter().any(|(known, _)| known == path) => {
-            Err(failed("can't set immutable config"))
-        }
-        None => Err(CommandError::Sentence(format!(
-            "Unknown option or number of arguments for CONFIG SET - '{name}'"
-        ))),
+        None => Err(failed("can't set immutable config")),
     }
 }
 
@@ -164,7 +175,7 @@ pub(in crate::node) fn apply(state: &mut State, limits: Limits) {
     state.config.limits = limits;
 }
 
-/// CONFIG RESETSTAT: counts requests, calls and reads from 0 again, and looks for the longest iteration again.
+/// CONFIG RESETSTAT: counts requests, calls, their work and reads from 0 again, and looks for the longest iteration again.
 pub(in crate::node) fn resetstat<'a>(
     state: &mut State,
     call: &mut Call<'a>,
@@ -176,6 +187,7 @@ pub(in crate::node) fn resetstat<'a>(
     (stats.requests, stats.request_errors) = (0, 0);
     state.calls = Calls::default();
     state.loop_times.max = Duration::ZERO;
+    state.latency.reset_work();
     call.reply.status("OK");
     Ok(Effect::Reply)
 }

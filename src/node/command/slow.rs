@@ -3,7 +3,7 @@
 
 use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, Effect, Table};
-use crate::node::latency::{CommandClass, Spent};
+use crate::node::latency::Spent;
 use crate::node::metrics::TIME_LIMITS;
 use crate::node::slow_log::{EVENT_NAMES, SlowRequest};
 use crate::node::state::State;
@@ -17,6 +17,7 @@ const ENTRIES: usize = 10;
 
 /// SLOWLOG GET [count]; -1: all.
 pub(in crate::node) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+    call.takes_at_most(1)?;
     let count = match call.args.get(0).map(number) {
         None => ENTRIES,
         Some(Some(-1)) => usize::MAX,
@@ -143,29 +144,28 @@ fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// LATENCY HISTOGRAM [command …]: the work of this node per request, by class of commands; a command means its class.
+/// LATENCY HISTOGRAM [command …]: the work of this node per request, by command; a word that others stand under means
+/// those.
 pub(in crate::node) fn histogram<'a>(
     state: &mut State,
     call: &mut Call<'a>,
 ) -> Result<Effect, CommandError<'a>> {
-    let is_meant = |class: CommandClass| {
-        let mut named = call.args.iter();
-        call.args.is_empty()
-            || named.any(|name| {
-                let is_class = name.eq_ignore_ascii_case(class.name().as_bytes());
-                is_class || call.table.find(name).is_some_and(|command| command.class() == class)
-            })
+    let is_meant = |name: &str| {
+        let (word, _) = name.split_once('|').unwrap_or((name, ""));
+        let is_named = |arg: &[u8]| [name, word].iter().any(|own| arg.eq_ignore_ascii_case(own.as_bytes()));
+        call.args.is_empty() || call.args.iter().any(is_named)
     };
-    let classes = CommandClass::ALL.iter().zip(&state.latency.work);
-    let classes: Vec<_> = classes.filter(|(class, times)| times.count() > 0 && is_meant(**class)).collect();
-    call.reply.map(classes.len());
-    for (class, times) in classes {
+    let commands = state.latency.work();
+    let named = commands.filter_map(|(place, times)| Some((call.table.rows.get(place)?.resp_name(), times)));
+    let commands: Vec<_> = named.filter(|(name, _)| is_meant(name)).collect();
+    call.reply.map(commands.len());
+    for (name, times) in commands {
         let mut before = 0;
         let steps: Vec<_> = times
             .up_to(&TIME_LIMITS)
             .filter(|(limit, count)| limit.as_micros() > 0 && std::mem::replace(&mut before, *count) < *count)
             .collect();
-        call.reply.bulk(class.name().as_bytes());
+        call.reply.bulk(name.as_bytes());
         call.reply.map(2);
         call.reply.bulk(b"calls");
         call.reply.integer(i64::try_from(times.count()).unwrap_or(i64::MAX));

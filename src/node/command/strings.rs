@@ -247,7 +247,9 @@ pub(in crate::node) fn getex<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
     let key = call.args.get(0).ok_or(CommandError::WrongArity(name))?;
     let time = match (call.args.get(1), call.args.get(2), call.args.len()) {
         (None, _, _) => None,
-        (Some(option), None, _) if option.eq_ignore_ascii_case(b"PERSIST") => Some(None),
+        (Some(_), ..) if call.args.skip(1).iter().all(|word| word.eq_ignore_ascii_case(b"PERSIST")) => {
+            Some(None)
+        }
         (Some(option), Some(text), 3) => {
             let form = TimeForm::of_option(option).ok_or(CommandError::Syntax(name, option))?;
             Some(Some((form, text)))

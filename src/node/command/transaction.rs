@@ -33,13 +33,17 @@ pub(in crate::node) fn queue<'a>(
     found: Result<&(&'static Command, Args<'a>), &CommandError<'a>>,
 ) -> Result<bool, CommandError<'a>> {
     let bytes_max = state.config.limits.reply_bytes_max as usize;
-    let session = state.conns.get_mut(key).and_then(|conn| conn.session.as_mut());
-    let Some(transaction) = session.and_then(|session| session.transaction.as_mut()) else {
+    let Some(conn) = state.conns.get_mut(key) else { return Ok(false) };
+    let Some(transaction) = conn.session.as_mut().and_then(|session| session.transaction.as_mut()) else {
         return Ok(false);
     };
     let (command, args) = match found {
         Ok((command, _)) if command.is_immediate => return Ok(false),
         Ok((command, args)) => (command, *args),
+        Err(CommandError::WrongArity("EXEC")) => {
+            end(conn);
+            return Ok(false);
+        }
         Err(_) => {
             transaction.is_broken = true;
             return Ok(false);

@@ -119,6 +119,12 @@ fn put_info(format: ReportKind, snapshot: &Snapshot<'_>, text: &mut Vec<u8>) {
 
 /// The times of the event loop, and those of requests by class.
 fn put_times(format: ReportKind, text: &mut Vec<u8>, state: &State) {
+    let mut work: [Histogram; CommandClass::COUNT] = Default::default();
+    for (command, times) in state.latency.work() {
+        if let Some(row) = TABLE.rows.get(command) {
+            work[row.class() as usize].merge(times);
+        }
+    }
     let name = "loop_iteration_seconds";
     put_head(format, text, name, "histogram", "Time of iterations of the event loop, waiting not counted.");
     put_histogram(text, name, "", &state.loop_times.times);
@@ -131,7 +137,7 @@ fn put_times(format: ReportKind, text: &mut Vec<u8>, state: &State) {
         (
             "request_work_seconds",
             "Work of this node per request, by class; requests of one read share its time.",
-            &state.latency.work,
+            &work,
         ),
     ] {
         put_head(format, text, name, "histogram", help);
