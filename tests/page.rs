@@ -3,16 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod common;
+mod kit;
 
 use common::server::Launch;
 use common::wait_until;
+use kit::ms;
+use kit::peer::{Face, Link, World, heartbeat};
+use olivia::config::Config;
 use std::env;
-use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -33,49 +36,52 @@ fn browser() -> Option<PathBuf> {
     found
 }
 
-/// The document as it stands after some seconds of the page's own time, and the messages of the browser.
-fn open(browser: &Path, name: &str, addr: SocketAddr, seconds: u32) -> (String, String) {
+/// Starts the browser on a page, in a folder of its own for its profile, `document.html` and `log`.
+fn start(browser: &Path, name: &str, addr: SocketAddr, more: &[&str]) -> (Child, PathBuf) {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&home);
     fs::create_dir_all(&home).unwrap();
-    let (document, log) = (home.join("document.html"), home.join("log"));
-    let mut child = Command::new(browser)
+    let child = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-        .args(["--no-first-run", "--disable-dev-shm-usage", "--enable-logging=stderr", "--dump-dom"])
+        .args(["--no-first-run", "--disable-dev-shm-usage", "--enable-logging=stderr"])
+        .args(more)
         .arg(format!("--user-data-dir={}", home.display()))
-        .arg(format!("--virtual-time-budget={}", 1_000 * seconds))
         .arg(format!("http://{addr}/"))
         .stdin(Stdio::null())
-        .stdout(File::create(&document).unwrap())
-        .stderr(File::create(&log).unwrap())
+        .stdout(File::create(home.join("document.html")).unwrap())
+        .stderr(File::create(home.join("log")).unwrap())
         .spawn()
         .unwrap();
+    (child, home)
+}
+
+/// The document as it stands after some seconds of the page's own time, and the messages of the browser.
+fn open(browser: &Path, name: &str, addr: SocketAddr, seconds: u32) -> (String, String) {
+    let budget = format!("--virtual-time-budget={}", 1_000 * seconds);
+    // With the names and roles that the browser computes for readers of the screen.
+    let names = "--enable-blink-features=ComputedAccessibilityInfo";
+    let (mut child, home) = start(browser, name, addr, &["--dump-dom", &budget, names]);
+    let read = |file| String::from_utf8_lossy(&fs::read(home.join(file)).unwrap()).into_owned();
     let begin = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if begin.elapsed() > BROWSER_MAX {
             child.kill().unwrap();
-            panic!("the browser does not end: {}", fs::read_to_string(&log).unwrap());
+            panic!("the browser does not end: {}", read("log"));
         }
         thread::sleep(Duration::from_millis(20));
     }
-    let read = |path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
-    let texts = (read(&document), read(&log));
+    let texts = (read("document.html"), read("log"));
     fs::remove_dir_all(&home).unwrap();
     texts
 }
 
-/// Serves a page, and a status that is made anew for each request, until the test ends.
-fn serve(
-    page: String,
-    history: String,
-    status: impl Fn(usize) -> String + Send + 'static,
-) -> (SocketAddr, Arc<AtomicUsize>) {
+/// Serves a page, made anew for each request, until the test ends. Counts the requests for it, and those for anything else.
+fn serve(page: impl Fn(usize) -> String + Send + 'static) -> (SocketAddr, Arc<[AtomicUsize; 2]>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let strangers = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&strangers);
+    let requests = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+    let counts = Arc::clone(&requests);
     thread::spawn(move || {
-        let mut polls = 0;
         for mut stream in listener.incoming().map_while(Result::ok) {
             let mut line = String::new();
             let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -85,35 +91,25 @@ fn serve(
                 header.clear();
                 let _ = reader.read_line(&mut header);
             }
-            let (kind, body) = match line.split(' ').nth(1) {
-                Some("/") => ("text/html; charset=utf-8", page.clone()),
-                Some("/status.json") => {
-                    polls += 1;
-                    ("application/json", status(polls))
-                }
-                Some("/history.json") => ("application/json", history.clone()),
-                Some(_) => {
-                    seen.fetch_add(1, Ordering::Relaxed);
-                    continue;
-                }
-                None => continue,
-            };
+            let Some(path) = line.split(' ').nth(1) else { continue };
+            let before = counts[usize::from(path != "/")].fetch_add(1, Ordering::Relaxed);
+            let body = page(before);
             let length = body.len();
             let _ = write!(
                 stream,
-                "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {length}\r\n\
+                 Connection: close\r\n\r\n{body}"
             );
         }
     });
-    (addr, strangers)
+    (addr, requests)
 }
 
-fn get(addr: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(addr).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text.split_once("\r\n\r\n").unwrap().1.to_owned()
+/// The page of a node in the kit.
+fn page_of(world: &mut World) -> String {
+    let client = world.driver.client();
+    let response = world.driver.ask(client, "GET / HTTP/1.0\r\n\r\n");
+    response.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
 fn has_no_error(log: &str) {
@@ -127,18 +123,22 @@ fn page_shows_one_node_and_a_mesh_and_which_peer_has_gone() {
     let mut client = first.connect();
     client.ask("SET a:1,b:2,c:3");
     let (alone, log) = open(&browser, "alone", first.addr(), 3);
-    assert!(alone.contains("<b id=\"keys\">3</b>") && alone.contains("This node knows no other"), "{alone}");
+    assert!(alone.contains("<b>3</b><small>3 set") && alone.contains("This node knows no other"), "{alone}");
     has_no_error(&log);
-    let start = |name| Launch::new(name).peer(first.addr()).start();
-    let second = start("page-second");
+    let launch = |name| Launch::new(name).peer(first.addr()).start();
+    let second = launch("page-second");
     wait_until("one is linked", || client.stat("peers_linked") == 1);
     let (one, log) = open(&browser, "one", first.addr(), 3);
     assert!(one.contains("Mesh: 1 of 1 other nodes linked"), "{one}");
     has_no_error(&log);
-    let others = ["page-third", "page-fourth"].map(start);
+    let others = ["page-third", "page-fourth"].map(launch);
     wait_until("three are linked", || client.stat("peers_linked") == 3);
     let (mesh, log) = open(&browser, "mesh", first.addr(), 3);
-    assert!(mesh.contains("Mesh: 3 of 3 other nodes linked") && mesh.contains(">ready</span>"), "{mesh}");
+    assert!(
+        mesh.contains("Mesh: 3 of 3 other nodes linked")
+            && mesh.contains("<span class=\"good\">ready</span>"),
+        "{mesh}"
+    );
     for other in others.iter().chain([&second]) {
         assert!(
             mesh.contains(&format!("<th scope=\"row\">{}</th><td class=\"good\">linked</td>", other.addr()))
@@ -167,36 +167,111 @@ fn page_shows_one_node_and_a_mesh_and_which_peer_has_gone() {
 #[test]
 fn page_follows_a_hundred_peers_one_of_which_goes_and_asks_nobody_else() {
     let Some(browser) = browser() else { return };
-    let node = Launch::new("page-hundred").start();
-    let page = get(node.addr(), "/");
-    let status = get(node.addr(), "/status.json");
-    let own = status.strip_suffix("\n]}\n").unwrap().to_owned();
-    node.end_well();
-    let history = "{\"hour\":{\"seconds\":3600,\"sample_seconds\":10,\"samples\":[[90,10,5,5,100,900,2000,5],[80,20,9,1,90,800,\
-                   3000,9],[20,20,0,0,90,800,3000,7]]},\"day\":{\"seconds\":86400,\"sample_seconds\":240,\"samples\":[]}}";
-    let (addr, strangers) = serve(page, history.to_owned(), move |polls| {
-        let mut status = own.clone();
-        for peer in 0..100 {
-            let comma = if peer > 0 { "," } else { "" };
-            let is_linked = peer != 42 || polls < 3;
-            write!(
-                status,
-                "{comma}\n{{\"address\":\"10.0.0.{peer}:5454\",\"id\":null,\"linked\":{is_linked},\"failures\":2,\
-                 \"round_trip_us\":{},\"filter_known\":true,\"filter_age_ms\":5,\"fill\":0.3,\"claimed_keys\":{},\
-                 \"false_positives_predicted\":0.0002,\"false_positives_measured\":null,\"queries\":1,\
-                 \"circuit_open\":false}}",
-                100 + peer,
-                1_000 * peer
-            )
-            .unwrap();
-        }
-        status + "\n]}\n"
-    });
+    let mut world = World::new(Config::default());
+    let links: Vec<Link> = (1..=100).map(|number| world.known(&Face::new(number))).collect();
+    // Samples of 10 s with requests.
+    for _ in 0..30 {
+        world.ask("GET own\nGET none\n");
+        world.driver.node.took(ms(2));
+        links.iter().for_each(|link| world.send(link, &[heartbeat(1)]));
+        world.driver.pass(ms(1_000));
+    }
+    let before = page_of(&mut world);
+    assert!(before.contains("Mesh: 100 of 100 other nodes linked"), "{before}");
+    world.driver.lose(links[41].conn);
+    world.driver.pass(ms(10));
+    let after = page_of(&mut world);
+    let (addr, requests) = serve(move |polls| if polls < 3 { before.clone() } else { after.clone() });
     let (document, log) = open(&browser, "hundred", addr, 6);
     assert!(document.contains("Mesh: 99 of 100 other nodes linked"), "{document}");
-    assert!(document.contains("<th scope=\"row\">10.0.0.42:5454</th><td class=\"bad\">unreachable</td>"));
+    assert!(
+        document.contains("<th scope=\"row\">127.0.0.1:6042</th><td class=\"warn\">not linked</td>"),
+        "{document}"
+    );
     assert_eq!(document.matches("<td class=\"good\">linked</td>").count(), 99);
-    assert_eq!(document.matches("<path class=\"curve").count(), 6, "the charts are drawn");
-    assert_eq!(strangers.load(Ordering::Relaxed), 0, "it asks for something else");
+    assert_eq!(document.matches("<circle class=\"node").count(), 100);
+    assert_eq!(
+        document.matches("<path class=\"curve").count(),
+        12,
+        "the charts of an hour and of a day are drawn"
+    );
+    assert_eq!(requests[1].load(Ordering::Relaxed), 0, "it asks for something else");
     has_no_error(&log);
+}
+
+/// What a reader of the screen and somebody without a mouse need, as the browser itself sees it.
+const ACCESS: &str = r#"<script>
+setTimeout(() => {
+  const bad = [], all = selector => [...document.querySelectorAll(selector)];
+  const check = (is, what, e) => { if (!is) bad.push(what + ': ' + (e ? e.outerHTML.slice(0, 90) : '')); };
+  check(typeof document.body.computedName === 'string', 'the browser does not tell names');
+  for (const e of all('svg')) check(e.closest('[aria-hidden=true]') || e.getAttribute('role') === 'img' && (e.closest('#charts-day') || e.computedName.trim()), 'a picture without a name', e);
+  for (const e of all('table')) check(e.computedRole === 'table' && e.computedName.trim(), 'a table without a name', e);
+  for (const e of all('th')) check(e.scope, 'a head of nothing', e);
+  check(all('main').length === 1 && all('h1').length === 1 && document.documentElement.lang === 'en', 'no main part');
+  check(all('[role=status]').length === 1 && all('[role=status]')[0].textContent.trim(), 'no state');
+  const stops = all('a[href], button, input, summary, [tabindex]');
+  check(stops.length >= 8, 'nothing to go to');
+  for (const e of stops) {
+    e.focus();
+    check(e.tabIndex === 0 && document.activeElement === e, 'cannot be gone to in order', e);
+    check(getComputedStyle(e).outlineStyle !== 'none', 'does not show that it has the focus', e);
+    check(e.computedName.trim(), 'a stop without a name', e);
+  }
+  for (const e of all('.scroll')) check(e.tabIndex === 0 && e.computedRole === 'region', 'can be scrolled by the mouse alone', e);
+  document.getElementById('day').click();
+  document.getElementById('day').focus();
+  setTimeout(() => {
+    const shown = id => getComputedStyle(document.getElementById(id)).display !== 'none';
+    check(document.activeElement.id === 'day' && shown('charts-day') && !shown('charts-hour'), 'a refresh loses the place', document.activeElement);
+    check(!document.title.includes('findings'), 'ran twice');
+    document.body.dataset.findings = bad.join('\n') || 'none';
+  }, 2500);
+}, 1500);
+</script></body>"#;
+
+#[test]
+fn page_can_be_read_aloud_and_used_from_the_keyboard() {
+    let Some(browser) = browser() else { return };
+    let mut world = World::new(Config::default());
+    world.known(&Face::new(1));
+    let page = page_of(&mut world);
+    // Nothing takes the keys away: there is no listener at all.
+    assert!(!page.contains("addEventListener") && !page.contains("onkey"), "{page}");
+    let page = page.replace("</body>", ACCESS);
+    let (addr, _) = serve(move |_| page.clone());
+    let (document, log) = open(&browser, "access", addr, 8);
+    let findings = document.split("data-findings=\"").nth(1).and_then(|rest| rest.split('"').next());
+    assert_eq!(findings, Some("none"), "{log}");
+}
+
+#[test]
+fn page_without_javascript_is_drawn_and_loads_itself_again() {
+    let Some(browser) = browser() else { return };
+    let mut world = World::new(Config::default());
+    let link = world.known(&Face::new(1));
+    world.ask("SET a:1\n");
+    world.driver.pass(ms(500));
+    let before = page_of(&mut world);
+    world.driver.lose(link.conn);
+    world.driver.pass(ms(10));
+    let after = page_of(&mut world);
+    for (page, linked, style) in [(&before, 1, ""), (&after, 0, " away")] {
+        assert!(page.contains(&format!("Mesh: {linked} of 1 other nodes linked")), "{page}");
+        assert!(
+            page.contains(&format!("<circle class=\"node{style}\"")) && page.contains("<b>2</b>"),
+            "{page}"
+        );
+    }
+    let (addr, requests) = serve(move |_| before.clone());
+    let (mut child, home) = start(
+        &browser,
+        "plain",
+        addr,
+        &["--blink-settings=scriptEnabled=false", "--remote-debugging-port=0"],
+    );
+    wait_until("it is loaded again", || requests[0].load(Ordering::Relaxed) >= 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let _ = fs::remove_dir_all(&home);
 }

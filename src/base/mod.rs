@@ -1,5 +1,5 @@
 //! Data structures that are independent of Olivia: time, typed keys, timer wheel, byte buffers, shared bytes, random
-//! numbers, arena, addresses, patterns, histograms. Nothing here does I/O, reads a clock, or imports from another layer.
+//! numbers, arena, addresses, patterns, histograms, numbers for people. Nothing here does I/O, reads a clock, or imports from another layer.
 
 pub mod address;
 pub mod arena;
@@ -8,6 +8,7 @@ pub mod chunk_queue;
 pub mod chunked_vec;
 pub mod glob;
 pub mod histogram;
+pub mod human;
 pub mod kept_bytes;
 pub mod memory;
 pub mod prefetch;

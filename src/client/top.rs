@@ -6,6 +6,7 @@ use super::connection::{BRIEF, Connection, PATIENT};
 use super::reply::Reply;
 use super::table;
 use super::terminal::{self, Screen};
+use crate::base::human::{bytes, grouped, micros, span};
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -166,21 +167,16 @@ fn lines(address: &str, before: &Look, now: &Look) -> Vec<String> {
     let stats = &now.stats;
     let number = |name: &str| grouped(stats.number(name));
     let rate = |name: &str| grouped(now.rate(before, name));
+    let size = |name: &str| bytes(stats.number(name));
+    let time = |name: &str| micros(stats.number(name));
     let ready = if stats.text("ready") == "yes" { "ready" } else { "not ready" };
     let up = Duration::from_secs(stats.text("uptime_seconds").parse().unwrap_or_default());
-    let memory_max = stats.number("memory_max");
-    let limit = if memory_max > 0.0 { format!("of {}", bytes(memory_max)) } else { "no limit".to_owned() };
+    let is_limited = stats.number("memory_max") > 0.0;
+    let limit = if is_limited { format!("of {}", size("memory_max")) } else { "no limit".to_owned() };
     let figures = [
         ["requests/s", &rate("requests"), "hit ratio", &now.hit_ratio(before), "clients", &number("clients")],
         ["keys", &number("keys"), "sets/s", &rate("sets"), "expirations/s", &rate("expirations")],
-        [
-            "memory",
-            &bytes(stats.number("memory_bytes")),
-            "limit",
-            &limit,
-            "buffers",
-            &bytes(stats.number("buffers_bytes")),
-        ],
+        ["memory", &size("memory_bytes"), "limit", &limit, "buffers", &size("buffers_bytes")],
         [
             "lookups/s",
             &rate("lookups"),
@@ -199,9 +195,9 @@ fn lines(address: &str, before: &Look, now: &Look) -> Vec<String> {
         ],
         [
             "50 % in",
-            &micros(stats.number("latency_p50_us")),
+            &time("latency_p50_us"),
             "99 % in",
-            &micros(stats.number("latency_p99_us")),
+            &time("latency_p99_us"),
             "slow requests/s",
             &rate("slow_requests"),
         ],
@@ -209,7 +205,7 @@ fn lines(address: &str, before: &Look, now: &Look) -> Vec<String> {
     let mut lines = vec![
         format!(
             "olivia {address}   {ready}   up {}   version {}   (q quits)",
-            time(up),
+            span(up),
             stats.text("version")
         ),
         String::new(),
@@ -225,52 +221,4 @@ fn lines(address: &str, before: &Look, now: &Look) -> Vec<String> {
         stats.text("peers_linked")
     ));
     lines
-}
-
-fn micros(number: f64) -> String {
-    if number < 1_000.0 { format!("{number:.0} us") } else { format!("{:.1} ms", number / 1_000.0) }
-}
-
-/// A whole number with separators.
-fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
-    groups.join(",")
-}
-
-fn bytes(mut number: f64) -> String {
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if number < 1024.0 {
-            return if unit == "B" { format!("{number:.0} B") } else { format!("{number:.1} {unit}") };
-        }
-        number /= 1024.0;
-    }
-    format!("{number:.1} TiB")
-}
-
-fn time(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min", seconds / 60),
-        3_600..172_800 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{bytes, grouped, time};
-    use std::time::Duration;
-
-    #[test]
-    fn figures_are_written_for_people() {
-        assert_eq!([0.0, 999.0, 1_000.4, 1_234_567.0].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([0.0, 1_023.0, 1_536.0, 3.3e9].map(bytes), ["0 B", "1023 B", "1.5 KiB", "3.1 GiB"]);
-        assert_eq!(
-            [5, 125, 3_720, 200_000].map(|s| time(Duration::from_secs(s))),
-            ["5 s", "2 min", "1 h 2 min", "2 days"]
-        );
-    }
 }

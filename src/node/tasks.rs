@@ -91,8 +91,10 @@ pub(in crate::node) struct ClientView {
 /// A report as far as it is written.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Draft {
+    /// Whether what does not grow with clients and peers is written.
+    pub(in crate::node) is_begun: bool,
     pub(in crate::node) text: Vec<u8>,
-    /// Texts that each take a row of every peer, and then follow `text`.
+    /// Texts that each take something of every peer, and then follow `text`, or stand in it.
     pub(in crate::node) families: Vec<Vec<u8>>,
     /// Connections that were looked at, whether it was all of them, and the busiest clients among them, in order.
     pub(in crate::node) conns: usize,
@@ -101,6 +103,9 @@ pub(in crate::node) struct Draft {
     /// Linked peers that are written, and their addresses.
     pub(in crate::node) peers: usize,
     pub(in crate::node) listed: BTreeSet<SocketAddr>,
+    /// Peers that the page is to show, and those that it shows so far.
+    pub(in crate::node) peers_known: usize,
+    pub(in crate::node) peers_written: usize,
 }
 
 /// What a task does, and how far it is.

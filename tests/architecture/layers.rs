@@ -24,7 +24,7 @@ pub const LAYERS: [Layer; 19] = [
         name: "client",
         says: "subcommands that talk to a running node",
         holds: &["client"],
-        imports: &["wire"],
+        imports: &["wire", "base"],
     },
     Layer { name: "lib", says: "the map of the sources", holds: &["lib.rs"], imports: &[] },
     Layer {

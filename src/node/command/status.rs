@@ -299,6 +299,11 @@ impl Readiness {
         reasons
     }
 
+    /// Why it is not ready; if it is, the warnings.
+    pub(in crate::node) fn notes(&self) -> Vec<String> {
+        if self.is_ready() { self.unlinked().into_iter().collect() } else { self.reasons() }
+    }
+
     /// Warnings about configured peers that are not linked.
     pub(in crate::node) fn unlinked(&self) -> Option<String> {
         let (linked, all) = self.configured;

@@ -1,5 +1,6 @@
 //! HTTP on the one port: probes, figures, and a page for people. Keys and values appear nowhere.
 
+mod drawing;
 mod history_json;
 mod metrics_text;
 mod page;
@@ -18,6 +19,15 @@ use crate::wire::http::{
     is_host_trusted, put_response,
 };
 use subtle::ConstantTimeEq;
+
+/// Slow requests that are listed.
+const SLOW_LISTED_MAX: usize = 20;
+
+/// Clients that are listed.
+const CLIENTS_LISTED_MAX: usize = 10;
+
+/// Unlinked addresses that are listed, of all that may be known.
+const UNLINKED_LISTED_MAX: usize = 128;
 
 /// What costs about as much as a short response, in keys.
 const COST: usize = 4;

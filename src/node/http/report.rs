@@ -1,6 +1,6 @@
 //! Reports: responses that grow with the number of peers and clients, written in steps.
 
-use super::{history_json, metrics_text, page, status_json};
+use super::{CLIENTS_LISTED_MAX, history_json, metrics_text, page, status_json};
 use crate::base::time::Now;
 use crate::node::command::status::{PeerView, linked_peers};
 use crate::node::conn::connection::{ClientProtocol, Conn};
@@ -15,9 +15,6 @@ const PEERS_PER_STEP: usize = 16;
 /// Connections per step: about 50 µs, most of it for fetching them.
 const CONNS_PER_STEP: usize = 512;
 
-/// Clients that are listed.
-const CLIENTS_LISTED: usize = 10;
-
 /// The type of content of a report.
 pub(in crate::node) const fn content_type(kind: ReportKind) -> &'static str {
     match kind {
@@ -28,13 +25,14 @@ pub(in crate::node) const fn content_type(kind: ReportKind) -> &'static str {
     }
 }
 
-/// Writes the figures of the node in the first step, and in each further one looks at some of the clients, or writes some
+/// Writes the figures of the node in the first steps, and in each further one looks at some of the clients, or writes some
 /// of the linked peers; true once the report is complete. A peer that is linked or lost between two steps may be left
 /// out; none comes twice.
 pub(in crate::node) fn step(state: &State, now: Now, kind: ReportKind, draft: &mut Draft) -> bool {
-    if draft.text.is_empty() {
+    if !draft.is_begun {
+        draft.is_begun = true;
         match kind {
-            ReportKind::Page => page::begin(state, now, draft),
+            ReportKind::Page => draft.is_begun = page::begin(state, now, draft),
             ReportKind::Status => status_json::begin(state, now, draft),
             ReportKind::History => history_json::put(state, now, draft),
             ReportKind::Prometheus | ReportKind::OpenMetrics => metrics_text::begin(state, now, kind, draft),
@@ -43,9 +41,7 @@ pub(in crate::node) fn step(state: &State, now: Now, kind: ReportKind, draft: &m
     }
     if !draft.are_clients_listed && matches!(kind, ReportKind::Page | ReportKind::Status) {
         look_at_clients(state, now, draft);
-        if draft.are_clients_listed && kind == ReportKind::Page {
-            page::put_clients(draft);
-        } else if draft.are_clients_listed {
+        if draft.are_clients_listed && kind == ReportKind::Status {
             status_json::put_clients(draft);
         }
         return false;
@@ -64,7 +60,7 @@ pub(in crate::node) fn step(state: &State, now: Now, kind: ReportKind, draft: &m
     }
     if is_last {
         match kind {
-            ReportKind::Page => page::end(draft),
+            ReportKind::Page => page::end(state, now, draft),
             ReportKind::Status => status_json::end(state, draft),
             ReportKind::Prometheus | ReportKind::OpenMetrics => metrics_text::end(kind, draft),
             ReportKind::History => {}
@@ -79,8 +75,8 @@ fn look_at_clients(state: &State, now: Now, draft: &mut Draft) {
     for conn in conns.filter(|conn| conn.is_client()) {
         let traffic = conn.traffic.per_second(now.mono);
         let at = draft.busiest.partition_point(|other| other.traffic >= traffic);
-        if traffic > 0 && at < CLIENTS_LISTED {
-            draft.busiest.truncate(CLIENTS_LISTED - 1);
+        if traffic > 0 && at < CLIENTS_LISTED_MAX {
+            draft.busiest.truncate(CLIENTS_LISTED_MAX - 1);
             draft.busiest.insert(at, view(conn, now, traffic));
         }
     }

@@ -1,5 +1,6 @@
-//! `/status.json`: what the page shows.
+//! `/status.json`: what the page shows, for programs.
 
+use super::{SLOW_LISTED_MAX, UNLINKED_LISTED_MAX};
 use crate::base::time::Now;
 use crate::node::command::slow::command_name;
 use crate::node::command::status::{PeerView, readiness, snapshot, summary, unlinked_peers};
@@ -12,12 +13,6 @@ use crate::node::tasks::{ClientView, Draft};
 use crate::store::ClassMemory;
 use std::fmt::{self, Display};
 use std::io::Write;
-
-/// Unlinked addresses that are listed, of all that may be known.
-const UNLINKED_LISTED_MAX: usize = 128;
-
-/// Slow requests that are listed.
-pub(super) const SLOW_LISTED_MAX: usize = 20;
 
 /// The document up to the peers.
 pub(super) fn begin(state: &State, now: Now, draft: &mut Draft) {
@@ -46,12 +41,7 @@ fn put(text: &mut Vec<u8>, part: impl Display) {
 fn put_own(state: &State, now: Now, text: &mut Vec<u8>) {
     let snapshot = snapshot(state, now);
     put(text, format_args!("{{\"uptime_ms\":{},\n\"notes\":[", snapshot.uptime.as_millis()));
-    let readiness = readiness(state);
-    let mut notes = readiness.reasons();
-    if readiness.is_ready() {
-        notes.extend(readiness.unlinked());
-    }
-    for (at, note) in notes.iter().enumerate() {
+    for (at, note) in readiness(state).notes().iter().enumerate() {
         put(text, format_args!("{}\"{note}\"", if at > 0 { "," } else { "" }));
     }
     put(text, "],\n\"figures\":{");
