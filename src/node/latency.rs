@@ -17,9 +17,10 @@ const MARKS_MAX: usize = 32;
 const SERVED_MAX: usize = 4;
 
 /// What times are kept of apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CommandClass {
     /// Keys are read, all from this node.
+    #[default]
     Read,
     /// Keys are read or changed, some of them on peers or after queries to peers.
     Lookup,
@@ -62,13 +63,12 @@ impl Batch {
     /// A single request.
     pub(in crate::node) fn of(class: CommandClass, command: usize) -> Self {
         let mut batch = Self::default();
-        batch.add(class, command);
+        batch.add(class, command, 1);
         batch
     }
 
-    #[inline]
-    fn add(&mut self, class: CommandClass, command: usize) {
-        self.counts[class as usize] += 1;
+    fn add(&mut self, class: CommandClass, command: usize, count: u32) {
+        self.counts[class as usize] += count;
         self.command = command;
     }
 
@@ -245,9 +245,11 @@ pub(in crate::node) struct Latency {
     /// The work of this node, by the place of the command in the table: the time of each call of the node, divided among
     /// its requests.
     work: Vec<Option<Box<Histogram>>>,
-    /// Requests carried out in this call and not noted yet.
+    /// Requests of one command in a row that were carried out last: its class, its place in the table, their number.
+    run: (CommandClass, usize, u32),
+    /// Requests before them, carried out in this call and not noted yet.
     batch: Batch,
-    /// Commands of requests carried out since the last report of the shell, and how many of each.
+    /// Commands of those carried out since the last report of the shell, and how many of each.
     executed: Vec<(usize, u32)>,
     /// Their connections.
     served: Vec<ConnKey>,
@@ -259,15 +261,29 @@ impl Latency {
     /// Counts a request whose reply is written.
     #[inline]
     pub(in crate::node) fn executed(&mut self, class: CommandClass, command: usize) {
-        self.batch.add(class, command);
+        if self.run.1 != command {
+            self.end_run();
+            self.run = (class, command, 0);
+        }
+        self.run.2 += 1;
+    }
+
+    fn end_run(&mut self) {
+        let (class, command, count) = self.run;
+        if count == 0 {
+            return;
+        }
+        self.run.2 = 0;
+        self.batch.add(class, command, count);
         match self.executed.iter_mut().find(|(known, _)| *known == command) {
-            Some((_, count)) => *count += 1,
-            None => self.executed.push((command, 1)),
+            Some((_, before)) => *before += count,
+            None => self.executed.push((command, count)),
         }
     }
 
     /// Takes what is to be noted of the connection that is served; `None`: nothing.
     pub(in crate::node) fn take_batch(&mut self) -> Option<Batch> {
+        self.end_run();
         if self.batch.requests() == 0 {
             return None;
         }
