@@ -35,6 +35,10 @@ pub(in crate::node) fn authenticate<'a>(
     if let Some(left) = state.logins.locked_for(now.mono, addr.ip()) {
         return Err(CommandError::TooManyFailures(left.as_secs() + 1));
     }
+    // The connection is being closed; a transaction may hold more passwords.
+    if conn.session.as_ref().is_some_and(|session| session.failures >= LOGIN_FAILURES_MAX) {
+        return Err(CommandError::WrongPassword);
+    }
     if is_equal(password.as_bytes(), given) && user == USER {
         if let Some(session) = &mut conn.session {
             (session.failures, session.answered_from) = (0, None);
