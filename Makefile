@@ -8,16 +8,21 @@ SECONDS ?= 600
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# One set of targets, since the features of dependencies depend on it: another one builds all of them again.
+BUILD = cargo build --release --bin olivia --example cluster
+BUILT = $(or $(CARGO_TARGET_DIR),target)/release
+
 run: ## Build and run a node on 127.0.0.1:5454 (ARGS="--port 6000")
-	cargo run --release -- $(ARGS)
+	$(BUILD)
+	@$(BUILT)/olivia $(ARGS)
 
 run-cluster: ## Run a mesh of nodes on this machine until Ctrl-C (NODES=3 PORT=5454)
-	cargo build --release --bin olivia --example cluster
-	@target/release/examples/cluster --nodes $(or $(NODES),3) --port $(or $(PORT),5454)
+	$(BUILD)
+	@$(BUILT)/examples/cluster --nodes $(or $(NODES),3) --port $(or $(PORT),5454)
 
 demo: ## Run a mesh with a small load, for its page in a browser, until Ctrl-C (NODES=5 PORT=5454)
-	cargo build --release --bin olivia --example cluster
-	@target/release/examples/cluster --demo --nodes $(or $(NODES),5) --port $(or $(PORT),5454)
+	$(BUILD)
+	@$(BUILT)/examples/cluster --demo --nodes $(or $(NODES),5) --port $(or $(PORT),5454)
 
 test: ## Run all tests
 	cargo test --quiet
