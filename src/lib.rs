@@ -1,6 +1,6 @@
 //! Olivia, a distributed in-memory key-value store: one process, one thread, one poll loop.
 //!
-//! People talk to it with `nc`, one request a line. This page is the map of the source.
+//! People talk to it with `nc`, one request per line, programs with any Redis client. This page is the map of the source.
 //!
 //! # Bird's eye
 //!
