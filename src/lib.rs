@@ -17,8 +17,8 @@
 //! command   requests of clients to replies
 //!           client  connection  dispatch  errands  error  find  forwarding  info  inspect  keys  login
 //!           numbers  prefetch  ranges  read  row  scan  server  settings  slow  status  strings  suggest
-//!           table  tasks  time  transaction  http/history_json  http/metrics_text  http/mod  http/page
-//!           http/report  http/status_json
+//!           table  tasks  time  transaction  http/drawing  http/history_json  http/metrics_text  http/mod
+//!           http/page  http/report  http/status_json
 //! peer      discovery, dialling, handshake, links, frames
 //!           clock  dialer  frames  handshake  heartbeat  link
 //! versions  one value per key: notices of newer versions
@@ -50,8 +50,8 @@
 //! config    what an operator can set
 //!           env  explain  file  flags  layers  memory  peers  print  running  schema  units  config
 //! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
-//!           address  arena  buffer  chunk_queue  chunked_vec  glob  histogram  kept_bytes  memory  prefetch
-//!           rng  shared_bytes  slots  time  timer_pages  wheel
+//!           address  arena  buffer  chunk_queue  chunked_vec  glob  histogram  human  kept_bytes  memory
+//!           prefetch  rng  shared_bytes  slots  time  timer_pages  wheel
 //! limits    sizes and counts that bound everything
 //! ```
 //! <!-- end of layers -->
