@@ -1,9 +1,8 @@
 # Targets for people and CI. `make` alone lists them.
 
 TARGET ?= request
-SECONDS ?= 600
 
-.PHONY: help run run-cluster demo test clients docs check instructions bench pictures sim sim-night model histories oracle mutants fuzz profile perf clean
+.PHONY: help run run-cluster demo test clients docs check instructions bench compare pictures sim sim-night model histories oracle mutants fuzz profile perf clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,8 +31,9 @@ clients: ## Install Redis clients of other languages and run them on a node (ARG
 	tests/clients/install.sh
 	tests/clients/run.py $(ARGS)
 
-docs: ## Write the pages of docs/ that come from tables in the code (docs/stats.md, docs/compatibility.md)
+docs: ## Write the pages of docs/ that come from tables in the code, and what is rendered from measured figures
 	OLIVIA_WRITE_DOCS=1 cargo test --quiet --lib documentation
+	OLIVIA_WRITE_DOCS=1 cargo test --quiet --test bench_quick documentation
 
 check: ## Check format, lints and documentation; warnings are errors
 	cargo fmt --check
@@ -43,9 +43,14 @@ check: ## Check format, lints and documentation; warnings are errors
 instructions: ## Count the instructions per GET and SET, and fail above their bounds (needs valgrind)
 	cargo bench --quiet --bench instructions -- --check
 
-bench: ## Measure: load, footprint, store, mesh (minutes; ARGS=--quick for a look)
-	cargo bench --quiet --bench load --bench footprint --bench items --bench store \
+bench: ## Measure: footprint, items, store, filters, mesh (minutes; ARGS=--quick for a look)
+	cargo bench --quiet --bench footprint --bench items --bench store \
 		--bench filter --bench mesh -- $(ARGS)
+
+compare: SECONDS ?= 0.8
+compare: ## Measure beside the other servers that are installed, 20 minutes (ROUNDS=7 SECONDS=0.8 ONLY=rate,idle)
+	cargo bench --quiet --bench compare -- --rounds $(or $(ROUNDS),7) --seconds $(SECONDS) \
+		$(if $(ONLY),--only $(ONLY),--write) $(ARGS)
 
 pictures: ## Draw docs/*.svg, from the measured data in docs/measured and from the sources
 	OLIVIA_DRAW=1 cargo test --quiet --test architecture pictures
@@ -63,8 +68,9 @@ sim-night: ## Simulate meshes for hours, up to 100 nodes (SEEDS=100000 of two to
 model: ## Check the protocol of one value per key state by state (10 minutes, 3 GB; docs/consistency.md)
 	cargo test --release --quiet --test one_value -- --ignored --nocapture --test-threads 1
 
+histories: SECONDS ?= 900
 histories: ## Record histories of real processes under faults and check them (needs root; SECONDS=900 of each of four)
-	OLIVIA_HISTORY_SECONDS=$(if $(filter 600,$(SECONDS)),900,$(SECONDS)) \
+	OLIVIA_HISTORY_SECONDS=$(SECONDS) \
 		cargo test --release --quiet --test history -- --nocapture --test-threads 1
 
 oracle: ## Differential tests of the store against std maps, and of its resident memory (OPS=5000000)
@@ -75,6 +81,7 @@ mutants: ## Check that the simulation finds each planted defect (SEEDS=1000 MUTA
 	OLIVIA_SIM_SEEDS=$(or $(SEEDS),1000) OLIVIA_MUTANTS="$(MUTANTS)" \
 		cargo test --quiet --test mutants -- --ignored --nocapture
 
+fuzz: SECONDS ?= 600
 fuzz: ## Fuzz a decoder with cargo-fuzz (TARGET=line|request|resp|http|frame|handshake|filter_dump|config|node SECONDS=600)
 	@cargo fuzz --version >/dev/null 2>&1 || { echo 'needs: cargo install cargo-fuzz'; exit 2; }
 	mkdir -p fuzz/corpus/$(TARGET)

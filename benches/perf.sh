@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Records where a node spends its CPU time, with whole stacks: builds it with frame pointers, starts it on a free port,
-# fills and loads it with benches/load, records that process only, prints the hottest functions and draws a flame graph.
+# fills and loads it with `olivia bench`, records that process only, prints the hottest functions and draws a flame graph.
 #
 #   PID=1234       attach to a running node instead; build it by `make profile`, or stacks are cut
 #   MIX=90/10      share of GET and SET; PIPELINE=16; TIME=10 (s of recording)
@@ -36,7 +36,6 @@ started=()
 trap '[ ${#started[@]} -eq 0 ] || kill "${started[@]}" 2>/dev/null || true' EXIT
 if [ -z "$pid" ]; then
     make --no-print-directory profile >/dev/null
-    cargo bench --quiet --bench load --no-run
     : >"$out/node.log"
     target/perf/profiling/olivia --config /dev/null --port 0 2>"$out/node.log" &
     pid=$!
@@ -49,7 +48,7 @@ if [ -z "$pid" ]; then
     done
     [ -n "$addr" ] || { cat "$out/node.log" >&2; exit 1; }
     echo "node $pid on $addr; filling, then $mix GET/SET at pipeline $pipeline"
-    load() { cargo bench --quiet --bench load -- --addr "$addr" --mix "$mix" --pipeline "$pipeline" "$@"; }
+    load() { target/perf/profiling/olivia bench "$addr" --mix "$mix" --pipeline "$pipeline" "$@" 2>/dev/null; }
     load --fill --requests 1000 >/dev/null
     load --seconds $((time + 2)) &
     started+=("$!")

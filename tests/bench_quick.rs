@@ -8,12 +8,12 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 #![allow(clippy::duplicate_mod, reason = "both benchmarks start servers, and each is a program of its own")]
 
+#[path = "../benches/compare/main.rs"]
+#[allow(dead_code, reason = "its main is for cargo bench")]
+mod compare;
 #[path = "../benches/footprint/main.rs"]
 #[allow(dead_code, reason = "its main is for cargo bench")]
 mod footprint;
-#[path = "../benches/load/main.rs"]
-#[allow(dead_code, reason = "its main is for cargo bench")]
-mod load;
 
 use std::ffi::OsString;
 
@@ -22,14 +22,27 @@ fn args(words: &[&str]) -> Vec<OsString> {
 }
 
 #[test]
-fn load_runs_its_table_and_every_reply_is_right() {
-    load::run(args(&["--bench", "--quick"])).unwrap();
+fn compare_measures_all_groups_and_every_reply_is_right() {
+    compare::run(args(&["--bench", "--quick"])).unwrap();
 }
 
 #[test]
-fn load_refuses_what_it_does_not_know() {
-    assert!(load::run(args(&["--pipelines", "3"])).unwrap_err().contains("--pipelines"));
-    assert!(load::run(args(&["--keys", "1000", "--key-bytes", "2"])).unwrap_err().contains("key-bytes"));
+fn compare_refuses_what_it_does_not_know() {
+    assert!(compare::run(args(&["--pipelines", "3"])).unwrap_err().contains("--pipelines"));
+    assert!(compare::run(args(&["--only", "speed"])).unwrap_err().contains("not 'speed'"));
+}
+
+/// `make docs` writes them.
+#[test]
+fn documentation_is_rendered_from_the_measured_figures() {
+    let figures = compare::figures::Figures::read(&compare::figures::path()).unwrap();
+    for (path, text) in compare::render::files(&figures).unwrap() {
+        if std::env::var_os("OLIVIA_WRITE_DOCS").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == text, "{} is stale: make docs", path.display());
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `olivia ask` and `olivia top`, as processes that talk to a node.
+//! `olivia ask`, `olivia top` and `olivia bench`, as processes that talk to a node.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
@@ -49,6 +49,47 @@ fn reply_is_printed_one_field_per_line_and_the_mesh_as_a_table() {
 }
 
 #[test]
+fn bench_measures_and_verifies_in_every_protocol_and_loop() {
+    let server = Launch::new("bench").start();
+    let addr = server.addr().to_string();
+    let small = ["--keys", "500", "--warm-up", "0.05", "--connections", "3"];
+    let bench = |more: &[&str]| printed(&[&["bench", &addr], &small[..], more].concat());
+    for protocol in ["lines", "resp"] {
+        let text = bench(&[
+            "--protocol",
+            protocol,
+            "--fill",
+            "--mix",
+            "50/50",
+            "--pipeline",
+            "5",
+            "--seconds",
+            "0.2",
+        ]);
+        assert!(text.contains("each verified") && text.contains("p99.99"), "{text}");
+        assert!(text.contains("the generator was busy"), "{text}");
+    }
+    // Values of several sizes, some of them written and compared in many pieces.
+    let text = bench(&["--fill", "--value-bytes", "10:8,300000:1", "--zipf", "0.9", "--requests", "500"]);
+    assert!(text.contains("each verified"), "{text}");
+    let json = bench(&["--json", "--rate", "2000", "--seconds", "0.5", "--value-bytes", "10:8,300000:1"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let number = |name: &str| json[name].as_f64().unwrap_or_else(|| panic!("{name} in {json}"));
+    assert!((1_500.0..2_500.0).contains(&number("requests_per_second")), "{json}");
+    assert!(number("p50_us") <= number("p99_us") && number("p99_us") <= number("max_us"), "{json}");
+    assert_eq!(number("rate"), 2_000.0);
+    // Nobody has set keys of this length.
+    let text = bench(&["--key-bytes", "20", "--requests", "1000", "--warm-up", "0"]);
+    assert!(text.starts_with("1000 replies") && text.contains("1000 GETs found nothing; --fill"), "{text}");
+    let output =
+        olivia(&[&["bench", &addr], &small[..], &["--value-bytes", "11", "--requests", "9"]].concat(), None);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("wrong replies; the first is '$10\\r\\n"), "{said}");
+    assert!(printed(&["bench", "--help"]).starts_with("olivia bench: load a server"));
+    server.end_well();
+}
+
+#[test]
 fn what_goes_wrong_is_said_in_one_line_and_by_the_exit_code() {
     let server = Launch::new("ask-errors").env("OLIVIA_SECURITY_PASSWORD", "a \"b\"").start();
     let addr = server.addr().to_string();
@@ -62,6 +103,15 @@ fn what_goes_wrong_is_said_in_one_line_and_by_the_exit_code() {
         (&["ask", &addr], None, 2, "usage: olivia ask HOST:PORT 'REQUEST'"),
         (&["ask", &addr, "GET a\nGET b"], None, 2, "usage: olivia ask HOST:PORT 'REQUEST', with one"),
         (&["top"], None, 2, "usage: olivia top HOST:PORT"),
+        (&["bench"], None, 2, "no address; usage: olivia bench HOST:PORT"),
+        (
+            &["bench", &addr, "--fil"],
+            None,
+            2,
+            "unknown flag '--fil' (did you mean '--fill'?); see olivia bench",
+        ),
+        (&["bench", &closed], None, 1, "127.0.0.1:"),
+        (&["bench", &addr, "--keys", "10"], Some("wrong"), 1, "127.0.0.1:"),
     ] {
         let output = olivia(args, password);
         let said = String::from_utf8(output.stderr).unwrap();

@@ -2,7 +2,7 @@
 //! size of the program, the time from its start to the first reply.
 //!
 //! `cargo bench --bench footprint`; with `-- --quick` a tiny form. Needs Linux' /proc. Not here: what a
-//! request costs, which `benches/load` measures.
+//! request costs, which `olivia bench` measures.
 
 #[path = "../support/server.rs"]
 mod server;

@@ -135,7 +135,7 @@ fn snapshot(options: &Options) -> Result<(), String> {
     let keys = conn.stat("keys")?;
     let before = conn.stat("digest_sent_bytes")?;
     let base = mesh.servers[0].addr().to_string();
-    let late = Server::olivia_with(None, &["--peer", &base])?;
+    let late = Server::olivia_with(None, &["--peer", &base], &[])?;
     let mut late = Conn::open(late.addr()).map(|conn| (conn, late))?;
     while late.0.stat_text("ready")? != "yes" || late.0.stat("peers_linked")? != 1 {
         std::thread::sleep(Duration::from_millis(5));

@@ -5,11 +5,11 @@
 //! there is: so there are three cases, a key that comes alone, one that follows another within 4 ms, and
 //! one that follows many.
 
-use super::histogram::Histogram;
 use super::options::Options;
 use super::processes::Mesh;
-use super::report::{Report, digits};
+use super::report::{Report, digits, micros, nanos};
 use olivia::base::rng::Rng;
+use olivia::client::bench::Times;
 use std::time::{Duration, Instant};
 
 /// A key that is not found for so long is lost.
@@ -40,7 +40,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let mut mesh = Mesh::start(nodes)?;
         for (case, name) in CASES {
             let times = measure(&mut mesh, case, rounds)?;
-            let at = |permille| times.micros_at(permille) / 1e3;
+            let at = |permille| micros(&times, permille) / 1e3;
             println!(
                 "found     {nodes:3} nodes, {name:10}  p50 {:.3} p90 {:.3} p99 {:.3} p99.9 {:.3} max {:.3} ms ({rounds} keys)",
                 at(500),
@@ -65,14 +65,14 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let mut report = Report::new("found", &head, &columns);
     for permille in (10..1_000_u32).step_by(10).chain([995, 999, 1_000]) {
         let mut row = vec![digits(f64::from(permille) / 10.0, 1)];
-        row.extend(series.iter().map(|times| digits(times.micros_at(permille.into()) / 1e3, 3)));
+        row.extend(series.iter().map(|times| digits(micros(times, permille) / 1e3, 3)));
         report.row(&row.iter().map(|cell| cell as &dyn std::fmt::Display).collect::<Vec<_>>());
     }
     report.finish(options.write)
 }
 
-fn measure(mesh: &mut Mesh, case: Case, rounds: u32) -> Result<Histogram, String> {
-    let mut times = Histogram::new();
+fn measure(mesh: &mut Mesh, case: Case, rounds: u32) -> Result<Times, String> {
+    let mut times = Times::default();
     let mut rng = Rng::new(1);
     let count = mesh.conns.len() as u64;
     let pick = |rng: &mut Rng, below| usize::try_from(rng.below(below)).unwrap_or(0);
@@ -102,7 +102,7 @@ fn measure(mesh: &mut Mesh, case: Case, rounds: u32) -> Result<Histogram, String
                 return Err(format!("{key} was not found for {LOST:?}"));
             }
         }
-        times.add(begin.elapsed(), 1);
+        times.add(nanos(begin.elapsed()), 1);
     }
     Ok(times)
 }

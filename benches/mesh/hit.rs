@@ -1,10 +1,10 @@
 //! What it costs a client that its key lies on another node: ping-pong on one connection, a local hit, a
 //! remote hit and an absent key in turns, so that all see the same machine.
 
-use super::histogram::Histogram;
 use super::options::Options;
 use super::processes::Mesh;
-use super::report::{Report, digits};
+use super::report::{Report, digits, micros, nanos};
+use olivia::client::bench::Times;
 use std::time::Instant;
 
 /// Keys of each kind.
@@ -29,21 +29,21 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let mut mesh = Mesh::start(nodes)?;
         fill(&mut mesh)?;
         let [local, remote, absent] = measure(&mut mesh, rounds)?;
-        let ratio = |permille| remote.micros_at(permille) / local.micros_at(permille);
+        let ratio = |permille| micros(&remote, permille) / micros(&local, permille);
         let asked = mesh.conns[0].stat("queries")?;
         println!(
             "hit       {nodes:3} nodes: local p50 {:.1} p99 {:.1} us; remote p50 {:.1} p99 {:.1} us, {:.2} and {:.2} times; \
              absent p50 {:.1} us; {asked} queries for {} remote hits",
-            local.micros_at(500),
-            local.micros_at(990),
-            remote.micros_at(500),
-            remote.micros_at(990),
+            micros(&local, 500),
+            micros(&local, 990),
+            micros(&remote, 500),
+            micros(&remote, 990),
             ratio(500),
             ratio(990),
-            absent.micros_at(500),
-            remote.len(),
+            micros(&absent, 500),
+            remote.count(),
         );
-        let us = |times: &Histogram, permille| digits(times.micros_at(permille), 1);
+        let us = |times: &Times, permille| digits(micros(times, permille), 1);
         report.row(&[
             &nodes,
             &us(&local, 500),
@@ -70,8 +70,8 @@ fn fill(mesh: &mut Mesh) -> Result<(), String> {
     Ok(())
 }
 
-fn measure(mesh: &mut Mesh, rounds: usize) -> Result<[Histogram; 3], String> {
-    let mut times = [Histogram::new(), Histogram::new(), Histogram::new()];
+fn measure(mesh: &mut Mesh, rounds: usize) -> Result<[Times; 3], String> {
+    let mut times = [Times::default(), Times::default(), Times::default()];
     let conn = &mut mesh.conns[0];
     for round in 0..rounds {
         let n = round % KEYS;
@@ -79,7 +79,7 @@ fn measure(mesh: &mut Mesh, rounds: usize) -> Result<[Histogram; 3], String> {
         for (kind, (request, times)) in requests.iter().zip(&mut times).enumerate() {
             let begin = Instant::now();
             let is_hit = conn.ask(request)? != ":GOT";
-            times.add(begin.elapsed(), 1);
+            times.add(nanos(begin.elapsed()), 1);
             if is_hit != (kind < 2) {
                 return Err(format!("the wrong reply to {}", request.trim_end()));
             }

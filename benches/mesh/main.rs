@@ -3,13 +3,11 @@
 //! `cargo bench --bench mesh -- --help` lists the tables. Those that are about time run real processes on
 //! loopback; those that are about counts run whole meshes inside this process, by virtual time, where a
 //! hundred nodes cost no more than their work and every byte is seen (`world.rs`). Not here: what one
-//! node does for its own clients, which `benches/load` measures.
+//! node does for its own clients, which `olivia bench` measures.
 
 mod counters;
 mod digest;
 mod found;
-#[path = "../load/histogram.rs"]
-mod histogram;
 mod hit;
 mod icp;
 mod idle;

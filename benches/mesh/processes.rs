@@ -21,7 +21,7 @@ impl Mesh {
         let mut servers = vec![Server::olivia(None)?];
         let base = servers[0].addr().to_string();
         for _ in 1..count {
-            servers.push(Server::olivia_with(None, &["--peer", &base])?);
+            servers.push(Server::olivia_with(None, &["--peer", &base], &[])?);
         }
         let conns = servers.iter().map(|server| Conn::open(server.addr())).collect::<Result<_, _>>()?;
         let mut mesh = Self { servers, conns };

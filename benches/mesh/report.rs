@@ -1,8 +1,10 @@
 //! A table as it is printed and as it is kept: `docs/measured/mesh_NAME.csv`, from which `make pictures`
 //! draws.
 
+use olivia::client::bench::Times;
 use std::fmt::{Display, Write};
 use std::path::Path;
+use std::time::Duration;
 
 /// A table of measured data.
 #[derive(Debug)]
@@ -54,4 +56,14 @@ pub(crate) fn median(numbers: &[f64]) -> f64 {
 /// A number with so many digits after the point.
 pub(crate) fn digits(value: f64, digits: usize) -> String {
     format!("{value:.digits$}")
+}
+
+/// The time that `permille` of a thousand did not exceed, in µs; 1,000 gives the longest, to a 256th.
+pub(crate) fn micros(times: &Times, permille: u32) -> f64 {
+    times.quantile(f64::from(permille) / 1e3).as_secs_f64() * 1e6
+}
+
+/// A time as histograms take it.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -10,13 +10,15 @@ const TOP: f64 = 64.0;
 const BOTTOM: f64 = 76.0;
 
 /// The colour of each system, in every picture: by the first word of the name of its series.
-const SYSTEMS: [(&str, &str); 6] = [
+const SYSTEMS: [(&str, &str); 8] = [
     ("olivia", "#2b8cbe"),
     ("redis-server", "#d9573f"),
     ("memcached", "#5a9e5a"),
     ("hashbrown", "#9065b0"),
     ("ICP", "#8a8f98"),
-    ("valkey-server", "#c98a1b"),
+    ("valkey", "#c98a1b"),
+    ("pogocache", "#c2559d"),
+    ("echo", "#8a8f98"),
 ];
 
 /// The colours of series of one system that differ in something else, from light to dark.

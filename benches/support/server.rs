@@ -23,14 +23,20 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the program of this package on a free port and waits until it listens. It reads no
     /// configuration of this machine.
+    #[allow(dead_code, reason = "not every bench starts it as it is")]
     pub(crate) fn olivia(core: Option<u32>) -> Result<Self, String> {
-        Self::olivia_with(core, &[])
+        Self::olivia_with(core, &[], &[])
     }
 
-    /// The same with more arguments.
-    pub(crate) fn olivia_with(core: Option<u32>, args: &[&str]) -> Result<Self, String> {
+    /// The same with more arguments and variables.
+    pub(crate) fn olivia_with(
+        core: Option<u32>,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Self, String> {
         let mut command = on_core(core, env!("CARGO_BIN_EXE_olivia"));
         command.args(["--config", "/dev/null", "--port", "0"]).args(args).env_clear();
+        command.envs(env.iter().copied());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
@@ -77,7 +83,7 @@ impl Server {
 
     /// Starts a program whose last argument is the port to listen on.
     #[allow(dead_code, reason = "not every bench compares")]
-    fn peer(program: &str, core: Option<u32>, args: &[&str]) -> Result<Self, String> {
+    pub(crate) fn peer(program: &str, core: Option<u32>, args: &[&str]) -> Result<Self, String> {
         let addr = free_addr().map_err(|error| format!("no free port: {error}"))?;
         let child = on_core(core, program)
             .args(args)
@@ -93,7 +99,7 @@ impl Server {
             if begin.elapsed() > START_MAX {
                 return Err(format!("{program} does not listen on {addr}"));
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_micros(200));
         }
         Ok(server)
     }

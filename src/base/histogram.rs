@@ -1,59 +1,63 @@
-//! Counts of times in log-linear buckets: eight per power of two, so that a quantile is at most an eighth too high.
+//! Counts of times in log-linear buckets, 2^`STEP_BITS` per power of two: with 3, in a node, a quantile is at most an eighth
+//! too high; with 8, in the load generator, a 256th.
 
 use std::time::Duration;
 
 /// Nanoseconds that one step of the first buckets covers, as a power of two.
 const UNIT_BITS: u32 = 6;
 
-/// Buckets per power of two, as a power of two.
-const STEP_BITS: u32 = 3;
-const STEPS: usize = 1 << STEP_BITS;
+/// Powers of two of the unit up to which times are told apart: 137 s.
+const UNITS_BITS: usize = 31;
 
-/// Powers of two that are told apart above the first steps: up to 137 s.
-const OCTAVES: usize = 28;
+/// The number of buckets for so many steps per power of two, as a power of two.
+pub const fn buckets(step_bits: usize) -> usize {
+    (UNITS_BITS - step_bits + 1) << step_bits
+}
 
-/// The number of buckets.
-pub const BUCKETS: usize = STEPS + OCTAVES * STEPS;
+/// The number of buckets of a node's histograms.
+pub const BUCKETS: usize = buckets(3);
 
 /// Times by bucket; one beyond the last bucket is in the last one.
 #[derive(Debug, Clone)]
-pub struct Histogram {
+pub struct Histogram<const STEP_BITS: usize = 3, const BUCKETS: usize = { buckets(3) }> {
     counts: [u64; BUCKETS],
     count: u64,
     total_nanos: u128,
 }
 
-impl Default for Histogram {
+impl<const STEP_BITS: usize, const BUCKETS: usize> Default for Histogram<STEP_BITS, BUCKETS> {
     fn default() -> Self {
+        const { assert!(BUCKETS == buckets(STEP_BITS)) };
         Self { counts: [0; BUCKETS], count: 0, total_nanos: 0 }
     }
 }
 
 /// The bucket of a time.
-fn bucket(nanos: u64) -> usize {
-    let units = nanos >> UNIT_BITS;
-    if units < STEPS as u64 {
+fn bucket(nanos: u64, step_bits: usize) -> usize {
+    let (units, steps) = (nanos >> UNIT_BITS, 1 << step_bits);
+    if units < steps as u64 {
         return usize::try_from(units).unwrap_or(0);
     }
-    let octave = units.ilog2() - STEP_BITS;
-    let step = usize::try_from(units >> octave).unwrap_or(0) - STEPS;
-    (STEPS + octave as usize * STEPS + step).min(BUCKETS - 1)
+    let octave = units.ilog2() as usize - step_bits;
+    let step = usize::try_from(units >> octave).unwrap_or(0) - steps;
+    (steps + octave * steps + step).min(buckets(step_bits) - 1)
 }
 
 /// The time at which a bucket ends.
-fn end(bucket: usize) -> Duration {
-    let units = match bucket.checked_sub(STEPS) {
+fn end(bucket: usize, step_bits: usize) -> Duration {
+    let steps = 1 << step_bits;
+    let units = match bucket.checked_sub(steps) {
         None => bucket as u64 + 1,
-        Some(at) => ((STEPS + at % STEPS) as u64 + 1) << (at / STEPS),
+        Some(at) => ((steps + at % steps) as u64 + 1) << (at / steps),
     };
     Duration::from_nanos(units << UNIT_BITS)
 }
 
-impl Histogram {
+impl<const STEP_BITS: usize, const BUCKETS: usize> Histogram<STEP_BITS, BUCKETS> {
     /// Adds `count` times of the same length, in nanoseconds.
     #[inline]
     pub fn add(&mut self, nanos: u64, count: u32) {
-        self.counts[bucket(nanos)] += u64::from(count);
+        self.counts[bucket(nanos, STEP_BITS)] += u64::from(count);
         self.count += u64::from(count);
         self.total_nanos += u128::from(nanos) * u128::from(count);
     }
@@ -99,7 +103,7 @@ impl Histogram {
         for (at, count) in self.counts.iter().enumerate() {
             below += count;
             if *count > 0 && below as f64 >= rank {
-                return end(at);
+                return end(at, STEP_BITS);
             }
         }
         Duration::ZERO
@@ -110,7 +114,7 @@ impl Histogram {
         let mut next = 0;
         let mut below = 0;
         limits.iter().map(move |limit| {
-            while next < BUCKETS && end(next) <= *limit {
+            while next < BUCKETS && end(next, STEP_BITS) <= *limit {
                 below += self.counts[next];
                 next += 1;
             }
@@ -121,45 +125,60 @@ impl Histogram {
 
 #[cfg(test)]
 mod tests {
-    use super::{BUCKETS, Histogram, bucket, end};
+    use super::{BUCKETS, Histogram, bucket, buckets, end};
     use std::time::Duration;
 
     #[test]
     fn each_time_is_below_the_end_of_its_bucket_and_above_that_of_the_one_before() {
         assert_eq!(u8::try_from(BUCKETS - 1).map(usize::from), Ok(BUCKETS - 1), "a bucket is one byte");
-        let times = (0..37).flat_map(|bits| [0, 1, 3].map(|more| (1u64 << bits) + more * (1 << bits) / 4));
-        for nanos in times.chain(0..5_000) {
-            let (time, at) = (Duration::from_nanos(nanos), bucket(nanos));
-            assert!(time < end(at) && (at == 0 || time >= end(at - 1)), "{nanos} ns in bucket {at}");
-            let width = end(at).saturating_sub(if at == 0 { Duration::ZERO } else { end(at - 1) });
-            assert!(at < 8 || width * 8 <= end(at), "{nanos} ns");
+        for bits in [3, 8] {
+            let times =
+                (0..37).flat_map(|bits| [0, 1, 3].map(|more| (1u64 << bits) + more * (1 << bits) / 4));
+            for nanos in times.chain(0..5_000) {
+                let (time, at) = (Duration::from_nanos(nanos), bucket(nanos, bits));
+                let begin = if at == 0 { Duration::ZERO } else { end(at - 1, bits) };
+                assert!(time < end(at, bits) && time >= begin, "{nanos} ns in bucket {at}");
+                let width = end(at, bits) - begin;
+                assert!(at < 1 << bits || width * (1 << bits) <= end(at, bits), "{nanos} ns");
+            }
+            assert_eq!(bucket(u64::MAX, bits), buckets(bits) - 1);
         }
-        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
     }
 
     #[test]
-    fn quantiles_are_an_eighth_too_high_at_most() {
-        let mut times = Histogram::default();
-        assert_eq!(times.quantile(0.5), Duration::ZERO);
+    fn quantiles_are_one_step_too_high_at_most() {
+        quantiles::<3, { buckets(3) }>(Duration::from_micros(125));
+        quantiles::<8, { buckets(8) }>(Duration::from_micros(4));
+        let mut times: Histogram = Histogram::default();
         (1..=1_000).for_each(|micros| times.add(micros * 1_000, 1));
-        for (share, exact) in [(0.001, 1), (0.5, 500), (0.99, 990), (1.0, 1_000)] {
-            let (found, exact) = (times.quantile(share), Duration::from_micros(exact));
-            assert!(found > exact && found <= exact * 9 / 8, "{share}: {found:?}");
-        }
         let limits = [100, 200, 2_000].map(Duration::from_micros);
         let below: Vec<u64> = times.up_to(&limits).map(|(_, count)| count).collect();
         assert!(below[0] <= 100 && below[0] > 85 && below[1] <= 200 && below[2] == 1_000, "{below:?}");
         assert_eq!((times.count(), times.total_seconds()), (1_000, 0.5005));
     }
 
+    /// `error`: that of a millisecond.
+    fn quantiles<const STEP_BITS: usize, const BUCKETS: usize>(error: Duration) {
+        let mut times = Histogram::<STEP_BITS, BUCKETS>::default();
+        assert_eq!(times.quantile(0.5), Duration::ZERO);
+        (1..=1_000).for_each(|micros| times.add(micros * 1_000, 1));
+        for (share, exact) in [(0.001, 1), (0.5, 500), (0.99, 990), (1.0, 1_000)] {
+            let (found, exact) = (times.quantile(share), Duration::from_micros(exact));
+            assert!(
+                found > exact && found <= exact + error.max(Duration::from_nanos(64)),
+                "{share}: {found:?}"
+            );
+        }
+    }
+
     #[test]
     fn what_was_added_since_is_kept_by_bucket() {
-        let mut times = Histogram::default();
+        let mut times: Histogram = Histogram::default();
         times.add(1_000_000, 3);
         let before = times.clone();
         times.add(1_000_000, 2);
         times.add(1_000_000_000, 1);
-        let mut since = Histogram::default();
+        let mut since: Histogram = Histogram::default();
         times.added_since(&before).for_each(|(bucket, count)| since.add_to_bucket(bucket, count));
         assert_eq!(since.count(), 3);
         assert!(

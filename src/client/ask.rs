@@ -6,7 +6,9 @@ use super::{ClientError, table, terminal};
 /// Sends the request and prints the reply.
 pub(super) fn run(address: &str, request: &str, password: Option<&[u8]>) -> Result<(), ClientError> {
     if request.trim().is_empty() || request.contains(['\n', '\r']) {
-        return Err(ClientError::Usage("olivia ask HOST:PORT 'REQUEST', with one request on one line"));
+        return Err(ClientError::Usage(
+            "usage: olivia ask HOST:PORT 'REQUEST', with one request on one line".to_owned(),
+        ));
     }
     let reply = Connection::open(address, password, PATIENT)?.ask(request.as_bytes())?;
     let fields = reply.fields();

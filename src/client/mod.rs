@@ -1,9 +1,10 @@
-//! The subcommands of the program that talk to a running node, in lines, over a blocking socket.
+//! The subcommands of the program that talk to a running node. They know the wire and nothing of the node.
 //!
 //! `olivia ask HOST:PORT REQUEST` sends one request and prints the reply, one field per line; `olivia top HOST:PORT`
-//! shows a node live. They know the wire and nothing of the node.
+//! shows a node live; `olivia bench HOST:PORT` measures it under load.
 
 mod ask;
+pub mod bench;
 mod connection;
 mod reply;
 mod table;
@@ -17,12 +18,14 @@ use std::io;
 /// Why a subcommand failed. Displays as a sentence.
 #[derive(Debug)]
 pub enum ClientError {
-    /// The arguments are wrong; what would be right.
-    Usage(&'static str),
+    /// The arguments are wrong: what is wrong, or what would be right.
+    Usage(String),
     /// The node cannot be reached, or the connection broke: what was tried, and why it failed.
     Connection(String, io::Error),
     /// The node answered with an error.
     Refused(String),
+    /// A measurement failed, or replies were wrong.
+    Bench(String),
     /// Standard output or the terminal.
     Output(io::Error),
 }
@@ -30,9 +33,8 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(usage) => write!(f, "usage: {usage}"),
             Self::Connection(what, error) => write!(f, "cannot {what}: {error}"),
-            Self::Refused(sentence) => f.write_str(sentence),
+            Self::Usage(sentence) | Self::Refused(sentence) | Self::Bench(sentence) => f.write_str(sentence),
             Self::Output(error) => write!(f, "cannot write to the terminal: {error}"),
         }
     }
@@ -40,7 +42,7 @@ impl fmt::Display for ClientError {
 
 /// Whether the arguments, without the program's name, call a subcommand.
 pub fn is_called(args: &[OsString]) -> bool {
-    args.first().is_some_and(|name| name == "ask" || name == "top")
+    args.first().is_some_and(|name| name == "ask" || name == "top" || name == "bench")
 }
 
 /// Runs the subcommand that the arguments call. `password` is sent first, if there is one.
@@ -53,9 +55,10 @@ pub fn run(args: &[OsString], password: Option<&OsStr>) -> Result<(), ClientErro
     match words.as_deref() {
         Some(["ask", address, request]) => ask::run(address, request, password),
         Some(["top", address]) => top::run(address, password),
-        Some(["top", ..]) => Err(ClientError::Usage("olivia top HOST:PORT")),
+        Some(["top", ..]) => Err(ClientError::Usage("usage: olivia top HOST:PORT".to_owned())),
+        Some(["bench", ..]) => bench::command(&args[1..], password),
         _ => Err(ClientError::Usage(
-            "olivia ask HOST:PORT 'REQUEST', as in: olivia ask 127.0.0.1:5454 'STATS mesh'",
+            "usage: olivia ask HOST:PORT 'REQUEST', as in: olivia ask 127.0.0.1:5454 'STATS mesh'".to_owned(),
         )),
     }
 }

@@ -18,6 +18,7 @@ olivia: a distributed in-memory key-value store
 Usage: olivia [flags], or about a running node:
   olivia ask HOST:PORT 'STATS'   send a request, print one field per line
   olivia top HOST:PORT           show it live; OLIVIA_SECURITY_PASSWORD is sent
+  olivia bench HOST:PORT         measure it under load; olivia bench --help
 
   --config PATH      read this file, instead of looking for one
   --bind ADDR        listen on this IP address           (default 127.0.0.1)

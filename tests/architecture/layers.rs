@@ -22,7 +22,7 @@ pub const LAYERS: [Layer; 19] = [
     },
     Layer {
         name: "client",
-        says: "subcommands that talk to a running node",
+        says: "subcommands that talk to a running node, and load it",
         holds: &["client"],
         imports: &["wire", "base"],
     },

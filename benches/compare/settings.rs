@@ -1,0 +1,158 @@
+//! What is measured with, and the arguments.
+
+use super::systems::{Found, SYSTEMS, System};
+use lexopt::{Arg, Parser, ValueExt};
+use olivia::client::bench::{Plan, Protocol, Sizes};
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub(crate) const KEYS: u64 = 1_000_000;
+pub(crate) const KEY_BYTES: usize = 16;
+pub(crate) const VALUE_BYTES: usize = 64;
+pub(crate) const CONNECTIONS: usize = 50;
+
+/// Keys and connections of a quick run.
+const QUICK: (u64, usize) = (1_000, 4);
+
+pub(crate) const HELP: &str = "\
+make compare: Olivia beside the servers that are installed, one thread each, by turns
+
+  ROUNDS=7        rounds, of which the medians count
+  SECONDS=0.8     time per measured point
+  ONLY=a,b        only these groups, and only printed: rate, latency, connections,
+                  values, idle, tools, mesh
+  VALKEY= REDIS= MEMCACHED= POGOCACHE=   programs, where they are not in PATH
+
+It writes docs/measured/compare.json and renders what is made of it.
+";
+
+/// The groups of figures.
+pub(crate) const GROUPS: [&str; 7] = ["rate", "latency", "connections", "values", "idle", "tools", "mesh"];
+
+/// The command line.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) rounds: u32,
+    pub(crate) seconds: f64,
+    pub(crate) only: Vec<String>,
+    /// Where the figures go; `None`: they are printed only.
+    pub(crate) write: Option<PathBuf>,
+    pub(crate) keys: u64,
+    pub(crate) connections: usize,
+    pub(crate) is_quick: bool,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Task {
+    Help,
+    /// Be the echo server, with keys of this size, this value, at this port.
+    Echo(usize, String, u16),
+    /// Render again from the figures that are there.
+    Render,
+    Measure(Options),
+}
+
+impl Task {
+    pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+        let (keys, connections) = (KEYS, CONNECTIONS);
+        let mut options = Options {
+            rounds: 7,
+            seconds: 0.8,
+            only: Vec::new(),
+            write: None,
+            keys,
+            connections,
+            is_quick: false,
+        };
+        let mut parser = Parser::from_args(args);
+        let text = |error: lexopt::Error| error.to_string();
+        while let Some(arg) = parser.next().map_err(text)? {
+            match arg {
+                // Cargo passes it to every benchmark.
+                Arg::Long("bench") => {}
+                Arg::Long("help") => return Ok(Self::Help),
+                Arg::Long("render") => return Ok(Self::Render),
+                Arg::Long("echo") => {
+                    let key_bytes = parser.value().and_then(|value| value.parse()).map_err(text)?;
+                    let value = parser.value().map_err(text)?.to_string_lossy().into_owned();
+                    let port = parser.value().and_then(|value| value.parse()).map_err(text)?;
+                    return Ok(Self::Echo(key_bytes, value, port));
+                }
+                Arg::Long("quick") => {
+                    (options.keys, options.connections) = QUICK;
+                    (options.rounds, options.seconds, options.is_quick) = (1, 0.02, true);
+                }
+                Arg::Long("rounds") => {
+                    options.rounds = parser.value().and_then(|value| value.parse()).map_err(text)?;
+                }
+                Arg::Long("seconds") => {
+                    options.seconds = parser.value().and_then(|value| value.parse()).map_err(text)?;
+                }
+                Arg::Long("write") => options.write = Some(super::figures::path()),
+                Arg::Long("only") => {
+                    let groups = parser.value().map_err(text)?.to_string_lossy().into_owned();
+                    options.only = groups.split(',').map(str::to_owned).collect();
+                }
+                Arg::Long(_) | Arg::Short(_) | Arg::Value(_) => {
+                    return Err(format!("{}; see --help", arg.unexpected()));
+                }
+            }
+        }
+        if options.rounds == 0 || !(0.01..=60.0).contains(&options.seconds) {
+            return Err("rounds are at least 1, seconds 0.01 to 60".to_owned());
+        }
+        if let Some(wrong) = options.only.iter().find(|group| !GROUPS.contains(&group.as_str())) {
+            return Err(format!("--only takes {}, not '{wrong}'", GROUPS.join(", ")));
+        }
+        Ok(Self::Measure(options))
+    }
+}
+
+impl Options {
+    pub(crate) fn wants(&self, group: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == group)
+    }
+
+    /// What all plans have in common, for a server.
+    pub(crate) fn plan(&self, found: &Found, addr: SocketAddr) -> Plan {
+        Plan {
+            connections: self.connections,
+            keys: self.keys,
+            warm_up: Duration::from_secs_f64(self.seconds / 4.0),
+            end: olivia::client::bench::End::After(Duration::from_secs_f64(self.seconds)),
+            is_filled: true,
+            is_echo: found.system == System::Echo,
+            ..plan(addr, found.system.protocol())
+        }
+    }
+
+    /// Searches all programs, and says how to get what is missing.
+    pub(crate) fn find(&self) -> Vec<Found> {
+        let mut all = Vec::new();
+        for system in SYSTEMS {
+            match system.find() {
+                // The quick form tests this program and not what is installed; the echo server is another form of it.
+                Some(_) if self.is_quick && system != System::Olivia => {}
+                Some(found) => {
+                    println!("{:13} {} {}", system.name(), found.program, found.version);
+                    all.push(found);
+                }
+                None => println!("{:13} not found: {}", system.name(), system.source()),
+            }
+        }
+        all
+    }
+}
+
+fn plan(addr: SocketAddr, protocol: Protocol) -> Plan {
+    Plan { key_bytes: KEY_BYTES, sizes: Sizes::Fixed(VALUE_BYTES), ..Plan::new(vec![addr], protocol) }
+}
+
+/// The value of key 0, which the echo server replies with.
+pub(crate) fn first_value() -> String {
+    let value = plan(SocketAddr::from(([127, 0, 0, 1], 0)), Protocol::Resp).value(0);
+    String::from_utf8_lossy(&value).into_owned()
+}

@@ -1,0 +1,49 @@
+//! `olivia bench`: how many requests per second a server replies to, and how long each takes.
+//!
+//! The same generator loads Olivia and what it is compared with (`make compare`): it speaks lines, RESP and memcached's
+//! text, verifies every reply, and says when it was the bottleneck itself. [`Plan`] is what a run does, [`run`] does it,
+//! [`Outcome`] is what it measured.
+
+mod connection;
+mod drive;
+mod keys;
+mod options;
+mod protocol;
+mod report;
+
+pub use drive::{End, Moment, Outcome, Plan, Times, run};
+pub use keys::{Pick, Sizes, ZIPF_USUAL};
+pub use protocol::Protocol;
+
+use super::{ClientError, terminal};
+use options::Options;
+use report::Progress;
+use std::ffi::OsString;
+
+/// Runs the subcommand: `args` are those behind its name.
+pub(super) fn command(args: &[OsString], password: Option<&[u8]>) -> Result<(), ClientError> {
+    let Some(options) = Options::parse(args)? else {
+        return terminal::print(&[options::HELP.trim_end().to_owned()]);
+    };
+    let plan = Plan { password: password.map(<[u8]>::to_vec), ..options.plan };
+    if options.fill {
+        let mut progress = Progress::new("filling");
+        measured(run(&plan.fill(), &mut |moment| progress.observe(&moment)))?;
+    }
+    let mut progress = Progress::new("measuring");
+    let outcome = measured(run(&plan, &mut |moment| progress.observe(&moment)))?;
+    let lines =
+        if options.json { vec![report::json(&plan, &outcome)] } else { report::text(&plan, &outcome) };
+    terminal::print(&lines)
+}
+
+/// Any wrong reply makes figures meaningless.
+fn measured(outcome: Result<Outcome, String>) -> Result<Outcome, ClientError> {
+    let outcome = outcome.map_err(ClientError::Bench)?;
+    match &outcome.first_wrong {
+        None => Ok(outcome),
+        Some(first) => {
+            Err(ClientError::Bench(format!("{} wrong replies; the first is {first}", outcome.wrong)))
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What people and programs read of a run.
+
+use super::drive::{Moment, Outcome, Plan};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+/// The shares of requests whose times are shown, with their names.
+const SHARES: [(&str, f64); 6] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
+
+/// Lines on standard error, one per second.
+#[derive(Debug)]
+pub(super) struct Progress {
+    what: &'static str,
+    /// Requests and time of the last line.
+    last: (u64, Duration),
+}
+
+impl Progress {
+    pub(super) fn new(what: &'static str) -> Self {
+        Self { what, last: (0, Duration::ZERO) }
+    }
+
+    pub(super) fn observe(&mut self, moment: &Moment<'_>) -> Result<(), String> {
+        if let Moment::Progress(outcome) = moment {
+            let (count, took) = (outcome.times.count(), outcome.took);
+            let rate = (count - self.last.0) as f64 / (took - self.last.1).as_secs_f64();
+            self.last = (count, took);
+            let (what, seconds) = (self.what, took.as_secs_f64());
+            let p99 = micros(outcome.quantile(0.99));
+            // Whether anybody reads it does not matter to the measurement.
+            let _ = writeln!(io::stderr(), "{what}: {seconds:.0} s, {rate:.0} requests/s, p99 {p99:.0} us");
+        }
+        Ok(())
+    }
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+/// For people.
+pub(super) fn text(plan: &Plan, outcome: &Outcome) -> Vec<String> {
+    let replies = outcome.times.count();
+    let mut lines = vec![format!(
+        "{replies} replies in {:.3} s, each verified: {:.0} requests/s, {:.1} MB/s of values",
+        outcome.took.as_secs_f64(),
+        outcome.per_second(),
+        outcome.value_bytes as f64 / outcome.took.as_secs_f64() / 1e6
+    )];
+    let from = if plan.rate.is_some() { "from when each was due" } else { "from when each was sent" };
+    let mut times = format!("latency in us, {from}:");
+    for (name, share) in SHARES {
+        let _ = write!(times, "  {name} {:.0}", micros(outcome.quantile(share)));
+    }
+    lines.push(times);
+    if outcome.misses > 0 {
+        let hint = if plan.is_filled { "" } else { "; --fill sets every key first" };
+        lines.push(format!("{} GETs found nothing{hint}", outcome.misses));
+    }
+    lines.push(format!("the generator was busy {:.0} % of the time", 100.0 * outcome.busy));
+    if let Some(why) = outcome.bottleneck() {
+        lines.push(format!("the generator may be the bottleneck, not the server: {why}"));
+    }
+    lines
+}
+
+/// For programs: one object on one line.
+pub(super) fn json(plan: &Plan, outcome: &Outcome) -> String {
+    let mut text = format!(
+        "{{\"replies\":{},\"seconds\":{:.6},\"requests_per_second\":{:.1},\"value_bytes_per_second\":{:.0},\"misses\":{}",
+        outcome.times.count(),
+        outcome.took.as_secs_f64(),
+        outcome.per_second(),
+        outcome.value_bytes as f64 / outcome.took.as_secs_f64(),
+        outcome.misses
+    );
+    for (name, share) in SHARES {
+        let _ = write!(text, ",\"{name}_us\":{:.3}", micros(outcome.quantile(share)));
+    }
+    if let Some(rate) = plan.rate {
+        let late = micros(outcome.late.quantile(0.99));
+        let _ = write!(text, ",\"rate\":{rate},\"sent_late_p99_us\":{late:.3}");
+    }
+    let _ = write!(
+        text,
+        ",\"connections\":{},\"pipeline\":{},\"generator_busy\":{:.3},\"generator_is_bottleneck\":{}}}",
+        plan.connections,
+        plan.pipeline,
+        outcome.busy,
+        outcome.bottleneck().is_some()
+    );
+    text
+}
