@@ -56,9 +56,10 @@ const SETTLED: Duration = Duration::from_secs(4);
 /// Starts per round, of which the median counts.
 const STARTS: u32 = 3;
 
-/// Commands of redis-benchmark that are run, and its requests.
+/// Tests of redis-benchmark that are run.
 const TOOL_TESTS: &str = "get,set,incr,mset";
-const TOOL_REQUESTS: u32 = 200_000;
+/// Pipelines, and requests of each run: half a second.
+const TOOL_RUNS: [(&str, &str); 2] = [("1", "50000"), ("16", "200000")];
 
 /// The arrangements of the group `mesh`, in place of systems.
 pub(crate) const MESH: [&str; 3] = ["one node", "two nodes, keys of the own node", "two nodes, any key"];
@@ -499,13 +500,12 @@ fn tools(session: &mut Session<'_>) -> Result<(), String> {
         servers.push((found, found.start(session.core())?));
     }
     for round in 1..=session.options.rounds {
-        for pipeline in ["1", "16"] {
+        for (pipeline, requests) in TOOL_RUNS {
             for (found, server) in &servers {
-                let requests = if session.options.is_quick { 100 } else { TOOL_REQUESTS };
+                let requests = if session.options.is_quick { "100" } else { requests };
                 let port = server.addr().port().to_string();
-                let requests = requests.to_string();
                 let output = Command::new("redis-benchmark")
-                    .args(["-p", &port, "-t", TOOL_TESTS, "-n", &requests, "-P", pipeline, "-c", "50"])
+                    .args(["-p", &port, "-t", TOOL_TESTS, "-n", requests, "-P", pipeline, "-c", "50"])
                     .args(["-r", "1000000", "-d", "64", "--csv"])
                     .output();
                 let Ok(output) = output else {

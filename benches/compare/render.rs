@@ -209,8 +209,14 @@ fn conditions(figures: &Figures) -> String {
         1 => "one round".to_owned(),
         rounds => format!("medians of {rounds} rounds"),
     };
+    let trial = if settings.rounds < 3 || machine.load_before > 0.5 {
+        "**A trial, not a measurement**: too few rounds, or other programs were running. `make compare` on a quiet machine \
+         replaces it.\n\n"
+    } else {
+        ""
+    };
     format!(
-        "Measured on {} at commit {}: {}, {} cores, {} GiB, Linux {}; load before: {:.2}. {cores}, over loopback; {rounds} of \
+        "{trial}Measured on {} at commit {}: {}, {} cores, {} GiB, Linux {}; load before: {:.2}. {cores}, over loopback; {rounds} of \
          {} s per point, in which the servers took turns. 1 M keys of 16 B, values of 64 B, 50 connections, RESP (memcached: \
          its text protocol), one thread and no persistence each; every reply is verified.\n\n",
         machine.date,

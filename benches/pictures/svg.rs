@@ -9,6 +9,9 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 64.0;
 const BOTTOM: f64 = 76.0;
 
+/// Room for the value above a bar; it stands upright above a narrower one.
+const LABEL_WIDTH: f64 = 26.0;
+
 /// The colour of each system, in every picture: by the first word of the name of its series.
 const SYSTEMS: [(&str, &str); 8] = [
     ("olivia", "#2b8cbe"),
@@ -195,7 +198,14 @@ impl Chart {
                     ),
                 };
                 let above = if self.kind == Kind::Points { 10.0 } else { 4.0 };
-                text(out, x + bar * 0.46, y - above, "middle", "font-size=\"10\"", &self.shown(values[at]));
+                let (x, y, shown) = (x + bar * 0.46, y - above, self.shown(values[at]));
+                if bar >= LABEL_WIDTH {
+                    text(out, x, y, "middle", "font-size=\"10\"", &shown);
+                } else {
+                    let (x, y) = (x + 3.0, y.max(TOP + LABEL_WIDTH));
+                    let turned = format!("font-size=\"9\" transform=\"rotate(-90 {x:.1} {y:.1})\"");
+                    text(out, x, y, "start", &turned, &shown);
+                }
             }
         }
     }
