@@ -7,8 +7,9 @@
 //! <!-- layers: drawn by `make pictures` -->
 //! ```text
 //! main      arguments, configuration, logger, exit code
-//! client    subcommands that talk to a running node
-//!           ask  connection  reply  table  terminal  top
+//! client    subcommands that talk to a running node, and load it
+//!           ask  bench/connection  bench/drive  bench/keys  bench/mod  bench/options  bench/protocol
+//!           bench/report  connection  reply  table  terminal  top
 //! shell     the only code that knows mio, sockets and real time
 //!           clock  fd_limit  listener  lobby  log_output  reactor  resolver  signals  socket
 //! ──────────── below: no clock, no socket, no thread; the same calls give the same bytes
