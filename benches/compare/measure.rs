@@ -71,6 +71,11 @@ pub(crate) const MESH_ROWS: [(&str, &str, &str); 3] = [
     ("two cores, 90 % GET 16", "90/10", "16"),
 ];
 
+/// Sizes of meshes in which the cost of publishing a new key is measured, and new keys per second of the one node that is
+/// written to.
+pub(crate) const NODES: [usize; 5] = [1, 2, 8, 32, 64];
+pub(crate) const NEW_KEYS: [u32; 2] = [1_000, 10_000];
+
 /// One server under measurement, its keys set.
 struct Candidate {
     name: String,
@@ -247,7 +252,7 @@ impl Session<'_> {
 }
 
 /// Waits until a node is linked with so many peers.
-fn linked(addr: SocketAddr, peers: u32) -> Result<(), String> {
+fn linked(addr: SocketAddr, peers: usize) -> Result<(), String> {
     let begin = Instant::now();
     let expected = format!("peers_linked:{peers}");
     while !line(addr, b"STATS peers_linked\n")?.contains(&expected) {
@@ -562,7 +567,57 @@ fn mesh(session: &mut Session<'_>) -> Result<(), String> {
             }
         }
     }
+    drop((alone, base, other));
+    publishing(session, &found)
+}
+
+/// What a new key costs the node that it is set on, and each of the others.
+fn publishing(session: &mut Session<'_>, found: &Found) -> Result<(), String> {
+    let sizes = if session.options.is_quick { &NODES[..2] } else { &NODES };
+    for &count in sizes {
+        let writer = found.start(session.core())?;
+        let base = writer.addr().to_string();
+        let mut others = Vec::new();
+        for _ in 1..count {
+            others.push(found.start_with(session.core(), &["--peer", &base], &[])?);
+        }
+        for node in [&writer].into_iter().chain(&others) {
+            linked(node.addr(), count - 1)?;
+        }
+        for rate in NEW_KEYS {
+            // As many numbers as make a key that was drawn before unlikely.
+            let plan = Plan {
+                rate: Some(f64::from(rate)),
+                get_percent: 0,
+                keys: 1_000_000_000_000,
+                end: End::After(Duration::from_secs_f64(session.options.seconds.max(0.05))),
+                ..session.options.plan(found, writer.addr())
+            };
+            let used = || others.iter().map(|node| cpu_ns(node.pid())).sum::<Result<u64, String>>();
+            let mut cpu = [0; 4];
+            let outcome = run(&plan, &mut |moment| {
+                match moment {
+                    Moment::Begin => (cpu[0], cpu[1]) = (cpu_ns(writer.pid())?, used()?),
+                    Moment::End => (cpu[2], cpu[3]) = (cpu_ns(writer.pid())?, used()?),
+                    Moment::Progress(_) => {}
+                }
+                Ok(())
+            })?;
+            let keys = outcome.times.count().max(1) as f64;
+            let peers = (count - 1).max(1) as f64;
+            let figures = [
+                ("writer_ns", (cpu[2] - cpu[0]) as f64 / keys),
+                ("peer_ns", (cpu[3] - cpu[1]) as f64 / keys / peers),
+            ];
+            session.add(1, &format!("{rate} new keys per second"), &nodes(count), &figures);
+        }
+    }
     Ok(())
+}
+
+/// The name of a size of a mesh.
+pub(crate) fn nodes(count: usize) -> String {
+    format!("{count} nodes")
 }
 
 /// Loads nodes at the same time, each by a generator of its own on the node's core.

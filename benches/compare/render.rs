@@ -1,7 +1,9 @@
 //! Tables and pictures from the figures: parts of README and `docs/performance.md` between two marks, and `docs/*.svg`.
 
 use super::figures::{Figures, median};
-use super::measure::{ACTIVE, FULL, LINES, MESH, MESH_ROWS, PEERS, RATES, REMOTE, VALUES};
+use super::measure::{
+    ACTIVE, FULL, LINES, MESH, MESH_ROWS, NEW_KEYS, NODES, PEERS, RATES, REMOTE, VALUES, nodes,
+};
 use super::svg::{Chart, Kind, Scale};
 use super::systems::{SYSTEMS, System};
 use std::fmt::Write;
@@ -304,6 +306,7 @@ pub(crate) fn report(figures: &Figures) -> String {
     section(&mut out, "Idle, start", &[&format!("{idle}{start}")]);
     section(&mut out, "Memory", &[&memory]);
     section(&mut out, "Two nodes on two cores", &[&mesh(figures)]);
+    section(&mut out, "What a new key costs in a mesh", &[&publishing(figures)]);
     let tests = ["GET", "SET", "INCR", "MSET"];
     let rows: Vec<String> = ["1", "16"]
         .iter()
@@ -374,6 +377,46 @@ fn mesh(figures: &Figures) -> String {
         line(&mut out, &cells);
     }
     if figures.median(MESH_ROWS[0].0, MESH[0], RATE.figure).is_none() {
+        out.clear();
+    }
+    out
+}
+
+/// The CPU time that filters cost: measured of one writer, calculated for a mesh in which every node is one.
+fn publishing(figures: &Figures) -> String {
+    let mut out = String::from(
+        "A node gets new keys, and publishes them; all others only listen. Server CPU per new key, and from that the share of \
+         its core that each node spends on filters when every node gets as many: what publishing adds at the writer, and \
+         what the keys of all others cost to take in.\n\n",
+    );
+    let header =
+        ["new keys/s per node", "nodes", "writer, ns", "each other, ns", "share of each core for filters"];
+    line(&mut out, &header.map(str::to_owned));
+    let _ = writeln!(out, "|{}", "---|".repeat(header.len()));
+    for rate in NEW_KEYS {
+        let row = format!("{rate} new keys per second");
+        let of = |count, figure| figures.median(&row, &nodes(count), figure);
+        for count in NODES {
+            let (Some(alone), Some(writer), Some(other)) =
+                (of(1, "writer_ns"), of(count, "writer_ns"), of(count, "peer_ns"))
+            else {
+                continue;
+            };
+            let others = (count - 1) as f64;
+            let share = ((writer - alone).max(0.0) + others * other) * f64::from(rate) / 1e9;
+            line(
+                &mut out,
+                &[
+                    number(f64::from(rate), 0),
+                    count.to_string(),
+                    number(writer, 0),
+                    if count == 1 { String::new() } else { number(other, 0) },
+                    if count == 1 { String::new() } else { format!("{:.1} %", 100.0 * share) },
+                ],
+            );
+        }
+    }
+    if figures.median(&format!("{} new keys per second", NEW_KEYS[0]), &nodes(1), "writer_ns").is_none() {
         out.clear();
     }
     out
