@@ -139,6 +139,16 @@ fn demo_shows_the_page_and_loads_every_node_again_after_it_was_stopped() {
     cluster.wait_for("Ctrl-C ends");
     let addrs = cluster.addrs();
     assert!(cluster.said().contains(&format!("http://{}/", addrs[0])), "{}", cluster.said());
+    // As many nodes as cores, or fewer, have one each.
+    let core = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap().to_owned()
+    };
+    if thread::available_parallelism().is_ok_and(|cores| cores.get() >= 2) {
+        let cores: Vec<String> = cluster.children().iter().map(core).collect();
+        assert!(cores[0] != cores[1] && cores.iter().all(|core| core.parse::<u32>().is_ok()), "{cores:?}");
+        assert!(cluster.said().contains(&format!("  core {}\n", cores[0])), "{}", cluster.said());
+    }
     let mut clients = [Client::connect(addrs[0]), Client::connect(addrs[1])];
     for client in &mut clients {
         wait_until("there are keys and hits", || client.stat("keys") > 20 && client.stat("hits") > 20);

@@ -4,7 +4,7 @@
 
 use crate::Options;
 use crate::demo;
-use crate::node::{Node, Plan};
+use crate::node::{Node, Plan, cores};
 use crate::output::Output;
 use olivia::config::{FileRead, memory_max_of};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -263,6 +263,10 @@ impl Cluster {
             memory_max: memory_max_of(self.nodes_wanted.into(), &|path| {
                 Ok(FileRead { bytes: std::fs::read(path)?, open_to_others: false })
             }),
+            // One node per core; where there are more nodes, the scheduler knows better.
+            core: Some(cores())
+                .filter(|cores| cores.len() >= usize::from(self.nodes_wanted))
+                .map(|cores| cores[index]),
         };
         self.next_port = plan.port.checked_add(1).ok_or("there are no more ports")?;
         self.nodes.push(Node::start(index, &plan, &self.sender)?);
@@ -317,7 +321,8 @@ impl Cluster {
             count => format!("\n{count} nodes are ready; each can be asked for any key:\n"),
         };
         for node in &self.nodes {
-            let _ = writeln!(text, "  {:3} {}  pid {}", node.name, node.addr, node.pid());
+            let core = node.core.map_or_else(String::new, |core| format!("  core {core}"));
+            let _ = writeln!(text, "  {:3} {}  pid {}{core}", node.name, node.addr, node.pid());
         }
         let _ = write!(
             text,

@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// The first argument of this program in a process that becomes a node.
 const AS_CHILD: &str = "--as-child-of";
 
+/// The third, where the node has no core of its own.
+const ANY_CORE: &str = "-";
+
 /// Time limit of one reply of a node.
 const REPLY_MAX: Duration = Duration::from_secs(1);
 
@@ -48,6 +51,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) secret: &'a str,
     /// Each node's share of the memory, if that is known.
     pub(crate) memory_max: Option<u64>,
+    /// The core that it alone of the nodes runs on.
+    pub(crate) core: Option<usize>,
 }
 
 /// A node that was started.
@@ -63,6 +68,7 @@ pub(crate) struct Node {
     pub(crate) ended: Option<ExitStatus>,
     /// The command that starts it by hand.
     pub(crate) command: String,
+    pub(crate) core: Option<usize>,
 }
 
 impl Node {
@@ -72,7 +78,8 @@ impl Node {
         let config = write_config(plan, addr)?;
         let this = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
         let mut command = Command::new(this);
-        command.arg(AS_CHILD).arg(std::process::id().to_string()).arg(plan.program);
+        let core = plan.core.map_or_else(|| ANY_CORE.to_owned(), |core| core.to_string());
+        command.arg(AS_CHILD).arg(std::process::id().to_string()).arg(core).arg(plan.program);
         command.arg("--config").arg(&config);
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_kept_away(name)) {
             command.env_remove(name);
@@ -91,7 +98,8 @@ impl Node {
         let name = format!("n{}", index + 1);
         let last_lines = VecDeque::new();
         let command = format!("{} --config {}", plan.program.display(), config.display());
-        Ok(Self { name, addr, child, last_lines, listens: false, port_is_taken: false, ended: None, command })
+        let (listens, port_is_taken, ended, core) = (false, false, None, plan.core);
+        Ok(Self { name, addr, child, last_lines, listens, port_is_taken, ended, command, core })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -218,11 +226,13 @@ pub(crate) fn run_as_child() -> Option<ExitCode> {
         return None;
     }
     let parent: Option<u32> = args.next().and_then(|parent| parent.to_str()?.parse().ok());
+    let core = args.next();
     let Some((parent, program)) = parent.zip(args.next()) else {
         eprintln!("cluster: {AS_CHILD} is for its own use");
         return Some(ExitCode::FAILURE);
     };
-    if let Err(sentence) = die_with(parent) {
+    let core = core.and_then(|core| core.to_str()?.parse().ok());
+    if let Err(sentence) = die_with(parent).and_then(|()| core.map_or(Ok(()), run_on)) {
         eprintln!("cluster: {sentence}");
         return Some(ExitCode::FAILURE);
     }
@@ -239,6 +249,34 @@ fn die_with(parent: u32) -> Result<(), String> {
     let is_there = getppid().is_some_and(|pid| u32::try_from(pid.as_raw_nonzero().get()) == Ok(parent));
     // It may have died before the call.
     if is_there { Ok(()) } else { Err("the parent process is gone".to_owned()) }
+}
+
+/// The cores that this process may use.
+#[cfg(target_os = "linux")]
+pub(crate) fn cores() -> Vec<usize> {
+    use rustix::thread::{CpuSet, sched_getaffinity};
+    let allowed = sched_getaffinity(None).unwrap_or_default();
+    (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect()
+}
+
+/// Binds this process, and what it becomes, to a core.
+#[cfg(target_os = "linux")]
+fn run_on(core: usize) -> Result<(), String> {
+    use rustix::thread::{CpuSet, sched_setaffinity};
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).map_err(|error| format!("core {core}: {error}"))
+}
+
+/// None can be chosen.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn cores() -> Vec<usize> {
+    Vec::new()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn run_on(_: usize) -> Result<(), String> {
+    Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]
