@@ -584,16 +584,24 @@ fn publishing(session: &mut Session<'_>, found: &Found) -> Result<(), String> {
         for node in [&writer].into_iter().chain(&others) {
             linked(node.addr(), count - 1)?;
         }
+        let used = || others.iter().map(|node| cpu_ns(node.pid())).sum::<Result<u64, String>>();
+        let peers = (count - 1).max(1) as f64;
+        let time = Duration::from_secs_f64(session.options.seconds.max(0.05));
+        // Heartbeats, which do not depend on keys.
+        let before = (cpu_ns(writer.pid())?, used()?);
+        std::thread::sleep(time);
+        let idle = (cpu_ns(writer.pid())? - before.0, used()? - before.1);
+        let share = (idle.0 + idle.1) as f64 / (peers + 1.0) / time.as_nanos() as f64;
+        session.add(1, "idle node of a mesh", &nodes(count), &[("percent_of_core", 100.0 * share)]);
         for rate in NEW_KEYS {
             // As many numbers as make a key that was drawn before unlikely.
             let plan = Plan {
                 rate: Some(f64::from(rate)),
                 get_percent: 0,
                 keys: 1_000_000_000_000,
-                end: End::After(Duration::from_secs_f64(session.options.seconds.max(0.05))),
+                end: End::After(time),
                 ..session.options.plan(found, writer.addr())
             };
-            let used = || others.iter().map(|node| cpu_ns(node.pid())).sum::<Result<u64, String>>();
             let mut cpu = [0; 4];
             let outcome = run(&plan, &mut |moment| {
                 match moment {
@@ -604,10 +612,13 @@ fn publishing(session: &mut Session<'_>, found: &Found) -> Result<(), String> {
                 Ok(())
             })?;
             let keys = outcome.times.count().max(1) as f64;
-            let peers = (count - 1).max(1) as f64;
+            let of_keys = |used: u64, idle: u64| {
+                let idle = idle as f64 * outcome.took.as_secs_f64() / time.as_secs_f64();
+                (used as f64 - idle).max(0.0) / keys
+            };
             let figures = [
-                ("writer_ns", (cpu[2] - cpu[0]) as f64 / keys),
-                ("peer_ns", (cpu[3] - cpu[1]) as f64 / keys / peers),
+                ("writer_ns", of_keys(cpu[2] - cpu[0], idle.0)),
+                ("peer_ns", of_keys(cpu[3] - cpu[1], idle.1) / peers),
             ];
             session.add(1, &format!("{rate} new keys per second"), &nodes(count), &figures);
         }

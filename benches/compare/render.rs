@@ -385,41 +385,41 @@ fn mesh(figures: &Figures) -> String {
 /// The CPU time that filters cost: measured of one writer, calculated for a mesh in which every node is one.
 fn publishing(figures: &Figures) -> String {
     let mut out = String::from(
-        "A node gets new keys, and publishes them; all others only listen. Server CPU per new key, and from that the share of \
-         its core that each node spends on filters when every node gets as many: what publishing adds at the writer, and \
-         what the keys of all others cost to take in.\n\n",
+        "One node gets new keys and publishes them; all others only listen. CPU time of servers, without heartbeats, which have a \
+         column of their own. From that the share of its core that each node spends on filters when every node gets as many: \
+         what publishing adds at the writer, and what the keys of all others cost to take in.\n\n",
     );
-    let header =
-        ["new keys/s per node", "nodes", "writer, ns", "each other, ns", "share of each core for filters"];
+    let header = [
+        "new keys/s per node",
+        "nodes",
+        "heartbeats, % of a core",
+        "writer, ns per key",
+        "each other, ns per key",
+        "filters, % of each core",
+    ];
     line(&mut out, &header.map(str::to_owned));
     let _ = writeln!(out, "|{}", "---|".repeat(header.len()));
-    for rate in NEW_KEYS {
+    let mut rows = 0;
+    for (rate, count) in NEW_KEYS.iter().flat_map(|rate| NODES.map(|count| (*rate, count))) {
         let row = format!("{rate} new keys per second");
         let of = |count, figure| figures.median(&row, &nodes(count), figure);
-        for count in NODES {
-            let (Some(alone), Some(writer), Some(other)) =
-                (of(1, "writer_ns"), of(count, "writer_ns"), of(count, "peer_ns"))
-            else {
-                continue;
-            };
-            let others = (count - 1) as f64;
-            let share = ((writer - alone).max(0.0) + others * other) * f64::from(rate) / 1e9;
-            line(
-                &mut out,
-                &[
-                    number(f64::from(rate), 0),
-                    count.to_string(),
-                    number(writer, 0),
-                    if count == 1 { String::new() } else { number(other, 0) },
-                    if count == 1 { String::new() } else { format!("{:.1} %", 100.0 * share) },
-                ],
-            );
+        let idle = figures.median("idle node of a mesh", &nodes(count), "percent_of_core");
+        if let (Some(alone), Some(writer), Some(other), Some(idle)) =
+            (of(1, "writer_ns"), of(count, "writer_ns"), of(count, "peer_ns"), idle)
+        {
+            rows += 1;
+            let mut cells =
+                vec![number(f64::from(rate), 0), count.to_string(), number(idle, 2), number(writer, 0)];
+            if count > 1 {
+                let share = ((writer - alone).max(0.0) + (count - 1) as f64 * other) * f64::from(rate) / 1e9;
+                cells.extend([number(other, 0), number(100.0 * share, 1)]);
+            } else {
+                cells.extend([String::new(), String::new()]);
+            }
+            line(&mut out, &cells);
         }
     }
-    if figures.median(&format!("{} new keys per second", NEW_KEYS[0]), &nodes(1), "writer_ns").is_none() {
-        out.clear();
-    }
-    out
+    if rows > 0 { out } else { String::new() }
 }
 
 fn latency(out: &mut String, figures: &Figures) {
