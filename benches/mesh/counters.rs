@@ -1,11 +1,11 @@
 //! Commands on the old value: an INCR of a key on another node beside one of this node, and many clients that count
 //! with one key through all nodes.
 
-use super::histogram::Histogram;
 use super::options::Options;
 use super::processes::{Conn, Mesh};
-use super::report::{Report, digits};
+use super::report::{Report, digits, micros, nanos};
 use super::server::cpu_ns;
+use olivia::client::bench::Times;
 use std::time::{Duration, Instant};
 
 /// Nodes of each mesh.
@@ -27,14 +27,14 @@ pub(crate) fn incr(options: &Options) -> Result<(), String> {
         while mesh.conns[0].ask(&format!("GET {key}\n"))? == ":GOT" {}
     }
     let requests = ["INCR here\n", "INCR there\n", "GET read_here\n", "GET read_there\n"];
-    let mut times = requests.map(|_| (Histogram::new(), 0));
+    let mut times = requests.map(|_| (Times::default(), 0));
     for _ in 0..blocks {
         for (request, (times, used)) in requests.iter().zip(&mut times) {
             let before = cpu_of_all(&mesh)?;
             for _ in 0..BLOCK {
                 let begin = Instant::now();
                 mesh.conns[0].ask(request)?;
-                times.add(begin.elapsed(), 1);
+                times.add(nanos(begin.elapsed()), 1);
             }
             *used += cpu_of_all(&mesh)? - before;
         }
@@ -52,7 +52,7 @@ pub(crate) fn incr(options: &Options) -> Result<(), String> {
     let mut report = Report::new("incr", &head, &columns);
     let cpu = |used: u64| used as f64 / (blocks * BLOCK) as f64 / 1e3;
     for (command, [here, there]) in ["INCR", "GET"].iter().zip(times.as_chunks::<2>().0) {
-        let [p50, far] = [here, there].map(|(times, _)| times.micros_at(500));
+        let [p50, far] = [here, there].map(|(times, _)| micros(times, 500));
         let [used, used_far] = [here, there].map(|(_, used)| cpu(*used));
         let (ratio, of_cpu) = (far / p50, used_far / used);
         println!(
@@ -101,7 +101,7 @@ pub(crate) fn counter(options: &Options) -> Result<(), String> {
             return Err(format!("{value} after {sent} increments of which {errors} failed"));
         }
         let per_second = value as f64 / took.as_secs_f64();
-        let ms = |permille| times.micros_at(permille) / 1e3;
+        let ms = |permille| micros(&times, permille) / 1e3;
         println!(
             "counter   {key:5} key: {value} of {sent} increments, none lost, {errors} refused; {per_second:.0}/s, p50 {:.2} p99 {:.2} ms",
             ms(500),
@@ -113,7 +113,7 @@ pub(crate) fn counter(options: &Options) -> Result<(), String> {
 }
 
 /// Returns the times of all requests, and how many failed, which are those that nodes refused.
-fn count_together(clients: Vec<Conn>, key: &str, requests: usize) -> Result<(Histogram, u64), String> {
+fn count_together(clients: Vec<Conn>, key: &str, requests: usize) -> Result<(Times, u64), String> {
     let line = format!("INCR {key}\n");
     let count = |mut client: Conn| {
         let mut times: Vec<Duration> = Vec::with_capacity(requests);
@@ -135,10 +135,10 @@ fn count_together(clients: Vec<Conn>, key: &str, requests: usize) -> Result<(His
             .map(|thread| thread.join().map_err(|_| "a client has failed".to_owned()))
             .collect()
     });
-    let (mut all, mut errors) = (Histogram::new(), 0);
+    let (mut all, mut errors) = (Times::default(), 0);
     for result in ended {
         let (times, refused) = result??;
-        times.into_iter().for_each(|time| all.add(time, 1));
+        times.into_iter().for_each(|time| all.add(nanos(time), 1));
         errors += refused;
     }
     Ok((all, errors))

@@ -3,12 +3,12 @@
 //! Costs are CPU time of the node that is written to, as the scheduler counts it, so other work on the machine changes
 //! them less than it changes times. The meshes take turns within a round.
 
-use super::histogram::Histogram;
 use super::options::Options;
 use super::processes::Mesh;
-use super::report::{Report, digits, median};
+use super::report::{Report, digits, median, micros, nanos};
 use super::server::{cpu_ns, waited_ns};
 use olivia::base::rng::Rng;
+use olivia::client::bench::Times;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -103,7 +103,7 @@ pub(crate) fn gone(options: &Options) -> Result<(), String> {
     for &nodes in sizes {
         let mut mesh = Mesh::start(nodes)?;
         let mut rng = Rng::new(1);
-        let (mut times, mut own) = (Histogram::new(), Histogram::new());
+        let (mut times, mut own) = (Times::default(), Times::default());
         let mut holder = 0;
         mesh.conns[holder].ask("SET moved:0\n")?;
         for round in 1..=rounds {
@@ -121,11 +121,11 @@ pub(crate) fn gone(options: &Options) -> Result<(), String> {
                 }
             }
             let took = begin.elapsed();
-            times.add(took, 1);
-            own.add(took.saturating_sub(Duration::from_nanos(waited()? - before)), 1);
+            times.add(nanos(took), 1);
+            own.add(nanos(took.saturating_sub(Duration::from_nanos(waited()? - before))), 1);
             holder = writer;
         }
-        let ms = |times: &Histogram, permille| times.micros_at(permille) / 1e3;
+        let ms = |times: &Times, permille| micros(times, permille) / 1e3;
         let cells = [ms(&times, 500), ms(&times, 990), ms(&times, 999), ms(&own, 500), ms(&own, 990)];
         println!(
             "gone      {nodes:3} nodes: p50 {:.3} p99 {:.3} p99.9 {:.3} ms; without waits for a core p50 {:.3} p99 {:.3} ms ({rounds} keys)",
