@@ -11,9 +11,6 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
 
-#[path = "../load/protocol.rs"]
-#[expect(dead_code, reason = "for this it speaks two of its protocols")]
-mod protocol;
 #[path = "../support/server.rs"]
 #[expect(dead_code, reason = "what a server costs is for other benches")]
 mod server;

@@ -5,9 +5,9 @@
 //! within 2 % of what is wanted, four times at most. A client reads an object and sets it if it is a miss; 64 different
 //! objects are read at a time.
 
-use super::protocol::{Front, Protocol};
 use super::server::{Server, status};
 use super::{KEY_BYTES, Trace, all_objects};
+use olivia::client::bench::{Front, Protocol};
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -141,7 +141,9 @@ impl Client {
         for &at in &missing {
             let (id, bytes) = batch[at];
             let value = vec![b'v'; (bytes as usize).saturating_sub(KEY_BYTES)];
-            self.protocol.put_set(&mut self.output, &key(id), &value);
+            let tail = self.protocol.put_set(&mut self.output, &key(id), value.len());
+            self.output.extend_from_slice(&value);
+            self.output.extend_from_slice(tail);
         }
         self.exchange(missing.len(), |_, _| {})?;
         Ok(missing.len() as u64)

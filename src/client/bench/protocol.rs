@@ -29,7 +29,7 @@ pub(super) struct Request {
 
 /// The front of some input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Front {
+pub enum Front {
     /// No whole reply so far.
     Partial,
     /// A reply of so many bytes.
@@ -44,7 +44,7 @@ impl Protocol {
         [("lines", Self::Lines), ("resp", Self::Resp), ("memcached", Self::Memcached)];
 
     /// Appends a GET of `key`.
-    pub(super) fn put_get(self, out: &mut Vec<u8>, key: &[u8]) {
+    pub fn put_get(self, out: &mut Vec<u8>, key: &[u8]) {
         match self {
             Self::Lines => put(out, &[b"GET ", key, b"\n"]),
             Self::Resp => {
@@ -56,7 +56,7 @@ impl Protocol {
     }
 
     /// Appends what stands before the value in a SET of `key`; returns what stands after it.
-    pub(super) fn put_set(self, out: &mut Vec<u8>, key: &[u8], value_bytes: usize) -> &'static [u8] {
+    pub fn put_set(self, out: &mut Vec<u8>, key: &[u8], value_bytes: usize) -> &'static [u8] {
         match self {
             Self::Lines => {
                 put(out, &[b"SET ", key, b":"]);
@@ -115,7 +115,7 @@ impl Protocol {
     }
 
     /// The reply to a GET that finds nothing.
-    pub(super) const fn miss(self) -> &'static [u8] {
+    pub const fn miss(self) -> &'static [u8] {
         match self {
             Self::Lines => b":GOT \n",
             Self::Resp => b"$-1\r\n",
@@ -142,7 +142,7 @@ impl Protocol {
     }
 
     /// Looks for the first reply of `input`.
-    pub(super) fn front(self, input: &[u8]) -> Front {
+    pub fn front(self, input: &[u8]) -> Front {
         match self {
             Self::Lines => match memchr(b'\n', input) {
                 None => Front::Partial,
