@@ -1,7 +1,7 @@
 //! The longest iteration of a node in CPU time of its thread, while it does work that grows with its keys and peers and
-//! another client plays ping-pong: `cargo bench --bench steps`. 5 M keys and 128 peers with known filters; the node
-//! without sockets, its iterations as the shell's, with the thread's CPU time for a clock. Fails over 2 ms. `-- --quick`:
-//! 50,000 keys and 8 peers.
+//! another client plays ping-pong: `cargo bench --bench steps`. 5 M keys and 128 peers with known filters, and
+//! at last a million keys and one peer that links again; the node without sockets, its iterations as the shell's, with
+//! the thread's CPU time for a clock. Fails over 2 ms. `-- --quick`: 50,000 keys and 8 peers.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
 #![allow(dead_code, reason = "the kit has more than this uses")]
@@ -10,10 +10,13 @@
 mod kit;
 
 use kit::ClientId;
-use kit::peer::{Face, World};
+use kit::peer::{Face, Link, World, bytes_of, head, piece};
+use olivia::base::rng::Rng;
 use olivia::config::Config;
+use olivia::filter::changelog::PIECE_BLOCKS;
 use olivia::limits::Limits;
-use olivia::node::{CLIENTS_UNTIL, Class, DueShare};
+use olivia::node::{CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL};
+use olivia::wire::frame::Body;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -22,6 +25,9 @@ const LIMIT: Duration = Duration::from_millis(2);
 
 /// Iterations of which the longest is taken where nothing but ping-pong goes on.
 const IDLE_ITERATIONS: usize = 2_000;
+
+/// Bytes that the shell reads at once.
+const BYTES_PER_READ: usize = 64 * 1024;
 
 /// Samples of the history in a day.
 const SAMPLES: usize = 8_640;
@@ -36,6 +42,7 @@ struct Loop {
     player: ClientId,
     worker: ClientId,
     share: DueShare,
+    links: Vec<Link>,
 }
 
 impl Loop {
@@ -60,10 +67,47 @@ impl Loop {
             world.driver.node.iteration_begins(world.driver.now);
             world.driver.ask(player, "PING\nGET key1\n");
         }
-        for number in 1..=peers {
-            world.known(&Face::new(number));
+        let links = (1..=peers).map(|number| world.known(&Face::new(number))).collect();
+        Self { world, player, worker, share: DueShare::default(), links }
+    }
+
+    /// Loses the link to the first peer and makes it again. The peer asks for the whole filter and sends its own, of as
+    /// many keys, which all own keys are then tested against. Returns the longest iteration, their number, and the bytes
+    /// that the peer got.
+    fn relink(&mut self) -> (Duration, usize, usize) {
+        let begin = cpu();
+        self.world.driver.lose(self.links[0].conn);
+        let link = self.world.dial(&Face::new(1));
+        // The handshake of both sides, for which nothing is read in between.
+        let (mut longest, mut count, mut bytes) = (cpu() - begin, 1, 0);
+        let size = self.world.driver.node.own_filter().size();
+        let mut rng = Rng::new(1);
+        let mut input = bytes_of(&[
+            (0, Body::Resync(None)),
+            (0, Body::Snap { head: head(2, 0), size_log2: size.log2() }),
+        ]);
+        for first in (0..size.blocks()).step_by(PIECE_BLOCKS) {
+            let words: Vec<u64> = (0..PIECE_BLOCKS * 8).map(|_| rng.next_u64()).collect();
+            input.extend(piece(u32::try_from(first).unwrap(), &words));
         }
-        Self { world, player, worker, share: DueShare::default() }
+        input.extend(bytes_of(&[(0, Body::SnapEnd)]));
+        let mut reads = input.chunks(BYTES_PER_READ);
+        loop {
+            let driver = &mut self.world.driver;
+            let begin = cpu();
+            if let Some(read) = reads.next().filter(|_| !driver.is_stopped(link.conn)) {
+                driver.deliver(link.conn, read);
+            }
+            while cpu() - begin < LINKS_UNTIL && driver.node.step(driver.now, Class::Links) {}
+            longest = longest.max(cpu() - begin + self.iterate(None));
+            count += 1;
+            let driver = &mut self.world.driver;
+            driver.read_now(link.conn);
+            bytes += driver.take_bytes(link.conn).len();
+            if reads.len() == 0 && !driver.node.has_work(driver.now) && driver.waiting(link.conn) == 0 {
+                return (longest, count, bytes);
+            }
+        }
     }
 
     /// One iteration: a request of each client, then due work for its share. Returns its time, without that of writing to
@@ -151,5 +195,9 @@ fn main() {
     show("SCAN of all, COUNT 10000", longest, count, bytes);
     let (longest, count, reply) = node.run("*1\r\n$8\r\nFLUSHALL\r\n");
     show("FLUSHALL", longest, count, reply.len());
+    let mut node = Loop::new(keys / 5, 1);
+    let (longest, count, bytes) = node.relink();
+    show("a link is made again", longest, count, bytes);
+    assert!(node.world.stat("invalidations_sent") > 0, "no key was tested");
     assert!(is_quick || worst < LIMIT, "an iteration took {worst:?} of CPU time");
 }

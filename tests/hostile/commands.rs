@@ -97,6 +97,8 @@ fn command_on_a_key_of_a_peer_is_carried_out_there_and_its_reply_stands_in_order
         world.send(&link, &[(number, executed(hash, VERSION, &outcome(false, result)))]);
         assert_eq!(world.driver.take(client), reply, "{request}");
     }
+    // Their answers say what version there is, but are no notices.
+    assert_eq!(world.stat("invalidations_received"), 0);
     // A SET without a condition is carried out here.
     assert_eq!(world.ask("SET far:1\n"), ":SAT far:1\n");
     assert_eq!(commands(&mut world, &mut link), []);

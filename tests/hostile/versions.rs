@@ -135,6 +135,7 @@ fn later_version_stays_and_an_equal_one_goes_by_the_node_id() {
         let found = notices(&mut world, &mut link);
         if stays {
             assert!(found.len() == 1 && found[0].4 && found[0].2 > theirs, "{found:?}");
+            assert_eq!((world.stat("invalidations_received"), world.stat("invalidations_sent")), (1, 1));
             assert_eq!(world.ask("GET own\n"), ":GOT own:1\n");
         } else {
             assert_eq!(found, []);

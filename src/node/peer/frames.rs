@@ -191,6 +191,7 @@ pub(in crate::node) fn execute(
                 return 1;
             }
             let is_answer = matches!(frame.body, Body::Newer { .. });
+            state.stats.invalidations_received += 1;
             let notice = Notice { key, version: Version(*version), state: *of, is_answer };
             notices::received(state, now, peer, &notice);
             0

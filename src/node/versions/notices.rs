@@ -95,22 +95,19 @@ pub(in crate::node) fn added(state: &mut State, peer: PeerKey, hash: KeyHash) ->
 /// Returns the cost, in keys.
 pub(in crate::node) fn invalidate(state: &mut State, now: Now, peer: PeerKey, own: &OwnVersion) -> usize {
     let body = Body::Invalidate { key: &own.key, version: own.version.0, state: own.state };
-    let sent = send(state, now, peer, (&own.key, own.state), &body);
-    if sent == 0 {
-        return 0;
-    }
-    state.stats.invalidations_sent += 1;
-    1 + cost_of_bytes(sent)
+    send(state, now, peer, (&own.key, own.state), &body)
 }
 
-/// Sends a notice behind the additions that the peer was not sent yet. Returns its bytes: none if the peer is not linked.
+/// Sends a notice behind the additions that the peer was not sent yet, if it is linked. Returns the cost, in keys.
 fn send(state: &mut State, now: Now, peer: PeerKey, (key, of): (&[u8], KeyState), body: &Body<'_>) -> usize {
     if of == KeyState::Gone {
         state.keyspace.renew_tombstone(now, key);
     }
     sync::flush(state, now, peer);
     let clock = state.keyspace.clock(now);
-    link_output::append_ordered(state, now, peer, |out| put(out, clock, 0, body))
+    let bytes = link_output::append_ordered(state, now, peer, |out| put(out, clock, 0, body));
+    state.stats.invalidations_sent += u64::from(bytes > 0);
+    usize::from(bytes > 0) + cost_of_bytes(bytes)
 }
 
 /// What a peer has sent about the version of a key.
@@ -126,7 +123,6 @@ pub(in crate::node) struct Notice<'a> {
 /// Takes in a notice: drops an older value, or answers with a newer version.
 pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, notice: &Notice<'_>) {
     let Notice { key, version, state: theirs, is_answer } = *notice;
-    state.stats.invalidations_received += 1;
     let Some(is_ours_first) = state.mesh.peers.get(peer).map(|peer| state.mesh.id > peer.id) else { return };
     let key = state.keyspace.key(key);
     if !is_answer && state.mesh.unanswered.remove(&(peer, key.hash)) {
