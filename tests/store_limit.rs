@@ -7,7 +7,7 @@
 
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
-use olivia::store::{Eviction, Expiry, HashSecret, RemoveOutcome, Store, Version};
+use olivia::store::{Eviction, Expiry, Full, HashSecret, RemoveOutcome, Store, Version};
 
 const LIMIT_BYTES: u64 = 16 << 20;
 
@@ -194,6 +194,31 @@ fn key_younger_than_the_small_queue_is_not_evicted() {
             assert!(world.has(id) && world.has(youngest), "{len} B: {youngest} of {id}");
         }
     }
+}
+
+#[test]
+fn small_store_of_many_size_classes_evicts_the_oldest_first() {
+    let mut world = World::new();
+    world.store.set_memory_max(4 << 20);
+    world.store.set_eviction(Eviction::AnyItem);
+    let end = 60_000;
+    (0..end).for_each(|id| assert!(world.set(id, 20 + (id * 7_919 % 1_480) as usize, None)));
+    let young = world.store.len() as u64 / 12;
+    let lost = (end - young..end).filter(|&id| !world.has(id)).count() as u64;
+    assert!(lost * 6 <= young, "{lost} of the {young} youngest of {} are evicted", world.store.len());
+    world.store.audit();
+}
+
+#[test]
+fn more_than_half_of_the_limit_at_once_is_refused_and_evicts_nothing() {
+    let (mut world, end, _) = evicting(1_000);
+    let (before, limit) = (world.store.len(), world.store.memory_max());
+    let value = vec![0; 5 << 20];
+    let key = end.to_be_bytes();
+    let refused = world.store.set(world.now, world.store.key(&key), &value, None, Version(0));
+    assert_eq!(refused, Err(Full::TooLarge { limit_bytes: limit }));
+    assert_eq!(world.store.make_room(world.now, 2, 5 << 20), Err(Full::TooLarge { limit_bytes: limit }));
+    assert_eq!((world.store.len(), world.store.evicted()), (before, end - before as u64));
 }
 
 #[test]

@@ -27,10 +27,11 @@ pub(super) fn report(name: &str, trace: &Trace, copies: u32, percents: &[u64], k
             match at_resident(trace, copies, kind, wanted) {
                 Ok(run) => println!(
                     "{name:<24} {percent:>4} % {wanted:>11} B resident wanted, {:>11} had, limit {:>11}: misses \
-                     {:>6.2} %  {kind}",
+                     {:>6.2} %  {}",
                     run.resident,
                     run.limit,
                     100.0 * run.misses as f64 / (trace.len() as f64 * f64::from(copies)),
+                    kind.split(':').next().unwrap_or_default(),
                 ),
                 Err(error) => println!("{kind}: {error}"),
             }

@@ -224,6 +224,7 @@ impl Store {
 
     pub(super) fn reset_queues(&mut self) {
         let is_on = self.queues.policy != Eviction::Refuse && self.memory_max != 0;
+        self.index.merge_early(is_on);
         self.queues.reset(is_on, !self.is_empty());
     }
 

@@ -11,7 +11,7 @@
 use super::item::{self, Expiry, Item, Layout, Marks, Version, equal};
 use super::large_objects::LargeObjects;
 use super::memory::ClassMemory;
-use super::pages::{Emptying, NO_SLOT, Page, Pages, is_enough};
+use super::pages::{Emptying, NO_SLOT, Page, Pages, Spare, is_enough};
 use super::size_classes::{
     GRANULE_BYTES, PAGE_BYTES, PAGE_CLASSES, PAGE_GRANULES, bytes_of, class_of, granules_of,
 };
@@ -35,8 +35,8 @@ pub(super) struct Heap {
     pages: Pages,
     large_objects: LargeObjects,
     live: usize,
-    /// Slots may be up to a quarter larger than items need, since there is no page for a class without free slots.
-    takes_larger: bool,
+    /// How much larger slots may be than items need, where there is no page for a class without free slots.
+    spare: Spare,
     /// Bytes of [`Heap::held_bytes`] of the items in the small queue of eviction.
     small_bytes: usize,
 }
@@ -48,7 +48,7 @@ impl Heap {
             pages: Pages::new(),
             large_objects: LargeObjects::new(),
             live: 0,
-            takes_larger: false,
+            spare: Spare::None,
             small_bytes: 0,
         }
     }
@@ -277,7 +277,7 @@ impl Heap {
     /// The first class with free slots, if it may be a larger one.
     fn class_with_room(&self, class: u8) -> Option<u8> {
         let larger = (class..).take_while(|&other| usize::from(other) < PAGE_CLASSES);
-        let allowed = larger.take(if self.takes_larger { PAGE_CLASSES } else { 1 });
+        let allowed = larger.take(if self.spare == Spare::None { 1 } else { PAGE_CLASSES });
         allowed.into_iter().find(|&class| self.pages.with_room(class).is_some())
     }
 
@@ -655,13 +655,17 @@ impl Heap {
     /// The class of the slot that an item gets.
     fn class_for(&self, layout: Layout) -> u8 {
         let class = class_of(layout.slot_bytes());
-        let larger = if self.takes_larger { self.pages.larger_with_room(class) } else { None };
-        larger.unwrap_or(class)
+        self.pages.larger_with_room(class, self.spare).unwrap_or(class)
     }
 
-    /// Lets items take slots up to a quarter larger than they need, or no longer. Returns what was so before.
-    pub(super) const fn take_larger(&mut self, takes_larger: bool) -> bool {
-        std::mem::replace(&mut self.takes_larger, takes_larger)
+    /// Lets items take slots that are so much larger than they need; false if it was so before.
+    pub(super) fn take_larger(&mut self, spare: Spare) -> bool {
+        std::mem::replace(&mut self.spare, spare) != spare
+    }
+
+    /// How much larger slots may be than items need.
+    pub(super) const fn spare(&self) -> Spare {
+        self.spare
     }
 
     /// Whether the slot, and large object, of a live item is the right one for another.

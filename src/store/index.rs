@@ -24,7 +24,7 @@ use std::cmp::Ordering;
 const DEPTH_SLACK: u32 = 4;
 
 /// Two buddies merge when together they have at most this many entries: far below the number at which a segment
-/// splits, so that they do not alternate.
+/// splits, so that they do not alternate. Twice as many where items are evicted for want of memory.
 const MERGE_ENTRIES_MAX: usize = SEGMENT_SLOTS / 4;
 
 /// One in so many keys may be in the overflow for want of memory.
@@ -84,6 +84,8 @@ pub(super) struct Index {
     len: usize,
     /// A full segment is not split as long as few keys are in the overflow.
     avoids_splits: bool,
+    /// Memory is worth more than the time to merge.
+    merges_early: bool,
     /// Keys were removed, and the segment that counted them was freed: the whole filter needs a rebuild.
     pub(super) is_emptied: bool,
 }
@@ -98,6 +100,7 @@ impl Index {
             overflow: Overflow::default(),
             len: 0,
             avoids_splits: false,
+            merges_early: false,
             is_emptied: false,
         }
     }
@@ -220,7 +223,7 @@ impl Index {
 
     /// Removes a key that has this handle; false if it is absent. Touches one segment. Once per 16 removals it
     /// merges the segment with its buddy, if both have few entries, then the result with its buddy, and so on;
-    /// each merge moves at most 192 entries. One of them may halve the directory, see [`Directory::halve`].
+    /// each merge moves at most 192 entries, or 384 where they merge early. One of them may halve the directory, see [`Directory::halve`].
     pub(super) fn remove(&mut self, keys: &impl Keys, key: HashedKey<'_>, handle: u32) -> bool {
         let Some(id) = self.segment_of(key.hash.0) else { return self.remove_overflowed(keys, key) };
         let probe = Probe::of(key.hash.0);
@@ -271,6 +274,11 @@ impl Index {
     /// Has keys whose segments are full go to the overflow, as long as that has few, or no longer.
     pub(super) const fn avoid_splits(&mut self, avoids_splits: bool) {
         self.avoids_splits = avoids_splits;
+    }
+
+    /// Has segments merge when they are half full together, or a quarter.
+    pub(super) const fn merge_early(&mut self, merges_early: bool) {
+        self.merges_early = merges_early;
     }
 
     fn may_overflow(&self) -> bool {
@@ -499,7 +507,8 @@ impl Index {
         let buddy = self.segment_of(u64::from(buddy_prefix) << 32)?;
         let other = self.metadata.get(buddy);
         let live = metadata.live + other.live;
-        if other.depth != metadata.depth || usize::from(live) > MERGE_ENTRIES_MAX {
+        let live_max = if self.merges_early { 2 * MERGE_ENTRIES_MAX } else { MERGE_ENTRIES_MAX };
+        if other.depth != metadata.depth || usize::from(live) > live_max {
             return None;
         }
         // The lower block stays, so that higher regions drain.

@@ -53,6 +53,7 @@ use expiry::Timers;
 use heap::Heap;
 use index::{Index, Keys};
 use item::Layout;
+use pages::Spare;
 use std::cmp::Ordering;
 
 /// Keys that [`Store::prefetch`] fetches at most.
@@ -94,6 +95,11 @@ pub enum Full {
     Limit {
         /// Bytes in use.
         used_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// What is to be set at once is larger than half of the memory limit.
+    TooLarge {
         /// The limit.
         limit_bytes: u64,
     },
@@ -355,7 +361,7 @@ impl Store {
             result = attempt(self);
             self.overdraft = 0;
         }
-        self.heap.take_larger(false);
+        self.heap.take_larger(Spare::None);
         self.index.avoid_splits(false);
         result
     }
@@ -389,10 +395,12 @@ impl Store {
             return true;
         }
         // With a page for each of many classes, much can be free and no page can be emptied.
-        if is_worth_it && !self.heap.take_larger(true) {
-            return true;
-        }
         let is_scattered = is_worth_it && self.heap.free_bytes() as u64 > self.memory_max / SCATTERED_SHARE;
+        let spare =
+            if is_scattered && self.heap.spare() != Spare::None { Spare::Double } else { Spare::Quarter };
+        if is_worth_it && self.heap.spare() < spare {
+            return self.heap.take_larger(spare);
+        }
         is_scattered && self.evict_page() || self.evict(now, bytes) || self.compact_now(STEPS_PER_PIECE, true)
     }
 
@@ -612,9 +620,9 @@ impl Store {
         }
         if self.is_over_limit() {
             // Larger slots help writes, not to get below the limit.
-            self.heap.take_larger(true);
+            self.heap.take_larger(Spare::Double);
             self.reclaim_piece(now, 0);
-            self.heap.take_larger(false);
+            self.heap.take_larger(Spare::None);
         } else if !self.trim() && left > 0 {
             self.deferred_free.step();
             self.compact(now, left);
@@ -761,9 +769,19 @@ impl Store {
         if !self.heap.has_space_for(self.heap.pages_max(items, bytes)) {
             return Err(Full::Space);
         }
+        self.check_size(bytes)?;
         let heap = self.heap.growth_bytes_max(items, bytes);
         let index = self.index.growth_bytes_max(items);
         self.check_room(heap + index + self.timers.growth_bytes_max(items), 0)
+    }
+
+    /// Checks that what is set at once leaves half of the limit to other items: nothing is evicted for more.
+    const fn check_size(&self, bytes: usize) -> Result<(), Full> {
+        let limit_bytes = self.memory_max;
+        if limit_bytes != 0 && bytes as u64 > limit_bytes / 2 {
+            return Err(Full::TooLarge { limit_bytes });
+        }
+        Ok(())
     }
 
     /// Checks the limit for one item as exactly as can be known.
@@ -779,6 +797,9 @@ impl Store {
         let timers = if expiry.is_some() { self.timers.growth_bytes_max(1) } else { 0 };
         // A smaller item in place of a larger one leaves more room than it takes.
         let is_smaller = old.is_some_and(|old| layout.item_bytes() < self.heap.item_bytes(old));
+        if !is_smaller {
+            self.check_size(layout.item_bytes())?;
+        }
         let reserve = if is_smaller { self.reserve_bytes() } else { 0 };
         self.check_room(self.heap.growth_bytes(layout, old) + index + timers, reserve)
     }

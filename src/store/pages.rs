@@ -115,9 +115,17 @@ impl Pages {
         bands.iter().rev().copied().find(|&page| page != NO_PAGE)
     }
 
-    /// The smallest class with free slots of a class's size or up to a quarter more.
-    pub(super) fn larger_with_room(&self, class: u8) -> Option<u8> {
-        let enough = (class..).take_while(|&other| usize::from(other) < CLASSES && is_enough(other, class));
+    /// The smallest class with free slots of a class's size or more, as far as allowed; `None` also if nothing larger is.
+    #[inline]
+    pub(super) fn larger_with_room(&self, class: u8, spare: Spare) -> Option<u8> {
+        let quarters = match spare {
+            Spare::None => return None,
+            Spare::Quarter => 1,
+            Spare::Double => 4,
+        };
+        let bytes_max = bytes_of(class) + bytes_of(class) * quarters / 4;
+        let enough =
+            (class..).take_while(|&other| usize::from(other) < CLASSES && bytes_of(other) <= bytes_max);
         enough.into_iter().find(|&class| self.with_room(class).is_some())
     }
 
@@ -315,6 +323,17 @@ impl Pages {
         }
         self.records[page as usize].band = NO_BAND;
     }
+}
+
+/// How much larger slots may be than items need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub(super) enum Spare {
+    /// Not at all.
+    None,
+    /// By up to a quarter.
+    Quarter,
+    /// Up to twice as large.
+    Double,
 }
 
 /// Whether slots of a class are as large as those of another one, or up to a quarter larger.

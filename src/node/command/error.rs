@@ -129,7 +129,10 @@ impl CommandError<'_> {
             Self::ValueTooLong(_) => {
                 reply.error("ERR", "string exceeds maximum allowed size (proto-max-bulk-len)");
             }
-            Self::Full(_) => reply.error("OOM", "command not allowed when used memory > 'maxmemory'."),
+            Self::Full(Full::TooLarge { .. }) => reply.error("OOM", self),
+            Self::Full(Full::Limit { .. } | Full::Space | Full::System) => {
+                reply.error("OOM", "command not allowed when used memory > 'maxmemory'.")
+            }
             Self::Unauthenticated => reply.error("NOAUTH", "Authentication required."),
             Self::HelloUnauthenticated => reply.error("NOAUTH", self),
             Self::WrongPassword => {
@@ -215,6 +218,10 @@ impl fmt::Display for CommandError<'_> {
                 f,
                 "out of memory: {used_bytes} of {limit_bytes} bytes are used; \
                  delete something or raise memory_max"
+            ),
+            Self::Full(Full::TooLarge { limit_bytes }) => write!(
+                f,
+                "out of memory: a request may set at most half of the {limit_bytes} bytes at once; set less, or raise memory_max"
             ),
             Self::Full(Full::Space) => {
                 f.write_str("out of memory: the 32 GiB for small items are used; delete something")
