@@ -6,6 +6,7 @@
 
 mod echo;
 pub(crate) mod figures;
+mod goals;
 mod measure;
 pub(crate) mod render;
 #[path = "../support/server.rs"]

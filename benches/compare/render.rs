@@ -1,6 +1,7 @@
 //! Tables and pictures from the figures: parts of README and `docs/performance.md` between two marks, and `docs/*.svg`.
 
 use super::figures::{Figures, median};
+use super::goals;
 use super::measure::{
     ACTIVE, FULL, LINES, MESH, MESH_ROWS, NEW_KEYS, NODES, PEERS, RATES, REMOTE, VALUES, nodes,
 };
@@ -91,12 +92,17 @@ fn name(figures: &Figures, system: System) -> String {
 }
 
 /// The best median among the peers, and whose it is.
-fn best(figures: &Figures, row: &str, quantity: Quantity) -> Option<(f64, System)> {
-    let all = peers(figures).into_iter().filter_map(|system| {
-        figures.median(row, system.name(), quantity.figure).map(|value| (value, system))
-    });
+pub(crate) fn best(
+    figures: &Figures,
+    row: &str,
+    figure: &str,
+    more_is_better: bool,
+) -> Option<(f64, System)> {
+    let all = peers(figures)
+        .into_iter()
+        .filter_map(|system| figures.median(row, system.name(), figure).map(|value| (value, system)));
     let better = |a: &(f64, System), b: &(f64, System)| a.0.total_cmp(&b.0);
-    if quantity.more_is_better { all.max_by(better) } else { all.min_by(better) }
+    if more_is_better { all.max_by(better) } else { all.min_by(better) }
 }
 
 fn ratio(own: Option<f64>, other: Option<f64>) -> String {
@@ -151,7 +157,7 @@ fn table(figures: &Figures, head: &str, rows: &[&str], quantity: Quantity) -> St
         let own = figures.median(row, "olivia", quantity.figure);
         let mut cells = vec![(*row).to_owned()];
         cells.extend(systems.iter().map(|system| cell(figures, row, system.name(), quantity)));
-        let best = best(figures, row, quantity).map(|(value, _)| value);
+        let best = best(figures, row, quantity.figure, quantity.more_is_better).map(|(value, _)| value);
         cells.extend(has_peers.then(|| ratio(own, best)));
         let echo = figures.median(row, "echo", quantity.figure);
         cells.extend(has_echo.then(|| ratio(own, echo)));
@@ -321,6 +327,11 @@ pub(crate) fn report(figures: &Figures) -> String {
            a fast server does.\n\n",
             &table(figures, "", &rows, RATE),
         ],
+    );
+    section(
+        &mut out,
+        "Goals",
+        &["What Olivia is to reach, whatever the others become:\n\n", &goals::table(figures)],
     );
     out
 }

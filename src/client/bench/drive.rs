@@ -511,8 +511,21 @@ fn nanos(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Plan, Schedule};
+    use super::{Outcome, Plan, Schedule};
     use crate::client::bench::protocol::Protocol;
+    use std::time::Duration;
+
+    #[test]
+    fn generator_that_was_the_bottleneck_says_so() {
+        let mut outcome = Outcome { busy: 0.94, longest: Duration::from_secs(1), ..Outcome::default() };
+        outcome.times.add(1_000_000, 100);
+        outcome.late.add(200_000, 100);
+        assert_eq!(outcome.bottleneck(), None);
+        outcome.late.add(400_000, 2);
+        assert_eq!(outcome.bottleneck().unwrap(), "1 % of the requests were sent more than 400µs late");
+        outcome.busy = 0.97;
+        assert_eq!(outcome.bottleneck().unwrap(), "the generator was busy 97 % of the time");
+    }
 
     #[test]
     fn requests_of_the_open_loop_are_due_at_the_rate_and_by_turns() {
