@@ -332,6 +332,11 @@ impl Node {
         self.state.stats.log_lines_dropped += lines;
     }
 
+    /// The cost of all work so far, in keys, as it is charged to connections: the time of a simulator.
+    pub fn spent(&self) -> u64 {
+        self.state.runnable.spent()
+    }
+
     /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.state.stats

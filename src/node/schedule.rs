@@ -65,6 +65,9 @@ const BYTES_PER_KEY: usize = BYTES_PER_STEP / KEYS_PER_STEP;
 /// What it costs to read a socket once and to answer: as much as so many keys.
 const READ_KEYS: usize = 16;
 
+/// What it costs to write to a socket once, apart from its bytes.
+const WRITE_KEYS: usize = 8;
+
 /// The cost of bytes in or out, in keys.
 pub(in crate::node) const fn cost_of_bytes(bytes: usize) -> usize {
     bytes / BYTES_PER_KEY
@@ -105,6 +108,8 @@ impl Account {
 pub(in crate::node) struct Runnable {
     links: Queue,
     clients: Queue,
+    /// The cost of all reads, turns, writes and steps so far.
+    spent: u64,
 }
 
 #[derive(Debug, Default)]
@@ -134,6 +139,7 @@ impl Runnable {
 
     /// Notes what was done with input that the shell had just read.
     pub(in crate::node) fn has_read(&mut self, class: Class, cost: usize) {
+        self.spent += (cost + READ_KEYS) as u64;
         let queue = self.of(class);
         let cost = queue.credit + cost + READ_KEYS;
         queue.credit = cost.saturating_sub(queue.lead).min(KEYS_PER_STEP);
@@ -143,9 +149,25 @@ impl Runnable {
 
     /// Notes what the turn of a connection from this queue did.
     pub(in crate::node) fn has_run(&mut self, class: Class, cost: usize) {
+        self.spent += cost as u64;
         let queue = self.of(class);
         queue.lead += cost.saturating_sub(queue.credit);
         queue.credit = queue.credit.saturating_sub(cost);
+    }
+
+    /// Notes that a socket has taken bytes.
+    pub(in crate::node) const fn has_written(&mut self, bytes: usize) {
+        self.spent += (WRITE_KEYS + cost_of_bytes(bytes)) as u64;
+    }
+
+    /// Notes a step of due work that costs as much as so many keys.
+    pub(in crate::node) const fn has_stepped(&mut self, cost: usize) {
+        self.spent += cost as u64;
+    }
+
+    /// The cost of all work so far, in keys.
+    pub(in crate::node) const fn spent(&self) -> u64 {
+        self.spent
     }
 
     /// Takes the connection that has waited longest; none while connections that the shell reads are behind.

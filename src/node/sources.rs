@@ -14,9 +14,16 @@ use crate::node::state::State;
 use crate::node::timers;
 use crate::node::versions::{collection, discarded, floor, resync};
 
+/// What a step of due work costs at most, in keys: each is made for some 20 us.
+const STEP_KEYS: usize = 64;
+
 /// A queue with work in it.
 struct Source {
+    /// Names the queue in tests.
+    name: &'static str,
     class: Class,
+    /// What a step costs at most, in keys; 0: it is charged to the connection that it serves.
+    cost: usize,
     /// Whether a step would do something now. O(1).
     has_work: fn(&State, Now) -> bool,
     /// Does one bounded step.
@@ -28,67 +35,89 @@ struct Source {
 /// Within a class in the order of their steps.
 const SOURCES: [Source; 11] = [
     Source {
+        name: "input of links",
         class: Class::Links,
+        cost: 0,
         has_work: |state, _| state.runnable.has(Class::Links),
         step: |state, now| step_connection(state, now, Class::Links),
         next_deadline: |_| None,
     },
     Source {
+        name: "input of clients",
         class: Class::Clients,
+        cost: 0,
         has_work: |state, _| state.runnable.has(Class::Clients),
         step: |state, now| step_connection(state, now, Class::Clients),
         next_deadline: |_| None,
     },
     Source {
+        name: "timers",
         class: Class::Due,
+        cost: STEP_KEYS,
         has_work: timers::has_work,
         step: |state, now| timers::run(state, now, TIMERS_PER_STEP),
         next_deadline: |state| state.timers.next_deadline().map(Instant::from_millis),
     },
     Source {
+        name: "expiry and own filter",
         class: Class::Due,
+        cost: STEP_KEYS,
         has_work: |state, now| state.keyspace.has_work(now),
         step: |state, now| state.keyspace.step(now),
         next_deadline: |state| state.keyspace.next_deadline(),
     },
     Source {
+        name: "digests",
         class: Class::Due,
+        cost: STEP_KEYS,
         has_work: |state, _| sync::has_work(state),
         step: sync::step,
         next_deadline: |_| None,
     },
     Source {
+        name: "resyncs",
         class: Class::Due,
+        cost: STEP_KEYS,
         has_work: |state, _| resync::has_work(state),
         step: resync::step,
         next_deadline: |_| None,
     },
     Source {
+        name: "tombstones",
         class: Class::Due,
+        cost: STEP_KEYS,
         has_work: |state, _| state.keyspace.has_acknowledged_tombstones(),
         step: collection::step,
         next_deadline: |_| None,
     },
     Source {
+        name: "discarded deletions",
         class: Class::Due,
+        cost: STEP_KEYS,
         has_work: |state, _| discarded::has_work(state),
         step: discarded::step,
         next_deadline: |_| None,
     },
     Source {
+        name: "floor",
         class: Class::Due,
+        cost: STEP_KEYS,
         has_work: |state, _| floor::has_work(state),
         step: floor::step,
         next_deadline: |_| None,
     },
     Source {
+        name: "lookups",
         class: Class::Due,
+        cost: STEP_KEYS,
         has_work: |state, _| state.mesh.lookups.has_work(),
         step: |state, now| remote::step(state, now, TIMERS_PER_STEP),
         next_deadline: |_| None,
     },
     Source {
+        name: "tasks",
         class: Class::Due,
+        cost: STEP_KEYS,
         has_work: |state, _| state.tasks.has_work(),
         step: tasks::step,
         next_deadline: |_| None,
@@ -107,6 +136,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now, class: Class) -> bool {
     for source in SOURCES.iter().filter(|source| source.class == class) {
         if (source.has_work)(state, now) {
             (source.step)(state, now);
+            state.runnable.has_stepped(source.cost);
             has_worked = true;
         }
     }

@@ -6,7 +6,7 @@ use super::net::Port;
 use super::oracle::Stamp;
 use olivia::base::time::{Instant, Now};
 use olivia::config::Config;
-use olivia::node::{ConnKey, Node, NodeId};
+use olivia::node::{Class, ConnKey, DueShare, Node, NodeId};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
@@ -64,8 +64,12 @@ pub struct Host {
     /// Connections that broke, are up, have something to read, have something to write.
     pub broken: VecDeque<ConnKey>,
     pub connected: VecDeque<ConnKey>,
-    pub ready: VecDeque<ConnKey>,
-    pub unflushed: VecDeque<ConnKey>,
+    pub ready: ByClass,
+    pub unflushed: ByClass,
+    pub due_share: DueShare,
+    /// What the node had spent when the iteration began, and calls of it since.
+    pub began_at: u64,
+    pub calls: u64,
     /// Keys that have gone stale.
     pub gone: Vec<ConnKey>,
     pub turn_at: Option<u64>,
@@ -84,6 +88,23 @@ pub struct Host {
     pub orphans: Vec<(u32, Stamp)>,
 }
 
+/// Connections in the order of their turns, by class.
+#[derive(Debug, Default)]
+pub struct ByClass {
+    links: VecDeque<ConnKey>,
+    clients: VecDeque<ConnKey>,
+}
+
+impl ByClass {
+    pub fn of(&mut self, class: Class) -> &mut VecDeque<ConnKey> {
+        if class == Class::Links { &mut self.links } else { &mut self.clients }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty() && self.clients.is_empty()
+    }
+}
+
 impl Host {
     pub fn new(kind: Kind, addr: SocketAddr, config: Config, offset: u64, skew_ms: i64) -> Self {
         Self {
@@ -99,8 +120,11 @@ impl Host {
             backlog: VecDeque::new(),
             broken: VecDeque::new(),
             connected: VecDeque::new(),
-            ready: VecDeque::new(),
-            unflushed: VecDeque::new(),
+            ready: ByClass::default(),
+            unflushed: ByClass::default(),
+            due_share: DueShare::default(),
+            began_at: 0,
+            calls: 0,
             gone: Vec::new(),
             turn_at: None,
             busy_until: 0,
@@ -145,8 +169,22 @@ impl Host {
             && !socket.contract.is_stopped
             && !socket.is_connecting
             && !std::mem::replace(&mut socket.is_queued, true)
+            && let Some(node) = &self.node
         {
-            self.ready.push_back(key);
+            self.ready.of(node.class(key)).push_back(key);
+        }
+    }
+
+    /// What is spent from here on is spent by one iteration.
+    pub fn begin_iteration(&mut self) {
+        self.began_at = self.node.as_ref().map_or(0, Node::spent);
+        self.calls = 0;
+    }
+
+    /// Queues a connection to be written to.
+    pub fn queue_write(&mut self, key: ConnKey) {
+        if let Some(node) = &self.node {
+            self.unflushed.of(node.class(key)).push_back(key);
         }
     }
 
@@ -156,8 +194,8 @@ impl Host {
         self.backlog.clear();
         self.broken.clear();
         self.connected.clear();
-        self.ready.clear();
-        self.unflushed.clear();
+        self.ready = ByClass::default();
+        self.unflushed = ByClass::default();
         self.gone.clear();
         self.node = None;
         self.is_ending = false;

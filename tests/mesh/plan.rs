@@ -102,11 +102,11 @@ pub struct Plan {
     pub has_long_timeouts: bool,
     /// Bytes come one by one, or nearly so; what is sent is short then.
     pub is_fine: bool,
-    pub call_nanos: u64,
+    /// What a key costs: on a fast machine, on a slow one.
+    pub key_nanos: u64,
     pub wake_nanos: u64,
     pub late_nanos: u64,
     pub read_bytes: usize,
-    pub ticks_per_turn: u32,
     pub delay: u64,
     pub manners: Manners,
     /// Time between two faults on average; 0: there are none.
@@ -114,6 +114,9 @@ pub struct Plan {
     pub fault_lasts: u64,
     weights: [u64; TROUBLES.len()],
 }
+
+/// What a key costs, measured: `cargo test --release --test mesh costs -- --ignored --nocapture`.
+pub const KEY_NANOS: u64 = 300;
 
 /// Less than an operator may set: one small filter, and nothing beside it.
 const CRAMPED_BYTES: u64 = 6_000;
@@ -155,7 +158,8 @@ impl Plan {
             is_tight,
             is_cramped: is_tight && rng.one_in(2),
             has_long_timeouts,
-            call_nanos: pick(rng, &[US, 10 * US]),
+            // Byte by byte, a slow machine would do nothing but read.
+            key_nanos: pick(rng, if is_fine { &[KEY_NANOS] } else { &[KEY_NANOS, 10 * KEY_NANOS] }),
             wake_nanos: pick(rng, &[0, 100 * US, 500 * US]),
             late_nanos: pick(rng, &[0, 60 * US, MS]),
             is_fine,
@@ -164,7 +168,6 @@ impl Plan {
             } else {
                 65_536
             },
-            ticks_per_turn: pick(rng, &[1, 3, 50]),
             delay,
             manners: Manners {
                 piece: if is_fine { pick(rng, &[1, 20, 300]) } else { pick(rng, &[1_460, 65_536]) },
@@ -229,7 +232,7 @@ impl Plan {
 
     /// What a busy node may add to the time that a reply takes.
     pub const fn busy_slack(&self) -> u64 {
-        40 * MS + 400 * self.call_nanos
+        40 * MS + 400 * self.key_nanos
     }
 
     /// The configuration of a host.

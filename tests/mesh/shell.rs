@@ -6,15 +6,18 @@ use super::host::{Host, Socket, State};
 use super::kit::contract::Contract;
 use super::net::{MS, Party, Port, Read, US};
 use super::world::{Event, World};
-use olivia::node::{Action, ConnKey};
+use olivia::node::{Action, BACKLOG_UNTIL, CLIENTS_UNTIL, Class, ConnKey, LINKS_UNTIL, OUTPUT_UNTIL};
 use std::net::SocketAddr;
+use std::time::Duration;
 
-/// Connections read in one iteration, and accepted.
-const READS_PER_TURN: usize = 64;
+/// Connections accepted in one iteration.
 const ACCEPTS_PER_TURN: usize = 16;
 
-/// Calls of `tick` in a row after which a node that still has work is spinning.
-const TICKS_MAX: u32 = 100_000;
+/// Bytes offered to a connection by one write.
+const WRITE_BYTES_MAX: usize = 256 * 1024;
+
+/// Iterations in a row after which a node that still has due work is spinning.
+const SPINS_MAX: u32 = 100_000;
 
 /// One iteration in about so many ends with an audit.
 const AUDIT_EVERY: u64 = 64;
@@ -22,8 +25,9 @@ const AUDIT_EVERY: u64 = 64;
 /// Iterations of a host between two checks of its node's view of its peers.
 const PEERS_CHECKED_EVERY: u64 = 6;
 
-/// What one iteration takes of the host's time, before what its calls take.
-const TURN_NANOS: u64 = 5 * US;
+/// What one iteration takes of the host's time, and each call of its node, beside what the node has spent.
+const ITERATION_NANOS: u64 = 2 * US;
+const CALL_NANOS: u64 = US / 4;
 
 impl World {
     /// Lets a host run an iteration at `nanos` at the latest.
@@ -48,23 +52,69 @@ impl World {
             return;
         }
         host.iterations += 1;
-        let calls = self.moment;
+        host.begin_iteration();
+        let is_busy = !host.ready.is_empty();
         self.take_losses(at);
         self.accept(at);
-        self.read(at);
-        self.tick(at);
-        self.flush(at);
+        if self.serve(at, Class::Links, LINKS_UNTIL) {
+            let now = self.hosts[at].now(now);
+            self.hosts[at].node.iter_mut().for_each(|node| node.links_current(now));
+        }
+        self.flush(at, BACKLOG_UNTIL);
+        self.serve(at, Class::Clients, CLIENTS_UNTIL);
+        self.flush(at, OUTPUT_UNTIL);
+        let due = self.used(at) + self.hosts[at].due_share.of(is_busy);
+        let is_done = self.serve(at, Class::Due, due);
+        self.hosts[at].due_share.ended(is_done);
+        self.flush(at, OUTPUT_UNTIL);
         if self.hosts[at].iterations.is_multiple_of(PEERS_CHECKED_EVERY) {
             self.check_peers(at);
         }
-        self.end_turn(at, self.moment - calls);
+        self.end_turn(at);
     }
 
-    fn end_turn(&mut self, at: usize, calls: u64) {
+    /// The time that an iteration has taken so far: what its calls cost.
+    fn used(&self, at: usize) -> Duration {
+        let host = &self.hosts[at];
+        let keys = host.node.as_ref().map_or(0, |node| node.spent() - host.began_at);
+        Duration::from_nanos(ITERATION_NANOS + host.calls * CALL_NANOS + keys * self.plan.key_nanos)
+    }
+
+    /// Gives a class its share, as the shell does: reads and steps by turns, until there is nothing to do or `until` is
+    /// reached. Whether there was nothing left to do.
+    fn serve(&mut self, at: usize, class: Class, until: Duration) -> bool {
+        loop {
+            if self.used(at) >= until {
+                return false;
+            }
+            let has_read = class != Class::Due && self.read_next(at, class);
+            let has_stepped = self.node_step(at, class);
+            if !has_read && !has_stepped {
+                return true;
+            }
+        }
+    }
+
+    /// A step of a class; whether there was one to do.
+    fn node_step(&mut self, at: usize, class: Class) -> bool {
+        let now = self.hosts[at].now(self.net.now);
+        let Some(node) = &mut self.hosts[at].node else { return false };
+        let has_stepped = node.step(now, class);
+        if has_stepped {
+            self.moment += 1;
+            self.hosts[at].calls += 1;
+            self.trace.note(self.net.now, "step", at, class as u64, b"");
+            self.after_call(at);
+        }
+        has_stepped
+    }
+
+    fn end_turn(&mut self, at: usize) {
         let now = self.net.now;
+        let used = u64::try_from(self.used(at).as_nanos()).unwrap();
         let host = &mut self.hosts[at];
         let Some(node) = &host.node else { return };
-        host.busy_until = now + TURN_NANOS + calls * self.plan.call_nanos;
+        host.busy_until = now + used;
         let is_over = host.is_ending && node.is_drained();
         let time = host.now(now);
         let next = node.next_deadline();
@@ -77,6 +127,8 @@ impl World {
             "host {at} wants to be woken at {next:?}, which is not after {:?}, and has no work",
             time.mono
         );
+        host.spins = if has_work { host.spins + 1 } else { 0 };
+        assert!(host.spins < SPINS_MAX, "host {at} finds no rest");
         let has_more = has_work
             || !host.ready.is_empty()
             || !host.broken.is_empty()
@@ -173,84 +225,76 @@ impl World {
         assert!(before.is_none() && !self.hosts[at].gone.contains(&key), "the key {key:?} is used twice");
     }
 
-    fn read(&mut self, at: usize) {
+    /// Reads once from the connection of a class that has waited longest. False if none waits.
+    fn read_next(&mut self, at: usize, class: Class) -> bool {
+        let Some(key) = self.hosts[at].ready.of(class).pop_front() else { return false };
+        let Some(socket) = self.hosts[at].socket(key) else { return true };
+        socket.is_queued = false;
+        if socket.contract.is_stopped && !self.alone.as_ref().is_some_and(Alone::reads_ahead) {
+            return true;
+        }
+        let (port, client) = (socket.port, socket.client);
         let mut bytes = std::mem::take(&mut self.scratch);
-        for _ in 0..READS_PER_TURN {
-            let Some(key) = self.hosts[at].ready.pop_front() else { break };
-            let Some(socket) = self.hosts[at].socket(key) else { continue };
-            socket.is_queued = false;
-            if socket.contract.is_stopped && !self.alone.as_ref().is_some_and(Alone::reads_ahead) {
-                continue;
-            }
-            let (port, client) = (socket.port, socket.client);
-            let most = self.plan.read_bytes;
-            let read = self.net.read(&mut self.agenda, port, most, &mut bytes);
-            match read {
-                Read::Bytes => {
-                    let now = self.hosts[at].now(self.net.now).mono;
-                    let talk = self.hosts[at].socket(key).and_then(|socket| socket.talk.as_mut());
-                    talk.into_iter().for_each(|talk| talk.gave(now, &bytes));
-                    if let Some(client) = client {
-                        self.client_gives(client, bytes.len());
-                    }
-                    self.call(at, "received", key, &bytes, |node, now| node.received(now, key, &bytes));
-                    if self.net.is_readable(port) {
-                        self.hosts[at].queue_read(key);
-                    }
+        let most = self.plan.read_bytes;
+        let read = self.net.read(&mut self.agenda, port, most, &mut bytes);
+        match read {
+            Read::Bytes => {
+                let now = self.hosts[at].now(self.net.now).mono;
+                let talk = self.hosts[at].socket(key).and_then(|socket| socket.talk.as_mut());
+                talk.into_iter().for_each(|talk| talk.gave(now, &bytes));
+                if let Some(client) = client {
+                    self.client_gives(client, bytes.len());
                 }
-                Read::End => {
-                    let talk = self.hosts[at].socket(key).and_then(|socket| socket.talk.as_mut());
-                    talk.into_iter().for_each(|talk| talk.is_shut = true);
-                    self.call(at, "read_closed", key, b"", |node, now| node.read_closed(now, key));
+                self.call(at, "received", key, &bytes, |node, now| node.received(now, key, &bytes));
+                if self.net.is_readable(port) {
+                    self.hosts[at].queue_read(key);
                 }
-                Read::Nothing => {}
             }
+            Read::End => {
+                let talk = self.hosts[at].socket(key).and_then(|socket| socket.talk.as_mut());
+                talk.into_iter().for_each(|talk| talk.is_shut = true);
+                self.call(at, "read_closed", key, b"", |node, now| node.read_closed(now, key));
+            }
+            Read::Nothing => {}
         }
         self.scratch = bytes;
+        true
     }
 
-    fn tick(&mut self, at: usize) {
-        for _ in 0..self.plan.ticks_per_turn {
-            let host = &self.hosts[at];
-            let now = host.now(self.net.now);
-            if !host.node.as_ref().is_some_and(|node| node.has_work(now)) {
-                self.hosts[at].spins = 0;
-                return;
+    /// Writes pending output, links first, one bounded write per connection and turn, until all is written, no
+    /// connection takes more, or `until` is reached.
+    fn flush(&mut self, at: usize, until: Duration) {
+        for class in [Class::Links, Class::Clients] {
+            while let Some(key) = self.hosts[at].unflushed.of(class).pop_front() {
+                self.flush_one(at, key);
+                if self.used(at) >= until {
+                    return;
+                }
             }
-            self.hosts[at].spins += 1;
-            assert!(self.hosts[at].spins < TICKS_MAX, "host {at} finds no rest");
-            self.moment += 1;
-            self.trace.note(self.net.now, "tick", at, 0, b"");
-            if let Some(node) = &mut self.hosts[at].node {
-                node.tick(now);
-            }
-            self.after_call(at);
         }
     }
 
-    fn flush(&mut self, at: usize) {
-        for _ in 0..self.hosts[at].unflushed.len() {
-            let Some(key) = self.hosts[at].unflushed.pop_front() else { return };
-            let Host { sockets, node, .. } = &mut self.hosts[at];
-            let (Some(node), Some(socket)) = (node, sockets.get_mut(&key.to_bits())) else { continue };
-            if socket.is_connecting {
-                continue;
-            }
-            let port = socket.port;
-            let outbound = node.outbound(key).collect::<Vec<_>>().concat();
-            let count = self.net.write(&mut self.agenda, port, &outbound);
-            if count == 0 {
-                // An event follows when there is room.
-                self.call(at, "wrote", key, &count.to_le_bytes(), |node, now| node.wrote(now, key, 0));
-                continue;
-            }
-            socket.seen = socket.seen.saturating_sub(count);
-            let is_all = count == outbound.len();
-            socket.contract.is_flushing = !is_all;
-            self.call(at, "wrote", key, &count.to_le_bytes(), |node, now| node.wrote(now, key, count));
-            if !is_all && self.net.has_room(port) {
-                self.hosts[at].unflushed.push_back(key);
-            }
+    fn flush_one(&mut self, at: usize, key: ConnKey) {
+        let Host { sockets, node, .. } = &mut self.hosts[at];
+        let (Some(node), Some(socket)) = (node, sockets.get_mut(&key.to_bits())) else { return };
+        if socket.is_connecting {
+            return;
+        }
+        let port = socket.port;
+        let mut outbound = node.outbound(key).collect::<Vec<_>>().concat();
+        outbound.truncate(WRITE_BYTES_MAX);
+        let count = self.net.write(&mut self.agenda, port, &outbound);
+        if count == 0 {
+            // An event follows when there is room.
+            self.call(at, "wrote", key, &count.to_le_bytes(), |node, now| node.wrote(now, key, 0));
+            return;
+        }
+        socket.seen = socket.seen.saturating_sub(count);
+        let is_all = count == node.outbound_bytes(key);
+        socket.contract.is_flushing = !is_all;
+        self.call(at, "wrote", key, &count.to_le_bytes(), |node, now| node.wrote(now, key, count));
+        if !is_all && self.net.has_room(port) {
+            self.hosts[at].queue_write(key);
         }
     }
 
@@ -265,6 +309,7 @@ impl World {
     ) {
         let now = self.hosts[at].now(self.net.now);
         self.moment += 1;
+        self.hosts[at].calls += 1;
         self.trace.note(self.net.now, what, at, key.to_bits(), bytes);
         if let Some(node) = &mut self.hosts[at].node {
             call(node, now);
@@ -310,7 +355,7 @@ impl World {
         socket.contract.act(action);
         match action {
             Action::Connect(..) => {}
-            Action::Flush(_) => self.hosts[at].unflushed.push_back(key),
+            Action::Flush(_) => self.hosts[at].queue_write(key),
             Action::ShutdownWrite(_) => {
                 let port = socket.port;
                 let is_asked = socket.talk.as_ref().is_none_or(|talk| talk.end.is_some());
@@ -373,7 +418,7 @@ impl World {
             Party::Host(at) => {
                 let key = self.net.key(port).filter(|key| self.hosts[at].socket(*key).is_some());
                 if let Some(key) = key.filter(|_| self.net.is_open(port)) {
-                    self.hosts[at].unflushed.push_back(key);
+                    self.hosts[at].queue_write(key);
                     self.wake(at, self.net.now);
                 }
                 self.hostile_peer_write(at, port);

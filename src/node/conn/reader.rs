@@ -130,13 +130,14 @@ pub(in crate::node) fn read_closed(state: &mut State, now: Now, key: ConnKey) {
 
 /// Notes that `count` bytes of a connection's outbound buffer were written, none if the socket takes none.
 pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: usize) {
-    let State { conns, pool, stats, .. } = state;
+    let State { conns, pool, stats, runnable, .. } = state;
     let Some(conn) = conns.get_mut(key) else {
         stats.stale_events += 1;
         return;
     };
     conn.outbound.consume(count, pool);
     conn.traffic.add(now.mono, count);
+    runnable.has_written(count);
     if !conn.is_serving() {
         // It is being waited for to take its last replies, and does.
         conn.last_active = now.mono;
