@@ -50,7 +50,7 @@ pub use command::status::{FilterState, PeerView};
 pub use conn::connection::CloseReason;
 pub use ids::{ConnKey, NodeId};
 pub use metrics::{Kind, METRICS, Metric, SECTIONS, SUMMARY_ROWS, Stats, Unit};
-pub use schedule::{BACKLOG_UNTIL, CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL, OUTPUT_UNTIL};
+pub use schedule::{BACKLOG_UNTIL, CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL, OUTPUT_UNTIL, Ready};
 pub use state::Action;
 
 use crate::base::memory::has_left;
@@ -243,6 +243,11 @@ impl Node {
         self.state.conns.get(conn).map_or(Class::Clients, Conn::class)
     }
 
+    /// Whether a connection has used up a turn since it was last read; see [`Ready`].
+    pub fn is_deep(&self, conn: ConnKey) -> bool {
+        self.state.conns.get(conn).is_some_and(|conn| conn.is_deep)
+    }
+
     /// Ends each call: settles versions of changed keys, schedules digests, reconciles connections and lost links.
     fn conclude(&mut self, now: Now) {
         if std::mem::take(&mut self.state.must_drain) {
@@ -335,6 +340,11 @@ impl Node {
     /// The cost of all work so far, in keys, as it is charged to connections: the time of a simulator.
     pub fn spent(&self) -> u64 {
         self.state.runnable.spent()
+    }
+
+    /// The queues of work, each with its backlog: entries, or for timers the milliseconds that the earliest is late.
+    pub fn backlogs(&self, now: Now) -> impl Iterator<Item = (&'static str, u64)> {
+        sources::backlogs(&self.state, now)
     }
 
     /// The counters.

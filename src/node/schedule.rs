@@ -59,6 +59,52 @@ impl DueShare {
     }
 }
 
+/// Connections with input that the shell has not read, each once, by class.
+///
+/// Deep ones, which have used up a turn when they were last read, have every second turn, if any waits. So a request of
+/// a connection that sends few waits for the turns of a few deep ones, however many there are.
+#[derive(Debug, Default)]
+pub struct Ready {
+    links: Lanes,
+    clients: Lanes,
+}
+
+#[derive(Debug, Default)]
+struct Lanes {
+    shallow: VecDeque<ConnKey>,
+    deep: VecDeque<ConnKey>,
+    /// The last turn was that of a shallow one.
+    was_shallow: bool,
+}
+
+impl Ready {
+    /// Appends a connection, which must not be queued already.
+    pub fn push(&mut self, class: Class, key: ConnKey, is_deep: bool) {
+        let lanes = self.of(class);
+        if is_deep { lanes.deep.push_back(key) } else { lanes.shallow.push_back(key) }
+    }
+
+    /// Takes the connection whose turn it is.
+    pub fn pop(&mut self, class: Class) -> Option<ConnKey> {
+        let Lanes { shallow, deep, was_shallow } = self.of(class);
+        *was_shallow = !*was_shallow;
+        let (first, second) = if *was_shallow { (shallow, deep) } else { (deep, shallow) };
+        first.pop_front().or_else(|| second.pop_front())
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        [&self.links, &self.clients].iter().all(|lanes| lanes.shallow.is_empty() && lanes.deep.is_empty())
+    }
+
+    const fn of(&mut self, class: Class) -> &mut Lanes {
+        match class {
+            Class::Links => &mut self.links,
+            Class::Clients | Class::Due => &mut self.clients,
+        }
+    }
+}
+
 /// Bytes in or out that cost as much as a key.
 const BYTES_PER_KEY: usize = BYTES_PER_STEP / KEYS_PER_STEP;
 
@@ -137,6 +183,12 @@ impl Runnable {
         }
     }
 
+    /// Connections of this class that wait.
+    pub(in crate::node) fn len(&self, class: Class) -> u64 {
+        let queue = if class == Class::Links { &self.links } else { &self.clients };
+        queue.keys.len() as u64
+    }
+
     /// Notes what was done with input that the shell had just read.
     pub(in crate::node) fn has_read(&mut self, class: Class, cost: usize) {
         self.spent += (cost + READ_KEYS) as u64;
@@ -190,7 +242,7 @@ impl Runnable {
 
 #[cfg(test)]
 mod tests {
-    use super::{Account, Class, DUE_SHARE_BUSY, DUE_SHARE_MAX, DueShare, READ_KEYS, Runnable};
+    use super::{Account, Class, DUE_SHARE_BUSY, DUE_SHARE_MAX, DueShare, READ_KEYS, Ready, Runnable};
     use crate::base::slots::Slots;
     use crate::limits::KEYS_PER_STEP;
 
@@ -232,6 +284,22 @@ mod tests {
             runnable.pop(Class::Clients).into_iter().for_each(|key| runnable.push(Class::Clients, key));
             assert!((0..10).all(|_| runnable.pop(Class::Clients).is_some()) && !runnable.has(Class::Clients));
         }
+    }
+
+    #[test]
+    fn shallow_connection_waits_for_one_deep_one() {
+        let (mut ready, mut slots) = (Ready::default(), Slots::new());
+        let many: Vec<_> = (0..100).map(|_| slots.insert(())).collect();
+        many.iter().for_each(|key| ready.push(Class::Clients, *key, true));
+        for _ in 0..10 {
+            let few = slots.insert(());
+            ready.push(Class::Clients, few, false);
+            let waited = (0..).take_while(|_| ready.pop(Class::Clients) != Some(few)).count();
+            assert!(waited <= 1, "{waited}");
+        }
+        // No turn is lost, and the order is kept.
+        let rest: Vec<_> = std::iter::from_fn(|| ready.pop(Class::Clients)).collect();
+        assert!(rest.len() >= 90 && many.ends_with(&rest) && ready.is_empty());
     }
 
     #[test]

@@ -19,7 +19,7 @@ const STEP_KEYS: usize = 64;
 
 /// A queue with work in it.
 struct Source {
-    /// Names the queue in tests.
+    /// What waits here.
     name: &'static str,
     class: Class,
     /// What a step costs at most, in keys; 0: it is charged to the connection that it serves.
@@ -30,6 +30,8 @@ struct Source {
     step: fn(&mut State, Now),
     /// When there will be work if nothing comes in before; `None`: never, as things stand. O(1).
     next_deadline: fn(&State) -> Option<Instant>,
+    /// How much waits: entries, or milliseconds that the earliest one is late.
+    backlog: fn(&State, Now) -> u64,
 }
 
 /// Within a class in the order of their steps.
@@ -41,6 +43,7 @@ const SOURCES: [Source; 11] = [
         has_work: |state, _| state.runnable.has(Class::Links),
         step: |state, now| step_connection(state, now, Class::Links),
         next_deadline: |_| None,
+        backlog: |state, _| state.runnable.len(Class::Links),
     },
     Source {
         name: "input of clients",
@@ -49,6 +52,7 @@ const SOURCES: [Source; 11] = [
         has_work: |state, _| state.runnable.has(Class::Clients),
         step: |state, now| step_connection(state, now, Class::Clients),
         next_deadline: |_| None,
+        backlog: |state, _| state.runnable.len(Class::Clients),
     },
     Source {
         name: "timers",
@@ -57,6 +61,7 @@ const SOURCES: [Source; 11] = [
         has_work: timers::has_work,
         step: |state, now| timers::run(state, now, TIMERS_PER_STEP),
         next_deadline: |state| state.timers.next_deadline().map(Instant::from_millis),
+        backlog: |state, now| late_ms(state.timers.next_deadline().map(Instant::from_millis), now),
     },
     Source {
         name: "expiry and own filter",
@@ -65,6 +70,7 @@ const SOURCES: [Source; 11] = [
         has_work: |state, now| state.keyspace.has_work(now),
         step: |state, now| state.keyspace.step(now),
         next_deadline: |state| state.keyspace.next_deadline(),
+        backlog: |state, now| late_ms(state.keyspace.next_deadline(), now),
     },
     Source {
         name: "digests",
@@ -73,6 +79,7 @@ const SOURCES: [Source; 11] = [
         has_work: |state, _| sync::has_work(state),
         step: sync::step,
         next_deadline: |_| None,
+        backlog: |state, _| state.keyspace.changelog().backlog(),
     },
     Source {
         name: "resyncs",
@@ -81,6 +88,7 @@ const SOURCES: [Source; 11] = [
         has_work: |state, _| resync::has_work(state),
         step: resync::step,
         next_deadline: |_| None,
+        backlog: |state, _| state.mesh.resyncs.len() as u64,
     },
     Source {
         name: "tombstones",
@@ -89,6 +97,7 @@ const SOURCES: [Source; 11] = [
         has_work: |state, _| state.keyspace.has_acknowledged_tombstones(),
         step: collection::step,
         next_deadline: |_| None,
+        backlog: |state, _| state.keyspace.tombstones().len() as u64,
     },
     Source {
         name: "discarded deletions",
@@ -97,6 +106,7 @@ const SOURCES: [Source; 11] = [
         has_work: |state, _| discarded::has_work(state),
         step: discarded::step,
         next_deadline: |_| None,
+        backlog: |state, _| state.mesh.discards.len() as u64,
     },
     Source {
         name: "floor",
@@ -105,6 +115,7 @@ const SOURCES: [Source; 11] = [
         has_work: |state, _| floor::has_work(state),
         step: floor::step,
         next_deadline: |_| None,
+        backlog: |state, _| u64::from(floor::has_work(state)),
     },
     Source {
         name: "lookups",
@@ -113,6 +124,7 @@ const SOURCES: [Source; 11] = [
         has_work: |state, _| state.mesh.lookups.has_work(),
         step: |state, now| remote::step(state, now, TIMERS_PER_STEP),
         next_deadline: |_| None,
+        backlog: |state, _| state.mesh.lookups.backlog() as u64,
     },
     Source {
         name: "tasks",
@@ -121,8 +133,14 @@ const SOURCES: [Source; 11] = [
         has_work: |state, _| state.tasks.has_work(),
         step: tasks::step,
         next_deadline: |_| None,
+        backlog: |state, _| state.tasks.len() as u64,
     },
 ];
+
+/// Milliseconds by which something due at `deadline` is late.
+fn late_ms(deadline: Option<Instant>, now: Now) -> u64 {
+    deadline.map_or(0, |deadline| now.mono.millis().saturating_sub(deadline.millis()))
+}
 
 fn step_connection(state: &mut State, now: Now, class: Class) {
     if let Some(key) = state.runnable.pop(class) {
@@ -151,4 +169,9 @@ pub(in crate::node) fn has_work(state: &State, now: Now) -> bool {
 /// When the first source has work, if nothing comes in before.
 pub(in crate::node) fn next_deadline(state: &State) -> Option<Instant> {
     SOURCES.iter().filter_map(|source| (source.next_deadline)(state)).min()
+}
+
+/// The queues, each with how much waits in it.
+pub(in crate::node) fn backlogs(state: &State, now: Now) -> impl Iterator<Item = (&'static str, u64)> {
+    SOURCES.iter().map(move |source| (source.name, (source.backlog)(state, now)))
 }

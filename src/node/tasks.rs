@@ -162,6 +162,11 @@ impl Tasks {
         !self.queue.is_empty()
     }
 
+    /// Tasks that wait.
+    pub(in crate::node) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Adds a request that waits for a job: to a queued task whose job `is_same`, else as a new task.
     pub(in crate::node) fn wait(&mut self, waiter: Waiter, job: Job, is_same: impl Fn(&Job) -> bool) {
         match self.queue.iter_mut().find(|task| is_same(&task.job)) {

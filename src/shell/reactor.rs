@@ -18,7 +18,7 @@ use crate::base::slots::Key;
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::node::{Action, ConnKey, Node, Refusal};
-use crate::node::{BACKLOG_UNTIL, CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL, OUTPUT_UNTIL};
+use crate::node::{BACKLOG_UNTIL, CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL, OUTPUT_UNTIL, Ready};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -68,7 +68,7 @@ pub(super) struct Reactor {
     reload: Reload,
     sockets: Sockets,
     /// Connections to read from, each once.
-    ready: ByClass,
+    ready: Ready,
     /// Connections with something to write.
     unflushed: ByClass,
     /// Dialled connections with an event.
@@ -112,7 +112,7 @@ impl Reactor {
             config,
             reload,
             sockets: Sockets::default(),
-            ready: ByClass::default(),
+            ready: Ready::default(),
             unflushed: ByClass::default(),
             dialled: VecDeque::new(),
             undialled: VecDeque::new(),
@@ -210,7 +210,7 @@ impl Reactor {
         socket.has_more |= event.is_read_closed() || event.is_error() || event.is_priority();
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             socket.is_readable = true;
-            queue_read(socket, key, self.ready.of(self.node.class(key)));
+            queue_read(socket, key, &mut self.ready, &self.node);
         }
         if socket.is_connecting {
             self.dialled.push_back(key);
@@ -246,7 +246,7 @@ impl Reactor {
 
     /// Reads once from the connection of a class that has waited longest. False if none waits.
     fn read_next(&mut self, now: Now, class: Class) -> bool {
-        let Some(key) = self.ready.of(class).pop_front() else { return false };
+        let Some(key) = self.ready.pop(class) else { return false };
         let Some(socket) = self.sockets.get_mut(key) else { return true };
         socket.is_queued = false;
         if socket.is_stopped {
@@ -256,7 +256,7 @@ impl Reactor {
             ReadEnd::Drained(count) => self.node.received(now, key, &self.scratch[..count]),
             ReadEnd::More(count) => {
                 socket.is_queued = true;
-                self.ready.of(class).push_back(key);
+                self.ready.push(class, key, true);
                 self.node.received(now, key, &self.scratch[..count]);
             }
             ReadEnd::Blocked => {}
@@ -299,7 +299,7 @@ impl Reactor {
                 Action::ResumeReading(key) => {
                     if let Some(socket) = self.sockets.get_mut(key) {
                         socket.is_stopped = false;
-                        queue_read(socket, key, self.ready.of(self.node.class(key)));
+                        queue_read(socket, key, &mut self.ready, &self.node);
                     }
                 }
             }
@@ -341,7 +341,7 @@ impl Reactor {
             match socket.finish_dial() {
                 DialEnd::UnderWay => continue,
                 DialEnd::Up => {
-                    queue_read(socket, key, self.ready.of(self.node.class(key)));
+                    queue_read(socket, key, &mut self.ready, &self.node);
                     self.node.connected(now, key);
                 }
                 DialEnd::Broken(error) => self.lost(now, key, &error),
@@ -533,9 +533,9 @@ impl ByClass {
 }
 
 /// Queues a connection to be read, if it is readable and not queued yet.
-fn queue_read(socket: &mut Socket, key: ConnKey, ready: &mut VecDeque<ConnKey>) {
+fn queue_read(socket: &mut Socket, key: ConnKey, ready: &mut Ready, node: &Node) {
     if socket.is_readable && !socket.is_stopped && !socket.is_queued && !socket.is_connecting {
         socket.is_queued = true;
-        ready.push_back(key);
+        ready.push(node.class(key), key, node.is_deep(key));
     }
 }

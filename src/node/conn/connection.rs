@@ -278,6 +278,8 @@ pub struct Conn {
     pub(in crate::node) is_stopped: bool,
     /// In the queue of connections with unprocessed input.
     pub(in crate::node) is_runnable: bool,
+    /// It has used up a turn since it was last read.
+    pub(in crate::node) is_deep: bool,
     /// Its requests wait: too much output, or too many pending requests.
     pub(in crate::node) is_paused: bool,
     /// The other side closed while ours was closing.
@@ -322,6 +324,7 @@ impl Conn {
             is_flushing: false,
             is_stopped: false,
             is_runnable: false,
+            is_deep: false,
             is_paused: false,
             is_read_closed: false,
         }

@@ -68,6 +68,7 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
         return;
     }
     conn.last_active = now.mono;
+    conn.is_deep = false;
     conn.traffic.add(now.mono, bytes.len());
     if let Some(peer) = conn.link()
         && let Some(peer) = state.mesh.peers.get_mut(peer)
@@ -229,6 +230,7 @@ fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> (usize, usi
         return (input.len(), turn.cost);
     };
     conn.account.charge(turn.cost.saturating_sub(turn.budget));
+    conn.is_deep |= turn.is_over();
     if conn.account.must_let_pass() && !conn.is_runnable && !conn.is_paused {
         conn.is_runnable = true;
         state.runnable.push(conn.class(), key);

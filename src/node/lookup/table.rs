@@ -530,6 +530,11 @@ impl Lookups {
         self.postponed.extend(waiting.into_iter().map(|key| (key, Some(peer))));
     }
 
+    /// Postponed lookups, and complete requests.
+    pub(in crate::node) fn backlog(&self) -> usize {
+        self.postponed.len() + self.whole.len()
+    }
+
     /// The postponed lookup whose turn it is.
     pub(in crate::node) fn next_postponed(&mut self) -> Option<(LookupKey, Option<PeerKey>)> {
         self.postponed.pop_front()
