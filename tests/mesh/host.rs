@@ -6,7 +6,7 @@ use super::net::Port;
 use super::oracle::Stamp;
 use olivia::base::time::{Instant, Now};
 use olivia::config::Config;
-use olivia::node::{Class, ConnKey, DueShare, Node, NodeId};
+use olivia::node::{Class, ConnKey, DueShare, Node, NodeId, Ready};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
@@ -64,11 +64,13 @@ pub struct Host {
     /// Connections that broke, are up, have something to read, have something to write.
     pub broken: VecDeque<ConnKey>,
     pub connected: VecDeque<ConnKey>,
-    pub ready: ByClass,
+    pub ready: Ready,
     pub unflushed: ByClass,
     pub due_share: DueShare,
     /// What the node had spent when the iteration began, and calls of it since.
     pub began_at: u64,
+    /// And after the last call.
+    pub spent: u64,
     pub calls: u64,
     /// Keys that have gone stale.
     pub gone: Vec<ConnKey>,
@@ -120,10 +122,11 @@ impl Host {
             backlog: VecDeque::new(),
             broken: VecDeque::new(),
             connected: VecDeque::new(),
-            ready: ByClass::default(),
+            ready: Ready::default(),
             unflushed: ByClass::default(),
             due_share: DueShare::default(),
             began_at: 0,
+            spent: 0,
             calls: 0,
             gone: Vec::new(),
             turn_at: None,
@@ -171,7 +174,7 @@ impl Host {
             && !std::mem::replace(&mut socket.is_queued, true)
             && let Some(node) = &self.node
         {
-            self.ready.of(node.class(key)).push_back(key);
+            self.ready.push(node.class(key), key, node.is_deep(key));
         }
     }
 
@@ -194,10 +197,11 @@ impl Host {
         self.backlog.clear();
         self.broken.clear();
         self.connected.clear();
-        self.ready = ByClass::default();
+        self.ready = Ready::default();
         self.unflushed = ByClass::default();
         self.gone.clear();
         self.node = None;
+        self.spent = 0;
         self.is_ending = false;
         self.linked.clear();
         self.orphans.clear();

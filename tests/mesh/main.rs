@@ -6,10 +6,14 @@
 //! killed, drained, and start again with another identity; clocks jump; peers answer wrongly. A node without
 //! peers (`alone`) has hostile clients and limits as small as they can be. Every reply is checked meanwhile, as
 //! strictly as the moment allows. Then the faults end, and everything must recover within bounded time. Some
-//! seeds are run twice, and both runs must be the same in every byte.
+//! seeds are run twice, and both runs must be the same in every byte. Worlds under `load` have thousands of clients, up
+//! to 128 nodes and no faults; the promises are checked while nodes are saturated.
+//!
+//! Virtual time passes by what calls cost (`costs`), and an iteration has the shares of the real loop.
 //!
 //! `OLIVIA_SIM_SEED=n` runs that seed alone, with `OLIVIA_SIM_TRACE=1` printing all events;
 //! `OLIVIA_SIM_SEEDS=n` runs so many seeds; `OLIVIA_SIM_NODES=n` has meshes of so many nodes (1: hostile clients);
+//! `OLIVIA_SIM_LOAD=word` runs the worlds under load with the word in their name;
 //! `OLIVIA_SIM_ALL=1` goes on after a failure and prints each seed that fails.
 //!
 //! Not here: sockets and real time.
@@ -21,12 +25,14 @@ mod alone;
 mod appended;
 mod boundary;
 mod client;
+mod costs;
 mod faults;
 mod finale;
 mod host;
 mod hostile_peer;
 #[path = "../kit/mod.rs"]
 mod kit;
+mod load;
 mod net;
 mod newest;
 mod oracle;
@@ -185,5 +191,21 @@ fn mesh_keeps_its_promises_whatever_goes_wrong() {
 fn every_reply_of_one_node_is_right_whatever_its_clients_do() {
     if number("OLIVIA_SIM_NODES").is_none() {
         simulate(SEEDS_ALONE, |_| Size { members_min: 1, members_max: 1, requests: requests() });
+    }
+}
+
+/// Each kind of load for a moment, on a slow machine, where it takes fewer requests to fill it; with `OLIVIA_SIM_SEEDS`
+/// for longer, and on a fast one too. `OLIVIA_SIM_LOAD=word` runs those with the word in their name.
+#[test]
+fn promises_hold_under_any_load_of_clients() {
+    let is_long = number("OLIVIA_SIM_SEEDS").is_some();
+    let word = std::env::var("OLIVIA_SIM_LOAD").unwrap_or_default();
+    let speeds: &[u64] =
+        if is_long { &[plan::KEY_NANOS, 10 * plan::KEY_NANOS] } else { &[10 * plan::KEY_NANOS] };
+    let span = if is_long { 2_000 } else { 500 };
+    for scenario in load::SCENARIOS.into_iter().filter(|scenario| scenario.name.contains(&word)) {
+        for key_nanos in speeds {
+            World::under_load(scenario, *key_nanos).live_under_load(span * MS);
+        }
     }
 }

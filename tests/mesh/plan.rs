@@ -90,6 +90,8 @@ pub struct Plan {
     pub secret: Option<&'static str>,
     /// All configured peers, or one only.
     pub is_well_known: bool,
+    /// All are linked to the first, and to no other.
+    pub is_star: bool,
     pub heartbeat_ms: u32,
     pub lookup_try_ms: u32,
     pub lookup_timeout_ms: u32,
@@ -151,6 +153,7 @@ impl Plan {
             hostile_peers: usize::from(rng.one_in(5) && members > 1),
             secret: rng.one_in(2).then_some("the secret of this mesh"),
             is_well_known: rng.one_in(2),
+            is_star: false,
             heartbeat_ms,
             lookup_try_ms,
             lookup_timeout_ms,
@@ -179,6 +182,32 @@ impl Plan {
             fault_every: pick(rng, &[0, 20 * MS, 100 * MS, 500 * MS, 3_000 * MS]),
             fault_lasts: pick(rng, if members > 1 { &[10 * MS, 300 * MS, 3_000 * MS] } else { &[10 * MS] }),
             weights,
+        }
+    }
+
+    /// A mesh in which nothing fails, on machines of this speed.
+    pub fn calm(members: usize, key_nanos: u64) -> Self {
+        let size = Size { members_min: members as u64, members_max: members as u64, requests: 0 };
+        Self {
+            strangers: 0,
+            hostile_peers: 0,
+            secret: None,
+            is_star: true,
+            heartbeat_ms: 1_000,
+            lookup_try_ms: 20,
+            lookup_timeout_ms: 100,
+            active_peers: 128,
+            is_tight: false,
+            is_cramped: false,
+            is_fine: false,
+            key_nanos,
+            wake_nanos: 0,
+            late_nanos: 60 * US,
+            read_bytes: 65_536,
+            delay: 200 * US,
+            manners: Manners { piece: 65_536, room: 200_000, partial: 0, jitter: 20 * US, nanos_per_byte: 0 },
+            fault_every: 0,
+            ..Self::draw(&mut Rng::new(1), size)
         }
     }
 
@@ -255,13 +284,15 @@ impl Plan {
         config.mesh.heartbeat_interval_ms = self.heartbeat_ms;
         config.mesh.lookup_try_ms = self.lookup_try_ms;
         config.mesh.lookup_timeout_ms = self.lookup_timeout_ms;
-        config.mesh.active_peers = self.active_peers;
+        config.mesh.active_peers = if self.is_star && host > 0 { 1 } else { self.active_peers };
         config
     }
 
     /// The configured peers of a host.
     pub fn peers(&self, rng: &mut Rng, host: usize) -> Vec<SocketAddr> {
-        let mut peers: Vec<SocketAddr> = if self.is_well_known {
+        let mut peers: Vec<SocketAddr> = if self.is_star {
+            vec![self.addr(0)]
+        } else if self.is_well_known {
             (0..self.hosts()).map(|other| self.addr(other)).collect()
         } else {
             let before = usize::try_from(rng.below(host.min(self.members) as u64)).unwrap();

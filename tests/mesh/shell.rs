@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Connections accepted in one iteration.
-const ACCEPTS_PER_TURN: usize = 16;
+const ACCEPTS_PER_TURN: usize = 64;
 
 /// Bytes offered to a connection by one write.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
@@ -67,7 +67,9 @@ impl World {
         let is_done = self.serve(at, Class::Due, due);
         self.hosts[at].due_share.ended(is_done);
         self.flush(at, OUTPUT_UNTIL);
-        if self.hosts[at].iterations.is_multiple_of(PEERS_CHECKED_EVERY) {
+        if self.load.is_some() {
+            self.sample_backlogs(at);
+        } else if self.hosts[at].iterations.is_multiple_of(PEERS_CHECKED_EVERY) {
             self.check_peers(at);
         }
         self.end_turn(at);
@@ -101,6 +103,7 @@ impl World {
         let Some(node) = &mut self.hosts[at].node else { return false };
         let has_stepped = node.step(now, class);
         if has_stepped {
+            self.what = "step";
             self.moment += 1;
             self.hosts[at].calls += 1;
             self.trace.note(self.net.now, "step", at, class as u64, b"");
@@ -119,7 +122,7 @@ impl World {
         let time = host.now(now);
         let next = node.next_deadline();
         let has_work = node.has_work(time);
-        if self.moment.is_multiple_of(AUDIT_EVERY) {
+        if self.load.is_none() && self.moment.is_multiple_of(AUDIT_EVERY) {
             node.audit();
         }
         assert!(
@@ -227,7 +230,7 @@ impl World {
 
     /// Reads once from the connection of a class that has waited longest. False if none waits.
     fn read_next(&mut self, at: usize, class: Class) -> bool {
-        let Some(key) = self.hosts[at].ready.of(class).pop_front() else { return false };
+        let Some(key) = self.hosts[at].ready.pop(class) else { return false };
         let Some(socket) = self.hosts[at].socket(key) else { return true };
         socket.is_queued = false;
         if socket.contract.is_stopped && !self.alone.as_ref().is_some_and(Alone::reads_ahead) {
@@ -311,6 +314,7 @@ impl World {
         self.moment += 1;
         self.hosts[at].calls += 1;
         self.trace.note(self.net.now, what, at, key.to_bits(), bytes);
+        self.what = what;
         if let Some(node) = &mut self.hosts[at].node {
             call(node, now);
         }
@@ -319,13 +323,25 @@ impl World {
 
     /// Carries out the node's actions and checks its output.
     pub fn after_call(&mut self, at: usize) {
+        self.check_cost(at);
         self.check_conversations();
         while let Some(action) = self.hosts[at].node.as_mut().and_then(olivia::node::Node::next_action) {
             self.act(at, action);
         }
-        self.settle_asks(at);
-        self.check_outbound(at);
-        self.check_call();
+        // A world under load has other checks, which cost less per call.
+        if self.load.is_none() {
+            self.settle_asks(at);
+            self.check_outbound(at);
+            self.check_call();
+        }
+    }
+
+    /// Checks what the last call has cost.
+    fn check_cost(&mut self, at: usize) {
+        let Host { node: Some(node), spent, .. } = &mut self.hosts[at] else { return };
+        let keys = node.spent() - std::mem::replace(spent, node.spent());
+        let what = self.what;
+        self.load.iter_mut().for_each(|load| load.called(what, keys));
     }
 
     fn dial(&mut self, at: usize, key: ConnKey, addr: SocketAddr) {
@@ -407,6 +423,7 @@ impl World {
                 }
                 self.hostile_peer_read(at, port);
             }
+            Party::Client(client) if self.load.is_some() => self.load_read(client, port),
             Party::Client(client) if self.alone.is_some() => self.hostile_client_read(client, port),
             Party::Client(client) => self.client_read(client, port),
         }
@@ -447,6 +464,7 @@ impl World {
             Party::Client(client) => {
                 self.net.open(port, None);
                 match self.alone {
+                    _ if self.load.is_some() => self.load_connected(client),
                     Some(_) => self.hostile_connected(client, port),
                     None => self.client_connected(client, wire),
                 }
@@ -467,6 +485,7 @@ impl World {
                 }
                 self.hostile_peer_reset(at, port);
             }
+            Party::Client(client) if self.load.is_some() => self.load_reset(client),
             Party::Client(client) if self.alone.is_some() => self.hostile_reset(client, port),
             Party::Client(client) => self.client_reset(client, port),
         }

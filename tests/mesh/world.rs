@@ -7,6 +7,7 @@ use super::client::{Client, Habit};
 use super::faults::Undo;
 use super::host::{Host, Kind, State};
 use super::hostile_peer::HostilePeer;
+use super::load::{Load, Scenario};
 use super::net::{MS, Net, Party, Port, US};
 use super::newest::NewestVersions;
 use super::oracle::{Oracle, Stamp};
@@ -53,8 +54,9 @@ pub struct World {
     pub appended: Appended,
     pub trace: Trace,
     pub rng: Rng,
-    /// The number of the last call to any node.
+    /// The number of the last call to any node, and what it was.
     pub moment: u64,
+    pub what: &'static str,
     /// Requests that clients still may make.
     pub ops_left: u64,
     pub faults_on: bool,
@@ -81,6 +83,8 @@ pub struct World {
     pub scratch: Vec<u8>,
     /// In a world of one node with hostile clients.
     pub alone: Option<Alone>,
+    /// In a world under load.
+    pub load: Option<Load>,
     pub received: Vec<(usize, Vec<u8>)>,
     pub reconciled: Vec<(usize, bool)>,
 }
@@ -89,6 +93,16 @@ impl World {
     pub fn new(seed: u64, size: Size, is_traced: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x6d65_7368);
         let plan = Plan::draw(&mut rng, size);
+        Self::with(rng, seed, plan, size.requests, None, is_traced)
+    }
+
+    /// A world under load, on machines of this speed.
+    pub fn under_load(scenario: Scenario, key_nanos: u64) -> Self {
+        let plan = Plan::calm(scenario.members, key_nanos);
+        Self::with(Rng::new(1), 1, plan, 0, Some(Load::new(scenario)), false)
+    }
+
+    fn with(mut rng: Rng, seed: u64, plan: Plan, requests: u64, load: Option<Load>, is_traced: bool) -> Self {
         let (alone, config) = plan.is_alone().then(|| Alone::draw(&mut rng, seed)).unzip();
         let style = Style::draw(&mut rng, plan.is_fine);
         // Large values over a long or narrow line take their time.
@@ -120,11 +134,12 @@ impl World {
             appended: Appended::default(),
             trace: Trace::new(is_traced),
             moment: 0,
+            what: "",
             ops_left: match style.items {
-                _ if alone.is_some() => size.requests / 10,
-                0..=12 => size.requests,
-                13..=500 => size.requests / 10,
-                _ => size.requests / 20,
+                _ if alone.is_some() => requests / 10,
+                0..=12 => requests,
+                13..=500 => requests / 10,
+                _ => requests / 20,
             },
             faults_on: plan.fault_every > 0,
             is_healed: false,
@@ -143,6 +158,7 @@ impl World {
             received: Vec::new(),
             reconciled: Vec::new(),
             alone,
+            load,
             hosts,
             rng,
             plan,
@@ -166,7 +182,8 @@ impl World {
                 self.agenda.put(later, Event::Client(at));
             }
         }
-        let clients = if self.alone.is_some() { 0 } else { (self.members * 2).clamp(3, 40) };
+        let clients =
+            if self.alone.is_some() || self.load.is_some() { 0 } else { (self.members * 2).clamp(3, 40) };
         for at in 0..clients {
             let host = usize::try_from(self.rng.below(self.members as u64)).unwrap();
             let habit = if self.rng.one_in(2) { Habit::Stays } else { Habit::Roams };
@@ -305,6 +322,7 @@ impl World {
             }
             Event::Room(port) => self.room(port),
             Event::Iteration(host) => self.iteration_due(host),
+            Event::Client(client) if self.load.is_some() => self.load_step(client),
             Event::Client(client) => self.client_step(client),
             Event::ClientWakes(client, wire) => self.client_wakes(client, wire),
             Event::ClientGivesUp(client, wire) => self.client_gives_up(client, wire),

@@ -1,0 +1,586 @@
+//! Worlds under load: clients that send as fast as they get replies, slow and stalled readers, up to 128 nodes. Nothing
+//! fails here; virtual time passes by what calls cost, on a fast machine and on a slow one.
+//!
+//! Checked meanwhile: a key that a linked node holds is found (promise 1), none is served after it expired (2), no
+//! call costs more than a millisecond and no queue grows beyond its bound (3), and a new key is found from every node
+//! within [`FOUND_WITHIN`] (4).
+
+use super::boundary;
+use super::net::{MS, Party, Port, Read, US};
+use super::plan::KEY_NANOS;
+use super::world::{Event, World};
+use std::collections::BTreeMap;
+
+/// A GET that is sent so long after the reply to the SET finds the key, on every node, however busy.
+const FOUND_WITHIN: u64 = 50 * MS;
+
+/// The most that one call may cost, in keys: a millisecond.
+const CALL_KEYS_MAX: u64 = MS / KEY_NANOS;
+
+/// The value of large keys, and how many of them one request names: replies of 3 MB.
+const LARGE_BYTES: usize = 60_000;
+const LARGE_KEYS: usize = 50;
+
+/// Time between two keys of the probes, and the life of those that expire.
+const PROBE_EVERY: u64 = 7 * MS;
+const LIFE_MS: u64 = 60;
+
+/// What a client does without end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Habit {
+    /// GETs of a key that its node holds.
+    Get,
+    /// GETs of a key that the next node holds.
+    GetRemote,
+    /// SETs of new keys.
+    SetNew,
+    /// SETs of keys that expire soon.
+    SetExpiring,
+    /// GETs of many large values.
+    GetLarge,
+    /// The same, but it reads nothing.
+    Stall,
+    /// GETs, but it reads only now and then.
+    ReadSlowly,
+    /// Requests the filter as text.
+    Dump,
+    /// Connects, sends a request, and leaves.
+    ComeAndGo,
+}
+
+/// Clients of one kind, on one node.
+#[derive(Debug, Clone, Copy)]
+pub struct Crowd {
+    pub host: usize,
+    pub clients: usize,
+    pub habit: Habit,
+    /// Requests that each has on its way.
+    pub depth: usize,
+}
+
+/// One world.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    pub name: &'static str,
+    pub members: usize,
+    pub crowds: &'static [Crowd],
+    /// The most that the median and the slowest of 99 % of PINGs on the first node may take, in milliseconds on a fast
+    /// machine.
+    pub ping_ms: [u64; 2],
+}
+
+const fn crowd(host: usize, clients: usize, habit: Habit, depth: usize) -> Crowd {
+    Crowd { host, clients, habit, depth }
+}
+
+/// The most that may wait in each queue, whatever clients do: entries, or for timers milliseconds that the earliest is
+/// late.
+pub const BACKLOGS: [(&str, u64); 11] = [
+    // Each connection once.
+    ("input of links", 128),
+    ("input of clients", 10_000),
+    ("timers", 10),
+    ("expiry and own filter", 10),
+    // A gathering, and what one call may add.
+    ("digests", 256),
+    ("resyncs", 128),
+    ("tombstones", 100_000),
+    ("discarded deletions", 128),
+    ("floor", 1),
+    // lookups_max.
+    ("lookups", 65_536),
+    ("tasks", 256),
+];
+
+/// The worlds; each queue is filled by at least one of them.
+pub const SCENARIOS: [Scenario; 9] = [
+    Scenario {
+        name: "100 clients of depth 1,000, beside a peer that takes new keys",
+        members: 2,
+        crowds: &[crowd(0, 100, Habit::Get, 1_000), crowd(1, 4, Habit::SetNew, 1_000)],
+        ping_ms: [1, 10],
+    },
+    Scenario {
+        name: "new keys on both nodes",
+        members: 2,
+        crowds: &[crowd(0, 50, Habit::SetNew, 64), crowd(1, 50, Habit::SetNew, 64)],
+        ping_ms: [4, 6],
+    },
+    Scenario {
+        name: "2,000 pipelining clients",
+        members: 2,
+        crowds: &[crowd(0, 2_000, Habit::Get, 16), crowd(1, 20, Habit::SetNew, 16)],
+        ping_ms: [60, 100],
+    },
+    Scenario {
+        name: "remote keys only",
+        members: 2,
+        crowds: &[crowd(0, 50, Habit::GetRemote, 64)],
+        ping_ms: [3, 5],
+    },
+    Scenario {
+        name: "readers of large replies, slow ones and ones that stand still",
+        members: 2,
+        crowds: &[
+            crowd(0, 6, Habit::GetLarge, 2),
+            crowd(0, 16, Habit::Stall, 4),
+            crowd(0, 16, Habit::ReadSlowly, 200),
+        ],
+        ping_ms: [4, 6],
+    },
+    Scenario {
+        name: "a flood of filter dumps",
+        members: 2,
+        crowds: &[crowd(0, 100, Habit::Dump, 16), crowd(1, 4, Habit::SetNew, 16)],
+        ping_ms: [5, 8],
+    },
+    Scenario {
+        name: "keys that expire as fast as they are set, and clients that come and go",
+        members: 2,
+        crowds: &[crowd(0, 20, Habit::SetExpiring, 32), crowd(0, 100, Habit::ComeAndGo, 1)],
+        ping_ms: [3, 5],
+    },
+    Scenario {
+        name: "64 nodes, new keys on the one that all others are linked to",
+        members: 64,
+        crowds: &[crowd(0, 10, Habit::SetNew, 32), crowd(0, 10, Habit::Get, 100)],
+        ping_ms: [4, 6],
+    },
+    Scenario {
+        name: "128 nodes, remote keys",
+        members: 128,
+        crowds: &[crowd(0, 10, Habit::GetRemote, 16), crowd(0, 4, Habit::SetNew, 16)],
+        ping_ms: [4, 8],
+    },
+];
+
+/// What a client of such a world is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Crowd(Habit, usize),
+    /// Sets the keys of the probes.
+    Writer,
+    /// Gets them.
+    Reader,
+    Pinger,
+}
+
+#[derive(Debug)]
+struct Client {
+    host: usize,
+    role: Role,
+    port: Option<Port>,
+    is_up: bool,
+    /// Requests without a reply.
+    pending: usize,
+    sent_at: u64,
+    /// The key of the probe that a reader has asked for.
+    asked: usize,
+    reply: Vec<u8>,
+    serial: u64,
+}
+
+/// A key that a writer has set.
+#[derive(Debug)]
+struct Probe {
+    host: usize,
+    /// When the reply to the SET was read.
+    set_at: Option<u64>,
+    /// When it is certainly gone, if it expires.
+    gone_at: Option<u64>,
+}
+
+/// What a world under load has beside its hosts and its network.
+#[derive(Debug)]
+pub struct Load {
+    scenario: Scenario,
+    clients: Vec<Client>,
+    probes: Vec<Probe>,
+    /// When PINGs were sent and how long they took, those once all clients are known; the last one before if there were
+    /// none.
+    pings: Vec<(u64, u64)>,
+    /// GETs of probes that found their key, and those that did not though it was there.
+    pub found: u64,
+    pub early: u64,
+    /// The longest time after a SET at which its key was not found.
+    pub latest_miss: u64,
+    worst_call: u64,
+    backlogs: BTreeMap<&'static str, u64>,
+    /// When all clients are known for what they are.
+    warm_at: u64,
+    is_ending: bool,
+}
+
+impl Load {
+    pub fn new(scenario: Scenario) -> Self {
+        let client = |host, role| Client {
+            host,
+            role,
+            port: None,
+            is_up: false,
+            pending: 0,
+            sent_at: 0,
+            asked: 0,
+            reply: Vec::new(),
+            serial: 0,
+        };
+        let last = scenario.members - 1;
+        let mut clients = vec![
+            client(0, Role::Pinger),
+            client(0, Role::Writer),
+            client(last, Role::Writer),
+            client(0, Role::Reader),
+            client(1, Role::Reader),
+            client(last, Role::Reader),
+        ];
+        for crowd in scenario.crowds {
+            clients.extend(
+                (0..crowd.clients).map(|_| client(crowd.host, Role::Crowd(crowd.habit, crowd.depth))),
+            );
+        }
+        Self {
+            scenario,
+            clients,
+            probes: Vec::new(),
+            pings: Vec::new(),
+            found: 0,
+            early: 0,
+            latest_miss: 0,
+            worst_call: 0,
+            backlogs: BTreeMap::new(),
+            warm_at: u64::MAX,
+            is_ending: false,
+        }
+    }
+
+    /// A node's call has cost so many keys.
+    pub fn called(&mut self, what: &str, keys: u64) {
+        self.worst_call = self.worst_call.max(keys);
+        assert!(keys <= CALL_KEYS_MAX, "{}: {what} costs {keys} keys", self.scenario.name);
+    }
+
+    /// The request of a client, if it sends one now, and how many it is.
+    fn request(&mut self, at: usize) -> (Vec<u8>, usize) {
+        let probes = self.probes.len();
+        let client = &mut self.clients[at];
+        client.serial += 1;
+        let serial = client.serial;
+        let (habit, depth) = match client.role {
+            Role::Pinger => return (b"PING\n".to_vec(), 1),
+            Role::Writer if serial.is_multiple_of(3) => {
+                client.asked = probes;
+                self.probes.push(Probe { host: client.host, set_at: None, gone_at: None });
+                let words =
+                    ["SET", &format!("p{probes}"), "1", "PX", &LIFE_MS.to_string()].map(bulk).concat();
+                return (format!("*5\r\n{words}").into_bytes(), 1);
+            }
+            Role::Writer => {
+                client.asked = probes;
+                self.probes.push(Probe { host: client.host, set_at: None, gone_at: None });
+                let words = ["SET", &format!("p{probes}"), "1"].map(bulk).concat();
+                return (format!("*3\r\n{words}").into_bytes(), 1);
+            }
+            Role::Reader if probes == 0 => return (Vec::new(), 0),
+            Role::Reader => {
+                // The newest, and by turns an older one.
+                let back = if serial.is_multiple_of(2) { 0 } else { usize::try_from(serial % 40).unwrap() };
+                client.asked = (probes - 1).saturating_sub(back);
+                return (format!("GET p{}\n", client.asked).into_bytes(), 1);
+            }
+            Role::Crowd(habit, depth) => (habit, depth),
+        };
+        let wanted = depth - client.pending;
+        if wanted < depth.div_ceil(2) {
+            return (Vec::new(), 0);
+        }
+        let names = || (0..LARGE_KEYS).map(|n| format!("large{n}")).collect::<Vec<_>>().join(",");
+        let one = |n: usize| match habit {
+            Habit::Get | Habit::ReadSlowly | Habit::ComeAndGo => "GET hot0\n".to_owned(),
+            Habit::GetRemote => "GET hot1\n".to_owned(),
+            Habit::SetNew => format!("SET n{at}-{serial}-{n}:1\n"),
+            Habit::SetExpiring => {
+                let words = ["SET", &format!("e{at}-{serial}-{n}"), "1", "PX", "20"].map(bulk).concat();
+                format!("*5\r\n{words}")
+            }
+            Habit::GetLarge | Habit::Stall => format!("GET {}\n", names()),
+            Habit::Dump => "REQUEST bloomfilter\n".to_owned(),
+        };
+        ((0..wanted).map(one).collect::<String>().into_bytes(), wanted)
+    }
+}
+
+/// An argument in RESP.
+fn bulk(word: &str) -> String {
+    format!("${}\r\n{word}\r\n", word.len())
+}
+
+impl World {
+    fn load(&mut self) -> &mut Load {
+        self.load.as_mut().unwrap()
+    }
+
+    /// Runs a world under load for so much virtual time.
+    pub fn live_under_load(&mut self, span: u64) {
+        let end = self.net.now + 60_000 * MS;
+        while let Some(missing) = self.load_misses() {
+            assert!(self.net.now < end, "not linked: {missing}");
+            self.run_until(self.net.now + 20 * MS);
+        }
+        self.prepare();
+        for at in 0..self.load().clients.len() {
+            // Not all in one moment.
+            let soon = self.net.now + at as u64 % 1_000 * US;
+            self.agenda.put(soon, Event::Client(at));
+        }
+        self.load().warm_at = self.net.now + span / 2;
+        self.run_until(self.net.now + span);
+        self.load().is_ending = true;
+        self.finish_load();
+    }
+
+    fn load_misses(&self) -> Option<String> {
+        let enough = |at: usize| if at == 0 { self.members - 1 } else { 1 };
+        (0..self.members).find_map(|at| {
+            let host = &self.hosts[at];
+            let Some(node) = &host.node else { return Some(format!("host {at} is down")) };
+            let now = host.now(self.net.now);
+            if boundary::linked(node, now).len() < enough(at) {
+                return Some(format!("host {at} has too few links"));
+            }
+            boundary::unknown_filter(node, now)
+                .map(|addr| format!("host {at} does not know the filter of {addr}"))
+        })
+    }
+
+    /// Sets the keys that crowds ask for.
+    fn prepare(&mut self) {
+        let large = "x".repeat(LARGE_BYTES);
+        let wants_large = self.load().scenario.crowds.iter().any(|crowd| crowd.habit == Habit::GetLarge);
+        let larges = (0..LARGE_KEYS).filter(|_| wants_large).map(|n| (0, format!("SET large{n}:{large}\n")));
+        let hot = [(0, "SET hot0:value\n".to_owned()), (1, "SET hot1:value\n".to_owned())];
+        hot.into_iter().chain(larges).for_each(|(host, request)| _ = self.ask_host(host, &request));
+        self.run_until(self.net.now + 100 * MS);
+    }
+
+    /// The reply to a request that takes no time, of a client that has no place in the network.
+    fn ask_host(&mut self, host: usize, request: &str) -> String {
+        let now = self.hosts[host].now(self.net.now);
+        let node = self.hosts[host].node.as_mut().unwrap();
+        let key = node.accept(now, "127.0.0.1:9".parse().unwrap()).unwrap();
+        node.received(now, key, request.as_bytes());
+        let reply = node.outbound(key).collect::<Vec<_>>().concat();
+        node.lost(now, key, &"done");
+        self.hosts[host].gone.push(key);
+        self.what = "a request beside the load";
+        self.after_call(host);
+        self.wake(host, self.net.now);
+        String::from_utf8(reply).unwrap()
+    }
+
+    /// The next step of a client.
+    pub fn load_step(&mut self, at: usize) {
+        if self.load().is_ending {
+            return;
+        }
+        let client = &self.load().clients[at];
+        let Some(port) = client.port else { return self.load_dials(at) };
+        if !client.is_up {
+            return;
+        }
+        match client.role {
+            Role::Crowd(Habit::ReadSlowly, _) => {
+                self.load_takes(at, port, 4_096);
+                self.agenda.put(self.net.now + 5 * MS, Event::Client(at));
+            }
+            Role::Pinger | Role::Writer | Role::Reader if client.pending > 0 => return,
+            Role::Crowd(..) | Role::Pinger | Role::Writer | Role::Reader => {}
+        }
+        let (bytes, count) = self.load().request(at);
+        let now = self.net.now;
+        let client = &mut self.load().clients[at];
+        client.pending += count;
+        client.sent_at = now;
+        if count > 0 {
+            self.net.write(&mut self.agenda, port, &bytes);
+        } else if client.role == Role::Reader {
+            self.agenda.put(now + MS, Event::Client(at));
+        }
+    }
+
+    fn load_dials(&mut self, at: usize) {
+        let host = self.load().clients[at].host;
+        let port = self.net.dial(&mut self.agenda, Party::Client(at), host, None);
+        self.load().clients[at].port = Some(port);
+    }
+
+    pub fn load_connected(&mut self, at: usize) {
+        self.load().clients[at].is_up = true;
+        self.load_step(at);
+    }
+
+    pub fn load_reset(&mut self, at: usize) {
+        let client = &mut self.load().clients[at];
+        assert!(client.role == Role::Crowd(Habit::Stall, 4), "{client:?} was reset");
+        (client.port, client.is_up) = (None, false);
+    }
+
+    /// Something has come for a client.
+    pub fn load_read(&mut self, at: usize, port: Port) {
+        match self.load().clients[at].role {
+            Role::Crowd(Habit::Stall | Habit::ReadSlowly, _) => {}
+            Role::Crowd(..) | Role::Pinger | Role::Writer | Role::Reader => {
+                self.load_takes(at, port, usize::MAX)
+            }
+        }
+    }
+
+    fn load_takes(&mut self, at: usize, port: Port, most: usize) {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        while self.net.read(&mut self.agenda, port, most, &mut bytes) == Read::Bytes {
+            let client = &mut self.load().clients[at];
+            let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+            client.pending -= lines;
+            if matches!(client.role, Role::Writer | Role::Reader) {
+                client.reply.extend_from_slice(&bytes);
+            }
+            if lines > 0 {
+                self.load_replied(at);
+            }
+            if most < usize::MAX {
+                break;
+            }
+        }
+        self.scratch = bytes;
+    }
+
+    /// A reply is complete.
+    fn load_replied(&mut self, at: usize) {
+        let now = self.net.now;
+        let load = self.load();
+        let client = &mut load.clients[at];
+        let (sent_at, reply) = (client.sent_at, std::mem::take(&mut client.reply));
+        let later = match client.role {
+            Role::Pinger => {
+                // Those before wait for the first turns of all, in which none is known to be deep.
+                let is_warm = |at: u64| at >= load.warm_at;
+                if load.pings.last().is_some_and(|(at, _)| !is_warm(*at)) {
+                    load.pings.clear();
+                }
+                load.pings.push((sent_at, now - sent_at));
+                MS
+            }
+            Role::Writer => {
+                assert_eq!(reply, b"+OK\r\n");
+                let probe = &mut load.probes[client.asked];
+                probe.set_at = Some(now);
+                probe.gone_at = client.serial.is_multiple_of(3).then_some(now + LIFE_MS * MS);
+                PROBE_EVERY
+            }
+            Role::Reader => {
+                load.judge(at, sent_at, reply.starts_with(b":GOT p"));
+                MS / 2
+            }
+            Role::Crowd(Habit::ComeAndGo, _) => {
+                let port = client.port.take();
+                client.is_up = false;
+                port.into_iter().for_each(|port| self.net.close(&mut self.agenda, port));
+                MS
+            }
+            Role::Crowd(..) => 0,
+        };
+        match later {
+            0 => self.load_step(at),
+            later => self.agenda.put(now + later, Event::Client(at)),
+        }
+    }
+
+    /// Samples the queues of a node, after an iteration.
+    pub fn sample_backlogs(&mut self, at: usize) {
+        let host = &self.hosts[at];
+        let (Some(load), Some(node)) = (&mut self.load, &host.node) else { return };
+        if load.probes.is_empty() {
+            return;
+        }
+        for (name, backlog) in node.backlogs(host.now(self.net.now)) {
+            let most = load.backlogs.entry(name).or_default();
+            *most = backlog.max(*most);
+        }
+    }
+
+    /// What must hold of the whole run.
+    fn finish_load(&mut self) {
+        for at in 0..self.members {
+            let host = &self.hosts[at];
+            let node = host.node.as_ref().unwrap();
+            node.audit();
+            let silent = boundary::silent(node, host.now(self.net.now));
+            assert!(silent.is_empty(), "host {at} does not query {silent:?}");
+            assert_eq!(node.stats().circuits_opened, 0, "host {at}");
+        }
+        let stats = self.ask_host(0, "STATS\n");
+        let stat = |name: &str| {
+            let field = stats.split(',').find_map(|field| field.strip_prefix(name)?.strip_prefix(':'));
+            field.unwrap().parse::<u64>().unwrap()
+        };
+        assert!(stat("buffers_bytes") <= stat("buffers_max"), "{stats}");
+        let load = self.load.as_mut().unwrap();
+        load.pings.sort_unstable_by_key(|(_, took)| *took);
+        let name = load.scenario.name;
+        let ping = |share: usize| load.pings[load.pings.len() * share / 100].1 / 1_000;
+        println!(
+            "{name}: found {}, not yet {} (last after {} us), PING {} and {} us, {} keys in a call, {:?}",
+            load.found,
+            load.early,
+            load.latest_miss / 1_000,
+            ping(50),
+            ping(99),
+            load.worst_call,
+            load.backlogs
+        );
+        assert!(load.found > 10 && load.probes.len() > 10, "{name}: nothing was looked for");
+        for (share, most) in [50, 99].into_iter().zip(load.scenario.ping_ms) {
+            let most = most * self.plan.key_nanos / KEY_NANOS;
+            assert!(ping(share) <= most * 1_000, "{name}: {share} % of PINGs take {} us", ping(share));
+        }
+        for (queue, most) in BACKLOGS {
+            let waited = load.backlogs[queue];
+            assert!(waited <= most, "{name}: {waited} in the queue of {queue}, where {most} may be");
+        }
+        assert_eq!(load.backlogs.len(), BACKLOGS.len(), "{name}: a queue without a bound");
+    }
+}
+
+impl Load {
+    /// A reader has a reply about a probe's key.
+    fn judge(&mut self, at: usize, sent_at: u64, is_found: bool) {
+        let reader = &self.clients[at];
+        let Probe { host, set_at: Some(set_at), gone_at } = self.probes[reader.asked] else { return };
+        let name = self.scenario.name;
+        let since = sent_at.saturating_sub(set_at);
+        if let Some(gone_at) = gone_at {
+            assert!(
+                !is_found || sent_at <= gone_at,
+                "{name}: a key is served {} ns after its end",
+                sent_at - gone_at
+            );
+            return;
+        }
+        // Only the first node is linked to all.
+        if host != reader.host && host != 0 && reader.host != 0 {
+            return;
+        }
+        if is_found {
+            self.found += 1;
+            return;
+        }
+        self.early += 1;
+        self.latest_miss = self.latest_miss.max(since);
+        let is_here = host == reader.host && sent_at >= set_at;
+        assert!(
+            !is_here && since < FOUND_WITHIN,
+            "{name}: p{} of host {host} is not found on host {} {since} ns after its SET",
+            reader.asked,
+            reader.host
+        );
+    }
+}
