@@ -70,6 +70,7 @@ pub struct Stats {
     pub peer_queries_dropped: u64,
     pub peer_queries_timed_out: u64,
     pub heartbeats_unanswered: u64,
+    pub resyncs_dropped: u64,
     pub digest_received_bytes: u64,
     pub digest_sent_bytes: u64,
     pub digest_messages_dropped: u64,
@@ -295,7 +296,7 @@ pub const SECTIONS: [&str; 7] = [SERVER, CONNECTIONS, MEMORY, KEYSPACE, MESH, LO
 
 /// Every figure, in the order of STATS.
 #[rustfmt::skip]
-pub static METRICS: [Metric; 108] = [
+pub static METRICS: [Metric; 109] = [
     row(SERVER, "ready", FLAG, "Whether every configured peer was tried and the filter of every linked peer is known; `no` while shutting down.", |s| Value::Flag(s.is_ready)),
     row(CONNECTIONS, "requests", COUNTER, "Requests of clients, those answered with an error included.", |s| Value::Number(s.stats.requests)),
     row(CONNECTIONS, "request_errors", COUNTER, "Requests answered with an error.", |s| Value::Number(s.stats.request_errors)),
@@ -367,6 +368,7 @@ pub static METRICS: [Metric; 108] = [
     row(MESH, "addresses_refused", COUNTER, "Addresses of nodes not taken from peers: not acceptable from that peer, or too many in one message.", |s| Value::Number(s.stats.addresses_refused)),
     row(MESH, "addresses_dropped", COUNTER, "Addresses of nodes not taken because known_peers_max were known.", |s| Value::Number(s.addresses_dropped)),
     row(MESH, "heartbeats_unanswered", COUNTER, "Heartbeats of peers not answered because too much output waited for the peer.", |s| Value::Number(s.stats.heartbeats_unanswered)),
+    row(MESH, "resyncs_dropped", COUNTER, "Requests for a digest from its beginning, or from a position, that came or would have been sent faster than they may.", |s| Value::Number(s.stats.resyncs_dropped)),
     row(MESH, "frames", COUNTER, "Frames received from peers.", |s| Value::Number(s.stats.frames)),
     row(MESH, "invalidations_sent", COUNTER, "Notices of versions sent to peers that may hold an older value, and answers to such notices.", |s| Value::Number(s.stats.invalidations_sent)),
     row(MESH, "invalidations_received", COUNTER, "The same received from peers.", |s| Value::Number(s.stats.invalidations_received)),

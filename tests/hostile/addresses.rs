@@ -57,13 +57,13 @@ fn loopback_learned_from_another_machine_is_not_dialled() {
 fn listing_of_thousands_of_addresses_is_truncated_and_marked() {
     let mut world = World::new(secretive());
     world.driver.watch = None;
-    let link = world.linked(&Face::elsewhere(1));
-    send_addresses(&mut world, &link, addresses(0..1_000));
-    send_addresses(&mut world, &link, addresses(1_000..2_000));
+    let links = [1, 2].map(|number| world.linked(&Face::elsewhere(number)));
+    send_addresses(&mut world, &links[0], addresses(0..1_000));
+    send_addresses(&mut world, &links[1], addresses(1_000..2_000));
     let mesh = world.ask("MESH\n");
     assert_eq!(mesh.matches(" backup").count() + mesh.matches(" being dialled").count(), 1_024);
     assert!(mesh.ends_with(",\"and 976 more\"\n"), "{mesh}");
-    assert_eq!(world.ask("REQUEST peers\n").matches(":5454").count(), 1 + 1_024);
+    assert_eq!(world.ask("REQUEST peers\n").matches(":5454").count(), 2 + 1_024);
     assert_eq!(world.stat("peers_backup"), 2_000);
 }
 
@@ -336,7 +336,7 @@ fn lost_link_does_not_start_thousands_of_dials() {
         }
         world.driver.watch = None;
         world.driver.pass(ms(500));
-        assert_eq!(world.driver.node.peers(world.driver.now).len(), if name == [0; 16] { 3_001 } else { 1 });
+        assert_eq!(world.driver.node.peers(world.driver.now).len(), if name == [0; 16] { 1_025 } else { 1 });
         let before = world.driver.ticks;
         world.driver.lose(link.conn);
         world.driver.pass(ms(1_000));
@@ -348,20 +348,63 @@ fn lost_link_does_not_start_thousands_of_dials() {
 }
 
 #[test]
-fn every_address_waiting_for_a_dial_slot_is_dialled() {
+fn every_address_waiting_for_a_dial_slot_is_dialled_at_a_bounded_rate() {
     let mut world = World::new(secretive());
     let link = world.linked(&Face::elsewhere(1));
     send_addresses(&mut world, &link, addresses(0..300));
     world.driver.watch = None;
     let mut tried = std::collections::BTreeSet::new();
-    for _ in 0..200 {
+    for round in 0..200 {
         for (dial, addr) in std::iter::from_fn(|| world.driver.next_dial()).collect::<Vec<_>>() {
             tried.insert(addr);
             world.driver.lose(dial);
         }
+        // As many at once as there may be links, and ten per second; failures are dialled again beside them.
+        assert!(tried.len() <= 128 + round + LEARNED_DIALS_MAX, "{} in {round}00 ms", tried.len());
         world.driver.send(link.conn, crate::kit::peer::bytes_of(&[crate::kit::peer::heartbeat(1)]));
-        world.driver.pass(ms(10));
+        world.driver.pass(ms(100));
+    }
+    let failed = world.closed(olivia::node::CloseReason::Lost);
+    assert!(failed <= 128 + 200 + LEARNED_DIALS_MAX as u64, "{failed} dials in 20 s");
+    for _ in 0..30 {
+        std::iter::from_fn(|| world.driver.next_dial()).collect::<Vec<_>>().into_iter().for_each(
+            |(dial, addr)| {
+                tried.insert(addr);
+                world.driver.lose(dial);
+            },
+        );
+        world.driver.send(link.conn, crate::kit::peer::bytes_of(&[crate::kit::peer::heartbeat(1)]));
+        world.driver.pass(ms(1_000));
     }
     assert_eq!(tried.len(), 300);
     world.driver.node.audit();
+}
+
+#[test]
+fn one_host_lists_a_quarter_of_the_known_addresses_at_most() {
+    let mesh = MeshLimits { known_peers_max: 400, ..MeshLimits::default() };
+    let mut world = World::new(Config { mesh, ..secretive() });
+    let [first, second] = [1, 2].map(|number| world.linked(&Face::elsewhere(number)));
+    send_addresses(&mut world, &first, addresses(0..1_000));
+    assert_eq!((world.stat("peers_backup"), world.stat("addresses_dropped")), (100, 900));
+    send_addresses(&mut world, &second, addresses(2_000..2_010));
+    assert_eq!(world.stat("peers_backup"), 110);
+    // A node that was met is known by itself, and leaves room for another.
+    let (conn, addr) = world.driver.next_dial().unwrap();
+    world.driver.pick_up(conn);
+    let theirs = world.driver.take_bytes(conn);
+    let olivia::wire::handshake::ConnectArgs::Offer(node) = olivia::wire::handshake::read_request(
+        theirs.trim_ascii().strip_prefix(b"h1:REQUEST connect ").unwrap(),
+    )
+    .unwrap() else {
+        panic!()
+    };
+    let node = Face::of(&node);
+    let met = Face { listen: addr.to_string(), seen: addr.to_string(), ..Face::elsewhere(3) };
+    world.driver.send(conn, met.counter_line(&node));
+    world.driver.send(conn, "h2:FULFILLED welcome\n");
+    assert!(world.is_linked(&met));
+    send_addresses(&mut world, &first, addresses(3_000..3_010));
+    assert_eq!(world.stat("peers_backup"), 110);
+    world.check();
 }

@@ -270,10 +270,37 @@ fn node_id_of_a_linked_peer_is_refused_from_another_address() {
     let mut second = world.dial(&thief);
     let why = "another node is linked under your node id; draw another";
     survives(&mut world, &mut link, &mut second, why);
+    // Nor from another host that states the same address.
+    let thief = Face { listen: face.listen.clone(), ..thief };
+    let mut third = world.dial(&thief);
+    assert_eq!(world.bye_reason(&mut third), "linked already, from another host");
+    assert!(!world.driver.has_ended(link.conn) && world.is_linked(&face));
     // The link is tested. Once it is lost, the id is free.
     world.driver.lose(link.conn);
     world.dial(&thief);
     assert_eq!(world.stat("peers_linked"), 1);
+    world.check();
+}
+
+#[test]
+fn one_host_with_many_identities_gets_half_of_the_links() {
+    let mesh = MeshLimits { active_peers: 8, ..MeshLimits::default() };
+    let mut world = World::new(Config { mesh, ..secretive() });
+    let host = Face::elsewhere(1).seen;
+    for number in 1..=20 {
+        let face = Face { seen: host.clone(), ..Face::elsewhere(number) };
+        let (conn, node) = world.offered(&face);
+        world.driver.send(conn, face.proof_line(&node));
+        assert_eq!(world.is_linked(&face), number <= 4, "{number}");
+        if number > 4 {
+            let reply = world.driver.take(conn);
+            assert!(reply.contains("half of the links of this node are to your address"), "{reply}");
+        }
+    }
+    // One that it has is not one more, and others are linked.
+    world.dial(&Face { seen: host, ..Face::elsewhere(1) });
+    (21..=24).for_each(|number| _ = world.dial(&Face::elsewhere(number)));
+    assert_eq!(world.stat("peers_linked"), 8);
     world.check();
 }
 

@@ -49,6 +49,11 @@ const SNAPSHOT_STALLED: Duration = Duration::from_secs(30);
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 const REFUSALS_COUNTED_MAX: u32 = 6;
 
+/// Requests for a digest on one link, in either direction: so many at once, and one per second in the long run. Each
+/// can cost its sender a snapshot. What is not sent now is at a later heartbeat.
+const RESYNCS_BURST: u32 = 16;
+const RESYNC_EVERY: Duration = Duration::from_secs(1);
+
 /// Whether [`step`] has something to do.
 pub(in crate::node) fn has_work(state: &State) -> bool {
     !state.mesh.publishing.readers.is_empty() || state.mesh.filters.has_work()
@@ -251,6 +256,7 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     if let Some(reader) = peer.reader.take() {
         state.keyspace.publication().1.leave(reader);
     }
+    (peer.resyncs_in, peer.resyncs_out) = Default::default();
     peer.was_known = !state.mesh.filters.is_unknown(peer.filter);
     peer.receiver.unlinked(&mut state.mesh.filters);
     peer.filter_known_at = None;
@@ -283,6 +289,10 @@ pub(in crate::node) fn heartbeat(state: &mut State, now: Now, peer_key: PeerKey)
 
 fn ask_again(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Position>) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+    if !peer.resyncs_out.allows(now.mono, RESYNC_EVERY, RESYNCS_BURST) {
+        state.stats.resyncs_dropped += 1;
+        return;
+    }
     if at.is_none() {
         peer.snapshot_asked = Some(now.mono);
     }
@@ -295,6 +305,10 @@ fn ask_again(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Position
 /// blocks. It receives the end of our additions at once, so that it knows when it has caught up.
 pub(in crate::node) fn resync(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Head>, blocks: u32) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+    if !peer.resyncs_in.allows(now.mono, RESYNC_EVERY, RESYNCS_BURST) {
+        state.stats.resyncs_dropped += 1;
+        return;
+    }
     let (_, changelog) = state.keyspace.publication();
     let blocks = nearest(changelog.head().blocks, blocks);
     let at = at.map(|Head { epoch, seq }| Position { epoch, seq, blocks });

@@ -10,7 +10,7 @@ use crate::base::wheel::Wheel;
 use crate::node::alarm::Alarm;
 use crate::node::ids::{AddressKey, AddressTag, ConnKey, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -34,6 +34,10 @@ const KEPT_MAX: usize = 16;
 
 /// Addresses examined to find one that makes room for a new one.
 const EXAMINED_MAX: usize = 32;
+
+/// Of all entries so many can be unverified addresses that one host listed; at least so many.
+const SOURCE_SHARE: usize = 4;
+const SOURCE_MIN: usize = 16;
 
 /// The least time between two warnings about one configured peer. Dials are 30 s apart, so that is about a minute.
 const WARN_EVERY: Duration = Duration::from_secs(55);
@@ -69,6 +73,8 @@ pub(in crate::node) struct AddressEntry {
     was_met: bool,
     /// A linked node has stated that it listens there.
     was_linked: bool,
+    /// The host that listed it, while no node was met there.
+    source: Option<IpAddr>,
     alarm: Alarm,
 }
 
@@ -201,6 +207,8 @@ pub(in crate::node) struct AddressBook {
     examined: Option<SocketAddr>,
     /// Addresses that there was no room for.
     dropped: u64,
+    /// Unverified addresses that each host has listed.
+    sources: BTreeMap<IpAddr, usize>,
 }
 
 /// Reading.
@@ -275,21 +283,27 @@ impl AddressBook {
 /// Adding and forgetting addresses.
 impl AddressBook {
     /// The entry of an address, made if there is none and room for it; and whether it is new. Configured addresses
-    /// always have room. O(log addresses).
+    /// always have room. Of all entries the addresses that one host (`source`) lists, and that no node was met at, can be
+    /// a quarter. O(log addresses).
     pub(in crate::node) fn note(
         &mut self,
         now: Instant,
         addr: SocketAddr,
         origin: Origin,
+        source: Option<IpAddr>,
         entries_max: usize,
     ) -> Option<(AddressKey, bool)> {
         if let Some(key) = self.at(addr) {
             return Some((key, false));
         }
-        if self.slots.len() >= entries_max && origin == Origin::Learned && !self.make_room() {
+        let listed = source.map_or(0, |source| self.sources.get(&source).copied().unwrap_or(0));
+        let is_too_many = listed >= (entries_max / SOURCE_SHARE).max(SOURCE_MIN);
+        let is_full = || self.slots.len() >= entries_max && origin == Origin::Learned;
+        if is_too_many || is_full() && !self.make_room() {
             self.dropped += 1;
             return None;
         }
+        source.into_iter().for_each(|source| *self.sources.entry(source).or_default() += 1);
         let key = self.slots.insert(AddressEntry {
             addr,
             origin,
@@ -302,6 +316,7 @@ impl AddressBook {
             was_tried: false,
             was_met: false,
             was_linked: false,
+            source,
             alarm: Alarm::default(),
         });
         self.by_addr.insert(addr, key);
@@ -368,6 +383,7 @@ impl AddressBook {
 
     fn forget(&mut self, key: AddressKey) -> bool {
         self.wait_no_more(key);
+        self.forget_source(key);
         let Some(entry) = self.slots.remove(key) else { return false };
         self.by_addr.remove(&entry.addr);
         if let Some(id) = entry.id {
@@ -379,6 +395,19 @@ impl AddressBook {
 
 /// What came of an address.
 impl AddressBook {
+    /// It does not count as listed by its source any more.
+    fn forget_source(&mut self, key: AddressKey) {
+        let source = self.slots.get_mut(key).and_then(|entry| entry.source.take());
+        if let Some((source, count)) =
+            source.and_then(|source| Some((source, self.sources.get_mut(&source)?)))
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.sources.remove(&source);
+            }
+        }
+    }
+
     /// It is being dialled by this connection.
     pub(in crate::node) fn dialled(&mut self, key: AddressKey, conn: ConnKey) {
         self.wait_no_more(key);
@@ -423,6 +452,7 @@ impl AddressBook {
     /// A handshake succeeded there. The dial is a success once the link has lasted for a heartbeat.
     pub(in crate::node) fn met(&mut self, key: AddressKey, id: NodeId) {
         self.set_node(key, id);
+        self.forget_source(key);
         if let Some(entry) = self.slots.get_mut(key) {
             entry.is_self = false;
             entry.was_met = true;
@@ -443,6 +473,7 @@ impl AddressBook {
     /// A linked node states that it listens there.
     pub(in crate::node) fn linked(&mut self, key: AddressKey, id: NodeId) {
         self.set_node(key, id);
+        self.forget_source(key);
         if let Some(entry) = self.slots.get_mut(key) {
             entry.was_tried = true;
             entry.was_linked = true;
@@ -550,7 +581,7 @@ mod tests {
     #[test]
     fn backoff_doubles_up_to_half_a_minute_and_never_ends() {
         let mut address_book = AddressBook::default();
-        let (key, _) = address_book.note(Instant::ZERO, addr(1), Origin::Configured, 10).unwrap();
+        let (key, _) = address_book.note(Instant::ZERO, addr(1), Origin::Configured, None, 10).unwrap();
         let mut rng = Rng::new(1);
         for tries in 0..100u32 {
             address_book.failed(Instant::from_millis(u64::from(tries) * 1_000_000), key);
@@ -565,7 +596,7 @@ mod tests {
     #[test]
     fn learned_address_that_fails_for_long_is_forgotten() {
         let mut address_book = AddressBook::default();
-        let (key, _) = address_book.note(Instant::ZERO, addr(1), Origin::Learned, 10).unwrap();
+        let (key, _) = address_book.note(Instant::ZERO, addr(1), Origin::Learned, None, 10).unwrap();
         address_book.failed(Instant::ZERO, key);
         assert!(!address_book.forget_hopeless(Instant::ZERO, key));
         assert!(address_book.forget_hopeless(Instant::ZERO.after(FORGOTTEN_AFTER), key));
@@ -578,7 +609,7 @@ mod tests {
         let keys: Vec<_> = (0..u16::try_from(super::KEPT_MAX).unwrap() + 2)
             .map(|port| {
                 let failing_since = Instant::from_millis(u64::from(port));
-                let note = address_book.note(failing_since, addr(port + 1), Origin::Learned, 100);
+                let note = address_book.note(failing_since, addr(port + 1), Origin::Learned, None, 100);
                 let (key, _) = note.unwrap();
                 address_book.linked(key, crate::node::ids::NodeId([1; 16]));
                 address_book.failed(failing_since, key);
@@ -594,12 +625,12 @@ mod tests {
     #[test]
     fn full_book_takes_a_new_address_only_for_one_that_fails() {
         let mut address_book = AddressBook::default();
-        let (first, _) = address_book.note(Instant::ZERO, addr(1), Origin::Learned, 2).unwrap();
-        address_book.note(Instant::ZERO, addr(2), Origin::Learned, 2).unwrap();
-        assert!(address_book.note(Instant::ZERO, addr(3), Origin::Learned, 2).is_none());
+        let (first, _) = address_book.note(Instant::ZERO, addr(1), Origin::Learned, None, 2).unwrap();
+        address_book.note(Instant::ZERO, addr(2), Origin::Learned, None, 2).unwrap();
+        assert!(address_book.note(Instant::ZERO, addr(3), Origin::Learned, None, 2).is_none());
         assert_eq!(address_book.dropped(), 1);
         address_book.failed(Instant::ZERO, first);
-        assert!(address_book.note(Instant::ZERO, addr(3), Origin::Learned, 2).is_some());
+        assert!(address_book.note(Instant::ZERO, addr(3), Origin::Learned, None, 2).is_some());
         assert_eq!(address_book.get(first).map(|entry| entry.addr), None);
         assert_eq!(address_book.len(), 2);
     }

@@ -6,6 +6,7 @@
 //! necessary in place of the newest link to a peer that has others. It may know no address, so a node with
 //! `active_peers` links still dials an address now and then. The handshake is in [`crate::node::peer::handshake`].
 
+use crate::base::address::is_loopback;
 use crate::base::time::Now;
 use crate::node::conn::connection::{CloseReason, Conn, OutboundHandshake, Role};
 use crate::node::conn::timeouts;
@@ -14,7 +15,7 @@ use crate::node::peer::address_book::{AddressEntry, Origin, slowest};
 use crate::node::peer::table::Dialler;
 use crate::node::state::{Action, State, Timer, close_conn};
 use crate::wire::handshake::Links;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Addresses dialled at the same time. Their sockets are reserved beside those of clients.
@@ -22,6 +23,10 @@ const DIALS_MAX: usize = 16;
 
 /// Of these, unverified addresses: thousands learned from a peer must not delay configured ones.
 const UNVERIFIED_DIALS_MAX: usize = 8;
+
+/// Dials of unverified addresses in the long run; at first as many as there may be links go at once. A peer can list
+/// addresses of strangers.
+const UNVERIFIED_DIAL_EVERY: Duration = Duration::from_millis(100);
 
 /// Links above `active_peers`, for nodes that have no other.
 const EXTRA_LINKS: usize = 1;
@@ -38,9 +43,10 @@ pub(in crate::node) fn note(
     now: Now,
     addr: SocketAddr,
     origin: Origin,
+    source: Option<IpAddr>,
 ) -> Option<(AddressKey, bool)> {
     let entries_max = state.config.mesh.known_peers_max as usize;
-    state.mesh.address_book.note(now.mono, addr, origin, entries_max)
+    state.mesh.address_book.note(now.mono, addr, origin, source, entries_max)
 }
 
 /// Examines an address after `wait`, if not earlier.
@@ -58,7 +64,7 @@ pub(in crate::node) fn address_due(state: &mut State, now: Now, key: AddressKey,
         return;
     }
     let (is_linked, is_full) = (is_linked(state, key), is_full(state));
-    if !is_linked && if is_full { may_visit(state, now) } else { may_dial(state, key) } {
+    if !is_linked && if is_full { may_visit(state, now) } else { may_dial(state, now, key) } {
         return dial(state, now, key);
     }
     // It is examined sooner if the link is lost, or a dial ends.
@@ -112,6 +118,18 @@ pub(in crate::node) enum Room {
     None,
 }
 
+/// Whether nodes at one address of another host have as many links as they may have: half of all, so that one holder of
+/// the secret cannot take them all, as however many nodes.
+pub(in crate::node) fn is_crowded(state: &State, seen: SocketAddr, id: NodeId) -> bool {
+    let peers = &state.mesh.peers;
+    if is_loopback(seen.ip()) || peers.is_linked(id) {
+        return false;
+    }
+    let conns = peers.linked().filter_map(|(_, peer)| state.conns.get(peer.link?.conn));
+    let from_there = conns.filter(|conn| conn.addr.ip() == seen.ip()).count();
+    from_there >= (state.config.mesh.active_peers as usize).div_ceil(2)
+}
+
 /// Whether there is room for a link to a node that stated this about its links.
 pub(in crate::node) fn room(state: &State, id: NodeId, theirs: Links) -> Room {
     let peers = &state.mesh.peers;
@@ -148,10 +166,18 @@ fn unverified_dials(state: &State) -> usize {
     mesh.dials.iter().filter(|(key, _)| mesh.address_book.is_unverified(*key)).count()
 }
 
+/// How long the next dial of an unverified address has to wait.
+fn unverified_wait(state: &State, now: Now) -> Duration {
+    let limiter = &state.mesh.unverified_dials;
+    limiter.wait(now.mono, UNVERIFIED_DIAL_EVERY, state.config.mesh.active_peers)
+}
+
 /// Whether one more address may be dialled now.
-fn may_dial(state: &State, key: AddressKey) -> bool {
+fn may_dial(state: &State, now: Now, key: AddressKey) -> bool {
     let is_unverified = state.mesh.address_book.is_unverified(key);
-    state.mesh.dials.len() < DIALS_MAX && !(is_unverified && unverified_dials(state) >= UNVERIFIED_DIALS_MAX)
+    let may_be_one_more =
+        || unverified_dials(state) < UNVERIFIED_DIALS_MAX && unverified_wait(state, now).is_zero();
+    state.mesh.dials.len() < DIALS_MAX && (!is_unverified || may_be_one_more())
 }
 
 /// A dial has ended or a link is lost: after `wait`, as many waiting addresses are dialled as may be.
@@ -161,11 +187,15 @@ fn dial_waiting(state: &mut State, now: Now, wait: Duration) {
     }
     let free = DIALS_MAX.saturating_sub(state.mesh.dials.len());
     let free_unverified = free.min(UNVERIFIED_DIALS_MAX.saturating_sub(unverified_dials(state)));
+    let unverified_wait = unverified_wait(state, now);
     let address_book = &mut state.mesh.address_book;
-    let mut next: Vec<AddressKey> = (0..free).map_while(|_| address_book.next_verified()).collect();
-    let left = free_unverified.min(free - next.len());
-    next.extend((0..left).map_while(|_| address_book.next_unverified()));
-    for key in next {
+    let verified: Vec<AddressKey> = (0..free).map_while(|_| address_book.next_verified()).collect();
+    let left = free_unverified.min(free - verified.len());
+    // One that waits for its rate has the next one dialled when it ends.
+    let left = if unverified_wait.is_zero() { left } else { left.min(1) };
+    let unverified: Vec<AddressKey> = (0..left).map_while(|_| address_book.next_unverified()).collect();
+    let verified = verified.into_iter().map(|key| (key, wait));
+    for (key, wait) in verified.chain(unverified.into_iter().map(|key| (key, wait.max(unverified_wait)))) {
         if !is_linked(state, key) {
             dial_after(state, now, key, wait);
         }
@@ -174,6 +204,10 @@ fn dial_waiting(state: &mut State, now: Now, wait: Duration) {
 
 fn dial(state: &mut State, now: Now, key: AddressKey) {
     let Some(addr) = state.mesh.address_book.get(key).map(AddressEntry::addr) else { return };
+    if state.mesh.address_book.is_unverified(key) {
+        let burst = state.config.mesh.active_peers;
+        state.mesh.unverified_dials.allows(now.mono, UNVERIFIED_DIAL_EVERY, burst);
+    }
     let nonce = state.mesh.draw();
     let handshake =
         OutboundHandshake { address: key, at: now.mono, nonce, links: Links::Unstated, theirs: None };

@@ -40,6 +40,7 @@ enum Refusal<'a> {
     NotFirst,
     NoOffer,
     Full(u32),
+    Crowded(u32),
     ShuttingDown,
     Clock(ClockAhead),
     OwnClock(u64),
@@ -64,6 +65,10 @@ impl fmt::Display for Refusal<'_> {
             Self::Full(limit) => {
                 write!(f, "peer limit reached (active_peers = {limit}); dial another node")
             }
+            Self::Crowded(limit) => write!(
+                f,
+                "half of the links of this node are to your address already (active_peers = {limit}); dial another node"
+            ),
             Self::ShuttingDown => f.write_str("this node is shutting down"),
             Self::Clock(ahead) => ahead.fmt(f),
             Self::OwnClock(ahead) => write!(
@@ -259,6 +264,9 @@ fn proven(
     may_do_without_secret(state, seen)?;
     if state.is_draining {
         return Err(Refusal::ShuttingDown);
+    }
+    if dialer::is_crowded(state, seen, offered.theirs.id) {
+        return Err(Refusal::Crowded(state.config.mesh.active_peers));
     }
     if !make_room(state, now, &offered.theirs) {
         return Err(Refusal::Full(state.config.mesh.active_peers));

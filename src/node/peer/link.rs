@@ -51,7 +51,7 @@ pub(in crate::node) fn resolved(state: &mut State, now: Now, at: usize, addrs: &
         if state.mesh.is_own(*addr) {
             continue;
         }
-        if let Some((key, _)) = note(state, now, *addr, Origin::Configured) {
+        if let Some((key, _)) = note(state, now, *addr, Origin::Configured, None) {
             dial_after(state, now, key, Duration::ZERO);
         }
     }
@@ -79,7 +79,8 @@ fn log_change(state: &mut State, now: Now, what: fmt::Arguments<'_>) {
 ///
 /// Of two links to one node both ends keep the same: of two that the same end dialled the newer one, of two that
 /// each end dialled the one dialled by the smaller id. The other is closed with BYE. But no link that has lasted
-/// for a heartbeat gives way to a node that listens elsewhere: two nodes then have one id, and the second draws another.
+/// for a heartbeat gives way to a node that listens elsewhere: two nodes then have one id, and the second draws another;
+/// nor to one that dials from another host.
 pub(in crate::node) fn link_up(
     state: &mut State,
     now: Now,
@@ -101,7 +102,7 @@ pub(in crate::node) fn link_up(
         conn.become_link(peer);
     }
     if let Some(old) = state.mesh.peers.get(peer).and_then(|peer| peer.link) {
-        if let Some(why) = keeps_old_link(state, now, peer, old, addr, dialler) {
+        if let Some(why) = keeps_old_link(state, now, peer, old, addr, seen, dialler) {
             link_output::hang_up(state, now, conn_key, why, CloseReason::Duplicate);
             heartbeat::send(state, now, peer);
             return;
@@ -139,8 +140,10 @@ fn keeps_old_link(
     peer: PeerKey,
     old: Link,
     addr: SocketAddr,
+    seen: SocketAddr,
     dialler: Dialler,
 ) -> Option<&'static [u8]> {
+    let old_seen = state.conns.get(old.conn).map(|conn| conn.addr.ip());
     let peer = state.mesh.peers.get(peer)?;
     if peer.is_stable && peer.addr != addr {
         if state.log_gate.allows(now, &mut state.stats) {
@@ -151,6 +154,10 @@ fn keeps_old_link(
             );
         }
         return Some(SAME_ID_REASON);
+    }
+    // From elsewhere anyone who has the secret can claim an identity; if its link is dead a heartbeat shows that.
+    if peer.is_stable && dialler == Dialler::They && old_seen != Some(seen.ip()) {
+        return Some(b"linked already, from another host");
     }
     let ours_is_smaller = state.mesh.id < peer.id;
     let rightful = if ours_is_smaller { Dialler::We } else { Dialler::They };
@@ -164,7 +171,7 @@ fn list_address(state: &mut State, now: Now, seen: SocketAddr, addr: SocketAddr,
         state.stats.addresses_refused += 1;
         return;
     }
-    let Some((key, _)) = note(state, now, addr, Origin::Learned) else { return };
+    let Some((key, _)) = note(state, now, addr, Origin::Learned, None) else { return };
     state.mesh.address_book.linked(key, id);
     look_again(state, now, key);
 }
@@ -345,7 +352,7 @@ pub(in crate::node) fn learn(
         state.stats.addresses_refused += 1;
         return None;
     }
-    let (key, is_new) = note(state, now, addr, Origin::Learned)?;
+    let (key, is_new) = note(state, now, addr, Origin::Learned, Some(seen.ip()))?;
     if is_new {
         dial_after(state, now, key, Duration::ZERO);
     }

@@ -1,5 +1,6 @@
 //! The state of the mesh on this node: its identity, the address book, the peers and their filters, the lookups.
 
+use crate::base::limiter::Limiter;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::config::Config;
@@ -69,6 +70,8 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) visit_at: Option<Instant>,
     /// Addresses being dialled, each with its connection. A few.
     pub(in crate::node) dials: Vec<(AddressKey, ConnKey)>,
+    /// The rate of dials of unverified addresses.
+    pub(in crate::node) unverified_dials: Limiter,
     /// Keys not stored here that were searched for in the peers' filters.
     pub(in crate::node) checks: u64,
     /// What is published of the own filter when.
@@ -115,6 +118,7 @@ impl Mesh {
             spare: VecDeque::new(),
             visit_at: None,
             dials: Vec::new(),
+            unverified_dials: Limiter::default(),
             checks: 0,
             publishing: Publishing::default(),
             loss_cause: String::new(),

@@ -3,6 +3,7 @@
 //! A peer is one life of a node. It outlives its link for a while, so that digest sync can resume after a
 //! short cut.
 
+use crate::base::limiter::Limiter;
 use crate::base::slots::Slots;
 use crate::base::time::Instant;
 use crate::filter::FilterKey;
@@ -123,6 +124,9 @@ pub(in crate::node) struct Peer {
     pub(in crate::node) was_known: bool,
     /// When its filter was last known to be whole.
     pub(in crate::node) filter_known_at: Option<Instant>,
+    /// How often digests may be requested of it, and by it.
+    pub(in crate::node) resyncs_out: Limiter,
+    pub(in crate::node) resyncs_in: Limiter,
     /// When its filter was last requested from the beginning.
     pub(in crate::node) snapshot_asked: Option<Instant>,
     /// How much of a snapshot had come when that was last looked at, and since when it is no more.
@@ -176,6 +180,8 @@ impl Peer {
             receiver: Receiver::new(filter),
             was_known: false,
             filter_known_at: None,
+            resyncs_out: Limiter::default(),
+            resyncs_in: Limiter::default(),
             snapshot_asked: None,
             snapshot_at: None,
             refusals: 0,
