@@ -3,7 +3,6 @@
 use crate::base::memory::copy_of;
 use crate::base::time::Now;
 use crate::node::command::error::{BadSeconds, CommandError, seconds};
-use crate::node::command::read::read;
 use crate::node::command::row::{Call, Effect};
 use crate::node::command::time::{TimeForm, expiry_at, wall_ms};
 use crate::node::lookup::placement;
@@ -28,33 +27,33 @@ pub(in crate::node) static PRESENT: KeyReply = KeyReply {
 };
 
 /// The type of a value, of which there is one.
-static TYPE: KeyReply = KeyReply {
+pub(in crate::node) static TYPE: KeyReply = KeyReply {
     shape: Shape::One,
     write: |reply, _, _, found| reply.status(if found.is_some() { "string" } else { "none" }),
     ..PRESENT
 };
 
 /// Seconds left of keys, rounded up. In RESP -1 is never, and -2 no such key.
-static TTL: KeyReply = KeyReply {
+pub(in crate::node) static TTL: KeyReply = KeyReply {
     shape: Shape::One,
     write: |reply, now, key, found| put_time(reply, key, found, |expiry| expiry.seconds_left(now.mono)),
     ..PRESENT
 };
 
 /// The same in milliseconds.
-static PTTL: KeyReply = KeyReply {
+pub(in crate::node) static PTTL: KeyReply = KeyReply {
     write: |reply, now, key, found| put_time(reply, key, found, |expiry| expiry.millis_left(now.mono)),
     ..TTL
 };
 
 /// When keys expire, in seconds since 1970, rounded; likewise.
-static EXPIRETIME: KeyReply = KeyReply {
+pub(in crate::node) static EXPIRETIME: KeyReply = KeyReply {
     write: |reply, now, key, found| put_time(reply, key, found, |expiry| (expiry.unix_ms(now) + 500) / 1_000),
     ..TTL
 };
 
 /// The same in milliseconds.
-static PEXPIRETIME: KeyReply = KeyReply {
+pub(in crate::node) static PEXPIRETIME: KeyReply = KeyReply {
     write: |reply, now, key, found| put_time(reply, key, found, |expiry| expiry.unix_ms(now)),
     ..TTL
 };
@@ -74,48 +73,6 @@ fn put_time(reply: &mut Encoder, key: &[u8], found: Option<Found<'_>>, time: imp
             reply.integer(i64::try_from(time(expiry)).unwrap_or(i64::MAX));
         }
     }
-}
-
-/// EXISTS, and TOUCH.
-pub(in crate::node) fn exists<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
-    read(state, call, &PRESENT)
-}
-
-/// TYPE.
-pub(in crate::node) fn type_of<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
-    read(state, call, &TYPE)
-}
-
-/// TTL.
-pub(in crate::node) fn ttl<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    read(state, call, &TTL)
-}
-
-/// PTTL.
-pub(in crate::node) fn pttl<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    read(state, call, &PTTL)
-}
-
-/// EXPIRETIME.
-pub(in crate::node) fn expiretime<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
-    read(state, call, &EXPIRETIME)
-}
-
-/// PEXPIRETIME.
-pub(in crate::node) fn pexpiretime<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
-    read(state, call, &PEXPIRETIME)
 }
 
 /// DEL. In lines the reply shows the keys that were there, in RESP their number.

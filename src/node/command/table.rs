@@ -1,6 +1,7 @@
 //! The table of commands: one row for each. Dispatch, HELP, COMMAND, limits before AUTH, costs, prefetching and
 //! the documentation are derived from it.
 
+use crate::node::command::read::read;
 use crate::node::command::row::{Command, Keys, Scope, Table, numbered};
 use crate::node::command::{
     client, connection, info, inspect, keys, numbers, ranges, scan, server, settings, slow, status, strings,
@@ -155,14 +156,14 @@ const LIST: &[Command] = &[
         .writes()
         .scope(Scope::Claimants)
         .resp(-2, Keys::ALL),
-    Command::new("EXISTS", "generic", "Returns which keys there are, anywhere in the mesh.", keys::exists)
+    Command::new("EXISTS", "generic", "Returns which keys there are, anywhere in the mesh.", |state, call| read(state, call, &keys::PRESENT))
         .reads()
         .line("EXISTS", "key", Syntax::Keys, "EXIST", "EXISTS user,\"user:1\"")
         .resp(-2, Keys::ALL),
-    Command::new("TOUCH", "generic", "Returns how many keys there are, as EXISTS does.", keys::exists)
+    Command::new("TOUCH", "generic", "Returns how many keys there are, as EXISTS does.", |state, call| read(state, call, &keys::PRESENT))
         .reads()
         .resp(-2, Keys::ALL),
-    Command::new("TYPE", "generic", "Returns the type of a key's value, which is string.", keys::type_of)
+    Command::new("TYPE", "generic", "Returns the type of a key's value, which is string.", |state, call| read(state, call, &keys::TYPE))
         .reads()
         .resp(2, Keys::FIRST),
     Command::new("EXPIRE", "generic", "Has keys expire after so many seconds.", keys::expire)
@@ -198,19 +199,19 @@ const LIST: &[Command] = &[
         .needs_key()
         .line("PERSIST", "key", Syntax::Keys, "PERSISTS", "PERSIST session")
         .resp(2, Keys::FIRST),
-    Command::new("TTL", "generic", "Returns the seconds left until keys expire, rounded up.", keys::ttl)
+    Command::new("TTL", "generic", "Returns the seconds left until keys expire, rounded up.", |state, call| read(state, call, &keys::TTL))
         .differs("Rounded up.")
         .reads()
         .line("TTL", "key", Syntax::Keys, "LASTS", "TTL session")
         .resp(2, Keys::FIRST),
-    Command::new("PTTL", "generic", "Returns the milliseconds left until a key expires.", keys::pttl)
+    Command::new("PTTL", "generic", "Returns the milliseconds left until a key expires.", |state, call| read(state, call, &keys::PTTL))
         .reads()
         .resp(2, Keys::FIRST),
     Command::new(
         "EXPIRETIME",
         "generic",
         "Returns when a key expires, in seconds since 1970.",
-        keys::expiretime,
+        |state, call| read(state, call, &keys::EXPIRETIME),
     )
     .reads()
     .resp(2, Keys::FIRST),
@@ -218,7 +219,7 @@ const LIST: &[Command] = &[
         "PEXPIRETIME",
         "generic",
         "Returns when a key expires, in milliseconds since 1970.",
-        keys::pexpiretime,
+        |state, call| read(state, call, &keys::PEXPIRETIME),
     )
     .reads()
     .resp(2, Keys::FIRST),

@@ -43,7 +43,7 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     }
     if *is_draining && is_client && conn.is_serving() && is_caught_up {
         if conn.is_in_lines() {
-            conn.replies.next(&mut conn.outbound, pool, put_goodbye);
+            conn.replies.next(&mut conn.outbound, pool, put_bye);
         }
         conn.begin_closing(CloseReason::Drained, now.mono, pool);
     }
@@ -155,6 +155,6 @@ fn close_stalled(state: &mut State, now: Now) -> bool {
 }
 
 /// The last reply to a client when the node shuts down.
-fn put_goodbye(out: &mut Vec<u8>) {
+fn put_bye(out: &mut Vec<u8>) {
     *out = Encoder::begin(std::mem::take(out), Protocol::Lines, b"", "BYE").end();
 }
