@@ -117,8 +117,18 @@ pub struct Plan {
     weights: [u64; TROUBLES.len()],
 }
 
-/// What a key costs, measured: `cargo test --release --test mesh costs -- --ignored --nocapture`.
-pub const KEY_NANOS: u64 = 300;
+/// What a key costs, from what requests were measured to take (`docs/figures.md`, `docs/decisions.md`):
+///
+/// | what | charged, in keys | at 250 ns each | measured |
+/// |---|---|---|---|
+/// | a GET, alone | 25: a read, a key, a write | 6.3 us | 6.3 us |
+/// | one of 16 | 2.5 | 0.63 us | 0.61 us |
+/// | one of 64 | 1.4 | 0.34 us | 0.32 us |
+/// | 8 MiB of a value | 8,192 | 2.0 ms | 2 to 4 ms |
+/// | 64 timers | 64 | 16 us | 7 to 15 us |
+///
+/// `cargo test --release --test mesh costs -- --ignored --nocapture` measures the calls one by one.
+pub const KEY_NANOS: u64 = 250;
 
 /// Less than an operator may set: one small filter, and nothing beside it.
 const CRAMPED_BYTES: u64 = 6_000;
