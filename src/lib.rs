@@ -51,8 +51,8 @@
 //! config    what an operator can set
 //!           env  explain  file  flags  layers  memory  peers  print  running  schema  units  config
 //! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
-//!           address  arena  buffer  chunk_queue  chunked_vec  glob  histogram  human  kept_bytes  memory
-//!           prefetch  rng  shared_bytes  slots  time  timer_pages  wheel
+//!           address  arena  buffer  chunk_queue  chunked_vec  glob  histogram  human  kept_bytes  limiter
+//!           memory  prefetch  rng  shared_bytes  slots  time  timer_pages  wheel
 //! limits    sizes and counts that bound everything
 //! ```
 //! <!-- end of layers -->
