@@ -95,7 +95,12 @@ fn what_goes_wrong_is_said_in_one_line_and_by_the_exit_code() {
     let addr = server.addr().to_string();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     for (args, password, code, sentence) in [
-        (&["ask", &addr, "GET a"][..], None, 1, "authentication needed; send AUTH password"),
+        (
+            &["ask", &addr, "GET a"][..],
+            None,
+            1,
+            "authentication needed; the password is taken from OLIVIA_SECURITY_PASSWORD",
+        ),
         (&["ask", &addr, "GET a"], Some("wrong"), 1, "wrong password"),
         (&["ask", &addr, "GTE a"], Some("a \"b\""), 1, "unknown verb GTE; did you mean GET?"),
         (&["ask", &closed, "PING"], None, 1, "cannot connect to 127.0.0.1:"),

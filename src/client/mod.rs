@@ -24,6 +24,8 @@ pub enum ClientError {
     Connection(String, io::Error),
     /// The node answered with an error.
     Refused(String),
+    /// The node has a password, and none was given.
+    Unauthenticated,
     /// A measurement failed, or replies were wrong.
     Bench(String),
     /// Standard output or the terminal.
@@ -35,6 +37,9 @@ impl fmt::Display for ClientError {
         match self {
             Self::Connection(what, error) => write!(f, "cannot {what}: {error}"),
             Self::Usage(sentence) | Self::Refused(sentence) | Self::Bench(sentence) => f.write_str(sentence),
+            Self::Unauthenticated => {
+                f.write_str("authentication needed; the password is taken from OLIVIA_SECURITY_PASSWORD")
+            }
             Self::Output(error) => write!(f, "cannot write to the terminal: {error}"),
         }
     }
@@ -52,7 +57,7 @@ pub fn is_called(args: &[OsString]) -> bool {
 pub fn run(args: &[OsString], password: Option<&OsStr>) -> Result<(), ClientError> {
     let words: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
     let password = password.map(OsStr::as_encoded_bytes);
-    match words.as_deref() {
+    let result = match words.as_deref() {
         Some(["ask", address, request]) => ask::run(address, request, password),
         Some(["top", address]) => top::run(address, password),
         Some(["top", ..]) => Err(ClientError::Usage("usage: olivia top HOST:PORT".to_owned())),
@@ -60,5 +65,13 @@ pub fn run(args: &[OsString], password: Option<&OsStr>) -> Result<(), ClientErro
         _ => Err(ClientError::Usage(
             "usage: olivia ask HOST:PORT 'REQUEST', as in: olivia ask 127.0.0.1:5454 'STATS mesh'".to_owned(),
         )),
+    };
+    match result {
+        Err(ClientError::Refused(sentence))
+            if password.is_none() && sentence.starts_with("authentication needed") =>
+        {
+            Err(ClientError::Unauthenticated)
+        }
+        result => result,
     }
 }
