@@ -125,7 +125,7 @@ pub(in crate::node) fn tracking<'a>(_: &mut State, call: &mut Call<'a>) -> Resul
             "client tracking is not supported; caches of clients are not notified",
         ));
     }
-    if !word.eq_ignore_ascii_case(b"OFF") {
+    if call.args.len() > 1 || !word.eq_ignore_ascii_case(b"OFF") {
         return Err(CommandError::Syntax(call.command.name, word));
     }
     call.reply.status("OK");

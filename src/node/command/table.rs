@@ -143,7 +143,7 @@ const LIST: &[Command] = &[
         .scope(Scope::FirstKey)
         .resp(3, Keys::FIRST),
     Command::new("INCRBYFLOAT", "string", "Adds to a number with a fraction.", numbers::incr_by_float)
-        .differs("Adds decimals exactly, where Redis rounds long doubles; takes no hexadecimal numbers.")
+        .differs("Adds decimals exactly, where Redis rounds long doubles; takes no hexadecimal numbers and none beyond 1.8e308.")
         .writes()
         .scope(Scope::FirstKey)
         .resp(3, Keys::FIRST),
@@ -246,7 +246,7 @@ const LIST: &[Command] = &[
         .line("KEYS", "pattern", Syntax::Field, "KEYS", "KEYS user:*")
         .resp(2, Keys::NONE),
     Command::new("SCAN", "generic", "Returns the next keys of this node after a cursor.", scan::scan)
-        .differs("Keys of this node.")
+        .differs("Keys of this node. An empty or a negative cursor is an error, as in Valkey 9.1.")
         .takes_a_step()
         .resp(-2, Keys::NONE),
     Command::new("RANDOMKEY", "generic", "Returns some key of this node.", scan::randomkey)
