@@ -12,6 +12,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a test that fails")]
 
 mod actions;
+mod handlers;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod model;
 mod requests;
 mod rules;

@@ -584,7 +584,8 @@ impl Step {
                 self.departed(version);
             }
         }
-        if let Some(tombstone) = tombstone.filter(|tombstone| *tombstone >= version && is_held) {
+        let is_newer = |tombstone: &Version| *tombstone > version || is_held && *tombstone == version;
+        if let Some(tombstone) = tombstone.filter(is_newer) {
             if answers && self.obeys(Rule::TombstoneAnswers) {
                 self.newer(node, peer, tombstone, false);
             }

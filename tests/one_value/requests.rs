@@ -312,6 +312,8 @@ impl Step {
                 if is_deleted {
                     version = self.stamp(node).max(version);
                     self.delete(node, version);
+                } else if own.is_none() {
+                    self.bury(node, version);
                 }
                 self.send(node, peer, Body::Deleted { serial, version, hints });
             }

@@ -1,0 +1,258 @@
+//! The handlers of the model beside those of the node: a real node and the model's X are given the same, step by step,
+//! and must have the same version of the key, and send the same, after each. The peer, Y, sends what it likes.
+//!
+//! Versions of the model are small numbers, those of the node hybrid clocks: the two correspond, and have one order.
+
+use super::kit::peer::{Face, Link, Received, World, deltas, ms};
+use super::model::Step;
+use super::scenarios::Scenario;
+use super::state::{Body, Change, Frame, Verb, Version, View};
+use olivia::base::rng::Rng;
+use olivia::config::Config;
+use olivia::wire::frame::{self, Hints, KeyState};
+use std::collections::BTreeMap;
+
+const X: u8 = 0;
+const Y: u8 = 1;
+const KEY: &str = "key";
+
+/// Histories, and steps of each: with more there were more entries than a changelog of the model has.
+const HISTORIES: u64 = 400;
+const STEPS: usize = 24;
+
+/// The wall clock of the node at first, as a version.
+const NOW: u64 = 1_700_000_000_000 << 20;
+
+/// A version that the model gave at first, and its counterpart: DELETE may be as old.
+const BEGIN: (Version, u64) = (10, NOW - 1);
+
+const WORLD: Scenario = Scenario {
+    nodes: 2,
+    holder: None,
+    answers_wait: false,
+    reads_together: false,
+    operations: &[],
+    places: &[],
+    unchecked: &[],
+};
+
+struct Pair {
+    world: World,
+    link: Link,
+    step: Step,
+    /// By the version of the model, that of the node.
+    versions: BTreeMap<Version, u64>,
+    additions: u64,
+    rng: Rng,
+}
+
+const fn state_of(is_held: bool) -> KeyState {
+    if is_held { KeyState::Held } else { KeyState::Gone }
+}
+
+/// A frame about the key: its name, version and state.
+type KeyFrame<V> = (&'static str, V, Option<KeyState>);
+
+fn frame_of_node(received: &Received) -> Option<KeyFrame<u64>> {
+    if let Received::Invalidate { version, state, .. } = received {
+        Some(("INVALIDATE", *version, Some(*state)))
+    } else if let Received::Newer { version, state, .. } = received {
+        Some(("NEWER", *version, Some(*state)))
+    } else if let Received::Delete { version, .. } = received {
+        Some(("DELETE", *version, None))
+    } else if let Received::Deleted { version, .. } = received {
+        Some(("DELETED", *version, None))
+    } else {
+        None
+    }
+}
+
+fn frame_of_model(body: Body) -> Option<KeyFrame<Version>> {
+    if let Body::Invalidate { version, is_held } = body {
+        Some(("INVALIDATE", version, Some(state_of(is_held))))
+    } else if let Body::Newer { version, is_held } = body {
+        Some(("NEWER", version, Some(state_of(is_held))))
+    } else if let Body::Delete { version, .. } = body {
+        Some(("DELETE", version, None))
+    } else if let Body::Deleted { version, .. } = body {
+        Some(("DELETED", version, None))
+    } else {
+        None
+    }
+}
+
+impl Pair {
+    fn new(seed: u64) -> Self {
+        let mut world = World::new(Config::default());
+        // Of equal versions that of the peer stays.
+        let face = Face { node: [0xFF; 16], ..Face::new(1) };
+        let mut link = world.known(&face);
+        world.driver.pass(ms(20));
+        world.frames(&mut link);
+        let mut step = WORLD.step(WORLD.start(), None);
+        step.member(X).clock = BEGIN.0;
+        let versions = BTreeMap::from([BEGIN]);
+        Self { world, link, step, versions, additions: 0, rng: Rng::new(seed) }
+    }
+
+    /// These two are one version.
+    fn pair(&mut self, model: Version, node: u64) {
+        let old = self.versions.insert(model, node);
+        assert!(old.is_none_or(|old| old == node), "version {model} is {old:?} and {node}");
+        assert!(self.versions.values().is_sorted(), "another order: {:?}", self.versions);
+    }
+
+    /// A version for the peer to send: one that there was, one above all, or one below all.
+    fn draw_version(&mut self) -> Version {
+        let (&last, &highest) = self.versions.last_key_value().unwrap();
+        let highest = highest.max(NOW);
+        match self.rng.below(4) {
+            0 => {
+                let next = last.max(self.step.state.members[X].clock) + 1;
+                self.pair(next, highest + 1_000);
+                next
+            }
+            1 => *self.versions.first_key_value().unwrap().0,
+            _ => {
+                let at = usize::try_from(self.rng.below(self.versions.len() as u64)).unwrap();
+                *self.versions.keys().nth(at).unwrap()
+            }
+        }
+    }
+
+    /// The peer sends this to both.
+    fn deliver(&mut self, body: Body, request: u32, version: Version, real: &frame::Body<'_>) {
+        assert!(self.step.state.links[Y][X].push(Frame { clock: version, body }));
+        self.step.deliver(Y, X, 0);
+        let mut bytes = Vec::new();
+        frame::put(&mut bytes, self.versions[&version], request, real);
+        self.world.driver.send(self.link.conn, bytes);
+    }
+
+    /// The peer adds the key to its filter.
+    fn add(&mut self) {
+        let log = &mut self.step.member(Y).log;
+        let at = log.len;
+        log.push(Change::Addition);
+        let body = Body::Changes { from: at, to: at + 1, image: true };
+        assert!(self.step.state.links[Y][X].push(Frame { clock: 0, body }));
+        self.step.deliver(Y, X, 0);
+        let hash = self.world.hash(KEY);
+        self.world.driver.send(self.link.conn, deltas(self.additions, &[hash]));
+        self.additions += 1;
+    }
+
+    fn delete(&mut self) -> String {
+        self.step.open(X, Verb::Del);
+        self.world.begin(&format!("DEL {KEY}\n"));
+        let Some(request) = self.compare("DEL, before its answer") else { return "DEL".to_owned() };
+        // The peer had the key, and stamps above, or had not.
+        let asked = self.step.state.members[X].tombstone.unwrap();
+        let drawn = self.draw_version();
+        let version = asked.max(drawn);
+        let serial = self.step.state.members[X].serial;
+        let deleted = Body::Deleted { serial, version, hints: 0 };
+        let hash = self.world.hash(KEY);
+        let real = frame::Body::Deleted {
+            hash,
+            version: self.versions[&version],
+            had: version > asked,
+            hints: Hints::default(),
+        };
+        self.deliver(deleted, request, version, &real);
+        format!("DEL, answered with {version}")
+    }
+
+    /// Something happens to both; what it was.
+    fn act(&mut self) -> String {
+        // A holder's addition arrives before its notice.
+        let is_held = self.rng.one_in(2) && self.step.view(X, Y) == View::Claims;
+        let state = state_of(is_held);
+        let text = match self.rng.below(7) {
+            0 | 1 => {
+                self.step.set(X);
+                self.world.begin(&format!("SET {KEY}:v\n"));
+                "SET".to_owned()
+            }
+            2 => self.delete(),
+            3 if self.step.holds(X) => {
+                self.step.touch(X);
+                self.world.begin(&format!("EXPIRE {KEY}:1000\n"));
+                "EXPIRE".to_owned()
+            }
+            3 | 4 if self.step.state.members[Y].log.len < 8 => {
+                self.add();
+                "an addition of Y".to_owned()
+            }
+            kind @ 3..=5 => {
+                let version = self.draw_version();
+                let real = self.versions[&version];
+                let key = KEY.as_bytes();
+                if kind == 5 {
+                    let real = frame::Body::Invalidate { key, version: real, state };
+                    self.deliver(Body::Invalidate { version, is_held }, 0, version, &real);
+                } else {
+                    let real = frame::Body::Newer { key, version: real, state };
+                    self.deliver(Body::Newer { version, is_held }, 0, version, &real);
+                }
+                format!("a notice of Y, {version} {state:?}")
+            }
+            _ => {
+                let version = self.draw_version();
+                let real = frame::Body::Delete { key: KEY.as_bytes(), version: self.versions[&version] };
+                self.deliver(Body::Delete { serial: 1, version }, 7, version, &real);
+                format!("DELETE {version} of Y")
+            }
+        };
+        self.compare(&text);
+        text
+    }
+
+    /// Compares what both have, and have sent since the last time. Returns the number of a DELETE among it.
+    fn compare(&mut self, text: &str) -> Option<u32> {
+        self.world.driver.pass(ms(1));
+        self.world.replies();
+        let own = self.step.state.members[X];
+        let value = own.value.map(|value| (value.version, true));
+        let tombstone = own.tombstone.map(|version| (version, false));
+        let model = tombstone.filter(|(gone, _)| value.is_none_or(|(held, _)| *gone >= held)).or(value);
+        let node = self.world.driver.node.version_of(self.world.driver.now, KEY.as_bytes());
+        assert_eq!(model.map(|(_, is_held)| is_held), node.map(|(_, is_held)| is_held), "after {text}");
+        if let (Some((model, _)), Some((node, _))) = (model, node) {
+            self.pair(model, node);
+        }
+        let mut deletes = None;
+        let mut sent = Vec::new();
+        for received in self.world.frames(&mut self.link) {
+            if let Received::Delete { request, .. } = received {
+                deletes = Some(request);
+            }
+            sent.extend(frame_of_node(&received));
+        }
+        let frames = std::mem::take(&mut self.step.state.links[X][Y]);
+        let frames = frames.as_slice().iter();
+        let expected: Vec<_> = frames.filter_map(|Frame { body, .. }| frame_of_model(*body)).collect();
+        let shown: Vec<_> = sent.iter().map(|(name, _, state)| (*name, *state)).collect();
+        let wanted: Vec<_> = expected.iter().map(|(name, _, state)| (*name, *state)).collect();
+        assert_eq!(shown, wanted, "sent after {text}");
+        for ((_, node, _), (_, model, _)) in sent.into_iter().zip(expected) {
+            self.pair(model, node);
+        }
+        deletes
+    }
+}
+
+#[test]
+fn node_does_what_the_model_does_step_by_step() {
+    for seed in 0..HISTORIES {
+        let mut pair = Pair::new(seed);
+        let mut history = Vec::new();
+        for _ in 0..STEPS {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pair.act()));
+            match outcome {
+                Ok(text) => history.push(text),
+                Err(_) => panic!("history {seed}: {}", history.join("; ")),
+            }
+        }
+    }
+}
