@@ -58,6 +58,35 @@ fn resp(words: &str) -> String {
 }
 
 #[test]
+fn value_set_while_a_command_travels_yields_to_a_higher_version_in_the_answer() {
+    for (version, stays) in [(VERSION, true), (1_700_000_000_100 << 20, false)] {
+        for (request, reply) in [("APPEND far:x\n", ":APPENDED far:9\n"), ("DEL far\n", ":DELETED far\n")] {
+            let mut world = World::new(Config::default());
+            let (_, mut link) = claiming(&mut world, 1, &["far"]);
+            let hash = world.hash("far");
+            world.begin(request);
+            let frames = world.frames(&mut link);
+            let client = world.driver.client();
+            assert_eq!(world.driver.ask(client, "SET far:1\n"), ":SAT far:1\n");
+            let result = outcome(false, "far:9");
+            let (number, answer) = match frames.iter().find_map(Received::command) {
+                Some((number, _)) => (number, executed(hash, version, &result)),
+                None => {
+                    let deletes = |frame: &Received| {
+                        if let Received::Delete { request, .. } = frame { Some(*request) } else { None }
+                    };
+                    let number = frames.iter().find_map(deletes).unwrap();
+                    (number, Body::Deleted { hash, version, had: true, hints: Hints::default() })
+                }
+            };
+            world.send(&link, &[(number, answer)]);
+            assert_eq!(world.replies(), reply);
+            assert_eq!(world.stat("keys"), 1 + u64::from(stays), "{request}");
+        }
+    }
+}
+
+#[test]
 fn command_on_a_key_of_a_peer_is_carried_out_there_and_its_reply_stands_in_order() {
     let mut world = World::new(Config::default());
     let (_, mut link) = claiming(&mut world, 1, &["far"]);
