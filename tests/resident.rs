@@ -1,7 +1,7 @@
-//! The resident memory of a process when a store has been filled with large values and emptied:
-//! what the store has returned is returned.
+//! The resident memory of a process when a store has been filled with large values and emptied, and when a filter
+//! was outgrown: what was returned is returned.
 //!
-//! Alone in its process, since it looks at the memory of all of it. `OLIVIA_STORE_VALUES=100000` fills with
+//! Alone in their process and one after the other, since they look at the memory of all of it. `OLIVIA_STORE_VALUES=100000` fills with
 //! so many large values, of 60 KiB on average.
 //!
 //! Not here: what is counted; `store_oracle` compares that with an audit.
@@ -11,11 +11,16 @@
 
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
+use olivia::filter::bloom::Bloom;
+use olivia::filter::size::Size;
 use olivia::store::{HashSecret, RemoveOutcome, Store, Version};
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -78,6 +83,7 @@ impl World {
 
 #[test]
 fn emptied_store_of_large_values_returns_memory_to_the_system() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let values = std::env::var("OLIVIA_STORE_VALUES").map_or(2_000, |text| text.parse().unwrap());
     let store = Store::new(HashSecret::draw(&mut Rng::new(1)), 0);
     let mut world = World { store, rng: Rng::new(2), now: Instant::ZERO };
@@ -100,4 +106,19 @@ fn emptied_store_of_large_values_returns_memory_to_the_system() {
             assert!(keep < 2 || counted < full / 3, "{} MiB of {} are counted", counted / MIB, full / MIB);
         }
     }
+}
+
+#[test]
+fn outgrown_filter_returns_memory_to_the_system() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let begin = resident_bytes();
+    let mut filter = None;
+    for log2 in 10..=18 {
+        let mut larger = Bloom::try_new(Size::from_log2(log2).unwrap()).unwrap();
+        (0..1 << log2).for_each(|block| assert!(larger.replace_block(block, &[1; 8])));
+        let (held, bytes) = (resident_bytes() - begin, larger.bytes());
+        assert!(held < bytes + bytes / 2 + MIB, "{} KiB for a filter of {}", held >> 10, bytes >> 10);
+        filter = Some(larger);
+    }
+    drop(filter);
 }
