@@ -75,7 +75,8 @@ impl Mapped {
 #[derive(Debug)]
 enum Bytes {
     Small(Vec<u8>),
-    Mapped(Mapped),
+    /// Boxed, since most connections never have one.
+    Mapped(Box<Mapped>),
 }
 
 /// Bytes in, at the back; bytes out, at the front.
@@ -154,7 +155,7 @@ impl Buffer {
         grown.append(self.as_slice());
         grown.append(more);
         self.release(pool);
-        self.bytes = Bytes::Mapped(grown);
+        self.bytes = Bytes::Mapped(Box::new(grown));
         Ok(())
     }
 
@@ -178,7 +179,7 @@ impl Buffer {
         self.start = 0;
         match std::mem::replace(&mut self.bytes, Bytes::Small(Vec::new())) {
             Bytes::Small(bytes) => pool.give(bytes),
-            Bytes::Mapped(bytes) => pool.give_mapped(bytes),
+            Bytes::Mapped(bytes) => pool.give_mapped(*bytes),
         }
     }
 }

@@ -7,18 +7,27 @@ use crate::base::time::Instant;
 use crate::base::wheel::Wheel;
 
 /// When the live timer fires, if one is armed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) struct Alarm {
-    /// A tick of the wheel, in ms.
-    at: Option<u64>,
+    /// A tick of the wheel, in ms, or [`UNARMED`].
+    at: u64,
+}
+
+/// No tick: no [`Instant`] has as many milliseconds.
+const UNARMED: u64 = u64::MAX;
+
+impl Default for Alarm {
+    fn default() -> Self {
+        Self { at: UNARMED }
+    }
 }
 
 impl Alarm {
     /// Arms it for `due`, rounded up to a tick, unless it fires earlier already. `timer` is what fires then.
     pub(in crate::node) fn arm<T: Copy>(&mut self, timers: &mut Wheel<T>, due: Instant, timer: T) {
         let at = due.millis_ceil();
-        if self.at.is_none_or(|armed| armed > at) {
-            self.at = Some(at);
+        if self.at > at {
+            self.at = at;
             timers.insert(at, timer);
         }
     }
@@ -27,14 +36,14 @@ impl Alarm {
     pub(in crate::node) fn fired(&mut self, deadline: u64) -> bool {
         let is_live = self.is_live(deadline);
         if is_live {
-            self.at = None;
+            self.at = UNARMED;
         }
         is_live
     }
 
     /// Whether an entry of the wheel with this deadline is the live one.
     pub(in crate::node) fn is_live(self, deadline: u64) -> bool {
-        self.at == Some(deadline)
+        self.at == deadline
     }
 }
 

@@ -56,7 +56,7 @@ fn lookups(state: &State) {
     assert_eq!(lookups.waiters(), of_conns.iter().map(|(_, parts)| parts).sum::<usize>(), "waiters");
     for (key, conn) in state.conns.iter() {
         let mine = of_conns.iter().filter(|(conn, _)| *conn == key.to_bits()).map(|(_, parts)| parts);
-        assert_eq!(mine.sum::<usize>(), conn.lookups, "lookups of a connection");
+        assert_eq!(mine.sum::<usize>(), conn.lookups(), "lookups of a connection");
     }
 }
 

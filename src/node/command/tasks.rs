@@ -31,7 +31,7 @@ pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, head: 
 /// Takes a reply slot for a scan. Later requests of the connection wait for it, as they may change what it finds.
 pub(in crate::node) fn begin_scan(state: &mut State, key: ConnKey, head: ReplyHead, scan: Box<Scan>) {
     let Some(conn) = state.conns.get_mut(key) else { return };
-    conn.barriers += 1;
+    conn.under_way().barriers += 1;
     let waiter = Waiter::new(key, conn.replies.hold(), ReplyForm::Values(head));
     state.tasks.wait(waiter, Job::Scan(scan), |_| false);
 }
@@ -83,9 +83,10 @@ fn step_of_scan(state: &mut State, now: Now, mut scan: Box<Scan>, waiters: &mut 
     for waiter in &*waiters {
         if let Some(conn) = state.conns.get_mut(waiter.conn) {
             let has_ended = is_complete || is_too_long;
-            conn.barriers -= usize::from(has_ended);
+            let under_way = conn.under_way();
+            under_way.barriers -= usize::from(has_ended);
             let bytes = if has_ended { 0 } else { found_bytes };
-            conn.pending_bytes = conn.pending_bytes + bytes - scan.counted;
+            under_way.bytes = under_way.bytes + bytes - scan.counted;
             scan.counted = bytes;
             mark_dirty(state, waiter.conn);
         }

@@ -24,7 +24,7 @@ pub(in crate::node) enum Role {
     /// A client; also a node that has not completed its handshake yet.
     Client,
     /// A node that we dialled; the handshake is under way.
-    OutboundHandshake(OutboundHandshake),
+    OutboundHandshake(Box<OutboundHandshake>),
     /// A peer: the connection carries frames.
     Link(PeerKey),
     /// A former link that is closing: only its last frames are still sent.
@@ -208,7 +208,19 @@ impl Traffic {
     }
 }
 
-/// One connection.
+/// Requests of a connection whose replies are not known yet.
+#[derive(Debug, Default)]
+pub(in crate::node) struct UnderWay {
+    /// Keys that are being looked up on other nodes.
+    pub(in crate::node) lookups: usize,
+    /// Requests that later ones of the connection wait for, since those could change what they find or depend on what
+    /// they do: commands on another node, scans, long replies that read keys of this node.
+    pub(in crate::node) barriers: usize,
+    /// Bytes of memory.
+    pub(in crate::node) bytes: usize,
+}
+
+/// One connection. What few connections have is boxed, so that ten thousand silent ones take little memory.
 #[derive(Debug)]
 pub struct Conn {
     pub(in crate::node) addr: SocketAddr,
@@ -240,12 +252,10 @@ pub struct Conn {
     pub(in crate::node) account: Account,
     /// Its part of the bytes counted against `buffers_max`.
     pub(in crate::node) accounted: usize,
-    /// Keys of its requests that are being looked up on other nodes.
-    pub(in crate::node) lookups: usize,
     /// Bytes still to come of a frame that is skipped.
     pub(in crate::node) skip: usize,
-    /// Bytes of its pending requests.
-    pub(in crate::node) pending_bytes: usize,
+    /// Its requests under way, since the first one. Boxed, since most connections never have any.
+    under_way: Option<Box<UnderWay>>,
     /// Bytes of replies so far to a client that has not authenticated.
     pub(in crate::node) unauthenticated_bytes: u32,
     pub(in crate::node) is_authenticated: bool,
@@ -263,9 +273,6 @@ pub struct Conn {
     pub(in crate::node) progress: Progress,
     /// All of `inbound` is the beginning of a line, without its end.
     pub(in crate::node) has_partial_line: bool,
-    /// Requests under way that later ones of the connection wait for, since those could change what they find or
-    /// depend on what they do: commands on another node, scans, long replies that read keys of this node.
-    pub(in crate::node) barriers: usize,
     /// The request whose turn it is waits for the replies to all earlier ones.
     pub(in crate::node) awaits_replies: bool,
     /// A request was received.
@@ -305,9 +312,8 @@ impl Conn {
             alarm: Alarm::default(),
             account: Account::default(),
             accounted: 0,
-            lookups: 0,
             skip: 0,
-            pending_bytes: 0,
+            under_way: None,
             unauthenticated_bytes: 0,
             is_authenticated,
             protocol: None,
@@ -317,7 +323,6 @@ impl Conn {
             is_refused: false,
             progress: Progress::default(),
             has_partial_line: false,
-            barriers: 0,
             awaits_replies: false,
             has_asked: false,
             is_dirty: false,
@@ -334,7 +339,7 @@ impl Conn {
     pub(in crate::node) fn dialled(addr: SocketAddr, now: Instant, dialling: OutboundHandshake) -> Self {
         Self {
             phase: Phase::Connecting,
-            role: Role::OutboundHandshake(dialling),
+            role: Role::OutboundHandshake(Box::new(dialling)),
             ..Self::new(addr, now, true)
         }
     }
@@ -423,12 +428,25 @@ impl Conn {
     /// would deadlock.
     pub(in crate::node) fn must_pause(&self, limits: &Limits) -> bool {
         self.is_client()
-            && (self.barriers > 0
-                || self.is_refused
-                || (self.awaits_replies && self.replies.waiting() > 0)
+            && (self.is_refused
                 || self.unsent() > limits.outbound_pause_bytes as usize
-                || self.lookups.max(self.replies.waiting()) >= limits.lookups_per_connection as usize
-                || (self.protocol == Some(ClientProtocol::Http) && self.replies.waiting() > 0))
+                || self.under_way.as_ref().is_some_and(|requests| {
+                    requests.barriers > 0 || requests.lookups >= limits.lookups_per_connection as usize
+                })
+                || self.replies.waiting() > 0
+                    && (self.awaits_replies
+                        || self.replies.waiting() >= limits.lookups_per_connection as usize
+                        || self.protocol == Some(ClientProtocol::Http)))
+    }
+
+    /// Its requests under way.
+    pub(in crate::node) fn under_way(&mut self) -> &mut UnderWay {
+        self.under_way.get_or_insert_default()
+    }
+
+    /// Keys of its requests that are being looked up on other nodes.
+    pub(in crate::node) fn lookups(&self) -> usize {
+        self.under_way.as_ref().map_or(0, |requests| requests.lookups)
     }
 
     /// Whether the next piece of a long reply is to be written: enough of the output has drained.
@@ -478,6 +496,7 @@ impl Conn {
         let queued = self.link_queues.as_ref().map_or(0, |queues| queues.held());
         let session = self.session.as_ref().map_or(0, |session| session.held());
         let buffers = self.inbound.held() + self.outbound.held() + self.replies.held();
-        buffers + queued + session + self.pending_bytes
+        let under_way = self.under_way.as_ref().map_or(0, |requests| requests.bytes);
+        buffers + queued + session + under_way
     }
 }

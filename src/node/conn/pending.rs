@@ -8,6 +8,7 @@ use crate::base::chunk_queue::ChunkQueue;
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
+use crate::node::conn::connection::UnderWay;
 use crate::node::conn::measure;
 use crate::node::ids::{ConnKey, PendingKey};
 use crate::node::keyspace::Keyspace;
@@ -45,7 +46,6 @@ pub(in crate::node) fn begin<'k>(
     let place = is_answered.then(|| conn.replies.hold());
     let keys = OwnedArgs::of(keys);
     let waiting = keys.args().len();
-    conn.lookups += waiting;
     state.stats.gets += if form.wanted == Wanted::Value { waiting as u64 } else { 0 };
     let request = PendingRequest {
         conn: conn_key,
@@ -62,7 +62,9 @@ pub(in crate::node) fn begin<'k>(
         transaction: None,
         writer: None,
     };
-    conn.pending_bytes += request.memory_bytes();
+    let under_way = conn.under_way();
+    under_way.lookups += waiting;
+    under_way.bytes += request.memory_bytes();
     Some(state.mesh.lookups.pending.insert(request))
 }
 
@@ -72,7 +74,7 @@ pub(in crate::node) fn make_barrier(state: &mut State, key: PendingKey) {
     if !std::mem::replace(&mut request.is_barrier, true)
         && let Some(conn) = state.conns.get_mut(request.conn)
     {
-        conn.barriers += 1;
+        conn.under_way().barriers += 1;
     }
 }
 
@@ -93,8 +95,9 @@ pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Ans
         state.mesh.lookups.whole.push_back(waiter.ask);
     }
     if let Some(conn) = state.conns.get_mut(conn) {
-        conn.lookups -= 1;
-        conn.pending_bytes = (conn.pending_bytes + after).saturating_sub(before);
+        let under_way = conn.under_way();
+        under_way.lookups -= 1;
+        under_way.bytes = (under_way.bytes + after).saturating_sub(before);
     }
     mark_dirty(state, conn);
 }
@@ -140,8 +143,7 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
         return true;
     }
     let Some(request) = mesh.lookups.pending.remove(key) else { return true };
-    conn.barriers -= usize::from(request.is_barrier);
-    conn.pending_bytes = conn.pending_bytes.saturating_sub(request.memory_bytes());
+    end(conn.under_way(), &request);
     let limit_bytes = config.limits.reply_bytes_max;
     let mut reply = Encoder::resume(pool.take(), &request.head);
     if request.failures() > 0 {
@@ -189,12 +191,17 @@ fn put_failure(request: &PendingRequest, reply: &mut Encoder) {
     }
 }
 
+/// Notes that a request has ended.
+fn end(under_way: &mut UnderWay, request: &PendingRequest) {
+    under_way.barriers -= usize::from(request.is_barrier);
+    under_way.bytes = under_way.bytes.saturating_sub(request.memory_bytes());
+}
+
 /// Takes out a complete request whose reply is written otherwise: in its place, which is the last one.
 pub(in crate::node) fn take(state: &mut State, key: PendingKey) -> Option<PendingRequest> {
     let request = state.mesh.lookups.pending.remove(key)?;
     if let Some(conn) = state.conns.get_mut(request.conn) {
-        conn.barriers -= usize::from(request.is_barrier);
-        conn.pending_bytes = conn.pending_bytes.saturating_sub(request.memory_bytes());
+        end(conn.under_way(), &request);
         if let Some(place) = request.place {
             conn.replies.withdraw(place);
         }
@@ -235,8 +242,7 @@ pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKe
     let cost = cost_of_bytes(conn.outbound.len() - unsent);
     conn.replies.end_long(now.mono, &mut conn.outbound, pool);
     if let Some(request) = mesh.lookups.pending.remove(key) {
-        conn.barriers -= usize::from(request.is_barrier);
-        conn.pending_bytes = conn.pending_bytes.saturating_sub(request.memory_bytes());
+        end(conn.under_way(), &request);
     }
     cost
 }

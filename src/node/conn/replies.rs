@@ -60,17 +60,42 @@ impl Reply {
     }
 }
 
-/// The replies of one connection that cannot be sent yet.
+/// Replies that cannot be sent yet.
 #[derive(Debug, Default)]
-pub struct Replies {
+struct Queue {
     slots: VecDeque<Slot>,
-    /// The place of the first slot.
-    first: u64,
     /// Bytes of the replies in `slots`, and of the memory that they take.
     bytes: usize,
     held: usize,
     /// Slots that wait.
     waiting: usize,
+}
+
+impl Queue {
+    fn push(&mut self, reply: Reply) {
+        self.slots.push_back(Slot { reply, mark: Mark::default() });
+    }
+
+    /// Notes that a reply has come to the queue.
+    fn count(&mut self, len: usize, capacity: usize) {
+        self.bytes += len;
+        self.held += capacity;
+    }
+
+    /// Notes that a reply leaves the queue.
+    fn uncount(&mut self, len: usize, capacity: usize) {
+        self.bytes -= len;
+        self.held -= capacity;
+    }
+}
+
+/// The replies of one connection in their order.
+#[derive(Debug, Default)]
+pub struct Replies {
+    /// Those that cannot be sent yet. Boxed, since most connections never have any.
+    queue: Option<Box<Queue>>,
+    /// The place of the first slot.
+    first: u64,
     /// Requests whose replies are in the output.
     pub(in crate::node) marks: Marks,
 }
@@ -78,28 +103,34 @@ pub struct Replies {
 impl Replies {
     /// Whether every reply so far is on its way.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.queue.as_ref().is_none_or(|queue| queue.slots.is_empty())
     }
 
     /// How many replies are not known yet.
     pub fn waiting(&self) -> usize {
-        self.waiting
+        self.queue.as_ref().map_or(0, |queue| queue.waiting)
     }
 
     /// Bytes of replies in the queue, as of the last time one was added or let go.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.queue.as_ref().map_or(0, |queue| queue.bytes)
     }
 
     /// Bytes of memory of the queue, as of then.
     pub fn held(&self) -> usize {
-        self.held + self.slots.capacity() * size_of::<Slot>()
+        self.queue
+            .as_ref()
+            .map_or(0, |queue| size_of::<Queue>() + queue.held + queue.slots.capacity() * size_of::<Slot>())
     }
 
-    /// Notes that a reply leaves the queue.
-    fn uncount(&mut self, len: usize, capacity: usize) {
-        self.bytes -= len;
-        self.held -= capacity;
+    /// Where a place is among the slots, if it is not past.
+    fn at(&self, place: Place) -> Option<usize> {
+        usize::try_from(place.0.checked_sub(self.first)?).ok()
+    }
+
+    fn slot_mut(&mut self, place: Place) -> Option<&mut Slot> {
+        let at = self.at(place)?;
+        self.queue.as_mut()?.slots.get_mut(at)
     }
 
     /// Hands `write` the buffer that the next reply is appended to, after all replies so far.
@@ -117,34 +148,38 @@ impl Replies {
 
     /// Takes out the buffer that the next reply is appended to. It comes back with [`Replies::close`], before
     /// anything else is done with these replies.
+    #[inline]
     pub fn open(&mut self, outbound: &mut ChunkQueue, pool: &mut Pool) -> Vec<u8> {
-        match self.slots.back_mut().map(|slot| &mut slot.reply) {
+        let Some(queue) = &mut self.queue else { return mem::take(outbound.back(pool)) };
+        match queue.slots.back_mut().map(|slot| &mut slot.reply) {
             None => mem::take(outbound.back(pool)),
             Some(Reply::Ready(bytes)) => {
                 let bytes = mem::take(bytes);
-                self.uncount(bytes.len(), bytes.capacity());
+                queue.uncount(bytes.len(), bytes.capacity());
                 bytes
             }
             Some(Reply::Waiting | Reply::Long(_) | Reply::Pieces(_)) => {
-                self.slots.push_back(Slot { reply: Reply::Ready(Vec::new()), mark: Mark::default() });
+                queue.push(Reply::Ready(Vec::new()));
                 pool.take()
             }
         }
     }
 
     /// Takes the buffer back from [`Replies::open`].
+    #[inline]
     pub fn close(&mut self, out: Vec<u8>, outbound: &mut ChunkQueue, pool: &mut Pool) {
-        match self.slots.back_mut() {
+        let Some(queue) = &mut self.queue else { return outbound.put_back(out) };
+        match queue.slots.back_mut() {
             None => return outbound.put_back(out),
             Some(_) if out.is_empty() => {
                 // The reply comes later. An empty slot would hold a buffer that is not counted.
-                self.slots.pop_back();
+                queue.slots.pop_back();
                 return pool.give(out);
             }
             Some(_) => {}
         }
-        (self.bytes, self.held) = (self.bytes + out.len(), self.held + out.capacity());
-        if let Some(slot) = self.slots.back_mut() {
+        queue.count(out.len(), out.capacity());
+        if let Some(slot) = queue.slots.back_mut() {
             slot.reply = Reply::Ready(out);
         }
     }
@@ -157,7 +192,7 @@ impl Replies {
         (arrived, now): (Instant, Instant),
         batch: Batch,
     ) {
-        match self.slots.back_mut() {
+        match self.queue.as_mut().and_then(|queue| queue.slots.back_mut()) {
             None => self.marks.add(outbound.len(), (arrived, now), batch),
             Some(slot) => slot.mark.add(arrived, now, &batch),
         }
@@ -165,25 +200,27 @@ impl Replies {
 
     /// The mark of a reply that is held.
     pub(in crate::node) fn mark_mut(&mut self, place: Place) -> Option<&mut Mark> {
-        let at = place.0.checked_sub(self.first).and_then(|at| usize::try_from(at).ok())?;
-        self.slots.get_mut(at).map(|slot| &mut slot.mark)
+        self.slot_mut(place).map(|slot| &mut slot.mark)
     }
 
     /// Takes the next place for a reply that is not known yet. It is the caller's part to fill it.
     pub fn hold(&mut self) -> Place {
-        let place = Place(self.first + self.slots.len() as u64);
-        self.slots.push_back(Slot { reply: Reply::Waiting, mark: Mark::default() });
-        self.waiting += 1;
+        let queue = self.queue.get_or_insert_default();
+        let place = Place(self.first + queue.slots.len() as u64);
+        queue.push(Reply::Waiting);
+        queue.waiting += 1;
         place
     }
 
     /// Gives a place back that waits and behind which nothing stands: what comes next stands there.
     pub fn withdraw(&mut self, place: Place) {
-        if place.0 + 1 == self.first + self.slots.len() as u64
-            && let Some(Slot { reply: Reply::Waiting, .. }) = self.slots.back()
+        let at = self.at(place);
+        let Some(queue) = &mut self.queue else { return };
+        if at.is_some_and(|at| at + 1 == queue.slots.len())
+            && let Some(Slot { reply: Reply::Waiting, .. }) = queue.slots.back()
         {
-            self.slots.pop_back();
-            self.waiting -= 1;
+            queue.slots.pop_back();
+            queue.waiting -= 1;
         }
     }
 
@@ -222,23 +259,25 @@ impl Replies {
         outbound: &mut ChunkQueue,
         pool: &mut Pool,
     ) -> bool {
-        let at = place.0.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
-        let Some(slot) = at.and_then(|at| self.slots.get_mut(at)) else { return false };
-        if !matches!(slot.reply, Reply::Waiting) {
-            return false;
+        let (bytes, held) = (reply.bytes(), reply.held());
+        match self.slot_mut(place) {
+            Some(slot) if matches!(slot.reply, Reply::Waiting) => slot.reply = reply,
+            Some(_) | None => return false,
         }
-        (self.bytes, self.held) = (self.bytes + reply.bytes(), self.held + reply.held());
-        slot.reply = reply;
-        self.waiting -= 1;
+        if let Some(queue) = &mut self.queue {
+            queue.count(bytes, held);
+            queue.waiting -= 1;
+        }
         self.let_go(now, outbound, pool);
         true
     }
 
     /// Moves what is complete at the front to `outbound`.
     fn let_go(&mut self, now: Instant, outbound: &mut ChunkQueue, pool: &mut Pool) {
-        while let Some(Slot { reply: Reply::Ready(_) | Reply::Pieces(_), .. }) = self.slots.front() {
-            let Some(Slot { reply, mut mark }) = self.slots.pop_front() else { return };
-            self.uncount(reply.bytes(), reply.held());
+        let Some(queue) = &mut self.queue else { return };
+        while let Some(Slot { reply: Reply::Ready(_) | Reply::Pieces(_), .. }) = queue.slots.front() {
+            let Some(Slot { reply, mut mark }) = queue.slots.pop_front() else { return };
+            queue.uncount(reply.bytes(), reply.held());
             match reply {
                 Reply::Ready(bytes) => outbound.push_chunk(bytes, pool),
                 Reply::Pieces(pieces) => {
@@ -250,23 +289,23 @@ impl Replies {
             self.marks.add_held(outbound.len(), mark);
             self.first += 1;
         }
-        if self.slots.is_empty() && self.slots.capacity() > SLOTS_KEPT {
-            self.slots = VecDeque::new();
+        if queue.slots.is_empty() && queue.slots.capacity() > SLOTS_KEPT {
+            self.queue = None;
         }
     }
 
     /// Notes that the reply at a place that waits is known, and written by pieces when its turn has come.
     pub fn write_later(&mut self, now: Instant, place: Place, key: PendingKey) {
-        let at = place.0.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
-        if let Some(Slot { reply: reply @ Reply::Waiting, mark }) = at.and_then(|at| self.slots.get_mut(at)) {
+        if let Some(Slot { reply: reply @ Reply::Waiting, mark }) = self.slot_mut(place) {
             *reply = Reply::Long(key);
             mark.let_go(now);
         }
     }
 
     /// The request whose reply is to be written now, piece by piece, straight to the output.
+    #[inline]
     pub fn long_at_front(&self) -> Option<PendingKey> {
-        match self.slots.front()?.reply {
+        match self.queue.as_ref()?.slots.front()?.reply {
             Reply::Long(key) => Some(key),
             Reply::Waiting | Reply::Ready(_) | Reply::Pieces(_) => None,
         }
@@ -275,18 +314,20 @@ impl Replies {
     /// Ends the long reply at the front: its last piece is in the output.
     pub fn end_long(&mut self, now: Instant, outbound: &mut ChunkQueue, pool: &mut Pool) {
         if self.long_at_front().is_some()
-            && let Some(slot) = self.slots.pop_front()
+            && let Some(queue) = &mut self.queue
+            && let Some(slot) = queue.slots.pop_front()
         {
+            queue.waiting -= 1;
             self.marks.add_held(outbound.len(), slot.mark);
             self.first += 1;
-            self.waiting -= 1;
             self.let_go(now, outbound, pool);
         }
     }
 
     /// The requests with long replies that are not written to their end.
     pub fn long(&self) -> impl Iterator<Item = PendingKey> {
-        self.slots.iter().filter_map(|slot| match slot.reply {
+        let slots = self.queue.iter().flat_map(|queue| &queue.slots);
+        slots.filter_map(|slot| match slot.reply {
             Reply::Long(key) => Some(key),
             Reply::Waiting | Reply::Ready(_) | Reply::Pieces(_) => None,
         })
@@ -294,14 +335,13 @@ impl Replies {
 
     /// Drops all of it and gives the memory back.
     pub fn release(&mut self, pool: &mut Pool) {
-        self.first += self.slots.len() as u64;
-        for slot in self.slots.drain(..) {
+        let Some(queue) = self.queue.take() else { return };
+        self.first += queue.slots.len() as u64;
+        for slot in queue.slots {
             if let Reply::Ready(bytes) = slot.reply {
                 pool.give(bytes);
             }
         }
-        (self.bytes, self.held, self.waiting) = (0, 0, 0);
-        self.slots = VecDeque::new();
     }
 }
 
@@ -330,6 +370,10 @@ mod tests {
 
         fn fill(&mut self, place: super::Place, text: &str) -> bool {
             self.replies.fill(Instant::ZERO, place, text.as_bytes(), &mut self.outbound, &mut self.pool)
+        }
+
+        fn slots(&self) -> usize {
+            self.replies.queue.as_ref().map_or(0, |queue| queue.slots.len())
         }
 
         fn sent(&self) -> &str {
@@ -370,10 +414,10 @@ mod tests {
         let first = bench.replies.hold();
         bench.say("");
         let second = bench.replies.hold();
-        assert_eq!(bench.replies.slots.len(), 2);
+        assert_eq!(bench.slots(), 2);
         bench.say("c");
         bench.say("");
-        assert_eq!((bench.replies.slots.len(), bench.replies.bytes()), (3, 1));
+        assert_eq!((bench.slots(), bench.replies.bytes()), (3, 1));
         assert!(bench.fill(second, "b") && bench.fill(first, "a"));
         assert_eq!(bench.sent(), "abc");
     }

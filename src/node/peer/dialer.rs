@@ -290,10 +290,10 @@ fn back_off(state: &mut State, now: Now, key: AddressKey) {
 /// the ends could keep different ones, since their last messages can cross.
 pub(in crate::node) fn is_dialled_otherwise(state: &State, conn: ConnKey, id: NodeId) -> bool {
     let is_another = |other: ConnKey| match state.conns.get(other).map(|conn| &conn.role) {
-        Some(Role::OutboundHandshake(OutboundHandshake { theirs: Some(theirs), .. })) => {
-            other != conn && theirs.id == id
+        Some(Role::OutboundHandshake(dialling)) => {
+            other != conn && dialling.theirs.is_some_and(|theirs| theirs.id == id)
         }
-        Some(Role::OutboundHandshake(_) | Role::Client | Role::Link(_) | Role::Parted) | None => false,
+        Some(Role::Client | Role::Link(_) | Role::Parted) | None => false,
     };
     let link = state.mesh.peers.by_id(id).and_then(|key| state.mesh.peers.get(key)?.link);
     link.is_some_and(|link| link.dialler == Dialler::We)
