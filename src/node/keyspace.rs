@@ -467,6 +467,12 @@ impl Keyspace {
         self.changes.len()
     }
 
+    /// Whether [`Keyspace::take_changes`] or [`Keyspace::take_clearing`] has something to return.
+    #[inline]
+    pub(in crate::node) fn has_changes(&self) -> bool {
+        self.has_changed_all || !self.changes.is_empty()
+    }
+
     /// The changes since the last call, while a peer was linked, in order; to be returned for their memory.
     pub(in crate::node) fn take_changes(&mut self) -> Vec<Change> {
         mem::take(&mut self.changes)

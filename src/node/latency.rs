@@ -170,10 +170,13 @@ impl Mark {
 const SPARE_MAX: usize = 256;
 const SPARE_MARKS_MAX: usize = 16;
 
+/// Marks in order, on the heap: a silent connection has none.
+type Queue = Box<VecDeque<Mark>>;
+
 /// The marks of replies in the output of one connection, in order.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Marks {
-    queue: VecDeque<Mark>,
+    queue: Option<Queue>,
     /// Bytes of output handed to the socket so far.
     sent: u64,
 }
@@ -194,27 +197,28 @@ impl Marks {
     }
 
     fn push(&mut self, mark: Mark) {
-        if self.queue.len() < MARKS_MAX {
-            self.queue.push_back(mark);
-        } else if let Some(last) = self.queue.back_mut() {
+        let queue = self.queue.get_or_insert_default();
+        if queue.len() < MARKS_MAX {
+            queue.push_back(mark);
+        } else if let Some(last) = queue.back_mut() {
             last.merge(mark);
         }
     }
 
     /// Takes memory for marks from `spare`, if there is none.
-    pub(in crate::node) fn take_memory(&mut self, spare: &mut Vec<VecDeque<Mark>>) {
-        if self.queue.capacity() == 0 {
-            self.queue = spare.pop().unwrap_or_default();
+    pub(in crate::node) fn take_memory(&mut self, spare: &mut Vec<Queue>) {
+        if self.queue.is_none() {
+            self.queue = spare.pop();
         }
     }
 
-    /// Gives the memory back if there is no mark: a silent connection has none.
-    pub(in crate::node) fn give_memory(&mut self, spare: &mut Vec<VecDeque<Mark>>) {
-        if self.queue.is_empty() {
-            let queue = std::mem::take(&mut self.queue);
-            if spare.len() < SPARE_MAX && (1..=SPARE_MARKS_MAX).contains(&queue.capacity()) {
-                spare.push(queue);
-            }
+    /// Gives the memory back if there is no mark.
+    pub(in crate::node) fn give_memory(&mut self, spare: &mut Vec<Queue>) {
+        if let Some(queue) = self.queue.take_if(|queue| queue.is_empty())
+            && spare.len() < SPARE_MAX
+            && queue.capacity() <= SPARE_MARKS_MAX
+        {
+            spare.push(queue);
         }
     }
 
@@ -224,14 +228,20 @@ impl Marks {
     }
 
     /// The next requests whose replies are all handed to the socket.
-    pub(in crate::node) fn next_sent(&mut self) -> Option<Mark> {
-        self.queue.front().filter(|mark| mark.end <= self.sent)?;
-        self.queue.pop_front()
+    pub(in crate::node) fn next_sent(&mut self) -> Option<&mut Mark> {
+        self.queue.as_mut()?.front_mut().filter(|mark| mark.end <= self.sent)
+    }
+
+    /// Drops the marks of these.
+    pub(in crate::node) fn drop_next(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.pop_front();
+        }
     }
 
     /// Adds work of this node to the requests that were carried out last.
     pub(in crate::node) fn worked(&mut self, took: u64) {
-        if let Some(last) = self.queue.back_mut() {
+        if let Some(last) = self.queue.as_mut().and_then(|queue| queue.back_mut()) {
             last.worked += took;
         }
     }
@@ -254,7 +264,7 @@ pub(in crate::node) struct Latency {
     /// Their connections.
     served: Vec<ConnKey>,
     /// Memory for marks that no connection has.
-    pub(in crate::node) spare: Vec<VecDeque<Mark>>,
+    pub(in crate::node) spare: Vec<Queue>,
 }
 
 impl Latency {
@@ -350,11 +360,12 @@ mod tests {
             marks.take_memory(&mut spare);
             marks.add(5, (Instant::ZERO, Instant::ZERO), Batch::of(CommandClass::Read, 0));
             marks.give_memory(&mut spare);
-            assert!(marks.queue.capacity() > 0, "its reply is not sent");
+            assert!(marks.queue.is_some(), "its reply is not sent");
             marks.wrote(5);
             assert!(marks.next_sent().is_some());
+            marks.drop_next();
             marks.give_memory(&mut spare);
-            assert_eq!((marks.queue.capacity(), spare.len()), (0, 1));
+            assert!(marks.queue.is_none() && spare.len() == 1);
         }
     }
 }

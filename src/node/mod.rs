@@ -249,14 +249,22 @@ impl Node {
     }
 
     /// Ends each call: settles versions of changed keys, schedules digests, reconciles connections and lost links.
+    #[inline]
     fn conclude(&mut self, now: Now) {
-        if std::mem::take(&mut self.state.must_drain) {
-            self.drain(now);
-        }
         versions::notices::settle(&mut self.state, now);
         digest::sync::schedule(&mut self.state, now);
         reconcile_all(&mut self.state, now);
-        if self.state.is_draining && self.state.clients() == 0 && self.state.mesh.conns > 0 {
+        if self.state.must_drain || self.state.is_draining {
+            self.conclude_draining(now);
+        }
+    }
+
+    /// Begins the shutdown if a call has requested it; closes links when no client is left.
+    #[cold]
+    fn conclude_draining(&mut self, now: Now) {
+        if std::mem::take(&mut self.state.must_drain) {
+            self.drain(now);
+        } else if self.state.clients() == 0 && self.state.mesh.conns > 0 {
             peer::link::leave(&mut self.state, now);
             reconcile_all(&mut self.state, now);
         }
@@ -425,7 +433,15 @@ impl Node {
 }
 
 /// Reconciles all dirty connections and lost links; nothing of them is left when a call returns.
+#[inline]
 fn reconcile_all(state: &mut State, now: Now) {
+    if !state.dirty.is_empty() || state.mesh.must_reconcile() {
+        reconcile_changed(state, now);
+    }
+}
+
+#[inline(never)]
+fn reconcile_changed(state: &mut State, now: Now) {
     let mut budget = BYTES_PER_STEP;
     loop {
         if let Some(key) = state.dirty.pop_front() {

@@ -257,7 +257,7 @@ impl Scratch {
             && value.len() <= limits.value_bytes_max
             && limits.args_max > 0
             && value.first() != Some(&b' ')
-            && memchr2(b',', b'"', value).is_none();
+            && (value.is_empty() || memchr2(b',', b'"', value).is_none());
         if is_plain {
             self.spans.push(span(0, key_end));
             if syntax == Syntax::Pairs {

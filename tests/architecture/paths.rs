@@ -104,9 +104,10 @@ pub const VIEWS: [View; 5] = [
             (2, "store/mod.rs", "set", "unless a newer version is there"),
             (1, "node/keyspace.rs", "keep_up", "expiry and filter work that the writes caused"),
             (0, "node/mod.rs", "conclude", "at the end of the entry point"),
-            (1, "node/versions/notices.rs", "settle", "lookups of the key end"),
-            (2, "node/versions/notices.rs", "announce", "to peers that may hold an older value"),
-            (3, "node/versions/notices.rs", "invalidate", "behind the additions of this node"),
+            (1, "node/versions/notices.rs", "settle", "if keys have changed"),
+            (2, "node/versions/notices.rs", "settle_changes", "lookups of the key end"),
+            (3, "node/versions/notices.rs", "announce", "to peers that may hold an older value"),
+            (4, "node/versions/notices.rs", "invalidate", "behind the additions of this node"),
         ],
     ),
 ];

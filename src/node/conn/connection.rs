@@ -408,6 +408,17 @@ impl Conn {
         self.phase = to;
     }
 
+    /// Whether it is open in both directions.
+    pub(in crate::node) const fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    /// Whether it is open, all its input is processed, and all replies are in its output.
+    #[inline]
+    pub(in crate::node) fn flows(&self) -> bool {
+        self.is_open() && !self.is_paused && !self.is_runnable && self.replies.is_empty()
+    }
+
     /// Whether its input is still processed.
     pub(in crate::node) const fn is_serving(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::ReadClosed)
@@ -492,6 +503,7 @@ impl Conn {
     }
 
     /// Bytes of memory of its buffers and pending requests.
+    #[inline]
     pub(in crate::node) fn held(&self) -> usize {
         let queued = self.link_queues.as_ref().map_or(0, |queues| queues.held());
         let session = self.session.as_ref().map_or(0, |session| session.held());

@@ -42,20 +42,22 @@ fn note(state: &mut State, now: Now, key: ConnKey, batch: Batch) {
 pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: usize) {
     let State { conns, latency, slow_log, config, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
-    conn.replies.marks.wrote(count);
-    while let Some(mark) = conn.replies.marks.next_sent() {
-        if is_slow(&config.limits, latency.replied(now.mono, &mark)) {
+    let marks = &mut conn.replies.marks;
+    marks.wrote(count);
+    while let Some(mark) = marks.next_sent() {
+        if is_slow(&config.limits, latency.replied(now.mono, mark)) {
             let (client, wall_ms, spent) = (conn.addr, now.wall_ms(), mark.spent(now.mono));
             let name = conn.session.as_ref().map(|session| cut(&session.name)).unwrap_or_default();
             let (command, others) = (mark.command(), mark.requests().saturating_sub(1));
-            let key = mark.key;
+            let key = mark.key.take();
             slow_log.add(
                 &config.limits,
                 SlowRequest { id: 0, wall_ms, spent, command, key, others, client, name },
             );
         }
+        marks.drop_next();
     }
-    conn.replies.marks.give_memory(&mut latency.spare);
+    marks.give_memory(&mut latency.spare);
 }
 
 /// Keeps the key of a request that was looked up, if that took long.

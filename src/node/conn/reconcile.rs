@@ -17,9 +17,48 @@ const BYTES_PER_PROBE: usize = 1 << 20;
 
 /// Emits the actions of a connection, accounts for its buffers, advances its phase, and arms its timer.
 pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
-    let State { conns, actions, pool, config, buffered, stats, is_draining, runnable, timers, .. } = state;
-    let Some(conn) = conns.get_mut(key) else { return };
+    let is_draining = state.is_draining;
+    let Some(conn) = state.conns.get_mut(key) else { return };
     conn.is_dirty = false;
+    if is_draining || !conn.flows() {
+        advance(state, now, key);
+    }
+    let State { conns, actions, pool, config, buffered, timers, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    if !conn.outbound.is_empty() && !conn.is_flushing && conn.phase() != Phase::Connecting {
+        conn.is_flushing = true;
+        actions.push_back(Action::Flush(key));
+    }
+    let must_stop = conn.is_runnable || conn.is_paused;
+    if must_stop != conn.is_stopped {
+        // Time in which it was not read does not count as silence.
+        conn.last_active = now.mono;
+        conn.is_stopped = must_stop;
+        actions.push_back(if must_stop { Action::StopReading(key) } else { Action::ResumeReading(key) });
+    }
+    if conn.waits_since.is_some() {
+        conn.outbound.move_to_maps(pool);
+    }
+    let held = conn.held();
+    *buffered = *buffered - conn.accounted + held;
+    conn.accounted = held;
+    if *buffered == 0 {
+        pool.clear();
+    }
+    if conn.is_open() {
+        timeouts::arm_open(conn, key, &config.limits, timers);
+    } else {
+        finish(state, now, key);
+        timeouts::arm(state, key);
+    }
+    while lacks_memory(state) && close_stalled(state, now) {}
+}
+
+/// Has the input of a connection, or a long reply to it, go on if nothing is in its way any more, and begins its end when
+/// the node shuts down.
+fn advance(state: &mut State, now: Now, key: ConnKey) {
+    let State { conns, pool, config, stats, is_draining, runnable, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
     if conn.is_paused && !conn.must_pause(&config.limits) {
         conn.is_paused = false;
         conn.is_runnable = true;
@@ -47,36 +86,10 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
         }
         conn.begin_closing(CloseReason::Drained, now.mono, pool);
     }
-    if !conn.outbound.is_empty() && !conn.is_flushing && conn.phase() != Phase::Connecting {
-        conn.is_flushing = true;
-        actions.push_back(Action::Flush(key));
-    }
-    let must_stop = conn.is_runnable || conn.is_paused;
-    if must_stop != conn.is_stopped {
-        // Time in which it was not read does not count as silence.
-        conn.last_active = now.mono;
-        conn.is_stopped = must_stop;
-        actions.push_back(if must_stop { Action::StopReading(key) } else { Action::ResumeReading(key) });
-    }
-    if conn.waits_since.is_some() {
-        conn.outbound.move_to_maps(pool);
-    }
-    let held = conn.held();
-    *buffered = *buffered - conn.accounted + held;
-    conn.accounted = held;
-    if *buffered == 0 {
-        pool.clear();
-    }
-    if conn.phase() == Phase::Open {
-        timeouts::arm_conn(conn, key, &config.limits, timers);
-    } else {
-        finish(state, now, key);
-        timeouts::arm(state, key);
-    }
-    while lacks_memory(state) && close_stalled(state, now) {}
 }
 
 /// Whether buffers are over `buffers_max`, or have grown to where the system has little memory left.
+#[inline]
 fn lacks_memory(state: &mut State) -> bool {
     let State { buffered, buffered_when_asked, config, .. } = state;
     *buffered_when_asked = (*buffered_when_asked).min(*buffered);

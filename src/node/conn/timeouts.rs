@@ -20,32 +20,39 @@ pub(in crate::node) fn time_limit(conn: &Conn, limits: &Limits) -> Option<(Insta
         // It waits for a reply of ours.
         Phase::Closing(_) if conn.outbound.is_empty() => None,
         Phase::Closing(_) => Some((after(conn.last_active, limits.slow_reader_ms), CloseReason::SlowReader)),
-        Phase::Open | Phase::ReadClosed => {
-            if let Some(since) = conn.waits_since {
-                return Some((after(since, limits.slow_reader_ms), CloseReason::SlowReader));
-            }
-            // A handshake gets a fixed total time, however many bytes come.
-            match (&conn.role, &conn.offered) {
-                (Role::OutboundHandshake(dialling), _) => {
-                    return Some((after(dialling.at, HANDSHAKE_TIMEOUT_MS), CloseReason::DialFailed));
-                }
-                // Silence of a link is detected by missed heartbeats.
-                (Role::Link(_) | Role::Parted, _) => return None,
-                (Role::Client, Some(offered)) => {
-                    return Some((after(offered.at, HANDSHAKE_TIMEOUT_MS), CloseReason::Refused));
-                }
-                (Role::Client, None) => {}
-            }
-            let idle = idle_limit(conn, limits);
-            idle.into_iter().chain(unauthenticated_limit(conn, limits)).min_by_key(|(due, _)| *due)
+        Phase::Open | Phase::ReadClosed => limit_of_open(conn, limits),
+    }
+}
+
+/// The same of one whose input is processed.
+#[inline]
+fn limit_of_open(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
+    if let Some(since) = conn.waits_since {
+        return Some((after(since, limits.slow_reader_ms), CloseReason::SlowReader));
+    }
+    // A handshake gets a fixed total time, however many bytes come.
+    match (&conn.role, &conn.offered) {
+        (Role::Client, None) => {}
+        (Role::Client, Some(offered)) => {
+            return Some((after(offered.at, HANDSHAKE_TIMEOUT_MS), CloseReason::Refused));
         }
+        (Role::OutboundHandshake(dialling), _) => {
+            return Some((after(dialling.at, HANDSHAKE_TIMEOUT_MS), CloseReason::DialFailed));
+        }
+        // Silence of a link is detected by missed heartbeats.
+        (Role::Link(_) | Role::Parted, _) => return None,
+    }
+    match (idle_limit(conn, limits), unauthenticated_limit(conn, limits)) {
+        (Some(idle), Some(total)) => Some(if total.0 < idle.0 { total } else { idle }),
+        (idle, total) => idle.or(total),
     }
 }
 
 /// When a client that stays silent is closed.
+#[inline]
 fn idle_limit(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
-    let waits_for_us = conn.is_paused || conn.is_runnable || !conn.replies.is_empty();
-    let idle_ms = if !conn.inbound.is_empty() && !waits_for_us {
+    let waits_for_us = || conn.is_paused || conn.is_runnable || !conn.replies.is_empty();
+    let idle_ms = if !conn.inbound.is_empty() && !waits_for_us() {
         limits.request_idle_ms
     } else if conn.protocol.is_some() || conn.is_runnable || is_loopback(conn.addr.ip()) {
         // A connection whose requests wait for us is not idle.
@@ -57,6 +64,7 @@ fn idle_limit(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
 }
 
 /// When a client that has not authenticated is closed: such connections get a fixed total time.
+#[inline]
 fn unauthenticated_limit(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
     let is_limited = !conn.is_authenticated && !is_loopback(conn.addr.ip());
     is_limited.then(|| (after(conn.since, limits.request_idle_ms), CloseReason::Unauthenticated))
@@ -69,12 +77,15 @@ fn after(since: Instant, ms: u32) -> Instant {
 /// Arms the connection's timer for its time limit, unless it fires earlier already.
 pub(in crate::node) fn arm(state: &mut State, key: ConnKey) {
     let Some(conn) = state.conns.get_mut(key) else { return };
-    arm_conn(conn, key, &state.config.limits, &mut state.timers);
+    if let Some((due, _)) = time_limit(conn, &state.config.limits) {
+        conn.alarm.arm(&mut state.timers, due, Timer::Conn(key));
+    }
 }
 
-/// The same for a connection at hand.
-pub(in crate::node) fn arm_conn(conn: &mut Conn, key: ConnKey, limits: &Limits, timers: &mut Wheel<Timer>) {
-    if let Some((due, _)) = time_limit(conn, limits) {
+/// The same of a connection at hand whose input is processed.
+#[inline]
+pub(in crate::node) fn arm_open(conn: &mut Conn, key: ConnKey, limits: &Limits, timers: &mut Wheel<Timer>) {
+    if let Some((due, _)) = limit_of_open(conn, limits) {
         conn.alarm.arm(timers, due, Timer::Conn(key));
     }
 }

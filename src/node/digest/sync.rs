@@ -66,19 +66,26 @@ pub(in crate::node) fn cost_of_additions(state: &State, additions: u64) -> usize
 }
 
 /// Publishes what has changed in the own filter, or sets the timer for it. At the end of each entry point.
+#[inline]
 pub(in crate::node) fn schedule(state: &mut State, now: Now) {
     let head = state.keyspace.changelog().head();
+    let publishing = &mut state.mesh.publishing;
+    let waiting = (head.seq - publishing.last_seq) + (head.blocks - publishing.last_blocks);
+    if waiting > 0 && state.mesh.peers.linked_count() == 0 {
+        (publishing.last_seq, publishing.last_blocks) = (head.seq, head.blocks);
+    } else if waiting > 0 {
+        schedule_changes(state, now, waiting);
+    }
+}
+
+/// Publishes so many changes, or sets the timer for it.
+#[inline(never)]
+fn schedule_changes(state: &mut State, now: Now, waiting: u64) {
     let State { mesh, timers, .. } = state;
     let publishing = &mut mesh.publishing;
-    let waiting = (head.seq - publishing.last_seq) + (head.blocks - publishing.last_blocks);
-    if waiting == 0 {
-        return;
-    }
     let span = if waiting < MANY { PUBLISH_EVERY } else { GATHER_FOR };
     let due = publishing.last_at.map_or(now.mono, |last_at| last_at.after(span));
-    if mesh.peers.linked_count() == 0 {
-        (publishing.last_seq, publishing.last_blocks) = (head.seq, head.blocks);
-    } else if due <= now.mono || waiting >= PUBLISH_AT_ONCE {
+    if due <= now.mono || waiting >= PUBLISH_AT_ONCE {
         publish(state, now);
     } else {
         publishing.alarm.arm(timers, due, Timer::Publish);

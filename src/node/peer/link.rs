@@ -414,11 +414,17 @@ pub(in crate::node) fn reconcile_losses(state: &mut State, now: Now) -> bool {
 
 /// The node is called. If it was stopped for so long that its peers have given it up, it closes all links before
 /// anything is read from them: what has waited in them is outdated, and lost for those who sent it.
+#[inline]
 pub(in crate::node) fn wake(state: &mut State, now: Now) {
-    let slept = now.mono.since(std::mem::replace(&mut state.called_at, now.mono));
-    if state.mesh.peers.linked_count() == 0 || slept < state.config.mesh.dead_time() {
-        return;
+    let called_at = std::mem::replace(&mut state.called_at, now.mono);
+    if state.mesh.peers.linked_count() > 0 && now.mono >= called_at.after(state.config.mesh.dead_time()) {
+        link_again(state, now, now.mono.since(called_at));
     }
+}
+
+/// Closes all links.
+#[cold]
+fn link_again(state: &mut State, now: Now, slept: Duration) {
     log::warn!("this node was stopped for {} ms; it links again", slept.as_millis());
     let linked: Vec<ConnKey> =
         state.mesh.peers.linked().filter_map(|(_, peer)| Some(peer.link?.conn)).collect();

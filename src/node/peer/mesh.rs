@@ -178,6 +178,14 @@ impl Mesh {
         self.peers.get(peer).is_some_and(|peer| self.filters.claims(peer.filter, hash))
     }
 
+    /// Whether a call of the node has left something to do before it returns: lost links and dials, complete requests,
+    /// errands.
+    #[inline]
+    pub(in crate::node) fn must_reconcile(&self) -> bool {
+        let Lookups { whole, errands, .. } = &self.lookups;
+        !(self.lost_links.is_empty() && self.lost_dials.is_empty() && whole.is_empty() && errands.is_empty())
+    }
+
     /// What this node knows of a key that it does not hold; not of the peer that asks. `tombstone` is the version of
     /// the key's tombstone, if there is one.
     pub(in crate::node) fn elsewhere(

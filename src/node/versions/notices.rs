@@ -29,7 +29,17 @@ pub(in crate::node) fn settle_many(state: &mut State, now: Now) -> usize {
 /// Handles the changes of keys of an entry point, at its end. Their lookups must not be joined any more, since an
 /// answer may be older. A new version completes them, and is sent to each peer that may hold an older one. Then
 /// additions are answered that no notice has followed. Returns the cost of what the changes caused, in keys.
+#[inline]
 pub(in crate::node) fn settle(state: &mut State, now: Now) -> usize {
+    if state.keyspace.has_changes() || !state.mesh.unanswered.is_empty() {
+        settle_changes(state, now)
+    } else {
+        0
+    }
+}
+
+#[inline(never)]
+fn settle_changes(state: &mut State, now: Now) -> usize {
     if state.keyspace.take_clearing() {
         state.mesh.lookups.close_all();
     }
