@@ -1,4 +1,4 @@
-//! Real time, read once per iteration and before each read of a socket.
+//! Real time: the wall clock is read once per iteration, the monotonic one also before each read and write of a socket.
 
 use crate::base::time::{Instant, Now};
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -41,12 +41,19 @@ impl Clock {
     pub(super) fn read(&self) -> Now {
         let mono = self.mono();
         let wall = since_1970();
-        let expected = self.wall_origin.get().saturating_add(mono.nanos());
-        if wall.abs_diff(expected) <= JUMP_NANOS {
-            return Now { mono, wall_nanos: expected };
+        if wall.abs_diff(self.at(mono).wall_nanos) > JUMP_NANOS {
+            let origin = wall.saturating_sub(mono.nanos());
+            self.wall_origin.set((origin + 500_000) / 1_000_000 * 1_000_000);
         }
-        let origin = wall.saturating_sub(mono.nanos());
-        self.wall_origin.set((origin + 500_000) / 1_000_000 * 1_000_000);
+        self.at(mono)
+    }
+
+    /// The same later in an iteration, by the monotonic clock alone: the next [`Clock::read`] sees jumps of the other.
+    pub(super) fn read_again(&self) -> Now {
+        self.at(self.mono())
+    }
+
+    fn at(&self, mono: Instant) -> Now {
         Now { mono, wall_nanos: self.wall_origin.get().saturating_add(mono.nanos()) }
     }
 }

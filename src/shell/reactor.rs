@@ -228,7 +228,7 @@ impl Reactor {
         let mut last: Option<Instant> = None;
         loop {
             // Read before the socket is, so that what arrives is not older than this.
-            let now = self.clock.read();
+            let now = self.clock.read_again();
             if let Some(last) = last.replace(now.mono) {
                 self.node.took(now.mono.since(last));
             }
@@ -365,7 +365,7 @@ impl Reactor {
     fn flush(&mut self, until: Instant) {
         for class in [Class::Links, Class::Clients] {
             while let Some(key) = self.unflushed.of(class).pop_front() {
-                let now = self.clock.read();
+                let now = self.clock.read_again();
                 if self.flush_one(now, key) {
                     self.unflushed.of(class).push_back(key);
                 }
