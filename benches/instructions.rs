@@ -2,38 +2,47 @@
 //!
 //! Each case runs in this program under `valgrind --tool=callgrind`, once with few batches of requests and once with
 //! many; the difference is what the requests cost. It does not depend on the machine's load. Arguments: none
-//! measures all cases; `--check` (`make instructions`) also fails where a case takes more than its bound;
+//! measures all cases; `--check` (`make instructions`) also fails where a case takes more than its bound; `--time` prints
+//! the CPU time per request instead, of 1 M keys in random order at pipeline 64, which needs no valgrind;
 //! `get|set lines|quoted|evicting|resp PIPELINE BATCHES` runs one case as it is, to be profiled (`quoted`: lines, keys with a
 //! colon, so that the replies have quotes; `evicting`: with a memory limit, so that uses are counted for eviction):
 //! `valgrind --tool=callgrind target/release/deps/instructions-… get lines 16 1100`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
 
+use olivia::base::rng::Rng;
 use olivia::base::time::{Instant, Now};
 use olivia::config::Config;
 use olivia::node::{ConnKey, Node};
 use std::process::Command;
+use std::time::Duration;
 
 const KEYS: usize = 10_000;
+/// Keys and requests per batch of what is timed, and the batches of a round: the best of several is what a request takes.
+const TIMED_KEYS: usize = 1_000_000;
+const TIMED_PIPELINE: usize = 64;
+const TIMED_BATCHES: usize = 2_000;
+const ROUNDS: usize = 7;
+
 const FEW: usize = 100;
 const MANY: usize = 1_100;
 
 /// Request, protocol, pipeline, and the most instructions that a request may take: what it takes and 3 %.
 const CASES: [(&str, &str, usize, u64); 14] = [
-    ("get", "lines", 1, 3_790),
-    ("get", "lines", 16, 2_340),
-    ("set", "lines", 1, 4_350),
+    ("get", "lines", 1, 3_400),
+    ("get", "lines", 16, 2_270),
+    ("set", "lines", 1, 4_070),
     ("set", "lines", 16, 2_930),
-    ("get", "quoted", 1, 3_840),
-    ("get", "quoted", 16, 2_400),
-    ("set", "quoted", 1, 4_550),
+    ("get", "quoted", 1, 3_460),
+    ("get", "quoted", 16, 2_330),
+    ("set", "quoted", 1, 4_260),
     ("set", "quoted", 16, 3_230),
-    ("get", "evicting", 1, 4_020),
-    ("get", "evicting", 16, 2_460),
-    ("get", "resp", 1, 3_620),
+    ("get", "evicting", 1, 3_640),
+    ("get", "evicting", 16, 2_400),
+    ("get", "resp", 1, 3_330),
     ("get", "resp", 16, 2_190),
-    ("set", "resp", 1, 3_950),
-    ("set", "resp", 16, 2_530),
+    ("set", "resp", 1, 3_720),
+    ("set", "resp", 16, 2_600),
 ];
 
 fn main() {
@@ -44,6 +53,7 @@ fn main() {
             println!("skipped: needs valgrind; on Debian: apt install valgrind");
         }
         ["--check"] => assert!(measure(), "more instructions than the bound; see `benches/instructions.rs`"),
+        ["--time"] => time(),
         [name, protocol, pipeline, batches] => {
             let requests = run(name, protocol, pipeline.parse().unwrap(), batches.parse().unwrap());
             println!("{requests} requests");
@@ -79,8 +89,15 @@ fn instructions(name: &str, protocol: &str, pipeline: usize, batches: usize) -> 
     count.unwrap_or_else(|| panic!("no count in {log}")).1.trim().parse().unwrap()
 }
 
-/// Has a node with [`KEYS`] keys of 64 bytes carry out batches of requests. Returns their number.
-fn run(name: &str, protocol: &str, pipeline: usize, batches: usize) -> usize {
+/// A node without sockets, and its client.
+struct World {
+    node: Node,
+    now: Now,
+    client: ConnKey,
+}
+
+/// A node with so many keys with values of 64 bytes.
+fn filled(protocol: &str, keys: usize) -> World {
     let now = Now { mono: Instant::from_millis(1_000), wall_nanos: 1_700_000_000_000_000_000 };
     let mut config = Config::default();
     if protocol == "evicting" {
@@ -88,34 +105,71 @@ fn run(name: &str, protocol: &str, pipeline: usize, batches: usize) -> usize {
     }
     let mut node = Node::new(config, 1, now);
     let client = node.accept(now, "127.0.0.1:4000".parse().unwrap()).unwrap();
-    let fill: String = (0..KEYS).map(|id| request("set", protocol, id)).collect();
-    serve(&mut node, now, client, &fill);
+    let mut world = World { node, now, client };
+    for first in (0..keys).step_by(KEYS) {
+        let fill: String = (first..keys.min(first + KEYS)).map(|id| request("set", protocol, id)).collect();
+        world.serve(&fill);
+    }
+    world
+}
+
+/// Has a node with [`KEYS`] keys carry out batches of requests. Returns their number.
+fn run(name: &str, protocol: &str, pipeline: usize, batches: usize) -> usize {
+    let mut world = filled(protocol, KEYS);
     let batch = |number: usize| -> String {
-        (0..pipeline).map(|at| request(name, protocol, number * pipeline * 7 + at * 13)).collect()
+        let ids = (0..pipeline).map(|at| (number * pipeline * 7 + at * 13) % KEYS);
+        ids.map(|id| request(name, protocol, id)).collect()
     };
     let different: Vec<String> = (0..100).map(batch).collect();
     for text in different.iter().cycle().take(batches) {
-        let reply_bytes = serve(&mut node, now, client, text);
+        let reply_bytes = world.serve(text);
         assert!(reply_bytes >= pipeline * b"+OK\r\n".len(), "{reply_bytes} bytes");
     }
     batches * pipeline
 }
 
-/// What the shell does for some input of a client. Returns the bytes of the replies.
-fn serve(node: &mut Node, now: Now, client: ConnKey, input: &str) -> usize {
-    node.received(now, client, input.as_bytes());
-    while node.has_work(now) {
-        node.tick(now);
+/// Prints the CPU time that a request takes.
+fn time() {
+    for (name, protocol) in [("get", "lines"), ("set", "lines"), ("get", "resp"), ("set", "resp")] {
+        let (mut world, mut rng) = (filled(protocol, TIMED_KEYS), Rng::new(1));
+        let mut draw = || usize::try_from(rng.below(TIMED_KEYS as u64)).unwrap();
+        let mut batch =
+            |_| -> String { (0..TIMED_PIPELINE).map(|_| request(name, protocol, draw())).collect() };
+        let rounds = (0..ROUNDS).map(|_| {
+            let batches: Vec<String> = (0..TIMED_BATCHES).map(&mut batch).collect();
+            let begin = cpu();
+            batches.iter().for_each(|text| _ = world.serve(text));
+            cpu() - begin
+        });
+        let best = rounds.min().unwrap().as_nanos() / (TIMED_BATCHES * TIMED_PIPELINE) as u128;
+        println!("{:<24} {best:>4} ns of CPU per request", format!("{name} in {protocol}, {TIMED_PIPELINE}"));
     }
-    while node.next_action().is_some() {}
-    let reply_bytes = node.outbound_bytes(client);
-    node.wrote(now, client, reply_bytes);
-    reply_bytes
+}
+
+/// The CPU time of this thread.
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap())
+}
+
+impl World {
+    /// What the shell does for some input of a client. Returns the bytes of the replies.
+    fn serve(&mut self, input: &str) -> usize {
+        let Self { node, now, client } = self;
+        node.received(*now, *client, input.as_bytes());
+        while node.has_work(*now) {
+            node.tick(*now);
+        }
+        while node.next_action().is_some() {}
+        let reply_bytes = node.outbound_bytes(*client);
+        node.wrote(*now, *client, reply_bytes);
+        reply_bytes
+    }
 }
 
 fn request(name: &str, protocol: &str, id: usize) -> String {
     let colon = if protocol == "quoted" { ':' } else { '-' };
-    let key = format!("key{colon}{:012}", id % KEYS);
+    let key = format!("key{colon}{id:012}");
     let value = "v".repeat(64);
     match (name, protocol) {
         ("get", "lines" | "quoted" | "evicting") => format!("GET {key}\n"),
