@@ -76,6 +76,9 @@ pub(crate) const MESH_ROWS: [(&str, &str, &str); 3] = [
 pub(crate) const NODES: [usize; 5] = [1, 2, 8, 32, 64];
 pub(crate) const NEW_KEYS: [u32; 2] = [1_000, 10_000];
 
+/// Time in which the CPU time of heartbeats is counted, which does not depend on keys: two of them.
+const HEARTBEATS: Duration = Duration::from_secs(2);
+
 /// One server under measurement, its keys set.
 struct Candidate {
     name: String,
@@ -587,11 +590,11 @@ fn publishing(session: &mut Session<'_>, found: &Found) -> Result<(), String> {
         let used = || others.iter().map(|node| cpu_ns(node.pid())).sum::<Result<u64, String>>();
         let peers = (count - 1).max(1) as f64;
         let time = Duration::from_secs_f64(session.options.seconds.max(0.05));
-        // Heartbeats, which do not depend on keys.
         let before = (cpu_ns(writer.pid())?, used()?);
-        std::thread::sleep(time);
+        let quiet = if session.options.is_quick { time } else { HEARTBEATS };
+        std::thread::sleep(quiet);
         let idle = (cpu_ns(writer.pid())? - before.0, used()? - before.1);
-        let share = (idle.0 + idle.1) as f64 / (peers + 1.0) / time.as_nanos() as f64;
+        let share = (idle.0 + idle.1) as f64 / count as f64 / quiet.as_nanos() as f64;
         session.add(1, "idle node of a mesh", &nodes(count), &[("percent_of_core", 100.0 * share)]);
         for rate in NEW_KEYS {
             // As many numbers as make a key that was drawn before unlikely.
@@ -613,7 +616,7 @@ fn publishing(session: &mut Session<'_>, found: &Found) -> Result<(), String> {
             })?;
             let keys = outcome.times.count().max(1) as f64;
             let of_keys = |used: u64, idle: u64| {
-                let idle = idle as f64 * outcome.took.as_secs_f64() / time.as_secs_f64();
+                let idle = idle as f64 * outcome.took.as_secs_f64() / quiet.as_secs_f64();
                 (used as f64 - idle).max(0.0) / keys
             };
             let figures = [
