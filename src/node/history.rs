@@ -162,6 +162,14 @@ impl History {
         drop_before(&mut self.merged, (self.number / MERGED).saturating_sub(SAMPLES_MAX));
     }
 
+    /// Bytes of memory of the samples. O(samples).
+    pub(in crate::node) fn memory_bytes(&self) -> u64 {
+        let slots = (self.samples.capacity() + self.merged.capacity()) * size_of::<Sample>();
+        let times = self.samples.iter().chain(&self.merged);
+        let times: usize = times.map(|sample| sample.times.capacity()).sum();
+        (slots + times * size_of::<(u8, u32)>()) as u64
+    }
+
     fn current(&self, counters: Counters, times: &Histogram) -> Sample {
         let rise = counters.since(self.counters);
         let mut sample = Sample { number: self.number, rise, ..Sample::default() };
@@ -284,6 +292,7 @@ mod tests {
         );
         assert!((requests_per_second(&minute) - 2.0).abs() < 0.2);
         assert!(minute.latency.quantile(0.99) < Duration::from_micros(1_130));
+        assert!(load.history.memory_bytes() < 256 * 1_024, "{}", load.history.memory_bytes());
         assert!(load.history.samples.len() <= 361 && load.history.merged.len() <= 361);
         assert_eq!(load.history.merged[100].memory % 240_000, 0, "memory at the end of a sample");
     }

@@ -54,6 +54,8 @@ pub(in crate::node) struct Keyspace {
     own_filter: OwnFilter,
     clock: HybridClock,
     tombstones: Tombstones,
+    /// Bytes of the history of requests, which count against the memory limit.
+    history_bytes: u64,
     tombstones_max: usize,
     /// What all other nodes have acknowledged, those included that are absent.
     acknowledged: Version,
@@ -84,6 +86,7 @@ impl Keyspace {
             own_filter,
             clock: HybridClock::default(),
             tombstones: Tombstones::default(),
+            history_bytes: 0,
             tombstones_max: limits.tombstones_max as usize,
             acknowledged: Version::MAX,
             peers: 0,
@@ -357,7 +360,7 @@ impl Keyspace {
             let until = self.clock.stamp(now);
             self.tombstones.put(key, version, until, cause);
             self.tombstones.limit(self.tombstones_max, self.store.memory_max());
-            self.store.reserve_apart(self.tombstones.bytes());
+            self.count_apart();
         }
     }
 
@@ -380,7 +383,17 @@ impl Keyspace {
     /// Forgets up to `budget` tombstones that all other nodes have acknowledged.
     pub(in crate::node) fn collect_tombstones(&mut self, budget: usize) {
         self.tombstones.collect(self.acknowledged, budget);
-        self.store.reserve_apart(self.tombstones.bytes());
+        self.count_apart();
+    }
+
+    /// Counts so many bytes of the history against the memory limit.
+    pub(in crate::node) fn count_history(&mut self, bytes: u64) {
+        self.history_bytes = bytes;
+        self.count_apart();
+    }
+
+    fn count_apart(&mut self) {
+        self.store.reserve_apart(self.tombstones.bytes() + self.history_bytes);
     }
 
     /// Makes tombstones of the keys that have expired or were evicted, if a peer may have an older value.

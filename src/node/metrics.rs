@@ -348,7 +348,7 @@ pub static METRICS: [Metric; 109] = [
     row(MEMORY, "memory_index_bytes", BYTES, "Of memory_bytes: the index.", |s| Value::Number(s.keyspace.store().memory().index)),
     row(MEMORY, "memory_timers_bytes", BYTES, "Of memory_bytes: timers of keys with a TTL.", |s| Value::Number(s.keyspace.store().memory().timers)),
     row(MEMORY, "memory_eviction_bytes", BYTES, "Of memory_bytes: the queues of eviction.", |s| Value::Number(s.keyspace.store().memory().queues)),
-    row(MEMORY, "memory_filter_bytes", BYTES, "Of memory_bytes: own filter and changelog.", |s| Value::Number(s.keyspace.store().memory().reserved)),
+    row(MEMORY, "memory_filter_bytes", BYTES, "Of memory_bytes: own filter and changelog, tombstones, the history of requests.", |s| Value::Number(s.keyspace.store().memory().reserved)),
     row(MEMORY, "memory_freeing_bytes", BYTES, "Of memory_bytes: tables that are being freed in steps.", |s| Value::Number(s.keyspace.store().memory().deferred_free)),
     row(MEMORY, "memory_max", BYTES, "The setting memory_max; 0: no limit.", |s| Value::Number(s.limits.memory_max)),
     row(MEMORY, "buffers_bytes", BYTES, "Memory held by the buffers of all connections; bounded by buffers_max.", |s| Value::Number(s.buffers_bytes as u64)),

@@ -15,7 +15,7 @@ pub struct Memory {
     pub queues: u64,
     /// Tables that were replaced and are freed in steps.
     pub deferred_free: u64,
-    /// Reserved: own filter and changelog.
+    /// Reserved: own filter and changelog, tombstones, the history of requests.
     pub reserved: u64,
 }
 

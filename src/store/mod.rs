@@ -229,7 +229,7 @@ impl Store {
         self.reserved = bytes;
     }
 
-    /// The same, for bytes that are counted apart from those: tombstones. O(1).
+    /// The same, for bytes that are counted apart from those: tombstones, the history of requests. O(1).
     pub fn reserve_apart(&mut self, bytes: u64) {
         self.reserved_apart = bytes;
     }

@@ -1,7 +1,7 @@
 //! The steps of resumable tasks ([`crate::node::tasks`]): what each does, and the reply at its end.
 
 use crate::base::buffer::OutOfMemory;
-use crate::base::memory::has_room;
+use crate::base::memory::{has_left, has_room};
 use crate::base::time::Now;
 use crate::filter::size::Size;
 use crate::limits::BYTES_PER_STEP;
@@ -20,6 +20,9 @@ const BLOCKS_PER_STEP: usize = 256;
 
 /// Bytes of a piece of a long reply: such a chunk is written to the socket without being copied.
 const PIECE_BYTES: usize = 64 * 1024;
+
+/// Bytes that the system has left at least when a scan goes on after a piece: most of the reserve.
+const BYTES_LEFT_FOR_PIECES: usize = 3 << 20;
 
 /// Takes a reply slot for a dump of the own filter.
 pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, head: ReplyHead) {
@@ -73,7 +76,9 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
 /// Does a step of a scan, and accounts for the keys found. The last one replies.
 fn step_of_scan(state: &mut State, now: Now, mut scan: Box<Scan>, waiters: &mut Vec<Waiter>) -> Job {
     let is_complete = scan::step(state, now, &mut scan);
+    let mut lacks_memory = false;
     if scan.found.len() >= PIECE_BYTES {
+        lacks_memory = !has_left(BYTES_LEFT_FOR_PIECES);
         let piece = scan.found.take_written(Vec::with_capacity(PIECE_BYTES));
         scan.pieces.push(piece);
     }
@@ -82,7 +87,7 @@ fn step_of_scan(state: &mut State, now: Now, mut scan: Box<Scan>, waiters: &mut 
     let is_too_long = found_bytes > limit_bytes as usize;
     for waiter in &*waiters {
         if let Some(conn) = state.conns.get_mut(waiter.conn) {
-            let has_ended = is_complete || is_too_long;
+            let has_ended = is_complete || is_too_long || lacks_memory;
             let under_way = conn.under_way();
             under_way.barriers -= usize::from(has_ended);
             let bytes = if has_ended { 0 } else { found_bytes };
@@ -90,6 +95,9 @@ fn step_of_scan(state: &mut State, now: Now, mut scan: Box<Scan>, waiters: &mut 
             scan.counted = bytes;
             mark_dirty(state, waiter.conn);
         }
+    }
+    if lacks_memory {
+        return Job::Reply(Err(OutOfMemory.to_string()));
     }
     if is_too_long {
         return Job::Reply(Err(ReplyTooLong { limit_bytes, keys: 0 }.to_string()));

@@ -90,6 +90,7 @@ pub(in crate::node) fn roll_history(state: &mut State, now: Now) {
     if state.history.is_due(now.mono) {
         let (counters, memory) = (counters(state), state.keyspace.store().memory_bytes());
         state.history.roll(now.mono, counters, state.latency.of_all(), memory);
+        state.keyspace.count_history(state.history.memory_bytes());
     }
 }
 
