@@ -119,7 +119,12 @@ impl Socket {
             return WriteEnd::Took(0);
         }
         loop {
-            match self.stream.write_vectored(&vector[..count]) {
+            // A single chunk is most often all, and `send` costs the system less than `writev`.
+            let written = match &vector[..count] {
+                [slice] => self.stream.write(slice),
+                slices => self.stream.write_vectored(slices),
+            };
+            match written {
                 Ok(0) => return WriteEnd::Broken(ErrorKind::WriteZero.into()),
                 Ok(count) => return WriteEnd::Took(count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
