@@ -274,6 +274,7 @@ const fn need(rule: Rule, fault: Fault, scenario: Scenario) -> Need {
 pub const NEEDS: &[Need] = &[
     need(Rule::SetInvalidates, Fault::TwoValues, two(&[(Set, 2)]).held()),
     need(Rule::AdditionAnswered, Fault::TwoValues, two(&[(Set, 2)])),
+    need(Rule::NewerAnswered, Fault::TwoValues, two(&[(Set, 2)]).together()),
     need(Rule::TiesDecided, Fault::TwoValues, two(&[(Set, 2)])),
     need(Rule::ClockAdopted, Fault::FlushedLater, two(&[(Set, 1), (Flush, 1)]).held()),
     need(
