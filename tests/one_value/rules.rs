@@ -77,8 +77,7 @@ pub enum Rule {
 
 impl Rule {
     /// Rules that the search shows no need for while all others hold.
-    pub const BESIDE_OTHERS: [Self; 5] = [
-        Self::TombstoneAnswers,
+    pub const BESIDE_OTHERS: [Self; 4] = [
         Self::BeatKeepsOrder,
         Self::AcknowledgedAfterResync,
         Self::ResyncKeepsTombstones,

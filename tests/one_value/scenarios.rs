@@ -275,6 +275,7 @@ pub const NEEDS: &[Need] = &[
     need(Rule::SetInvalidates, Fault::TwoValues, two(&[(Set, 2)]).held()),
     need(Rule::AdditionAnswered, Fault::TwoValues, two(&[(Set, 2)])),
     need(Rule::NewerAnswered, Fault::TwoValues, two(&[(Set, 2)]).together()),
+    need(Rule::TombstoneAnswers, Fault::Resurrected, two(&[(Set, 2), (Del, 1)]).together()),
     need(Rule::TiesDecided, Fault::TwoValues, two(&[(Set, 2)])),
     need(Rule::ClockAdopted, Fault::FlushedLater, two(&[(Set, 1), (Flush, 1)]).held()),
     need(
