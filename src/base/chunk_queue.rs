@@ -14,6 +14,9 @@ pub const CHUNK_BYTES: usize = 32 * 1024;
 /// Bytes of a chunk above which it gets a map of its own while it waits for its socket.
 const LARGE_BYTES: usize = 16 * 1024;
 
+/// Bytes that are moved to maps at a time: about 0.1 ms, most of it for the memory of the maps.
+const MOVED_BYTES: usize = 256 * 1024;
+
 /// Bytes below which a chunk is copied to the last one, so that a write finds few chunks.
 const COPIED_BYTES_MAX: usize = 4 * 1024;
 
@@ -157,17 +160,23 @@ impl ChunkQueue {
     }
 
     /// Moves large chunks to maps of their own, which go back to the system as soon as they are sent: for a queue that
-    /// waits for its socket. Where there is no memory for maps they stay.
+    /// waits for its socket. At most [`MOVED_BYTES`] at a time, from the front, and one chunk at least. Where there is no
+    /// memory for maps they stay.
     pub fn move_to_maps(&mut self, pool: &mut Pool) {
         if self.last.len() > LARGE_BYTES {
             self.seal();
         }
         let Some(sealed) = &mut self.sealed else { return };
+        let mut moved = 0;
         for chunk in &mut sealed.chunks {
             let Chunk::Owned(bytes) = chunk else { continue };
             if bytes.len() <= LARGE_BYTES {
                 continue;
             }
+            if moved >= MOVED_BYTES {
+                break;
+            }
+            moved += bytes.len();
             sealed.held -= bytes.capacity();
             *chunk = pool.move_to_map(std::mem::take(bytes)).map_or_else(Chunk::Owned, Chunk::Mapped);
             sealed.held += chunk.held();

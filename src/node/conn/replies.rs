@@ -281,7 +281,7 @@ impl Replies {
             match reply {
                 Reply::Ready(bytes) => outbound.push_chunk(bytes, pool),
                 Reply::Pieces(pieces) => {
-                    pieces.into_iter().for_each(|piece| outbound.push_piece(piece, pool));
+                    pieces.into_iter().for_each(|piece| outbound.push_chunk(piece, pool));
                 }
                 Reply::Waiting | Reply::Long(_) => {}
             }
