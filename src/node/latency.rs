@@ -272,17 +272,22 @@ impl Latency {
     #[inline]
     pub(in crate::node) fn executed(&mut self, class: CommandClass, command: usize) {
         if self.run.1 != command {
-            self.end_run();
-            self.run = (class, command, 0);
+            self.begin_run(class, command);
         }
         self.run.2 += 1;
     }
 
+    #[cold]
+    fn begin_run(&mut self, class: CommandClass, command: usize) {
+        if self.run.2 > 0 {
+            self.end_run();
+        }
+        self.run = (class, command, 0);
+    }
+
+    /// Notes the run, which has at least one request.
     fn end_run(&mut self) {
         let (class, command, count) = self.run;
-        if count == 0 {
-            return;
-        }
         self.run.2 = 0;
         self.batch.add(class, command, count);
         match self.executed.iter_mut().find(|(known, _)| *known == command) {
@@ -293,10 +298,10 @@ impl Latency {
 
     /// Takes what is to be noted of the connection that is served; `None`: nothing.
     pub(in crate::node) fn take_batch(&mut self) -> Option<Batch> {
-        self.end_run();
-        if self.batch.requests() == 0 {
+        if self.run.2 == 0 {
             return None;
         }
+        self.end_run();
         Some(std::mem::take(&mut self.batch))
     }
 
