@@ -160,7 +160,7 @@ impl ChunkQueue {
     }
 
     /// Moves large chunks to maps of their own, which go back to the system as soon as they are sent: for a queue that
-    /// waits for its socket. At most [`MOVED_BYTES`] at a time, from the front, and one chunk at least. Where there is no
+    /// waits for its socket. At most 256 KiB at a time, from the front, and one chunk at least. Where there is no
     /// memory for maps they stay.
     pub fn move_to_maps(&mut self, pool: &mut Pool) {
         if self.last.len() > LARGE_BYTES {
