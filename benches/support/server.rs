@@ -141,8 +141,9 @@ fn schedstat(pid: u32, column: usize) -> Result<u64, String> {
     let of_one = |thread: fs::DirEntry| -> Option<u64> {
         fs::read_to_string(thread.path().join("schedstat")).ok()?.split(' ').nth(column)?.parse().ok()
     };
-    let sum = threads.flatten().map(of_one).sum::<Option<u64>>();
-    sum.ok_or_else(|| format!("{path} has no times"))
+    // A thread may end while it is looked at.
+    let times: Vec<u64> = threads.flatten().filter_map(of_one).collect();
+    if times.is_empty() { Err(format!("{path} has no times")) } else { Ok(times.iter().sum()) }
 }
 
 /// A number of /proc/PID/status, without its unit.
