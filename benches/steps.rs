@@ -120,7 +120,8 @@ impl Loop {
             driver.deliver(self.worker, request.as_bytes());
         }
         while cpu() - begin < CLIENTS_UNTIL && driver.node.step(driver.now, Class::Clients) {}
-        let (from, share) = (cpu(), self.share.of(true));
+        let from = cpu();
+        let share = self.share.of(from - begin);
         let mut is_done = false;
         while !is_done && cpu() - from < share {
             is_done = !driver.node.step(driver.now, Class::Due);

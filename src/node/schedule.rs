@@ -37,8 +37,12 @@ pub const OUTPUT_UNTIL: Duration = Duration::from_micros(1_100);
 const DUE_SHARE_BUSY: Duration = Duration::from_micros(25);
 const DUE_SHARE_CALM: Duration = Duration::from_micros(50);
 
-/// The share of due work at most.
+/// The share of due work at most, unless connections had more: what they cause there, such as the expiry of a key that
+/// was set, costs no more than what they do, so it does not fall behind.
 const DUE_SHARE_MAX: Duration = Duration::from_micros(200);
+
+/// From the smallest share to more than an iteration.
+const DOUBLINGS_MAX: u32 = 6;
 
 /// The share of due work, which follows its backlog: it doubles with each iteration that leaves some of it over.
 #[derive(Debug, Default)]
@@ -47,15 +51,15 @@ pub struct DueShare {
 }
 
 impl DueShare {
-    /// The share in this iteration.
-    pub fn of(&self, is_busy: bool) -> Duration {
-        let share = if is_busy { DUE_SHARE_BUSY } else { DUE_SHARE_CALM };
-        (share * (1 << self.doublings)).min(DUE_SHARE_MAX)
+    /// The share in an iteration in which connections had so much time.
+    pub fn of(&self, connections: Duration) -> Duration {
+        let share = if connections.is_zero() { DUE_SHARE_CALM } else { DUE_SHARE_BUSY };
+        (share * (1 << self.doublings)).min(DUE_SHARE_MAX.max(connections))
     }
 
     /// Notes whether all due work was done in its share.
     pub fn ended(&mut self, is_done: bool) {
-        self.doublings = if is_done { 0 } else { 3.min(self.doublings + 1) };
+        self.doublings = if is_done { 0 } else { DOUBLINGS_MAX.min(self.doublings + 1) };
     }
 }
 
@@ -245,6 +249,7 @@ mod tests {
     use super::{Account, Class, DUE_SHARE_BUSY, DUE_SHARE_MAX, DueShare, READ_KEYS, Ready, Runnable};
     use crate::base::slots::Slots;
     use crate::limits::KEYS_PER_STEP;
+    use std::time::Duration;
 
     /// Turns until a connection that was charged `excess` has one again.
     fn turns_passed(excess: usize) -> usize {
@@ -304,10 +309,12 @@ mod tests {
 
     #[test]
     fn share_of_due_work_follows_its_backlog() {
-        let mut share = DueShare::default();
-        let shares: Vec<_> = (0..5).map(|_| (share.of(true), share.ended(false)).0).collect();
-        assert_eq!((shares[0], shares[1], shares[4]), (DUE_SHARE_BUSY, 2 * DUE_SHARE_BUSY, DUE_SHARE_MAX));
-        share.ended(true);
-        assert_eq!(share.of(true), DUE_SHARE_BUSY);
+        for (connections, max) in [(10, DUE_SHARE_MAX), (700, Duration::from_micros(700))] {
+            let (connections, mut share) = (Duration::from_micros(connections), DueShare::default());
+            let shares: Vec<_> = (0..7).map(|_| (share.of(connections), share.ended(false)).0).collect();
+            assert_eq!((shares[0], shares[1], shares[6]), (DUE_SHARE_BUSY, 2 * DUE_SHARE_BUSY, max));
+            share.ended(true);
+            assert_eq!(share.of(connections), DUE_SHARE_BUSY);
+        }
     }
 }

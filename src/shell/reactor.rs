@@ -189,7 +189,7 @@ impl Reactor {
         // Replies do not wait for due work.
         let output_until = now.mono.after(OUTPUT_UNTIL);
         self.flush(output_until);
-        self.do_due_work(is_busy);
+        self.do_due_work(now, is_busy);
         let end = if signalled { self.handle_signals(now) } else { Ok(()) };
         self.drain_when_all_is_read(now, events.is_empty());
         self.flush(output_until);
@@ -266,9 +266,11 @@ impl Reactor {
         true
     }
 
-    /// Does due work for its share, or until there is none.
-    fn do_due_work(&mut self, is_busy: bool) {
-        let until = self.clock.mono().after(self.due_share.of(is_busy));
+    /// Does due work for its share, or until there is none, in an iteration that began `now`.
+    fn do_due_work(&mut self, now: Now, is_busy: bool) {
+        let from = self.clock.mono();
+        let connections = if is_busy { from.since(now.mono) } else { Duration::ZERO };
+        let until = from.after(self.due_share.of(connections));
         let is_done = self.serve(Class::Due, until);
         self.due_share.ended(is_done);
     }

@@ -63,7 +63,8 @@ impl World {
         self.flush(at, BACKLOG_UNTIL);
         self.serve(at, Class::Clients, CLIENTS_UNTIL);
         self.flush(at, OUTPUT_UNTIL);
-        let due = self.used(at) + self.hosts[at].due_share.of(is_busy);
+        let used = self.used(at);
+        let due = used + self.hosts[at].due_share.of(if is_busy { used } else { Duration::ZERO });
         let is_done = self.serve(at, Class::Due, due);
         self.hosts[at].due_share.ended(is_done);
         self.flush(at, OUTPUT_UNTIL);
