@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Stdio};
 
 /// Fewer would prove little.
 const MUTANTS_MIN: usize = 40;
@@ -149,8 +150,26 @@ impl TreeCopy {
         copy
     }
 
+    /// The first test of a target that fails; those that run longer are not waited for.
+    fn first_failure(&self, target: &str) -> Failure {
+        let mut run = self.cargo(target, &[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let failed = lines.into_iter().find_map(|line| Some(line.strip_suffix(" --- FAILED")?.to_owned()));
+        if let Some(test) = failed {
+            // It ends cargo and the test too, which a kill of itself would leave behind.
+            _ = Command::new("kill").arg(run.id().to_string()).status();
+            _ = run.wait();
+            return Failure::Test(test);
+        }
+        match run.wait().unwrap().code() {
+            Some(0) => Failure::None,
+            Some(124) => Failure::Hangs,
+            _ => Failure::Crash,
+        }
+    }
+
     /// Most of the time goes into building, not into running.
-    fn cargo(&self, target: &str, arguments: &[&str]) -> Output {
+    fn cargo(&self, target: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command
             .args(["900", env!("CARGO"), "test", "--release", "--quiet", "--test", target])
@@ -165,8 +184,16 @@ impl TreeCopy {
         for name in ["OLIVIA_SIM_SEED", "OLIVIA_SIM_NODES", "OLIVIA_SIM_ALL", "OLIVIA_SIM_TRACE"] {
             command.env_remove(name);
         }
-        command.output().unwrap()
+        command
     }
+}
+
+/// How a run of a target ended.
+enum Failure {
+    None,
+    Test(String),
+    Hangs,
+    Crash,
 }
 
 fn copy_all(from: &Path, to: &Path) {
@@ -195,9 +222,8 @@ fn simulation_finds_every_mutant() {
     let targets: BTreeSet<&str> =
         mutants.iter().filter(is_wanted).map(|mutant| mutant.target.as_str()).collect();
     for target in targets {
-        let output = copy.cargo(target, &[]);
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{target} fails without a mutant: {text}");
+        let failure = copy.first_failure(target);
+        assert!(matches!(failure, Failure::None), "{target} fails without a mutant");
     }
     for mutant in mutants.iter().filter(is_wanted) {
         let (name, target) = (&mutant.name, mutant.target.as_str());
@@ -207,17 +233,13 @@ fn simulation_finds_every_mutant() {
         for (file, text) in &files {
             fs::write(copy.tree.join(file), text).unwrap();
         }
-        let built = copy.cargo(target, &["--no-run"]);
+        let built = copy.cargo(target, &["--no-run"]).output().unwrap();
         if built.status.success() {
-            let output = copy.cargo(target, &[]);
-            let text = [output.stdout, output.stderr].concat();
-            let text = String::from_utf8_lossy(&text);
-            let is_reason = |line: &&str| line.starts_with("seed ") || line.ends_with("--- FAILED");
-            let seed = text.lines().find(is_reason).unwrap_or("by a crash");
-            match output.status.code() {
-                Some(0) => missed.push(format!("{name}: not found")),
-                Some(124) => println!("{name}: found, since it hangs"),
-                _ => println!("{name}: found, {}", seed.chars().take(110).collect::<String>()),
+            match copy.first_failure(target) {
+                Failure::None => missed.push(format!("{name}: not found")),
+                Failure::Test(test) => println!("{name}: found by {test}"),
+                Failure::Hangs => println!("{name}: found, since it hangs"),
+                Failure::Crash => println!("{name}: found by a crash"),
             }
         } else {
             missed.push(format!("{name}: does not build:\n{}", String::from_utf8_lossy(&built.stderr)));
