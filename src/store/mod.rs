@@ -31,6 +31,7 @@ mod large_objects;
 mod memory;
 mod overflow;
 mod pages;
+mod room;
 mod scan;
 mod segment;
 mod segment_metadata;
@@ -41,6 +42,7 @@ pub use eviction::Eviction;
 pub use hash::{HashRange, HashSecret, HashedKey, KeyHash};
 pub use item::{Expiry, Item, Version};
 pub use memory::{ClassMemory, Memory};
+pub use room::Full;
 pub use scan::{ScanCursor, SegmentScan};
 
 use crate::base::memory::reserve;
@@ -52,7 +54,6 @@ use eviction::Queues;
 use expiry::Timers;
 use heap::Heap;
 use index::{Index, Keys};
-use item::Layout;
 use pages::Spare;
 use std::cmp::Ordering;
 
@@ -64,50 +65,6 @@ const INDEX_ENTRY_BYTES: usize = 6;
 
 /// Bytes of a timer in a timer page.
 const TIMER_BYTES: usize = 8;
-
-/// Bytes above the limit that are left to changes which free memory sooner or later (an expiry, a smaller value):
-/// at least these, or this share of the limit. An expiry takes some 16 bytes.
-const RESERVE_BYTES_MIN: u64 = 256 << 10;
-const RESERVE_SHARE: u64 = 32;
-
-/// What grows beside the items, such as a filter, may go above the limit by this share of it until items are evicted.
-const OVERSHOOT_SHARE: u64 = 16;
-
-/// Timers, or moved items, of one piece of work that a write at the limit does.
-const STEPS_PER_PIECE: u32 = 256;
-
-/// Pieces of work that a write at the limit does at most, beside one per [`BYTES_PER_PIECE`].
-const PIECES_PER_WRITE: usize = 16;
-
-/// A piece of compaction frees about as many bytes.
-const BYTES_PER_PIECE: usize = 8 * 1024;
-
-/// One in so many bytes of the limit may be free in pages and slabs before these are compacted.
-const FREE_SHARE: u64 = 32;
-
-/// One in so many bytes of the limit may be free in pages that cannot be compacted, before one is emptied by eviction.
-const SCATTERED_SHARE: u64 = 8;
-
-/// Why a write was refused; nothing was changed by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Full {
-    /// Live items leave no room for it within the memory limit.
-    Limit {
-        /// Bytes in use.
-        used_bytes: u64,
-        /// The limit.
-        limit_bytes: u64,
-    },
-    /// What is to be set at once is larger than half of the memory limit.
-    TooLarge {
-        /// The limit.
-        limit_bytes: u64,
-    },
-    /// The address space of the heap is used: 32 GiB of items up to 16 KiB and headers of larger ones.
-    Space,
-    /// The system gives no more memory.
-    System,
-}
 
 /// What [`Store::set`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,12 +191,6 @@ impl Store {
         self.reserved_apart = bytes;
     }
 
-    /// Whether `bytes` more stay within the limit, or not far above it while [`Store::reclaim`] evicts items. O(1).
-    pub fn has_room_for(&self, bytes: u64) -> bool {
-        let above = if self.queues.may_evict() { self.memory_max / OVERSHOOT_SHARE } else { 0 };
-        self.memory_max == 0 || self.memory_bytes().saturating_add(bytes) <= self.memory_max + above
-    }
-
     /// Hashes a key for the other calls. Costs what xxh3 costs: some 5 ns for a short key.
     pub fn key<'k>(&self, bytes: &'k [u8]) -> HashedKey<'k> {
         HashedKey { hash: self.secret.hash(bytes), bytes }
@@ -338,82 +289,6 @@ impl Store {
         self.put(key, value, expiry, version, old)
     }
 
-    /// Attempts a write of `bytes` bytes. While the limit refuses it, reclaims memory in bounded pieces and tries
-    /// again, until nothing is left to reclaim or as many pieces are done as such a write may cost.
-    #[cold]
-    fn reclaiming<R>(
-        &mut self,
-        now: Instant,
-        bytes: usize,
-        mut attempt: impl FnMut(&mut Self) -> Result<R, Full>,
-    ) -> Result<R, Full> {
-        // Nothing is evicted: a page given away for a segment that splits would be one less for items.
-        self.index.avoid_splits(!self.queues.may_evict());
-        let mut result = attempt(self);
-        let mut pieces = PIECES_PER_WRITE + bytes / BYTES_PER_PIECE;
-        while matches!(result, Err(Full::Limit { .. })) && pieces > 0 && self.reclaim_piece(now, bytes) {
-            result = attempt(self);
-            pieces -= 1;
-        }
-        if matches!(result, Err(Full::Limit { .. })) && self.queues.may_evict() {
-            // The rest is reclaimed by the next writes, or as due work.
-            self.overdraft = self.overdraft_max();
-            result = attempt(self);
-            self.overdraft = 0;
-        }
-        self.heap.take_larger(Spare::None);
-        self.index.avoid_splits(false);
-        result
-    }
-
-    /// Reclaims memory because a write of `bytes` bytes found none: expired items, idle memory, cleared stores, then
-    /// items by eviction, and pages and regions with free slots. False if there is nothing to reclaim. Some 60 µs.
-    #[cold]
-    fn reclaim_piece(&mut self, now: Instant, bytes: usize) -> bool {
-        if self.timers.has_due(now.millis()) {
-            self.expire(now, STEPS_PER_PIECE);
-            return true;
-        }
-        if self.trim() || self.heap.release_spare() || self.index.release_spare() {
-            return true;
-        }
-        if !self.deferred_free.is_empty() {
-            self.deferred_free.step();
-            return true;
-        }
-        let (timers, stale) =
-            (self.timers.len(), self.timers.len() - self.timers.items().min(self.timers.len()));
-        if (stale * TIMER_BYTES) as u64 > self.free_bytes_max() {
-            self.timers.purge(STEPS_PER_PIECE, &self.heap);
-            if self.timers.len() < timers {
-                return true;
-            }
-        }
-        // Nearly full pages are not worth emptying while something can be evicted.
-        let is_worth_it = !self.queues.may_evict() || self.heap.free_bytes() as u64 > self.free_bytes_max();
-        if is_worth_it && self.compact_now(STEPS_PER_PIECE, true) {
-            return true;
-        }
-        // With a page for each of many classes, much can be free and no page can be emptied.
-        let is_scattered = is_worth_it && self.heap.free_bytes() as u64 > self.memory_max / SCATTERED_SHARE;
-        let spare =
-            if is_scattered && self.heap.spare() != Spare::None { Spare::Double } else { Spare::Quarter };
-        if is_worth_it && self.heap.spare() < spare {
-            return self.heap.take_larger(spare);
-        }
-        is_scattered && self.evict_page() || self.evict(now, bytes) || self.compact_now(STEPS_PER_PIECE, true)
-    }
-
-    /// Free bytes in pages and slabs above which these are compacted before anything is evicted.
-    const fn free_bytes_max(&self) -> u64 {
-        self.memory_max / FREE_SHARE
-    }
-
-    /// Whether items are to be evicted as due work.
-    fn is_over_limit(&self) -> bool {
-        self.queues.may_evict() && self.memory_bytes() > self.memory_max
-    }
-
     /// Sets a key whose item, if there is one, is `old`.
     #[inline]
     fn put(
@@ -498,21 +373,6 @@ impl Store {
             store.put(key, &value, expiry, version, old)
         })?;
         Ok(Some(result))
-    }
-
-    /// Reclaims memory until `items` items with `bytes` bytes of keys and values in all can be set one after the
-    /// other without an error, even if none replaces another, each is of another size class, and each splits a
-    /// segment: an estimate that is never too low, for writes of several keys that are done as a whole.
-    ///
-    /// # Errors
-    /// [`Full`] if memory for that cannot be had.
-    pub fn make_room(&mut self, now: Instant, items: usize, bytes: usize) -> Result<(), Full> {
-        self.reclaiming(now, bytes, |store| store.check_room_for_items(items, bytes))?;
-        if self.check_room_for_items(items, bytes).is_err() {
-            // Until the writes are done.
-            self.overdraft = self.overdraft_max();
-        }
-        Ok(())
     }
 
     /// Removes `key`, unless its item has a version higher than `version`. An item that has expired is removed
@@ -743,67 +603,6 @@ impl Store {
         self.heap.limit_regions(regions_max);
     }
 
-    /// The reason why the heap has no slot.
-    fn refused(&self) -> Full {
-        if self.heap.has_space_for(1) { Full::System } else { Full::Space }
-    }
-
-    /// Checks whether `more` bytes stay within the limit and `reserve` bytes above it.
-    fn check_room(&self, more: usize, reserve: u64) -> Result<(), Full> {
-        let reserve = reserve.max(self.overdraft);
-        if self.memory_max == 0 || self.memory_bytes() + more as u64 <= self.memory_max + reserve {
-            return Ok(());
-        }
-        Err(Full::Limit { used_bytes: self.memory_bytes(), limit_bytes: self.memory_max })
-    }
-
-    fn overdraft_max(&self) -> u64 {
-        self.reserve_bytes() + self.memory_max / OVERSHOOT_SHARE
-    }
-
-    fn reserve_bytes(&self) -> u64 {
-        RESERVE_BYTES_MIN.max(self.memory_max / RESERVE_SHARE)
-    }
-
-    fn check_room_for_items(&self, items: usize, bytes: usize) -> Result<(), Full> {
-        if !self.heap.has_space_for(self.heap.pages_max(items, bytes)) {
-            return Err(Full::Space);
-        }
-        self.check_size(bytes)?;
-        let heap = self.heap.growth_bytes_max(items, bytes);
-        let index = self.index.growth_bytes_max(items);
-        self.check_room(heap + index + self.timers.growth_bytes_max(items), 0)
-    }
-
-    /// Checks that what is set at once leaves half of the limit to other items: nothing is evicted for more.
-    const fn check_size(&self, bytes: usize) -> Result<(), Full> {
-        let limit_bytes = self.memory_max;
-        if limit_bytes != 0 && bytes as u64 > limit_bytes / 2 {
-            return Err(Full::TooLarge { limit_bytes });
-        }
-        Ok(())
-    }
-
-    /// Checks the limit for one item as exactly as can be known.
-    fn check_room_for_item(
-        &self,
-        key: HashedKey<'_>,
-        value: &[u8],
-        expiry: Option<Expiry>,
-        old: Option<u32>,
-    ) -> Result<(), Full> {
-        let layout = Layout::new(key.bytes.len(), value.len(), expiry.is_some());
-        let index = if old.is_some() { 0 } else { self.index.growth_bytes(key.hash.0) };
-        let timers = if expiry.is_some() { self.timers.growth_bytes_max(1) } else { 0 };
-        // A smaller item in place of a larger one leaves more room than it takes.
-        let is_smaller = old.is_some_and(|old| layout.item_bytes() < self.heap.item_bytes(old));
-        if !is_smaller {
-            self.check_size(layout.item_bytes())?;
-        }
-        let reserve = if is_smaller { self.reserve_bytes() } else { 0 };
-        self.check_room(self.heap.growth_bytes(layout, old) + index + timers, reserve)
-    }
-
     /// Counts and arms the timer of an item that was written, if it has an expiry.
     fn arm_new(&mut self, expiry: Option<Expiry>, handle: u32) {
         if let Some(expiry) = expiry {
@@ -874,350 +673,4 @@ impl Keys for HeapKeys<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
-
-    use super::{Expiry, Full, HashSecret, RemoveOutcome, Store, Version};
-    use crate::base::rng::Rng;
-    use crate::base::time::Instant;
-    use crate::base::wheel::Popped;
-
-    const PAGE_BYTES: u64 = 64 * 1024;
-    /// Of a store with little room.
-    const ROOM_BYTES: u64 = 2 << 20;
-
-    fn store(memory_max: u64) -> Store {
-        Store::new(HashSecret::draw(&mut Rng::new(1)), memory_max)
-    }
-
-    fn set(store: &mut Store, id: u64, value_len: usize, expiry: Option<Expiry>) -> bool {
-        let value = vec![id as u8; value_len];
-        store.set(Instant::ZERO, store.key(&id.to_be_bytes()), &value, expiry, Version::MAX).is_ok()
-    }
-
-    fn has(store: &Store, now: Instant, id: u64) -> bool {
-        store.get(now, store.key(&id.to_be_bytes())).is_some()
-    }
-
-    fn remove(store: &mut Store, id: u64) -> bool {
-        remove_at(store, Instant::ZERO, id) == RemoveOutcome::Removed
-    }
-
-    fn remove_at(store: &mut Store, now: Instant, id: u64) -> RemoveOutcome {
-        store.remove(now, store.key(&id.to_be_bytes()), Version::MAX)
-    }
-
-    fn reconcile(store: &mut Store, now: Instant) {
-        for _ in 0..100_000 {
-            if !store.has_work(now) {
-                return;
-            }
-            store.reclaim(now, 256);
-        }
-        panic!("work without end");
-    }
-
-    fn at(seconds: u64) -> Instant {
-        Instant::from_millis(seconds * 1_000)
-    }
-
-    fn after(seconds: u64) -> Option<Expiry> {
-        Expiry::in_seconds(Instant::ZERO, seconds)
-    }
-
-    #[test]
-    fn expired_item_is_not_served_whether_freed_or_not() {
-        let mut store = store(0);
-        set(&mut store, 1, 10, after(5));
-        assert!(has(&store, Instant::from_millis(4_999), 1) && !has(&store, at(5), 1));
-        assert_eq!((store.len(), store.next_deadline().is_some()), (1, true));
-        reconcile(&mut store, at(5));
-        assert_eq!((store.len(), store.expired(), store.next_deadline()), (0, 1, None));
-    }
-
-    #[test]
-    fn stale_timer_does_not_remove_the_item_that_reuses_its_slot() {
-        let mut store = store(0);
-        set(&mut store, 1, 10, after(5));
-        remove(&mut store, 1);
-        set(&mut store, 2, 10, after(9));
-        reconcile(&mut store, at(5));
-        assert!(has(&store, at(5), 2));
-        assert_eq!((store.len(), store.expired(), store.timers()), (1, 0, 1));
-        store.audit();
-    }
-
-    #[test]
-    fn removal_of_an_expired_item_frees_it_though_its_timer_was_dropped() {
-        let mut store = store(0);
-        set(&mut store, 1, 10, after(5));
-        while store.timers.pop(5_000) != Popped::Idle {}
-        reconcile(&mut store, at(5));
-        assert_eq!((store.len(), store.timers()), (1, 0));
-        assert_eq!(remove_at(&mut store, at(5), 1), RemoveOutcome::Absent);
-        assert_eq!((store.len(), store.expired()), (0, 1));
-        store.audit();
-    }
-
-    #[test]
-    fn last_expiry_set_is_the_one_that_counts() {
-        let mut store = store(0);
-        set(&mut store, 1, 10, after(5));
-        let key = 1u64.to_be_bytes();
-        for seconds in [3, 20, 5, 9] {
-            assert_eq!(
-                store.set_expiry(Instant::ZERO, store.key(&key), Some(after(seconds).unwrap())),
-                Ok(true)
-            );
-        }
-        reconcile(&mut store, Instant::from_millis(8_999));
-        assert!(has(&store, Instant::from_millis(8_999), 1));
-        reconcile(&mut store, at(9));
-        assert_eq!((store.len(), store.timers()), (0, 1));
-    }
-
-    #[test]
-    fn refused_write_changes_nothing_and_deletes_go_on() {
-        let mut store = store(ROOM_BYTES);
-        let full = (0..).find(|&id| !set(&mut store, id, 100, None)).unwrap();
-        assert!(store.memory_bytes() <= ROOM_BYTES && full > 10_000, "{full}");
-        let before = store.audit();
-        assert!(!set(&mut store, full, 100, None) && !set(&mut store, 0, 5_000, None));
-        assert_eq!(store.audit(), before);
-        assert_eq!(store.get(Instant::ZERO, store.key(&0u64.to_be_bytes())).unwrap().value.len(), 100);
-        // One of the same size in place of another needs no more memory.
-        assert!(set(&mut store, 0, 100, None));
-        assert!(remove(&mut store, 5) && set(&mut store, 5, 100, None));
-    }
-
-    #[test]
-    fn write_of_several_keys_that_room_was_made_for_is_not_refused() {
-        let mut rng = Rng::new(3);
-        let mut store = store(16 * ROOM_BYTES);
-        let (mut id, mut granted, mut denied) = (0, 0, 0);
-        while denied < 50 {
-            let (count, bits) = (1 + rng.below(600), rng.below(14));
-            let sizes: Vec<usize> = (0..count).map(|_| rng.below(1 << bits) as usize).collect();
-            let bytes = sizes.iter().sum::<usize>() + 8 * sizes.len();
-            if store.make_room(Instant::ZERO, sizes.len(), bytes).is_err() {
-                denied += 1;
-                continue;
-            }
-            granted += 1;
-            for len in sizes {
-                let expiry = if rng.one_in(2) { after(1_000 + rng.below(1 << 20)) } else { None };
-                assert!(set(&mut store, id, len, expiry), "item {id}, after {granted} times");
-                id += 1;
-            }
-        }
-        assert!(store.memory_bytes() > 6 * ROOM_BYTES, "{} of 32 MiB", store.memory_bytes() >> 20);
-    }
-
-    #[test]
-    fn used_address_space_is_reported_apart_from_the_limit_before_anything_is_set() {
-        let mut store = store(0);
-        store.limit_regions(4);
-        let mut id = 0;
-        while store.make_room(Instant::ZERO, 10, 10 * 1_000).is_ok() {
-            (0..10).for_each(|_| {
-                id += 1;
-                assert!(set(&mut store, id, 900, None), "refused though there is room");
-            });
-        }
-        assert_eq!(store.make_room(Instant::ZERO, 10, 10 * 1_000), Err(Full::Space));
-        let last = (id + 1..).find(|&id| !set(&mut store, id, 900, None)).unwrap();
-        let key = last.to_be_bytes();
-        let refused = store.set(Instant::ZERO, store.key(&key), &[0; 900], None, Version(0));
-        assert_eq!(refused, Err(Full::Space));
-        // A large object needs a slot for its header only.
-        assert!(remove(&mut store, 1) && set(&mut store, last, 900, None));
-        store.audit();
-    }
-
-    #[test]
-    fn first_expiries_stay_within_the_reserve_or_change_nothing() {
-        for len in [20, 100, 16_000, 16_360, 100_000] {
-            let mut store = store(ROOM_BYTES);
-            let full = (0..).find(|&id| !set(&mut store, id, len, None)).unwrap();
-            let mut refused = 0;
-            for id in 0..full {
-                let key = id.to_be_bytes();
-                let result =
-                    store.set_expiry(Instant::ZERO, store.key(&key), Some(after(1_000 + id).unwrap()));
-                refused += u64::from(result.is_err());
-                let timed = store.get(Instant::ZERO, store.key(&key)).unwrap().expiry.is_some();
-                let most = ROOM_BYTES + store.reserve_bytes();
-                assert_eq!((result.is_ok(), store.memory_bytes() <= most), (timed, true), "{len}");
-            }
-            // Those whose slot has room for an expiry need a timer page alone.
-            assert!(refused > 0 || len == 16_000 || len == 100_000, "{len}");
-            store.audit();
-        }
-    }
-
-    #[test]
-    fn memory_is_returned_when_everything_is_deleted() {
-        let mut rng = Rng::new(5);
-        let mut store = store(0);
-        for id in 0..60_000 {
-            let len = rng.below(1_500) as usize;
-            set(&mut store, id, len, after(10 + id));
-        }
-        let filled = store.memory_bytes();
-        for id in (0..60_000).rev() {
-            assert!(remove(&mut store, id));
-        }
-        reconcile(&mut store, at(100_000));
-        assert!(store.memory_bytes() < 8 * PAGE_BYTES && filled > 40 << 20, "{}", store.memory_bytes());
-        store.audit();
-    }
-
-    #[test]
-    fn pages_are_returned_after_a_shift_of_value_sizes() {
-        shift_of_sizes(u64::MAX, 100_000);
-        // Moved within the overflow, too.
-        shift_of_sizes(0, 10_000);
-    }
-
-    fn shift_of_sizes(mask: u64, items: u64) {
-        let mut rng = Rng::new(6);
-        let mut store = Store::new(HashSecret::draw(&mut rng).masked(mask), 0);
-        (0..items).for_each(|id| assert!(set(&mut store, id, 200, after(1_000_000))));
-        let before = store.memory_bytes();
-        let kept: Vec<u64> = (0..items).filter(|_| rng.one_in(10)).collect();
-        let mut kept_at = kept.iter().copied().peekable();
-        for id in 0..items {
-            if kept_at.next_if_eq(&id).is_none() {
-                remove(&mut store, id);
-            }
-        }
-        reconcile(&mut store, Instant::ZERO);
-        let (pause, timers) = (store.next_deadline().unwrap(), store.timers());
-        reconcile(&mut store, pause);
-        let few = items < 100_000;
-        assert!(few || store.memory_bytes() < before / 2, "{} of {before}", store.memory_bytes());
-        assert!(store.audit().timers > timers, "nothing was moved");
-        assert!(kept.iter().all(|&id| has(&store, pause, id)) && store.len() == kept.len());
-        reconcile(&mut store, at(1_000_000));
-        assert_eq!((store.len(), store.expired() as usize), (0, kept.len()));
-    }
-
-    #[test]
-    fn compaction_continues_when_deletions_empty_its_page() {
-        let mut store = store(0);
-        (0..20_000).for_each(|id| assert!(set(&mut store, id, 200, None)));
-        (0..20_000).filter(|id| id % 10 != 0).for_each(|id| assert!(remove(&mut store, id)));
-        reconcile(&mut store, Instant::ZERO);
-        let (pause, sparse_bytes) = (store.next_deadline().unwrap(), store.memory_bytes());
-        store.reclaim(pause, 20);
-        let emptying = store.heap.page_to_empty(false, true).unwrap();
-        assert!(emptying.slot > 0);
-        while let Some((handle, _)) = store.heap.next_live(emptying.page, 0) {
-            let key = store.heap.key(handle).to_vec();
-            assert_eq!(store.remove(pause, store.key(&key), Version::MAX), RemoveOutcome::Removed);
-        }
-        reconcile(&mut store, pause);
-        assert!(store.memory_bytes() < sparse_bytes / 2, "{} of {sparse_bytes}", store.memory_bytes());
-        store.audit();
-    }
-
-    #[test]
-    fn compaction_is_charged_for_free_slots_that_it_reads() {
-        let mut store = store(0);
-        (0..60_000).for_each(|id| assert!(set(&mut store, id, 0, after(1_000_000))));
-        (0..60_000).filter(|id| id % 320 != 319).for_each(|id| assert!(remove(&mut store, id)));
-        reconcile(&mut store, Instant::ZERO);
-        let (pause, timers) = (store.next_deadline().unwrap(), store.timers());
-        store.reclaim(pause, 64);
-        // One found, and 319 looked at before it, is worth 10 steps.
-        let moved = store.timers() - timers;
-        assert!((1..=8).contains(&moved), "{moved}");
-    }
-
-    #[test]
-    fn cleared_store_is_empty_at_once_and_is_freed_in_steps() {
-        let mut store = store(0);
-        (0..100_000).for_each(|id| {
-            assert!(set(
-                &mut store,
-                id,
-                100 + id as usize % 3 * 20_000 * usize::from(id % 1_000 == 0),
-                after(50)
-            ))
-        });
-        let before = store.memory_bytes();
-        store.clear();
-        assert!(store.is_empty() && !has(&store, Instant::ZERO, 7));
-        assert!(store.memory_bytes() >= before);
-        set(&mut store, 7, 10, None);
-        store.clear();
-        set(&mut store, 8, 10, None);
-        reconcile(&mut store, Instant::ZERO);
-        assert!(store.memory_bytes() < 8 * PAGE_BYTES, "{}", store.memory_bytes());
-        assert!(has(&store, at(100), 8) && store.len() == 1);
-        reconcile(&mut store, at(100));
-        assert_eq!(store.expired(), 0);
-        store.audit();
-    }
-
-    #[test]
-    fn clearing_again_and_again_leaves_nothing_to_be_freed() {
-        let mut store = store(0);
-        let before = store.memory_bytes();
-        (0..10_000).for_each(|_| store.clear());
-        assert!(store.memory_bytes() == before && !store.has_work(Instant::ZERO));
-        for id in 0..10_000 {
-            set(&mut store, id, 10, after(9));
-            store.clear();
-        }
-        assert_eq!(store.memory_bytes(), before);
-        store.audit();
-    }
-
-    #[test]
-    fn timers_of_deleted_items_do_not_accumulate() {
-        let mut store = store(0);
-        let mut rng = Rng::new(7);
-        (0..1_000).for_each(|id| assert!(set(&mut store, id, 10, after(1 << 20))));
-        for id in 1_000..300_000 {
-            set(&mut store, id, 10, after(1_000 + rng.below(1 << 18)));
-            remove(&mut store, id);
-            if store.has_work(Instant::ZERO) {
-                store.reclaim(Instant::ZERO, 4);
-            }
-            assert!(store.timers() <= 2 * 1_000 + 64 * 1_024);
-        }
-        store.audit();
-    }
-
-    #[test]
-    fn purge_ends_for_an_item_given_two_expiries_in_alternation() {
-        let mut store = store(0);
-        set(&mut store, 1, 10, after(1_000));
-        let key = 1u64.to_be_bytes();
-        for turn in 0..200_000 {
-            let expiry = after(1_000 + turn % 2).unwrap();
-            assert_eq!(store.set_expiry(Instant::ZERO, store.key(&key), Some(expiry)), Ok(true));
-        }
-        reconcile(&mut store, Instant::ZERO);
-        reconcile(&mut store, at(1_001));
-        assert_eq!((store.len(), store.timers()), (0, 0));
-    }
-
-    #[test]
-    fn equal_hashes_take_at_most_twice_the_memory_and_are_all_found() {
-        let memory = |mask, keys| {
-            let mut store = Store::new(HashSecret::draw(&mut Rng::new(1)).masked(mask), 0);
-            (0..keys).for_each(|id| assert!(set(&mut store, id, 8, None)));
-            assert!((0..keys).all(|id| has(&store, Instant::ZERO, id)) && !has(&store, Instant::ZERO, keys));
-            let audit = store.audit();
-            assert!(audit.segments < 2 * keys as usize / 300 + 40, "{audit:?}");
-            (0..keys).for_each(|id| assert!(remove(&mut store, id)));
-            assert!(store.audit().segments <= 1);
-            audit.memory_bytes
-        };
-        for keys in [3_000, 65_536] {
-            assert!(memory(0, keys) <= 2 * memory(u64::MAX, keys));
-        }
-    }
-}
+mod tests;
