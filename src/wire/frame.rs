@@ -10,10 +10,11 @@
 //! nothing: the lists in payloads are views of the input. Each frame has one form, so one that was read is written
 //! again as the same bytes.
 //!
-//! The kinds, what each holds and how it is read and written are in `body`; lists of many entries in `lists` and `write`.
+//! The kinds are in `kind`; what each holds, and how that is read and written, in `body`; lists of many entries in `lists` and `write`.
 //! What frames do is decided in the node, and whether their numbers make sense (a filter's size, a port).
 
 mod body;
+mod kind;
 mod lists;
 mod write;
 
@@ -21,7 +22,7 @@ pub use body::{Body, Head, KeyState, RemoteCommand, Wanted, put};
 pub use lists::{Address, Addresses, Arguments, HINTS_MAX, Hashes, Hints, Images, Words};
 pub use write::{first_frame_bytes, low_half, put_blocks, put_deltas, put_discarded, put_peers, put_piece};
 
-use body::Kind;
+use kind::Kind;
 pub(super) use lists::BLOCK_WORDS;
 use std::fmt;
 

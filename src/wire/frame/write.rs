@@ -1,6 +1,7 @@
 //! Writing lists of many entries as frames.
 
-use super::body::{Kind, put_frame};
+use super::body::put_frame;
+use super::kind::Kind;
 use super::lists::{Address, BLOCK_BYTES, BLOCK_WORDS, FAMILY_V4, FAMILY_V6, IMAGE_BYTES};
 use super::{HEADER_BYTES, LIST_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use std::net::IpAddr;
