@@ -43,10 +43,10 @@
 //!           receiver  size
 //! store     items, index, heap, expiry
 //!           audit  compaction  deferred_free  directory  eviction  expiry  hash  heap  index  item
-//!           large_objects  memory  overflow  pages  scan  segment  segment_metadata  size_classes
+//!           large_objects  memory  overflow  pages  room  scan  segment  segment_metadata  size_classes
 //! wire      the protocol: bytes to messages and back, no state
-//!           ahead  args  encoder  field  filter_dump  frame/body  frame/lists  frame/write  frame
-//!           handshake/proof  handshake  http  line  line_form  outcome  request_error  resp/encode
+//!           ahead  args  encoder  field  filter_dump  frame/body  frame/kind  frame/lists  frame/write
+//!           frame  handshake/proof  handshake  http  line  line_form  outcome  request_error  resp/encode
 //!           resp/mod  resp/parse
 //! config    what an operator can set
 //!           env  explain  file  flags  layers  memory  peers  print  running  schema  units  config
