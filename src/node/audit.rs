@@ -20,7 +20,7 @@ fn conns(state: &State) {
     let held: usize = state.conns.iter().map(|(_, conn)| conn.held()).sum();
     assert_eq!(held, state.buffered, "bytes of buffers");
     let of_nodes = state.conns.iter().filter(|(_, conn)| conn.is_of_mesh()).count();
-    assert_eq!(of_nodes, state.mesh.conns, "connections of the mesh");
+    assert_eq!(of_nodes, state.mesh.conns(), "connections of the mesh");
     for (key, conn) in state.conns.iter() {
         if let Role::Link(peer) = conn.role {
             let link = state.mesh.peers.get(peer).and_then(|peer| peer.link);

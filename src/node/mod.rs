@@ -192,7 +192,7 @@ impl Node {
             self.state.stats.stale_events += 1;
         }
         self.conclude(now);
-        self.state.mesh.loss_cause.clear();
+        self.state.mesh.losses.set_cause(String::new());
     }
 
     /// The bytes that wait to be written to a connection, in slices of which only the last may be empty; none for
@@ -264,7 +264,7 @@ impl Node {
     fn conclude_draining(&mut self, now: Now) {
         if std::mem::take(&mut self.state.must_drain) {
             self.drain(now);
-        } else if self.state.clients() == 0 && self.state.mesh.conns > 0 {
+        } else if self.state.clients() == 0 && self.state.mesh.conns() > 0 {
             peer::link::leave(&mut self.state, now);
             reconcile_all(&mut self.state, now);
         }
@@ -367,7 +367,7 @@ impl Node {
 
     /// The identity of this node: drawn at its start, and again if another node has the same.
     pub fn id(&self) -> NodeId {
-        self.state.mesh.id
+        self.state.mesh.id()
     }
 
     /// Whether each known address was tried, and the filter of each linked peer is known.

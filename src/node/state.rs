@@ -8,10 +8,8 @@ use crate::base::slots::Slots;
 use crate::base::time::{Instant, Now};
 use crate::base::wheel::Wheel;
 use crate::config::Config;
-use crate::limits::{
-    CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED_BUFFERS_MAX, SPARE_HANDSHAKES,
-};
-use crate::node::conn::connection::{CloseReason, Conn, Role};
+use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED_BUFFERS_MAX};
+use crate::node::conn::connection::{CloseReason, Conn};
 use crate::node::history::History;
 use crate::node::ids::{AddressKey, ConnKey, ConnTag, PeerKey};
 use crate::node::keyspace::Keyspace;
@@ -157,7 +155,7 @@ impl State {
 impl State {
     /// Connections that count against `clients_max`: all but links and dialled ones.
     pub(in crate::node) fn clients(&self) -> usize {
-        self.conns.len() - self.mesh.conns
+        self.conns.len() - self.mesh.conns()
     }
 }
 
@@ -200,31 +198,18 @@ pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: Clos
     conn.replies.release(&mut state.pool);
     state.buffered -= conn.accounted;
     state.stats.connections_closed[reason as usize] += 1;
-    state.mesh.conns -= usize::from(conn.is_of_mesh());
-    match conn.role {
-        Role::OutboundHandshake(dialling) => state.mesh.lost_dials.push_back((dialling.address, key, reason)),
-        Role::Link(peer) => state.mesh.lost_links.push_back((peer, key)),
-        Role::Client | Role::Parted => {}
-    }
+    state.mesh.closed(key, &conn.role, reason);
     if state.conns.is_empty() {
         state.conns.shrink();
     }
     true
 }
 
-/// Gives a connection one of the places beyond `clients_max`. If all are taken the one that is closing gives way, then
-/// the one whose offer was not accepted, then the oldest.
+/// Gives a connection one of the places beyond `clients_max`; closes another if all are taken.
 pub(in crate::node) fn take_spare_place(state: &mut State, key: ConnKey) {
-    let State { mesh, conns, .. } = state;
-    mesh.spare.retain(|spare| conns.get(*spare).is_some_and(|conn| !conn.is_of_mesh()));
-    let rank = |key: &&ConnKey| conns.get(**key).map(|conn| (conn.is_serving(), conn.offered.is_some()));
-    if mesh.spare.len() >= SPARE_HANDSHAKES
-        && let Some(last) = mesh.spare.iter().min_by_key(rank).copied()
-    {
-        mesh.spare.retain(|spare| *spare != last);
+    if let Some(last) = state.mesh.take_spare_place(&state.conns, key) {
         close_conn(state, last, CloseReason::Refused);
     }
-    state.mesh.spare.push_back(key);
 }
 
 /// Limits the log lines per second that clients can cause.

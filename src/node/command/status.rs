@@ -248,7 +248,7 @@ pub(in crate::node) fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
         filter_fill: filter.fill(),
         filter_bits: filter.size().bits(),
         addresses_dropped: mesh.address_book.dropped(),
-        node_id: mesh.id,
+        node_id: mesh.id(),
         loop_times: &state.loop_times,
         loop_busy: state.loop_times.busy(now.mono),
         slow_requests: state.slow_log.count(),

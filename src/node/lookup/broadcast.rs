@@ -78,7 +78,7 @@ pub(in crate::node) fn done(
         return None;
     }
     let (key, ..) = take_answer(state, now, peer, number, hash, had)?;
-    let own = state.mesh.id;
+    let own = state.mesh.id();
     let State { mesh, .. } = state;
     let lookup = mesh.lookups.get_mut(key)?;
     let deleted = lookup.key.clone();

@@ -226,7 +226,7 @@ pub(in crate::node) fn refused(
         return;
     }
     let Some((key, ..)) = take_answer(state, now, peer, number, hash, false) else { return };
-    let own = state.mesh.id;
+    let own = state.mesh.id();
     let State { mesh, .. } = state;
     if let Some(lookup) = mesh.lookups.get_mut(key)
         && let Task::Forward(command) = &mut lookup.task

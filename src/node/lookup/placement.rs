@@ -141,7 +141,7 @@ pub(in crate::node) fn candidates<'k>(
 /// Where a key is created; `None`: here.
 pub(in crate::node) fn birthplace(state: &State, key: &[u8]) -> Option<PeerKey> {
     let hash = state.keyspace.key(tag(key)).hash.0;
-    let own = rank(state.mesh.id, hash);
+    let own = rank(state.mesh.id(), hash);
     let linked = state.mesh.peers.linked().map(|(key, peer)| (rank(peer.id, hash), key));
     linked.max_by_key(|(rank, _)| *rank).filter(|(rank, _)| *rank > own).map(|(_, key)| key)
 }

@@ -1,4 +1,4 @@
-//! Dials known addresses until their nodes are linked: at most [`DIALS_MAX`] at a time, with a growing backoff, for
+//! Dials known addresses until their nodes are linked: a few at a time, with a growing backoff, for
 //! ever.
 //!
 //! Up to `active_peers` nodes are linked; others are refused with the addresses of peers. A node without any link is
@@ -18,21 +18,8 @@ use crate::wire::handshake::Links;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Addresses dialled at the same time. Their sockets are reserved beside those of clients.
-const DIALS_MAX: usize = 16;
-
-/// Of these, unverified addresses: thousands learned from a peer must not delay configured ones.
-const UNVERIFIED_DIALS_MAX: usize = 8;
-
-/// Dials of unverified addresses in the long run; at first as many as there may be links go at once. A peer can list
-/// addresses of strangers.
-const UNVERIFIED_DIAL_EVERY: Duration = Duration::from_millis(100);
-
 /// Links above `active_peers`, for nodes that have no other.
 const EXTRA_LINKS: usize = 1;
-
-/// The least time between two dials of a node with `active_peers` links.
-const VISIT_EVERY: Duration = Duration::from_secs(5);
 
 /// How long after the loss of a link other addresses may take its place: its own node is dialled first.
 const REPLACED_AFTER: Duration = Duration::from_millis(150);
@@ -64,7 +51,7 @@ pub(in crate::node) fn address_due(state: &mut State, now: Now, key: AddressKey,
         return;
     }
     let (is_linked, is_full) = (is_linked(state, key), is_full(state));
-    if !is_linked && if is_full { may_visit(state, now) } else { may_dial(state, now, key) } {
+    if !is_linked && if is_full { state.mesh.dials.may_visit(now.mono) } else { may_dial(state, now, key) } {
         return dial(state, now, key);
     }
     // It is examined sooner if the link is lost, or a dial ends.
@@ -105,7 +92,7 @@ pub(in crate::node) fn links_of_dial(state: &State) -> Links {
         Some(Role::Client | Role::Link(_) | Role::Parted) | None => false,
     };
     let links = links(state);
-    let is_stated = links == Links::None && state.mesh.dials.iter().any(|(_, conn)| states_none(*conn));
+    let is_stated = links == Links::None && state.mesh.dials.conns().any(states_none);
     if is_stated { Links::Unstated } else { links }
 }
 
@@ -150,34 +137,25 @@ pub(in crate::node) fn room(state: &State, id: NodeId, theirs: Links) -> Room {
     }
 }
 
-/// Whether an address may be dialled now although `active_peers` nodes are linked.
-fn may_visit(state: &mut State, now: Now) -> bool {
-    let next = now.mono.after(VISIT_EVERY);
-    let visit_at = state.mesh.visit_at.get_or_insert(next);
-    let may_visit = *visit_at <= now.mono && state.mesh.dials.is_empty();
-    if may_visit {
-        *visit_at = next;
-    }
-    may_visit
-}
-
-fn unverified_dials(state: &State) -> usize {
+/// How many more addresses may be dialled now, and how many of these may be unverified.
+fn free_dials(state: &State) -> (usize, usize) {
     let mesh = &state.mesh;
-    mesh.dials.iter().filter(|(key, _)| mesh.address_book.is_unverified(*key)).count()
+    mesh.dials.free(|key| mesh.address_book.is_unverified(key))
 }
 
 /// How long the next dial of an unverified address has to wait.
 fn unverified_wait(state: &State, now: Now) -> Duration {
-    let limiter = &state.mesh.unverified_dials;
-    limiter.wait(now.mono, UNVERIFIED_DIAL_EVERY, state.config.mesh.active_peers)
+    state.mesh.dials.unverified_wait(now.mono, state.config.mesh.active_peers)
 }
 
 /// Whether one more address may be dialled now.
 fn may_dial(state: &State, now: Now, key: AddressKey) -> bool {
-    let is_unverified = state.mesh.address_book.is_unverified(key);
-    let may_be_one_more =
-        || unverified_dials(state) < UNVERIFIED_DIALS_MAX && unverified_wait(state, now).is_zero();
-    state.mesh.dials.len() < DIALS_MAX && (!is_unverified || may_be_one_more())
+    let (free, free_unverified) = free_dials(state);
+    if state.mesh.address_book.is_unverified(key) {
+        free_unverified > 0 && unverified_wait(state, now).is_zero()
+    } else {
+        free > 0
+    }
 }
 
 /// A dial has ended or a link is lost: after `wait`, as many waiting addresses are dialled as may be.
@@ -185,8 +163,7 @@ fn dial_waiting(state: &mut State, now: Now, wait: Duration) {
     if is_full(state) || state.is_draining {
         return;
     }
-    let free = DIALS_MAX.saturating_sub(state.mesh.dials.len());
-    let free_unverified = free.min(UNVERIFIED_DIALS_MAX.saturating_sub(unverified_dials(state)));
+    let (free, free_unverified) = free_dials(state);
     let unverified_wait = unverified_wait(state, now);
     let address_book = &mut state.mesh.address_book;
     let verified: Vec<AddressKey> = (0..free).map_while(|_| address_book.next_verified()).collect();
@@ -205,16 +182,13 @@ fn dial_waiting(state: &mut State, now: Now, wait: Duration) {
 fn dial(state: &mut State, now: Now, key: AddressKey) {
     let Some(addr) = state.mesh.address_book.get(key).map(AddressEntry::addr) else { return };
     if state.mesh.address_book.is_unverified(key) {
-        let burst = state.config.mesh.active_peers;
-        state.mesh.unverified_dials.allows(now.mono, UNVERIFIED_DIAL_EVERY, burst);
+        state.mesh.dials.count_unverified(now.mono, state.config.mesh.active_peers);
     }
     let nonce = state.mesh.draw();
     let handshake =
         OutboundHandshake { address: key, at: now.mono, nonce, links: Links::Unstated, theirs: None };
     let conn = state.conns.insert(Conn::dialled(addr, now.mono, handshake));
-    state.mesh.address_book.dialled(key, conn);
-    state.mesh.dials.push((key, conn));
-    state.mesh.conns += 1;
+    state.mesh.dialled(key, conn);
     state.actions.push_back(Action::Connect(conn, addr));
     timeouts::arm(state, conn);
 }
@@ -227,7 +201,7 @@ pub(in crate::node) fn dial_lost(
     conn: ConnKey,
     reason: CloseReason,
 ) {
-    state.mesh.dials.retain(|(_, dialled)| *dialled != conn);
+    state.mesh.dials.end(conn);
     if state.mesh.address_book.get(key).is_some_and(|entry| entry.dial() == Some(conn)) {
         state.mesh.address_book.failed(now.mono, key);
         back_off(state, now, key);
@@ -239,7 +213,7 @@ pub(in crate::node) fn dial_lost(
 /// Warns of a configured peer none of whose addresses can be reached, at once and then each minute.
 fn warn_if_unreachable(state: &mut State, now: Now, key: AddressKey, reason: CloseReason) {
     let cause = match reason {
-        CloseReason::Lost => state.mesh.loss_cause.as_str(),
+        CloseReason::Lost => state.mesh.losses.cause(),
         CloseReason::DialFailed => "no answer in time",
         CloseReason::Done
         | CloseReason::Quit
@@ -265,7 +239,7 @@ fn warn_if_unreachable(state: &mut State, now: Now, key: AddressKey, reason: Clo
 
 /// A dialled connection is a link now, or was given up because its node is linked otherwise.
 pub(in crate::node) fn dial_done(state: &mut State, now: Now, key: AddressKey, conn: ConnKey, id: NodeId) {
-    state.mesh.dials.retain(|(_, dialled)| *dialled != conn);
+    state.mesh.dials.end(conn);
     if state.mesh.address_book.get(key).is_some_and(|entry| entry.dial() == Some(conn)) {
         state.mesh.address_book.met(key, id);
         look_again(state, now, key);
@@ -296,8 +270,7 @@ pub(in crate::node) fn is_dialled_otherwise(state: &State, conn: ConnKey, id: No
         Some(Role::Client | Role::Link(_) | Role::Parted) | None => false,
     };
     let link = state.mesh.peers.by_id(id).and_then(|key| state.mesh.peers.get(key)?.link);
-    link.is_some_and(|link| link.dialler == Dialler::We)
-        || state.mesh.dials.iter().any(|(_, other)| is_another(*other))
+    link.is_some_and(|link| link.dialler == Dialler::We) || state.mesh.dials.conns().any(is_another)
 }
 
 /// Gives up a dial whose node is dialled otherwise too. The address is examined again soon, in case that fails.

@@ -96,7 +96,7 @@ fn with_own_offer<R>(
     let mesh = &state.mesh;
     let listen = mesh.advertised().to_string();
     with(&Offer {
-        node: mesh.id.0,
+        node: mesh.id().0,
         listen: listen.as_bytes(),
         nonce,
         hash: mesh.hash_check(&nonce),
@@ -154,7 +154,7 @@ fn offered<'a>(
     theirs: &Offer<'a>,
 ) -> Result<(), Refusal<'a>> {
     let Some(seen) = state.conns.get(key).map(|conn| conn.addr) else { return Ok(()) };
-    if theirs.node == state.mesh.id.0 && met_self(state, now, theirs.nonce) {
+    if theirs.node == state.mesh.id().0 && met_self(state, now, theirs.nonce) {
         return Err(Refusal::Itself);
     }
     check(state, now, theirs)?;
@@ -211,7 +211,7 @@ pub(in crate::node) fn end_unproven(state: &mut State, now: Now) {
     if state.config.mesh_secret.is_some() || state.config.password.is_none() {
         return;
     }
-    if state.mesh.conns > 0 {
+    if state.mesh.conns() > 0 {
         log::warn!("closing all links: a password is set now, and no [mesh] secret; {SET_A_SECRET}");
     }
     let keys: Vec<ConnKey> = state.conns.iter().map(|(key, _)| key).collect();
@@ -231,11 +231,11 @@ pub(in crate::node) fn end_unproven(state: &mut State, now: Now) {
 /// node with our id, which draws another after our proof. An echoed offer on a dialled connection does not prove that
 /// the address is ours.
 fn met_self(state: &mut State, now: Now, nonce: [u8; 16]) -> bool {
-    let dials = state.mesh.dials.iter().filter_map(|(_, dial)| state.conns.get(*dial));
-    let ours = dials.into_iter().find_map(|conn| match &conn.role {
+    let address_if_ours = |conn: &Conn| match &conn.role {
         Role::OutboundHandshake(dialling) if dialling.nonce == nonce => Some(dialling.address),
         Role::Client | Role::OutboundHandshake(_) | Role::Link(_) | Role::Parted => None,
-    });
+    };
+    let ours = state.mesh.dials.conns().find_map(|dial| address_if_ours(state.conns.get(dial)?));
     ours.into_iter().for_each(|address| dialer::met_self(state, now, address));
     ours.is_some()
 }
@@ -257,7 +257,7 @@ fn proven(
     if !offered.proof.matches(proof) {
         return Err(Refusal::Proof);
     }
-    if offered.theirs.id == state.mesh.id {
+    if offered.theirs.id == state.mesh.id() {
         return Err(Refusal::OwnId);
     }
     // Since the offer the configuration may have changed, and other links may have been made.
@@ -378,7 +378,7 @@ fn counter_offered(
     }
     may_do_without_secret(state, seen)?;
     let id = NodeId(theirs.node);
-    if id == state.mesh.id {
+    if id == state.mesh.id() {
         link::draw_another_id(state, now, seen);
         return Ok(());
     }

@@ -37,7 +37,7 @@ const LIST_EVERY: Duration = Duration::from_secs(120);
 
 /// Joins the mesh: the address this node listens on, and the addresses of each configured peer.
 pub(in crate::node) fn join(state: &mut State, now: Now, listen: SocketAddr, entries: &[Vec<SocketAddr>]) {
-    state.mesh.listen = listen;
+    state.mesh.listens_on(listen);
     for (at, addrs) in entries.iter().enumerate() {
         resolved(state, now, at, addrs);
     }
@@ -60,11 +60,10 @@ pub(in crate::node) fn resolved(state: &mut State, now: Now, at: usize, addrs: &
 
 /// Logs the cause of a lost connection, and keeps it if it is one to another node.
 pub(in crate::node) fn note_cause(state: &mut State, conn: ConnKey, cause: &dyn fmt::Display) {
-    state.mesh.loss_cause.clear();
     let Some(conn) = state.conns.get(conn) else { return };
     log::debug!("connection with {} lost: {cause}", conn.addr);
     if conn.is_of_mesh() {
-        state.mesh.loss_cause = cause.to_string();
+        state.mesh.losses.set_cause(cause.to_string());
     }
 }
 
@@ -93,7 +92,7 @@ pub(in crate::node) fn link_up(
     if let Some(key) = dialled {
         dial_done(state, now, key, conn_key, id);
     } else {
-        state.mesh.conns += 1;
+        state.mesh.joined();
     }
     let is_verified = seen == addr && dialler == Dialler::We;
     replace_predecessor(state, now, id, addr, is_verified);
@@ -159,7 +158,7 @@ fn keeps_old_link(
     if peer.is_stable && dialler == Dialler::They && old_seen != Some(seen.ip()) {
         return Some(b"linked already, from another host");
     }
-    let ours_is_smaller = state.mesh.id < peer.id;
+    let ours_is_smaller = state.mesh.id() < peer.id;
     let rightful = if ours_is_smaller { Dialler::We } else { Dialler::They };
     let keeps_old = old.dialler != dialler && old.dialler == rightful;
     keeps_old.then_some(b"linked already")
@@ -230,8 +229,11 @@ pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn
     }
     let (addr, id, was_stable, has_left) = (peer.addr, peer.id, peer.is_stable, peer.has_left);
     state.mesh.peers.set_link(key, now.mono, None);
-    let cause = std::mem::take(&mut state.mesh.loss_cause);
-    let cause = if cause.is_empty() { cause } else { format!(": {cause}") };
+    let cause = match state.mesh.losses.cause() {
+        "" => String::new(),
+        cause => format!(": {cause}"),
+    };
+    state.mesh.losses.set_cause(String::new());
     log_change(state, now, format_args!("link to {addr} (node {id}) lost{cause}"));
     if !was_stable {
         state.mesh.address_book.count_failure(now.mono, id);
@@ -323,7 +325,7 @@ pub(in crate::node) fn list_received(
     state.stats.addresses_refused += (addresses.len() - taken) as u64;
     for Address { id, addr } in addresses.iter().take(taken) {
         let id = NodeId(id);
-        if id == state.mesh.id || state.mesh.peers.is_linked(id) {
+        if id == state.mesh.id() || state.mesh.peers.is_linked(id) {
             continue;
         }
         let Some((key, is_new)) = learn(state, now, seen, addr) else { continue };
@@ -378,9 +380,9 @@ pub(in crate::node) fn bye_received(state: &mut State, now: Now, key: PeerKey, r
 /// Another node has this one's id, as copies of a running machine have: draws another, under which all links are made
 /// again. `from` is the node that found it.
 pub(in crate::node) fn draw_another_id(state: &mut State, now: Now, from: SocketAddr) {
-    let before = state.mesh.id;
-    state.mesh.redraw_id(&format!("{now:?} {} {from}", state.mesh.listen));
-    let id = state.mesh.id;
+    let before = state.mesh.id();
+    state.mesh.redraw_id(now, from);
+    let id = state.mesh.id();
     log::warn!("another node has the id {before} of this one, by {from}; this node continues as {id}");
     let keys: Vec<ConnKey> = state.conns.iter().map(|(key, _)| key).collect();
     for key in keys {
@@ -401,11 +403,11 @@ pub(in crate::node) fn draw_another_id(state: &mut State, now: Now, from: Socket
 /// Handles links and dials that have ended; whether there were any.
 pub(in crate::node) fn reconcile_losses(state: &mut State, now: Now) -> bool {
     let mut any = false;
-    while let Some((peer, conn)) = state.mesh.lost_links.pop_front() {
+    while let Some((peer, conn)) = state.mesh.losses.next_link() {
         link_down(state, now, peer, conn);
         any = true;
     }
-    while let Some((address, conn, reason)) = state.mesh.lost_dials.pop_front() {
+    while let Some((address, conn, reason)) = state.mesh.losses.next_dial() {
         dial_lost(state, now, address, conn, reason);
         any = true;
     }

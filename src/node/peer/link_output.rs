@@ -237,10 +237,9 @@ pub(in crate::node) fn part(state: &mut State, now: Now, conn_key: ConnKey, reas
     if conn.is_serving() {
         conn.begin_closing(reason, now.mono, pool);
     }
-    state.mesh.conns -= 1;
+    state.mesh.parted(peer, conn_key);
     if state.clients() > state.config.limits.clients_max as usize {
         take_spare_place(state, conn_key);
     }
-    state.mesh.lost_links.push_back((peer, conn_key));
     mark_dirty(state, conn_key);
 }

@@ -1,17 +1,20 @@
 //! The state of the mesh on this node: its identity, the address book, the peers and their filters, the lookups.
 
-use crate::base::limiter::Limiter;
 use crate::base::rng::Rng;
-use crate::base::time::Instant;
+use crate::base::slots::Slots;
+use crate::base::time::Now;
 use crate::config::Config;
 use crate::filter::{FilterKey, PeerFilters};
-use crate::node::conn::connection::CloseReason;
+use crate::limits::SPARE_HANDSHAKES;
+use crate::node::conn::connection::{CloseReason, Conn, Role};
 use crate::node::digest::publishing::Publishing;
-use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
+use crate::node::ids::{AddressKey, ConnKey, ConnTag, NodeId, PeerKey};
 use crate::node::lookup::table::Lookups;
 use crate::node::peer::absent::Absent;
 use crate::node::peer::address_book::AddressBook;
 use crate::node::peer::clock_offsets::ClockOffsets;
+use crate::node::peer::dials::Dials;
+use crate::node::peer::losses::Losses;
 use crate::node::peer::table::{Peer, Peers};
 use crate::node::versions::moved::Moved;
 use crate::store::{HashSecret, KeyHash, ScanCursor, Version};
@@ -46,9 +49,9 @@ impl Elsewhere {
 /// The mesh, as this node sees it.
 #[derive(Debug)]
 pub(in crate::node) struct Mesh {
-    pub(in crate::node) id: NodeId,
+    id: NodeId,
     /// The address that this node listens on.
-    pub(in crate::node) listen: SocketAddr,
+    listen: SocketAddr,
     /// The address that others are to dial instead, if it is another.
     advertise: Option<SocketAddr>,
     /// The hash secret, for the check of a handshake.
@@ -62,25 +65,16 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) clock_offsets: ClockOffsets,
     pub(in crate::node) filters: PeerFilters,
     pub(in crate::node) lookups: Lookups,
+    pub(in crate::node) dials: Dials,
+    pub(in crate::node) losses: Losses,
     /// Links, and connections in an outbound handshake.
-    pub(in crate::node) conns: usize,
+    conns: usize,
     /// Connections beyond `clients_max`, oldest first: handshakes that others began, and former links that are closing.
-    pub(in crate::node) spare: VecDeque<ConnKey>,
-    /// When an address may be dialled next although `active_peers` nodes are linked.
-    pub(in crate::node) visit_at: Option<Instant>,
-    /// Addresses being dialled, each with its connection. A few.
-    pub(in crate::node) dials: Vec<(AddressKey, ConnKey)>,
-    /// The rate of dials of unverified addresses.
-    pub(in crate::node) unverified_dials: Limiter,
+    spare: VecDeque<ConnKey>,
     /// Keys not stored here that were searched for in the peers' filters.
     pub(in crate::node) checks: u64,
     /// What is published of the own filter when.
     pub(in crate::node) publishing: Publishing,
-    /// Links and dials that have ended and are to be reconciled.
-    pub(in crate::node) lost_links: VecDeque<(PeerKey, ConnKey)>,
-    /// Why the shell lost a connection, while the call that reported it runs.
-    pub(in crate::node) loss_cause: String,
-    pub(in crate::node) lost_dials: VecDeque<(AddressKey, ConnKey, CloseReason)>,
     /// The result of the last search, kept for its memory.
     pub(in crate::node) claims: Vec<FilterKey>,
     /// Where keys are that other nodes wrote.
@@ -114,16 +108,12 @@ impl Mesh {
             clock_offsets: ClockOffsets::default(),
             filters: PeerFilters::new(config.limits.peer_filters_max),
             lookups: Lookups::default(),
+            dials: Dials::default(),
+            losses: Losses::default(),
             conns: 0,
             spare: VecDeque::new(),
-            visit_at: None,
-            dials: Vec::new(),
-            unverified_dials: Limiter::default(),
             checks: 0,
             publishing: Publishing::default(),
-            loss_cause: String::new(),
-            lost_links: VecDeque::new(),
-            lost_dials: VecDeque::new(),
             claims: Vec::new(),
             moved: Moved::default(),
             unanswered: BTreeSet::new(),
@@ -134,6 +124,65 @@ impl Mesh {
         };
         mesh.id = NodeId(mesh.draw());
         mesh
+    }
+
+    /// The identity of this node.
+    pub(in crate::node) const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The node listens on this address.
+    pub(in crate::node) fn listens_on(&mut self, addr: SocketAddr) {
+        self.listen = addr;
+    }
+
+    /// Links, and connections in an outbound handshake.
+    pub(in crate::node) const fn conns(&self) -> usize {
+        self.conns
+    }
+
+    /// An accepted connection has become a link.
+    pub(in crate::node) fn joined(&mut self) {
+        self.conns += 1;
+    }
+
+    /// An address is dialled.
+    pub(in crate::node) fn dialled(&mut self, address: AddressKey, conn: ConnKey) {
+        self.address_book.dialled(address, conn);
+        self.dials.begin(address, conn);
+        self.conns += 1;
+    }
+
+    /// The link to a peer has ended, though its connection may still be open.
+    pub(in crate::node) fn parted(&mut self, peer: PeerKey, conn: ConnKey) {
+        self.losses.add_link(peer, conn);
+        self.conns -= 1;
+    }
+
+    /// A connection was closed: if it was a link or a dial, that is lost.
+    pub(in crate::node) fn closed(&mut self, conn: ConnKey, role: &Role, reason: CloseReason) {
+        match role {
+            Role::OutboundHandshake(dialling) => self.losses.add_dial(dialling.address, conn, reason),
+            Role::Link(peer) => return self.parted(*peer, conn),
+            Role::Client | Role::Parted => return,
+        }
+        self.conns -= 1;
+    }
+
+    /// Gives a connection one of the places beyond `clients_max`. If all are taken the one that is closing gives way,
+    /// then the one whose offer was not accepted, then the oldest: returns that one, which is to be closed.
+    pub(in crate::node) fn take_spare_place(
+        &mut self,
+        conns: &Slots<ConnTag, Conn>,
+        key: ConnKey,
+    ) -> Option<ConnKey> {
+        self.spare.retain(|spare| conns.get(*spare).is_some_and(|conn| !conn.is_of_mesh()));
+        let rank = |key: &&ConnKey| conns.get(**key).map(|conn| (conn.is_serving(), conn.offered.is_some()));
+        let is_full = self.spare.len() >= SPARE_HANDSHAKES;
+        let last = self.spare.iter().filter(|_| is_full).min_by_key(rank).copied();
+        self.spare.retain(|spare| Some(*spare) != last);
+        self.spare.push_back(key);
+        last
     }
 
     /// 16 bytes that cannot be predicted from earlier ones, unlike the numbers of [`Rng`].
@@ -157,8 +206,10 @@ impl Mesh {
         addr == self.listen || self.advertise == Some(addr)
     }
 
-    /// Draws another id, which differs from that of a copy of this node: `salt` is what the copy does not have.
-    pub(in crate::node) fn redraw_id(&mut self, salt: &str) {
+    /// Draws another id, which differs from that of a copy of this node by what the copy does not have: time, address,
+    /// and the node that found it.
+    pub(in crate::node) fn redraw_id(&mut self, now: Now, from: SocketAddr) {
+        let salt = format!("{now:?} {} {from}", self.listen);
         self.draw_key = other_key(&self.draw_key, salt.as_bytes());
         self.id = NodeId(self.draw());
     }
@@ -183,7 +234,7 @@ impl Mesh {
     #[inline]
     pub(in crate::node) fn must_reconcile(&self) -> bool {
         let Lookups { whole, errands, .. } = &self.lookups;
-        !(self.lost_links.is_empty() && self.lost_dials.is_empty() && whole.is_empty() && errands.is_empty())
+        !(self.losses.is_empty() && whole.is_empty() && errands.is_empty())
     }
 
     /// What this node knows of a key that it does not hold; not of the peer that asks. `tombstone` is the version of

@@ -133,7 +133,9 @@ pub(in crate::node) struct Notice<'a> {
 /// Takes in a notice: drops an older value, or answers with a newer version.
 pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, notice: &Notice<'_>) {
     let Notice { key, version, state: theirs, is_answer } = *notice;
-    let Some(is_ours_first) = state.mesh.peers.get(peer).map(|peer| state.mesh.id > peer.id) else { return };
+    let Some(is_ours_first) = state.mesh.peers.get(peer).map(|peer| state.mesh.id() > peer.id) else {
+        return;
+    };
     let key = state.keyspace.key(key);
     if !is_answer && state.mesh.unanswered.remove(&(peer, key.hash)) {
         // What answers this notice stands for the answer to the addition, but not about other keys with the same hash.

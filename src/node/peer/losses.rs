@@ -1,0 +1,46 @@
+//! Links and dials that have ended, until they are reconciled at the end of the entry point.
+
+use crate::node::conn::connection::CloseReason;
+use crate::node::ids::{AddressKey, ConnKey, PeerKey};
+use std::collections::VecDeque;
+
+/// The lost links and dials, and why the shell lost a connection.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Losses {
+    links: VecDeque<(PeerKey, ConnKey)>,
+    dials: VecDeque<(AddressKey, ConnKey, CloseReason)>,
+    /// While the call that reported the loss runs.
+    cause: String,
+}
+
+impl Losses {
+    pub(super) fn add_link(&mut self, peer: PeerKey, conn: ConnKey) {
+        self.links.push_back((peer, conn));
+    }
+
+    pub(super) fn add_dial(&mut self, address: AddressKey, conn: ConnKey, reason: CloseReason) {
+        self.dials.push_back((address, conn, reason));
+    }
+
+    #[inline]
+    pub(in crate::node) fn is_empty(&self) -> bool {
+        self.links.is_empty() && self.dials.is_empty()
+    }
+
+    pub(in crate::node) fn next_link(&mut self) -> Option<(PeerKey, ConnKey)> {
+        self.links.pop_front()
+    }
+
+    pub(in crate::node) fn next_dial(&mut self) -> Option<(AddressKey, ConnKey, CloseReason)> {
+        self.dials.pop_front()
+    }
+
+    /// Notes why the shell lost a connection; empty: no more.
+    pub(in crate::node) fn set_cause(&mut self, cause: String) {
+        self.cause = cause;
+    }
+
+    pub(in crate::node) fn cause(&self) -> &str {
+        &self.cause
+    }
+}
