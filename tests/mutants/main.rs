@@ -179,6 +179,8 @@ impl TreeCopy {
         command.envs([
             ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
             ("CARGO_INCREMENTAL", "1"),
+            // As tests have it, so that the library is built once.
+            ("CARGO_PROFILE_RELEASE_PANIC", "unwind"),
             ("RUST_BACKTRACE", "0"),
         ]);
         for name in ["OLIVIA_SIM_SEED", "OLIVIA_SIM_NODES", "OLIVIA_SIM_ALL", "OLIVIA_SIM_TRACE"] {
