@@ -10,14 +10,16 @@ use common::wait_until;
 use kit::ms;
 use kit::peer::{Face, Link, World, heartbeat};
 use olivia::config::Config;
+use serde_json::{Value, json};
 use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,23 +38,118 @@ fn browser() -> Option<PathBuf> {
     found
 }
 
-/// Starts the browser on a page, in a folder of its own for its profile, `document.html` and `log`.
-fn start(browser: &Path, name: &str, addr: SocketAddr, more: &[&str]) -> (Child, PathBuf) {
+/// The browser on a page, in a folder of its own for its profile, `document.html` and `log`. Its input and output are
+/// also those of `--remote-debugging-pipe`.
+fn command(browser: &Path, name: &str, addr: SocketAddr, more: &[&str]) -> (Command, PathBuf) {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&home);
     fs::create_dir_all(&home).unwrap();
-    let child = Command::new(browser)
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "exec \"$@\" 3<&0 4>&1", "sh"])
+        .arg(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"])
         .args(["--no-first-run", "--disable-dev-shm-usage", "--enable-logging=stderr"])
         .args(more)
         .arg(format!("--user-data-dir={}", home.display()))
         .arg(format!("http://{addr}/"))
-        .stdin(Stdio::null())
-        .stdout(File::create(home.join("document.html")).unwrap())
-        .stderr(File::create(home.join("log")).unwrap())
-        .spawn()
-        .unwrap();
-    (child, home)
+        .stderr(File::create(home.join("log")).unwrap());
+    (command, home)
+}
+
+/// Starts the browser on a page.
+fn start(browser: &Path, name: &str, addr: SocketAddr, more: &[&str]) -> (Child, PathBuf) {
+    let (mut command, home) = command(browser, name, addr, more);
+    let document = File::create(home.join("document.html")).unwrap();
+    (command.stdin(Stdio::null()).stdout(document).spawn().unwrap(), home)
+}
+
+/// A browser that is used by its keys: the DevTools protocol, each message ended by a zero byte.
+struct Keyboard {
+    child: Child,
+    home: PathBuf,
+    input: ChildStdin,
+    messages: Receiver<Value>,
+    calls: u64,
+    session: Value,
+}
+
+impl Keyboard {
+    fn open(browser: &Path, name: &str, addr: SocketAddr) -> Self {
+        let (mut command, home) = command(browser, name, addr, &["--remote-debugging-pipe"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (sender, messages) = channel();
+        thread::spawn(move || {
+            let pieces = BufReader::new(output).split(0).map_while(Result::ok);
+            let messages = pieces.filter_map(|piece| serde_json::from_slice(&piece).ok());
+            messages.map_while(|message| sender.send(message).ok()).for_each(drop);
+        });
+        let mut keyboard = Self { child, home, input, messages, calls: 0, session: Value::Null };
+        let target = loop {
+            let targets = keyboard.call("Target.getTargets", &json!({}));
+            let targets = targets["targetInfos"].as_array().unwrap();
+            let is_page = |target: &&Value| target["url"] == format!("http://{addr}/");
+            if let Some(page) = targets.iter().find(is_page) {
+                break page["targetId"].clone();
+            }
+            thread::sleep(Duration::from_millis(50));
+        };
+        let attached =
+            keyboard.call("Target.attachToTarget", &json!({ "targetId": target, "flatten": true }));
+        keyboard.session = attached["sessionId"].clone();
+        while keyboard.eval("document.readyState === 'complete' && document.querySelector('main') != null")
+            != true
+        {
+            thread::sleep(Duration::from_millis(50));
+        }
+        keyboard
+    }
+
+    /// The result of a method.
+    fn call(&mut self, method: &str, params: &Value) -> Value {
+        self.calls += 1;
+        let mut message = json!({ "id": self.calls, "method": method, "params": params });
+        if !self.session.is_null() {
+            message["sessionId"] = self.session.clone();
+        }
+        write!(self.input, "{message}\0").unwrap();
+        loop {
+            let mut message = self.messages.recv_timeout(BROWSER_MAX).expect(method);
+            if message["id"] == self.calls {
+                assert!(message["error"].is_null(), "{method}: {message}");
+                return message["result"].take();
+            }
+        }
+    }
+
+    /// The value of an expression in the page.
+    fn eval(&mut self, expression: &str) -> Value {
+        let params = json!({ "expression": expression, "returnByValue": true });
+        self.call("Runtime.evaluate", &params)["result"]["value"].take()
+    }
+
+    /// Presses and releases a key, with the text that it types.
+    fn press(&mut self, key: &str, code: u32, text: &str, is_shifted: bool) {
+        for kind in ["keyDown", "keyUp"] {
+            let text = if kind == "keyDown" { text } else { "" };
+            self.call(
+                "Input.dispatchKeyEvent",
+                &json!({
+                    "type": kind, "key": key, "code": key, "text": text,
+                    "windowsVirtualKeyCode": code, "modifiers": if is_shifted { 8 } else { 0 },
+                }),
+            );
+        }
+    }
+}
+
+impl Drop for Keyboard {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.home);
+    }
 }
 
 /// The document as it stands after some seconds of the page's own time, and the messages of the browser.
@@ -243,6 +340,40 @@ fn page_can_be_read_aloud_and_used_from_the_keyboard() {
     let (document, log) = open(&browser, "access", addr, 8);
     let findings = document.split("data-findings=\"").nth(1).and_then(|rest| rest.split('"').next());
     assert_eq!(findings, Some("none"), "{log}");
+}
+
+/// What has the focus: its id, else that of its heading, else its element.
+const FOCUS: &str = "(e => e.id || e.getAttribute('aria-labelledby') || e.tagName)(document.activeElement)";
+
+#[test]
+fn page_is_walked_through_by_tab_and_opened_and_switched_by_keys() {
+    let Some(browser) = browser() else { return };
+    let mut world = World::new(Config::default());
+    world.known(&Face::new(1));
+    let page = page_of(&mut world);
+    let (addr, _) = serve(move |_| page.clone());
+    let mut keyboard = Keyboard::open(&browser, "keys", addr);
+    // Of a group of radio buttons Tab reaches the one that is chosen.
+    let stops =
+        ["hour", "spans-title", "classes-title", "slow-title", "clients-title", "peers-title", "SUMMARY"];
+    for (at, stop) in stops.iter().enumerate() {
+        keyboard.press("Tab", 9, "", false);
+        assert_eq!(keyboard.eval(FOCUS), *stop, "after Tab {} times", at + 1);
+        let is_seen = "document.activeElement.matches(':focus-visible')";
+        assert_eq!(keyboard.eval(is_seen), true, "{stop} does not show the focus");
+    }
+    let is_open = "document.querySelector('details').open";
+    assert_eq!(keyboard.eval(is_open), false);
+    keyboard.press("Enter", 13, "\r", false);
+    assert_eq!(keyboard.eval(is_open), true);
+    for stop in stops.iter().rev().skip(1) {
+        keyboard.press("Tab", 9, "", true);
+        assert_eq!(keyboard.eval(FOCUS), *stop, "back by Shift-Tab");
+    }
+    keyboard.press("ArrowRight", 39, "", false);
+    let shown =
+        "['hour', 'day'].filter(id => document.getElementById('charts-' + id).checkVisibility()).join()";
+    assert_eq!((keyboard.eval(FOCUS), keyboard.eval(shown)), ("day".into(), "day".into()));
 }
 
 #[test]
