@@ -86,6 +86,8 @@ fn bench_measures_and_verifies_in_every_protocol_and_loop() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("wrong replies; the first is '$10\\r\\n"), "{said}");
     assert!(printed(&["bench", "--help"]).starts_with("olivia bench: load a server"));
+    assert!(printed(&["ask", "--help"]).starts_with("usage: olivia ask HOST:PORT 'REQUEST'"));
+    assert!(printed(&["top", "-h"]).starts_with("usage: olivia top HOST:PORT"));
     server.end_well();
 }
 
@@ -108,6 +110,10 @@ fn what_goes_wrong_is_said_in_one_line_and_by_the_exit_code() {
         (&["ask", &addr], None, 2, "usage: olivia ask HOST:PORT 'REQUEST'"),
         (&["ask", &addr, "GET a\nGET b"], None, 2, "usage: olivia ask HOST:PORT 'REQUEST', with one"),
         (&["top"], None, 2, "usage: olivia top HOST:PORT"),
+        (&["top", "127.0.0.1"], None, 2, "'127.0.0.1' has no port; write HOST:PORT, as in 127.0.0.1:5454"),
+        (&["ask", "5454", "PING"], None, 2, "'5454' has no port; write HOST:PORT"),
+        (&["bench", "a:b"], None, 2, "'a:b' has no port; write HOST:PORT"),
+        (&["tpo", &addr], None, 2, "'tpo' is neither a flag nor ask, top or bench, which come first"),
         (&["bench"], None, 2, "no address; usage: olivia bench HOST:PORT"),
         (
             &["bench", &addr, "--fil"],

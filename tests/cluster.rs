@@ -110,6 +110,8 @@ fn killed_node_is_unlinked_at_once_and_its_successor_is_a_new_member() {
         (0..10).for_each(|n| assert_eq!(client.ask(&format!("GET lost-{n}")), ":GOT "));
         assert_eq!(client.stat("lookup_timeouts"), 0);
     }
+    let log = nodes[0].log();
+    assert!(log.contains(&format!("link to {addr} (node {identity}) lost: ")), "no cause: {log}");
     nodes[2] = slow(Launch::new("killed-again")).port(addr.port()).peer(base).start();
     let mut again = nodes[2].connect();
     wait_for_peers(&mut again, 2);

@@ -233,6 +233,19 @@ fn head_that_does_not_end_is_answered_and_closed() {
 }
 
 #[test]
+fn tls_is_told_at_once_that_this_port_does_not_speak_it() {
+    let server = Launch::new("http-tls").start();
+    let mut stream = TcpStream::connect(server.addr()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    // The beginning of a hello, without a byte that ends a line.
+    stream.write_all(&[&[0x16, 3, 1, 0, 198, 1, 0, 0, 194, 3, 3][..], &[0x55; 32]].concat()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with(":ERR this port does not speak TLS"), "{text}");
+    server.end_well();
+}
+
+#[test]
 fn figures_behind_a_password_need_it() {
     let server = Launch::new("http-password").env(PASSWORD, "open sesame").start();
     for path in ["/", "/metrics", "/status.json", "/nothing"] {

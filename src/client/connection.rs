@@ -4,8 +4,9 @@ use super::ClientError;
 use super::reply::Reply;
 use crate::wire::field::{FieldKind, put_field};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
+use std::vec::IntoIter;
 
 /// Time to connect to one address, and to wait for a reply.
 pub(super) const PATIENT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
@@ -15,6 +16,17 @@ pub(super) const BRIEF: (Duration, Duration) = (Duration::from_millis(500), Dura
 
 /// Bytes of a reply: the upper end of `reply_bytes_max`.
 const REPLY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// The addresses of a `host:port`.
+pub(super) fn addresses(text: &str) -> Result<IntoIter<SocketAddr>, ClientError> {
+    let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    if port.is_none_or(|port| port == 0) {
+        return Err(ClientError::Usage(format!(
+            "'{text}' has no port; write HOST:PORT, as in 127.0.0.1:5454"
+        )));
+    }
+    text.to_socket_addrs().map_err(|error| ClientError::Connection(format!("find {text}"), error))
+}
 
 /// A connection, authenticated if a password was given.
 #[derive(Debug)]
@@ -33,7 +45,7 @@ impl Connection {
         let failed = |error| ClientError::Connection(format!("connect to {address}"), error);
         let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
         let mut stream = None;
-        for addr in address.to_socket_addrs().map_err(failed)? {
+        for addr in addresses(address)? {
             match TcpStream::connect_timeout(&addr, connect_max) {
                 Ok(made) => {
                     stream = Some(made);

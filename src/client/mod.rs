@@ -45,6 +45,11 @@ impl fmt::Display for ClientError {
     }
 }
 
+const ASK_USAGE: &str =
+    "usage: olivia ask HOST:PORT 'REQUEST', as in: olivia ask 127.0.0.1:5454 'STATS mesh'";
+const TOP_USAGE: &str =
+    "usage: olivia top HOST:PORT, which shows a node and its mesh each second until q or Ctrl-C";
+
 /// Whether the arguments, without the program's name, call a subcommand.
 pub fn is_called(args: &[OsString]) -> bool {
     args.first().is_some_and(|name| name == "ask" || name == "top" || name == "bench")
@@ -58,13 +63,14 @@ pub fn run(args: &[OsString], password: Option<&OsStr>) -> Result<(), ClientErro
     let words: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
     let password = password.map(OsStr::as_encoded_bytes);
     let result = match words.as_deref() {
+        Some([name @ ("ask" | "top"), "-h" | "--help"]) => {
+            return terminal::print(&[if *name == "ask" { ASK_USAGE } else { TOP_USAGE }.to_owned()]);
+        }
         Some(["ask", address, request]) => ask::run(address, request, password),
         Some(["top", address]) => top::run(address, password),
-        Some(["top", ..]) => Err(ClientError::Usage("usage: olivia top HOST:PORT".to_owned())),
+        Some(["top", ..]) => Err(ClientError::Usage(TOP_USAGE.to_owned())),
         Some(["bench", ..]) => bench::command(&args[1..], password),
-        _ => Err(ClientError::Usage(
-            "usage: olivia ask HOST:PORT 'REQUEST', as in: olivia ask 127.0.0.1:5454 'STATS mesh'".to_owned(),
-        )),
+        _ => Err(ClientError::Usage(ASK_USAGE.to_owned())),
     };
     match result {
         Err(ClientError::Refused(sentence))

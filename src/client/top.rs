@@ -26,10 +26,13 @@ impl Look {
         Ok(Self { at: Instant::now(), stats: connection.ask(b"STATS")? })
     }
 
-    /// How much a counter has risen per second since an earlier look.
-    fn rate(&self, before: &Self, name: &str) -> f64 {
-        let seconds = self.at.duration_since(before.at).as_secs_f64().max(1e-3);
-        (self.stats.number(name) - before.stats.number(name)).max(0.0) / seconds
+    /// How much a counter has risen per second since an earlier look; nothing yet where that was just now.
+    fn rate(&self, before: &Self, name: &str) -> String {
+        let span = self.at.duration_since(before.at);
+        if span < PERIOD / 2 {
+            return "-".to_owned();
+        }
+        grouped((self.stats.number(name) - before.stats.number(name)).max(0.0) / span.as_secs_f64())
     }
 
     /// The share of keys found among those read since an earlier look.
@@ -79,7 +82,7 @@ impl Node {
         let stats = &now.stats;
         vec![
             address.to_owned(),
-            grouped(now.rate(before, "requests")),
+            now.rate(before, "requests"),
             now.hit_ratio(before),
             micros(stats.number("latency_p99_us")),
             grouped(stats.number("keys")),
@@ -166,7 +169,7 @@ pub(super) fn run(address: &str, password: Option<&[u8]>) -> Result<(), ClientEr
 fn lines(address: &str, before: &Look, now: &Look) -> Vec<String> {
     let stats = &now.stats;
     let number = |name: &str| grouped(stats.number(name));
-    let rate = |name: &str| grouped(now.rate(before, name));
+    let rate = |name: &str| now.rate(before, name);
     let size = |name: &str| bytes(stats.number(name));
     let time = |name: &str| micros(stats.number(name));
     let ready = if stats.text("ready") == "yes" { "ready" } else { "not ready" };

@@ -102,7 +102,9 @@ mod tests {
         assert!(problems("OLIVIA_LISTEN_PORT", "").contains("it takes 0 to 65535"));
         assert!(problems("OLIVIA_SECURITY_PASSWORD", "").contains("leave it out for none"));
         assert!(problems("OLIVIA_REMOTE_PEERS", "a:1,b").contains("'b' has no port"));
-        assert!(problems("OLIVIA_REMOTE_PEERS", "a:1;b:2").contains("names several"));
+        for several in ["a:1;b:2", "a:1 b:2"] {
+            assert!(problems("OLIVIA_REMOTE_PEERS", several).contains("names several"));
+        }
         assert!(problems("OLIVIA_REMOTE_PEERS", "['a:1']").contains("without quotes"));
         assert_eq!(problems("OLIVIA_REMOTE_PEERS", "a:1,"), "");
         assert!(problems("OLIVIA_LIMITS_MEMORY_MAX", "1G").contains("\"1GiB\""));

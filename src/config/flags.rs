@@ -103,7 +103,9 @@ pub(super) fn parse(args: &[OsString]) -> Result<Flags, ConfigError> {
             }
             Arg::Value(value) => {
                 let shown = schema::shown(&value.to_string_lossy());
-                return Err(usage(format!("{shown} is not a flag, and olivia takes flags only")));
+                return Err(usage(format!(
+                    "{shown} is neither a flag nor ask, top or bench, which come first"
+                )));
             }
         }
     }
@@ -204,7 +206,7 @@ mod tests {
         assert!(problem(&["--config", ""]).contains("path of a file"));
         assert!(problem(&["--check-config=yes"]).contains("--check-config"));
         assert!(problem(&["--check-config", "--print-config"]).contains("exclude"));
-        assert!(problem(&["start"]).contains("flags only"));
+        assert!(problem(&["start"]).contains("neither a flag nor"));
         assert!(problem(&["-x"]).contains("'-x'"));
         assert!(problem(&["start"]).ends_with("see olivia --help"));
     }

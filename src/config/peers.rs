@@ -19,7 +19,7 @@ pub(super) fn check(entry: &str) -> Result<(), &'static str> {
     if entry.contains("://") {
         return Err("has a scheme; write host:port, such as 10.0.0.2:5454");
     }
-    if entry.contains([',', ';']) {
+    if entry.contains([',', ';']) || entry.split(' ').filter(|part| part.contains(':')).count() > 1 {
         return Err(
             "names several; write one host:port per entry (repeat --peer; commas in OLIVIA_REMOTE_PEERS)",
         );
@@ -98,6 +98,7 @@ mod tests {
             ("a..b:80", "neither"),
             ("http://host:80", "scheme"),
             ("a:1,b:2", "several"),
+            ("a:1 b:2", "several"),
         ] {
             assert!(check(entry).unwrap_err().contains(hint), "{entry}: {:?}", check(entry));
         }

@@ -288,7 +288,7 @@ impl Key {
                 "a number, not text in quotes".to_owned()
             }
             Value::Integer(number) => format!("a number, {number}"),
-            Value::Float(number) => format!("a fraction, {number}"),
+            Value::Float(number) => format!("{number:?}, with a point or an exponent"),
             Value::Boolean(truth) => truth.to_string(),
             Value::Datetime(_) => "a date".to_owned(),
             Value::Array(_) => "a list".to_owned(),

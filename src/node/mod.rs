@@ -180,8 +180,10 @@ impl Node {
     /// Notes that the other side sends no more. What it requested is still answered.
     pub fn read_closed(&mut self, now: Now, conn: ConnKey) {
         peer::link::wake(&mut self.state, now);
+        peer::link::note_end(&mut self.state, conn);
         conn::reader::read_closed(&mut self.state, now, conn);
         self.conclude(now);
+        self.state.mesh.losses.set_cause(String::new());
     }
 
     /// Notes that a connection broke, or could not be made, with the cause for the log. Its key is stale from here on,

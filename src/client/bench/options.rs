@@ -4,9 +4,10 @@ use super::drive::{End, Plan};
 use super::keys::{Pick, Sizes};
 use super::protocol::Protocol;
 use crate::client::ClientError;
+use crate::client::connection::addresses;
 use lexopt::{Arg, Parser};
 use std::ffi::OsString;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The text of `olivia bench --help`.
@@ -164,9 +165,9 @@ impl Options {
 
 /// The first address of a name.
 fn address(text: &str) -> Result<SocketAddr, ClientError> {
-    let failed = |error| ClientError::Connection(format!("find {text}"), error);
-    let mut found = text.to_socket_addrs().map_err(failed)?;
-    found.next().ok_or_else(|| ClientError::Bench(format!("cannot find {text}: the name has no address")))
+    addresses(text)?
+        .next()
+        .ok_or_else(|| ClientError::Bench(format!("cannot find {text}: the name has no address")))
 }
 
 fn unknown(flag: &str) -> String {

@@ -8,7 +8,7 @@ use crate::node::command::row::{Call, Effect};
 use crate::node::conn::measure;
 use crate::node::history::{Span, Summary};
 use crate::node::ids::NodeId;
-use crate::node::metrics::{METRICS, Metric, Recent, Snapshot};
+use crate::node::metrics::{METRICS, Metric, Recent, SECTIONS, Snapshot};
 use crate::node::peer::address_book::AddressEntry;
 use crate::node::peer::table::{Dialler, Peer};
 use crate::node::state::State;
@@ -208,7 +208,8 @@ pub(in crate::node) fn stats<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
     }
     if call.reply.is_blank() {
         let word = call.args.get(0).unwrap_or_default();
-        return Err(CommandError::Syntax(call.command.name, word));
+        let topics = format!("sections ({}, summary, calls) and names of figures", SECTIONS.join(", "));
+        return Err(CommandError::UnknownTopic(call.command.name, topics, word));
     }
     Ok(Effect::Reply)
 }

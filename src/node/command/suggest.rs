@@ -6,7 +6,7 @@ use crate::node::command::row::Table;
 const VERB_BYTES_MAX: usize = 16;
 
 /// Verbs that people know from elsewhere.
-const KNOWN: [(&str, &str); 22] = [
+const KNOWN: [(&str, &str); 39] = [
     ("MGET", "GET takes several keys: GET a,b"),
     ("MSET", "SET takes several pairs: SET a:1,b:2"),
     ("PUT", "did you mean SET?"),
@@ -29,7 +29,28 @@ const KNOWN: [(&str, &str); 22] = [
     ("INFO", "did you mean STATS?"),
     ("NODES", "did you mean MESH?"),
     ("VERSION", "STATS shows it: STATS version"),
+    ("SAVE", NO_DISK),
+    ("BGSAVE", NO_DISK),
+    ("LPUSH", STRINGS_ONLY),
+    ("RPUSH", STRINGS_ONLY),
+    ("LPOP", STRINGS_ONLY),
+    ("LRANGE", STRINGS_ONLY),
+    ("HSET", STRINGS_ONLY),
+    ("HGET", STRINGS_ONLY),
+    ("HGETALL", STRINGS_ONLY),
+    ("SADD", STRINGS_ONLY),
+    ("SMEMBERS", STRINGS_ONLY),
+    ("ZADD", STRINGS_ONLY),
+    ("XADD", STRINGS_ONLY),
+    ("SUBSCRIBE", NO_MESSAGES),
+    ("PUBLISH", NO_MESSAGES),
+    ("EVAL", "there are no scripts here"),
+    ("MONITOR", "STATS counts requests; olivia top shows them"),
 ];
+
+const NO_DISK: &str = "nothing is written to disk here";
+const STRINGS_ONLY: &str = "values are strings here; there are no lists, hashes or sets";
+const NO_MESSAGES: &str = "there is no pub/sub here";
 
 /// What to do instead of sending this verb: for verbs of Redis and others, for those with a typing error, and for one
 /// that became the id because no space follows it.

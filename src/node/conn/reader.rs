@@ -352,10 +352,17 @@ fn serve_requests(
         conn.awaits_replies = false;
         let is_authenticated = conn.is_authenticated;
         let rest = &input[at..];
+        let is_tls = conn.protocol.is_none() && rest.starts_with(&TLS_HANDSHAKE);
         if conn.protocol.is_none() {
             conn.protocol = protocol_of(rest);
         }
         let served = match conn.speaks() {
+            ClientProtocol::Commands(Protocol::Lines) if is_tls => {
+                let sentence =
+                    "this port does not speak TLS, https:// and rediss:// neither; use http:// or redis://";
+                refuse(state, now, key, Protocol::Lines, CloseReason::Protocol, sentence);
+                Some((rest.len(), 1))
+            }
             ClientProtocol::Http => http::serve(state, now, key, rest),
             ClientProtocol::Commands(Protocol::Lines) => {
                 serve_line(state, now, key, rest, is_authenticated, scratch)
@@ -404,6 +411,9 @@ fn continues_line(limits: &Limits, conn: &Conn, bytes: &[u8]) -> bool {
     };
     !conn.inbound.is_empty() && conn.inbound.len() + bytes.len() <= limit && memchr(b'\n', bytes).is_none()
 }
+
+/// How a TLS handshake begins: the type of the record and the major version.
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
 
 /// What a client speaks whose first bytes these are. `None`: a line that may become one of HTTP has no end yet.
 fn protocol_of(first: &[u8]) -> Option<ClientProtocol> {

@@ -67,6 +67,13 @@ pub(in crate::node) fn note_cause(state: &mut State, conn: ConnKey, cause: &dyn 
     }
 }
 
+/// Keeps the cause of a connection to another node that is lost because that node has closed it.
+pub(in crate::node) fn note_end(state: &mut State, conn: ConnKey) {
+    if state.conns.get(conn).is_some_and(|conn| conn.is_of_mesh()) {
+        state.mesh.losses.set_cause("the other side closed it".to_owned());
+    }
+}
+
 /// Logs a change of the mesh, at a bounded rate.
 fn log_change(state: &mut State, now: Now, what: fmt::Arguments<'_>) {
     if state.log_gate.allows(now, &mut state.stats) {
