@@ -126,6 +126,8 @@ fn three_nodes_of_the_tutorial_find_each_others_keys() {
     assert_eq!(clients[0].ask("SET greeting:hello"), ":SAT greeting:hello");
     wait_for_value(&mut clients[2], "greeting", "hello");
     drop(clients);
+    // Each finds its own address in that file.
+    nodes.iter().for_each(|node| assert!(!node.log().contains("dialled itself"), "{}", node.log()));
     nodes.into_iter().for_each(|node| node.end_well());
     fs::remove_dir_all(dir).unwrap();
 }

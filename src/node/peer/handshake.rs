@@ -124,7 +124,10 @@ pub(in crate::node) fn requested(
     state.stats.request_errors += 1;
     state.stats.handshakes_refused += 1;
     let Some(addr) = state.conns.get(key).map(|conn| conn.addr) else { return };
-    if state.log_gate.allows(now, &mut state.stats) {
+    // One configuration for all nodes names the node's own address, too.
+    if matches!(refusal, Refusal::Itself) {
+        log::debug!("refused the handshake of {addr}: {refusal}");
+    } else if state.log_gate.allows(now, &mut state.stats) {
         log::warn!("refused the handshake of {addr}: {refusal}");
     }
     let hints = if matches!(refusal, Refusal::Full(_)) { Some(hints(state)) } else { None };
