@@ -8,8 +8,10 @@
 //! system, and kept 40 to 270 MiB of buffers that clients had made it take and left.
 
 use super::memory;
+use super::shared_bytes::SharedBytes;
 use memmap2::MmapMut;
 use std::fmt;
+use std::rc::Rc;
 
 /// Bytes above which a buffer has a map of its own.
 const SMALL_MAX: usize = 16 * 1024;
@@ -40,6 +42,12 @@ pub struct Mapped {
     len: usize,
     /// The most bytes that it ever had: these are resident.
     touched: usize,
+}
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
+    }
 }
 
 impl Mapped {
@@ -240,6 +248,14 @@ impl Pool {
         mapped.append(&bytes);
         self.give(bytes);
         Ok(mapped)
+    }
+
+    /// A copy of bytes that others share, in a map of its own, which goes back to the system with the last of them; `None`
+    /// if there is no memory for it.
+    pub fn share(&mut self, bytes: &[u8]) -> Option<SharedBytes> {
+        let mut mapped = self.map(bytes.len()).ok()?;
+        mapped.append(bytes);
+        Some(SharedBytes::new(Rc::new(mapped), 0..bytes.len()))
     }
 
     /// Takes a map back; returns it to the system when it is large or the pool is full.

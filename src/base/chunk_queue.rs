@@ -54,6 +54,8 @@ struct Sealed {
     bytes: usize,
     /// Bytes of memory of `chunks`.
     held: usize,
+    /// Chunks at the front that are in maps, small or shared: [`ChunkQueue::move_to_maps`] goes on after them.
+    settled: usize,
 }
 
 /// A queue of bytes; see the module. Holds no memory while empty.
@@ -160,26 +162,26 @@ impl ChunkQueue {
     }
 
     /// Moves large chunks to maps of their own, which go back to the system as soon as they are sent: for a queue that
-    /// waits for its socket. At most 256 KiB at a time, from the front, and one chunk at least. Where there is no
-    /// memory for maps they stay.
+    /// waits for its socket. At most 256 KiB at a time, from the front, and one chunk at least; each is looked at once.
+    /// Where there is no memory for maps they stay.
     pub fn move_to_maps(&mut self, pool: &mut Pool) {
         if self.last.len() > LARGE_BYTES {
             self.seal();
         }
         let Some(sealed) = &mut self.sealed else { return };
         let mut moved = 0;
-        for chunk in &mut sealed.chunks {
-            let Chunk::Owned(bytes) = chunk else { continue };
-            if bytes.len() <= LARGE_BYTES {
-                continue;
+        while moved < MOVED_BYTES
+            && let Some(chunk) = sealed.chunks.get_mut(sealed.settled)
+        {
+            sealed.settled += 1;
+            if let Chunk::Owned(bytes) = chunk
+                && bytes.len() > LARGE_BYTES
+            {
+                moved += bytes.len();
+                sealed.held -= bytes.capacity();
+                *chunk = pool.move_to_map(std::mem::take(bytes)).map_or_else(Chunk::Owned, Chunk::Mapped);
+                sealed.held += chunk.held();
             }
-            if moved >= MOVED_BYTES {
-                break;
-            }
-            moved += bytes.len();
-            sealed.held -= bytes.capacity();
-            *chunk = pool.move_to_map(std::mem::take(bytes)).map_or_else(Chunk::Owned, Chunk::Mapped);
-            sealed.held += chunk.held();
         }
     }
 
@@ -201,6 +203,7 @@ impl ChunkQueue {
                     self.start -= bytes;
                     sealed.bytes -= bytes;
                     sealed.held -= first.held();
+                    sealed.settled = sealed.settled.saturating_sub(1);
                     match sealed.chunks.pop_front() {
                         Some(Chunk::Owned(bytes)) => pool.give(bytes),
                         Some(Chunk::Mapped(bytes)) => pool.give_mapped(bytes),

@@ -6,6 +6,7 @@
 //! what a step does (`command/tasks`, `http/report`).
 
 use crate::base::glob::Pattern;
+use crate::base::shared_bytes::SharedBytes;
 use crate::filter::size::Size;
 use crate::node::conn::replies::Place;
 use crate::node::ids::ConnKey;
@@ -36,16 +37,6 @@ pub(in crate::node) struct Waiter {
     pub(in crate::node) conn: ConnKey,
     pub(in crate::node) slot: Place,
     pub(in crate::node) form: ReplyForm,
-    /// Pieces of the reply so far, and bytes of the text that are in them.
-    pub(in crate::node) pieces: Vec<Vec<u8>>,
-    pub(in crate::node) copied: usize,
-}
-
-impl Waiter {
-    /// A request whose reply has not begun.
-    pub(in crate::node) const fn new(conn: ConnKey, slot: Place, form: ReplyForm) -> Self {
-        Self { conn, slot, form, pieces: Vec::new(), copied: 0 }
-    }
 }
 
 /// What a reply is written in.
@@ -57,6 +48,16 @@ pub(in crate::node) enum ReplyForm {
     Values(ReplyHead),
     /// HTTP, with this type of content.
     Http(&'static str, Delivery),
+}
+
+impl ReplyForm {
+    /// Whether later requests of the connection wait for it: a response in HTTP has them wait by itself.
+    pub(in crate::node) const fn is_barrier(&self) -> bool {
+        match self {
+            Self::Field(_) | Self::Values(_) => true,
+            Self::Http(..) => false,
+        }
+    }
 }
 
 /// A text that grows with the number of peers. Requests for the same one share it.
@@ -118,8 +119,8 @@ pub(in crate::node) enum Job {
     Scan(Box<Scan>),
     /// A report: `None` before its first step.
     Report(ReportKind, Option<Draft>),
-    /// Complete, with the text or the sentence of an error: the replies are being written.
-    Reply(Result<Vec<u8>, String>),
+    /// Complete, with the text, whose pieces the replies share, or the sentence of an error.
+    Reply(Result<Vec<SharedBytes>, String>),
 }
 
 /// A scan of the keys, for KEYS and SCAN.
@@ -133,7 +134,7 @@ pub(in crate::node) struct Scan {
     /// The reply begins with the cursor to go on from.
     pub(in crate::node) has_cursor: bool,
     /// The keys found: full pieces of the reply, and its end.
-    pub(in crate::node) pieces: Vec<Vec<u8>>,
+    pub(in crate::node) pieces: Vec<SharedBytes>,
     pub(in crate::node) found: Encoder,
     pub(in crate::node) count: usize,
     /// Bytes of them that are counted among those of the connection.
@@ -143,12 +144,14 @@ pub(in crate::node) struct Scan {
 impl Scan {
     /// Bytes of the keys found.
     pub(in crate::node) fn bytes(&self) -> usize {
-        self.pieces.iter().map(Vec::len).sum::<usize>() + self.found.len()
+        self.pieces.iter().map(SharedBytes::len).sum::<usize>() + self.found.len()
     }
 }
 
 #[derive(Debug)]
 pub(in crate::node) struct Dump {
+    /// Full pieces of the text, and its end.
+    pub(in crate::node) pieces: Vec<SharedBytes>,
     pub(in crate::node) text: Vec<u8>,
     pub(in crate::node) writer: FilterDump,
     /// The filter's size at the beginning: with another one the dump begins again.

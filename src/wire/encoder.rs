@@ -133,6 +133,13 @@ impl Encoder {
         self.out.extend_from_slice(values);
     }
 
+    /// The same for values that are appended to what [`Encoder::take_written`] takes out.
+    pub fn begin_values(&mut self) {
+        if self.is_line() {
+            self.separate();
+        }
+    }
+
     /// Puts an error that another encoder for the same protocol wrote with [`Encoder::part`] in the place of what is
     /// written.
     pub fn append_error(&mut self, error: &[u8]) {

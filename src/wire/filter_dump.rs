@@ -82,7 +82,7 @@ impl FilterDump {
     }
 
     /// Writes what was held back.
-    pub fn finish(mut self, out: &mut Vec<u8>) {
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
         self.flush(out);
     }
 

@@ -307,26 +307,30 @@ pub struct Delivery {
 }
 
 /// Appends a response.
-pub fn put_response(
+pub fn put_response(out: &mut Vec<u8>, status: Status, content_type: &str, delivery: Delivery, body: &[u8]) {
+    put_response_head(out, status, content_type, delivery, body.len());
+    if !delivery.is_head {
+        out.extend_from_slice(body);
+    }
+}
+
+/// Appends what stands before the body of a response, which has so many bytes.
+pub fn put_response_head(
     out: &mut Vec<u8>,
     status: Status,
     content_type: &str,
-    Delivery { is_head, keep_alive }: Delivery,
-    body: &[u8],
+    delivery: Delivery,
+    body_bytes: usize,
 ) {
-    let connection = if keep_alive { "keep-alive" } else { "close" };
+    let connection = if delivery.keep_alive { "keep-alive" } else { "close" };
     // Writing to a vector does not fail.
     let _ = write!(
         out,
-        "HTTP/1.1 {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: {connection}\r\n\
+        "HTTP/1.1 {}\r\nContent-Type: {content_type}\r\nContent-Length: {body_bytes}\r\nConnection: {connection}\r\n\
          Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{}\r\n",
         status.text(),
-        body.len(),
         status.headers(),
     );
-    if !is_head {
-        out.extend_from_slice(body);
-    }
 }
 
 #[cfg(test)]

@@ -112,6 +112,7 @@ pub const LAYERS: [Layer; 19] = [
             "node/conn/session.rs",
             "node/digest/own_filter.rs",
             "node/digest/publishing.rs",
+            "node/lookup/answers.rs",
             "node/lookup/forwarded.rs",
             "node/lookup/operation.rs",
             "node/lookup/queries.rs",

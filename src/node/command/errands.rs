@@ -6,8 +6,8 @@ use crate::node::command::find::find_command;
 use crate::node::command::forwarding::{carry_out_one, carry_out_own, serve};
 use crate::node::conn::pending;
 use crate::node::ids::PendingKey;
+use crate::node::lookup::answers::Answer;
 use crate::node::lookup::forwarded::Errand;
-use crate::node::lookup::table::Answer;
 use crate::node::state::State;
 use crate::wire::outcome::Outcome;
 

@@ -1,10 +1,10 @@
 //! The steps of resumable tasks ([`crate::node::tasks`]): what each does, and the reply at its end.
 
 use crate::base::buffer::OutOfMemory;
-use crate::base::memory::{has_left, has_room};
+use crate::base::memory::has_room;
+use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::filter::size::Size;
-use crate::limits::BYTES_PER_STEP;
 use crate::node::command::scan;
 use crate::node::http::report;
 use crate::node::ids::ConnKey;
@@ -12,22 +12,24 @@ use crate::node::state::{State, mark_dirty};
 use crate::node::tasks::{Dump, Job, ReplyForm, Scan, Task, Waiter};
 use crate::wire::encoder::{Encoder, ReplyHead, ReplyTooLong};
 use crate::wire::filter_dump::{FilterDump, FilterHead};
-use crate::wire::http::{Status, TEXT, put_response};
-use std::mem;
+use crate::wire::http::{Status, TEXT, put_response, put_response_head};
+use std::iter;
 
 /// Filter blocks per step: 16 KiB of filter, 32 KiB of text, about 20 µs.
 const BLOCKS_PER_STEP: usize = 256;
 
-/// Bytes of a piece of a long reply: such a chunk is written to the socket without being copied.
+/// Bytes of a piece of a long reply, which is in a map of its own, and is written to the socket without being copied.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Bytes that the system has left at least when a scan goes on after a piece: most of the reserve.
-const BYTES_LEFT_FOR_PIECES: usize = 3 << 20;
+/// Pieces that a step appends to the output of those that wait for them: some 20 us.
+const PIECES_PER_STEP: usize = 512;
 
-/// Takes a reply slot for a dump of the own filter.
+/// Takes a reply slot for a dump of the own filter. Later requests of the connection wait for it, so that none takes
+/// another before this one is read.
 pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, head: ReplyHead) {
     let Some(conn) = state.conns.get_mut(key) else { return };
-    let waiter = Waiter::new(key, conn.replies.hold(), ReplyForm::Field(head));
+    conn.under_way().barriers += 1;
+    let waiter = Waiter { conn: key, slot: conn.replies.hold(), form: ReplyForm::Field(head) };
     state.tasks.wait(waiter, Job::FilterDump(None), |job| matches!(job, Job::FilterDump(None)));
 }
 
@@ -35,7 +37,7 @@ pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, head: 
 pub(in crate::node) fn begin_scan(state: &mut State, key: ConnKey, head: ReplyHead, scan: Box<Scan>) {
     let Some(conn) = state.conns.get_mut(key) else { return };
     conn.under_way().barriers += 1;
-    let waiter = Waiter::new(key, conn.replies.hold(), ReplyForm::Values(head));
+    let waiter = Waiter { conn: key, slot: conn.replies.hold(), form: ReplyForm::Values(head) };
     state.tasks.wait(waiter, Job::Scan(scan), |_| false);
 }
 
@@ -52,18 +54,14 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
         Job::Report(kind, draft) => {
             let mut draft = draft.unwrap_or_default();
             let is_complete = report::step(state, now, kind, &mut draft);
-            if is_complete { Job::Reply(Ok(draft.text)) } else { Job::Report(kind, Some(draft)) }
+            if is_complete { Job::Reply(Ok(vec![draft.text.into()])) } else { Job::Report(kind, Some(draft)) }
         }
         Job::Reply(reply) => {
             let mut written = 0;
-            while written < BYTES_PER_STEP
-                && let Some(waiter) = waiters.last_mut()
+            while written < PIECES_PER_STEP
+                && let Some(waiter) = waiters.pop()
             {
-                let (bytes, is_complete) = answer(state, now, waiter, &reply);
-                written += bytes;
-                if is_complete {
-                    waiters.pop();
-                }
+                written += answer(state, now, waiter, &reply);
             }
             Job::Reply(reply)
         }
@@ -78,9 +76,12 @@ fn step_of_scan(state: &mut State, now: Now, mut scan: Box<Scan>, waiters: &mut 
     let is_complete = scan::step(state, now, &mut scan);
     let mut lacks_memory = false;
     if scan.found.len() >= PIECE_BYTES {
-        lacks_memory = !has_left(BYTES_LEFT_FOR_PIECES);
-        let piece = scan.found.take_written(Vec::with_capacity(PIECE_BYTES));
-        scan.pieces.push(piece);
+        let found = scan.found.take_written(Vec::new());
+        match state.pool.share(&found) {
+            Some(piece) => scan.pieces.push(piece),
+            None => lacks_memory = true,
+        }
+        scan.found.put_back(emptied(found));
     }
     let limit_bytes = state.config.limits.reply_bytes_max;
     let found_bytes = scan.bytes();
@@ -89,7 +90,6 @@ fn step_of_scan(state: &mut State, now: Now, mut scan: Box<Scan>, waiters: &mut 
         if let Some(conn) = state.conns.get_mut(waiter.conn) {
             let has_ended = is_complete || is_too_long || lacks_memory;
             let under_way = conn.under_way();
-            under_way.barriers -= usize::from(has_ended);
             let bytes = if has_ended { 0 } else { found_bytes };
             under_way.bytes = under_way.bytes + bytes - scan.counted;
             scan.counted = bytes;
@@ -104,32 +104,31 @@ fn step_of_scan(state: &mut State, now: Now, mut scan: Box<Scan>, waiters: &mut 
     }
     if is_complete {
         for waiter in waiters.drain(..) {
-            if let (ReplyForm::Values(head), Some(conn)) = (&waiter.form, state.conns.get_mut(waiter.conn)) {
-                let reply = Encoder::resume(state.pool.take(), head);
-                conn.fill_pieces(now.mono, waiter.slot, pieces_of(reply, &mut scan), &mut state.pool);
+            if let ReplyForm::Values(head) = &waiter.form {
+                let mut reply = Encoder::resume(state.pool.take(), head);
+                scan::put_head(&mut reply, &scan);
+                let last = scan.found.take_written(Vec::new());
+                let begin = if scan.pieces.is_empty() {
+                    reply.append(&last);
+                    reply.take_written(Vec::new())
+                } else {
+                    reply.begin_values();
+                    reply.take_written(last)
+                };
+                complete(state, now, &waiter, begin, &scan.pieces, reply.end());
             }
         }
     }
     Job::Scan(scan)
 }
 
-/// The reply with the keys that a scan has found, of which no more than two pieces are copied.
-fn pieces_of(mut reply: Encoder, scan: &mut Scan) -> Vec<Vec<u8>> {
-    scan::put_head(&mut reply, scan);
-    let mut pieces = mem::take(&mut scan.pieces);
-    let last = scan.found.take_written(Vec::new());
-    match pieces.first_mut() {
-        None => reply.append(&last),
-        Some(first) => {
-            reply.append(first);
-            *first = reply.take_written(last);
-        }
-    }
-    pieces.push(reply.end());
-    pieces
+/// A vector without what it held, and with its memory.
+fn emptied(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.clear();
+    bytes
 }
 
-fn step_of_dump(state: &State, dump: Option<Dump>) -> Job {
+fn step_of_dump(state: &mut State, dump: Option<Dump>) -> Job {
     let filter = state.keyspace.own_filter();
     let size = filter.size();
     let mut dump = match dump.filter(|dump| dump.size == size) {
@@ -155,11 +154,18 @@ fn step_of_dump(state: &State, dump: Option<Dump>) -> Job {
         dump.writer.words(&filter.block(number).copied().unwrap_or_default(), &mut dump.text);
     }
     dump.next = until;
-    if until < size.blocks() {
-        return Job::FilterDump(Some(dump));
+    let is_complete = until == size.blocks();
+    if is_complete {
+        dump.writer.finish(&mut dump.text);
     }
-    dump.writer.finish(&mut dump.text);
-    Job::Reply(Ok(dump.text))
+    if is_complete || dump.text.len() >= PIECE_BYTES {
+        let Some(piece) = state.pool.share(&dump.text) else {
+            return Job::Reply(Err(OutOfMemory.to_string()));
+        };
+        dump.pieces.push(piece);
+        dump.text.clear();
+    }
+    if is_complete { Job::Reply(Ok(dump.pieces)) } else { Job::FilterDump(Some(dump)) }
 }
 
 fn begin_dump(state: &State, size: Size) -> Dump {
@@ -172,54 +178,59 @@ fn begin_dump(state: &State, size: Size) -> Dump {
     };
     let mut text = Vec::new();
     let writer = FilterDump::begin(&head, &mut text);
-    Dump { text, writer, size, next: 0 }
+    Dump { pieces: Vec::new(), text, writer, size, next: 0 }
 }
 
-/// Writes the reply to one request, or the next piece of it. Returns its bytes, and whether it is complete.
-fn answer(
-    state: &mut State,
-    now: Now,
-    waiter: &mut Waiter,
-    reply: &Result<Vec<u8>, String>,
-) -> (usize, bool) {
-    let State { conns, pool, stats, .. } = state;
-    let Some(conn) = conns.get_mut(waiter.conn) else { return (0, true) };
-    let mut out = if waiter.copied == 0 { pool.take() } else { Vec::new() };
-    match (&waiter.form, reply) {
-        (ReplyForm::Field(head) | ReplyForm::Values(head), Ok(text)) => {
-            let is_first = waiter.copied == 0;
-            let piece = &text[waiter.copied..text.len().min(waiter.copied + PIECE_BYTES)];
-            waiter.copied += piece.len();
-            let is_complete = waiter.copied == text.len();
-            let bytes = piece.len();
-            out = if is_first { Encoder::begin_text(out, head, text.len()) } else { out };
-            out.extend_from_slice(piece);
-            if is_complete {
-                Encoder::end_text(&mut out, head);
-            }
-            waiter.pieces.push(out);
-            if is_complete {
-                conn.fill_pieces(now.mono, waiter.slot, mem::take(&mut waiter.pieces), pool);
-                mark_dirty(state, waiter.conn);
-            }
-            return (bytes, is_complete);
+/// Writes the reply to one request, which shares the pieces of the text. Returns their number.
+fn answer(state: &mut State, now: Now, waiter: Waiter, reply: &Result<Vec<SharedBytes>, String>) -> usize {
+    let out = state.pool.take();
+    let pieces = reply.as_deref().unwrap_or_default();
+    let bytes = pieces.iter().map(SharedBytes::len).sum();
+    let (begin, pieces, end) = match (&waiter.form, reply) {
+        (ReplyForm::Field(head) | ReplyForm::Values(head), Ok(_)) => {
+            let mut end = Vec::new();
+            Encoder::end_text(&mut end, head);
+            (Encoder::begin_text(out, head, bytes), pieces, end)
         }
         (ReplyForm::Field(head) | ReplyForm::Values(head), Err(sentence)) => {
             let mut encoder = Encoder::resume(out, head);
             encoder.error("ERR", sentence);
-            out = encoder.end();
+            (encoder.end(), pieces, Vec::new())
         }
-        (ReplyForm::Http(content_type, delivery), Ok(body)) => {
-            put_response(&mut out, Status::Ok, content_type, *delivery, body);
+        (ReplyForm::Http(content_type, delivery), Ok(_)) => {
+            let mut begin = out;
+            put_response_head(&mut begin, Status::Ok, content_type, *delivery, bytes);
+            (begin, if delivery.is_head { &[] } else { pieces }, Vec::new())
         }
         (ReplyForm::Http(_, delivery), Err(sentence)) => {
-            put_response(&mut out, Status::Unavailable, TEXT, *delivery, sentence.as_bytes());
+            let mut begin = out;
+            put_response(&mut begin, Status::Unavailable, TEXT, *delivery, sentence.as_bytes());
+            (begin, pieces, Vec::new())
         }
+    };
+    state.stats.request_errors += u64::from(reply.is_err());
+    complete(state, now, &waiter, begin, pieces, end);
+    pieces.len() + 1
+}
+
+/// Puts a reply into its place: what it begins with, pieces that it shares, and its end.
+fn complete(
+    state: &mut State,
+    now: Now,
+    waiter: &Waiter,
+    begin: Vec<u8>,
+    pieces: &[SharedBytes],
+    end: Vec<u8>,
+) {
+    let State { conns, pool, .. } = state;
+    let Some(conn) = conns.get_mut(waiter.conn) else { return };
+    conn.under_way().barriers -= usize::from(waiter.form.is_barrier());
+    if pieces.is_empty() {
+        let reply = [begin, end].concat();
+        conn.fill(now.mono, waiter.slot, &reply, pool);
+    } else {
+        let pieces = iter::once(begin.into()).chain(pieces.iter().cloned()).chain([end.into()]).collect();
+        conn.fill_pieces(now.mono, waiter.slot, pieces, pool);
     }
-    stats.request_errors += u64::from(reply.is_err());
-    conn.fill(now.mono, waiter.slot, &out, pool);
-    let bytes = out.len();
-    pool.give(out);
     mark_dirty(state, waiter.conn);
-    (bytes, true)
 }

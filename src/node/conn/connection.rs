@@ -5,6 +5,7 @@
 
 use crate::base::buffer::{Buffer, Pool};
 use crate::base::chunk_queue::ChunkQueue;
+use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Instant;
 use crate::limits::Limits;
 use crate::node::alarm::Alarm;
@@ -479,7 +480,7 @@ impl Conn {
         &mut self,
         now: Instant,
         place: Place,
-        pieces: Vec<Vec<u8>>,
+        pieces: Vec<SharedBytes>,
         pool: &mut Pool,
     ) {
         let was_waiting = self.outbound.is_empty();

@@ -12,15 +12,15 @@ use crate::node::conn::connection::UnderWay;
 use crate::node::conn::measure;
 use crate::node::ids::{ConnKey, PendingKey};
 use crate::node::keyspace::Keyspace;
+use crate::node::lookup::answers::{Answer, Answers};
 use crate::node::lookup::forwarded::Errand;
-use crate::node::lookup::table::{Answer, Found, KeyReply, PendingRequest, Shape, Waiter, Writer};
+use crate::node::lookup::table::{Found, KeyReply, PendingRequest, Shape, Waiter, Writer};
 use crate::node::schedule::cost_of_bytes;
 use crate::node::state::{State, mark_dirty};
 use crate::wire::args::OwnedArgs;
 use crate::wire::encoder::{Encoder, ReplyHead, ReplyTooLong};
 use crate::wire::field::put_escaped_piece;
 use crate::wire::frame::Wanted;
-use std::iter;
 
 /// Bytes of a reply from which on it is written in pieces, and of a piece.
 const LONG_REPLY_BYTES: usize = 128 * 1024;
@@ -54,7 +54,7 @@ pub(in crate::node) fn begin<'k>(
         form,
         reply_bytes: keys.bytes(),
         keys,
-        answers: iter::repeat_with(|| Answer::Waiting).take(waiting).collect(),
+        answers: Answers::new(waiting),
         waiting,
         bytes: 0,
         is_too_long: false,
@@ -87,10 +87,10 @@ pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Ans
         state.stats.hits += u64::from(matches!(answer, Answer::Found { .. } | Answer::Here));
         state.stats.misses += u64::from(matches!(answer, Answer::Missing));
     }
-    let before = request.bytes;
+    let before = request.memory_bytes();
     request.answer(waiter.part, answer, value_bytes, bytes_max);
     request.waiting -= 1;
-    let (conn, after) = (request.conn, request.bytes);
+    let (conn, after) = (request.conn, request.memory_bytes());
     if request.waiting == 0 {
         state.mesh.lookups.whole.push_back(waiter.ask);
     }

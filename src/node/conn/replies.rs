@@ -8,6 +8,7 @@
 
 use crate::base::buffer::Pool;
 use crate::base::chunk_queue::ChunkQueue;
+use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Instant;
 use crate::node::ids::PendingKey;
 use crate::node::latency::{Batch, Mark, Marks};
@@ -36,8 +37,8 @@ enum Reply {
     Long(PendingKey),
     /// Replies of one or more requests, waiting for those before them.
     Ready(Vec<u8>),
-    /// The same of one request, whose reply is long, in pieces.
-    Pieces(Vec<Vec<u8>>),
+    /// The same of one request, whose reply is long, in pieces that are not copied.
+    Pieces(Vec<SharedBytes>),
 }
 
 impl Reply {
@@ -46,7 +47,7 @@ impl Reply {
         match self {
             Self::Waiting | Self::Long(_) => 0,
             Self::Ready(bytes) => bytes.len(),
-            Self::Pieces(pieces) => pieces.iter().map(Vec::len).sum(),
+            Self::Pieces(pieces) => pieces.iter().map(SharedBytes::len).sum(),
         }
     }
 
@@ -55,7 +56,7 @@ impl Reply {
         match self {
             Self::Waiting | Self::Long(_) => 0,
             Self::Ready(bytes) => bytes.capacity(),
-            Self::Pieces(pieces) => pieces.iter().map(Vec::capacity).sum(),
+            Self::Pieces(_) => self.bytes(),
         }
     }
 }
@@ -244,7 +245,7 @@ impl Replies {
         &mut self,
         now: Instant,
         place: Place,
-        pieces: Vec<Vec<u8>>,
+        pieces: Vec<SharedBytes>,
         outbound: &mut ChunkQueue,
         pool: &mut Pool,
     ) -> bool {
@@ -281,7 +282,7 @@ impl Replies {
             match reply {
                 Reply::Ready(bytes) => outbound.push_chunk(bytes, pool),
                 Reply::Pieces(pieces) => {
-                    pieces.into_iter().for_each(|piece| outbound.push_chunk(piece, pool));
+                    pieces.into_iter().for_each(|piece| outbound.push_shared(piece, pool));
                 }
                 Reply::Waiting | Reply::Long(_) => {}
             }

@@ -147,7 +147,7 @@ fn send(state: &mut State, now: Now, key: ConnKey, response: Response, delivery:
         Response::Report(kind) => {
             if let Some(conn) = state.conns.get_mut(key) {
                 let form = ReplyForm::Http(report::content_type(kind), delivery);
-                let waiter = Waiter::new(key, conn.replies.hold(), form);
+                let waiter = Waiter { conn: key, slot: conn.replies.hold(), form };
                 let is_same = |job: &Job| matches!(job, Job::Report(other, None) if *other == kind);
                 state.tasks.wait(waiter, Job::Report(kind, None), is_same);
             }

@@ -1,5 +1,6 @@
 //! Queries for keys: to peers, and from peers.
 
+pub(in crate::node) mod answers;
 pub(in crate::node) mod broadcast;
 pub(in crate::node) mod forward;
 pub(in crate::node) mod forwarded;

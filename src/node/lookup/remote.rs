@@ -16,6 +16,7 @@ use crate::filter::claim_stats::Claim;
 use crate::limits::QUESTIONS_PER_STEP;
 use crate::node::conn::pending::store_part;
 use crate::node::ids::{LookupKey, NodeId, PeerKey};
+use crate::node::lookup::answers::Answer;
 use crate::node::lookup::broadcast;
 use crate::node::lookup::forward;
 use crate::node::lookup::forwarded::Failure;
@@ -24,7 +25,7 @@ use crate::node::lookup::queries::InFlightQuery;
 use crate::node::lookup::query::{
     arm, is_about, is_queryable, query, query_waiting, remove, take_answer, timeout, try_after,
 };
-use crate::node::lookup::table::{Answer, Due, Lookup, PendingRequest, Queried, QueryReason, Waiter};
+use crate::node::lookup::table::{Due, Lookup, PendingRequest, Queried, QueryReason, Waiter};
 use crate::node::peer::link_output;
 use crate::node::peer::table::Peer;
 use crate::node::state::{State, Timer};

@@ -13,7 +13,8 @@ use crate::limits::WAITERS_PER_LOOKUP_MAX;
 use crate::node::alarm::Alarm;
 use crate::node::conn::replies::Place;
 use crate::node::ids::{ConnKey, LookupKey, LookupTag, PeerKey, PendingKey, PendingTag};
-use crate::node::lookup::forwarded::{Broadcast, Errands, Failure, ForwardedCommand};
+use crate::node::lookup::answers::{Answer, Answers};
+use crate::node::lookup::forwarded::{Broadcast, Errands, ForwardedCommand};
 use crate::node::lookup::operation::Operation;
 use crate::store::{Expiry, HashedKey, Item, KeyHash, Version};
 use crate::wire::args::OwnedArgs;
@@ -246,30 +247,6 @@ fn range_of(bytes: usize, first: i64, last: i64) -> Range<usize> {
     range.filter(|(start, end)| start <= end).map_or(0..0, |(start, end)| start..end)
 }
 
-/// The result for one key of a pending request.
-#[derive(Debug)]
-pub(in crate::node) enum Answer {
-    Waiting,
-    Missing,
-    /// The key is on this node. It is read when the reply, which is long, is written, and nothing is copied
-    /// before; later requests of the connection wait until then, so none can change what this one reads.
-    Here,
-    /// The value, if it is wanted, and when it expires. The waiters of one lookup share the value.
-    Found {
-        value: SharedBytes,
-        until: Option<Expiry>,
-    },
-    /// The reply of the command that was carried out for this key, without what begins and ends it.
-    Reply(Box<[u8]>),
-    /// The same, an error.
-    Error(Box<[u8]>),
-    /// It was not carried out, or that is not known.
-    Failed(Failure),
-}
-
-/// Bytes of memory of the answer to a key, apart from its value.
-const BYTES_PER_ANSWER: usize = size_of::<Answer>() + size_of::<Waiter>();
-
 /// A long reply that is being written.
 #[derive(Debug)]
 pub(in crate::node) struct Writer {
@@ -290,8 +267,7 @@ pub(in crate::node) struct PendingRequest {
     pub(in crate::node) head: ReplyHead,
     pub(in crate::node) form: KeyReply,
     pub(in crate::node) keys: OwnedArgs,
-    /// Of each key.
-    pub(in crate::node) answers: Vec<Answer>,
+    pub(in crate::node) answers: Answers,
     /// Answers that are not known yet.
     pub(in crate::node) waiting: usize,
     /// Bytes of values held in `answers`.
@@ -311,12 +287,12 @@ pub(in crate::node) struct PendingRequest {
 impl PendingRequest {
     /// Bytes of memory that it is accounted with.
     pub(in crate::node) fn memory_bytes(&self) -> usize {
-        self.bytes + self.keys.held() + self.answers.len() * BYTES_PER_ANSWER
+        self.bytes + self.keys.held() + self.answers.held() + self.waiting * size_of::<Waiter>()
     }
 
     /// Each key with its answer.
     pub(in crate::node) fn parts(&self) -> impl Iterator<Item = (&[u8], &Answer)> {
-        self.keys.args().iter().zip(&self.answers)
+        self.keys.args().iter().zip(self.answers.iter())
     }
 
     /// One of them.
@@ -326,7 +302,7 @@ impl PendingRequest {
 
     /// Keys for which it failed.
     pub(in crate::node) fn failures(&self) -> usize {
-        self.answers.iter().filter(|answer| matches!(answer, Answer::Error(_) | Answer::Failed(_))).count()
+        self.answers.failures()
     }
 
     /// Whether values are kept for its reply.
@@ -354,15 +330,10 @@ impl PendingRequest {
             Answer::Reply(bytes) | Answer::Error(bytes) => self.bytes += bytes.len(),
             Answer::Waiting | Answer::Missing | Answer::Here | Answer::Failed(_) => {}
         }
-        let Some(held) = self.answers.get_mut(part) else { return };
-        *held = answer;
+        self.answers.put(part, answer);
         if self.reply_bytes > bytes_max && !self.is_too_long {
             self.is_too_long = true;
-            for answer in &mut self.answers {
-                if let Answer::Found { value, .. } = answer {
-                    self.bytes -= std::mem::take(value).len();
-                }
-            }
+            self.bytes -= self.answers.drop_values();
         }
     }
 }
@@ -620,7 +591,7 @@ impl Lookups {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, KeyReply, PendingRequest, Shape};
+    use super::{Answer, Answers, KeyReply, PendingRequest, Shape};
     use crate::base::shared_bytes::SharedBytes;
     use crate::base::slots::Slots;
     use crate::node::conn::replies::Replies;
@@ -631,7 +602,6 @@ mod tests {
 
     #[test]
     fn values_that_are_too_long_together_are_kept_no_longer_and_those_behind_them_not_at_all() {
-        let answers = (0..4).map(|_| Answer::Waiting).collect();
         let (conn, place) = (Slots::new().insert(()), Some(Replies::default().hold()));
         let mut ask = PendingRequest {
             conn,
@@ -639,7 +609,7 @@ mod tests {
             head: Encoder::begin(Vec::new(), Protocol::Lines, b"", "GOT").head(),
             form: KeyReply { wanted: Wanted::Value, shape: Shape::One, range: None, write: |_, _, _, _| {} },
             keys: OwnedArgs::of(std::iter::empty()),
-            answers,
+            answers: Answers::new(4),
             waiting: 4,
             bytes: 3,
             is_too_long: false,
