@@ -4,7 +4,7 @@
 //! counts them per segment, and the blocks of a segment that has lost 7 % of its keys are rebuilt from
 //! the keys that are left. That waits until a second after the first segment needs it, four seconds while no peer reads
 //! the changelog, so that a burst in which a third of all keys expires rebuilds each block once, and not
-//! once for each 7 %.
+//! once for each 7 %. It waits no longer when keys that have gone make the filter fuller than [`FILL_REBUILT`].
 //!
 //! When a key has less than 12 bits (16 above 8 peers), or a quarter of the filter would do, a filter of another size
 //! is built beside this one, a *migration*: a larger one from the hashes in the store, segment by segment, a smaller one
@@ -39,6 +39,10 @@ const SLACK_LOG2: u8 = 2;
 const REBUILD_DELAY: Duration = Duration::from_secs(1);
 const REBUILD_DELAY_UNREAD: Duration = Duration::from_secs(4);
 
+/// The share of set bits above which rebuilds do not wait, if the keys alone would set fewer: peers refuse a filter with
+/// 0.7. Keys at 12 bits each set 0.49.
+const FILL_REBUILT: f64 = 0.55;
+
 /// Blocks that are rebuilt together at most.
 const BLOCKS_MAX: usize = 256;
 
@@ -52,7 +56,7 @@ const MOVED_MAX: usize = 32 * 1024;
 /// Additions after which a filter that has work does a step of it, however few steps the event loop has time for.
 const ADDITIONS_PER_STEP: u32 = 512;
 
-/// The same while it is too small or migrates: every addition makes it fuller. A segment holds 300 to 600 keys and takes
+/// The same while it is too small or too full or migrates: every addition makes it fuller. A segment holds 300 to 600 keys and takes
 /// a step, so a migration ends before a sixteenth of the keys has come on top.
 const ADDITIONS_PER_GROWTH_STEP: u32 = 16;
 
@@ -142,10 +146,18 @@ impl OwnFilter {
     /// Notes that the store has dropped a key, since another node has a newer value. Rebuilt blocks claim it for a
     /// while: until that node's addition has arrived everywhere, this claim leads to it.
     pub(in crate::node) fn moved(&mut self, now: Instant, hash: u64) {
+        self.forget_moved(now);
         if self.moved.len() >= MOVED_MAX {
             self.moved.pop_front();
         }
         self.moved.push_back((now, hash));
+    }
+
+    /// Forgets the keys that have been claimed for long enough.
+    fn forget_moved(&mut self, now: Instant) {
+        while self.moved.front().is_some_and(|(at, _)| now.since(*at) >= self.claimed_for) {
+            self.moved.pop_front();
+        }
     }
 
     /// Sets for how long keys that have moved stay claimed.
@@ -174,7 +186,8 @@ impl OwnFilter {
 
     fn step_if_time(&mut self, now: Instant, store: &mut Store) {
         let is_growing = self.migration.is_some() || self.must_grow(store, self.wanted(store));
-        let is_time = is_growing || self.kept_up.is_multiple_of(ADDITIONS_PER_STEP);
+        let is_time =
+            is_growing || self.is_overfull(store) || self.kept_up.is_multiple_of(ADDITIONS_PER_STEP);
         if is_time && self.has_work(now, store) {
             self.step(now, store);
         }
@@ -204,7 +217,7 @@ impl OwnFilter {
         self.migration.is_some()
             || self.rebuild.is_some()
             || self.migration_wanted(store).is_some()
-            || store.has_rebuilds() && self.rebuild_due().is_none_or(|due| due <= now)
+            || store.has_rebuilds() && self.rebuild_due(store).is_none_or(|due| due <= now)
             || !self.freed.is_empty()
             || self.is_changelog_old(now)
     }
@@ -212,7 +225,7 @@ impl OwnFilter {
     /// When [`OwnFilter::step`] will next have something to do, if it has nothing now; `None`: never, as
     /// things stand. O(1).
     pub(in crate::node) fn next_deadline(&self, store: &Store) -> Option<Instant> {
-        let rebuild = self.rebuild_due().filter(|_| store.has_rebuilds());
+        let rebuild = self.rebuild_due(store).filter(|_| store.has_rebuilds());
         rebuild.into_iter().chain(self.changelog.empty_at()).min()
     }
 
@@ -221,9 +234,10 @@ impl OwnFilter {
         &self.filter
     }
 
-    /// The size that the keys of a store need.
+    /// The size that the keys of a store need, and those that stay claimed.
     fn wanted(&self, store: &Store) -> Size {
-        Size::for_keys(store.len() as u64, self.bits_per_key).unwrap_or(Size::MAX)
+        let keys = store.len() + self.moved.len();
+        Size::for_keys(keys as u64, self.bits_per_key).unwrap_or(Size::MAX)
     }
 
     /// The size that the filter should migrate to, if it should, and if there is memory for that.
@@ -291,7 +305,7 @@ impl OwnFilter {
     }
 
     fn look_for_rebuild(&mut self, now: Instant, store: &mut Store) {
-        let Some(due) = self.rebuild_due() else {
+        let Some(due) = self.rebuild_due(store) else {
             self.rebuild_since = Some(now);
             return;
         };
@@ -307,9 +321,20 @@ impl OwnFilter {
     }
 
     /// When segments that need it are rebuilt, if any were seen.
-    fn rebuild_due(&self) -> Option<Instant> {
-        let delay = if self.changelog.readers() > 0 { REBUILD_DELAY } else { REBUILD_DELAY_UNREAD };
+    fn rebuild_due(&self, store: &Store) -> Option<Instant> {
+        let delay = if self.is_overfull(store) {
+            Duration::ZERO
+        } else if self.changelog.readers() > 0 {
+            REBUILD_DELAY
+        } else {
+            REBUILD_DELAY_UNREAD
+        };
         Some(self.rebuild_since?.after(delay))
+    }
+
+    /// Whether keys that have gone fill the filter.
+    fn is_overfull(&self, store: &Store) -> bool {
+        self.filter.fill() > FILL_REBUILT && self.wanted(store) <= self.filter.size()
     }
 
     /// Begins to rebuild the blocks of a range of hashes in a filter of this size, from block `from` on.
@@ -357,9 +382,7 @@ impl OwnFilter {
     /// Writes blocks from the hashes that were gathered, or, of a crowded block, from the old filter.
     fn write_blocks(&mut self, now: Instant, done: Range<usize>, is_crowded: bool) {
         self.changed.clear();
-        while self.moved.front().is_some_and(|(at, _)| now.since(*at) >= self.claimed_for) {
-            self.moved.pop_front();
-        }
+        self.forget_moved(now);
         let size = self.migration.as_ref().map_or(self.filter.size(), |migration| migration.filter.size());
         let range = hashes_of(size, done.clone());
         let moved = self.moved.iter().map(|(_, hash)| *hash);
