@@ -56,6 +56,7 @@ pub struct Stats {
     pub query_misses: u64,
     pub query_false_positives: u64,
     pub queries_lost: u64,
+    pub links_made: u64,
     pub invalidations_sent: u64,
     pub invalidations_received: u64,
     pub conflicts_settled: u64,
@@ -296,7 +297,7 @@ pub const SECTIONS: [&str; 7] = [SERVER, CONNECTIONS, MEMORY, KEYSPACE, MESH, LO
 
 /// Every figure, in the order of STATS.
 #[rustfmt::skip]
-pub static METRICS: [Metric; 109] = [
+pub static METRICS: [Metric; 110] = [
     row(SERVER, "ready", FLAG, "Whether every configured peer was tried and the filter of every linked peer is known; `no` while shutting down.", |s| Value::Flag(s.is_ready)),
     row(CONNECTIONS, "requests", COUNTER, "Requests of clients, those answered with an error included.", |s| Value::Number(s.stats.requests)),
     row(CONNECTIONS, "request_errors", COUNTER, "Requests answered with an error.", |s| Value::Number(s.stats.request_errors)),
@@ -305,6 +306,7 @@ pub static METRICS: [Metric; 109] = [
     row(KEYSPACE, "misses", COUNTER, "Keys read by clients and not found.", |s| Value::Number(s.stats.misses)),
     row(MEMORY, "memory_bytes", BYTES, "Memory held by items, index, timers, own filter and changelog; bounded by memory_max.", |s| Value::Number(s.keyspace.store().memory_bytes())),
     row(MESH, "peers_linked", GAUGE, "Peers with a link.", |s| Value::Number(s.peers_linked as u64)),
+    row(MESH, "links_made", COUNTER, "Links made: if it grows while the nodes stay the same, links break.", |s| Value::Number(s.stats.links_made)),
 
     row(SERVER, "version", TEXT, "Version of the program.", |_| Value::Text(env!("CARGO_PKG_VERSION"))),
     row(SERVER, "node_id", TEXT, "Identity of this node, new at each start.", |s| Value::Node(s.node_id)),

@@ -104,9 +104,15 @@ impl Net {
 
     /// A client on a host itself, which stays connected whatever gets lost between the hosts.
     pub fn client(&self, host: usize) -> Client {
-        let mut client = self.inside(host, move || Client::connect(Self::addr(host)));
-        assert_eq!(client.ask(&format!("AUTH \"{PASSWORD}\"")), ":WELCOME ");
-        client
+        self.try_client(host).expect("the node takes connections")
+    }
+
+    /// The same; `None` if the node ends meanwhile.
+    pub fn try_client(&self, host: usize) -> Option<Client> {
+        let mut client = self.inside(host, move || Client::try_connect(Self::addr(host)).ok())?;
+        client.try_send(&format!("AUTH \"{PASSWORD}\"\n")).ok()?;
+        assert_eq!(client.try_line().ok()?, ":WELCOME ");
+        Some(client)
     }
 
     /// Begins or ends a silent loss at the router.

@@ -13,6 +13,7 @@ mod checker;
 mod common;
 
 use checker::{Anomaly, End, Faults, Op, Verb, check};
+use common::client::Client;
 use common::mesh::wait_for_peers;
 use common::net::{Loss, Net, PASSWORD};
 use common::server::{Launch, Server};
@@ -39,6 +40,10 @@ const HEARTBEAT_MS: u64 = 300;
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often a read at the end is repeated that was not answered in time.
 const READS_MAX: usize = 10;
+/// Between two looks at the links of the nodes.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Three heartbeats: the longest that a link is lost without its nodes knowing.
+const DEAD_TIME: Duration = Duration::from_millis(3 * HEARTBEAT_MS);
 /// Between two requests of one client.
 const PAUSE: Duration = Duration::from_millis(3);
 /// How far a clock is moved: within the bound that nodes accept.
@@ -166,6 +171,42 @@ fn client(run: &Run, node: usize, seed: u64) {
     }
 }
 
+/// Notes from when to when nodes were not all linked, by whatever cause: a process that other processes keep from the
+/// processor for the dead time is cut off too.
+fn watch_links(run: &Run, nodes: usize) -> Vec<(Duration, Duration)> {
+    let mut windows: Vec<(Duration, Duration)> = Vec::new();
+    let mut clients: Vec<Option<Client>> = (0..nodes).map(|_| None).collect();
+    let mut before = vec![None; nodes];
+    let mut looked_at = run.now();
+    while !run.is_over.load(Ordering::Relaxed) {
+        let now: Vec<Option<String>> =
+            clients.iter_mut().enumerate().map(|(at, client)| links_of(run, at, client)).collect();
+        let end = run.now();
+        let all = format!("peers_linked:{}", nodes - 1);
+        let is_whole = now.iter().flatten().filter(|links| links.contains(&all)).count() == nodes;
+        if !is_whole || now != before {
+            windows.push((looked_at.saturating_sub(DEAD_TIME), end));
+        }
+        (before, looked_at) = (now, end);
+        thread::sleep(LOOK_EVERY);
+    }
+    // The first look has nothing before it.
+    windows.split_off(1.min(windows.len()))
+}
+
+/// What a node's STATS have about its links; `None` if it does not answer.
+fn links_of(run: &Run, node: usize, client: &mut Option<Client>) -> Option<String> {
+    if client.is_none() {
+        *client = run.net.try_client(node);
+    }
+    let open = client.as_mut()?;
+    let line = open.try_send("STATS peers_linked,links_made\n").ok().and_then(|()| open.try_line().ok());
+    if line.is_none() {
+        *client = None;
+    }
+    line
+}
+
 /// The preloaded library that moves clocks; `None` without a compiler.
 fn clock_library() -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/history/clock.c");
@@ -242,6 +283,10 @@ fn history(name: &str, count: u8, faults: &[Fault], seconds: u64) {
         })
         .collect();
 
+    let watch = {
+        let run = Arc::clone(&run);
+        thread::spawn(move || watch_links(&run, nodes))
+    };
     let seconds =
         std::env::var("OLIVIA_HISTORY_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(seconds);
     let mut happened = Faults::default();
@@ -285,6 +330,9 @@ fn history(name: &str, count: u8, faults: &[Fault], seconds: u64) {
     }
     run.is_over.store(true, Ordering::Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
+    let lost = watch.join().unwrap();
+    println!("{name}: {round} faults, and {} times nodes were found unlinked, or linked anew", lost.len());
+    happened.windows.extend(lost);
     all_linked(&run);
     thread::sleep(Duration::from_secs(1));
     let ops = std::mem::take(&mut *run.ops.lock().unwrap());
@@ -317,11 +365,7 @@ fn report(name: &str, ops: &[Op], finals: &[Op], faults: &Faults) {
     let count = |wanted: fn(&Op) -> bool| ops.iter().filter(|op| wanted(op)).count();
     let unknown = count(|op| op.result == End::Unknown);
     let nothing = count(|op| op.result == End::Nothing && !matches!(op.verb, Verb::Lock(_)));
-    println!(
-        "{name}: {} requests, {unknown} with unknown outcome, {nothing} not carried out, {} faults",
-        ops.len(),
-        faults.windows.len()
-    );
+    println!("{name}: {} requests, {unknown} with unknown outcome, {nothing} not carried out", ops.len());
     let found = check(ops, finals, faults);
     for (anomaly, texts) in &found {
         println!("{name}: {anomaly:?}: {}\n  {}", texts.len(), texts[..texts.len().min(3)].join("\n  "));

@@ -119,6 +119,7 @@ pub(in crate::node) fn link_up(
     sync::link_lost(state, peer);
     remote::link_lost(state, peer);
     state.mesh.peers.set_link(peer, now.mono, Some(Link { conn: conn_key, dialler }));
+    state.stats.links_made += 1;
     if let Some(entry) = state.mesh.peers.get_mut(peer) {
         entry.addr = addr;
         entry.received_at = now.mono;
