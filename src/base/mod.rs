@@ -10,6 +10,7 @@ pub mod glob;
 pub mod histogram;
 pub mod human;
 pub mod kept_bytes;
+pub mod key_queue;
 pub mod limiter;
 pub mod memory;
 pub mod prefetch;

@@ -23,13 +23,13 @@ fn conns(state: &State) {
     assert_eq!(of_nodes, state.mesh.conns(), "connections of the mesh");
     for (key, conn) in state.conns.iter() {
         if let Role::Link(peer) = conn.role {
-            let link = state.mesh.peers.get(peer).and_then(|peer| peer.link);
-            assert!(link.is_some_and(|link| link.conn == key), "a link whose peer has another");
+            let link = state.mesh.peers.conn(peer);
+            assert!(link == Some(key), "a link whose peer has another");
         }
     }
     let linked = state.mesh.peers.linked();
     for (_, peer) in linked {
-        let conn = peer.link.and_then(|link| state.conns.get(link.conn));
+        let conn = peer.link().and_then(|link| state.conns.get(link.conn));
         assert!(conn.is_some_and(|conn| conn.link().is_some()), "a peer whose link was closed");
     }
     assert_eq!(state.mesh.peers.linked().count(), state.mesh.peers.linked_count(), "linked peers");
@@ -70,7 +70,7 @@ fn queries(state: &State) {
     for (_, peer) in mesh.peers.iter() {
         let mut lookups = peer.queries.iter().filter_map(|query| query.lookup);
         assert!(lookups.all(|key| mesh.lookups.get(key).is_some()), "queries of ended lookups");
-        assert!(peer.link.is_some() || peer.queries.len() == 0, "queries without a link");
+        assert!(peer.is_linked() || peer.queries.len() == 0, "queries without a link");
         assert_eq!(peer.deferred.count_bytes(), peer.deferred.bytes(), "bytes of keys of deferred queries");
     }
 }
@@ -78,12 +78,9 @@ fn queries(state: &State) {
 fn versions(state: &State) {
     assert!(state.keyspace.tombstones().adds_up(), "tombstones");
     let mesh = &state.mesh;
-    assert!(mesh.unanswered.is_empty(), "additions that are not answered");
-    let queued = mesh.peers.iter().filter(|(_, peer)| peer.is_in_resyncs).count();
-    let alive = mesh.resyncs.iter().filter(|key| mesh.peers.get(**key).is_some()).count();
-    assert_eq!(queued, alive, "peers whose resync goes on");
+    assert!(!mesh.versions.has_unanswered(), "additions that are not answered");
     for (_, peer) in mesh.peers.iter() {
-        assert!(peer.link.is_some() || peer.resync.is_none(), "a resync without a link");
+        assert!(peer.is_linked() || peer.versions.resync().is_none(), "a resync without a link");
     }
 }
 

@@ -391,14 +391,14 @@ impl Node {
     pub fn peer_block(&self, peer: NodeId, number: usize) -> Option<Block> {
         let mesh = &self.state.mesh;
         let peer = mesh.peers.by_id(peer).and_then(|key| mesh.peers.get(key))?;
-        mesh.filters.block(peer.filter, number)
+        mesh.filters.block(peer.filter(), number)
     }
 
     /// Whether a peer's filter, as it is searched, claims the key with this hash; not while it is unknown.
     pub fn peer_claims(&self, peer: NodeId, hash: u64) -> bool {
         let mesh = &self.state.mesh;
         let peer = mesh.peers.by_id(peer).and_then(|key| mesh.peers.get(key));
-        peer.is_some_and(|peer| mesh.filters.claims(peer.filter, hash))
+        peer.is_some_and(|peer| mesh.filters.claims(peer.filter(), hash))
     }
 
     /// The version of a key here, and whether it is that of a value; else it is that of a deletion.

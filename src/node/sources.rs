@@ -88,7 +88,7 @@ const SOURCES: [Source; 11] = [
         has_work: |state, _| resync::has_work(state),
         step: resync::step,
         next_deadline: |_| None,
-        backlog: |state, _| state.mesh.resyncs.len() as u64,
+        backlog: |state, _| state.mesh.versions.resyncs.len() as u64,
     },
     Source {
         name: "tombstones",
@@ -106,7 +106,7 @@ const SOURCES: [Source; 11] = [
         has_work: |state, _| discarded::has_work(state),
         step: discarded::step,
         next_deadline: |_| None,
-        backlog: |state, _| state.mesh.discards.len() as u64,
+        backlog: |state, _| state.mesh.versions.discards.len() as u64,
     },
     Source {
         name: "floor",

@@ -66,7 +66,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
                     return mesh.peers.get(key).is_some_and(|peer| peer.alarm.is_live(deadline));
                 }
                 Timer::Lookups => return mesh.lookups.is_live(deadline),
-                Timer::Publish => return mesh.publishing.alarm.is_live(deadline),
+                Timer::Publish => return mesh.publishing.is_live(deadline),
                 Timer::Refusal(key) => {
                     let session = conns.get(key).and_then(|conn| conn.session.as_ref());
                     session.and_then(|session| session.refusal.as_ref()).map(|refusal| refusal.due)

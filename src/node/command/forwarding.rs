@@ -349,7 +349,7 @@ fn count_of(words: usize) -> [u8; 4] {
 /// Carries out a command for a peer, if this node holds its keys or may create them, and answers.
 pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand) -> usize {
     let PeerCommand { peer, number, request, create, deadline, refused } = command;
-    let Some(link) = state.mesh.peers.get(*peer).and_then(|peer| peer.link) else { return 1 };
+    let Some(conn_key) = state.mesh.peers.conn(*peer) else { return 1 };
     let requests = match requests_of(state, request) {
         Some(requests) => requests,
         None => {
@@ -370,7 +370,7 @@ pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand)
         return 1;
     }
     // The one that asks does not hold the key either.
-    let asker = state.mesh.peers.get(*peer).map(|peer| peer.id);
+    let asker = state.mesh.peers.get(*peer).map(|peer| peer.id());
     let refused: Vec<NodeId> = refused.iter().copied().chain(asker).collect();
     let on_nothing = if *create { OnNothing::Creates } else { OnNothing::IsRefused };
     let verdict = placement::verdict(state, now, keys.iter().copied(), on_nothing, &refused);
@@ -385,7 +385,7 @@ pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand)
     let mut reply = Vec::new();
     let mut key = KeyVersion { hash, version: 0, state: KeyState::Held };
     if verdict == Verdict::Here {
-        key = carry_out(state, now, link.conn, request.protocol, &requests, &keys, &mut reply);
+        key = carry_out(state, now, conn_key, request.protocol, &requests, &keys, &mut reply);
     } else {
         // Without results: nothing was done, since others of the keys may be elsewhere.
         put_keys(&mut reply, &[]);

@@ -59,7 +59,7 @@ pub(in crate::node) fn read<'a>(
     if form.shape == Shape::Count {
         call.reply.count(call.args.len() - misses);
     }
-    state.mesh.checks += misses as u64;
+    state.mesh.peers.count_searches(misses as u64);
     if form.wanted == Wanted::Value {
         let keys = call.args.len() as u64;
         state.stats.gets += keys;
@@ -138,10 +138,10 @@ pub(in crate::node) fn begin_pending(
             };
             pending::store_part(state, waiter, answer, bytes);
         } else if part >= first_open && state.mesh.may_be_elsewhere(hashed.hash.0) {
-            state.mesh.checks += 1;
+            state.mesh.peers.count_searches(1);
             remote::look_up(state, now, key, hashed.hash, waiter, form.wanted, &mut begun);
         } else {
-            state.mesh.checks += 1;
+            state.mesh.peers.count_searches(1);
             pending::store_part(state, waiter, Answer::Missing, 0);
         }
     }

@@ -99,30 +99,30 @@ fn backups(state: &State) -> impl Iterator<Item = &AddressEntry> {
 
 fn view_of_peer(state: &State, now: Now, peer: &Peer) -> PeerView {
     let filters = &state.mesh.filters;
-    let fill = filters.fill(peer.filter);
-    let filter = match (fill, filters.is_unknown(peer.filter)) {
+    let fill = filters.fill(peer.filter());
+    let filter = match (fill, filters.is_unknown(peer.filter())) {
         (None, _) => FilterState::Unknown,
         (Some(_), true) => FilterState::Doubtful,
         (Some(_), false) => FilterState::Known,
     };
     PeerView {
-        addr: peer.addr,
-        id: Some(peer.id),
-        is_linked: peer.link.is_some(),
-        dialled: peer.link.is_some_and(|link| link.dialler == Dialler::We),
+        addr: peer.addr(),
+        id: Some(peer.id()),
+        is_linked: peer.is_linked(),
+        dialled: peer.link().is_some_and(|link| link.dialler == Dialler::We),
         round_trip: peer.round_trip(),
         filter,
-        filter_age: peer.filter_known_at.map(|then| now.mono.since(then)),
+        filter_age: peer.following.known_at().map(|then| now.mono.since(then)),
         fill,
-        predicted_rate: filters.predicted_false_positive_rate(peer.filter),
-        measured_rate: peer.claim_stats.measured_rate(),
-        position: peer.receiver.position(),
+        predicted_rate: filters.predicted_false_positive_rate(peer.filter()),
+        measured_rate: peer.measured_rate(),
+        position: peer.following.position(),
         queries: peer.queries.len(),
         probes_left: peer.breaker.probes_left(),
         failures: 0,
         is_being_dialled: false,
         is_credible: true,
-        claimed_keys: fill.and_then(|fill| Some(filters.size(peer.filter)?.keys_at_fill(fill))),
+        claimed_keys: fill.and_then(|fill| Some(filters.size(peer.filter())?.keys_at_fill(fill))),
     }
 }
 
@@ -335,8 +335,8 @@ pub(in crate::node) fn figures<'a>(
 /// each linked peer, or has refused it. O(known addresses).
 pub(in crate::node) fn readiness(state: &State) -> Readiness {
     let mesh = &state.mesh;
-    let is_known = |refusals: u32, filter| refusals > 0 || !mesh.filters.is_unknown(filter);
-    let known = mesh.peers.linked().filter(|(_, peer)| is_known(peer.refusals, peer.filter)).count();
+    let is_known = |peer: &Peer| peer.following.is_known_or_refused(&mesh.filters);
+    let known = mesh.peers.linked().filter(|(_, peer)| is_known(peer)).count();
     Readiness {
         is_draining: state.is_draining,
         clock_ahead_ms: mesh.clock_offsets.ahead_ms(state.links_current_at),
@@ -379,7 +379,7 @@ pub(in crate::node) fn request<'a>(_: &mut State, call: &mut Call<'a>) -> Result
 
 /// REQUEST peers: the addresses of the linked ones; then the others, in quotes, each with what is known of it.
 pub(in crate::node) fn peers<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    let linked = state.mesh.peers.linked().map(|(_, peer)| peer.addr);
+    let linked = state.mesh.peers.linked().map(|(_, peer)| peer.addr());
     // Until the link of a dead node is found dead, its successor may live at the same address.
     let mut listed = BTreeSet::new();
     for addr in linked {
@@ -451,10 +451,8 @@ fn holders(state: &mut State, now: Now, key: &[u8]) -> (bool, Vec<SocketAddr>) {
     let hashed = state.keyspace.key(key);
     let is_here = state.keyspace.peek(now, hashed).is_some();
     state.mesh.may_be_elsewhere(hashed.hash.0);
-    let mesh = &state.mesh;
-    let peers = mesh.claims.iter().filter_map(|filter| mesh.peers.by_filter(*filter));
-    let peers = peers.filter_map(|peer| mesh.peers.get(peer)).filter(|peer| peer.link.is_some());
-    let mut holders: Vec<(Duration, SocketAddr)> = peers.map(|peer| (peer.distance(), peer.addr)).collect();
+    let peers = state.mesh.claimants().map(|(_, peer)| peer).filter(|peer| peer.is_linked());
+    let mut holders: Vec<(Duration, SocketAddr)> = peers.map(|peer| (peer.distance(), peer.addr())).collect();
     holders.sort();
     (is_here, holders.into_iter().map(|(_, addr)| addr).collect())
 }

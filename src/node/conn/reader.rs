@@ -73,7 +73,7 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
     if let Some(peer) = conn.link()
         && let Some(peer) = state.mesh.peers.get_mut(peer)
     {
-        peer.received_at = now.mono;
+        peer.received(now.mono);
     }
     let class = conn.class();
     if conn.has_partial_line && continues_line(&state.config.limits, conn, bytes) {

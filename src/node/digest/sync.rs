@@ -2,7 +2,7 @@
 //!
 //! A peer is sent nothing before its RESYNC names the position from which it wants to read. From then on *additions* go
 //! to all peers together, at the end of the entry point that made them: at once if none were sent for
-//! [`PUBLISH_EVERY`], or if [`PUBLISH_AT_ONCE`] wait; later, after up to [`GATHER_FOR`], while many come. So the writer
+//! a moment, or if many wait; a few milliseconds later while many come. So the writer
 //! of a key pays for publishing it, and no reader whose link has room is behind by more than that. A link without room
 //! reads on when it has, or gets a snapshot if the changelog has moved on. *Bulk* (snapshots, rebuilt blocks) is due
 //! work, a frame at a time, for a reader that has all additions.
@@ -14,23 +14,8 @@ use crate::filter::size::{Block, Size};
 use crate::filter::{FilterError, PeerFilters};
 use crate::node::ids::PeerKey;
 use crate::node::peer::link_output;
-use crate::node::peer::table::Resync;
 use crate::node::state::{State, Timer};
 use crate::wire::frame::{Body, Head, low_half, put, put_blocks, put_deltas, put_piece};
-use std::time::Duration;
-
-/// For how long changes gather, if some were published a moment ago.
-const PUBLISH_EVERY: Duration = Duration::from_millis(1);
-
-/// Changes in that time from which on they gather for longer, so that many share one header: 10,000 new
-/// keys per second then take 8.5 bytes each.
-const MANY: u64 = 5;
-
-/// For how long many changes gather: a key is still found everywhere well within 10 ms.
-const GATHER_FOR: Duration = Duration::from_millis(4);
-
-/// Changes that are published at once: a kilobyte of hashes.
-const PUBLISH_AT_ONCE: u64 = 128;
 
 /// Additions in one write to a link: 32 KiB.
 const ADDITIONS_PER_WRITE: usize = 4_096;
@@ -41,18 +26,6 @@ const BYTES_PER_STEP: u64 = 16 * 1024;
 
 /// Additions times readers that cost as much as setting a key.
 const ENTRIES_PER_KEY: usize = 64;
-
-/// After so long without a block of a snapshot it is given up.
-const SNAPSHOT_STALLED: Duration = Duration::from_secs(30);
-
-/// Time between two requests for a filter that was refused, doubled with each refusal, up to ten minutes.
-const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
-const REFUSALS_COUNTED_MAX: u32 = 6;
-
-/// Requests for a digest on one link, in either direction: so many at once, and one per second in the long run. Each
-/// can cost its sender a snapshot. What is not sent now is at a later heartbeat.
-const RESYNCS_BURST: u32 = 16;
-const RESYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// Whether [`step`] has something to do.
 pub(in crate::node) fn has_work(state: &State) -> bool {
@@ -69,10 +42,9 @@ pub(in crate::node) fn cost_of_additions(state: &State, additions: u64) -> usize
 #[inline]
 pub(in crate::node) fn schedule(state: &mut State, now: Now) {
     let head = state.keyspace.changelog().head();
-    let publishing = &mut state.mesh.publishing;
-    let waiting = (head.seq - publishing.last_seq) + (head.blocks - publishing.last_blocks);
+    let waiting = state.mesh.publishing.waiting(head);
     if waiting > 0 && state.mesh.peers.linked_count() == 0 {
-        (publishing.last_seq, publishing.last_blocks) = (head.seq, head.blocks);
+        state.mesh.publishing.skip(head);
     } else if waiting > 0 {
         schedule_changes(state, now, waiting);
     }
@@ -81,20 +53,14 @@ pub(in crate::node) fn schedule(state: &mut State, now: Now) {
 /// Publishes so many changes, or sets the timer for it.
 #[inline(never)]
 fn schedule_changes(state: &mut State, now: Now, waiting: u64) {
-    let State { mesh, timers, .. } = state;
-    let publishing = &mut mesh.publishing;
-    let span = if waiting < MANY { PUBLISH_EVERY } else { GATHER_FOR };
-    let due = publishing.last_at.map_or(now.mono, |last_at| last_at.after(span));
-    if due <= now.mono || waiting >= PUBLISH_AT_ONCE {
+    if state.mesh.publishing.is_due(now.mono, waiting, &mut state.timers, Timer::Publish) {
         publish(state, now);
-    } else {
-        publishing.alarm.arm(timers, due, Timer::Publish);
     }
 }
 
 /// The time to gather is over.
 pub(in crate::node) fn timer_fired(state: &mut State, now: Now, deadline: u64) {
-    if state.mesh.publishing.alarm.fired(deadline) {
+    if state.mesh.publishing.fired(deadline) {
         schedule(state, now);
     }
 }
@@ -102,9 +68,7 @@ pub(in crate::node) fn timer_fired(state: &mut State, now: Now, deadline: u64) {
 /// Sends all additions to all readers, as far as their links have room.
 fn publish(state: &mut State, now: Now) {
     let head = state.keyspace.changelog().head();
-    let publishing = &mut state.mesh.publishing;
-    publishing.last_at = Some(now.mono);
-    (publishing.last_seq, publishing.last_blocks) = (head.seq, head.blocks);
+    state.mesh.publishing.published(now.mono, head);
     let peers: Vec<PeerKey> = state.mesh.peers.linked().map(|(key, _)| key).collect();
     let mut encoded = Encoded { first: 0, count: 0, frames: state.pool.take() };
     for peer in peers {
@@ -136,8 +100,7 @@ fn send_additions(state: &mut State, now: Now, peer: PeerKey, encoded: &mut Enco
     while state.keyspace.changelog().has_additions(reader)
         && (amount == Amount::All || link_output::has_room_for_ordered(state, peer))
     {
-        let hashes = &mut state.mesh.publishing.hashes;
-        hashes.clear();
+        let hashes = state.mesh.publishing.hashes();
         let (_, changelog) = state.keyspace.publication();
         let Some(first) = changelog.next_additions(reader, ADDITIONS_PER_WRITE, hashes) else { return };
         if (first, hashes.len()) != (encoded.first, encoded.count) {
@@ -169,10 +132,7 @@ fn send_unsent(state: &mut State, now: Now, peer: PeerKey, amount: Amount) {
 pub(in crate::node) fn step(state: &mut State, now: Now) {
     let sent_before = state.stats.digest_sent_bytes;
     for _ in 0..READERS_PER_STEP {
-        let Some(peer) = state.mesh.publishing.readers.pop_front() else { break };
-        if let Some(peer) = state.mesh.peers.get_mut(peer) {
-            peer.is_reading = false;
-        }
+        let Some(peer) = state.mesh.publishing.readers.pop() else { break };
         send_unsent(state, now, peer, Amount::AsRoomPermits);
         send_bulk(state, now, peer);
         enqueue_if_more(state, peer);
@@ -189,7 +149,7 @@ pub(in crate::node) fn link_drained(state: &mut State, peer: PeerKey) {
 }
 
 fn reader_of(state: &State, peer: PeerKey) -> Option<ReaderKey> {
-    state.mesh.peers.get(peer)?.reader
+    state.mesh.peers.get(peer)?.following.reader()
 }
 
 /// Has a step serve a peer that has something to read and room for it.
@@ -201,11 +161,8 @@ fn enqueue_if_more(state: &mut State, peer_key: PeerKey) {
     } else {
         changelog.has_bulk(reader) && link_output::has_room_for_bulk(state, peer_key)
     };
-    if has_more
-        && let Some(peer) = state.mesh.peers.get_mut(peer_key)
-        && !std::mem::replace(&mut peer.is_reading, true)
-    {
-        state.mesh.publishing.readers.push_back(peer_key);
+    if has_more {
+        state.mesh.publishing.readers.push(peer_key);
     }
 }
 
@@ -216,7 +173,7 @@ fn send_bulk(state: &mut State, now: Now, peer: PeerKey) {
         return;
     }
     let clock = state.keyspace.clock(now);
-    let mut buffer = std::mem::take(&mut state.mesh.publishing.bulk);
+    let mut buffer = std::mem::take(state.mesh.publishing.bulk());
     let (filter, changelog) = state.keyspace.publication();
     if let Some(bulk) = changelog.next_bulk(reader, filter, &mut buffer) {
         let sent = link_output::append_bulk(state, now, peer, |out| match bulk {
@@ -230,7 +187,7 @@ fn send_bulk(state: &mut State, now: Now, peer: PeerKey) {
         });
         state.stats.digest_sent_bytes += sent as u64;
     }
-    state.mesh.publishing.bulk = buffer;
+    *state.mesh.publishing.bulk() = buffer;
 }
 
 const fn head_of(position: Position) -> Head {
@@ -245,7 +202,7 @@ pub(in crate::node) fn own_heartbeat(
     is_answer: bool,
 ) -> Body<'static> {
     let head = head_of(state.keyspace.changelog().head());
-    let ack = state.mesh.peers.get(peer).map_or(0, |peer| peer.heard);
+    let ack = state.mesh.peers.get(peer).map_or(0, |peer| peer.versions.clock());
     Body::Heartbeat { head, wall_ms: now.wall_ms(), ack, is_answer }
 }
 
@@ -253,22 +210,17 @@ pub(in crate::node) fn own_heartbeat(
 pub(in crate::node) fn link_up(state: &mut State, now: Now, peer_key: PeerKey) {
     let mesh = &mut state.mesh;
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
-    let at = peer.receiver.relinked(&mut mesh.filters);
+    let at = peer.following.link_up(&mut mesh.filters);
     ask_again(state, now, peer_key, at);
 }
 
 /// A link was lost: the peer reads no more.
 pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-    if let Some(reader) = peer.reader.take() {
+    peer.versions.link_lost();
+    if let Some(reader) = peer.following.link_lost(&mut state.mesh.filters) {
         state.keyspace.publication().1.leave(reader);
     }
-    (peer.resyncs_in, peer.resyncs_out) = Default::default();
-    peer.was_known = !state.mesh.filters.is_unknown(peer.filter);
-    peer.receiver.unlinked(&mut state.mesh.filters);
-    peer.filter_known_at = None;
-    peer.resync = None;
-    peer.pending_ack = None;
 }
 
 /// Once per heartbeat: gives up a snapshot that has stalled, since others may need the
@@ -276,32 +228,19 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
 pub(in crate::node) fn heartbeat(state: &mut State, now: Now, peer_key: PeerKey) {
     let mesh = &mut state.mesh;
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
-    match (peer.receiver.snapshot_blocks(), peer.snapshot_at) {
-        (None, _) => peer.snapshot_at = None,
-        (Some(blocks), Some((seen, since))) if blocks == seen => {
-            if now.mono.since(since) >= SNAPSHOT_STALLED {
-                peer.receiver.give_up(&mut mesh.filters);
-                peer.refusals = peer.refusals.saturating_add(1);
-                state.stats.digest_messages_refused += 1;
-            }
-        }
-        (Some(blocks), _) => peer.snapshot_at = Some((blocks, now.mono)),
+    if peer.following.give_up_stalled(now.mono, &mut mesh.filters) {
+        state.stats.digest_messages_refused += 1;
     }
-    let every = SNAPSHOT_EVERY * 2u32.pow(peer.refusals.min(REFUSALS_COUNTED_MAX));
-    let asked = peer.snapshot_asked.is_some_and(|then| now.mono.since(then) < every);
-    if peer.receiver.is_waiting() && !asked {
+    if peer.following.is_snapshot_due(now.mono) {
         ask_again(state, now, peer_key, None);
     }
 }
 
 fn ask_again(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Position>) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-    if !peer.resyncs_out.allows(now.mono, RESYNC_EVERY, RESYNCS_BURST) {
+    if !peer.following.may_request(now.mono, at) {
         state.stats.resyncs_dropped += 1;
         return;
-    }
-    if at.is_none() {
-        peer.snapshot_asked = Some(now.mono);
     }
     // The low half of the position in the changes of blocks is all that the sender needs to know of it.
     let blocks = at.map_or(0, |at| low_half(at.blocks));
@@ -312,17 +251,14 @@ fn ask_again(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Position
 /// blocks. It receives the end of our additions at once, so that it knows when it has caught up.
 pub(in crate::node) fn resync(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Head>, blocks: u32) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-    if !peer.resyncs_in.allows(now.mono, RESYNC_EVERY, RESYNCS_BURST) {
+    if !peer.following.may_be_requested(now.mono) {
         state.stats.resyncs_dropped += 1;
         return;
     }
     let (_, changelog) = state.keyspace.publication();
     let blocks = nearest(changelog.head().blocks, blocks);
     let at = at.map(|Head { epoch, seq }| Position { epoch, seq, blocks });
-    match peer.reader {
-        Some(reader) => changelog.resync(reader, at),
-        None => peer.reader = Some(changelog.join(at)),
-    }
+    peer.following.read_from(changelog, at);
     answer_heartbeat(state, now, peer_key, 0);
     enqueue_if_more(state, peer_key);
 }
@@ -355,11 +291,8 @@ pub(in crate::node) fn head_is(state: &mut State, now: Now, peer_key: PeerKey, h
 
 fn note_if_known(state: &mut State, now: Now, peer_key: PeerKey) {
     let mesh = &mut state.mesh;
-    if let Some(peer) = mesh.peers.get_mut(peer_key)
-        && !mesh.filters.is_unknown(peer.filter)
-    {
-        peer.filter_known_at = Some(now.mono);
-        peer.refusals = 0;
+    if let Some(peer) = mesh.peers.get_mut(peer_key) {
+        peer.following.note_if_known(now.mono, &mesh.filters);
     }
 }
 
@@ -374,7 +307,7 @@ pub(in crate::node) fn snapshot(
     size_log2: u8,
 ) {
     let Some(peer) = state.mesh.peers.get(peer_key) else { return };
-    let blocks = nearest(peer.receiver.expected().blocks, blocks);
+    let blocks = nearest(peer.following.expected().blocks, blocks);
     let at = Position { epoch: head.epoch, seq: head.seq, blocks };
     let Some(size) = Size::from_log2(size_log2) else {
         state.stats.digest_messages_refused += 1;
@@ -439,21 +372,19 @@ fn follow(
 ) -> Option<Result<Outcome, ReceiveError>> {
     let mesh = &mut state.mesh;
     let peer = mesh.peers.get_mut(peer_key)?;
-    let was_unknown = mesh.filters.is_unknown(peer.filter);
-    let outcome = apply(&mut peer.receiver, &mut mesh.filters);
-    if was_unknown && !mesh.filters.is_unknown(peer.filter) {
-        peer.resync = Some(Resync::START);
+    let (outcome, has_become_known) = peer.following.apply(&mut mesh.filters, apply);
+    let addr = peer.addr();
+    if has_become_known {
+        peer.versions.begin_resync();
         mesh.enqueue_resync(peer_key);
     }
-    let peer = mesh.peers.get_mut(peer_key)?;
     match outcome {
         Ok(Outcome::Applied) => {}
         Ok(Outcome::Dropped) => state.stats.digest_messages_dropped += 1,
         Ok(Outcome::Resync(at)) => ask_again(state, now, peer_key, at),
         Err(error) => {
             state.stats.digest_messages_refused += 1;
-            peer.refusals = peer.refusals.saturating_add(1);
-            log::debug!("refused a change of the filter of {}: {error}", peer.addr);
+            log::debug!("refused a change of the filter of {addr}: {error}");
         }
     }
     Some(outcome)

@@ -48,7 +48,7 @@ fn begin(
     mut broadcast: Broadcast,
     concerned: &[PeerKey],
 ) {
-    let is_linked = |peer: &&PeerKey| state.mesh.peers.get(**peer).is_some_and(|peer| peer.link.is_some());
+    let is_linked = |peer: &&PeerKey| state.mesh.peers.get(**peer).is_some_and(|peer| peer.is_linked());
     let (linked, unlinked): (Vec<&PeerKey>, Vec<&PeerKey>) = concerned.iter().partition(is_linked);
     broadcast.unreached = unlinked.into_iter().map(|peer| name_of(state, *peer)).collect();
     let ends_at = now.mono.after(timeout(&state.config.mesh));
@@ -87,8 +87,8 @@ pub(in crate::node) fn done(
     let (mut hinted, mut strangers) = (Vec::new(), Vec::new());
     for id in hints.iter().map(NodeId).filter(|id| *id != own) {
         match mesh.peers.by_id(id).and_then(|key| Some((key, mesh.peers.get(key)?))) {
-            Some((key, of)) if of.has_left || lookup.has_queried(key) => {}
-            Some((key, of)) if of.link.is_some() => hinted.push(key),
+            Some((key, of)) if of.has_left() || lookup.has_queried(key) => {}
+            Some((key, of)) if of.is_linked() => hinted.push(key),
             Some(_) | None => strangers.push(format!("node {id}")),
         }
     }
@@ -112,7 +112,7 @@ pub(super) fn finish(state: &mut State, now: Now, key: LookupKey) {
     let Some(lookup) = remove(state, key) else { return };
     let Task::Broadcast(mut broadcast) = lookup.task else { return };
     let missing = lookup.queried.iter().map(|queried| queried.peer).chain(lookup.lost.iter().copied());
-    let missing = missing.filter(|peer| state.mesh.peers.get(*peer).is_none_or(|peer| !peer.has_left));
+    let missing = missing.filter(|peer| state.mesh.peers.get(*peer).is_none_or(|peer| !peer.has_left()));
     broadcast.unreached.extend(missing.map(|peer| name_of(state, peer)));
     broadcast.unreached.sort_unstable();
     broadcast.unreached.dedup();

@@ -140,7 +140,7 @@ fn here_or_moving(state: &State, now: Now, command: &ForwardedCommand, refused: 
 /// The nodes that have answered that they do not hold the keys.
 fn refusals(state: &State, key: LookupKey) -> Vec<NodeId> {
     let refused = state.mesh.lookups.get(key).map_or(&[][..], |lookup| &lookup.refused);
-    refused.iter().filter_map(|peer| state.mesh.peers.get(*peer)).map(|peer| peer.id).collect()
+    refused.iter().filter_map(|peer| state.mesh.peers.get(*peer)).map(|peer| peer.id()).collect()
 }
 
 /// A node has carried out a command; `first` is its first key after that. Returns the keys with their versions there,
@@ -244,8 +244,8 @@ pub(in crate::node) fn refused(
                     }
                     lookup.candidates.push(hinted);
                 }
-                Some((_, of)) if of.has_left => {}
-                Some((_, of)) => command.absent.push(of.addr.to_string()),
+                Some((_, of)) if of.has_left() => {}
+                Some((_, of)) => command.absent.push(of.addr().to_string()),
                 None => command.absent.push(format!("node {id}")),
             }
         }

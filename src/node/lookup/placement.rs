@@ -64,16 +64,19 @@ pub(in crate::node) fn may_hold<'s>(
     refused: &'s [NodeId],
 ) -> impl Iterator<Item = PeerKey> + 's {
     let holder = state.mesh.moved.get(hash).and_then(|moved| moved.holder);
-    let peers = state.mesh.peers.iter().filter(|(_, peer)| !peer.has_left && !refused.contains(&peer.id));
+    let peers = state.mesh.peers.iter().filter(|(_, peer)| !peer.has_left() && !refused.contains(&peer.id()));
     let may = move |key: &PeerKey| Some(*key) == holder || may_peer_hold(state, *key, hash);
     peers.map(|(key, _)| key).filter(may)
 }
 
 fn may_peer_hold(state: &State, key: PeerKey, hash: KeyHash) -> bool {
     let Some(peer) = state.mesh.peers.get(key) else { return false };
-    let is_unknown =
-        if peer.link.is_some() { state.mesh.filters.is_unknown(peer.filter) } else { !peer.was_known };
-    is_unknown || state.mesh.filters.claims(peer.filter, hash.0)
+    let is_unknown = if peer.is_linked() {
+        state.mesh.filters.is_unknown(peer.filter())
+    } else {
+        !peer.following.was_known()
+    };
+    is_unknown || state.mesh.filters.claims(peer.filter(), hash.0)
 }
 
 /// What an asker is to know of a key that is not here: a version that was elsewhere, and nodes that may hold the key, but
@@ -91,14 +94,14 @@ pub(in crate::node) fn hints(
     ids.retain(|id| !refused.contains(&NodeId(*id)));
     if ids.is_empty() {
         let others = may_hold(state, key.hash, refused).filter(|peer| *peer != asker);
-        ids = others.filter_map(|peer| state.mesh.peers.get(peer)).map(|peer| peer.id.0).collect();
+        ids = others.filter_map(|peer| state.mesh.peers.get(peer)).map(|peer| peer.id().0).collect();
     }
     (elsewhere.version, ids)
 }
 
 /// Whether a linked peer is not known to lack a key.
 pub(in crate::node) fn is_unknown(state: &State, key: PeerKey) -> bool {
-    state.mesh.peers.get(key).is_some_and(|peer| state.mesh.filters.is_unknown(peer.filter))
+    state.mesh.peers.get(key).is_some_and(|peer| state.mesh.filters.is_unknown(peer.filter()))
 }
 
 /// The nodes that may hold one of these keys and cannot be asked now, but for `refused`.
@@ -128,9 +131,9 @@ pub(in crate::node) fn candidates<'k>(
     let holder = hashes.first().and_then(|hash| state.mesh.moved.get(*hash)).and_then(|moved| moved.holder);
     let mut found = Vec::new();
     for (key, peer) in state.mesh.peers.linked().filter(|(key, _)| is_queryable(state, *key)) {
-        let claims = hashes.iter().filter(|hash| state.mesh.filters.claims(peer.filter, hash.0)).count();
+        let claims = hashes.iter().filter(|hash| state.mesh.filters.claims(peer.filter(), hash.0)).count();
         let is_holder = holder == Some(key);
-        if (claims > 0 || is_holder || is_unknown(state, key)) && !refused.contains(&peer.id) {
+        if (claims > 0 || is_holder || is_unknown(state, key)) && !refused.contains(&peer.id()) {
             found.push(((is_holder, claims, Reverse(peer.distance()), key.to_bits()), key));
         }
     }
@@ -142,7 +145,7 @@ pub(in crate::node) fn candidates<'k>(
 pub(in crate::node) fn birthplace(state: &State, key: &[u8]) -> Option<PeerKey> {
     let hash = state.keyspace.key(tag(key)).hash.0;
     let own = rank(state.mesh.id(), hash);
-    let linked = state.mesh.peers.linked().map(|(key, peer)| (rank(peer.id, hash), key));
+    let linked = state.mesh.peers.linked().map(|(key, peer)| (rank(peer.id(), hash), key));
     linked.max_by_key(|(rank, _)| *rank).filter(|(rank, _)| *rank > own).map(|(_, key)| key)
 }
 

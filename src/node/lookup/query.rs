@@ -148,7 +148,7 @@ fn probe_answered(state: &mut State, now: Now, peer_key: PeerKey, probe: InFligh
     }
     peer.breaker.probe_answered();
     if peer.breaker.lets_pass() && state.log_gate.allows(now, &mut state.stats) {
-        log::info!("peer {} answers queries again", peer.addr);
+        log::info!("peer {} answers queries again", peer.addr());
     }
 }
 
@@ -203,7 +203,7 @@ fn send_command(
     let Some(lookup) = state.mesh.lookups.get(key) else { return };
     let left = lookup.ends_at.millis().saturating_sub(now.mono.millis());
     let ids = lookup.refused.iter().filter_map(|peer| state.mesh.peers.get(*peer));
-    let refused: Vec<[u8; 16]> = ids.map(|peer| peer.id.0).collect();
+    let refused: Vec<[u8; 16]> = ids.map(|peer| peer.id().0).collect();
     let create = lookup.creates_at == Some(peer_key);
     let mut arguments = state.pool.take();
     let body = RemoteCommand {
@@ -220,5 +220,9 @@ fn send_command(
 
 /// A node as errors name it.
 pub(super) fn name_of(state: &State, peer: PeerKey) -> String {
-    state.mesh.peers.get(peer).map_or_else(|| "a node that has left".to_owned(), |peer| peer.addr.to_string())
+    state
+        .mesh
+        .peers
+        .get(peer)
+        .map_or_else(|| "a node that has left".to_owned(), |peer| peer.addr().to_string())
 }

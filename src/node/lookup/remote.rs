@@ -109,7 +109,7 @@ pub(in crate::node) fn look_up(
     let moved = state.mesh.moved.get(hash);
     let tombstone = state.keyspace.tombstones().version(HashedKey { hash, bytes: key });
     let floor = moved.map(|moved| moved.version).max(tombstone).unwrap_or_default();
-    let floor = floor.max(state.mesh.floor);
+    let floor = floor.max(state.mesh.versions.floor());
     let mut lookup = Lookup::new(key, hash, operation, waiter, ends_at, floor);
     lookup.candidates = candidates;
     if let Some(holder) = moved.and_then(|moved| moved.holder)
@@ -123,15 +123,9 @@ pub(in crate::node) fn look_up(
 }
 
 /// The peers to query among those whose filters were just found to claim a key, the nearest last.
-fn candidates(state: &mut State) -> Vec<PeerKey> {
-    let mesh = &mut state.mesh;
-    let keys = mesh.claims.drain(..).filter_map(|filter| mesh.peers.by_filter(filter));
-    let mut found: Vec<(Duration, PeerKey)> = keys
-        .filter_map(|key| {
-            let peer = mesh.peers.get(key).filter(|peer| peer.is_queryable())?;
-            Some((peer.distance(), key))
-        })
-        .collect();
+fn candidates(state: &State) -> Vec<PeerKey> {
+    let claimants = state.mesh.claimants().filter(|(_, peer)| peer.is_queryable());
+    let mut found: Vec<(Duration, PeerKey)> = claimants.map(|(key, peer)| (peer.distance(), key)).collect();
     found.sort_by_key(|&(distance, _)| std::cmp::Reverse(distance));
     found.into_iter().map(|(_, key)| key).collect()
 }
@@ -200,16 +194,14 @@ pub(in crate::node) fn answered(
     let taken = take_answer(state, now, peer_key, request, hash, is_hit);
     let Some((key, query, reason)) = taken else { return };
     let State { mesh, stats, .. } = state;
-    let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
     if reason == QueryReason::Claimed {
         let claim = match answer {
             QueryAnswer::Value { .. } | QueryAnswer::TooLong => Claim::Hit,
-            QueryAnswer::None { .. } if mesh.filters.claims(peer.filter, hash.0) => Claim::FalsePositive,
+            QueryAnswer::None { .. } if mesh.claims(peer_key, hash.0) => Claim::FalsePositive,
             QueryAnswer::None { .. } => Claim::Stale,
         };
         stats.query_false_positives += u64::from(claim != Claim::Hit);
-        peer.account(mesh.checks, 1);
-        peer.claim_stats.claimed(hash.0, claim);
+        mesh.peers.claimed(peer_key, hash, claim);
     }
     match *answer {
         QueryAnswer::Value { version, value, left_ms }
@@ -435,7 +427,7 @@ fn circuit_opened(state: &mut State, now: Now, peer_key: PeerKey) {
     state.mesh.lookups.postpone_all(peer.queries.take_waiting(), peer_key);
     state.stats.circuits_opened += 1;
     if state.log_gate.allows(now, &mut state.stats) {
-        let (addr, probes) = (peer.addr, peer.breaker.probes_left());
+        let (addr, probes) = (peer.addr(), peer.breaker.probes_left());
         log::warn!("peer {addr} does not answer queries; lookups skip it until it answers {probes} probes");
     }
 }

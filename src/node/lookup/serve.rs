@@ -110,10 +110,10 @@ pub(in crate::node) fn delete(
 fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, wanted: Wanted, key: &[u8]) {
     // Changes of the own filter before this answer must not arrive after it.
     sync::flush(state, now, peer_key);
-    let Some(link) = state.mesh.peers.get(peer_key).and_then(|peer| peer.link) else { return };
+    let Some(conn_key) = state.mesh.peers.conn(peer_key) else { return };
     let clock = state.keyspace.clock(now);
     let State { conns, pool, keyspace, mesh, .. } = state;
-    let Some(conn) = conns.get_mut(link.conn) else { return };
+    let Some(conn) = conns.get_mut(conn_key) else { return };
     let key = keyspace.key(key);
     let hash = key.hash.0;
     let left_ms = |expiry: Expiry| expiry.millis().saturating_sub(now.mono.millis_ceil() + TURN_MS);
@@ -135,5 +135,5 @@ fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, wanted: 
         let none = Body::None { hash, moved_version: elsewhere.version.0, hints: elsewhere.hints() };
         link_output::append_answer(conn, pool, clock, request, &none);
     }
-    mark_dirty(state, link.conn);
+    mark_dirty(state, conn_key);
 }

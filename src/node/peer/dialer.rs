@@ -112,7 +112,7 @@ pub(in crate::node) fn is_crowded(state: &State, seen: SocketAddr, id: NodeId) -
     if is_loopback(seen.ip()) || peers.is_linked(id) {
         return false;
     }
-    let conns = peers.linked().filter_map(|(_, peer)| state.conns.get(peer.link?.conn));
+    let conns = peers.linked().filter_map(|(_, peer)| state.conns.get(peer.link()?.conn));
     let from_there = conns.filter(|conn| conn.addr.ip() == seen.ip()).count();
     from_there >= (state.config.mesh.active_peers as usize).div_ceil(2)
 }
@@ -127,8 +127,8 @@ pub(in crate::node) fn room(state: &State, id: NodeId, theirs: Links) -> Room {
     match theirs {
         Links::None if linked < active + EXTRA_LINKS => Room::Free,
         Links::None => {
-            let others = peers.linked().filter(|(_, peer)| peer.has_other_links);
-            others.max_by_key(|(_, peer)| peer.since).map_or(Room::None, |(key, _)| Room::InPlaceOf(key))
+            let others = peers.linked().filter(|(_, peer)| peer.has_other_links());
+            others.max_by_key(|(_, peer)| peer.since()).map_or(Room::None, |(key, _)| Room::InPlaceOf(key))
         }
         // It has dialled, or was, in case that there are none here.
         Links::Full if linked > 0 => Room::None,
@@ -269,7 +269,7 @@ pub(in crate::node) fn is_dialled_otherwise(state: &State, conn: ConnKey, id: No
         }
         Some(Role::Client | Role::Link(_) | Role::Parted) | None => false,
     };
-    let link = state.mesh.peers.by_id(id).and_then(|key| state.mesh.peers.get(key)?.link);
+    let link = state.mesh.peers.by_id(id).and_then(|key| state.mesh.peers.link(key));
     link.is_some_and(|link| link.dialler == Dialler::We) || state.mesh.dials.conns().any(is_another)
 }
 

@@ -52,8 +52,8 @@ pub(in crate::node) fn execute(
     let cost = match &frame.body {
         Body::Heartbeat { head, ack, is_answer, wall_ms } => {
             if let Some(peer) = state.mesh.peers.get_mut(peer).filter(|_| !is_answer) {
-                peer.heard = peer.heard.max(frame.clock);
-                let addr = peer.addr;
+                peer.versions.note_clock(frame.clock);
+                let addr = peer.addr();
                 clock::reported(state, now, addr, *wall_ms);
             }
             heartbeat::received(state, now, peer, request, *head, *is_answer);
@@ -220,9 +220,9 @@ pub(in crate::node) fn execute(
 /// Closes the link of a peer whose wall clock or version is too far ahead, before that is adopted.
 fn refuse_peer(state: &mut State, now: Now, key: PeerKey, why: &dyn fmt::Display) {
     let Some(peer) = state.mesh.peers.get(key) else { return };
-    let Some(link) = peer.link else { return };
+    let Some(link) = peer.link() else { return };
     if state.log_gate.allows(now, &mut state.stats) {
-        log::warn!("closing the link to {}: {why}", peer.addr);
+        log::warn!("closing the link to {}: {why}", peer.addr());
     }
     link_output::hang_up(state, now, link.conn, why.to_string().as_bytes(), CloseReason::Refused);
 }

@@ -143,7 +143,7 @@ pub(in crate::node) fn requested(
 
 /// Addresses of other nodes for a refused one: some of the linked peers, at random.
 fn hints(state: &mut State) -> Vec<SocketAddr> {
-    let linked: Vec<SocketAddr> = state.mesh.peers.linked().map(|(_, peer)| peer.addr).collect();
+    let linked: Vec<SocketAddr> = state.mesh.peers.linked().map(|(_, peer)| peer.addr()).collect();
     let first = usize::try_from(state.rng.below(linked.len().max(1) as u64)).unwrap_or_default();
     linked.iter().cycle().skip(first).take(linked.len().min(HINTS_MAX)).copied().collect()
 }

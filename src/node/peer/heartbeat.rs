@@ -24,10 +24,10 @@ fn interval(state: &State) -> Duration {
 pub(in crate::node) fn close_if_missed(state: &mut State, now: Now, key: PeerKey) -> bool {
     let interval = interval(state);
     let Some(peer) = state.mesh.peers.get(key) else { return false };
-    let Some(link) = peer.link else { return false };
-    let is_missed = now.mono.since(peer.received_at) >= interval * HEARTBEATS_MISSED_MAX;
+    let Some(link) = peer.link() else { return false };
+    let is_missed = now.mono >= peer.lost_at(interval);
     if is_missed {
-        log::warn!("peer {}: {HEARTBEATS_MISSED_MAX} heartbeats missed; closing the link", peer.addr);
+        log::warn!("peer {}: {HEARTBEATS_MISSED_MAX} heartbeats missed; closing the link", peer.addr());
         close_conn(state, link.conn, CloseReason::PeerSilent);
     }
     is_missed
@@ -37,7 +37,7 @@ pub(in crate::node) fn close_if_missed(state: &mut State, now: Now, key: PeerKey
 pub(in crate::node) fn arm(state: &mut State, now: Now, key: PeerKey) {
     let interval = interval(state);
     if let Some(peer) = state.mesh.peers.get(key) {
-        let lost_at = peer.received_at.after(interval * HEARTBEATS_MISSED_MAX);
+        let lost_at = peer.lost_at(interval);
         rearm(state, key, now.mono.after(interval).min(lost_at));
     }
 }
@@ -55,9 +55,7 @@ pub(in crate::node) fn rearm(state: &mut State, key: PeerKey, at: Instant) {
 pub(in crate::node) fn send(state: &mut State, now: Now, key: PeerKey) {
     let body = sync::own_heartbeat(state, now, key, false);
     let Some(peer) = state.mesh.peers.get_mut(key) else { return };
-    peer.heartbeat = peer.heartbeat.wrapping_add(1);
-    peer.heartbeat_sent_at = Some(now.mono);
-    let number = peer.heartbeat;
+    let number = peer.heartbeat_sent(now.mono);
     // In the ordered stream: its clock says that all that was sent before it has arrived.
     sync::flush(state, now, key);
     let clock = state.keyspace.clock(now);
@@ -79,9 +77,7 @@ pub(in crate::node) fn received(
         return sync::answer_heartbeat(state, now, key, number);
     }
     sync::head_is(state, now, key, head);
-    if let Some(peer) = state.mesh.peers.get_mut(key).filter(|peer| peer.heartbeat == number)
-        && let Some(sent_at) = peer.heartbeat_sent_at.take()
-    {
-        peer.measured(now.mono.since(sent_at));
+    if let Some(peer) = state.mesh.peers.get_mut(key) {
+        peer.heartbeat_answered(now.mono, number);
     }
 }

@@ -15,7 +15,7 @@ use crate::node::peer::address_book::Origin;
 use crate::node::peer::dialer::{dial_after, dial_again, dial_done, dial_lost, look_again, note};
 use crate::node::peer::heartbeat;
 use crate::node::peer::link_output;
-use crate::node::peer::table::{Dialler, Link, Peer};
+use crate::node::peer::table::{Dialler, Link};
 use crate::node::state::{State, close_conn};
 use crate::node::versions::{collection, floor};
 use crate::wire::frame::{Address, Addresses, SAME_ID_REASON};
@@ -31,9 +31,6 @@ const SHUTTING_DOWN: &[u8] = b"the node is shutting down";
 
 /// Addresses taken from one PEERS frame, and sent in one.
 const ADDRESSES_MAX: usize = 1_024;
-
-/// The longest time between two lists sent to a peer: well below the time after which it forgets an address.
-const LIST_EVERY: Duration = Duration::from_secs(120);
 
 /// Joins the mesh: the address this node listens on, and the addresses of each configured peer.
 pub(in crate::node) fn join(state: &mut State, now: Now, listen: SocketAddr, entries: &[Vec<SocketAddr>]) {
@@ -107,7 +104,7 @@ pub(in crate::node) fn link_up(
     if let Some(conn) = state.conns.get_mut(conn_key) {
         conn.become_link(peer);
     }
-    if let Some(old) = state.mesh.peers.get(peer).and_then(|peer| peer.link) {
+    if let Some(old) = state.mesh.peers.link(peer) {
         if let Some(why) = keeps_old_link(state, now, peer, old, addr, seen, dialler) {
             link_output::hang_up(state, now, conn_key, why, CloseReason::Duplicate);
             heartbeat::send(state, now, peer);
@@ -118,16 +115,8 @@ pub(in crate::node) fn link_up(
     // Nothing received over an older link counts any more; its queries are sent again over this one.
     sync::link_lost(state, peer);
     remote::link_lost(state, peer);
-    state.mesh.peers.set_link(peer, now.mono, Some(Link { conn: conn_key, dialler }));
+    state.mesh.peers.set_link(now.mono, peer, Link { conn: conn_key, dialler }, addr);
     state.stats.links_made += 1;
-    if let Some(entry) = state.mesh.peers.get_mut(peer) {
-        entry.addr = addr;
-        entry.received_at = now.mono;
-        entry.is_stable = false;
-        entry.has_left = false;
-        entry.has_other_links = false;
-        entry.heartbeat_sent_at = None;
-    }
     log_change(state, now, format_args!("linked to {addr} (node {id})"));
     list_address(state, now, seen, addr, id);
     state.mesh.absent.linked(id, addr);
@@ -152,21 +141,21 @@ fn keeps_old_link(
 ) -> Option<&'static [u8]> {
     let old_seen = state.conns.get(old.conn).map(|conn| conn.addr.ip());
     let peer = state.mesh.peers.get(peer)?;
-    if peer.is_stable && peer.addr != addr {
+    if peer.is_stable() && peer.addr() != addr {
         if state.log_gate.allows(now, &mut state.stats) {
             log::warn!(
                 "refused {addr}: its node id {} is that of {}; it draws another (is one a copy of the other?)",
-                peer.id,
-                peer.addr
+                peer.id(),
+                peer.addr()
             );
         }
         return Some(SAME_ID_REASON);
     }
     // From elsewhere anyone who has the secret can claim an identity; if its link is dead a heartbeat shows that.
-    if peer.is_stable && dialler == Dialler::They && old_seen != Some(seen.ip()) {
+    if peer.is_stable() && dialler == Dialler::They && old_seen != Some(seen.ip()) {
         return Some(b"linked already, from another host");
     }
-    let ours_is_smaller = state.mesh.id() < peer.id;
+    let ours_is_smaller = state.mesh.id() < peer.id();
     let rightful = if ours_is_smaller { Dialler::We } else { Dialler::They };
     let keeps_old = old.dialler != dialler && old.dialler == rightful;
     keeps_old.then_some(b"linked already")
@@ -187,8 +176,8 @@ fn list_address(state: &mut State, now: Now, seen: SocketAddr, addr: SocketAddr,
 /// (`is_verified`) the other one is gone, and its link is closed. If it only states the address, a heartbeat
 /// finds out: a host whose process is gone answers with a reset.
 fn replace_predecessor(state: &mut State, now: Now, id: NodeId, addr: SocketAddr, is_verified: bool) {
-    let earlier = state.mesh.peers.linked().find(|(_, peer)| peer.addr == addr && peer.id != id);
-    let Some((earlier, Some(link))) = earlier.map(|(key, peer)| (key, peer.link)) else { return };
+    let earlier = state.mesh.peers.linked().find(|(_, peer)| peer.addr() == addr && peer.id() != id);
+    let Some((earlier, Some(link))) = earlier.map(|(key, peer)| (key, peer.link())) else { return };
     if is_verified {
         let why = b"another node listens on your address";
         link_output::hang_up(state, now, link.conn, why, CloseReason::Duplicate);
@@ -203,27 +192,26 @@ fn find_or_make(state: &mut State, now: Now, id: NodeId, addr: SocketAddr) -> Pe
     if let Some(peer) = state.mesh.peers.by_id(id) {
         return peer;
     }
-    let earlier = state.mesh.peers.iter().find(|(_, peer)| peer.addr == addr && peer.link.is_none());
+    let earlier = state.mesh.peers.iter().find(|(_, peer)| peer.addr() == addr && !peer.is_linked());
     if let Some(earlier) = earlier.map(|(key, _)| key) {
         forget(state, now, earlier);
     }
     let peers_max = 2 * state.config.mesh.active_peers as usize;
     if state.mesh.peers.len() >= peers_max {
-        let unlinked = state.mesh.peers.iter().filter(|(_, peer)| peer.link.is_none());
-        let oldest = unlinked.min_by_key(|(_, peer)| peer.since).map(|(key, _)| key);
+        let unlinked = state.mesh.peers.iter().filter(|(_, peer)| !peer.is_linked());
+        let oldest = unlinked.min_by_key(|(_, peer)| peer.since()).map(|(key, _)| key);
         oldest.into_iter().for_each(|key| forget(state, now, key));
     }
     let filter = state.mesh.filters.join();
-    let peer = Peer::new(id, addr, now.mono, filter, state.mesh.checks);
-    state.mesh.peers.insert(peer)
+    state.mesh.peers.insert(now.mono, id, addr, filter)
 }
 
 /// Forgets an unlinked peer.
 fn forget(state: &mut State, now: Now, key: PeerKey) {
     if let Some(peer) = state.mesh.peers.remove(key) {
-        state.mesh.filters.leave(peer.filter);
-        if !peer.has_left {
-            state.mesh.absent.add(now.mono, peer.id, peer.addr);
+        state.mesh.filters.leave(peer.filter());
+        if !peer.has_left() {
+            state.mesh.absent.add(now.mono, peer.id(), peer.addr());
         }
         collection::update(state, now);
     }
@@ -232,11 +220,11 @@ fn forget(state: &mut State, now: Now, key: PeerKey) {
 /// A link is lost: its lookups go on elsewhere, and its node is dialled again.
 pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn: ConnKey) {
     let Some(peer) = state.mesh.peers.get(key) else { return };
-    if peer.link.is_none_or(|link| link.conn != conn) {
+    if peer.link().is_none_or(|link| link.conn != conn) {
         return;
     }
-    let (addr, id, was_stable, has_left) = (peer.addr, peer.id, peer.is_stable, peer.has_left);
-    state.mesh.peers.set_link(key, now.mono, None);
+    let (addr, id, was_stable, has_left) = (peer.addr(), peer.id(), peer.is_stable(), peer.has_left());
+    state.mesh.peers.unlink(now.mono, key);
     let cause = match state.mesh.losses.cause() {
         "" => String::new(),
         cause => format!(": {cause}"),
@@ -250,7 +238,7 @@ pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn
     remote::link_lost(state, key);
     if has_left && let Some(peer) = state.mesh.peers.get_mut(key) {
         // Its keys are gone with it.
-        peer.receiver.give_up(&mut state.mesh.filters);
+        peer.following.node_left(&mut state.mesh.filters);
     }
     state.keyspace.set_peers(state.mesh.peers.linked_count());
     collection::update(state, now);
@@ -260,10 +248,10 @@ pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn
 
 /// Closes the link to a peer that has others, to make room for a node that has none.
 pub(in crate::node) fn give_up(state: &mut State, now: Now, key: PeerKey) {
-    let Some(link) = state.mesh.peers.get(key).and_then(|peer| peer.link) else { return };
+    let Some(conn) = state.mesh.peers.conn(key) else { return };
     let why = b"a node without a link needs this one";
-    link_output::hang_up(state, now, link.conn, why, CloseReason::Refused);
-    link_down(state, now, key, link.conn);
+    link_output::hang_up(state, now, conn, why, CloseReason::Refused);
+    link_down(state, now, key, conn);
 }
 
 /// The timer of a peer has fired: the next heartbeat is due, or an unlinked peer is forgotten.
@@ -272,16 +260,16 @@ pub(in crate::node) fn peer_due(state: &mut State, now: Now, key: PeerKey, deadl
     if !peer.alarm.fired(deadline) {
         return;
     }
-    if peer.link.is_none() {
+    if !peer.is_linked() {
         return forget(state, now, key);
     }
     if heartbeat::close_if_missed(state, now, key) {
         return;
     }
     if let Some(peer) = state.mesh.peers.get_mut(key)
-        && !std::mem::replace(&mut peer.is_stable, true)
+        && peer.lasted()
     {
-        state.mesh.address_book.count_success(peer.id);
+        state.mesh.address_book.count_success(peer.id());
     }
     refresh_list(state, now, key);
     sync::heartbeat(state, now, key);
@@ -291,8 +279,8 @@ pub(in crate::node) fn peer_due(state: &mut State, now: Now, key: PeerKey, deadl
 
 /// Sends a peer the list of the other linked nodes, if it has changed or is old.
 fn refresh_list(state: &mut State, now: Now, key: PeerKey) {
-    let Some(peer) = state.mesh.peers.get(key) else { return };
-    if peer.sent_list != state.mesh.peers.version() || now.mono.since(peer.sent_list_at) >= LIST_EVERY {
+    let version = state.mesh.peers.version();
+    if state.mesh.peers.get(key).is_some_and(|peer| peer.needs_list(now.mono, version)) {
         send_list(state, now, key);
     }
 }
@@ -300,11 +288,11 @@ fn refresh_list(state: &mut State, now: Now, key: PeerKey) {
 fn send_list(state: &mut State, now: Now, key: PeerKey) {
     let version = state.mesh.peers.version();
     let Some(peer) = state.mesh.peers.get_mut(key) else { return };
-    (peer.sent_list, peer.sent_list_at) = (version, now.mono);
-    let is_stable = peer.is_stable;
+    peer.list_sent(now.mono, version);
+    let is_stable = peer.is_stable();
     let others = state.mesh.peers.linked().filter(|(other, _)| *other != key);
     let list: Vec<Address> =
-        others.map(|(_, peer)| Address { id: peer.id.0, addr: peer.addr }).take(ADDRESSES_MAX).collect();
+        others.map(|(_, peer)| Address { id: peer.id().0, addr: peer.addr() }).take(ADDRESSES_MAX).collect();
     // A new link is taken to have an empty list.
     if !list.is_empty() || is_stable {
         link_output::send_peers(state, now, key, &list);
@@ -324,11 +312,11 @@ pub(in crate::node) fn list_received(
     from: PeerKey,
     addresses: Addresses<'_>,
 ) -> usize {
-    let link = state.mesh.peers.get(from).and_then(|peer| peer.link);
-    let Some(seen) = link.and_then(|link| state.conns.get(link.conn)).map(|conn| conn.addr) else { return 0 };
+    let conn = state.mesh.peers.conn(from).and_then(|conn| state.conns.get(conn));
+    let Some(seen) = conn.map(|conn| conn.addr) else { return 0 };
     let taken = addresses.len().min(ADDRESSES_MAX);
     if let Some(peer) = state.mesh.peers.get_mut(from) {
-        peer.has_other_links = taken > 0;
+        peer.listed(taken > 0);
     }
     state.stats.addresses_refused += (addresses.len() - taken) as u64;
     for Address { id, addr } in addresses.iter().take(taken) {
@@ -372,13 +360,13 @@ pub(in crate::node) fn learn(
 /// A peer ends its link, with a reason.
 pub(in crate::node) fn bye_received(state: &mut State, now: Now, key: PeerKey, reason: &[u8]) {
     let Some(peer) = state.mesh.peers.get(key) else { return };
-    let Some(link) = peer.link else { return };
-    let addr = peer.addr;
+    let Some(link) = peer.link() else { return };
+    let addr = peer.addr();
     if reason == SAME_ID_REASON {
         return draw_another_id(state, now, addr);
     }
     if let Some(peer) = state.mesh.peers.get_mut(key) {
-        peer.has_left = reason == SHUTTING_DOWN;
+        peer.bye_received(reason == SHUTTING_DOWN);
     }
     let reason = String::from_utf8_lossy(reason);
     log_change(state, now, format_args!("peer {addr} closes its link: {}", reason.escape_debug()));
@@ -437,7 +425,7 @@ pub(in crate::node) fn wake(state: &mut State, now: Now) {
 fn link_again(state: &mut State, now: Now, slept: Duration) {
     log::warn!("this node was stopped for {} ms; it links again", slept.as_millis());
     let linked: Vec<ConnKey> =
-        state.mesh.peers.linked().filter_map(|(_, peer)| Some(peer.link?.conn)).collect();
+        state.mesh.peers.linked().filter_map(|(_, peer)| Some(peer.link()?.conn)).collect();
     for conn in linked {
         link_output::hang_up(state, now, conn, b"this node was stopped", CloseReason::PeerSilent);
     }

@@ -81,10 +81,10 @@ pub(in crate::node) fn append_ordered(
     let written = append(state, now, peer, Class::Ordered, |out, _| write(out));
     let queues = conn_of(state, peer).and_then(|conn| conn.link_queues.as_deref());
     if queues.is_some_and(|queues| queues.waiting(Class::Ordered) > ORDERED_MAX)
-        && let Some(link) = state.mesh.peers.get(peer).and_then(|peer| peer.link)
+        && let Some(conn) = state.mesh.peers.conn(peer)
     {
         let why = b"too many changes wait for this link";
-        hang_up(state, now, link.conn, why, CloseReason::SlowReader);
+        hang_up(state, now, conn, why, CloseReason::SlowReader);
     }
     written
 }
@@ -152,7 +152,7 @@ pub(in crate::node) fn append_answer(
 
 /// Whether part of a snapshot, or an image of a block, waits to be generated for a peer.
 fn has_bulk(state: &State, peer: PeerKey) -> bool {
-    let reader = state.mesh.peers.get(peer).and_then(|peer| peer.reader);
+    let reader = state.mesh.peers.get(peer).and_then(|peer| peer.following.reader());
     reader.is_some_and(|reader| state.keyspace.changelog().has_bulk(reader))
 }
 
@@ -169,8 +169,7 @@ pub(in crate::node) fn append_bulk(
     write: impl FnOnce(&mut Vec<u8>),
 ) -> usize {
     let written = append(state, now, peer, Class::Ordered, |out, _| write(out));
-    let link = state.mesh.peers.get(peer).and_then(|peer| peer.link);
-    let conn = link.and_then(|link| state.conns.get_mut(link.conn));
+    let conn = state.mesh.peers.conn(peer).and_then(|conn| state.conns.get_mut(conn));
     if let Some(queues) = conn.and_then(|conn| conn.link_queues.as_deref_mut()) {
         queues.answered_bytes = 0;
     }
@@ -195,18 +194,18 @@ fn append(
     class: Class,
     write: impl FnOnce(&mut Vec<u8>, u64),
 ) -> usize {
-    let Some(link) = state.mesh.peers.get(peer).and_then(|peer| peer.link) else { return 0 };
+    let Some(conn_key) = state.mesh.peers.conn(peer) else { return 0 };
     let clock = state.keyspace.clock(now);
     let State { conns, pool, .. } = state;
-    let Some(conn) = conns.get_mut(link.conn).filter(|conn| conn.is_serving()) else { return 0 };
+    let Some(conn) = conns.get_mut(conn_key).filter(|conn| conn.is_serving()) else { return 0 };
     let Some(queues) = conn.link_queues.as_deref_mut() else { return 0 };
     let written = queues.append(class, &mut conn.outbound, pool, |out| write(out, clock));
-    mark_dirty(state, link.conn);
+    mark_dirty(state, conn_key);
     written
 }
 
 fn conn_of(state: &State, peer: PeerKey) -> Option<&Conn> {
-    state.conns.get(state.mesh.peers.get(peer)?.link?.conn)
+    state.conns.get(state.mesh.peers.conn(peer)?)
 }
 
 /// Ends a link with a BYE that names the reason, sent before all that waits, which is dropped. The peer is not

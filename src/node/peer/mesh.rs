@@ -17,10 +17,11 @@ use crate::node::peer::dials::Dials;
 use crate::node::peer::losses::Losses;
 use crate::node::peer::table::{Peer, Peers};
 use crate::node::versions::moved::Moved;
-use crate::store::{HashSecret, KeyHash, ScanCursor, Version};
+use crate::node::versions::work::VersionWork;
+use crate::store::{HashSecret, KeyHash, Version};
 use crate::wire::frame::{HINTS_MAX, Hints};
 use crate::wire::handshake::{hash_check_text, keyed_bytes, other_key};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 /// What a node knows of a key that it does not hold.
@@ -40,7 +41,7 @@ impl Elsewhere {
 
     fn add(&mut self, peer: Option<&Peer>) {
         if let (Some(peer), Some(id)) = (peer, self.ids.get_mut(self.len)) {
-            *id = peer.id.0;
+            *id = peer.id().0;
             self.len += 1;
         }
     }
@@ -71,24 +72,13 @@ pub(in crate::node) struct Mesh {
     conns: usize,
     /// Connections beyond `clients_max`, oldest first: handshakes that others began, and former links that are closing.
     spare: VecDeque<ConnKey>,
-    /// Keys not stored here that were searched for in the peers' filters.
-    pub(in crate::node) checks: u64,
     /// What is published of the own filter when.
     pub(in crate::node) publishing: Publishing,
     /// The result of the last search, kept for its memory.
-    pub(in crate::node) claims: Vec<FilterKey>,
+    claims: Vec<FilterKey>,
     /// Where keys are that other nodes wrote.
     pub(in crate::node) moved: Moved,
-    /// Additions of peers that are to be answered at the end of the entry point.
-    pub(in crate::node) unanswered: BTreeSet<(PeerKey, KeyHash)>,
-    /// Up to which version all keys are gone.
-    pub(in crate::node) floor: Version,
-    /// The position in the own keys, while they are tested against the floor.
-    pub(in crate::node) floor_scan: Option<ScanCursor>,
-    /// Peers whose resync goes on; each once.
-    pub(in crate::node) resyncs: VecDeque<PeerKey>,
-    /// Peers whose discarded deletions the own keys are tested against.
-    pub(in crate::node) discards: VecDeque<PeerKey>,
+    pub(in crate::node) versions: VersionWork,
 }
 
 impl Mesh {
@@ -112,15 +102,10 @@ impl Mesh {
             losses: Losses::default(),
             conns: 0,
             spare: VecDeque::new(),
-            checks: 0,
             publishing: Publishing::default(),
             claims: Vec::new(),
             moved: Moved::default(),
-            unanswered: BTreeSet::new(),
-            floor: Version::default(),
-            floor_scan: None,
-            resyncs: VecDeque::new(),
-            discards: VecDeque::new(),
+            versions: VersionWork::default(),
         };
         mesh.id = NodeId(mesh.draw());
         mesh
@@ -216,17 +201,14 @@ impl Mesh {
 
     /// Has a step go on with the resync of a peer, if there is one.
     pub(in crate::node) fn enqueue_resync(&mut self, key: PeerKey) {
-        if let Some(peer) = self.peers.get_mut(key)
-            && peer.resync.is_some()
-            && !std::mem::replace(&mut peer.is_in_resyncs, true)
-        {
-            self.resyncs.push_back(key);
+        if self.peers.get(key).is_some_and(|peer| peer.versions.resync().is_some()) {
+            self.versions.resyncs.push(key);
         }
     }
 
     /// Whether a peer's filter claims the hash.
     pub(in crate::node) fn claims(&self, peer: PeerKey, hash: u64) -> bool {
-        self.peers.get(peer).is_some_and(|peer| self.filters.claims(peer.filter, hash))
+        self.peers.get(peer).is_some_and(|peer| self.filters.claims(peer.filter(), hash))
     }
 
     /// Whether a call of the node has left something to do before it returns: lost links and dials, complete requests,
@@ -251,7 +233,7 @@ impl Mesh {
         let mut elsewhere = Elsewhere { version, ids: Default::default(), len: 0 };
         claims.clear();
         let holder = moved.and_then(|moved| moved.holder).filter(|holder| *holder != asker);
-        match holder.and_then(|holder| peers.get(holder)).filter(|holder| !holder.has_left) {
+        match holder.and_then(|holder| peers.get(holder)).filter(|holder| !holder.has_left()) {
             Some(holder) => elsewhere.add(Some(holder)),
             None => filters.claimants(hash.0, claims),
         }
@@ -271,10 +253,34 @@ impl Mesh {
         self.filters.claimants(hash, &mut self.claims);
         let Self { claims, filters, peers, moved, .. } = self;
         let holder = moved.get(KeyHash(hash)).and_then(|moved| peers.get(moved.holder?));
-        claims.extend(holder.map(|holder| holder.filter).filter(|holder| !claims.contains(holder)));
+        claims.extend(holder.map(Peer::filter).filter(|holder| !claims.contains(holder)));
         let is_queryable = |filter: &FilterKey| {
             peers.by_filter(*filter).and_then(|peer| peers.get(peer)).is_some_and(Peer::is_queryable)
         };
         claims.iter().chain(filters.unknown()).any(is_queryable)
+    }
+
+    /// The peers whose filters the last search has found to claim its key.
+    pub(in crate::node) fn claimants(&self) -> impl Iterator<Item = (PeerKey, &Peer)> {
+        let keys = self.claims.iter().filter_map(|filter| self.peers.by_filter(*filter));
+        keys.filter_map(|key| Some((key, self.peers.get(key)?)))
+    }
+
+    /// The filters that claim a hash, and those that are unknown. [`Mesh::give_back`] takes the memory back.
+    pub(in crate::node) fn take_claiming_or_unknown(&mut self, hash: KeyHash) -> Vec<FilterKey> {
+        let mut found = std::mem::take(&mut self.claims);
+        found.clear();
+        self.filters.claimants(hash.0, &mut found);
+        let claimants = found.len();
+        for filter in self.filters.unknown() {
+            if !found[..claimants].contains(filter) {
+                found.push(*filter);
+            }
+        }
+        found
+    }
+
+    pub(in crate::node) fn give_back(&mut self, claims: Vec<FilterKey>) {
+        self.claims = claims;
     }
 }

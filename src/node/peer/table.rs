@@ -3,19 +3,18 @@
 //! A peer is one life of a node. It outlives its link for a while, so that digest sync can resume after a
 //! short cut.
 
-use crate::base::limiter::Limiter;
 use crate::base::slots::Slots;
 use crate::base::time::Instant;
 use crate::filter::FilterKey;
-use crate::filter::bloom::Bloom;
-use crate::filter::changelog::ReaderKey;
-use crate::filter::claim_stats::ClaimStats;
-use crate::filter::receiver::Receiver;
+use crate::filter::claim_stats::{Claim, ClaimStats};
+use crate::limits::HEARTBEATS_MISSED_MAX;
 use crate::node::alarm::Alarm;
+use crate::node::digest::following::Following;
 use crate::node::ids::{ConnKey, NodeId, PeerKey, PeerTag};
 use crate::node::lookup::queries::{DeferredQueries, Queries};
 use crate::node::peer::health::CircuitBreaker;
-use crate::store::{KeyHash, ScanCursor, Version};
+use crate::node::versions::of_peer::PeerVersions;
+use crate::store::KeyHash;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,6 +24,9 @@ const ROUND_TRIP_ASSUMED: Duration = Duration::from_millis(1);
 
 /// The weight of a new round trip in the smoothed one: one in so many. RFC 6298.
 const SMOOTHING: u32 = 8;
+
+/// The longest time between two lists sent to a peer: well below the time after which it forgets an address.
+const LIST_EVERY: Duration = Duration::from_secs(120);
 
 /// Which end dialled a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,121 +42,55 @@ pub(in crate::node) struct Link {
     pub(in crate::node) dialler: Dialler,
 }
 
-/// How far a resync is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::node) enum Resync {
-    /// The position in the own keys.
-    Keys(ScanCursor),
-    /// The first tombstone that is not tested.
-    Tombstones(KeyHash),
-    /// The first block of the discarded deletions that is not sent.
-    Discarded(usize),
-}
-
-impl Resync {
-    /// Nothing is tested yet.
-    pub(in crate::node) const START: Self = Self::Keys(ScanCursor::START);
-}
-
-/// Discarded deletions of a peer, as they arrive, and then while the own keys are tested against them.
-#[derive(Debug)]
-pub(in crate::node) struct DiscardedScan {
-    pub(in crate::node) filter: Bloom,
-    /// Newer values stay.
-    pub(in crate::node) version: Version,
-    /// The next block.
-    pub(in crate::node) next: usize,
-    /// The position in the own keys, once all blocks are here.
-    pub(in crate::node) at: Option<ScanCursor>,
-}
-
-/// Versions that a heartbeat has acknowledged, until a later one acknowledges the clock at which it arrived.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::node) struct PendingAck {
-    pub(in crate::node) up_to: Version,
-    pub(in crate::node) mark: Version,
-}
-
 /// One life of another node.
 #[derive(Debug)]
 pub(in crate::node) struct Peer {
-    pub(in crate::node) id: NodeId,
-    /// Where it listens.
-    pub(in crate::node) addr: SocketAddr,
-    pub(in crate::node) link: Option<Link>,
-    /// When the link was made, or lost.
-    pub(in crate::node) since: Instant,
-    /// When bytes were last received from it.
-    pub(in crate::node) received_at: Instant,
-    /// It is linked to other nodes too, by its last list.
-    pub(in crate::node) has_other_links: bool,
-    /// The link has lasted for a heartbeat, so dialling it counts as a success.
-    pub(in crate::node) is_stable: bool,
     /// Whether lookups query it.
     pub(in crate::node) breaker: CircuitBreaker,
     /// The next heartbeat, or the moment at which an unlinked peer is forgotten.
     pub(in crate::node) alarm: Alarm,
-    /// The number of the last heartbeat, and when it was sent if it is not answered.
-    pub(in crate::node) heartbeat: u32,
-    pub(in crate::node) heartbeat_sent_at: Option<Instant>,
-    round_trip: Option<Duration>,
-    /// The clock of its last heartbeat: everything that it sent before, in the ordered stream, was processed.
-    pub(in crate::node) heard: u64,
-    /// Versions up to this one it has met: it has no older value, and can get none.
-    pub(in crate::node) acked: Version,
-    /// What its heartbeats acknowledge next.
-    pub(in crate::node) pending_ack: Option<PendingAck>,
-    /// It has ended, and its keys with it; it does not come back. Hints of others may name it for a while.
-    pub(in crate::node) has_left: bool,
-    /// All own keys and tombstones are being tested against its filter.
-    pub(in crate::node) resync: Option<Resync>,
-    /// In the queue of those whose resync goes on.
-    pub(in crate::node) is_in_resyncs: bool,
-    /// Its discarded deletions.
-    pub(in crate::node) discarded: Option<DiscardedScan>,
     /// Our queries to it.
     pub(in crate::node) queries: Queries,
     /// Its queries that wait for room in the link.
     pub(in crate::node) deferred: DeferredQueries,
-
-    /// Its filter, and how it is followed.
-    pub(in crate::node) filter: FilterKey,
-    pub(in crate::node) receiver: Receiver,
-    /// When its link was lost its filter was known: what it does not claim the peer did not have.
-    pub(in crate::node) was_known: bool,
-    /// When its filter was last known to be whole.
-    pub(in crate::node) filter_known_at: Option<Instant>,
-    /// How often digests may be requested of it, and by it.
-    pub(in crate::node) resyncs_out: Limiter,
-    pub(in crate::node) resyncs_in: Limiter,
-    /// When its filter was last requested from the beginning.
-    pub(in crate::node) snapshot_asked: Option<Instant>,
-    /// How much of a snapshot had come when that was last looked at, and since when it is no more.
-    pub(in crate::node) snapshot_at: Option<(usize, Instant)>,
-    /// How often its filter was refused since it was last known.
-    pub(in crate::node) refusals: u32,
-    pub(in crate::node) claim_stats: ClaimStats,
+    /// Its digest, and ours as it reads it.
+    pub(in crate::node) following: Following,
+    pub(in crate::node) versions: PeerVersions,
+    id: NodeId,
+    /// Where it listens.
+    addr: SocketAddr,
+    link: Option<Link>,
+    /// When the link was made, or lost.
+    since: Instant,
+    /// When bytes were last received from it.
+    received_at: Instant,
+    /// It is linked to other nodes too, by its last list.
+    has_other_links: bool,
+    /// The link has lasted for a heartbeat, so dialling it counts as a success.
+    is_stable: bool,
+    /// It has ended, and its keys with it; it does not come back. Hints of others may name it for a while.
+    has_left: bool,
+    /// The number of the last heartbeat, and when it was sent if it is not answered.
+    heartbeat: u32,
+    heartbeat_sent_at: Option<Instant>,
+    round_trip: Option<Duration>,
+    claim_stats: ClaimStats,
     /// How many keys had been looked for in the filters when `claim_stats` was last brought up to date.
-    checks_seen: u64,
-
-    /// Its position in our changelog, once it has requested one.
-    pub(in crate::node) reader: Option<ReaderKey>,
-    /// In the queue of those with more to read of our changelog.
-    pub(in crate::node) is_reading: bool,
+    searches_seen: u64,
     /// The version of the list of linked peers that it was sent, and when.
-    pub(in crate::node) sent_list: u64,
-    pub(in crate::node) sent_list_at: Instant,
+    sent_list: u64,
+    sent_list_at: Instant,
 }
 
 impl Peer {
-    pub(in crate::node) fn new(
-        id: NodeId,
-        addr: SocketAddr,
-        now: Instant,
-        filter: FilterKey,
-        checks: u64,
-    ) -> Self {
+    fn new(id: NodeId, addr: SocketAddr, now: Instant, filter: FilterKey, searches: u64) -> Self {
         Self {
+            breaker: CircuitBreaker::new(),
+            alarm: Alarm::default(),
+            queries: Queries::default(),
+            deferred: DeferredQueries::default(),
+            following: Following::new(filter),
+            versions: PeerVersions::default(),
             id,
             addr,
             link: None,
@@ -162,41 +98,111 @@ impl Peer {
             received_at: now,
             has_other_links: false,
             is_stable: false,
-            breaker: CircuitBreaker::new(),
-            alarm: Alarm::default(),
+            has_left: false,
             heartbeat: 0,
             heartbeat_sent_at: None,
             round_trip: None,
-            heard: 0,
-            acked: Version::default(),
-            pending_ack: None,
-            has_left: false,
-            resync: None,
-            is_in_resyncs: false,
-            discarded: None,
-            queries: Queries::default(),
-            deferred: DeferredQueries::default(),
-            filter,
-            receiver: Receiver::new(filter),
-            was_known: false,
-            filter_known_at: None,
-            resyncs_out: Limiter::default(),
-            resyncs_in: Limiter::default(),
-            snapshot_asked: None,
-            snapshot_at: None,
-            refusals: 0,
             claim_stats: ClaimStats::new(),
-            checks_seen: checks,
-            reader: None,
-            is_reading: false,
+            searches_seen: searches,
             sent_list: 0,
             sent_list_at: now,
         }
     }
 
+    pub(in crate::node) const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where it listens.
+    pub(in crate::node) const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub(in crate::node) const fn link(&self) -> Option<Link> {
+        self.link
+    }
+
+    pub(in crate::node) const fn is_linked(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// When the link was made, or lost.
+    pub(in crate::node) const fn since(&self) -> Instant {
+        self.since
+    }
+
+    pub(in crate::node) const fn filter(&self) -> FilterKey {
+        self.following.filter()
+    }
+
     /// Whether lookups query it: it is linked, and its circuit is not open.
     pub(in crate::node) const fn is_queryable(&self) -> bool {
         self.link.is_some() && self.breaker.lets_pass()
+    }
+
+    /// Bytes were received from it.
+    pub(in crate::node) const fn received(&mut self, now: Instant) {
+        self.received_at = now;
+    }
+
+    /// When its link is lost if nothing more is received, with heartbeats in this interval.
+    pub(in crate::node) fn lost_at(&self, interval: Duration) -> Instant {
+        self.received_at.after(interval * HEARTBEATS_MISSED_MAX)
+    }
+
+    /// It has sent the list of the nodes that it is linked to.
+    pub(in crate::node) const fn listed(&mut self, has_other_links: bool) {
+        self.has_other_links = has_other_links;
+    }
+
+    pub(in crate::node) const fn has_other_links(&self) -> bool {
+        self.has_other_links
+    }
+
+    /// The link has lasted for a heartbeat; whether it is the first one.
+    pub(in crate::node) const fn lasted(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_stable, true)
+    }
+
+    /// Whether the link has lasted for a heartbeat.
+    pub(in crate::node) const fn is_stable(&self) -> bool {
+        self.is_stable
+    }
+
+    /// It has sent BYE.
+    pub(in crate::node) const fn bye_received(&mut self, has_left: bool) {
+        self.has_left = has_left;
+    }
+
+    /// Whether it has ended, and its keys with it.
+    pub(in crate::node) const fn has_left(&self) -> bool {
+        self.has_left
+    }
+
+    /// A heartbeat is sent. Returns its number.
+    pub(in crate::node) const fn heartbeat_sent(&mut self, now: Instant) -> u32 {
+        self.heartbeat = self.heartbeat.wrapping_add(1);
+        self.heartbeat_sent_at = Some(now);
+        self.heartbeat
+    }
+
+    /// A heartbeat was answered: measures the round trip, if it is the last one.
+    pub(in crate::node) fn heartbeat_answered(&mut self, now: Instant, number: u32) {
+        if self.heartbeat == number
+            && let Some(sent_at) = self.heartbeat_sent_at.take()
+        {
+            self.measured(now.since(sent_at));
+        }
+    }
+
+    /// Whether it is to be sent the list of linked peers: it is another than it was sent, or that is old.
+    pub(in crate::node) fn needs_list(&self, now: Instant, version: u64) -> bool {
+        self.sent_list != version || now.since(self.sent_list_at) >= LIST_EVERY
+    }
+
+    /// It is sent the list of linked peers.
+    pub(in crate::node) const fn list_sent(&mut self, now: Instant, version: u64) {
+        (self.sent_list, self.sent_list_at) = (version, now);
     }
 
     /// Takes a measured round trip into account.
@@ -216,12 +222,9 @@ impl Peer {
         self.round_trip.unwrap_or(ROUND_TRIP_ASSUMED).saturating_mul(backlog.saturating_add(1))
     }
 
-    /// Brings the claim statistics up to date: of `checks` keys searched for in all filters so far, those since
-    /// the last call that it did not claim are true negatives. `claims` of them are accounted for otherwise.
-    pub(in crate::node) fn account(&mut self, checks: u64, claims: u64) {
-        let seen = checks.saturating_sub(self.checks_seen);
-        self.checks_seen = checks;
-        self.claim_stats.not_claimed(seen.saturating_sub(claims));
+    /// The share of the keys it does not hold that its filter claimed.
+    pub(in crate::node) fn measured_rate(&self) -> Option<f64> {
+        self.claim_stats.measured_rate()
     }
 }
 
@@ -236,6 +239,8 @@ pub(in crate::node) struct Peers {
     linked: usize,
     /// Rises with each link that comes or goes.
     version: u64,
+    /// Keys not stored here that were searched for in the peers' filters.
+    searches: u64,
 }
 
 impl Peers {
@@ -251,10 +256,35 @@ impl Peers {
         self.by_id.get(&id).copied()
     }
 
+    /// The link to a peer.
+    pub(in crate::node) fn link(&self, key: PeerKey) -> Option<Link> {
+        self.get(key)?.link
+    }
+
+    /// The connection of the link to a peer.
+    pub(in crate::node) fn conn(&self, key: PeerKey) -> Option<ConnKey> {
+        self.link(key).map(|link| link.conn)
+    }
+
+    /// Counts keys not stored here that were searched for in the peers' filters.
+    #[inline]
+    pub(in crate::node) const fn count_searches(&mut self, keys: u64) {
+        self.searches += keys;
+    }
+
+    /// Takes a claim of a peer's filter into account, and as true negatives the keys searched for since its last claim.
+    pub(in crate::node) fn claimed(&mut self, key: PeerKey, hash: KeyHash, claim: Claim) {
+        let Some(peer) = self.slots.get_mut(key) else { return };
+        let seen = self.searches.saturating_sub(peer.searches_seen);
+        peer.searches_seen = self.searches;
+        peer.claim_stats.not_claimed(seen.saturating_sub(1));
+        peer.claim_stats.claimed(hash.0, claim);
+    }
+
     /// Whose filter this is. O(1).
     pub(in crate::node) fn by_filter(&self, filter: FilterKey) -> Option<PeerKey> {
         let key = self.by_filter.get(filter.index()).copied().flatten()?;
-        self.get(key).filter(|peer| peer.filter == filter).map(|_| key)
+        self.get(key).filter(|peer| peer.filter() == filter).map(|_| key)
     }
 
     pub(in crate::node) fn iter(&self) -> impl Iterator<Item = (PeerKey, &Peer)> {
@@ -284,8 +314,16 @@ impl Peers {
         self.by_id(id).and_then(|key| self.get(key)).is_some_and(|peer| peer.link.is_some())
     }
 
-    pub(in crate::node) fn insert(&mut self, peer: Peer) -> PeerKey {
-        let (id, at) = (peer.id, peer.filter.index());
+    /// Adds a peer, which is not linked yet.
+    pub(in crate::node) fn insert(
+        &mut self,
+        now: Instant,
+        id: NodeId,
+        addr: SocketAddr,
+        filter: FilterKey,
+    ) -> PeerKey {
+        let at = filter.index();
+        let peer = Peer::new(id, addr, now, filter, self.searches);
         let key = self.slots.insert(peer);
         self.by_id.insert(id, key);
         if self.by_filter.len() <= at {
@@ -300,14 +338,30 @@ impl Peers {
         let peer = self.slots.remove(key)?;
         debug_assert!(peer.link.is_none(), "a link without its peer");
         self.by_id.remove(&peer.id);
-        if let Some(entry) = self.by_filter.get_mut(peer.filter.index()) {
+        if let Some(entry) = self.by_filter.get_mut(peer.filter().index()) {
             *entry = None;
         }
         Some(peer)
     }
 
-    /// The only way to give a peer a link or to take it away.
-    pub(in crate::node) fn set_link(&mut self, key: PeerKey, now: Instant, link: Option<Link>) {
+    /// Makes a connection the link to a peer, which listens on `addr`. With [`Peers::unlink`] the only way to change it.
+    pub(in crate::node) fn set_link(&mut self, now: Instant, key: PeerKey, link: Link, addr: SocketAddr) {
+        self.change_link(now, key, Some(link));
+        let Some(peer) = self.slots.get_mut(key) else { return };
+        peer.addr = addr;
+        peer.received_at = now;
+        peer.is_stable = false;
+        peer.has_left = false;
+        peer.has_other_links = false;
+        peer.heartbeat_sent_at = None;
+    }
+
+    /// The link to a peer is lost.
+    pub(in crate::node) fn unlink(&mut self, now: Instant, key: PeerKey) {
+        self.change_link(now, key, None);
+    }
+
+    fn change_link(&mut self, now: Instant, key: PeerKey, link: Option<Link>) {
         let Some(peer) = self.slots.get_mut(key) else { return };
         self.linked = self.linked + usize::from(link.is_some()) - usize::from(peer.link.is_some());
         peer.link = link;

@@ -9,7 +9,7 @@
 
 use crate::base::time::Now;
 use crate::node::ids::PeerKey;
-use crate::node::peer::table::PendingAck;
+use crate::node::peer::table::Peer;
 use crate::node::state::State;
 use crate::store::Version;
 use crate::wire::frame::Head;
@@ -23,15 +23,9 @@ pub(in crate::node) fn acknowledged(state: &mut State, now: Now, key: PeerKey, h
     let mesh = &mut state.mesh;
     let Some(peer) = mesh.peers.get_mut(key) else { return };
     let ack = Version(ack).min(mark);
-    if let Some(pending) = peer.pending_ack.take_if(|pending| ack > pending.mark) {
-        peer.acked = peer.acked.max(pending.up_to);
-    }
-    let at = peer.receiver.position().filter(|_| !mesh.filters.is_unknown(peer.filter));
+    let at = peer.following.position().filter(|_| !mesh.filters.is_unknown(peer.filter()));
     let is_applied = at.is_some_and(|at| at.epoch == head.epoch && at.seq >= head.seq);
-    if is_applied && peer.resync.is_none() && peer.pending_ack.is_none() {
-        // Frames that left together have one clock, and the last of them need not have arrived.
-        peer.pending_ack = Some(PendingAck { up_to: Version(ack.0.saturating_sub(1)), mark });
-    }
+    peer.versions.acknowledge(ack, mark, is_applied);
     update(state, now);
 }
 
@@ -40,13 +34,15 @@ pub(in crate::node) fn acknowledged(state: &mut State, now: Now, key: PeerKey, h
 pub(in crate::node) fn update(state: &mut State, now: Now) {
     let State { keyspace, mesh, .. } = state;
     mesh.absent.forget_old(now.mono);
-    let is_complete = |filter, resync: bool| !resync && !mesh.filters.is_unknown(filter);
+    let is_complete = |peer: &Peer| {
+        peer.is_linked() && peer.versions.resync().is_none() && !mesh.filters.is_unknown(peer.filter())
+    };
     let mut by_all = if mesh.absent.is_empty() { Version::MAX } else { Version::default() };
     let mut by_known = Version::MAX;
-    for (_, peer) in mesh.peers.iter().filter(|(_, peer)| !peer.has_left) {
-        let is_linked = peer.link.is_some() && is_complete(peer.filter, peer.resync.is_some());
-        by_all = by_all.min(if is_linked { peer.acked } else { Version::default() });
-        by_known = by_known.min(peer.acked);
+    for (_, peer) in mesh.peers.iter().filter(|(_, peer)| !peer.has_left()) {
+        let acked = peer.versions.acked();
+        by_all = by_all.min(if is_complete(peer) { acked } else { Version::default() });
+        by_known = by_known.min(acked);
     }
     keyspace.set_acknowledged(by_all, by_known);
 }

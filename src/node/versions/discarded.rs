@@ -5,13 +5,11 @@
 //! is ever dropped by age.
 
 use crate::base::time::Now;
-use crate::filter::bloom::Bloom;
-use crate::filter::size::{BLOCK_WORDS, Block, Size};
+use crate::filter::size::{BLOCK_WORDS, Block};
 use crate::node::ids::PeerKey;
 use crate::node::peer::link_output;
-use crate::node::peer::table::DiscardedScan;
 use crate::node::state::State;
-use crate::node::versions::tombstones::DISCARDED_SIZE_LOG2;
+use crate::node::versions::of_peer::Discarded;
 use crate::store::{HashedKey, ScanCursor, Version};
 use crate::wire::frame::put_discarded;
 
@@ -21,13 +19,10 @@ const BLOCKS_PER_FRAME: usize = 256;
 /// Keys that one step tests.
 const KEYS_PER_STEP: usize = 512;
 
-/// Bits that may be set: above that too many other keys match.
-const FILL_MAX: f64 = 0.7;
-
 /// Sends the blocks from `first` on to a peer that has not acknowledged these deletions. Returns the next block, unless
 /// there is none.
 pub(in crate::node) fn send(state: &mut State, now: Now, peer_key: PeerKey, first: usize) -> Option<usize> {
-    let acked = state.mesh.peers.get(peer_key)?.acked;
+    let acked = state.mesh.peers.get(peer_key)?.versions.acked();
     let clock = state.keyspace.clock(now);
     let (filter, version) =
         state.keyspace.tombstones().discarded().filter(|(_, version)| *version > acked)?;
@@ -49,61 +44,42 @@ pub(in crate::node) fn received(
     version: Version,
     blocks: impl Iterator<Item = Block>,
 ) {
-    let Some(size) = Size::from_log2(DISCARDED_SIZE_LOG2) else { return };
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-    let mut number = first as usize;
-    if number == 0 {
-        peer.discarded =
-            Bloom::try_new(size).map(|filter| DiscardedScan { filter, version, next: 0, at: None });
-    }
-    let Some(scan) = peer.discarded.as_mut().filter(|scan| scan.next == number && scan.version == version)
-    else {
-        return;
-    };
-    for block in blocks {
-        scan.filter.replace_block(number, &block);
-        number += 1;
-    }
-    scan.next = number;
-    if number >= size.blocks() {
-        if scan.filter.fill() > FILL_MAX {
-            log::warn!("peer {}: refused its discarded deletions, which match too many keys", peer.addr);
-            peer.discarded = None;
-            return;
+    match peer.versions.take_discarded(first as usize, version, blocks) {
+        Discarded::Incomplete => {}
+        Discarded::Complete => state.mesh.versions.discards.push(peer_key),
+        Discarded::TooFull => {
+            log::warn!("peer {}: refused its discarded deletions, which match too many keys", peer.addr());
         }
-        scan.at = Some(ScanCursor::START);
-        state.mesh.discards.push_back(peer_key);
     }
 }
 
 /// Whether [`step`] has something to do.
 pub(in crate::node) fn has_work(state: &State) -> bool {
-    !state.mesh.discards.is_empty()
+    !state.mesh.versions.discards.is_empty()
 }
 
 /// Tests some keys against the discarded deletions of one peer.
 pub(in crate::node) fn step(state: &mut State, now: Now) {
     let State { keyspace, mesh, stats, .. } = state;
-    let Some(peer_key) = mesh.discards.pop_front() else { return };
+    let Some(peer_key) = mesh.versions.discards.pop() else { return };
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
-    let Some(scan) = &mut peer.discarded else { return };
-    let Some(at) = scan.at else { return };
+    let Some(scan) = peer.versions.discarded() else { return };
+    let (Some(at), version) = (scan.position(), scan.version()) else { return };
     let mut dropped: Vec<Box<[u8]>> = Vec::new();
     let next = keyspace.store().scan_keys(at, KEYS_PER_STEP, |key| {
-        if scan.filter.contains(keyspace.key(key).hash.0) {
+        if scan.contains(keyspace.key(key).hash) {
             dropped.push(key.into());
         }
     });
     for key in dropped {
         let HashedKey { hash, bytes } = keyspace.key(&key);
-        let is_dropped = keyspace.drop_older(now, HashedKey { hash, bytes }, scan.version);
+        let is_dropped = keyspace.drop_older(now, HashedKey { hash, bytes }, version);
         stats.values_dropped += u64::from(is_dropped);
         stats.discarded_dropped += u64::from(is_dropped);
     }
-    if next == ScanCursor::START {
-        peer.discarded = None;
-    } else {
-        scan.at = Some(next);
-        mesh.discards.push_back(peer_key);
+    peer.versions.continue_discarded(next);
+    if next != ScanCursor::START {
+        mesh.versions.discards.push(peer_key);
     }
 }

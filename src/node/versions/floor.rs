@@ -19,14 +19,22 @@ const KEYS_PER_STEP: usize = 512;
 pub(in crate::node) fn raise(state: &mut State, now: Now) -> Version {
     let version = state.keyspace.stamp(now);
     state.keyspace.clear();
-    state.mesh.floor = version;
-    state.mesh.lookups.raise_all_floors(version);
+    raise_to(state, version);
     version
+}
+
+/// Whether the version is above the floor, which it is from here on.
+fn raise_to(state: &mut State, version: Version) -> bool {
+    let is_new = state.mesh.versions.raise_floor(version);
+    if is_new {
+        state.mesh.lookups.raise_all_floors(version);
+    }
+    is_new
 }
 
 /// Sends the floor to a peer that has just been linked, if there is one.
 pub(in crate::node) fn send(state: &mut State, now: Now, peer: PeerKey) {
-    let version = state.mesh.floor;
+    let version = state.mesh.versions.floor();
     if version > Version::default() {
         link_output::send_ordered(state, now, peer, 0, &Body::Floor(version.0));
     }
@@ -34,35 +42,31 @@ pub(in crate::node) fn send(state: &mut State, now: Now, peer: PeerKey) {
 
 /// A peer has sent a floor: with a number by a command, else because it was just linked.
 pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, number: u32, version: Version) {
-    let is_new = version > state.mesh.floor;
-    if is_new {
-        state.mesh.floor = version;
-        state.mesh.lookups.raise_all_floors(version);
-    }
+    let is_new = raise_to(state, version);
     if number > 0 {
         state.keyspace.clear();
-        state.mesh.floor_scan = None;
+        state.mesh.versions.scan_floor_from(None);
         sync::flush(state, now, peer);
         link_output::send_answer(state, now, peer, number, &Body::Floored(version.0));
     } else if is_new {
-        state.mesh.floor_scan = Some(ScanCursor::START);
+        state.mesh.versions.scan_floor_from(Some(ScanCursor::START));
     }
 }
 
 /// Whether [`step`] has something to do.
 pub(in crate::node) fn has_work(state: &State) -> bool {
-    state.mesh.floor_scan.is_some()
+    state.mesh.versions.floor_scan().is_some()
 }
 
 /// Drops some keys that are not above the floor.
 pub(in crate::node) fn step(state: &mut State, now: Now) {
-    let Some(at) = state.mesh.floor_scan else { return };
+    let Some(at) = state.mesh.versions.floor_scan() else { return };
     let mut tested: Vec<Box<[u8]>> = Vec::new();
     let next = state.keyspace.store().scan_keys(at, KEYS_PER_STEP, |key| tested.push(key.into()));
     for key in tested {
         let key = state.keyspace.key(&key);
-        let is_dropped = state.keyspace.drop_older(now, key, state.mesh.floor);
+        let is_dropped = state.keyspace.drop_older(now, key, state.mesh.versions.floor());
         state.stats.values_dropped += u64::from(is_dropped);
     }
-    state.mesh.floor_scan = (next != ScanCursor::START).then_some(next);
+    state.mesh.versions.scan_floor_from((next != ScanCursor::START).then_some(next));
 }

@@ -10,5 +10,7 @@ pub(in crate::node) mod discarded;
 pub(in crate::node) mod floor;
 pub(in crate::node) mod moved;
 pub(in crate::node) mod notices;
+pub(in crate::node) mod of_peer;
 pub(in crate::node) mod resync;
 pub(in crate::node) mod tombstones;
+pub(in crate::node) mod work;

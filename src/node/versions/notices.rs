@@ -31,7 +31,7 @@ pub(in crate::node) fn settle_many(state: &mut State, now: Now) -> usize {
 /// additions are answered that no notice has followed. Returns the cost of what the changes caused, in keys.
 #[inline]
 pub(in crate::node) fn settle(state: &mut State, now: Now) -> usize {
-    if state.keyspace.has_changes() || !state.mesh.unanswered.is_empty() {
+    if state.keyspace.has_changes() || state.mesh.versions.has_unanswered() {
         settle_changes(state, now)
     } else {
         0
@@ -55,7 +55,7 @@ fn settle_changes(state: &mut State, now: Now) -> usize {
         }
         state.keyspace.give_back_changes(changes);
     }
-    while let Some((peer, hash)) = state.mesh.unanswered.pop_first() {
+    while let Some((peer, hash)) = state.mesh.versions.next_unanswered() {
         let own = state.keyspace.versions_of(now, hash);
         own.iter().for_each(|own| _ = invalidate(state, now, peer, own));
     }
@@ -65,29 +65,21 @@ fn settle_changes(state: &mut State, now: Now) -> usize {
 /// Sends the version of a key that was written here to each peer whose filter claims it or is unknown. Returns the
 /// cost, in keys.
 fn announce(state: &mut State, now: Now, hash: KeyHash) -> usize {
-    let mesh = &mut state.mesh;
-    mesh.claims.clear();
-    mesh.filters.claimants(hash.0, &mut mesh.claims);
-    let claimants = mesh.claims.len();
-    for filter in mesh.filters.unknown() {
-        if !mesh.claims[..claimants].contains(filter) {
-            mesh.claims.push(*filter);
-        }
-    }
-    if mesh.claims.is_empty() {
+    let filters = state.mesh.take_claiming_or_unknown(hash);
+    if filters.is_empty() {
+        state.mesh.give_back(filters);
         return 0;
     }
-    let filters = std::mem::take(&mut mesh.claims);
     let own = state.keyspace.versions_of(now, hash);
     let mut cost = 0;
     for filter in &filters {
         let Some(peer) = state.mesh.peers.by_filter(*filter) else { continue };
-        state.mesh.unanswered.remove(&(peer, hash));
+        state.mesh.versions.answered(peer, hash);
         for own in &own {
             cost += invalidate(state, now, peer, own);
         }
     }
-    state.mesh.claims = filters;
+    state.mesh.give_back(filters);
     cost
 }
 
@@ -96,7 +88,7 @@ fn announce(state: &mut State, now: Now, hash: KeyHash) -> usize {
 pub(in crate::node) fn added(state: &mut State, peer: PeerKey, hash: KeyHash) -> usize {
     let is_known = state.keyspace.may_know(hash);
     if is_known {
-        state.mesh.unanswered.insert((peer, hash));
+        state.mesh.versions.must_answer(peer, hash);
     }
     usize::from(is_known)
 }
@@ -133,11 +125,11 @@ pub(in crate::node) struct Notice<'a> {
 /// Takes in a notice: drops an older value, or answers with a newer version.
 pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, notice: &Notice<'_>) {
     let Notice { key, version, state: theirs, is_answer } = *notice;
-    let Some(is_ours_first) = state.mesh.peers.get(peer).map(|peer| state.mesh.id() > peer.id) else {
+    let Some(is_ours_first) = state.mesh.peers.get(peer).map(|peer| state.mesh.id() > peer.id()) else {
         return;
     };
     let key = state.keyspace.key(key);
-    if !is_answer && state.mesh.unanswered.remove(&(peer, key.hash)) {
+    if !is_answer && state.mesh.versions.answered(peer, key.hash) {
         // What answers this notice stands for the answer to the addition, but not about other keys with the same hash.
         for own in state.keyspace.versions_of(now, key.hash).iter().filter(|own| *own.key != *key.bytes) {
             invalidate(state, now, peer, own);

@@ -8,10 +8,10 @@
 use crate::base::time::Now;
 use crate::node::ids::PeerKey;
 use crate::node::peer::link_output;
-use crate::node::peer::table::Resync;
 use crate::node::state::State;
 use crate::node::versions::discarded;
 use crate::node::versions::notices::invalidate;
+use crate::node::versions::of_peer::Resync;
 use crate::store::{KeyHash, ScanCursor};
 
 /// Keys, or tombstones, that one step tests.
@@ -19,19 +19,18 @@ const KEYS_PER_STEP: usize = 512;
 
 /// Whether [`step`] has something to do.
 pub(in crate::node) fn has_work(state: &State) -> bool {
-    !state.mesh.resyncs.is_empty()
+    !state.mesh.versions.resyncs.is_empty()
 }
 
 /// Goes on with the resync of one peer.
 pub(in crate::node) fn step(state: &mut State, now: Now) {
-    let Some(peer_key) = state.mesh.resyncs.pop_front() else { return };
+    let Some(peer_key) = state.mesh.versions.resyncs.pop() else { return };
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-    peer.is_in_resyncs = false;
-    if state.mesh.filters.is_unknown(peer.filter) || peer.link.is_none() {
-        peer.resync = None;
+    if state.mesh.filters.is_unknown(peer.filter()) || !peer.is_linked() {
+        peer.versions.continue_resync(None);
         return;
     }
-    let Some(resync) = peer.resync else { return };
+    let Some(resync) = peer.versions.resync() else { return };
     // Without room it goes on when the link has taken bytes.
     if link_output::has_room_for_ordered(state, peer_key) {
         let next = match resync {
@@ -40,7 +39,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
             Resync::Discarded(block) => discarded::send(state, now, peer_key, block).map(Resync::Discarded),
         };
         if let Some(peer) = state.mesh.peers.get_mut(peer_key) {
-            peer.resync = next;
+            peer.versions.continue_resync(next);
         }
         state.mesh.enqueue_resync(peer_key);
     }
@@ -49,7 +48,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
 /// Reports some keys that a peer claims. Returns what is to be done next.
 fn test_keys(state: &mut State, now: Now, peer_key: PeerKey, cursor: ScanCursor) -> Option<Resync> {
     let State { keyspace, mesh, .. } = state;
-    let filter = mesh.peers.get(peer_key)?.filter;
+    let filter = mesh.peers.get(peer_key)?.filter();
     let mut claimed: Vec<KeyHash> = Vec::new();
     let next = keyspace.store().scan_keys(cursor, KEYS_PER_STEP, |key| {
         let hash = keyspace.key(key).hash;
@@ -66,7 +65,7 @@ fn test_keys(state: &mut State, now: Now, peer_key: PeerKey, cursor: ScanCursor)
 /// Reports some tombstones of keys that a peer claims. Returns what is to be done next.
 fn test_tombstones(state: &mut State, now: Now, peer_key: PeerKey, from: KeyHash) -> Option<Resync> {
     let State { keyspace, mesh, .. } = state;
-    let filter = mesh.peers.get(peer_key)?.filter;
+    let filter = mesh.peers.get(peer_key)?.filter();
     let mut tested: Vec<KeyHash> = keyspace.tombstones().hashes_from(from).take(KEYS_PER_STEP).collect();
     let next = tested.last().and_then(|last| last.0.checked_add(1));
     tested.dedup();
