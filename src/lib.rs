@@ -33,11 +33,12 @@
 //! state     all that a node has
 //!           state
 //! records   the tables of a node, and its one write path
-//!           alarm  conn/connection  conn/replies  conn/session  digest/own_filter  digest/publishing
-//!           history  hybrid_clock  ids  keyspace  latency  logins  lookup/answers  lookup/forwarded
-//!           lookup/operation  lookup/queries  lookup/table  metrics  peer/absent  peer/address_book
-//!           peer/clock_offsets  peer/dials  peer/health  peer/link_queues  peer/losses  peer/mesh
-//!           peer/table  schedule  slow_log  tasks  versions/moved  versions/tombstones
+//!           alarm  conn/connection  conn/replies  conn/session  digest/following  digest/own_filter
+//!           digest/publishing  history  hybrid_clock  ids  keyspace  latency  logins  lookup/answers
+//!           lookup/forwarded  lookup/operation  lookup/queries  lookup/table  metrics  peer/absent
+//!           peer/address_book  peer/clock_offsets  peer/dials  peer/health  peer/link_queues  peer/losses
+//!           peer/mesh  peer/table  schedule  slow_log  tasks  versions/moved  versions/of_peer
+//!           versions/tombstones  versions/work
 //! filter    Bloom filters and their synchronisation
 //!           bit_sliced  bloom  change_ring  changelog  claim_stats  deferred_free  key  peer_filters  rate
 //!           receiver  size
@@ -51,8 +52,8 @@
 //! config    what an operator can set
 //!           env  explain  file  flags  layers  memory  peers  print  running  schema  units  config
 //! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
-//!           address  arena  buffer  chunk_queue  chunked_vec  glob  histogram  human  kept_bytes  limiter
-//!           memory  prefetch  rng  shared_bytes  slots  time  timer_pages  wheel
+//!           address  arena  buffer  chunk_queue  chunked_vec  glob  histogram  human  kept_bytes  key_queue
+//!           limiter  memory  prefetch  rng  shared_bytes  slots  time  timer_pages  wheel
 //! limits    sizes and counts that bound everything
 //! ```
 //! <!-- end of layers -->
