@@ -22,7 +22,7 @@ fn conns(state: &State) {
     let of_nodes = state.conns.iter().filter(|(_, conn)| conn.is_of_mesh()).count();
     assert_eq!(of_nodes, state.mesh.conns(), "connections of the mesh");
     for (key, conn) in state.conns.iter() {
-        if let Role::Link(peer) = conn.role {
+        if let Role::Link(peer) = *conn.role() {
             let link = state.mesh.peers.conn(peer);
             assert!(link == Some(key), "a link whose peer has another");
         }
@@ -85,7 +85,7 @@ fn versions(state: &State) {
 }
 
 fn address_book(state: &State) {
-    let dialled = state.conns.iter().filter(|(_, conn)| matches!(conn.role, Role::OutboundHandshake(_)));
+    let dialled = state.conns.iter().filter(|(_, conn)| matches!(conn.role(), Role::OutboundHandshake(_)));
     assert_eq!(dialled.count(), state.mesh.dials.len(), "dials");
     for (_, contact) in state.mesh.address_book.iter() {
         let dial = contact.dial().and_then(|conn| state.conns.get(conn));

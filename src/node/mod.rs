@@ -247,7 +247,7 @@ impl Node {
 
     /// Whether a connection has used up a turn since it was last read; see [`Ready`].
     pub fn is_deep(&self, conn: ConnKey) -> bool {
-        self.state.conns.get(conn).is_some_and(|conn| conn.is_deep)
+        self.state.conns.get(conn).is_some_and(Conn::is_deep)
     }
 
     /// Ends each call: settles versions of changed keys, schedules digests, reconciles connections and lost links.
@@ -313,7 +313,7 @@ impl Node {
     /// secret, existing links are closed. O(connections).
     pub fn reconfigure(&mut self, now: Now, config: Config) {
         if config.password.is_none() {
-            self.state.conns.values_mut().for_each(|conn| conn.is_authenticated = true);
+            self.state.conns.values_mut().for_each(|conn| conn.authenticate());
         }
         command::settings::apply(&mut self.state, config.limits.clone());
         self.state.config = config;

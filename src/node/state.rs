@@ -172,7 +172,7 @@ fn hash_secret(config: &Config, rng: &mut Rng) -> HashSecret {
 /// Has a connection reconciled before the node returns.
 pub(in crate::node) fn mark_dirty(state: &mut State, key: ConnKey) {
     if let Some(conn) = state.conns.get_mut(key)
-        && !std::mem::replace(&mut conn.is_dirty, true)
+        && conn.changed()
     {
         state.dirty.push_back(key);
     }
@@ -189,16 +189,11 @@ pub(in crate::node) fn close_conn(state: &mut State, key: ConnKey, reason: Close
 /// The same for a connection whose socket the shell has closed already. False for a stale key.
 pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: CloseReason) -> bool {
     let Some(mut conn) = state.conns.remove(key) else { return false };
-    conn.inbound.release(&mut state.pool);
-    conn.outbound.release(&mut state.pool);
-    if let Some(mut queues) = conn.link_queues.take() {
-        queues.release(&mut state.pool);
-    }
     conn.replies.long().for_each(|key| _ = state.mesh.lookups.pending.remove(key));
-    conn.replies.release(&mut state.pool);
-    state.buffered -= conn.accounted;
+    conn.release(&mut state.pool);
+    state.buffered -= conn.accounted();
     state.stats.connections_closed[reason as usize] += 1;
-    state.mesh.closed(key, &conn.role, reason);
+    state.mesh.closed(key, conn.role(), reason);
     if state.conns.is_empty() {
         state.conns.shrink();
     }

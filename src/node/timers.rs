@@ -68,7 +68,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
                 Timer::Lookups => return mesh.lookups.is_live(deadline),
                 Timer::Publish => return mesh.publishing.is_live(deadline),
                 Timer::Refusal(key) => {
-                    let session = conns.get(key).and_then(|conn| conn.session.as_ref());
+                    let session = conns.get(key).and_then(|conn| conn.session());
                     session.and_then(|session| session.refusal.as_ref()).map(|refusal| refusal.due)
                 }
                 Timer::DrainEnd => Some(deadline),
@@ -88,7 +88,7 @@ fn fire(state: &mut State, now: Now, key: ConnKey, deadline: u64) {
     let Some((_, reason)) = overdue else { return timeouts::arm(state, key) };
     let limits = &config.limits;
     let sentence = if reason == CloseReason::Idle && conn.is_serving() {
-        let (setting, ms) = if conn.inbound.is_empty() {
+        let (setting, ms) = if conn.unprocessed() == 0 {
             ("first_byte_ms", limits.first_byte_ms)
         } else {
             ("request_idle_ms", limits.request_idle_ms)
@@ -101,7 +101,7 @@ fn fire(state: &mut State, now: Now, key: ConnKey, deadline: u64) {
         return close_conn(state, key, reason);
     };
     let protocol = conn.speaks();
-    conn.replies.next(&mut conn.outbound, pool, |out| match protocol {
+    conn.reply(pool, |out| match protocol {
         ClientProtocol::Commands(protocol) => put_error(out, protocol, b"", &sentence),
         ClientProtocol::Http => {
             let end = Delivery { is_head: false, keep_alive: false };

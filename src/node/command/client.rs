@@ -33,7 +33,7 @@ fn is_plain(text: &[u8]) -> bool {
 
 /// CLIENT ID.
 pub(in crate::node) fn id<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
-    let number = state.conns.get(call.conn).map_or(0, |conn| conn.number);
+    let number = state.conns.get(call.conn).map_or(0, Conn::number);
     call.reply.integer(i64::try_from(number).unwrap_or(i64::MAX));
     Ok(Effect::Reply)
 }
@@ -43,7 +43,7 @@ pub(in crate::node) fn getname<'a>(
     state: &mut State,
     call: &mut Call<'a>,
 ) -> Result<Effect, CommandError<'a>> {
-    match state.conns.get(call.conn).and_then(|conn| conn.session.as_ref()) {
+    match state.conns.get(call.conn).and_then(Conn::session) {
         Some(session) if !session.name.is_empty() => call.reply.bulk(&session.name),
         Some(_) | None => call.reply.null(),
     }
@@ -98,9 +98,7 @@ pub(in crate::node) fn reply<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
     } else {
         return Err(CommandError::Syntax(call.command.name, word));
     };
-    let session = conn.session_mut();
-    session.answers = answers;
-    conn.is_intercepted = session.intercepts();
+    conn.change_session(|session| session.answers = answers);
     if answers == Answers::All {
         call.reply.status("OK");
     }
@@ -148,7 +146,7 @@ fn set<'a>(
 pub(in crate::node) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     let mut text = String::new();
     if let Some(conn) = state.conns.get(call.conn) {
-        put_client(&mut text, call, conn.number, conn);
+        put_client(&mut text, call, conn.number(), conn);
     }
     call.reply.verbatim(&text);
     Ok(Effect::Reply)
@@ -170,11 +168,11 @@ pub(in crate::node) fn list<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
         }
         (Some(option), _) => return Err(CommandError::Syntax(call.command.name, option)),
     }
-    let own = state.conns.get(call.conn).map_or(0, |conn| conn.number);
+    let own = state.conns.get(call.conn).map_or(0, Conn::number);
     let mut text = String::new();
     let clients = state.conns.iter().map(|(_, conn)| conn).filter(|conn| conn.is_client() && is_normal);
     let meant = clients
-        .filter(|conn| numbers.as_ref().is_none_or(|numbers: &Vec<u64>| numbers.contains(&conn.number)));
+        .filter(|conn| numbers.as_ref().is_none_or(|numbers: &Vec<u64>| numbers.contains(&conn.number())));
     meant.take(CLIENTS_LISTED_MAX).for_each(|conn| put_client(&mut text, call, own, conn));
     call.reply.verbatim(&text);
     Ok(Effect::Reply)
@@ -200,7 +198,7 @@ fn client_number<'a>(text: &[u8]) -> Result<u64, CommandError<'a>> {
 /// The line of a client. Fields without a meaning here are as in Redis for an idle client.
 fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let session = conn.session.as_deref();
+    let session = conn.session();
     let queued = session.and_then(|session| session.transaction.as_ref());
     let multi = queued.map_or(-1, |queued| i64::try_from(queued.requests.len()).unwrap_or(i64::MAX));
     let is_queueing = queued.is_some();
@@ -210,23 +208,23 @@ fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
         "id={} addr={} laddr= fd=-1 name={} age={} idle={} flags={} db=0 sub=0 psub=0 ssub=0 multi={multi} watch={} \
          qbuf={} qbuf-free=0 argv-mem=0 multi-mem={} rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem={} events=r cmd={} \
          user=default redir=-1 resp={} lib-name={} lib-ver={}",
-        conn.number,
-        conn.addr,
+        conn.number(),
+        conn.addr(),
         session.map_or(String::new(), |session| shown(&session.name)),
-        call.now.mono.since(conn.since).as_secs(),
-        call.now.mono.since(conn.last_active).as_secs(),
+        call.now.mono.since(conn.since()).as_secs(),
+        call.now.mono.since(conn.last_active()).as_secs(),
         if is_queueing { "x" } else { "N" },
         session.map_or(0, |session| session.watched_keys()),
-        conn.inbound.len(),
+        conn.unprocessed(),
         queued.map_or(0, |queued| queued.bytes),
         conn.unsent(),
         conn.held() + size_of::<Conn>(),
-        if conn.number == own {
+        if conn.number() == own {
             call.command.name.to_ascii_lowercase().replace(' ', "|")
         } else {
             "NULL".into()
         },
-        if conn.protocol == Some(ClientProtocol::Commands(Protocol::Resp3)) { 3 } else { 2 },
+        if conn.protocol() == Some(ClientProtocol::Commands(Protocol::Resp3)) { 3 } else { 2 },
         session.map_or(String::new(), |session| shown(&session.library[0])),
         session.map_or(String::new(), |session| shown(&session.library[1])),
     );
@@ -247,8 +245,8 @@ impl Filter<'_> {
         conn.is_client()
             && !self.is_none
             && !(self.spares_caller && key == call.conn)
-            && self.number.is_none_or(|number| conn.number == number)
-            && self.addr.is_none_or(|addr| conn.addr.to_string().as_bytes() == addr)
+            && self.number.is_none_or(|number| conn.number() == number)
+            && self.addr.is_none_or(|addr| conn.addr().to_string().as_bytes() == addr)
     }
 }
 

@@ -4,8 +4,6 @@ use crate::node::command::client::check_name;
 use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::command::login::{USER, authenticate};
 use crate::node::command::row::{Call, Effect};
-use crate::node::conn::connection::ClientProtocol;
-use crate::node::conn::session::Session;
 use crate::node::state::State;
 use crate::wire::encoder::Protocol;
 use crate::wire::resp::parse::number;
@@ -73,7 +71,7 @@ pub(in crate::node) fn hello<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
         }
     };
     let mut rest = call.args.iter().skip(1);
-    let mut is_authenticated = state.conns.get(call.conn).is_some_and(|conn| conn.is_authenticated);
+    let mut is_authenticated = state.conns.get(call.conn).is_some_and(|conn| conn.is_authenticated());
     let mut name = None;
     while let Some(option) = rest.next() {
         if option.eq_ignore_ascii_case(b"SETNAME")
@@ -108,7 +106,7 @@ pub(in crate::node) fn hello<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
     reply.bulk(b"proto");
     reply.integer(if protocol == Protocol::Resp3 { 3 } else { 2 });
     reply.bulk(b"id");
-    reply.count(usize::try_from(conn.number).unwrap_or(usize::MAX));
+    reply.count(usize::try_from(conn.number()).unwrap_or(usize::MAX));
     for (name, value) in [("mode", "standalone"), ("role", "master")] {
         reply.bulk(name.as_bytes());
         reply.bulk(value.as_bytes());
@@ -145,14 +143,8 @@ pub(in crate::node) fn select<'a>(_: &mut State, call: &mut Call<'a>) -> Result<
 pub(in crate::node) fn reset<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     let is_authenticated = state.config.password.is_none();
     if let Some(conn) = state.conns.get_mut(call.conn) {
-        // The count of wrong passwords stays.
-        conn.session = conn.session.take().filter(|session| session.failures > 0).map(|session| {
-            let (failures, answered_from) = (session.failures, session.answered_from);
-            Box::new(Session { failures, answered_from, ..Session::default() })
-        });
-        conn.is_intercepted = false;
-        conn.is_authenticated = is_authenticated;
-        conn.protocol = Some(ClientProtocol::Commands(Protocol::Resp2));
+        conn.reset_session(is_authenticated);
+        conn.set_protocol(Protocol::Resp2);
     }
     call.reply.set_protocol(Protocol::Resp2);
     call.reply.status("RESET");

@@ -10,10 +10,10 @@ use crate::node::command::row::{Call, Command, Effect, Scope};
 use crate::node::command::table::TABLE;
 use crate::node::command::tasks;
 use crate::node::command::transaction;
-use crate::node::conn::connection::{ClientProtocol, CloseReason};
+use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn};
 use crate::node::conn::measure;
 use crate::node::conn::reconcile::limit_unauthenticated;
-use crate::node::conn::session::Answers;
+use crate::node::conn::session::{Answers, Session};
 use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
 use crate::node::lookup::forwarded::Failure;
@@ -23,7 +23,6 @@ use crate::wire::args::{Args, OwnedArgs, Scratch};
 use crate::wire::encoder::{Encoder, Protocol, ReplyHead};
 use crate::wire::line::{Line, is_from_browser};
 use crate::wire::outcome::RequestResult;
-use std::mem;
 
 /// Executes one line for a connection. Returns its cost in keys, at least 1, the queries to peers included.
 pub(in crate::node) fn execute_line(
@@ -86,18 +85,13 @@ pub(in crate::node) fn execute_intercepted(
     words: Args<'_>,
 ) -> usize {
     let found = find_command(words, &state.config.limits);
-    let answers = state.conns.get_mut(key).and_then(|conn| conn.session.as_mut()).map(|session| {
-        let answers = session.answers;
-        if answers == Answers::AllButNext {
-            session.answers = Answers::All;
-        }
-        answers
-    });
+    let take_answers = |session: &mut Session| match session.answers {
+        Answers::AllButNext => std::mem::take(&mut session.answers),
+        answers @ (Answers::All | Answers::None) => answers,
+    };
+    let answers = state.conns.get_mut(key).map(|conn| conn.change_session(take_answers));
     let is_about_answers = matches!(&found, Ok((command, _)) if command.name == "CLIENT REPLY");
     let is_silent = answers.is_some_and(|answers| answers != Answers::All) && !is_about_answers;
-    if let Some(conn) = state.conns.get_mut(key) {
-        conn.is_intercepted = conn.session.as_ref().is_some_and(|session| session.intercepts());
-    }
     let queued = transaction::queue(state, key, words, found.as_ref());
     match queued {
         Ok(false) if is_silent => execute_silently(state, now, key, protocol, found),
@@ -169,7 +163,7 @@ fn execute_silently<'a>(
     state.calls.0[command.index] += 1;
     let reply = Encoder::begin(state.pool.take(), protocol, b"", "");
     let mut call = Call { now, conn: key, command, table: &TABLE, args, reply };
-    let may_all = state.conns.get(key).is_some_and(|conn| conn.is_authenticated);
+    let may_all = state.conns.get(key).is_some_and(Conn::is_authenticated);
     let outcome = if may_all || command.is_open {
         (command.run)(state, &mut call)
     } else {
@@ -182,8 +176,8 @@ fn execute_silently<'a>(
     let Some(conn) = conns.get_mut(key) else { return cost };
     match outcome {
         Ok(Effect::Authenticate) => {
-            conn.is_authenticated = true;
-            conn.protocol = Some(ClientProtocol::Commands(protocol));
+            conn.authenticate();
+            conn.set_protocol(protocol);
         }
         Ok(Effect::Close) if conn.is_serving() => conn.begin_closing(CloseReason::Quit, now.mono, pool),
         Ok(Effect::Transact) => {
@@ -212,10 +206,7 @@ fn word(command: &Command) -> &'static str {
 /// Puts a request that other nodes have a part in off until all earlier replies of its connection are known: what they
 /// show must not depend on it. Whether there are any.
 fn awaits_replies(state: &mut State, key: ConnKey) -> bool {
-    let conn = state.conns.get_mut(key).filter(|conn| !conn.is_transacting && conn.replies.waiting() > 0);
-    let Some(conn) = conn else { return false };
-    conn.awaits_replies = true;
-    true
+    state.conns.get_mut(key).is_some_and(Conn::await_replies)
 }
 
 /// Has other nodes take part in a request. Returns its cost in keys.
@@ -233,7 +224,7 @@ fn forward<'a>(
     state.stats.requests += 1;
     state.calls.0[command.index] += 1;
     if let Some(conn) = state.conns.get_mut(key) {
-        conn.has_asked = true;
+        conn.requested();
     }
     let id = head.id().to_vec();
     measure::note_written(state, now, key);
@@ -277,7 +268,7 @@ pub(in crate::node) fn finish_transaction<'r>(
     let mut cost = 0;
     for (words, is_done) in requests {
         // HELLO in the transaction changes it.
-        let protocol = match state.conns.get(key).and_then(|conn| conn.protocol) {
+        let protocol = match state.conns.get(key).and_then(Conn::protocol) {
             Some(ClientProtocol::Commands(protocol)) => protocol,
             Some(ClientProtocol::Http) | None => protocol,
         };
@@ -295,7 +286,7 @@ pub(in crate::node) fn finish_transaction<'r>(
 
 fn set_transacting(state: &mut State, key: ConnKey, is_transacting: bool) {
     if let Some(conn) = state.conns.get_mut(key) {
-        conn.is_transacting = is_transacting;
+        conn.set_transacting(is_transacting);
     }
 }
 
@@ -358,8 +349,8 @@ fn execute<'a>(
         Ok(Effect::Authenticate) => {
             // Before the reply, which no longer counts as one to a stranger.
             if let Some(conn) = state.conns.get_mut(key) {
-                conn.is_authenticated = true;
-                conn.protocol = Some(ClientProtocol::Commands(call.reply.protocol()));
+                conn.authenticate();
+                conn.set_protocol(call.reply.protocol());
             }
             give_back(state, now, key, call.reply.end(), unsent_before);
         }
@@ -451,8 +442,8 @@ fn open(state: &mut State, key: ConnKey) -> Option<Output> {
     state.stats.requests += 1;
     Some(Output {
         unsent_before: conn.unsent(),
-        is_first: !mem::replace(&mut conn.has_asked, true),
-        may_all: conn.is_authenticated,
+        is_first: conn.requested(),
+        may_all: conn.is_authenticated(),
         out: conn.replies.open(&mut conn.outbound, &mut state.pool),
     })
 }
@@ -469,7 +460,7 @@ fn give_back(state: &mut State, now: Now, key: ConnKey, out: Vec<u8>, unsent_bef
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return pool.give(out) };
     conn.replies.close(out, &mut conn.outbound, pool);
-    if !conn.is_authenticated {
+    if !conn.is_authenticated() {
         limit_unauthenticated(state, now, key, unsent_before);
     }
 }
@@ -478,7 +469,7 @@ fn close_browser(state: &mut State, now: Now, key: ConnKey) {
     if let Some(conn) = state.conns.get(key)
         && state.log_gate.allows(now, &mut state.stats)
     {
-        log::warn!("closed {}: it sends HTTP; a browser was made to connect to this port", conn.addr);
+        log::warn!("closed {}: it sends HTTP; a browser was made to connect to this port", conn.addr());
     }
     close_conn(state, key, CloseReason::Browser);
 }

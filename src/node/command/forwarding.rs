@@ -66,14 +66,14 @@ pub(in crate::node) fn is_for_here(
     args: Args<'_>,
 ) -> bool {
     let Some(conn) = state.conns.get(conn) else { return true };
-    if state.mesh.peers.len() == 0 || !conn.is_authenticated {
+    if state.mesh.peers.len() == 0 || !conn.is_authenticated() {
         return true;
     }
     let (keys, on_nothing) = (|| command.keys(is_line, args), || command.on_nothing(is_line, args));
     let is_here =
         |key| placement::verdict(state, now, std::iter::once(key), on_nothing(), &[]) == Verdict::Here;
     // What a transaction depends on was found here, whatever it has done since.
-    match (command.scope_of(is_line, args), conn.is_transacting) {
+    match (command.scope_of(is_line, args), conn.is_transacting()) {
         (Scope::Here | Scope::Options, _) => true,
         (Scope::FirstKey | Scope::AllKeys | Scope::EachKey | Scope::Transaction, true) => true,
         (Scope::FirstKey, false) => keys().take(1).all(is_here),
@@ -82,7 +82,7 @@ pub(in crate::node) fn is_for_here(
         (Scope::Claimants, _) => !keys().any(|key| may_be_elsewhere(state, key)),
         (Scope::Mesh, _) => state.mesh.peers.linked_count() == 0 || args.len() != 1,
         (Scope::Transaction, false) => {
-            let requests = conn.session.as_ref().and_then(|session| session.transaction.as_ref());
+            let requests = conn.session().and_then(|session| session.transaction.as_ref());
             let requests = requests.map_or(&[][..], |transaction| &transaction.requests);
             plan(state, now, requests.iter()).is_none()
         }

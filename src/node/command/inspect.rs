@@ -214,7 +214,7 @@ pub(in crate::node) fn shutdown<'a>(
         }
     }
     if let Some(conn) = state.conns.get(call.conn) {
-        log::info!("SHUTDOWN from {}", conn.addr);
+        log::info!("SHUTDOWN from {}", conn.addr());
     }
     state.must_drain = true;
     Ok(Effect::Reply)

@@ -28,7 +28,7 @@ pub(in crate::node) fn authenticate<'a>(
     given: &[u8],
 ) -> Result<(), CommandError<'a>> {
     let Some(conn) = state.conns.get_mut(key) else { return Err(CommandError::WrongPassword) };
-    let addr = conn.addr;
+    let addr = conn.addr();
     let Some(password) = &state.config.password else {
         return if user == USER { Ok(()) } else { Err(CommandError::WrongPassword) };
     };
@@ -36,11 +36,11 @@ pub(in crate::node) fn authenticate<'a>(
         return Err(CommandError::TooManyFailures(left.as_secs() + 1));
     }
     // The connection is being closed; a transaction may hold more passwords.
-    if conn.session.as_ref().is_some_and(|session| session.failures >= LOGIN_FAILURES_MAX) {
+    if conn.session().is_some_and(|session| session.failures >= LOGIN_FAILURES_MAX) {
         return Err(CommandError::WrongPassword);
     }
     if is_equal(password.as_bytes(), given) && user == USER {
-        if let Some(session) = &mut conn.session {
+        if let Some(session) = conn.session_if_any() {
             (session.failures, session.answered_from) = (0, None);
         }
         return Ok(());
@@ -74,8 +74,7 @@ pub(in crate::node) fn refuse(state: &mut State, now: Now, key: ConnKey, reply: 
     // In a transaction there may be one already.
     if due > now.mono && session.refusal.is_none() {
         let due = due.millis_ceil();
-        session.refusal = Some(Refusal { place, reply, due });
-        conn.is_refused = true;
+        conn.hold_refusal(Refusal { place, reply, due });
         timers.insert(due, Timer::Refusal(key));
         return;
     }
@@ -89,10 +88,8 @@ pub(in crate::node) fn refuse(state: &mut State, now: Now, key: ConnKey, reply: 
 pub(in crate::node) fn refusal_due(state: &mut State, now: Now, key: ConnKey, deadline: u64) {
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
-    let Some(session) = &mut conn.session else { return };
-    let Some(refusal) = session.refusal.take_if(|refusal| refusal.due == deadline) else { return };
-    let is_last = session.failures >= LOGIN_FAILURES_MAX;
-    conn.is_refused = false;
+    let Some(refusal) = conn.take_refusal(deadline) else { return };
+    let is_last = conn.session().is_some_and(|session| session.failures >= LOGIN_FAILURES_MAX);
     let unsent_before = conn.unsent();
     conn.fill(now.mono, refusal.place, &refusal.reply, pool);
     if is_last && conn.is_serving() {

@@ -410,7 +410,7 @@ pub(in crate::node) fn connect<'a>(
         return Ok(Effect::Handshake);
     }
     match state.conns.get(call.conn) {
-        Some(conn) if conn.is_authenticated => Ok(Effect::DumpFilter),
+        Some(conn) if conn.is_authenticated() => Ok(Effect::DumpFilter),
         Some(_) | None => Err(CommandError::Unauthenticated),
     }
 }

@@ -15,12 +15,10 @@ use crate::wire::args::{Args, OwnedArgs};
 /// MULTI.
 pub(in crate::node) fn multi<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
-    let session = conn.session_mut();
-    if session.transaction.is_some() {
+    if conn.session().is_some_and(|session| session.transaction.is_some()) {
         return Err(CommandError::Plain("MULTI calls can not be nested"));
     }
-    session.transaction = Some(Transaction::default());
-    conn.is_intercepted = true;
+    conn.change_session(|session| session.transaction = Some(Transaction::default()));
     call.reply.status("OK");
     Ok(Effect::Reply)
 }
@@ -34,7 +32,7 @@ pub(in crate::node) fn queue<'a>(
 ) -> Result<bool, CommandError<'a>> {
     let bytes_max = state.config.limits.reply_bytes_max as usize;
     let Some(conn) = state.conns.get_mut(key) else { return Ok(false) };
-    let Some(transaction) = conn.session.as_mut().and_then(|session| session.transaction.as_mut()) else {
+    let Some(transaction) = conn.session_if_any().and_then(|session| session.transaction.as_mut()) else {
         return Ok(false);
     };
     let (command, args) = match found {
@@ -90,10 +88,8 @@ pub(in crate::node) fn exec<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
 
 /// Ends the transaction of a connection; its requests.
 pub(in crate::node) fn end(conn: &mut Conn) -> Vec<OwnedArgs> {
-    let session = conn.session_mut();
-    let requests = session.transaction.take().map(|transaction| transaction.requests);
-    conn.is_intercepted = session.intercepts();
-    requests.unwrap_or_default()
+    let transaction = conn.change_session(|session| session.transaction.take());
+    transaction.map(|transaction| transaction.requests).unwrap_or_default()
 }
 
 /// DISCARD.
@@ -142,7 +138,7 @@ pub(in crate::node) fn unwatch<'a>(
     state: &mut State,
     call: &mut Call<'a>,
 ) -> Result<Effect, CommandError<'a>> {
-    if let Some(session) = state.conns.get_mut(call.conn).and_then(|conn| conn.session.as_mut()) {
+    if let Some(session) = state.conns.get_mut(call.conn).and_then(Conn::session_if_any) {
         session.watched = Vec::new();
     }
     call.reply.status("OK");
@@ -161,7 +157,7 @@ fn is_elsewhere(state: &mut State, key: &[u8]) -> bool {
 
 /// Whether a watched key has changed, expired or come up on another node.
 fn has_changed(state: &mut State, call: &Call<'_>) -> bool {
-    let session = state.conns.get_mut(call.conn).and_then(|conn| conn.session.as_mut());
+    let session = state.conns.get_mut(call.conn).and_then(Conn::session_if_any);
     let watched = session.map_or_else(Vec::new, |session| std::mem::take(&mut session.watched));
     let keys = watched.iter().flat_map(|watched| watched.keys.args().iter().zip(&watched.states));
     keys.into_iter().any(|(key, was)| {

@@ -10,7 +10,7 @@ use crate::base::time::Instant;
 use crate::limits::Limits;
 use crate::node::alarm::Alarm;
 use crate::node::conn::replies::{Place, Replies};
-use crate::node::conn::session::Session;
+use crate::node::conn::session::{Refusal, Session};
 use crate::node::ids::{AddressKey, NodeId, PeerKey};
 use crate::node::peer::link_queues::LinkQueues;
 use crate::node::schedule::{Account, Class};
@@ -221,18 +221,19 @@ pub(in crate::node) struct UnderWay {
     pub(in crate::node) bytes: usize,
 }
 
-/// One connection. What few connections have is boxed, so that ten thousand silent ones take little memory.
+/// One connection. What few connections have is boxed, so that ten thousand silent ones take little memory. Output, queues,
+/// replies, timer and account have functions of their own; all else changes in this folder alone.
 #[derive(Debug)]
 pub struct Conn {
-    pub(in crate::node) addr: SocketAddr,
+    pub(super) addr: SocketAddr,
     /// Its number: connections are counted from 1, and no number is used twice.
-    pub(in crate::node) number: u64,
+    number: u64,
     phase: Phase,
-    pub(in crate::node) role: Role,
+    pub(super) role: Role,
     /// A handshake that the other side began.
-    pub(in crate::node) offered: Option<Box<InboundHandshake>>,
+    pub(super) offered: Option<Box<InboundHandshake>>,
     /// Input that is not processed yet: at most one request and one read.
-    pub(in crate::node) inbound: Buffer,
+    pub(super) inbound: Buffer,
     /// Output that is not written yet.
     pub(in crate::node) outbound: ChunkQueue,
     /// Frames that wait for room in `outbound`, of a link.
@@ -240,65 +241,66 @@ pub struct Conn {
     /// Replies behind one that is not known yet.
     pub(in crate::node) replies: Replies,
     /// When the connection was made.
-    pub(in crate::node) since: Instant,
+    pub(super) since: Instant,
     /// Bytes read and written lately.
-    pub(in crate::node) traffic: Traffic,
+    pub(super) traffic: Traffic,
     /// When the connection was made, last sent input, or began to close.
-    pub(in crate::node) last_active: Instant,
+    pub(super) last_active: Instant,
     /// Since when its socket has taken none of the output that waits.
-    pub(in crate::node) waits_since: Option<Instant>,
+    pub(super) waits_since: Option<Instant>,
     /// Fires when the time limit that was armed last ends.
     pub(in crate::node) alarm: Alarm,
     /// What its turns have cost.
     pub(in crate::node) account: Account,
     /// Its part of the bytes counted against `buffers_max`.
-    pub(in crate::node) accounted: usize,
+    pub(super) accounted: usize,
     /// Bytes still to come of a frame that is skipped.
-    pub(in crate::node) skip: usize,
+    pub(super) skip: usize,
     /// Its requests under way, since the first one. Boxed, since most connections never have any.
     under_way: Option<Box<UnderWay>>,
     /// Bytes of replies so far to a client that has not authenticated.
-    pub(in crate::node) unauthenticated_bytes: u32,
-    pub(in crate::node) is_authenticated: bool,
+    unauthenticated_bytes: u32,
+    pub(super) is_authenticated: bool,
     /// What a client speaks; `None` before its first line is known.
-    pub(in crate::node) protocol: Option<ClientProtocol>,
+    pub(super) protocol: Option<ClientProtocol>,
     /// What a client has set for its connection, if anything.
-    pub(in crate::node) session: Option<Box<Session>>,
+    pub(super) session: Option<Box<Session>>,
     /// Its session decides what becomes of each request: it is queued, or not answered.
-    pub(in crate::node) is_intercepted: bool,
+    pub(super) is_intercepted: bool,
     /// The requests of its transaction are being carried out.
-    pub(in crate::node) is_transacting: bool,
+    is_transacting: bool,
     /// The answer to a wrong password waits for its time.
-    pub(in crate::node) is_refused: bool,
+    is_refused: bool,
     /// How far an unfinished request in RESP is parsed.
-    pub(in crate::node) progress: Progress,
+    pub(super) progress: Progress,
     /// All of `inbound` is the beginning of a line, without its end.
-    pub(in crate::node) has_partial_line: bool,
+    pub(super) has_partial_line: bool,
     /// The request whose turn it is waits for the replies to all earlier ones.
-    pub(in crate::node) awaits_replies: bool,
+    pub(super) awaits_replies: bool,
     /// A request was received.
-    pub(in crate::node) has_asked: bool,
+    has_requested: bool,
     /// In the list of connections to be reconciled before the node returns.
-    pub(in crate::node) is_dirty: bool,
+    pub(super) is_dirty: bool,
     /// [`Action::Flush`](crate::node::Action::Flush) was emitted and output is left.
-    pub(in crate::node) is_flushing: bool,
+    pub(super) is_flushing: bool,
     /// [`Action::StopReading`](crate::node::Action::StopReading) was emitted.
-    pub(in crate::node) is_stopped: bool,
+    pub(super) is_stopped: bool,
     /// In the queue of connections with unprocessed input.
-    pub(in crate::node) is_runnable: bool,
+    pub(super) is_runnable: bool,
     /// It has used up a turn since it was last read.
-    pub(in crate::node) is_deep: bool,
+    pub(super) is_deep: bool,
     /// Its requests wait: too much output, or too many pending requests.
-    pub(in crate::node) is_paused: bool,
+    pub(super) is_paused: bool,
     /// The other side closed while ours was closing.
-    pub(in crate::node) is_read_closed: bool,
+    pub(super) is_read_closed: bool,
 }
 
 impl Conn {
-    pub(in crate::node) fn new(addr: SocketAddr, now: Instant, is_authenticated: bool) -> Self {
+    /// An accepted connection, the `number`th one.
+    pub(in crate::node) fn new(addr: SocketAddr, number: u64, now: Instant, is_authenticated: bool) -> Self {
         Self {
             addr,
-            number: 0,
+            number,
             phase: Phase::Open,
             role: Role::Client,
             offered: None,
@@ -325,7 +327,7 @@ impl Conn {
             progress: Progress::default(),
             has_partial_line: false,
             awaits_replies: false,
-            has_asked: false,
+            has_requested: false,
             is_dirty: false,
             is_flushing: false,
             is_stopped: false,
@@ -341,13 +343,219 @@ impl Conn {
         Self {
             phase: Phase::Connecting,
             role: Role::OutboundHandshake(Box::new(dialling)),
-            ..Self::new(addr, now, true)
+            ..Self::new(addr, 0, now, true)
         }
     }
 
-    /// The session, begun if there is none.
+    pub(in crate::node) const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its number: connections are counted from 1, and no number is used twice.
+    pub(in crate::node) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// When the connection was made.
+    pub(in crate::node) const fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// When the connection was made, last sent input, or began to close.
+    pub(in crate::node) const fn last_active(&self) -> Instant {
+        self.last_active
+    }
+
+    /// Bytes read and written per second lately.
+    pub(in crate::node) fn traffic_per_second(&self, now: Instant) -> u64 {
+        self.traffic.per_second(now)
+    }
+
+    pub(in crate::node) const fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// The session, if a client has set something.
+    pub(in crate::node) fn session(&self) -> Option<&Session> {
+        self.session.as_deref()
+    }
+
+    /// The same, to be changed in what does not decide whether requests are intercepted.
+    pub(in crate::node) fn session_if_any(&mut self) -> Option<&mut Session> {
+        self.session.as_deref_mut()
+    }
+
+    /// The session, begun if there is none, to be changed in what does not decide whether requests are intercepted.
     pub(in crate::node) fn session_mut(&mut self) -> &mut Session {
         self.session.get_or_insert_default()
+    }
+
+    /// Changes the session, begun if there is none.
+    pub(in crate::node) fn change_session<R>(&mut self, change: impl FnOnce(&mut Session) -> R) -> R {
+        let session = self.session.get_or_insert_default();
+        let result = change(session);
+        self.is_intercepted = session.intercepts();
+        result
+    }
+
+    /// Ends the session, but for the count of wrong passwords.
+    pub(in crate::node) fn reset_session(&mut self, is_authenticated: bool) {
+        self.session = self.session.take().filter(|session| session.failures > 0).map(|session| {
+            let (failures, answered_from) = (session.failures, session.answered_from);
+            Box::new(Session { failures, answered_from, ..Session::default() })
+        });
+        self.is_intercepted = false;
+        self.is_authenticated = is_authenticated;
+    }
+
+    /// Answers a wrong password later; until then no request is read.
+    pub(in crate::node) fn hold_refusal(&mut self, refusal: Refusal) {
+        self.session_mut().refusal = Some(refusal);
+        self.is_refused = true;
+    }
+
+    /// The answer to a wrong password whose time has come.
+    pub(in crate::node) fn take_refusal(&mut self, due: u64) -> Option<Refusal> {
+        let refusal = self.session.as_mut()?.refusal.take_if(|refusal| refusal.due == due)?;
+        self.is_refused = false;
+        Some(refusal)
+    }
+
+    pub(in crate::node) const fn is_authenticated(&self) -> bool {
+        self.is_authenticated
+    }
+
+    /// The client has given the password, or needs none.
+    pub(in crate::node) const fn authenticate(&mut self) {
+        self.is_authenticated = true;
+    }
+
+    /// What the client speaks, once its first line is known.
+    pub(in crate::node) const fn protocol(&self) -> Option<ClientProtocol> {
+        self.protocol
+    }
+
+    pub(in crate::node) const fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = Some(ClientProtocol::Commands(protocol));
+    }
+
+    /// Notes a request; whether it is the first one.
+    #[inline]
+    pub(in crate::node) const fn requested(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_requested, true)
+    }
+
+    /// The requests of its transaction are being carried out, or no more.
+    pub(in crate::node) const fn set_transacting(&mut self, is_transacting: bool) {
+        self.is_transacting = is_transacting;
+    }
+
+    pub(in crate::node) const fn is_transacting(&self) -> bool {
+        self.is_transacting
+    }
+
+    /// Has the request whose turn it is wait until all earlier replies are known; whether there are any.
+    pub(in crate::node) fn await_replies(&mut self) -> bool {
+        let must_wait = !self.is_transacting && self.replies.waiting() > 0;
+        self.awaits_replies |= must_wait;
+        must_wait
+    }
+
+    /// All of its input is the beginning of a line, or not.
+    pub(in crate::node) const fn set_partial_line(&mut self, is_partial: bool) {
+        self.has_partial_line = is_partial;
+    }
+
+    /// Whether it has used up a turn since it was last read.
+    pub(in crate::node) const fn is_deep(&self) -> bool {
+        self.is_deep
+    }
+
+    /// Bytes of input that are not processed yet.
+    pub(in crate::node) fn unprocessed(&self) -> usize {
+        self.inbound.len()
+    }
+
+    /// Its part of the bytes counted against `buffers_max`.
+    pub(in crate::node) const fn accounted(&self) -> usize {
+        self.accounted
+    }
+
+    /// It has changed; whether it is to be put in the list of those to be reconciled.
+    #[inline]
+    pub(in crate::node) const fn changed(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_dirty, true)
+    }
+
+    /// The dial has succeeded: the handshake begins, with what our offer states about our links. Returns our nonce.
+    pub(in crate::node) fn connected(&mut self, now: Instant, links: Links) -> Option<[u8; 16]> {
+        self.set_phase(Phase::Open);
+        self.last_active = now;
+        let Role::OutboundHandshake(dialling) = &mut self.role else { return None };
+        (dialling.at, dialling.links) = (now, links);
+        Some(dialling.nonce)
+    }
+
+    /// The handshake that we began.
+    pub(in crate::node) fn dialling(&self) -> Option<&OutboundHandshake> {
+        match &self.role {
+            Role::OutboundHandshake(dialling) => Some(dialling),
+            Role::Client | Role::Link(_) | Role::Parted => None,
+        }
+    }
+
+    /// The dialled node has proven its identity.
+    pub(in crate::node) fn proven(&mut self, theirs: PeerIdentity) {
+        if let Role::OutboundHandshake(dialling) = &mut self.role {
+            dialling.theirs = Some(theirs);
+        }
+    }
+
+    /// The other side has begun a handshake.
+    pub(in crate::node) fn offered(&mut self, handshake: InboundHandshake) {
+        self.offered = Some(Box::new(handshake));
+    }
+
+    /// Ends a handshake that the other side began, if it did.
+    pub(in crate::node) const fn take_offer(&mut self) -> Option<Box<InboundHandshake>> {
+        self.offered.take()
+    }
+
+    /// Whether a handshake that the other side began goes on.
+    pub(in crate::node) const fn has_offer(&self) -> bool {
+        self.offered.is_some()
+    }
+
+    /// Ends the link: what waits is dropped. Its peer.
+    pub(in crate::node) fn part(&mut self, pool: &mut Pool) -> Option<PeerKey> {
+        let peer = self.link()?;
+        self.role = Role::Parted;
+        if let Some(mut queues) = self.link_queues.take() {
+            queues.release(pool);
+        }
+        Some(peer)
+    }
+
+    /// Appends a reply after those that are known, or waits with it for those that are not.
+    pub(in crate::node) fn reply(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+        self.replies.next(&mut self.outbound, pool, write);
+    }
+
+    /// Gives its memory back.
+    pub(in crate::node) fn release(&mut self, pool: &mut Pool) {
+        self.inbound.release(pool);
+        self.outbound.release(pool);
+        if let Some(mut queues) = self.link_queues.take() {
+            queues.release(pool);
+        }
+        self.replies.release(pool);
+    }
+
+    /// Counts bytes of replies to a client that has not authenticated; whether they are more than `bytes_max`.
+    pub(in crate::node) fn is_over_unauthenticated(&mut self, bytes: usize, bytes_max: u32) -> bool {
+        let more = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.unauthenticated_bytes = self.unauthenticated_bytes.saturating_add(more);
+        self.unauthenticated_bytes > bytes_max
     }
 
     /// Makes it the link to a peer.

@@ -51,8 +51,7 @@ const MEMORY_FACTOR: usize = 5;
 pub(in crate::node) fn accepted(state: &mut State, now: Now, addr: SocketAddr) -> ConnKey {
     state.stats.connections_accepted += 1;
     let is_authenticated = state.config.password.is_none();
-    let mut conn = Conn::new(addr, now.mono, is_authenticated);
-    conn.number = state.stats.connections_accepted;
+    let conn = Conn::new(addr, state.stats.connections_accepted, now.mono, is_authenticated);
     let key = state.conns.insert(conn);
     timeouts::arm(state, key);
     key

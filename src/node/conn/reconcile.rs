@@ -75,14 +75,14 @@ fn advance(state: &mut State, now: Now, key: ConnKey) {
         if conn.is_in_lines() {
             stats.requests += 1;
             stats.request_errors += 1;
-            conn.replies.next(&mut conn.outbound, pool, |out| {
+            conn.reply(pool, |out| {
                 put_error(out, Protocol::Lines, b"", "the last line has no line end; it was not executed");
             });
         }
     }
     if *is_draining && is_client && conn.is_serving() && is_caught_up {
         if conn.is_in_lines() {
-            conn.replies.next(&mut conn.outbound, pool, put_bye);
+            conn.reply(pool, put_bye);
         }
         conn.begin_closing(CloseReason::Drained, now.mono, pool);
     }
@@ -105,7 +105,7 @@ fn finish(state: &mut State, now: Now, key: ConnKey) {
     let Some(conn) = state.conns.get_mut(key) else { return };
     if conn.phase() == Phase::ReadClosed && !conn.is_client() && !conn.is_runnable {
         // A link is of no use in one direction only.
-        let reason = if matches!(conn.role, Role::OutboundHandshake(_)) {
+        let reason = if matches!(conn.role(), Role::OutboundHandshake(_)) {
             CloseReason::Refused
         } else {
             CloseReason::PeerLeft
@@ -138,12 +138,11 @@ pub(in crate::node) fn limit_unauthenticated(
 ) {
     let State { conns, pool, config, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
-    if conn.is_authenticated || !conn.is_serving() {
+    if conn.is_authenticated() || !conn.is_serving() {
         return;
     }
-    let more = u32::try_from(conn.unsent().saturating_sub(unsent_before)).unwrap_or(u32::MAX);
-    conn.unauthenticated_bytes = conn.unauthenticated_bytes.saturating_add(more);
-    if conn.unauthenticated_bytes > config.limits.unauthenticated_output_bytes_max {
+    let more = conn.unsent().saturating_sub(unsent_before);
+    if conn.is_over_unauthenticated(more, config.limits.unauthenticated_output_bytes_max) {
         conn.begin_closing(CloseReason::Unauthenticated, now.mono, pool);
     }
 }
@@ -156,7 +155,7 @@ fn close_stalled(state: &mut State, now: Now) -> bool {
     let Some((key, conn)) = holders.max_by_key(|(_, conn)| (stalled(conn), conn.accounted)) else {
         return false;
     };
-    let (addr, bytes, time) = (conn.addr, conn.accounted, stalled(conn).as_millis());
+    let (addr, bytes, time) = (conn.addr(), conn.accounted, stalled(conn).as_millis());
     if state.log_gate.allows(now, &mut state.stats) {
         log::warn!(
             "closed {addr}: buffers are over buffers_max, or the system has no memory for them, and its {bytes} bytes \

@@ -50,8 +50,8 @@ pub(in crate::node) fn serve(
 ) -> Option<(usize, usize)> {
     let front = front(input);
     let conn = state.conns.get_mut(key)?;
-    conn.has_partial_line = front == Front::Partial;
-    conn.has_asked = true;
+    conn.set_partial_line(front == Front::Partial);
+    conn.requested();
     let closing = Delivery { is_head: false, keep_alive: false };
     let (consumed, delivery, response) = match front {
         Front::Partial => return None,
@@ -125,8 +125,8 @@ fn is_permitted(state: &mut State, key: ConnKey, request: &Request<'_>) -> bool 
     let given = basic_password(authorization);
     let is_right = given.is_some_and(|given| bool::from(password.as_bytes().ct_eq(&given)));
     state.stats.auth_failures += u64::from(!is_right);
-    if let Some(conn) = state.conns.get_mut(key) {
-        conn.is_authenticated |= is_right;
+    if is_right && let Some(conn) = state.conns.get_mut(key) {
+        conn.authenticate();
     }
     is_right
 }
@@ -139,7 +139,7 @@ fn send(state: &mut State, now: Now, key: ConnKey, response: Response, delivery:
             text.push('\n');
             let State { conns, pool, .. } = state;
             if let Some(conn) = conns.get_mut(key) {
-                conn.replies.next(&mut conn.outbound, pool, |out| {
+                conn.reply(pool, |out| {
                     put_response(out, status, TEXT, delivery, text.as_bytes());
                 });
             }

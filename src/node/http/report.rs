@@ -73,7 +73,7 @@ pub(in crate::node) fn step(state: &State, now: Now, kind: ReportKind, draft: &m
 fn look_at_clients(state: &State, now: Now, draft: &mut Draft) {
     let (conns, has_more) = state.conns.range(draft.conns, CONNS_PER_STEP);
     for conn in conns.filter(|conn| conn.is_client()) {
-        let traffic = conn.traffic.per_second(now.mono);
+        let traffic = conn.traffic_per_second(now.mono);
         let at = draft.busiest.partition_point(|other| other.traffic >= traffic);
         if traffic > 0 && at < CLIENTS_LISTED_MAX {
             draft.busiest.truncate(CLIENTS_LISTED_MAX - 1);
@@ -86,8 +86,8 @@ fn look_at_clients(state: &State, now: Now, draft: &mut Draft) {
 
 fn view(conn: &Conn, now: Now, traffic: u64) -> ClientView {
     ClientView {
-        addr: conn.addr,
-        name: conn.session.as_ref().map(|session| session.name.clone()).unwrap_or_default(),
+        addr: conn.addr(),
+        name: conn.session().map(|session| session.name.clone()).unwrap_or_default(),
         protocol: match conn.speaks() {
             ClientProtocol::Http => "HTTP",
             ClientProtocol::Commands(Protocol::Lines) => "lines",
@@ -95,7 +95,7 @@ fn view(conn: &Conn, now: Now, traffic: u64) -> ClientView {
             ClientProtocol::Commands(Protocol::Resp3) => "RESP3",
         },
         traffic,
-        connected: now.mono.since(conn.since),
+        connected: now.mono.since(conn.since()),
         unsent: conn.unsent(),
     }
 }

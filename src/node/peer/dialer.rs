@@ -8,7 +8,7 @@
 
 use crate::base::address::is_loopback;
 use crate::base::time::Now;
-use crate::node::conn::connection::{CloseReason, Conn, OutboundHandshake, Role};
+use crate::node::conn::connection::{CloseReason, Conn, OutboundHandshake};
 use crate::node::conn::timeouts;
 use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
 use crate::node::peer::address_book::{AddressEntry, Origin, slowest};
@@ -87,9 +87,9 @@ pub(in crate::node) fn links(state: &State) -> Links {
 /// What an offer to a dialled node states about them: that there are none to one node at a time, since each makes
 /// room for it.
 pub(in crate::node) fn links_of_dial(state: &State) -> Links {
-    let states_none = |conn: ConnKey| match state.conns.get(conn).map(|conn| &conn.role) {
-        Some(Role::OutboundHandshake(handshake)) => handshake.links == Links::None,
-        Some(Role::Client | Role::Link(_) | Role::Parted) | None => false,
+    let states_none = |conn: ConnKey| {
+        let dialling = state.conns.get(conn).and_then(Conn::dialling);
+        dialling.is_some_and(|dialling| dialling.links == Links::None)
     };
     let links = links(state);
     let is_stated = links == Links::None && state.mesh.dials.conns().any(states_none);
@@ -113,7 +113,7 @@ pub(in crate::node) fn is_crowded(state: &State, seen: SocketAddr, id: NodeId) -
         return false;
     }
     let conns = peers.linked().filter_map(|(_, peer)| state.conns.get(peer.link()?.conn));
-    let from_there = conns.filter(|conn| conn.addr.ip() == seen.ip()).count();
+    let from_there = conns.filter(|conn| conn.addr().ip() == seen.ip()).count();
     from_there >= (state.config.mesh.active_peers as usize).div_ceil(2)
 }
 
@@ -263,11 +263,9 @@ fn back_off(state: &mut State, now: Now, key: AddressKey) {
 /// Whether another connection that we dialled is the link to a node, or is about to be. If two of them succeeded
 /// the ends could keep different ones, since their last messages can cross.
 pub(in crate::node) fn is_dialled_otherwise(state: &State, conn: ConnKey, id: NodeId) -> bool {
-    let is_another = |other: ConnKey| match state.conns.get(other).map(|conn| &conn.role) {
-        Some(Role::OutboundHandshake(dialling)) => {
-            other != conn && dialling.theirs.is_some_and(|theirs| theirs.id == id)
-        }
-        Some(Role::Client | Role::Link(_) | Role::Parted) | None => false,
+    let is_another = |other: ConnKey| {
+        let theirs = state.conns.get(other).and_then(|conn| conn.dialling()?.theirs);
+        other != conn && theirs.is_some_and(|theirs| theirs.id == id)
     };
     let link = state.mesh.peers.by_id(id).and_then(|key| state.mesh.peers.link(key));
     link.is_some_and(|link| link.dialler == Dialler::We) || state.mesh.dials.conns().any(is_another)

@@ -243,7 +243,7 @@ pub(in crate::node) fn refuse(state: &mut State, now: Now, conn_key: ConnKey, er
     if let Some(conn) = state.conns.get(conn_key)
         && state.log_gate.allows(now, &mut state.stats)
     {
-        log::warn!("closing the link to {}: {error}", conn.addr);
+        log::warn!("closing the link to {}: {error}", conn.addr());
     }
     state.stats.frames_broken += 1;
     link_output::hang_up(state, now, conn_key, error.to_string().as_bytes(), CloseReason::Protocol);

@@ -8,7 +8,7 @@
 use crate::base::address::is_loopback;
 use crate::base::time::Now;
 use crate::config::Config;
-use crate::node::conn::connection::{CloseReason, Conn, InboundHandshake, PeerIdentity, Phase, Role};
+use crate::node::conn::connection::{CloseReason, InboundHandshake, PeerIdentity, Phase, Role};
 use crate::node::ids::{ConnKey, NodeId};
 use crate::node::peer::address_book::AddressEntry;
 use crate::node::peer::clock::{self, ClockAhead};
@@ -123,7 +123,7 @@ pub(in crate::node) fn requested(
     let Err(refusal) = outcome else { return };
     state.stats.request_errors += 1;
     state.stats.handshakes_refused += 1;
-    let Some(addr) = state.conns.get(key).map(|conn| conn.addr) else { return };
+    let Some(addr) = state.conns.get(key).map(|conn| conn.addr()) else { return };
     // One configuration for all nodes names the node's own address, too.
     if matches!(refusal, Refusal::Itself) {
         log::debug!("refused the handshake of {addr}: {refusal}");
@@ -133,11 +133,11 @@ pub(in crate::node) fn requested(
     let hints = if matches!(refusal, Refusal::Full(_)) { Some(hints(state)) } else { None };
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
-    conn.replies.next(&mut conn.outbound, pool, |out| match hints {
+    conn.reply(pool, |out| match hints {
         Some(hints) => put_full(out, id, hints.into_iter()),
         None => put_error(out, Protocol::Lines, id, refusal),
     });
-    conn.offered = None;
+    conn.take_offer();
     conn.begin_closing(CloseReason::Refused, now.mono, pool);
 }
 
@@ -156,7 +156,7 @@ fn offered<'a>(
     id: &[u8],
     theirs: &Offer<'a>,
 ) -> Result<(), Refusal<'a>> {
-    let Some(seen) = state.conns.get(key).map(|conn| conn.addr) else { return Ok(()) };
+    let Some(seen) = state.conns.get(key).map(|conn| conn.addr()) else { return Ok(()) };
     if theirs.node == state.mesh.id().0 && met_self(state, now, theirs.nonce) {
         return Err(Refusal::Itself);
     }
@@ -173,8 +173,8 @@ fn offered<'a>(
     let State { conns, pool, .. } = state;
     if let Some(conn) = conns.get_mut(key) {
         let theirs = PeerIdentity { id: NodeId(theirs.node), addr, links: theirs.links };
-        conn.offered = Some(Box::new(InboundHandshake { theirs, proof, at: now.mono }));
-        conn.replies.next(&mut conn.outbound, pool, |out| out.extend_from_slice(&reply));
+        conn.offered(InboundHandshake { theirs, proof, at: now.mono });
+        conn.reply(pool, |out| out.extend_from_slice(&reply));
     }
     Ok(())
 }
@@ -219,7 +219,7 @@ pub(in crate::node) fn end_unproven(state: &mut State, now: Now) {
     }
     let keys: Vec<ConnKey> = state.conns.iter().map(|(key, _)| key).collect();
     for key in keys {
-        match state.conns.get(key).map(|conn| &conn.role) {
+        match state.conns.get(key).map(|conn| conn.role()) {
             Some(Role::Link(_)) => {
                 let why = b"this node has a password now, and no [mesh] secret";
                 link_output::hang_up(state, now, key, why, CloseReason::Refused);
@@ -234,11 +234,10 @@ pub(in crate::node) fn end_unproven(state: &mut State, now: Now) {
 /// node with our id, which draws another after our proof. An echoed offer on a dialled connection does not prove that
 /// the address is ours.
 fn met_self(state: &mut State, now: Now, nonce: [u8; 16]) -> bool {
-    let address_if_ours = |conn: &Conn| match &conn.role {
-        Role::OutboundHandshake(dialling) if dialling.nonce == nonce => Some(dialling.address),
-        Role::Client | Role::OutboundHandshake(_) | Role::Link(_) | Role::Parted => None,
-    };
-    let ours = state.mesh.dials.conns().find_map(|dial| address_if_ours(state.conns.get(dial)?));
+    let ours = state.mesh.dials.conns().find_map(|dial| {
+        let dialling = state.conns.get(dial)?.dialling()?;
+        (dialling.nonce == nonce).then_some(dialling.address)
+    });
     ours.into_iter().for_each(|address| dialer::met_self(state, now, address));
     ours.is_some()
 }
@@ -256,7 +255,7 @@ fn proven(
     if !conn.replies.is_empty() {
         return Err(Refusal::NotFirst);
     }
-    let (offered, seen) = (conn.offered.take().ok_or(Refusal::NoOffer)?, conn.addr);
+    let (offered, seen) = (conn.take_offer().ok_or(Refusal::NoOffer)?, conn.addr());
     if !offered.proof.matches(proof) {
         return Err(Refusal::Proof);
     }
@@ -276,7 +275,7 @@ fn proven(
     }
     let State { conns, pool, .. } = state;
     if let Some(conn) = conns.get_mut(key) {
-        conn.replies.next(&mut conn.outbound, pool, |out| put_welcome(out, id));
+        conn.reply(pool, |out| put_welcome(out, id));
     }
     link::link_up(state, now, key, offered.theirs, None);
     Ok(())
@@ -296,17 +295,12 @@ fn make_room(state: &mut State, now: Now, theirs: &PeerIdentity) -> bool {
 
 /// A dialled connection is established: sends our offer.
 pub(in crate::node) fn connected(state: &mut State, now: Now, key: ConnKey) {
+    let links = dialer::links_of_dial(state);
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.phase() == Phase::Connecting) else {
         state.stats.stale_events += 1;
         return;
     };
-    conn.set_phase(Phase::Open);
-    conn.last_active = now.mono;
-    let links = dialer::links_of_dial(state);
-    let Some(Conn { role: Role::OutboundHandshake(dialling), .. }) = state.conns.get_mut(key) else { return };
-    dialling.at = now.mono;
-    dialling.links = links;
-    let nonce = dialling.nonce;
+    let Some(nonce) = conn.connected(now.mono, links) else { return };
     let mut offer = Vec::new();
     with_own_offer(state, now, nonce, links, |ours| put_offer(&mut offer, ours));
     send(state, key, &offer);
@@ -322,10 +316,9 @@ fn send(state: &mut State, key: ConnKey, bytes: &[u8]) {
 
 /// The dialled node has answered: sends our proof, or begins the link.
 pub(in crate::node) fn replied(state: &mut State, now: Now, key: ConnKey, line: &[u8]) {
-    let Some(Conn { role: Role::OutboundHandshake(dialling), addr, .. }) = state.conns.get(key) else {
-        return;
-    };
-    let (addr, address, proven) = (*addr, dialling.address, dialling.theirs);
+    let Some(conn) = state.conns.get(key) else { return };
+    let Some(dialling) = conn.dialling() else { return };
+    let (addr, address, proven) = (conn.addr(), dialling.address, dialling.theirs);
     let problem = match (read_answer(line), proven) {
         (Err(error), _) => error.to_string(),
         (Ok(Answer::Refused(sentence)), _) => {
@@ -366,10 +359,9 @@ fn counter_offered(
     proof: &Proof,
 ) -> Result<(), Refusal<'static>> {
     check(state, now, theirs)?;
-    let Some(Conn { role: Role::OutboundHandshake(dialling), addr: seen, .. }) = state.conns.get(key) else {
-        return Ok(());
-    };
-    let (nonce, links, address, seen) = (dialling.nonce, dialling.links, dialling.address, *seen);
+    let Some(conn) = state.conns.get(key) else { return Ok(()) };
+    let Some(dialling) = conn.dialling() else { return Ok(()) };
+    let (nonce, links, address, seen) = (dialling.nonce, dialling.links, dialling.address, conn.addr());
     let secret = secret(&state.config);
     let mut reply = Vec::new();
     let is_right = with_own_offer(state, now, nonce, links, |ours| {
@@ -394,8 +386,8 @@ fn counter_offered(
         return Ok(());
     }
     let Some(addr) = theirs.listen_addr(seen) else { return Ok(()) };
-    if let Some(Conn { role: Role::OutboundHandshake(dialling), .. }) = state.conns.get_mut(key) {
-        dialling.theirs = Some(PeerIdentity { id, addr, links: theirs.links });
+    if let Some(conn) = state.conns.get_mut(key) {
+        conn.proven(PeerIdentity { id, addr, links: theirs.links });
     }
     send(state, key, &reply);
     Ok(())

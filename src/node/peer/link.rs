@@ -58,7 +58,7 @@ pub(in crate::node) fn resolved(state: &mut State, now: Now, at: usize, addrs: &
 /// Logs the cause of a lost connection, and keeps it if it is one to another node.
 pub(in crate::node) fn note_cause(state: &mut State, conn: ConnKey, cause: &dyn fmt::Display) {
     let Some(conn) = state.conns.get(conn) else { return };
-    log::debug!("connection with {} lost: {cause}", conn.addr);
+    log::debug!("connection with {} lost: {cause}", conn.addr());
     if conn.is_of_mesh() {
         state.mesh.losses.set_cause(cause.to_string());
     }
@@ -91,7 +91,7 @@ pub(in crate::node) fn link_up(
     PeerIdentity { id, addr, .. }: PeerIdentity,
     dialled: Option<AddressKey>,
 ) {
-    let Some(seen) = state.conns.get(conn_key).map(|conn| conn.addr) else { return };
+    let Some(seen) = state.conns.get(conn_key).map(|conn| conn.addr()) else { return };
     let dialler = if dialled.is_some() { Dialler::We } else { Dialler::They };
     if let Some(key) = dialled {
         dial_done(state, now, key, conn_key, id);
@@ -139,7 +139,7 @@ fn keeps_old_link(
     seen: SocketAddr,
     dialler: Dialler,
 ) -> Option<&'static [u8]> {
-    let old_seen = state.conns.get(old.conn).map(|conn| conn.addr.ip());
+    let old_seen = state.conns.get(old.conn).map(|conn| conn.addr().ip());
     let peer = state.mesh.peers.get(peer)?;
     if peer.is_stable() && peer.addr() != addr {
         if state.log_gate.allows(now, &mut state.stats) {
@@ -313,7 +313,7 @@ pub(in crate::node) fn list_received(
     addresses: Addresses<'_>,
 ) -> usize {
     let conn = state.mesh.peers.conn(from).and_then(|conn| state.conns.get(conn));
-    let Some(seen) = conn.map(|conn| conn.addr) else { return 0 };
+    let Some(seen) = conn.map(|conn| conn.addr()) else { return 0 };
     let taken = addresses.len().min(ADDRESSES_MAX);
     if let Some(peer) = state.mesh.peers.get_mut(from) {
         peer.listed(taken > 0);
@@ -383,8 +383,8 @@ pub(in crate::node) fn draw_another_id(state: &mut State, now: Now, from: Socket
     let keys: Vec<ConnKey> = state.conns.iter().map(|(key, _)| key).collect();
     for key in keys {
         let Some(conn) = state.conns.get_mut(key) else { continue };
-        conn.offered = None;
-        match conn.role {
+        conn.take_offer();
+        match *conn.role() {
             Role::Link(peer) => {
                 let why = b"this node has drawn another id";
                 link_output::hang_up(state, now, key, why, CloseReason::Duplicate);
@@ -437,7 +437,7 @@ pub(in crate::node) fn leave(state: &mut State, now: Now) {
     let keys: Vec<ConnKey> = state.conns.iter().map(|(key, _)| key).collect();
     for key in keys {
         let Some(conn) = state.conns.get(key) else { continue };
-        match conn.role {
+        match *conn.role() {
             Role::OutboundHandshake(_) => close_conn(state, key, CloseReason::Drained),
             Role::Link(_) if conn.phase() == Phase::Open => {
                 link_output::hang_up(state, now, key, SHUTTING_DOWN, CloseReason::Drained);

@@ -17,7 +17,7 @@ use crate::base::buffer::Pool;
 use crate::base::time::Now;
 use crate::filter::changelog::{LOG_BYTES_MAX, PIECE_BLOCKS};
 use crate::filter::size::BLOCK_BYTES;
-use crate::node::conn::connection::{CloseReason, Conn, Role};
+use crate::node::conn::connection::{CloseReason, Conn};
 use crate::node::ids::{ConnKey, PeerKey};
 use crate::node::peer::link_queues::{COMMITTED_MAX, Class};
 use crate::node::state::{State, mark_dirty, take_spare_place};
@@ -228,11 +228,7 @@ pub(in crate::node) fn hang_up(
 pub(in crate::node) fn part(state: &mut State, now: Now, conn_key: ConnKey, reason: CloseReason) {
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(conn_key) else { return };
-    let Some(peer) = conn.link() else { return };
-    conn.role = Role::Parted;
-    if let Some(mut queues) = conn.link_queues.take() {
-        queues.release(pool);
-    }
+    let Some(peer) = conn.part(pool) else { return };
     if conn.is_serving() {
         conn.begin_closing(reason, now.mono, pool);
     }

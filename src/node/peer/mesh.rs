@@ -162,7 +162,7 @@ impl Mesh {
         key: ConnKey,
     ) -> Option<ConnKey> {
         self.spare.retain(|spare| conns.get(*spare).is_some_and(|conn| !conn.is_of_mesh()));
-        let rank = |key: &&ConnKey| conns.get(**key).map(|conn| (conn.is_serving(), conn.offered.is_some()));
+        let rank = |key: &&ConnKey| conns.get(**key).map(|conn| (conn.is_serving(), conn.has_offer()));
         let is_full = self.spare.len() >= SPARE_HANDSHAKES;
         let last = self.spare.iter().filter(|_| is_full).min_by_key(rank).copied();
         self.spare.retain(|spare| Some(*spare) != last);
