@@ -40,7 +40,7 @@ impl Node {
         let child = Command::new(env!("CARGO_BIN_EXE_olivia"))
             .current_dir(env!("CARGO_TARGET_TMPDIR"))
             .env_clear()
-            .args(["--port", &addr.port().to_string()])
+            .args(["--config", "/dev/null", "--port", &addr.port().to_string()])
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -41,7 +41,7 @@ def start_olivia(folder):
     """The process and its port."""
     log = open(os.path.join(folder, "log"), "w+")
     program = os.path.join(ROOT, "target", "debug", "olivia")
-    process = subprocess.Popen([program, "--port", "0"], cwd=folder, env={}, stderr=log)
+    process = subprocess.Popen([program, "--config", "/dev/null", "--port", "0"], cwd=folder, env={}, stderr=log)
     port = None
     for _ in range(1000):
         log.seek(0)

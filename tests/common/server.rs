@@ -34,11 +34,13 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// With an empty directory of its own to run in; `name` is the test's.
+    /// With a directory of its own to run in, and an empty configuration there, so that none of the machine is read;
+    /// `name` is the test's.
     pub fn new(name: &str) -> Self {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&home);
         fs::create_dir_all(&home).unwrap();
+        fs::write(home.join("olivia.toml"), "").unwrap();
         Self {
             home,
             args: Vec::new(),
