@@ -178,7 +178,7 @@ fn configuration_that_became_a_pipe_is_refused_at_reload_and_does_not_stop_the_n
 }
 
 #[test]
-fn reload_says_what_changed_and_that_memory_in_use_is_above_a_lower_limit() {
+fn reload_says_what_changed_and_that_memory_is_above_its_limit_and_then_near_it() {
     let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("reload-{}.toml", std::process::id()));
     fs::write(&config, "[limits]\nmemory_max = 0\n").unwrap();
     let mut node = Node::start(0, &["--config", config.to_str().unwrap()]);
@@ -193,6 +193,24 @@ fn reload_says_what_changed_and_that_memory_in_use_is_above_a_lower_limit() {
     let line = log_line(&mut node.log, "memory_max");
     assert!(line.contains("[WARN ]") && line.contains("1048576"), "{line}");
     fs::remove_file(config).unwrap();
+    // At the end of a sample of 10 s in which something happened.
+    std::thread::scope(|scope| {
+        let line = scope.spawn(|| log_line(&mut node.log, "of memory_max"));
+        for round in 0.. {
+            if line.is_finished() {
+                break;
+            }
+            for n in 0..100 {
+                client.ask(&format!("SET {round}-{n}:{}", "v".repeat(100)));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let line = line.join().unwrap();
+        assert!(
+            line.contains("of memory_max = 1.0 MiB are used; the items used least are evicted"),
+            "{line}"
+        );
+    });
 }
 
 #[test]

@@ -105,6 +105,8 @@ pub struct State {
     pub(in crate::node) slow_log: SlowLog,
     pub(in crate::node) history: History,
     pub(in crate::node) log_gate: LogGate,
+    /// Whether the log says that the memory of items is near its limit.
+    pub(in crate::node) is_memory_full: bool,
     /// Wrong passwords, by address range.
     pub(in crate::node) logins: Logins,
     /// SHUTDOWN was received: the node drains at the end of the entry point.
@@ -144,6 +146,7 @@ impl State {
             slow_log: SlowLog::default(),
             history: History::new(now.mono),
             log_gate: LogGate::default(),
+            is_memory_full: false,
             logins: Logins::default(),
             must_drain: false,
             is_draining: false,

@@ -1,7 +1,8 @@
 //! Times of requests: what of a connection's replies was handed to its socket, and what calls took.
 
+use crate::base::human;
 use crate::base::time::Now;
-use crate::limits::Limits;
+use crate::limits::{EvictionPolicy, Limits};
 use crate::node::conn::connection::Conn;
 use crate::node::conn::replies::Place;
 use crate::node::history::Counters;
@@ -91,6 +92,26 @@ pub(in crate::node) fn roll_history(state: &mut State, now: Now) {
         let (counters, memory) = (counters(state), state.keyspace.store().memory_bytes());
         state.history.roll(now.mono, counters, state.latency.of_all(), memory);
         state.keyspace.count_history(state.history.memory_bytes());
+        note_memory(state, memory);
+    }
+}
+
+/// Logs that the memory of items has come near `memory_max`, once until it is well below again.
+fn note_memory(state: &mut State, memory: u64) {
+    let Limits { memory_max: max, eviction, .. } = state.config.limits;
+    if max == 0 || memory < max - max / 10 {
+        state.is_memory_full = false;
+    } else if !state.is_memory_full && memory >= max - max / 20 {
+        state.is_memory_full = true;
+        let (memory, max) = (human::bytes(memory as f64), human::bytes(max as f64));
+        match eviction {
+            EvictionPolicy::S3Fifo => {
+                log::info!("{memory} of memory_max = {max} are used; the items used least are evicted");
+            }
+            EvictionPolicy::Refuse => {
+                log::warn!("{memory} of memory_max = {max} are used; writes fail at the limit (eviction)");
+            }
+        }
     }
 }
 
