@@ -217,7 +217,7 @@ impl fmt::Display for CommandError<'_> {
             Self::Full(Full::Limit { used_bytes, limit_bytes }) => write!(
                 f,
                 "out of memory: {used_bytes} of {limit_bytes} bytes are used; \
-                 delete something or raise memory_max"
+                 delete something, set fewer keys per request, or raise memory_max"
             ),
             Self::Full(Full::TooLarge { limit_bytes }) => write!(
                 f,
