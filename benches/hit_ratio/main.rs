@@ -1,7 +1,9 @@
 //! Misses of the store with eviction, and of LRU, LFU and S3-FIFO simulated byte for byte at the same memory:
 //! `cargo bench --bench hit_ratio -- [--trace=FILE] [--copies=N]`. A trace is a CSV of time, object number, bytes of key
-//! and value. Without one, four traces are drawn: Zipf, Zipf with scans, Zipf with objects that are used once, and Zipf
-//! with sizes of 20 bytes to 64 KiB.
+//! and value. Without one, five traces are drawn: Zipf, Zipf with scans, Zipf with objects that are used once, Zipf with
+//! sizes of 20 bytes to 64 KiB, and, for real servers only, Zipf with TTLs. `--only=scans,once` draws some,
+//! `--requests=N` gives them another length than 5 million, `--per-object=N` other objects than one per ten requests,
+//! and `--bytes-max=N` other sizes than 20 to 1,500 bytes to the first three and the last.
 //! With `--server=KIND[:PROGRAM]`, given once per server, real servers get the trace instead, see `servers`.
 //! The store gets so many copies of the trace at once, with keys of their own, and as many times the memory, so
 //! that pages are small beside it.
@@ -26,14 +28,31 @@ const KEY_BYTES: usize = 8;
 /// Object and bytes of each request.
 type Trace = Vec<(u32, u32)>;
 
+/// What is drawn.
+struct Drawn {
+    requests: u32,
+    per_object: u32,
+    bytes_max: u32,
+    only: Option<String>,
+}
+
 fn main() {
     let (mut path, mut copies, mut quick) = (None, 1, true);
     let (mut servers, mut percents) = (Vec::new(), vec![1, 10, 50]);
+    let mut drawn = Drawn { requests: 5_000_000, per_object: 10, bytes_max: 1_500, only: None };
     for arg in std::env::args().skip(1) {
         if let Some(file) = arg.strip_prefix("--trace=") {
             path = Some(file.to_owned());
         } else if let Some(number) = arg.strip_prefix("--copies=") {
             copies = number.parse().expect("a number of copies");
+        } else if let Some(number) = arg.strip_prefix("--requests=") {
+            drawn.requests = number.parse().expect("a number of requests");
+        } else if let Some(number) = arg.strip_prefix("--per-object=") {
+            drawn.per_object = number.parse().expect("a number of requests per object");
+        } else if let Some(number) = arg.strip_prefix("--bytes-max=") {
+            drawn.bytes_max = number.parse().expect("a number of bytes");
+        } else if let Some(names) = arg.strip_prefix("--only=") {
+            drawn.only = Some(names.to_owned());
         } else if let Some(server) = arg.strip_prefix("--server=") {
             servers.push(server.to_owned());
         } else if let Some(list) = arg.strip_prefix("--memory=") {
@@ -42,32 +61,47 @@ fn main() {
             quick &= arg != "--bench";
         }
     }
-    let report = |name: &str, trace: &Trace| {
+    let report = |name: &str, trace: &Trace, has_ttl: bool| {
         if servers.is_empty() {
             report(name, trace, copies, &percents);
         } else {
-            servers::report(name, trace, copies, &percents, &servers);
+            servers::report(name, trace, copies, &percents, &servers, has_ttl);
         }
     };
-    println!(
-        "{:<24} {:>6} {:>10}  {:>8} {:>8} {:>8} {:>8}  misses in %, payload of the store",
-        "trace", "memory", "bytes", "store", "S3-FIFO", "LRU", "LFU"
-    );
-    if let Some(path) = path {
-        return report("file", &read(&path));
+    if servers.is_empty() {
+        println!(
+            "{:<24} {:>6} {:>10}  {:>8} {:>8} {:>8} {:>8}  misses in %, payload of the store",
+            "trace", "memory", "bytes", "store", "S3-FIFO", "LRU", "LFU"
+        );
     }
-    let requests = if quick { 20_000 } else { 5_000_000 };
-    report("zipf", &zipf(requests, 1_500, |_, _| None));
+    if let Some(path) = path {
+        return report("file", &read(&path), false);
+    }
+    if quick {
+        drawn.requests = 20_000;
+    }
+    let is_wanted =
+        |name: &str| drawn.only.as_ref().is_none_or(|only| only.split(',').any(|only| only == name));
+    if is_wanted("zipf") {
+        report("zipf", &drawn.zipf(|_, _| None), false);
+    }
     // Every tenth request reads on through objects that are used once in a long while.
-    report(
-        "zipf, scans",
-        &zipf(requests, 1_500, |at, objects| (at % 10 == 0).then(|| objects + at / 10 % objects)),
-    );
-    report(
-        "zipf, half used once",
-        &zipf(requests, 1_500, |at, objects| (at % 2 == 0).then_some(objects + at / 2)),
-    );
-    report("zipf, 20 B to 64 KiB", &zipf(requests / 5, 65_536, |_, _| None));
+    if is_wanted("scans") {
+        let scans = drawn.zipf(|at, objects| (at % 10 == 0).then(|| objects + at / 10 % objects));
+        report("zipf, scans", &scans, false);
+    }
+    if is_wanted("once") {
+        let once = drawn.zipf(|at, objects| (at % 2 == 0).then_some(objects + at / 2));
+        report("zipf, half used once", &once, false);
+    }
+    if is_wanted("ttl") && !servers.is_empty() {
+        report("zipf, TTLs", &drawn.zipf(|_, _| None), true);
+    }
+    if is_wanted("sizes") {
+        drawn.requests /= 5;
+        drawn.bytes_max = 65_536;
+        report("zipf, 20 B to 64 KiB", &drawn.zipf(|_, _| None), false);
+    }
 }
 
 fn read(path: &str) -> Trace {
@@ -79,32 +113,34 @@ fn read(path: &str) -> Trace {
     text.lines().filter_map(request).collect()
 }
 
-/// Requests for objects of 20 bytes to `bytes_max` whose popularity falls with their rank; `other` replaces some. Up to
-/// 1,500 bytes all sizes are equally frequent, above that all orders of magnitude.
-fn zipf(requests: u32, bytes_max: u32, other: impl Fn(u32, u32) -> Option<u32>) -> Trace {
-    let objects = (requests / 10).max(1_000);
-    let mut rng = Rng::new(1);
-    let mut sum = 0.0;
-    let sums: Vec<f64> = (1..=objects)
-        .map(|rank| {
-            sum += f64::from(rank).powf(-0.9);
-            sum
-        })
-        .collect();
-    (0..requests)
-        .map(|at| {
-            #[expect(clippy::cast_precision_loss, reason = "a fraction")]
-            let drawn = rng.below(1 << 53) as f64 / (1u64 << 53) as f64 * sum;
-            let rank = u32::try_from(sums.partition_point(|&sum| sum < drawn)).unwrap_or(0);
-            let object = other(at, objects).unwrap_or(rank);
-            (object, size_of_object(object, bytes_max))
-        })
-        .collect()
+impl Drawn {
+    /// Requests for objects of 20 bytes to `bytes_max` whose popularity falls with their rank; `other` replaces some. Up
+    /// to 10,000 bytes all sizes are equally frequent, above that all orders of magnitude.
+    fn zipf(&self, other: impl Fn(u32, u32) -> Option<u32>) -> Trace {
+        let objects = (self.requests / self.per_object).max(1_000);
+        let mut rng = Rng::new(1);
+        let mut sum = 0.0;
+        let sums: Vec<f64> = (1..=objects)
+            .map(|rank| {
+                sum += f64::from(rank).powf(-0.9);
+                sum
+            })
+            .collect();
+        (0..self.requests)
+            .map(|at| {
+                #[expect(clippy::cast_precision_loss, reason = "a fraction")]
+                let drawn = rng.below(1 << 53) as f64 / (1u64 << 53) as f64 * sum;
+                let rank = u32::try_from(sums.partition_point(|&sum| sum < drawn)).unwrap_or(0);
+                let object = other(at, objects).unwrap_or(rank);
+                (object, size_of_object(object, self.bytes_max))
+            })
+            .collect()
+    }
 }
 
 fn size_of_object(object: u32, bytes_max: u32) -> u32 {
     let drawn = object.wrapping_mul(0x9E37_79B1);
-    if bytes_max <= 1_500 {
+    if bytes_max <= 10_000 {
         return 20 + drawn % (bytes_max - 20);
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "20 to bytes_max")]

@@ -2,36 +2,63 @@
 //!
 //! KIND is `olivia`, `redis-POLICY-SAMPLES` (also for valkey), as `redis-allkeys-lru-5`, or `memcached`. The servers run
 //! one after the other, each as long as its limit has to be corrected: until its resident memory after the trace is
-//! within 2 % of what is wanted, four times at most. A client reads an object and sets it if it is a miss; 64 different
-//! objects are read at a time.
+//! within 2 % of what is wanted, four times at most; a server begins with the correction of its last trace. A client
+//! reads an object and sets it if it is a miss; 128 different objects are read at a time.
+//!
+//! With TTLs (of 1 to 40 seconds, each object its own) the client sends 50,000 requests per second, or fewer if
+//! the server is slower, so that as much expires in each server.
 
 use super::server::{Server, status};
 use super::{KEY_BYTES, Trace, all_objects};
 use olivia::client::bench::{Front, Protocol};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 /// Objects read at a time.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
+
+/// Requests per second with TTLs.
+const RATE: f64 = 50_000.0;
+
+/// The longest value of a trace.
+const VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// The most runs to find the limit of a server.
 const RUNS_MAX: u32 = 4;
 
 /// Runs the trace against each server, and prints its misses.
-pub(super) fn report(name: &str, trace: &Trace, copies: u32, percents: &[u64], kinds: &[String]) {
-    let total = all_objects(trace).0;
+pub(super) fn report(
+    name: &str,
+    trace: &Trace,
+    copies: u32,
+    percents: &[u64],
+    kinds: &[String],
+    has_ttl: bool,
+) {
+    let (total, objects, payload) = all_objects(trace);
+    println!(
+        "{name}: {} requests, {} objects of {} bytes in all",
+        trace.len() as u64 * u64::from(copies),
+        objects * u64::from(copies),
+        payload * u64::from(copies),
+    );
+    // Limit by resident memory.
+    let mut corrections: HashMap<&str, f64> = HashMap::new();
     for percent in percents {
         let wanted = total * percent / 100 * u64::from(copies);
         for kind in kinds {
-            match at_resident(trace, copies, kind, wanted) {
+            let correction = corrections.entry(kind).or_insert(1.0);
+            match at_resident(trace, copies, kind, wanted, correction, has_ttl) {
                 Ok(run) => println!(
                     "{name:<24} {percent:>4} % {wanted:>11} B resident wanted, {:>11} had, limit {:>11}: misses \
-                     {:>6.2} %  {}",
+                     {:>6.2} %  {} ({:.0} s)",
                     run.resident,
                     run.limit,
                     100.0 * run.misses as f64 / (trace.len() as f64 * f64::from(copies)),
                     kind.split(':').next().unwrap_or_default(),
+                    run.took.as_secs_f64(),
                 ),
                 Err(error) => println!("{kind}: {error}"),
             }
@@ -44,28 +71,37 @@ struct Run {
     /// Bytes above the empty server's.
     resident: u64,
     misses: u64,
+    took: Duration,
 }
 
 /// Runs the trace with limits that come nearer and nearer to the resident memory that is wanted.
-fn at_resident(trace: &Trace, copies: u32, kind: &str, wanted: u64) -> Result<Run, String> {
-    let (mut limit, mut best) = (wanted, None);
+fn at_resident(
+    trace: &Trace,
+    copies: u32,
+    kind: &str,
+    wanted: u64,
+    correction: &mut f64,
+    has_ttl: bool,
+) -> Result<Run, String> {
+    let mut best = None;
     for _ in 0..RUNS_MAX {
-        let run = run(trace, copies, kind, limit)?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of bytes")]
+        let limit = (wanted as f64 * *correction) as u64;
+        let run = run(trace, copies, kind, limit, has_ttl)?;
         let off = |run: &Run| run.resident.abs_diff(wanted);
-        let resident = run.resident.max(1);
+        *correction = limit as f64 / run.resident.max(1) as f64;
         if best.as_ref().is_none_or(|best| off(&run) < off(best)) {
             best = Some(run);
         }
         if best.as_ref().is_some_and(|best| off(best) <= wanted / 50) {
             break;
         }
-        limit = (u128::from(limit) * u128::from(wanted) / u128::from(resident)).try_into().unwrap_or(limit);
     }
     best.ok_or_else(|| "no run".to_owned())
 }
 
 /// Starts a server with a limit, and runs the trace.
-fn run(trace: &Trace, copies: u32, kind: &str, limit: u64) -> Result<Run, String> {
+fn run(trace: &Trace, copies: u32, kind: &str, limit: u64, has_ttl: bool) -> Result<Run, String> {
     let (kind, program) = kind.split_once(':').unwrap_or((kind, ""));
     let (family, policy) = kind.split_once('-').unwrap_or((kind, ""));
     let server = match family {
@@ -79,7 +115,8 @@ fn run(trace: &Trace, copies: u32, kind: &str, limit: u64) -> Result<Run, String
     let protocol = if family == "memcached" { Protocol::Memcached } else { Protocol::Resp };
     let stream = TcpStream::connect(server.addr()).map_err(|error| error.to_string())?;
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let mut client = Client { stream, protocol, output: Vec::new(), input: Vec::new() };
+    let value = vec![b'v'; VALUE_BYTES_MAX];
+    let mut client = Client { stream, protocol, has_ttl, value, output: Vec::new(), input: Vec::new() };
     if protocol == Protocol::Resp {
         client.configure("maxmemory", &limit.to_string())?;
         if let Some((policy, samples)) = policy.rsplit_once('-') {
@@ -88,15 +125,19 @@ fn run(trace: &Trace, copies: u32, kind: &str, limit: u64) -> Result<Run, String
         }
     }
     let empty = status(server.pid(), "VmRSS")?;
+    let begin = Instant::now();
     let misses = client.play(trace, copies)?;
+    let took = begin.elapsed();
     let resident = 1_024 * status(server.pid(), "VmRSS")?.saturating_sub(empty);
-    Ok(Run { limit, resident, misses })
+    Ok(Run { limit, resident, misses, took })
 }
 
 /// A connection to a server.
 struct Client {
     stream: TcpStream,
     protocol: Protocol,
+    has_ttl: bool,
+    value: Vec<u8>,
     output: Vec<u8>,
     input: Vec<u8>,
 }
@@ -113,11 +154,17 @@ impl Client {
     fn play(&mut self, trace: &Trace, copies: u32) -> Result<u64, String> {
         let mut misses = 0;
         let (mut batch, mut objects) = (Vec::new(), HashSet::new());
+        let (begin, mut sent) = (Instant::now(), 0);
         for &(object, bytes) in trace {
             for copy in 0..copies {
                 let id = u64::from(copy) << 32 | u64::from(object);
                 if batch.len() == BATCH || !objects.insert(id) {
                     misses += self.read(&batch)?;
+                    sent += batch.len();
+                    if self.has_ttl {
+                        let due = Duration::from_secs_f64(sent as f64 / RATE);
+                        std::thread::sleep(due.saturating_sub(begin.elapsed()));
+                    }
                     batch.clear();
                     objects.clear();
                     objects.insert(id);
@@ -141,9 +188,13 @@ impl Client {
         })?;
         for &at in &missing {
             let (id, bytes) = batch[at];
-            let value = vec![b'v'; (bytes as usize).saturating_sub(KEY_BYTES)];
-            let tail = self.protocol.put_set(&mut self.output, &key(id), value.len());
-            self.output.extend_from_slice(&value);
+            let value = &self.value[..(bytes as usize).saturating_sub(KEY_BYTES)];
+            let tail = if self.has_ttl {
+                put_set_with_ttl(self.protocol, &mut self.output, &key(id), value.len(), ttl_seconds(id))
+            } else {
+                self.protocol.put_set(&mut self.output, &key(id), value.len())
+            };
+            self.output.extend_from_slice(value);
             self.output.extend_from_slice(tail);
         }
         self.exchange(missing.len(), |_, _| {})?;
@@ -180,6 +231,29 @@ impl Client {
         self.input.drain(..at);
         Ok(())
     }
+}
+
+/// The TTL of an object: 1 to 40 seconds.
+fn ttl_seconds(id: u64) -> u64 {
+    1 + (id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % 40
+}
+
+/// Appends what stands before the value in a SET of `key` with a TTL; returns what stands after it.
+fn put_set_with_ttl(
+    protocol: Protocol,
+    out: &mut Vec<u8>,
+    key: &[u8],
+    value_bytes: usize,
+    ttl_seconds: u64,
+) -> &'static [u8] {
+    let (ttl, key) = (ttl_seconds.to_string(), String::from_utf8_lossy(key));
+    let head = if protocol == Protocol::Memcached {
+        format!("set {key} 0 {ttl} {value_bytes}\r\n")
+    } else {
+        format!("*4\r\n$5\r\nSETEX\r\n$8\r\n{key}\r\n${}\r\n{ttl}\r\n${value_bytes}\r\n", ttl.len())
+    };
+    out.extend_from_slice(head.as_bytes());
+    b"\r\n"
 }
 
 /// The key of an object: eight printable characters.
