@@ -7,6 +7,7 @@
 mod kit;
 
 use kit::ClientId;
+use kit::mesh::Mesh;
 use kit::ms;
 use kit::peer::{self, Face, Link, Received, World, bytes_of, head, secretive};
 use olivia::config::Config;
@@ -14,6 +15,7 @@ use olivia::limits::{Limits, MeshLimits};
 use olivia::node::{Class, CloseReason, FilterState};
 use olivia::wire::frame::{Body, Wanted};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 /// A node with these limits, and a peer with an unknown filter: queried for every absent key.
 fn asking(limits: Limits) -> (World, Link) {
@@ -530,4 +532,101 @@ fn filter_whose_text_is_longer_than_a_reply_by_its_head_alone_is_an_error() {
     assert!((8_193..8_300).contains(&whole.len()), "{}", whole.len());
     assert!(replies(8_192).starts_with(":ERR the filter of 4096 bytes"));
     assert_eq!(replies(8_300), whole);
+}
+
+/// Two linked nodes, the first with room for some 10,000 values of 200 bytes, and a client of each.
+struct Pair {
+    mesh: Mesh,
+    clients: [ClientId; 2],
+}
+
+impl Pair {
+    fn new() -> Self {
+        let mut mesh = Mesh::new();
+        let homes: [SocketAddr; 2] = ["127.0.0.1:1", "127.0.0.1:2"].map(|addr| addr.parse().unwrap());
+        let small = Limits { memory_max: 4 << 20, ..Limits::default() };
+        for (at, limits) in [small, Limits::default()].into_iter().enumerate() {
+            mesh.add(at as u64 + 1, Config { limits, ..Config::default() }, &homes[at..=at]);
+        }
+        mesh.join(0, homes[0], &[]);
+        mesh.join(1, homes[1], &homes[..1]);
+        mesh.pass(ms(2_000));
+        assert_eq!((mesh.linked(0), mesh.linked(1)), (1, 1));
+        let clients = [0, 1].map(|at| mesh.nodes[at].client());
+        Self { mesh, clients }
+    }
+
+    fn ask(&mut self, at: usize, text: &str) -> String {
+        self.mesh.nodes[at].send(self.clients[at], text);
+        self.mesh.settle([at]);
+        self.mesh.nodes[at].take(self.clients[at])
+    }
+
+    fn stat(&mut self, at: usize, name: &str) -> u64 {
+        let stats = self.ask(at, "STATS\n");
+        let found = stats.split([',', ' ']).find_map(|field| field.strip_prefix(&format!("{name}:")));
+        found.unwrap().trim().parse().unwrap()
+    }
+
+    /// Sets keys on the first node, each with its own name, in groups of which each is published.
+    fn fill(&mut self, keys: std::ops::Range<u32>) {
+        for key in keys {
+            let reply = self.ask(0, &format!("SET k{key}:{}\n", "x".repeat(200)));
+            assert!(reply.starts_with(":SAT "), "{reply}");
+            if key.is_multiple_of(500) {
+                self.mesh.pass(ms(100));
+            }
+        }
+        self.mesh.pass(ms(3_000));
+    }
+}
+
+#[test]
+fn evicted_keys_are_misses_on_other_nodes_and_a_node_at_its_limit_takes_what_peers_send() {
+    let mut pair = Pair::new();
+    pair.fill(0..40_000);
+    assert!(pair.stat(0, "evictions") > 20_000);
+    // No deletes, and no tombstones while every peer has acknowledged what it was sent.
+    assert_eq!((pair.stat(1, "invalidations_received"), pair.stat(0, "tombstones")), (0, 0));
+    let before = pair.stat(1, "queries");
+    for key in 0..1_000 {
+        assert_eq!(pair.ask(1, &format!("GET k{key}\n")), ":GOT \n");
+    }
+    let queries = pair.stat(1, "queries") - before;
+    println!("{queries} queries for 1,000 evicted keys");
+    assert!(queries < 120, "{queries} queries for 1,000 evicted keys: the filter claims them");
+    // INVALIDATE, DELETE and additions of the other node.
+    for key in 39_900..40_000 {
+        assert!(pair.ask(0, &format!("GET k{key}\n")).contains("xxx"), "one of the latest keys");
+        assert!(pair.ask(1, &format!("SET k{key}:new\n")).starts_with(":SAT "));
+        pair.mesh.pass(ms(20));
+        assert_eq!(pair.ask(0, &format!("GET k{key}\n")), format!(":GOT k{key}:new\n"));
+        assert_eq!(pair.ask(0, &format!("DEL k{key}\n")), format!(":DELETED k{key}\n"));
+        let other = key - 100;
+        // Held by the node at its limit.
+        assert_eq!(pair.ask(1, &format!("DEL k{other}\n")), format!(":DELETED k{other}\n"));
+        assert_eq!(pair.ask(0, &format!("GET k{key},k{other}\n")), ":GOT \n");
+    }
+    assert_eq!(pair.stat(0, "evictions") + pair.stat(0, "keys") + 100, 40_000 - 100);
+}
+
+#[test]
+fn keys_evicted_while_a_peer_is_cut_off_leave_bounded_tombstones() {
+    let mut pair = Pair::new();
+    pair.mesh.break_wires(|_| true);
+    // Nothing is delivered: both try to link again in vain.
+    for key in 0..40_000 {
+        pair.mesh.nodes[0].send(pair.clients[0], format!("SET k{key}:{}\n", "x".repeat(200)));
+    }
+    pair.mesh.nodes[0].take(pair.clients[0]);
+    let stats = |pair: &mut Pair, name: &str| -> u64 {
+        let (node, client) = (&mut pair.mesh.nodes[0], pair.clients[0]);
+        let stats = node.ask(client, "STATS\n");
+        let found = stats.split([',', ' ']).find_map(|field| field.strip_prefix(&format!("{name}:")));
+        found.unwrap().trim().parse().unwrap()
+    };
+    let (tombstones, evictions) = (stats(&mut pair, "tombstones"), stats(&mut pair, "evictions"));
+    println!("{tombstones} tombstones, {evictions} evictions");
+    assert!(evictions > 20_000 && (100..4_000).contains(&tombstones), "{tombstones} of {evictions}");
+    assert_eq!(stats(&mut pair, "tombstones_lost"), 0);
 }
