@@ -184,29 +184,43 @@ impl World {
     }
 }
 
+/// Also in a small store of many size classes, where whole pages are emptied.
 #[test]
 fn key_younger_than_the_small_queue_is_not_evicted() {
-    for len in [200, 1_000, 40_000] {
-        let (mut world, end, young) = evicting(len);
-        for id in end..2 * end {
-            assert!(world.set(id, len, None));
-            let youngest = id + 1 - young;
-            assert!(world.has(id) && world.has(youngest), "{len} B: {youngest} of {id}");
+    for (mebibytes, shortest, sizes) in [
+        (8, 200, 1),
+        (8, 1_000, 1),
+        (8, 40_000, 1),
+        (2, 20, 1_480),
+        (4, 20, 1_480),
+        (4, 20, 15_000),
+        (8, 20, 1_480),
+        (8, 20, 15_000),
+        (8, 20, 30_000),
+    ] {
+        let mut world = World::new();
+        let limit = mebibytes << 20;
+        world.store.set_memory_max(limit);
+        world.store.set_eviction(Eviction::AnyItem);
+        let len = |id: u64| shortest + usize::try_from(id * 7_919 % sizes).unwrap();
+        let (mut youngest, mut bytes, mut lost) = (0, 0, 0);
+        let end = 8 * limit / (shortest as u64 + sizes / 2);
+        for id in 0..end {
+            assert!(world.set(id, len(id), None));
+            bytes += len(id) as u64 + 48;
+            while bytes > limit / 16 {
+                lost += u64::from(!world.has(youngest));
+                bytes -= len(youngest) as u64 + 48;
+                youngest += 1;
+            }
         }
+        let live = world.store.live_bytes() as f64 / limit as f64;
+        let what = format!("{mebibytes} MiB, {shortest} B and up to {sizes} more");
+        println!("{what}: {live:.3} live");
+        assert_eq!(lost, 0, "{what}: of {end} items some were evicted young");
+        assert!(live > 0.84, "{what}: {live} live");
+        world.store.audit();
     }
-}
-
-#[test]
-fn small_store_of_many_size_classes_evicts_the_oldest_first() {
-    let mut world = World::new();
-    world.store.set_memory_max(4 << 20);
-    world.store.set_eviction(Eviction::AnyItem);
-    let end = 60_000;
-    (0..end).for_each(|id| assert!(world.set(id, 20 + (id * 7_919 % 1_480) as usize, None)));
-    let young = world.store.len() as u64 / 12;
-    let lost = (end - young..end).filter(|&id| !world.has(id)).count() as u64;
-    assert!(lost * 6 <= young, "{lost} of the {young} youngest of {} are evicted", world.store.len());
-    world.store.audit();
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! Not here: which page or region is emptied next (the heap, the index and the arena choose).
 
 use super::pages::Emptying;
+use super::size_classes::PAGE_BYTES;
 use super::{HashedKey, Store, heap_keys};
 use crate::base::time::Instant;
 use std::time::Duration;
@@ -19,6 +20,10 @@ const READS_PER_STEP: usize = 32;
 
 /// Steps that moving a segment counts for.
 const SEGMENT_STEPS: i64 = 8;
+
+/// Bytes more that the items of a page may take in larger slots, and how many of them are moved at a time.
+const MORE_BYTES_MAX: usize = PAGE_BYTES / 8;
+const MOVES_PER_PIECE: u16 = 128;
 
 /// How long memory is sparse before it is compacted: what is being emptied or filled anyway is not worth
 /// moving. Without this, a million items that expire within a second cost half as much again.
@@ -126,6 +131,21 @@ impl Store {
             steps -= SEGMENT_STEPS;
         }
         moved
+    }
+
+    /// Empties the page of the fewest items, about: moves them to free slots of its class and of larger ones; false, and
+    /// nothing changed, if they do not all fit there, take more than an eighth of the page more, or are many.
+    pub(super) fn move_to_larger_slots(&mut self) -> bool {
+        let Some(page) = self.heap.empty_into_larger(MOVES_PER_PIECE, MORE_BYTES_MAX) else { return false };
+        let mut slot = 0;
+        while let Some((handle, next)) = self.heap.next_live(page, slot) {
+            slot = next;
+            if !self.move_item(handle) {
+                break;
+            }
+        }
+        self.heap.stop_emptying();
+        true
     }
 
     fn is_sparse(&self) -> bool {

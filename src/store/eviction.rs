@@ -12,7 +12,6 @@
 
 use super::index::Location;
 use super::item::Marks;
-use super::size_classes::PAGE_BYTES;
 use super::{HashedKey, KeyHash, ScanCursor, Store, heap_keys};
 use crate::base::prefetch::equal_bytes;
 use crate::base::time::Instant;
@@ -325,32 +324,6 @@ impl Store {
                 break;
             }
         }
-        true
-    }
-
-    /// Evicts the items of the emptiest page, but moves those that were used to larger slots, as long as that takes
-    /// less than a quarter of the page; false if there is no page, or not every item may be evicted.
-    pub(super) fn evict_page(&mut self) -> bool {
-        if self.queues.policy != Eviction::AnyItem || !self.queues.is_on {
-            return false;
-        }
-        let Some(page) = self.heap.empty_emptiest_page() else { return false };
-        let (mut slot, mut spare_bytes) = (0, PAGE_BYTES / 4);
-        for _ in 0..CHECKS_PER_PIECE {
-            let Some((handle, next)) = self.heap.next_live(page, slot) else { break };
-            slot = next;
-            let more = self.heap.bytes_more_for_copy(handle).filter(|_| self.heap.marks(handle).uses() > 0);
-            let left = more.and_then(|more| spare_bytes.checked_sub(more));
-            if let Some(left) = left
-                && self.move_item(handle)
-            {
-                spare_bytes = left;
-            } else {
-                self.evict_item(handle, false);
-                self.queues.evicted += 1;
-            }
-        }
-        self.heap.stop_emptying();
         true
     }
 

@@ -11,7 +11,7 @@
 use super::item::{self, Expiry, Item, Layout, Marks, Version, equal};
 use super::large_objects::LargeObjects;
 use super::memory::ClassMemory;
-use super::pages::{Emptying, NO_SLOT, Page, Pages, Spare, is_enough};
+use super::pages::{Emptying, NO_SLOT, Page, Pages, is_enough};
 use super::size_classes::{
     GRANULE_BYTES, PAGE_BYTES, PAGE_CLASSES, PAGE_GRANULES, bytes_of, class_of, granules_of,
 };
@@ -35,8 +35,8 @@ pub(super) struct Heap {
     pages: Pages,
     large_objects: LargeObjects,
     live: usize,
-    /// How much larger slots may be than items need, where there is no page for a class without free slots.
-    spare: Spare,
+    /// Items may take slots that are larger than they need, where there is no page for a class without free slots.
+    takes_larger: bool,
     /// Bytes of [`Heap::held_bytes`] of the items in the small queue of eviction.
     small_bytes: usize,
 }
@@ -48,7 +48,7 @@ impl Heap {
             pages: Pages::new(),
             large_objects: LargeObjects::new(),
             live: 0,
-            spare: Spare::None,
+            takes_larger: false,
             small_bytes: 0,
         }
     }
@@ -268,16 +268,10 @@ impl Heap {
         Some(new)
     }
 
-    /// Bytes by which the slot is larger that [`Heap::copy`] takes; `None` if it takes a free page.
-    pub(super) fn bytes_more_for_copy(&self, handle: u32) -> Option<usize> {
-        let class = self.class_with_room(self.pages.of(handle / PAGE_GRANULES).class)?;
-        Some(bytes_of(class) - self.slot_bytes(handle))
-    }
-
     /// The first class with free slots, if it may be a larger one.
     fn class_with_room(&self, class: u8) -> Option<u8> {
         let larger = (class..).take_while(|&other| usize::from(other) < PAGE_CLASSES);
-        let allowed = larger.take(if self.spare == Spare::None { 1 } else { PAGE_CLASSES });
+        let allowed = larger.take(if self.takes_larger { PAGE_CLASSES } else { 1 });
         allowed.into_iter().find(|&class| self.pages.with_room(class).is_some())
     }
 
@@ -404,14 +398,12 @@ impl Heap {
         Some(self.pages.begin_emptying(page))
     }
 
-    /// Begins to empty a page with free slots and the fewest live bytes, about; none that can have headers of large
-    /// objects, whose bytes are elsewhere.
-    pub(super) fn empty_emptiest_page(&mut self) -> Option<u32> {
+    /// Begins to empty a page with free slots and the fewest items, about, if these are `items_max` at most and fit in
+    /// other free slots of its class and of larger ones, which take `bytes_max` more at most.
+    pub(super) fn empty_into_larger(&mut self, items_max: u16, bytes_max: usize) -> Option<u32> {
         self.stop_emptying();
-        let has_large = self.large_objects.live_bytes() > 0;
-        let first = if has_large { class_of(item::HEADER_BYTES_MAX) + 1 } else { 0 };
-        let page = self.pages.emptiest_page(first)?;
-        Some(self.pages.begin_emptying(page).page)
+        let page = self.pages.emptiest_page().filter(|&page| self.pages.of(page).live <= items_max)?;
+        self.pages.fits_in_larger(page, bytes_max).then(|| self.pages.begin_emptying(page).page)
     }
 
     /// Records that the page being emptied has no live item before `slot`.
@@ -655,17 +647,14 @@ impl Heap {
     /// The class of the slot that an item gets.
     fn class_for(&self, layout: Layout) -> u8 {
         let class = class_of(layout.slot_bytes());
-        self.pages.larger_with_room(class, self.spare).unwrap_or(class)
+        let larger = if self.takes_larger { self.pages.larger_with_room(class) } else { None };
+        larger.unwrap_or(class)
     }
 
-    /// Lets items take slots that are so much larger than they need; false if it was so before.
-    pub(super) fn take_larger(&mut self, spare: Spare) -> bool {
-        std::mem::replace(&mut self.spare, spare) != spare
-    }
-
-    /// How much larger slots may be than items need.
-    pub(super) const fn spare(&self) -> Spare {
-        self.spare
+    /// Lets new items take slots that are up to a quarter larger than they need, and moved ones any larger slots; returns
+    /// whether it was so before.
+    pub(super) fn take_larger(&mut self, takes_larger: bool) -> bool {
+        std::mem::replace(&mut self.takes_larger, takes_larger)
     }
 
     /// Whether the slot, and large object, of a live item is the right one for another.

@@ -24,11 +24,15 @@ use std::cmp::Ordering;
 const DEPTH_SLACK: u32 = 4;
 
 /// Two buddies merge when together they have at most this many entries: far below the number at which a segment
-/// splits, so that they do not alternate. Twice as many where items are evicted for want of memory.
+/// splits, so that they do not alternate. Where items are evicted for want of memory, three times as many.
 const MERGE_ENTRIES_MAX: usize = SEGMENT_SLOTS / 4;
+const EARLY_MERGE_ENTRIES_MAX: usize = 3 * MERGE_ENTRIES_MAX;
 
 /// One in so many keys may be in the overflow for want of memory.
 const OVERFLOW_SHARE: usize = 128;
+
+/// Entries of the overflow among which one with a location is looked for.
+const LOCATED_MAX: usize = 256;
 
 /// A merge is tried each time a segment shrinks by this many entries.
 const MERGE_EVERY: u16 = 16;
@@ -183,7 +187,7 @@ impl Index {
         }
         let top = |hash: u64| hash >> Location::DIRECTORY_SHIFT;
         let order = |handle| top(keys.hash_of(handle)).cmp(&top(at.first_hash()));
-        self.overflow.find(order).ok().map(|(_, handle)| handle).filter(|&handle| is_it(handle))
+        self.overflow.equal(order).take(LOCATED_MAX).find(|&handle| is_it(handle))
     }
 
     /// Prefetches the home bucket of a location.
@@ -223,7 +227,7 @@ impl Index {
 
     /// Removes a key that has this handle; false if it is absent. Touches one segment. Once per 16 removals it
     /// merges the segment with its buddy, if both have few entries, then the result with its buddy, and so on;
-    /// each merge moves at most 192 entries, or 384 where they merge early. One of them may halve the directory, see [`Directory::halve`].
+    /// each merge moves at most 192 entries, or 576 where they merge early. One of them may halve the directory, see [`Directory::halve`].
     pub(super) fn remove(&mut self, keys: &impl Keys, key: HashedKey<'_>, handle: u32) -> bool {
         let Some(id) = self.segment_of(key.hash.0) else { return self.remove_overflowed(keys, key) };
         let probe = Probe::of(key.hash.0);
@@ -276,7 +280,7 @@ impl Index {
         self.avoids_splits = avoids_splits;
     }
 
-    /// Has segments merge when they are half full together, or a quarter.
+    /// Has segments merge when together they fill three quarters of one, or a quarter.
     pub(super) const fn merge_early(&mut self, merges_early: bool) {
         self.merges_early = merges_early;
     }
@@ -507,7 +511,7 @@ impl Index {
         let buddy = self.segment_of(u64::from(buddy_prefix) << 32)?;
         let other = self.metadata.get(buddy);
         let live = metadata.live + other.live;
-        let live_max = if self.merges_early { 2 * MERGE_ENTRIES_MAX } else { MERGE_ENTRIES_MAX };
+        let live_max = if self.merges_early { EARLY_MERGE_ENTRIES_MAX } else { MERGE_ENTRIES_MAX };
         if other.depth != metadata.depth || usize::from(live) > live_max {
             return None;
         }

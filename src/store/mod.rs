@@ -54,7 +54,6 @@ use eviction::Queues;
 use expiry::Timers;
 use heap::Heap;
 use index::{Index, Keys};
-use pages::Spare;
 use std::cmp::Ordering;
 
 /// Keys that [`Store::prefetch`] fetches at most.
@@ -480,9 +479,9 @@ impl Store {
         }
         if self.is_over_limit() {
             // Larger slots help writes, not to get below the limit.
-            self.heap.take_larger(Spare::Double);
+            self.heap.take_larger(true);
             self.reclaim_piece(now, 0);
-            self.heap.take_larger(Spare::None);
+            self.heap.take_larger(false);
         } else if !self.trim() && left > 0 {
             self.deferred_free.step();
             self.compact(now, left);

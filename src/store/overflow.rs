@@ -59,6 +59,15 @@ impl Overflow {
         }
     }
 
+    /// The handles for which `order` is `Equal`. O(log n) calls of `order`, and one for each.
+    pub(super) fn equal(&self, order: impl Fn(u32) -> Ordering) -> impl Iterator<Item = u32> {
+        let is_less = |&handle: &u32| order(handle) == Ordering::Less;
+        let chunk = self.chunks.partition_point(|chunk| is_less(&chunk[0])).saturating_sub(1);
+        let at = self.chunks.get(chunk).map_or(0, |handles| handles.partition_point(is_less));
+        let handles = self.chunks.iter().skip(chunk).flatten().copied();
+        handles.skip(at).take_while(move |&handle| order(handle) == Ordering::Equal)
+    }
+
     /// Adds a handle at the spot where [`Overflow::find`] did not find it.
     pub(super) fn insert(&mut self, mut spot: Spot, handle: u32) {
         self.len += 1;

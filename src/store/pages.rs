@@ -115,17 +115,9 @@ impl Pages {
         bands.iter().rev().copied().find(|&page| page != NO_PAGE)
     }
 
-    /// The smallest class with free slots of a class's size or more, as far as allowed; `None` also if nothing larger is.
-    #[inline]
-    pub(super) fn larger_with_room(&self, class: u8, spare: Spare) -> Option<u8> {
-        let quarters = match spare {
-            Spare::None => return None,
-            Spare::Quarter => 1,
-            Spare::Double => 4,
-        };
-        let bytes_max = bytes_of(class) + bytes_of(class) * quarters / 4;
-        let enough =
-            (class..).take_while(|&other| usize::from(other) < CLASSES && bytes_of(other) <= bytes_max);
+    /// The smallest class with free slots of a class's size, or up to a quarter more.
+    pub(super) fn larger_with_room(&self, class: u8) -> Option<u8> {
+        let enough = (class..).take_while(|&other| usize::from(other) < CLASSES && is_enough(other, class));
         enough.into_iter().find(|&class| self.with_room(class).is_some())
     }
 
@@ -276,14 +268,29 @@ impl Pages {
         })
     }
 
-    /// A page from the emptiest quarter that there is, of these the one with the fewest live bytes of its class's
-    /// first. Of classes from `first` on. O(classes).
-    pub(super) fn emptiest_page(&self, first: u8) -> Option<u32> {
-        let live_bytes = |&page: &u32| usize::from(self.of(page).live) * bytes_of(self.of(page).class);
+    /// A page from the emptiest quarter that there is, of these the one with the fewest items of its class's first.
+    /// O(classes).
+    pub(super) fn emptiest_page(&self) -> Option<u32> {
         (0..BANDS).find_map(|band| {
-            let pages = self.classes[usize::from(first)..].iter().map(|class| class.bands[band]);
-            pages.filter(|&page| page != NO_PAGE).min_by_key(live_bytes)
+            let pages = self.classes.iter().map(|class| class.bands[band]);
+            pages.filter(|&page| page != NO_PAGE).min_by_key(|&page| self.of(page).live)
         })
+    }
+
+    /// Whether the items of a page fit in free slots of other pages, of its class and of larger ones, which take
+    /// `bytes_max` more at most. O(classes).
+    pub(super) fn fits_in_larger(&self, page: u32, bytes_max: usize) -> bool {
+        let Page { class, live, .. } = self.of(page);
+        let mut left = u32::from(live);
+        let mut bytes_left = bytes_max;
+        for (at, Class { pages, live: taken, .. }) in (0u8..).zip(&*self.classes).skip(class.into()) {
+            let own = if at == class { slots_of(class) - left } else { 0 };
+            let moved = (pages * slots_of(at) - taken).saturating_sub(own).min(left);
+            let more = moved as usize * (bytes_of(at) - bytes_of(class));
+            let Some(less) = bytes_left.checked_sub(more) else { return false };
+            (bytes_left, left) = (less, left - moved);
+        }
+        left == 0
     }
 
     /// Puts a page into the list of its fill, or into none if it is full.
@@ -323,17 +330,6 @@ impl Pages {
         }
         self.records[page as usize].band = NO_BAND;
     }
-}
-
-/// How much larger slots may be than items need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
-pub(super) enum Spare {
-    /// Not at all.
-    None,
-    /// By up to a quarter.
-    Quarter,
-    /// Up to twice as large.
-    Double,
 }
 
 /// Whether slots of a class are as large as those of another one, or up to a quarter larger.

@@ -4,7 +4,6 @@
 //! sooner or later (an expiry, a smaller value) may take some above the limit.
 
 use super::item::{Expiry, Layout};
-use super::pages::Spare;
 use super::{HashedKey, Store, TIMER_BYTES};
 use crate::base::time::Instant;
 
@@ -28,7 +27,8 @@ const BYTES_PER_PIECE: usize = 8 * 1024;
 /// One in so many bytes of the limit may be free in pages and slabs before these are compacted.
 const FREE_SHARE: u64 = 32;
 
-/// One in so many bytes of the limit may be free in pages that cannot be compacted, before one is emptied by eviction.
+/// One in so many bytes of the limit may be free in pages that cannot be compacted, before items are moved to larger
+/// slots.
 const SCATTERED_SHARE: u64 = 8;
 
 /// Why a write was refused; nothing was changed by it.
@@ -97,7 +97,7 @@ impl Store {
             result = attempt(self);
             self.overdraft = 0;
         }
-        self.heap.take_larger(Spare::None);
+        self.heap.take_larger(false);
         self.index.avoid_splits(false);
         result
     }
@@ -130,14 +130,14 @@ impl Store {
         if is_worth_it && self.compact_now(STEPS_PER_PIECE, true) {
             return true;
         }
-        // With a page for each of many classes, much can be free and no page can be emptied.
-        let is_scattered = is_worth_it && self.heap.free_bytes() as u64 > self.memory_max / SCATTERED_SHARE;
-        let spare =
-            if is_scattered && self.heap.spare() != Spare::None { Spare::Double } else { Spare::Quarter };
-        if is_worth_it && self.heap.spare() < spare {
-            return self.heap.take_larger(spare);
+        if is_worth_it && !self.heap.take_larger(true) {
+            return true;
         }
-        is_scattered && self.evict_page() || self.evict(now, bytes) || self.compact_now(STEPS_PER_PIECE, true)
+        // With a page for each of many classes, much can be free and no page can be emptied into its own class.
+        let is_scattered = is_worth_it && self.heap.free_bytes() as u64 > self.memory_max / SCATTERED_SHARE;
+        is_scattered && self.move_to_larger_slots()
+            || self.evict(now, bytes)
+            || self.compact_now(STEPS_PER_PIECE, true)
     }
 
     /// Free bytes in pages and slabs above which these are compacted before anything is evicted.
