@@ -94,6 +94,8 @@ pub(in crate::node) struct OwnFilter {
     freed: DeferredFree,
     /// Since when segments need a rebuild, as far as was looked.
     rebuild_since: Option<Instant>,
+    /// Since when keys that have gone make it fuller than [`FILL_REBUILT`].
+    overfull_since: Option<Instant>,
     /// Keys whose newer value is on another node, and since when: they stay claimed for `claimed_for`.
     moved: VecDeque<(Instant, u64)>,
     claimed_for: Duration,
@@ -118,6 +120,7 @@ impl OwnFilter {
             migration: None,
             freed: DeferredFree::new(),
             rebuild_since: None,
+            overfull_since: None,
             moved: VecDeque::new(),
             claimed_for: Duration::ZERO,
             starved_at: None,
@@ -173,6 +176,7 @@ impl OwnFilter {
         while self.additions.wrapping_sub(self.kept_up) >= ADDITIONS_PER_GROWTH_STEP {
             self.kept_up = self.kept_up.wrapping_add(ADDITIONS_PER_GROWTH_STEP);
             self.account(store);
+            self.note_fill(now, store);
             self.step_if_time(now, store);
         }
     }
@@ -187,7 +191,7 @@ impl OwnFilter {
     fn step_if_time(&mut self, now: Instant, store: &mut Store) {
         let is_growing = self.migration.is_some() || self.must_grow(store, self.wanted(store));
         let is_time =
-            is_growing || self.is_overfull(store) || self.kept_up.is_multiple_of(ADDITIONS_PER_STEP);
+            is_growing || self.overfull_since.is_some() || self.kept_up.is_multiple_of(ADDITIONS_PER_STEP);
         if is_time && self.has_work(now, store) {
             self.step(now, store);
         }
@@ -209,6 +213,7 @@ impl OwnFilter {
             self.changelog.trim(now);
         }
         self.account(store);
+        self.note_fill(now, store);
         self.has_work(now, store)
     }
 
@@ -217,7 +222,7 @@ impl OwnFilter {
         self.migration.is_some()
             || self.rebuild.is_some()
             || self.migration_wanted(store).is_some()
-            || store.has_rebuilds() && self.rebuild_due(store).is_none_or(|due| due <= now)
+            || store.has_rebuilds() && self.rebuild_due().is_none_or(|due| due <= now)
             || !self.freed.is_empty()
             || self.is_changelog_old(now)
     }
@@ -225,7 +230,7 @@ impl OwnFilter {
     /// When [`OwnFilter::step`] will next have something to do, if it has nothing now; `None`: never, as
     /// things stand. O(1).
     pub(in crate::node) fn next_deadline(&self, store: &Store) -> Option<Instant> {
-        let rebuild = self.rebuild_due(store).filter(|_| store.has_rebuilds());
+        let rebuild = self.rebuild_due().filter(|_| store.has_rebuilds());
         rebuild.into_iter().chain(self.changelog.empty_at()).min()
     }
 
@@ -305,7 +310,7 @@ impl OwnFilter {
     }
 
     fn look_for_rebuild(&mut self, now: Instant, store: &mut Store) {
-        let Some(due) = self.rebuild_due(store) else {
+        let Some(due) = self.rebuild_due() else {
             self.rebuild_since = Some(now);
             return;
         };
@@ -321,20 +326,16 @@ impl OwnFilter {
     }
 
     /// When segments that need it are rebuilt, if any were seen.
-    fn rebuild_due(&self, store: &Store) -> Option<Instant> {
-        let delay = if self.is_overfull(store) {
-            Duration::ZERO
-        } else if self.changelog.readers() > 0 {
-            REBUILD_DELAY
-        } else {
-            REBUILD_DELAY_UNREAD
-        };
-        Some(self.rebuild_since?.after(delay))
+    fn rebuild_due(&self) -> Option<Instant> {
+        let since = self.rebuild_since?;
+        let delay = if self.changelog.readers() > 0 { REBUILD_DELAY } else { REBUILD_DELAY_UNREAD };
+        Some(self.overfull_since.map_or(since.after(delay), |overfull_since| overfull_since.max(since)))
     }
 
-    /// Whether keys that have gone fill the filter.
-    fn is_overfull(&self, store: &Store) -> bool {
-        self.filter.fill() > FILL_REBUILT && self.wanted(store) <= self.filter.size()
+    /// Notes whether keys that have gone fill the filter.
+    fn note_fill(&mut self, now: Instant, store: &Store) {
+        let is_overfull = self.filter.fill() > FILL_REBUILT && self.wanted(store) <= self.filter.size();
+        self.overfull_since = is_overfull.then(|| self.overfull_since.unwrap_or(now));
     }
 
     /// Begins to rebuild the blocks of a range of hashes in a filter of this size, from block `from` on.

@@ -252,7 +252,7 @@ fn worn_segments_wait_longer_while_nobody_reads() {
     while world.own_filter.step(world.now, &mut world.store) {}
     (0..1_000).for_each(|id| world.remove(id));
     while world.own_filter.step(world.now, &mut world.store) {}
-    let due = |world: &World| world.own_filter.rebuild_due(&world.store).unwrap();
+    let due = |world: &World| world.own_filter.rebuild_due().unwrap();
     assert_eq!(due(&world), world.now.after(Duration::from_secs(4)));
     world.pass_time(1_500);
     assert!(!world.own_filter.has_work(world.now, &world.store));
