@@ -81,8 +81,8 @@ pub const BACKLOGS: [(&str, u64); 11] = [
     ("input of clients", 10_000),
     ("timers", 10),
     ("expiry and own filter", 10),
-    // A gathering, and what one call may add.
-    ("digests", 256),
+    // A gathering for one peer, and what one call may add.
+    ("digests", 4_096 + 128),
     ("resyncs", 128),
     ("tombstones", 100_000),
     ("discarded deletions", 128),

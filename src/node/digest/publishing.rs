@@ -18,8 +18,28 @@ const MANY: u64 = 5;
 /// For how long many changes gather: a key is still found everywhere well within 10 ms.
 const GATHER_FOR: Duration = Duration::from_millis(4);
 
-/// Changes that are published at once: a kilobyte of hashes.
-const PUBLISH_AT_ONCE: u64 = 128;
+/// Changes times readers that are published at once, so that it takes no longer with many peers: 128 KiB of hashes. With few
+/// peers a write to a link and the wake-up of its node cost more than what they carry.
+const ENTRIES_AT_ONCE: u64 = 16_384;
+
+/// Additions in one write to a link: 32 KiB.
+pub(in crate::node) const ADDITIONS_PER_WRITE: usize = 4_096;
+
+/// What is to be published.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::node) struct Entries {
+    /// Changes.
+    pub(in crate::node) waiting: u64,
+    /// Peers that each of them goes to.
+    pub(in crate::node) readers: usize,
+}
+
+impl Entries {
+    /// Whether they are published at once.
+    const fn are_many(self) -> bool {
+        self.waiting * self.readers as u64 >= ENTRIES_AT_ONCE || self.waiting >= ADDITIONS_PER_WRITE as u64
+    }
+}
 
 /// The state of publishing the own filter.
 #[derive(Debug, Default)]
@@ -53,17 +73,17 @@ impl Publishing {
         self.skip(head);
     }
 
-    /// Whether so many changes are to be published now; else arms `timer` for it.
+    /// Whether these changes are to be published now; else arms `timer` for it.
     pub(in crate::node) fn is_due<T: Copy>(
         &mut self,
         now: Instant,
-        waiting: u64,
+        entries: Entries,
         timers: &mut Wheel<T>,
         timer: T,
     ) -> bool {
-        let span = if waiting < MANY { PUBLISH_EVERY } else { GATHER_FOR };
+        let span = if entries.waiting < MANY { PUBLISH_EVERY } else { GATHER_FOR };
         let due = self.last_at.map_or(now, |last_at| last_at.after(span));
-        let is_due = due <= now || waiting >= PUBLISH_AT_ONCE;
+        let is_due = due <= now || entries.are_many();
         if !is_due {
             self.alarm.arm(timers, due, timer);
         }

@@ -12,13 +12,11 @@ use crate::filter::changelog::{Bulk, Position, ReaderKey};
 use crate::filter::receiver::{Outcome, ReceiveError, Receiver};
 use crate::filter::size::{Block, Size};
 use crate::filter::{FilterError, PeerFilters};
+use crate::node::digest::publishing::{ADDITIONS_PER_WRITE, Entries};
 use crate::node::ids::PeerKey;
 use crate::node::peer::link_output;
 use crate::node::state::{State, Timer};
 use crate::wire::frame::{Body, Head, low_half, put, put_blocks, put_deltas, put_piece};
-
-/// Additions in one write to a link: 32 KiB.
-const ADDITIONS_PER_WRITE: usize = 4_096;
 
 /// Readers that one step serves at most, and bytes after which it leaves the others to the next step.
 const READERS_PER_STEP: usize = 16;
@@ -53,7 +51,8 @@ pub(in crate::node) fn schedule(state: &mut State, now: Now) {
 /// Publishes so many changes, or sets the timer for it.
 #[inline(never)]
 fn schedule_changes(state: &mut State, now: Now, waiting: u64) {
-    if state.mesh.publishing.is_due(now.mono, waiting, &mut state.timers, Timer::Publish) {
+    let entries = Entries { waiting, readers: state.keyspace.changelog().readers() };
+    if state.mesh.publishing.is_due(now.mono, entries, &mut state.timers, Timer::Publish) {
         publish(state, now);
     }
 }
