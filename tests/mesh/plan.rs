@@ -157,7 +157,7 @@ impl Plan {
         let small = |rng: &mut Rng, large: u32, smalls: &[u32]| {
             if rng.one_in(6) { pick(rng, smalls) } else { large }
         };
-        Self {
+        let mut plan = Self {
             members,
             strangers: usize::from(rng.one_in(6) && members > 1),
             hostile_peers: usize::from(rng.one_in(5) && members > 1),
@@ -192,7 +192,10 @@ impl Plan {
             fault_every: pick(rng, &[0, 20 * MS, 100 * MS, 500 * MS, 3_000 * MS]),
             fault_lasts: pick(rng, if members > 1 { &[10 * MS, 300 * MS, 3_000 * MS] } else { &[10 * MS] }),
             weights,
-        }
+        };
+        // A node that knows no address may find no place beside pairs and threes whose nodes have no other link.
+        plan.is_well_known |= plan.active_peers == 1;
+        plan
     }
 
     /// A mesh in which nothing fails, on machines of this speed.
