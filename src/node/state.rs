@@ -72,7 +72,8 @@ pub(in crate::node) struct Scratch {
     pub(in crate::node) ahead: Ahead,
 }
 
-/// The whole state of a node.
+/// The whole state of a node: a plain composition of owners, whose own fields are private to them or to their folder, and
+/// of a few values that the entry points set.
 #[derive(Debug)]
 pub struct State {
     pub(in crate::node) config: Config,

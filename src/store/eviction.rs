@@ -170,7 +170,7 @@ pub(super) struct Queues {
     is_scanned: bool,
     /// Nothing more can be evicted, as far as was looked.
     is_exhausted: bool,
-    pub(super) evicted: u64,
+    evicted: u64,
 }
 
 impl Queues {

@@ -21,30 +21,30 @@ use crate::wire::resp::parse::number;
 pub struct Command {
     pub(in crate::node) name: &'static str,
     /// Its place in the table.
-    pub(in crate::node) index: usize,
-    pub(in crate::node) group: &'static str,
+    pub(super) index: usize,
+    pub(super) group: &'static str,
     /// One sentence.
-    pub(in crate::node) summary: &'static str,
+    pub(super) summary: &'static str,
     /// The version of Olivia that had it first.
-    pub(in crate::node) since: &'static str,
-    pub(in crate::node) access: Access,
-    pub(in crate::node) scope: Scope,
+    pub(super) since: &'static str,
+    pub(super) access: Access,
+    pub(super) scope: Scope,
     /// It does nothing where its first key is missing.
-    pub(in crate::node) needs_key: bool,
-    pub(in crate::node) cost: Cost,
+    needs_key: bool,
+    pub(super) cost: Cost,
     /// How it differs from Redis; empty: it does not.
-    pub(in crate::node) differs: &'static str,
+    pub(super) differs: &'static str,
     /// Carried out before AUTH.
-    pub(in crate::node) is_open: bool,
+    pub(super) is_open: bool,
     /// Carried out between MULTI and EXEC instead of being kept.
-    pub(in crate::node) is_immediate: bool,
+    pub(super) is_immediate: bool,
     /// A word that others stand under: its first argument is looked up as one of them.
-    pub(in crate::node) has_topics: bool,
+    pub(super) has_topics: bool,
     /// `None`: it is not spoken in lines.
-    pub(in crate::node) line: Option<LineForm>,
+    pub(super) line: Option<LineForm>,
     /// `None`: it is not spoken in RESP.
-    pub(in crate::node) resp: Option<RespForm>,
-    pub(in crate::node) run: Handler,
+    pub(super) resp: Option<RespForm>,
+    pub(super) run: Handler,
 }
 
 /// What a command does to keys.
@@ -97,17 +97,17 @@ pub enum Cost {
 #[derive(Debug, Clone, Copy)]
 pub struct RespForm {
     /// Arguments with the name; negative: at least as many.
-    pub(in crate::node) arity: i32,
-    pub(in crate::node) keys: Keys,
+    pub(super) arity: i32,
+    pub(super) keys: Keys,
 }
 
 /// Which arguments are keys, counted from the last word of the name at 0; all zero: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
-    pub(in crate::node) first: usize,
+    pub(super) first: usize,
     /// From the end, if negative: -1 is the last argument. 0 after a first: the first argument gives their number.
-    pub(in crate::node) last: i32,
-    pub(in crate::node) step: usize,
+    pub(super) last: i32,
+    pub(super) step: usize,
 }
 
 impl Keys {
@@ -163,13 +163,13 @@ pub type Handler = for<'a> fn(&mut State, &mut Call<'a>) -> Result<Effect, Comma
 /// A command with its arguments, and the reply that it writes.
 #[derive(Debug)]
 pub struct Call<'a> {
-    pub(in crate::node) now: Now,
-    pub(in crate::node) conn: ConnKey,
-    pub(in crate::node) command: &'static Command,
-    pub(in crate::node) table: &'static Table,
+    pub(super) now: Now,
+    pub(super) conn: ConnKey,
+    pub(super) command: &'static Command,
+    pub(super) table: &'static Table,
     /// Without the command's name.
-    pub(in crate::node) args: Args<'a>,
-    pub(in crate::node) reply: Encoder,
+    pub(super) args: Args<'a>,
+    pub(super) reply: Encoder,
 }
 
 /// What a call does to its connection.

@@ -213,7 +213,7 @@ impl Traffic {
 #[derive(Debug, Default)]
 pub(in crate::node) struct UnderWay {
     /// Keys that are being looked up on other nodes.
-    pub(in crate::node) lookups: usize,
+    pub(super) lookups: usize,
     /// Requests that later ones of the connection wait for, since those could change what they find or depend on what
     /// they do: commands on another node, scans, long replies that read keys of this node.
     pub(in crate::node) barriers: usize,
@@ -251,7 +251,7 @@ pub struct Conn {
     /// Fires when the time limit that was armed last ends.
     pub(in crate::node) alarm: Alarm,
     /// What its turns have cost.
-    pub(in crate::node) account: Account,
+    pub(super) account: Account,
     /// Its part of the bytes counted against `buffers_max`.
     pub(super) accounted: usize,
     /// Bytes still to come of a frame that is skipped.

@@ -98,7 +98,7 @@ pub struct Replies {
     /// The place of the first slot.
     first: u64,
     /// Requests whose replies are in the output.
-    pub(in crate::node) marks: Marks,
+    pub(super) marks: Marks,
 }
 
 impl Replies {

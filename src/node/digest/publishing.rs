@@ -45,7 +45,7 @@ impl Entries {
 #[derive(Debug, Default)]
 pub(in crate::node) struct Publishing {
     /// Peers with bulk to read, or with additions that found no room.
-    pub(in crate::node) readers: KeyQueue<PeerTag>,
+    pub(super) readers: KeyQueue<PeerTag>,
     /// When changes were last published, and up to which.
     last_at: Option<Instant>,
     last_seq: u64,

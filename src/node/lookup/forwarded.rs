@@ -48,11 +48,11 @@ pub(in crate::node) struct ForwardedCommand {
 #[derive(Debug, Default)]
 pub(in crate::node) struct Broadcast {
     /// The version of the deletion, or the floor.
-    pub(in crate::node) version: u64,
+    pub(super) version: u64,
     /// A node had a value.
-    pub(in crate::node) had: bool,
+    pub(super) had: bool,
     /// Nodes that were not reached, or have not answered.
-    pub(in crate::node) unreached: Vec<NodeName>,
+    pub(super) unreached: Vec<NodeName>,
 }
 
 /// A node in an error: its address, or its id if no address is known.

@@ -21,13 +21,13 @@ pub(in crate::node) enum Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) struct Policy {
     /// The next peer is queried too when the one before has not answered after `lookup_try_ms`.
-    pub(in crate::node) is_hedged: bool,
+    pub(super) is_hedged: bool,
     /// A query whose link broke is sent again; otherwise its outcome is unknown, and it ends.
-    pub(in crate::node) is_repeatable: bool,
+    pub(super) is_repeatable: bool,
     /// One for several requests.
-    pub(in crate::node) is_joined: bool,
+    pub(super) is_joined: bool,
     /// Its queries go behind the changes of the own filter, in the ordered stream of the link.
-    pub(in crate::node) is_ordered: bool,
+    pub(super) is_ordered: bool,
 }
 
 impl Operation {

@@ -13,8 +13,8 @@ use std::time::Duration;
 pub(in crate::node) struct InFlightQuery {
     /// The lookup that waits for the answer; `None`: a probe of the circuit breaker.
     pub(in crate::node) lookup: Option<LookupKey>,
-    pub(in crate::node) hash: KeyHash,
-    pub(in crate::node) sent_at: Instant,
+    pub(super) hash: KeyHash,
+    pub(super) sent_at: Instant,
 }
 
 /// Our queries to one peer.
@@ -104,9 +104,9 @@ impl Queries {
 /// A query from a peer whose answer waits until the link has taken earlier ones.
 #[derive(Debug)]
 pub(in crate::node) struct DeferredQuery {
-    pub(in crate::node) request: u32,
-    pub(in crate::node) wanted: Wanted,
-    pub(in crate::node) key: Box<[u8]>,
+    pub(super) request: u32,
+    pub(super) wanted: Wanted,
+    pub(super) key: Box<[u8]>,
     received_at: Instant,
 }
 

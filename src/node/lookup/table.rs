@@ -33,13 +33,13 @@ pub(in crate::node) struct Waiter {
 /// A query of a lookup that is not answered yet.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Queried {
-    pub(in crate::node) peer: PeerKey,
+    pub(super) peer: PeerKey,
     /// The number of the query; `None` while the lookup waits for a slot among the queries to this peer, or for room in
     /// its link.
-    pub(in crate::node) request: Option<u32>,
+    pub(super) request: Option<u32>,
     /// When the query was sent, or began to wait.
-    pub(in crate::node) at: Instant,
-    pub(in crate::node) reason: QueryReason,
+    pub(super) at: Instant,
+    pub(super) reason: QueryReason,
 }
 
 /// Why a peer is queried.
@@ -75,7 +75,7 @@ pub(in crate::node) struct Lookup {
     /// Peers that answered that they do not hold the key, or hold an older value than [`Lookup::floor`].
     pub(super) refused: Vec<PeerKey>,
     /// Peers that have sent a version of the key while their answer was outstanding: they are queried again.
-    pub(super) renewed: Vec<PeerKey>,
+    renewed: Vec<PeerKey>,
     /// Values below this version are older than what this node knows of.
     pub(super) floor: Version,
     /// Peers that were queried again because another one named them.

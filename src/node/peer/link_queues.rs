@@ -30,7 +30,7 @@ pub(in crate::node) enum Class {
 pub(in crate::node) struct LinkQueues {
     queues: [ChunkQueue; 3],
     /// Bytes of answers since the last frame of bulk.
-    pub(in crate::node) answered_bytes: usize,
+    pub(super) answered_bytes: usize,
 }
 
 impl LinkQueues {
