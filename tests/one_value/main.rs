@@ -61,6 +61,24 @@ fn promises_hold_in_every_state_of_large_worlds() {
 }
 
 #[test]
+fn worlds_in_the_documents_are_those_that_are_searched() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/consistency.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let digits = |text: &str| text.replace(',', "");
+    let rows = text.lines().filter(|line| line.starts_with("| 2 nodes") || line.starts_with("| 3 nodes"));
+    let rows: Vec<String> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let end = if cells[3].ends_with(", stopped") { STATES_MAX + 1 } else { 0 };
+            let states = if end > 0 { end } else { digits(cells[3]).parse().unwrap() };
+            format!("{}: {}: {states}", cells[1], cells[2])
+        })
+        .collect();
+    let searched = LARGE.iter().map(|world| format!("{}: {}", world.scenario.text(), world.states));
+    assert_eq!(rows, searched.collect::<Vec<_>>());
+}
+
+#[test]
 fn each_rule_has_its_history() {
     for rule in Rule::ALL {
         let count = NEEDS.iter().filter(|need| need.rule == rule).count();

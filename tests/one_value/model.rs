@@ -94,6 +94,14 @@ impl Step {
         (0..self.nodes).any(|node| self.holds(node))
     }
 
+    /// A peer's filter claims the key, and no image of it is under way that may be older than the key: such a claim
+    /// is that of a key that was deleted, and says nothing of a new one.
+    fn claims_now(&self, node: Node, peer: Node) -> bool {
+        let log = self.state.members[peer].log;
+        let mut ahead = self.state.members[node].peers[peer].applied..log.len;
+        self.view(node, peer) == View::Claims && ahead.all(|at| log.get(at) == Change::Addition)
+    }
+
     /// Nodes that may have the key, for `asker`, which `node` cannot answer.
     pub fn hints(&self, node: Node, asker: Node) -> Set {
         if !self.obeys(Rule::Hints) {
@@ -177,8 +185,7 @@ impl Step {
         for node in 0..self.nodes {
             let member = &self.state.members[node];
             let told = member.moved.and_then(|moved| moved.holder);
-            let sees =
-                |peer: Node| lives(peer) && (self.view(node, peer) == View::Claims || told == Some(peer));
+            let sees = |peer: Node| lives(peer) && (self.claims_now(node, peer) || told == Some(peer));
             known[node] = member.known || lives(node) || self.linked(node).any(sees);
         }
         (0..self.nodes).for_each(|node| self.member(node).known = known[node]);

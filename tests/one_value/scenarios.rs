@@ -213,7 +213,8 @@ impl Scenario {
 pub const SMALL: &[World] = &[
     two(&[(Set, 2), (SetAhead, 1)]).with(846),
     two(&[(Set, 1), (SetAhead, 1), (Break, 1)]).with(9013),
-    two(&[(Set, 1), (Del, 1), (Rebuild, 1)]).held().with(301),
+    two(&[(Set, 1), (Del, 1), (Rebuild, 1)]).held().with(297),
+    two(&[(Set, 1), (Del, 1), (Get, 1), (Rebuild, 1)]).held().with(3520),
     two(&[(Set, 2), (Get, 1), (Rebuild, 1)]).held().overtaking().with(1182),
     two(&[(Incr, 2), (Expire, 1)]).held().with(345),
     two(&[(Set, 1), (Flush, 1)]).with(91),
@@ -226,7 +227,7 @@ pub const SMALL: &[World] = &[
 /// Searched by `make model`.
 pub const LARGE: &[World] = &[
     two(&[(Set, 2), (SetAhead, 1), (Break, 1), (Overrun, 1), (Rebuild, 1)]).with(396_400),
-    two(&[(Set, 2), (Del, 1), (Expire, 1), (Break, 1), (Rebuild, 1)]).with(1_678_730),
+    two(&[(Set, 2), (Del, 1), (Expire, 1), (Break, 1), (Rebuild, 1)]).with(1_675_482),
     two(&[(Set, 1), (Incr, 2), (Del, 1), (Break, 1)]).with(4_179_386),
     two(&[(Set, 2), (Get, 1), (Incr, 1), (Rebuild, 1)]).held().overtaking().with(22_506),
     two(&[(Set, 3), (Restart, 1), (Break, 1)]).unchecked(&[Fault::Older]).with(170_304),
@@ -245,6 +246,8 @@ pub const LARGE: &[World] = &[
     three(&[(Incr, 2), (Break, 1)]).with(171_559),
     three(&[(Incr, 2), (Expire, 1), (Rebuild, 1)]).held().with(202_039),
     three(&[(Incr, 1), (Del, 1), (Get, 1), (Rebuild, 1)]).held().with(372_414),
+    two(&[(Set, 2), (Del, 1), (Get, 1), (Rebuild, 1)]).held().overtaking().with(86_816),
+    three(&[(Set, 1), (Del, 1), (Get, 1), (Rebuild, 1)]).held().with(941_052),
     three(&[(Nx, 2), (Get, 2), (Rebuild, 1)]).with(10_105),
     three(&[(Set, 2), (Get, 1), (Rebuild, 1)]).held().overtaking().with(171_187),
     three(&[(Set, 2), (Get, 2), (Rebuild, 1)]).at(&[(Get, 2)]).held().overtaking().with(267_143),
