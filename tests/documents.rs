@@ -129,6 +129,29 @@ fn tests_and_benches_that_documents_run_exist() {
 }
 
 #[test]
+fn each_row_of_what_happens_when_names_tests_that_exist() {
+    let text = fs::read_to_string(root().join("docs/consistency.md")).unwrap();
+    let section = text.split("\n## ").find(|section| section.starts_with("What happens when")).unwrap();
+    let tests = sources(&root().join("tests"));
+    let named = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let exist = |names: &[String]| names.iter().all(|name| name.contains('/') || is_of_a_test(&tests, name));
+    let mut rows = 0;
+    for row in section.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let cell = row.trim_end_matches(" |").rsplit("| ").next().unwrap();
+        let names = named(cell);
+        let letters = ["M", "S"].into_iter().filter(|letter| cell.split(", ").any(|part| part == *letter));
+        assert!(exist(&names) && names.len() + letters.count() > 0, "{row}");
+        rows += 1;
+    }
+    assert!(rows >= 7, "{rows}");
+    for letter in ["**M**", "**S**"] {
+        let meaning = section.split_once(letter).unwrap().1.split("**").next().unwrap();
+        let names = named(meaning);
+        assert!(names.iter().any(|name| !name.contains('/')) && exist(&names), "{letter}: {names:?}");
+    }
+}
+
+#[test]
 fn flags_of_the_program_that_documents_use_exist() {
     let bench = Command::new(env!("CARGO_BIN_EXE_olivia")).args(["bench", "--help"]).output().unwrap();
     let known = [olivia::config::HELP, &String::from_utf8(bench.stdout).unwrap()].concat();
