@@ -356,6 +356,72 @@ fn large_value_is_sent_as_it_was_however_its_key_changes_meanwhile() {
 }
 
 #[test]
+fn large_values_come_in_whole_wherever_their_stream_is_cut() {
+    let bulk = |bytes: &str| format!("${}\r\n{bytes}\r\n", bytes.len());
+    let set = |value: &str| format!("*3\r\n{}{}{}", bulk("SET"), bulk("key"), bulk(value));
+    let get = format!("*2\r\n{}{}", bulk("GET"), bulk("key"));
+    // In a page, in a slab, in maps of their own.
+    for bytes in [10_000, 100_000, 131_000, 140_000, 700_000] {
+        let mut driver = driver(Limits::default());
+        let client = driver.client();
+        let values = ['a', 'b', 'c'].map(|mark| "0123456789".repeat(bytes / 10) + &mark.to_string());
+        let requests = values.each_ref().map(|value| set(value) + &get);
+        let replies = values.each_ref().map(|value| format!("+OK\r\n{}", bulk(value)));
+        let (stream, reply) = (requests.concat(), replies.concat());
+        let first = requests[0].len();
+        let edges = (0..50).chain(first - 50..first + 50).chain(stream.len() - 50..stream.len());
+        for cut in edges {
+            driver.send(client, &stream[..cut]);
+            driver.send(client, &stream[cut..]);
+            assert!(driver.take(client) == reply, "{bytes} bytes, cut at {cut}");
+        }
+        for piece in [999, 16 * 1024, 65_536, 300_000] {
+            stream.as_bytes().chunks(piece).for_each(|piece| driver.send(client, piece));
+            assert!(driver.take(client) == reply, "{bytes} bytes in pieces of {piece}");
+        }
+        // In place of a value that lies as it came in: a part of it, more than it, and all again.
+        let change = format!("*4\r\n{}{}{}{}", bulk("SETRANGE"), bulk("key"), bulk("5"), bulk("xyz"));
+        driver.ask(client, &change);
+        driver.ask(client, &format!("*3\r\n{}{}{}", bulk("APPEND"), bulk("key"), bulk("more")));
+        let changed = format!("01234xyz{}more", &values[2][8..]);
+        assert!(driver.ask(client, &get) == bulk(&changed), "{bytes} bytes changed");
+        driver.node.audit_store();
+        // A value that is not sent to its end leaves nothing.
+        stream.as_bytes()[..bytes / 2].chunks(50_000).for_each(|piece| driver.send(client, piece));
+        driver.lose(client);
+        driver.pass(ms(5_000));
+        let client = driver.client();
+        assert_eq!(driver.ask(client, &format!("*1\r\n{}", bulk("FLUSHALL"))), "+OK\r\n");
+        driver.pass(ms(5_000));
+        driver.node.audit();
+        driver.node.audit_store();
+        let memory = driver.ask(client, "*2\r\n$4\r\nINFO\r\n$3\r\nall\r\n");
+        let held = memory.split_once("memory_large_objects_bytes:").unwrap().1;
+        assert!(held.lines().next().unwrap().parse::<u64>().unwrap() < 10_000, "maps are kept");
+    }
+}
+
+#[test]
+fn large_value_at_the_memory_limit_is_replaced_again_and_again() {
+    let limits = Limits { memory_max: 16 << 20, eviction: EvictionPolicy::Refuse, ..Limits::default() };
+    let mut driver = driver(limits);
+    let client = driver.client();
+    let set =
+        |key: &str, value: &str| format!("*3\r\n$3\r\nSET\r\n$1\r\n{key}\r\n${}\r\n{value}\r\n", value.len());
+    for mark in ["a", "b", "c", "d"] {
+        for key in ["x", "y"] {
+            let request = set(key, &mark.repeat(7 << 20));
+            request.as_bytes().chunks(200_000).for_each(|piece| driver.send(client, piece));
+            assert_eq!(driver.take(client), "+OK\r\n", "{mark} {key}");
+        }
+        driver.node.audit_store();
+    }
+    set("z", &"e".repeat(3 << 20)).as_bytes().chunks(200_000).for_each(|piece| driver.send(client, piece));
+    assert!(driver.take(client).starts_with("-OOM "));
+    assert!(driver.ask(client, "*2\r\n$3\r\nGET\r\n$1\r\nx\r\n").contains("dddd"));
+}
+
+#[test]
 fn half_closed_client_that_was_paused_gets_all_its_answers() {
     let mut driver = driver(Limits { outbound_pause_bytes: 20_000, ..Limits::default() });
     set_big(&mut driver, 10_000);

@@ -38,7 +38,8 @@ impl fmt::Display for OutOfMemory {
 /// Bytes in a map of their own.
 #[derive(Debug)]
 pub struct Mapped {
-    map: MmapMut,
+    /// Nothing is written to it while it is shared.
+    map: Rc<MmapMut>,
     len: usize,
     /// The most bytes that it ever had: these are resident.
     touched: usize,
@@ -62,21 +63,36 @@ impl Mapped {
     }
 
     /// Bytes that can be appended.
-    fn room(&self) -> usize {
-        self.map.len() - self.len
+    fn free(&self) -> usize {
+        if Rc::strong_count(&self.map) > 1 { 0 } else { self.map.len() - self.len }
     }
 
-    /// Appends bytes for which there is room.
-    fn append(&mut self, bytes: &[u8]) {
-        self.map[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
+    /// The memory of bytes that can be appended.
+    fn room(&mut self) -> &mut [u8] {
+        let len = self.len;
+        Rc::get_mut(&mut self.map).map_or(&mut [], |map| &mut map[len..])
+    }
+
+    /// Counts bytes that were written to the front of [`Mapped::room`].
+    fn filled(&mut self, count: usize) {
+        self.len = self.map.len().min(self.len + count);
         self.touched = self.touched.max(self.len);
     }
 
-    /// Drops bytes at the front.
-    fn drop_front(&mut self, count: usize) {
-        self.map.copy_within(count..self.len, 0);
+    /// Appends bytes; false if there is no room for them.
+    fn append(&mut self, bytes: &[u8]) -> bool {
+        let Some(room) = self.room().get_mut(..bytes.len()) else { return false };
+        room.copy_from_slice(bytes);
+        self.filled(bytes.len());
+        true
+    }
+
+    /// Drops bytes at the front; false if the memory is shared.
+    fn drop_front(&mut self, count: usize) -> bool {
+        let Some(map) = Rc::get_mut(&mut self.map) else { return false };
+        map.copy_within(count..self.len, 0);
         self.len -= count;
+        true
     }
 }
 
@@ -152,19 +168,62 @@ impl Buffer {
                 bytes.extend_from_slice(more);
                 return Ok(());
             }
-            Bytes::Mapped(bytes) if bytes.room() >= more.len() => {
+            Bytes::Mapped(bytes) if bytes.free() >= more.len() => {
                 bytes.append(more);
                 return Ok(());
             }
             Bytes::Small(_) | Bytes::Mapped(_) => {}
         }
-        let room = if needed <= MAP_BYTES { needed } else { 2 * needed };
-        let mut grown = pool.map(room.max(expected))?;
-        grown.append(self.as_slice());
-        grown.append(more);
-        self.release(pool);
-        self.bytes = Bytes::Mapped(Box::new(grown));
+        // What has just begun is not given more than it is expected to need, since it may stay where it is.
+        let is_begun = self.len() <= MAP_BYTES && needed <= expected;
+        let room = if is_begun || needed <= MAP_BYTES { needed } else { 2 * needed };
+        let grown = pool.map(room.max(expected))?;
+        self.move_to(grown, pool);
+        if let Bytes::Mapped(bytes) = &mut self.bytes {
+            bytes.append(more);
+        }
         Ok(())
+    }
+
+    /// Has the bytes go on in a map, which was in use before.
+    pub fn go_on_in(&mut self, map: Rc<MmapMut>, pool: &mut Pool) {
+        let touched = map.len();
+        self.move_to(Mapped { map, len: 0, touched }, pool);
+    }
+
+    fn move_to(&mut self, mut mapped: Mapped, pool: &mut Pool) {
+        if mapped.append(self.as_slice()) {
+            self.release(pool);
+            self.bytes = Bytes::Mapped(Box::new(mapped));
+        }
+    }
+
+    /// Whether the bytes are few and lie in no map.
+    pub const fn is_small(&self) -> bool {
+        matches!(self.bytes, Bytes::Small(_))
+    }
+
+    /// The memory in which further bytes will lie: none unless it is a map.
+    pub fn room(&mut self) -> &mut [u8] {
+        match &mut self.bytes {
+            Bytes::Small(_) => &mut [],
+            Bytes::Mapped(bytes) => bytes.room(),
+        }
+    }
+
+    /// Counts bytes that were written to the front of [`Buffer::room`].
+    pub fn filled(&mut self, count: usize) {
+        if let Bytes::Mapped(bytes) = &mut self.bytes {
+            bytes.filled(count);
+        }
+    }
+
+    /// The map that the bytes lie in, if they do; nothing is written to it while somebody else has it too.
+    pub fn map(&self) -> Option<Rc<MmapMut>> {
+        match &self.bytes {
+            Bytes::Small(_) => None,
+            Bytes::Mapped(bytes) => Some(Rc::clone(&bytes.map)),
+        }
     }
 
     /// Takes `count` bytes off the front, all if there are fewer. The memory goes back to the pool with
@@ -174,11 +233,11 @@ impl Buffer {
         if self.is_empty() {
             self.release(pool);
         } else if self.start >= self.len() && self.start >= 4_096 {
-            match &mut self.bytes {
-                Bytes::Small(bytes) => _ = bytes.drain(..self.start),
+            let is_dropped = match &mut self.bytes {
+                Bytes::Small(bytes) => bytes.drain(..self.start).len() > 0,
                 Bytes::Mapped(bytes) => bytes.drop_front(self.start),
-            }
-            self.start = 0;
+            };
+            self.start = if is_dropped { 0 } else { self.start };
         }
     }
 
@@ -197,7 +256,7 @@ impl Buffer {
 pub struct Pool {
     free: Vec<Vec<u8>>,
     /// All of [`MAP_BYTES`].
-    maps: Vec<MmapMut>,
+    maps: Vec<Rc<MmapMut>>,
     held: usize,
     count_max: usize,
     bytes_max: usize,
@@ -235,8 +294,8 @@ impl Pool {
         let map = match pooled {
             Some(map) => map,
             None => {
-                let bytes = bytes.max(1).next_multiple_of(MAP_BYTES);
-                memory::map(bytes).ok_or(OutOfMemory)?
+                let unit = if bytes <= MAP_BYTES { MAP_BYTES } else { SYSTEM_PAGE_BYTES };
+                Rc::new(memory::map(bytes.max(1).next_multiple_of(unit)).ok_or(OutOfMemory)?)
             }
         };
         Ok(Mapped { map, len: 0, touched })
@@ -260,7 +319,8 @@ impl Pool {
 
     /// Takes a map back; returns it to the system when it is large or the pool is full.
     pub fn give_mapped(&mut self, bytes: Mapped) {
-        if self.maps.len() < self.count_max && bytes.map.len() == MAP_BYTES {
+        let is_shared = Rc::strong_count(&bytes.map) > 1;
+        if self.maps.len() < self.count_max && bytes.map.len() == MAP_BYTES && !is_shared {
             self.held += MAP_BYTES;
             self.maps.push(bytes.map);
         }

@@ -21,7 +21,9 @@ use crate::store::{
     Store, Version,
 };
 use crate::wire::frame::KeyState;
+use memmap2::MmapMut;
 use std::mem;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A change of a key, for the consumers of changes.
@@ -156,6 +158,16 @@ impl Keyspace {
             keys.iter().for_each(|key| filter.fetch(key.hash.0));
         }
         self.store.prefetch(keys);
+    }
+
+    /// Offers the map that a request lies in for as long as it is carried out: a large value in it is linked, not copied.
+    pub(in crate::node) fn offer(&mut self, map: Option<Rc<MmapMut>>) {
+        self.store.offer(map);
+    }
+
+    /// Takes a map for about so many bytes that the store holds and does not use, to receive a value in it.
+    pub(in crate::node) fn take_idle(&mut self, bytes: usize) -> Option<Rc<MmapMut>> {
+        self.store.take_idle(bytes)
     }
 
     /// The store, for reading: counts, sizes, room.

@@ -7,6 +7,8 @@
 //! - `now` is read before the reads of an iteration. Its `mono` part never decreases.
 //! - While [`Node::has_work`], do not sleep: call [`Node::tick`] as often as the iteration's time allows.
 //!   Otherwise sleep at most until [`Node::next_deadline`].
+//! - A read fills [`Node::room`] first, which is reported by [`Node::filled`]; what does not fit goes to
+//!   [`Node::received`], also when that is nothing. A shell that leaves the room alone is right too.
 //! - Data is delivered before the end of the stream: `received` comes before `read_closed`.
 //! - A connection key is valid until `Close` was emitted for it or `lost` was called. Calls with a stale key
 //!   do nothing and are counted.
@@ -160,6 +162,18 @@ impl Node {
         if self.state.log_gate.allows(now, &mut self.state.stats) {
             log::warn!("refused {addr}: {refusal}");
         }
+    }
+
+    /// The memory in which the rest of a large request will lie, as much as one read may take: the shell may read into its
+    /// front before other memory, and notes that by [`Node::filled`]. Empty for most connections at most times.
+    pub fn room(&mut self, conn: ConnKey) -> &mut [u8] {
+        conn::reader::room(&mut self.state, conn)
+    }
+
+    /// Notes that `count` bytes were read into the front of [`Node::room`], with no call in between; what was read after
+    /// them, or nothing, is then passed to [`Node::received`].
+    pub fn filled(&mut self, now: Now, conn: ConnKey, count: usize) {
+        conn::reader::filled(&mut self.state, now, conn, count);
     }
 
     /// Processes bytes received on a connection: carries out the complete requests or frames among them, up to

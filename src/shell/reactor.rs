@@ -252,18 +252,29 @@ impl Reactor {
         if socket.is_stopped {
             return true;
         }
-        match socket.read(&mut self.scratch) {
-            ReadEnd::Drained(count) => self.node.received(now, key, &self.scratch[..count]),
+        let room = self.node.room(key);
+        let room_bytes = room.len();
+        match socket.read(room, &mut self.scratch) {
+            ReadEnd::Drained(count) => self.received(now, key, room_bytes, count),
             ReadEnd::More(count) => {
                 socket.is_queued = true;
                 self.ready.push(class, key, true);
-                self.node.received(now, key, &self.scratch[..count]);
+                self.received(now, key, room_bytes, count);
             }
             ReadEnd::Blocked => {}
             ReadEnd::Closed => self.node.read_closed(now, key),
             ReadEnd::Broken(error) => self.lost(now, key, &error),
         }
         true
+    }
+
+    /// Passes on `count` bytes that were read, of which the first are in the room of the connection.
+    fn received(&mut self, now: Now, key: ConnKey, room_bytes: usize, count: usize) {
+        let in_place = count.min(room_bytes);
+        if in_place > 0 {
+            self.node.filled(now, key, in_place);
+        }
+        self.node.received(now, key, &self.scratch[..count - in_place]);
     }
 
     /// Does due work for its share, or until there is none, in an iteration that began `now`.

@@ -4,7 +4,7 @@
 
 use crate::node::ConnKey;
 use mio::net::TcpStream;
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 
 /// Bytes offered to the system by one write: it copies all that fits its buffer, up to 16 MiB, in one call of
@@ -70,13 +70,19 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Reads once into `scratch`.
-    pub(super) fn read(&mut self, scratch: &mut [u8]) -> ReadEnd {
+    /// Reads once into `room`, which is most often empty, and then `scratch`.
+    pub(super) fn read(&mut self, room: &mut [u8], scratch: &mut [u8]) -> ReadEnd {
+        let bytes_max = room.len() + scratch.len();
         loop {
-            let end = match self.stream.read(scratch) {
+            let result = if room.is_empty() {
+                self.stream.read(scratch)
+            } else {
+                self.stream.read_vectored(&mut [IoSliceMut::new(room), IoSliceMut::new(scratch)])
+            };
+            let end = match result {
                 Ok(0) => ReadEnd::Closed,
                 // epoll(7), "Questions and answers", 9: a short read has drained a stream.
-                Ok(count) if cfg!(unix) && count < scratch.len() && !self.has_more => ReadEnd::Drained(count),
+                Ok(count) if cfg!(unix) && count < bytes_max && !self.has_more => ReadEnd::Drained(count),
                 Ok(count) => ReadEnd::More(count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => ReadEnd::Blocked,

@@ -18,6 +18,8 @@ use super::size_classes::{
 use crate::base::arena::{Arena, REGION_BYTES};
 use crate::base::prefetch::prefetch;
 use crate::base::shared_bytes::SharedBytes;
+use memmap2::MmapMut;
+use std::rc::Rc;
 
 /// Of common processors. A wrong guess costs one prefetch.
 const CACHE_LINE_BYTES: usize = 64;
@@ -64,6 +66,21 @@ impl Heap {
         (self.arena.memory_bytes() + self.pages.memory_bytes(), self.large_objects.memory_bytes())
     }
 
+    /// See [`LargeObjects::offer`].
+    pub(super) fn offer(&mut self, map: Option<Rc<MmapMut>>) {
+        self.large_objects.offer(map);
+    }
+
+    /// See [`LargeObjects::take_idle`].
+    pub(super) fn take_idle(&mut self, bytes: usize) -> Option<Rc<MmapMut>> {
+        self.large_objects.take_idle(bytes)
+    }
+
+    /// Whether key and value, which are large, lie in memory that is offered.
+    pub(super) fn is_offered(&self, key: &[u8], value: &[u8]) -> bool {
+        self.large_objects.is_offered(key, value)
+    }
+
     /// The size classes that hold memory.
     pub(super) fn classes(&self) -> impl Iterator<Item = ClassMemory> {
         self.pages.memory_of_classes(PAGE_BYTES).chain(self.large_objects.classes())
@@ -74,14 +91,19 @@ impl Heap {
         self.pages.live_bytes() + self.large_objects.live_bytes()
     }
 
-    /// Growth of [`Heap::memory_bytes`] at most when this item is added, or replaces the one at `old`.
-    pub(super) fn growth_bytes(&self, layout: Layout, old: Option<u32>) -> usize {
+    /// Growth of [`Heap::memory_bytes`] at most when this item is added, or replaces the one at `old`; `is_offered`: it
+    /// lies in memory that is offered.
+    pub(super) fn growth_bytes(&self, layout: Layout, old: Option<u32>, is_offered: bool) -> usize {
         if old.is_some_and(|old| self.fits(old, layout)) {
             return 0;
         }
         let class = self.class_for(layout);
         let page = if self.pages.with_room(class).is_some() { 0 } else { self.page_growth_bytes(1) };
-        page + if layout.is_large() { self.large_objects.growth_bytes(layout.body_bytes()) } else { 0 }
+        page + match (layout.is_large(), is_offered) {
+            (false, _) => 0,
+            (true, false) => self.large_objects.growth_bytes(layout.body_bytes()),
+            (true, true) => self.large_objects.growth_bytes_of_offered(),
+        }
     }
 
     /// Growth of [`Heap::memory_bytes`] at most when `items` items of any sizes, with `bytes` bytes of keys and values
@@ -203,8 +225,11 @@ impl Heap {
         version: Version,
     ) -> bool {
         let layout = Layout::new(key.len(), value.len(), expiry.is_some());
-        let Some(body) = self.resize_in_place(handle, layout, expiry, version) else { return false };
-        item::write_body(body, key, value);
+        let Some((held_key, held)) = self.resize_in_place(handle, layout, expiry, version) else {
+            return false;
+        };
+        held_key.copy_from_slice(key);
+        held.copy_from_slice(value);
         true
     }
 
@@ -214,17 +239,23 @@ impl Heap {
         let slot = self.slot(handle);
         let (old, expiry) = (Layout::read(slot), item::expiry(slot));
         let layout = old.with_value_len(value_len);
-        let Some(body) = self.resize_in_place(handle, layout, expiry, version) else { return false };
+        let Some((_, value)) = self.resize_in_place(handle, layout, expiry, version) else { return false };
         if value_len > old.value_len() {
-            body[old.body_bytes()..].fill(0);
+            value[old.value_len()..].fill(0);
         }
         true
     }
 
     /// The value of a live item, to be changed.
     pub(super) fn value_mut(&mut self, handle: u32) -> &mut [u8] {
-        let key_len = Layout::read(self.slot(handle)).key_len();
-        &mut self.body_mut(handle)[key_len..]
+        let slot = self.slot(handle);
+        let layout = Layout::read(slot);
+        let at = layout.body_at();
+        if layout.is_large() {
+            let number = item::u32_at(slot, at);
+            return self.large_objects.key_and_value_mut(number, layout.key_len(), layout.value_len()).1;
+        }
+        &mut self.slot_mut(handle)[at + layout.key_len()..at + layout.body_bytes()]
     }
 
     /// Writes an item with an expiry into another slot; its new handle. Both slots hold it until
@@ -246,7 +277,7 @@ impl Heap {
             new
         } else {
             // With the bytes of the expiry it is too large for a slot.
-            let (key, value) = self.body(handle).split_at(old.key_len());
+            let (key, value) = self.key_and_value(handle);
             let (key, value) = (key.to_vec(), value.to_vec());
             let new = self.add(&key, &value, Some(expiry), version)?;
             self.set_marks(new, marks);
@@ -298,7 +329,7 @@ impl Heap {
     pub(super) fn key(&self, handle: u32) -> &[u8] {
         let slot = self.slot(handle);
         let layout = Layout::read(slot);
-        &self.body_of(slot, layout)[..layout.key_len()]
+        self.body_of(slot, layout).0
     }
 
     /// A live item, if `key` is its key.
@@ -306,7 +337,7 @@ impl Heap {
     pub(super) fn item(&self, handle: u32, key: &[u8]) -> Option<Item<'_>> {
         let slot = self.slot(handle);
         let layout = Layout::read(slot);
-        let (held, value) = self.body_of(slot, layout).split_at(layout.key_len());
+        let (held, value) = self.body_of(slot, layout);
         equal(held, key).then(|| Item { value, expiry: item::expiry(slot), version: item::version(slot) })
     }
 
@@ -315,7 +346,7 @@ impl Heap {
     pub(super) fn item_at(&self, handle: u32) -> Item<'_> {
         let slot = self.slot(handle);
         let layout = Layout::read(slot);
-        let value = &self.body_of(slot, layout)[layout.key_len()..];
+        let (_, value) = self.body_of(slot, layout);
         Item { value, expiry: item::expiry(slot), version: item::version(slot) }
     }
 
@@ -323,8 +354,8 @@ impl Heap {
     pub(super) fn share_value(&self, handle: u32) -> Option<SharedBytes> {
         let slot = self.slot(handle);
         let layout = Layout::read(slot);
-        let range = layout.key_len()..layout.body_bytes();
-        layout.is_large().then(|| self.large_objects.share(item::u32_at(slot, layout.body_at()), range))?
+        let share = || self.large_objects.share(item::u32_at(slot, layout.body_at()), layout.value_len());
+        layout.is_large().then(share)?
     }
 
     /// The expiry of a live item.
@@ -446,9 +477,9 @@ impl Heap {
     }
 
     /// Returns one idle region, slab or large object to the system, if [`Heap::has_idle`].
-    pub(super) fn trim(&mut self) {
-        if self.large_objects.has_idle() {
-            return self.large_objects.trim();
+    pub(super) fn trim(&mut self, keeps_maps: bool) {
+        if self.large_objects.has_idle(keeps_maps) {
+            return self.large_objects.trim(keeps_maps);
         }
         self.arena.trim();
         self.pages.truncate(self.arena.blocks_end());
@@ -459,9 +490,19 @@ impl Heap {
         self.arena.release_spare()
     }
 
-    /// Whether there is idle memory. O(1).
-    pub(super) const fn has_idle(&self) -> bool {
-        self.large_objects.has_idle() || self.arena.has_idle()
+    /// Whether there is idle memory, maps up to what is kept of them left out if `keeps_maps`. O(1).
+    pub(super) const fn has_idle(&self, keeps_maps: bool) -> bool {
+        self.large_objects.has_idle(keeps_maps) || self.arena.has_idle()
+    }
+
+    /// Whether there is an idle map of a large object. O(1).
+    pub(super) const fn has_idle_map(&self) -> bool {
+        self.large_objects.has_idle_map()
+    }
+
+    /// Whether a map became idle or was used again since the last call.
+    pub(super) const fn take_maps_used(&mut self) -> bool {
+        self.large_objects.take_maps_used()
     }
 
     /// Whether there is a slab that should be emptied. O(1).
@@ -524,38 +565,27 @@ impl Heap {
         prefetch(&region[(at + distance) % REGION_BYTES]);
     }
 
-    fn body(&self, handle: u32) -> &[u8] {
+    fn key_and_value(&self, handle: u32) -> (&[u8], &[u8]) {
         let slot = self.slot(handle);
         self.body_of(slot, Layout::read(slot))
     }
 
-    fn body_mut(&mut self, handle: u32) -> &mut [u8] {
-        let slot = self.slot(handle);
-        let layout = Layout::read(slot);
-        let (at, bytes) = (layout.body_at(), layout.body_bytes());
-        if layout.is_large() {
-            let number = item::u32_at(slot, at);
-            return &mut self.large_objects.bytes_mut(number)[..bytes];
-        }
-        &mut self.slot_mut(handle)[at..at + bytes]
-    }
-
     #[inline]
-    fn body_of<'h>(&'h self, slot: &'h [u8], layout: Layout) -> &'h [u8] {
+    fn body_of<'h>(&'h self, slot: &'h [u8], layout: Layout) -> (&'h [u8], &'h [u8]) {
         let at = layout.body_at();
         if layout.is_large() {
             return self.large_body(item::u32_at(slot, at), layout);
         }
-        &slot[at..at + layout.body_bytes()]
+        slot[at..at + layout.body_bytes()].split_at(layout.key_len())
     }
 
     #[cold]
-    fn large_body(&self, number: u32, layout: Layout) -> &[u8] {
-        &self.large_objects.bytes(number)[..layout.body_bytes()]
+    fn large_body(&self, number: u32, layout: Layout) -> (&[u8], &[u8]) {
+        self.large_objects.key_and_value(number, layout.key_len(), layout.value_len())
     }
 
     /// Gives a live item another header, and its body the length for it, of which only the common part keeps its
-    /// bytes. Returns the body; `None`, and nothing changed, if it does not fit the slot and large object.
+    /// bytes. Returns key and value; `None`, and nothing changed, if they do not fit the slot and large object.
     #[inline]
     fn resize_in_place(
         &mut self,
@@ -563,7 +593,7 @@ impl Heap {
         layout: Layout,
         expiry: Option<Expiry>,
         version: Version,
-    ) -> Option<&mut [u8]> {
+    ) -> Option<(&mut [u8], &mut [u8])> {
         let class = self.pages.of(handle / PAGE_GRANULES).class;
         let (region, at) = place(handle);
         let slot = &mut self.arena.region_mut(region)[at..];
@@ -573,18 +603,18 @@ impl Heap {
             return None;
         }
         let number = item::u32_at(slot, old.body_at());
-        if is_large && !self.large_objects.fits(number, layout.body_bytes()) {
+        if is_large && !self.large_objects.fits(number, layout.key_len(), layout.value_len()) {
             return None;
         }
         layout.write(slot, expiry, version);
         marks.write(slot);
         let body = &mut slot[layout.body_at()..];
         if !is_large {
-            return Some(&mut body[..layout.body_bytes()]);
+            return Some(body[..layout.body_bytes()].split_at_mut(layout.key_len()));
         }
         body[..4].copy_from_slice(&number.to_le_bytes());
         self.large_objects.resize(number, layout.body_bytes());
-        Some(&mut self.large_objects.bytes_mut(number)[..layout.body_bytes()])
+        Some(self.large_objects.key_and_value_mut(number, layout.key_len(), layout.value_len()))
     }
 
     /// Allocates a slot of a class, in its fullest pages, else in a new one.
@@ -663,7 +693,7 @@ impl Heap {
         let class = self.pages.of(handle / PAGE_GRANULES).class;
         let fits_large = || {
             let number = item::u32_at(self.slot(handle), old.body_at());
-            self.large_objects.fits(number, layout.body_bytes())
+            self.large_objects.fits(number, layout.key_len(), layout.value_len())
         };
         layout.is_large() == old.is_large()
             && is_enough(class, class_of(layout.slot_bytes()))
@@ -745,7 +775,7 @@ mod tests {
                 let bytes = vec![step as u8; len];
                 let key = step.to_le_bytes();
                 let layout = Layout::new(8, len, false);
-                let said = heap.growth_bytes_max(1, len + 8).min(heap.growth_bytes(layout, None));
+                let said = heap.growth_bytes_max(1, len + 8).min(heap.growth_bytes(layout, None, false));
                 let said = heap.memory_bytes() + said;
                 let handle = heap.add(&key, &bytes, None, Version(step)).unwrap();
                 assert!(heap.memory_bytes() <= said);
@@ -753,7 +783,8 @@ mod tests {
             } else if !items.is_empty() {
                 let at = rng.below(items.len() as u64) as usize;
                 let (handle, bytes) = items.swap_remove(at);
-                assert_eq!(heap.body(handle), bytes);
+                let (key, value) = heap.key_and_value(handle);
+                assert_eq!([key, value].concat(), bytes);
                 assert_eq!(heap.key(handle), &bytes[..8]);
                 heap.free(handle);
             }
@@ -764,8 +795,8 @@ mod tests {
         for (handle, _) in items {
             heap.free(handle);
         }
-        while heap.has_idle() {
-            heap.trim();
+        while heap.has_idle(false) {
+            heap.trim(false);
         }
         assert!(heap.audit().is_empty());
         assert!(heap.memory_bytes() < 5 * PAGE_BYTES, "{}", heap.memory_bytes());

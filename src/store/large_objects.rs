@@ -5,7 +5,9 @@
 //! MiB when all values of 20 to 100 KiB were deleted (`cargo test --release --test resident`).
 //!
 //! An object has a number, which it keeps when it is moved. Freed memory is idle until [`LargeObjects::trim`], since to
-//! unmap costs some 150 µs per MiB; a new map first unmaps as much idle memory as it takes.
+//! unmap costs some 150 µs per MiB, and to touch fresh memory as much again: a map is used for the next object of
+//! about its size, or taken by a connection that receives one. A map that an object was received in is linked as it
+//! is, with the rest of the request before the value.
 //!
 //! Not here: the header of such an item, which lies in a slot of the heap.
 
@@ -28,6 +30,12 @@ const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
 /// between others can split a map in two.
 const MAPS_MAX: usize = 32 * 1024;
 
+/// Bytes of idle maps that are kept for the next large objects for a while; what is above is returned at once.
+const KEPT_BYTES_MAX: usize = 32 << 20;
+
+/// Idle blocks that are looked at for one of the right size.
+const IDLE_LOOKED_AT: usize = 8;
+
 /// Blocks without memory of their own that one step of [`LargeObjects::drop_step`] drops.
 const BLOCKS_PER_STEP: usize = 4_096;
 
@@ -40,9 +48,13 @@ pub(super) struct LargeObjects {
     end: usize,
     free: Option<u32>,
     used: usize,
+    /// The map that a request lies in which is being carried out.
+    offered: Option<Rc<MmapMut>>,
     /// The head of the list of idle blocks.
     idle: Option<u32>,
     idle_bytes: usize,
+    /// A block became idle, or was used again, since [`LargeObjects::take_maps_used`].
+    maps_used: bool,
     /// Bytes of the blocks in use that lie in no slab.
     alone_bytes: usize,
     maps: usize,
@@ -62,20 +74,10 @@ pub(super) struct LargeObjects {
 
 #[derive(Debug)]
 enum Block {
-    InSlab {
-        slab: u32,
-        slot: u16,
-        bytes: u32,
-    },
-    /// Shared while it is sent.
-    Alone(Rc<Memory>),
-    Idle {
-        memory: Rc<Memory>,
-        next: Option<u32>,
-    },
-    Free {
-        next: Option<u32>,
-    },
+    InSlab { slab: u32, slot: u16, bytes: u32 },
+    Alone(Box<Alone>),
+    Idle { alone: Box<Alone>, next: Option<u32> },
+    Free { next: Option<u32> },
 }
 
 impl Default for Block {
@@ -84,10 +86,19 @@ impl Default for Block {
     }
 }
 
+/// An object in memory of its own, and where in it key and value begin, the key first.
+#[derive(Debug)]
+struct Alone {
+    memory: Memory,
+    key_at: u32,
+    value_at: u32,
+}
+
+/// Shared while it is sent.
 #[derive(Debug)]
 enum Memory {
-    Map(MmapMut),
-    Heap(Box<[u8]>),
+    Map(Rc<MmapMut>),
+    Heap(Rc<[u8]>),
 }
 
 #[derive(Debug)]
@@ -108,21 +119,68 @@ enum Slot {
     Free(u16),
 }
 
-impl AsRef<[u8]> for Memory {
-    fn as_ref(&self) -> &[u8] {
+impl Alone {
+    /// Key and value, which have these lengths.
+    fn key_and_value(&self, key_len: usize, value_len: usize) -> (&[u8], &[u8]) {
+        let (key_at, value_at) = (self.key_at as usize, self.value_at as usize);
+        let bytes = self.memory.bytes();
+        (&bytes[key_at..key_at + key_len], &bytes[value_at..value_at + value_len])
+    }
+
+    /// The same, to be changed; nothing of them while they are shared.
+    fn key_and_value_mut(&mut self, key_len: usize, value_len: usize) -> (&mut [u8], &mut [u8]) {
+        let (key_at, value_at) = (self.key_at as usize, self.value_at as usize);
+        let Some(bytes) = self.memory.bytes_mut() else { return (&mut [], &mut []) };
+        let (front, value) = bytes.split_at_mut(value_at);
+        (&mut front[key_at..key_at + key_len], &mut value[..value_len])
+    }
+
+    fn share_value(&self, value_len: usize) -> SharedBytes {
+        let at = self.value_at as usize;
+        self.memory.share(at..at + value_len)
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.memory.held_bytes()
+    }
+}
+
+impl Memory {
+    fn bytes(&self) -> &[u8] {
         match self {
             Self::Map(map) => map,
             Self::Heap(bytes) => bytes,
         }
     }
-}
 
-impl Memory {
-    fn held_bytes(&self) -> usize {
+    /// `None` while it is shared.
+    fn bytes_mut(&mut self) -> Option<&mut [u8]> {
         match self {
-            Self::Map(map) => map.len(),
-            Self::Heap(bytes) => bytes.len(),
+            Self::Map(map) => Rc::get_mut(map).map(|map| &mut map[..]),
+            Self::Heap(bytes) => Rc::get_mut(bytes),
         }
+    }
+
+    fn is_shared(&self) -> bool {
+        match self {
+            Self::Map(map) => Rc::strong_count(map) > 1,
+            Self::Heap(bytes) => Rc::strong_count(bytes) > 1,
+        }
+    }
+
+    fn share(&self, range: Range<usize>) -> SharedBytes {
+        match self {
+            Self::Map(map) => SharedBytes::new(Rc::<MmapMut>::clone(map), range),
+            Self::Heap(bytes) => SharedBytes::new(Rc::new(Rc::<[u8]>::clone(bytes)), range),
+        }
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.bytes().len()
+    }
+
+    const fn is_map(&self) -> bool {
+        matches!(self, Self::Map(_))
     }
 }
 
@@ -133,8 +191,10 @@ impl LargeObjects {
             end: 0,
             free: None,
             used: 0,
+            offered: None,
             idle: None,
             idle_bytes: 0,
+            maps_used: false,
             alone_bytes: 0,
             maps: 0,
             slabs: ChunkedVec::new(),
@@ -147,8 +207,78 @@ impl LargeObjects {
         }
     }
 
-    /// Copies key and value into a block; returns its number. `None`, and nothing changed, if the system has no
-    /// memory.
+    /// Offers the map that a request lies in, until it has been carried out: a value that is nearly all of it is not
+    /// copied.
+    pub(super) fn offer(&mut self, map: Option<Rc<MmapMut>>) {
+        self.offered = map;
+    }
+
+    /// Whether key and value lie in the map that is offered, and waste little of it.
+    pub(super) fn is_offered(&self, key: &[u8], value: &[u8]) -> bool {
+        self.place_in_offered(key, value).is_some()
+    }
+
+    /// Growth of [`LargeObjects::memory_bytes`] when the map that is offered is linked.
+    pub(super) fn growth_bytes_of_offered(&self) -> usize {
+        self.numbers_growth_bytes() + self.offered.as_ref().map_or(0, |map| map.len())
+    }
+
+    /// Where key and value begin in the map that is offered.
+    fn place_in_offered(&self, key: &[u8], value: &[u8]) -> Option<(u32, u32)> {
+        let bytes = key.len() + value.len();
+        let map = self.offered.as_ref().filter(|map| is_about(bytes, map.len()))?;
+        if large_class_of(bytes).is_some() || self.maps >= MAPS_MAX {
+            return None;
+        }
+        let all = map.as_ptr_range();
+        let at = |part: &[u8]| {
+            let part = part.as_ptr_range();
+            let is_in = all.start <= part.start && part.end <= all.end;
+            is_in.then(|| part.start.addr() - all.start.addr())
+        };
+        let (key_at, value_at) = (at(key)?, at(value)?);
+        let is_in_front = key_at + key.len() <= value_at;
+        is_in_front.then_some((number_of_bytes(key_at), number_of_bytes(value_at)))
+    }
+
+    /// Takes a map for about so many bytes out of idle memory.
+    pub(super) fn take_idle(&mut self, bytes: usize) -> Option<Rc<MmapMut>> {
+        let (mut before, mut at) = (None, self.idle);
+        for _ in 0..IDLE_LOOKED_AT {
+            let number = at?;
+            let Block::Idle { alone, next } = &self.blocks[number as usize] else { return None };
+            let next = *next;
+            if alone.memory.is_map() && is_about(bytes, alone.held_bytes()) {
+                match before.map(|before: u32| &mut self.blocks[before as usize]) {
+                    Some(Block::Idle { next: of_before, .. }) => *of_before = next,
+                    Some(Block::InSlab { .. } | Block::Alone(_) | Block::Free { .. }) => return None,
+                    None => self.idle = next,
+                }
+                self.maps_used = true;
+                return match self.forget_idle(number)?.memory {
+                    Memory::Map(map) => Some(map),
+                    Memory::Heap(_) => None,
+                };
+            }
+            (before, at) = (at, next);
+        }
+        None
+    }
+
+    /// Makes an idle block that is in no list a free one, and returns its memory, which is not counted any more.
+    fn forget_idle(&mut self, number: u32) -> Option<Box<Alone>> {
+        let free = Block::Free { next: self.free.replace(number) };
+        let Block::Idle { alone, .. } = mem::replace(&mut self.blocks[number as usize], free) else {
+            return None;
+        };
+        self.idle_bytes -= alone.held_bytes();
+        self.uncount(&alone);
+        self.forget_numbers();
+        Some(alone)
+    }
+
+    /// Links or copies key and value into a block; returns its number. `None`, and nothing changed, if the system has
+    /// no memory.
     pub(super) fn add(&mut self, key: &[u8], value: &[u8]) -> Option<u32> {
         let bytes = key.len() + value.len();
         let next = |this: &Self| this.free.unwrap_or_else(|| number(this.end));
@@ -160,9 +290,9 @@ impl LargeObjects {
                 (number, Block::InSlab { slab, slot, bytes: number_of_bytes(bytes) })
             }
             None => {
-                let memory = self.alone(key, value)?;
-                self.alone_bytes += memory.held_bytes();
-                (next(self), Block::Alone(memory))
+                let alone = self.alone(key, value)?;
+                self.alone_bytes += alone.held_bytes();
+                (next(self), Block::Alone(alone))
             }
         };
         self.used += 1;
@@ -187,15 +317,16 @@ impl LargeObjects {
                 *block = Block::Free { next: self.free.replace(number) };
                 self.release_slot(slab, slot);
             }
-            Block::Alone(memory) => {
-                self.alone_bytes -= memory.held_bytes();
-                if Rc::strong_count(&memory) > 1 {
+            Block::Alone(alone) => {
+                self.alone_bytes -= alone.held_bytes();
+                if alone.memory.is_shared() {
                     // Those that share it account for it.
                     *block = Block::Free { next: self.free.replace(number) };
-                    self.drop_memory(memory);
+                    self.uncount(&alone);
                 } else {
-                    self.idle_bytes += memory.held_bytes();
-                    *block = Block::Idle { memory, next: self.idle.replace(number) };
+                    self.idle_bytes += alone.held_bytes();
+                    self.maps_used = true;
+                    *block = Block::Idle { alone, next: self.idle.replace(number) };
                 }
             }
             Block::Idle { .. } | Block::Free { .. } => {
@@ -207,40 +338,40 @@ impl LargeObjects {
         self.forget_numbers();
     }
 
-    /// The bytes of a block in use; a map of its own has more, up to a whole page.
-    pub(super) fn bytes(&self, number: u32) -> &[u8] {
+    /// Key and value of a block in use, which have these lengths.
+    pub(super) fn key_and_value(&self, number: u32, key_len: usize, value_len: usize) -> (&[u8], &[u8]) {
         match &self.blocks[number as usize] {
-            Block::InSlab { slab, slot, bytes } => {
+            Block::InSlab { slab, slot, .. } => {
                 let at = usize::from(*slot) * bytes_of(self.pages.of(*slab).class);
                 let map = self.slabs[*slab as usize].as_ref().map_or(&[][..], |slab| &slab.map);
-                &map[at..at + *bytes as usize]
+                map[at..at + key_len + value_len].split_at(key_len)
             }
-            Block::Alone(memory) => (**memory).as_ref(),
-            Block::Idle { .. } | Block::Free { .. } => &[],
+            Block::Alone(alone) => alone.key_and_value(key_len, value_len),
+            Block::Idle { .. } | Block::Free { .. } => (&[], &[]),
         }
     }
 
-    /// Shares a range of the bytes of a block in use; `None` if it lies in a slab, where it may be moved.
-    pub(super) fn share(&self, number: u32, range: Range<usize>) -> Option<SharedBytes> {
+    /// Shares the value of a block in use, which has this length; `None` if it lies in a slab, where it may be moved.
+    pub(super) fn share(&self, number: u32, value_len: usize) -> Option<SharedBytes> {
         match &self.blocks[number as usize] {
-            Block::Alone(memory) => Some(SharedBytes::new(Rc::<Memory>::clone(memory), range)),
+            Block::Alone(alone) => Some(alone.share_value(value_len)),
             Block::InSlab { .. } | Block::Idle { .. } | Block::Free { .. } => None,
         }
     }
 
-    /// The bytes of a block in use for which [`LargeObjects::fits`], to be changed.
-    pub(super) fn bytes_mut(&mut self, number: u32) -> &mut [u8] {
-        if let Block::InSlab { slab, slot, bytes } = self.blocks[number as usize] {
-            return self.slot_mut(slab, slot, bytes as usize);
+    /// Key and value of a block in use for which [`LargeObjects::fits`], to be changed.
+    pub(super) fn key_and_value_mut(
+        &mut self,
+        number: u32,
+        key_len: usize,
+        value_len: usize,
+    ) -> (&mut [u8], &mut [u8]) {
+        if let Block::InSlab { slab, slot, .. } = self.blocks[number as usize] {
+            return self.slot_mut(slab, slot, key_len + value_len).split_at_mut(key_len);
         }
-        let memory = match &mut self.blocks[number as usize] {
-            Block::Alone(memory) => Rc::get_mut(memory),
-            Block::InSlab { .. } | Block::Idle { .. } | Block::Free { .. } => None,
-        };
-        match memory {
-            Some(Memory::Map(map)) => map,
-            Some(Memory::Heap(bytes)) => bytes,
-            None => &mut [],
+        match &mut self.blocks[number as usize] {
+            Block::Alone(alone) => alone.key_and_value_mut(key_len, value_len),
+            Block::InSlab { .. } | Block::Idle { .. } | Block::Free { .. } => (&mut [], &mut []),
         }
     }
 
@@ -248,21 +379,23 @@ impl LargeObjects {
     pub(super) fn held_bytes(&self, number: u32) -> usize {
         match &self.blocks[number as usize] {
             Block::InSlab { slab, .. } => bytes_of(self.pages.of(*slab).class),
-            Block::Alone(memory) => memory.held_bytes(),
+            Block::Alone(alone) => alone.held_bytes(),
             Block::Idle { .. } | Block::Free { .. } => 0,
         }
     }
 
-    /// Whether the memory of a block in use is that which `bytes` bytes would get, and nobody shares it.
-    pub(super) fn fits(&self, number: u32, bytes: usize) -> bool {
+    /// Whether a block in use has the memory that a key of the same length and a value of this one would get, about, and
+    /// nobody shares it.
+    pub(super) fn fits(&self, number: u32, key_len: usize, value_len: usize) -> bool {
+        let bytes = key_len + value_len;
         let class = large_class_of(bytes);
         match &self.blocks[number as usize] {
             Block::InSlab { slab, .. } => class == Some(self.pages.of(*slab).class),
-            Block::Alone(memory) if Rc::strong_count(memory) > 1 => false,
-            Block::Alone(memory) => match &**memory {
-                Memory::Map(map) => class.is_none() && map.len() == bytes.next_multiple_of(SYSTEM_PAGE_BYTES),
-                Memory::Heap(held) => held.len() == bytes,
-            },
+            Block::Alone(alone) => {
+                let held = alone.held_bytes();
+                let has_room = alone.value_at as usize + value_len <= held;
+                class.is_none() && has_room && is_about(bytes, held) && !alone.memory.is_shared()
+            }
             Block::Idle { .. } | Block::Free { .. } => false,
         }
     }
@@ -294,7 +427,7 @@ impl LargeObjects {
 
     /// Growth of [`LargeObjects::memory_bytes`] at most for a block of `bytes`.
     pub(super) fn growth_bytes(&self, bytes: usize) -> usize {
-        let numbers = if self.free.is_some() { 0 } else { self.blocks.growth_bytes(self.end + 1) };
+        let numbers = self.numbers_growth_bytes();
         let Some(class) = large_class_of(bytes) else {
             return numbers + bytes.next_multiple_of(SYSTEM_PAGE_BYTES).saturating_sub(self.idle_bytes);
         };
@@ -310,6 +443,10 @@ impl LargeObjects {
         numbers + slab + bytes_of(class).saturating_sub(touched)
     }
 
+    fn numbers_growth_bytes(&self) -> usize {
+        if self.free.is_some() { 0 } else { self.blocks.growth_bytes(self.end + 1) }
+    }
+
     /// Growth of [`LargeObjects::memory_bytes`] at most for `items` items with `bytes` bytes in all.
     pub(super) fn growth_bytes_max(&self, items: usize, bytes: usize) -> usize {
         let items = items.min(bytes / (SLOT_BYTES_MAX / 2));
@@ -322,17 +459,31 @@ impl LargeObjects {
     }
 
     /// Returns one idle block or slab to the system, if [`LargeObjects::has_idle`].
-    pub(super) fn trim(&mut self) {
-        if let Some(number) = self.idle {
-            self.give_back(number);
+    pub(super) fn trim(&mut self, keeps_maps: bool) {
+        if self.has_idle_above(keeps_maps) {
+            self.give_back();
         } else if let Some(slab) = self.take_idle_slab() {
             self.unmap_slab(slab as usize);
         }
     }
 
-    /// Whether there is an idle block or slab. O(1).
-    pub(super) const fn has_idle(&self) -> bool {
-        self.idle.is_some() || self.idle_slab.is_some()
+    /// Whether there is an idle block or slab, blocks up to what is kept of them left out if `keeps_maps`. O(1).
+    pub(super) const fn has_idle(&self, keeps_maps: bool) -> bool {
+        self.has_idle_above(keeps_maps) || self.idle_slab.is_some()
+    }
+
+    const fn has_idle_above(&self, keeps_maps: bool) -> bool {
+        self.idle.is_some() && (!keeps_maps || self.idle_bytes > KEPT_BYTES_MAX)
+    }
+
+    /// Whether there is an idle block. O(1).
+    pub(super) const fn has_idle_map(&self) -> bool {
+        self.idle.is_some()
+    }
+
+    /// Whether a block became idle, or was used again, since the last call.
+    pub(super) const fn take_maps_used(&mut self) -> bool {
+        mem::replace(&mut self.maps_used, false)
     }
 
     /// Whether there is a slab that should be emptied. O(1).
@@ -360,7 +511,8 @@ impl LargeObjects {
         });
         let class = self.pages.of(slab).class;
         let moved = live.filter(|_| self.pages.with_room(class).is_some()).and_then(|(at, number)| {
-            let bytes = self.bytes(number).len();
+            let Block::InSlab { bytes, .. } = self.blocks[number as usize] else { return None };
+            let bytes = bytes as usize;
             let (to, to_slot) = self.take_slot(class, number)?;
             let (at, to_at) = (at * bytes_of(class), usize::from(to_slot) * bytes_of(class));
             let (source, target) = self.slabs.get_two_mut(slab as usize, to as usize)?;
@@ -381,8 +533,8 @@ impl LargeObjects {
 
     /// Returns one slab or block to the system, in use or not; false when none is left.
     pub(super) fn drop_step(&mut self) -> bool {
-        if self.has_idle() {
-            self.trim();
+        if self.has_idle(false) {
+            self.trim(false);
             return true;
         }
         if let Some(last) = self.slabs_end.checked_sub(1) {
@@ -395,9 +547,9 @@ impl LargeObjects {
                 return false;
             };
             self.end = last;
-            if let Block::Alone(memory) = mem::take(&mut self.blocks[last]) {
-                self.alone_bytes -= memory.held_bytes();
-                self.drop_memory(memory);
+            if let Block::Alone(alone) = mem::take(&mut self.blocks[last]) {
+                self.alone_bytes -= alone.held_bytes();
+                self.uncount(&alone);
                 break;
             }
         }
@@ -418,12 +570,12 @@ impl LargeObjects {
                     live[*slab as usize] += 1;
                     used += 1;
                 }
-                Block::Alone(memory) | Block::Idle { memory, .. } => {
+                Block::Alone(alone) | Block::Idle { alone, .. } => {
                     let is_used = matches!(block, Block::Alone(_));
                     used += usize::from(is_used);
-                    *if is_used { &mut alone_bytes } else { &mut idle_bytes } += memory.held_bytes();
-                    maps += usize::from(matches!(**memory, Memory::Map(_)));
-                    held_bytes += memory.held_bytes();
+                    *if is_used { &mut alone_bytes } else { &mut idle_bytes } += alone.held_bytes();
+                    maps += usize::from(alone.memory.is_map());
+                    held_bytes += alone.held_bytes();
                 }
                 Block::Free { .. } => {}
             }
@@ -440,45 +592,60 @@ impl LargeObjects {
         used
     }
 
-    /// Copies key and value into memory of their own. Unmaps as much idle memory before.
-    fn alone(&mut self, key: &[u8], value: &[u8]) -> Option<Rc<Memory>> {
-        let bytes = (key.len() + value.len()).next_multiple_of(SYSTEM_PAGE_BYTES);
-        let enough = self.idle_bytes.saturating_sub(bytes);
-        while let Some(number) = self.idle.filter(|_| self.idle_bytes > enough) {
-            self.give_back(number);
+    /// Key and value in memory of their own, and where they begin: in the map that is offered, copied to an idle map of
+    /// about the size, else to a new one. For that as much idle memory is unmapped before.
+    fn alone(&mut self, key: &[u8], value: &[u8]) -> Option<Box<Alone>> {
+        let (memory, key_at, value_at) = self.memory_for(key, value)?;
+        let alone = Box::new(Alone { memory, key_at, value_at });
+        self.held_bytes += alone.held_bytes();
+        self.maps += usize::from(alone.memory.is_map());
+        Some(alone)
+    }
+
+    fn memory_for(&mut self, key: &[u8], value: &[u8]) -> Option<(Memory, u32, u32)> {
+        if let Some((key_at, value_at)) = self.place_in_offered(key, value) {
+            return Some((Memory::Map(self.offered.take()?), key_at, value_at));
         }
-        let memory = if self.maps < MAPS_MAX {
-            let mut map = memory::map(bytes)?;
-            write_body(&mut map, key, value);
-            self.maps += 1;
+        let bytes = (key.len() + value.len()).next_multiple_of(SYSTEM_PAGE_BYTES);
+        let memory = if let Some(mut map) = self.take_idle(bytes) {
+            write_body(Rc::get_mut(&mut map)?, key, value);
             Memory::Map(map)
         } else {
-            let mut body = Vec::new();
-            if !memory::reserve(&mut body, key.len() + value.len()) {
-                return None;
-            }
-            body.extend_from_slice(key);
-            body.extend_from_slice(value);
-            Memory::Heap(body.into())
+            let enough = self.idle_bytes.saturating_sub(bytes);
+            while self.idle_bytes > enough && self.give_back() {}
+            self.copied(bytes, key, value)?
         };
-        self.held_bytes += memory.held_bytes();
-        Some(Rc::new(memory))
+        Some((memory, 0, number_of_bytes(key.len())))
     }
 
-    /// Unmaps the first idle block.
-    fn give_back(&mut self, number: u32) {
-        let free = Block::Free { next: self.free.replace(number) };
-        if let Block::Idle { memory, next } = mem::replace(&mut self.blocks[number as usize], free) {
-            self.idle = next;
-            self.idle_bytes -= memory.held_bytes();
-            self.drop_memory(memory);
+    /// Copies key and value into fresh memory.
+    fn copied(&self, bytes: usize, key: &[u8], value: &[u8]) -> Option<Memory> {
+        if self.maps < MAPS_MAX {
+            let mut map = memory::map(bytes)?;
+            write_body(&mut map, key, value);
+            return Some(Memory::Map(Rc::new(map)));
         }
-        self.forget_numbers();
+        let mut body = Vec::new();
+        if !memory::reserve(&mut body, key.len() + value.len()) {
+            return None;
+        }
+        body.extend_from_slice(key);
+        body.extend_from_slice(value);
+        Some(Memory::Heap(body.into()))
     }
 
-    fn drop_memory(&mut self, memory: Rc<Memory>) {
-        self.held_bytes -= memory.held_bytes();
-        self.maps -= usize::from(matches!(*memory, Memory::Map(_)));
+    /// Unmaps the first idle block; false if there is none.
+    fn give_back(&mut self) -> bool {
+        let Some(number) = self.idle else { return false };
+        if let Block::Idle { next, .. } = self.blocks[number as usize] {
+            self.idle = next;
+        }
+        self.forget_idle(number).is_some()
+    }
+
+    fn uncount(&mut self, alone: &Alone) {
+        self.held_bytes -= alone.held_bytes();
+        self.maps -= usize::from(alone.memory.is_map());
     }
 
     /// Allocates a slot for a block, in the fullest slabs of its class, else in a new one.
@@ -588,6 +755,11 @@ impl LargeObjects {
     }
 }
 
+/// Whether so many bytes waste little of a map of `held` bytes.
+const fn is_about(bytes: usize, held: usize) -> bool {
+    bytes <= held && held <= bytes + bytes / 8
+}
+
 fn list_bytes(class: u8) -> usize {
     slots_of(class) as usize * size_of::<Slot>()
 }
@@ -616,8 +788,7 @@ mod tests {
     }
 
     fn check(large_objects: &LargeObjects, number: u32, value: &[u8]) {
-        let (key, held) = large_objects.bytes(number).split_at(KEY.len());
-        assert!(key == KEY && &held[..value.len()] == value);
+        assert!(large_objects.key_and_value(number, KEY.len(), value.len()) == (KEY, value));
     }
 
     #[test]
@@ -644,8 +815,8 @@ mod tests {
             }
             if large_objects.is_sparse() && rng.one_in(2) {
                 large_objects.compact(false);
-            } else if large_objects.has_idle() && rng.one_in(4) {
-                large_objects.trim();
+            } else if large_objects.has_idle(false) && rng.one_in(4) {
+                large_objects.trim(false);
             }
             if step % 500 == 0 {
                 assert_eq!(large_objects.audit(), held.len());
@@ -653,8 +824,8 @@ mod tests {
             }
         }
         held.into_iter().for_each(|(number, _)| large_objects.free(number));
-        while large_objects.has_idle() {
-            large_objects.trim();
+        while large_objects.has_idle(false) {
+            large_objects.trim(false);
         }
         // The lists of chunks keep some capacity.
         assert_eq!(large_objects.audit(), 0);
@@ -674,8 +845,8 @@ mod tests {
         while large_objects.is_sparse() {
             copied += large_objects.compact(false);
         }
-        while large_objects.has_idle() {
-            large_objects.trim();
+        while large_objects.has_idle(false) {
+            large_objects.trim(false);
         }
         assert!(
             copied > 0 && large_objects.memory_bytes() < before / 5,
@@ -694,7 +865,7 @@ mod tests {
         let before = large_objects.memory_bytes();
         numbers.into_iter().for_each(|number| large_objects.free(number));
         assert_eq!((large_objects.memory_bytes(), large_objects.audit()), (before, 0));
-        large_objects.trim();
+        large_objects.trim(false);
         let step = before - large_objects.memory_bytes();
         assert!((1 << 20..1_100_000).contains(&step), "{step}");
         // One that comes meanwhile takes no more memory, and gives as much back as it takes.

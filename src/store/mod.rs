@@ -54,7 +54,10 @@ use eviction::Queues;
 use expiry::Timers;
 use heap::Heap;
 use index::{Index, Keys};
+use memmap2::MmapMut;
+use size_classes::LARGE_BYTES_MAX as MAPPED_BYTES_MIN;
 use std::cmp::Ordering;
+use std::rc::Rc;
 
 /// Keys that [`Store::prefetch`] fetches at most.
 pub const PREFETCH_MAX: usize = 16;
@@ -190,6 +193,17 @@ impl Store {
         self.reserved_apart = bytes;
     }
 
+    /// Offers the map that a request lies in, which is being carried out until the next call: a value that is nearly all
+    /// of it is linked where it lies, if that is within the limit, and not copied.
+    pub fn offer(&mut self, map: Option<Rc<MmapMut>>) {
+        self.heap.offer(map);
+    }
+
+    /// Takes a map of about so many bytes that is held for the next large value, to receive one in it.
+    pub fn take_idle(&mut self, bytes: usize) -> Option<Rc<MmapMut>> {
+        self.heap.take_idle(bytes)
+    }
+
     /// Hashes a key for the other calls. Costs what xxh3 costs: some 5 ns for a short key.
     pub fn key<'k>(&self, bytes: &'k [u8]) -> HashedKey<'k> {
         HashedKey { hash: self.secret.hash(bytes), bytes }
@@ -298,8 +312,11 @@ impl Store {
         version: Version,
         old: Option<Held>,
     ) -> Result<SetOutcome, Full> {
-        if self.memory_max != 0 {
-            self.check_room_for_item(key, value, expiry, old.map(|old| old.handle))?;
+        let is_offered = value.len() > MAPPED_BYTES_MIN && self.heap.is_offered(key.bytes, value);
+        // Where the limit leaves no room beside the old item, the value is copied over it.
+        let is_linked = is_offered && self.check_room_for_item(key, value, expiry, None, true).is_ok();
+        if self.memory_max != 0 && !is_linked {
+            self.check_room_for_item(key, value, expiry, old.map(|old| old.handle), is_offered)?;
         }
         let Some(Held { handle: old, expiry: old_expiry, .. }) = old else {
             let handle = self.heap.add(key.bytes, value, expiry, version).ok_or_else(|| self.refused())?;
@@ -310,7 +327,7 @@ impl Store {
             }
             return Ok(SetOutcome::Created);
         };
-        let handle = if self.heap.overwrite(old, key.bytes, value, expiry, version) {
+        let handle = if !is_linked && self.heap.overwrite(old, key.bytes, value, expiry, version) {
             old
         } else {
             let marks = self.heap.marks(old);
@@ -482,7 +499,7 @@ impl Store {
             self.heap.take_larger(true);
             self.reclaim_piece(now, 0);
             self.heap.take_larger(false);
-        } else if !self.trim() && left > 0 {
+        } else if !self.trim_due(now) && left > 0 {
             self.deferred_free.step();
             self.compact(now, left);
         }
@@ -505,7 +522,7 @@ impl Store {
         self.timers.has_due(now.millis())
             || self.timers.has_too_many()
             || !self.deferred_free.is_empty()
-            || self.has_idle()
+            || self.wants_trim(now)
             || self.has_stale_entries()
             || self.is_over_limit()
             || self.wants_compaction(now)

@@ -110,7 +110,7 @@ impl Store {
             self.expire(now, STEPS_PER_PIECE);
             return true;
         }
-        if self.trim() || self.heap.release_spare() || self.index.release_spare() {
+        if self.trim(false) || self.heap.release_spare() || self.index.release_spare() {
             return true;
         }
         if !self.deferred_free.is_empty() {
@@ -160,13 +160,14 @@ impl Store {
         self.check_room(heap + index + self.timers.growth_bytes_max(items), 0)
     }
 
-    /// Checks the limit for one item as exactly as can be known.
+    /// Checks the limit for one item as exactly as can be known; `is_offered`: it is linked where it lies.
     pub(super) fn check_room_for_item(
         &self,
         key: HashedKey<'_>,
         value: &[u8],
         expiry: Option<Expiry>,
         old: Option<u32>,
+        is_offered: bool,
     ) -> Result<(), Full> {
         let layout = Layout::new(key.bytes.len(), value.len(), expiry.is_some());
         let index = if old.is_some() { 0 } else { self.index.growth_bytes(key.hash.0) };
@@ -177,7 +178,7 @@ impl Store {
             self.check_size(layout.item_bytes())?;
         }
         let reserve = if is_smaller { self.reserve_bytes() } else { 0 };
-        self.check_room(self.heap.growth_bytes(layout, old) + index + timers, reserve)
+        self.check_room(self.heap.growth_bytes(layout, old, is_offered) + index + timers, reserve)
     }
 
     /// Checks that what is set at once leaves half of the limit to other items: nothing is evicted for more.

@@ -19,7 +19,7 @@ pub(super) const PAGE_GRANULES: u32 = 8 * 1024;
 pub(super) const SLAB_BYTES: usize = 1 << 20;
 
 /// Bytes above which a large object has a map of its own.
-const LARGE_BYTES_MAX: usize = SLAB_BYTES / 8;
+pub(super) const LARGE_BYTES_MAX: usize = SLAB_BYTES / 8;
 
 /// Number of classes, in pages and in slabs.
 pub(super) const CLASSES: usize = PAGE_CLASSES + SLAB_CLASSES;

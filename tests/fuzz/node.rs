@@ -5,7 +5,7 @@
 #[path = "../kit/contract.rs"]
 mod contract;
 
-use contract::{Contract, conn_of};
+use contract::{Contract, conn_of, receive};
 use olivia::base::time::{Instant, Now};
 use olivia::config::{Config, Secret};
 use olivia::limits::{EvictionPolicy, Limits};
@@ -157,7 +157,7 @@ impl World {
         let Some(client) = self.pick(at) else { return };
         if !client.contract.is_stopped && !client.is_read_closed && !bytes.is_empty() {
             let key = client.key;
-            self.node.received(now, key, bytes);
+            receive(&mut self.node, now, key, bytes);
         }
     }
 

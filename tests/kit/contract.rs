@@ -1,6 +1,18 @@
-//! The state of one connection at the shell, and which actions the node may not request.
+//! The state of one connection at the shell, which actions the node may not request, and how it is handed what was read.
 
-use olivia::node::{Action, ConnKey};
+use olivia::base::time::Now;
+use olivia::node::{Action, ConnKey, Node};
+
+/// Hands a node what was read from a connection: into its room first, as a shell does.
+pub fn receive(node: &mut Node, now: Now, key: ConnKey, bytes: &[u8]) {
+    let room = node.room(key);
+    let (first, rest) = bytes.split_at(room.len().min(bytes.len()));
+    room[..first.len()].copy_from_slice(first);
+    if !first.is_empty() {
+        node.filled(now, key, first.len());
+    }
+    node.received(now, key, rest);
+}
 
 /// The connection that an action is about.
 pub const fn conn_of(action: Action) -> ConnKey {

@@ -1,7 +1,7 @@
 //! One node with a virtual clock, and connections whose every byte the test decides, without sockets and without
 //! waiting. Nothing is random, and there are no faults but those of the test.
 
-use super::contract::{Contract, conn_of};
+use super::contract::{Contract, conn_of, receive};
 use olivia::base::time::{Instant, Now};
 use olivia::config::Config;
 use olivia::node::{Action, ConnKey, Node, Refusal};
@@ -158,7 +158,7 @@ impl Driver {
 
     /// Hands bytes to the node in one call, and does nothing of what follows from it.
     pub fn deliver(&mut self, id: ClientId, bytes: &[u8]) {
-        self.node.received(self.now, self.clients[id.0].key, bytes);
+        receive(&mut self.node, self.now, self.clients[id.0].key, bytes);
         self.act();
     }
 
@@ -323,7 +323,7 @@ impl Driver {
         let mut moved = false;
         if !client.contract.is_stopped && !client.sent.is_empty() {
             let bytes = std::mem::take(&mut client.sent);
-            self.node.received(self.now, key, &bytes);
+            receive(&mut self.node, self.now, key, &bytes);
             self.act();
             moved = true;
         }

@@ -3,7 +3,7 @@
 
 use super::alone::{Alone, Talk};
 use super::host::{Host, Socket, State};
-use super::kit::contract::Contract;
+use super::kit::contract::{Contract, receive};
 use super::net::{MS, Party, Port, Read, US};
 use super::world::{Event, World};
 use olivia::node::{Action, BACKLOG_UNTIL, CLIENTS_UNTIL, Class, ConnKey, LINKS_UNTIL, OUTPUT_UNTIL};
@@ -249,7 +249,7 @@ impl World {
                 if let Some(client) = client {
                     self.client_gives(client, bytes.len());
                 }
-                self.call(at, "received", key, &bytes, |node, now| node.received(now, key, &bytes));
+                self.call(at, "received", key, &bytes, |node, now| receive(node, now, key, &bytes));
                 if self.net.is_readable(port) {
                     self.hosts[at].queue_read(key);
                 }

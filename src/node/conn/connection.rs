@@ -706,6 +706,12 @@ impl Conn {
         self.waits_since.or_else(|| is_partial.then_some(self.last_active))
     }
 
+    /// Bytes without which the request in RESP that has begun cannot be parsed further; `None`: none has begun.
+    pub(in crate::node) fn missing_bytes(&self) -> Option<usize> {
+        let needed = self.progress.needed();
+        (needed > 0).then(|| needed.saturating_sub(self.inbound.len()))
+    }
+
     /// Bytes of output, and of replies after one that is not known yet.
     pub(in crate::node) fn unsent(&self) -> usize {
         self.outbound.len() + self.replies.bytes()

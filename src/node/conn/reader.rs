@@ -10,7 +10,7 @@
 use crate::base::buffer::OutOfMemory;
 use crate::base::memory::has_room;
 use crate::base::time::Now;
-use crate::limits::{Limits, RESP_ARGS_MAX};
+use crate::limits::{BYTES_PER_STEP, Limits, RESP_ARGS_MAX};
 use crate::node::command::dispatch;
 use crate::node::command::errands;
 use crate::node::command::prefetch::{prefetch_lines, prefetch_requests};
@@ -47,6 +47,9 @@ use std::net::SocketAddr;
 const LARGE_REQUEST_BYTES: usize = 64 * 1024;
 const MEMORY_FACTOR: usize = 5;
 
+/// Bytes that are missing of a request above which they are read to where they will lie.
+const RECEIVED_IN_PLACE_MIN: usize = 16 * 1024;
+
 /// Takes in a connection that `addr` has made.
 pub(in crate::node) fn accepted(state: &mut State, now: Now, addr: SocketAddr) -> ConnKey {
     state.stats.connections_accepted += 1;
@@ -80,22 +83,78 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
         state.runnable.has_read(class, cost_of_bytes(bytes.len()));
         return reconcile(state, now, key);
     }
-    let must_wait = !conn.inbound.is_empty() || conn.is_runnable || conn.is_paused;
-    let (used, mut cost) = if must_wait { (0, 0) } else { serve(state, now, key, bytes) };
-    if used < bytes.len() {
-        keep(state, now, key, &bytes[used..]);
+    let (mut turn, mut rest) = (Turn::default(), bytes);
+    if !conn.inbound.is_empty() && !conn.is_runnable && !conn.is_paused {
+        // The begun request is completed first, so that what follows is parsed where it lies.
+        let (missing, following) = rest.split_at(missing_bytes(conn, rest));
+        rest = following;
+        keep(state, now, key, missing);
+        serve_stash(state, now, key, &mut turn);
     }
-    if must_wait {
-        cost = serve_stash(state, now, key);
+    if let Some(conn) = state.conns.get(key).filter(|conn| conn.is_open() && !rest.is_empty()) {
+        if conn.inbound.is_empty() && !conn.is_runnable && !conn.is_paused {
+            let used = serve(state, now, key, rest, &mut turn);
+            keep(state, now, key, &rest[used..]);
+        } else {
+            keep(state, now, key, rest);
+            serve_stash(state, now, key, &mut turn);
+        }
     }
-    state.runnable.has_read(class, cost);
+    state.runnable.has_read(class, turn.cost);
     reconcile(state, now, key);
+}
+
+/// The bytes at the front of some input that complete the request that has begun, as far as can be seen; else all.
+fn missing_bytes(conn: &Conn, input: &[u8]) -> usize {
+    let missing = match (&conn.role, conn.speaks()) {
+        (Role::Client, ClientProtocol::Commands(Protocol::Resp2 | Protocol::Resp3)) => {
+            conn.missing_bytes().filter(|missing| *missing > 0)
+        }
+        (Role::Client, ClientProtocol::Commands(Protocol::Lines) | ClientProtocol::Http) => {
+            memchr(b'\n', input).map(|end| end + 1)
+        }
+        (Role::OutboundHandshake(_) | Role::Link(_) | Role::Parted, _) => None,
+    };
+    missing.map_or(input.len(), |missing| missing.min(input.len()))
+}
+
+/// The memory in which the rest of a large request in RESP will lie, a bounded part of it: a read of the socket may fill
+/// it from the front. None for all other input.
+pub(in crate::node) fn room(state: &mut State, key: ConnKey) -> &mut [u8] {
+    let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_open()) else { return &mut [] };
+    match conn.missing_bytes() {
+        Some(missing) if missing > RECEIVED_IN_PLACE_MIN => {
+            let room = conn.inbound.room();
+            let bytes = missing.min(BYTES_PER_STEP).min(room.len());
+            &mut room[..bytes]
+        }
+        Some(_) | None => &mut [],
+    }
+}
+
+/// Notes that the shell has read bytes into the front of [`room`].
+pub(in crate::node) fn filled(state: &mut State, now: Now, key: ConnKey, count: usize) {
+    if let Some(conn) = state.conns.get_mut(key) {
+        conn.inbound.filled(count);
+        conn.traffic.add(now.mono, count);
+    }
 }
 
 /// Keeps input that is not processed yet, or closes the connection if the system has no memory for it.
 fn keep(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
-    let Some(conn) = state.conns.get_mut(key) else { return };
-    let Err(error) = conn.inbound.append(bytes, conn.progress.needed(), &mut state.pool) else { return };
+    if bytes.is_empty() {
+        return;
+    }
+    let State { conns, keyspace, pool, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    let needed = conn.progress.needed();
+    if needed > LARGE_REQUEST_BYTES
+        && conn.inbound.is_small()
+        && let Some(map) = keyspace.take_idle(needed)
+    {
+        conn.inbound.go_on_in(map, pool);
+    }
+    let Err(error) = conn.inbound.append(bytes, needed, pool) else { return };
     let reason = CloseReason::BuffersFull;
     match (conn.speaks(), &conn.role) {
         (ClientProtocol::Commands(protocol), Role::Client) => {
@@ -176,65 +235,74 @@ pub(in crate::node) fn run(state: &mut State, now: Now, key: ConnKey) {
             conn.account.charge(cost);
         }
     }
-    cost += serve_stash(state, now, key);
-    state.runnable.has_run(class, cost);
+    let mut turn = Turn::default();
+    serve_stash(state, now, key, &mut turn);
+    state.runnable.has_run(class, cost + turn.cost);
     reconcile(state, now, key);
 }
 
-/// Carries out requests from the connection's own stash, unless it has to wait. Returns the cost.
-fn serve_stash(state: &mut State, now: Now, key: ConnKey) -> usize {
-    let Some(conn) = state.conns.get_mut(key) else { return 0 };
+/// Carries out requests from the connection's own stash, unless it has to wait.
+fn serve_stash(state: &mut State, now: Now, key: ConnKey, turn: &mut Turn) {
+    let Some(conn) = state.conns.get_mut(key) else { return };
     if conn.is_runnable || conn.is_paused || conn.inbound.is_empty() {
-        return 0;
+        return;
     }
     // Out of the connection while it is read, since requests change the state it lies in.
     let mut stash = mem::take(&mut conn.inbound);
-    let (used, cost) = serve(state, now, key, stash.as_slice());
+    state.keyspace.offer(stash.map());
+    let used = serve(state, now, key, stash.as_slice(), turn);
+    state.keyspace.offer(None);
     stash.consume(used, &mut state.pool);
     match state.conns.get_mut(key) {
         Some(conn) if conn.is_serving() => conn.inbound = stash,
         Some(_) | None => stash.release(&mut state.pool),
     }
-    cost
 }
 
-/// The turn of a connection: the cost that it may have, in keys, and what it has had.
+/// The turn of a connection: the cost that it may have, in keys, once it has begun, and what it has had.
+#[derive(Default)]
 struct Turn {
-    budget: usize,
+    budget: Option<usize>,
     cost: usize,
 }
 
 impl Turn {
-    const fn is_over(&self) -> bool {
-        self.cost >= self.budget
+    fn is_over(&self) -> bool {
+        self.budget.is_some_and(|budget| self.cost >= budget)
+    }
+
+    /// The cost above what it may have.
+    fn excess(&self) -> usize {
+        self.cost.saturating_sub(self.budget.unwrap_or(0))
     }
 }
 
 /// Gives a connection its turn: carries out what stands at the front of `input`, by what the connection is. It may be
 /// another in the middle: what a client sends behind its handshake are frames. Returns the bytes done with, and the
 /// cost, which is charged to the connection.
-fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> (usize, usize) {
-    let Some(conn) = state.conns.get_mut(key) else { return (input.len(), 0) };
-    let mut turn = Turn { budget: conn.account.begin_turn(), cost: 0 };
+fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8], turn: &mut Turn) -> usize {
+    let Some(conn) = state.conns.get_mut(key) else { return input.len() };
+    turn.budget.get_or_insert_with(|| conn.account.begin_turn());
+    let charged = turn.excess();
     let mut at = match conn.role {
-        Role::Client => serve_client(state, now, key, input, &mut turn),
+        Role::Client => serve_client(state, now, key, input, turn),
         Role::OutboundHandshake(_) => serve_dialled(state, now, key, input),
         Role::Link(_) | Role::Parted => 0,
     };
     if let Some(peer) = state.conns.get(key).and_then(Conn::link) {
-        at += serve_link(state, now, key, peer, &input[at..], &mut turn);
+        at += serve_link(state, now, key, peer, &input[at..], turn);
     }
     turn.cost += notices::settle(state, now);
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
-        return (input.len(), turn.cost);
+        return input.len();
     };
-    conn.account.charge(turn.cost.saturating_sub(turn.budget));
+    conn.account.charge(turn.excess() - charged);
     conn.is_deep |= turn.is_over();
     if conn.account.must_let_pass() && !conn.is_runnable && !conn.is_paused {
         conn.is_runnable = true;
         state.runnable.push(conn.class(), key);
     }
-    (at, turn.cost)
+    at
 }
 
 /// Carries out frames of a peer until there is no whole one or the step's budget is spent.
@@ -326,6 +394,7 @@ fn serve_requests(
     turn: &mut Turn,
 ) -> usize {
     let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
+    let before = turn.cost;
     let mut at = 0;
     let mut keys = 0;
     scratch.ahead.clear();
@@ -341,7 +410,7 @@ fn serve_requests(
             conn.is_paused = true;
             break;
         }
-        turn.cost = keys + cost_of_bytes(at + conn.unsent().saturating_sub(unsent_before));
+        turn.cost = before + keys + cost_of_bytes(at + conn.unsent().saturating_sub(unsent_before));
         if turn.is_over() {
             conn.is_runnable = true;
             state.runnable.push(conn.class(), key);
@@ -388,7 +457,7 @@ fn serve_requests(
         keys += notices::settle_many(state, now);
     }
     let unsent = state.conns.get(key).map_or(0, Conn::unsent);
-    turn.cost = keys + cost_of_bytes(at + unsent.saturating_sub(unsent_before));
+    turn.cost = before + keys + cost_of_bytes(at + unsent.saturating_sub(unsent_before));
     at
 }
 
