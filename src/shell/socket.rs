@@ -2,14 +2,18 @@
 //!
 //! mio reports edges, so a bit set by an event stays set until a system call has shown that it no longer holds.
 
+use crate::limits::BYTES_PER_STEP;
 use crate::node::ConnKey;
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 
 /// Bytes offered to the system by one write: it copies all that fits its buffer, up to 16 MiB, in one call of
-/// milliseconds otherwise.
-const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// milliseconds otherwise. A value of 256 KiB goes in one write with what is around it.
+const WRITE_BYTES_MAX: usize = 257 * 1024;
+
+/// Bytes of a read in which a large request is expected to begin, the rest of which is then read to where it will lie.
+const FIRST_BYTES: usize = 4 * 1024;
 
 /// Chunks of output offered by one write.
 const SLICES_PER_WRITE: usize = 8;
@@ -67,11 +71,19 @@ pub(super) struct Socket {
     pub(super) is_stopped: bool,
     /// In the queue of connections to read from.
     pub(super) is_queued: bool,
+    /// The last read went to where a large request lies: another one may follow.
+    expects_large: bool,
 }
 
 impl Socket {
-    /// Reads once into `room`, which is most often empty, and then `scratch`.
+    /// Reads once into `room`, which is most often empty, and then `scratch`, unless more is to come for the room.
     pub(super) fn read(&mut self, room: &mut [u8], scratch: &mut [u8]) -> ReadEnd {
+        let scratch = match room.len() {
+            0 if self.expects_large => &mut scratch[..FIRST_BYTES],
+            BYTES_PER_STEP => &mut [],
+            _ => scratch,
+        };
+        self.expects_large = !room.is_empty();
         let bytes_max = room.len() + scratch.len();
         loop {
             let result = if room.is_empty() {
@@ -167,6 +179,7 @@ impl Sockets {
             is_connecting: false,
             is_stopped: false,
             is_queued: false,
+            expects_large: false,
         });
     }
 
@@ -181,6 +194,7 @@ impl Sockets {
             is_connecting: true,
             is_stopped: false,
             is_queued: false,
+            expects_large: false,
         });
     }
 

@@ -31,7 +31,7 @@ const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
 const MAPS_MAX: usize = 32 * 1024;
 
 /// Bytes of idle maps that are kept for the next large objects for a while; what is above is returned at once.
-const KEPT_BYTES_MAX: usize = 32 << 20;
+const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// Idle blocks that are looked at for one of the right size.
 const IDLE_LOOKED_AT: usize = 8;

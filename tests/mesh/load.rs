@@ -21,6 +21,9 @@ const CALL_KEYS_MAX: u64 = MS / KEY_NANOS;
 const LARGE_BYTES: usize = 60_000;
 const LARGE_KEYS: usize = 50;
 
+/// A value that is received where it will lie, and is some reads.
+const RECEIVED_BYTES: usize = 300_000;
+
 /// Time between two keys of the probes, and the life of those that expire.
 const PROBE_EVERY: u64 = 7 * MS;
 const LIFE_MS: u64 = 60;
@@ -36,6 +39,8 @@ pub enum Habit {
     SetNew,
     /// SETs of keys that expire soon.
     SetExpiring,
+    /// SETs of one large value again and again.
+    SetLarge,
     /// GETs of many large values.
     GetLarge,
     /// The same, but it reads nothing.
@@ -93,7 +98,7 @@ pub const BACKLOGS: [(&str, u64); 11] = [
 ];
 
 /// The worlds; each queue is filled by at least one of them.
-pub const SCENARIOS: [Scenario; 9] = [
+pub const SCENARIOS: [Scenario; 10] = [
     Scenario {
         name: "100 clients of depth 1,000, beside a peer that takes new keys",
         members: 2,
@@ -127,6 +132,12 @@ pub const SCENARIOS: [Scenario; 9] = [
             crowd(0, 16, Habit::ReadSlowly, 200),
         ],
         ping_ms: [4, 6],
+    },
+    Scenario {
+        name: "large values are set and read",
+        members: 2,
+        crowds: &[crowd(0, 20, Habit::SetLarge, 2), crowd(0, 2, Habit::GetLarge, 2)],
+        ping_ms: [2, 4],
     },
     Scenario {
         name: "a flood of filter dumps",
@@ -301,6 +312,11 @@ impl Load {
             Habit::SetExpiring => {
                 let words = ["SET", &format!("e{at}-{serial}-{n}"), "1", "PX", "20"].map(bulk).concat();
                 format!("*5\r\n{words}")
+            }
+            Habit::SetLarge => {
+                let value = (serial % 10).to_string().repeat(RECEIVED_BYTES);
+                let words = ["SET", &format!("u{at}"), &value].map(bulk).concat();
+                format!("*3\r\n{words}")
             }
             Habit::GetLarge | Habit::Stall => format!("GET {}\n", names()),
             Habit::Dump => "REQUEST bloomfilter\n".to_owned(),
