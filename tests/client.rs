@@ -92,7 +92,7 @@ fn bench_measures_and_verifies_in_every_protocol_and_loop() {
 }
 
 #[test]
-fn what_goes_wrong_is_said_in_one_line_and_by_the_exit_code() {
+fn errors_are_reported_in_one_line_and_by_the_exit_code() {
     let server = Launch::new("ask-errors").env("OLIVIA_SECURITY_PASSWORD", "a \"b\"").start();
     let addr = server.addr().to_string();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();

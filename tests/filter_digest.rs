@@ -388,7 +388,7 @@ fn reader_that_comes_back_soon_is_replayed_to() {
 }
 
 #[test]
-fn old_lives_replays_and_gaps_are_harmless() {
+fn old_epochs_replays_and_gaps_are_harmless() {
     let mut world = World::new(2);
     world.heal();
     let (filters, receiver) = (&mut world.filters, &mut world.receiver);

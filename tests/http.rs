@@ -190,7 +190,7 @@ fn page_and_status_show_figures_but_no_keys_and_no_values() {
 }
 
 #[test]
-fn many_figures_asked_for_in_a_row_are_answered_one_by_one() {
+fn many_figures_requested_in_a_row_are_answered_one_by_one() {
     let server = Launch::new("http-pipeline").start();
     let mut stream = TcpStream::connect(server.addr()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -233,7 +233,7 @@ fn head_that_does_not_end_is_answered_and_closed() {
 }
 
 #[test]
-fn tls_is_told_at_once_that_this_port_does_not_speak_it() {
+fn tls_is_answered_at_once_with_an_error() {
     let server = Launch::new("http-tls").start();
     let mut stream = TcpStream::connect(server.addr()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

@@ -203,7 +203,7 @@ fn in_flight_queries_of_a_peer_are_limited() {
 }
 
 /// Does the due work step by step; the most queries of one step.
-fn most_asked_in_a_step(world: &mut World) -> u64 {
+fn most_queries_in_a_step(world: &mut World) -> u64 {
     let mut most = 0;
     while world.driver.node.has_work(world.driver.now) {
         let before = world.driver.node.stats().queries;
@@ -233,11 +233,11 @@ fn lookups_of_many_keys_at_many_peers_run_in_short_steps() {
         world.driver.deliver(client, format!("GET {}\n", keys.join(",")).as_bytes());
         let at_once = world.driver.node.stats().queries - before;
         assert!(at_once <= 256 + 40, "{names}: {at_once} in one call");
-        let most = most_asked_in_a_step(&mut world);
+        let most = most_queries_in_a_step(&mut world);
         assert!(most <= 256 + 40, "{names}: {most} in one step");
         // The claimant is slow, and the others are queried.
         world.driver.leap(ms(20));
-        let most = most_asked_in_a_step(&mut world);
+        let most = most_queries_in_a_step(&mut world);
         assert!(most <= 256 + 40, "{names}: {most} in one step when the claimant is slow");
         for link in &mut links {
             assert_eq!(queried(&mut world, link).len(), 1_000, "{names}");
@@ -255,7 +255,7 @@ fn lookups_of_many_keys_at_many_peers_run_in_short_steps() {
     world.driver.deliver(client, requests.as_bytes());
     let at_once = world.driver.node.stats().queries - before;
     assert!(at_once <= 256 + 41, "{at_once} in one call");
-    let most = most_asked_in_a_step(&mut world);
+    let most = most_queries_in_a_step(&mut world);
     assert!(most <= 256 + 41, "{most} in one step");
     world.driver.node.audit();
 }

@@ -262,7 +262,7 @@ fn page_shows_one_node_and_a_mesh_and_which_peer_has_gone() {
 }
 
 #[test]
-fn page_follows_a_hundred_peers_one_of_which_goes_and_asks_nobody_else() {
+fn page_follows_a_hundred_peers_one_of_which_goes_and_requests_nothing_else() {
     let Some(browser) = browser() else { return };
     let mut world = World::new(Config::default());
     let links: Vec<Link> = (1..=100).map(|number| world.known(&Face::new(number))).collect();

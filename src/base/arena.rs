@@ -555,9 +555,9 @@ mod tests {
     fn growth_is_at_most_as_predicted() {
         let mut arena = Arena::<65_536>::new();
         for _ in 0..Arena::<65_536>::BLOCKS_PER_REGION as usize * (SPARE_FROM + 3) {
-            let (said, before) = (arena.growth_bytes_max(1), arena.memory_bytes());
+            let (expected, before) = (arena.growth_bytes_max(1), arena.memory_bytes());
             arena.take().unwrap();
-            assert!(arena.memory_bytes() - before <= said);
+            assert!(arena.memory_bytes() - before <= expected);
         }
     }
 

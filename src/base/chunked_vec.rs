@@ -138,9 +138,9 @@ mod tests {
         table[0] = 7;
         let at: *const u64 = &raw const table[0];
         for len in 1..5_000 {
-            let said = table.memory_bytes() + table.growth_bytes(len);
+            let expected = table.memory_bytes() + table.growth_bytes(len);
             table.grow_to(len);
-            assert!(table.len() >= len && table.memory_bytes() <= said, "{len}");
+            assert!(table.len() >= len && table.memory_bytes() <= expected, "{len}");
         }
         assert!(std::ptr::eq(at, &raw const table[0]) && table[0] == 7);
         assert_eq!(table.iter().sum::<u64>(), 7);
@@ -152,9 +152,9 @@ mod tests {
         let mut table: ChunkedVec<[u8; 20]> = ChunkedVec::new();
         for _ in 0..2_000 {
             let len = usize::try_from(rng.below(40_000)).unwrap_or(0);
-            let said = table.memory_bytes() + table.growth_bytes(len);
+            let expected = table.memory_bytes() + table.growth_bytes(len);
             table.grow_to(len);
-            assert!(table.memory_bytes() <= said);
+            assert!(table.memory_bytes() <= expected);
             if rng.one_in(2) {
                 table.truncate(len / 2);
             }

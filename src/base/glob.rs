@@ -100,7 +100,7 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
     Pattern::new(pattern).is_some_and(|pattern| pattern.matches(name))
 }
 
-/// Reads a class behind its `[`. One that does not close ends with the pattern. Returns what is behind it.
+/// Reads a class after its `[`. One that does not close ends with the pattern. Returns what is after it.
 fn class<'a>(text: &'a [u8], bytes: &mut Bytes) -> &'a [u8] {
     let (is_negated, mut rest) = match text {
         [b'^', rest @ ..] => (true, rest),

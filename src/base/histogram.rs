@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Nanoseconds that one step of the first buckets covers, as a power of two.
 const UNIT_BITS: u32 = 6;
 
-/// Powers of two of the unit up to which times are told apart: 137 s.
+/// Powers of two of the unit up to which times are distinguished: 137 s.
 const UNITS_BITS: usize = 31;
 
 /// The number of buckets for so many steps per power of two, as a power of two.

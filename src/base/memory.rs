@@ -1,15 +1,15 @@
 //! Memory of sizes that others choose: where the system may refuse it, that is an error and not the end of the process.
 //!
-//! What grows without bound of its own asks here, and is refused before the system has nothing left: small allocations,
+//! What grows without bound of its own is checked here, and is refused before the system has nothing left: small allocations,
 //! whose failure ends the process, live on the reserve.
 
 use memmap2::MmapMut;
 use std::mem::size_of;
 
-/// Bytes that the system must have beside what is asked for.
+/// Bytes that the system must have beside what is allocated.
 const RESERVE_BYTES: usize = 4 << 20;
 
-/// Bytes of a vector from which on it is asked for first. Smaller ones take little of the reserve.
+/// Bytes of a vector from which on that is checked first. Smaller ones take little of the reserve.
 const LARGE_BYTES: usize = 64 * 1024;
 
 /// Whether the system has memory for so many bytes, and the reserve, at this moment.

@@ -133,7 +133,7 @@ impl<Tag, T> Slots<Tag, T> {
         })
     }
 
-    /// The entries of up to `count` indices from `first` on, and whether there are more behind them. O(count).
+    /// The entries of up to `count` indices from `first` on, and whether there are more after them. O(count).
     pub fn range(&self, first: usize, count: usize) -> (impl Iterator<Item = &T>, bool) {
         let end = first.saturating_add(count);
         let entries = (first..end).filter_map(|at| self.entries.get(at)).map(|(_, value)| value);

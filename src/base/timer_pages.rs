@@ -269,9 +269,9 @@ mod tests {
         for step in 0..60_000u32 {
             let at = rng.below(20) as usize;
             if rng.below(100) < if step < 40_000 { 60 } else { 30 } {
-                let said = timer_pages.memory_bytes() + timer_pages.growth_bytes_max(1, 1);
+                let expected = timer_pages.memory_bytes() + timer_pages.growth_bytes_max(1, 1);
                 assert!(timer_pages.push(&mut heads[at], step, step * 3));
-                assert!(timer_pages.memory_bytes() <= said);
+                assert!(timer_pages.memory_bytes() <= expected);
                 oracle[at].push((step, step * 3));
             } else {
                 match timer_pages.pop(&mut heads[at]) {

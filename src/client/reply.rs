@@ -1,6 +1,6 @@
 //! Replies in lines, taken apart as far as they are shown.
 
-/// A reply: its word, and what stands behind it.
+/// A reply: its word, and what follows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) word: String,
@@ -37,13 +37,13 @@ impl Reply {
         fields
     }
 
-    /// The text behind `name:` among the fields.
+    /// The text after `name:` among the fields.
     pub(super) fn text(&self, name: &str) -> &str {
         let mut fields = self.fields().into_iter();
         fields.find_map(|field| field.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default()
     }
 
-    /// The number behind `name:`, 0 if there is none.
+    /// The number after `name:`, 0 if there is none.
     pub(super) fn number(&self, name: &str) -> f64 {
         self.text(name).parse().unwrap_or_default()
     }
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_told_from_one() {
+    fn line_that_is_no_reply_is_distinguished_from_one() {
         for line in ["", "+PONG", "HTTP/1.1 400 Bad Request", "220 smtp: hello", ":got x"] {
             assert_eq!(Reply::read(line), None, "{line}");
         }

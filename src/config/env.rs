@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_variable_is_told_its_neighbour() {
+    fn an_unknown_variable_is_reported_with_the_nearest_one() {
         assert!(problems("OLIVIA_LISTEN_PROT", "1").contains("(did you mean 'OLIVIA_LISTEN_PORT'?)"));
         assert!(problems("OLIVIA_CLIENTS_MAX", "1").contains("'OLIVIA_LIMITS_CLIENTS_MAX'"));
         assert!(problems("OLIVIA_CONFG", "1").contains("'OLIVIA_CONFIG'"));
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_told_with_the_variable_and_what_would_be_right() {
+    fn a_bad_value_is_reported_with_the_variable_and_what_would_be_right() {
         assert_eq!(
             problems("OLIVIA_LISTEN_PORT", "70000"),
             "OLIVIA_LISTEN_PORT: listen_port is 70000; it takes 0 to 65535 (0: any free port)"

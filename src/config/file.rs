@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_told_with_its_line_and_its_neighbour() {
+    fn an_unknown_key_is_reported_with_its_line_and_the_nearest_key() {
         assert_eq!(
             problem("# a comment\n\nlisten_prot = 1\n"),
             "olivia.toml:3: unknown key 'listen_prot' (did you mean 'listen_port'?)"
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_table_is_told_with_its_neighbour() {
+    fn an_unknown_table_is_reported_with_the_nearest_table() {
         assert_eq!(problem("[limit]\n"), "olivia.toml:1: unknown table 'limit' (did you mean '[limits]'?)");
         assert!(problem("[zzzzzzzz]\n").contains("[security], [mesh], [limits], [log]"));
     }
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_out_of_range_is_told_what_would_be_right() {
+    fn a_value_out_of_range_is_reported_with_its_range() {
         assert_eq!(
             problem("\n\nlisten_port = 70000"),
             "olivia.toml:3: listen_port is 70000; it takes 0 to 65535 (0: any free port)"
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_up_to_a_bound() {
+    fn all_problems_are_reported_up_to_a_bound() {
         let text = problem("listen_prot = 1\n[zzz]\n[log]\nlevel = \"loud\"\n[limits]\nx = 1\n");
         let lines: Vec<&str> = text.lines().filter_map(|line| line.split(": ").next()).collect();
         assert_eq!(lines, ["olivia.toml:1", "olivia.toml:2", "olivia.toml:4", "olivia.toml:6"]);
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_syntax_is_told_with_its_line_and_without_the_text_of_it() {
+    fn bad_syntax_is_reported_with_its_line_and_without_its_text() {
         let message = problem("[security]\npassword = \"hunter2\nbind = 1\n");
         assert!(message.starts_with("olivia.toml:2: "), "{message}");
         assert!(!message.contains("hunter2") && !message.contains('\n'), "{message}");
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_not_utf8_text_are_told_apart() {
+    fn files_that_are_not_utf8_text_are_distinguished() {
         let path = Path::new("olivia.toml");
         assert_eq!(decode(path, b"\xef\xbb\xbfbind"), Ok(("bind", true)));
         assert!(decode(path, b"\xff\xfeb\0").unwrap_err().contains("UTF-16"));

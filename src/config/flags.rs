@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_is_told_what_would_be_right() {
+    fn wrong_usage_is_reported_with_what_would_be_right() {
         assert!(problem(&["--prot", "1"]).contains("did you mean '--port'?"));
         assert!(problem(&["--log", "debug"]).contains("did you mean '--log-level'?"));
         assert!(problem(&["--password", "x"]).contains("OLIVIA_SECURITY_PASSWORD"));

@@ -286,7 +286,7 @@ pub(super) fn resolve(
     if !problems.is_empty() {
         return Err(ConfigError::new(problems));
     }
-    warnings.extend(doubts(&config));
+    warnings.extend(warnings_about(&config));
     Ok((config, warnings))
 }
 
@@ -354,30 +354,31 @@ fn mesh_problem(config: &Config) -> Option<(Key, String)> {
 }
 
 /// What is allowed but rarely intended.
-fn doubts(config: &Config) -> Vec<String> {
-    let mut doubts = Vec::new();
+fn warnings_about(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
     if !is_loopback(config.bind) && config.password.is_none() {
-        doubts.push(format!(
+        warnings.push(format!(
             "everybody who reaches {} can read and change everything (open_without_password = true)",
             config.bind
         ));
     }
     if !config.base_node && config.remote_peers.is_empty() {
-        doubts.push("base_node is false and remote_peers is empty: this node waits to be dialled".to_owned());
+        warnings
+            .push("base_node is false and remote_peers is empty: this node waits to be dialled".to_owned());
     }
     let limits = &config.limits;
     if limits.line_bytes_max <= limits.value_bytes_max {
         let [line, value] =
             [limits.line_bytes_max, limits.value_bytes_max].map(u64::from).map(|n| Unit::Bytes.show(n));
-        doubts.push(format!(
+        warnings.push(format!(
             "line_bytes_max is {line}, value_bytes_max {value}: values that do not fit a line can be set in RESP only"
         ));
     }
     for (name, secret) in [("the password", &config.password), ("the mesh secret", &config.mesh_secret)] {
         let text = secret.as_ref().map_or(&b""[..], Secret::as_bytes);
         if text.trim_ascii() != text {
-            doubts.push(format!("{name} begins or ends with white space, which is part of it"));
+            warnings.push(format!("{name} begins or ends with white space, which is part of it"));
         }
     }
-    doubts
+    warnings
 }

@@ -53,7 +53,7 @@ fn check_host(host: &str) -> Result<(), &'static str> {
             return Err("has a host that is neither an IP address nor a name of letters, digits, - and .");
         }
     }
-    // No top-level domain is a number, so this is an IPv4 address with a mistake in it.
+    // No top-level domain is a number, so this is an IPv4 address with an error in it.
     if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
         return Err("has a host that is not an IPv4 address; it takes four numbers of 0 to 255");
     }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_peers_are_told_what_would_be_right() {
+    fn bad_peers_are_reported_with_what_would_be_right() {
         for (entry, hint) in [
             ("", "no port"),
             ("host", "no port"),

@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_out_of_range_is_told_its_range() {
+    fn a_port_out_of_range_is_reported_with_the_range() {
         assert_eq!(
             port().check(&Value::Integer(70_000)).unwrap_err(),
             "listen_port is 70000; it takes 0 to 65535 (0: any free port)"
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_a_port_is_told_where_the_port_goes() {
+    fn an_address_with_a_port_is_reported_with_the_key_of_the_port() {
         let bind = find("", "bind").unwrap();
         assert!(bind.read_text("0.0.0.0:80").unwrap_err().contains("listen_port"));
         assert!(bind.read_text("localhost").unwrap_err().contains("127.0.0.1"));

@@ -119,13 +119,13 @@ fn flags_win_over_the_environment_and_it_over_the_file() {
 }
 
 #[test]
-fn an_error_in_a_layer_that_another_one_hides_is_told_all_the_same() {
+fn an_error_in_a_layer_that_another_one_hides_is_reported_all_the_same() {
     let read = files(&[("olivia.toml", b"listen_port = 70000")]);
     assert!(load(&sources(&["--port", "1"], &[]), &read).is_err());
 }
 
 #[test]
-fn problems_of_the_file_and_the_environment_are_told_together() {
+fn problems_of_the_file_and_the_environment_are_reported_together() {
     let read = files(&[("olivia.toml", b"listen_prot = 1")]);
     let message = load(&env(&[("OLIVIA_LISTEN_PROT", "1")]), &read).unwrap_err().to_string();
     assert_eq!(message.lines().count(), 2, "{message}");
@@ -218,7 +218,7 @@ fn a_secret_file_is_read_without_its_last_line_end() {
 }
 
 #[test]
-fn a_bad_secret_file_is_told_without_its_content() {
+fn a_bad_secret_file_is_reported_without_its_content() {
     let long = [b'x'; 600];
     for (bytes, hint) in [
         (&b""[..], "is empty"),

@@ -2,7 +2,7 @@
 //!
 //! Each query that a claim caused ends as a hit, as a false positive (the peer never had the key, or lost it and has
 //! not rebuilt the block yet) or as a stale claim (a change of the filter was on its way). The measured rate is the share
-//! of absent keys that are claimed; a key counts once, since clients ask again and again for one that is gone, which
+//! of absent keys that are claimed; a key counts once, since clients request one that is gone again and again, which
 //! the filter claims until its block is rebuilt.
 
 /// Keys after which older ones count half.
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn key_that_is_asked_for_again_and_again_is_one_false_claim() {
+    fn key_that_is_requested_again_and_again_is_one_false_claim() {
         let mut stats = ClaimStats::new();
         stats.not_claimed(969);
         for _ in 0..1_000 {

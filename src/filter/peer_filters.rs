@@ -138,7 +138,7 @@ impl PeerFilters {
     pub fn forget(&mut self, key: FilterKey) {
         self.drop_snapshot(key);
         self.drop_home(key);
-        self.doubt(key);
+        self.mark_outdated(key);
     }
 
     /// Drops an incomplete snapshot, and gives its memory back in steps; what is known stays.
@@ -203,7 +203,7 @@ impl PeerFilters {
     }
 
     /// From here on the peer may have keys that its filter does not claim.
-    pub fn doubt(&mut self, key: FilterKey) {
+    pub fn mark_outdated(&mut self, key: FilterKey) {
         if self.peers.get(key).is_some() && !self.is_unknown(key) {
             self.unknown.push(key);
         }

@@ -2,7 +2,7 @@
 //!
 //! A change that was applied before is dropped; one that is missing makes the filter unknown and requests
 //! a resync; a snapshot of an older life is refused. A snapshot that begins at the addition that comes next replaces the
-//! filter without a doubt: until it is complete, the filter that is known is searched, and additions go into both.
+//! filter as long as it is known: until it is complete, the filter that is known is searched, and additions go into both.
 //! Whatever a peer sends costs O(1) and a bounded number of bytes, since sizes are checked before anything is
 //! allocated. The filters themselves are in [`super::peer_filters`]; the sending side is [`super::changelog`].
 
@@ -69,7 +69,7 @@ pub struct Receiver {
     is_following: bool,
     snapshot: Option<Snapshot>,
     /// A resync was requested; later changes are dropped until it arrives.
-    asked: bool,
+    has_requested: bool,
     /// When all additions before this one are known, nothing is missing any more.
     complete_at: Option<u64>,
     /// The end of the additions in the last heartbeat, on this link.
@@ -84,17 +84,17 @@ impl Receiver {
             at: Position { epoch: 0, seq: 0, blocks: 0 },
             is_following: false,
             snapshot: None,
-            asked: false,
+            has_requested: false,
             complete_at: None,
             heartbeat_at: None,
         }
     }
 
-    /// A new link to the peer. Its filter is in doubt, since changes may be missing; returns the position from
+    /// A new link to the peer. Its filter is outdated, since changes may be missing; returns the position from
     /// which to go on, if there is one.
     pub fn relinked(&mut self, filters: &mut PeerFilters) -> Option<Position> {
         self.unlinked(filters);
-        self.asked = false;
+        self.has_requested = false;
         self.heartbeat_at = None;
         self.position()
     }
@@ -102,7 +102,7 @@ impl Receiver {
     /// The link was lost: changes may be missing, and an incomplete snapshot is of no use.
     pub fn unlinked(&mut self, filters: &mut PeerFilters) {
         self.drop_snapshot(filters);
-        filters.doubt(self.filter);
+        filters.mark_outdated(self.filter);
     }
 
     fn drop_snapshot(&mut self, filters: &mut PeerFilters) {
@@ -114,7 +114,7 @@ impl Receiver {
     fn wait(&mut self, filters: &mut PeerFilters) {
         self.is_following = false;
         self.drop_snapshot(filters);
-        filters.doubt(self.filter);
+        filters.mark_outdated(self.filter);
     }
 
     /// Which changes are known.
@@ -144,11 +144,11 @@ impl Receiver {
     }
 
     /// A heartbeat of the peer, and where its changelog ends. What was before the end in the heartbeat before must be
-    /// known by now: if not, the filter is in doubt until it is.
+    /// known by now: if not, the filter is outdated until it is.
     pub fn heartbeat_from(&mut self, filters: &mut PeerFilters, epoch: u64, seq: u64) {
         if self.is_following && epoch == self.at.epoch {
             if self.heartbeat_at.is_some_and(|seq| self.at.seq < seq) {
-                filters.doubt(self.filter);
+                filters.mark_outdated(self.filter);
             }
             self.heartbeat_at = Some(seq);
         }
@@ -183,9 +183,9 @@ impl Receiver {
         let begun = filters.begin_snapshot(self.filter, size);
         self.is_following = goes_on && filters.size(self.filter).is_some();
         self.snapshot = begun.is_ok().then_some(Snapshot { next: 0, blocks: at.blocks });
-        self.asked = false;
+        self.has_requested = false;
         if !self.is_following {
-            filters.doubt(self.filter);
+            filters.mark_outdated(self.filter);
             self.at = at;
             self.complete_at = None;
             self.heartbeat_at = None;
@@ -219,7 +219,7 @@ impl Receiver {
 
     /// Pieces of a snapshot that was dropped here may still come.
     const fn without_snapshot(&self) -> Result<Outcome, ReceiveError> {
-        let is_dropped = self.asked || !self.is_following;
+        let is_dropped = self.has_requested || !self.is_following;
         if is_dropped { Ok(Outcome::Dropped) } else { Err(ReceiveError::OutOfOrder) }
     }
 
@@ -260,7 +260,7 @@ impl Receiver {
         }
         if seq != self.at.seq {
             self.complete_at = self.complete_at.max(Some(seq.saturating_add(1)));
-            filters.doubt(self.filter);
+            filters.mark_outdated(self.filter);
             return Ok(self.miss(filters));
         }
         if let Err(error) = filters.add(self.filter, hash) {
@@ -268,13 +268,13 @@ impl Receiver {
             return Err(error.into());
         }
         self.at.seq = seq.saturating_add(1);
-        self.asked = false;
+        self.has_requested = false;
         self.trust_if_complete(filters);
         Ok(Outcome::Applied)
     }
 
-    /// A rebuilt block, with the number of the change. One that is missing leaves keys claimed that are gone, and no
-    /// doubt.
+    /// A rebuilt block, with the number of the change. One that is missing leaves keys claimed that are gone, and the
+    /// filter known.
     ///
     /// # Errors
     /// A block that does not fit the filter changes nothing; an overfull filter is dropped.
@@ -297,16 +297,16 @@ impl Receiver {
         }
         self.at.blocks = change.saturating_add(1);
         // A resync for additions is still to come.
-        self.asked &= self.complete_at.is_some();
+        self.has_requested &= self.complete_at.is_some();
         Ok(Outcome::Applied)
     }
 
-    /// Asks, once, for what is missing: from the position that is known, else a snapshot.
+    /// Requests, once, what is missing: from the position that is known, else a snapshot.
     fn miss(&mut self, filters: &mut PeerFilters) -> Outcome {
-        if self.asked {
+        if self.has_requested {
             return Outcome::Dropped;
         }
-        self.asked = true;
+        self.has_requested = true;
         self.drop_snapshot(filters);
         if !self.is_following {
             self.wait(filters);

@@ -43,14 +43,14 @@ fn lookups(state: &State) {
     assert!(lookups.hashes_add_up(), "lookups by hash");
     let (mut waiting, mut whole) = (0, 0);
     let mut of_conns: Vec<(u64, usize)> = Vec::new();
-    for (_, ask) in lookups.pending.iter() {
-        let parts = ask.answers.iter().filter(|answer| matches!(answer, Answer::Waiting)).count();
-        assert_eq!(parts, ask.waiting, "parts that wait");
+    for (_, request) in lookups.pending.iter() {
+        let parts = request.answers.iter().filter(|answer| matches!(answer, Answer::Waiting)).count();
+        assert_eq!(parts, request.waiting, "parts that wait");
         whole += usize::from(parts == 0);
-        waiting += if ask.form.wanted == Wanted::Value { parts as u64 } else { 0 };
-        of_conns.push((ask.conn.to_bits(), parts));
+        waiting += if request.form.wanted == Wanted::Value { parts as u64 } else { 0 };
+        of_conns.push((request.conn.to_bits(), parts));
     }
-    assert_eq!(stats.gets, stats.hits + stats.misses + waiting, "keys asked for");
+    assert_eq!(stats.gets, stats.hits + stats.misses + waiting, "keys requested");
     let long: usize = state.conns.iter().map(|(_, conn)| conn.replies.long().count()).sum();
     assert_eq!(whole, lookups.whole.len() + long, "complete requests whose reply is not written");
     assert_eq!(lookups.waiters(), of_conns.iter().map(|(_, parts)| parts).sum::<usize>(), "waiters");
@@ -87,10 +87,10 @@ fn versions(state: &State) {
 fn address_book(state: &State) {
     let dialled = state.conns.iter().filter(|(_, conn)| matches!(conn.role(), Role::OutboundHandshake(_)));
     assert_eq!(dialled.count(), state.mesh.dials.len(), "dials");
-    for (_, contact) in state.mesh.address_book.iter() {
-        let dial = contact.dial().and_then(|conn| state.conns.get(conn));
-        assert!(contact.dial().is_none() || dial.is_some(), "a dial whose connection was closed");
-        let is_looked_at = contact.is_armed() || contact.dial().is_some();
-        assert!(is_looked_at || state.is_draining, "{} has neither a timer nor a dial", contact.addr());
+    for (_, entry) in state.mesh.address_book.iter() {
+        let dial = entry.dial().and_then(|conn| state.conns.get(conn));
+        assert!(entry.dial().is_none() || dial.is_some(), "a dial whose connection was closed");
+        let is_examined = entry.is_armed() || entry.dial().is_some();
+        assert!(is_examined || state.is_draining, "{} has neither a timer nor a dial", entry.addr());
     }
 }

@@ -336,14 +336,14 @@ impl Keyspace {
         let version = self.clock.stamp(now).max(at_least);
         let had = self.remove_older(now, key, Version::MAX);
         self.deletes += u64::from(had);
-        self.bury(now, key, version, Departure::Deleted);
+        self.leave_tombstone(now, key, version, Departure::Deleted);
         (version, had)
     }
 
     /// Another node has deleted a key by the same command with this version: what is not newer here is gone too.
     pub(in crate::node) fn delete_older(&mut self, now: Now, key: HashedKey<'_>, version: Version) {
         self.remove_older(now, key, version);
-        self.bury(now, key, version, Departure::Deleted);
+        self.leave_tombstone(now, key, version, Departure::Deleted);
     }
 
     /// Drops the value of a key, unless it is newer than `version`, since another node has a newer one, or knows of a
@@ -367,7 +367,13 @@ impl Keyspace {
     }
 
     /// Remembers that no version of a key up to this one is to come back, if another node may bring one.
-    pub(in crate::node) fn bury(&mut self, now: Now, key: HashedKey<'_>, version: Version, cause: Departure) {
+    pub(in crate::node) fn leave_tombstone(
+        &mut self,
+        now: Now,
+        key: HashedKey<'_>,
+        version: Version,
+        cause: Departure,
+    ) {
         if self.may_meet_others {
             let until = self.clock.stamp(now);
             self.tombstones.put(key, version, until, cause);
@@ -412,7 +418,7 @@ impl Keyspace {
     fn bury_departed(&mut self, now: Now) {
         for (key, version) in self.store.take_departures() {
             let key = self.store.key(&key);
-            self.bury(now, key, version, Departure::Dropped);
+            self.leave_tombstone(now, key, version, Departure::Dropped);
         }
     }
 

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn table_of_ranges_is_bounded_whoever_guesses() {
+    fn table_of_ranges_is_bounded_however_many_addresses_guess() {
         let mut logins = Logins::default();
         for number in 0..2 * u32::try_from(LOGIN_RANGES_MAX).unwrap() {
             logins.failed(Instant::ZERO, IpAddr::from((number << 8).to_be_bytes()));

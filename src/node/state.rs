@@ -84,7 +84,7 @@ pub struct State {
     /// Bytes of buffers of all connections.
     pub(in crate::node) buffered: usize,
     /// The same when it was last looked whether the system has memory for more, or less since.
-    pub(in crate::node) buffered_when_asked: usize,
+    pub(in crate::node) buffered_at_probe: usize,
     pub(in crate::node) timers: Wheel<Timer>,
     pub(in crate::node) actions: VecDeque<Action>,
     pub(in crate::node) runnable: Runnable,
@@ -129,7 +129,7 @@ impl State {
             conns: Slots::new(),
             pool: Pool::new(POOLED_BUFFERS_MAX, POOLED_BUFFER_BYTES_MAX),
             buffered: 0,
-            buffered_when_asked: 0,
+            buffered_at_probe: 0,
             timers: Wheel::new(),
             actions: VecDeque::new(),
             runnable: Runnable::default(),

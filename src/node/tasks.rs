@@ -183,7 +183,7 @@ impl Tasks {
         self.queue.pop_front()
     }
 
-    /// Puts a task back behind the others.
+    /// Puts a task back after the others.
     pub(in crate::node) fn push(&mut self, task: Task) {
         self.queue.push_back(task);
     }

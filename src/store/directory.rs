@@ -158,9 +158,9 @@ mod tests {
             let len = directory.len();
             let steps = 2 * len / STEP;
             for step in 0..steps + 2 {
-                let said = directory.memory_bytes() + directory.growth_bytes();
+                let expected = directory.memory_bytes() + directory.growth_bytes();
                 directory.grow_ahead(len / 2 + 1);
-                assert!(directory.memory_bytes() <= said);
+                assert!(directory.memory_bytes() <= expected);
                 assert_eq!(directory.next.len(), (2 * len).min((step + 1) * STEP));
                 for id in 0..20 {
                     let start = rng.below(len as u64) as usize;

@@ -775,10 +775,10 @@ mod tests {
                 let bytes = vec![step as u8; len];
                 let key = step.to_le_bytes();
                 let layout = Layout::new(8, len, false);
-                let said = heap.growth_bytes_max(1, len + 8).min(heap.growth_bytes(layout, None, false));
-                let said = heap.memory_bytes() + said;
+                let expected = heap.growth_bytes_max(1, len + 8).min(heap.growth_bytes(layout, None, false));
+                let expected = heap.memory_bytes() + expected;
                 let handle = heap.add(&key, &bytes, None, Version(step)).unwrap();
-                assert!(heap.memory_bytes() <= said);
+                assert!(heap.memory_bytes() <= expected);
                 items.push((handle, [&key[..], &bytes].concat()));
             } else if !items.is_empty() {
                 let at = rng.below(items.len() as u64) as usize;

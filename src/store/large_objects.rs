@@ -801,10 +801,11 @@ mod tests {
                 let span = if rng.one_in(10) { 300_000 } else { 40_000 };
                 let value = value(&mut rng, step as u8, span);
                 let bytes = KEY.len() + value.len();
-                let said = large_objects.growth_bytes(bytes).min(large_objects.growth_bytes_max(1, bytes));
-                let said = large_objects.memory_bytes() + said;
+                let expected =
+                    large_objects.growth_bytes(bytes).min(large_objects.growth_bytes_max(1, bytes));
+                let expected = large_objects.memory_bytes() + expected;
                 let number = large_objects.add(KEY, &value).unwrap();
-                assert!(large_objects.memory_bytes() <= said);
+                assert!(large_objects.memory_bytes() <= expected);
                 held.push((number, value));
             } else if !held.is_empty() {
                 let (number, value) = held.swap_remove(rng.below(held.len() as u64) as usize);

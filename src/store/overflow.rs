@@ -237,9 +237,9 @@ mod tests {
                 }
                 Err(spot) => {
                     if rng.below(4) < bias {
-                        let said = overflow.memory_bytes() + overflow.growth_bytes_max(1);
+                        let expected = overflow.memory_bytes() + overflow.growth_bytes_max(1);
                         overflow.insert(spot, handle);
-                        assert!(oracle.insert(handle) && overflow.memory_bytes() <= said);
+                        assert!(oracle.insert(handle) && overflow.memory_bytes() <= expected);
                     }
                 }
             }

@@ -142,7 +142,7 @@ mod tests {
     };
 
     #[test]
-    fn slot_is_never_smaller_and_at_most_a_quarter_larger_than_asked() {
+    fn slot_is_never_smaller_and_at_most_a_quarter_larger_than_needed() {
         let slot_bytes = |class: usize| usize::from(SIZES[class]) * GRANULE_BYTES;
         for bytes in 12..=SLOT_BYTES_MAX {
             let slot = slot_bytes(class_of(bytes).into());

@@ -88,7 +88,7 @@ impl<'a> Args<'a> {
 
     fn bytes(&self, span: Span) -> &'a [u8] {
         let (start, end) = (span.start as usize, span.end as usize);
-        // Offsets behind the text lie in the scratch.
+        // Offsets after the text lie in the scratch.
         match start.checked_sub(self.text.len()) {
             None => &self.text[start..end],
             Some(start) => &self.unescaped[start..end - self.text.len()],
@@ -135,7 +135,7 @@ impl OwnedArgs {
     }
 }
 
-/// Where an argument lies: in the input; behind its end, in the bytes that were unescaped from it.
+/// Where an argument lies: in the input; after its end, in the bytes that were unescaped from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
     pub(super) start: u32,
@@ -156,10 +156,10 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Splits `body`, which is all that stands behind the verb, trimmed. `form` is the command's. O(bytes).
+    /// Splits `body`, which is all that follows the verb, trimmed. `form` is the command's. O(bytes).
     ///
     /// # Errors
-    /// What is wrong first; of what is behind that, nothing is known.
+    /// What is wrong first; of what is after that, nothing is known.
     pub fn args<'a>(
         &'a mut self,
         form: &'static LineForm,
@@ -285,7 +285,7 @@ struct Cursor<'a, 's> {
 }
 
 impl<'a> Cursor<'a, '_> {
-    /// Reads one field, up to the comma behind it or the end of the line.
+    /// Reads one field, up to the comma after it or the end of the line.
     fn arg(&mut self) -> Result<Field, RequestError<'a>> {
         self.skip_spaces();
         let begin = self.at;
@@ -347,7 +347,7 @@ impl<'a> Cursor<'a, '_> {
         Ok(arg)
     }
 
-    /// Reads a value, and the colon behind it if a number follows. `Err(None)`: that colon is missing.
+    /// Reads a value, and the colon after it if a number follows. `Err(None)`: that colon is missing.
     fn value(&mut self) -> Result<Span, Option<RequestError<'a>>> {
         let is_timed = self.form.syntax == Syntax::Timed;
         self.skip_spaces();
@@ -405,7 +405,7 @@ impl<'a> Cursor<'a, '_> {
         span(start, start + bytes)
     }
 
-    /// Reads a quoted field and the spaces behind it.
+    /// Reads a quoted field and the spaces after it.
     fn quoted(&mut self) -> Result<Span, RequestError<'a>> {
         let open = self.at + 1;
         let first = memchr2(b'"', b'\\', &self.text[open..]).ok_or(RequestError::OpenQuote(self.form))?;
@@ -568,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_gets_its_own_sentence() {
+    fn each_error_has_its_own_sentence() {
         for (text, sentence) in [
             ("SET key", "SET needs key:value; 'key' has no colon"),
             ("SET a:b,key", "SET needs key:value; 'key' has no colon"),

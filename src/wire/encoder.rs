@@ -88,7 +88,7 @@ const LENGTHS_BYTES: usize = 64;
 pub const GAP_BYTES_MIN: usize = 64 * 1024;
 
 impl Encoder {
-    /// Begins a reply behind what stands in `out`. `id` and `word` count in lines only; an empty `id` is none.
+    /// Begins a reply after what stands in `out`. `id` and `word` count in lines only; an empty `id` is none.
     #[inline]
     pub fn begin(mut out: Vec<u8>, protocol: Protocol, id: &[u8], word: &'static str) -> Self {
         let start = out.len();
@@ -248,7 +248,7 @@ impl Encoder {
         }
     }
 
-    /// Leaves large strings out from here on: the writer of the reply is to ask for the gap after each string.
+    /// Leaves large strings out from here on: the writer of the reply is to take the gap after each string.
     pub fn leave_gaps(&mut self) {
         self.gap = Some(Box::new(Gap::default()));
     }

@@ -179,7 +179,7 @@ impl Token {
     }
 }
 
-/// The words and runs of `bits`; ends at the first mistake.
+/// The words and runs of `bits`; ends at the first error.
 struct Tokens<'t> {
     bits: &'t [u8],
     at: usize,
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_named() {
+    fn each_error_is_named() {
         let refuse = |text: &str| decode(text.as_bytes(), 1 << 10).unwrap_err();
         assert_eq!(refuse("v=2,blocks=1"), FilterTextError::Version);
         assert_eq!(refuse("v=1,blocks=1"), FilterTextError::Field("blocks"));

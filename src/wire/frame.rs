@@ -210,7 +210,7 @@ mod tests {
 
     const LIMITS: FrameLimits = FrameLimits { key_bytes_max: 40, value_bytes_max: 100 };
 
-    /// A header with nothing behind it.
+    /// A header with nothing after it.
     fn header(kind: u8, flags: u16, length: u32) -> Vec<u8> {
         let mut out = vec![MAGIC, kind];
         out.extend(flags.to_le_bytes());
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_told_what_it_is() {
+    fn bytes_that_are_no_frame_are_reported_as_what_they_are() {
         assert_eq!(sentence(b"GET a\n"), "a frame begins with 0xb1, not with 0x47");
         assert_eq!(sentence(&header(25, 0, 0)), "there is no frame of kind 25");
         assert_eq!(sentence(&header(0, 0, 0)), "there is no frame of kind 0");

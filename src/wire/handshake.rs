@@ -417,14 +417,14 @@ impl<'a> Fields<'a> {
                 }
             };
             let word = trim(&rest[..end]);
-            let (field, behind) = field(&rest[end + 1..])?;
+            let (field, after) = field(&rest[end + 1..])?;
             let at = WORDS.iter().position(|known| known.name().as_bytes() == word);
             if let Some(at) = at
                 && found.fields[at].replace(field).is_some()
             {
                 return Err(HandshakeError::Twice(WORDS[at]));
             }
-            match behind.split_first() {
+            match after.split_first() {
                 None => return Ok(found),
                 Some((_comma, next)) => rest = next,
             }
@@ -474,8 +474,8 @@ fn field(rest: &[u8]) -> Result<(&[u8], &[u8]), HandshakeError<'_>> {
     let start = rest.iter().position(|&byte| byte != b' ').unwrap_or(rest.len());
     let rest = &rest[start..];
     let Some(quoted) = rest.strip_prefix(b"\"") else {
-        let (field, behind) = rest.split_at(memchr(b',', rest).unwrap_or(rest.len()));
-        return Ok((trim(field), behind));
+        let (field, after) = rest.split_at(memchr(b',', rest).unwrap_or(rest.len()));
+        return Ok((trim(field), after));
     };
     let mut at = 0;
     loop {
@@ -485,10 +485,10 @@ fn field(rest: &[u8]) -> Result<(&[u8], &[u8]), HandshakeError<'_>> {
         }
         at += 2;
     }
-    let (field, behind) = (&quoted[..at], &quoted[at + 1..]);
-    let (between, behind) = behind.split_at(memchr(b',', behind).unwrap_or(behind.len()));
+    let (field, after) = (&quoted[..at], &quoted[at + 1..]);
+    let (between, after) = after.split_at(memchr(b',', after).unwrap_or(after.len()));
     match trim(between) {
-        b"" => Ok((field, behind)),
+        b"" => Ok((field, after)),
         surplus => Err(HandshakeError::AfterQuote(surplus)),
     }
 }

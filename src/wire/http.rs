@@ -18,7 +18,7 @@ pub enum Front<'a> {
     Partial,
     /// The head is longer than [`HEAD_BYTES_MAX`].
     TooLong,
-    /// The head cannot be served; nothing behind it can be read.
+    /// The head cannot be served; nothing after it can be read.
     Broken(BadRequest),
     /// A request.
     Request {
@@ -96,7 +96,7 @@ fn request_line(line: &[u8]) -> Option<(&[u8], &[u8], u8)> {
 pub fn front(input: &[u8]) -> Front<'_> {
     let window = &input[..input.len().min(HEAD_BYTES_MAX)];
     let Some((head, consumed)) = split_head(window) else {
-        // No more is waited for behind a line that is no request.
+        // No more is waited for after a line that is no request.
         if let Some(end) = memchr(b'\n', window)
             && let Err(error) = start(window[..end].strip_suffix(b"\r").unwrap_or(&window[..end]))
         {
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn line_of_http_is_told_from_a_line_of_ours() {
+    fn line_of_http_is_distinguished_from_a_line_of_the_protocol() {
         for line in ["GET / HTTP/1.1", "HEAD /livez HTTP/1.0", "GET /a?b=c HTTP/1.1"] {
             assert!(is_request_line(line.as_bytes()), "{line}");
         }

@@ -34,7 +34,7 @@ pub struct Request<'a> {
     pub id: &'a [u8],
     /// The verb as it was sent; may be empty.
     pub verb: &'a [u8],
-    /// What stands behind it, trimmed.
+    /// What follows it, trimmed.
     pub body: &'a [u8],
 }
 
@@ -66,7 +66,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The first word of some text, and what stands behind it, trimmed.
+/// The first word of some text, and what follows it, trimmed.
 pub fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
     // A loop: a word is mostly shorter than a vector search is worth.
     let end = text.iter().position(|&byte| byte == b' ').unwrap_or(text.len());
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn browser_is_told_from_a_key_named_alike() {
+    fn browser_is_distinguished_from_a_key_named_alike() {
         assert!(is_from_browser(b"POST / HTTP/1.1"));
         assert!(is_from_browser(b"Host: 127.0.0.1:5454"));
         assert!(!is_from_browser(b"POSTS"));

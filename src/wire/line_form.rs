@@ -10,9 +10,9 @@ pub const ID_BYTES_MAX: usize = 64;
 pub struct LineForm {
     /// The verb, with the topic of one that has several.
     pub verb: &'static str,
-    /// What stands behind it, as HELP shows it: `key:value`. Empty if that is nothing, or need not be.
+    /// What follows it, as HELP shows it: `key:value`. Empty if that is nothing, or need not be.
     pub arguments: &'static str,
-    /// What stands behind the verb.
+    /// What follows the verb.
     pub syntax: Syntax,
     /// The first word of the reply.
     pub word: &'static str,
@@ -20,7 +20,7 @@ pub struct LineForm {
     pub example: &'static str,
 }
 
-/// What stands behind a verb.
+/// What follows a verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syntax {
     /// Nothing.
@@ -58,7 +58,7 @@ impl Syntax {
         }
     }
 
-    /// The first key behind a verb, without reading it properly: for prefetching only.
+    /// The first key after a verb, without reading it properly: for prefetching only.
     pub fn likely_key(self, body: &[u8]) -> Option<&[u8]> {
         match self {
             Self::Bare | Self::Words | Self::Field | Self::Key | Self::Raw => None,

@@ -85,7 +85,7 @@ pub const VIEWS: [View; 5] = [
             (5, FORWARD, "begin", "candidates by claims, hints, distance"),
             (6, FORWARD, "advance", "one node at a time; on nothing the birthplace"),
             (7, "node/lookup/query.rs", "query", "EXECUTE frame, in the ordered stream"),
-            (0, "node/command/errands.rs", "run", "on the peer: behind the frame"),
+            (0, "node/command/errands.rs", "run", "on the peer: after the frame"),
             (1, FORWARDING, "serve", "in time, and holds the key; else NOTHOLDER"),
             (2, FORWARDING, "carry_out", "the same handler, without a connection"),
             (0, "node/peer/frames.rs", "execute", "here again: an EXECUTED frame"),
@@ -107,7 +107,7 @@ pub const VIEWS: [View; 5] = [
             (1, "node/versions/notices.rs", "settle", "if keys have changed"),
             (2, "node/versions/notices.rs", "settle_changes", "lookups of the key end"),
             (3, "node/versions/notices.rs", "announce", "to peers that may hold an older value"),
-            (4, "node/versions/notices.rs", "invalidate", "behind the additions of this node"),
+            (4, "node/versions/notices.rs", "invalidate", "after the additions of this node"),
         ],
     ),
 ];

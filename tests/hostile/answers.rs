@@ -137,7 +137,7 @@ fn miss_of_a_peer_queried_again_over_a_new_link_is_no_false_positive() {
 }
 
 #[test]
-fn claims_are_held_against_all_absent_keys_whatever_was_asked_of_them() {
+fn claims_are_counted_against_all_absent_keys_whatever_was_queried_of_them() {
     let rate_after = |verb: &str| {
         let mut world = World::new(Config::default());
         world.driver.watch = None;
@@ -294,7 +294,7 @@ fn answer_that_arrived_in_time_and_is_read_late_is_a_hit() {
 
 /// Lets lookups of `far` wait for a peer that beats and does not answer, until they do so no longer; how many
 /// did.
-fn waits_in_vain(world: &mut World, link: &mut Link) -> u64 {
+fn times_out(world: &mut World, link: &mut Link) -> u64 {
     let before = world.driver.node.stats().lookup_timeouts;
     for waits in 0..200 {
         world.send(link, &[heartbeat(1)]);
@@ -311,7 +311,7 @@ fn waits_in_vain(world: &mut World, link: &mut Link) -> u64 {
 
 /// Lets a peer send heartbeats and answer the probes, until lookups query it again; how
 /// many that were.
-fn answers_until_asked(world: &mut World, face: &Face, link: &mut Link) -> u32 {
+fn answers_until_queried(world: &mut World, face: &Face, link: &mut Link) -> u32 {
     world.frames(link);
     let mut answers = 0;
     while world.view(face).unwrap().probes_left > 0 {
@@ -334,7 +334,7 @@ fn peer_with_heartbeats_but_no_answers_costs_three_timeouts() {
         let mut world = World::new(Config::default());
         let face = Face::new(1);
         let mut link = if knows_its_filter { claims_far(&mut world, &face) } else { world.linked(&face) };
-        assert_eq!(waits_in_vain(&mut world, &mut link), 3);
+        assert_eq!(times_out(&mut world, &mut link), 3);
         for _ in 0..100 {
             world.driver.pass(ms(250));
             world.send(&link, &[heartbeat(1)]);
@@ -356,8 +356,8 @@ fn briefly_slow_peer_is_queried_again_after_the_next_heartbeat() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = claims_far(&mut world, &face);
-    waits_in_vain(&mut world, &mut link);
-    assert_eq!(answers_until_asked(&mut world, &face, &mut link), 1);
+    times_out(&mut world, &mut link);
+    assert_eq!(answers_until_queried(&mut world, &face, &mut link), 1);
     let request = queried(&mut world, &mut link);
     let far = world.hash("far");
     world.send(&link, &[(request, value(far, b"there"))]);
@@ -369,7 +369,7 @@ fn answer_to_a_probe_that_is_late_or_about_another_key_counts_for_nothing() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = claims_far(&mut world, &face);
-    waits_in_vain(&mut world, &mut link);
+    times_out(&mut world, &mut link);
     world.frames(&mut link);
     for (name, late) in [("far", 0), ("?", 100)] {
         let hash = world.hash(name);
@@ -394,12 +394,12 @@ fn circuit_breaker_needs_more_answers_after_each_reopening() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
     let mut link = claims_far(&mut world, &face);
-    assert_eq!(waits_in_vain(&mut world, &mut link), 3);
+    assert_eq!(times_out(&mut world, &mut link), 3);
     for answers in [1, 2, 4, 8, 16, 16] {
         // A new link is no new beginning.
         link = world.dial(&face);
-        assert_eq!(answers_until_asked(&mut world, &face, &mut link), answers);
-        assert_eq!(waits_in_vain(&mut world, &mut link), 1);
+        assert_eq!(answers_until_queried(&mut world, &face, &mut link), answers);
+        assert_eq!(times_out(&mut world, &mut link), 1);
     }
     world.check();
 }

@@ -172,7 +172,7 @@ fn later_requests_wait_for_a_forwarded_command_and_it_waits_for_earlier_ones() {
 }
 
 #[test]
-fn node_that_does_not_hold_the_key_is_not_asked_again_and_its_hints_are_followed() {
+fn node_that_does_not_hold_the_key_is_not_queried_again_and_its_hints_are_followed() {
     let mut world = World::new(Config::default());
     let (a, mut at_a) = claiming(&mut world, 1, &["far"]);
     let (b, mut at_b) = claiming(&mut world, 2, &[]);

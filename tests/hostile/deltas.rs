@@ -56,7 +56,7 @@ fn missing_delta_starts_one_resync_and_the_filter_is_uncertain_until_it_ends() {
     }
     assert_eq!(resyncs(&mut world, &mut link), [Some(head(1, 3))]);
     assert_eq!(world.driver.node.stats().digest_messages_dropped, 499);
-    assert_eq!(world.filter(&face), FilterState::Doubtful);
+    assert_eq!(world.filter(&face), FilterState::Outdated);
     // While its filter is uncertain it is queried for keys that it does not claim.
     world.begin("GET nowhere\n");
     let queried = world.queries(&mut link);
@@ -65,7 +65,7 @@ fn missing_delta_starts_one_resync_and_the_filter_is_uncertain_until_it_ends() {
     assert_eq!(world.replies(), ":GOT \n");
     // A heartbeat with the end of its changelog does not make it known.
     world.send(&link, &[(1, beat(head(1, 3), false))]);
-    assert_eq!(world.filter(&face), FilterState::Doubtful);
+    assert_eq!(world.filter(&face), FilterState::Outdated);
     world.driver.send(link.conn, deltas(3, &(3..504).collect::<Vec<u64>>()));
     assert_eq!((position(&world, &face), world.filter(&face)), (Some(504), FilterState::Known));
     world.check();
@@ -83,14 +83,14 @@ fn announced_deltas_that_do_not_arrive_make_the_filter_uncertain() {
     world.driver.send(link.conn, deltas(3, &[4]));
     world.driver.pass(ms(1_000));
     world.send(&link, &[ahead(2, 6)]);
-    assert_eq!(world.filter(&face), FilterState::Doubtful);
+    assert_eq!(world.filter(&face), FilterState::Outdated);
     world.driver.send(link.conn, deltas(4, &[5]));
-    assert_eq!(world.filter(&face), FilterState::Doubtful);
+    assert_eq!(world.filter(&face), FilterState::Outdated);
     world.driver.send(link.conn, deltas(5, &[6]));
     assert_eq!(world.filter(&face), FilterState::Known);
     // A heartbeat after the announced deltas changes nothing.
     world.send(&link, &[ahead(3, 7), ahead(4, 7)]);
-    assert_eq!(world.filter(&face), FilterState::Doubtful);
+    assert_eq!(world.filter(&face), FilterState::Outdated);
     world.driver.send(link.conn, deltas(6, &[7]));
     world.send(&link, &[ahead(5, 9), (9, beat(head(1, 9), true))]);
     assert_eq!(world.filter(&face), FilterState::Known);
@@ -153,7 +153,7 @@ fn block_beyond_the_filter_is_refused_and_starts_a_resync() {
         let mut link = at_three(&mut world, &face);
         world.driver.send(link.conn, block(0, number, [u64::MAX; 8]));
         assert_eq!(world.driver.node.stats().digest_messages_refused, 1);
-        assert_eq!(world.filter(&face), FilterState::Doubtful);
+        assert_eq!(world.filter(&face), FilterState::Outdated);
         for second in 0..40 {
             world.driver.pass(ms(1_000));
             world.send(&link, &[heartbeat(second)]);
@@ -241,7 +241,7 @@ fn filter_stays_known_and_takes_additions_while_one_of_another_size_comes() {
     assert_eq!(resyncs(&mut world, &mut link), []);
     // A snapshot from elsewhere is one of what may be missing.
     world.send(&link, &[(0, Body::Snap { head: head(1, 9), size_log2: 1 })]);
-    assert_eq!(world.filter(&face), FilterState::Doubtful);
+    assert_eq!(world.filter(&face), FilterState::Outdated);
     world.check();
 }
 

@@ -51,7 +51,7 @@ fn simultaneous_offers_do_not_exceed_active_peers() {
 }
 
 #[test]
-fn node_without_a_link_gets_one_above_active_peers_and_then_the_place_of_a_peer_that_has_others() {
+fn node_without_a_link_gets_one_above_active_peers_and_then_that_of_a_peer_with_others() {
     let mut world = with_mesh(few());
     let face = |number, links| Face { links, ..Face::elsewhere(number) };
     let mut old = world.dial(&face(1, Links::Unstated));

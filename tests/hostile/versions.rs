@@ -188,7 +188,7 @@ fn version_beyond_the_bound_closes_the_link_and_is_not_obeyed() {
 }
 
 #[test]
-fn lookup_returns_no_value_older_than_what_the_node_was_told_of() {
+fn lookup_returns_no_value_older_than_a_version_that_the_node_received() {
     let mut world = World::new(Config::default());
     let mut old = reading(&mut world, &Face::new(1));
     let mut new = world.known(&Face::new(2));

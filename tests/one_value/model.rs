@@ -304,13 +304,13 @@ impl Step {
         let is_behind =
             self.others(node).any(|peer| !covers(self.state.members[node].peers[peer].acked, version));
         if is_behind && self.obeys(Rule::ExpiryLeavesTombstone) {
-            self.bury(node, version);
+            self.leave_tombstone(node, version);
         }
         self.departed(version);
     }
 
     /// Keeps a tombstone, unless there is a newer one.
-    pub fn bury(&mut self, node: Node, version: Version) {
+    pub fn leave_tombstone(&mut self, node: Node, version: Version) {
         let tombstone = &mut self.member(node).tombstone;
         *tombstone = Some(version.max(tombstone.unwrap_or(0)));
     }
@@ -318,7 +318,7 @@ impl Step {
     /// Deletes the key here, by command.
     pub fn delete(&mut self, node: Node, version: Version) {
         self.drop_value(node);
-        self.bury(node, version);
+        self.leave_tombstone(node, version);
         self.raise_top(Top { version, is_gone: true, ..Top::default() });
         self.departed(version);
     }

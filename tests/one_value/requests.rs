@@ -313,7 +313,7 @@ impl Step {
                     version = self.stamp(node).max(version);
                     self.delete(node, version);
                 } else if own.is_none() {
-                    self.bury(node, version);
+                    self.leave_tombstone(node, version);
                 }
                 self.send(node, peer, Body::Deleted { serial, version, hints });
             }
@@ -365,7 +365,7 @@ impl Step {
         if let Body::NotHolder { .. } = body {
             request.tried |= bit(peer);
         } else if let Body::Deleted { version, .. } = body {
-            self.bury(node, version);
+            self.leave_tombstone(node, version);
             if self.obeys(Rule::DeletedInvalidates) {
                 self.yields(node, peer, version, false, false);
             }

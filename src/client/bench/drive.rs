@@ -264,7 +264,7 @@ pub fn run(
     if schedule.is_none() {
         conns.iter_mut().try_for_each(|conn| driver.send_batch(conn, 0)).map_err(failed)?;
     }
-    let (mut heard, mut progress_at) = (begin, begin + plan.warm_up + PROGRESS_EVERY);
+    let (mut received_at, mut progress_at) = (begin, begin + plan.warm_up + PROGRESS_EVERY);
     let (mut recorded_from, mut cpu_from, mut idle) = (begin, thread_cpu(), Duration::ZERO);
     // Until when it is known whether the thread worked or spun.
     let mut known_until = begin;
@@ -306,11 +306,11 @@ pub fn run(
             // A poll that slept did not use the CPU.
             idle += if timeout.is_zero() { now - known_until } else { Duration::ZERO };
             known_until = now;
-            if now - heard > SILENCE_MAX && driver.outstanding > 0 {
+            if now - received_at > SILENCE_MAX && driver.outstanding > 0 {
                 return Err(format!("{addrs}: no reply for {SILENCE_MAX:?}"));
             }
         } else {
-            heard = now;
+            received_at = now;
         }
         for event in &events {
             let conn = &mut conns[event.token().0];

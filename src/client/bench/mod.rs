@@ -20,7 +20,7 @@ use options::Options;
 use report::Progress;
 use std::ffi::OsString;
 
-/// Runs the subcommand: `args` are those behind its name.
+/// Runs the subcommand: `args` are those after its name.
 pub(super) fn command(args: &[OsString], password: Option<&[u8]>) -> Result<(), ClientError> {
     let Some(options) = Options::parse(args)? else {
         return terminal::print(&[options::HELP.trim_end().to_owned()]);

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_is_told_what_would_be_right() {
+    fn wrong_usage_is_reported_with_what_would_be_right() {
         for (args, sentence) in [
             ("", "no address; usage: olivia bench HOST:PORT"),
             ("1.1.1.1:1 --pipe 3", "unknown flag '--pipe'"),

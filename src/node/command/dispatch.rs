@@ -347,7 +347,7 @@ fn execute<'a>(
             give_back(state, now, key, call.reply.end(), unsent_before);
         }
         Ok(Effect::Authenticate) => {
-            // Before the reply, which no longer counts as one to a stranger.
+            // Before the reply, which no longer counts as one to a client without the password.
             if let Some(conn) = state.conns.get_mut(key) {
                 conn.authenticate();
                 conn.set_protocol(call.reply.protocol());
@@ -505,9 +505,9 @@ mod tests {
         fn ask(&mut self, requests: &str) -> String {
             let client = self.clients[0];
             self.node.received(self.now, client, requests.as_bytes());
-            let told = String::from_utf8(self.node.outbound(client).collect::<Vec<_>>().concat()).unwrap();
-            self.node.wrote(self.now, client, told.len());
-            told
+            let reply = String::from_utf8(self.node.outbound(client).collect::<Vec<_>>().concat()).unwrap();
+            self.node.wrote(self.now, client, reply.len());
+            reply
         }
 
         /// A turn of five milliseconds in which each client sends what `requests` says of it.
@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn timers_of_keys_given_ever_other_deadlines_do_not_gather() {
+    fn timers_of_keys_given_ever_other_expiries_do_not_accumulate() {
         let mut load = Load::new();
         for turn in 0..30 {
             load.turn(|client| {
@@ -578,17 +578,17 @@ mod tests {
         let mut load = Load::new();
         load.node.state.keyspace.store_mut().limit_regions(8);
         let value = "x".repeat(1_000);
-        let mut told = String::new();
+        let mut reply = String::new();
         for id in 0..4_000 {
-            told = load.ask(&format!("SET k{id}-a:{value},k{id}-b:{value},k{id}-c:{value}\n"));
-            if told.starts_with(":ERR ") {
+            reply = load.ask(&format!("SET k{id}-a:{value},k{id}-b:{value},k{id}-c:{value}\n"));
+            if reply.starts_with(":ERR ") {
                 let got = load.ask(&format!("GET k{id}-a,k{id}-b,k{id}-c\n"));
-                assert_eq!(got, ":GOT \n", "after {told}");
+                assert_eq!(got, ":GOT \n", "after {reply}");
                 break;
             }
         }
         let sentence = "out of memory: the 32 GiB for small items are used; delete something";
-        assert_eq!(told, format!(":ERR {sentence}\n"));
+        assert_eq!(reply, format!(":ERR {sentence}\n"));
         // One key is set as long as there is a slot.
         assert!(load.ask(&format!("SET one:{value}\n")).starts_with(":SAT "));
     }
@@ -618,9 +618,9 @@ mod tests {
         });
         let sizes = [3_000, 5_000, 7_000];
         let args: Vec<String> = sizes.iter().map(|len| format!("new{len}:{}", "x".repeat(*len))).collect();
-        let told = load.ask(&format!("SET {}\n", args.join(",")));
+        let reply = load.ask(&format!("SET {}\n", args.join(",")));
         let got = load.ask("GET new3000,new5000,new7000\n");
-        assert!(told.starts_with(":SAT new3000:"), "{told}; then there is {}", &got[..got.len().min(20)]);
-        assert_eq!(told.replace("SAT", "GOT"), got);
+        assert!(reply.starts_with(":SAT new3000:"), "{reply}; then there is {}", &got[..got.len().min(20)]);
+        assert_eq!(reply.replace("SAT", "GOT"), got);
     }
 }

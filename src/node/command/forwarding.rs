@@ -1,7 +1,7 @@
 //! Commands that other nodes carry out, or are to be carried out for them.
 //!
 //! A command that depends on the old values of keys is carried out once, by the node that holds them; see
-//! [`crate::node::lookup::forward`]. Before the handler of such a command is called, [`is_for_here`] says whether this
+//! [`crate::node::lookup::forward`]. Before the handler of such a command is called, [`is_for_here`] decides whether this
 //! node holds the keys, or may create them. If not, [`begin`] makes the request a pending one, for whose reply later
 //! requests of its connection wait. For a peer the same handler is called, and its reply is sent without what begins
 //! and ends it.
@@ -144,27 +144,27 @@ pub(in crate::node) fn begin<'a>(
         Scope::Mesh => {
             let nodes = format!("{} nodes", state.mesh.peers.linked_count() + 1);
             let keys = std::iter::once(nodes.as_bytes());
-            let Some(ask) = hold(state, conn, head, FLUSHED, is_answered, keys) else { return Ok(()) };
+            let Some(pending) = hold(state, conn, head, FLUSHED, is_answered, keys) else { return Ok(()) };
             let version = floor::raise(state, now);
-            broadcast::floor(state, now, Waiter { ask, part: 0 }, version);
+            broadcast::floor(state, now, Waiter { pending, part: 0 }, version);
         }
         Scope::EachKey => {
-            let Some(ask) = hold(state, conn, head, AS_IT_CAME, is_answered, keys.clone()) else {
+            let Some(pending) = hold(state, conn, head, AS_IT_CAME, is_answered, keys.clone()) else {
                 return Ok(());
             };
             let step = command.step(is_line);
             for (part, key) in keys.enumerate() {
                 let args = if is_line { args.skip(part * step).first(step) } else { args };
-                send(state, now, Waiter { ask, part }, protocol, command, args, vec![key.into()]);
+                send(state, now, Waiter { pending, part }, protocol, command, args, vec![key.into()]);
             }
         }
         Scope::FirstKey | Scope::AllKeys => {
             let depends = if scope == Scope::FirstKey { 1 } else { count };
-            let Some(ask) = hold(state, conn, head, AS_IT_CAME, is_answered, keys.clone().take(1)) else {
+            let Some(pending) = hold(state, conn, head, AS_IT_CAME, is_answered, keys.clone().take(1)) else {
                 return Ok(());
             };
             let keys = keys.take(depends).map(Box::from).collect();
-            send(state, now, Waiter { ask, part: 0 }, protocol, command, args, keys);
+            send(state, now, Waiter { pending, part: 0 }, protocol, command, args, keys);
         }
         Scope::Here | Scope::Options | Scope::Transaction => {}
     }
@@ -186,11 +186,11 @@ fn hold<'k>(
 }
 
 /// Deletes keys here and wherever else they may be.
-fn delete<'k>(state: &mut State, now: Now, ask: PendingKey, keys: impl Iterator<Item = &'k [u8]>) {
+fn delete<'k>(state: &mut State, now: Now, pending: PendingKey, keys: impl Iterator<Item = &'k [u8]>) {
     for (part, key) in keys.enumerate() {
         let hashed = state.keyspace.key(key);
         let (version, had) = state.keyspace.delete_command(now, hashed, Version(0));
-        let waiter = Waiter { ask, part };
+        let waiter = Waiter { pending, part };
         if may_be_elsewhere(state, key) {
             broadcast::delete(state, now, waiter, key, version, had);
         } else if had {
@@ -334,12 +334,12 @@ pub(in crate::node) fn begin_transaction(
     let head = Encoder::begin(Vec::new(), protocol, b"", "").head();
     let first = plan.keys.first().cloned().unwrap_or_default();
     let pending = pending::begin(state, conn, head, AS_IT_CAME, is_answered, std::iter::once(&*first));
-    let Some(ask) = pending else { return };
-    pending::make_barrier(state, ask);
-    if let Some(pending) = state.mesh.lookups.pending.get_mut(ask) {
+    let Some(pending) = pending else { return };
+    pending::make_barrier(state, pending);
+    if let Some(pending) = state.mesh.lookups.pending.get_mut(pending) {
         pending.transaction = Some(requests.into_iter().zip(plan.is_there).collect());
     }
-    send_request(state, now, Waiter { ask, part: 0 }, request, plan.keys, OnNothing::Creates);
+    send_request(state, now, Waiter { pending, part: 0 }, request, plan.keys, OnNothing::Creates);
 }
 
 fn count_of(words: usize) -> [u8; 4] {
@@ -369,7 +369,7 @@ pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand)
         link_output::send_answer(state, now, *peer, *number, &Body::NotDone { hash });
         return 1;
     }
-    // The one that asks does not hold the key either.
+    // The querying node does not hold the key either.
     let asker = state.mesh.peers.get(*peer).map(|peer| peer.id());
     let refused: Vec<NodeId> = refused.iter().copied().chain(asker).collect();
     let on_nothing = if *create { OnNothing::Creates } else { OnNothing::IsRefused };
@@ -403,7 +403,7 @@ pub(in crate::node) fn carry_out_own(state: &mut State, now: Now, key: LookupKey
     let waiter = lookup.waiter();
     let Task::Forward(command) = lookup.take_task() else { return 1 };
     let conn =
-        waiter.and_then(|waiter| state.mesh.lookups.pending.get(waiter.ask)).map(|pending| pending.conn);
+        waiter.and_then(|waiter| state.mesh.lookups.pending.get(waiter.pending)).map(|pending| pending.conn);
     let (Some(conn), Some(requests)) = (conn, requests_of(state, &command.request)) else {
         forward::carried_out(state, now, key, &0u32.to_le_bytes());
         return 1;

@@ -9,7 +9,7 @@ use crate::wire::resp::parse::number;
 /// Bytes of the longest number of 64 bits.
 const NUMBER_BYTES_MAX: usize = 20;
 
-/// Digits behind the point of a sum of fractions.
+/// Digits after the point of a sum of fractions.
 const FRACTION_DIGITS: u32 = 17;
 
 /// Digits before the point of a number that is added exactly.
@@ -97,7 +97,7 @@ pub(in crate::node) fn incr_by_float<'a>(
 }
 
 /// The sum of two decimal fractions as text without an exponent: exact if it has at most 20 digits before the
-/// point and 17 behind it, else that of two doubles.
+/// point and 17 after it, else that of two doubles.
 fn add_fractions(a: &[u8], b: &[u8]) -> Result<String, CommandError<'static>> {
     let sum = double(a)? + double(b)?;
     if !sum.is_finite() {
@@ -118,7 +118,7 @@ fn double(text: &[u8]) -> Result<f64, CommandError<'static>> {
     number.filter(|number| !number.is_nan()).ok_or(CommandError::Plain("value is not a valid float"))
 }
 
-/// The same in units of the 17th digit behind the point; `None` if it has more digits.
+/// The same in units of the 17th digit after the point; `None` if it has more digits.
 fn decimal(text: &[u8]) -> Option<i128> {
     let text = std::str::from_utf8(text).ok()?;
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {

@@ -48,8 +48,8 @@ impl<'s> Seen<'s> {
             return;
         }
         let (word, body) = split_word(text.strip_suffix(b"\r").unwrap_or(text));
-        let behind_id = |word: &[u8]| memrchr(b':', word).map(|colon| colon + 1);
-        if let Some(command) = self.find(word).or_else(|| self.find(&word[behind_id(word)?..]))
+        let after_id = |word: &[u8]| memrchr(b':', word).map(|colon| colon + 1);
+        if let Some(command) = self.find(word).or_else(|| self.find(&word[after_id(word)?..]))
             && let Some(form) = &command.line
         {
             self.writes |= command.access == Access::Write;

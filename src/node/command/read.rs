@@ -126,7 +126,7 @@ pub(in crate::node) fn begin_pending(
     }
     for (part, key) in keys.iter().enumerate() {
         let hashed = state.keyspace.key(key);
-        let waiter = Waiter { ask: request, part };
+        let waiter = Waiter { pending: request, part };
         if let Some(item) = state.keyspace.get(now, hashed) {
             let Found { value, until } = Found::of(&item);
             let bytes = if wants_value { value.len() } else { 0 };

@@ -68,7 +68,7 @@ pub enum Scope {
     EachKey,
     /// The one holder of all of its keys, which are changed together or not at all.
     AllKeys,
-    /// The same in RESP, if an option after the keys and values is a condition, or asks for what there was.
+    /// The same in RESP, if an option after the keys and values is a condition, or requests what there was.
     Options,
     /// All nodes that may hold one of its keys.
     Claimants,
@@ -524,8 +524,8 @@ const fn upper(bytes: u64) -> u64 {
     // The high bit of each byte says: at least 'a', and more than 'z'. No sum carries into the next byte.
     let low_bits = bytes & (0x7f * EACH);
     let from_a = low_bits + (0x80 - b'a' as u64) * EACH;
-    let behind_z = low_bits + (0x7f - b'z' as u64) * EACH;
-    let is_lower = from_a & !behind_z & !bytes & (0x80 * EACH);
+    let after_z = low_bits + (0x7f - b'z' as u64) * EACH;
+    let is_lower = from_a & !after_z & !bytes & (0x80 * EACH);
     bytes ^ (is_lower >> 2)
 }
 

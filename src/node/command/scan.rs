@@ -58,7 +58,7 @@ pub(in crate::node) fn scan<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
         } else if option.eq_ignore_ascii_case(b"TYPE") {
             is_string = value.eq_ignore_ascii_case(b"string");
         } else if option.eq_ignore_ascii_case(b"COUNT") {
-            // The value stands behind the cursor and the option.
+            // The value follows the cursor and the option.
             let number = call.integer(at + 2)?;
             let above_zero = usize::try_from(number).ok().filter(|&count| count > 0);
             count = above_zero.ok_or(CommandError::Syntax(call.command.name, option))?;
@@ -136,7 +136,7 @@ pub(in crate::node) fn put_head(reply: &mut Encoder, scan: &Scan) {
     reply.array(scan.count);
 }
 
-/// RANDOMKEY: the key behind a random hash. Not all are equally likely.
+/// RANDOMKEY: the key after a random hash. Not all are equally likely.
 pub(in crate::node) fn randomkey<'a>(
     state: &mut State,
     call: &mut Call<'a>,

@@ -26,7 +26,7 @@ pub enum FilterState {
     /// Nothing: it may have any key.
     Unknown,
     /// Something, but changes may be missing: it may have any key.
-    Doubtful,
+    Outdated,
     /// All of it, up to what is on its way.
     Known,
 }
@@ -89,7 +89,7 @@ pub(in crate::node) fn linked_peers(state: &State, now: Now) -> impl Iterator<It
 
 /// Addresses that lead to no linked node, and where one may be.
 pub(in crate::node) fn unlinked_peers(state: &State) -> impl Iterator<Item = PeerView> {
-    backups(state).map(view_of_contact)
+    backups(state).map(view_of_address)
 }
 
 /// Addresses that lead to no linked node, and where one may be.
@@ -102,7 +102,7 @@ fn view_of_peer(state: &State, now: Now, peer: &Peer) -> PeerView {
     let fill = filters.fill(peer.filter());
     let filter = match (fill, filters.is_unknown(peer.filter())) {
         (None, _) => FilterState::Unknown,
-        (Some(_), true) => FilterState::Doubtful,
+        (Some(_), true) => FilterState::Outdated,
         (Some(_), false) => FilterState::Known,
     };
     PeerView {
@@ -126,10 +126,10 @@ fn view_of_peer(state: &State, now: Now, peer: &Peer) -> PeerView {
     }
 }
 
-fn view_of_contact(contact: &AddressEntry) -> PeerView {
+fn view_of_address(entry: &AddressEntry) -> PeerView {
     PeerView {
-        addr: contact.addr(),
-        id: contact.id(),
+        addr: entry.addr(),
+        id: entry.id(),
         is_linked: false,
         dialled: false,
         round_trip: None,
@@ -141,9 +141,9 @@ fn view_of_contact(contact: &AddressEntry) -> PeerView {
         position: None,
         queries: 0,
         probes_left: 0,
-        failures: contact.failures(),
-        is_being_dialled: contact.dial().is_some(),
-        is_credible: contact.is_credible(),
+        failures: entry.failures(),
+        is_being_dialled: entry.dial().is_some(),
+        is_credible: entry.is_credible(),
         claimed_keys: None,
     }
 }
@@ -166,7 +166,7 @@ impl fmt::Display for PeerView {
         }
         match self.filter {
             FilterState::Unknown => f.write_str("; filter unknown")?,
-            FilterState::Doubtful => f.write_str("; filter doubtful")?,
+            FilterState::Outdated => f.write_str("; filter outdated")?,
             FilterState::Known => f.write_str("; filter known")?,
         }
         if let Some(age) = self.filter_age {
@@ -350,7 +350,7 @@ pub(in crate::node) fn readiness(state: &State) -> Readiness {
 pub(in crate::node) fn mesh<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     let mut backups = backups(state);
     for peer in
-        linked_peers(state, call.now).chain(backups.by_ref().take(BACKUPS_LISTED_MAX).map(view_of_contact))
+        linked_peers(state, call.now).chain(backups.by_ref().take(BACKUPS_LISTED_MAX).map(view_of_address))
     {
         call.reply.text(format_args!("\"{peer}\""));
     }
@@ -365,7 +365,7 @@ pub(in crate::node) fn mesh<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
 /// OLIVIA MESH: a line for each node that is known, the linked ones first; of others a bounded number.
 pub(in crate::node) fn nodes<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
     let linked = state.mesh.peers.linked().map(|(_, peer)| view_of_peer(state, call.now, peer));
-    let backups = backups(state).take(BACKUPS_LISTED_MAX).map(view_of_contact);
+    let backups = backups(state).take(BACKUPS_LISTED_MAX).map(view_of_address);
     let views: Vec<PeerView> = linked.chain(backups).collect();
     call.reply.array(views.len());
     views.iter().for_each(|view| call.reply.text(view));
@@ -387,7 +387,7 @@ pub(in crate::node) fn peers<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
             call.reply.text(addr);
         }
     }
-    for other in backups(state).take(BACKUPS_LISTED_MAX).map(view_of_contact) {
+    for other in backups(state).take(BACKUPS_LISTED_MAX).map(view_of_address) {
         if listed.insert(other.addr) {
             call.reply.text(format_args!("\"{other}\""));
         }

@@ -82,7 +82,7 @@ pub(in crate::node) fn make_barrier(state: &mut State, key: PendingKey) {
 /// reply is written soon.
 pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Answer, value_bytes: usize) {
     let bytes_max = state.config.limits.reply_bytes_max as usize;
-    let Some(request) = state.mesh.lookups.pending.get_mut(waiter.ask) else { return };
+    let Some(request) = state.mesh.lookups.pending.get_mut(waiter.pending) else { return };
     if request.form.wanted == Wanted::Value {
         state.stats.hits += u64::from(matches!(answer, Answer::Found { .. } | Answer::Here));
         state.stats.misses += u64::from(matches!(answer, Answer::Missing));
@@ -92,7 +92,7 @@ pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Ans
     request.waiting -= 1;
     let (conn, after) = (request.conn, request.memory_bytes());
     if request.waiting == 0 {
-        state.mesh.lookups.whole.push_back(waiter.ask);
+        state.mesh.lookups.whole.push_back(waiter.pending);
     }
     if let Some(conn) = state.conns.get_mut(conn) {
         let under_way = conn.under_way();

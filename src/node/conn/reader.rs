@@ -3,7 +3,7 @@
 //!
 //! Requests and frames are parsed straight from the slice that the shell has read into; only an unfinished tail is
 //! copied. When a step's budget is spent with requests left over, they are stashed, the connection goes
-//! to the end of the queue of runnable ones, and the shell is asked not to read from it until it has
+//! to the end of the queue of runnable ones, and the shell is requested not to read from it until it has
 //! caught up. The same happens, without the queue, while too much waits to be sent to it. So a
 //! connection holds at most one line, or one frame, and one read of input.
 
@@ -278,7 +278,7 @@ impl Turn {
 }
 
 /// Gives a connection its turn: carries out what stands at the front of `input`, by what the connection is. It may be
-/// another in the middle: what a client sends behind its handshake are frames. Returns the bytes done with, and the
+/// another in the middle: what a client sends after its handshake are frames. Returns the bytes done with, and the
 /// cost, which is charged to the connection.
 fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8], turn: &mut Turn) -> usize {
     let Some(conn) = state.conns.get_mut(key) else { return input.len() };

@@ -91,10 +91,10 @@ fn advance(state: &mut State, now: Now, key: ConnKey) {
 /// Whether buffers are over `buffers_max`, or have grown to where the system has little memory left.
 #[inline]
 fn lacks_memory(state: &mut State) -> bool {
-    let State { buffered, buffered_when_asked, config, .. } = state;
-    *buffered_when_asked = (*buffered_when_asked).min(*buffered);
-    if *buffered - *buffered_when_asked >= BYTES_PER_PROBE {
-        *buffered_when_asked = *buffered;
+    let State { buffered, buffered_at_probe, config, .. } = state;
+    *buffered_at_probe = (*buffered_at_probe).min(*buffered);
+    if *buffered - *buffered_at_probe >= BYTES_PER_PROBE {
+        *buffered_at_probe = *buffered;
         return !has_left(2 * BYTES_PER_PROBE) || *buffered as u64 > config.limits.buffers_max;
     }
     *buffered as u64 > config.limits.buffers_max

@@ -2,7 +2,7 @@
 //!
 //! While every reply is known at once, the queue is empty and replies are written straight to the
 //! connection's outbound buffer. A request whose answer has to be waited for takes a place with
-//! [`Replies::hold`]; from then on later replies gather behind it, and [`Replies::fill`] lets go all
+//! [`Replies::hold`]; from then on later replies wait after it, and [`Replies::fill`] lets go all
 //! that the answer was holding back. A place is a number that is not used twice in the life of a
 //! connection, so an answer that comes twice, or after its connection, changes nothing.
 
@@ -213,7 +213,7 @@ impl Replies {
         place
     }
 
-    /// Gives a place back that waits and behind which nothing stands: what comes next stands there.
+    /// Gives a place back that waits and after which nothing stands: what comes next stands there.
     pub fn withdraw(&mut self, place: Place) {
         let at = self.at(place);
         let Some(queue) = &mut self.queue else { return };

@@ -210,7 +210,7 @@ pub(in crate::node) fn link_up(state: &mut State, now: Now, peer_key: PeerKey) {
     let mesh = &mut state.mesh;
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
     let at = peer.following.link_up(&mut mesh.filters);
-    ask_again(state, now, peer_key, at);
+    request_again(state, now, peer_key, at);
 }
 
 /// A link was lost: the peer reads no more.
@@ -231,11 +231,11 @@ pub(in crate::node) fn heartbeat(state: &mut State, now: Now, peer_key: PeerKey)
         state.stats.digest_messages_refused += 1;
     }
     if peer.following.is_snapshot_due(now.mono) {
-        ask_again(state, now, peer_key, None);
+        request_again(state, now, peer_key, None);
     }
 }
 
-fn ask_again(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Position>) {
+fn request_again(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Position>) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     if !peer.following.may_request(now.mono, at) {
         state.stats.resyncs_dropped += 1;
@@ -316,7 +316,7 @@ pub(in crate::node) fn snapshot(
         receiver.begin(filters, at, size).map(|()| Outcome::Applied)
     });
     if refusal == Some(Err(ReceiveError::Filter(FilterError::OverBudget))) {
-        ask_again(state, now, peer_key, Some(at));
+        request_again(state, now, peer_key, Some(at));
     }
 }
 
@@ -380,7 +380,7 @@ fn follow(
     match outcome {
         Ok(Outcome::Applied) => {}
         Ok(Outcome::Dropped) => state.stats.digest_messages_dropped += 1,
-        Ok(Outcome::Resync(at)) => ask_again(state, now, peer_key, at),
+        Ok(Outcome::Resync(at)) => request_again(state, now, peer_key, at),
         Err(error) => {
             state.stats.digest_messages_refused += 1;
             log::debug!("refused a change of the filter of {addr}: {error}");

@@ -273,7 +273,7 @@ mod tests {
     use crate::node::history::Sample;
 
     #[test]
-    fn no_two_peers_stand_at_one_place_and_all_inside_the_picture() {
+    fn no_two_peers_are_drawn_at_one_point_and_all_inside_the_picture() {
         for of in (1..=20).chain([100, 160]) {
             let points: Vec<(f64, f64)> = (0..of).map(|at| Place { at, of }.point()).collect();
             for (at, (x, y)) in points.iter().enumerate() {

@@ -59,7 +59,7 @@ pub(super) fn put_peer(peer: &PeerView, draft: &mut Draft) {
     }
 }
 
-/// Brings the families of peers behind the node's own, and ends the text.
+/// Brings the families of peers after the node's own, and ends the text.
 pub(super) fn end(format: ReportKind, draft: &mut Draft) {
     draft.families.iter().for_each(|family| draft.text.extend_from_slice(family));
     if format == ReportKind::OpenMetrics {

@@ -1,4 +1,4 @@
-//! What all nodes that it concerns do: delete a key, or drop all keys up to a version. They are asked at once, and those
+//! What all nodes that it concerns do: delete a key, or drop all keys up to a version. They are queried at once, and those
 //! that hints name after them; who has not answered in time is named in the reply.
 
 use crate::base::shared_bytes::SharedBytes;
@@ -84,17 +84,17 @@ pub(in crate::node) fn done(
     let lookup = mesh.lookups.get_mut(key)?;
     let deleted = lookup.key.clone();
     lookup.refused.push(peer);
-    let (mut hinted, mut strangers) = (Vec::new(), Vec::new());
+    let (mut hinted, mut unknown) = (Vec::new(), Vec::new());
     for id in hints.iter().map(NodeId).filter(|id| *id != own) {
         match mesh.peers.by_id(id).and_then(|key| Some((key, mesh.peers.get(key)?))) {
             Some((key, of)) if of.has_left() || lookup.has_queried(key) => {}
             Some((key, of)) if of.is_linked() => hinted.push(key),
-            Some(_) | None => strangers.push(format!("node {id}")),
+            Some(_) | None => unknown.push(format!("node {id}")),
         }
     }
     if let Task::Broadcast(broadcast) = &mut lookup.task {
         broadcast.had |= had;
-        broadcast.unreached.append(&mut strangers);
+        broadcast.unreached.append(&mut unknown);
     }
     for peer in hinted {
         query(state, now, key, peer, QueryReason::Claimed);

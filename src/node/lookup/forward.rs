@@ -1,11 +1,11 @@
 //! Has a command carried out by the node that holds its keys, once.
 //!
-//! Nodes whose filters claim the keys are asked one at a time, then those with unknown filters. One that does not hold
+//! Nodes whose filters claim the keys are queried one at a time, then those with unknown filters. One that does not hold
 //! the keys does nothing and names those that may (hints). If no node holds them the command is carried out on nothing:
 //! at the birthplace of the keys, and there only ([`crate::node::lookup::placement`]), so that a new key has one value.
 //!
-//! Nothing is sent twice. After a lost link or a timeout the outcome is unknown, and the error says so. While a node
-//! that cannot be asked may hold a key, nothing is done.
+//! Nothing is sent twice. After a lost link or a timeout the outcome is unknown, and the error states that. While a node
+//! that cannot be queried may hold a key, nothing is done.
 
 use crate::base::time::Now;
 use crate::node::conn::pending::store_part;
@@ -48,12 +48,12 @@ fn keys(command: &ForwardedCommand) -> impl Iterator<Item = &[u8]> + Clone {
 /// What is done next with a command.
 enum Next {
     Here,
-    Ask(PeerKey, QueryReason),
+    Query(PeerKey, QueryReason),
     Create(PeerKey),
     GiveUp(Failure),
 }
 
-/// Goes on with a command of which no query is in flight: asks the next node, carries it out here, or gives it up.
+/// Goes on with a command of which no query is in flight: queries the next node, carries it out here, or gives it up.
 pub(super) fn advance(state: &mut State, now: Now, key: LookupKey) {
     let Some(lookup) = state.mesh.lookups.get_mut(key) else { return };
     if let Some(peer) = lookup.lost.first().copied() {
@@ -66,12 +66,12 @@ pub(super) fn advance(state: &mut State, now: Now, key: LookupKey) {
         lookup.task = Task::Forward(command);
         lookup.creates_at = match next {
             Next::Create(peer) => Some(peer),
-            Next::Here | Next::Ask(..) | Next::GiveUp(_) => None,
+            Next::Here | Next::Query(..) | Next::GiveUp(_) => None,
         };
     }
     match next {
         Next::Here => state.mesh.lookups.errands.push_back(Errand::Own(key)),
-        Next::Ask(peer, reason) => query(state, now, key, peer, reason),
+        Next::Query(peer, reason) => query(state, now, key, peer, reason),
         Next::Create(peer) => query(state, now, key, peer, QueryReason::Birthplace),
         Next::GiveUp(failure) => finish(state, now, key, Answer::Failed(failure)),
     }
@@ -89,11 +89,14 @@ fn next(state: &mut State, now: Now, key: LookupKey, command: &mut ForwardedComm
         {
             if !lookup.has_queried(peer) && is_queryable(state, peer) {
                 let is_unknown = placement::is_unknown(state, peer);
-                return Next::Ask(peer, if is_unknown { QueryReason::Unknown } else { QueryReason::Claimed });
+                return Next::Query(
+                    peer,
+                    if is_unknown { QueryReason::Unknown } else { QueryReason::Claimed },
+                );
             }
         }
         let refused = refusals(state, key);
-        // Filters change while nodes are asked.
+        // Filters change while nodes are queried.
         let candidates = placement::candidates(state, keys(command), &refused);
         if !candidates.is_empty()
             && let Some(lookup) = state.mesh.lookups.get_mut(key)
@@ -203,7 +206,7 @@ pub(in crate::node) fn carried_out(state: &mut State, now: Now, key: LookupKey, 
 /// What a client gets of an outcome. That of a transaction is taken apart later.
 fn answer_of(state: &State, key: LookupKey, reply: &[u8], outcome: &Outcome<'_>) -> Answer {
     let waiter = state.mesh.lookups.get(key).and_then(|lookup| lookup.waiters.first());
-    let pending = waiter.and_then(|waiter| state.mesh.lookups.pending.get(waiter.ask));
+    let pending = waiter.and_then(|waiter| state.mesh.lookups.pending.get(waiter.pending));
     let is_transaction = pending.is_some_and(|pending| pending.transaction.is_some());
     match outcome.results().next() {
         None => Answer::Failed(Failure::Apart),
@@ -233,7 +236,7 @@ pub(in crate::node) fn refused(
         && let Task::Forward(command) = &mut lookup.task
     {
         lookup.refused.push(peer);
-        // A node that was asked before may have received the key since.
+        // A node that was queried before may have received the key since.
         let has_moved = moved_version > command.moved_version;
         command.moved_version = command.moved_version.max(moved_version);
         for id in hints.iter().map(NodeId).filter(|id| *id != own) {
@@ -279,7 +282,7 @@ pub(in crate::node) fn not_done(state: &mut State, now: Now, peer: PeerKey, numb
     failed(state, now, peer, number, hash, failure);
 }
 
-/// A command has taken too long: if a node was asked, the outcome is unknown.
+/// A command has taken too long: if a node was queried, the outcome is unknown.
 pub(super) fn time_out(state: &mut State, now: Now, key: LookupKey) {
     let Some(lookup) = state.mesh.lookups.get(key) else { return };
     let failure = match lookup.queried.first() {

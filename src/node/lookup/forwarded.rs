@@ -36,9 +36,9 @@ pub(in crate::node) struct ForwardedCommand {
     /// The keys on whose old values it depends, at least one.
     pub(in crate::node) keys: Vec<Box<[u8]>>,
     pub(in crate::node) on_nothing: OnNothing,
-    /// The highest version of which a node said that it has moved away.
+    /// The highest version that a node has reported to have moved away.
     pub(in crate::node) moved_version: u64,
-    /// Nodes that hints named and that are not known here, or cannot be asked.
+    /// Nodes that hints named and that are not known here, or cannot be queried.
     pub(in crate::node) absent: Vec<NodeName>,
     /// How many nodes were found to be the birthplace, and saw a claim.
     pub(in crate::node) births: u32,
@@ -61,13 +61,13 @@ pub(in crate::node) type NodeName = String;
 /// Why a command was not carried out by another node, or may not have been.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::node) enum Failure {
-    /// This node was asked and has not answered.
+    /// This node was queried and has not answered.
     Unknown(NodeName),
-    /// These may hold a key and cannot be asked.
+    /// These may hold a key and cannot be queried.
     Unreachable(Vec<NodeName>),
     /// The keys are on several nodes.
     Apart,
-    /// Each node that was asked named another.
+    /// Each node that was queried named another.
     Moving,
     /// This node had no time for it.
     NotDone(NodeName),

@@ -26,7 +26,7 @@ pub(in crate::node) struct Policy {
     pub(super) is_repeatable: bool,
     /// One for several requests.
     pub(super) is_joined: bool,
-    /// Its queries go behind the changes of the own filter, in the ordered stream of the link.
+    /// Its queries go after the changes of the own filter, in the ordered stream of the link.
     pub(super) is_ordered: bool,
 }
 

@@ -104,7 +104,7 @@ pub(in crate::node) fn is_unknown(state: &State, key: PeerKey) -> bool {
     state.mesh.peers.get(key).is_some_and(|peer| state.mesh.filters.is_unknown(peer.filter()))
 }
 
-/// The nodes that may hold one of these keys and cannot be asked now, but for `refused`.
+/// The nodes that may hold one of these keys and cannot be queried now, but for `refused`.
 pub(in crate::node) fn unreachable<'k>(
     state: &State,
     keys: impl Iterator<Item = &'k [u8]>,

@@ -116,7 +116,7 @@ pub(super) fn take_answer(
     Some((key, query, reason?))
 }
 
-/// Whether the answer to a query in flight is about the operation that asked for it; counts it if not.
+/// Whether the answer to a query in flight is about the operation that sent it; counts it if not.
 pub(super) fn is_about(
     state: &mut State,
     peer_key: PeerKey,

@@ -446,7 +446,7 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
         End::NotFound | End::TimedOut => None,
     };
     for waiter in lookup.waiters {
-        let Some(is_kept) = state.mesh.lookups.pending.get(waiter.ask).map(PendingRequest::keeps_values)
+        let Some(is_kept) = state.mesh.lookups.pending.get(waiter.pending).map(PendingRequest::keeps_values)
         else {
             continue;
         };

@@ -26,7 +26,7 @@ use std::ops::Range;
 /// One part of a pending request: what waits for a lookup.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Waiter {
-    pub(in crate::node) ask: PendingKey,
+    pub(in crate::node) pending: PendingKey,
     pub(in crate::node) part: usize,
 }
 
@@ -603,7 +603,7 @@ mod tests {
     #[test]
     fn values_that_are_too_long_together_are_kept_no_longer_and_those_behind_them_not_at_all() {
         let (conn, place) = (Slots::new().insert(()), Some(Replies::default().hold()));
-        let mut ask = PendingRequest {
+        let mut pending = PendingRequest {
             conn,
             place,
             head: Encoder::begin(Vec::new(), Protocol::Lines, b"", "GOT").head(),
@@ -622,8 +622,8 @@ mod tests {
         let value = SharedBytes::new(Rc::clone(&owner), 0..40);
         let kept: Vec<(bool, usize, usize)> = (0..4)
             .map(|part| {
-                ask.answer(part, Answer::Found { value: value.clone(), until: None }, 40, 100);
-                (ask.keeps_values(), ask.bytes, Rc::strong_count(&owner) - 2)
+                pending.answer(part, Answer::Found { value: value.clone(), until: None }, 40, 100);
+                (pending.keeps_values(), pending.bytes, Rc::strong_count(&owner) - 2)
             })
             .collect();
         assert_eq!(kept, [(true, 43, 1), (true, 83, 2), (false, 3, 0), (false, 3, 0)]);

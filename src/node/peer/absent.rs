@@ -1,4 +1,4 @@
-//! Nodes that were linked, have not said that they end, and were forgotten as peers: they may come back with old values,
+//! Nodes that were linked, have not announced their shutdown, and were forgotten as peers: they may come back with old values,
 //! so tombstones are kept for them.
 
 use crate::base::time::Instant;

@@ -18,7 +18,7 @@ const NODES_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub(in crate::node) struct ClockOffsets {
     reports: BTreeMap<SocketAddr, (Instant, u64)>,
-    /// The operator was told.
+    /// The operator was warned.
     is_reported: bool,
 }
 

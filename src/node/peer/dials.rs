@@ -12,7 +12,7 @@ const DIALS_MAX: usize = 16;
 const UNVERIFIED_DIALS_MAX: usize = 8;
 
 /// Dials of unverified addresses in the long run; at first as many as there may be links go at once. A peer can list
-/// addresses of strangers.
+/// addresses of hosts that are no nodes.
 const UNVERIFIED_DIAL_EVERY: Duration = Duration::from_millis(100);
 
 /// The least time between two dials of a node with `active_peers` links.

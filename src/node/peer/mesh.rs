@@ -186,7 +186,7 @@ impl Mesh {
         self.advertise.unwrap_or(self.listen)
     }
 
-    /// Whether an address is one of this node, as far as it was told.
+    /// Whether an address is one of this node, as far as these are known.
     pub(in crate::node) fn is_own(&self, addr: SocketAddr) -> bool {
         addr == self.listen || self.advertise == Some(addr)
     }
@@ -219,26 +219,26 @@ impl Mesh {
         !(self.losses.is_empty() && whole.is_empty() && errands.is_empty())
     }
 
-    /// What this node knows of a key that it does not hold; not of the peer that asks. `tombstone` is the version of
+    /// What this node knows of a key that it does not hold; but for the peer that queries. `tombstone` is the version of
     /// the key's tombstone, if there is one.
     pub(in crate::node) fn elsewhere(
         &mut self,
         hash: KeyHash,
         tombstone: Option<Version>,
-        asker: PeerKey,
+        querier: PeerKey,
     ) -> Elsewhere {
         let Self { claims, filters, peers, moved, .. } = self;
         let moved = moved.get(hash);
         let version = moved.map(|moved| moved.version).max(tombstone).unwrap_or_default();
         let mut elsewhere = Elsewhere { version, ids: Default::default(), len: 0 };
         claims.clear();
-        let holder = moved.and_then(|moved| moved.holder).filter(|holder| *holder != asker);
+        let holder = moved.and_then(|moved| moved.holder).filter(|holder| *holder != querier);
         match holder.and_then(|holder| peers.get(holder)).filter(|holder| !holder.has_left()) {
             Some(holder) => elsewhere.add(Some(holder)),
             None => filters.claimants(hash.0, claims),
         }
         let claimants = claims.iter().filter_map(|filter| peers.by_filter(*filter));
-        claimants.filter(|peer| *peer != asker).for_each(|peer| elsewhere.add(peers.get(peer)));
+        claimants.filter(|peer| *peer != querier).for_each(|peer| elsewhere.add(peers.get(peer)));
         elsewhere
     }
 

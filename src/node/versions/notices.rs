@@ -100,7 +100,7 @@ pub(in crate::node) fn invalidate(state: &mut State, now: Now, peer: PeerKey, ow
     send(state, now, peer, (&own.key, own.state), &body)
 }
 
-/// Sends a notice behind the additions that the peer was not sent yet, if it is linked. Returns the cost, in keys.
+/// Sends a notice after the additions that the peer was not sent yet, if it is linked. Returns the cost, in keys.
 fn send(state: &mut State, now: Now, peer: PeerKey, (key, of): (&[u8], KeyState), body: &Body<'_>) -> usize {
     if of == KeyState::Gone {
         state.keyspace.renew_tombstone(now, key);

@@ -94,7 +94,7 @@ pub enum Body<'a> {
     Piece(Words<'a>),
     /// The snapshot is complete.
     SnapEnd,
-    /// Asks for changes from a position on; without one, for a snapshot. `request` is the low half of the position in the
+    /// Requests changes from a position on; without one, for a snapshot. `request` is the low half of the position in the
     /// changes of blocks.
     Resync(Option<Head>),
     /// A query for a key; the answer repeats its `request`.

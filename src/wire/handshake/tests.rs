@@ -79,7 +79,7 @@ fn offer_states_that_a_node_has_no_link_or_no_room_for_one() {
 }
 
 #[test]
-fn who_has_no_place_tells_of_others_but_not_of_many() {
+fn refusal_of_a_full_node_has_at_most_eight_hints() {
     let longest = |port: u16| format!("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:{port}");
     let hints: Vec<_> = (10_000..10_020).map(|port| longest(port).parse().unwrap()).collect();
     for count in [0, 1, HINTS_MAX, 20] {
@@ -134,7 +134,7 @@ fn proof_for_anything_else_does_not_match() {
 }
 
 #[test]
-fn words_come_in_any_order_with_spaces_quotes_and_strangers() {
+fn words_may_come_in_any_order_with_spaces_quotes_and_unknown_words() {
     let (node, nonce) = ("AB".repeat(16), "cd".repeat(16));
     let text = format!(
         " hash=00000000000000FF ,clock=12, x=,nonce=\"{nonce}\" ,y=\"a,\\\"b=\\\\\",listen = \"[::]:1\",node={node},proto=2,x=2"
@@ -152,7 +152,7 @@ fn words_come_in_any_order_with_spaces_quotes_and_strangers() {
 }
 
 #[test]
-fn each_mistake_is_told() {
+fn each_error_is_reported() {
     let good = line(|out| put_offer(out, &DIALLER));
     let without = |word: &str| {
         let words = good.split_once("connect ").unwrap().1.split(',');
@@ -194,7 +194,7 @@ fn each_mistake_is_told() {
 }
 
 #[test]
-fn what_answers_no_handshake_is_told_from_a_refusal() {
+fn answer_that_is_none_of_a_handshake_is_distinguished_from_a_refusal() {
     for line in ["", "h1", "+OK", "h1:GOT ", "h2:FULFILLED bye", "h1:FULFILLED welcome", "h2:FULFILLED a=1"] {
         assert!(read_answer(line.as_bytes()).is_err(), "{line}");
     }
@@ -237,7 +237,7 @@ fn loopback_of_another_machine_is_where_the_node_is_seen_from() {
 }
 
 #[test]
-fn first_line_of_a_handshake_is_told_from_one_of_a_client() {
+fn first_line_of_a_handshake_is_distinguished_from_one_of_a_client() {
     let first = |input: &str| begins_handshake(input.as_bytes());
     assert_eq!(first("node:REQUEST connect proto=2,more\nrest"), Some(true));
     assert_eq!(first("request Connect a=1\r\n"), Some(true));

@@ -82,7 +82,10 @@ impl World {
             None => return false,
             Some(Bulk::Begin { position, size }) => {
                 receiver.begin(filters, position, size).unwrap();
-                assert!(!was_known || !filters.is_unknown(self.key), "a change of size brings a doubt");
+                assert!(
+                    !was_known || !filters.is_unknown(self.key),
+                    "a change of size makes the filter outdated"
+                );
                 Outcome::Applied
             }
             Some(Bulk::Piece { first }) => receiver.blocks(filters, first, &self.bulk.words).unwrap(),
@@ -232,20 +235,20 @@ fn third_of_all_keys_expiring_at_once_makes_each_block_again_once() {
         world.pump();
     }
     world.reconcile();
-    let (told, blocks) =
+    let (rebuilt, blocks) =
         (world.own_filter.parts().1.head().blocks, world.own_filter.filter().size().blocks());
     for _ in 0..12_000 {
         world.pass_time(1);
         (0..4).for_each(|_| _ = world.work());
     }
     world.come_to_rest();
-    let told = world.own_filter.changelog().head().blocks - told;
-    assert!(told <= blocks as u64 + blocks as u64 / 4, "{told} of {blocks} blocks");
+    let rebuilt = world.own_filter.changelog().head().blocks - rebuilt;
+    assert!(rebuilt <= blocks as u64 + blocks as u64 / 4, "{rebuilt} of {blocks} blocks");
     assert!(!world.store.has_rebuilds() && world.excess() < 1.5);
 }
 
 #[test]
-fn worn_segments_wait_longer_while_nobody_reads() {
+fn segments_that_need_a_rebuild_wait_longer_without_readers() {
     let mut world = World::new(u64::MAX, 1);
     world.own_filter.parts().1.leave(world.reader);
     (0..5_000).for_each(|id| world.set(id, None));
