@@ -378,7 +378,7 @@ fn empty(options: &Options) {
                         );
                     }
                 });
-                step(&mut |store| store.reclaim(Moment::ZERO, 16));
+                step(&mut |store| _ = store.reclaim(Moment::ZERO, 16));
             }
         }
         drop(ids);

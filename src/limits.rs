@@ -294,6 +294,9 @@ impl MeshLimits {
 /// reads its clock several times per iteration.
 pub const KEYS_PER_STEP: usize = 256;
 
+/// Own keys that are tested against a filter for as much work as a key of a request.
+pub const TESTS_PER_KEY: usize = 8;
+
 /// Bytes of requests and replies after which a call below the boundary returns: copying them takes about as long as
 /// the requests of a step.
 pub const BYTES_PER_STEP: usize = 256 * 1024;

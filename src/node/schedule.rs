@@ -216,7 +216,7 @@ impl Runnable {
         self.spent += (WRITE_KEYS + cost_of_bytes(bytes)) as u64;
     }
 
-    /// Notes a step of due work that costs as much as so many keys.
+    /// Notes a step that has cost as much as so many keys, beside what it has charged to a connection.
     pub(in crate::node) const fn has_stepped(&mut self, cost: usize) {
         self.spent += cost as u64;
     }

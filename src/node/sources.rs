@@ -14,20 +14,15 @@ use crate::node::state::State;
 use crate::node::timers;
 use crate::node::versions::{collection, discarded, floor, resync};
 
-/// What a step of due work costs at most, in keys: each is made for some 20 us.
-const STEP_KEYS: usize = 64;
-
 /// A queue with work in it.
 struct Source {
     /// What waits here.
     name: &'static str,
     class: Class,
-    /// What a step costs at most, in keys; 0: it is charged to the connection that it serves.
-    cost: usize,
     /// Whether a step would do something now. O(1).
     has_work: fn(&State, Now) -> bool,
-    /// Does one bounded step.
-    step: fn(&mut State, Now),
+    /// Does one bounded step. Returns what it has cost, in keys, and was not charged to a connection.
+    step: fn(&mut State, Now) -> usize,
     /// When there will be work if nothing comes in before; `None`: never, as things stand. O(1).
     next_deadline: fn(&State) -> Option<Instant>,
     /// How much waits: entries, or milliseconds that the earliest one is late.
@@ -39,7 +34,6 @@ const SOURCES: [Source; 11] = [
     Source {
         name: "input of links",
         class: Class::Links,
-        cost: 0,
         has_work: |state, _| state.runnable.has(Class::Links),
         step: |state, now| step_connection(state, now, Class::Links),
         next_deadline: |_| None,
@@ -48,7 +42,6 @@ const SOURCES: [Source; 11] = [
     Source {
         name: "input of clients",
         class: Class::Clients,
-        cost: 0,
         has_work: |state, _| state.runnable.has(Class::Clients),
         step: |state, now| step_connection(state, now, Class::Clients),
         next_deadline: |_| None,
@@ -57,7 +50,6 @@ const SOURCES: [Source; 11] = [
     Source {
         name: "timers",
         class: Class::Due,
-        cost: STEP_KEYS,
         has_work: timers::has_work,
         step: |state, now| timers::run(state, now, TIMERS_PER_STEP),
         next_deadline: |state| state.timers.next_deadline().map(Instant::from_millis),
@@ -66,7 +58,6 @@ const SOURCES: [Source; 11] = [
     Source {
         name: "expiry and own filter",
         class: Class::Due,
-        cost: STEP_KEYS,
         has_work: |state, now| state.keyspace.has_work(now),
         step: |state, now| state.keyspace.step(now),
         next_deadline: |state| state.keyspace.next_deadline(),
@@ -75,7 +66,6 @@ const SOURCES: [Source; 11] = [
     Source {
         name: "digests",
         class: Class::Due,
-        cost: STEP_KEYS,
         has_work: |state, _| sync::has_work(state),
         step: sync::step,
         next_deadline: |_| None,
@@ -84,7 +74,6 @@ const SOURCES: [Source; 11] = [
     Source {
         name: "resyncs",
         class: Class::Due,
-        cost: STEP_KEYS,
         has_work: |state, _| resync::has_work(state),
         step: resync::step,
         next_deadline: |_| None,
@@ -93,7 +82,6 @@ const SOURCES: [Source; 11] = [
     Source {
         name: "tombstones",
         class: Class::Due,
-        cost: STEP_KEYS,
         has_work: |state, _| state.keyspace.has_acknowledged_tombstones(),
         step: collection::step,
         next_deadline: |_| None,
@@ -102,7 +90,6 @@ const SOURCES: [Source; 11] = [
     Source {
         name: "discarded deletions",
         class: Class::Due,
-        cost: STEP_KEYS,
         has_work: |state, _| discarded::has_work(state),
         step: discarded::step,
         next_deadline: |_| None,
@@ -111,7 +98,6 @@ const SOURCES: [Source; 11] = [
     Source {
         name: "floor",
         class: Class::Due,
-        cost: STEP_KEYS,
         has_work: |state, _| floor::has_work(state),
         step: floor::step,
         next_deadline: |_| None,
@@ -120,7 +106,6 @@ const SOURCES: [Source; 11] = [
     Source {
         name: "lookups",
         class: Class::Due,
-        cost: STEP_KEYS,
         has_work: |state, _| state.mesh.lookups.has_work(),
         step: |state, now| remote::step(state, now, TIMERS_PER_STEP),
         next_deadline: |_| None,
@@ -129,7 +114,6 @@ const SOURCES: [Source; 11] = [
     Source {
         name: "tasks",
         class: Class::Due,
-        cost: STEP_KEYS,
         has_work: |state, _| state.tasks.has_work(),
         step: tasks::step,
         next_deadline: |_| None,
@@ -142,10 +126,11 @@ fn late_ms(deadline: Option<Instant>, now: Now) -> u64 {
     deadline.map_or(0, |deadline| now.mono.millis().saturating_sub(deadline.millis()))
 }
 
-fn step_connection(state: &mut State, now: Now, class: Class) {
+fn step_connection(state: &mut State, now: Now, class: Class) -> usize {
     if let Some(key) = state.runnable.pop(class) {
         reader::run(state, now, key);
     }
+    0
 }
 
 /// Does one step of each source of a class that has work; whether any had.
@@ -153,8 +138,8 @@ pub(in crate::node) fn step(state: &mut State, now: Now, class: Class) -> bool {
     let mut has_worked = false;
     for source in SOURCES.iter().filter(|source| source.class == class) {
         if (source.has_work)(state, now) {
-            (source.step)(state, now);
-            state.runnable.has_stepped(source.cost);
+            let cost = (source.step)(state, now);
+            state.runnable.has_stepped(cost);
             has_worked = true;
         }
     }

@@ -30,8 +30,10 @@ fn has_too_many_stale(state: &State) -> bool {
 }
 
 /// Fires up to `budget` due timers, and examines as many others if too many are stale.
-pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
+pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) -> usize {
+    let mut cost = 0;
     for _ in 0..budget {
+        cost += 1;
         match state.timers.pop(now.mono.millis()) {
             Popped::Due { deadline, payload: Timer::Conn(key) } => fire(state, now, key, deadline),
             Popped::Due { deadline, payload: Timer::AddressEntry(key) } => {
@@ -42,7 +44,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
             }
             Popped::Due { deadline, payload: Timer::Lookups } => {
                 // A step by itself: what is left of it is due at once and would fire again right here.
-                remote::run_due(state, now, deadline, budget);
+                cost += remote::run_due(state, now, deadline, budget);
                 break;
             }
             Popped::Due { deadline, payload: Timer::Publish } => sync::timer_fired(state, now, deadline),
@@ -55,6 +57,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
         }
     }
     if has_too_many_stale(state) {
+        cost += budget as usize;
         let State { conns, mesh, timers, .. } = state;
         timers.purge(budget, |deadline, timer| {
             let armed = match timer {
@@ -76,6 +79,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) {
             armed == Some(deadline)
         });
     }
+    cost
 }
 
 fn fire(state: &mut State, now: Now, key: ConnKey, deadline: u64) {

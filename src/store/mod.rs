@@ -488,13 +488,16 @@ impl Store {
 
     /// Frees expired items, stale timers, cleared stores, and pages that have been sparse for a while: about
     /// `budget` steps, each of which checks one timer or moves one small item. To be called while
-    /// [`Store::has_work`].
-    pub fn reclaim(&mut self, now: Instant, budget: u32) {
+    /// [`Store::has_work`]. Returns the steps.
+    pub fn reclaim(&mut self, now: Instant, budget: u32) -> u32 {
         let left = self.keep_up(now, budget);
+        let mut spent = budget - left;
         if self.has_stale_entries() {
             self.purge_queues(budget as usize);
+            spent += budget;
         }
         if self.is_over_limit() {
+            spent += budget;
             // Larger slots help writes, not to get below the limit.
             self.heap.take_larger(true);
             self.reclaim_piece(now, 0);
@@ -502,7 +505,9 @@ impl Store {
         } else if !self.trim_due(now) && left > 0 {
             self.deferred_free.step();
             self.compact(now, left);
+            spent += left;
         }
+        spent
     }
 
     /// The part of [`Store::reclaim`] that must keep up with writes: up to `budget` due timers, and as many others

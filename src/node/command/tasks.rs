@@ -21,6 +21,9 @@ const BLOCKS_PER_STEP: usize = 256;
 /// Bytes of a piece of a long reply, which is in a map of its own, and is written to the socket without being copied.
 const PIECE_BYTES: usize = 64 * 1024;
 
+/// What a step of any task costs, in keys: about 20 us.
+const STEP_KEYS: usize = 64;
+
 /// Pieces that a step appends to the output of those that wait for them: some 20 us.
 const PIECES_PER_STEP: usize = 512;
 
@@ -41,12 +44,12 @@ pub(in crate::node) fn begin_scan(state: &mut State, key: ConnKey, head: ReplyHe
     state.tasks.wait(waiter, Job::Scan(scan), |_| false);
 }
 
-/// Does one step of the next task.
-pub(in crate::node) fn step(state: &mut State, now: Now) {
-    let Some(Task { job, mut waiters }) = state.tasks.pop() else { return };
+/// Does one step of the next task, which costs as much as so many keys.
+pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
+    let Some(Task { job, mut waiters }) = state.tasks.pop() else { return 0 };
     waiters.retain(|waiter| state.conns.get(waiter.conn).is_some());
     if waiters.is_empty() {
-        return;
+        return 1;
     }
     let job = match job {
         Job::FilterDump(dump) => step_of_dump(state, dump),
@@ -69,6 +72,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
     if !waiters.is_empty() {
         state.tasks.push(Task { job, waiters });
     }
+    STEP_KEYS
 }
 
 /// Does a step of a scan, and accounts for the keys found. The last one replies.

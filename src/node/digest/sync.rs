@@ -22,6 +22,10 @@ use crate::wire::frame::{Body, Head, low_half, put, put_blocks, put_deltas, put_
 const READERS_PER_STEP: usize = 16;
 const BYTES_PER_STEP: u64 = 16 * 1024;
 
+/// Bytes sent that cost as much as setting a key, and what a step of peers' filters costs.
+const BYTES_PER_KEY: usize = 8 * ENTRIES_PER_KEY;
+const FILTERS_STEP_KEYS: usize = 32;
+
 /// Additions times readers that cost as much as setting a key.
 const ENTRIES_PER_KEY: usize = 64;
 
@@ -128,10 +132,12 @@ fn send_unsent(state: &mut State, now: Now, peer: PeerKey, amount: Amount) {
 }
 
 /// Does one bounded piece of due work: bulk for readers, and for the filters of peers.
-pub(in crate::node) fn step(state: &mut State, now: Now) {
+pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     let sent_before = state.stats.digest_sent_bytes;
+    let mut readers = 0;
     for _ in 0..READERS_PER_STEP {
         let Some(peer) = state.mesh.publishing.readers.pop() else { break };
+        readers += 1;
         send_unsent(state, now, peer, Amount::AsRoomPermits);
         send_bulk(state, now, peer);
         enqueue_if_more(state, peer);
@@ -139,7 +145,9 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
             break;
         }
     }
-    state.mesh.filters.step();
+    let has_worked = state.mesh.filters.step();
+    let sent = usize::try_from(state.stats.digest_sent_bytes - sent_before).unwrap_or(usize::MAX);
+    readers + sent / BYTES_PER_KEY + if has_worked { FILTERS_STEP_KEYS } else { 0 }
 }
 
 /// The link has taken bytes: if there is more to read, it will be sent.

@@ -342,13 +342,16 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
 }
 
 /// Goes on with up to `budget` postponed lookups, with fewer if that makes many queries.
-pub(in crate::node) fn step(state: &mut State, now: Now, budget: u32) {
-    let enough = state.mesh.lookups.queries() + QUESTIONS_PER_STEP;
+pub(in crate::node) fn step(state: &mut State, now: Now, budget: u32) -> usize {
+    let before = state.mesh.lookups.queries();
+    let enough = before + QUESTIONS_PER_STEP;
+    let mut cost = 0;
     for _ in 0..budget {
         if state.mesh.lookups.queries() >= enough {
             break;
         }
         let Some((key, left)) = state.mesh.lookups.next_postponed() else { break };
+        cost += 1;
         let Some(lookup) = state.mesh.lookups.get_mut(key) else { continue };
         if let Some(peer) = left {
             let before = lookup.queried.len();
@@ -362,17 +365,25 @@ pub(in crate::node) fn step(state: &mut State, now: Now, budget: u32) {
         }
     }
     arm(state);
+    cost + queries_since(state, before)
+}
+
+/// The queries that were made since there were so many.
+fn queries_since(state: &State, before: u64) -> usize {
+    usize::try_from(state.mesh.lookups.queries() - before).unwrap_or(usize::MAX)
 }
 
 /// Handles up to `budget` lookups that have something due, fewer if that makes many queries.
 ///
 /// The time of lookups is the moment up to which links are read: an answer that has arrived in time, but was not
 /// read yet because this node is busy, is neither a timeout nor a mark against its peer.
-pub(in crate::node) fn run_due(state: &mut State, now: Now, deadline: u64, budget: u32) {
+pub(in crate::node) fn run_due(state: &mut State, now: Now, deadline: u64, budget: u32) -> usize {
     if !state.mesh.lookups.fired(deadline) {
-        return;
+        return 0;
     }
-    let enough = state.mesh.lookups.queries() + QUESTIONS_PER_STEP;
+    let mut cost = 0;
+    let before = state.mesh.lookups.queries();
+    let enough = before + QUESTIONS_PER_STEP;
     let links_current_at = state.links_current_at.min(now.mono);
     for _ in 0..budget {
         if state.mesh.lookups.queries() >= enough {
@@ -383,10 +394,12 @@ pub(in crate::node) fn run_due(state: &mut State, now: Now, deadline: u64, budge
             Some((Due::End, key)) => time_out(state, now, key),
             None => break,
         }
+        cost += 1;
     }
     let is_late = links_current_at < now.mono;
     let earliest = if is_late { now.mono.after(LINKS_RECHECK) } else { Instant::ZERO };
     state.mesh.lookups.arm(&mut state.timers, earliest, Timer::Lookups);
+    cost + queries_since(state, before)
 }
 
 /// The last query is late: queries the next candidate too, and the peers with unknown filters.

@@ -48,7 +48,9 @@ pub(in crate::node) fn update(state: &mut State, now: Now) {
 }
 
 /// Forgets some acknowledged tombstones.
-pub(in crate::node) fn step(state: &mut State, now: Now) {
+pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     update(state, now);
+    let before = state.keyspace.tombstones().len();
     state.keyspace.collect_tombstones(TOMBSTONES_PER_STEP);
+    1 + before - state.keyspace.tombstones().len()
 }

@@ -6,6 +6,7 @@
 
 use crate::base::time::Now;
 use crate::filter::size::{BLOCK_WORDS, Block};
+use crate::limits::TESTS_PER_KEY;
 use crate::node::ids::PeerKey;
 use crate::node::peer::link_output;
 use crate::node::state::State;
@@ -60,18 +61,21 @@ pub(in crate::node) fn has_work(state: &State) -> bool {
 }
 
 /// Tests some keys against the discarded deletions of one peer.
-pub(in crate::node) fn step(state: &mut State, now: Now) {
+pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     let State { keyspace, mesh, stats, .. } = state;
-    let Some(peer_key) = mesh.versions.discards.pop() else { return };
-    let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
-    let Some(scan) = peer.versions.discarded() else { return };
-    let (Some(at), version) = (scan.position(), scan.version()) else { return };
+    let Some(peer_key) = mesh.versions.discards.pop() else { return 0 };
+    let Some(peer) = mesh.peers.get_mut(peer_key) else { return 1 };
+    let Some(scan) = peer.versions.discarded() else { return 1 };
+    let (Some(at), version) = (scan.position(), scan.version()) else { return 1 };
+    let mut tested = 0;
     let mut dropped: Vec<Box<[u8]>> = Vec::new();
     let next = keyspace.store().scan_keys(at, KEYS_PER_STEP, |key| {
+        tested += 1;
         if scan.contains(keyspace.key(key).hash) {
             dropped.push(key.into());
         }
     });
+    let cost = tested / TESTS_PER_KEY + dropped.len();
     for key in dropped {
         let HashedKey { hash, bytes } = keyspace.key(&key);
         let is_dropped = keyspace.drop_older(now, HashedKey { hash, bytes }, version);
@@ -82,4 +86,5 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
     if next != ScanCursor::START {
         mesh.versions.discards.push(peer_key);
     }
+    cost
 }

@@ -59,14 +59,16 @@ pub(in crate::node) fn has_work(state: &State) -> bool {
 }
 
 /// Drops some keys that are not above the floor.
-pub(in crate::node) fn step(state: &mut State, now: Now) {
-    let Some(at) = state.mesh.versions.floor_scan() else { return };
+pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
+    let Some(at) = state.mesh.versions.floor_scan() else { return 0 };
     let mut tested: Vec<Box<[u8]>> = Vec::new();
     let next = state.keyspace.store().scan_keys(at, KEYS_PER_STEP, |key| tested.push(key.into()));
+    let cost = tested.len();
     for key in tested {
         let key = state.keyspace.key(&key);
         let is_dropped = state.keyspace.drop_older(now, key, state.mesh.versions.floor());
         state.stats.values_dropped += u64::from(is_dropped);
     }
     state.mesh.versions.scan_floor_from((next != ScanCursor::START).then_some(next));
+    cost
 }

@@ -6,6 +6,7 @@
 //! come the discarded deletions ([`crate::node::versions::discarded`]).
 
 use crate::base::time::Now;
+use crate::limits::TESTS_PER_KEY;
 use crate::node::ids::PeerKey;
 use crate::node::peer::link_output;
 use crate::node::state::State;
@@ -23,14 +24,15 @@ pub(in crate::node) fn has_work(state: &State) -> bool {
 }
 
 /// Goes on with the resync of one peer.
-pub(in crate::node) fn step(state: &mut State, now: Now) {
-    let Some(peer_key) = state.mesh.versions.resyncs.pop() else { return };
-    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
+    let Some(peer_key) = state.mesh.versions.resyncs.pop() else { return 0 };
+    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return 1 };
     if state.mesh.filters.is_unknown(peer.filter()) || !peer.is_linked() {
         peer.versions.continue_resync(None);
-        return;
+        return 1;
     }
-    let Some(resync) = peer.versions.resync() else { return };
+    let Some(resync) = peer.versions.resync() else { return 1 };
+    let sent = state.stats.invalidations_sent;
     // Without room it goes on when the link has taken bytes.
     if link_output::has_room_for_ordered(state, peer_key) {
         let next = match resync {
@@ -42,7 +44,10 @@ pub(in crate::node) fn step(state: &mut State, now: Now) {
             peer.versions.continue_resync(next);
         }
         state.mesh.enqueue_resync(peer_key);
+        let sent = usize::try_from(state.stats.invalidations_sent - sent).unwrap_or(usize::MAX);
+        return KEYS_PER_STEP / TESTS_PER_KEY + sent;
     }
+    1
 }
 
 /// Reports some keys that a peer claims. Returns what is to be done next.
