@@ -14,7 +14,6 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
 
 #[path = "../support/server.rs"]
-#[expect(dead_code, reason = "what a server costs is for other benches")]
 mod server;
 mod servers;
 

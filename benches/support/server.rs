@@ -34,7 +34,17 @@ impl Server {
         args: &[&str],
         env: &[(&str, &str)],
     ) -> Result<Self, String> {
-        let mut command = on_core(core, env!("CARGO_BIN_EXE_olivia"));
+        Self::program(env!("CARGO_BIN_EXE_olivia"), core, args, env)
+    }
+
+    /// The same with another build of it.
+    pub(crate) fn program(
+        program: &str,
+        core: Option<u32>,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Self, String> {
+        let mut command = on_core(core, program);
         command.args(["--config", "/dev/null", "--port", "0"]).args(args).env_clear();
         command.envs(env.iter().copied());
         if let Some(path) = std::env::var_os("PATH") {
@@ -110,6 +120,7 @@ impl Server {
     }
 
     /// Its process id.
+    #[allow(dead_code, reason = "not every bench asks for it")]
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -125,6 +136,7 @@ impl Drop for Server {
 
 /// CPU time that the threads of a process have used, in ns, as the scheduler counts it. The times in
 /// /proc/PID/stat are sampled at ticks, and wrong for what wakes up at ticks.
+#[allow(dead_code, reason = "not every bench asks for it")]
 pub(crate) fn cpu_ns(pid: u32) -> Result<u64, String> {
     schedstat(pid, 0)
 }

@@ -1,0 +1,439 @@
+//! What others get from a node that is overloaded, or attacked: `cargo bench --bench overload`. Real nodes on loopback,
+//! loaded by `olivia bench`, beside a client that sends one request at a time. `-- --beside PROGRAM` runs each row with
+//! another build of Olivia as well, by turns; `--rounds N`, of which the median is shown; `--only ROW`.
+//!
+//! What must be found, and what must be accepted, is checked, whatever the machine does. Times are of a machine with
+//! everything on it: beside another build they say something, alone little.
+
+#![cfg(target_os = "linux")]
+
+#[path = "../mesh/processes.rs"]
+#[allow(dead_code, reason = "the meshes there are of this build alone")]
+mod processes;
+#[path = "../support/server.rs"]
+mod server;
+
+use processes::Conn;
+use server::Server;
+use std::fmt::Write as _;
+use std::io::{PipeWriter, Read, Write, pipe};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use std::{array, thread};
+
+/// This build.
+const OLIVIA: &str = env!("CARGO_BIN_EXE_olivia");
+
+/// Keys of the other node that are asked for.
+const REMOTE_KEYS: usize = 1_000;
+
+/// Values of the replies of 30 MiB.
+const VALUES: usize = 512;
+const VALUE_BYTES: usize = 60_000;
+
+/// The value that many wait for.
+const LARGE_BYTES: usize = 8_000_000;
+
+/// How long a prober waits for one reply.
+const REPLY_MAX: Duration = Duration::from_secs(20);
+
+/// What is measured in a row: each with its name and its unit.
+type Figures = [f64; 3];
+
+struct Row {
+    name: &'static str,
+    figures: [&'static str; 3],
+    run: fn(&Bench) -> Result<Figures, String>,
+    /// What must be true of this build, whatever the machine.
+    holds: fn(&Figures) -> bool,
+}
+
+/// What a row runs with.
+struct Bench<'a> {
+    program: &'a str,
+    seconds: f64,
+    is_quick: bool,
+}
+
+const ROWS: [Row; 9] = [
+    Row {
+        name: "deep",
+        figures: ["remote found %", "lookup p99 ms", "PING p50 ms"],
+        run: |bench| remote(bench, bench.few(100, 10), 1_000, Some(100_000)),
+        holds: |figures| figures[0] >= 100.0,
+    },
+    Row {
+        name: "many",
+        figures: ["remote found %", "lookup p99 ms", "PING p50 ms"],
+        run: |bench| remote(bench, bench.few(4_000, 40), 64, None),
+        holds: |figures| figures[0] >= 100.0,
+    },
+    Row {
+        name: "writers",
+        figures: ["found after SAT p50 ms", "p99 ms", "max ms"],
+        run: writers,
+        holds: |_| true,
+    },
+    Row { name: "readers", figures: PROBED, run: readers, holds: |_| true },
+    Row { name: "dumps", figures: PROBED, run: dumps, holds: |_| true },
+    Row { name: "waiters", figures: PROBED, run: waiters, holds: |_| true },
+    Row { name: "closing", figures: PROBED, run: closing, holds: |_| true },
+    Row {
+        name: "stderr",
+        figures: ["PINGs of 50 answered", "-", "-"],
+        run: stderr,
+        holds: |figures| figures[0] >= 50.0,
+    },
+    Row {
+        name: "deleted",
+        figures: ["refused %", "values", "deleted"],
+        run: deleted,
+        holds: |figures| figures[0] <= 1.0,
+    },
+];
+
+/// The figures of a row in which a prober sends PING beside a load.
+const PROBED: [&str; 3] = ["PING calm p99 ms", "p99 ms", "max ms"];
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("overload: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: impl Iterator<Item = String>) -> Result<(), String> {
+    let (mut beside, mut rounds, mut only, mut is_quick) = (None, 1, None, true);
+    let mut args = args;
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
+        match arg.as_str() {
+            // As cargo runs it; without, it is a test.
+            "--bench" => is_quick = false,
+            "--quick" => is_quick = true,
+            "--beside" => beside = Some(value()?),
+            "--rounds" => rounds = value()?.parse().map_err(|_| "--rounds takes a number".to_owned())?,
+            "--only" => only = Some(value()?),
+            _ => return Err(format!("unknown argument '{arg}': --beside PROGRAM, --rounds N, --only ROW")),
+        }
+    }
+    let programs: Vec<&str> = beside.as_deref().into_iter().chain([OLIVIA]).collect();
+    let mut failed = Vec::new();
+    for row in ROWS.iter().filter(|row| only.as_ref().is_none_or(|only| row.name == only)) {
+        let mut all: Vec<Vec<Figures>> = vec![Vec::new(); programs.len()];
+        for _ in 0..rounds {
+            for (program, figures) in programs.iter().zip(&mut all) {
+                let bench = Bench { program, seconds: if is_quick { 0.2 } else { 4.0 }, is_quick };
+                figures.push((row.run)(&bench)?);
+            }
+        }
+        for (program, mut figures) in programs.iter().zip(all) {
+            let is_ours = *program == OLIVIA;
+            let median: Figures = array::from_fn(|at| {
+                figures.sort_by(|a, b| a[at].total_cmp(&b[at]));
+                figures[figures.len() / 2][at]
+            });
+            let mut line = format!("{:<8} {:<7}", row.name, if is_ours { "this" } else { "beside" });
+            for (name, figure) in row.figures.iter().zip(median).filter(|(name, _)| **name != "-") {
+                let _ = write!(line, " {name} {figure:>8.2} ");
+            }
+            println!("{line}");
+            if is_ours && !figures.iter().all(row.holds) {
+                failed.push(row.name);
+            }
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(format!("what must hold does not: {}", failed.join(", "))) }
+}
+
+impl Bench<'_> {
+    fn few(&self, full: usize, quick: usize) -> usize {
+        if self.is_quick { quick } else { full }
+    }
+
+    fn node(&self, args: &[&str], env: &[(&str, &str)]) -> Result<Server, String> {
+        Server::program(self.program, None, args, env)
+    }
+
+    /// A node, and one that knows it, when each knows the keys of the other.
+    fn two_nodes(&self, env: &[(&str, &str)]) -> Result<[Server; 2], String> {
+        let first = self.node(&[], env)?;
+        let second = self.node(&["--peer", &first.addr().to_string()], env)?;
+        let (mut one, mut other) = (Conn::open(first.addr())?, Conn::open(second.addr())?);
+        one.ask("SET of-first:1\n")?;
+        other.ask("SET of-second:1\n")?;
+        let begin = Instant::now();
+        while one.ask("GET of-second\n")? != ":GOT of-second:1"
+            || other.ask("GET of-first\n")? != ":GOT of-first:1"
+        {
+            if begin.elapsed() > REPLY_MAX {
+                return Err("the nodes do not link".to_owned());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok([first, second])
+    }
+}
+
+/// `olivia bench`, ended when dropped.
+struct Load(Child);
+
+impl Load {
+    fn start(addr: SocketAddr, args: &str) -> Result<Self, String> {
+        let mut command = Command::new(OLIVIA);
+        command.arg("bench").arg(addr.to_string()).args([
+            "--protocol",
+            "lines",
+            "--warm-up",
+            "0",
+            "--seconds",
+            "1000",
+        ]);
+        command.args(args.split(' ')).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().map(Self).map_err(|error| format!("cannot start olivia bench: {error}"))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Milliseconds of each of some requests.
+#[derive(Default)]
+struct Times(Vec<f64>);
+
+impl Times {
+    /// Sends `request` again and again for some time.
+    fn of(conn: &mut Conn, request: &str, time: Duration) -> Result<Self, String> {
+        let (mut times, begin) = (Self::default(), Instant::now());
+        while begin.elapsed() < time {
+            times.add(|| conn.ask(request).map(drop))?;
+        }
+        Ok(times)
+    }
+
+    fn add<R>(&mut self, one: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
+        let begin = Instant::now();
+        let result = one()?;
+        self.0.push(begin.elapsed().as_secs_f64() * 1e3);
+        Ok(result)
+    }
+
+    fn quantile(&mut self, share: f64) -> f64 {
+        self.0.sort_by(f64::total_cmp);
+        let up_to = self.0.len() as f64 * share;
+        self.0.iter().zip(1u32..).find(|(_, at)| f64::from(*at) >= up_to).map_or(0.0, |(time, _)| *time)
+    }
+}
+
+/// The figures of PINGs while `load` runs, after those before it.
+fn probed(bench: &Bench, addr: SocketAddr, load: impl FnOnce(&AtomicBool) + Send) -> Result<Figures, String> {
+    let time = Duration::from_secs_f64(bench.seconds);
+    let mut conn = Conn::open(addr)?;
+    let mut calm = Times::of(&mut conn, "PING\n", time)?;
+    let is_over = AtomicBool::new(false);
+    let beside = thread::scope(|scope| {
+        scope.spawn(|| load(&is_over));
+        thread::sleep(time / 10);
+        let times = Times::of(&mut conn, "PING\n", time);
+        is_over.store(true, Ordering::Relaxed);
+        times
+    });
+    let mut beside = beside?;
+    Ok([calm.quantile(0.99), beside.quantile(0.99), beside.quantile(1.0)])
+}
+
+/// Clients read at a node, while it is asked for keys of its peer, which may be given new keys at a rate.
+fn remote(bench: &Bench, clients: usize, depth: usize, rate: Option<u32>) -> Result<Figures, String> {
+    let [holder, asked] = bench.two_nodes(&[])?;
+    let (mut owner, mut conn, mut ping) =
+        (Conn::open(holder.addr())?, Conn::open(asked.addr())?, Conn::open(asked.addr())?);
+    for at in 0..REMOTE_KEYS {
+        owner.ask(&format!("SET remote{at}:1\n"))?;
+    }
+    let _readers = Load::start(
+        asked.addr(),
+        &format!("--fill --mix get --keys 1000 --connections {clients} --pipeline {depth}"),
+    )?;
+    let _writers = rate.map(|rate| {
+        Load::start(holder.addr(), &format!("--mix set --keys 1000000000 --connections 50 --rate {rate}"))
+    });
+    thread::sleep(Duration::from_secs_f64(bench.seconds / 4.0));
+    let (mut found, mut asked, mut lookups, mut pings) = (0, 0, Times::default(), Times::default());
+    let begin = Instant::now();
+    while begin.elapsed().as_secs_f64() < bench.seconds {
+        let key = format!("remote{}", asked % REMOTE_KEYS);
+        let is_found = lookups.add(|| Ok(conn.ask(&format!("GET {key}\n"))? == format!(":GOT {key}:1")))?;
+        found += usize::from(is_found);
+        asked += 1;
+        pings.add(|| ping.ask("PING\n").map(drop))?;
+    }
+    Ok([100.0 * found as f64 / asked as f64, lookups.quantile(0.99), pings.quantile(0.5)])
+}
+
+/// Both nodes are given as many new keys as they take, while keys set on one are asked for on the other.
+fn writers(bench: &Bench) -> Result<Figures, String> {
+    let [first, second] = bench.two_nodes(&[])?;
+    let _loads = [first.addr(), second.addr()].map(|addr| {
+        Load::start(addr, "--mix set --keys 1000000000 --value-bytes 8 --connections 50 --pipeline 64")
+    });
+    let (mut one, mut other) = (Conn::open(first.addr())?, Conn::open(second.addr())?);
+    let mut times = Times::default();
+    let begin = Instant::now();
+    for at in 0.. {
+        if begin.elapsed().as_secs_f64() > bench.seconds {
+            break;
+        }
+        one.ask(&format!("SET new{at}:1\n"))?;
+        times.add(|| {
+            while other.ask(&format!("GET new{at}\n"))? != format!(":GOT new{at}:1") {}
+            Ok(())
+        })?;
+    }
+    Ok([times.quantile(0.5), times.quantile(0.99), times.quantile(1.0)])
+}
+
+/// Six clients that read replies of 30 MiB.
+fn readers(bench: &Bench) -> Result<Figures, String> {
+    let node = bench.node(&[], &[])?;
+    let mut conn = Conn::open(node.addr())?;
+    let count = bench.few(VALUES, 8);
+    for at in 0..count {
+        conn.ask(&format!("SET key{at}:{}\n", "v".repeat(VALUE_BYTES)))?;
+    }
+    let keys: Vec<String> = (0..count).map(|at| format!("key{at}")).collect();
+    let request = format!("GET {}\n", keys.join(","));
+    probed(bench, node.addr(), |is_over| {
+        thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| read_replies(node.addr(), &request, is_over));
+            }
+        });
+    })
+}
+
+/// Sends a request again and again, and reads the replies, a line each.
+fn read_replies(addr: SocketAddr, request: &str, is_over: &AtomicBool) {
+    let Ok(mut stream) = TcpStream::connect(addr) else { return };
+    let mut buffer = vec![0; 1 << 20];
+    while !is_over.load(Ordering::Relaxed) && stream.write_all(request.as_bytes()).is_ok() {
+        while let Ok(count @ 1..) = stream.read(&mut buffer)
+            && buffer[count - 1] != b'\n'
+        {}
+    }
+}
+
+/// A client that requests the filter of a million keys 2,000 times at once, and reads what it gets.
+fn dumps(bench: &Bench) -> Result<Figures, String> {
+    let node = bench.node(&[], &[])?;
+    let keys = bench.few(1_000_000, 10_000);
+    let mut conn = Conn::open(node.addr())?;
+    for first in (0..keys).step_by(1_000) {
+        let lines: String = (first..first + 1_000).map(|at| format!("SET key{at}:1\n")).collect();
+        conn.ask_all(&lines, 1_000)?;
+    }
+    probed(bench, node.addr(), |is_over| {
+        let Ok(mut stream) = TcpStream::connect(node.addr()) else { return };
+        if stream.write_all("REQUEST bloomfilter\n".repeat(2_000).as_bytes()).is_err() {
+            return;
+        }
+        let mut buffer = vec![0; 1 << 20];
+        while !is_over.load(Ordering::Relaxed) && stream.read(&mut buffer).is_ok() {}
+    })
+}
+
+/// Sixty clients that wait for one large value of the other node, again and again.
+fn waiters(bench: &Bench) -> Result<Figures, String> {
+    let [holder, asked] = bench.two_nodes(&[("OLIVIA_LIMITS_LINE_BYTES_MAX", "16777216")])?;
+    Conn::open(holder.addr())?.ask(&format!("SET large:{}\n", "v".repeat(bench.few(LARGE_BYTES, 80_000))))?;
+    probed(bench, asked.addr(), |is_over| {
+        thread::scope(|scope| {
+            for _ in 0..60 {
+                scope.spawn(|| read_replies(asked.addr(), "GET large\n", is_over));
+            }
+        });
+    })
+}
+
+/// Thousands of connections inside a request that close together, again and again.
+fn closing(bench: &Bench) -> Result<Figures, String> {
+    let node = bench.node(&[], &[])?;
+    let count = bench.few(9_900, 100);
+    probed(bench, node.addr(), |is_over| {
+        while !is_over.load(Ordering::Relaxed) {
+            let open = |_| {
+                let mut stream = TcpStream::connect(node.addr()).ok()?;
+                stream.write_all(b"GET ke").ok()?;
+                Some(stream)
+            };
+            let all: Vec<TcpStream> = (0..count).filter_map(open).collect();
+            all.iter().for_each(|stream| _ = stream.shutdown(Shutdown::Both));
+        }
+    })
+}
+
+/// A node whose standard error is a pipe that nobody reads, with a page of room left, and a client that causes log lines.
+fn stderr(bench: &Bench) -> Result<Figures, String> {
+    let failed = |error: std::io::Error| format!("a node with a full pipe: {error}");
+    let port =
+        TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).map_err(failed)?;
+    let (_reader, mut writer) = pipe().map_err(failed)?;
+    writer.write_all(&[b'\n'; 15 * 4_096]).map_err(failed)?;
+    let node = unread(bench.program, port, writer).map_err(failed)?;
+    let begin = Instant::now();
+    while TcpStream::connect(port).is_err() && begin.elapsed() < REPLY_MAX {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let mut answered = 0;
+    for _ in 0..50 {
+        // Ten lines per second are logged.
+        for _ in 0..10 {
+            let Ok(mut stream) = TcpStream::connect(port) else { continue };
+            _ = stream.write_all(b"POST / HTTP/1.1\n");
+            _ = stream.shutdown(Shutdown::Write);
+        }
+        thread::sleep(Duration::from_secs_f64(bench.seconds / 16.0));
+        let Ok(mut stream) = TcpStream::connect(port) else { continue };
+        _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+        _ = stream.write_all(b"PING\n");
+        answered += usize::from(stream.read(&mut [0; 64]).is_ok_and(|count| count > 0));
+    }
+    drop(node);
+    Ok([answered as f64, 0.0, 0.0])
+}
+
+fn unread(program: &str, addr: SocketAddr, stderr: PipeWriter) -> std::io::Result<Load> {
+    let mut command = Command::new(program);
+    command
+        .args(["--config", "/dev/null", "--port", &addr.port().to_string()])
+        .stdin(Stdio::null())
+        .stderr(stderr);
+    command.spawn().map(Load)
+}
+
+/// A node at its `memory_max` that evicts nothing, of which a quarter of the values is deleted and set again.
+fn deleted(bench: &Bench) -> Result<Figures, String> {
+    let max = ["OLIVIA_LIMITS_MEMORY_MAX", if bench.is_quick { "8388608" } else { "67108864" }];
+    let env = [(max[0], max[1]), ("OLIVIA_LIMITS_LINE_BYTES_MAX", "1048576")];
+    let refuse = [env[0], env[1], ("OLIVIA_LIMITS_EVICTION", "refuse")];
+    // Earlier builds only refuse.
+    let node = bench.node(&[], &refuse).or_else(|_| bench.node(&[], &env))?;
+    let mut conn = Conn::open(node.addr())?;
+    let value = "v".repeat(100_000);
+    let set = |conn: &mut Conn, name: &str, at: usize| conn.ask(&format!("SET {name}{at}:{value}\n")).is_ok();
+    let count = (0..).take_while(|at| set(&mut conn, "key", *at)).count();
+    let gone: Vec<usize> = (0..count).step_by(4).collect();
+    for at in &gone {
+        conn.ask(&format!("DEL key{at}\n"))?;
+    }
+    let refused = gone.iter().filter(|at| !set(&mut conn, "new", **at)).count();
+    Ok([100.0 * refused as f64 / gone.len() as f64, count as f64, gone.len() as f64])
+}
