@@ -54,14 +54,22 @@ impl World {
 
 #[test]
 fn after_deletions_as_many_values_of_the_same_size_can_be_set() {
-    for len in [20, 100, 1_000, 4_096, 15_000, 30_000, 100_000, 300_000] {
-        let mut world = World::new();
-        let end = world.fill(0, len);
-        let removed = world.remove_some(0, end, 4);
-        let refused = (end..end + removed).filter(|&id| !world.set(id, len, None)).count() as u64;
-        println!("{len} B: {refused} of {removed} refused");
-        assert!(refused * 100 <= removed, "{len} B: {refused} of {removed} refused");
-        world.store.audit();
+    for len in [20, 100, 1_000, 4_096, 15_000, 20_000, 30_000, 60_000, 100_000, 300_000] {
+        let strides = [None, Some(2), Some(3), Some(4)];
+        for every in &strides[..if len < 20_000 { 1 } else { strides.len() }] {
+            let mut world = World::new();
+            let end = world.fill(0, len);
+            let removed = match every {
+                None => world.remove_some(0, end, 4),
+                Some(every) => (0..end).step_by(*every).map(|id| world.remove(id)).count() as u64,
+            };
+            let refused = (end..end + removed).filter(|&id| !world.set(id, len, None)).count() as u64;
+            assert!(
+                refused * 100 <= removed,
+                "{len} B, one in {every:?} removed: {refused} of {removed} refused"
+            );
+            world.store.audit();
+        }
     }
 }
 

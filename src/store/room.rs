@@ -190,9 +190,12 @@ impl Store {
         Ok(())
     }
 
-    /// Checks whether `more` bytes stay within the limit and `reserve` bytes above it.
+    /// Checks whether `more` bytes stay within the limit and `reserve` bytes above it. Where nothing is evicted, what takes
+    /// none, since there is a free slot for it, may be somewhat above: slabs that cannot be compacted further would keep
+    /// such slots free for ever.
     pub(super) fn check_room(&self, more: usize, reserve: u64) -> Result<(), Full> {
-        let reserve = reserve.max(self.overdraft);
+        let has_slot = more == 0 && !self.queues.may_evict();
+        let reserve = if has_slot { self.reserve_bytes() } else { reserve }.max(self.overdraft);
         if self.memory_max == 0 || self.memory_bytes() + more as u64 <= self.memory_max + reserve {
             return Ok(());
         }
