@@ -67,14 +67,22 @@ fn test_keys(state: &mut State, now: Now, peer_key: PeerKey, cursor: ScanCursor)
     Some(if next == ScanCursor::START { Resync::Tombstones(KeyHash(0)) } else { Resync::Keys(next) })
 }
 
-/// Reports some tombstones of keys that a peer claims. Returns what is to be done next.
+/// Reports some tombstones of keys that a peer claims; those beside a value were reported with it. Returns what is to be
+/// done next.
 fn test_tombstones(state: &mut State, now: Now, peer_key: PeerKey, from: KeyHash) -> Option<Resync> {
     let State { keyspace, mesh, .. } = state;
     let filter = mesh.peers.get(peer_key)?.filter();
     let mut tested: Vec<KeyHash> = keyspace.tombstones().hashes_from(from).take(KEYS_PER_STEP).collect();
     let next = tested.last().and_then(|last| last.0.checked_add(1));
     tested.dedup();
-    tested.retain(|hash| mesh.filters.claims(filter, hash.0));
+    tested.retain(|hash| {
+        let mut is_held = false;
+        let is_claimed = mesh.filters.claims(filter, hash.0);
+        if is_claimed {
+            keyspace.store().with_hash(now.mono, *hash, |_, _, is_alive| is_held |= is_alive);
+        }
+        is_claimed && !is_held
+    });
     if let Some(hash) = report(state, now, peer_key, &tested) {
         return Some(Resync::Tombstones(hash));
     }
