@@ -31,7 +31,7 @@ impl Moved {
             self.entries.resize(ENTRIES, None);
         }
         let Some(entry) = self.entries.get_mut(slot(hash)) else { return };
-        if entry.is_none_or(|entry| entry.hash != hash || entry.version < version) {
+        if entry.is_none_or(|entry| entry.hash != hash || entry.version <= version) {
             *entry = Some(MovedKey { hash, version, holder });
         }
     }
