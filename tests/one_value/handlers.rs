@@ -3,13 +3,16 @@
 //!
 //! Versions of the model are small numbers, those of the node hybrid clocks: the two correspond, and have one order.
 
-use super::kit::peer::{Face, Link, Received, World, deltas, ms};
+use super::kit::peer::{Face, Link, Received, World, beat, deltas, head, ms};
 use super::model::Step;
 use super::scenarios::Scenario;
 use super::state::{Body, Change, Frame, Verb, Version, View};
 use olivia::base::rng::Rng;
 use olivia::config::Config;
-use olivia::wire::frame::{self, Hints, KeyState};
+use olivia::filter::bloom::Bloom;
+use olivia::filter::size::Size;
+use olivia::wire::encoder::Protocol;
+use olivia::wire::frame::{self, Arguments, Hints, KeyState, RemoteCommand};
 use std::collections::BTreeMap;
 
 const X: u8 = 0;
@@ -51,17 +54,27 @@ const fn state_of(is_held: bool) -> KeyState {
 }
 
 /// A frame about the key: its name, version and state.
-type KeyFrame<V> = (&'static str, V, Option<KeyState>);
+type KeyFrame<V> = (&'static str, Option<V>, Option<KeyState>);
+
+const ANSWERS: [&str; 4] = ["DELETED", "EXECUTED", "NOTHOLDER", "FLOORED"];
 
 fn frame_of_node(received: &Received) -> Option<KeyFrame<u64>> {
     if let Received::Invalidate { version, state, .. } = received {
-        Some(("INVALIDATE", *version, Some(*state)))
+        Some(("INVALIDATE", Some(*version), Some(*state)))
     } else if let Received::Newer { version, state, .. } = received {
-        Some(("NEWER", *version, Some(*state)))
+        Some(("NEWER", Some(*version), Some(*state)))
     } else if let Received::Delete { version, .. } = received {
-        Some(("DELETE", *version, None))
+        Some(("DELETE", Some(*version), None))
     } else if let Received::Deleted { version, .. } = received {
-        Some(("DELETED", *version, None))
+        Some(("DELETED", Some(*version), None))
+    } else if let Received::Executed { version, .. } = received {
+        Some(("EXECUTED", Some(*version), None))
+    } else if let Received::NotHolder { .. } = received {
+        Some(("NOTHOLDER", None, None))
+    } else if let Received::Floor { request: 1.., version } = received {
+        Some(("FLOOR", Some(*version), None))
+    } else if let Received::Floored { .. } = received {
+        Some(("FLOORED", None, None))
     } else {
         None
     }
@@ -69,24 +82,35 @@ fn frame_of_node(received: &Received) -> Option<KeyFrame<u64>> {
 
 fn frame_of_model(body: Body) -> Option<KeyFrame<Version>> {
     if let Body::Invalidate { version, is_held } = body {
-        Some(("INVALIDATE", version, Some(state_of(is_held))))
+        Some(("INVALIDATE", Some(version), Some(state_of(is_held))))
     } else if let Body::Newer { version, is_held } = body {
-        Some(("NEWER", version, Some(state_of(is_held))))
+        Some(("NEWER", Some(version), Some(state_of(is_held))))
     } else if let Body::Delete { version, .. } = body {
-        Some(("DELETE", version, None))
+        Some(("DELETE", Some(version), None))
     } else if let Body::Deleted { version, .. } = body {
-        Some(("DELETED", version, None))
+        Some(("DELETED", Some(version), None))
+    } else if let Body::Executed { version, .. } = body {
+        Some(("EXECUTED", Some(version), None))
+    } else if let Body::NotHolder { .. } = body {
+        Some(("NOTHOLDER", None, None))
+    } else if let Body::Floor { version, .. } = body {
+        Some(("FLOOR", Some(version), None))
+    } else if let Body::Floored { .. } = body {
+        Some(("FLOORED", None, None))
     } else {
         None
     }
 }
 
+/// The peer. Of equal versions its own stays.
+fn face() -> Face {
+    Face { node: [0xFF; 16], ..Face::new(1) }
+}
+
 impl Pair {
     fn new(seed: u64) -> Self {
         let mut world = World::new(Config::default());
-        // Of equal versions that of the peer stays.
-        let face = Face { node: [0xFF; 16], ..Face::new(1) };
-        let mut link = world.known(&face);
+        let mut link = world.known(&face());
         world.driver.pass(ms(20));
         world.frames(&mut link);
         let mut step = WORLD.step(WORLD.start(), None);
@@ -104,20 +128,21 @@ impl Pair {
 
     /// A version for the peer to send: one that there was, one above all, or one below all.
     fn draw_version(&mut self) -> Version {
-        let (&last, &highest) = self.versions.last_key_value().unwrap();
-        let highest = highest.max(NOW);
         match self.rng.below(4) {
-            0 => {
-                let next = last.max(self.step.state.members[X].clock) + 1;
-                self.pair(next, highest + 1_000);
-                next
-            }
+            0 => self.version_above_all(),
             1 => *self.versions.first_key_value().unwrap().0,
             _ => {
                 let at = usize::try_from(self.rng.below(self.versions.len() as u64)).unwrap();
                 *self.versions.keys().nth(at).unwrap()
             }
         }
+    }
+
+    fn version_above_all(&mut self) -> Version {
+        let (&last, &highest) = self.versions.last_key_value().unwrap();
+        let next = last.max(self.step.state.members[X].clock) + 1;
+        self.pair(next, highest.max(NOW) + 1_000);
+        next
     }
 
     /// The peer sends this to both.
@@ -163,12 +188,63 @@ impl Pair {
         format!("DEL, answered with {version}")
     }
 
+    fn flush_all(&mut self) -> String {
+        self.step.open(X, Verb::Flush);
+        self.world.begin("FLUSHALL MESH\n");
+        let request = self.compare("FLUSHALL MESH, before its answer").unwrap();
+        let version = self.step.state.members[X].floor;
+        let serial = self.step.state.members[X].serial;
+        let real = frame::Body::Floored(self.versions[&version]);
+        self.deliver(Body::Floored { serial }, request, version, &real);
+        "FLUSHALL MESH".to_owned()
+    }
+
+    /// The peer has a command carried out that depends on the old value: SET NX.
+    fn execute(&mut self) -> String {
+        let create = self.rng.one_in(2);
+        let mut arguments = Vec::new();
+        let real = frame::Body::Execute(RemoteCommand {
+            name: b"SET",
+            arguments: Arguments::write(&mut arguments, [KEY, "v", "NX"].map(str::as_bytes).into_iter()),
+            create,
+            deadline: NOW << 1,
+            refused: Hints::default(),
+            protocol: Protocol::Resp2,
+        });
+        let body = Body::Execute { serial: 1, verb: Verb::Nx, increment: 0, create, tried: 0 };
+        self.deliver(body, 8, BEGIN.0, &real);
+        format!("EXECUTE of Y, create: {create}")
+    }
+
+    /// The link breaks and is made again. The peer sends a snapshot of a filter that claims the key or does not.
+    fn resync(&mut self) -> String {
+        // DEL of the node also goes where the key has moved, though no filter claims it; that of the model does not.
+        let has_moved = self.step.state.members[X].moved.is_some_and(|moved| moved.holder == Some(Y));
+        let claims = has_moved || self.rng.one_in(2);
+        self.step.member(Y).bit = claims;
+        self.step.part(X, Y);
+        self.step.meet(X, Y, false);
+        self.step.deliver(Y, X, 0);
+        self.step.resync(X, Y);
+        self.world.driver.lose(self.link.conn);
+        self.link = self.world.dial(&face());
+        let mut filter = Bloom::new(Size::from_log2(1).unwrap());
+        if claims {
+            filter.insert(self.world.hash(KEY));
+        }
+        self.world.publish(&mut self.link, head(1, self.additions), 1, filter.words());
+        // It asked to resume, and waits for the end of the changelog.
+        let end = beat(head(1, self.additions), true);
+        self.world.send(&self.link, &[(0, end)]);
+        format!("a resync, Y claims: {claims}")
+    }
+
     /// Something happens to both; what it was.
     fn act(&mut self) -> String {
         // A holder's addition arrives before its notice.
         let is_held = self.rng.one_in(2) && self.step.view(X, Y) == View::Claims;
         let state = state_of(is_held);
-        let text = match self.rng.below(7) {
+        let text = match self.rng.below(12) {
             0 | 1 => {
                 self.step.set(X);
                 self.world.begin(&format!("SET {KEY}:v\n"));
@@ -197,6 +273,16 @@ impl Pair {
                 }
                 format!("a notice of Y, {version} {state:?}")
             }
+            7 => self.flush_all(),
+            8 => {
+                // The node drops all keys, the model those up to the floor.
+                let version = self.version_above_all();
+                let real = frame::Body::Floor(self.versions[&version]);
+                self.deliver(Body::Floor { serial: 1, version }, 9, version, &real);
+                format!("FLOOR {version} of Y")
+            }
+            9 | 10 => self.execute(),
+            11 => self.resync(),
             _ => {
                 let version = self.draw_version();
                 let real = frame::Body::Delete { key: KEY.as_bytes(), version: self.versions[&version] };
@@ -208,7 +294,7 @@ impl Pair {
         text
     }
 
-    /// Compares what both have, and have sent since the last time. Returns the number of a DELETE among it.
+    /// Compares what both have, and have sent since the last time. Returns the number of a DELETE or FLOOR among it.
     fn compare(&mut self, text: &str) -> Option<u32> {
         self.world.driver.pass(ms(1));
         self.world.replies();
@@ -221,24 +307,31 @@ impl Pair {
         if let (Some((model, _)), Some((node, _))) = (model, node) {
             self.pair(model, node);
         }
-        let mut deletes = None;
+        let mut asks = None;
         let mut sent = Vec::new();
         for received in self.world.frames(&mut self.link) {
-            if let Received::Delete { request, .. } = received {
-                deletes = Some(request);
+            if let Received::Delete { request, .. } | Received::Floor { request: request @ 1.., .. } =
+                received
+            {
+                asks = Some(request);
             }
             sent.extend(frame_of_node(&received));
         }
         let frames = std::mem::take(&mut self.step.state.links[X][Y]);
         let frames = frames.as_slice().iter();
-        let expected: Vec<_> = frames.filter_map(|Frame { body, .. }| frame_of_model(*body)).collect();
+        let mut expected: Vec<_> = frames.filter_map(|Frame { body, .. }| frame_of_model(*body)).collect();
+        // An answer is of another class than notices, and may overtake them.
+        sent.sort_by_key(|(name, ..)| ANSWERS.contains(name));
+        expected.sort_by_key(|(name, ..)| ANSWERS.contains(name));
         let shown: Vec<_> = sent.iter().map(|(name, _, state)| (*name, *state)).collect();
         let wanted: Vec<_> = expected.iter().map(|(name, _, state)| (*name, *state)).collect();
         assert_eq!(shown, wanted, "sent after {text}");
         for ((_, node, _), (_, model, _)) in sent.into_iter().zip(expected) {
-            self.pair(model, node);
+            if let (Some(node), Some(model)) = (node, model) {
+                self.pair(model, node);
+            }
         }
-        deletes
+        asks
     }
 }
 
