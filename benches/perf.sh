@@ -58,6 +58,8 @@ fi
 [ ! -e "$out/perf.data" ] || mv "$out/perf.data" "$out/perf.old.data"
 perf record --quiet -F 999 --call-graph fp -o "$out/perf.data" -p "$pid" -- sleep "$time"
 [ ${#started[@]} -lt 2 ] || wait "${started[1]}"
+stacks=$(perf script -i "$out/perf.data" 2>/dev/null | grep -c '^$' || true)
+[ "$stacks" -gt 0 ] || fail "process $pid used no CPU in $time s; load it meanwhile, as by: olivia bench HOST:PORT --seconds 60"
 report() {
     perf report --stdio --no-children -g none --percent-limit 0 -i "$out/perf.data" "$@" 2>/dev/null |
         grep -v '^#' | grep -v '^$'
