@@ -2,7 +2,7 @@
 
 use crate::limits::CLIENTS_LISTED_MAX;
 use crate::node::command::error::CommandError;
-use crate::node::command::row::{Call, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn};
 use crate::node::conn::session::{Answers, Session};
 use crate::node::ids::ConnKey;
@@ -32,17 +32,14 @@ fn is_plain(text: &[u8]) -> bool {
 }
 
 /// CLIENT ID.
-pub(in crate::node) fn id<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn id<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let number = state.conns.get(call.conn).map_or(0, Conn::number);
     call.reply.integer(i64::try_from(number).unwrap_or(i64::MAX));
     Ok(Effect::Reply)
 }
 
 /// CLIENT GETNAME.
-pub(in crate::node) fn getname<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn getname<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     match state.conns.get(call.conn).and_then(Conn::session) {
         Some(session) if !session.name.is_empty() => call.reply.bulk(&session.name),
         Some(_) | None => call.reply.null(),
@@ -51,20 +48,14 @@ pub(in crate::node) fn getname<'a>(
 }
 
 /// CLIENT SETNAME; an empty name is none.
-pub(in crate::node) fn setname<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn setname<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let name = call.args.get(0).unwrap_or_default();
     check_name(name)?;
     set(state, call, |session| session.name = name.into())
 }
 
 /// CLIENT SETINFO LIB-NAME name, or LIB-VER version.
-pub(in crate::node) fn setinfo<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn setinfo<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let (option, text) = (call.args.get(0).unwrap_or_default(), call.args.get(1).unwrap_or_default());
     let (at, shown) = if option.eq_ignore_ascii_case(b"LIB-NAME") {
         (0, "lib-name")
@@ -82,7 +73,7 @@ pub(in crate::node) fn setinfo<'a>(
 }
 
 /// CLIENT REPLY ON, OFF or SKIP. Only ON is answered.
-pub(in crate::node) fn reply<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn reply<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
     let word = call.args.get(0).unwrap_or_default();
     let answers = if word.eq_ignore_ascii_case(b"ON") {
@@ -106,7 +97,7 @@ pub(in crate::node) fn reply<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
 }
 
 /// CLIENT NO-EVICT and NO-TOUCH: on or off, which is the same here.
-pub(in crate::node) fn switch<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn switch<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let word = call.args.get(0).unwrap_or_default();
     if !word.eq_ignore_ascii_case(b"ON") && !word.eq_ignore_ascii_case(b"OFF") {
         return Err(CommandError::Syntax(call.command.name, word));
@@ -116,7 +107,7 @@ pub(in crate::node) fn switch<'a>(_: &mut State, call: &mut Call<'a>) -> Result<
 }
 
 /// CLIENT TRACKING: only OFF.
-pub(in crate::node) fn tracking<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn tracking<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let word = call.args.get(0).unwrap_or_default();
     if word.eq_ignore_ascii_case(b"ON") {
         return Err(CommandError::Plain(
@@ -130,11 +121,7 @@ pub(in crate::node) fn tracking<'a>(_: &mut State, call: &mut Call<'a>) -> Resul
     Ok(Effect::Reply)
 }
 
-fn set<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-    change: impl FnOnce(&mut Session),
-) -> Result<Effect, CommandError<'a>> {
+fn set<'a>(state: &mut State, call: &mut Call<'a>, change: impl FnOnce(&mut Session)) -> CommandResult<'a> {
     if let Some(conn) = state.conns.get_mut(call.conn) {
         change(conn.session_mut());
     }
@@ -143,7 +130,7 @@ fn set<'a>(
 }
 
 /// CLIENT INFO: the line of this client.
-pub(in crate::node) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let mut text = String::new();
     if let Some(conn) = state.conns.get(call.conn) {
         put_client(&mut text, call, conn.number(), conn);
@@ -153,7 +140,7 @@ pub(in crate::node) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
 }
 
 /// CLIENT LIST [TYPE type] [ID id …]: a line for each client, of a bounded number.
-pub(in crate::node) fn list<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn list<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let mut words = call.args.iter();
     let mut numbers = None;
     let mut is_normal = true;
@@ -251,7 +238,7 @@ impl Filter<'_> {
 }
 
 /// CLIENT KILL address, or with filters: ID, ADDR, LADDR, TYPE, USER, SKIPME. O(clients).
-pub(in crate::node) fn kill<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn kill<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let is_old = call.args.len() == 1;
     let filter = if is_old { Filter { addr: call.args.get(0), ..Filter::default() } } else { filter(call)? };
     let clients = state.conns.iter().filter(|(key, conn)| filter.meets(call, *key, conn));

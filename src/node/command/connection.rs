@@ -3,7 +3,7 @@
 use crate::node::command::client::check_name;
 use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::command::login::{USER, authenticate};
-use crate::node::command::row::{Call, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::state::State;
 use crate::wire::encoder::Protocol;
 use crate::wire::resp::parse::number;
@@ -12,7 +12,7 @@ use crate::wire::resp::parse::number;
 pub(in crate::node) const REDIS_VERSION: &str = "7.2.4";
 
 /// PING. In lines `0:PONG 1`, or with the request's id; an argument may only be the 0 that is answered so.
-pub(in crate::node) fn ping<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn ping<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let message = call.args.get(0);
     if !call.reply.is_line() {
         match message {
@@ -33,22 +33,19 @@ pub(in crate::node) fn ping<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Ef
 }
 
 /// QUIT, and REQUEST disconnect.
-pub(in crate::node) fn quit<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn quit<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.status("OK");
     Ok(Effect::Close)
 }
 
 /// REQUEST disconnect, which has a reply of its own.
-pub(in crate::node) fn disconnect<'a>(
-    _: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn disconnect<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.text("bye");
     Ok(Effect::Close)
 }
 
 /// AUTH password, and in RESP AUTH user password.
-pub(in crate::node) fn auth<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn auth<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     match (call.args.get(0), call.args.get(1), call.args.len()) {
         (Some(_), None, _) if state.config.password.is_none() => return Err(CommandError::NoPasswordSet),
         (Some(password), None, _) => authenticate(state, call.now, call.conn, USER, password)?,
@@ -60,7 +57,7 @@ pub(in crate::node) fn auth<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
 }
 
 /// HELLO [version [AUTH user password] [SETNAME name]]: the protocol from this reply on, and what this node is.
-pub(in crate::node) fn hello<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn hello<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let protocol = match call.args.get(0).map(number) {
         None => call.reply.protocol(),
         Some(Some(2)) => Protocol::Resp2,
@@ -117,13 +114,13 @@ pub(in crate::node) fn hello<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
 }
 
 /// ECHO.
-pub(in crate::node) fn echo<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn echo<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.bulk(call.args.get(0).unwrap_or_default());
     Ok(Effect::Reply)
 }
 
 /// SELECT: there is one database, 0.
-pub(in crate::node) fn select<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn select<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     match call.args.get(0).and_then(number) {
         Some(0) => call.reply.status("OK"),
         Some(index) if i32::try_from(index).is_ok() => {
@@ -140,7 +137,7 @@ pub(in crate::node) fn select<'a>(_: &mut State, call: &mut Call<'a>) -> Result<
 }
 
 /// RESET: the connection as it began.
-pub(in crate::node) fn reset<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn reset<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let is_authenticated = state.config.password.is_none();
     if let Some(conn) = state.conns.get_mut(call.conn) {
         conn.reset_session(is_authenticated);
@@ -152,6 +149,6 @@ pub(in crate::node) fn reset<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
 }
 
 /// READONLY and READWRITE, which are about clusters.
-pub(in crate::node) fn no_cluster<'a>(_: &mut State, _: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn no_cluster<'a>(_: &mut State, _: &mut Call<'a>) -> CommandResult<'a> {
     Err(CommandError::Plain("This instance has cluster support disabled"))
 }

@@ -1,8 +1,7 @@
 //! INFO: the figures of the node under the names that programs for Redis read, and then all of its own.
 
 use crate::node::command::connection::REDIS_VERSION;
-use crate::node::command::error::CommandError;
-use crate::node::command::row::{Call, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::command::settings::policy_name;
 use crate::node::command::status::snapshot;
 use crate::node::metrics::{METRICS, Metric, Snapshot, Value};
@@ -101,7 +100,7 @@ const OWN_SECTIONS: [(&str, &[&str]); 2] =
     [("Olivia", &["server", "connections", "memory", "keyspace"]), ("Mesh", &["mesh", "lookup", "filter"])];
 
 /// INFO [section …]. Without one all but the calls of each command.
-pub(in crate::node) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let is_named = |name: &str| call.args.iter().any(|arg| arg.eq_ignore_ascii_case(name.as_bytes()));
     let is_everything = is_named("all") || is_named("everything");
     let is_default = call.args.is_empty() || is_named("default") || is_everything;

@@ -2,7 +2,7 @@
 
 use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::command::login::USER;
-use crate::node::command::row::{Access, Call, Command, Cost, Effect};
+use crate::node::command::row::{Access, Call, Command, CommandResult, Cost, Effect};
 use crate::node::state::State;
 use crate::store::Item;
 use crate::wire::resp::parse::number;
@@ -15,7 +15,7 @@ const ITEM_BYTES: usize = 28;
 const TIMED_ITEM_BYTES: usize = 44;
 
 /// TIME: seconds and microseconds since 1970.
-pub(in crate::node) fn time<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn time<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let micros = call.now.wall_nanos / 1_000;
     call.reply.array(2);
     call.reply.bulk((micros / 1_000_000).to_string().as_bytes());
@@ -31,7 +31,7 @@ fn item<'s>(state: &'s State, call: &Call<'_>) -> Option<Item<'s>> {
 }
 
 /// MEMORY USAGE: bytes of a key of this node.
-pub(in crate::node) fn usage<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn usage<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     for [option, samples] in call.args.skip(1).tuples::<2>() {
         match (option.eq_ignore_ascii_case(b"SAMPLES"), number(samples)) {
             (true, Some(0..)) => {}
@@ -54,10 +54,7 @@ pub(in crate::node) fn usage<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
 }
 
 /// MEMORY STATS.
-pub(in crate::node) fn memory<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn memory<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let store = state.keyspace.store();
     let (held, keys) = (store.memory_bytes(), store.len() as u64);
     let (buffers, filters) = ((state.buffered + state.pool.held()) as u64, state.mesh.filters.bytes());
@@ -86,10 +83,7 @@ pub(in crate::node) fn memory<'a>(
 }
 
 /// OBJECT ENCODING: what Redis would name the value's.
-pub(in crate::node) fn encoding<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn encoding<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     match item(state, call).map(|item| item.value) {
         None => call.reply.null(),
         Some(value) if number(value).is_some() => call.reply.bulk(b"int"),
@@ -100,10 +94,7 @@ pub(in crate::node) fn encoding<'a>(
 }
 
 /// OBJECT IDLETIME: seconds since the last write, since reads are not noted.
-pub(in crate::node) fn idletime<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn idletime<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     match item(state, call) {
         None => call.reply.null(),
         Some(item) => {
@@ -116,7 +107,7 @@ pub(in crate::node) fn idletime<'a>(
 }
 
 /// OBJECT FREQ: as in Redis without an LFU policy.
-pub(in crate::node) fn freq<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn freq<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if item(state, call).is_none() {
         call.reply.null();
         return Ok(Effect::Reply);
@@ -128,10 +119,7 @@ pub(in crate::node) fn freq<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
 }
 
 /// OBJECT REFCOUNT.
-pub(in crate::node) fn refcount<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn refcount<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     match item(state, call) {
         None => call.reply.null(),
         Some(_) => call.reply.integer(1),
@@ -140,20 +128,20 @@ pub(in crate::node) fn refcount<'a>(
 }
 
 /// ACL WHOAMI.
-pub(in crate::node) fn whoami<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn whoami<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.bulk(USER);
     Ok(Effect::Reply)
 }
 
 /// ACL USERS: there is one.
-pub(in crate::node) fn users<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn users<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.array(1);
     call.reply.bulk(USER);
     Ok(Effect::Reply)
 }
 
 /// ACL LIST. The password is not shown.
-pub(in crate::node) fn acl<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn acl<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let password = if state.config.password.is_some() { "" } else { "nopass " };
     call.reply.array(1);
     call.reply.text(format_args!("user default on {password}~* &* +@all"));
@@ -161,7 +149,7 @@ pub(in crate::node) fn acl<'a>(state: &mut State, call: &mut Call<'a>) -> Result
 }
 
 /// ACL CAT: the categories, or the commands of one.
-pub(in crate::node) fn cat<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn cat<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.takes_at_most(1)?;
     let rows = || call.table.rows.iter().filter(|row| row.resp.is_some());
     let Some(category) = call.args.get(0) else {
@@ -194,16 +182,13 @@ pub(in crate::node) const CATEGORIES: [Category; 8] = [
 ];
 
 /// LOLWUT.
-pub(in crate::node) fn lolwut<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn lolwut<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.verbatim(concat!("Olivia ver. ", env!("CARGO_PKG_VERSION"), "\n"));
     Ok(Effect::Reply)
 }
 
 /// SHUTDOWN: the node drains. There is no reply, since it would be the last one.
-pub(in crate::node) fn shutdown<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn shutdown<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     for word in call.args.iter() {
         let known: [&[u8]; 4] = [b"NOSAVE", b"SAVE", b"NOW", b"FORCE"];
         if word.eq_ignore_ascii_case(b"ABORT") {

@@ -3,7 +3,7 @@
 use crate::base::memory::copy_of;
 use crate::base::time::Now;
 use crate::node::command::error::{BadSeconds, CommandError, seconds};
-use crate::node::command::row::{Call, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::command::time::{TimeForm, expiry_at, wall_ms};
 use crate::node::lookup::placement;
 use crate::node::lookup::table::{Found, KeyReply, Shape};
@@ -76,7 +76,7 @@ fn put_time(reply: &mut Encoder, key: &[u8], found: Option<Found<'_>>, time: imp
 }
 
 /// DEL. In lines the reply shows the keys that were there, in RESP their number.
-pub(in crate::node) fn del<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn del<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     // As if all were there: a reply that is too long must be known before the first key is gone.
     call.args.iter().for_each(|key| call.reply.key(key));
     call.check_length(state)?;
@@ -95,10 +95,7 @@ pub(in crate::node) fn del<'a>(state: &mut State, call: &mut Call<'a>) -> Result
 }
 
 /// EXPIRE. In lines it takes keys and seconds, and the reply shows the keys that were there.
-pub(in crate::node) fn expire<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn expire<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if !call.reply.is_line() {
         return expire_by(state, call, TimeForm::SECONDS);
     }
@@ -135,31 +132,22 @@ pub(in crate::node) fn expire<'a>(
 }
 
 /// PEXPIRE.
-pub(in crate::node) fn pexpire<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn pexpire<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     expire_by(state, call, TimeForm::MILLIS)
 }
 
 /// EXPIREAT.
-pub(in crate::node) fn expireat<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn expireat<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     expire_by(state, call, TimeForm::UNIX_SECONDS)
 }
 
 /// PEXPIREAT.
-pub(in crate::node) fn pexpireat<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn pexpireat<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     expire_by(state, call, TimeForm::UNIX_MILLIS)
 }
 
 /// Key, time and conditions in RESP. A time that has passed removes the key.
-fn expire_by<'a>(state: &mut State, call: &mut Call<'a>, form: TimeForm) -> Result<Effect, CommandError<'a>> {
+fn expire_by<'a>(state: &mut State, call: &mut Call<'a>, form: TimeForm) -> CommandResult<'a> {
     let (Some(key), Some(text)) = (call.args.get(0), call.args.get(1)) else {
         return Err(CommandError::WrongArity(call.command.name));
     };
@@ -227,10 +215,7 @@ impl Conditions {
 }
 
 /// PERSIST. In lines the reply shows the keys that had an expiry, in RESP it is their number.
-pub(in crate::node) fn persist<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn persist<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     // As if all were there.
     call.args.iter().for_each(|key| call.reply.key(key));
     call.check_length(state)?;
@@ -250,10 +235,7 @@ pub(in crate::node) fn persist<'a>(
 }
 
 /// RENAME.
-pub(in crate::node) fn rename<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn rename<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let [from, to] = call.words()?;
     if !has(state, call.now, from) {
         return Err(CommandError::Plain(NO_KEY));
@@ -264,10 +246,7 @@ pub(in crate::node) fn rename<'a>(
 }
 
 /// RENAMENX.
-pub(in crate::node) fn renamenx<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn renamenx<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let [from, to] = call.words()?;
     if !has(state, call.now, from) {
         return Err(CommandError::Plain(NO_KEY));
@@ -281,7 +260,7 @@ pub(in crate::node) fn renamenx<'a>(
 }
 
 /// COPY from to [DB 0] [REPLACE].
-pub(in crate::node) fn copy<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn copy<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let name = call.command.name;
     let (Some(from), Some(to)) = (call.args.get(0), call.args.get(1)) else {
         return Err(CommandError::WrongArity(name));

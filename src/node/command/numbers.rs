@@ -1,7 +1,7 @@
 //! Commands that add to values which are numbers. The expiry of a key stays.
 
 use crate::node::command::error::CommandError;
-use crate::node::command::row::{Call, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::command::strings::make_room;
 use crate::node::state::State;
 use crate::wire::resp::parse::number;
@@ -16,37 +16,31 @@ const FRACTION_DIGITS: u32 = 17;
 const WHOLE_DIGITS_MAX: u32 = 20;
 
 /// INCR.
-pub(in crate::node) fn incr<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn incr<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     add(state, call, 1)
 }
 
 /// DECR.
-pub(in crate::node) fn decr<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn decr<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     add(state, call, -1)
 }
 
 /// INCRBY key number.
-pub(in crate::node) fn incr_by<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn incr_by<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let step = call.integer(1)?;
     call.args = call.args.first(1);
     add(state, call, step)
 }
 
 /// DECRBY key number.
-pub(in crate::node) fn decr_by<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn decr_by<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let step = call.integer(1)?.checked_neg().ok_or(CommandError::Plain("decrement would overflow"))?;
     call.args = call.args.first(1);
     add(state, call, step)
 }
 
 /// Adds `step` to the whole numbers that keys hold, to all or none; 0 where there is no key.
-fn add<'a>(state: &mut State, call: &mut Call<'a>, step: i64) -> Result<Effect, CommandError<'a>> {
+fn add<'a>(state: &mut State, call: &mut Call<'a>, step: i64) -> CommandResult<'a> {
     let (keys, name) = (call.args.iter(), call.command.name);
     let read = |state: &State, key| {
         let item = state.keyspace.peek(call.now, state.keyspace.key(key));
@@ -78,10 +72,7 @@ fn add<'a>(state: &mut State, call: &mut Call<'a>, step: i64) -> Result<Effect, 
 }
 
 /// INCRBYFLOAT key number.
-pub(in crate::node) fn incr_by_float<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn incr_by_float<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let [key, step] = call.words()?;
     let key = state.keyspace.key(key);
     let text = {

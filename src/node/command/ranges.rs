@@ -3,7 +3,7 @@
 use crate::base::memory::{copy_after_zeroes, reserve};
 use crate::node::command::error::CommandError;
 use crate::node::command::read::read;
-use crate::node::command::row::{Call, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::command::strings::make_room;
 use crate::node::lookup::table::{KeyReply, Shape};
 use crate::node::state::State;
@@ -26,28 +26,19 @@ static PART: KeyReply =
     KeyReply { write: |reply, _, _, found| reply.bulk(found.map_or(b"", |found| found.value)), ..LENGTH };
 
 /// STRLEN.
-pub(in crate::node) fn strlen<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn strlen<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     read(state, call, &LENGTH)
 }
 
 /// GETRANGE key first last, and SUBSTR.
-pub(in crate::node) fn getrange<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn getrange<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let form = KeyReply { range: Some((call.integer(1)?, call.integer(2)?)), ..PART };
     call.args = call.args.first(1);
     read(state, call, &form)
 }
 
 /// APPEND of pairs, all or none: adds values to the ends of those that are here.
-pub(in crate::node) fn append<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn append<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let pairs = call.args.tuples::<2>();
     let len_of = |state: &State, key| {
         state.keyspace.peek(call.now, state.keyspace.key(key)).map_or(0, |item| item.value.len())
@@ -80,10 +71,7 @@ pub(in crate::node) fn append<'a>(
 }
 
 /// SETRANGE key offset value: overwrites a part of a value, which grows by zeros where it is shorter.
-pub(in crate::node) fn setrange<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn setrange<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let [key, _, value] = call.words()?;
     let start = call.integer(1)?;
     let start = usize::try_from(start).map_err(|_| CommandError::Plain("offset is out of range"))?;
@@ -157,7 +145,7 @@ impl LcsOptions {
 }
 
 /// LCS key key [LEN] [IDX] [MINMATCHLEN length] [WITHMATCHLEN]: the longest common subsequence of two values here.
-pub(in crate::node) fn lcs<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn lcs<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let options = LcsOptions::parse(call)?;
     let value = |at| {
         let key = state.keyspace.key(call.args.get(at).unwrap_or_default());

@@ -5,7 +5,7 @@
 
 use crate::base::time::Now;
 use crate::node::command::error::CommandError;
-use crate::node::command::row::{Call, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::conn::pending;
 use crate::node::ids::ConnKey;
 use crate::node::lookup::answers::Answer;
@@ -27,7 +27,7 @@ pub(in crate::node) fn read<'a>(
     state: &mut State,
     call: &mut Call<'a>,
     form: &KeyReply,
-) -> Result<Effect, CommandError<'a>> {
+) -> CommandResult<'a> {
     let now = call.now;
     let mut misses = 0usize;
     if form.shape == Shape::Array {
@@ -69,12 +69,7 @@ pub(in crate::node) fn read<'a>(
     Ok(Effect::Reply)
 }
 
-fn look_up<'a>(
-    state: &State,
-    call: &Call<'a>,
-    form: &KeyReply,
-    at: usize,
-) -> Result<Effect, CommandError<'a>> {
+fn look_up<'a>(state: &State, call: &Call<'a>, form: &KeyReply, at: usize) -> CommandResult<'a> {
     let lookups_max = state.config.limits.lookups_max;
     if state.mesh.lookups.has_room(call.args.len(), lookups_max as usize) {
         Ok(Effect::LookUp(*form, at))

@@ -157,8 +157,11 @@ impl Keys {
     }
 }
 
+/// What comes of a call.
+pub type CommandResult<'a> = Result<Effect, CommandError<'a>>;
+
 /// Carries out a call. Nothing is changed where it fails, unless the error says otherwise.
-pub type Handler = for<'a> fn(&mut State, &mut Call<'a>) -> Result<Effect, CommandError<'a>>;
+pub type Handler = for<'a> fn(&mut State, &mut Call<'a>) -> CommandResult<'a>;
 
 /// A command with its arguments, and the reply that it writes.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use crate::base::glob::Pattern;
 use crate::base::time::Now;
 use crate::node::command::error::CommandError;
-use crate::node::command::row::{Call, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::state::State;
 use crate::node::tasks::Scan;
 use crate::node::versions::floor;
@@ -37,13 +37,13 @@ const RANDOM_TRIES: usize = 64;
 const PATTERN_TOO_LONG: &str = "a pattern has at most 1023 characters beside *";
 
 /// KEYS pattern.
-pub(in crate::node) fn keys<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn keys<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let [pattern] = call.words()?;
     begin(state, call, ScanCursor::START, usize::MAX, pattern, false)
 }
 
 /// SCAN cursor [MATCH pattern] [COUNT number] [TYPE type].
-pub(in crate::node) fn scan<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn scan<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let text = call.args.get(0).unwrap_or_default();
     let cursor = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'));
     let cursor: u64 =
@@ -85,7 +85,7 @@ fn begin<'a>(
     left: usize,
     pattern: &[u8],
     has_cursor: bool,
-) -> Result<Effect, CommandError<'a>> {
+) -> CommandResult<'a> {
     let pattern = match pattern {
         b"*" => None,
         pattern => Some(Pattern::new(pattern).ok_or(CommandError::Plain(PATTERN_TOO_LONG))?),
@@ -137,10 +137,7 @@ pub(in crate::node) fn put_head(reply: &mut Encoder, scan: &Scan) {
 }
 
 /// RANDOMKEY: the key after a random hash. Not all are equally likely.
-pub(in crate::node) fn randomkey<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn randomkey<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let mut position = ScanCursor(state.rng.next_u64());
     let reply = &mut call.reply;
     for _ in 0..RANDOM_TRIES {
@@ -159,17 +156,14 @@ pub(in crate::node) fn randomkey<'a>(
 }
 
 /// DBSIZE, and COUNT in lines: the number of keys of this node.
-pub(in crate::node) fn dbsize<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn dbsize<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.integer(i64::try_from(state.keyspace.store().len()).unwrap_or(i64::MAX));
     Ok(Effect::Reply)
 }
 
 /// FLUSHALL [ASYNC | SYNC | MESH], and FLUSHDB. In lines the reply is the number of keys removed. O(1): the memory is
 /// freed in steps later. With MESH on a node without links: nodes that are linked later drop their older keys.
-pub(in crate::node) fn flush<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn flush<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let is_mode = |mode: &[u8]| {
         ["ASYNC", "SYNC", "MESH"].iter().any(|known| mode.eq_ignore_ascii_case(known.as_bytes()))
     };

@@ -4,7 +4,7 @@ use crate::base::glob;
 use crate::config;
 use crate::limits::{EvictionPolicy, Limits};
 use crate::node::command::error::CommandError;
-use crate::node::command::row::{Call, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::metrics::Calls;
 use crate::node::state::State;
 use std::time::Duration;
@@ -42,7 +42,7 @@ const ALIASES: [(&str, Alias); 16] = [
 ];
 
 /// CONFIG GET: the settings whose names match one of the patterns.
-pub(in crate::node) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let own = config::settings(&state.config);
     let value_of = |path: &str| own.iter().find(|(name, _)| name == path).map(|(_, value)| value.as_str());
     let aliases = ALIASES.iter().map(|(name, alias)| match alias {
@@ -74,7 +74,7 @@ pub(in crate::node) const fn policy_name(policy: EvictionPolicy) -> &'static str
 }
 
 /// CONFIG SET: changes limits until the configuration file is read again, all of them or none.
-pub(in crate::node) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if !call.args.len().is_multiple_of(2) {
         return Err(CommandError::Syntax(call.command.name, b""));
     }
@@ -176,10 +176,7 @@ pub(in crate::node) fn apply(state: &mut State, limits: Limits) {
 }
 
 /// CONFIG RESETSTAT: counts requests, calls, their work and reads from 0 again, and looks for the longest iteration again.
-pub(in crate::node) fn resetstat<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn resetstat<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let stats = &mut state.stats;
     // Keys that are still looked up are counted when their lookups end.
     stats.gets -= stats.hits + stats.misses;
@@ -193,6 +190,6 @@ pub(in crate::node) fn resetstat<'a>(
 }
 
 /// CONFIG REWRITE: a node does not write its file.
-pub(in crate::node) fn rewrite<'a>(_: &mut State, _: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn rewrite<'a>(_: &mut State, _: &mut Call<'a>) -> CommandResult<'a> {
     Err(CommandError::Plain("the node does not write its configuration file; edit it and send SIGHUP"))
 }

@@ -2,7 +2,7 @@
 //! here the log counts from the arrival of the bytes to the last byte of the reply.
 
 use crate::node::command::error::CommandError;
-use crate::node::command::row::{Call, Effect, Table};
+use crate::node::command::row::{Call, CommandResult, Effect, Table};
 use crate::node::latency::Spent;
 use crate::node::metrics::TIME_LIMITS;
 use crate::node::slow_log::{EVENT_NAMES, SlowRequest};
@@ -16,7 +16,7 @@ use std::time::Duration;
 const ENTRIES: usize = 10;
 
 /// SLOWLOG GET [count]; -1: all.
-pub(in crate::node) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.takes_at_most(1)?;
     let count = match call.args.get(0).map(number) {
         None => ENTRIES,
@@ -70,23 +70,20 @@ impl fmt::Display for Parts<'_> {
 }
 
 /// SLOWLOG LEN.
-pub(in crate::node) fn len<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn len<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.count(state.slow_log.requests().len());
     Ok(Effect::Reply)
 }
 
 /// SLOWLOG RESET.
-pub(in crate::node) fn reset<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn reset<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     state.slow_log.reset();
     call.reply.status("OK");
     Ok(Effect::Reply)
 }
 
 /// LATENCY LATEST: of each kind of event the last one and the longest, in milliseconds.
-pub(in crate::node) fn latest<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn latest<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let kinds = || {
         let kinds = EVENT_NAMES.iter().zip(&state.slow_log.events);
         kinds.filter_map(|(name, events)| Some((name, events.recent.back()?, events.max)))
@@ -103,10 +100,7 @@ pub(in crate::node) fn latest<'a>(
 }
 
 /// LATENCY HISTORY event: its moments and milliseconds, the oldest first.
-pub(in crate::node) fn history<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn history<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let recent = event(call.args.get(0).unwrap_or_default()).map(|at| &state.slow_log.events[at].recent);
     call.reply.array(recent.map_or(0, |recent| recent.len()));
     for (second, took) in recent.into_iter().flatten() {
@@ -118,10 +112,7 @@ pub(in crate::node) fn history<'a>(
 }
 
 /// LATENCY RESET [event …]: returns the number of kinds that had events.
-pub(in crate::node) fn reset_events<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn reset_events<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let mut count = 0;
     for (name, events) in EVENT_NAMES.iter().zip(&mut state.slow_log.events) {
         let is_meant =
@@ -146,10 +137,7 @@ fn millis(time: Duration) -> i64 {
 
 /// LATENCY HISTOGRAM [command …]: the work of this node per request, by command; a word that others stand under means
 /// those.
-pub(in crate::node) fn histogram<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn histogram<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let is_meant = |name: &str| {
         let (word, _) = name.split_once('|').unwrap_or((name, ""));
         let is_named = |arg: &[u8]| [name, word].iter().any(|own| arg.eq_ignore_ascii_case(own.as_bytes()));

@@ -4,7 +4,7 @@ use crate::base::time::Now;
 use crate::filter::changelog::Position;
 use crate::limits::CLOCK_AHEAD_MAX_MS;
 use crate::node::command::error::CommandError;
-use crate::node::command::row::{Call, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::conn::measure;
 use crate::node::history::{Span, Summary};
 use crate::node::ids::NodeId;
@@ -190,7 +190,7 @@ impl fmt::Display for PeerView {
 
 /// STATS, with sections or names of figures: the rows of those; `calls` is the calls of each command. Whatever the
 /// limit of replies is, since it is bounded by itself.
-pub(in crate::node) fn stats<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn stats<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let snapshot = snapshot(state, call.now);
     let reply = &mut call.reply;
     let mut put = |metric: &Metric| reply.text(format_args!("{}:{}", metric.name, metric.read(&snapshot)));
@@ -313,10 +313,7 @@ impl Readiness {
 }
 
 /// OLIVIA STATS [section or name …]: figures, by name.
-pub(in crate::node) fn figures<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn figures<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let snapshot = snapshot(state, call.now);
     let rows: Vec<&Metric> = if call.args.is_empty() {
         METRICS.iter().collect()
@@ -347,7 +344,7 @@ pub(in crate::node) fn readiness(state: &State) -> Readiness {
 }
 
 /// MESH: one quoted field for each peer, and one for the backups that are left out.
-pub(in crate::node) fn mesh<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn mesh<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let mut backups = backups(state);
     for peer in
         linked_peers(state, call.now).chain(backups.by_ref().take(BACKUPS_LISTED_MAX).map(view_of_address))
@@ -363,7 +360,7 @@ pub(in crate::node) fn mesh<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
 }
 
 /// OLIVIA MESH: a line for each node that is known, the linked ones first; of others a bounded number.
-pub(in crate::node) fn nodes<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn nodes<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let linked = state.mesh.peers.linked().map(|(_, peer)| view_of_peer(state, call.now, peer));
     let backups = backups(state).take(BACKUPS_LISTED_MAX).map(view_of_address);
     let views: Vec<PeerView> = linked.chain(backups).collect();
@@ -373,12 +370,12 @@ pub(in crate::node) fn nodes<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
 }
 
 /// REQUEST without a topic.
-pub(in crate::node) fn request<'a>(_: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn request<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     Err(call.table.unknown_topic(call.command, b""))
 }
 
 /// REQUEST peers: the addresses of the linked ones; then the others, in quotes, each with what is known of it.
-pub(in crate::node) fn peers<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn peers<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let linked = state.mesh.peers.linked().map(|(_, peer)| peer.addr());
     // Until the link of a dead node is found dead, its successor may live at the same address.
     let mut listed = BTreeSet::new();
@@ -397,15 +394,12 @@ pub(in crate::node) fn peers<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
 }
 
 /// REQUEST bloomfilter: our filter as text.
-pub(in crate::node) fn filter<'a>(_: &mut State, _: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(in crate::node) fn filter<'a>(_: &mut State, _: &mut Call<'a>) -> CommandResult<'a> {
     Ok(Effect::DumpFilter)
 }
 
 /// REQUEST connect: with arguments the handshake of a node, without them the same as REQUEST bloomfilter.
-pub(in crate::node) fn connect<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn connect<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if !call.args.is_empty() {
         return Ok(Effect::Handshake);
     }
@@ -416,7 +410,7 @@ pub(in crate::node) fn connect<'a>(
 }
 
 /// WHO: the nodes that hold a key, this one or by their filter's claim, the nearest first. None is queried.
-pub(in crate::node) fn who<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn who<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let Some(key) = call.args.get(0) else { return Ok(Effect::Reply) };
     let (is_here, holders) = holders(state, call.now, key);
     if is_here {
@@ -432,7 +426,7 @@ pub(in crate::node) fn who<'a>(state: &mut State, call: &mut Call<'a>) -> Result
 }
 
 /// OLIVIA WHO: the same of several keys, an array for each.
-pub(in crate::node) fn whos<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn whos<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.array(call.args.len());
     for key in call.args.iter() {
         let (is_here, holders) = holders(state, call.now, key);

@@ -3,7 +3,7 @@
 use crate::base::time::Now;
 use crate::node::command::error::{BadSeconds, CommandError, seconds};
 use crate::node::command::read::read;
-use crate::node::command::row::{Call, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::command::time::TimeForm;
 use crate::node::lookup::table::{KeyReply, Shape};
 use crate::node::state::State;
@@ -31,17 +31,17 @@ static VALUE: KeyReply = KeyReply {
 static VALUES: KeyReply = KeyReply { shape: Shape::Array, ..VALUE };
 
 /// GET.
-pub(in crate::node) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     read(state, call, &VALUE)
 }
 
 /// MGET.
-pub(in crate::node) fn mget<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn mget<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     read(state, call, &VALUES)
 }
 
 /// SET. In lines it takes pairs, all or none, and the reply shows them; in RESP one pair and options.
-pub(in crate::node) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if call.args.len() > 2 && !call.reply.is_line() {
         return set_with_options(state, call);
     }
@@ -49,7 +49,7 @@ pub(in crate::node) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> Result
 }
 
 /// Sets pairs, all or none.
-fn set_pairs<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+fn set_pairs<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let pairs = call.args.tuples::<2>();
     make_room(state, call.now, pairs.len(), pairs.clone().map(|[key, value]| key.len() + value.len()))?;
     if call.reply.is_line() {
@@ -74,7 +74,7 @@ fn set_pairs<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, Comma
 }
 
 /// SETEX. In lines it takes keys, seconds and values, all or none; in RESP one of each.
-pub(in crate::node) fn setex<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn setex<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if !call.reply.is_line() {
         return set_timed(state, call, TimeForm::SECONDS);
     }
@@ -103,15 +103,12 @@ pub(in crate::node) fn setex<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
 }
 
 /// PSETEX.
-pub(in crate::node) fn psetex<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn psetex<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     set_timed(state, call, TimeForm::MILLIS)
 }
 
 /// Sets key, time and value in RESP.
-fn set_timed<'a>(state: &mut State, call: &mut Call<'a>, form: TimeForm) -> Result<Effect, CommandError<'a>> {
+fn set_timed<'a>(state: &mut State, call: &mut Call<'a>, form: TimeForm) -> CommandResult<'a> {
     let [key, text, value] = call.words()?;
     let expiry = form.expiry(call.now, call.command.name, text)?;
     let key = state.keyspace.key(key);
@@ -122,7 +119,7 @@ fn set_timed<'a>(state: &mut State, call: &mut Call<'a>, form: TimeForm) -> Resu
 }
 
 /// MSET of pairs, all or none.
-pub(in crate::node) fn mset<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn mset<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if !call.args.len().is_multiple_of(2) {
         return Err(CommandError::WrongArity(call.command.name));
     }
@@ -130,10 +127,7 @@ pub(in crate::node) fn mset<'a>(state: &mut State, call: &mut Call<'a>) -> Resul
 }
 
 /// MSETNX of pairs: sets all if none of the keys is here, else none.
-pub(in crate::node) fn msetnx<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn msetnx<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if !call.args.len().is_multiple_of(2) {
         return Err(CommandError::WrongArity(call.command.name));
     }
@@ -148,10 +142,7 @@ pub(in crate::node) fn msetnx<'a>(
 
 /// MSETEX count key value … [NX | XX] [EX | PX | EXAT | PXAT time | KEEPTTL]: sets all pairs, or none if the
 /// condition does not hold for one of them.
-pub(in crate::node) fn msetex<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn msetex<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let count = call.args.get(0).and_then(number).and_then(|count| usize::try_from(count).ok());
     let count = count.filter(|&count| count > 0).ok_or(CommandError::Plain("invalid numkeys value"))?;
     let words = count.saturating_mul(2);
@@ -177,7 +168,7 @@ pub(in crate::node) fn msetex<'a>(
 }
 
 /// SETNX of pairs: sets those whose keys are not here. In lines the reply shows them, in RESP it is their number.
-pub(in crate::node) fn setnx<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn setnx<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let pairs = call.args.tuples::<2>();
     let show = |call: &mut Call<'a>, key, value| {
         call.reply.key(key);
@@ -215,10 +206,7 @@ fn put_value(state: &mut State, call: &mut Call<'_>, key: HashedKey<'_>) -> bool
 }
 
 /// GETSET key value.
-pub(in crate::node) fn getset<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn getset<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let [key, value] = call.words()?;
     let key = state.keyspace.key(key);
     put_value(state, call, key);
@@ -228,10 +216,7 @@ pub(in crate::node) fn getset<'a>(
 }
 
 /// GETDEL.
-pub(in crate::node) fn getdel<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn getdel<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let [key] = call.words()?;
     let key = state.keyspace.key(key);
     if put_value(state, call, key) {
@@ -242,7 +227,7 @@ pub(in crate::node) fn getdel<'a>(
 }
 
 /// GETEX key [EX | PX | EXAT | PXAT time | PERSIST].
-pub(in crate::node) fn getex<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn getex<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let name = call.command.name;
     let key = call.args.get(0).ok_or(CommandError::WrongArity(name))?;
     let time = match (call.args.get(1), call.args.get(2), call.args.len()) {
@@ -268,10 +253,7 @@ pub(in crate::node) fn getex<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
 }
 
 /// DELIFEQ key value: removes a key that has this value.
-pub(in crate::node) fn delifeq<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn delifeq<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let [key, value] = call.words()?;
     let key = state.keyspace.key(key);
     let is_equal = state.keyspace.peek(call.now, key).is_some_and(|item| item.value == value);
@@ -367,7 +349,7 @@ impl<'a> SetOptions<'a> {
 }
 
 /// SET key value with options.
-fn set_with_options<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+fn set_with_options<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let (Some(key), Some(value)) = (call.args.get(0), call.args.get(1)) else {
         return Err(CommandError::WrongArity(call.command.name));
     };

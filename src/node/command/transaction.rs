@@ -5,7 +5,7 @@
 use crate::base::time::Now;
 use crate::limits::{TRANSACTION_KEYS_MAX, WATCHED_KEYS_MAX};
 use crate::node::command::error::CommandError;
-use crate::node::command::row::{Call, Command, Effect};
+use crate::node::command::row::{Call, Command, CommandResult, Effect};
 use crate::node::conn::connection::Conn;
 use crate::node::conn::session::{KeyState, Transaction, Watched};
 use crate::node::ids::ConnKey;
@@ -13,7 +13,7 @@ use crate::node::state::State;
 use crate::wire::args::{Args, OwnedArgs};
 
 /// MULTI.
-pub(in crate::node) fn multi<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn multi<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
     if conn.session().is_some_and(|session| session.transaction.is_some()) {
         return Err(CommandError::Plain("MULTI calls can not be nested"));
@@ -65,7 +65,7 @@ pub(in crate::node) fn queue<'a>(
 }
 
 /// EXEC.
-pub(in crate::node) fn exec<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn exec<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let has_changed = has_changed(state, call);
     let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
     let session = conn.session_mut();
@@ -93,10 +93,7 @@ pub(in crate::node) fn end(conn: &mut Conn) -> Vec<OwnedArgs> {
 }
 
 /// DISCARD.
-pub(in crate::node) fn discard<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn discard<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
     let session = conn.session_mut();
     if session.transaction.is_none() {
@@ -109,7 +106,7 @@ pub(in crate::node) fn discard<'a>(
 }
 
 /// WATCH of keys that are on this node, or nowhere.
-pub(in crate::node) fn watch<'a>(state: &mut State, call: &mut Call<'a>) -> Result<Effect, CommandError<'a>> {
+pub(super) fn watch<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let mut states = Vec::with_capacity(call.args.len());
     for key in call.args.iter() {
         let now = state_of(state, call.now, key);
@@ -134,10 +131,7 @@ pub(in crate::node) fn watch<'a>(state: &mut State, call: &mut Call<'a>) -> Resu
 }
 
 /// UNWATCH.
-pub(in crate::node) fn unwatch<'a>(
-    state: &mut State,
-    call: &mut Call<'a>,
-) -> Result<Effect, CommandError<'a>> {
+pub(super) fn unwatch<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if let Some(session) = state.conns.get_mut(call.conn).and_then(Conn::session_if_any) {
         session.watched = Vec::new();
     }
