@@ -4,8 +4,9 @@
 //! many; the difference is what the requests cost. It does not depend on the machine's load. Arguments: none
 //! measures all cases; `--check` (`make instructions`) also fails where a case takes more than its bound; `--time` prints
 //! the CPU time per request instead, of 1 M keys in random order at pipeline 64, which needs no valgrind;
-//! `get|set lines|quoted|evicting|resp PIPELINE BATCHES` runs one case as it is, to be profiled (`quoted`: lines, keys with a
-//! colon, so that the replies have quotes; `evicting`: with a memory limit, so that uses are counted for eviction):
+//! `get|set lines|quoted|evicting|full|resp PIPELINE BATCHES` runs one case as it is, to be profiled (`quoted`: lines, keys
+//! with a colon, so that the replies have quotes; `evicting`: with a memory limit, so that uses are counted for eviction;
+//! `full`: at that limit, after three of four keys were evicted):
 //! `valgrind --tool=callgrind target/release/deps/instructions-… get lines 16 1100`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
@@ -18,6 +19,7 @@ use std::process::Command;
 use std::time::Duration;
 
 const KEYS: usize = 10_000;
+const VALUE_BYTES: usize = 64;
 /// Keys and requests per batch of what is timed, and the batches of a round: the best of several is what a request takes.
 const TIMED_KEYS: usize = 1_000_000;
 const TIMED_PIPELINE: usize = 64;
@@ -28,7 +30,7 @@ const FEW: usize = 100;
 const MANY: usize = 1_100;
 
 /// Request, protocol, pipeline, and the most instructions that a request may take: what it takes and 3 %.
-const CASES: [(&str, &str, usize, u64); 14] = [
+const CASES: [(&str, &str, usize, u64); 16] = [
     ("get", "lines", 1, 3_420),
     ("get", "lines", 16, 2_280),
     ("set", "lines", 1, 4_070),
@@ -39,6 +41,8 @@ const CASES: [(&str, &str, usize, u64); 14] = [
     ("set", "quoted", 16, 3_230),
     ("get", "evicting", 1, 3_650),
     ("get", "evicting", 16, 2_400),
+    ("get", "full", 1, 3_650),
+    ("get", "full", 16, 2_400),
     ("get", "resp", 1, 3_330),
     ("get", "resp", 16, 2_190),
     ("set", "resp", 1, 3_720),
@@ -96,18 +100,24 @@ struct World {
     client: ConnKey,
 }
 
-/// A node with so many keys with values of 64 bytes.
+/// Keys that are set in a node at its limit, in which some of the last quarter are read.
+fn keys_set(protocol: &str, keys: usize) -> usize {
+    if protocol == "full" { 4 * keys } else { keys }
+}
+
+/// A node with so many keys with values of 64 bytes, the last ones that were set.
 fn filled(protocol: &str, keys: usize) -> World {
     let now = Now { mono: Instant::from_millis(1_000), wall_nanos: 1_700_000_000_000_000_000 };
     let mut config = Config::default();
-    if protocol == "evicting" {
-        config.limits.memory_max = 2 << 20;
+    if matches!(protocol, "evicting" | "full") {
+        config.limits.memory_max = 200 * keys as u64;
     }
     let mut node = Node::new(config, 1, now);
     let client = node.accept(now, "127.0.0.1:4000".parse().unwrap()).unwrap();
     let mut world = World { node, now, client };
-    for first in (0..keys).step_by(KEYS) {
-        let fill: String = (first..keys.min(first + KEYS)).map(|id| request("set", protocol, id)).collect();
+    let end = keys_set(protocol, keys);
+    for first in (0..end).step_by(KEYS) {
+        let fill: String = (first..end.min(first + KEYS)).map(|id| request("set", protocol, id)).collect();
         world.serve(&fill);
     }
     world
@@ -118,31 +128,45 @@ fn run(name: &str, protocol: &str, pipeline: usize, batches: usize) -> usize {
     let mut world = filled(protocol, KEYS);
     let batch = |number: usize| -> String {
         let ids = (0..pipeline).map(|at| (number * pipeline * 7 + at * 13) % KEYS);
-        ids.map(|id| request(name, protocol, id)).collect()
+        ids.map(|id| request(name, protocol, keys_set(protocol, KEYS) - 1 - id)).collect()
     };
     let different: Vec<String> = (0..100).map(batch).collect();
     for text in different.iter().cycle().take(batches) {
         let reply_bytes = world.serve(text);
-        assert!(reply_bytes >= pipeline * b"+OK\r\n".len(), "{reply_bytes} bytes");
+        let least = if name == "get" { VALUE_BYTES } else { b"+OK\r\n".len() };
+        assert!(reply_bytes >= pipeline * least, "{reply_bytes} bytes");
     }
     batches * pipeline
 }
 
-/// Prints the CPU time that a request takes.
+/// Prints the CPU time that a request takes, of all kinds by turns, and what a GET takes at the memory limit of one below it.
 fn time() {
-    for (name, protocol) in [("get", "lines"), ("set", "lines"), ("get", "resp"), ("set", "resp")] {
-        let (mut world, mut rng) = (filled(protocol, TIMED_KEYS), Rng::new(1));
-        let mut draw = || usize::try_from(rng.below(TIMED_KEYS as u64)).unwrap();
-        let mut batch =
-            |_| -> String { (0..TIMED_PIPELINE).map(|_| request(name, protocol, draw())).collect() };
-        let rounds = (0..ROUNDS).map(|_| {
+    let kinds = ["get", "set"].iter().flat_map(|name| ["lines", "resp"].map(|protocol| (*name, protocol)));
+    let mut worlds: Vec<_> = kinds
+        .chain([("get", "evicting"), ("get", "full")])
+        .map(|(name, protocol)| (name, protocol, filled(protocol, TIMED_KEYS), Duration::MAX))
+        .collect();
+    let mut rng = Rng::new(1);
+    for _ in 0..ROUNDS {
+        for (name, protocol, world, best) in &mut worlds {
+            let end = keys_set(protocol, TIMED_KEYS) - 1;
+            let mut draw = || end - usize::try_from(rng.below(TIMED_KEYS as u64)).unwrap();
+            let mut batch =
+                |_| -> String { (0..TIMED_PIPELINE).map(|_| request(name, protocol, draw())).collect() };
             let batches: Vec<String> = (0..TIMED_BATCHES).map(&mut batch).collect();
             let begin = cpu();
             batches.iter().for_each(|text| _ = world.serve(text));
-            cpu() - begin
-        });
-        let best = rounds.min().unwrap().as_nanos() / (TIMED_BATCHES * TIMED_PIPELINE) as u128;
-        println!("{:<24} {best:>4} ns of CPU per request", format!("{name} in {protocol}, {TIMED_PIPELINE}"));
+            *best = (cpu() - begin).min(*best);
+        }
+    }
+    for (name, protocol, _, best) in &worlds {
+        let each = best.as_nanos() / (TIMED_BATCHES * TIMED_PIPELINE) as u128;
+        println!("{:<24} {each:>4} ns of CPU per request", format!("{name} in {protocol}, {TIMED_PIPELINE}"));
+    }
+    let best_of = |wanted: &str| worlds.iter().find(|(_, protocol, ..)| *protocol == wanted).unwrap().3;
+    for (what, base) in [("below it", "evicting"), ("without one", "lines")] {
+        let ratio = best_of("full").as_secs_f64() / best_of(base).as_secs_f64();
+        println!("a GET at the memory limit takes {ratio:.3} times the CPU time of one {what}");
     }
 }
 
@@ -170,10 +194,10 @@ impl World {
 fn request(name: &str, protocol: &str, id: usize) -> String {
     let colon = if protocol == "quoted" { ':' } else { '-' };
     let key = format!("key{colon}{id:012}");
-    let value = "v".repeat(64);
+    let value = "v".repeat(VALUE_BYTES);
     match (name, protocol) {
-        ("get", "lines" | "quoted" | "evicting") => format!("GET {key}\n"),
-        ("set", "lines" | "evicting") => format!("SET {key}:{value}\n"),
+        ("get", "lines" | "quoted" | "evicting" | "full") => format!("GET {key}\n"),
+        ("set", "lines" | "evicting" | "full") => format!("SET {key}:{value}\n"),
         ("set", "quoted") => format!("SET \"{key}\":{value}\n"),
         ("get", "resp") => format!("*2\r\n$3\r\nGET\r\n$16\r\n{key}\r\n"),
         ("set", "resp") => format!("*3\r\n$3\r\nSET\r\n$16\r\n{key}\r\n$64\r\n{value}\r\n"),
