@@ -34,6 +34,9 @@ pub enum Eviction {
 const CHECKS_PER_PIECE: u32 = 128;
 const CHECKS_TO_FORCE: u32 = 64;
 
+/// Checks that cost as much as to merge two segments of the index.
+const CHECKS_PER_MERGE: u32 = 64;
+
 /// The small queue is evicted from while it has more than one in so many of the live bytes.
 const SMALL_SHARE: usize = 10;
 
@@ -289,15 +292,17 @@ impl Store {
         })
     }
 
-    /// Evicts items until `bytes` bytes are free, or 128 entries are checked; false if there is nothing to evict.
-    /// Some 30 µs.
+    /// Evicts items until `bytes` bytes are free, or 128 entries are checked, fewer if segments of the index merge; false
+    /// if there is nothing to evict. Some 30 µs.
     pub(super) fn evict(&mut self, now: Instant, bytes: usize) -> bool {
         if !self.queues.may_evict() {
             return false;
         }
         let live_bytes = self.heap.live_bytes();
-        let mut freed = 0;
-        for check in 0..CHECKS_PER_PIECE {
+        let (mut freed, mut checks) = (0, 0);
+        self.index.take_merges();
+        while checks < CHECKS_PER_PIECE {
+            checks += 1;
             let is_main = self.queues.small.len == 0
                 || self.queues.main.len > 0 && self.heap.small_bytes() <= live_bytes / SMALL_SHARE;
             self.prefetch_queued(is_main);
@@ -308,7 +313,7 @@ impl Store {
             let Some(handle) = self.queued(entry, is_main) else { continue };
             let marks = self.heap.marks(handle);
             let has_expired = !self.is_alive(now, handle);
-            let is_forced = has_expired || freed == 0 && check >= CHECKS_TO_FORCE;
+            let is_forced = has_expired || freed == 0 && checks > CHECKS_TO_FORCE;
             let stays = if is_main { marks.uses() > 0 } else { marks.uses() >= USES_TO_MAIN };
             if stays && !is_forced {
                 let uses = if is_main { marks.uses() - 1 } else { 0 };
@@ -320,6 +325,7 @@ impl Store {
             freed += self.evict_item(handle, !is_main && !has_expired);
             self.expired += u64::from(has_expired);
             self.queues.evicted += u64::from(!has_expired);
+            checks += CHECKS_PER_MERGE * self.index.take_merges();
             if freed >= bytes {
                 break;
             }

@@ -90,6 +90,8 @@ pub(super) struct Index {
     avoids_splits: bool,
     /// Memory is worth more than the time to merge.
     merges_early: bool,
+    /// Merges that [`Index::take_merges`] has not returned.
+    merges: u32,
     /// Keys were removed, and the segment that counted them was freed: the whole filter needs a rebuild.
     pub(super) is_emptied: bool,
 }
@@ -105,6 +107,7 @@ impl Index {
             len: 0,
             avoids_splits: false,
             merges_early: false,
+            merges: 0,
             is_emptied: false,
         }
     }
@@ -283,6 +286,11 @@ impl Index {
     /// Has segments merge when together they fill three quarters of one, or a quarter.
     pub(super) const fn merge_early(&mut self, merges_early: bool) {
         self.merges_early = merges_early;
+    }
+
+    /// How often segments were merged since the last call.
+    pub(super) fn take_merges(&mut self) -> u32 {
+        std::mem::take(&mut self.merges)
     }
 
     fn may_overflow(&self) -> bool {
@@ -531,6 +539,7 @@ impl Index {
             needs_rebuild: metadata.needs_rebuild || other.needs_rebuild,
         };
         self.free_segment(drop);
+        self.merges += 1;
         self.metadata.put(keep, merged);
         self.point(merged, keep);
         self.halve_directory();
