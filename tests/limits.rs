@@ -12,6 +12,7 @@ use common::client::{Client, End};
 use common::mesh::{free_port, wait_for_peers, wait_for_value};
 use common::server::{Launch, Server};
 use common::wait_until;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
@@ -91,6 +92,71 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
     }
     drop(other);
     server.end_well();
+}
+
+/// A full node whose resident memory is compared with its limits after each group of requests.
+struct Watched {
+    server: Server,
+    client: Client,
+    memory_max: u64,
+    keys: usize,
+}
+
+impl Watched {
+    /// Sets keys with values of these lengths in turn until the limit is written one and a half times.
+    fn set(&mut self, what: &str, lengths: &[usize], has_ttl: bool) {
+        let mut left = 3 * self.memory_max / 2;
+        while left > 0 {
+            let (mut requests, mut count) = (String::new(), 0);
+            while requests.len() < 128 << 10 {
+                self.keys += 1;
+                requests +=
+                    &format!("SET {}:{}\n", self.keys, "v".repeat(lengths[self.keys % lengths.len()]));
+                requests += &if has_ttl { format!("EXPIRE {}:1\n", self.keys) } else { String::new() };
+                count += 1 + usize::from(has_ttl);
+            }
+            left = left.saturating_sub(requests.len() as u64);
+            let mut writer = self.client.writer();
+            // The replies repeat the values.
+            let sending = thread::spawn(move || writer.write_all(requests.as_bytes()));
+            (0..count).for_each(|_| assert!(!self.client.line().starts_with(":ERR"), "{what}"));
+            sending.join().unwrap().unwrap();
+            self.check(what);
+        }
+    }
+
+    fn check(&mut self, what: &str) {
+        let resident = self.server.resident_bytes();
+        let in_use = ["buffers_bytes", "peer_filters_bytes"].map(|name| self.client.stat(name));
+        let most = (self.memory_max + in_use.iter().sum::<u64>()) * 105 / 100 + (16 << 20);
+        assert!(resident <= most, "{what}: {} KiB resident, {} at most", resident >> 10, most >> 10);
+    }
+}
+
+#[test]
+fn resident_memory_of_a_full_node_keeps_to_its_limits() {
+    let memory_max = 16 << 20;
+    let server = Launch::new("resident").limit("memory_max", memory_max).start();
+    let addr = server.addr();
+    let mut watched = Watched { client: server.connect(), server, memory_max, keys: 0 };
+    for lengths in [&[200][..], &[1_000], &[16_000], &[40_000, 100], &[1_000_000], &[20, 700, 9_000, 60_000]]
+    {
+        watched.set(&format!("values of {lengths:?} B"), lengths, false);
+    }
+    watched.set("values with a TTL", &[20, 1_000, 3_000], true);
+    thread::sleep(Duration::from_millis(1_200));
+    watched.set("after the expiry", &[500], false);
+    let peer = Launch::new("resident-peer").peer(addr).start();
+    wait_for_peers(&mut watched.client, 1);
+    watched.set("with a peer", &[100, 30_000], false);
+    let mut clients: Vec<Client> = (0..1_000).map(|_| watched.server.connect()).collect();
+    let last = watched.keys;
+    clients.iter_mut().for_each(|client| client.send(&format!("GET {last}\n").repeat(3)));
+    watched.set("with 1,000 clients that do not read", &[300_000, 50], false);
+    assert!(watched.client.stat("evictions") > 50_000);
+    drop(clients);
+    watched.server.end_well();
+    peer.end_well();
 }
 
 #[test]
