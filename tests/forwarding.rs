@@ -212,3 +212,32 @@ fn value_set_right_after_a_delete_on_a_busier_node_stays() {
         assert!((0..NODES).all(|node| world.read(node, "k") == Some(7)), "DEL at {busy}, SET at {other}");
     }
 }
+
+/// The time until an old value is gone elsewhere is that of the machine and its network: no timer of the node is in it, not
+/// even while additions of other keys gather.
+#[test]
+fn old_value_is_gone_elsewhere_without_any_timer() {
+    let mut world = World::new(78);
+    for (round, gathering) in [0, 1, 100, 1_000].into_iter().enumerate() {
+        let (holder, writer) = (round % NODES, (round + 1) % NODES);
+        let tell = |world: &mut World, node: usize, line: &str| {
+            let (_, client) = world.clients[node];
+            world.mesh.nodes[node].send(client, line);
+            world.mesh.settle([node]);
+            world.mesh.nodes[node].take(client)
+        };
+        tell(&mut world, holder, "SET moved:old\n");
+        world.mesh.pass(ms(20));
+        // The first is published at once, and the others wait.
+        for number in 0..gathering {
+            tell(&mut world, writer, &format!("SET new-{round}-{number}:1\n"));
+        }
+        let begin = world.mesh.now.mono;
+        assert_eq!(tell(&mut world, writer, "SET moved:new\n"), ":SAT moved:new\n");
+        let held = |node: usize| world.mesh.nodes[node].node.version_of(world.mesh.now, b"moved");
+        assert!(held(holder).is_none_or(|(_, is_held)| !is_held), "{gathering} additions gather");
+        assert_eq!(world.mesh.now.mono, begin);
+        assert_eq!(tell(&mut world, holder, "GET moved\n"), ":GOT moved:new\n");
+        world.mesh.pass(ms(20));
+    }
+}
