@@ -191,6 +191,7 @@ fn reload_says_what_changed_and_that_memory_is_above_its_limit_and_then_near_it(
     let line = log_line(&mut node.log, "configuration read again");
     assert!(line.contains("limits.memory_max 0 -> \"1MiB\""), "{line}");
     let line = log_line(&mut node.log, "memory_max");
+    assert_eq!(line.find("Z [WARN ] "), Some("2026-11-28T21:50:00.000".len()), "times of one width: {line}");
     assert!(line.contains("[WARN ]") && line.contains("1048576"), "{line}");
     fs::remove_file(config).unwrap();
     // At the end of a sample of 10 s in which something happened.
