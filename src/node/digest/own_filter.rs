@@ -217,6 +217,11 @@ impl OwnFilter {
         self.has_work(now, store)
     }
 
+    /// Whether blocks are being rebuilt, or the filter migrates.
+    pub(in crate::node) const fn is_under_work(&self) -> bool {
+        self.migration.is_some() || self.rebuild.is_some()
+    }
+
     /// Whether [`OwnFilter::step`] has something to do now. O(1).
     pub(in crate::node) fn has_work(&self, now: Instant, store: &Store) -> bool {
         self.migration.is_some()
