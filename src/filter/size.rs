@@ -117,11 +117,6 @@ pub(super) const fn positions(hash: u64) -> [u32; BLOCK_WORDS] {
     positions
 }
 
-/// The bits of a hash within its block.
-pub fn mask_of(hash: u64) -> Block {
-    positions(hash).map(|position| 1 << position)
-}
-
 /// `into` with the bits of `from` added.
 pub(super) fn merge(into: &mut Block, from: &Block) {
     for (lane, bits) in into.iter_mut().zip(from) {
