@@ -373,8 +373,9 @@ pub const SPARE_HANDSHAKES: usize = 8;
 /// handshakes.
 pub const RESERVED_FILES: u64 = 32 + 2 * SPARE_HANDSHAKES as u64;
 
-/// Bytes of a buffer that is kept for the next connection instead of being freed.
-pub const POOLED_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a buffer that is kept for the next connection instead of being freed: a reply with the largest value that is
+/// copied, behind others.
+pub const POOLED_BUFFER_BYTES_MAX: usize = 176 * 1024;
 
 /// Buffers kept for the next connection.
 pub const POOLED_BUFFERS_MAX: usize = 64;

@@ -22,6 +22,9 @@ const MAP_BYTES: usize = 64 * 1024;
 /// Bytes that the pool keeps while no buffer is in use.
 const IDLE_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes that the pool keeps at most beside maps.
+const POOL_BYTES_MAX: usize = 2 << 20;
+
 /// Bytes of a page of the system: what a map holds is counted in these.
 const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
 
@@ -277,7 +280,8 @@ impl Pool {
 
     /// Takes a vector back; frees it when it is too large or the pool is full.
     pub fn give(&mut self, mut bytes: Vec<u8>) {
-        let kept = 1..=self.bytes_max;
+        let room = POOL_BYTES_MAX.saturating_sub(self.held - self.maps.len() * MAP_BYTES);
+        let kept = 1..=self.bytes_max.min(room);
         if self.free.len() < self.count_max && kept.contains(&bytes.capacity()) {
             bytes.clear();
             self.held += bytes.capacity();
@@ -326,14 +330,17 @@ impl Pool {
         }
     }
 
-    /// Frees all that is held, if that is much, when no buffer is in use.
-    pub fn clear(&mut self) {
-        if self.held > IDLE_BYTES_MAX {
-            *self = Self::new(self.count_max, self.bytes_max);
-        }
+    /// Whether more is held than is kept while no buffer is in use.
+    pub const fn holds_much(&self) -> bool {
+        self.held > IDLE_BYTES_MAX
     }
 
-    /// Bytes of memory held for later use. At most `count_max` × (`bytes_max` + 64 KiB).
+    /// Frees all that is held.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.count_max, self.bytes_max);
+    }
+
+    /// Bytes of memory held for later use: 2 MiB and `count_max` × 64 KiB at most.
     pub const fn held(&self) -> usize {
         self.held
     }

@@ -31,6 +31,9 @@ pub fn map(bytes: usize) -> Option<MmapMut> {
 
 /// Makes room for `more` entries in a vector; false, and nothing is changed, if the system has no memory for them.
 pub fn reserve<T>(vec: &mut Vec<T>, more: usize) -> bool {
+    if vec.capacity() - vec.len() >= more {
+        return true;
+    }
     let bytes = more.saturating_mul(size_of::<T>());
     (bytes < LARGE_BYTES || has_room(bytes)) && vec.try_reserve_exact(more).is_ok()
 }

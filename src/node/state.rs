@@ -9,6 +9,7 @@ use crate::base::time::{Instant, Now};
 use crate::base::wheel::Wheel;
 use crate::config::Config;
 use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED_BUFFERS_MAX};
+use crate::node::alarm::Alarm;
 use crate::node::conn::connection::{CloseReason, Conn};
 use crate::node::history::History;
 use crate::node::ids::{AddressKey, ConnKey, ConnTag, PeerKey};
@@ -60,6 +61,8 @@ pub enum Timer {
     Publish,
     /// The answer to a wrong password on this connection.
     Refusal(ConnKey),
+    /// No buffer may be in use for some time.
+    Pool,
     /// The end of the shutdown.
     DrainEnd,
 }
@@ -81,6 +84,8 @@ pub struct State {
     pub(in crate::node) keyspace: Keyspace,
     pub(in crate::node) conns: Slots<ConnTag, Conn>,
     pub(in crate::node) pool: Pool,
+    /// Fires when the pool is freed if no buffer is in use then.
+    pub(in crate::node) pool_alarm: Alarm,
     /// Bytes of buffers of all connections.
     pub(in crate::node) buffered: usize,
     /// The same when it was last looked whether the system has memory for more, or less since.
@@ -128,6 +133,7 @@ impl State {
             keyspace,
             conns: Slots::new(),
             pool: Pool::new(POOLED_BUFFERS_MAX, POOLED_BUFFER_BYTES_MAX),
+            pool_alarm: Alarm::default(),
             buffered: 0,
             buffered_at_probe: 0,
             timers: Wheel::new(),

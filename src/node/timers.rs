@@ -51,6 +51,11 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) -> usize {
             Popped::Due { deadline, payload: Timer::Refusal(key) } => {
                 login::refusal_due(state, now, key, deadline);
             }
+            Popped::Due { deadline, payload: Timer::Pool } => {
+                if state.pool_alarm.fired(deadline) && state.buffered == 0 {
+                    state.pool.clear();
+                }
+            }
             Popped::Due { payload: Timer::DrainEnd, .. } => end_drain(state),
             Popped::Moved => {}
             Popped::Idle => break,
@@ -58,7 +63,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) -> usize {
     }
     if has_too_many_stale(state) {
         cost += budget as usize;
-        let State { conns, mesh, timers, .. } = state;
+        let State { conns, mesh, timers, pool_alarm, .. } = state;
         timers.purge(budget, |deadline, timer| {
             let armed = match timer {
                 Timer::Conn(key) => return conns.get(key).is_some_and(|conn| conn.alarm.is_live(deadline)),
@@ -74,6 +79,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) -> usize {
                     let session = conns.get(key).and_then(|conn| conn.session());
                     session.and_then(|session| session.refusal.as_ref()).map(|refusal| refusal.due)
                 }
+                Timer::Pool => return pool_alarm.is_live(deadline),
                 Timer::DrainEnd => Some(deadline),
             };
             armed == Some(deadline)

@@ -7,13 +7,16 @@ use crate::base::time::Now;
 use crate::node::conn::connection::{CloseReason, Conn, Phase, Role};
 use crate::node::conn::timeouts;
 use crate::node::ids::ConnKey;
-use crate::node::state::{Action, State, close_conn};
+use crate::node::state::{Action, State, Timer, close_conn};
 use crate::wire::encoder::{Encoder, Protocol, put_error};
 use std::time::Duration;
 
 /// Bytes by which buffers grow until it is looked whether the system has memory left: small ones are allocated without
 /// asking.
 const BYTES_PER_PROBE: usize = 1 << 20;
+
+/// How long pooled buffers are kept while none is in use.
+const POOL_KEPT_FOR: Duration = Duration::from_secs(1);
 
 /// Emits the actions of a connection, accounts for its buffers, advances its phase, and arms its timer.
 pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
@@ -23,7 +26,7 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     if is_draining || !conn.flows() {
         advance(state, now, key);
     }
-    let State { conns, actions, pool, config, buffered, timers, .. } = state;
+    let State { conns, actions, pool, pool_alarm, config, buffered, timers, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
     if !conn.outbound.is_empty() && !conn.is_flushing && conn.phase() != Phase::Connecting {
         conn.is_flushing = true;
@@ -42,8 +45,9 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     let held = conn.held();
     *buffered = *buffered - conn.accounted + held;
     conn.accounted = held;
-    if *buffered == 0 {
-        pool.clear();
+    if *buffered == 0 && pool.holds_much() {
+        // Freed at once, it would be allocated anew for each request of a client that waits for its reply.
+        pool_alarm.arm(timers, now.mono.after(POOL_KEPT_FOR), Timer::Pool);
     }
     if conn.is_open() {
         timeouts::arm_open(conn, key, &config.limits, timers);
