@@ -334,6 +334,7 @@ impl Encoder {
     }
 
     /// In RESP: a status, as `OK`. In lines: nothing, since the word says it.
+    #[inline]
     pub fn status(&mut self, status: &str) {
         if !self.is_line() {
             resp::simple(&mut self.out, status);

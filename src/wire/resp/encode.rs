@@ -14,6 +14,7 @@ pub enum Version {
 }
 
 /// Writes a simple string of our own making, without CR or LF in it.
+#[inline]
 pub fn simple(out: &mut Vec<u8>, text: &str) {
     debug_assert!(!text.contains(['\r', '\n']), "{text:?} is no simple string");
     out.push(b'+');
@@ -147,9 +148,19 @@ pub fn verbatim(out: &mut Vec<u8>, version: Version, text: &[u8]) {
 }
 
 /// Writes the line of a type byte and a length.
+#[inline]
 fn header(out: &mut Vec<u8>, kind: u8, length: usize) {
-    out.push(kind);
-    line(out, length as u64);
+    let digit = |value: usize| b'0' + value.to_le_bytes()[0];
+    match length {
+        0..10 => out.extend_from_slice(&[kind, digit(length), b'\r', b'\n']),
+        10..100 => {
+            out.extend_from_slice(&[kind, digit(length / 10), digit(length % 10), b'\r', b'\n']);
+        }
+        _ => {
+            out.push(kind);
+            line(out, length as u64);
+        }
+    }
 }
 
 /// Writes a number and the end of its line.

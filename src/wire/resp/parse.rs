@@ -183,21 +183,20 @@ impl Parser {
             let too_long = ProtocolError::RequestTooLong(limits.request_bytes_max);
             u32::try_from(bytes).ok().filter(|_| bytes <= bytes_max).ok_or(too_long)
         };
-        if progress.walked == 0 {
+        let (mut at, mut args_left) = (progress.walked as usize, progress.args_left);
+        if at == 0 {
             let Some((count, bytes)) = array_length(input, limits)? else {
                 progress.needed = within(input.len() + 1)?;
                 return Ok(false);
             };
-            progress.walked = within(bytes)?;
-            progress.args_left = count;
+            (at, args_left) = (bytes, count);
         }
-        let mut at = progress.walked as usize;
         let needed = loop {
-            if progress.args_left == 0 {
+            if args_left == 0 {
                 progress.walked = within(at)?;
                 return Ok(true);
             }
-            if at + progress.args_left as usize * ARGUMENT_BYTES_MIN > bytes_max {
+            if at + args_left as usize * ARGUMENT_BYTES_MIN > bytes_max {
                 return Err(ProtocolError::RequestTooLong(limits.request_bytes_max));
             }
             let Some((length, header)) = bulk_length(&input[at..], limits)? else { break input.len() + 1 };
@@ -208,8 +207,9 @@ impl Parser {
             }
             self.spans.push(span(start, end));
             at = end + 2;
-            progress.args_left -= 1;
+            args_left -= 1;
         };
+        progress.args_left = args_left;
         progress.needed = within(needed)?;
         progress.walked = within(at)?;
         Ok(false)
@@ -254,7 +254,7 @@ impl Batch {
     }
 
     /// Calls `visit` with the arguments of each request that was parsed in `input`.
-    pub fn for_each(&self, mut input: &[u8], mut visit: impl FnMut(Args<'_>)) {
+    pub fn for_each<'a>(&'a self, mut input: &'a [u8], mut visit: impl FnMut(Args<'a>)) {
         let mut begin = 0;
         for &(end, bytes) in &self.requests {
             visit(Args::new(input, &self.parser.spans[begin..end]));
@@ -276,8 +276,29 @@ impl Batch {
     }
 }
 
+/// The length in a line of this type byte, one or two digits and a line end, as most are, and the bytes of the line.
+#[inline(always)]
+fn short_length(input: &[u8], kind: u8) -> Option<(u32, usize)> {
+    match *input {
+        [first, ones @ b'0'..=b'9', b'\r', _, ..] if first == kind => Some((u32::from(ones - b'0'), 4)),
+        [first, tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] if first == kind => {
+            Some((10 * u32::from(tens - b'0') + u32::from(ones - b'0'), 5))
+        }
+        _ => None,
+    }
+}
+
 /// The count of arguments at the front of `input`, and the bytes of its line.
+#[inline(always)]
 fn array_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usize)>, ProtocolError> {
+    match short_length(input, b'*') {
+        Some(short) if short.0 <= limits.args_max => Ok(Some(short)),
+        Some(_) | None => any_array_length(input, limits),
+    }
+}
+
+#[inline(never)]
+fn any_array_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usize)>, ProtocolError> {
     if let Some(&byte) = input.first().filter(|byte| **byte != b'*') {
         return Err(ProtocolError::NoArray(byte));
     }
@@ -295,8 +316,16 @@ fn array_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usiz
 }
 
 /// The length of the bulk string at the front of `input`, and the bytes of its line.
-#[inline]
+#[inline(always)]
 fn bulk_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usize)>, ProtocolError> {
+    match short_length(input, b'$') {
+        Some(short) if short.0 <= limits.bulk_bytes_max => Ok(Some(short)),
+        Some(_) | None => any_bulk_length(input, limits),
+    }
+}
+
+#[inline(never)]
+fn any_bulk_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usize)>, ProtocolError> {
     if let Some(&byte) = input.first().filter(|byte| **byte != b'$') {
         return Err(ProtocolError::NoBulk(byte));
     }
@@ -322,19 +351,7 @@ struct LengthLine {
 struct TooLong;
 
 /// Reads a line of a type byte and a number. `None`: its end has not come.
-#[inline]
 fn length_line(input: &[u8]) -> Result<Option<LengthLine>, TooLong> {
-    // Most lengths have one or two digits.
-    match input {
-        [_, ones @ b'0'..=b'9', b'\r', _, ..] => {
-            return Ok(Some(LengthLine { value: Some(i64::from(ones - b'0')), bytes: 4 }));
-        }
-        [_, tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] => {
-            let value = 10 * i64::from(tens - b'0') + i64::from(ones - b'0');
-            return Ok(Some(LengthLine { value: Some(value), bytes: 5 }));
-        }
-        _ => {}
-    }
     let window = &input[..input.len().min(LENGTH_LINE_BYTES_MAX + 1)];
     let Some(end) = window.iter().position(|&byte| byte == b'\r') else {
         return if window.len() > LENGTH_LINE_BYTES_MAX { Err(TooLong) } else { Ok(None) };
