@@ -41,7 +41,7 @@ impl Ahead {
     }
 
     /// Looks for up to 16 whole lines at the front of `input`, and calls `visit` with each.
-    pub fn look_at_lines(&mut self, input: &[u8], mut visit: impl FnMut(&[u8])) {
+    pub fn look_at_lines<'a>(&mut self, input: &'a [u8], mut visit: impl FnMut(&'a [u8])) {
         self.lines.clear();
         self.taken = 0;
         let mut rest = input;

@@ -77,6 +77,12 @@ impl<'a> Args<'a> {
         self.spans.iter().map(move |span| args.bytes(*span))
     }
 
+    /// Every argument whose index is a multiple of `step`, which is not 0, in order.
+    pub fn every(&self, step: usize) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
+        let args = *self;
+        self.spans.chunks(step).map(move |spans| args.bytes(spans[0]))
+    }
+
     /// The arguments in order, `N` at a time; fewer left over at the end are left out.
     pub fn tuples<const N: usize>(
         &self,

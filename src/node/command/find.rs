@@ -31,7 +31,23 @@ pub(in crate::node) fn find_verb<'a>(
 }
 
 /// The command of a request in RESP, and its arguments.
+#[inline]
 pub(in crate::node) fn find_command<'a>(
+    words: Args<'a>,
+    limits: &Limits,
+) -> Result<(&'static Command, Args<'a>), CommandError<'a>> {
+    let found = words.get(0).and_then(|name| TABLE.find(name));
+    match found.filter(|command| !command.has_topics && command.takes(words.len())) {
+        Some(command) if words.longest_at_most() <= limits.key_bytes_max as usize => {
+            Ok((command, words.skip(1)))
+        }
+        Some(_) | None => find_any_command(words, limits),
+    }
+}
+
+/// The same for topics, long arguments, and what is wrong.
+#[inline(never)]
+fn find_any_command<'a>(
     words: Args<'a>,
     limits: &Limits,
 ) -> Result<(&'static Command, Args<'a>), CommandError<'a>> {

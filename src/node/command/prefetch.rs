@@ -16,17 +16,18 @@ use crate::wire::resp::parse::RequestLimits;
 use memchr::memrchr;
 
 /// Keys that were seen ahead. What cannot be in the caches is worth looking at only.
-struct Seen<'s> {
+struct Seen<'s, 'k> {
     keyspace: &'s Keyspace,
     is_worth_it: bool,
     /// Only their hashes.
     keys: [HashedKey<'static>; PREFETCH_MAX],
     count: usize,
     writes: bool,
-    last: Option<&'static Command>,
+    /// The name of the last one, and its command: requests in a row often have the same one.
+    last: Option<(&'k [u8], &'static Command)>,
 }
 
-impl<'s> Seen<'s> {
+impl<'s, 'k> Seen<'s, 'k> {
     #[inline]
     fn new(keyspace: &'s Keyspace) -> Self {
         let is_worth_it = keyspace.is_beyond_caches();
@@ -34,7 +35,7 @@ impl<'s> Seen<'s> {
         Self { keyspace, is_worth_it, keys, count: 0, writes: false, last: None }
     }
 
-    fn add<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
+    fn add(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
         for (key, slot) in keys.zip(&mut self.keys[self.count..]) {
             *slot = HashedKey { hash: self.keyspace.key(key).hash, bytes: b"" };
             self.count += 1;
@@ -43,12 +44,12 @@ impl<'s> Seen<'s> {
 
     /// Adds the first key that a line seems to name.
     #[inline]
-    fn add_line(&mut self, text: &[u8]) {
+    fn add_line(&mut self, text: &'k [u8]) {
         if !self.is_worth_it {
             return;
         }
         let (word, body) = split_word(text.strip_suffix(b"\r").unwrap_or(text));
-        let after_id = |word: &[u8]| memrchr(b':', word).map(|colon| colon + 1);
+        let after_id = |word: &'k [u8]| memrchr(b':', word).map(|colon| colon + 1);
         if let Some(command) = self.find(word).or_else(|| self.find(&word[after_id(word)?..]))
             && let Some(form) = &command.line
         {
@@ -59,7 +60,7 @@ impl<'s> Seen<'s> {
 
     /// Adds the keys of a request in RESP.
     #[inline]
-    fn add_words(&mut self, words: Args<'_>) {
+    fn add_words(&mut self, words: Args<'k>) {
         if self.is_worth_it
             && let Some(command) = words.get(0).and_then(|name| self.find(name))
         {
@@ -68,15 +69,16 @@ impl<'s> Seen<'s> {
         }
     }
 
-    /// The command of a name; requests in a row often have the same one.
     #[inline]
-    fn find(&mut self, name: &[u8]) -> Option<&'static Command> {
-        let is_same =
-            |last: &Command| last.name.len() == name.len() && last.name.bytes().eq(name.iter().copied());
-        if !self.last.is_some_and(is_same) {
-            self.last = TABLE.find(name);
+    fn find(&mut self, name: &'k [u8]) -> Option<&'static Command> {
+        if let Some((last, command)) = self.last
+            && last == name
+        {
+            return Some(command);
         }
-        self.last
+        let command = TABLE.find(name)?;
+        self.last = Some((name, command));
+        Some(command)
     }
 
     fn prefetch(&self) {

@@ -130,8 +130,7 @@ impl Keys {
         } else {
             self.end(args.len())
         };
-        let args = args.first(end).skip(self.first.saturating_sub(1));
-        args.iter().step_by(self.step.max(1))
+        args.first(end).skip(self.first.saturating_sub(1)).every(self.step.max(1))
     }
 
     /// Whether the first argument gives the number of keys.

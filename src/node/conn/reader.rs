@@ -418,7 +418,7 @@ fn serve_requests(
         }
         conn.has_partial_line = false;
         conn.awaits_replies = false;
-        let is_authenticated = conn.is_authenticated;
+        let (is_authenticated, is_intercepted) = (conn.is_authenticated, conn.is_intercepted);
         let rest = &input[at..];
         let is_tls = conn.protocol.is_none() && rest.starts_with(&TLS_HANDSHAKE);
         if conn.protocol.is_none() {
@@ -436,7 +436,7 @@ fn serve_requests(
                 serve_line(state, now, key, rest, is_authenticated, scratch)
             }
             ClientProtocol::Commands(protocol @ (Protocol::Resp2 | Protocol::Resp3)) => {
-                serve_resp(state, now, key, rest, protocol, scratch)
+                serve_resp(state, now, key, rest, (protocol, is_intercepted), scratch)
             }
         };
         let Some((consumed, cost)) = served else { break };
@@ -537,37 +537,42 @@ fn serve_line(
     }
 }
 
-/// The same for the request at the front of `input` in RESP.
+/// The same for the request at the front of `input` in RESP, on a connection whose session intercepts it or not.
 fn serve_resp(
     state: &mut State,
     now: Now,
     key: ConnKey,
     input: &[u8],
-    protocol: Protocol,
+    (protocol, is_intercepted): (Protocol, bool),
     scratch: &mut Scratch,
 ) -> Option<(usize, usize)> {
-    let conn = state.conns.get_mut(key)?;
-    match input {
-        // An empty request in a line, which redis-cli --pipe sends before its last one.
-        [b'\r', b'\n', ..] => return Some((2, 1)),
-        [b'\r'] => return None,
-        _ => {}
-    }
-    let is_intercepted = conn.is_intercepted;
-    let is_large = conn.progress.needed() > LARGE_REQUEST_BYTES && input.len() >= conn.progress.needed();
-    if is_large && !has_room(MEMORY_FACTOR * input.len()) {
-        // Its end is not known before it is parsed.
-        refuse(state, now, key, protocol, CloseReason::BuffersFull, OutOfMemory);
-        return Some((input.len(), 1));
-    }
-    let limits = request_limits(&state.config.limits, conn.is_authenticated);
-    // Before AUTH the next request may come under other limits.
-    if scratch.ahead.requests.is_empty() && conn.is_authenticated && conn.progress == Progress::default() {
-        prefetch_requests(&mut scratch.ahead, &state.keyspace, input, limits);
+    if scratch.ahead.requests.is_empty() {
+        let conn = state.conns.get_mut(key)?;
+        match input {
+            // An empty request in a line, which redis-cli --pipe sends before its last one.
+            [b'\r', b'\n', ..] => return Some((2, 1)),
+            [b'\r'] => return None,
+            _ => {}
+        }
+        let is_large = conn.progress.needed() > LARGE_REQUEST_BYTES && input.len() >= conn.progress.needed();
+        if is_large && !has_room(MEMORY_FACTOR * input.len()) {
+            // Its end is not known before it is parsed.
+            refuse(state, now, key, protocol, CloseReason::BuffersFull, OutOfMemory);
+            return Some((input.len(), 1));
+        }
+        // Before AUTH the next request may come under other limits.
+        if conn.is_authenticated && conn.progress == Progress::default() {
+            let limits = request_limits(&state.config.limits, true);
+            prefetch_requests(&mut scratch.ahead, &state.keyspace, input, limits);
+        }
     }
     let found = match scratch.ahead.requests.take(input) {
         Some(request) => resp::parse::Front::Request(request),
-        None => scratch.resp.front(input, &mut conn.progress, limits),
+        None => {
+            let conn = state.conns.get_mut(key)?;
+            let limits = request_limits(&state.config.limits, conn.is_authenticated);
+            scratch.resp.front(input, &mut conn.progress, limits)
+        }
     };
     match found {
         resp::parse::Front::Partial { .. } => None,
