@@ -350,6 +350,20 @@ impl Heap {
         Item { value, expiry: item::expiry(slot), version: item::version(slot) }
     }
 
+    /// A live item, whose use is counted.
+    #[inline]
+    pub(super) fn use_item(&mut self, handle: u32) -> Item<'_> {
+        let layout = Layout::read(self.slot(handle));
+        if layout.is_large() {
+            self.count_use(handle);
+            return self.item_at(handle);
+        }
+        let slot = self.slot_mut(handle);
+        Marks::count_use(slot);
+        let value = &slot[layout.body_at()..layout.slot_bytes()][layout.key_len()..];
+        Item { value, expiry: item::expiry(slot), version: item::version(slot) }
+    }
+
     /// The value of a live item as bytes that others share, if it lies alone in memory.
     pub(super) fn share_value(&self, handle: u32) -> Option<SharedBytes> {
         let slot = self.slot(handle);

@@ -225,8 +225,7 @@ impl Store {
             return self.get(now, key);
         }
         let handle = self.find(key)?;
-        self.heap.count_use(handle);
-        unexpired(now, self.heap.item_at(handle))
+        unexpired(now, self.heap.use_item(handle))
     }
 
     /// The value of `key`, unless it is absent or has expired, as bytes that stay what they are. A value of more than
