@@ -259,9 +259,9 @@ impl Node {
         self.state.conns.get(conn).map_or(Class::Clients, Conn::class)
     }
 
-    /// Whether a connection has used up a turn since it was last read; see [`Ready`].
-    pub fn is_deep(&self, conn: ConnKey) -> bool {
-        self.state.conns.get(conn).is_some_and(Conn::is_deep)
+    /// The same, and whether the connection has used up a turn since it was last read; see [`Ready`].
+    pub fn queue_of(&self, conn: ConnKey) -> (Class, bool) {
+        self.state.conns.get(conn).map_or((Class::Clients, false), |conn| (conn.class(), conn.is_deep()))
     }
 
     /// Ends each call: settles versions of changed keys, schedules digests, reconciles connections and lost links.

@@ -3,7 +3,7 @@
 use crate::base::time::{Instant, Now};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::cell::Cell;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// On Linux the clock that goes on while the machine sleeps, so that a TTL of a minute ends after a minute.
 #[cfg(target_os = "linux")]
@@ -18,7 +18,8 @@ const JUMP_NANOS: u64 = 1_000_000;
 /// The monotonic time since it was made, and the wall clock.
 #[derive(Debug)]
 pub(super) struct Clock {
-    origin: Duration,
+    /// Nanoseconds since the start of the machine.
+    origin: u64,
     /// The wall clock at the origin, in nanoseconds since 1970, as it was last seen: whole milliseconds.
     wall_origin: Cell<u64>,
 }
@@ -27,13 +28,12 @@ impl Clock {
     pub(super) fn new() -> Self {
         let (since_boot, wall) = (since_boot(), since_1970());
         let fraction = wall % 1_000_000;
-        let origin = since_boot.saturating_sub(Duration::from_nanos(fraction));
-        Self { origin, wall_origin: Cell::new(wall - fraction) }
+        Self { origin: since_boot.saturating_sub(fraction), wall_origin: Cell::new(wall - fraction) }
     }
 
     /// The monotonic time.
     pub(super) fn mono(&self) -> Instant {
-        Instant::ZERO.after(since_boot().saturating_sub(self.origin))
+        Instant::from_nanos(since_boot().saturating_sub(self.origin))
     }
 
     /// Both clocks. A wall clock before 1970 counts as 1970. The two advance together while the wall clock does not
@@ -63,7 +63,8 @@ fn since_1970() -> u64 {
     u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn since_boot() -> Duration {
+/// Nanoseconds.
+fn since_boot() -> u64 {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(MONOTONIC);
-    Duration::new(u64::try_from(tv_sec).unwrap_or(0), u32::try_from(tv_nsec).unwrap_or(0))
+    tv_sec.cast_unsigned() * 1_000_000_000 + tv_nsec.cast_unsigned()
 }

@@ -214,11 +214,11 @@ impl Reactor {
         }
         if socket.is_connecting {
             self.dialled.push_back(key);
-        } else if event.is_writable() {
-            socket.is_writable = true;
-            if self.node.outbound_bytes(key) > 0 {
-                self.unflushed.of(self.node.class(key)).push_back(key);
-            }
+        } else if event.is_writable()
+            && !std::mem::replace(&mut socket.is_writable, true)
+            && self.node.outbound_bytes(key) > 0
+        {
+            self.unflushed.of(self.node.class(key)).push_back(key);
         }
     }
 
@@ -549,6 +549,7 @@ impl ByClass {
 fn queue_read(socket: &mut Socket, key: ConnKey, ready: &mut Ready, node: &Node) {
     if socket.is_readable && !socket.is_stopped && !socket.is_queued && !socket.is_connecting {
         socket.is_queued = true;
-        ready.push(node.class(key), key, node.is_deep(key));
+        let (class, is_deep) = node.queue_of(key);
+        ready.push(class, key, is_deep);
     }
 }

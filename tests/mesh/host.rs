@@ -174,7 +174,8 @@ impl Host {
             && !std::mem::replace(&mut socket.is_queued, true)
             && let Some(node) = &self.node
         {
-            self.ready.push(node.class(key), key, node.is_deep(key));
+            let (class, is_deep) = node.queue_of(key);
+            self.ready.push(class, key, is_deep);
         }
     }
 
