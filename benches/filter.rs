@@ -1,18 +1,33 @@
-//! Measures the filters: insert, look-up, merge, rebuild, and the claimants of a key among many peers.
+//! Measures the filters: insert, look-up, merge, rebuild, the claimants of a key among many peers, and what the filters of
+//! linked peers cost the requests of a node without sockets.
 //!
-//! `cargo bench --bench filter`; with `-- --quick` small and short, as the tests run it. Figures are the
-//! best of some rounds, in ns. Nothing here asserts a time.
+//! `cargo bench --bench filter`; with `-- --quick` small and short, as the tests run it; with `-- --requests` the last
+//! part alone. Figures are the best of some rounds, in ns. Nothing here asserts a time.
 
+#![allow(dead_code, reason = "the kit has more than this uses")]
+
+#[path = "../tests/kit/mod.rs"]
+mod kit;
+
+use kit::ClientId;
+use kit::peer::{Face, World, bytes_of, head, piece};
 use olivia::base::rng::Rng;
+use olivia::config::Config;
 use olivia::filter::bloom::Bloom;
+use olivia::filter::changelog::PIECE_BLOCKS;
 use olivia::filter::rate::false_positive_rate;
 use olivia::filter::size::{BLOCK_WORDS, Size};
 use olivia::filter::{FilterKey, PeerFilters};
+use olivia::node::FilterState;
+use olivia::wire::frame::Body;
 use std::env;
 use std::hint::black_box;
 use std::time::Instant;
 
 const BITS_PER_KEY: u64 = 12;
+
+/// Requests that a node gets at once.
+const PIPELINE: usize = 64;
 
 struct Bench {
     rounds: u32,
@@ -151,6 +166,67 @@ fn many_filters(bench: &Bench, log2: u8) {
     }
 }
 
+/// A node with keys, and so many linked peers with known filters.
+fn node_with_peers(count: u16, keys: usize, size: Size) -> (World, ClientId, Vec<Face>) {
+    let mut world = World::new(Config::default());
+    world.driver.watch = None;
+    let client = world.driver.client();
+    for id in 0..keys {
+        world.driver.send(client, format!("SET key{id}:{}\n", "v".repeat(64)));
+        world.driver.take_bytes(client);
+    }
+    let mut rng = Rng::new(3);
+    let faces: Vec<Face> = (1..=count).map(Face::new).collect();
+    for face in &faces {
+        let link = world.linked(face);
+        let filter = filled(&mut rng, size);
+        world
+            .driver
+            .send(link.conn, bytes_of(&[(0, Body::Snap { head: head(1, 0), size_log2: size.log2() })]));
+        for (words, first) in
+            filter.words().chunks(PIECE_BLOCKS * BLOCK_WORDS).zip((0..).step_by(PIECE_BLOCKS))
+        {
+            world.driver.send(link.conn, piece(first, words));
+        }
+        world.driver.send(link.conn, bytes_of(&[(0, Body::SnapEnd)]));
+        world.driver.take_bytes(link.conn);
+        assert_eq!(world.filter(face), FilterState::Known);
+    }
+    (world, client, faces)
+}
+
+/// What the filters of peers cost requests for keys that none of them claims.
+fn requests(bench: &Bench, log2: u8) {
+    let size = Size::from_log2(log2).unwrap();
+    for count in [0, 7, 63] {
+        let keys = bench.operations.min(100_000);
+        let (mut world, client, faces) = node_with_peers(count, keys, size);
+        let unclaimed = |prefix: &str| -> Vec<String> {
+            let names = (0..keys).map(|id| format!("{prefix}{id}"));
+            let node = &world.driver.node;
+            names
+                .filter(|key| !faces.iter().any(|face| node.peer_claims(face.id(), world.hash(key))))
+                .collect()
+        };
+        let (present, absent) = (unclaimed("key"), unclaimed("none"));
+        let value = "v".repeat(64);
+        for (name, lines) in [
+            ("GET, found", present.iter().map(|key| format!("GET {key}\n")).collect::<Vec<_>>()),
+            ("GET, not found", absent.iter().map(|key| format!("GET {key}\n")).collect()),
+            ("SET again", present.iter().map(|key| format!("SET {key}:{value}\n")).collect()),
+        ] {
+            let batches: Vec<String> = lines.chunks_exact(PIPELINE).map(<[String]>::concat).collect();
+            let nanos = bench.best(batches.len() * PIPELINE, || {
+                for batch in &batches {
+                    world.driver.send(client, batch);
+                    assert!(world.driver.take_bytes(client).len() > PIPELINE);
+                }
+            });
+            line(&format!("{name}, {count} peers, 2^{log2} blocks each"), nanos, None);
+        }
+    }
+}
+
 fn main() {
     // `cargo test` runs this too, and passes no --bench.
     let quick = env::args().any(|arg| arg == "--quick") || !env::args().any(|arg| arg == "--bench");
@@ -160,6 +236,9 @@ fn main() {
         Bench { rounds: 5, operations: 1_000_000 }
     };
     let (alone, shared): (&[u8], &[u8]) = if quick { (&[6], &[5]) } else { (&[10, 16, 21], &[10, 14]) };
-    alone.iter().for_each(|&log2| one_filter(&bench, log2));
-    shared.iter().for_each(|&log2| many_filters(&bench, log2));
+    if !env::args().any(|arg| arg == "--requests") {
+        alone.iter().for_each(|&log2| one_filter(&bench, log2));
+        shared.iter().for_each(|&log2| many_filters(&bench, log2));
+    }
+    shared.iter().for_each(|&log2| requests(&bench, log2));
 }
