@@ -333,7 +333,7 @@ impl Heap {
     }
 
     /// A live item, if `key` is its key.
-    #[inline]
+    #[inline(always)]
     pub(super) fn item(&self, handle: u32, key: &[u8]) -> Option<Item<'_>> {
         let slot = self.slot(handle);
         let layout = Layout::read(slot);

@@ -350,16 +350,21 @@ pub(super) fn equal(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
     }
+    let differences = |one: &[u8; 8], other: &[u8; 8]| u64::from_le_bytes(*one) ^ u64::from_le_bytes(*other);
     let (Some(last), Some(other_last)) = (one.last_chunk(), other.last_chunk()) else {
         return one.iter().zip(other).all(|(a, b)| a == b);
     };
-    if one.len() > SHORT {
-        return long_equal(one, other);
-    }
     // The last word may overlap the one before.
-    let mut differs = u64::from_le_bytes(*last) ^ u64::from_le_bytes(*other_last);
-    for (word, other) in one.as_chunks().0.iter().zip(other.as_chunks().0) {
-        differs |= u64::from_le_bytes(*word) ^ u64::from_le_bytes(*other);
+    let mut differs = differences(last, other_last);
+    if one.len() > 16 {
+        if one.len() > SHORT {
+            return long_equal(one, other);
+        }
+        for (word, other) in one.as_chunks().0.iter().zip(other.as_chunks().0) {
+            differs |= differences(word, other);
+        }
+    } else if let (Some(first), Some(other_first)) = (one.first_chunk(), other.first_chunk()) {
+        differs |= differences(first, other_first);
     }
     differs == 0
 }

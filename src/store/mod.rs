@@ -54,6 +54,7 @@ use eviction::Queues;
 use expiry::Timers;
 use heap::Heap;
 use index::{Index, Keys};
+use item::Layout;
 use memmap2::MmapMut;
 use size_classes::LARGE_BYTES_MAX as MAPPED_BYTES_MIN;
 use std::cmp::Ordering;
@@ -298,7 +299,32 @@ impl Store {
         if old.is_some_and(|old| old.version > version && old.is_alive(now)) {
             return Ok(SetOutcome::Newer);
         }
+        if expiry.is_none()
+            && let Some(old) = old
+            && self.put_in_place(key, value, version, old)
+        {
+            return Ok(SetOutcome::Replaced);
+        }
         self.put(key, value, expiry, version, old)
+    }
+
+    /// Writes an item of up to 16 KiB without an expiry in the slot of one of the same key without an expiry, as most items
+    /// are that are set again. That takes no memory, so the limit has no part in it. False, and nothing changed, if it does
+    /// not fit.
+    #[inline]
+    fn put_in_place(&mut self, key: HashedKey<'_>, value: &[u8], version: Version, old: Held) -> bool {
+        let layout = Layout::new(key.bytes.len(), value.len(), false);
+        if old.expiry.is_some()
+            || layout.is_large()
+            || self.check_size(layout.item_bytes()).is_err()
+            || !self.heap.overwrite(old.handle, key.bytes, value, None, version)
+        {
+            return false;
+        }
+        if self.queues.is_on() {
+            self.heap.count_use(old.handle);
+        }
+        true
     }
 
     /// Sets a key whose item, if there is one, is `old`.

@@ -182,7 +182,7 @@ impl Store {
     }
 
     /// Checks that what is set at once leaves half of the limit to other items: nothing is evicted for more.
-    const fn check_size(&self, bytes: usize) -> Result<(), Full> {
+    pub(super) const fn check_size(&self, bytes: usize) -> Result<(), Full> {
         let limit_bytes = self.memory_max;
         if limit_bytes != 0 && bytes as u64 > limit_bytes / 2 {
             return Err(Full::TooLarge { limit_bytes });

@@ -21,8 +21,8 @@ use crate::wire::frame::Wanted;
 /// Bytes of values from which on a reply is written in pieces, as the output drains.
 const LONG_REPLY_BYTES: usize = 128 * 1024;
 
-/// Writes what there is of each key of a call.
-#[inline]
+/// Writes what there is of each key of a call. Inlined, so that for each command the form is known.
+#[inline(always)]
 pub(in crate::node) fn read<'a>(
     state: &mut State,
     call: &mut Call<'a>,

@@ -42,10 +42,15 @@ pub(super) fn mget<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
 
 /// SET. In lines it takes pairs, all or none, and the reply shows them; in RESP one pair and options.
 pub(super) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
-    if call.args.len() > 2 && !call.reply.is_line() {
-        return set_with_options(state, call);
+    if call.reply.is_line() {
+        return set_pairs(state, call);
     }
-    set_pairs(state, call)
+    let Ok([key, value]) = call.words() else { return set_with_options(state, call) };
+    let key = state.keyspace.key(key);
+    state.keyspace.set(call.now, key, value, None)?;
+    state.keyspace.keep_up(call.now);
+    call.reply.status("OK");
+    Ok(Effect::Reply)
 }
 
 /// Sets pairs, all or none.
