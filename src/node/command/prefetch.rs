@@ -36,7 +36,8 @@ impl<'s, 'k> Seen<'s, 'k> {
     }
 
     fn add(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
-        for (key, slot) in keys.zip(&mut self.keys[self.count..]) {
+        for key in keys {
+            let Some(slot) = self.keys.get_mut(self.count) else { return };
             *slot = HashedKey { hash: self.keyspace.key(key).hash, bytes: b"" };
             self.count += 1;
         }
@@ -65,7 +66,10 @@ impl<'s, 'k> Seen<'s, 'k> {
             && let Some(command) = words.get(0).and_then(|name| self.find(name))
         {
             self.writes |= command.access == Access::Write;
-            self.add(command.keys(false, words.skip(1)));
+            match command.only_key(words) {
+                Some(key) => self.add(std::iter::once(key)),
+                None => self.add(command.keys(false, words.skip(1))),
+            }
         }
     }
 

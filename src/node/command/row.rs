@@ -321,6 +321,12 @@ impl Command {
         self.key_positions(is_line).of(args)
     }
 
+    /// The key of a request in RESP, the name among its words, if the command has one key, the first argument.
+    #[inline]
+    pub(in crate::node) fn only_key<'a>(&self, words: Args<'a>) -> Option<&'a [u8]> {
+        self.resp.as_ref().filter(|form| form.keys == Keys::FIRST).and_then(|_| words.get(1))
+    }
+
     /// Which nodes a request concerns: never [`Scope::Options`].
     #[inline]
     pub(in crate::node) fn scope_of(&self, is_line: bool, args: Args<'_>) -> Scope {

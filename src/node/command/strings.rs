@@ -45,7 +45,9 @@ pub(super) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'
     if call.reply.is_line() {
         return set_pairs(state, call);
     }
-    let Ok([key, value]) = call.words() else { return set_with_options(state, call) };
+    let (2, Some(key), Some(value)) = (call.args.len(), call.args.get(0), call.args.get(1)) else {
+        return set_with_options(state, call);
+    };
     let key = state.keyspace.key(key);
     state.keyspace.set(call.now, key, value, None)?;
     state.keyspace.keep_up(call.now);

@@ -279,12 +279,16 @@ impl Batch {
 /// The length in a line of this type byte, one or two digits and a line end, as most are, and the bytes of the line.
 #[inline(always)]
 fn short_length(input: &[u8], kind: u8) -> Option<(u32, usize)> {
-    match *input {
-        [first, ones @ b'0'..=b'9', b'\r', _, ..] if first == kind => Some((u32::from(ones - b'0'), 4)),
-        [first, tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] if first == kind => {
-            Some((10 * u32::from(tens - b'0') + u32::from(ones - b'0'), 5))
-        }
-        _ => None,
+    let &[first, tens, ones, end, _] = input.first_chunk()?;
+    let digit = |byte: u8| u32::from(byte.wrapping_sub(b'0'));
+    if first != kind || digit(tens) > 9 {
+        None
+    } else if ones == b'\r' {
+        Some((digit(tens), 4))
+    } else if end == b'\r' && digit(ones) <= 9 && tens != b'0' {
+        Some((10 * digit(tens) + digit(ones), 5))
+    } else {
+        None
     }
 }
 
