@@ -30,7 +30,7 @@ const FEW: usize = 100;
 const MANY: usize = 1_100;
 
 /// Request, protocol, pipeline, and the most instructions that a request may take: what it takes and 3 %.
-const CASES: [(&str, &str, usize, u64); 17] = [
+const CASES: [(&str, &str, usize, u64); 15] = [
     ("get", "lines", 1, 3_400),
     ("get", "lines", 16, 2_220),
     ("set", "lines", 1, 4_070),
@@ -42,8 +42,6 @@ const CASES: [(&str, &str, usize, u64); 17] = [
     ("get", "evicting", 1, 3_610),
     ("get", "evicting", 16, 2_310),
     ("set", "evicting", 16, 3_000),
-    ("get", "full", 1, 3_650),
-    ("get", "full", 16, 2_400),
     ("get", "resp", 1, 3_090),
     ("get", "resp", 16, 1_790),
     ("set", "resp", 1, 3_480),
