@@ -20,6 +20,8 @@ use std::time::Duration;
 
 const KEYS: usize = 10_000;
 const VALUE_BYTES: usize = 64;
+/// Keys are set by so many requests at a time, so that no long reply leaves the node more buffers than it has later.
+const FILL_PIPELINE: usize = 100;
 /// Keys and requests per batch of what is timed, and the batches of a round: the best of several is what a request takes.
 const TIMED_KEYS: usize = 1_000_000;
 const TIMED_PIPELINE: usize = 64;
@@ -115,8 +117,9 @@ fn filled(protocol: &str, keys: usize) -> World {
     let client = node.accept(now, "127.0.0.1:4000".parse().unwrap()).unwrap();
     let mut world = World { node, now, client };
     let end = keys_set(protocol, keys);
-    for first in (0..end).step_by(KEYS) {
-        let fill: String = (first..end.min(first + KEYS)).map(|id| request("set", protocol, id)).collect();
+    for first in (0..end).step_by(FILL_PIPELINE) {
+        let fill: String =
+            (first..end.min(first + FILL_PIPELINE)).map(|id| request("set", protocol, id)).collect();
         world.serve(&fill);
     }
     world

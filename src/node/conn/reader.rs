@@ -83,25 +83,40 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
         state.runnable.has_read(class, cost_of_bytes(bytes.len()));
         return reconcile(state, now, key);
     }
-    let (mut turn, mut rest) = (Turn::default(), bytes);
-    if !conn.inbound.is_empty() && !conn.is_runnable && !conn.is_paused {
-        // The begun request is completed first, so that what follows is parsed where it lies.
-        let (missing, following) = rest.split_at(missing_bytes(conn, rest));
-        rest = following;
-        keep(state, now, key, missing);
-        serve_stash(state, now, key, &mut turn);
-    }
-    if let Some(conn) = state.conns.get(key).filter(|conn| conn.is_open() && !rest.is_empty()) {
-        if conn.inbound.is_empty() && !conn.is_runnable && !conn.is_paused {
-            let used = serve(state, now, key, rest, &mut turn);
-            keep(state, now, key, &rest[used..]);
-        } else {
-            keep(state, now, key, rest);
-            serve_stash(state, now, key, &mut turn);
-        }
+    let must_wait = conn.is_runnable || conn.is_paused;
+    let has_begun = !conn.inbound.is_empty();
+    let mut turn = Turn::default();
+    if must_wait {
+        keep(state, now, key, bytes);
+    } else if has_begun {
+        go_on(state, now, key, bytes, &mut turn);
+    } else {
+        serve_and_keep(state, now, key, bytes, &mut turn);
     }
     state.runnable.has_read(class, turn.cost);
     reconcile(state, now, key);
+}
+
+/// Goes on with a request that has begun: it is completed first, so that what follows is parsed where it lies.
+fn go_on(state: &mut State, now: Now, key: ConnKey, bytes: &[u8], turn: &mut Turn) {
+    let missing = state.conns.get(key).map_or(0, |conn| missing_bytes(conn, bytes));
+    let (missing, rest) = bytes.split_at(missing);
+    keep(state, now, key, missing);
+    serve_stash(state, now, key, turn);
+    let Some(conn) = state.conns.get(key).filter(|conn| conn.is_open() && !rest.is_empty()) else { return };
+    if conn.inbound.is_empty() && !conn.is_runnable && !conn.is_paused {
+        serve_and_keep(state, now, key, rest, turn);
+    } else {
+        keep(state, now, key, rest);
+        serve_stash(state, now, key, turn);
+    }
+}
+
+fn serve_and_keep(state: &mut State, now: Now, key: ConnKey, bytes: &[u8], turn: &mut Turn) {
+    let used = serve(state, now, key, bytes, turn);
+    if used < bytes.len() {
+        keep(state, now, key, &bytes[used..]);
+    }
 }
 
 /// The bytes at the front of some input that complete the request that has begun, as far as can be seen; else all.
@@ -142,9 +157,6 @@ pub(in crate::node) fn filled(state: &mut State, now: Now, key: ConnKey, count: 
 
 /// Keeps input that is not processed yet, or closes the connection if the system has no memory for it.
 fn keep(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
-    if bytes.is_empty() {
-        return;
-    }
     let State { conns, keyspace, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
     let needed = conn.progress.needed();
