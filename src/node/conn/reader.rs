@@ -91,7 +91,8 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
     } else if has_begun {
         go_on(state, now, key, bytes, &mut turn);
     } else {
-        serve_and_keep(state, now, key, bytes, &mut turn);
+        let used = serve(state, now, key, bytes, &mut turn);
+        keep(state, now, key, &bytes[used..]);
     }
     state.runnable.has_read(class, turn.cost);
     reconcile(state, now, key);
@@ -105,17 +106,11 @@ fn go_on(state: &mut State, now: Now, key: ConnKey, bytes: &[u8], turn: &mut Tur
     serve_stash(state, now, key, turn);
     let Some(conn) = state.conns.get(key).filter(|conn| conn.is_open() && !rest.is_empty()) else { return };
     if conn.inbound.is_empty() && !conn.is_runnable && !conn.is_paused {
-        serve_and_keep(state, now, key, rest, turn);
+        let used = serve(state, now, key, rest, turn);
+        keep(state, now, key, &rest[used..]);
     } else {
         keep(state, now, key, rest);
         serve_stash(state, now, key, turn);
-    }
-}
-
-fn serve_and_keep(state: &mut State, now: Now, key: ConnKey, bytes: &[u8], turn: &mut Turn) {
-    let used = serve(state, now, key, bytes, turn);
-    if used < bytes.len() {
-        keep(state, now, key, &bytes[used..]);
     }
 }
 
@@ -157,6 +152,9 @@ pub(in crate::node) fn filled(state: &mut State, now: Now, key: ConnKey, count: 
 
 /// Keeps input that is not processed yet, or closes the connection if the system has no memory for it.
 fn keep(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
     let State { conns, keyspace, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
     let needed = conn.progress.needed();
