@@ -97,7 +97,7 @@ pub(super) fn reply<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
 }
 
 /// CLIENT NO-EVICT and NO-TOUCH: on or off, which is the same here.
-pub(in crate::node) fn switch<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn switch<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let word = call.args.get(0).unwrap_or_default();
     if !word.eq_ignore_ascii_case(b"ON") && !word.eq_ignore_ascii_case(b"OFF") {
         return Err(CommandError::Syntax(call.command.name, word));
@@ -107,7 +107,7 @@ pub(in crate::node) fn switch<'a>(_: &mut State, call: &mut Call<'a>) -> Command
 }
 
 /// CLIENT TRACKING: only OFF.
-pub(in crate::node) fn tracking<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn tracking<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let word = call.args.get(0).unwrap_or_default();
     if word.eq_ignore_ascii_case(b"ON") {
         return Err(CommandError::Plain(

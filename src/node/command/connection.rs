@@ -12,7 +12,7 @@ use crate::wire::resp::parse::number;
 pub(in crate::node) const REDIS_VERSION: &str = "7.2.4";
 
 /// PING. In lines `0:PONG 1`, or with the request's id; an argument may only be the 0 that is answered so.
-pub(in crate::node) fn ping<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn ping<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let message = call.args.get(0);
     if !call.reply.is_line() {
         match message {
@@ -33,13 +33,13 @@ pub(in crate::node) fn ping<'a>(_: &mut State, call: &mut Call<'a>) -> CommandRe
 }
 
 /// QUIT, and REQUEST disconnect.
-pub(in crate::node) fn quit<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn quit<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.status("OK");
     Ok(Effect::Close)
 }
 
 /// REQUEST disconnect, which has a reply of its own.
-pub(in crate::node) fn disconnect<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn disconnect<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.text("bye");
     Ok(Effect::Close)
 }
@@ -114,13 +114,13 @@ pub(super) fn hello<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
 }
 
 /// ECHO.
-pub(in crate::node) fn echo<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn echo<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.bulk(call.args.get(0).unwrap_or_default());
     Ok(Effect::Reply)
 }
 
 /// SELECT: there is one database, 0.
-pub(in crate::node) fn select<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn select<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     match call.args.get(0).and_then(number) {
         Some(0) => call.reply.status("OK"),
         Some(index) if i32::try_from(index).is_ok() => {
@@ -149,6 +149,6 @@ pub(super) fn reset<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
 }
 
 /// READONLY and READWRITE, which are about clusters.
-pub(in crate::node) fn no_cluster<'a>(_: &mut State, _: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn no_cluster<'a>(_: &mut State, _: &mut Call<'a>) -> CommandResult<'a> {
     Err(CommandError::Plain("This instance has cluster support disabled"))
 }

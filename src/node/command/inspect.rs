@@ -15,7 +15,7 @@ const ITEM_BYTES: usize = 28;
 const TIMED_ITEM_BYTES: usize = 44;
 
 /// TIME: seconds and microseconds since 1970.
-pub(in crate::node) fn time<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn time<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let micros = call.now.wall_nanos / 1_000;
     call.reply.array(2);
     call.reply.bulk((micros / 1_000_000).to_string().as_bytes());
@@ -128,13 +128,13 @@ pub(super) fn refcount<'a>(state: &mut State, call: &mut Call<'a>) -> CommandRes
 }
 
 /// ACL WHOAMI.
-pub(in crate::node) fn whoami<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn whoami<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.bulk(USER);
     Ok(Effect::Reply)
 }
 
 /// ACL USERS: there is one.
-pub(in crate::node) fn users<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn users<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.array(1);
     call.reply.bulk(USER);
     Ok(Effect::Reply)
@@ -149,7 +149,7 @@ pub(super) fn acl<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'
 }
 
 /// ACL CAT: the categories, or the commands of one.
-pub(in crate::node) fn cat<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn cat<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.takes_at_most(1)?;
     let rows = || call.table.rows.iter().filter(|row| row.resp.is_some());
     let Some(category) = call.args.get(0) else {
@@ -182,7 +182,7 @@ pub(in crate::node) const CATEGORIES: [Category; 8] = [
 ];
 
 /// LOLWUT.
-pub(in crate::node) fn lolwut<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn lolwut<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.verbatim(concat!("Olivia ver. ", env!("CARGO_PKG_VERSION"), "\n"));
     Ok(Effect::Reply)
 }

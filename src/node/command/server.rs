@@ -10,7 +10,7 @@ use crate::wire::encoder::Encoder;
 use memchr::memchr;
 
 /// HELP, and HELP with a verb.
-pub(in crate::node) fn help<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn help<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let Some(verb) = call.args.get(0) else {
         for row in call.table.rows.iter().filter(|row| !row.has_topics) {
             if let Some(form) = &row.line {
@@ -32,7 +32,7 @@ pub(in crate::node) fn help<'a>(_: &mut State, call: &mut Call<'a>) -> CommandRe
 }
 
 /// A command that others stand under, with HELP: those.
-pub(in crate::node) fn topics<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn topics<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let rows = || call.table.topics(call.command).filter(|row| row.resp.is_some());
     let name = call.command.name;
     call.reply.array(1 + 2 * rows().count());
@@ -60,13 +60,13 @@ pub(super) fn command<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
 }
 
 /// COMMAND COUNT.
-pub(in crate::node) fn count<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn count<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.count(call.table.rows.iter().filter(|row| is_top(row)).count());
     Ok(Effect::Reply)
 }
 
 /// COMMAND LIST [FILTERBY MODULE name | ACLCAT category | PATTERN pattern].
-pub(in crate::node) fn list<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn list<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let words = (call.args.get(0), call.args.get(1), call.args.get(2), call.args.len());
     let category = |word: &[u8]| {
         let name = String::from_utf8_lossy(word).to_ascii_lowercase();
@@ -109,7 +109,7 @@ pub(super) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
 }
 
 /// COMMAND DOCS: of those that are named, or of all.
-pub(in crate::node) fn docs<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn docs<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let rows: Vec<&Command> = if call.args.is_empty() {
         call.table.rows.iter().filter(|row| is_top(row)).collect()
     } else {
@@ -140,7 +140,7 @@ fn put_docs(table: &Table, reply: &mut Encoder, row: &Command) {
 }
 
 /// COMMAND GETKEYS: the keys of a request that stands in the arguments.
-pub(in crate::node) fn getkeys<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn getkeys<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let words = call.args.len();
     let row = call.args.get(0).and_then(|name| find(call, name));
     let Some(mut row) = row else { return Err(CommandError::Plain("Invalid command specified")) };

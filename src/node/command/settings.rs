@@ -190,6 +190,6 @@ pub(super) fn resetstat<'a>(state: &mut State, call: &mut Call<'a>) -> CommandRe
 }
 
 /// CONFIG REWRITE: a node does not write its file.
-pub(in crate::node) fn rewrite<'a>(_: &mut State, _: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn rewrite<'a>(_: &mut State, _: &mut Call<'a>) -> CommandResult<'a> {
     Err(CommandError::Plain("the node does not write its configuration file; edit it and send SIGHUP"))
 }

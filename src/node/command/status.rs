@@ -370,7 +370,7 @@ pub(super) fn nodes<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
 }
 
 /// REQUEST without a topic.
-pub(in crate::node) fn request<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn request<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     Err(call.table.unknown_topic(call.command, b""))
 }
 
@@ -394,7 +394,7 @@ pub(super) fn peers<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
 }
 
 /// REQUEST bloomfilter: our filter as text.
-pub(in crate::node) fn filter<'a>(_: &mut State, _: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn filter<'a>(_: &mut State, _: &mut Call<'a>) -> CommandResult<'a> {
     Ok(Effect::DumpFilter)
 }
 
