@@ -1,7 +1,7 @@
 //! Memory of sizes that others choose: where the system may refuse it, that is an error and not the end of the process.
 //!
-//! What grows without bound of its own is checked here, and is refused before the system has nothing left: small allocations,
-//! whose failure ends the process, live on the reserve.
+//! What grows without bound of its own is checked here, and is refused before the system has nothing left: small
+//! allocations, whose failure ends the process, live on the reserve.
 
 use memmap2::MmapMut;
 use std::mem::size_of;

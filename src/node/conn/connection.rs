@@ -625,7 +625,7 @@ impl Conn {
     /// Whether it is open, all its input is processed, and all replies are in its output.
     #[inline]
     pub(in crate::node) fn flows(&self) -> bool {
-        self.is_open() && !self.is_paused && !self.is_runnable && self.replies.is_empty()
+        self.is_open() && !self.must_wait() && self.replies.is_empty()
     }
 
     /// Whether its input is still processed.
@@ -701,9 +701,14 @@ impl Conn {
     /// Since when it has made no progress with what it holds memory for: output that it does not take, or a request
     /// that is not complete. `None`: it waits for this node, or holds nothing.
     pub(in crate::node) fn stalled_since(&self) -> Option<Instant> {
-        let waits_for_us = self.is_paused || self.is_runnable || !self.replies.is_empty();
+        let waits_for_us = self.must_wait() || !self.replies.is_empty();
         let is_partial = !self.inbound.is_empty() && !waits_for_us;
         self.waits_since.or_else(|| is_partial.then_some(self.last_active))
+    }
+
+    /// Whether its input waits for its next turn, or until more of its output is written.
+    pub(super) const fn must_wait(&self) -> bool {
+        self.is_runnable || self.is_paused
     }
 
     /// Bytes without which the request in RESP that has begun cannot be parsed further; `None`: none has begun.

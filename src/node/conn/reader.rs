@@ -83,7 +83,7 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
         state.runnable.has_read(class, cost_of_bytes(bytes.len()));
         return reconcile(state, now, key);
     }
-    let must_wait = conn.is_runnable || conn.is_paused;
+    let must_wait = conn.must_wait();
     let has_begun = !conn.inbound.is_empty();
     let mut turn = Turn::default();
     if must_wait {
@@ -105,7 +105,7 @@ fn go_on(state: &mut State, now: Now, key: ConnKey, bytes: &[u8], turn: &mut Tur
     keep(state, now, key, missing);
     serve_stash(state, now, key, turn);
     let Some(conn) = state.conns.get(key).filter(|conn| conn.is_open() && !rest.is_empty()) else { return };
-    if conn.inbound.is_empty() && !conn.is_runnable && !conn.is_paused {
+    if conn.inbound.is_empty() && !conn.must_wait() {
         let used = serve(state, now, key, rest, turn);
         keep(state, now, key, &rest[used..]);
     } else {
@@ -254,7 +254,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, key: ConnKey) {
 /// Carries out requests from the connection's own stash, unless it has to wait.
 fn serve_stash(state: &mut State, now: Now, key: ConnKey, turn: &mut Turn) {
     let Some(conn) = state.conns.get_mut(key) else { return };
-    if conn.is_runnable || conn.is_paused || conn.inbound.is_empty() {
+    if conn.must_wait() || conn.inbound.is_empty() {
         return;
     }
     // Out of the connection while it is read, since requests change the state it lies in.
@@ -288,8 +288,8 @@ impl Turn {
 }
 
 /// Gives a connection its turn: carries out what stands at the front of `input`, by what the connection is. It may be
-/// another in the middle: what a client sends after its handshake are frames. Returns the bytes done with, and the
-/// cost, which is charged to the connection.
+/// another in the middle: what a client sends after its handshake are frames. Returns the bytes done with; the
+/// cost is added to the turn, and charged to the connection.
 fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8], turn: &mut Turn) -> usize {
     let Some(conn) = state.conns.get_mut(key) else { return input.len() };
     turn.budget.get_or_insert_with(|| conn.account.begin_turn());
@@ -308,7 +308,7 @@ fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8], turn: &mut Tur
     };
     conn.account.charge(turn.excess() - charged);
     conn.is_deep |= turn.is_over();
-    if conn.account.must_let_pass() && !conn.is_runnable && !conn.is_paused {
+    if conn.account.must_let_pass() && !conn.must_wait() {
         conn.is_runnable = true;
         state.runnable.push(conn.class(), key);
     }

@@ -32,7 +32,7 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
         conn.is_flushing = true;
         actions.push_back(Action::Flush(key));
     }
-    let must_stop = conn.is_runnable || conn.is_paused;
+    let must_stop = conn.must_wait();
     if must_stop != conn.is_stopped {
         // Time in which it was not read does not count as silence.
         conn.last_active = now.mono;
@@ -72,7 +72,7 @@ fn advance(state: &mut State, now: Now, key: ConnKey) {
         conn.is_runnable = true;
         runnable.push(conn.class(), key);
     }
-    let is_caught_up = !conn.is_runnable && !conn.is_paused && conn.replies.is_empty();
+    let is_caught_up = !conn.must_wait() && conn.replies.is_empty();
     let is_client = conn.is_client();
     if is_client && conn.phase() == Phase::ReadClosed && is_caught_up && !conn.inbound.is_empty() {
         conn.inbound.release(pool);

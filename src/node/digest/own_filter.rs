@@ -56,8 +56,8 @@ const MOVED_MAX: usize = 32 * 1024;
 /// Additions after which a filter that has work does a step of it, however few steps the event loop has time for.
 const ADDITIONS_PER_STEP: u32 = 512;
 
-/// The same while it is too small or too full or migrates: every addition makes it fuller. A segment holds 300 to 600 keys and takes
-/// a step, so a migration ends before a sixteenth of the keys has come on top.
+/// The same while it is too small or too full or migrates: every addition makes it fuller. A segment holds 300 to 600
+/// keys and takes a step, so a migration ends before a sixteenth of the keys has come on top.
 const ADDITIONS_PER_GROWTH_STEP: u32 = 16;
 
 /// Blocks that are being rebuilt.
