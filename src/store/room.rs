@@ -1,7 +1,8 @@
 //! Room for a write: whether the limit leaves it, and the memory that is reclaimed while it does not.
 //!
-//! Nothing is predicted: a write is attempted, and while it is refused memory is reclaimed in pieces. What frees memory
-//! sooner or later (an expiry, a smaller value) may take some above the limit.
+//! A write of one key is attempted, and while it is refused memory is reclaimed in pieces. For several keys, all or none,
+//! room for the worst case is made before ([`Store::make_room`]). What frees memory sooner or later (an expiry, a smaller
+//! value) may take some above the limit.
 
 use super::item::{Expiry, Layout};
 use super::{HashedKey, Store, TIMER_BYTES};

@@ -706,7 +706,7 @@ impl Conn {
         self.waits_since.or_else(|| is_partial.then_some(self.last_active))
     }
 
-    /// Whether its input waits for its next turn, or until more of its output is written.
+    /// Whether its input waits: for its next turn, or for what [`Conn::must_pause`] names.
     pub(super) const fn must_wait(&self) -> bool {
         self.is_runnable || self.is_paused
     }

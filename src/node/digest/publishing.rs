@@ -18,8 +18,8 @@ const MANY: u64 = 5;
 /// For how long many changes gather: a key is still found everywhere well within 10 ms.
 const GATHER_FOR: Duration = Duration::from_millis(4);
 
-/// Changes times readers that are published at once, so that it takes no longer with many peers: 128 KiB of hashes. With few
-/// peers a write to a link and the wake-up of its node cost more than what they carry.
+/// Changes times readers that are published at once, so that it takes no longer with many peers: 128 KiB of hashes. With
+/// few peers a write to a link and the wake-up of its node cost more than what they carry.
 const ENTRIES_AT_ONCE: u64 = 16_384;
 
 /// Additions in one write to a link: 32 KiB.
