@@ -5,6 +5,7 @@ use crate::base::wheel::Popped;
 use crate::node::command::login;
 use crate::node::conn::connection::{ClientProtocol, CloseReason};
 use crate::node::conn::reconcile::reconcile;
+use crate::node::conn::session::Session;
 use crate::node::conn::timeouts;
 use crate::node::digest::sync;
 use crate::node::ids::ConnKey;
@@ -76,8 +77,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) -> usize {
                 Timer::Lookups => return mesh.lookups.is_live(deadline),
                 Timer::Publish => return mesh.publishing.is_live(deadline),
                 Timer::Refusal(key) => {
-                    let session = conns.get(key).and_then(|conn| conn.session());
-                    session.and_then(|session| session.refusal.as_ref()).map(|refusal| refusal.due)
+                    conns.get(key).and_then(|conn| conn.session()).and_then(Session::refusal_due)
                 }
                 Timer::Pool => return pool_alarm.is_live(deadline),
                 Timer::DrainEnd => Some(deadline),

@@ -4,7 +4,7 @@ use crate::limits::CLIENTS_LISTED_MAX;
 use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn};
-use crate::node::conn::session::{Answers, Session};
+use crate::node::conn::session::{Answers, Session, Transaction};
 use crate::node::ids::ConnKey;
 use crate::node::state::{State, close_conn};
 use crate::wire::encoder::Protocol;
@@ -41,7 +41,7 @@ pub(super) fn id<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a
 /// CLIENT GETNAME.
 pub(super) fn getname<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     match state.conns.get(call.conn).and_then(Conn::session) {
-        Some(session) if !session.name.is_empty() => call.reply.bulk(&session.name),
+        Some(session) if !session.name().is_empty() => call.reply.bulk(session.name()),
         Some(_) | None => call.reply.null(),
     }
     Ok(Effect::Reply)
@@ -51,16 +51,16 @@ pub(super) fn getname<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
 pub(super) fn setname<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let name = call.args.get(0).unwrap_or_default();
     check_name(name)?;
-    set(state, call, |session| session.name = name.into())
+    set(state, call, |session| session.set_name(name))
 }
 
 /// CLIENT SETINFO LIB-NAME name, or LIB-VER version.
 pub(super) fn setinfo<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let (option, text) = (call.args.get(0).unwrap_or_default(), call.args.get(1).unwrap_or_default());
-    let (at, shown) = if option.eq_ignore_ascii_case(b"LIB-NAME") {
-        (0, "lib-name")
+    let (is_name, shown) = if option.eq_ignore_ascii_case(b"LIB-NAME") {
+        (true, "lib-name")
     } else if option.eq_ignore_ascii_case(b"LIB-VER") {
-        (1, "lib-ver")
+        (false, "lib-ver")
     } else {
         let option = String::from_utf8_lossy(option);
         return Err(CommandError::Sentence(format!("Unrecognized option '{option}'")));
@@ -69,7 +69,11 @@ pub(super) fn setinfo<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
         let sentence = format!("{shown} cannot contain spaces, newlines or special characters.");
         return Err(CommandError::Sentence(sentence));
     }
-    set(state, call, |session| session.library[at] = text.into())
+    set(
+        state,
+        call,
+        |session| if is_name { session.set_library_name(text) } else { session.set_library_version(text) },
+    )
 }
 
 /// CLIENT REPLY ON, OFF or SKIP. Only ON is answered.
@@ -82,14 +86,14 @@ pub(super) fn reply<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
         Answers::None
     } else if word.eq_ignore_ascii_case(b"SKIP") {
         // Without effect where nothing is answered.
-        match conn.session_mut().answers {
+        match conn.session_mut().answers() {
             Answers::None => Answers::None,
             Answers::All | Answers::AllButNext => Answers::AllButNext,
         }
     } else {
         return Err(CommandError::Syntax(call.command.name, word));
     };
-    conn.change_session(|session| session.answers = answers);
+    conn.change_session(|session| session.set_answers(answers));
     if answers == Answers::All {
         call.reply.status("OK");
     }
@@ -186,8 +190,8 @@ fn client_number<'a>(text: &[u8]) -> Result<u64, CommandError<'a>> {
 fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let session = conn.session();
-    let queued = session.and_then(|session| session.transaction.as_ref());
-    let multi = queued.map_or(-1, |queued| i64::try_from(queued.requests.len()).unwrap_or(i64::MAX));
+    let queued = session.and_then(Session::transaction);
+    let multi = queued.map_or(-1, |queued| i64::try_from(queued.requests().len()).unwrap_or(i64::MAX));
     let is_queueing = queued.is_some();
     // Writing to a string cannot fail.
     let _ = writeln!(
@@ -197,13 +201,13 @@ fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
          user=default redir=-1 resp={} lib-name={} lib-ver={}",
         conn.number(),
         conn.addr(),
-        session.map_or(String::new(), |session| shown(&session.name)),
+        session.map_or(String::new(), |session| shown(session.name())),
         call.now.mono.since(conn.since()).as_secs(),
         call.now.mono.since(conn.last_active()).as_secs(),
         if is_queueing { "x" } else { "N" },
         session.map_or(0, |session| session.watched_keys()),
         conn.unprocessed(),
-        queued.map_or(0, |queued| queued.bytes),
+        queued.map_or(0, Transaction::bytes),
         conn.unsent(),
         conn.held() + size_of::<Conn>(),
         if conn.number() == own {
@@ -212,8 +216,8 @@ fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
             "NULL".into()
         },
         if conn.protocol() == Some(ClientProtocol::Commands(Protocol::Resp3)) { 3 } else { 2 },
-        session.map_or(String::new(), |session| shown(&session.library[0])),
-        session.map_or(String::new(), |session| shown(&session.library[1])),
+        session.map_or(String::new(), |session| shown(session.library()[0])),
+        session.map_or(String::new(), |session| shown(session.library()[1])),
     );
 }
 

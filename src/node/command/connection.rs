@@ -91,7 +91,7 @@ pub(super) fn hello<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     }
     let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
     if let Some(name) = name {
-        conn.session_mut().name = name.into();
+        conn.session_mut().set_name(name);
     }
     let reply = &mut call.reply;
     reply.set_protocol(protocol);

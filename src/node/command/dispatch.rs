@@ -13,7 +13,7 @@ use crate::node::command::transaction;
 use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn};
 use crate::node::conn::measure;
 use crate::node::conn::reconcile::limit_unauthenticated;
-use crate::node::conn::session::{Answers, Session};
+use crate::node::conn::session::Session;
 use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
 use crate::node::lookup::forwarded::Failure;
@@ -85,13 +85,9 @@ pub(in crate::node) fn execute_intercepted(
     words: Args<'_>,
 ) -> usize {
     let found = find_command(words, &state.config.limits);
-    let take_answers = |session: &mut Session| match session.answers {
-        Answers::AllButNext => std::mem::take(&mut session.answers),
-        answers @ (Answers::All | Answers::None) => answers,
-    };
-    let answers = state.conns.get_mut(key).map(|conn| conn.change_session(take_answers));
+    let is_answered = state.conns.get_mut(key).is_none_or(|conn| conn.change_session(Session::answers_next));
     let is_about_answers = matches!(&found, Ok((command, _)) if command.name == "CLIENT REPLY");
-    let is_silent = answers.is_some_and(|answers| answers != Answers::All) && !is_about_answers;
+    let is_silent = !is_answered && !is_about_answers;
     let queued = transaction::queue(state, key, words, found.as_ref());
     match queued {
         Ok(false) if is_silent => execute_silently(state, now, key, protocol, found),

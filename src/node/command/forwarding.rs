@@ -17,6 +17,7 @@ use crate::node::command::row::{Access, Call, Command, Effect, Scope};
 use crate::node::command::table::TABLE;
 use crate::node::conn::pending;
 use crate::node::conn::pending::store_part;
+use crate::node::conn::session::{Session, Transaction};
 use crate::node::digest::sync;
 use crate::node::ids::{ConnKey, LookupKey, NodeId, PendingKey};
 use crate::node::lookup::answers::Answer;
@@ -82,8 +83,8 @@ pub(in crate::node) fn is_for_here(
         (Scope::Claimants, _) => !keys().any(|key| may_be_elsewhere(state, key)),
         (Scope::Mesh, _) => state.mesh.peers.linked_count() == 0 || args.len() != 1,
         (Scope::Transaction, false) => {
-            let requests = conn.session().and_then(|session| session.transaction.as_ref());
-            let requests = requests.map_or(&[][..], |transaction| &transaction.requests);
+            let requests = conn.session().and_then(Session::transaction);
+            let requests = requests.map_or(&[][..], Transaction::requests);
             plan(state, now, requests.iter()).is_none()
         }
     }

@@ -4,16 +4,15 @@
 //! place among the replies, and no other connection waits with it. An address range that sends more than ten per second
 //! is not listened to for a while.
 
-use crate::base::time::{Instant, Now};
-use crate::limits::{LOGIN_DELAY_MS, LOGIN_FAILURES_MAX};
+use crate::base::time::Now;
+use crate::limits::LOGIN_FAILURES_MAX;
 use crate::node::command::error::CommandError;
 use crate::node::conn::connection::CloseReason;
 use crate::node::conn::reconcile::{limit_unauthenticated, reconcile};
-use crate::node::conn::session::Refusal;
+use crate::node::conn::session::{Refusal, Session};
 use crate::node::ids::ConnKey;
 use crate::node::state::{State, Timer};
 use hmac_sha256::HMAC;
-use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 /// The one user there is.
@@ -36,20 +35,18 @@ pub(in crate::node) fn authenticate<'a>(
         return Err(CommandError::TooManyFailures(left.as_secs() + 1));
     }
     // The connection is being closed; a transaction may hold more passwords.
-    if conn.session().is_some_and(|session| session.failures >= LOGIN_FAILURES_MAX) {
+    if conn.session().is_some_and(Session::has_failed_too_often) {
         return Err(CommandError::WrongPassword);
     }
     if is_equal(password.as_bytes(), given) && user == USER {
         if let Some(session) = conn.session_if_any() {
-            (session.failures, session.answered_from) = (0, None);
+            session.login_succeeded();
         }
         return Ok(());
     }
     state.stats.auth_failures += 1;
     state.logins.failed(now.mono, addr.ip());
-    let session = conn.session_mut();
-    session.failures += 1;
-    let failures = session.failures;
+    let failures = conn.session_mut().login_failed();
     if state.log_gate.allows(now, &mut state.stats) {
         log::warn!("wrong password from {addr}: {failures} of {LOGIN_FAILURES_MAX} before it is closed");
     }
@@ -68,11 +65,10 @@ pub(in crate::node) fn refuse(state: &mut State, now: Now, key: ConnKey, reply: 
     let Some(conn) = conns.get_mut(key) else { return };
     let place = conn.replies.hold();
     let session = conn.session_mut();
-    let due = session.answered_from.unwrap_or(Instant::ZERO).max(now.mono);
-    session.answered_from = Some(due.after(Duration::from_millis(LOGIN_DELAY_MS)));
-    let is_last = session.failures >= LOGIN_FAILURES_MAX;
+    let due = session.answer_from(now.mono);
+    let is_last = session.has_failed_too_often();
     // In a transaction there may be one already.
-    if due > now.mono && session.refusal.is_none() {
+    if due > now.mono && session.refusal_due().is_none() {
         let due = due.millis_ceil();
         conn.hold_refusal(Refusal { place, reply, due });
         timers.insert(due, Timer::Refusal(key));
@@ -89,7 +85,7 @@ pub(in crate::node) fn refusal_due(state: &mut State, now: Now, key: ConnKey, de
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
     let Some(refusal) = conn.take_refusal(deadline) else { return };
-    let is_last = conn.session().is_some_and(|session| session.failures >= LOGIN_FAILURES_MAX);
+    let is_last = conn.session().is_some_and(Session::has_failed_too_often);
     let unsent_before = conn.unsent();
     conn.fill(now.mono, refusal.place, &refusal.reply, pool);
     if is_last && conn.is_serving() {

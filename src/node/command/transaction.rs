@@ -7,7 +7,7 @@ use crate::limits::{TRANSACTION_KEYS_MAX, WATCHED_KEYS_MAX};
 use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, Command, CommandResult, Effect};
 use crate::node::conn::connection::Conn;
-use crate::node::conn::session::{KeyState, Transaction, Watched};
+use crate::node::conn::session::{KeyState, Session};
 use crate::node::ids::ConnKey;
 use crate::node::state::State;
 use crate::wire::args::{Args, OwnedArgs};
@@ -15,10 +15,10 @@ use crate::wire::args::{Args, OwnedArgs};
 /// MULTI.
 pub(super) fn multi<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
-    if conn.session().is_some_and(|session| session.transaction.is_some()) {
+    if conn.session().and_then(Session::transaction).is_some() {
         return Err(CommandError::Plain("MULTI calls can not be nested"));
     }
-    conn.change_session(|session| session.transaction = Some(Transaction::default()));
+    conn.change_session(Session::begin_transaction);
     call.reply.status("OK");
     Ok(Effect::Reply)
 }
@@ -32,7 +32,7 @@ pub(in crate::node) fn queue<'a>(
 ) -> Result<bool, CommandError<'a>> {
     let bytes_max = state.config.limits.reply_bytes_max as usize;
     let Some(conn) = state.conns.get_mut(key) else { return Ok(false) };
-    let Some(transaction) = conn.session_if_any().and_then(|session| session.transaction.as_mut()) else {
+    let Some(transaction) = conn.session_if_any().and_then(Session::transaction_mut) else {
         return Ok(false);
     };
     let (command, args) = match found {
@@ -43,24 +43,20 @@ pub(in crate::node) fn queue<'a>(
             return Ok(false);
         }
         Err(_) => {
-            transaction.is_broken = true;
+            transaction.break_off();
             return Ok(false);
         }
     };
-    if transaction.is_broken {
+    if transaction.is_broken() {
         return Ok(true);
     }
-    let request = OwnedArgs::new(words);
-    transaction.cost += command.cost_of(false, args);
-    transaction.bytes += request.held();
-    if transaction.cost > TRANSACTION_KEYS_MAX || transaction.bytes > bytes_max {
-        *transaction = Transaction { is_broken: true, ..Transaction::default() };
+    let cost = command.cost_of(false, args);
+    if !transaction.add(OwnedArgs::new(words), cost, TRANSACTION_KEYS_MAX, bytes_max) {
         return Err(CommandError::Sentence(format!(
             "a transaction has at most {TRANSACTION_KEYS_MAX} requests or keys and {bytes_max} bytes \
              (reply_bytes_max); send several, or a pipeline without MULTI"
         )));
     }
-    transaction.requests.push(request);
     Ok(true)
 }
 
@@ -69,10 +65,10 @@ pub(super) fn exec<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
     let has_changed = has_changed(state, call);
     let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
     let session = conn.session_mut();
-    session.watched = Vec::new();
-    match &session.transaction {
+    session.unwatch();
+    match session.transaction() {
         None => return Err(CommandError::Plain("EXEC without MULTI")),
-        Some(transaction) if transaction.is_broken => {
+        Some(transaction) if transaction.is_broken() => {
             end(conn);
             return Err(CommandError::TransactionAborted);
         }
@@ -88,18 +84,17 @@ pub(super) fn exec<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
 
 /// Ends the transaction of a connection; its requests.
 pub(in crate::node) fn end(conn: &mut Conn) -> Vec<OwnedArgs> {
-    let transaction = conn.change_session(|session| session.transaction.take());
-    transaction.map(|transaction| transaction.requests).unwrap_or_default()
+    conn.change_session(Session::end_transaction)
 }
 
 /// DISCARD.
 pub(super) fn discard<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
     let session = conn.session_mut();
-    if session.transaction.is_none() {
+    if session.transaction().is_none() {
         return Err(CommandError::Plain("DISCARD without MULTI"));
     }
-    session.watched = Vec::new();
+    session.unwatch();
     end(conn);
     call.reply.status("OK");
     Ok(Effect::Reply)
@@ -119,13 +114,13 @@ pub(super) fn watch<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     }
     let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
     let session = conn.session_mut();
-    if session.transaction.is_some() {
+    if session.transaction().is_some() {
         return Err(CommandError::Plain("WATCH inside MULTI is not allowed"));
     }
     if session.watched_keys() + states.len() > WATCHED_KEYS_MAX {
         return Err(CommandError::Sentence(format!("a connection watches at most {WATCHED_KEYS_MAX} keys")));
     }
-    session.watched.push(Watched { keys: OwnedArgs::new(call.args), states: states.into() });
+    session.watch(call.args, states);
     call.reply.status("OK");
     Ok(Effect::Reply)
 }
@@ -133,7 +128,7 @@ pub(super) fn watch<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
 /// UNWATCH.
 pub(super) fn unwatch<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if let Some(session) = state.conns.get_mut(call.conn).and_then(Conn::session_if_any) {
-        session.watched = Vec::new();
+        session.unwatch();
     }
     call.reply.status("OK");
     Ok(Effect::Reply)
@@ -152,10 +147,9 @@ fn is_elsewhere(state: &mut State, key: &[u8]) -> bool {
 /// Whether a watched key has changed, expired or come up on another node.
 fn has_changed(state: &mut State, call: &Call<'_>) -> bool {
     let session = state.conns.get_mut(call.conn).and_then(Conn::session_if_any);
-    let watched = session.map_or_else(Vec::new, |session| std::mem::take(&mut session.watched));
-    let keys = watched.iter().flat_map(|watched| watched.keys.args().iter().zip(&watched.states));
-    keys.into_iter().any(|(key, was)| {
+    let watched = session.map(Session::unwatch).unwrap_or_default();
+    watched.iter().any(|(key, was)| {
         let now = state_of(state, call.now, key);
-        now != *was || (now.is_none() && is_elsewhere(state, key))
+        now != was || (now.is_none() && is_elsewhere(state, key))
     })
 }

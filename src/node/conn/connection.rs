@@ -400,23 +400,20 @@ impl Conn {
 
     /// Ends the session, but for the count of wrong passwords.
     pub(in crate::node) fn reset_session(&mut self, is_authenticated: bool) {
-        self.session = self.session.take().filter(|session| session.failures > 0).map(|session| {
-            let (failures, answered_from) = (session.failures, session.answered_from);
-            Box::new(Session { failures, answered_from, ..Session::default() })
-        });
+        self.session = self.session.as_ref().and_then(|session| session.failures_only()).map(Box::new);
         self.is_intercepted = false;
         self.is_authenticated = is_authenticated;
     }
 
     /// Answers a wrong password later; until then no request is read.
     pub(in crate::node) fn hold_refusal(&mut self, refusal: Refusal) {
-        self.session_mut().refusal = Some(refusal);
+        self.session_mut().hold_refusal(refusal);
         self.is_refused = true;
     }
 
     /// The answer to a wrong password whose time has come.
     pub(in crate::node) fn take_refusal(&mut self, due: u64) -> Option<Refusal> {
-        let refusal = self.session.as_mut()?.refusal.take_if(|refusal| refusal.due == due)?;
+        let refusal = self.session.as_mut()?.take_refusal(due)?;
         self.is_refused = false;
         Some(refusal)
     }

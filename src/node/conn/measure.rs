@@ -48,7 +48,7 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
     while let Some(mark) = marks.next_sent() {
         if is_slow(&config.limits, latency.replied(now.mono, mark)) {
             let (client, wall_ms, spent) = (conn.addr, now.wall_ms(), mark.spent(now.mono));
-            let name = conn.session.as_ref().map(|session| cut(&session.name)).unwrap_or_default();
+            let name = conn.session.as_ref().map(|session| cut(session.name())).unwrap_or_default();
             let (command, others) = (mark.command(), mark.requests().saturating_sub(1));
             let key = mark.key.take();
             slow_log.add(

@@ -2,41 +2,37 @@
 //! set nothing, and then there is no session.
 
 use crate::base::time::Instant;
+use crate::limits::{LOGIN_DELAY_MS, LOGIN_FAILURES_MAX};
 use crate::node::conn::replies::Place;
 use crate::store::{Expiry, Version};
-use crate::wire::args::OwnedArgs;
+use crate::wire::args::{Args, OwnedArgs};
+use std::time::Duration;
 
 /// The settings of one connection.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Session {
-    /// By CLIENT SETNAME.
-    pub(in crate::node) name: Box<[u8]>,
-    /// By CLIENT SETINFO: the client's library and its version.
-    pub(in crate::node) library: [Box<[u8]>; 2],
-    /// Between MULTI and EXEC.
-    pub(in crate::node) transaction: Option<Transaction>,
-    /// Keys whose change ends the next transaction, by the WATCH that named them.
-    pub(in crate::node) watched: Vec<Watched>,
-    pub(in crate::node) answers: Answers,
+    name: Box<[u8]>,
+    library: [Box<[u8]>; 2],
+    transaction: Option<Transaction>,
+    /// By the WATCH that named them.
+    watched: Vec<Watched>,
+    answers: Answers,
     /// Wrong passwords so far.
-    pub(in crate::node) failures: u32,
+    failures: u32,
     /// When a wrong password is answered at once again.
-    pub(in crate::node) answered_from: Option<Instant>,
-    /// The answer to a wrong password, which is given later. Until then no request is read.
-    pub(in crate::node) refusal: Option<Refusal>,
+    answered_from: Option<Instant>,
+    refusal: Option<Refusal>,
 }
 
 /// Requests that EXEC carries out.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Transaction {
     /// Each with its command's name.
-    pub(in crate::node) requests: Vec<OwnedArgs>,
+    requests: Vec<OwnedArgs>,
     /// What they cost together, in keys.
-    pub(in crate::node) cost: usize,
-    /// Bytes of memory of the requests.
-    pub(in crate::node) bytes: usize,
-    /// One of them was refused, so EXEC carries out none.
-    pub(in crate::node) is_broken: bool,
+    cost: usize,
+    bytes: usize,
+    is_broken: bool,
 }
 
 /// What a write of a key changes; `None` where there is no such key.
@@ -44,10 +40,14 @@ pub(in crate::node) type KeyState = Option<(Version, Option<Expiry>)>;
 
 /// The keys of one WATCH, each as it was.
 #[derive(Debug)]
-pub(in crate::node) struct Watched {
-    pub(in crate::node) keys: OwnedArgs,
-    pub(in crate::node) states: Box<[KeyState]>,
+struct Watched {
+    keys: OwnedArgs,
+    states: Box<[KeyState]>,
 }
+
+/// Keys whose change ends the next transaction, as they were.
+#[derive(Debug, Default)]
+pub(in crate::node) struct WatchedKeys(Vec<Watched>);
 
 /// Whether requests are answered, by CLIENT REPLY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,7 +58,7 @@ pub(in crate::node) enum Answers {
     None,
 }
 
-/// A reply that waits for its time.
+/// The answer to a wrong password, which waits for its time. Until then no request is read.
 #[derive(Debug)]
 pub(in crate::node) struct Refusal {
     pub(in crate::node) place: Place,
@@ -68,14 +68,129 @@ pub(in crate::node) struct Refusal {
 }
 
 impl Session {
+    /// The name by CLIENT SETNAME; empty: none.
+    pub(in crate::node) fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    pub(in crate::node) fn set_name(&mut self, name: &[u8]) {
+        self.name = name.into();
+    }
+
+    /// The name and the version of the client's library, by CLIENT SETINFO.
+    pub(in crate::node) fn library(&self) -> [&[u8]; 2] {
+        self.library.each_ref().map(|text| &**text)
+    }
+
+    pub(in crate::node) fn set_library_name(&mut self, name: &[u8]) {
+        self.library[0] = name.into();
+    }
+
+    pub(in crate::node) fn set_library_version(&mut self, version: &[u8]) {
+        self.library[1] = version.into();
+    }
+
+    /// Which requests are answered.
+    pub(in crate::node) const fn answers(&self) -> Answers {
+        self.answers
+    }
+
+    pub(in crate::node) const fn set_answers(&mut self, answers: Answers) {
+        self.answers = answers;
+    }
+
+    /// Whether the next request is answered; CLIENT REPLY SKIP ends with it.
+    pub(in crate::node) fn answers_next(&mut self) -> bool {
+        match self.answers {
+            Answers::All => true,
+            Answers::None => false,
+            Answers::AllButNext => {
+                self.answers = Answers::All;
+                false
+            }
+        }
+    }
+
     /// Whether each request has to pass by the session.
     pub(in crate::node) fn intercepts(&self) -> bool {
         self.transaction.is_some() || self.answers != Answers::All
     }
 
+    /// Begins a transaction.
+    pub(in crate::node) fn begin_transaction(&mut self) {
+        self.transaction = Some(Transaction::default());
+    }
+
+    /// What there is between MULTI and EXEC.
+    pub(in crate::node) const fn transaction(&self) -> Option<&Transaction> {
+        self.transaction.as_ref()
+    }
+
+    /// The same, for one more request.
+    pub(in crate::node) const fn transaction_mut(&mut self) -> Option<&mut Transaction> {
+        self.transaction.as_mut()
+    }
+
+    /// Ends the transaction; its requests.
+    pub(in crate::node) fn end_transaction(&mut self) -> Vec<OwnedArgs> {
+        self.transaction.take().map(|transaction| transaction.requests).unwrap_or_default()
+    }
+
+    /// Watches the keys of one WATCH, which are now in these states.
+    pub(in crate::node) fn watch(&mut self, keys: Args<'_>, states: Vec<KeyState>) {
+        self.watched.push(Watched { keys: OwnedArgs::new(keys), states: states.into() });
+    }
+
+    /// Watches no key any more; the watched ones.
+    pub(in crate::node) fn unwatch(&mut self) -> WatchedKeys {
+        WatchedKeys(std::mem::take(&mut self.watched))
+    }
+
     /// Keys that are watched.
     pub(in crate::node) fn watched_keys(&self) -> usize {
         self.watched.iter().map(|watched| watched.states.len()).sum()
+    }
+
+    /// Counts a wrong password; how many there were.
+    pub(in crate::node) const fn login_failed(&mut self) -> u32 {
+        self.failures += 1;
+        self.failures
+    }
+
+    /// Forgets wrong passwords.
+    pub(in crate::node) const fn login_succeeded(&mut self) {
+        (self.failures, self.answered_from) = (0, None);
+    }
+
+    /// Whether the connection is closed for its wrong passwords.
+    pub(in crate::node) const fn has_failed_too_often(&self) -> bool {
+        self.failures >= LOGIN_FAILURES_MAX
+    }
+
+    /// When the wrong password that was received now is answered: [`LOGIN_DELAY_MS`] after the one before it.
+    pub(in crate::node) fn answer_from(&mut self, now: Instant) -> Instant {
+        let due = self.answered_from.unwrap_or(Instant::ZERO).max(now);
+        self.answered_from = Some(due.after(Duration::from_millis(LOGIN_DELAY_MS)));
+        due
+    }
+
+    /// When the answer to a wrong password is due, if one waits.
+    pub(in crate::node) fn refusal_due(&self) -> Option<u64> {
+        self.refusal.as_ref().map(|refusal| refusal.due)
+    }
+
+    pub(super) fn hold_refusal(&mut self, refusal: Refusal) {
+        self.refusal = Some(refusal);
+    }
+
+    pub(super) fn take_refusal(&mut self, due: u64) -> Option<Refusal> {
+        self.refusal.take_if(|refusal| refusal.due == due)
+    }
+
+    /// What remains when the connection is reset: the wrong passwords.
+    pub(super) fn failures_only(&self) -> Option<Self> {
+        let (failures, answered_from) = (self.failures, self.answered_from);
+        (failures > 0).then(|| Self { failures, answered_from, ..Self::default() })
     }
 
     /// Bytes of memory.
@@ -84,5 +199,52 @@ impl Session {
         let transaction = self.transaction.as_ref().map_or(0, |transaction| transaction.bytes);
         let watched = self.watched.iter().map(|watched| watched.keys.held() + size_of_val(&*watched.states));
         size_of::<Self>() + names + transaction + watched.sum::<usize>()
+    }
+}
+
+impl Transaction {
+    /// Adds a request of this cost in keys; false if the transaction would cost or hold too much: it is broken then.
+    pub(in crate::node) fn add(
+        &mut self,
+        request: OwnedArgs,
+        cost: usize,
+        cost_max: usize,
+        bytes_max: usize,
+    ) -> bool {
+        self.cost += cost;
+        self.bytes += request.held();
+        let is_small = self.cost <= cost_max && self.bytes <= bytes_max;
+        if is_small {
+            self.requests.push(request);
+        } else {
+            *self = Self { is_broken: true, ..Self::default() };
+        }
+        is_small
+    }
+
+    /// Has EXEC carry out nothing, since a request was refused.
+    pub(in crate::node) const fn break_off(&mut self) {
+        self.is_broken = true;
+    }
+
+    /// Whether a request was refused.
+    pub(in crate::node) const fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    pub(in crate::node) fn requests(&self) -> &[OwnedArgs] {
+        &self.requests
+    }
+
+    /// Bytes of memory of the requests.
+    pub(in crate::node) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl WatchedKeys {
+    /// Each key with the state that it was in.
+    pub(in crate::node) fn iter(&self) -> impl Iterator<Item = (&[u8], KeyState)> {
+        self.0.iter().flat_map(|watched| watched.keys.args().iter().zip(watched.states.iter().copied()))
     }
 }

@@ -4,6 +4,7 @@ use super::{CLIENTS_LISTED_MAX, history_json, metrics_text, page, status_json};
 use crate::base::time::Now;
 use crate::node::command::status::{PeerView, linked_peers};
 use crate::node::conn::connection::{ClientProtocol, Conn};
+use crate::node::conn::session::Session;
 use crate::node::state::State;
 use crate::node::tasks::{ClientView, Draft, ReportKind};
 use crate::wire::encoder::Protocol;
@@ -87,7 +88,7 @@ fn look_at_clients(state: &State, now: Now, draft: &mut Draft) {
 fn view(conn: &Conn, now: Now, traffic: u64) -> ClientView {
     ClientView {
         addr: conn.addr(),
-        name: conn.session().map(|session| session.name.clone()).unwrap_or_default(),
+        name: conn.session().map_or(&[][..], Session::name).into(),
         protocol: match conn.speaks() {
             ClientProtocol::Http => "HTTP",
             ClientProtocol::Commands(Protocol::Lines) => "lines",
