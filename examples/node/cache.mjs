@@ -6,7 +6,9 @@ import { createKeyv } from '@keyv/redis';
 import { createCache } from 'cache-manager';
 
 const url = process.env.OLIVIA_URL ?? 'redis://127.0.0.1:5454/0';
-const cache = createCache({ stores: [createKeyv(url, { namespace: 'site' })], ttl: 60_000 });
+const store = createKeyv(url, { namespace: 'site' });
+store.on('error', (error) => console.error(String(error)));
+const cache = createCache({ stores: [store], ttl: 60_000 });
 
 let computations = 0;
 const square = (number) =>
