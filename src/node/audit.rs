@@ -4,7 +4,6 @@ use crate::node::conn::connection::Role;
 use crate::node::lookup::answers::Answer;
 use crate::node::peer::table::Peer;
 use crate::node::state::State;
-use crate::wire::frame::Wanted;
 
 /// Panics if a check fails.
 pub(in crate::node) fn audit(state: &State) {
@@ -43,16 +42,16 @@ fn lookups(state: &State) {
     assert!(lookups.hashes_add_up(), "lookups by hash");
     let (mut waiting, mut whole) = (0, 0);
     let mut of_conns: Vec<(u64, usize)> = Vec::new();
-    for (_, request) in lookups.pending.iter() {
-        let parts = request.answers.iter().filter(|answer| matches!(answer, Answer::Waiting)).count();
-        assert_eq!(parts, request.waiting, "parts that wait");
+    for request in state.mesh.pending.iter() {
+        let parts = request.parts().filter(|(_, answer)| matches!(answer, Answer::Waiting)).count();
+        assert_eq!(parts, request.waiting(), "parts that wait");
         whole += usize::from(parts == 0);
-        waiting += if request.form.wanted == Wanted::Value { parts as u64 } else { 0 };
-        of_conns.push((request.conn.to_bits(), parts));
+        waiting += if request.wants_values() { parts as u64 } else { 0 };
+        of_conns.push((request.conn().to_bits(), parts));
     }
     assert_eq!(stats.gets, stats.hits + stats.misses + waiting, "keys requested");
     let long: usize = state.conns.iter().map(|(_, conn)| conn.replies.long().count()).sum();
-    assert_eq!(whole, lookups.whole.len() + long, "complete requests whose reply is not written");
+    assert_eq!(whole, state.mesh.pending.backlog() + long, "complete requests whose reply is not written");
     assert_eq!(lookups.waiters(), of_conns.iter().map(|(_, parts)| parts).sum::<usize>(), "waiters");
     for (key, conn) in state.conns.iter() {
         let mine = of_conns.iter().filter(|(conn, _)| *conn == key.to_bits()).map(|(_, parts)| parts);

@@ -106,10 +106,10 @@ const SOURCES: [Source; 11] = [
     Source {
         name: "lookups",
         class: Class::Due,
-        has_work: |state, _| state.mesh.lookups.has_work(),
+        has_work: |state, _| state.mesh.lookups.backlog() + state.mesh.pending.backlog() > 0,
         step: |state, now| remote::step(state, now, TIMERS_PER_STEP),
         next_deadline: |_| None,
-        backlog: |state, _| state.mesh.lookups.backlog() as u64,
+        backlog: |state, _| (state.mesh.lookups.backlog() + state.mesh.pending.backlog()) as u64,
     },
     Source {
         name: "tasks",

@@ -199,7 +199,7 @@ pub(in crate::node) fn close_conn(state: &mut State, key: ConnKey, reason: Close
 /// The same for a connection whose socket the shell has closed already. False for a stale key.
 pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: CloseReason) -> bool {
     let Some(mut conn) = state.conns.remove(key) else { return false };
-    conn.replies.long().for_each(|key| _ = state.mesh.lookups.pending.remove(key));
+    conn.replies.long().for_each(|key| _ = state.mesh.pending.remove(key));
     conn.release(&mut state.pool);
     state.buffered -= conn.accounted();
     state.stats.connections_closed[reason as usize] += 1;

@@ -68,7 +68,7 @@ pub const VIEWS: [View; 5] = [
             (2, REMOTE, "finish", "for every waiter"),
             (3, "node/conn/pending.rs", "store_part", "the last part completes the request"),
             (0, "node/conn/pending.rs", "reply_next", "at the end of the entry point"),
-            (1, "node/conn/pending.rs", "write_part", "by the same encoder"),
+            (1, "node/lookup/pending_request.rs", "write", "by the same encoder"),
         ],
     ),
     (

@@ -14,7 +14,7 @@ use crate::wire::outcome::Outcome;
 /// Does all errands. Returns their cost in keys.
 pub(in crate::node) fn run(state: &mut State, now: Now) -> usize {
     let mut cost = 0;
-    while let Some(errand) = state.mesh.lookups.errands.pop_front() {
+    while let Some(errand) = state.mesh.errands.next() {
         cost += match errand {
             Errand::Serve(command) => serve(state, now, &command),
             Errand::Own(lookup) => carry_out_own(state, now, lookup),
@@ -27,12 +27,12 @@ pub(in crate::node) fn run(state: &mut State, now: Now) -> usize {
 /// The part of a transaction that another node carried out is done: carries out the rest, and replies.
 fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
     let Some(mut pending) = pending::take(state, key) else { return 1 };
-    let Some(requests) = pending.transaction.take() else { return 1 };
-    let (conn, protocol) = (pending.conn, pending.head.protocol());
+    let Some(requests) = pending.take_transaction() else { return 1 };
+    let (conn, protocol) = (pending.conn(), pending.protocol());
     let outcome = match pending.part(0) {
         Some((_, Answer::Reply(bytes))) => Outcome::read(bytes),
         Some((key, Answer::Failed(failure))) => {
-            if pending.place.is_some() {
+            if pending.place().is_some() {
                 fail_transaction(state, now, conn, protocol, failure, key);
             }
             None
@@ -51,7 +51,7 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
             }
         }
         1
-    } else if pending.place.is_none() {
+    } else if pending.place().is_none() {
         execute_all_silently(state, now, conn, protocol, &mut rest)
     } else {
         finish_transaction(state, now, conn, protocol, all, outcome.results())

@@ -24,8 +24,10 @@ use crate::node::lookup::answers::Answer;
 use crate::node::lookup::broadcast;
 use crate::node::lookup::forward;
 use crate::node::lookup::forwarded::{Failure, ForwardedCommand, OnNothing, PeerCommand, Request};
+use crate::node::lookup::key_reply::{KeyReply, Shape};
+use crate::node::lookup::pending_request::{PendingRequest, Waiter};
 use crate::node::lookup::placement::{self, Verdict};
-use crate::node::lookup::table::{KeyReply, Shape, Task, Waiter};
+use crate::node::lookup::table::Task;
 use crate::node::peer::link_output;
 use crate::node::state::State;
 use crate::node::versions::floor;
@@ -337,8 +339,8 @@ pub(in crate::node) fn begin_transaction(
     let pending = pending::begin(state, conn, head, AS_IT_CAME, is_answered, std::iter::once(&*first));
     let Some(pending) = pending else { return };
     pending::make_barrier(state, pending);
-    if let Some(pending) = state.mesh.lookups.pending.get_mut(pending) {
-        pending.transaction = Some(requests.into_iter().zip(plan.is_there).collect());
+    if let Some(pending) = state.mesh.pending.get_mut(pending) {
+        pending.set_transaction(requests.into_iter().zip(plan.is_there).collect());
     }
     send_request(state, now, Waiter { pending, part: 0 }, request, plan.keys, OnNothing::Creates);
 }
@@ -403,8 +405,7 @@ pub(in crate::node) fn carry_out_own(state: &mut State, now: Now, key: LookupKey
     let Some(lookup) = state.mesh.lookups.get_mut(key) else { return 1 };
     let waiter = lookup.waiter();
     let Task::Forward(command) = lookup.take_task() else { return 1 };
-    let conn =
-        waiter.and_then(|waiter| state.mesh.lookups.pending.get(waiter.pending)).map(|pending| pending.conn);
+    let conn = waiter.and_then(|waiter| state.mesh.pending.get(waiter.pending)).map(PendingRequest::conn);
     let (Some(conn), Some(requests)) = (conn, requests_of(state, &command.request)) else {
         forward::carried_out(state, now, key, &0u32.to_le_bytes());
         return 1;

@@ -5,7 +5,7 @@ use crate::node::command::error::CommandError;
 use crate::node::command::read::read;
 use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::command::strings::make_room;
-use crate::node::lookup::table::{KeyReply, Shape};
+use crate::node::lookup::key_reply::{KeyReply, Shape};
 use crate::node::state::State;
 use crate::store::Full;
 use crate::wire::frame::Wanted;

@@ -9,17 +9,15 @@ use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::conn::pending;
 use crate::node::ids::ConnKey;
 use crate::node::lookup::answers::Answer;
+use crate::node::lookup::key_reply::{Found, KeyReply, Shape};
+use crate::node::lookup::pending_request::{LONG_REPLY_BYTES, Waiter};
 use crate::node::lookup::remote;
-use crate::node::lookup::table::{Found, KeyReply, Shape, Waiter};
 use crate::node::state::State;
 use crate::node::versions::notices;
 use crate::store::PREFETCH_MAX;
 use crate::wire::args::Args;
 use crate::wire::encoder::ReplyHead;
 use crate::wire::frame::Wanted;
-
-/// Bytes of values from which on a reply is written in pieces, as the output drains.
-const LONG_REPLY_BYTES: usize = 128 * 1024;
 
 /// Writes what there is of each key of a call. Inlined, so that for each command the form is known.
 #[inline(always)]

@@ -6,7 +6,7 @@ use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
 use crate::node::lookup::forwarded::OnNothing;
-use crate::node::lookup::table::KeyReply;
+use crate::node::lookup::key_reply::KeyReply;
 use crate::node::metrics::COMMANDS_MAX;
 use crate::node::state::State;
 use crate::node::tasks::Scan;

@@ -5,7 +5,7 @@ use crate::node::command::error::{BadSeconds, CommandError, seconds};
 use crate::node::command::read::read;
 use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::command::time::TimeForm;
-use crate::node::lookup::table::{KeyReply, Shape};
+use crate::node::lookup::key_reply::{KeyReply, Shape};
 use crate::node::state::State;
 use crate::store::{Expiry, Full, HashedKey, PREFETCH_MAX};
 use crate::wire::args::Args;

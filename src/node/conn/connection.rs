@@ -213,12 +213,41 @@ impl Traffic {
 #[derive(Debug, Default)]
 pub(in crate::node) struct UnderWay {
     /// Keys that are being looked up on other nodes.
-    pub(super) lookups: usize,
+    lookups: usize,
     /// Requests that later ones of the connection wait for, since those could change what they find or depend on what
     /// they do: commands on another node, scans, long replies that read keys of this node.
-    pub(in crate::node) barriers: usize,
+    barriers: usize,
     /// Bytes of memory.
-    pub(in crate::node) bytes: usize,
+    bytes: usize,
+}
+
+impl UnderWay {
+    /// A request begins, which waits for so many lookups and holds so many bytes.
+    pub(in crate::node) const fn begin(&mut self, lookups: usize, bytes: usize) {
+        self.lookups += lookups;
+        self.bytes += bytes;
+    }
+
+    /// A lookup for one of the requests has ended.
+    pub(in crate::node) const fn lookup_ended(&mut self) {
+        self.lookups -= 1;
+    }
+
+    /// A request has held `before` bytes and holds `after`.
+    pub(in crate::node) const fn holds(&mut self, before: usize, after: usize) {
+        self.bytes = (self.bytes + after).saturating_sub(before);
+    }
+
+    /// Later requests wait for one of them.
+    pub(in crate::node) const fn raise_barrier(&mut self) {
+        self.barriers += 1;
+    }
+
+    /// A request has ended, which held so many bytes.
+    pub(in crate::node) fn end(&mut self, was_barrier: bool, bytes: usize) {
+        self.barriers -= usize::from(was_barrier);
+        self.holds(bytes, 0);
+    }
 }
 
 /// One connection. What few connections have is boxed, so that ten thousand silent ones take little memory. Output, queues,

@@ -8,11 +8,12 @@ use crate::node::ids::{LookupKey, NodeId, PeerKey};
 use crate::node::lookup::answers::Answer;
 use crate::node::lookup::forwarded::{Broadcast, Failure};
 use crate::node::lookup::operation::Operation;
+use crate::node::lookup::pending_request::Waiter;
 use crate::node::lookup::placement;
 use crate::node::lookup::query::{
     arm, is_about, name_of, query, query_waiting, remove, take_answer, timeout,
 };
-use crate::node::lookup::table::{Lookup, QueryReason, Task, Waiter};
+use crate::node::lookup::table::{Lookup, QueryReason, Task};
 use crate::node::state::State;
 use crate::store::{KeyHash, Version};
 use crate::wire::frame::Hints;

@@ -13,11 +13,12 @@ use crate::node::ids::{LookupKey, NodeId, PeerKey};
 use crate::node::lookup::answers::Answer;
 use crate::node::lookup::forwarded::{Errand, Failure, ForwardedCommand, OnNothing, Request};
 use crate::node::lookup::operation::Operation;
+use crate::node::lookup::pending_request::{PendingRequest, Waiter};
 use crate::node::lookup::placement::{self, Verdict};
 use crate::node::lookup::query::{
     arm, is_about, is_queryable, name_of, query, query_waiting, remove, take_answer, timeout,
 };
-use crate::node::lookup::table::{Lookup, QueryReason, Task, Waiter};
+use crate::node::lookup::table::{Lookup, QueryReason, Task};
 use crate::node::state::State;
 use crate::store::{KeyHash, Version};
 use crate::wire::frame::Hints;
@@ -70,7 +71,7 @@ pub(super) fn advance(state: &mut State, now: Now, key: LookupKey) {
         };
     }
     match next {
-        Next::Here => state.mesh.lookups.errands.push_back(Errand::Own(key)),
+        Next::Here => state.mesh.errands.push(Errand::Own(key)),
         Next::Query(peer, reason) => query(state, now, key, peer, reason),
         Next::Create(peer) => query(state, now, key, peer, QueryReason::Birthplace),
         Next::GiveUp(failure) => finish(state, now, key, Answer::Failed(failure)),
@@ -206,8 +207,8 @@ pub(in crate::node) fn carried_out(state: &mut State, now: Now, key: LookupKey, 
 /// What a client gets of an outcome. That of a transaction is taken apart later.
 fn answer_of(state: &State, key: LookupKey, reply: &[u8], outcome: &Outcome<'_>) -> Answer {
     let waiter = state.mesh.lookups.get(key).and_then(|lookup| lookup.waiters.first());
-    let pending = waiter.and_then(|waiter| state.mesh.lookups.pending.get(waiter.pending));
-    let is_transaction = pending.is_some_and(|pending| pending.transaction.is_some());
+    let pending = waiter.and_then(|waiter| state.mesh.pending.get(waiter.pending));
+    let is_transaction = pending.is_some_and(PendingRequest::is_transaction);
     match outcome.results().next() {
         None => Answer::Failed(Failure::Apart),
         Some(_) if is_transaction => Answer::Reply(reply.into()),

@@ -204,4 +204,21 @@ pub(in crate::node) struct PeerCommand {
 }
 
 /// Errands in order.
-pub(in crate::node) type Errands = VecDeque<Errand>;
+#[derive(Debug, Default)]
+pub(in crate::node) struct Errands {
+    queue: VecDeque<Errand>,
+}
+
+impl Errands {
+    pub(in crate::node) fn push(&mut self, errand: Errand) {
+        self.queue.push_back(errand);
+    }
+
+    pub(in crate::node) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(in crate::node) fn next(&mut self) -> Option<Errand> {
+        self.queue.pop_front()
+    }
+}

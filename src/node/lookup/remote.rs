@@ -21,11 +21,12 @@ use crate::node::lookup::broadcast;
 use crate::node::lookup::forward;
 use crate::node::lookup::forwarded::Failure;
 use crate::node::lookup::operation::Operation;
+use crate::node::lookup::pending_request::{PendingRequest, Waiter};
 use crate::node::lookup::queries::InFlightQuery;
 use crate::node::lookup::query::{
     arm, is_about, is_queryable, query, query_waiting, remove, take_answer, timeout, try_after,
 };
-use crate::node::lookup::table::{Due, Lookup, PendingRequest, Queried, QueryReason, Waiter};
+use crate::node::lookup::table::{Due, Lookup, Queried, QueryReason};
 use crate::node::peer::link_output;
 use crate::node::peer::table::Peer;
 use crate::node::state::{State, Timer};
@@ -459,8 +460,7 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
         End::NotFound | End::TimedOut => None,
     };
     for waiter in lookup.waiters {
-        let Some(is_kept) = state.mesh.lookups.pending.get(waiter.pending).map(PendingRequest::keeps_values)
-        else {
+        let Some(is_kept) = state.mesh.pending.get(waiter.pending).map(PendingRequest::keeps_values) else {
             continue;
         };
         let answer = found.as_ref().map_or(Answer::Missing, |(value, until)| {

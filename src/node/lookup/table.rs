@@ -1,34 +1,21 @@
-//! Lookups in flight, and the client requests that wait for them.
+//! Lookups in flight.
 //!
-//! A *lookup* is one key that peers are queried for. A *pending request* is one request of a client; each of its
-//! keys that this node does not hold is a part that waits for a lookup. Equal lookups are joined: one lookup
-//! has several waiters, up to [`WAITERS_PER_LOOKUP_MAX`]. It takes no more of them once the key has changed on
+//! A *lookup* is one key that peers are queried for. Equal lookups are joined: one lookup
+//! has several waiters, parts of pending requests ([`crate::node::lookup::pending_request`]), up to [`WAITERS_PER_LOOKUP_MAX`]. It takes no more of them once the key has changed on
 //! this node. Which peers are queried, and when, is decided in [`crate::node::lookup::remote`].
 
-use crate::base::shared_bytes::SharedBytes;
 use crate::base::slots::Slots;
-use crate::base::time::{Instant, Now};
+use crate::base::time::Instant;
 use crate::base::wheel::Wheel;
 use crate::limits::WAITERS_PER_LOOKUP_MAX;
 use crate::node::alarm::Alarm;
-use crate::node::conn::replies::Place;
-use crate::node::ids::{ConnKey, LookupKey, LookupTag, PeerKey, PendingKey, PendingTag};
-use crate::node::lookup::answers::{Answer, Answers};
-use crate::node::lookup::forwarded::{Broadcast, Errands, ForwardedCommand};
+use crate::node::ids::{LookupKey, LookupTag, PeerKey};
+use crate::node::lookup::forwarded::{Broadcast, ForwardedCommand};
 use crate::node::lookup::operation::Operation;
-use crate::store::{Expiry, HashedKey, Item, KeyHash, Version};
-use crate::wire::args::OwnedArgs;
-use crate::wire::encoder::{Encoder, ReplyHead};
+use crate::node::lookup::pending_request::Waiter;
+use crate::store::{HashedKey, KeyHash, Version};
 use crate::wire::frame::{KeyState, Wanted};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Range;
-
-/// One part of a pending request: what waits for a lookup.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::node) struct Waiter {
-    pub(in crate::node) pending: PendingKey,
-    pub(in crate::node) part: usize,
-}
 
 /// A query of a lookup that is not answered yet.
 #[derive(Debug, Clone, Copy)]
@@ -169,175 +156,6 @@ impl Lookup {
     }
 }
 
-/// A key that was found, as a reply shows it.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::node) struct Found<'a> {
-    /// Empty if only the TTL is wanted.
-    pub(in crate::node) value: &'a [u8],
-    /// When it expires, if it does.
-    pub(in crate::node) until: Option<Expiry>,
-}
-
-impl<'a> Found<'a> {
-    /// What a reply shows of an item.
-    pub(in crate::node) fn of(item: &Item<'a>) -> Self {
-        Self { value: item.value, until: item.expiry }
-    }
-}
-
-/// How the reply to a command that reads keys is written, whether they were found here or elsewhere.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::node) struct KeyReply {
-    pub(in crate::node) wanted: Wanted,
-    pub(in crate::node) shape: Shape,
-    /// Which bytes of the value are shown, as GETRANGE counts them: first and last, from the end if negative.
-    pub(in crate::node) range: Option<(i64, i64)>,
-    /// Writes what there is of one key.
-    pub(in crate::node) write: fn(&mut Encoder, Now, &[u8], Option<Found<'_>>),
-}
-
-/// What a reply to a command that reads keys is in RESP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::node) enum Shape {
-    /// What is written of the one key.
-    One,
-    /// An array of what is written of each key.
-    Array,
-    /// The number of keys found. What is written of each is for lines.
-    Count,
-}
-
-impl KeyReply {
-    /// Writes what stands before the keys, of which there are so many.
-    pub(in crate::node) fn begin(&self, reply: &mut Encoder, keys: usize) {
-        if self.shape == Shape::Array {
-            reply.array(keys);
-        }
-    }
-
-    /// The bytes that are shown of a value of so many.
-    pub(in crate::node) fn shown(&self, len: usize) -> Range<usize> {
-        self.range.map_or(0..len, |(first, last)| range_of(len, first, last))
-    }
-
-    /// Writes what there is of one key, the part of it that is shown.
-    #[inline]
-    pub(in crate::node) fn put(&self, reply: &mut Encoder, now: Now, key: &[u8], found: Option<Found<'_>>) {
-        let found = match (self.range, found) {
-            (Some((first, last)), Some(found)) => {
-                let range = range_of(found.value.len(), first, last);
-                Some(Found { value: &found.value[range], ..found })
-            }
-            (Some(_) | None, found) => found,
-        };
-        (self.write)(reply, now, key, found);
-    }
-}
-
-/// Of `bytes` bytes, those from the one at `first` to the one at `last`; negative numbers count from the end.
-fn range_of(bytes: usize, first: i64, last: i64) -> Range<usize> {
-    let len = i64::try_from(bytes).unwrap_or(i64::MAX);
-    let at = |index: i64| if index < 0 { index.saturating_add(len).max(0) } else { index };
-    // Two ends before the begin are no bytes, not the first one.
-    if first < 0 && last < 0 && first > last {
-        return 0..0;
-    }
-    let end = at(last).saturating_add(1).min(len);
-    let range = usize::try_from(at(first)).ok().zip(usize::try_from(end).ok());
-    range.filter(|(start, end)| start <= end).map_or(0..0, |(start, end)| start..end)
-}
-
-/// A long reply that is being written.
-#[derive(Debug)]
-pub(in crate::node) struct Writer {
-    /// What is written and not in the output yet.
-    pub(in crate::node) reply: Encoder,
-    /// The next part.
-    pub(in crate::node) next: usize,
-    /// The rest of a large value, which is written in quotes in front of what `reply` holds.
-    pub(in crate::node) quoted: SharedBytes,
-}
-
-/// A request of a client that waits for lookups.
-#[derive(Debug)]
-pub(in crate::node) struct PendingRequest {
-    pub(in crate::node) conn: ConnKey,
-    /// `None`: the client wants no reply.
-    pub(in crate::node) place: Option<Place>,
-    pub(in crate::node) head: ReplyHead,
-    pub(in crate::node) form: KeyReply,
-    pub(in crate::node) keys: OwnedArgs,
-    pub(in crate::node) answers: Answers,
-    /// Answers that are not known yet.
-    pub(in crate::node) waiting: usize,
-    /// Bytes of values held in `answers`.
-    pub(in crate::node) bytes: usize,
-    /// Bytes of keys and values of the reply, as far as they are known.
-    pub(in crate::node) reply_bytes: usize,
-    /// The values are longer than one reply may be, and are not kept.
-    pub(in crate::node) is_too_long: bool,
-    /// Later requests of the connection wait for its reply.
-    pub(in crate::node) is_barrier: bool,
-    /// The requests of a transaction, and of each whether its outcome is in that of the one part.
-    pub(in crate::node) transaction: Option<Vec<(OwnedArgs, bool)>>,
-    /// A long reply that is being written: what stands of it is sent or in the output.
-    pub(in crate::node) writer: Option<Writer>,
-}
-
-impl PendingRequest {
-    /// Bytes of memory that it is accounted with.
-    pub(in crate::node) fn memory_bytes(&self) -> usize {
-        self.bytes + self.keys.held() + self.answers.held() + self.waiting * size_of::<Waiter>()
-    }
-
-    /// Each key with its answer.
-    pub(in crate::node) fn parts(&self) -> impl Iterator<Item = (&[u8], &Answer)> {
-        self.keys.args().iter().zip(self.answers.iter())
-    }
-
-    /// One of them.
-    pub(in crate::node) fn part(&self, number: usize) -> Option<(&[u8], &Answer)> {
-        self.keys.args().get(number).zip(self.answers.get(number))
-    }
-
-    /// Keys for which it failed.
-    pub(in crate::node) fn failures(&self) -> usize {
-        self.answers.failures()
-    }
-
-    /// Whether values are kept for its reply.
-    pub(in crate::node) fn keeps_values(&self) -> bool {
-        self.form.wanted == Wanted::Value && !self.is_too_long
-    }
-
-    /// Stores the result for one key, whose value has `value_bytes`. Once the values are too long for one reply
-    /// of `bytes_max`, none is kept.
-    pub(in crate::node) fn answer(
-        &mut self,
-        part: usize,
-        mut answer: Answer,
-        value_bytes: usize,
-        bytes_max: usize,
-    ) {
-        self.reply_bytes += value_bytes;
-        match &mut answer {
-            Answer::Found { value, .. } => {
-                if self.is_too_long {
-                    *value = SharedBytes::default();
-                }
-                self.bytes += value.len();
-            }
-            Answer::Reply(bytes) | Answer::Error(bytes) => self.bytes += bytes.len(),
-            Answer::Waiting | Answer::Missing | Answer::Here | Answer::Failed(_) => {}
-        }
-        self.answers.put(part, answer);
-        if self.reply_bytes > bytes_max && !self.is_too_long {
-            self.is_too_long = true;
-            self.bytes -= self.answers.drop_values();
-        }
-    }
-}
-
 /// What is due for a lookup; at the same moment in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::node) enum Due {
@@ -347,13 +165,10 @@ pub(in crate::node) enum Due {
     End,
 }
 
-/// All lookups, and the requests that wait for them.
+/// All lookups.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Lookups {
     slots: Slots<LookupTag, Lookup>,
-    pub(in crate::node) pending: Slots<PendingTag, PendingRequest>,
-    /// Pending requests that are complete and whose reply is to be written.
-    pub(in crate::node) whole: VecDeque<PendingKey>,
     /// Lookups that go on in a later step; with the peer that they must not wait for any longer, if any.
     postponed: VecDeque<(LookupKey, Option<PeerKey>)>,
     /// Queries made so far, those included that wait for a slot: they bound what a call does.
@@ -362,8 +177,6 @@ pub(in crate::node) struct Lookups {
     open: BTreeMap<(KeyHash, Operation), LookupKey>,
     /// All lookups, by the bits of their keys.
     by_hash: BTreeSet<(KeyHash, u64)>,
-    /// What the layer of commands is to do.
-    pub(in crate::node) errands: Errands,
     /// At most two entries per lookup, removed with it, by the bits of its key.
     due: BTreeSet<(Instant, Due, u64)>,
     alarm: Alarm,
@@ -501,19 +314,14 @@ impl Lookups {
         self.postponed.extend(waiting.into_iter().map(|key| (key, Some(peer))));
     }
 
-    /// Postponed lookups, and complete requests.
+    /// Postponed lookups.
     pub(in crate::node) fn backlog(&self) -> usize {
-        self.postponed.len() + self.whole.len()
+        self.postponed.len()
     }
 
     /// The postponed lookup whose turn it is.
     pub(in crate::node) fn next_postponed(&mut self) -> Option<(LookupKey, Option<PeerKey>)> {
         self.postponed.pop_front()
-    }
-
-    /// Whether a lookup or a complete request waits for a step.
-    pub(in crate::node) fn has_work(&self) -> bool {
-        !self.postponed.is_empty() || !self.whole.is_empty()
     }
 
     /// Has the next candidate of a lookup queried at `at`. O(log lookups).
@@ -586,46 +394,5 @@ impl Lookups {
     pub(in crate::node) fn in_flight(&self) -> usize {
         let queried = self.slots.iter().flat_map(|(_, lookup)| &lookup.queried);
         queried.filter(|queried| queried.request.is_some()).count()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Answer, Answers, KeyReply, PendingRequest, Shape};
-    use crate::base::shared_bytes::SharedBytes;
-    use crate::base::slots::Slots;
-    use crate::node::conn::replies::Replies;
-    use crate::wire::args::OwnedArgs;
-    use crate::wire::encoder::{Encoder, Protocol};
-    use crate::wire::frame::Wanted;
-    use std::rc::Rc;
-
-    #[test]
-    fn values_that_are_too_long_together_are_kept_no_longer_and_those_behind_them_not_at_all() {
-        let (conn, place) = (Slots::new().insert(()), Some(Replies::default().hold()));
-        let mut pending = PendingRequest {
-            conn,
-            place,
-            head: Encoder::begin(Vec::new(), Protocol::Lines, b"", "GOT").head(),
-            form: KeyReply { wanted: Wanted::Value, shape: Shape::One, range: None, write: |_, _, _, _| {} },
-            keys: OwnedArgs::of(std::iter::empty()),
-            answers: Answers::new(4),
-            waiting: 4,
-            bytes: 3,
-            is_too_long: false,
-            reply_bytes: 3,
-            is_barrier: false,
-            transaction: None,
-            writer: None,
-        };
-        let owner: Rc<dyn AsRef<[u8]>> = Rc::new([b'x'; 40]);
-        let value = SharedBytes::new(Rc::clone(&owner), 0..40);
-        let kept: Vec<(bool, usize, usize)> = (0..4)
-            .map(|part| {
-                pending.answer(part, Answer::Found { value: value.clone(), until: None }, 40, 100);
-                (pending.keeps_values(), pending.bytes, Rc::strong_count(&owner) - 2)
-            })
-            .collect();
-        assert_eq!(kept, [(true, 43, 1), (true, 83, 2), (false, 3, 0), (false, 3, 0)]);
     }
 }

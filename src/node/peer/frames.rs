@@ -138,7 +138,7 @@ pub(in crate::node) fn execute(
                 args: OwnedArgs::of(command.arguments.iter()),
                 protocol,
             };
-            state.mesh.lookups.errands.push_back(Errand::Serve(Box::new(PeerCommand {
+            state.mesh.errands.push(Errand::Serve(Box::new(PeerCommand {
                 peer,
                 number: request,
                 request: request_of,

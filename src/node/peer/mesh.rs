@@ -9,6 +9,8 @@ use crate::limits::SPARE_HANDSHAKES;
 use crate::node::conn::connection::{CloseReason, Conn, Role};
 use crate::node::digest::publishing::Publishing;
 use crate::node::ids::{AddressKey, ConnKey, ConnTag, NodeId, PeerKey};
+use crate::node::lookup::forwarded::Errands;
+use crate::node::lookup::pending_request::PendingRequests;
 use crate::node::lookup::table::Lookups;
 use crate::node::peer::absent::Absent;
 use crate::node::peer::address_book::AddressBook;
@@ -66,6 +68,10 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) clock_offsets: ClockOffsets,
     pub(in crate::node) filters: PeerFilters,
     pub(in crate::node) lookups: Lookups,
+    /// Requests of clients that wait for lookups.
+    pub(in crate::node) pending: PendingRequests,
+    /// What the layer of commands is to do.
+    pub(in crate::node) errands: Errands,
     pub(in crate::node) dials: Dials,
     pub(in crate::node) losses: Losses,
     /// Links, and connections in an outbound handshake.
@@ -98,6 +104,8 @@ impl Mesh {
             clock_offsets: ClockOffsets::default(),
             filters: PeerFilters::new(config.limits.peer_filters_max),
             lookups: Lookups::default(),
+            pending: PendingRequests::default(),
+            errands: Errands::default(),
             dials: Dials::default(),
             losses: Losses::default(),
             conns: 0,
@@ -215,8 +223,7 @@ impl Mesh {
     /// errands.
     #[inline]
     pub(in crate::node) fn must_reconcile(&self) -> bool {
-        let Lookups { whole, errands, .. } = &self.lookups;
-        !(self.losses.is_empty() && whole.is_empty() && errands.is_empty())
+        !(self.losses.is_empty() && self.pending.backlog() == 0 && self.errands.is_empty())
     }
 
     /// What this node knows of a key that it does not hold; but for the peer that queries. `tombstone` is the version of

@@ -1,0 +1,438 @@
+//! Pending requests: requests of clients that wait for lookups of some of their keys. A request has its keys, the
+//! results so far and its reply, which is written by the encoder and the function that would have written it at once.
+//!
+//! A long reply is written piece by piece, so that the output holds a piece of it and not the whole. Not here: its
+//! place among the replies of its connection ([`crate::node::conn::pending`]).
+
+use crate::base::buffer::Pool;
+use crate::base::chunk_queue::ChunkQueue;
+use crate::base::shared_bytes::SharedBytes;
+use crate::base::slots::Slots;
+use crate::base::time::Now;
+use crate::node::conn::replies::Place;
+use crate::node::ids::{ConnKey, PendingKey, PendingTag};
+use crate::node::keyspace::Keyspace;
+use crate::node::lookup::answers::{Answer, Answers};
+use crate::node::lookup::key_reply::{Found, KeyReply, Shape};
+use crate::wire::args::OwnedArgs;
+use crate::wire::encoder::{Encoder, Protocol, ReplyHead, ReplyTooLong};
+use crate::wire::field::put_escaped_piece;
+use crate::wire::frame::Wanted;
+use std::collections::VecDeque;
+
+/// Bytes of a reply from which on it is written in pieces.
+pub(in crate::node) const LONG_REPLY_BYTES: usize = 128 * 1024;
+
+/// Bytes of a piece.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Bytes of a large value that are put in quotes at a time.
+const QUOTED_BYTES: usize = 32 * 1024;
+
+/// One key of a pending request: what waits for a lookup.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::node) struct Waiter {
+    pub(in crate::node) pending: PendingKey,
+    pub(in crate::node) part: usize,
+}
+
+/// A long reply that is being written.
+#[derive(Debug)]
+struct Writer {
+    /// What is written and not in the output yet.
+    reply: Encoder,
+    /// The next part.
+    next: usize,
+    /// The rest of a large value, which is written in quotes in front of what `reply` holds.
+    quoted: SharedBytes,
+}
+
+/// A request of a client that waits for lookups.
+#[derive(Debug)]
+pub(in crate::node) struct PendingRequest {
+    conn: ConnKey,
+    /// `None`: the client wants no reply.
+    place: Option<Place>,
+    head: ReplyHead,
+    form: KeyReply,
+    keys: OwnedArgs,
+    answers: Answers,
+    /// Answers that are not known yet.
+    waiting: usize,
+    /// Bytes of values held in `answers`.
+    bytes: usize,
+    /// Bytes of keys and values of the reply, as far as they are known.
+    reply_bytes: usize,
+    /// The values are longer than one reply may be, and are not kept.
+    is_too_long: bool,
+    /// Later requests of the connection wait for its reply.
+    is_barrier: bool,
+    /// The requests of a transaction, and of each whether its outcome is in that of the one part.
+    transaction: Option<Vec<(OwnedArgs, bool)>>,
+    writer: Option<Writer>,
+}
+
+impl PendingRequest {
+    /// A request, no key of which has a result yet.
+    pub(in crate::node) fn new(
+        conn: ConnKey,
+        place: Option<Place>,
+        head: ReplyHead,
+        form: KeyReply,
+        keys: OwnedArgs,
+    ) -> Self {
+        let waiting = keys.args().len();
+        Self {
+            conn,
+            place,
+            head,
+            form,
+            reply_bytes: keys.bytes(),
+            keys,
+            answers: Answers::new(waiting),
+            waiting,
+            bytes: 0,
+            is_too_long: false,
+            is_barrier: false,
+            transaction: None,
+            writer: None,
+        }
+    }
+
+    pub(in crate::node) const fn conn(&self) -> ConnKey {
+        self.conn
+    }
+
+    /// Its place among the replies of its connection; `None`: the client wants no reply.
+    pub(in crate::node) const fn place(&self) -> Option<Place> {
+        self.place
+    }
+
+    pub(in crate::node) const fn protocol(&self) -> Protocol {
+        self.head.protocol()
+    }
+
+    /// Whether values are read, or only their TTL.
+    pub(in crate::node) fn wants_values(&self) -> bool {
+        self.form.wanted == Wanted::Value
+    }
+
+    /// Keys without a result.
+    pub(in crate::node) const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Bytes of memory that it is accounted with.
+    pub(in crate::node) fn memory_bytes(&self) -> usize {
+        self.bytes + self.keys.held() + self.answers.held() + self.waiting * size_of::<Waiter>()
+    }
+
+    /// Each key with its answer.
+    pub(in crate::node) fn parts(&self) -> impl Iterator<Item = (&[u8], &Answer)> {
+        self.keys.args().iter().zip(self.answers.iter())
+    }
+
+    /// One of them.
+    pub(in crate::node) fn part(&self, number: usize) -> Option<(&[u8], &Answer)> {
+        self.keys.args().get(number).zip(self.answers.get(number))
+    }
+
+    /// The key that it is named by where only one is shown.
+    pub(in crate::node) fn first_key(&self) -> Option<&[u8]> {
+        self.keys.args().get(0)
+    }
+
+    /// Whether values are kept for its reply.
+    pub(in crate::node) fn keeps_values(&self) -> bool {
+        self.wants_values() && !self.is_too_long
+    }
+
+    /// Has later requests of the connection wait for its reply; whether they did not before.
+    pub(in crate::node) const fn make_barrier(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_barrier, true)
+    }
+
+    /// Whether later requests of the connection wait for its reply.
+    pub(in crate::node) const fn is_barrier(&self) -> bool {
+        self.is_barrier
+    }
+
+    /// Has it wait for a part of a transaction: of each request of it, whether its outcome is in that of the part.
+    pub(in crate::node) fn set_transaction(&mut self, requests: Vec<(OwnedArgs, bool)>) {
+        self.transaction = Some(requests);
+    }
+
+    /// Whether it waits for a part of a transaction.
+    pub(in crate::node) const fn is_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// Takes out the requests of the transaction.
+    pub(in crate::node) const fn take_transaction(&mut self) -> Option<Vec<(OwnedArgs, bool)>> {
+        self.transaction.take()
+    }
+
+    /// Stores the result for one key, whose value has `value_bytes`; true if it is the last one. Once the values are too
+    /// long for one reply of `bytes_max`, none is kept.
+    pub(in crate::node) fn answer(
+        &mut self,
+        part: usize,
+        mut answer: Answer,
+        value_bytes: usize,
+        bytes_max: usize,
+    ) -> bool {
+        self.reply_bytes += value_bytes;
+        match &mut answer {
+            Answer::Found { value, .. } => {
+                if self.is_too_long {
+                    *value = SharedBytes::default();
+                }
+                self.bytes += value.len();
+            }
+            Answer::Reply(bytes) | Answer::Error(bytes) => self.bytes += bytes.len(),
+            Answer::Waiting | Answer::Missing | Answer::Here | Answer::Failed(_) => {}
+        }
+        self.answers.put(part, answer);
+        if self.reply_bytes > bytes_max && !self.is_too_long {
+            self.is_too_long = true;
+            self.bytes -= self.answers.drop_values();
+        }
+        self.waiting -= 1;
+        self.waiting == 0
+    }
+
+    /// Whether the reply is written in pieces. A number is not known before its end.
+    pub(in crate::node) fn is_long(&self) -> bool {
+        self.reply_bytes > LONG_REPLY_BYTES
+            && self.answers.failures() == 0
+            && !self.is_too_long
+            && self.form.shape != Shape::Count
+    }
+
+    /// Begins a reply in pieces, with the memory of `out`.
+    pub(in crate::node) fn begin_writing(&mut self, out: Vec<u8>) {
+        let mut reply = Encoder::resume(out, &self.head);
+        self.form.begin(&mut reply, self.answers.len());
+        reply.leave_gaps();
+        self.writer = Some(Writer { reply, next: 0, quoted: SharedBytes::default() });
+    }
+
+    /// Writes the next piece of the reply; whether it is the last one. Values are read when they are written, each at its
+    /// own moment.
+    pub(in crate::node) fn write_piece(
+        &mut self,
+        keyspace: &mut Keyspace,
+        now: Now,
+        outbound: &mut ChunkQueue,
+        pool: &mut Pool,
+    ) -> bool {
+        let Some(mut writer) = self.writer.take() else { return true };
+        if writer.quoted.is_empty() {
+            self.write_parts(&mut writer, keyspace, now, outbound, pool);
+        }
+        if !writer.quoted.is_empty() {
+            let mut piece = pool.take();
+            let written = put_escaped_piece(&mut piece, writer.quoted.as_slice(), QUOTED_BYTES);
+            outbound.push_piece(piece, pool);
+            writer.quoted = writer.quoted.slice(written..usize::MAX);
+        }
+        if writer.quoted.is_empty() && writer.next == self.answers.len() {
+            outbound.push_piece(writer.reply.end(), pool);
+            return true;
+        }
+        if writer.quoted.is_empty() {
+            outbound.push_piece(writer.reply.take_written(Vec::new()), pool);
+        }
+        self.writer = Some(writer);
+        false
+    }
+
+    /// Writes parts of a long reply until a piece is full, or a large value is to be written in quotes. A large value that
+    /// needs none is not copied: the output shares it.
+    fn write_parts(
+        &self,
+        writer: &mut Writer,
+        keyspace: &mut Keyspace,
+        now: Now,
+        outbound: &mut ChunkQueue,
+        pool: &mut Pool,
+    ) {
+        let Writer { reply, next, quoted } = writer;
+        let mut shared_bytes = 0;
+        while let Some((key, answer)) = self.part(*next)
+            && reply.len() + shared_bytes < PIECE_BYTES
+        {
+            self.write_part((key, answer), keyspace, now, reply);
+            *next += 1;
+            let Some(gap) = reply.take_gap() else { continue };
+            let value = match answer {
+                Answer::Here => keyspace.share(now, keyspace.key(key)).unwrap_or_default(),
+                Answer::Found { value, .. } => value.clone(),
+                Answer::Missing
+                | Answer::Waiting
+                | Answer::Reply(_)
+                | Answer::Error(_)
+                | Answer::Failed(_) => SharedBytes::default(),
+            };
+            let shown = self.form.shown(value.len());
+            let value = value.slice(shown);
+            let mut written = reply.take_written(pool.take());
+            let rest = written.split_off(gap.at);
+            outbound.push_piece(written, pool);
+            reply.put_back(rest);
+            if gap.is_quoted {
+                *quoted = value;
+                return;
+            }
+            shared_bytes += value.len();
+            outbound.push_shared(value, pool);
+        }
+    }
+
+    /// Writes the whole reply, with the memory of `out`; its bytes, and whether it is an error.
+    pub(in crate::node) fn write(
+        &self,
+        keyspace: &mut Keyspace,
+        now: Now,
+        out: Vec<u8>,
+        limit_bytes: u32,
+    ) -> (Vec<u8>, bool) {
+        let mut reply = Encoder::resume(out, &self.head);
+        let (keys, failures) = (self.answers.len(), self.answers.failures());
+        if failures > 0 {
+            self.write_failure(failures, &mut reply);
+        } else if !self.is_too_long {
+            self.form.begin(&mut reply, keys);
+            let found = self.parts().filter(|part| self.write_part(*part, keyspace, now, &mut reply)).count();
+            if self.form.shape == Shape::Count {
+                reply.count(found);
+            }
+        }
+        let is_too_long = self.is_too_long || reply.len() > limit_bytes as usize;
+        if is_too_long {
+            reply.error("ERR", ReplyTooLong { limit_bytes, keys });
+        }
+        (reply.end(), is_too_long || failures > 0)
+    }
+
+    /// Writes what was found of one key and has not expired since; whether there is something.
+    fn write_part(
+        &self,
+        (key, answer): (&[u8], &Answer),
+        keyspace: &mut Keyspace,
+        now: Now,
+        reply: &mut Encoder,
+    ) -> bool {
+        let found = match answer {
+            Answer::Here => {
+                let hashed = keyspace.key(key);
+                keyspace.get(now, hashed).map(|item| Found::of(&item))
+            }
+            Answer::Found { until: Some(until), .. } if until.has_come(now.mono) => None,
+            Answer::Found { value, until } => Some(Found { value: value.as_slice(), until: *until }),
+            Answer::Reply(bytes) => {
+                reply.append(bytes);
+                return true;
+            }
+            Answer::Missing | Answer::Waiting | Answer::Error(_) | Answer::Failed(_) => None,
+        };
+        self.form.put(reply, now, key, found);
+        found.is_some()
+    }
+
+    /// Writes the error about the first key for which the request failed. Of several keys the others may be changed.
+    fn write_failure(&self, failures: usize, reply: &mut Encoder) {
+        let keys = self.answers.len();
+        for (key, answer) in self.parts() {
+            match answer {
+                Answer::Failed(failure) if keys > 1 => {
+                    let about = failure.about(key);
+                    let sentence = format_args!("for {failures} of {keys} keys, the first: {about}");
+                    return reply.error(failure.code(), sentence);
+                }
+                Answer::Failed(failure) => return reply.error(failure.code(), failure.about(key)),
+                Answer::Error(error) => return reply.append_error(error),
+                Answer::Reply(_)
+                | Answer::Found { .. }
+                | Answer::Here
+                | Answer::Missing
+                | Answer::Waiting => {}
+            }
+        }
+    }
+}
+
+/// All pending requests.
+#[derive(Debug, Default)]
+pub(in crate::node) struct PendingRequests {
+    slots: Slots<PendingTag, PendingRequest>,
+    /// Those that are complete and whose reply is to be written.
+    complete: VecDeque<PendingKey>,
+}
+
+impl PendingRequests {
+    pub(in crate::node) fn insert(&mut self, request: PendingRequest) -> PendingKey {
+        self.slots.insert(request)
+    }
+
+    pub(in crate::node) fn get(&self, key: PendingKey) -> Option<&PendingRequest> {
+        self.slots.get(key)
+    }
+
+    pub(in crate::node) fn get_mut(&mut self, key: PendingKey) -> Option<&mut PendingRequest> {
+        self.slots.get_mut(key)
+    }
+
+    pub(in crate::node) fn remove(&mut self, key: PendingKey) -> Option<PendingRequest> {
+        self.slots.remove(key)
+    }
+
+    pub(in crate::node) fn iter(&self) -> impl Iterator<Item = &PendingRequest> {
+        self.slots.iter().map(|(_, request)| request)
+    }
+
+    /// Has the reply of a request written soon, since each of its keys has a result.
+    pub(in crate::node) fn completed(&mut self, key: PendingKey) {
+        self.complete.push_back(key);
+    }
+
+    /// The complete request whose reply is next.
+    pub(in crate::node) fn next_complete(&mut self) -> Option<PendingKey> {
+        self.complete.pop_front()
+    }
+
+    /// Complete requests whose reply is to be written.
+    pub(in crate::node) fn backlog(&self) -> usize {
+        self.complete.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, KeyReply, PendingRequest, Shape};
+    use crate::base::shared_bytes::SharedBytes;
+    use crate::base::slots::Slots;
+    use crate::node::conn::replies::Replies;
+    use crate::wire::args::OwnedArgs;
+    use crate::wire::encoder::{Encoder, Protocol};
+    use crate::wire::frame::Wanted;
+    use std::rc::Rc;
+
+    #[test]
+    fn values_that_are_too_long_together_are_kept_no_longer_and_those_behind_them_not_at_all() {
+        let (conn, place) = (Slots::new().insert(()), Some(Replies::default().hold()));
+        let head = Encoder::begin(Vec::new(), Protocol::Lines, b"", "GOT").head();
+        let form = KeyReply { wanted: Wanted::Value, shape: Shape::One, range: None, write: |_, _, _, _| {} };
+        let mut pending =
+            PendingRequest::new(conn, place, head, form, OwnedArgs::of([&b"k"[..]; 4].into_iter()));
+        let owner: Rc<dyn AsRef<[u8]>> = Rc::new([b'x'; 40]);
+        let value = SharedBytes::new(Rc::clone(&owner), 0..40);
+        let kept: Vec<(bool, usize, usize)> = (0..4)
+            .map(|part| {
+                pending.answer(part, Answer::Found { value: value.clone(), until: None }, 40, 100);
+                (pending.keeps_values(), pending.bytes, Rc::strong_count(&owner) - 2)
+            })
+            .collect();
+        assert_eq!(kept, [(true, 40, 1), (true, 80, 2), (false, 0, 0), (false, 0, 0)]);
+    }
+}
