@@ -65,7 +65,7 @@ sim-night: ## Simulate meshes for hours, up to 100 nodes (SEEDS=100000 of two to
 	OLIVIA_SIM_NODES=64 OLIVIA_SIM_SEEDS=100 cargo test --release --quiet --test mesh
 	OLIVIA_SIM_NODES=100 OLIVIA_SIM_SEEDS=40 cargo test --release --quiet --test mesh
 
-model: ## Check the protocol of one value per key state by state (10 minutes, 3 GB; docs/consistency.md)
+model: ## Check the protocol of one value per key state by state (8 minutes, 6 GB; docs/consistency.md)
 	cargo test --release --quiet --test one_value -- --ignored --nocapture --test-threads 1
 
 histories: SECONDS ?= 900

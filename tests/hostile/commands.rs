@@ -452,7 +452,10 @@ fn command_of_a_peer_is_carried_out_here_once_if_the_key_is_here_and_the_time_ha
         assert!(version > 1_600_000_000_000 << 20, "{version}");
     }
     world.send(&link, &[(8, execute(&["INCR", "nope"], false, LATE, &mut arguments))]);
-    assert_eq!(answer(&mut world, &mut link), Received::NotHolder { request: 8, hints: Vec::new() });
+    assert_eq!(
+        answer(&mut world, &mut link),
+        Received::NotHolder { request: 8, moved_version: 0, hints: Vec::new() }
+    );
     world.send(&link, &[(9, execute(&["INCR", "own"], false, 1_600_000_000_000 << 20, &mut arguments))]);
     assert_eq!(answer(&mut world, &mut link), Received::NotDone { request: 9 });
     // Neither a command that is none, nor one that depends on nothing, nor one without its arguments.
@@ -460,7 +463,11 @@ fn command_of_a_peer_is_carried_out_here_once_if_the_key_is_here_and_the_time_ha
         [&["NOSUCH", "own"][..], &["FLUSHALL"], &["SET", "own", "5"], &["INCR"], &["QUIT"], &["EXEC"]]
     {
         world.send(&link, &[(10, execute(words, true, LATE, &mut arguments))]);
-        assert_eq!(answer(&mut world, &mut link), Received::None { request: 10 }, "{words:?}");
+        assert_eq!(
+            answer(&mut world, &mut link),
+            Received::None { request: 10, moved_version: 0 },
+            "{words:?}"
+        );
     }
     assert_eq!(world.stat("lookups_in_flight"), 0);
     world.check();

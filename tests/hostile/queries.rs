@@ -68,7 +68,7 @@ fn long_keys_that_wait_for_their_answers_are_bounded_by_their_bytes() {
         received.iter().filter(|received| matches!(received, Received::None { .. })).collect();
     assert_eq!(noes.len(), 4);
     world.send(&link, &[get(500, &key)]);
-    assert_eq!(world.frames(&mut link), [Received::None { request: 500 }]);
+    assert_eq!(world.frames(&mut link), [Received::None { request: 500, moved_version: 0 }]);
     world.check();
 }
 
@@ -214,9 +214,9 @@ fn peer_query_is_answered_locally_without_further_queries() {
     assert_eq!(
         received,
         [
-            Received::None { request: 1 },
+            Received::None { request: 1, moved_version: 0 },
             Received::Value { request: 2, value: b"1".to_vec() },
-            Received::None { request: 3 }
+            Received::None { request: 3, moved_version: 0 }
         ]
     );
     assert_eq!(world.frames(&mut holder), []);
@@ -231,7 +231,10 @@ fn query_for_a_key_over_the_limit_is_answered_as_a_miss() {
     let mut link = world.linked(&Face::new(1));
     world.send(&link, &[get(1, b"12345678901"), get(2, b"1234567890"), heartbeat(3)]);
     let received = world.frames(&mut link);
-    assert_eq!(received[..2], [Received::None { request: 1 }, Received::None { request: 2 }]);
+    assert_eq!(
+        received[..2],
+        [Received::None { request: 1, moved_version: 0 }, Received::None { request: 2, moved_version: 0 }]
+    );
     assert!(matches!(received[2], Received::Heartbeat { request: 3, .. }));
     assert_eq!(world.driver.node.stats().frames_oversized, 1);
     assert_eq!(world.stat("peer_queries"), 2);
@@ -270,7 +273,7 @@ fn reused_request_numbers_are_answered_each() {
     let mut link = world.linked(&Face::new(1));
     world.send(&link, &[get(5, b"own"), get(5, b"own"), get(5, b"nowhere")]);
     let value = || Received::Value { request: 5, value: b"1".to_vec() };
-    assert_eq!(world.frames(&mut link), [value(), value(), Received::None { request: 5 }]);
+    assert_eq!(world.frames(&mut link), [value(), value(), Received::None { request: 5, moved_version: 0 }]);
 }
 
 #[test]

@@ -119,6 +119,11 @@ impl Driver {
         ClientId(self.clients.len() - 1)
     }
 
+    /// The node's key of a connection.
+    pub fn key(&self, id: ClientId) -> ConnKey {
+        self.clients[id.0].key
+    }
+
     /// A client on this machine.
     pub fn client(&mut self) -> ClientId {
         self.connect(LOOPBACK).unwrap()

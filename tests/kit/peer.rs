@@ -147,6 +147,7 @@ pub enum Received {
     },
     None {
         request: u32,
+        moved_version: u64,
     },
     Peers(Vec<Address>),
     Bye(String),
@@ -180,6 +181,7 @@ pub enum Received {
     },
     NotHolder {
         request: u32,
+        moved_version: u64,
         hints: Vec<[u8; 16]>,
     },
     NotDone {
@@ -214,7 +216,8 @@ impl Received {
             Body::Resync(head) => Self::Resync(head),
             Body::Get { key, .. } => Self::Get { request, key: key.to_vec() },
             Body::Value { value, .. } => Self::Value { request, value: value.to_vec() },
-            Body::None { .. } | Body::NotTaken => Self::None { request },
+            Body::None { moved_version, .. } => Self::None { request, moved_version },
+            Body::NotTaken => Self::None { request, moved_version: 0 },
             Body::Peers(addresses) => Self::Peers(addresses.iter().collect()),
             Body::Bye(reason) => Self::Bye(String::from_utf8(reason.to_vec()).unwrap()),
             Body::Delta(_) | Body::Block(_) | Body::Snap { .. } | Body::Piece(_) | Body::SnapEnd => {
@@ -238,7 +241,9 @@ impl Received {
                 });
                 Self::Executed { request, version, reply }
             }
-            Body::NotHolder { hints, .. } => Self::NotHolder { request, hints: hints.iter().collect() },
+            Body::NotHolder { moved_version, hints, .. } => {
+                Self::NotHolder { request, moved_version, hints: hints.iter().collect() }
+            }
             Body::NotDone { .. } => Self::NotDone { request },
             Body::Delete { key, version } => Self::Delete { request, key: key.to_vec(), version },
             Body::Deleted { version, had, .. } => Self::Deleted { request, version, had },

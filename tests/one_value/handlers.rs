@@ -3,8 +3,9 @@
 //!
 //! Versions of the model are small numbers, those of the node hybrid clocks: the two correspond, and have one order.
 
-use super::kit::peer::{Face, Link, Received, World, beat, deltas, head, ms};
+use super::kit::peer::{Face, Link, Received, World, beat, deltas, executed, head, ms, outcome};
 use super::model::Step;
+use super::rules::Rule;
 use super::scenarios::Scenario;
 use super::state::{Body, Change, Frame, Verb, Version, View};
 use olivia::base::rng::Rng;
@@ -12,12 +13,13 @@ use olivia::config::Config;
 use olivia::filter::bloom::Bloom;
 use olivia::filter::size::Size;
 use olivia::wire::encoder::Protocol;
-use olivia::wire::frame::{self, Arguments, Hints, KeyState, RemoteCommand};
+use olivia::wire::frame::{self, Arguments, Hints, KeyState, RemoteCommand, Wanted};
 use std::collections::BTreeMap;
 
 const X: u8 = 0;
 const Y: u8 = 1;
-const KEY: &str = "key";
+/// The key of a history: one is born at X, one at Y.
+const BORN: [&str; 2] = ["far", "away"];
 
 /// Histories, and steps of each: with more there were more entries than a changelog of the model has.
 const HISTORIES: u64 = 400;
@@ -40,12 +42,17 @@ const WORLD: Scenario = Scenario {
 };
 
 struct Pair {
+    key: &'static str,
+    /// Where it is created.
+    birthplace: u8,
     world: World,
     link: Link,
     step: Step,
     /// By the version of the model, that of the node.
     versions: BTreeMap<Version, u64>,
     additions: u64,
+    /// What the client of the node was answered.
+    replies: String,
     rng: Rng,
 }
 
@@ -56,7 +63,7 @@ const fn state_of(is_held: bool) -> KeyState {
 /// A frame about the key: its name, version and state.
 type KeyFrame<V> = (&'static str, Option<V>, Option<KeyState>);
 
-const ANSWERS: [&str; 4] = ["DELETED", "EXECUTED", "NOTHOLDER", "FLOORED"];
+const ANSWERS: [&str; 6] = ["DELETED", "EXECUTED", "NOTHOLDER", "FLOORED", "VALUE", "NONE"];
 
 fn frame_of_node(received: &Received) -> Option<KeyFrame<u64>> {
     if let Received::Invalidate { version, state, .. } = received {
@@ -69,8 +76,16 @@ fn frame_of_node(received: &Received) -> Option<KeyFrame<u64>> {
         Some(("DELETED", Some(*version), None))
     } else if let Received::Executed { version, .. } = received {
         Some(("EXECUTED", Some(*version), None))
-    } else if let Received::NotHolder { .. } = received {
-        Some(("NOTHOLDER", None, None))
+    } else if let Received::NotHolder { moved_version, .. } = received {
+        Some(("NOTHOLDER", Some(*moved_version).filter(|version| *version > 0), None))
+    } else if let Received::None { moved_version, .. } = received {
+        Some(("NONE", Some(*moved_version).filter(|version| *version > 0), None))
+    } else if let Received::Value { .. } = received {
+        Some(("VALUE", None, None))
+    } else if let Received::Get { .. } = received {
+        Some(("GET", None, None))
+    } else if let Received::Execute { create, .. } = received {
+        Some((if *create { "EXECUTE, create" } else { "EXECUTE" }, None, None))
     } else if let Received::Floor { request: 1.., version } = received {
         Some(("FLOOR", Some(*version), None))
     } else if let Received::Floored { .. } = received {
@@ -80,7 +95,9 @@ fn frame_of_node(received: &Received) -> Option<KeyFrame<u64>> {
     }
 }
 
-fn frame_of_model(body: Body) -> Option<KeyFrame<Version>> {
+/// The node also names its tombstone as what it knows to have moved.
+fn frame_of_model(body: Body, tombstone: Option<Version>) -> Option<KeyFrame<Version>> {
+    let known = |moved: Version| Some(moved).max(tombstone).filter(|version| *version > 0);
     if let Body::Invalidate { version, is_held } = body {
         Some(("INVALIDATE", Some(version), Some(state_of(is_held))))
     } else if let Body::Newer { version, is_held } = body {
@@ -91,8 +108,16 @@ fn frame_of_model(body: Body) -> Option<KeyFrame<Version>> {
         Some(("DELETED", Some(version), None))
     } else if let Body::Executed { version, .. } = body {
         Some(("EXECUTED", Some(version), None))
-    } else if let Body::NotHolder { .. } = body {
-        Some(("NOTHOLDER", None, None))
+    } else if let Body::NotHolder { moved, .. } = body {
+        Some(("NOTHOLDER", known(moved), None))
+    } else if let Body::NotFound { moved, .. } = body {
+        Some(("NONE", known(moved), None))
+    } else if let Body::Found { .. } = body {
+        Some(("VALUE", None, None))
+    } else if let Body::Lookup { .. } = body {
+        Some(("GET", None, None))
+    } else if let Body::Execute { create, .. } = body {
+        Some((if create { "EXECUTE, create" } else { "EXECUTE" }, None, None))
     } else if let Body::Floor { version, .. } = body {
         Some(("FLOOR", Some(version), None))
     } else if let Body::Floored { .. } = body {
@@ -113,10 +138,23 @@ impl Pair {
         let mut link = world.known(&face());
         world.driver.pass(ms(20));
         world.frames(&mut link);
-        let mut step = WORLD.step(WORLD.start(), None);
+        // Nodes do not follow this rule.
+        let mut step = WORLD.step(WORLD.start(), Some(Rule::ValueSetsMoved));
         step.member(X).clock = BEGIN.0;
         let versions = BTreeMap::from([BEGIN]);
-        Self { world, link, step, versions, additions: 0, rng: Rng::new(seed) }
+        let birthplace = [X, Y][usize::from(seed % 2 == 1)];
+        let key = BORN[usize::from(birthplace)];
+        Self {
+            key,
+            birthplace,
+            world,
+            link,
+            step,
+            versions,
+            additions: 0,
+            replies: String::new(),
+            rng: Rng::new(seed),
+        }
     }
 
     /// These two are one version.
@@ -162,14 +200,14 @@ impl Pair {
         let body = Body::Changes { from: at, to: at + 1, image: true };
         assert!(self.step.state.links[Y][X].push(Frame { clock: 0, body }));
         self.step.deliver(Y, X, 0);
-        let hash = self.world.hash(KEY);
+        let hash = self.world.hash(self.key);
         self.world.driver.send(self.link.conn, deltas(self.additions, &[hash]));
         self.additions += 1;
     }
 
     fn delete(&mut self) -> String {
         self.step.open(X, Verb::Del);
-        self.world.begin(&format!("DEL {KEY}\n"));
+        self.world.begin(&format!("DEL {}\n", self.key));
         let Some(request) = self.compare("DEL, before its answer") else { return "DEL".to_owned() };
         // The peer had the key, and stamps above, or had not.
         let asked = self.step.state.members[X].tombstone.unwrap();
@@ -177,7 +215,7 @@ impl Pair {
         let version = asked.max(drawn);
         let serial = self.step.state.members[X].serial;
         let deleted = Body::Deleted { serial, version, hints: 0 };
-        let hash = self.world.hash(KEY);
+        let hash = self.world.hash(self.key);
         let real = frame::Body::Deleted {
             hash,
             version: self.versions[&version],
@@ -199,13 +237,82 @@ impl Pair {
         "FLUSHALL MESH".to_owned()
     }
 
+    /// The peer looks the key up.
+    fn look_up(&mut self) -> String {
+        let real = frame::Body::Get { key: self.key.as_bytes(), wanted: Wanted::Value };
+        self.deliver(Body::Lookup { serial: 1 }, 6, BEGIN.0, &real);
+        "GET of Y".to_owned()
+    }
+
+    /// A client of the node requests the key, and the peer answers whatever is asked of it.
+    fn request(&mut self, verb: Verb, name: &str, done: &str, nothing: &str) -> String {
+        self.replies.clear();
+        self.step.open(X, verb);
+        let mut text = format!("{name} {}{}", self.key, if verb == Verb::Get { "" } else { ":v" });
+        self.world.begin(&format!("{text}\n"));
+        let mut is_found = self.step.holds(X);
+        while let Some(number) = self.compare(&text) {
+            let version = self.draw_version();
+            let (serial, hash) = (self.step.state.members[X].serial, self.world.hash(self.key));
+            let real = self.versions[&version];
+            is_found = self.rng.one_in(2);
+            text += &format!(", answered with {version}, found: {is_found}");
+            let hints = Hints::default();
+            match (verb, is_found) {
+                (Verb::Get, true) => {
+                    // What is older than the floor is not taken.
+                    is_found =
+                        self.step.state.members[X].request.is_some_and(|request| version >= request.floor);
+                    let answer = frame::Body::Value { hash, version: real, left_ms: None, value: b"v" };
+                    self.deliver(Body::Found { serial, version }, number, version, &answer);
+                }
+                (Verb::Get, false) => {
+                    let answer = frame::Body::None { hash, moved_version: real, hints };
+                    self.deliver(
+                        Body::NotFound { serial, moved: version, hints: 0 },
+                        number,
+                        version,
+                        &answer,
+                    );
+                }
+                (_, true) => {
+                    // Its addition was sent before.
+                    if self.step.view(X, Y) != View::Claims {
+                        self.add();
+                        self.compare("an addition of Y");
+                    }
+                    let result = outcome(false, self.key);
+                    self.deliver(
+                        Body::Executed { serial, version },
+                        number,
+                        version,
+                        &executed(hash, real, &result),
+                    );
+                }
+                (_, false) => {
+                    let answer = frame::Body::NotHolder { hash, moved_version: real, hints };
+                    self.deliver(
+                        Body::NotHolder { serial, moved: version, hints: 0 },
+                        number,
+                        version,
+                        &answer,
+                    );
+                }
+            }
+        }
+        assert_eq!(self.step.state.members[X].request, None, "the node waits for nothing after {text}");
+        let expected = if is_found { done } else { nothing };
+        assert!(self.replies.starts_with(expected), "{} after {text}, not {expected}", self.replies);
+        text
+    }
+
     /// The peer has a command carried out that depends on the old value: SET NX.
     fn execute(&mut self) -> String {
-        let create = self.rng.one_in(2);
+        let create = self.birthplace == X && self.rng.one_in(2);
         let mut arguments = Vec::new();
         let real = frame::Body::Execute(RemoteCommand {
             name: b"SET",
-            arguments: Arguments::write(&mut arguments, [KEY, "v", "NX"].map(str::as_bytes).into_iter()),
+            arguments: Arguments::write(&mut arguments, [self.key, "v", "NX"].map(str::as_bytes).into_iter()),
             create,
             deadline: NOW << 1,
             refused: Hints::default(),
@@ -230,7 +337,7 @@ impl Pair {
         self.link = self.world.dial(&face());
         let mut filter = Bloom::new(Size::from_log2(1).unwrap());
         if claims {
-            filter.insert(self.world.hash(KEY));
+            filter.insert(self.world.hash(self.key));
         }
         self.world.publish(&mut self.link, head(1, self.additions), 1, filter.words());
         // It asked to resume, and waits for the end of the changelog.
@@ -244,16 +351,16 @@ impl Pair {
         // A holder's addition arrives before its notice.
         let is_held = self.rng.one_in(2) && self.step.view(X, Y) == View::Claims;
         let state = state_of(is_held);
-        let text = match self.rng.below(12) {
+        let text = match self.rng.below(15) {
             0 | 1 => {
                 self.step.set(X);
-                self.world.begin(&format!("SET {KEY}:v\n"));
+                self.world.begin(&format!("SET {}:v\n", self.key));
                 "SET".to_owned()
             }
             2 => self.delete(),
             3 if self.step.holds(X) => {
                 self.step.touch(X);
-                self.world.begin(&format!("EXPIRE {KEY}:1000\n"));
+                self.world.begin(&format!("EXPIRE {}:1000\n", self.key));
                 "EXPIRE".to_owned()
             }
             3 | 4 if self.step.state.members[Y].log.len < 8 => {
@@ -263,7 +370,7 @@ impl Pair {
             kind @ 3..=5 => {
                 let version = self.draw_version();
                 let real = self.versions[&version];
-                let key = KEY.as_bytes();
+                let key = self.key.as_bytes();
                 if kind == 5 {
                     let real = frame::Body::Invalidate { key, version: real, state };
                     self.deliver(Body::Invalidate { version, is_held }, 0, version, &real);
@@ -283,9 +390,22 @@ impl Pair {
             }
             9 | 10 => self.execute(),
             11 => self.resync(),
+            12 => self.look_up(),
+            13 => {
+                let found = format!(":GOT {}:v\n", self.key);
+                self.request(Verb::Get, "GET", &found, ":GOT \n")
+            }
+            14 if self.birthplace == Y && self.step.state.members[Y].log.len < 8 => {
+                let done = format!(":SATNX {}\n", self.key);
+                // Here there is a value already, or Y refuses.
+                let is_here = self.step.holds(X);
+                let (done, nothing) =
+                    if is_here { (":SATNX \n", "") } else { (&*done, ":ERR nothing was done") };
+                self.request(Verb::Nx, "SETNX", done, nothing)
+            }
             _ => {
                 let version = self.draw_version();
-                let real = frame::Body::Delete { key: KEY.as_bytes(), version: self.versions[&version] };
+                let real = frame::Body::Delete { key: self.key.as_bytes(), version: self.versions[&version] };
                 self.deliver(Body::Delete { serial: 1, version }, 7, version, &real);
                 format!("DELETE {version} of Y")
             }
@@ -294,15 +414,15 @@ impl Pair {
         text
     }
 
-    /// Compares what both have, and have sent since the last time. Returns the number of a DELETE or FLOOR among it.
+    /// Compares what both have, and have sent since the last time. Returns the number of a query among it.
     fn compare(&mut self, text: &str) -> Option<u32> {
         self.world.driver.pass(ms(1));
-        self.world.replies();
+        self.replies += &self.world.replies();
         let own = self.step.state.members[X];
         let value = own.value.map(|value| (value.version, true));
         let tombstone = own.tombstone.map(|version| (version, false));
         let model = tombstone.filter(|(gone, _)| value.is_none_or(|(held, _)| *gone >= held)).or(value);
-        let node = self.world.driver.node.version_of(self.world.driver.now, KEY.as_bytes());
+        let node = self.world.driver.node.version_of(self.world.driver.now, self.key.as_bytes());
         assert_eq!(model.map(|(_, is_held)| is_held), node.map(|(_, is_held)| is_held), "after {text}");
         if let (Some((model, _)), Some((node, _))) = (model, node) {
             self.pair(model, node);
@@ -310,8 +430,10 @@ impl Pair {
         let mut asks = None;
         let mut sent = Vec::new();
         for received in self.world.frames(&mut self.link) {
-            if let Received::Delete { request, .. } | Received::Floor { request: request @ 1.., .. } =
-                received
+            if let Received::Delete { request, .. }
+            | Received::Floor { request: request @ 1.., .. }
+            | Received::Get { request, .. }
+            | Received::Execute { request, .. } = received
             {
                 asks = Some(request);
             }
@@ -319,12 +441,15 @@ impl Pair {
         }
         let frames = std::mem::take(&mut self.step.state.links[X][Y]);
         let frames = frames.as_slice().iter();
-        let mut expected: Vec<_> = frames.filter_map(|Frame { body, .. }| frame_of_model(*body)).collect();
+        let mut expected: Vec<_> =
+            frames.filter_map(|Frame { body, .. }| frame_of_model(*body, own.tombstone)).collect();
         // An answer is of another class than notices, and may overtake them.
         sent.sort_by_key(|(name, ..)| ANSWERS.contains(name));
         expected.sort_by_key(|(name, ..)| ANSWERS.contains(name));
-        let shown: Vec<_> = sent.iter().map(|(name, _, state)| (*name, *state)).collect();
-        let wanted: Vec<_> = expected.iter().map(|(name, _, state)| (*name, *state)).collect();
+        let shown: Vec<_> =
+            sent.iter().map(|(name, version, state)| (*name, version.is_some(), *state)).collect();
+        let wanted: Vec<_> =
+            expected.iter().map(|(name, version, state)| (*name, version.is_some(), *state)).collect();
         assert_eq!(shown, wanted, "sent after {text}");
         for ((_, node, _), (_, model, _)) in sent.into_iter().zip(expected) {
             if let (Some(node), Some(model)) = (node, model) {
