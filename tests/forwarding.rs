@@ -241,3 +241,148 @@ fn old_value_is_gone_elsewhere_without_any_timer() {
         world.mesh.pass(ms(20));
     }
 }
+
+/// What clients send about `k`, and `{k}2`, which is born with it; `k` stands for a key that was never there. Several
+/// requests at once are a transaction.
+const ABOUT_KEYS: &[&str] = &[
+    "INCR k",
+    "INCRBY k 7",
+    "DECR k",
+    "DECRBY k 2",
+    "INCRBYFLOAT k 1.5",
+    "APPEND k xy",
+    "SETRANGE k 3 abc",
+    "GETRANGE k 0 1",
+    "STRLEN k",
+    "GETSET k new",
+    "GETDEL k",
+    "GETEX k",
+    "GETEX k EX 30",
+    "GETEX k PERSIST",
+    "SET k new",
+    "SET k new NX",
+    "SET k new XX",
+    "SET k new GET",
+    "SET k new NX GET",
+    "SET k new KEEPTTL",
+    "SET k new XX KEEPTTL",
+    "SET k new IFEQ 5",
+    "SETNX k new",
+    "SETEX k 30 new",
+    "MSET k new {k}2 new",
+    "MSETNX k new {k}2 new",
+    "EXPIRE k 30",
+    "EXPIRE k 30 NX",
+    "EXPIRE k 30 XX",
+    "EXPIRE k 300 GT",
+    "EXPIRE k 30 LT",
+    "EXPIRE k -1",
+    "EXPIRE k never",
+    "PEXPIRE k 30000",
+    "EXPIREAT k 1999999999",
+    "PEXPIREAT k 1999999999000",
+    "PERSIST k",
+    "TTL k",
+    "EXPIRETIME k",
+    "TOUCH k",
+    "EXISTS k k {k}2",
+    "TYPE k",
+    "MGET k {k}2 k",
+    "DEL k {k}2",
+    "UNLINK k",
+    "DELIFEQ k 5",
+    "DELIFEQ k 6",
+    "RENAME k {k}2",
+    "RENAMENX k {k}2",
+    "COPY k {k}2",
+    "COPY k {k}2 REPLACE",
+    "INCR k; GET k; APPEND k x; EXPIRE k 30",
+    "INCR k; SET {k}2 1; MGET k {k}2",
+    "SET k 1; INCR k; DEL k; SET k 7 NX",
+    "GET k; SET k new; GET k",
+    "GET k; SET {k}2 new; MGET k {k}2",
+];
+
+/// A client sends requests in RESP; returns the replies.
+fn ask(mesh: &mut Mesh, (node, client): (usize, ClientId), requests: &str) -> String {
+    let mut text = String::new();
+    let several = requests.contains(';');
+    let framed = ["MULTI", requests, "EXEC"];
+    for request in
+        framed[usize::from(!several)..if several { 3 } else { 2 }].iter().flat_map(|part| part.split("; "))
+    {
+        let words: Vec<String> =
+            request.split(' ').map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+        text += &format!("*{}\r\n{}", words.len(), words.concat());
+    }
+    mesh.nodes[node].send(client, text);
+    mesh.pass(ms(20));
+    mesh.nodes[node].take(client)
+}
+
+fn number(reply: &str) -> i64 {
+    reply.trim_matches([':', '\r', '\n']).parse().unwrap()
+}
+
+#[test]
+fn request_about_a_key_of_another_node_has_the_reply_and_the_effect_that_it_has_there() {
+    let mut world = World::new(79);
+    let mut alone = Mesh::new();
+    alone.add(1, Config::default(), &[addr(9)]);
+    let lone = (0, alone.nodes[0].client());
+    let clients: Vec<_> = (0..NODES).map(|at| (at, world.mesh.nodes[at].client())).collect();
+    let befores = ["", "SET k 5 EX 100", "SET k text", "SET k 5; SET {k}2 old"];
+    for (round, before) in befores.into_iter().enumerate() {
+        for (at, request) in ABOUT_KEYS.iter().enumerate() {
+            // In keys that filters do not claim from before.
+            let named = |text: &str| {
+                let words = text.split(' ').map(|word| match word.trim_end_matches(';') {
+                    "k" | "{k}2" => word.replace('k', &format!("k-{round}-{at}")),
+                    _ => word.to_owned(),
+                });
+                words.collect::<Vec<_>>().join(" ")
+            };
+            alone.pass(world.mesh.now.mono.since(alone.now.mono));
+            world.mesh.pass(alone.now.mono.since(world.mesh.now.mono));
+            let mut expected = Vec::new();
+            for wanted in
+                ["FLUSHALL", before, request, "MGET k {k}2", "PEXPIRETIME k", "PEXPIRETIME {k}2", "DBSIZE"]
+            {
+                if !wanted.is_empty() {
+                    expected.push(ask(&mut alone, lone, &named(wanted)));
+                }
+            }
+            assert_eq!(ask(&mut world.mesh, clients[1], "FLUSHALL MESH"), "+OK\r\n");
+            if !before.is_empty() {
+                ask(&mut world.mesh, clients[0], &named(before));
+            }
+            let reply = ask(&mut world.mesh, clients[1], &named(request));
+            let shown = &expected[expected.len() - 5..];
+            if reply.starts_with("-CROSSSLOT") {
+                // One of the keys is there, the other nowhere.
+                assert!(
+                    request.starts_with("MSETNX") && before.matches("SET").count() == 1,
+                    "{request} {reply}"
+                );
+                continue;
+            }
+            assert_eq!(reply, shown[0], "{request} after '{before}'");
+            for client in &clients {
+                let read = |mesh: &mut Mesh, what: &str| ask(mesh, *client, &named(what));
+                let at = format!("at {client:?}, {request} after '{before}'");
+                assert_eq!(read(&mut world.mesh, "MGET k {k}2"), shown[1], "{at}");
+                for (name, expected) in ["k", "{k}2"].iter().zip(&shown[2..]) {
+                    // A peer is told what is left, and counts the time of the answer.
+                    let expiry = number(&read(&mut world.mesh, &format!("PEXPIRETIME {name}")));
+                    assert!(
+                        (number(expected) - expiry).abs() <= 2,
+                        "{expiry}, not {expected} of {name} {at}"
+                    );
+                }
+            }
+            let counts = clients.iter().map(|client| number(&ask(&mut world.mesh, *client, "DBSIZE")));
+            assert_eq!(counts.sum::<i64>(), number(&shown[4]), "keys, {request} after '{before}'");
+        }
+    }
+    assert!(world.mesh.nodes.iter().map(|node| node.node.stats().forwarded).sum::<u64>() > 100);
+}

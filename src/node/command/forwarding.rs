@@ -37,7 +37,7 @@ use crate::wire::encoder::{Encoder, Protocol, ReplyHead, ReplyTooLong};
 use crate::wire::frame::{Body, Hints, KeyState, Wanted};
 use crate::wire::line_form::Syntax;
 use crate::wire::outcome::{KeyVersion, RequestResult, put_keys, put_result};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The name under which the requests of a transaction travel. Its arguments are, for each, the number of its words and
 /// the words.
@@ -68,15 +68,19 @@ pub(in crate::node) fn is_for_here(
     is_line: bool,
     args: Args<'_>,
 ) -> bool {
-    let Some(conn) = state.conns.get(conn) else { return true };
-    if state.mesh.peers.len() == 0 || !conn.is_authenticated() {
+    if state.mesh.peers.len() == 0 {
         return true;
     }
+    let scope = command.scope_of(is_line, args);
+    if matches!(scope, Scope::Here | Scope::Options) {
+        return true;
+    }
+    let Some(conn) = state.conns.get(conn).filter(|conn| conn.is_authenticated()) else { return true };
     let (keys, on_nothing) = (|| command.keys(is_line, args), || command.on_nothing(is_line, args));
     let is_here =
         |key| placement::verdict(state, now, std::iter::once(key), on_nothing(), &[]) == Verdict::Here;
     // What a transaction depends on was found here, whatever it has done since.
-    match (command.scope_of(is_line, args), conn.is_transacting()) {
+    match (scope, conn.is_transacting()) {
         (Scope::Here | Scope::Options, _) => true,
         (Scope::FirstKey | Scope::AllKeys | Scope::EachKey | Scope::Transaction, true) => true,
         (Scope::FirstKey, false) => keys().take(1).all(is_here),
@@ -246,8 +250,8 @@ pub(in crate::node) struct Plan {
 }
 
 /// Plans a transaction; `None`: all of it is carried out here. The requests that depend on old values are carried out
-/// together, and so are all others that concern the same keys; but a read of other keys too is looked up afterwards, like
-/// any read, if no later request changes what it reads there.
+/// together, and so are all others that concern the same keys, and reads of keys that later requests write; but a read of
+/// other keys too is looked up afterwards, like any read, if no later request changes what it reads there.
 pub(in crate::node) fn plan<'r>(
     state: &State,
     now: Now,
@@ -262,17 +266,32 @@ pub(in crate::node) fn plan<'r>(
     for (command, args) in requests.iter().filter(|(command, args)| depends(command, false, *args)) {
         keys.extend(deciding_keys(command, false, *args));
     }
-    if placement::verdict(state, now, keys.iter().copied(), OnNothing::Creates, &[]) == Verdict::Here {
+    // By key, the last request that writes it.
+    let mut written: BTreeMap<&[u8], usize> = BTreeMap::new();
+    for (at, (command, args)) in requests.iter().enumerate().filter(|(_, (command, _))| is_write(command)) {
+        written.extend(command.keys(false, *args).map(|key| (key, at)));
+    }
+    let is_written_after = |key: &[u8], at: usize| written.get(key).is_some_and(|last| *last > at);
+    let is_elsewhere = |key: &&[u8]| {
+        placement::verdict(state, now, std::iter::once(*key), OnNothing::DoesNothing, &[]) != Verdict::Here
+    };
+    let reads = requests.iter().enumerate().filter(|(_, (command, _))| !is_write(command));
+    let read = reads.flat_map(|(at, (command, args))| command.keys(false, *args).map(move |key| (key, at)));
+    let read_before = read.filter(|(key, at)| is_written_after(key, *at)).map(|(key, _)| key);
+    let read_before: Vec<&[u8]> = read_before.filter(is_elsewhere).collect();
+    let verdict = placement::verdict(state, now, keys.iter().copied(), OnNothing::Creates, &[]);
+    if verdict == Verdict::Here && read_before.is_empty() {
         return None;
     }
+    keys.extend(read_before);
     let mut is_there = vec![false; requests.len()];
     loop {
         let before = keys.len();
         for (at, (command, args)) in requests.iter().enumerate() {
             let mut of = command.keys(false, *args);
             let is_about = of.clone().any(|key| keys.contains(key));
-            let must_be_there = command.access == Access::Write || of.all(|key| keys.contains(key));
-            if is_about && (must_be_there || changes_later(&requests[at..], &keys)) {
+            let must_be_there = is_write(command) || of.clone().all(|key| keys.contains(key));
+            if is_about && (must_be_there || of.any(|key| keys.contains(key) && is_written_after(key, at))) {
                 is_there[at] = true;
                 keys.extend(deciding_keys(command, false, *args));
             }
@@ -286,12 +305,8 @@ pub(in crate::node) fn plan<'r>(
     Some(Plan { keys: ordered.map(Box::from).collect(), is_there })
 }
 
-/// Whether, of these requests, the first reads one of `keys` that a later one writes.
-fn changes_later(requests: &[(&Command, Args<'_>)], keys: &BTreeSet<&[u8]>) -> bool {
-    let Some(((first, args), later)) = requests.split_first() else { return false };
-    let read: BTreeSet<&[u8]> = first.keys(false, *args).filter(|key| keys.contains(key)).collect();
-    let mut writes = later.iter().filter(|(command, _)| command.access == Access::Write);
-    writes.any(|(command, args)| command.keys(false, *args).any(|key| read.contains(key)))
+fn is_write(command: &Command) -> bool {
+    command.access == Access::Write
 }
 
 /// Whether a command depends on old values.

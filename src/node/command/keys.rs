@@ -282,8 +282,9 @@ pub(super) fn copy<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
     if from == to {
         return Err(CommandError::Plain("source and destination objects are the same"));
     }
-    let is_copied =
-        (replaces || is_free(state, call, to, "COPY with REPLACE")?) && copy_to(state, call.now, from, to)?;
+    let is_copied = has(state, call.now, from)
+        && (replaces || is_free(state, call, to, "COPY with REPLACE")?)
+        && copy_to(state, call.now, from, to)?;
     state.keyspace.keep_up(call.now);
     call.reply.integer(is_copied.into());
     Ok(Effect::Reply)
@@ -311,8 +312,8 @@ fn is_free<'a>(
         return Ok(true);
     }
     Err(CommandError::Sentence(format!(
-        "nothing was done: '{}' may be on another node than the key (WHO says where); {overwriting} overwrites it, \
-         DEL removes it first",
+        "nothing was done: '{}' may be on another node than the key (WHO says where; a filter may claim a deleted key \
+         until it is rebuilt); {overwriting} overwrites it",
         Excerpt(key)
     )))
 }

@@ -673,9 +673,10 @@ mod tests {
             all keys;\n  else the error is `CROSSSLOT`. RENAME, RENAMENX and COPY are carried out where the old \
             name is.\n\
             - WATCH takes keys of this node, or of none; a key that may be on another node is an error.\n\
-            - EXEC carries out what depends on old values, and all other requests for the same keys, on the one node \
-            that\n  holds these keys, then the rest here; if there is no such node, nothing, with `EXECABORT`. A \
-            key of another\n  node that is only read is read as it is when that node answers.\n\
+            - EXEC carries out what depends on old values, reads of keys that it writes later, and all other requests \
+            for\n  the same keys, on the one node that holds these keys, then the rest here; if there is no such node, \
+            nothing,\n  with `EXECABORT`. A key of another node that is only read is read as it is when that node \
+            answers.\n\
             - There is one database, 0, and one user, `default`. Nothing is saved to disk. There are strings only.\n\
             - An answer to a wrong password comes at most once per second, and the tenth closes the connection.\n\
             - A key has at most `key_bytes_max` bytes, a value `value_bytes_max` (8 MiB), an expiry is at the latest in \
