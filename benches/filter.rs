@@ -198,7 +198,7 @@ fn node_with_peers(count: u16, keys: usize, size: Size) -> (World, ClientId, Vec
 /// What the filters of peers cost requests for keys that none of them claims.
 fn requests(bench: &Bench, log2: u8) {
     let size = Size::from_log2(log2).unwrap();
-    for count in [0, 7, 63] {
+    for count in [0, 2, 7, 63] {
         let keys = bench.operations.min(100_000);
         let (mut world, client, faces) = node_with_peers(count, keys, size);
         let unclaimed = |prefix: &str| -> Vec<String> {

@@ -4,17 +4,25 @@
 //! many; the difference is what the requests cost. It does not depend on the machine's load. Arguments: none
 //! measures all cases; `--check` (`make instructions`) also fails where a case takes more than its bound; `--time` prints
 //! the CPU time per request instead, of 1 M keys in random order at pipeline 64, which needs no valgrind;
-//! `get|set lines|quoted|evicting|full|resp PIPELINE BATCHES` runs one case as it is, to be profiled (`quoted`: lines, keys
-//! with a colon, so that the replies have quotes; `evicting`: with a memory limit, so that uses are counted for eviction;
-//! `full`: at that limit, after three of four keys were evicted):
+//! `get|set|new lines|quoted|evicting|full|meshed|resp PIPELINE BATCHES` runs one case as it is, to be profiled (`new`: a SET
+//! of a key that is not there; `quoted`: lines, keys with a colon, so that the replies have quotes; `evicting`: with a memory
+//! limit, so that uses are counted for eviction; `full`: at that limit, after three of four keys were evicted; `meshed`: with
+//! two linked peers that have no keys):
 //! `valgrind --tool=callgrind target/release/deps/instructions-… get lines 16 1100`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
+#![allow(dead_code, reason = "the kit has more than this uses")]
 
+#[path = "../tests/kit/mod.rs"]
+mod kit;
+
+use kit::driver::Driver;
+use kit::peer::{self, Face};
 use olivia::base::rng::Rng;
-use olivia::base::time::{Instant, Now};
+use olivia::base::time::Now;
 use olivia::config::Config;
 use olivia::node::{ConnKey, Node};
+use olivia::wire::frame::Body;
 use std::process::Command;
 use std::time::Duration;
 
@@ -32,7 +40,7 @@ const FEW: usize = 100;
 const MANY: usize = 1_100;
 
 /// Request, protocol, pipeline, and the most instructions that a request may take: what it takes and 3 %.
-const CASES: [(&str, &str, usize, u64); 15] = [
+const CASES: [(&str, &str, usize, u64); 18] = [
     ("get", "lines", 1, 3_550),
     ("get", "lines", 16, 2_250),
     ("set", "lines", 1, 4_320),
@@ -44,6 +52,9 @@ const CASES: [(&str, &str, usize, u64); 15] = [
     ("get", "evicting", 1, 3_760),
     ("get", "evicting", 16, 2_340),
     ("set", "evicting", 16, 3_080),
+    ("set", "meshed", 16, 3_170),
+    ("new", "lines", 16, 4_040),
+    ("new", "meshed", 16, 4_280),
     ("get", "resp", 1, 3_240),
     ("get", "resp", 16, 1_820),
     ("set", "resp", 1, 3_680),
@@ -94,11 +105,12 @@ fn instructions(name: &str, protocol: &str, pipeline: usize, batches: usize) -> 
     count.unwrap_or_else(|| panic!("no count in {log}")).1.trim().parse().unwrap()
 }
 
-/// A node without sockets, and its client.
+/// A node without sockets, its client, and its links.
 struct World {
     node: Node,
     now: Now,
     client: ConnKey,
+    links: Vec<ConnKey>,
 }
 
 /// Keys that are set in a node at its limit, in which some of the last quarter are read.
@@ -108,14 +120,24 @@ fn keys_set(protocol: &str, keys: usize) -> usize {
 
 /// A node with so many keys with values of 64 bytes, the last ones that were set.
 fn filled(protocol: &str, keys: usize) -> World {
-    let now = Now { mono: Instant::from_millis(1_000), wall_nanos: 1_700_000_000_000_000_000 };
     let mut config = Config::default();
     if matches!(protocol, "evicting" | "full") {
         config.limits.memory_max = 200 * keys as u64;
     }
-    let mut node = Node::new(config, 1, now);
-    let client = node.accept(now, "127.0.0.1:4000".parse().unwrap()).unwrap();
-    let mut world = World { node, now, client };
+    let mut mesh = peer::World::new(config);
+    mesh.driver.watch = None;
+    let peers = if protocol == "meshed" { 2 } else { 0 };
+    let links = (1..=peers).map(|number| {
+        let link = mesh.known(&Face::new(number));
+        mesh.send(&link, &[(0, Body::Resync(None))]);
+        mesh.driver.pass(kit::ms(20));
+        mesh.driver.key(link.conn)
+    });
+    let links = links.collect();
+    let client = mesh.driver.client();
+    let client = mesh.driver.key(client);
+    let Driver { node, now, .. } = mesh.driver;
+    let mut world = World { node, now, client, links };
     let end = keys_set(protocol, keys);
     for first in (0..end).step_by(FILL_PIPELINE) {
         let fill: String =
@@ -129,10 +151,13 @@ fn filled(protocol: &str, keys: usize) -> World {
 fn run(name: &str, protocol: &str, pipeline: usize, batches: usize) -> usize {
     let mut world = filled(protocol, KEYS);
     let batch = |number: usize| -> String {
-        let ids = (0..pipeline).map(|at| (number * pipeline * 7 + at * 13) % KEYS);
-        ids.map(|id| request(name, protocol, keys_set(protocol, KEYS) - 1 - id)).collect()
+        let id = |at| match name {
+            "new" => keys_set(protocol, KEYS) + number * pipeline + at,
+            _ => keys_set(protocol, KEYS) - 1 - (number * pipeline * 7 + at * 13) % KEYS,
+        };
+        (0..pipeline).map(|at| request(name, protocol, id(at))).collect()
     };
-    let different: Vec<String> = (0..100).map(batch).collect();
+    let different: Vec<String> = (0..if name == "new" { MANY } else { 100 }).map(batch).collect();
     for text in different.iter().cycle().take(batches) {
         let reply_bytes = world.serve(text);
         let least = if name == "get" { VALUE_BYTES } else { b"+OK\r\n".len() };
@@ -181,12 +206,18 @@ fn cpu() -> Duration {
 impl World {
     /// What the shell does for some input of a client. Returns the bytes of the replies.
     fn serve(&mut self, input: &str) -> usize {
-        let Self { node, now, client } = self;
+        let Self { node, now, client, links } = self;
         node.received(*now, *client, input.as_bytes());
         while node.has_work(*now) {
             node.tick(*now);
         }
         while node.next_action().is_some() {}
+        for link in links {
+            let bytes = node.outbound_bytes(*link);
+            if bytes > 0 {
+                node.wrote(*now, *link, bytes);
+            }
+        }
         let reply_bytes = node.outbound_bytes(*client);
         node.wrote(*now, *client, reply_bytes);
         reply_bytes
@@ -198,8 +229,8 @@ fn request(name: &str, protocol: &str, id: usize) -> String {
     let key = format!("key{colon}{id:012}");
     let value = "v".repeat(VALUE_BYTES);
     match (name, protocol) {
-        ("get", "lines" | "quoted" | "evicting" | "full") => format!("GET {key}\n"),
-        ("set", "lines" | "evicting" | "full") => format!("SET {key}:{value}\n"),
+        ("get", "lines" | "quoted" | "evicting" | "full" | "meshed") => format!("GET {key}\n"),
+        ("set" | "new", "lines" | "evicting" | "full" | "meshed") => format!("SET {key}:{value}\n"),
         ("set", "quoted") => format!("SET \"{key}\":{value}\n"),
         ("get", "resp") => format!("*2\r\n$3\r\nGET\r\n$16\r\n{key}\r\n"),
         ("set", "resp") => format!("*3\r\n$3\r\nSET\r\n$16\r\n{key}\r\n$64\r\n{value}\r\n"),

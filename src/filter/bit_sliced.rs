@@ -66,6 +66,12 @@ impl Bank {
         claims
     }
 
+    /// Whether any column claims the hash. Eight cache lines.
+    #[inline]
+    pub(super) fn is_claimed(&self, hash: u64) -> bool {
+        self.claiming(hash) != 0
+    }
+
     /// Whether a column that is switched on claims the hash. Eight cache lines.
     pub(super) fn claims(&self, column: Column, hash: u64) -> bool {
         self.claiming(hash) >> column.0 & 1 == 1

@@ -244,7 +244,7 @@ impl Changelog {
         if self.is_kept && now.since(*self.alone_since.get_or_insert(now)) >= LOG_KEPT {
             self.is_kept = false;
         }
-        if !self.is_kept && self.drop_before(u64::MAX, u64::MAX) {
+        if !self.is_kept && !self.marks.is_empty() && self.drop_before(u64::MAX, u64::MAX) {
             self.marks.clear();
         }
     }

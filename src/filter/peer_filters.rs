@@ -180,6 +180,28 @@ impl PeerFilters {
         }
     }
 
+    /// Which of these hashes, at most 64, some peer's filter claims: a bit each, in their order. Filter by filter, so that the
+    /// cache lines of many hashes are in flight at once.
+    pub fn claimed(&self, hashes: &[u64]) -> u64 {
+        let mut claimed = 0;
+        for key in &self.separate {
+            let Some(Peer { home: Home::Separate(filter), .. }) = self.peers.get(*key) else { continue };
+            // Without a branch on what was loaded.
+            let lanes = hashes.iter().rev().map(|hash| filter.first_lane_contains(*hash));
+            let mut candidates = lanes.fold(0, |bits, is_set| bits << 1 | u64::from(is_set)) & !claimed;
+            while candidates != 0 {
+                let at = candidates.trailing_zeros();
+                claimed |= u64::from(filter.contains(hashes[at as usize])) << at;
+                candidates &= candidates - 1;
+            }
+        }
+        for (_, bank) in &self.banks {
+            let rows = hashes.iter().rev().map(|hash| bank.is_claimed(*hash));
+            claimed |= rows.fold(0, |bits, is_claimed| bits << 1 | u64::from(is_claimed));
+        }
+        claimed
+    }
+
     /// Whether one peer's filter claims the hash. One cache line, or eight.
     pub fn claims(&self, key: FilterKey, hash: u64) -> bool {
         match self.peers.get(key).map(|peer| &peer.home) {

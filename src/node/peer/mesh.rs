@@ -287,6 +287,11 @@ impl Mesh {
         found
     }
 
+    /// Which of these keys, at most 64, a filter claims, or an unknown one may: a bit each, in their order.
+    pub(in crate::node) fn claimed(&self, hashes: &[u64]) -> u64 {
+        if self.filters.unknown().is_empty() { self.filters.claimed(hashes) } else { u64::MAX }
+    }
+
     pub(in crate::node) fn give_back(&mut self, claims: Vec<FilterKey>) {
         self.claims = claims;
     }

@@ -19,6 +19,9 @@ use crate::node::state::State;
 use crate::store::{KeyHash, Version};
 use crate::wire::frame::{Body, KeyState, put};
 
+/// Changes that are tested against the filters of peers together.
+const CHANGES_AT_ONCE: usize = 64;
+
 /// Handles the changes of keys in the middle of an entry point if they may cause many notices. Returns the cost, in keys.
 #[inline]
 pub(in crate::node) fn settle_many(state: &mut State, now: Now) -> usize {
@@ -46,11 +49,18 @@ fn settle_changes(state: &mut State, now: Now) -> usize {
     let mut cost = 0;
     if state.keyspace.changes() > 0 {
         let changes = state.keyspace.take_changes();
-        for change in &changes {
-            state.mesh.lookups.close(change.hash);
-            if change.is_new_version {
-                remote::finish_here(state, now, change.hash);
-                cost += announce(state, now, change.hash);
+        for some in changes.chunks(CHANGES_AT_ONCE) {
+            let mut hashes = [0; CHANGES_AT_ONCE];
+            hashes.iter_mut().zip(some).for_each(|(slot, change)| *slot = change.hash.0);
+            let claimed = state.mesh.claimed(&hashes[..some.len()]);
+            for (at, change) in some.iter().enumerate() {
+                state.mesh.lookups.close(change.hash);
+                if change.is_new_version {
+                    remote::finish_here(state, now, change.hash);
+                    if claimed >> at & 1 == 1 {
+                        cost += announce(state, now, change.hash);
+                    }
+                }
             }
         }
         state.keyspace.give_back_changes(changes);
@@ -66,10 +76,6 @@ fn settle_changes(state: &mut State, now: Now) -> usize {
 /// cost, in keys.
 fn announce(state: &mut State, now: Now, hash: KeyHash) -> usize {
     let filters = state.mesh.take_claiming_or_unknown(hash);
-    if filters.is_empty() {
-        state.mesh.give_back(filters);
-        return 0;
-    }
     let own = state.keyspace.versions_of(now, hash);
     let mut cost = 0;
     for filter in &filters {
