@@ -35,14 +35,18 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let mut notices = vec![0.0; sizes.len()];
     for round in 0..rounds {
         for (at, mesh) in meshes.iter_mut().enumerate() {
-            let nodes = if mesh.servers.len() > 1 { &[0, 0, 1][..] } else { &[0, 0] };
-            for (place, node) in nodes.iter().enumerate() {
-                let sent = notices_sent(mesh)?;
-                costs[at][place].push(set_all(mesh, *node, round, keys)?);
+            for costs in costs[at].iter_mut().take(2) {
+                costs.push(set_all(mesh, 0, "near", round, keys)?);
                 std::thread::sleep(SPREAD);
-                if place == 2 {
-                    notices[at] = (notices_sent(mesh)? - sent) as f64 / keys as f64;
-                }
+            }
+            // Of other nodes, so that the first one keeps all of its keys, as the lone one does.
+            if mesh.servers.len() > 2 {
+                set_all(mesh, 2, "far", round, keys)?;
+                std::thread::sleep(SPREAD);
+                let sent = notices_sent(mesh)?;
+                costs[at][2].push(set_all(mesh, 1, "far", round, keys)?);
+                std::thread::sleep(SPREAD);
+                notices[at] = (notices_sent(mesh)? - sent) as f64 / keys as f64;
             }
         }
     }
@@ -77,7 +81,7 @@ fn notices_sent(mesh: &mut Mesh) -> Result<u64, String> {
 }
 
 /// Sets the keys of a round on a node. Returns its CPU time per key, in us.
-fn set_all(mesh: &mut Mesh, node: usize, round: usize, keys: usize) -> Result<f64, String> {
+fn set_all(mesh: &mut Mesh, node: usize, prefix: &str, round: usize, keys: usize) -> Result<f64, String> {
     let value = "v".repeat(64);
     let pid = mesh.servers[node].pid();
     let before = cpu_ns(pid)?;
@@ -85,7 +89,7 @@ fn set_all(mesh: &mut Mesh, node: usize, round: usize, keys: usize) -> Result<f6
         let count = PIPELINE.min(keys - first);
         let mut requests = String::new();
         for n in first..first + count {
-            _ = writeln!(requests, "SET key-{round}-{n:07}:{value}");
+            _ = writeln!(requests, "SET {prefix}-{round}-{n:07}:{value}");
         }
         mesh.conns[node].ask_all(&requests, count)?;
     }
