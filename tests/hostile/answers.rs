@@ -57,6 +57,31 @@ fn duplicate_answer_counts_once() {
 }
 
 #[test]
+fn lookup_from_before_a_write_does_not_answer_a_request_after_it() {
+    let mut world = World::new(Config::default());
+    let mut link = claims_far(&mut world, &Face::new(1));
+    let far = world.hash("far");
+    let before = queried(&mut world, &mut link);
+    let other = world.driver.client();
+    assert_eq!(
+        world.driver.ask(other, "*5\r\n$3\r\nSET\r\n$3\r\nfar\r\n$3\r\nnew\r\n$4\r\nPXAT\r\n$1\r\n1\r\n"),
+        "+OK\r\n"
+    );
+    world.driver.send(other, "*2\r\n$3\r\nGET\r\n$3\r\nfar\r\n");
+    let after = world.queries(&mut link);
+    world.send(&link, &[(before, value(far, b"old"))]);
+    assert_eq!(world.replies(), ":GOT far:old\n");
+    assert_eq!(
+        (after.len(), world.driver.take(other)),
+        (1, String::new()),
+        "the value from before the write"
+    );
+    world.send(&link, &[(after[0], value(far, b"old"))]);
+    assert_eq!(world.driver.take(other), "$-1\r\n");
+    world.check();
+}
+
+#[test]
 fn answer_for_another_key_is_dropped() {
     let mut world = World::new(Config::default());
     let mut link = claims_far(&mut world, &Face::new(1));
