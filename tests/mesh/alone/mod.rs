@@ -471,8 +471,9 @@ impl World {
         let now_ms = self.hosts[HOST].now(self.net.now).mono.millis();
         if let Some(last) = self.alone().model.deadlines_ms(now_ms).into_iter().max() {
             self.set_clock(last * MS);
-            self.run_until(self.net.now + 100 * MS);
         }
+        // Time to free them, also on a node that takes long to wake up.
+        self.run_until(self.net.now + 100 * MS);
         let Some(watch) = self.watch() else { return };
         self.ask_all(watch);
         let now_ms = self.hosts[HOST].now(self.net.now).mono.millis();
