@@ -150,8 +150,8 @@ impl TreeCopy {
         copy
     }
 
-    /// The first test of a target that fails; those that run longer are not waited for.
-    fn first_failure(&self, target: &str) -> Failure {
+    /// How a target fails, if it does: by the first test of it; those that run longer are not waited for.
+    fn failure(&self, target: &str) -> Option<String> {
         let mut run = self.cargo(target, &[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok);
         let failed = lines.into_iter().find_map(|line| Some(line.strip_suffix(" --- FAILED")?.to_owned()));
@@ -159,12 +159,12 @@ impl TreeCopy {
             // It ends cargo and the test too, which a kill of itself would leave behind.
             _ = Command::new("kill").arg(run.id().to_string()).status();
             _ = run.wait();
-            return Failure::Test(test);
+            return Some(format!("found by {test}"));
         }
         match run.wait().unwrap().code() {
-            Some(0) => Failure::None,
-            Some(124) => Failure::Hangs,
-            _ => Failure::Crash,
+            Some(0) => None,
+            Some(124) => Some("found, since it hangs".to_owned()),
+            _ => Some("found by a crash".to_owned()),
         }
     }
 
@@ -188,14 +188,6 @@ impl TreeCopy {
         }
         command
     }
-}
-
-/// How a run of a target ended.
-enum Failure {
-    None,
-    Test(String),
-    Hangs,
-    Crash,
 }
 
 fn copy_all(from: &Path, to: &Path) {
@@ -224,8 +216,8 @@ fn simulation_finds_every_mutant() {
     let targets: BTreeSet<&str> =
         mutants.iter().filter(is_wanted).map(|mutant| mutant.target.as_str()).collect();
     for target in targets {
-        let failure = copy.first_failure(target);
-        assert!(matches!(failure, Failure::None), "{target} fails without a mutant");
+        let found = copy.failure(target);
+        assert_eq!(found, None, "{target} without a mutant");
     }
     for mutant in mutants.iter().filter(is_wanted) {
         let (name, target) = (&mutant.name, mutant.target.as_str());
@@ -237,12 +229,7 @@ fn simulation_finds_every_mutant() {
         }
         let built = copy.cargo(target, &["--no-run"]).output().unwrap();
         let found = if built.status.success() {
-            match copy.first_failure(target) {
-                Failure::None => None,
-                Failure::Test(test) => Some(format!("found by {test}")),
-                Failure::Hangs => Some("found, since it hangs".to_owned()),
-                Failure::Crash => Some("found by a crash".to_owned()),
-            }
+            copy.failure(target)
         } else {
             print!("{}", String::from_utf8_lossy(&built.stderr));
             None
