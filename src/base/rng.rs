@@ -4,7 +4,7 @@
 //! secrets: a few outputs reveal the rest.
 
 /// A generator of 64-bit numbers; period 2^64.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Rng {
     state: u64,
 }

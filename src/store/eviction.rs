@@ -3,7 +3,9 @@
 //!
 //! New items enter the small queue, a tenth of the memory. One that was used at least twice there moves to the main
 //! queue, others are evicted, and the ghost keeps a fingerprint of each, with which a returning key enters the
-//! main queue at once. In the main queue each use, up to three, saves an item once.
+//! main queue at once. In the main queue each use, up to three, saves an item once. That is for an item as large as
+//! evicted items are on average; others need uses in proportion to their bytes, a fraction of one at random, at most three.
+//! So the items that stay are those of the most uses per byte.
 //!
 //! A queue has [`Location`]s, not handles, so that an item that moves in the heap or the index keeps its
 //! place and a removed one costs nothing: its entry is stale, and dropped when it is reached.
@@ -13,7 +15,7 @@
 use super::index::Location;
 use super::item::Marks;
 use super::{HashedKey, KeyHash, ScanCursor, Store, heap_keys};
-use crate::base::prefetch::equal_bytes;
+use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use std::collections::VecDeque;
 
@@ -29,10 +31,11 @@ pub enum Eviction {
     ItemsWithTtl,
 }
 
-/// Entries that one piece of eviction checks, and after how many without a victim the next item is one whatever
-/// its uses: 64 checks take some 15 µs.
+/// Entries that one piece of eviction checks: some 15 µs. If none was evicted, the last one is, whatever its uses.
 const CHECKS_PER_PIECE: u32 = 128;
-const CHECKS_TO_FORCE: u32 = 64;
+
+/// Smaller items than the mean by this factor count as this small, so that one in so many checks finds one to evict.
+const SMALLEST_SHARE: u64 = 64;
 
 /// Checks that cost as much as to merge two segments of the index.
 const CHECKS_PER_MERGE: u32 = 64;
@@ -40,8 +43,11 @@ const CHECKS_PER_MERGE: u32 = 64;
 /// The small queue is evicted from while it has more than one in so many of the live bytes.
 const SMALL_SHARE: usize = 10;
 
-/// Uses in the small queue that bring an item to the main queue.
-const USES_TO_MAIN: u8 = 2;
+/// Uses in the small queue that bring an item of the mean size to the main queue.
+const USES_TO_MAIN: u64 = 2;
+
+/// The latest evicted items whose bytes are averaged, about.
+const AVERAGED: u64 = 256;
 
 /// Entries above two per item from which on stale ones are purged, and how many each new entry checks.
 const STALE_SPARE: usize = 4_096;
@@ -58,8 +64,8 @@ const ITEMS_AHEAD: usize = 4;
 const CHUNK_ENTRIES: usize = 816;
 type Chunk = [Location; CHUNK_ENTRIES];
 
-/// Bytes of a set of the ghost: its fingerprints, the latest first.
-const GHOST_SET_BYTES: usize = 16;
+/// A set of the ghost: fingerprints, the latest first.
+type GhostSet = [u16; 8];
 
 /// The least bytes of the ghost.
 const GHOST_BYTES_MIN: usize = 1_024;
@@ -113,48 +119,48 @@ impl Queue {
     }
 }
 
-/// Fingerprints of the items that were evicted from the small queue, in sets of 16, each first in first out.
+/// Fingerprints of the items that were evicted from the small queue, in sets of eight, each first in first out.
 #[derive(Debug, Default)]
 struct Ghost {
-    sets: Vec<[u8; GHOST_SET_BYTES]>,
+    sets: Vec<GhostSet>,
 }
 
 impl Ghost {
-    /// Adds a key. The ghost has as many fingerprints as there are items, at least half as many; it is emptied
-    /// when that number has changed by much.
+    /// Adds a key. The ghost takes at most a byte per item, at least half a byte; it is emptied when their number has
+    /// changed by much.
     fn add(&mut self, hash: KeyHash, items: usize) {
         let bytes = (items + 1).next_power_of_two() / 2;
-        let held = self.sets.len() * GHOST_SET_BYTES;
+        let held = self.sets.len() * size_of::<GhostSet>();
         if bytes > held || bytes < held / 4 {
             let bytes = bytes.max(GHOST_BYTES_MIN);
             if bytes != held {
-                self.sets = vec![[0; GHOST_SET_BYTES]; bytes / GHOST_SET_BYTES];
+                self.sets = vec![GhostSet::default(); bytes / size_of::<GhostSet>()];
             }
         }
         let (set, fingerprint) = self.place(hash);
         let set = &mut self.sets[set];
-        set.copy_within(..GHOST_SET_BYTES - 1, 1);
+        set.rotate_right(1);
         set[0] = fingerprint;
     }
 
-    /// Whether a key is among the latest; with 16 of 255 fingerprints per set one in 16 others is, too.
+    /// Whether a key is among the latest; one in 8,000 others is, too.
     fn has(&self, hash: KeyHash) -> bool {
         if self.sets.is_empty() {
             return false;
         }
         let (set, fingerprint) = self.place(hash);
-        equal_bytes(&self.sets[set], fingerprint) != 0
+        self.sets[set].contains(&fingerprint)
     }
 
     /// The set of a hash, and its fingerprint there, which is not 0. The number of sets is a power of two.
-    fn place(&self, hash: KeyHash) -> (usize, u8) {
-        let [low, .., high] = hash.0.to_le_bytes();
-        let set = (hash.0 >> 8) as usize & (self.sets.len() - 1);
-        (set, (low ^ high).max(1))
+    fn place(&self, hash: KeyHash) -> (usize, u16) {
+        let [low, high, ..] = hash.0.to_le_bytes();
+        let set = (hash.0 >> 16) as usize & (self.sets.len() - 1);
+        (set, u16::from_le_bytes([low, high]).max(1))
     }
 
     const fn memory_bytes(&self) -> usize {
-        self.sets.capacity() * GHOST_SET_BYTES
+        self.sets.capacity() * size_of::<GhostSet>()
     }
 }
 
@@ -174,6 +180,9 @@ pub(super) struct Queues {
     /// Nothing more can be evicted, as far as was looked.
     is_exhausted: bool,
     evicted: u64,
+    /// The mean bytes of evicted items, times [`AVERAGED`]; 0 before the first check.
+    averaged_bytes: u64,
+    rng: Rng,
 }
 
 impl Queues {
@@ -201,6 +210,22 @@ impl Queues {
 
     fn queue(&mut self, is_main: bool) -> &mut Queue {
         if is_main { &mut self.main } else { &mut self.small }
+    }
+
+    /// Uses that an item of `bytes` bytes needs to stay.
+    fn uses_to_stay(&mut self, bytes: u64, is_main: bool) -> u8 {
+        if self.averaged_bytes == 0 {
+            self.averaged_bytes = bytes * AVERAGED;
+        }
+        let mean = self.averaged_bytes.div_ceil(AVERAGED);
+        let mean_uses = if is_main { 1 } else { USES_TO_MAIN };
+        let uses = (mean_uses * bytes.max(mean / SMALLEST_SHARE) + self.rng.below(mean)) / mean;
+        u8::try_from(uses).unwrap_or(Marks::USES_MAX).min(Marks::USES_MAX)
+    }
+
+    fn count_evicted(&mut self, bytes: u64) {
+        self.evicted += 1;
+        self.averaged_bytes = self.averaged_bytes - self.averaged_bytes / AVERAGED + bytes;
     }
 }
 
@@ -311,20 +336,24 @@ impl Store {
                 return !self.queues.is_exhausted;
             };
             let Some(handle) = self.queued(entry, is_main) else { continue };
-            let marks = self.heap.marks(handle);
             let has_expired = !self.is_alive(now, handle);
-            let is_forced = has_expired || freed == 0 && checks > CHECKS_TO_FORCE;
-            let stays = if is_main { marks.uses() > 0 } else { marks.uses() >= USES_TO_MAIN };
-            if stays && !is_forced {
-                let uses = if is_main { marks.uses() - 1 } else { 0 };
-                self.heap.set_marks(handle, Marks::MAIN.with_uses(uses));
+            let is_forced = has_expired || freed == 0 && checks == CHECKS_PER_PIECE;
+            let bytes_held = self.heap.held_bytes(handle);
+            let uses_to_stay = self.queues.uses_to_stay(bytes_held as u64, is_main);
+            let uses_left = self.heap.marks(handle).uses().checked_sub(uses_to_stay);
+            if let Some(uses) = uses_left.filter(|_| !is_forced) {
+                self.heap.set_marks(handle, Marks::MAIN.with_uses(if is_main { uses } else { 0 }));
                 self.push_queued(entry, handle);
                 continue;
             }
             self.queues.is_scanned = false;
-            freed += self.evict_item(handle, !is_main && !has_expired);
-            self.expired += u64::from(has_expired);
-            self.queues.evicted += u64::from(!has_expired);
+            self.evict_item(handle, !is_main && !has_expired);
+            freed += bytes_held;
+            if has_expired {
+                self.expired += 1;
+            } else {
+                self.queues.count_evicted(bytes_held as u64);
+            }
             checks += CHECKS_PER_MERGE * self.index.take_merges();
             if freed >= bytes {
                 break;
@@ -333,14 +362,12 @@ impl Store {
         true
     }
 
-    /// Removes an item; returns the bytes that this frees.
-    fn evict_item(&mut self, handle: u32, is_remembered: bool) -> usize {
+    fn evict_item(&mut self, handle: u32, is_remembered: bool) {
         let bytes = self.heap.key(handle);
         let key = HashedKey { hash: self.secret.hash(bytes), bytes };
         if is_remembered {
             self.queues.ghost.add(key.hash, self.index.len());
         }
-        let freed = self.heap.held_bytes(handle);
         let removed = self.index.remove(&heap_keys(&self.heap, &self.secret), key, handle);
         debug_assert!(removed, "an item that is not in the index");
         if self.heap.expiry(handle).is_some() {
@@ -348,7 +375,6 @@ impl Store {
         }
         self.departs(handle);
         self.heap.free(handle);
-        freed
     }
 
     /// Prefetches the memory of the entries that are checked next.

@@ -447,7 +447,8 @@ impl Heap {
     /// other free slots of its class and of larger ones, which take `bytes_max` more at most.
     pub(super) fn empty_into_larger(&mut self, items_max: u16, bytes_max: usize) -> Option<u32> {
         self.stop_emptying();
-        let page = self.pages.emptiest_page().filter(|&page| self.pages.of(page).live <= items_max)?;
+        let page =
+            self.pages.emptiest_page(|_| true).filter(|&page| self.pages.of(page).live <= items_max)?;
         self.pages.fits_in_larger(page, bytes_max).then(|| self.pages.begin_emptying(page).page)
     }
 

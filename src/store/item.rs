@@ -112,6 +112,9 @@ impl Marks {
     const USES: u8 = 0b11_0000;
     const ODD: u8 = 0b100_0000;
 
+    /// Uses that are counted.
+    pub(super) const USES_MAX: u8 = Self::USES / Self::USE;
+
     /// In the main queue, without uses.
     pub(super) const MAIN: Self = Self(1 << 3);
 

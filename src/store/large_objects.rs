@@ -33,6 +33,9 @@ const MAPS_MAX: usize = 32 * 1024;
 /// Bytes of idle maps that are kept for the next large objects for a while; what is above is returned at once.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes more that the blocks of a slab may take in larger slots.
+const MORE_BYTES_MAX: usize = SLAB_BYTES / 8;
+
 /// Idle blocks that are looked at for one of the right size.
 const IDLE_LOOKED_AT: usize = 8;
 
@@ -375,10 +378,10 @@ impl LargeObjects {
         }
     }
 
-    /// Bytes held for a block in use.
+    /// Bytes held for a block in use: of a slot of its class, even if it was moved to a larger one.
     pub(super) fn held_bytes(&self, number: u32) -> usize {
         match &self.blocks[number as usize] {
-            Block::InSlab { slab, .. } => bytes_of(self.pages.of(*slab).class),
+            Block::InSlab { bytes, .. } => large_class_of(*bytes as usize).map_or(0, bytes_of),
             Block::Alone(alone) => alone.held_bytes(),
             Block::Idle { .. } | Block::Free { .. } => 0,
         }
@@ -390,7 +393,7 @@ impl LargeObjects {
         let bytes = key_len + value_len;
         let class = large_class_of(bytes);
         match &self.blocks[number as usize] {
-            Block::InSlab { slab, .. } => class == Some(self.pages.of(*slab).class),
+            Block::InSlab { bytes, .. } => class.is_some() && class == large_class_of(*bytes as usize),
             Block::Alone(alone) => {
                 let held = alone.held_bytes();
                 let has_room = alone.value_at as usize + value_len <= held;
@@ -491,12 +494,14 @@ impl LargeObjects {
         self.pages.is_sparse()
     }
 
-    /// Moves one block out of an emptiest slab of a sparse class, under pressure of any class. Returns the bytes
-    /// copied, 0 if there is no such slab or no room.
+    /// Moves one block out of an emptiest slab of a sparse class, under pressure of any class, if need be to larger slots,
+    /// which take an eighth of a slab more at most. Returns the bytes copied, 0 if there is no such slab or no room.
     pub(super) fn compact(&mut self, pressure: bool) -> usize {
         let begin = |pages: &mut Pages| {
             let slab = pages.sparse_page();
             let slab = slab.or_else(|| if pressure { pages.page_under_pressure() } else { None });
+            let into_larger = || pages.emptiest_page(|slab| pages.fits_in_larger(slab, MORE_BYTES_MAX));
+            let slab = slab.or_else(|| if pressure { into_larger() } else { None });
             slab.map(|slab| pages.begin_emptying(slab))
         };
         let Some(Emptying { page: slab, slot }) = self.pages.emptying().or_else(|| begin(&mut self.pages))
@@ -510,11 +515,13 @@ impl LargeObjects {
             Slot::Free(_) => None,
         });
         let class = self.pages.of(slab).class;
-        let moved = live.filter(|_| self.pages.with_room(class).is_some()).and_then(|(at, number)| {
+        let to_class = if pressure { self.pages.any_larger_with_room(class) } else { Some(class) };
+        let to_class = to_class.filter(|&class| self.pages.with_room(class).is_some());
+        let moved = live.zip(to_class).and_then(|((at, number), to_class)| {
             let Block::InSlab { bytes, .. } = self.blocks[number as usize] else { return None };
             let bytes = bytes as usize;
-            let (to, to_slot) = self.take_slot(class, number)?;
-            let (at, to_at) = (at * bytes_of(class), usize::from(to_slot) * bytes_of(class));
+            let (to, to_slot) = self.take_slot(to_class, number)?;
+            let (at, to_at) = (at * bytes_of(class), usize::from(to_slot) * bytes_of(to_class));
             let (source, target) = self.slabs.get_two_mut(slab as usize, to as usize)?;
             let (source, target) = (source.as_ref()?, target.as_mut()?);
             target.map[to_at..to_at + bytes].copy_from_slice(&source.map[at..at + bytes]);

@@ -121,6 +121,13 @@ impl Pages {
         enough.into_iter().find(|&class| self.with_room(class).is_some())
     }
 
+    /// The smallest class with free slots of a class's size or more.
+    pub(super) fn any_larger_with_room(&self, class: u8) -> Option<u8> {
+        (class..)
+            .take_while(|&other| usize::from(other) < CLASSES)
+            .find(|&class| self.with_room(class).is_some())
+    }
+
     /// Gives a page to a class; `end` is one past the highest page in use.
     pub(super) fn add(&mut self, page: u32, class: u8, end: usize) {
         self.records.grow_to(end);
@@ -268,12 +275,13 @@ impl Pages {
         })
     }
 
-    /// A page from the emptiest quarter that there is, of these the one with the fewest items of its class's first.
-    /// O(classes).
-    pub(super) fn emptiest_page(&self) -> Option<u32> {
+    /// A page from the emptiest quarter that there is, of these the one with the fewest items of its class's first, of
+    /// those pages that are `wanted`. O(classes).
+    pub(super) fn emptiest_page(&self, wanted: impl Fn(u32) -> bool) -> Option<u32> {
         (0..BANDS).find_map(|band| {
             let pages = self.classes.iter().map(|class| class.bands[band]);
-            pages.filter(|&page| page != NO_PAGE).min_by_key(|&page| self.of(page).live)
+            let pages = pages.filter(|&page| page != NO_PAGE && wanted(page));
+            pages.min_by_key(|&page| self.of(page).live)
         })
     }
 
