@@ -9,6 +9,7 @@ use kit::mesh::Mesh;
 use kit::{ClientId, ms};
 use olivia::base::rng::Rng;
 use olivia::config::Config;
+use olivia::limits::Limits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -42,15 +43,55 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
+        Self::with(seed, &Config::default())
+    }
+
+    fn with(seed: u64, config: &Config) -> Self {
         let mut mesh = Mesh::new();
         for at in 0..NODES {
-            mesh.add(seed * 10 + at as u64, Config::default(), &[addr(at)]);
+            mesh.add(seed * 10 + at as u64, config.clone(), &[addr(at)]);
         }
         (0..NODES).for_each(|at| mesh.join(at, addr(at), &(0..at).map(addr).collect::<Vec<_>>()));
         mesh.pass(ms(3_000));
         assert!((0..NODES).all(|at| mesh.linked(at) == NODES - 1));
         let clients = (0..CLIENTS).map(|n| (n % NODES, mesh.nodes[n % NODES].client())).collect();
         Self { mesh, rng: Rng::new(seed), clients, open: vec![None; CLIENTS], outcomes: BTreeMap::new() }
+    }
+
+    /// Cuts a node off: its links break, and no dial succeeds, until [`World::heal`].
+    fn cut_off(&mut self, node: usize) {
+        self.mesh.homes.clear();
+        self.mesh.break_wires(|wire| wire.ends.iter().any(|(at, _)| *at == node));
+    }
+
+    /// Lets time pass until all nodes are linked again, or until so many times something was delivered.
+    fn heal(&mut self, deliveries: usize) {
+        self.mesh.homes = (0..NODES).map(|at| (addr(at), at)).collect();
+        self.mesh.deliveries_left = deliveries;
+        for _ in 0..60_000 {
+            if self.mesh.deliveries_left == 0 || (0..NODES).all(|at| self.mesh.linked(at) == NODES - 1) {
+                self.mesh.deliveries_left = usize::MAX;
+                return;
+            }
+            self.mesh.pass(ms(1));
+        }
+        panic!("not linked again");
+    }
+
+    /// Sends requests to a node and returns the replies so far.
+    fn ask(&mut self, node: usize, lines: &str) -> String {
+        let (_, client) = self.clients[node];
+        self.mesh.nodes[node].send(client, lines);
+        self.mesh.settle([node]);
+        self.mesh.nodes[node].take(client)
+    }
+
+    /// The nodes that hold a key.
+    fn holders(&self, key: &str) -> Vec<usize> {
+        let node = |at: usize| &self.mesh.nodes[at].node;
+        let holds =
+            |at: &usize| node(*at).version_of(self.mesh.now, key.as_bytes()).is_some_and(|(_, held)| held);
+        (0..NODES).filter(holds).collect()
     }
 
     fn below(&mut self, bound: usize) -> usize {
@@ -220,24 +261,18 @@ fn old_value_is_gone_elsewhere_without_any_timer() {
     let mut world = World::new(78);
     for (round, gathering) in [0, 1, 100, 1_000].into_iter().enumerate() {
         let (holder, writer) = (round % NODES, (round + 1) % NODES);
-        let tell = |world: &mut World, node: usize, line: &str| {
-            let (_, client) = world.clients[node];
-            world.mesh.nodes[node].send(client, line);
-            world.mesh.settle([node]);
-            world.mesh.nodes[node].take(client)
-        };
-        tell(&mut world, holder, "SET moved:old\n");
+        world.ask(holder, "SET moved:old\n");
         world.mesh.pass(ms(20));
         // The first is published at once, and the others wait.
         for number in 0..gathering {
-            tell(&mut world, writer, &format!("SET new-{round}-{number}:1\n"));
+            world.ask(writer, &format!("SET new-{round}-{number}:1\n"));
         }
         let begin = world.mesh.now.mono;
-        assert_eq!(tell(&mut world, writer, "SET moved:new\n"), ":SAT moved:new\n");
+        assert_eq!(world.ask(writer, "SET moved:new\n"), ":SAT moved:new\n");
         let held = |node: usize| world.mesh.nodes[node].node.version_of(world.mesh.now, b"moved");
         assert!(held(holder).is_none_or(|(_, is_held)| !is_held), "{gathering} additions gather");
         assert_eq!(world.mesh.now.mono, begin);
-        assert_eq!(tell(&mut world, holder, "GET moved\n"), ":GOT moved:new\n");
+        assert_eq!(world.ask(holder, "GET moved\n"), ":GOT moved:new\n");
         world.mesh.pass(ms(20));
     }
 }
@@ -385,4 +420,103 @@ fn request_about_a_key_of_another_node_has_the_reply_and_the_effect_that_it_has_
         }
     }
     assert!(world.mesh.nodes.iter().map(|node| node.node.stats().forwarded).sum::<u64>() > 100);
+}
+
+/// More keys than a few steps of a resync test.
+const MANY: usize = 1_000;
+
+#[test]
+fn keys_written_on_both_sides_of_three_splits_have_one_value_though_each_began_during_a_resync() {
+    let mut unfinished = 0;
+    for seed in 0..5 {
+        let mut world = World::new(seed);
+        // By key, the last value; none after a DEL.
+        let mut last: Vec<Option<String>> = vec![None; MANY];
+        let first = world.below(NODES);
+        for split in 0..3 {
+            let sides = [0, 1, 2].map(|at| (first + split + at) % NODES);
+            world.cut_off(sides[0]);
+            for side in [sides[0], sides[1], sides[2], sides[0]] {
+                let mut lines = String::new();
+                for (number, last) in last.iter_mut().enumerate() {
+                    if world.rng.one_in(2) {
+                        continue;
+                    }
+                    *last = (!world.rng.one_in(4)).then(|| format!("{split}.{side}.{number}"));
+                    lines += &match &*last {
+                        Some(value) => format!("SET k{number}:{value}\n"),
+                        None => format!("DEL k{number}\n"),
+                    };
+                }
+                world.ask(side, &lines);
+                world.mesh.pass(ms(200));
+            }
+            let deliveries = 9 + world.below(8);
+            world.heal(if split < 2 { deliveries } else { usize::MAX });
+            let is_held_twice = |number| world.holders(&format!("k{number}")).len() > 1;
+            unfinished += usize::from(world.mesh.linked(sides[0]) > 0 && (0..MANY).any(is_held_twice));
+        }
+        world.mesh.pass(ms(3_000));
+        for (number, last) in last.iter().enumerate() {
+            let key = format!("k{number}");
+            let holders = world.holders(&key);
+            assert_eq!(
+                holders.len(),
+                usize::from(last.is_some()),
+                "seed {seed} {key}: {holders:?}, {last:?}"
+            );
+            if let Some(last) = last.as_ref().filter(|_| number % 50 == 0) {
+                let node = (holders[0] + 1) % NODES;
+                assert_eq!(world.ask(node, &format!("GET {key}\n")), format!(":GOT {key}:{last}\n"));
+            }
+        }
+    }
+    assert!(unfinished > 5, "of 10 splits {unfinished} began during a resync");
+}
+
+#[test]
+fn node_that_is_cut_off_while_the_mesh_is_flushed_drops_its_keys_when_it_is_linked_again() {
+    let mut world = World::new(90);
+    (0..NODES).for_each(|at| _ = world.ask(at, &format!("SET old{at}:1\n")));
+    world.mesh.pass(ms(20));
+    let (_, client) = world.clients[0];
+    world.mesh.nodes[0].send(client, "FLUSHALL MESH\n");
+    // The frame has left, and does not arrive.
+    world.cut_off(2);
+    world.mesh.pass(ms(200));
+    let reply = world.mesh.nodes[0].take(client);
+    let refusal = format!(":ERR {} has not answered yet; it removes its keys when it is linked", addr(2));
+    assert!(reply.starts_with(&refusal), "{reply}");
+    assert_eq!([0, 1, 2].map(|at| world.holders(&format!("old{at}")).len()), [0, 0, 1]);
+    (0..NODES).for_each(|at| _ = world.ask(at, &format!("SET new{at}:1\n")));
+    world.heal(usize::MAX);
+    world.mesh.pass(ms(100));
+    assert_eq!([0, 1, 2].map(|at| world.holders(&format!("old{at}")).len()), [0; 3]);
+    assert_eq!([0, 1, 2].map(|at| world.holders(&format!("new{at}"))), [[0], [1], [2]]);
+}
+
+#[test]
+fn deletions_beyond_the_cap_are_made_up_for_and_drop_few_other_keys() {
+    let limits = Limits { tombstones_max: 100, ..Limits::default() };
+    let mut world = World::with(91, &Config { limits, ..Config::default() });
+    let sets = |prefix: &str| (0..MANY).map(|n| format!("SET {prefix}{n}:1\n")).collect::<String>();
+    world.ask(2, &(sets("deleted") + &sets("kept")));
+    world.mesh.pass(ms(100));
+    world.cut_off(2);
+    let (_, client) = world.clients[0];
+    world.mesh.nodes[0].send(client, (0..MANY).map(|n| format!("DEL deleted{n}\n")).collect::<String>());
+    world.mesh.pass(ms(500));
+    let reply = world.mesh.nodes[0].take(client);
+    let errors = reply.lines().filter(|line| line.contains(&format!("may be on {}", addr(2)))).count();
+    assert_eq!(errors, MANY, "{}", reply.lines().next().unwrap_or_default());
+    world.ask(2, "SET deleted7:newer\n");
+    world.heal(usize::MAX);
+    world.mesh.pass(ms(1_000));
+    let held =
+        |prefix: &str| (0..MANY).filter(|n| !world.holders(&format!("{prefix}{n}")).is_empty()).count();
+    assert_eq!(held("deleted"), 1, "only what is newer than its deletion stays");
+    let (kept, dropped) = (held("kept"), MANY - held("kept"));
+    let counted = world.mesh.nodes[2].node.stats().discarded_dropped;
+    assert!(dropped <= MANY / 100, "{kept} kept");
+    assert_eq!(counted, (MANY - 100 - 1 + dropped) as u64);
 }

@@ -35,6 +35,8 @@ pub struct Mesh {
     ends: Vec<BTreeMap<ClientId, (usize, usize)>>,
     /// All bytes delivered between nodes, if they are recorded.
     pub record: Option<Vec<Sent>>,
+    /// After so many more deliveries what is sent stays on its way.
+    pub deliveries_left: usize,
     pub now: Now,
 }
 
@@ -45,7 +47,8 @@ fn addr(port: u16) -> SocketAddr {
 impl Mesh {
     pub fn new() -> Self {
         let now = Now { mono: Instant::from_millis(5_000), wall_nanos: 1_700_000_000_000_000_000 };
-        Self { nodes: Vec::new(), homes: Vec::new(), wires: Vec::new(), ends: Vec::new(), record: None, now }
+        let (nodes, homes, wires, ends) = Default::default();
+        Self { nodes, homes, wires, ends, record: None, deliveries_left: usize::MAX, now }
     }
 
     /// A node that can be dialled at each of these addresses.
@@ -131,7 +134,8 @@ impl Mesh {
             self.act(at);
             for id in self.nodes[at].take_touched() {
                 let Some((wire, end)) = self.ends[at].get(&id).copied() else { continue };
-                while self.is_pending(wire, 1 - end) {
+                while self.deliveries_left > 0 && self.is_pending(wire, 1 - end) {
+                    self.deliveries_left -= 1;
                     self.deliver((wire, 1 - end));
                     busy.push_back(self.wires[wire].ends[1 - end].0);
                 }
