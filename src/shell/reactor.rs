@@ -207,17 +207,11 @@ impl Reactor {
             self.node.note_stale_event();
             return;
         };
-        socket.has_more |= event.is_read_closed() || event.is_error() || event.is_priority();
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
-            socket.is_readable = true;
-            queue_read(socket, key, &mut self.ready, &self.node);
-        }
-        if socket.is_connecting {
+        let has_become_writable = socket.note(event);
+        queue_read(socket, key, &mut self.ready, &self.node);
+        if socket.is_connecting() {
             self.dialled.push_back(key);
-        } else if event.is_writable()
-            && !std::mem::replace(&mut socket.is_writable, true)
-            && self.node.outbound_bytes(key) > 0
-        {
+        } else if has_become_writable && self.node.outbound_bytes(key) > 0 {
             self.unflushed.of(self.node.class(key)).push_back(key);
         }
     }
@@ -248,8 +242,7 @@ impl Reactor {
     fn read_next(&mut self, now: Now, class: Class) -> bool {
         let Some(key) = self.ready.pop(class) else { return false };
         let Some(socket) = self.sockets.get_mut(key) else { return true };
-        socket.is_queued = false;
-        if socket.is_stopped {
+        if !socket.leave_queue() {
             return true;
         }
         let room = self.node.room(key);
@@ -257,7 +250,7 @@ impl Reactor {
         match socket.read(room, &mut self.scratch) {
             ReadEnd::Drained(count) => self.received(now, key, room_bytes, count),
             ReadEnd::More(count) => {
-                socket.is_queued = true;
+                socket.enter_queue();
                 self.ready.push(class, key, true);
                 self.received(now, key, room_bytes, count);
             }
@@ -306,12 +299,12 @@ impl Reactor {
                 }
                 Action::StopReading(key) => {
                     if let Some(socket) = self.sockets.get_mut(key) {
-                        socket.is_stopped = true;
+                        socket.stop();
                     }
                 }
                 Action::ResumeReading(key) => {
                     if let Some(socket) = self.sockets.get_mut(key) {
-                        socket.is_stopped = false;
+                        socket.resume();
                         queue_read(socket, key, &mut self.ready, &self.node);
                     }
                 }
@@ -348,7 +341,7 @@ impl Reactor {
             self.act();
         }
         while let Some(key) = self.dialled.pop_front() {
-            let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_connecting) else {
+            let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_connecting()) else {
                 continue;
             };
             match socket.finish_dial() {
@@ -392,7 +385,7 @@ impl Reactor {
 
     /// Writes once to a connection; whether it takes more and has more.
     fn flush_one(&mut self, now: Now, key: ConnKey) -> bool {
-        let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_writable) else {
+        let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_writable()) else {
             return false;
         };
         match socket.write(self.node.outbound(key)) {
@@ -547,8 +540,7 @@ impl ByClass {
 
 /// Queues a connection to be read, if it is readable and not queued yet.
 fn queue_read(socket: &mut Socket, key: ConnKey, ready: &mut Ready, node: &Node) {
-    if socket.is_readable && !socket.is_stopped && !socket.is_queued && !socket.is_connecting {
-        socket.is_queued = true;
+    if socket.enter_queue() {
         let (class, is_deep) = node.queue_of(key);
         ready.push(class, key, is_deep);
     }

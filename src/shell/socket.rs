@@ -4,6 +4,7 @@
 
 use crate::limits::BYTES_PER_STEP;
 use crate::node::ConnKey;
+use mio::event::Event;
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
@@ -60,22 +61,77 @@ pub(super) enum WriteEnd {
 pub(super) struct Socket {
     key: ConnKey,
     stream: TcpStream,
-    pub(super) is_readable: bool,
-    pub(super) is_writable: bool,
+    is_readable: bool,
+    is_writable: bool,
     /// The other side has closed, or sent urgent data, at which a read ends early: short reads prove nothing until a
     /// read blocks, since no further edge would report what follows.
-    pub(super) has_more: bool,
+    has_more: bool,
     /// Dialled, and not up yet: not to be read from or written to.
-    pub(super) is_connecting: bool,
+    is_connecting: bool,
     /// The node wants no more from it for now.
-    pub(super) is_stopped: bool,
+    is_stopped: bool,
     /// In the queue of connections to read from.
-    pub(super) is_queued: bool,
+    is_queued: bool,
     /// The last read went to where a large request lies: another one may follow.
     expects_large: bool,
 }
 
 impl Socket {
+    const fn new(key: ConnKey, stream: TcpStream, is_connecting: bool) -> Self {
+        Self {
+            key,
+            stream,
+            is_readable: false,
+            is_writable: !is_connecting,
+            has_more: false,
+            is_connecting,
+            is_stopped: false,
+            is_queued: false,
+            expects_large: false,
+        }
+    }
+
+    /// Takes in an event; whether the socket has become writable by it.
+    pub(super) fn note(&mut self, event: &Event) -> bool {
+        let may_have_ended = event.is_read_closed() || event.is_error();
+        self.has_more |= may_have_ended || event.is_priority();
+        self.is_readable |= may_have_ended || event.is_readable();
+        !self.is_connecting && event.is_writable() && !std::mem::replace(&mut self.is_writable, true)
+    }
+
+    /// Whether it is dialled and not up yet.
+    pub(super) const fn is_connecting(&self) -> bool {
+        self.is_connecting
+    }
+
+    /// Whether the next write may take something.
+    pub(super) const fn is_writable(&self) -> bool {
+        self.is_writable
+    }
+
+    /// Has it not be read until it is resumed.
+    pub(super) const fn stop(&mut self) {
+        self.is_stopped = true;
+    }
+
+    /// Has it be read again.
+    pub(super) const fn resume(&mut self) {
+        self.is_stopped = false;
+    }
+
+    /// Whether it is to be put into the queue of connections to read from; it is in there from now on.
+    pub(super) const fn enter_queue(&mut self) -> bool {
+        let enters = self.is_readable && !self.is_stopped && !self.is_queued && !self.is_connecting;
+        self.is_queued |= enters;
+        enters
+    }
+
+    /// It has left the queue; whether it is to be read.
+    pub(super) const fn leave_queue(&mut self) -> bool {
+        self.is_queued = false;
+        !self.is_stopped
+    }
+
     /// Reads once into `room`, which is most often empty, and then `scratch`, unless more is to come for the room.
     pub(super) fn read(&mut self, room: &mut [u8], scratch: &mut [u8]) -> ReadEnd {
         let scratch = match room.len() {
@@ -170,32 +226,12 @@ pub(super) struct Sockets {
 impl Sockets {
     /// Keeps a socket for a connection that the node has accepted.
     pub(super) fn insert(&mut self, key: ConnKey, stream: TcpStream) {
-        self.keep(Socket {
-            key,
-            stream,
-            is_readable: false,
-            is_writable: true,
-            has_more: false,
-            is_connecting: false,
-            is_stopped: false,
-            is_queued: false,
-            expects_large: false,
-        });
+        self.keep(Socket::new(key, stream, false));
     }
 
     /// Keeps a socket for a connection that is being made.
     pub(super) fn insert_connecting(&mut self, key: ConnKey, stream: TcpStream) {
-        self.keep(Socket {
-            key,
-            stream,
-            is_readable: false,
-            is_writable: false,
-            has_more: false,
-            is_connecting: true,
-            is_stopped: false,
-            is_queued: false,
-            expects_large: false,
-        });
+        self.keep(Socket::new(key, stream, true));
     }
 
     fn keep(&mut self, socket: Socket) {
