@@ -15,7 +15,7 @@ use olivia::base::rng::Rng;
 use olivia::config::Config;
 use olivia::filter::changelog::PIECE_BLOCKS;
 use olivia::limits::Limits;
-use olivia::node::{CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL};
+use olivia::node::{Class, Shares};
 use olivia::wire::frame::Body;
 use std::fmt::Write;
 use std::time::Duration;
@@ -41,7 +41,7 @@ struct Loop {
     world: World,
     player: ClientId,
     worker: ClientId,
-    share: DueShare,
+    shares: Shares,
     links: Vec<Link>,
 }
 
@@ -68,7 +68,7 @@ impl Loop {
             world.driver.ask(player, "PING\nGET key1\n");
         }
         let links = (1..=peers).map(|number| world.known(&Face::new(number))).collect();
-        Self { world, player, worker, share: DueShare::default(), links }
+        Self { world, player, worker, shares: Shares::default(), links }
     }
 
     /// Loses the link to the first peer and makes it again. The peer asks for the whole filter and sends its own, of as
@@ -98,7 +98,8 @@ impl Loop {
             if let Some(read) = reads.next().filter(|_| !driver.is_stopped(link.conn)) {
                 driver.deliver(link.conn, read);
             }
-            while cpu() - begin < LINKS_UNTIL && driver.node.step(driver.now, Class::Links) {}
+            let until = self.shares.links_until();
+            while cpu() - begin < until && driver.node.step(driver.now, Class::Links) {}
             longest = longest.max(cpu() - begin + self.iterate(None));
             count += 1;
             let driver = &mut self.world.driver;
@@ -119,14 +120,15 @@ impl Loop {
         if let Some(request) = request {
             driver.deliver(self.worker, request.as_bytes());
         }
-        while cpu() - begin < CLIENTS_UNTIL && driver.node.step(driver.now, Class::Clients) {}
+        let until = self.shares.clients_until();
+        while cpu() - begin < until && driver.node.step(driver.now, Class::Clients) {}
         let from = cpu();
-        let share = self.share.of(from - begin);
+        let share = self.shares.due(from - begin);
         let mut is_done = false;
         while !is_done && cpu() - from < share {
             is_done = !driver.node.step(driver.now, Class::Due);
         }
-        self.share.ended(is_done);
+        self.shares.ended(Class::Due, is_done);
         let took = cpu() - begin;
         driver.act();
         driver.read_now(self.player);

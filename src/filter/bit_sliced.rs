@@ -8,6 +8,7 @@
 use super::bloom::zeroes;
 use super::key::FilterKey;
 use super::size::{BLOCK_BITS, Block, Size, ones_of, positions};
+use crate::base::prefetch::prefetch;
 use std::fmt;
 
 /// Columns of a bank: the bits of a row.
@@ -110,6 +111,15 @@ impl Bank {
 
     pub(super) const fn ones(&self, column: Column) -> u64 {
         self.ones[column.0 as usize]
+    }
+
+    /// Prefetches the rows of a hash.
+    pub(super) fn fetch(&self, hash: u64) {
+        let first = self.size.block_of(hash) * BLOCK_BITS;
+        let Some(block) = self.rows.get(first..first + BLOCK_BITS) else { return };
+        for (lane, position) in block.as_chunks::<64>().0.iter().zip(positions(hash)) {
+            prefetch(&lane[position as usize & 63]);
+        }
     }
 
     /// Adds a hash to a column.

@@ -375,6 +375,20 @@ impl PeerFilters {
         self.check_fill(key)
     }
 
+    /// Prefetches what adding this hash changes.
+    #[inline]
+    pub fn fetch(&self, key: FilterKey, hash: u64) {
+        let Some(peer) = self.peers.get(key) else { return };
+        if let Some(filter) = &peer.incoming {
+            filter.fetch(hash);
+        }
+        match &peer.home {
+            Home::Unknown => {}
+            Home::Separate(filter) => filter.fetch(hash),
+            Home::Sliced(place) => self.banks[place.bank].fetch(hash),
+        }
+    }
+
     /// Replaces a block of what is searched.
     ///
     /// # Errors

@@ -482,6 +482,11 @@ impl Keyspace {
         }
     }
 
+    /// What steps of the own filter that additions have caused since the last call cost, in keys.
+    pub(in crate::node) const fn take_filter_cost(&mut self) -> usize {
+        self.own_filter.take_uncharged() as usize * FILTER_STEP_KEYS
+    }
+
     /// Lists a change for the consumers of changes.
     #[inline]
     fn changed(&mut self, hash: KeyHash, is_new_version: bool) {

@@ -52,7 +52,7 @@ pub use command::status::{FilterState, PeerView};
 pub use conn::connection::CloseReason;
 pub use ids::{ConnKey, NodeId};
 pub use metrics::{Kind, METRICS, Metric, SECTIONS, SUMMARY_ROWS, Stats, Unit};
-pub use schedule::{BACKLOG_UNTIL, CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL, OUTPUT_UNTIL, Ready};
+pub use schedule::{BACKLOG_UNTIL, Class, OUTPUT_UNTIL, Ready, Shares};
 pub use state::Action;
 
 use crate::base::memory::has_left;

@@ -23,14 +23,18 @@ pub enum Class {
 }
 
 /// The time within an iteration until which links, then clients, then output may go on. What of it one of them
-/// leaves unused passes on to the next.
-pub const LINKS_UNTIL: Duration = Duration::from_micros(400);
+/// leaves unused passes on to the next. For links it is longer while they leave input unread ([`Shares`]).
+const LINKS_UNTIL: Duration = Duration::from_micros(400);
 /// See [`LINKS_UNTIL`].
-pub const CLIENTS_UNTIL: Duration = Duration::from_micros(800);
+const CLIENTS_UNTIL: Duration = Duration::from_micros(800);
 /// The time until which output that the last iteration has left over goes on, before clients make more of it.
 pub const BACKLOG_UNTIL: Duration = Duration::from_micros(700);
 /// See [`LINKS_UNTIL`].
 pub const OUTPUT_UNTIL: Duration = Duration::from_micros(1_100);
+
+/// The time until which links may go on at most, and what clients then have at least.
+const LINKS_UNTIL_MAX: Duration = Duration::from_micros(900);
+const CLIENTS_MIN: Duration = Duration::from_micros(100);
 
 /// The share of due work in an iteration in which connections had theirs, and in one in which none had any: small,
 /// since a request that arrives meanwhile waits for it.
@@ -44,22 +48,51 @@ const DUE_SHARE_MAX: Duration = Duration::from_micros(200);
 /// From the smallest share to more than an iteration.
 const DOUBLINGS_MAX: u32 = 6;
 
-/// The share of due work, which follows its backlog: it doubles with each iteration that leaves some of it over.
+/// The shares that follow a backlog: each doubles with each iteration that leaves some of its work over.
 #[derive(Debug, Default)]
-pub struct DueShare {
-    doublings: u32,
+pub struct Shares {
+    links: Doublings,
+    due: Doublings,
 }
 
-impl DueShare {
-    /// The share in an iteration in which connections had so much time.
-    pub fn of(&self, connections: Duration) -> Duration {
-        let share = if connections.is_zero() { DUE_SHARE_CALM } else { DUE_SHARE_BUSY };
-        (share * (1 << self.doublings)).min(DUE_SHARE_MAX.max(connections))
+/// How often a share has doubled.
+#[derive(Debug, Default)]
+struct Doublings(u32);
+
+impl Shares {
+    /// The time within an iteration until which links may go on. While they cannot keep up, clients have less time: what
+    /// these cause at other nodes, and what others cause here, then meet.
+    pub fn links_until(&self) -> Duration {
+        self.links.of(LINKS_UNTIL).min(LINKS_UNTIL_MAX)
     }
 
-    /// Notes whether all due work was done in its share.
-    pub fn ended(&mut self, is_done: bool) {
-        self.doublings = if is_done { 0 } else { DOUBLINGS_MAX.min(self.doublings + 1) };
+    /// The same for clients.
+    pub fn clients_until(&self) -> Duration {
+        CLIENTS_UNTIL.max(self.links_until() + CLIENTS_MIN)
+    }
+
+    /// The share of due work in an iteration in which connections had so much time. While links cannot keep up it has
+    /// half of that at most: what links cause, such as rebuilt blocks of the filter, can wait, and they cannot.
+    pub fn due(&self, connections: Duration) -> Duration {
+        let share = if connections.is_zero() { DUE_SHARE_CALM } else { DUE_SHARE_BUSY };
+        let most = if self.links.0 == 0 { connections } else { connections / 2 };
+        self.due.of(share).min(DUE_SHARE_MAX.max(most))
+    }
+
+    /// Notes whether all work of links, or all that was due, was done in its share.
+    pub fn ended(&mut self, class: Class, is_done: bool) {
+        let doublings = match class {
+            Class::Links => &mut self.links.0,
+            Class::Due => &mut self.due.0,
+            Class::Clients => return,
+        };
+        *doublings = if is_done { 0 } else { DOUBLINGS_MAX.min(*doublings + 1) };
+    }
+}
+
+impl Doublings {
+    fn of(&self, share: Duration) -> Duration {
+        share * (1 << self.0)
     }
 }
 
@@ -246,7 +279,8 @@ impl Runnable {
 
 #[cfg(test)]
 mod tests {
-    use super::{Account, Class, DUE_SHARE_BUSY, DUE_SHARE_MAX, DueShare, READ_KEYS, Ready, Runnable};
+    use super::{Account, CLIENTS_MIN, CLIENTS_UNTIL, Class, DUE_SHARE_BUSY, DUE_SHARE_MAX, LINKS_UNTIL};
+    use super::{LINKS_UNTIL_MAX, READ_KEYS, Ready, Runnable, Shares};
     use crate::base::slots::Slots;
     use crate::limits::KEYS_PER_STEP;
     use std::time::Duration;
@@ -310,11 +344,25 @@ mod tests {
     #[test]
     fn share_of_due_work_follows_its_backlog() {
         for (connections, max) in [(10, DUE_SHARE_MAX), (700, Duration::from_micros(700))] {
-            let (connections, mut share) = (Duration::from_micros(connections), DueShare::default());
-            let shares: Vec<_> = (0..7).map(|_| (share.of(connections), share.ended(false)).0).collect();
-            assert_eq!((shares[0], shares[1], shares[6]), (DUE_SHARE_BUSY, 2 * DUE_SHARE_BUSY, max));
-            share.ended(true);
-            assert_eq!(share.of(connections), DUE_SHARE_BUSY);
+            let (connections, mut shares) = (Duration::from_micros(connections), Shares::default());
+            let due: Vec<_> =
+                (0..7).map(|_| (shares.due(connections), shares.ended(Class::Due, false)).0).collect();
+            assert_eq!((due[0], due[1], due[6]), (DUE_SHARE_BUSY, 2 * DUE_SHARE_BUSY, max));
+            shares.ended(Class::Due, true);
+            assert_eq!(shares.due(connections), DUE_SHARE_BUSY);
         }
+    }
+
+    #[test]
+    fn clients_give_way_to_links_that_leave_input_unread_and_keep_a_share() {
+        let mut shares = Shares::default();
+        let ends = |shares: &Shares| (shares.links_until(), shares.clients_until());
+        assert_eq!(ends(&shares), (LINKS_UNTIL, CLIENTS_UNTIL));
+        (0..9).for_each(|_| shares.ended(Class::Links, false));
+        (0..9).for_each(|_| shares.ended(Class::Due, false));
+        assert_eq!(ends(&shares), (LINKS_UNTIL_MAX, LINKS_UNTIL_MAX + CLIENTS_MIN));
+        assert_eq!(shares.due(LINKS_UNTIL_MAX), LINKS_UNTIL_MAX / 2);
+        shares.ended(Class::Links, true);
+        assert_eq!(ends(&shares), (LINKS_UNTIL, CLIENTS_UNTIL));
     }
 }

@@ -18,7 +18,7 @@ use crate::base::slots::Key;
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::node::{Action, ConnKey, Node, Refusal};
-use crate::node::{BACKLOG_UNTIL, CLIENTS_UNTIL, Class, DueShare, LINKS_UNTIL, OUTPUT_UNTIL, Ready};
+use crate::node::{BACKLOG_UNTIL, Class, OUTPUT_UNTIL, Ready, Shares};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -76,7 +76,7 @@ pub(super) struct Reactor {
     /// Dialled connections that the system gave no socket for, with the cause; not reported to the node yet.
     undialled: VecDeque<(ConnKey, std::io::Error)>,
     scratch: Box<[u8]>,
-    due_share: DueShare,
+    shares: Shares,
     /// SIGTERM or SIGINT came: unread input is read until this time, then the node drains.
     shutdown_by: Option<Instant>,
     /// Dropped log lines that the node has counted.
@@ -117,7 +117,7 @@ impl Reactor {
             dialled: VecDeque::new(),
             undialled: VecDeque::new(),
             scratch: vec![0; READ_BYTES].into(),
-            due_share: DueShare::default(),
+            shares: Shares::default(),
             shutdown_by: None,
             log_lines_dropped: 0,
         };
@@ -179,13 +179,14 @@ impl Reactor {
         self.sort_lobby(now);
         self.resolve(now);
         self.finish_dials(now);
-        let links_are_read = self.serve(Class::Links, now.mono.after(LINKS_UNTIL));
+        let links_are_read = self.serve(Class::Links, now.mono.after(self.shares.links_until()));
+        self.shares.ended(Class::Links, links_are_read);
         // With as many events as fit there may be more of them.
         if links_are_read && events.iter().count() < EVENTS {
             self.node.links_current(now);
         }
         self.flush(now.mono.after(BACKLOG_UNTIL));
-        self.serve(Class::Clients, now.mono.after(CLIENTS_UNTIL));
+        self.serve(Class::Clients, now.mono.after(self.shares.clients_until()));
         // Replies do not wait for due work.
         let output_until = now.mono.after(OUTPUT_UNTIL);
         self.flush(output_until);
@@ -274,9 +275,9 @@ impl Reactor {
     fn do_due_work(&mut self, now: Now, is_busy: bool) {
         let from = self.clock.mono();
         let connections = if is_busy { from.since(now.mono) } else { Duration::ZERO };
-        let until = from.after(self.due_share.of(connections));
+        let until = from.after(self.shares.due(connections));
         let is_done = self.serve(Class::Due, until);
-        self.due_share.ended(is_done);
+        self.shares.ended(Class::Due, is_done);
     }
 
     /// Carries out the node's actions.

@@ -6,7 +6,7 @@ use super::net::Port;
 use super::oracle::Stamp;
 use olivia::base::time::{Instant, Now};
 use olivia::config::Config;
-use olivia::node::{Class, ConnKey, DueShare, Node, NodeId, Ready};
+use olivia::node::{Class, ConnKey, Node, NodeId, Ready, Shares};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
@@ -66,7 +66,7 @@ pub struct Host {
     pub connected: VecDeque<ConnKey>,
     pub ready: Ready,
     pub unflushed: ByClass,
-    pub due_share: DueShare,
+    pub shares: Shares,
     /// What the node had spent when the iteration began, and calls of it since.
     pub began_at: u64,
     /// And after the last call.
@@ -124,7 +124,7 @@ impl Host {
             connected: VecDeque::new(),
             ready: Ready::default(),
             unflushed: ByClass::default(),
-            due_share: DueShare::default(),
+            shares: Shares::default(),
             began_at: 0,
             spent: 0,
             calls: 0,

@@ -37,6 +37,8 @@ pub enum Habit {
     GetRemote,
     /// SETs of new keys.
     SetNew,
+    /// SETs of new keys, the same ones on each node.
+    SetSame,
     /// SETs of keys that expire soon.
     SetExpiring,
     /// SETs of one large value again and again.
@@ -98,7 +100,7 @@ pub const BACKLOGS: [(&str, u64); 11] = [
 ];
 
 /// The worlds; each queue is filled by at least one of them.
-pub const SCENARIOS: [Scenario; 10] = [
+pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "100 clients of depth 1,000, beside a peer that takes new keys",
         members: 2,
@@ -109,6 +111,12 @@ pub const SCENARIOS: [Scenario; 10] = [
         name: "new keys on both nodes",
         members: 2,
         crowds: &[crowd(0, 50, Habit::SetNew, 64), crowd(1, 50, Habit::SetNew, 64)],
+        ping_ms: [4, 6],
+    },
+    Scenario {
+        name: "the same keys on both nodes",
+        members: 2,
+        crowds: &[crowd(0, 50, Habit::SetSame, 64), crowd(1, 50, Habit::SetSame, 64)],
         ping_ms: [4, 6],
     },
     Scenario {
@@ -309,6 +317,7 @@ impl Load {
             Habit::Get | Habit::ReadSlowly | Habit::ComeAndGo => "GET hot0\n".to_owned(),
             Habit::GetRemote => "GET hot1\n".to_owned(),
             Habit::SetNew => format!("SET n{at}-{serial}-{n}:1\n"),
+            Habit::SetSame => format!("SET n{}-{serial}-{n}:1\n", at % 50),
             Habit::SetExpiring => {
                 let words = ["SET", &format!("e{at}-{serial}-{n}"), "1", "PX", "20"].map(bulk).concat();
                 format!("*5\r\n{words}")

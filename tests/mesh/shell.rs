@@ -6,7 +6,7 @@ use super::host::{Host, Socket, State};
 use super::kit::contract::{Contract, receive};
 use super::net::{MS, Party, Port, Read, US};
 use super::world::{Event, World};
-use olivia::node::{Action, BACKLOG_UNTIL, CLIENTS_UNTIL, Class, ConnKey, LINKS_UNTIL, OUTPUT_UNTIL};
+use olivia::node::{Action, BACKLOG_UNTIL, Class, ConnKey, OUTPUT_UNTIL};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -56,17 +56,19 @@ impl World {
         let is_busy = !host.ready.is_empty();
         self.take_losses(at);
         self.accept(at);
-        if self.serve(at, Class::Links, LINKS_UNTIL) {
+        let links_are_read = self.serve(at, Class::Links, self.hosts[at].shares.links_until());
+        self.hosts[at].shares.ended(Class::Links, links_are_read);
+        if links_are_read {
             let now = self.hosts[at].now(now);
             self.hosts[at].node.iter_mut().for_each(|node| node.links_current(now));
         }
         self.flush(at, BACKLOG_UNTIL);
-        self.serve(at, Class::Clients, CLIENTS_UNTIL);
+        self.serve(at, Class::Clients, self.hosts[at].shares.clients_until());
         self.flush(at, OUTPUT_UNTIL);
         let used = self.used(at);
-        let due = used + self.hosts[at].due_share.of(if is_busy { used } else { Duration::ZERO });
+        let due = used + self.hosts[at].shares.due(if is_busy { used } else { Duration::ZERO });
         let is_done = self.serve(at, Class::Due, due);
-        self.hosts[at].due_share.ended(is_done);
+        self.hosts[at].shares.ended(Class::Due, is_done);
         self.flush(at, OUTPUT_UNTIL);
         if self.load.is_some() {
             self.sample_backlogs(at);

@@ -461,7 +461,7 @@ fn serve_requests(
         keys += cost;
         let head = state.keyspace.changelog().head().seq;
         if head != additions {
-            keys += sync::cost_of_additions(state, head - additions);
+            keys += sync::cost_of_additions(state, head - additions) + state.keyspace.take_filter_cost();
             additions = head;
         }
         keys += notices::settle_many(state, now);

@@ -104,6 +104,8 @@ pub(in crate::node) struct OwnFilter {
     additions: u32,
     /// Of these, as many as steps were done for.
     kept_up: u32,
+    /// Steps that additions have caused, and that are not charged yet.
+    uncharged: u32,
 }
 
 impl OwnFilter {
@@ -126,6 +128,7 @@ impl OwnFilter {
             starved_at: None,
             additions: 0,
             kept_up: 0,
+            uncharged: 0,
         }
     }
 
@@ -193,8 +196,14 @@ impl OwnFilter {
         let is_time =
             is_growing || self.overfull_since.is_some() || self.kept_up.is_multiple_of(ADDITIONS_PER_STEP);
         if is_time && self.has_work(now, store) {
+            self.uncharged += 1;
             self.step(now, store);
         }
+    }
+
+    /// Steps that additions have caused since the last call.
+    pub(in crate::node) const fn take_uncharged(&mut self) -> u32 {
+        mem::replace(&mut self.uncharged, 0)
     }
 
     /// Does one bounded piece of work, some 50 µs at most; true if there is more.

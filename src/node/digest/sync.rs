@@ -339,6 +339,14 @@ pub(in crate::node) fn snapshot_end(state: &mut State, now: Now, peer_key: PeerK
     note_if_known(state, now, peer_key);
 }
 
+/// Prefetches what an addition to a peer's filter changes, and what says whether this node holds the key.
+pub(in crate::node) fn fetch(state: &State, peer_key: PeerKey, hash: u64) {
+    if let Some(peer) = state.mesh.peers.get(peer_key) {
+        state.mesh.filters.fetch(peer.following.filter(), hash);
+    }
+    state.keyspace.own_filter().fetch(hash);
+}
+
 /// An addition to a peer's filter; `low` is the low half of its number. Whether it is the next one.
 pub(in crate::node) fn addition(state: &mut State, now: Now, peer_key: PeerKey, low: u32, hash: u64) -> bool {
     let outcome = follow(state, now, peer_key, |receiver, filters| {

@@ -26,6 +26,9 @@ use crate::wire::frame::{Body, Frame, FrameError, Hints, Oversized};
 use crate::wire::outcome::KeyVersion;
 use std::fmt;
 
+/// Additions whose memory is fetched together: each is in lines of its own of filters larger than the caches.
+const ADDITIONS_AHEAD: usize = 16;
+
 /// Processes one frame of `bytes` bytes. Returns its cost in keys, at least 1.
 pub(in crate::node) fn execute(
     state: &mut State,
@@ -61,8 +64,11 @@ pub(in crate::node) fn execute(
             0
         }
         Body::Delta(hashes) => {
-            let mut notices = 0;
+            let (mut notices, mut ahead) = (0, hashes.iter());
             for (at, hash) in hashes.iter().enumerate() {
+                if at.is_multiple_of(ADDITIONS_AHEAD) {
+                    ahead.by_ref().take(ADDITIONS_AHEAD).for_each(|hash| sync::fetch(state, peer, hash));
+                }
                 if sync::addition(state, now, peer, number(at), hash) {
                     notices += notices::added(state, peer, KeyHash(hash));
                 }
