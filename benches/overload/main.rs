@@ -2,8 +2,10 @@
 //! loaded by `olivia bench`, beside a client that sends one request at a time. `-- --beside PROGRAM` runs each row with
 //! another build of Olivia as well, by turns; `--rounds N`, of which the median is shown; `--only ROW`.
 //!
-//! What must be found, and what must be accepted, is checked, but in the quick form. Times are of a machine with
-//! everything on it: beside another build they say something, alone little.
+//! What must be found, what must be accepted, and how long it takes is checked, but in the quick form. Nodes, loads and
+//! prober share the processors of one machine. So beside each time as it passed (`wall`) there is the time without the
+//! longest of their waits for a processor (`own`, by /proc/PID/schedstat): the nodes' own delay is no longer. That is what
+//! is checked.
 
 #![cfg(target_os = "linux")]
 
@@ -14,7 +16,7 @@ mod processes;
 mod server;
 
 use processes::Conn;
-use server::Server;
+use server::{Server, waited_ns, waited_ns_of_thread};
 use std::fmt::Write as _;
 use std::io::{PipeWriter, Read, Write, pipe};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -57,7 +59,7 @@ struct Bench<'a> {
     is_quick: bool,
 }
 
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     Row {
         name: "deep",
         figures: ["remote found %", "lookup p99 ms", "PING p50 ms"],
@@ -70,16 +72,12 @@ const ROWS: [Row; 9] = [
         run: |bench| remote(bench, bench.few(4_000, 40), 64, None),
         holds: |figures| figures[0] >= 100.0,
     },
-    Row {
-        name: "writers",
-        figures: ["found after SAT p50 ms", "p99 ms", "max ms"],
-        run: writers,
-        holds: |_| true,
-    },
-    Row { name: "readers", figures: PROBED, run: readers, holds: |_| true },
-    Row { name: "dumps", figures: PROBED, run: dumps, holds: |_| true },
-    Row { name: "waiters", figures: PROBED, run: waiters, holds: |_| true },
-    Row { name: "closing", figures: PROBED, run: closing, holds: |_| true },
+    Row { name: "writers", figures: FOUND, run: |bench| writers(bench, &["1", "2"]), holds: is_found_soon },
+    Row { name: "rivals", figures: FOUND, run: |bench| writers(bench, &["1", "1"]), holds: is_found_soon },
+    Row { name: "readers", figures: PROBED, run: readers, holds: is_answered_soon },
+    Row { name: "dumps", figures: PROBED, run: dumps, holds: is_answered_soon },
+    Row { name: "waiters", figures: PROBED, run: waiters, holds: is_answered_soon },
+    Row { name: "closing", figures: PROBED, run: closing, holds: is_answered_soon },
     Row {
         name: "stderr",
         figures: ["PINGs of 50 answered", "-", "-"],
@@ -94,8 +92,19 @@ const ROWS: [Row; 9] = [
     },
 ];
 
-/// The figures of a row in which a prober sends PING beside a load.
-const PROBED: [&str; 3] = ["PING calm p99 ms", "p99 ms", "max ms"];
+/// The figures of a row in which a prober sends PING beside a load: milliseconds over what it takes without.
+const PROBED: [&str; 3] = ["PING p99 over calm: wall ms", "own ms", "longest wall ms"];
+
+fn is_answered_soon([_, own, _]: &Figures) -> bool {
+    *own <= 2.0
+}
+
+/// The figures of a row in which keys set on one node are asked for on the other.
+const FOUND: [&str; 3] = ["found after SAT: wall p50 ms", "p99 ms", "own p99 ms"];
+
+fn is_found_soon([_, _, own]: &Figures) -> bool {
+    *own <= 50.0
+}
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1)) {
@@ -206,14 +215,23 @@ impl Drop for Load {
     }
 }
 
-/// Milliseconds of each of some requests.
-#[derive(Default)]
-struct Times(Vec<f64>);
+/// Milliseconds of each of some requests: as they passed, and without the wait of a node or of the prober for a processor,
+/// whichever was longest.
+struct Times {
+    /// The nodes that take part.
+    pids: Vec<u32>,
+    wall: Vec<f64>,
+    own: Vec<f64>,
+}
 
 impl Times {
+    fn new(nodes: &[&Server]) -> Self {
+        Self { pids: nodes.iter().map(|node| node.pid()).collect(), wall: Vec::new(), own: Vec::new() }
+    }
+
     /// Sends `request` again and again for some time.
-    fn of(conn: &mut Conn, request: &str, time: Duration) -> Result<Self, String> {
-        let (mut times, begin) = (Self::default(), Instant::now());
+    fn of(node: &Server, conn: &mut Conn, request: &str, time: Duration) -> Result<Self, String> {
+        let (mut times, begin) = (Self::new(&[node]), Instant::now());
         while begin.elapsed() < time {
             times.add(|| conn.ask(request).map(drop))?;
         }
@@ -221,53 +239,65 @@ impl Times {
     }
 
     fn add<R>(&mut self, one: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
-        let begin = Instant::now();
+        let (before, begin) = (self.waited()?, Instant::now());
         let result = one()?;
-        self.0.push(begin.elapsed().as_secs_f64() * 1e3);
+        let wall = begin.elapsed().as_secs_f64() * 1e3;
+        let waited = self.waited()?.iter().zip(before).map(|(after, before)| after - before).max();
+        self.wall.push(wall);
+        self.own.push((wall - waited.unwrap_or_default() as f64 / 1e6).max(0.0));
         Ok(result)
     }
 
-    fn quantile(&mut self, share: f64) -> f64 {
-        self.0.sort_by(f64::total_cmp);
-        let up_to = self.0.len() as f64 * share;
-        self.0.iter().zip(1u32..).find(|(_, at)| f64::from(*at) >= up_to).map_or(0.0, |(time, _)| *time)
+    /// For how many nanoseconds so far each of them was runnable and had no processor.
+    fn waited(&self) -> Result<Vec<u64>, String> {
+        let own = waited_ns_of_thread();
+        self.pids.iter().map(|pid| waited_ns(*pid)).chain([own]).collect()
     }
 }
 
+fn quantile(times: &mut [f64], share: f64) -> f64 {
+    times.sort_by(f64::total_cmp);
+    let up_to = times.len() as f64 * share;
+    times.iter().zip(1u32..).find(|(_, at)| f64::from(*at) >= up_to).map_or(0.0, |(time, _)| *time)
+}
+
 /// The figures of PINGs while `load` runs, after those before it.
-fn probed(bench: &Bench, addr: SocketAddr, load: impl FnOnce(&AtomicBool) + Send) -> Result<Figures, String> {
+fn probed(bench: &Bench, node: &Server, load: impl FnOnce(&AtomicBool) + Send) -> Result<Figures, String> {
     let time = Duration::from_secs_f64(bench.seconds);
-    let mut conn = Conn::open(addr)?;
-    let mut calm = Times::of(&mut conn, "PING\n", time)?;
+    let mut conn = Conn::open(node.addr())?;
+    let mut calm = Times::of(node, &mut conn, "PING\n", time)?;
     let is_over = AtomicBool::new(false);
     let beside = thread::scope(|scope| {
         scope.spawn(|| load(&is_over));
         thread::sleep(time / 10);
-        let times = Times::of(&mut conn, "PING\n", time);
+        let times = Times::of(node, &mut conn, "PING\n", time);
         is_over.store(true, Ordering::Relaxed);
         times
     });
     let mut beside = beside?;
-    Ok([calm.quantile(0.99), beside.quantile(0.99), beside.quantile(1.0)])
+    let over = |beside: &mut [f64], calm: &mut [f64]| quantile(beside, 0.99) - quantile(calm, 0.99);
+    let (wall, own) = (over(&mut beside.wall, &mut calm.wall), over(&mut beside.own, &mut calm.own));
+    Ok([wall, own, quantile(&mut beside.wall, 1.0)])
 }
 
 /// Clients read at a node, while it is asked for keys of its peer, which may be given new keys at a rate.
 fn remote(bench: &Bench, clients: usize, depth: usize, rate: Option<u32>) -> Result<Figures, String> {
-    let [holder, asked] = bench.two_nodes(&[])?;
+    let [holder, node] = bench.two_nodes(&[])?;
     let (mut owner, mut conn, mut ping) =
-        (Conn::open(holder.addr())?, Conn::open(asked.addr())?, Conn::open(asked.addr())?);
+        (Conn::open(holder.addr())?, Conn::open(node.addr())?, Conn::open(node.addr())?);
     for at in 0..REMOTE_KEYS {
         owner.ask(&format!("SET remote{at}:1\n"))?;
     }
     let _readers = Load::start(
-        asked.addr(),
+        node.addr(),
         &format!("--fill --mix get --keys 1000 --connections {clients} --pipeline {depth}"),
     )?;
     let _writers = rate.map(|rate| {
         Load::start(holder.addr(), &format!("--mix set --keys 1000000000 --connections 50 --rate {rate}"))
     });
     thread::sleep(Duration::from_secs_f64(bench.seconds / 4.0));
-    let (mut found, mut asked, mut lookups, mut pings) = (0, 0, Times::default(), Times::default());
+    let (mut found, mut asked) = (0, 0);
+    let (mut lookups, mut pings) = (Times::new(&[&node]), Times::new(&[&node]));
     let begin = Instant::now();
     while begin.elapsed().as_secs_f64() < bench.seconds {
         let key = format!("remote{}", asked % REMOTE_KEYS);
@@ -276,17 +306,22 @@ fn remote(bench: &Bench, clients: usize, depth: usize, rate: Option<u32>) -> Res
         asked += 1;
         pings.add(|| ping.ask("PING\n").map(drop))?;
     }
-    Ok([100.0 * found as f64 / asked as f64, lookups.quantile(0.99), pings.quantile(0.5)])
+    Ok([
+        100.0 * found as f64 / asked as f64,
+        quantile(&mut lookups.wall, 0.99),
+        quantile(&mut pings.wall, 0.5),
+    ])
 }
 
-/// Both nodes are given as many new keys as they take, while keys set on one are asked for on the other.
-fn writers(bench: &Bench) -> Result<Figures, String> {
+/// Both nodes are given as many new keys as they take, in the order of these seeds, while keys set on one are asked for
+/// on the other. With the same seed both are given the same keys, of which one drops each.
+fn writers(bench: &Bench, seeds: &[&str; 2]) -> Result<Figures, String> {
     let [first, second] = bench.two_nodes(&[])?;
-    let _loads = [first.addr(), second.addr()].map(|addr| {
-        Load::start(addr, "--mix set --keys 1000000000 --value-bytes 8 --connections 50 --pipeline 64")
-    });
+    let load = "--mix set --keys 1000000000 --value-bytes 8 --connections 50 --pipeline 64 --seed";
+    let start = |node: &Server, seed| Load::start(node.addr(), &format!("{load} {seed}"));
+    let _loads = [start(&first, seeds[0])?, start(&second, seeds[1])?];
     let (mut one, mut other) = (Conn::open(first.addr())?, Conn::open(second.addr())?);
-    let mut times = Times::default();
+    let mut times = Times::new(&[&first, &second]);
     let begin = Instant::now();
     for at in 0.. {
         if begin.elapsed().as_secs_f64() > bench.seconds {
@@ -298,7 +333,8 @@ fn writers(bench: &Bench) -> Result<Figures, String> {
             Ok(())
         })?;
     }
-    Ok([times.quantile(0.5), times.quantile(0.99), times.quantile(1.0)])
+    let (wall, own) = (&mut times.wall, &mut times.own);
+    Ok([quantile(wall, 0.5), quantile(wall, 0.99), quantile(own, 0.99)])
 }
 
 /// Six clients that read replies of 30 MiB.
@@ -311,7 +347,7 @@ fn readers(bench: &Bench) -> Result<Figures, String> {
     }
     let keys: Vec<String> = (0..count).map(|at| format!("key{at}")).collect();
     let request = format!("GET {}\n", keys.join(","));
-    probed(bench, node.addr(), |is_over| {
+    probed(bench, &node, |is_over| {
         thread::scope(|scope| {
             for _ in 0..6 {
                 scope.spawn(|| read_replies(node.addr(), &request, is_over));
@@ -340,7 +376,7 @@ fn dumps(bench: &Bench) -> Result<Figures, String> {
         let lines: String = (first..first + 1_000).map(|at| format!("SET key{at}:1\n")).collect();
         conn.ask_all(&lines, 1_000)?;
     }
-    probed(bench, node.addr(), |is_over| {
+    probed(bench, &node, |is_over| {
         let Ok(mut stream) = TcpStream::connect(node.addr()) else { return };
         if stream.write_all("REQUEST bloomfilter\n".repeat(2_000).as_bytes()).is_err() {
             return;
@@ -354,7 +390,7 @@ fn dumps(bench: &Bench) -> Result<Figures, String> {
 fn waiters(bench: &Bench) -> Result<Figures, String> {
     let [holder, asked] = bench.two_nodes(&[("OLIVIA_LIMITS_LINE_BYTES_MAX", "16777216")])?;
     Conn::open(holder.addr())?.ask(&format!("SET large:{}\n", "v".repeat(bench.few(LARGE_BYTES, 80_000))))?;
-    probed(bench, asked.addr(), |is_over| {
+    probed(bench, &asked, |is_over| {
         thread::scope(|scope| {
             for _ in 0..60 {
                 scope.spawn(|| read_replies(asked.addr(), "GET large\n", is_over));
@@ -367,7 +403,7 @@ fn waiters(bench: &Bench) -> Result<Figures, String> {
 fn closing(bench: &Bench) -> Result<Figures, String> {
     let node = bench.node(&[], &[])?;
     let count = bench.few(9_900, 100);
-    probed(bench, node.addr(), |is_over| {
+    probed(bench, &node, |is_over| {
         while !is_over.load(Ordering::Relaxed) {
             let open = |_| {
                 let mut stream = TcpStream::connect(node.addr()).ok()?;

@@ -147,6 +147,14 @@ pub(crate) fn waited_ns(pid: u32) -> Result<u64, String> {
     schedstat(pid, 1)
 }
 
+/// The same of this thread.
+#[allow(dead_code, reason = "not every bench asks for it")]
+pub(crate) fn waited_ns_of_thread() -> Result<u64, String> {
+    let path = "/proc/thread-self/schedstat";
+    let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    text.split(' ').nth(1).and_then(|time| time.parse().ok()).ok_or_else(|| format!("{path} has no times"))
+}
+
 fn schedstat(pid: u32, column: usize) -> Result<u64, String> {
     let path = format!("/proc/{pid}/task");
     let threads = fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?;
