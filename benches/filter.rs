@@ -8,6 +8,8 @@
 
 #[path = "../tests/kit/mod.rs"]
 mod kit;
+#[path = "support/options.rs"]
+mod options;
 
 use kit::ClientId;
 use kit::peer::{Face, World, bytes_of, head, piece};
@@ -20,8 +22,9 @@ use olivia::filter::size::{BLOCK_WORDS, Size};
 use olivia::filter::{FilterKey, PeerFilters};
 use olivia::node::FilterState;
 use olivia::wire::frame::Body;
-use std::env;
+use options::{Options, Takes};
 use std::hint::black_box;
+use std::process::ExitCode;
 use std::time::Instant;
 
 const BITS_PER_KEY: u64 = 12;
@@ -227,18 +230,22 @@ fn requests(bench: &Bench, log2: u8) {
     }
 }
 
-fn main() {
-    // `cargo test` runs this too, and passes no --bench.
-    let quick = env::args().any(|arg| arg == "--quick") || !env::args().any(|arg| arg == "--bench");
+fn main() -> ExitCode {
+    options::run(Takes { flags: &["--requests"], values: &[], words: &[] }, run)
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let quick = options.quick;
     let bench = if quick {
         Bench { rounds: 1, operations: 2_000 }
     } else {
         Bench { rounds: 5, operations: 1_000_000 }
     };
     let (alone, shared): (&[u8], &[u8]) = if quick { (&[6], &[5]) } else { (&[10, 16, 21], &[10, 14]) };
-    if !env::args().any(|arg| arg == "--requests") {
+    if !options.has("--requests") {
         alone.iter().for_each(|&log2| one_filter(&bench, log2));
         shared.iter().for_each(|&log2| many_filters(&bench, log2));
     }
     shared.iter().for_each(|&log2| requests(&bench, log2));
+    Ok(())
 }

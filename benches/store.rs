@@ -2,20 +2,25 @@
 //!
 //! Arguments: names of parts (`get`, `grow`, `wheel`, `expire`, `churn`, `memory`, `empty`, `equal`, `shift`;
 //! none: all), `--quick` for a small form that only shows that it runs (also what `cargo test` does), `--large` for 50 million items, and
-//! `--csv=FILE` for the curve of the slowest insertion while growing.
+//! `--csv FILE` for the curve of the slowest insertion while growing.
 //!
 //! Absolute times hold for one machine and one day; figures of the same run may be compared.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
 #![expect(clippy::cast_possible_truncation, reason = "numbers of a benchmark are far below any limit")]
 
+#[path = "support/options.rs"]
+mod options;
+
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant as Moment;
 use olivia::base::wheel::{Popped, Wheel};
 use olivia::store::{Eviction, Expiry, HashSecret, HashedKey, RemoveOutcome, Store, Version};
+use options::{Options, Takes};
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::io::Write;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const VALUE: [u8; 64] = [b'v'; 64];
@@ -40,26 +45,17 @@ items,olivia,hashbrown (16 B entries)
 /// A part of the benchmark with its name.
 type Part = (&'static str, fn(&Options));
 
-#[derive(Debug, Clone)]
-struct Options {
-    parts: Vec<String>,
-    quick: bool,
-    large: bool,
-    csv: Option<String>,
+const TAKES: Takes = Takes {
+    flags: &["--large"],
+    values: &["--csv"],
+    words: &["memory", "get", "wheel", "expire", "churn", "empty", "equal", "shift", "grow"],
+};
+
+fn main() -> ExitCode {
+    options::run(TAKES, run)
 }
 
-fn main() {
-    let mut options = Options { parts: Vec::new(), quick: true, large: false, csv: None };
-    let mut quick = false;
-    for arg in std::env::args().skip(1) {
-        match arg.as_str() {
-            "--bench" => options.quick = false,
-            "--quick" => quick = true,
-            "--large" => options.large = true,
-            _ if arg.starts_with("--csv=") => options.csv = Some(arg["--csv=".len()..].to_owned()),
-            _ => options.parts.push(arg),
-        }
-    }
+fn run(options: &Options) -> Result<(), String> {
     let parts: [Part; 9] = [
         ("memory", memory),
         ("get", get),
@@ -71,19 +67,17 @@ fn main() {
         ("shift", shift),
         ("grow", grow),
     ];
-    options.quick |= quick;
     println!("{:<44} {:>12}  unit", "figure", "value");
     for (name, part) in parts {
-        if options.parts.is_empty() || options.parts.iter().any(|wanted| wanted == name) {
-            part(&options);
+        if options.wants(name) {
+            part(options);
         }
     }
+    Ok(())
 }
 
-impl Options {
-    fn scaled(&self, n: u64) -> u64 {
-        if self.quick { (n / 100).clamp(1_000, 100_000) } else { n }
-    }
+fn scaled(options: &Options, n: u64) -> u64 {
+    if options.quick { (n / 100).clamp(1_000, 100_000) } else { n }
 }
 
 fn row(figure: &str, value: f64, unit: &str) {
@@ -128,7 +122,7 @@ fn filled(items: u64) -> Store {
 
 fn memory(options: &Options) {
     for items in [1_000_000, 5_000_000] {
-        let items = options.scaled(items);
+        let items = scaled(options, items);
         let ttl = Expiry::in_seconds(Moment::ZERO, 3_600);
         let kinds = [
             ("no TTL", None, 0),
@@ -160,14 +154,14 @@ fn memory(options: &Options) {
 }
 
 fn get(options: &Options) {
-    let mut sizes = vec![options.scaled(10_000), options.scaled(1_000_000)];
-    if options.large {
-        sizes.push(options.scaled(50_000_000));
+    let mut sizes = vec![scaled(options, 10_000), scaled(options, 1_000_000)];
+    if options.has("--large") {
+        sizes.push(scaled(options, 50_000_000));
     }
     for items in sizes {
         let store = filled(items);
         let mut best = [f64::MAX; 3];
-        let gets = options.scaled(4_000_000);
+        let gets = scaled(options, 4_000_000);
         // Drawn beforehand: drawing is no part of a look-up.
         let mut rng = Rng::new(1);
         let order: Vec<u32> = (0..gets).map(|_| rng.below(items) as u32).collect();
@@ -252,7 +246,7 @@ fn far_read(bytes: u64, pages: Pages) -> (f64, f64) {
 }
 
 fn wheel(options: &Options) {
-    let timers = options.scaled(4_000_000);
+    let timers = scaled(options, 4_000_000);
     let (mut insert, mut drain) = (f64::MAX, f64::MAX);
     for round in 0..5 {
         let mut rng = Rng::new(round);
@@ -282,7 +276,7 @@ fn wheel(options: &Options) {
     }
     row(&format!("wheel, insert, {timers} timers"), insert, "ns");
     row(&format!("wheel, drain, {timers} timers"), drain, "ns");
-    let timers = options.scaled(10_000_000);
+    let timers = scaled(options, 10_000_000);
     let before = resident().0;
     let mut wheel = Wheel::mapped();
     let mut rng = Rng::new(1);
@@ -297,7 +291,7 @@ fn wheel(options: &Options) {
 
 /// A million items due in one second, and in one millisecond: what reclaiming them costs.
 fn expire(options: &Options) {
-    let items = options.scaled(1_000_000);
+    let items = scaled(options, 1_000_000);
     for (what, spread) in [("one second", 1_000), ("one millisecond", 1)] {
         let (mut total, mut worst) = (Duration::MAX, Duration::MAX);
         for _ in 0..3 {
@@ -350,7 +344,7 @@ fn churn(options: &Options) {
 
 /// Emptying a store by DELs, and at once.
 fn empty(options: &Options) {
-    let items = options.scaled(5_000_000);
+    let items = scaled(options, 5_000_000);
     let before = resident().0;
     for what in ["DEL", "clear"] {
         let mut store = filled(items);
@@ -594,7 +588,7 @@ impl Latencies {
 }
 
 fn grow(options: &Options) {
-    let items = options.scaled(if options.large { 50_000_000 } else { 5_000_000 });
+    let items = scaled(options, if options.has("--large") { 50_000_000 } else { 5_000_000 });
     let mut ours = Latencies::new(items);
     let before = resident().0;
     // Forgets the peak of what ran before.
@@ -635,7 +629,7 @@ fn grow(options: &Options) {
     });
     row(&format!("hashbrown to {items} of 16 B, longest, CPU"), theirs.longest_micros(), "µs");
     row(&format!("hashbrown to {items} of 16 B, p99.99"), theirs.percentile_micros(0.9999), "µs");
-    if let Some(path) = &options.csv {
+    if let Some(path) = options.value("--csv") {
         let mut file = std::fs::File::create(path).expect("a file to write");
         file.write_all(CURVE_HEAD.as_bytes()).expect("a file to write");
         for ((items, ours), (_, theirs)) in ours.curve().zip(theirs.curve()) {

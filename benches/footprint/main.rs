@@ -4,11 +4,13 @@
 //! `cargo bench --bench footprint`; with `-- --quick` a tiny form. Needs Linux' /proc. Not here: what a
 //! request costs, which `olivia bench` measures.
 
+#[path = "../support/options.rs"]
+mod options;
 #[path = "../support/server.rs"]
 mod server;
 
+use options::Takes;
 use server::{Server, cpu_ns, status};
-use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -30,21 +32,14 @@ const FULL: Scale = Scale { connections: 5_000, starts: 20, idle: Duration::from
 const QUICK: Scale = Scale { connections: 50, starts: 2, idle: Duration::from_millis(50) };
 
 fn main() -> ExitCode {
-    match run(std::env::args_os().skip(1)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("footprint: {sentence}");
-            ExitCode::FAILURE
-        }
-    }
+    options::run(Takes { flags: &[], values: &[], words: &[] }, |options| run(options.quick))
 }
 
-/// Measures, and prints the table. `--quick` is the one argument.
+/// Measures, and prints the table.
 ///
 /// # Errors
 /// A sentence, when the node cannot be started or does not answer.
-pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
-    let is_quick = args.into_iter().any(|arg| arg == "--quick");
+pub(crate) fn run(is_quick: bool) -> Result<(), String> {
     let scale = if is_quick { QUICK } else { FULL };
     let program = fs::metadata(env!("CARGO_BIN_EXE_olivia")).map_err(|error| error.to_string())?;
     println!("program                {:>9} bytes", program.len());

@@ -13,6 +13,8 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
 
+#[path = "../support/options.rs"]
+mod options;
 #[path = "../support/server.rs"]
 mod server;
 mod servers;
@@ -20,7 +22,9 @@ mod servers;
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
 use olivia::store::{Eviction, HashSecret, Store, Version};
+use options::{Options, Takes};
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::process::ExitCode;
 
 const KEY_BYTES: usize = 8;
 
@@ -32,34 +36,37 @@ struct Drawn {
     requests: u32,
     per_object: u32,
     bytes_max: u32,
-    only: Option<String>,
 }
 
-fn main() {
-    let (mut path, mut copies, mut quick) = (None, 1, true);
-    let (mut servers, mut percents) = (Vec::new(), vec![1, 10, 50]);
-    let mut drawn = Drawn { requests: 5_000_000, per_object: 10, bytes_max: 1_500, only: None };
-    for arg in std::env::args().skip(1) {
-        if let Some(file) = arg.strip_prefix("--trace=") {
-            path = Some(file.to_owned());
-        } else if let Some(number) = arg.strip_prefix("--copies=") {
-            copies = number.parse().expect("a number of copies");
-        } else if let Some(number) = arg.strip_prefix("--requests=") {
-            drawn.requests = number.parse().expect("a number of requests");
-        } else if let Some(number) = arg.strip_prefix("--per-object=") {
-            drawn.per_object = number.parse().expect("a number of requests per object");
-        } else if let Some(number) = arg.strip_prefix("--bytes-max=") {
-            drawn.bytes_max = number.parse().expect("a number of bytes");
-        } else if let Some(names) = arg.strip_prefix("--only=") {
-            drawn.only = Some(names.to_owned());
-        } else if let Some(server) = arg.strip_prefix("--server=") {
-            servers.push(server.to_owned());
-        } else if let Some(list) = arg.strip_prefix("--memory=") {
-            percents = list.split(',').map(|percent| percent.parse().expect("a percentage")).collect();
-        } else {
-            quick &= arg != "--bench";
-        }
-    }
+const TAKES: Takes = Takes {
+    flags: &[],
+    values: &[
+        "--trace",
+        "--copies",
+        "--requests",
+        "--per-object",
+        "--bytes-max",
+        "--only",
+        "--server",
+        "--memory",
+    ],
+    words: &[],
+};
+
+fn main() -> ExitCode {
+    options::run(TAKES, run)
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let copies = options.number("--copies")?.unwrap_or(1);
+    let mut drawn = Drawn {
+        requests: options.number("--requests")?.unwrap_or(if options.quick { 20_000 } else { 5_000_000 }),
+        per_object: options.number("--per-object")?.unwrap_or(10),
+        bytes_max: options.number("--bytes-max")?.unwrap_or(1_500),
+    };
+    let servers: Vec<&str> = options.values_of("--server").collect();
+    let percents = options.value("--memory").unwrap_or("1,10,50").split(',').map(str::parse);
+    let percents: Vec<u64> = percents.collect::<Result<_, _>>().map_err(|_| "--memory takes percentages")?;
     let report = |name: &str, trace: &Trace, has_ttl: bool| {
         if servers.is_empty() {
             report(name, trace, copies, &percents);
@@ -73,14 +80,12 @@ fn main() {
             "trace", "memory", "bytes", "store", "S3-FIFO", "LRU", "LFU"
         );
     }
-    if let Some(path) = path {
-        return report("file", &read(&path), false);
+    if let Some(path) = options.value("--trace") {
+        report("file", &read(path), false);
+        return Ok(());
     }
-    if quick {
-        drawn.requests = 20_000;
-    }
-    let is_wanted =
-        |name: &str| drawn.only.as_ref().is_none_or(|only| only.split(',').any(|only| only == name));
+    let only = options.value("--only");
+    let is_wanted = |name: &str| only.is_none_or(|only| only.split(',').any(|only| only == name));
     if is_wanted("zipf") {
         report("zipf", &drawn.zipf(|_, _| None), false);
     }
@@ -101,6 +106,7 @@ fn main() {
         drawn.bytes_max = 65_536;
         report("zipf, 20 B to 64 KiB", &drawn.zipf(|_, _| None), false);
     }
+    Ok(())
 }
 
 fn read(path: &str) -> Trace {

@@ -34,7 +34,7 @@ pub(super) fn report(
     trace: &Trace,
     copies: u32,
     percents: &[u64],
-    kinds: &[String],
+    kinds: &[&str],
     has_ttl: bool,
 ) {
     let (total, objects, payload) = all_objects(trace);

@@ -5,14 +5,16 @@
 //! only the last part, `--redis PROGRAM` and `--memcached PROGRAM` put these beside it, `--csv FILE` writes the memory as data for a picture. Needs Linux' /proc. Not
 //! here: what the store costs by itself, which `benches/store.rs` measures.
 
+#[path = "../support/options.rs"]
+mod options;
 #[path = "../support/server.rs"]
 mod server;
 
 mod peer;
 
+use options::{Options, Takes};
 use peer::{Conn, Peer};
 use server::{Server, cpu_ns, status};
-use std::ffi::OsString;
 use std::fmt::Write;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -23,56 +25,21 @@ const BURST: u32 = 1_000;
 const KEY_BYTES: usize = 16;
 const VALUE_BYTES: usize = 64;
 
-#[derive(Debug, Default)]
-struct Options {
-    quick: bool,
-    burst_only: bool,
-    emptying_only: bool,
-    redis: Option<String>,
-    memcached: Option<String>,
-    csv: Option<String>,
-}
+const TAKES: Takes =
+    Takes { flags: &["--burst", "--emptying"], values: &["--redis", "--memcached", "--csv"], words: &[] };
 
 fn main() -> ExitCode {
-    match parse(std::env::args_os().skip(1)).and_then(|options| run(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("items: {sentence}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, String> {
-    let mut options = Options { quick: true, ..Options::default() };
-    let mut wants_quick = false;
-    let mut args = args.map(|arg| arg.to_string_lossy().into_owned());
-    while let Some(arg) = args.next() {
-        let mut value = || args.next().ok_or(format!("{arg} needs a value"));
-        match arg.as_str() {
-            // What cargo passes when it is not a test.
-            "--bench" => options.quick = false,
-            "--quick" => wants_quick = true,
-            "--burst" => options.burst_only = true,
-            "--emptying" => options.emptying_only = true,
-            "--redis" => options.redis = Some(value()?),
-            "--memcached" => options.memcached = Some(value()?),
-            "--csv" => options.csv = Some(value()?),
-            other => return Err(format!("unknown option {other}; see the head of benches/items/main.rs")),
-        }
-    }
-    options.quick |= wants_quick;
-    Ok(options)
+    options::run(TAKES, run)
 }
 
 fn run(options: &Options) -> Result<(), String> {
     let mut peers = vec![Peer::Olivia];
-    peers.extend(options.redis.clone().map(Peer::Redis));
-    peers.extend(options.memcached.clone().map(Peer::Memcached));
-    if options.emptying_only {
+    peers.extend(options.value("--redis").map(|program| Peer::Redis(program.to_owned())));
+    peers.extend(options.value("--memcached").map(|program| Peer::Memcached(program.to_owned())));
+    if options.has("--emptying") {
         return peers.iter().try_for_each(|peer| emptying(peer, options));
     }
-    if !options.burst_only {
+    if !options.has("--burst") {
         memory(options, &peers)?;
     }
     for peer in &peers {
@@ -116,7 +83,7 @@ fn memory(options: &Options, peers: &[Peer]) -> Result<(), String> {
         }
     }
     csv.push('\n');
-    match &options.csv {
+    match options.value("--csv") {
         Some(path) => std::fs::write(path, csv).map_err(|error| format!("{path}: {error}")),
         None => Ok(()),
     }

@@ -69,7 +69,7 @@ pub(crate) fn incr(options: &Options) -> Result<(), String> {
             &digits(of_cpu, 2),
         ]);
     }
-    report.finish(options.write)
+    report.finish(options.has("--write"))
 }
 
 fn cpu_of_all(mesh: &Mesh) -> Result<u64, String> {
@@ -109,7 +109,7 @@ pub(crate) fn counter(options: &Options) -> Result<(), String> {
         );
         report.row(&[&key, &value, &0, &digits(per_second, 0), &digits(ms(500), 2), &digits(ms(990), 2)]);
     }
-    report.finish(options.write)
+    report.finish(options.has("--write"))
 }
 
 /// Returns the times of all requests, and how many failed, which are those that nodes refused.

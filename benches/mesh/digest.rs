@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     }
     growth(options)?;
     snapshot(options)?;
-    report.finish(options.write)
+    report.finish(options.has("--write"))
 }
 
 /// Adds keys until as many again fit into the filter without its growing.

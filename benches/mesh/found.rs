@@ -68,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         row.extend(series.iter().map(|times| digits(micros(times, permille) / 1e3, 3)));
         report.row(&row.iter().map(|cell| cell as &dyn std::fmt::Display).collect::<Vec<_>>());
     }
-    report.finish(options.write)
+    report.finish(options.has("--write"))
 }
 
 fn measure(mesh: &mut Mesh, case: Case, rounds: u32) -> Result<Times, String> {

@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             &digits(ratio(990), 2),
         ]);
     }
-    report.finish(options.write)
+    report.finish(options.has("--write"))
 }
 
 fn fill(mesh: &mut Mesh) -> Result<(), String> {

@@ -18,6 +18,7 @@ use super::trace::{self, Request};
 use super::traffic::Sum;
 use super::world::World;
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 /// Values are cut here: a line takes no longer ones.
@@ -56,9 +57,10 @@ struct Outcome {
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    let most = options.requests.unwrap_or(if options.quick { 500 } else { usize::MAX });
-    let requests = match &options.trace {
-        Some(path) => trace::read(path, most)?,
+    let most = options.number("--requests")?.unwrap_or(if options.quick { 500 } else { usize::MAX });
+    let life = options.number("--life")?.map(Duration::from_secs);
+    let requests = match options.value("--trace") {
+        Some(path) => trace::read(path.as_ref(), most)?,
         None => trace::draw(most),
     };
     let (sizes, speeds): (&[usize], &[u64]) =
@@ -76,7 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     for &nodes in sizes {
         for copies in [Copies::Left, Copies::Kept] {
             for &speed in speeds {
-                let plan = Plan { requests: &requests, nodes, copies, speed, life: options.life };
+                let plan = Plan { requests: &requests, nodes, copies, speed, life };
                 let icp = run_icp(&plan);
                 show("ICP", &plan, icp);
                 let olivia = run_olivia(&plan)?;
@@ -93,11 +95,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             }
         }
     }
-    report.finish(options.write)
+    report.finish(options.has("--write"))
 }
 
 fn name(options: &Options) -> String {
-    match options.trace.as_ref().and_then(|path| path.file_name()) {
+    match options.value("--trace").and_then(|path| Path::new(path).file_name()) {
         Some(name) => name.to_string_lossy().into_owned(),
         None => "drawn".to_owned(),
     }

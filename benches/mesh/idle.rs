@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         );
         report.row(&[&nodes, &digits(bytes, 0), &digits(packets, 0), &digits(used, 0)]);
     }
-    report.finish(options.write)
+    report.finish(options.has("--write"))
 }
 
 /// Bytes and packets sent on the loopback device.
@@ -89,5 +89,5 @@ pub(crate) fn dead(options: &Options) -> Result<(), String> {
             &timeouts,
         ]);
     }
-    report.finish(options.write)
+    report.finish(options.has("--write"))
 }

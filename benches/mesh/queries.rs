@@ -71,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         row.extend(found.iter().map(|fills| digits(fills[at].absent, 2)));
         report.row(&row.iter().map(|cell| cell as &dyn std::fmt::Display).collect::<Vec<_>>());
     }
-    report.finish(options.write)
+    report.finish(options.has("--write"))
 }
 
 /// Gives all nodes of a world the same number of keys, each key to one node.

@@ -72,7 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         ["keys each", "linked after ms", "last notice after ms", "frames", "notices", "longest iteration us"];
     let mut report = Report::new("relink", &head, &columns);
     report.row(&[&keys, &digits(linked, 0), &digits(took, 0), &frames, &last, &longest[0].max(longest[1])]);
-    report.finish(options.write)
+    report.finish(options.has("--write"))
 }
 
 fn fill(conn: &mut Conn, node: usize, keys: usize) -> Result<(), String> {

@@ -58,6 +58,6 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         report.row(&[&nodes, &digits(found.per_hit, 4), &digits(found.absent / 1e3, 5)]);
         traffic.row(&[&nodes, &digits(idle, 0), &digits(sent, 0)]);
     }
-    traffic.finish(options.write)?;
-    report.finish(options.write)
+    traffic.finish(options.has("--write"))?;
+    report.finish(options.has("--write"))
 }

@@ -73,7 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             &digits(notices, 2),
         ]);
     }
-    report.finish(options.write)
+    report.finish(options.has("--write"))
 }
 
 fn notices_sent(mesh: &mut Mesh) -> Result<u64, String> {
@@ -138,5 +138,5 @@ pub(crate) fn gone(options: &Options) -> Result<(), String> {
         let cells = cells.map(|cell| digits(cell, 3));
         report.row(&[&nodes, &cells[0], &cells[1], &cells[2], &cells[3], &cells[4]]);
     }
-    report.finish(options.write)
+    report.finish(options.has("--write"))
 }

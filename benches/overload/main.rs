@@ -9,12 +9,15 @@
 
 #![cfg(target_os = "linux")]
 
+#[path = "../support/options.rs"]
+mod options;
 #[path = "../mesh/processes.rs"]
 #[allow(dead_code, reason = "the meshes there are of this build alone")]
 mod processes;
 #[path = "../support/server.rs"]
 mod server;
 
+use options::{Options, Takes};
 use processes::Conn;
 use server::{Server, waited_ns, waited_ns_of_thread};
 use std::fmt::Write as _;
@@ -107,33 +110,15 @@ fn is_found_soon([_, _, own]: &Figures) -> bool {
 }
 
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("overload: {sentence}");
-            ExitCode::FAILURE
-        }
-    }
+    options::run(Takes { flags: &[], values: &["--beside", "--rounds", "--only"], words: &[] }, run)
 }
 
-fn run(args: impl Iterator<Item = String>) -> Result<(), String> {
-    let (mut beside, mut rounds, mut only, mut is_quick) = (None, 1, None, true);
-    let mut args = args;
-    while let Some(arg) = args.next() {
-        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
-        match arg.as_str() {
-            // As cargo runs it; without, it is a test.
-            "--bench" => is_quick = false,
-            "--quick" => is_quick = true,
-            "--beside" => beside = Some(value()?),
-            "--rounds" => rounds = value()?.parse().map_err(|_| "--rounds takes a number".to_owned())?,
-            "--only" => only = Some(value()?),
-            _ => return Err(format!("unknown argument '{arg}': --beside PROGRAM, --rounds N, --only ROW")),
-        }
-    }
-    let programs: Vec<&str> = beside.as_deref().into_iter().chain([OLIVIA]).collect();
+fn run(options: &Options) -> Result<(), String> {
+    let (is_quick, only) = (options.quick, options.value("--only"));
+    let rounds: u32 = options.number("--rounds")?.unwrap_or(1);
+    let programs: Vec<&str> = options.value("--beside").into_iter().chain([OLIVIA]).collect();
     let mut failed = Vec::new();
-    for row in ROWS.iter().filter(|row| only.as_ref().is_none_or(|only| row.name == only)) {
+    for row in ROWS.iter().filter(|row| only.is_none_or(|only| row.name == only)) {
         let mut all: Vec<Vec<Figures>> = vec![Vec::new(); programs.len()];
         for _ in 0..rounds {
             for (program, figures) in programs.iter().zip(&mut all) {
