@@ -89,6 +89,12 @@ impl Figures {
         found.and_then(|row| row.figures.get(figure)).map_or(&[], Vec::as_slice)
     }
 
+    /// The median of the ratios of a figure of two systems in each round, in which they take turns.
+    pub(crate) fn ratio(&self, row: &str, system: &str, other: &str, figure: &str) -> Option<f64> {
+        let rounds = self.rounds(row, system, figure).iter().zip(self.rounds(row, other, figure));
+        median(&rounds.map(|(own, other)| own / other).collect::<Vec<_>>())
+    }
+
     /// The median of a figure.
     pub(crate) fn median(&self, row: &str, system: &str, figure: &str) -> Option<f64> {
         median(self.rounds(row, system, figure))

@@ -348,6 +348,7 @@ fn variants(figures: &Figures) -> String {
     if figures.median("GET 16", LINES, RATE.figure).is_none() {
         return out;
     }
+    out += "Ratios are medians of those within each round, in which these take turns.\n\n";
     let header = ["", "GET 16", "of RESP alone", "CPU, ns", "SET 16", "of RESP alone", "CPU, ns"];
     line(&mut out, &header.map(str::to_owned));
     let _ = writeln!(out, "|{}", "---|".repeat(header.len()));
@@ -355,9 +356,8 @@ fn variants(figures: &Figures) -> String {
         let mut cells =
             vec![if name == "olivia" { "RESP, alone".to_owned() } else { name.replace("olivia, ", "") }];
         for row in ["GET 16", "SET 16"] {
-            let of = |name| figures.median(row, name, RATE.figure);
             cells.push(cell(figures, row, name, RATE));
-            cells.push(ratio(of(name), of("olivia")));
+            cells.push(ratio(figures.ratio(row, name, "olivia", RATE.figure), Some(1.0)));
             cells.push(cell(figures, row, name, CPU));
         }
         line(&mut out, &cells);

@@ -323,7 +323,9 @@ pub(in crate::node) fn replied(state: &mut State, now: Now, key: ConnKey, line: 
         (Err(error), _) => error.to_string(),
         (Ok(Answer::Refused(sentence)), _) => {
             clock::refused(state, now, addr, sentence);
-            String::from_utf8_lossy(sentence).escape_debug().to_string()
+            let sentence: String =
+                String::from_utf8_lossy(sentence).chars().filter(|c| !c.is_control()).collect();
+            format!("it refused: {sentence}")
         }
         (Ok(Answer::Offer(theirs, proof)), None) => match counter_offered(state, now, key, &theirs, &proof) {
             Ok(()) => return,
