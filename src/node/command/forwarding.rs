@@ -60,6 +60,7 @@ static FLUSHED: KeyReply = KeyReply {
 };
 
 /// Whether this node alone carries a request out. A client that has not authenticated is refused here.
+#[inline]
 pub(in crate::node) fn is_for_here(
     state: &State,
     now: Now,
@@ -68,19 +69,27 @@ pub(in crate::node) fn is_for_here(
     is_line: bool,
     args: Args<'_>,
 ) -> bool {
-    if state.mesh.peers.len() == 0 {
-        return true;
-    }
-    let scope = command.scope_of(is_line, args);
-    if matches!(scope, Scope::Here | Scope::Options) {
-        return true;
-    }
+    state.mesh.peers.len() == 0
+        || command.scope_of(is_line, args) == Scope::Here
+        || is_all_here(state, now, conn, command, is_line, args)
+}
+
+/// The same of a request that may concern other nodes.
+#[inline(never)]
+fn is_all_here(
+    state: &State,
+    now: Now,
+    conn: ConnKey,
+    command: &Command,
+    is_line: bool,
+    args: Args<'_>,
+) -> bool {
     let Some(conn) = state.conns.get(conn).filter(|conn| conn.is_authenticated()) else { return true };
     let (keys, on_nothing) = (|| command.keys(is_line, args), || command.on_nothing(is_line, args));
     let is_here =
         |key| placement::verdict(state, now, std::iter::once(key), on_nothing(), &[]) == Verdict::Here;
     // What a transaction depends on was found here, whatever it has done since.
-    match (scope, conn.is_transacting()) {
+    match (command.scope_of(is_line, args), conn.is_transacting()) {
         (Scope::Here | Scope::Options, _) => true,
         (Scope::FirstKey | Scope::AllKeys | Scope::EachKey | Scope::Transaction, true) => true,
         (Scope::FirstKey, false) => keys().take(1).all(is_here),
