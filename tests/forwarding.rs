@@ -346,9 +346,7 @@ fn ask(mesh: &mut Mesh, (node, client): (usize, ClientId), requests: &str) -> St
     for request in
         framed[usize::from(!several)..if several { 3 } else { 2 }].iter().flat_map(|part| part.split("; "))
     {
-        let words: Vec<String> =
-            request.split(' ').map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
-        text += &format!("*{}\r\n{}", words.len(), words.concat());
+        text += &kit::resp(&request.split(' ').collect::<Vec<_>>());
     }
     mesh.nodes[node].send(client, text);
     mesh.pass(ms(20));

@@ -5,8 +5,8 @@
 mod kit;
 
 use kit::ClientId;
-use kit::ms;
 use kit::peer::{Face, World};
+use kit::{ms, resp};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::wire::frame::Body;
@@ -14,12 +14,6 @@ use std::time::Duration;
 
 fn world(limits: Limits) -> World {
     World::new(Config { limits, ..Config::default() })
-}
-
-/// A request in RESP.
-fn resp(words: &[&str]) -> String {
-    let words: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
-    format!("*{}\r\n{words}", words.matches('$').count())
 }
 
 /// The bulk strings of a reply.

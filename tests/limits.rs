@@ -17,8 +17,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-const PASSWORD: &str = "OLIVIA_SECURITY_PASSWORD";
-
 /// Demands that a counter of the server comes to `value`, looking through a connection of its own.
 fn counts(server: &Server, name: &str, value: u64) {
     let mut client = server.connect();
@@ -219,21 +217,6 @@ fn large_requests_without_memory_for_them_get_errors_and_the_node_goes_on() {
 }
 
 #[test]
-fn late_reader_that_reads_in_time_is_no_slow_reader() {
-    let server = Launch::new("late-but-fine").limit("slow_reader_ms", 3_000).start();
-    let mut late = server.connect();
-    late.ask(&format!("SET key:{}", "v".repeat(60_000)));
-    late.send(&"GET key\n".repeat(1_000));
-    thread::sleep(Duration::from_millis(900));
-    for _ in 0..1_000 {
-        assert!(late.line().starts_with(":GOT key:vvv"));
-    }
-    assert_eq!(late.stat("connections_closed_slow_reader"), 0);
-    drop(late);
-    server.end_well();
-}
-
-#[test]
 fn paused_client_that_goes_away_is_noticed_at_once() {
     let server = Launch::new("paused-gone").start();
     let mut other = server.connect();
@@ -302,39 +285,6 @@ fn refused_client_that_sent_first_can_read_the_reason() {
 }
 
 #[test]
-fn idle_timeout_applies_inside_a_request_and_never_between_requests() {
-    let server = Launch::new("idle").limit("request_idle_ms", 300).start();
-    let mut thinking = server.connect();
-    let mut before_the_first_byte = server.connect();
-    let mut inside = server.connect();
-    thinking.ask("SET key:value");
-    inside.ask("PING");
-    inside.send("SET key:oth");
-    let sentence = ":ERR nothing came for too long (request_idle_ms = 300); the connection ends\n";
-    assert_eq!(inside.rest(), (sentence.to_owned(), End::Eof));
-    thread::sleep(Duration::from_millis(600));
-    assert_eq!(thinking.ask("GET key"), ":GOT key:value");
-    assert_eq!(before_the_first_byte.ask("GET key"), ":GOT key:value");
-    drop(inside);
-    wait_until("it is closed", || thinking.stat("connections_closed_idle") == 1);
-    drop((thinking, before_the_first_byte));
-    server.end_well();
-}
-
-#[test]
-fn slow_bytes_of_a_request_are_not_idle() {
-    let server = Launch::new("typist").limit("request_idle_ms", 1_000).start();
-    let mut typist = server.connect();
-    for byte in "PING one".chars().take(4) {
-        typist.send(&byte.to_string());
-        thread::sleep(Duration::from_millis(400));
-    }
-    assert_eq!(typist.ask(""), "0:PONG 1");
-    drop(typist);
-    server.end_well();
-}
-
-#[test]
 fn error_about_a_long_line_is_readable_though_the_client_sends_on() {
     let server = Launch::new("long-line-read").limit("line_bytes_max", 65_536).start();
     for round in 0..20 {
@@ -353,18 +303,6 @@ fn error_about_a_long_line_is_readable_though_the_client_sends_on() {
         assert!(writer.join().unwrap(), "what it sent on was not taken");
     }
     counts(&server, "connections_closed_protocol", 20);
-    server.end_well();
-}
-
-#[test]
-fn line_at_its_limit_is_served_and_one_byte_more_is_not() {
-    let server = Launch::new("line-limit").limit("line_bytes_max", 1_024).start();
-    let mut client = server.connect();
-    let longest = format!("GET {}", "k".repeat(1_020));
-    assert_eq!(client.ask(&longest), ":GOT ");
-    assert_eq!(client.ask(&format!("{longest}\r")), ":GOT ");
-    assert_eq!(client.ask(&format!("{longest}k")), ":ERR line longer than 1024 bytes (line_bytes_max)");
-    assert_eq!(client.rest(), (String::new(), End::Eof));
     server.end_well();
 }
 
@@ -399,61 +337,6 @@ fn nothing_behind_a_head_of_http_is_carried_out() {
     assert_eq!(client.stat("connections_closed_browser"), 1);
     server.wait_for_log("it sends HTTP");
     drop(client);
-    server.end_well();
-}
-
-#[test]
-fn unauthenticated_client_has_small_limits() {
-    let server = Launch::new("unauthenticated")
-        .env(PASSWORD, "right")
-        .limit("unauthenticated_output_bytes_max", 1_024)
-        .start();
-    let mut client = server.connect();
-    assert_eq!(client.ask("GET key"), ":ERR authentication needed; send AUTH password");
-    assert!(client.ask("GET 1,2,3,4,5,6,7,8,9,10,11").starts_with(":ERR "));
-    client.send(&"PING\n".repeat(10_000));
-    let (replies, end) = client.rest();
-    assert!(replies.len() <= 1_100 && end == End::Eof, "{} bytes, {end:?}", replies.len());
-    let mut long = server.connect();
-    long.send(&"x".repeat(20_000));
-    assert_eq!(
-        long.rest(),
-        (":ERR line longer than 16384 bytes (unauthenticated_line_bytes_max)\n".to_owned(), End::Eof)
-    );
-    let mut member = server.connect();
-    assert_eq!(member.ask("AUTH right"), ":WELCOME ");
-    assert_eq!(member.ask(&format!("SET key:{}", "v".repeat(20_000))).len(), 20_009);
-    drop((client, long));
-    wait_until("it is closed", || member.stat("connections_closed_unauthenticated") == 1);
-    drop(member);
-    server.end_well();
-}
-
-#[test]
-fn password_longer_than_key_bytes_max_is_configurable() {
-    let server = Launch::new("long-password").env(PASSWORD, "longer").limit("key_bytes_max", 4).start();
-    assert_eq!(server.connect().ask("AUTH longer"), ":WELCOME ");
-    server.end_well();
-}
-
-#[test]
-fn largest_holder_is_closed_when_all_buffers_are_full() {
-    let server = Launch::new("buffers")
-        .limit("buffers_max", 1024 * 1024)
-        .limit("reply_bytes_max", 512 * 1024)
-        .limit("value_bytes_max", 60_000)
-        .limit("outbound_pause_bytes", 512 * 1024)
-        .start();
-    let mut small = server.connect();
-    small.ask(&format!("SET key:{}", "v".repeat(50_000)));
-    let mut deaf: Vec<Client> = (0..4).map(|_| server.connect()).collect();
-    for client in &mut deaf {
-        let _ = client.try_send(&"GET key\n".repeat(2_000));
-    }
-    wait_until("the buffers are full", || small.stat("connections_closed_buffers_full") >= 1);
-    assert_eq!(small.ask("PING"), "0:PONG 1");
-    wait_until("they are within the limit", || small.stat("buffers_bytes") <= 1024 * 1024);
-    drop((small, deaf));
     server.end_well();
 }
 

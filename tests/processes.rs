@@ -51,40 +51,6 @@ fn conversation_of_the_readme_holds_byte_for_byte() {
 }
 
 #[test]
-fn examples_of_the_protocol_hold_byte_for_byte() {
-    let server = Launch::new("examples").start();
-    let mut client = server.connect();
-    for (request, reply) in [
-        ("SET key1:value1,key2:value2,key3:value3", ":SAT key1:value1,key2:value2,key3:value3"),
-        ("GET key2", ":GOT key2:value2"),
-        ("GET key1,nope,key3", ":GOT key1:value1,key3:value3"),
-        ("GET nope", ":GOT "),
-        ("SET empty:", ":SAT empty:"),
-        ("GET empty", ":GOT empty:"),
-        ("SETEX key:value:30", ":SATEX key:value:30"),
-        ("TTL key,key1,nope", ":LASTS key:30,key1:never"),
-        ("4f2a:GET key2", "4f2a:GOT key2:value2"),
-        ("SET url:http://x/y", ":SAT url:\"http://x/y\""),
-        ("SET \"user:1\":Ann", ":SAT \"user:1\":Ann"),
-        ("GET user:1", ":GOT \"user:1\":Ann"),
-        ("DEL key1,nope", ":DELETED key1"),
-        ("EXPIRE key:30", ":EXPIRES key:30"),
-        ("PING", "0:PONG 1"),
-        ("PING\r", "+PONG\r"),
-        ("WHO key2", ":HELD key2:here"),
-        ("REQUEST peers", ":FULFILLED "),
-        ("FOO x", ":ERR unknown verb FOO; try HELP"),
-        ("SET key", ":ERR SET needs key:value; 'key' has no colon"),
-        ("QUIT", ":BYE "),
-    ] {
-        assert_eq!(client.ask(request), reply, "{request}");
-    }
-    assert_eq!(client.rest(), (String::new(), End::Eof));
-    drop(client);
-    server.end_well();
-}
-
-#[test]
 fn requests_before_the_end_of_the_stream_are_answered() {
     let server = Launch::new("half-close").start();
     assert_eq!(piped(&server, "SET a:1\nGET a\n"), ":SAT a:1\n:GOT a:1\n");
@@ -141,39 +107,6 @@ fn input_longer_than_one_read_with_its_end_behind_is_all_answered() {
     assert_eq!(end, End::Eof);
     assert_eq!(replies.matches("0:PONG 1\n").count(), 2 * 65_536 / 7);
     assert!(replies.ends_with(":ERR the last line has no line end; it was not executed\n"));
-    server.end_well();
-}
-
-#[test]
-fn requests_behind_quit_are_not_carried_out() {
-    let server = Launch::new("quit").start();
-    assert_eq!(piped(&server, "SET a:1\nQUIT\nSET a:2\nGET a\n"), ":SAT a:1\n:BYE \n");
-    let mut client = server.connect();
-    client.send("1:QUIT\n");
-    assert_eq!(client.rest(), ("1:BYE \n".to_owned(), End::Eof));
-    drop(client);
-    assert_eq!(server.connect().ask("GET a"), ":GOT a:1");
-    server.end_well();
-}
-
-#[test]
-fn last_line_without_its_end_is_an_error_and_is_not_carried_out() {
-    let server = Launch::new("no-line-end").start();
-    let replies = piped(&server, "SET a:1\nSET a:2");
-    assert_eq!(replies, ":SAT a:1\n:ERR the last line has no line end; it was not executed\n");
-    assert_eq!(server.connect().ask("GET a"), ":GOT a:1");
-    server.end_well();
-}
-
-#[test]
-fn request_cut_into_single_bytes_is_one_request() {
-    let server = Launch::new("bytes").start();
-    let mut client = server.connect();
-    for byte in "SET a:\"b,c\"\r\nGET a\r\n".chars() {
-        client.send(&byte.to_string());
-    }
-    assert_eq!((client.line(), client.line()), (":SAT a:\"b,c\"".to_owned(), ":GOT a:\"b,c\"".to_owned()));
-    drop(client);
     server.end_well();
 }
 

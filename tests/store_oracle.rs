@@ -568,51 +568,13 @@ fn evicted_keys_are_misses_and_nothing_else_is_lost() {
 }
 
 #[test]
-fn equal_hashes_agree_with_the_oracle() {
-    play(World {
-        mask: 0,
-        keys: 6_000,
-        memory_max: 0,
-        eviction: Eviction::Refuse,
-        value_bits_max: 6,
-        operations: 25_000,
-    });
-}
-
-#[test]
-fn hashes_that_differ_in_four_bits_agree_with_the_oracle() {
-    play(World {
-        mask: 0xF << 60,
-        keys: 30_000,
-        memory_max: 0,
-        eviction: Eviction::Refuse,
-        value_bits_max: 6,
-        operations: 40_000,
-    });
-}
-
-#[test]
-fn hashes_without_their_top_bits_agree_with_the_oracle() {
-    play(World {
-        mask: u64::MAX >> 30,
-        keys: 30_000,
-        memory_max: 0,
-        eviction: Eviction::Refuse,
-        value_bits_max: 6,
-        operations: 40_000,
-    });
-}
-
-#[test]
-fn hashes_of_few_buckets_agree_with_the_oracle() {
-    play(World {
-        mask: !0xF000_0000,
-        keys: 30_000,
-        memory_max: 0,
-        eviction: Eviction::Refuse,
-        value_bits_max: 6,
-        operations: 40_000,
-    });
+fn colliding_hashes_agree_with_the_oracle() {
+    // All are equal; they differ in four bits; they lack their top bits; they fall into few buckets.
+    for mask in [0, 0xF << 60, u64::MAX >> 30, !0xF000_0000] {
+        let (keys, operations) = if mask == 0 { (6_000, 25_000) } else { (30_000, 40_000) };
+        let (memory_max, eviction, value_bits_max) = (0, Eviction::Refuse, 6);
+        play(World { mask, keys, memory_max, eviction, value_bits_max, operations });
+    }
 }
 
 /// Scans a store while it grows to many times its size, shrinks again and has keys that come and go, and

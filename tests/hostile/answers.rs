@@ -1,6 +1,7 @@
 //! Answers without a query, twice, late or for another key, and answers that never come.
 
 use crate::kit::peer::{Face, Link, Received, World, deltas, head, heartbeat, ms, none};
+use crate::kit::resp;
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::node::Class;
@@ -63,11 +64,9 @@ fn lookup_from_before_a_write_does_not_answer_a_request_after_it() {
     let far = world.hash("far");
     let before = queried(&mut world, &mut link);
     let other = world.driver.client();
-    assert_eq!(
-        world.driver.ask(other, "*5\r\n$3\r\nSET\r\n$3\r\nfar\r\n$3\r\nnew\r\n$4\r\nPXAT\r\n$1\r\n1\r\n"),
-        "+OK\r\n"
-    );
-    world.driver.send(other, "*2\r\n$3\r\nGET\r\n$3\r\nfar\r\n");
+    let set = resp(&["SET", "far", "new", "PXAT", "1"]);
+    assert_eq!(world.driver.ask(other, &set), "+OK\r\n");
+    world.driver.send(other, resp(&["GET", "far"]));
     let after = world.queries(&mut link);
     world.send(&link, &[(before, value(far, b"old"))]);
     assert_eq!(world.replies(), ":GOT far:old\n");

@@ -50,11 +50,8 @@ fn execute<'a>(words: &'a [&'a str], create: bool, deadline: u64, arguments: &'a
     })
 }
 
-/// A request in RESP.
 fn resp(words: &str) -> String {
-    let words: Vec<&str> = words.split(' ').collect();
-    let bulks: Vec<String> = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
-    format!("*{}\r\n{}", words.len(), bulks.concat())
+    crate::kit::resp(&words.split(' ').collect::<Vec<_>>())
 }
 
 #[test]

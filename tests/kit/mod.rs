@@ -18,3 +18,9 @@ use std::time::Duration;
 pub const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
+
+/// A request in RESP.
+pub fn resp(words: &[&str]) -> String {
+    let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    format!("*{}\r\n{bulks}", words.len())
+}
