@@ -176,6 +176,12 @@ impl Node {
         conn::reader::filled(&mut self.state, now, conn, count);
     }
 
+    /// Looks at bytes that will be passed to [`Node::received`] next, of several connections: the memory of their keys is
+    /// fetched to the caches together. Changes nothing.
+    pub fn expect<'b>(&self, inputs: impl Iterator<Item = (ConnKey, &'b [u8])>) {
+        conn::reader::expect(&self.state, inputs);
+    }
+
     /// Processes bytes received on a connection: carries out the complete requests or frames among them, up to
     /// the budget of a step; the rest is kept.
     pub fn received(&mut self, now: Now, conn: ConnKey, bytes: &[u8]) {

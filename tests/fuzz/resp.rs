@@ -1,7 +1,7 @@
 //! Fuzz target: RESP requests, the same however the input is cut, and the same when written and parsed again.
 
 use olivia::wire::resp::encode::{array, bulk, error};
-use olivia::wire::resp::parse::{Front, Parser, Progress, ProtocolError, RequestLimits};
+use olivia::wire::resp::parse::{Front, Parser, Progress, ProtocolError, RequestLimits, likely_key};
 
 /// Small, so that inputs reach them.
 const LIMITS: RequestLimits =
@@ -16,10 +16,14 @@ pub fn run(data: &[u8]) {
     let limits = RequestLimits { is_unauthenticated: choice % 2 == 1, ..LIMITS };
     let mut at = 0;
     while let Ok(Some((args, consumed))) = check(&input[at..], usize::from(choice / 2) + 1, limits) {
+        if let (Some((name, key)), [first, second, ..]) = (likely_key(&input[at..]), &args[..]) {
+            assert_eq!([name, key], [&first[..], second]);
+        }
         assert!(args.len() <= 20 && args.iter().map(Vec::len).sum::<usize>() <= consumed);
         again(&args);
         at += consumed;
     }
+    likely_key(&input[at..]);
 }
 
 /// The first request of the input, in pieces of `step` bytes as in one.

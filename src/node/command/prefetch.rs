@@ -11,8 +11,9 @@ use crate::node::keyspace::Keyspace;
 use crate::store::{HashedKey, KeyHash, PREFETCH_MAX};
 use crate::wire::ahead::Ahead;
 use crate::wire::args::Args;
+use crate::wire::encoder::Protocol;
 use crate::wire::line::split_word;
-use crate::wire::resp::parse::RequestLimits;
+use crate::wire::resp::parse::{RequestLimits, likely_key};
 use memchr::memrchr;
 
 /// Keys that were seen ahead. What cannot be in the caches is worth looking at only.
@@ -73,6 +74,17 @@ impl<'s, 'k> Seen<'s, 'k> {
         }
     }
 
+    /// Adds the key that a request in RESP seems to name.
+    #[inline]
+    fn add_request(&mut self, input: &'k [u8]) {
+        if let Some((name, key)) = likely_key(input)
+            && let Some(command) = self.find(name).filter(|command| command.has_only_key())
+        {
+            self.writes |= command.access == Access::Write;
+            self.add(std::iter::once(key));
+        }
+    }
+
     #[inline]
     fn find(&mut self, name: &'k [u8]) -> Option<&'static Command> {
         if let Some((last, command)) = self.last
@@ -99,6 +111,24 @@ pub(in crate::node) fn prefetch_lines(ahead: &mut Ahead, keyspace: &Keyspace, in
         ahead.look_at_lines(input, |line| seen.add_line(line));
         seen.prefetch();
     }
+}
+
+/// Prefetches the first key of what several clients have sent, each in its protocol, before any of it is carried out.
+pub(in crate::node) fn prefetch_inputs<'k>(
+    keyspace: &Keyspace,
+    inputs: impl Iterator<Item = (Protocol, &'k [u8])>,
+) {
+    let mut seen = Seen::new(keyspace);
+    if !seen.is_worth_it {
+        return;
+    }
+    for (protocol, input) in inputs {
+        match protocol {
+            Protocol::Lines => seen.add_line(input.strip_suffix(b"\n").unwrap_or(input)),
+            Protocol::Resp2 | Protocol::Resp3 => seen.add_request(input),
+        }
+    }
+    seen.prefetch();
 }
 
 /// Parses the requests in RESP at the front of some input and prefetches their keys, if they are several.

@@ -324,7 +324,13 @@ impl Command {
     /// The key of a request in RESP, the name among its words, if the command has one key, the first argument.
     #[inline]
     pub(in crate::node) fn only_key<'a>(&self, words: Args<'a>) -> Option<&'a [u8]> {
-        self.resp.as_ref().filter(|form| form.keys == Keys::FIRST).and_then(|_| words.get(1))
+        if self.has_only_key() { words.get(1) } else { None }
+    }
+
+    /// Whether the first argument of a request in RESP is its only key.
+    #[inline]
+    pub(in crate::node) fn has_only_key(&self) -> bool {
+        self.resp.as_ref().is_some_and(|form| form.keys == Keys::FIRST)
     }
 
     /// Which nodes a request concerns: never [`Scope::Options`].

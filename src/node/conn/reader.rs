@@ -13,7 +13,7 @@ use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, Limits, RESP_ARGS_MAX};
 use crate::node::command::dispatch;
 use crate::node::command::errands;
-use crate::node::command::prefetch::{prefetch_lines, prefetch_requests};
+use crate::node::command::prefetch::{prefetch_inputs, prefetch_lines, prefetch_requests};
 use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn, Phase, Role};
 use crate::node::conn::measure;
 use crate::node::conn::pending;
@@ -58,6 +58,24 @@ pub(in crate::node) fn accepted(state: &mut State, now: Now, addr: SocketAddr) -
     let key = state.conns.insert(conn);
     timeouts::arm(state, key);
     key
+}
+
+/// Inputs of clients that their requests are looked at in together are at most so long: longer ones are several requests,
+/// or take longer than the memory of their keys.
+const SHORT_INPUT_BYTES: usize = 256;
+
+/// Looks at what will be received next on several connections: fetches the memory of their keys.
+pub(in crate::node) fn expect<'b>(state: &State, inputs: impl Iterator<Item = (ConnKey, &'b [u8])>) {
+    let of_clients = inputs.filter_map(|(key, input)| {
+        let conn = state.conns.get(key).filter(|conn| conn.is_client() && conn.inbound.is_empty())?;
+        match conn.protocol {
+            Some(ClientProtocol::Commands(protocol)) if input.len() <= SHORT_INPUT_BYTES => {
+                Some((protocol, input))
+            }
+            Some(_) | None => None,
+        }
+    });
+    prefetch_inputs(&state.keyspace, of_clients);
 }
 
 /// Takes in what the shell has read.

@@ -292,6 +292,20 @@ fn short_length(input: &[u8], kind: u8) -> Option<(u32, usize)> {
     }
 }
 
+/// The name and the first argument of the request at the front of `input`, if their lengths have one or two digits each:
+/// a guess, for prefetching only.
+#[inline]
+pub fn likely_key(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let bulk = |input| {
+        let (length, header) = short_length(input, b'$')?;
+        input.get(header..)?.split_at_checked(length as usize)
+    };
+    let (_, header) = short_length(input, b'*')?;
+    let (name, rest) = bulk(&input[header..])?;
+    let (key, _) = bulk(rest.get(2..)?)?;
+    Some((name, key))
+}
+
 /// The count of arguments at the front of `input`, and the bytes of its line.
 #[inline(always)]
 fn array_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usize)>, ProtocolError> {
