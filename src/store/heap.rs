@@ -609,12 +609,15 @@ impl Heap {
         expiry: Option<Expiry>,
         version: Version,
     ) -> Option<(&mut [u8], &mut [u8])> {
-        let class = self.pages.of(handle / PAGE_GRANULES).class;
         let (region, at) = place(handle);
         let slot = &mut self.arena.region_mut(region)[at..];
         let (old, marks) = (Layout::read(slot), Marks::read(slot));
         let is_large = old.is_large();
-        if layout.is_large() != is_large || !is_enough(class, class_of(layout.slot_bytes())) {
+        let fits = || {
+            let class = self.pages.of(handle / PAGE_GRANULES).class;
+            layout.is_large() == is_large && is_enough(class, class_of(layout.slot_bytes()))
+        };
+        if layout != old && !fits() {
             return None;
         }
         let number = item::u32_at(slot, old.body_at());

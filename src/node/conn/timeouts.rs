@@ -85,6 +85,11 @@ pub(in crate::node) fn arm(state: &mut State, key: ConnKey) {
 /// The same of a connection at hand whose input is processed.
 #[inline]
 pub(in crate::node) fn arm_open(conn: &mut Conn, key: ConnKey, limits: &Limits, timers: &mut Wheel<Timer>) {
+    // Most connections at most times: between the requests of a client that may send them.
+    let is_between = conn.waits_since.is_none() && conn.inbound.is_empty() && conn.offered.is_none();
+    if is_between && conn.is_authenticated && conn.is_client() && conn.protocol.is_some() {
+        return;
+    }
     if let Some((due, _)) = limit_of_open(conn, limits) {
         conn.alarm.arm(timers, due, Timer::Conn(key));
     }
