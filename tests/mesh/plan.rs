@@ -272,9 +272,11 @@ impl Plan {
         3 * self.delay + 6 * manners.jitter + 2_000 * manners.nanos_per_byte
     }
 
-    /// What a busy node may add to the time that a reply takes.
+    /// What a busy node may add to the time that a reply takes. One that reads a byte at a time is busy with the filters of
+    /// its peers, of 4 KiB at least, for long.
     pub const fn busy_slack(&self) -> u64 {
-        40 * MS + 400 * self.key_nanos
+        let reads = (self.members * 4_096 / self.read_bytes) as u64;
+        40 * MS + (400 + 16 * reads) * self.key_nanos
     }
 
     /// The configuration of a host.
