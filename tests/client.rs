@@ -78,7 +78,7 @@ fn bench_measures_and_verifies_in_every_protocol_and_loop() {
     assert!((1_500.0..2_500.0).contains(&number("requests_per_second")), "{json}");
     assert!(number("p50_us") <= number("p99_us") && number("p99_us") <= number("max_us"), "{json}");
     assert_eq!(number("rate"), 2_000.0);
-    // Nobody has set keys of this length.
+    // No client has set keys of this length.
     let text = bench(&["--key-bytes", "20", "--requests", "1000", "--warm-up", "0"]);
     assert!(text.starts_with("1000 replies") && text.contains("1000 GETs found nothing; --fill"), "{text}");
     let output =

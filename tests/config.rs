@@ -22,14 +22,14 @@ fn olivia(directory: &Path, args: &[&str]) -> Output {
 }
 
 /// The exit code, standard output, standard error.
-fn told(output: &Output) -> (Option<i32>, String, String) {
+fn outcome(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
 /// Demands exit code 2, nothing on standard output, and `hint` on standard error.
 fn refused(output: &Output, hint: &str) {
-    let (code, out, err) = told(output);
+    let (code, out, err) = outcome(output);
     assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
     assert!(err.starts_with("olivia: ") && err.contains(hint), "{err}");
 }
@@ -38,8 +38,11 @@ fn refused(output: &Output, hint: &str) {
 fn version_and_help_are_printed_whatever_the_file_says() {
     let home = directory("help");
     fs::write(home.join("olivia.toml"), "nonsense").unwrap();
-    assert_eq!(told(&olivia(&home, &["--version"])), (Some(0), "olivia 0.1.0\n".to_owned(), String::new()));
-    let (code, out, _) = told(&olivia(&home, &["-h"]));
+    assert_eq!(
+        outcome(&olivia(&home, &["--version"])),
+        (Some(0), "olivia 0.1.0\n".to_owned(), String::new())
+    );
+    let (code, out, _) = outcome(&olivia(&home, &["-h"]));
     assert_eq!((code, out.as_str()), (Some(0), olivia::config::HELP));
 }
 
@@ -47,7 +50,7 @@ fn version_and_help_are_printed_whatever_the_file_says() {
 fn valid_configuration_is_reported_with_its_file() {
     let home = directory("fine");
     fs::write(home.join("olivia.toml"), olivia::config::DEFAULT_TEXT).unwrap();
-    let (code, out, err) = told(&olivia(&home, &["--check-config"]));
+    let (code, out, err) = outcome(&olivia(&home, &["--check-config"]));
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert!(
         out.starts_with("the configuration is fine (configuration read from olivia.toml; memory_max is "),
@@ -58,11 +61,12 @@ fn valid_configuration_is_reported_with_its_file() {
 #[test]
 fn the_printed_configuration_prints_itself_again() {
     let home = directory("print");
-    let (code, first, _) = told(&olivia(&home, &["--print-config", "--port", "0", "--peer", "localhost:1"]));
+    let (code, first, _) =
+        outcome(&olivia(&home, &["--print-config", "--port", "0", "--peer", "localhost:1"]));
     assert_eq!(code, Some(0));
     assert!(first.contains("\nlisten_port = 0\n") && first.contains("\nbase_node = false\n"), "{first}");
     fs::write(home.join("x.toml"), &first).unwrap();
-    let (_, second, _) = told(&olivia(&home, &["--print-config", "--config", "x.toml"]));
+    let (_, second, _) = outcome(&olivia(&home, &["--print-config", "--config", "x.toml"]));
     assert_eq!(first, second);
 }
 
@@ -102,7 +106,7 @@ fn password_file_readable_by_others_logs_a_warning() {
     fs::write(home.join("pw"), "hunter2\n").unwrap();
     for (mode, warned) in [(0o600, false), (0o640, true), (0o604, true)] {
         fs::set_permissions(home.join("pw"), fs::Permissions::from_mode(mode)).unwrap();
-        let (code, _, err) = told(&olivia(&home, &["--check-config"]));
+        let (code, _, err) = outcome(&olivia(&home, &["--check-config"]));
         assert_eq!((code, err.contains("chmod 600")), (Some(0), warned), "{err}");
     }
 }

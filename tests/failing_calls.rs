@@ -89,7 +89,7 @@ impl Actor {
             match patient_line(server, &mut self.client) {
                 Ok(line) if line == *reply => {}
                 Ok(line) if line.starts_with(":ERR this node has no room") => self.is_lost = true,
-                Ok(line) => panic!("{} was told {line:?} instead of {reply:?}", self.name),
+                Ok(line) => panic!("{} got {line:?} instead of {reply:?}", self.name),
                 Err(End::Eof | End::Broken) => self.is_lost = true,
             }
             if self.is_lost {
@@ -153,8 +153,9 @@ fn play(server: &Server) -> usize {
 fn play_few(server: &Server, actor: &mut Actor, round: u32) {
     let name = actor.name;
     let input = format!("SET {name}:{round}\n{round}:GET {name}\nPING\n");
-    let told = [format!(":SAT {name}:{round}"), format!("{round}:GOT {name}:{round}"), "0:PONG 1".to_owned()];
-    actor.play(server, &input, &told);
+    let replies =
+        [format!(":SAT {name}:{round}"), format!("{round}:GOT {name}:{round}"), "0:PONG 1".to_owned()];
+    actor.play(server, &input, &replies);
 }
 
 /// Replies that take several writes.
@@ -170,8 +171,8 @@ fn play_many(server: &Server, actor: &mut Actor) {
         writeln!(all, "{n}:PING").unwrap();
         all
     });
-    let told: Vec<String> = (0..600).map(|n| format!("{n}:PONG 1")).collect();
-    actor.play(server, &input, &told);
+    let replies: Vec<String> = (0..600).map(|n| format!("{n}:PONG 1")).collect();
+    actor.play(server, &input, &replies);
 }
 
 /// Demands that the loop stands still while nothing happens.
@@ -301,7 +302,7 @@ fn node_without_file_descriptors_serves_open_connections_without_spinning() {
     let before = server.cpu_ticks();
     thread::sleep(Duration::from_secs(1));
     let used = server.cpu_ticks() - before;
-    assert!(used <= 3, "{used} ticks of 10 ms in a second in which nobody can be accepted");
+    assert!(used <= 3, "{used} ticks of 10 ms in a second in which no client can be accepted");
     assert_eq!(first.ask("PING"), "0:PONG 1");
     assert!(server.log().lines().count() <= 30, "{}", server.log());
     drop((first, waiting));

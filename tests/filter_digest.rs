@@ -192,8 +192,8 @@ impl World {
             return;
         }
         let at = self.receiver.position().expect("only what is followed is trusted");
-        for (&hash, &told) in &self.live {
-            assert!(told >= at.seq || self.claims(hash), "{hash:x}, told at {told}, is missing at {at:?}");
+        for (&hash, &added) in &self.live {
+            assert!(added >= at.seq || self.claims(hash), "{hash:x}, added at {added}, is missing at {at:?}");
         }
     }
 
@@ -356,12 +356,12 @@ fn log_without_readers_is_not_kept() {
     let mut world = World::new(4);
     world.heal();
     world.digest.leave(world.reader);
-    let mut told = world.digest.head().seq;
+    let mut added = world.digest.head().seq;
     for second in 0..40 {
         world.now = Instant::from_millis(second * 1_000);
         (0..5_000).for_each(|hash| world.digest.added(world.now, hash));
-        told += 5_000;
-        assert_eq!(world.digest.head().seq, told);
+        added += 5_000;
+        assert_eq!(world.digest.head().seq, added);
         let kept = world.digest.empty_at().is_some();
         assert_eq!(kept, second < 30, "second {second}");
     }
@@ -402,7 +402,7 @@ fn old_epochs_replays_and_gaps_are_harmless() {
     let wanted = Position { seq: seq + 1, ..at };
     assert_eq!(receiver.addition(filters, seq + 2, hash), Ok(Outcome::Resync(Some(wanted))));
     assert!(filters.is_unknown(world.key));
-    assert_eq!(receiver.addition(filters, seq + 2, hash), Ok(Outcome::Dropped), "asked for once");
+    assert_eq!(receiver.addition(filters, seq + 2, hash), Ok(Outcome::Dropped), "one was requested");
     assert_eq!(receiver.addition(filters, seq + 1, hash), Ok(Outcome::Applied));
     assert!(filters.is_unknown(world.key), "one of the two is still missing");
     assert_eq!(receiver.addition(filters, seq + 2, hash), Ok(Outcome::Applied));
@@ -413,7 +413,7 @@ fn old_epochs_replays_and_gaps_are_harmless() {
     assert_eq!(block(at.blocks), Ok(Outcome::Dropped));
     let wanted = Position { seq: seq + 3, blocks: at.blocks + 1, ..at };
     assert_eq!(block(at.blocks + 2), Ok(Outcome::Resync(Some(wanted))));
-    assert_eq!(block(at.blocks + 3), Ok(Outcome::Dropped), "asked for once");
+    assert_eq!(block(at.blocks + 3), Ok(Outcome::Dropped), "one was requested");
     assert_eq!(block(at.blocks + 1), Ok(Outcome::Applied));
     assert!(!filters.is_unknown(world.key), "a block that is missing hides no key");
     assert_eq!(receiver.addition(filters, u64::MAX, hash), Ok(Outcome::Resync(receiver.position())));

@@ -294,9 +294,9 @@ fn error_about_a_long_line_is_readable_though_the_client_sends_on() {
             use std::io::Write;
             (0..16).try_for_each(|_| stream.write_all(&[b'x'; 70_000])).is_ok()
         });
-        let told = client.rest();
+        let received = client.rest();
         assert_eq!(
-            told,
+            received,
             (":ERR line longer than 65536 bytes (line_bytes_max)\n".to_owned(), End::Eof),
             "round {round}"
         );

@@ -614,7 +614,7 @@ fn evicted_keys_are_misses_on_other_nodes_and_a_node_at_its_limit_takes_what_pee
 fn keys_evicted_while_a_peer_is_cut_off_leave_bounded_tombstones() {
     let mut pair = Pair::new();
     pair.mesh.break_wires(|_| true);
-    // Nothing is delivered: both try to link again in vain.
+    // Nothing is delivered: both fail to link again.
     for key in 0..40_000 {
         pair.mesh.nodes[0].send(pair.clients[0], format!("SET k{key}:{}\n", "x".repeat(200)));
     }

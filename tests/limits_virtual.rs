@@ -131,9 +131,9 @@ fn unauthenticated_client_times_out_while_sending() {
     driver.take(talker);
     driver.pass(ms(10));
     for stranger in [talker, dripper] {
-        let told = driver.take(stranger);
+        let received = driver.take(stranger);
         assert_eq!(
-            told,
+            received,
             ":ERR the password was not given in time (request_idle_ms = 1000); the connection ends\n"
         );
         assert!(driver.has_ended(stranger));
@@ -206,11 +206,11 @@ fn requests_wait_while_too_much_is_unsent_and_go_on_in_order() {
     set_big(&mut driver, 10_000);
     let client = driver.client();
     driver.reads(client, false);
-    let mut asked = String::new();
+    let mut requests = String::new();
     for id in 0..10 {
-        asked += &format!("{id}:GET big\n");
+        requests += &format!("{id}:GET big\n");
     }
-    driver.send(client, &asked);
+    driver.send(client, &requests);
     assert!(driver.is_stopped(client));
     let waiting = driver.waiting(client);
     assert!((20_001..=30_100).contains(&waiting), "{waiting}");
@@ -500,14 +500,14 @@ fn closed_connections_free_their_buffers() {
 fn unauthenticated_client_is_closed_after_its_output_limit() {
     let mut driver = with_password(Limits { unauthenticated_output_bytes_max: 1_024, ..Limits::default() });
     let client = driver.client();
-    let mut told = 0;
+    let mut received = 0;
     let mut replies = 0;
     while !driver.has_ended(client) {
-        told += driver.ask(client, "PING\n").len();
+        received += driver.ask(client, "PING\n").len();
         replies += 1;
-        assert!(replies < 1_000, "it is told for ever");
+        assert!(replies < 1_000, "it is answered for ever");
     }
-    assert_eq!(told, 1_026);
+    assert_eq!(received, 1_026);
     driver.shut(client);
     assert_eq!(closed(&driver, CloseReason::Unauthenticated), 1);
     let known = driver.client();
@@ -515,11 +515,11 @@ fn unauthenticated_client_is_closed_after_its_output_limit() {
     assert_eq!(driver.ask(known, &"PING\n".repeat(2_000)).lines().count(), 2_000);
     // The right password ends the limit, also where the reply to it would pass it.
     let late = driver.client();
-    let mut told = 0;
-    while told <= 1_010 {
-        told += driver.ask(late, "PING\n").len();
+    let mut received = 0;
+    while received <= 1_010 {
+        received += driver.ask(late, "PING\n").len();
     }
-    assert_eq!(driver.ask(late, "AUTH secret\nPING\n").lines().count(), 2, "after {told} bytes");
+    assert_eq!(driver.ask(late, "AUTH secret\nPING\n").lines().count(), 2, "after {received} bytes");
 }
 
 #[test]
@@ -532,9 +532,9 @@ fn unauthenticated_client_has_smaller_request_limits() {
     assert_eq!(driver.ask(known, &long), ":GOT \n");
     assert_eq!(driver.ask(known, "GET 1,2,3,4,5,6,7,8,9,10,11\n"), ":GOT \n");
     let stranger = driver.client();
-    let told = driver.ask(stranger, "GET 1,2,3,4,5,6,7,8,9,10,11\n");
+    let received = driver.ask(stranger, "GET 1,2,3,4,5,6,7,8,9,10,11\n");
     assert_eq!(
-        told,
+        received,
         ":ERR GET has more than 10 arguments (unauthenticated_args_max); send several requests\n"
     );
     assert_eq!(
@@ -675,9 +675,9 @@ fn drain_waits_for_slow_readers_up_to_drain_ms() {
     assert!(driver.connect(ELSEWHERE).is_err());
     driver.pass(ms(500));
     driver.reads(slow, true);
-    let told = driver.take(slow);
-    assert_eq!(told.lines().count(), 11);
-    assert!(told.ends_with("\n:BYE \n"));
+    let received = driver.take(slow);
+    assert_eq!(received.lines().count(), 11);
+    assert!(received.ends_with("\n:BYE \n"));
     assert!(!driver.is_closed(stuck));
     driver.pass(ms(500));
     assert!(driver.is_closed(stuck));
@@ -697,8 +697,8 @@ fn paused_client_is_not_idle() {
     // Only now does it read, and its rest is still on its way because the node did not want it.
     driver.send(client, "NG\n");
     driver.reads(client, true);
-    let told = driver.take(client);
-    assert!(told.ends_with("\n7:PONG 1\n"), "{}", &told[told.len() - 80..]);
+    let received = driver.take(client);
+    assert!(received.ends_with("\n7:PONG 1\n"), "{}", &received[received.len() - 80..]);
 }
 
 #[test]

@@ -154,13 +154,13 @@ fn node_that_claims_the_address_of_another_does_not_cut_its_link() {
     let mut world = Mesh::new();
     let a = world.add(1, Config::default(), &[addr(5_001)]);
     let b = world.add(2, Config::default(), &[addr(5_002)]);
-    let liar = world.add(3, Config::default(), &[]);
+    let impostor = world.add(3, Config::default(), &[]);
     world.join(a, addr(5_001), &[]);
     world.join(b, addr(5_002), &[addr(5_001)]);
     world.reconcile(|_| true);
-    world.join(liar, addr(5_002), &[addr(5_001)]);
+    world.join(impostor, addr(5_002), &[addr(5_001)]);
     world.reconcile(|_| true);
-    assert_eq!((world.linked(a), world.linked(b), world.linked(liar)), (2, 1, 1));
+    assert_eq!((world.linked(a), world.linked(b), world.linked(impostor)), (2, 1, 1));
 }
 
 #[test]

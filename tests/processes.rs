@@ -163,7 +163,7 @@ fn client_that_writes_all_before_reading_is_paused_and_gets_all_replies() {
         before = requests;
         still == 10
     });
-    assert!(before < 200_000, "everything was answered, {before} requests, though nobody reads");
+    assert!(before < 200_000, "everything was answered, {before} requests, though the client does not read");
     // One pause worth and the step that passed it, with the buffer's doubling; not all of the replies.
     assert!(other.stat("buffers_bytes") < 2 * 1024 * 1024);
     read_burst(&mut client, &value);

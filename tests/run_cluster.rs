@@ -110,7 +110,7 @@ fn signal(pid: u32, name: &str) {
 
 fn wait_until_nobody_listens(addrs: &[SocketAddr]) {
     for addr in addrs {
-        wait_until(&format!("nobody listens on {addr}"), || TcpListener::bind(addr).is_ok());
+        wait_until(&format!("no process listens on {addr}"), || TcpListener::bind(addr).is_ok());
     }
 }
 

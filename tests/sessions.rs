@@ -263,17 +263,17 @@ impl Program {
             .unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let mut program = Self { child, addr: String::new() };
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         // Reads to the end, so that the program never waits for a reader of its log.
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let addr = line.split_once("listens on ").and_then(|(_, rest)| rest.split_once(';'));
                 if let Some((addr, _)) = addr {
-                    let _ = tell.send(addr.to_owned());
+                    let _ = sender.send(addr.to_owned());
                 }
             }
         });
-        program.addr = told.recv_timeout(WAIT_MAX).unwrap();
+        program.addr = receiver.recv_timeout(WAIT_MAX).unwrap();
         program
     }
 }

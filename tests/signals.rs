@@ -73,7 +73,7 @@ fn sigterm_under_load_sends_whole_replies_in_order_and_bye() {
 #[test]
 fn requests_before_the_signal_are_answered_before_bye() {
     for signal in ["TERM", "INT"] {
-        let mut server = Launch::new(&format!("asked-before-{signal}")).start();
+        let mut server = Launch::new(&format!("requested-before-{signal}")).start();
         let requests = (0..2_000).fold(String::new(), |mut all, n| {
             writeln!(all, "{n}:PING").unwrap();
             all
@@ -118,7 +118,7 @@ fn unread_requests_at_the_signal_are_answered() {
     server.signal("CONT");
     let whole = format!("{}:BYE \n", ":GOT key:value\n".repeat(50));
     let cut = clients.iter_mut().filter_map(|client| Some(client.rest().0).filter(|text| *text != whole));
-    assert_eq!(cut.count(), 0, "clients were not answered what they had asked before the signal");
+    assert_eq!(cut.count(), 0, "clients got no answer to what they had sent before the signal");
     drop(clients);
     server.ended_well();
 }

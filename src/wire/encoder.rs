@@ -443,7 +443,7 @@ pub struct ReplyTooLong {
 
 impl fmt::Display for ReplyTooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let advice = if self.keys > 1 { "ask for fewer keys at a time" } else { "raise reply_bytes_max" };
+        let advice = if self.keys > 1 { "request fewer keys at a time" } else { "raise reply_bytes_max" };
         write!(f, "the reply would be longer than {} bytes; {advice}", self.limit_bytes)
     }
 }

@@ -1,5 +1,5 @@
 //! Fuzz target: a whole node under a shell that keeps the contract and does all else at random. It
-//! never panics or spins, answers in whole lines, holds no more than its limits, ends when told to,
+//! never panics or spins, answers in whole lines, holds no more than its limits, ends when drained,
 //! and does the same again for the same input.
 
 #[path = "../kit/contract.rs"]
@@ -224,7 +224,7 @@ impl World {
             };
             client.contract.act(action);
             client.is_open = !client.contract.is_closed;
-            assert!(!matches!(action, Action::Connect(..)), "nobody was to be dialled");
+            assert!(!matches!(action, Action::Connect(..)), "no address was to be dialled");
             let has_more = matches!(action, Action::ShutdownWrite(_)) && self.node.outbound_bytes(key) > 0;
             assert!(!has_more, "shut before all was written");
         }

@@ -61,7 +61,7 @@ pub struct Faults {
 /// What must not happen, or only as `docs/consistency.md` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Anomaly {
-    /// A value that nobody wrote, or before it was written.
+    /// A value that was never written, or before it was written.
     Invented,
     /// A node returned less than was written through it.
     OlderThanOwn,

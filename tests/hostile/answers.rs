@@ -269,7 +269,7 @@ fn values_that_do_not_fit_into_one_reply_are_an_error() {
     }
     assert_eq!(
         world.replies(),
-        ":ERR the reply would be longer than 1024 bytes; ask for fewer keys at a time\n"
+        ":ERR the reply would be longer than 1024 bytes; request fewer keys at a time\n"
     );
     world.check();
 }

@@ -35,7 +35,7 @@ struct Client {
     is_dialled: bool,
     /// The connection was broken by the test.
     is_lost: bool,
-    /// The node was told that the socket takes nothing.
+    /// The node knows that the socket takes nothing.
     is_blocked: bool,
     /// Something has arrived, or the end, since [`Driver::take_touched`].
     is_touched: bool,

@@ -66,7 +66,7 @@ impl World {
         let mut seen = BTreeSet::new();
         for part in text.split_inclusive('.') {
             let value =
-                self.oracle.value_of(part.as_bytes()).ok_or_else(|| format!("nobody appended {part}"))?;
+                self.oracle.value_of(part.as_bytes()).ok_or_else(|| format!("{part} was never appended"))?;
             if self.oracle.values[value].key != key {
                 return Err(format!("{part} was appended to another key"));
             }

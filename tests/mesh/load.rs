@@ -193,8 +193,8 @@ struct Client {
     /// Requests without a reply.
     pending: usize,
     sent_at: u64,
-    /// The key of the probe that a reader has asked for.
-    asked: usize,
+    /// The key of the probe that a reader has requested.
+    probed: usize,
     reply: Vec<u8>,
     serial: u64,
 }
@@ -239,7 +239,7 @@ impl Load {
             is_up: false,
             pending: 0,
             sent_at: 0,
-            asked: 0,
+            probed: 0,
             reply: Vec::new(),
             serial: 0,
         };
@@ -287,14 +287,14 @@ impl Load {
         let (habit, depth) = match client.role {
             Role::Pinger => return (b"PING\n".to_vec(), 1),
             Role::Writer if serial.is_multiple_of(3) => {
-                client.asked = probes;
+                client.probed = probes;
                 self.probes.push(Probe { host: client.host, set_at: None, gone_at: None });
                 let words =
                     ["SET", &format!("p{probes}"), "1", "PX", &LIFE_MS.to_string()].map(bulk).concat();
                 return (format!("*5\r\n{words}").into_bytes(), 1);
             }
             Role::Writer => {
-                client.asked = probes;
+                client.probed = probes;
                 self.probes.push(Probe { host: client.host, set_at: None, gone_at: None });
                 let words = ["SET", &format!("p{probes}"), "1"].map(bulk).concat();
                 return (format!("*3\r\n{words}").into_bytes(), 1);
@@ -303,8 +303,8 @@ impl Load {
             Role::Reader => {
                 // The newest, and by turns an older one.
                 let back = if serial.is_multiple_of(2) { 0 } else { usize::try_from(serial % 40).unwrap() };
-                client.asked = (probes - 1).saturating_sub(back);
-                return (format!("GET p{}\n", client.asked).into_bytes(), 1);
+                client.probed = (probes - 1).saturating_sub(back);
+                return (format!("GET p{}\n", client.probed).into_bytes(), 1);
             }
             Role::Crowd(habit, depth) => (habit, depth),
         };
@@ -496,7 +496,7 @@ impl World {
             }
             Role::Writer => {
                 assert_eq!(reply, b"+OK\r\n");
-                let probe = &mut load.probes[client.asked];
+                let probe = &mut load.probes[client.probed];
                 probe.set_at = Some(now);
                 probe.gone_at = client.serial.is_multiple_of(3).then_some(now + LIFE_MS * MS);
                 PROBE_EVERY
@@ -579,7 +579,7 @@ impl Load {
     /// A reader has a reply about a probe's key.
     fn judge(&mut self, at: usize, sent_at: u64, is_found: bool) {
         let reader = &self.clients[at];
-        let Probe { host, set_at: Some(set_at), gone_at } = self.probes[reader.asked] else { return };
+        let Probe { host, set_at: Some(set_at), gone_at } = self.probes[reader.probed] else { return };
         let name = self.scenario.name;
         let since = sent_at.saturating_sub(set_at);
         if let Some(gone_at) = gone_at {
@@ -604,7 +604,7 @@ impl Load {
         assert!(
             !is_here && since < FOUND_WITHIN,
             "{name}: p{} of host {host} is not found on host {} {since} ns after its SET",
-            reader.asked,
+            reader.probed,
             reader.host
         );
     }

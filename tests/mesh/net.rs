@@ -3,7 +3,7 @@
 //! Both directions of a wire are pipes of limited room, through which what was written moves in pieces of
 //! any size, each later than the one before. What is lost on the way is sent again and so only late; what
 //! arrives at a socket that is gone is answered with a reset; a reset that is lost is not sent again, so
-//! that a connection can be half open for as long as nobody writes. Hosts are joined by paths, which have
+//! that a connection can be half open as long as neither end writes. Hosts are joined by paths, which have
 //! a delay and can be cut, each direction by itself.
 //!
 //! Here is no node: sockets are named by a wire and a side.
@@ -368,7 +368,7 @@ impl Net {
         pipe.pieces.push_back((at, 0));
     }
 
-    /// The program closes its end: an end behind what was written, or a reset if something lies unread.
+    /// The program closes its end: an end behind what was written, or a reset if something is unread.
     pub fn close(&mut self, agenda: &mut Agenda<Event>, port: Port) {
         if self.wires[port.wire].sockets[port.side] == Socket::Gone {
             return;

@@ -156,7 +156,7 @@ impl World {
         (0..self.members).filter(is_linked).collect()
     }
 
-    /// Since when, as far as a lookup of a key goes that is asked for now, answers from elsewhere count: one
+    /// Since when, as far as a lookup of a key goes that begins now, answers from elsewhere count: one
     /// that was under way for an earlier request may answer this one too.
     fn expect(&self, host: usize, item: &Item, given: Stamp) -> Expected {
         let local = self.oracle.local(host, item.key, self.net.now);
@@ -224,7 +224,7 @@ impl World {
         }
         let pending = &mut self.clients[client].pending;
         let is_given = pending.front().is_some_and(|request| request.given.is_some());
-        assert!(is_given, "host {host} says {shown} to client {client}, which asked nothing");
+        assert!(is_given, "host {host} sends {shown} to client {client}, which has no request pending");
         if !self.clients[client].pending[0].is_done {
             self.done(host, client, 0);
         }
@@ -493,7 +493,7 @@ impl World {
                 "a forged value that no hostile peer sent",
             );
         }
-        let Some(value) = self.oracle.value_of(shown) else { return Err("nobody set that".to_owned()) };
+        let Some(value) = self.oracle.value_of(shown) else { return Err("that was never set".to_owned()) };
         let record = &self.oracle.values[value];
         demand(record.key == key, "the value of another key")?;
         let is_other_mesh = (self.hosts[record.host].kind == Kind::Stranger)
@@ -505,7 +505,7 @@ impl World {
         if self.oracle.may_be_seen(value, from, self.stamp()) {
             return self.check_addition_before_answer(host, value);
         }
-        Err(format!("nobody held that at the time: {record:?}"))
+        Err(format!("no node held that at the time: {record:?}"))
     }
 
     /// A miss is wrong if a node that was linked, well and reachable all the time has held the key for long

@@ -350,7 +350,7 @@ impl World {
     fn dial(&mut self, at: usize, key: ConnKey, addr: SocketAddr) {
         self.trace.note(self.net.now, "  Connect", at, key.to_bits(), addr.to_string().as_bytes());
         let Some(to) = self.hosts.iter().position(|host| host.addr == addr) else {
-            panic!("host {at} dials {addr}, where nobody ever was");
+            panic!("host {at} dials {addr}, where no node ever was");
         };
         let port = self.net.dial(&mut self.agenda, Party::Host(at), to, Some(key));
         self.add_socket(at, key, port, None);
@@ -368,7 +368,7 @@ impl World {
         self.trace.note(self.net.now, what, at, key.to_bits(), b"");
         // Actions on a connection that broke before the shell got to them are ignored.
         let Some(socket) = self.hosts[at].socket(key) else {
-            assert!(self.hosts[at].gone.contains(&key), "{action:?} for nobody on host {at}");
+            assert!(self.hosts[at].gone.contains(&key), "{action:?} without a connection on host {at}");
             return;
         };
         socket.contract.act(action);
@@ -378,7 +378,7 @@ impl World {
             Action::ShutdownWrite(_) => {
                 let port = socket.port;
                 let is_asked = socket.talk.as_ref().is_none_or(|talk| talk.end.is_some());
-                assert!(is_asked, "ended {key:?}, which nobody asked for");
+                assert!(is_asked, "ended {key:?}, without a request of the node");
                 self.net.shut(&mut self.agenda, port);
             }
             Action::StopReading(_) => self.seen.add("pauses", 1),
@@ -451,7 +451,7 @@ impl World {
     pub fn connected(&mut self, wire: usize) {
         let port = Port { wire, side: 0 };
         if self.net.is_gone(port) {
-            // Nobody waits for it any more, and the other end learns that.
+            // It is not waited for any more, and the other end notices.
             return self.agenda.put(self.net.now, Event::Reset(port.other()));
         }
         match self.net.party(port) {

@@ -210,16 +210,16 @@ impl Pair {
         self.world.begin(&format!("DEL {}\n", self.key));
         let Some(request) = self.compare("DEL, before its answer") else { return "DEL".to_owned() };
         // The peer had the key, and stamps above, or had not.
-        let asked = self.step.state.members[X].tombstone.unwrap();
+        let queried = self.step.state.members[X].tombstone.unwrap();
         let drawn = self.draw_version();
-        let version = asked.max(drawn);
+        let version = queried.max(drawn);
         let serial = self.step.state.members[X].serial;
         let deleted = Body::Deleted { serial, version, hints: 0 };
         let hash = self.world.hash(self.key);
         let real = frame::Body::Deleted {
             hash,
             version: self.versions[&version],
-            had: version > asked,
+            had: version > queried,
             hints: Hints::default(),
         };
         self.deliver(deleted, request, version, &real);
@@ -244,7 +244,7 @@ impl Pair {
         "GET of Y".to_owned()
     }
 
-    /// A client of the node requests the key, and the peer answers whatever is asked of it.
+    /// A client of the node requests the key, and the peer answers whatever is queried of it.
     fn request(&mut self, verb: Verb, name: &str, done: &str, nothing: &str) -> String {
         self.replies.clear();
         self.step.open(X, verb);
@@ -340,7 +340,7 @@ impl Pair {
             filter.insert(self.world.hash(self.key));
         }
         self.world.publish(&mut self.link, head(1, self.additions), 1, filter.words());
-        // It asked to resume, and waits for the end of the changelog.
+        // It queried to resume, and waits for the end of the changelog.
         let end = beat(head(1, self.additions), true);
         self.world.send(&self.link, &[(0, end)]);
         format!("a resync, Y claims: {claims}")

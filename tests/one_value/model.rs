@@ -22,7 +22,7 @@ pub enum Fault {
     Resurrected,
     /// Linked and quiet, a filter does not claim the key of its node.
     NotClaimed,
-    /// A read returned less than its node wrote or was told of.
+    /// A read returned less than its node wrote or was notified of.
     Older,
     /// A read found nothing, although its node knew the key and the key existed ever since.
     NotFound,
@@ -102,17 +102,17 @@ impl Step {
         self.view(node, peer) == View::Claims && ahead.all(|at| log.get(at) == Change::Addition)
     }
 
-    /// Nodes that may have the key, for `asker`, which `node` cannot answer.
-    pub fn hints(&self, node: Node, asker: Node) -> Set {
+    /// Nodes that may have the key, for `querier`, which `node` cannot answer.
+    pub fn hints(&self, node: Node, querier: Node) -> Set {
         if !self.obeys(Rule::Hints) {
             return 0;
         }
-        let told = self.state.members[node].moved.and_then(|moved| moved.holder);
-        match told.filter(|holder| *holder != asker) {
+        let holder_known = self.state.members[node].moved.and_then(|moved| moved.holder);
+        match holder_known.filter(|holder| *holder != querier) {
             Some(holder) => bit(holder),
             None => self
                 .others(node)
-                .filter(|peer| *peer != asker && self.view(node, *peer) == View::Claims)
+                .filter(|peer| *peer != querier && self.view(node, *peer) == View::Claims)
                 .fold(0, |set, peer| set | bit(peer)),
         }
     }
@@ -184,8 +184,9 @@ impl Step {
         let lives = |node: Node| self.state.members[node].value.is_some_and(|value| value.version > gone);
         for node in 0..self.nodes {
             let member = &self.state.members[node];
-            let told = member.moved.and_then(|moved| moved.holder);
-            let sees = |peer: Node| lives(peer) && (self.claims_now(node, peer) || told == Some(peer));
+            let holder_known = member.moved.and_then(|moved| moved.holder);
+            let sees =
+                |peer: Node| lives(peer) && (self.claims_now(node, peer) || holder_known == Some(peer));
             known[node] = member.known || lives(node) || self.linked(node).any(sees);
         }
         (0..self.nodes).for_each(|node| self.member(node).known = known[node]);
@@ -564,7 +565,7 @@ impl Step {
         if let Some(request) = &mut member.request {
             request.floor = request.floor.max(version);
             if asks_again {
-                request.asked &= !bit(peer);
+                request.queried &= !bit(peer);
             }
         }
         if self.yields(node, peer, version, is_held, answers) {
@@ -678,7 +679,7 @@ impl Step {
         self.notify(node, version);
     }
 
-    pub fn has_asked(&self, node: Node, peer: Node) -> bool {
+    pub fn has_queried(&self, node: Node, peer: Node) -> bool {
         self.state.members[node].request.is_some_and(|request| has(request.waiting, peer))
     }
 }

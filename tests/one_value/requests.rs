@@ -4,9 +4,9 @@ use super::model::{Fault, Step};
 use super::rules::Rule;
 use super::state::{Body, Member, Node, PerNode, Request, Set, Verb, Version, View, bit, has};
 
-/// How often hints may lead a request to a peer that it asked before.
+/// How often hints may lead a request to a peer that it queried before.
 const HOPS_MAX: u8 = 6;
-/// How often a birthplace is asked to create a key.
+/// How often a birthplace is queried to create a key.
 const CREATIONS_MAX: u8 = 2;
 
 /// Nodes by rendezvous rank for the key, highest first. Not the order of ids, which decides ties.
@@ -53,7 +53,7 @@ impl Step {
             verb,
             increment,
             floor: least,
-            asked: 0,
+            queried: 0,
             waiting: 0,
             hinted: 0,
             tried: 0,
@@ -129,16 +129,16 @@ impl Step {
 
     /// The peer to ask next: those that claim the key, then those that hints name, then unknown ones.
     fn next_peer(&self, node: Node, request: Request) -> Option<Node> {
-        let told = self.state.members[node].moved.and_then(|moved| moved.holder).map_or(0, bit);
-        let hinted = request.hinted | told;
+        let holder_known = self.state.members[node].moved.and_then(|moved| moved.holder).map_or(0, bit);
+        let hinted = request.hinted | holder_known;
         let tiers = [self.peers_with(node, View::Claims), hinted, self.peers_with(node, View::Unknown)];
-        let is_free = |peer: &Node| !has(request.asked, *peer);
+        let is_free = |peer: &Node| !has(request.queried, *peer);
         tiers.into_iter().find_map(|tier| self.linked(node).filter(is_free).find(|peer| has(tier, *peer)))
     }
 
     fn ask(&mut self, node: Node, peer: Node, body: Body) {
         if let Some(request) = &mut self.member(node).request {
-            request.asked |= bit(peer);
+            request.queried |= bit(peer);
             request.waiting |= bit(peer);
         }
         self.send(node, peer, body);
@@ -156,10 +156,11 @@ impl Step {
         if let Some(peer) = self.next_peer(node, request) {
             return self.ask(node, peer, execute(false));
         }
-        let told = self.state.members[node].moved.and_then(|moved| moved.holder).map_or(0, bit);
+        let holder_known = self.state.members[node].moved.and_then(|moved| moved.holder).map_or(0, bit);
         let is_up = self.state.is_up[node];
         let may_hold = |peer: Node| {
-            !is_up[peer] && (self.view(node, peer) != View::Absent || has(request.hinted | told, peer))
+            !is_up[peer]
+                && (self.view(node, peer) != View::Absent || has(request.hinted | holder_known, peer))
         };
         if self.others(node).any(may_hold) && self.obeys(Rule::ViewKept) {
             return self.finish(node, End::NotDone);
@@ -211,7 +212,7 @@ impl Step {
         let serial = self.state.members[node].serial;
         let version = self.state.members[node].tombstone.unwrap_or(0);
         let claims = self.peers_with(node, View::Claims) | self.peers_with(node, View::Unknown);
-        let wanted = (claims | request.hinted) & !request.asked;
+        let wanted = (claims | request.hinted) & !request.queried;
         let mut is_waiting = false;
         for peer in self.others(node).filter(|peer| has(wanted, *peer)) {
             if self.state.is_up[node][peer] {
@@ -265,7 +266,7 @@ impl Step {
         }
     }
 
-    /// The link to a peer is lost: what was asked there is not answered any more.
+    /// The link to a peer is lost: what was queried there is not answered any more.
     pub fn request_lost(&mut self, node: Node, peer: Node) {
         let Some(request) = &mut self.member(node).request else { return };
         if !has(request.waiting, peer) {
@@ -339,16 +340,16 @@ impl Step {
     /// Whether nothing here says that a node beyond `tried` holds the key.
     fn knows_no_holder(&self, node: Node, tried: Set) -> bool {
         let tried = if self.obeys(Rule::TriedExcluded) { tried } else { 0 };
-        let told = self.state.members[node].moved.and_then(|moved| moved.holder);
+        let holder_known = self.state.members[node].moved.and_then(|moved| moved.holder);
         let claims = self.peers_with(node, View::Claims);
-        claims & !tried == 0 && told.is_none_or(|holder| has(tried, holder))
+        claims & !tried == 0 && holder_known.is_none_or(|holder| has(tried, holder))
     }
 
     pub fn answered(&mut self, node: Node, peer: Node, body: Body) {
         if let Body::Executed { version, .. } = body {
             self.executed(node, peer, version);
         }
-        if body.serial() != Some(self.state.members[node].serial) || !self.has_asked(node, peer) {
+        if body.serial() != Some(self.state.members[node].serial) || !self.has_queried(node, peer) {
             return;
         }
         let (hints, moved) = body.hints();
@@ -357,8 +358,8 @@ impl Step {
         request.hinted |= hints;
         let has_risen = moved > request.floor;
         request.floor = request.floor.max(moved);
-        if request.asked & hints != 0 && (has_risen || request.hops < HOPS_MAX) {
-            request.asked &= !hints;
+        if request.queried & hints != 0 && (has_risen || request.hops < HOPS_MAX) {
+            request.queried &= !hints;
             request.hops += 1;
         }
         let Request { verb, increment, floor, .. } = *request;

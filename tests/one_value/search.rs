@@ -1,6 +1,6 @@
 //! Breadth-first search through all states of a scenario, and the shortest trace to a broken promise.
 //!
-//! States are told apart by 64 bits of their hash: among 30 million the chance that two share one is below
+//! States are distinguished by 64 bits of their hash: among 30 million the chance that two share one is below
 //! 1 in 10,000. Of each state only its parent and the number of the action that led to it are kept.
 
 use super::actions::Action;

@@ -132,14 +132,14 @@ pub struct Request {
     /// INCR: which increment.
     pub increment: u8,
     pub floor: Version,
-    pub asked: Set,
+    pub queried: Set,
     /// Peers whose answers are outstanding.
     pub waiting: Set,
     pub hinted: Set,
     /// Peers that answered that they do not hold the key.
     pub tried: Set,
     pub hops: u8,
-    /// How often the birthplace was asked to create the key.
+    /// How often the birthplace was queried to create the key.
     pub creations: u8,
     /// DEL: a peer could not be reached.
     pub is_partial: bool,

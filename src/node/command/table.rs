@@ -297,7 +297,7 @@ const LIST: &[Command] = &[
         .open()
         .line("AUTH", "password", Syntax::Field, "WELCOME", "AUTH \"open, sesame\"")
         .resp(-2, Keys::NONE),
-    Command::new("REQUEST", "mesh", "Asks about the mesh.", status::request).topics().line(
+    Command::new("REQUEST", "mesh", "Requests what nodes know of the mesh.", status::request).topics().line(
         "REQUEST",
         "topic",
         Syntax::Raw,

@@ -115,7 +115,7 @@ impl Talk {
     }
 
     /// Notes that the node has closed the connection in a call that may have carried out any of its
-    /// requests, the replies to which nobody can see.
+    /// requests, whose replies are not seen.
     pub fn vanish(&mut self, desk: &mut Desk<'_>) {
         while self.end.is_none() {
             let (Next::Line(text, crlf, behind), _) = self.next(desk.config) else { return };

@@ -1,8 +1,8 @@
-//! The store as the oracle believes it to be: for each key what it may hold, nearly always one thing.
+//! The store as the oracle has it: for each key what it may hold, nearly always one thing.
 //!
 //! Nothing here expires: reading at a moment decides. A key has several possible states only after the
 //! node closed a connection in the same call in which it may have carried out requests of it, so that
-//! no reply told which; the next reply about the key must agree with one of them, and settles it.
+//! no reply shows which; the next reply about the key must agree with one of them, and settles it.
 
 use super::super::protocol::{Arg, Verb, show};
 use olivia::base::wheel::HORIZON;
