@@ -295,6 +295,27 @@ fn lookup_ends_when_its_key_is_written_here() {
     let answer = value(&world, "far", version(1));
     world.send(&link, &[(query, answer)]);
     assert_eq!(world.driver.node.stats().answers_late, 1);
+    // Not when it is written by a later request of the same client.
+    let mut world = World::new(Config::default());
+    let mut link = reading(&mut world, &Face::new(1));
+    world.begin("GET far\nSET near:1,far:mine\nGET far\n");
+    let query = world.queries(&mut link)[0];
+    let answer = value(&world, "far", version(1));
+    world.send(&link, &[(query, answer)]);
+    assert_eq!(world.replies(), ":GOT far:v\n:SAT near:1,far:mine\n:GOT far:mine\n");
+    let mut world = World::new(Config::default());
+    let mut link = reading(&mut world, &Face::new(1));
+    let client = world.driver.client();
+    let words = ["GET far", "MULTI", "SET far mine", "EXEC"].map(|request| {
+        let words = request.split(' ').map(|word| format!("${}\r\n{word}\r\n", word.len()));
+        format!("*{}\r\n{}", words.clone().count(), words.collect::<String>())
+    });
+    world.driver.send(client, words.concat());
+    let query = world.queries(&mut link)[0];
+    let answer = value(&world, "far", version(1));
+    world.send(&link, &[(query, answer)]);
+    let replies = world.driver.take(client);
+    assert_eq!(replies, "$1\r\nv\r\n+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::node::command::find::{arg_limits, find_command, find_verb};
 use crate::node::command::forwarding;
 use crate::node::command::login;
 use crate::node::command::read;
-use crate::node::command::row::{Call, Command, Effect, Scope};
+use crate::node::command::row::{Access, Call, Command, Effect, Scope};
 use crate::node::command::table::TABLE;
 use crate::node::command::tasks;
 use crate::node::command::transaction;
@@ -325,6 +325,14 @@ fn execute<'a>(
                 command,
                 args,
             );
+        }
+    }
+    if state.mesh.lookups.len() > 0 {
+        let keys = command.keys(is_line, args);
+        let is_write = command.access == Access::Write;
+        let may_be_seen = is_write && forwarding::writes_what_is_looked_up(state, key, keys);
+        if (may_be_seen || command.scope == Scope::Transaction) && awaits_replies(state, key) {
+            return 0;
         }
     }
     let Some(Output { out, unsent_before, is_first, may_all }) = open(state, key) else { return 1 };

@@ -105,6 +105,20 @@ fn is_all_here(
     }
 }
 
+/// Whether an earlier request of a connection waits for the value of one of these keys: it is to show what was there before
+/// they are written.
+pub(in crate::node) fn writes_what_is_looked_up<'k>(
+    state: &State,
+    conn: ConnKey,
+    mut keys: impl Iterator<Item = &'k [u8]>,
+) -> bool {
+    let is_earlier = |waiter: Waiter| {
+        let request = state.mesh.pending.get(waiter.pending);
+        request.is_some_and(|request| request.conn() == conn)
+    };
+    keys.any(|key| state.mesh.lookups.has_waiter(state.keyspace.key(key).hash, is_earlier))
+}
+
 /// Whether another node may hold a key.
 fn may_be_elsewhere(state: &State, key: &[u8]) -> bool {
     let hash = state.keyspace.key(key).hash;

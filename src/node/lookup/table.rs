@@ -267,6 +267,12 @@ impl Lookups {
         keys.filter_map(|(_, bits)| LookupKey::from_bits(*bits))
     }
 
+    /// Whether a lookup of a key with this hash has a waiter for which this holds. O(log lookups), and O(waiters).
+    pub(in crate::node) fn has_waiter(&self, hash: KeyHash, is_wanted: impl Fn(Waiter) -> bool) -> bool {
+        let mut lookups = self.with_hash(hash).filter_map(|key| self.get(key));
+        lookups.any(|lookup| lookup.waiters.iter().any(|waiter| is_wanted(*waiter)))
+    }
+
     /// A peer has sent a version of a key: lookups of it take no older value, and query the peer if it holds that one.
     pub(in crate::node) fn raise_floor(
         &mut self,
