@@ -163,9 +163,14 @@ impl Keyspace {
         self.store.prefetch(keys);
     }
 
-    /// Offers the map that a request lies in for as long as it is carried out: a large value in it is linked, not copied.
+    /// Offers the map that a request, or a frame, lies in for as long as it is carried out: a large value in it is linked, not copied.
     pub(in crate::node) fn offer(&mut self, map: Option<Rc<MmapMut>>) {
         self.store.offer(map);
+    }
+
+    /// A value in the map that is offered, if it is nearly all of that: shared where it lies, not copied.
+    pub(in crate::node) fn share_offered(&self, value: &[u8]) -> Option<SharedBytes> {
+        self.store.share_offered(value)
     }
 
     /// Takes a map for about so many bytes that the store holds and does not use, to receive a value in it.

@@ -52,7 +52,7 @@ pub use command::status::{FilterState, PeerView};
 pub use conn::connection::CloseReason;
 pub use ids::{ConnKey, NodeId};
 pub use metrics::{Kind, METRICS, Metric, SECTIONS, SUMMARY_ROWS, Stats, Unit};
-pub use schedule::{BACKLOG_UNTIL, Class, OUTPUT_UNTIL, Ready, Shares};
+pub use schedule::{BACKLOG_UNTIL, Class, OUTPUT_UNTIL, Shares, Turns};
 pub use state::Action;
 
 use crate::base::memory::has_left;
@@ -265,7 +265,7 @@ impl Node {
         self.state.conns.get(conn).map_or(Class::Clients, Conn::class)
     }
 
-    /// The same, and whether the connection has used up a turn since it was last read; see [`Ready`].
+    /// The same, and whether the connection has used up a turn since it was last read; see [`Turns`].
     pub fn queue_of(&self, conn: ConnKey) -> (Class, bool) {
         self.state.conns.get(conn).map_or((Class::Clients, false), |conn| (conn.class(), conn.is_deep()))
     }

@@ -96,12 +96,13 @@ impl Doublings {
     }
 }
 
-/// Connections with input that the shell has not read, each once, by class.
+/// Connections with input that the shell has not read, or with output that it has not written, each once, by class.
 ///
-/// Deep ones, which have used up a turn when they were last read, have every second turn, if any waits. So a request of
-/// a connection that sends few waits for the turns of a few deep ones, however many there are.
+/// Deep ones, which have used up a turn when they were last read, or had more to write than one write takes, have every
+/// second turn, if any waits. So a request of a connection that sends few waits for the turns of a few deep ones, however
+/// many there are, and its reply for as few of their writes.
 #[derive(Debug, Default)]
-pub struct Ready {
+pub struct Turns {
     links: Lanes,
     clients: Lanes,
 }
@@ -114,7 +115,7 @@ struct Lanes {
     was_shallow: bool,
 }
 
-impl Ready {
+impl Turns {
     /// Appends a connection, which must not be queued already.
     pub fn push(&mut self, class: Class, key: ConnKey, is_deep: bool) {
         let lanes = self.of(class);
@@ -280,7 +281,7 @@ impl Runnable {
 #[cfg(test)]
 mod tests {
     use super::{Account, CLIENTS_MIN, CLIENTS_UNTIL, Class, DUE_SHARE_BUSY, DUE_SHARE_MAX, LINKS_UNTIL};
-    use super::{LINKS_UNTIL_MAX, READ_KEYS, Ready, Runnable, Shares};
+    use super::{LINKS_UNTIL_MAX, READ_KEYS, Runnable, Shares, Turns};
     use crate::base::slots::Slots;
     use crate::limits::KEYS_PER_STEP;
     use std::time::Duration;
@@ -327,7 +328,7 @@ mod tests {
 
     #[test]
     fn shallow_connection_waits_for_one_deep_one() {
-        let (mut ready, mut slots) = (Ready::default(), Slots::new());
+        let (mut ready, mut slots) = (Turns::default(), Slots::new());
         let many: Vec<_> = (0..100).map(|_| slots.insert(())).collect();
         many.iter().for_each(|key| ready.push(Class::Clients, *key, true));
         for _ in 0..10 {

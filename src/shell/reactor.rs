@@ -18,7 +18,7 @@ use crate::base::slots::Key;
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::node::{Action, ConnKey, Node, Refusal};
-use crate::node::{BACKLOG_UNTIL, Class, OUTPUT_UNTIL, Ready, Shares};
+use crate::node::{BACKLOG_UNTIL, Class, OUTPUT_UNTIL, Shares, Turns};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -77,9 +77,9 @@ pub(super) struct Reactor {
     reload: Reload,
     sockets: Sockets,
     /// Connections to read from, each once.
-    ready: Ready,
+    ready: Turns,
     /// Connections with something to write.
-    unflushed: ByClass,
+    unflushed: Turns,
     /// Dialled connections with an event.
     dialled: VecDeque<ConnKey>,
     /// Dialled connections that the system gave no socket for, with the cause; not reported to the node yet.
@@ -125,8 +125,8 @@ impl Reactor {
             config,
             reload,
             sockets: Sockets::default(),
-            ready: Ready::default(),
-            unflushed: ByClass::default(),
+            ready: Turns::default(),
+            unflushed: Turns::default(),
             dialled: VecDeque::new(),
             undialled: VecDeque::new(),
             scratch: vec![0; READ_TOGETHER_BYTES + READ_BYTES].into(),
@@ -228,7 +228,7 @@ impl Reactor {
         if socket.is_connecting() {
             self.dialled.push_back(key);
         } else if has_become_writable && self.node.outbound_bytes(key) > 0 {
-            self.unflushed.of(self.node.class(key)).push_back(key);
+            self.unflushed.push(self.node.class(key), key, true);
         }
     }
 
@@ -336,7 +336,7 @@ impl Reactor {
         while let Some(action) = self.node.next_action() {
             match action {
                 Action::Connect(key, addr) => self.dial(key, addr),
-                Action::Flush(key) => self.unflushed.of(self.node.class(key)).push_back(key),
+                Action::Flush(key) => self.unflushed.push(self.node.class(key), key, false),
                 Action::Close(key) => {
                     if self.sockets.remove(key) {
                         self.listener.descriptor_closed();
@@ -422,10 +422,10 @@ impl Reactor {
     /// socket takes more, or `until` is reached.
     fn flush(&mut self, until: Instant) {
         for class in [Class::Links, Class::Clients] {
-            while let Some(key) = self.unflushed.of(class).pop_front() {
+            while let Some(key) = self.unflushed.pop(class) {
                 let now = self.clock.read_again();
                 if self.flush_one(now, key) {
-                    self.unflushed.of(class).push_back(key);
+                    self.unflushed.push(class, key, true);
                 }
                 self.act();
                 if now.mono >= until {
@@ -586,28 +586,8 @@ impl Arrival {
     }
 }
 
-/// Connections in the order of their turns, by class.
-#[derive(Default)]
-struct ByClass {
-    links: VecDeque<ConnKey>,
-    clients: VecDeque<ConnKey>,
-}
-
-impl ByClass {
-    fn of(&mut self, class: Class) -> &mut VecDeque<ConnKey> {
-        match class {
-            Class::Links => &mut self.links,
-            Class::Clients | Class::Due => &mut self.clients,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.links.is_empty() && self.clients.is_empty()
-    }
-}
-
 /// Queues a connection to be read, if it is readable and not queued yet.
-fn queue_read(socket: &mut Socket, key: ConnKey, ready: &mut Ready, node: &Node) {
+fn queue_read(socket: &mut Socket, key: ConnKey, ready: &mut Turns, node: &Node) {
     if socket.enter_queue() {
         let (class, is_deep) = node.queue_of(key);
         ready.push(class, key, is_deep);

@@ -71,6 +71,11 @@ impl Heap {
         self.large_objects.offer(map);
     }
 
+    /// See [`LargeObjects::share_offered`].
+    pub(super) fn share_offered(&self, value: &[u8]) -> Option<SharedBytes> {
+        self.large_objects.share_offered(value)
+    }
+
     /// See [`LargeObjects::take_idle`].
     pub(super) fn take_idle(&mut self, bytes: usize) -> Option<Rc<MmapMut>> {
         self.large_objects.take_idle(bytes)

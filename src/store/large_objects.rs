@@ -226,6 +226,14 @@ impl LargeObjects {
         self.numbers_growth_bytes() + self.offered.as_ref().map_or(0, |map| map.len())
     }
 
+    /// The value in the map that is offered, if it is nearly all of that.
+    pub(super) fn share_offered(&self, value: &[u8]) -> Option<SharedBytes> {
+        let map = self.offered.as_ref().filter(|map| is_about(value.len(), map.len()))?;
+        let at = place_in(map, value)?;
+        let map: Rc<MmapMut> = Rc::clone(map);
+        Some(SharedBytes::new(map, at..at + value.len()))
+    }
+
     /// Where key and value begin in the map that is offered.
     fn place_in_offered(&self, key: &[u8], value: &[u8]) -> Option<(u32, u32)> {
         let bytes = key.len() + value.len();
@@ -233,13 +241,7 @@ impl LargeObjects {
         if large_class_of(bytes).is_some() || self.maps >= MAPS_MAX {
             return None;
         }
-        let all = map.as_ptr_range();
-        let at = |part: &[u8]| {
-            let part = part.as_ptr_range();
-            let is_in = all.start <= part.start && part.end <= all.end;
-            is_in.then(|| part.start.addr() - all.start.addr())
-        };
-        let (key_at, value_at) = (at(key)?, at(value)?);
+        let (key_at, value_at) = (place_in(map, key)?, place_in(map, value)?);
         let is_in_front = key_at + key.len() <= value_at;
         is_in_front.then_some((number_of_bytes(key_at), number_of_bytes(value_at)))
     }
@@ -760,6 +762,13 @@ impl LargeObjects {
         let end = self.slabs_end + slabs;
         self.slabs.growth_bytes(end) + self.pages.growth_bytes(end)
     }
+}
+
+/// Where a part of a map begins in it; `None` if it is none.
+fn place_in(map: &[u8], part: &[u8]) -> Option<usize> {
+    let (all, part) = (map.as_ptr_range(), part.as_ptr_range());
+    let is_in = all.start <= part.start && part.end <= all.end;
+    is_in.then(|| part.start.addr() - all.start.addr())
 }
 
 /// Whether so many bytes waste little of a map of `held` bytes.

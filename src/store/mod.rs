@@ -200,6 +200,11 @@ impl Store {
         self.heap.offer(map);
     }
 
+    /// A value in the map that is offered, if it is nearly all of that: shared where it lies.
+    pub fn share_offered(&self, value: &[u8]) -> Option<SharedBytes> {
+        self.heap.share_offered(value)
+    }
+
     /// Takes a map of about so many bytes that is held for the next large value, to receive one in it.
     pub fn take_idle(&mut self, bytes: usize) -> Option<Rc<MmapMut>> {
         self.heap.take_idle(bytes)

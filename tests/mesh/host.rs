@@ -6,7 +6,7 @@ use super::net::Port;
 use super::oracle::Stamp;
 use olivia::base::time::{Instant, Now};
 use olivia::config::Config;
-use olivia::node::{Class, ConnKey, Node, NodeId, Ready, Shares};
+use olivia::node::{ConnKey, Node, NodeId, Shares, Turns};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
@@ -64,8 +64,8 @@ pub struct Host {
     /// Connections that broke, are up, have something to read, have something to write.
     pub broken: VecDeque<ConnKey>,
     pub connected: VecDeque<ConnKey>,
-    pub ready: Ready,
-    pub unflushed: ByClass,
+    pub ready: Turns,
+    pub unflushed: Turns,
     pub shares: Shares,
     /// What the node had spent when the iteration began, and calls of it since.
     pub began_at: u64,
@@ -90,23 +90,6 @@ pub struct Host {
     pub orphans: Vec<(u32, Stamp)>,
 }
 
-/// Connections in the order of their turns, by class.
-#[derive(Debug, Default)]
-pub struct ByClass {
-    links: VecDeque<ConnKey>,
-    clients: VecDeque<ConnKey>,
-}
-
-impl ByClass {
-    pub fn of(&mut self, class: Class) -> &mut VecDeque<ConnKey> {
-        if class == Class::Links { &mut self.links } else { &mut self.clients }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.links.is_empty() && self.clients.is_empty()
-    }
-}
-
 impl Host {
     pub fn new(kind: Kind, addr: SocketAddr, config: Config, offset: u64, skew_ms: i64) -> Self {
         Self {
@@ -122,8 +105,8 @@ impl Host {
             backlog: VecDeque::new(),
             broken: VecDeque::new(),
             connected: VecDeque::new(),
-            ready: Ready::default(),
-            unflushed: ByClass::default(),
+            ready: Turns::default(),
+            unflushed: Turns::default(),
             shares: Shares::default(),
             began_at: 0,
             spent: 0,
@@ -185,10 +168,10 @@ impl Host {
         self.calls = 0;
     }
 
-    /// Queues a connection to be written to.
-    pub fn queue_write(&mut self, key: ConnKey) {
+    /// Queues a connection to be written to; `is_deep`: it has more than the last write took.
+    pub fn queue_write(&mut self, key: ConnKey, is_deep: bool) {
         if let Some(node) = &self.node {
-            self.unflushed.of(node.class(key)).push_back(key);
+            self.unflushed.push(node.class(key), key, is_deep);
         }
     }
 
@@ -198,8 +181,8 @@ impl Host {
         self.backlog.clear();
         self.broken.clear();
         self.connected.clear();
-        self.ready = Ready::default();
-        self.unflushed = ByClass::default();
+        self.ready = Turns::default();
+        self.unflushed = Turns::default();
         self.gone.clear();
         self.node = None;
         self.spent = 0;

@@ -271,7 +271,7 @@ impl World {
     /// connection takes more, or `until` is reached.
     fn flush(&mut self, at: usize, until: Duration) {
         for class in [Class::Links, Class::Clients] {
-            while let Some(key) = self.hosts[at].unflushed.of(class).pop_front() {
+            while let Some(key) = self.hosts[at].unflushed.pop(class) {
                 self.flush_one(at, key);
                 if self.used(at) >= until {
                     return;
@@ -300,7 +300,7 @@ impl World {
         socket.contract.is_flushing = !is_all;
         self.call(at, "wrote", key, &count.to_le_bytes(), |node, now| node.wrote(now, key, count));
         if !is_all && self.net.has_room(port) {
-            self.hosts[at].queue_write(key);
+            self.hosts[at].queue_write(key, true);
         }
     }
 
@@ -374,7 +374,7 @@ impl World {
         socket.contract.act(action);
         match action {
             Action::Connect(..) => {}
-            Action::Flush(_) => self.hosts[at].queue_write(key),
+            Action::Flush(_) => self.hosts[at].queue_write(key, false),
             Action::ShutdownWrite(_) => {
                 let port = socket.port;
                 let is_asked = socket.talk.as_ref().is_none_or(|talk| talk.end.is_some());
@@ -438,7 +438,7 @@ impl World {
             Party::Host(at) => {
                 let key = self.net.key(port).filter(|key| self.hosts[at].socket(*key).is_some());
                 if let Some(key) = key.filter(|_| self.net.is_open(port)) {
-                    self.hosts[at].queue_write(key);
+                    self.hosts[at].queue_write(key, true);
                     self.wake(at, self.net.now);
                 }
                 self.hostile_peer_write(at, port);

@@ -737,7 +737,7 @@ impl Conn {
         self.is_runnable || self.is_paused
     }
 
-    /// Bytes without which the request in RESP that has begun cannot be parsed further; `None`: none has begun.
+    /// Bytes without which the request in RESP, or the frame, that has begun cannot be parsed further; `None`: none has begun.
     pub(in crate::node) fn missing_bytes(&self) -> Option<usize> {
         let needed = self.progress.needed();
         (needed > 0).then(|| needed.saturating_sub(self.inbound.len()))

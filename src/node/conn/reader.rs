@@ -141,13 +141,14 @@ fn missing_bytes(conn: &Conn, input: &[u8]) -> usize {
         (Role::Client, ClientProtocol::Commands(Protocol::Lines) | ClientProtocol::Http) => {
             memchr(b'\n', input).map(|end| end + 1)
         }
-        (Role::OutboundHandshake(_) | Role::Link(_) | Role::Parted, _) => None,
+        (Role::Link(_), _) => conn.missing_bytes().filter(|missing| *missing > 0),
+        (Role::OutboundHandshake(_) | Role::Parted, _) => None,
     };
     missing.map_or(input.len(), |missing| missing.min(input.len()))
 }
 
-/// The memory in which the rest of a large request in RESP will lie, a bounded part of it: a read of the socket may fill
-/// it from the front. None for all other input.
+/// The memory in which the rest of a large request in RESP, or of a large frame, will lie, a bounded part of it: a read of
+/// the socket may fill it from the front. None for all other input.
 pub(in crate::node) fn room(state: &mut State, key: ConnKey) -> &mut [u8] {
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_open()) else { return &mut [] };
     match conn.missing_bytes() {
@@ -359,7 +360,10 @@ fn serve_link(
             break;
         }
         match frame::front(&input[at..], limits) {
-            frame::Front::Partial => break,
+            frame::Front::Partial => {
+                conn.progress = Progress::until(frame::frame_bytes(&input[at..]).unwrap_or_default());
+                break;
+            }
             frame::Front::Oversized { what, request, consumed, skip } => {
                 conn.skip = skip;
                 at += consumed;
@@ -371,6 +375,7 @@ fn serve_link(
                 break;
             }
             frame::Front::Frame { frame, consumed } => {
+                conn.progress = Progress::default();
                 at += consumed;
                 turn.cost += cost_of_bytes(consumed) + frames::execute(state, now, peer, &frame, consumed);
                 turn.cost += errands::run(state, now);

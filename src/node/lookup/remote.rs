@@ -456,7 +456,11 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
     }
     let found = match end {
         // Without memory for the value it is as if it had not been found.
-        End::Found { value, until } => copy_of(value).map(|value| (SharedBytes::from(value), *until)),
+        End::Found { value, until } => {
+            let shared = state.keyspace.share_offered(value);
+            let value = shared.or_else(|| copy_of(value).map(SharedBytes::from));
+            value.map(|value| (value, *until))
+        }
         End::NotFound | End::TimedOut => None,
     };
     for waiter in lookup.waiters {

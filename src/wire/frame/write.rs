@@ -107,9 +107,14 @@ pub const fn low_half(number: u64) -> u32 {
     (number & 0xFFFF_FFFF) as u32
 }
 
+/// Bytes that the frame has which begins here, by its header; `None` if that is not whole.
+pub fn frame_bytes(bytes: &[u8]) -> Option<usize> {
+    let header = bytes.first_chunk::<HEADER_BYTES>()?;
+    let length = header[LENGTH_AT..].first_chunk::<4>()?;
+    Some((u32::from_le_bytes(*length) as usize).saturating_add(HEADER_BYTES))
+}
+
 /// Bytes of the frame that stands first in bytes that were written by `put`; all of them if that is no whole header.
 pub fn first_frame_bytes(bytes: &[u8]) -> usize {
-    let length = bytes.get(LENGTH_AT..).and_then(|bytes| bytes.first_chunk::<4>());
-    let payload = length.map_or(usize::MAX, |length| u32::from_le_bytes(*length) as usize);
-    bytes.len().min(payload.saturating_add(HEADER_BYTES))
+    frame_bytes(bytes).map_or(bytes.len(), |frame| bytes.len().min(frame))
 }

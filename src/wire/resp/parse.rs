@@ -53,6 +53,11 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// That of something else than a request, which cannot be parsed before `needed` bytes of it are there.
+    pub fn until(needed: usize) -> Self {
+        Self { needed: u32::try_from(needed).unwrap_or(u32::MAX), ..Self::default() }
+    }
+
     /// The least length of the input with which another call can do more.
     pub const fn needed(&self) -> usize {
         self.needed as usize
