@@ -28,6 +28,9 @@ const RECEIVED_BYTES: usize = 300_000;
 const PROBE_EVERY: u64 = 7 * MS;
 const LIFE_MS: u64 = 60;
 
+/// The logarithm of the blocks of an empty filter.
+const FILTER_LOG2_MIN: u8 = 6;
+
 /// What a client does without end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Habit {
@@ -63,6 +66,13 @@ pub struct Crowd {
     pub habit: Habit,
     /// Requests that each has on its way.
     pub depth: usize,
+}
+
+impl Crowd {
+    /// Whether it sets as many new keys as its node takes.
+    fn fills(&self) -> bool {
+        matches!(self.habit, Habit::SetNew | Habit::SetSame) && self.clients * self.depth > 1_000
+    }
 }
 
 /// One world.
@@ -564,6 +574,14 @@ impl World {
             load.backlogs
         );
         assert!(load.found > 10 && load.probes.len() > 10, "{name}: nothing was looked for");
+        // Between nodes that are both filled, keys were found while each filter doubled three times and more.
+        for crowd in load.scenario.crowds.iter().filter(|crowd| crowd.fills()) {
+            let node = self.hosts[crowd.host].node.as_ref().unwrap();
+            assert!(
+                node.own_filter().size().log2() >= FILTER_LOG2_MIN + 3,
+                "{name}: the filter did not double"
+            );
+        }
         for (share, most) in [50, 99].into_iter().zip(load.scenario.ping_ms) {
             let most = most * self.plan.key_nanos / KEY_NANOS;
             assert!(ping(share) <= most * 1_000, "{name}: {share} % of PINGs take {} us", ping(share));
