@@ -1,5 +1,6 @@
 //! The measured figures: one file of JSON, from which tables and pictures are rendered.
 
+use super::systems::{SYSTEMS, System};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -138,4 +139,27 @@ fn output(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     text.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The systems that were measured, in their order.
+pub(crate) fn measured(figures: &Figures) -> impl Iterator<Item = System> {
+    SYSTEMS.into_iter().filter(|system| figures.systems.iter().any(|found| found.name == system.name()))
+}
+
+pub(crate) fn peers(figures: &Figures) -> Vec<System> {
+    measured(figures).filter(|system| !matches!(system, System::Olivia | System::Echo)).collect()
+}
+
+/// The best median among the peers, and whose it is.
+pub(crate) fn best(
+    figures: &Figures,
+    row: &str,
+    figure: &str,
+    more_is_better: bool,
+) -> Option<(f64, System)> {
+    let all = peers(figures)
+        .into_iter()
+        .filter_map(|system| figures.median(row, system.name(), figure).map(|value| (value, system)));
+    let better = |a: &(f64, System), b: &(f64, System)| a.0.total_cmp(&b.0);
+    if more_is_better { all.max_by(better) } else { all.min_by(better) }
 }

@@ -1,7 +1,6 @@
 //! What Olivia is to reach beside the others, and what it has reached.
 
-use super::figures::Figures;
-use super::render::best;
+use super::figures::{Figures, best};
 use Beside::{Best, Echo, Nothing, Own};
 use Bound::{AtLeast, AtMost};
 use std::fmt::Write;

@@ -2,8 +2,8 @@
 
 use super::figures::{Figures, Machine, Settings, SystemOf, median};
 use super::server::{Server, cpu_ns, status};
-use super::settings::{KEY_BYTES, Options, VALUE_BYTES};
-use super::systems::{Found, System};
+use super::settings::Options;
+use super::systems::{Found, KEY_BYTES, System, VALUE_BYTES};
 use olivia::client::bench::{End, Moment, Outcome, Pick, Plan, Protocol, Sizes, ZIPF_USUAL, run};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io::{Read, Write};

@@ -1,6 +1,6 @@
 //! Tables and pictures from the figures: parts of README and `docs/performance.md` between two marks, and `docs/*.svg`.
 
-use super::figures::{Figures, median};
+use super::figures::{Figures, best, measured, median, peers};
 use super::goals;
 use super::measure::{
     ACTIVE, FULL, LINES, MESH, MESH_ROWS, NEW_KEYS, NODES, PEERS, RATES, REMOTE, VALUES, nodes,
@@ -71,15 +71,6 @@ fn between(path: &Path, part: &str) -> Result<Rendered, String> {
     Ok((path.to_owned(), format!("{before}{BEGIN}{part}{END}{after}")))
 }
 
-/// The systems that were measured, in their order.
-fn measured(figures: &Figures) -> impl Iterator<Item = System> {
-    SYSTEMS.into_iter().filter(|system| figures.systems.iter().any(|found| found.name == system.name()))
-}
-
-fn peers(figures: &Figures) -> Vec<System> {
-    measured(figures).filter(|system| !matches!(system, System::Olivia | System::Echo)).collect()
-}
-
 /// A name with the two first parts of the version.
 fn name(figures: &Figures, system: System) -> String {
     let found = figures.systems.iter().find(|found| found.name == system.name());
@@ -89,20 +80,6 @@ fn name(figures: &Figures, system: System) -> String {
         Some((major, minor)) if system != System::Olivia => format!("{} {major}.{minor}", system.name()),
         Some(_) | None => system.name().to_owned(),
     }
-}
-
-/// The best median among the peers, and whose it is.
-pub(crate) fn best(
-    figures: &Figures,
-    row: &str,
-    figure: &str,
-    more_is_better: bool,
-) -> Option<(f64, System)> {
-    let all = peers(figures)
-        .into_iter()
-        .filter_map(|system| figures.median(row, system.name(), figure).map(|value| (value, system)));
-    let better = |a: &(f64, System), b: &(f64, System)| a.0.total_cmp(&b.0);
-    if more_is_better { all.max_by(better) } else { all.min_by(better) }
 }
 
 fn ratio(own: Option<f64>, other: Option<f64>) -> String {

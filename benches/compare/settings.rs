@@ -1,16 +1,14 @@
 //! What is measured with, and the arguments.
 
-use super::systems::{Found, SYSTEMS, System};
+use super::systems::{Found, SYSTEMS, System, plan};
 use lexopt::{Arg, Parser, ValueExt};
-use olivia::client::bench::{Plan, Protocol, Sizes};
+use olivia::client::bench::Plan;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) const KEYS: u64 = 1_000_000;
-pub(crate) const KEY_BYTES: usize = 16;
-pub(crate) const VALUE_BYTES: usize = 64;
 pub(crate) const CONNECTIONS: usize = 50;
 
 /// Keys and connections of a quick run.
@@ -145,14 +143,4 @@ impl Options {
         }
         all
     }
-}
-
-fn plan(addr: SocketAddr, protocol: Protocol) -> Plan {
-    Plan { key_bytes: KEY_BYTES, sizes: Sizes::Fixed(VALUE_BYTES), ..Plan::new(vec![addr], protocol) }
-}
-
-/// The value of key 0, which the echo server replies with.
-pub(crate) fn first_value() -> String {
-    let value = plan(SocketAddr::from(([127, 0, 0, 1], 0)), Protocol::Resp).value(0);
-    String::from_utf8_lossy(&value).into_owned()
 }

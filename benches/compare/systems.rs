@@ -2,12 +2,17 @@
 //! thread, no persistence, and room for all that is measured.
 
 use super::server::Server;
-use olivia::client::bench::Protocol;
+use olivia::client::bench::{Plan, Protocol, Sizes};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 /// Connections that each server has to take.
 const CONNECTIONS: &str = "20000";
+
+/// Bytes of each key and value, but where a point says otherwise.
+pub(crate) const KEY_BYTES: usize = 16;
+pub(crate) const VALUE_BYTES: usize = 64;
 
 /// A server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,8 +150,8 @@ impl Found {
                 Server::olivia_with(core, args, &env)
             }
             System::Echo => {
-                let value = super::settings::first_value();
-                let key_bytes = super::settings::KEY_BYTES.to_string();
+                let value = first_value();
+                let key_bytes = KEY_BYTES.to_string();
                 Server::peer(&self.program, core, &["--bench", "--echo", &key_bytes, &value])
             }
             System::Valkey | System::Pogocache | System::Redis | System::Memcached => {
@@ -199,4 +204,15 @@ fn version(program: &str) -> Option<String> {
     let numbered = words.iter().find(|word| word.contains(|c: char| c.is_ascii_digit()));
     let found = numbered.or(words.last())?;
     Some(found.trim_start_matches("v=").to_owned())
+}
+
+/// What each is loaded with, but where a point says otherwise.
+pub(crate) fn plan(addr: SocketAddr, protocol: Protocol) -> Plan {
+    Plan { key_bytes: KEY_BYTES, sizes: Sizes::Fixed(VALUE_BYTES), ..Plan::new(vec![addr], protocol) }
+}
+
+/// The value of key 0, which the echo server replies with.
+fn first_value() -> String {
+    let value = plan(SocketAddr::from(([127, 0, 0, 1], 0)), Protocol::Resp).value(0);
+    String::from_utf8_lossy(&value).into_owned()
 }
