@@ -66,12 +66,15 @@ pub(super) struct Pages {
     /// Classes with so many free slots that their emptiest pages should be emptied: one bit per class.
     sparse: u128,
     emptying: Option<Emptying>,
+    /// Bytes of the slots in use.
+    live_bytes: usize,
 }
 
 impl Pages {
     pub(super) fn new() -> Self {
         let class = Class { bands: [NO_PAGE; BANDS], pages: 0, live: 0 };
-        Self { records: ChunkedVec::new(), classes: Box::new([class; CLASSES]), sparse: 0, emptying: None }
+        let classes = Box::new([class; CLASSES]);
+        Self { records: ChunkedVec::new(), classes, sparse: 0, emptying: None, live_bytes: 0 }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -83,9 +86,9 @@ impl Pages {
         self.records.growth_bytes(end)
     }
 
-    /// Bytes of the slots in use. O(1): there are some hundred classes.
-    pub(super) fn live_bytes(&self) -> usize {
-        (0u8..).zip(&*self.classes).map(|(number, class)| class.live as usize * bytes_of(number)).sum()
+    /// Bytes of the slots in use.
+    pub(super) const fn live_bytes(&self) -> usize {
+        self.live_bytes
     }
 
     /// The classes that have pages of so many bytes.
@@ -158,6 +161,7 @@ impl Pages {
             None => record.fresh += 1,
         }
         record.live += 1;
+        self.live_bytes += bytes_of(record.class);
         self.classes[usize::from(record.class)].live += 1;
         self.relink(page);
     }
@@ -168,6 +172,7 @@ impl Pages {
         record.free = slot;
         record.live -= 1;
         let (class, live) = (record.class, record.live);
+        self.live_bytes -= bytes_of(class);
         self.classes[usize::from(class)].live -= 1;
         if live > 0 && !self.is_emptying(page) {
             self.relink(page);
@@ -222,6 +227,8 @@ impl Pages {
             per_class[usize::from(record.class)].0 += 1;
             per_class[usize::from(record.class)].1 += u32::from(record.live);
         }
+        let live = (0u8..).zip(&per_class).map(|(class, &(_, live))| live as usize * bytes_of(class));
+        assert_eq!(live.sum::<usize>(), self.live_bytes, "bytes of the slots in use");
         for (class, counted) in self.classes.iter().zip(per_class) {
             assert_eq!((class.pages, class.live), counted, "pages and items of a class");
             for (band, &first) in class.bands.iter().enumerate() {
