@@ -14,6 +14,7 @@
 //! | bulk | [`BULK_MAX`], in the outbound buffer | generated later |
 
 use crate::base::buffer::Pool;
+use crate::base::memory::reserve;
 use crate::base::time::Now;
 use crate::filter::changelog::{LOG_BYTES_MAX, PIECE_BLOCKS};
 use crate::filter::size::BLOCK_BYTES;
@@ -35,6 +36,10 @@ const BULK_MAX: usize = 16 * 1024;
 /// Bytes of answers after which bulk has its turn, if there is any: as many as a piece of a snapshot has. Without
 /// it, answers to a peer that waits for our filter, and so queries for every key, would keep the filter back.
 const ANSWERS_PER_BULK: usize = PIECE_BLOCKS * BLOCK_BYTES;
+
+/// Bytes of a value above which it is asked for memory before, and those of a frame beside its value, at most.
+const LARGE_ANSWER_BYTES: usize = 64 * 1024;
+const FRAME_HEAD_BYTES_MAX: usize = 64;
 
 /// Sends a control frame that the state of the link bounds: one per heartbeat, or per event of the link.
 pub(in crate::node) fn send_control(
@@ -136,7 +141,8 @@ pub(in crate::node) fn has_room_for_query(state: &State, peer: PeerKey) -> bool 
     waiting <= state.config.limits.outbound_pause_bytes as usize
 }
 
-/// Appends an answer to the connection of a link. Not by the peer, since the answer borrows from the store.
+/// Appends an answer to the connection of a link. Not by the peer, since the answer borrows from the store. Without memory
+/// for a large value it is that the query was not taken.
 pub(in crate::node) fn append_answer(
     conn: &mut Conn,
     pool: &mut Pool,
@@ -145,8 +151,11 @@ pub(in crate::node) fn append_answer(
     body: &Body<'_>,
 ) {
     let Some(queues) = conn.link_queues.as_deref_mut() else { return };
-    let written =
-        queues.append(Class::Answer, &mut conn.outbound, pool, |out| put(out, clock, request, body));
+    let written = queues.append(Class::Answer, &mut conn.outbound, pool, |out| {
+        let large = if let Body::Value { value, .. } = body { value.len() } else { 0 };
+        let has_memory = large <= LARGE_ANSWER_BYTES || reserve(out, large + FRAME_HEAD_BYTES_MAX);
+        put(out, clock, request, if has_memory { body } else { &Body::NotTaken });
+    });
     queues.answered_bytes = queues.answered_bytes.saturating_add(written);
 }
 
