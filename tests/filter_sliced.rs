@@ -122,10 +122,12 @@ impl World {
         if self.filters.has_work() {
             return;
         }
-        for _ in 0..50 {
-            let hash = self.rng.next_u64();
+        let hashes: Vec<u64> = (0..50).map(|_| self.rng.next_u64()).collect();
+        let claimed = self.filters.claimed(&hashes);
+        for (at, hash) in hashes.into_iter().enumerate() {
             let models = self.models.iter().filter(|model| model.filter.contains(hash));
             let expected: HashSet<u64> = models.map(|model| model.key.to_bits()).collect();
+            assert_eq!(claimed >> at & 1 == 1, !expected.is_empty());
             assert_eq!(self.claims(hash), expected);
         }
         for model in &self.models {

@@ -335,6 +335,9 @@ const ABOUT_KEYS: &[&str] = &[
     "INCR k; SET {k}2 1; MGET k {k}2",
     "SET k 1; INCR k; DEL k; SET k 7 NX",
     "GET k; SET k new; GET k",
+    "GET k; DEL k; GET k",
+    "SET k new; DEL k; GET k",
+    "DEL k {k}2; SET k new; GETEX k EX 30; TTL k",
     "GET k; SET {k}2 new; MGET k {k}2",
 ];
 

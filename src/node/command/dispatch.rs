@@ -199,8 +199,8 @@ fn word(command: &Command) -> &'static str {
     command.line.as_ref().map_or("", |form| form.word)
 }
 
-/// Puts a request that other nodes have a part in off until all earlier replies of its connection are known: what they
-/// show must not depend on it. Whether there are any.
+/// Puts a request off until all earlier replies of its connection are known: what they show must not depend on it.
+/// Whether there are any.
 fn awaits_replies(state: &mut State, key: ConnKey) -> bool {
     state.conns.get_mut(key).is_some_and(Conn::await_replies)
 }
