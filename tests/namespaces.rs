@@ -187,16 +187,7 @@ fn name_server_that_is_silent_late_or_changes_its_answer_delays_nothing_but_its_
     let Some(net) = Net::new("names", 4) else { return };
     let _resolv_conf = resolve_at(&net, 1, 0);
     let names = name_server(&net, 0);
-    let launch = |host: usize| {
-        Launch::new(&format!("names-{host}"))
-            .inside(&net.hosts[host])
-            .arg("--bind")
-            .arg("0.0.0.0")
-            .port(PORT)
-            .env("OLIVIA_SECURITY_PASSWORD", PASSWORD)
-            .env("OLIVIA_MESH_SECRET", SECRET)
-            .mesh("heartbeat_interval_ms", BEAT_MS)
-    };
+    let launch = |host| net.launch_alone("names", host, BEAT_MS);
     let first = launch(2).start();
     let begin = Instant::now();
     let node = launch(1).arg("--peer").arg(&format!("seed.test:{PORT}")).start();

@@ -73,16 +73,21 @@ impl Net {
         format!("10.77.{host}.2:{PORT}").parse().unwrap()
     }
 
-    /// How the node on a host is to be started. The first is the configured peer of all.
-    pub fn launch(&self, name: &str, host: usize, heartbeat_ms: u64) -> Launch {
-        let launch = Launch::new(&format!("{name}-{host}"))
+    /// How the node on a host is to be started, without a configured peer.
+    pub fn launch_alone(&self, name: &str, host: usize, heartbeat_ms: u64) -> Launch {
+        Launch::new(&format!("{name}-{host}"))
             .inside(&self.hosts[host])
             .arg("--bind")
             .arg("0.0.0.0")
             .port(PORT)
             .env("OLIVIA_SECURITY_PASSWORD", PASSWORD)
             .env("OLIVIA_MESH_SECRET", SECRET)
-            .mesh("heartbeat_interval_ms", heartbeat_ms);
+            .mesh("heartbeat_interval_ms", heartbeat_ms)
+    }
+
+    /// The same; the node on the first host is the configured peer of all others.
+    pub fn launch(&self, name: &str, host: usize, heartbeat_ms: u64) -> Launch {
+        let launch = self.launch_alone(name, host, heartbeat_ms);
         if host == 0 { launch } else { launch.peer(Self::addr(0)) }
     }
 
