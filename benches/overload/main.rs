@@ -3,9 +3,9 @@
 //! another build of Olivia as well, by turns; `--rounds N`, of which the median is shown; `--only ROW`.
 //!
 //! What must be found, what must be accepted, and how long it takes is checked, but in the quick form. Nodes, loads and
-//! prober share the processors of one machine, and loads have the lowest priority. Beside each time as it passed (`wall`)
-//! there is the time without the longest of their waits for a processor (`own`, by /proc/PID/schedstat): the nodes' own
-//! delay is no longer. That is what is checked.
+//! prober share the processors of one machine; the prober has a higher priority, where it may have one. Beside each time
+//! as it passed (`wall`) there is the time without the longest of their waits for a processor (`own`, by
+//! /proc/PID/schedstat): the nodes' own delay is no longer. That is what is checked.
 
 #![cfg(target_os = "linux")]
 
@@ -28,8 +28,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{array, fs, thread};
 
-/// The priority of loads, the lowest: they fill the processors, and neither a node nor the prober waits for them.
-const NICE: &str = "19";
+/// The priority of the prober while it takes times, and that of all others.
+const PREFERRED: &str = "-15";
+const COMMON: &str = "0";
 
 /// This build.
 const OLIVIA: &str = env!("CARGO_BIN_EXE_olivia");
@@ -182,8 +183,8 @@ struct Load(Child);
 
 impl Load {
     fn start(addr: SocketAddr, args: &str) -> Result<Self, String> {
-        let mut command = Command::new("nice");
-        command.args(["-n", NICE, OLIVIA, "bench"]).arg(addr.to_string()).args([
+        let mut command = Command::new(OLIVIA);
+        command.arg("bench").arg(addr.to_string()).args([
             "--protocol",
             "lines",
             "--warm-up",
@@ -213,7 +214,9 @@ struct Times {
 }
 
 impl Times {
+    /// Begins to take times of these nodes, by this thread.
     fn new(nodes: &[&Server]) -> Self {
+        set_priority(PREFERRED);
         Self { pids: nodes.iter().map(|node| node.pid()).collect(), wall: Vec::new(), own: Vec::new() }
     }
 
@@ -243,18 +246,24 @@ impl Times {
     }
 }
 
+impl Drop for Times {
+    fn drop(&mut self) {
+        set_priority(COMMON);
+    }
+}
+
 fn quantile(times: &mut [f64], share: f64) -> f64 {
     times.sort_by(f64::total_cmp);
     let up_to = times.len() as f64 * share;
     times.iter().zip(1u32..).find(|(_, at)| f64::from(*at) >= up_to).map_or(0.0, |(time, _)| *time)
 }
 
-/// Has this thread, and those that it starts, take only the time of processors that others leave.
-fn yield_to_others() {
+/// Gives this thread, and those that it starts, a priority, if it may have that one.
+fn set_priority(nice: &str) {
     let thread = fs::read_link("/proc/thread-self").unwrap_or_default();
     if let Some(thread) = thread.file_name() {
         let mut renice = Command::new("renice");
-        _ = renice.args(["-n", NICE, "-p"]).arg(thread).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        _ = renice.args(["-n", nice, "-p"]).arg(thread).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }
 
@@ -266,7 +275,7 @@ fn probed(bench: &Bench, node: &Server, load: impl FnOnce(&AtomicBool) + Send) -
     let is_over = AtomicBool::new(false);
     let beside = thread::scope(|scope| {
         scope.spawn(|| {
-            yield_to_others();
+            set_priority(COMMON);
             load(&is_over);
         });
         thread::sleep(time / 10);
