@@ -1,8 +1,8 @@
 //! The event loop: waits for events, hands them to the node, writes what it has to send.
 //!
 //! One iteration: events only set readiness bits; then new connections, finished dials, reads of links, writes that the
-//! last iteration left over, reads of clients, all writes, so that a thousand replies to one connection are one system
-//! call, due work, signals, and the writes that came of it. What was not reached goes on in the next iteration, which then
+//! last iteration left over, reads of clients, and writes, so that a thousand replies to one connection are one system
+//! call, due work, signals, and the writes that came of it. Many clients that send little are read and written by groups. What was not reached goes on in the next iteration, which then
 //! does not wait. When nothing is ready, left over or due, nothing wakes the process.
 
 use super::clock::Clock;
@@ -242,7 +242,12 @@ impl Reactor {
                 return false;
             }
             let has_read = class != Class::Due && self.read_next(now, class);
+            let are_many = self.arrivals.len() == READ_TOGETHER;
             let has_stepped = self.deliver(now, class);
+            if are_many {
+                // Now, since what the system keeps of these sockets is in the caches.
+                self.flush_some(class, READ_TOGETHER, until);
+            }
             if !has_read && !has_stepped {
                 return true;
             }
@@ -421,18 +426,23 @@ impl Reactor {
     /// Writes pending output, links first, one bounded write per connection and turn, until all is written, no
     /// socket takes more, or `until` is reached.
     fn flush(&mut self, until: Instant) {
-        for class in [Class::Links, Class::Clients] {
-            while let Some(key) = self.unflushed.pop(class) {
-                let now = self.clock.read_again();
-                if self.flush_one(now, key) {
-                    self.unflushed.push(class, key, true);
-                }
-                self.act();
-                if now.mono >= until {
-                    return;
-                }
+        [Class::Links, Class::Clients].iter().all(|class| self.flush_some(*class, usize::MAX, until));
+    }
+
+    /// Makes at most so many writes to connections of a class; whether `until` is not reached.
+    fn flush_some(&mut self, class: Class, writes: usize, until: Instant) -> bool {
+        for _ in 0..writes {
+            let Some(key) = self.unflushed.pop(class) else { return true };
+            let now = self.clock.read_again();
+            if self.flush_one(now, key) {
+                self.unflushed.push(class, key, true);
+            }
+            self.act();
+            if now.mono >= until {
+                return false;
             }
         }
+        true
     }
 
     /// Writes once to a connection; whether it takes more and has more.
