@@ -162,13 +162,13 @@ fn connection_kept_open_after_the_end_is_dropped() {
 }
 
 /// A second without a byte taken makes a slow reader.
-fn impatient() -> Limits {
+fn short_timeout() -> Limits {
     Limits { slow_reader_ms: 1_000, value_bytes_max: 20_000, ..Limits::default() }
 }
 
 #[test]
 fn slow_reader_is_closed_after_slow_reader_ms() {
-    let mut driver = driver(impatient());
+    let mut driver = driver(short_timeout());
     set_big(&mut driver, 15_000);
     let quick = hoarder(&mut driver, 1);
     let slow = hoarder(&mut driver, 1);
@@ -188,7 +188,7 @@ fn slow_reader_is_closed_after_slow_reader_ms() {
 
 #[test]
 fn slow_reader_that_catches_up_restarts_its_timeout() {
-    let mut driver = driver(impatient());
+    let mut driver = driver(short_timeout());
     set_big(&mut driver, 15_000);
     let client = hoarder(&mut driver, 1);
     driver.pass(ms(900));

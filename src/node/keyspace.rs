@@ -423,7 +423,7 @@ impl Keyspace {
     }
 
     /// Makes tombstones of the keys that have expired or were evicted, if a peer may have an older value.
-    fn bury_departed(&mut self, now: Now) {
+    fn leave_tombstones(&mut self, now: Now) {
         for (key, version) in self.store.take_departures() {
             let key = self.store.key(&key);
             self.leave_tombstone(now, key, version, Departure::Dropped);
@@ -483,7 +483,7 @@ impl Keyspace {
             self.store.keep_up(now.mono, budget);
         }
         if self.store.has_departures() {
-            self.bury_departed(now);
+            self.leave_tombstones(now);
         }
     }
 
@@ -537,7 +537,7 @@ impl Keyspace {
         if self.store.has_work(now.mono) {
             cost += self.store.reclaim(now.mono, TIMERS_PER_STEP) as usize;
         }
-        self.bury_departed(now);
+        self.leave_tombstones(now);
         if self.own_filter.has_work(now.mono, &self.store) {
             cost += if self.own_filter.is_under_work() { FILTER_STEP_KEYS } else { 1 };
             self.own_filter.step(now.mono, &mut self.store);

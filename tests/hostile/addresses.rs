@@ -70,8 +70,8 @@ fn listing_of_thousands_of_addresses_is_truncated_and_marked() {
 #[test]
 fn loopback_listen_address_offered_from_another_machine_is_not_recorded() {
     let mut world = World::new(secretive());
-    let liar = Face { listen: "127.0.0.1:22".to_owned(), ..Face::elsewhere(1) };
-    let link = world.linked(&liar);
+    let impostor = Face { listen: "127.0.0.1:22".to_owned(), ..Face::elsewhere(1) };
+    let link = world.linked(&impostor);
     send_addresses_of(&mut world, &link, &["127.0.0.1:23"]);
     world.driver.pass(ms(100));
     world.driver.lose(link.conn);

@@ -411,9 +411,9 @@ fn new_node_met_at_an_address_ends_the_link_of_the_one_before() {
 fn unproven_listen_address_does_not_end_the_link_of_its_owner() {
     let mut world = World::new(secretive());
     let before = Face::elsewhere(1);
-    let liar = Face { node: [7; 16], ..before.clone() };
+    let impostor = Face { node: [7; 16], ..before.clone() };
     let old = world.known(&before);
-    world.dial(&liar);
-    assert!(world.is_linked(&liar) && world.is_linked(&before) && !world.driver.has_ended(old.conn));
+    world.dial(&impostor);
+    assert!(world.is_linked(&impostor) && world.is_linked(&before) && !world.driver.has_ended(old.conn));
     world.check();
 }
