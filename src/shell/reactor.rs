@@ -259,6 +259,7 @@ impl Reactor {
     fn read_next(&mut self, now: Now, class: Class) -> bool {
         let together = if class == Class::Clients { self.read_together } else { 1 };
         let (mut at, mut has_some) = (0, false);
+        let mut now = now;
         while self.arrivals.len() < together
             && at < READ_TOGETHER_BYTES
             && let Some(key) = self.ready.pop(class)
@@ -267,6 +268,10 @@ impl Reactor {
             let Some(socket) = self.sockets.get_mut(key) else { continue };
             if !socket.leave_queue() {
                 continue;
+            }
+            // Each before its read, as for one: what has arrived is not older than this, also after a pause.
+            if !self.arrivals.is_empty() {
+                now = self.clock.read_again();
             }
             let room = self.node.room(key);
             let room_bytes = room.len();
@@ -280,7 +285,7 @@ impl Reactor {
             if in_place > 0 {
                 self.node.filled(now, key, in_place);
             }
-            self.arrivals.push(Arrival { key, begin: at, count: count - in_place, end });
+            self.arrivals.push(Arrival { key, now, begin: at, count: count - in_place, end });
             at += count - in_place;
             if has_more {
                 // Not before this is carried out.
@@ -299,7 +304,7 @@ impl Reactor {
             self.node.expect(arrivals.iter().map(|arrival| (arrival.key, arrival.of(&self.scratch))));
         }
         let begin = if arrivals.is_empty() { now.mono } else { self.clock.mono() };
-        let (mut last, mut has_stepped) = (begin, false);
+        let (mut now, mut last, mut has_stepped) = (now, begin, false);
         let mut next = arrivals.drain(..);
         loop {
             let arrival = next.next();
@@ -308,7 +313,10 @@ impl Reactor {
                 Some(Arrival { end: ReadEnd::Closed, key, .. }) => self.node.read_closed(now, key),
                 Some(Arrival { end: ReadEnd::Broken(error), key, .. }) => self.lost(now, key, &error),
                 Some(Arrival { end: ReadEnd::Blocked, .. }) | None => {}
-                Some(arrival) => self.node.received(now, arrival.key, arrival.of(&self.scratch)),
+                Some(arrival) => {
+                    now = arrival.now;
+                    self.node.received(now, arrival.key, arrival.of(&self.scratch));
+                }
             }
             let steps = self.node.step(now, class);
             self.act();
@@ -584,6 +592,8 @@ fn greeting(here: SocketAddr, has_password: bool) -> String {
 #[derive(Debug)]
 struct Arrival {
     key: ConnKey,
+    /// A moment before it was read.
+    now: Now,
     /// Where its bytes lie in the scratch buffer, but those that were read into the room of the connection.
     begin: usize,
     count: usize,
