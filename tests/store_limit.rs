@@ -248,6 +248,49 @@ fn more_than_half_of_the_limit_at_once_is_refused_and_evicts_nothing() {
     assert_eq!((world.store.len(), world.store.evicted()), (before, end - before as u64));
 }
 
+/// Of several keys all or none are set; a store in which items are evicted does not refuse them, nor evicts more than
+/// they need, one that is full refuses them when it is.
+#[test]
+fn several_keys_are_set_together_in_a_small_store() {
+    for (mebibytes, eviction, keys) in [1, 2, 4]
+        .into_iter()
+        .flat_map(|limit| [Eviction::Refuse, Eviction::AnyItem].map(|eviction| (limit, eviction)))
+        .flat_map(|(limit, eviction)| [2, 20, 100].map(|keys| (limit, eviction, keys)))
+    {
+        let limit: u64 = mebibytes << 20;
+        let what = format!("{mebibytes} MiB, {eviction:?}, {keys} keys");
+        let mut world = World::new();
+        world.store.set_memory_max(limit);
+        world.store.set_eviction(eviction);
+        let sets = 3 * limit / (keys as u64 * 150);
+        let done = (0..sets).take_while(|set| {
+            let lens: Vec<usize> = (0..keys).map(|at| 50 + (at * 37) % 200).collect();
+            let bytes = lens.iter().map(|len| len + 8).sum();
+            let is_done = world.store.make_room(world.now, keys, bytes).is_ok();
+            for (id, len) in (set * keys as u64..).zip(lens).take_while(|_| is_done) {
+                let (key, value) = (id.to_be_bytes(), vec![7; len]);
+                world.store.set(world.now, world.store.key(&key), &value, None, Version::MAX).expect(&what);
+            }
+            world.store.keep_up(world.now, 16);
+            while world.store.memory_bytes() > limit && eviction != Eviction::Refuse {
+                world.store.reclaim(world.now, 128);
+            }
+            is_done
+        });
+        let done = done.count() as u64;
+        let live = world.store.live_bytes() as f64 / limit as f64;
+        let above = world.store.memory_bytes().saturating_sub(limit);
+        println!("{what}: {done} of {sets} times, {live:.2} live, {above} bytes above the limit");
+        assert!(
+            done == sets || eviction == Eviction::Refuse && live > 0.6,
+            "{what}: {done} of {sets} times, {live}"
+        );
+        assert!(live > 0.4, "{what}: {live} live");
+        assert!(above <= 4 << 20, "{what}: {above} bytes above the limit");
+        world.store.audit();
+    }
+}
+
 #[test]
 fn evicted_key_that_returns_outlives_keys_that_are_new() {
     for len in [300, 1_000] {

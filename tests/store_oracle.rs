@@ -17,6 +17,9 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 /// Bytes above the limit that an expiry or a smaller value may take.
 const RESERVE_BYTES: u64 = 256 << 10;
 
+/// Bytes above the limit that a write may take for which room was made: a page of another size, and free slots.
+const PROMISED_BYTES_MAX: u64 = 5 << 20;
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
@@ -205,6 +208,9 @@ impl Game {
         self.find_evicted(&key);
         let before = self.store.memory_bytes();
         let result = self.store.set(self.now, self.store.key(&key), &value, expiry, version);
+        if promised {
+            self.store.keep_up(self.now, 0);
+        }
         if self.alive(&key).is_some_and(|held| held.version > version) {
             assert_eq!((result, self.store.memory_bytes()), (Ok(SetOutcome::Newer), before));
             return self.get(&key);
@@ -228,7 +234,7 @@ impl Game {
             self.find_evicted(&key);
             return self.get(&key);
         }
-        self.check_limit(before, RESERVE_BYTES);
+        self.check_limit(before, if promised { PROMISED_BYTES_MAX } else { RESERVE_BYTES });
         if held.is_none() {
             self.created(&key, key.len() + value.len());
         }

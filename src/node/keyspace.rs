@@ -314,11 +314,13 @@ impl Keyspace {
         Ok(was_there)
     }
 
-    /// Reclaims memory until so many keys with so many bytes of keys and values can be set without an error.
+    /// Reclaims memory until so many keys with so many bytes of keys and values can be set without an error, before the
+    /// next [`Keyspace::keep_up`].
     ///
     /// # Errors
     /// [`Full`] if memory for that cannot be had.
     pub(in crate::node) fn make_room(&mut self, now: Now, keys: usize, bytes: usize) -> Result<(), Full> {
+        self.unpaid += 1;
         self.store.make_room(now.mono, keys, bytes)
     }
 

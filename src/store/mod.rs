@@ -106,7 +106,7 @@ pub struct Store {
     /// Bytes held elsewhere that count against the limit.
     reserved: u64,
     reserved_apart: u64,
-    /// Bytes above the limit that the writes at hand may take, since as much was reclaimed as one write may.
+    /// Bytes above the limit that the writes at hand may take, since memory was reclaimed for them.
     overdraft: u64,
     expired: u64,
     departures: Departures,

@@ -1,7 +1,7 @@
 //! Room for a write: whether the limit leaves it, and the memory that is reclaimed while it does not.
 //!
 //! A write of one key is attempted, and while it is refused memory is reclaimed in pieces. For several keys, all or none,
-//! room for the worst case is made before ([`Store::make_room`]). What frees memory sooner or later (an expiry, a smaller
+//! room for their bytes is made before ([`Store::make_room`]). What frees memory sooner or later (an expiry, a smaller
 //! value) may take some above the limit.
 
 use super::item::{Expiry, Layout};
@@ -15,6 +15,13 @@ const RESERVE_SHARE: u64 = 32;
 
 /// What grows beside the items, such as a filter, may go above the limit by this share of it until items are evicted.
 const OVERSHOOT_SHARE: u64 = 16;
+
+/// Bytes of free slots that several items are expected to use where nothing is evicted: such as in a page for each of many
+/// sizes, which of a limit of 1 MiB are more than there is.
+const SCATTERED_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes that one of several items takes beside its key and value, about: header, timer, entries of queue and index.
+const ITEM_BYTES: usize = 48;
 
 /// Timers, or moved items, of one piece of work that a write at the limit does.
 const STEPS_PER_PIECE: u32 = 256;
@@ -60,19 +67,40 @@ impl Store {
         self.memory_max == 0 || self.memory_bytes().saturating_add(bytes) <= self.memory_max + above
     }
 
-    /// Reclaims memory until `items` items with `bytes` bytes of keys and values in all can be set one after the
-    /// other without an error, even if none replaces another, each is of another size class, and each splits a
-    /// segment: an estimate that is never too low, for writes of several keys that are done as a whole.
+    /// Reclaims memory until `items` items with `bytes` bytes of keys and values in all fit. They can be set then, one after
+    /// the other and before [`Store::keep_up`], without an error, for writes that are done as a whole. Where nothing is
+    /// evicted, or the most that they may take (a page for each of many sizes) is over half of the limit, room is made for
+    /// what items take on average, and what they take beyond that is above the limit until it is reclaimed.
     ///
     /// # Errors
     /// [`Full`] if memory for that cannot be had.
     pub fn make_room(&mut self, now: Instant, items: usize, bytes: usize) -> Result<(), Full> {
-        self.reclaiming(now, bytes, |store| store.check_room_for_items(items, bytes))?;
-        if self.check_room_for_items(items, bytes).is_err() {
-            // Until the writes are done.
-            self.overdraft = self.overdraft_max();
+        self.check_size(bytes)?;
+        if !self.heap.has_space_for(self.heap.pages_max(items, bytes)) {
+            return Err(Full::Space);
         }
+        self.overdraft = 0;
+        let takes = bytes + bytes / 8 + items * ITEM_BYTES;
+        self.reclaiming(now, bytes, |store| {
+            let most = store.growth_bytes_max(items, bytes);
+            if !store.queues.may_evict() {
+                let slots = store.heap.free_bytes().min(SCATTERED_BYTES_MAX) as u64;
+                store.check_room(takes, slots)
+            } else if most as u64 <= store.memory_max / 2 {
+                store.check_room(most, 0)
+            } else {
+                store.check_room(takes, 0)
+            }
+        })?;
+        let above = self.memory_bytes().saturating_sub(self.memory_max);
+        self.overdraft = above + self.growth_bytes_max(items, bytes) as u64;
         Ok(())
+    }
+
+    /// Growth of [`Store::memory_bytes`] at most when so many items are added, whatever their sizes.
+    fn growth_bytes_max(&self, items: usize, bytes: usize) -> usize {
+        let beside = self.index.growth_bytes_max(items) + self.timers.growth_bytes_max(items);
+        self.heap.growth_bytes_max(items, bytes) + beside
     }
 
     /// Attempts a write of `bytes` bytes. While the limit refuses it, reclaims memory in bounded pieces and tries
@@ -151,16 +179,6 @@ impl Store {
         self.queues.may_evict() && self.memory_bytes() > self.memory_max
     }
 
-    fn check_room_for_items(&self, items: usize, bytes: usize) -> Result<(), Full> {
-        if !self.heap.has_space_for(self.heap.pages_max(items, bytes)) {
-            return Err(Full::Space);
-        }
-        self.check_size(bytes)?;
-        let heap = self.heap.growth_bytes_max(items, bytes);
-        let index = self.index.growth_bytes_max(items);
-        self.check_room(heap + index + self.timers.growth_bytes_max(items), 0)
-    }
-
     /// Checks the limit for one item as exactly as can be known; `is_offered`: it is linked where it lies.
     pub(super) fn check_room_for_item(
         &self,
@@ -197,7 +215,9 @@ impl Store {
     pub(super) fn check_room(&self, more: usize, reserve: u64) -> Result<(), Full> {
         let has_slot = more == 0 && !self.queues.may_evict();
         let reserve = if has_slot { self.reserve_bytes() } else { reserve }.max(self.overdraft);
-        if self.memory_max == 0 || self.memory_bytes() + more as u64 <= self.memory_max + reserve {
+        if self.memory_max == 0
+            || self.memory_bytes() + more as u64 <= self.memory_max.saturating_add(reserve)
+        {
             return Ok(());
         }
         Err(Full::Limit { used_bytes: self.memory_bytes(), limit_bytes: self.memory_max })
