@@ -2,8 +2,9 @@
 //!
 //! One iteration: events only set readiness bits; then new connections, finished dials, reads of links, writes that the
 //! last iteration left over, reads of clients, and writes, so that a thousand replies to one connection are one system
-//! call, due work, signals, and the writes that came of it. Many clients that send little are read and written by groups. What was not reached goes on in the next iteration, which then
-//! does not wait. When nothing is ready, left over or due, nothing wakes the process.
+//! call, due work, signals, and the writes that came of it. Many clients that send little are read and written by groups.
+//! What was not reached goes on in the next iteration, which then does not wait. When nothing is ready, left over or due,
+//! nothing wakes the process.
 
 use super::clock::Clock;
 use super::fd_limit;
