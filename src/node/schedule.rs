@@ -29,7 +29,7 @@ const LINKS_UNTIL: Duration = Duration::from_micros(400);
 const CLIENTS_UNTIL: Duration = Duration::from_micros(800);
 /// The time until which output that the last iteration has left over goes on, before clients make more of it.
 pub const BACKLOG_UNTIL: Duration = Duration::from_micros(700);
-/// See [`LINKS_UNTIL`].
+/// The time within an iteration until which output may go on; see `LINKS_UNTIL`.
 pub const OUTPUT_UNTIL: Duration = Duration::from_micros(1_100);
 
 /// The time until which links may go on at most, and what clients then have at least.
