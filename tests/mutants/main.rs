@@ -142,7 +142,7 @@ impl TreeCopy {
         let copy = Self { tree: folder.join("tree"), build: folder.join("build") };
         _ = fs::remove_dir_all(&copy.tree);
         fs::create_dir_all(&copy.tree).unwrap();
-        for path in ["Cargo.toml", "Cargo.lock", "olivia.toml", "src", "tests", "benches"] {
+        for path in ["Cargo.toml", "Cargo.lock", "olivia.toml", "src", "tests", "benches", "docs"] {
             copy_all(&root().join(path), &copy.tree.join(path));
         }
         // The program is not needed, and takes a while to link.
