@@ -82,15 +82,11 @@ impl Store {
         self.overdraft = 0;
         let takes = bytes + bytes / 8 + items * ITEM_BYTES;
         self.reclaiming(now, bytes, |store| {
-            let most = store.growth_bytes_max(items, bytes);
             if !store.queues.may_evict() {
-                let slots = store.heap.free_bytes().min(SCATTERED_BYTES_MAX) as u64;
-                store.check_room(takes, slots)
-            } else if most as u64 <= store.memory_max / 2 {
-                store.check_room(most, 0)
-            } else {
-                store.check_room(takes, 0)
+                return store.check_room(takes, store.heap.free_bytes().min(SCATTERED_BYTES_MAX) as u64);
             }
+            let most = store.growth_bytes_max(items, bytes);
+            store.check_room(if most as u64 <= store.memory_max / 2 { most } else { takes }, 0)
         })?;
         let above = self.memory_bytes().saturating_sub(self.memory_max);
         self.overdraft = above + self.growth_bytes_max(items, bytes) as u64;
