@@ -60,8 +60,8 @@ pub(in crate::node) fn accepted(state: &mut State, now: Now, addr: SocketAddr) -
     key
 }
 
-/// Inputs of clients that their requests are looked at in together are at most so long: longer ones are several requests,
-/// or take longer than the memory of their keys.
+/// The longest input of a client whose key is fetched together with those of other clients: a longer one is several
+/// requests, or takes longer than the memory of its key.
 const SHORT_INPUT_BYTES: usize = 256;
 
 /// Looks at what will be received next on several connections: fetches the memory of their keys.

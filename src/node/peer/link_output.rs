@@ -142,7 +142,7 @@ pub(in crate::node) fn has_room_for_query(state: &State, peer: PeerKey) -> bool 
 }
 
 /// Appends an answer to the connection of a link. Not by the peer, since the answer borrows from the store. Without memory
-/// for a large value it is that the query was not taken.
+/// for a large value the peer is told that its query was not taken.
 pub(in crate::node) fn append_answer(
     conn: &mut Conn,
     pool: &mut Pool,
