@@ -1,6 +1,6 @@
 //! Checks that counts add up and references match: for simulations and tests, never while serving.
 
-use crate::node::conn::connection::Role;
+use crate::node::conn::role::Role;
 use crate::node::lookup::answers::Answer;
 use crate::node::peer::table::Peer;
 use crate::node::state::State;

@@ -7,7 +7,7 @@
 use crate::base::histogram::Histogram;
 use crate::base::time::Instant;
 use crate::limits::Limits;
-use crate::node::conn::connection::CloseReason;
+use crate::node::conn::phase::CloseReason;
 use crate::node::ids::NodeId;
 use crate::node::keyspace::Keyspace;
 use std::fmt;
@@ -428,7 +428,7 @@ fn closed(snapshot: &Snapshot<'_>, reason: CloseReason) -> Value {
 #[cfg(test)]
 mod tests {
     use super::{Kind, METRICS, Metric, SECTIONS, SUMMARY_ROWS, Stats, Unit};
-    use crate::node::conn::connection::CloseReason;
+    use crate::node::conn::phase::CloseReason;
     use std::fmt::Write;
     use std::{env, fs};
 

@@ -49,7 +49,7 @@ mod timers;
 mod versions;
 
 pub use command::status::{FilterState, PeerView};
-pub use conn::connection::CloseReason;
+pub use conn::phase::CloseReason;
 pub use ids::{ConnKey, NodeId};
 pub use metrics::{Kind, METRICS, Metric, SECTIONS, SUMMARY_ROWS, Stats, Unit};
 pub use schedule::{BACKLOG_UNTIL, Class, OUTPUT_UNTIL, Shares, Turns};

@@ -3,7 +3,8 @@
 use crate::base::time::Now;
 use crate::base::wheel::Popped;
 use crate::node::command::login;
-use crate::node::conn::connection::{ClientProtocol, CloseReason};
+use crate::node::conn::connection::ClientProtocol;
+use crate::node::conn::phase::CloseReason;
 use crate::node::conn::reconcile::reconcile;
 use crate::node::conn::session::Session;
 use crate::node::conn::timeouts;

@@ -3,7 +3,8 @@
 use crate::limits::CLIENTS_LISTED_MAX;
 use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, CommandResult, Effect};
-use crate::node::conn::connection::{ClientProtocol, CloseReason, Conn};
+use crate::node::conn::connection::{ClientProtocol, Conn};
+use crate::node::conn::phase::CloseReason;
 use crate::node::conn::session::{Answers, Session, Transaction};
 use crate::node::ids::ConnKey;
 use crate::node::state::{State, close_conn};

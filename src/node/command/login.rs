@@ -7,7 +7,7 @@
 use crate::base::time::Now;
 use crate::limits::LOGIN_FAILURES_MAX;
 use crate::node::command::error::CommandError;
-use crate::node::conn::connection::CloseReason;
+use crate::node::conn::phase::CloseReason;
 use crate::node::conn::reconcile::{limit_unauthenticated, reconcile};
 use crate::node::conn::session::{Refusal, Session};
 use crate::node::ids::ConnKey;

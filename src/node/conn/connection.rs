@@ -1,6 +1,6 @@
 //! The state of one connection: its role, its phase, its buffers.
 //!
-//! Clients and peers share this type; [`Role`] tells them apart. Only [`Conn::set_phase`] changes the
+//! Clients and peers share this type; the [`Role`] is what differs. Only [`Conn::set_phase`] changes the
 //! [`Phase`], and only [`close_conn`](crate::node::state::close_conn) removes a connection.
 
 use crate::base::buffer::{Buffer, Pool};
@@ -9,167 +9,19 @@ use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Instant;
 use crate::limits::Limits;
 use crate::node::alarm::Alarm;
+use crate::node::conn::phase::{CloseReason, Phase};
 use crate::node::conn::replies::{Place, Replies};
+use crate::node::conn::role::{InboundHandshake, OutboundHandshake, PeerIdentity, Role};
 use crate::node::conn::session::{Refusal, Session};
-use crate::node::ids::{AddressKey, NodeId, PeerKey};
+use crate::node::conn::traffic::Traffic;
+use crate::node::conn::under_way::UnderWay;
+use crate::node::ids::PeerKey;
 use crate::node::peer::link_queues::LinkQueues;
 use crate::node::schedule::{Account, Class};
 use crate::wire::encoder::Protocol;
-use crate::wire::handshake::{Links, Proof};
+use crate::wire::handshake::Links;
 use crate::wire::resp::parse::Progress;
 use std::net::SocketAddr;
-
-/// What is at the other end.
-#[derive(Debug)]
-pub(in crate::node) enum Role {
-    /// A client; also a node that has not completed its handshake yet.
-    Client,
-    /// A node that we dialled; the handshake is under way.
-    OutboundHandshake(Box<OutboundHandshake>),
-    /// A peer: the connection carries frames.
-    Link(PeerKey),
-    /// A former link that is closing: only its last frames are still sent.
-    Parted,
-}
-
-/// A handshake that we began.
-#[derive(Debug)]
-pub(in crate::node) struct OutboundHandshake {
-    pub(in crate::node) address: AddressKey,
-    /// When it was dialled; once connected, when the handshake began.
-    pub(in crate::node) at: Instant,
-    /// Our nonce, which the proof of the other side has to cover.
-    pub(in crate::node) nonce: [u8; 16],
-    /// What our offer stated about our links.
-    pub(in crate::node) links: Links,
-    /// The identity that the other side has proven, once it has.
-    pub(in crate::node) theirs: Option<PeerIdentity>,
-}
-
-/// The identity and address that a node sent in its handshake.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::node) struct PeerIdentity {
-    pub(in crate::node) id: NodeId,
-    /// Where it listens, as seen from here.
-    pub(in crate::node) addr: SocketAddr,
-    /// What its offer stated about its links.
-    pub(in crate::node) links: Links,
-}
-
-/// A handshake that another node began; its proof is still to come.
-#[derive(Debug)]
-pub(in crate::node) struct InboundHandshake {
-    pub(in crate::node) theirs: PeerIdentity,
-    /// The expected proof.
-    pub(in crate::node) proof: Proof,
-    /// When the handshake began.
-    pub(in crate::node) at: Instant,
-}
-
-/// The phase of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Dialling; nothing can be sent yet.
-    Connecting,
-    /// Requests are read and replies sent.
-    Open,
-    /// The other side sends no more; what it requested is still answered.
-    ReadClosed,
-    /// Input is ignored; the connection closes when the last reply has been sent.
-    Closing(CloseReason),
-    /// The last reply has been sent and our side is shut. Input is read and ignored until the other side
-    /// closes, since the system would answer unread input with a reset that can overtake the reply.
-    Lingering(CloseReason),
-}
-
-/// Why a connection ended. Each is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The other side closed after all its requests were answered.
-    Done,
-    /// It was reset, or a system call on it failed.
-    Lost,
-    /// QUIT, or REQUEST disconnect.
-    Quit,
-    /// CLIENT KILL.
-    Killed,
-    /// The input cannot be parsed further: a line over its limit, another protocol.
-    Protocol,
-    /// A browser was made to send to this port.
-    Browser,
-    /// No input inside a request, or before the first byte, for too long.
-    Idle,
-    /// Did not read its replies in time.
-    SlowReader,
-    /// All buffers together were over `buffers_max`, and this connection made no progress for longest.
-    BuffersFull,
-    /// Over the limits of a client that has not authenticated: bytes of replies, or time.
-    Unauthenticated,
-    /// The node shuts down.
-    Drained,
-    /// Dialling failed or timed out.
-    DialFailed,
-    /// The handshake was refused, by either side.
-    Refused,
-    /// There is another link to this peer.
-    Duplicate,
-    /// A peer missed three heartbeats.
-    PeerSilent,
-    /// A peer closed its link.
-    PeerLeft,
-}
-
-impl CloseReason {
-    /// The number of reasons, for tables by reason.
-    pub const COUNT: usize = 16;
-
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::Done,
-        Self::Lost,
-        Self::Quit,
-        Self::Killed,
-        Self::Protocol,
-        Self::Browser,
-        Self::Idle,
-        Self::SlowReader,
-        Self::BuffersFull,
-        Self::Unauthenticated,
-        Self::Drained,
-        Self::DialFailed,
-        Self::Refused,
-        Self::Duplicate,
-        Self::PeerSilent,
-        Self::PeerLeft,
-    ];
-
-    /// Whether only connections with other nodes end so.
-    pub const fn is_of_the_mesh(self) -> bool {
-        matches!(self, Self::DialFailed | Self::Refused | Self::Duplicate | Self::PeerSilent | Self::PeerLeft)
-    }
-
-    /// Its name in STATS, after `connections_closed_`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Lost => "lost",
-            Self::Quit => "quit",
-            Self::Killed => "killed",
-            Self::Protocol => "protocol",
-            Self::Browser => "browser",
-            Self::Idle => "idle",
-            Self::SlowReader => "slow_reader",
-            Self::BuffersFull => "buffers_full",
-            Self::Unauthenticated => "unauthenticated",
-            Self::Drained => "drained",
-            Self::DialFailed => "dial_failed",
-            Self::Refused => "refused_peer",
-            Self::Duplicate => "duplicate",
-            Self::PeerSilent => "peer_silent",
-            Self::PeerLeft => "peer_left",
-        }
-    }
-}
 
 /// What a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,76 +30,6 @@ pub(in crate::node) enum ClientProtocol {
     Commands(Protocol),
     /// HTTP.
     Http,
-}
-
-/// Seconds of the windows that traffic is counted in.
-const TRAFFIC_SECONDS: u64 = 10;
-
-/// Bytes of a connection lately: in this window of 10 s and in the one before.
-#[derive(Debug, Clone, Copy, Default)]
-pub(in crate::node) struct Traffic {
-    window: u64,
-    bytes: u64,
-    before: u64,
-}
-
-impl Traffic {
-    /// Counts bytes that were read or written.
-    pub(in crate::node) fn add(&mut self, now: Instant, bytes: usize) {
-        let window = now.millis() / (1_000 * TRAFFIC_SECONDS);
-        if window != self.window {
-            *self = Self { window, bytes: 0, before: if window == self.window + 1 { self.bytes } else { 0 } };
-        }
-        self.bytes += bytes as u64;
-    }
-
-    /// Bytes per second over this window and the one before.
-    pub(in crate::node) fn per_second(mut self, now: Instant) -> u64 {
-        self.add(now, 0);
-        let into = now.millis() / 1_000 % TRAFFIC_SECONDS;
-        (self.bytes + self.before) / (TRAFFIC_SECONDS + into)
-    }
-}
-
-/// Requests of a connection whose replies are not known yet.
-#[derive(Debug, Default)]
-pub(in crate::node) struct UnderWay {
-    /// Keys that are being looked up on other nodes.
-    lookups: usize,
-    /// Requests that later ones of the connection wait for, since those could change what they find or depend on what
-    /// they do: commands on another node, scans, long replies that read keys of this node.
-    barriers: usize,
-    /// Bytes of memory.
-    bytes: usize,
-}
-
-impl UnderWay {
-    /// A request begins, which waits for so many lookups and holds so many bytes.
-    pub(in crate::node) const fn begin(&mut self, lookups: usize, bytes: usize) {
-        self.lookups += lookups;
-        self.bytes += bytes;
-    }
-
-    /// A lookup for one of the requests has ended.
-    pub(in crate::node) const fn lookup_ended(&mut self) {
-        self.lookups -= 1;
-    }
-
-    /// A request has held `before` bytes and holds `after`.
-    pub(in crate::node) const fn holds(&mut self, before: usize, after: usize) {
-        self.bytes = (self.bytes + after).saturating_sub(before);
-    }
-
-    /// Later requests wait for one of them.
-    pub(in crate::node) const fn raise_barrier(&mut self) {
-        self.barriers += 1;
-    }
-
-    /// A request has ended, which held so many bytes.
-    pub(in crate::node) fn end(&mut self, was_barrier: bool, bytes: usize) {
-        self.barriers -= usize::from(was_barrier);
-        self.holds(bytes, 0);
-    }
 }
 
 /// One connection. What few connections have is boxed, so that ten thousand silent ones take little memory. Output, queues,
@@ -676,9 +458,10 @@ impl Conn {
         self.is_client()
             && (self.is_refused
                 || self.unsent() > limits.outbound_pause_bytes as usize
-                || self.under_way.as_ref().is_some_and(|requests| {
-                    requests.barriers > 0 || requests.lookups >= limits.lookups_per_connection as usize
-                })
+                || self
+                    .under_way
+                    .as_ref()
+                    .is_some_and(|requests| requests.must_wait(limits.lookups_per_connection as usize))
                 || self.replies.waiting() > 0
                     && (self.awaits_replies
                         || self.replies.waiting() >= limits.lookups_per_connection as usize
@@ -692,7 +475,7 @@ impl Conn {
 
     /// Keys of its requests that are being looked up on other nodes.
     pub(in crate::node) fn lookups(&self) -> usize {
-        self.under_way.as_ref().map_or(0, |requests| requests.lookups)
+        self.under_way.as_ref().map_or(0, |requests| requests.lookups())
     }
 
     /// Whether the next piece of a long reply is to be written: enough of the output has drained.
@@ -754,7 +537,7 @@ impl Conn {
         let queued = self.link_queues.as_ref().map_or(0, |queues| queues.held());
         let session = self.session.as_ref().map_or(0, |session| session.held());
         let buffers = self.inbound.held() + self.outbound.held() + self.replies.held();
-        let under_way = self.under_way.as_ref().map_or(0, |requests| requests.bytes);
+        let under_way = self.under_way.as_ref().map_or(0, |requests| requests.bytes());
         buffers + queued + session + under_way
     }
 }

@@ -3,8 +3,12 @@
 pub(in crate::node) mod connection;
 pub(in crate::node) mod measure;
 pub(in crate::node) mod pending;
+pub(in crate::node) mod phase;
 pub(in crate::node) mod reader;
 pub(in crate::node) mod reconcile;
 pub(in crate::node) mod replies;
+pub(in crate::node) mod role;
 pub(in crate::node) mod session;
 pub(in crate::node) mod timeouts;
+mod traffic;
+mod under_way;

@@ -4,7 +4,9 @@
 
 use crate::base::memory::has_left;
 use crate::base::time::Now;
-use crate::node::conn::connection::{CloseReason, Conn, Phase, Role};
+use crate::node::conn::connection::Conn;
+use crate::node::conn::phase::{CloseReason, Phase};
+use crate::node::conn::role::Role;
 use crate::node::conn::timeouts;
 use crate::node::ids::ConnKey;
 use crate::node::state::{Action, State, Timer, close_conn};

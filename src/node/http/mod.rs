@@ -9,7 +9,8 @@ mod status_json;
 
 use crate::base::time::Now;
 use crate::node::command::status::readiness;
-use crate::node::conn::connection::{CloseReason, Conn};
+use crate::node::conn::connection::Conn;
+use crate::node::conn::phase::CloseReason;
 use crate::node::conn::reconcile::limit_unauthenticated;
 use crate::node::ids::ConnKey;
 use crate::node::state::State;

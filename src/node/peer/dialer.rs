@@ -8,7 +8,9 @@
 
 use crate::base::address::is_loopback;
 use crate::base::time::Now;
-use crate::node::conn::connection::{CloseReason, Conn, OutboundHandshake};
+use crate::node::conn::connection::Conn;
+use crate::node::conn::phase::CloseReason;
+use crate::node::conn::role::OutboundHandshake;
 use crate::node::conn::timeouts;
 use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
 use crate::node::peer::address_book::{AddressEntry, Origin, slowest};

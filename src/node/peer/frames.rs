@@ -4,7 +4,7 @@
 //! (an answer to no query, a change of an unknown filter) changes nothing, and is counted where it is dropped.
 
 use crate::base::time::Now;
-use crate::node::conn::connection::CloseReason;
+use crate::node::conn::phase::CloseReason;
 use crate::node::digest::sync;
 use crate::node::hybrid_clock::HybridClock;
 use crate::node::ids::{ConnKey, NodeId, PeerKey};

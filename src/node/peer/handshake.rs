@@ -8,7 +8,8 @@
 use crate::base::address::is_loopback;
 use crate::base::time::Now;
 use crate::config::Config;
-use crate::node::conn::connection::{CloseReason, InboundHandshake, PeerIdentity, Phase, Role};
+use crate::node::conn::phase::{CloseReason, Phase};
+use crate::node::conn::role::{InboundHandshake, PeerIdentity, Role};
 use crate::node::ids::{ConnKey, NodeId};
 use crate::node::peer::address_book::AddressEntry;
 use crate::node::peer::clock::{self, ClockAhead};

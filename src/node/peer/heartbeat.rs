@@ -7,7 +7,7 @@
 use crate::base::time::{Instant, Now};
 use crate::limits::HEARTBEATS_MISSED_MAX;
 use crate::node::alarm::Alarm;
-use crate::node::conn::connection::CloseReason;
+use crate::node::conn::phase::CloseReason;
 use crate::node::digest::sync;
 use crate::node::ids::PeerKey;
 use crate::node::lookup::remote;

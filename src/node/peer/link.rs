@@ -7,7 +7,8 @@
 
 use crate::base::address::is_loopback;
 use crate::base::time::Now;
-use crate::node::conn::connection::{CloseReason, PeerIdentity, Phase, Role};
+use crate::node::conn::phase::{CloseReason, Phase};
+use crate::node::conn::role::{PeerIdentity, Role};
 use crate::node::digest::sync;
 use crate::node::ids::{AddressKey, ConnKey, NodeId, PeerKey};
 use crate::node::lookup::remote;

@@ -1,6 +1,6 @@
 //! Links and dials that have ended, until they are reconciled at the end of the entry point.
 
-use crate::node::conn::connection::CloseReason;
+use crate::node::conn::phase::CloseReason;
 use crate::node::ids::{AddressKey, ConnKey, PeerKey};
 use std::collections::VecDeque;
 
