@@ -14,7 +14,7 @@
 //!           clock  fd_limit  listener  lobby  log_output  reactor  resolver  signals  socket
 //! ──────────── below: no clock, no socket, no thread; the same calls give the same bytes
 //! node      sans-IO boundary: bytes, keys and `now` in, bytes and actions out
-//!           audit  conn/reader  sources  timers
+//!           audit  conn/reader  conn/requests  conn/serving  sources  timers
 //! command   requests of clients to replies
 //!           client  connection  dispatch  errands  error  find  forwarding  info  inspect  keys  login
 //!           numbers  prefetch  ranges  read  row  scan  server  settings  slow  status  strings  suggest
@@ -33,12 +33,13 @@
 //! state     all that a node has
 //!           state
 //! records   the tables of a node, and its one write path
-//!           alarm  conn/connection  conn/replies  conn/session  digest/following  digest/own_filter
-//!           digest/publishing  history  hybrid_clock  ids  keyspace  latency  logins  lookup/answers
-//!           lookup/forwarded  lookup/key_reply  lookup/operation  lookup/pending_request  lookup/queries
-//!           lookup/table  metrics  peer/absent  peer/address_book  peer/clock_offsets  peer/dials
-//!           peer/health  peer/link_queues  peer/losses  peer/mesh  peer/table  schedule  slow_log  tasks
-//!           versions/moved  versions/of_peer  versions/tombstones  versions/work
+//!           alarm  conn/connection  conn/phase  conn/replies  conn/role  conn/session  conn/traffic
+//!           conn/turn  conn/under_way  digest/following  digest/own_filter  digest/publishing  history
+//!           hybrid_clock  ids  keyspace  latency  logins  lookup/answers  lookup/forwarded
+//!           lookup/key_reply  lookup/operation  lookup/pending_request  lookup/queries  lookup/table
+//!           metrics  peer/absent  peer/address_book  peer/clock_offsets  peer/dials  peer/health
+//!           peer/link_queues  peer/losses  peer/mesh  peer/table  schedule  slow_log  tasks  versions/moved
+//!           versions/of_peer  versions/tombstones  versions/work
 //! filter    Bloom filters and their synchronisation
 //!           bit_sliced  bloom  change_ring  changelog  claim_stats  deferred_free  key  peer_filters  rate
 //!           receiver  size

@@ -20,9 +20,9 @@
 //!
 //! # Reading order
 //!
-//! `state` (the parts), `schedule` and `sources` (what runs), `conn/` (one connection: `connection`, `reader`, `replies`,
-//! `reconcile`, `timeouts`), `command/` (the table of commands and their handlers), `keyspace` (the one write
-//! path). Then the mesh: `peer/` (`address_book`, `dialer`, `handshake`, `link`, `health`, `link_output`),
+//! `state` (the parts), `schedule` and `sources` (what runs), `conn/` (one connection: `connection`, `reader`, `serving`,
+//! `requests`, `replies`, `reconcile`, `timeouts`), `command/` (the table of commands and their handlers), `keyspace`
+//! (the one write path). Then the mesh: `peer/` (`address_book`, `dialer`, `handshake`, `link`, `health`, `link_output`),
 //! `digest/` (`own_filter`, `sync`), `lookup/` (`table`, `remote`, `serve`), and `versions/`: which value a key has.
 
 mod alarm;

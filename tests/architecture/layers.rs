@@ -36,7 +36,7 @@ pub const LAYERS: [Layer; 19] = [
     Layer {
         name: "node",
         says: "sans-IO boundary: bytes, keys and `now` in, bytes and actions out",
-        holds: &["node", "node/conn/reader.rs"],
+        holds: &["node", "node/conn/reader.rs", "node/conn/serving.rs", "node/conn/requests.rs"],
         imports: &[
             "command", "versions", "lookup", "peer", "digest", "conn", "state", "records", "filter", "wire",
             "base", "config", "limits",
@@ -113,6 +113,7 @@ pub const LAYERS: [Layer; 19] = [
             "node/conn/role.rs",
             "node/conn/session.rs",
             "node/conn/traffic.rs",
+            "node/conn/turn.rs",
             "node/conn/under_way.rs",
             "node/digest/following.rs",
             "node/digest/own_filter.rs",

@@ -9,7 +9,8 @@ pub type Step = (usize, &'static str, &'static str, &'static str);
 /// A picture: its file in `docs`, its title, its steps.
 pub type View = (&'static str, &'static str, &'static [Step]);
 
-const READER: &str = "node/conn/reader.rs";
+const SERVING: &str = "node/conn/serving.rs";
+const REQUESTS: &str = "node/conn/requests.rs";
 const DISPATCH: &str = "node/command/dispatch.rs";
 const REMOTE: &str = "node/lookup/remote.rs";
 const FORWARD: &str = "node/lookup/forward.rs";
@@ -40,11 +41,11 @@ pub const VIEWS: [View; 5] = [
         &[
             (0, "shell/reactor.rs", "deliver", "bytes from a socket"),
             (1, "node/mod.rs", "received", "cross the sans-IO boundary"),
-            (2, READER, "received", "or wait in the connection"),
-            (3, READER, "serve", "client, handshake or link"),
-            (4, READER, "serve_client", ""),
-            (5, READER, "serve_requests", "until a budget is spent"),
-            (6, READER, "serve_line", "or serve_resp"),
+            (2, "node/conn/reader.rs", "received", "or wait in the connection"),
+            (3, SERVING, "serve", "client, handshake or link"),
+            (4, REQUESTS, "serve_client", ""),
+            (5, REQUESTS, "serve_requests", "until a budget is spent"),
+            (6, REQUESTS, "serve_line", "or serve_resp"),
             (7, "node/command/prefetch.rs", "prefetch_lines", "memory of later requests"),
             (7, DISPATCH, "execute_line", "finds the row of the command table"),
             (8, DISPATCH, "execute", "opens the reply, runs the row's handler"),

@@ -1,5 +1,4 @@
-//! From bytes to requests and frames, fairly: what one call carries out is bounded, and what is left waits
-//! its turn.
+//! The input of a connection: which of it is carried out now, and what is kept for later.
 //!
 //! Requests and frames are parsed straight from the slice that the shell has read into; only an unfinished tail is
 //! copied. When a step's budget is spent with requests left over, they are stashed, the connection goes
@@ -7,47 +6,28 @@
 //! caught up. The same happens, without the queue, while too much waits to be sent to it. So a
 //! connection holds at most one line, or one frame, and one read of input.
 
-use crate::base::buffer::OutOfMemory;
-use crate::base::memory::has_room;
 use crate::base::time::Now;
-use crate::limits::{BYTES_PER_STEP, Limits, RESP_ARGS_MAX};
-use crate::node::command::dispatch;
-use crate::node::command::errands;
-use crate::node::command::prefetch::{prefetch_inputs, prefetch_lines, prefetch_requests};
+use crate::limits::{BYTES_PER_STEP, Limits};
+use crate::node::command::prefetch::prefetch_inputs;
 use crate::node::conn::connection::{ClientProtocol, Conn};
-use crate::node::conn::measure;
-use crate::node::conn::pending;
 use crate::node::conn::phase::{CloseReason, Phase};
 use crate::node::conn::reconcile::reconcile;
+use crate::node::conn::requests::{LARGE_REQUEST_BYTES, line_limit, refuse};
 use crate::node::conn::role::Role;
-use crate::node::conn::timeouts;
+use crate::node::conn::turn::Turn;
+use crate::node::conn::{measure, pending, serving, timeouts};
 use crate::node::digest::sync;
-use crate::node::http;
-use crate::node::ids::{ConnKey, PeerKey};
+use crate::node::ids::ConnKey;
 use crate::node::lookup::query::query_waiting;
 use crate::node::lookup::serve;
-use crate::node::peer::frames;
-use crate::node::peer::handshake;
 use crate::node::peer::link_output;
 use crate::node::schedule::cost_of_bytes;
-use crate::node::state::{Scratch, State, close_conn};
-use crate::node::versions::notices;
-use crate::wire::encoder::{Protocol, put_error};
-use crate::wire::frame::{self, FrameLimits};
-use crate::wire::handshake::LINE_BYTES_MAX;
-use crate::wire::http::{HEAD_BYTES_MAX, is_request_line};
-use crate::wire::line::{Front, front, front_until};
-use crate::wire::resp;
-use crate::wire::resp::parse::{Progress, RequestLimits};
+use crate::node::state::{State, close_conn};
+use crate::wire::encoder::Protocol;
+use crate::wire::http::HEAD_BYTES_MAX;
 use memchr::memchr;
-use std::fmt::Display;
 use std::mem;
 use std::net::SocketAddr;
-
-/// Bytes of a request above which it is looked whether the system has memory for what carrying it out may take, and how
-/// many times its bytes that is: its arguments, their copies, and a reply that shows them in quotes.
-const LARGE_REQUEST_BYTES: usize = 64 * 1024;
-const MEMORY_FACTOR: usize = 5;
 
 /// Bytes that are missing of a request above which they are read to where they will lie.
 const RECEIVED_IN_PLACE_MIN: usize = 16 * 1024;
@@ -111,7 +91,7 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
     } else if has_begun {
         go_on(state, now, key, bytes, &mut turn);
     } else {
-        let used = serve(state, now, key, bytes, &mut turn);
+        let used = serving::serve(state, now, key, bytes, &mut turn);
         keep(state, now, key, &bytes[used..]);
     }
     state.runnable.has_read(class, turn.cost);
@@ -126,7 +106,7 @@ fn go_on(state: &mut State, now: Now, key: ConnKey, bytes: &[u8], turn: &mut Tur
     serve_stash(state, now, key, turn);
     let Some(conn) = state.conns.get(key).filter(|conn| conn.is_open() && !rest.is_empty()) else { return };
     if conn.inbound.is_empty() && !conn.must_wait() {
-        let used = serve(state, now, key, rest, turn);
+        let used = serving::serve(state, now, key, rest, turn);
         keep(state, now, key, &rest[used..]);
     } else {
         keep(state, now, key, rest);
@@ -281,227 +261,12 @@ fn serve_stash(state: &mut State, now: Now, key: ConnKey, turn: &mut Turn) {
     // Out of the connection while it is read, since requests change the state it lies in.
     let mut stash = mem::take(&mut conn.inbound);
     state.keyspace.offer(stash.map());
-    let used = serve(state, now, key, stash.as_slice(), turn);
+    let used = serving::serve(state, now, key, stash.as_slice(), turn);
     state.keyspace.offer(None);
     stash.consume(used, &mut state.pool);
     match state.conns.get_mut(key) {
         Some(conn) if conn.is_serving() => conn.inbound = stash,
         Some(_) | None => stash.release(&mut state.pool),
-    }
-}
-
-/// The turn of a connection: the cost that it may have, in keys, once it has begun, and what it has had.
-#[derive(Default)]
-struct Turn {
-    budget: Option<usize>,
-    cost: usize,
-}
-
-impl Turn {
-    fn is_over(&self) -> bool {
-        self.budget.is_some_and(|budget| self.cost >= budget)
-    }
-
-    /// The cost above what it may have.
-    fn excess(&self) -> usize {
-        self.cost.saturating_sub(self.budget.unwrap_or(0))
-    }
-}
-
-/// Gives a connection its turn: carries out what stands at the front of `input`, by what the connection is. It may be
-/// another in the middle: what a client sends after its handshake are frames. Returns the bytes done with; the
-/// cost is added to the turn, and charged to the connection.
-fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8], turn: &mut Turn) -> usize {
-    let Some(conn) = state.conns.get_mut(key) else { return input.len() };
-    turn.budget.get_or_insert_with(|| conn.account.begin_turn());
-    let charged = turn.excess();
-    let mut at = match conn.role {
-        Role::Client => serve_client(state, now, key, input, turn),
-        Role::OutboundHandshake(_) => serve_dialled(state, now, key, input),
-        Role::Link(_) | Role::Parted => 0,
-    };
-    if let Some(peer) = state.conns.get(key).and_then(Conn::link) {
-        at += serve_link(state, now, key, peer, &input[at..], turn);
-    }
-    turn.cost += notices::settle(state, now);
-    let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
-        return input.len();
-    };
-    conn.account.charge(turn.excess() - charged);
-    conn.is_deep |= turn.is_over();
-    if conn.account.must_let_pass() && !conn.must_wait() {
-        conn.is_runnable = true;
-        state.runnable.push(conn.class(), key);
-    }
-    at
-}
-
-/// Carries out frames of a peer until there is no whole one or the step's budget is spent.
-fn serve_link(
-    state: &mut State,
-    now: Now,
-    key: ConnKey,
-    peer: PeerKey,
-    input: &[u8],
-    turn: &mut Turn,
-) -> usize {
-    let limits = FrameLimits {
-        key_bytes_max: state.config.limits.key_bytes_max as usize,
-        value_bytes_max: state.config.limits.value_bytes_max as usize,
-    };
-    let mut at = 0;
-    while at < input.len() {
-        let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.link().is_some()) else { break };
-        let passed_over = conn.skip.min(input.len() - at);
-        conn.skip -= passed_over;
-        at += passed_over;
-        turn.cost += cost_of_bytes(passed_over);
-        if turn.is_over() {
-            conn.is_runnable = true;
-            state.runnable.push(conn.class(), key);
-            break;
-        }
-        match frame::front(&input[at..], limits) {
-            frame::Front::Partial => {
-                conn.progress = Progress::until(frame::frame_bytes(&input[at..]).unwrap_or_default());
-                break;
-            }
-            frame::Front::Oversized { what, request, consumed, skip } => {
-                conn.skip = skip;
-                at += consumed;
-                turn.cost += 1;
-                frames::oversized(state, now, peer, request, what);
-            }
-            frame::Front::Broken(error) => {
-                frames::refuse(state, now, key, &error);
-                break;
-            }
-            frame::Front::Frame { frame, consumed } => {
-                conn.progress = Progress::default();
-                at += consumed;
-                turn.cost += cost_of_bytes(consumed) + frames::execute(state, now, peer, &frame, consumed);
-                turn.cost += errands::run(state, now);
-            }
-        }
-    }
-    at
-}
-
-/// Parses what a dialled node sends: lines, until the handshake is complete.
-fn serve_dialled(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
-    let mut at = 0;
-    while at < input.len()
-        && state.conns.get(key).is_some_and(|conn| matches!(conn.role, Role::OutboundHandshake(_)))
-    {
-        match front(&input[at..], LINE_BYTES_MAX) {
-            Front::Partial => break,
-            Front::TooLong => {
-                close_conn(state, key, CloseReason::Refused);
-                break;
-            }
-            Front::Line(line) => {
-                at += line.consumed;
-                handshake::replied(state, now, key, line.text);
-            }
-        }
-    }
-    at
-}
-
-/// Executes requests from the front of `input` until it holds no whole one, the step's budget is spent, the
-/// connection has to wait, or it has become a link. Returns the bytes done with.
-fn serve_client(state: &mut State, now: Now, key: ConnKey, input: &[u8], turn: &mut Turn) -> usize {
-    state.latency.serves(key);
-    // Out of the state while arguments lie in it, since commands change the state.
-    let mut scratch = state.scratch.take().unwrap_or_default();
-    let at = serve_requests(state, now, key, input, &mut scratch, turn);
-    measure::note_written(state, now, key);
-    state.scratch = Some(scratch);
-    at
-}
-
-fn serve_requests(
-    state: &mut State,
-    now: Now,
-    key: ConnKey,
-    input: &[u8],
-    scratch: &mut Scratch,
-    turn: &mut Turn,
-) -> usize {
-    let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
-    let before = turn.cost;
-    let mut at = 0;
-    let mut keys = 0;
-    scratch.ahead.clear();
-    let mut additions = state.keyspace.changelog().head().seq;
-    while at < input.len() {
-        let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
-            return input.len();
-        };
-        if !conn.is_client() {
-            break;
-        }
-        if conn.must_pause(&state.config.limits) {
-            conn.is_paused = true;
-            break;
-        }
-        turn.cost = before + keys + cost_of_bytes(at + conn.unsent().saturating_sub(unsent_before));
-        if turn.is_over() {
-            conn.is_runnable = true;
-            state.runnable.push(conn.class(), key);
-            break;
-        }
-        conn.has_partial_line = false;
-        conn.awaits_replies = false;
-        let (is_authenticated, is_intercepted) = (conn.is_authenticated, conn.is_intercepted);
-        let rest = &input[at..];
-        let is_tls = conn.protocol.is_none() && rest.starts_with(&TLS_HANDSHAKE);
-        if conn.protocol.is_none() {
-            conn.protocol = protocol_of(rest);
-        }
-        let served = match conn.speaks() {
-            ClientProtocol::Commands(Protocol::Lines) if is_tls => {
-                let sentence =
-                    "this port does not speak TLS, https:// and rediss:// neither; use http:// or redis://";
-                refuse(state, now, key, Protocol::Lines, CloseReason::Protocol, sentence);
-                Some((rest.len(), 1))
-            }
-            ClientProtocol::Http => http::serve(state, now, key, rest),
-            ClientProtocol::Commands(Protocol::Lines) => {
-                serve_line(state, now, key, rest, is_authenticated, scratch)
-            }
-            ClientProtocol::Commands(protocol @ (Protocol::Resp2 | Protocol::Resp3)) => {
-                serve_resp(state, now, key, rest, (protocol, is_intercepted), scratch)
-            }
-        };
-        let Some((consumed, cost)) = served else { break };
-        if cost == 0 {
-            // It waits for the replies to earlier ones, and is read again then.
-            if let Some(conn) = state.conns.get_mut(key) {
-                conn.is_paused = true;
-            }
-            break;
-        }
-        at += consumed;
-        keys += cost;
-        let head = state.keyspace.changelog().head().seq;
-        if head != additions {
-            keys += sync::cost_of_additions(state, head - additions) + state.keyspace.take_filter_cost();
-            additions = head;
-        }
-        keys += notices::settle_many(state, now);
-    }
-    let unsent = state.conns.get(key).map_or(0, Conn::unsent);
-    turn.cost = before + keys + cost_of_bytes(at + unsent.saturating_sub(unsent_before));
-    at
-}
-
-/// The bytes that a line may have, and the name of the setting.
-fn line_limit(limits: &Limits, is_authenticated: bool) -> (u32, &'static str) {
-    if is_authenticated || limits.line_bytes_max <= limits.unauthenticated_line_bytes_max {
-        (limits.line_bytes_max, "line_bytes_max")
-    } else {
-        (limits.unauthenticated_line_bytes_max, "unauthenticated_line_bytes_max")
     }
 }
 
@@ -513,164 +278,4 @@ fn continues_line(limits: &Limits, conn: &Conn, bytes: &[u8]) -> bool {
         ClientProtocol::Commands(_) => line_limit(limits, conn.is_authenticated).0 as usize,
     };
     !conn.inbound.is_empty() && conn.inbound.len() + bytes.len() <= limit && memchr(b'\n', bytes).is_none()
-}
-
-/// How a TLS handshake begins: the type of the record and the major version.
-const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
-
-/// What a client speaks whose first bytes these are. `None`: a line that may become one of HTTP has no end yet.
-fn protocol_of(first: &[u8]) -> Option<ClientProtocol> {
-    let lines = ClientProtocol::Commands(Protocol::Lines);
-    match first.first() {
-        Some(b'*') => Some(ClientProtocol::Commands(Protocol::Resp2)),
-        Some(b'G' | b'H') => {
-            let end = memchr(b'\n', first)?;
-            let line = first[..end].strip_suffix(b"\r").unwrap_or(&first[..end]);
-            Some(if is_request_line(line) { ClientProtocol::Http } else { lines })
-        }
-        Some(_) | None => Some(lines),
-    }
-}
-
-/// Executes the line at the front of `input`. Returns the bytes that it took and its cost in keys; `None`: it is
-/// not there yet.
-fn serve_line(
-    state: &mut State,
-    now: Now,
-    key: ConnKey,
-    input: &[u8],
-    is_authenticated: bool,
-    scratch: &mut Scratch,
-) -> Option<(usize, usize)> {
-    let (limit, setting) = line_limit(&state.config.limits, is_authenticated);
-    let found = match scratch.ahead.next_line() {
-        Some(end) => front_until(input, end, limit as usize),
-        None => front(input, limit as usize),
-    };
-    match found {
-        Front::Partial => {
-            state.conns.get_mut(key)?.has_partial_line = true;
-            None
-        }
-        Front::TooLong => {
-            let sentence = format!("line longer than {limit} bytes ({setting})");
-            refuse(state, now, key, Protocol::Lines, CloseReason::Protocol, sentence);
-            Some((input.len(), 1))
-        }
-        Front::Line(line)
-            if line.consumed > LARGE_REQUEST_BYTES && !has_room(MEMORY_FACTOR * line.consumed) =>
-        {
-            let id = line.request().and_then(Result::ok).map(|request| request.id);
-            decline(state, key, Protocol::Lines, id.unwrap_or_default());
-            Some((line.consumed, 1))
-        }
-        Front::Line(line) => {
-            prefetch_lines(&mut scratch.ahead, &state.keyspace, &input[line.consumed..]);
-            let cost = dispatch::execute_line(state, now, key, line, is_authenticated, &mut scratch.line);
-            Some((line.consumed, cost))
-        }
-    }
-}
-
-/// The same for the request at the front of `input` in RESP, on a connection whose session intercepts it or not.
-fn serve_resp(
-    state: &mut State,
-    now: Now,
-    key: ConnKey,
-    input: &[u8],
-    (protocol, is_intercepted): (Protocol, bool),
-    scratch: &mut Scratch,
-) -> Option<(usize, usize)> {
-    if scratch.ahead.requests.is_empty() {
-        let conn = state.conns.get_mut(key)?;
-        match input {
-            // An empty request in a line, which redis-cli --pipe sends before its last one.
-            [b'\r', b'\n', ..] => return Some((2, 1)),
-            [b'\r'] => return None,
-            _ => {}
-        }
-        let is_large = conn.progress.needed() > LARGE_REQUEST_BYTES && input.len() >= conn.progress.needed();
-        if is_large && !has_room(MEMORY_FACTOR * input.len()) {
-            // Its end is not known before it is parsed.
-            refuse(state, now, key, protocol, CloseReason::BuffersFull, OutOfMemory);
-            return Some((input.len(), 1));
-        }
-        // Before AUTH the next request may come under other limits.
-        if conn.is_authenticated && conn.progress == Progress::default() {
-            let limits = request_limits(&state.config.limits, true);
-            prefetch_requests(&mut scratch.ahead, &state.keyspace, input, limits);
-        }
-    }
-    let found = match scratch.ahead.requests.take(input) {
-        Some(request) => resp::parse::Front::Request(request),
-        None => {
-            let conn = state.conns.get_mut(key)?;
-            let limits = request_limits(&state.config.limits, conn.is_authenticated);
-            scratch.resp.front(input, &mut conn.progress, limits)
-        }
-    };
-    match found {
-        resp::parse::Front::Partial { .. } => None,
-        resp::parse::Front::Broken(error) => {
-            refuse(state, now, key, protocol, CloseReason::Protocol, error);
-            Some((input.len(), 1))
-        }
-        resp::parse::Front::Request(request) => {
-            let words = request.args();
-            let cost = if words.is_empty() {
-                1
-            } else if is_intercepted {
-                dispatch::execute_intercepted(state, now, key, protocol, words)
-            } else {
-                dispatch::execute_resp(state, now, key, protocol, words)
-            };
-            Some((request.consumed, cost))
-        }
-    }
-}
-
-/// What one request in RESP may hold.
-fn request_limits(limits: &Limits, is_authenticated: bool) -> RequestLimits {
-    if !is_authenticated {
-        return RequestLimits {
-            args_max: limits.unauthenticated_args_max,
-            bulk_bytes_max: limits.unauthenticated_line_bytes_max,
-            request_bytes_max: 2 * limits.unauthenticated_line_bytes_max,
-            is_unauthenticated: true,
-        };
-    }
-    RequestLimits {
-        args_max: RESP_ARGS_MAX,
-        bulk_bytes_max: limits.value_bytes_max.max(limits.key_bytes_max),
-        // A value that can be read can be set.
-        request_bytes_max: limits.reply_bytes_max.saturating_add(limits.key_bytes_max).saturating_add(1_024),
-        is_unauthenticated: false,
-    }
-}
-
-/// Answers a request that there is no memory for.
-#[cold]
-fn decline(state: &mut State, key: ConnKey, protocol: Protocol, id: &[u8]) {
-    let State { conns, pool, stats, .. } = state;
-    let Some(conn) = conns.get_mut(key) else { return };
-    stats.requests += 1;
-    stats.request_errors += 1;
-    conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, protocol, id, OutOfMemory));
-}
-
-/// Answers what cannot be read on, and ends the connection with that answer.
-fn refuse(
-    state: &mut State,
-    now: Now,
-    key: ConnKey,
-    protocol: Protocol,
-    reason: CloseReason,
-    sentence: impl Display,
-) {
-    let State { conns, pool, stats, .. } = state;
-    let Some(conn) = conns.get_mut(key) else { return };
-    stats.requests += 1;
-    stats.request_errors += 1;
-    conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, protocol, b"", sentence));
-    conn.begin_closing(reason, now.mono, pool);
 }

@@ -1,0 +1,293 @@
+//! Requests of clients, from the bytes at the front of the input to the handler: in lines, in RESP and in HTTP.
+
+use crate::base::buffer::OutOfMemory;
+use crate::base::memory::has_room;
+use crate::base::time::Now;
+use crate::limits::{Limits, RESP_ARGS_MAX};
+use crate::node::command::dispatch;
+use crate::node::command::prefetch::{prefetch_lines, prefetch_requests};
+use crate::node::conn::connection::{ClientProtocol, Conn};
+use crate::node::conn::measure;
+use crate::node::conn::phase::CloseReason;
+use crate::node::conn::turn::Turn;
+use crate::node::digest::sync;
+use crate::node::http;
+use crate::node::ids::ConnKey;
+use crate::node::schedule::cost_of_bytes;
+use crate::node::state::{Scratch, State};
+use crate::node::versions::notices;
+use crate::wire::encoder::{Protocol, put_error};
+use crate::wire::http::is_request_line;
+use crate::wire::line::{Front, front, front_until};
+use crate::wire::resp;
+use crate::wire::resp::parse::{Progress, RequestLimits};
+use memchr::memchr;
+use std::fmt::Display;
+
+/// Bytes of a request above which it is looked whether the system has memory for what carrying it out may take, and how
+/// many times its bytes that is: its arguments, their copies, and a reply that shows them in quotes.
+pub(super) const LARGE_REQUEST_BYTES: usize = 64 * 1024;
+const MEMORY_FACTOR: usize = 5;
+
+/// Executes requests from the front of `input` until it holds no whole one, the step's budget is spent, the
+/// connection has to wait, or it has become a link. Returns the bytes done with.
+pub(super) fn serve_client(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    input: &[u8],
+    turn: &mut Turn,
+) -> usize {
+    state.latency.serves(key);
+    // Out of the state while arguments lie in it, since commands change the state.
+    let mut scratch = state.scratch.take().unwrap_or_default();
+    let at = serve_requests(state, now, key, input, &mut scratch, turn);
+    measure::note_written(state, now, key);
+    state.scratch = Some(scratch);
+    at
+}
+
+fn serve_requests(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    input: &[u8],
+    scratch: &mut Scratch,
+    turn: &mut Turn,
+) -> usize {
+    let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
+    let before = turn.cost;
+    let mut at = 0;
+    let mut keys = 0;
+    scratch.ahead.clear();
+    let mut additions = state.keyspace.changelog().head().seq;
+    while at < input.len() {
+        let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
+            return input.len();
+        };
+        if !conn.is_client() {
+            break;
+        }
+        if conn.must_pause(&state.config.limits) {
+            conn.is_paused = true;
+            break;
+        }
+        turn.cost = before + keys + cost_of_bytes(at + conn.unsent().saturating_sub(unsent_before));
+        if turn.is_over() {
+            conn.is_runnable = true;
+            state.runnable.push(conn.class(), key);
+            break;
+        }
+        conn.has_partial_line = false;
+        conn.awaits_replies = false;
+        let (is_authenticated, is_intercepted) = (conn.is_authenticated, conn.is_intercepted);
+        let rest = &input[at..];
+        let is_tls = conn.protocol.is_none() && rest.starts_with(&TLS_HANDSHAKE);
+        if conn.protocol.is_none() {
+            conn.protocol = protocol_of(rest);
+        }
+        let served = match conn.speaks() {
+            ClientProtocol::Commands(Protocol::Lines) if is_tls => {
+                let sentence =
+                    "this port does not speak TLS, https:// and rediss:// neither; use http:// or redis://";
+                refuse(state, now, key, Protocol::Lines, CloseReason::Protocol, sentence);
+                Some((rest.len(), 1))
+            }
+            ClientProtocol::Http => http::serve(state, now, key, rest),
+            ClientProtocol::Commands(Protocol::Lines) => {
+                serve_line(state, now, key, rest, is_authenticated, scratch)
+            }
+            ClientProtocol::Commands(protocol @ (Protocol::Resp2 | Protocol::Resp3)) => {
+                serve_resp(state, now, key, rest, (protocol, is_intercepted), scratch)
+            }
+        };
+        let Some((consumed, cost)) = served else { break };
+        if cost == 0 {
+            // It waits for the replies to earlier ones, and is read again then.
+            if let Some(conn) = state.conns.get_mut(key) {
+                conn.is_paused = true;
+            }
+            break;
+        }
+        at += consumed;
+        keys += cost;
+        let head = state.keyspace.changelog().head().seq;
+        if head != additions {
+            keys += sync::cost_of_additions(state, head - additions) + state.keyspace.take_filter_cost();
+            additions = head;
+        }
+        keys += notices::settle_many(state, now);
+    }
+    let unsent = state.conns.get(key).map_or(0, Conn::unsent);
+    turn.cost = before + keys + cost_of_bytes(at + unsent.saturating_sub(unsent_before));
+    at
+}
+
+/// The bytes that a line may have, and the name of the setting.
+pub(super) fn line_limit(limits: &Limits, is_authenticated: bool) -> (u32, &'static str) {
+    if is_authenticated || limits.line_bytes_max <= limits.unauthenticated_line_bytes_max {
+        (limits.line_bytes_max, "line_bytes_max")
+    } else {
+        (limits.unauthenticated_line_bytes_max, "unauthenticated_line_bytes_max")
+    }
+}
+
+/// How a TLS handshake begins: the type of the record and the major version.
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
+
+/// What a client speaks whose first bytes these are. `None`: a line that may become one of HTTP has no end yet.
+fn protocol_of(first: &[u8]) -> Option<ClientProtocol> {
+    let lines = ClientProtocol::Commands(Protocol::Lines);
+    match first.first() {
+        Some(b'*') => Some(ClientProtocol::Commands(Protocol::Resp2)),
+        Some(b'G' | b'H') => {
+            let end = memchr(b'\n', first)?;
+            let line = first[..end].strip_suffix(b"\r").unwrap_or(&first[..end]);
+            Some(if is_request_line(line) { ClientProtocol::Http } else { lines })
+        }
+        Some(_) | None => Some(lines),
+    }
+}
+
+/// Executes the line at the front of `input`. Returns the bytes that it took and its cost in keys; `None`: it is
+/// not there yet.
+fn serve_line(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    input: &[u8],
+    is_authenticated: bool,
+    scratch: &mut Scratch,
+) -> Option<(usize, usize)> {
+    let (limit, setting) = line_limit(&state.config.limits, is_authenticated);
+    let found = match scratch.ahead.next_line() {
+        Some(end) => front_until(input, end, limit as usize),
+        None => front(input, limit as usize),
+    };
+    match found {
+        Front::Partial => {
+            state.conns.get_mut(key)?.has_partial_line = true;
+            None
+        }
+        Front::TooLong => {
+            let sentence = format!("line longer than {limit} bytes ({setting})");
+            refuse(state, now, key, Protocol::Lines, CloseReason::Protocol, sentence);
+            Some((input.len(), 1))
+        }
+        Front::Line(line)
+            if line.consumed > LARGE_REQUEST_BYTES && !has_room(MEMORY_FACTOR * line.consumed) =>
+        {
+            let id = line.request().and_then(Result::ok).map(|request| request.id);
+            decline(state, key, Protocol::Lines, id.unwrap_or_default());
+            Some((line.consumed, 1))
+        }
+        Front::Line(line) => {
+            prefetch_lines(&mut scratch.ahead, &state.keyspace, &input[line.consumed..]);
+            let cost = dispatch::execute_line(state, now, key, line, is_authenticated, &mut scratch.line);
+            Some((line.consumed, cost))
+        }
+    }
+}
+
+/// The same for the request at the front of `input` in RESP, on a connection whose session intercepts it or not.
+fn serve_resp(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    input: &[u8],
+    (protocol, is_intercepted): (Protocol, bool),
+    scratch: &mut Scratch,
+) -> Option<(usize, usize)> {
+    if scratch.ahead.requests.is_empty() {
+        let conn = state.conns.get_mut(key)?;
+        match input {
+            // An empty request in a line, which redis-cli --pipe sends before its last one.
+            [b'\r', b'\n', ..] => return Some((2, 1)),
+            [b'\r'] => return None,
+            _ => {}
+        }
+        let is_large = conn.progress.needed() > LARGE_REQUEST_BYTES && input.len() >= conn.progress.needed();
+        if is_large && !has_room(MEMORY_FACTOR * input.len()) {
+            // Its end is not known before it is parsed.
+            refuse(state, now, key, protocol, CloseReason::BuffersFull, OutOfMemory);
+            return Some((input.len(), 1));
+        }
+        // Before AUTH the next request may come under other limits.
+        if conn.is_authenticated && conn.progress == Progress::default() {
+            let limits = request_limits(&state.config.limits, true);
+            prefetch_requests(&mut scratch.ahead, &state.keyspace, input, limits);
+        }
+    }
+    let found = match scratch.ahead.requests.take(input) {
+        Some(request) => resp::parse::Front::Request(request),
+        None => {
+            let conn = state.conns.get_mut(key)?;
+            let limits = request_limits(&state.config.limits, conn.is_authenticated);
+            scratch.resp.front(input, &mut conn.progress, limits)
+        }
+    };
+    match found {
+        resp::parse::Front::Partial { .. } => None,
+        resp::parse::Front::Broken(error) => {
+            refuse(state, now, key, protocol, CloseReason::Protocol, error);
+            Some((input.len(), 1))
+        }
+        resp::parse::Front::Request(request) => {
+            let words = request.args();
+            let cost = if words.is_empty() {
+                1
+            } else if is_intercepted {
+                dispatch::execute_intercepted(state, now, key, protocol, words)
+            } else {
+                dispatch::execute_resp(state, now, key, protocol, words)
+            };
+            Some((request.consumed, cost))
+        }
+    }
+}
+
+/// What one request in RESP may hold.
+fn request_limits(limits: &Limits, is_authenticated: bool) -> RequestLimits {
+    if !is_authenticated {
+        return RequestLimits {
+            args_max: limits.unauthenticated_args_max,
+            bulk_bytes_max: limits.unauthenticated_line_bytes_max,
+            request_bytes_max: 2 * limits.unauthenticated_line_bytes_max,
+            is_unauthenticated: true,
+        };
+    }
+    RequestLimits {
+        args_max: RESP_ARGS_MAX,
+        bulk_bytes_max: limits.value_bytes_max.max(limits.key_bytes_max),
+        // A value that can be read can be set.
+        request_bytes_max: limits.reply_bytes_max.saturating_add(limits.key_bytes_max).saturating_add(1_024),
+        is_unauthenticated: false,
+    }
+}
+
+/// Answers a request that there is no memory for.
+#[cold]
+fn decline(state: &mut State, key: ConnKey, protocol: Protocol, id: &[u8]) {
+    let State { conns, pool, stats, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    stats.requests += 1;
+    stats.request_errors += 1;
+    conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, protocol, id, OutOfMemory));
+}
+
+/// Answers what cannot be read on, and ends the connection with that answer.
+pub(super) fn refuse(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    protocol: Protocol,
+    reason: CloseReason,
+    sentence: impl Display,
+) {
+    let State { conns, pool, stats, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return };
+    stats.requests += 1;
+    stats.request_errors += 1;
+    conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, protocol, b"", sentence));
+    conn.begin_closing(reason, now.mono, pool);
+}

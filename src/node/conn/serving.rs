@@ -1,0 +1,118 @@
+//! What the input of a connection is, by its role: requests of a client, lines of a handshake, or frames of a peer.
+
+use crate::base::time::Now;
+use crate::node::command::errands;
+use crate::node::conn::connection::Conn;
+use crate::node::conn::phase::CloseReason;
+use crate::node::conn::requests::serve_client;
+use crate::node::conn::role::Role;
+use crate::node::conn::turn::Turn;
+use crate::node::ids::{ConnKey, PeerKey};
+use crate::node::peer::{frames, handshake};
+use crate::node::schedule::cost_of_bytes;
+use crate::node::state::{State, close_conn};
+use crate::node::versions::notices;
+use crate::wire::frame::{self, FrameLimits};
+use crate::wire::handshake::LINE_BYTES_MAX;
+use crate::wire::line::{Front, front};
+use crate::wire::resp::parse::Progress;
+
+/// Gives a connection its turn: carries out what stands at the front of `input`, by what the connection is. It may be
+/// another in the middle: what a client sends after its handshake are frames. Returns the bytes done with; the
+/// cost is added to the turn, and charged to the connection.
+pub(super) fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8], turn: &mut Turn) -> usize {
+    let Some(conn) = state.conns.get_mut(key) else { return input.len() };
+    turn.begin(&mut conn.account);
+    let charged = turn.excess();
+    let mut at = match conn.role {
+        Role::Client => serve_client(state, now, key, input, turn),
+        Role::OutboundHandshake(_) => serve_dialled(state, now, key, input),
+        Role::Link(_) | Role::Parted => 0,
+    };
+    if let Some(peer) = state.conns.get(key).and_then(Conn::link) {
+        at += serve_link(state, now, key, peer, &input[at..], turn);
+    }
+    turn.cost += notices::settle(state, now);
+    let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
+        return input.len();
+    };
+    conn.account.charge(turn.excess() - charged);
+    conn.is_deep |= turn.is_over();
+    if conn.account.must_let_pass() && !conn.must_wait() {
+        conn.is_runnable = true;
+        state.runnable.push(conn.class(), key);
+    }
+    at
+}
+
+/// Carries out frames of a peer until there is no whole one or the step's budget is spent.
+fn serve_link(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    peer: PeerKey,
+    input: &[u8],
+    turn: &mut Turn,
+) -> usize {
+    let limits = FrameLimits {
+        key_bytes_max: state.config.limits.key_bytes_max as usize,
+        value_bytes_max: state.config.limits.value_bytes_max as usize,
+    };
+    let mut at = 0;
+    while at < input.len() {
+        let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.link().is_some()) else { break };
+        let passed_over = conn.skip.min(input.len() - at);
+        conn.skip -= passed_over;
+        at += passed_over;
+        turn.cost += cost_of_bytes(passed_over);
+        if turn.is_over() {
+            conn.is_runnable = true;
+            state.runnable.push(conn.class(), key);
+            break;
+        }
+        match frame::front(&input[at..], limits) {
+            frame::Front::Partial => {
+                conn.progress = Progress::until(frame::frame_bytes(&input[at..]).unwrap_or_default());
+                break;
+            }
+            frame::Front::Oversized { what, request, consumed, skip } => {
+                conn.skip = skip;
+                at += consumed;
+                turn.cost += 1;
+                frames::oversized(state, now, peer, request, what);
+            }
+            frame::Front::Broken(error) => {
+                frames::refuse(state, now, key, &error);
+                break;
+            }
+            frame::Front::Frame { frame, consumed } => {
+                conn.progress = Progress::default();
+                at += consumed;
+                turn.cost += cost_of_bytes(consumed) + frames::execute(state, now, peer, &frame, consumed);
+                turn.cost += errands::run(state, now);
+            }
+        }
+    }
+    at
+}
+
+/// Parses what a dialled node sends: lines, until the handshake is complete.
+fn serve_dialled(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usize {
+    let mut at = 0;
+    while at < input.len()
+        && state.conns.get(key).is_some_and(|conn| matches!(conn.role, Role::OutboundHandshake(_)))
+    {
+        match front(&input[at..], LINE_BYTES_MAX) {
+            Front::Partial => break,
+            Front::TooLong => {
+                close_conn(state, key, CloseReason::Refused);
+                break;
+            }
+            Front::Line(line) => {
+                at += line.consumed;
+                handshake::replied(state, now, key, line.text);
+            }
+        }
+    }
+    at
+}

@@ -1,0 +1,27 @@
+//! The budget of one turn of a connection, and what of it is spent.
+
+use crate::node::schedule::Account;
+
+/// The turn of a connection: the cost that it may have, in keys, once it has begun, and what it has had.
+#[derive(Default)]
+pub(super) struct Turn {
+    budget: Option<usize>,
+    pub(super) cost: usize,
+}
+
+impl Turn {
+    /// Begins it, unless it has begun.
+    pub(super) fn begin(&mut self, account: &mut Account) {
+        self.budget.get_or_insert_with(|| account.begin_turn());
+    }
+
+    /// Whether all of it is spent.
+    pub(super) fn is_over(&self) -> bool {
+        self.budget.is_some_and(|budget| self.cost >= budget)
+    }
+
+    /// The cost above what it may have.
+    pub(super) fn excess(&self) -> usize {
+        self.cost.saturating_sub(self.budget.unwrap_or(0))
+    }
+}
