@@ -1,7 +1,6 @@
 //! Large objects: keys and values of items that are too large for a page.
 //!
-//! Objects up to 128 KiB lie in slots of slabs of 1 MiB, which are filled, emptied and compacted as pages are; larger
-//! ones each in a map of its own. The allocator of the process returns only the end of its heap: it kept 99 of 128
+//! Objects up to 128 KiB lie in slots of [`Slabs`]; larger ones each in a map of its own. The allocator of the process returns only the end of its heap: it kept 99 of 128
 //! MiB when all values of 20 to 100 KiB were deleted (`cargo test --release --test resident`).
 //!
 //! An object has a number, which it keeps when it is moved. Freed memory is idle until [`LargeObjects::trim`], since to
@@ -13,8 +12,8 @@
 
 use super::item::{SLOT_BYTES_MAX, write_body};
 use super::memory::ClassMemory;
-use super::pages::{Emptying, NO_SLOT, Pages};
-use super::size_classes::{SLAB_BYTES, SLAB_SLOTS_MAX, bytes_of, large_class_of, slots_of};
+use super::size_classes::{bytes_of, large_class_of};
+use super::slabs::{Moved, Slabs};
 use crate::base::chunked_vec::ChunkedVec;
 use crate::base::memory;
 use crate::base::shared_bytes::SharedBytes;
@@ -32,9 +31,6 @@ const MAPS_MAX: usize = 32 * 1024;
 
 /// Bytes of idle maps that are kept for the next large objects for a while; what is above is returned at once.
 const KEPT_BYTES_MAX: usize = 64 << 20;
-
-/// Bytes more that the blocks of a slab may take in larger slots.
-const MORE_BYTES_MAX: usize = SLAB_BYTES / 8;
 
 /// Idle blocks that are looked at for one of the right size.
 const IDLE_LOOKED_AT: usize = 8;
@@ -61,18 +57,7 @@ pub(super) struct LargeObjects {
     /// Bytes of the blocks in use that lie in no slab.
     alone_bytes: usize,
     maps: usize,
-    slabs: ChunkedVec<Option<Slab>>,
-    /// One past the highest slab.
-    slabs_end: usize,
-    slabs_mapped: usize,
-    /// The head of the list of idle slabs.
-    idle_slab: Option<u32>,
-    /// Metadata of the slabs, as of pages.
-    pages: Pages,
-    /// Bytes of blocks and slabs, idle ones included.
-    held_bytes: usize,
-    /// Bytes of the lists of slots.
-    lists_bytes: usize,
+    slabs: Slabs,
 }
 
 #[derive(Debug)]
@@ -102,24 +87,6 @@ struct Alone {
 enum Memory {
     Map(Rc<MmapMut>),
     Heap(Rc<[u8]>),
-}
-
-#[derive(Debug)]
-struct Slab {
-    map: MmapMut,
-    slots: Vec<Slot>,
-    /// Bytes up to the end of the last slot that was ever in use: these are resident.
-    touched_bytes: usize,
-    /// Of an idle slab: the one that became idle before it.
-    next_idle: Option<u32>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Slot {
-    /// The number of the block in it.
-    Used(u32),
-    /// The free slot after it.
-    Free(u16),
 }
 
 impl Alone {
@@ -200,13 +167,7 @@ impl LargeObjects {
             maps_used: false,
             alone_bytes: 0,
             maps: 0,
-            slabs: ChunkedVec::new(),
-            slabs_end: 0,
-            slabs_mapped: 0,
-            idle_slab: None,
-            pages: Pages::new(),
-            held_bytes: 0,
-            lists_bytes: 0,
+            slabs: Slabs::new(),
         }
     }
 
@@ -277,7 +238,7 @@ impl LargeObjects {
             return None;
         };
         self.idle_bytes -= alone.held_bytes();
-        self.uncount(&alone);
+        self.maps -= usize::from(alone.memory.is_map());
         self.forget_numbers();
         Some(alone)
     }
@@ -290,13 +251,12 @@ impl LargeObjects {
         let (number, block) = match large_class_of(bytes) {
             Some(class) => {
                 let number = next(self);
-                let (slab, slot) = self.take_slot(class, number)?;
-                write_body(self.slot_mut(slab, slot, bytes), key, value);
+                let (slab, slot) = self.slabs.take(class, number)?;
+                write_body(self.slabs.slot_mut(slab, slot, bytes), key, value);
                 (number, Block::InSlab { slab, slot, bytes: number_of_bytes(bytes) })
             }
             None => {
                 let alone = self.alone(key, value)?;
-                self.alone_bytes += alone.held_bytes();
                 (next(self), Block::Alone(alone))
             }
         };
@@ -320,14 +280,14 @@ impl LargeObjects {
         match mem::take(block) {
             Block::InSlab { slab, slot, .. } => {
                 *block = Block::Free { next: self.free.replace(number) };
-                self.release_slot(slab, slot);
+                self.slabs.release(slab, slot);
             }
             Block::Alone(alone) => {
                 self.alone_bytes -= alone.held_bytes();
                 if alone.memory.is_shared() {
                     // Those that share it account for it.
                     *block = Block::Free { next: self.free.replace(number) };
-                    self.uncount(&alone);
+                    self.maps -= usize::from(alone.memory.is_map());
                 } else {
                     self.idle_bytes += alone.held_bytes();
                     self.maps_used = true;
@@ -347,9 +307,7 @@ impl LargeObjects {
     pub(super) fn key_and_value(&self, number: u32, key_len: usize, value_len: usize) -> (&[u8], &[u8]) {
         match &self.blocks[number as usize] {
             Block::InSlab { slab, slot, .. } => {
-                let at = usize::from(*slot) * bytes_of(self.pages.of(*slab).class);
-                let map = self.slabs[*slab as usize].as_ref().map_or(&[][..], |slab| &slab.map);
-                map[at..at + key_len + value_len].split_at(key_len)
+                self.slabs.slot(*slab, *slot, key_len + value_len).split_at(key_len)
             }
             Block::Alone(alone) => alone.key_and_value(key_len, value_len),
             Block::Idle { .. } | Block::Free { .. } => (&[], &[]),
@@ -372,7 +330,7 @@ impl LargeObjects {
         value_len: usize,
     ) -> (&mut [u8], &mut [u8]) {
         if let Block::InSlab { slab, slot, .. } = self.blocks[number as usize] {
-            return self.slot_mut(slab, slot, key_len + value_len).split_at_mut(key_len);
+            return self.slabs.slot_mut(slab, slot, key_len + value_len).split_at_mut(key_len);
         }
         match &mut self.blocks[number as usize] {
             Block::Alone(alone) => alone.key_and_value_mut(key_len, value_len),
@@ -413,39 +371,27 @@ impl LargeObjects {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.held_bytes
-            + self.lists_bytes
-            + self.blocks.memory_bytes()
-            + self.slabs.memory_bytes()
-            + self.pages.memory_bytes()
+        self.alone_bytes + self.idle_bytes + self.blocks.memory_bytes() + self.slabs.memory_bytes()
     }
 
     /// The size classes that hold memory.
     pub(super) fn classes(&self) -> impl Iterator<Item = ClassMemory> {
-        self.pages.memory_of_classes(SLAB_BYTES)
+        self.slabs.classes()
     }
 
     /// Bytes of the blocks in use. O(1).
     pub(super) fn live_bytes(&self) -> usize {
-        self.pages.live_bytes() + self.alone_bytes
+        self.slabs.live_bytes() + self.alone_bytes
     }
 
     /// Growth of [`LargeObjects::memory_bytes`] at most for a block of `bytes`.
     pub(super) fn growth_bytes(&self, bytes: usize) -> usize {
         let numbers = self.numbers_growth_bytes();
-        let Some(class) = large_class_of(bytes) else {
-            return numbers + bytes.next_multiple_of(SYSTEM_PAGE_BYTES).saturating_sub(self.idle_bytes);
-        };
-        let slab = match self.pages.with_room(class) {
-            Some(slab) if self.pages.of(slab).free != NO_SLOT => return numbers,
-            Some(_) => 0,
-            None if self.idle_slab.is_some() => list_bytes(class),
-            None => self.slab_growth_bytes(1) + list_bytes(class),
-        };
-        let idle = self.idle_slab.and_then(|slab| self.slabs[slab as usize].as_ref());
-        let touched =
-            idle.filter(|_| self.pages.with_room(class).is_none()).map_or(0, |slab| slab.touched_bytes);
-        numbers + slab + bytes_of(class).saturating_sub(touched)
+        numbers
+            + match large_class_of(bytes) {
+                Some(class) => self.slabs.growth_bytes(class),
+                None => bytes.next_multiple_of(SYSTEM_PAGE_BYTES).saturating_sub(self.idle_bytes),
+            }
     }
 
     fn numbers_growth_bytes(&self) -> usize {
@@ -458,23 +404,22 @@ impl LargeObjects {
         if items == 0 {
             return 0;
         }
-        let lists = items * SLAB_SLOTS_MAX * size_of::<Slot>();
         let rounded = bytes + bytes / 4 + items * SYSTEM_PAGE_BYTES;
-        rounded + lists + self.slab_growth_bytes(items) + self.blocks.growth_bytes(self.end + items)
+        rounded + self.slabs.growth_bytes_max(items) + self.blocks.growth_bytes(self.end + items)
     }
 
     /// Returns one idle block or slab to the system, if [`LargeObjects::has_idle`].
     pub(super) fn trim(&mut self, keeps_maps: bool) {
         if self.has_idle_above(keeps_maps) {
             self.give_back();
-        } else if let Some(slab) = self.take_idle_slab() {
-            self.unmap_slab(slab as usize);
+        } else {
+            self.slabs.trim();
         }
     }
 
     /// Whether there is an idle block or slab, blocks up to what is kept of them left out if `keeps_maps`. O(1).
     pub(super) const fn has_idle(&self, keeps_maps: bool) -> bool {
-        self.has_idle_above(keeps_maps) || self.idle_slab.is_some()
+        self.has_idle_above(keeps_maps) || self.slabs.has_idle()
     }
 
     const fn has_idle_above(&self, keeps_maps: bool) -> bool {
@@ -493,51 +438,20 @@ impl LargeObjects {
 
     /// Whether there is a slab that should be emptied. O(1).
     pub(super) const fn is_sparse(&self) -> bool {
-        self.pages.is_sparse()
+        self.slabs.is_sparse()
     }
 
-    /// Moves one block out of an emptiest slab of a sparse class, under pressure of any class, if need be to larger slots,
-    /// which take an eighth of a slab more at most. Returns the bytes copied, 0 if there is no such slab or no room.
+    /// Moves one block between slabs, see [`Slabs::move_one`]; returns the bytes copied.
     pub(super) fn compact(&mut self, pressure: bool) -> usize {
-        let begin = |pages: &mut Pages| {
-            let slab = pages.sparse_page();
-            let slab = slab.or_else(|| if pressure { pages.page_under_pressure() } else { None });
-            let into_larger = || pages.emptiest_page(|slab| pages.fits_in_larger(slab, MORE_BYTES_MAX));
-            let slab = slab.or_else(|| if pressure { into_larger() } else { None });
-            slab.map(|slab| pages.begin_emptying(slab))
+        let blocks = &self.blocks;
+        let bytes_of = |number: u32| match &blocks[number as usize] {
+            Block::InSlab { bytes, .. } => *bytes,
+            Block::Alone(_) | Block::Idle { .. } | Block::Free { .. } => 0,
         };
-        let Some(Emptying { page: slab, slot }) = self.pages.emptying().or_else(|| begin(&mut self.pages))
-        else {
-            return 0;
-        };
-        let slots = self.slabs[slab as usize].as_ref().map_or(&[][..], |slab| &slab.slots);
-        let mut from = slots.iter().enumerate().skip(slot as usize);
-        let live = from.find_map(|(at, slot)| match slot {
-            Slot::Used(number) => Some((at, *number)),
-            Slot::Free(_) => None,
-        });
-        let class = self.pages.of(slab).class;
-        let to_class = if pressure { self.pages.any_larger_with_room(class) } else { Some(class) };
-        let to_class = to_class.filter(|&class| self.pages.with_room(class).is_some());
-        let moved = live.zip(to_class).and_then(|((at, number), to_class)| {
-            let Block::InSlab { bytes, .. } = self.blocks[number as usize] else { return None };
-            let bytes = bytes as usize;
-            let (to, to_slot) = self.take_slot(to_class, number)?;
-            let (at, to_at) = (at * bytes_of(class), usize::from(to_slot) * bytes_of(to_class));
-            let (source, target) = self.slabs.get_two_mut(slab as usize, to as usize)?;
-            let (source, target) = (source.as_ref()?, target.as_mut()?);
-            target.map[to_at..to_at + bytes].copy_from_slice(&source.map[at..at + bytes]);
-            let block = Block::InSlab { slab: to, slot: to_slot, bytes: number_of_bytes(bytes) };
-            let old = mem::replace(&mut self.blocks[number as usize], block);
-            let Block::InSlab { slot, .. } = old else { return None };
-            self.pages.continue_emptying(u32::from(slot) + 1);
-            self.release_slot(slab, slot);
-            Some(bytes)
-        });
-        if moved.is_none() {
-            self.pages.stop_emptying();
-        }
-        moved.unwrap_or(0)
+        let Some(Moved { number, slab, slot }) = self.slabs.move_one(pressure, bytes_of) else { return 0 };
+        let bytes = bytes_of(number);
+        self.blocks[number as usize] = Block::InSlab { slab, slot, bytes };
+        bytes as usize
     }
 
     /// Returns one slab or block to the system, in use or not; false when none is left.
@@ -546,8 +460,7 @@ impl LargeObjects {
             self.trim(false);
             return true;
         }
-        if let Some(last) = self.slabs_end.checked_sub(1) {
-            self.unmap_slab(last);
+        if self.slabs.drop_last() {
             return true;
         }
         for _ in 0..BLOCKS_PER_STEP {
@@ -558,7 +471,7 @@ impl LargeObjects {
             self.end = last;
             if let Block::Alone(alone) = mem::take(&mut self.blocks[last]) {
                 self.alone_bytes -= alone.held_bytes();
-                self.uncount(&alone);
+                self.maps -= usize::from(alone.memory.is_map());
                 break;
             }
         }
@@ -567,16 +480,12 @@ impl LargeObjects {
 
     /// Checks all blocks and slabs, and returns the number of blocks in use.
     pub(super) fn audit(&self) -> usize {
-        let (mut used, mut maps, mut held_bytes, mut idle_bytes, mut lists_bytes) = (0, 0, 0, 0, 0);
-        let mut alone_bytes = 0;
-        let mut live = vec![0; self.slabs_end];
+        let (mut used, mut maps, mut alone_bytes, mut idle_bytes) = (0, 0, 0, 0);
+        let mut in_slabs = Vec::new();
         for (number, block) in self.blocks.iter().enumerate() {
             match block {
                 Block::InSlab { slab, slot, .. } => {
-                    let slots = self.slabs[*slab as usize].as_ref().map(|slab| &slab.slots);
-                    let held = slots.map(|slots| slots[usize::from(*slot)]);
-                    assert!(matches!(held, Some(Slot::Used(held)) if held as usize == number));
-                    live[*slab as usize] += 1;
+                    in_slabs.push((*slab, *slot, number));
                     used += 1;
                 }
                 Block::Alone(alone) | Block::Idle { alone, .. } => {
@@ -584,20 +493,13 @@ impl LargeObjects {
                     used += usize::from(is_used);
                     *if is_used { &mut alone_bytes } else { &mut idle_bytes } += alone.held_bytes();
                     maps += usize::from(alone.memory.is_map());
-                    held_bytes += alone.held_bytes();
                 }
                 Block::Free { .. } => {}
             }
         }
-        let slabs = || self.slabs.iter().flatten();
-        held_bytes += slabs().map(|slab| slab.touched_bytes).sum::<usize>();
-        lists_bytes += slabs().map(|slab| slab.slots.capacity() * size_of::<Slot>()).sum::<usize>();
         assert_eq!((used, maps), (self.used, self.maps), "blocks");
-        assert_eq!((held_bytes, idle_bytes), (self.held_bytes, self.idle_bytes), "bytes of blocks");
-        assert_eq!(alone_bytes, self.alone_bytes, "bytes of blocks in use");
-        assert_eq!((slabs().count(), lists_bytes), (self.slabs_mapped, self.lists_bytes), "slabs");
-        let in_use = live.into_iter().enumerate().filter(|(_, live)| *live > 0);
-        self.pages.audit(in_use.map(|(slab, live)| (number(slab), live)));
+        assert_eq!((alone_bytes, idle_bytes), (self.alone_bytes, self.idle_bytes), "bytes of blocks");
+        self.slabs.audit(&in_slabs);
         used
     }
 
@@ -606,7 +508,7 @@ impl LargeObjects {
     fn alone(&mut self, key: &[u8], value: &[u8]) -> Option<Box<Alone>> {
         let (memory, key_at, value_at) = self.memory_for(key, value)?;
         let alone = Box::new(Alone { memory, key_at, value_at });
-        self.held_bytes += alone.held_bytes();
+        self.alone_bytes += alone.held_bytes();
         self.maps += usize::from(alone.memory.is_map());
         Some(alone)
     }
@@ -652,103 +554,6 @@ impl LargeObjects {
         self.forget_idle(number).is_some()
     }
 
-    fn uncount(&mut self, alone: &Alone) {
-        self.held_bytes -= alone.held_bytes();
-        self.maps -= usize::from(alone.memory.is_map());
-    }
-
-    /// Allocates a slot for a block, in the fullest slabs of its class, else in a new one.
-    fn take_slot(&mut self, class: u8, number: u32) -> Option<(u32, u16)> {
-        let at = match self.pages.with_room(class) {
-            Some(at) => at,
-            None => self.add_slab(class)?,
-        };
-        let record = self.pages.of(at);
-        let slab = self.slabs[at as usize].as_mut()?;
-        let slot = if record.free == NO_SLOT { record.fresh } else { record.free };
-        let next_free = match slab.slots.get_mut(usize::from(slot)) {
-            Some(held) => match mem::replace(held, Slot::Used(number)) {
-                Slot::Free(next) => Some(next),
-                Slot::Used(_) => None,
-            },
-            None => {
-                slab.slots.push(Slot::Used(number));
-                None
-            }
-        };
-        let end = (usize::from(slot) + 1) * bytes_of(class);
-        self.held_bytes += end.saturating_sub(slab.touched_bytes);
-        slab.touched_bytes = slab.touched_bytes.max(end);
-        self.pages.slot_taken(at, next_free);
-        Some((at, slot))
-    }
-
-    fn release_slot(&mut self, at: u32, slot: u16) {
-        let free = self.pages.of(at).free;
-        let Some(slab) = self.slabs[at as usize].as_mut() else { return };
-        slab.slots[usize::from(slot)] = Slot::Free(free);
-        if self.pages.slot_freed(at, slot) {
-            self.pages.remove(at);
-            self.lists_bytes -= slab.slots.capacity() * size_of::<Slot>();
-            slab.slots = Vec::new();
-            slab.next_idle = self.idle_slab.replace(at);
-        }
-    }
-
-    fn slot_mut(&mut self, at: u32, slot: u16, bytes: usize) -> &mut [u8] {
-        let begin = usize::from(slot) * bytes_of(self.pages.of(at).class);
-        let map = self.slabs[at as usize].as_mut().map_or(&mut [][..], |slab| &mut slab.map);
-        &mut map[begin..begin + bytes]
-    }
-
-    /// Adds an empty slab to a class: an idle one, else a new one.
-    fn add_slab(&mut self, class: u8) -> Option<u32> {
-        let at = match self.take_idle_slab() {
-            Some(at) => at,
-            None => self.map_slab()?,
-        };
-        let slab = self.slabs[at as usize].as_mut()?;
-        slab.slots.reserve_exact(slots_of(class) as usize);
-        self.lists_bytes += slab.slots.capacity() * size_of::<Slot>();
-        self.pages.add(at, class, self.slabs_end);
-        Some(at)
-    }
-
-    fn map_slab(&mut self) -> Option<u32> {
-        let map = memory::map(SLAB_BYTES)?;
-        let vacant = if self.slabs_mapped == self.slabs_end {
-            None
-        } else {
-            self.slabs.iter().position(Option::is_none)
-        };
-        let at = vacant.unwrap_or(self.slabs_end);
-        self.slabs_end = self.slabs_end.max(at + 1);
-        self.slabs.grow_to(self.slabs_end);
-        self.slabs[at] = Some(Slab { map, slots: Vec::new(), touched_bytes: 0, next_idle: None });
-        self.slabs_mapped += 1;
-        Some(number(at))
-    }
-
-    fn take_idle_slab(&mut self) -> Option<u32> {
-        let at = self.idle_slab?;
-        self.idle_slab = self.slabs[at as usize].as_mut()?.next_idle.take();
-        Some(at)
-    }
-
-    /// Unmaps a slab with the blocks in it.
-    fn unmap_slab(&mut self, at: usize) {
-        if let Some(slab) = self.slabs[at].take() {
-            self.held_bytes -= slab.touched_bytes;
-            self.lists_bytes -= slab.slots.capacity() * size_of::<Slot>();
-            self.slabs_mapped -= 1;
-        }
-        while self.slabs_end > 0 && self.slabs[self.slabs_end - 1].is_none() {
-            self.slabs_end -= 1;
-        }
-        self.slabs.truncate(self.slabs_end);
-        self.pages.truncate(self.slabs_end);
-    }
-
     /// Frees the table of numbers when no number is in use.
     fn forget_numbers(&mut self) {
         if self.used == 0 && self.idle.is_none() {
@@ -756,11 +561,6 @@ impl LargeObjects {
             self.end = 0;
             self.free = None;
         }
-    }
-
-    fn slab_growth_bytes(&self, slabs: usize) -> usize {
-        let end = self.slabs_end + slabs;
-        self.slabs.growth_bytes(end) + self.pages.growth_bytes(end)
     }
 }
 
@@ -774,10 +574,6 @@ fn place_in(map: &[u8], part: &[u8]) -> Option<usize> {
 /// Whether so many bytes waste little of a map of `held` bytes.
 const fn is_about(bytes: usize, held: usize) -> bool {
     bytes <= held && held <= bytes + bytes / 8
-}
-
-fn list_bytes(class: u8) -> usize {
-    slots_of(class) as usize * size_of::<Slot>()
 }
 
 /// An index of one of the tables.

@@ -36,6 +36,7 @@ mod scan;
 mod segment;
 mod segment_metadata;
 mod size_classes;
+mod slabs;
 
 pub use audit::Audit;
 pub use eviction::Eviction;
