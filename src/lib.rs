@@ -46,6 +46,7 @@
 //! store     items, index, heap, expiry
 //!           audit  compaction  deferred_free  directory  eviction  expiry  hash  heap  index  item
 //!           large_objects  memory  overflow  pages  room  scan  segment  segment_metadata  size_classes
+//!           slabs
 //! wire      the protocol: bytes to messages and back, no state
 //!           ahead  args  encoder  field  filter_dump  frame/body  frame/kind  frame/lists  frame/write
 //!           frame  handshake/proof  handshake  http  line  line_form  outcome  request_error  resp/encode
