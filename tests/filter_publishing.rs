@@ -10,7 +10,7 @@ use kit::ms;
 use kit::peer::{Face, Link, World};
 use olivia::config::Config;
 use olivia::node::Class;
-use olivia::wire::frame::{self, Body, FrameLimits, Front};
+use olivia::wire::frame::{self, Body, FrameLimits, Parsed};
 
 /// Steps within which a new key is published to all peers: 10 ms.
 const STEPS_MAX: usize = 10;
@@ -81,7 +81,7 @@ impl Publisher {
             self.world.driver.read_now(link.conn);
             link.came.extend(self.world.driver.take_bytes(link.conn));
             let mut at = 0;
-            while let Front::Frame { frame, consumed } = frame::front(&link.came[at..], limits) {
+            while let Parsed::Frame { frame, consumed } = frame::parse(&link.came[at..], limits) {
                 at += consumed;
                 if let Body::Delta(hashes) = frame.body {
                     *additions += hashes.len() as u64;

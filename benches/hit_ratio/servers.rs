@@ -10,7 +10,7 @@
 
 use super::server::{Server, status};
 use super::{KEY_BYTES, Trace, all_objects};
-use olivia::client::bench::{Front, Protocol};
+use olivia::client::bench::{Parsed, Protocol};
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -207,16 +207,16 @@ impl Client {
         self.output.clear();
         let (mut at, mut done) = (0, 0);
         while done < count {
-            match self.protocol.front(&self.input[at..]) {
-                Front::Reply(bytes) => {
+            match self.protocol.parse_reply(&self.input[at..]) {
+                Parsed::Reply(bytes) => {
                     take(done, &self.input[at..at + bytes]);
                     at += bytes;
                     done += 1;
                 }
-                Front::Error(bytes) => {
+                Parsed::Error(bytes) => {
                     return Err(String::from_utf8_lossy(&self.input[at..at + bytes]).into_owned());
                 }
-                Front::Partial => {
+                Parsed::Partial => {
                     let mut chunk = [0; 64 * 1024];
                     let read = self.stream.read(&mut chunk).map_err(|error| error.to_string())?;
                     if read == 0 {

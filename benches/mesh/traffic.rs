@@ -1,6 +1,6 @@
 //! Counts the bytes between nodes, by their purpose.
 
-use olivia::wire::frame::{Body, FrameLimits, Front, MAGIC, front};
+use olivia::wire::frame::{Body, FrameLimits, MAGIC, Parsed, parse};
 
 /// Some messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -101,14 +101,14 @@ fn whole(bytes: &[u8], limits: FrameLimits, traffic: &mut Traffic) -> usize {
     while at < bytes.len() {
         let rest = &bytes[at..];
         if rest[0] == MAGIC {
-            match front(rest, limits) {
-                Front::Frame { frame, consumed } => {
+            match parse(rest, limits) {
+                Parsed::Frame { frame, consumed } => {
                     traffic.count(&frame.body, consumed);
                     at += consumed;
                 }
-                Front::Partial => return at,
-                Front::Broken(error) => panic!("a node has said what is no frame: {error}"),
-                Front::Oversized { .. } => panic!("a node has said more than it takes itself"),
+                Parsed::Partial => return at,
+                Parsed::Broken(error) => panic!("a node has said what is no frame: {error}"),
+                Parsed::Oversized { .. } => panic!("a node has said more than it takes itself"),
             }
         } else {
             let Some(end) = memchr::memchr(b'\n', rest) else { return at };

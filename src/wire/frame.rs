@@ -69,7 +69,7 @@ pub struct Frame<'a> {
 
 /// What stands at the front of some input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Front<'a> {
+pub enum Parsed<'a> {
     /// A whole frame.
     Frame {
         /// The frame.
@@ -143,28 +143,28 @@ impl fmt::Display for FrameError {
 
 /// Examines the first frame of `input`. A header that announces what may not follow is an error at once. Costs the
 /// header, and for PEERS its entries; values are not examined.
-pub fn front(input: &[u8], limits: FrameLimits) -> Front<'_> {
+pub fn parse(input: &[u8], limits: FrameLimits) -> Parsed<'_> {
     match input.first() {
-        None => return Front::Partial,
+        None => return Parsed::Partial,
         Some(&MAGIC) => {}
-        Some(&other) => return Front::Broken(FrameError::Magic(other)),
+        Some(&other) => return Parsed::Broken(FrameError::Magic(other)),
     }
-    let Some((header, rest)) = input.split_first_chunk::<HEADER_BYTES>() else { return Front::Partial };
+    let Some((header, rest)) = input.split_first_chunk::<HEADER_BYTES>() else { return Parsed::Partial };
     let header = match Header::read(header) {
         Ok(header) => header,
-        Err(error) => return Front::Broken(error),
+        Err(error) => return Parsed::Broken(error),
     };
     if let Some(what) = (header.kind.row().oversized)(header.length, limits) {
         let Header { request, length, .. } = header;
-        return Front::Oversized { what, request, consumed: HEADER_BYTES, skip: length };
+        return Parsed::Oversized { what, request, consumed: HEADER_BYTES, skip: length };
     }
-    let Some(payload) = rest.get(..header.length) else { return Front::Partial };
+    let Some(payload) = rest.get(..header.length) else { return Parsed::Partial };
     match Body::read(header.kind, header.flags, payload) {
-        Ok(body) => Front::Frame {
+        Ok(body) => Parsed::Frame {
             frame: Frame { request: header.request, clock: header.clock, body },
             consumed: HEADER_BYTES + header.length,
         },
-        Err(error) => Front::Broken(error),
+        Err(error) => Parsed::Broken(error),
     }
 }
 
@@ -202,8 +202,8 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::{
-        Address, Arguments, Body, Frame, FrameError, FrameLimits, Front, HEADER_BYTES, Head, Hints, KeyState,
-        MAGIC, Oversized, RemoteCommand, Wanted, Words, front, low_half, put, put_blocks, put_deltas,
+        Address, Arguments, Body, Frame, FrameError, FrameLimits, HEADER_BYTES, Head, Hints, KeyState, MAGIC,
+        Oversized, Parsed, RemoteCommand, Wanted, Words, low_half, parse, put, put_blocks, put_deltas,
         put_peers, put_piece,
     };
     use crate::base::rng::Rng;
@@ -222,7 +222,7 @@ mod tests {
     }
 
     fn sentence(input: &[u8]) -> String {
-        let Front::Broken(error) = front(input, LIMITS) else { panic!("{input:?} is not broken") };
+        let Parsed::Broken(error) = parse(input, LIMITS) else { panic!("{input:?} is not broken") };
         error.to_string()
     }
 
@@ -230,7 +230,7 @@ mod tests {
     fn frames(mut input: &[u8]) -> Vec<Frame<'_>> {
         let mut found = Vec::new();
         while !input.is_empty() {
-            let Front::Frame { frame, consumed } = front(input, LIMITS) else { panic!("{input:?}") };
+            let Parsed::Frame { frame, consumed } = parse(input, LIMITS) else { panic!("{input:?}") };
             found.push(frame);
             input = &input[consumed..];
         }
@@ -371,16 +371,16 @@ mod tests {
         for round in 0..4_800 {
             let mut out = Vec::new();
             put_random(&mut rng, round, &mut out);
-            let Front::Frame { frame, consumed } = front(&out, LIMITS) else { panic!("{round}: {out:?}") };
+            let Parsed::Frame { frame, consumed } = parse(&out, LIMITS) else { panic!("{round}: {out:?}") };
             assert_eq!(consumed, out.len());
             let mut again = Vec::new();
             put(&mut again, frame.clock, frame.request, &frame.body);
             assert_eq!(again, out);
             for cut in 0..out.len() {
-                assert_eq!(front(&out[..cut], LIMITS), Front::Partial, "{cut} of {out:?}");
+                assert_eq!(parse(&out[..cut], LIMITS), Parsed::Partial, "{cut} of {out:?}");
             }
             let with_more = [&out[..], &[0]].concat();
-            assert_eq!(front(&with_more, LIMITS), Front::Frame { frame, consumed });
+            assert_eq!(parse(&with_more, LIMITS), Parsed::Frame { frame, consumed });
         }
     }
 
@@ -396,14 +396,14 @@ mod tests {
                 let at = below(&mut rng, end as u64);
                 out[at] ^= 1 << rng.below(8);
             }
-            match front(&out, LIMITS) {
-                Front::Partial => {
+            match parse(&out, LIMITS) {
+                Parsed::Partial => {
                     let announced = u32::from_le_bytes([out[4], out[5], out[6], out[7]]);
                     assert!(announced as usize > out.len() - HEADER_BYTES);
                 }
-                Front::Broken(error) => assert!(!error.to_string().is_empty()),
-                Front::Oversized { skip, .. } => assert!(skip > LIMITS.key_bytes_max),
-                Front::Frame { frame, consumed } => {
+                Parsed::Broken(error) => assert!(!error.to_string().is_empty()),
+                Parsed::Oversized { skip, .. } => assert!(skip > LIMITS.key_bytes_max),
+                Parsed::Frame { frame, consumed } => {
                     let mut again = Vec::new();
                     put(&mut again, frame.clock, frame.request, &frame.body);
                     assert_eq!(again, out[..consumed]);
@@ -429,7 +429,7 @@ mod tests {
         }
         for kind in [2, 6, 9, 10, 12, 13] {
             let limit = [0, 0, 16_384, 0, 0, 0, 16_384, 0, 0, 40, 124, 0, 65_536, 128][usize::from(kind)];
-            assert_eq!(front(&header(kind, 0, limit), LIMITS), Front::Partial, "{kind}");
+            assert_eq!(parse(&header(kind, 0, limit), LIMITS), Parsed::Partial, "{kind}");
         }
     }
 
@@ -443,9 +443,9 @@ mod tests {
             (18, 140 + (64 << 10), Oversized::Key),
             (19, 116 + (64 << 10), Oversized::Value),
         ] {
-            let over = Front::Oversized { what, request: 0, consumed: HEADER_BYTES, skip: limit + 1 };
+            let over = Parsed::Oversized { what, request: 0, consumed: HEADER_BYTES, skip: limit + 1 };
             let header = header(kind, 0, u32::try_from(limit + 1).unwrap());
-            assert_eq!(front(&header, LIMITS), over);
+            assert_eq!(parse(&header, LIMITS), over);
         }
     }
 
@@ -502,7 +502,7 @@ mod tests {
         peers[HEADER_BYTES + 16] = 4;
         assert_eq!(frames(&peers).len(), 1);
         peers[HEADER_BYTES + 16] = 6;
-        assert_eq!(front(&peers, LIMITS), Front::Broken(FrameError::Address(0)));
+        assert_eq!(parse(&peers, LIMITS), Parsed::Broken(FrameError::Address(0)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub use proof::{
 
 use super::args::trim;
 use super::field::Excerpt;
-use super::line::{Front, Request, front, split_word};
+use super::line::{Parsed, Request, parse, split_word};
 use crate::base::address::is_loopback;
 use memchr::{memchr, memchr2};
 use std::fmt::{self, Write};
@@ -295,10 +295,10 @@ pub fn put_counter_offer(out: &mut Vec<u8>, id: &[u8], own: &Offer<'_>, proof: &
 
 /// Whether the first line of `input` begins a handshake; `None`: it has no end yet.
 pub fn begins_handshake(input: &[u8]) -> Option<bool> {
-    match front(input, LINE_BYTES_MAX) {
-        Front::Partial => None,
-        Front::TooLong => Some(false),
-        Front::Line(line) => {
+    match parse(input, LINE_BYTES_MAX) {
+        Parsed::Partial => None,
+        Parsed::TooLong => Some(false),
+        Parsed::Line(line) => {
             let request = line.request().and_then(Result::ok);
             Some(request.is_some_and(|Request { verb, body, .. }| {
                 let (what, words) = split_word(body);

@@ -13,7 +13,7 @@ pub const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// What stands at the front of some input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Front<'a> {
+pub enum Parsed<'a> {
     /// The end of the head has not come.
     Partial,
     /// The head is longer than [`HEAD_BYTES_MAX`].
@@ -93,20 +93,20 @@ fn request_line(line: &[u8]) -> Option<(&[u8], &[u8], u8)> {
 }
 
 /// Reads the head at the front of `input`. O(bytes of the head).
-pub fn front(input: &[u8]) -> Front<'_> {
+pub fn parse(input: &[u8]) -> Parsed<'_> {
     let window = &input[..input.len().min(HEAD_BYTES_MAX)];
     let Some((head, consumed)) = split_head(window) else {
         // No more is waited for after a line that is no request.
         if let Some(end) = memchr(b'\n', window)
             && let Err(error) = start(window[..end].strip_suffix(b"\r").unwrap_or(&window[..end]))
         {
-            return Front::Broken(error);
+            return Parsed::Broken(error);
         }
-        return if window.len() < HEAD_BYTES_MAX { Front::Partial } else { Front::TooLong };
+        return if window.len() < HEAD_BYTES_MAX { Parsed::Partial } else { Parsed::TooLong };
     };
     match read(head) {
-        Ok(request) => Front::Request { request, consumed },
-        Err(error) => Front::Broken(error),
+        Ok(request) => Parsed::Request { request, consumed },
+        Err(error) => Parsed::Broken(error),
     }
 }
 
@@ -336,14 +336,14 @@ pub fn put_response_head(
 #[cfg(test)]
 mod tests {
     use super::{
-        BadRequest, Delivery, Front, HEAD_BYTES_MAX, Status, TEXT, base64, basic_password, front,
-        is_host_trusted, is_request_line, put_response,
+        BadRequest, Delivery, HEAD_BYTES_MAX, Parsed, Status, TEXT, base64, basic_password, is_host_trusted,
+        is_request_line, parse, put_response,
     };
 
     fn broken(head: &str) -> BadRequest {
-        match front(head.as_bytes()) {
-            Front::Broken(error) => error,
-            Front::Partial | Front::TooLong | Front::Request { .. } => panic!("{head:?} is served"),
+        match parse(head.as_bytes()) {
+            Parsed::Broken(error) => error,
+            Parsed::Partial | Parsed::TooLong | Parsed::Request { .. } => panic!("{head:?} is served"),
         }
     }
 
@@ -370,14 +370,14 @@ mod tests {
     fn head_is_complete_with_its_empty_line_and_not_before() {
         let head = b"GET /metrics?x=1 HTTP/1.1\r\nHost: a:1\r\nAccept: text/plain;q=0.5, application/OpenMetrics-text\r\n\r\n";
         for cut in 0..head.len() {
-            assert_eq!(front(&head[..cut]), Front::Partial, "{cut}");
+            assert_eq!(parse(&head[..cut]), Parsed::Partial, "{cut}");
         }
         let input = [&head[..], b"GET "].concat();
-        let Front::Request { request, consumed } = front(&input) else { panic!() };
+        let Parsed::Request { request, consumed } = parse(&input) else { panic!() };
         assert_eq!(consumed, head.len());
         assert_eq!((request.path, request.host), (&b"/metrics"[..], Some(&b"a:1"[..])));
         assert!(request.keep_alive && request.accepts_openmetrics && !request.is_head);
-        assert!(matches!(front(b"HEAD / HTTP/1.0\n\n"), Front::Request { request, .. } if request.is_head));
+        assert!(matches!(parse(b"HEAD / HTTP/1.0\n\n"), Parsed::Request { request, .. } if request.is_head));
     }
 
     #[test]
@@ -389,7 +389,7 @@ mod tests {
             ("1.0", "connection: a, Keep-Alive", true),
         ] {
             let head = format!("GET / HTTP/{version}\r\nHost: a\r\n{header}\r\n\r\n");
-            let Front::Request { request, .. } = front(head.as_bytes()) else { panic!("{head}") };
+            let Parsed::Request { request, .. } = parse(head.as_bytes()) else { panic!("{head}") };
             assert_eq!(request.keep_alive, expected, "{head}");
         }
     }
@@ -414,9 +414,9 @@ mod tests {
     fn head_over_its_limit_is_found_before_its_end_comes() {
         let mut head = b"GET / HTTP/1.1\r\nX: ".to_vec();
         head.resize(HEAD_BYTES_MAX - 1, b'x');
-        assert_eq!(front(&head), Front::Partial);
+        assert_eq!(parse(&head), Parsed::Partial);
         head.push(b'x');
-        assert_eq!(front(&head), Front::TooLong);
+        assert_eq!(parse(&head), Parsed::TooLong);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub struct Line<'a> {
 
 /// What the front of some input is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Front<'a> {
+pub enum Parsed<'a> {
     /// A line of at most the limit.
     Line(Line<'a>),
     /// A line of more than the limit, whether its end has come or not.
@@ -79,25 +79,25 @@ fn is_id(bytes: &[u8]) -> bool {
 }
 
 /// Looks for the first line of `input`; `bytes_max` bounds its text. Reads at most the line and its end.
-pub fn front(input: &[u8], bytes_max: usize) -> Front<'_> {
+pub fn parse(input: &[u8], bytes_max: usize) -> Parsed<'_> {
     // The longest acceptable input to look at: the text, CR and LF.
     let window = &input[..input.len().min(bytes_max.saturating_add(2))];
     let Some(end) = memchr(b'\n', window) else {
         let longest_text = window.len() - usize::from(window.last() == Some(&b'\r'));
-        return if longest_text > bytes_max { Front::TooLong } else { Front::Partial };
+        return if longest_text > bytes_max { Parsed::TooLong } else { Parsed::Partial };
     };
-    front_until(window, end, bytes_max)
+    parse_until(window, end, bytes_max)
 }
 
 /// The same where the line feed of the first line is known to be at `end`.
 #[inline]
-pub fn front_until(input: &[u8], end: usize, bytes_max: usize) -> Front<'_> {
+pub fn parse_until(input: &[u8], end: usize, bytes_max: usize) -> Parsed<'_> {
     let crlf = end > 0 && input[end - 1] == b'\r';
     let text = &input[..end - usize::from(crlf)];
     if text.len() > bytes_max {
-        return Front::TooLong;
+        return Parsed::TooLong;
     }
-    Front::Line(Line { text, crlf, consumed: end + 1 })
+    Parsed::Line(Line { text, crlf, consumed: end + 1 })
 }
 
 /// Whether a line is part of an HTTP request: a browser was made to send it, and the lines
@@ -112,27 +112,27 @@ pub fn is_from_browser(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Front, Line, Request, front, is_from_browser};
+    use super::{Line, Parsed, Request, is_from_browser, parse};
 
     #[test]
     fn cr_before_lf_is_not_text() {
-        assert_eq!(front(b"PING\r\nrest", 10), Front::Line(Line { text: b"PING", crlf: true, consumed: 6 }));
-        assert_eq!(front(b"PING\n", 10), Front::Line(Line { text: b"PING", crlf: false, consumed: 5 }));
-        assert_eq!(front(b"\n", 10), Front::Line(Line { text: b"", crlf: false, consumed: 1 }));
-        assert_eq!(front(b"\r\n", 10), Front::Line(Line { text: b"", crlf: true, consumed: 2 }));
-        assert_eq!(front(b"a\rb\n", 10), Front::Line(Line { text: b"a\rb", crlf: false, consumed: 4 }));
+        assert_eq!(parse(b"PING\r\nrest", 10), Parsed::Line(Line { text: b"PING", crlf: true, consumed: 6 }));
+        assert_eq!(parse(b"PING\n", 10), Parsed::Line(Line { text: b"PING", crlf: false, consumed: 5 }));
+        assert_eq!(parse(b"\n", 10), Parsed::Line(Line { text: b"", crlf: false, consumed: 1 }));
+        assert_eq!(parse(b"\r\n", 10), Parsed::Line(Line { text: b"", crlf: true, consumed: 2 }));
+        assert_eq!(parse(b"a\rb\n", 10), Parsed::Line(Line { text: b"a\rb", crlf: false, consumed: 4 }));
     }
 
     #[test]
     fn limit_counts_the_text_only() {
-        assert!(matches!(front(b"1234\n", 4), Front::Line(_)));
-        assert!(matches!(front(b"1234\r\n", 4), Front::Line(_)));
-        assert_eq!(front(b"12345\n", 4), Front::TooLong);
-        assert_eq!(front(b"12345", 4), Front::TooLong);
-        assert_eq!(front(b"1234", 4), Front::Partial);
-        assert_eq!(front(b"1234\r", 4), Front::Partial);
-        assert_eq!(front(b"1234\r\r\n", 4), Front::TooLong);
-        assert_eq!(front(b"", 4), Front::Partial);
+        assert!(matches!(parse(b"1234\n", 4), Parsed::Line(_)));
+        assert!(matches!(parse(b"1234\r\n", 4), Parsed::Line(_)));
+        assert_eq!(parse(b"12345\n", 4), Parsed::TooLong);
+        assert_eq!(parse(b"12345", 4), Parsed::TooLong);
+        assert_eq!(parse(b"1234", 4), Parsed::Partial);
+        assert_eq!(parse(b"1234\r", 4), Parsed::Partial);
+        assert_eq!(parse(b"1234\r\r\n", 4), Parsed::TooLong);
+        assert_eq!(parse(b"", 4), Parsed::Partial);
     }
 
     #[test]

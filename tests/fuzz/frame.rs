@@ -1,7 +1,7 @@
 //! Fuzz target: frames. What is one is written again as the same bytes, no part of it is one or is
 //! refused, its lists are as long as they say, and what is none gets one printable sentence.
 
-use olivia::wire::frame::{Body, FrameLimits, Front, HEADER_BYTES, front, put};
+use olivia::wire::frame::{Body, FrameLimits, HEADER_BYTES, Parsed, parse, put};
 
 /// Bytes that no sentence about a frame needs more of.
 const SENTENCE_BYTES_MAX: usize = 120;
@@ -12,24 +12,24 @@ pub fn run(data: &[u8]) {
     let limits = FrameLimits { key_bytes_max: usize::from(*key), value_bytes_max: usize::from(*value) };
     let mut rest = input;
     loop {
-        match front(rest, limits) {
-            Front::Partial => return check_partial(rest, limits),
-            Front::Oversized { consumed, skip, .. } => {
+        match parse(rest, limits) {
+            Parsed::Partial => return check_partial(rest, limits),
+            Parsed::Oversized { consumed, skip, .. } => {
                 assert!(consumed == HEADER_BYTES && skip > usize::from(*key.min(value)));
                 rest = rest.get(consumed.saturating_add(skip)..).unwrap_or_default();
             }
-            Front::Broken(error) => {
+            Parsed::Broken(error) => {
                 let sentence = error.to_string();
                 assert!(!sentence.is_empty() && sentence.len() <= SENTENCE_BYTES_MAX, "{sentence:?}");
                 assert!(!sentence.contains(char::is_control), "{sentence:?}");
                 return;
             }
-            Front::Frame { frame, consumed } => {
+            Parsed::Frame { frame, consumed } => {
                 let mut again = Vec::new();
                 put(&mut again, frame.clock, frame.request, &frame.body);
                 assert_eq!(again, rest[..consumed], "{frame:?}");
                 for cut in 0..consumed {
-                    assert_eq!(front(&rest[..cut], limits), Front::Partial, "{cut} of {frame:?}");
+                    assert_eq!(parse(&rest[..cut], limits), Parsed::Partial, "{cut} of {frame:?}");
                 }
                 check_list(&frame.body, consumed - HEADER_BYTES);
                 rest = &rest[consumed..];
@@ -44,7 +44,7 @@ fn check_partial(input: &[u8], limits: FrameLimits) {
     if input.len() >= HEADER_BYTES {
         let mut whole = input.to_vec();
         whole.resize(HEADER_BYTES + length_max, 0);
-        assert_ne!(front(&whole, limits), Front::Partial, "{input:?} waits for too much");
+        assert_ne!(parse(&whole, limits), Parsed::Partial, "{input:?} waits for too much");
     }
 }
 

@@ -1,18 +1,18 @@
 //! Fuzz target: heads of HTTP are the same however the input is cut, and what is taken from them is part of them.
 
-use olivia::wire::http::{Front, HEAD_BYTES_MAX, basic_password, front, is_host_trusted};
+use olivia::wire::http::{HEAD_BYTES_MAX, Parsed, basic_password, is_host_trusted, parse};
 
 /// The input is what a client sends.
 pub fn run(data: &[u8]) {
-    let whole = front(data);
+    let whole = parse(data);
     for cut in 0..data.len().min(HEAD_BYTES_MAX) {
-        let part = front(&data[..cut]);
+        let part = parse(&data[..cut]);
         assert!(
-            part == Front::Partial || part == whole,
+            part == Parsed::Partial || part == whole,
             "{cut} of {data:?} is {part:?}, all of it {whole:?}"
         );
     }
-    let Front::Request { request, consumed } = whole else { return };
+    let Parsed::Request { request, consumed } = whole else { return };
     assert!(consumed <= data.len() && consumed <= HEAD_BYTES_MAX);
     assert!(
         data[..consumed].ends_with(b"\n") && request.path.starts_with(b"/") && !request.path.contains(&b'?')

@@ -1,6 +1,6 @@
 //! Fuzz target: where lines end, against a slower definition, and the same however the input is cut.
 
-use olivia::wire::line::{Front, front};
+use olivia::wire::line::{Parsed, parse};
 
 /// The first byte is the limit, the others are the input.
 pub fn run(data: &[u8]) {
@@ -9,38 +9,40 @@ pub fn run(data: &[u8]) {
     let mut at = 0;
     loop {
         let rest = &input[at..];
-        let found = front(rest, limit);
+        let found = parse(rest, limit);
         assert_eq!(found, slow_front(rest, limit), "{rest:?} {limit}");
         check_cuts(rest, limit, found);
-        let Front::Line(line) = found else { break };
+        let Parsed::Line(line) = found else { break };
         assert!(line.consumed > line.text.len() && line.text.len() <= limit);
         at += line.consumed;
     }
 }
 
 /// What a prefix of the input yields, the whole yields too.
-fn check_cuts(input: &[u8], limit: usize, whole: Front<'_>) {
+fn check_cuts(input: &[u8], limit: usize, whole: Parsed<'_>) {
     let mut decided = false;
     for cut in 0..input.len().min(2 * limit + 8) {
-        let part = front(&input[..cut], limit);
-        decided |= part != Front::Partial;
+        let part = parse(&input[..cut], limit);
+        decided |= part != Parsed::Partial;
         assert!(!decided || part == whole, "{cut} of {input:?} is {part:?}, all of it {whole:?}");
-        if let Front::Line(line) = whole {
+        if let Parsed::Line(line) = whole {
             assert_eq!(decided, cut >= line.consumed, "{cut} of {input:?}");
         }
     }
 }
 
 /// The rule, byte by byte: a line ends at its LF, a CR before that is not text.
-fn slow_front(input: &[u8], limit: usize) -> Front<'_> {
+fn slow_front(input: &[u8], limit: usize) -> Parsed<'_> {
     let end = input.iter().position(|&byte| byte == b'\n');
     let before = &input[..end.unwrap_or(input.len())];
     let text = before.strip_suffix(b"\r").unwrap_or(before);
     match end {
-        _ if text.len() > limit => Front::TooLong,
-        None => Front::Partial,
-        Some(end) => {
-            Front::Line(olivia::wire::line::Line { text, crlf: text.len() < before.len(), consumed: end + 1 })
-        }
+        _ if text.len() > limit => Parsed::TooLong,
+        None => Parsed::Partial,
+        Some(end) => Parsed::Line(olivia::wire::line::Line {
+            text,
+            crlf: text.len() < before.len(),
+            consumed: end + 1,
+        }),
     }
 }

@@ -3,7 +3,7 @@
 
 use olivia::wire::args::{ArgLimits, Scratch};
 use olivia::wire::encoder::{Encoder, Protocol, put_error};
-use olivia::wire::line::{Front, Request, front};
+use olivia::wire::line::{Parsed, Request, parse};
 use olivia::wire::line_form::{LineForm, Syntax};
 use olivia::wire::request_error::RequestError;
 
@@ -35,7 +35,7 @@ static FORMS: [LineForm; 9] = [
 pub fn run(data: &[u8]) {
     let whole = [data, b"\n"].concat();
     let mut at = 0;
-    while let Front::Line(line) = front(&whole[at..], whole.len()) {
+    while let Parsed::Line(line) = parse(&whole[at..], whole.len()) {
         at += line.consumed;
         match line.request() {
             None => assert!(line.text.iter().all(|&byte| byte == b' '), "{line:?}"),
@@ -58,7 +58,7 @@ fn check(request: Request<'_>) {
             assert!(args.len() % step == 0 && args.len() / step <= LIMITS.args_max, "{request:?}");
             if form.syntax != Syntax::Raw {
                 let text = print(request.id, form, &args);
-                let Front::Line(line) = front(&text, text.len()) else { panic!("no line: {text:?}") };
+                let Parsed::Line(line) = parse(&text, text.len()) else { panic!("no line: {text:?}") };
                 assert_eq!(line.consumed, text.len(), "more than a line: {text:?}");
                 let again = line.request().unwrap().unwrap();
                 assert_eq!((again.id, again.verb), (request.id, form.verb.as_bytes()), "{text:?}");

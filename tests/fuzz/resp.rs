@@ -1,7 +1,7 @@
 //! Fuzz target: RESP requests, the same however the input is cut, and the same when written and parsed again.
 
 use olivia::wire::resp::encode::{array, bulk, error};
-use olivia::wire::resp::parse::{Front, Parser, Progress, ProtocolError, RequestLimits, likely_key};
+use olivia::wire::resp::parse::{Parsed, Parser, Progress, ProtocolError, RequestLimits, likely_key};
 
 /// Small, so that inputs reach them.
 const LIMITS: RequestLimits =
@@ -51,12 +51,12 @@ fn check(input: &[u8], step: usize, limits: RequestLimits) -> Result<Option<Owne
 /// The bytes that an unfinished request needs; asking for them again changes nothing.
 fn progress_needs(input: &[u8], progress: Progress, limits: RequestLimits) -> usize {
     let mut same = progress;
-    match Parser::default().front(input, &mut same, limits) {
-        Front::Partial { bytes } => {
+    match Parser::default().parse(input, &mut same, limits) {
+        Parsed::Partial { bytes } => {
             assert_eq!(same, progress);
             bytes
         }
-        front @ (Front::Request(_) | Front::Broken(_)) => panic!("{front:?} after a partial request"),
+        parsed @ (Parsed::Request(_) | Parsed::Broken(_)) => panic!("{parsed:?} after a partial request"),
     }
 }
 
@@ -65,12 +65,12 @@ fn parse(
     progress: &mut Progress,
     limits: RequestLimits,
 ) -> Result<Option<Owned>, ProtocolError> {
-    match Parser::default().front(input, progress, limits) {
-        Front::Request(request) => {
+    match Parser::default().parse(input, progress, limits) {
+        Parsed::Request(request) => {
             Ok(Some((request.args().iter().map(<[u8]>::to_vec).collect(), request.consumed)))
         }
-        Front::Partial { .. } => Ok(None),
-        Front::Broken(broken) => {
+        Parsed::Partial { .. } => Ok(None),
+        Parsed::Broken(broken) => {
             let mut out = Vec::new();
             error(&mut out, "ERR", broken);
             assert!(out.starts_with(b"-ERR Protocol error: ") && out.ends_with(b"\r\n"));

@@ -5,7 +5,7 @@ use crate::kit::peer::{Face, Received, World, bytes_of, deltas, heartbeat, ms};
 use olivia::base::time::Instant;
 use olivia::config::Config;
 use olivia::limits::Limits;
-use olivia::wire::frame::{Body, Frame, FrameLimits, Front, Wanted, front};
+use olivia::wire::frame::{Body, Frame, FrameLimits, Parsed, Wanted, parse};
 use std::time::Duration;
 
 fn get(request: u32, key: &[u8]) -> (u32, Body<'_>) {
@@ -255,7 +255,7 @@ fn ttl_sent_to_a_peer_never_exceeds_the_expiry() {
         world.send(&link, &[get(1, b"brief")]);
         let bytes = world.driver.take_bytes(link.conn);
         let limits = FrameLimits { key_bytes_max: 100, value_bytes_max: 100 };
-        let Front::Frame { frame: Frame { body, .. }, .. } = front(&bytes, limits) else {
+        let Parsed::Frame { frame: Frame { body, .. }, .. } = parse(&bytes, limits) else {
             panic!("{bytes:?}")
         };
         let Body::Value { left_ms: Some(left_ms), .. } = body else { panic!("{body:?}") };

@@ -7,7 +7,7 @@ use olivia::config::{Config, Secret};
 use olivia::node::{CloseReason, FilterState, Node, NodeId, PeerView};
 use olivia::store::HashSecret;
 use olivia::wire::frame::{
-    self, Address, Body, FrameLimits, Front, Head, Hints, KeyState, RemoteCommand, put, put_blocks,
+    self, Address, Body, FrameLimits, Head, Hints, KeyState, Parsed, RemoteCommand, put, put_blocks,
     put_deltas, put_piece,
 };
 use olivia::wire::handshake::{
@@ -470,13 +470,13 @@ impl World {
         let mut at = 0;
         let mut received = Vec::new();
         while at < link.came.len() {
-            match frame::front(&link.came[at..], LIMITS) {
-                Front::Frame { frame, consumed } => {
+            match frame::parse(&link.came[at..], LIMITS) {
+                Parsed::Frame { frame, consumed } => {
                     received.push(Received::of(&frame));
                     at += consumed;
                 }
-                Front::Partial => break,
-                other @ (Front::Broken(_) | Front::Oversized { .. }) => panic!("{other:?}"),
+                Parsed::Partial => break,
+                other @ (Parsed::Broken(_) | Parsed::Oversized { .. }) => panic!("{other:?}"),
             }
         }
         link.came.drain(..at);

@@ -13,7 +13,7 @@ use crate::kit::peer::none;
 use olivia::base::rng::Rng;
 use olivia::node::NodeId;
 use olivia::wire::frame::{
-    self, Address, Body, Frame, FrameLimits, Front, Head, put, put_blocks, put_deltas, put_peers, put_piece,
+    self, Address, Body, Frame, FrameLimits, Head, Parsed, put, put_blocks, put_deltas, put_peers, put_piece,
 };
 use olivia::wire::handshake::{Answer, ConnectArgs, hash_check_text, put_welcome, read_answer, read_request};
 use std::collections::BTreeMap;
@@ -211,14 +211,14 @@ impl World {
         let Some(link) = self.link_at(at, port) else { return false };
         let inbound = std::mem::take(&mut link.inbound);
         let used = if link.stage == Stage::Linked {
-            match frame::front(&inbound, LIMITS) {
-                Front::Frame { frame, consumed } => {
+            match frame::parse(&inbound, LIMITS) {
+                Parsed::Frame { frame, consumed } => {
                     self.hostile_peer_answer(at, port, &frame);
                     consumed
                 }
-                Front::Partial => 0,
-                Front::Oversized { .. } => panic!("a node has sent a frame that is too long"),
-                Front::Broken(error) => panic!("a node has sent a frame that is none: {error}"),
+                Parsed::Partial => 0,
+                Parsed::Oversized { .. } => panic!("a node has sent a frame that is too long"),
+                Parsed::Broken(error) => panic!("a node has sent a frame that is none: {error}"),
             }
         } else if let Some(end) = inbound.iter().position(|byte| *byte == b'\n') {
             self.hostile_peer_handshake(at, port, &inbound[..end]);

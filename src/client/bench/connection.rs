@@ -4,7 +4,7 @@
 //! long the value. Only a reply that differs is gathered, to be shown.
 
 use super::keys::Texts;
-use super::protocol::{Front, Protocol, Request};
+use super::protocol::{Parsed, Protocol, Request};
 use crate::base::rng::Rng;
 use mio::net::TcpStream;
 use std::collections::VecDeque;
@@ -169,12 +169,12 @@ impl Connection {
                     self.matched = 0;
                     return self.take_whole(&whole, expected, done);
                 }
-                Match::Differs => match expected.protocol.front(input) {
-                    Front::Partial => {
+                Match::Differs => match expected.protocol.parse_reply(input) {
+                    Parsed::Partial => {
                         self.differing.extend_from_slice(input);
                         return;
                     }
-                    Front::Reply(length) | Front::Error(length) => {
+                    Parsed::Reply(length) | Parsed::Error(length) => {
                         let reply = &input[..length];
                         let is_miss = request.is_get && reply == expected.protocol.miss();
                         let is_fine = is_miss && expected.misses_allowed;

@@ -13,7 +13,7 @@ mod report;
 
 pub use drive::{End, Moment, Outcome, Plan, Times, run};
 pub use keys::{Pick, Sizes, ZIPF_USUAL};
-pub use protocol::{Front, Protocol};
+pub use protocol::{Parsed, Protocol};
 
 use super::{ClientError, terminal};
 use options::Options;

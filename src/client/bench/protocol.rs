@@ -29,7 +29,7 @@ pub(super) struct Request {
 
 /// The front of some input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Front {
+pub enum Parsed {
     /// No whole reply so far.
     Partial,
     /// A reply of so many bytes.
@@ -142,28 +142,28 @@ impl Protocol {
     }
 
     /// Looks for the first reply of `input`.
-    pub fn front(self, input: &[u8]) -> Front {
+    pub fn parse_reply(self, input: &[u8]) -> Parsed {
         match self {
             Self::Lines => match memchr(b'\n', input) {
-                None => Front::Partial,
-                Some(end) if input.starts_with(b":ERR") => Front::Error(end + 1),
-                Some(end) => Front::Reply(end + 1),
+                None => Parsed::Partial,
+                Some(end) if input.starts_with(b":ERR") => Parsed::Error(end + 1),
+                Some(end) => Parsed::Reply(end + 1),
             },
             Self::Resp => match (head(input), input.first()) {
-                (None, _) => Front::Partial,
-                (Some(end), Some(b'+' | b':')) => Front::Reply(end),
-                (Some(end), Some(b'$')) if input.starts_with(b"$-1") => Front::Reply(end),
+                (None, _) => Parsed::Partial,
+                (Some(end), Some(b'+' | b':')) => Parsed::Reply(end),
+                (Some(end), Some(b'$')) if input.starts_with(b"$-1") => Parsed::Reply(end),
                 (Some(end), Some(b'$')) => block(input, end, number(&input[1..end]), b"\r\n"),
-                (Some(end), _) => Front::Error(end),
+                (Some(end), _) => Parsed::Error(end),
             },
             Self::Memcached => match head(input) {
-                None => Front::Partial,
+                None => Parsed::Partial,
                 Some(end) if input.starts_with(b"VALUE ") => {
                     let length = input[..end].rsplit(|&byte| byte == b' ').next().and_then(number);
                     block(input, end, length, b"\r\nEND\r\n")
                 }
-                Some(end) if matches!(&input[..end], b"END\r\n" | b"STORED\r\n") => Front::Reply(end),
-                Some(end) => Front::Error(end),
+                Some(end) if matches!(&input[..end], b"END\r\n" | b"STORED\r\n") => Parsed::Reply(end),
+                Some(end) => Parsed::Error(end),
             },
         }
     }
@@ -175,10 +175,10 @@ fn head(input: &[u8]) -> Option<usize> {
 }
 
 /// A reply of a head, `length` bytes and a tail.
-fn block(input: &[u8], head: usize, length: Option<usize>, tail: &[u8]) -> Front {
-    let Some(length) = length else { return Front::Error(head) };
+fn block(input: &[u8], head: usize, length: Option<usize>, tail: &[u8]) -> Parsed {
+    let Some(length) = length else { return Parsed::Error(head) };
     let end = head + length + tail.len();
-    if input.len() < end { Front::Partial } else { Front::Reply(end) }
+    if input.len() < end { Parsed::Partial } else { Parsed::Reply(end) }
 }
 
 /// The number that a line begins with, up to its CR; at most 10^9, so that no sum overflows.
@@ -193,7 +193,7 @@ fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Front, Protocol};
+    use super::{Parsed, Protocol};
 
     #[test]
     fn every_reply_is_found_whole_and_no_part_of_it_before() {
@@ -207,19 +207,23 @@ mod tests {
             }
             for reply in [hit, protocol.miss().to_vec(), stored] {
                 for end in 0..reply.len() {
-                    assert_eq!(protocol.front(&reply[..end]), Front::Partial, "{protocol:?} {reply:?}");
+                    assert_eq!(
+                        protocol.parse_reply(&reply[..end]),
+                        Parsed::Partial,
+                        "{protocol:?} {reply:?}"
+                    );
                 }
                 let more = [&reply[..], b"more"].concat();
-                assert_eq!(protocol.front(&more), Front::Reply(reply.len()), "{protocol:?} {reply:?}");
+                assert_eq!(protocol.parse_reply(&more), Parsed::Reply(reply.len()), "{protocol:?} {reply:?}");
             }
         }
     }
 
     #[test]
     fn error_replies_are_recognised() {
-        assert_eq!(Protocol::Lines.front(b":ERR no\n"), Front::Error(8));
-        assert_eq!(Protocol::Resp.front(b"-ERR no\r\n"), Front::Error(9));
-        assert_eq!(Protocol::Resp.front(b"$x\r\n"), Front::Error(4));
-        assert_eq!(Protocol::Memcached.front(b"SERVER_ERROR no\r\n"), Front::Error(17));
+        assert_eq!(Protocol::Lines.parse_reply(b":ERR no\n"), Parsed::Error(8));
+        assert_eq!(Protocol::Resp.parse_reply(b"-ERR no\r\n"), Parsed::Error(9));
+        assert_eq!(Protocol::Resp.parse_reply(b"$x\r\n"), Parsed::Error(4));
+        assert_eq!(Protocol::Memcached.parse_reply(b"SERVER_ERROR no\r\n"), Parsed::Error(17));
     }
 }

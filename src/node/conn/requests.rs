@@ -18,7 +18,7 @@ use crate::node::state::{Scratch, State};
 use crate::node::versions::notices;
 use crate::wire::encoder::{Protocol, put_error};
 use crate::wire::http::is_request_line;
-use crate::wire::line::{Front, front, front_until};
+use crate::wire::line::{Parsed, parse, parse_until};
 use crate::wire::resp;
 use crate::wire::resp::parse::{Progress, RequestLimits};
 use memchr::memchr;
@@ -161,27 +161,27 @@ fn serve_line(
 ) -> Option<(usize, usize)> {
     let (limit, setting) = line_limit(&state.config.limits, is_authenticated);
     let found = match scratch.ahead.next_line() {
-        Some(end) => front_until(input, end, limit as usize),
-        None => front(input, limit as usize),
+        Some(end) => parse_until(input, end, limit as usize),
+        None => parse(input, limit as usize),
     };
     match found {
-        Front::Partial => {
+        Parsed::Partial => {
             state.conns.get_mut(key)?.has_partial_line = true;
             None
         }
-        Front::TooLong => {
+        Parsed::TooLong => {
             let sentence = format!("line longer than {limit} bytes ({setting})");
             refuse(state, now, key, Protocol::Lines, CloseReason::Protocol, sentence);
             Some((input.len(), 1))
         }
-        Front::Line(line)
+        Parsed::Line(line)
             if line.consumed > LARGE_REQUEST_BYTES && !has_room(MEMORY_FACTOR * line.consumed) =>
         {
             let id = line.request().and_then(Result::ok).map(|request| request.id);
             decline(state, key, Protocol::Lines, id.unwrap_or_default());
             Some((line.consumed, 1))
         }
-        Front::Line(line) => {
+        Parsed::Line(line) => {
             prefetch_lines(&mut scratch.ahead, &state.keyspace, &input[line.consumed..]);
             let cost = dispatch::execute_line(state, now, key, line, is_authenticated, &mut scratch.line);
             Some((line.consumed, cost))
@@ -219,20 +219,20 @@ fn serve_resp(
         }
     }
     let found = match scratch.ahead.requests.take(input) {
-        Some(request) => resp::parse::Front::Request(request),
+        Some(request) => resp::parse::Parsed::Request(request),
         None => {
             let conn = state.conns.get_mut(key)?;
             let limits = request_limits(&state.config.limits, conn.is_authenticated);
-            scratch.resp.front(input, &mut conn.progress, limits)
+            scratch.resp.parse(input, &mut conn.progress, limits)
         }
     };
     match found {
-        resp::parse::Front::Partial { .. } => None,
-        resp::parse::Front::Broken(error) => {
+        resp::parse::Parsed::Partial { .. } => None,
+        resp::parse::Parsed::Broken(error) => {
             refuse(state, now, key, protocol, CloseReason::Protocol, error);
             Some((input.len(), 1))
         }
-        resp::parse::Front::Request(request) => {
+        resp::parse::Parsed::Request(request) => {
             let words = request.args();
             let cost = if words.is_empty() {
                 1

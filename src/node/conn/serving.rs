@@ -14,7 +14,7 @@ use crate::node::state::{State, close_conn};
 use crate::node::versions::notices;
 use crate::wire::frame::{self, FrameLimits};
 use crate::wire::handshake::LINE_BYTES_MAX;
-use crate::wire::line::{Front, front};
+use crate::wire::line::{Parsed, parse};
 use crate::wire::resp::parse::Progress;
 
 /// Gives a connection its turn: carries out what stands at the front of `input`, by what the connection is. It may be
@@ -70,22 +70,22 @@ fn serve_link(
             state.runnable.push(conn.class(), key);
             break;
         }
-        match frame::front(&input[at..], limits) {
-            frame::Front::Partial => {
+        match frame::parse(&input[at..], limits) {
+            frame::Parsed::Partial => {
                 conn.progress = Progress::until(frame::frame_bytes(&input[at..]).unwrap_or_default());
                 break;
             }
-            frame::Front::Oversized { what, request, consumed, skip } => {
+            frame::Parsed::Oversized { what, request, consumed, skip } => {
                 conn.skip = skip;
                 at += consumed;
                 turn.cost += 1;
                 frames::oversized(state, now, peer, request, what);
             }
-            frame::Front::Broken(error) => {
+            frame::Parsed::Broken(error) => {
                 frames::refuse(state, now, key, &error);
                 break;
             }
-            frame::Front::Frame { frame, consumed } => {
+            frame::Parsed::Frame { frame, consumed } => {
                 conn.progress = Progress::default();
                 at += consumed;
                 turn.cost += cost_of_bytes(consumed) + frames::execute(state, now, peer, &frame, consumed);
@@ -102,13 +102,13 @@ fn serve_dialled(state: &mut State, now: Now, key: ConnKey, input: &[u8]) -> usi
     while at < input.len()
         && state.conns.get(key).is_some_and(|conn| matches!(conn.role, Role::OutboundHandshake(_)))
     {
-        match front(&input[at..], LINE_BYTES_MAX) {
-            Front::Partial => break,
-            Front::TooLong => {
+        match parse(&input[at..], LINE_BYTES_MAX) {
+            Parsed::Partial => break,
+            Parsed::TooLong => {
                 close_conn(state, key, CloseReason::Refused);
                 break;
             }
-            Front::Line(line) => {
+            Parsed::Line(line) => {
                 at += line.consumed;
                 handshake::replied(state, now, key, line.text);
             }

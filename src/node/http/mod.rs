@@ -16,8 +16,8 @@ use crate::node::ids::ConnKey;
 use crate::node::state::State;
 use crate::node::tasks::{Job, ReplyForm, ReportKind, Waiter};
 use crate::wire::http::{
-    BadRequest, Delivery, Front, HEAD_BYTES_MAX, Request, Status, TEXT, basic_password, front,
-    is_host_trusted, put_response,
+    BadRequest, Delivery, HEAD_BYTES_MAX, Parsed, Request, Status, TEXT, basic_password, is_host_trusted,
+    parse, put_response,
 };
 use subtle::ConstantTimeEq;
 
@@ -49,18 +49,18 @@ pub(in crate::node) fn serve(
     key: ConnKey,
     input: &[u8],
 ) -> Option<(usize, usize)> {
-    let front = front(input);
+    let parsed = parse(input);
     let conn = state.conns.get_mut(key)?;
-    conn.set_partial_line(front == Front::Partial);
+    conn.set_partial_line(parsed == Parsed::Partial);
     conn.requested();
     let closing = Delivery { is_head: false, keep_alive: false };
-    let (consumed, delivery, response) = match front {
-        Front::Partial => return None,
-        Front::TooLong => {
+    let (consumed, delivery, response) = match parsed {
+        Parsed::Partial => return None,
+        Parsed::TooLong => {
             let sentence = format!("the request head is longer than {HEAD_BYTES_MAX} bytes");
             (input.len(), closing, Response::Text(Status::HeadTooLong, sentence))
         }
-        Front::Broken(error) => {
+        Parsed::Broken(error) => {
             let status = match error {
                 BadRequest::Method => Status::MethodNotAllowed,
                 BadRequest::RequestLine | BadRequest::Header | BadRequest::NoHost | BadRequest::Body => {
@@ -69,7 +69,7 @@ pub(in crate::node) fn serve(
             };
             (input.len(), closing, Response::Text(status, error.to_string()))
         }
-        Front::Request { request, consumed } => {
+        Parsed::Request { request, consumed } => {
             let delivery = Delivery { is_head: request.is_head, keep_alive: request.keep_alive };
             (consumed, delivery, respond(state, key, &request))
         }

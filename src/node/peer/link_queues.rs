@@ -86,7 +86,7 @@ mod tests {
     use super::{COMMITTED_MAX, Class, LinkQueues};
     use crate::base::buffer::Pool;
     use crate::base::chunk_queue::ChunkQueue;
-    use crate::wire::frame::{Body, FrameLimits, Front, Wanted, front, put};
+    use crate::wire::frame::{Body, FrameLimits, Parsed, Wanted, parse, put};
 
     #[test]
     fn urgent_frame_overtakes_what_waits_and_order_within_a_class_is_kept() {
@@ -104,7 +104,7 @@ mod tests {
         while !outbound.is_empty() {
             assert!(outbound.len() <= COMMITTED_MAX + key.len() + 20);
             let limits = FrameLimits { key_bytes_max: 10_000, value_bytes_max: 0 };
-            let Front::Frame { frame, consumed } = front(outbound.front(), limits) else { panic!() };
+            let Parsed::Frame { frame, consumed } = parse(outbound.front(), limits) else { panic!() };
             order.push(frame.request);
             outbound.consume(consumed, &mut pool);
             queues.commit(&mut outbound, &mut pool);

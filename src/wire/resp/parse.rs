@@ -4,10 +4,10 @@
 //!
 //! [`Parser`] is scratch memory and serves all connections. [`Progress`] is 12 bytes of state in each
 //! connection; it says how much of an unfinished request was walked already, so that a request that arrives
-//! in crumbs costs CPU linear in its length. The input passed to [`Parser::front`] begins at the same
+//! in crumbs costs CPU linear in its length. The input passed to [`Parser::parse`] begins at the same
 //! request until that request is complete.
 //!
-//! For [`Front::Partial`], `bytes` is the least length of the input with which another call can do more.
+//! For [`Parsed::Partial`], `bytes` is the least length of the input with which another call can do more.
 //! While fewer bytes are there, the call returns at once. A reader that holds the unfinished request in a
 //! buffer of the connection maps room for `bytes` there, so that a value is copied once on its way in; what is not used
 //! of that takes no memory.
@@ -66,7 +66,7 @@ impl Progress {
 
 /// What the front of some input is.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Front<'a> {
+pub enum Parsed<'a> {
     /// A whole request.
     Request(Request<'a>),
     /// The begin of a request; `bytes` of input are needed to get on.
@@ -143,14 +143,14 @@ pub struct Parser {
 impl Parser {
     /// Parses the request at the front of `input`, whose unfinished part `progress` describes.
     /// O(bytes) in all calls for one request together, O(1) while fewer bytes came than are needed.
-    pub fn front<'a>(
+    pub fn parse<'a>(
         &'a mut self,
         input: &'a [u8],
         progress: &mut Progress,
         limits: RequestLimits,
-    ) -> Front<'a> {
+    ) -> Parsed<'a> {
         if input.len() < progress.needed as usize {
-            return Front::Partial { bytes: progress.needed as usize };
+            return Parsed::Partial { bytes: progress.needed as usize };
         }
         let is_resumed = progress.walked > 0;
         self.spans.clear();
@@ -168,10 +168,10 @@ impl Parser {
             Ok(true) => {
                 let consumed = progress.walked as usize;
                 *progress = Progress::default();
-                Front::Request(Request { input, spans: &self.spans, consumed })
+                Parsed::Request(Request { input, spans: &self.spans, consumed })
             }
-            Ok(false) => Front::Partial { bytes: progress.needed as usize },
-            Err(error) => Front::Broken(error),
+            Ok(false) => Parsed::Partial { bytes: progress.needed as usize },
+            Err(error) => Parsed::Broken(error),
         }
     }
 
@@ -407,7 +407,7 @@ pub fn number(text: &[u8]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Front, Parser, Progress, ProtocolError, RequestLimits, number};
+    use super::{Parsed, Parser, Progress, ProtocolError, RequestLimits, number};
 
     const LIMITS: RequestLimits = RequestLimits {
         args_max: 1_000_000,
@@ -430,16 +430,16 @@ mod tests {
         let mut found = Vec::new();
         let mut at = 0;
         loop {
-            match parser.front(&input[at..], &mut progress, limits) {
-                Front::Request(request) => {
+            match parser.parse(&input[at..], &mut progress, limits) {
+                Parsed::Request(request) => {
                     at += request.consumed;
                     found.push(request.args().iter().map(<[u8]>::to_vec).collect());
                 }
-                Front::Partial { bytes } => {
+                Parsed::Partial { bytes } => {
                     assert!(bytes > input.len() - at);
                     return (found, Ok(input.len() - at));
                 }
-                Front::Broken(error) => return (found, Err(error)),
+                Parsed::Broken(error) => return (found, Err(error)),
             }
         }
     }
@@ -482,11 +482,11 @@ mod tests {
             for second in [first, first + 1, first + 7, input.len() - 1] {
                 let mut progress = Progress::default();
                 for cut in [first, second.min(input.len() - 1).max(first)] {
-                    let front = parser.front(&input[..cut], &mut progress, LIMITS);
-                    let Front::Partial { bytes } = front else { panic!("{cut}: {front:?}") };
+                    let parsed = parser.parse(&input[..cut], &mut progress, LIMITS);
+                    let Parsed::Partial { bytes } = parsed else { panic!("{cut}: {parsed:?}") };
                     assert!(cut < bytes && bytes <= input.len(), "{cut} needs {bytes}");
                 }
-                let Front::Request(request) = parser.front(&input, &mut progress, LIMITS) else {
+                let Parsed::Request(request) = parser.parse(&input, &mut progress, LIMITS) else {
                     panic!("cut at {first} and {second}")
                 };
                 assert_eq!(request.consumed, input.len());
@@ -504,9 +504,9 @@ mod tests {
         let mut progress = Progress::default();
         // Walking from the start each time would touch 70,000,000,000 arguments.
         for cut in 0..input.len() {
-            assert!(matches!(parser.front(&input[..cut], &mut progress, LIMITS), Front::Partial { .. }));
+            assert!(matches!(parser.parse(&input[..cut], &mut progress, LIMITS), Parsed::Partial { .. }));
         }
-        let Front::Request(request) = parser.front(&input, &mut progress, LIMITS) else { panic!() };
+        let Parsed::Request(request) = parser.parse(&input, &mut progress, LIMITS) else { panic!() };
         assert_eq!((request.args().len(), request.args().get(100_000)), (100_001, Some(&b"12345678"[..])));
     }
 
@@ -514,8 +514,8 @@ mod tests {
     fn value_longer_than_the_input_says_how_many_bytes_are_needed() {
         let input = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000\r\nx";
         let (mut parser, mut progress) = (Parser::default(), Progress::default());
-        let front = parser.front(input, &mut progress, LIMITS);
-        assert_eq!(front, Front::Partial { bytes: 27 + 1_000 + 2 });
+        let parsed = parser.parse(input, &mut progress, LIMITS);
+        assert_eq!(parsed, Parsed::Partial { bytes: 27 + 1_000 + 2 });
     }
 
     #[test]
