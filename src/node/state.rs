@@ -23,8 +23,8 @@ use crate::node::schedule::Runnable;
 use crate::node::slow_log::SlowLog;
 use crate::node::tasks::Tasks;
 use crate::store::HashSecret;
-use crate::wire::ahead::Ahead;
 use crate::wire::handshake::{derive_hash_secret, public_hash_secret};
+use crate::wire::lookahead::Lookahead;
 use crate::wire::{args, resp};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -73,7 +73,7 @@ pub enum Timer {
 pub(in crate::node) struct Scratch {
     pub(in crate::node) line: args::Scratch,
     pub(in crate::node) resp: resp::parse::Parser,
-    pub(in crate::node) ahead: Ahead,
+    pub(in crate::node) lookahead: Lookahead,
 }
 
 /// The whole state of a node: a plain composition of owners, whose own fields are private to them or to their folder, and

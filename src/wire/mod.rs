@@ -174,7 +174,6 @@
 //! else closes the link. A key over the receiver's `key_bytes_max` or a value over its `value_bytes_max` is skipped as
 //! it arrives, without being kept: the query is answered by a NONE without a payload, the answer counts as "not found".
 
-pub mod ahead;
 pub mod args;
 pub mod encoder;
 pub mod field;
@@ -184,6 +183,7 @@ pub mod handshake;
 pub mod http;
 pub mod line;
 pub mod line_form;
+pub mod lookahead;
 pub mod outcome;
 pub mod request_error;
 pub mod resp;

@@ -9,14 +9,14 @@ use crate::node::command::row::{Access, Command};
 use crate::node::command::table::TABLE;
 use crate::node::keyspace::Keyspace;
 use crate::store::{HashedKey, KeyHash, PREFETCH_MAX};
-use crate::wire::ahead::Ahead;
 use crate::wire::args::Args;
 use crate::wire::encoder::Protocol;
 use crate::wire::line::split_word;
+use crate::wire::lookahead::Lookahead;
 use crate::wire::resp::parse::{RequestLimits, likely_key};
 use memchr::memrchr;
 
-/// Keys that were seen ahead. What cannot be in the caches is worth looking at only.
+/// Keys of requests that wait, collected to be prefetched together. Stays empty while the store fits the caches.
 struct Seen<'s, 'k> {
     keyspace: &'s Keyspace,
     is_worth_it: bool,
@@ -105,10 +105,10 @@ impl<'s, 'k> Seen<'s, 'k> {
 /// Is called with what follows a line before that is carried out. If no line is left that was looked at, looks at the
 /// next ones, and prefetches the first key of each.
 #[inline]
-pub(in crate::node) fn prefetch_lines(ahead: &mut Ahead, keyspace: &Keyspace, input: &[u8]) {
-    if ahead.has_no_line() && !input.is_empty() {
+pub(in crate::node) fn prefetch_lines(lookahead: &mut Lookahead, keyspace: &Keyspace, input: &[u8]) {
+    if lookahead.is_out_of_lines() && !input.is_empty() {
         let mut seen = Seen::new(keyspace);
-        ahead.look_at_lines(input, |line| seen.add_line(line));
+        lookahead.scan_lines(input, |line| seen.add_line(line));
         seen.prefetch();
     }
 }
@@ -133,14 +133,14 @@ pub(in crate::node) fn prefetch_inputs<'k>(
 
 /// Parses the requests in RESP at the front of some input and prefetches their keys, if they are several.
 pub(in crate::node) fn prefetch_requests(
-    ahead: &mut Ahead,
+    lookahead: &mut Lookahead,
     keyspace: &Keyspace,
     input: &[u8],
     limits: RequestLimits,
 ) {
-    if ahead.requests.parse(input, limits) > 1 {
+    if lookahead.requests.parse(input, limits) > 1 {
         let mut seen = Seen::new(keyspace);
-        ahead.requests.for_each(input, |words| seen.add_words(words));
+        lookahead.requests.for_each(input, |words| seen.add_words(words));
         seen.prefetch();
     }
 }

@@ -59,7 +59,7 @@ fn serve_requests(
     let before = turn.cost;
     let mut at = 0;
     let mut keys = 0;
-    scratch.ahead.clear();
+    scratch.lookahead.clear();
     let mut additions = state.keyspace.changelog().head().seq;
     while at < input.len() {
         let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
@@ -160,7 +160,7 @@ fn serve_line(
     scratch: &mut Scratch,
 ) -> Option<(usize, usize)> {
     let (limit, setting) = line_limit(&state.config.limits, is_authenticated);
-    let found = match scratch.ahead.next_line() {
+    let found = match scratch.lookahead.next_line() {
         Some(end) => parse_until(input, end, limit as usize),
         None => parse(input, limit as usize),
     };
@@ -182,7 +182,7 @@ fn serve_line(
             Some((line.consumed, 1))
         }
         Parsed::Line(line) => {
-            prefetch_lines(&mut scratch.ahead, &state.keyspace, &input[line.consumed..]);
+            prefetch_lines(&mut scratch.lookahead, &state.keyspace, &input[line.consumed..]);
             let cost = dispatch::execute_line(state, now, key, line, is_authenticated, &mut scratch.line);
             Some((line.consumed, cost))
         }
@@ -198,7 +198,7 @@ fn serve_resp(
     (protocol, is_intercepted): (Protocol, bool),
     scratch: &mut Scratch,
 ) -> Option<(usize, usize)> {
-    if scratch.ahead.requests.is_empty() {
+    if scratch.lookahead.requests.is_empty() {
         let conn = state.conns.get_mut(key)?;
         match input {
             // An empty request in a line, which redis-cli --pipe sends before its last one.
@@ -215,10 +215,10 @@ fn serve_resp(
         // Before AUTH the next request may come under other limits.
         if conn.is_authenticated && conn.progress == Progress::default() {
             let limits = request_limits(&state.config.limits, true);
-            prefetch_requests(&mut scratch.ahead, &state.keyspace, input, limits);
+            prefetch_requests(&mut scratch.lookahead, &state.keyspace, input, limits);
         }
     }
-    let found = match scratch.ahead.requests.take(input) {
+    let found = match scratch.lookahead.requests.take(input) {
         Some(request) => resp::parse::Parsed::Request(request),
         None => {
             let conn = state.conns.get_mut(key)?;

@@ -11,7 +11,7 @@ const LINES_MAX: usize = 16;
 
 /// What was parsed of some input and not taken yet. Keeps its memory from one input to the next.
 #[derive(Debug, Default)]
-pub struct Ahead {
+pub struct Lookahead {
     /// Bytes of each line, up to its line feed.
     lines: Vec<usize>,
     taken: usize,
@@ -19,7 +19,7 @@ pub struct Ahead {
     pub requests: Batch,
 }
 
-impl Ahead {
+impl Lookahead {
     /// Forgets what was parsed: other input follows.
     pub fn clear(&mut self) {
         self.lines.clear();
@@ -36,12 +36,12 @@ impl Ahead {
     }
 
     /// Whether no line is left that was looked at.
-    pub fn has_no_line(&self) -> bool {
+    pub fn is_out_of_lines(&self) -> bool {
         self.taken == self.lines.len()
     }
 
     /// Looks for up to 16 whole lines at the front of `input`, and calls `visit` with each.
-    pub fn look_at_lines<'a>(&mut self, input: &'a [u8], mut visit: impl FnMut(&'a [u8])) {
+    pub fn scan_lines<'a>(&mut self, input: &'a [u8], mut visit: impl FnMut(&'a [u8])) {
         self.lines.clear();
         self.taken = 0;
         let mut rest = input;
@@ -57,17 +57,17 @@ impl Ahead {
 
 #[cfg(test)]
 mod tests {
-    use super::Ahead;
+    use super::Lookahead;
     use crate::wire::resp::parse::RequestLimits;
 
     #[test]
     fn lines_and_requests_that_were_looked_at_are_taken_in_their_turn() {
-        let mut ahead = Ahead::default();
+        let mut lookahead = Lookahead::default();
         let mut lines = Vec::new();
-        ahead.look_at_lines(b"GET a\r\n\nSET b:c\nGET d", |line| lines.push(line.to_vec()));
+        lookahead.scan_lines(b"GET a\r\n\nSET b:c\nGET d", |line| lines.push(line.to_vec()));
         assert_eq!(lines, [&b"GET a\r"[..], b"", b"SET b:c"]);
-        assert_eq!([(); 4].map(|()| ahead.next_line()), [Some(6), Some(0), Some(7), None]);
-        assert!(ahead.has_no_line());
+        assert_eq!([(); 4].map(|()| lookahead.next_line()), [Some(6), Some(0), Some(7), None]);
+        assert!(lookahead.is_out_of_lines());
         let limits = RequestLimits {
             args_max: 10,
             bulk_bytes_max: 100,
@@ -75,14 +75,14 @@ mod tests {
             is_unauthenticated: false,
         };
         let mut rest = &b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*0\r\n*1\r\n$4\r\nPING\r\n*1\r\n$9"[..];
-        assert_eq!(ahead.requests.parse(rest, limits), 3);
+        assert_eq!(lookahead.requests.parse(rest, limits), 3);
         let mut taken = Vec::new();
-        while let Some(request) = ahead.requests.take(rest) {
+        while let Some(request) = lookahead.requests.take(rest) {
             taken.push(request.args().iter().map(<[u8]>::to_vec).collect::<Vec<_>>().concat());
             rest = &rest[request.consumed..];
         }
         let whole = vec![b"GETa".to_vec(), b"".to_vec(), b"PING".to_vec()];
         assert_eq!((taken, rest), (whole, &b"*1\r\n$9"[..]));
-        assert!(ahead.requests.is_empty());
+        assert!(lookahead.requests.is_empty());
     }
 }
