@@ -155,7 +155,7 @@
 //! | 16 | DELETE | number of the query | version (u64; the deletion gets it or a higher one), key |
 //! | 17 | DELETED | repeated | hash (u64), version of the deletion (u64), hints; flag 1: there was a value |
 //! | 18 | EXECUTE | number of the query | deadline (u64, a `clock` of the sender), ids of up to four nodes that have answered NOTHOLDER after their number (u8), what the client speaks (u8: 1 lines, 2 RESP2, 3 RESP3), the name of a command after its length (u8), its arguments, each after its length (u32); flag 1: it may create the key |
-//! | 19 | EXECUTED | repeated | hash (u64), version of the key (u64; 0: none), the reply ([`outcome`]); flag 1: the key is not there any more |
+//! | 19 | EXECUTED | repeated | hash (u64), version of the key (u64; 0: none), the reply ([`remote_reply`]); flag 1: the key is not there any more |
 //! | 20 | NOTHOLDER | repeated | as NONE |
 //! | 21 | FLOOR | number of the query | a version (u64): all keys up to it are to be dropped |
 //! | 22 | FLOORED | repeated | the version (u64) |
@@ -184,6 +184,6 @@ pub mod http;
 pub mod line;
 pub mod line_form;
 pub mod lookahead;
-pub mod outcome;
+pub mod remote_reply;
 pub mod request_error;
 pub mod resp;

@@ -1,7 +1,7 @@
 //! Commands that depend on old values: carried out by a peer for the node and by the node for a peer, once; and what
 //! becomes of them when peers refuse, are slow, break the link, or name others.
 
-use crate::kit::peer::{Face, Link, Received, World, deltas, executed, ms, outcome};
+use crate::kit::peer::{Face, Link, Received, World, deltas, executed, ms, remote_reply};
 use olivia::config::Config;
 use olivia::wire::encoder::Protocol;
 use olivia::wire::frame::{Arguments, Body, Hints, KeyState, RemoteCommand};
@@ -65,7 +65,7 @@ fn value_set_while_a_command_travels_yields_to_a_higher_version_in_the_answer() 
             let frames = world.frames(&mut link);
             let client = world.driver.client();
             assert_eq!(world.driver.ask(client, "SET far:1\n"), ":SAT far:1\n");
-            let result = outcome(false, "far:9");
+            let result = remote_reply(false, "far:9");
             let (number, answer) = match frames.iter().find_map(Received::command) {
                 Some((number, _)) => (number, executed(hash, version, &result)),
                 None => {
@@ -107,7 +107,7 @@ fn command_on_a_key_of_a_peer_is_carried_out_there_and_its_reply_stands_in_order
         world.begin(request);
         let (number, asked) = command(&mut world, &mut link);
         assert_eq!(asked, words, "{request}");
-        world.send(&link, &[(number, executed(hash, VERSION, &outcome(is_error, result)))]);
+        world.send(&link, &[(number, executed(hash, VERSION, &remote_reply(is_error, result)))]);
         assert_eq!(world.replies(), reply, "{request}");
     }
     let client = world.driver.client();
@@ -120,7 +120,7 @@ fn command_on_a_key_of_a_peer_is_carried_out_there_and_its_reply_stands_in_order
         world.driver.send(client, resp(request));
         let (number, asked) = command(&mut world, &mut link);
         assert_eq!(asked, request);
-        world.send(&link, &[(number, executed(hash, VERSION, &outcome(false, result)))]);
+        world.send(&link, &[(number, executed(hash, VERSION, &remote_reply(false, result)))]);
         assert_eq!(world.driver.take(client), reply, "{request}");
     }
     // Their answers say what version there is, but are no notices.
@@ -163,7 +163,7 @@ fn later_requests_wait_for_a_forwarded_command_and_it_waits_for_earlier_ones() {
     world.send(&link, &[(query, value)]);
     assert_eq!(world.replies(), ":GOT far:1\n");
     let (number, _) = command(&mut world, &mut link);
-    world.send(&link, &[(number, executed(hash, VERSION + 1, &outcome(false, "far:2")))]);
+    world.send(&link, &[(number, executed(hash, VERSION + 1, &remote_reply(false, "far:2")))]);
     assert_eq!(world.replies(), ":COUNTS far:2\n:SAT far:9\n:COUNTS far:10\n:GOT far:10\n");
     world.check();
 }
@@ -188,12 +188,12 @@ fn node_that_does_not_hold_the_key_is_not_queried_again_and_its_hints_are_follow
     // B has passed it on to A meanwhile: a newer version is a reason to ask again, an older one is none.
     world.send(&at_b, &[(*request, not_holder(hash, VERSION + 1, &[a.node]))]);
     let (number, _) = command(&mut world, &mut at_a);
-    world.send(&at_a, &[(number, executed(hash, VERSION + 2, &outcome(false, "far:3")))]);
+    world.send(&at_a, &[(number, executed(hash, VERSION + 2, &remote_reply(false, "far:3")))]);
     assert_eq!(world.replies(), ":COUNTS far:3\n");
     // The next one goes to A at once, and so does a lookup.
     world.begin("INCR far\n");
     let (number, _) = command(&mut world, &mut at_a);
-    world.send(&at_a, &[(number, executed(hash, VERSION + 3, &outcome(false, "far:4")))]);
+    world.send(&at_a, &[(number, executed(hash, VERSION + 3, &remote_reply(false, "far:4")))]);
     assert_eq!(world.replies(), ":COUNTS far:4\n");
     assert_eq!(world.stat("forwarded"), 2);
     world.check();
@@ -223,7 +223,7 @@ fn lost_answer_is_an_unknown_outcome_and_the_command_is_not_sent_again() {
         let hash = world.hash("far");
         if !is_broken {
             let (number, _) = sent[holder][0];
-            world.send(links[holder], &[(number, executed(hash, VERSION, &outcome(false, ":1\r\n")))]);
+            world.send(links[holder], &[(number, executed(hash, VERSION, &remote_reply(false, ":1\r\n")))]);
             assert_eq!(world.driver.take(client), "");
         }
         assert_eq!((world.stat("forwarded"), world.stat("forwarded_unknown")), (1, 1));
@@ -283,7 +283,7 @@ fn keys_of_a_node_that_has_shut_down_are_gone_at_once() {
         for _ in 0..2 {
             for frame in world.frames(&mut at_b) {
                 let Received::Execute { request, create: is_birth, .. } = frame else { continue };
-                let reply = outcome(false, &format!("{key}:1"));
+                let reply = remote_reply(false, &format!("{key}:1"));
                 let refused = not_holder(hash, VERSION, std::slice::from_ref(&a.node));
                 let answer = if is_birth { executed(hash, VERSION, &reply) } else { refused };
                 world.send(&at_b, &[(request, answer)]);
@@ -314,7 +314,7 @@ fn new_key_is_created_at_its_birthplace_only() {
         there += 1;
         assert!(create, "{frames:?}");
         if there % 2 == 0 {
-            let reply = outcome(false, &format!("{key}:1"));
+            let reply = remote_reply(false, &format!("{key}:1"));
             world.send(&link, &[(*request, executed(hash, VERSION, &reply))]);
             assert_eq!(world.replies(), format!(":COUNTS {key}:1\n"));
             // It is read there, although its addition has not come.
@@ -517,9 +517,9 @@ fn transaction_is_carried_out_where_its_keys_are_and_the_rest_of_it_here_in_orde
     let (number, words) = command(&mut world, &mut link);
     let plain: String = words.chars().filter(|c| !c.is_control()).collect();
     assert_eq!(plain, "EXEC  INCR far  GET far  SET far 9  GET far");
-    let mut reply = outcome(false, ":5\r\n");
+    let mut reply = remote_reply(false, ":5\r\n");
     for result in ["$1\r\n5\r\n", "+OK\r\n", "$1\r\n9\r\n"] {
-        reply.extend(&outcome(false, result)[4..]);
+        reply.extend(&remote_reply(false, result)[4..]);
     }
     let hash = world.hash("far");
     world.send(&link, &[(number, executed(hash, VERSION, &reply))]);
@@ -532,7 +532,7 @@ fn transaction_is_carried_out_where_its_keys_are_and_the_rest_of_it_here_in_orde
     }
     let (number, words) = command(&mut world, &mut link);
     assert_eq!(words.chars().filter(|c| !c.is_control()).collect::<String>(), "EXEC  INCR far");
-    world.send(&link, &[(number, executed(hash, VERSION, &outcome(false, ":6\r\n")))]);
+    world.send(&link, &[(number, executed(hash, VERSION, &remote_reply(false, ":6\r\n")))]);
     for (link, key, value) in [(&mut link, "far", "6"), (&mut other, "other", "7")] {
         let query = world.queries(link)[0];
         let hash = world.hash(key);
@@ -552,7 +552,7 @@ fn transaction_is_carried_out_where_its_keys_are_and_the_rest_of_it_here_in_orde
         world.driver.send(client, resp(request));
     }
     let (number, _) = command(&mut world, &mut link);
-    let apart = outcome(false, "");
+    let apart = remote_reply(false, "");
     world.send(
         &link,
         &[(number, Body::Executed { hash, version: 0, state: KeyState::Held, reply: &apart[..4] })],

@@ -14,7 +14,7 @@ use olivia::wire::handshake::{
     Answer, ConnectArgs, Links, Offer, Proof, Prover, derive_hash_secret, hash_check_text,
     public_hash_secret, put_counter_offer, put_offer, put_proof, put_welcome, read_answer, read_request,
 };
-use olivia::wire::outcome::{Outcome, RequestResult, put_keys, put_result};
+use olivia::wire::remote_reply::{RemoteReply, RequestResult, put_keys, put_result};
 
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub const LISTEN: &str = "127.0.0.1:5454";
@@ -233,8 +233,8 @@ impl Received {
                 Self::Execute { request, words, create, deadline, refused: refused.iter().collect() }
             }
             Body::Executed { version, reply, .. } => {
-                let outcome = Outcome::read(reply).unwrap();
-                let first = outcome.results().next();
+                let remote = RemoteReply::read(reply).unwrap();
+                let first = remote.results().next();
                 let reply = first.map_or_else(String::new, |result| {
                     let text = String::from_utf8_lossy(result.bytes);
                     if result.is_error { format!("!{text}") } else { text.into_owned() }
@@ -522,7 +522,7 @@ pub fn beat(head: Head, is_answer: bool) -> Body<'static> {
 }
 
 /// What came of a command that was carried out by a peer, for [`executed`].
-pub fn outcome(is_error: bool, reply: &str) -> Vec<u8> {
+pub fn remote_reply(is_error: bool, reply: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_keys(&mut bytes, &[]);
     put_result(&mut bytes, RequestResult { is_error, bytes: reply.as_bytes() });
@@ -530,8 +530,8 @@ pub fn outcome(is_error: bool, reply: &str) -> Vec<u8> {
 }
 
 /// The answer of a peer that has carried out a command.
-pub fn executed(hash: u64, version: u64, outcome: &[u8]) -> Body<'_> {
-    Body::Executed { hash, version, state: KeyState::Held, reply: outcome }
+pub fn executed(hash: u64, version: u64, remote_reply: &[u8]) -> Body<'_> {
+    Body::Executed { hash, version, state: KeyState::Held, reply: remote_reply }
 }
 
 /// The answer of a node that does not hold a key and knows nothing of it.

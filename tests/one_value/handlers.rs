@@ -3,7 +3,7 @@
 //!
 //! Versions of the model are small numbers, those of the node hybrid clocks: the two correspond, and have one order.
 
-use super::kit::peer::{Face, Link, Received, World, beat, deltas, executed, head, ms, outcome};
+use super::kit::peer::{Face, Link, Received, World, beat, deltas, executed, head, ms, remote_reply};
 use super::model::Step;
 use super::rules::Rule;
 use super::scenarios::Scenario;
@@ -281,7 +281,7 @@ impl Pair {
                         self.add();
                         self.compare("an addition of Y");
                     }
-                    let result = outcome(false, self.key);
+                    let result = remote_reply(false, self.key);
                     self.deliver(
                         Body::Executed { serial, version },
                         number,

@@ -23,7 +23,7 @@ use crate::node::state::{State, close_conn};
 use crate::wire::args::{Args, OwnedArgs, Scratch};
 use crate::wire::encoder::{Encoder, Protocol, ReplyHead};
 use crate::wire::line::{Line, is_from_browser};
-use crate::wire::outcome::RequestResult;
+use crate::wire::remote_reply::RequestResult;
 
 /// Executes one line for a connection. Returns its cost in keys, at least 1, the queries to peers included.
 pub(in crate::node) fn execute_line(

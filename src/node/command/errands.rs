@@ -9,7 +9,7 @@ use crate::node::ids::PendingKey;
 use crate::node::lookup::answers::Answer;
 use crate::node::lookup::forwarded::Errand;
 use crate::node::state::State;
-use crate::wire::outcome::Outcome;
+use crate::wire::remote_reply::RemoteReply;
 
 /// Does all errands. Returns their cost in keys, at least one for each.
 pub(in crate::node) fn run(state: &mut State, now: Now) -> usize {
@@ -30,8 +30,8 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
     let Some(mut pending) = pending::take(state, key) else { return 1 };
     let Some(requests) = pending.take_transaction() else { return 1 };
     let (conn, protocol) = (pending.conn(), pending.protocol());
-    let outcome = match pending.part(0) {
-        Some((_, Answer::Reply(bytes))) => Outcome::read(bytes),
+    let remote = match pending.part(0) {
+        Some((_, Answer::Reply(bytes))) => RemoteReply::read(bytes),
         Some((key, Answer::Failed(failure))) => {
             if pending.place().is_some() {
                 fail_transaction(state, now, conn, protocol, failure, key);
@@ -40,7 +40,7 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
         }
         Some(_) | None => None,
     };
-    let Some(outcome) = outcome else { return 1 };
+    let Some(remote) = remote else { return 1 };
     let all = requests.iter().map(|(request, is_done)| (request.args(), *is_done));
     let mut rest = all.clone().filter(|(_, is_done)| !is_done).map(|(words, _)| words);
     if state.conns.get(conn).is_none() {
@@ -55,6 +55,6 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
     } else if pending.place().is_none() {
         execute_all_silently(state, now, conn, protocol, &mut rest)
     } else {
-        finish_transaction(state, now, conn, protocol, all, outcome.results())
+        finish_transaction(state, now, conn, protocol, all, remote.results())
     }
 }

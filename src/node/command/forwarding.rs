@@ -36,7 +36,7 @@ use crate::wire::args::{Args, OwnedArgs};
 use crate::wire::encoder::{Encoder, Protocol, ReplyHead, ReplyTooLong};
 use crate::wire::frame::{Body, Hints, KeyState, Wanted};
 use crate::wire::line_form::Syntax;
-use crate::wire::outcome::{KeyVersion, RequestResult, put_keys, put_result};
+use crate::wire::remote_reply::{KeyVersion, RequestResult, put_keys, put_result};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The name under which the requests of a transaction travel. Its arguments are, for each, the number of its words and

@@ -22,7 +22,7 @@ use crate::node::lookup::table::{Lookup, QueryReason, Task};
 use crate::node::state::State;
 use crate::store::{KeyHash, Version};
 use crate::wire::frame::Hints;
-use crate::wire::outcome::{KeyVersion, Outcome};
+use crate::wire::remote_reply::{KeyVersion, RemoteReply};
 use std::collections::BTreeMap;
 
 /// How many nodes may be taken for the birthplace before the command is given up.
@@ -163,10 +163,10 @@ pub(in crate::node) fn executed(
     let Some((key, ..)) = take_answer(state, now, peer, number, KeyHash(first.hash), true) else {
         return Vec::new();
     };
-    let (answer, versions) = match Outcome::read(reply) {
-        Some(outcome) => {
-            let versions: Vec<KeyVersion> = std::iter::once(first).chain(outcome.keys()).collect();
-            (answer_of(state, key, reply, &outcome), versions)
+    let (answer, versions) = match RemoteReply::read(reply) {
+        Some(remote) => {
+            let versions: Vec<KeyVersion> = std::iter::once(first).chain(remote.keys()).collect();
+            (answer_of(state, key, reply, &remote), versions)
         }
         None => (Answer::Failed(Failure::Unknown(name_of(state, peer))), Vec::new()),
     };
@@ -198,18 +198,18 @@ fn name_keys(state: &State, request: &Request, versions: &[KeyVersion]) -> Vec<(
 
 /// A command that was to be forwarded was carried out here.
 pub(in crate::node) fn carried_out(state: &mut State, now: Now, key: LookupKey, reply: &[u8]) {
-    if let Some(outcome) = Outcome::read(reply) {
-        let answer = answer_of(state, key, reply, &outcome);
+    if let Some(remote) = RemoteReply::read(reply) {
+        let answer = answer_of(state, key, reply, &remote);
         finish(state, now, key, answer);
     }
 }
 
 /// What a client gets of an outcome. That of a transaction is taken apart later.
-fn answer_of(state: &State, key: LookupKey, reply: &[u8], outcome: &Outcome<'_>) -> Answer {
+fn answer_of(state: &State, key: LookupKey, reply: &[u8], remote: &RemoteReply<'_>) -> Answer {
     let waiter = state.mesh.lookups.get(key).and_then(|lookup| lookup.waiters.first());
     let pending = waiter.and_then(|waiter| state.mesh.pending.get(waiter.pending));
     let is_transaction = pending.is_some_and(PendingRequest::is_transaction);
-    match outcome.results().next() {
+    match remote.results().next() {
         None => Answer::Failed(Failure::Apart),
         Some(_) if is_transaction => Answer::Reply(reply.into()),
         Some(result) if result.is_error => Answer::Error(result.bytes.into()),

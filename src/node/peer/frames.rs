@@ -23,7 +23,7 @@ use crate::node::versions::{collection, discarded, floor};
 use crate::store::{KeyHash, Version};
 use crate::wire::args::OwnedArgs;
 use crate::wire::frame::{Body, Frame, FrameError, Hints, Oversized};
-use crate::wire::outcome::KeyVersion;
+use crate::wire::remote_reply::KeyVersion;
 use std::fmt;
 
 /// Additions whose memory is fetched together: each is in lines of its own of filters larger than the caches.

@@ -35,12 +35,12 @@ pub struct RequestResult<'a> {
 
 /// What came of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome<'a> {
+pub struct RemoteReply<'a> {
     keys: &'a [[u8; KEY_BYTES]],
     results: &'a [u8],
 }
 
-impl<'a> Outcome<'a> {
+impl<'a> RemoteReply<'a> {
     /// Checks what stands in a frame; `None`: it is no outcome. O(results).
     pub fn read(bytes: &'a [u8]) -> Option<Self> {
         let mut rest = bytes;
@@ -110,7 +110,7 @@ fn put_number(out: &mut Vec<u8>, number: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{KeyVersion, Outcome, RequestResult, put_keys, put_result};
+    use super::{KeyVersion, RemoteReply, RequestResult, put_keys, put_result};
     use crate::wire::frame::KeyState;
 
     #[test]
@@ -122,11 +122,11 @@ mod tests {
         let mut bytes = Vec::new();
         put_keys(&mut bytes, &keys);
         results.iter().for_each(|result| put_result(&mut bytes, *result));
-        let read = Outcome::read(&bytes).unwrap();
+        let read = RemoteReply::read(&bytes).unwrap();
         assert_eq!(read.keys().collect::<Vec<_>>(), keys);
         assert_eq!(read.results().collect::<Vec<_>>(), results);
-        let whole = (0..bytes.len()).filter(|&cut| Outcome::read(&bytes[..cut]).is_some());
+        let whole = (0..bytes.len()).filter(|&cut| RemoteReply::read(&bytes[..cut]).is_some());
         assert_eq!(whole.collect::<Vec<_>>(), [38, 47, 61]);
-        assert_eq!(Outcome::read(&[0xFF; 40]), None);
+        assert_eq!(RemoteReply::read(&[0xFF; 40]), None);
     }
 }
