@@ -470,7 +470,7 @@ fn reconcile_changed(state: &mut State, now: Now) {
             conn::reconcile::reconcile(state, now, key);
         } else if !peer::link::reconcile_losses(state, now)
             && !conn::pending::reply_next(state, now, &mut budget)
-            && command::errands::run(state, now) == 0
+            && command::queued::run(state, now) == 0
         {
             return;
         }

@@ -88,7 +88,7 @@ pub const VIEWS: [View; 5] = [
             (5, FORWARD, "begin", "candidates by claims, hints, distance"),
             (6, FORWARD, "advance", "one node at a time; on nothing the birthplace"),
             (7, "node/lookup/query.rs", "query", "EXECUTE frame, in the ordered stream"),
-            (0, "node/command/errands.rs", "run", "on the peer: after the frame"),
+            (0, "node/command/queued.rs", "run", "on the peer: after the frame"),
             (1, FORWARDING, "serve", "in time, and holds the key; else NOTHOLDER"),
             (2, FORWARDING, "carry_out", "the same handler, without a connection"),
             (0, "node/peer/frames.rs", "execute", "here again: an EXECUTED frame"),

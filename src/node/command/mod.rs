@@ -3,7 +3,6 @@
 mod client;
 mod connection;
 pub(in crate::node) mod dispatch;
-pub(in crate::node) mod errands;
 mod error;
 mod find;
 mod forwarding;
@@ -13,6 +12,7 @@ mod keys;
 pub(in crate::node) mod login;
 mod numbers;
 pub(in crate::node) mod prefetch;
+pub(in crate::node) mod queued;
 mod ranges;
 mod read;
 mod row;

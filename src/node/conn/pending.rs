@@ -8,7 +8,7 @@ use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::node::conn::measure;
 use crate::node::ids::{ConnKey, PendingKey};
 use crate::node::lookup::answers::Answer;
-use crate::node::lookup::forwarded::Errand;
+use crate::node::lookup::forwarded::QueuedCommand;
 use crate::node::lookup::key_reply::KeyReply;
 use crate::node::lookup::pending_request::{PendingRequest, Waiter};
 use crate::node::schedule::cost_of_bytes;
@@ -84,7 +84,7 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
     let State { conns, pool, stats, config, keyspace, mesh, .. } = state;
     let Some(request) = mesh.pending.get_mut(key) else { return true };
     if request.is_transaction() {
-        mesh.errands.push(Errand::Transaction(key));
+        mesh.queued_commands.push(QueuedCommand::Transaction(key));
         return true;
     }
     let (conn_key, place) = (request.conn(), request.place());

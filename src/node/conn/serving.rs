@@ -1,7 +1,7 @@
 //! What the input of a connection is, by its role: requests of a client, lines of a handshake, or frames of a peer.
 
 use crate::base::time::Now;
-use crate::node::command::errands;
+use crate::node::command::queued;
 use crate::node::conn::connection::Conn;
 use crate::node::conn::phase::CloseReason;
 use crate::node::conn::requests::serve_client;
@@ -89,7 +89,7 @@ fn serve_link(
                 conn.progress = Progress::default();
                 at += consumed;
                 turn.cost += cost_of_bytes(consumed) + frames::execute(state, now, peer, &frame, consumed);
-                turn.cost += errands::run(state, now);
+                turn.cost += queued::run(state, now);
             }
         }
     }

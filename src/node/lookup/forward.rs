@@ -11,7 +11,7 @@ use crate::base::time::Now;
 use crate::node::conn::pending::store_part;
 use crate::node::ids::{LookupKey, NodeId, PeerKey};
 use crate::node::lookup::answers::Answer;
-use crate::node::lookup::forwarded::{Errand, Failure, ForwardedCommand, OnNothing, Request};
+use crate::node::lookup::forwarded::{Failure, ForwardedCommand, OnNothing, QueuedCommand, Request};
 use crate::node::lookup::operation::Operation;
 use crate::node::lookup::pending_request::{PendingRequest, Waiter};
 use crate::node::lookup::placement::{self, Verdict};
@@ -71,7 +71,7 @@ pub(super) fn advance(state: &mut State, now: Now, key: LookupKey) {
         };
     }
     match next {
-        Next::Here => state.mesh.errands.push(Errand::Own(key)),
+        Next::Here => state.mesh.queued_commands.push(QueuedCommand::Own(key)),
         Next::Query(peer, reason) => query(state, now, key, peer, reason),
         Next::Create(peer) => query(state, now, key, peer, QueryReason::Birthplace),
         Next::GiveUp(failure) => finish(state, now, key, Answer::Failed(failure)),

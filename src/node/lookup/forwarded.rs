@@ -1,5 +1,5 @@
-//! Commands that are carried out by other nodes: what is sent, what can go wrong, and what the layer of commands does
-//! for those below it.
+//! Commands that other nodes carry out: the request, the errors, and the queue by which lower layers pass work to the
+//! command layer.
 
 use crate::node::ids::{LookupKey, NodeId, PeerKey, PendingKey};
 use crate::wire::args::OwnedArgs;
@@ -18,14 +18,14 @@ pub(in crate::node) struct Request {
     pub(in crate::node) protocol: Protocol,
 }
 
-/// What a command does on keys that no node holds.
+/// The effect of a command on keys that no node holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum OnNothing {
-    /// It may create them: at their birthplace only.
+    /// It may create them, on their home node only.
     Creates,
-    /// Nothing: any node can carry it out.
+    /// None: any node can carry it out.
     DoesNothing,
-    /// It is not to be carried out.
+    /// An error.
     IsRefused,
 }
 
@@ -36,15 +36,15 @@ pub(in crate::node) struct ForwardedCommand {
     /// The keys on whose old values it depends, at least one.
     pub(in crate::node) keys: Vec<Box<[u8]>>,
     pub(in crate::node) on_nothing: OnNothing,
-    /// The highest version that a node has reported to have moved away.
+    /// The highest version that a node has reported as moved to another node.
     pub(in crate::node) moved_version: u64,
-    /// Nodes that hints named and that are not known here, or cannot be queried.
+    /// Nodes named by hints that are unknown here, or cannot be queried.
     pub(in crate::node) absent: Vec<NodeName>,
-    /// How many nodes were found to be the birthplace, and saw a claim.
+    /// Nodes that were queried as the home node and refused, because a filter there claims a key.
     pub(in crate::node) births: u32,
 }
 
-/// Something that all nodes which it concerns do, each once, and answer.
+/// A deletion or a floor: sent once to every node that it concerns, each of which answers.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Broadcast {
     /// The version of the deletion, or the floor.
@@ -58,22 +58,22 @@ pub(in crate::node) struct Broadcast {
 /// A node in an error: its address, or its id if no address is known.
 pub(in crate::node) type NodeName = String;
 
-/// Why a command was not carried out by another node, or may not have been.
+/// Why another node did not carry out a command, or may not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::node) enum Failure {
     /// This node was queried and has not answered.
     Unknown(NodeName),
-    /// These may hold a key and cannot be queried.
+    /// These nodes may hold a key and cannot be queried.
     Unreachable(Vec<NodeName>),
     /// The keys are on several nodes.
     Apart,
-    /// Each node that was queried named another.
+    /// Each node that was queried named another one.
     Moving,
-    /// This node had no time for it.
+    /// The deadline passed on this node, or it had no room.
     NotDone(NodeName),
-    /// The node that holds the key does not take the command: it is too long, or not known there.
+    /// The node that holds the key does not accept the command: it is too long, or unknown there.
     NotTaken,
-    /// It was carried out, but the reply is longer than this node takes.
+    /// It was carried out, but its reply is longer than this node accepts.
     ReplyTooLong,
     /// The key is deleted elsewhere, but not on these nodes, which may hold it.
     Undeleted(Vec<NodeName>),
@@ -85,8 +85,8 @@ pub(in crate::node) enum Failure {
 const NAMED_MAX: usize = 4;
 
 impl Failure {
-    /// The first word of the error in RESP. None of those for which nothing is known makes a client repeat the command
-    /// by itself.
+    /// The first word of the error in RESP. Clients repeat a command by themselves after `TRYAGAIN`, which is only
+    /// returned if nothing was done.
     pub(in crate::node) const fn code(&self) -> &'static str {
         match self {
             Self::Unknown(_) => "UNKNOWN",
@@ -97,7 +97,7 @@ impl Failure {
         }
     }
 
-    /// Whether it is known that nothing was done.
+    /// Whether the command certainly had no effect.
     pub(in crate::node) const fn is_nothing_done(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Apart | Self::Moving | Self::NotDone(_) | Self::NotTaken => true,
@@ -177,11 +177,11 @@ impl fmt::Display for Names<'_> {
     }
 }
 
-/// What the layer of commands does for those below it, before the call that caused it returns.
+/// Work of the command layer, queued by a layer below it and done before the call that caused it returns.
 #[derive(Debug)]
-pub(in crate::node) enum Errand {
-    /// A peer wants a command carried out.
-    Serve(Box<PeerCommand>),
+pub(in crate::node) enum QueuedCommand {
+    /// A command that a peer has sent.
+    FromPeer(Box<PeerCommand>),
     /// A command that was to be forwarded is carried out here after all.
     Own(LookupKey),
     /// The part of a transaction that depended on another node is done.
@@ -203,22 +203,22 @@ pub(in crate::node) struct PeerCommand {
     pub(in crate::node) refused: Vec<NodeId>,
 }
 
-/// Errands in order.
+/// Commands that the layers below the command layer have queued, in order.
 #[derive(Debug, Default)]
-pub(in crate::node) struct Errands {
-    queue: VecDeque<Errand>,
+pub(in crate::node) struct CommandQueue {
+    queue: VecDeque<QueuedCommand>,
 }
 
-impl Errands {
-    pub(in crate::node) fn push(&mut self, errand: Errand) {
-        self.queue.push_back(errand);
+impl CommandQueue {
+    pub(in crate::node) fn push(&mut self, command: QueuedCommand) {
+        self.queue.push_back(command);
     }
 
     pub(in crate::node) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    pub(in crate::node) fn next(&mut self) -> Option<Errand> {
+    pub(in crate::node) fn next(&mut self) -> Option<QueuedCommand> {
         self.queue.pop_front()
     }
 }

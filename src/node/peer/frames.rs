@@ -10,7 +10,7 @@ use crate::node::hybrid_clock::HybridClock;
 use crate::node::ids::{ConnKey, NodeId, PeerKey};
 use crate::node::lookup::broadcast;
 use crate::node::lookup::forward;
-use crate::node::lookup::forwarded::{Errand, PeerCommand, Request};
+use crate::node::lookup::forwarded::{PeerCommand, QueuedCommand, Request};
 use crate::node::lookup::remote::{self, QueryAnswer};
 use crate::node::lookup::serve;
 use crate::node::peer::clock;
@@ -144,7 +144,7 @@ pub(in crate::node) fn execute(
                 args: OwnedArgs::of(command.arguments.iter()),
                 protocol,
             };
-            state.mesh.errands.push(Errand::Serve(Box::new(PeerCommand {
+            state.mesh.queued_commands.push(QueuedCommand::FromPeer(Box::new(PeerCommand {
                 peer,
                 number: request,
                 request: request_of,

@@ -11,7 +11,7 @@ use crate::node::conn::phase::CloseReason;
 use crate::node::conn::role::Role;
 use crate::node::digest::publishing::Publishing;
 use crate::node::ids::{AddressKey, ConnKey, ConnTag, NodeId, PeerKey};
-use crate::node::lookup::forwarded::Errands;
+use crate::node::lookup::forwarded::CommandQueue;
 use crate::node::lookup::pending_request::PendingRequests;
 use crate::node::lookup::table::Lookups;
 use crate::node::peer::absent::Absent;
@@ -73,7 +73,7 @@ pub(in crate::node) struct Mesh {
     /// Requests of clients that wait for lookups.
     pub(in crate::node) pending: PendingRequests,
     /// What the layer of commands is to do.
-    pub(in crate::node) errands: Errands,
+    pub(in crate::node) queued_commands: CommandQueue,
     pub(in crate::node) dials: Dials,
     pub(in crate::node) losses: Losses,
     /// Links, and connections in an outbound handshake.
@@ -107,7 +107,7 @@ impl Mesh {
             filters: PeerFilters::new(config.limits.peer_filters_max),
             lookups: Lookups::default(),
             pending: PendingRequests::default(),
-            errands: Errands::default(),
+            queued_commands: CommandQueue::default(),
             dials: Dials::default(),
             losses: Losses::default(),
             conns: 0,
@@ -221,11 +221,11 @@ impl Mesh {
         self.peers.get(peer).is_some_and(|peer| self.filters.claims(peer.filter(), hash))
     }
 
-    /// Whether a call of the node has left something to do before it returns: lost links and dials, complete requests,
-    /// errands.
+    /// Whether a call has left work that must be done before it returns: lost links and dials, complete requests,
+    /// queued commands.
     #[inline]
     pub(in crate::node) fn must_reconcile(&self) -> bool {
-        !(self.losses.is_empty() && self.pending.backlog() == 0 && self.errands.is_empty())
+        !(self.losses.is_empty() && self.pending.backlog() == 0 && self.queued_commands.is_empty())
     }
 
     /// What this node knows of a key that it does not hold; but for the peer that queries. `tombstone` is the version of

@@ -1,4 +1,4 @@
-//! What the layers below want done by commands, before the call that caused it returns.
+//! Runs the work that lower layers have queued for the command layer, before the call that caused it returns.
 
 use crate::base::time::Now;
 use crate::node::command::dispatch::{execute_all_silently, fail_transaction, finish_transaction};
@@ -7,25 +7,25 @@ use crate::node::command::forwarding::{carry_out_one, carry_out_own, serve};
 use crate::node::conn::pending;
 use crate::node::ids::PendingKey;
 use crate::node::lookup::answers::Answer;
-use crate::node::lookup::forwarded::Errand;
+use crate::node::lookup::forwarded::QueuedCommand;
 use crate::node::state::State;
 use crate::wire::remote_reply::RemoteReply;
 
-/// Does all errands. Returns their cost in keys, at least one for each.
+/// Runs all queued commands. Returns their cost in keys, at least one per command.
 pub(in crate::node) fn run(state: &mut State, now: Now) -> usize {
     let mut cost = 0;
-    while let Some(errand) = state.mesh.errands.next() {
-        let keys = match errand {
-            Errand::Serve(command) => serve(state, now, &command),
-            Errand::Own(lookup) => carry_out_own(state, now, lookup),
-            Errand::Transaction(pending) => end_transaction(state, now, pending),
+    while let Some(command) = state.mesh.queued_commands.next() {
+        let keys = match command {
+            QueuedCommand::FromPeer(command) => serve(state, now, &command),
+            QueuedCommand::Own(lookup) => carry_out_own(state, now, lookup),
+            QueuedCommand::Transaction(pending) => end_transaction(state, now, pending),
         };
         cost += keys.max(1);
     }
     cost
 }
 
-/// The part of a transaction that another node carried out is done: carries out the rest, and replies.
+/// Carries out the rest of a transaction after another node has carried out its part, and replies.
 fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
     let Some(mut pending) = pending::take(state, key) else { return 1 };
     let Some(requests) = pending.take_transaction() else { return 1 };
