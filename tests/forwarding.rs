@@ -277,7 +277,7 @@ fn old_value_is_gone_elsewhere_without_any_timer() {
     }
 }
 
-/// What clients send about `k`, and `{k}2`, which is born with it; `k` stands for a key that was never there. Several
+/// What clients send about `k`, and `{k}2`, which has the same home node; `k` stands for a key that was never there. Several
 /// requests at once are a transaction.
 const ABOUT_KEYS: &[&str] = &[
     "INCR k",

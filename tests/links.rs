@@ -171,19 +171,19 @@ fn lookup_on_its_way_survives_the_change_to_the_other_link() {
         world.add(seed, Config::default(), &[home]);
     }
     // The link that the smaller one dials is the one to stay.
-    let (asker, holder) = if world.nodes[0].node.id() < world.nodes[1].node.id() { (0, 1) } else { (1, 0) };
-    world.join(holder, homes[holder], &[homes[asker]]);
-    world.join(asker, homes[asker], &[homes[holder]]);
+    let (peer, holder) = if world.nodes[0].node.id() < world.nodes[1].node.id() { (0, 1) } else { (1, 0) };
+    world.join(holder, homes[holder], &[homes[peer]]);
+    world.join(peer, homes[peer], &[homes[holder]]);
     let of_holder = world.wires.iter().position(|wire| wire.ends[0].0 == holder).unwrap();
     world.reconcile(|wire| wire == of_holder);
-    let (writer, reader) = (world.nodes[holder].client(), world.nodes[asker].client());
+    let (writer, reader) = (world.nodes[holder].client(), world.nodes[peer].client());
     world.nodes[holder].send(writer, "SET k:v\n");
     world.reconcile(|wire| wire == of_holder);
-    assert_eq!(world.nodes[asker].ask(reader, "GET k\n"), "", "the query is on its way");
+    assert_eq!(world.nodes[peer].ask(reader, "GET k\n"), "", "the query is on its way");
     world.reconcile(|wire| wire != of_holder);
     world.reconcile(|_| true);
     assert_eq!(world.alive(), 1);
-    assert_eq!(world.nodes[asker].take(reader), ":GOT k:v\n");
+    assert_eq!(world.nodes[peer].take(reader), ":GOT k:v\n");
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn measure(mesh: &mut Mesh, case: Case, rounds: u32) -> Result<Times, String> {
     let pick = |rng: &mut Rng, below| usize::try_from(rng.below(below)).unwrap_or(0);
     for round in 0..rounds {
         let setter = pick(&mut rng, count);
-        let asker = (setter + 1 + pick(&mut rng, count - 1)) % mesh.conns.len();
+        let peer = (setter + 1 + pick(&mut rng, count - 1)) % mesh.conns.len();
         std::thread::sleep(PAUSE + Duration::from_micros(rng.below(4_000)));
         // The first of those is published at once, and the others wait.
         let before: &[u32] = match case {
@@ -97,7 +97,7 @@ fn measure(mesh: &mut Mesh, case: Case, rounds: u32) -> Result<Times, String> {
         let (set, get) = (format!("SET {key}:1\n"), format!("GET {key}\n"));
         let begin = Instant::now();
         mesh.conns[setter].ask(&set)?;
-        while mesh.conns[asker].ask(&get)? == ":GOT" {
+        while mesh.conns[peer].ask(&get)? == ":GOT" {
             if begin.elapsed() > LOST {
                 return Err(format!("{key} was not found for {LOST:?}"));
             }

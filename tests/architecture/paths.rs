@@ -86,7 +86,7 @@ pub const VIEWS: [View; 5] = [
             (3, FORWARDING, "send", "words instead of the line"),
             (4, FORWARDING, "send_request", ""),
             (5, FORWARD, "begin", "candidates by claims, hints, distance"),
-            (6, FORWARD, "advance", "one node at a time; on nothing the birthplace"),
+            (6, FORWARD, "advance", "one node at a time; if no node holds the key, on its home node"),
             (7, "node/lookup/query.rs", "query", "EXECUTE frame, in the ordered stream"),
             (0, "node/command/queued.rs", "run", "on the peer: after the frame"),
             (1, FORWARDING, "serve", "in time, and holds the key; else NOTHOLDER"),

@@ -334,7 +334,7 @@ fn new_key_is_created_at_its_birthplace_only() {
     }
     assert!(here > 8 && there > 8, "{here} {there}");
     assert!(world.is_linked(&face));
-    // Keys that are born apart are not created together.
+    // Keys of different home nodes are not created together.
     let client = world.driver.client();
     world.driver.send(client, resp("MSETNX a 1 b 2 c 3 d 4 e 5 f 6 g 7 h 8"));
     let error = world.driver.take(client);

@@ -260,7 +260,7 @@ fn ttl_sent_to_a_peer_never_exceeds_the_expiry() {
         };
         let Body::Value { left_ms: Some(left_ms), .. } = body else { panic!("{body:?}") };
         let left = Instant::from_millis(deadline).since(world.driver.now.mono);
-        // Its asker may have queried in the turn in which the query is read, which has begun up to 1 ms ago.
+        // Its peer may have queried in the turn in which the query is read, which has begun up to 1 ms ago.
         let turn = left.min(ms(1));
         assert!(ms(left_ms) + turn <= left, "{left_ms} ms of {left:?}");
         assert!(ms(left_ms + 2) > left, "{left_ms} ms of {left:?}");

@@ -273,14 +273,14 @@ fn lookup_follows_hints_and_ends_however_many_there_are() {
 #[test]
 fn node_names_those_that_hold_a_key_which_it_does_not() {
     let mut world = World::new(Config::default());
-    let (holder, asker) = (Face::new(1), Face::new(2));
+    let (holder, peer) = (Face::new(1), Face::new(2));
     let _holds = reading(&mut world, &holder);
-    let link = world.known(&asker);
+    let link = world.known(&peer);
     world.driver.take_bytes(link.conn);
     world.send(&link, &[(5, Body::Get { key: b"far", wanted: olivia::wire::frame::Wanted::Value })]);
     let bytes = world.driver.take_bytes(link.conn);
     assert!(bytes.windows(16).any(|id| id == holder.node), "no hint in {bytes:?}");
-    assert!(!bytes.windows(16).any(|id| id == asker.node));
+    assert!(!bytes.windows(16).any(|id| id == peer.node));
 }
 
 #[test]

@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 
 const X: u8 = 0;
 const Y: u8 = 1;
-/// The key of a history: one is born at X, one at Y.
-const BORN: [&str; 2] = ["far", "away"];
+/// The key of a history: the home node of the first is X, of the second Y.
+const KEYS: [&str; 2] = ["far", "away"];
 
 /// Histories, and steps of each: with more there were more entries than a changelog of the model has.
 const HISTORIES: u64 = 400;
@@ -44,7 +44,7 @@ const WORLD: Scenario = Scenario {
 struct Pair {
     key: &'static str,
     /// Where it is created.
-    birthplace: u8,
+    home_node: u8,
     world: World,
     link: Link,
     step: Step,
@@ -142,11 +142,11 @@ impl Pair {
         let mut step = WORLD.step(WORLD.start(), Some(Rule::ValueSetsMoved));
         step.member(X).clock = BEGIN.0;
         let versions = BTreeMap::from([BEGIN]);
-        let birthplace = [X, Y][usize::from(seed % 2 == 1)];
-        let key = BORN[usize::from(birthplace)];
+        let home_node = [X, Y][usize::from(seed % 2 == 1)];
+        let key = KEYS[usize::from(home_node)];
         Self {
             key,
-            birthplace,
+            home_node,
             world,
             link,
             step,
@@ -308,7 +308,7 @@ impl Pair {
 
     /// The peer has a command carried out that depends on the old value: SET NX.
     fn execute(&mut self) -> String {
-        let create = self.birthplace == X && self.rng.one_in(2);
+        let create = self.home_node == X && self.rng.one_in(2);
         let mut arguments = Vec::new();
         let real = frame::Body::Execute(RemoteCommand {
             name: b"SET",
@@ -395,7 +395,7 @@ impl Pair {
                 let found = format!(":GOT {}:v\n", self.key);
                 self.request(Verb::Get, "GET", &found, ":GOT \n")
             }
-            14 if self.birthplace == Y && self.step.state.members[Y].log.len < 8 => {
+            14 if self.home_node == Y && self.step.state.members[Y].log.len < 8 => {
                 let done = format!(":SATNX {}\n", self.key);
                 // Here there is a value already, or Y refuses.
                 let is_here = self.step.holds(X);

@@ -6,7 +6,7 @@ use super::state::{Body, Member, Node, PerNode, Request, Set, Verb, Version, Vie
 
 /// How often hints may lead a request to a peer that it queried before.
 const HOPS_MAX: u8 = 6;
-/// How often a birthplace is queried to create a key.
+/// How often a home node is queried to create a key.
 const CREATIONS_MAX: u8 = 2;
 
 /// Nodes by rendezvous rank for the key, highest first. Not the order of ids, which decides ties.
@@ -22,7 +22,7 @@ enum End {
     Unknown,
     /// An unlinked peer may hold the key.
     NotDone,
-    /// The birthplace would not create the key.
+    /// The home node would not create the key.
     TryAgain,
 }
 
@@ -166,8 +166,8 @@ impl Step {
             return self.finish(node, End::NotDone);
         }
         let is_here = |rank: &Node| *rank == node || (*rank < self.nodes && is_up[*rank]);
-        let birthplace = RANKS.into_iter().find(is_here).unwrap_or(node);
-        if birthplace == node || !self.obeys(Rule::Birthplace) {
+        let home_node = RANKS.into_iter().find(is_here).unwrap_or(node);
+        if home_node == node || !self.obeys(Rule::HomeNode) {
             self.carry_out(node, verb, increment, known);
             self.answer_command(node, verb, increment);
         } else if request.creations == CREATIONS_MAX {
@@ -176,7 +176,7 @@ impl Step {
             if let Some(request) = &mut self.member(node).request {
                 request.creations += 1;
             }
-            self.ask(node, birthplace, execute(true));
+            self.ask(node, home_node, execute(true));
         }
     }
 

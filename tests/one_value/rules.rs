@@ -24,8 +24,8 @@ pub enum Rule {
     /// The view of an unlinked peer is kept; while it claims the key, travelling commands do nothing.
     ViewKept,
     /// Only one node creates a key by a travelling command: the highest rendezvous rank.
-    Birthplace,
-    /// A claim whose peer just answered NOTHOLDER does not keep the birthplace from creating.
+    HomeNode,
+    /// A claim whose peer just answered NOTHOLDER does not keep the home node from creating.
     TriedExcluded,
     /// A lookup starts with the version that `moved` remembers as its floor.
     MovedIsFloor,
@@ -95,7 +95,7 @@ impl Rule {
         Self::SnapshotTestsAll,
         Self::Hints,
         Self::ViewKept,
-        Self::Birthplace,
+        Self::HomeNode,
         Self::TriedExcluded,
         Self::MovedIsFloor,
         Self::AdditionMeetsTombstone,

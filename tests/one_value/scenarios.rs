@@ -290,7 +290,7 @@ pub const NEEDS: &[Need] = &[
     need(Rule::SnapshotTestsAll, Fault::TwoValues, two(&[(Set, 2), (Overrun, 2)])),
     need(Rule::Hints, Fault::NotFound, three(&[(Set, 1), (Get, 1)]).held()),
     need(Rule::ViewKept, Fault::Recreated, two(&[(Incr, 1), (Break, 1)]).held()),
-    need(Rule::Birthplace, Fault::IncrementLost, two(&[(Incr, 2)])),
+    need(Rule::HomeNode, Fault::IncrementLost, two(&[(Incr, 2)])),
     need(Rule::TriedExcluded, Fault::Refused, two(&[(Incr, 1), (Expire, 1)]).held()),
     need(Rule::MovedIsFloor, Fault::Older, three(&[(Set, 2), (Get, 1)]).held()),
     need(Rule::AdditionMeetsTombstone, Fault::Resurrected, two(&[(Set, 1), (Del, 1)])),

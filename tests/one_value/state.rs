@@ -139,7 +139,7 @@ pub struct Request {
     /// Peers that answered that they do not hold the key.
     pub tried: Set,
     pub hops: u8,
-    /// How often the birthplace was queried to create the key.
+    /// How often the home node was queried to create the key.
     pub creations: u8,
     /// DEL: a peer could not be reached.
     pub is_partial: bool,

@@ -297,7 +297,7 @@ pub(in crate::node) fn fail_transaction(
     about: &[u8],
 ) {
     state.stats.request_errors += 1;
-    let code = if failure.is_nothing_done() { "EXECABORT" } else { failure.code() };
+    let code = if failure.had_no_effect() { "EXECABORT" } else { failure.code() };
     write_reply(state, now, key, protocol, |reply| reply.error(code, failure.about(about)));
 }
 

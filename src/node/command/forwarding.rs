@@ -23,7 +23,7 @@ use crate::node::ids::{ConnKey, LookupKey, NodeId, PendingKey};
 use crate::node::lookup::answers::Answer;
 use crate::node::lookup::broadcast;
 use crate::node::lookup::forward;
-use crate::node::lookup::forwarded::{Failure, ForwardedCommand, OnNothing, PeerCommand, Request};
+use crate::node::lookup::forwarded::{Failure, ForwardedCommand, OnMissing, PeerCommand, Request};
 use crate::node::lookup::key_reply::{KeyReply, Shape};
 use crate::node::lookup::pending_request::{PendingRequest, Waiter};
 use crate::node::lookup::placement::{self, Verdict};
@@ -85,16 +85,16 @@ fn is_all_here(
     args: Args<'_>,
 ) -> bool {
     let Some(conn) = state.conns.get(conn).filter(|conn| conn.is_authenticated()) else { return true };
-    let (keys, on_nothing) = (|| command.keys(is_line, args), || command.on_nothing(is_line, args));
+    let (keys, on_missing) = (|| command.keys(is_line, args), || command.on_missing(is_line, args));
     let is_here =
-        |key| placement::verdict(state, now, std::iter::once(key), on_nothing(), &[]) == Verdict::Here;
+        |key| placement::verdict(state, now, std::iter::once(key), on_missing(), &[]) == Verdict::Here;
     // What a transaction depends on was found here, whatever it has done since.
     match (command.scope_of(is_line, args), conn.is_transacting()) {
         (Scope::Here | Scope::Options, _) => true,
         (Scope::FirstKey | Scope::AllKeys | Scope::EachKey | Scope::Transaction, true) => true,
         (Scope::FirstKey, false) => keys().take(1).all(is_here),
         (Scope::EachKey, false) => keys().all(is_here),
-        (Scope::AllKeys, false) => placement::verdict(state, now, keys(), on_nothing(), &[]) == Verdict::Here,
+        (Scope::AllKeys, false) => placement::verdict(state, now, keys(), on_missing(), &[]) == Verdict::Here,
         (Scope::Claimants, _) => !keys().any(|key| may_be_elsewhere(state, key)),
         (Scope::Mesh, _) => state.mesh.peers.linked_count() == 0 || args.len() != 1,
         (Scope::Transaction, false) => {
@@ -242,9 +242,9 @@ fn send(
     args: Args<'_>,
     keys: Vec<Box<[u8]>>,
 ) {
-    let on_nothing = command.on_nothing(protocol == Protocol::Lines, args);
+    let on_missing = command.on_missing(protocol == Protocol::Lines, args);
     let request = Request { name: command.name.as_bytes().into(), args: OwnedArgs::new(args), protocol };
-    send_request(state, now, waiter, request, keys, on_nothing);
+    send_request(state, now, waiter, request, keys, on_missing);
 }
 
 fn send_request(
@@ -253,14 +253,14 @@ fn send_request(
     waiter: Waiter,
     request: Request,
     keys: Vec<Box<[u8]>>,
-    on_nothing: OnNothing,
+    on_missing: OnMissing,
 ) {
     let limits = &state.config.limits;
     if request.args.held() > limits.key_bytes_max as usize + limits.value_bytes_max as usize {
         return store_part(state, waiter, Answer::Failed(Failure::NotTaken), 0);
     }
     let command =
-        ForwardedCommand { request, keys, on_nothing, moved_version: 0, absent: Vec::new(), births: 0 };
+        ForwardedCommand { request, keys, on_missing, moved_version: 0, absent: Vec::new(), home_changes: 0 };
     forward::begin(state, now, waiter, command);
 }
 
@@ -296,13 +296,13 @@ pub(in crate::node) fn plan<'r>(
     }
     let is_written_after = |key: &[u8], at: usize| written.get(key).is_some_and(|last| *last > at);
     let is_elsewhere = |key: &&[u8]| {
-        placement::verdict(state, now, std::iter::once(*key), OnNothing::DoesNothing, &[]) != Verdict::Here
+        placement::verdict(state, now, std::iter::once(*key), OnMissing::NoEffect, &[]) != Verdict::Here
     };
     let reads = requests.iter().enumerate().filter(|(_, (command, _))| !is_write(command));
     let read = reads.flat_map(|(at, (command, args))| command.keys(false, *args).map(move |key| (key, at)));
     let read_before = read.filter(|(key, at)| is_written_after(key, *at)).map(|(key, _)| key);
     let read_before: Vec<&[u8]> = read_before.filter(is_elsewhere).collect();
-    let verdict = placement::verdict(state, now, keys.iter().copied(), OnNothing::Creates, &[]);
+    let verdict = placement::verdict(state, now, keys.iter().copied(), OnMissing::Creates, &[]);
     if verdict == Verdict::Here && read_before.is_empty() {
         return None;
     }
@@ -380,7 +380,7 @@ pub(in crate::node) fn begin_transaction(
     if let Some(pending) = state.mesh.pending.get_mut(pending) {
         pending.set_transaction(requests.into_iter().zip(plan.is_there).collect());
     }
-    send_request(state, now, Waiter { pending, part: 0 }, request, plan.keys, OnNothing::Creates);
+    send_request(state, now, Waiter { pending, part: 0 }, request, plan.keys, OnMissing::Creates);
 }
 
 fn count_of(words: usize) -> [u8; 4] {
@@ -411,10 +411,10 @@ pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand)
         return 1;
     }
     // The querying node does not hold the key either.
-    let asker = state.mesh.peers.get(*peer).map(|peer| peer.id());
-    let refused: Vec<NodeId> = refused.iter().copied().chain(asker).collect();
-    let on_nothing = if *create { OnNothing::Creates } else { OnNothing::IsRefused };
-    let verdict = placement::verdict(state, now, keys.iter().copied(), on_nothing, &refused);
+    let querier = state.mesh.peers.get(*peer).map(|peer| peer.id());
+    let refused: Vec<NodeId> = refused.iter().copied().chain(querier).collect();
+    let on_missing = if *create { OnMissing::Creates } else { OnMissing::Refused };
+    let verdict = placement::verdict(state, now, keys.iter().copied(), on_missing, &refused);
     if verdict == Verdict::Elsewhere {
         let (moved_version, ids) = placement::hints(state, first, *peer, &refused);
         sync::flush(state, now, *peer);
@@ -488,7 +488,7 @@ fn keys_of<'r>(requests: &[(&'static Command, Args<'r>)], is_line: bool) -> Vec<
 }
 
 /// Carries out requests, whose deciding `keys` are here or may be created here, and writes their outcome: all keys with
-/// their versions, since the asker is to read what it has written. Returns the first deciding key.
+/// their versions, since the querier is to read what it has written. Returns the first deciding key.
 fn carry_out(
     state: &mut State,
     now: Now,

@@ -5,7 +5,7 @@ use crate::limits::KEYS_PER_STEP;
 use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
-use crate::node::lookup::forwarded::OnNothing;
+use crate::node::lookup::forwarded::OnMissing;
 use crate::node::lookup::key_reply::KeyReply;
 use crate::node::metrics::COMMANDS_MAX;
 use crate::node::state::State;
@@ -351,10 +351,10 @@ impl Command {
     }
 
     /// What a request does on keys that no node holds.
-    pub(in crate::node) fn on_nothing(&self, is_line: bool, args: Args<'_>) -> OnNothing {
+    pub(in crate::node) fn on_missing(&self, is_line: bool, args: Args<'_>) -> OnMissing {
         let needs_key =
             self.needs_key || (self.scope == Scope::Options && !is_line && self.has_option(args, &EXISTING));
-        if needs_key { OnNothing::DoesNothing } else { OnNothing::Creates }
+        if needs_key { OnMissing::NoEffect } else { OnMissing::Creates }
     }
 
     /// Whether one of these options stands after keys and values.

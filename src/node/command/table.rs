@@ -667,8 +667,8 @@ mod tests {
             answer is the error\n  `UNKNOWN`: it was carried out once or not at all, and no client repeats it by \
             itself. While a node that cannot\n  be reached may hold the key, nothing is done, and the error is \
             `UNREACHABLE`. `TRYAGAIN`: nothing was done.\n\
-            - A new key is created at its birthplace, one node among the linked ones. Keys with the same `{tag}` are \
-            born\n  on the same node.\n\
+            - A new key is created on its home node, one of the linked nodes. Keys with the same `{tag}` have the same \
+            home\n  node.\n\
             - MSETNX, MSETEX with NX or XX, and in lines INCR and APPEND of several keys need one node that holds \
             all keys;\n  else the error is `CROSSSLOT`. RENAME, RENAMENX and COPY are carried out where the old \
             name is.\n\

@@ -1,8 +1,8 @@
-//! Has a command carried out by the node that holds its keys, once.
+//! Forwards a command to the node that holds its keys, which carries it out once.
 //!
-//! Nodes whose filters claim the keys are queried one at a time, then those with unknown filters. One that does not hold
-//! the keys does nothing and names those that may (hints). If no node holds them the command is carried out on nothing:
-//! at the birthplace of the keys, and there only ([`crate::node::lookup::placement`]), so that a new key has one value.
+//! Nodes whose filters claim the keys are queried one at a time, then those with unknown filters. A node that does not
+//! hold the keys does nothing and names nodes that may (hints). If no node holds them, the command is carried out on the
+//! home node of the keys only ([`crate::node::lookup::placement`]), so that a new key has one value.
 //!
 //! Nothing is sent twice. After a lost link or a timeout the outcome is unknown, and the error states that. While a node
 //! that cannot be queried may hold a key, nothing is done.
@@ -11,7 +11,7 @@ use crate::base::time::Now;
 use crate::node::conn::pending::store_part;
 use crate::node::ids::{LookupKey, NodeId, PeerKey};
 use crate::node::lookup::answers::Answer;
-use crate::node::lookup::forwarded::{Failure, ForwardedCommand, OnNothing, QueuedCommand, Request};
+use crate::node::lookup::forwarded::{Failure, ForwardedCommand, OnMissing, QueuedCommand, Request};
 use crate::node::lookup::operation::Operation;
 use crate::node::lookup::pending_request::{PendingRequest, Waiter};
 use crate::node::lookup::placement::{self, Verdict};
@@ -25,8 +25,8 @@ use crate::wire::frame::Hints;
 use crate::wire::remote_reply::{KeyVersion, RemoteReply};
 use std::collections::BTreeMap;
 
-/// How many nodes may be taken for the birthplace before the command is given up.
-const BIRTHS_MAX: u32 = 2;
+/// How many nodes may be taken for the home node before the command is given up.
+const HOME_CHANGES_MAX: u32 = 2;
 
 /// Begins to have a command carried out. There is room for a lookup.
 pub(in crate::node) fn begin(state: &mut State, now: Now, waiter: Waiter, command: ForwardedCommand) {
@@ -73,13 +73,13 @@ pub(super) fn advance(state: &mut State, now: Now, key: LookupKey) {
     match next {
         Next::Here => state.mesh.queued_commands.push(QueuedCommand::Own(key)),
         Next::Query(peer, reason) => query(state, now, key, peer, reason),
-        Next::Create(peer) => query(state, now, key, peer, QueryReason::Birthplace),
+        Next::Create(peer) => query(state, now, key, peer, QueryReason::HomeNode),
         Next::GiveUp(failure) => finish(state, now, key, Answer::Failed(failure)),
     }
 }
 
 fn next(state: &mut State, now: Now, key: LookupKey, command: &mut ForwardedCommand) -> Next {
-    match placement::verdict(state, now, keys(command), OnNothing::IsRefused, &[]) {
+    match placement::verdict(state, now, keys(command), OnMissing::Refused, &[]) {
         Verdict::Here => return Next::Here,
         Verdict::Apart => return Next::GiveUp(Failure::Apart),
         Verdict::Elsewhere => {}
@@ -111,21 +111,21 @@ fn next(state: &mut State, now: Now, key: LookupKey, command: &mut ForwardedComm
         if !names.is_empty() {
             return Next::GiveUp(Failure::Unreachable(names));
         }
-        if command.births >= BIRTHS_MAX {
+        if command.home_changes >= HOME_CHANGES_MAX {
             return Next::GiveUp(Failure::Moving);
         }
-        if command.on_nothing == OnNothing::DoesNothing {
+        if command.on_missing == OnMissing::NoEffect {
             return here_or_moving(state, now, command, &refused);
         }
-        let born: Vec<_> = keys(command).map(|key| placement::birthplace(state, key)).collect();
-        let birthplace = born.first().copied().flatten();
-        if born.iter().any(|other| *other != birthplace) {
+        let homes: Vec<_> = keys(command).map(|key| placement::home_node(state, key)).collect();
+        let home_node = homes.first().copied().flatten();
+        if homes.iter().any(|other| *other != home_node) {
             return Next::GiveUp(Failure::Apart);
         }
-        return match birthplace {
+        return match home_node {
             None => here_or_moving(state, now, command, &refused),
             Some(peer) if is_queryable(state, peer) => {
-                command.births += 1;
+                command.home_changes += 1;
                 Next::Create(peer)
             }
             Some(peer) => Next::GiveUp(Failure::Unreachable(vec![name_of(state, peer)])),
@@ -135,7 +135,7 @@ fn next(state: &mut State, now: Now, key: LookupKey, command: &mut ForwardedComm
 
 /// Carries a command out here on nothing, unless a filter has just come to claim a key.
 fn here_or_moving(state: &State, now: Now, command: &ForwardedCommand, refused: &[NodeId]) -> Next {
-    match placement::verdict(state, now, keys(command), command.on_nothing, refused) {
+    match placement::verdict(state, now, keys(command), command.on_missing, refused) {
         Verdict::Here => Next::Here,
         Verdict::Elsewhere | Verdict::Apart => Next::GiveUp(Failure::Moving),
     }

@@ -20,13 +20,13 @@ pub(in crate::node) struct Request {
 
 /// The effect of a command on keys that no node holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::node) enum OnNothing {
+pub(in crate::node) enum OnMissing {
     /// It may create them, on their home node only.
     Creates,
     /// None: any node can carry it out.
-    DoesNothing,
+    NoEffect,
     /// An error.
-    IsRefused,
+    Refused,
 }
 
 /// A command that is being carried out for a client, once, by the node that holds its keys.
@@ -35,13 +35,13 @@ pub(in crate::node) struct ForwardedCommand {
     pub(in crate::node) request: Request,
     /// The keys on whose old values it depends, at least one.
     pub(in crate::node) keys: Vec<Box<[u8]>>,
-    pub(in crate::node) on_nothing: OnNothing,
+    pub(in crate::node) on_missing: OnMissing,
     /// The highest version that a node has reported as moved to another node.
     pub(in crate::node) moved_version: u64,
     /// Nodes named by hints that are unknown here, or cannot be queried.
     pub(in crate::node) absent: Vec<NodeName>,
     /// Nodes that were queried as the home node and refused, because a filter there claims a key.
-    pub(in crate::node) births: u32,
+    pub(in crate::node) home_changes: u32,
 }
 
 /// A deletion or a floor: sent once to every node that it concerns, each of which answers.
@@ -98,7 +98,7 @@ impl Failure {
     }
 
     /// Whether the command certainly had no effect.
-    pub(in crate::node) const fn is_nothing_done(&self) -> bool {
+    pub(in crate::node) const fn had_no_effect(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Apart | Self::Moving | Self::NotDone(_) | Self::NotTaken => true,
             Self::Unknown(_) | Self::ReplyTooLong | Self::Undeleted(_) | Self::Unflushed(_) => false,

@@ -1,36 +1,36 @@
-//! Where a command that depends on old values is carried out: at the node that holds its keys; on nothing, at the
-//! birthplace of its keys.
+//! Where a command that depends on old values is carried out: on the node that holds its keys; if none does, on the home
+//! node of its keys.
 //!
-//! The birthplace of a key is the node with the highest rank for it (rendezvous hashing) among this node and those that
-//! are linked. All nodes that are linked with each other compute the same one, so a new key is created once. Of a key
-//! with a tag in braces, as `{cart7}:a`, the tag alone counts: such keys are born together.
+//! The home node of a key is the node with the highest rank for it (rendezvous hashing) among this node and the linked
+//! nodes. All nodes that are linked with each other compute the same one, so a new key is created once. Of a key
+//! with a tag in braces, as `{cart7}:a`, only the tag is hashed: keys with the same tag have the same home node.
 
 use crate::base::time::Now;
 use crate::node::ids::{NodeId, PeerKey};
-use crate::node::lookup::forwarded::OnNothing;
+use crate::node::lookup::forwarded::OnMissing;
 use crate::node::lookup::query::is_queryable;
 use crate::node::state::State;
 use crate::store::{KeyHash, Version};
 use memchr::memchr;
 use std::cmp::Reverse;
 
-/// What this node does with a command.
+/// Where a command is to be carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Verdict {
-    /// It carries it out.
+    /// On this node.
     Here,
-    /// It holds none of its keys.
+    /// On another node: this one holds none of its keys.
     Elsewhere,
-    /// It holds some of its keys, and others may be elsewhere.
+    /// Nowhere: this node holds some of its keys, and others may be on other nodes.
     Apart,
 }
 
-/// What this node does with a command on these keys. What the filters of the nodes in `refused` claim does not count.
+/// Where a command on these keys is to be carried out. Claims of the filters of `refused` nodes do not count.
 pub(in crate::node) fn verdict<'k>(
     state: &State,
     now: Now,
     keys: impl Iterator<Item = &'k [u8]> + Clone,
-    on_nothing: OnNothing,
+    on_missing: OnMissing,
     refused: &[NodeId],
 ) -> Verdict {
     let holds = |key: &[u8]| state.keyspace.peek(now, state.keyspace.key(key)).is_some();
@@ -42,12 +42,12 @@ pub(in crate::node) fn verdict<'k>(
     }
     match (held, missing) {
         (_, false) => return Verdict::Here,
-        (false, true) if on_nothing == OnNothing::IsRefused => return Verdict::Elsewhere,
+        (false, true) if on_missing == OnMissing::Refused => return Verdict::Elsewhere,
         (_, true) => {}
     }
     let is_free = |key: &[u8]| {
         let hash = state.keyspace.key(key).hash;
-        let is_here = on_nothing == OnNothing::DoesNothing || birthplace(state, key).is_none();
+        let is_here = on_missing == OnMissing::NoEffect || home_node(state, key).is_none();
         is_here && may_hold(state, hash, refused).next().is_none()
     };
     match (keys.filter(|key| !holds(key)).all(is_free), held) {
@@ -57,7 +57,7 @@ pub(in crate::node) fn verdict<'k>(
     }
 }
 
-/// The other nodes that may hold a key, linked or not, but for `refused`: by their filters, which may be unknown.
+/// The other nodes that may hold a key, linked or not, except `refused`: their filter claims it or is unknown.
 pub(in crate::node) fn may_hold<'s>(
     state: &'s State,
     hash: KeyHash,
@@ -79,32 +79,32 @@ fn may_peer_hold(state: &State, key: PeerKey, hash: KeyHash) -> bool {
     is_unknown || state.mesh.filters.claims(peer.filter(), hash.0)
 }
 
-/// What an asker is to know of a key that is not here: a version that was elsewhere, and nodes that may hold the key, but
-/// for the asker and `refused`.
+/// The hints in an answer to `querier` about a key that is not here: a version that was on another node, and nodes that
+/// may hold the key, except the querier and `refused`.
 pub(in crate::node) fn hints(
     state: &mut State,
     key: &[u8],
-    asker: PeerKey,
+    querier: PeerKey,
     refused: &[NodeId],
 ) -> (Version, Vec<[u8; 16]>) {
     let key = state.keyspace.key(key);
     let tombstone = state.keyspace.tombstones().version(key);
-    let elsewhere = state.mesh.elsewhere(key.hash, tombstone, asker);
+    let elsewhere = state.mesh.elsewhere(key.hash, tombstone, querier);
     let mut ids: Vec<[u8; 16]> = elsewhere.hints().iter().collect();
     ids.retain(|id| !refused.contains(&NodeId(*id)));
     if ids.is_empty() {
-        let others = may_hold(state, key.hash, refused).filter(|peer| *peer != asker);
+        let others = may_hold(state, key.hash, refused).filter(|peer| *peer != querier);
         ids = others.filter_map(|peer| state.mesh.peers.get(peer)).map(|peer| peer.id().0).collect();
     }
     (elsewhere.version, ids)
 }
 
-/// Whether a linked peer is not known to lack a key.
+/// Whether the filter of a linked peer is unknown, so that the peer may hold any key.
 pub(in crate::node) fn is_unknown(state: &State, key: PeerKey) -> bool {
     state.mesh.peers.get(key).is_some_and(|peer| state.mesh.filters.is_unknown(peer.filter()))
 }
 
-/// The nodes that may hold one of these keys and cannot be queried now, but for `refused`.
+/// The nodes, except `refused`, that may hold one of these keys and cannot be queried now.
 pub(in crate::node) fn unreachable<'k>(
     state: &State,
     keys: impl Iterator<Item = &'k [u8]>,
@@ -120,8 +120,8 @@ pub(in crate::node) fn unreachable<'k>(
     found
 }
 
-/// The linked peers that may hold one of these keys, but for `refused`: last the one that was last known to hold the
-/// first key, before it those that claim most of the keys, of these the nearest; first those with an unknown filter.
+/// The linked peers, except `refused`, that may hold one of these keys. The last one is to be queried first: the last
+/// known holder of the first key, then the peers that claim most of the keys, the nearest first, then unknown filters.
 pub(in crate::node) fn candidates<'k>(
     state: &State,
     keys: impl Iterator<Item = &'k [u8]>,
@@ -141,8 +141,8 @@ pub(in crate::node) fn candidates<'k>(
     found.into_iter().map(|(_, key)| key).collect()
 }
 
-/// Where a key is created; `None`: here.
-pub(in crate::node) fn birthplace(state: &State, key: &[u8]) -> Option<PeerKey> {
+/// The home node of a key; `None`: this node. O(links).
+pub(in crate::node) fn home_node(state: &State, key: &[u8]) -> Option<PeerKey> {
     let hash = state.keyspace.key(tag(key)).hash.0;
     let own = rank(state.mesh.id(), hash);
     let linked = state.mesh.peers.linked().map(|(key, peer)| (rank(peer.id(), hash), key));
@@ -163,7 +163,8 @@ const fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// What of a key decides about its birthplace: what stands between the first `{` and the next `}`, if anything does.
+/// The part of a key that determines its home node: the text between the first `{` and the next `}` unless that is
+/// empty, else the whole key.
 fn tag(key: &[u8]) -> &[u8] {
     let tag = memchr(b'{', key).and_then(|open| {
         let rest = &key[open + 1..];
@@ -193,17 +194,17 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_born_on_all_nodes_alike_and_few_move_when_one_joins() {
+    fn all_nodes_compute_the_same_home_node_and_few_keys_move_when_one_joins() {
         let mut rng = Rng::new(1);
         let mut ids = [NodeId([0; 16]); 5];
         ids.iter_mut().for_each(|id| rng.fill(&mut id.0));
-        let born = |ids: &[NodeId], hash| (0..ids.len()).max_by_key(|at| rank(ids[*at], hash)).unwrap();
+        let home_of = |ids: &[NodeId], hash| (0..ids.len()).max_by_key(|at| rank(ids[*at], hash)).unwrap();
         let (mut counts, mut moved) = ([0; 5], 0);
         for hash in (0..10_000).map(|_| rng.next_u64()) {
-            counts[born(&ids, hash)] += 1;
-            let before = born(&ids[..4], hash);
-            assert!(born(&ids, hash) == before || born(&ids, hash) == 4);
-            moved += u32::from(born(&ids, hash) != before);
+            counts[home_of(&ids, hash)] += 1;
+            let before = home_of(&ids[..4], hash);
+            assert!(home_of(&ids, hash) == before || home_of(&ids, hash) == 4);
+            moved += u32::from(home_of(&ids, hash) != before);
         }
         assert!(counts.iter().all(|count| (1_800..2_200).contains(count)), "{counts:?}");
         assert!((1_800..2_200).contains(&moved), "{moved}");

@@ -37,7 +37,7 @@ pub(in crate::node) enum QueryReason {
     /// Its filter is unknown.
     Unknown,
     /// It may create the key.
-    Birthplace,
+    HomeNode,
 }
 
 /// What is being done with a key beside looking it up.
