@@ -1,12 +1,12 @@
-//! Arguments of a request: byte strings, whichever protocol they came in. Here the line protocol's fields are
-//! split, bare and quoted, at commas and at the colons that count.
+//! Arguments of a request: byte strings, the same for both protocols; and the parser of the line protocol's fields, bare
+//! and quoted, separated by commas and by the colons that the command's form names.
 
 use super::line_form::{LineForm, Syntax};
 use super::request_error::RequestError;
 use crate::base::kept_bytes::KeptBytes;
 use memchr::{memchr, memchr2, memchr3, memrchr};
 
-/// What one request may hold.
+/// Limits of one request in lines.
 #[derive(Debug, Clone, Copy)]
 pub struct ArgLimits {
     /// Arguments of a line, each with its key, value and so on.
@@ -46,7 +46,7 @@ impl<'a> Args<'a> {
         Self { spans: self.spans.get(..count).unwrap_or(self.spans), ..self }
     }
 
-    /// Byte strings.
+    /// The number of arguments.
     pub const fn len(&self) -> usize {
         self.spans.len()
     }
@@ -61,7 +61,7 @@ impl<'a> Args<'a> {
         self.spans.get(index).map(|span| self.bytes(*span))
     }
 
-    /// A number that is not below the length of any argument, most often above it. O(1).
+    /// An upper bound of the length of every argument, in bytes. O(1).
     pub fn longest_at_most(&self) -> usize {
         match self.spans {
             [first, .., last] if self.unescaped.is_empty() => last.end.saturating_sub(first.start) as usize,
@@ -94,7 +94,7 @@ impl<'a> Args<'a> {
 
     fn bytes(&self, span: Span) -> &'a [u8] {
         let (start, end) = (span.start as usize, span.end as usize);
-        // Offsets after the text lie in the scratch.
+        // Offsets beyond the text are those of unescaped bytes.
         match start.checked_sub(self.text.len()) {
             None => &self.text[start..end],
             Some(start) => &self.unescaped[start..end - self.text.len()],
@@ -102,7 +102,7 @@ impl<'a> Args<'a> {
     }
 }
 
-/// Arguments with their bytes, for a request that is carried out later.
+/// Arguments that own their bytes, for a request that is carried out later.
 #[derive(Debug)]
 pub struct OwnedArgs {
     text: KeptBytes,
@@ -135,13 +135,13 @@ impl OwnedArgs {
         self.text.as_slice().len()
     }
 
-    /// Bytes of memory.
+    /// Bytes of memory that the arguments take.
     pub fn held(&self) -> usize {
         size_of::<Self>() + self.text.held() + size_of_val(&*self.spans)
     }
 }
 
-/// Where an argument lies: in the input; after its end, in the bytes that were unescaped from it.
+/// The position of an argument: in the input, or, from the input's length on, in the bytes unescaped from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
     pub(super) start: u32,
@@ -154,7 +154,7 @@ impl Span {
     }
 }
 
-/// Where arguments are taken apart. Keeps its memory from one request to the next.
+/// Memory for the parsed arguments of one line, reused for the next.
 #[derive(Debug, Default)]
 pub struct Scratch {
     spans: Vec<Span>,
@@ -162,10 +162,10 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Splits `body`, which is all that follows the verb, trimmed. `form` is the command's. O(bytes).
+    /// Parses `body`, the trimmed text after the verb, by the `form` of its command. O(bytes).
     ///
     /// # Errors
-    /// What is wrong first; of what is after that, nothing is known.
+    /// The first error; the rest of the body was not parsed.
     pub fn args<'a>(
         &'a mut self,
         form: &'static LineForm,
@@ -190,7 +190,7 @@ impl Scratch {
         self.fields(form, body, limits)
     }
 
-    /// Splits a body at commas, colons and quotes, as `form` says.
+    /// Splits a body at the commas, colons and quotes of `form`.
     fn fields<'a>(
         &'a mut self,
         form: &'static LineForm,
@@ -202,7 +202,7 @@ impl Scratch {
         let mut fields = 0;
         loop {
             let arg = cursor.arg()?;
-            // A password is no key: what bounds it is the line.
+            // A password is not a key: only the limit of the line bounds it.
             if form.syntax.has_keys() && arg.key.len() > limits.key_bytes_max {
                 return Err(RequestError::KeyTooLong(form, limits.key_bytes_max));
             }
@@ -224,7 +224,7 @@ impl Scratch {
             if cursor.at == body.len() {
                 break;
             }
-            // Past the comma, which is all that a field can end at beside the end of the line.
+            // Skips the comma: a field ends at one or at the end of the line.
             cursor.at += 1;
         }
         if is_one && fields > 1 {
@@ -235,8 +235,8 @@ impl Scratch {
 }
 
 impl Scratch {
-    /// Takes the body apart if it is one key, or one key with a value, without quotes and spaces: most requests are.
-    /// The rest of the parser comes to the same arguments.
+    /// Parses the body if it is one key, or one key with a value, without quotes and spaces, as in most requests.
+    /// The general parser returns the same arguments.
     fn is_one_plain_field(&mut self, syntax: Syntax, body: &[u8], limits: ArgLimits) -> bool {
         let (key_end, value_from) = match syntax {
             Syntax::Keys => match memchr3(b',', b'"', b' ', body) {
@@ -274,7 +274,7 @@ impl Scratch {
     }
 }
 
-/// One field of a line, taken apart. What its syntax does not have is empty.
+/// The parsed parts of one field of a line; parts that its syntax does not have are empty.
 #[derive(Debug, Default)]
 struct Field {
     key: Span,
@@ -282,7 +282,7 @@ struct Field {
     number: Span,
 }
 
-/// Goes through the fields of one line.
+/// A cursor over the fields of one line.
 struct Cursor<'a, 's> {
     form: &'static LineForm,
     text: &'a [u8],
@@ -381,8 +381,8 @@ impl<'a> Cursor<'a, '_> {
         Ok(value)
     }
 
-    /// The bare field from here to `end`, trimmed; goes to `end`. A quote in it is most likely a field that was
-    /// meant to be quoted, as that of JSON.
+    /// Reads the bare field up to `end`, trimmed, and moves to `end`. A quote inside is an error, since it most likely
+    /// belongs to a field that should have been quoted, as JSON.
     fn bare(&mut self, end: usize) -> Result<Span, RequestError<'a>> {
         let field = self.trimmed(end);
         let bytes = &self.text[field.start as usize..field.end as usize];
@@ -392,7 +392,7 @@ impl<'a> Cursor<'a, '_> {
         Ok(field)
     }
 
-    /// The same up to the next comma or the end of the line, which one search finds together with a quote.
+    /// The same up to the next comma or the end of the line. One search finds the comma and a quote.
     fn bare_to_comma(&mut self) -> Result<Span, RequestError<'a>> {
         let rest = &self.text[self.at..];
         let stop = memchr2(b',', b'"', rest).unwrap_or(rest.len());
@@ -402,7 +402,7 @@ impl<'a> Cursor<'a, '_> {
         Ok(self.trimmed(self.at + stop))
     }
 
-    /// What is left from here to `end` without the spaces around it; goes to `end`.
+    /// The span up to `end` without surrounding spaces; moves to `end`.
     fn trimmed(&mut self, end: usize) -> Span {
         self.skip_spaces();
         let start = self.at.min(end);
@@ -456,7 +456,7 @@ impl<'a> Cursor<'a, '_> {
     }
 }
 
-/// Whether a value ends as a SET of Redis with an expiry does: ` EX 30`.
+/// Whether a value ends like a SET of Redis with an expiry: ` EX 30`.
 fn has_redis_expiry(value: &[u8]) -> bool {
     let digits = value.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     let option = value[..value.len() - digits].last_chunk::<4>();
@@ -482,13 +482,13 @@ fn unescape(escape: &[u8]) -> Option<(u8, usize)> {
     Some((byte, 2))
 }
 
-/// The span of a line's bytes, which are fewer than 4 GiB, the escaped ones twice.
+/// A span of a line. Lines and their unescaped bytes are below 4 GiB together.
 pub(super) fn span(start: usize, end: usize) -> Span {
     let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
     Span { start: offset(start), end: offset(end) }
 }
 
-/// Without the spaces at both ends. Only spaces: other white space is part of a field.
+/// `bytes` without the spaces at both ends. Other white space is part of a field.
 pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ', rest @ ..] | [rest @ .., b' '] = bytes {
         bytes = rest;
@@ -622,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_key_and_value_hold_the_printed_pair_reads_back() {
+    fn printed_pair_of_any_bytes_reads_back() {
         let mut rng = Rng::new(5);
         let mut scratch = Scratch::default();
         let limits = ArgLimits { args_max: 3, key_bytes_max: 99, value_bytes_max: 99, ..LIMITS };

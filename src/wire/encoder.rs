@@ -1,8 +1,8 @@
 //! Replies: one encoder for all protocols, so that a command has one handler.
 //!
-//! The data model is RESP's. In lines a reply is `id:WORD field,field,…`; [`Encoder::key`] begins a field
-//! there and writes nothing in RESP, and what follows it up to the next key belongs to that field, set off
-//! by colons. Headers of arrays and nulls write nothing in lines.
+//! The data model is RESP's. In lines a reply is `id:WORD field,field,…`: [`Encoder::key`] begins a field, and the
+//! values up to the next key are appended to it after colons; headers of arrays and nulls write nothing. In RESP,
+//! [`Encoder::key`] writes nothing.
 
 use super::field::{FieldKind, is_plain_text, put_field};
 use super::resp::encode as resp;
@@ -12,7 +12,7 @@ use crate::base::memory::reserve;
 use std::fmt;
 use std::io::Write;
 
-/// What a connection speaks.
+/// The protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// Olivia's lines.
@@ -33,7 +33,7 @@ impl Protocol {
     }
 }
 
-/// What a reply begins with, for one that is written later.
+/// The head of a reply that is written later: protocol, id and word.
 #[derive(Debug)]
 pub struct ReplyHead {
     protocol: Protocol,
@@ -60,35 +60,36 @@ pub struct Encoder {
     out: Vec<u8>,
     protocol: Protocol,
     word: &'static str,
-    /// Where the reply begins.
+    /// Where the reply begins in `out`.
     start: usize,
     /// Where its word begins, in lines; the id stands before it.
     body: usize,
-    /// Whether a field stands already.
+    /// Whether a field was written.
     has_fields: bool,
     /// Whether a key has begun the field that is being written.
     in_field: bool,
-    /// For a reply whose writer puts large strings in by itself.
+    /// The last large string that was left out; `None` if large strings are written.
     gap: Option<Box<Gap>>,
 }
 
-/// The place of a large string in a reply, which is left out of it.
+/// A gap in a reply, where a large string was left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gap {
-    /// Where it belongs in the bytes that are written of the reply.
+    /// Its position in the written bytes of the reply.
     pub at: usize,
-    /// It stands in quotes, and is to be written by [`put_escaped_piece`](super::field::put_escaped_piece). Else it belongs there as it is.
+    /// The string is inside quotes and must be written by [`put_escaped_piece`](super::field::put_escaped_piece); otherwise
+    /// it is copied.
     pub is_quoted: bool,
 }
 
-/// What stands around a string, at most.
+/// Upper bound of the bytes around a string: lengths, quotes, separators.
 const LENGTHS_BYTES: usize = 64;
 
-/// Bytes of a string above which it may be left out.
+/// Strings of at least this many bytes may be left out.
 pub const GAP_BYTES_MIN: usize = 64 * 1024;
 
 impl Encoder {
-    /// Begins a reply after what stands in `out`. `id` and `word` count in lines only; an empty `id` is none.
+    /// Begins a reply at the end of `out`. RESP ignores `id` and `word`; an empty `id` is none.
     #[inline]
     pub fn begin(mut out: Vec<u8>, protocol: Protocol, id: &[u8], word: &'static str) -> Self {
         let start = out.len();
@@ -96,7 +97,7 @@ impl Encoder {
         Self { out, protocol, word, start, body, has_fields: false, in_field: false, gap: None }
     }
 
-    /// Begins a reply whose head was kept.
+    /// Begins a reply with the `head` of one that was taken back.
     pub fn resume(out: Vec<u8>, head: &ReplyHead) -> Self {
         Self::begin(out, head.protocol, &head.id, head.word)
     }
@@ -115,17 +116,17 @@ impl Encoder {
         }
     }
 
-    /// The values so far that began with [`Encoder::part`].
+    /// The values written since [`Encoder::part`].
     pub fn values(&self) -> &[u8] {
         &self.out
     }
 
-    /// The same, at their end.
+    /// The same, and ends them.
     pub fn into_values(self) -> Vec<u8> {
         self.out
     }
 
-    /// Appends values that were written by another encoder for the same protocol.
+    /// Appends values that another encoder has written for the same protocol.
     pub fn append(&mut self, values: &[u8]) {
         if self.is_line() && !values.is_empty() {
             self.separate();
@@ -133,15 +134,14 @@ impl Encoder {
         self.out.extend_from_slice(values);
     }
 
-    /// The same for values that are appended to what [`Encoder::take_written`] takes out.
+    /// The same for values that are appended to the buffer returned by [`Encoder::take_written`].
     pub fn begin_values(&mut self) {
         if self.is_line() {
             self.separate();
         }
     }
 
-    /// Puts an error that another encoder for the same protocol wrote with [`Encoder::part`] in the place of what is
-    /// written.
+    /// Replaces the reply by an error that another encoder has written for the same protocol with [`Encoder::part`].
     pub fn append_error(&mut self, error: &[u8]) {
         self.out.truncate(self.body);
         self.out.extend_from_slice(error);
@@ -149,22 +149,22 @@ impl Encoder {
         self.in_field = false;
     }
 
-    /// What this reply begins with.
+    /// The head of this reply.
     pub fn head(&self) -> ReplyHead {
         ReplyHead { protocol: self.protocol, word: self.word, id: self.id().into() }
     }
 
-    /// The protocol that it is written in.
+    /// The protocol of the reply.
     pub const fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// Has what is written from here on, this reply included, be in another protocol.
+    /// Changes the protocol, of this reply too.
     pub fn set_protocol(&mut self, protocol: Protocol) {
         self.protocol = protocol;
     }
 
-    /// Whether it is a line.
+    /// Whether the reply is a line.
     pub const fn is_line(&self) -> bool {
         matches!(self.protocol, Protocol::Lines)
     }
@@ -179,7 +179,7 @@ impl Encoder {
         self.out.len() - self.start
     }
 
-    /// Whether nothing is written, which is so at the beginning of a reply in RESP.
+    /// Whether nothing is written, as at the beginning of a reply in RESP.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -189,15 +189,15 @@ impl Encoder {
         !self.has_fields
     }
 
-    /// Takes out what is written of a reply that goes on in `out`, which is empty. [`Encoder::len`] counts from
-    /// here on; nothing that was taken out can be taken back.
+    /// Takes out the written bytes; the reply continues in `out`, which must be empty. [`Encoder::len`] counts from here on,
+    /// and [`Encoder::clear`] no longer removes what was taken out.
     pub fn take_written(&mut self, out: Vec<u8>) -> Vec<u8> {
         self.start = 0;
         self.body = 0;
         std::mem::replace(&mut self.out, out)
     }
 
-    /// Puts back what was taken out by [`Encoder::take_written`], or the end of it, in front of nothing.
+    /// Puts back the bytes taken out by [`Encoder::take_written`], or their end. Nothing may have been written since.
     pub fn put_back(&mut self, rest: Vec<u8>) {
         self.out = rest;
     }
@@ -211,13 +211,13 @@ impl Encoder {
         self.out
     }
 
-    /// Takes the reply back and gives the buffer back as it was.
+    /// Removes the reply and gives the buffer back as it was.
     pub fn discard(mut self) -> Vec<u8> {
         self.out.truncate(self.start);
         self.out
     }
 
-    /// Takes back all but the head.
+    /// Removes all but the head.
     pub fn clear(&mut self) {
         self.out.truncate(self.body);
         self.has_fields = false;
@@ -228,7 +228,7 @@ impl Encoder {
         }
     }
 
-    /// Gives a reply that has no id this one. In RESP nothing.
+    /// Sets the id of a reply without one. In RESP: nothing.
     pub fn default_id(&mut self, id: &[u8]) {
         if self.is_line() && self.id().is_empty() {
             self.out.truncate(self.start);
@@ -248,12 +248,12 @@ impl Encoder {
         }
     }
 
-    /// Leaves large strings out from here on: the writer of the reply is to take the gap after each string.
+    /// Leaves large strings out from here on: the caller must call [`Encoder::take_gap`] after each string.
     pub fn leave_gaps(&mut self) {
         self.gap = Some(Box::new(Gap::default()));
     }
 
-    /// The gap that the last string was left, if it is a large one and gaps are left.
+    /// Takes the gap of the last string, if it was left out.
     pub fn take_gap(&mut self) -> Option<Gap> {
         let gap = self.gap.as_deref_mut()?;
         let taken = *gap;
@@ -261,14 +261,14 @@ impl Encoder {
         (taken.at > 0).then_some(taken)
     }
 
-    /// Leaves a gap for a large string, or makes room for it. False if it is to be written.
+    /// Leaves a gap for a large string, or reserves room for it. False if the caller must write it.
     #[cold]
     fn put_large(&mut self, bytes: &[u8]) -> bool {
         if self.gap.is_some() {
             self.leave_gap(bytes);
             return true;
         }
-        // In quotes a byte is up to four.
+        // In quotes a byte takes up to four.
         let bytes = if self.is_line() { 4 * bytes.len() } else { bytes.len() };
         let has_room = reserve(&mut self.out, bytes + LENGTHS_BYTES);
         if !has_room {
@@ -316,14 +316,14 @@ impl Encoder {
         }
     }
 
-    /// In RESP: how many keys the command was carried out for. In lines: nothing, since the fields show them.
+    /// In RESP: the number of keys that the command was carried out for. In lines: nothing, since the fields show them.
     pub fn count(&mut self, number: usize) {
         if !self.is_line() {
             resp::integer(&mut self.out, i64::try_from(number).unwrap_or(i64::MAX));
         }
     }
 
-    /// Text of our own making that needs no quotes: part of a field, or a string.
+    /// Text that needs no quotes: part of a field, or a string.
     pub fn text(&mut self, text: impl fmt::Display) {
         if self.is_line() {
             self.separate();
@@ -333,7 +333,7 @@ impl Encoder {
         }
     }
 
-    /// In RESP: a status, as `OK`. In lines: nothing, since the word says it.
+    /// In RESP: a status, as `OK`. In lines: nothing, since the word is the status.
     #[inline]
     pub fn status(&mut self, status: &str) {
         if !self.is_line() {
@@ -384,8 +384,7 @@ impl Encoder {
         }
     }
 
-    /// Puts an error in the place of what is written. `code` is RESP's first word, as `ERR`; in lines that is
-    /// always `ERR`.
+    /// Replaces the reply by an error. `code` is the first word in RESP; in lines the word is always `ERR`.
     pub fn error(&mut self, code: &str, sentence: impl fmt::Display) {
         self.out.truncate(self.body);
         if self.is_line() {
@@ -396,8 +395,8 @@ impl Encoder {
         }
     }
 
-    /// Begins a reply of one long text of our own making that needs no quotes; so many bytes of it are to be appended, in
-    /// pieces, and then [`Encoder::end_text`].
+    /// Begins a reply of one long text that needs no quotes. The caller appends `bytes` bytes, in pieces, then calls
+    /// [`end_text`].
     pub fn begin_text(out: Vec<u8>, head: &ReplyHead, bytes: usize) -> Vec<u8> {
         let mut reply = Self::resume(out, head);
         if !reply.is_line() {
@@ -425,19 +424,19 @@ impl Encoder {
     }
 }
 
-/// Appends a whole error reply. `id` counts in lines only.
+/// Appends a whole error reply. RESP ignores `id`.
 pub fn put_error(out: &mut Vec<u8>, protocol: Protocol, id: &[u8], sentence: impl fmt::Display) {
     let mut reply = Encoder::begin(std::mem::take(out), protocol, id, "ERR");
     reply.error("ERR", sentence);
     *out = reply.end();
 }
 
-/// The reply would be longer than one may be. Displays as a sentence.
+/// The error of a reply longer than `reply_bytes_max`. Displays as a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyTooLong {
-    /// The most bytes that a reply may have.
+    /// The limit, in bytes.
     pub limit_bytes: u32,
-    /// Keys of the request; 0 if it is about none.
+    /// Keys of the request; 0 if it has none.
     pub keys: usize,
 }
 
@@ -474,7 +473,7 @@ fn put_display(out: &mut Vec<u8>, text: impl fmt::Display) {
 mod tests {
     use super::{Encoder, Protocol, put_error};
 
-    /// What `write` makes of a reply in each protocol.
+    /// The reply that `write` writes, in each protocol.
     fn replies(write: impl Fn(&mut Encoder)) -> [String; 3] {
         [Protocol::Lines, Protocol::Resp2, Protocol::Resp3].map(|protocol| {
             let mut reply = Encoder::begin(Vec::new(), protocol, b"7", "GOT");

@@ -1,9 +1,9 @@
-//! Fields of the line protocol as they are written: bare or quoted, so that every reply can be read back.
+//! Writes fields of the line protocol, bare or quoted, so that every reply can be parsed back.
 
 use crate::base::prefetch::are_between;
 use std::fmt;
 
-/// Which rules of quoting a field is under: an empty key needs quotes, an empty value does not.
+/// The quoting rules of a field: an empty key needs quotes, an empty value does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldKind {
     /// A key.
@@ -12,10 +12,10 @@ pub enum FieldKind {
     Value,
 }
 
-/// Bytes that mean something outside quotes.
+/// Bytes with a meaning outside quotes.
 const SPECIAL: [u8; 3] = [b',', b'"', b':'];
 
-/// Appends a field, in quotes if it would read differently without. O(bytes).
+/// Appends a field, in quotes if it would be parsed differently without. O(bytes).
 pub fn put_field(out: &mut Vec<u8>, field: &[u8], kind: FieldKind) {
     if reads_bare(field, kind) {
         out.extend_from_slice(field);
@@ -24,7 +24,7 @@ pub fn put_field(out: &mut Vec<u8>, field: &[u8], kind: FieldKind) {
     }
 }
 
-/// Whether a field means the same without quotes.
+/// Whether a field is parsed as itself without quotes.
 fn reads_bare(field: &[u8], kind: FieldKind) -> bool {
     let (Some(first), Some(last)) = (field.first(), field.last()) else {
         return kind == FieldKind::Value;
@@ -39,8 +39,8 @@ fn reads_bare(field: &[u8], kind: FieldKind) -> bool {
             && std::str::from_utf8(field).is_ok()
 }
 
-/// Whether all bytes are printable ASCII from `least` on and none is one of `others`. 16 bytes at a time, of which the
-/// last may overlap those before.
+/// Whether all bytes are printable ASCII, at least `least`, and none is in `others`. Tests 16 bytes at a time; the last 16
+/// may overlap those before.
 #[inline]
 fn are_plain<const N: usize>(bytes: &[u8], least: u8, others: [u8; N]) -> bool {
     const MOST: u8 = 0x7e;
@@ -52,7 +52,7 @@ fn are_plain<const N: usize>(bytes: &[u8], least: u8, others: [u8; N]) -> bool {
         && (rest.is_empty() || are_between(last, least, MOST, others))
 }
 
-/// Appends a field in quotes: UTF-8 as it is, other bytes and control bytes escaped.
+/// Appends a field in quotes: UTF-8 unchanged, control bytes and all other bytes escaped.
 fn put_quoted(out: &mut Vec<u8>, field: &[u8]) {
     out.push(b'"');
     if are_plain(field, b' ', [b'"', b'\\']) {
@@ -63,13 +63,13 @@ fn put_quoted(out: &mut Vec<u8>, field: &[u8]) {
     out.push(b'"');
 }
 
-/// Whether a value is of printable ASCII that means the same without quotes. One pass at the speed of memory.
+/// Whether a value is printable ASCII that needs no quotes. One pass at the speed of memory.
 pub fn is_plain_text(value: &[u8]) -> bool {
     value.first() != Some(&b' ') && value.last() != Some(&b' ') && are_plain(value, b' ', SPECIAL)
 }
 
-/// Appends the next piece of a value that is written in quotes, of `bytes_max` bytes or up to three less, so that no
-/// character is cut; how many bytes of it that were.
+/// Appends the next piece of a quoted value: `bytes_max` bytes, or up to three fewer so that no character is cut. Returns
+/// the number of bytes of the value that were written.
 pub fn put_escaped_piece(out: &mut Vec<u8>, value: &[u8], bytes_max: usize) -> usize {
     let is_inside = |at: &usize| value.get(*at).is_some_and(|byte| byte & 0b1100_0000 == 0b1000_0000);
     let end = value.len().min(bytes_max);
@@ -103,7 +103,7 @@ fn put_hex(out: &mut Vec<u8>, byte: u8) {
     out.extend_from_slice(&[b'\\', b'x', high, low]);
 }
 
-/// Bytes of somebody's input inside a sentence: at most 40, with what cannot be printed escaped.
+/// An excerpt of input for a sentence: at most 40 bytes, escaped unless printable.
 #[derive(Debug, Clone, Copy)]
 pub struct Excerpt<'a>(pub &'a [u8]);
 

@@ -5,38 +5,37 @@
 //! ```
 //!
 //! `bits` is the 64-bit words of the blocks, eight each, as 16 hex digits of lower case; a run of r zero
-//! words, r from 2 up, is `z<r>.`. Each filter has one text: what decodes encodes to the same bytes. The
-//! decoder holds the head against a limit and counts the words before it allocates. Here is no filter, no
-//! line and no quoting: the text needs none.
+//! words, r from 2 up, is `z<r>.`. Each filter has exactly one text. The decoder checks the head against a limit and
+//! counts the words before it allocates. The text needs no quoting.
 
 use std::{fmt, mem};
 
 /// 64-bit words of a block.
 const BLOCK_WORDS: u64 = super::frame::BLOCK_WORDS as u64;
 
-/// What stands before the bits.
+/// The fields before the bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FilterHead {
     /// Blocks of 512 bits: a power of two.
     pub blocks: u64,
-    /// Keys that the filter was made of.
+    /// Keys that the filter was built from.
     pub keys: u64,
-    /// The life of the node.
+    /// The epoch of the changelog: larger after each start of the node.
     pub epoch: u64,
-    /// The number of changes that are in it.
+    /// The number of changes that the filter contains.
     pub seq: u64,
 }
 
-/// Why a text is no filter.
+/// An error in the text of a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilterTextError {
     /// It does not begin with `v=1`.
     Version,
-    /// This field is missing, out of place or no number without leading zeroes.
+    /// This field is missing, out of order, or not a number without leading zeroes.
     Field(&'static str),
-    /// No power of two, or more than the limit.
+    /// `blocks` is not a power of two, or above the limit.
     Blocks,
-    /// At this byte of `bits` stands neither a word nor a run, or zeroes that belong into a run.
+    /// At this byte of `bits` is neither a word nor a run, or zeroes that must be part of a run.
     Bits(usize),
     /// `bits` gives another number of words than `blocks` needs.
     Words,
@@ -46,8 +45,8 @@ impl fmt::Display for FilterTextError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Version => f.write_str("a filter begins with v=1"),
-            Self::Field(name) => write!(f, "a filter needs {name}=<number> in its place"),
-            Self::Blocks => f.write_str("blocks is no power of two, or above the limit"),
+            Self::Field(name) => write!(f, "a filter needs {name}=<number> here"),
+            Self::Blocks => f.write_str("blocks is not a power of two, or above the limit"),
             Self::Bits(at) => write!(f, "bits has neither a word of 16 hex digits nor a run at byte {at}"),
             Self::Words => f.write_str("bits gives another number of words than blocks needs"),
         }
@@ -68,8 +67,7 @@ impl FilterDump {
         Self { zeroes: 0 }
     }
 
-    /// Writes the next words, of which the caller hands in as many as it has time for: at most 16 bytes
-    /// each, and the run before them.
+    /// Writes the next words: at most 16 bytes each, and the run before them.
     pub fn words(&mut self, words: &[u64], out: &mut Vec<u8>) {
         for &word in words {
             if word == 0 {
@@ -81,7 +79,7 @@ impl FilterDump {
         }
     }
 
-    /// Writes what was held back.
+    /// Writes the last run, if one is open.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         self.flush(out);
     }
@@ -103,11 +101,10 @@ fn push_word(word: u64, out: &mut Vec<u8>) {
     out.extend(digits);
 }
 
-/// Reads a filter of at most `blocks_max` blocks. Allocates 64 bytes for each block that it has, after
-/// the whole text was found good; visits the text twice.
+/// Reads a filter of at most `blocks_max` blocks. Checks the whole text, then allocates 64 bytes per block: two passes.
 ///
 /// # Errors
-/// What is wrong first; nothing was allocated.
+/// The first error; nothing was allocated.
 pub fn decode(text: &[u8], blocks_max: u64) -> Result<(FilterHead, Vec<u64>), FilterTextError> {
     let rest = text.strip_prefix(b"v=1,").ok_or(FilterTextError::Version)?;
     let (blocks, rest) = number(rest, "blocks")?;
@@ -139,17 +136,17 @@ pub fn decode(text: &[u8], blocks_max: u64) -> Result<(FilterHead, Vec<u64>), Fi
     Ok((FilterHead { blocks, keys, epoch, seq }, words))
 }
 
-/// `name=<digits>,` at the beginning of `text`: the number, and what follows.
+/// Reads `name=<digits>,` at the start of `text`: the number, and the rest.
 fn number<'t>(text: &'t [u8], name: &'static str) -> Result<(u64, &'t [u8]), FilterTextError> {
     let wrong = FilterTextError::Field(name);
     let rest = text.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
     let rest = rest.ok_or(wrong)?;
-    // No number of 64 bits has more than 20 digits.
+    // A number of 64 bits has at most 20 digits.
     let end = rest.iter().take(21).position(|&byte| byte == b',').ok_or(wrong)?;
     Ok((decimal(&rest[..end]).ok_or(wrong)?, &rest[end + 1..]))
 }
 
-/// A number in its one form: digits without leading zeroes.
+/// A decimal number without leading zeroes.
 fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 1 && digits[0] == b'0' {
         return None;
@@ -217,7 +214,7 @@ impl Iterator for Tokens<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.bits.get(self.at..).filter(|rest| !rest.is_empty())?;
         match Self::token(rest) {
-            // Two zeroes side by side are a run.
+            // Two zero words in a row must be a run.
             Some((token, length)) if !(token.is_zero() && self.after_zero) => {
                 self.at += length;
                 self.after_zero = token.is_zero();

@@ -6,12 +6,11 @@
 //!  | u8   | u8   | u16    | u32      | u32      | u64          | `length` bytes
 //! ```
 //!
-//! Integers are little-endian. A header is checked before any of its payload is waited for. Reading allocates
-//! nothing: the lists in payloads are views of the input. Each frame has one form, so one that was read is written
-//! again as the same bytes.
+//! Integers are little-endian. A header is checked as soon as it is complete, before its payload arrives. Reading
+//! allocates nothing: the lists in payloads are views of the input. Each frame has exactly one encoding.
 //!
-//! The kinds are in `kind`; what each holds, and how that is read and written, in `body`; lists of many entries in `lists` and `write`.
-//! What frames do is decided in the node, and whether their numbers make sense (a filter's size, a port).
+//! `kind` has the kinds and what their headers may contain, `body` reads and writes the payloads, `lists` and `write` the
+//! lists of many entries. The node executes frames, and checks the ranges of their numbers (a filter's size, a port).
 
 mod body;
 mod kind;
@@ -28,20 +27,20 @@ use kind::Kind;
 pub(super) use lists::BLOCK_WORDS;
 use std::fmt;
 
-/// The first byte of every frame. No text begins with it: in UTF-8 it only continues a character.
+/// The first byte of every frame. No UTF-8 text begins with it: it is a continuation byte.
 pub const MAGIC: u8 = 0xB1;
 
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 20;
 
-/// Bytes of a payload, except those of keys and values.
+/// Bytes of the longest payload without a key or value.
 pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of hashes, or of blocks, in one frame: few, so that urgent frames get between two, and one is processed
-/// quickly.
+/// Bytes of hashes, or of blocks, in one frame. Small, so that urgent frames do not wait long and one frame is processed
+/// fast.
 pub const LIST_BYTES_MAX: usize = 16 * 1024;
 
-/// The reason in the BYE to a node whose id is that of another linked node: it draws another.
+/// The reason in the BYE to a node with the id of another linked node. The receiver draws another id.
 pub const SAME_ID_REASON: &[u8] = b"another node is linked under your node id; draw another";
 
 /// Bytes of the reason in a BYE.
@@ -59,7 +58,7 @@ pub struct FrameLimits {
 /// One frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// The number that an answer repeats, or a number that the kind needs; see [`Body`]. Else 0.
+    /// The number that an answer repeats, or a number of the kind; see [`Body`]. Otherwise 0.
     pub request: u32,
     /// At least the highest version that the sender has given, and at least its wall clock.
     pub clock: u64,
@@ -67,18 +66,18 @@ pub struct Frame<'a> {
     pub body: Body<'a>,
 }
 
-/// What stands at the front of some input.
+/// The result of parsing the start of some input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed<'a> {
-    /// A whole frame.
+    /// A complete frame.
     Frame {
         /// The frame.
         frame: Frame<'a>,
-        /// Bytes of input that it took.
+        /// Its bytes of input.
         consumed: usize,
     },
-    /// A key or a value that is longer than this node accepts, since its limits are lower than the sender's. `skip` bytes
-    /// of payload after the header are to be skipped as they arrive.
+    /// A key or a value longer than this node accepts: its limits are lower than the sender's. The caller must skip `skip`
+    /// bytes of payload after the header as they arrive.
     Oversized {
         /// Which of them.
         what: Oversized,
@@ -91,11 +90,11 @@ pub enum Parsed<'a> {
     },
     /// The beginning of a frame.
     Partial,
-    /// No frame, whatever may follow.
+    /// Not a frame, whatever follows.
     Broken(FrameError),
 }
 
-/// What may be longer than a node accepts without an error of the sender.
+/// A part of a frame that may exceed the limits of the receiver without an error of the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Oversized {
     /// The key of a GET or DELETE, or the arguments of an EXECUTE.
@@ -106,10 +105,10 @@ pub enum Oversized {
     Notice,
 }
 
-/// Why bytes are no frame: the link has to be closed. Displays as a sentence.
+/// An error in a frame; the link must be closed. Displays as a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
-    /// The first byte is another.
+    /// The first byte is not [`MAGIC`].
     Magic(u8),
     /// An unknown kind.
     Kind(u8),
@@ -141,8 +140,8 @@ impl fmt::Display for FrameError {
     }
 }
 
-/// Examines the first frame of `input`. A header that announces what may not follow is an error at once. Costs the
-/// header, and for PEERS its entries; values are not examined.
+/// Parses the first frame of `input`. An invalid header is an error before its payload arrives. O(1), for lists
+/// O(entries); values are not read.
 pub fn parse(input: &[u8], limits: FrameLimits) -> Parsed<'_> {
     match input.first() {
         None => return Parsed::Partial,
@@ -168,7 +167,7 @@ pub fn parse(input: &[u8], limits: FrameLimits) -> Parsed<'_> {
     }
 }
 
-/// A header that may precede a payload of its length.
+/// A header whose kind, flags and length fit together.
 #[derive(Debug, Clone, Copy)]
 struct Header {
     kind: Kind,
@@ -258,7 +257,7 @@ mod tests {
         Address { id, addr }
     }
 
-    /// Writes one frame of any kind; it is of the kind `of` modulo 24.
+    /// Writes a random frame; its kind is `of` modulo 24.
     fn put_random(rng: &mut Rng, of: u64, out: &mut Vec<u8>) {
         let clock = rng.next_u64();
         let request = low_half(rng.next_u64());

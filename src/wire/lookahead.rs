@@ -1,15 +1,13 @@
-//! Requests at the front of some input that are parsed before their turn: where the next lines end, and the arguments
-//! of the next requests in RESP. Each is taken in its turn, so that nothing is parsed twice.
-//!
-//! Not here: what is done with them beforehand.
+//! Lookahead: the ends of the next lines, or the arguments of the next RESP requests, parsed before they are executed, so
+//! that their keys can be prefetched. Each result is used when its request is executed: nothing is parsed twice.
 
 use super::resp::parse::Batch;
 use memchr::memchr;
 
-/// Lines that are looked at together.
+/// Lines per scan.
 const LINES_MAX: usize = 16;
 
-/// What was parsed of some input and not taken yet. Keeps its memory from one input to the next.
+/// The requests of one input that were parsed in advance and not taken yet. Its memory is reused for the next input.
 #[derive(Debug, Default)]
 pub struct Lookahead {
     /// Bytes of each line, up to its line feed.
@@ -20,14 +18,14 @@ pub struct Lookahead {
 }
 
 impl Lookahead {
-    /// Forgets what was parsed: other input follows.
+    /// Drops everything that was parsed. Must be called before other input.
     pub fn clear(&mut self) {
         self.lines.clear();
         self.taken = 0;
         self.requests.clear();
     }
 
-    /// Where the line ends that the input begins with, if it was looked at.
+    /// Takes the position of the line feed of the next line; `None` if it was not scanned.
     #[inline]
     pub fn next_line(&mut self) -> Option<usize> {
         let end = self.lines.get(self.taken).copied();
@@ -35,12 +33,12 @@ impl Lookahead {
         end
     }
 
-    /// Whether no line is left that was looked at.
+    /// Whether every scanned line was taken.
     pub fn is_out_of_lines(&self) -> bool {
         self.taken == self.lines.len()
     }
 
-    /// Looks for up to 16 whole lines at the front of `input`, and calls `visit` with each.
+    /// Scans up to 16 complete lines at the start of `input`, and calls `visit` with each.
     pub fn scan_lines<'a>(&mut self, input: &'a [u8], mut visit: impl FnMut(&'a [u8])) {
         self.lines.clear();
         self.taken = 0;
@@ -61,7 +59,7 @@ mod tests {
     use crate::wire::resp::parse::RequestLimits;
 
     #[test]
-    fn lines_and_requests_that_were_looked_at_are_taken_in_their_turn() {
+    fn scanned_lines_and_requests_are_taken_in_order() {
         let mut lookahead = Lookahead::default();
         let mut lines = Vec::new();
         lookahead.scan_lines(b"GET a\r\n\nSET b:c\nGET d", |line| lines.push(line.to_vec()));
