@@ -1,7 +1,7 @@
 //! The handshake of a link: its four lines, and the proofs that both ends know the mesh secret.
 //!
-//! Lines can be read in a capture and typed by hand; frames follow them. Reading allocates nothing, and each error is
-//! a sentence that names the wrong word. When each line is due is decided in the node.
+//! The lines can be read in a capture and typed by hand; frames follow them. Reading allocates nothing, and each error is
+//! a sentence that names the wrong word. The order and timeouts of the lines are in the node.
 
 mod proof;
 
@@ -17,7 +17,7 @@ use memchr::{memchr, memchr2};
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 
-/// The one version of the protocol between nodes.
+/// The version of the protocol between nodes.
 pub const PROTO: &str = "2";
 
 /// Bytes of each line of the handshake, without its end.
@@ -26,8 +26,8 @@ pub const LINE_BYTES_MAX: usize = 1_024;
 /// Addresses of other nodes in a refusal.
 pub const HINTS_MAX: usize = 8;
 
-/// The text whose hash shows whether two nodes have the same hash secret: of the nonce of an offer, so that no
-/// value of a handshake can be compared with another one, or with one computed before.
+/// The text whose hash proves that two nodes have the same hash secret. It contains the nonce of the offer, so that the
+/// hash can neither be replayed nor precomputed.
 pub fn hash_check_text(nonce: &[u8; 16]) -> [u8; 35] {
     let mut text = *b"olivia hash check 2................";
     text[19..].copy_from_slice(nonce);
@@ -38,37 +38,37 @@ pub fn hash_check_text(nonce: &[u8; 16]) -> [u8; 35] {
 const OFFER_ID: &[u8] = b"h1";
 const PROOF_ID: &[u8] = b"h2";
 
-/// Identity and address of a node, as it states them. In one that was read, `listen` has the form of an address.
+/// The offer of a node: its identity and address. In one that was read, `listen` has the form of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offer<'a> {
-    /// Its identity in this life.
+    /// Its node id, new at each start.
     pub node: [u8; 16],
     /// The address it listens on, as text: `host:port`.
     pub listen: &'a [u8],
     /// Drawn for this handshake.
     pub nonce: [u8; 16],
-    /// The hash of [`hash_check_text`] of the nonce, under its hash secret.
+    /// The hash of [`hash_check_text`] under its hash secret.
     pub hash: u64,
     /// Its wall clock, in milliseconds since 1970.
     pub wall_ms: u64,
-    /// Whether it needs a link, or has no room for one.
+    /// Whether it has no link, or no room for another.
     pub links: Links,
 }
 
-/// What an offer states about the links of its node.
+/// The number of links of a node, as its offer states it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
-    /// None: the other end is to make room above its `active_peers`.
+    /// None: the other end makes room above its `active_peers`.
     None,
-    /// Nothing.
+    /// Not stated: between none and `active_peers`.
     Unstated,
-    /// `active_peers` or more: room only for a node that has none.
+    /// `active_peers` or more: it has room only for a node without links.
     Full,
 }
 
 impl Offer<'_> {
     /// The address to dial the node at. `seen`, its address as seen from here, replaces an unspecified host, and a
-    /// loopback one of another machine. `None` if `listen` is no address.
+    /// loopback host of another machine. `None` if `listen` is not an address.
     pub fn listen_addr(&self, seen: SocketAddr) -> Option<SocketAddr> {
         let listen = address(self.listen)?;
         let is_here = |addr: SocketAddr| is_loopback(addr.ip());
@@ -133,7 +133,7 @@ impl Word {
         }
     }
 
-    /// What its field has to be.
+    /// The form that its field must have.
     const fn takes(self) -> &'static str {
         match self {
             Self::Proto => "a number",
@@ -154,23 +154,23 @@ pub enum HandshakeError<'a> {
     TooLong,
     /// An empty argument.
     EmptyArgument,
-    /// No `=` in an argument.
+    /// An argument without `=`.
     NoEquals(&'a [u8]),
     /// A quoted field without its end.
     OpenQuote,
     /// Bytes after a closing quote.
     AfterQuote(&'a [u8]),
-    /// A word that comes twice.
+    /// A word that is given twice.
     Twice(Word),
-    /// A word that does not come.
+    /// A required word that is missing.
     Missing(Word),
     /// A field that its word does not accept.
     Wrong(Word, &'a [u8]),
     /// A protocol version that this node does not speak.
     Proto(&'a [u8]),
-    /// A proof in the first line, where it is too early.
+    /// A proof in the first line.
     EarlyProof,
-    /// A line that is no answer to a handshake.
+    /// A line that is not an answer of a handshake.
     NoAnswer(&'a [u8]),
 }
 
@@ -218,7 +218,7 @@ pub enum Answer<'a> {
     Offer(Offer<'a>, Proof),
     /// To the second: the link is up, and frames may follow.
     Welcome,
-    /// To the second: it has `active_peers` links; others may have room.
+    /// To the second: the node has `active_peers` links; the hints may have room.
     Full(Hints<'a>),
     /// To either: a refusal, with the reason as a sentence.
     Refused(&'a [u8]),
@@ -229,16 +229,16 @@ pub enum Answer<'a> {
 pub struct Hints<'a>(&'a [u8]);
 
 impl Hints<'_> {
-    /// The addresses, at most [`HINTS_MAX`]; anything else is skipped.
+    /// The addresses, at most [`HINTS_MAX`]; invalid entries are skipped.
     pub fn iter(&self) -> impl Iterator<Item = SocketAddr> {
         self.0.split(|&byte| byte == b',').filter_map(address).take(HINTS_MAX)
     }
 }
 
-/// Reads the arguments of a `REQUEST connect`. O(bytes), of which there are at most [`LINE_BYTES_MAX`].
+/// Reads the arguments of a `REQUEST connect`. O(bytes), at most [`LINE_BYTES_MAX`].
 ///
 /// # Errors
-/// The first error; an unknown `proto` comes before anything that may be missing because of it.
+/// The first error; an unknown `proto` is reported before missing words.
 pub fn read_request(args: &[u8]) -> Result<ConnectArgs<'_>, HandshakeError<'_>> {
     let fields = Fields::read(args)?;
     let has_offer = WORDS.iter().any(|&word| word != Word::Proof && fields.get(word).is_some());
@@ -252,7 +252,7 @@ pub fn read_request(args: &[u8]) -> Result<ConnectArgs<'_>, HandshakeError<'_>> 
 /// Reads an answer on the dialler's side: one line, without its end. O(bytes).
 ///
 /// # Errors
-/// As [`read_request`], and for a line that is no answer.
+/// As [`read_request`], and `NoAnswer` for any other line.
 pub fn read_answer(line: &[u8]) -> Result<Answer<'_>, HandshakeError<'_>> {
     if line.len() > LINE_BYTES_MAX {
         return Err(HandshakeError::TooLong);
@@ -284,7 +284,7 @@ pub fn put_offer(out: &mut Vec<u8>, own: &Offer<'_>) {
     out.push(b'\n');
 }
 
-/// Appends the answer to it, under the id that it had.
+/// Appends the answer to it, under its id.
 pub fn put_counter_offer(out: &mut Vec<u8>, id: &[u8], own: &Offer<'_>, proof: &Proof) {
     put_start(out, id, "FULFILLED ");
     put_words(out, own);
@@ -293,7 +293,7 @@ pub fn put_counter_offer(out: &mut Vec<u8>, id: &[u8], own: &Offer<'_>, proof: &
     out.push(b'\n');
 }
 
-/// Whether the first line of `input` begins a handshake; `None`: it has no end yet.
+/// Whether the first line of `input` begins a handshake; `None`: the line is incomplete.
 pub fn begins_handshake(input: &[u8]) -> Option<bool> {
     match parse(input, LINE_BYTES_MAX) {
         Parsed::Partial => None,
@@ -317,7 +317,7 @@ pub fn put_proof(out: &mut Vec<u8>, proof: &Proof) {
     out.push(b'\n');
 }
 
-/// Appends the answer to it, under the id that it had. Frames may follow.
+/// Appends the answer to it, under its id. Frames may follow.
 pub fn put_welcome(out: &mut Vec<u8>, id: &[u8]) {
     put_start(out, id, "FULFILLED welcome\n");
 }
@@ -390,7 +390,7 @@ fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok().filter(|_| is_plain)
 }
 
-/// The field of each word that came, of [`WORDS`] in order.
+/// The field of each word of [`WORDS`], in that order; `None` if it is missing.
 #[derive(Debug, Default)]
 struct Fields<'a> {
     fields: [Option<&'a [u8]>; WORDS.len()],
@@ -468,8 +468,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The field at the beginning of `rest`, bare or quoted, and what follows: nothing, or a comma first. Escapes are
-/// left as they are: no known word accepts a field with one.
+/// The field at the start of `rest`, bare or quoted, and the rest, which is empty or begins with a comma. Escapes stay:
+/// no known word accepts a field with one.
 fn field(rest: &[u8]) -> Result<(&[u8], &[u8]), HandshakeError<'_>> {
     let start = rest.iter().position(|&byte| byte != b' ').unwrap_or(rest.len());
     let rest = &rest[start..];

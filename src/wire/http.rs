@@ -1,7 +1,7 @@
 //! HTTP/1.0 and 1.1, as far as probes, scrapers and browsers need it: request heads in, response heads out.
 //!
-//! Only `GET` and `HEAD`, and no bodies of requests. A head is read as a whole, within [`HEAD_BYTES_MAX`]; lines may end
-//! in CR LF or LF. What could be read in two ways (a folded header, a space before the colon, two `Host`) is refused.
+//! Only `GET` and `HEAD`, without request bodies. A head is parsed when it is complete, within [`HEAD_BYTES_MAX`]; lines
+//! may end in CR LF or LF. Ambiguous heads (a folded header, a space before the colon, two `Host`) are refused.
 
 use memchr::memchr;
 use std::fmt;
@@ -11,20 +11,20 @@ use std::net::IpAddr;
 /// Bytes of one request head, from its first byte to the empty line.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// What stands at the front of some input.
+/// The result of parsing the start of some input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed<'a> {
-    /// The end of the head has not come.
+    /// The head is incomplete.
     Partial,
     /// The head is longer than [`HEAD_BYTES_MAX`].
     TooLong,
-    /// The head cannot be served; nothing after it can be read.
+    /// The head cannot be served, and nothing after it can be parsed.
     Broken(BadRequest),
     /// A request.
     Request {
         /// Its head.
         request: Request<'a>,
-        /// Bytes of input that it took.
+        /// Bytes of the head.
         consumed: usize,
     },
 }
@@ -32,7 +32,7 @@ pub enum Parsed<'a> {
 /// The head of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// `HEAD`: the response has no body.
+    /// The method is `HEAD`: the response has no body.
     pub is_head: bool,
     /// The target without its query.
     pub path: &'a [u8],
@@ -46,10 +46,10 @@ pub struct Request<'a> {
     pub accepts_openmetrics: bool,
 }
 
-/// Why a head cannot be served. Displays as a sentence.
+/// The reason for refusing a head. Displays as a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadRequest {
-    /// The first line is no request of HTTP/1.x.
+    /// The first line is not a request of HTTP/1.x.
     RequestLine,
     /// Another method than `GET` and `HEAD`.
     Method,
@@ -57,14 +57,14 @@ pub enum BadRequest {
     Header,
     /// HTTP/1.1 without `Host`.
     NoHost,
-    /// It announces a body.
+    /// The request has a body.
     Body,
 }
 
 impl fmt::Display for BadRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::RequestLine => "the first line is no request of HTTP/1.0 or 1.1",
+            Self::RequestLine => "the first line is not a request of HTTP/1.0 or 1.1",
             Self::Method => "only GET and HEAD are served here",
             Self::Header => "a header is no `Name: value` on one line, or Host is given twice",
             Self::NoHost => "HTTP/1.1 needs a Host header",
@@ -73,7 +73,7 @@ impl fmt::Display for BadRequest {
     }
 }
 
-/// Whether a line, without its end, begins a `GET` or `HEAD` of HTTP/1.x. No request in lines looks like that.
+/// Whether a line, without its end, is the first line of a `GET` or `HEAD` of HTTP/1.x. No request in lines is.
 pub fn is_request_line(line: &[u8]) -> bool {
     matches!(request_line(line), Some((b"GET" | b"HEAD", _, _)))
 }
@@ -92,11 +92,11 @@ fn request_line(line: &[u8]) -> Option<(&[u8], &[u8], u8)> {
     (is_target && is_method && words.next().is_none()).then_some((method, target, minor))
 }
 
-/// Reads the head at the front of `input`. O(bytes of the head).
+/// Parses the head at the start of `input`. O(bytes of the head).
 pub fn parse(input: &[u8]) -> Parsed<'_> {
     let window = &input[..input.len().min(HEAD_BYTES_MAX)];
     let Some((head, consumed)) = split_head(window) else {
-        // No more is waited for after a line that is no request.
+        // A first line that is not a request is an error before the rest of the head arrives.
         if let Some(end) = memchr(b'\n', window)
             && let Err(error) = start(window[..end].strip_suffix(b"\r").unwrap_or(&window[..end]))
         {
@@ -110,7 +110,7 @@ pub fn parse(input: &[u8]) -> Parsed<'_> {
     }
 }
 
-/// The head up to its empty line, and the bytes that both take.
+/// The head up to its empty line, and the bytes of both.
 fn split_head(window: &[u8]) -> Option<(&[u8], usize)> {
     let mut at = 0;
     loop {
@@ -122,7 +122,7 @@ fn split_head(window: &[u8]) -> Option<(&[u8], usize)> {
     }
 }
 
-/// The first line of a request that can be served.
+/// Parses the first line of a request; the error is why it cannot be served.
 fn start(line: &[u8]) -> Result<(&[u8], &[u8], u8), BadRequest> {
     match request_line(line) {
         Some(start @ (b"GET" | b"HEAD", _, _)) => Ok(start),
@@ -187,7 +187,7 @@ pub fn basic_password(authorization: &[u8]) -> Option<Vec<u8>> {
     Some(pair[colon + 1..].to_vec())
 }
 
-/// Decodes base64, with or without its padding. `None`: it is none.
+/// Decodes base64, with or without padding. `None`: it is invalid.
 fn base64(text: &[u8]) -> Option<Vec<u8>> {
     let digits = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
     let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
@@ -216,8 +216,8 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Whether a value of `Host` names this machine in a way that no foreign site can: an IP address, `localhost`, or one of
-/// `names`. Any other may be a foreign name that was made to lead here (DNS rebinding).
+/// Whether a value of `Host` is an IP address, `localhost`, or one of `names`. Any other may be a foreign name that
+/// resolves to this machine (DNS rebinding).
 pub fn is_host_trusted<'n>(host: &[u8], mut names: impl Iterator<Item = &'n str>) -> bool {
     let Ok(text) = std::str::from_utf8(host) else { return false };
     let name = match text.strip_prefix('[') {
@@ -286,7 +286,7 @@ impl Status {
 
 /// Plain text.
 pub const TEXT: &str = "text/plain; charset=utf-8";
-/// HTML; nothing in it may be loaded from elsewhere, and no other page may frame it.
+/// HTML, with a policy: nothing is loaded from other origins, and no other page may frame it.
 pub const HTML: &str = "text/html; charset=utf-8\r\n\
     Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -297,7 +297,7 @@ pub const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// OpenMetrics.
 pub const OPENMETRICS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// How a response is to be sent, by its request.
+/// The form of a response, from its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery {
     /// Without the body.
@@ -314,7 +314,7 @@ pub fn put_response(out: &mut Vec<u8>, status: Status, content_type: &str, deliv
     }
 }
 
-/// Appends what stands before the body of a response, which has so many bytes.
+/// Appends the head of a response whose body has this many bytes.
 pub fn put_response_head(
     out: &mut Vec<u8>,
     status: Status,

@@ -1,48 +1,48 @@
-//! Lines: where one ends, and its id, verb and arguments.
+//! Splits input into lines, and a line into id, verb and body.
 
 use super::args::trim;
 use super::line_form::ID_BYTES_MAX;
 use super::request_error::RequestError;
 use memchr::memchr;
 
-/// A whole line, without its end.
+/// A complete line, without its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {
     /// Its bytes, without LF and without the CR before it.
     pub text: &'a [u8],
-    /// Whether a CR stood before the LF.
+    /// Whether the line ended in CR LF.
     pub crlf: bool,
-    /// Bytes of input that the line took, its end included.
+    /// Bytes of the line with its end.
     pub consumed: usize,
 }
 
-/// What the front of some input is.
+/// The result of parsing the start of some input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed<'a> {
     /// A line of at most the limit.
     Line(Line<'a>),
-    /// A line of more than the limit, whether its end has come or not.
+    /// A line over the limit, complete or not.
     TooLong,
-    /// No line end so far.
+    /// An incomplete line.
     Partial,
 }
 
-/// A line, taken apart as far as that does not depend on the verb.
+/// The parts of a line that do not depend on the verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {
     /// The id, empty if there is none.
     pub id: &'a [u8],
     /// The verb as it was sent; may be empty.
     pub verb: &'a [u8],
-    /// What follows it, trimmed.
+    /// The text after the verb, trimmed.
     pub body: &'a [u8],
 }
 
 impl<'a> Line<'a> {
-    /// Takes the line apart. `None`: it is empty, which is no request.
+    /// Splits the line. `None`: it is empty and ignored.
     ///
     /// # Errors
-    /// What stands before a colon in its first word is no id.
+    /// The bytes before a colon in the first word are not an id.
     pub fn request(&self) -> Option<Result<Request<'a>, RequestError<'a>>> {
         let text = trim(self.text);
         if text.is_empty() {
@@ -60,27 +60,27 @@ impl<'a> Line<'a> {
         Some(Ok(Request { id, verb, body }))
     }
 
-    /// Whether it is the `PING` of health checkers written for Redis, which is an inline command of RESP.
+    /// Whether the line is the `PING` of health checkers written for Redis: an inline command of RESP.
     pub fn is_redis_ping(&self) -> bool {
         self.crlf && self.text.eq_ignore_ascii_case(b"PING")
     }
 }
 
-/// The first word of some text, and what follows it, trimmed.
+/// Splits text into its first word and the rest, trimmed.
 pub fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
-    // A loop: a word is mostly shorter than a vector search is worth.
+    // A plain loop: most words are too short for a vector search to be faster.
     let end = text.iter().position(|&byte| byte == b' ').unwrap_or(text.len());
     (&text[..end], trim(&text[end..]))
 }
 
-/// Whether these bytes may stand before the colon of a request. None is a space or a colon by now.
+/// Whether these bytes, without spaces and colons, are a valid id of a request.
 fn is_id(bytes: &[u8]) -> bool {
     (1..=ID_BYTES_MAX).contains(&bytes.len()) && !bytes.iter().any(|byte| matches!(byte, b',' | b'"' | b'\r'))
 }
 
-/// Looks for the first line of `input`; `bytes_max` bounds its text. Reads at most the line and its end.
+/// Finds the first line of `input`; `bytes_max` bounds its text. Reads at most the line and its end.
 pub fn parse(input: &[u8], bytes_max: usize) -> Parsed<'_> {
-    // The longest acceptable input to look at: the text, CR and LF.
+    // The longest acceptable line: the text, CR and LF.
     let window = &input[..input.len().min(bytes_max.saturating_add(2))];
     let Some(end) = memchr(b'\n', window) else {
         let longest_text = window.len() - usize::from(window.last() == Some(&b'\r'));
@@ -89,7 +89,7 @@ pub fn parse(input: &[u8], bytes_max: usize) -> Parsed<'_> {
     parse_until(window, end, bytes_max)
 }
 
-/// The same where the line feed of the first line is known to be at `end`.
+/// The same if the line feed of the first line is at `end`.
 #[inline]
 pub fn parse_until(input: &[u8], end: usize, bytes_max: usize) -> Parsed<'_> {
     let crlf = end > 0 && input[end - 1] == b'\r';
@@ -100,8 +100,8 @@ pub fn parse_until(input: &[u8], end: usize, bytes_max: usize) -> Parsed<'_> {
     Parsed::Line(Line { text, crlf, consumed: end + 1 })
 }
 
-/// Whether a line is part of an HTTP request: a browser was made to send it, and the lines
-/// after it must not be executed.
+/// Whether a line is part of an HTTP request that a hostile page made a browser send. Lines after it must not be
+/// executed.
 pub fn is_from_browser(text: &[u8]) -> bool {
     match text.first() {
         Some(b'P') => text.starts_with(b"POST "),

@@ -1,37 +1,37 @@
-//! How a command is written as a line: the form in the row of each command, used by the parser and its errors.
+//! The line form of a command: part of its row in the command table, used by the parser, its errors and HELP.
 
 use memchr::memchr;
 
 /// Bytes of a request's id.
 pub const ID_BYTES_MAX: usize = 64;
 
-/// How a command looks in lines.
+/// The form of a command in lines.
 #[derive(Debug, Clone, Copy)]
 pub struct LineForm {
     /// The verb, with the topic of one that has several.
     pub verb: &'static str,
-    /// What follows it, as HELP shows it: `key:value`. Empty if that is nothing, or need not be.
+    /// Its arguments as HELP shows them: `key:value`. Empty if there are none, or none are required.
     pub arguments: &'static str,
-    /// What follows the verb.
+    /// The syntax of its arguments.
     pub syntax: Syntax,
     /// The first word of the reply.
     pub word: &'static str,
-    /// A request that works.
+    /// A valid request.
     pub example: &'static str,
 }
 
-/// What follows a verb.
+/// The syntax of the arguments after a verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syntax {
-    /// Nothing.
+    /// No arguments.
     Bare,
-    /// Nothing, or fields. Arguments: field, field.
+    /// Any number of fields. Arguments: field, field.
     Words,
     /// One field.
     Field,
     /// One key.
     Key,
-    /// Nothing, or anything, which is one argument as it is.
+    /// The whole rest of the line as one argument, or none if that is empty.
     Raw,
     /// `key,key`. Arguments: key, key.
     Keys,
@@ -49,7 +49,7 @@ impl Syntax {
         matches!(self, Self::Key | Self::Keys | Self::Pairs | Self::Numbers | Self::Timed)
     }
 
-    /// Arguments for each field of the line.
+    /// Arguments per field of the line.
     pub const fn step(self) -> usize {
         match self {
             Self::Bare | Self::Words | Self::Field | Self::Key | Self::Raw | Self::Keys => 1,
@@ -58,7 +58,7 @@ impl Syntax {
         }
     }
 
-    /// The first key after a verb, without reading it properly: for prefetching only.
+    /// A guess of the first key after a verb, without parsing it: for prefetching only.
     pub fn likely_key(self, body: &[u8]) -> Option<&[u8]> {
         match self {
             Self::Bare | Self::Words | Self::Field | Self::Key | Self::Raw => None,

@@ -1,39 +1,39 @@
-//! What came of requests that another node has carried out: the reply in an EXECUTED.
+//! The payload of an EXECUTED: the results of requests that another node has carried out.
 //!
 //! ```text
-//! keys (u32), then for each key of the requests but the first: hash (u64), version (u64), 1 if the key is not there (u8)
-//! then for each request: 1 if it is an error (u8), bytes (u32), the bytes: what the client gets, in its protocol; for
-//! none: nothing was done, since the sender holds some of the keys only
+//! keys (u32), then per key of the requests except the first: hash (u64), version (u64), 1 if the key does not exist (u8)
+//! then per request: 1 if it is an error (u8), bytes (u32), the bytes of the reply in the client's protocol; without any
+//! request: nothing was done, since the sender holds only some of the keys
 //! ```
 //!
-//! Integers are little-endian. All of it is checked when it is read, so that going through it cannot fail.
+//! Integers are little-endian. Everything is checked when it is read, so that iterating cannot fail.
 
 use super::frame::KeyState;
 
 /// Bytes of a key: hash, version, state.
 const KEY_BYTES: usize = 17;
 
-/// A key after requests were carried out.
+/// The version of a key after the requests were carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyVersion {
     /// Its hash.
     pub hash: u64,
-    /// The version of its value or deletion; 0: of none.
+    /// The version of its value or deletion; 0: none.
     pub version: u64,
-    /// Which of both.
+    /// Whether it is that of a value or a deletion.
     pub state: KeyState,
 }
 
-/// What came of one request.
+/// The result of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestResult<'a> {
     /// The bytes are those of an error.
     pub is_error: bool,
-    /// Without what begins and ends a reply, in the protocol of the client.
+    /// The values of the reply, without its framing, in the protocol of the client.
     pub bytes: &'a [u8],
 }
 
-/// What came of requests.
+/// The results of requests, a view of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemoteReply<'a> {
     keys: &'a [[u8; KEY_BYTES]],
@@ -41,7 +41,7 @@ pub struct RemoteReply<'a> {
 }
 
 impl<'a> RemoteReply<'a> {
-    /// Checks what stands in a frame; `None`: it is no outcome. O(results).
+    /// Reads and checks a payload; `None`: it is invalid. O(results).
     pub fn read(bytes: &'a [u8]) -> Option<Self> {
         let mut rest = bytes;
         let keys = number(&mut rest)?.checked_mul(KEY_BYTES)?;
@@ -53,7 +53,7 @@ impl<'a> RemoteReply<'a> {
         Some(Self { keys: keys.as_chunks().0, results })
     }
 
-    /// The keys but the first.
+    /// The keys except the first, which is in the frame.
     pub fn keys(&self) -> impl Iterator<Item = KeyVersion> + use<'a> {
         self.keys.iter().map(|key| {
             let [h0, h1, h2, h3, h4, h5, h6, h7, version @ .., gone] = *key;
@@ -72,7 +72,7 @@ impl<'a> RemoteReply<'a> {
     }
 }
 
-/// Begins an outcome with the keys but the first; results follow.
+/// Begins a payload with the keys except the first; results follow.
 pub fn put_keys(out: &mut Vec<u8>, keys: &[KeyVersion]) {
     put_number(out, keys.len());
     for key in keys {
@@ -114,7 +114,7 @@ mod tests {
     use crate::wire::frame::KeyState;
 
     #[test]
-    fn outcome_is_read_as_it_was_written_and_cut_only_between_results() {
+    fn reply_reads_back_and_is_valid_if_cut_between_results_only() {
         let keys = [(1, 2, KeyState::Held), (u64::MAX, 0, KeyState::Gone)]
             .map(|(hash, version, state)| KeyVersion { hash, version, state });
         let results = [(false, &b":1\r\n"[..]), (true, b"-ERR no\r\n"), (false, b"")]

@@ -1,19 +1,19 @@
-//! What is wrong with a request in lines, and its sentence, which names what would be right.
+//! Errors of requests in lines. Each sentence names what is wrong and what would be right.
 
 use super::field::Excerpt;
 use super::line_form::{ID_BYTES_MAX, LineForm, Syntax};
 use std::fmt;
 
-/// How a field with quotes in it is written.
+/// An example of a field with quotes inside.
 const QUOTED: &str = "SET j:\"{\\\"a\\\":1}\"";
 
-/// How several keys are written, and one with spaces.
+/// An example of several keys, one with spaces.
 const SPACED: &str = "GET a,b,\"c d\"";
 
-/// What is wrong with a request in lines. Nothing was changed by it. Displays as the sentence of the reply.
+/// An error of a request in lines. The request changed nothing. Displays as the sentence of the reply.
 #[derive(Debug, Clone, Copy)]
 pub enum RequestError<'a> {
-    /// The bytes before a colon in the first word are no id.
+    /// The bytes before a colon in the first word are not an id.
     BadId,
     /// An argument is missing.
     NoArgument(&'static LineForm),
@@ -21,11 +21,11 @@ pub enum RequestError<'a> {
     SurplusArgument(&'static LineForm, &'a [u8]),
     /// A verb that takes one field has several.
     OneFieldOnly(&'static LineForm),
-    /// Nothing stands between two commas, or beside one.
+    /// Nothing is between two commas, or before the first or after the last one.
     EmptyArgument(&'static LineForm),
-    /// Nothing stands before the colon.
+    /// Nothing is before the colon.
     EmptyKey(&'static LineForm),
-    /// A part that is set off by a colon is missing.
+    /// A part after a colon is missing.
     NoColon(&'static LineForm, &'a [u8]),
     /// A quote inside a bare field.
     InnerQuote(&'static LineForm, &'a [u8]),
@@ -41,7 +41,7 @@ pub enum RequestError<'a> {
     BadEscape(&'static LineForm, &'a [u8]),
     /// Bytes between a closing quote and the next comma or colon.
     AfterQuote(&'static LineForm, &'a [u8]),
-    /// More fields than the limit, which is a setting of this name.
+    /// More fields than the limit, with the name of its setting.
     TooManyArguments(&'static LineForm, usize, &'static str),
     /// A key longer than the limit.
     KeyTooLong(&'static LineForm, usize),
@@ -50,7 +50,7 @@ pub enum RequestError<'a> {
 }
 
 impl fmt::Display for LineForm {
-    /// The verb with its arguments: `SET key:value`.
+    /// Writes the verb with its arguments: `SET key:value`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gap = if self.arguments.is_empty() { "" } else { " " };
         write!(f, "{}{gap}{}", self.verb, self.arguments)

@@ -1,28 +1,28 @@
-//! What a frame of each kind holds, and how its payload is read and written.
+//! The payloads of frames: one variant of [`Body`] per kind, read from and written to bytes.
 
 use super::kind::{FLAG_ANSWER, FLAG_CREATE, FLAG_GONE, FLAG_HAD, FLAG_TTL_ONLY, Kind, VALUE_HEAD_BYTES};
 use super::lists::{Addresses, Arguments, HINT_BYTES, HINTS_MAX, Hashes, Hints, Images, Words};
 use super::{FrameError, MAGIC, REASON_BYTES_MAX};
 use crate::wire::encoder::Protocol;
 
-/// Milliseconds left of a key without TTL.
+/// The milliseconds left of a key without TTL.
 const NO_TTL: u64 = u64::MAX;
 
-/// A position in a changelog: every change before it is known.
+/// A position in a changelog: the receiver has every change before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// The life of the node.
+    /// The epoch of the changelog: larger after each start of the node.
     pub epoch: u64,
     /// The number of the next change.
     pub seq: u64,
 }
 
-/// What a version is that of.
+/// What a version belongs to: a value or a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyState {
     /// A value that the sender holds.
     Held,
-    /// A deletion, or another departure, that the sender remembers.
+    /// A deletion, eviction or expiry that the sender remembers.
     Gone,
 }
 
@@ -39,24 +39,24 @@ impl KeyState {
     }
 }
 
-/// A command that another node is to carry out.
+/// A command that the receiver must carry out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemoteCommand<'a> {
-    /// The name of its row in the table of commands.
+    /// The name of its row in the command table.
     pub name: &'a [u8],
     /// Its arguments.
     pub arguments: Arguments<'a>,
     /// Whether it may create the key.
     pub create: bool,
-    /// The hybrid clock of the sender from which on nothing is to be done.
+    /// Deadline on the hybrid clock of the sender: from then on the receiver must not carry it out.
     pub deadline: u64,
-    /// Nodes that have answered that they do not hold the key: what their filters claim does not count.
+    /// Nodes that have answered NOTHOLDER; claims of their filters are ignored.
     pub refused: Hints<'a>,
-    /// What the client that waits for the reply speaks.
+    /// The protocol of the client, which is that of the reply.
     pub protocol: Protocol,
 }
 
-/// What a GET requests.
+/// The part of a key that a GET requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wanted {
     /// The value, with version and TTL.
@@ -70,7 +70,7 @@ pub enum Wanted {
 pub enum Body<'a> {
     /// A heartbeat. `request` counts them; an answer repeats it.
     Heartbeat {
-        /// The end of the sender's changelog.
+        /// The position at the end of the sender's changelog.
         head: Head,
         /// The wall clock of the sender, in milliseconds since 1970.
         wall_ms: u64,
@@ -94,14 +94,14 @@ pub enum Body<'a> {
     Piece(Words<'a>),
     /// The snapshot is complete.
     SnapEnd,
-    /// Requests changes from a position on; without one, for a snapshot. `request` is the low half of the position in the
+    /// Requests the changes from a position on; without one, a snapshot. `request` is the low half of the position in the
     /// changes of blocks.
     Resync(Option<Head>),
     /// A query for a key; the answer repeats its `request`.
     Get {
         /// The key.
         key: &'a [u8],
-        /// What of it.
+        /// The requested part.
         wanted: Wanted,
     },
     /// The node holds the key.
@@ -110,7 +110,7 @@ pub enum Body<'a> {
         hash: u64,
         /// The version of its value.
         version: u64,
-        /// Milliseconds until it expires; `None`, or the largest number, is no TTL.
+        /// Milliseconds until it expires; `None`, on the wire the largest number, if it has no TTL.
         left_ms: Option<u64>,
         /// The value; empty if only the TTL was requested.
         value: &'a [u8],
@@ -119,40 +119,40 @@ pub enum Body<'a> {
     None {
         /// Its hash.
         hash: u64,
-        /// The version that it knows to have moved elsewhere; 0: of none.
+        /// The version that is known to have moved to another node; 0: none.
         moved_version: u64,
         /// Nodes that may hold it.
         hints: Hints<'a>,
     },
-    /// The key of a GET, DELETE or EXECUTE is longer than the node accepts, so it does not hold it: a NONE without a hash.
+    /// A NONE without a hash: the key of a GET, DELETE or EXECUTE is longer than the node accepts, so it does not hold it.
     NotTaken,
     /// Nodes that the sender is linked to.
     Peers(Addresses<'a>),
     /// The link ends, with a reason as text.
     Bye(&'a [u8]),
-    /// Older values of the key are to be dropped.
+    /// The receiver must drop older values of the key.
     Invalidate {
         /// The key.
         key: &'a [u8],
         /// The version of the value, or of the deletion.
         version: u64,
-        /// Which of both.
+        /// Whether it is that of a value or a deletion.
         state: KeyState,
     },
-    /// The answer to an INVALIDATE whose version is lower than the sender's own.
+    /// The answer to an INVALIDATE with a lower version than the sender's.
     Newer {
         /// The key.
         key: &'a [u8],
-        /// The version of the sender.
+        /// The sender's version.
         version: u64,
-        /// That of a value or of a deletion.
+        /// Whether it is that of a value or a deletion.
         state: KeyState,
     },
-    /// The key is to be deleted; the answer repeats the `request`.
+    /// The receiver must delete the key; the answer repeats the `request`.
     Delete {
         /// The key.
         key: &'a [u8],
-        /// The version of the deletion, at least.
+        /// The least version of the deletion.
         version: u64,
     },
     /// The key is deleted.
@@ -166,15 +166,15 @@ pub enum Body<'a> {
         /// Nodes that may hold it.
         hints: Hints<'a>,
     },
-    /// A command that depends on the old value; the answer repeats the `request`.
+    /// The receiver must carry out a command that depends on the old value; the answer repeats the `request`.
     Execute(RemoteCommand<'a>),
     /// The command was carried out.
     Executed {
         /// The hash of its key.
         hash: u64,
-        /// The version of the key after it; 0: there is none.
+        /// The version of the key after the command; 0: none.
         version: u64,
-        /// Whether the key is there after it.
+        /// Whether the key exists after the command.
         state: KeyState,
         /// The reply for the client.
         reply: &'a [u8],
@@ -183,24 +183,24 @@ pub enum Body<'a> {
     NotHolder {
         /// The hash of its key.
         hash: u64,
-        /// The version that it knows to have moved elsewhere; 0: of none.
+        /// The version that is known to have moved to another node; 0: none.
         moved_version: u64,
         /// Nodes that may hold it.
         hints: Hints<'a>,
     },
-    /// All keys up to this version are to be dropped, on every node; the answer repeats the `request`.
+    /// The receiver must drop all keys up to this version; the answer repeats the `request`.
     Floor(u64),
-    /// They are; FLOORED.
+    /// The receiver of FLOOR has dropped them.
     Floored(u64),
     /// The command was not carried out, since its deadline has passed or the node has no room for it.
     NotDone {
         /// The hash of its key.
         hash: u64,
     },
-    /// Blocks of the Bloom filter of deletions that the sender remembers no more one by one; `request` is the number of
+    /// Blocks of the Bloom filter of deletions that the sender no longer remembers individually; `request` is the number of
     /// the first block.
     Discarded {
-        /// Their highest version: newer values stay.
+        /// The highest version of these deletions: newer values stay.
         version: u64,
         /// The blocks.
         blocks: Words<'a>,
@@ -208,7 +208,7 @@ pub enum Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    /// Whether it is about a filter: changes of it, a snapshot, or the request for these.
+    /// Whether the frame is part of digest sync: changes, snapshots, and requests for them.
     pub const fn is_about_filter(&self) -> bool {
         matches!(
             self,
@@ -221,7 +221,7 @@ impl<'a> Body<'a> {
         )
     }
 
-    /// Reads a payload. Its length is one that the kind may have.
+    /// Reads a payload whose length was checked by the header.
     pub(super) fn read(kind: Kind, flags: u16, payload: &'a [u8]) -> Result<Self, FrameError> {
         let mut fields = Fields { rest: payload };
         let body = match kind {
@@ -281,13 +281,13 @@ impl<'a> Body<'a> {
                 blocks: Words { blocks: fields.rest.as_chunks().0 },
             }),
         };
-        // Cannot fail, since the length was checked.
+        // Never the error, since the length was checked.
         body.ok_or(FrameError::Length(kind.row().name, 0, "more"))
     }
 }
 
-/// Appends one frame to `out`. A payload over its limit is refused by the reader: keys and values are bounded
-/// before, and lists are written by the functions of `write`.
+/// Appends one frame to `out`. The caller bounds the payload: keys and values by the limits, lists by the functions of
+/// `write`. The receiver refuses a longer one.
 pub fn put(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>) {
     match *body {
         Body::Heartbeat { head, wall_ms, ack, is_answer } => {
@@ -404,7 +404,7 @@ fn put_hinted(out: &mut Vec<u8>, hash: u64, version: u64, hints: Hints<'_>) {
     out.extend(hints.entries.as_flattened());
 }
 
-/// Writes a command. A name has at most 255 bytes: those of the table have about ten.
+/// Writes a command, whose name has at most 255 bytes.
 fn put_command(out: &mut Vec<u8>, command: &RemoteCommand<'_>) {
     let RemoteCommand { name, arguments, create: _, deadline, refused, protocol } = *command;
     let name = &name[..name.len().min(usize::from(u8::MAX))];
@@ -447,7 +447,7 @@ pub(super) fn put_frame(
     out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Reads a payload from its front.
+/// A cursor over a payload.
 struct Fields<'a> {
     rest: &'a [u8],
 }
@@ -478,7 +478,7 @@ impl<'a> Fields<'a> {
         Some((self.number()?, self.number()?, Hints { entries: self.rest.as_chunks().0 }))
     }
 
-    /// A command; if it is none, the bytes from where it is none.
+    /// Reads a command; the error is the number of bytes left where it is invalid.
     fn command(&mut self, create: bool) -> Result<RemoteCommand<'a>, usize> {
         let left = self.rest.len();
         let deadline = self.number().ok_or(left)?;

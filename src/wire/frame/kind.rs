@@ -1,4 +1,4 @@
-//! The kinds of frames: a row for each, with what its header may contain.
+//! The table of frame kinds: one row per kind, with the flags and lengths that its header may have.
 
 use super::lists::{BLOCK_BYTES, HASH_BYTES, HINT_BYTES, HINTS_MAX, IMAGE_BYTES};
 use super::{FrameLimits, LIST_BYTES_MAX, Oversized, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX};
@@ -57,7 +57,7 @@ pub(super) enum Kind {
     Discarded,
 }
 
-/// What the header of a kind may contain.
+/// One kind: its byte and name, and the flags and lengths that its header may have.
 pub(super) struct Row {
     kind: Kind,
     /// The byte on the wire.
@@ -67,10 +67,10 @@ pub(super) struct Row {
     pub(super) flags: u16,
     /// Bytes of the longest payload.
     pub(super) bytes_max: usize,
-    /// Whether a payload may have this length, and which lengths it may have.
+    /// Whether a payload may have this length.
     pub(super) fits: fn(usize) -> bool,
     pub(super) needs: &'static str,
-    /// What of a payload of this length is longer than this node accepts.
+    /// The part of a payload of this length that is longer than this node accepts, if any.
     pub(super) oversized: fn(usize, FrameLimits) -> Option<Oversized>,
 }
 
@@ -99,7 +99,7 @@ const fn fits_hints(length: usize) -> bool {
         && (length - HASH_AND_VERSION_BYTES).is_multiple_of(HINT_BYTES)
 }
 
-/// Whether a version with a key has a key that is too long.
+/// Whether a payload of a version and a key has a key over the limit.
 const fn has_long_key(length: usize, limits: FrameLimits) -> bool {
     length.saturating_sub(VERSION_BYTES) > limits.key_bytes_max
 }

@@ -1,4 +1,4 @@
-//! The lists in payloads, as views of the input: nothing is copied.
+//! Lists in payloads: views of the input, without a copy.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -16,7 +16,7 @@ pub const HINTS_MAX: usize = 4;
 pub(super) const FAMILY_V4: u8 = 4;
 pub(super) const FAMILY_V6: u8 = 6;
 
-/// The address that another node listens on, as the sender of the frame knows it.
+/// The address of another node, as known to the sender of the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address {
     /// The id of the node; zeroes: unknown.
@@ -32,7 +32,7 @@ pub struct Hashes<'a> {
 }
 
 impl<'a> Hashes<'a> {
-    /// How many there are.
+    /// The number of entries.
     pub const fn len(self) -> usize {
         self.entries.len()
     }
@@ -55,7 +55,7 @@ pub struct Images<'a> {
 }
 
 impl<'a> Images<'a> {
-    /// How many there are.
+    /// The number of entries.
     pub const fn len(self) -> usize {
         self.entries.len()
     }
@@ -74,14 +74,14 @@ impl<'a> Images<'a> {
     }
 }
 
-/// Whole blocks of a filter, side by side.
+/// Consecutive blocks of a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Words<'a> {
     pub(super) blocks: &'a [[u8; BLOCK_BYTES]],
 }
 
 impl<'a> Words<'a> {
-    /// How many words there are: eight for each block.
+    /// The number of words: eight per block.
     pub const fn len(self) -> usize {
         self.blocks.len() * BLOCK_WORDS
     }
@@ -96,7 +96,7 @@ impl<'a> Words<'a> {
         self.blocks().flatten()
     }
 
-    /// The same, by the block.
+    /// The same, block by block.
     pub fn blocks(self) -> impl Iterator<Item = [u64; BLOCK_WORDS]> + use<'a> {
         self.blocks.iter().map(|bytes| block(bytes))
     }
@@ -108,10 +108,10 @@ fn block(bytes: &[u8]) -> [u64; BLOCK_WORDS] {
     std::array::from_fn(|at| words.get(at).map_or(0, |word| u64::from_le_bytes(*word)))
 }
 
-/// Takes an item off the front of a list: the item, and what follows it.
+/// A function that splits a list into its first item and the rest.
 type TakeItem<'a, T> = fn(&'a [u8]) -> Option<(T, &'a [u8])>;
 
-/// The number of items in a list, or the byte at which it is none. O(bytes).
+/// The number of items in a list, or the position of the first byte that is not part of an item. O(bytes).
 fn count<'a, T>(bytes: &'a [u8], take: TakeItem<'a, T>) -> Result<usize, usize> {
     let (mut rest, mut len) = (bytes, 0);
     while !rest.is_empty() {
@@ -130,7 +130,7 @@ fn items<'a, T>(mut rest: &'a [u8], take: TakeItem<'a, T>) -> impl Iterator<Item
     })
 }
 
-/// The nodes in a PEERS frame, all of which were read once before the view was made.
+/// The nodes in a PEERS frame. All entries were checked when the view was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses<'a> {
     pub(super) bytes: &'a [u8],
@@ -138,12 +138,12 @@ pub struct Addresses<'a> {
 }
 
 impl<'a> Addresses<'a> {
-    /// A view of a payload, or the byte at which it is no list of nodes. O(bytes).
+    /// A view of a payload, or the position of the first invalid byte. O(bytes).
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, usize> {
         Ok(Self { bytes, len: count(bytes, address)? })
     }
 
-    /// How many there are.
+    /// The number of entries.
     pub const fn len(self) -> usize {
         self.len
     }
@@ -159,7 +159,7 @@ impl<'a> Addresses<'a> {
     }
 }
 
-/// The node at the beginning of a list, and what follows it.
+/// The first node of a list, and the rest.
 fn address(bytes: &[u8]) -> Option<(Address, &[u8])> {
     let (id, rest) = bytes.split_first_chunk::<16>()?;
     let (family, rest) = rest.split_first()?;
@@ -188,12 +188,12 @@ impl<'a> Hints<'a> {
     /// No hints.
     pub const NONE: Self = Self { entries: &[] };
 
-    /// The first of these ids.
+    /// Hints of at most the first [`HINTS_MAX`] ids.
     pub fn new(ids: &'a [[u8; HINT_BYTES]]) -> Self {
         Self { entries: &ids[..ids.len().min(HINTS_MAX)] }
     }
 
-    /// How many there are.
+    /// The number of entries.
     pub const fn len(self) -> usize {
         self.entries.len()
     }
@@ -209,7 +209,7 @@ impl<'a> Hints<'a> {
     }
 }
 
-/// The arguments of a command, each after its length (u32), all of which were read once before the view was made.
+/// The arguments of a command, each after its length (u32). All were checked when the view was created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Arguments<'a> {
     pub(super) bytes: &'a [u8],
@@ -217,7 +217,7 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    /// Writes arguments to `out`, which is emptied before. None may have 4 GiB or more.
+    /// Clears `out` and writes arguments to it, each below 4 GiB.
     pub fn write<'b>(out: &'a mut Vec<u8>, arguments: impl Iterator<Item = &'b [u8]>) -> Self {
         out.clear();
         let mut len = 0;
@@ -229,12 +229,12 @@ impl<'a> Arguments<'a> {
         Self { bytes: out, len }
     }
 
-    /// A view of the end of a payload, or the byte at which it is no list of arguments. O(arguments).
+    /// A view of the end of a payload, or the position of the first invalid byte. O(arguments).
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, usize> {
         Ok(Self { bytes, len: count(bytes, argument)? })
     }
 
-    /// How many there are.
+    /// The number of entries.
     pub const fn len(self) -> usize {
         self.len
     }
@@ -250,7 +250,7 @@ impl<'a> Arguments<'a> {
     }
 }
 
-/// The argument at the beginning of a list, and what follows it.
+/// The first argument of a list, and the rest.
 fn argument(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)

@@ -1,4 +1,4 @@
-//! Writing lists of many entries as frames.
+//! Writes long lists as frames: as many frames as the limit of their payload requires.
 
 use super::body::put_frame;
 use super::kind::Kind;
@@ -6,17 +6,16 @@ use super::lists::{Address, BLOCK_BYTES, BLOCK_WORDS, FAMILY_V4, FAMILY_V6, IMAG
 use super::{HEADER_BYTES, LIST_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use std::net::IpAddr;
 
-/// Where in a header the length of the payload stands.
+/// The position of the payload's length in a header.
 const LENGTH_AT: usize = 4;
 
-/// Appends the hashes of added keys as DELTA frames, as many as their limit makes necessary. `first_seq` is the
-/// number of the first.
+/// Appends the hashes of added keys as DELTA frames. `first_seq` is the number of the first.
 pub fn put_deltas(out: &mut Vec<u8>, clock: u64, first_seq: u64, hashes: impl Iterator<Item = u64>) {
     put_list(out, Kind::Delta, clock, first_seq, hashes.map(u64::to_le_bytes));
 }
 
-/// Appends images of blocks, each with its number in the filter, as BLOCK frames, as many as their limit makes
-/// necessary. `first_seq` is the number of the first change.
+/// Appends images of blocks, each with its number in the filter, as BLOCK frames. `first_seq` is the number of the first
+/// change.
 pub fn put_blocks(
     out: &mut Vec<u8>,
     clock: u64,
@@ -33,8 +32,7 @@ pub fn put_blocks(
     put_list(out, Kind::Block, clock, first_seq, entries);
 }
 
-/// Appends blocks of a snapshot, eight words each, as PIECE frames, as many as their limit makes necessary. Words
-/// after the last whole block are left out.
+/// Appends blocks of a snapshot, eight words each, as PIECE frames. Words after the last whole block are left out.
 pub fn put_piece(out: &mut Vec<u8>, clock: u64, first_block: u32, words: &[u64]) {
     let (blocks, _) = words.as_chunks::<BLOCK_WORDS>();
     let entries = blocks.iter().map(|block| {
@@ -45,8 +43,8 @@ pub fn put_piece(out: &mut Vec<u8>, clock: u64, first_block: u32, words: &[u64])
     put_list(out, Kind::Piece, clock, first_block.into(), entries);
 }
 
-/// Appends blocks of a filter of discarded deletions, eight words each, as a DISCARDED frame. There must not be more than
-/// one frame can hold.
+/// Appends blocks of a filter of discarded deletions, eight words each, as one DISCARDED frame, which must be able to hold
+/// them.
 pub fn put_discarded(out: &mut Vec<u8>, clock: u64, first_block: u32, version: u64, words: &[u64]) {
     put_frame(out, Kind::Discarded, 0, first_block, clock, |out| {
         out.extend(version.to_le_bytes());
@@ -54,8 +52,7 @@ pub fn put_discarded(out: &mut Vec<u8>, clock: u64, first_block: u32, version: u
     });
 }
 
-/// Appends the addresses of nodes as PEERS frames, one and as many more as their limit makes necessary. Scope and flow of IPv6
-/// addresses are left out.
+/// Appends the addresses of nodes as PEERS frames, at least one. Scope and flow of IPv6 addresses are left out.
 pub fn put_peers(out: &mut Vec<u8>, clock: u64, entries: impl Iterator<Item = Address>) {
     const ENTRY_BYTES_MAX: usize = 16 + 1 + 16 + 2;
     let mut entries = entries.peekable();
@@ -82,7 +79,7 @@ pub fn put_peers(out: &mut Vec<u8>, clock: u64, entries: impl Iterator<Item = Ad
     }
 }
 
-/// Appends frames of entries that are numbered from `first` on.
+/// Appends frames of entries, which are numbered from `first`.
 fn put_list<const N: usize>(
     out: &mut Vec<u8>,
     kind: Kind,
@@ -102,19 +99,19 @@ fn put_list<const N: usize>(
     }
 }
 
-/// The low half of a number, which the header has room for.
+/// The low half of a number: the `request` field of the header.
 pub const fn low_half(number: u64) -> u32 {
     (number & 0xFFFF_FFFF) as u32
 }
 
-/// Bytes that the frame has which begins here, by its header; `None` if that is not whole.
+/// The bytes of the frame at the start of `bytes`, by its header; `None` if the header is incomplete.
 pub fn frame_bytes(bytes: &[u8]) -> Option<usize> {
     let header = bytes.first_chunk::<HEADER_BYTES>()?;
     let length = header[LENGTH_AT..].first_chunk::<4>()?;
     Some((u32::from_le_bytes(*length) as usize).saturating_add(HEADER_BYTES))
 }
 
-/// Bytes of the frame that stands first in bytes that were written by `put`; all of them if that is no whole header.
+/// The bytes of the first frame in bytes written by [`put`](super::put); all of them if the header is incomplete.
 pub fn first_frame_bytes(bytes: &[u8]) -> usize {
     frame_bytes(bytes).map_or(bytes.len(), |frame| bytes.len().min(frame))
 }

@@ -5,7 +5,7 @@ use super::Offer;
 use hmac_sha256::HMAC;
 use subtle::ConstantTimeEq;
 
-/// Bytes of a secret under which keys are hashed.
+/// Bytes of a hash secret: the key of the hash function.
 pub const HASH_SECRET_BYTES: usize = 192;
 
 const HMAC_BYTES: usize = 32;
@@ -14,17 +14,17 @@ const HMAC_BYTES: usize = 32;
 #[derive(Debug, Clone, Copy)]
 pub struct Proof(pub(super) Option<[u8; HMAC_BYTES]>);
 
-/// Which end of a link proves.
+/// The end of a link that a proof is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prover {
-    /// The one that was dialled.
+    /// The dialled end.
     Acceptor,
-    /// The one that dialled.
+    /// The dialling end.
     Dialler,
 }
 
 impl Proof {
-    /// The proof of one end: `own` is the prover's offer, `other` that of the other end.
+    /// Computes the proof of one end: `own` is the prover's offer, `other` that of the other end.
     pub fn of(secret: Option<&[u8]>, prover: Prover, own: &Offer<'_>, other: &Offer<'_>) -> Self {
         let label: &[u8] = match prover {
             Prover::Acceptor => b"olivia accept 1",
@@ -44,7 +44,7 @@ impl Proof {
         }))
     }
 
-    /// Whether `given` is this proof, in constant time.
+    /// Whether `given` equals this proof, in constant time.
     pub fn matches(&self, given: &Self) -> bool {
         match (&self.0, &given.0) {
             (Some(own), Some(given)) => own.ct_eq(given).into(),
@@ -70,7 +70,7 @@ pub fn keyed_bytes(key: &[u8; 32], number: u64) -> [u8; 16] {
     std::array::from_fn(|at| block[at])
 }
 
-/// Another key, determined by a key and a salt.
+/// A key derived from a key and a salt.
 pub fn other_key(key: &[u8; 32], salt: &[u8]) -> [u8; 32] {
     labelled(key, b"olivia other key 1", salt)
 }

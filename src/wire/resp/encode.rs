@@ -1,4 +1,4 @@
-//! Writes the values of RESP2 and RESP3 to an output. A header is followed by that many values.
+//! Writes values of RESP2 and RESP3. The caller writes as many values after a header as the header states.
 
 use std::fmt;
 use std::io::Write;
@@ -9,14 +9,14 @@ pub enum Version {
     /// RESP2: simple strings, errors, integers, bulk strings and arrays.
     #[default]
     Two,
-    /// RESP3: nulls, doubles, booleans, maps, sets, pushes and verbatim strings besides.
+    /// RESP3: also nulls, doubles, booleans, maps, sets, pushes and verbatim strings.
     Three,
 }
 
-/// Writes a simple string of our own making, without CR or LF in it.
+/// Writes a simple string, which must not contain CR or LF.
 #[inline]
 pub fn simple(out: &mut Vec<u8>, text: &str) {
-    debug_assert!(!text.contains(['\r', '\n']), "{text:?} is no simple string");
+    debug_assert!(!text.contains(['\r', '\n']), "{text:?} is not a simple string");
     out.push(b'+');
     out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -48,7 +48,7 @@ pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes what stands in front of the bytes of a bulk string.
+/// Writes the header of a bulk string of this many bytes.
 pub fn bulk_header(out: &mut Vec<u8>, bytes: usize) {
     header(out, b'$', bytes);
 }
@@ -90,7 +90,7 @@ pub fn set(out: &mut Vec<u8>, version: Version, count: usize) {
     }
 }
 
-/// Begins a push message of `count` values, which is no reply: an array in RESP2.
+/// Begins a push message of `count` values: an array in RESP2. It does not count as a reply.
 pub fn push(out: &mut Vec<u8>, version: Version, count: usize) {
     match version {
         Version::Two => header(out, b'*', count),
@@ -106,13 +106,13 @@ pub fn boolean(out: &mut Vec<u8>, version: Version, value: bool) {
     }
 }
 
-/// Writes a double by the fewest digits that read back the same: a bulk string in RESP2.
+/// Writes a double with the fewest digits that read back the same: a bulk string in RESP2.
 pub fn double(out: &mut Vec<u8>, version: Version, value: f64) {
     // The longest: sign, 17 digits, point, `e-308`.
     let mut text = [0u8; 32];
     let mut rest = &mut text[..];
     let magnitude = value.abs();
-    // Not enough room cannot be.
+    // The text always fits.
     let _ = if value.is_nan() {
         rest.write_all(b"nan")
     } else if value.is_infinite() {
@@ -189,7 +189,7 @@ mod tests {
         verbatim,
     };
 
-    /// What `write` writes in RESP2 and in RESP3.
+    /// The bytes that `write` writes in RESP2 and in RESP3.
     fn both(write: impl Fn(&mut Vec<u8>, Version)) -> [String; 2] {
         [Version::Two, Version::Three].map(|version| {
             let mut out = Vec::new();

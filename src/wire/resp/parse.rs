@@ -1,89 +1,87 @@
-//! Parses RESP requests in place: arguments are spans of the input, nothing is copied.
+//! A parser of RESP requests. Arguments are spans of the input; nothing is copied.
 //!
 //! # Use by a reader
 //!
-//! [`Parser`] is scratch memory and serves all connections. [`Progress`] is 12 bytes of state in each
-//! connection; it says how much of an unfinished request was walked already, so that a request that arrives
-//! in crumbs costs CPU linear in its length. The input passed to [`Parser::parse`] begins at the same
-//! request until that request is complete.
+//! [`Parser`] is scratch memory shared by all connections. [`Progress`] is 12 bytes of state per connection: how much of
+//! an incomplete request was parsed, so that a request that arrives in small pieces costs CPU linear in its length. The
+//! input passed to [`Parser::parse`] must begin at the same request until that request is complete.
 //!
-//! For [`Parsed::Partial`], `bytes` is the least length of the input with which another call can do more.
-//! While fewer bytes are there, the call returns at once. A reader that holds the unfinished request in a
-//! buffer of the connection maps room for `bytes` there, so that a value is copied once on its way in; what is not used
-//! of that takes no memory.
+//! In [`Parsed::Partial`], `bytes` is the least length of the input with which another call can make progress. With fewer
+//! bytes a call returns at once. A reader that buffers the incomplete request maps room for `bytes` in its buffer, so that
+//! a value is copied once; mapped memory that is not touched costs nothing.
 
 use super::super::args::{Args, Span, span};
 use super::super::field::Excerpt;
 use std::fmt;
 
-/// The most bytes of one bulk string that the protocol knows: 512 MiB, as in Redis.
+/// The longest bulk string of the protocol: 512 MiB, as in Redis.
 pub const BULK_BYTES_MAX: u32 = 512 * 1024 * 1024;
 
-/// Bytes of a line that gives a length, CR excluded. A valid one has at most 20 with its type byte.
+/// Bytes of a length line before its CR. A valid one has at most 20 with its type byte.
 const LENGTH_LINE_BYTES_MAX: usize = 32;
 
-/// Spans whose memory is kept from one request to the next.
+/// Spans whose memory is reused for the next request.
 const SPANS_KEPT: usize = 16 * 1024;
 
-/// The fewest bytes of an argument: `$0\r\n\r\n`.
+/// The shortest argument: `$0\r\n\r\n`.
 const ARGUMENT_BYTES_MIN: usize = 6;
 
-/// What one request may hold.
+/// Limits of one request in RESP.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestLimits {
     /// Arguments, the command's name among them.
     pub args_max: u32,
     /// Bytes of each argument.
     pub bulk_bytes_max: u32,
-    /// Bytes of the request with all its lengths.
+    /// Bytes of the whole request.
     pub request_bytes_max: u32,
-    /// Whether these are the smaller limits before AUTH; decides the error only.
+    /// Whether these are the lower limits before AUTH; selects the error only.
     pub is_unauthenticated: bool,
 }
 
-/// How far an unfinished request was parsed. Default: at the begin of a request.
+/// How far an incomplete request was parsed. Default: at the start of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes of whole arguments, and of the array's length. 0: the length is not known yet.
+    /// Bytes of the array's length and of complete arguments. 0: the length is not known yet.
     walked: u32,
-    /// Arguments that have yet to come.
+    /// Arguments that are missing.
     args_left: u32,
-    /// Bytes of input without which nothing more can be parsed.
+    /// Bytes of input needed to make progress.
     needed: u32,
 }
 
 impl Progress {
-    /// That of something else than a request, which cannot be parsed before `needed` bytes of it are there.
+    /// The progress of any other message that cannot be parsed before `needed` bytes of it have arrived.
     pub fn until(needed: usize) -> Self {
         Self { needed: u32::try_from(needed).unwrap_or(u32::MAX), ..Self::default() }
     }
 
-    /// The least length of the input with which another call can do more.
+    /// The least length of the input with which another call can make progress.
     pub const fn needed(&self) -> usize {
         self.needed as usize
     }
 }
 
-/// What the front of some input is.
+/// The result of parsing the start of some input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed<'a> {
-    /// A whole request.
+    /// A complete request.
     Request(Request<'a>),
-    /// The begin of a request; `bytes` of input are needed to get on.
+    /// An incomplete request.
     Partial {
-        /// The length of the input at which the next call can do more.
+        /// The least length of the input with which another call can make progress.
         bytes: usize,
     },
-    /// No request. The connection is to be closed.
+    /// Not a request. The connection must be closed.
     Broken(ProtocolError),
 }
 
-/// A whole request; may be empty, which is to be ignored.
+/// A complete request. The caller must ignore an empty one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {
     input: &'a [u8],
     spans: &'a [Span],
-    /// Bytes of input that the request took.
+    /// Bytes of the request.
     pub consumed: usize,
 }
 
@@ -94,24 +92,24 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Why a stream is no RESP. Displays as the text that Redis has for it, without `ERR`.
+/// An error in a stream of RESP. Displays as the text of Redis, without `ERR`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProtocolError {
     /// A request that does not begin with `*`.
     NoArray(u8),
-    /// An array's length that is no number or above the limit.
+    /// An array's length that is not a number, or above the limit.
     InvalidArrayLength,
     /// An array's length above the limit before AUTH.
     UnauthenticatedArrayLength,
-    /// An array's length without an end.
+    /// An array's length whose line is too long.
     ArrayLengthTooLong,
     /// An argument that does not begin with `$`.
     NoBulk(u8),
-    /// A bulk string's length that is no number, negative or above the limit.
+    /// A bulk string's length that is not a number, negative or above the limit.
     InvalidBulkLength,
     /// A bulk string's length above the limit before AUTH.
     UnauthenticatedBulkLength,
-    /// A bulk string's length without an end.
+    /// A bulk string's length whose line is too long.
     BulkLengthTooLong,
     /// A request above this many bytes.
     RequestTooLong(u32),
@@ -134,15 +132,15 @@ impl fmt::Display for ProtocolError {
     }
 }
 
-/// Parses requests; keeps the memory of the argument spans from one request to the next.
+/// A parser; reuses the memory of the argument spans for the next request.
 #[derive(Debug, Default)]
 pub struct Parser {
     spans: Vec<Span>,
 }
 
 impl Parser {
-    /// Parses the request at the front of `input`, whose unfinished part `progress` describes.
-    /// O(bytes) in all calls for one request together, O(1) while fewer bytes came than are needed.
+    /// Parses the request at the start of `input`, from `progress` on. O(bytes) over all calls for one request; O(1) while
+    /// fewer bytes have arrived than are needed.
     pub fn parse<'a>(
         &'a mut self,
         input: &'a [u8],
@@ -159,7 +157,7 @@ impl Parser {
         }
         let mut walked = self.walk(input, progress, limits);
         if is_resumed && matches!(walked, Ok(true)) {
-            // The spans of earlier calls were not kept: once all is there, it is walked from the start.
+            // Earlier calls did not keep their spans: a complete request is parsed once more from the start.
             *progress = Progress::default();
             self.spans.clear();
             walked = self.walk(input, progress, limits);
@@ -175,7 +173,7 @@ impl Parser {
         }
     }
 
-    /// Walks over whole arguments from where `progress` is. True at the end of the request.
+    /// Parses complete arguments from `progress` on. True at the end of the request.
     #[inline]
     fn walk(
         &mut self,
@@ -221,28 +219,27 @@ impl Parser {
     }
 }
 
-/// Requests that a batch has at most, and arguments from which on it takes no other request.
+/// Requests per batch at most, and arguments from which on no request is added to a batch.
 const BATCH_REQUESTS_MAX: usize = 16;
 const BATCH_ARGS: usize = 64;
 
-/// Whole requests at the front of some input, parsed together before the first is carried out. Keeps its memory.
+/// Complete requests at the start of some input, parsed before the first is executed. Its memory is reused.
 #[derive(Debug, Default)]
 pub struct Batch {
     parser: Parser,
-    /// Of each request the end of its arguments among all, and its bytes.
+    /// Per request: the end of its arguments in `spans`, and its bytes.
     requests: Vec<(usize, usize)>,
     taken: usize,
 }
 
 impl Batch {
-    /// Forgets what was parsed: other input follows.
+    /// Drops everything that was parsed. Must be called before other input.
     pub fn clear(&mut self) {
         self.requests.clear();
         self.taken = 0;
     }
 
-    /// Parses the requests at the front of `input` up to the first that is not whole, or no request; at most 16.
-    /// Returns how many there are.
+    /// Parses up to 16 requests at the start of `input`, up to the first that is incomplete or invalid. Returns their number.
     pub fn parse(&mut self, input: &[u8], limits: RequestLimits) -> usize {
         self.clear();
         self.parser.spans.clear();
@@ -258,7 +255,7 @@ impl Batch {
         self.requests.len()
     }
 
-    /// Calls `visit` with the arguments of each request that was parsed in `input`.
+    /// Calls `visit` with the arguments of each parsed request of `input`.
     pub fn for_each<'a>(&'a self, mut input: &'a [u8], mut visit: impl FnMut(Args<'a>)) {
         let mut begin = 0;
         for &(end, bytes) in &self.requests {
@@ -267,7 +264,7 @@ impl Batch {
         }
     }
 
-    /// Takes the next request, which `input` begins with.
+    /// Takes the next request; `input` must begin with it.
     pub fn take<'a>(&'a mut self, input: &'a [u8]) -> Option<Request<'a>> {
         let &(end, consumed) = self.requests.get(self.taken)?;
         let begin = self.taken.checked_sub(1).map_or(0, |before| self.requests[before].0);
@@ -281,7 +278,7 @@ impl Batch {
     }
 }
 
-/// The length in a line of this type byte, one or two digits and a line end, as most are, and the bytes of the line.
+/// Parses a length line of one or two digits, as most are: the length, and the bytes of the line.
 #[inline(always)]
 fn short_length(input: &[u8], kind: u8) -> Option<(u32, usize)> {
     let &[first, tens, ones, end, _] = input.first_chunk()?;
@@ -297,8 +294,8 @@ fn short_length(input: &[u8], kind: u8) -> Option<(u32, usize)> {
     }
 }
 
-/// The name and the first argument of the request at the front of `input`, if their lengths have one or two digits each:
-/// a guess, for prefetching only.
+/// A guess of the name and first argument of the request at the start of `input`, for prefetching only. `None` if their
+/// lengths have more than two digits.
 #[inline]
 pub fn likely_key(input: &[u8]) -> Option<(&[u8], &[u8])> {
     let bulk = |input| {
@@ -311,7 +308,7 @@ pub fn likely_key(input: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, key))
 }
 
-/// The count of arguments at the front of `input`, and the bytes of its line.
+/// The number of arguments at the start of `input`, and the bytes of its line.
 #[inline(always)]
 fn array_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usize)>, ProtocolError> {
     match short_length(input, b'*') {
@@ -338,7 +335,7 @@ fn any_array_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, 
     }
 }
 
-/// The length of the bulk string at the front of `input`, and the bytes of its line.
+/// The length of the bulk string at the start of `input`, and the bytes of its line.
 #[inline(always)]
 fn bulk_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usize)>, ProtocolError> {
     match short_length(input, b'$') {
@@ -365,7 +362,7 @@ fn any_bulk_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, u
 }
 
 struct LengthLine {
-    /// `None`: no number.
+    /// `None`: not a number.
     value: Option<i64>,
     /// Bytes of the line with its end.
     bytes: usize,
@@ -373,7 +370,7 @@ struct LengthLine {
 
 struct TooLong;
 
-/// Reads a line of a type byte and a number. `None`: its end has not come.
+/// Reads a line of a type byte and a number. `None`: the line is incomplete.
 fn length_line(input: &[u8]) -> Result<Option<LengthLine>, TooLong> {
     let window = &input[..input.len().min(LENGTH_LINE_BYTES_MAX + 1)];
     let Some(end) = window.iter().position(|&byte| byte == b'\r') else {
@@ -383,7 +380,7 @@ fn length_line(input: &[u8]) -> Result<Option<LengthLine>, TooLong> {
     Ok((bytes <= input.len()).then(|| LengthLine { value: number(&input[1..end]), bytes }))
 }
 
-/// A decimal number as Redis takes it: no plus sign, no leading zeros, no `-0`.
+/// A decimal number as in Redis: no plus sign, no leading zeros, no `-0`.
 pub fn number(text: &[u8]) -> Option<i64> {
     let (is_negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -423,7 +420,7 @@ mod tests {
         is_unauthenticated: true,
     };
 
-    /// Requests in `input`, and what stands after them.
+    /// The requests in `input`, and the rest after them.
     fn requests(input: &[u8], limits: RequestLimits) -> (Vec<Vec<Vec<u8>>>, Result<usize, ProtocolError>) {
         let mut parser = Parser::default();
         let mut progress = Progress::default();
@@ -497,12 +494,12 @@ mod tests {
     }
 
     #[test]
-    fn long_request_in_single_bytes_is_not_walked_from_the_start_each_time() {
+    fn long_request_in_single_bytes_costs_time_linear_in_its_length() {
         let args: Vec<&[u8]> = std::iter::repeat_n(&b"12345678"[..], 100_001).collect();
         let input = array(&args);
         let mut parser = Parser::default();
         let mut progress = Progress::default();
-        // Walking from the start each time would touch 70,000,000,000 arguments.
+        // Parsing from the start each time would visit 70,000,000,000 arguments.
         for cut in 0..input.len() {
             assert!(matches!(parser.parse(&input[..cut], &mut progress, LIMITS), Parsed::Partial { .. }));
         }
@@ -511,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn value_longer_than_the_input_says_how_many_bytes_are_needed() {
+    fn partial_value_states_how_many_bytes_are_needed() {
         let input = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000\r\nx";
         let (mut parser, mut progress) = (Parser::default(), Progress::default());
         let parsed = parser.parse(input, &mut progress, LIMITS);
