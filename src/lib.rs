@@ -16,8 +16,8 @@
 //! node      sans-IO boundary: bytes, keys and `now` in, bytes and actions out
 //!           audit  conn/reader  conn/requests  conn/serving  sources  timers
 //! command   requests of clients to replies
-//!           client  connection  dispatch  errands  error  find  forwarding  info  inspect  keys  login
-//!           numbers  prefetch  ranges  read  row  scan  server  settings  slow  status  strings  suggest
+//!           client  connection  dispatch  error  find  forwarding  info  inspect  keys  login  numbers
+//!           prefetch  queued  ranges  read  row  scan  server  settings  slow  status  strings  suggest
 //!           table  tasks  time  transaction  http/drawing  http/history_json  http/metrics_text  http/mod
 //!           http/page  http/report  http/status_json
 //! peer      discovery, dialling, handshake, links, frames
@@ -48,9 +48,9 @@
 //!           large_objects  memory  overflow  pages  room  scan  segment  segment_metadata  size_classes
 //!           slabs
 //! wire      the protocol: bytes to messages and back, no state
-//!           ahead  args  encoder  field  filter_dump  frame/body  frame/kind  frame/lists  frame/write
-//!           frame  handshake/proof  handshake  http  line  line_form  outcome  request_error  resp/encode
-//!           resp/mod  resp/parse
+//!           args  encoder  field  filter_dump  frame/body  frame/kind  frame/lists  frame/write  frame
+//!           handshake/proof  handshake  http  line  line_form  lookahead  remote_reply  request_error
+//!           resp/encode  resp/mod  resp/parse
 //! config    what an operator can set
 //!           env  explain  file  flags  layers  memory  peers  print  running  schema  units  config
 //! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
