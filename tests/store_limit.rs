@@ -325,6 +325,25 @@ fn small_items_outlive_large_ones_that_were_read_as_often() {
 }
 
 #[test]
+fn items_read_once_outlive_unread_ones_while_the_main_queue_is_short() {
+    let (mut world, end) = (World::new(), 6_000);
+    world.store.set_memory_max(8 << 20);
+    world.store.set_eviction(Eviction::AnyItem);
+    for id in 0..2 * end {
+        assert!(world.set(id, 1_000, None));
+        if id.is_multiple_of(4) {
+            assert!(world.store.access(world.now, world.store.key(&id.to_be_bytes())).is_some());
+        }
+    }
+    let left = |remainder| (0..end).filter(|&id| id % 4 == remainder && world.has(id)).count();
+    let (read, unread) = (left(0), left(1));
+    assert!(
+        read == 1_500 && unread < 150,
+        "{read} of 1,500 that were read are left, {unread} of 1,500 others"
+    );
+}
+
+#[test]
 fn items_that_compaction_moved_are_evicted_in_their_turn_and_counted_once() {
     let (mut world, end, _) = evicting(1_000);
     let first = (0..end).find(|&id| world.has(id)).unwrap();

@@ -2,10 +2,11 @@
 //! are all you need for cache eviction", SOSP 2023).
 //!
 //! New items enter the small queue, a tenth of the memory. One that was used at least twice there moves to the main
-//! queue, others are evicted, and the ghost keeps a fingerprint of each, with which a returning key enters the
-//! main queue at once. In the main queue each use, up to three, saves an item once. That is for an item as large as
-//! evicted items are on average; others need uses in proportion to their bytes, a fraction of one at random, at most three.
-//! So the items that stay are those of the most uses per byte.
+//! queue (once while the main queue is short, as at first, when all items are in the small one), others are evicted, and
+//! the ghost keeps a fingerprint of each, with which a returning key enters the main queue at once. In the main queue each
+//! use, up to three, saves an item once. That is for an item as large as evicted items are on average; others need uses in
+//! proportion to their bytes, a fraction of one at random, at most three. So the items that stay are those of the most
+//! uses per byte.
 //!
 //! A queue has [`Location`]s, not handles, so that an item that moves in the heap or the index keeps its
 //! place and a removed one costs nothing: its entry is stale, and dropped when it is reached.
@@ -43,7 +44,10 @@ const CHECKS_PER_MERGE: u32 = 64;
 /// The small queue is evicted from while it has more than one in so many of the live bytes.
 const SMALL_SHARE: usize = 10;
 
-/// Uses in the small queue that bring an item of the mean size to the main queue.
+/// The main queue is short while the small one has more than one in so many of the live bytes.
+const SHORT_MAIN_SHARE: usize = 8;
+
+/// Uses in the small queue that bring an item of the mean size to the main queue; one while that is short.
 const USES_TO_MAIN: u64 = 2;
 
 /// The latest evicted items whose bytes are averaged, about.
@@ -212,13 +216,12 @@ impl Queues {
         if is_main { &mut self.main } else { &mut self.small }
     }
 
-    /// Uses that an item of `bytes` bytes needs to stay.
-    fn uses_to_stay(&mut self, bytes: u64, is_main: bool) -> u8 {
+    /// Uses that an item of `bytes` bytes needs to stay, if one of the mean size needs `mean_uses`.
+    fn uses_to_stay(&mut self, bytes: u64, mean_uses: u64) -> u8 {
         if self.averaged_bytes == 0 {
             self.averaged_bytes = bytes * AVERAGED;
         }
         let mean = self.averaged_bytes.div_ceil(AVERAGED);
-        let mean_uses = if is_main { 1 } else { USES_TO_MAIN };
         let uses = (mean_uses * bytes.max(mean / SMALLEST_SHARE) + self.rng.below(mean)) / mean;
         u8::try_from(uses).unwrap_or(Marks::USES_MAX).min(Marks::USES_MAX)
     }
@@ -328,8 +331,11 @@ impl Store {
         self.index.take_merges();
         while checks < CHECKS_PER_PIECE {
             checks += 1;
+            let small_bytes = self.heap.small_bytes();
             let is_main = self.queues.small.len == 0
-                || self.queues.main.len > 0 && self.heap.small_bytes() <= live_bytes / SMALL_SHARE;
+                || self.queues.main.len > 0 && small_bytes <= live_bytes / SMALL_SHARE;
+            let mean_uses =
+                if is_main || small_bytes > live_bytes / SHORT_MAIN_SHARE { 1 } else { USES_TO_MAIN };
             self.prefetch_queued(is_main);
             let Some(entry) = self.queues.queue(is_main).pop() else {
                 self.queues.is_exhausted = !self.queue_more(now) && freed == 0;
@@ -339,7 +345,7 @@ impl Store {
             let has_expired = !self.is_alive(now, handle);
             let is_forced = has_expired || freed == 0 && checks == CHECKS_PER_PIECE;
             let bytes_held = self.heap.held_bytes(handle);
-            let uses_to_stay = self.queues.uses_to_stay(bytes_held as u64, is_main);
+            let uses_to_stay = self.queues.uses_to_stay(bytes_held as u64, mean_uses);
             let uses_left = self.heap.marks(handle).uses().checked_sub(uses_to_stay);
             if let Some(uses) = uses_left.filter(|_| !is_forced) {
                 self.heap.set_marks(handle, Marks::MAIN.with_uses(if is_main { uses } else { 0 }));
