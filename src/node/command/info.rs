@@ -122,7 +122,7 @@ pub(super) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
                 put_moment(&mut text, call, &snapshot);
             }
             if name == "Memory" {
-                let _ = write!(text, "maxmemory_policy:{}\r\n", policy_name(snapshot.limits.eviction));
+                let _ = write!(text, "maxmemory_policy:{}\r\n", policy_name(snapshot.limits));
             }
         }
     }

@@ -17,13 +17,16 @@ enum Alias {
     Always(&'static str),
     /// `slow_request_us`, where -1 is what is 0 there, and the smallest time is 1 µs.
     SlowerThan,
+    /// `eviction` and `eviction_only_with_ttl`.
+    Policy,
 }
 
 /// The setting from which on requests are slow.
 const SLOW_REQUEST: &str = "limits.slow_request_us";
 
-const ALIASES: [(&str, Alias); 16] = [
+const ALIASES: [(&str, Alias); 17] = [
     ("maxmemory", Alias::Of("limits.memory_max")),
+    ("maxmemory-policy", Alias::Policy),
     ("maxclients", Alias::Of("limits.clients_max")),
     ("proto-max-bulk-len", Alias::Of("limits.value_bytes_max")),
     ("port", Alias::Of("listen_port")),
@@ -50,9 +53,9 @@ pub(super) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'
         Alias::Always(value) => (*name, *value),
         Alias::SlowerThan if state.config.limits.slow_request_us == 0 => (*name, "-1"),
         Alias::SlowerThan => (*name, value_of(SLOW_REQUEST).unwrap_or_default()),
+        Alias::Policy => (*name, policy_name(&state.config.limits)),
     });
-    let policy = ("maxmemory-policy", policy_name(state.config.limits.eviction));
-    let all = aliases.chain([policy]).chain(own.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let all = aliases.chain(own.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let is_meant = |name: &str| {
         call.args.iter().any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
     };
@@ -66,11 +69,30 @@ pub(super) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'
 }
 
 /// What Redis calls the policy at the memory limit: the nearest one.
-pub(in crate::node) const fn policy_name(policy: EvictionPolicy) -> &'static str {
-    match policy {
+pub(in crate::node) const fn policy_name(limits: &Limits) -> &'static str {
+    match limits.eviction {
+        EvictionPolicy::S3Fifo if limits.eviction_only_with_ttl => "volatile-lru",
         EvictionPolicy::S3Fifo => "allkeys-lru",
         EvictionPolicy::Refuse => "noeviction",
     }
+}
+
+/// The limits with the nearest policy to one of Redis.
+fn with_policy(limits: &Limits, name: &str) -> Result<Limits, &'static str> {
+    let (eviction, eviction_only_with_ttl) = match name {
+        "allkeys-lru" | "allkeys-lfu" | "allkeys-random" => (EvictionPolicy::S3Fifo, false),
+        "volatile-lru" | "volatile-lfu" | "volatile-random" | "volatile-ttl" => {
+            (EvictionPolicy::S3Fifo, true)
+        }
+        "noeviction" => (EvictionPolicy::Refuse, limits.eviction_only_with_ttl),
+        _ => {
+            return Err(
+                "argument must be one of the following: volatile-lru, volatile-lfu, volatile-random, volatile-ttl, \
+                 allkeys-lru, allkeys-lfu, allkeys-random, noeviction",
+            );
+        }
+    };
+    Ok(Limits { eviction, eviction_only_with_ttl, ..limits.clone() })
 }
 
 /// CONFIG SET: changes limits until the configuration file is read again, all of them or none.
@@ -114,6 +136,7 @@ fn changed<'a>(limits: &Limits, name: &str, text: &str) -> Result<Limits, Comman
     let (path, text) = match alias {
         Some((_, Alias::Of(path))) => (*path, in_bytes(text)),
         Some((_, Alias::SlowerThan)) => (SLOW_REQUEST, in_micros(text)),
+        Some((_, Alias::Policy)) => return with_policy(limits, &text.to_ascii_lowercase()).map_err(failed),
         // Many programs set what is so anyhow.
         Some((_, Alias::Always(value))) if *value == text => return Ok(limits.clone()),
         Some((_, Alias::Always(_))) => return Err(failed("can't set immutable config")),
@@ -165,6 +188,7 @@ pub(in crate::node) fn apply(state: &mut State, limits: Limits) {
     let (used, max) = (state.keyspace.store().memory_bytes(), limits.memory_max);
     if max != 0 && used > max {
         let effect = match limits.eviction {
+            EvictionPolicy::S3Fifo if limits.eviction_only_with_ttl => "items with a TTL are evicted",
             EvictionPolicy::S3Fifo => "items are evicted",
             EvictionPolicy::Refuse => "writes fail until memory is freed",
         };

@@ -682,7 +682,9 @@ mod tests {
             - A key has at most `key_bytes_max` bytes, a value `value_bytes_max` (8 MiB), an expiry is at the latest in \
             the\n  year 9999; beyond it stands Redis's error for a string or a time that is too large.\n\
             - Errors that show a word of the request show control characters escaped.\n\
-            - CONFIG SET holds until the configuration file is read again.\n"
+            - CONFIG SET holds until the configuration file is read again. `maxmemory-policy` is \
+            `eviction` and\n  `eviction_only_with_ttl` in the words of Redis: `allkeys-lru` stands for all policies\n  for all keys, \
+            `volatile-lru` for those for keys with a TTL.\n"
             .to_owned();
         let mut groups: Vec<&str> = TABLE.rows.iter().map(|row| row.group).collect();
         groups.sort_unstable();
