@@ -83,6 +83,70 @@ pub struct Stats {
     pub handshakes_refused: u64,
 }
 
+/// The counters that more than one file counts; each other one is counted in one file.
+impl Stats {
+    /// A request was received.
+    #[inline]
+    pub(in crate::node) const fn request(&mut self) {
+        self.requests += 1;
+    }
+
+    /// A request is answered with an error.
+    pub(in crate::node) const fn request_error(&mut self) {
+        self.request_errors += 1;
+    }
+
+    /// A request that cannot be parsed, or carried out at all, was received and is answered with an error.
+    pub(in crate::node) const fn request_refused(&mut self) {
+        self.request();
+        self.request_error();
+    }
+
+    /// A request reads so many keys.
+    #[inline]
+    pub(in crate::node) const fn keys_read(&mut self, keys: usize) {
+        self.gets += keys as u64;
+    }
+
+    /// So many of the keys read were found, and so many were not.
+    #[inline]
+    pub(in crate::node) const fn keys_found(&mut self, hits: usize, misses: usize) {
+        self.hits += hits as u64;
+        self.misses += misses as u64;
+    }
+
+    /// Begins the counts of requests and keys again. Keys that are still looked up are counted when their lookups end.
+    pub(in crate::node) const fn reset(&mut self) {
+        self.gets -= self.hits + self.misses;
+        (self.hits, self.misses, self.requests, self.request_errors) = (0, 0, 0, 0);
+    }
+
+    /// A wrong password was given.
+    pub(in crate::node) const fn auth_failure(&mut self) {
+        self.auth_failures += 1;
+    }
+
+    /// An event for a connection that is closed already.
+    pub(in crate::node) const fn stale_event(&mut self) {
+        self.stale_events += 1;
+    }
+
+    /// Log lines were left out.
+    pub(in crate::node) const fn drop_log_lines(&mut self, lines: u64) {
+        self.log_lines_dropped += lines;
+    }
+
+    /// An answer to no query in flight.
+    pub(in crate::node) const fn answer_late(&mut self) {
+        self.answers_late += 1;
+    }
+
+    /// Values were dropped for newer versions of peers.
+    pub(in crate::node) const fn drop_values(&mut self, values: u64) {
+        self.values_dropped += values;
+    }
+}
+
 /// Upper ends of the buckets that are published: ends of buckets of [`Histogram`], from half a microsecond to 17 s.
 pub(in crate::node) const TIME_LIMITS: [Duration; 26] = {
     let mut limits = [Duration::ZERO; 26];

@@ -211,7 +211,7 @@ impl Node {
     pub fn lost(&mut self, now: Now, conn: ConnKey, cause: &dyn fmt::Display) {
         peer::link::note_cause(&mut self.state, conn, cause);
         if !state::forget_conn(&mut self.state, conn, CloseReason::Lost) {
-            self.state.stats.stale_events += 1;
+            self.state.stats.stale_event();
         }
         self.conclude(now);
         self.state.mesh.losses.set_cause(String::new());
@@ -359,12 +359,12 @@ impl Node {
 
     /// Counts an event for a closed connection that the shell dropped.
     pub fn note_stale_event(&mut self) {
-        self.state.stats.stale_events += 1;
+        self.state.stats.stale_event();
     }
 
     /// Counts log lines that the shell could not write.
     pub fn note_log_lines_dropped(&mut self, lines: u64) {
-        self.state.stats.log_lines_dropped += lines;
+        self.state.stats.drop_log_lines(lines);
     }
 
     /// The cost of all work so far, in keys, as it is charged to connections: the time of a simulator.

@@ -234,7 +234,7 @@ impl LogGate {
         }
         self.lines = self.lines.saturating_add(1);
         let allowed = self.lines <= CLIENT_LOG_LINES_PER_SECOND;
-        stats.log_lines_dropped += u64::from(!allowed);
+        stats.drop_log_lines(u64::from(!allowed));
         allowed
     }
 }

@@ -8,7 +8,7 @@ mod source;
 
 use layers::{BOUNDARY, LAYERS, layer_of};
 use source::{Source, Sources};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What only layers above the boundary may name: time, threads, files, sockets, the environment, randomness.
 const BANNED_BELOW: [&str; 13] = [
@@ -158,6 +158,28 @@ fn only_the_keyspace_changes_the_store() {
         }
     }
     check(&wrong);
+}
+
+#[test]
+fn each_counter_is_counted_in_one_file() {
+    let sources = sources();
+    let mut files: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for file in sources.files.iter().filter(|file| file.path != "node/metrics.rs") {
+        for at in 0..file.tokens.len() {
+            let is_field = file.text(at) == "stats" && file.text(at + 1) == ".";
+            let is_changed = match file.text(at + 3) {
+                "+" | "-" => file.text(at + 4) == "=",
+                "=" => file.text(at + 4) != "=",
+                _ => false,
+            };
+            if is_field && is_changed {
+                files.entry(file.text(at + 2)).or_default().insert(&file.path);
+            }
+        }
+    }
+    assert!(files.len() > 20, "{files:?}");
+    let wrong = files.iter().filter(|(_, files)| files.len() > 1);
+    check(&wrong.map(|(name, files)| format!("{name} is counted in {files:?}")).collect::<Vec<_>>());
 }
 
 /// The functions with `&mut self` in the `impl` blocks of a type.

@@ -144,9 +144,9 @@ fn execute_silently<'a>(
     protocol: Protocol,
     found: Result<(&'static Command, Args<'a>), CommandError<'a>>,
 ) -> usize {
-    state.stats.requests += 1;
+    state.stats.request();
     let Ok((command, args)) = found else {
-        state.stats.request_errors += 1;
+        state.stats.request_error();
         return 1;
     };
     let is_forwarded =
@@ -154,7 +154,9 @@ fn execute_silently<'a>(
     if is_forwarded && command.scope != Scope::Transaction {
         let head = Encoder::begin(Vec::new(), protocol, b"", "").head();
         let begun = forwarding::begin(state, now, key, head, false, command, args);
-        state.stats.request_errors += u64::from(begun.is_err());
+        if begun.is_err() {
+            state.stats.request_error();
+        }
         return command.cost_of(false, args);
     }
     state.calls.0[command.index] += 1;
@@ -190,7 +192,7 @@ fn execute_silently<'a>(
             login::refuse(state, now, key, Vec::new());
         }
         Ok(_) => {}
-        Err(_) => state.stats.request_errors += 1,
+        Err(_) => state.stats.request_error(),
     }
     cost
 }
@@ -218,7 +220,6 @@ fn forward<'a>(
     let queries_before = state.mesh.lookups.queries();
     let protocol = head.protocol();
     let cost = command.cost_of(protocol == Protocol::Lines, args);
-    state.stats.requests += 1;
     state.calls.0[command.index] += 1;
     if let Some(conn) = state.conns.get_mut(key) {
         conn.requested();
@@ -226,9 +227,9 @@ fn forward<'a>(
     let id = head.id().to_vec();
     measure::note_written(state, now, key);
     if let Err(error) = forwarding::begin(state, now, key, head, true, command, args) {
-        state.stats.requests -= 1;
         return refuse(state, now, key, protocol, &id, &error);
     }
+    state.stats.request();
     measure::note_held(state, now, key, CommandClass::Lookup, command.index);
     cost.saturating_add(state.mesh.lookups.queries_since(queries_before))
 }
@@ -296,7 +297,7 @@ pub(in crate::node) fn fail_transaction(
     failure: &Failure,
     about: &[u8],
 ) {
-    state.stats.request_errors += 1;
+    state.stats.request_error();
     let code = if failure.had_no_effect() { "EXECABORT" } else { failure.code() };
     write_reply(state, now, key, protocol, |reply| reply.error(code, failure.about(about)));
 }
@@ -444,7 +445,7 @@ struct Output {
 #[inline]
 fn open(state: &mut State, key: ConnKey) -> Option<Output> {
     let conn = state.conns.get_mut(key)?;
-    state.stats.requests += 1;
+    state.stats.request();
     Some(Output {
         unsent_before: conn.unsent(),
         is_first: conn.requested(),
@@ -455,7 +456,7 @@ fn open(state: &mut State, key: ConnKey) -> Option<Output> {
 
 /// Puts an error in the place of a reply, and counts it.
 fn put_error(state: &mut State, mut reply: Encoder, error: &CommandError<'_>) -> Vec<u8> {
-    state.stats.request_errors += 1;
+    state.stats.request_error();
     error.write(&mut reply);
     reply.end()
 }

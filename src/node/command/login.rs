@@ -44,7 +44,7 @@ pub(in crate::node) fn authenticate<'a>(
         }
         return Ok(());
     }
-    state.stats.auth_failures += 1;
+    state.stats.auth_failure();
     state.logins.failed(now.mono, addr.ip());
     let failures = conn.session_mut().login_failed();
     if state.log_gate.allows(now, &mut state.stats) {

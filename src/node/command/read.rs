@@ -59,10 +59,9 @@ pub(in crate::node) fn read<'a>(
     }
     state.mesh.peers.count_searches(misses as u64);
     if form.wanted == Wanted::Value {
-        let keys = call.args.len() as u64;
-        state.stats.gets += keys;
-        state.stats.hits += keys - misses as u64;
-        state.stats.misses += misses as u64;
+        let keys = call.args.len();
+        state.stats.keys_read(keys);
+        state.stats.keys_found(keys - misses, misses);
     }
     Ok(Effect::Reply)
 }

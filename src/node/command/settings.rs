@@ -201,11 +201,7 @@ pub(in crate::node) fn apply(state: &mut State, limits: Limits) {
 
 /// CONFIG RESETSTAT: counts requests, calls, their work and reads from 0 again, and looks for the longest iteration again.
 pub(super) fn resetstat<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
-    let stats = &mut state.stats;
-    // Keys that are still looked up are counted when their lookups end.
-    stats.gets -= stats.hits + stats.misses;
-    (stats.hits, stats.misses) = (0, 0);
-    (stats.requests, stats.request_errors) = (0, 0);
+    state.stats.reset();
     state.calls = Calls::default();
     state.loop_times.max = Duration::ZERO;
     state.latency.reset_work();

@@ -33,7 +33,7 @@ pub(in crate::node) fn begin<'k>(
     let place = is_answered.then(|| conn.replies.hold());
     let request = PendingRequest::new(conn_key, place, head, form, OwnedArgs::of(keys));
     if request.wants_values() {
-        state.stats.gets += request.waiting() as u64;
+        state.stats.keys_read(request.waiting());
     }
     conn.under_way().begin(request.waiting(), request.memory_bytes());
     Some(state.mesh.pending.insert(request))
@@ -55,8 +55,9 @@ pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Ans
     let bytes_max = state.config.limits.reply_bytes_max as usize;
     let Some(request) = state.mesh.pending.get_mut(waiter.pending) else { return };
     if request.wants_values() {
-        state.stats.hits += u64::from(matches!(answer, Answer::Found { .. } | Answer::Here));
-        state.stats.misses += u64::from(matches!(answer, Answer::Missing));
+        let (is_hit, is_miss) =
+            (matches!(answer, Answer::Found { .. } | Answer::Here), matches!(answer, Answer::Missing));
+        state.stats.keys_found(is_hit.into(), is_miss.into());
     }
     let (conn_key, before) = (request.conn(), request.memory_bytes());
     let is_complete = request.answer(waiter.part, answer, value_bytes, bytes_max);
@@ -104,7 +105,9 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
     } else if let Some(request) = mesh.pending.remove(key) {
         conn.under_way().end(request.is_barrier(), request.memory_bytes());
         let (text, is_error) = request.write(keyspace, now, pool.take(), config.limits.reply_bytes_max);
-        stats.request_errors += u64::from(is_error);
+        if is_error {
+            stats.request_error();
+        }
         *budget = budget.saturating_sub(text.len());
         if let Some(place) = place {
             conn.fill(now.mono, place, &text, pool);

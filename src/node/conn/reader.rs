@@ -63,7 +63,7 @@ pub(in crate::node) fn expect<'b>(state: &State, inputs: impl Iterator<Item = (C
 /// Takes in what the shell has read.
 pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
     let Some(conn) = state.conns.get_mut(key) else {
-        state.stats.stale_events += 1;
+        state.stats.stale_event();
         return;
     };
     if conn.phase() != Phase::Open {
@@ -184,7 +184,7 @@ fn keep(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
 /// can know whether it is whole.
 pub(in crate::node) fn read_closed(state: &mut State, now: Now, key: ConnKey) {
     let Some(conn) = state.conns.get_mut(key) else {
-        state.stats.stale_events += 1;
+        state.stats.stale_event();
         return;
     };
     match conn.phase() {
@@ -202,7 +202,7 @@ pub(in crate::node) fn read_closed(state: &mut State, now: Now, key: ConnKey) {
 pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: usize) {
     let State { conns, pool, stats, runnable, .. } = state;
     let Some(conn) = conns.get_mut(key) else {
-        stats.stale_events += 1;
+        stats.stale_event();
         return;
     };
     conn.outbound.consume(count, pool);

@@ -79,8 +79,7 @@ fn advance(state: &mut State, now: Now, key: ConnKey) {
     if is_client && conn.phase() == Phase::ReadClosed && is_caught_up && !conn.inbound.is_empty() {
         conn.inbound.release(pool);
         if conn.is_in_lines() {
-            stats.requests += 1;
-            stats.request_errors += 1;
+            stats.request_refused();
             conn.reply(pool, |out| {
                 put_error(out, Protocol::Lines, b"", "the last line has no line end; it was not executed");
             });

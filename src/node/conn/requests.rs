@@ -270,8 +270,7 @@ fn request_limits(limits: &Limits, is_authenticated: bool) -> RequestLimits {
 fn decline(state: &mut State, key: ConnKey, protocol: Protocol, id: &[u8]) {
     let State { conns, pool, stats, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
-    stats.requests += 1;
-    stats.request_errors += 1;
+    stats.request_refused();
     conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, protocol, id, OutOfMemory));
 }
 
@@ -286,8 +285,7 @@ pub(super) fn refuse(
 ) {
     let State { conns, pool, stats, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
-    stats.requests += 1;
-    stats.request_errors += 1;
+    stats.request_refused();
     conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, protocol, b"", sentence));
     conn.begin_closing(reason, now.mono, pool);
 }

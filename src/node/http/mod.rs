@@ -125,7 +125,9 @@ fn is_permitted(state: &mut State, key: ConnKey, request: &Request<'_>) -> bool 
     let Some(authorization) = request.authorization else { return false };
     let given = basic_password(authorization);
     let is_right = given.is_some_and(|given| bool::from(password.as_bytes().ct_eq(&given)));
-    state.stats.auth_failures += u64::from(!is_right);
+    if !is_right {
+        state.stats.auth_failure();
+    }
     if is_right && let Some(conn) = state.conns.get_mut(key) {
         conn.authenticate();
     }

@@ -91,7 +91,7 @@ pub(super) fn take_answer(
     let State { mesh, stats, .. } = state;
     let peer = mesh.peers.get_mut(peer_key)?;
     let Some(query) = peer.queries.get(request) else {
-        stats.answers_late += 1;
+        stats.answer_late();
         return None;
     };
     if query.hash != hash {
@@ -133,7 +133,7 @@ pub(super) fn is_about(
     let is_about = operation.is_some_and(is_meant);
     match operation {
         Some(_) if !is_about => state.stats.answers_mismatched += 1,
-        None => state.stats.answers_late += 1,
+        None => state.stats.answer_late(),
         Some(_) => {}
     }
     is_about

@@ -282,7 +282,7 @@ pub(in crate::node) fn unreadable(
 ) {
     let query = state.mesh.peers.get(peer_key).and_then(|peer| peer.queries.get(request));
     let Some(query) = query else {
-        state.stats.answers_late += 1;
+        state.stats.answer_late();
         return;
     };
     let operation = query.lookup.and_then(|key| state.mesh.lookups.get(key)).map(|lookup| lookup.operation);

@@ -122,7 +122,7 @@ pub(in crate::node) fn requested(
         Ok(ConnectArgs::Proof(proof)) => proven(state, now, key, id, &proof),
     };
     let Err(refusal) = outcome else { return };
-    state.stats.request_errors += 1;
+    state.stats.request_error();
     state.stats.handshakes_refused += 1;
     let Some(addr) = state.conns.get(key).map(|conn| conn.addr()) else { return };
     // One configuration for all nodes names the node's own address, too.
@@ -298,7 +298,7 @@ fn make_room(state: &mut State, now: Now, theirs: &PeerIdentity) -> bool {
 pub(in crate::node) fn connected(state: &mut State, now: Now, key: ConnKey) {
     let links = dialer::links_of_dial(state);
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.phase() == Phase::Connecting) else {
-        state.stats.stale_events += 1;
+        state.stats.stale_event();
         return;
     };
     let Some(nonce) = conn.connected(now.mono, links) else { return };

@@ -79,7 +79,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     for key in dropped {
         let HashedKey { hash, bytes } = keyspace.key(&key);
         let is_dropped = keyspace.drop_older(now, HashedKey { hash, bytes }, version);
-        stats.values_dropped += u64::from(is_dropped);
+        stats.drop_values(is_dropped.into());
         stats.discarded_dropped += u64::from(is_dropped);
     }
     peer.versions.continue_discarded(next);

@@ -67,7 +67,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     for key in tested {
         let key = state.keyspace.key(&key);
         let is_dropped = state.keyspace.drop_older(now, key, state.mesh.versions.floor());
-        state.stats.values_dropped += u64::from(is_dropped);
+        state.stats.drop_values(is_dropped.into());
     }
     state.mesh.versions.scan_floor_from((next != ScanCursor::START).then_some(next));
     cost

@@ -159,7 +159,7 @@ pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, noti
     }
     if state.keyspace.drop_older(now, key, version) {
         state.stats.conflicts_settled += 1;
-        state.stats.values_dropped += 1;
+        state.stats.drop_values(1);
     }
     let holder = match theirs {
         KeyState::Held => Some(peer),
