@@ -377,6 +377,9 @@ pub const RESERVED_FILES: u64 = 32 + 2 * SPARE_HANDSHAKES as u64;
 /// copied, behind others.
 pub const POOLED_BUFFER_BYTES_MAX: usize = 176 * 1024;
 
+/// Bytes of a piece of a long text, which is in a map of its own, and is written to the socket without being copied.
+pub const PIECE_BYTES: usize = 64 * 1024;
+
 /// Buffers kept for the next connection.
 pub const POOLED_BUFFERS_MAX: usize = 64;
 

@@ -89,7 +89,7 @@ pub const LAYERS: [Layer; 19] = [
     Layer {
         name: "state",
         says: "all that a node has",
-        holds: &["node/state.rs", "node/tasks.rs"],
+        holds: &["node/state.rs"],
         imports: &["records", "store", "filter", "wire", "base", "config", "limits"],
     },
     Layer {
@@ -107,6 +107,9 @@ pub const LAYERS: [Layer; 19] = [
             "node/tasks.rs",
             "node/keyspace.rs",
             "node/hybrid_clock.rs",
+            "node/command/dump.rs",
+            "node/command/key_scan.rs",
+            "node/http/draft.rs",
             "node/conn/connection.rs",
             "node/conn/phase.rs",
             "node/conn/replies.rs",

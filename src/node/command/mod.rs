@@ -3,11 +3,13 @@
 mod client;
 mod connection;
 pub(in crate::node) mod dispatch;
+pub(in crate::node) mod dump;
 mod error;
 mod find;
 mod forwarding;
 mod info;
 mod inspect;
+pub(in crate::node) mod key_scan;
 mod keys;
 pub(in crate::node) mod login;
 mod numbers;

@@ -3,13 +3,13 @@
 use crate::base::time::Now;
 use crate::limits::KEYS_PER_STEP;
 use crate::node::command::error::{CommandError, NO_INTEGER};
+use crate::node::command::key_scan::KeyScan;
 use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
 use crate::node::lookup::forwarded::OnMissing;
 use crate::node::lookup::key_reply::KeyReply;
 use crate::node::metrics::COMMANDS_MAX;
 use crate::node::state::State;
-use crate::node::tasks::Scan;
 use crate::wire::args::Args;
 use crate::wire::encoder::{Encoder, ReplyTooLong};
 use crate::wire::line_form::{LineForm, Syntax};
@@ -189,7 +189,7 @@ pub enum Effect {
     /// Nothing is written: the own filter is to be written as text.
     DumpFilter,
     /// Nothing is written: the scan is not complete.
-    Scan(Box<Scan>),
+    Scan(Box<KeyScan>),
     /// Nothing is written: the arguments are a node's handshake.
     Handshake,
     /// Nothing is written: the requests of the connection's transaction are to be carried out.

@@ -5,8 +5,8 @@
 
 use crate::base::time::Now;
 use crate::node::history::{Sample, Span};
+use crate::node::http::draft::Draft;
 use crate::node::state::State;
-use crate::node::tasks::Draft;
 use std::io::Write;
 
 /// The document. Writing to a vector does not fail. O(samples): at most 720, about 100 µs.

@@ -8,10 +8,11 @@ use crate::base::histogram::Histogram;
 use crate::base::time::Now;
 use crate::node::command::status::{PeerView, snapshot};
 use crate::node::command::table::TABLE;
+use crate::node::http::draft::Draft;
 use crate::node::latency::CommandClass;
 use crate::node::metrics::{Kind, METRICS, Metric, Snapshot, TIME_LIMITS, Unit, Value};
 use crate::node::state::State;
-use crate::node::tasks::{Draft, ReportKind};
+use crate::node::tasks::ReportKind;
 use std::fmt::{self, Display};
 use std::io::Write;
 

@@ -1,5 +1,6 @@
 //! HTTP on the one port: probes, figures, and a page for people. Keys and values appear nowhere.
 
+pub(in crate::node) mod draft;
 mod drawing;
 mod history_json;
 mod metrics_text;

@@ -5,8 +5,9 @@ use crate::base::time::Now;
 use crate::node::command::status::{PeerView, linked_peers};
 use crate::node::conn::connection::{ClientProtocol, Conn};
 use crate::node::conn::session::Session;
+use crate::node::http::draft::{ClientView, Draft};
 use crate::node::state::State;
-use crate::node::tasks::{ClientView, Draft, ReportKind};
+use crate::node::tasks::ReportKind;
 use crate::wire::encoder::Protocol;
 use crate::wire::http::{HTML, JSON, OPENMETRICS_TEXT, PROMETHEUS_TEXT};
 

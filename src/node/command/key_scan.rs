@@ -1,0 +1,139 @@
+//! A scan of the keys of this node, for KEYS and SCAN: how far it is, and the keys found.
+
+use crate::base::buffer::{OutOfMemory, Pool};
+use crate::base::glob::Pattern;
+use crate::base::shared_bytes::SharedBytes;
+use crate::base::time::Now;
+use crate::limits::PIECE_BYTES;
+use crate::node::keyspace::Keyspace;
+use crate::store::ScanCursor;
+use crate::wire::encoder::{Encoder, Protocol};
+use std::mem;
+
+/// Keys that a step looks at.
+const KEYS_PER_STEP: usize = 1_024;
+
+/// Operations of a step: what a key and its bytes cost, and what its pattern costs.
+const WORK_PER_STEP: usize = 512 * 1024;
+
+/// Operations that each key costs.
+const KEY_WORK: usize = 128;
+
+/// Bits of a position that a cursor leaves out: with 53 bits it is exact as a double, as which some clients hold it.
+/// Keys whose hashes differ in these bits only may be returned twice.
+const CURSOR_SHIFT: u32 = 11;
+
+/// The scan; see the module.
+#[derive(Debug)]
+pub(in crate::node) struct KeyScan {
+    /// `None`: all keys.
+    pattern: Option<Pattern>,
+    position: ScanCursor,
+    /// Keys to be looked at.
+    left: usize,
+    /// The reply begins with the cursor to go on from.
+    has_cursor: bool,
+    /// The keys found: full pieces of the reply, and its end.
+    pieces: Vec<SharedBytes>,
+    found: Encoder,
+    count: usize,
+    /// Bytes of them that are counted among those of the connection.
+    counted: usize,
+}
+
+impl KeyScan {
+    /// A scan of all keys that match the pattern, for KEYS.
+    pub(super) const fn of_all(protocol: Protocol, pattern: Option<Pattern>) -> Self {
+        Self {
+            pattern,
+            position: ScanCursor::START,
+            left: usize::MAX,
+            has_cursor: false,
+            pieces: Vec::new(),
+            found: Encoder::part(protocol),
+            count: 0,
+            counted: 0,
+        }
+    }
+
+    /// A scan of about `left` keys from a cursor on, for SCAN. `None`: no scan returns such a cursor.
+    pub(super) fn from_cursor(
+        protocol: Protocol,
+        pattern: Option<Pattern>,
+        cursor: u64,
+        left: usize,
+    ) -> Option<Self> {
+        let position = ScanCursor(cursor.checked_mul(1 << CURSOR_SHIFT)?);
+        Some(Self { position, left, has_cursor: true, ..Self::of_all(protocol, pattern) })
+    }
+
+    /// Looks at the next keys: a bounded number, with a bounded cost. True if the scan is complete.
+    pub(super) fn step(&mut self, keyspace: &Keyspace, now: Now) -> bool {
+        let Self { pattern, position, left, found, count, .. } = self;
+        let (mut work, mut looked_at) = (0, 0);
+        let begin = *position;
+        // One more if it has not come to another cursor yet.
+        let budget = (*left).clamp(1, KEYS_PER_STEP);
+        *position = keyspace.store().scan(now.mono, begin, budget, |key, _| {
+            looked_at += 1;
+            work += KEY_WORK + key.len() + pattern.as_ref().map_or(0, |pattern| pattern.cost(key.len()));
+            if pattern.as_ref().is_none_or(|pattern| pattern.matches(key)) {
+                *count += 1;
+                if found.is_line() { found.key(key) } else { found.bulk(key) }
+            }
+            work < WORK_PER_STEP && found.len() < PIECE_BYTES
+        });
+        *left = left.saturating_sub(looked_at);
+        *position == ScanCursor::START || (*left == 0 && position.0 >> CURSOR_SHIFT > begin.0 >> CURSOR_SHIFT)
+    }
+
+    /// Makes a piece of the keys found, once they are enough for one.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]; nothing is changed then.
+    pub(super) fn cut(&mut self, pool: &mut Pool) -> Result<(), OutOfMemory> {
+        if self.found.len() >= PIECE_BYTES {
+            self.pieces.push(pool.share(self.found.values()).ok_or(OutOfMemory)?);
+            let mut emptied = self.found.take_written(Vec::new());
+            emptied.clear();
+            self.found.put_back(emptied);
+        }
+        Ok(())
+    }
+
+    /// Bytes of the keys found.
+    pub(super) fn bytes(&self) -> usize {
+        self.pieces.iter().map(SharedBytes::len).sum::<usize>() + self.found.len()
+    }
+
+    /// Notes that so many bytes are counted among those of the connection; returns how many were before.
+    pub(super) const fn count_bytes(&mut self, bytes: usize) -> usize {
+        mem::replace(&mut self.counted, bytes)
+    }
+
+    /// Writes the reply of a complete scan that has found one piece.
+    pub(super) fn put(&self, reply: &mut Encoder) {
+        self.put_head(reply);
+        reply.append(self.found.values());
+    }
+
+    /// The reply of a complete scan: what it begins with, pieces, its end.
+    pub(super) fn reply(&mut self, mut reply: Encoder) -> (Vec<u8>, &[SharedBytes], Vec<u8>) {
+        if self.pieces.is_empty() {
+            self.put(&mut reply);
+            return (reply.end(), &[], Vec::new());
+        }
+        self.put_head(&mut reply);
+        reply.begin_values();
+        let begin = reply.take_written(self.found.take_written(Vec::new()));
+        (begin, &self.pieces, reply.end())
+    }
+
+    fn put_head(&self, reply: &mut Encoder) {
+        if self.has_cursor {
+            reply.array(2);
+            reply.text(self.position.0 >> CURSOR_SHIFT);
+        }
+        reply.array(self.count);
+    }
+}
