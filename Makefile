@@ -82,7 +82,7 @@ mutants: ## Check that the simulation finds each planted defect (SEEDS=1000 MUTA
 		cargo test --quiet --test mutants -- --ignored --nocapture
 
 fuzz: SECONDS ?= 600
-fuzz: ## Fuzz a decoder with cargo-fuzz (TARGET=line|request|resp|http|frame|handshake|filter_dump|config|node SECONDS=600)
+fuzz: ## Fuzz a decoder with cargo-fuzz (TARGET=line|request|resp|http|frame|handshake|config|node SECONDS=600)
 	@cargo fuzz --version >/dev/null 2>&1 || { echo 'needs: cargo install cargo-fuzz'; exit 2; }
 	mkdir -p fuzz/corpus/$(TARGET)
 	RUSTC_BOOTSTRAP=1 cargo fuzz run $(TARGET) fuzz/corpus/$(TARGET) tests/fuzz/corpus/$(TARGET) -- \

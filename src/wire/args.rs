@@ -33,9 +33,6 @@ impl<'a> Args<'a> {
         Self { text, unescaped: &[], spans }
     }
 
-    /// No arguments.
-    pub const NONE: Self = Self { text: &[], unescaped: &[], spans: &[] };
-
     /// All but the first `count`.
     pub fn skip(self, count: usize) -> Self {
         Self { spans: self.spans.get(count..).unwrap_or_default(), ..self }

@@ -121,11 +121,6 @@ impl Encoder {
         &self.out
     }
 
-    /// The same, and ends them.
-    pub fn into_values(self) -> Vec<u8> {
-        self.out
-    }
-
     /// Appends values that another encoder has written for the same protocol.
     pub fn append(&mut self, values: &[u8]) {
         if self.is_line() && !values.is_empty() {

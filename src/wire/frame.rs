@@ -24,7 +24,6 @@ pub use write::{
 };
 
 use kind::Kind;
-pub(super) use lists::BLOCK_WORDS;
 use std::fmt;
 
 /// The first byte of every frame. No UTF-8 text begins with it: it is a continuation byte.

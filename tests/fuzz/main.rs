@@ -7,7 +7,6 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod config;
-mod filter_dump;
 mod frame;
 mod handshake;
 mod http;
@@ -59,11 +58,6 @@ fn frame_that_can_be_read_is_written_as_the_same_bytes() {
 #[test]
 fn handshake_that_can_be_read_reads_back_the_same() {
     fuzz("handshake", handshake::run, 20_000);
-}
-
-#[test]
-fn filter_dump_that_decodes_encodes_to_the_same_bytes() {
-    fuzz("filter_dump", filter_dump::run, 10_000);
 }
 
 #[test]

@@ -10,7 +10,6 @@ use super::pending::{Expected, PendingRequest, What};
 use super::protocol::Verb;
 use super::world::World;
 use olivia::node::Node;
-use olivia::wire::filter_dump::decode;
 use std::collections::BTreeMap;
 
 /// How soon a key is to be found everywhere, beside what the network takes.
@@ -329,10 +328,11 @@ impl World {
 
     /// The filter dump equals the node's filter, bit by bit, if it was written at once.
     fn check_filter(&self, host: usize, request: &PendingRequest, fields: &[u8]) -> Result<(), String> {
-        let (head, words) = decode(fields, 1 << 20).map_err(|error| error.to_string())?;
+        let (blocks, words) = filter_of(fields).ok_or("no text of a filter")?;
+        demand(words.len() == 8 * blocks, "another number of words than of blocks")?;
         let node = self.hosts[host].node.as_ref().filter(|_| request.given == Some(self.stamp()));
         let Some(filter) = node.map(Node::own_filter) else { return Ok(()) };
-        demand(head.blocks == filter.size().blocks() as u64, "another size")?;
+        demand(blocks == filter.size().blocks(), "another size")?;
         demand(filter.words() == words, "other bits")
     }
 
@@ -558,4 +558,24 @@ fn check_ttl(shown: &[u8], deadline: u64, (from, to): (Stamp, Stamp), shorter: u
     let most = deadline.saturating_sub(from.nanos).div_ceil(1_000 * MS);
     let text = format!("it lasts {least} to {most} s");
     if (least..=most).contains(&seconds) { Ok(()) } else { Err(text) }
+}
+
+/// The blocks that the text of a filter states, and its words.
+fn filter_of(text: &[u8]) -> Option<(usize, Vec<u64>)> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (head, mut bits) = text.split_once(",bits=")?;
+    let (blocks, _) = head.strip_prefix("v=1,blocks=")?.split_once(',')?;
+    let mut words = Vec::new();
+    while !bits.is_empty() {
+        if let Some(run) = bits.strip_prefix('z') {
+            let (run, rest) = run.split_once('.')?;
+            words.resize(words.len() + run.parse::<usize>().ok()?, 0);
+            bits = rest;
+        } else {
+            let (word, rest) = bits.split_at_checked(16)?;
+            words.push(u64::from_str_radix(word, 16).ok()?);
+            bits = rest;
+        }
+    }
+    Some((blocks.parse().ok()?, words))
 }

@@ -90,50 +90,6 @@ pub fn set(out: &mut Vec<u8>, version: Version, count: usize) {
     }
 }
 
-/// Begins a push message of `count` values: an array in RESP2. It does not count as a reply.
-pub fn push(out: &mut Vec<u8>, version: Version, count: usize) {
-    match version {
-        Version::Two => header(out, b'*', count),
-        Version::Three => header(out, b'>', count),
-    }
-}
-
-/// Writes a boolean: 1 or 0 in RESP2.
-pub fn boolean(out: &mut Vec<u8>, version: Version, value: bool) {
-    match version {
-        Version::Two => integer(out, i64::from(value)),
-        Version::Three => out.extend_from_slice(if value { b"#t\r\n" } else { b"#f\r\n" }),
-    }
-}
-
-/// Writes a double with the fewest digits that read back the same: a bulk string in RESP2.
-pub fn double(out: &mut Vec<u8>, version: Version, value: f64) {
-    // The longest: sign, 17 digits, point, `e-308`.
-    let mut text = [0u8; 32];
-    let mut rest = &mut text[..];
-    let magnitude = value.abs();
-    // The text always fits.
-    let _ = if value.is_nan() {
-        rest.write_all(b"nan")
-    } else if value.is_infinite() {
-        rest.write_all(if value > 0.0 { b"inf" } else { b"-inf" })
-    } else if magnitude == 0.0 || (1e-5..1e17).contains(&magnitude) {
-        write!(rest, "{value}")
-    } else {
-        write!(rest, "{value:e}")
-    };
-    let left = rest.len();
-    let text = &text[..text.len() - left];
-    match version {
-        Version::Two => bulk(out, text),
-        Version::Three => {
-            out.push(b',');
-            out.extend_from_slice(text);
-            out.extend_from_slice(b"\r\n");
-        }
-    }
-}
-
 /// Writes text for people, as of INFO: a bulk string in RESP2.
 pub fn verbatim(out: &mut Vec<u8>, version: Version, text: &[u8]) {
     match version {
@@ -184,10 +140,7 @@ fn line(out: &mut Vec<u8>, mut value: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        Version, array, boolean, bulk, double, error, integer, map, null, null_array, push, set, simple,
-        verbatim,
-    };
+    use super::{Version, array, bulk, error, integer, map, null, null_array, set, simple, verbatim};
 
     /// The bytes that `write` writes in RESP2 and in RESP3.
     fn both(write: impl Fn(&mut Vec<u8>, Version)) -> [String; 2] {
@@ -228,29 +181,6 @@ mod tests {
         assert_eq!(both(null_array), ["*-1\r\n", "_\r\n"]);
         assert_eq!(both(|out, version| map(out, version, 7)), ["*14\r\n", "%7\r\n"]);
         assert_eq!(both(|out, version| set(out, version, 3)), ["*3\r\n", "~3\r\n"]);
-        assert_eq!(both(|out, version| push(out, version, 2)), ["*2\r\n", ">2\r\n"]);
-        assert_eq!(both(|out, version| boolean(out, version, true)), [":1\r\n", "#t\r\n"]);
-        assert_eq!(both(|out, version| boolean(out, version, false)), [":0\r\n", "#f\r\n"]);
         assert_eq!(both(|out, version| verbatim(out, version, b"ab")), ["$2\r\nab\r\n", "=6\r\ntxt:ab\r\n"]);
-    }
-
-    #[test]
-    fn doubles_read_back_the_same() {
-        for (value, text) in [
-            (0.0, "0"),
-            (3.25, "3.25"),
-            (-1.5, "-1.5"),
-            (1e16, "10000000000000000"),
-            (1e300, "1e300"),
-            (-f64::MIN_POSITIVE, "-2.2250738585072014e-308"),
-            (0.1 + 0.2, "0.30000000000000004"),
-            (f64::INFINITY, "inf"),
-            (f64::NEG_INFINITY, "-inf"),
-            (f64::NAN, "nan"),
-        ] {
-            let [two, three] = both(|out, version| double(out, version, value));
-            assert_eq!(three, format!(",{text}\r\n"));
-            assert_eq!(two, format!("${}\r\n{text}\r\n", text.len()));
-        }
     }
 }
