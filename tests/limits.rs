@@ -15,7 +15,7 @@ use common::wait_until;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Demands that a counter of the server comes to `value`, looking through a connection of its own.
 fn counts(server: &Server, name: &str, value: u64) {
@@ -337,6 +337,32 @@ fn nothing_behind_a_head_of_http_is_carried_out() {
     assert_eq!(client.stat("connections_closed_browser"), 1);
     server.wait_for_log("it sends HTTP");
     drop(client);
+    server.end_well();
+}
+
+#[test]
+fn wrong_passwords_are_logged_with_their_address_at_a_bounded_rate() {
+    let server = Launch::new("guesses").config("[security]\npassword = 'right'\n").start();
+    let basic = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic eDp3cm9uZw==\r\n\r\n";
+    let begin = Instant::now();
+    let addrs: Vec<SocketAddr> = (0..60)
+        .map(|at| {
+            let mut guesser = server.connect();
+            guesser.send(["AUTH wrong\n", basic][at % 2]);
+            let answer = guesser.line();
+            assert!(
+                ["wrong password", "401 Unauthorized"].iter().any(|text| answer.contains(text)),
+                "{answer}"
+            );
+            guesser.writer().local_addr().unwrap()
+        })
+        .collect();
+    let most = 10 * (usize::try_from(begin.elapsed().as_secs()).unwrap() + 2);
+    server.wait_for_log(&format!("wrong password from {}: 1 of 10", addrs[1]));
+    let log = server.log();
+    let is_logged = |addr: &&SocketAddr| log.contains(&format!("wrong password from {addr}: 1 of 10"));
+    let lines = addrs.iter().filter(is_logged).count();
+    assert!((10..=most).contains(&lines), "{lines} lines");
     server.end_well();
 }
 

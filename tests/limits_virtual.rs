@@ -523,6 +523,80 @@ fn unauthenticated_client_is_closed_after_its_output_limit() {
     assert_eq!(driver.ask(late, "AUTH secret\nPING\n").lines().count(), 2, "after {received} bytes");
 }
 
+/// A password in each of the ways to give one.
+const LOGINS: [fn(&str) -> String; 5] = [
+    |password| format!("AUTH {password}\n"),
+    |password| format!("*2\r\n$4\r\nAUTH\r\n${}\r\n{password}\r\n", password.len()),
+    |password| format!("*3\r\n$4\r\nAUTH\r\n$7\r\ndefault\r\n${}\r\n{password}\r\n", password.len()),
+    |password| {
+        let words = "*5\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$4\r\nAUTH\r\n$7\r\ndefault\r\n";
+        format!("{words}${}\r\n{password}\r\n", password.len())
+    },
+    |password| {
+        let words = match password {
+            "secret" => "eDpzZWNyZXQ=",
+            _ => "eDp3cm9uZw==",
+        };
+        format!("HEAD / HTTP/1.1\r\nHost: a.b\r\nAuthorization: Basic {words}\r\n\r\n")
+            .replace("a.b", "[::1]")
+    },
+];
+
+#[test]
+fn wrong_passwords_cost_their_connection_and_their_address_range_time_in_every_protocol() {
+    let is_right =
+        |reply: &str| [":WEL", "+OK", "%7", "HTTP/1.1 200"].iter().any(|start| reply.starts_with(start));
+    for login in LOGINS {
+        let mut driver = with_password(Limits::default());
+        let (right, wrong) = (login("secret"), login("wrong"));
+        // One is answered per second and connection, and the tenth ends it.
+        let guesser = driver.connect("192.0.2.7:40000").unwrap();
+        let one = driver.ask(guesser, &wrong);
+        driver.send(guesser, wrong.repeat(12));
+        for seconds in 1..10 {
+            driver.pass(ms(999));
+            assert_eq!(
+                (driver.take(guesser), driver.has_ended(guesser)),
+                (String::new(), false),
+                "{wrong:?}"
+            );
+            driver.pass(ms(1));
+            assert_eq!(
+                (driver.take(guesser), driver.has_ended(guesser)),
+                (one.clone(), seconds == 9),
+                "{wrong:?}"
+            );
+        }
+        assert_eq!(driver.node.stats().auth_failures, 10);
+        // Of a range ten per second are looked at, after a hundred.
+        let guess = |driver: &mut Driver, count| {
+            for host in 0..count {
+                let guesser = driver.connect(&format!("192.0.2.{host}:40000")).unwrap();
+                driver.ask(guesser, &wrong);
+            }
+        };
+        guess(&mut driver, 150);
+        assert_eq!(driver.node.stats().auth_failures, 111);
+        let honest = driver.connect("192.0.3.7:40000").unwrap();
+        assert!(is_right(&driver.ask(honest, &right)), "{right:?}");
+        // What is not looked at counts for its connection. Locks last up to the next tenth of a second.
+        driver.pass(ms(30));
+        let locked = driver.connect("192.0.2.200:40000").unwrap();
+        driver.send(locked, right.repeat(10));
+        for _ in 1..10 {
+            driver.pass(ms(999));
+            guess(&mut driver, 12);
+            driver.pass(ms(1));
+            let reply = driver.take(locked);
+            assert!(!reply.lines().any(is_right), "{reply:?}");
+        }
+        assert!(driver.has_ended(locked), "{right:?}");
+        let later = driver.connect("192.0.2.201:40000").unwrap();
+        driver.pass(ms(1_000));
+        assert!(is_right(&driver.ask(later, &right)), "{right:?}");
+    }
+}
+
 #[test]
 fn unauthenticated_client_has_smaller_request_limits() {
     let limits = Limits { unauthenticated_line_bytes_max: 2_048, ..Limits::default() };

@@ -5,6 +5,7 @@
 //! is not listened to for a while.
 
 use crate::base::time::Now;
+use crate::config::SECRET_BYTES_MAX;
 use crate::limits::LOGIN_FAILURES_MAX;
 use crate::node::command::error::CommandError;
 use crate::node::conn::phase::CloseReason;
@@ -31,31 +32,42 @@ pub(in crate::node) fn authenticate<'a>(
     let Some(password) = &state.config.password else {
         return if user == USER { Ok(()) } else { Err(CommandError::WrongPassword) };
     };
-    if let Some(left) = state.logins.locked_for(now.mono, addr.ip()) {
-        return Err(CommandError::TooManyFailures(left.as_secs() + 1));
-    }
     // The connection is being closed; a transaction may hold more passwords.
     if conn.session().is_some_and(Session::has_failed_too_often) {
         return Err(CommandError::WrongPassword);
     }
-    if is_equal(password.as_bytes(), given) && user == USER {
+    let locked_for = state.logins.locked_for(now.mono, addr.ip());
+    if locked_for.is_none() && is_equal(password.as_bytes(), given) && user == USER {
         if let Some(session) = conn.session_if_any() {
             session.login_succeeded();
         }
         return Ok(());
     }
+    let failures = conn.session_mut().login_failed();
+    let what =
+        if locked_for.is_some() { "password from a locked address range," } else { "wrong password from" };
+    if state.log_gate.allows(now, &mut state.stats) {
+        log::warn!("{what} {addr}: {failures} of {LOGIN_FAILURES_MAX} before it is closed");
+    }
+    if let Some(left) = locked_for {
+        return Err(CommandError::TooManyFailures(left.as_secs() + 1));
+    }
     state.stats.auth_failure();
     state.logins.failed(now.mono, addr.ip());
-    let failures = conn.session_mut().login_failed();
-    if state.log_gate.allows(now, &mut state.stats) {
-        log::warn!("wrong password from {addr}: {failures} of {LOGIN_FAILURES_MAX} before it is closed");
-    }
     Err(CommandError::WrongPassword)
 }
 
-/// Whether two passwords are equal. Their hashes are compared, so the time taken tells neither length nor prefix.
+/// Whether two passwords are equal. Hashes of blocks of one length are compared, so the time taken tells neither
+/// length nor prefix.
 fn is_equal(password: &[u8], given: &[u8]) -> bool {
-    let hash = |text| HMAC::mac(text, b"olivia password");
+    let hash = |text: &[u8]| {
+        let mut block = [0; SECRET_BYTES_MAX + size_of::<usize>()];
+        let (padded, length) = block.split_at_mut(SECRET_BYTES_MAX);
+        let start = &text[..text.len().min(SECRET_BYTES_MAX)];
+        padded[..start.len()].copy_from_slice(start);
+        length.copy_from_slice(&text.len().to_le_bytes());
+        HMAC::mac(block, b"olivia password")
+    };
     hash(password).ct_eq(&hash(given)).into()
 }
 
@@ -93,4 +105,31 @@ pub(in crate::node) fn refusal_due(state: &mut State, now: Now, key: ConnKey, de
     }
     limit_unauthenticated(state, now, key, unsent_before);
     reconcile(state, now, key);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SECRET_BYTES_MAX, is_equal};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn comparing_passwords_takes_as_long_whatever_their_length_and_common_prefix() {
+        let given = [b'x'; SECRET_BYTES_MAX];
+        let other = [b'y'; SECRET_BYTES_MAX];
+        let longer = [b'x'; SECRET_BYTES_MAX + 1];
+        assert!(
+            is_equal(&given, &given) && !is_equal(&given, &longer) && !is_equal(&longer[..9], &longer[..8])
+        );
+        let passwords = [&given[..], &given[..1], &given[..100], &other[..], &other[..1]];
+        let mut shortest = [Duration::MAX; 5];
+        for _ in 0..1_000 {
+            for (password, shortest) in passwords.iter().zip(&mut shortest) {
+                let begin = Instant::now();
+                std::hint::black_box(is_equal(password, &given[..64]));
+                *shortest = begin.elapsed().min(*shortest);
+            }
+        }
+        let (least, most) = (shortest.iter().min().unwrap(), shortest.iter().max().unwrap());
+        assert!(*most < *least * 5 / 4, "{shortest:?}");
+    }
 }

@@ -9,6 +9,7 @@ pub(in crate::node) mod report;
 mod status_json;
 
 use crate::base::time::Now;
+use crate::node::command::login;
 use crate::node::command::status::readiness;
 use crate::node::conn::connection::Conn;
 use crate::node::conn::phase::CloseReason;
@@ -20,7 +21,6 @@ use crate::wire::http::{
     BadRequest, Delivery, HEAD_BYTES_MAX, Parsed, Request, Status, TEXT, basic_password, is_host_trusted,
     parse, put_response,
 };
-use subtle::ConstantTimeEq;
 
 /// Slow requests that are listed.
 const SLOW_LISTED_MAX: usize = 20;
@@ -40,6 +40,8 @@ enum Response {
     Text(Status, String),
     /// A text that is written in steps.
     Report(ReportKind),
+    /// The answer to a wrong password, which may have to wait.
+    WrongPassword(String),
 }
 
 /// Serves the request at the front of `input`. Returns the bytes that it took and its cost in keys; `None`: its head is
@@ -72,7 +74,7 @@ pub(in crate::node) fn serve(
         }
         Parsed::Request { request, consumed } => {
             let delivery = Delivery { is_head: request.is_head, keep_alive: request.keep_alive };
-            (consumed, delivery, respond(state, key, &request))
+            (consumed, delivery, respond(state, now, key, &request))
         }
     };
     state.stats.http_requests += 1;
@@ -80,7 +82,7 @@ pub(in crate::node) fn serve(
     Some((consumed, COST))
 }
 
-fn respond(state: &mut State, key: ConnKey, request: &Request<'_>) -> Response {
+fn respond(state: &mut State, now: Now, key: ConnKey, request: &Request<'_>) -> Response {
     let names = state.config.remote_peers.iter().filter_map(|peer| Some(peer.rsplit_once(':')?.0));
     if request.host.is_some_and(|host| !is_host_trusted(host, names)) {
         let sentence = "this Host may be a foreign name that leads here: use the IP address, localhost, or a name in \
@@ -92,9 +94,8 @@ fn respond(state: &mut State, key: ConnKey, request: &Request<'_>) -> Response {
         b"/readyz" => return ready(state),
         _ => {}
     }
-    if !is_permitted(state, key, request) {
-        let sentence = "authentication needed: any user, and the password of this node";
-        return Response::Text(Status::Unauthorized, sentence.to_owned());
+    if let Err(refusal) = check_password(state, now, key, request) {
+        return refusal;
     }
     match request.path {
         b"/" => Response::Report(ReportKind::Page),
@@ -119,26 +120,35 @@ fn ready(state: &State) -> Response {
     Response::Text(Status::Unavailable, readiness.reasons().join("\n"))
 }
 
-/// Whether a request has the password, or needs none. A right one lifts the limits of the connection, but each request
-/// has to bring it.
-fn is_permitted(state: &mut State, key: ConnKey, request: &Request<'_>) -> bool {
-    let Some(password) = &state.config.password else { return true };
-    let Some(authorization) = request.authorization else { return false };
-    let given = basic_password(authorization);
-    let is_right = given.is_some_and(|given| bool::from(password.as_bytes().ct_eq(&given)));
-    if !is_right {
-        state.stats.auth_failure();
+/// Checks that a request has the password, or needs none. A right one lifts the limits of the connection, but each
+/// request has to bring it.
+fn check_password(state: &mut State, now: Now, key: ConnKey, request: &Request<'_>) -> Result<(), Response> {
+    if state.config.password.is_none() {
+        return Ok(());
     }
-    if is_right && let Some(conn) = state.conns.get_mut(key) {
+    let Some(authorization) = request.authorization else {
+        let sentence = "authentication needed: any user, and the password of this node";
+        return Err(Response::Text(Status::Unauthorized, sentence.to_owned()));
+    };
+    // No password is empty.
+    let given = basic_password(authorization).unwrap_or_default();
+    login::authenticate(state, now, key, login::USER, &given)
+        .map_err(|error| Response::WrongPassword(error.to_string()))?;
+    if let Some(conn) = state.conns.get_mut(key) {
         conn.authenticate();
     }
-    is_right
+    Ok(())
 }
 
 /// Sends a response, at once or when it is written, and ends the connection with it unless it is to stay open.
 fn send(state: &mut State, now: Now, key: ConnKey, response: Response, delivery: Delivery) {
     let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
     match response {
+        Response::WrongPassword(text) => {
+            let mut answer = Vec::new();
+            put_response(&mut answer, Status::Unauthorized, TEXT, delivery, format!("{text}\n").as_bytes());
+            login::refuse(state, now, key, answer);
+        }
         Response::Text(status, mut text) => {
             text.push('\n');
             let State { conns, pool, .. } = state;
