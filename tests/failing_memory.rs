@@ -12,8 +12,11 @@ mod kit;
 
 use kit::peer::{Face, Link, World, bytes_of, deltas, head};
 use kit::{ClientId, Driver};
+use olivia::base::rng::Rng;
+use olivia::base::time::Instant;
 use olivia::config::Config;
 use olivia::limits::Limits;
+use olivia::store::{Eviction, Full, HashSecret, Store, Version};
 use olivia::wire::frame::{Address, Body, KeyState, Wanted, put_peers, put_piece};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -169,6 +172,37 @@ fn every_command_with_large_arguments_is_an_error_without_memory_and_others_are_
             }
         }
         answers(&mut driver, name);
+    }
+}
+
+/// Segments split, a page or the ghost of eviction is wanted, while the system has nothing left.
+#[test]
+fn store_without_memory_evicts_for_writes_or_refuses_them_and_goes_on() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (mebibytes, len, left) in
+        [(0, 20, 8 << 20), (0, 20_000, 0), (20, 20, 0), (8, 2_000, 0), (8, 20_000, 0), (8, 200_000, 0)]
+    {
+        let what = format!("limit {mebibytes} MiB, values of {len} B");
+        let mut store = Store::new(HashSecret::draw(&mut Rng::new(1)), mebibytes << 20);
+        store.set_eviction(Eviction::AnyItem);
+        let value = vec![7; len];
+        let set = |store: &mut Store, id: u64| {
+            store.set(Instant::ZERO, store.key(&id.to_be_bytes()), &value, None, Version(id))
+        };
+        // Nearly up to the first eviction.
+        let mut first = 0;
+        while store.memory_bytes() + (1 << 16) + len as u64 <= mebibytes.max(8) << 20 {
+            assert!(set(&mut store, first).is_ok(), "{what}");
+            first += 1;
+        }
+        let refusals: Vec<Full> = Refusing::Beyond(left)
+            .during(|| (first..2 * first).filter_map(|id| set(&mut store, id).err()).collect());
+        let count = refusals.len() as u64;
+        assert_eq!(mebibytes == 0, count > 0, "{what}: {count} of {first} are refused");
+        assert!(refusals.iter().all(|refusal| *refusal == Full::System), "{what}: {refusals:?}");
+        assert_eq!(store.len() as u64 + store.evicted() + count, 2 * first, "{what}");
+        store.audit();
+        assert!((0..1_000).all(|id| set(&mut store, u64::MAX - id).is_ok()), "{what}");
     }
 }
 

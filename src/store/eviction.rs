@@ -16,6 +16,7 @@
 use super::index::Location;
 use super::item::Marks;
 use super::{HashedKey, KeyHash, ScanCursor, Store, heap_keys};
+use crate::base::memory::has_room;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use std::collections::VecDeque;
@@ -90,9 +91,14 @@ struct Queue {
 }
 
 impl Queue {
+    /// Adds an entry. It is lost if the system has no memory for it.
     fn push(&mut self, entry: Location) {
         let end = self.head + self.len;
         if end == self.chunks.len() * CHUNK_ENTRIES {
+            let grown = 2 * self.chunks.len() * size_of::<Box<Chunk>>();
+            if self.chunks.len() == self.chunks.capacity() && !has_room(grown) {
+                return;
+            }
             self.chunks.push_back(self.spare.take().unwrap_or_else(|| Box::new([entry; CHUNK_ENTRIES])));
         }
         self.chunks[end / CHUNK_ENTRIES][end % CHUNK_ENTRIES] = entry;
@@ -131,15 +137,18 @@ struct Ghost {
 
 impl Ghost {
     /// Adds a key. The ghost takes at most a byte per item, at least half a byte; it is emptied when their number has
-    /// changed by much.
+    /// changed by much, if the system has memory for another one.
     fn add(&mut self, hash: KeyHash, items: usize) {
         let bytes = (items + 1).next_power_of_two() / 2;
         let held = self.sets.len() * size_of::<GhostSet>();
         if bytes > held || bytes < held / 4 {
             let bytes = bytes.max(GHOST_BYTES_MIN);
-            if bytes != held {
+            if bytes != held && has_room(bytes) {
                 self.sets = vec![GhostSet::default(); bytes / size_of::<GhostSet>()];
             }
+        }
+        if self.sets.is_empty() {
+            return;
         }
         let (set, fingerprint) = self.place(hash);
         let set = &mut self.sets[set];

@@ -285,7 +285,7 @@ impl Store {
         version: Version,
     ) -> Result<SetOutcome, Full> {
         let result = self.set_once(now, key, value, expiry, version);
-        if matches!(result, Err(Full::Limit { .. })) {
+        if self.wants_memory(&result) {
             return self.reclaiming(now, key.bytes.len() + value.len(), |store| {
                 store.set_once(now, key, value, expiry, version)
             });

@@ -99,7 +99,16 @@ impl Store {
         self.heap.growth_bytes_max(items, bytes) + beside
     }
 
-    /// Attempts a write of `bytes` bytes. While the limit refuses it, reclaims memory in bounded pieces and tries
+    /// Whether memory is to be reclaimed for a write: the limit refuses it, or the system, while items can be evicted.
+    pub(super) const fn wants_memory<R>(&self, result: &Result<R, Full>) -> bool {
+        match result {
+            Err(Full::Limit { .. }) => true,
+            Err(Full::System) => self.queues.may_evict(),
+            Err(Full::TooLarge { .. } | Full::Space) | Ok(_) => false,
+        }
+    }
+
+    /// Attempts a write of `bytes` bytes. While memory is wanted for it, reclaims some in bounded pieces and tries
     /// again, until nothing is left to reclaim or as many pieces are done as such a write may cost.
     #[cold]
     pub(super) fn reclaiming<R>(
@@ -112,7 +121,7 @@ impl Store {
         self.index.avoid_splits(!self.queues.may_evict());
         let mut result = attempt(self);
         let mut pieces = PIECES_PER_WRITE + bytes / BYTES_PER_PIECE;
-        while matches!(result, Err(Full::Limit { .. })) && pieces > 0 && self.reclaim_piece(now, bytes) {
+        while self.wants_memory(&result) && pieces > 0 && self.reclaim_piece(now, bytes) {
             result = attempt(self);
             pieces -= 1;
         }
