@@ -18,11 +18,24 @@ pub(in crate::node) const COMMANDS_MAX: usize = 224;
 
 /// Calls of each command, by its place in the table.
 #[derive(Debug, Clone)]
-pub(in crate::node) struct Calls(pub(in crate::node) [u64; COMMANDS_MAX]);
+pub(in crate::node) struct Calls([u64; COMMANDS_MAX]);
 
 impl Default for Calls {
     fn default() -> Self {
         Self([0; COMMANDS_MAX])
+    }
+}
+
+impl Calls {
+    /// Counts a call of the command at this place.
+    #[inline]
+    pub(in crate::node) fn count(&mut self, command: usize) {
+        self.0[command] += 1;
+    }
+
+    /// The calls of each command, in the order of the table.
+    pub(in crate::node) fn iter(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().copied()
     }
 }
 
@@ -164,8 +177,8 @@ const BUSY_WINDOW: Duration = Duration::from_secs(10);
 /// Times of the iterations of the event loop, waiting not counted, as the shell reports them.
 #[derive(Debug)]
 pub(in crate::node) struct LoopTimes {
-    pub(in crate::node) times: Histogram,
-    pub(in crate::node) max: Duration,
+    times: Histogram,
+    max: Duration,
     /// The window that is being filled: its beginning, and the time spent in it.
     window: (Instant, Duration),
     /// The window before: its length, and the time spent in it.
@@ -180,6 +193,15 @@ impl LoopTimes {
             window: (now, Duration::ZERO),
             last: (Duration::ZERO, Duration::ZERO),
         }
+    }
+
+    pub(in crate::node) const fn times(&self) -> &Histogram {
+        &self.times
+    }
+
+    /// Forgets the longest iteration.
+    pub(in crate::node) const fn reset_max(&mut self) {
+        self.max = Duration::ZERO;
     }
 
     /// Adds an iteration that began at `now`.
@@ -392,7 +414,7 @@ pub static METRICS: [Metric; 110] = [
     row(CONNECTIONS, "connections_closed_browser", COUNTER, "Connections closed because a browser sent an HTTP request.", |s| closed(s, CloseReason::Browser)),
     row(CONNECTIONS, "connections_closed_idle", COUNTER, "Connections closed because no byte came within first_byte_ms, or none for request_idle_ms within a request.", |s| closed(s, CloseReason::Idle)),
     row(CONNECTIONS, "connections_closed_slow_reader", COUNTER, "Connections closed because they took none of what waited for them for slow_reader_ms.", |s| closed(s, CloseReason::SlowReader)),
-    row(CONNECTIONS, "connections_closed_buffers_full", COUNTER, "Connections closed because all buffers passed buffers_max and this one was the largest.", |s| closed(s, CloseReason::BuffersFull)),
+    row(CONNECTIONS, "connections_closed_buffers_full", COUNTER, "Connections closed because all buffers passed buffers_max and this one had made no progress for longest.", |s| closed(s, CloseReason::BuffersFull)),
     row(CONNECTIONS, "connections_closed_unauthenticated", COUNTER, "Connections closed because they took too long, or too much output, without giving the password.", |s| closed(s, CloseReason::Unauthenticated)),
     row(CONNECTIONS, "connections_closed_killed", COUNTER, "Connections closed by CLIENT KILL.", |s| closed(s, CloseReason::Killed)),
     row(CONNECTIONS, "connections_closed_drained", COUNTER, "Connections closed at shutdown.", |s| closed(s, CloseReason::Drained)),

@@ -82,6 +82,17 @@ fn layers_import_only_layers_below() {
 }
 
 #[test]
+fn each_path_of_the_layers_exists_and_is_in_one_of_them() {
+    let sources = sources();
+    let mut seen = BTreeSet::new();
+    for path in LAYERS.iter().flat_map(|layer| layer.holds) {
+        let is_in = |file: &Source| file.path == *path || file.path.starts_with(&format!("{path}/"));
+        assert!(sources.files.iter().any(is_in), "src/{path} does not exist");
+        assert!(seen.insert(path), "src/{path} is in two layers");
+    }
+}
+
+#[test]
 fn files_do_not_import_each_other_in_a_circle() {
     let sources = sources();
     let cycles = sources.cycles();

@@ -159,7 +159,7 @@ fn execute_silently<'a>(
         }
         return command.cost_of(false, args);
     }
-    state.calls.0[command.index] += 1;
+    state.calls.count(command.index);
     let reply = Encoder::begin(state.pool.take(), protocol, b"", "");
     let mut call = Call { now, conn: key, command, table: &TABLE, args, reply };
     let may_all = state.conns.get(key).is_some_and(Conn::is_authenticated);
@@ -220,7 +220,7 @@ fn forward<'a>(
     let queries_before = state.mesh.lookups.queries();
     let protocol = head.protocol();
     let cost = command.cost_of(protocol == Protocol::Lines, args);
-    state.calls.0[command.index] += 1;
+    state.calls.count(command.index);
     if let Some(conn) = state.conns.get_mut(key) {
         conn.requested();
     }
@@ -338,7 +338,7 @@ fn execute<'a>(
         }
     }
     let Some(Output { out, unsent_before, is_first, may_all }) = open(state, key) else { return 1 };
-    state.calls.0[command.index] += 1;
+    state.calls.count(command.index);
     let reply = Encoder::begin(out, protocol, id, word(command));
     let mut call = Call { now, conn: key, command, table: &TABLE, args, reply };
     let outcome = if may_all || command.is_open {

@@ -138,7 +138,7 @@ pub(super) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
     }
     if is_everything || is_named("commandstats") {
         let _ = write!(text, "\r\n# Commandstats\r\n");
-        for (row, calls) in call.table.rows.iter().zip(state.calls.0).filter(|(_, calls)| *calls > 0) {
+        for (row, calls) in call.table.rows.iter().zip(state.calls.iter()).filter(|(_, calls)| *calls > 0) {
             let name = row.name.to_ascii_lowercase().replace(' ', "|");
             let _ = write!(text, "cmdstat_{name}:calls={calls}\r\n");
         }

@@ -7,7 +7,6 @@ use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::metrics::Calls;
 use crate::node::state::State;
-use std::time::Duration;
 
 /// A setting under its name in Redis.
 enum Alias {
@@ -203,7 +202,7 @@ pub(in crate::node) fn apply(state: &mut State, limits: Limits) {
 pub(super) fn resetstat<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     state.stats.reset();
     state.calls = Calls::default();
-    state.loop_times.max = Duration::ZERO;
+    state.loop_times.reset_max();
     state.latency.reset_work();
     call.reply.status("OK");
     Ok(Effect::Reply)

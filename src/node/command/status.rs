@@ -201,7 +201,7 @@ pub(super) fn stats<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
         Metric::named(word).for_each(&mut put);
     }
     if call.args.iter().any(|word| word.eq_ignore_ascii_case(b"calls")) {
-        for (row, calls) in call.table.rows.iter().zip(state.calls.0) {
+        for (row, calls) in call.table.rows.iter().zip(state.calls.iter()) {
             let name = row.name.to_ascii_lowercase().replace(' ', "_");
             call.reply.text(format_args!("calls_{name}:{calls}"));
         }

@@ -102,7 +102,7 @@ fn put_own(format: ReportKind, state: &State, now: Now, text: &mut Vec<u8>) {
         put(text, format_args!("olivia_{name}{total} {value}"));
     }
     put_head(format, text, "calls", "counter", "Calls of each command.");
-    for (row, calls) in TABLE.rows.iter().zip(state.calls.0) {
+    for (row, calls) in TABLE.rows.iter().zip(state.calls.iter()) {
         let command = row.name.to_ascii_lowercase().replace(' ', "_");
         put(text, format_args!("olivia_calls_total{{command=\"{command}\"}} {calls}"));
     }
@@ -128,7 +128,7 @@ fn put_times(format: ReportKind, text: &mut Vec<u8>, state: &State) {
     }
     let name = "loop_iteration_seconds";
     put_head(format, text, name, "histogram", "Time of iterations of the event loop, waiting not counted.");
-    put_histogram(text, name, "", &state.loop_times.times);
+    put_histogram(text, name, "", state.loop_times.times());
     for (name, help, classes) in [
         (
             "request_seconds",

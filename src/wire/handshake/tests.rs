@@ -209,12 +209,14 @@ fn answer_that_is_none_of_a_handshake_is_distinguished_from_a_refusal() {
     assert!(matches!(read_answer(back.as_bytes()), Err(HandshakeError::TooLong)));
 }
 
+/// The address of a node that states `listen` and is seen from `from`.
+fn seen(listen: &str, from: &str) -> String {
+    let offer = Offer { listen: listen.as_bytes(), ..DIALLER };
+    offer.listen_addr(from.parse().unwrap()).unwrap().to_string()
+}
+
 #[test]
 fn unspecified_host_is_where_the_node_is_seen_from() {
-    let seen = |listen: &str, from: &str| {
-        let offer = Offer { listen: listen.as_bytes(), ..DIALLER };
-        offer.listen_addr(from.parse().unwrap()).unwrap().to_string()
-    };
     assert_eq!(seen("10.0.0.2:5454", "10.0.0.9:40000"), "10.0.0.2:5454");
     assert_eq!(seen("0.0.0.0:5454", "10.0.0.9:40000"), "10.0.0.9:5454");
     assert_eq!(seen("[::]:5454", "10.0.0.9:40000"), "10.0.0.9:5454");
@@ -224,10 +226,6 @@ fn unspecified_host_is_where_the_node_is_seen_from() {
 
 #[test]
 fn loopback_of_another_machine_is_where_the_node_is_seen_from() {
-    let seen = |listen: &str, from: &str| {
-        let offer = Offer { listen: listen.as_bytes(), ..DIALLER };
-        offer.listen_addr(from.parse().unwrap()).unwrap().to_string()
-    };
     assert_eq!(seen("127.0.0.1:5454", "127.0.0.1:40000"), "127.0.0.1:5454");
     assert_eq!(seen("127.0.0.1:5454", "[::1]:40000"), "127.0.0.1:5454");
     assert_eq!(seen("10.0.0.2:5454", "127.0.0.1:40000"), "10.0.0.2:5454");
