@@ -408,6 +408,22 @@ fn large_values_come_in_whole_wherever_their_stream_is_cut() {
 }
 
 #[test]
+fn request_that_begins_in_the_read_that_ends_a_large_one_takes_no_copy_of_it() {
+    let mut driver = driver(Limits::default());
+    let (client, other) = (driver.client(), driver.client());
+    let set = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$700000\r\n{}\r\n", "x".repeat(700_000));
+    let stream = set.repeat(2).into_bytes();
+    let (first, rest) = stream.split_at(set.len() - 100_000);
+    first.chunks(50_000).for_each(|piece| driver.deliver(client, piece));
+    driver.deliver(client, &rest[..150_000]);
+    let info = driver.ask(other, "*2\r\n$4\r\nINFO\r\n$3\r\nall\r\n");
+    assert!(number(&info, "buffers_bytes") < 100_000, "{info}");
+    rest[150_000..].chunks(50_000).for_each(|piece| driver.deliver(client, piece));
+    driver.read_now(client);
+    assert_eq!(driver.take(client), "+OK\r\n+OK\r\n");
+}
+
+#[test]
 fn large_value_at_the_memory_limit_is_replaced_again_and_again() {
     let limits = Limits { memory_max: 16 << 20, eviction: EvictionPolicy::Refuse, ..Limits::default() };
     let mut driver = driver(limits);

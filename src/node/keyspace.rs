@@ -8,6 +8,7 @@
 //! [`Keyspace::keep_up`] follows the writes of a command. It does the expiry and filter work that those
 //! writes caused, so that the backlog is bounded by what the writers pay.
 
+use crate::base::memory::copy_of;
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::{Instant, Now};
 use crate::filter::bloom::Bloom;
@@ -168,9 +169,10 @@ impl Keyspace {
         self.store.offer(map);
     }
 
-    /// A value in the map that is offered, if it is nearly all of that: shared where it lies, not copied.
-    pub(in crate::node) fn share_offered(&self, value: &[u8]) -> Option<SharedBytes> {
-        self.store.share_offered(value)
+    /// Bytes that have arrived, to be kept: shared where they lie if they are nearly all of the map that is offered, else
+    /// copied. `None`: the system has no memory for a copy.
+    pub(in crate::node) fn keep(&self, bytes: &[u8]) -> Option<SharedBytes> {
+        self.store.share_offered(bytes).or_else(|| copy_of(bytes).map(SharedBytes::from))
     }
 
     /// Takes a map for about so many bytes that the store holds and does not use, to receive a value in it.

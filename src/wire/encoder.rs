@@ -4,7 +4,7 @@
 //! values up to the next key are appended to it after colons; headers of arrays and nulls write nothing. In RESP,
 //! [`Encoder::key`] writes nothing.
 
-use super::field::{FieldKind, is_plain_text, put_field};
+use super::field::{FieldKind, put_field};
 use super::resp::encode as resp;
 use super::resp::encode::Version;
 use crate::base::buffer::OutOfMemory;
@@ -68,18 +68,17 @@ pub struct Encoder {
     has_fields: bool,
     /// Whether a key has begun the field that is being written.
     in_field: bool,
-    /// The last large string that was left out; `None` if large strings are written.
-    gap: Option<Box<Gap>>,
+    /// For a reply whose writer puts the next large string in by itself.
+    gap: Option<Gap>,
 }
 
-/// A gap in a reply, where a large string was left out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Gap {
-    /// Its position in the written bytes of the reply.
-    pub at: usize,
-    /// The string is inside quotes and must be written by [`put_escaped_piece`](super::field::put_escaped_piece); otherwise
-    /// it is copied.
-    pub is_quoted: bool,
+/// The place of a large string in a reply, which is left out of it.
+#[derive(Debug, Clone, Copy)]
+enum Gap {
+    /// It will be left for the next large string.
+    Next { is_quoted: bool },
+    /// Where it was left, in the bytes that are written of the reply.
+    Left(usize),
 }
 
 /// Upper bound of the bytes around a string: lengths, quotes, separators.
@@ -243,24 +242,25 @@ impl Encoder {
         }
     }
 
-    /// Leaves large strings out from here on: the caller must call [`Encoder::take_gap`] after each string.
-    pub fn leave_gaps(&mut self) {
-        self.gap = Some(Box::new(Gap::default()));
+    /// Leaves the next large string out, which its writer puts in by itself: between quotes by
+    /// [`put_escaped_piece`](super::field::put_escaped_piece), or as it is.
+    pub const fn leave_gap_for_large(&mut self, is_quoted: bool) {
+        self.gap = Some(Gap::Next { is_quoted });
     }
 
-    /// Takes the gap of the last string, if it was left out.
-    pub fn take_gap(&mut self) -> Option<Gap> {
-        let gap = self.gap.as_deref_mut()?;
-        let taken = *gap;
-        *gap = Gap::default();
-        (taken.at > 0).then_some(taken)
+    /// Where a string was left out in the bytes that are written, if one was. The next one is written.
+    pub fn take_gap(&mut self) -> Option<usize> {
+        match self.gap.take()? {
+            Gap::Left(at) => Some(at),
+            Gap::Next { .. } => None,
+        }
     }
 
     /// Leaves a gap for a large string, or reserves room for it. False if the caller must write it.
     #[cold]
     fn put_large(&mut self, bytes: &[u8]) -> bool {
-        if self.gap.is_some() {
-            self.leave_gap(bytes);
+        if let Some(Gap::Next { is_quoted }) = self.gap {
+            self.leave_gap(bytes.len(), is_quoted);
             return true;
         }
         // In quotes a byte takes up to four.
@@ -272,15 +272,14 @@ impl Encoder {
         !has_room
     }
 
-    fn leave_gap(&mut self, bytes: &[u8]) {
-        let is_quoted = self.is_line() && !is_plain_text(bytes);
+    fn leave_gap(&mut self, bytes: usize, is_quoted: bool) {
         if self.is_line() {
             self.separate();
         } else {
-            resp::bulk_header(&mut self.out, bytes.len());
+            resp::bulk_header(&mut self.out, bytes);
         }
         self.out.extend_from_slice(if is_quoted { b"\"" } else { b"" });
-        self.gap = Some(Box::new(Gap { at: self.out.len(), is_quoted }));
+        self.gap = Some(Gap::Left(self.out.len()));
         self.out.extend_from_slice(match (self.is_line(), is_quoted) {
             (false, _) => b"\r\n",
             (true, true) => b"\"",

@@ -63,9 +63,13 @@ fn put_quoted(out: &mut Vec<u8>, field: &[u8]) {
     out.push(b'"');
 }
 
-/// Whether a value is printable ASCII that needs no quotes. One pass at the speed of memory.
-pub fn is_plain_text(value: &[u8]) -> bool {
-    value.first() != Some(&b' ') && value.last() != Some(&b' ') && are_plain(value, b' ', SPECIAL)
+/// Looks through the next `bytes_max` bytes from `from` on of a value that is plain up to there: how far it is of printable
+/// ASCII that means the same without quotes. `None`: it needs quotes. At the speed of memory.
+pub fn plain_up_to(value: &[u8], from: usize, bytes_max: usize) -> Option<usize> {
+    let has_outer_space = value.first() == Some(&b' ') || value.last() == Some(&b' ');
+    let end = value.len().min(from.saturating_add(bytes_max));
+    let next = value.get(from..end).unwrap_or_default();
+    (!has_outer_space && are_plain(next, b' ', SPECIAL)).then_some(end)
 }
 
 /// Appends the next piece of a quoted value: `bytes_max` bytes, or up to three fewer so that no character is cut. Returns

@@ -21,6 +21,9 @@ const CALL_KEYS_MAX: u64 = MS / KEY_NANOS;
 const LARGE_BYTES: usize = 60_000;
 const LARGE_KEYS: usize = 50;
 
+/// A value that costs more than a call may: many wait for it at a time.
+const SHARED_BYTES: usize = 8_000_000;
+
 /// A value that is received where it will lie, and is some reads.
 const RECEIVED_BYTES: usize = 300_000;
 
@@ -48,7 +51,9 @@ pub enum Habit {
     SetLarge,
     /// GETs of many large values.
     GetLarge,
-    /// The same, but it reads nothing.
+    /// GETs, in lines, of one very large value that the next node holds.
+    GetShared,
+    /// GETs of many large values, but it reads nothing.
     Stall,
     /// GETs, but it reads only now and then.
     ReadSlowly,
@@ -110,7 +115,7 @@ pub const BACKLOGS: [(&str, u64); 11] = [
 ];
 
 /// The worlds; each queue is filled by at least one of them.
-pub const SCENARIOS: [Scenario; 11] = [
+pub const SCENARIOS: [Scenario; 12] = [
     Scenario {
         name: "100 clients of depth 1,000, beside a peer that takes new keys",
         members: 2,
@@ -156,6 +161,12 @@ pub const SCENARIOS: [Scenario; 11] = [
         name: "large values are set and read",
         members: 2,
         crowds: &[crowd(0, 20, Habit::SetLarge, 2), crowd(0, 2, Habit::GetLarge, 2)],
+        ping_ms: [2, 4],
+    },
+    Scenario {
+        name: "clients that wait for one very large value of another node",
+        members: 2,
+        crowds: &[crowd(0, 20, Habit::GetShared, 1)],
         ping_ms: [2, 4],
     },
     Scenario {
@@ -339,6 +350,7 @@ impl Load {
                 format!("*3\r\n{words}")
             }
             Habit::GetLarge | Habit::Stall => format!("GET {}\n", names()),
+            Habit::GetShared => "GET shared\n".to_owned(),
             Habit::Dump => "REQUEST bloomfilter\n".to_owned(),
         };
         ((0..wanted).map(one).collect::<String>().into_bytes(), wanted)
@@ -393,8 +405,12 @@ impl World {
         let large = "x".repeat(LARGE_BYTES);
         let wants_large = self.load().scenario.crowds.iter().any(|crowd| crowd.habit == Habit::GetLarge);
         let larges = (0..LARGE_KEYS).filter(|_| wants_large).map(|n| (0, format!("SET large{n}:{large}\n")));
+        let wants_shared = self.load().scenario.crowds.iter().any(|crowd| crowd.habit == Habit::GetShared);
+        let shared = wants_shared.then(|| (1, format!("SET shared:{}\n", "x".repeat(SHARED_BYTES))));
         let hot = [(0, "SET hot0:value\n".to_owned()), (1, "SET hot1:value\n".to_owned())];
-        hot.into_iter().chain(larges).for_each(|(host, request)| _ = self.ask_host(host, &request));
+        hot.into_iter().chain(larges).chain(shared).for_each(|(host, request)| {
+            assert!(self.ask_host(host, &request).starts_with(":SAT "));
+        });
         self.run_until(self.net.now + 100 * MS);
     }
 
@@ -406,6 +422,7 @@ impl World {
         node.received(now, key, request.as_bytes());
         let reply = node.outbound(key).collect::<Vec<_>>().concat();
         node.lost(now, key, &"done");
+        self.hosts[host].spent = node.spent();
         self.hosts[host].gone.push(key);
         self.what = "a request beside the load";
         self.after_call(host);

@@ -289,7 +289,7 @@ impl Plan {
         let secret = if is_stranger { Some("the secret of another mesh") } else { self.secret };
         config.mesh_secret = secret.map(|secret| Secret::new(secret.to_owned()));
         config.base_node = host == 0;
-        config.limits.line_bytes_max = 1 << 20;
+        config.limits.line_bytes_max = if self.fault_every > 0 { 1 << 20 } else { 9 << 20 };
         let mut draw = |large: u32, small: &[u32]| if self.is_tight { pick(rng, small) } else { large };
         config.limits.outbound_pause_bytes = draw(config.limits.outbound_pause_bytes, &[1_024, 10_000]);
         config.limits.lookups_max = draw(config.limits.lookups_max, &[3, 40]);

@@ -31,7 +31,7 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
     let Some(requests) = pending.take_transaction() else { return 1 };
     let (conn, protocol) = (pending.conn(), pending.protocol());
     let remote = match pending.part(0) {
-        Some((_, Answer::Reply(bytes))) => RemoteReply::read(bytes),
+        Some((_, Answer::Reply(bytes))) => RemoteReply::read(bytes.as_slice()),
         Some((key, Answer::Failed(failure))) => {
             if pending.place().is_some() {
                 fail_transaction(state, now, conn, protocol, failure, key);

@@ -84,6 +84,8 @@ pub struct Conn {
     is_refused: bool,
     /// How far an unfinished request in RESP is parsed.
     pub(super) progress: Progress,
+    /// Bytes of the request or frame that has begun which were read to where they lie: counted as work already.
+    pub(super) filled_bytes: usize,
     /// All of `inbound` is the beginning of a line, without its end.
     pub(super) has_partial_line: bool,
     /// The request whose turn it is waits for the replies to all earlier ones.
@@ -136,6 +138,7 @@ impl Conn {
             is_transacting: false,
             is_refused: false,
             progress: Progress::default(),
+            filled_bytes: 0,
             has_partial_line: false,
             awaits_replies: false,
             has_requested: false,

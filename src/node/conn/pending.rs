@@ -131,20 +131,24 @@ pub(in crate::node) fn take(state: &mut State, key: PendingKey) -> Option<Pendin
     Some(request)
 }
 
-/// Writes the next piece of the long reply whose turn it is on this connection, if there is one. Returns the cost.
+/// Writes the next piece of the long reply whose turn it is on this connection, if there is one, and charges it. Returns the
+/// cost of the work; that of shared bytes is the one of writing them to the socket.
 pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKey) -> usize {
     let State { conns, pool, keyspace, mesh, .. } = state;
     let Some(conn) = conns.get_mut(conn_key) else { return 0 };
     let Some(key) = conn.replies.long_at_front() else { return 0 };
     let Some(request) = mesh.pending.get_mut(key) else { return 0 };
-    let unsent = conn.outbound.len();
-    let is_complete = request.write_piece(keyspace, now, &mut conn.outbound, pool);
-    let cost = cost_of_bytes(conn.outbound.len() - unsent);
+    let (unsent, held) = (conn.outbound.len(), request.memory_bytes());
+    let (worked, is_complete) = request.write_piece(keyspace, now, &mut conn.outbound, pool);
+    let held_after = request.memory_bytes();
+    conn.under_way().holds(held, held_after);
+    let written = conn.outbound.len() - unsent;
+    conn.account.charge(cost_of_bytes(written.max(worked)));
     if is_complete {
         conn.replies.end_long(now.mono, &mut conn.outbound, pool);
         if let Some(request) = mesh.pending.remove(key) {
             conn.under_way().end(request.is_barrier(), request.memory_bytes());
         }
     }
-    cost
+    cost_of_bytes(worked)
 }

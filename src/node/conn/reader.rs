@@ -94,7 +94,7 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
         let used = serving::serve(state, now, key, bytes, &mut turn);
         keep(state, now, key, &bytes[used..]);
     }
-    state.runnable.has_read(class, turn.cost);
+    state.runnable.has_read(class, turn.cost.saturating_sub(turn.counted));
     reconcile(state, now, key);
 }
 
@@ -117,13 +117,12 @@ fn go_on(state: &mut State, now: Now, key: ConnKey, bytes: &[u8], turn: &mut Tur
 /// The bytes at the front of some input that complete the request that has begun, as far as can be seen; else all.
 fn missing_bytes(conn: &Conn, input: &[u8]) -> usize {
     let missing = match (&conn.role, conn.speaks()) {
-        (Role::Client, ClientProtocol::Commands(Protocol::Resp2 | Protocol::Resp3)) => {
-            conn.missing_bytes().filter(|missing| *missing > 0)
+        (Role::Client, ClientProtocol::Commands(Protocol::Resp2 | Protocol::Resp3)) | (Role::Link(_), _) => {
+            conn.missing_bytes()
         }
         (Role::Client, ClientProtocol::Commands(Protocol::Lines) | ClientProtocol::Http) => {
             memchr(b'\n', input).map(|end| end + 1)
         }
-        (Role::Link(_), _) => conn.missing_bytes().filter(|missing| *missing > 0),
         (Role::OutboundHandshake(_) | Role::Parted, _) => None,
     };
     missing.map_or(input.len(), |missing| missing.min(input.len()))
@@ -147,7 +146,9 @@ pub(in crate::node) fn room(state: &mut State, key: ConnKey) -> &mut [u8] {
 pub(in crate::node) fn filled(state: &mut State, now: Now, key: ConnKey, count: usize) {
     if let Some(conn) = state.conns.get_mut(key) {
         conn.inbound.filled(count);
+        conn.filled_bytes += count;
         conn.traffic.add(now.mono, count);
+        state.runnable.has_read(conn.class(), cost_of_bytes(count));
     }
 }
 
@@ -242,13 +243,10 @@ pub(in crate::node) fn run(state: &mut State, now: Now, key: ConnKey) {
     let mut cost = 0;
     if conn.has_long_reply_to_write(&state.config.limits) {
         cost = pending::write_piece(state, now, key);
-        if let Some(conn) = state.conns.get_mut(key) {
-            conn.account.charge(cost);
-        }
     }
     let mut turn = Turn::default();
     serve_stash(state, now, key, &mut turn);
-    state.runnable.has_run(class, cost + turn.cost);
+    state.runnable.has_run(class, cost + turn.cost.saturating_sub(turn.counted));
     reconcile(state, now, key);
 }
 
@@ -260,12 +258,19 @@ fn serve_stash(state: &mut State, now: Now, key: ConnKey, turn: &mut Turn) {
     }
     // Out of the connection while it is read, since requests change the state it lies in.
     let mut stash = mem::take(&mut conn.inbound);
+    let filled_bytes = conn.filled_bytes;
     state.keyspace.offer(stash.map());
     let used = serving::serve(state, now, key, stash.as_slice(), turn);
     state.keyspace.offer(None);
     stash.consume(used, &mut state.pool);
     match state.conns.get_mut(key) {
-        Some(conn) if conn.is_serving() => conn.inbound = stash,
+        Some(conn) if conn.is_serving() => {
+            conn.inbound = stash;
+            if used > 0 {
+                conn.filled_bytes = 0;
+                turn.counted += cost_of_bytes(filled_bytes);
+            }
+        }
         Some(_) | None => stash.release(&mut state.pool),
     }
 }

@@ -7,6 +7,8 @@ use crate::node::schedule::Account;
 pub(super) struct Turn {
     budget: Option<usize>,
     pub(super) cost: usize,
+    /// The cost of bytes that were counted as work when they were read, and are charged with their request.
+    pub(super) counted: usize,
 }
 
 impl Turn {

@@ -20,9 +20,9 @@ pub(in crate::node) enum Answer {
         until: Option<Expiry>,
     },
     /// The reply of the command that was carried out for this key, without what begins and ends it.
-    Reply(Box<[u8]>),
+    Reply(SharedBytes),
     /// The same, an error.
-    Error(Box<[u8]>),
+    Error(SharedBytes),
     /// It was not carried out, or that is not known.
     Failed(Failure),
 }
@@ -90,6 +90,15 @@ impl Answers {
                 Kind::Other
             }
         };
+    }
+
+    /// Drops the value or the reply of a key, which is then written otherwise; how many bytes it was.
+    pub(in crate::node) fn take(&mut self, part: usize) -> usize {
+        match self.others.get_mut(&part) {
+            Some(Answer::Found { value: bytes, .. } | Answer::Reply(bytes)) => std::mem::take(bytes).len(),
+            Some(Answer::Waiting | Answer::Missing | Answer::Here | Answer::Error(_) | Answer::Failed(_))
+            | None => 0,
+        }
     }
 
     /// Keys for which the request failed.

@@ -209,11 +209,11 @@ fn answer_of(state: &State, key: LookupKey, reply: &[u8], remote: &RemoteReply<'
     let waiter = state.mesh.lookups.get(key).and_then(|lookup| lookup.waiters.first());
     let pending = waiter.and_then(|waiter| state.mesh.pending.get(waiter.pending));
     let is_transaction = pending.is_some_and(PendingRequest::is_transaction);
-    match remote.results().next() {
-        None => Answer::Failed(Failure::Apart),
-        Some(_) if is_transaction => Answer::Reply(reply.into()),
-        Some(result) if result.is_error => Answer::Error(result.bytes.into()),
-        Some(result) => Answer::Reply(result.bytes.into()),
+    let Some(result) = remote.results().next() else { return Answer::Failed(Failure::Apart) };
+    match state.keyspace.keep(if is_transaction { reply } else { result.bytes }) {
+        None => Answer::Failed(Failure::ReplyTooLong),
+        Some(error) if result.is_error && !is_transaction => Answer::Error(error),
+        Some(reply) => Answer::Reply(reply),
     }
 }
 

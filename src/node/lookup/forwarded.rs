@@ -73,7 +73,7 @@ pub(in crate::node) enum Failure {
     NotDone(NodeName),
     /// The node that holds the key does not accept the command: it is too long, or unknown there.
     NotTaken,
-    /// It was carried out, but its reply is longer than this node accepts.
+    /// It was carried out, but its reply is longer than this node accepts, or has memory for.
     ReplyTooLong,
     /// The key is deleted elsewhere, but not on these nodes, which may hold it.
     Undeleted(Vec<NodeName>),
@@ -145,7 +145,8 @@ impl fmt::Display for About<'_> {
                 ),
                 Failure::ReplyTooLong => write!(
                     f,
-                    "the command on '{key}' was carried out by another node, but its reply is longer than value_bytes_max"
+                    "the command on '{key}' was carried out by another node, but its reply is longer than value_bytes_max, or \
+                     than this node has memory for"
                 ),
                 Failure::Undeleted(nodes) => write!(
                     f,

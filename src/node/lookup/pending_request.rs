@@ -9,14 +9,16 @@ use crate::base::chunk_queue::ChunkQueue;
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::slots::Slots;
 use crate::base::time::Now;
+use crate::limits::BYTES_PER_STEP;
 use crate::node::conn::replies::Place;
 use crate::node::ids::{ConnKey, PendingKey, PendingTag};
 use crate::node::keyspace::Keyspace;
 use crate::node::lookup::answers::{Answer, Answers};
 use crate::node::lookup::key_reply::{Found, KeyReply, Shape};
+use crate::store::Expiry;
 use crate::wire::args::OwnedArgs;
-use crate::wire::encoder::{Encoder, Protocol, ReplyHead, ReplyTooLong};
-use crate::wire::field::put_escaped_piece;
+use crate::wire::encoder::{Encoder, GAP_BYTES_MIN, Protocol, ReplyHead, ReplyTooLong};
+use crate::wire::field::{plain_up_to, put_escaped_piece};
 use crate::wire::frame::Wanted;
 use std::collections::VecDeque;
 
@@ -43,8 +45,30 @@ struct Writer {
     reply: Encoder,
     /// The next part.
     next: usize,
+    /// What is large of it, once it was looked at.
+    large: Option<Large>,
     /// The rest of a large value, which is written in quotes in front of what `reply` holds.
     quoted: SharedBytes,
+    /// Bytes of memory of `large` and of the value of `quoted`.
+    held: usize,
+}
+
+/// Bytes of a part that are not copied to the reply: the output shares them.
+#[derive(Debug)]
+enum Large {
+    /// A value, as much of it as is shown. In a line it is looked through first, by pieces, for bytes that need quotes.
+    Value { value: SharedBytes, until: Option<Expiry>, plain_bytes: usize },
+    /// The reply of another node.
+    Reply(SharedBytes),
+}
+
+impl Large {
+    const fn bytes(&self) -> &SharedBytes {
+        match self {
+            Self::Value { value, .. } => value,
+            Self::Reply(bytes) => bytes,
+        }
+    }
 }
 
 /// A request of a client that waits for lookups.
@@ -213,80 +237,135 @@ impl PendingRequest {
     pub(in crate::node) fn begin_writing(&mut self, out: Vec<u8>) {
         let mut reply = Encoder::resume(out, &self.head);
         self.form.begin(&mut reply, self.answers.len());
-        reply.leave_gaps();
-        self.writer = Some(Writer { reply, next: 0, quoted: SharedBytes::default() });
+        self.writer = Some(Writer { reply, next: 0, large: None, quoted: SharedBytes::default(), held: 0 });
     }
 
-    /// Writes the next piece of the reply; whether it is the last one. Values are read when they are written, each at its
-    /// own moment.
+    /// Writes the next piece of the reply; the bytes looked through and those written without being shared, and whether it
+    /// is the last one. Values are read when they are written, each at its own moment.
     pub(in crate::node) fn write_piece(
         &mut self,
         keyspace: &mut Keyspace,
         now: Now,
         outbound: &mut ChunkQueue,
         pool: &mut Pool,
-    ) -> bool {
-        let Some(mut writer) = self.writer.take() else { return true };
+    ) -> (usize, bool) {
+        let Some(mut writer) = self.writer.take() else { return (0, true) };
+        let mut cost = 0;
         if writer.quoted.is_empty() {
-            self.write_parts(&mut writer, keyspace, now, outbound, pool);
+            cost = self.write_parts(&mut writer, keyspace, now, outbound, pool);
         }
         if !writer.quoted.is_empty() {
             let mut piece = pool.take();
             let written = put_escaped_piece(&mut piece, writer.quoted.as_slice(), QUOTED_BYTES);
+            cost += piece.len();
             outbound.push_piece(piece, pool);
             writer.quoted = writer.quoted.slice(written..usize::MAX);
         }
-        if writer.quoted.is_empty() && writer.next == self.answers.len() {
+        if !writer.quoted.is_empty() {
+            self.writer = Some(writer);
+            return (cost, false);
+        }
+        if writer.large.is_none() {
+            self.bytes -= std::mem::take(&mut writer.held);
+        }
+        cost += writer.reply.len();
+        if writer.next == self.answers.len() {
             outbound.push_piece(writer.reply.end(), pool);
-            return true;
+            return (cost, true);
         }
-        if writer.quoted.is_empty() {
-            outbound.push_piece(writer.reply.take_written(Vec::new()), pool);
-        }
+        outbound.push_piece(writer.reply.take_written(Vec::new()), pool);
         self.writer = Some(writer);
-        false
+        (cost, false)
     }
 
-    /// Writes parts of a long reply until a piece is full, or a large value is to be written in quotes. A large value that
-    /// needs none is not copied: the output shares it.
+    /// Writes parts of a long reply until a piece is full, or a large value is to be looked through further, or to be
+    /// written in quotes. Returns the bytes looked through.
     fn write_parts(
-        &self,
+        &mut self,
         writer: &mut Writer,
         keyspace: &mut Keyspace,
         now: Now,
         outbound: &mut ChunkQueue,
         pool: &mut Pool,
-    ) {
-        let Writer { reply, next, quoted } = writer;
-        let mut shared_bytes = 0;
-        while let Some((key, answer)) = self.part(*next)
-            && reply.len() + shared_bytes < PIECE_BYTES
-        {
-            self.write_part((key, answer), keyspace, now, reply);
-            *next += 1;
-            let Some(gap) = reply.take_gap() else { continue };
-            let value = match answer {
-                Answer::Here => keyspace.share(now, keyspace.key(key)).unwrap_or_default(),
-                Answer::Found { value, .. } => value.clone(),
-                Answer::Missing
-                | Answer::Waiting
-                | Answer::Reply(_)
-                | Answer::Error(_)
-                | Answer::Failed(_) => SharedBytes::default(),
-            };
-            let shown = self.form.shown(value.len());
-            let value = value.slice(shown);
-            let mut written = reply.take_written(pool.take());
-            let rest = written.split_off(gap.at);
-            outbound.push_piece(written, pool);
-            reply.put_back(rest);
-            if gap.is_quoted {
-                *quoted = value;
-                return;
+    ) -> usize {
+        let (mut looked_at, mut shared) = (0, 0);
+        while writer.next < self.answers.len() && writer.reply.len() + shared < PIECE_BYTES {
+            if writer.large.is_none() {
+                self.bytes -= std::mem::take(&mut writer.held);
+                writer.large = self.take_large(writer.next, keyspace, now);
+                writer.held = writer.large.as_ref().map_or(0, |large| large.bytes().len());
             }
-            shared_bytes += value.len();
-            outbound.push_shared(value, pool);
+            let Some((key, answer)) = self.part(writer.next) else { break };
+            let reply = &mut writer.reply;
+            let (bytes, at) = match writer.large.take() {
+                None => {
+                    self.write_part((key, answer), keyspace, now, reply);
+                    writer.next += 1;
+                    continue;
+                }
+                Some(Large::Reply(bytes)) => {
+                    reply.begin_values();
+                    (bytes, Some(reply.values().len()))
+                }
+                Some(Large::Value { value, until, plain_bytes }) => {
+                    let plain = if reply.is_line() {
+                        looked_at += BYTES_PER_STEP.min(value.len() - plain_bytes);
+                        plain_up_to(value.as_slice(), plain_bytes, BYTES_PER_STEP)
+                    } else {
+                        Some(value.len())
+                    };
+                    if let Some(plain_bytes) = plain.filter(|plain| *plain < value.len()) {
+                        writer.large = Some(Large::Value { value, until, plain_bytes });
+                        break;
+                    }
+                    reply.leave_gap_for_large(plain.is_none());
+                    let is_alive = until.is_none_or(|until| !until.has_come(now.mono));
+                    let found = is_alive.then(|| Found { value: value.as_slice(), until });
+                    (self.form.write)(reply, now, key, found);
+                    let gap = reply.take_gap();
+                    if plain.is_none() && gap.is_some() {
+                        writer.quoted = value;
+                        (SharedBytes::default(), gap)
+                    } else {
+                        (value, gap)
+                    }
+                }
+            };
+            writer.next += 1;
+            let Some(at) = at else { continue };
+            let mut written = reply.take_written(pool.take());
+            reply.put_back(written.split_off(at));
+            outbound.push_piece(written, pool);
+            shared += bytes.len();
+            outbound.push_shared(bytes, pool);
+            if !writer.quoted.is_empty() {
+                break;
+            }
         }
+        looked_at
+    }
+
+    /// Takes out what is large of a part, if something is. From here on it stays what it is.
+    fn take_large(&mut self, part: usize, keyspace: &Keyspace, now: Now) -> Option<Large> {
+        let (key, answer) = self.part(part)?;
+        let large = match answer {
+            Answer::Here => {
+                let key = keyspace.key(key);
+                let item = keyspace.peek(now, key).filter(|item| item.value.len() > GAP_BYTES_MIN)?;
+                Large::Value { until: item.expiry, value: keyspace.share(now, key)?, plain_bytes: 0 }
+            }
+            Answer::Found { value, until } => {
+                let shown = self.form.shown(value.len());
+                Large::Value { value: value.clone().slice(shown), until: *until, plain_bytes: 0 }
+            }
+            Answer::Reply(bytes) => Large::Reply(bytes.clone()),
+            Answer::Missing | Answer::Waiting | Answer::Error(_) | Answer::Failed(_) => return None,
+        };
+        if large.bytes().len() <= GAP_BYTES_MIN {
+            return None;
+        }
+        self.bytes = self.bytes + large.bytes().len() - self.answers.take(part);
+        Some(large)
     }
 
     /// Writes the whole reply, with the memory of `out`; its bytes, and whether it is an error.
@@ -331,7 +410,7 @@ impl PendingRequest {
             Answer::Found { until: Some(until), .. } if until.has_come(now.mono) => None,
             Answer::Found { value, until } => Some(Found { value: value.as_slice(), until: *until }),
             Answer::Reply(bytes) => {
-                reply.append(bytes);
+                reply.append(bytes.as_slice());
                 return true;
             }
             Answer::Missing | Answer::Waiting | Answer::Error(_) | Answer::Failed(_) => None,
@@ -351,7 +430,7 @@ impl PendingRequest {
                     return reply.error(failure.code(), sentence);
                 }
                 Answer::Failed(failure) => return reply.error(failure.code(), failure.about(key)),
-                Answer::Error(error) => return reply.append_error(error),
+                Answer::Error(error) => return reply.append_error(error.as_slice()),
                 Answer::Reply(_)
                 | Answer::Found { .. }
                 | Answer::Here

@@ -9,7 +9,6 @@
 //!
 //! Queries *from* peers are answered in [`crate::node::lookup::serve`].
 
-use crate::base::memory::copy_of;
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::{Instant, Now};
 use crate::filter::claim_stats::Claim;
@@ -60,8 +59,12 @@ impl QueryAnswer<'_> {
 }
 
 /// How a lookup ended.
-enum End<'a> {
-    Found { value: &'a [u8], until: Option<Expiry> },
+enum End {
+    /// Without a value if the system has no memory for it: then it is as if it had not been found.
+    Found {
+        value: Option<SharedBytes>,
+        until: Option<Expiry>,
+    },
     NotFound,
     TimedOut,
 }
@@ -210,6 +213,7 @@ pub(in crate::node) fn answered(
         {
             // The holder counted from a moment after the query was sent, so this is never too late.
             let until = left_ms.map(|left| Expiry::in_millis_at_most(query.sent_at, left));
+            let value = state.keyspace.keep(value);
             finish(state, now, key, &End::Found { value, until });
         }
         QueryAnswer::Value { .. } | QueryAnswer::TooLong | QueryAnswer::None { .. } => {
@@ -262,10 +266,10 @@ pub(in crate::node) fn finish_here(state: &mut State, now: Now, hash: KeyHash) {
     for lookup in state.mesh.lookups.with_hash(hash).collect::<Vec<_>>() {
         let lookup_of = state.mesh.lookups.get(lookup).filter(|lookup| lookup.operation.policy().is_joined);
         let Some(bytes) = lookup_of.map(|lookup| lookup.key.clone()) else { continue };
-        let item = state.keyspace.peek(now, HashedKey { hash, bytes: &bytes });
-        let found = item.and_then(|item| Some((copy_of(item.value)?, item.expiry)));
-        if let Some((value, until)) = found {
-            finish(state, now, lookup, &End::Found { value: &value, until });
+        let key = HashedKey { hash, bytes: &bytes };
+        if let Some(until) = state.keyspace.peek(now, key).map(|item| item.expiry) {
+            let value = state.keyspace.share(now, key);
+            finish(state, now, lookup, &End::Found { value, until });
         }
     }
     arm(state);
@@ -447,7 +451,7 @@ fn circuit_opened(state: &mut State, now: Now, peer_key: PeerKey) {
 }
 
 /// The only end of a lookup that looks a key up: its waiters get their result.
-fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
+fn finish(state: &mut State, now: Now, key: LookupKey, end: &End) {
     let Some(lookup) = remove(state, key) else { return };
     match end {
         End::Found { .. } => state.stats.lookup_hits += 1,
@@ -455,23 +459,18 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End<'_>) {
         End::TimedOut => state.stats.lookup_timeouts += 1,
     }
     let found = match end {
-        // Without memory for the value it is as if it had not been found.
-        End::Found { value, until } => {
-            let shared = state.keyspace.share_offered(value);
-            let value = shared.or_else(|| copy_of(value).map(SharedBytes::from));
-            value.map(|value| (value, *until))
-        }
+        End::Found { value, until } => value.as_ref().map(|value| (value, *until)),
         End::NotFound | End::TimedOut => None,
     };
     for waiter in lookup.waiters {
         let Some(is_kept) = state.mesh.pending.get(waiter.pending).map(PendingRequest::keeps_values) else {
             continue;
         };
-        let answer = found.as_ref().map_or(Answer::Missing, |(value, until)| {
+        let answer = found.map_or(Answer::Missing, |(value, until)| {
             let value = if is_kept { value.clone() } else { SharedBytes::default() };
-            Answer::Found { value, until: *until }
+            Answer::Found { value, until }
         });
-        let value_bytes = found.as_ref().map_or(0, |(value, _)| value.len());
+        let value_bytes = found.map_or(0, |(value, _)| value.len());
         store_part(state, waiter, answer, value_bytes);
     }
     for queried in lookup.queried {
