@@ -219,6 +219,24 @@ impl ChunkQueue {
         }
     }
 
+    /// Moves `count` bytes, or all if there are fewer, from the front to the end of another queue. Shared ones are not copied.
+    pub fn move_front(&mut self, count: usize, to: &mut Self, pool: &mut Pool) {
+        let mut left = count.min(self.len());
+        while left > 0 {
+            let moved = left.min(self.front().len());
+            match self.sealed.as_ref().and_then(|sealed| sealed.chunks.front()) {
+                Some(Chunk::Shared(bytes)) => {
+                    to.push_shared(bytes.clone().slice(self.start..self.start + moved), pool);
+                }
+                Some(Chunk::Owned(_) | Chunk::Mapped(_)) | None => {
+                    to.back(pool).extend_from_slice(&self.front()[..moved]);
+                }
+            }
+            self.consume(moved, pool);
+            left -= moved;
+        }
+    }
+
     /// Drops what waits and gives the memory back.
     pub fn release(&mut self, pool: &mut Pool) {
         self.consume(self.len(), pool);
@@ -253,6 +271,13 @@ mod tests {
                 }
             } else if rng.one_in(10) {
                 queue.move_to_maps(&mut pool);
+            } else if rng.one_in(10) {
+                let (mut moved, count) = (ChunkQueue::new(), draw(&mut rng, size));
+                queue.move_front(count, &mut moved, &mut pool);
+                assert_eq!(moved.len(), count.min(model.len()));
+                assert!(moved.slices().flatten().eq(model.range(..moved.len())));
+                model.drain(..moved.len());
+                moved.release(&mut pool);
             } else {
                 let count = draw(&mut rng, size).min(queue.front().len());
                 assert!(queue.front()[..count].iter().eq(model.range(..count)));

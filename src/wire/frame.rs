@@ -20,7 +20,7 @@ mod write;
 pub use body::{Body, Head, KeyState, RemoteCommand, Wanted, put};
 pub use lists::{Address, Addresses, Arguments, HINTS_MAX, Hashes, Hints, Images, Words};
 pub use write::{
-    first_frame_bytes, frame_bytes, low_half, put_blocks, put_deltas, put_discarded, put_peers, put_piece,
+    frame_bytes, low_half, put_blocks, put_deltas, put_discarded, put_peers, put_piece, put_without_end,
 };
 
 use kind::Kind;

@@ -10,6 +10,7 @@ use crate::limits::{CLOCK_AHEAD_MAX_MS, LOOKUPS_PER_LINK_MAX};
 use crate::node::digest::sync;
 use crate::node::hybrid_clock::HybridClock;
 use crate::node::ids::PeerKey;
+use crate::node::lookup::pending_request::LONG_REPLY_BYTES;
 use crate::node::peer::link_output;
 use crate::node::state::{State, mark_dirty};
 use crate::store::{Expiry, Version};
@@ -118,18 +119,15 @@ fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, wanted: 
     let hash = key.hash.0;
     let left_ms = |expiry: Expiry| expiry.millis().saturating_sub(now.mono.millis_ceil() + TURN_MS);
     if let Some(item) = keyspace.get(now, key) {
-        let value = match wanted {
-            Wanted::Value => item.value,
-            Wanted::Ttl => b"",
-        };
         let (version, left_ms) = (item.version.0, item.expiry.map(left_ms));
-        link_output::append_answer(
-            conn,
-            pool,
-            clock,
-            request,
-            &Body::Value { hash, version, left_ms, value },
-        );
+        let value = if wanted == Wanted::Value { item.value } else { b"" };
+        if value.len() <= LONG_REPLY_BYTES {
+            let body = Body::Value { hash, version, left_ms, value };
+            link_output::append_answer(conn, pool, clock, request, &body);
+        } else if let Some(value) = keyspace.share(now, key) {
+            let body = Body::Value { hash, version, left_ms, value: b"" };
+            link_output::append_large_answer(conn, pool, clock, request, &body, value);
+        }
     } else {
         let elsewhere = mesh.elsewhere(key.hash, keyspace.tombstones().version(key), peer_key);
         let none = Body::None { hash, moved_version: elsewhere.version.0, hints: elsewhere.hints() };

@@ -15,6 +15,7 @@
 
 use crate::base::buffer::Pool;
 use crate::base::memory::reserve;
+use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::filter::changelog::{LOG_BYTES_MAX, PIECE_BLOCKS};
 use crate::filter::size::BLOCK_BYTES;
@@ -23,7 +24,7 @@ use crate::node::conn::phase::CloseReason;
 use crate::node::ids::{ConnKey, PeerKey};
 use crate::node::peer::link_queues::{COMMITTED_MAX, Class};
 use crate::node::state::{State, mark_dirty, take_spare_place};
-use crate::wire::frame::{Address, Body, put, put_peers};
+use crate::wire::frame::{Address, Body, put, put_peers, put_without_end};
 
 /// Bytes of control frames that may wait, before heartbeats are not answered any more.
 const CONTROL_MAX: usize = 64 * 1024;
@@ -157,6 +158,21 @@ pub(in crate::node) fn append_answer(
         let has_memory = large <= LARGE_ANSWER_BYTES || reserve(out, large + FRAME_HEAD_BYTES_MAX);
         put(out, clock, request, if has_memory { body } else { &Body::NotTaken });
     });
+    queues.answered_bytes = queues.answered_bytes.saturating_add(written);
+}
+
+/// The same for an answer whose last field, which is empty in `body`, is shared and not copied.
+pub(in crate::node) fn append_large_answer(
+    conn: &mut Conn,
+    pool: &mut Pool,
+    clock: u64,
+    request: u32,
+    body: &Body<'_>,
+    bytes: SharedBytes,
+) {
+    let Some(queues) = conn.link_queues.as_deref_mut() else { return };
+    let put = |out: &mut Vec<u8>| put_without_end(out, clock, request, body, bytes.len());
+    let written = queues.append_shared(Class::Answer, &mut conn.outbound, pool, put, bytes.clone());
     queues.answered_bytes = queues.answered_bytes.saturating_add(written);
 }
 

@@ -8,7 +8,8 @@
 
 use crate::base::buffer::Pool;
 use crate::base::chunk_queue::ChunkQueue;
-use crate::wire::frame::first_frame_bytes;
+use crate::base::shared_bytes::SharedBytes;
+use crate::wire::frame::frame_bytes;
 
 /// Bytes in the outbound buffer of a link above which frames wait in the queue of their class.
 pub(in crate::node) const COMMITTED_MAX: usize = 64 * 1024;
@@ -42,25 +43,40 @@ impl LinkQueues {
         pool: &mut Pool,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> usize {
-        let is_first = self.queues[..=class as usize].iter().all(ChunkQueue::is_empty);
-        let queue = if is_first && outbound.len() < COMMITTED_MAX {
-            outbound
-        } else {
-            &mut self.queues[class as usize]
-        };
-        let out = queue.back(pool);
+        let out = self.queue_for(class, outbound).back(pool);
         let before = out.len();
         write(out);
         out.len() - before
+    }
+
+    /// The same for a frame that ends with shared bytes, before which `write` appends the rest.
+    pub(in crate::node) fn append_shared(
+        &mut self,
+        class: Class,
+        outbound: &mut ChunkQueue,
+        pool: &mut Pool,
+        write: impl FnOnce(&mut Vec<u8>),
+        bytes: SharedBytes,
+    ) -> usize {
+        let queue = self.queue_for(class, outbound);
+        let before = queue.len();
+        write(queue.back(pool));
+        queue.push_shared(bytes, pool);
+        queue.len() - before
+    }
+
+    fn queue_for<'q>(&'q mut self, class: Class, outbound: &'q mut ChunkQueue) -> &'q mut ChunkQueue {
+        let is_first = self.queues[..=class as usize].iter().all(ChunkQueue::is_empty);
+        if is_first && outbound.len() < COMMITTED_MAX { outbound } else { &mut self.queues[class as usize] }
     }
 
     /// Moves frames to the outbound buffer as far as it has room, the most urgent first.
     pub(in crate::node) fn commit(&mut self, outbound: &mut ChunkQueue, pool: &mut Pool) {
         for queue in &mut self.queues {
             while outbound.len() < COMMITTED_MAX && !queue.is_empty() {
-                let frame = first_frame_bytes(queue.front());
-                outbound.back(pool).extend_from_slice(&queue.front()[..frame]);
-                queue.consume(frame, pool);
+                // Its header lies in one chunk.
+                let frame = frame_bytes(queue.front()).unwrap_or(usize::MAX);
+                queue.move_front(frame, outbound, pool);
             }
         }
     }

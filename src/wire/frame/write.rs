@@ -1,6 +1,6 @@
 //! Writes long lists as frames: as many frames as the limit of their payload requires.
 
-use super::body::put_frame;
+use super::body::{Body, put, put_frame};
 use super::kind::Kind;
 use super::lists::{Address, BLOCK_BYTES, BLOCK_WORDS, FAMILY_V4, FAMILY_V6, IMAGE_BYTES};
 use super::{HEADER_BYTES, LIST_BYTES_MAX, PAYLOAD_BYTES_MAX};
@@ -99,6 +99,14 @@ fn put_list<const N: usize>(
     }
 }
 
+/// Appends a frame without the last `bytes` bytes of its payload, which are to follow: the last field of `body` is empty.
+pub fn put_without_end(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>, bytes: usize) {
+    let begin = out.len();
+    put(out, clock, request, body);
+    let length = u32::try_from(out.len() - begin - HEADER_BYTES + bytes).unwrap_or(u32::MAX);
+    out[begin + LENGTH_AT..begin + LENGTH_AT + 4].copy_from_slice(&length.to_le_bytes());
+}
+
 /// The low half of a number: the `request` field of the header.
 pub const fn low_half(number: u64) -> u32 {
     (number & 0xFFFF_FFFF) as u32
@@ -109,9 +117,4 @@ pub fn frame_bytes(bytes: &[u8]) -> Option<usize> {
     let header = bytes.first_chunk::<HEADER_BYTES>()?;
     let length = header[LENGTH_AT..].first_chunk::<4>()?;
     Some((u32::from_le_bytes(*length) as usize).saturating_add(HEADER_BYTES))
-}
-
-/// The bytes of the first frame in bytes written by [`put`](super::put); all of them if the header is incomplete.
-pub fn first_frame_bytes(bytes: &[u8]) -> usize {
-    frame_bytes(bytes).map_or(bytes.len(), |frame| bytes.len().min(frame))
 }
