@@ -12,6 +12,7 @@ use common::client::{Client, End};
 use common::mesh::{free_port, wait_for_peers, wait_for_value};
 use common::server::{Launch, Server};
 use common::wait_until;
+use socket2::SockRef;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
@@ -52,6 +53,8 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
     let unread = "GET key\n".repeat(100);
     let many = format!("GET key{}\n", ",key".repeat(499));
     let keys: String = (0..1_000).map(|at| format!("$3000\r\n{at:03000}\r\n")).collect();
+    // Texts of the filter that are not read, each with a reply that waits for it.
+    let dumps = "REQUEST bloomfilter\nPING\n".repeat(255);
     let watched = format!("*1001\r\n$5\r\nWATCH\r\n{keys}");
     // What a client makes the node hold at least.
     for (what, request, clients, bytes) in [
@@ -60,6 +63,7 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
         ("unread", &unread, 100, 150 * 1_024),
         ("many", &many, 900, 500),
         ("watched", &watched, 40, watched.len()),
+        ("dumps", &dumps, 500, 500),
     ] {
         let all: Vec<Client> = (0..clients)
             .map(|_| {
@@ -281,6 +285,37 @@ fn refused_client_that_sent_first_can_read_the_reason() {
         assert!(text.starts_with(":ERR client limit reached (clients_max = 1)"), "{text:?} and {end:?}");
     }
     drop(first);
+    server.end_well();
+}
+
+#[test]
+fn connections_opened_and_closed_in_any_way_leave_no_file_and_no_memory() {
+    let server = Launch::new("churn").start();
+    let mut other = server.connect();
+    other.ask("PING");
+    let (files, start) = (server.open_files(), server.resident_bytes());
+    for at in 0..4_000 {
+        let mut client = server.connect();
+        match at % 5 {
+            0 => {}
+            1 => client.send("PING\n"),
+            2 => client.send("SET half:"),
+            3 => {
+                client.send("GET a");
+                client.finish_sending();
+            }
+            _ => SockRef::from(&client.writer()).set_linger(Some(Duration::ZERO)).unwrap(),
+        }
+    }
+    wait_until("all are forgotten", || other.stat("clients") == 1);
+    assert!(
+        other.stat("connections_accepted") > 3_000,
+        "those reset before they were accepted are not counted"
+    );
+    wait_until("all files are closed", || server.open_files() == files);
+    let more = server.resident_bytes().saturating_sub(start);
+    assert!(more <= 4 << 20, "{} KiB more than at the start", more >> 10);
+    drop(other);
     server.end_well();
 }
 

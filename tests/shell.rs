@@ -165,16 +165,32 @@ fn shipped_configuration_with_a_port_and_a_peer_makes_a_mesh() {
 }
 
 #[test]
-fn configuration_that_became_a_pipe_is_refused_at_reload_and_does_not_stop_the_node() {
-    let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fifo-{}.toml", std::process::id()));
-    fs::write(&config, "").unwrap();
+fn files_that_became_pipes_or_devices_are_refused_at_reload_and_do_not_stop_the_node() {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fifo-{}", std::process::id()));
+    fs::create_dir_all(&home).unwrap();
+    let [config, password, secret] = ["olivia.toml", "password", "secret"].map(|name| home.join(name));
+    let text = format!("[security]\npassword_file = {password:?}\n[mesh]\nsecret_file = {secret:?}\n");
+    let regular = [(&config, text.as_str()), (&password, "right"), (&secret, "0123456789abcdef")];
+    regular.iter().for_each(|(path, text)| fs::write(path, text).unwrap());
     let mut node = Node::start(0, &["--config", config.to_str().unwrap()]);
-    fs::remove_file(&config).unwrap();
-    assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
+    for (path, text) in regular {
+        for replace in ["mkfifo \"$0\"", "ln -s /dev/zero \"$0\"", "ln -s /dev/ptmx \"$0\""] {
+            fs::remove_file(path).unwrap();
+            assert!(
+                Command::new("sh").args(["-c", replace]).arg(path).status().unwrap().success(),
+                "{replace}"
+            );
+            node.signal("HUP");
+            let line = log_line(&mut node.log, "configuration not changed");
+            assert!(line.contains("not a regular file"), "{replace}: {line}");
+            assert_eq!(Client::connect(node.addr).ask("AUTH right"), ":WELCOME ");
+        }
+        fs::remove_file(path).unwrap();
+        fs::write(path, text).unwrap();
+    }
     node.signal("HUP");
-    assert!(log_line(&mut node.log, "configuration not changed").contains("not a regular file"));
-    assert_eq!(Client::connect(node.addr).ask("PING"), "0:PONG 1");
-    fs::remove_file(config).unwrap();
+    log_line(&mut node.log, "configuration read again: nothing changed");
+    fs::remove_dir_all(home).unwrap();
 }
 
 #[test]

@@ -107,7 +107,30 @@ fn put_hex(out: &mut Vec<u8>, byte: u8) {
     out.extend_from_slice(&[b'\\', b'x', high, low]);
 }
 
-/// An excerpt of input for a sentence: at most 40 bytes, escaped unless printable.
+/// Input of somebody else as text on one line: what cannot be printed, or changes how the text around it is shown, is
+/// escaped.
+#[derive(Debug, Clone, Copy)]
+pub struct Printable<'a>(pub &'a [u8]);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if matches!(c, '"' | '\'' | '\\') {
+                    write!(f, "{c}")?
+                } else {
+                    write!(f, "{}", c.escape_debug())?
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The same inside a sentence: at most 40 bytes of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Excerpt<'a>(pub &'a [u8]);
 
@@ -117,14 +140,7 @@ const EXCERPT_BYTES_MAX: usize = 40;
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.0[..self.0.len().min(EXCERPT_BYTES_MAX)];
-        for chunk in shown.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-            }
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
-            }
-        }
+        Printable(shown).fmt(f)?;
         if shown.len() < self.0.len() { f.write_str("...") } else { Ok(()) }
     }
 }
@@ -182,6 +198,8 @@ mod tests {
     #[test]
     fn excerpt_is_one_short_printable_piece() {
         assert_eq!(Excerpt(b"a\nb\xff").to_string(), "a\\nb\\xff");
+        let hidden = "'\u{e9}\"\u{202e}\u{2028}\u{1b}\\";
+        assert_eq!(Excerpt(hidden.as_bytes()).to_string(), "'\u{e9}\"\\u{202e}\\u{2028}\\u{1b}\\");
         assert_eq!(Excerpt(&[b'x'; 41]).to_string(), format!("{}...", "x".repeat(40)));
     }
 }

@@ -198,7 +198,8 @@ impl Session {
         let names = self.name.len() + self.library.iter().map(|text| text.len()).sum::<usize>();
         let transaction = self.transaction.as_ref().map_or(0, |transaction| transaction.bytes);
         let watched = self.watched.iter().map(|watched| watched.keys.held() + size_of_val(&*watched.states));
-        size_of::<Self>() + names + transaction + watched.sum::<usize>()
+        let refusal = self.refusal.as_ref().map_or(0, |refusal| refusal.reply.capacity());
+        size_of::<Self>() + names + transaction + watched.sum::<usize>() + refusal
     }
 }
 

@@ -18,6 +18,7 @@ use crate::node::peer::link;
 use crate::node::peer::link_output;
 use crate::node::state::{State, close_conn, mark_dirty};
 use crate::wire::encoder::{Protocol, put_error};
+use crate::wire::field::Printable;
 use crate::wire::handshake::{
     Answer, ConnectArgs, HINTS_MAX, HandshakeError, Links, Offer, Proof, Prover, put_counter_offer, put_full,
     put_offer, put_proof, put_welcome, read_answer, read_request,
@@ -324,9 +325,7 @@ pub(in crate::node) fn replied(state: &mut State, now: Now, key: ConnKey, line: 
         (Err(error), _) => error.to_string(),
         (Ok(Answer::Refused(sentence)), _) => {
             clock::refused(state, now, addr, sentence);
-            let sentence: String =
-                String::from_utf8_lossy(sentence).chars().filter(|c| !c.is_control()).collect();
-            format!("it refused: {sentence}")
+            format!("it refused: {}", Printable(sentence))
         }
         (Ok(Answer::Offer(theirs, proof)), None) => match counter_offered(state, now, key, &theirs, &proof) {
             Ok(()) => return,
