@@ -6,7 +6,7 @@ use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
 use olivia::filter::bloom::Bloom;
 use olivia::filter::changelog::{Bulk, BulkBuffer, Changelog, LOG_ENTRIES_MAX, Position, ReaderKey};
-use olivia::filter::receiver::{Outcome, ReceiveError, Receiver};
+use olivia::filter::receiver::{ApplyResult, ReceiveError, Receiver};
 use olivia::filter::size::{Block, Size};
 use olivia::filter::{FilterError, FilterKey, PeerFilters};
 use std::collections::{HashMap, VecDeque};
@@ -141,17 +141,17 @@ impl World {
         let outcome = match message {
             Message::Head(head) => {
                 receiver.head_is(filters, head.epoch, head.seq);
-                Ok(Outcome::Applied)
+                Ok(ApplyResult::Applied)
             }
             Message::Addition(seq, hash) => receiver.addition(filters, seq, hash),
             Message::Block(change, number, image) => receiver.block(filters, change, number, &image),
-            Message::Begin(at, size) => receiver.begin(filters, at, size).map(|()| Outcome::Applied),
+            Message::Begin(at, size) => receiver.begin(filters, at, size).map(|()| ApplyResult::Applied),
             Message::Blocks(first, words) => receiver.blocks(filters, first, &words),
             Message::End => receiver.end(filters),
         };
         match outcome {
-            Ok(Outcome::Applied | Outcome::Dropped) => {}
-            Ok(Outcome::Resync(at)) => self.back.push_back(at),
+            Ok(ApplyResult::Applied | ApplyResult::Dropped) => {}
+            Ok(ApplyResult::Resync(at)) => self.back.push_back(at),
             // A message was lost in the middle of a snapshot; a link that breaks heals it.
             Err(ReceiveError::OutOfOrder) => self.relink(),
             Err(other) => panic!("an honest node was refused: {other}"),
@@ -397,26 +397,26 @@ fn old_epochs_replays_and_gaps_are_harmless() {
     let older = Position { epoch: at.epoch - 1, ..at };
     assert_eq!(receiver.begin(filters, older, Size::MIN), Err(ReceiveError::OldEpoch));
     let Position { seq, .. } = at;
-    assert_eq!(receiver.addition(filters, seq, hash), Ok(Outcome::Applied));
-    assert_eq!(receiver.addition(filters, seq, hash), Ok(Outcome::Dropped));
+    assert_eq!(receiver.addition(filters, seq, hash), Ok(ApplyResult::Applied));
+    assert_eq!(receiver.addition(filters, seq, hash), Ok(ApplyResult::Dropped));
     let wanted = Position { seq: seq + 1, ..at };
-    assert_eq!(receiver.addition(filters, seq + 2, hash), Ok(Outcome::Resync(Some(wanted))));
+    assert_eq!(receiver.addition(filters, seq + 2, hash), Ok(ApplyResult::Resync(Some(wanted))));
     assert!(filters.is_unknown(world.key));
-    assert_eq!(receiver.addition(filters, seq + 2, hash), Ok(Outcome::Dropped), "one was requested");
-    assert_eq!(receiver.addition(filters, seq + 1, hash), Ok(Outcome::Applied));
+    assert_eq!(receiver.addition(filters, seq + 2, hash), Ok(ApplyResult::Dropped), "one was requested");
+    assert_eq!(receiver.addition(filters, seq + 1, hash), Ok(ApplyResult::Applied));
     assert!(filters.is_unknown(world.key), "one of the two is still missing");
-    assert_eq!(receiver.addition(filters, seq + 2, hash), Ok(Outcome::Applied));
+    assert_eq!(receiver.addition(filters, seq + 2, hash), Ok(ApplyResult::Applied));
     assert!(!filters.is_unknown(world.key));
     // Of the blocks.
     let mut block = |change| receiver.block(filters, change, 0, &[1; 8]);
-    assert_eq!(block(at.blocks), Ok(Outcome::Applied));
-    assert_eq!(block(at.blocks), Ok(Outcome::Dropped));
+    assert_eq!(block(at.blocks), Ok(ApplyResult::Applied));
+    assert_eq!(block(at.blocks), Ok(ApplyResult::Dropped));
     let wanted = Position { seq: seq + 3, blocks: at.blocks + 1, ..at };
-    assert_eq!(block(at.blocks + 2), Ok(Outcome::Resync(Some(wanted))));
-    assert_eq!(block(at.blocks + 3), Ok(Outcome::Dropped), "one was requested");
-    assert_eq!(block(at.blocks + 1), Ok(Outcome::Applied));
+    assert_eq!(block(at.blocks + 2), Ok(ApplyResult::Resync(Some(wanted))));
+    assert_eq!(block(at.blocks + 3), Ok(ApplyResult::Dropped), "one was requested");
+    assert_eq!(block(at.blocks + 1), Ok(ApplyResult::Applied));
     assert!(!filters.is_unknown(world.key), "a block that is missing hides no key");
-    assert_eq!(receiver.addition(filters, u64::MAX, hash), Ok(Outcome::Resync(receiver.position())));
+    assert_eq!(receiver.addition(filters, u64::MAX, hash), Ok(ApplyResult::Resync(receiver.position())));
 }
 
 #[test]
@@ -485,7 +485,7 @@ fn snapshot_in_the_wrong_order_or_too_long_is_refused() {
     let mut world = World::new(2);
     let (filters, receiver) = (&mut world.filters, &mut world.receiver);
     let at = Position { epoch: 1, seq: 0, blocks: 0 };
-    assert_eq!(receiver.end(filters), Ok(Outcome::Dropped));
+    assert_eq!(receiver.end(filters), Ok(ApplyResult::Dropped));
     let too_large = receiver.begin(filters, at, Size::MAX);
     assert_eq!(too_large, Err(ReceiveError::Filter(FilterError::OverBudget)));
     assert_eq!(filters.bytes(), 0);
@@ -497,7 +497,7 @@ fn snapshot_in_the_wrong_order_or_too_long_is_refused() {
     receiver.blocks(filters, 0, &[0; 24]).unwrap();
     assert_eq!(receiver.end(filters), Err(ReceiveError::OutOfOrder));
     receiver.blocks(filters, 3, &[0; 8]).unwrap();
-    assert_eq!(receiver.end(filters), Ok(Outcome::Applied));
+    assert_eq!(receiver.end(filters), Ok(ApplyResult::Applied));
     let beyond = receiver.block(filters, 0, 4, &[0; 8]);
     assert_eq!(beyond, Err(ReceiveError::Filter(FilterError::NoSuchBlock)));
     assert!(filters.is_unknown(world.key));

@@ -4,7 +4,7 @@ use super::figures::{Figures, Machine, Settings, SystemOf, median};
 use super::server::{Server, cpu_ns, status};
 use super::settings::Options;
 use super::systems::{Found, KEY_BYTES, System, VALUE_BYTES};
-use olivia::client::bench::{End, Moment, Outcome, Pick, Plan, Protocol, Sizes, ZIPF_USUAL, run};
+use olivia::client::bench::{End, Moment, Pick, Plan, Protocol, RunResult, Sizes, ZIPF_USUAL, run};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -153,7 +153,7 @@ fn pin() -> Result<(Option<u32>, Option<u32>), String> {
 }
 
 /// Runs a plan, any wrong reply being an error; returns CPU time of the server per request beside the outcome.
-fn measure(plan: &Plan, pid: u32) -> Result<(Outcome, f64), String> {
+fn measure(plan: &Plan, pid: u32) -> Result<(RunResult, f64), String> {
     let mut cpu = [0, 0];
     let outcome = run(plan, &mut |moment| {
         match moment {
@@ -183,7 +183,7 @@ fn micros(time: Duration) -> f64 {
 }
 
 /// The figures of a run that are kept.
-fn kept((outcome, server_ns): &(Outcome, f64)) -> Vec<(&'static str, f64)> {
+fn kept((outcome, server_ns): &(RunResult, f64)) -> Vec<(&'static str, f64)> {
     vec![
         ("requests_per_second", outcome.per_second()),
         ("server_ns", *server_ns),

@@ -1,9 +1,9 @@
 //! Bit-sliced filters of up to 64 peers: one row per bit position, one column per peer.
 //!
-//! A key has the same eight bit positions in every filter of one size. So eight rows, ANDed, give at once
-//! the peers of 64 that claim it: eight cache lines instead of one per peer. A bank holds the rows of
-//! one size; [`super::PeerFilters`] assigns the columns, and writes a column whole before it
-//! is switched on. Bit-sliced signatures are old: Faloutsos, Christodoulakis, "Signature files", 1984.
+//! A key has the same eight bit positions in every filter of one size, so ANDing eight rows finds all claimants among
+//! 64 peers: eight cache lines instead of one per peer. A bank holds the rows of one size; [`super::PeerFilters`]
+//! assigns the columns, and writes every block of a column before it is switched on. After Faloutsos,
+//! Christodoulakis: "Signature files", 1984.
 
 use super::bloom::zeroes;
 use super::key::FilterKey;
@@ -25,7 +25,7 @@ pub(super) struct Bank {
     owners: [Option<FilterKey>; COLUMNS],
     /// Set bits of each column that is switched on or being written.
     ones: [u64; COLUMNS],
-    /// Columns whose content counts.
+    /// Columns that are searched.
     live: u64,
 }
 
@@ -35,8 +35,7 @@ impl Bank {
         size.bits() * 8
     }
 
-    /// An empty bank; `None` if there is no memory for it. That is touched only as columns are written: returns
-    /// at once.
+    /// An empty bank; `None` if there is no memory for it. O(1): memory is touched only as columns are written.
     pub(super) fn try_new(size: Size) -> Option<Self> {
         let rows = zeroes(size.blocks() * BLOCK_BITS)?;
         Some(Self { size, rows, owners: [None; COLUMNS], ones: [0; COLUMNS], live: 0 })
@@ -54,12 +53,12 @@ impl Bank {
         self.live.count_ones() as usize
     }
 
-    /// The columns that claim the hash, a bit each.
+    /// The columns that claim the hash, one bit per column.
     #[inline]
     fn claiming(&self, hash: u64) -> u64 {
         let first = self.size.block_of(hash) * BLOCK_BITS;
         let mut claims = self.live;
-        // Checked once, not eight times.
+        // One bounds check instead of eight.
         let Some(block) = self.rows.get(first..first + BLOCK_BITS) else { return 0 };
         for (lane, position) in block.as_chunks::<64>().0.iter().zip(positions(hash)) {
             claims &= lane[position as usize & 63];
@@ -88,8 +87,8 @@ impl Bank {
         }
     }
 
-    /// Takes a free column for a peer. It is not searched before [`Bank::switch_on`]; its content is undefined
-    /// until each of its blocks was written.
+    /// Takes a free column for a peer; `None` if there is none. It is not searched before [`Bank::switch_on`]; its
+    /// content is undefined until each of its blocks was written.
     pub(super) fn take(&mut self, owner: FilterKey) -> Option<Column> {
         let at = self.owners.iter().position(Option::is_none)?;
         self.owners[at] = Some(owner);
@@ -97,13 +96,13 @@ impl Bank {
         u8::try_from(at).ok().map(Column)
     }
 
-    /// Searches the column from here on. Its set bits are counted from here on too.
+    /// Begins to search a column, which has `ones` set bits.
     pub(super) const fn switch_on(&mut self, column: Column, ones: u64) {
         self.live |= 1 << column.0;
         self.ones[column.0 as usize] = ones;
     }
 
-    /// Gives a column back, written or not.
+    /// Frees a column.
     pub(super) fn release(&mut self, column: Column) {
         self.live &= !(1 << column.0);
         self.owners[column.0 as usize] = None;
@@ -135,7 +134,7 @@ impl Bank {
         self.ones[column.0 as usize] += added;
     }
 
-    /// Writes a block of a column, whatever it held. 4 KiB of rows.
+    /// Overwrites a block of a column. Touches 4 KiB of rows.
     pub(super) fn write_block(&mut self, column: Column, number: usize, block: &Block) {
         let rows = self.rows.get_mut(number * BLOCK_BITS..(number + 1) * BLOCK_BITS);
         for (lane, rows) in block.iter().zip(rows.into_iter().flat_map(|rows| rows.chunks_exact_mut(64))) {
@@ -155,7 +154,7 @@ impl Bank {
         block
     }
 
-    /// Writes a block of a column that is switched on, and keeps the count of its set bits.
+    /// Overwrites a block of a column that is switched on, and updates the count of its set bits.
     pub(super) fn replace_block(&mut self, column: Column, number: usize, block: &Block) {
         let old = ones_of(&self.read_block(column, number));
         self.write_block(column, number, block);

@@ -1,8 +1,7 @@
-//! One Bloom filter of a fixed size: its bits.
+//! A Bloom filter of a fixed size.
 //!
-//! Whole blocks go through the raw words of `bitvec`; bit by bit is tens of times slower. A filter does not change its
-//! size: one of another size is built beside it ([`Bloom::rebuild_blocks`] from hashes, [`Bloom::merge`] from the
-//! blocks of a larger one), and takes its place when it is complete.
+//! To change the size, a filter of the new size is built ([`Bloom::rebuild_blocks`] from hashes, [`Bloom::merge`]
+//! from the blocks of another filter), and replaces the old one when it is complete.
 
 use super::rate::false_positive_rate_at_fill;
 use super::size::{BLOCK_BITS, BLOCK_WORDS, Block, Size, merge, ones_of, positions};
@@ -14,33 +13,32 @@ use std::fmt;
 use std::mem;
 use std::ops::Range;
 
-/// Blocks that one rebuild takes at most: 64 KiB, tens of µs.
+/// Blocks per rebuild at most: 64 KiB, tens of µs.
 pub const BLOCKS_PER_STEP: usize = 1_024;
 
-/// A filter of hashes: what it does not contain was never inserted, or was rebuilt away.
+/// A Bloom filter of hashes. Never a false negative.
 pub struct Bloom {
     bits: BitVec<u64, Lsb0>,
     size: Size,
     /// Set bits.
     ones: u64,
-    /// Kept between rebuilds.
+    /// Memory of rebuilds, reused.
     scratch: Vec<Block>,
 }
 
-/// So many zeroes, none of them touched yet; `None` if the system has no memory for them. That is looked at before: only
-/// [`vec!`] gives zeroes that need not be written, and that would end the process.
+/// Zeroed words without touching them; `None` if the system has no memory for them. Memory is checked first: only
+/// [`vec!`] takes zeroed pages from the system, and it aborts the process if there are none.
 pub(super) fn zeroes(words: usize) -> Option<Vec<u64>> {
     has_room(words.checked_mul(size_of::<u64>())?).then(|| vec![0; words])
 }
 
 impl Bloom {
-    /// An empty filter. Memory is taken, but touched only as it is used: returns at once. If there is none, the process
-    /// ends.
+    /// An empty filter. O(1): memory is touched only as it is used. Aborts the process if there is none.
     pub fn new(size: Size) -> Self {
         Self::of(size, vec![0; size.words()])
     }
 
-    /// The same, but `None` if there is no memory.
+    /// An empty filter; `None` if there is no memory.
     pub fn try_new(size: Size) -> Option<Self> {
         zeroes(size.words()).map(|words| Self::of(size, words))
     }
@@ -59,7 +57,7 @@ impl Bloom {
         self.size.bytes()
     }
 
-    /// The set bits.
+    /// The number of set bits.
     pub const fn ones(&self) -> u64 {
         self.ones
     }
@@ -69,7 +67,7 @@ impl Bloom {
         self.ones as f64 / (self.size.blocks() * BLOCK_BITS) as f64
     }
 
-    /// The false-positive rate that a fresh filter would have at this fill. Microseconds.
+    /// The false-positive rate of a fresh filter with this fill. Takes microseconds.
     pub fn predicted_false_positive_rate(&self) -> f64 {
         false_positive_rate_at_fill(self.fill())
     }
@@ -95,8 +93,8 @@ impl Bloom {
         claims.fold(1, |all, bit| all & bit) == 1
     }
 
-    /// Whether the first lane claims the hash: half of those that [`Bloom::contains`] refuses fail here
-    /// already. So short that a processor waits for the memory of several filters at once.
+    /// Whether the first lane contains the hash: rejects half of the hashes that are not contained. Short, so that
+    /// the cache misses of several filters overlap.
     #[inline]
     pub(super) fn first_lane_contains(&self, hash: u64) -> bool {
         let block = self.block(self.size.block_of(hash));
@@ -127,7 +125,7 @@ impl Bloom {
         self.bits.as_raw_slice()
     }
 
-    /// Replaces a block; true if it was different, false too if there is no such block.
+    /// Replaces a block; false if it was equal or there is no such block.
     pub fn replace_block(&mut self, number: usize, image: &Block) -> bool {
         let Some(block) = self.block_mut(number) else { return false };
         let old = mem::replace(block, *image);
@@ -135,9 +133,9 @@ impl Bloom {
         old != *image
     }
 
-    /// Adds the bits of a block of a filter of another size to those blocks, or that block, which hold the same hashes:
-    /// with it each hash of the other block is contained here. Nothing happens beyond its last block. O(ratio of sizes)
-    /// if this one is larger.
+    /// Merges a block of a filter of another size into the blocks, or block, of the same hashes: each hash of that
+    /// block is then contained here. Does nothing beyond the last block of `from`. O(ratio of sizes) if this filter
+    /// is larger.
     pub fn merge(&mut self, from: &Self, number: usize) {
         let Some(image) = from.block(number) else { return };
         let (ours, theirs) = (self.size.log2(), from.size.log2());
@@ -155,9 +153,8 @@ impl Bloom {
         }
     }
 
-    /// Replaces blocks by what `hashes` gives, which must be every hash that is left in them; hashes of
-    /// other blocks are ignored. The numbers of the blocks that changed are appended to `changed`. No other block is
-    /// touched, and at no moment is a hash of `hashes` missing.
+    /// Rebuilds blocks from `hashes`, which must contain every hash that is left in them; hashes of other blocks are
+    /// ignored. Appends the numbers of the changed blocks to `changed`. No hash of `hashes` is missing at any time.
     ///
     /// Does nothing and returns false for more than [`BLOCKS_PER_STEP`] blocks, or blocks beyond the last.
     pub fn rebuild_blocks(
@@ -216,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_there_is_not_is_refused_and_does_not_end_the_process() {
+    fn missing_memory_is_refused_and_does_not_end_the_process() {
         assert_eq!(zeroes(usize::MAX / 16), None);
         assert_eq!(zeroes(3), Some(vec![0; 3]));
     }
@@ -238,7 +235,7 @@ mod tests {
             assert!(hashes.iter().all(|&hash| other.contains(hash)));
             assert_eq!(other.ones(), ones_of(other.words()));
             if into < from {
-                // What a filter of that size would be from the beginning.
+                // A filter that had that size from the beginning.
                 let mut fresh = Bloom::new(other.size());
                 hashes.iter().for_each(|&hash| _ = fresh.insert(hash));
                 assert_eq!(other.words(), fresh.words());

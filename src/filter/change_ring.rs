@@ -1,5 +1,5 @@
-//! Entries of a changelog, each with its number: a ring in chunks of 64 KiB, so that it grows and gives memory back
-//! without moving entries.
+//! The numbered entries of a changelog: a ring in chunks of 64 KiB, so that it grows and shrinks without moving
+//! entries.
 //!
 //! Not here: which entries are dropped when, and the readers.
 
@@ -8,16 +8,16 @@ use std::collections::VecDeque;
 /// Bytes of a chunk.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Chunks that one call of [`Ring::drop_before`] frees at most: some 20 µs.
+/// Chunks freed per call of [`Ring::drop_before`] at most: some 20 µs.
 const CHUNKS_PER_STEP: usize = 4;
 
 /// The ring; see the module.
 #[derive(Debug)]
 pub(super) struct Ring<T> {
     chunks: VecDeque<Vec<T>>,
-    /// Entries of the first chunk that are dropped.
+    /// Dropped entries of the first chunk.
     skipped: usize,
-    /// The number of the first entry that is not.
+    /// The number of the first entry.
     first: u64,
     len: usize,
 }
@@ -44,7 +44,8 @@ impl<T: Copy> Ring<T> {
         self.len == 0
     }
 
-    /// Bytes of the chunks, and of the next one if there is any, so that it is counted before it is used. O(1).
+    /// Bytes of the chunks, and of one more unless the ring is empty, so that it is counted before it is allocated.
+    /// O(1).
     pub(super) fn memory_bytes(&self) -> usize {
         let next = usize::from(!self.chunks.is_empty());
         (self.chunks.len() + next) * CHUNK_BYTES
@@ -72,12 +73,12 @@ impl<T: Copy> Ring<T> {
         *self = Self { first: self.end(), ..Self::new() };
     }
 
-    /// Gives a number to an entry that is not kept. The ring must be empty.
+    /// Skips one number: an entry that is not stored. The ring must be empty.
     pub(super) const fn skip(&mut self) {
         self.first += self.is_empty() as u64;
     }
 
-    /// Appends up to `count` entries from a number on to `out`.
+    /// Appends up to `count` entries, from the number `from` on, to `out`.
     pub(super) fn read(&self, from: u64, count: usize, out: &mut Vec<T>) {
         let Some(at) = from.checked_sub(self.first).and_then(|at| usize::try_from(at).ok()) else { return };
         let (mut at, mut left) = (at + self.skipped, count);
@@ -93,7 +94,7 @@ impl<T: Copy> Ring<T> {
         }
     }
 
-    /// Drops the entries before a number, at most four chunks of them; true if none is left.
+    /// Drops the entries before a number, at most four chunks; true if all of them are dropped.
     pub(super) fn drop_before(&mut self, number: u64) -> bool {
         let mut budget = CHUNKS_PER_STEP;
         while self.first < number && !self.is_empty() {

@@ -1,16 +1,16 @@
-//! What a node publishes of its filter: additions and rebuilt blocks, read by each peer at its own pace.
+//! The changelog of the own filter: additions and rebuilt blocks, read by each peer at its own pace.
 //!
-//! Two logs with a cursor each per reader. *Additions* are hashes, in order, and come first. *Blocks* are the numbers
-//! of rebuilt blocks; they are bulk, and read when nothing else waits. The log does not hold the image of a block: it
-//! is taken from the live filter when it is read, so it holds every key whose addition was read before, and none of the
-//! later additions can be undone by it. A filter of another size, and a reader that fell off a log, make a *snapshot*:
-//! the whole filter in pieces, which are bulk too, while additions go on. It begins at the addition that the reader
-//! stands at, if that is still in the log; so its filter lacks nothing meanwhile.
+//! Two logs, with a cursor per reader in each. *Additions* are hashes, in order, and are read first. *Blocks* are the
+//! numbers of rebuilt blocks; they are bulk, read when nothing else waits. The image of a block is copied from the
+//! live filter when it is read, so it contains every addition that was read before. A resized filter, or a cursor
+//! that is no longer in a log, causes a *snapshot*: the whole filter in pieces, also bulk, while additions continue.
+//! It begins at the next addition of the reader, if that is still in the log, so that the reader's filter stays
+//! complete.
 //!
-//! Both logs keep 30 s, within their limits. While no peer reads, and none did for the last 30 s, changes are counted
-//! and not kept: the next reader gets a snapshot anyway.
+//! Both logs keep 30 s, within their limits. After 30 s without readers, changes are numbered but not stored: the next
+//! reader gets a snapshot.
 //!
-//! Not here: frames, limits of links (`node::digest::sync`). The other side is [`super::receiver`].
+//! Not here: frames, limits of links (`node::digest::sync`). The reading side is [`super::receiver`].
 
 use super::bloom::Bloom;
 use super::change_ring::{CHUNK_BYTES, Ring};
@@ -20,19 +20,19 @@ use crate::base::time::Instant;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Bytes of the log of additions at most.
+/// Bytes of the log of additions, at most.
 pub const LOG_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Entries that this is.
+/// Entries of the log of additions, at most.
 pub const LOG_ENTRIES_MAX: usize = LOG_BYTES_MAX / size_of::<u64>();
 
-/// The log of blocks has one in so many of the bytes that the log of additions may have.
+/// The log of additions may have this many times the bytes of the log of blocks.
 const BLOCKS_SHARE: usize = 8;
 
-/// The share of limited memory that the log of additions may have, if it is less than 8 MiB: one in so many.
+/// Divisor of the memory limit that gives the bytes of the log of additions, if that is below 8 MiB.
 const LOG_SHARE: u64 = 16;
 
-/// For how long changes are kept, to within a tenth of a second.
+/// How long changes are kept, to within 0.1 s.
 pub const LOG_KEPT: Duration = Duration::from_secs(30);
 
 /// The resolution of the age of entries.
@@ -48,13 +48,13 @@ pub const IMAGES_MAX: usize = 256;
 #[derive(Debug)]
 pub enum ReaderTag {}
 
-/// Names a peer that reads the changelog.
+/// The key of a reader: a peer that reads the changelog.
 pub type ReaderKey = Key<ReaderTag>;
 
-/// A position in a changelog: every change before it is known.
+/// A position in a changelog: every change before it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The life of the node that the changelog belongs to.
+    /// The epoch of the changelog: larger after each start of the node.
     pub epoch: u64,
     /// The number of the next addition.
     pub seq: u64,
@@ -62,12 +62,12 @@ pub struct Position {
     pub blocks: u64,
 }
 
-/// Bulk for a reader.
+/// One unit of bulk for a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bulk {
-    /// A snapshot begins; additions from `position.seq` on go on beside it, changes of blocks after it.
+    /// A snapshot begins; additions from `position.seq` on continue meanwhile, changes of blocks after it.
     Begin {
-        /// Where the reader stands when the snapshot is complete, but for additions.
+        /// The reader's position after the snapshot, apart from additions.
         position: Position,
         /// The size of the filter.
         size: Size,
@@ -86,7 +86,7 @@ pub enum Bulk {
     },
 }
 
-/// What bulk is generated into, kept between calls.
+/// Buffers that bulk is generated into, reused.
 #[derive(Debug, Default)]
 pub struct BulkBuffer {
     /// Blocks of a snapshot, as words.
@@ -112,7 +112,7 @@ struct Reader {
     snapshot: Snapshot,
 }
 
-/// Where the logs stood at a moment.
+/// The ends of the logs at one time.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     moment: Instant,
@@ -129,9 +129,9 @@ pub struct Changelog {
     blocks: Ring<u32>,
     additions_max: usize,
     blocks_max: usize,
-    /// Somebody reads, or did so not long ago: changes are kept.
+    /// Changes are stored: there is a reader, or was one in the last 30 s.
     is_kept: bool,
-    /// Since when no peer reads, while changes are kept.
+    /// Since when there is no reader, while changes are stored.
     alone_since: Option<Instant>,
     /// The first change of blocks that is numbered by `size`.
     resized_at: u64,
@@ -141,7 +141,7 @@ pub struct Changelog {
 }
 
 impl Changelog {
-    /// The changelog of a filter of this size. `epoch` must be larger in each life of the node.
+    /// The changelog of a filter of this size. `epoch` must be larger after each start of the node.
     pub const fn new(epoch: u64, size: Size) -> Self {
         Self {
             epoch,
@@ -159,18 +159,17 @@ impl Changelog {
         }
     }
 
-    /// Where the changelog ends.
+    /// The end of the changelog.
     pub const fn head(&self) -> Position {
         Position { epoch: self.epoch, seq: self.additions.end(), blocks: self.blocks.end() }
     }
 
-    /// Bytes that the logs take, or may take before the next call. O(1).
+    /// Bytes that the logs hold, or may hold before the next call. O(1).
     pub fn log_bytes(&self) -> u64 {
         (self.additions.memory_bytes() + self.blocks.memory_bytes()) as u64
     }
 
-    /// Has the logs keep to their share of `memory_max` bytes, 0 being no limit. Each has room for a chunk of 64 KiB in
-    /// any case. O(1).
+    /// Limits the logs to their share of `memory_max` bytes (0: no limit), but not below a chunk of 64 KiB each. O(1).
     pub fn limit_log(&mut self, memory_max: u64) {
         let share = usize::try_from(memory_max / LOG_SHARE).unwrap_or(usize::MAX);
         let bytes = if memory_max > 0 { share.clamp(CHUNK_BYTES, LOG_BYTES_MAX) } else { LOG_BYTES_MAX };
@@ -183,8 +182,8 @@ impl Changelog {
         self.snapshots
     }
 
-    /// A key that was absent was added. Published even if no bit of the filter changed: the bits that a peer has may be
-    /// fewer. O(1).
+    /// Logs the addition of an absent key, even if no bit of the filter changed: the peer's copy may have fewer bits.
+    /// O(1).
     pub fn added(&mut self, now: Instant, hash: u64) {
         if self.keeps(now) {
             self.additions.push(hash, self.additions_max);
@@ -193,7 +192,7 @@ impl Changelog {
         }
     }
 
-    /// A block was rebuilt. O(1).
+    /// Logs a rebuilt block. O(1).
     pub fn rebuilt(&mut self, now: Instant, number: u32) {
         if self.keeps(now) {
             self.blocks.push(number, self.blocks_max);
@@ -202,7 +201,7 @@ impl Changelog {
         }
     }
 
-    /// The filter was replaced by one of another size: each reader gets a snapshot. O(readers).
+    /// Begins a snapshot for each reader, since the filter was replaced by one of another size. O(readers).
     pub fn resized(&mut self, size: Size) {
         self.size = size;
         self.blocks.clear();
@@ -211,18 +210,18 @@ impl Changelog {
         self.readers.values_mut().for_each(|reader| reader.snapshot = Snapshot::Due);
     }
 
-    /// How many peers read it. O(1).
+    /// The number of readers. O(1).
     pub fn readers(&self) -> usize {
         self.readers.len()
     }
 
-    /// Additions that the slowest reader has not read, of those readers that wait for no snapshot. O(readers).
+    /// Unread additions of the slowest reader that does not wait for a snapshot. O(readers).
     pub fn backlog(&self) -> u64 {
         let slowest = self.readers.iter().filter_map(|(_, reader)| reader.addition).min();
         slowest.map_or(0, |addition| self.additions.end().saturating_sub(addition))
     }
 
-    /// Whether changes are kept. Makes room for one.
+    /// Whether changes are stored. Makes room for one.
     fn keeps(&mut self, now: Instant) -> bool {
         if self.readers.is_empty() {
             self.be_alone(now);
@@ -239,7 +238,7 @@ impl Changelog {
         true
     }
 
-    /// Keeps no more changes when no peer has read for as long as they are kept.
+    /// Stops to store changes after [`LOG_KEPT`] without a reader.
     fn be_alone(&mut self, now: Instant) {
         if self.is_kept && now.since(*self.alone_since.get_or_insert(now)) >= LOG_KEPT {
             self.is_kept = false;
@@ -253,7 +252,7 @@ impl Changelog {
         self.additions.drop_before(addition) && self.blocks.drop_before(block)
     }
 
-    /// Drops what is too old, at most what came in two tenths of a second of it.
+    /// Drops entries that are too old, at most those of 0.2 s.
     pub fn trim(&mut self, now: Instant) {
         for _ in 0..2 {
             let Some(Mark { moment, .. }) = self.marks.front().copied() else { return };
@@ -274,7 +273,7 @@ impl Changelog {
         self.marks.back().map(|mark| mark.moment.after(LOG_KEPT))
     }
 
-    /// A peer begins to read: at a position that is in the logs, else with a snapshot.
+    /// Adds a reader, at a position if that is in the logs, else with a snapshot.
     pub fn join(&mut self, at: Option<Position>) -> ReaderKey {
         self.is_kept = true;
         self.alone_since = None;
@@ -283,7 +282,7 @@ impl Changelog {
         key
     }
 
-    /// A peer goes on at another position; without one, or where it is not in the logs, with a snapshot. If only the
+    /// Moves a reader to another position; without one, or if it is not in the logs, to a snapshot. If only its
     /// additions are in the log, the snapshot begins at that addition. O(1).
     pub fn resync(&mut self, key: ReaderKey, at: Option<Position>) {
         let head = self.head();
@@ -299,18 +298,19 @@ impl Changelog {
         };
     }
 
-    /// A peer reads no more.
+    /// Removes a reader.
     pub fn leave(&mut self, key: ReaderKey) {
         self.readers.remove(key);
     }
 
-    /// Whether there are additions for a peer. O(1).
+    /// Whether there are additions for a reader. O(1).
     pub fn has_additions(&self, key: ReaderKey) -> bool {
         let next = self.readers.get(key).and_then(|reader| reader.addition);
         next.is_some_and(|next| next < self.additions.end())
     }
 
-    /// Appends up to `count` additions for a peer to `out`. Returns the number of the first; `None` if there is none.
+    /// Reads up to `count` additions and appends them to `out`. Returns the number of the first; `None` if there is
+    /// none.
     pub fn next_additions(&mut self, key: ReaderKey, count: usize, out: &mut Vec<u64>) -> Option<u64> {
         let reader = self.readers.get_mut(key)?;
         let next = reader.addition?;
@@ -325,14 +325,14 @@ impl Changelog {
         (read > 0).then_some(next)
     }
 
-    /// Whether there is bulk for a peer. O(1).
+    /// Whether there is bulk for a reader. O(1).
     pub fn has_bulk(&self, key: ReaderKey) -> bool {
         let reader = self.readers.get(key);
         reader.is_some_and(|reader| reader.snapshot != Snapshot::None || reader.block < self.blocks.end())
     }
 
-    /// The next bulk for a peer, generated from `filter` into `out`, at most 17 KiB. Additions for the peer must have
-    /// been read before.
+    /// Reads the next bulk, generated from `filter` into `out`, at most 17 KiB. The reader must have read all
+    /// additions.
     pub fn next_bulk(&mut self, key: ReaderKey, filter: &Bloom, out: &mut BulkBuffer) -> Option<Bulk> {
         let head = self.head();
         let reader = self.readers.get_mut(key)?;

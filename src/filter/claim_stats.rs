@@ -1,47 +1,46 @@
-//! Claim statistics: what came of the claims of a peer's filter. Figures only; nothing depends on them.
+//! Claim statistics: the results of queries that claims of a peer's filter have caused. For metrics only.
 //!
-//! Each query that a claim caused ends as a hit, as a false positive (the peer never had the key, or lost it and has
-//! not rebuilt the block yet) or as a stale claim (a change of the filter was on its way). The measured rate is the share
-//! of absent keys that are claimed; a key counts once, since clients request one that is gone again and again, which
-//! the filter claims until its block is rebuilt.
+//! Such a query ends as a hit, a false positive (the peer never had the key, or lost it and has not rebuilt the block
+//! yet) or a stale claim (a change of the filter was in flight). The measured rate is the share of absent keys that are
+//! claimed. Each key counts once: clients may request a removed key often, which is claimed until its block is rebuilt.
 
-/// Keys after which older ones count half.
+/// Keys after which the counts of the window are halved.
 const WINDOW: u32 = 65_536;
 
-/// Keys with a false claim that are remembered, so that each counts once.
+/// Remembered keys with a false claim, so that each counts once.
 const REMEMBERED: usize = 256;
 
-/// What came of a claim.
+/// The result of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
     /// The peer had the key.
     Hit,
-    /// It did not, and its filter is as it was when the claim was made.
+    /// The peer did not have the key, and its filter is unchanged since the claim.
     FalsePositive,
-    /// It did not: it lost the key lately, and a change of its filter was on its way.
+    /// The peer did not have the key, and a change of its filter was in flight.
     Stale,
 }
 
-/// The claims of one peer: counters of the whole link, and a window for the rate.
+/// The claim statistics of one peer: counters since the link began, and a window for the rate.
 #[derive(Debug, Clone, Default)]
 pub struct ClaimStats {
     hits: u64,
     false_positives: u64,
     stale: u64,
-    /// Of the window: absent keys that were looked for, and how many of them were claimed.
+    /// In the window: absent keys that were looked up, and how many of them were claimed.
     absent: u32,
     false_claims: u32,
-    /// Hashes of keys with a false claim, each at the index that its low bits name.
+    /// Hashes of keys with a false claim, each at the index in its low bits.
     remembered: Vec<u64>,
 }
 
 impl ClaimStats {
-    /// No claims yet.
+    /// Statistics without claims.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The peer was queried because of its claim of a key with this hash. O(1).
+    /// Counts the result of a query that was caused by the claim of a hash. O(1).
     pub fn claimed(&mut self, hash: u64, claim: Claim) {
         match claim {
             Claim::Hit => self.hits += 1,
@@ -56,17 +55,17 @@ impl ClaimStats {
         }
     }
 
-    /// Remembers a key with a false claim; false if it is remembered already.
+    /// Remembers a key with a false claim; false if it was remembered before.
     fn is_new(&mut self, hash: u64) -> bool {
         if self.remembered.is_empty() {
             self.remembered = vec![0; REMEMBERED];
         }
         let at = usize::try_from(hash).unwrap_or_default() % REMEMBERED;
-        // A hash of 0, which is one in 2^64, is not remembered.
+        // The hash 0, one in 2^64, is never remembered.
         self.remembered.get_mut(at).is_none_or(|seen| std::mem::replace(seen, hash) != hash)
     }
 
-    /// So many absent keys were looked for; whether a claim was made is counted apart. O(1).
+    /// Counts absent keys that were looked up, claimed or not. O(1).
     pub fn not_claimed(&mut self, keys: u64) {
         self.absent += u32::try_from(keys).unwrap_or(u32::MAX).min(WINDOW);
         while self.absent >= WINDOW {
@@ -75,12 +74,12 @@ impl ClaimStats {
         }
     }
 
-    /// Claims that were true, false and stale, since the link began.
+    /// Hits, false positives and stale claims since the link began.
     pub const fn counts(&self) -> (u64, u64, u64) {
         (self.hits, self.false_positives, self.stale)
     }
 
-    /// The share of absent keys that were claimed lately, 0 to 1; `None` if none was looked for.
+    /// The share of absent keys in the window that were claimed, 0 to 1; `None` if none was looked up.
     pub fn measured_rate(&self) -> Option<f64> {
         (self.absent > 0).then(|| f64::from(self.false_claims) / f64::from(self.absent))
     }
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn key_that_is_requested_again_and_again_is_one_false_claim() {
+    fn key_requested_many_times_is_one_false_claim() {
         let mut stats = ClaimStats::new();
         stats.not_claimed(969);
         for _ in 0..1_000 {

@@ -1,9 +1,10 @@
-//! Memory of filters on its way back to the system, a piece per step: freeing much at once takes milliseconds.
+//! Deferred free of filters: returns their memory to the system one piece per step. Freeing it at once can take
+//! milliseconds.
 
-/// Words that one step frees: 512 KiB.
+/// Words freed per step: 512 KiB.
 const WORDS_PER_STEP: usize = 64 * 1024;
 
-/// The memory that is still held.
+/// Memory that is not freed yet.
 #[derive(Debug)]
 pub(crate) struct DeferredFree {
     waiting: Vec<Vec<u64>>,
@@ -19,7 +20,7 @@ impl DeferredFree {
         self.waiting.is_empty()
     }
 
-    /// Frees these words: now if they are few, else by [`DeferredFree::step`].
+    /// Frees words: at once if they are few, else in [`DeferredFree::step`].
     pub(crate) fn put(&mut self, words: Vec<u64>) {
         if words.len() > WORDS_PER_STEP {
             self.bytes += words.capacity() as u64 * 8;
@@ -32,7 +33,7 @@ impl DeferredFree {
         self.bytes
     }
 
-    /// Frees one piece; false if there was none.
+    /// Frees one piece; false if nothing was left.
     pub(crate) fn step(&mut self) -> bool {
         let Some(words) = self.waiting.last_mut() else { return false };
         let before = words.capacity();

@@ -1,4 +1,4 @@
-//! The name of a peer's filter.
+//! The key of a peer's filter.
 
 use crate::base::slots::Key;
 
@@ -6,5 +6,5 @@ use crate::base::slots::Key;
 #[derive(Debug)]
 pub enum FilterTag {}
 
-/// Names the filter of one peer.
+/// The key of one peer's filter.
 pub type FilterKey = Key<FilterTag>;

@@ -1,17 +1,17 @@
-//! Bloom filters: what a node publishes of its keys, and what it knows of the keys of its peers.
+//! Bloom filters: the own filter with its changelog, and the filters of peers.
 //!
 //! ```text
 //! size          the layout: blocks, lanes, positions      rate          the false-positive rates to expect
 //! bloom         one filter: insert, rebuild, merge        deferred_free freeing large memory in steps
-//! changelog     what peers read of the own filter         change_ring   its memory
+//! changelog     changes of the own filter, for peers      change_ring   its memory
 //! receiver      following the changelog of a peer
-//! peer_filters  all peers' filters: claimants of a key    bit_sliced    64 of them laid crosswise
-//! claim_stats   claims that were true, false, stale       key           the name of a peer's filter
+//! peer_filters  all peers' filters: claimants of a key    bit_sliced    64 of them, searched at once
+//! claim_stats   hits, false positives, stale claims       key           the key of a peer's filter
 //! ```
 //!
-//! The input is hashes, never keys: all nodes of a mesh hash alike, and the filter shares the top bits of
-//! the hash with the index of the store. No I/O, no clock, no frames. Never a false negative:
-//! while anything is rebuilt, copied or replaced, what was inserted is found.
+//! The input is hashes, not keys: all nodes of a mesh use the same hash function, and the filter uses the same top
+//! bits of the hash as the index of the store. No I/O, no clock, no frames. Never a false negative, also while blocks
+//! are rebuilt, copied or replaced.
 
 mod bit_sliced;
 pub mod bloom;

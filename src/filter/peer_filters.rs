@@ -1,13 +1,12 @@
 //! The filters of all peers, and which of them claim a key.
 //!
-//! A peer's filter is separate, or a column of a bank where more than [`SEPARATE_MAX`] filters of
-//! its size are known; callers do not see which. Large work is done in steps: a snapshot is
-//! written beside what is known and then replaces it; a filter that moves into a column is searched
-//! where it was until the column is complete.
+//! A peer's filter is separate, or a column of a bank if more than [`SEPARATE_MAX`] filters of its size are known;
+//! callers do not see which. Large work is done in steps: a snapshot is written beside the known filter and then
+//! replaces it; a filter that moves into a column is searched at its old place until the column is complete.
 //!
-//! A peer whose filter is not known, or may lack keys, is listed by [`PeerFilters::unknown`]: it may have
-//! any key. All filters together have a budget; what exceeds it is refused, and the peer is unknown. Positions in
-//! changelogs are not here: [`super::receiver`].
+//! A peer whose filter is unknown, or may lack keys, is listed by [`PeerFilters::unknown`]: it may hold any key. All
+//! filters together have a budget; a filter above it is refused and stays unknown. Not here: positions in changelogs
+//! ([`super::receiver`]).
 
 use super::bit_sliced::{Bank, Column};
 use super::bloom::Bloom;
@@ -20,29 +19,29 @@ use slab::Slab;
 use std::collections::VecDeque;
 use std::{fmt, mem};
 
-/// Filters of one size that stay separate; one more, and they become columns of a bank. Below, a bank would
-/// cost 64 columns for few filters and not be faster.
+/// Filters of one size above which they become columns of a bank. With fewer, a bank of 64 columns wastes memory and is
+/// not faster.
 pub const SEPARATE_MAX: usize = 8;
 
-/// A filter with more of its bits set than this claims nearly every key: 5.8 % and more.
+/// The highest fill of an accepted filter. Above, it has false-positive rates of 5.8 % and more.
 pub const FILL_MAX: f64 = 0.7;
 
-/// Blocks that one step copies into a column: 256 KiB of rows, tens of µs.
+/// Blocks copied into a column per step: 256 KiB of rows, tens of µs.
 const COLUMN_BLOCKS_PER_STEP: usize = 64;
 
-/// Why something about a peer's filter was refused. Where it says that the filter is dropped, the peer is
-/// unknown from then on; else nothing was changed.
+/// An error about a peer's filter. Nothing was changed unless the variant states that the filter is dropped, which
+/// makes it unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilterError {
-    /// No peer has this key any more.
+    /// The key is stale.
     Stale,
-    /// A change of a filter that is not known.
+    /// A change of an unknown filter.
     NotKnown,
-    /// It has no such block.
+    /// The filter has no such block.
     NoSuchBlock,
-    /// It does not fit into what all filters of peers may take, or into memory. It is dropped.
+    /// The filter exceeds the budget of all peers' filters, or the memory of the system. It is dropped.
     OverBudget,
-    /// More than 70 % of its bits are set. It is dropped.
+    /// More than 70 % of its bits are set. The filter is dropped.
     Overfull,
 }
 
@@ -50,7 +49,7 @@ impl fmt::Display for FilterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Stale => "no such peer",
-            Self::NotKnown => "a change of a filter that is not known",
+            Self::NotKnown => "a change of an unknown filter",
             Self::NoSuchBlock => "a block beyond the filter",
             Self::OverBudget => "the filter does not fit into peer_filters_max",
             Self::Overfull => "more than 70 % of the filter's bits are set",
@@ -58,7 +57,7 @@ impl fmt::Display for FilterError {
     }
 }
 
-/// Where a filter lies.
+/// The memory of a filter.
 #[derive(Debug)]
 enum Home {
     Unknown,
@@ -77,19 +76,19 @@ struct Peer {
     home: Home,
     /// The column that a separate filter is being copied into, and the next block.
     copying: Option<(Place, usize)>,
-    /// The snapshot being written.
+    /// The incomplete snapshot.
     incoming: Option<Bloom>,
-    /// In the queue of work.
+    /// The peer is in `work`.
     is_queued: bool,
 }
 
-/// All peers' filters.
+/// The filters of all peers.
 #[derive(Debug)]
 pub struct PeerFilters {
     peers: Slots<FilterTag, Peer>,
     /// Peers whose filter is separate.
     separate: Vec<FilterKey>,
-    /// Peers whose filter is not known or may lack keys.
+    /// Peers whose filter is unknown or may lack keys.
     unknown: Vec<FilterKey>,
     banks: Slab<Bank>,
     /// Peers whose filter is being copied.
@@ -100,7 +99,7 @@ pub struct PeerFilters {
 }
 
 impl PeerFilters {
-    /// No filters, in at most `bytes_max` bytes.
+    /// No filters, with a budget of `bytes_max` bytes.
     pub const fn new(bytes_max: u64) -> Self {
         Self {
             peers: Slots::new(),
@@ -114,12 +113,12 @@ impl PeerFilters {
         }
     }
 
-    /// Changes the budget. Filters above a lower one stay.
+    /// Changes the budget. Filters above a lower budget stay.
     pub const fn set_bytes_max(&mut self, bytes_max: u64) {
         self.bytes_max = bytes_max;
     }
 
-    /// A peer whose filter is unknown.
+    /// Adds a peer, whose filter is unknown.
     pub fn join(&mut self) -> FilterKey {
         let peer = Peer { home: Home::Unknown, copying: None, incoming: None, is_queued: false };
         let key = self.peers.insert(peer);
@@ -127,33 +126,34 @@ impl PeerFilters {
         key
     }
 
-    /// Forgets a peer.
+    /// Removes a peer.
     pub fn leave(&mut self, key: FilterKey) {
         self.forget(key);
         self.unknown.retain(|other| *other != key);
         self.peers.remove(key);
     }
 
-    /// Forgets a peer's filter: it is unknown.
+    /// Drops a peer's filter, which makes it unknown.
     pub fn forget(&mut self, key: FilterKey) {
         self.drop_snapshot(key);
         self.drop_home(key);
         self.mark_outdated(key);
     }
 
-    /// Drops an incomplete snapshot, and gives its memory back in steps; what is known stays.
+    /// Drops an incomplete snapshot, and frees its memory in steps. The known filter stays.
     pub fn drop_snapshot(&mut self, key: FilterKey) {
         if let Some(filter) = self.peers.get_mut(key).and_then(|peer| peer.incoming.take()) {
             self.dispose(filter);
         }
     }
 
-    /// Bytes that the filters take, with those that are not given back to the system yet.
+    /// Bytes held by the filters and by the deferred free.
     pub const fn bytes(&self) -> u64 {
         self.bytes + self.freed.bytes()
     }
 
-    /// Appends the peers whose filter claims the hash. A few cache lines per 64 filters of one size.
+    /// Appends the claimants of a hash: the peers whose filter contains it. A few cache lines per 64 filters of one
+    /// size.
     #[inline]
     pub fn claimants(&self, hash: u64, out: &mut Vec<FilterKey>) {
         let filter = |key: &FilterKey| match self.peers.get(*key) {
@@ -161,7 +161,7 @@ impl PeerFilters {
             Some(_) | None => None,
         };
         for keys in self.separate.chunks(64) {
-            // Without a branch on what was loaded, so that all loads are in flight at once.
+            // No branch depends on the loads, so that they overlap.
             let mut candidates = 0u64;
             for (at, filter) in keys.iter().map(filter).enumerate() {
                 let claims = filter.is_some_and(|filter| filter.first_lane_contains(hash));
@@ -180,13 +180,13 @@ impl PeerFilters {
         }
     }
 
-    /// Which of these hashes, at most 64, some peer's filter claims: a bit each, in their order. Filter by filter, so that the
-    /// cache lines of many hashes are in flight at once.
+    /// The hashes, of at most 64, that any peer's filter claims: one bit per hash, in order. Tests all hashes filter by
+    /// filter, so that the cache misses of many hashes overlap.
     pub fn claimed(&self, hashes: &[u64]) -> u64 {
         let mut claimed = 0;
         for key in &self.separate {
             let Some(Peer { home: Home::Separate(filter), .. }) = self.peers.get(*key) else { continue };
-            // Without a branch on what was loaded.
+            // No branch depends on the loads.
             let lanes = hashes.iter().rev().map(|hash| filter.first_lane_contains(*hash));
             let mut candidates = lanes.fold(0, |bits, is_set| bits << 1 | u64::from(is_set)) & !claimed;
             while candidates != 0 {
@@ -213,28 +213,28 @@ impl PeerFilters {
         }
     }
 
-    /// The peers that may have any key, since their filter is not known or may lack keys. The latter can
-    /// be among the claimants too.
+    /// The peers that may hold any key, since their filter is unknown or may lack keys. The latter can also be
+    /// claimants.
     pub fn unknown(&self) -> &[FilterKey] {
         &self.unknown
     }
 
-    /// Whether the peer may have keys that its filter does not claim.
+    /// Whether the peer may hold keys that its filter does not claim.
     pub fn is_unknown(&self, key: FilterKey) -> bool {
         self.unknown.contains(&key)
     }
 
-    /// From here on the peer may have keys that its filter does not claim.
+    /// Marks a filter as outdated: the peer may hold keys that it does not claim.
     pub fn mark_outdated(&mut self, key: FilterKey) {
         if self.peers.get(key).is_some() && !self.is_unknown(key) {
             self.unknown.push(key);
         }
     }
 
-    /// The filter has caught up: what it does not claim, the peer does not have.
+    /// Marks a filter as up to date: the peer holds no key that it does not claim.
     ///
     /// # Errors
-    /// `NotKnown` for a peer whose filter is not known; it stays unknown.
+    /// `NotKnown` for an unknown filter, which stays unknown.
     pub fn trust(&mut self, key: FilterKey) -> Result<(), FilterError> {
         match self.peers.get(key).ok_or(FilterError::Stale)?.home {
             Home::Unknown => Err(FilterError::NotKnown),
@@ -245,17 +245,17 @@ impl PeerFilters {
         }
     }
 
-    /// The size of what is searched.
+    /// The size of the known filter.
     pub fn size(&self, key: FilterKey) -> Option<Size> {
         self.home_size(self.peers.get(key)?)
     }
 
-    /// The size of the snapshot that is being written.
+    /// The size of the incomplete snapshot.
     pub fn incoming_size(&self, key: FilterKey) -> Option<Size> {
         self.peers.get(key)?.incoming.as_ref().map(Bloom::size)
     }
 
-    /// The share of bits that are set in what is searched, 0 to 1.
+    /// The share of set bits of the known filter, 0 to 1.
     pub fn fill(&self, key: FilterKey) -> Option<f64> {
         match &self.peers.get(key)?.home {
             Home::Unknown => None,
@@ -267,12 +267,12 @@ impl PeerFilters {
         }
     }
 
-    /// The false-positive rate to expect of what is searched. Microseconds.
+    /// The expected false-positive rate of the known filter. Takes microseconds.
     pub fn predicted_false_positive_rate(&self, key: FilterKey) -> Option<f64> {
         self.fill(key).map(false_positive_rate_at_fill)
     }
 
-    /// A block of what is searched: for audits.
+    /// A block of the known filter, for audits.
     pub fn block(&self, key: FilterKey, number: usize) -> Option<Block> {
         match &self.peers.get(key)?.home {
             Home::Unknown => None,
@@ -284,13 +284,13 @@ impl PeerFilters {
         }
     }
 
-    /// How many filters are separate, and how many are columns.
+    /// The numbers of separate filters and of columns.
     pub fn layout(&self) -> (usize, usize) {
         (self.separate.len(), self.banks.iter().map(|(_, bank)| bank.columns_live()).sum())
     }
 
-    /// Begins to write a snapshot beside what is known, which is searched meanwhile. A snapshot
-    /// that was begun before is dropped. If both do not fit, what is known is dropped.
+    /// Begins a snapshot beside the known filter, which stays searched. An incomplete snapshot is dropped. If both do
+    /// not fit the budget, the known filter is dropped.
     ///
     /// # Errors
     /// `OverBudget`: the peer's filter is dropped.
@@ -309,7 +309,7 @@ impl PeerFilters {
         Ok(())
     }
 
-    /// Writes a block of the snapshot. Additions since its beginning are in the image already, or follow.
+    /// Writes a block of the snapshot. Additions since its beginning are in the image, or follow.
     ///
     /// # Errors
     /// Nothing is changed.
@@ -328,8 +328,7 @@ impl PeerFilters {
         Ok(())
     }
 
-    /// The snapshot is complete: it replaces what was known. Whether it lacks keys is the caller's to know
-    /// ([`PeerFilters::trust`]).
+    /// Replaces the known filter by the snapshot. The caller states whether it lacks keys ([`PeerFilters::trust`]).
     ///
     /// # Errors
     /// `Overfull`: snapshot and filter are dropped.
@@ -351,7 +350,7 @@ impl PeerFilters {
         Ok(())
     }
 
-    /// Adds a hash to a peer's filter, and to its snapshot if one is being written.
+    /// Adds a hash to a peer's filter, and to its incomplete snapshot.
     ///
     /// # Errors
     /// `NotKnown` changes nothing; `Overfull` drops the filter.
@@ -375,7 +374,7 @@ impl PeerFilters {
         self.check_fill(key)
     }
 
-    /// Prefetches what adding this hash changes.
+    /// Prefetches the cache lines that adding this hash changes.
     #[inline]
     pub fn fetch(&self, key: FilterKey, hash: u64) {
         let Some(peer) = self.peers.get(key) else { return };
@@ -389,7 +388,7 @@ impl PeerFilters {
         }
     }
 
-    /// Replaces a block of what is searched.
+    /// Replaces a block of the known filter.
     ///
     /// # Errors
     /// `NotKnown` and `NoSuchBlock` change nothing; `Overfull` drops the filter.
@@ -413,7 +412,7 @@ impl PeerFilters {
         self.check_fill(key)
     }
 
-    /// Does one bounded piece of waiting work, tens of µs; false if there was none.
+    /// Does one bounded piece of work, tens of µs; false if there was none.
     pub fn step(&mut self) -> bool {
         let Some(key) = self.work.pop_front() else { return self.freed.step() };
         if let Some(peer) = self.peers.get_mut(key) {
@@ -459,10 +458,10 @@ impl PeerFilters {
     }
 }
 
-/// Columns.
+/// Moving filters into columns of banks.
 impl PeerFilters {
-    /// Begins to copy separate filters of a size into columns: into free ones of a bank that exists,
-    /// into a new bank if more than [`SEPARATE_MAX`] wait for one. What does not fit stays separate.
+    /// Begins to copy separate filters of a size into free columns, or into a new bank if more than [`SEPARATE_MAX`]
+    /// are separate. Filters that do not fit stay separate.
     fn slice(&mut self, size: Size) {
         let is_settled = |key: &FilterKey| {
             let peer = self.peers.get(*key);

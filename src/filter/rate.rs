@@ -2,13 +2,13 @@
 //!
 //! Keys fall into blocks at random, so a block's load is Poisson distributed, and a block with j keys has
 //! a given bit of a lane clear with probability (63/64)^j. The rate is the mean over the loads of the
-//! eighth power of the fill. Nothing here looks at a filter: measured rates are compared with these.
+//! eighth power of the fill. Measured rates are compared with these.
 
 const LANES: i32 = 8;
 const LANE_BITS: f64 = 64.0;
 
-/// The rate of a filter whose blocks hold `keys_per_block` keys on average. 0 for none or a nonsense load.
-/// Sums some `keys_per_block` + 24 standard deviations of terms: microseconds.
+/// The false-positive rate of a filter whose blocks hold `keys_per_block` keys on average. 0 if that is not positive.
+/// O(`keys_per_block` + 24 standard deviations): microseconds.
 pub fn false_positive_rate(keys_per_block: f64) -> f64 {
     if !(keys_per_block > 0.0 && keys_per_block.is_finite()) {
         return 0.0;
@@ -28,8 +28,8 @@ pub fn false_positive_rate(keys_per_block: f64) -> f64 {
     rate.min(1.0)
 }
 
-/// The rate that a fresh filter has when this share of its bits is set, 0 to 1. It holds for a filter in
-/// the middle of its growth too, since the copy of a block is as full as the block.
+/// The false-positive rate of a fresh filter with this share of set bits, 0 to 1. Also that of a filter that is
+/// growing, since the copy of a block is as full as the block.
 pub fn false_positive_rate_at_fill(fill: f64) -> f64 {
     if fill >= 1.0 {
         return 1.0;

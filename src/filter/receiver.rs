@@ -1,10 +1,11 @@
-//! Following the changelog of one peer: which changes are applied, and what follows from one that is missing.
+//! The receiver of one peer's changelog: applies its changes to the peer's filter, and requests a resync for missing
+//! ones.
 //!
-//! A change that was applied before is dropped; one that is missing makes the filter unknown and requests
-//! a resync; a snapshot of an older life is refused. A snapshot that begins at the addition that comes next replaces the
-//! filter as long as it is known: until it is complete, the filter that is known is searched, and additions go into both.
-//! Whatever a peer sends costs O(1) and a bounded number of bytes, since sizes are checked before anything is
-//! allocated. The filters themselves are in [`super::peer_filters`]; the sending side is [`super::changelog`].
+//! A change that was applied before is dropped; a missing one makes the filter unknown and requests a resync; a
+//! snapshot of an older epoch is refused. While a snapshot that begins at the next addition is incomplete, the known
+//! filter stays searched, and additions are applied to both. Each message costs O(1) time and bounded memory: sizes
+//! are checked before anything is allocated. The filters are in [`super::peer_filters`]; the sending side is
+//! [`super::changelog`].
 
 use super::changelog::Position;
 use super::key::FilterKey;
@@ -12,25 +13,25 @@ use super::peer_filters::{FilterError, PeerFilters};
 use super::size::{BLOCK_WORDS, Block, Size};
 use std::fmt;
 
-/// What became of a change.
+/// The result of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ApplyResult {
     /// It was applied.
     Applied,
-    /// It was known, or follows something that is missing and was requested already.
+    /// It was applied before, or follows a missing change that was requested.
     Dropped,
-    /// Something is missing: the peer is to go on from here, with a snapshot if from nowhere.
+    /// A change is missing: the peer must resend from this position; `None`: a snapshot.
     Resync(Option<Position>),
 }
 
-/// Why a message was refused. Nothing of it was applied.
+/// An error in a message, of which nothing was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiveError {
-    /// It belongs to an older life of the peer.
+    /// It belongs to an older epoch.
     OldEpoch,
-    /// Blocks that are not the next of a snapshot, or an end before the last of them.
+    /// Blocks of a snapshot that are not the next ones, or its end before its last block.
     OutOfOrder,
-    /// The filter cannot take it.
+    /// The filter refuses it.
     Filter(FilterError),
 }
 
@@ -43,41 +44,41 @@ impl From<FilterError> for ReceiveError {
 impl fmt::Display for ReceiveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OldEpoch => f.write_str("a changelog of an older life"),
+            Self::OldEpoch => f.write_str("a changelog of an older epoch"),
             Self::OutOfOrder => f.write_str("a snapshot out of order"),
             Self::Filter(error) => error.fmt(f),
         }
     }
 }
 
-/// A snapshot that is being received.
+/// An incomplete snapshot.
 #[derive(Debug, Clone, Copy)]
 struct Snapshot {
     /// The next block.
     next: usize,
-    /// Changes of blocks that are in it.
+    /// The number of changes of blocks that it contains.
     blocks: u64,
 }
 
-/// Follows the changelog of one peer.
+/// The receiver; see the module.
 #[derive(Debug)]
 pub struct Receiver {
     filter: FilterKey,
-    /// The newest life of the peer that was seen, and the next changes of it.
+    /// The highest epoch seen, and the next changes in it.
     at: Position,
-    /// The filter is known: changes are applied as they come. If not, nothing counts before a snapshot begins.
+    /// The filter is known: changes are applied as they arrive. Otherwise only the begin of a snapshot is accepted.
     is_following: bool,
     snapshot: Option<Snapshot>,
-    /// A resync was requested; later changes are dropped until it arrives.
+    /// A resync was requested; changes are dropped until it arrives.
     has_requested: bool,
-    /// When all additions before this one are known, nothing is missing any more.
+    /// The filter is complete when all additions before this one are applied.
     complete_at: Option<u64>,
-    /// The end of the additions in the last heartbeat, on this link.
+    /// The end of the additions as of the last heartbeat on this link.
     heartbeat_at: Option<u64>,
 }
 
 impl Receiver {
-    /// Knows nothing yet of the filter with this key.
+    /// A receiver for the filter with this key, which is unknown.
     pub const fn new(filter: FilterKey) -> Self {
         Self {
             filter,
@@ -90,8 +91,8 @@ impl Receiver {
         }
     }
 
-    /// A new link to the peer. Its filter is outdated, since changes may be missing; returns the position from
-    /// which to go on, if there is one.
+    /// Begins a new link. The filter becomes outdated, since changes may be missing. Returns the position to resume
+    /// from, if there is one.
     pub fn relinked(&mut self, filters: &mut PeerFilters) -> Option<Position> {
         self.unlinked(filters);
         self.has_requested = false;
@@ -99,7 +100,7 @@ impl Receiver {
         self.position()
     }
 
-    /// The link was lost: changes may be missing, and an incomplete snapshot is of no use.
+    /// Ends the link. The filter becomes outdated, and an incomplete snapshot is dropped.
     pub fn unlinked(&mut self, filters: &mut PeerFilters) {
         self.drop_snapshot(filters);
         filters.mark_outdated(self.filter);
@@ -110,41 +111,41 @@ impl Receiver {
         filters.drop_snapshot(self.filter);
     }
 
-    /// From here on nothing counts before a snapshot begins.
+    /// Makes the filter unknown until a snapshot begins.
     fn wait(&mut self, filters: &mut PeerFilters) {
         self.is_following = false;
         self.drop_snapshot(filters);
         filters.mark_outdated(self.filter);
     }
 
-    /// Which changes are known.
+    /// The position up to which changes are applied, if the filter is known.
     pub fn position(&self) -> Option<Position> {
         self.is_following.then_some(self.at)
     }
 
-    /// The life of the peer that is followed, and the numbers of the changes that come next.
+    /// The epoch, and the numbers of the next changes.
     pub const fn expected(&self) -> Position {
         self.at
     }
 
-    /// Blocks of a snapshot that have come, while one is coming.
+    /// Received blocks of the incomplete snapshot, if there is one.
     pub fn snapshot_blocks(&self) -> Option<usize> {
         self.snapshot.map(|snapshot| snapshot.next)
     }
 
-    /// Gives up a snapshot that does not come to its end, the memory that it was written to, and the filter.
+    /// Drops an incomplete snapshot and the filter.
     pub fn give_up(&mut self, filters: &mut PeerFilters) {
         self.wait(filters);
         filters.forget(self.filter);
     }
 
-    /// Whether nothing counts before a snapshot begins.
+    /// Whether only the begin of a snapshot is accepted.
     pub const fn is_waiting(&self) -> bool {
         !self.is_following && self.snapshot.is_none()
     }
 
-    /// A heartbeat of the peer, and where its changelog ends. What was before the end in the heartbeat before must be
-    /// known by now: if not, the filter is outdated until it is.
+    /// Processes a heartbeat with the end of the peer's changelog. Additions before the end in the previous heartbeat
+    /// must have been applied; otherwise the filter is outdated until they are.
     pub fn heartbeat_from(&mut self, filters: &mut PeerFilters, epoch: u64, seq: u64) {
         if self.is_following && epoch == self.at.epoch {
             if self.heartbeat_at.is_some_and(|seq| self.at.seq < seq) {
@@ -155,7 +156,7 @@ impl Receiver {
         self.head_is(filters, epoch, seq);
     }
 
-    /// The additions of the peer ended here: when all of them are known, the filter is trusted.
+    /// Sets the end of the additions: when all before it are applied, the filter is trusted.
     pub fn head_is(&mut self, filters: &mut PeerFilters, epoch: u64, seq: u64) {
         if self.is_following && epoch == self.at.epoch {
             self.complete_at = self.complete_at.max(Some(seq));
@@ -166,15 +167,15 @@ impl Receiver {
     fn trust_if_complete(&mut self, filters: &mut PeerFilters) {
         if self.is_following && self.complete_at.is_some_and(|seq| self.at.seq >= seq) {
             self.complete_at = None;
-            // Refused only if the filter is dropped, and then it is rightly unknown.
+            // Refused only if the filter was dropped: it stays unknown.
             _ = filters.trust(self.filter);
         }
     }
 
-    /// A snapshot begins. If it does so at the addition that comes next, the filter that is known stays trusted.
+    /// Begins a snapshot. If it begins at the next addition, the known filter stays trusted.
     ///
     /// # Errors
-    /// `OldEpoch` changes nothing. If it does not fit, the filter is dropped.
+    /// `OldEpoch` changes nothing. If the snapshot does not fit the budget, the filter is dropped.
     pub fn begin(&mut self, filters: &mut PeerFilters, at: Position, size: Size) -> Result<(), ReceiveError> {
         if at.epoch < self.at.epoch {
             return Err(ReceiveError::OldEpoch);
@@ -193,16 +194,16 @@ impl Receiver {
         Ok(begun?)
     }
 
-    /// The next blocks of the snapshot, as their words.
+    /// Writes the next blocks of the snapshot, eight words per block.
     ///
     /// # Errors
-    /// Blocks that are not the next: nothing is changed.
+    /// `OutOfOrder` changes nothing.
     pub fn blocks(
         &mut self,
         filters: &mut PeerFilters,
         first: u32,
         words: &[u64],
-    ) -> Result<Outcome, ReceiveError> {
+    ) -> Result<ApplyResult, ReceiveError> {
         let (blocks, rest) = words.as_chunks::<BLOCK_WORDS>();
         let Some(snapshot) = &mut self.snapshot else { return self.without_snapshot() };
         let size = filters.incoming_size(self.filter).ok_or(FilterError::NotKnown)?;
@@ -214,20 +215,20 @@ impl Receiver {
             filters.snapshot_block(self.filter, snapshot.next, image)?;
             snapshot.next += 1;
         }
-        Ok(Outcome::Applied)
+        Ok(ApplyResult::Applied)
     }
 
-    /// Pieces of a snapshot that was dropped here may still come.
-    const fn without_snapshot(&self) -> Result<Outcome, ReceiveError> {
+    /// The result of a piece without a snapshot: pieces of a dropped snapshot may still arrive.
+    const fn without_snapshot(&self) -> Result<ApplyResult, ReceiveError> {
         let is_dropped = self.has_requested || !self.is_following;
-        if is_dropped { Ok(Outcome::Dropped) } else { Err(ReceiveError::OutOfOrder) }
+        if is_dropped { Ok(ApplyResult::Dropped) } else { Err(ReceiveError::OutOfOrder) }
     }
 
-    /// The snapshot ends; if it is complete, it is the filter.
+    /// Ends the snapshot, which replaces the filter.
     ///
     /// # Errors
     /// `OutOfOrder` changes nothing; an overfull filter is dropped.
-    pub fn end(&mut self, filters: &mut PeerFilters) -> Result<Outcome, ReceiveError> {
+    pub fn end(&mut self, filters: &mut PeerFilters) -> Result<ApplyResult, ReceiveError> {
         let Some(snapshot) = self.snapshot else { return self.without_snapshot() };
         if filters.incoming_size(self.filter).is_none_or(|size| snapshot.next != size.blocks()) {
             return Err(ReceiveError::OutOfOrder);
@@ -242,10 +243,10 @@ impl Receiver {
             self.is_following = true;
             filters.trust(self.filter)?;
         }
-        Ok(Outcome::Applied)
+        Ok(ApplyResult::Applied)
     }
 
-    /// An addition, with its number.
+    /// Applies the addition with number `seq`.
     ///
     /// # Errors
     /// An overfull filter is dropped.
@@ -254,9 +255,9 @@ impl Receiver {
         filters: &mut PeerFilters,
         seq: u64,
         hash: u64,
-    ) -> Result<Outcome, ReceiveError> {
+    ) -> Result<ApplyResult, ReceiveError> {
         if self.is_waiting() || seq < self.at.seq {
-            return Ok(Outcome::Dropped);
+            return Ok(ApplyResult::Dropped);
         }
         if seq != self.at.seq {
             self.complete_at = self.complete_at.max(Some(seq.saturating_add(1)));
@@ -270,11 +271,11 @@ impl Receiver {
         self.at.seq = seq.saturating_add(1);
         self.has_requested = false;
         self.trust_if_complete(filters);
-        Ok(Outcome::Applied)
+        Ok(ApplyResult::Applied)
     }
 
-    /// A rebuilt block, with the number of the change. One that is missing leaves keys claimed that are gone, and the
-    /// filter known.
+    /// Applies the rebuilt block with this number of change. A missing one only leaves removed keys claimed, so the
+    /// filter stays known.
     ///
     /// # Errors
     /// A block that does not fit the filter changes nothing; an overfull filter is dropped.
@@ -284,9 +285,9 @@ impl Receiver {
         change: u64,
         number: u32,
         image: &Block,
-    ) -> Result<Outcome, ReceiveError> {
+    ) -> Result<ApplyResult, ReceiveError> {
         if !self.is_following || self.snapshot.is_some() || change < self.at.blocks {
-            return Ok(Outcome::Dropped);
+            return Ok(ApplyResult::Dropped);
         }
         if change != self.at.blocks {
             return Ok(self.miss(filters));
@@ -296,21 +297,21 @@ impl Receiver {
             return Err(error.into());
         }
         self.at.blocks = change.saturating_add(1);
-        // A resync for additions is still to come.
+        // A requested resync of additions is still pending.
         self.has_requested &= self.complete_at.is_some();
-        Ok(Outcome::Applied)
+        Ok(ApplyResult::Applied)
     }
 
-    /// Requests, once, what is missing: from the position that is known, else a snapshot.
-    fn miss(&mut self, filters: &mut PeerFilters) -> Outcome {
+    /// Requests a resync once: from the known position, else a snapshot.
+    fn miss(&mut self, filters: &mut PeerFilters) -> ApplyResult {
         if self.has_requested {
-            return Outcome::Dropped;
+            return ApplyResult::Dropped;
         }
         self.has_requested = true;
         self.drop_snapshot(filters);
         if !self.is_following {
             self.wait(filters);
         }
-        Outcome::Resync(self.position())
+        ApplyResult::Resync(self.position())
     }
 }

@@ -1,30 +1,30 @@
-//! How large a filter may be, and where a hash falls in it: the layout, without the bits.
+//! The sizes of filters, and the positions of a hash in one.
 //!
 //! A filter is 2^b blocks of 512 bits, a block one cache line of 8 lanes of 64 bits. The top b bits of a
-//! hash name its block; the top 48 bits of hash × an odd constant are eight positions of 6 bits, one for
-//! each lane. So the positions do not depend on b, and a filter grows and shrinks without its keys. One
-//! bit a lane after Putze, Sanders, Singler: "Cache-, hash- and space-efficient Bloom filters", 2007.
+//! hash select its block; the top 48 bits of hash × an odd constant are eight positions of 6 bits, one per
+//! lane. The positions do not depend on b, so a filter is resized without its keys. One bit per lane, after
+//! Putze, Sanders, Singler: "Cache-, hash- and space-efficient Bloom filters", 2007.
 
-/// 64-bit words, and lanes, of a block.
+/// 64-bit words of a block: one per lane.
 pub const BLOCK_WORDS: usize = 8;
 
 /// Bits of a block.
 pub const BLOCK_BITS: usize = 64 * BLOCK_WORDS;
 
-/// Bytes of a block: of its image on the wire too.
+/// Bytes of a block, also of its image on the wire.
 pub const BLOCK_BYTES: usize = 8 * BLOCK_WORDS;
 
 /// The bits of one block.
 pub type Block = [u64; BLOCK_WORDS];
 
-/// The largest filter there is has 2 to the power of this blocks: 4 GiB, for 2.8 thousand million keys
-/// at 12 bits. It keeps every count of bits below 2^35 and every block number within a `u32`.
+/// The logarithm of the blocks of the largest filter: 4 GiB, for 2.8 billion keys at 12 bits per key. Counts of bits
+/// stay below 2^35, block numbers within a `u32`.
 pub const SIZE_LOG2_MAX: u8 = 26;
 
 /// Odd, and without a pattern: the golden ratio times 2^64.
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// A number of blocks: a power of two, 1 to 2^26.
+/// The size of a filter: a power of two of blocks, 1 to 2^26.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Size {
     log2: u8,
@@ -42,7 +42,7 @@ impl Size {
         if log2 <= SIZE_LOG2_MAX { Some(Self { log2 }) } else { None }
     }
 
-    /// Exactly `blocks` blocks; `None` if that is no power of two or above the largest size.
+    /// Exactly `blocks` blocks; `None` if that is not a power of two, or above the largest size.
     pub const fn from_blocks(blocks: u64) -> Option<Self> {
         if !blocks.is_power_of_two() {
             return None;
@@ -57,13 +57,13 @@ impl Size {
         Self::from_blocks(bits.div_ceil(BLOCK_BITS as u64).max(1).checked_next_power_of_two()?)
     }
 
-    /// The keys that are probably in a filter of this size in which this share of the bits is set: each key sets a bit of
-    /// 64 in each lane of its block.
+    /// An estimate of the keys in a filter of this size from its share of set bits: each key sets one of 64 bits in
+    /// each lane of its block.
     pub fn keys_at_fill(self, fill: f64) -> f64 {
         (self.words() as f64 * 8.0 * (1.0 - fill.min(0.999_999)).ln().abs()).round()
     }
 
-    /// The logarithm of the number of blocks: how many top bits of a hash name its block.
+    /// The logarithm of the number of blocks: the number of top bits of a hash that select its block.
     pub const fn log2(self) -> u8 {
         self.log2
     }
@@ -100,12 +100,12 @@ impl Size {
 
     /// The block of a hash: below `blocks()`.
     pub const fn block_of(self, hash: u64) -> usize {
-        // In two shifts, since one by 64 is none.
+        // Two shifts, since a shift by 64 is undefined.
         ((hash >> 1) >> (63 - self.log2)) as usize
     }
 }
 
-/// Where in each lane of its block a hash has its bit: eight positions below 64.
+/// The positions of a hash's bits in the lanes of its block: eight, each below 64.
 pub(super) const fn positions(hash: u64) -> [u32; BLOCK_WORDS] {
     let mixed = hash.wrapping_mul(SPREAD);
     let mut positions = [0; BLOCK_WORDS];
@@ -117,14 +117,14 @@ pub(super) const fn positions(hash: u64) -> [u32; BLOCK_WORDS] {
     positions
 }
 
-/// `into` with the bits of `from` added.
+/// Sets the bits of `from` in `into`.
 pub(super) fn merge(into: &mut Block, from: &Block) {
     for (lane, bits) in into.iter_mut().zip(from) {
         *lane |= bits;
     }
 }
 
-/// The set bits of some words.
+/// The number of set bits.
 pub(super) fn ones_of(words: &[u64]) -> u64 {
     words.iter().map(|word| u64::from(word.count_ones())).sum()
 }

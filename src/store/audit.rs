@@ -3,7 +3,7 @@
 use super::{Store, heap_keys};
 use std::collections::{HashMap, HashSet};
 
-/// What [`Store::audit`] counted.
+/// The counts of [`Store::audit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Audit {
     /// Items.
@@ -14,18 +14,17 @@ pub struct Audit {
     pub timers: usize,
     /// Segments of the index.
     pub segments: usize,
-    /// Items in the overflow.
+    /// Entries in the overflow.
     pub overflowed: usize,
     /// Bytes of keys and values.
     pub key_and_value_bytes: u64,
-    /// Bytes held for all of it.
+    /// Bytes held by the store.
     pub memory_bytes: u64,
 }
 
 impl Store {
-    /// Checks that index and heap have the same items, each key once and found by lookup; the counts of every
-    /// page, class, segment and directory entry; that every expiry has its timer. For tests: O(n) time and
-    /// memory.
+    /// Checks that index and heap have the same items, each key once and found by a lookup; the counts of pages,
+    /// classes, segments and directory entries; that every expiry has its timer. For tests: O(n) time and memory.
     ///
     /// # Panics
     /// On any inconsistency.
@@ -35,7 +34,7 @@ impl Store {
         let mut indexed = self.index.audit(&keys);
         held.sort_unstable();
         indexed.sort_unstable();
-        assert_eq!(held, indexed, "index and heap know the same items");
+        assert_eq!(held, indexed, "index and heap have the same items");
         let mut keys = HashSet::with_capacity(held.len());
         let mut untimed: HashMap<u32, u64> = HashMap::new();
         let mut key_and_value_bytes = 0;

@@ -1,10 +1,10 @@
-//! Compaction, in steps: moves the items of the emptiest pages, and the segments of the emptiest regions, to
-//! where there is room, and returns the memory to the system.
+//! Compaction: moves items out of the emptiest pages, and segments out of the emptiest regions, in steps, and returns
+//! that memory to the system.
 //!
-//! To move an item is to write its new handle into the index and, if it has an expiry, to add a timer; the
-//! old timer is stale then.
+//! Moving an item writes its new handle into the index and, if it has an expiry, adds a timer; the old timer becomes
+//! stale.
 //!
-//! Not here: which page or region is emptied next (the heap, the index and the arena choose).
+//! Not here: the choice of the page or region (heap, index and arena).
 
 use super::pages::Emptying;
 use super::size_classes::PAGE_BYTES;
@@ -12,33 +12,33 @@ use super::{HashedKey, Store, heap_keys};
 use crate::base::time::Instant;
 use std::time::Duration;
 
-/// Bytes whose copy costs as much as the rest of moving an item.
+/// Bytes whose copy costs as much as the rest of a step.
 const BYTES_PER_STEP: usize = 1_024;
 
-/// Free slots that cost as much to read as moving an item.
+/// Free slots whose reads cost as much as a step.
 const READS_PER_STEP: usize = 32;
 
-/// Steps that moving a segment counts for.
+/// Steps that moving a segment is charged.
 const SEGMENT_STEPS: i64 = 8;
 
-/// Bytes more that the items of a page may take in larger slots, and how many of them are moved at a time.
+/// Additional bytes that the items of a page may take in larger slots, and items moved per piece of work.
 const MORE_BYTES_MAX: usize = PAGE_BYTES / 8;
 const MOVES_PER_PIECE: u16 = 128;
 
-/// How long memory is sparse before it is compacted: what is being emptied or filled anyway is not worth
-/// moving. Without this, a million items that expire within a second cost half as much again.
+/// How long memory must be sparse before it is compacted: pages that are emptied or filled by clients need no moves.
+/// Without this delay, a million items that expire within a second cost 1.5 times as much.
 const SPARSE_FOR: Duration = Duration::from_secs(1);
 
-/// How long idle maps of large objects are kept after one was last used: a value that comes meanwhile takes no fresh
-/// memory from the system, which costs 150 µs per MiB.
+/// How long idle maps of large objects are kept after the last use of one: taking fresh memory from the system costs
+/// 150 µs per MiB.
 const MAPS_KEPT_FOR: Duration = Duration::from_secs(1);
 
 /// State of compaction.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
-    /// When it begins, or began; `None` while memory is not sparse.
+    /// When compaction begins, or began; `None` while memory is not sparse.
     due: Option<Instant>,
-    /// When it is looked next whether idle maps are used; `None` while there is none.
+    /// When the use of idle maps is checked next; `None` while there is none.
     maps_due: Option<Instant>,
 }
 
@@ -49,8 +49,8 @@ impl Compaction {
 }
 
 impl Store {
-    /// Returns one idle region, slab or large object to the system; false if there is none. Idle maps up to what is kept
-    /// of them stay, if `keeps_maps`. Costs as much as some hundred timers.
+    /// Returns one idle region, slab or map to the system; false if there is none. With `keeps_maps`, idle maps
+    /// within their limit stay. Costs as much as some hundred timers.
     pub(super) fn trim(&mut self, keeps_maps: bool) -> bool {
         if self.heap.has_idle(keeps_maps) {
             self.heap.trim(keeps_maps);
@@ -64,13 +64,14 @@ impl Store {
         true
     }
 
-    /// Whether [`Store::trim_due`] has something to do now. O(1).
+    /// Whether [`Store::trim_due`] has work now. O(1).
     pub(super) fn wants_trim(&self, now: Instant) -> bool {
         let has_idle = self.heap.has_idle(true) || self.index.has_idle() || self.timers.has_idle();
         has_idle || self.compaction.maps_due.map_or_else(|| self.heap.has_idle_map(), |due| due <= now)
     }
 
-    /// Returns one piece of idle memory as [`Store::trim`] does, an idle map only if none was used for a while.
+    /// Returns one piece of idle memory to the system, as [`Store::trim`]; an idle map only if none was used for
+    /// [`MAPS_KEPT_FOR`].
     pub(super) fn trim_due(&mut self, now: Instant) -> bool {
         let is_due = self.compaction.maps_due.is_none_or(|due| due <= now);
         let keeps_maps = !is_due || self.heap.take_maps_used();
@@ -82,7 +83,7 @@ impl Store {
         self.trim(keeps_maps)
     }
 
-    /// Whether [`Store::compact`] has something to do now. O(1).
+    /// Whether [`Store::compact`] has work now. O(1).
     pub(super) fn wants_compaction(&self, now: Instant) -> bool {
         match self.compaction.due {
             Some(due) => due <= now,
@@ -90,8 +91,7 @@ impl Store {
         }
     }
 
-    /// Empties sparsely used pages and regions of segments, in about `budget` steps, once they have been
-    /// sparse for long enough.
+    /// Empties sparse pages and regions, in about `budget` steps, if memory was sparse for [`SPARSE_FOR`].
     pub(super) fn compact(&mut self, now: Instant, budget: u32) {
         if !self.wants_compaction(now) {
             return;
@@ -106,8 +106,8 @@ impl Store {
         }
     }
 
-    /// Empties sparse pages, slabs and regions in about `budget` steps; under pressure all that can be emptied,
-    /// however full. Returns whether something was moved.
+    /// Empties sparse pages, slabs and regions in about `budget` steps; with `pressure` all that can be emptied, at
+    /// any fill. Returns whether something was moved.
     pub(super) fn compact_now(&mut self, budget: u32, pressure: bool) -> bool {
         let mut steps = i64::from(budget);
         let (mut moved, mut empties_regions) = (false, true);
@@ -153,8 +153,9 @@ impl Store {
         moved
     }
 
-    /// Empties the page of the fewest items, about: moves them to free slots of its class and of larger ones; false, and
-    /// nothing changed, if they do not all fit there, take more than an eighth of the page more, or are many.
+    /// Empties a page with nearly the fewest items: moves them to free slots of its class and larger classes. False,
+    /// and nothing changed, if they do not all fit there, would take an eighth of a page more, or are more than
+    /// [`MOVES_PER_PIECE`].
     pub(super) fn move_to_larger_slots(&mut self) -> bool {
         let Some(page) = self.heap.empty_into_larger(MOVES_PER_PIECE, MORE_BYTES_MAX) else { return false };
         let mut slot = 0;

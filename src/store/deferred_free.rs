@@ -1,4 +1,4 @@
-//! Deferred free: the memory of cleared stores, returned to the system one region per step.
+//! Deferred free: returns the memory of cleared stores to the system one region per step.
 //!
 //! Not here: when a store is cleared.
 

@@ -1,8 +1,7 @@
 //! The directory of extendible hashing: maps the top bits of a hash to a segment.
 //!
-//! Doubling a directory of 1 MiB at once takes most of a millisecond, half of it for the first touch of
-//! fresh memory. So the next directory of a large one is built in steps, one per split, and replaces it
-//! when the first segment needs it.
+//! Doubling a directory of 1 MiB at once takes most of a millisecond, half of it to touch fresh memory. So the next
+//! directory of a large one is built in steps, one per split, and replaces it when the first segment needs it.
 //!
 //! Not here: when a segment splits, and its metadata.
 
@@ -10,19 +9,19 @@ use crate::base::memory::reserve;
 use std::mem;
 use std::ops::Range;
 
-/// Entries from which on the next directory is built in steps. Doubling a smaller one takes some µs.
+/// Entries from which on the next directory is built in steps. Doubling a smaller directory takes some µs.
 const AHEAD_FROM: usize = 4_096;
 
-/// Entries of the larger directory that one step writes: 8 KiB.
+/// Entries of the next directory written per step: 8 KiB.
 const STEP: usize = 2_048;
 
 /// The directory; see the module.
 #[derive(Debug)]
 pub(super) struct Directory {
-    /// Empty, or 2^`depth` segments.
+    /// Segments: none, or 2^`depth` entries.
     entries: Vec<u32>,
     depth: u32,
-    /// The part that is built of the directory of twice the size; without capacity before the first step.
+    /// The built part of the next directory, of twice the size; without capacity before the first step.
     next: Vec<u32>,
 }
 
@@ -44,7 +43,7 @@ impl Directory {
         self.entries.len()
     }
 
-    /// Bits of the hash that it uses: at least 1.
+    /// Bits of the hash that the directory uses, at least 1.
     pub(super) const fn depth(&self) -> u32 {
         self.depth
     }
@@ -53,12 +52,12 @@ impl Directory {
         (self.entries.capacity() + self.next.capacity()) * 4
     }
 
-    /// What [`Directory::memory_bytes`] grows by when it is doubled, or when that begins.
+    /// Growth of [`Directory::memory_bytes`] when the directory is doubled, or the next one is begun.
     pub(super) fn growth_bytes(&self) -> usize {
         if self.next.capacity() > 0 { 0 } else { self.len() * 8 }
     }
 
-    /// The most that directories of so many entries take.
+    /// Upper bound of the bytes of a directory of this many entries.
     pub(super) const fn bytes_max(entries: usize) -> usize {
         4 * entries + if entries >= AHEAD_FROM { 8 * entries } else { 0 }
     }
@@ -88,16 +87,16 @@ impl Directory {
         self.entries[positions].fill(id);
     }
 
-    /// Builds a piece of the next directory, if `deepest`, the number of segments as deep as this one, says that
-    /// it will be needed soon. Bounded.
+    /// Builds a piece of the next directory if it will be needed soon, judged by `deepest`: the number of segments of
+    /// the directory's depth. Bounded.
     pub(super) fn grow_ahead(&mut self, deepest: usize) {
         if self.len() >= AHEAD_FROM && deepest > self.len() / 2 {
             self.build(STEP);
         }
     }
 
-    /// Uses one bit more. Bounded if the next directory is built; else O(entries).
-    /// False, and nothing changed, if the system has no memory for it.
+    /// Doubles the directory. Bounded if the next directory is built, else O(entries). False, and nothing changed, if
+    /// the system has no memory.
     pub(super) fn double(&mut self) -> bool {
         if !self.build(usize::MAX) {
             return false;
@@ -107,7 +106,7 @@ impl Directory {
         true
     }
 
-    /// Builds so many entries of the next directory; false if the system has no memory for it.
+    /// Builds up to `budget` entries of the next directory; false if the system has no memory.
     fn build(&mut self, budget: usize) -> bool {
         let doubled = 2 * self.len();
         if self.next.capacity() == 0 && !reserve(&mut self.next, doubled) {
@@ -119,8 +118,8 @@ impl Directory {
         true
     }
 
-    /// Uses one bit less: no segment needs it. O(entries), at once: 50 µs from 2^18 entries, which is some 80
-    /// million keys, and 200 µs from 2^20; it reads in order, and takes no fresh memory as doubling does.
+    /// Halves the directory; no segment may need the last bit. O(entries) in one call: 50 µs from 2^18 entries, some
+    /// 80 million keys, and 200 µs from 2^20. It reads in order and, unlike doubling, takes no fresh memory.
     pub(super) fn halve(&mut self) {
         self.next = Vec::new();
         let len = self.len() / 2;
@@ -132,7 +131,7 @@ impl Directory {
         self.depth -= 1;
     }
 
-    /// Checks the part that is built. O(entries).
+    /// Checks the built part of the next directory. O(entries).
     pub(super) fn audit(&self) {
         assert!(self.is_empty() || self.len() == 1 << self.depth);
         let halves = self.next.iter().enumerate();

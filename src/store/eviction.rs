@@ -1,17 +1,17 @@
 //! Eviction: which items are removed when memory is short, by S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues
 //! are all you need for cache eviction", SOSP 2023).
 //!
-//! New items enter the small queue, a tenth of the memory. One that was used at least twice there moves to the main
-//! queue (once while the main queue is short, as at first, when all items are in the small one), others are evicted, and
-//! the ghost keeps a fingerprint of each, with which a returning key enters the main queue at once. In the main queue each
-//! use, up to three, saves an item once. That is for an item as large as evicted items are on average; others need uses in
-//! proportion to their bytes, a fraction of one at random, at most three. So the items that stay are those of the most
-//! uses per byte.
+//! New items enter the small queue, a tenth of the memory. At its end an item that was used at least twice moves to
+//! the main queue (once while the main queue is short, as at first, when all items are in the small one); others are
+//! evicted, and the ghost queue stores their fingerprints: a key found there enters the main queue directly. In the main
+//! queue each use, up to three, saves an item once. These numbers are for items of the mean size of evicted items. Others
+//! need uses in proportion to their bytes, at most three; fractions are rounded at random. So the items with the most
+//! uses per byte stay.
 //!
-//! A queue has [`Location`]s, not handles, so that an item that moves in the heap or the index keeps its
-//! place and a removed one costs nothing: its entry is stale, and dropped when it is reached.
+//! Queues contain [`Location`]s, not handles: an item that moves in the heap or the index keeps its position, and
+//! removing an item costs nothing. Its entry is stale, and dropped when it is reached.
 //!
-//! Not here: when memory is short, and the bits of an item's header that count its uses.
+//! Not here: when to evict, and the bits of an item's header that count its uses.
 
 use super::index::Location;
 use super::item::Marks;
@@ -21,7 +21,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use std::collections::VecDeque;
 
-/// What happens when memory is short.
+/// The policy at the memory limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Eviction {
     /// Writes are refused.
@@ -33,35 +33,35 @@ pub enum Eviction {
     ItemsWithTtl,
 }
 
-/// Entries that one piece of eviction checks: some 15 µs. If none was evicted, the last one is, whatever its uses.
+/// Entries checked per piece of eviction: some 15 µs. If none was evicted, the last one is, whatever its uses.
 const CHECKS_PER_PIECE: u32 = 128;
 
-/// Smaller items than the mean by this factor count as this small, so that one in so many checks finds one to evict.
+/// Items smaller than the mean by more than this factor count as this small, so that one in this many checks evicts.
 const SMALLEST_SHARE: u64 = 64;
 
-/// Checks that cost as much as to merge two segments of the index.
+/// Checks that cost as much as one merge of two segments of the index.
 const CHECKS_PER_MERGE: u32 = 64;
 
-/// The small queue is evicted from while it has more than one in so many of the live bytes.
+/// Divisor of the live bytes above which eviction takes from the small queue.
 const SMALL_SHARE: usize = 10;
 
-/// The main queue is short while the small one has more than one in so many of the live bytes.
+/// Divisor of the live bytes: while the small queue has more than this share, the main queue is short.
 const SHORT_MAIN_SHARE: usize = 8;
 
-/// Uses in the small queue that bring an item of the mean size to the main queue; one while that is short.
+/// Uses in the small queue after which an item of the mean size moves to the main queue; one while that is short.
 const USES_TO_MAIN: u64 = 2;
 
-/// The latest evicted items whose bytes are averaged, about.
+/// The number of recently evicted items over which bytes are averaged, about.
 const AVERAGED: u64 = 256;
 
-/// Entries above two per item from which on stale ones are purged, and how many each new entry checks.
+/// Entries above two per item at which a purge of stale entries begins, and entries checked per new entry.
 const STALE_SPARE: usize = 4_096;
 const CHECKS_PER_PURGE: usize = 4;
 
-/// Items that one scan queues.
+/// Items queued per scan.
 const ITEMS_PER_SCAN: usize = 256;
 
-/// How far ahead of its check the bucket, and the item, of an entry are prefetched.
+/// Entries before its check at which the bucket, and the item, of an entry are prefetched.
 const BUCKETS_AHEAD: usize = 8;
 const ITEMS_AHEAD: usize = 4;
 
@@ -69,24 +69,24 @@ const ITEMS_AHEAD: usize = 4;
 const CHUNK_ENTRIES: usize = 816;
 type Chunk = [Location; CHUNK_ENTRIES];
 
-/// A set of the ghost: fingerprints, the latest first.
+/// A set of the ghost queue: fingerprints, the newest first.
 type GhostSet = [u16; 8];
 
-/// The least bytes of the ghost.
+/// The least bytes of the ghost queue.
 const GHOST_BYTES_MIN: usize = 1_024;
 
 /// A queue of entries in chunks, first in first out.
 #[derive(Debug, Default)]
 struct Queue {
     chunks: VecDeque<Box<Chunk>>,
-    /// Where the first entry is in the first chunk.
+    /// The index of the first entry in the first chunk.
     head: usize,
     len: usize,
-    /// Entries that the purge under way has still to check; it keeps one entry of each item, and gives the item its
-    /// parity. New items have that of the last purge.
+    /// Entries that the current purge has not checked. It keeps one entry per item, and marks the item with its
+    /// parity. New items have the parity of the last purge.
     unpurged: usize,
     is_odd: bool,
-    /// A chunk that was emptied.
+    /// An empty chunk for reuse.
     spare: Option<Box<Chunk>>,
 }
 
@@ -117,7 +117,7 @@ impl Queue {
         Some(entry)
     }
 
-    /// The entry after `at` others.
+    /// The entry at index `at`.
     fn get(&self, at: usize) -> Option<Location> {
         let from = self.head + at;
         (at < self.len).then(|| self.chunks[from / CHUNK_ENTRIES][from % CHUNK_ENTRIES])
@@ -129,15 +129,15 @@ impl Queue {
     }
 }
 
-/// Fingerprints of the items that were evicted from the small queue, in sets of eight, each first in first out.
+/// The ghost queue: fingerprints of items evicted from the small queue, in sets of eight, each first in first out.
 #[derive(Debug, Default)]
 struct Ghost {
     sets: Vec<GhostSet>,
 }
 
 impl Ghost {
-    /// Adds a key. The ghost takes at most a byte per item, at least half a byte; it is emptied when their number has
-    /// changed by much, if the system has memory for another one.
+    /// Adds a key. The ghost queue takes 0.5 to 1 byte per item; it is emptied when its size must change and the system
+    /// has memory.
     fn add(&mut self, hash: KeyHash, items: usize) {
         let bytes = (items + 1).next_power_of_two() / 2;
         let held = self.sets.len() * size_of::<GhostSet>();
@@ -156,7 +156,7 @@ impl Ghost {
         set[0] = fingerprint;
     }
 
-    /// Whether a key is among the latest; one in 8,000 others is, too.
+    /// Whether a key is in the ghost queue. The false-positive rate is 1 in 8,000.
     fn has(&self, hash: KeyHash) -> bool {
         if self.sets.is_empty() {
             return false;
@@ -165,7 +165,7 @@ impl Ghost {
         self.sets[set].contains(&fingerprint)
     }
 
-    /// The set of a hash, and its fingerprint there, which is not 0. The number of sets is a power of two.
+    /// The set of a hash, and its fingerprint, which is not 0. The number of sets is a power of two.
     fn place(&self, hash: KeyHash) -> (usize, u16) {
         let [low, high, ..] = hash.0.to_le_bytes();
         let set = (hash.0 >> 16) as usize & (self.sets.len() - 1);
@@ -181,16 +181,16 @@ impl Ghost {
 #[derive(Debug, Default)]
 pub(super) struct Queues {
     policy: Eviction,
-    /// Without a memory limit, or if writes are refused, nothing is queued.
+    /// False without a memory limit, or if writes are refused: then nothing is queued.
     is_on: bool,
     small: Queue,
     main: Queue,
     ghost: Ghost,
-    /// Items may be there that are not queued: those from this position on.
+    /// Items from this position on may not be queued.
     unqueued: Option<ScanCursor>,
-    /// All items were queued since the last one was evicted.
+    /// A whole scan was done since the last eviction.
     is_scanned: bool,
-    /// Nothing more can be evicted, as far as was looked.
+    /// Nothing was found to evict.
     is_exhausted: bool,
     evicted: u64,
     /// The mean bytes of evicted items, times [`AVERAGED`]; 0 before the first check.
@@ -204,7 +204,7 @@ impl Queues {
         self.small.memory_bytes() + self.main.memory_bytes() + self.ghost.memory_bytes()
     }
 
-    /// Empties the queues; `unqueued`: there are items.
+    /// Empties the queues. `has_items`: there are items to be queued again.
     pub(super) fn reset(&mut self, is_on: bool, has_items: bool) {
         let (policy, evicted) = (self.policy, self.evicted);
         let unqueued = (is_on && has_items).then_some(ScanCursor::START);
@@ -216,7 +216,7 @@ impl Queues {
         self.is_on
     }
 
-    /// Whether there may be something to evict.
+    /// Whether an item can possibly be evicted.
     pub(super) const fn may_evict(&self) -> bool {
         self.is_on && !self.is_exhausted
     }
@@ -225,7 +225,7 @@ impl Queues {
         if is_main { &mut self.main } else { &mut self.small }
     }
 
-    /// Uses that an item of `bytes` bytes needs to stay, if one of the mean size needs `mean_uses`.
+    /// The uses that an item of `bytes` bytes needs to stay, if one of the mean size needs `mean_uses`.
     fn uses_to_stay(&mut self, bytes: u64, mean_uses: u64) -> u8 {
         if self.averaged_bytes == 0 {
             self.averaged_bytes = bytes * AVERAGED;
@@ -242,7 +242,7 @@ impl Queues {
 }
 
 impl Store {
-    /// Changes what happens when memory is short. Items that are there are queued in hash order.
+    /// Changes the policy at the memory limit. Existing items are queued in hash order.
     pub fn set_eviction(&mut self, policy: Eviction) {
         if self.queues.policy != policy {
             self.queues.policy = policy;
@@ -267,7 +267,7 @@ impl Store {
         self.queues.reset(is_on, !self.is_empty());
     }
 
-    /// Queues an item that was written, or that got its first expiry, if it can be evicted since then only.
+    /// Queues an item that was written, or that got its first expiry, if it could not be evicted before.
     pub(super) fn enqueue(&mut self, hash: KeyHash, handle: u32, is_new: bool) {
         let queues = &mut self.queues;
         let is_timed = self.heap.expiry(handle).is_some();
@@ -297,12 +297,12 @@ impl Store {
         queue.push(entry);
     }
 
-    /// Whether more entries are stale than there are items, and some.
+    /// Whether there are more than [`STALE_SPARE`] entries above two per item.
     pub(super) const fn has_stale_entries(&self) -> bool {
         self.queues.small.len + self.queues.main.len > 2 * self.index.len() + STALE_SPARE
     }
 
-    /// Checks some entries of the longer queue and drops those that are stale, or of an item that has another one.
+    /// Checks entries of the longer queue and drops stale and duplicate ones.
     pub(super) fn purge_queues(&mut self, checks: usize) {
         let is_main = self.queues.main.len > self.queues.small.len;
         for _ in 0..checks {
@@ -329,8 +329,8 @@ impl Store {
         })
     }
 
-    /// Evicts items until `bytes` bytes are free, or 128 entries are checked, fewer if segments of the index merge; false
-    /// if there is nothing to evict. Some 30 µs.
+    /// Evicts items until `bytes` bytes are free or 128 entries are checked, fewer if segments of the index merge.
+    /// False if there is nothing to evict. Some 30 µs.
     pub(super) fn evict(&mut self, now: Instant, bytes: usize) -> bool {
         if !self.queues.may_evict() {
             return false;
@@ -404,10 +404,10 @@ impl Store {
         }
     }
 
-    /// Queues some items that are not queued; false if all were looked at since the last one was evicted.
+    /// Queues some items that are not queued; false if a whole scan was done since the last eviction.
     fn queue_more(&mut self, now: Instant) -> bool {
         let queues = &mut self.queues;
-        // If any item can be evicted and no entry is left, entries were lost: those of equal hashes can be.
+        // If any item can be evicted and no entry is left, entries were lost, as can happen with equal hashes.
         let is_lost = queues.policy == Eviction::AnyItem && !queues.is_scanned;
         let Some(from) = queues.unqueued.take().or(is_lost.then_some(ScanCursor::START)) else {
             return false;

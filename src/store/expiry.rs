@@ -1,11 +1,11 @@
-//! Timers of items with an expiry, and the removal of items that have expired.
+//! Timers of items with an expiry, and the removal of expired items.
 //!
-//! A timer is an entry of a wheel: deadline and handle. It is current while its handle points at a live slot
-//! of its page's class whose item has exactly that expiry; else it is stale: the item was removed, set
-//! again, moved, or given another expiry. Stale timers are not cancelled. When [`Timers::has_too_many`],
-//! they are purged, one slot of the wheel after another.
+//! A timer is an entry of the wheel: deadline and handle. It is current while its handle points at a live slot of its
+//! page's class whose item has exactly that expiry. Otherwise it is stale: the item was removed, replaced, moved, or
+//! given another expiry. Stale timers are not cancelled but purged, slot by slot of the wheel, when
+//! [`Timers::has_too_many`].
 //!
-//! Not here: whether an item is served; each read compares its expiry with the time.
+//! Not here: whether an item is served. Each read compares its expiry with `now`.
 
 use super::heap::Heap;
 use super::item::Expiry;
@@ -18,7 +18,7 @@ use crate::base::wheel::{Popped, Wheel};
 /// there are at most 2 per item and 64 Ki more.
 const STALE_SPARE: usize = 48 * 1024;
 
-/// Timers that are taken from the wheel together, so that their cache misses overlap.
+/// Due timers processed together, so that their cache misses overlap.
 const BATCH: usize = 16;
 
 /// Timers of the items; see the module.
@@ -27,9 +27,9 @@ pub(super) struct Timers {
     wheel: Wheel<u32, Mapped>,
     /// Items with an expiry.
     items: usize,
-    /// Timers above which the next purge begins, if the last one found too few stale ones.
+    /// Timers above which the next purge begins, if the last one found few stale timers.
     purge_above: usize,
-    /// Timers that the current purge has still to check.
+    /// Timers that the current purge has not checked.
     purging: usize,
 }
 
@@ -38,12 +38,12 @@ impl Timers {
         Self { wheel: Wheel::mapped(), items: 0, purge_above: 0, purging: 0 }
     }
 
-    /// Counts one item more with an expiry; [`Timers::arm`] adds its timer.
+    /// Counts a new item with an expiry. The caller adds its timer with [`Timers::arm`].
     pub(super) fn item_added(&mut self) {
         self.items += 1;
     }
 
-    /// Counts one item less with an expiry. Its timers are stale now.
+    /// Counts the removal of an item with an expiry. Its timers are stale now.
     pub(super) fn item_gone(&mut self) {
         self.items -= 1;
     }
@@ -76,8 +76,8 @@ impl Timers {
         if self.wheel.len() <= self.expected_entries() / 2 {
             self.purging = 0;
         }
-        // Many timers can be current: one item given two expiries in alternation. The next purge waits until
-        // they have doubled, or purging would never end.
+        // Many timers can be current, if an item is given two expiries in alternation. The next purge begins when
+        // they have doubled; otherwise purging would never end.
         if self.purging == 0 {
             self.purge_above =
                 if self.wheel.len() > self.expected_entries() { 2 * self.wheel.len() } else { 0 };
@@ -115,7 +115,7 @@ impl Timers {
         self.wheel.memory_bytes()
     }
 
-    /// What [`Timers::memory_bytes`] grows by at most for so many entries more.
+    /// Growth of [`Timers::memory_bytes`] at most for this many more entries.
     pub(super) fn growth_bytes_max(&self, entries: usize) -> usize {
         self.wheel.growth_bytes_max(entries)
     }
@@ -141,7 +141,7 @@ impl Timers {
 }
 
 impl Store {
-    /// Removes items that have expired: at most `budget` timers. Returns the budget left.
+    /// Removes expired items: processes at most `budget` timers. Returns the budget left.
     pub(super) fn expire(&mut self, now: Instant, budget: u32) -> u32 {
         let mut left = budget;
         while left > 0 {
@@ -166,13 +166,13 @@ impl Store {
         left
     }
 
-    /// Removes the items of these due timers. Three passes, so that cache misses overlap: fetch the items,
-    /// hash their keys and fetch the index, remove.
+    /// Removes the expired items of due timers. Three passes, so that cache misses overlap: prefetch the items; hash
+    /// their keys and prefetch the index; remove.
     fn expire_batch(&mut self, entries: &[(u64, u32)]) {
         entries.iter().for_each(|&(_, handle)| self.heap.fetch(handle));
         let mut keys = [None; BATCH];
         for (&(deadline, handle), key) in entries.iter().zip(&mut keys) {
-            // A timer at the horizon of the wheel can be earlier than the expiry.
+            // A timer at the horizon of the wheel can be due before the expiry.
             let is_due = |expiry: Expiry| expiry.millis() == deadline;
             if self.heap.expiry_if_live(handle).is_some_and(is_due) {
                 let bytes = self.heap.key(handle);
@@ -183,7 +183,7 @@ impl Store {
         }
         let mut gone = [None; BATCH];
         for ((&(_, handle), key), gone) in entries.iter().zip(keys).zip(&mut gone) {
-            // Two timers of one batch can be of one item, which only the first one finds.
+            // Two timers of a batch can be of one item, which the first one removes.
             let removes = |key| self.index.remove(&heap_keys(&self.heap, &self.secret), key, handle);
             *gone = key.is_some_and(removes).then_some(handle);
         }
@@ -197,7 +197,7 @@ impl Store {
     }
 }
 
-/// Whether a timer is that of the item at its handle.
+/// Whether a timer is current.
 fn is_current(heap: &Heap, deadline: u64, handle: u32) -> bool {
     heap.expiry_if_live(handle).is_some_and(|held| held.tick() == deadline)
 }

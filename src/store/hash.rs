@@ -1,7 +1,7 @@
-//! The hash of a key: keyed xxh3, 64 bits, shared by index, filter and wire.
+//! The hash of a key: keyed xxh3 of 64 bits, used by index, filter and wire.
 //!
-//! Uses xxh3 with a secret, not with a seed: for keys up to 240 bytes the seed form mixes only 64 bits of seed into
-//! public constants.
+//! xxh3 is used with a secret, not with a seed: for keys up to 240 bytes the seed form only mixes 64 bits of seed
+//! into public constants.
 
 use crate::base::rng::Rng;
 use std::fmt;
@@ -10,11 +10,11 @@ use xxhash_rust::xxh3::xxh3_64_with_secret;
 /// Bytes of a hash secret: xxh3's default length.
 pub(super) const SECRET_BYTES: usize = 192;
 
-/// The secret of the hash; all nodes of a mesh share it.
+/// The secret of the hash, the same on all nodes of a mesh.
 #[derive(Clone)]
 pub struct HashSecret {
     bytes: [u8; SECRET_BYTES],
-    /// All ones, except in tests of equal hashes.
+    /// Bits of a hash that are used: all, except in tests of equal hashes.
     mask: u64,
 }
 
@@ -24,13 +24,13 @@ impl HashSecret {
         Self { bytes, mask: u64::MAX }
     }
 
-    /// The same secret with only these bits of each hash, for tests of equal hashes.
+    /// The same secret with a mask for its hashes, for tests of equal hashes.
     #[must_use]
     pub const fn masked(self, mask: u64) -> Self {
         Self { mask, ..self }
     }
 
-    /// A secret drawn from `rng`: as unpredictable as its seed.
+    /// A random secret, as unpredictable as the seed of `rng`.
     pub fn draw(rng: &mut Rng) -> Self {
         let mut bytes = [0; SECRET_BYTES];
         rng.fill(&mut bytes);
@@ -72,10 +72,10 @@ impl HashRange {
     }
 }
 
-/// A key with its hash, so that one request hashes once.
+/// A key with its hash, so that a request hashes it once.
 #[derive(Debug, Clone, Copy)]
 pub struct HashedKey<'k> {
-    /// Its hash under the secret of the store that made it.
+    /// Its hash under the secret of the store.
     pub hash: KeyHash,
     /// Its bytes.
     pub bytes: &'k [u8],

@@ -1,7 +1,7 @@
 //! The memory of items: slots of size classes in pages of 64 KiB, and large objects.
 //!
-//! A handle is a slot's address in granules of 8 bytes: 32 bits reach 32 GiB. A page belongs to one size class
-//! while it has an item. It allocates its slots in order once, then freed ones, which are linked through the
+//! A handle is a slot's address in granules of 8 bytes: 32 bits address 32 GiB. A page belongs to one size class
+//! while it has an item. Its slots are allocated once in order, then from a free list that is linked through the
 //! slots themselves: an allocation touches only the page's metadata and the slot that is about to be written.
 //!
 //! Items over 16 KiB have only their header in a slot; key and value are a large object.
@@ -21,7 +21,7 @@ use crate::base::shared_bytes::SharedBytes;
 use memmap2::MmapMut;
 use std::rc::Rc;
 
-/// Of common processors. A wrong guess costs one prefetch.
+/// Bytes of a cache line on common processors. A wrong value costs one prefetch.
 const CACHE_LINE_BYTES: usize = 64;
 
 /// The end of a short key in its slot: 16 bytes after the header without an expiry.
@@ -37,9 +37,9 @@ pub(super) struct Heap {
     pages: Pages,
     large_objects: LargeObjects,
     live: usize,
-    /// Items may take slots that are larger than they need, where there is no page for a class without free slots.
+    /// Items may take slots of a larger class if their class has no free slot.
     takes_larger: bool,
-    /// Bytes of [`Heap::held_bytes`] of the items in the small queue of eviction.
+    /// [`Heap::held_bytes`] of the items in the small queue of eviction.
     small_bytes: usize,
 }
 
@@ -81,7 +81,7 @@ impl Heap {
         self.large_objects.take_idle(bytes)
     }
 
-    /// Whether key and value, which are large, lie in memory that is offered.
+    /// Whether a large key and value lie in the offered map.
     pub(super) fn is_offered(&self, key: &[u8], value: &[u8]) -> bool {
         self.large_objects.is_offered(key, value)
     }
@@ -96,8 +96,8 @@ impl Heap {
         self.pages.live_bytes() + self.large_objects.live_bytes()
     }
 
-    /// Growth of [`Heap::memory_bytes`] at most when this item is added, or replaces the one at `old`; `is_offered`: it
-    /// lies in memory that is offered.
+    /// Growth of [`Heap::memory_bytes`] at most when an item is added, or replaces the one at `old`. `is_offered`: it
+    /// lies in the offered map.
     pub(super) fn growth_bytes(&self, layout: Layout, old: Option<u32>, is_offered: bool) -> usize {
         if old.is_some_and(|old| self.fits(old, layout)) {
             return 0;
@@ -111,26 +111,26 @@ impl Heap {
         }
     }
 
-    /// Growth of [`Heap::memory_bytes`] at most when `items` items of any sizes, with `bytes` bytes of keys and values
-    /// in all, are added.
+    /// Growth of [`Heap::memory_bytes`] at most when `items` items of any sizes are added, with `bytes` bytes of keys
+    /// and values in total.
     pub(super) fn growth_bytes_max(&self, items: usize, bytes: usize) -> usize {
         self.page_growth_bytes(self.pages_max(items, bytes))
             + self.large_objects.growth_bytes_max(items, bytes)
     }
 
-    /// Pages taken for that at most.
+    /// Pages allocated for that at most.
     pub(super) fn pages_max(&self, items: usize, bytes: usize) -> usize {
         // A slot is at most a quarter larger than its item, and a page is at least 9/10 slots.
         let slots = items * (item::HEADER_BYTES_MAX + GRANULE_BYTES) + bytes;
         (slots + slots / 2).div_ceil(PAGE_BYTES) + items.min(PAGE_CLASSES + 1)
     }
 
-    /// Whether handles reach `pages` more pages.
+    /// Whether handles can address `pages` more pages.
     pub(super) fn has_space_for(&self, pages: usize) -> bool {
         pages <= self.arena.blocks_left()
     }
 
-    /// Makes handles reach less far, for tests.
+    /// Limits the address space of handles, for tests.
     #[cfg(test)]
     pub(super) fn limit_regions(&mut self, regions_max: usize) {
         self.arena.limit_regions(regions_max);
@@ -154,8 +154,8 @@ impl Heap {
         Layout::read(self.slot(handle)).item_bytes()
     }
 
-    /// Writes an item into a slot of its size; returns its handle. `None`, and nothing changed, if the system has
-    /// no memory or the 32 GiB of handles are used. Bounded; copies key and value.
+    /// Writes an item into a slot of its size; returns its handle. `None`, and nothing changed, if the system has no
+    /// memory or all 32 GiB of handles are used. Bounded; copies key and value.
     pub(super) fn add(
         &mut self,
         key: &[u8],
@@ -187,7 +187,7 @@ impl Heap {
         Marks::read(self.slot(handle))
     }
 
-    /// Changes the marks of a live item; one in the main queue stays there.
+    /// Changes the marks of a live item. It must stay in the main queue if it is there.
     pub(super) fn set_marks(&mut self, handle: u32, marks: Marks) {
         if marks.is_main() && !self.marks(handle).is_main() {
             self.small_bytes -= self.held_bytes(handle);
@@ -195,13 +195,13 @@ impl Heap {
         marks.write(self.slot_mut(handle));
     }
 
-    /// Counts a use of a live item for eviction. Writes to its header, or nothing.
+    /// Counts a use of a live item for eviction: writes its header, unless three uses are counted.
     #[inline]
     pub(super) fn count_use(&mut self, handle: u32) {
         Marks::count_use(self.slot_mut(handle));
     }
 
-    /// Bytes that are held for a live item: its slot and large object.
+    /// Bytes held for a live item: its slot and large object.
     pub(super) fn held_bytes(&self, handle: u32) -> usize {
         let slot = self.slot(handle);
         let layout = Layout::read(slot);
@@ -209,18 +209,18 @@ impl Heap {
         self.slot_bytes(handle) + if layout.is_large() { large() } else { 0 }
     }
 
-    /// Bytes of [`Heap::held_bytes`] of the items that are not in the main queue.
+    /// [`Heap::held_bytes`] of the items that are not in the main queue.
     pub(super) const fn small_bytes(&self) -> usize {
         self.small_bytes
     }
 
-    /// Bytes held for items, but free.
+    /// Bytes of free slots.
     pub(super) fn free_bytes(&self) -> usize {
         self.memory_bytes().saturating_sub(self.live_bytes())
     }
 
-    /// Writes another item of the same key in place of one whose slot, and large object, has the right
-    /// size; false, and nothing changed, if it has not.
+    /// Overwrites an item by another one of the same key, in place; false, and nothing changed, if the slot or large
+    /// object does not have the size of the new item.
     pub(super) fn overwrite(
         &mut self,
         handle: u32,
@@ -238,8 +238,8 @@ impl Heap {
         true
     }
 
-    /// Changes the length of a live item's value in place, and its version; false, and nothing changed, if its
-    /// slot or large object has not the right size for it. Bytes that are added are 0.
+    /// Changes the version and the length of the value of a live item, in place; added bytes are 0. False, and
+    /// nothing changed, if the slot or large object does not have the new size.
     pub(super) fn resize_value(&mut self, handle: u32, value_len: usize, version: Version) -> bool {
         let slot = self.slot(handle);
         let (old, expiry) = (Layout::read(slot), item::expiry(slot));
@@ -251,7 +251,7 @@ impl Heap {
         true
     }
 
-    /// The value of a live item, to be changed.
+    /// The mutable value of a live item.
     pub(super) fn value_mut(&mut self, handle: u32) -> &mut [u8] {
         let slot = self.slot(handle);
         let layout = Layout::read(slot);
@@ -263,8 +263,8 @@ impl Heap {
         &mut self.slot_mut(handle)[at + layout.key_len()..at + layout.body_bytes()]
     }
 
-    /// Writes an item with an expiry into another slot; its new handle. Both slots hold it until
-    /// [`Heap::free_slot`] frees one of them. `None`, and nothing changed, as with [`Heap::add`].
+    /// Copies an item to another slot with an expiry; returns the new handle. Both slots hold the item until
+    /// [`Heap::free_slot`] frees one. `None`, and nothing changed, as [`Heap::add`].
     pub(super) fn copy_with_expiry(&mut self, handle: u32, expiry: Expiry) -> Option<u32> {
         let slot = self.slot(handle);
         let (old, version) = (Layout::read(slot), item::version(slot));
@@ -281,7 +281,7 @@ impl Heap {
             marks.write(self.slot_mut(new));
             new
         } else {
-            // With the bytes of the expiry it is too large for a slot.
+            // With an expiry the item is too large for a slot.
             let (key, value) = self.key_and_value(handle);
             let (key, value) = (key.to_vec(), value.to_vec());
             let new = self.add(&key, &value, Some(expiry), version)?;
@@ -291,8 +291,9 @@ impl Heap {
         Some(new)
     }
 
-    /// Copies an item to another slot of its size, or a larger one, without mapping memory; returns its new handle. Both slots hold
-    /// it until [`Heap::free_slot`] frees one of them. `None`, and nothing changed, if there is no room.
+    /// Copies an item to another slot of its size or a larger one, without mapping memory; returns the new handle.
+    /// Both slots hold the item until [`Heap::free_slot`] frees one. `None`, and nothing changed, if there is no
+    /// room.
     pub(super) fn copy(&mut self, handle: u32) -> Option<u32> {
         let class = self.pages.of(handle / PAGE_GRANULES).class;
         let new_class = self.class_with_room(class).or_else(|| self.arena.has_room().then_some(class))?;
@@ -304,7 +305,7 @@ impl Heap {
         Some(new)
     }
 
-    /// The first class with free slots, if it may be a larger one.
+    /// The first class with free slots: `class`, or a larger one if those are allowed.
     fn class_with_room(&self, class: u8) -> Option<u8> {
         let larger = (class..).take_while(|&other| usize::from(other) < PAGE_CLASSES);
         let allowed = larger.take(if self.takes_larger { PAGE_CLASSES } else { 1 });
@@ -316,7 +317,7 @@ impl Heap {
         self.release(handle);
     }
 
-    /// Frees an item's slot, and its large object if it has one, whose memory waits for [`Heap::trim`]. O(1).
+    /// Frees an item's slot, and its large object, whose memory is returned by [`Heap::trim`]. O(1).
     pub(super) fn free(&mut self, handle: u32) {
         let layout = Layout::read(self.slot(handle));
         if layout.is_large() {
@@ -355,7 +356,7 @@ impl Heap {
         Item { value, expiry: item::expiry(slot), version: item::version(slot) }
     }
 
-    /// A live item, whose use is counted.
+    /// A live item; counts a use.
     #[inline]
     pub(super) fn use_item(&mut self, handle: u32) -> Item<'_> {
         let layout = Layout::read(self.slot(handle));
@@ -369,7 +370,7 @@ impl Heap {
         Item { value, expiry: item::expiry(slot), version: item::version(slot) }
     }
 
-    /// The value of a live item as bytes that others share, if it lies alone in memory.
+    /// The shared value of a live item, if it has a map of its own.
     pub(super) fn share_value(&self, handle: u32) -> Option<SharedBytes> {
         let slot = self.slot(handle);
         let layout = Layout::read(slot);
@@ -388,8 +389,8 @@ impl Heap {
         item::version(self.slot(handle))
     }
 
-    /// Changes, adds or removes the expiry of a live item in place; false, and nothing changed, if its slot has
-    /// no room for one. Removing always succeeds.
+    /// Changes, adds or removes the expiry of a live item in place; false, and nothing changed, if its slot has no
+    /// room for one. Removing always succeeds.
     pub(super) fn set_expiry(&mut self, handle: u32, expiry: Option<Expiry>) -> bool {
         let slot_bytes = self.slot_bytes(handle);
         let slot = self.slot_mut(handle);
@@ -404,7 +405,8 @@ impl Heap {
         true
     }
 
-    /// The expiry of the item at `handle`, which may be stale: `None` also if no slot begins there, or if it is free.
+    /// The expiry of the item at `handle`, which may be stale: `None` also if no slot begins there, or the slot is
+    /// free.
     pub(super) fn expiry_if_live(&self, handle: u32) -> Option<Expiry> {
         let page = self.pages.get(handle / PAGE_GRANULES)?;
         let granules = granules_of(page.class)?;
@@ -433,23 +435,23 @@ impl Heap {
         self.pages.is_sparse() || self.arena.fenced().is_some() || self.arena.is_sparse()
     }
 
-    /// The page to be emptied now, and from which slot on: the one begun, else an emptiest one of a sparse class,
-    /// else one of a sparse region; under pressure of any class or region whose items have room elsewhere.
-    /// `empties_regions` is false where no region could be emptied. Nothing is allocated in the page until it is
-    /// empty or [`Heap::stop_emptying`]. O(1), once per region O(regions).
+    /// The page to be emptied, and its next slot: the page begun before, else an emptiest one of a sparse class, else
+    /// one of a sparse region; with `pressure`, of any class or region whose items fit elsewhere. `empties_regions`
+    /// is false where no region could be emptied. The page is not allocated from until it is empty or
+    /// [`Heap::stop_emptying`]. O(1), once per region O(regions).
     pub(super) fn page_to_empty(&mut self, pressure: bool, empties_regions: bool) -> Option<Emptying> {
         if self.pages.emptying().is_some() {
             return self.pages.emptying();
         }
-        // Under pressure free pages were no help; as a whole region they can be.
+        // Under pressure free pages did not help; a whole free region can.
         let page = if pressure { None } else { self.pages.sparse_page() };
         let page = page.or_else(|| if empties_regions { self.page_of_sparse_region(pressure) } else { None });
         let page = page.or_else(|| if pressure { self.pages.page_under_pressure() } else { None })?;
         Some(self.pages.begin_emptying(page))
     }
 
-    /// Begins to empty a page with free slots and the fewest items, about, if these are `items_max` at most and fit in
-    /// other free slots of its class and of larger ones, which take `bytes_max` more at most.
+    /// Begins to empty a page with free slots and nearly the fewest items, if these are at most `items_max` and fit
+    /// in other free slots of its class and larger classes, which take at most `bytes_max` more bytes.
     pub(super) fn empty_into_larger(&mut self, items_max: u16, bytes_max: usize) -> Option<u32> {
         self.stop_emptying();
         let page =
@@ -468,7 +470,7 @@ impl Heap {
         self.arena.fence(None);
     }
 
-    /// The first live item of a page in or after `slot`, with the slot after it. O(free slots before it).
+    /// The first live item of a page at or after `slot`, with the slot after it. O(free slots before it).
     pub(super) fn next_live(&self, page: u32, slot: u32) -> Option<(u32, u32)> {
         let record = self.pages.of(page);
         let granules = granules_of(record.class)?;
@@ -479,7 +481,7 @@ impl Heap {
         })
     }
 
-    /// Slots of a page that were ever in use since it got its class.
+    /// Slots of a page that were in use since it got its class.
     pub(super) fn slots_used(&self, page: u32) -> u32 {
         self.pages.of(page).fresh.into()
     }
@@ -490,7 +492,7 @@ impl Heap {
     }
 
     /// Returns one region, slab or large object to the system, with the items in it; false when none is left. The
-    /// heap cannot be used after the first call.
+    /// heap is unusable after the first call.
     pub(super) fn drop_step(&mut self) -> bool {
         self.pages = Pages::new();
         self.large_objects.drop_step() || self.arena.drop_region()
@@ -505,12 +507,12 @@ impl Heap {
         self.pages.truncate(self.arena.blocks_end());
     }
 
-    /// Lets [`Heap::trim`] return the spare region too; false if there is none.
+    /// Makes the spare region idle, so that [`Heap::trim`] returns it too; false if there is none.
     pub(super) fn release_spare(&mut self) -> bool {
         self.arena.release_spare()
     }
 
-    /// Whether there is idle memory, maps up to what is kept of them left out if `keeps_maps`. O(1).
+    /// Whether there is idle memory; with `keeps_maps`, not counting idle maps within their limit. O(1).
     pub(super) const fn has_idle(&self, keeps_maps: bool) -> bool {
         self.large_objects.has_idle(keeps_maps) || self.arena.has_idle()
     }
@@ -530,7 +532,7 @@ impl Heap {
         self.large_objects.is_sparse()
     }
 
-    /// Moves one large object out of the emptiest slab, if there is room for it; the bytes that it copied.
+    /// Moves one large object out of the emptiest slab, if there is room for it; returns the copied bytes.
     pub(super) fn move_large_object(&mut self, pressure: bool) -> usize {
         self.large_objects.compact(pressure)
     }
@@ -604,8 +606,8 @@ impl Heap {
         self.large_objects.key_and_value(number, layout.key_len(), layout.value_len())
     }
 
-    /// Gives a live item another header, and its body the length for it, of which only the common part keeps its
-    /// bytes. Returns key and value; `None`, and nothing changed, if they do not fit the slot and large object.
+    /// Writes another header of a live item and resizes its body, of which the common part keeps its bytes. Returns
+    /// key and value; `None`, and nothing changed, if the slot or large object does not have the new size.
     #[inline]
     fn resize_in_place(
         &mut self,
@@ -660,7 +662,7 @@ impl Heap {
         Some(handle)
     }
 
-    /// Frees a slot, and its page with the last one.
+    /// Frees a slot, and its page if the slot was the last one in use.
     fn release(&mut self, handle: u32) {
         let page = handle / PAGE_GRANULES;
         let record = self.pages.of(page);
@@ -692,25 +694,25 @@ impl Heap {
         target[to_at..to_at + bytes].copy_from_slice(&source[from_at..from_at + bytes]);
     }
 
-    /// The free slot that follows a free slot in the list.
+    /// The next free slot in the free list.
     fn next_free(&self, handle: u32) -> u16 {
         u16::try_from(item::u32_at(self.slot(handle), 0) >> 16).unwrap_or(NO_SLOT)
     }
 
-    /// The class of the slot that an item gets.
+    /// The class of slots for a new item.
     fn class_for(&self, layout: Layout) -> u8 {
         let class = class_of(layout.slot_bytes());
         let larger = if self.takes_larger { self.pages.larger_with_room(class) } else { None };
         larger.unwrap_or(class)
     }
 
-    /// Lets new items take slots that are up to a quarter larger than they need, and moved ones any larger slots; returns
-    /// whether it was so before.
+    /// Allows new items to take slots up to a quarter larger than they need, and moved items any larger slots;
+    /// returns the previous setting.
     pub(super) fn take_larger(&mut self, takes_larger: bool) -> bool {
         std::mem::replace(&mut self.takes_larger, takes_larger)
     }
 
-    /// Whether the slot, and large object, of a live item is the right one for another.
+    /// Whether the slot, and large object, of a live item has the size of another one.
     fn fits(&self, handle: u32, layout: Layout) -> bool {
         let old = Layout::read(self.slot(handle));
         let class = self.pages.of(handle / PAGE_GRANULES).class;
@@ -774,7 +776,7 @@ mod tests {
         let mut heap = Heap::new();
         let small = [1, 2].map(|key| heap.add(&[key; 8], &[7; 10], expiry, Version(0)).unwrap());
         small.iter().for_each(|&handle| heap.free(handle));
-        // The same page, now of another class, and there the very bytes of the small item's header.
+        // The same page with another class, and at the stale handle the bytes of the small item's header.
         let mut value = vec![0; 700];
         let large = heap.add(b"key", &value, None, Version(0)).unwrap();
         assert_eq!((large, heap.expiry_if_live(small[1])), (small[0], None));

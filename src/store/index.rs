@@ -1,14 +1,13 @@
-//! The index: maps keys to handles by extendible hashing on the top bits of the hash, in segments that split and
-//! merge one at a time.
+//! The index: maps keys to handles by extendible hashing on the top bits of the hash. Segments split and merge one at
+//! a time.
 //!
-//! The directory maps the top `depth` bits of a hash to a segment; a segment of a smaller depth has several
-//! entries. An insertion into a full segment splits that segment; the directory doubles only if the segment
-//! was as deep as the directory (4 bytes per entry, about one entry per 300 keys). A depth far above that of
-//! evenly spread keys means equal hashes: beyond [`Index::depth_max`] entries go to an ordered overflow whose
-//! operations are logarithmic.
+//! The directory maps the top `depth` bits of a hash to a segment; a segment of a smaller depth has several entries.
+//! An insertion into a full segment splits it; the directory doubles only if the segment has the directory's depth (4
+//! bytes per entry, about one entry per 300 keys). A depth far above that of evenly spread keys means equal hashes:
+//! beyond [`Index::depth_max`] entries go to an ordered overflow whose operations are logarithmic.
 //!
-//! After Fagin, Nievergelt, Pippenger, Strong, "Extendible hashing" (1979). By the top bits, so that a segment is
-//! a contiguous range of hashes and scans go in hash order.
+//! After Fagin, Nievergelt, Pippenger, Strong: "Extendible hashing" (1979); on the top bits, so that a segment is a
+//! contiguous range of hashes and scans are in hash order.
 //!
 //! Not here: keys and values; the key of a handle is read through [`Keys`].
 
@@ -20,25 +19,25 @@ use super::segment_metadata::{DEPTH_MAX, Metadata, MetadataTable};
 use crate::base::arena::Arena;
 use std::cmp::Ordering;
 
-/// How much deeper than for evenly spread keys the directory may be.
+/// Bits by which the directory may be deeper than for evenly spread keys.
 const DEPTH_SLACK: u32 = 4;
 
-/// Two buddies merge when together they have at most this many entries: far below the number at which a segment
-/// splits, so that they do not alternate. Where items are evicted for want of memory, three times as many.
+/// Two buddies merge when they have at most this many entries together: far below a full segment, so that splits and
+/// merges do not alternate. While items are evicted, three times as many.
 const MERGE_ENTRIES_MAX: usize = SEGMENT_SLOTS / 4;
 const EARLY_MERGE_ENTRIES_MAX: usize = 3 * MERGE_ENTRIES_MAX;
 
-/// One in so many keys may be in the overflow for want of memory.
+/// Divisor of the keys that may be in the overflow to avoid splits at the memory limit.
 const OVERFLOW_SHARE: usize = 128;
 
-/// Entries of the overflow among which one with a location is looked for.
+/// Entries of the overflow searched for a location, at most.
 const LOCATED_MAX: usize = 256;
 
-/// A merge is tried each time a segment shrinks by this many entries.
+/// A merge is attempted each time a segment has lost this many entries.
 const MERGE_EVERY: u16 = 16;
 
-/// Where a key is in an index of any size: the bits of its hash that the directory and a segment use. Two of a
-/// billion keys rarely have the same; a lookup by location has to allow for it.
+/// The location of a key in an index of any size: the bits of its hash that the directory and a segment use. Nearly
+/// unique among a billion keys; a lookup by location must check the item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Location([u8; 5]);
 
@@ -68,7 +67,7 @@ impl Location {
     }
 }
 
-/// The keys of handles, as the index needs them.
+/// Access to the keys of handles.
 pub(super) trait Keys {
     /// The hash of a handle's key.
     fn hash_of(&self, handle: u32) -> u64;
@@ -86,18 +85,18 @@ pub(super) struct Index {
     pub(super) metadata: MetadataTable,
     pub(super) overflow: Overflow,
     len: usize,
-    /// A full segment is not split as long as few keys are in the overflow.
+    /// Full segments are not split while few keys are in the overflow.
     avoids_splits: bool,
-    /// Memory is worth more than the time to merge.
+    /// Buddies merge with up to [`EARLY_MERGE_ENTRIES_MAX`] entries.
     merges_early: bool,
-    /// Merges that [`Index::take_merges`] has not returned.
+    /// Merges since the last [`Index::take_merges`].
     merges: u32,
-    /// Keys were removed, and the segment that counted them was freed: the whole filter needs a rebuild.
+    /// The last segment, which counted removed keys, was freed: the whole filter needs a rebuild.
     pub(super) is_emptied: bool,
 }
 
 impl Index {
-    /// An empty index. The first key allocates the first segment.
+    /// An empty index without segments.
     pub(super) fn new() -> Self {
         Self {
             directory: Directory::new(),
@@ -128,8 +127,8 @@ impl Index {
             + self.overflow.memory_bytes()
     }
 
-    /// Returns what `read` returns for the handle of `key`; it returns `None` for handles of other keys. Costs a
-    /// cache line of the directory, one of the segment, and `read`; logarithmic in the overflow.
+    /// Returns the result of `read` for the handle of `key`; `read` must return `None` for handles of other keys.
+    /// Costs a cache line of the directory, one of the segment, and `read`; logarithmic in the overflow.
     #[inline]
     pub(super) fn get<R>(
         &self,
@@ -141,7 +140,7 @@ impl Index {
         let segment = id.map(|id| self.segments.block(id));
         let mut candidates = segment.map(|segment| segment::candidates(segment, Probe::of(key.hash.0)));
         let mut is_last = self.overflow.is_empty();
-        // A single call of `read`, so that it is inlined into the loop.
+        // One call site of `read`, so that it is inlined.
         loop {
             let handle = match candidates.as_mut().and_then(Iterator::next) {
                 Some((_, handle)) => handle,
@@ -166,14 +165,14 @@ impl Index {
         }
     }
 
-    /// The first handle in the home bucket whose tag matches; if there is none, prefetches the next bucket where it
-    /// can be.
+    /// The first handle in the home bucket with a matching tag; if there is none, prefetches the next bucket where
+    /// the key can be.
     #[inline]
     pub(super) fn at_home(&self, hash: u64) -> Option<u32> {
         segment::at_home(self.segments.block(self.segment_of(hash)?), Probe::of(hash))
     }
 
-    /// A handle at a location for which `accepts` holds; `None` also for some of many that are in the overflow.
+    /// A handle at a location that `accepts`. May miss entries in a large overflow.
     pub(super) fn located(
         &self,
         keys: &impl Keys,
@@ -200,12 +199,12 @@ impl Index {
         }
     }
 
-    /// The first handle in the home bucket of a location whose tag matches.
+    /// The first handle in the home bucket of a location with a matching tag.
     pub(super) fn at_home_of(&self, at: Location) -> Option<u32> {
         segment::at_home(self.segments.block(self.segment_of(at.first_hash())?), at.probe())
     }
 
-    /// The handles in the segment of a hash whose tag matches.
+    /// The handles with a matching tag in the segment of a hash.
     pub(super) fn candidates(&self, hash: u64) -> impl Iterator<Item = u32> {
         let segment = self.segment_of(hash).map(|id| self.segments.block(id));
         let candidates = segment.map(|segment| segment::candidates(segment, Probe::of(hash)));
@@ -228,9 +227,10 @@ impl Index {
         self.insert_overflowed(keys, key, handle);
     }
 
-    /// Removes a key that has this handle; false if it is absent. Touches one segment. Once per 16 removals it
-    /// merges the segment with its buddy, if both have few entries, then the result with its buddy, and so on;
-    /// each merge moves at most 192 entries, or 576 where they merge early. One of them may halve the directory, see [`Directory::halve`].
+    /// Removes a key with its handle; false if it is absent. Touches one segment. Once per 16 removals it merges the
+    /// segment with its buddy, if both have few entries, then the result with its buddy, and so on; a merge moves at
+    /// most 192 entries, or 576 with [`Index::merge_early`]. One of them may halve the directory, see
+    /// [`Directory::halve`].
     pub(super) fn remove(&mut self, keys: &impl Keys, key: HashedKey<'_>, handle: u32) -> bool {
         let Some(id) = self.segment_of(key.hash.0) else { return self.remove_overflowed(keys, key) };
         let probe = Probe::of(key.hash.0);
@@ -242,7 +242,7 @@ impl Index {
         self.len -= 1;
         if self.metadata.entry_removed(id, 1).is_multiple_of(MERGE_EVERY) {
             let mut merged = Some(id);
-            // An empty buddy has no removals that would start the next merge.
+            // Continues, since an empty buddy has no removals that would start the next merge.
             while let Some(id) = merged {
                 merged = self.merge(keys, id);
             }
@@ -278,17 +278,17 @@ impl Index {
         }
     }
 
-    /// Has keys whose segments are full go to the overflow, as long as that has few, or no longer.
+    /// Sets whether keys of full segments go to the overflow while that has few entries.
     pub(super) const fn avoid_splits(&mut self, avoids_splits: bool) {
         self.avoids_splits = avoids_splits;
     }
 
-    /// Has segments merge when together they fill three quarters of one, or a quarter.
+    /// Sets whether buddies merge at three quarters of a segment or at one quarter.
     pub(super) const fn merge_early(&mut self, merges_early: bool) {
         self.merges_early = merges_early;
     }
 
-    /// How often segments were merged since the last call.
+    /// Merges since the last call.
     pub(super) fn take_merges(&mut self) -> u32 {
         std::mem::take(&mut self.merges)
     }
@@ -302,7 +302,7 @@ impl Index {
         if keys == 0 {
             return 0;
         }
-        // The limit of the depth is compared before a split, so the directory can be twice as large.
+        // The depth is checked before a split, so the directory can be twice as large.
         let segments = self.segments.blocks() + keys;
         let directory = Directory::bytes_max(segments << (DEPTH_SLACK + 1)) + 16;
         self.segments.growth_bytes_max(keys).max(self.segments.growth_bytes_max(1))
@@ -317,7 +317,7 @@ impl Index {
         self.metadata.truncate(self.segments.blocks_end());
     }
 
-    /// Lets [`Index::trim`] return the spare region too; false if there is none.
+    /// Makes the spare region idle, so that [`Index::trim`] returns it too; false if there is none.
     pub(super) fn release_spare(&mut self) -> bool {
         self.segments.release_spare()
     }
@@ -332,8 +332,8 @@ impl Index {
         self.segments.fenced().is_some() || self.segments.is_sparse()
     }
 
-    /// Moves one segment out of a sparse region, so that the region can be returned to the system; false if there
-    /// is none, or no room. Copies 4 KiB and writes the segment's entries in the directory.
+    /// Moves one segment out of a sparse region, with `pressure` out of any; false if there is none, or no room.
+    /// Copies 4 KiB and writes the segment's entries in the directory.
     pub(super) fn compact(&mut self, pressure: bool) -> bool {
         let region = self.segments.fenced().or_else(|| self.segments.sparsest(pressure));
         let Some(region) = region else { return false };
@@ -353,8 +353,8 @@ impl Index {
         true
     }
 
-    /// Returns one region to the system, with the entries in it; false when none is left. The index cannot be used
-    /// after the first call.
+    /// Returns one region to the system, with the entries in it; false when none is left. The index is unusable after
+    /// the first call.
     pub(super) fn drop_step(&mut self) -> bool {
         self.directory = Directory::new();
         self.metadata = MetadataTable::new();
@@ -404,7 +404,7 @@ impl Index {
         self.directory.get(hash)
     }
 
-    /// The depth beyond which no segment is split: that of evenly spread keys, and some.
+    /// The depth at which segments are no longer split: that of evenly spread keys plus [`DEPTH_SLACK`].
     fn depth_max(&self) -> u32 {
         (self.segments.blocks().max(1).ilog2() + DEPTH_SLACK).min(DEPTH_MAX)
     }
@@ -473,7 +473,7 @@ impl Index {
         self.metadata.growth_bytes(self.segments.blocks_end() + segments.next_multiple_of(per_region))
     }
 
-    /// Splits the segment of `hash`; false, and nothing changed, if it is too deep or there is no memory.
+    /// Splits the segment of `hash`; false, and nothing changed, if it has the maximal depth or there is no memory.
     #[inline(never)]
     fn split(&mut self, keys: &impl Keys, hash: u64) -> bool {
         let Some(id) = self.segment_of(hash) else { return false };
@@ -505,7 +505,7 @@ impl Index {
         true
     }
 
-    /// Merges a segment with its buddy, if both have few entries, and halves the directory if it can be; returns the
+    /// Merges a segment with its buddy if both have few entries, and halves the directory if possible; returns the
     /// merged segment.
     fn merge(&mut self, keys: &impl Keys, id: u32) -> Option<u32> {
         let metadata = self.metadata.get(id);
@@ -585,7 +585,7 @@ mod tests {
     use std::cell::Cell;
     use std::cmp::Ordering;
 
-    /// Keys that are their own handles, with hashes made from them.
+    /// Keys that are equal to their handles, with a given hash function.
     struct Made {
         hash: fn(u32) -> u64,
         compared: Cell<u32>,
@@ -611,7 +611,7 @@ mod tests {
             Self { hash, compared: Cell::new(0) }
         }
 
-        /// Calls `work` with the key of this handle; returns how many keys were looked at.
+        /// Calls `work` with the key of this handle; returns also how many keys were read.
         fn with<T>(&self, handle: u32, work: impl FnOnce(HashedKey<'_>) -> T) -> (T, u32) {
             self.compared.set(0);
             let result =
@@ -619,7 +619,7 @@ mod tests {
             (result, self.compared.get())
         }
 
-        /// Looks for the key of this handle; returns also how many keys were looked at.
+        /// Looks up the key of this handle; returns also how many keys were read.
         fn get(&self, index: &Index, handle: u32) -> (Option<u32>, u32) {
             self.with(handle, |key| {
                 index.get(self, key, |held| {
@@ -646,7 +646,7 @@ mod tests {
         assert!(segments < 12 && overflowed > 65_000, "{segments}");
         for handle in 0..65_536 {
             let (found, looks) = keys.get(&index, handle);
-            // At most what one bucket, its neighbour and the stash hold, and then the logarithm.
+            // At most the entries of a bucket, its neighbour and the stash, and then the logarithm.
             assert!(found == Some(handle) && looks <= 6 * 12 + 20, "{looks}");
         }
         assert_eq!(index.audit(&keys).len(), 65_536);

@@ -1,12 +1,12 @@
-//! One item: key, value, version and perhaps an expiry; how they are encoded in a slot.
+//! The encoding of an item in a slot: key, value, version and optional expiry.
 //!
-//! Not here: where slots are.
+//! Not here: the memory of slots.
 
 use crate::base::time::{Instant, Now};
 use crate::base::wheel::HORIZON;
 
-/// When an item expires: milliseconds on the monotonic clock, in 48 bits, which reach beyond the year
-/// 9999. The moment may have passed already.
+/// The expiry of an item: milliseconds on the monotonic clock, in 48 bits, which suffice beyond the year 9999. It may
+/// be in the past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Expiry {
     millis: u64,
@@ -16,13 +16,13 @@ impl Expiry {
     /// The last millisecond of the year 9999, in milliseconds since 1970: the latest expiry of [`Expiry::at`].
     pub const UNIX_MS_MAX: u64 = 253_402_300_799_999;
 
-    /// `millis` from now. `None` if an item cannot hold it: more than 8,900 years.
+    /// `millis` from now. `None` beyond 48 bits: more than 8,900 years.
     pub fn in_millis(now: Instant, millis: u64) -> Option<Self> {
         let millis = now.millis().checked_add(millis)?;
         (millis < 1 << EXPIRY_BITS).then_some(Self { millis })
     }
 
-    /// `millis` from now, or the latest moment that an item can hold.
+    /// `millis` from now, or the latest possible expiry.
     pub fn in_millis_at_most(now: Instant, millis: u64) -> Self {
         Self::in_millis(now, millis).unwrap_or(Self { millis: (1 << EXPIRY_BITS) - 1 })
     }
@@ -32,8 +32,8 @@ impl Expiry {
         Self::in_millis(now, seconds.checked_mul(1_000)?)
     }
 
-    /// At a moment on the wall clock, in milliseconds since 1970; one that has passed is due at once.
-    /// `None` if it is after the year 9999.
+    /// At a time of the wall clock, in milliseconds since 1970; a past one is due at once. `None` after the year
+    /// 9999.
     pub fn at(now: Now, unix_ms: u64) -> Option<Self> {
         let ahead = unix_ms.saturating_sub(now.wall_ms());
         if unix_ms > Self::UNIX_MS_MAX {
@@ -47,62 +47,62 @@ impl Expiry {
         self.millis
     }
 
-    /// Whether the moment has come: the item is not served any more.
+    /// Whether the item has expired.
     pub const fn has_come(self, now: Instant) -> bool {
         self.millis <= now.millis()
     }
 
-    /// Milliseconds left; 0 if the moment has come.
+    /// Milliseconds left; 0 if expired.
     pub const fn millis_left(self, now: Instant) -> u64 {
         self.millis.saturating_sub(now.millis())
     }
 
-    /// Seconds left, rounded up: at least 1 until the moment has come.
+    /// Seconds left, rounded up: at least 1 until expired.
     pub const fn seconds_left(self, now: Instant) -> u64 {
         self.millis_left(now).div_ceil(1_000)
     }
 
-    /// The moment on the wall clock, in milliseconds since 1970, as that clock stands now.
+    /// The time on the current wall clock, in milliseconds since 1970.
     pub const fn unix_ms(self, now: Now) -> u64 {
         now.wall_ms().saturating_add(self.millis).saturating_sub(now.mono.millis())
     }
 
-    /// The tick of the item's timer: the last one of the wheel if the expiry is beyond its horizon.
+    /// The tick of the item's timer: the last tick of the wheel if the expiry is beyond its horizon.
     pub(super) fn tick(self) -> u64 {
         self.millis.min(HORIZON - 1)
     }
 }
 
-/// Orders the writes of one key: 44 bits of milliseconds since 1970, and 20 bits of their fraction.
+/// The version of a write, which orders the writes of a key: 44 bits of milliseconds since 1970, 20 bits of fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Version(pub u64);
 
 impl Version {
-    /// Not below any other: a change with it is unconditional.
+    /// The highest version: a change with it is unconditional.
     pub const MAX: Self = Self(u64::MAX);
 
     /// Bits below the millisecond.
     pub const FRACTION_BITS: u32 = 20;
 
-    /// When it was given, by the wall clock of its node: milliseconds since 1970.
+    /// When it was assigned, by the wall clock of its node: milliseconds since 1970.
     pub const fn millis(self) -> u64 {
         self.0 >> Self::FRACTION_BITS
     }
 }
 
-/// An item as a reader sees it.
+/// The parts of an item that a read returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item<'s> {
     /// Its value.
     pub value: &'s [u8],
-    /// When it expires; `None`: never.
+    /// Its expiry; `None`: never.
     pub expiry: Option<Expiry>,
     /// The version of the write that set it.
     pub version: Version,
 }
 
-/// What eviction notes in an item: which queue it is in, its uses since it was last checked, up to three, and the
-/// parity of the purge that saw it.
+/// The marks of eviction in an item: its queue, its uses since the last check, up to three, and the parity of the
+/// last purge that checked it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Marks(u8);
 
@@ -112,7 +112,7 @@ impl Marks {
     const USES: u8 = 0b11_0000;
     const ODD: u8 = 0b100_0000;
 
-    /// Uses that are counted.
+    /// The highest count of uses.
     pub(super) const USES_MAX: u8 = Self::USES / Self::USE;
 
     /// In the main queue, without uses.
@@ -149,7 +149,7 @@ impl Marks {
         slot[0] = slot[0] & !Self::ALL | self.0;
     }
 
-    /// Counts a use of a live item. Writes nothing when there are three.
+    /// Counts a use of a live item. Writes nothing if three are counted.
     #[inline]
     pub(super) const fn count_use(slot: &mut [u8]) {
         if slot[0] & Self::USES != Self::USES {
@@ -166,8 +166,8 @@ impl Marks {
 ///       instead of the lengths, if wide: bit 7 large
 /// ```
 ///
-/// Large: key and value are a large object, whose number stands in their place. A free slot has bit 0
-/// clear, and its other bits belong to the heap.
+/// Large: key and value are a large object; the slot has its number instead. In a free slot bit 0 is clear, and the
+/// heap uses the other bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     timed: bool,
@@ -191,7 +191,7 @@ const EXPIRY_BITS: u32 = 8 * 6;
 const _: () = assert!(EXPIRY_BITS as usize == 8 * EXPIRY_BYTES);
 const LENGTHS_BYTES: usize = 8;
 
-/// Bytes that an item has at most beside its key and value.
+/// Bytes of an item without its key and value, at most.
 pub(super) const HEADER_BYTES_MAX: usize = EXPIRY_AT + EXPIRY_BYTES + LENGTHS_BYTES + 4;
 
 /// Bytes of a slot above which key and value become a large object.
@@ -252,7 +252,7 @@ impl Layout {
         self.body_at() + if self.large { 4 } else { self.body_bytes() }
     }
 
-    /// Bytes of the item with its header, wherever they are.
+    /// Bytes of the item with its header, in the slot or the large object.
     pub(super) const fn item_bytes(self) -> usize {
         self.slot_bytes() + if self.large { self.body_bytes() } else { 0 }
     }
@@ -282,7 +282,7 @@ impl Layout {
         EXPIRY_AT + expiry_bytes + lengths
     }
 
-    /// Writes all that comes before the body, without marks. `expiry` is `Some` if and only if the layout is timed.
+    /// Writes the header, without marks. `expiry` must be `Some` if and only if the layout is timed.
     pub(super) fn write(self, slot: &mut [u8], expiry: Option<Expiry>, version: Version) {
         debug_assert_eq!(self.timed, expiry.is_some());
         let mut head = LIVE;
@@ -327,7 +327,7 @@ pub(super) fn version(slot: &[u8]) -> Version {
     Version(u64::from(u32_at(slot, VERSION_AT)) | u64::from(u32_at(slot, VERSION_AT + 4)) << 32)
 }
 
-/// Four bytes of a slot as a number.
+/// Reads four bytes of a slot as a number.
 #[inline]
 pub(super) fn u32_at(slot: &[u8], at: usize) -> u32 {
     let mut bytes = [0; 4];
@@ -345,8 +345,8 @@ pub(super) fn write_body(body: &mut [u8], key: &[u8], value: &[u8]) {
     body[key.len()..key.len() + value.len()].copy_from_slice(value);
 }
 
-/// Whether two keys are equal, without reading a byte after their end. `memcmp` reads whole vectors and so
-/// often the next cache line of the item, another cache miss: 25 % of the time of a lookup.
+/// Whether two keys are equal, without reading beyond their end. `memcmp` reads whole vectors and so often the next
+/// cache line of the item: a cache miss that takes 25 % of a lookup.
 #[inline]
 pub(super) fn equal(one: &[u8], other: &[u8]) -> bool {
     const SHORT: usize = 64;
@@ -357,7 +357,7 @@ pub(super) fn equal(one: &[u8], other: &[u8]) -> bool {
     let (Some(last), Some(other_last)) = (one.last_chunk(), other.last_chunk()) else {
         return one.iter().zip(other).all(|(a, b)| a == b);
     };
-    // The last word may overlap the one before.
+    // The last word may overlap the previous one.
     let mut differs = differences(last, other_last);
     if one.len() > 16 {
         if one.len() > SHORT {

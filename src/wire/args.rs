@@ -1,5 +1,5 @@
-//! Arguments of a request: byte strings, the same for both protocols; and the parser of the line protocol's fields, bare
-//! and quoted, separated by commas and by the colons that the command's form names.
+//! Arguments of a request: byte strings, the same for both protocols; and the parser of the line protocol's fields,
+//! bare and quoted, separated by commas and by the colons that the command's form names.
 
 use super::line_form::{LineForm, Syntax};
 use super::request_error::RequestError;

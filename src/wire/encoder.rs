@@ -183,8 +183,8 @@ impl Encoder {
         !self.has_fields
     }
 
-    /// Takes out the written bytes; the reply continues in `out`, which must be empty. [`Encoder::len`] counts from here on,
-    /// and [`Encoder::clear`] no longer removes what was taken out.
+    /// Takes out the written bytes; the reply continues in `out`, which must be empty. [`Encoder::len`] counts from
+    /// here on, and [`Encoder::clear`] no longer removes what was taken out.
     pub fn take_written(&mut self, out: Vec<u8>) -> Vec<u8> {
         self.start = 0;
         self.body = 0;

@@ -39,8 +39,8 @@ fn reads_bare(field: &[u8], kind: FieldKind) -> bool {
             && std::str::from_utf8(field).is_ok()
 }
 
-/// Whether all bytes are printable ASCII, at least `least`, and none is in `others`. Tests 16 bytes at a time; the last 16
-/// may overlap those before.
+/// Whether all bytes are printable ASCII, at least `least`, and none is in `others`. Tests 16 bytes at a time; the
+/// last 16 may overlap those before.
 #[inline]
 fn are_plain<const N: usize>(bytes: &[u8], least: u8, others: [u8; N]) -> bool {
     const MOST: u8 = 0x7e;
@@ -72,8 +72,8 @@ pub fn plain_up_to(value: &[u8], from: usize, bytes_max: usize) -> Option<usize>
     (!has_outer_space && are_plain(next, b' ', SPECIAL)).then_some(end)
 }
 
-/// Appends the next piece of a quoted value: `bytes_max` bytes, or up to three fewer so that no character is cut. Returns
-/// the number of bytes of the value that were written.
+/// Appends the next piece of a quoted value: `bytes_max` bytes, or up to three fewer so that no character is cut.
+/// Returns the number of bytes of the value that were written.
 pub fn put_escaped_piece(out: &mut Vec<u8>, value: &[u8], bytes_max: usize) -> usize {
     let is_inside = |at: &usize| value.get(*at).is_some_and(|byte| byte & 0b1100_0000 == 0b1000_0000);
     let end = value.len().min(bytes_max);

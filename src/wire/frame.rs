@@ -9,8 +9,9 @@
 //! Integers are little-endian. A header is checked as soon as it is complete, before its payload arrives. Reading
 //! allocates nothing: the lists in payloads are views of the input. Each frame has exactly one encoding.
 //!
-//! `kind` has the kinds and what their headers may contain, `body` reads and writes the payloads, `lists` and `write` the
-//! lists of many entries. The node executes frames, and checks the ranges of their numbers (a filter's size, a port).
+//! `kind` has the kinds and what their headers may contain, `body` reads and writes the payloads, `lists` and `write`
+//! the lists of many entries. The node executes frames, and checks the ranges of their numbers (a filter's size, a
+//! port).
 
 mod body;
 mod kind;
@@ -35,8 +36,8 @@ pub const HEADER_BYTES: usize = 20;
 /// Bytes of the longest payload without a key or value.
 pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of hashes, or of blocks, in one frame. Small, so that urgent frames do not wait long and one frame is processed
-/// fast.
+/// Bytes of hashes, or of blocks, in one frame. Small, so that urgent frames do not wait long and one frame is
+/// processed fast.
 pub const LIST_BYTES_MAX: usize = 16 * 1024;
 
 /// The reason in the BYE to a node with the id of another linked node. The receiver draws another id.
@@ -75,8 +76,8 @@ pub enum Parsed<'a> {
         /// Its bytes of input.
         consumed: usize,
     },
-    /// A key or a value longer than this node accepts: its limits are lower than the sender's. The caller must skip `skip`
-    /// bytes of payload after the header as they arrive.
+    /// A key or a value longer than this node accepts: its limits are lower than the sender's. The caller must skip
+    /// `skip` bytes of payload after the header as they arrive.
     Oversized {
         /// Which of them.
         what: Oversized,

@@ -1,7 +1,7 @@
 //! The handshake of a link: its four lines, and the proofs that both ends know the mesh secret.
 //!
-//! The lines can be read in a capture and typed by hand; frames follow them. Reading allocates nothing, and each error is
-//! a sentence that names the wrong word. The order and timeouts of the lines are in the node.
+//! The lines can be read in a capture and typed by hand; frames follow them. Reading allocates nothing, and each
+//! error is a sentence that names the wrong word. The order and timeouts of the lines are in the node.
 
 mod proof;
 

@@ -1,7 +1,7 @@
 //! HTTP/1.0 and 1.1, as far as probes, scrapers and browsers need it: request heads in, response heads out.
 //!
-//! Only `GET` and `HEAD`, without request bodies. A head is parsed when it is complete, within [`HEAD_BYTES_MAX`]; lines
-//! may end in CR LF or LF. Ambiguous heads (a folded header, a space before the colon, two `Host`) are refused.
+//! Only `GET` and `HEAD`, without request bodies. A head is parsed when it is complete, within [`HEAD_BYTES_MAX`];
+//! lines may end in CR LF or LF. Ambiguous heads (a folded header, a space before the colon, two `Host`) are refused.
 
 use memchr::memchr;
 use std::fmt;

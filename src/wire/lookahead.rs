@@ -1,5 +1,6 @@
-//! Lookahead: the ends of the next lines, or the arguments of the next RESP requests, parsed before they are executed, so
-//! that their keys can be prefetched. Each result is used when its request is executed: nothing is parsed twice.
+//! Lookahead: the ends of the next lines, or the arguments of the next RESP requests, parsed before they are
+//! executed, so that their keys can be prefetched. Each result is used when its request is executed: nothing is
+//! parsed twice.
 
 use super::resp::parse::Batch;
 use memchr::memchr;

@@ -25,10 +25,10 @@
 //! errors; an empty value is fine. AUTH and WHO take exactly one field: quote a password that holds a comma.
 //! Spaces around a whole line are ignored.
 //!
-//! A reply is `id:WORD fields`. Without an id it begins with the colon; without fields it keeps its space. A field of a
-//! reply is quoted if it begins or ends with a space, contains a quote, a comma, a colon, CR, LF or another control byte,
-//! or is not UTF-8; a key also if it is empty or contains a space. So every reply can be parsed back, and the pairs that
-//! `GET` returns can be pasted into a `SET`.
+//! A reply is `id:WORD fields`. Without an id it begins with the colon; without fields it keeps its space. A field of
+//! a reply is quoted if it begins or ends with a space, contains a quote, a comma, a colon, CR, LF or another control
+//! byte, or is not UTF-8; a key also if it is empty or contains a space. So every reply can be parsed back, and the
+//! pairs that `GET` returns can be pasted into a `SET`.
 //!
 //! | request | reply | note |
 //! |---|---|---|
@@ -67,12 +67,13 @@
 //! | `QUIT` | `:BYE ` | then the connection closes; a node that shuts down sends the same |
 //!
 //! An error is `id:ERR sentence`: it names what was wrong, where, and what would be right; nothing was changed. Some
-//! errors close the connection: a line over its limit, since its end is unknown; a timeout inside a request or before the
-//! first; a refused handshake. A last line without LF, cut by the end of the stream, is an error and is not executed.
+//! errors close the connection: a line over its limit, since its end is unknown; a timeout inside a request or before
+//! the first; a refused handshake. A last line without LF, cut by the end of the stream, is an error and is not
+//! executed.
 //!
-//! A line that begins with `POST ` or `Host:` closes the connection without a reply and is logged: it comes from a hostile
-//! page in a browser. A connection whose first line is a `GET` or `HEAD` of HTTP/1.x speaks HTTP. A bare `PING` ended by
-//! CR LF is answered `+PONG` CR LF, as health checkers written for Redis expect.
+//! A line that begins with `POST ` or `Host:` closes the connection without a reply and is logged: it comes from a
+//! hostile page in a browser. A connection whose first line is a `GET` or `HEAD` of HTTP/1.x speaks HTTP. A bare
+//! `PING` ended by CR LF is answered `+PONG` CR LF, as health checkers written for Redis expect.
 //!
 //! ## RESP
 //!
@@ -94,9 +95,9 @@
 //! | `/history.json` | samples of the last hour and day |
 //! | `/` | a page about this node and its mesh, for people |
 //!
-//! With a password all paths except the two probes need Basic authentication: any user, the password. A `Host` that is
-//! neither an IP address, nor `localhost`, nor a name in `remote_peers` gets 421 (DNS rebinding). 400, 404, 405, 408 and
-//! 431 have a sentence as body; all of them except 404 close the connection.
+//! With a password all paths except the two probes need Basic authentication: any user, the password. A `Host` that
+//! is neither an IP address, nor `localhost`, nor a name in `remote_peers` gets 421 (DNS rebinding). 400, 404, 405,
+//! 408 and 431 have a sentence as body; all of them except 404 close the connection.
 //!
 //! ## Between nodes
 //!
@@ -110,14 +111,15 @@
 //! B> h2:FULFILLED welcome
 //! ```
 //!
-//! The arguments are `word=field`, split at the first `=`, in any order; unknown words are ignored, a word given twice is
-//! an error. A line has at most 1 KiB. `node` is the node id, new at each start; `nonce` is new for each handshake.
-//! `listen` is the address that the node listens on; an unspecified host there (`0.0.0.0`, `[::]`) stands for the source
-//! address of the connection. `hash` is the hash of `olivia hash check 2` and the 16 bytes of the nonce, which depends on
-//! the mesh secret. `clock` is the wall clock, milliseconds since 1970: a node more than 500 ms ahead is refused. `links`
-//! is `none` if the node has no link, and `full` if it has `active_peers` or more; otherwise it is left out. A node
-//! without room for the link answers the proof with `h2:FULFILLED full,10.0.0.2:5454,…`: up to 8 addresses of other
-//! nodes. There is room below `active_peers` links, and for a node without a link.
+//! The arguments are `word=field`, split at the first `=`, in any order; unknown words are ignored, a word given
+//! twice is an error. A line has at most 1 KiB. `node` is the node id, new at each start; `nonce` is new for each
+//! handshake. `listen` is the address that the node listens on; an unspecified host there (`0.0.0.0`, `[::]`) stands
+//! for the source address of the connection. `hash` is the hash of `olivia hash check 2` and the 16 bytes of the
+//! nonce, which depends on the mesh secret. `clock` is the wall clock, milliseconds since 1970: a node more than 500
+//! ms ahead is refused. `links` is `none` if the node has no link, and `full` if it has `active_peers` or more;
+//! otherwise it is left out. A node without room for the link answers the proof with `h2:FULFILLED
+//! full,10.0.0.2:5454,…`: up to 8 addresses of other nodes. There is room below `active_peers` links, and for a node
+//! without a link.
 //!
 //! The proofs are HMAC-SHA-256 under the mesh secret of: the label `olivia accept 1` (B's) or `olivia connect 1`
 //! (A's), a zero byte, then both nonces, both ids, both `listen` texts, each after its length (u32, little-endian),
@@ -133,9 +135,9 @@
 //!  | u8   | u8   | u16    | u32      | u32      | u64          | `length` bytes
 //! ```
 //!
-//! `clock` is at least the highest version that the sender has assigned, and at least its wall clock. A *position* is an
-//! epoch (u64, larger after each start of the node) and a seq (u64, the number of the next addition in its changelog).
-//! Kinds:
+//! `clock` is at least the highest version that the sender has assigned, and at least its wall clock. A *position* is
+//! an epoch (u64, larger after each start of the node) and a seq (u64, the number of the next addition in its
+//! changelog). Kinds:
 //!
 //! | kind | name | request | payload |
 //! |---|---|---|---|
@@ -163,18 +165,19 @@
 //! | 23 | NOTDONE | repeated | hash (u64): the deadline has passed, or there is no room; nothing was done |
 //! | 24 | DISCARDED | number of the first block | highest version (u64), blocks of the filter of deletions that are not remembered individually, 64 bytes each |
 //!
-//! *Hints* are up to four ids (16 bytes) of nodes that may hold the key. A version is 44 bits of milliseconds since 1970
-//! and 20 bits of their fraction; a value, deletion or floor more than a second ahead of the receiver's clock closes the link.
-//! Of two equal versions a deletion wins over a value, and of two values that of the node with the greater id.
+//! *Hints* are up to four ids (16 bytes) of nodes that may hold the key. A version is 44 bits of milliseconds since
+//! 1970 and 20 bits of their fraction; a value, deletion or floor more than a second ahead of the receiver's clock
+//! closes the link. Of two equal versions a deletion wins over a value, and of two values that of the node with the
+//! greater id.
 //!
-//! Additions are numbered by seq; rebuilt blocks and new sizes have their own numbers, as *changes of blocks*. A filter of
-//! another size is sent as a snapshot while additions continue; its position is the addition that the receiver expects
-//! next.
+//! Additions are numbered by seq; rebuilt blocks and new sizes have their own numbers, as *changes of blocks*. A
+//! filter of another size is sent as a snapshot while additions continue; its position is the addition that the
+//! receiver expects next.
 //!
 //! Undefined flags are 0. A payload has at most 64 KiB; hashes and blocks 16 KiB, a key 16 MiB, a value 512 MiB,
-//! arguments and replies 64 KiB more. A header that violates this closes the link before its payload arrives. A key over
-//! the receiver's `key_bytes_max` or a value over its `value_bytes_max` is skipped as it arrives, not buffered: the query
-//! is answered by a NONE without a payload, the answer counts as "not found".
+//! arguments and replies 64 KiB more. A header that violates this closes the link before its payload arrives. A key
+//! over the receiver's `key_bytes_max` or a value over its `value_bytes_max` is skipped as it arrives, not buffered:
+//! the query is answered by a NONE without a payload, the answer counts as "not found".
 
 pub mod args;
 pub mod encoder;

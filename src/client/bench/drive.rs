@@ -1,8 +1,8 @@
 //! The event loop of the generator: one thread, so that it costs one core and no locks.
 //!
-//! Closed loop: each connection sends as many requests as its pipeline is deep, takes all their replies, and sends the
-//! next. Open loop: requests are due at moments that do not depend on replies, and latency counts from these moments, so
-//! that a server that stalls is charged for what was delayed by it.
+//! Closed loop: each connection sends as many requests as its pipeline is deep, takes all their replies, and sends
+//! the next. Open loop: requests are due at moments that do not depend on replies, and latency counts from these
+//! moments, so that a server that stalls is charged for what was delayed by it.
 
 use super::connection::{Connection, Expectation, Verdict};
 use super::keys::{Draw, Pick, Sizes, Texts};
@@ -94,8 +94,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// 50 connections, each with one GET at a time of a million keys of 16 bytes with values of 64, for ten seconds after
-    /// one of warm-up.
+    /// 50 connections, each with one GET at a time of a million keys of 16 bytes with values of 64, for ten seconds
+    /// after one of warm-up.
     pub fn new(addrs: Vec<SocketAddr>, protocol: Protocol) -> Self {
         Self {
             addrs,
@@ -142,7 +142,7 @@ impl Plan {
 
 /// What a run has measured.
 #[derive(Debug, Clone, Default)]
-pub struct Outcome {
+pub struct RunResult {
     /// From the end of the warm-up to the last reply.
     pub took: Duration,
     /// From when each request was sent, or was due in the open loop, to its reply.
@@ -163,7 +163,7 @@ pub struct Outcome {
     pub busy: f64,
 }
 
-impl Outcome {
+impl RunResult {
     /// Replies per second.
     pub fn per_second(&self) -> f64 {
         self.times.count() as f64 / self.took.as_secs_f64().max(f64::MIN_POSITIVE)
@@ -190,7 +190,7 @@ pub enum Moment<'o> {
     /// The warm-up is over.
     Begin,
     /// Another second has passed.
-    Progress(&'o Outcome),
+    Progress(&'o RunResult),
     /// The last reply has come.
     End,
 }
@@ -205,7 +205,7 @@ struct Driver<'p> {
     is_recording: bool,
     is_over: bool,
     outstanding: u64,
-    outcome: Outcome,
+    result: RunResult,
 }
 
 /// The moments at which requests of the open loop are due: each connection's at equal distances, its first at a random
@@ -242,12 +242,12 @@ impl Schedule {
 /// Carries out a plan. `observe` may end it with an error.
 ///
 /// # Errors
-/// A sentence, if the server cannot be reached, breaks a connection or falls silent. Wrong replies are no error here: they
-/// are counted.
+/// A sentence, if the server cannot be reached, breaks a connection or falls silent. Wrong replies are no error here:
+/// they are counted.
 pub fn run(
     plan: &Plan,
     observe: &mut dyn FnMut(Moment<'_>) -> Result<(), String>,
-) -> Result<Outcome, String> {
+) -> Result<RunResult, String> {
     let addrs = plan.addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let failed = |error: io::Error| format!("{addrs}: {error}");
     let files = plan.connections as u64 + SPARE_FILES;
@@ -283,8 +283,8 @@ pub fn run(
         }
         if now >= progress_at {
             progress_at += PROGRESS_EVERY;
-            driver.outcome.took = now - recorded_from;
-            observe(Moment::Progress(&driver.outcome))?;
+            driver.result.took = now - recorded_from;
+            observe(Moment::Progress(&driver.result))?;
         }
         let mut timeout = if plan.spin { Duration::ZERO } else { progress_at.saturating_duration_since(now) };
         if let Some(schedule) = &mut schedule {
@@ -329,7 +329,7 @@ pub fn run(
     let used = thread_cpu().saturating_sub(cpu_from).saturating_sub(idle);
     observe(Moment::End)?;
     let busy = used.as_secs_f64() / took.as_secs_f64().max(f64::MIN_POSITIVE);
-    Ok(Outcome { took, busy, ..driver.outcome })
+    Ok(RunResult { took, busy, ..driver.result })
 }
 
 fn thread_cpu() -> Duration {
@@ -396,7 +396,7 @@ impl<'p> Driver<'p> {
             is_recording: false,
             is_over: false,
             outstanding: 0,
-            outcome: Outcome::default(),
+            result: RunResult::default(),
         }
     }
 
@@ -448,7 +448,7 @@ impl<'p> Driver<'p> {
             conn.flush(&self.expected.texts)?;
             schedule.next += 1;
             if self.is_recording {
-                self.outcome.late.add(now - due, 1);
+                self.result.late.add(now - due, 1);
             }
         }
         Ok(schedule.next > first)
@@ -466,10 +466,10 @@ impl<'p> Driver<'p> {
             };
             let now = nanos(self.begin.elapsed());
             let was_waiting = !conn.waiting.is_empty();
-            let Self { expected, outcome, outstanding, is_recording, .. } = self;
+            let Self { expected, result, outstanding, is_recording, .. } = self;
             conn.take(&scratch[..count], expected, &mut |request, verdict| {
                 *outstanding = outstanding.saturating_sub(1);
-                outcome.record(request, verdict, now, *is_recording);
+                result.record(request, verdict, now, *is_recording);
             });
             if self.plan.rate.is_none() && was_waiting && conn.waiting.is_empty() {
                 self.send_batch(conn, now)?;
@@ -482,7 +482,7 @@ impl<'p> Driver<'p> {
     }
 }
 
-impl Outcome {
+impl RunResult {
     fn record(&mut self, request: Request, verdict: Verdict<'_>, now: u64, is_recording: bool) {
         match verdict {
             Verdict::Wrong(reply) => {
@@ -511,20 +511,20 @@ fn nanos(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Outcome, Plan, Schedule};
+    use super::{Plan, RunResult, Schedule};
     use crate::client::bench::protocol::Protocol;
     use std::time::Duration;
 
     #[test]
     fn generator_that_was_the_bottleneck_says_so() {
-        let mut outcome = Outcome { busy: 0.94, longest: Duration::from_secs(1), ..Outcome::default() };
-        outcome.times.add(1_000_000, 100);
-        outcome.late.add(200_000, 100);
-        assert_eq!(outcome.bottleneck(), None);
-        outcome.late.add(400_000, 2);
-        assert_eq!(outcome.bottleneck().unwrap(), "1 % of the requests were sent more than 400µs late");
-        outcome.busy = 0.97;
-        assert_eq!(outcome.bottleneck().unwrap(), "the generator was busy 97 % of the time");
+        let mut result = RunResult { busy: 0.94, longest: Duration::from_secs(1), ..RunResult::default() };
+        result.times.add(1_000_000, 100);
+        result.late.add(200_000, 100);
+        assert_eq!(result.bottleneck(), None);
+        result.late.add(400_000, 2);
+        assert_eq!(result.bottleneck().unwrap(), "1 % of the requests were sent more than 400µs late");
+        result.busy = 0.97;
+        assert_eq!(result.bottleneck().unwrap(), "the generator was busy 97 % of the time");
     }
 
     #[test]

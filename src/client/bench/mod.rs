@@ -1,8 +1,8 @@
 //! `olivia bench`: how many requests per second a server replies to, and how long each takes.
 //!
-//! The same generator loads Olivia and what it is compared with (`make compare`): it speaks lines, RESP and memcached's
-//! text, verifies every reply, and says when it was the bottleneck itself. [`Plan`] is what a run does, [`run`] does it,
-//! [`Outcome`] is what it measured.
+//! The same generator loads Olivia and what it is compared with (`make compare`): it speaks lines, RESP and
+//! memcached's text, verifies every reply, and says when it was the bottleneck itself. [`Plan`] is what a run does,
+//! [`run`] does it, [`RunResult`] is what it measured.
 
 mod connection;
 mod drive;
@@ -11,7 +11,7 @@ mod options;
 mod protocol;
 mod report;
 
-pub use drive::{End, Moment, Outcome, Plan, Times, run};
+pub use drive::{End, Moment, Plan, RunResult, Times, run};
 pub use keys::{Pick, Sizes, ZIPF_USUAL};
 pub use protocol::{Parsed, Protocol};
 
@@ -31,19 +31,18 @@ pub(super) fn command(args: &[OsString], password: Option<&[u8]>) -> Result<(), 
         measured(run(&plan.fill(), &mut |moment| progress.observe(&moment)))?;
     }
     let mut progress = Progress::new("measuring");
-    let outcome = measured(run(&plan, &mut |moment| progress.observe(&moment)))?;
-    let lines =
-        if options.json { vec![report::json(&plan, &outcome)] } else { report::text(&plan, &outcome) };
+    let result = measured(run(&plan, &mut |moment| progress.observe(&moment)))?;
+    let lines = if options.json { vec![report::json(&plan, &result)] } else { report::text(&plan, &result) };
     terminal::print(&lines)
 }
 
 /// Any wrong reply makes figures meaningless.
-fn measured(outcome: Result<Outcome, String>) -> Result<Outcome, ClientError> {
-    let outcome = outcome.map_err(ClientError::Bench)?;
-    match &outcome.first_wrong {
-        None => Ok(outcome),
+fn measured(result: Result<RunResult, String>) -> Result<RunResult, ClientError> {
+    let result = result.map_err(ClientError::Bench)?;
+    match &result.first_wrong {
+        None => Ok(result),
         Some(first) => {
-            Err(ClientError::Bench(format!("{} wrong replies; the first is {first}", outcome.wrong)))
+            Err(ClientError::Bench(format!("{} wrong replies; the first is {first}", result.wrong)))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What people and programs read of a run.
 
-use super::drive::{Moment, Outcome, Plan};
+use super::drive::{Moment, Plan, RunResult};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -23,12 +23,12 @@ impl Progress {
     }
 
     pub(super) fn observe(&mut self, moment: &Moment<'_>) -> Result<(), String> {
-        if let Moment::Progress(outcome) = moment {
-            let (count, took) = (outcome.times.count(), outcome.took);
+        if let Moment::Progress(result) = moment {
+            let (count, took) = (result.times.count(), result.took);
             let rate = (count - self.last.0) as f64 / (took - self.last.1).as_secs_f64();
             self.last = (count, took);
             let (what, seconds) = (self.what, took.as_secs_f64());
-            let p99 = micros(outcome.quantile(0.99));
+            let p99 = micros(result.quantile(0.99));
             // Whether anybody reads it does not matter to the measurement.
             let _ = writeln!(io::stderr(), "{what}: {seconds:.0} s, {rate:.0} requests/s, p99 {p99:.0} us");
         }
@@ -41,46 +41,46 @@ fn micros(time: Duration) -> f64 {
 }
 
 /// For people.
-pub(super) fn text(plan: &Plan, outcome: &Outcome) -> Vec<String> {
-    let replies = outcome.times.count();
+pub(super) fn text(plan: &Plan, result: &RunResult) -> Vec<String> {
+    let replies = result.times.count();
     let mut lines = vec![format!(
         "{replies} replies in {:.3} s, each verified: {:.0} requests/s, {:.1} MB/s of values",
-        outcome.took.as_secs_f64(),
-        outcome.per_second(),
-        outcome.value_bytes as f64 / outcome.took.as_secs_f64() / 1e6
+        result.took.as_secs_f64(),
+        result.per_second(),
+        result.value_bytes as f64 / result.took.as_secs_f64() / 1e6
     )];
     let from = if plan.rate.is_some() { "from when each was due" } else { "from when each was sent" };
     let mut times = format!("latency in us, {from}:");
     for (name, share) in SHARES {
-        let _ = write!(times, "  {name} {:.0}", micros(outcome.quantile(share)));
+        let _ = write!(times, "  {name} {:.0}", micros(result.quantile(share)));
     }
     lines.push(times);
-    if outcome.misses > 0 {
+    if result.misses > 0 {
         let hint = if plan.is_filled { "" } else { "; --fill sets every key first" };
-        lines.push(format!("{} GETs found nothing{hint}", outcome.misses));
+        lines.push(format!("{} GETs found nothing{hint}", result.misses));
     }
-    lines.push(format!("the generator was busy {:.0} % of the time", 100.0 * outcome.busy));
-    if let Some(why) = outcome.bottleneck() {
+    lines.push(format!("the generator was busy {:.0} % of the time", 100.0 * result.busy));
+    if let Some(why) = result.bottleneck() {
         lines.push(format!("the generator may be the bottleneck, not the server: {why}"));
     }
     lines
 }
 
 /// For programs: one object on one line.
-pub(super) fn json(plan: &Plan, outcome: &Outcome) -> String {
+pub(super) fn json(plan: &Plan, result: &RunResult) -> String {
     let mut text = format!(
         "{{\"replies\":{},\"seconds\":{:.6},\"requests_per_second\":{:.1},\"value_bytes_per_second\":{:.0},\"misses\":{}",
-        outcome.times.count(),
-        outcome.took.as_secs_f64(),
-        outcome.per_second(),
-        outcome.value_bytes as f64 / outcome.took.as_secs_f64(),
-        outcome.misses
+        result.times.count(),
+        result.took.as_secs_f64(),
+        result.per_second(),
+        result.value_bytes as f64 / result.took.as_secs_f64(),
+        result.misses
     );
     for (name, share) in SHARES {
-        let _ = write!(text, ",\"{name}_us\":{:.3}", micros(outcome.quantile(share)));
+        let _ = write!(text, ",\"{name}_us\":{:.3}", micros(result.quantile(share)));
     }
     if let Some(rate) = plan.rate {
-        let late = micros(outcome.late.quantile(0.99));
+        let late = micros(result.late.quantile(0.99));
         let _ = write!(text, ",\"rate\":{rate},\"sent_late_p99_us\":{late:.3}");
     }
     let _ = write!(
@@ -88,8 +88,8 @@ pub(super) fn json(plan: &Plan, outcome: &Outcome) -> String {
         ",\"connections\":{},\"pipeline\":{},\"generator_busy\":{:.3},\"generator_is_bottleneck\":{}}}",
         plan.connections,
         plan.pipeline,
-        outcome.busy,
-        outcome.bottleneck().is_some()
+        result.busy,
+        result.bottleneck().is_some()
     );
     text
 }

@@ -3,7 +3,7 @@
 use crate::base::limiter::Limiter;
 use crate::base::time::Instant;
 use crate::filter::changelog::{Changelog, Position, ReaderKey};
-use crate::filter::receiver::{Outcome, ReceiveError, Receiver};
+use crate::filter::receiver::{ApplyResult, ReceiveError, Receiver};
 use crate::filter::{FilterKey, PeerFilters};
 use std::time::Duration;
 
@@ -163,14 +163,14 @@ impl Following {
     pub(in crate::node) fn apply(
         &mut self,
         filters: &mut PeerFilters,
-        apply: impl FnOnce(&mut Receiver, &mut PeerFilters) -> Result<Outcome, ReceiveError>,
-    ) -> (Result<Outcome, ReceiveError>, bool) {
+        apply: impl FnOnce(&mut Receiver, &mut PeerFilters) -> Result<ApplyResult, ReceiveError>,
+    ) -> (Result<ApplyResult, ReceiveError>, bool) {
         let was_unknown = filters.is_unknown(self.filter);
-        let outcome = apply(&mut self.receiver, filters);
-        if outcome.is_err() {
+        let result = apply(&mut self.receiver, filters);
+        if result.is_err() {
             self.count_refusal();
         }
-        (outcome, was_unknown && !filters.is_unknown(self.filter))
+        (result, was_unknown && !filters.is_unknown(self.filter))
     }
 
     fn count_refusal(&mut self) {

@@ -9,7 +9,7 @@
 
 use crate::base::time::Now;
 use crate::filter::changelog::{Bulk, Position, ReaderKey};
-use crate::filter::receiver::{Outcome, ReceiveError, Receiver};
+use crate::filter::receiver::{ApplyResult, ReceiveError, Receiver};
 use crate::filter::size::{Block, Size};
 use crate::filter::{FilterError, PeerFilters};
 use crate::node::digest::publishing::{ADDITIONS_PER_WRITE, Entries};
@@ -282,7 +282,7 @@ pub(in crate::node) fn answer_heartbeat(state: &mut State, now: Now, peer_key: P
 pub(in crate::node) fn heartbeat_from(state: &mut State, now: Now, peer_key: PeerKey, head: Head) {
     follow(state, now, peer_key, |receiver, filters| {
         receiver.heartbeat_from(filters, head.epoch, head.seq);
-        Ok(Outcome::Applied)
+        Ok(ApplyResult::Applied)
     });
     note_if_known(state, now, peer_key);
 }
@@ -291,7 +291,7 @@ pub(in crate::node) fn heartbeat_from(state: &mut State, now: Now, peer_key: Pee
 pub(in crate::node) fn head_is(state: &mut State, now: Now, peer_key: PeerKey, head: Head) {
     follow(state, now, peer_key, |receiver, filters| {
         receiver.head_is(filters, head.epoch, head.seq);
-        Ok(Outcome::Applied)
+        Ok(ApplyResult::Applied)
     });
     note_if_known(state, now, peer_key);
 }
@@ -321,7 +321,7 @@ pub(in crate::node) fn snapshot(
         return;
     };
     let refusal = follow(state, now, peer_key, |receiver, filters| {
-        receiver.begin(filters, at, size).map(|()| Outcome::Applied)
+        receiver.begin(filters, at, size).map(|()| ApplyResult::Applied)
     });
     if refusal == Some(Err(ReceiveError::Filter(FilterError::OverBudget))) {
         request_again(state, now, peer_key, Some(at));
@@ -349,10 +349,10 @@ pub(in crate::node) fn fetch(state: &State, peer_key: PeerKey, hash: u64) {
 
 /// An addition to a peer's filter; `low` is the low half of its number. Whether it is the next one.
 pub(in crate::node) fn addition(state: &mut State, now: Now, peer_key: PeerKey, low: u32, hash: u64) -> bool {
-    let outcome = follow(state, now, peer_key, |receiver, filters| {
+    let result = follow(state, now, peer_key, |receiver, filters| {
         receiver.addition(filters, nearest(receiver.expected().seq, low), hash)
     });
-    outcome == Some(Ok(Outcome::Applied))
+    result == Some(Ok(ApplyResult::Applied))
 }
 
 /// A rebuilt block of a peer's filter; `low` is the low half of the number of the change.
@@ -383,26 +383,26 @@ fn follow(
     state: &mut State,
     now: Now,
     peer_key: PeerKey,
-    apply: impl FnOnce(&mut Receiver, &mut PeerFilters) -> Result<Outcome, ReceiveError>,
-) -> Option<Result<Outcome, ReceiveError>> {
+    apply: impl FnOnce(&mut Receiver, &mut PeerFilters) -> Result<ApplyResult, ReceiveError>,
+) -> Option<Result<ApplyResult, ReceiveError>> {
     let mesh = &mut state.mesh;
     let peer = mesh.peers.get_mut(peer_key)?;
-    let (outcome, has_become_known) = peer.following.apply(&mut mesh.filters, apply);
+    let (result, has_become_known) = peer.following.apply(&mut mesh.filters, apply);
     let addr = peer.addr();
     if has_become_known {
         peer.versions.begin_resync();
         mesh.enqueue_resync(peer_key);
     }
-    match outcome {
-        Ok(Outcome::Applied) => {}
-        Ok(Outcome::Dropped) => state.stats.digest_messages_dropped += 1,
-        Ok(Outcome::Resync(at)) => request_again(state, now, peer_key, at),
+    match result {
+        Ok(ApplyResult::Applied) => {}
+        Ok(ApplyResult::Dropped) => state.stats.digest_messages_dropped += 1,
+        Ok(ApplyResult::Resync(at)) => request_again(state, now, peer_key, at),
         Err(error) => {
             state.stats.digest_messages_refused += 1;
             log::debug!("refused a change of the filter of {addr}: {error}");
         }
     }
-    Some(outcome)
+    Some(result)
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Forwards a command to the node that holds its keys, which carries it out once.
 //!
-//! Nodes whose filters claim the keys are queried one at a time, then those with unknown filters. A node that does not
-//! hold the keys does nothing and names nodes that may (hints). If no node holds them, the command is carried out on the
-//! home node of the keys only ([`crate::node::lookup::placement`]), so that a new key has one value.
+//! Nodes whose filters claim the keys are queried one at a time, then those with unknown filters. A node that does
+//! not hold the keys does nothing and names nodes that may (hints). If no node holds them, the command is carried out
+//! on the home node of the keys only ([`crate::node::lookup::placement`]), so that a new key has one value.
 //!
-//! Nothing is sent twice. After a lost link or a timeout the outcome is unknown, and the error states that. While a node
-//! that cannot be queried may hold a key, nothing is done.
+//! Nothing is sent twice. After a lost link or a timeout the outcome is unknown, and the error states that. While a
+//! node that cannot be queried may hold a key, nothing is done.
 
 use crate::base::time::Now;
 use crate::node::conn::pending::store_part;

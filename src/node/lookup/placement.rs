@@ -1,5 +1,5 @@
-//! Where a command that depends on old values is carried out: on the node that holds its keys; if none does, on the home
-//! node of its keys.
+//! Where a command that depends on old values is carried out: on the node that holds its keys; if none does, on the
+//! home node of its keys.
 //!
 //! The home node of a key is the node with the highest rank for it (rendezvous hashing) among this node and the linked
 //! nodes. All nodes that are linked with each other compute the same one, so a new key is created once. Of a key

@@ -94,8 +94,8 @@ pub enum Body<'a> {
     Piece(Words<'a>),
     /// The snapshot is complete.
     SnapEnd,
-    /// Requests the changes from a position on; without one, a snapshot. `request` is the low half of the position in the
-    /// changes of blocks.
+    /// Requests the changes from a position on; without one, a snapshot. `request` is the low half of the position in
+    /// the changes of blocks.
     Resync(Option<Head>),
     /// A query for a key; the answer repeats its `request`.
     Get {
@@ -124,7 +124,8 @@ pub enum Body<'a> {
         /// Nodes that may hold it.
         hints: Hints<'a>,
     },
-    /// A NONE without a hash: the key of a GET, DELETE or EXECUTE is longer than the node accepts, so it does not hold it.
+    /// A NONE without a hash: the key of a GET, DELETE or EXECUTE is longer than the node accepts, so it does not
+    /// hold it.
     NotTaken,
     /// Nodes that the sender is linked to.
     Peers(Addresses<'a>),
@@ -197,8 +198,8 @@ pub enum Body<'a> {
         /// The hash of its key.
         hash: u64,
     },
-    /// Blocks of the Bloom filter of deletions that the sender no longer remembers individually; `request` is the number of
-    /// the first block.
+    /// Blocks of the Bloom filter of deletions that the sender no longer remembers individually; `request` is the
+    /// number of the first block.
     Discarded {
         /// The highest version of these deletions: newer values stay.
         version: u64,

@@ -14,8 +14,8 @@ pub fn put_deltas(out: &mut Vec<u8>, clock: u64, first_seq: u64, hashes: impl It
     put_list(out, Kind::Delta, clock, first_seq, hashes.map(u64::to_le_bytes));
 }
 
-/// Appends images of blocks, each with its number in the filter, as BLOCK frames. `first_seq` is the number of the first
-/// change.
+/// Appends images of blocks, each with its number in the filter, as BLOCK frames. `first_seq` is the number of the
+/// first change.
 pub fn put_blocks(
     out: &mut Vec<u8>,
     clock: u64,
@@ -43,8 +43,8 @@ pub fn put_piece(out: &mut Vec<u8>, clock: u64, first_block: u32, words: &[u64])
     put_list(out, Kind::Piece, clock, first_block.into(), entries);
 }
 
-/// Appends blocks of a filter of discarded deletions, eight words each, as one DISCARDED frame, which must be able to hold
-/// them.
+/// Appends blocks of a filter of discarded deletions, eight words each, as one DISCARDED frame, which must be able to
+/// hold them.
 pub fn put_discarded(out: &mut Vec<u8>, clock: u64, first_block: u32, version: u64, words: &[u64]) {
     put_frame(out, Kind::Discarded, 0, first_block, clock, |out| {
         out.extend(version.to_le_bytes());

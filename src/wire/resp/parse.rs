@@ -2,13 +2,13 @@
 //!
 //! # Use by a reader
 //!
-//! [`Parser`] is scratch memory shared by all connections. [`Progress`] is 12 bytes of state per connection: how much of
-//! an incomplete request was parsed, so that a request that arrives in small pieces costs CPU linear in its length. The
-//! input passed to [`Parser::parse`] must begin at the same request until that request is complete.
+//! [`Parser`] is scratch memory shared by all connections. [`Progress`] is 12 bytes of state per connection: how much
+//! of an incomplete request was parsed, so that a request that arrives in small pieces costs CPU linear in its
+//! length. The input passed to [`Parser::parse`] must begin at the same request until that request is complete.
 //!
-//! In [`Parsed::Partial`], `bytes` is the least length of the input with which another call can make progress. With fewer
-//! bytes a call returns at once. A reader that buffers the incomplete request maps room for `bytes` in its buffer, so that
-//! a value is copied once; mapped memory that is not touched costs nothing.
+//! In [`Parsed::Partial`], `bytes` is the least length of the input with which another call can make progress. With
+//! fewer bytes a call returns at once. A reader that buffers the incomplete request maps room for `bytes` in its
+//! buffer, so that a value is copied once; mapped memory that is not touched costs nothing.
 
 use super::super::args::{Args, Span, span};
 use super::super::field::Excerpt;
@@ -139,8 +139,8 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// Parses the request at the start of `input`, from `progress` on. O(bytes) over all calls for one request; O(1) while
-    /// fewer bytes have arrived than are needed.
+    /// Parses the request at the start of `input`, from `progress` on. O(bytes) over all calls for one request; O(1)
+    /// while fewer bytes have arrived than are needed.
     pub fn parse<'a>(
         &'a mut self,
         input: &'a [u8],
@@ -239,7 +239,8 @@ impl Batch {
         self.taken = 0;
     }
 
-    /// Parses up to 16 requests at the start of `input`, up to the first that is incomplete or invalid. Returns their number.
+    /// Parses up to 16 requests at the start of `input`, up to the first that is incomplete or invalid. Returns their
+    /// number.
     pub fn parse(&mut self, input: &[u8], limits: RequestLimits) -> usize {
         self.clear();
         self.parser.spans.clear();

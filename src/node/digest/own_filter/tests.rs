@@ -4,7 +4,7 @@ use crate::base::time::Instant;
 use crate::filter::bloom::Bloom;
 use crate::filter::changelog::{Bulk, BulkBuffer, ReaderKey};
 use crate::filter::peer_filters::FILL_MAX;
-use crate::filter::receiver::{Outcome, Receiver};
+use crate::filter::receiver::{ApplyResult, Receiver};
 use crate::filter::{FilterKey, PeerFilters};
 use crate::store::{Expiry, HashSecret, SetOutcome, Store, Version};
 use std::collections::HashMap;
@@ -74,7 +74,7 @@ impl World {
         self.hashes.clear();
         if let Some(first) = changelog.next_additions(self.reader, 1, &mut self.hashes) {
             let added = receiver.addition(filters, first, self.hashes[0]);
-            assert_eq!(added, Ok(Outcome::Applied));
+            assert_eq!(added, Ok(ApplyResult::Applied));
             return true;
         }
         let was_known = !filters.is_unknown(self.key);
@@ -86,19 +86,19 @@ impl World {
                     !was_known || !filters.is_unknown(self.key),
                     "a change of size makes the filter outdated"
                 );
-                Outcome::Applied
+                ApplyResult::Applied
             }
             Some(Bulk::Piece { first }) => receiver.blocks(filters, first, &self.bulk.words).unwrap(),
             Some(Bulk::End) => receiver.end(filters).unwrap(),
             Some(Bulk::Images { first }) => {
                 for (change, (number, image)) in (first..).zip(&self.bulk.images) {
                     let applied = receiver.block(filters, change, *number, image);
-                    assert_eq!(applied, Ok(Outcome::Applied));
+                    assert_eq!(applied, Ok(ApplyResult::Applied));
                 }
-                Outcome::Applied
+                ApplyResult::Applied
             }
         };
-        assert_eq!(outcome, Outcome::Applied);
+        assert_eq!(outcome, ApplyResult::Applied);
         true
     }
 
