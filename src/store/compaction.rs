@@ -65,7 +65,7 @@ impl Store {
     }
 
     /// Whether [`Store::trim_due`] has work now. O(1).
-    pub(super) fn wants_trim(&self, now: Instant) -> bool {
+    pub(super) fn needs_trim(&self, now: Instant) -> bool {
         let has_idle = self.heap.has_idle(true) || self.index.has_idle() || self.timers.has_idle();
         has_idle || self.compaction.maps_due.map_or_else(|| self.heap.has_idle_map(), |due| due <= now)
     }
@@ -84,7 +84,7 @@ impl Store {
     }
 
     /// Whether [`Store::compact`] has work now. O(1).
-    pub(super) fn wants_compaction(&self, now: Instant) -> bool {
+    pub(super) fn needs_compaction(&self, now: Instant) -> bool {
         match self.compaction.due {
             Some(due) => due <= now,
             None => self.is_sparse(),
@@ -93,7 +93,7 @@ impl Store {
 
     /// Empties sparse pages and regions, in about `budget` steps, if memory was sparse for [`SPARSE_FOR`].
     pub(super) fn compact(&mut self, now: Instant, budget: u32) {
-        if !self.wants_compaction(now) {
+        if !self.needs_compaction(now) {
             return;
         }
         if self.compaction.due.is_none() {

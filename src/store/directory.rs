@@ -10,7 +10,7 @@ use std::mem;
 use std::ops::Range;
 
 /// Entries from which on the next directory is built in steps. Doubling a smaller directory takes some µs.
-const AHEAD_FROM: usize = 4_096;
+const PREBUILD_FROM: usize = 4_096;
 
 /// Entries of the next directory written per step: 8 KiB.
 const STEP: usize = 2_048;
@@ -59,7 +59,7 @@ impl Directory {
 
     /// Upper bound of the bytes of a directory of this many entries.
     pub(super) const fn bytes_max(entries: usize) -> usize {
-        4 * entries + if entries >= AHEAD_FROM { 8 * entries } else { 0 }
+        4 * entries + if entries >= PREBUILD_FROM { 8 * entries } else { 0 }
     }
 
     #[inline]
@@ -89,8 +89,8 @@ impl Directory {
 
     /// Builds a piece of the next directory if it will be needed soon, judged by `deepest`: the number of segments of
     /// the directory's depth. Bounded.
-    pub(super) fn grow_ahead(&mut self, deepest: usize) {
-        if self.len() >= AHEAD_FROM && deepest > self.len() / 2 {
+    pub(super) fn prebuild(&mut self, deepest: usize) {
+        if self.len() >= PREBUILD_FROM && deepest > self.len() / 2 {
             self.build(STEP);
         }
     }
@@ -143,14 +143,14 @@ impl Directory {
 mod tests {
     #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
 
-    use super::{AHEAD_FROM, Directory, STEP};
+    use super::{Directory, PREBUILD_FROM, STEP};
     use crate::base::rng::Rng;
 
     #[test]
     fn next_directory_follows_every_change() {
         let mut rng = Rng::new(1);
         let mut directory = Directory::of(0);
-        while directory.len() < AHEAD_FROM {
+        while directory.len() < PREBUILD_FROM {
             assert!(directory.double());
         }
         for round in 0..4 {
@@ -158,7 +158,7 @@ mod tests {
             let steps = 2 * len / STEP;
             for step in 0..steps + 2 {
                 let expected = directory.memory_bytes() + directory.growth_bytes();
-                directory.grow_ahead(len / 2 + 1);
+                directory.prebuild(len / 2 + 1);
                 assert!(directory.memory_bytes() <= expected);
                 assert_eq!(directory.next.len(), (2 * len).min((step + 1) * STEP));
                 for id in 0..20 {
@@ -172,7 +172,7 @@ mod tests {
             assert!(directory.double());
             assert_eq!(directory.at(0..2 * len), model);
             if round % 2 == 1 {
-                directory.grow_ahead(2 * len);
+                directory.prebuild(2 * len);
                 directory.halve();
                 assert_eq!((directory.len(), directory.memory_bytes()), (len, 4 * len));
             }

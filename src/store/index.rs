@@ -501,7 +501,7 @@ impl Index {
         self.metadata.put(id, lower);
         self.metadata.add(other, upper, self.segments.blocks_end());
         self.point(upper, other);
-        self.directory.grow_ahead(self.metadata.of_depth(self.directory.depth()));
+        self.directory.prebuild(self.metadata.of_depth(self.directory.depth()));
         true
     }
 

@@ -1,14 +1,15 @@
-//! Large objects: keys and values of items that are too large for a page.
+//! Large objects: the keys and values of items that are too large for a page.
 //!
-//! Objects up to 128 KiB lie in slots of [`Slabs`]; larger ones each in a map of its own. The allocator of the process returns only the end of its heap: it kept 99 of 128
-//! MiB when all values of 20 to 100 KiB were deleted (`cargo test --release --test resident`).
+//! Objects up to 128 KiB are in slots of [`Slabs`]; each larger one has a map of its own. The allocator of the
+//! process is not used, since it returns only the end of its heap: it kept 99 of 128 MiB after all values of 20 to
+//! 100 KiB were deleted (`cargo test --release --test resident`).
 //!
-//! An object has a number, which it keeps when it is moved. Freed memory is idle until [`LargeObjects::trim`], since to
-//! unmap costs some 150 µs per MiB, and to touch fresh memory as much again: a map is used for the next object of
-//! about its size, or taken by a connection that receives one. A map that an object was received in is linked as it
-//! is, with the rest of the request before the value.
+//! An object keeps its number when it is moved. Freed memory is idle until [`LargeObjects::trim`], since unmapping
+//! costs some 150 µs per MiB, and touching fresh memory as much again: an idle map is reused for the next object of
+//! about its size, or by a connection that receives one. A map in which a request was received is linked without a
+//! copy, with the rest of the request before the value.
 //!
-//! Not here: the header of such an item, which lies in a slot of the heap.
+//! Not here: the header of such an item, which is in a slot of the heap.
 
 use super::item::{SLOT_BYTES_MAX, write_body};
 use super::memory::ClassMemory;
@@ -22,40 +23,40 @@ use std::mem;
 use std::ops::Range;
 use std::rc::Rc;
 
-/// Bytes of a page of the system. If its pages are larger, a map takes more than is counted.
+/// Bytes of a page of the system. If its pages are larger, a map takes more memory than is counted.
 const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
 
-/// Maps of single objects above which further ones come from the allocator: Linux allows 65,530 maps, and to unmap one
+/// Maps of single objects above which memory comes from the allocator: Linux allows 65,530 maps, and unmapping one
 /// between others can split a map in two.
 const MAPS_MAX: usize = 32 * 1024;
 
-/// Bytes of idle maps that are kept for the next large objects for a while; what is above is returned at once.
+/// Bytes of idle maps kept for the next large objects. Idle maps above it are returned at once.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
-/// Idle blocks that are looked at for one of the right size.
-const IDLE_LOOKED_AT: usize = 8;
+/// Idle blocks searched for one of the right size, at most.
+const IDLE_SEARCHED_MAX: usize = 8;
 
-/// Blocks without memory of their own that one step of [`LargeObjects::drop_step`] drops.
+/// Blocks without a map that one step of [`LargeObjects::drop_step`] drops.
 const BLOCKS_PER_STEP: usize = 4_096;
 
 /// The large objects; see the module.
 #[derive(Debug)]
 pub(super) struct LargeObjects {
-    /// By number.
+    /// The blocks by number.
     blocks: ChunkedVec<Block>,
     /// One past the highest number in use or free.
     end: usize,
     free: Option<u32>,
     used: usize,
-    /// The map that a request lies in which is being carried out.
+    /// The map that contains the request being executed.
     offered: Option<Rc<MmapMut>>,
     /// The head of the list of idle blocks.
     idle: Option<u32>,
     idle_bytes: usize,
     /// A block became idle, or was used again, since [`LargeObjects::take_maps_used`].
     maps_used: bool,
-    /// Bytes of the blocks in use that lie in no slab.
-    alone_bytes: usize,
+    /// Bytes of the blocks in use that are not in slabs.
+    own_memory_bytes: usize,
     maps: usize,
     slabs: Slabs,
 }
@@ -63,8 +64,8 @@ pub(super) struct LargeObjects {
 #[derive(Debug)]
 enum Block {
     InSlab { slab: u32, slot: u16, bytes: u32 },
-    Alone(Box<Alone>),
-    Idle { alone: Box<Alone>, next: Option<u32> },
+    OwnMemory(Box<OwnMemory>),
+    Idle { alone: Box<OwnMemory>, next: Option<u32> },
     Free { next: Option<u32> },
 }
 
@@ -74,9 +75,9 @@ impl Default for Block {
     }
 }
 
-/// An object in memory of its own, and where in it key and value begin, the key first.
+/// An object with memory of its own, and the offsets of its key and value.
 #[derive(Debug)]
-struct Alone {
+struct OwnMemory {
     memory: Memory,
     key_at: u32,
     value_at: u32,
@@ -89,15 +90,15 @@ enum Memory {
     Heap(Rc<[u8]>),
 }
 
-impl Alone {
-    /// Key and value, which have these lengths.
+impl OwnMemory {
+    /// Key and value of these lengths.
     fn key_and_value(&self, key_len: usize, value_len: usize) -> (&[u8], &[u8]) {
         let (key_at, value_at) = (self.key_at as usize, self.value_at as usize);
         let bytes = self.memory.bytes();
         (&bytes[key_at..key_at + key_len], &bytes[value_at..value_at + value_len])
     }
 
-    /// The same, to be changed; nothing of them while they are shared.
+    /// The same, mutable; empty while they are shared.
     fn key_and_value_mut(&mut self, key_len: usize, value_len: usize) -> (&mut [u8], &mut [u8]) {
         let (key_at, value_at) = (self.key_at as usize, self.value_at as usize);
         let Some(bytes) = self.memory.bytes_mut() else { return (&mut [], &mut []) };
@@ -165,29 +166,29 @@ impl LargeObjects {
             idle: None,
             idle_bytes: 0,
             maps_used: false,
-            alone_bytes: 0,
+            own_memory_bytes: 0,
             maps: 0,
             slabs: Slabs::new(),
         }
     }
 
-    /// Offers the map that a request lies in, until it has been carried out: a value that is nearly all of it is not
-    /// copied.
+    /// Offers the map that contains a request while it is executed: a value that fills nearly all of the map is
+    /// linked, not copied. `None` ends the offer.
     pub(super) fn offer(&mut self, map: Option<Rc<MmapMut>>) {
         self.offered = map;
     }
 
-    /// Whether key and value lie in the map that is offered, and waste little of it.
+    /// Whether key and value are in the offered map and fill nearly all of it.
     pub(super) fn is_offered(&self, key: &[u8], value: &[u8]) -> bool {
         self.place_in_offered(key, value).is_some()
     }
 
-    /// Growth of [`LargeObjects::memory_bytes`] when the map that is offered is linked.
+    /// Growth of [`LargeObjects::memory_bytes`] when the offered map is linked.
     pub(super) fn growth_bytes_of_offered(&self) -> usize {
         self.numbers_growth_bytes() + self.offered.as_ref().map_or(0, |map| map.len())
     }
 
-    /// The value in the map that is offered, if it is nearly all of that.
+    /// The value in the offered map, shared, if it fills nearly all of the map.
     pub(super) fn share_offered(&self, value: &[u8]) -> Option<SharedBytes> {
         let map = self.offered.as_ref().filter(|map| is_about(value.len(), map.len()))?;
         let at = place_in(map, value)?;
@@ -195,7 +196,7 @@ impl LargeObjects {
         Some(SharedBytes::new(map, at..at + value.len()))
     }
 
-    /// Where key and value begin in the map that is offered.
+    /// The offsets of key and value in the offered map.
     fn place_in_offered(&self, key: &[u8], value: &[u8]) -> Option<(u32, u32)> {
         let bytes = key.len() + value.len();
         let map = self.offered.as_ref().filter(|map| is_about(bytes, map.len()))?;
@@ -207,17 +208,17 @@ impl LargeObjects {
         is_in_front.then_some((number_of_bytes(key_at), number_of_bytes(value_at)))
     }
 
-    /// Takes a map for about so many bytes out of idle memory.
+    /// Takes an idle map of about this many bytes.
     pub(super) fn take_idle(&mut self, bytes: usize) -> Option<Rc<MmapMut>> {
         let (mut before, mut at) = (None, self.idle);
-        for _ in 0..IDLE_LOOKED_AT {
+        for _ in 0..IDLE_SEARCHED_MAX {
             let number = at?;
             let Block::Idle { alone, next } = &self.blocks[number as usize] else { return None };
             let next = *next;
             if alone.memory.is_map() && is_about(bytes, alone.held_bytes()) {
                 match before.map(|before: u32| &mut self.blocks[before as usize]) {
                     Some(Block::Idle { next: of_before, .. }) => *of_before = next,
-                    Some(Block::InSlab { .. } | Block::Alone(_) | Block::Free { .. }) => return None,
+                    Some(Block::InSlab { .. } | Block::OwnMemory(_) | Block::Free { .. }) => return None,
                     None => self.idle = next,
                 }
                 self.maps_used = true;
@@ -231,8 +232,8 @@ impl LargeObjects {
         None
     }
 
-    /// Makes an idle block that is in no list a free one, and returns its memory, which is not counted any more.
-    fn forget_idle(&mut self, number: u32) -> Option<Box<Alone>> {
+    /// Frees an idle block that is in no list, and returns its memory, which is no longer counted.
+    fn forget_idle(&mut self, number: u32) -> Option<Box<OwnMemory>> {
         let free = Block::Free { next: self.free.replace(number) };
         let Block::Idle { alone, .. } = mem::replace(&mut self.blocks[number as usize], free) else {
             return None;
@@ -257,7 +258,7 @@ impl LargeObjects {
             }
             None => {
                 let alone = self.alone(key, value)?;
-                (next(self), Block::Alone(alone))
+                (next(self), Block::OwnMemory(alone))
             }
         };
         self.used += 1;
@@ -267,14 +268,14 @@ impl LargeObjects {
         }
         match mem::replace(&mut self.blocks[number as usize], block) {
             Block::Free { next } => self.free = next,
-            Block::InSlab { .. } | Block::Alone(_) | Block::Idle { .. } => {
+            Block::InSlab { .. } | Block::OwnMemory(_) | Block::Idle { .. } => {
                 debug_assert!(false, "a free number in use");
             }
         }
         Some(number)
     }
 
-    /// Frees a block. O(1); memory that this empties is idle until [`LargeObjects::trim`].
+    /// Frees a block. O(1); its memory is idle until [`LargeObjects::trim`].
     pub(super) fn free(&mut self, number: u32) {
         let block = &mut self.blocks[number as usize];
         match mem::take(block) {
@@ -282,10 +283,10 @@ impl LargeObjects {
                 *block = Block::Free { next: self.free.replace(number) };
                 self.slabs.release(slab, slot);
             }
-            Block::Alone(alone) => {
-                self.alone_bytes -= alone.held_bytes();
+            Block::OwnMemory(alone) => {
+                self.own_memory_bytes -= alone.held_bytes();
                 if alone.memory.is_shared() {
-                    // Those that share it account for it.
+                    // Its other owners count the memory.
                     *block = Block::Free { next: self.free.replace(number) };
                     self.maps -= usize::from(alone.memory.is_map());
                 } else {
@@ -303,26 +304,26 @@ impl LargeObjects {
         self.forget_numbers();
     }
 
-    /// Key and value of a block in use, which have these lengths.
+    /// Key and value of a block in use, of these lengths.
     pub(super) fn key_and_value(&self, number: u32, key_len: usize, value_len: usize) -> (&[u8], &[u8]) {
         match &self.blocks[number as usize] {
             Block::InSlab { slab, slot, .. } => {
                 self.slabs.slot(*slab, *slot, key_len + value_len).split_at(key_len)
             }
-            Block::Alone(alone) => alone.key_and_value(key_len, value_len),
+            Block::OwnMemory(alone) => alone.key_and_value(key_len, value_len),
             Block::Idle { .. } | Block::Free { .. } => (&[], &[]),
         }
     }
 
-    /// Shares the value of a block in use, which has this length; `None` if it lies in a slab, where it may be moved.
+    /// Shares the value of a block in use, of this length; `None` if it is in a slab, where it may be moved.
     pub(super) fn share(&self, number: u32, value_len: usize) -> Option<SharedBytes> {
         match &self.blocks[number as usize] {
-            Block::Alone(alone) => Some(alone.share_value(value_len)),
+            Block::OwnMemory(alone) => Some(alone.share_value(value_len)),
             Block::InSlab { .. } | Block::Idle { .. } | Block::Free { .. } => None,
         }
     }
 
-    /// Key and value of a block in use for which [`LargeObjects::fits`], to be changed.
+    /// Mutable key and value of a block in use, which must [`fit`](LargeObjects::fits).
     pub(super) fn key_and_value_mut(
         &mut self,
         number: u32,
@@ -333,28 +334,28 @@ impl LargeObjects {
             return self.slabs.slot_mut(slab, slot, key_len + value_len).split_at_mut(key_len);
         }
         match &mut self.blocks[number as usize] {
-            Block::Alone(alone) => alone.key_and_value_mut(key_len, value_len),
+            Block::OwnMemory(alone) => alone.key_and_value_mut(key_len, value_len),
             Block::InSlab { .. } | Block::Idle { .. } | Block::Free { .. } => (&mut [], &mut []),
         }
     }
 
-    /// Bytes held for a block in use: of a slot of its class, even if it was moved to a larger one.
+    /// Bytes held for a block in use; in a slab those of its class, even if it was moved to a larger slot.
     pub(super) fn held_bytes(&self, number: u32) -> usize {
         match &self.blocks[number as usize] {
             Block::InSlab { bytes, .. } => large_class_of(*bytes as usize).map_or(0, bytes_of),
-            Block::Alone(alone) => alone.held_bytes(),
+            Block::OwnMemory(alone) => alone.held_bytes(),
             Block::Idle { .. } | Block::Free { .. } => 0,
         }
     }
 
-    /// Whether a block in use has the memory that a key of the same length and a value of this one would get, about, and
-    /// nobody shares it.
+    /// Whether a block in use has about the memory that a key and value of these lengths would get, and is not
+    /// shared.
     pub(super) fn fits(&self, number: u32, key_len: usize, value_len: usize) -> bool {
         let bytes = key_len + value_len;
         let class = large_class_of(bytes);
         match &self.blocks[number as usize] {
             Block::InSlab { bytes, .. } => class.is_some() && class == large_class_of(*bytes as usize),
-            Block::Alone(alone) => {
+            Block::OwnMemory(alone) => {
                 let held = alone.held_bytes();
                 let has_room = alone.value_at as usize + value_len <= held;
                 class.is_none() && has_room && is_about(bytes, held) && !alone.memory.is_shared()
@@ -363,7 +364,7 @@ impl LargeObjects {
         }
     }
 
-    /// Sets the length of a block for which [`LargeObjects::fits`]. The bytes of both lengths stay.
+    /// Sets the length of a block, which must [`fit`](LargeObjects::fits). Bytes within both lengths stay.
     pub(super) fn resize(&mut self, number: u32, len: usize) {
         if let Block::InSlab { bytes, .. } = &mut self.blocks[number as usize] {
             *bytes = number_of_bytes(len);
@@ -371,7 +372,7 @@ impl LargeObjects {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.alone_bytes + self.idle_bytes + self.blocks.memory_bytes() + self.slabs.memory_bytes()
+        self.own_memory_bytes + self.idle_bytes + self.blocks.memory_bytes() + self.slabs.memory_bytes()
     }
 
     /// The size classes that hold memory.
@@ -381,7 +382,7 @@ impl LargeObjects {
 
     /// Bytes of the blocks in use. O(1).
     pub(super) fn live_bytes(&self) -> usize {
-        self.slabs.live_bytes() + self.alone_bytes
+        self.slabs.live_bytes() + self.own_memory_bytes
     }
 
     /// Growth of [`LargeObjects::memory_bytes`] at most for a block of `bytes`.
@@ -398,7 +399,7 @@ impl LargeObjects {
         if self.free.is_some() { 0 } else { self.blocks.growth_bytes(self.end + 1) }
     }
 
-    /// Growth of [`LargeObjects::memory_bytes`] at most for `items` items with `bytes` bytes in all.
+    /// Growth of [`LargeObjects::memory_bytes`] at most for `items` items with `bytes` bytes in total.
     pub(super) fn growth_bytes_max(&self, items: usize, bytes: usize) -> usize {
         let items = items.min(bytes / (SLOT_BYTES_MAX / 2));
         if items == 0 {
@@ -417,7 +418,7 @@ impl LargeObjects {
         }
     }
 
-    /// Whether there is an idle block or slab, blocks up to what is kept of them left out if `keeps_maps`. O(1).
+    /// Whether there is an idle block or slab; with `keeps_maps`, not counting blocks within their limit. O(1).
     pub(super) const fn has_idle(&self, keeps_maps: bool) -> bool {
         self.has_idle_above(keeps_maps) || self.slabs.has_idle()
     }
@@ -446,7 +447,7 @@ impl LargeObjects {
         let blocks = &self.blocks;
         let bytes_of = |number: u32| match &blocks[number as usize] {
             Block::InSlab { bytes, .. } => *bytes,
-            Block::Alone(_) | Block::Idle { .. } | Block::Free { .. } => 0,
+            Block::OwnMemory(_) | Block::Idle { .. } | Block::Free { .. } => 0,
         };
         let Some(Moved { number, slab, slot }) = self.slabs.move_one(pressure, bytes_of) else { return 0 };
         let bytes = bytes_of(number);
@@ -469,8 +470,8 @@ impl LargeObjects {
                 return false;
             };
             self.end = last;
-            if let Block::Alone(alone) = mem::take(&mut self.blocks[last]) {
-                self.alone_bytes -= alone.held_bytes();
+            if let Block::OwnMemory(alone) = mem::take(&mut self.blocks[last]) {
+                self.own_memory_bytes -= alone.held_bytes();
                 self.maps -= usize::from(alone.memory.is_map());
                 break;
             }
@@ -480,7 +481,7 @@ impl LargeObjects {
 
     /// Checks all blocks and slabs, and returns the number of blocks in use.
     pub(super) fn audit(&self) -> usize {
-        let (mut used, mut maps, mut alone_bytes, mut idle_bytes) = (0, 0, 0, 0);
+        let (mut used, mut maps, mut own_memory_bytes, mut idle_bytes) = (0, 0, 0, 0);
         let mut in_slabs = Vec::new();
         for (number, block) in self.blocks.iter().enumerate() {
             match block {
@@ -488,27 +489,31 @@ impl LargeObjects {
                     in_slabs.push((*slab, *slot, number));
                     used += 1;
                 }
-                Block::Alone(alone) | Block::Idle { alone, .. } => {
-                    let is_used = matches!(block, Block::Alone(_));
+                Block::OwnMemory(alone) | Block::Idle { alone, .. } => {
+                    let is_used = matches!(block, Block::OwnMemory(_));
                     used += usize::from(is_used);
-                    *if is_used { &mut alone_bytes } else { &mut idle_bytes } += alone.held_bytes();
+                    *if is_used { &mut own_memory_bytes } else { &mut idle_bytes } += alone.held_bytes();
                     maps += usize::from(alone.memory.is_map());
                 }
                 Block::Free { .. } => {}
             }
         }
         assert_eq!((used, maps), (self.used, self.maps), "blocks");
-        assert_eq!((alone_bytes, idle_bytes), (self.alone_bytes, self.idle_bytes), "bytes of blocks");
+        assert_eq!(
+            (own_memory_bytes, idle_bytes),
+            (self.own_memory_bytes, self.idle_bytes),
+            "bytes of blocks"
+        );
         self.slabs.audit(&in_slabs);
         used
     }
 
-    /// Key and value in memory of their own, and where they begin: in the map that is offered, copied to an idle map of
-    /// about the size, else to a new one. For that as much idle memory is unmapped before.
-    fn alone(&mut self, key: &[u8], value: &[u8]) -> Option<Box<Alone>> {
+    /// Key and value in memory of their own: in the offered map, copied to an idle map of about the size, or copied
+    /// to a new map, for which as much idle memory is unmapped first.
+    fn alone(&mut self, key: &[u8], value: &[u8]) -> Option<Box<OwnMemory>> {
         let (memory, key_at, value_at) = self.memory_for(key, value)?;
-        let alone = Box::new(Alone { memory, key_at, value_at });
-        self.alone_bytes += alone.held_bytes();
+        let alone = Box::new(OwnMemory { memory, key_at, value_at });
+        self.own_memory_bytes += alone.held_bytes();
         self.maps += usize::from(alone.memory.is_map());
         Some(alone)
     }
@@ -564,14 +569,14 @@ impl LargeObjects {
     }
 }
 
-/// Where a part of a map begins in it; `None` if it is none.
+/// The offset of a part of a map; `None` if `part` is not in it.
 fn place_in(map: &[u8], part: &[u8]) -> Option<usize> {
     let (all, part) = (map.as_ptr_range(), part.as_ptr_range());
     let is_in = all.start <= part.start && part.end <= all.end;
     is_in.then(|| part.start.addr() - all.start.addr())
 }
 
-/// Whether so many bytes waste little of a map of `held` bytes.
+/// Whether `bytes` bytes fill nearly all of a map of `held` bytes.
 const fn is_about(bytes: usize, held: usize) -> bool {
     bytes <= held && held <= bytes + bytes / 8
 }
@@ -640,7 +645,7 @@ mod tests {
         while large_objects.has_idle(false) {
             large_objects.trim(false);
         }
-        // The lists of chunks keep some capacity.
+        // The lists of free slots keep some capacity.
         assert_eq!(large_objects.audit(), 0);
         assert!(large_objects.memory_bytes() < LargeObjects::new().memory_bytes() + 1_024);
     }
@@ -681,7 +686,7 @@ mod tests {
         large_objects.trim(false);
         let step = before - large_objects.memory_bytes();
         assert!((1 << 20..1_100_000).contains(&step), "{step}");
-        // One that comes meanwhile takes no more memory, and gives as much back as it takes.
+        // A value added meanwhile reuses an idle map.
         assert!(large_objects.growth_bytes(KEY.len() + value.len()) == 0);
         large_objects.add(KEY, &value).unwrap();
         assert!(large_objects.memory_bytes() <= before - step);

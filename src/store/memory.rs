@@ -5,7 +5,7 @@
 pub struct Memory {
     /// Pages of items up to 16 KiB, and the metadata of pages.
     pub pages: u64,
-    /// Larger items.
+    /// Keys and values of larger items.
     pub large_objects: u64,
     /// The index.
     pub index: u64,
@@ -20,7 +20,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// All of it.
+    /// The sum.
     pub const fn total(&self) -> u64 {
         self.pages
             + self.large_objects

@@ -1,14 +1,13 @@
-//! The items of one node: key, value, version, expiry. Bounded in memory, exact in time.
+//! The store of one node: items of key, value, version and expiry, with a memory limit and expiry to the millisecond.
 //!
-//! Items expire on time, to the millisecond: every read compares the expiry with `now`. The timer wheel only
-//! frees memory, in steps, through [`Store::reclaim`].
+//! Every read compares the expiry with `now`. The timer wheel only frees memory, in steps, in [`Store::reclaim`].
 //!
-//! A key is hashed once per request, by [`Store::key`]; all calls take the [`HashedKey`]. The hash is keyed with a
-//! secret, so that clients cannot choose keys that collide.
+//! [`Store::key`] hashes a key once per request; all calls take the [`HashedKey`]. The hash is keyed with a secret,
+//! so that clients cannot choose keys that collide.
 //!
-//! No operation reorganises the whole: the index grows by one segment of 4 KiB at a time, and background work
-//! (expiry, purging of stale timers, compaction, deferred free) is done by [`Store::reclaim`] in steps. A write
-//! that the memory limit refuses reclaims memory itself and tries again, see [`Store::set`].
+//! No operation reorganises the whole store: the index grows by one segment of 4 KiB at a time, and
+//! [`Store::reclaim`] does background work (expiry, purging of stale timers, compaction, deferred free) in steps. A
+//! write at the memory limit reclaims memory and is attempted again, see [`Store::set`].
 //!
 //! ```text
 //! key ── hash ──► index (directory ► segment of 4 KiB) ── handle ──► heap (page ► slot: the item)
@@ -61,32 +60,32 @@ use size_classes::LARGE_BYTES_MAX as MAPPED_BYTES_MIN;
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-/// Keys that [`Store::prefetch`] fetches at most.
+/// Keys per call of [`Store::prefetch`] at most.
 pub const PREFETCH_MAX: usize = 16;
 
-/// Bytes of an item's share of its segment: a bucket of a cache line has twelve entries.
+/// Bytes of an item's share of its segment: a bucket of 64 bytes has twelve entries.
 const INDEX_ENTRY_BYTES: usize = 6;
 
 /// Bytes of a timer in a timer page.
 const TIMER_BYTES: usize = 8;
 
-/// What [`Store::set`] did.
+/// The result of [`Store::set`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetOutcome {
-    /// The key was not there: it is a key more.
+    /// The key was added.
     Created,
-    /// The new item replaced another one, which may have expired.
+    /// The key's item, which may have expired, was replaced.
     Replaced,
     /// Nothing: the item of the key has a higher version and stays.
     Newer,
 }
 
-/// What [`Store::remove`] did.
+/// The result of [`Store::remove`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoveOutcome {
-    /// The item is gone.
+    /// The item was removed.
     Removed,
-    /// There was none, or it had expired.
+    /// There was no item, or it had expired.
     Absent,
     /// Nothing: the item of the key has a higher version and stays.
     Newer,
@@ -102,18 +101,18 @@ pub struct Store {
     timers: Timers,
     compaction: Compaction,
     queues: Queues,
-    /// Memory of cleared stores that is still to be freed.
+    /// Memory of cleared stores that is not freed yet.
     deferred_free: DeferredFree,
-    /// Bytes held elsewhere that count against the limit.
+    /// Bytes outside the store that count against the limit.
     reserved: u64,
     reserved_apart: u64,
-    /// Bytes above the limit that the writes at hand may take, since memory was reclaimed for them.
+    /// Bytes above the limit that the current write may take, since memory was reclaimed for it.
     overdraft: u64,
     expired: u64,
     departures: Departures,
 }
 
-/// Keys that have expired or were evicted, as far as somebody wants to know.
+/// Keys that have expired or were evicted and are to be reported.
 #[derive(Debug)]
 struct Departures {
     /// Versions up to this one are not reported.
@@ -141,13 +140,13 @@ impl Store {
         }
     }
 
-    /// From here on keys that expire or are evicted are reported by [`Store::take_departures`], if their version is above
-    /// this one. With [`Version::MAX`], as at the start, none is.
+    /// Makes [`Store::take_departures`] report keys that expire or are evicted from here on, if their version is
+    /// above `version`. Initially [`Version::MAX`]: none is reported.
     pub fn report_departures_above(&mut self, version: Version) {
         self.departures.above = version;
     }
 
-    /// Whether [`Store::take_departures`] has something to return. O(1).
+    /// Whether [`Store::take_departures`] would return any. O(1).
     pub fn has_departures(&self) -> bool {
         !self.departures.keys.is_empty()
     }
@@ -157,7 +156,7 @@ impl Store {
         std::mem::take(&mut self.departures.keys)
     }
 
-    /// Reports the item at a handle, which has expired or is evicted.
+    /// Records the item at a handle, which has expired or is evicted, if it is to be reported.
     #[inline]
     fn departs(&mut self, handle: u32) {
         let version = self.heap.version(handle);
@@ -166,13 +165,13 @@ impl Store {
         }
     }
 
-    /// Keeps only these bits of each hash, so that keys have equal hashes. For tests, before the first key.
+    /// Masks all hashes, so that keys have equal hashes. For tests, before the first key.
     pub fn mask_hashes(&mut self, mask: u64) {
         self.secret = self.secret.clone().masked(mask);
     }
 
-    /// Changes the limit. Items above a lower limit are evicted by [`Store::reclaim`], or else stay, and writes are
-    /// refused until there is room.
+    /// Changes the limit, in bytes. Above a lower limit items are evicted by [`Store::reclaim`]; without eviction
+    /// they stay, and writes are refused until there is room.
     pub fn set_memory_max(&mut self, memory_max: u64) {
         let had_limit = std::mem::replace(&mut self.memory_max, memory_max) != 0;
         if had_limit != (memory_max != 0) {
@@ -185,47 +184,47 @@ impl Store {
         self.memory_max
     }
 
-    /// Counts `bytes` held elsewhere against the limit: own filter and changelog. O(1).
+    /// Sets the bytes outside the store that count against the limit: own filter and changelog. O(1).
     pub fn reserve(&mut self, bytes: u64) {
         self.reserved = bytes;
     }
 
-    /// The same, for bytes that are counted apart from those: tombstones, the history of requests. O(1).
+    /// The same for a second count: tombstones and the history of requests. O(1).
     pub fn reserve_apart(&mut self, bytes: u64) {
         self.reserved_apart = bytes;
     }
 
-    /// Offers the map that a request lies in, which is being carried out until the next call: a value that is nearly all
-    /// of it is linked where it lies, if that is within the limit, and not copied.
+    /// Offers the map that contains the request being executed, until the next call: a value that fills nearly all of
+    /// the map is linked, not copied, if that is within the limit. `None` ends the offer.
     pub fn offer(&mut self, map: Option<Rc<MmapMut>>) {
         self.heap.offer(map);
     }
 
-    /// A value in the map that is offered, if it is nearly all of that: shared where it lies.
+    /// The value in the offered map, shared, if it fills nearly all of the map.
     pub fn share_offered(&self, value: &[u8]) -> Option<SharedBytes> {
         self.heap.share_offered(value)
     }
 
-    /// Takes a map of about so many bytes that is held for the next large value, to receive one in it.
+    /// Takes an idle map of about this many bytes, to receive a large value in it.
     pub fn take_idle(&mut self, bytes: usize) -> Option<Rc<MmapMut>> {
         self.heap.take_idle(bytes)
     }
 
-    /// Hashes a key for the other calls. Costs what xxh3 costs: some 5 ns for a short key.
+    /// Hashes a key for the other calls. Some 5 ns for a short key.
     pub fn key<'k>(&self, bytes: &'k [u8]) -> HashedKey<'k> {
         HashedKey { hash: self.secret.hash(bytes), bytes }
     }
 
-    /// The item of `key`; `None` if it is absent or has expired. Three cache lines: directory, segment, item.
-    /// Logarithmic where thousands of keys have equal hashes.
+    /// The item of `key`; `None` if it is absent or has expired. Three cache lines: directory, segment, item. O(log
+    /// n) if thousands of keys have equal hashes.
     #[inline]
     pub fn get(&self, now: Instant, key: HashedKey<'_>) -> Option<Item<'_>> {
         let read = |handle| self.heap.item(handle, key.bytes);
         self.index.get(&heap_keys(&self.heap, &self.secret), key, read).and_then(|item| unexpired(now, item))
     }
 
-    /// The same, and counts the use of the item for eviction: some 2 ns, and a write to a line that is read anyway,
-    /// only while something can be evicted.
+    /// The same, and counts a use of the item for eviction, if that is on: some 2 ns, and a write to a cache line
+    /// that is read anyway.
     #[inline]
     pub fn access(&mut self, now: Instant, key: HashedKey<'_>) -> Option<Item<'_>> {
         if !self.queues.is_on() {
@@ -235,21 +234,21 @@ impl Store {
         unexpired(now, self.heap.use_item(handle))
     }
 
-    /// The value of `key`, unless it is absent or has expired, as bytes that stay what they are. A value of more than
-    /// 128 KiB is shared with the store, and takes memory of its own once it is replaced; a smaller one is copied.
+    /// The value of `key` as immutable bytes; `None` if it is absent or has expired. A value over 128 KiB is shared
+    /// with the store, and its memory is not freed before both drop it; a smaller one is copied.
     pub fn share(&self, now: Instant, key: HashedKey<'_>) -> Option<SharedBytes> {
         let handle = self.find(key)?;
         let item = unexpired(now, self.heap.item_at(handle))?;
         Some(self.heap.share_value(handle).unwrap_or_else(|| item.value.to_vec().into()))
     }
 
-    /// The version of `key`, and whether it has not expired yet; `None` if there is no item.
+    /// The version of `key`, and whether it is unexpired; `None` if there is no item.
     pub fn version(&self, now: Instant, key: HashedKey<'_>) -> Option<(Version, bool)> {
         self.find(key).map(|handle| (self.heap.version(handle), self.is_alive(now, handle)))
     }
 
-    /// Prefetches the memory of up to 16 keys that will be read next, so that their cache misses overlap. Costs
-    /// some 5 ns per key and two cache misses in all; not worth it for fewer than four keys.
+    /// Prefetches the memory of up to 16 keys that will be read next, so that their cache misses overlap. Costs some
+    /// 5 ns per key and two cache misses in total; does not pay below four keys.
     pub fn prefetch(&self, keys: &[HashedKey<'_>]) {
         let keys = &keys[..keys.len().min(PREFETCH_MAX)];
         keys.iter().for_each(|key| self.index.fetch(key.hash.0));
@@ -270,9 +269,9 @@ impl Store {
         }
     }
 
-    /// Sets `key` to `value`, with an expiry or without; the item that it had, expiry included, is gone,
-    /// unless its version is higher than `version` and it has not expired: then nothing is changed. Copies
-    /// key and value; touches one segment of the index and splits it at most once.
+    /// Sets `key` to `value`, with an expiry or without one. Replaces the key's item, unless that is unexpired and
+    /// has a higher version than `version`: then nothing is changed. Copies key and value; touches one segment of the
+    /// index and splits it at most once.
     ///
     /// # Errors
     /// [`Full`] when there is no memory for it; nothing is changed then.
@@ -314,9 +313,9 @@ impl Store {
         self.put(key, value, expiry, version, old)
     }
 
-    /// Writes an item of up to 16 KiB without an expiry in the slot of one of the same key without an expiry, as most items
-    /// are that are set again. That takes no memory, so the limit has no part in it. False, and nothing changed, if it does
-    /// not fit.
+    /// Overwrites an item of up to 16 KiB without an expiry by another one without an expiry, the most frequent case
+    /// of a SET. Takes no memory, so the limit is not checked. False, and nothing changed, if it does not fit the
+    /// slot.
     #[inline]
     fn put_in_place(&mut self, key: HashedKey<'_>, value: &[u8], version: Version, old: Held) -> bool {
         let layout = Layout::new(key.bytes.len(), value.len(), false);
@@ -344,7 +343,7 @@ impl Store {
         old: Option<Held>,
     ) -> Result<SetOutcome, Full> {
         let is_offered = value.len() > MAPPED_BYTES_MIN && self.heap.is_offered(key.bytes, value);
-        // Where the limit leaves no room beside the old item, the value is copied over it.
+        // If the limit leaves no room for both items, the value is copied over the old one.
         let is_linked = is_offered && self.check_room_for_item(key, value, expiry, None, true).is_ok();
         if self.memory_max != 0 && !is_linked {
             self.check_room_for_item(key, value, expiry, old.map(|old| old.handle), is_offered)?;
@@ -372,7 +371,7 @@ impl Store {
             self.timers.item_gone();
         }
         if handle == old && expiry == old_expiry {
-            // The timer of the old item is that of the new one.
+            // The new item uses the timer of the old one.
             if expiry.is_some() {
                 self.timers.item_added();
             }
@@ -388,9 +387,9 @@ impl Store {
         Ok(SetOutcome::Replaced)
     }
 
-    /// Changes the value and version of `key` and keeps its expiry: the value gets the length `len`, added bytes
-    /// being 0, then `edit` changes it. In place if the new length fits the slot or large object, else in a copy.
-    /// Returns what `edit` returned; `None`, and `edit` is not called, if the key is absent or has expired.
+    /// Changes the value and version of `key` and keeps its expiry: resizes the value to `len` bytes, added bytes
+    /// being 0, and calls `edit` with it. In place if the new length fits the slot or large object, else in a copy.
+    /// Returns the result of `edit`; `None`, without calling it, if the key is absent or has expired.
     ///
     /// # Errors
     /// [`Full`] when there is no memory for it; nothing is changed then.
@@ -422,15 +421,14 @@ impl Store {
         Ok(Some(result))
     }
 
-    /// Removes `key`, unless its item has a version higher than `version`. An item that has expired is removed
-    /// whatever its version, and counted as expired. Touches one segment of the index, and its buddy when
-    /// both can be merged.
+    /// Removes `key`, unless its item has a version higher than `version`. An expired item is removed whatever its
+    /// version, and counted as expired. Touches one segment of the index, and its buddy if both are merged.
     pub fn remove(&mut self, now: Instant, key: HashedKey<'_>, version: Version) -> RemoveOutcome {
         let Some(handle) = self.find(key) else { return RemoveOutcome::Absent };
         if self.is_newer(now, handle, version) {
             return RemoveOutcome::Newer;
         }
-        // Its timer may have been dropped for want of memory.
+        // Its timer may have been dropped because allocation failed.
         let has_expired = !self.is_alive(now, handle);
         self.expired += u64::from(has_expired);
         if has_expired {
@@ -440,8 +438,8 @@ impl Store {
         if has_expired { RemoveOutcome::Absent } else { RemoveOutcome::Removed }
     }
 
-    /// Gives `key` another expiry, or none, and keeps its version; true if it was there and had not expired.
-    /// The first expiry of an item may move it to another slot; to remove one needs no memory.
+    /// Changes or removes the expiry of `key`, and keeps its version; true if it exists and is unexpired. The first
+    /// expiry of an item may move it to another slot; removing one takes no memory.
     ///
     /// # Errors
     /// [`Full`] when there is no memory for that, or for the timer; nothing is changed then.
@@ -470,8 +468,8 @@ impl Store {
         })
     }
 
-    /// Gives `key` back the expiry that it had before [`Store::set_expiry`] gave it another. That takes no memory: its
-    /// slot has room for one, and if its timer is dropped for want of memory it expires all the same.
+    /// Restores the expiry that `key` had before [`Store::set_expiry`] changed it. Never fails: its slot has room for
+    /// an expiry, and if its timer is dropped because allocation failed it still expires.
     pub fn restore_expiry(&mut self, key: HashedKey<'_>, expiry: Option<Expiry>) {
         let Some(handle) = self.find(key) else { return };
         self.heap.set_expiry(handle, expiry);
@@ -481,7 +479,7 @@ impl Store {
         }
     }
 
-    /// Gives the item of a key, which is at `handle`, another expiry.
+    /// Changes the expiry of the item at `handle`.
     fn move_expiry(&mut self, key: HashedKey<'_>, handle: u32, expiry: Expiry) -> Result<(), Full> {
         let was_timed = self.heap.expiry(handle).is_some();
         let moving = if was_timed { 0 } else { self.heap.growth_bytes_to_move(handle) };
@@ -504,7 +502,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes all items. O(1): their memory is returned to the system by [`Store::reclaim`] and counted until then.
+    /// Removes all items. O(1): [`Store::reclaim`] returns their memory to the system; it is counted until then.
     pub fn clear(&mut self) {
         if self.is_empty() {
             return;
@@ -517,9 +515,9 @@ impl Store {
         self.deferred_free.add(heap, index, timers);
     }
 
-    /// Frees expired items, stale timers, cleared stores, and pages that have been sparse for a while: about
-    /// `budget` steps, each of which checks one timer or moves one small item. To be called while
-    /// [`Store::has_work`]. Returns the steps.
+    /// Frees expired items, stale timers, cleared stores, and pages that were sparse for a while, in about `budget`
+    /// steps, each of which checks one timer or moves one small item. Must be called while [`Store::has_work`].
+    /// Returns the steps done.
     pub fn reclaim(&mut self, now: Instant, budget: u32) -> u32 {
         let left = self.keep_up(now, budget);
         let mut spent = budget - left;
@@ -529,7 +527,7 @@ impl Store {
         }
         if self.is_over_limit() {
             spent += budget;
-            // Larger slots help writes, not to get below the limit.
+            // Larger slots help writes, but not to get below the limit.
             self.heap.take_larger(true);
             self.reclaim_piece(now, 0);
             self.heap.take_larger(false);
@@ -541,9 +539,9 @@ impl Store {
         spent
     }
 
-    /// The part of [`Store::reclaim`] that must keep up with writes: up to `budget` due timers, and as many others
-    /// if too many are stale. With a budget of four after each write with an expiry and each removal there are
-    /// at most two timers per item with an expiry and 64 Ki more. Returns the budget left.
+    /// The part of [`Store::reclaim`] that must keep pace with writes: processes up to `budget` due timers, and
+    /// checks as many others if too many are stale. With a budget of four after each write with an expiry and each
+    /// removal there are at most two timers per item with an expiry and 64 Ki more. Returns the budget left.
     pub fn keep_up(&mut self, now: Instant, budget: u32) -> u32 {
         self.overdraft = 0;
         let left = self.expire(now, budget);
@@ -558,19 +556,19 @@ impl Store {
         self.timers.has_due(now.millis())
             || self.timers.has_too_many()
             || !self.deferred_free.is_empty()
-            || self.wants_trim(now)
+            || self.needs_trim(now)
             || self.has_stale_entries()
             || self.is_over_limit()
-            || self.wants_compaction(now)
+            || self.needs_compaction(now)
     }
 
-    /// When [`Store::reclaim`] will next have work, if it has none now; `None` if nothing is planned. O(1).
+    /// When [`Store::reclaim`] will have work, if it has none now; `None`: not before the next write. O(1).
     pub fn next_deadline(&self) -> Option<Instant> {
         let timers = self.timers.next_deadline().map(Instant::from_millis);
         timers.into_iter().chain(self.compaction.due()).min()
     }
 
-    /// Items held, expired ones that are not yet freed included.
+    /// The number of items, including expired ones that are not freed yet.
     pub fn len(&self) -> usize {
         self.index.len()
     }
@@ -610,20 +608,20 @@ impl Store {
         }
     }
 
-    /// The size classes that hold memory, the smallest first; objects over 128 KiB have none. O(1): there are some
-    /// hundred.
+    /// The size classes that hold memory, the smallest first; objects over 128 KiB have no class. O(1): there are
+    /// some hundred.
     pub fn classes(&self) -> impl Iterator<Item = ClassMemory> {
         self.heap.classes()
     }
 
-    /// Bytes that the items themselves take: their slots or large objects, an entry of the index each and, with
-    /// an expiry, a timer. The rest of [`Store::memory_bytes`] is free or waits to be given back. O(1).
+    /// Bytes of the items themselves: their slots and large objects, an index entry per item and a timer per expiry.
+    /// The rest of [`Store::memory_bytes`] is free or not yet returned to the system. O(1).
     pub fn live_bytes(&self) -> u64 {
         let entries = self.len() * INDEX_ENTRY_BYTES + self.timers.items() * TIMER_BYTES;
         (self.heap.live_bytes() + entries) as u64
     }
 
-    /// The item of a key, as far as a write needs it.
+    /// The position and header of a key's item, for writes.
     #[inline]
     fn find_held(&self, key: HashedKey<'_>) -> Option<Held> {
         let read = |handle| {
@@ -639,7 +637,7 @@ impl Store {
         self.index.get(&heap_keys(&self.heap, &self.secret), key, read)
     }
 
-    /// Whether an item that has not expired has a higher version.
+    /// Whether an item is unexpired and has a higher version.
     #[inline]
     fn is_newer(&self, now: Instant, handle: u32, version: Version) -> bool {
         self.heap.version(handle) > version && self.is_alive(now, handle)
@@ -649,13 +647,13 @@ impl Store {
         self.heap.expiry(handle).is_none_or(|expiry| !expiry.has_come(now))
     }
 
-    /// Makes the address space of the heap smaller than 32 GiB, for tests.
+    /// Limits the address space of the heap, for tests.
     #[cfg(test)]
     pub(crate) fn limit_regions(&mut self, regions_max: usize) {
         self.heap.limit_regions(regions_max);
     }
 
-    /// Counts and arms the timer of an item that was written, if it has an expiry.
+    /// Counts a new item with an expiry and arms its timer; does nothing without an expiry.
     fn arm_new(&mut self, expiry: Option<Expiry>, handle: u32) {
         if let Some(expiry) = expiry {
             self.timers.item_added();
@@ -675,7 +673,7 @@ impl Store {
     }
 }
 
-/// An item that is there.
+/// The item of a key that is being written.
 #[derive(Debug, Clone, Copy)]
 struct Held {
     handle: u32,
@@ -694,7 +692,7 @@ fn unexpired(now: Instant, item: Item<'_>) -> Option<Item<'_>> {
     item.expiry.is_none_or(|expiry| !expiry.has_come(now)).then_some(item)
 }
 
-/// The keys of the heap, for the index.
+/// The keys in the heap, as the index accesses them.
 #[derive(Debug, Clone, Copy)]
 struct HeapKeys<'s> {
     heap: &'s Heap,

@@ -1,17 +1,18 @@
-//! The overflow: entries whose segment is full and cannot be split, since too many keys have equal hashes.
+//! The overflow of the index: entries whose segment is full and cannot be split, because many keys have equal hashes
+//! or memory is short.
 //!
-//! Handles ordered by (hash, key) in ordered chunks of up to 512: a B-tree of two levels. Lookup is a binary
-//! search in both; an insertion moves at most 2 KiB, and once in 256 times the list of chunks, which for a
-//! million keys of equal hash is 96 KiB.
+//! Handles ordered by (hash, key) in chunks of up to 512: a B-tree of two levels. A lookup is a binary search in
+//! both; an insertion moves at most 2 KiB, and once in 256 times the list of chunks, which is 96 KiB for a million
+//! keys.
 //!
-//! Not here: the keys. The caller passes the order as a function of a handle.
+//! Not here: the keys. Callers pass the order as a function of a handle.
 
 use super::hash::HashRange;
 use std::cmp::Ordering;
 
 const CHUNK_MAX: usize = 512;
 
-/// Hashes that one call of [`Overflow::scan_hashes`] returns. Each costs a search if it is held twice.
+/// Hashes returned per call of [`Overflow::scan_hashes`]. A hash with several entries costs a search.
 const HASHES_PER_STEP: usize = 128;
 
 /// Handles in order.
@@ -41,14 +42,14 @@ impl Overflow {
         self.chunks.capacity() * size_of::<Vec<u32>>() + self.chunks.len() * CHUNK_MAX * 4
     }
 
-    /// What [`Overflow::memory_bytes`] grows by at most for so many more entries.
+    /// Growth of [`Overflow::memory_bytes`] at most for this many more entries.
     pub(super) fn growth_bytes_max(&self, entries: usize) -> usize {
         let chunks = 1 + entries / (CHUNK_MAX / 2);
         chunks * CHUNK_MAX * 4 + (self.chunks.len() + chunks + 8) * size_of::<Vec<u32>>()
     }
 
-    /// The handle for which `order`, which compares an entry with the one sought, is `Equal`. O(log n) calls of
-    /// `order`.
+    /// The handle for which `order`, which compares an entry with the target, is `Equal`; else the position to insert
+    /// it. O(log n) calls of `order`.
     pub(super) fn find(&self, order: impl Fn(u32) -> Ordering) -> Result<(Spot, u32), Spot> {
         let chunk = self.chunks.partition_point(|chunk| order(chunk[0]) != Ordering::Greater);
         let chunk = chunk.saturating_sub(1);
@@ -59,7 +60,7 @@ impl Overflow {
         }
     }
 
-    /// The handles for which `order` is `Equal`. O(log n) calls of `order`, and one for each.
+    /// The handles for which `order` is `Equal`. O(log n) calls of `order`, and one per handle.
     pub(super) fn equal(&self, order: impl Fn(u32) -> Ordering) -> impl Iterator<Item = u32> {
         let is_less = |&handle: &u32| order(handle) == Ordering::Less;
         let chunk = self.chunks.partition_point(|chunk| is_less(&chunk[0])).saturating_sub(1);
@@ -68,7 +69,7 @@ impl Overflow {
         handles.skip(at).take_while(move |&handle| order(handle) == Ordering::Equal)
     }
 
-    /// Adds a handle at the spot where [`Overflow::find`] did not find it.
+    /// Inserts a handle at the position returned by [`Overflow::find`].
     pub(super) fn insert(&mut self, mut spot: Spot, handle: u32) {
         self.len += 1;
         if self.chunks.is_empty() {
@@ -85,7 +86,7 @@ impl Overflow {
         self.chunks[spot.chunk].insert(spot.at, handle);
     }
 
-    /// Removes the handle at a spot where it was found.
+    /// Removes the handle at a position.
     pub(super) fn remove(&mut self, spot: Spot) {
         self.len -= 1;
         self.chunks[spot.chunk].remove(spot.at);
@@ -101,7 +102,7 @@ impl Overflow {
         }
     }
 
-    /// Merges a chunk and the next one if together they fill at most half a chunk; whether it did.
+    /// Merges a chunk and the next one if together they fill at most half a chunk; returns whether it did.
     fn merge_with_next(&mut self, chunk: usize) -> bool {
         let few = |next: &Vec<u32>| self.chunks[chunk].len() + next.len() <= CHUNK_MAX / 2;
         let merges = self.chunks.get(chunk + 1).is_some_and(few);
@@ -112,13 +113,13 @@ impl Overflow {
         merges
     }
 
-    /// Replaces the handle at a spot.
+    /// Replaces the handle at a position.
     pub(super) fn replace(&mut self, spot: Spot, handle: u32) {
         self.chunks[spot.chunk][spot.at] = handle;
     }
 
-    /// Appends up to 128 different hashes of `range`, each once, in order. Returns where to continue if there
-    /// are more. Equal ones are skipped by a search, so that a million of them cost no more than one.
+    /// Appends up to 128 distinct hashes of `range` in order. Returns the hash to continue from if there are more.
+    /// Entries of equal hashes are skipped by a search, so that a million of them cost as much as one.
     pub(super) fn scan_hashes(
         &self,
         hash_of: impl Fn(u32) -> u64,
@@ -145,8 +146,8 @@ impl Overflow {
         last?.checked_add(1).filter(|&next| next <= range.last)
     }
 
-    /// Appends hash and handle of the entries of `range`, in order: `budget` of them, and then those that
-    /// have the hash of the last. Returns the last hash up to which none is left out.
+    /// Appends hash and handle of the entries of `range`, in order: `budget` entries, and further ones with the hash
+    /// of the last. Returns the hash up to which all entries were appended.
     pub(super) fn scan(
         &self,
         hash_of: impl Fn(u32) -> u64,
@@ -173,7 +174,7 @@ impl Overflow {
         range.last
     }
 
-    /// The first entry whose hash is above `hash`; the first of all for `None`.
+    /// The position of the first entry with a hash above `hash`; of the first entry for `None`.
     fn first_above(&self, hash_of: &impl Fn(u32) -> u64, hash: Option<u64>) -> Spot {
         let Some(hash) = hash else { return Spot { chunk: 0, at: 0 } };
         let chunk = self.chunks.partition_point(|chunk| hash_of(chunk[0]) <= hash).saturating_sub(1);
@@ -246,7 +247,7 @@ mod tests {
             assert_eq!(overflow.len(), oracle.len());
         }
         assert!(overflow.handles().eq(oracle.iter().copied()));
-        // Hashes of 1, 3 and 500 handles each; in steps, from anywhere.
+        // Hashes of 1, 3 and 500 handles each, scanned in steps from a random position.
         for share in [1, 3, 500] {
             let hash_of = |handle: u32| u64::from(handle / share);
             for range in [HashRange::ALL, HashRange { first: 20, last: 9_000 }] {

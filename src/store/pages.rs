@@ -1,9 +1,9 @@
-//! Metadata of pages: size class, slots in use, free list; and which page is filled or emptied next.
+//! The metadata of pages: size class, slots in use, free list; and the choice of the page to fill or empty next.
 //!
-//! Pages with free slots are listed by class and by quarter of fill. Slots are allocated in the fullest pages, so
-//! that the emptiest ones drain; compaction takes those.
+//! Pages with free slots are listed by class and quarter of fill. Slots are allocated in the fullest pages, so that
+//! the emptiest ones drain; compaction empties those.
 //!
-//! Not here: the memory of a page, and the links of its free list, which lie in the free slots.
+//! Not here: the memory of a page, and the links of its free list, which are in the free slots.
 
 use super::memory::ClassMemory;
 use super::size_classes::{CLASSES, bytes_of, slots_of};
@@ -22,10 +22,10 @@ const NO_BAND: u8 = u8::MAX;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Page {
     pub(super) class: u8,
-    /// The list it is in; none if it is full or being emptied.
+    /// The list that the page is in; none if it is full or being emptied.
     band: u8,
     pub(super) live: u16,
-    /// Slots from this one on were never used since the page got its class.
+    /// Slots from this one on were not used since the page got its class.
     pub(super) fresh: u16,
     /// The head of the list of freed slots.
     pub(super) free: u16,
@@ -42,7 +42,7 @@ impl Default for Page {
 const UNUSED: Page =
     Page { class: NO_CLASS, band: NO_BAND, live: 0, fresh: 0, free: NO_SLOT, next: NO_PAGE, prev: NO_PAGE };
 
-/// One class's pages.
+/// The pages of one class.
 #[derive(Debug, Clone, Copy)]
 struct Class {
     bands: [u32; BANDS],
@@ -50,7 +50,7 @@ struct Class {
     live: u32,
 }
 
-/// The page being emptied. It is in no list, so nothing is allocated in it.
+/// The page being emptied. It is in no list, so that it is not allocated from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Emptying {
     pub(super) page: u32,
@@ -63,7 +63,7 @@ pub(super) struct Emptying {
 pub(super) struct Pages {
     records: ChunkedVec<Page>,
     classes: Box<[Class; CLASSES]>,
-    /// Classes with so many free slots that their emptiest pages should be emptied: one bit per class.
+    /// The sparse classes, whose emptiest pages should be emptied: one bit per class.
     sparse: u128,
     emptying: Option<Emptying>,
     /// Bytes of the slots in use.
@@ -81,7 +81,7 @@ impl Pages {
         self.records.memory_bytes() + size_of_val(&*self.classes)
     }
 
-    /// What [`Pages::memory_bytes`] grows by at most when there are pages up to `end`.
+    /// Growth of [`Pages::memory_bytes`] at most when there are pages up to `end`.
     pub(super) fn growth_bytes(&self, end: usize) -> usize {
         self.records.growth_bytes(end)
     }
@@ -91,7 +91,7 @@ impl Pages {
         self.live_bytes
     }
 
-    /// The classes that have pages of so many bytes.
+    /// The memory of the classes that have pages, of `page_bytes` bytes.
     pub(super) fn memory_of_classes(&self, page_bytes: usize) -> impl Iterator<Item = ClassMemory> {
         let used = (0u8..).zip(&*self.classes).filter(|(_, class)| class.pages > 0);
         used.map(move |(number, class)| ClassMemory {
@@ -131,14 +131,14 @@ impl Pages {
             .find(|&class| self.with_room(class).is_some())
     }
 
-    /// Gives a page to a class; `end` is one past the highest page in use.
+    /// Adds a page to a class; `end` is one past the highest page in use.
     pub(super) fn add(&mut self, page: u32, class: u8, end: usize) {
         self.records.grow_to(end);
         self.records[page as usize] = Page { class, ..UNUSED };
         self.classes[usize::from(class)].pages += 1;
     }
 
-    /// Takes an empty page from its class.
+    /// Removes an empty page from its class.
     pub(super) fn remove(&mut self, page: u32) {
         self.unlink(page);
         self.emptying.take_if(|emptying| emptying.page == page);
@@ -153,7 +153,7 @@ impl Pages {
         self.records.truncate(end);
     }
 
-    /// Counts one slot more in use: a fresh one, or the head of the free list, which `next_free` follows.
+    /// Counts an allocated slot: a fresh one, or the head of the free list, whose next slot is `next_free`.
     pub(super) fn slot_taken(&mut self, page: u32, next_free: Option<u16>) {
         let record = &mut self.records[page as usize];
         match next_free {
@@ -166,7 +166,7 @@ impl Pages {
         self.relink(page);
     }
 
-    /// Counts a freed slot; true if no slot of the page is in use then.
+    /// Counts a freed slot; true if no slot of the page is in use now.
     pub(super) fn slot_freed(&mut self, page: u32, slot: u16) -> bool {
         let record = &mut self.records[page as usize];
         record.free = slot;
@@ -181,7 +181,7 @@ impl Pages {
         live == 0
     }
 
-    /// The page being emptied, and the slot reached.
+    /// The page being emptied, and its next slot.
     pub(super) const fn emptying(&self) -> Option<Emptying> {
         self.emptying
     }
@@ -222,7 +222,7 @@ impl Pages {
         for (page, live) in counted {
             let record = self.of(page);
             assert_eq!(usize::from(record.live), live, "live slots of a page");
-            assert!(live > 0, "an empty page is given back");
+            assert!(live > 0, "an empty page was not freed");
             assert_eq!(record.band, if self.is_emptying(page) { NO_BAND } else { band_of(&record) });
             per_class[usize::from(record.class)].0 += 1;
             per_class[usize::from(record.class)].1 += u32::from(record.live);
@@ -241,9 +241,9 @@ impl Pages {
         }
     }
 
-    /// Marks a class sparse above two pages of free slots and half as many as are in use; no longer sparse
-    /// below one page and a quarter. An emptiest page is then at most two thirds full, so that a page costs
-    /// at most two moves per slot gained.
+    /// Updates whether a class is sparse: from two pages of free slots plus half as many as are in use on, until
+    /// below one page plus a quarter. An emptiest page is then at most two thirds full: at most two moves per slot
+    /// gained.
     fn update_sparse(&mut self, class: u8) {
         let Class { pages, live, .. } = self.classes[usize::from(class)];
         let slots = slots_of(class);
@@ -268,7 +268,7 @@ impl Pages {
         None
     }
 
-    /// An emptiest page of a class whose other pages have free slots for its items, if there is one. O(classes).
+    /// An emptiest page whose items fit in free slots of other pages of its class, if there is one. O(classes).
     pub(super) fn page_under_pressure(&self) -> Option<u32> {
         let free =
             |(number, class): (u8, &Class)| (class.pages * slots_of(number)).saturating_sub(class.live);
@@ -282,8 +282,8 @@ impl Pages {
         })
     }
 
-    /// A page from the emptiest quarter that there is, of these the one with the fewest items of its class's first, of
-    /// those pages that are `wanted`. O(classes).
+    /// A `wanted` page with nearly the fewest items: from the emptiest quarter of fill, the first of each class is
+    /// compared. O(classes).
     pub(super) fn emptiest_page(&self, wanted: impl Fn(u32) -> bool) -> Option<u32> {
         (0..BANDS).find_map(|band| {
             let pages = self.classes.iter().map(|class| class.bands[band]);
@@ -292,8 +292,8 @@ impl Pages {
         })
     }
 
-    /// Whether the items of a page fit in free slots of other pages, of its class and of larger ones, which take
-    /// `bytes_max` more at most. O(classes).
+    /// Whether the items of a page fit in free slots of other pages of its class and larger classes, which take at
+    /// most `bytes_max` more bytes. O(classes).
     pub(super) fn fits_in_larger(&self, page: u32, bytes_max: usize) -> bool {
         let Page { class, live, .. } = self.of(page);
         let mut left = u32::from(live);
@@ -308,7 +308,7 @@ impl Pages {
         left == 0
     }
 
-    /// Puts a page into the list of its fill, or into none if it is full.
+    /// Moves a page to the list of its fill, or to none if it is full.
     fn relink(&mut self, page: u32) {
         let record = self.records[page as usize];
         let band = band_of(&record);
@@ -347,7 +347,7 @@ impl Pages {
     }
 }
 
-/// Whether slots of a class are as large as those of another one, or up to a quarter larger.
+/// Whether the slots of a class are as large as those of `needed`, or up to a quarter larger.
 #[inline]
 pub(super) fn is_enough(class: u8, needed: u8) -> bool {
     class == needed || class > needed && bytes_of(class) <= bytes_of(needed) + bytes_of(needed) / 4

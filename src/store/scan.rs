@@ -1,26 +1,25 @@
-//! Scans in hash order, in steps: of all items for SCAN, and of the hashes of a range for the filter.
+//! Scans in hash order, in steps: of all items (SCAN), and of the hashes in a range (rebuilds of the own filter).
 //!
-//! A segment of the index holds a range of hashes, and the filter uses the same top bits of the hash, so
-//! the keys of an aligned range of filter blocks are those of one segment, or of few. A scan's position is a
-//! hash: segments that split, merge or move do not change what lies before it and after it.
+//! A segment of the index holds a range of hashes, and the filter uses the same top bits of the hash, so the keys of
+//! an aligned range of filter blocks are in one or few segments. The position of a scan is a hash, which stays valid
+//! when segments split, merge or move.
 //!
-//! Not here: the filter.
 
 use super::index::{Index, Keys};
 use super::segment;
 use super::{HashRange, Item, KeyHash, Store, Version, heap_keys};
 use crate::base::time::Instant;
 
-/// Segments that one call of [`Store::scan`] reads at most.
+/// Segments read per call of [`Store::scan`] at most.
 const SEGMENTS_PER_SCAN: usize = 8;
 
-/// The position of a [`Store::scan`]: all keys with a lower hash were visited. Valid for any time. 0 is both the
+/// The position of a [`Store::scan`]: all keys with a lower hash were visited. Never becomes invalid. 0 is both the
 /// start and the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ScanCursor(pub u64);
 
 impl ScanCursor {
-    /// The cursor with which a scan begins, and which it returns when it is complete.
+    /// The first cursor of a scan, returned again when the scan is complete.
     pub const START: Self = Self(0);
 }
 
@@ -35,24 +34,24 @@ pub enum SegmentScan {
     Done,
 }
 
-/// What became of an entry of a scan.
+/// The result of visiting an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Visited {
     /// It counts against the budget.
     Yes,
-    /// It has expired, and does not count.
+    /// It has expired, and does not count against the budget.
     NotCounted,
-    /// No other hash is to be visited.
+    /// The scan must stop after this hash.
     Last,
 }
 
 impl Store {
-    /// Calls `visit` with keys and items that have not expired, in hash order: `budget` of them, or until it returns
-    /// false; more only if they have the hash of the last; fewer, possibly none, after eight segments or before one
-    /// that has more than are left. Begins with
-    /// [`ScanCursor::START`], continues with the cursor returned, and is complete when that is `START` again.
-    /// A key that is present during the whole scan is visited exactly once, whatever is set, removed or moved in
-    /// between. Costs a cache miss per key of up to eight segments of some 700 keys.
+    /// Calls `visit` with unexpired keys and items in hash order: `budget` of them, or until it returns false. Visits
+    /// more only if they have the hash of the last; fewer, possibly none, after eight segments or before a segment
+    /// with more entries than the budget left. Begins with [`ScanCursor::START`], continues with the returned cursor,
+    /// and is complete when that is `START` again. A key that exists during the whole scan is visited exactly once,
+    /// whatever is set, removed or moved meanwhile. Costs a cache miss per key of up to eight segments of some 700
+    /// keys.
     pub fn scan(
         &self,
         now: Instant,
@@ -73,7 +72,7 @@ impl Store {
         })
     }
 
-    /// The same, with the keys of all items, also of those that have expired and are not freed yet.
+    /// The same with the keys of all items, including expired ones that are not freed yet.
     pub fn scan_keys(&self, cursor: ScanCursor, budget: usize, mut visit: impl FnMut(&[u8])) -> ScanCursor {
         self.scan_handles(cursor, budget, |handle| {
             visit(self.heap.key(handle));
@@ -92,11 +91,11 @@ impl Store {
         for _ in 0..SEGMENTS_PER_SCAN {
             entries.clear();
             let mut last = self.index.scan(&keys, from, left, &mut entries);
-            // What was read of a segment and not visited has to be read again.
+            // Entries of a segment that were read and not visited would have to be read again.
             if entries.len() > left && left < budget {
                 break;
             }
-            // Of a segment only what will be visited, and the hash after it, has to be in order.
+            // Only the entries that will be visited, and the next hash, must be sorted.
             if entries.len() > left {
                 last = entries.select_nth_unstable(left).1.0;
                 entries.retain(|(hash, _)| *hash <= last);
@@ -125,7 +124,7 @@ impl Store {
         ScanCursor(from)
     }
 
-    /// Calls `visit` with each key of this hash, its version, and whether it has not expired yet. As costly as
+    /// Calls `visit` with each key of this hash, its version, and whether it is unexpired. Costs as much as
     /// [`Store::get`].
     pub fn with_hash(&self, now: Instant, hash: KeyHash, mut visit: impl FnMut(&[u8], Version, bool)) {
         let keys = heap_keys(&self.heap, &self.secret);
@@ -143,27 +142,27 @@ impl Store {
         }
     }
 
-    /// Whether [`Store::take_rebuild`] has ranges to return. O(1).
+    /// Whether any segment needs a rebuild of its part of the filter. O(1).
     pub fn has_rebuilds(&self) -> bool {
         self.index.has_rebuilds()
     }
 
-    /// A range of hashes whose part of the filter needs a rebuild, since 7 % of its keys were removed: that of a
-    /// segment. It is marked as rebuilt. `None` if this step found none; to be repeated while
-    /// [`Store::has_rebuilds`]. Checks at most 4,096 segments.
+    /// The range of hashes of a segment whose part of the filter needs a rebuild, since 7 % of its keys were removed.
+    /// Marks it as rebuilt. `None` if this step found none: must be repeated while [`Store::has_rebuilds`]. Checks at
+    /// most 4,096 segments.
     pub fn take_rebuild(&mut self) -> Option<HashRange> {
         self.index.take_rebuild()
     }
 
-    /// The range of the segment of this hash, which is marked as rebuilt. O(1).
+    /// The range of the segment of this hash; marks it as rebuilt. O(1).
     pub fn mark_rebuilt(&mut self, hash: u64) -> HashRange {
         self.index.mark_rebuilt(hash)
     }
 
-    /// Appends to `hashes` those of the keys in `range` that one segment has, some 700 at most, or 128 of the
-    /// overflow. Begins with `SegmentScan::Segments(range.first)`, continues with the position returned, and is
-    /// complete at `SegmentScan::Done`. The hash of a key that is present from the first call to the last is then
-    /// among the hashes; hashes can be repeated. Costs a cache miss per key; they overlap.
+    /// Appends the hashes of the keys in `range` that are in one segment, some 700 at most, or 128 in the overflow.
+    /// Begins with `SegmentScan::Segments(range.first)`, continues with the returned position, and is complete at
+    /// `SegmentScan::Done`. Contains the hash of every key that exists from the first call to the last; hashes can be
+    /// repeated. Costs a cache miss per key; they overlap.
     pub fn scan_hashes(&mut self, range: HashRange, at: SegmentScan, hashes: &mut Vec<u64>) -> SegmentScan {
         let keys = heap_keys(&self.heap, &self.secret);
         match at {
@@ -181,8 +180,8 @@ impl Store {
 }
 
 impl Index {
-    /// Appends, in no order, hash and handle of the entries from the hash `from` to the end of the range of its
-    /// segment; of the overflow about `budget`. Returns the hash up to which all entries are appended.
+    /// Appends, unsorted, hash and handle of the entries from the hash `from` to the end of its segment's range, and
+    /// about `budget` of the overflow. Returns the hash up to which all entries were appended.
     fn scan(&self, keys: &impl Keys, from: u64, budget: usize, out: &mut Vec<(u64, u32)>) -> u64 {
         let (mut last, mut overflowed) = (u64::MAX, true);
         if let Some(id) = self.segment_of(from) {
@@ -226,8 +225,8 @@ impl Index {
         self.metadata.get(id).range()
     }
 
-    /// Appends the hashes of `range` in the segment of `from`. Returns where the next segment begins, if it is in the
-    /// range. A segment that is whole in the range is marked as rebuilt.
+    /// Appends the hashes of `range` in the segment of `from`. Returns the first hash of the next segment, if it is
+    /// in the range. Marks the segment as rebuilt if its whole range is in `range`.
     fn scan_hashes(
         &mut self,
         keys: &impl Keys,
@@ -253,7 +252,7 @@ impl Index {
         covered.last.checked_add(1).filter(|&next| range.contains(next))
     }
 
-    /// The same for the overflow, at most 128 different hashes, from `from` on.
+    /// The same for the overflow, at most 128 distinct hashes, from `from` on.
     fn scan_overflow_hashes(
         &self,
         keys: &impl Keys,

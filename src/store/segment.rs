@@ -1,14 +1,13 @@
-//! One segment of the index: 4 KiB, 60 home and 4 stash buckets of one cache line.
+//! A segment of the index: 4 KiB of 60 home buckets and 4 stash buckets, one cache line each.
 //!
 //! ```text
 //! bucket   0         12         13       14      16                  64
 //!          | 12 tags | displaced | stashed | unused | 12 handles of 4 bytes |
 //! ```
 //!
-//! An entry lies in its home bucket, else in the bucket after it, else in a stash bucket. The home counts its
-//! entries in the next bucket (displaced) and in the stash (stashed), so that a miss nearly always reads one cache
-//! line. A tag is 8 bits of the hash, never 0; tag 0 is a free slot. Home, tag and directory use different bits
-//! of the hash.
+//! An entry is in its home bucket, else in the next bucket, else in a stash bucket. The home counts its entries in
+//! the next bucket (displaced) and in the stash (stashed), so that a miss nearly always reads one cache line. A tag
+//! is 8 bits of the hash, never 0; tag 0 marks a free slot. Home, tag and directory use different bits of the hash.
 //!
 //! Stash buckets and neighbours are those of Dash (Lu, Hao, Wang, Lo: "Dash: scalable hashing on persistent
 //! memory", 2020). Not here: the choice of the segment, and the items of handles.
@@ -19,7 +18,7 @@ use std::iter::successors;
 /// Bytes of a segment.
 pub(super) const SEGMENT_BYTES: usize = 4_096;
 
-/// Entries that fit into a segment when its buckets are all full.
+/// Entries of a segment with all buckets full.
 pub(super) const SEGMENT_SLOTS: usize = BUCKETS * SLOTS;
 
 const BUCKET_BYTES: usize = 64;
@@ -31,8 +30,8 @@ const ALL_SLOTS: u32 = (1 << SLOTS) - 1;
 const DISPLACED: usize = 12;
 const STASHED: usize = 13;
 
-/// Keys that are prefetched together before they are hashed: more than the cache misses that a core overlaps, and
-/// few enough for its L1 cache.
+/// Keys prefetched together before they are hashed: more than the cache misses that a core overlaps, and few enough
+/// for its L1 cache.
 const HASHED_TOGETHER: usize = 64;
 
 type Bucket = [u8; BUCKET_BYTES];
@@ -52,7 +51,7 @@ impl Probe {
         Self { home: home as usize, tag: if tag == 0 { 1 } else { tag } }
     }
 
-    /// The 14 bits of which it consists.
+    /// The 14 bits of the probe.
     pub(super) const fn bits(self) -> u16 {
         #[expect(clippy::cast_possible_truncation, reason = "below 60")]
         let home = self.home as u16;
@@ -77,8 +76,8 @@ pub(super) struct Position {
     slot: usize,
 }
 
-/// The entries with the probe's tag. Reads the home bucket; next bucket and stash only if the home has entries
-/// there and the caller continues.
+/// The entries with the probe's tag. Reads the home bucket; next bucket and stash only if the home has entries there
+/// and the caller continues.
 #[inline]
 pub(super) fn candidates(bytes: &[u8], probe: Probe) -> Candidates<'_> {
     let segment = view(bytes);
@@ -90,7 +89,7 @@ pub(super) struct Candidates<'s> {
     segment: &'s Segment,
     probe: Probe,
     bucket: usize,
-    /// One bit per slot of the bucket that is still to be returned.
+    /// One bit per matching slot of the bucket that was not returned yet.
     matches: u32,
 }
 
@@ -112,7 +111,7 @@ impl Iterator for Candidates<'_> {
     }
 }
 
-/// The next bucket after `bucket` that can have entries of the home and has one with the tag, with its matches.
+/// The next bucket after `bucket` that can have entries of the home and has matches of the tag, with these.
 fn further(segment: &Segment, probe: Probe, mut bucket: usize) -> Option<(usize, u32)> {
     let home = &segment[probe.home];
     loop {
@@ -142,8 +141,8 @@ pub(super) fn fetch(bytes: &[u8], probe: Probe) {
     prefetch(&view(bytes)[probe.home]);
 }
 
-/// The first handle in the home bucket with the probe's tag; if there is none, prefetches the next bucket if the
-/// home has entries there.
+/// The first handle in the home bucket with the probe's tag; if there is none, prefetches the next bucket where the
+/// home has entries.
 #[inline]
 pub(super) fn at_home(bytes: &[u8], probe: Probe) -> Option<u32> {
     let home = &view(bytes)[probe.home];
@@ -177,7 +176,7 @@ pub(super) fn insert(bytes: &mut [u8], probe: Probe, handle: u32) -> bool {
     false
 }
 
-/// Removes the entry at `position`, which was found with `probe`.
+/// Removes the entry of `probe` at `position`.
 pub(super) fn remove(bytes: &mut [u8], probe: Probe, position: Position) {
     let segment = view_mut(bytes);
     segment[position.bucket][position.slot] = 0;
@@ -203,7 +202,7 @@ pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = (Position, u32)> {
     })
 }
 
-/// Calls `visit` with all entries and their hashes, which come from `hashes_of` for many handles at a time, so that
+/// Calls `visit` with all entries and their hashes, which `hashes_of` computes for many handles at a time, so that
 /// cache misses overlap.
 pub(super) fn for_each_hashed(
     bytes: &[u8],
@@ -235,8 +234,9 @@ pub(super) fn scan_hashes(bytes: &[u8], out: &mut Vec<u64>, hashes_of: impl Fn(&
     for_each_hashed(bytes, hashes_of, |_, _, hash| out.push(hash));
 }
 
-/// Moves the entries whose hash has the bit `1 << bit` to `other`, whose content is overwritten, each to the same
-/// position; then moves entries of the stash to their homes as far as there is room. Returns how many moved.
+/// Splits a segment: overwrites `other` with the entries whose hash has the bit `1 << bit`, at the same positions;
+/// then moves entries from the stash to their homes where there is room. Returns the number of entries moved to
+/// `other`.
 pub(super) fn split(
     bytes: &mut [u8],
     other: &mut [u8],
@@ -287,7 +287,7 @@ pub(super) fn merge(bytes: &mut [u8], other: &[u8], hashes_of: impl Fn(&[u32], &
     fit
 }
 
-/// Checks the counters of every home against the entries, and returns how many entries there are.
+/// Checks the counters of every home against the entries, and returns the number of entries.
 pub(super) fn audit(bytes: &[u8], hash_of: impl Fn(u32) -> u64) -> usize {
     let mut counted = [[0u8; 2]; HOMES];
     let mut len = 0;
@@ -337,7 +337,7 @@ fn fill(bucket: &mut Bucket, slot: usize, tag: u8, handle: u32) {
     bucket.as_chunks_mut().0[(BUCKET_BYTES - 4 * SLOTS) / 4 + slot] = handle.to_le_bytes();
 }
 
-/// Changes the counter of a home for an entry in bucket `at`.
+/// Changes the counter of a home for entries in bucket `at`.
 fn count(home: &mut Bucket, probe: Probe, at: usize, change: impl Fn(&mut u8)) {
     if at >= HOMES {
         change(&mut home[STASHED]);
@@ -356,7 +356,7 @@ mod tests {
     use crate::base::rng::Rng;
     use std::collections::HashMap;
 
-    /// As many entries as fit; handles are their positions in the list of hashes.
+    /// A segment of as many random entries as fit; a handle is the position of its hash in the list.
     fn filled(rng: &mut Rng, max: usize) -> (Vec<u8>, Vec<u64>) {
         let mut segment = vec![0; SEGMENT_BYTES];
         let mut hashes = Vec::new();

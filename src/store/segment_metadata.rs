@@ -1,26 +1,25 @@
-//! Segment metadata: the range of hashes of each segment, its entries, and the keys removed since its part
-//! of the filter was rebuilt.
+//! Segment metadata: the range of hashes of each segment, its entries, and the keys removed since the last rebuild of
+//! its part of the own filter.
 //!
-//! A segment that has lost 7 % of its keys needs a rebuild: the filter still claims those keys. Segments that
-//! need one are counted and found by a scan in steps, so that no queue has to be kept while segments split,
-//! merge and move.
+//! A segment that has lost 7 % of its keys needs a rebuild, since the filter still claims those keys. Such segments
+//! are counted and found by a scan in steps, since a queue of them would have to follow splits, merges and moves.
 //!
-//! Not here: the segments, and the directory that leads to them.
+//! Not here: the segments, and the directory.
 
 use super::hash::HashRange;
 use crate::base::chunked_vec::ChunkedVec;
 
-/// Bits of the hash that the directory uses at most: 2^26 segments are 256 GiB.
+/// Bits of the hash that the directory uses, at most: 2^26 segments are 256 GiB.
 pub(super) const DEPTH_MAX: u32 = 26;
 
-/// Keys in percent that a segment has lost when it needs a rebuild.
+/// Percentage of lost keys at which a segment needs a rebuild.
 const REBUILD_PERCENT: u32 = 7;
 
-/// Keys that a segment has lost at least when it needs a rebuild. Else the removal of each of the last few keys
-/// of a store would cause one.
+/// Lost keys at which a segment needs a rebuild, at least. Otherwise removing each of the last few keys of a store
+/// would cause one.
 const REBUILD_LOST_MIN: u16 = 8;
 
-/// Segments that one call of [`MetadataTable::next_rebuild`] checks: 48 KiB, some µs.
+/// Segments checked per call of [`MetadataTable::next_rebuild`]: 48 KiB, some µs.
 const READS_PER_STEP: usize = 4_096;
 
 /// Metadata of one segment.
@@ -29,12 +28,12 @@ pub(super) struct Metadata {
     /// The top bits of its hashes; the other bits are 0.
     pub(super) prefix: u32,
     pub(super) live: u16,
-    /// Keys removed since the last rebuild. A split halves it, a merge adds.
+    /// Keys removed since the last rebuild. A split halves the number, a merge adds both.
     pub(super) lost: u16,
     pub(super) depth: u8,
     /// An entry of its range may be in the overflow.
     pub(super) overflowed: bool,
-    /// Its part of the filter needs a rebuild. Stays until that is done, however many keys are added.
+    /// Its part of the filter needs a rebuild. Not reset by added keys.
     pub(super) needs_rebuild: bool,
 }
 
@@ -71,7 +70,7 @@ impl MetadataTable {
         self.list.memory_bytes()
     }
 
-    /// What [`MetadataTable::memory_bytes`] grows by at most when there are segments up to `end`.
+    /// Growth of [`MetadataTable::memory_bytes`] at most when there are segments up to `end`.
     pub(super) fn growth_bytes(&self, end: usize) -> usize {
         self.list.growth_bytes(end)
     }
@@ -81,7 +80,7 @@ impl MetadataTable {
         self.list[id as usize]
     }
 
-    /// Writes the metadata of a new segment; `end` is one past the highest segment that there can be.
+    /// Adds the metadata of a new segment; `end` is one past the highest possible segment.
     pub(super) fn add(&mut self, id: u32, metadata: Metadata, end: usize) {
         self.list.grow_to(end);
         self.write(id, metadata);
@@ -99,7 +98,7 @@ impl MetadataTable {
         self.list[id as usize] = Metadata::default();
     }
 
-    /// Returns memory; `end` as in [`MetadataTable::add`].
+    /// Drops the metadata from `end` on, which is as in [`MetadataTable::add`].
     pub(super) fn truncate(&mut self, end: usize) {
         self.list.truncate(end);
     }
@@ -116,14 +115,14 @@ impl MetadataTable {
         self.to_rebuild -= usize::from(metadata.needs_rebuild);
     }
 
-    /// Counts one entry more.
+    /// Counts an added entry.
     #[inline]
     pub(super) fn entry_added(&mut self, id: u32) {
         self.list[id as usize].live += 1;
     }
 
-    /// Counts one key less: `live` is 1 for an entry of the segment, 0 for one of its range in the overflow.
-    /// Returns the entries left in the segment.
+    /// Counts a removed key: `live` is 1 for an entry of the segment, 0 for one of its range in the overflow. Returns
+    /// the entries left in the segment.
     pub(super) fn entry_removed(&mut self, id: u32, live: u16) -> u16 {
         let metadata = &mut self.list[id as usize];
         metadata.live -= live;
@@ -148,13 +147,13 @@ impl MetadataTable {
         metadata.lost = 0;
     }
 
-    /// Segments that need a rebuild.
+    /// The number of segments that need a rebuild.
     pub(super) const fn to_rebuild(&self) -> usize {
         self.to_rebuild
     }
 
-    /// The next segment that needs a rebuild; `None` if there is none among the 4,096 that this call checks.
-    /// Repeated calls reach each of them.
+    /// The next segment that needs a rebuild; `None` if there is none among the 4,096 that this call checks. Repeated
+    /// calls check all segments.
     pub(super) fn next_rebuild(&mut self) -> Option<u32> {
         if self.to_rebuild == 0 {
             return None;
@@ -171,7 +170,7 @@ impl MetadataTable {
         u32::try_from(id).ok()
     }
 
-    /// Segments of a depth.
+    /// The number of segments of a depth.
     pub(super) fn of_depth(&self, depth: u32) -> usize {
         self.by_depth[depth as usize] as usize
     }

@@ -1,5 +1,5 @@
-//! Size classes. Slots in pages: every 8 bytes up to 512, then steps of 12.5 %, each the largest size of
-//! which as many fit into a page; the last few, of which a page holds four to seven, are up to 25 % apart.
+//! Size classes. Slots in pages: steps of 8 bytes up to 512, then of 12.5 %, each rounded up to the largest size with
+//! the same number of slots per page; the largest classes, with four to seven slots per page, are up to 25 % apart.
 //! Slots of large objects in slabs of 1 MiB: steps of 12.5 % from 16 to 128 KiB.
 //!
 //! Not here: pages, and the content of a slot.
@@ -15,7 +15,7 @@ pub(super) const PAGE_BYTES: usize = 64 * 1024;
 /// Granules of a page.
 pub(super) const PAGE_GRANULES: u32 = 8 * 1024;
 
-/// Bytes of a slab, the page of large objects.
+/// Bytes of a slab, which has slots of large objects.
 pub(super) const SLAB_BYTES: usize = 1 << 20;
 
 /// Bytes above which a large object has a map of its own.
@@ -24,7 +24,7 @@ pub(super) const LARGE_BYTES_MAX: usize = SLAB_BYTES / 8;
 /// Number of classes, in pages and in slabs.
 pub(super) const CLASSES: usize = PAGE_CLASSES + SLAB_CLASSES;
 
-/// Number of classes in pages. They come first.
+/// Number of classes in pages, which have the lowest numbers.
 pub(super) const PAGE_CLASSES: usize = count_classes(2, SLOT_BYTES_MAX, PAGE_BYTES);
 
 const SLAB_CLASSES: usize = count_classes(SLOT_BYTES_MAX / GRANULE_BYTES, LARGE_BYTES_MAX, SLAB_BYTES);
@@ -59,7 +59,7 @@ const _: () = assert!(PAGE_GRANULES as usize * GRANULE_BYTES == PAGE_BYTES);
 const _: () = assert!(CLASSES < 128 && SIZES[PAGE_CLASSES - 1] as usize * GRANULE_BYTES == SLOT_BYTES_MAX);
 const _: () = assert!(SLAB_SIZES[SLAB_CLASSES - 1] as usize * GRANULE_BYTES == LARGE_BYTES_MAX);
 
-/// The class in pages with the smallest slots of at least `bytes`, which is at most [`SLOT_BYTES_MAX`].
+/// The class in pages with the smallest slots of at least `bytes` bytes, at most [`SLOT_BYTES_MAX`].
 #[inline]
 pub(super) fn class_of(bytes: usize) -> u8 {
     let granules = bytes.div_ceil(GRANULE_BYTES).max(2);
@@ -69,7 +69,7 @@ pub(super) fn class_of(bytes: usize) -> u8 {
     SIZES.partition_point(|&size| usize::from(size) < granules).to_le_bytes()[0]
 }
 
-/// The class in slabs with the smallest slots of at least `bytes`; `None` if there is none.
+/// The class in slabs with the smallest slots of at least `bytes` bytes; `None` if there is none.
 pub(super) fn large_class_of(bytes: usize) -> Option<u8> {
     let granules = bytes.div_ceil(GRANULE_BYTES);
     let class = PAGE_CLASSES + SLAB_SIZES.partition_point(|&size| usize::from(size) < granules);
@@ -95,8 +95,8 @@ pub(super) fn slots_of(class: u8) -> u32 {
     u32::from(SLOTS[usize::from(class)])
 }
 
-/// The size after `granules`: one granule more, or 12.5 %, rounded up to the largest of which as many
-/// fit into a page.
+/// The size after `granules`: one granule or 12.5 % more, rounded up to the largest size with the same number of
+/// slots per page.
 const fn next_size(granules: usize, page_bytes: usize) -> usize {
     if granules < EXACT_GRANULES_MAX {
         return granules + 1;

@@ -176,9 +176,9 @@ impl Slabs {
         self.pages.is_sparse()
     }
 
-    /// Moves one block out of an emptiest slab of a sparse class, under pressure of any class, if need be to larger slots,
-    /// which take an eighth of a slab more at most. `bytes_of_block` is the length of a block by its number. `None` if there is no
-    /// such slab, or no room.
+    /// Moves one block out of an emptiest slab of a sparse class, under pressure of any class, if need be to larger
+    /// slots, which take an eighth of a slab more at most. `bytes_of_block` is the length of a block by its number.
+    /// `None` if there is no such slab, or no room.
     pub(super) fn move_one(&mut self, pressure: bool, bytes_of_block: impl Fn(u32) -> u32) -> Option<Moved> {
         let Emptying { page: from, slot } = match self.pages.emptying() {
             Some(emptying) => emptying,

@@ -6,7 +6,7 @@ use crate::base::time::Instant;
 use crate::base::wheel::Popped;
 
 const PAGE_BYTES: u64 = 64 * 1024;
-/// Of a store with little room.
+/// The memory limit of a small store.
 const ROOM_BYTES: u64 = 2 << 20;
 
 fn store(memory_max: u64) -> Store {
@@ -105,7 +105,7 @@ fn refused_write_changes_nothing_and_deletes_go_on() {
     assert!(!set(&mut store, full, 100, None) && !set(&mut store, 0, 5_000, None));
     assert_eq!(store.audit(), before);
     assert_eq!(store.get(Instant::ZERO, store.key(&0u64.to_be_bytes())).unwrap().value.len(), 100);
-    // One of the same size in place of another needs no more memory.
+    // Replacing an item by one of the same size takes no memory.
     assert!(set(&mut store, 0, 100, None));
     assert!(remove(&mut store, 5) && set(&mut store, 5, 100, None));
 }
@@ -168,7 +168,7 @@ fn first_expiries_stay_within_the_reserve_or_change_nothing() {
             let most = ROOM_BYTES + store.reserve_bytes();
             assert_eq!((result.is_ok(), store.memory_bytes() <= most), (timed, true), "{len}");
         }
-        // Those whose slot has room for an expiry need a timer page alone.
+        // Items whose slot has room for an expiry only need a timer page.
         assert!(refused > 0 || len == 16_000 || len == 100_000, "{len}");
         store.audit();
     }
@@ -194,7 +194,7 @@ fn memory_is_returned_when_everything_is_deleted() {
 #[test]
 fn pages_are_returned_after_a_shift_of_value_sizes() {
     shift_of_sizes(u64::MAX, 100_000);
-    // Moved within the overflow, too.
+    // The same with items moved within the overflow.
     shift_of_sizes(0, 10_000);
 }
 
@@ -248,7 +248,7 @@ fn compaction_is_charged_for_free_slots_that_it_reads() {
     reconcile(&mut store, Instant::ZERO);
     let (pause, timers) = (store.next_deadline().unwrap(), store.timers());
     store.reclaim(pause, 64);
-    // One found, and 319 looked at before it, is worth 10 steps.
+    // One item found after reading 319 free slots costs 10 steps.
     let moved = store.timers() - timers;
     assert!((1..=8).contains(&moved), "{moved}");
 }
