@@ -1,4 +1,4 @@
-//! The one live timer of something: armed if earlier, recognised when it fires.
+//! An alarm: the one live timer of its owner. Arming it keeps the earlier deadline.
 //!
 //! Entries of the wheel are never removed early. An entry whose deadline is not the armed one is a *stale
 //! timer*: it is ignored when it fires, and purged when there are too many of its kind.
@@ -6,7 +6,7 @@
 use crate::base::time::Instant;
 use crate::base::wheel::Wheel;
 
-/// When the live timer fires, if one is armed.
+/// An alarm: the deadline of the live timer, if one is armed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) struct Alarm {
     /// A tick of the wheel, in ms, or [`UNARMED`].
@@ -23,7 +23,8 @@ impl Default for Alarm {
 }
 
 impl Alarm {
-    /// Arms it for `due`, rounded up to a tick, unless it fires earlier already. `timer` is what fires then.
+    /// Arms the alarm for `due`, rounded up to a tick, unless it is armed for an earlier time. `timer` is the entry
+    /// of the wheel.
     pub(in crate::node) fn arm<T: Copy>(&mut self, timers: &mut Wheel<T>, due: Instant, timer: T) {
         let at = due.millis_ceil();
         if self.at > at {
@@ -32,7 +33,7 @@ impl Alarm {
         }
     }
 
-    /// Whether the entry that fired is the live one; it is armed no more then.
+    /// Whether the entry that fired is the live one; disarms the alarm if so.
     pub(in crate::node) fn fired(&mut self, deadline: u64) -> bool {
         let is_live = self.is_live(deadline);
         if is_live {

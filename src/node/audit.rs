@@ -1,4 +1,4 @@
-//! Checks that counts add up and references match: for simulations and tests, never while serving.
+//! Consistency checks of counts and references, for simulations and tests only.
 
 use crate::node::conn::role::Role;
 use crate::node::lookup::answers::Answer;
@@ -23,7 +23,7 @@ fn conns(state: &State) {
     for (key, conn) in state.conns.iter() {
         if let Role::Link(peer) = *conn.role() {
             let link = state.mesh.peers.conn(peer);
-            assert!(link == Some(key), "a link whose peer has another");
+            assert!(link == Some(key), "a link whose peer has another link");
         }
     }
     let linked = state.mesh.peers.linked();

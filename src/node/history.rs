@@ -1,7 +1,7 @@
-//! What happened in the last minute, hour and day: samples of 10 s, and of 4 minutes for the day.
+//! The history of requests of the last minute, hour and day: samples of 10 s, and of 4 minutes for the day.
 //!
-//! Filled lazily: a sample ends with the first call of the node after its time, and one in which nothing happened is
-//! not kept. So an idle node never wakes up for it.
+//! Filled lazily: a sample ends with the first call of the node after its time, and empty samples are not stored. So
+//! an idle node does not wake up for it.
 
 use crate::base::histogram::Histogram;
 use crate::base::time::Instant;
@@ -10,13 +10,13 @@ use std::collections::VecDeque;
 /// Seconds of a sample.
 pub(in crate::node) const SAMPLE_SECONDS: u64 = 10;
 
-/// Samples that are merged to one of the day.
+/// Samples merged into one sample of the day.
 const MERGED: u64 = 24;
 
 /// Samples kept of the last hour, and merged ones of the last day.
 const SAMPLES_MAX: u64 = 360;
 
-/// Counters at one moment, or their rise.
+/// Counters at one time, or their increase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::node) struct Counters {
     pub(in crate::node) requests: u64,
@@ -25,7 +25,7 @@ pub(in crate::node) struct Counters {
 }
 
 impl Counters {
-    /// Nothing, where CONFIG RESETSTAT came in between.
+    /// The increase since `earlier`; 0 if CONFIG RESETSTAT came in between.
     fn since(self, earlier: Self) -> Self {
         Self {
             requests: self.requests.saturating_sub(earlier.requests),
@@ -43,22 +43,22 @@ impl Counters {
     }
 }
 
-/// What happened in some time.
+/// The requests of one period.
 #[derive(Debug, Clone, Default)]
 pub(in crate::node) struct Sample {
-    /// Its number: the time divided by its length.
+    /// Its number: the time divided by the length of samples.
     pub(in crate::node) number: u64,
     pub(in crate::node) rise: Counters,
     /// Bytes of memory at its end.
     pub(in crate::node) memory: u64,
-    /// Microseconds that 50, 99 and 99.9 % of the requests took at most.
+    /// Quantiles 0.5, 0.99 and 0.999 of the latency, in microseconds.
     pub(in crate::node) quantiles: [u32; 3],
-    /// Times of requests by bucket, those buckets only that have any: some 200 bytes.
+    /// The non-empty buckets of the latency: some 200 bytes.
     times: Vec<(u8, u32)>,
 }
 
 impl Sample {
-    /// The times as a histogram.
+    /// The latency as a histogram.
     pub(in crate::node) fn latency(&self) -> Histogram {
         let mut all = Histogram::default();
         self.add_to(&mut all);
@@ -77,7 +77,7 @@ impl Sample {
     }
 }
 
-/// A span that is shown.
+/// A span of time that is summarised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Span {
     Minute,
@@ -107,11 +107,11 @@ impl Span {
     }
 }
 
-/// What happened within a span until now.
+/// The requests within a span until now.
 #[derive(Debug, Clone)]
 pub(in crate::node) struct Summary {
     pub(in crate::node) rise: Counters,
-    /// Seconds that it covers, fewer if the node is younger.
+    /// Seconds that it covers: fewer than the span if the node started later.
     pub(in crate::node) seconds: f64,
     pub(in crate::node) latency: Histogram,
 }
@@ -124,7 +124,7 @@ pub(in crate::node) struct History {
     /// Of the last day, merged.
     merged: VecDeque<Sample>,
     started: Instant,
-    /// The number of the sample that is being taken, and how all stood at its beginning.
+    /// The number of the current sample, and the counters at its beginning.
     number: u64,
     counters: Counters,
     times: Histogram,
@@ -142,13 +142,13 @@ impl History {
         }
     }
 
-    /// Whether the sample that is being taken ends: its time is over.
+    /// Whether the time of the current sample is over.
     #[inline]
     pub(in crate::node) fn is_due(&self, now: Instant) -> bool {
         number(now) != self.number
     }
 
-    /// Ends the sample that is being taken.
+    /// Ends the current sample.
     pub(in crate::node) fn roll(&mut self, now: Instant, counters: Counters, times: Histogram, memory: u64) {
         let sample = Sample { memory, ..self.current(counters, &times) };
         self.number = number(now);
@@ -177,7 +177,7 @@ impl History {
         sample
     }
 
-    /// What happened within a span until now: the samples kept, and the one that is being taken.
+    /// Summarises a span until now: the stored samples and the current one.
     pub(in crate::node) fn summary(
         &self,
         now: Instant,
@@ -200,7 +200,7 @@ impl History {
         summary
     }
 
-    /// The samples of a span, the oldest first, without those in which nothing happened.
+    /// The stored samples of a span, the oldest first.
     pub(in crate::node) fn samples(&self, span: Span) -> &VecDeque<Sample> {
         match span {
             Span::Minute | Span::Hour => &self.samples,
@@ -245,7 +245,7 @@ mod tests {
     use crate::base::time::Instant;
     use std::time::Duration;
 
-    /// A node that answers so many requests in each second, each in 1 ms.
+    /// A node that answers a given number of requests per second, each in 1 ms.
     struct Load {
         history: History,
         counters: Counters,

@@ -1,17 +1,17 @@
-//! The hybrid logical clock that stamps every write of this node with a version.
+//! The hybrid logical clock, which gives every write of this node its version.
 
 use crate::base::time::Now;
 use crate::store::Version;
 
-/// Each unit of it is about a nanosecond. With milliseconds alone, of two writes that follow each other on two nodes
-/// within one, the counters would decide.
+/// Bits below the millisecond: a unit is about a nanosecond. With milliseconds only, counters would decide the order
+/// of two writes on two nodes within one millisecond.
 const FRACTION_BITS: u32 = Version::FRACTION_BITS;
 
-/// How far above our wall clock, in milliseconds, the clocks of peers are adopted and versions are obeyed.
+/// How far above the wall clock, in milliseconds, the clocks of peers are adopted and versions are accepted.
 const BOUND_MS: u64 = 1_000;
 
-/// Gives each write a version above all earlier ones, at or after the wall clock, and above every clock of a peer that
-/// was adopted.
+/// The clock. Each version is above all earlier ones, not below the wall clock, and above every adopted clock of a
+/// peer.
 #[derive(Debug, Default)]
 pub(in crate::node) struct HybridClock {
     last: u64,
@@ -22,42 +22,42 @@ const fn wall(now: Now) -> u64 {
     (now.wall_ms() << FRACTION_BITS) | (((now.wall_nanos % 1_000_000) << FRACTION_BITS) / 1_000_000)
 }
 
-/// The version that a bounded clock may not pass.
+/// The highest version that is accepted.
 const fn bound(now: Now) -> u64 {
     HybridClock::after(wall(now), BOUND_MS)
 }
 
 impl HybridClock {
-    /// The version of the next write. Strictly rising, also while the wall clock stands still or falls.
+    /// The version of the next write. Strictly increasing, even if the wall clock stands still or falls.
     #[inline]
     pub(in crate::node) fn stamp(&mut self, now: Now) -> Version {
         self.last = (self.last + 1).max(wall(now));
         Version(self.last)
     }
 
-    /// The reading that frames carry: at least the last version, and at least the wall clock.
+    /// The clock in frames: at least the last version, and at least the wall clock.
     pub(in crate::node) fn reading(&self, now: Now) -> u64 {
         self.last.max(wall(now))
     }
 
-    /// Adopts the clock of a peer, as far as it is within the bound.
+    /// Adopts the clock of a peer, up to the bound.
     #[inline]
     pub(in crate::node) fn adopt(&mut self, now: Now, clock: u64) {
         self.last = self.last.max(clock.min(bound(now)));
     }
 
-    /// A clock so many milliseconds later.
+    /// The clock `millis` milliseconds after `clock`.
     pub(in crate::node) const fn after(clock: u64, millis: u64) -> u64 {
         clock.saturating_add(millis << FRACTION_BITS)
     }
 
-    /// Whether a version may be obeyed: one beyond the bound could not be overwritten here before our wall clock
-    /// has caught up.
+    /// Whether a version is accepted. One above the bound could not be overwritten here before the wall clock reaches
+    /// it.
     pub(in crate::node) const fn is_within_bound(now: Now, version: u64) -> bool {
         version <= bound(now)
     }
 
-    /// Milliseconds by which the clock is above the wall clock beyond the bound: the wall clock was set back.
+    /// Milliseconds by which the clock is above the bound: more than 0 if the wall clock was set back.
     pub(in crate::node) fn ahead_ms(&self, now: Now) -> u64 {
         (self.last >> FRACTION_BITS).saturating_sub(now.wall_ms().saturating_add(BOUND_MS))
     }

@@ -1,5 +1,5 @@
-//! Typed keys of connections, peers, addresses and requests. A key is an index with a generation: a stale one
-//! finds nothing.
+//! Typed keys of connections, peers, addresses and requests. A key is an index with a generation: stale keys find
+//! nothing.
 
 use crate::base::slots::Key;
 use crate::wire::handshake::Hex;
@@ -9,38 +9,38 @@ use std::fmt;
 #[derive(Debug)]
 pub enum ConnTag {}
 
-/// A connection.
+/// The key of a connection.
 pub type ConnKey = Key<ConnTag>;
 
 /// The tag of keys of peers.
 #[derive(Debug)]
 pub enum PeerTag {}
 
-/// A peer: another node between its start and its end.
+/// The key of a peer: another node, from its start to its end.
 pub type PeerKey = Key<PeerTag>;
 
 /// The tag of keys of addresses.
 #[derive(Debug)]
 pub enum AddressTag {}
 
-/// An address at which a node may be reached.
+/// The key of an address of another node.
 pub type AddressKey = Key<AddressTag>;
 
 /// The tag of keys of lookups.
 #[derive(Debug)]
 pub enum LookupTag {}
 
-/// A lookup of a key on other nodes.
+/// The key of a lookup on other nodes.
 pub type LookupKey = Key<LookupTag>;
 
 /// The tag of keys of pending requests.
 #[derive(Debug)]
 pub enum PendingTag {}
 
-/// A request of a client that waits for other nodes.
+/// The key of a pending request: one that waits for other nodes.
 pub type PendingKey = Key<PendingTag>;
 
-/// The identity of a node, drawn at each start. Displays as 32 hex digits.
+/// The id of a node, drawn at random at each start. Displays as 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub [u8; 16]);
 

@@ -1,12 +1,11 @@
 //! The one write path: the only code that changes the store.
 //!
-//! A write takes its version from the hybrid clock, changes the store, enters a new key in the own filter
-//! and its changelog, is counted, and is listed for the consumers of changes: open lookups of the key, which
-//! must not be joined any more. Commands, peers and due work all write through here, so none of them can
-//! forget a step.
+//! A write takes its version from the hybrid clock, changes the store, adds a new key to the own filter and its
+//! changelog, is counted, and is listed as a change, which closes open lookups of the key and is announced to peers.
+//! Commands, frames of peers and background work all write through this module, so that no step can be missed.
 //!
-//! [`Keyspace::keep_up`] follows the writes of a command. It does the expiry and filter work that those
-//! writes caused, so that the backlog is bounded by what the writers pay.
+//! [`Keyspace::keep_up`] must follow the writes of a command. It does the expiry and filter work that those writes
+//! caused, which bounds the backlog.
 
 use crate::base::memory::copy_of;
 use crate::base::shared_bytes::SharedBytes;
@@ -31,26 +30,26 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Change {
     pub(in crate::node) hash: KeyHash,
-    /// The key has a new version here; else its value is gone, or its expiry is another.
+    /// The key has a new version here. Otherwise its value was removed, or its expiry changed.
     pub(in crate::node) is_new_version: bool,
 }
 
-/// The version that this node has, or remembers, of a key.
+/// The version of a key on this node: of its value or its tombstone.
 #[derive(Debug)]
 pub(in crate::node) struct OwnVersion {
     pub(in crate::node) key: Box<[u8]>,
     pub(in crate::node) version: Version,
-    /// Of a value, or of a tombstone.
+    /// Whether it is that of a value or a tombstone.
     pub(in crate::node) state: KeyState,
 }
 
-/// Bytes of items and index below which they are taken to be in the caches anyway.
+/// Bytes of items and index below which the processor's caches are assumed to hold them.
 const STORE_BYTES_MIN: u64 = 1024 * 1024;
 
-/// Keys below which prefetching is not worth its own cost.
+/// Keys below which prefetching does not pay.
 const PREFETCHED_KEYS_MIN: usize = 4;
 
-/// What it costs to gather the hashes of a segment for the own filter, in keys: about 12 us.
+/// Cost of reading the hashes of a segment for the own filter, in keys: about 12 µs.
 const FILTER_STEP_KEYS: usize = 48;
 
 /// The keys of this node; see the module.
@@ -63,25 +62,25 @@ pub(in crate::node) struct Keyspace {
     /// Bytes of the history of requests, which count against the memory limit.
     history_bytes: u64,
     tombstones_max: usize,
-    /// What all other nodes have acknowledged, those included that are absent.
+    /// The version that all other nodes, including absent ones, have acknowledged.
     acknowledged: Version,
-    /// Nodes that are linked. Without any there is no consumer of changes.
+    /// The number of linked peers. Without any, changes are not listed.
     peers: usize,
-    /// Another node may have older values, and be linked some time.
+    /// Another node may hold older values, and may be linked later.
     may_meet_others: bool,
     /// Changes since [`Keyspace::take_changes`], in order.
     changes: Vec<Change>,
     /// All keys were removed since [`Keyspace::take_clearing`].
     has_changed_all: bool,
-    /// Writes that left expiry work, since [`Keyspace::keep_up`].
+    /// Writes since [`Keyspace::keep_up`] that caused expiry work.
     unpaid: u32,
     sets: u64,
     deletes: u64,
 }
 
 impl Keyspace {
-    /// No keys. Keys are hashed with `secret`; items, index, timers and own filter take at most `memory_max`
-    /// bytes (0: no limit).
+    /// An empty keyspace. Keys are hashed with `secret`; items, index, timers and own filter take at most
+    /// `memory_max` bytes (0: no limit).
     pub(in crate::node) fn new(now: Now, secret: HashSecret, limits: &Limits) -> Self {
         let own_filter = OwnFilter::new(now.wall_ms());
         let mut store = Store::new(secret, limits.memory_max);
@@ -108,34 +107,34 @@ impl Keyspace {
 
 /// Reading.
 impl Keyspace {
-    /// A key with its hash, which index, filters and frames share.
+    /// Hashes a key, for index, filters and frames.
     #[inline]
     pub(in crate::node) fn key<'k>(&self, bytes: &'k [u8]) -> HashedKey<'k> {
         self.store.key(bytes)
     }
 
-    /// The item of a key, unless there is none or it has expired. Counts its use for eviction.
+    /// The item of a key; `None` if it is absent or has expired. Counts a use for eviction.
     #[inline]
     pub(in crate::node) fn get(&mut self, now: Now, key: HashedKey<'_>) -> Option<Item<'_>> {
         self.store.access(now.mono, key)
     }
 
-    /// The value of a key that is there, as bytes that stay what they are: large ones are shared, not copied.
+    /// The value of a key as immutable bytes: large values are shared, not copied.
     pub(in crate::node) fn share(&self, now: Now, key: HashedKey<'_>) -> Option<SharedBytes> {
         self.store.share(now.mono, key)
     }
 
-    /// The same without counting a use: for what a write depends on.
+    /// The item of a key without counting a use, for writes that depend on it.
     pub(in crate::node) fn peek(&self, now: Now, key: HashedKey<'_>) -> Option<Item<'_>> {
         self.store.get(now.mono, key)
     }
 
-    /// Whether items and index are more than processors cache anyway.
+    /// Whether items and index are larger than the processor's caches.
     pub(in crate::node) fn is_beyond_caches(&self) -> bool {
         self.store.memory_bytes() >= STORE_BYTES_MIN
     }
 
-    /// Fetches the memory of the keys of one request, the first 16, if they are several; see [`Keyspace::prefetch`].
+    /// Prefetches the first 16 keys of a request of several keys; see [`Keyspace::prefetch`].
     #[inline]
     pub(in crate::node) fn prefetch_several<'k>(
         &self,
@@ -151,8 +150,8 @@ impl Keyspace {
         self.prefetch(&hashed[..count], for_writing);
     }
 
-    /// Fetches the memory of these keys into the caches; that of the own filter too, if they will be set. Of a few keys
-    /// nothing: that would not be worth its own cost.
+    /// Prefetches the memory of keys, and with `for_writing` their blocks of the own filter. Does nothing for fewer
+    /// than four keys, where it does not pay.
     pub(in crate::node) fn prefetch(&self, keys: &[HashedKey<'_>], for_writing: bool) {
         if keys.len() < PREFETCHED_KEYS_MIN {
             return;
@@ -164,7 +163,8 @@ impl Keyspace {
         self.store.prefetch(keys);
     }
 
-    /// Offers the map that a request, or a frame, lies in for as long as it is carried out: a large value in it is linked, not copied.
+    /// Offers the map that contains a request or frame while it is executed: a large value in it is linked, not
+    /// copied. `None` ends the offer.
     pub(in crate::node) fn offer(&mut self, map: Option<Rc<MmapMut>>) {
         self.store.offer(map);
     }
@@ -175,7 +175,7 @@ impl Keyspace {
         self.store.share_offered(bytes).or_else(|| copy_of(bytes).map(SharedBytes::from))
     }
 
-    /// Takes a map for about so many bytes that the store holds and does not use, to receive a value in it.
+    /// Takes an idle map of about this many bytes from the store, to receive a value in it.
     pub(in crate::node) fn take_idle(&mut self, bytes: usize) -> Option<Rc<MmapMut>> {
         self.store.take_idle(bytes)
     }
@@ -195,23 +195,23 @@ impl Keyspace {
         self.own_filter.changelog()
     }
 
-    /// The clock reading that frames carry.
+    /// The hybrid clock for frames.
     pub(in crate::node) fn clock(&self, now: Now) -> u64 {
         self.clock.reading(now)
     }
 
-    /// Adopts the clock that a frame of a peer carries.
+    /// Adopts the clock in a frame of a peer.
     #[inline]
     pub(in crate::node) fn adopt(&mut self, now: Now, clock: u64) {
         self.clock.adopt(now, clock);
     }
 
-    /// Milliseconds by which the clock is too far above the wall clock for links.
+    /// Milliseconds by which the hybrid clock is above its bound; links need 0.
     pub(in crate::node) fn clock_ahead_ms(&self, now: Now) -> u64 {
         self.clock.ahead_ms(now)
     }
 
-    /// The version of a key: that of its value, or that of its tombstone if that is newer.
+    /// The version of a key: that of its value or of its tombstone, whichever is newer.
     pub(in crate::node) fn version_of(&self, now: Now, key: HashedKey<'_>) -> Option<(Version, KeyState)> {
         let item = self.store.version(now.mono, key).map(own_state);
         newer(item, self.tombstones.version(key))
@@ -234,8 +234,7 @@ impl Keyspace {
         own
     }
 
-    /// Whether [`Keyspace::versions_of`] may return something: false for most keys that are not here. O(1), or O(log
-    /// tombstones).
+    /// Whether [`Keyspace::versions_of`] may return any; false for most absent keys. O(1) or O(log tombstones).
     #[inline]
     pub(in crate::node) fn may_know(&self, hash: KeyHash) -> bool {
         self.own_filter.filter().contains(hash.0) || self.tombstones.with_hash(hash).next().is_some()
@@ -257,9 +256,9 @@ impl Keyspace {
     }
 }
 
-/// Writing. [`Keyspace::keep_up`] is to follow the last write of a command.
+/// Writing. The last write of a command must be followed by [`Keyspace::keep_up`].
 impl Keyspace {
-    /// Sets a key, with an expiry or without. What the key held before is gone, its expiry included.
+    /// Sets a key, with an expiry or without one. Replaces its value and expiry.
     ///
     /// # Errors
     /// [`Full`] when there is no memory; nothing is changed then.
@@ -282,7 +281,7 @@ impl Keyspace {
         Ok(outcome)
     }
 
-    /// Changes the value of a key that is there to another and keeps its expiry; whether it was there.
+    /// Replaces the value of an existing key and keeps its expiry; false if the key is absent.
     ///
     /// # Errors
     /// [`Full`] when there is no memory for it; nothing is changed then.
@@ -295,8 +294,8 @@ impl Keyspace {
         self.edit(now, key, value.len(), |bytes| bytes.copy_from_slice(value))
     }
 
-    /// Gives the value of a key that is there the length `len`, added bytes being 0, then has `edit` change it;
-    /// keeps the expiry. Whether the key was there.
+    /// Resizes the value of an existing key to `len` bytes, added bytes being 0, and calls `edit` with it; keeps the
+    /// expiry. False if the key is absent.
     ///
     /// # Errors
     /// As [`Keyspace::update`].
@@ -316,29 +315,29 @@ impl Keyspace {
         Ok(was_there)
     }
 
-    /// Reclaims memory until so many keys with so many bytes of keys and values can be set without an error, before the
-    /// next [`Keyspace::keep_up`].
+    /// Reclaims memory until `keys` keys with `bytes` bytes of keys and values can be set without an error, before
+    /// the next [`Keyspace::keep_up`].
     ///
     /// # Errors
-    /// [`Full`] if memory for that cannot be had.
+    /// [`Full`] if there is no room.
     pub(in crate::node) fn make_room(&mut self, now: Now, keys: usize, bytes: usize) -> Result<(), Full> {
         self.unpaid += 1;
         self.store.make_room(now.mono, keys, bytes)
     }
 
-    /// Deletes a key by command; whether it was there.
+    /// Deletes a key by command; false if it was absent.
     pub(in crate::node) fn remove(&mut self, now: Now, key: HashedKey<'_>) -> bool {
         self.delete_command(now, key, Version::default()).1
     }
 
-    /// A version above all that this node has given or accepted.
+    /// A version above all that this node has assigned or accepted.
     pub(in crate::node) fn stamp(&mut self, now: Now) -> Version {
         self.clock.stamp(now)
     }
 
-    /// Deletes a key by command, whatever its version: returns the version of the deletion, at least `at_least` and above
-    /// that of the value, and whether there was a value. Older values do not come back: a tombstone stays until all
-    /// other nodes have acknowledged it.
+    /// Deletes a key by command, whatever its version. Returns the version of the deletion, at least `at_least` and
+    /// above that of the value, and whether there was a value. Leaves a tombstone until all other nodes have
+    /// acknowledged it, so that older values cannot return.
     pub(in crate::node) fn delete_command(
         &mut self,
         now: Now,
@@ -352,14 +351,15 @@ impl Keyspace {
         (version, had)
     }
 
-    /// Another node has deleted a key by the same command with this version: what is not newer here is gone too.
+    /// Deletes a key that another node has deleted with this version by the same command, unless the value here is
+    /// newer.
     pub(in crate::node) fn delete_older(&mut self, now: Now, key: HashedKey<'_>, version: Version) {
         self.remove_older(now, key, version);
         self.leave_tombstone(now, key, version, Departure::Deleted);
     }
 
-    /// Drops the value of a key, unless it is newer than `version`, since another node has a newer one, or knows of a
-    /// deletion; whether there was one.
+    /// Drops the value of a key, unless it is newer than `version`, the version of a value or deletion on another
+    /// node. Returns whether there was one.
     pub(in crate::node) fn drop_older(&mut self, now: Now, key: HashedKey<'_>, version: Version) -> bool {
         let was_there = self.remove_older(now, key, version);
         if was_there {
@@ -368,7 +368,7 @@ impl Keyspace {
         was_there
     }
 
-    /// Removes a key, unless its version is above `version`; whether it was there.
+    /// Removes a key, unless its version is above `version`; returns whether it existed.
     fn remove_older(&mut self, now: Now, key: HashedKey<'_>, version: Version) -> bool {
         let was_there = self.store.remove(now.mono, key, version) == RemoveOutcome::Removed;
         if was_there {
@@ -378,7 +378,7 @@ impl Keyspace {
         was_there
     }
 
-    /// Remembers that no version of a key up to this one is to come back, if another node may bring one.
+    /// Leaves a tombstone, so that no version of a key up to this one returns, if another node may hold one.
     pub(in crate::node) fn leave_tombstone(
         &mut self,
         now: Now,
@@ -394,8 +394,8 @@ impl Keyspace {
         }
     }
 
-    /// Sets what all other nodes have acknowledged, those included that are absent, and what the known peers have. Keys
-    /// that expire or are evicted leave tombstones if their version is above the latter.
+    /// Sets the version that all other nodes, including absent ones, have acknowledged, and that of the known peers.
+    /// Keys that expire or are evicted leave tombstones if their version is above the latter.
     pub(in crate::node) fn set_acknowledged(&mut self, by_all: Version, by_known: Version) {
         self.acknowledged = by_all;
         self.may_meet_others = by_all != Version::MAX;
@@ -405,18 +405,18 @@ impl Keyspace {
         }
     }
 
-    /// Whether [`Keyspace::collect_tombstones`] has something to do. O(1).
+    /// Whether [`Keyspace::collect_tombstones`] has work. O(1).
     pub(in crate::node) fn has_acknowledged_tombstones(&self) -> bool {
         self.tombstones.has_acknowledged(self.acknowledged)
     }
 
-    /// Forgets up to `budget` tombstones that all other nodes have acknowledged.
+    /// Removes up to `budget` tombstones that all other nodes have acknowledged.
     pub(in crate::node) fn collect_tombstones(&mut self, budget: usize) {
         self.tombstones.collect(self.acknowledged, budget);
         self.count_apart();
     }
 
-    /// Counts so many bytes of the history against the memory limit.
+    /// Counts bytes of the history against the memory limit.
     pub(in crate::node) fn count_history(&mut self, bytes: u64) {
         self.history_bytes = bytes;
         self.count_apart();
@@ -426,7 +426,7 @@ impl Keyspace {
         self.store.reserve_apart(self.tombstones.bytes() + self.history_bytes);
     }
 
-    /// Makes tombstones of the keys that have expired or were evicted, if a peer may have an older value.
+    /// Leaves tombstones of expired and evicted keys of which a peer may hold an older value.
     fn leave_tombstones(&mut self, now: Now) {
         for (key, version) in self.store.take_departures() {
             let key = self.store.key(&key);
@@ -434,7 +434,7 @@ impl Keyspace {
         }
     }
 
-    /// Keeps the tombstone of a key until what is sent from here on was acknowledged.
+    /// Renews the tombstone of a key: it stays until frames sent from here on are acknowledged.
     pub(in crate::node) fn renew_tombstone(&mut self, now: Now, key: &[u8]) {
         let key = self.store.key(key);
         if self.tombstones.version(key).is_some() {
@@ -453,7 +453,7 @@ impl Keyspace {
         count
     }
 
-    /// Gives a key another expiry, or none; whether it was there. Value and version stay.
+    /// Changes or removes the expiry of a key; false if it is absent. Value and version stay.
     ///
     /// # Errors
     /// [`Full`] when there is no memory for the timer; nothing is changed then.
@@ -471,14 +471,14 @@ impl Keyspace {
         Ok(was_there)
     }
 
-    /// Takes back what [`Keyspace::set_expiry`] did to a key that had this expiry before.
+    /// Undoes [`Keyspace::set_expiry`]: restores the previous expiry of a key.
     pub(in crate::node) fn restore_expiry(&mut self, key: HashedKey<'_>, expiry: Option<Expiry>) {
         self.store.restore_expiry(key, expiry);
         self.changed(key.hash, false);
     }
 
-    /// Does the share of expiry and filter work that the writes since the last call caused. Not between the
-    /// writes of one command: a filter or a changelog that grows takes memory that the command was granted.
+    /// Does the expiry and filter work that the writes since the last call caused. Must not be called between the
+    /// writes of one command: filter and changelog would take memory that was reserved for it.
     #[inline]
     pub(in crate::node) fn keep_up(&mut self, now: Now) {
         self.own_filter.keep_up(now.mono, &mut self.store);
@@ -491,12 +491,12 @@ impl Keyspace {
         }
     }
 
-    /// What steps of the own filter that additions have caused since the last call cost, in keys.
+    /// The cost, in keys, of the steps of the own filter that additions have caused since the last call.
     pub(in crate::node) const fn take_filter_cost(&mut self) -> usize {
         self.own_filter.take_uncharged() as usize * FILTER_STEP_KEYS
     }
 
-    /// Lists a change for the consumers of changes.
+    /// Lists a change, if a peer is linked.
     #[inline]
     fn changed(&mut self, hash: KeyHash, is_new_version: bool) {
         if self.peers > 0 {
@@ -509,33 +509,33 @@ impl Keyspace {
         mem::replace(&mut self.has_changed_all, false)
     }
 
-    /// How many changes [`Keyspace::take_changes`] would return.
+    /// The number of listed changes.
     #[inline]
     pub(in crate::node) const fn changes(&self) -> usize {
         self.changes.len()
     }
 
-    /// Whether [`Keyspace::take_changes`] or [`Keyspace::take_clearing`] has something to return.
+    /// Whether there are listed changes, or all keys were removed.
     #[inline]
     pub(in crate::node) fn has_changes(&self) -> bool {
         self.has_changed_all || !self.changes.is_empty()
     }
 
-    /// The changes since the last call, while a peer was linked, in order; to be returned for their memory.
+    /// Takes the listed changes, in order. The vector must be given back with [`Keyspace::give_back_changes`].
     pub(in crate::node) fn take_changes(&mut self) -> Vec<Change> {
         mem::take(&mut self.changes)
     }
 
-    /// Takes back the memory of changes that are handled. There are no others.
+    /// Takes back the memory of handled changes. No change may have been listed since.
     pub(in crate::node) fn give_back_changes(&mut self, mut changes: Vec<Change>) {
         changes.clear();
         self.changes = changes;
     }
 }
 
-/// Due work.
+/// Background work.
 impl Keyspace {
-    /// Does one bounded piece of due work: expiry, reclaiming, the own filter. Returns what it has cost, in keys.
+    /// Does one bounded piece of background work: expiry, reclaiming, the own filter. Returns its cost, in keys.
     pub(in crate::node) fn step(&mut self, now: Now) -> usize {
         let mut cost = 1;
         if self.store.has_work(now.mono) {
@@ -549,18 +549,18 @@ impl Keyspace {
         cost
     }
 
-    /// Whether [`Keyspace::step`] has something to do now.
+    /// Whether [`Keyspace::step`] has work now.
     pub(in crate::node) fn has_work(&self, now: Now) -> bool {
         self.store.has_work(now.mono) || self.own_filter.has_work(now.mono, &self.store)
     }
 
-    /// When [`Keyspace::step`] will next have something to do; `None`: never, as things stand.
+    /// When [`Keyspace::step`] will have work; `None`: not before the next write.
     pub(in crate::node) fn next_deadline(&self) -> Option<Instant> {
         let store = self.store.next_deadline();
         store.into_iter().chain(self.own_filter.next_deadline(&self.store)).min()
     }
 
-    /// Takes over other limits, and what happens at them.
+    /// Changes the limits and the eviction policy.
     pub(in crate::node) fn set_limits(&mut self, limits: &Limits) {
         self.tombstones_max = limits.tombstones_max as usize;
         self.store.set_memory_max(limits.memory_max);
@@ -570,36 +570,36 @@ impl Keyspace {
 
 /// Publishing.
 impl Keyspace {
-    /// Sets how many peers are linked: those read the changelog, and more of them need more bits per key.
+    /// Sets the number of linked peers, which read the changelog; with more peers the filter has more bits per key.
     pub(in crate::node) fn set_peers(&mut self, count: usize) {
         self.peers = count;
         self.own_filter.set_peers(count);
     }
 
-    /// Sets for how long a key stays claimed whose newer value is on another node: until a link over which its addition
-    /// is sent would be given up.
+    /// Sets how long a moved key stays claimed: the time after which a link over which its addition is sent would be
+    /// closed.
     pub(in crate::node) fn set_dead_time(&mut self, time: Duration) {
         self.own_filter.set_claimed_for(time);
     }
 
-    /// The own filter and its changelog, for readers that join, read on and leave.
+    /// The own filter and its changelog, for readers.
     pub(in crate::node) const fn publication(&mut self) -> (&Bloom, &mut Changelog) {
         self.own_filter.parts()
     }
 }
 
-/// What an item with this version is that has or has not expired yet.
+/// The version and state of an item that is expired or not.
 const fn own_state((version, is_alive): (Version, bool)) -> (Version, KeyState) {
     (version, if is_alive { KeyState::Held } else { KeyState::Gone })
 }
 
-/// The newer one of an item and a tombstone of one key. Of equal versions the tombstone.
+/// The newer version of an item and a tombstone; of equal versions that of the tombstone.
 fn newer(item: Option<(Version, KeyState)>, tombstone: Option<Version>) -> Option<(Version, KeyState)> {
     let is_item = item.is_some_and(|(version, _)| tombstone.is_none_or(|tombstone| version > tombstone));
     if is_item { item } else { tombstone.map(|version| (version, KeyState::Gone)) }
 }
 
-/// What the store does at its limit.
+/// The eviction policy of the store.
 const fn eviction(limits: &Limits) -> Eviction {
     match limits.eviction {
         EvictionPolicy::Refuse => Eviction::Refuse,
@@ -610,12 +610,12 @@ const fn eviction(limits: &Limits) -> Eviction {
 
 /// For tests.
 impl Keyspace {
-    /// Keeps only these bits of each hash, so that keys collide: before the first key is set.
+    /// Masks all hashes, so that keys collide. Before the first key is set.
     pub(in crate::node) fn mask_hashes(&mut self, mask: u64) {
         self.store.mask_hashes(mask);
     }
 
-    /// The store itself, to set it up.
+    /// The mutable store, for setup.
     #[cfg(test)]
     pub(in crate::node) const fn store_mut(&mut self) -> &mut Store {
         &mut self.store

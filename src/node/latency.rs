@@ -1,7 +1,7 @@
-//! How long requests take: by class of commands from the arrival of the bytes to the last byte of the reply handed to
-//! the socket, and by command the work of this node alone.
+//! Latency of requests: per class of commands from the arrival of the bytes until the last byte of the reply is
+//! written to the socket, and per command the work of this node alone.
 //!
-//! No clock is read for it. `now` of each call gives the moments; how long calls took is reported by the shell
+//! No clock is read: times are the `now` of calls, and the shell reports how long calls took
 //! ([`Node::took`](super::Node::took)). Requests that arrive together and are answered together share one [`Mark`].
 
 use crate::base::histogram::Histogram;
@@ -10,25 +10,25 @@ use crate::node::ids::ConnKey;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Marks of one connection; more are merged with the last one, which makes replies look slower, never faster.
+/// Marks per connection. Further ones are merged with the last one, which can only overstate latency.
 const MARKS_MAX: usize = 32;
 
-/// Connections that one report of the shell is attributed to; one call serves one.
+/// Connections per report of the shell: a call serves one.
 const SERVED_MAX: usize = 4;
 
-/// What times are kept of apart.
+/// A class of requests with a latency histogram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CommandClass {
-    /// Keys are read, all from this node.
+    /// Reads of keys that are all on this node.
     #[default]
     Read,
-    /// Keys are read or changed, some of them on peers or after queries to peers.
+    /// Reads and writes that needed queries to peers.
     Lookup,
-    /// Keys are changed.
+    /// Other writes.
     Write,
-    /// The store or the filter is gone through, in steps.
+    /// Scans of the store or the filter, done in steps.
     Scan,
-    /// No key is named.
+    /// Requests without keys.
     Other,
 }
 
@@ -51,11 +51,11 @@ impl CommandClass {
     }
 }
 
-/// Requests of one connection, carried out in one call and not noted in its marks yet.
+/// Requests of one connection that were executed in one call and have no mark yet.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::node) struct Batch {
     counts: [u32; CommandClass::COUNT],
-    /// The last of them: its place in the table of commands.
+    /// The index of the last one in the command table.
     command: usize,
 }
 
@@ -82,7 +82,7 @@ impl Batch {
     }
 }
 
-/// Requests of one connection that arrived together, and whose replies stand together in its output. Times are in
+/// Requests of one connection that arrived together and have adjacent replies in its output. Times are in
 /// nanoseconds.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Mark {
@@ -90,47 +90,47 @@ pub(in crate::node) struct Mark {
     arrived: Instant,
     /// When the last of their replies was ready to be written.
     known: Instant,
-    /// Time spent on lookups on peers, their own or those of earlier requests of the connection.
+    /// Time spent waiting for peers, also for earlier requests of the connection.
     waited: u64,
-    /// Work of this node after `known`: of the call in which they were carried out.
+    /// Work of this node after `known`, in the call that executed them.
     worked: u64,
-    /// Bytes of output of the connection, from its first one to the last of their replies.
+    /// Bytes of output of the connection up to the end of their replies.
     end: u64,
     batch: Batch,
-    /// The first key, if it was looked up for long.
+    /// The first key, if its lookup was slow.
     pub(in crate::node) key: Option<Box<[u8]>>,
 }
 
 /// The parts of the time of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) struct Spent {
-    /// On this node, its queues included.
+    /// On this node, including its queues.
     pub(in crate::node) here: Duration,
     /// Waiting for peers.
     pub(in crate::node) peers: Duration,
-    /// From the reply's being ready to its last byte handed to the socket.
+    /// From the complete reply until its last byte was written to the socket.
     pub(in crate::node) output: Duration,
 }
 
 impl Spent {
-    /// All of it.
+    /// The sum.
     pub(in crate::node) fn total(&self) -> Duration {
         self.here + self.peers + self.output
     }
 }
 
 impl Mark {
-    /// Requests in it.
+    /// The number of requests.
     pub(in crate::node) fn requests(&self) -> u32 {
         self.batch.requests()
     }
 
-    /// The last of its requests: its place in the table of commands.
+    /// The index of the last request's command in the command table.
     pub(in crate::node) fn command(&self) -> usize {
         self.batch.command
     }
 
-    /// Adds requests whose bytes had arrived at `arrived` and which were carried out at `now`.
+    /// Adds requests that arrived at `arrived` and were executed at `now`.
     pub(in crate::node) fn add(&mut self, arrived: Instant, now: Instant, batch: &Batch) {
         if self.requests() == 0 {
             self.arrived = arrived;
@@ -139,7 +139,7 @@ impl Mark {
         self.batch.merge(batch);
     }
 
-    /// Ends the time in which replies were held back: until `now` they waited for peers, or for work in steps.
+    /// Ends the wait of replies: until `now` they waited for peers or for a task.
     pub(in crate::node) fn let_go(&mut self, now: Instant) {
         if self.batch.counts[CommandClass::Scan as usize] == 0 {
             self.waited += now.nanos() - self.known.nanos();
@@ -152,7 +152,7 @@ impl Mark {
         now.nanos().saturating_sub(self.arrived.nanos())
     }
 
-    /// How the time until `now` was spent.
+    /// The parts of the time until `now`.
     pub(in crate::node) fn spent(&self, now: Instant) -> Spent {
         let output = now.nanos().saturating_sub(self.known.nanos()).saturating_sub(self.worked);
         let here = self.age(now).saturating_sub(self.waited + output);
@@ -166,29 +166,29 @@ impl Mark {
     }
 }
 
-/// Memory for marks of so many connections is kept, of each for so many marks.
+/// Connections for whose marks memory is kept, and marks per connection.
 const SPARE_MAX: usize = 256;
 const SPARE_MARKS_MAX: usize = 16;
 
-/// Marks in order, on the heap: a silent connection has none.
+/// Marks in order. Boxed, since idle connections have none.
 type Queue = Box<VecDeque<Mark>>;
 
 /// The marks of replies in the output of one connection, in order.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Marks {
     queue: Option<Queue>,
-    /// Bytes of output handed to the socket so far.
+    /// Bytes of output written to the socket so far.
     sent: u64,
 }
 
 impl Marks {
-    /// Adds requests whose replies are at the end of the output, of which `unsent` bytes wait.
+    /// Adds requests whose replies are the end of the output, of which `unsent` bytes are not written.
     pub(in crate::node) fn add(&mut self, unsent: usize, (arrived, now): (Instant, Instant), batch: Batch) {
         let (end, known) = (self.sent + unsent as u64, now);
         self.push(Mark { arrived, known, end, batch, ..Mark::default() });
     }
 
-    /// Adds requests whose replies, which were held back, are at the end of the output now.
+    /// Adds requests whose replies waited and are now the end of the output.
     pub(in crate::node) fn add_held(&mut self, unsent: usize, mut mark: Mark) {
         if mark.requests() > 0 {
             mark.end = self.sent + unsent as u64;
@@ -205,14 +205,14 @@ impl Marks {
         }
     }
 
-    /// Takes memory for marks from `spare`, if there is none.
+    /// Takes memory for marks from `spare`, if needed.
     pub(in crate::node) fn take_memory(&mut self, spare: &mut Vec<Queue>) {
         if self.queue.is_none() {
             self.queue = spare.pop();
         }
     }
 
-    /// Gives the memory back if there is no mark.
+    /// Returns the memory to `spare` if there is no mark.
     pub(in crate::node) fn give_memory(&mut self, spare: &mut Vec<Queue>) {
         if let Some(queue) = self.queue.take_if(|queue| queue.is_empty())
             && spare.len() < SPARE_MAX
@@ -222,24 +222,24 @@ impl Marks {
         }
     }
 
-    /// Notes that the socket has taken `count` bytes more.
+    /// Notes that `count` more bytes were written to the socket.
     pub(in crate::node) fn wrote(&mut self, count: usize) {
         self.sent += count as u64;
     }
 
-    /// The next requests whose replies are all handed to the socket.
+    /// The next requests whose replies are all written to the socket.
     pub(in crate::node) fn next_sent(&mut self) -> Option<&mut Mark> {
         self.queue.as_mut()?.front_mut().filter(|mark| mark.end <= self.sent)
     }
 
-    /// Drops the marks of these.
+    /// Drops the mark of these.
     pub(in crate::node) fn drop_next(&mut self) {
         if let Some(queue) = &mut self.queue {
             queue.pop_front();
         }
     }
 
-    /// Adds work of this node to the requests that were carried out last.
+    /// Adds work of this node to the last requests.
     pub(in crate::node) fn worked(&mut self, took: u64) {
         if let Some(last) = self.queue.as_mut().and_then(|queue| queue.back_mut()) {
             last.worked += took;
@@ -247,28 +247,27 @@ impl Marks {
     }
 }
 
-/// The times of all requests.
+/// The latency of all requests.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Latency {
-    /// From the arrival to the last byte of the reply, by class.
+    /// From the arrival to the last byte of the reply, per class.
     pub(in crate::node) replied: [Histogram; CommandClass::COUNT],
-    /// The work of this node, by the place of the command in the table: the time of each call of the node, divided among
-    /// its requests.
+    /// The work of this node, by index in the command table: the time of each call, divided among its requests.
     work: Vec<Option<Box<Histogram>>>,
-    /// Requests of one command in a row that were carried out last: its class, its place in the table, their number.
+    /// The last run of requests of one command: class, index in the command table, number.
     run: (CommandClass, usize, u32),
-    /// Requests before them, carried out in this call and not noted yet.
+    /// Requests before that run, executed in this call and not noted yet.
     batch: Batch,
-    /// Commands of those carried out since the last report of the shell, and how many of each.
+    /// Commands executed since the last report of the shell, with their numbers of requests.
     executed: Vec<(usize, u32)>,
     /// Their connections.
     served: Vec<ConnKey>,
-    /// Memory for marks that no connection has.
+    /// Memory for marks that no connection uses.
     pub(in crate::node) spare: Vec<Queue>,
 }
 
 impl Latency {
-    /// Counts a request whose reply is written.
+    /// Counts an executed request.
     #[inline]
     pub(in crate::node) fn executed(&mut self, class: CommandClass, command: usize) {
         if self.run.1 != command {
@@ -285,7 +284,7 @@ impl Latency {
         self.run = (class, command, 0);
     }
 
-    /// Notes the run, which has at least one request.
+    /// Ends the run, which must have at least one request.
     fn end_run(&mut self) {
         let (class, command, count) = self.run;
         self.run.2 = 0;
@@ -296,7 +295,7 @@ impl Latency {
         }
     }
 
-    /// Takes what is to be noted of the connection that is served; `None`: nothing.
+    /// Takes the requests executed on the current connection; `None`: none.
     pub(in crate::node) fn take_batch(&mut self) -> Option<Batch> {
         if self.run.2 == 0 {
             return None;
@@ -305,14 +304,14 @@ impl Latency {
         Some(std::mem::take(&mut self.batch))
     }
 
-    /// Notes that requests of a connection are carried out.
+    /// Notes that requests of a connection are being executed.
     pub(in crate::node) fn serves(&mut self, conn: ConnKey) {
         if self.served.len() < SERVED_MAX && self.served.last() != Some(&conn) {
             self.served.push(conn);
         }
     }
 
-    /// Divides the time of the calls since the last report, in nanoseconds, among their requests. Returns a connection for
+    /// Divides the nanoseconds of the calls since the last report among their requests. Returns the connection of
     /// each call that had any.
     pub(in crate::node) fn took(&mut self, took: u64) -> impl Iterator<Item = ConnKey> {
         let requests: u32 = self.executed.iter().map(|(_, count)| count).sum();
@@ -325,17 +324,17 @@ impl Latency {
         self.served.drain(..)
     }
 
-    /// The work of this node per request of each command that there was one of, by its place in the table.
+    /// The work of this node per request, for each used command by its index in the table.
     pub(in crate::node) fn work(&self) -> impl Iterator<Item = (usize, &Histogram)> {
         self.work.iter().enumerate().filter_map(|(command, times)| Some((command, times.as_deref()?)))
     }
 
-    /// Counts the work from 0 again.
+    /// Resets the histograms of work.
     pub(in crate::node) fn reset_work(&mut self) {
         self.work.clear();
     }
 
-    /// Adds requests whose last byte was handed to the socket at `now`. Returns the nanoseconds that they took.
+    /// Adds requests whose last byte was written to the socket at `now`. Returns their nanoseconds.
     pub(in crate::node) fn replied(&mut self, now: Instant, mark: &Mark) -> u64 {
         let took = mark.age(now);
         for (replied, count) in self.replied.iter_mut().zip(mark.batch.counts).filter(|(_, count)| *count > 0)
@@ -345,7 +344,7 @@ impl Latency {
         took
     }
 
-    /// All classes in one.
+    /// The histogram of all classes together.
     pub(in crate::node) fn of_all(&self) -> Histogram {
         let mut all = Histogram::default();
         self.replied.iter().for_each(|class| all.merge(class));

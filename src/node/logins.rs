@@ -1,4 +1,4 @@
-//! Wrong passwords by address range: guesses from many connections are slowed down together.
+//! Wrong passwords per address range: rate limiting of guesses over all connections.
 
 use crate::base::time::Instant;
 use crate::limits::{LOGIN_RANGE_DEBT_MS, LOGIN_RANGE_MS, LOGIN_RANGES_MAX};
@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Addresses that one owner is likely to have all of: 256 of IPv4, a /64 of IPv6.
+/// A range of addresses that probably has one owner: 256 of IPv4, a /64 of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Range {
     V4([u8; 3]),
     V6([u8; 8]),
-    /// All that there is no room for.
+    /// All ranges beyond the size of the table.
     Others,
 }
 
@@ -30,7 +30,7 @@ impl Range {
     }
 }
 
-/// The ranges that wrong passwords came from lately, each with the moment at which they are forgotten.
+/// The ranges of recent wrong passwords, with the times at which their counts expire.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Logins {
     ranges: BTreeMap<Range, Instant>,
@@ -50,7 +50,7 @@ impl Logins {
         *until = (*until).max(now).after(Duration::from_millis(LOGIN_RANGE_MS));
     }
 
-    /// How long passwords from an address are not looked at; `None`: they are.
+    /// How long passwords from an address are refused without a check; `None`: they are checked.
     pub(in crate::node) fn locked_for(&self, now: Instant, address: IpAddr) -> Option<Duration> {
         let range = Range::of(address);
         let is_others = self.ranges.len() > LOGIN_RANGES_MAX && !self.ranges.contains_key(&range);

@@ -1,8 +1,7 @@
-//! Every figure that a node publishes: one table of rows, and the counters that some of them read.
+//! All metrics of a node: one table of rows, and the counters that some of them read.
 //!
-//! STATS is written from [`METRICS`], and so is `docs/stats.md`. A new figure is a field of [`Stats`] (a
-//! counter) or of [`Snapshot`] (anything else) and a row. Names are stable: they never change and never get
-//! another meaning.
+//! STATS and `docs/stats.md` are written from [`METRICS`]. A new metric is a field of [`Stats`] (a counter) or of
+//! [`Snapshot`] (any other) and a row. Names are stable: neither name nor meaning ever changes.
 
 use crate::base::histogram::Histogram;
 use crate::base::time::Instant;
@@ -13,10 +12,10 @@ use crate::node::keyspace::Keyspace;
 use std::fmt;
 use std::time::Duration;
 
-/// Commands that calls are counted of, by their places in the table of commands.
+/// Commands whose calls are counted, by index in the command table.
 pub(in crate::node) const COMMANDS_MAX: usize = 224;
 
-/// Calls of each command, by its place in the table.
+/// Calls per command, by index in the command table.
 #[derive(Debug, Clone)]
 pub(in crate::node) struct Calls([u64; COMMANDS_MAX]);
 
@@ -96,71 +95,71 @@ pub struct Stats {
     pub handshakes_refused: u64,
 }
 
-/// The counters that more than one file counts; each other one is counted in one file.
+/// Counters that several files count; every other counter is counted in one file.
 impl Stats {
-    /// A request was received.
+    /// Counts a received request.
     #[inline]
     pub(in crate::node) const fn request(&mut self) {
         self.requests += 1;
     }
 
-    /// A request is answered with an error.
+    /// Counts a request that is answered with an error.
     pub(in crate::node) const fn request_error(&mut self) {
         self.request_errors += 1;
     }
 
-    /// A request that cannot be parsed, or carried out at all, was received and is answered with an error.
+    /// Counts a request that was received and refused before execution.
     pub(in crate::node) const fn request_refused(&mut self) {
         self.request();
         self.request_error();
     }
 
-    /// A request reads so many keys.
+    /// Counts keys that a request reads.
     #[inline]
     pub(in crate::node) const fn keys_read(&mut self, keys: usize) {
         self.gets += keys as u64;
     }
 
-    /// So many of the keys read were found, and so many were not.
+    /// Counts keys that were found, and keys that were not.
     #[inline]
     pub(in crate::node) const fn keys_found(&mut self, hits: usize, misses: usize) {
         self.hits += hits as u64;
         self.misses += misses as u64;
     }
 
-    /// Begins the counts of requests and keys again. Keys that are still looked up are counted when their lookups end.
+    /// Resets the counts of requests and keys. Keys in open lookups are counted when these end.
     pub(in crate::node) const fn reset(&mut self) {
         self.gets -= self.hits + self.misses;
         (self.hits, self.misses, self.requests, self.request_errors) = (0, 0, 0, 0);
     }
 
-    /// A wrong password was given.
+    /// Counts a wrong password.
     pub(in crate::node) const fn auth_failure(&mut self) {
         self.auth_failures += 1;
     }
 
-    /// An event for a connection that is closed already.
+    /// Counts an event for a closed connection.
     pub(in crate::node) const fn stale_event(&mut self) {
         self.stale_events += 1;
     }
 
-    /// Log lines were left out.
+    /// Counts dropped log lines.
     pub(in crate::node) const fn drop_log_lines(&mut self, lines: u64) {
         self.log_lines_dropped += lines;
     }
 
-    /// An answer to no query in flight.
+    /// Counts an answer to no query in flight.
     pub(in crate::node) const fn answer_late(&mut self) {
         self.answers_late += 1;
     }
 
-    /// Values were dropped for newer versions of peers.
+    /// Counts values dropped because of newer versions on peers.
     pub(in crate::node) const fn drop_values(&mut self, values: u64) {
         self.values_dropped += values;
     }
 }
 
-/// Upper ends of the buckets that are published: ends of buckets of [`Histogram`], from half a microsecond to 17 s.
+/// Upper bounds of the published buckets, which are bounds of buckets of [`Histogram`]: 0.5 µs to 17 s.
 pub(in crate::node) const TIME_LIMITS: [Duration; 26] = {
     let mut limits = [Duration::ZERO; 26];
     let mut at = 0;
@@ -171,17 +170,17 @@ pub(in crate::node) const TIME_LIMITS: [Duration; 26] = {
     limits
 };
 
-/// The time over which the share of busy time is taken, at least.
+/// The least time over which the busy ratio is computed.
 const BUSY_WINDOW: Duration = Duration::from_secs(10);
 
-/// Times of the iterations of the event loop, waiting not counted, as the shell reports them.
+/// Durations of the iterations of the event loop without waiting, as reported by the shell.
 #[derive(Debug)]
 pub(in crate::node) struct LoopTimes {
     times: Histogram,
     max: Duration,
     /// The window that is being filled: its beginning, and the time spent in it.
     window: (Instant, Duration),
-    /// The window before: its length, and the time spent in it.
+    /// The previous window: its length, and its busy time.
     last: (Duration, Duration),
 }
 
@@ -216,7 +215,7 @@ impl LoopTimes {
         self.window.1 += took;
     }
 
-    /// The share of time that the loop was busy lately: over this window and the one before.
+    /// The busy ratio of the loop over the current and the previous window.
     pub(in crate::node) fn busy(&self, now: Instant) -> f64 {
         let length = self.last.0 + now.since(self.window.0);
         let spent = self.last.1 + self.window.1;
@@ -224,12 +223,12 @@ impl LoopTimes {
     }
 }
 
-/// A time in nanoseconds.
+/// A duration in nanoseconds.
 pub(in crate::node) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What the rows read: the counters, and the state of the node at one moment.
+/// The data that the rows read: the counters, and the state of the node at one time.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Snapshot<'a> {
     pub(in crate::node) stats: &'a Stats,
@@ -242,7 +241,7 @@ pub(in crate::node) struct Snapshot<'a> {
     pub(in crate::node) is_mesh_complete: bool,
     pub(in crate::node) peers_linked: usize,
     pub(in crate::node) clock_ahead_ms: u64,
-    /// Configured peers that are linked, and all of them.
+    /// Configured peers: linked ones, and all.
     pub(in crate::node) configured: (usize, usize),
     pub(in crate::node) peers_backup: usize,
     pub(in crate::node) lookups_in_flight: usize,
@@ -257,7 +256,7 @@ pub(in crate::node) struct Snapshot<'a> {
     pub(in crate::node) recent: Recent,
 }
 
-/// Requests of the last minute: half, 99 % and 99.9 % of them took no longer.
+/// Quantiles 0.5, 0.99 and 0.999 of the latency of the last minute.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Recent {
     pub(in crate::node) p50: Duration,
@@ -265,21 +264,21 @@ pub(in crate::node) struct Recent {
     pub(in crate::node) p999: Duration,
 }
 
-/// How a figure behaves over time.
+/// The behaviour of a metric over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Rises from 0 at the start of the node, and never falls.
+    /// Increases from 0 at the start of the node, and never decreases.
     Counter,
-    /// The state now; rises and falls.
+    /// The current state, which can increase and decrease.
     Gauge,
     /// A word or a name.
     Text,
 }
 
-/// What a figure is measured in.
+/// The unit of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Things, named by the metric.
+    /// A count of the things named by the metric.
     Count,
     /// Bytes.
     Bytes,
@@ -291,11 +290,11 @@ pub enum Unit {
     Ratio,
     /// `yes` or `no`.
     Flag,
-    /// Nothing: a text.
+    /// None: a text.
     None,
 }
 
-/// One figure at one moment. Displays as in a STATS reply.
+/// The value of a metric. Displays as in a STATS reply.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::node) enum Value {
     Number(u64),
@@ -324,9 +323,9 @@ pub struct Metric {
     pub name: &'static str,
     /// One of [`SECTIONS`].
     pub section: &'static str,
-    /// How it behaves over time.
+    /// Its behaviour over time.
     pub kind: Kind,
-    /// What it is measured in.
+    /// Its unit.
     pub unit: Unit,
     /// One sentence.
     pub help: &'static str,
@@ -334,7 +333,7 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// The rows of a word: `summary`, a section, or the name of one row; none if there is no such thing.
+    /// The rows selected by a word: `summary`, a section, or the name of one row; none for any other word.
     pub fn named(word: &[u8]) -> impl Iterator<Item = &'static Self> {
         let first = if word == b"summary" { SUMMARY_ROWS } else { 0 };
         let is_meant = move |at: usize, row: &Self| {
@@ -343,7 +342,7 @@ impl Metric {
         METRICS.iter().enumerate().filter(move |&(at, row)| is_meant(at, row)).map(|(_, row)| row)
     }
 
-    /// The figure now.
+    /// The current value.
     pub(in crate::node) fn read(&self, snapshot: &Snapshot<'_>) -> Value {
         (self.read)(snapshot)
     }
@@ -375,13 +374,13 @@ const MESH: &str = "mesh";
 const LOOKUP: &str = "lookup";
 const FILTER: &str = "filter";
 
-/// Rows at the front of [`METRICS`] to look at first.
+/// The number of rows of the summary: the first ones of [`METRICS`].
 pub const SUMMARY_ROWS: usize = 8;
 
 /// The sections, in the order of the documentation.
 pub const SECTIONS: [&str; 7] = [SERVER, CONNECTIONS, MEMORY, KEYSPACE, MESH, LOOKUP, FILTER];
 
-/// Every figure, in the order of STATS.
+/// All metrics, in the order of STATS.
 #[rustfmt::skip]
 pub static METRICS: [Metric; 110] = [
     row(SERVER, "ready", FLAG, "Whether every configured peer was tried and the filter of every linked peer is known; `no` while shutting down.", |s| Value::Flag(s.is_ready)),
@@ -410,7 +409,7 @@ pub static METRICS: [Metric; 110] = [
     row(CONNECTIONS, "connections_closed_done", COUNTER, "Connections closed by the other side, after everything it requested was answered.", |s| closed(s, CloseReason::Done)),
     row(CONNECTIONS, "connections_closed_lost", COUNTER, "Connections broken, or reset by the other side.", |s| closed(s, CloseReason::Lost)),
     row(CONNECTIONS, "connections_closed_quit", COUNTER, "Connections ended by QUIT or REQUEST disconnect.", |s| closed(s, CloseReason::Quit)),
-    row(CONNECTIONS, "connections_closed_protocol", COUNTER, "Connections closed because what came is no request.", |s| closed(s, CloseReason::Protocol)),
+    row(CONNECTIONS, "connections_closed_protocol", COUNTER, "Connections closed because of input that is not a request.", |s| closed(s, CloseReason::Protocol)),
     row(CONNECTIONS, "connections_closed_browser", COUNTER, "Connections closed because a browser sent an HTTP request.", |s| closed(s, CloseReason::Browser)),
     row(CONNECTIONS, "connections_closed_idle", COUNTER, "Connections closed because no byte came within first_byte_ms, or none for request_idle_ms within a request.", |s| closed(s, CloseReason::Idle)),
     row(CONNECTIONS, "connections_closed_slow_reader", COUNTER, "Connections closed because they took none of what waited for them for slow_reader_ms.", |s| closed(s, CloseReason::SlowReader)),

@@ -20,10 +20,11 @@
 //!
 //! # Reading order
 //!
-//! `state` (the parts), `schedule` and `sources` (what runs), `conn/` (one connection: `connection`, `reader`, `serving`,
-//! `requests`, `replies`, `reconcile`, `timeouts`), `command/` (the table of commands and their handlers), `keyspace`
-//! (the one write path). Then the mesh: `peer/` (`address_book`, `dialer`, `handshake`, `link`, `health`, `link_output`),
-//! `digest/` (`own_filter`, `sync`), `lookup/` (`table`, `remote`, `serve`), and `versions/`: which value a key has.
+//! `state` (the parts), `schedule` and `sources` (what runs), `conn/` (one connection: `connection`, `reader`,
+//! `serving`, `requests`, `replies`, `reconcile`, `timeouts`), `command/` (the table of commands and their handlers),
+//! `keyspace` (the one write path). Then the mesh: `peer/` (`address_book`, `dialer`, `handshake`, `link`, `health`,
+//! `link_output`), `digest/` (`own_filter`, `sync`), `lookup/` (`table`, `remote`, `serve`), and `versions/`: which
+//! value a key has.
 
 mod alarm;
 mod audit;
@@ -164,20 +165,21 @@ impl Node {
         }
     }
 
-    /// The memory in which the rest of a large request will lie, as much as one read may take: the shell may read into its
-    /// front before other memory, and notes that by [`Node::filled`]. Empty for most connections at most times.
+    /// The memory in which the rest of a large request will lie, as much as one read may take: the shell may read
+    /// into its front before other memory, and notes that by [`Node::filled`]. Empty for most connections at most
+    /// times.
     pub fn room(&mut self, conn: ConnKey) -> &mut [u8] {
         conn::reader::room(&mut self.state, conn)
     }
 
-    /// Notes that `count` bytes were read into the front of [`Node::room`], with no call in between; what was read after
-    /// them, or nothing, is then passed to [`Node::received`].
+    /// Notes that `count` bytes were read into the front of [`Node::room`], with no call in between; what was read
+    /// after them, or nothing, is then passed to [`Node::received`].
     pub fn filled(&mut self, now: Now, conn: ConnKey, count: usize) {
         conn::reader::filled(&mut self.state, now, conn, count);
     }
 
-    /// Looks at bytes that will be passed to [`Node::received`] next, of several connections: the memory of their keys is
-    /// fetched to the caches together. Changes nothing.
+    /// Looks at bytes that will be passed to [`Node::received`] next, of several connections: the memory of their
+    /// keys is fetched to the caches together. Changes nothing.
     pub fn expect<'b>(&self, inputs: impl Iterator<Item = (ConnKey, &'b [u8])>) {
         conn::reader::expect(&self.state, inputs);
     }

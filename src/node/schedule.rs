@@ -1,67 +1,68 @@
-//! What runs next: the classes of work and their shares of an iteration of the event loop.
+//! Scheduling: the classes of work and their shares of an iteration of the event loop.
 //!
-//! The shell owns the clock. It gives each [`Class`] its share of an iteration, in the order of the classes, and
-//! reads sockets and calls [`Node::step`](super::Node::step) until the share is used up or the class has nothing
-//! to do; what one class leaves unused is there for the next. So frames of peers are read first, and no class
-//! can starve another. Within a class connections take turns by cost: that of keys, of bytes in and out, and of
-//! what requests cause ([`Account`]). What there is to do in each class is listed in [`super::sources`].
+//! The shell has the clock. For each [`Class`] in order it reads sockets and calls [`Node::step`](super::Node::step)
+//! until the class's share of the iteration is used or the class has no work; unused time passes on to the next
+//! class. So frames of peers are read first, and no class can starve another. Within a class connections are served
+//! round robin by cost: of keys, of bytes in and out, and of the work that requests cause ([`Account`]). The work of
+//! each class is listed in [`super::sources`].
 
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::node::ids::ConnKey;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// A kind of work with a share of its own, in the order in which an iteration serves them.
+/// A class of work with its own share, in the order in which an iteration serves them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Input of links and of handshakes that we began.
+    /// Input of links and of dialled connections.
     Links,
     /// Input of clients.
     Clients,
-    /// Work that is due: timers, expiry, digests, filters, failover, tasks.
+    /// Background work: timers, expiry, digests, filters, failover, tasks.
     Due,
 }
 
-/// The time within an iteration until which links, then clients, then output may go on. What of it one of them
-/// leaves unused passes on to the next. For links it is longer while they leave input unread ([`Shares`]).
+/// The time within an iteration until which links are served. Longer while links leave input unread ([`Shares`]).
+/// Unused time passes on to clients, then to output.
 const LINKS_UNTIL: Duration = Duration::from_micros(400);
-/// See [`LINKS_UNTIL`].
+/// The time within an iteration until which clients are served.
 const CLIENTS_UNTIL: Duration = Duration::from_micros(800);
-/// The time until which output that the last iteration has left over goes on, before clients make more of it.
+/// The time within an iteration until which unwritten output of the last iteration is written, before clients are
+/// served.
 pub const BACKLOG_UNTIL: Duration = Duration::from_micros(700);
-/// The time within an iteration until which output may go on; see `LINKS_UNTIL`.
+/// The time within an iteration until which output is written.
 pub const OUTPUT_UNTIL: Duration = Duration::from_micros(1_100);
 
-/// The time until which links may go on at most, and what clients then have at least.
+/// The latest time until which links are served, and the least time that clients have then.
 const LINKS_UNTIL_MAX: Duration = Duration::from_micros(900);
 const CLIENTS_MIN: Duration = Duration::from_micros(100);
 
-/// The share of due work in an iteration in which connections had theirs, and in one in which none had any: small,
-/// since a request that arrives meanwhile waits for it.
+/// The share of background work in an iteration that served connections, and in one that did not. Small, since a
+/// request that arrives meanwhile waits.
 const DUE_SHARE_BUSY: Duration = Duration::from_micros(25);
 const DUE_SHARE_CALM: Duration = Duration::from_micros(50);
 
-/// The share of due work at most, unless connections had more: what they cause there, such as the expiry of a key that
-/// was set, costs no more than what they do, so it does not fall behind.
+/// The greatest share of background work, unless connections had more time: the work that they cause, such as the
+/// expiry of a key, costs no more than the requests, so it keeps pace.
 const DUE_SHARE_MAX: Duration = Duration::from_micros(200);
 
-/// From the smallest share to more than an iteration.
+/// Doublings from the smallest share to more than an iteration.
 const DOUBLINGS_MAX: u32 = 6;
 
-/// The shares that follow a backlog: each doubles with each iteration that leaves some of its work over.
+/// Shares that follow their backlog: each doubles with each iteration that leaves some of its work undone.
 #[derive(Debug, Default)]
 pub struct Shares {
     links: Doublings,
     due: Doublings,
 }
 
-/// How often a share has doubled.
+/// The number of doublings of a share.
 #[derive(Debug, Default)]
 struct Doublings(u32);
 
 impl Shares {
-    /// The time within an iteration until which links may go on. While they cannot keep up, clients have less time: what
-    /// these cause at other nodes, and what others cause here, then meet.
+    /// The time within an iteration until which links are served. While links have a backlog, clients have less time,
+    /// which reduces the load on other nodes.
     pub fn links_until(&self) -> Duration {
         self.links.of(LINKS_UNTIL).min(LINKS_UNTIL_MAX)
     }
@@ -71,15 +72,15 @@ impl Shares {
         CLIENTS_UNTIL.max(self.links_until() + CLIENTS_MIN)
     }
 
-    /// The share of due work in an iteration in which connections had so much time. While links cannot keep up it has
-    /// half of that at most: what links cause, such as rebuilt blocks of the filter, can wait, and they cannot.
+    /// The share of background work in an iteration in which connections had this much time. At most half of that
+    /// while links have a backlog: background work, such as rebuilt blocks of the filter, can wait.
     pub fn due(&self, connections: Duration) -> Duration {
         let share = if connections.is_zero() { DUE_SHARE_CALM } else { DUE_SHARE_BUSY };
         let most = if self.links.0 == 0 { connections } else { connections / 2 };
         self.due.of(share).min(DUE_SHARE_MAX.max(most))
     }
 
-    /// Notes whether all work of links, or all that was due, was done in its share.
+    /// Notes whether all work of links, or all background work, was done in its share.
     pub fn ended(&mut self, class: Class, is_done: bool) {
         let doublings = match class {
             Class::Links => &mut self.links.0,
@@ -98,9 +99,9 @@ impl Doublings {
 
 /// Connections with input that the shell has not read, or with output that it has not written, each once, by class.
 ///
-/// Deep ones, which have used up a turn when they were last read, or had more to write than one write takes, have every
-/// second turn, if any waits. So a request of a connection that sends few waits for the turns of a few deep ones, however
-/// many there are, and its reply for as few of their writes.
+/// A connection is *deep* if it used its whole quantum when it was last read, or had more output than one write
+/// takes. Deep connections together get every second turn. So a request of any other connection waits for few deep
+/// ones, however many there are, and so does its reply.
 #[derive(Debug, Default)]
 pub struct Turns {
     links: Lanes,
@@ -111,7 +112,7 @@ pub struct Turns {
 struct Lanes {
     shallow: VecDeque<ConnKey>,
     deep: VecDeque<ConnKey>,
-    /// The last turn was that of a shallow one.
+    /// The last turn was that of a connection that is not deep.
     was_shallow: bool,
 }
 
@@ -122,7 +123,7 @@ impl Turns {
         if is_deep { lanes.deep.push_back(key) } else { lanes.shallow.push_back(key) }
     }
 
-    /// Takes the connection whose turn it is.
+    /// Takes the next connection.
     pub fn pop(&mut self, class: Class) -> Option<ConnKey> {
         let Lanes { shallow, deep, was_shallow } = self.of(class);
         *was_shallow = !*was_shallow;
@@ -130,7 +131,7 @@ impl Turns {
         first.pop_front().or_else(|| second.pop_front())
     }
 
-    /// Whether none waits.
+    /// Whether no connection is queued.
     pub fn is_empty(&self) -> bool {
         [&self.links, &self.clients].iter().all(|lanes| lanes.shallow.is_empty() && lanes.deep.is_empty())
     }
@@ -143,13 +144,13 @@ impl Turns {
     }
 }
 
-/// Bytes in or out that cost as much as a key.
+/// Bytes in or out per unit of cost (one key).
 const BYTES_PER_KEY: usize = BYTES_PER_STEP / KEYS_PER_STEP;
 
-/// What it costs to read a socket once and to answer: as much as so many keys.
+/// Cost of reading a socket once and answering, in keys.
 const READ_KEYS: usize = 16;
 
-/// What it costs to write to a socket once, apart from its bytes.
+/// Cost of writing to a socket once without its bytes, in keys.
 const WRITE_KEYS: usize = 8;
 
 /// The cost of bytes in or out, in keys.
@@ -157,37 +158,38 @@ pub(in crate::node) const fn cost_of_bytes(bytes: usize) -> usize {
     bytes / BYTES_PER_KEY
 }
 
-/// The account of a connection, in keys: each turn adds a quantum, and what the turn does is taken off. So a
-/// connection that was given more than its quantum, such as one large request, lets turns pass until that is paid
-/// (deficit round robin).
+/// The account of a connection for deficit round robin, in keys: each turn adds a quantum, and its cost is
+/// subtracted. A connection that exceeded its quantum, such as by one large request, skips turns until the deficit is
+/// paid.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::node) struct Account {
     debt: usize,
 }
 
 impl Account {
-    /// Begins a turn; the cost that it may have, none while a debt from earlier turns is left.
+    /// Begins a turn: returns its budget, 0 while there is a deficit.
     pub(in crate::node) const fn begin_turn(&mut self) -> usize {
         let budget = KEYS_PER_STEP.saturating_sub(self.debt);
         self.debt = self.debt.saturating_sub(KEYS_PER_STEP);
         budget
     }
 
-    /// Notes by how much a cost was over what was left.
+    /// Adds the excess of a turn over its budget to the deficit.
     pub(in crate::node) const fn charge(&mut self, excess: usize) {
         self.debt = self.debt.saturating_add(excess);
     }
 
-    /// Whether the debt takes its next turn, and is not just taken off it.
+    /// Whether the deficit is at least a quantum, so that the next turn must be skipped.
     pub(in crate::node) const fn must_let_pass(&self) -> bool {
         self.debt >= KEYS_PER_STEP
     }
 }
 
-/// Connections with input that the node holds and has not processed, or with a debt, each once, by class.
+/// Connections with buffered unprocessed input, or with a deficit, each once, by class.
 ///
-/// The connections that the shell reads and those here each get half of a class's share, by cost. So a request of a
-/// connection that sends few waits for the turn of at most one of those that send many, however many there are.
+/// Connections that the shell reads and connections queued here each get half of a class's share, by cost. So a
+/// request on a connection with few requests waits for the turn of at most one queued connection, however many there
+/// are.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Runnable {
     links: Queue,
@@ -199,11 +201,11 @@ pub(in crate::node) struct Runnable {
 #[derive(Debug, Default)]
 struct Queue {
     keys: VecDeque<ConnKey>,
-    /// The cost of the turns of these that reads of others have not balanced yet.
+    /// The cost of turns of queued connections that reads of others have not balanced yet.
     lead: usize,
-    /// The cost of reads that turns of these have not balanced yet, a turn at most.
+    /// The cost of reads that turns of queued connections have not balanced yet, at most one turn.
     credit: usize,
-    /// The shell has read since the last turn of one of these.
+    /// The shell has read since the last turn of a queued connection.
     has_read: bool,
 }
 
@@ -213,7 +215,7 @@ impl Runnable {
         self.of(class).keys.push_back(key);
     }
 
-    /// Whether a connection of this class waits.
+    /// Whether a connection of this class is queued.
     pub(in crate::node) fn has(&self, class: Class) -> bool {
         match class {
             Class::Links => !self.links.keys.is_empty(),
@@ -221,13 +223,13 @@ impl Runnable {
         }
     }
 
-    /// Connections of this class that wait.
+    /// Queued connections of this class.
     pub(in crate::node) fn len(&self, class: Class) -> u64 {
         let queue = if class == Class::Links { &self.links } else { &self.clients };
         queue.keys.len() as u64
     }
 
-    /// Notes what was done with input that the shell had just read.
+    /// Notes the cost of processing input that the shell has just read.
     pub(in crate::node) fn has_read(&mut self, class: Class, cost: usize) {
         self.spent += (cost + READ_KEYS) as u64;
         let queue = self.of(class);
@@ -237,7 +239,7 @@ impl Runnable {
         queue.has_read = true;
     }
 
-    /// Notes what the turn of a connection from this queue did.
+    /// Notes the cost of the turn of a queued connection.
     pub(in crate::node) fn has_run(&mut self, class: Class, cost: usize) {
         self.spent += cost as u64;
         let queue = self.of(class);
@@ -245,12 +247,12 @@ impl Runnable {
         queue.credit = queue.credit.saturating_sub(cost);
     }
 
-    /// Notes that a socket has taken bytes.
+    /// Notes bytes written to a socket.
     pub(in crate::node) const fn has_written(&mut self, bytes: usize) {
         self.spent += (WRITE_KEYS + cost_of_bytes(bytes)) as u64;
     }
 
-    /// Notes a step that has cost as much as so many keys, beside what it has charged to a connection.
+    /// Notes the cost of a step, in keys, without the cost that was charged to a connection.
     pub(in crate::node) const fn has_stepped(&mut self, cost: usize) {
         self.spent += cost as u64;
     }
@@ -260,7 +262,7 @@ impl Runnable {
         self.spent
     }
 
-    /// Takes the connection that has waited longest; none while connections that the shell reads are behind.
+    /// Takes the next queued connection; none while connections that the shell reads have had less than their half.
     pub(in crate::node) fn pop(&mut self, class: Class) -> Option<ConnKey> {
         let queue = self.of(class);
         if std::mem::take(&mut queue.has_read) && queue.lead > 0 {
@@ -286,7 +288,7 @@ mod tests {
     use crate::limits::KEYS_PER_STEP;
     use std::time::Duration;
 
-    /// Turns until a connection that was charged `excess` has one again.
+    /// Turns that a connection skips after a charge of `excess`.
     fn turns_passed(excess: usize) -> usize {
         let mut account = Account::default();
         account.begin_turn();

@@ -1,4 +1,4 @@
-//! The requests that took longest lately, and how latency went over its threshold: both bounded.
+//! The log of slow requests, and the events of latency over its threshold. Both are bounded.
 
 use crate::base::time::Now;
 use crate::limits::Limits;
@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Bytes of a key, and of a client's name, that are kept.
+/// Bytes stored of a key, and of a client's name.
 pub(in crate::node) const TEXT_BYTES_MAX: usize = 128;
 
-/// Events of each kind that are kept, as in Redis.
+/// Events stored per kind, as in Redis.
 const EVENTS_MAX: usize = 160;
 
-/// A request, or several that arrived together, answered late.
+/// A slow request, or several that arrived together.
 #[derive(Debug, Clone)]
 pub(in crate::node) struct SlowRequest {
     /// Its number; 0 is the first one since the start.
@@ -22,14 +22,14 @@ pub(in crate::node) struct SlowRequest {
     /// When it was answered, in milliseconds since 1970.
     pub(in crate::node) wall_ms: u64,
     pub(in crate::node) spent: Spent,
-    /// The place of its command in the table.
+    /// The index of its command in the command table.
     pub(in crate::node) command: usize,
     /// The key, cut at [`TEXT_BYTES_MAX`], if it was looked up on peers.
     pub(in crate::node) key: Option<Box<[u8]>>,
-    /// Requests that were carried out with it and took as long.
+    /// Other requests that arrived with it and took as long.
     pub(in crate::node) others: u32,
     pub(in crate::node) client: SocketAddr,
-    /// The name that the client has given its connection.
+    /// The name of the connection, set by the client.
     pub(in crate::node) name: Box<[u8]>,
 }
 
@@ -73,7 +73,7 @@ pub(in crate::node) struct SlowLog {
 }
 
 impl SlowLog {
-    /// Adds a request, whose number is given here.
+    /// Adds a request and assigns its number.
     pub(in crate::node) fn add(&mut self, limits: &Limits, request: SlowRequest) {
         self.events[0].add(request.wall_ms, request.spent.total());
         self.requests.push_back(SlowRequest { id: self.count, ..request });
@@ -81,7 +81,7 @@ impl SlowLog {
         self.limit(limits);
     }
 
-    /// Adds an iteration of the event loop, if it took long.
+    /// Adds an iteration of the event loop if it was slow.
     pub(in crate::node) fn add_iteration(&mut self, limits: &Limits, now: Now, took: Duration) {
         if is_slow(limits, nanos(took)) {
             self.events[1].add(now.wall_ms(), took);
@@ -111,7 +111,7 @@ impl SlowLog {
     }
 }
 
-/// Whether something that took so many nanoseconds is slow.
+/// Whether a time in nanoseconds is at least the threshold.
 #[inline]
 pub(in crate::node) fn is_slow(limits: &Limits, nanos: u64) -> bool {
     limits.slow_request_us > 0 && nanos >= u64::from(limits.slow_request_us) * 1_000

@@ -1,7 +1,7 @@
-//! The one list of sources of work.
+//! The list of all sources of background work.
 //!
-//! Every queue of the node with work in it is one row of [`SOURCES`]: what a step does, whether there is work and
-//! when there next is are read from the row, so none can be forgotten.
+//! Every queue of work of the node is one row of [`SOURCES`], which has its step, its check for work and its next
+//! deadline. Ticking, `has_work` and `next_deadline` iterate over the rows, so no queue can be missed.
 
 use crate::base::time::{Instant, Now};
 use crate::limits::TIMERS_PER_STEP;
@@ -14,22 +14,22 @@ use crate::node::state::State;
 use crate::node::timers;
 use crate::node::versions::{collection, discarded, floor, resync};
 
-/// A queue with work in it.
+/// A queue of work.
 struct Source {
-    /// What waits here.
+    /// Its name in the backlogs.
     name: &'static str,
     class: Class,
-    /// Whether a step would do something now. O(1).
+    /// Whether there is work now. O(1).
     has_work: fn(&State, Now) -> bool,
-    /// Does one bounded step. Returns what it has cost, in keys, and was not charged to a connection.
+    /// Does one bounded step. Returns its cost in keys, without the cost charged to connections.
     step: fn(&mut State, Now) -> usize,
-    /// When there will be work if nothing comes in before; `None`: never, as things stand. O(1).
+    /// When there will be work if no event arrives before; `None`: not before the next event. O(1).
     next_deadline: fn(&State) -> Option<Instant>,
-    /// How much waits: entries, or milliseconds that the earliest one is late.
+    /// The backlog: entries, or milliseconds that the earliest one is late.
     backlog: fn(&State, Now) -> u64,
 }
 
-/// Within a class in the order of their steps.
+/// All sources; within a class in the order of their steps.
 const SOURCES: [Source; 11] = [
     Source {
         name: "input of links",
@@ -133,7 +133,7 @@ fn step_connection(state: &mut State, now: Now, class: Class) -> usize {
     0
 }
 
-/// Does one step of each source of a class that has work; whether any had.
+/// Does one step of each source of a class that has work; returns whether any had.
 pub(in crate::node) fn step(state: &mut State, now: Now, class: Class) -> bool {
     let mut has_worked = false;
     for source in SOURCES.iter().filter(|source| source.class == class) {
@@ -151,12 +151,12 @@ pub(in crate::node) fn has_work(state: &State, now: Now) -> bool {
     SOURCES.iter().any(|source| (source.has_work)(state, now))
 }
 
-/// When the first source has work, if nothing comes in before.
+/// The earliest deadline of all sources.
 pub(in crate::node) fn next_deadline(state: &State) -> Option<Instant> {
     SOURCES.iter().filter_map(|source| (source.next_deadline)(state)).min()
 }
 
-/// The queues, each with how much waits in it.
+/// All sources with their backlogs.
 pub(in crate::node) fn backlogs(state: &State, now: Now) -> impl Iterator<Item = (&'static str, u64)> {
     SOURCES.iter().map(move |source| (source.name, (source.backlog)(state, now)))
 }

@@ -1,5 +1,4 @@
-//! The parts of a node, and how a connection is removed. Each part has an owner module; what is here is
-//! shared by all.
+//! The state of a node: its parts, each owned by a module, and the removal of connections.
 
 use crate::base::address::is_loopback;
 use crate::base::buffer::Pool;
@@ -29,7 +28,7 @@ use crate::wire::{args, resp};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-/// What the shell has to do for the node.
+/// An action that the shell must do for the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Connect to this address; then call `connected`, or `lost`.
@@ -37,9 +36,9 @@ pub enum Action {
     /// Write `outbound` at the end of the iteration, and whenever the socket takes more, until it is empty.
     /// Emitted again only after that.
     Flush(ConnKey),
-    /// Shut the writing side; go on reading.
+    /// Shut the writing side; continue reading.
     ShutdownWrite(ConnKey),
-    /// Close the socket and forget the key.
+    /// Close the socket and drop the key.
     Close(ConnKey),
     /// Do not read from it until `ResumeReading`.
     StopReading(ConnKey),
@@ -58,17 +57,17 @@ pub enum Timer {
     Peer(PeerKey),
     /// The next retry or timeout of a lookup.
     Lookups,
-    /// Changes of the own filter have gathered for long enough.
+    /// The batch of changes of the own filter is due.
     Publish,
     /// The answer to a wrong password on this connection.
     Refusal(ConnKey),
-    /// No buffer may be in use for some time.
+    /// The check whether the buffer pool is idle.
     Pool,
     /// The end of the shutdown.
     DrainEnd,
 }
 
-/// Memory that requests are parsed with, kept from one to the next.
+/// Memory for parsing requests, reused.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Scratch {
     pub(in crate::node) line: args::Scratch,
@@ -76,8 +75,8 @@ pub(in crate::node) struct Scratch {
     pub(in crate::node) lookahead: Lookahead,
 }
 
-/// The whole state of a node: a plain composition of owners, whose own fields are private to them or to their folder, and
-/// of a few values that the entry points set.
+/// The whole state of a node: a plain composition of owners, whose own fields are private to them or to their folder,
+/// and of a few values that the entry points set.
 #[derive(Debug)]
 pub struct State {
     pub(in crate::node) config: Config,
@@ -85,18 +84,18 @@ pub struct State {
     pub(in crate::node) keyspace: Keyspace,
     pub(in crate::node) conns: Slots<ConnTag, Conn>,
     pub(in crate::node) pool: Pool,
-    /// Fires when the pool is freed if no buffer is in use then.
+    /// Fires when the pool is freed, if no buffer is in use then.
     pub(in crate::node) pool_alarm: Alarm,
     /// Bytes of buffers of all connections.
     pub(in crate::node) buffered: usize,
-    /// The same when it was last looked whether the system has memory for more, or less since.
+    /// `buffered` at the last check whether the system has memory, or its minimum since.
     pub(in crate::node) buffered_at_probe: usize,
     pub(in crate::node) timers: Wheel<Timer>,
     pub(in crate::node) actions: VecDeque<Action>,
     pub(in crate::node) runnable: Runnable,
-    /// What peers had sent up to this moment was read and processed.
+    /// All input of links that arrived before this time was processed.
     pub(in crate::node) links_current_at: Instant,
-    /// When the node was last called.
+    /// `now` of the last call.
     pub(in crate::node) called_at: Instant,
     pub(in crate::node) tasks: Tasks,
     /// Connections to be reconciled before the node returns, each once.
@@ -112,7 +111,7 @@ pub struct State {
     pub(in crate::node) slow_log: SlowLog,
     pub(in crate::node) history: History,
     pub(in crate::node) log_gate: LogGate,
-    /// Whether the log says that the memory of items is near its limit.
+    /// Whether it was logged that the memory of items is near its limit.
     pub(in crate::node) is_memory_full: bool,
     /// Wrong passwords, by address range.
     pub(in crate::node) logins: Logins,
@@ -164,14 +163,14 @@ impl State {
 }
 
 impl State {
-    /// Connections that count against `clients_max`: all but links and dialled ones.
+    /// Connections that count against `clients_max`: all except links and dialled ones.
     pub(in crate::node) fn clients(&self) -> usize {
         self.conns.len() - self.mesh.conns()
     }
 }
 
-/// The hash secret, equal on all nodes of a mesh. Without a mesh secret, nodes on loopback use a public one and
-/// others draw their own, since they can have no links.
+/// The hash secret, equal on all nodes of a mesh. Without a mesh secret, nodes on loopback use a public one, and
+/// others a random one, since they cannot have links.
 fn hash_secret(config: &Config, rng: &mut Rng) -> HashSecret {
     match &config.mesh_secret {
         Some(secret) => HashSecret::from_bytes(derive_hash_secret(secret.as_bytes())),
@@ -180,7 +179,7 @@ fn hash_secret(config: &Config, rng: &mut Rng) -> HashSecret {
     }
 }
 
-/// Has a connection reconciled before the node returns.
+/// Marks a connection to be reconciled before the node returns.
 pub(in crate::node) fn mark_dirty(state: &mut State, key: ConnKey) {
     if let Some(conn) = state.conns.get_mut(key)
         && conn.changed()
@@ -197,7 +196,7 @@ pub(in crate::node) fn close_conn(state: &mut State, key: ConnKey, reason: Close
     }
 }
 
-/// The same for a connection whose socket the shell has closed already. False for a stale key.
+/// The same for a connection whose socket the shell has closed. False for a stale key.
 pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: CloseReason) -> bool {
     let Some(mut conn) = state.conns.remove(key) else { return false };
     conn.replies.long().for_each(|key| _ = state.mesh.pending.remove(key));
@@ -211,14 +210,14 @@ pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: Clos
     true
 }
 
-/// Gives a connection one of the places beyond `clients_max`; closes another if all are taken.
+/// Counts a connection against the reserve beyond `clients_max`; closes another one if that is full.
 pub(in crate::node) fn take_spare_place(state: &mut State, key: ConnKey) {
     if let Some(last) = state.mesh.take_spare_place(&state.conns, key) {
         close_conn(state, last, CloseReason::Refused);
     }
 }
 
-/// Limits the log lines per second that clients can cause.
+/// A rate limit of the log lines that clients can cause.
 #[derive(Debug, Default)]
 pub(in crate::node) struct LogGate {
     second: u64,
@@ -226,7 +225,7 @@ pub(in crate::node) struct LogGate {
 }
 
 impl LogGate {
-    /// Whether one more line may be written; counts it if not.
+    /// Whether another line may be written; counts it as dropped if not.
     pub(in crate::node) fn allows(&mut self, now: Now, stats: &mut Stats) -> bool {
         let second = now.mono.millis() / 1_000;
         if second != self.second {

@@ -1,9 +1,9 @@
-//! Resumable tasks: work that grows with the store, done in bounded steps while connections wait for its reply.
+//! Resumable tasks: work that grows with the store, done in bounded steps while connections wait for the reply.
 //!
-//! A task has a cursor and, for each connection that waits, a reply slot. Tasks take turns, one step each. A
-//! request joins a queued task of its kind that has not begun; so at most one of a kind runs and one waits,
-//! however many requests there are. Replies too are written in steps, since many may wait for one text. Not here:
-//! what a step does (`command/tasks`, `http/report`).
+//! A task has a cursor and a reply slot per waiting connection. Tasks run round robin, one step at a time. A request
+//! joins a queued task of its kind that has not begun, so at most one task of a kind runs and one is queued. Replies
+//! are written in steps too, since many connections may wait for one text. Not here: the steps (`command/tasks`,
+//! `http/report`).
 
 use crate::base::shared_bytes::SharedBytes;
 use crate::node::command::dump::Dump;
@@ -21,7 +21,7 @@ pub(in crate::node) struct Tasks {
     queue: VecDeque<Task>,
 }
 
-/// Work under way, and the requests that wait for it.
+/// A task: a job, and the requests that wait for it.
 #[derive(Debug)]
 pub(in crate::node) struct Task {
     pub(in crate::node) job: Job,
@@ -36,7 +36,7 @@ pub(in crate::node) struct Waiter {
     pub(in crate::node) form: ReplyForm,
 }
 
-/// What a reply is written in.
+/// The form of a reply.
 #[derive(Debug)]
 pub(in crate::node) enum ReplyForm {
     /// The text as the one field of this reply.
@@ -48,7 +48,7 @@ pub(in crate::node) enum ReplyForm {
 }
 
 impl ReplyForm {
-    /// Whether later requests of the connection wait for it: a response in HTTP has them wait by itself.
+    /// Whether later requests of the connection must wait; for HTTP they always do.
     pub(in crate::node) const fn is_barrier(&self) -> bool {
         match self {
             Self::Field(_) | Self::Values(_) => true,
@@ -57,12 +57,12 @@ impl ReplyForm {
     }
 }
 
-/// A text that grows with the number of peers. Requests for the same one share it.
+/// The kind of a report, whose length grows with the number of peers. Concurrent requests for one kind share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum ReportKind {
     /// The page for people.
     Page,
-    /// What it shows.
+    /// The figures of the page, as JSON.
     Status,
     /// The samples of the last hour and day.
     History,
@@ -72,7 +72,7 @@ pub(in crate::node) enum ReportKind {
     OpenMetrics,
 }
 
-/// What a task does, and how far it is.
+/// The work of a task, with its progress.
 #[derive(Debug)]
 pub(in crate::node) enum Job {
     /// The own filter as text: `None` before its first step.
@@ -81,17 +81,17 @@ pub(in crate::node) enum Job {
     Scan(Box<KeyScan>),
     /// A report: `None` before its first step.
     Report(ReportKind, Option<Draft>),
-    /// Complete, with the text, whose pieces the replies share, or the sentence of an error.
+    /// Complete: the text, whose pieces the replies share, or the sentence of an error.
     Reply(Result<Vec<SharedBytes>, String>),
 }
 
 impl Tasks {
-    /// Whether a task waits for its next step.
+    /// Whether a task is queued.
     pub(in crate::node) fn has_work(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Tasks that wait.
+    /// The number of queued tasks.
     pub(in crate::node) fn len(&self) -> usize {
         self.queue.len()
     }
@@ -104,7 +104,7 @@ impl Tasks {
         }
     }
 
-    /// Takes the task whose turn it is.
+    /// Takes the next task.
     pub(in crate::node) fn pop(&mut self) -> Option<Task> {
         self.queue.pop_front()
     }

@@ -1,4 +1,4 @@
-//! The timers of the node, apart from those of items: what happens when one fires.
+//! The timers of the node, except those of items, and the actions when one fires.
 
 use crate::base::time::Now;
 use crate::base::wheel::Popped;
@@ -20,18 +20,18 @@ use crate::wire::http::{Delivery, Status, TEXT, put_response};
 /// Stale timers allowed beyond one per owner before they are purged.
 const STALE_SPARE: usize = 4_096;
 
-/// Whether [`run`] has something to do now.
+/// Whether [`run`] has work now.
 pub(in crate::node) fn has_work(state: &State, now: Now) -> bool {
     state.timers.has_work(now.mono.millis()) || has_too_many_stale(state)
 }
 
-/// Whether most timers are stale. A client that connects and leaves at once leaves one behind each time.
+/// Whether most timers are stale. Every short connection leaves a stale one.
 fn has_too_many_stale(state: &State) -> bool {
     let mesh = &state.mesh;
     state.timers.len() > 2 * (state.conns.len() + mesh.address_book.len() + mesh.peers.len()) + STALE_SPARE
 }
 
-/// Fires up to `budget` due timers, and examines as many others if too many are stale.
+/// Fires up to `budget` due timers, and checks as many others if too many are stale. Returns the cost in keys.
 pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) -> usize {
     let mut cost = 0;
     for _ in 0..budget {
@@ -45,7 +45,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) -> usize {
                 link::peer_due(state, now, key, deadline);
             }
             Popped::Due { deadline, payload: Timer::Lookups } => {
-                // A step by itself: what is left of it is due at once and would fire again right here.
+                // Ends the step: unfinished work is due at once and would fire again in this loop.
                 cost += remote::run_due(state, now, deadline, budget);
                 break;
             }
