@@ -134,7 +134,7 @@ fn dashboard_and_alerts_name_only_figures_that_there_are() {
 }
 
 #[test]
-fn readiness_names_the_configured_peer_that_is_not_linked() {
+fn readiness_counts_the_configured_peers_that_are_linked() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = Launch::new("http-ready").peer(free).start();
     wait_until("the peer was tried", || get(&server, "/readyz", "A: b").status == 200);
