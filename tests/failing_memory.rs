@@ -10,16 +10,22 @@
 
 mod kit;
 
-use kit::peer::{Face, Link, World, bytes_of, deltas, head};
+use kit::peer::{Face, Link, World, beat, bytes_of, deltas, executed, head};
 use kit::{ClientId, Driver};
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::store::{Eviction, Full, HashSecret, Store, Version};
-use olivia::wire::frame::{Address, Body, KeyState, Wanted, put_peers, put_piece};
+use olivia::wire::encoder::Protocol;
+use olivia::wire::frame::{
+    Address, Arguments, Body, Hints, KeyState, RemoteCommand, Wanted, put_blocks, put_discarded, put_peers,
+    put_piece,
+};
+use olivia::wire::remote_reply::{KeyVersion, RequestResult, put_keys, put_result};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::{Mutex, PoisonError};
 
@@ -142,6 +148,11 @@ fn commands(driver: &mut Driver) -> Vec<String> {
         .collect()
 }
 
+/// Ends connections, of which the node may have ended some.
+fn end(driver: &mut Driver, conns: &[ClientId]) {
+    conns.iter().for_each(|conn| driver.shut(*conn));
+}
+
 /// The limit is that of the process: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -206,63 +217,138 @@ fn store_without_memory_evicts_for_writes_or_refuses_them_and_goes_on() {
     }
 }
 
+/// Frames of every kind with as much in them as they may hold, each with its name and the request of a client that it may
+/// answer.
+fn frames_of_every_kind(world: &World, large: &[u8]) -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let (get, forwarded) = ("GET far\n", "APPEND far:x\n");
+    let (hash, key, hints) = (world.hash("far"), vec![b'k'; 60_000], [[7; 16], [8; 16]]);
+    let many = |body: Body<'_>| bytes_of(&(0..200).map(|n| (n, body)).collect::<Vec<_>>());
+    let first = |body: Body<'_>| bytes_of(&[(1, body)]);
+    let words = vec![u64::MAX; 2_048];
+    let (mut snapshot, mut images, mut discarded, mut peers) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    put_piece(&mut snapshot, 0, 0, &words);
+    put_blocks(&mut images, 0, 0, (0..20_000).map(|number| (number % 2, [u64::MAX; 8])));
+    (0..50).for_each(|at| put_discarded(&mut discarded, 0, 64 * at, 1, &words[..512]));
+    let address =
+        |n: u16| Address { id: [7; 16], addr: format!("127.0.0.1:{}", 10_000 + n).parse().unwrap() };
+    put_peers(&mut peers, 0, (0..1_000).map(address));
+    let hashes: Vec<u64> = (0..100_000).map(|n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
+    let keys: Vec<KeyVersion> =
+        hashes.iter().map(|hash| KeyVersion { hash: *hash, version: 1, state: KeyState::Held }).collect();
+    let reply = |is_error: bool, keys: &[KeyVersion]| {
+        let mut reply = Vec::new();
+        put_keys(&mut reply, keys);
+        put_result(&mut reply, RequestResult { is_error, bytes: large });
+        reply
+    };
+    let mut arguments = Vec::new();
+    let command = RemoteCommand {
+        name: b"APPEND",
+        arguments: Arguments::write(&mut arguments, [b"held", large].into_iter()),
+        create: true,
+        deadline: u64::MAX,
+        refused: Hints::new(&hints),
+        protocol: Protocol::Lines,
+    };
+    let none = Body::None { hash, moved_version: 1, hints: Hints::new(&hints) };
+    let value = Body::Value { hash, version: 1, left_ms: None, value: large };
+    vec![
+        ("heartbeats", get, many(beat(head(1, 0), false))),
+        ("additions", get, deltas(0, &hashes)),
+        ("blocks", get, images),
+        (
+            "a snapshot",
+            get,
+            [first(Body::Snap { head: head(9, 0), size_log2: 20 }), snapshot.clone()].concat(),
+        ),
+        ("a piece", get, snapshot),
+        ("ends of snapshots", get, many(Body::SnapEnd)),
+        ("a resync", get, bytes_of(&[(0, Body::Resync(None))])),
+        ("queries", get, many(Body::Get { key: b"held", wanted: Wanted::Value })),
+        ("long queries", get, many(Body::Get { key: &key, wanted: Wanted::Value })),
+        ("a value", get, first(value)),
+        ("no value", get, first(none)),
+        ("no key", get, first(Body::NotTaken)),
+        ("addresses", get, peers),
+        ("notices", get, many(Body::Invalidate { key: &key, version: 1, state: KeyState::Gone })),
+        ("newer versions", get, many(Body::Newer { key: &key, version: 1, state: KeyState::Held })),
+        ("deletions", get, many(Body::Delete { key: &key, version: 1 })),
+        (
+            "a deletion",
+            "DEL far\n",
+            first(Body::Deleted { hash, version: 1, had: true, hints: Hints::new(&hints) }),
+        ),
+        ("a command", get, first(Body::Execute(command))),
+        ("a reply", forwarded, first(executed(hash, 1, &reply(false, &[])))),
+        ("an error", forwarded, first(executed(hash, 1, &reply(true, &[])))),
+        ("a reply about many keys", forwarded, first(executed(hash, 1, &reply(false, &keys)))),
+        (
+            "another holder",
+            forwarded,
+            first(Body::NotHolder { hash, moved_version: 1, hints: Hints::new(&hints) }),
+        ),
+        ("a command not done", forwarded, first(Body::NotDone { hash })),
+        ("a floor", get, first(Body::Floor(1))),
+        ("no floor", "FLUSHALL MESH\n", first(Body::Floored(1))),
+        ("discarded deletions", get, discarded),
+        ("a long farewell", get, first(Body::Bye(&large[..60_000]))),
+    ]
+}
+
 #[test]
 fn every_frame_and_page_is_survived_without_memory() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut world = World::new(Config { limits: limits(), ..Config::default() });
     world.driver.watch = None;
     let large = vec![b'x'; 3 << 20];
-    let key = vec![b'k'; 60_000];
-    let hash = world.hash("far");
-    let words = vec![u64::MAX; 2_048];
-    let mut pieces = Vec::new();
-    put_piece(&mut pieces, 0, 0, &words);
-    let hashes: Vec<u64> = (0..100_000).map(|n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
-    let mut peers = Vec::new();
-    let address =
-        |n: u16| Address { id: [7; 16], addr: format!("127.0.0.1:{}", 10_000 + n).parse().unwrap() };
-    put_peers(&mut peers, 0, (0..1_000).map(address));
-    let inputs: Vec<(&str, Vec<u8>)> = vec![
-        ("additions", deltas(0, &hashes)),
-        ("a snapshot", [bytes_of(&[(0, Body::Snap { head: head(9, 0), size_log2: 20 })]), pieces].concat()),
-        ("a value", bytes_of(&[(1, Body::Value { hash, version: 1, left_ms: None, value: &large })])),
-        (
-            "queries",
-            (0..200)
-                .flat_map(|n| bytes_of(&[(n, Body::Get { key: b"held", wanted: Wanted::Value })]))
-                .collect(),
-        ),
-        (
-            "long queries",
-            (0..200).flat_map(|n| bytes_of(&[(n, Body::Get { key: &key, wanted: Wanted::Value })])).collect(),
-        ),
-        (
-            "notices",
-            (0..200)
-                .flat_map(|_| {
-                    bytes_of(&[(0, Body::Invalidate { key: &key, version: 1, state: KeyState::Gone })])
-                })
-                .collect(),
-        ),
-        (
-            "deletions",
-            (0..200).flat_map(|n| bytes_of(&[(n, Body::Delete { key: &key, version: 1 })])).collect(),
-        ),
-        ("addresses", peers),
-        ("a resync", bytes_of(&[(0, Body::Resync(None))])),
-        ("a long farewell", bytes_of(&[(0, Body::Bye(&large[..60_000]))])),
-    ];
     let value = String::from_utf8(large.clone()).unwrap();
     world.ask(&format!("SET held:{value}\n"));
-    let all = [Refusing::Large, Refusing::Beyond(2 << 20), Refusing::Beyond(6 << 20)];
-    let cases = all.into_iter().flat_map(|refusing| inputs.iter().map(move |input| (refusing, input)));
-    for (number, (refusing, (what, input))) in (1..).zip(cases) {
-        let link: Link = world.known(&Face::new(number));
+    let inputs = frames_of_every_kind(&world, &large);
+    let kinds: BTreeSet<u8> = inputs.iter().flat_map(|(.., frames)| frames.get(1)).copied().collect();
+    assert_eq!(kinds.len(), 23, "{kinds:?}");
+    let beyond = [2, 6, 10].map(|mib| Refusing::Beyond(mib << 20));
+    let all = || std::iter::once(Refusing::Large).chain(beyond);
+    let cases = all().flat_map(|refusing| inputs.iter().map(move |input| (refusing, input)));
+    // Arguments of a command are copied after it was looked whether the system has room for them: not by the allocator.
+    let cases =
+        cases.filter(|(refusing, (what, ..))| !matches!(refusing, Refusing::Large) || *what != "a command");
+    for (number, (refusing, (what, request, input))) in (1..).zip(cases) {
+        // Its filter is unknown, so that it is queried.
+        let link: Link = world.linked(&Face::new(number));
         let client = world.driver.client();
-        // A lookup that waits for the value.
-        serve(&mut world.driver, client, b"GET far\n", refusing);
+        serve(&mut world.driver, client, request.as_bytes(), refusing);
         serve(&mut world.driver, link.conn, input, refusing);
         answers(&mut world.driver, what);
+        end(&mut world.driver, &[client, link.conn]);
+    }
+    // Commands that peers have carried out here, and the handshake.
+    let names = commands(&mut world.driver);
+    for refusing in beyond {
+        let link = world.linked(&Face::new(1_000));
+        for name in &names {
+            for arguments in [&[b"held", &large[..]][..], &[b"held", b"1"], &[b"new", &large[..], b"1", b"x"]]
+            {
+                let mut bytes = Vec::new();
+                let command = RemoteCommand {
+                    name: name.as_bytes(),
+                    arguments: Arguments::write(&mut bytes, arguments.iter().copied()),
+                    create: true,
+                    deadline: u64::MAX,
+                    refused: Hints::default(),
+                    protocol: if name.len().is_multiple_of(2) { Protocol::Lines } else { Protocol::Resp2 },
+                };
+                serve(&mut world.driver, link.conn, &bytes_of(&[(1, Body::Execute(command))]), refusing);
+            }
+            answers(&mut world.driver, name);
+        }
+        end(&mut world.driver, &[link.conn]);
+        let face = Face::new(1_001);
+        let dialler = world.driver.connect(&face.seen).unwrap();
+        serve(&mut world.driver, dialler, &face.offer_line(), refusing);
+        serve(&mut world.driver, dialler, &large, refusing);
+        answers(&mut world.driver, "a handshake");
+        end(&mut world.driver, &[dialler]);
     }
     // The own filter grows beyond what there is memory for.
     let filler = world.driver.client();

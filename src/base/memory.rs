@@ -23,6 +23,17 @@ pub fn has_left(bytes: usize) -> bool {
     MmapMut::map_anon(bytes).is_ok()
 }
 
+/// Times its bytes that carrying out a large request may take: its arguments, their copies, and a reply that shows them in
+/// quotes.
+const REQUEST_FACTOR: usize = 5;
+
+/// Whether the system has memory for what carrying out a request of so many bytes may take. Small ones take little of the
+/// reserve, and are not looked at.
+#[inline]
+pub fn has_room_for_request(bytes: usize) -> bool {
+    bytes <= LARGE_BYTES || has_room(REQUEST_FACTOR * bytes)
+}
+
 /// A map of so many zeroes, which take memory as they are touched; `None` if the system would be left without reserve.
 pub fn map(bytes: usize) -> Option<MmapMut> {
     let map = MmapMut::map_anon(bytes).ok()?;

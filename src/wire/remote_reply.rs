@@ -13,6 +13,9 @@ use super::frame::KeyState;
 /// Bytes of a key: hash, version, state.
 const KEY_BYTES: usize = 17;
 
+/// Bytes of a result beside its own.
+pub const RESULT_HEAD_BYTES: usize = 5;
+
 /// The version of a key after the requests were carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyVersion {

@@ -6,6 +6,8 @@
 //! requests of its connection wait. For a peer the same handler is called, and its reply is sent without what begins
 //! and ends it.
 
+use crate::base::buffer::OutOfMemory;
+use crate::base::memory::reserve;
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::limits::RESP_ARGS_MAX;
@@ -25,7 +27,7 @@ use crate::node::lookup::broadcast;
 use crate::node::lookup::forward;
 use crate::node::lookup::forwarded::{Failure, ForwardedCommand, OnMissing, PeerCommand, Request};
 use crate::node::lookup::key_reply::{KeyReply, Shape};
-use crate::node::lookup::pending_request::{PendingRequest, Waiter};
+use crate::node::lookup::pending_request::{LONG_REPLY_BYTES, PendingRequest, Waiter};
 use crate::node::lookup::placement::{self, Verdict};
 use crate::node::lookup::table::Task;
 use crate::node::peer::link_output;
@@ -36,7 +38,7 @@ use crate::wire::args::{Args, OwnedArgs};
 use crate::wire::encoder::{Encoder, Protocol, ReplyHead, ReplyTooLong};
 use crate::wire::frame::{Body, Hints, KeyState, Wanted};
 use crate::wire::line_form::Syntax;
-use crate::wire::remote_reply::{KeyVersion, RequestResult, put_keys, put_result};
+use crate::wire::remote_reply::{KeyVersion, RESULT_HEAD_BYTES, RequestResult, put_keys, put_result};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The name under which the requests of a transaction travel. Its arguments are, for each, the number of its words and
@@ -433,8 +435,14 @@ pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand)
     }
     // Changes of the own filter before this answer must not arrive after it.
     sync::flush(state, now, *peer);
-    let body = Body::Executed { hash, version: key.version, state: key.state, reply: &reply };
-    link_output::send_answer(state, now, *peer, *number, &body);
+    let KeyVersion { version, state: of, .. } = key;
+    if reply.len() <= LONG_REPLY_BYTES {
+        let body = Body::Executed { hash, version, state: of, reply: &reply };
+        link_output::send_answer(state, now, *peer, *number, &body);
+    } else {
+        let body = Body::Executed { hash, version, state: of, reply: b"" };
+        link_output::send_large_answer(state, now, *peer, *number, &body, reply.into());
+    }
     cost
 }
 
@@ -498,9 +506,10 @@ fn carry_out(
     keys: &[&[u8]],
     out: &mut Vec<u8>,
 ) -> KeyVersion {
-    let mut results = state.pool.take();
+    put_keys(out, &[]);
+    let head = out.len();
     for (command, args) in requests {
-        carry_out_one(state, now, conn, protocol, command, *args, &mut results);
+        carry_out_one(state, now, conn, protocol, command, *args, out);
     }
     let version_of = |key: &[u8]| {
         let key = state.keyspace.key(key);
@@ -513,11 +522,12 @@ fn carry_out(
         requests.iter().flat_map(|(command, args)| command.keys(is_line, *args)).collect();
     let others: Vec<KeyVersion> =
         all.into_iter().filter(|key| *key != first).map(version_of).filter(|key| key.version > 0).collect();
-    put_keys(out, &others);
-    out.extend_from_slice(&results);
-    let first = version_of(first);
-    state.pool.give(results);
-    first
+    if !others.is_empty() {
+        let mut keys = Vec::new();
+        put_keys(&mut keys, &others);
+        out.splice(..head, keys);
+    }
+    version_of(first)
 }
 
 /// Carries out one command on the keys of this node alone, and appends what came of it.
@@ -532,12 +542,10 @@ pub(in crate::node) fn carry_out_one(
 ) {
     let mut call = Call { now, conn, command, table: &TABLE, args, reply: Encoder::part(protocol) };
     match (command.run)(state, &mut call) {
-        Ok(Effect::Reply) => {
-            put_result(results, RequestResult { is_error: false, bytes: call.reply.values() });
-        }
+        Ok(Effect::Reply) => put_reply(results, protocol, &call.reply),
         Ok(Effect::LookUp(form, _)) => {
             read_here(state, &mut call, &form);
-            put_result(results, RequestResult { is_error: false, bytes: call.reply.values() });
+            put_reply(results, protocol, &call.reply);
         }
         Ok(
             Effect::Close
@@ -551,6 +559,17 @@ pub(in crate::node) fn carry_out_one(
             put_error(results, protocol, &error);
         }
         Err(error) => put_error(results, protocol, &error),
+    }
+}
+
+/// Appends a reply, or that there is no memory for it.
+fn put_reply(results: &mut Vec<u8>, protocol: Protocol, reply: &Encoder) {
+    if reserve(results, reply.values().len() + RESULT_HEAD_BYTES) {
+        put_result(results, RequestResult { is_error: false, bytes: reply.values() });
+    } else {
+        let mut error = Encoder::part(protocol);
+        error.error("ERR", OutOfMemory);
+        put_result(results, RequestResult { is_error: true, bytes: error.values() });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Requests of clients, from the bytes at the front of the input to the handler: in lines, in RESP and in HTTP.
 
 use crate::base::buffer::OutOfMemory;
-use crate::base::memory::has_room;
+use crate::base::memory::has_room_for_request;
 use crate::base::time::Now;
 use crate::limits::{Limits, RESP_ARGS_MAX};
 use crate::node::command::dispatch;
@@ -24,10 +24,9 @@ use crate::wire::resp::parse::{Progress, RequestLimits};
 use memchr::memchr;
 use std::fmt::Display;
 
-/// Bytes of a request above which it is looked whether the system has memory for what carrying it out may take, and how
-/// many times its bytes that is: its arguments, their copies, and a reply that shows them in quotes.
+/// Bytes of a request above which it may lie in memory that the store has left over, and it is looked whether the system has
+/// memory for what carrying it out may take.
 pub(super) const LARGE_REQUEST_BYTES: usize = 64 * 1024;
-const MEMORY_FACTOR: usize = 5;
 
 /// Executes requests from the front of `input` until it holds no whole one, the step's budget is spent, the
 /// connection has to wait, or it has become a link. Returns the bytes done with.
@@ -174,9 +173,7 @@ fn serve_line(
             refuse(state, now, key, Protocol::Lines, CloseReason::Protocol, sentence);
             Some((input.len(), 1))
         }
-        Parsed::Line(line)
-            if line.consumed > LARGE_REQUEST_BYTES && !has_room(MEMORY_FACTOR * line.consumed) =>
-        {
+        Parsed::Line(line) if !has_room_for_request(line.consumed) => {
             let id = line.request().and_then(Result::ok).map(|request| request.id);
             decline(state, key, Protocol::Lines, id.unwrap_or_default());
             Some((line.consumed, 1))
@@ -207,7 +204,7 @@ fn serve_resp(
             _ => {}
         }
         let is_large = conn.progress.needed() > LARGE_REQUEST_BYTES && input.len() >= conn.progress.needed();
-        if is_large && !has_room(MEMORY_FACTOR * input.len()) {
+        if is_large && !has_room_for_request(input.len()) {
             // Its end is not known before it is parsed.
             refuse(state, now, key, protocol, CloseReason::BuffersFull, OutOfMemory);
             return Some((input.len(), 1));

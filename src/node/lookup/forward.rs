@@ -25,6 +25,9 @@ use crate::wire::frame::Hints;
 use crate::wire::remote_reply::{KeyVersion, RemoteReply};
 use std::collections::BTreeMap;
 
+/// Bytes of an error at most: errors are sentences.
+const ERROR_BYTES_MAX: usize = 4 * 1024;
+
 /// How many nodes may be taken for the home node before the command is given up.
 const HOME_CHANGES_MAX: u32 = 2;
 
@@ -163,16 +166,17 @@ pub(in crate::node) fn executed(
     let Some((key, ..)) = take_answer(state, now, peer, number, KeyHash(first.hash), true) else {
         return Vec::new();
     };
-    let (answer, versions) = match RemoteReply::read(reply) {
-        Some(remote) => {
-            let versions: Vec<KeyVersion> = std::iter::once(first).chain(remote.keys()).collect();
-            (answer_of(state, key, reply, &remote), versions)
-        }
-        None => (Answer::Failed(Failure::Unknown(name_of(state, peer))), Vec::new()),
+    let remote = RemoteReply::read(reply);
+    let answer = match &remote {
+        Some(remote) => answer_of(state, key, reply, remote),
+        None => Answer::Failed(Failure::Unknown(name_of(state, peer))),
     };
-    let named = match state.mesh.lookups.get_mut(key).map(Lookup::take_task) {
-        Some(Task::Forward(command)) => name_keys(state, &command.request, &versions),
-        Some(Task::None | Task::Broadcast(_)) | None => Vec::new(),
+    let task = state.mesh.lookups.get_mut(key).map(Lookup::take_task);
+    let named = match (task, remote) {
+        (Some(Task::Forward(command)), Some(remote)) => {
+            name_keys(state, &command.request, std::iter::once(first).chain(remote.keys()))
+        }
+        (Some(Task::None | Task::Broadcast(_) | Task::Forward(_)) | None, _) => Vec::new(),
     };
     finish(state, now, key, answer);
     query_waiting(state, now, peer);
@@ -180,17 +184,19 @@ pub(in crate::node) fn executed(
     named
 }
 
-/// Finds the keys of these versions among the words of a request.
-fn name_keys(state: &State, request: &Request, versions: &[KeyVersion]) -> Vec<(Box<[u8]>, KeyVersion)> {
-    let by_hash: BTreeMap<u64, &KeyVersion> = versions
-        .iter()
-        .filter(|version| version.version > 0)
-        .map(|version| (version.hash, version))
-        .collect();
+/// Finds the keys of these versions among the words of a request. Memory by the request, not by the versions.
+fn name_keys(
+    state: &State,
+    request: &Request,
+    versions: impl Iterator<Item = KeyVersion>,
+) -> Vec<(Box<[u8]>, KeyVersion)> {
+    let words = request.args.args();
+    let by_hash: BTreeMap<u64, &[u8]> =
+        words.iter().map(|word| (state.keyspace.key(word).hash.0, word)).collect();
     let mut named = BTreeMap::new();
-    for word in request.args.args().iter() {
-        if let Some(version) = by_hash.get(&state.keyspace.key(word).hash.0) {
-            named.insert(word, **version);
+    for version in versions.filter(|version| version.version > 0) {
+        if let Some(word) = by_hash.get(&version.hash) {
+            named.insert(*word, version);
         }
     }
     named.into_iter().map(|(word, version)| (word.into(), version)).collect()
@@ -210,6 +216,9 @@ fn answer_of(state: &State, key: LookupKey, reply: &[u8], remote: &RemoteReply<'
     let pending = waiter.and_then(|waiter| state.mesh.pending.get(waiter.pending));
     let is_transaction = pending.is_some_and(PendingRequest::is_transaction);
     let Some(result) = remote.results().next() else { return Answer::Failed(Failure::Apart) };
+    if result.is_error && !is_transaction && result.bytes.len() > ERROR_BYTES_MAX {
+        return Answer::Failed(Failure::ReplyTooLong);
+    }
     match state.keyspace.keep(if is_transaction { reply } else { result.bytes }) {
         None => Answer::Failed(Failure::ReplyTooLong),
         Some(error) if result.is_error && !is_transaction => Answer::Error(error),

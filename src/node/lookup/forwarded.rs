@@ -141,7 +141,7 @@ impl fmt::Display for About<'_> {
                 Failure::NotTaken => write!(
                     f,
                     "nothing was done: '{key}' is on another node, which does not take this command: it is longer than \
-                     key_bytes_max and value_bytes_max, or that node has another version"
+                     key_bytes_max and value_bytes_max, or than that node has memory for, or that node has another version"
                 ),
                 Failure::ReplyTooLong => write!(
                     f,

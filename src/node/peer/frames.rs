@@ -3,6 +3,7 @@
 //! A frame that cannot be read closes the link with a BYE that names the error. One that can be read but does not fit
 //! (an answer to no query, a change of an unknown filter) changes nothing, and is counted where it is dropped.
 
+use crate::base::memory::has_room_for_request;
 use crate::base::time::Now;
 use crate::node::conn::phase::CloseReason;
 use crate::node::digest::sync;
@@ -135,6 +136,11 @@ pub(in crate::node) fn execute(
                 return 1;
             }
             serve::delete(state, now, peer, request, key, Version(*version));
+            0
+        }
+        // Its arguments are copied, since it is carried out at the end of the call.
+        Body::Execute(_) if !has_room_for_request(bytes) => {
+            link_output::send_answer(state, now, peer, request, &Body::NotTaken);
             0
         }
         Body::Execute(command) => {

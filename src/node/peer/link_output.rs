@@ -176,6 +176,23 @@ pub(in crate::node) fn append_large_answer(
     queues.answered_bytes = queues.answered_bytes.saturating_add(written);
 }
 
+/// The same by the peer.
+pub(in crate::node) fn send_large_answer(
+    state: &mut State,
+    now: Now,
+    peer: PeerKey,
+    request: u32,
+    body: &Body<'_>,
+    bytes: SharedBytes,
+) {
+    let Some(conn_key) = state.mesh.peers.conn(peer) else { return };
+    let clock = state.keyspace.clock(now);
+    let State { conns, pool, .. } = state;
+    let Some(conn) = conns.get_mut(conn_key).filter(|conn| conn.is_serving()) else { return };
+    append_large_answer(conn, pool, clock, request, body, bytes);
+    mark_dirty(state, conn_key);
+}
+
 /// Whether part of a snapshot, or an image of a block, waits to be generated for a peer.
 fn has_bulk(state: &State, peer: PeerKey) -> bool {
     let reader = state.mesh.peers.get(peer).and_then(|peer| peer.following.reader());
