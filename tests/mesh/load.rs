@@ -381,6 +381,7 @@ impl World {
             self.agenda.put(soon, Event::Client(at));
         }
         self.load().warm_at = self.net.now + span / 2;
+        self.net.longest_unread = 0;
         self.run_until(self.net.now + span);
         self.load().is_ending = true;
         self.finish_load();
@@ -580,13 +581,16 @@ impl World {
         load.pings.sort_unstable_by_key(|(_, took)| *took);
         let name = load.scenario.name;
         let ping = |share: usize| load.pings[load.pings.len() * share / 100].1 / 1_000;
+        let unread = self.net.longest_unread;
+        assert!(unread < FOUND_WITHIN, "{name}: bytes of a link were read {unread} ns after they had come");
         println!(
-            "{name}: found {}, not yet {} (last after {} us), PING {} and {} us, {} keys in a call, {:?}",
+            "{name}: found {}, not yet {} (last after {} us), PING {} and {} us, links read after {} us, {} keys in a call, {:?}",
             load.found,
             load.early,
             load.latest_miss / 1_000,
             ping(50),
             ping(99),
+            unread / 1_000,
             load.worst_call,
             load.backlogs
         );

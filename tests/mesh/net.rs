@@ -65,6 +65,8 @@ struct Pipe {
     arrived: usize,
     /// Lengths of the pieces on their way, and when each is there.
     pieces: VecDeque<(u64, usize)>,
+    /// Lengths of what has arrived and was not read, and when.
+    unread: VecDeque<(u64, usize)>,
     fin: Fin,
     room: usize,
     /// The writer waits for room.
@@ -98,8 +100,9 @@ pub struct Path {
 pub struct Manners {
     /// Bytes of a piece on its way, at most.
     pub piece: usize,
-    /// Bytes on their way and unread, at most.
+    /// Bytes on their way and unread, at most; between hosts.
     pub room: usize,
+    pub link_room: usize,
     /// One write in so many takes only a part.
     pub partial: u64,
     pub jitter: u64,
@@ -127,6 +130,8 @@ pub struct Net {
     pub manners: Manners,
     /// Wires with something held back by a cut.
     held: Vec<usize>,
+    /// The longest time that bytes of one host have waited in the socket of another.
+    pub longest_unread: u64,
     pub rng: Rng,
     pub now: u64,
 }
@@ -142,6 +147,7 @@ impl Net {
             is_mute: vec![false; hosts],
             manners,
             held: Vec::new(),
+            longest_unread: 0,
             rng,
             now: 0,
         }
@@ -205,13 +211,16 @@ impl Net {
             data: VecDeque::new(),
             arrived: 0,
             pieces: VecDeque::new(),
+            unread: VecDeque::new(),
             fin: Fin::No,
             room,
             wants_room: false,
             is_held: false,
         };
-        let room = self.manners.room;
-        let first = if matches!(from, Party::Client(_)) { usize::MAX } else { room };
+        let (first, room) = match from {
+            Party::Client(_) => (usize::MAX, self.manners.room),
+            Party::Host(_) => (self.manners.link_room, self.manners.link_room),
+        };
         self.wires.push(Wire {
             parties: [from, Party::Host(to)],
             sockets: [Socket::Waiting; 2],
@@ -297,6 +306,7 @@ impl Net {
             pipe.data.clear();
             pipe.pieces.clear();
             pipe.arrived = 0;
+            pipe.unread.clear();
             // No end is left that could be reset.
             if wire.sockets[port.side] != Socket::Gone {
                 agenda.put(self.now + back, Event::Reset(port));
@@ -305,7 +315,10 @@ impl Net {
         }
         match pipe.pieces.pop_front() {
             Some((_, 0)) => pipe.fin = Fin::Arrived,
-            Some((_, count)) => pipe.arrived += count,
+            Some((_, count)) => {
+                pipe.arrived += count;
+                pipe.unread.push_back((self.now, count));
+            }
             None => return None,
         }
         if let Some((at, _)) = pipe.pieces.front() {
@@ -319,6 +332,7 @@ impl Net {
         into.clear();
         let from = port.other();
         let back = self.delay(self.party(port), self.party(from));
+        let is_link = [port, from].iter().all(|end| matches!(self.party(*end), Party::Host(_)));
         let pipe = &mut self.wires[port.wire].pipes[from.side];
         if pipe.arrived == 0 {
             return if pipe.fin == Fin::Arrived { Read::End } else { Read::Nothing };
@@ -328,6 +342,17 @@ impl Net {
         into.extend_from_slice(&front[..front.len().min(count)]);
         into.extend_from_slice(&behind[..count - into.len()]);
         pipe.data.drain(..count);
+        let mut left = count;
+        while let Some((at, unread)) = pipe.unread.front_mut().filter(|_| left > 0) {
+            if is_link {
+                self.longest_unread = self.longest_unread.max(self.now - *at);
+            }
+            let read = left.min(*unread);
+            (*unread, left) = (*unread - read, left - read);
+            if *unread == 0 {
+                pipe.unread.pop_front();
+            }
+        }
         pipe.arrived -= count;
         if pipe.wants_room {
             pipe.wants_room = false;

@@ -117,6 +117,9 @@ pub struct Plan {
     weights: [u64; TROUBLES.len()],
 }
 
+/// Bytes of a link that lie in sockets at most: what Linux gives a connection on loopback by itself, in both sockets.
+const LINK_ROOM: usize = 4_400_000;
+
 /// What a key costs, from what requests were measured to take (`docs/figures.md`, `docs/decisions.md`):
 ///
 /// | what | charged, in keys | at 250 ns each | measured |
@@ -185,6 +188,7 @@ impl Plan {
             manners: Manners {
                 piece: if is_fine { pick(rng, &[1, 20, 300]) } else { pick(rng, &[1_460, 65_536]) },
                 room: if is_fine { pick(rng, &[300, 5_000]) } else { pick(rng, &[20_000, 200_000]) },
+                link_room: 0,
                 partial: pick(rng, &[0, 2, 10]),
                 jitter: pick(rng, &[0, 20 * US, 300 * US]),
                 nanos_per_byte: pick(rng, &[0, 1, 20]),
@@ -193,6 +197,7 @@ impl Plan {
             fault_lasts: pick(rng, if members > 1 { &[10 * MS, 300 * MS, 3_000 * MS] } else { &[10 * MS] }),
             weights,
         };
+        plan.manners.link_room = plan.manners.room;
         // A node that knows no address may find no place beside pairs and threes whose nodes have no other link.
         plan.is_well_known |= plan.active_peers == 1;
         plan
@@ -218,7 +223,14 @@ impl Plan {
             late_nanos: 60 * US,
             read_bytes: 65_536,
             delay: 200 * US,
-            manners: Manners { piece: 65_536, room: 200_000, partial: 0, jitter: 20 * US, nanos_per_byte: 0 },
+            manners: Manners {
+                piece: 65_536,
+                room: 200_000,
+                link_room: LINK_ROOM,
+                partial: 0,
+                jitter: 20 * US,
+                nanos_per_byte: 0,
+            },
             fault_every: 0,
             ..Self::draw(&mut Rng::new(1), size)
         }
