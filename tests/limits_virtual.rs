@@ -87,6 +87,31 @@ fn silence_inside_a_request_ends_the_connection() {
 }
 
 #[test]
+fn connections_that_time_out_together_are_closed_in_steps() {
+    let mut driver = Driver::new(Config::default());
+    let other = driver.client();
+    (0..500).for_each(|_| {
+        let silent = driver.client();
+        driver.send(silent, "GET ");
+    });
+    driver.leap(ms(60_000));
+    // Each gets an error, which it does not take.
+    while driver.node.conns() > 1 {
+        if !driver.node.has_work(driver.now) {
+            driver.leap(ms(1_000));
+        }
+        let before = driver.node.conns();
+        driver.node.tick(driver.now);
+        driver.act();
+        let closed = before - driver.node.conns();
+        assert!(closed <= 128, "{closed} connections closed in one step");
+        driver.deliver(other, b"PING\n");
+        driver.read_now(other);
+        assert_eq!(driver.take(other), "0:PONG 1\n");
+    }
+}
+
+#[test]
 fn silence_between_requests_has_no_timeout() {
     let mut driver = driver(Limits { request_idle_ms: 1, first_byte_ms: 1, ..Limits::default() });
     let elsewhere = driver.connect(ELSEWHERE).unwrap();
