@@ -3,9 +3,10 @@
 use crate::kit::peer::{Face, Link, Received, World, head, heartbeat, ms, secretive};
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
-use olivia::node::{CloseReason, Node};
+use olivia::node::{CloseReason, Node, NodeId};
 use olivia::wire::frame::{Address, Body, SAME_ID_REASON, put_peers};
 use olivia::wire::handshake::Links;
+use std::collections::BTreeSet;
 
 fn with_mesh(mesh: MeshLimits) -> World {
     World::new(Config { mesh, ..secretive() })
@@ -279,6 +280,24 @@ fn node_id_of_a_linked_peer_is_refused_from_another_address() {
     world.driver.lose(link.conn);
     world.dial(&thief);
     assert_eq!(world.stat("peers_linked"), 1);
+    world.check();
+}
+
+#[test]
+fn peers_that_say_that_the_node_id_is_taken_make_it_draw_a_few_others() {
+    let mut world = World::new(secretive());
+    let claim = |world: &mut World| {
+        let liar = world.dial(&Face::elsewhere(2));
+        world.send(&liar, &[(0, Body::Bye(SAME_ID_REASON))]);
+        world.driver.lose(liar.conn);
+        world.driver.node.id()
+    };
+    let ids: BTreeSet<NodeId> = (0..20).map(|_| claim(&mut world)).collect();
+    assert_eq!(ids.len(), 4);
+    let honest = Face::elsewhere(1);
+    world.dial(&honest);
+    claim(&mut world);
+    assert!(world.is_linked(&honest));
     world.check();
 }
 

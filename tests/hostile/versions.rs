@@ -448,8 +448,9 @@ fn key_that_matches_discarded_deletions_is_dropped_unless_it_is_newer() {
     let link = world.known(&Face::new(1));
     let mut bytes = Vec::new();
     (0..16).for_each(|number| put_discarded(&mut bytes, 0, number * 256, version(100), &[u64::MAX; 256 * 8]));
-    world.driver.send(link.conn, bytes);
+    world.driver.send(link.conn, bytes.repeat(30));
     world.driver.pass(ms(5));
+    assert!(world.stat("log_lines_dropped") >= 20, "a peer writes the log");
     world.check();
 }
 

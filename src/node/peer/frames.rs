@@ -213,7 +213,7 @@ pub(in crate::node) fn execute(
                 refuse_peer(state, now, peer, &clock::VERSION_AHEAD);
                 return 1;
             }
-            discarded::received(state, peer, request, Version(*version), blocks.blocks());
+            discarded::received(state, now, peer, request, Version(*version), blocks.blocks());
             blocks.len() / 64
         }
         Body::Floor(version) => {

@@ -363,8 +363,8 @@ pub(in crate::node) fn bye_received(state: &mut State, now: Now, key: PeerKey, r
     let Some(peer) = state.mesh.peers.get(key) else { return };
     let Some(link) = peer.link() else { return };
     let addr = peer.addr();
-    if reason == SAME_ID_REASON {
-        return draw_another_id(state, now, addr);
+    if reason == SAME_ID_REASON && draw_another_id(state, now, addr) {
+        return;
     }
     if let Some(peer) = state.mesh.peers.get_mut(key) {
         peer.bye_received(reason == SHUTTING_DOWN);
@@ -375,10 +375,12 @@ pub(in crate::node) fn bye_received(state: &mut State, now: Now, key: PeerKey, r
 }
 
 /// Another node has this one's id, as copies of a running machine have: draws another, under which all links are made
-/// again. `from` is the node that found it.
-pub(in crate::node) fn draw_another_id(state: &mut State, now: Now, from: SocketAddr) {
+/// again. `from` is the node that found it. False if it has drawn too many lately: whoever knows the secret can say so.
+pub(in crate::node) fn draw_another_id(state: &mut State, now: Now, from: SocketAddr) -> bool {
     let before = state.mesh.id();
-    state.mesh.redraw_id(now, from);
+    if !state.mesh.redraw_id(now, from) {
+        return false;
+    }
     let id = state.mesh.id();
     log::warn!("another node has the id {before} of this one, by {from}; this node continues as {id}");
     let keys: Vec<ConnKey> = state.conns.iter().map(|(key, _)| key).collect();
@@ -395,6 +397,7 @@ pub(in crate::node) fn draw_another_id(state: &mut State, now: Now, from: Socket
             Role::Parted | Role::Client => {}
         }
     }
+    true
 }
 
 /// Handles links and dials that have ended; whether there were any.

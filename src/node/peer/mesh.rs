@@ -1,5 +1,6 @@
 //! The state of the mesh on this node: its identity, the address book, the peers and their filters, the lookups.
 
+use crate::base::limiter::Limiter;
 use crate::base::rng::Rng;
 use crate::base::slots::Slots;
 use crate::base::time::Now;
@@ -27,6 +28,12 @@ use crate::wire::frame::{HINTS_MAX, Hints};
 use crate::wire::handshake::{hash_check_text, keyed_bytes, other_key};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Ids that a node draws in place of one that another node has, so many at once and one per interval in the long run:
+/// copies of a machine need few, and each makes all links again.
+const ID_DRAWS_BURST: u32 = 4;
+const ID_DRAW_EVERY: Duration = Duration::from_secs(600);
 
 /// What a node knows of a key that it does not hold.
 #[derive(Debug)]
@@ -64,6 +71,7 @@ pub(in crate::node) struct Mesh {
     /// The key from which ids and nonces are drawn; see [`Mesh::draw`].
     draw_key: [u8; 32],
     drawn: u64,
+    id_draws: Limiter,
     pub(in crate::node) address_book: AddressBook,
     pub(in crate::node) peers: Peers,
     pub(in crate::node) absent: Absent,
@@ -100,6 +108,7 @@ impl Mesh {
             hash_secret,
             draw_key,
             drawn: 0,
+            id_draws: Limiter::default(),
             address_book: AddressBook::default(),
             peers: Peers::default(),
             absent: Absent::default(),
@@ -202,11 +211,15 @@ impl Mesh {
     }
 
     /// Draws another id, which differs from that of a copy of this node by what the copy does not have: time, address,
-    /// and the node that found it.
-    pub(in crate::node) fn redraw_id(&mut self, now: Now, from: SocketAddr) {
-        let salt = format!("{now:?} {} {from}", self.listen);
-        self.draw_key = other_key(&self.draw_key, salt.as_bytes());
-        self.id = NodeId(self.draw());
+    /// and the node that found it. False if it has drawn as many as it may.
+    pub(in crate::node) fn redraw_id(&mut self, now: Now, from: SocketAddr) -> bool {
+        let is_allowed = self.id_draws.allows(now.mono, ID_DRAW_EVERY, ID_DRAWS_BURST);
+        if is_allowed {
+            let salt = format!("{now:?} {} {from}", self.listen);
+            self.draw_key = other_key(&self.draw_key, salt.as_bytes());
+            self.id = NodeId(self.draw());
+        }
+        is_allowed
     }
 
     /// Has a step go on with the resync of a peer, if there is one.

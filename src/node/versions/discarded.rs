@@ -40,6 +40,7 @@ pub(in crate::node) fn send(state: &mut State, now: Now, peer_key: PeerKey, firs
 /// A peer has sent blocks of its filter, from `first` on. With the last of them the keys of this node are tested.
 pub(in crate::node) fn received(
     state: &mut State,
+    now: Now,
     peer_key: PeerKey,
     first: u32,
     version: Version,
@@ -49,9 +50,10 @@ pub(in crate::node) fn received(
     match peer.versions.take_discarded(first as usize, version, blocks) {
         Discarded::Incomplete => {}
         Discarded::Complete => state.mesh.versions.discards.push(peer_key),
-        Discarded::TooFull => {
+        Discarded::TooFull if state.log_gate.allows(now, &mut state.stats) => {
             log::warn!("peer {}: refused its discarded deletions, which match too many keys", peer.addr());
         }
+        Discarded::TooFull => {}
     }
 }
 
