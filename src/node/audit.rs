@@ -17,7 +17,7 @@ pub(in crate::node) fn audit(state: &State) {
 
 fn conns(state: &State) {
     let held: usize = state.conns.iter().map(|(_, conn)| conn.held()).sum();
-    assert_eq!(held, state.buffered, "bytes of buffers");
+    assert_eq!(held, state.buffered.bytes(), "bytes of buffers");
     let of_nodes = state.conns.iter().filter(|(_, conn)| conn.is_of_mesh()).count();
     assert_eq!(of_nodes, state.mesh.conns(), "connections of the mesh");
     for (key, conn) in state.conns.iter() {

@@ -9,6 +9,7 @@ use crate::base::wheel::Wheel;
 use crate::config::Config;
 use crate::limits::{CLIENT_LOG_LINES_PER_SECOND, POOLED_BUFFER_BYTES_MAX, POOLED_BUFFERS_MAX};
 use crate::node::alarm::Alarm;
+use crate::node::conn::buffered::Buffered;
 use crate::node::conn::connection::Conn;
 use crate::node::conn::phase::CloseReason;
 use crate::node::history::History;
@@ -87,9 +88,7 @@ pub struct State {
     /// Fires when the pool is freed, if no buffer is in use then.
     pub(in crate::node) pool_alarm: Alarm,
     /// Bytes of buffers of all connections.
-    pub(in crate::node) buffered: usize,
-    /// `buffered` at the last check whether the system has memory, or its minimum since.
-    pub(in crate::node) buffered_at_probe: usize,
+    pub(in crate::node) buffered: Buffered,
     pub(in crate::node) timers: Wheel<Timer>,
     pub(in crate::node) actions: VecDeque<Action>,
     pub(in crate::node) runnable: Runnable,
@@ -134,8 +133,7 @@ impl State {
             conns: Slots::new(),
             pool: Pool::new(POOLED_BUFFERS_MAX, POOLED_BUFFER_BYTES_MAX),
             pool_alarm: Alarm::default(),
-            buffered: 0,
-            buffered_at_probe: 0,
+            buffered: Buffered::default(),
             timers: Wheel::new(),
             actions: VecDeque::new(),
             runnable: Runnable::default(),
@@ -201,7 +199,7 @@ pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: Clos
     let Some(mut conn) = state.conns.remove(key) else { return false };
     conn.replies.long().for_each(|key| _ = state.mesh.pending.remove(key));
     conn.release(&mut state.pool);
-    state.buffered -= conn.accounted();
+    state.buffered.replace(conn.accounted(), 0);
     state.stats.connections_closed[reason as usize] += 1;
     state.mesh.closed(key, conn.role(), reason);
     if state.conns.is_empty() {

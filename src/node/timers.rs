@@ -54,7 +54,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) -> usize {
                 login::refusal_due(state, now, key, deadline);
             }
             Popped::Due { deadline, payload: Timer::Pool } => {
-                if state.pool_alarm.fired(deadline) && state.buffered == 0 {
+                if state.pool_alarm.fired(deadline) && state.buffered.bytes() == 0 {
                     state.pool.clear();
                 }
             }

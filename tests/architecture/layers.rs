@@ -110,6 +110,7 @@ pub const LAYERS: [Layer; 19] = [
             "node/command/dump.rs",
             "node/command/key_scan.rs",
             "node/http/draft.rs",
+            "node/conn/buffered.rs",
             "node/conn/connection.rs",
             "node/conn/phase.rs",
             "node/conn/replies.rs",

@@ -57,7 +57,8 @@ pub(super) fn usage<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
 pub(super) fn memory<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let store = state.keyspace.store();
     let (held, keys) = (store.memory_bytes(), store.len() as u64);
-    let (buffers, filters) = ((state.buffered + state.pool.held()) as u64, state.mesh.filters.bytes());
+    let (buffers, filters) =
+        ((state.buffered.bytes() + state.pool.held()) as u64, state.mesh.filters.bytes());
     let kinds = store.memory();
     let fields = [
         ("total.allocated", held + buffers + filters),

@@ -237,7 +237,7 @@ pub(in crate::node) fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
         limits: &state.config.limits,
         uptime: now.mono.since(state.started),
         clients: state.clients(),
-        buffers_bytes: state.buffered + state.pool.held(),
+        buffers_bytes: state.buffered.bytes() + state.pool.held(),
         is_ready: readiness(state).is_ready(),
         is_mesh_complete: backups == 0,
         peers_linked: mesh.peers.linked_count(),

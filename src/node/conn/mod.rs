@@ -1,5 +1,6 @@
 //! One connection: its bytes in, its replies in order, its timeouts, its end.
 
+pub(in crate::node) mod buffered;
 pub(in crate::node) mod connection;
 pub(in crate::node) mod measure;
 pub(in crate::node) mod pending;

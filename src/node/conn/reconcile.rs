@@ -2,7 +2,6 @@
 //!
 //! Code that changes a connection only marks it as dirty; what follows from a change is decided here alone.
 
-use crate::base::memory::has_left;
 use crate::base::time::Now;
 use crate::node::conn::connection::Conn;
 use crate::node::conn::phase::{CloseReason, Phase};
@@ -12,10 +11,6 @@ use crate::node::ids::ConnKey;
 use crate::node::state::{Action, State, Timer, close_conn};
 use crate::wire::encoder::{Encoder, Protocol, put_error};
 use std::time::Duration;
-
-/// Bytes by which buffers grow until it is looked whether the system has memory left: small ones are allocated without
-/// asking.
-const BYTES_PER_PROBE: usize = 1 << 20;
 
 /// How long pooled buffers are kept while none is in use.
 const POOL_KEPT_FOR: Duration = Duration::from_secs(1);
@@ -45,9 +40,9 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
         conn.outbound.move_to_maps(pool);
     }
     let held = conn.held();
-    *buffered = *buffered - conn.accounted + held;
+    buffered.replace(conn.accounted, held);
     conn.accounted = held;
-    if *buffered == 0 && pool.holds_much() {
+    if buffered.bytes() == 0 && pool.holds_much() {
         // Freed at once, it would be allocated anew for each request of a client that waits for its reply.
         pool_alarm.arm(timers, now.mono.after(POOL_KEPT_FOR), Timer::Pool);
     }
@@ -57,7 +52,7 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
         finish(state, now, key);
         timeouts::arm(state, key);
     }
-    while lacks_memory(state) && close_stalled(state, now) {}
+    while state.buffered.are_over(state.config.limits.buffers_max) && close_stalled(state, now) {}
 }
 
 /// Has the input of a connection, or a long reply to it, go on if nothing is in its way any more, and begins its end when
@@ -91,18 +86,6 @@ fn advance(state: &mut State, now: Now, key: ConnKey) {
         }
         conn.begin_closing(CloseReason::Drained, now.mono, pool);
     }
-}
-
-/// Whether buffers are over `buffers_max`, or have grown to where the system has little memory left.
-#[inline]
-fn lacks_memory(state: &mut State) -> bool {
-    let State { buffered, buffered_at_probe, config, .. } = state;
-    *buffered_at_probe = (*buffered_at_probe).min(*buffered);
-    if *buffered - *buffered_at_probe >= BYTES_PER_PROBE {
-        *buffered_at_probe = *buffered;
-        return !has_left(2 * BYTES_PER_PROBE) || *buffered as u64 > config.limits.buffers_max;
-    }
-    *buffered as u64 > config.limits.buffers_max
 }
 
 /// Closes a connection that is done, or advances it to its next phase.

@@ -9,7 +9,7 @@ use crate::base::chunk_queue::ChunkQueue;
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::slots::Slots;
 use crate::base::time::Now;
-use crate::limits::BYTES_PER_STEP;
+use crate::limits::{BYTES_PER_STEP, PIECE_BYTES};
 use crate::node::conn::replies::Place;
 use crate::node::ids::{ConnKey, PendingKey, PendingTag};
 use crate::node::keyspace::Keyspace;
@@ -24,9 +24,6 @@ use std::collections::VecDeque;
 
 /// Bytes of a reply from which on it is written in pieces.
 pub(in crate::node) const LONG_REPLY_BYTES: usize = 128 * 1024;
-
-/// Bytes of a piece.
-const PIECE_BYTES: usize = 64 * 1024;
 
 /// Bytes of a large value that are put in quotes at a time.
 const QUOTED_BYTES: usize = 32 * 1024;
