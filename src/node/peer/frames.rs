@@ -86,8 +86,8 @@ pub(in crate::node) fn execute(
             sync::snapshot(state, now, peer, *head, request, *size_log2);
             0
         }
-        Body::Piece(words) => {
-            let words: Vec<u64> = words.iter().collect();
+        Body::Piece(blocks) => {
+            let words: Vec<u64> = blocks.iter().flatten().collect();
             sync::piece(state, now, peer, request, &words);
             words.len() / 64
         }
@@ -213,8 +213,8 @@ pub(in crate::node) fn execute(
                 refuse_peer(state, now, peer, &clock::VERSION_AHEAD);
                 return 1;
             }
-            discarded::received(state, now, peer, request, Version(*version), blocks.blocks());
-            blocks.len() / 64
+            discarded::received(state, now, peer, request, Version(*version), blocks.iter());
+            blocks.len() / 8
         }
         Body::Floor(version) => {
             if !HybridClock::is_within_bound(now, *version) {

@@ -315,11 +315,12 @@ pub(in crate::node) fn list_received(
 ) -> usize {
     let conn = state.mesh.peers.conn(from).and_then(|conn| state.conns.get(conn));
     let Some(seen) = conn.map(|conn| conn.addr()) else { return 0 };
-    let taken = addresses.len().min(ADDRESSES_MAX);
+    let listed = addresses.iter().count();
+    let taken = listed.min(ADDRESSES_MAX);
     if let Some(peer) = state.mesh.peers.get_mut(from) {
         peer.listed(taken > 0);
     }
-    state.stats.addresses_refused += (addresses.len() - taken) as u64;
+    state.stats.addresses_refused += (listed - taken) as u64;
     for Address { id, addr } in addresses.iter().take(taken) {
         let id = NodeId(id);
         if id == state.mesh.id() || state.mesh.peers.is_linked(id) {

@@ -1,7 +1,7 @@
 //! The payloads of frames: one variant of [`Body`] per kind, read from and written to bytes.
 
 use super::kind::{FLAG_ANSWER, FLAG_CREATE, FLAG_GONE, FLAG_HAD, FLAG_TTL_ONLY, Kind, VALUE_HEAD_BYTES};
-use super::lists::{Addresses, Arguments, HINT_BYTES, HINTS_MAX, Hashes, Hints, Images, Words};
+use super::lists::{Addresses, Arguments, Blocks, HINT_BYTES, HINTS_MAX, Hashes, Hints, Images};
 use super::{FrameError, MAGIC, REASON_BYTES_MAX};
 use crate::wire::encoder::Protocol;
 
@@ -91,7 +91,7 @@ pub enum Body<'a> {
         size_log2: u8,
     },
     /// Blocks of the snapshot; `request` is the number of the first.
-    Piece(Words<'a>),
+    Piece(Blocks<'a>),
     /// The snapshot is complete.
     SnapEnd,
     /// Requests the changes from a position on; without one, a snapshot. `request` is the low half of the position in
@@ -204,7 +204,7 @@ pub enum Body<'a> {
         /// The highest version of these deletions: newer values stay.
         version: u64,
         /// The blocks.
-        blocks: Words<'a>,
+        blocks: Blocks<'a>,
     },
 }
 
@@ -227,12 +227,12 @@ impl<'a> Body<'a> {
         let mut fields = Fields { rest: payload };
         let body = match kind {
             Kind::Heartbeat => fields.heartbeat(flags & FLAG_ANSWER != 0),
-            Kind::Delta => Some(Body::Delta(Hashes { entries: payload.as_chunks().0 })),
-            Kind::Block => Some(Body::Block(Images { entries: payload.as_chunks().0 })),
+            Kind::Delta => Some(Body::Delta(Hashes::read(payload))),
+            Kind::Block => Some(Body::Block(Images::read(payload))),
             Kind::Snap => {
                 fields.head().zip(fields.byte()).map(|(head, size_log2)| Body::Snap { head, size_log2 })
             }
-            Kind::Piece => Some(Body::Piece(Words { blocks: payload.as_chunks().0 })),
+            Kind::Piece => Some(Body::Piece(Blocks::read(payload))),
             Kind::SnapEnd => Some(Body::SnapEnd),
             Kind::Resync => Some(Body::Resync(fields.head())),
             Kind::Get => {
@@ -277,10 +277,9 @@ impl<'a> Body<'a> {
             Kind::Floor => fields.number().map(Body::Floor),
             Kind::Floored => fields.number().map(Body::Floored),
             Kind::NotDone => fields.number().map(|hash| Body::NotDone { hash }),
-            Kind::Discarded => fields.number().map(|version| Body::Discarded {
-                version,
-                blocks: Words { blocks: fields.rest.as_chunks().0 },
-            }),
+            Kind::Discarded => {
+                fields.number().map(|version| Body::Discarded { version, blocks: Blocks::read(fields.rest) })
+            }
         };
         // Never the error, since the length was checked.
         body.ok_or(FrameError::Length(kind.row().name, 0, "more"))
@@ -309,8 +308,8 @@ pub fn put(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>) {
             put_head(out, head);
             out.push(size_log2);
         }),
-        Body::Piece(words) => {
-            put_frame(out, Kind::Piece, 0, request, clock, |out| out.extend(words.blocks.as_flattened()));
+        Body::Piece(blocks) => {
+            put_frame(out, Kind::Piece, 0, request, clock, |out| out.extend(blocks.entries.as_flattened()));
         }
         Body::SnapEnd => put_frame(out, Kind::SnapEnd, 0, request, clock, |_| {}),
         Body::Resync(head) => put_frame(out, Kind::Resync, 0, request, clock, |out| {
@@ -388,7 +387,7 @@ pub fn put(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<'_>) {
         }
         Body::Discarded { version, blocks } => {
             put_frame(out, Kind::Discarded, 0, request, clock, |out| {
-                put_versioned(out, version, blocks.blocks.as_flattened());
+                put_versioned(out, version, blocks.entries.as_flattened());
             });
         }
     }
@@ -476,7 +475,7 @@ impl<'a> Fields<'a> {
 
     /// A hash, a version and hints.
     fn hinted(&mut self) -> Option<(u64, u64, Hints<'a>)> {
-        Some((self.number()?, self.number()?, Hints { entries: self.rest.as_chunks().0 }))
+        Some((self.number()?, self.number()?, Hints::read(self.rest)))
     }
 
     /// Reads a command; the error is the number of bytes left where it is invalid.
@@ -487,7 +486,7 @@ impl<'a> Fields<'a> {
         let refusals = self.byte().map_or(0, usize::from);
         let ids = self.rest.get(..refusals * HINT_BYTES).filter(|_| refusals <= HINTS_MAX).ok_or(left)?;
         self.rest = &self.rest[ids.len()..];
-        let refused = Hints { entries: ids.as_chunks().0 };
+        let refused = Hints::read(ids);
         let left = self.rest.len();
         let protocol = match self.byte() {
             Some(1) => Protocol::Lines,

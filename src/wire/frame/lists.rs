@@ -25,13 +25,30 @@ pub struct Address {
     pub addr: SocketAddr,
 }
 
-/// Hashes of added keys, of consecutive numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hashes<'a> {
-    pub(super) entries: &'a [[u8; HASH_BYTES]],
+/// Entries of the same length.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct List<'a, const BYTES: usize> {
+    pub(super) entries: &'a [[u8; BYTES]],
 }
 
-impl<'a> Hashes<'a> {
+/// Hashes of added keys, of consecutive numbers.
+pub type Hashes<'a> = List<'a, HASH_BYTES>;
+
+/// Images of rebuilt blocks, of consecutive numbers.
+pub type Images<'a> = List<'a, IMAGE_BYTES>;
+
+/// Consecutive blocks of a filter.
+pub type Blocks<'a> = List<'a, BLOCK_BYTES>;
+
+/// Ids of nodes that may hold a key, at most [`HINTS_MAX`].
+pub type Hints<'a> = List<'a, HINT_BYTES>;
+
+impl<'a, const BYTES: usize> List<'a, BYTES> {
+    /// A view of the whole entries in a payload.
+    pub(super) const fn read(payload: &'a [u8]) -> Self {
+        Self { entries: payload.as_chunks().0 }
+    }
+
     /// The number of entries.
     pub const fn len(self) -> usize {
         self.entries.len()
@@ -41,30 +58,16 @@ impl<'a> Hashes<'a> {
     pub const fn is_empty(self) -> bool {
         self.entries.is_empty()
     }
+}
 
+impl<'a> Hashes<'a> {
     /// The hashes in order.
     pub fn iter(self) -> impl Iterator<Item = u64> + use<'a> {
         self.entries.iter().map(|bytes| u64::from_le_bytes(*bytes))
     }
 }
 
-/// Images of rebuilt blocks, of consecutive numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Images<'a> {
-    pub(super) entries: &'a [[u8; IMAGE_BYTES]],
-}
-
 impl<'a> Images<'a> {
-    /// The number of entries.
-    pub const fn len(self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there is none.
-    pub const fn is_empty(self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// The blocks in order: the number in the filter, and the words.
     pub fn iter(self) -> impl Iterator<Item = (u32, [u64; BLOCK_WORDS])> + use<'a> {
         self.entries.iter().filter_map(|bytes| {
@@ -74,31 +77,25 @@ impl<'a> Images<'a> {
     }
 }
 
-/// Consecutive blocks of a filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Words<'a> {
-    pub(super) blocks: &'a [[u8; BLOCK_BYTES]],
+impl<'a> Blocks<'a> {
+    /// The words of each block in order.
+    pub fn iter(self) -> impl Iterator<Item = [u64; BLOCK_WORDS]> + use<'a> {
+        self.entries.iter().map(|bytes| block(bytes))
+    }
 }
 
-impl<'a> Words<'a> {
-    /// The number of words: eight per block.
-    pub const fn len(self) -> usize {
-        self.blocks.len() * BLOCK_WORDS
+impl<'a> Hints<'a> {
+    /// No hints.
+    pub const NONE: Self = Self { entries: &[] };
+
+    /// Hints of at most the first [`HINTS_MAX`] ids.
+    pub fn new(ids: &'a [[u8; HINT_BYTES]]) -> Self {
+        Self { entries: &ids[..ids.len().min(HINTS_MAX)] }
     }
 
-    /// Whether there is none.
-    pub const fn is_empty(self) -> bool {
-        self.blocks.is_empty()
-    }
-
-    /// The words in order.
-    pub fn iter(self) -> impl Iterator<Item = u64> + use<'a> {
-        self.blocks().flatten()
-    }
-
-    /// The same, block by block.
-    pub fn blocks(self) -> impl Iterator<Item = [u64; BLOCK_WORDS]> + use<'a> {
-        self.blocks.iter().map(|bytes| block(bytes))
+    /// The ids in order.
+    pub fn iter(self) -> impl Iterator<Item = [u8; HINT_BYTES]> + use<'a> {
+        self.entries.iter().copied()
     }
 }
 
@@ -111,14 +108,13 @@ fn block(bytes: &[u8]) -> [u64; BLOCK_WORDS] {
 /// A function that splits a list into its first item and the rest.
 type TakeItem<'a, T> = fn(&'a [u8]) -> Option<(T, &'a [u8])>;
 
-/// The number of items in a list, or the position of the first byte that is not part of an item. O(bytes).
-fn count<'a, T>(bytes: &'a [u8], take: TakeItem<'a, T>) -> Result<usize, usize> {
-    let (mut rest, mut len) = (bytes, 0);
+/// Checks a list: the position of the first byte that is not part of an item. O(bytes).
+fn check<'a, T>(bytes: &'a [u8], take: TakeItem<'a, T>) -> Result<(), usize> {
+    let mut rest = bytes;
     while !rest.is_empty() {
         (_, rest) = take(rest).ok_or(bytes.len() - rest.len())?;
-        len += 1;
     }
-    Ok(len)
+    Ok(())
 }
 
 /// The items of a list, in order.
@@ -134,23 +130,12 @@ fn items<'a, T>(mut rest: &'a [u8], take: TakeItem<'a, T>) -> impl Iterator<Item
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses<'a> {
     pub(super) bytes: &'a [u8],
-    len: usize,
 }
 
 impl<'a> Addresses<'a> {
     /// A view of a payload, or the position of the first invalid byte. O(bytes).
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, usize> {
-        Ok(Self { bytes, len: count(bytes, address)? })
-    }
-
-    /// The number of entries.
-    pub const fn len(self) -> usize {
-        self.len
-    }
-
-    /// Whether there is none.
-    pub const fn is_empty(self) -> bool {
-        self.len == 0
+        check(bytes, address).map(|()| Self { bytes })
     }
 
     /// The nodes in order.
@@ -178,70 +163,26 @@ fn address(bytes: &[u8]) -> Option<(Address, &[u8])> {
     Some((Address { id: *id, addr: SocketAddr::new(ip, u16::from_le_bytes(*port)) }, rest))
 }
 
-/// Ids of nodes that may hold a key, at most [`HINTS_MAX`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Hints<'a> {
-    pub(super) entries: &'a [[u8; HINT_BYTES]],
-}
-
-impl<'a> Hints<'a> {
-    /// No hints.
-    pub const NONE: Self = Self { entries: &[] };
-
-    /// Hints of at most the first [`HINTS_MAX`] ids.
-    pub fn new(ids: &'a [[u8; HINT_BYTES]]) -> Self {
-        Self { entries: &ids[..ids.len().min(HINTS_MAX)] }
-    }
-
-    /// The number of entries.
-    pub const fn len(self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there is none.
-    pub const fn is_empty(self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// The ids in order.
-    pub fn iter(self) -> impl Iterator<Item = [u8; HINT_BYTES]> + use<'a> {
-        self.entries.iter().copied()
-    }
-}
-
 /// The arguments of a command, each after its length (u32). All were checked when the view was created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Arguments<'a> {
     pub(super) bytes: &'a [u8],
-    len: usize,
 }
 
 impl<'a> Arguments<'a> {
     /// Clears `out` and writes arguments to it, each below 4 GiB.
     pub fn write<'b>(out: &'a mut Vec<u8>, arguments: impl Iterator<Item = &'b [u8]>) -> Self {
         out.clear();
-        let mut len = 0;
         for argument in arguments {
             out.extend(u32::try_from(argument.len()).unwrap_or(u32::MAX).to_le_bytes());
             out.extend(argument);
-            len += 1;
         }
-        Self { bytes: out, len }
+        Self { bytes: out }
     }
 
     /// A view of the end of a payload, or the position of the first invalid byte. O(arguments).
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, usize> {
-        Ok(Self { bytes, len: count(bytes, argument)? })
-    }
-
-    /// The number of entries.
-    pub const fn len(self) -> usize {
-        self.len
-    }
-
-    /// Whether there is none.
-    pub const fn is_empty(self) -> bool {
-        self.len == 0
+        check(bytes, argument).map(|()| Self { bytes })
     }
 
     /// The arguments in order.
