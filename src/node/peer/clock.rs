@@ -53,7 +53,7 @@ fn note(state: &mut State, now: Now, addr: SocketAddr, ahead_ms: u64) {
     let offsets = &mut state.mesh.clock_offsets;
     offsets.note(now.mono, addr, ahead_ms);
     let ahead_ms = offsets.ahead_ms(now.mono);
-    if offsets.has_become(ahead_ms > CLOCK_AHEAD_MAX_MS) {
+    if offsets.has_become(ahead_ms > CLOCK_AHEAD_MAX_MS) && state.log_gate.allows(now, &mut state.stats) {
         log::warn!(
             "the wall clock is {ahead_ms} ms ahead of those of most other nodes; synchronize the clocks"
         );

@@ -27,7 +27,9 @@ pub(in crate::node) fn close_if_missed(state: &mut State, now: Now, key: PeerKey
     let Some(link) = peer.link() else { return false };
     let is_missed = now.mono >= peer.lost_at(interval);
     if is_missed {
-        log::warn!("peer {}: {HEARTBEATS_MISSED_MAX} heartbeats missed; closing the link", peer.addr());
+        if state.log_gate.allows(now, &mut state.stats) {
+            log::warn!("peer {}: {HEARTBEATS_MISSED_MAX} heartbeats missed; closing the link", peer.addr());
+        }
         close_conn(state, link.conn, CloseReason::PeerSilent);
     }
     is_missed
