@@ -52,10 +52,11 @@ fn costs() {
     let mut link: Link = world.known(&Face::new(1));
     let mut all = Vec::new();
     let requests = |one: &dyn Fn(u64) -> String, n: u64| (0..64).map(|k| one(64 * n + k)).collect::<String>();
-    let kinds: [(&str, &dyn Fn(u64) -> String); 5] = [
+    let kinds: [(&str, &dyn Fn(u64) -> String); 6] = [
         ("64 GETs of one key", &|_| "GET own\n".to_owned()),
         ("64 SETs of new keys", &|n| format!("SET key{n}:value\n")),
         ("64 GETs of other keys", &|n| format!("GET key{}\n", n * 7_919 % 100_000)),
+        ("64 EXPIREs", &|n| format!("EXPIRE key{n}:60\n")),
         ("64 DELs", &|n| format!("DEL key{n}\n")),
         ("64 keys that expire", &|n| format!("SETEX ttl{n}:value:60\n")),
     ];

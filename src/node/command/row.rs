@@ -84,11 +84,16 @@ const CONDITIONS: [&str; 5] = ["NX", "XX", "GET", "KEEPTTL", "IFEQ"];
 /// Those with which nothing is set where there is no key.
 const EXISTING: [&str; 2] = ["XX", "IFEQ"];
 
+/// What it costs to remove a key, in keys.
+const REMOVAL_KEYS: usize = 3;
+
 /// What a call costs its connection, in keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cost {
     /// As many as it has keys, at least one.
     Keys,
+    /// Three times as many: a key that is removed leaves the index, the heap and the own filter, and a tombstone stays.
+    Removals,
     /// A whole step: it grows with what is known of other nodes.
     Step,
 }
@@ -293,6 +298,10 @@ impl Command {
         Self { has_topics: true, ..self }
     }
 
+    pub(in crate::node) const fn removes(self) -> Self {
+        Self { cost: Cost::Removals, ..self }
+    }
+
     pub(in crate::node) const fn takes_a_step(self) -> Self {
         Self { cost: Cost::Step, ..self }
     }
@@ -385,6 +394,7 @@ impl Command {
         match self.cost {
             Cost::Step => KEYS_PER_STEP,
             Cost::Keys => self.key_positions(is_line).count(args.len()).max(1),
+            Cost::Removals => REMOVAL_KEYS * self.key_positions(is_line).count(args.len()),
         }
     }
 

@@ -184,7 +184,7 @@ fn put_info(table: &Table, reply: &mut Encoder, row: &Command) {
         ("readonly", row.access == Access::Read),
         ("write", row.access == Access::Write),
         ("no_auth", row.is_open),
-        ("fast", row.cost == Cost::Keys),
+        ("fast", row.cost != Cost::Step),
     ];
     let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     reply.array(10);

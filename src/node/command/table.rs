@@ -73,6 +73,7 @@ const LIST: &[Command] = &[
         .resp(3, Keys::FIRST),
     Command::new("GETDEL", "string", "Removes a key and returns its value.", strings::getdel)
         .writes()
+        .removes()
         .scope(Scope::FirstKey)
         .needs_key()
         .resp(2, Keys::FIRST),
@@ -149,11 +150,13 @@ const LIST: &[Command] = &[
         .resp(3, Keys::FIRST),
     Command::new("DEL", "generic", "Removes keys.", keys::del)
         .writes()
+        .removes()
         .scope(Scope::Claimants)
         .line("DEL", "key", Syntax::Keys, "DELETED", "DEL user,\"user:1\"")
         .resp(-2, Keys::ALL),
     Command::new("UNLINK", "generic", "Removes keys, as DEL does.", keys::del)
         .writes()
+        .removes()
         .scope(Scope::Claimants)
         .resp(-2, Keys::ALL),
     Command::new("EXISTS", "generic", "Returns which keys there are, anywhere in the mesh.", |state, call| read(state, call, &keys::PRESENT))
