@@ -8,10 +8,10 @@
 //! - While [`Node::has_work`], do not sleep: call [`Node::tick`] as often as the iteration's time allows.
 //!   Otherwise sleep at most until [`Node::next_deadline`].
 //! - A read fills [`Node::room`] first, which is reported by [`Node::filled`]; what does not fit goes to
-//!   [`Node::received`], also when that is nothing. A shell that leaves the room alone is right too.
+//!   [`Node::received`], even if it is empty. Using the room is optional.
 //! - Data is delivered before the end of the stream: `received` comes before `read_closed`.
-//! - A connection key is valid until `Close` was emitted for it or `lost` was called. Calls with a stale key
-//!   do nothing and are counted.
+//! - A connection key is valid until `Close` was emitted for it or `lost` was called. Calls with a stale key have no
+//!   effect and are counted.
 //! - Each call is bounded: work that grows with the store or with the input is done in steps whose sizes are
 //!   counts (`limits.rs`), never times.
 //! - Nothing here or below reads a clock, a socket, a file, an environment variable, a thread or an unseeded
@@ -70,8 +70,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Clients from which on it is looked, before one more is accepted, whether the system has so many bytes left.
-const CLIENTS_UNASKED: usize = 64;
+/// Clients from which on a connection is accepted only if the system has [`BYTES_LEFT_FOR_CLIENTS`] left.
+const CLIENTS_UNCHECKED: usize = 64;
 const BYTES_LEFT_FOR_CLIENTS: usize = 1 << 20;
 
 /// A node: store, connections, timers.
@@ -80,7 +80,7 @@ pub struct Node {
     state: State,
 }
 
-/// Why a connection was not accepted. Displays as a sentence for the one refused.
+/// The reason for refusing a connection. Displays as a sentence for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// `clients_max` is reached.
@@ -112,38 +112,38 @@ impl Node {
         Self { state: State::new(config, seed, now) }
     }
 
-    /// Joins the mesh: where this node listens, and the addresses of each configured peer, none where a name is not
-    /// resolved yet. Called once, before all else; without it the node has no peers but those that dial it.
+    /// Joins the mesh: `listen` is the address of this node, `entries` are the addresses of each configured peer,
+    /// empty while its name is unresolved. Must be the first call; without it the node dials no peers.
     pub fn join(&mut self, now: Now, listen: SocketAddr, entries: &[Vec<SocketAddr>]) {
         peer::link::join(&mut self.state, now, listen, entries);
         self.conclude(now);
     }
 
-    /// Replaces the addresses of the configured peer number `entry` by what its name resolves to now.
+    /// Replaces the addresses of the configured peer number `entry` by newly resolved ones.
     pub fn resolved(&mut self, now: Now, entry: usize, addrs: &[SocketAddr]) {
         peer::link::resolved(&mut self.state, now, entry, addrs);
         self.conclude(now);
     }
 
-    /// Takes a connection from `addr`.
+    /// Accepts a connection from `addr`.
     ///
     /// # Errors
-    /// [`Refusal`] if it is one too many; nothing is kept of it.
+    /// [`Refusal`]; the node keeps no state of the connection.
     pub fn accept(&mut self, now: Now, addr: SocketAddr) -> Result<ConnKey, Refusal> {
         let limit = self.state.config.limits.clients_max;
         if self.state.is_draining {
             Err(Refusal::Draining)
         } else if self.state.clients() >= limit as usize {
             Err(Refusal::TooManyClients { limit })
-        } else if self.state.clients() >= CLIENTS_UNASKED && !has_left(BYTES_LEFT_FOR_CLIENTS) {
+        } else if self.state.clients() >= CLIENTS_UNCHECKED && !has_left(BYTES_LEFT_FOR_CLIENTS) {
             Err(Refusal::NoMemory)
         } else {
             Ok(conn::reader::accepted(&mut self.state, now, addr))
         }
     }
 
-    /// Takes a connection that [`Node::accept`] has refused, and that has begun a handshake: links have places of their
-    /// own beside `clients_max`.
+    /// Accepts a connection that [`Node::accept`] has refused and that has begun a handshake: links have a reserve
+    /// beyond `clients_max`.
     ///
     /// # Errors
     /// [`Refusal`] if the node shuts down.
@@ -180,12 +180,12 @@ impl Node {
 
     /// Looks at bytes that will be passed to [`Node::received`] next, of several connections: the memory of their
     /// keys is fetched to the caches together. Changes nothing.
-    pub fn expect<'b>(&self, inputs: impl Iterator<Item = (ConnKey, &'b [u8])>) {
-        conn::reader::expect(&self.state, inputs);
+    pub fn prefetch<'b>(&self, inputs: impl Iterator<Item = (ConnKey, &'b [u8])>) {
+        conn::reader::prefetch(&self.state, inputs);
     }
 
-    /// Processes bytes received on a connection: carries out the complete requests or frames among them, up to
-    /// the budget of a step; the rest is kept.
+    /// Processes bytes received on a connection: executes complete requests or frames up to the budget of a turn, and
+    /// buffers the rest.
     pub fn received(&mut self, now: Now, conn: ConnKey, bytes: &[u8]) {
         peer::link::wake(&mut self.state, now);
         conn::reader::received(&mut self.state, now, conn, bytes);
@@ -199,7 +199,7 @@ impl Node {
         self.conclude(now);
     }
 
-    /// Notes that the other side sends no more. What it requested is still answered.
+    /// Notes that the other side sends no more. Its requests are still answered.
     pub fn read_closed(&mut self, now: Now, conn: ConnKey) {
         peer::link::wake(&mut self.state, now);
         peer::link::note_end(&mut self.state, conn);
@@ -208,8 +208,8 @@ impl Node {
         self.state.mesh.losses.set_cause(String::new());
     }
 
-    /// Notes that a connection broke, or could not be made, with the cause for the log. Its key is stale from here on,
-    /// and no `Close` follows.
+    /// Notes that a connection broke, or could not be established, with the cause for the log. Its key becomes stale;
+    /// no `Close` follows.
     pub fn lost(&mut self, now: Now, conn: ConnKey, cause: &dyn fmt::Display) {
         peer::link::note_cause(&mut self.state, conn, cause);
         if !state::forget_conn(&mut self.state, conn, CloseReason::Lost) {
@@ -230,14 +230,14 @@ impl Node {
         self.state.conns.get(conn).map_or(0, |conn| conn.outbound.len())
     }
 
-    /// Notes that the first `count` bytes of [`Node::outbound`] were written: 0 when the socket takes none.
+    /// Notes that the first `count` bytes of [`Node::outbound`] were written; 0 if the socket accepts none.
     pub fn wrote(&mut self, now: Now, conn: ConnKey, count: usize) {
         peer::link::wake(&mut self.state, now);
         conn::reader::wrote(&mut self.state, now, conn, count);
         self.conclude(now);
     }
 
-    /// Does one bounded step of each source of work of a class; whether any had work.
+    /// Does one bounded step of each source of work of a class; returns whether any had work.
     pub fn step(&mut self, now: Now, class: Class) -> bool {
         peer::link::wake(&mut self.state, now);
         let has_worked = sources::step(&mut self.state, now, class);
@@ -247,14 +247,13 @@ impl Node {
         has_worked
     }
 
-    /// Notes that all that had arrived on links before `now` was passed to [`Node::received`], and processed.
-    /// Queries to peers time out only up to that moment.
+    /// Notes that all input of links that arrived before `now` was processed. Queries to peers time out only up to
+    /// that time.
     pub fn links_current(&mut self, now: Now) {
         self.state.links_current_at = now.mono;
     }
 
-    /// Does one bounded step of each source of work: for callers without a clock of their own, which deliver
-    /// input before they call this.
+    /// Does one bounded step of each source of work, for callers without a clock, which must deliver input first.
     pub fn tick(&mut self, now: Now) {
         self.links_current(now);
         for class in [Class::Links, Class::Clients, Class::Due] {
@@ -262,17 +261,17 @@ impl Node {
         }
     }
 
-    /// The class whose share the input of a connection is read in.
+    /// The class of a connection's input.
     pub fn class(&self, conn: ConnKey) -> Class {
         self.state.conns.get(conn).map_or(Class::Clients, Conn::class)
     }
 
-    /// The same, and whether the connection has used up a turn since it was last read; see [`Turns`].
+    /// The same, and whether the connection is deep; see [`Turns`].
     pub fn queue_of(&self, conn: ConnKey) -> (Class, bool) {
         self.state.conns.get(conn).map_or((Class::Clients, false), |conn| (conn.class(), conn.is_deep()))
     }
 
-    /// Ends each call: settles versions of changed keys, schedules digests, reconciles connections and lost links.
+    /// Ends each call: processes changed keys, schedules digests, reconciles connections and lost links.
     #[inline]
     fn conclude(&mut self, now: Now) {
         versions::notices::settle(&mut self.state, now);
@@ -294,12 +293,12 @@ impl Node {
         }
     }
 
-    /// Whether [`Node::tick`] has something to do now.
+    /// Whether [`Node::tick`] has work now.
     pub fn has_work(&self, now: Now) -> bool {
         sources::has_work(&self.state, now)
     }
 
-    /// When [`Node::tick`] next has something to do if nothing comes in before; `None`: never.
+    /// When [`Node::tick`] will have work if no event arrives before; `None`: never.
     pub fn next_deadline(&self) -> Option<Instant> {
         sources::next_deadline(&self.state)
     }
@@ -309,8 +308,8 @@ impl Node {
         self.state.actions.pop_front()
     }
 
-    /// Begins the shutdown: no more connections are accepted; each one gets `:BYE` after the replies to its
-    /// requests so far and is closed. After `drain_ms` the remaining ones are closed. O(connections).
+    /// Begins the shutdown: accepts no more connections, sends `:BYE` on each after its pending replies, and closes
+    /// it. After `drain_ms` closes the remaining ones. O(connections).
     pub fn drain(&mut self, now: Now) {
         if self.state.is_draining {
             return;
@@ -369,12 +368,12 @@ impl Node {
         self.state.stats.drop_log_lines(lines);
     }
 
-    /// The cost of all work so far, in keys, as it is charged to connections: the time of a simulator.
+    /// The cost of all work so far, in keys. Simulators use it as time.
     pub fn spent(&self) -> u64 {
         self.state.runnable.spent()
     }
 
-    /// The queues of work, each with its backlog: entries, or for timers the milliseconds that the earliest is late.
+    /// The sources of work with their backlogs: entries, or milliseconds that the earliest timer is late.
     pub fn backlogs(&self, now: Now) -> impl Iterator<Item = (&'static str, u64)> {
         sources::backlogs(&self.state, now)
     }
@@ -389,7 +388,7 @@ impl Node {
         command::status::peers_known(&self.state, now)
     }
 
-    /// The identity of this node: drawn at its start, and again if another node has the same.
+    /// The id of this node: drawn at its start, and again if another node has the same.
     pub fn id(&self) -> NodeId {
         self.state.mesh.id()
     }
@@ -404,59 +403,59 @@ impl Node {
         self.state.keyspace.own_filter()
     }
 
-    /// The end of the log of this node's digest.
+    /// The end of this node's changelog.
     pub fn own_position(&self) -> Position {
         self.state.keyspace.changelog().head()
     }
 
-    /// A block of a peer's filter as it is searched; `None` while it is not known or changes its size.
+    /// A block of a peer's known filter; `None` while it is unknown or being resized.
     pub fn peer_block(&self, peer: NodeId, number: usize) -> Option<Block> {
         let mesh = &self.state.mesh;
         let peer = mesh.peers.by_id(peer).and_then(|key| mesh.peers.get(key))?;
         mesh.filters.block(peer.filter(), number)
     }
 
-    /// Whether a peer's filter, as it is searched, claims the key with this hash; not while it is unknown.
+    /// Whether a peer's known filter claims a hash; false while it is unknown.
     pub fn peer_claims(&self, peer: NodeId, hash: u64) -> bool {
         let mesh = &self.state.mesh;
         let peer = mesh.peers.by_id(peer).and_then(|key| mesh.peers.get(key));
         peer.is_some_and(|peer| mesh.filters.claims(peer.filter(), hash))
     }
 
-    /// The version of a key here, and whether it is that of a value; else it is that of a deletion.
+    /// The version of a key on this node, and whether it is that of a value, not of a deletion.
     pub fn version_of(&self, now: Now, key: &[u8]) -> Option<(u64, bool)> {
         let keyspace = &self.state.keyspace;
         let (version, state) = keyspace.version_of(now, keyspace.key(key))?;
         Some((version.0, state == KeyState::Held))
     }
 
-    /// Lookups on other nodes that are under way.
+    /// The number of lookups in flight.
     pub fn lookups(&self) -> usize {
         self.state.mesh.lookups.len()
     }
 
-    /// Checks that all counts add up, for tests; panics if not. O(everything but the keys).
+    /// Checks the consistency of all counts, for tests. Panics on an inconsistency. O(everything except keys).
     pub fn audit(&self) {
         audit::audit(&self.state);
     }
 
-    /// The same of the store, key by key.
+    /// The same for the store, key by key.
     pub fn audit_store(&self) {
         self.state.keyspace.store().audit();
     }
 
-    /// Keeps only these bits of each hash, so that keys collide: for tests, before the first key and link.
+    /// Masks all hashes, so that keys collide. For tests, before the first key and link.
     pub fn mask_hashes(&mut self, mask: u64) {
         self.state.keyspace.mask_hashes(mask);
     }
 
-    /// Connections at this moment.
+    /// The number of connections.
     pub fn conns(&self) -> usize {
         self.state.conns.len()
     }
 }
 
-/// Reconciles all dirty connections and lost links; nothing of them is left when a call returns.
+/// Reconciles all dirty connections and lost links, until none is left.
 #[inline]
 fn reconcile_all(state: &mut State, now: Now) {
     if !state.dirty.is_empty() || state.mesh.must_reconcile() {

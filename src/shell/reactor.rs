@@ -302,7 +302,7 @@ impl Reactor {
     fn deliver(&mut self, now: Now, class: Class) -> bool {
         let mut arrivals = std::mem::take(&mut self.arrivals);
         if arrivals.len() > 1 {
-            self.node.expect(arrivals.iter().map(|arrival| (arrival.key, arrival.of(&self.scratch))));
+            self.node.prefetch(arrivals.iter().map(|arrival| (arrival.key, arrival.of(&self.scratch))));
         }
         let begin = if arrivals.is_empty() { now.mono } else { self.clock.mono() };
         let (mut now, mut last, mut has_stepped) = (now, begin, false);

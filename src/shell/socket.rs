@@ -226,15 +226,15 @@ pub(super) struct Sockets {
 impl Sockets {
     /// Keeps a socket for a connection that the node has accepted.
     pub(super) fn insert(&mut self, key: ConnKey, stream: TcpStream) {
-        self.keep(Socket::new(key, stream, false));
+        self.insert_at(Socket::new(key, stream, false));
     }
 
     /// Keeps a socket for a connection that is being made.
     pub(super) fn insert_connecting(&mut self, key: ConnKey, stream: TcpStream) {
-        self.keep(Socket::new(key, stream, true));
+        self.insert_at(Socket::new(key, stream, true));
     }
 
-    fn keep(&mut self, socket: Socket) {
+    fn insert_at(&mut self, socket: Socket) {
         let at = socket.key.index();
         if self.entries.len() <= at {
             self.entries.resize_with(at + 1, || None);

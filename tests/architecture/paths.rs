@@ -27,7 +27,7 @@ pub const VIEWS: [View; 5] = [
             (1, "shell/reactor.rs", "serve", "links, then clients, then due work: each for its share"),
             (2, "shell/reactor.rs", "read_next", "one socket, or up to 16 of clients that send little"),
             (2, "shell/reactor.rs", "deliver", "bytes into the node; requests run at once"),
-            (3, "node/mod.rs", "expect", "keys of several clients come to the caches"),
+            (3, "node/mod.rs", "prefetch", "keys of several clients"),
             (3, "node/mod.rs", "step", "one bounded step"),
             (4, "node/sources.rs", "step", "each source of work of the class"),
             (1, "shell/reactor.rs", "flush", "links first; replies before due work"),

@@ -32,7 +32,7 @@ use std::net::SocketAddr;
 /// Bytes that are missing of a request above which they are read to where they will lie.
 const RECEIVED_IN_PLACE_MIN: usize = 16 * 1024;
 
-/// Takes in a connection that `addr` has made.
+/// Adds a connection accepted from `addr`.
 pub(in crate::node) fn accepted(state: &mut State, now: Now, addr: SocketAddr) -> ConnKey {
     state.stats.connections_accepted += 1;
     let is_authenticated = state.config.password.is_none();
@@ -46,8 +46,8 @@ pub(in crate::node) fn accepted(state: &mut State, now: Now, addr: SocketAddr) -
 /// requests, or takes longer than the memory of its key.
 const SHORT_INPUT_BYTES: usize = 256;
 
-/// Looks at what will be received next on several connections: fetches the memory of their keys.
-pub(in crate::node) fn expect<'b>(state: &State, inputs: impl Iterator<Item = (ConnKey, &'b [u8])>) {
+/// Prefetches the first key of the input of several connections that will be received next.
+pub(in crate::node) fn prefetch<'b>(state: &State, inputs: impl Iterator<Item = (ConnKey, &'b [u8])>) {
     let of_clients = inputs.filter_map(|(key, input)| {
         let conn = state.conns.get(key).filter(|conn| conn.is_client() && conn.inbound.is_empty())?;
         match conn.protocol {
@@ -60,7 +60,7 @@ pub(in crate::node) fn expect<'b>(state: &State, inputs: impl Iterator<Item = (C
     prefetch_inputs(&state.keyspace, of_clients);
 }
 
-/// Takes in what the shell has read.
+/// Processes bytes that the shell has read; buffers the rest.
 pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
     let Some(conn) = state.conns.get_mut(key) else {
         state.stats.stale_event();
@@ -79,7 +79,7 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
     }
     let class = conn.class();
     if conn.has_partial_line && continues_line(&state.config.limits, conn, bytes) {
-        keep(state, now, key, bytes);
+        stash(state, now, key, bytes);
         state.runnable.has_read(class, cost_of_bytes(bytes.len()));
         return reconcile(state, now, key);
     }
@@ -87,34 +87,34 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
     let has_begun = !conn.inbound.is_empty();
     let mut turn = Turn::default();
     if must_wait {
-        keep(state, now, key, bytes);
+        stash(state, now, key, bytes);
     } else if has_begun {
-        go_on(state, now, key, bytes, &mut turn);
+        resume(state, now, key, bytes, &mut turn);
     } else {
         let used = serving::serve(state, now, key, bytes, &mut turn);
-        keep(state, now, key, &bytes[used..]);
+        stash(state, now, key, &bytes[used..]);
     }
     state.runnable.has_read(class, turn.cost.saturating_sub(turn.counted));
     reconcile(state, now, key);
 }
 
-/// Goes on with a request that has begun: it is completed first, so that what follows is parsed where it lies.
-fn go_on(state: &mut State, now: Now, key: ConnKey, bytes: &[u8], turn: &mut Turn) {
+/// Resumes an incomplete request: completes it first, so that the following requests are parsed in place.
+fn resume(state: &mut State, now: Now, key: ConnKey, bytes: &[u8], turn: &mut Turn) {
     let missing = state.conns.get(key).map_or(0, |conn| missing_bytes(conn, bytes));
     let (missing, rest) = bytes.split_at(missing);
-    keep(state, now, key, missing);
+    stash(state, now, key, missing);
     serve_stash(state, now, key, turn);
     let Some(conn) = state.conns.get(key).filter(|conn| conn.is_open() && !rest.is_empty()) else { return };
     if conn.inbound.is_empty() && !conn.must_wait() {
         let used = serving::serve(state, now, key, rest, turn);
-        keep(state, now, key, &rest[used..]);
+        stash(state, now, key, &rest[used..]);
     } else {
-        keep(state, now, key, rest);
+        stash(state, now, key, rest);
         serve_stash(state, now, key, turn);
     }
 }
 
-/// The bytes at the front of some input that complete the request that has begun, as far as can be seen; else all.
+/// The number of bytes at the start of `input` that complete the incomplete request, if that is known; else all.
 fn missing_bytes(conn: &Conn, input: &[u8]) -> usize {
     let missing = match (&conn.role, conn.speaks()) {
         (Role::Client, ClientProtocol::Commands(Protocol::Resp2 | Protocol::Resp3)) | (Role::Link(_), _) => {
@@ -128,8 +128,8 @@ fn missing_bytes(conn: &Conn, input: &[u8]) -> usize {
     missing.map_or(input.len(), |missing| missing.min(input.len()))
 }
 
-/// The memory in which the rest of a large request in RESP, or of a large frame, will lie, a bounded part of it: a read of
-/// the socket may fill it from the front. None for all other input.
+/// The memory for the next bytes of a large RESP request or frame, bounded: the shell may read into its start. Empty
+/// for all other input.
 pub(in crate::node) fn room(state: &mut State, key: ConnKey) -> &mut [u8] {
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_open()) else { return &mut [] };
     match conn.missing_bytes() {
@@ -142,7 +142,7 @@ pub(in crate::node) fn room(state: &mut State, key: ConnKey) -> &mut [u8] {
     }
 }
 
-/// Notes that the shell has read bytes into the front of [`room`].
+/// Notes that the shell has read `count` bytes into the start of [`room`].
 pub(in crate::node) fn filled(state: &mut State, now: Now, key: ConnKey, count: usize) {
     if let Some(conn) = state.conns.get_mut(key) {
         conn.inbound.filled(count);
@@ -152,8 +152,8 @@ pub(in crate::node) fn filled(state: &mut State, now: Now, key: ConnKey, count: 
     }
 }
 
-/// Keeps input that is not processed yet, or closes the connection if the system has no memory for it.
-fn keep(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
+/// Buffers unprocessed input, or closes the connection if the system has no memory for it.
+fn stash(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
     if bytes.is_empty() {
         return;
     }
@@ -181,8 +181,7 @@ fn keep(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
     }
 }
 
-/// Notes that the other side will send no more. A line without its end is not carried out: nobody
-/// can know whether it is whole.
+/// Notes that the other side will send no more. A line without its end is not executed, since it may be incomplete.
 pub(in crate::node) fn read_closed(state: &mut State, now: Now, key: ConnKey) {
     let Some(conn) = state.conns.get_mut(key) else {
         state.stats.stale_event();
@@ -199,7 +198,7 @@ pub(in crate::node) fn read_closed(state: &mut State, now: Now, key: ConnKey) {
     }
 }
 
-/// Notes that `count` bytes of a connection's outbound buffer were written, none if the socket takes none.
+/// Notes that `count` bytes of a connection's outbound buffer were written; 0 if the socket accepts none.
 pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: usize) {
     let State { conns, pool, stats, runnable, .. } = state;
     let Some(conn) = conns.get_mut(key) else {
@@ -231,7 +230,8 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
     reconcile(state, now, key);
 }
 
-/// Goes on with a connection whose turn it is: with a long reply, or with input left from an earlier step.
+/// Runs the turn of a queued connection: writes a piece of its long reply, and processes input left from earlier
+/// steps.
 pub(in crate::node) fn run(state: &mut State, now: Now, key: ConnKey) {
     let Some(conn) = state.conns.get_mut(key) else { return };
     let class = conn.class();
@@ -250,7 +250,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now, key: ConnKey) {
     reconcile(state, now, key);
 }
 
-/// Carries out requests from the connection's own stash, unless it has to wait.
+/// Processes the connection's buffered input, unless it must wait.
 fn serve_stash(state: &mut State, now: Now, key: ConnKey, turn: &mut Turn) {
     let Some(conn) = state.conns.get_mut(key) else { return };
     if conn.must_wait() || conn.inbound.is_empty() {
