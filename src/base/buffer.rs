@@ -189,7 +189,7 @@ impl Buffer {
     }
 
     /// Has the bytes go on in a map, which was in use before.
-    pub fn go_on_in(&mut self, map: Rc<MmapMut>, pool: &mut Pool) {
+    pub fn continue_in(&mut self, map: Rc<MmapMut>, pool: &mut Pool) {
         let touched = map.len();
         self.move_to(Mapped { map, len: 0, touched }, pool);
     }

@@ -172,14 +172,14 @@ impl Node {
         conn::reader::room(&mut self.state, conn)
     }
 
-    /// Notes that `count` bytes were read into the front of [`Node::room`], with no call in between; what was read
-    /// after them, or nothing, is then passed to [`Node::received`].
+    /// Notes that `count` bytes were read into the start of [`Node::room`], without another call in between. The
+    /// bytes read after them, if any, must then be passed to [`Node::received`].
     pub fn filled(&mut self, now: Now, conn: ConnKey, count: usize) {
         conn::reader::filled(&mut self.state, now, conn, count);
     }
 
-    /// Looks at bytes that will be passed to [`Node::received`] next, of several connections: the memory of their
-    /// keys is fetched to the caches together. Changes nothing.
+    /// Prefetches the keys in bytes of several connections that will be passed to [`Node::received`] next, so that
+    /// their cache misses overlap. Changes no state.
     pub fn prefetch<'b>(&self, inputs: impl Iterator<Item = (ConnKey, &'b [u8])>) {
         conn::reader::prefetch(&self.state, inputs);
     }
@@ -274,7 +274,7 @@ impl Node {
     /// Ends each call: processes changed keys, schedules digests, reconciles connections and lost links.
     #[inline]
     fn conclude(&mut self, now: Now) {
-        versions::notices::settle(&mut self.state, now);
+        versions::notices::process_changes(&mut self.state, now);
         digest::sync::schedule(&mut self.state, now);
         reconcile_all(&mut self.state, now);
         if self.state.must_drain || self.state.is_draining {

@@ -284,7 +284,7 @@ impl Store {
         version: Version,
     ) -> Result<SetOutcome, Full> {
         let result = self.set_once(now, key, value, expiry, version);
-        if self.wants_memory(&result) {
+        if self.needs_memory(&result) {
             return self.reclaiming(now, key.bytes.len() + value.len(), |store| {
                 store.set_once(now, key, value, expiry, version)
             });

@@ -101,7 +101,7 @@ impl Store {
     }
 
     /// Whether memory must be reclaimed for a write: the limit refused it, or the system did and items can be evicted.
-    pub(super) const fn wants_memory<R>(&self, result: &Result<R, Full>) -> bool {
+    pub(super) const fn needs_memory<R>(&self, result: &Result<R, Full>) -> bool {
         match result {
             Err(Full::Limit { .. }) => true,
             Err(Full::System) => self.queues.may_evict(),
@@ -122,7 +122,7 @@ impl Store {
         self.index.avoid_splits(!self.queues.may_evict());
         let mut result = attempt(self);
         let mut pieces = PIECES_PER_WRITE + bytes / BYTES_PER_PIECE;
-        while self.wants_memory(&result) && pieces > 0 && self.reclaim_piece(now, bytes) {
+        while self.needs_memory(&result) && pieces > 0 && self.reclaim_piece(now, bytes) {
             result = attempt(self);
             pieces -= 1;
         }

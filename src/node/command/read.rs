@@ -102,7 +102,7 @@ pub(in crate::node) fn begin_pending(
     form: KeyReply,
     first_open: usize,
 ) {
-    notices::settle(state, now);
+    notices::process_changes(state, now);
     let Some(request) = pending::begin(state, conn, head, form, true, keys.iter()) else { return };
     let mut begun = Vec::new();
     let wants_value = form.wanted == Wanted::Value;

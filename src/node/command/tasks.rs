@@ -22,7 +22,7 @@ const PIECES_PER_STEP: usize = 512;
 /// another before this one is read.
 pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, head: ReplyHead) {
     let Some(conn) = state.conns.get_mut(key) else { return };
-    conn.under_way().raise_barrier();
+    conn.in_flight().raise_barrier();
     let waiter = Waiter { conn: key, slot: conn.replies.hold(), form: ReplyForm::Field(head) };
     state.tasks.wait(waiter, Job::FilterDump(None), |job| matches!(job, Job::FilterDump(None)));
 }
@@ -30,7 +30,7 @@ pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, head: 
 /// Takes a reply slot for a scan. Later requests of the connection wait for it, as they may change what it finds.
 pub(in crate::node) fn begin_scan(state: &mut State, key: ConnKey, head: ReplyHead, scan: Box<KeyScan>) {
     let Some(conn) = state.conns.get_mut(key) else { return };
-    conn.under_way().raise_barrier();
+    conn.in_flight().raise_barrier();
     let waiter = Waiter { conn: key, slot: conn.replies.hold(), form: ReplyForm::Values(head) };
     state.tasks.wait(waiter, Job::Scan(scan), |_| false);
 }
@@ -80,7 +80,7 @@ fn step_of_scan(state: &mut State, now: Now, mut scan: Box<KeyScan>, waiters: &m
         if let Some(conn) = state.conns.get_mut(waiter.conn) {
             let has_ended = is_complete || is_too_long || result.is_err();
             let bytes = if has_ended { 0 } else { found_bytes };
-            conn.under_way().holds(scan.count_bytes(bytes), bytes);
+            conn.in_flight().holds(scan.count_bytes(bytes), bytes);
             mark_dirty(state, waiter.conn);
         }
     }
@@ -165,7 +165,7 @@ fn complete(
 ) {
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(waiter.conn) else { return };
-    conn.under_way().end(waiter.form.is_barrier(), 0);
+    conn.in_flight().end(waiter.form.is_barrier(), 0);
     if pieces.is_empty() {
         let reply = [begin, end].concat();
         conn.fill(now.mono, waiter.slot, &reply, pool);

@@ -9,12 +9,12 @@ use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Instant;
 use crate::limits::Limits;
 use crate::node::alarm::Alarm;
+use crate::node::conn::in_flight::InFlight;
 use crate::node::conn::phase::{CloseReason, Phase};
 use crate::node::conn::replies::{Place, Replies};
 use crate::node::conn::role::{InboundHandshake, OutboundHandshake, PeerIdentity, Role};
 use crate::node::conn::session::{Refusal, Session};
 use crate::node::conn::traffic::Traffic;
-use crate::node::conn::under_way::UnderWay;
 use crate::node::ids::PeerKey;
 use crate::node::peer::link_queues::LinkQueues;
 use crate::node::schedule::{Account, Class};
@@ -68,7 +68,7 @@ pub struct Conn {
     /// Bytes still to come of a frame that is skipped.
     pub(super) skip: usize,
     /// Its requests under way, since the first one. Boxed, since most connections never have any.
-    under_way: Option<Box<UnderWay>>,
+    in_flight: Option<Box<InFlight>>,
     /// Bytes of replies so far to a client that has not authenticated.
     unauthenticated_bytes: u32,
     pub(super) is_authenticated: bool,
@@ -129,7 +129,7 @@ impl Conn {
             account: Account::default(),
             accounted: 0,
             skip: 0,
-            under_way: None,
+            in_flight: None,
             unauthenticated_bytes: 0,
             is_authenticated,
             protocol: None,
@@ -311,7 +311,7 @@ impl Conn {
     pub(in crate::node) fn dialling(&self) -> Option<&OutboundHandshake> {
         match &self.role {
             Role::OutboundHandshake(dialling) => Some(dialling),
-            Role::Client | Role::Link(_) | Role::Parted => None,
+            Role::Client | Role::Link(_) | Role::FormerLink => None,
         }
     }
 
@@ -340,7 +340,7 @@ impl Conn {
     /// Ends the link: what waits is dropped. Its peer.
     pub(in crate::node) fn part(&mut self, pool: &mut Pool) -> Option<PeerKey> {
         let peer = self.link()?;
-        self.role = Role::Parted;
+        self.role = Role::FormerLink;
         if let Some(mut queues) = self.link_queues.take() {
             queues.release(pool);
         }
@@ -381,7 +381,7 @@ impl Conn {
     pub(in crate::node) const fn link(&self) -> Option<PeerKey> {
         match self.role {
             Role::Link(peer) => Some(peer),
-            Role::Client | Role::OutboundHandshake(_) | Role::Parted => None,
+            Role::Client | Role::OutboundHandshake(_) | Role::FormerLink => None,
         }
     }
 
@@ -462,7 +462,7 @@ impl Conn {
             && (self.is_refused
                 || self.unsent() > limits.outbound_pause_bytes as usize
                 || self
-                    .under_way
+                    .in_flight
                     .as_ref()
                     .is_some_and(|requests| requests.must_wait(limits.lookups_per_connection as usize))
                 || self.replies.waiting() > 0
@@ -472,13 +472,13 @@ impl Conn {
     }
 
     /// Its requests under way.
-    pub(in crate::node) fn under_way(&mut self) -> &mut UnderWay {
-        self.under_way.get_or_insert_default()
+    pub(in crate::node) fn in_flight(&mut self) -> &mut InFlight {
+        self.in_flight.get_or_insert_default()
     }
 
     /// Keys of its requests that are being looked up on other nodes.
     pub(in crate::node) fn lookups(&self) -> usize {
-        self.under_way.as_ref().map_or(0, |requests| requests.lookups())
+        self.in_flight.as_ref().map_or(0, |requests| requests.lookups())
     }
 
     /// Whether the next piece of a long reply is to be written: enough of the output has drained.
@@ -540,7 +540,7 @@ impl Conn {
         let queued = self.link_queues.as_ref().map_or(0, |queues| queues.held());
         let session = self.session.as_ref().map_or(0, |session| session.held());
         let buffers = self.inbound.held() + self.outbound.held() + self.replies.held();
-        let under_way = self.under_way.as_ref().map_or(0, |requests| requests.bytes());
-        buffers + queued + session + under_way
+        let in_flight = self.in_flight.as_ref().map_or(0, |requests| requests.bytes());
+        buffers + queued + session + in_flight
     }
 }

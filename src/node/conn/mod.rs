@@ -2,6 +2,7 @@
 
 pub(in crate::node) mod buffered;
 pub(in crate::node) mod connection;
+mod in_flight;
 pub(in crate::node) mod measure;
 pub(in crate::node) mod pending;
 pub(in crate::node) mod phase;
@@ -15,4 +16,3 @@ pub(in crate::node) mod session;
 pub(in crate::node) mod timeouts;
 mod traffic;
 mod turn;
-mod under_way;

@@ -35,7 +35,7 @@ pub(in crate::node) fn begin<'k>(
     if request.wants_values() {
         state.stats.keys_read(request.waiting());
     }
-    conn.under_way().begin(request.waiting(), request.memory_bytes());
+    conn.in_flight().begin(request.waiting(), request.memory_bytes());
     Some(state.mesh.pending.insert(request))
 }
 
@@ -45,7 +45,7 @@ pub(in crate::node) fn make_barrier(state: &mut State, key: PendingKey) {
     if request.make_barrier()
         && let Some(conn) = state.conns.get_mut(request.conn())
     {
-        conn.under_way().raise_barrier();
+        conn.in_flight().raise_barrier();
     }
 }
 
@@ -66,8 +66,8 @@ pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Ans
         state.mesh.pending.completed(waiter.pending);
     }
     if let Some(conn) = state.conns.get_mut(conn_key) {
-        conn.under_way().lookup_ended();
-        conn.under_way().holds(before, after);
+        conn.in_flight().lookup_ended();
+        conn.in_flight().holds(before, after);
     }
     mark_dirty(state, conn_key);
 }
@@ -103,7 +103,7 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
         request.begin_writing(pool.take());
         conn.replies.write_later(now.mono, place, key);
     } else if let Some(request) = mesh.pending.remove(key) {
-        conn.under_way().end(request.is_barrier(), request.memory_bytes());
+        conn.in_flight().end(request.is_barrier(), request.memory_bytes());
         let (text, is_error) = request.write(keyspace, now, pool.take(), config.limits.reply_bytes_max);
         if is_error {
             stats.request_error();
@@ -122,7 +122,7 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
 pub(in crate::node) fn take(state: &mut State, key: PendingKey) -> Option<PendingRequest> {
     let request = state.mesh.pending.remove(key)?;
     if let Some(conn) = state.conns.get_mut(request.conn()) {
-        conn.under_way().end(request.is_barrier(), request.memory_bytes());
+        conn.in_flight().end(request.is_barrier(), request.memory_bytes());
         if let Some(place) = request.place() {
             conn.replies.withdraw(place);
         }
@@ -141,13 +141,13 @@ pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKe
     let (unsent, held) = (conn.outbound.len(), request.memory_bytes());
     let (worked, is_complete) = request.write_piece(keyspace, now, &mut conn.outbound, pool);
     let held_after = request.memory_bytes();
-    conn.under_way().holds(held, held_after);
+    conn.in_flight().holds(held, held_after);
     let written = conn.outbound.len() - unsent;
     conn.account.charge(cost_of_bytes(written.max(worked)));
     if is_complete {
         conn.replies.end_long(now.mono, &mut conn.outbound, pool);
         if let Some(request) = mesh.pending.remove(key) {
-            conn.under_way().end(request.is_barrier(), request.memory_bytes());
+            conn.in_flight().end(request.is_barrier(), request.memory_bytes());
         }
     }
     cost_of_bytes(worked)

@@ -123,7 +123,7 @@ fn missing_bytes(conn: &Conn, input: &[u8]) -> usize {
         (Role::Client, ClientProtocol::Commands(Protocol::Lines) | ClientProtocol::Http) => {
             memchr(b'\n', input).map(|end| end + 1)
         }
-        (Role::OutboundHandshake(_) | Role::Parted, _) => None,
+        (Role::OutboundHandshake(_) | Role::FormerLink, _) => None,
     };
     missing.map_or(input.len(), |missing| missing.min(input.len()))
 }
@@ -164,7 +164,7 @@ fn stash(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
         && conn.inbound.is_small()
         && let Some(map) = keyspace.take_idle(needed)
     {
-        conn.inbound.go_on_in(map, pool);
+        conn.inbound.continue_in(map, pool);
     }
     let Err(error) = conn.inbound.append(bytes, needed, pool) else { return };
     let reason = CloseReason::BuffersFull;
@@ -173,9 +173,9 @@ fn stash(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
             refuse(state, now, key, protocol, reason, error);
         }
         (_, Role::Link(_)) => {
-            link_output::hang_up(state, now, key, b"out of memory", reason);
+            link_output::disconnect(state, now, key, b"out of memory", reason);
         }
-        (ClientProtocol::Http, Role::Client) | (_, Role::OutboundHandshake(_) | Role::Parted) => {
+        (ClientProtocol::Http, Role::Client) | (_, Role::OutboundHandshake(_) | Role::FormerLink) => {
             close_conn(state, key, reason)
         }
     }

@@ -115,7 +115,7 @@ fn serve_requests(
             keys += sync::cost_of_additions(state, head - additions) + state.keyspace.take_filter_cost();
             additions = head;
         }
-        keys += notices::settle_many(state, now);
+        keys += notices::process_many_changes(state, now);
     }
     let unsent = state.conns.get(key).map_or(0, Conn::unsent);
     turn.cost = before + keys + cost_of_bytes(at + unsent.saturating_sub(unsent_before));

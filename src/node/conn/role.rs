@@ -15,7 +15,7 @@ pub(in crate::node) enum Role {
     /// A peer: the connection carries frames.
     Link(PeerKey),
     /// A former link that is closing: only its last frames are still sent.
-    Parted,
+    FormerLink,
 }
 
 /// A handshake that we began.

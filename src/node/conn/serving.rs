@@ -27,12 +27,12 @@ pub(super) fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8], tur
     let mut at = match conn.role {
         Role::Client => serve_client(state, now, key, input, turn),
         Role::OutboundHandshake(_) => serve_dialled(state, now, key, input),
-        Role::Link(_) | Role::Parted => 0,
+        Role::Link(_) | Role::FormerLink => 0,
     };
     if let Some(peer) = state.conns.get(key).and_then(Conn::link) {
         at += serve_link(state, now, key, peer, &input[at..], turn);
     }
-    turn.cost += notices::settle(state, now);
+    turn.cost += notices::process_changes(state, now);
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
         return input.len();
     };

@@ -42,7 +42,7 @@ fn limit_of_open(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)>
             return Some((after(dialling.at, HANDSHAKE_TIMEOUT_MS), CloseReason::DialFailed));
         }
         // Silence of a link is detected by missed heartbeats.
-        (Role::Link(_) | Role::Parted, _) => return None,
+        (Role::Link(_) | Role::FormerLink, _) => return None,
     }
     match (idle_limit(conn, limits), unauthenticated_limit(conn, limits)) {
         (Some(idle), Some(total)) => Some(if total.0 < idle.0 { total } else { idle }),

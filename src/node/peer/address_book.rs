@@ -462,7 +462,7 @@ impl AddressBook {
     }
 
     /// The dial reached this node itself.
-    pub(in crate::node) fn met_self(&mut self, key: AddressKey) {
+    pub(in crate::node) fn found_self(&mut self, key: AddressKey) {
         if let Some(entry) = self.slots.get_mut(key) {
             entry.is_self = true;
             entry.was_tried = true;

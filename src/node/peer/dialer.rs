@@ -293,8 +293,8 @@ pub(in crate::node) fn turned_away(state: &mut State, now: Now, key: AddressKey,
 }
 
 /// An address has turned out to be our own. That may change: it is examined again.
-pub(in crate::node) fn met_self(state: &mut State, now: Now, key: AddressKey) {
-    state.mesh.address_book.met_self(key);
+pub(in crate::node) fn found_self(state: &mut State, now: Now, key: AddressKey) {
+    state.mesh.address_book.found_self(key);
     look_again(state, now, key);
 }
 

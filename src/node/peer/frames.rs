@@ -236,7 +236,7 @@ fn refuse_peer(state: &mut State, now: Now, key: PeerKey, why: &dyn fmt::Display
     if state.log_gate.allows(now, &mut state.stats) {
         log::warn!("closing the link to {}: {why}", peer.addr());
     }
-    link_output::hang_up(state, now, link.conn, why.to_string().as_bytes(), CloseReason::Refused);
+    link_output::disconnect(state, now, link.conn, why.to_string().as_bytes(), CloseReason::Refused);
 }
 
 /// A key or a value is longer than this node accepts, and is skipped.
@@ -258,5 +258,5 @@ pub(in crate::node) fn refuse(state: &mut State, now: Now, conn_key: ConnKey, er
         log::warn!("closing the link to {}: {error}", conn.addr());
     }
     state.stats.frames_broken += 1;
-    link_output::hang_up(state, now, conn_key, error.to_string().as_bytes(), CloseReason::Protocol);
+    link_output::disconnect(state, now, conn_key, error.to_string().as_bytes(), CloseReason::Protocol);
 }

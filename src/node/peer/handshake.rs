@@ -159,7 +159,7 @@ fn offered<'a>(
     theirs: &Offer<'a>,
 ) -> Result<(), Refusal<'a>> {
     let Some(seen) = state.conns.get(key).map(|conn| conn.addr()) else { return Ok(()) };
-    if theirs.node == state.mesh.id().0 && met_self(state, now, theirs.nonce) {
+    if theirs.node == state.mesh.id().0 && found_self(state, now, theirs.nonce) {
         return Err(Refusal::Itself);
     }
     check(state, now, theirs)?;
@@ -224,10 +224,10 @@ pub(in crate::node) fn end_unproven(state: &mut State, now: Now) {
         match state.conns.get(key).map(|conn| conn.role()) {
             Some(Role::Link(_)) => {
                 let why = b"this node has a password now, and no [mesh] secret";
-                link_output::hang_up(state, now, key, why, CloseReason::Refused);
+                link_output::disconnect(state, now, key, why, CloseReason::Refused);
             }
             Some(Role::OutboundHandshake(_)) => close_conn(state, key, CloseReason::Refused),
-            Some(Role::Client | Role::Parted) | None => {}
+            Some(Role::Client | Role::FormerLink) | None => {}
         }
     }
 }
@@ -235,12 +235,12 @@ pub(in crate::node) fn end_unproven(state: &mut State, now: Now) {
 /// An offer has our own id: whether we have dialled ourselves, on the connection with this nonce. Else it is another
 /// node with our id, which draws another after our proof. An echoed offer on a dialled connection does not prove that
 /// the address is ours.
-fn met_self(state: &mut State, now: Now, nonce: [u8; 16]) -> bool {
+fn found_self(state: &mut State, now: Now, nonce: [u8; 16]) -> bool {
     let ours = state.mesh.dials.conns().find_map(|dial| {
         let dialling = state.conns.get(dial)?.dialling()?;
         (dialling.nonce == nonce).then_some(dialling.address)
     });
-    ours.into_iter().for_each(|address| dialer::met_self(state, now, address));
+    ours.into_iter().for_each(|address| dialer::found_self(state, now, address));
     ours.is_some()
 }
 

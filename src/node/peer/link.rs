@@ -107,11 +107,11 @@ pub(in crate::node) fn link_up(
     }
     if let Some(old) = state.mesh.peers.link(peer) {
         if let Some(why) = keeps_old_link(state, now, peer, old, addr, seen, dialler) {
-            link_output::hang_up(state, now, conn_key, why, CloseReason::Duplicate);
+            link_output::disconnect(state, now, conn_key, why, CloseReason::Duplicate);
             heartbeat::send(state, now, peer);
             return;
         }
-        link_output::hang_up(state, now, old.conn, b"replaced by a newer link", CloseReason::Duplicate);
+        link_output::disconnect(state, now, old.conn, b"replaced by a newer link", CloseReason::Duplicate);
     }
     // Nothing received over an older link counts any more; its queries are sent again over this one.
     sync::link_lost(state, peer);
@@ -181,7 +181,7 @@ fn replace_predecessor(state: &mut State, now: Now, id: NodeId, addr: SocketAddr
     let Some((earlier, Some(link))) = earlier.map(|(key, peer)| (key, peer.link())) else { return };
     if is_verified {
         let why = b"another node listens on your address";
-        link_output::hang_up(state, now, link.conn, why, CloseReason::Duplicate);
+        link_output::disconnect(state, now, link.conn, why, CloseReason::Duplicate);
         link_down(state, now, earlier, link.conn);
     } else {
         heartbeat::send(state, now, earlier);
@@ -251,7 +251,7 @@ pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn
 pub(in crate::node) fn give_up(state: &mut State, now: Now, key: PeerKey) {
     let Some(conn) = state.mesh.peers.conn(key) else { return };
     let why = b"a node without a link needs this one";
-    link_output::hang_up(state, now, conn, why, CloseReason::Refused);
+    link_output::disconnect(state, now, conn, why, CloseReason::Refused);
     link_down(state, now, key, conn);
 }
 
@@ -391,11 +391,11 @@ pub(in crate::node) fn draw_another_id(state: &mut State, now: Now, from: Socket
         match *conn.role() {
             Role::Link(peer) => {
                 let why = b"this node has drawn another id";
-                link_output::hang_up(state, now, key, why, CloseReason::Duplicate);
+                link_output::disconnect(state, now, key, why, CloseReason::Duplicate);
                 link_down(state, now, peer, key);
             }
             Role::OutboundHandshake(_) => close_conn(state, key, CloseReason::Duplicate),
-            Role::Parted | Role::Client => {}
+            Role::FormerLink | Role::Client => {}
         }
     }
     true
@@ -421,18 +421,18 @@ pub(in crate::node) fn reconcile_losses(state: &mut State, now: Now) -> bool {
 pub(in crate::node) fn wake(state: &mut State, now: Now) {
     let called_at = std::mem::replace(&mut state.called_at, now.mono);
     if state.mesh.peers.linked_count() > 0 && now.mono >= called_at.after(state.config.mesh.dead_time()) {
-        link_again(state, now, now.mono.since(called_at));
+        relink(state, now, now.mono.since(called_at));
     }
 }
 
 /// Closes all links.
 #[cold]
-fn link_again(state: &mut State, now: Now, slept: Duration) {
+fn relink(state: &mut State, now: Now, slept: Duration) {
     log::warn!("this node was stopped for {} ms; it links again", slept.as_millis());
     let linked: Vec<ConnKey> =
         state.mesh.peers.linked().filter_map(|(_, peer)| Some(peer.link()?.conn)).collect();
     for conn in linked {
-        link_output::hang_up(state, now, conn, b"this node was stopped", CloseReason::PeerSilent);
+        link_output::disconnect(state, now, conn, b"this node was stopped", CloseReason::PeerSilent);
     }
     reconcile_losses(state, now);
 }
@@ -445,9 +445,9 @@ pub(in crate::node) fn leave(state: &mut State, now: Now) {
         match *conn.role() {
             Role::OutboundHandshake(_) => close_conn(state, key, CloseReason::Drained),
             Role::Link(_) if conn.phase() == Phase::Open => {
-                link_output::hang_up(state, now, key, SHUTTING_DOWN, CloseReason::Drained);
+                link_output::disconnect(state, now, key, SHUTTING_DOWN, CloseReason::Drained);
             }
-            Role::Link(_) | Role::Parted | Role::Client => {}
+            Role::Link(_) | Role::FormerLink | Role::Client => {}
         }
     }
 }

@@ -91,7 +91,7 @@ pub(in crate::node) fn append_ordered(
         && let Some(conn) = state.mesh.peers.conn(peer)
     {
         let why = b"too many changes wait for this link";
-        hang_up(state, now, conn, why, CloseReason::SlowReader);
+        disconnect(state, now, conn, why, CloseReason::SlowReader);
     }
     written
 }
@@ -253,7 +253,7 @@ fn conn_of(state: &State, peer: PeerKey) -> Option<&Conn> {
 
 /// Ends a link with a BYE that names the reason, sent before all that waits, which is dropped. The peer is not
 /// linked from here on, unless it is by another connection.
-pub(in crate::node) fn hang_up(
+pub(in crate::node) fn disconnect(
     state: &mut State,
     now: Now,
     conn_key: ConnKey,
@@ -275,7 +275,7 @@ pub(in crate::node) fn part(state: &mut State, now: Now, conn_key: ConnKey, reas
     if conn.is_serving() {
         conn.begin_closing(reason, now.mono, pool);
     }
-    state.mesh.parted(peer, conn_key);
+    state.mesh.unlinked(peer, conn_key);
     if state.clients() > state.config.limits.clients_max as usize {
         take_spare_place(state, conn_key);
     }

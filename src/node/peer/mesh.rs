@@ -158,7 +158,7 @@ impl Mesh {
     }
 
     /// The link to a peer has ended, though its connection may still be open.
-    pub(in crate::node) fn parted(&mut self, peer: PeerKey, conn: ConnKey) {
+    pub(in crate::node) fn unlinked(&mut self, peer: PeerKey, conn: ConnKey) {
         self.losses.add_link(peer, conn);
         self.conns -= 1;
     }
@@ -167,8 +167,8 @@ impl Mesh {
     pub(in crate::node) fn closed(&mut self, conn: ConnKey, role: &Role, reason: CloseReason) {
         match role {
             Role::OutboundHandshake(dialling) => self.losses.add_dial(dialling.address, conn, reason),
-            Role::Link(peer) => return self.parted(*peer, conn),
-            Role::Client | Role::Parted => return,
+            Role::Link(peer) => return self.unlinked(*peer, conn),
+            Role::Client | Role::FormerLink => return,
         }
         self.conns -= 1;
     }

@@ -1,11 +1,10 @@
-//! INVALIDATE and NEWER: what nodes send each other about versions, so that of two values the later one stays.
+//! Notices of versions (INVALIDATE and NEWER), by which of two values of a key the later one stays.
 //!
-//! A node that has written a key sends INVALIDATE to each peer whose filter claims the key or is unknown. A node that
-//! receives the addition of a key that it holds, or whose deletion it remembers, sends INVALIDATE too, unless a notice
-//! about the key has arrived with the addition. So two holders always meet. The node with the lower version drops its
-//! value; the one with the higher version answers NEWER.
-//! These frames go in the ordered stream, after the additions of their sender: the receiver of one finds the key
-//! in the filter of its holder.
+//! After a write, a node sends INVALIDATE to each peer whose filter claims the key or is unknown. A node that
+//! receives the addition of a key that it holds, or of which it has a tombstone, sends INVALIDATE too, unless a
+//! notice about the key arrived with the addition. So of any two holders at least one receives a notice. The node
+//! with the lower version drops its value; the one with the higher version answers NEWER. Notices are sent in the
+//! ordered stream after the additions of their sender: the receiver finds the key in the sender's filter.
 
 use crate::base::time::Now;
 use crate::limits::KEYS_PER_STEP;
@@ -19,30 +18,30 @@ use crate::node::state::State;
 use crate::store::{KeyHash, Version};
 use crate::wire::frame::{Body, KeyState, put};
 
-/// Changes that are tested against the filters of peers together.
+/// Changes tested against the filters of peers together.
 const CHANGES_AT_ONCE: usize = 64;
 
-/// Handles the changes of keys in the middle of an entry point if they may cause many notices. Returns the cost, in keys.
+/// Processes the listed changes within an entry point if they may cause many notices. Returns the cost in keys.
 #[inline]
-pub(in crate::node) fn settle_many(state: &mut State, now: Now) -> usize {
+pub(in crate::node) fn process_many_changes(state: &mut State, now: Now) -> usize {
     let notices_max = state.keyspace.changes() * state.mesh.peers.linked_count();
-    if notices_max < KEYS_PER_STEP { 0 } else { settle(state, now) }
+    if notices_max < KEYS_PER_STEP { 0 } else { process_changes(state, now) }
 }
 
-/// Handles the changes of keys of an entry point, at its end. Their lookups must not be joined any more, since an
-/// answer may be older. A new version completes them, and is sent to each peer that may hold an older one. Then
-/// additions are answered that no notice has followed. Returns the cost of what the changes caused, in keys.
+/// Processes the listed changes at the end of an entry point: closes lookups of the keys, since answers may be older;
+/// completes them with new versions, and announces these to each peer that may hold an older one. Then answers
+/// additions that no notice has followed. Returns the cost in keys.
 #[inline]
-pub(in crate::node) fn settle(state: &mut State, now: Now) -> usize {
+pub(in crate::node) fn process_changes(state: &mut State, now: Now) -> usize {
     if state.keyspace.has_changes() || state.mesh.versions.has_unanswered() {
-        settle_changes(state, now)
+        process_listed(state, now)
     } else {
         0
     }
 }
 
 #[inline(never)]
-fn settle_changes(state: &mut State, now: Now) -> usize {
+fn process_listed(state: &mut State, now: Now) -> usize {
     if state.keyspace.take_clearing() {
         state.mesh.lookups.close_all();
     }
@@ -89,8 +88,8 @@ fn announce(state: &mut State, now: Now, hash: KeyHash) -> usize {
     cost
 }
 
-/// A peer has added a key to its filter: if this node holds it, or remembers its deletion, one of both is older, and the
-/// peer is sent a notice at the end of the entry point. Returns the cost of that, in keys.
+/// A peer has added a key to its filter: if this node holds it, or remembers its deletion, one of both is older, and
+/// the peer is sent a notice at the end of the entry point. Returns the cost of that, in keys.
 pub(in crate::node) fn added(state: &mut State, peer: PeerKey, hash: KeyHash) -> usize {
     let is_known = state.keyspace.may_know(hash);
     if is_known {

@@ -2,7 +2,7 @@
 
 /// Requests of a connection whose replies are not known yet.
 #[derive(Debug, Default)]
-pub(in crate::node) struct UnderWay {
+pub(in crate::node) struct InFlight {
     /// Keys that are being looked up on other nodes.
     lookups: usize,
     /// Requests that later ones of the connection wait for, since those could change what they find or depend on what
@@ -12,7 +12,7 @@ pub(in crate::node) struct UnderWay {
     bytes: usize,
 }
 
-impl UnderWay {
+impl InFlight {
     /// Keys that are being looked up on other nodes.
     pub(super) const fn lookups(&self) -> usize {
         self.lookups
