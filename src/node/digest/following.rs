@@ -1,4 +1,4 @@
-//! The digest of one peer: how it is followed, and how far the peer has read ours.
+//! Digest sync with one peer: the state of its filter here, and its position in the own changelog.
 
 use crate::base::limiter::Limiter;
 use crate::base::time::Instant;
@@ -7,36 +7,36 @@ use crate::filter::receiver::{ApplyResult, ReceiveError, Receiver};
 use crate::filter::{FilterKey, PeerFilters};
 use std::time::Duration;
 
-/// After so long without a block of a snapshot it is given up.
+/// Time without a block after which a snapshot is dropped.
 const SNAPSHOT_STALLED: Duration = Duration::from_secs(30);
 
-/// Time between two requests for a filter that was refused, doubled with each refusal, up to ten minutes.
+/// Time between two requests for a refused filter, doubled per refusal, up to ten minutes.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 const REFUSALS_COUNTED_MAX: u32 = 6;
 
-/// Requests for a digest on one link, in either direction: so many at once, and one per second in the long run. Each
-/// can cost its sender a snapshot. What is not sent now is at a later heartbeat.
+/// Rate limit of requests for a digest per link and direction: a burst, then one per second. Each can cost a
+/// snapshot. Requests over the limit are sent at a later heartbeat.
 const RESYNCS_BURST: u32 = 16;
 const RESYNC_EVERY: Duration = Duration::from_secs(1);
 
-/// The filter of a peer as it arrives, and the peer as a reader of ours.
+/// The digest sync with one peer: its filter, and the peer as a reader of the own changelog.
 #[derive(Debug)]
 pub(in crate::node) struct Following {
     filter: FilterKey,
     receiver: Receiver,
-    /// When its link was lost its filter was known: what it does not claim the peer did not have.
+    /// Its filter was known when its link was lost.
     was_known: bool,
-    /// When its filter was last known to be whole.
+    /// When its filter was last known.
     known_at: Option<Instant>,
     resyncs_out: Limiter,
     resyncs_in: Limiter,
-    /// When its filter was last requested from the beginning.
+    /// When a snapshot was last requested.
     snapshot_requested: Option<Instant>,
-    /// How much of a snapshot had come when that was last looked at, and since when it is no more.
+    /// Received blocks of the snapshot at the last check, and since when there were no more.
     snapshot_progress: Option<(usize, Instant)>,
-    /// How often its filter was refused since it was last known.
+    /// Refusals of its filter since it was last known.
     refusals: u32,
-    /// Its position in our changelog, once it has requested one.
+    /// The peer as a reader of the own changelog, once it has sent a request.
     reader: Option<ReaderKey>,
 }
 
@@ -64,7 +64,7 @@ impl Following {
         self.was_known
     }
 
-    /// When its filter was last known to be whole.
+    /// When its filter was last known.
     pub(in crate::node) const fn known_at(&self) -> Option<Instant> {
         self.known_at
     }
@@ -78,22 +78,22 @@ impl Following {
         self.reader
     }
 
-    /// How far its changes are applied, if that is known.
+    /// The position up to which its changes are applied, if its filter is known.
     pub(in crate::node) fn position(&self) -> Option<Position> {
         self.receiver.position()
     }
 
-    /// The next changes.
+    /// The position of the next changes.
     pub(in crate::node) const fn expected(&self) -> Position {
         self.receiver.expected()
     }
 
-    /// A link is made: from where the peer's changelog is to be requested.
+    /// Begins a link. Returns the position from which to request the peer's changelog.
     pub(in crate::node) fn link_up(&mut self, filters: &mut PeerFilters) -> Option<Position> {
         self.receiver.relinked(filters)
     }
 
-    /// A link was lost: the peer reads no more. Returns its position in our changelog, which is to be given up.
+    /// Ends a link. Returns its reader of the own changelog, which must be removed.
     pub(in crate::node) fn link_lost(&mut self, filters: &mut PeerFilters) -> Option<ReaderKey> {
         (self.resyncs_in, self.resyncs_out) = Default::default();
         self.was_known = !filters.is_unknown(self.filter);
@@ -102,12 +102,12 @@ impl Following {
         self.reader.take()
     }
 
-    /// The peer has ended, and its keys with it.
+    /// Drops the filter of a peer that has left.
     pub(in crate::node) fn node_left(&mut self, filters: &mut PeerFilters) {
         self.receiver.give_up(filters);
     }
 
-    /// Gives up a snapshot that has stalled, since others may need the room; whether it did.
+    /// Drops a stalled snapshot, whose memory others may need; returns whether it did.
     pub(in crate::node) fn give_up_stalled(&mut self, now: Instant, filters: &mut PeerFilters) -> bool {
         let seen = self.snapshot_progress;
         self.snapshot_progress = self.receiver.snapshot_blocks().map(|blocks| {
@@ -123,13 +123,13 @@ impl Following {
         is_stalled
     }
 
-    /// Whether a filter that was refused is to be requested again by now.
+    /// Whether a refused filter must be requested again now.
     pub(in crate::node) fn is_snapshot_due(&self, now: Instant) -> bool {
         let every = SNAPSHOT_EVERY * 2u32.pow(self.refusals.min(REFUSALS_COUNTED_MAX));
         self.receiver.is_waiting() && self.snapshot_requested.is_none_or(|then| now.since(then) >= every)
     }
 
-    /// Whether the digest may be requested now, from a position or from the beginning; counts the request if so.
+    /// Whether the digest may be requested now, from a position or as a snapshot; counts the request if so.
     pub(in crate::node) fn may_request(&mut self, now: Instant, at: Option<Position>) -> bool {
         let is_allowed = self.resyncs_out.allows(now, RESYNC_EVERY, RESYNCS_BURST);
         if is_allowed && at.is_none() {
@@ -138,12 +138,12 @@ impl Following {
         is_allowed
     }
 
-    /// Whether the peer may request our digest now; counts the request if so.
+    /// Whether the peer may request the own digest now; counts the request if so.
     pub(in crate::node) fn may_be_requested(&mut self, now: Instant) -> bool {
         self.resyncs_in.allows(now, RESYNC_EVERY, RESYNCS_BURST)
     }
 
-    /// The peer reads our changelog from a position on, or from the beginning.
+    /// Makes the peer read the own changelog from a position on, or a snapshot.
     pub(in crate::node) fn read_from(&mut self, changelog: &mut Changelog, at: Option<Position>) {
         match self.reader {
             Some(reader) => changelog.resync(reader, at),
@@ -159,7 +159,7 @@ impl Following {
         }
     }
 
-    /// Applies a change; an error counts as a refusal of its filter. Returns also whether its filter has become known.
+    /// Applies a change; an error counts as a refusal. Returns also whether the filter has become known.
     pub(in crate::node) fn apply(
         &mut self,
         filters: &mut PeerFilters,

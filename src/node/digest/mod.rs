@@ -1,4 +1,4 @@
-//! Own and peers' digests: what is sent of our keys, and what is received of theirs.
+//! Digests: the own filter, sent to peers, and the filters received from them.
 
 pub(in crate::node) mod following;
 pub(in crate::node) mod own_filter;

@@ -1,15 +1,15 @@
 //! The own filter: a Bloom filter of the keys of the store, and its changelog.
 //!
-//! Keys that come are published at once ([`OwnFilter::added`]). Keys that go are not published: the store
-//! counts them per segment, and the blocks of a segment that has lost 7 % of its keys are rebuilt from
-//! the keys that are left. That waits until a second after the first segment needs it, four seconds while no peer reads
-//! the changelog, so that a burst in which a third of all keys expires rebuilds each block once, and not
-//! once for each 7 %. It waits no longer when keys that have gone make the filter fuller than [`FILL_REBUILT`].
+//! Added keys are published at once ([`OwnFilter::added`]). Removed keys are not published: the store counts them per
+//! segment, and the blocks of a segment that has lost 7 % of its keys are rebuilt from the remaining keys. Rebuilds
+//! begin one second after the first segment needs one, or four seconds while no peer reads the changelog, so that a
+//! burst in which a third of all keys expires rebuilds each block once; at once if removed keys make the filter
+//! fuller than [`FILL_REBUILT`].
 //!
-//! When a key has less than 12 bits (16 above 8 peers), or a quarter of the filter would do, a filter of another size
-//! is built beside this one, a *migration*: a larger one from the hashes in the store, segment by segment, a smaller one
-//! by merging blocks. Additions go into both; when the new one is complete it replaces the old one. All of it in steps
-//! of some 50 µs at most.
+//! When there are less than 12 bits per key (16 above 8 peers), or a quarter of the filter would suffice, the filter
+//! *migrates*: a filter of another size is built, a larger one from the hashes in the store, segment by segment, a
+//! smaller one by merging blocks. Additions are applied to both; when the new filter is complete it replaces the old
+//! one. All work is done in steps of at most some 50 µs.
 //!
 //! Not here: connections, frames, peers; readers of the changelog get it by [`OwnFilter::parts`].
 
@@ -24,58 +24,56 @@ use std::mem;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Bits of the filter per key, up to so many peers and above.
+/// Bits per key: up to [`FEW_PEERS`] peers, and above.
 const FEW_PEERS: usize = 8;
 const BITS_PER_KEY: [u32; 2] = [12, 16];
 
 /// The smallest filter, as the logarithm of its blocks: 4 KiB.
 const SIZE_LOG2_MIN: u8 = 6;
 
-/// A filter shrinks when it is larger than its keys need by this power of two, to twice what they need.
+/// A filter shrinks when it is larger than needed by this power of two, to twice the needed size.
 const SLACK_LOG2: u8 = 2;
 
-/// For how long segments that need a rebuild wait, from the first on: while a peer reads the changelog, and while
-/// none does and a rebuild is of no use yet.
+/// The delay of rebuilds after the first segment needs one, while a peer reads the changelog.
 const REBUILD_DELAY: Duration = Duration::from_secs(1);
 const REBUILD_DELAY_UNREAD: Duration = Duration::from_secs(4);
 
-/// The share of set bits above which rebuilds do not wait, if the keys alone would set fewer: peers refuse a filter with
-/// 0.7. Keys at 12 bits each set 0.49.
+/// The fill above which rebuilds are not delayed, if the existing keys would set fewer bits. Keys with 12 bits each
+/// set 0.49; peers refuse filters above 0.7.
 const FILL_REBUILT: f64 = 0.55;
 
-/// Blocks that are rebuilt together at most.
+/// Blocks rebuilt together at most.
 const BLOCKS_MAX: usize = 256;
 
-/// Hashes that are gathered for a few blocks at most. A single block that so many keys fall into has
-/// every bit set and stays as it is.
+/// Hashes collected for blocks at most. A single block with more keys has every bit set and is left unchanged.
 const HASHES_MAX: usize = 4_096;
 
-/// Keys that have moved and stay claimed for a while, at most.
+/// Moved keys that stay claimed for a while, at most.
 const MOVED_MAX: usize = 32 * 1024;
 
-/// Additions after which a filter that has work does a step of it, however few steps the event loop has time for.
+/// Additions after which a filter with work does a step, in addition to the steps of the event loop.
 const ADDITIONS_PER_STEP: u32 = 512;
 
-/// The same while it is too small or too full or migrates: every addition makes it fuller. A segment holds 300 to 600
-/// keys and takes a step, so a migration ends before a sixteenth of the keys has come on top.
+/// The same while the filter is too small, too full or migrates. A segment of 300 to 600 keys takes a step, so a
+/// migration ends before the keys have grown by a sixteenth.
 const ADDITIONS_PER_GROWTH_STEP: u32 = 16;
 
 /// Blocks that are being rebuilt.
 #[derive(Debug)]
 struct Rebuild {
-    /// Those that are still to be done.
+    /// Blocks that are left.
     blocks: Range<usize>,
-    /// How many of them are being done now, and the hashes that belong in these.
+    /// The number of blocks being rebuilt now, and the range of their hashes.
     span: usize,
     range: HashRange,
     at: SegmentScan,
 }
 
-/// A filter of another size in the making.
+/// An incomplete filter of another size.
 #[derive(Debug)]
 struct Migration {
     filter: Bloom,
-    /// The next block that is not done: of the larger one of both filters.
+    /// The next block, of the larger one of both filters.
     next: usize,
 }
 
@@ -85,31 +83,31 @@ pub(in crate::node) struct OwnFilter {
     filter: Bloom,
     changelog: Changelog,
     bits_per_key: u32,
-    /// Of the migration, if there is one, else of the filter.
+    /// The rebuild in progress: of the migration, if there is one, else of the filter.
     rebuild: Option<Rebuild>,
-    /// Gathered for the blocks that are being rebuilt now.
+    /// Hashes collected for the blocks being rebuilt.
     hashes: Vec<u64>,
     changed: Vec<u32>,
     migration: Option<Migration>,
     freed: DeferredFree,
-    /// Since when segments need a rebuild, as far as was looked.
+    /// Since when segments need a rebuild, as of the last check.
     rebuild_since: Option<Instant>,
-    /// Since when keys that have gone make it fuller than [`FILL_REBUILT`].
+    /// Since when removed keys make the filter fuller than [`FILL_REBUILT`].
     overfull_since: Option<Instant>,
-    /// Keys whose newer value is on another node, and since when: they stay claimed for `claimed_for`.
+    /// Keys that have moved to another node, with the time: they stay claimed for `claimed_for`.
     moved: VecDeque<(Instant, u64)>,
     claimed_for: Duration,
     /// Number of keys when the system had no memory for a larger filter.
     starved_at: Option<usize>,
     additions: u32,
-    /// Of these, as many as steps were done for.
+    /// The additions that steps were done for.
     kept_up: u32,
-    /// Steps that additions have caused, and that are not charged yet.
+    /// Steps caused by additions and not charged yet.
     uncharged: u32,
 }
 
 impl OwnFilter {
-    /// An empty filter of 4 KiB. `epoch` must be larger in each life of the node.
+    /// An empty filter of 4 KiB. `epoch` must be larger after each start of the node.
     pub(in crate::node) fn new(epoch: u64) -> Self {
         let size = Size::from_log2(SIZE_LOG2_MIN).unwrap_or(Size::MIN);
         Self {
@@ -132,8 +130,7 @@ impl OwnFilter {
         }
     }
 
-    /// Notes that the store now has a key with this hash which it did not have; [`OwnFilter::keep_up`] is to
-    /// follow. O(1), one far write, two during a migration.
+    /// Adds a new key of the store; [`OwnFilter::keep_up`] must follow. O(1): one cache line, two during a migration.
     #[inline]
     pub(in crate::node) fn added(&mut self, now: Instant, hash: u64) {
         self.filter.insert(hash);
@@ -149,8 +146,8 @@ impl OwnFilter {
         self.additions = self.additions.wrapping_add(1);
     }
 
-    /// Notes that the store has dropped a key, since another node has a newer value. Rebuilt blocks claim it for a
-    /// while: until that node's addition has arrived everywhere, this claim leads to it.
+    /// Notes a key that moved to another node. Rebuilt blocks claim it for a while: until that node's addition has
+    /// arrived everywhere, lookups reach the value by this claim.
     pub(in crate::node) fn moved(&mut self, now: Instant, hash: u64) {
         self.forget_moved(now);
         if self.moved.len() >= MOVED_MAX {
@@ -159,21 +156,21 @@ impl OwnFilter {
         self.moved.push_back((now, hash));
     }
 
-    /// Forgets the keys that have been claimed for long enough.
+    /// Drops moved keys whose time is over.
     fn forget_moved(&mut self, now: Instant) {
         while self.moved.front().is_some_and(|(at, _)| now.since(*at) >= self.claimed_for) {
             self.moved.pop_front();
         }
     }
 
-    /// Sets for how long keys that have moved stay claimed.
+    /// Sets how long moved keys stay claimed.
     pub(in crate::node) fn set_claimed_for(&mut self, time: Duration) {
         self.claimed_for = time;
     }
 
-    /// Does the work that additions cause: a step per so many of them, if there is one to do, and the account of the
-    /// memory. Not before the last key of a request is set: a filter or a changelog that grows takes memory that the
-    /// request was granted.
+    /// Does the work that additions cause: steps in proportion to them, and the accounting of memory. Must not be
+    /// called before the last key of a request is set: filter and changelog would take memory that was reserved for
+    /// it.
     #[inline]
     pub(in crate::node) fn keep_up(&mut self, now: Instant, store: &mut Store) {
         while self.additions.wrapping_sub(self.kept_up) >= ADDITIONS_PER_GROWTH_STEP {
@@ -184,7 +181,7 @@ impl OwnFilter {
         }
     }
 
-    /// Counts filters and changelog as memory of the store, and has the changelog keep to its share of that.
+    /// Counts filters and changelog as memory of the store, and limits the changelog to its share.
     fn account(&mut self, store: &mut Store) {
         self.changelog.limit_log(store.memory_max());
         let migration = self.migration.as_ref().map_or(0, |migration| migration.filter.bytes());
@@ -206,7 +203,7 @@ impl OwnFilter {
         mem::replace(&mut self.uncharged, 0)
     }
 
-    /// Does one bounded piece of work, some 50 µs at most; true if there is more.
+    /// Does one bounded piece of work, at most some 50 µs; true if there is more.
     pub(in crate::node) fn step(&mut self, now: Instant, store: &mut Store) -> bool {
         if self.migration.is_some() {
             self.migrate(now, store);
@@ -231,7 +228,7 @@ impl OwnFilter {
         self.migration.is_some() || self.rebuild.is_some()
     }
 
-    /// Whether [`OwnFilter::step`] has something to do now. O(1).
+    /// Whether [`OwnFilter::step`] has work now. O(1).
     pub(in crate::node) fn has_work(&self, now: Instant, store: &Store) -> bool {
         self.migration.is_some()
             || self.rebuild.is_some()
@@ -241,8 +238,7 @@ impl OwnFilter {
             || self.is_changelog_old(now)
     }
 
-    /// When [`OwnFilter::step`] will next have something to do, if it has nothing now; `None`: never, as
-    /// things stand. O(1).
+    /// When [`OwnFilter::step`] will have work, if it has none now; `None`: not before the next change. O(1).
     pub(in crate::node) fn next_deadline(&self, store: &Store) -> Option<Instant> {
         let rebuild = self.rebuild_due().filter(|_| store.has_rebuilds());
         rebuild.into_iter().chain(self.changelog.empty_at()).min()
@@ -253,13 +249,13 @@ impl OwnFilter {
         &self.filter
     }
 
-    /// The size that the keys of a store need, and those that stay claimed.
+    /// The size needed for the keys of a store and the moved keys.
     fn wanted(&self, store: &Store) -> Size {
         let keys = store.len() + self.moved.len();
         Size::for_keys(keys as u64, self.bits_per_key).unwrap_or(Size::MAX)
     }
 
-    /// The size that the filter should migrate to, if it should, and if there is memory for that.
+    /// The size that the filter should migrate to, if it should and there is memory.
     fn migration_wanted(&self, store: &Store) -> Option<Size> {
         let wanted = self.wanted(store);
         if self.must_grow(store, wanted) {
@@ -267,7 +263,7 @@ impl OwnFilter {
         }
         let (is, needed) = (self.filter.size().log2(), wanted.log2());
         let smaller = (needed + SLACK_LOG2 - 1).max(SIZE_LOG2_MIN);
-        // Rebuilds first: what is gone from the store would be merged too.
+        // Rebuilds first, since a merge would copy removed keys.
         let is_busy = self.rebuild.is_some() || store.has_rebuilds();
         if is < needed + SLACK_LOG2 || is <= smaller || is_busy {
             return None;
@@ -287,7 +283,7 @@ impl OwnFilter {
         self.changelog.empty_at().is_some_and(|due| due <= now)
     }
 
-    /// A rebuild under way is dropped: all blocks will be rebuilt, or merged.
+    /// Begins a migration. Drops a rebuild in progress, since all blocks will be rebuilt or merged.
     fn begin_migration(&mut self, store: &Store, size: Size) {
         self.starved_at = None;
         match Bloom::try_new(size) {
@@ -299,7 +295,7 @@ impl OwnFilter {
         }
     }
 
-    /// Does some blocks of the filter in the making, and puts it in the place of the old one after the last.
+    /// Builds some blocks of the new filter; after the last one replaces the old filter.
     fn migrate(&mut self, now: Instant, store: &mut Store) {
         let Some(migration) = &mut self.migration else { return };
         let (from, into) = (self.filter.size(), migration.filter.size());
@@ -339,20 +335,20 @@ impl OwnFilter {
         }
     }
 
-    /// When segments that need it are rebuilt, if any were seen.
+    /// When rebuilds begin, if any segment needs one.
     fn rebuild_due(&self) -> Option<Instant> {
         let since = self.rebuild_since?;
         let delay = if self.changelog.readers() > 0 { REBUILD_DELAY } else { REBUILD_DELAY_UNREAD };
         Some(self.overfull_since.map_or(since.after(delay), |overfull_since| overfull_since.max(since)))
     }
 
-    /// Notes whether keys that have gone fill the filter.
+    /// Updates whether removed keys overfill the filter.
     fn note_fill(&mut self, now: Instant, store: &Store) {
         let is_overfull = self.filter.fill() > FILL_REBUILT && self.wanted(store) <= self.filter.size();
         self.overfull_since = is_overfull.then(|| self.overfull_since.unwrap_or(now));
     }
 
-    /// Begins to rebuild the blocks of a range of hashes in a filter of this size, from block `from` on.
+    /// Begins a rebuild of the blocks of a range of hashes in a filter of this size, from block `from` on.
     fn begin_rebuild(&mut self, size: Size, range: HashRange, from: Option<usize>) {
         let first = from.unwrap_or_else(|| size.block_of(range.first));
         let blocks = first..size.block_of(range.last) + 1;
@@ -371,7 +367,7 @@ impl OwnFilter {
         self.rebuild = None;
     }
 
-    /// Gathers the hashes of one more segment, and rebuilds the blocks when it was the last.
+    /// Collects the hashes of one segment; after the last one rebuilds the blocks.
     fn rebuild(&mut self, now: Instant, store: &mut Store) {
         let Some(rebuild) = &mut self.rebuild else { return };
         rebuild.at = store.scan_hashes(rebuild.range, rebuild.at, &mut self.hashes);
@@ -394,7 +390,7 @@ impl OwnFilter {
         self.begin_span(size, left, span);
     }
 
-    /// Writes blocks from the hashes that were gathered, or, of a crowded block, from the old filter.
+    /// Writes blocks from the collected hashes, or, for a crowded block, from the old filter.
     fn write_blocks(&mut self, now: Instant, done: Range<usize>, is_crowded: bool) {
         self.changed.clear();
         self.forget_moved(now);
@@ -435,7 +431,7 @@ impl OwnFilter {
     }
 }
 
-/// The hashes whose blocks these are, at a size.
+/// The range of hashes of blocks at a size.
 fn hashes_of(size: Size, blocks: Range<usize>) -> HashRange {
     let first_of = |block: usize| (block as u64).checked_shl(64 - u32::from(size.log2())).unwrap_or(0);
     let last = if blocks.end >= size.blocks() { u64::MAX } else { first_of(blocks.end) - 1 };

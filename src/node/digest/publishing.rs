@@ -1,4 +1,4 @@
-//! When changes of the own filter are published, and to which peers more is to be sent.
+//! The timing of publishing changes of the own filter, and the peers with unsent changes.
 
 use crate::base::key_queue::KeyQueue;
 use crate::base::time::Instant;
@@ -8,34 +8,34 @@ use crate::node::alarm::Alarm;
 use crate::node::ids::PeerTag;
 use std::time::Duration;
 
-/// For how long changes gather, if some were published a moment ago.
+/// The least time between two batches of changes.
 const PUBLISH_EVERY: Duration = Duration::from_millis(1);
 
-/// Changes in that time from which on they gather for longer, so that many share one header: 10,000 new
-/// keys per second then take 8.5 bytes each.
+/// Changes per [`PUBLISH_EVERY`] from which on batches are longer, so that many changes share one header: at 10,000
+/// new keys per second a key then takes 8.5 bytes.
 const MANY: u64 = 5;
 
-/// For how long many changes gather: a key is still found everywhere well within 10 ms.
+/// The time between two long batches: keys are still found on all nodes well within 10 ms.
 const GATHER_FOR: Duration = Duration::from_millis(4);
 
-/// Changes times readers that are published at once, so that it takes no longer with many peers: 128 KiB of hashes. With
-/// few peers a write to a link and the wake-up of its node cost more than what they carry.
+/// Changes times readers from which on a batch is published at once, so that it stays short with many peers: 128 KiB
+/// of hashes. With few peers the write and the wake-up of the node cost more than the data.
 const ENTRIES_AT_ONCE: u64 = 16_384;
 
 /// Additions in one write to a link: 32 KiB.
 pub(in crate::node) const ADDITIONS_PER_WRITE: usize = 4_096;
 
-/// What is to be published.
+/// The unpublished changes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Entries {
     /// Changes.
     pub(in crate::node) waiting: u64,
-    /// Peers that each of them goes to.
+    /// Their readers.
     pub(in crate::node) readers: usize,
 }
 
 impl Entries {
-    /// Whether they are published at once.
+    /// Whether they must be published at once.
     const fn are_many(self) -> bool {
         self.waiting * self.readers as u64 >= ENTRIES_AT_ONCE || self.waiting >= ADDITIONS_PER_WRITE as u64
     }
@@ -44,9 +44,9 @@ impl Entries {
 /// The state of publishing the own filter.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Publishing {
-    /// Peers with bulk to read, or with additions that found no room.
+    /// Peers with unsent bulk, or with additions that the link had no room for.
     pub(super) readers: KeyQueue<PeerTag>,
-    /// When changes were last published, and up to which.
+    /// When changes were last published.
     last_at: Option<Instant>,
     last_seq: u64,
     last_blocks: u64,
@@ -56,24 +56,24 @@ pub(in crate::node) struct Publishing {
 }
 
 impl Publishing {
-    /// Changes that are not published, if the changelog ends at `head`.
+    /// The number of unpublished changes before `head`.
     #[inline]
     pub(in crate::node) const fn waiting(&self, head: Position) -> u64 {
         (head.seq - self.last_seq) + (head.blocks - self.last_blocks)
     }
 
-    /// Changes up to `head` need not be published any more.
+    /// Skips changes before `head`, which need not be published.
     pub(in crate::node) const fn skip(&mut self, head: Position) {
         (self.last_seq, self.last_blocks) = (head.seq, head.blocks);
     }
 
-    /// Changes up to `head` are published now.
+    /// Notes that changes before `head` are published.
     pub(in crate::node) const fn published(&mut self, now: Instant, head: Position) {
         self.last_at = Some(now);
         self.skip(head);
     }
 
-    /// Whether these changes are to be published now; else arms `timer` for it.
+    /// Whether changes must be published now; arms `timer` for them otherwise.
     pub(in crate::node) fn is_due<T: Copy>(
         &mut self,
         now: Instant,
@@ -99,13 +99,13 @@ impl Publishing {
         self.alarm.is_live(deadline)
     }
 
-    /// Memory for hashes that are sent.
+    /// Memory for hashes to send, reused.
     pub(in crate::node) fn hashes(&mut self) -> &mut Vec<u64> {
         self.hashes.clear();
         &mut self.hashes
     }
 
-    /// Memory for bulk that is sent.
+    /// Memory for bulk to send, reused.
     pub(in crate::node) const fn bulk(&mut self) -> &mut BulkBuffer {
         &mut self.bulk
     }

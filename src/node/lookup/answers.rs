@@ -1,5 +1,5 @@
-//! The results for the keys of a pending request: a byte for each key, since a request may be of many keys and its reply
-//! may wait for long to be read, and beside it what was found elsewhere.
+//! The results for the keys of a pending request: one byte per key, since requests can have many keys and replies can
+//! wait long, and an entry for each key that was found on another node.
 
 use crate::base::shared_bytes::SharedBytes;
 use crate::node::lookup::forwarded::Failure;
@@ -11,33 +11,33 @@ use std::collections::BTreeMap;
 pub(in crate::node) enum Answer {
     Waiting,
     Missing,
-    /// The key is on this node. It is read when the reply, which is long, is written, and nothing is copied
-    /// before; later requests of the connection wait until then, so none can change what this one reads.
+    /// The key is on this node. It is read, without a copy, when the long reply is written. Later requests of the
+    /// connection wait until then, so that they cannot change it.
     Here,
-    /// The value, if it is wanted, and when it expires. The waiters of one lookup share the value.
+    /// The value, if requested, and its expiry. The waiters of a lookup share the value.
     Found {
         value: SharedBytes,
         until: Option<Expiry>,
     },
-    /// The reply of the command that was carried out for this key, without what begins and ends it.
+    /// The values of the reply of the command that was carried out for this key.
     Reply(SharedBytes),
-    /// The same, an error.
+    /// The same if the reply is an error.
     Error(SharedBytes),
-    /// It was not carried out, or that is not known.
+    /// The command was not carried out, or its outcome is unknown.
     Failed(Failure),
 }
 
-/// What kind of an answer there is to a key.
+/// The kind of the answer for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Waiting,
     Missing,
     Here,
-    /// It has an entry among the others.
+    /// The answer has an entry in `others`.
     Other,
 }
 
-/// Bytes of memory of an answer with an entry of its own, apart from its value.
+/// Bytes of memory of an entry, without its value.
 const BYTES_PER_ENTRY: usize = size_of::<(usize, Answer)>();
 
 /// The results for all keys of a request.
@@ -48,22 +48,22 @@ pub(in crate::node) struct Answers {
 }
 
 impl Answers {
-    /// Those to so many keys, none of which is known.
+    /// Answers for this many keys, all unknown.
     pub(in crate::node) fn new(keys: usize) -> Self {
         Self { kinds: vec![Kind::Waiting; keys], others: BTreeMap::new() }
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub(in crate::node) fn len(&self) -> usize {
         self.kinds.len()
     }
 
-    /// Bytes of memory, apart from values.
+    /// Bytes of memory, without values.
     pub(in crate::node) fn held(&self) -> usize {
         self.kinds.len() + self.others.len() * BYTES_PER_ENTRY
     }
 
-    /// The answer to one key; `None` if there is no such key.
+    /// The answer for a key; `None` if there is no such key.
     pub(in crate::node) fn get(&self, part: usize) -> Option<&Answer> {
         match self.kinds.get(part)? {
             Kind::Waiting => Some(&Answer::Waiting),
@@ -73,12 +73,12 @@ impl Answers {
         }
     }
 
-    /// The answer to each key.
+    /// The answers for all keys.
     pub(in crate::node) fn iter(&self) -> impl Iterator<Item = &Answer> {
         (0..self.len()).filter_map(|part| self.get(part))
     }
 
-    /// Stores the answer to a key that has none.
+    /// Stores the answer for a key that has none.
     pub(in crate::node) fn put(&mut self, part: usize, answer: Answer) {
         let Some(kind) = self.kinds.get_mut(part) else { return };
         *kind = match answer {
@@ -106,7 +106,7 @@ impl Answers {
         self.others.values().filter(|answer| matches!(answer, Answer::Error(_) | Answer::Failed(_))).count()
     }
 
-    /// Drops the values; how many bytes they were.
+    /// Drops the values; returns their bytes.
     pub(in crate::node) fn drop_values(&mut self) -> usize {
         let values = self.others.values_mut().filter_map(|answer| match answer {
             Answer::Found { value, .. } => Some(std::mem::take(value).len()),

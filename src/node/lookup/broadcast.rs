@@ -1,5 +1,6 @@
-//! What all nodes that it concerns do: delete a key, or drop all keys up to a version. They are queried at once, and those
-//! that hints name after them; who has not answered in time is named in the reply.
+//! Broadcasts: a deletion of a key, or a floor below which all keys are dropped, sent to all nodes that it concerns.
+//! They are queried at once, then the nodes that their hints name. The reply names the nodes that have not answered
+//! in time.
 
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
@@ -18,8 +19,8 @@ use crate::node::state::State;
 use crate::store::{KeyHash, Version};
 use crate::wire::frame::Hints;
 
-/// Has all other nodes that may hold a key delete it. It was deleted here with this version, and `had` a value or not.
-/// There is room for a lookup.
+/// Begins the deletion of a key on all other nodes that may hold it. It was deleted here with this version; `had`:
+/// there was a value. There must be room for a lookup.
 pub(in crate::node) fn delete(
     state: &mut State,
     now: Now,
@@ -34,7 +35,7 @@ pub(in crate::node) fn delete(
     begin(state, now, waiter, (key, hash, Operation::Delete), broadcast, &concerned);
 }
 
-/// Has all linked nodes drop their keys up to this version.
+/// Begins to make all linked nodes drop their keys up to a version.
 pub(in crate::node) fn floor(state: &mut State, now: Now, waiter: Waiter, version: Version) {
     let concerned: Vec<PeerKey> = state.mesh.peers.linked().map(|(key, _)| key).collect();
     let broadcast = Broadcast { version: version.0, had: false, unreached: Vec::new() };
@@ -65,7 +66,7 @@ fn begin(
     arm(state);
 }
 
-/// A node has done its part. Returns the key, and the version of the deletion there.
+/// Processes the answer of a node. Returns the key, and the version of its deletion there.
 pub(in crate::node) fn done(
     state: &mut State,
     now: Now,
@@ -108,7 +109,7 @@ pub(in crate::node) fn done(
     Some(deleted)
 }
 
-/// All have answered, or their time is over.
+/// Ends a broadcast: all nodes have answered, or it has timed out.
 pub(super) fn finish(state: &mut State, now: Now, key: LookupKey) {
     let Some(lookup) = remove(state, key) else { return };
     let Task::Broadcast(mut broadcast) = lookup.task else { return };

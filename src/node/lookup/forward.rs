@@ -28,10 +28,10 @@ use std::collections::BTreeMap;
 /// Bytes of an error at most: errors are sentences.
 const ERROR_BYTES_MAX: usize = 4 * 1024;
 
-/// How many nodes may be taken for the home node before the command is given up.
+/// Nodes queried as the home node, at most, before the command fails.
 const HOME_CHANGES_MAX: u32 = 2;
 
-/// Begins to have a command carried out. There is room for a lookup.
+/// Begins to forward a command. There must be room for a lookup.
 pub(in crate::node) fn begin(state: &mut State, now: Now, waiter: Waiter, command: ForwardedCommand) {
     let ends_at = now.mono.after(timeout(&state.config.mesh));
     let first: Box<[u8]> = command.keys.first().cloned().unwrap_or_default();
@@ -49,7 +49,7 @@ fn keys(command: &ForwardedCommand) -> impl Iterator<Item = &[u8]> + Clone {
     command.keys.iter().map(|key| &**key)
 }
 
-/// What is done next with a command.
+/// The next step of a forwarded command.
 enum Next {
     Here,
     Query(PeerKey, QueryReason),
@@ -57,7 +57,7 @@ enum Next {
     GiveUp(Failure),
 }
 
-/// Goes on with a command of which no query is in flight: queries the next node, carries it out here, or gives it up.
+/// Advances a command without a query in flight: queries the next node, carries the command out here, or fails it.
 pub(super) fn advance(state: &mut State, now: Now, key: LookupKey) {
     let Some(lookup) = state.mesh.lookups.get_mut(key) else { return };
     if let Some(peer) = lookup.lost.first().copied() {
@@ -100,7 +100,7 @@ fn next(state: &mut State, now: Now, key: LookupKey, command: &mut ForwardedComm
             }
         }
         let refused = refusals(state, key);
-        // Filters change while nodes are queried.
+        // Searched again, since filters change while nodes are queried.
         let candidates = placement::candidates(state, keys(command), &refused);
         if !candidates.is_empty()
             && let Some(lookup) = state.mesh.lookups.get_mut(key)
@@ -136,7 +136,7 @@ fn next(state: &mut State, now: Now, key: LookupKey, command: &mut ForwardedComm
     }
 }
 
-/// Carries a command out here on nothing, unless a filter has just come to claim a key.
+/// Carries a command out here without its keys, unless a filter claims one now.
 fn here_or_moving(state: &State, now: Now, command: &ForwardedCommand, refused: &[NodeId]) -> Next {
     match placement::verdict(state, now, keys(command), command.on_missing, refused) {
         Verdict::Here => Next::Here,
@@ -144,14 +144,14 @@ fn here_or_moving(state: &State, now: Now, command: &ForwardedCommand, refused: 
     }
 }
 
-/// The nodes that have answered that they do not hold the keys.
+/// The nodes that have answered NOTHOLDER.
 fn refusals(state: &State, key: LookupKey) -> Vec<NodeId> {
     let refused = state.mesh.lookups.get(key).map_or(&[][..], |lookup| &lookup.refused);
     refused.iter().filter_map(|peer| state.mesh.peers.get(*peer)).map(|peer| peer.id()).collect()
 }
 
-/// A node has carried out a command; `first` is its first key after that. Returns the keys with their versions there,
-/// which are as good as notices.
+/// Processes the reply of a node that has carried out a command; `first` is its first key. Returns the keys with
+/// their versions on that node, which count as notices.
 pub(in crate::node) fn executed(
     state: &mut State,
     now: Now,
@@ -184,7 +184,7 @@ pub(in crate::node) fn executed(
     named
 }
 
-/// Finds the keys of these versions among the words of a request. Memory by the request, not by the versions.
+/// Finds the keys of these versions among the arguments of a request. Memory by the request, not by the versions.
 fn name_keys(
     state: &State,
     request: &Request,
@@ -202,7 +202,7 @@ fn name_keys(
     named.into_iter().map(|(word, version)| (word.into(), version)).collect()
 }
 
-/// A command that was to be forwarded was carried out here.
+/// Stores the reply of a command that was carried out here instead.
 pub(in crate::node) fn carried_out(state: &mut State, now: Now, key: LookupKey, reply: &[u8]) {
     if let Some(remote) = RemoteReply::read(reply) {
         let answer = answer_of(state, key, reply, &remote);
@@ -210,7 +210,7 @@ pub(in crate::node) fn carried_out(state: &mut State, now: Now, key: LookupKey, 
     }
 }
 
-/// What a client gets of an outcome. That of a transaction is taken apart later.
+/// The answer for the client. The reply of a transaction is split later.
 fn answer_of(state: &State, key: LookupKey, reply: &[u8], remote: &RemoteReply<'_>) -> Answer {
     let waiter = state.mesh.lookups.get(key).and_then(|lookup| lookup.waiters.first());
     let pending = waiter.and_then(|waiter| state.mesh.pending.get(waiter.pending));
@@ -226,7 +226,7 @@ fn answer_of(state: &State, key: LookupKey, reply: &[u8], remote: &RemoteReply<'
     }
 }
 
-/// A node does not hold the keys of a command, and names those that may.
+/// Processes a NOTHOLDER: the node does not hold the keys, and names nodes that may.
 pub(in crate::node) fn refused(
     state: &mut State,
     now: Now,
@@ -246,7 +246,7 @@ pub(in crate::node) fn refused(
         && let Task::Forward(command) = &mut lookup.task
     {
         lookup.refused.push(peer);
-        // A node that was queried before may have received the key since.
+        // A node that refused before may have received the key since.
         let has_moved = moved_version > command.moved_version;
         command.moved_version = command.moved_version.max(moved_version);
         for id in hints.iter().map(NodeId).filter(|id| *id != own) {
@@ -268,7 +268,7 @@ pub(in crate::node) fn refused(
     arm(state);
 }
 
-/// A command was not carried out, or its reply cannot be read.
+/// Fails a command that was not carried out, or whose reply cannot be read.
 pub(in crate::node) fn failed(
     state: &mut State,
     now: Now,
@@ -286,13 +286,13 @@ pub(in crate::node) fn failed(
     arm(state);
 }
 
-/// A node had no time for a command.
+/// Processes a NOTDONE: the deadline passed on the node, or it had no room.
 pub(in crate::node) fn not_done(state: &mut State, now: Now, peer: PeerKey, number: u32, hash: KeyHash) {
     let failure = Failure::NotDone(name_of(state, peer));
     failed(state, now, peer, number, hash, failure);
 }
 
-/// A command has taken too long: if a node was queried, the outcome is unknown.
+/// Times out a command: if a node was queried, the outcome is unknown.
 pub(super) fn time_out(state: &mut State, now: Now, key: LookupKey) {
     let Some(lookup) = state.mesh.lookups.get(key) else { return };
     let failure = match lookup.queried.first() {
@@ -303,7 +303,7 @@ pub(super) fn time_out(state: &mut State, now: Now, key: LookupKey) {
     finish(state, now, key, Answer::Failed(failure));
 }
 
-/// The only end of a command that was forwarded.
+/// Ends a forwarded command. Nothing else does.
 fn finish(state: &mut State, now: Now, key: LookupKey, answer: Answer) {
     let Some(lookup) = remove(state, key) else { return };
     state.stats.forwarded += 1;

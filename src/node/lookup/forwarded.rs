@@ -8,13 +8,13 @@ use crate::wire::field::Excerpt;
 use std::collections::VecDeque;
 use std::fmt;
 
-/// The command, with its arguments, that a node is to carry out.
+/// A command with its arguments, to be carried out by a node.
 #[derive(Debug)]
 pub(in crate::node) struct Request {
     /// In upper case; `EXEC` for the requests of a transaction.
     pub(in crate::node) name: Box<[u8]>,
     pub(in crate::node) args: OwnedArgs,
-    /// What the client speaks.
+    /// The protocol of the client.
     pub(in crate::node) protocol: Protocol,
 }
 
@@ -29,7 +29,7 @@ pub(in crate::node) enum OnMissing {
     Refused,
 }
 
-/// A command that is being carried out for a client, once, by the node that holds its keys.
+/// A command that is forwarded to the node that holds its keys, for a client.
 #[derive(Debug)]
 pub(in crate::node) struct ForwardedCommand {
     pub(in crate::node) request: Request,
@@ -183,9 +183,9 @@ impl fmt::Display for Names<'_> {
 pub(in crate::node) enum QueuedCommand {
     /// A command that a peer has sent.
     FromPeer(Box<PeerCommand>),
-    /// A command that was to be forwarded is carried out here after all.
+    /// A command to be forwarded that can be carried out here.
     Own(LookupKey),
-    /// The part of a transaction that depended on another node is done.
+    /// A transaction whose part on another node is done.
     Transaction(PendingKey),
 }
 
@@ -198,9 +198,9 @@ pub(in crate::node) struct PeerCommand {
     pub(in crate::node) request: Request,
     /// It may create keys.
     pub(in crate::node) create: bool,
-    /// The clock from which on nothing is to be done.
+    /// Deadline on the sender's hybrid clock: from then on the command must not be carried out.
     pub(in crate::node) deadline: u64,
-    /// Nodes that do not hold the key, whatever their filters claim.
+    /// Nodes that have answered NOTHOLDER, whatever their filters claim.
     pub(in crate::node) refused: Vec<NodeId>,
 }
 

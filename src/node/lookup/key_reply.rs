@@ -1,4 +1,4 @@
-//! How the reply to a command that reads keys is written, whether they were found here or elsewhere.
+//! The replies of commands that read keys, found on this node or on others.
 
 use crate::base::time::Now;
 use crate::store::{Expiry, Item};
@@ -6,17 +6,17 @@ use crate::wire::encoder::Encoder;
 use crate::wire::frame::Wanted;
 use std::ops::Range;
 
-/// A key that was found, as a reply shows it.
+/// The parts of a found key for the reply.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Found<'a> {
-    /// Empty if only the TTL is wanted.
+    /// Its value; empty if only the TTL was requested.
     pub(in crate::node) value: &'a [u8],
-    /// When it expires, if it does.
+    /// Its expiry.
     pub(in crate::node) until: Option<Expiry>,
 }
 
 impl<'a> Found<'a> {
-    /// What a reply shows of an item.
+    /// The parts of an item for the reply.
     pub(in crate::node) fn of(item: &Item<'a>) -> Self {
         Self { value: item.value, until: item.expiry }
     }
@@ -27,37 +27,37 @@ impl<'a> Found<'a> {
 pub(in crate::node) struct KeyReply {
     pub(in crate::node) wanted: Wanted,
     pub(in crate::node) shape: Shape,
-    /// Which bytes of the value are shown, as GETRANGE counts them: first and last, from the end if negative.
+    /// The range of bytes of the value, as in GETRANGE: first and last, from the end if negative; `None`: all.
     pub(in crate::node) range: Option<(i64, i64)>,
-    /// Writes what there is of one key.
+    /// Writes the part of the reply for one key.
     pub(in crate::node) write: fn(&mut Encoder, Now, &[u8], Option<Found<'_>>),
 }
 
-/// What a reply to a command that reads keys is in RESP.
+/// The shape of such a reply in RESP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Shape {
-    /// What is written of the one key.
+    /// The part of its one key.
     One,
-    /// An array of what is written of each key.
+    /// An array of the parts of all keys.
     Array,
-    /// The number of keys found. What is written of each is for lines.
+    /// The number of keys found. The parts are for lines only.
     Count,
 }
 
 impl KeyReply {
-    /// Writes what stands before the keys, of which there are so many.
+    /// Writes the head of a reply for this many keys.
     pub(in crate::node) fn begin(&self, reply: &mut Encoder, keys: usize) {
         if self.shape == Shape::Array {
             reply.array(keys);
         }
     }
 
-    /// The bytes that are shown of a value of so many.
+    /// The range of bytes of a value of `len` bytes that is shown.
     pub(in crate::node) fn shown(&self, len: usize) -> Range<usize> {
         self.range.map_or(0..len, |(first, last)| range_of(len, first, last))
     }
 
-    /// Writes what there is of one key, the part of it that is shown.
+    /// Writes the part of the reply for one key, with the range of its value.
     #[inline]
     pub(in crate::node) fn put(&self, reply: &mut Encoder, now: Now, key: &[u8], found: Option<Found<'_>>) {
         let found = match (self.range, found) {
@@ -71,11 +71,11 @@ impl KeyReply {
     }
 }
 
-/// Of `bytes` bytes, those from the one at `first` to the one at `last`; negative numbers count from the end.
+/// The range from `first` to `last` of `bytes` bytes; negative numbers count from the end.
 fn range_of(bytes: usize, first: i64, last: i64) -> Range<usize> {
     let len = i64::try_from(bytes).unwrap_or(i64::MAX);
     let at = |index: i64| if index < 0 { index.saturating_add(len).max(0) } else { index };
-    // Two ends before the begin are no bytes, not the first one.
+    // Two ends before the beginning are an empty range, not the first byte.
     if first < 0 && last < 0 && first > last {
         return 0..0;
     }

@@ -1,15 +1,15 @@
-//! Remote operations: what one node requests of another for a key.
+//! Remote operations: the kinds of queries between nodes.
 //!
-//! Each has a row of policy, and everything that sends, queues, repeats or answers queries works by it.
+//! Each has a row of policy, which determines how its queries are sent, queued, repeated and answered.
 
 use crate::wire::frame::Wanted;
 
-/// What the peer is to do with the key.
+/// The operation of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::node) enum Operation {
-    /// Return what its own store has of it.
+    /// Return the key from the local store.
     Lookup(Wanted),
-    /// Carry out a command, if it holds the key.
+    /// Carry out a command if the node holds the key.
     Execute,
     /// Delete the key.
     Delete,
@@ -17,21 +17,21 @@ pub(in crate::node) enum Operation {
     Floor,
 }
 
-/// How an operation may be sent.
+/// The policy of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) struct Policy {
-    /// The next peer is queried too when the one before has not answered after `lookup_try_ms`.
+    /// The next peer is queried too if the previous one has not answered after `lookup_try_ms`.
     pub(super) is_hedged: bool,
-    /// A query whose link broke is sent again; otherwise its outcome is unknown, and it ends.
+    /// A query whose link broke is sent again; otherwise the operation ends with an unknown outcome.
     pub(super) is_repeatable: bool,
-    /// One for several requests.
+    /// Several requests can share one.
     pub(super) is_joined: bool,
-    /// Its queries go after the changes of the own filter, in the ordered stream of the link.
+    /// Its queries are sent in the ordered stream of the link, after the changes of the own filter.
     pub(super) is_ordered: bool,
 }
 
 impl Operation {
-    /// The row of an operation.
+    /// The policy of an operation.
     pub(in crate::node) const fn policy(self) -> Policy {
         match self {
             Self::Lookup(_) => {

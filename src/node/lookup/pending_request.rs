@@ -1,8 +1,8 @@
-//! Pending requests: requests of clients that wait for lookups of some of their keys. A request has its keys, the
-//! results so far and its reply, which is written by the encoder and the function that would have written it at once.
+//! Pending requests: requests of clients that wait for lookups. A pending request has its keys, the results so far
+//! and the form of its reply, which is written by the same encoder and function as an immediate one.
 //!
-//! A long reply is written piece by piece, so that the output holds a piece of it and not the whole. Not here: its
-//! place among the replies of its connection ([`crate::node::conn::pending`]).
+//! A long reply is written in pieces, so that only one piece is in the output at a time. Not here: its slot among the
+//! replies of its connection ([`crate::node::conn::pending`]).
 
 use crate::base::buffer::Pool;
 use crate::base::chunk_queue::ChunkQueue;
@@ -22,13 +22,13 @@ use crate::wire::field::{plain_up_to, put_escaped_piece};
 use crate::wire::frame::Wanted;
 use std::collections::VecDeque;
 
-/// Bytes of a reply from which on it is written in pieces.
+/// Replies of at least this many bytes are written in pieces.
 pub(in crate::node) const LONG_REPLY_BYTES: usize = 128 * 1024;
 
 /// Bytes of a large value that are put in quotes at a time.
 const QUOTED_BYTES: usize = 32 * 1024;
 
-/// One key of a pending request: what waits for a lookup.
+/// The waiter of a lookup: one key of a pending request.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Waiter {
     pub(in crate::node) pending: PendingKey,
@@ -38,13 +38,13 @@ pub(in crate::node) struct Waiter {
 /// A long reply that is being written.
 #[derive(Debug)]
 struct Writer {
-    /// What is written and not in the output yet.
+    /// The written bytes that are not in the output yet.
     reply: Encoder,
     /// The next part.
     next: usize,
     /// What is large of it, once it was looked at.
     large: Option<Large>,
-    /// The rest of a large value, which is written in quotes in front of what `reply` holds.
+    /// The rest of a large value, which is to be quoted before the bytes of `reply`.
     quoted: SharedBytes,
     /// Bytes of memory of `large` and of the value of `quoted`.
     held: usize,
@@ -78,23 +78,23 @@ pub(in crate::node) struct PendingRequest {
     form: KeyReply,
     keys: OwnedArgs,
     answers: Answers,
-    /// Answers that are not known yet.
+    /// Keys without an answer.
     waiting: usize,
     /// Bytes of values held in `answers`.
     bytes: usize,
-    /// Bytes of keys and values of the reply, as far as they are known.
+    /// Bytes of the known keys and values of the reply.
     reply_bytes: usize,
-    /// The values are longer than one reply may be, and are not kept.
+    /// The values exceed `reply_bytes_max` and were dropped.
     is_too_long: bool,
     /// Later requests of the connection wait for its reply.
     is_barrier: bool,
-    /// The requests of a transaction, and of each whether its outcome is in that of the one part.
+    /// The requests of a transaction, each with whether its result is in the reply of the other node.
     transaction: Option<Vec<(OwnedArgs, bool)>>,
     writer: Option<Writer>,
 }
 
 impl PendingRequest {
-    /// A request, no key of which has a result yet.
+    /// A pending request without results.
     pub(in crate::node) fn new(
         conn: ConnKey,
         place: Option<Place>,
@@ -124,7 +124,7 @@ impl PendingRequest {
         self.conn
     }
 
-    /// Its place among the replies of its connection; `None`: the client wants no reply.
+    /// Its slot among the replies of its connection; `None`: the client wants no reply.
     pub(in crate::node) const fn place(&self) -> Option<Place> {
         self.place
     }
@@ -143,7 +143,7 @@ impl PendingRequest {
         self.waiting
     }
 
-    /// Bytes of memory that it is accounted with.
+    /// Bytes of memory charged for it.
     pub(in crate::node) fn memory_bytes(&self) -> usize {
         self.bytes + self.keys.held() + self.answers.held() + self.waiting * size_of::<Waiter>()
     }
@@ -153,12 +153,12 @@ impl PendingRequest {
         self.keys.args().iter().zip(self.answers.iter())
     }
 
-    /// One of them.
+    /// One key with its answer.
     pub(in crate::node) fn part(&self, number: usize) -> Option<(&[u8], &Answer)> {
         self.keys.args().get(number).zip(self.answers.get(number))
     }
 
-    /// The key that it is named by where only one is shown.
+    /// Its first key, for logs.
     pub(in crate::node) fn first_key(&self) -> Option<&[u8]> {
         self.keys.args().get(0)
     }
@@ -168,7 +168,7 @@ impl PendingRequest {
         self.wants_values() && !self.is_too_long
     }
 
-    /// Has later requests of the connection wait for its reply; whether they did not before.
+    /// Makes later requests of the connection wait for its reply; false if they already did.
     pub(in crate::node) const fn make_barrier(&mut self) -> bool {
         !std::mem::replace(&mut self.is_barrier, true)
     }
@@ -178,7 +178,8 @@ impl PendingRequest {
         self.is_barrier
     }
 
-    /// Has it wait for a part of a transaction: of each request of it, whether its outcome is in that of the part.
+    /// Makes it wait for the part of a transaction on another node; each request with whether its result is in that
+    /// part.
     pub(in crate::node) fn set_transaction(&mut self, requests: Vec<(OwnedArgs, bool)>) {
         self.transaction = Some(requests);
     }
@@ -193,8 +194,8 @@ impl PendingRequest {
         self.transaction.take()
     }
 
-    /// Stores the result for one key, whose value has `value_bytes`; true if it is the last one. Once the values are too
-    /// long for one reply of `bytes_max`, none is kept.
+    /// Stores the result for one key, whose value has `value_bytes` bytes; true if it is the last one. Drops all
+    /// values once they exceed `bytes_max`.
     pub(in crate::node) fn answer(
         &mut self,
         part: usize,
@@ -222,7 +223,7 @@ impl PendingRequest {
         self.waiting == 0
     }
 
-    /// Whether the reply is written in pieces. A number is not known before its end.
+    /// Whether the reply is written in pieces. A count is not: it is known only at the end.
     pub(in crate::node) fn is_long(&self) -> bool {
         self.reply_bytes > LONG_REPLY_BYTES
             && self.answers.failures() == 0
@@ -237,8 +238,8 @@ impl PendingRequest {
         self.writer = Some(Writer { reply, next: 0, large: None, quoted: SharedBytes::default(), held: 0 });
     }
 
-    /// Writes the next piece of the reply; the bytes looked through and those written without being shared, and whether it
-    /// is the last one. Values are read when they are written, each at its own moment.
+    /// Writes the next piece of the reply; the bytes looked through and those written without being shared, and
+    /// whether it is the last one. Values are read when they are written, each at its own moment.
     pub(in crate::node) fn write_piece(
         &mut self,
         keyspace: &mut Keyspace,
@@ -365,7 +366,7 @@ impl PendingRequest {
         Some(large)
     }
 
-    /// Writes the whole reply, with the memory of `out`; its bytes, and whether it is an error.
+    /// Writes the whole reply into the memory of `out`; returns its bytes, and whether it is an error.
     pub(in crate::node) fn write(
         &self,
         keyspace: &mut Keyspace,
@@ -391,7 +392,7 @@ impl PendingRequest {
         (reply.end(), is_too_long || failures > 0)
     }
 
-    /// Writes what was found of one key and has not expired since; whether there is something.
+    /// Writes one key, unless it was not found or has expired since; returns whether it was written.
     fn write_part(
         &self,
         (key, answer): (&[u8], &Answer),
@@ -416,7 +417,7 @@ impl PendingRequest {
         found.is_some()
     }
 
-    /// Writes the error about the first key for which the request failed. Of several keys the others may be changed.
+    /// Writes the error about the first failed key. Other keys of the request may have been changed.
     fn write_failure(&self, failures: usize, reply: &mut Encoder) {
         let keys = self.answers.len();
         for (key, answer) in self.parts() {
@@ -442,7 +443,7 @@ impl PendingRequest {
 #[derive(Debug, Default)]
 pub(in crate::node) struct PendingRequests {
     slots: Slots<PendingTag, PendingRequest>,
-    /// Those that are complete and whose reply is to be written.
+    /// Complete requests whose reply is not written yet.
     complete: VecDeque<PendingKey>,
 }
 
@@ -467,17 +468,17 @@ impl PendingRequests {
         self.slots.iter().map(|(_, request)| request)
     }
 
-    /// Has the reply of a request written soon, since each of its keys has a result.
+    /// Queues a complete request for its reply to be written.
     pub(in crate::node) fn completed(&mut self, key: PendingKey) {
         self.complete.push_back(key);
     }
 
-    /// The complete request whose reply is next.
+    /// Takes the next complete request.
     pub(in crate::node) fn next_complete(&mut self) -> Option<PendingKey> {
         self.complete.pop_front()
     }
 
-    /// Complete requests whose reply is to be written.
+    /// The number of complete requests whose reply is not written yet.
     pub(in crate::node) fn backlog(&self) -> usize {
         self.complete.len()
     }

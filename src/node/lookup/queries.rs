@@ -1,5 +1,5 @@
-//! The queries between this node and one peer: ours that are in flight or wait for a slot, and the peer's whose
-//! answers wait for room in the link.
+//! The queries between this node and one peer: own queries in flight or waiting for a slot, and deferred queries of
+//! the peer, whose answers wait for room in the link.
 
 use crate::base::time::Instant;
 use crate::node::ids::LookupKey;
@@ -8,7 +8,7 @@ use crate::wire::frame::Wanted;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// A query that was sent and is not answered yet.
+/// A query in flight.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct InFlightQuery {
     /// The lookup that waits for the answer; `None`: a probe of the circuit breaker.
@@ -17,7 +17,7 @@ pub(in crate::node) struct InFlightQuery {
     pub(super) sent_at: Instant,
 }
 
-/// Our queries to one peer.
+/// The own queries to one peer.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Queries {
     last_request: u32,
@@ -27,7 +27,7 @@ pub(in crate::node) struct Queries {
 }
 
 impl Queries {
-    /// Enters a query and returns the number that its frame carries, which is not in use.
+    /// Adds a query and returns its unused number for the frame.
     pub(in crate::node) fn begin(&mut self, query: InFlightQuery) -> u32 {
         loop {
             self.last_request = self.last_request.wrapping_add(1);
@@ -43,13 +43,12 @@ impl Queries {
         self.in_flight.get(&request).copied()
     }
 
-    /// Whether no query in flight is older than this one. Numbers wrap around after four billion queries; then
-    /// one answer may count too much.
+    /// Whether no query in flight is older. Numbers wrap around after 2^32 queries; then one answer may be misjudged.
     pub(in crate::node) fn is_oldest(&self, request: u32) -> bool {
         self.in_flight.first_key_value().is_some_and(|(oldest, _)| *oldest == request)
     }
 
-    /// Ends a query; whether it was in flight.
+    /// Ends a query; returns whether it was in flight.
     pub(in crate::node) fn end(&mut self, request: u32) -> bool {
         self.in_flight.remove(&request).is_some()
     }
@@ -75,33 +74,33 @@ impl Queries {
         self.in_flight.len() + self.waiting.len()
     }
 
-    /// Has a lookup wait for a slot.
+    /// Queues a lookup for a slot.
     pub(in crate::node) fn wait(&mut self, lookup: LookupKey) {
         self.waiting.push_back(lookup);
     }
 
-    /// The lookup that has waited for longest; it may have ended.
+    /// The first queued lookup, which may have ended.
     pub(in crate::node) fn first_waiting(&self) -> Option<LookupKey> {
         self.waiting.front().copied()
     }
 
-    /// Takes out the lookup that has waited for longest.
+    /// Removes the first queued lookup.
     pub(in crate::node) fn wait_no_more(&mut self) {
         self.waiting.pop_front();
     }
 
-    /// Takes out all lookups that wait for a slot.
+    /// Takes all queued lookups.
     pub(in crate::node) fn take_waiting(&mut self) -> VecDeque<LookupKey> {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Takes out all queries in flight: their link is lost.
+    /// Takes all queries in flight, after their link was lost.
     pub(in crate::node) fn take_in_flight(&mut self) -> BTreeMap<u32, InFlightQuery> {
         std::mem::take(&mut self.in_flight)
     }
 }
 
-/// A query from a peer whose answer waits until the link has taken earlier ones.
+/// A query of a peer whose answer waits for room in the link.
 #[derive(Debug)]
 pub(in crate::node) struct DeferredQuery {
     pub(super) request: u32,
@@ -118,12 +117,12 @@ pub(in crate::node) struct DeferredQueries {
 }
 
 impl DeferredQueries {
-    /// Queries deferred.
+    /// The number of deferred queries.
     pub(in crate::node) fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// Whether none is.
+    /// Whether there is none.
     pub(in crate::node) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -139,14 +138,14 @@ impl DeferredQueries {
         self.queue.push_back(DeferredQuery { request, wanted, key: key.into(), received_at: now });
     }
 
-    /// Takes out the oldest.
+    /// Takes the oldest.
     pub(in crate::node) fn pop(&mut self) -> Option<DeferredQuery> {
         let query = self.queue.pop_front()?;
         self.bytes -= query.key.len();
         Some(query)
     }
 
-    /// Drops those that were received at least `timeout` ago; how many.
+    /// Drops queries received at least `timeout` ago; returns their number.
     pub(in crate::node) fn drop_older(&mut self, now: Instant, timeout: Duration) -> u64 {
         let mut dropped = 0;
         while self.queue.front().is_some_and(|query| now.since(query.received_at) >= timeout) {

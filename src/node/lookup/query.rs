@@ -1,7 +1,7 @@
 //! Queries to peers: each is one frame of an operation, and has one answer or none.
 //!
-//! Which peers are queried when is decided by the operation: [`crate::node::lookup::remote`] looks a key up,
-//! [`crate::node::lookup::forward`] has a command carried out, [`crate::node::lookup::broadcast`] deletes.
+//! The operations decide which peers are queried when: [`crate::node::lookup::remote`] looks keys up,
+//! [`crate::node::lookup::forward`] forwards commands, [`crate::node::lookup::broadcast`] deletes.
 
 use crate::base::time::{Instant, Now};
 use crate::limits::{CLOCK_AHEAD_MAX_MS, MeshLimits};
@@ -19,12 +19,12 @@ use crate::store::KeyHash;
 use crate::wire::frame::{Arguments, Body, Hints, RemoteCommand, Wanted};
 use std::time::Duration;
 
-/// How long an answer is waited for before the next candidate is queried too.
+/// The time without an answer after which the next candidate is queried too.
 pub(super) fn try_after(limits: &MeshLimits) -> Duration {
     Duration::from_millis(limits.lookup_try_ms.into())
 }
 
-/// How long a lookup may take in all, and a probe.
+/// The timeout of a lookup or probe.
 pub(super) fn timeout(limits: &MeshLimits) -> Duration {
     Duration::from_millis(limits.lookup_timeout_ms.into())
 }
@@ -33,7 +33,7 @@ pub(super) fn is_queryable(state: &State, peer: PeerKey) -> bool {
     state.mesh.peers.get(peer).is_some_and(Peer::is_queryable)
 }
 
-/// Sends a query to a peer, or has the lookup wait if `lookups_per_peer` are in flight or the link has no room.
+/// Sends a query to a peer, or queues the lookup if `lookups_per_peer` are in flight or the link has no room.
 pub(super) fn query(state: &mut State, now: Now, key: LookupKey, peer_key: PeerKey, reason: QueryReason) {
     let has_room = link_output::has_room_for_query(state, peer_key);
     let State { mesh, config, stats, .. } = state;
@@ -50,7 +50,7 @@ pub(super) fn query(state: &mut State, now: Now, key: LookupKey, peer_key: PeerK
         peer.queries.begin(InFlightQuery { lookup: Some(key), hash: lookup.hash, sent_at: now.mono });
     lookup.queried.push(Queried { peer: peer_key, request: Some(request), at: now.mono, reason });
     stats.queries += 1;
-    // Taken out of the lookup while the frame is written, which borrows the whole state.
+    // Moved out of the lookup, since writing the frame borrows the whole state.
     let (operation, text) = (lookup.operation, std::mem::take(&mut lookup.key));
     let task = std::mem::replace(&mut lookup.task, Task::None);
     if operation.policy().is_ordered {
@@ -78,8 +78,8 @@ pub(super) fn query(state: &mut State, now: Now, key: LookupKey, peer_key: PeerK
     }
 }
 
-/// Takes in an answer to a query of a lookup: ends the query. Returns the lookup, and why the peer was queried, unless
-/// the answer is to no query in flight, to a probe, or about another key.
+/// Ends the query of an answer. Returns the lookup and the reason of the query; `None` if the answer is to no query
+/// in flight, to a probe, or about another key.
 pub(super) fn take_answer(
     state: &mut State,
     now: Now,
@@ -116,7 +116,7 @@ pub(super) fn take_answer(
     Some((key, query, reason?))
 }
 
-/// Whether the answer to a query in flight is about the operation that sent it; counts it if not.
+/// Whether an answer fits the operation of its query in flight; counts it as mismatched if not.
 pub(super) fn is_about(
     state: &mut State,
     peer_key: PeerKey,
@@ -139,7 +139,7 @@ pub(super) fn is_about(
     is_about
 }
 
-/// A probe was answered: counts for the circuit if that was in time.
+/// Counts the answer to a probe for the circuit breaker if it is in time.
 fn probe_answered(state: &mut State, now: Now, peer_key: PeerKey, probe: InFlightQuery) {
     let timeout = timeout(&state.config.mesh);
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
@@ -152,7 +152,7 @@ fn probe_answered(state: &mut State, now: Now, peer_key: PeerKey, probe: InFligh
     }
 }
 
-/// Sends queries for lookups that wait for a slot among those to a peer, or for room in its link.
+/// Sends queries for queued lookups to a peer while there are slots and room in its link.
 pub(in crate::node) fn query_waiting(state: &mut State, now: Now, peer_key: PeerKey) {
     let in_flight_max = state.config.limits.lookups_per_peer as usize;
     while let Some(peer) = state.mesh.peers.get_mut(peer_key)
@@ -174,7 +174,7 @@ pub(in crate::node) fn query_waiting(state: &mut State, now: Now, peer_key: Peer
     }
 }
 
-/// Removes a lookup that has ended. Its queries in flight are abandoned; [`query_waiting`] is to follow for each.
+/// Removes a lookup that has ended. Abandons its queries in flight; [`query_waiting`] must be called for their peers.
 pub(super) fn remove(state: &mut State, key: LookupKey) -> Option<Lookup> {
     let lookup = state.mesh.lookups.remove(key)?;
     for queried in &lookup.queried {
@@ -186,12 +186,12 @@ pub(super) fn remove(state: &mut State, key: LookupKey) -> Option<Lookup> {
     Some(lookup)
 }
 
-/// Makes sure that a timer fires when the next lookup has something due.
+/// Arms the timer for the next try or timeout of a lookup.
 pub(super) fn arm(state: &mut State) {
     state.mesh.lookups.arm(&mut state.timers, Instant::ZERO, Timer::Lookups);
 }
 
-/// Sends a command to be carried out. Its deadline is the end of the operation, and as much later as clocks may differ.
+/// Sends an EXECUTE. Its deadline is the timeout of the operation plus the allowed difference of clocks.
 fn send_command(
     state: &mut State,
     now: Now,
@@ -218,7 +218,7 @@ fn send_command(
     state.pool.give(arguments);
 }
 
-/// A node as errors name it.
+/// The name of a node in errors.
 pub(super) fn name_of(state: &State, peer: PeerKey) -> String {
     state
         .mesh

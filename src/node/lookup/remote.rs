@@ -1,4 +1,4 @@
-//! Looks a key up on other nodes, without waiting for any of them.
+//! Lookups of keys on other nodes, without blocking.
 //!
 //! Peers whose filter claims the key are queried one at a time, the nearest first; the next one after the answer
 //! "not found", or after `lookup_try_ms` without an answer. Then all peers whose filter is unknown are queried
@@ -33,32 +33,32 @@ use crate::store::{Expiry, HashedKey, KeyHash, Version};
 use crate::wire::frame::{Body, Hints, Wanted};
 use std::time::Duration;
 
-/// How soon lookups that are due are looked at again while links have unread input.
+/// How soon due lookups are checked again while links have unread input.
 const LINKS_RECHECK: Duration = Duration::from_millis(1);
 
-/// Peers that a lookup queries again because others name them, if no newer version has become known.
+/// Repeated queries per lookup to peers named by hints, without a newer version.
 const HOPS_MAX: u32 = 6;
 
-/// The key that probes look up. Any would do; no node refuses one of a single byte.
+/// The key of probes. Arbitrary; a single byte is accepted by every node.
 const PROBE_KEY: &[u8] = b"?";
 
 /// A peer's answer to a query.
 #[derive(Debug)]
 pub(in crate::node) enum QueryAnswer<'a> {
-    /// It holds the key: version and value, and the milliseconds until it expires, if it does.
+    /// The peer holds the key: version, value, and the milliseconds until it expires.
     Value { version: Version, value: &'a [u8], left_ms: Option<u64> },
-    /// It holds the key, but the value is longer than this node accepts.
+    /// The peer holds the key, but the value is longer than this node accepts.
     TooLong,
-    /// It does not hold the key, but knows that a version of it (0: none) was elsewhere, and which nodes may hold it.
+    /// The peer does not hold the key. `moved_version`: a version that was on another node (0: none).
     None { moved_version: Version, hints: Hints<'a> },
 }
 
 impl QueryAnswer<'_> {
-    /// That of a peer that knows nothing of the key.
+    /// The answer without versions and hints.
     pub(in crate::node) const NOTHING: Self = Self::None { moved_version: Version(0), hints: Hints::NONE };
 }
 
-/// How a lookup ended.
+/// The result of a lookup.
 enum End {
     /// Without a value if the system has no memory for it: then it is as if it had not been found.
     Found {
@@ -69,11 +69,11 @@ enum End {
     TimedOut,
 }
 
-/// Sends the first queries of lookups that have just begun.
+/// Sends the first queries of new lookups.
 pub(in crate::node) fn start(state: &mut State, now: Now, begun: Vec<LookupKey>) {
     let enough = state.mesh.lookups.queries() + QUESTIONS_PER_STEP;
     for lookup in begun {
-        // Many keys and many peers with unknown filters make many queries: the rest is left to later steps.
+        // Many keys and many peers with unknown filters cause many queries: the rest is left to later steps.
         if state.mesh.lookups.queries() < enough {
             advance(state, now, lookup);
         } else {
@@ -83,8 +83,8 @@ pub(in crate::node) fn start(state: &mut State, now: Now, begun: Vec<LookupKey>)
     arm(state);
 }
 
-/// Joins the lookup of a key or begins one, which is appended to `begun`. The filters have just been searched for the
-/// key, which may be elsewhere.
+/// Joins the lookup of a key, or begins one and appends it to `begun`. The filters must just have been searched for
+/// the key.
 pub(in crate::node) fn look_up(
     state: &mut State,
     now: Now,
@@ -96,7 +96,7 @@ pub(in crate::node) fn look_up(
 ) {
     let candidates = candidates(state);
     let operation = Operation::Lookup(wanted);
-    // A peer that has answered "not found", or did not claim the key then, may have received it since.
+    // A peer that answered "not found", or did not claim the key, may have received it since.
     if let Some(open) = state.mesh.lookups.find_open(key, hash, operation)
         && let Some(lookup) = state.mesh.lookups.get_mut(open)
         && lookup.refused.is_empty()
@@ -119,14 +119,14 @@ pub(in crate::node) fn look_up(
     if let Some(holder) = moved.and_then(|moved| moved.holder)
         && let Some(at) = lookup.candidates.iter().position(|peer| *peer == holder)
     {
-        // Of all claimants this one had the newest version.
+        // This claimant had the newest version.
         lookup.candidates[at..].rotate_left(1);
     }
     begun.push(state.mesh.lookups.insert(lookup));
     state.stats.lookups += 1;
 }
 
-/// The peers to query among those whose filters were just found to claim a key, the nearest last.
+/// The queryable claimants of the last search, the nearest last.
 fn candidates(state: &State) -> Vec<PeerKey> {
     let claimants = state.mesh.claimants().filter(|(_, peer)| peer.is_queryable());
     let mut found: Vec<(Duration, PeerKey)> = claimants.map(|(key, peer)| (peer.distance(), key)).collect();
@@ -134,7 +134,7 @@ fn candidates(state: &State) -> Vec<PeerKey> {
     found.into_iter().map(|(_, key)| key).collect()
 }
 
-/// Goes on with a lookup of which no query is in flight, by its operation.
+/// Advances a lookup without a query in flight, by its operation.
 fn advance(state: &mut State, now: Now, key: LookupKey) {
     match state.mesh.lookups.get(key).map(|lookup| lookup.operation) {
         Some(Operation::Lookup(_)) => query_next(state, now, key),
@@ -144,8 +144,8 @@ fn advance(state: &mut State, now: Now, key: LookupKey) {
     }
 }
 
-/// Queries the next candidate; after the last one, the peers with unknown filters. Ends the lookup if no answer
-/// is outstanding then.
+/// Queries the next candidate; after the last one, the peers with unknown filters. Ends the lookup if no answer is
+/// outstanding.
 fn query_next(state: &mut State, now: Now, key: LookupKey) {
     while let Some(lookup) = state.mesh.lookups.get_mut(key) {
         let Some(peer) = lookup.candidates.pop() else {
@@ -154,7 +154,7 @@ fn query_next(state: &mut State, now: Now, key: LookupKey) {
         };
         let (hash, is_new) = (lookup.hash.0, !lookup.has_queried(peer));
         if is_new && is_queryable(state, peer) {
-            // A candidate whose link was replaced may have been queried because its filter was unknown.
+            // A candidate whose link was replaced may have been queried for its unknown filter.
             let is_claimant = state.mesh.claims(peer, hash);
             let reason = if is_claimant { QueryReason::Claimed } else { QueryReason::Unknown };
             query(state, now, key, peer, reason);
@@ -168,7 +168,7 @@ fn query_next(state: &mut State, now: Now, key: LookupKey) {
     }
 }
 
-/// Queries all linked peers whose filter is unknown and that this lookup has not queried.
+/// Queries all linked peers with unknown filters that this lookup has not queried.
 fn query_unknown(state: &mut State, now: Now, key: LookupKey) {
     let mesh = &mut state.mesh;
     let Some(lookup) = mesh.lookups.get_mut(key) else { return };
@@ -182,7 +182,7 @@ fn query_unknown(state: &mut State, now: Now, key: LookupKey) {
     }
 }
 
-/// Takes in a peer's answer. An answer to no query in flight, or about another key, changes nothing.
+/// Processes a peer's answer. Ignored if it is to no query in flight, or about another key.
 pub(in crate::node) fn answered(
     state: &mut State,
     now: Now,
@@ -211,7 +211,7 @@ pub(in crate::node) fn answered(
         QueryAnswer::Value { version, value, left_ms }
             if mesh.lookups.get(key).is_some_and(|lookup| version >= lookup.floor) =>
         {
-            // The holder counted from a moment after the query was sent, so this is never too late.
+            // The holder computed the rest after the query was sent, so this is never too late.
             let until = left_ms.map(|left| Expiry::in_millis_at_most(query.sent_at, left));
             let value = state.keyspace.keep(value);
             finish(state, now, key, &End::Found { value, until });
@@ -232,8 +232,8 @@ pub(in crate::node) fn answered(
     arm(state);
 }
 
-/// A peer does not hold a key, and names nodes that may: they are queried next. One that was queried already is so again
-/// if a newer version has become known, else a few times, since the key may have moved meanwhile.
+/// Makes the nodes named by hints the next candidates. A peer that was queried before is queried again if a newer
+/// version is known, else up to [`HOPS_MAX`] times, since the key may have moved.
 fn follow_hints(state: &mut State, key: LookupKey, from: PeerKey, moved_version: Version, hints: Hints<'_>) {
     let mesh = &mut state.mesh;
     let Some(lookup) = mesh.lookups.get_mut(key) else { return };
@@ -258,7 +258,7 @@ fn follow_hints(state: &mut State, key: LookupKey, from: PeerKey, moved_version:
     }
 }
 
-/// A key was written here: its lookups are complete.
+/// Completes the lookups of a key that was written here.
 pub(in crate::node) fn finish_here(state: &mut State, now: Now, hash: KeyHash) {
     if state.mesh.lookups.len() == 0 {
         return;
@@ -275,8 +275,8 @@ pub(in crate::node) fn finish_here(state: &mut State, now: Now, hash: KeyHash) {
     arm(state);
 }
 
-/// Takes in an answer that names no key, since the key is longer than the peer accepts, or one whose value is longer
-/// than this node accepts. Both count as "not found".
+/// Processes an answer without a key, which is longer than the peer accepts, or with a value longer than this node
+/// accepts. Both count as "not found".
 pub(in crate::node) fn unreadable(
     state: &mut State,
     now: Now,
@@ -300,7 +300,7 @@ pub(in crate::node) fn unreadable(
         (Some(Operation::Execute), QueryAnswer::TooLong | QueryAnswer::Value { .. }) => {
             forward::failed(state, now, peer_key, request, query.hash, Failure::ReplyTooLong);
         }
-        // It takes no such key, so it holds none.
+        // A node that does not accept the key does not hold it.
         (Some(Operation::Delete | Operation::Floor), _) => {
             broadcast::done(state, now, peer_key, request, query.hash, false, Hints::default());
         }
@@ -326,7 +326,7 @@ pub(in crate::node) fn probe(state: &mut State, now: Now, peer_key: PeerKey) {
     link_output::send_answer(state, now, peer_key, request, &body);
 }
 
-/// A link has broken: its queries are not answered any more. Their lookups go on in later steps.
+/// Ends the queries of a broken link. Their lookups continue in later steps.
 pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     let in_flight = peer.queries.take_in_flight();
@@ -337,7 +337,7 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
         let Some(lookup) = state.mesh.lookups.get_mut(key) else { continue };
         lookup.queried.retain(|queried| queried.peer != peer_key);
         if lookup.operation.policy().is_repeatable {
-            // If only the link was replaced the peer is queried again; if it is gone it is passed over.
+            // If the link was replaced the peer is queried again, else it is skipped.
             lookup.candidates.push(peer_key);
         } else {
             lookup.lost.push(peer_key);
@@ -346,7 +346,7 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     }
 }
 
-/// Goes on with up to `budget` postponed lookups, with fewer if that makes many queries.
+/// Advances up to `budget` postponed lookups, fewer if that causes many queries. Returns the cost in keys.
 pub(in crate::node) fn step(state: &mut State, now: Now, budget: u32) -> usize {
     let before = state.mesh.lookups.queries();
     let enough = before + QUESTIONS_PER_STEP;
@@ -373,15 +373,16 @@ pub(in crate::node) fn step(state: &mut State, now: Now, budget: u32) -> usize {
     cost + queries_since(state, before)
 }
 
-/// The queries that were made since there were so many.
+/// Queries made since there were `before`.
 fn queries_since(state: &State, before: u64) -> usize {
     usize::try_from(state.mesh.lookups.queries() - before).unwrap_or(usize::MAX)
 }
 
-/// Handles up to `budget` lookups that have something due, fewer if that makes many queries.
+/// Processes up to `budget` due tries and timeouts of lookups, fewer if that causes many queries. Returns the cost in
+/// keys.
 ///
-/// The time of lookups is the moment up to which links are read: an answer that has arrived in time, but was not
-/// read yet because this node is busy, is neither a timeout nor a mark against its peer.
+/// The clock of lookups is the time up to which links are read: an answer that arrived in time but is unread because
+/// this node is busy does not count as a timeout.
 pub(in crate::node) fn run_due(state: &mut State, now: Now, deadline: u64, budget: u32) -> usize {
     if !state.mesh.lookups.fired(deadline) {
         return 0;
@@ -407,7 +408,7 @@ pub(in crate::node) fn run_due(state: &mut State, now: Now, deadline: u64, budge
     cost + queries_since(state, before)
 }
 
-/// The last query is late: queries the next candidate too, and the peers with unknown filters.
+/// Hedges a late query: queries the next candidate too, and the peers with unknown filters.
 fn hedge(state: &mut State, now: Now, key: LookupKey) {
     if !state.mesh.lookups.get(key).is_some_and(|lookup| lookup.operation.policy().is_hedged) {
         return;
@@ -418,12 +419,12 @@ fn hedge(state: &mut State, now: Now, key: LookupKey) {
     }
 }
 
-/// A lookup has timed out: so have its queries in flight, which their peers' circuit breakers count.
+/// Times out a lookup with its queries in flight, which count for the circuit breakers of their peers.
 fn time_out(state: &mut State, now: Now, key: LookupKey) {
     let Some(lookup) = state.mesh.lookups.get(key) else { return };
     let queried = lookup.queried.clone();
     for Queried { peer: peer_key, request, at, .. } in queried {
-        // A peer that takes nothing from its link takes no query either. One that waits for a slot is not late.
+        // A stalled link is a timeout of its peer. A lookup that only waits for a slot is not.
         let is_stalled = request.is_none() && !link_output::has_room_for_query(state, peer_key);
         let Some(peer) = state.mesh.peers.get_mut(peer_key) else { continue };
         let had_its_time = now.mono.since(at) >= try_after(&state.config.mesh);
@@ -439,7 +440,7 @@ fn time_out(state: &mut State, now: Now, key: LookupKey) {
     }
 }
 
-/// Lookups skip a peer from now on, also those that wait for a slot among the queries to it.
+/// Makes lookups skip a peer whose circuit has opened, including those queued for a slot.
 fn circuit_opened(state: &mut State, now: Now, peer_key: PeerKey) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     state.mesh.lookups.postpone_all(peer.queries.take_waiting(), peer_key);
@@ -450,7 +451,7 @@ fn circuit_opened(state: &mut State, now: Now, peer_key: PeerKey) {
     }
 }
 
-/// The only end of a lookup that looks a key up: its waiters get their result.
+/// Ends a lookup: its waiters get their result. Nothing else does.
 fn finish(state: &mut State, now: Now, key: LookupKey, end: &End) {
     let Some(lookup) = remove(state, key) else { return };
     match end {

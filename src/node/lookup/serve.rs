@@ -1,9 +1,8 @@
-//! Answering queries of peers: from the local store only, so that a query never causes another.
+//! Answers queries of peers from the local store only, so that a query never causes another one.
 //!
-//! A query that the link has no room to answer is deferred until the link has taken earlier answers. The frames of the
-//! link are read on meanwhile, since among them is what empties the other direction. Deferred queries are bounded in
-//! number and in bytes of keys; what is above that is dropped, and so is a query that has waited for as long as a
-//! lookup may take: to answer it would only make the next answers late too.
+//! A query is deferred while the link has no room for its answer. Reading the link continues meanwhile; otherwise two
+//! nodes could block each other. Deferred queries are bounded in number and in bytes of keys. Queries above the
+//! bounds are dropped, and so are those older than the timeout of a lookup, whose answers would only delay others.
 
 use crate::base::time::Now;
 use crate::limits::{CLOCK_AHEAD_MAX_MS, LOOKUPS_PER_LINK_MAX};
@@ -17,8 +16,8 @@ use crate::store::{Expiry, Version};
 use crate::wire::frame::{Body, Wanted};
 use std::time::Duration;
 
-/// How old `now` may be when a query is read: an iteration of the event loop. The querying node counts what is left
-/// from the moment of its query, which may lie in that iteration, and nothing is served after it expired.
+/// The maximal age of `now` when a query is read: an iteration of the event loop. It is subtracted from TTLs, since
+/// the querying node counts from the time of its query.
 const TURN_MS: u64 = 1;
 
 /// Answers a query, now or as soon as the link has room.
@@ -46,7 +45,7 @@ pub(in crate::node) fn received(
     sync::link_drained(state, peer_key);
 }
 
-/// Answers a query for a key that is longer than this node takes: no such key is here. Without an answer the peer
+/// Answers a query for a key that is longer than this node accepts, and so is not here. Without an answer the peer
 /// would count a timeout.
 pub(in crate::node) fn declined(state: &mut State, now: Now, peer_key: PeerKey, request: u32) {
     state.stats.peer_queries += 1;
@@ -57,7 +56,7 @@ pub(in crate::node) fn declined(state: &mut State, now: Now, peer_key: PeerKey, 
     }
 }
 
-/// The link has taken bytes: answers deferred queries as far as there is room.
+/// Answers deferred queries while the link has room.
 pub(in crate::node) fn answer_deferred(state: &mut State, now: Now, peer_key: PeerKey) {
     drop_late(state, now, peer_key);
     while link_output::has_room_for_answer(state, peer_key) {
@@ -67,8 +66,8 @@ pub(in crate::node) fn answer_deferred(state: &mut State, now: Now, peer_key: Pe
     }
 }
 
-/// Drops deferred queries that have waited for `lookup_timeout_ms` of this node: their lookups have timed out, unless
-/// the peer is set to a longer time.
+/// Drops deferred queries older than `lookup_timeout_ms` of this node: their lookups have timed out, unless the peer
+/// has a longer timeout.
 fn drop_late(state: &mut State, now: Now, peer_key: PeerKey) {
     let timeout = Duration::from_millis(state.config.mesh.lookup_timeout_ms.into());
     if let Some(peer) = state.mesh.peers.get_mut(peer_key) {
@@ -76,9 +75,9 @@ fn drop_late(state: &mut State, now: Now, peer_key: PeerKey) {
     }
 }
 
-/// Deletes a key for a peer, whatever its version, and answers with the version of the deletion. If there is no such key
-/// the deletion has the version of the command, so that it spares what the peer has written since. So does one that comes
-/// after the peer has reported that this node did not delete: it is not answered.
+/// Deletes a key for a peer, whatever its version, and answers with the version of the deletion. Without such a key
+/// the deletion has the version of the command, so that later writes of the peer stay. So does a late one, which is
+/// not answered: the peer has already reported that this node did not delete.
 pub(in crate::node) fn delete(
     state: &mut State,
     now: Now,
@@ -101,7 +100,7 @@ pub(in crate::node) fn delete(
         state.stats.peer_queries_timed_out += 1;
         return;
     }
-    // What this node knew before counts, not its own deletion.
+    // The state before its own deletion counts.
     let elsewhere = state.mesh.elsewhere(key.hash, None, peer_key);
     sync::flush(state, now, peer_key);
     let body = Body::Deleted { hash: key.hash.0, version: version.0, had, hints: elsewhere.hints() };
@@ -109,7 +108,7 @@ pub(in crate::node) fn delete(
 }
 
 fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, wanted: Wanted, key: &[u8]) {
-    // Changes of the own filter before this answer must not arrive after it.
+    // Earlier changes of the own filter must arrive before this answer.
     sync::flush(state, now, peer_key);
     let Some(conn_key) = state.mesh.peers.conn(peer_key) else { return };
     let clock = state.keyspace.clock(now);

@@ -1,8 +1,8 @@
 //! Lookups in flight.
 //!
-//! A *lookup* is one key that peers are queried for. Equal lookups are joined: one lookup
-//! has several waiters, parts of pending requests ([`crate::node::lookup::pending_request`]), up to [`WAITERS_PER_LOOKUP_MAX`]. It takes no more of them once the key has changed on
-//! this node. Which peers are queried, and when, is decided in [`crate::node::lookup::remote`].
+//! A *lookup* queries peers for one key. Equal lookups are joined: one lookup has up to [`WAITERS_PER_LOOKUP_MAX`]
+//! waiters, which are keys of pending requests ([`crate::node::lookup::pending_request`]). It cannot be joined after
+//! the key has changed on this node. [`crate::node::lookup::remote`] decides which peers are queried, and when.
 
 use crate::base::slots::Slots;
 use crate::base::time::Instant;
@@ -17,30 +17,29 @@ use crate::store::{HashedKey, KeyHash, Version};
 use crate::wire::frame::{KeyState, Wanted};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// A query of a lookup that is not answered yet.
+/// An unanswered query of a lookup.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Queried {
     pub(super) peer: PeerKey,
-    /// The number of the query; `None` while the lookup waits for a slot among the queries to this peer, or for room in
-    /// its link.
+    /// The number of the query; `None` while it is queued for a slot or for room in the link.
     pub(super) request: Option<u32>,
-    /// When the query was sent, or began to wait.
+    /// When the query was sent or queued.
     pub(super) at: Instant,
     pub(super) reason: QueryReason,
 }
 
-/// Why a peer is queried.
+/// The reason for querying a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum QueryReason {
     /// Its filter claims the key.
     Claimed,
     /// Its filter is unknown.
     Unknown,
-    /// It may create the key.
+    /// It is the home node of the key.
     HomeNode,
 }
 
-/// What is being done with a key beside looking it up.
+/// The data of an operation other than a lookup.
 #[derive(Debug)]
 pub(in crate::node) enum Task {
     None,
@@ -48,42 +47,42 @@ pub(in crate::node) enum Task {
     Broadcast(Box<Broadcast>),
 }
 
-/// One key that peers are queried for.
+/// A lookup of one key.
 #[derive(Debug)]
 pub(in crate::node) struct Lookup {
     pub(super) key: Box<[u8]>,
     pub(super) hash: KeyHash,
     pub(super) operation: Operation,
     pub(super) waiters: Vec<Waiter>,
-    /// Claimants that are not queried yet, the nearest last.
+    /// Claimants that were not queried, the nearest last.
     pub(super) candidates: Vec<PeerKey>,
-    /// Queries without an answer.
+    /// Unanswered queries.
     pub(super) queried: Vec<Queried>,
-    /// Peers that answered that they do not hold the key, or hold an older value than [`Lookup::floor`].
+    /// Peers that do not hold the key, or hold an older value than [`Lookup::floor`].
     pub(super) refused: Vec<PeerKey>,
-    /// Peers that have sent a version of the key while their answer was outstanding: they are queried again.
+    /// Peers that sent a version of the key while their answer was outstanding: they are queried again.
     renewed: Vec<PeerKey>,
-    /// Values below this version are older than what this node knows of.
+    /// The lowest version of an acceptable value.
     pub(super) floor: Version,
-    /// Peers that were queried again because another one named them.
+    /// Repeated queries because of hints.
     pub(super) hops: u32,
-    /// Peers whose link broke before they answered a query that is not repeated.
+    /// Peers whose link broke before they answered a query that is not repeatable.
     pub(super) lost: Vec<PeerKey>,
-    /// The peer that may create the keys, when it is queried for that.
+    /// The home node, if it was queried to create the keys.
     pub(super) creates_at: Option<PeerKey>,
-    /// The peers with an unknown filter were queried too. A request that joins later has those queried
-    /// that have become unknown since.
+    /// The peers with unknown filters were queried. A request that joins later causes queries to those that have
+    /// become unknown since.
     pub(super) has_queried_unknown: bool,
-    /// What an operation other than a lookup needs.
+    /// The data of its operation.
     pub(super) task: Task,
-    /// When it times out.
+    /// The time of its timeout.
     pub(super) ends_at: Instant,
-    /// When the next candidate is queried, if an answer is late.
+    /// The time at which the next candidate is queried, if an answer is late.
     tries_at: Option<Instant>,
 }
 
 impl Lookup {
-    /// A lookup that has queried no peer yet.
+    /// A lookup without queries.
     pub(super) fn new(
         key: &[u8],
         hash: KeyHash,
@@ -112,17 +111,17 @@ impl Lookup {
         }
     }
 
-    /// The one that waits for it, if nothing else may.
+    /// Its waiter, if its operation has only one.
     pub(in crate::node) fn waiter(&self) -> Option<Waiter> {
         self.waiters.first().copied()
     }
 
-    /// Takes out what is being done with the key.
+    /// Takes the data of its operation.
     pub(in crate::node) const fn take_task(&mut self) -> Task {
         std::mem::replace(&mut self.task, Task::None)
     }
 
-    /// Whether a peer was queried, with whatever answer so far.
+    /// Whether a peer was queried.
     pub(super) fn has_queried(&self, peer: PeerKey) -> bool {
         self.refused.contains(&peer) || self.is_queried(peer)
     }
@@ -132,7 +131,7 @@ impl Lookup {
         self.queried.iter().any(|queried| queried.peer == peer)
     }
 
-    /// A peer does not hold the key, or not as new a value as is wanted.
+    /// Notes that a peer does not hold the key, or only an older value.
     pub(super) fn refuse(&mut self, peer: PeerKey) {
         match self.renewed.iter().position(|renewed| *renewed == peer) {
             Some(at) => {
@@ -143,7 +142,7 @@ impl Lookup {
         }
     }
 
-    /// A peer holds a version of the key: it is queried, again if it was before.
+    /// Makes a peer that holds a version of the key a candidate, also if it was queried before.
     fn renew(&mut self, peer: PeerKey) {
         self.refused.retain(|refused| *refused != peer);
         if self.is_queried(peer) {
@@ -156,12 +155,12 @@ impl Lookup {
     }
 }
 
-/// What is due for a lookup; at the same moment in this order.
+/// The kind of a due entry; at the same time in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::node) enum Due {
     /// The next candidate is queried too.
     Try,
-    /// It times out.
+    /// The lookup times out.
     End,
 }
 
@@ -169,15 +168,15 @@ pub(in crate::node) enum Due {
 #[derive(Debug, Default)]
 pub(in crate::node) struct Lookups {
     slots: Slots<LookupTag, Lookup>,
-    /// Lookups that go on in a later step; with the peer that they must not wait for any longer, if any.
+    /// Lookups that continue in a later step, with the peer that they no longer wait for, if any.
     postponed: VecDeque<(LookupKey, Option<PeerKey>)>,
-    /// Queries made so far, those included that wait for a slot: they bound what a call does.
+    /// Queries made so far, including queued ones: they bound the work per call.
     queries: u64,
     /// Lookups that may be joined.
     open: BTreeMap<(KeyHash, Operation), LookupKey>,
     /// All lookups, by the bits of their keys.
     by_hash: BTreeSet<(KeyHash, u64)>,
-    /// At most two entries per lookup, removed with it, by the bits of its key.
+    /// Due tries and timeouts: at most two entries per lookup, removed with it, by the bits of its key.
     due: BTreeSet<(Instant, Due, u64)>,
     alarm: Alarm,
 }
@@ -243,7 +242,7 @@ impl Lookups {
         key
     }
 
-    /// Removes a lookup, with what is due for it.
+    /// Removes a lookup with its due entries.
     pub(in crate::node) fn remove(&mut self, key: LookupKey) -> Option<Lookup> {
         let lookup = self.slots.remove(key)?;
         let id = (lookup.hash, lookup.operation);
@@ -267,13 +266,14 @@ impl Lookups {
         keys.filter_map(|(_, bits)| LookupKey::from_bits(*bits))
     }
 
-    /// Whether a lookup of a key with this hash has a waiter for which this holds. O(log lookups), and O(waiters).
+    /// Whether a lookup of a key with this hash has a waiter for which `is_wanted` holds. O(log lookups + waiters).
     pub(in crate::node) fn has_waiter(&self, hash: KeyHash, is_wanted: impl Fn(Waiter) -> bool) -> bool {
         let mut lookups = self.with_hash(hash).filter_map(|key| self.get(key));
         lookups.any(|lookup| lookup.waiters.iter().any(|waiter| is_wanted(*waiter)))
     }
 
-    /// A peer has sent a version of a key: lookups of it take no older value, and query the peer if it holds that one.
+    /// Raises the floor of the lookups of a key to a version sent by a peer, which becomes a candidate if it holds
+    /// it.
     pub(in crate::node) fn raise_floor(
         &mut self,
         key: HashedKey<'_>,
@@ -291,12 +291,12 @@ impl Lookups {
         }
     }
 
-    /// No value up to this version counts any more.
+    /// Raises the floors of all lookups above a version.
     pub(in crate::node) fn raise_all_floors(&mut self, version: Version) {
         self.slots.values_mut().for_each(|lookup| lookup.floor = lookup.floor.max(version));
     }
 
-    /// The key with this hash has changed on this node: its lookups must not be joined any more.
+    /// Closes the lookups of a changed key, so that they cannot be joined.
     pub(in crate::node) fn close(&mut self, hash: KeyHash) {
         if !self.open.is_empty() {
             for wanted in [Wanted::Value, Wanted::Ttl] {
@@ -310,12 +310,12 @@ impl Lookups {
         self.open.clear();
     }
 
-    /// Has a lookup go on in a later step.
+    /// Postpones a lookup to a later step.
     pub(in crate::node) fn postpone(&mut self, key: LookupKey) {
         self.postponed.push_back((key, None));
     }
 
-    /// The same for lookups that wait for a slot among the queries to `peer`, which is not queried any more.
+    /// Postpones lookups that were queued for a slot of `peer`, which is no longer queried.
     pub(in crate::node) fn postpone_all(&mut self, waiting: VecDeque<LookupKey>, peer: PeerKey) {
         self.postponed.extend(waiting.into_iter().map(|key| (key, Some(peer))));
     }
@@ -325,12 +325,12 @@ impl Lookups {
         self.postponed.len()
     }
 
-    /// The postponed lookup whose turn it is.
+    /// Takes the next postponed lookup.
     pub(in crate::node) fn next_postponed(&mut self) -> Option<(LookupKey, Option<PeerKey>)> {
         self.postponed.pop_front()
     }
 
-    /// Has the next candidate of a lookup queried at `at`. O(log lookups).
+    /// Sets the time at which the next candidate is queried. O(log lookups).
     pub(in crate::node) fn try_at(&mut self, key: LookupKey, at: Instant) {
         let Some(lookup) = self.slots.get_mut(key) else { return };
         if let Some(before) = lookup.tries_at.replace(at) {
@@ -339,7 +339,7 @@ impl Lookups {
         self.due.insert((at, Due::Try, key.to_bits()));
     }
 
-    /// Takes out what is due by now, the earliest first. O(log lookups).
+    /// Takes the earliest due entry, if any. O(log lookups).
     pub(in crate::node) fn pop_due(&mut self, now: Instant) -> Option<(Due, LookupKey)> {
         let (at, due, bits) = *self.due.first()?;
         if at > now {
@@ -353,7 +353,7 @@ impl Lookups {
         Some((due, key))
     }
 
-    /// Makes sure that a timer fires when the next lookup has something due, but not before `earliest`.
+    /// Arms the timer for the next due entry, not before `earliest`.
     pub(in crate::node) fn arm<T: Copy>(&mut self, timers: &mut Wheel<T>, earliest: Instant, timer: T) {
         if let Some((at, ..)) = self.due.first() {
             self.alarm.arm(timers, (*at).max(earliest), timer);
@@ -373,14 +373,14 @@ impl Lookups {
 
 /// For the audit.
 impl Lookups {
-    /// Whether each lookup is found by its hash, and nothing else is.
+    /// Whether the index by hash has exactly the lookups.
     pub(in crate::node) fn hashes_add_up(&self) -> bool {
         let is_found =
             |(key, lookup): (LookupKey, &Lookup)| self.by_hash.contains(&(lookup.hash, key.to_bits()));
         self.by_hash.len() == self.slots.len() && self.slots.iter().all(is_found)
     }
 
-    /// Whether something is due for each lookup, and nothing for those that have ended.
+    /// Whether each lookup has due entries, and no ended one has any.
     pub(in crate::node) fn due_adds_up(&self) -> bool {
         let tries = self.slots.iter().filter(|(_, lookup)| lookup.tries_at.is_some()).count();
         self.due.len() == self.slots.len() + tries

@@ -1,11 +1,11 @@
-//! Collection of tombstones: what every node that may hold an older value has acknowledged is forgotten.
+//! Collection of tombstones: removes those that every node that may hold an older value has acknowledged.
 //!
-//! Each heartbeat carries the highest clock of its receiver that the sender has processed, and how far its own changelog
-//! goes. Once all of that changelog was applied here, nothing from before that clock is under way any more: what the
-//! peer adds from here on has a higher version, and what it had added was answered by notices, if it is older than
-//! what this node holds or remembers. Those notices are sent, not processed: so the clock counts as soon as a later
-//! heartbeat acknowledges the present one (`AcknowledgedTwice` in tests/one_value). A peer that is not linked, whose
-//! filter is unknown, or whose resync is not complete, acknowledges nothing.
+//! Each heartbeat has the highest clock of its receiver that the sender has processed, and the end of the sender's
+//! changelog. Once that changelog is applied here, no older version from before that clock is in flight: later
+//! additions of the peer have higher versions, and earlier ones were answered by notices if they were older than a
+//! value or tombstone here. These notices are sent but maybe not processed, so the clock counts when a later
+//! heartbeat acknowledges the current one (`AcknowledgedTwice` in tests/one_value). A peer that is not linked, whose
+//! filter is unknown, or whose resync is incomplete, acknowledges nothing.
 
 use crate::base::time::Now;
 use crate::node::ids::PeerKey;
@@ -14,10 +14,10 @@ use crate::node::state::State;
 use crate::store::Version;
 use crate::wire::frame::Head;
 
-/// Tombstones that one step examines.
+/// Tombstones per step.
 const TOMBSTONES_PER_STEP: usize = 256;
 
-/// A heartbeat of a peer: it has processed everything up to our clock `ack`, and its changelog ends at `head`.
+/// Processes a heartbeat: the peer has processed everything up to our clock `ack`, and its changelog ends at `head`.
 pub(in crate::node) fn acknowledged(state: &mut State, now: Now, key: PeerKey, head: Head, ack: u64) {
     let mark = Version(state.keyspace.clock(now));
     let mesh = &mut state.mesh;
@@ -29,8 +29,7 @@ pub(in crate::node) fn acknowledged(state: &mut State, now: Now, key: PeerKey, h
     update(state, now);
 }
 
-/// Brings what tombstones depend on in line with the peers: after each heartbeat, and when a peer comes or goes.
-/// O(peers).
+/// Updates the acknowledged versions from the peers, after each heartbeat and change of the peers. O(peers).
 pub(in crate::node) fn update(state: &mut State, now: Now) {
     let State { keyspace, mesh, .. } = state;
     mesh.absent.forget_old(now.mono);
@@ -47,7 +46,7 @@ pub(in crate::node) fn update(state: &mut State, now: Now) {
     keyspace.set_acknowledged(by_all, by_known);
 }
 
-/// Forgets some acknowledged tombstones.
+/// Removes some acknowledged tombstones. Returns the cost in keys.
 pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     update(state, now);
     let before = state.keyspace.tombstones().len();

@@ -1,8 +1,7 @@
 //! Discarded deletions: sent to a peer at the end of a resync, and received from one.
 //!
-//! A node that has deleted more keys during a cut than it may remember one by one sends a Bloom filter of them with their
-//! highest version. The receiver drops its keys that match and are not newer, in steps, and counts them. Nothing else
-//! is ever dropped by age.
+//! A node that has deleted more keys during a partition than it may have tombstones sends a Bloom filter of them with
+//! their highest version. The receiver drops its matching keys that are not newer, in steps, and counts them.
 
 use crate::base::time::Now;
 use crate::filter::size::{BLOCK_WORDS, Block};
@@ -17,11 +16,10 @@ use crate::wire::frame::put_discarded;
 /// Blocks of the filter in one frame: 16 KiB.
 const BLOCKS_PER_FRAME: usize = 256;
 
-/// Keys that one step tests.
+/// Keys tested per step.
 const KEYS_PER_STEP: usize = 512;
 
-/// Sends the blocks from `first` on to a peer that has not acknowledged these deletions. Returns the next block, unless
-/// there is none.
+/// Sends blocks from `first` on to a peer that has not acknowledged these deletions. Returns the next block, if any.
 pub(in crate::node) fn send(state: &mut State, now: Now, peer_key: PeerKey, first: usize) -> Option<usize> {
     let acked = state.mesh.peers.get(peer_key)?.versions.acked();
     let clock = state.keyspace.clock(now);
@@ -37,7 +35,7 @@ pub(in crate::node) fn send(state: &mut State, now: Now, peer_key: PeerKey, firs
     next
 }
 
-/// A peer has sent blocks of its filter, from `first` on. With the last of them the keys of this node are tested.
+/// Processes blocks of a peer's filter, from `first` on. After the last one the keys of this node are tested.
 pub(in crate::node) fn received(
     state: &mut State,
     now: Now,
@@ -57,12 +55,12 @@ pub(in crate::node) fn received(
     }
 }
 
-/// Whether [`step`] has something to do.
+/// Whether [`step`] has work.
 pub(in crate::node) fn has_work(state: &State) -> bool {
     !state.mesh.versions.discards.is_empty()
 }
 
-/// Tests some keys against the discarded deletions of one peer.
+/// Tests some keys against the discarded deletions of one peer. Returns the cost in keys.
 pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     let State { keyspace, mesh, stats, .. } = state;
     let Some(peer_key) = mesh.versions.discards.pop() else { return 0 };

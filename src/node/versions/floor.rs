@@ -1,8 +1,8 @@
-//! The version floor: FLUSHALL MESH has all linked nodes drop their keys. What is set later stays.
+//! The version floor of FLUSHALL MESH: all linked nodes drop their keys. Keys set later stay.
 //!
-//! A node that receives FLOOR by this command drops all keys that it has then, whatever their versions, since clients do
-//! not carry clocks from node to node, and answers FLOORED. A node that is linked later is sent the floor first, and drops
-//! in steps what is not above it.
+//! A node that receives FLOOR by this command drops all its keys, whatever their versions, since clients do not carry
+//! clocks from node to node, and answers FLOORED. A node that is linked later receives the floor first, and drops
+//! keys that are not above it, in steps.
 
 use crate::base::time::Now;
 use crate::node::digest::sync;
@@ -12,7 +12,7 @@ use crate::node::state::State;
 use crate::store::{ScanCursor, Version};
 use crate::wire::frame::Body;
 
-/// Keys that one step tests.
+/// Keys tested per step.
 const KEYS_PER_STEP: usize = 512;
 
 /// Removes all keys of this node, and sets the floor above all of its versions. Returns the floor.
@@ -23,7 +23,7 @@ pub(in crate::node) fn raise(state: &mut State, now: Now) -> Version {
     version
 }
 
-/// Whether the version is above the floor, which it is from here on.
+/// Raises the floor to a version; false if it was not lower.
 fn raise_to(state: &mut State, version: Version) -> bool {
     let is_new = state.mesh.versions.raise_floor(version);
     if is_new {
@@ -32,7 +32,7 @@ fn raise_to(state: &mut State, version: Version) -> bool {
     is_new
 }
 
-/// Sends the floor to a peer that has just been linked, if there is one.
+/// Sends the floor, if there is one, to a new peer.
 pub(in crate::node) fn send(state: &mut State, now: Now, peer: PeerKey) {
     let version = state.mesh.versions.floor();
     if version > Version::default() {
@@ -40,7 +40,7 @@ pub(in crate::node) fn send(state: &mut State, now: Now, peer: PeerKey) {
     }
 }
 
-/// A peer has sent a floor: with a number by a command, else because it was just linked.
+/// Processes a FLOOR of a peer: with a number by a command, else because of a new link.
 pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, number: u32, version: Version) {
     let is_new = raise_to(state, version);
     if number > 0 {
@@ -53,12 +53,12 @@ pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, numb
     }
 }
 
-/// Whether [`step`] has something to do.
+/// Whether [`step`] has work.
 pub(in crate::node) fn has_work(state: &State) -> bool {
     state.mesh.versions.floor_scan().is_some()
 }
 
-/// Drops some keys that are not above the floor.
+/// Drops some keys that are not above the floor. Returns the cost in keys.
 pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     let Some(at) = state.mesh.versions.floor_scan() else { return 0 };
     let mut tested: Vec<Box<[u8]>> = Vec::new();

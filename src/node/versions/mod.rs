@@ -1,9 +1,9 @@
-//! One value per key: the later version wins, and the filters say which peers are to be notified.
+//! One value per key: the later version wins, and the filters determine which peers are notified.
 //!
-//! [`notices`] sends and receives INVALIDATE and NEWER; [`moved`] remembers where values went that other nodes wrote,
-//! [`tombstones`] which keys are gone, and [`collection`] for how long; [`floor`] up to which version all keys are. [`resync`] makes up
-//! for what a broken link lost, and [`discarded`] for deletions that
-//! were too many to be remembered one by one.
+//! [`notices`] sends and receives INVALIDATE and NEWER; [`moved`] has the holders of newer values on other nodes,
+//! [`tombstones`] the removed keys, which [`collection`] collects; [`floor`] is the version up to which all keys are
+//! removed. [`resync`] repeats notices that a broken link lost, and [`discarded`] sends deletions beyond the limit of
+//! tombstones.
 
 pub(in crate::node) mod collection;
 pub(in crate::node) mod discarded;

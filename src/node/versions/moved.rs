@@ -1,7 +1,6 @@
-//! Where the newest known versions of keys are that other nodes wrote.
+//! The holders of the newest known versions of keys that other nodes wrote.
 //!
-//! A direct-mapped table that is overwritten freely. What it remembers makes lookups fresher and faster; nothing
-//! depends on it.
+//! A direct-mapped table whose entries are overwritten freely: an optimisation that makes lookups fresher and faster.
 
 use crate::node::ids::PeerKey;
 use crate::store::{KeyHash, Version};
@@ -25,7 +24,7 @@ pub(in crate::node) struct Moved {
 }
 
 impl Moved {
-    /// Notes a version, unless a higher one is noted for the key.
+    /// Stores a version, unless a higher one is stored for the key.
     pub(in crate::node) fn note(&mut self, hash: KeyHash, version: Version, holder: Option<PeerKey>) {
         if self.entries.is_empty() {
             self.entries.resize(ENTRIES, None);
@@ -36,13 +35,13 @@ impl Moved {
         }
     }
 
-    /// What is noted for a key. O(1).
+    /// The entry of a key. O(1).
     pub(in crate::node) fn get(&self, hash: KeyHash) -> Option<MovedKey> {
         self.entries.get(slot(hash)).copied().flatten().filter(|entry| entry.hash == hash)
     }
 }
 
-/// By the low bits of the hash: the blocks of the filters go by the top bits.
+/// The index of a hash: its low bits, since the blocks of filters use the top bits.
 fn slot(hash: KeyHash) -> usize {
     usize::try_from(hash.0 % ENTRIES as u64).unwrap_or(0)
 }

@@ -72,7 +72,7 @@ fn process_listed(state: &mut State, now: Now) -> usize {
 }
 
 /// Sends the version of a key that was written here to each peer whose filter claims it or is unknown. Returns the
-/// cost, in keys.
+/// cost in keys.
 fn announce(state: &mut State, now: Now, hash: KeyHash) -> usize {
     let filters = state.mesh.take_claiming_or_unknown(hash);
     let own = state.keyspace.versions_of(now, hash);
@@ -88,8 +88,8 @@ fn announce(state: &mut State, now: Now, hash: KeyHash) -> usize {
     cost
 }
 
-/// A peer has added a key to its filter: if this node holds it, or remembers its deletion, one of both is older, and
-/// the peer is sent a notice at the end of the entry point. Returns the cost of that, in keys.
+/// Processes an addition of a peer: if this node holds the key or has its tombstone, one version is older, and the
+/// peer is sent a notice at the end of the entry point. Returns its cost in keys.
 pub(in crate::node) fn added(state: &mut State, peer: PeerKey, hash: KeyHash) -> usize {
     let is_known = state.keyspace.may_know(hash);
     if is_known {
@@ -98,14 +98,14 @@ pub(in crate::node) fn added(state: &mut State, peer: PeerKey, hash: KeyHash) ->
     usize::from(is_known)
 }
 
-/// Sends INVALIDATE to a peer, if it is linked. A deletion is remembered until the peer has acknowledged this notice.
-/// Returns the cost, in keys.
+/// Sends INVALIDATE to a linked peer. A tombstone stays until the peer has acknowledged this notice. Returns the cost
+/// in keys.
 pub(in crate::node) fn invalidate(state: &mut State, now: Now, peer: PeerKey, own: &OwnVersion) -> usize {
     let body = Body::Invalidate { key: &own.key, version: own.version.0, state: own.state };
     send(state, now, peer, (&own.key, own.state), &body)
 }
 
-/// Sends a notice after the additions that the peer was not sent yet, if it is linked. Returns the cost, in keys.
+/// Sends a notice to a linked peer, after unsent additions. Returns the cost in keys.
 fn send(state: &mut State, now: Now, peer: PeerKey, (key, of): (&[u8], KeyState), body: &Body<'_>) -> usize {
     if of == KeyState::Gone {
         state.keyspace.renew_tombstone(now, key);
@@ -117,17 +117,17 @@ fn send(state: &mut State, now: Now, peer: PeerKey, (key, of): (&[u8], KeyState)
     usize::from(bytes > 0) + cost_of_bytes(bytes)
 }
 
-/// What a peer has sent about the version of a key.
+/// A notice of a peer about the version of a key.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Notice<'a> {
     pub(in crate::node) key: &'a [u8],
     pub(in crate::node) version: Version,
     pub(in crate::node) state: KeyState,
-    /// It answers an INVALIDATE of this node: NEWER.
+    /// It is a NEWER, the answer to an INVALIDATE of this node.
     pub(in crate::node) is_answer: bool,
 }
 
-/// Takes in a notice: drops an older value, or answers with a newer version.
+/// Processes a notice: drops an older value, or answers with a newer version.
 pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, notice: &Notice<'_>) {
     let Notice { key, version, state: theirs, is_answer } = *notice;
     let Some(is_ours_first) = state.mesh.peers.get(peer).map(|peer| state.mesh.id() > peer.id()) else {
@@ -135,7 +135,7 @@ pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, noti
     };
     let key = state.keyspace.key(key);
     if !is_answer && state.mesh.versions.answered(peer, key.hash) {
-        // What answers this notice stands for the answer to the addition, but not about other keys with the same hash.
+        // The answer to this notice also answers the addition, except for other keys with the same hash.
         for own in state.keyspace.versions_of(now, key.hash).iter().filter(|own| *own.key != *key.bytes) {
             invalidate(state, now, peer, own);
         }

@@ -1,14 +1,14 @@
-//! What is known of the versions that one peer has met, and what is still to be done about them.
+//! The versions that one peer has acknowledged, and the state of its resync.
 
 use crate::filter::bloom::Bloom;
 use crate::filter::size::{Block, Size};
 use crate::node::versions::tombstones::DISCARDED_SIZE_LOG2;
 use crate::store::{KeyHash, ScanCursor, Version};
 
-/// Bits of discarded deletions that may be set: above that too many other keys match.
+/// The highest fill of an accepted filter of discarded deletions: above, too many other keys match.
 const FILL_MAX: f64 = 0.7;
 
-/// How far a resync is.
+/// The progress of a resync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Resync {
     /// The position in the own keys.
@@ -19,7 +19,7 @@ pub(in crate::node) enum Resync {
     Discarded(usize),
 }
 
-/// Discarded deletions of a peer, as they arrive, and then while the own keys are tested against them.
+/// Discarded deletions of a peer, while they arrive and while the own keys are tested against them.
 #[derive(Debug)]
 pub(in crate::node) struct DiscardedScan {
     filter: Bloom,
@@ -31,12 +31,12 @@ pub(in crate::node) struct DiscardedScan {
 }
 
 impl DiscardedScan {
-    /// Whether a key with this hash is among them, or seems to be.
+    /// Whether a key with this hash matches.
     pub(in crate::node) fn contains(&self, hash: KeyHash) -> bool {
         self.filter.contains(hash.0)
     }
 
-    /// Newer values stay.
+    /// Their highest version: newer values stay.
     pub(in crate::node) const fn version(&self) -> Version {
         self.version
     }
@@ -47,18 +47,18 @@ impl DiscardedScan {
     }
 }
 
-/// What follows when blocks of discarded deletions were taken in.
+/// The result of receiving blocks of discarded deletions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Discarded {
-    /// Nothing: others are to come, or these did not fit.
+    /// More blocks are missing, or these were invalid.
     Incomplete,
-    /// The own keys are to be tested.
+    /// All blocks are here: the own keys must be tested.
     Complete,
-    /// They match too many keys, and were dropped.
+    /// They match too many keys and were dropped.
     TooFull,
 }
 
-/// Versions that a heartbeat has acknowledged, until a later one acknowledges the clock at which it arrived.
+/// Versions acknowledged by a heartbeat, pending until a later heartbeat acknowledges the clock at its arrival.
 #[derive(Debug, Clone, Copy)]
 struct PendingAck {
     up_to: Version,
@@ -68,67 +68,67 @@ struct PendingAck {
 /// The versions of one peer.
 #[derive(Debug, Default)]
 pub(in crate::node) struct PeerVersions {
-    /// The clock of its last heartbeat: everything that it sent before, in the ordered stream, was processed.
+    /// The clock of its last heartbeat: its ordered stream up to then was processed.
     clock: u64,
-    /// Versions up to this one it has met: it has no older value, and can get none.
+    /// The version up to which the peer neither holds nor can receive an older value.
     acked: Version,
-    /// What its heartbeats acknowledge next.
+    /// The next acknowledgement, if one is pending.
     pending_ack: Option<PendingAck>,
-    /// All own keys and tombstones are being tested against its filter.
+    /// The resync in progress.
     resync: Option<Resync>,
     discarded: Option<DiscardedScan>,
 }
 
 impl PeerVersions {
-    /// A heartbeat with this clock has arrived.
+    /// Notes the clock of a heartbeat.
     pub(in crate::node) fn note_clock(&mut self, clock: u64) {
         self.clock = self.clock.max(clock);
     }
 
-    /// The clock up to which everything of its ordered stream was processed.
+    /// The clock up to which its ordered stream was processed.
     pub(in crate::node) const fn clock(&self) -> u64 {
         self.clock
     }
 
-    /// The version up to which it has met all: it has no older value, and can get none.
+    /// The version up to which the peer neither holds nor can receive an older value.
     pub(in crate::node) const fn acked(&self) -> Version {
         self.acked
     }
 
-    /// A heartbeat has acknowledged versions up to `ack`, when the own clock was `mark`; `is_applied`: all that the peer
-    /// has added to its filter before was answered.
+    /// Processes an acknowledgement of versions up to `ack`, at the own clock `mark`; `is_applied`: all earlier
+    /// additions of the peer were answered.
     pub(in crate::node) fn acknowledge(&mut self, ack: Version, mark: Version, is_applied: bool) {
         if let Some(pending) = self.pending_ack.take_if(|pending| ack > pending.mark) {
             self.acked = self.acked.max(pending.up_to);
         }
         if is_applied && self.resync.is_none() && self.pending_ack.is_none() {
-            // Frames that left together have one clock, and the last of them need not have arrived.
+            // Frames sent together have one clock, and the last of them may not have arrived.
             self.pending_ack = Some(PendingAck { up_to: Version(ack.0.saturating_sub(1)), mark });
         }
     }
 
-    /// The link was lost: nothing is tested or acknowledged any more.
+    /// Ends resync and pending acknowledgement after the link was lost.
     pub(in crate::node) fn link_lost(&mut self) {
         self.resync = None;
         self.pending_ack = None;
     }
 
-    /// How far the resync is, if one goes on.
+    /// The progress of the resync, if there is one.
     pub(in crate::node) const fn resync(&self) -> Option<Resync> {
         self.resync
     }
 
-    /// Its filter has become known: the resync begins.
+    /// Begins the resync, since the peer's filter has become known.
     pub(in crate::node) fn begin_resync(&mut self) {
         self.resync = Some(Resync::Keys(ScanCursor::START));
     }
 
-    /// The resync goes on there, or ends.
+    /// Sets the progress of the resync; `None` ends it.
     pub(in crate::node) fn continue_resync(&mut self, at: Option<Resync>) {
         self.resync = at;
     }
 
-    /// Takes in blocks of its discarded deletions, from the block `first` on.
+    /// Stores blocks of its discarded deletions, from the block `first` on.
     pub(in crate::node) fn take_discarded(
         &mut self,
         first: usize,
@@ -162,7 +162,7 @@ impl PeerVersions {
         self.discarded.as_ref()
     }
 
-    /// The own keys are tested up to there; at the start again: all are.
+    /// Sets the position in the own keys; the start ends the test.
     pub(in crate::node) fn continue_discarded(&mut self, at: ScanCursor) {
         if at == ScanCursor::START {
             self.discarded = None;

@@ -1,9 +1,9 @@
-//! Resync: all own keys, and all tombstones, are tested against the filter of a peer when it becomes known.
+//! Resync: tests all own keys and tombstones against the filter of a peer when it becomes known.
 //!
-//! What was sent over a link that broke is lost, and keys that come in a snapshot are no additions: so two nodes can hold
-//! a key without having met. From the moment at which a filter is known, each key that it claims is reported to the peer
-//! (INVALIDATE), in steps. A filter that becomes unknown again ends the resync; the next one begins at the front. At last
-//! come the discarded deletions ([`crate::node::versions::discarded`]).
+//! Frames of a broken link are lost, and keys in a snapshot are not additions, so two nodes can hold a key without
+//! having exchanged a notice. Each own key that the filter claims is therefore sent to the peer as INVALIDATE, in
+//! steps. A resync ends when the filter becomes unknown again; the next one starts from the beginning. Discarded
+//! deletions ([`crate::node::versions::discarded`]) are sent last.
 
 use crate::base::time::Now;
 use crate::limits::TESTS_PER_KEY;
@@ -15,15 +15,15 @@ use crate::node::versions::notices::invalidate;
 use crate::node::versions::of_peer::Resync;
 use crate::store::{KeyHash, ScanCursor};
 
-/// Keys, or tombstones, that one step tests.
+/// Keys or tombstones tested per step.
 const KEYS_PER_STEP: usize = 512;
 
-/// Whether [`step`] has something to do.
+/// Whether [`step`] has work.
 pub(in crate::node) fn has_work(state: &State) -> bool {
     !state.mesh.versions.resyncs.is_empty()
 }
 
-/// Goes on with the resync of one peer.
+/// Continues the resync of one peer. Returns the cost in keys.
 pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     let Some(peer_key) = state.mesh.versions.resyncs.pop() else { return 0 };
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return 1 };
@@ -33,7 +33,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     }
     let Some(resync) = peer.versions.resync() else { return 1 };
     let sent = state.stats.invalidations_sent;
-    // Without room it goes on when the link has taken bytes.
+    // Without room it continues when the link has written bytes.
     if link_output::has_room_for_ordered(state, peer_key) {
         let next = match resync {
             Resync::Keys(cursor) => test_keys(state, now, peer_key, cursor),
@@ -50,7 +50,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     1
 }
 
-/// Reports some keys that a peer claims. Returns what is to be done next.
+/// Sends notices of some keys that a peer claims. Returns the next progress.
 fn test_keys(state: &mut State, now: Now, peer_key: PeerKey, cursor: ScanCursor) -> Option<Resync> {
     let State { keyspace, mesh, .. } = state;
     let filter = mesh.peers.get(peer_key)?.filter();
@@ -67,8 +67,8 @@ fn test_keys(state: &mut State, now: Now, peer_key: PeerKey, cursor: ScanCursor)
     Some(if next == ScanCursor::START { Resync::Tombstones(KeyHash(0)) } else { Resync::Keys(next) })
 }
 
-/// Reports some tombstones of keys that a peer claims; those beside a value were reported with it. Returns what is to be
-/// done next.
+/// Sends notices of some tombstones whose keys a peer claims; those of existing keys were sent with the key. Returns
+/// the next progress.
 fn test_tombstones(state: &mut State, now: Now, peer_key: PeerKey, from: KeyHash) -> Option<Resync> {
     let State { keyspace, mesh, .. } = state;
     let filter = mesh.peers.get(peer_key)?.filter();
@@ -89,7 +89,7 @@ fn test_tombstones(state: &mut State, now: Now, peer_key: PeerKey, from: KeyHash
     Some(next.map_or(Resync::Discarded(0), |next| Resync::Tombstones(KeyHash(next))))
 }
 
-/// Reports keys as far as the link has room. Returns the first one that is to be reported later.
+/// Sends notices while the link has room. Returns the first key that is left.
 fn report(state: &mut State, now: Now, peer: PeerKey, hashes: &[KeyHash]) -> Option<KeyHash> {
     for hash in hashes {
         if !link_output::has_room_for_ordered(state, peer) {

@@ -1,31 +1,31 @@
-//! Tombstones: the versions of keys that are gone, for as long as a peer may bring an older value back.
+//! Tombstones: the versions of removed keys, kept while a peer may return an older value.
 //!
-//! A tombstone stays until every known peer has acknowledged the clock `until`: that at which the tombstone was made, or
-//! was last sent to a peer. It stays beside a newer value too. There are at most `tombstones_max`. Above that,
-//! tombstones of expired and evicted keys are dropped first; deletions go into a Bloom filter of fixed size with their
-//! highest version, the *discarded deletions*, which is sent to peers that come back.
+//! A tombstone stays until every known peer has acknowledged the clock `until`: the time at which it was created or
+//! last sent to a peer; also beside a newer value. There are at most `tombstones_max`. Above that, tombstones of
+//! expired and evicted keys are dropped first; then deletions are moved to a Bloom filter of fixed size with their
+//! highest version, the *discarded deletions*, which is sent to peers that are linked again.
 
 use crate::filter::bloom::Bloom;
 use crate::filter::size::Size;
 use crate::store::{HashedKey, KeyHash, Version};
 use std::collections::BTreeMap;
 
-/// Bytes of memory of a tombstone, apart from its key: entries of two B-trees.
+/// Bytes of memory of a tombstone without its key: entries of two B-trees.
 const TOMBSTONE_BYTES: usize = 128;
 
 /// Bytes of memory per tombstone of the limit, on average.
 const BYTES_PER_TOMBSTONE: usize = 256;
 
-/// The share of limited memory that tombstones may have: one in so many.
+/// Divisor of the memory limit that gives the bytes of tombstones.
 const MEMORY_SHARE: u64 = 16;
 
 /// The size of the filter of discarded deletions, as the logarithm of its blocks: 256 KiB.
 pub(in crate::node) const DISCARDED_SIZE_LOG2: u8 = 12;
 
-/// Discarded deletions that the filter takes: half of its bits are set then, and one in 250 other keys matches.
+/// Deletions in the filter at most: then half of its bits are set, and one in 250 other keys matches.
 const DISCARDED_MAX: usize = 180_000;
 
-/// Why a key is gone.
+/// The reason for the removal of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Departure {
     /// A command deleted it.
@@ -58,12 +58,12 @@ pub(in crate::node) struct Tombstones {
     dropped: BTreeMap<Version, KeyHash>,
     bytes: usize,
     discarded: Option<Discarded>,
-    /// Deletions that were forgotten although a peer may bring their keys back.
+    /// Deletions that were forgotten although a peer may still return their keys.
     lost: u64,
 }
 
 impl Tombstones {
-    /// How many there are.
+    /// The number of tombstones.
     pub(in crate::node) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -74,7 +74,7 @@ impl Tombstones {
         self.bytes as u64 + filter
     }
 
-    /// Deletions that were forgotten although a peer may bring their keys back, since too many were discarded.
+    /// Deletions that were forgotten because too many were discarded: a peer may return their keys.
     pub(in crate::node) const fn lost(&self) -> u64 {
         self.lost
     }
@@ -91,12 +91,12 @@ impl Tombstones {
         entries.map(|((_, key), tombstone)| (&**key, tombstone.version))
     }
 
-    /// The hashes of the tombstones from one on, in order.
+    /// The hashes of the tombstones from `from` on, in order.
     pub(in crate::node) fn hashes_from(&self, from: KeyHash) -> impl Iterator<Item = KeyHash> {
         self.entries.range((from, Box::default())..).map(|((hash, _), _)| *hash)
     }
 
-    /// Makes a tombstone, or raises the version of the one that is there. `until` is a new stamp.
+    /// Adds a tombstone, or raises the version of the existing one. `until` must be a new stamp.
     pub(in crate::node) fn put(
         &mut self,
         key: HashedKey<'_>,
@@ -114,14 +114,14 @@ impl Tombstones {
         self.entries.insert((key.hash, key.bytes.into()), Tombstone { version, until, cause });
     }
 
-    /// Keeps the tombstone of a key, if there is one, until `until`, a new stamp.
+    /// Keeps the tombstone of a key, if there is one, until the new stamp `until` is acknowledged.
     pub(in crate::node) fn renew(&mut self, key: HashedKey<'_>, until: Version) {
         if let Some(Tombstone { version, cause, .. }) = self.remove(key) {
             self.put(key, version, until, cause);
         }
     }
 
-    /// Drops the tombstones that were acknowledged up to `acknowledged`, at most `budget`.
+    /// Drops at most `budget` tombstones whose `until` is at most `acknowledged`.
     pub(in crate::node) fn collect(&mut self, acknowledged: Version, budget: usize) {
         for _ in 0..budget {
             let firsts =
@@ -140,8 +140,8 @@ impl Tombstones {
             .any(|order| order.first_key_value().is_some_and(|(until, _)| *until <= acknowledged))
     }
 
-    /// Drops the oldest tombstones above the limits: those of expired and evicted keys first. `memory_max` is that of the
-    /// node; 0: none.
+    /// Drops the oldest tombstones above the limits, those of expired and evicted keys first. `memory_max` is the
+    /// limit of the node in bytes; 0: none.
     pub(in crate::node) fn limit(&mut self, tombstones_max: usize, memory_max: u64) {
         let share = usize::try_from(memory_max / MEMORY_SHARE).unwrap_or(usize::MAX);
         let share = if memory_max > 0 { share } else { usize::MAX };
@@ -179,12 +179,12 @@ impl Tombstones {
         self.discarded.as_ref().map(|discarded| (&discarded.filter, discarded.version))
     }
 
-    /// Forgets the discarded deletions: no peer can bring their keys back.
+    /// Drops the discarded deletions, after all peers have acknowledged them.
     pub(in crate::node) fn forget_discarded(&mut self) {
         self.discarded = None;
     }
 
-    /// Whether orders and bytes are those of the tombstones, for the audit. O(tombstones).
+    /// Whether indexes and bytes fit the tombstones, for the audit. O(tombstones).
     pub(in crate::node) fn adds_up(&self) -> bool {
         let bytes: usize = self.entries.keys().map(|(_, key)| TOMBSTONE_BYTES + key.len()).sum();
         let is_ordered = |((hash, _), tombstone): (&(KeyHash, Box<[u8]>), &Tombstone)| {

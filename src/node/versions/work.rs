@@ -1,37 +1,37 @@
-//! What is still to be done about versions, and the version floor.
+//! Pending work about versions, and the version floor.
 
 use crate::base::key_queue::KeyQueue;
 use crate::node::ids::{PeerKey, PeerTag};
 use crate::store::{KeyHash, ScanCursor, Version};
 use std::collections::BTreeSet;
 
-/// The work about versions that steps do, and the floor.
+/// Pending work about versions, and the floor.
 #[derive(Debug, Default)]
 pub(in crate::node) struct VersionWork {
-    /// Peers whose resync goes on.
+    /// Peers with a resync in progress.
     pub(in crate::node) resyncs: KeyQueue<PeerTag>,
-    /// Peers whose discarded deletions the own keys are tested against.
+    /// Peers against whose discarded deletions the own keys are being tested.
     pub(in crate::node) discards: KeyQueue<PeerTag>,
-    /// Additions of peers that are to be answered at the end of the entry point.
+    /// Additions of peers that must be answered at the end of the entry point.
     unanswered: BTreeSet<(PeerKey, KeyHash)>,
-    /// Up to which version all keys are gone.
+    /// The version up to which all keys are removed.
     floor: Version,
     /// The position in the own keys, while they are tested against the floor.
     floor_scan: Option<ScanCursor>,
 }
 
 impl VersionWork {
-    /// A peer has added a key that this node may know.
+    /// Notes an addition of a peer that must be answered.
     pub(in crate::node) fn must_answer(&mut self, peer: PeerKey, hash: KeyHash) {
         self.unanswered.insert((peer, hash));
     }
 
-    /// The addition of a key by a peer needs no answer any more; whether it did.
+    /// Removes an addition that was answered; returns whether it was noted.
     pub(in crate::node) fn answered(&mut self, peer: PeerKey, hash: KeyHash) -> bool {
         self.unanswered.remove(&(peer, hash))
     }
 
-    /// Takes the next addition that is to be answered.
+    /// Takes the next unanswered addition.
     pub(in crate::node) fn next_unanswered(&mut self) -> Option<(PeerKey, KeyHash)> {
         self.unanswered.pop_first()
     }
@@ -41,12 +41,12 @@ impl VersionWork {
         !self.unanswered.is_empty()
     }
 
-    /// The version up to which all keys are gone.
+    /// The version up to which all keys are removed.
     pub(in crate::node) const fn floor(&self) -> Version {
         self.floor
     }
 
-    /// Raises the floor to a version; whether that is above it.
+    /// Raises the floor to a version; false if it was not lower.
     pub(in crate::node) fn raise_floor(&mut self, version: Version) -> bool {
         let is_new = version > self.floor;
         self.floor = self.floor.max(version);
@@ -58,7 +58,7 @@ impl VersionWork {
         self.floor_scan
     }
 
-    /// The own keys are to be tested against the floor from there, or no more.
+    /// Sets the position of the test against the floor; `None` ends it.
     pub(in crate::node) fn scan_floor_from(&mut self, at: Option<ScanCursor>) {
         self.floor_scan = at;
     }
