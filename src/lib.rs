@@ -33,8 +33,8 @@
 //! state     all that a node has
 //!           state
 //! records   the tables of a node, and its one write path
-//!           alarm  command/dump  command/key_scan  conn/buffered  conn/connection  conn/phase  conn/replies
-//!           conn/role  conn/session  conn/traffic  conn/turn  conn/under_way  digest/following
+//!           alarm  command/dump  command/key_scan  conn/buffered  conn/connection  conn/in_flight
+//!           conn/phase  conn/replies  conn/role  conn/session  conn/traffic  conn/turn  digest/following
 //!           digest/own_filter  digest/publishing  history  http/draft  hybrid_clock  ids  keyspace  latency
 //!           logins  lookup/answers  lookup/forwarded  lookup/key_reply  lookup/operation
 //!           lookup/pending_request  lookup/queries  lookup/table  metrics  peer/absent  peer/address_book
