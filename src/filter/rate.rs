@@ -20,9 +20,9 @@ pub fn false_positive_rate(keys_per_block: f64) -> f64 {
     let last = (keys_per_block + 12.0 * deviation + 12.0).ceil();
     let (mut load, mut clear, mut log_probability, mut rate) = (0.0, 1.0, -keys_per_block, 0.0);
     while load <= last {
-        rate += f64::exp(log_probability) * f64::powi(1.0 - clear, LANES);
+        rate += libm::exp(log_probability) * f64::powi(1.0 - clear, LANES);
         load += 1.0;
-        log_probability += f64::ln(keys_per_block / load);
+        log_probability += libm::log(keys_per_block / load);
         clear *= 1.0 - 1.0 / LANE_BITS;
     }
     rate.min(1.0)
@@ -34,7 +34,7 @@ pub fn false_positive_rate_at_fill(fill: f64) -> f64 {
     if fill >= 1.0 {
         return 1.0;
     }
-    false_positive_rate(-LANE_BITS * (1.0 - fill.max(0.0)).ln())
+    false_positive_rate(-LANE_BITS * libm::log(1.0 - fill.max(0.0)))
 }
 
 #[cfg(test)]

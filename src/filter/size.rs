@@ -60,7 +60,7 @@ impl Size {
     /// An estimate of the keys in a filter of this size from its share of set bits: each key sets one of 64 bits in
     /// each lane of its block.
     pub fn keys_at_fill(self, fill: f64) -> f64 {
-        (self.words() as f64 * 8.0 * (1.0 - fill.min(0.999_999)).ln().abs()).round()
+        (self.words() as f64 * 8.0 * libm::log(1.0 - fill.min(0.999_999)).abs()).round()
     }
 
     /// The logarithm of the number of blocks: the number of top bits of a hash that select its block.

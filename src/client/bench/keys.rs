@@ -168,10 +168,10 @@ pub(super) struct Zipf {
 impl Zipf {
     /// Over `keys` keys, number 0 the most frequent. O(keys).
     fn new(keys: u64, exponent: f64) -> Self {
-        let zeta = |n: u64| (1..=n).map(|i| 1.0 / (i as f64).powf(exponent)).sum::<f64>();
+        let zeta = |n: u64| (1..=n).map(|i| 1.0 / libm::pow(i as f64, exponent)).sum::<f64>();
         let (all, two, keys) = (zeta(keys), zeta(2.min(keys)), keys as f64);
-        let eta = (1.0 - (2.0 / keys).powf(1.0 - exponent)) / (1.0 - two / all);
-        Self { keys, alpha: 1.0 / (1.0 - exponent), zeta: all, eta, second: 1.0 + 0.5f64.powf(exponent) }
+        let eta = (1.0 - libm::pow(2.0 / keys, 1.0 - exponent)) / (1.0 - two / all);
+        Self { keys, alpha: 1.0 / (1.0 - exponent), zeta: all, eta, second: 1.0 + libm::pow(0.5, exponent) }
     }
 
     fn next(&self, rng: &mut Rng) -> u64 {
@@ -183,7 +183,7 @@ impl Zipf {
         if scaled < self.second {
             return 1;
         }
-        let at = self.keys * (self.eta * drawn - self.eta + 1.0).powf(self.alpha);
+        let at = self.keys * libm::pow(self.eta * drawn - self.eta + 1.0, self.alpha);
         #[expect(clippy::cast_possible_truncation, reason = "between 0 and the number of keys")]
         let at = at.clamp(0.0, self.keys - 1.0) as u64;
         at

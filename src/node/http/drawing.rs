@@ -48,7 +48,7 @@ impl Place {
                 if self.is_named() { 165.0 } else { 195.0 },
             ),
         };
-        (x + 285.0 * ring * angle.cos(), y + height * ring * angle.sin())
+        (x + 285.0 * ring * libm::cos(angle), y + height * ring * libm::sin(angle))
     }
 }
 
@@ -63,7 +63,7 @@ pub(super) fn put_peer(peer: &PeerView, place: Place, links: &mut Vec<u8>, nodes
     };
     let (least, rise, most) = if is_named { (13.0, 2.2, 13.0) } else { (6.0, 1.0, 5.0) };
     let claimed = peer.claimed_keys.unwrap_or_default();
-    let radius = least + (rise * (1.0 + claimed).log10()).min(most);
+    let radius = least + (rise * libm::log10(1.0 + claimed)).min(most);
     let (addr, note) = (peer.addr, if peer.is_linked { "" } else { ": not linked" });
     if peer.is_linked {
         let _ = writeln!(
@@ -145,7 +145,7 @@ impl Display for Chart<'_> {
         let low = if self.is_logarithmic { values().fold(top, f64::min).max(0.5) } else { 0.0 };
         let scale = |value: f64| {
             if self.is_logarithmic {
-                (value.max(low) / low).ln() / (top / low).ln().max(0.1)
+                libm::log(value.max(low) / low) / libm::log(top / low).max(0.1)
             } else {
                 value / top
             }
@@ -278,7 +278,7 @@ mod tests {
             let points: Vec<(f64, f64)> = (0..of).map(|at| Place { at, of }.point()).collect();
             for (at, (x, y)) in points.iter().enumerate() {
                 assert!((30.0..730.0).contains(x) && (20.0..450.0).contains(y), "{at} of {of}: {x}, {y}");
-                let is_far = |(a, b): &(f64, f64)| (a - x).hypot(b - y) > 6.0;
+                let is_far = |(a, b): &(f64, f64)| libm::hypot(a - x, b - y) > 6.0;
                 assert!(points[..at].iter().all(is_far), "{at} of {of}");
             }
         }
