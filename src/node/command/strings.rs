@@ -68,8 +68,9 @@ fn set_pairs<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     } else {
         call.reply.status("OK");
     }
+    let are_several = pairs.len() > 1;
     for (at, [key, value]) in pairs.enumerate() {
-        if at.is_multiple_of(PREFETCH_MAX) {
+        if are_several && at.is_multiple_of(PREFETCH_MAX) {
             let next = call.args.skip(2 * at).first(2 * PREFETCH_MAX).tuples::<2>();
             state.keyspace.prefetch_several(next.map(|[key, _]| key), true);
         }

@@ -2,31 +2,40 @@
 
 use crate::base::time::Instant;
 
-/// Seconds of the windows that traffic is counted in.
-const TRAFFIC_SECONDS: u64 = 10;
+/// Nanoseconds of the windows that traffic is counted in.
+const WINDOW_NANOS: u64 = 10 * NANOS_PER_SECOND;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Bytes of a connection lately: in this window of 10 s and in the one before.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::node) struct Traffic {
-    window: u64,
+    /// The end of this window.
+    ends: Instant,
     bytes: u64,
     before: u64,
 }
 
 impl Traffic {
     /// Counts bytes that were read or written.
+    #[inline]
     pub(in crate::node) fn add(&mut self, now: Instant, bytes: usize) {
-        let window = now.millis() / (1_000 * TRAFFIC_SECONDS);
-        if window != self.window {
-            *self = Self { window, bytes: 0, before: if window == self.window + 1 { self.bytes } else { 0 } };
+        if now >= self.ends {
+            self.begin_window(now);
         }
         self.bytes += bytes as u64;
+    }
+
+    #[cold]
+    fn begin_window(&mut self, now: Instant) {
+        let is_next = now.nanos() - self.ends.nanos() < WINDOW_NANOS;
+        let ends = Instant::from_nanos((now.nanos() / WINDOW_NANOS + 1) * WINDOW_NANOS);
+        *self = Self { ends, bytes: 0, before: if is_next { self.bytes } else { 0 } };
     }
 
     /// Bytes per second over this window and the one before.
     pub(in crate::node) fn per_second(mut self, now: Instant) -> u64 {
         self.add(now, 0);
-        let into = now.millis() / 1_000 % TRAFFIC_SECONDS;
-        (self.bytes + self.before) / (TRAFFIC_SECONDS + into)
+        let into = now.nanos() % WINDOW_NANOS / NANOS_PER_SECOND;
+        (self.bytes + self.before) / (WINDOW_NANOS / NANOS_PER_SECOND + into)
     }
 }
