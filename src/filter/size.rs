@@ -54,7 +54,9 @@ impl Size {
     /// The smallest size that gives each of `keys` keys `bits_per_key` bits; `None` above the largest.
     pub fn for_keys(keys: u64, bits_per_key: u32) -> Option<Self> {
         let bits = keys.checked_mul(bits_per_key.into())?;
-        Self::from_blocks(bits.div_ceil(BLOCK_BITS as u64).max(1).checked_next_power_of_two()?)
+        let last_block = bits.saturating_sub(1) / BLOCK_BITS as u64;
+        #[expect(clippy::cast_possible_truncation, reason = "64 at most")]
+        Self::from_log2((u64::BITS - last_block.leading_zeros()) as u8)
     }
 
     /// An estimate of the keys in a filter of this size from its share of set bits: each key sets one of 64 bits in
