@@ -85,7 +85,7 @@ impl Queries {
     }
 
     /// Removes the first queued lookup.
-    pub(in crate::node) fn wait_no_more(&mut self) {
+    pub(in crate::node) fn dequeue(&mut self) {
         self.waiting.pop_front();
     }
 

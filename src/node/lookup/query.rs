@@ -167,7 +167,7 @@ pub(in crate::node) fn query_waiting(state: &mut State, now: Now, peer_key: Peer
             Some(_) if !has_slot || !link_output::has_room_for_query(state, peer_key) => return,
             reason => {
                 let peer = state.mesh.peers.get_mut(peer_key);
-                peer.into_iter().for_each(|peer| peer.queries.wait_no_more());
+                peer.into_iter().for_each(|peer| peer.queries.dequeue());
                 reason.into_iter().for_each(|reason| query(state, now, key, peer_key, reason));
             }
         }

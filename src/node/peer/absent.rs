@@ -1,5 +1,5 @@
-//! Nodes that were linked, have not announced their shutdown, and were forgotten as peers: they may come back with old values,
-//! so tombstones are kept for them.
+//! Absent nodes: former peers that have not announced their shutdown. They may be linked again with old values, so
+//! tombstones are kept for them.
 
 use crate::base::time::Instant;
 use crate::node::ids::NodeId;
@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// For how long a node is expected back.
+/// How long a node counts as absent.
 const EXPECTED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Nodes at most; above that the one that is absent for longest is forgotten.
+/// Absent nodes, at most; above that the one that is absent for longest is dropped.
 const ABSENT_MAX: usize = 1_024;
 
 #[derive(Debug)]
 struct AbsentNode {
-    /// Where it listened: another node that listens there is its successor.
+    /// The address that it listened on: another node that listens there is its successor.
     addr: SocketAddr,
     since: Instant,
 }
@@ -32,7 +32,7 @@ impl Absent {
         self.nodes.is_empty()
     }
 
-    /// A node is forgotten as a peer.
+    /// Adds a node that was removed as a peer.
     pub(in crate::node) fn add(&mut self, now: Instant, id: NodeId, addr: SocketAddr) {
         if self.nodes.len() >= ABSENT_MAX {
             let oldest = self.nodes.iter().min_by_key(|(_, node)| node.since).map(|(id, _)| *id);
@@ -41,12 +41,12 @@ impl Absent {
         self.nodes.insert(id, AbsentNode { addr, since: now });
     }
 
-    /// A node was linked: it, and any node that listened at its address before, are not expected back.
+    /// Removes a node that was linked, and its predecessors at its address.
     pub(in crate::node) fn linked(&mut self, id: NodeId, addr: SocketAddr) {
         self.nodes.retain(|absent, node| *absent != id && node.addr != addr);
     }
 
-    /// Forgets nodes that are absent for a day. O(nodes).
+    /// Removes nodes that are absent for a day. O(nodes).
     pub(in crate::node) fn forget_old(&mut self, now: Instant) {
         self.nodes.retain(|_, node| now.since(node.since) < EXPECTED);
     }

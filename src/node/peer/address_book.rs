@@ -1,7 +1,7 @@
-//! The address book: addresses at which other nodes may be found, and what came of dialling them.
+//! The address book: addresses of other nodes, with the results of dialling them.
 //!
-//! An address is not a node: nodes may follow one another at one address, and one node may be reached at several. An
-//! address that leads to a linked node is left alone. Dialling is in [`crate::node::peer::dialer`].
+//! An address does not identify a node: nodes may succeed one another at an address, and a node may have several
+//! addresses. Addresses of linked nodes are not dialled. Dialling is in [`crate::node::peer::dialer`].
 
 use crate::base::rng::Rng;
 use crate::base::slots::Slots;
@@ -18,36 +18,36 @@ use std::time::Duration;
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// Addresses of one node that are dialled when its link is lost, and that share its failures and successes. A
-/// peer may list thousands of addresses under one id.
+/// Addresses per node that are dialled when its link is lost, and that share its failures and successes. A peer may
+/// list thousands of addresses under one id.
 const ADDRESSES_OF_NODE_MAX: usize = 16;
 
-/// The least of all addresses.
+/// The lowest address.
 const ADDRESS_MIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
-/// How long a learned address may fail, while no peer lists it, before it is forgotten.
+/// How long a learned address may fail, while no peer lists it, before it is removed.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
-/// Addresses of nodes that were linked once, and fail, that are kept for ever: those that began to fail last. So nodes on
-/// both sides of a cut find each other again, however long it lasted.
+/// Failing addresses of formerly linked nodes that are never removed: those that began to fail last. So nodes on both
+/// sides of a partition link again, however long it lasted.
 const KEPT_MAX: usize = 16;
 
-/// Addresses examined to find one that makes room for a new one.
+/// Addresses examined for one to be replaced by a new one.
 const EXAMINED_MAX: usize = 32;
 
-/// Of all entries so many can be unverified addresses that one host listed; at least so many.
+/// Divisor of the capacity: unverified addresses that one host may list, at least [`SOURCE_MIN`].
 const SOURCE_SHARE: usize = 4;
 const SOURCE_MIN: usize = 16;
 
 /// The least time between two warnings about one configured peer. Dials are 30 s apart, so that is about a minute.
 const WARN_EVERY: Duration = Duration::from_secs(55);
 
-/// How an address came to be known.
+/// The origin of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Origin {
-    /// By the configuration: never forgotten.
+    /// The configuration: never removed.
     Configured,
-    /// From a peer, or from the handshake of a node that dialled us.
+    /// A peer, or the handshake of a node that dialled this one.
     Learned,
 }
 
@@ -59,7 +59,7 @@ pub(in crate::node) struct AddressEntry {
     id: Option<NodeId>,
     /// The last dial reached this node itself.
     is_self: bool,
-    /// The connection that is being made, or in its handshake.
+    /// The connection that is being established or in its handshake.
     dial: Option<ConnKey>,
     /// Failures since the last success.
     failures: u32,
@@ -67,13 +67,13 @@ pub(in crate::node) struct AddressEntry {
     failing_since: Instant,
     /// When a peer last listed it as that of a linked node.
     listed_at: Option<Instant>,
-    /// It was dialled at least once, with whatever result, or need not be.
+    /// It was dialled at least once, or need not be.
     was_tried: bool,
     /// A handshake succeeded there at least once.
     was_met: bool,
     /// A linked node has stated that it listens there.
     was_linked: bool,
-    /// The host that listed it, while no node was met there.
+    /// The host that listed it, until a handshake succeeds there.
     source: Option<IpAddr>,
     alarm: Alarm,
 }
@@ -83,7 +83,7 @@ impl AddressEntry {
         self.addr
     }
 
-    /// The node that was met there last, or was announced there.
+    /// The node of the last handshake there, or the announced one.
     pub(in crate::node) const fn id(&self) -> Option<NodeId> {
         self.id
     }
@@ -100,22 +100,22 @@ impl AddressEntry {
         self.is_self
     }
 
-    /// Whether a node is likely to be there: one was met, or a peer lists it and no dial has failed.
+    /// Whether a node is likely to be there: a handshake succeeded, or a peer lists it and no dial has failed.
     pub(in crate::node) const fn is_credible(&self) -> bool {
         self.was_met || (self.listed_at.is_some() && self.failures == 0)
     }
 
-    /// Whether a configured address has still to be dialled for the first time.
+    /// Whether a configured address was never dialled.
     pub(in crate::node) fn is_untried(&self) -> bool {
         self.origin == Origin::Configured && !self.was_tried && !self.is_self
     }
 
-    /// Whether the address is unverified: learned from a peer, and no node was met there.
+    /// Whether the address is unverified: learned from a peer, and no handshake succeeded there.
     fn is_unverified(&self) -> bool {
         self.origin == Origin::Learned && !self.was_met
     }
 
-    /// Whether it leads to a linked node, or to this one, as far as is known.
+    /// Whether it is a known address of a linked node or of this one.
     fn leads(&self, is_linked: &impl Fn(NodeId) -> bool) -> bool {
         self.is_self || self.id.is_some_and(is_linked)
     }
@@ -127,15 +127,14 @@ impl AddressEntry {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// How long to wait before the next dial: 100 ms, doubled by each failure, at most 30 s; 30 s also where this node
-    /// found itself.
+    /// The wait before the next dial: 100 ms, doubled per failure, at most 30 s; 30 s also for an address of this
+    /// node itself.
     pub(in crate::node) fn backoff(&self, rng: &mut Rng) -> Duration {
         let doubled = BACKOFF_MIN * 2u32.pow(self.failures.saturating_sub(1).min(16));
         jitter(if self.is_self { BACKOFF_MAX } else { doubled.min(BACKOFF_MAX) }, rng)
     }
 
-    /// Whether it is to be forgotten: learned, failing for ten minutes, and listed by no peer meanwhile. What a
-    /// peer lists exists; the path to it may come back.
+    /// Whether it can be removed: learned, failing for ten minutes, and listed by no peer meanwhile.
     fn is_hopeless(&self, now: Instant) -> bool {
         let missed_since = self.listed_at.unwrap_or(Instant::ZERO).max(self.failing_since);
         self.origin == Origin::Learned && self.failures > 0 && missed_since.after(FORGOTTEN_AFTER) <= now
@@ -146,33 +145,33 @@ impl AddressEntry {
         self.alarm.is_live(deadline)
     }
 
-    /// Whether it will be examined again.
+    /// Whether its timer is armed.
     pub(in crate::node) fn is_armed(&self) -> bool {
         self.alarm != Alarm::default()
     }
 }
 
-/// How long to wait before an address is examined again where nothing is to be done now.
+/// The longest wait before an address is examined again.
 pub(in crate::node) fn slowest(rng: &mut Rng) -> Duration {
     jitter(BACKOFF_MAX, rng)
 }
 
-/// A random time between three and five quarters of a span, so that nodes do not dial in step.
+/// A random time between 75 and 125 % of a span, so that nodes do not dial in lockstep.
 fn jitter(span: Duration, rng: &mut Rng) -> Duration {
     let quarter = u64::try_from(span.as_nanos() / 4).unwrap_or(u64::MAX);
     span - Duration::from_nanos(quarter) + Duration::from_nanos(rng.below(2 * quarter))
 }
 
-/// Addresses that wait until another dial may begin, each once, in rotation.
+/// Addresses that wait for a free dial, each once, in rotation.
 #[derive(Debug, Default)]
 struct WaitingList {
     addrs: BTreeSet<SocketAddr>,
-    /// The one that was taken out last.
+    /// The address taken last.
     last: Option<SocketAddr>,
 }
 
 impl WaitingList {
-    /// Takes out the next one. O(log addresses).
+    /// Takes the next one. O(log addresses).
     fn next(&mut self) -> Option<SocketAddr> {
         let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.addrs.range((after, Bound::Unbounded)).next().or(self.addrs.first()).copied()?;
@@ -182,14 +181,13 @@ impl WaitingList {
     }
 }
 
-/// The addresses of one entry of `remote_peers`: often one node, where `localhost` is two addresses, sometimes
-/// several nodes.
+/// The addresses of one entry of `remote_peers`: of one node (`localhost` has two addresses) or of several.
 #[derive(Debug, Default)]
 struct ConfiguredPeer {
     addrs: Box<[SocketAddr]>,
-    /// It names this node itself.
+    /// One of them is this node's.
     is_own: bool,
-    /// When it was last logged that it cannot be reached.
+    /// When it was last logged as unreachable.
     warned_at: Option<Instant>,
 }
 
@@ -205,9 +203,9 @@ pub(in crate::node) struct AddressBook {
     configured: Vec<ConfiguredPeer>,
     /// The last address that was examined to make room.
     examined: Option<SocketAddr>,
-    /// Addresses that there was no room for.
+    /// Addresses dropped because the book was full.
     dropped: u64,
-    /// Unverified addresses that each host has listed.
+    /// Unverified addresses per listing host.
     sources: BTreeMap<IpAddr, usize>,
 }
 
@@ -229,7 +227,7 @@ impl AddressBook {
         self.by_addr.get(&addr).copied()
     }
 
-    /// Addresses that there was no room for, so far.
+    /// Addresses dropped so far because the book was full.
     pub(in crate::node) const fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -239,15 +237,15 @@ impl AddressBook {
         self.get(key).is_some_and(AddressEntry::is_unverified)
     }
 
-    /// Addresses of a node, not all if there are many. O(log addresses).
+    /// At most [`ADDRESSES_OF_NODE_MAX`] addresses of a node. O(log addresses).
     pub(in crate::node) fn of_node(&self, id: NodeId) -> Vec<AddressKey> {
         let addrs = self.by_node.range((id, ADDRESS_MIN)..).take_while(|(of, _)| *of == id);
         addrs.take(ADDRESSES_OF_NODE_MAX).filter_map(|(_, addr)| self.at(*addr)).collect()
     }
 
-    /// Addresses that lead neither to a linked node nor to this one, as far as is known. If another address of the
-    /// same entry of `remote_peers` does, those at which no node was ever met are left out: a name may have an
-    /// address that the node does not listen on. O(addresses).
+    /// Addresses known neither as those of linked nodes nor as this node's. Without addresses at which no handshake
+    /// ever succeeded if another address of the same entry of `remote_peers` is linked: a name may have addresses
+    /// that the node does not listen on. O(addresses).
     pub(in crate::node) fn unlinked<'a>(
         &'a self,
         is_linked: impl Fn(NodeId) -> bool + 'a,
@@ -267,13 +265,13 @@ impl AddressBook {
         entries.filter(move |entry| !entry.leads(&is_linked) && !is_left_out(entry))
     }
 
-    /// The configured peers that are linked, and all of them; this node itself counts as neither.
+    /// The numbers of linked configured peers and of all configured peers, without this node itself.
     pub(in crate::node) fn configured(&self, is_linked: impl Fn(NodeId) -> bool) -> (usize, usize) {
         let others = || self.configured.iter().filter(|peer| !peer.is_own);
         (others().filter(|peer| self.is_reached(peer, &is_linked)).count(), others().count())
     }
 
-    /// Whether an address of a configured peer leads to a linked node, or to this one.
+    /// Whether an address of a configured peer is that of a linked node or of this one.
     fn is_reached(&self, peer: &ConfiguredPeer, is_linked: &impl Fn(NodeId) -> bool) -> bool {
         let mut entries = peer.addrs.iter().filter_map(|addr| self.get(self.at(*addr)?));
         entries.any(|entry| entry.leads(is_linked))
@@ -282,9 +280,9 @@ impl AddressBook {
 
 /// Adding and forgetting addresses.
 impl AddressBook {
-    /// The entry of an address, made if there is none and room for it; and whether it is new. Configured addresses
-    /// always have room. Of all entries the addresses that one host (`source`) lists, and that no node was met at, can be
-    /// a quarter. O(log addresses).
+    /// Finds or adds the entry of an address, and returns whether it is new; `None` if there is no room. Configured
+    /// addresses always have room. Unverified addresses listed by one host (`source`) can be a quarter of all
+    /// entries. O(log addresses).
     pub(in crate::node) fn note(
         &mut self,
         now: Instant,
@@ -323,9 +321,9 @@ impl AddressBook {
         Some((key, true))
     }
 
-    /// Sets the addresses of the configured peer number `at`; `is_own` if one of them is this node's. Addresses that no
-    /// configured peer has any more count as learned, so that they are forgotten if no node is there.
-    /// O(configured addresses).
+    /// Sets the addresses of the configured peer number `at`; `is_own` if one of them is this node's. Addresses that
+    /// no configured peer has any more become learned ones, which are removed if no node is there. O(configured
+    /// addresses).
     pub(in crate::node) fn set_configured(&mut self, at: usize, addrs: &[SocketAddr], is_own: bool) {
         if self.configured.len() <= at {
             self.configured.resize_with(at + 1, ConfiguredPeer::default);
@@ -348,7 +346,7 @@ impl AddressBook {
         }
     }
 
-    /// Forgets the learned address that has failed most often among the next few; false if none has failed.
+    /// Removes the learned address with the most failures among the next few; false if none has failed.
     fn make_room(&mut self) -> bool {
         let is_spare = |entry: &AddressEntry| {
             entry.origin == Origin::Learned && entry.dial.is_none() && entry.failures > 0
@@ -366,7 +364,8 @@ impl AddressBook {
         worst.is_some_and(|key| self.forget(key))
     }
 
-    /// Forgets an address if it is hopeless, unless it is one of those that are kept; whether it did. O(addresses).
+    /// Removes an address that fails for long, unless it is one of [`KEPT_MAX`]; returns whether it did.
+    /// O(addresses).
     pub(in crate::node) fn forget_hopeless(&mut self, now: Instant, key: AddressKey) -> bool {
         self.get(key).is_some_and(|entry| entry.is_hopeless(now) && !self.is_kept(entry)) && self.forget(key)
     }
@@ -382,7 +381,7 @@ impl AddressBook {
     }
 
     fn forget(&mut self, key: AddressKey) -> bool {
-        self.wait_no_more(key);
+        self.dequeue(key);
         self.forget_source(key);
         let Some(entry) = self.slots.remove(key) else { return false };
         self.by_addr.remove(&entry.addr);
@@ -393,9 +392,9 @@ impl AddressBook {
     }
 }
 
-/// What came of an address.
+/// Results of dials and links.
 impl AddressBook {
-    /// It does not count as listed by its source any more.
+    /// Stops counting an address for its source.
     fn forget_source(&mut self, key: AddressKey) {
         let source = self.slots.get_mut(key).and_then(|entry| entry.source.take());
         if let Some((source, count)) =
@@ -408,15 +407,15 @@ impl AddressBook {
         }
     }
 
-    /// It is being dialled by this connection.
+    /// Notes that a connection dials an address.
     pub(in crate::node) fn dialled(&mut self, key: AddressKey, conn: ConnKey) {
-        self.wait_no_more(key);
+        self.dequeue(key);
         if let Some(entry) = self.slots.get_mut(key) {
             entry.dial = Some(conn);
         }
     }
 
-    /// The dial failed.
+    /// Notes a failed dial.
     pub(in crate::node) fn failed(&mut self, now: Instant, key: AddressKey) {
         if let Some(entry) = self.slots.get_mut(key) {
             entry.count_failure(now);
@@ -425,8 +424,8 @@ impl AddressBook {
         }
     }
 
-    /// Whether to log that a dial to `addr` failed: it belongs to a configured peer none of whose addresses can be
-    /// reached, and that was not logged for a minute.
+    /// Whether to log a failed dial to `addr`: no address of its configured peer is reachable, and that was not
+    /// logged for a minute.
     pub(in crate::node) fn must_warn(
         &mut self,
         now: Instant,
@@ -449,7 +448,7 @@ impl AddressBook {
         true
     }
 
-    /// A handshake succeeded there. The dial is a success once the link has lasted for a heartbeat.
+    /// Notes a successful handshake. The dial counts as a success once the link has lasted for a heartbeat.
     pub(in crate::node) fn met(&mut self, key: AddressKey, id: NodeId) {
         self.set_node(key, id);
         self.forget_source(key);
@@ -461,7 +460,7 @@ impl AddressBook {
         }
     }
 
-    /// The dial reached this node itself.
+    /// Notes that a dial reached this node itself.
     pub(in crate::node) fn found_self(&mut self, key: AddressKey) {
         if let Some(entry) = self.slots.get_mut(key) {
             entry.is_self = true;
@@ -470,7 +469,7 @@ impl AddressBook {
         }
     }
 
-    /// A linked node states that it listens there.
+    /// Notes that a linked node listens on an address.
     pub(in crate::node) fn linked(&mut self, key: AddressKey, id: NodeId) {
         self.set_node(key, id);
         self.forget_source(key);
@@ -480,21 +479,21 @@ impl AddressBook {
         }
     }
 
-    /// It need not be dialled now, and counts as tried.
+    /// Notes that an address need not be dialled now. It counts as tried.
     pub(in crate::node) fn tried(&mut self, key: AddressKey) {
         if let Some(entry) = self.slots.get_mut(key) {
             entry.was_tried = true;
         }
     }
 
-    /// A peer lists it as the address of a node that it is linked to.
+    /// Notes that a peer lists an address as that of a linked node.
     pub(in crate::node) fn listed(&mut self, now: Instant, key: AddressKey) {
         if let Some(entry) = self.slots.get_mut(key) {
             entry.listed_at = Some(now);
         }
     }
 
-    /// A node was announced there.
+    /// Notes the announced node of an address.
     pub(in crate::node) fn set_node(&mut self, key: AddressKey, id: NodeId) {
         let Some(entry) = self.slots.get_mut(key) else { return };
         if let Some(before) = entry.id.replace(id) {
@@ -503,7 +502,7 @@ impl AddressBook {
         self.by_node.insert((id, entry.addr));
     }
 
-    /// A link to this node broke within the first heartbeat: a failure of its addresses.
+    /// Counts a failure of a node's addresses: its link broke within the first heartbeat.
     pub(in crate::node) fn count_failure(&mut self, now: Instant, id: NodeId) {
         for key in self.of_node(id) {
             if let Some(entry) = self.slots.get_mut(key) {
@@ -512,7 +511,7 @@ impl AddressBook {
         }
     }
 
-    /// A link to this node has lasted for a heartbeat: a success of its addresses.
+    /// Counts a success of a node's addresses: its link has lasted for a heartbeat.
     pub(in crate::node) fn count_success(&mut self, id: NodeId) {
         for key in self.of_node(id) {
             if let Some(entry) = self.slots.get_mut(key) {
@@ -522,9 +521,9 @@ impl AddressBook {
     }
 }
 
-/// Waiting: for a moment, or until another dial may begin. O(log addresses) each.
+/// Timers and waiting for a free dial. O(log addresses) each.
 impl AddressBook {
-    /// Examines an address at `at`, if not earlier.
+    /// Arms the timer of an address for `at`, unless it is armed for an earlier time.
     pub(in crate::node) fn arm<T: Copy>(
         &mut self,
         timers: &mut Wheel<T>,
@@ -542,7 +541,7 @@ impl AddressBook {
         self.slots.get_mut(key).is_some_and(|entry| entry.alarm.fired(deadline))
     }
 
-    /// Has an address wait until another dial may begin.
+    /// Queues an address for a free dial.
     pub(in crate::node) fn wait(&mut self, key: AddressKey) {
         let Some(entry) = self.slots.get(key) else { return };
         let list =
@@ -550,18 +549,18 @@ impl AddressBook {
         list.addrs.insert(entry.addr);
     }
 
-    fn wait_no_more(&mut self, key: AddressKey) {
+    fn dequeue(&mut self, key: AddressKey) {
         let Some(entry) = self.slots.get(key) else { return };
         self.waiting_verified.addrs.remove(&entry.addr);
         self.waiting_unverified.addrs.remove(&entry.addr);
     }
 
-    /// Takes out the waiting address whose turn it is, of those that are verified.
+    /// Takes the next waiting verified address.
     pub(in crate::node) fn next_verified(&mut self) -> Option<AddressKey> {
         self.waiting_verified.next().and_then(|addr| self.at(addr))
     }
 
-    /// The same of those that are not.
+    /// Takes the next waiting unverified address.
     pub(in crate::node) fn next_unverified(&mut self) -> Option<AddressKey> {
         self.waiting_unverified.next().and_then(|addr| self.at(addr))
     }

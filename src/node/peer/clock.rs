@@ -1,5 +1,5 @@
-//! The check of wall clocks. Versions are times: a node whose clock is ahead would win every conflict, and its clock
-//! would be adopted by all others. So it is refused as a peer, and one bad clock isolates itself only.
+//! The check of wall clocks. Versions are times: a node whose clock is ahead would win every conflict, and all others
+//! would adopt its clock. So it is refused as a peer, and a bad clock isolates only its node.
 
 use crate::base::time::Now;
 use crate::limits::CLOCK_AHEAD_MAX_MS;
@@ -7,14 +7,14 @@ use crate::node::state::State;
 use std::fmt;
 use std::net::SocketAddr;
 
-/// What [`ClockAhead`] is displayed with before the milliseconds.
+/// The text of [`ClockAhead`] before the milliseconds.
 const CLOCK_AHEAD: &str = "your clock is ";
 
-/// Why a link is closed whose peer has sent a version beyond the bound.
+/// The reason for closing a link whose peer has sent a version above the bound.
 pub(in crate::node) const VERSION_AHEAD: &str =
     "a version more than a second ahead of this node's clock; synchronize the clocks";
 
-/// By how much a wall clock is ahead of ours. Displays as a sentence for its node.
+/// The milliseconds by which a peer's wall clock is ahead of the own one. Displays as a sentence for the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) struct ClockAhead(u64);
 
@@ -28,19 +28,19 @@ impl fmt::Display for ClockAhead {
     }
 }
 
-/// Whether the wall clock of a peer is too far ahead of ours, and by how much. One that is behind is accepted: it is
-/// that peer which refuses us.
+/// Checks whether the wall clock of a peer is too far ahead of the own one. One that is behind is accepted: that peer
+/// refuses this node.
 pub(in crate::node) fn is_ahead(now: Now, wall_ms: u64) -> Option<ClockAhead> {
     let ahead = wall_ms.saturating_sub(now.wall_ms());
     (ahead > CLOCK_AHEAD_MAX_MS).then_some(ClockAhead(ahead))
 }
 
-/// Notes the wall clock that a node reports, and warns when ours is ahead of most others.
+/// Notes the wall clock reported by a node, and warns if the own one is ahead of most others.
 pub(in crate::node) fn reported(state: &mut State, now: Now, addr: SocketAddr, wall_ms: u64) {
     note(state, now, addr, now.wall_ms().saturating_sub(wall_ms));
 }
 
-/// Notes that a node refuses us, if it is because our clock is ahead of its own.
+/// Notes a refusal by a node if its reason is that the own clock is ahead.
 pub(in crate::node) fn refused(state: &mut State, now: Now, addr: SocketAddr, sentence: &[u8]) {
     let millis =
         std::str::from_utf8(sentence).ok().and_then(|text| text.strip_prefix(CLOCK_AHEAD)?.split(' ').next());

@@ -1,17 +1,16 @@
-//! By how much the own wall clock is ahead of those of other nodes, as far as these have reported theirs.
+//! Offsets of the own wall clock from those reported by other nodes.
 //!
-//! A node whose clock is ahead is refused by the others, so it cannot rely on its links to notice: a refusal counts
-//! too.
+//! A node whose clock is ahead is refused by others and may have no links, so a refusal counts as a report too.
 
 use crate::base::time::Instant;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// For how long a report counts.
+/// How long a report counts.
 const KEPT: Duration = Duration::from_secs(300);
 
-/// Nodes whose last report is kept.
+/// Nodes whose last report is stored.
 const NODES_MAX: usize = 256;
 
 /// The last report of each node, by its address.
@@ -23,7 +22,7 @@ pub(in crate::node) struct ClockOffsets {
 }
 
 impl ClockOffsets {
-    /// A node's report: our wall clock is `ahead_ms` milliseconds ahead of its own, or less than 1.
+    /// Notes a report: the own wall clock is `ahead_ms` milliseconds ahead of the node's; 0 if not ahead.
     pub(in crate::node) fn note(&mut self, now: Instant, addr: SocketAddr, ahead_ms: u64) {
         if self.reports.len() >= NODES_MAX {
             self.reports.retain(|_, (at, _)| now.since(*at) < KEPT);
@@ -33,7 +32,7 @@ impl ClockOffsets {
         }
     }
 
-    /// By how much our clock is ahead of at least half of the clocks that were reported lately. O(nodes).
+    /// Milliseconds by which the own clock is ahead of at least half of the recently reported clocks. O(nodes).
     pub(in crate::node) fn ahead_ms(&self, now: Instant) -> u64 {
         let mut lately: Vec<u64> =
             self.reports.values().filter(|(at, _)| now.since(*at) < KEPT).map(|(_, ahead)| *ahead).collect();

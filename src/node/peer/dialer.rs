@@ -1,10 +1,9 @@
-//! Dials known addresses until their nodes are linked: a few at a time, with a growing backoff, for
-//! ever.
+//! Dials known addresses until their nodes are linked: a few at a time, with exponential backoff, without end.
 //!
-//! Up to `active_peers` nodes are linked; others are refused with the addresses of peers. A node without any link is
-//! an exception, so that none stays alone in a mesh larger than that: it gets one link above `active_peers`, where
-//! necessary in place of the newest link to a peer that has others. It may know no address, so a node with
-//! `active_peers` links still dials an address now and then. The handshake is in [`crate::node::peer::handshake`].
+//! Up to `active_peers` nodes are linked; others are refused with the addresses of peers. A node without links gets
+//! one link above `active_peers`, if necessary in place of the newest link to a peer that has others, so that no node
+//! stays isolated in a larger mesh. It may have no address to dial, so a node with `active_peers` links still dials
+//! an address from time to time. The handshake is in [`crate::node::peer::handshake`].
 
 use crate::base::address::is_loopback;
 use crate::base::time::Now;
@@ -20,13 +19,13 @@ use crate::wire::handshake::Links;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Links above `active_peers`, for nodes that have no other.
+/// Links above `active_peers`, for nodes without links.
 const EXTRA_LINKS: usize = 1;
 
-/// How long after the loss of a link other addresses may take its place: its own node is dialled first.
+/// Delay after the loss of a link before other addresses are dialled in its place: its own node is dialled first.
 const REPLACED_AFTER: Duration = Duration::from_millis(150);
 
-/// The entry of an address, made if there is none and room for it; and whether it is new.
+/// Finds or adds the entry of an address, and returns whether it is new; `None` if there is no room.
 pub(in crate::node) fn note(
     state: &mut State,
     now: Now,
@@ -38,12 +37,12 @@ pub(in crate::node) fn note(
     state.mesh.address_book.note(now.mono, addr, origin, source, entries_max)
 }
 
-/// Examines an address after `wait`, if not earlier.
+/// Arms the timer of an address for `wait` from now, unless it is armed for an earlier time.
 pub(in crate::node) fn dial_after(state: &mut State, now: Now, key: AddressKey, wait: Duration) {
     state.mesh.address_book.arm(&mut state.timers, key, now.mono.after(wait), Timer::AddressEntry(key));
 }
 
-/// The timer of an address has fired: dials the address, or arms the timer again.
+/// Handles the timer of an address: dials it, or arms the timer again.
 pub(in crate::node) fn address_due(state: &mut State, now: Now, key: AddressKey, deadline: u64) {
     let is_dialled = state.mesh.address_book.get(key).is_some_and(|entry| entry.dial().is_some());
     if !state.mesh.address_book.fired(key, deadline) || is_dialled || state.is_draining {
@@ -66,7 +65,7 @@ pub(in crate::node) fn address_due(state: &mut State, now: Now, key: AddressKey,
     }
 }
 
-/// Whether the node that is expected at an address is linked.
+/// Whether the known node of an address is linked.
 fn is_linked(state: &State, key: AddressKey) -> bool {
     let id = state.mesh.address_book.get(key).and_then(AddressEntry::id);
     id.is_some_and(|id| state.mesh.peers.is_linked(id))
@@ -77,7 +76,7 @@ fn is_full(state: &State) -> bool {
     state.mesh.peers.linked_count() >= state.config.mesh.active_peers as usize
 }
 
-/// What an offer states about our links.
+/// The own links, as an offer states them.
 pub(in crate::node) fn links(state: &State) -> Links {
     match state.mesh.peers.linked_count() {
         0 => Links::None,
@@ -86,8 +85,8 @@ pub(in crate::node) fn links(state: &State) -> Links {
     }
 }
 
-/// What an offer to a dialled node states about them: that there are none to one node at a time, since each makes
-/// room for it.
+/// The same in an offer to a dialled node: only one dial at a time states that there are none, since each such node
+/// makes room.
 pub(in crate::node) fn links_of_dial(state: &State) -> Links {
     let states_none = |conn: ConnKey| {
         let dialling = state.conns.get(conn).and_then(Conn::dialling);
@@ -102,13 +101,13 @@ pub(in crate::node) fn links_of_dial(state: &State) -> Links {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Room {
     Free,
-    /// The link to this peer gives way to it.
+    /// In place of the link to this peer.
     InPlaceOf(PeerKey),
     None,
 }
 
-/// Whether nodes at one address of another host have as many links as they may have: half of all, so that one holder of
-/// the secret cannot take them all, as however many nodes.
+/// Whether nodes at one address of another host have half of all links, their limit: one holder of the secret must
+/// not take them all.
 pub(in crate::node) fn is_crowded(state: &State, seen: SocketAddr, id: NodeId) -> bool {
     let peers = &state.mesh.peers;
     if is_loopback(seen.ip()) || peers.is_linked(id) {
@@ -119,7 +118,7 @@ pub(in crate::node) fn is_crowded(state: &State, seen: SocketAddr, id: NodeId) -
     from_there >= (state.config.mesh.active_peers as usize).div_ceil(2)
 }
 
-/// Whether there is room for a link to a node that stated this about its links.
+/// The room for a link to a node that stated `theirs` about its links.
 pub(in crate::node) fn room(state: &State, id: NodeId, theirs: Links) -> Room {
     let peers = &state.mesh.peers;
     let (linked, active) = (peers.linked_count(), state.config.mesh.active_peers as usize);
@@ -139,18 +138,18 @@ pub(in crate::node) fn room(state: &State, id: NodeId, theirs: Links) -> Room {
     }
 }
 
-/// How many more addresses may be dialled now, and how many of these may be unverified.
+/// The numbers of addresses that may be dialled now, and of unverified ones among them.
 fn free_dials(state: &State) -> (usize, usize) {
     let mesh = &state.mesh;
     mesh.dials.free(|key| mesh.address_book.is_unverified(key))
 }
 
-/// How long the next dial of an unverified address has to wait.
+/// The wait before the next dial of an unverified address.
 fn unverified_wait(state: &State, now: Now) -> Duration {
     state.mesh.dials.unverified_wait(now.mono, state.config.mesh.active_peers)
 }
 
-/// Whether one more address may be dialled now.
+/// Whether an address may be dialled now.
 fn may_dial(state: &State, now: Now, key: AddressKey) -> bool {
     let (free, free_unverified) = free_dials(state);
     if state.mesh.address_book.is_unverified(key) {
@@ -160,7 +159,7 @@ fn may_dial(state: &State, now: Now, key: AddressKey) -> bool {
     }
 }
 
-/// A dial has ended or a link is lost: after `wait`, as many waiting addresses are dialled as may be.
+/// Lets waiting addresses be dialled after `wait`, as many as are allowed, since a dial has ended or a link was lost.
 fn dial_waiting(state: &mut State, now: Now, wait: Duration) {
     if is_full(state) || state.is_draining {
         return;
@@ -195,7 +194,7 @@ fn dial(state: &mut State, now: Now, key: AddressKey) {
     timeouts::arm(state, conn);
 }
 
-/// A dial has failed.
+/// Handles a failed dial.
 pub(in crate::node) fn dial_lost(
     state: &mut State,
     now: Now,
@@ -212,7 +211,7 @@ pub(in crate::node) fn dial_lost(
     dial_waiting(state, now, Duration::ZERO);
 }
 
-/// Warns of a configured peer none of whose addresses can be reached, at once and then each minute.
+/// Warns about a configured peer without a reachable address, at once and then every minute.
 fn warn_if_unreachable(state: &mut State, now: Now, key: AddressKey, reason: CloseReason) {
     let cause = match reason {
         CloseReason::Lost => state.mesh.losses.cause(),
@@ -239,7 +238,7 @@ fn warn_if_unreachable(state: &mut State, now: Now, key: AddressKey, reason: Clo
     }
 }
 
-/// A dialled connection is a link now, or was given up because its node is linked otherwise.
+/// Ends a dial whose connection is a link now, or was dropped because its node is linked by another one.
 pub(in crate::node) fn dial_done(state: &mut State, now: Now, key: AddressKey, conn: ConnKey, id: NodeId) {
     state.mesh.dials.end(conn);
     if state.mesh.address_book.get(key).is_some_and(|entry| entry.dial() == Some(conn)) {
@@ -262,8 +261,8 @@ fn back_off(state: &mut State, now: Now, key: AddressKey) {
     dial_after(state, now, key, wait);
 }
 
-/// Whether another connection that we dialled is the link to a node, or is about to be. If two of them succeeded
-/// the ends could keep different ones, since their last messages can cross.
+/// Whether another dialled connection is the link to a node, or is about to be. If two of them succeeded, both ends
+/// could keep different ones, since their last messages can cross.
 pub(in crate::node) fn is_dialled_otherwise(state: &State, conn: ConnKey, id: NodeId) -> bool {
     let is_another = |other: ConnKey| {
         let theirs = state.conns.get(other).and_then(|conn| conn.dialling()?.theirs);
@@ -273,15 +272,16 @@ pub(in crate::node) fn is_dialled_otherwise(state: &State, conn: ConnKey, id: No
     link.is_some_and(|link| link.dialler == Dialler::We) || state.mesh.dials.conns().any(is_another)
 }
 
-/// Gives up a dial whose node is dialled otherwise too. The address is examined again soon, in case that fails.
+/// Drops a dial whose node is also dialled at another address. The address is examined again soon, in case that
+/// fails.
 pub(in crate::node) fn dial_spared(state: &mut State, now: Now, key: AddressKey, conn: ConnKey, id: NodeId) {
     dial_done(state, now, key, conn, id);
     back_off(state, now, key);
     close_conn(state, conn, CloseReason::Duplicate);
 }
 
-/// The dialled node or this one has as many links as it may have. Without any link the dial has failed, and is
-/// repeated after its backoff; else it is repeated late.
+/// Ends a dial because the dialled node or this one has its maximal number of links. Without any link the dial is
+/// repeated after its backoff; otherwise late.
 pub(in crate::node) fn turned_away(state: &mut State, now: Now, key: AddressKey, conn: ConnKey, id: NodeId) {
     if state.mesh.peers.linked_count() > 0 {
         dial_done(state, now, key, conn, id);
@@ -292,14 +292,13 @@ pub(in crate::node) fn turned_away(state: &mut State, now: Now, key: AddressKey,
     close_conn(state, conn, CloseReason::Refused);
 }
 
-/// An address has turned out to be our own. That may change: it is examined again.
+/// Notes an address of this node itself. It is examined again, since that may change.
 pub(in crate::node) fn found_self(state: &mut State, now: Now, key: AddressKey) {
     state.mesh.address_book.found_self(key);
     look_again(state, now, key);
 }
 
-/// A link is lost: dials the addresses of its node, those too that had failed while another one was in use, and
-/// then others that wait.
+/// Dials the addresses of a node whose link was lost, including failing ones, then other waiting addresses.
 pub(in crate::node) fn dial_again(state: &mut State, now: Now, id: NodeId) {
     for key in state.mesh.address_book.of_node(id) {
         back_off(state, now, key);

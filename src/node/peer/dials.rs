@@ -1,4 +1,4 @@
-//! The dials under way, and how many more there may be.
+//! The dials in progress, and their limits.
 
 use crate::base::limiter::Limiter;
 use crate::base::time::Instant;
@@ -11,8 +11,8 @@ const DIALS_MAX: usize = 16;
 /// Of these, unverified addresses: thousands learned from a peer must not delay configured ones.
 const UNVERIFIED_DIALS_MAX: usize = 8;
 
-/// Dials of unverified addresses in the long run; at first as many as there may be links go at once. A peer can list
-/// addresses of hosts that are no nodes.
+/// Rate limit of dials of unverified addresses, after a burst of `active_peers`. A peer can list addresses of hosts
+/// that are not nodes.
 const UNVERIFIED_DIAL_EVERY: Duration = Duration::from_millis(100);
 
 /// The least time between two dials of a node with `active_peers` links.
@@ -24,7 +24,7 @@ pub(in crate::node) struct Dials {
     under_way: Vec<(AddressKey, ConnKey)>,
     /// The rate of dials of unverified addresses.
     unverified: Limiter,
-    /// When an address may be dialled next although `active_peers` nodes are linked.
+    /// When the next dial is allowed although `active_peers` nodes are linked.
     visit_at: Option<Instant>,
 }
 
@@ -33,7 +33,7 @@ impl Dials {
         self.under_way.push((address, conn));
     }
 
-    /// A dial has succeeded or failed, or was given up.
+    /// Removes a dial that has ended.
     pub(in crate::node) fn end(&mut self, conn: ConnKey) {
         self.under_way.retain(|(_, dialled)| *dialled != conn);
     }
@@ -42,19 +42,19 @@ impl Dials {
         self.under_way.len()
     }
 
-    /// The connections of the dials under way.
+    /// The connections of the dials in progress.
     pub(in crate::node) fn conns(&self) -> impl Iterator<Item = ConnKey> {
         self.under_way.iter().map(|(_, conn)| *conn)
     }
 
-    /// How many more addresses may be dialled now, and how many of these may be unverified.
+    /// The numbers of addresses that may be dialled now, and of unverified ones among them.
     pub(in crate::node) fn free(&self, is_unverified: impl Fn(AddressKey) -> bool) -> (usize, usize) {
         let free = DIALS_MAX.saturating_sub(self.len());
         let unverified = self.under_way.iter().filter(|(address, _)| is_unverified(*address)).count();
         (free, free.min(UNVERIFIED_DIALS_MAX.saturating_sub(unverified)))
     }
 
-    /// How long the next dial of an unverified address has to wait, if `burst` go at once.
+    /// The wait before the next dial of an unverified address, after a burst of `burst`.
     pub(in crate::node) fn unverified_wait(&self, now: Instant, burst: u32) -> Duration {
         self.unverified.wait(now, UNVERIFIED_DIAL_EVERY, burst)
     }

@@ -1,7 +1,7 @@
-//! What each frame from a peer does.
+//! Execution of the frames of peers.
 //!
-//! A frame that cannot be read closes the link with a BYE that names the error. One that can be read but does not fit
-//! (an answer to no query, a change of an unknown filter) changes nothing, and is counted where it is dropped.
+//! An invalid frame closes the link with a BYE that names the error. A valid frame that does not fit the state (an
+//! answer to no query, a change of an unknown filter) changes nothing and is counted.
 
 use crate::base::memory::has_room_for_request;
 use crate::base::time::Now;
@@ -27,7 +27,7 @@ use crate::wire::frame::{Body, Frame, FrameError, Hints, Oversized};
 use crate::wire::remote_reply::KeyVersion;
 use std::fmt;
 
-/// Additions whose memory is fetched together: each is in lines of its own of filters larger than the caches.
+/// Additions prefetched together, so that their cache misses overlap.
 const ADDITIONS_AHEAD: usize = 16;
 
 /// Processes one frame of `bytes` bytes. Returns its cost in keys, at least 1.
@@ -225,11 +225,11 @@ pub(in crate::node) fn execute(
             0
         }
     };
-    // An answer gives slots free, for which other lookups wait.
+    // An answer frees a slot, for which other lookups wait.
     1 + cost + state.mesh.lookups.queries_since(queries_before)
 }
 
-/// Closes the link of a peer whose wall clock or version is too far ahead, before that is adopted.
+/// Closes the link of a peer whose wall clock or version is too far ahead, before the clock is adopted.
 fn refuse_peer(state: &mut State, now: Now, key: PeerKey, why: &dyn fmt::Display) {
     let Some(peer) = state.mesh.peers.get(key) else { return };
     let Some(link) = peer.link() else { return };
@@ -239,7 +239,7 @@ fn refuse_peer(state: &mut State, now: Now, key: PeerKey, why: &dyn fmt::Display
     link_output::disconnect(state, now, link.conn, why.to_string().as_bytes(), CloseReason::Refused);
 }
 
-/// A key or a value is longer than this node accepts, and is skipped.
+/// Handles a frame with a key or value longer than this node accepts, which is skipped.
 pub(in crate::node) fn oversized(state: &mut State, now: Now, peer: PeerKey, request: u32, what: Oversized) {
     state.stats.frames_oversized += 1;
     match what {
@@ -250,7 +250,7 @@ pub(in crate::node) fn oversized(state: &mut State, now: Now, peer: PeerKey, req
     }
 }
 
-/// Closes a link that sent no valid frame, with a BYE that names the error.
+/// Closes a link after an invalid frame, with a BYE that names the error.
 pub(in crate::node) fn refuse(state: &mut State, now: Now, conn_key: ConnKey, error: &FrameError) {
     if let Some(conn) = state.conns.get(conn_key)
         && state.log_gate.allows(now, &mut state.stats)

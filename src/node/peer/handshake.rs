@@ -1,9 +1,9 @@
-//! The handshake of a link, from both ends: which nodes become peers.
+//! The handshake of a link, at both ends. It decides which nodes become peers.
 //!
-//! The dialler sends an offer. The acceptor answers with its offer and proves that it knows the mesh secret, then the
-//! dialler does, and the connection is a link. Proofs cover both nonces, both ids and both addresses, so
-//! none can be replayed. Without a secret the proofs are empty, and both ends must be on this host. Nothing is kept of
-//! a node whose proof is wrong. The lines are those of [`crate::wire::handshake`].
+//! The dialler sends an offer. The acceptor answers with its offer and a proof of the mesh secret, then the dialler
+//! sends its proof, and the connection is a link. Proofs cover both nonces, ids and addresses, so they cannot be
+//! replayed. Without a secret the proofs are empty, and both ends must be on this host. No state is kept of a node
+//! with a wrong proof. The lines are those of [`crate::wire::handshake`].
 
 use crate::base::address::is_loopback;
 use crate::base::time::Now;
@@ -26,10 +26,10 @@ use crate::wire::handshake::{
 use std::fmt;
 use std::net::SocketAddr;
 
-/// What to do about a password without a secret.
+/// The advice for a password without a secret.
 const SET_A_SECRET: &str = "to link nodes set [mesh] secret, the same on all of them";
 
-/// Why a node does not become a peer. Displays as a sentence that names what would be right.
+/// The reason for refusing a node as a peer. Displays as a sentence that names what would be right.
 #[derive(Debug)]
 enum Refusal<'a> {
     Unreadable(HandshakeError<'a>),
@@ -107,7 +107,7 @@ fn with_own_offer<R>(
     })
 }
 
-/// A connection has sent the first or the second request of a handshake.
+/// Handles the first or second request of a handshake.
 pub(in crate::node) fn requested(
     state: &mut State,
     now: Now,
@@ -126,7 +126,7 @@ pub(in crate::node) fn requested(
     state.stats.request_error();
     state.stats.handshakes_refused += 1;
     let Some(addr) = state.conns.get(key).map(|conn| conn.addr()) else { return };
-    // One configuration for all nodes names the node's own address, too.
+    // A configuration shared by all nodes includes the node's own address.
     if matches!(refusal, Refusal::Itself) {
         log::debug!("refused the handshake of {addr}: {refusal}");
     } else if state.log_gate.allows(now, &mut state.stats) {
@@ -143,14 +143,14 @@ pub(in crate::node) fn requested(
     conn.begin_closing(CloseReason::Refused, now.mono, pool);
 }
 
-/// Addresses of other nodes for a refused one: some of the linked peers, at random.
+/// Hints for a refused node: addresses of random linked peers.
 fn hints(state: &mut State) -> Vec<SocketAddr> {
     let linked: Vec<SocketAddr> = state.mesh.peers.linked().map(|(_, peer)| peer.addr()).collect();
     let first = usize::try_from(state.rng.below(linked.len().max(1) as u64)).unwrap_or_default();
     linked.iter().cycle().skip(first).take(linked.len().min(HINTS_MAX)).copied().collect()
 }
 
-/// Answers an offer with our own and a proof, if the node may become a peer.
+/// Answers an offer with the own offer and proof, if the node may become a peer.
 fn offered<'a>(
     state: &mut State,
     now: Now,
@@ -196,8 +196,8 @@ fn check(state: &State, now: Now, theirs: &Offer<'_>) -> Result<(), Refusal<'sta
     }
 }
 
-/// Without a mesh secret a peer proves nothing. That is accepted between nodes of one host, unless this one has a
-/// password: a peer reads its keys without it.
+/// Checks whether a peer is accepted without a mesh secret: only on this host, and only if this node has no password,
+/// since peers read keys without it.
 fn may_do_without_secret(state: &State, seen: SocketAddr) -> Result<(), Refusal<'static>> {
     if state.config.mesh_secret.is_some() {
         Ok(())
@@ -210,8 +210,8 @@ fn may_do_without_secret(state: &State, seen: SocketAddr) -> Result<(), Refusal<
     }
 }
 
-/// The configuration was reloaded. If it has a password now and no mesh secret, links and handshakes end: the peers
-/// have proven nothing.
+/// Ends links and handshakes after a reload if there is a password and no mesh secret, since the peers have proven
+/// nothing.
 pub(in crate::node) fn end_unproven(state: &mut State, now: Now) {
     if state.config.mesh_secret.is_some() || state.config.password.is_none() {
         return;
@@ -232,9 +232,9 @@ pub(in crate::node) fn end_unproven(state: &mut State, now: Now) {
     }
 }
 
-/// An offer has our own id: whether we have dialled ourselves, on the connection with this nonce. Else it is another
-/// node with our id, which draws another after our proof. An echoed offer on a dialled connection does not prove that
-/// the address is ours.
+/// Whether an offer with the own id is from this node itself: it has the nonce of a dialled connection. Otherwise it
+/// is from another node with the same id, which draws another after the own proof. An echoed offer on a dialled
+/// connection does not prove that the address is this node's.
 fn found_self(state: &mut State, now: Now, nonce: [u8; 16]) -> bool {
     let ours = state.mesh.dials.conns().find_map(|dial| {
         let dialling = state.conns.get(dial)?.dialling()?;
@@ -244,7 +244,7 @@ fn found_self(state: &mut State, now: Now, nonce: [u8; 16]) -> bool {
     ours.is_some()
 }
 
-/// The dialler has sent its proof: if it is right, the connection becomes a link.
+/// Handles the dialler's proof: if it is right, the connection becomes a link.
 fn proven(
     state: &mut State,
     now: Now,
@@ -253,7 +253,7 @@ fn proven(
     proof: &Proof,
 ) -> Result<(), Refusal<'static>> {
     let Some(conn) = state.conns.get_mut(key) else { return Ok(()) };
-    // Frames would overtake replies that wait for a lookup.
+    // Frames would overtake pending replies.
     if !conn.replies.is_empty() {
         return Err(Refusal::NotFirst);
     }
@@ -264,7 +264,7 @@ fn proven(
     if offered.theirs.id == state.mesh.id() {
         return Err(Refusal::OwnId);
     }
-    // Since the offer the configuration may have changed, and other links may have been made.
+    // Checked again, since configuration and links may have changed since the offer.
     may_do_without_secret(state, seen)?;
     if state.is_draining {
         return Err(Refusal::ShuttingDown);
@@ -295,7 +295,7 @@ fn make_room(state: &mut State, now: Now, theirs: &PeerIdentity) -> bool {
     }
 }
 
-/// A dialled connection is established: sends our offer.
+/// Sends the own offer on an established dialled connection.
 pub(in crate::node) fn connected(state: &mut State, now: Now, key: ConnKey) {
     let links = dialer::links_of_dial(state);
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.phase() == Phase::Connecting) else {
@@ -316,7 +316,7 @@ fn send(state: &mut State, key: ConnKey, bytes: &[u8]) {
     mark_dirty(state, key);
 }
 
-/// The dialled node has answered: sends our proof, or begins the link.
+/// Handles an answer of the dialled node: sends the own proof, or begins the link.
 pub(in crate::node) fn replied(state: &mut State, now: Now, key: ConnKey, line: &[u8]) {
     let Some(conn) = state.conns.get(key) else { return };
     let Some(dialling) = conn.dialling() else { return };
@@ -352,7 +352,7 @@ pub(in crate::node) fn replied(state: &mut State, now: Now, key: ConnKey, line: 
     close_conn(state, key, CloseReason::Refused);
 }
 
-/// The dialled node has sent its offer and its proof.
+/// Handles the offer and proof of the dialled node.
 fn counter_offered(
     state: &mut State,
     now: Now,

@@ -4,19 +4,19 @@
 //! - Open: lookups skip the peer. One probe per heartbeat; after N answers the circuit is half open.
 //! - Half open: lookups query the peer. The next answer closes the circuit, the next timeout opens it again.
 //!
-//! N doubles per reopening, 1 to 16; 32 answers while closed set it back to 1. Queries that were in flight at
-//! the same time count as one timeout: a peer that paused once is not worse for having been queried often.
+//! N doubles per reopening, 1 to 16; 32 answers while closed reset it to 1. Timeouts of queries that were in flight
+//! at the same time count as one.
 
 use crate::base::time::Instant;
 
 /// Consecutive timeouts that open a closed circuit.
 const TIMEOUTS_MAX: u32 = 3;
 
-/// The most probe answers that an open circuit needs. With a heartbeat per second, lookups then wait for
-/// timeouts in less than 1 % of the time.
+/// Probe answers that an open circuit needs, at most. With one heartbeat per second, lookups then wait for timeouts
+/// less than 1 % of the time.
 const PROBES_MAX: u32 = 16;
 
-/// Answers while closed after which earlier openings are forgotten.
+/// Answers while closed that reset the number of needed probe answers.
 const ANSWERS_TO_FORGET: u32 = 32;
 
 /// The state of a circuit.
@@ -48,7 +48,7 @@ impl CircuitBreaker {
         !matches!(self.circuit, Circuit::Open { .. })
     }
 
-    /// Probe answers that an open circuit still needs; 0 if it is not open.
+    /// Missing probe answers of an open circuit; 0 if it is not open.
     pub(in crate::node) const fn probes_left(&self) -> u32 {
         match self.circuit {
             Circuit::Open { probes_left } => probes_left,
@@ -56,7 +56,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// A query sent at `sent_at` has timed out. Returns whether that opened the circuit.
+    /// Counts a timeout of a query sent at `sent_at`. Returns whether that opened the circuit.
     pub(in crate::node) fn timed_out(&mut self, now: Instant, sent_at: Instant) -> bool {
         if self.counted_at.is_some_and(|counted_at| sent_at < counted_at) {
             return false;
@@ -76,8 +76,8 @@ impl CircuitBreaker {
         true
     }
 
-    /// The oldest in-flight query of a lookup was answered. An answer that overtakes an older query does not
-    /// count: the peer may never answer that one.
+    /// Counts the answer to the oldest in-flight query. An answer that overtakes an older query does not count: the
+    /// peer may never answer that one.
     pub(in crate::node) fn answered(&mut self) {
         let answers = match self.circuit {
             Circuit::Closed { answers, .. } => (answers + 1).min(ANSWERS_TO_FORGET),
@@ -90,7 +90,7 @@ impl CircuitBreaker {
         self.circuit = Circuit::Closed { timeouts: 0, answers };
     }
 
-    /// A probe was answered in time.
+    /// Counts an answer to a probe in time.
     pub(in crate::node) fn probe_answered(&mut self) {
         if let Circuit::Open { probes_left } = self.circuit {
             self.circuit = match probes_left.saturating_sub(1) {

@@ -1,8 +1,7 @@
-//! Heartbeats: a frame per interval on each link, with the end of the sender's changelog, and its answer.
+//! Heartbeats: one frame per interval on each link, with the end of the sender's changelog, and its answer.
 //!
-//! A link lives by its bytes: a peer from which nothing was received for three intervals is lost. Each heartbeat
-//! is also the moment for what a link needs from time to time: a probe of an open circuit, the list of peers, the
-//! supervision of a snapshot.
+//! A link is lost if no bytes were received for three intervals. Each heartbeat also triggers the periodic work of a
+//! link: a probe of an open circuit, the list of peers, the check of a stalled snapshot.
 
 use crate::base::time::{Instant, Now};
 use crate::limits::HEARTBEATS_MISSED_MAX;
@@ -20,7 +19,7 @@ fn interval(state: &State) -> Duration {
     Duration::from_millis(state.config.mesh.heartbeat_interval_ms.into())
 }
 
-/// Closes the link of a peer from which nothing was received for three intervals; whether it did.
+/// Closes the link of a peer without bytes for three intervals; returns whether it did.
 pub(in crate::node) fn close_if_missed(state: &mut State, now: Now, key: PeerKey) -> bool {
     let interval = interval(state);
     let Some(peer) = state.mesh.peers.get(key) else { return false };
@@ -35,7 +34,7 @@ pub(in crate::node) fn close_if_missed(state: &mut State, now: Now, key: PeerKey
     is_missed
 }
 
-/// Sets the timer for the next heartbeat, or for the moment at which the link will be lost.
+/// Sets the timer for the next heartbeat or the loss of the link, whichever is earlier.
 pub(in crate::node) fn arm(state: &mut State, now: Now, key: PeerKey) {
     let interval = interval(state);
     if let Some(peer) = state.mesh.peers.get(key) {
@@ -44,7 +43,7 @@ pub(in crate::node) fn arm(state: &mut State, now: Now, key: PeerKey) {
     }
 }
 
-/// Sets the one timer of a peer, whatever it was set to.
+/// Replaces the timer of a peer.
 pub(in crate::node) fn rearm(state: &mut State, key: PeerKey, at: Instant) {
     if let Some(peer) = state.mesh.peers.get_mut(key) {
         peer.alarm = Alarm::default();
@@ -52,20 +51,20 @@ pub(in crate::node) fn rearm(state: &mut State, key: PeerKey, at: Instant) {
     }
 }
 
-/// Sends a heartbeat, and a probe if the circuit of the peer is open. If the link is dead at the other end, the
-/// reset that answers it ends the link at once.
+/// Sends a heartbeat, and a probe if the circuit of the peer is open. If the other end is gone, its reset ends the
+/// link at once.
 pub(in crate::node) fn send(state: &mut State, now: Now, key: PeerKey) {
     let body = sync::own_heartbeat(state, now, key, false);
     let Some(peer) = state.mesh.peers.get_mut(key) else { return };
     let number = peer.heartbeat_sent(now.mono);
-    // In the ordered stream: its clock says that all that was sent before it has arrived.
+    // In the ordered stream: its clock acknowledges everything sent before.
     sync::flush(state, now, key);
     let clock = state.keyspace.clock(now);
     link_output::append_ordered(state, now, key, |out| put(out, clock, number, &body));
     remote::probe(state, now, key);
 }
 
-/// A heartbeat was received, or the answer to ours.
+/// Handles a heartbeat of a peer, or its answer to an own one.
 pub(in crate::node) fn received(
     state: &mut State,
     now: Now,

@@ -1,9 +1,8 @@
-//! Links: made by a handshake, one per peer, and lost.
+//! The links of a node: one per peer, from the handshake to the loss.
 //!
-//! Linked nodes send each other the list of the nodes that they are linked to, so one address is enough to discover
-//! all others. A lost link is dialled again by both ends. Where that makes two links to one node, as dialling each
-//! other at once does, both ends keep the same one ([`link_up`]). A peer is remembered for [`REMEMBERED`]
-//! after its link was lost, so that digest sync resumes after a short cut.
+//! Linked nodes send each other the addresses of their peers, so one address suffices to discover the mesh. Both ends
+//! dial a lost link again. If that makes two links to one node, both ends keep the same one ([`link_up`]). A peer is
+//! kept for [`REMEMBERED`] after its link was lost, so that digest sync resumes after a short interruption.
 
 use crate::base::address::is_loopback;
 use crate::base::time::Now;
@@ -24,10 +23,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How long a peer is remembered after its link was lost: as long as the changelog keeps changes.
+/// How long a peer is kept after its link was lost: as long as the changelog keeps changes.
 const REMEMBERED: Duration = Duration::from_secs(30);
 
-/// The reason of a node that ends its link because it ends.
+/// The reason in the BYE of a node that shuts down.
 const SHUTTING_DOWN: &[u8] = b"the node is shutting down";
 
 /// Addresses taken from one PEERS frame, and sent in one.
@@ -41,9 +40,9 @@ pub(in crate::node) fn join(state: &mut State, now: Now, listen: SocketAddr, ent
     }
 }
 
-/// The name of the configured peer number `at` has these addresses: dials those that are new.
+/// Sets the resolved addresses of the configured peer number `at`, and dials new ones.
 pub(in crate::node) fn resolved(state: &mut State, now: Now, at: usize, addrs: &[SocketAddr]) {
-    // One list for all nodes of a mesh includes this node's own address.
+    // A list shared by all nodes of a mesh includes this node's own address.
     let is_own = addrs.iter().any(|addr| state.mesh.is_own(*addr));
     for addr in addrs {
         if state.mesh.is_own(*addr) {
@@ -56,7 +55,7 @@ pub(in crate::node) fn resolved(state: &mut State, now: Now, at: usize, addrs: &
     state.mesh.address_book.set_configured(at, addrs, is_own);
 }
 
-/// Logs the cause of a lost connection, and keeps it if it is one to another node.
+/// Logs the cause of a lost connection; stores it if the connection is to another node.
 pub(in crate::node) fn note_cause(state: &mut State, conn: ConnKey, cause: &dyn fmt::Display) {
     let Some(conn) = state.conns.get(conn) else { return };
     log::debug!("connection with {} lost: {cause}", conn.addr());
@@ -65,7 +64,7 @@ pub(in crate::node) fn note_cause(state: &mut State, conn: ConnKey, cause: &dyn 
     }
 }
 
-/// Keeps the cause of a connection to another node that is lost because that node has closed it.
+/// Stores the cause of a connection that another node has closed.
 pub(in crate::node) fn note_end(state: &mut State, conn: ConnKey) {
     if state.conns.get(conn).is_some_and(|conn| conn.is_of_mesh()) {
         state.mesh.losses.set_cause("the other side closed it".to_owned());
@@ -79,12 +78,12 @@ fn log_change(state: &mut State, now: Now, what: fmt::Arguments<'_>) {
     }
 }
 
-/// A handshake has succeeded: makes the connection the link to its node.
+/// Makes a connection the link to its node, after a successful handshake.
 ///
-/// Of two links to one node both ends keep the same: of two that the same end dialled the newer one, of two that
-/// each end dialled the one dialled by the smaller id. The other is closed with BYE. But no link that has lasted
-/// for a heartbeat gives way to a node that listens elsewhere: two nodes then have one id, and the second draws another;
-/// nor to one that dials from another host.
+/// Of two links to one node both ends keep the same: the newer one if the same end dialled both, else the one dialled
+/// by the smaller id. The other is closed with BYE. A link that has lasted for a heartbeat is not replaced by a node
+/// that listens on another address, since then two nodes have one id and the second draws another; nor by one that
+/// dials from another host.
 pub(in crate::node) fn link_up(
     state: &mut State,
     now: Now,
@@ -113,7 +112,7 @@ pub(in crate::node) fn link_up(
         }
         link_output::disconnect(state, now, old.conn, b"replaced by a newer link", CloseReason::Duplicate);
     }
-    // Nothing received over an older link counts any more; its queries are sent again over this one.
+    // State of the older link is dropped; its queries are sent again over this one.
     sync::link_lost(state, peer);
     remote::link_lost(state, peer);
     state.mesh.peers.set_link(now.mono, peer, Link { conn: conn_key, dialler }, addr);
@@ -130,7 +129,7 @@ pub(in crate::node) fn link_up(
     heartbeat::arm(state, now, peer);
 }
 
-/// The reason to close a new connection to a linked node instead of its link, if there is one.
+/// The reason, if any, to close a new connection to a linked node instead of its link.
 fn keeps_old_link(
     state: &mut State,
     now: Now,
@@ -152,7 +151,7 @@ fn keeps_old_link(
         }
         return Some(SAME_ID_REASON);
     }
-    // From elsewhere anyone who has the secret can claim an identity; if its link is dead a heartbeat shows that.
+    // Any holder of the secret can claim an identity from another host; a dead link is found by a heartbeat.
     if peer.is_stable() && dialler == Dialler::They && old_seen != Some(seen.ip()) {
         return Some(b"linked already, from another host");
     }
@@ -162,7 +161,7 @@ fn keeps_old_link(
     keeps_old.then_some(b"linked already")
 }
 
-/// Enters the address that a linked node listens on in the address book, if it is acceptable.
+/// Adds the address that a linked node listens on to the address book, if it is acceptable.
 fn list_address(state: &mut State, now: Now, seen: SocketAddr, addr: SocketAddr, id: NodeId) {
     if !is_acceptable(state, seen, addr) {
         state.stats.addresses_refused += 1;
@@ -173,9 +172,9 @@ fn list_address(state: &mut State, now: Now, seen: SocketAddr, addr: SocketAddr,
     look_again(state, now, key);
 }
 
-/// A node listens on the address of a peer that is linked under another id. If it was reached by dialling that address
-/// (`is_verified`) the other one is gone, and its link is closed. If it only states the address, a heartbeat
-/// finds out: a host whose process is gone answers with a reset.
+/// Handles a node that listens on the address of a peer linked under another id. If it was reached by dialling that
+/// address (`is_verified`), the peer is gone and its link is closed. If it only states the address, a heartbeat is
+/// sent: a host without the process answers with a reset.
 fn replace_predecessor(state: &mut State, now: Now, id: NodeId, addr: SocketAddr, is_verified: bool) {
     let earlier = state.mesh.peers.linked().find(|(_, peer)| peer.addr() == addr && peer.id() != id);
     let Some((earlier, Some(link))) = earlier.map(|(key, peer)| (key, peer.link())) else { return };
@@ -188,7 +187,7 @@ fn replace_predecessor(state: &mut State, now: Now, id: NodeId, addr: SocketAddr
     }
 }
 
-/// The peer with this id, made if there is none. An unlinked peer that had the same address is forgotten.
+/// Finds or adds the peer with this id. Removes an unlinked peer that had the same address.
 fn find_or_make(state: &mut State, now: Now, id: NodeId, addr: SocketAddr) -> PeerKey {
     if let Some(peer) = state.mesh.peers.by_id(id) {
         return peer;
@@ -207,7 +206,7 @@ fn find_or_make(state: &mut State, now: Now, id: NodeId, addr: SocketAddr) -> Pe
     state.mesh.peers.insert(now.mono, id, addr, filter)
 }
 
-/// Forgets an unlinked peer.
+/// Removes an unlinked peer.
 fn forget(state: &mut State, now: Now, key: PeerKey) {
     if let Some(peer) = state.mesh.peers.remove(key) {
         state.mesh.filters.leave(peer.filter());
@@ -218,7 +217,7 @@ fn forget(state: &mut State, now: Now, key: PeerKey) {
     }
 }
 
-/// A link is lost: its lookups go on elsewhere, and its node is dialled again.
+/// Handles a lost link: its lookups continue with other peers, and its node is dialled again.
 pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn: ConnKey) {
     let Some(peer) = state.mesh.peers.get(key) else { return };
     if peer.link().is_none_or(|link| link.conn != conn) {
@@ -247,7 +246,7 @@ pub(in crate::node) fn link_down(state: &mut State, now: Now, key: PeerKey, conn
     dial_again(state, now, id);
 }
 
-/// Closes the link to a peer that has others, to make room for a node that has none.
+/// Closes the link to a peer that has others, to make room for a node without links.
 pub(in crate::node) fn give_up(state: &mut State, now: Now, key: PeerKey) {
     let Some(conn) = state.mesh.peers.conn(key) else { return };
     let why = b"a node without a link needs this one";
@@ -255,7 +254,7 @@ pub(in crate::node) fn give_up(state: &mut State, now: Now, key: PeerKey) {
     link_down(state, now, key, conn);
 }
 
-/// The timer of a peer has fired: the next heartbeat is due, or an unlinked peer is forgotten.
+/// Handles the timer of a peer: sends a heartbeat, or removes an unlinked peer.
 pub(in crate::node) fn peer_due(state: &mut State, now: Now, key: PeerKey, deadline: u64) {
     let Some(peer) = state.mesh.peers.get_mut(key) else { return };
     if !peer.alarm.fired(deadline) {
@@ -278,7 +277,7 @@ pub(in crate::node) fn peer_due(state: &mut State, now: Now, key: PeerKey, deadl
     heartbeat::arm(state, now, key);
 }
 
-/// Sends a peer the list of the other linked nodes, if it has changed or is old.
+/// Sends a peer the list of the other linked nodes, if it has changed or the last one is old.
 fn refresh_list(state: &mut State, now: Now, key: PeerKey) {
     let version = state.mesh.peers.version();
     if state.mesh.peers.get(key).is_some_and(|peer| peer.needs_list(now.mono, version)) {
@@ -294,19 +293,19 @@ fn send_list(state: &mut State, now: Now, key: PeerKey) {
     let others = state.mesh.peers.linked().filter(|(other, _)| *other != key);
     let list: Vec<Address> =
         others.map(|(_, peer)| Address { id: peer.id().0, addr: peer.addr() }).take(ADDRESSES_MAX).collect();
-    // A new link is taken to have an empty list.
+    // A new link is assumed to have an empty list.
     if !list.is_empty() || is_stable {
         link_output::send_peers(state, now, key, &list);
     }
 }
 
-/// Whether an address may be dialled because a node seen at `seen` states it. Without a mesh secret only loopback
-/// addresses are; with one, a loopback address stated by another host means that host.
+/// Whether an address stated by a node seen at `seen` may be dialled. Without a mesh secret only loopback addresses;
+/// with one, a loopback address stated by another host stands for that host.
 fn is_acceptable(state: &State, seen: SocketAddr, addr: SocketAddr) -> bool {
     if is_loopback(addr.ip()) { is_loopback(seen.ip()) } else { state.config.mesh_secret.is_some() }
 }
 
-/// A peer has sent the list of the nodes that it is linked to. Returns how many addresses were examined.
+/// Handles the list of a peer's linked nodes. Returns the number of examined addresses.
 pub(in crate::node) fn list_received(
     state: &mut State,
     now: Now,
@@ -336,8 +335,8 @@ pub(in crate::node) fn list_received(
     taken
 }
 
-/// A node seen at `seen` states the address of another one: dials it if it is new. Returns its entry, if the address
-/// is acceptable, and whether it is new.
+/// Adds an address stated by a node seen at `seen`, and dials it if it is new. Returns its entry, if it is
+/// acceptable, and whether it is new.
 pub(in crate::node) fn learn(
     state: &mut State,
     now: Now,
@@ -359,7 +358,7 @@ pub(in crate::node) fn learn(
     Some((key, is_new))
 }
 
-/// A peer ends its link, with a reason.
+/// Handles a BYE: the peer ends its link with a reason.
 pub(in crate::node) fn bye_received(state: &mut State, now: Now, key: PeerKey, reason: &[u8]) {
     let Some(peer) = state.mesh.peers.get(key) else { return };
     let Some(link) = peer.link() else { return };
@@ -401,7 +400,7 @@ pub(in crate::node) fn draw_another_id(state: &mut State, now: Now, from: Socket
     true
 }
 
-/// Handles links and dials that have ended; whether there were any.
+/// Handles links and dials that have ended; returns whether there were any.
 pub(in crate::node) fn reconcile_losses(state: &mut State, now: Now) -> bool {
     let mut any = false;
     while let Some((peer, conn)) = state.mesh.losses.next_link() {
@@ -415,8 +414,8 @@ pub(in crate::node) fn reconcile_losses(state: &mut State, now: Now) -> bool {
     any
 }
 
-/// The node is called. If it was stopped for so long that its peers have given it up, it closes all links before
-/// anything is read from them: what has waited in them is outdated, and lost for those who sent it.
+/// Checks at each call whether the node was stopped for longer than its peers wait. If so, closes all links before
+/// reading them: their input is outdated, and the senders count it as lost.
 #[inline]
 pub(in crate::node) fn wake(state: &mut State, now: Now) {
     let called_at = std::mem::replace(&mut state.called_at, now.mono);
@@ -437,7 +436,7 @@ fn relink(state: &mut State, now: Now, slept: Duration) {
     reconcile_losses(state, now);
 }
 
-/// The node shuts down and no client is left: closes links with BYE, and gives up dials.
+/// Closes links with BYE and drops dials, at shutdown when no client is left.
 pub(in crate::node) fn leave(state: &mut State, now: Now) {
     let keys: Vec<ConnKey> = state.conns.iter().map(|(key, _)| key).collect();
     for key in keys {

@@ -1,10 +1,10 @@
 //! Link output: the only code that writes frames to a link.
 //!
 //! Four classes, the most urgent first: control (heartbeats, RESYNC, PEERS), the ordered stream (changes of the own
-//! filter, notices of versions), answers (queries too), bulk (snapshots and images of blocks). Frames of the first three may wait, each in
-//! the queue of its class ([`crate::node::peer::link_queues`]); bulk is generated from the live filter when there is
-//! room for it in the outbound buffer. Bulk has a guaranteed share beside answers: after each
-//! [`ANSWERS_PER_BULK`] bytes of them it has its turn.
+//! filter, notices of versions), answers (queries too), bulk (snapshots and images of blocks). Frames of the first
+//! three may wait in the queue of their class ([`crate::node::peer::link_queues`]); bulk is generated from the live
+//! filter when the outbound buffer has room. Bulk has a guaranteed share beside answers: one unit per
+//! [`ANSWERS_PER_BULK`] bytes of them.
 //!
 //! | class | bytes that may wait | beyond that |
 //! |---|---|---|
@@ -26,24 +26,24 @@ use crate::node::peer::link_queues::{COMMITTED_MAX, Class};
 use crate::node::state::{State, mark_dirty, take_spare_place};
 use crate::wire::frame::{Address, Body, put, put_peers, put_without_end};
 
-/// Bytes of control frames that may wait, before heartbeats are not answered any more.
+/// Bytes of waiting control frames above which heartbeats are not answered.
 const CONTROL_MAX: usize = 64 * 1024;
 
-/// Bytes of the ordered stream that may wait: twice what the changelog holds at most.
+/// Bytes of the ordered stream that may wait: twice the limit of the changelog.
 const ORDERED_MAX: usize = 2 * LOG_BYTES_MAX;
 
 /// Bytes in the outbound buffer above which no bulk is generated.
 const BULK_MAX: usize = 16 * 1024;
 
-/// Bytes of answers after which bulk has its turn, if there is any: as many as a piece of a snapshot has. Without
-/// it, answers to a peer that waits for our filter, and so queries for every key, would keep the filter back.
+/// Bytes of answers after which bulk is sent, if there is any: those of a piece of a snapshot. A peer without the own
+/// filter queries for every key, and its answers must not delay the filter.
 const ANSWERS_PER_BULK: usize = PIECE_BLOCKS * BLOCK_BYTES;
 
-/// Bytes of a value above which it is asked for memory before, and those of a frame beside its value, at most.
+/// Bytes of a value above which the memory of the system is checked first.
 const LARGE_ANSWER_BYTES: usize = 64 * 1024;
 const FRAME_HEAD_BYTES_MAX: usize = 64;
 
-/// Sends a control frame that the state of the link bounds: one per heartbeat, or per event of the link.
+/// Sends a control frame, of which the state of the link bounds the number: one per heartbeat or event of the link.
 pub(in crate::node) fn send_control(
     state: &mut State,
     now: Now,
@@ -59,8 +59,8 @@ pub(in crate::node) fn send_peers(state: &mut State, now: Now, peer: PeerKey, li
     append(state, now, peer, Class::Control, |out, clock| put_peers(out, clock, list.iter().copied()));
 }
 
-/// Sends an answer to a heartbeat, or to what is like one; false, and nothing is sent, if the peer does not read what
-/// waits for it: requests of a few bytes must not fill the memory.
+/// Sends an answer to a heartbeat or similar frame; false, without sending, if too much waits: requests of a few
+/// bytes must not fill the memory.
 pub(in crate::node) fn send_control_reply(
     state: &mut State,
     now: Now,
@@ -77,8 +77,8 @@ pub(in crate::node) fn send_control_reply(
     has_room
 }
 
-/// Appends frames of the ordered stream. Returns the bytes written. A link on which too many wait is closed, since none
-/// of them may be missing: what the peer lacks is made up for when it is linked again.
+/// Appends frames of the ordered stream. Returns the bytes written. Closes the link if too many wait, since none may
+/// be left out: digest sync and resync repeat them when the peer is linked again.
 pub(in crate::node) fn append_ordered(
     state: &mut State,
     now: Now,
@@ -96,7 +96,7 @@ pub(in crate::node) fn append_ordered(
     written
 }
 
-/// Sends a frame of the ordered stream, which the state of the sender bounds.
+/// Sends a frame of the ordered stream, of which the state of the sender bounds the number.
 pub(in crate::node) fn send_ordered(
     state: &mut State,
     now: Now,
@@ -107,15 +107,15 @@ pub(in crate::node) fn send_ordered(
     append(state, now, peer, Class::Ordered, |out, clock| put(out, clock, request, body));
 }
 
-/// Whether an ordered frame would go into the outbound buffer, with nothing of its class in front of it.
+/// Whether an ordered frame would be written to the outbound buffer at once.
 pub(in crate::node) fn has_room_for_ordered(state: &State, peer: PeerKey) -> bool {
     let Some(conn) = conn_of(state, peer) else { return false };
     let waiting = conn.link_queues.as_deref().map_or(0, |queues| queues.waiting(Class::Ordered));
     waiting == 0 && conn.outbound.len() < COMMITTED_MAX
 }
 
-/// Sends a query, or an answer that needs nothing of the store. A link without [`has_room_for_query`] or
-/// [`has_room_for_answer`] is sent none.
+/// Sends a query, or an answer without data of the store. The caller must have checked [`has_room_for_query`] or
+/// [`has_room_for_answer`].
 pub(in crate::node) fn send_answer(
     state: &mut State,
     now: Now,
@@ -126,7 +126,7 @@ pub(in crate::node) fn send_answer(
     append(state, now, peer, Class::Answer, |out, clock| put(out, clock, request, body));
 }
 
-/// Whether the link has room for an answer, and no bulk whose turn it is.
+/// Whether the link has room for an answer, and no bulk is due.
 pub(in crate::node) fn has_room_for_answer(state: &State, peer: PeerKey) -> bool {
     let Some(conn) = conn_of(state, peer) else { return false };
     let Some(queues) = conn.link_queues.as_deref() else { return false };
@@ -135,7 +135,7 @@ pub(in crate::node) fn has_room_for_answer(state: &State, peer: PeerKey) -> bool
         && (queues.answered_bytes < ANSWERS_PER_BULK || !has_bulk(state, peer))
 }
 
-/// Whether the link has room for a query: what waits before it is as much as may wait at most.
+/// Whether the link has room for a query.
 pub(in crate::node) fn has_room_for_query(state: &State, peer: PeerKey) -> bool {
     let Some(conn) = conn_of(state, peer) else { return false };
     let Some(queues) = conn.link_queues.as_deref() else { return false };
@@ -143,8 +143,8 @@ pub(in crate::node) fn has_room_for_query(state: &State, peer: PeerKey) -> bool 
     waiting <= state.config.limits.outbound_pause_bytes as usize
 }
 
-/// Appends an answer to the connection of a link. Not by the peer, since the answer borrows from the store. Without memory
-/// for a large value the peer is told that its query was not taken.
+/// Appends an answer to the connection of a link. Takes parts of the state, since the answer borrows from the store.
+/// Without memory for a large value the answer is a NONE without a payload.
 pub(in crate::node) fn append_answer(
     conn: &mut Conn,
     pool: &mut Pool,
@@ -193,13 +193,13 @@ pub(in crate::node) fn send_large_answer(
     mark_dirty(state, conn_key);
 }
 
-/// Whether part of a snapshot, or an image of a block, waits to be generated for a peer.
+/// Whether there is bulk for a peer.
 fn has_bulk(state: &State, peer: PeerKey) -> bool {
     let reader = state.mesh.peers.get(peer).and_then(|peer| peer.following.reader());
     reader.is_some_and(|reader| state.keyspace.changelog().has_bulk(reader))
 }
 
-/// Whether bulk may be generated for a peer: nothing of another class waits, and little is left to be sent.
+/// Whether bulk may be generated for a peer: no other class waits, and little is unsent.
 pub(in crate::node) fn has_room_for_bulk(state: &State, peer: PeerKey) -> bool {
     conn_of(state, peer).is_some_and(|conn| conn.outbound.len() <= BULK_MAX)
 }
@@ -219,7 +219,7 @@ pub(in crate::node) fn append_bulk(
     written
 }
 
-/// The socket of a link has taken bytes: commits what waits in the queues.
+/// Commits waiting frames after bytes of a link were written.
 pub(in crate::node) fn drained(state: &mut State, conn: ConnKey) {
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(conn) else { return };
@@ -228,8 +228,8 @@ pub(in crate::node) fn drained(state: &mut State, conn: ConnKey) {
     }
 }
 
-/// Hands `write` the vector that the next frames of a class are appended to, and the clock that they carry. Returns
-/// the bytes written: none if the peer is not linked.
+/// Calls `write` with the vector for the next frames of a class, and their clock. Returns the bytes written: 0 if the
+/// peer is not linked.
 fn append(
     state: &mut State,
     now: Now,
@@ -251,8 +251,8 @@ fn conn_of(state: &State, peer: PeerKey) -> Option<&Conn> {
     state.conns.get(state.mesh.peers.conn(peer)?)
 }
 
-/// Ends a link with a BYE that names the reason, sent before all that waits, which is dropped. The peer is not
-/// linked from here on, unless it is by another connection.
+/// Ends a link with a BYE that names the reason, and drops waiting frames. The peer is unlinked, unless it is linked
+/// by another connection.
 pub(in crate::node) fn disconnect(
     state: &mut State,
     now: Now,
@@ -267,7 +267,7 @@ pub(in crate::node) fn disconnect(
     part(state, now, conn_key, reason);
 }
 
-/// Ends a link whose other side has sent BYE, or knows already.
+/// Ends a link without a BYE: the other side has sent one.
 pub(in crate::node) fn part(state: &mut State, now: Now, conn_key: ConnKey, reason: CloseReason) {
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(conn_key) else { return };

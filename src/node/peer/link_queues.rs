@@ -1,8 +1,8 @@
-//! The bytes that wait for a link, in the order in which they are sent: one queue per class.
+//! The queues of a link: waiting frames, one queue per class.
 //!
-//! The outbound buffer of the connection holds what is sent next, at most [`COMMITTED_MAX`] bytes and the frame that
-//! passed that. Frames beyond it wait in the queue of their class, and are committed class by class as the socket
-//! takes bytes. So an urgent frame is behind at most that much, whatever the link has waiting.
+//! The outbound buffer of the connection has at most [`COMMITTED_MAX`] bytes and one more frame. Further frames wait
+//! in the queue of their class, and are committed class by class as bytes are written. So an urgent frame waits for
+//! at most that many bytes.
 //!
 //! Not here: which frames are sent, and the limit of each class ([`crate::node::peer::link_output`]).
 
@@ -15,7 +15,7 @@ use crate::wire::frame::frame_bytes;
 pub(in crate::node) const COMMITTED_MAX: usize = 64 * 1024;
 
 /// The classes whose frames may wait, the most urgent first. Bulk is not among them: it is generated when it is
-/// written, and never waits.
+/// written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Class {
     /// Heartbeats, RESYNC, PEERS.
@@ -35,7 +35,7 @@ pub(in crate::node) struct LinkQueues {
 }
 
 impl LinkQueues {
-    /// Hands `write` the vector to append a whole frame of this class to, or several. Returns the bytes written.
+    /// Calls `write` with the vector to append whole frames of a class to. Returns the bytes written.
     pub(in crate::node) fn append(
         &mut self,
         class: Class,
@@ -70,7 +70,7 @@ impl LinkQueues {
         if is_first && outbound.len() < COMMITTED_MAX { outbound } else { &mut self.queues[class as usize] }
     }
 
-    /// Moves frames to the outbound buffer as far as it has room, the most urgent first.
+    /// Moves frames to the outbound buffer while it has room, the most urgent first.
     pub(in crate::node) fn commit(&mut self, outbound: &mut ChunkQueue, pool: &mut Pool) {
         for queue in &mut self.queues {
             while outbound.len() < COMMITTED_MAX && !queue.is_empty() {
@@ -91,7 +91,7 @@ impl LinkQueues {
         self.queues.iter().map(ChunkQueue::held).sum()
     }
 
-    /// Drops what waits and gives the memory back.
+    /// Drops all frames and frees the memory.
     pub(in crate::node) fn release(&mut self, pool: &mut Pool) {
         self.queues.iter_mut().for_each(|queue| queue.release(pool));
     }

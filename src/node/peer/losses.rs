@@ -4,12 +4,12 @@ use crate::node::conn::phase::CloseReason;
 use crate::node::ids::{AddressKey, ConnKey, PeerKey};
 use std::collections::VecDeque;
 
-/// The lost links and dials, and why the shell lost a connection.
+/// Lost links and dials, and the cause reported by the shell.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Losses {
     links: VecDeque<(PeerKey, ConnKey)>,
     dials: VecDeque<(AddressKey, ConnKey, CloseReason)>,
-    /// While the call that reported the loss runs.
+    /// The cause, during the call that reported the loss.
     cause: String,
 }
 
@@ -35,7 +35,7 @@ impl Losses {
         self.dials.pop_front()
     }
 
-    /// Notes why the shell lost a connection; empty: no more.
+    /// Sets the cause of a lost connection; empty: none.
     pub(in crate::node) fn set_cause(&mut self, cause: String) {
         self.cause = cause;
     }

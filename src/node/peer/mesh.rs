@@ -1,4 +1,4 @@
-//! The state of the mesh on this node: its identity, the address book, the peers and their filters, the lookups.
+//! The state of the mesh on this node: its id, the address book, the peers and their filters, the lookups.
 
 use crate::base::limiter::Limiter;
 use crate::base::rng::Rng;
@@ -35,17 +35,17 @@ use std::time::Duration;
 const ID_DRAWS_BURST: u32 = 4;
 const ID_DRAW_EVERY: Duration = Duration::from_secs(600);
 
-/// What a node knows of a key that it does not hold.
+/// Information about a key that this node does not hold.
 #[derive(Debug)]
 pub(in crate::node) struct Elsewhere {
-    /// The highest version that it knows of, of a value on another node or of a deletion; 0: of none.
+    /// The highest known version of a value on another node or of a deletion; 0: none.
     pub(in crate::node) version: Version,
     ids: [[u8; 16]; HINTS_MAX],
     len: usize,
 }
 
 impl Elsewhere {
-    /// The nodes that may hold the key: the one that was last known to, else those whose filter claims it.
+    /// The nodes that may hold the key: the last known holder, else the claimants.
     pub(in crate::node) fn hints(&self) -> Hints<'_> {
         Hints::new(&self.ids[..self.len])
     }
@@ -64,9 +64,9 @@ pub(in crate::node) struct Mesh {
     id: NodeId,
     /// The address that this node listens on.
     listen: SocketAddr,
-    /// The address that others are to dial instead, if it is another.
+    /// The advertised address, if it differs.
     advertise: Option<SocketAddr>,
-    /// The hash secret, for the check of a handshake.
+    /// The hash secret, for the check in handshakes.
     hash_secret: HashSecret,
     /// The key from which ids and nonces are drawn; see [`Mesh::draw`].
     draw_key: [u8; 32],
@@ -80,19 +80,20 @@ pub(in crate::node) struct Mesh {
     pub(in crate::node) lookups: Lookups,
     /// Requests of clients that wait for lookups.
     pub(in crate::node) pending: PendingRequests,
-    /// What the layer of commands is to do.
+    /// Work for the command layer.
     pub(in crate::node) queued_commands: CommandQueue,
     pub(in crate::node) dials: Dials,
     pub(in crate::node) losses: Losses,
     /// Links, and connections in an outbound handshake.
     conns: usize,
-    /// Connections beyond `clients_max`, oldest first: handshakes that others began, and former links that are closing.
+    /// Connections in the reserve beyond `clients_max`, oldest first: inbound handshakes, and former links that are
+    /// closing.
     spare: VecDeque<ConnKey>,
-    /// What is published of the own filter when.
+    /// The timing of publishing the own filter.
     pub(in crate::node) publishing: Publishing,
-    /// The result of the last search, kept for its memory.
+    /// The result of the last search, whose memory is reused.
     claims: Vec<FilterKey>,
-    /// Where keys are that other nodes wrote.
+    /// The holders of keys that other nodes wrote.
     pub(in crate::node) moved: Moved,
     pub(in crate::node) versions: VersionWork,
 }
@@ -130,12 +131,12 @@ impl Mesh {
         mesh
     }
 
-    /// The identity of this node.
+    /// The id of this node.
     pub(in crate::node) const fn id(&self) -> NodeId {
         self.id
     }
 
-    /// The node listens on this address.
+    /// Sets the address that this node listens on.
     pub(in crate::node) fn listens_on(&mut self, addr: SocketAddr) {
         self.listen = addr;
     }
@@ -145,25 +146,25 @@ impl Mesh {
         self.conns
     }
 
-    /// An accepted connection has become a link.
+    /// Counts an accepted connection that has become a link.
     pub(in crate::node) fn joined(&mut self) {
         self.conns += 1;
     }
 
-    /// An address is dialled.
+    /// Counts a dialled connection.
     pub(in crate::node) fn dialled(&mut self, address: AddressKey, conn: ConnKey) {
         self.address_book.dialled(address, conn);
         self.dials.begin(address, conn);
         self.conns += 1;
     }
 
-    /// The link to a peer has ended, though its connection may still be open.
+    /// Notes the end of the link to a peer, whose connection may still be open.
     pub(in crate::node) fn unlinked(&mut self, peer: PeerKey, conn: ConnKey) {
         self.losses.add_link(peer, conn);
         self.conns -= 1;
     }
 
-    /// A connection was closed: if it was a link or a dial, that is lost.
+    /// Notes a closed connection; records the loss if it was a link or a dial.
     pub(in crate::node) fn closed(&mut self, conn: ConnKey, role: &Role, reason: CloseReason) {
         match role {
             Role::OutboundHandshake(dialling) => self.losses.add_dial(dialling.address, conn, reason),
@@ -173,8 +174,8 @@ impl Mesh {
         self.conns -= 1;
     }
 
-    /// Gives a connection one of the places beyond `clients_max`. If all are taken the one that is closing gives way,
-    /// then the one whose offer was not accepted, then the oldest: returns that one, which is to be closed.
+    /// Counts a connection against the reserve beyond `clients_max`. If that is full, returns the connection to
+    /// close: one that is closing, else one without an accepted offer, else the oldest.
     pub(in crate::node) fn take_spare_place(
         &mut self,
         conns: &Slots<ConnTag, Conn>,
@@ -189,23 +190,23 @@ impl Mesh {
         last
     }
 
-    /// 16 bytes that cannot be predicted from earlier ones, unlike the numbers of [`Rng`].
+    /// Draws 16 bytes that cannot be predicted from earlier ones, unlike the numbers of [`Rng`].
     pub(in crate::node) fn draw(&mut self) -> [u8; 16] {
         self.drawn += 1;
         keyed_bytes(&self.draw_key, self.drawn)
     }
 
-    /// What an offer with this nonce has as its hash if its node has our hash secret.
+    /// The hash in an offer with this nonce of a node with the same hash secret.
     pub(in crate::node) fn hash_check(&self, nonce: &[u8; 16]) -> u64 {
         self.hash_secret.hash(&hash_check_text(nonce)).0
     }
 
-    /// The address that is sent to others.
+    /// The advertised address.
     pub(in crate::node) fn advertised(&self) -> SocketAddr {
         self.advertise.unwrap_or(self.listen)
     }
 
-    /// Whether an address is one of this node, as far as these are known.
+    /// Whether an address is a known one of this node.
     pub(in crate::node) fn is_own(&self, addr: SocketAddr) -> bool {
         addr == self.listen || self.advertise == Some(addr)
     }
@@ -222,7 +223,7 @@ impl Mesh {
         is_allowed
     }
 
-    /// Has a step go on with the resync of a peer, if there is one.
+    /// Queues the resync of a peer, if there is one.
     pub(in crate::node) fn enqueue_resync(&mut self, key: PeerKey) {
         if self.peers.get(key).is_some_and(|peer| peer.versions.resync().is_some()) {
             self.versions.resyncs.push(key);
@@ -241,7 +242,7 @@ impl Mesh {
         !(self.losses.is_empty() && self.pending.backlog() == 0 && self.queued_commands.is_empty())
     }
 
-    /// What this node knows of a key that it does not hold; but for the peer that queries. `tombstone` is the version of
+    /// Information about a key that this node does not hold, without the querying peer. `tombstone` is the version of
     /// the key's tombstone, if there is one.
     pub(in crate::node) fn elsewhere(
         &mut self,
@@ -264,8 +265,8 @@ impl Mesh {
         elsewhere
     }
 
-    /// Searches the filters of linked peers for a hash. Stores the claimants in `claims`; returns whether there is a
-    /// peer to query, by its claim or because its filter is unknown.
+    /// Searches the filters of linked peers for a hash and stores the claimants. Returns whether there is a peer to
+    /// query: a claimant or one with an unknown filter.
     #[inline]
     pub(in crate::node) fn may_be_elsewhere(&mut self, hash: u64) -> bool {
         self.claims.clear();
@@ -282,7 +283,7 @@ impl Mesh {
         claims.iter().chain(filters.unknown()).any(is_queryable)
     }
 
-    /// The peers whose filters the last search has found to claim its key.
+    /// The claimants of the last search.
     pub(in crate::node) fn claimants(&self) -> impl Iterator<Item = (PeerKey, &Peer)> {
         let keys = self.claims.iter().filter_map(|filter| self.peers.by_filter(*filter));
         keys.filter_map(|key| Some((key, self.peers.get(key)?)))
@@ -302,7 +303,7 @@ impl Mesh {
         found
     }
 
-    /// Which of these keys, at most 64, a filter claims, or an unknown one may: a bit each, in their order.
+    /// The keys, of at most 64, that a filter claims or an unknown one may: one bit per key, in order.
     pub(in crate::node) fn claimed(&self, hashes: &[u64]) -> u64 {
         if self.filters.unknown().is_empty() { self.filters.claimed(hashes) } else { u64::MAX }
     }

@@ -1,7 +1,7 @@
-//! The peers: nodes that are linked, or were until lately.
+//! The table of peers: nodes that are linked, or were recently.
 //!
-//! A peer is one life of a node. It outlives its link for a while, so that digest sync can resume after a
-//! short cut.
+//! A peer is a node from its start to its end. It is kept for a while after its link was lost, so that digest sync
+//! can resume.
 
 use crate::base::slots::Slots;
 use crate::base::time::Instant;
@@ -19,13 +19,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The round trip assumed of a peer that has not answered yet.
+/// The assumed round trip of a peer without a measured one.
 const ROUND_TRIP_ASSUMED: Duration = Duration::from_millis(1);
 
-/// The weight of a new round trip in the smoothed one: one in so many. RFC 6298.
+/// Divisor that gives the weight of a new round trip in the smoothed one. RFC 6298.
 const SMOOTHING: u32 = 8;
 
-/// The longest time between two lists sent to a peer: well below the time after which it forgets an address.
+/// The longest time between two lists sent to a peer: well below the time after which it removes an address.
 const LIST_EVERY: Duration = Duration::from_secs(120);
 
 /// Which end dialled a link.
@@ -42,42 +42,42 @@ pub(in crate::node) struct Link {
     pub(in crate::node) dialler: Dialler,
 }
 
-/// One life of another node.
+/// A peer.
 #[derive(Debug)]
 pub(in crate::node) struct Peer {
     /// Whether lookups query it.
     pub(in crate::node) breaker: CircuitBreaker,
-    /// The next heartbeat, or the moment at which an unlinked peer is forgotten.
+    /// The next heartbeat, or the removal of an unlinked peer.
     pub(in crate::node) alarm: Alarm,
-    /// Our queries to it.
+    /// Own queries to it.
     pub(in crate::node) queries: Queries,
     /// Its queries that wait for room in the link.
     pub(in crate::node) deferred: DeferredQueries,
-    /// Its digest, and ours as it reads it.
+    /// The digest sync with it.
     pub(in crate::node) following: Following,
     pub(in crate::node) versions: PeerVersions,
     id: NodeId,
-    /// Where it listens.
+    /// The address that it listens on.
     addr: SocketAddr,
     link: Option<Link>,
-    /// When the link was made, or lost.
+    /// When the link was made or lost.
     since: Instant,
     /// When bytes were last received from it.
     received_at: Instant,
-    /// It is linked to other nodes too, by its last list.
+    /// Its last list had other linked nodes.
     has_other_links: bool,
     /// The link has lasted for a heartbeat, so dialling it counts as a success.
     is_stable: bool,
-    /// It has ended, and its keys with it; it does not come back. Hints of others may name it for a while.
+    /// It has shut down with its keys. Hints of others may name it for a while.
     has_left: bool,
-    /// The number of the last heartbeat, and when it was sent if it is not answered.
+    /// The number of the last heartbeat.
     heartbeat: u32,
     heartbeat_sent_at: Option<Instant>,
     round_trip: Option<Duration>,
     claim_stats: ClaimStats,
-    /// How many keys had been looked for in the filters when `claim_stats` was last brought up to date.
+    /// Searches of the filters when `claim_stats` was last updated.
     searches_seen: u64,
-    /// The version of the list of linked peers that it was sent, and when.
+    /// The version of the list of linked peers that was last sent.
     sent_list: u64,
     sent_list_at: Instant,
 }
@@ -140,17 +140,17 @@ impl Peer {
         self.link.is_some() && self.breaker.lets_pass()
     }
 
-    /// Bytes were received from it.
+    /// Notes received bytes.
     pub(in crate::node) const fn received(&mut self, now: Instant) {
         self.received_at = now;
     }
 
-    /// When its link is lost if nothing more is received, with heartbeats in this interval.
+    /// When its link is lost without further bytes, with this heartbeat interval.
     pub(in crate::node) fn lost_at(&self, interval: Duration) -> Instant {
         self.received_at.after(interval * HEARTBEATS_MISSED_MAX)
     }
 
-    /// It has sent the list of the nodes that it is linked to.
+    /// Notes its list of linked nodes.
     pub(in crate::node) const fn listed(&mut self, has_other_links: bool) {
         self.has_other_links = has_other_links;
     }
@@ -159,7 +159,7 @@ impl Peer {
         self.has_other_links
     }
 
-    /// The link has lasted for a heartbeat; whether it is the first one.
+    /// Notes that the link has lasted for a heartbeat; returns whether that is the first one.
     pub(in crate::node) const fn lasted(&mut self) -> bool {
         !std::mem::replace(&mut self.is_stable, true)
     }
@@ -169,24 +169,24 @@ impl Peer {
         self.is_stable
     }
 
-    /// It has sent BYE.
+    /// Notes its BYE.
     pub(in crate::node) const fn bye_received(&mut self, has_left: bool) {
         self.has_left = has_left;
     }
 
-    /// Whether it has ended, and its keys with it.
+    /// Whether it has shut down.
     pub(in crate::node) const fn has_left(&self) -> bool {
         self.has_left
     }
 
-    /// A heartbeat is sent. Returns its number.
+    /// Notes a sent heartbeat. Returns its number.
     pub(in crate::node) const fn heartbeat_sent(&mut self, now: Instant) -> u32 {
         self.heartbeat = self.heartbeat.wrapping_add(1);
         self.heartbeat_sent_at = Some(now);
         self.heartbeat
     }
 
-    /// A heartbeat was answered: measures the round trip, if it is the last one.
+    /// Notes the answer to a heartbeat: measures the round trip if it is the last one.
     pub(in crate::node) fn heartbeat_answered(&mut self, now: Instant, number: u32) {
         if self.heartbeat == number
             && let Some(sent_at) = self.heartbeat_sent_at.take()
@@ -195,17 +195,17 @@ impl Peer {
         }
     }
 
-    /// Whether it is to be sent the list of linked peers: it is another than it was sent, or that is old.
+    /// Whether the list of linked peers must be sent: it has changed, or the last one is old.
     pub(in crate::node) fn needs_list(&self, now: Instant, version: u64) -> bool {
         self.sent_list != version || now.since(self.sent_list_at) >= LIST_EVERY
     }
 
-    /// It is sent the list of linked peers.
+    /// Notes that the list of linked peers was sent.
     pub(in crate::node) const fn list_sent(&mut self, now: Instant, version: u64) {
         (self.sent_list, self.sent_list_at) = (version, now);
     }
 
-    /// Takes a measured round trip into account.
+    /// Adds a measured round trip to the smoothed one.
     pub(in crate::node) fn measured(&mut self, took: Duration) {
         let old = self.round_trip.unwrap_or(took);
         self.round_trip = Some(old - old / SMOOTHING + took / SMOOTHING);
@@ -216,30 +216,30 @@ impl Peer {
         self.round_trip
     }
 
-    /// What orders claimants: the smoothed round trip times the queries before the next one.
+    /// The order of claimants: the smoothed round trip times the number of queries before the next one.
     pub(in crate::node) fn distance(&self) -> Duration {
         let backlog = u32::try_from(self.queries.backlog()).unwrap_or(u32::MAX);
         self.round_trip.unwrap_or(ROUND_TRIP_ASSUMED).saturating_mul(backlog.saturating_add(1))
     }
 
-    /// The share of the keys it does not hold that its filter claimed.
+    /// The measured false-positive rate of its filter.
     pub(in crate::node) fn measured_rate(&self) -> Option<f64> {
         self.claim_stats.measured_rate()
     }
 }
 
-/// All peers, linked or lately so.
+/// All peers.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Peers {
     slots: Slots<PeerTag, Peer>,
     by_id: BTreeMap<NodeId, PeerKey>,
-    /// Whose filter has this index.
+    /// The peer of each filter, by the filter's index.
     by_filter: Vec<Option<PeerKey>>,
-    /// How many are linked.
+    /// The number of linked peers.
     linked: usize,
-    /// Rises with each link that comes or goes.
+    /// Increases with each link that is made or lost.
     version: u64,
-    /// Keys not stored here that were searched for in the peers' filters.
+    /// Searches of the peers' filters for keys that are not here.
     searches: u64,
 }
 
@@ -344,7 +344,8 @@ impl Peers {
         Some(peer)
     }
 
-    /// Makes a connection the link to a peer, which listens on `addr`. With [`Peers::unlink`] the only way to change it.
+    /// Makes a connection the link to a peer, which listens on `addr`. With [`Peers::unlink`] the only way to change
+    /// it.
     pub(in crate::node) fn set_link(&mut self, now: Instant, key: PeerKey, link: Link, addr: SocketAddr) {
         self.change_link(now, key, Some(link));
         let Some(peer) = self.slots.get_mut(key) else { return };
