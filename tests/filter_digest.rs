@@ -243,9 +243,11 @@ fn follower_equals_the_sender_after_any_loss_of_links_and_messages() {
                     let live = world.live.keys().copied().min_by_key(|key| key ^ hash);
                     live.into_iter().for_each(|hash| world.delete(hash));
                 }
-                400..403 if world.filter.size().log2() < 8 => world.resize(world.filter.size().doubled()),
+                400..403 if world.filter.size().log2() < 8 => {
+                    world.resize(Size::from_log2(world.filter.size().log2() + 1));
+                }
                 403..405 if world.live.len() < 10 << world.filter.size().log2() => {
-                    world.resize(world.filter.size().halved());
+                    world.resize(world.filter.size().log2().checked_sub(1).and_then(Size::from_log2));
                 }
                 405..408 => world.relink(),
                 408..411 if rng.one_in(2) && seed % 2 == 0 => _ = world.lose(),

@@ -90,16 +90,6 @@ impl Size {
         (BLOCK_BYTES as u64) << self.log2
     }
 
-    /// Twice as large, unless that is above the largest size.
-    pub const fn doubled(self) -> Option<Self> {
-        Self::from_log2(self.log2 + 1)
-    }
-
-    /// Half as large, unless this is one block.
-    pub const fn halved(self) -> Option<Self> {
-        if self.log2 == 0 { None } else { Some(Self { log2: self.log2 - 1 }) }
-    }
-
     /// The block of a hash: below `blocks()`.
     pub const fn block_of(self, hash: u64) -> usize {
         // Two shifts, since a shift by 64 is undefined.
@@ -141,8 +131,6 @@ mod tests {
         assert_eq!(Size::from_blocks(3), None);
         assert_eq!(Size::from_blocks(1 << (SIZE_LOG2_MAX + 1)), None);
         assert_eq!(Size::from_blocks(1 << SIZE_LOG2_MAX), Some(Size::MAX));
-        assert_eq!(Size::MAX.doubled(), None);
-        assert_eq!(Size::MIN.halved(), None);
         assert_eq!(Size::for_keys(u64::MAX, 12), None);
         assert_eq!(Size::for_keys(0, 12), Some(Size::MIN));
         assert_eq!(Size::for_keys(43, 12), Size::from_log2(1));
