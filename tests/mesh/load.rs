@@ -17,10 +17,6 @@ const FOUND_WITHIN: u64 = 50 * MS;
 /// What has come over a link is read within this time.
 const READ_WITHIN: u64 = 10 * MS;
 
-/// How often both may take the time that the bytes of a very large value cost, beside that: it is one frame, and what
-/// follows on its link waits for it.
-const SHARED_TRANSFERS: u64 = 8;
-
 /// The most that one call may cost, in keys: a millisecond.
 const CALL_KEYS_MAX: u64 = MS / KEY_NANOS;
 
@@ -256,8 +252,6 @@ pub struct Load {
     backlogs: BTreeMap<&'static str, u64>,
     /// When all clients are known for what they are.
     warm_at: u64,
-    /// The time that very large values add to [`FOUND_WITHIN`] and [`READ_WITHIN`].
-    transfers: u64,
     is_ending: bool,
 }
 
@@ -299,7 +293,6 @@ impl Load {
             worst_call: 0,
             backlogs: BTreeMap::new(),
             warm_at: u64::MAX,
-            transfers: 0,
             is_ending: false,
         }
     }
@@ -417,9 +410,6 @@ impl World {
         let wants_large = self.load().scenario.crowds.iter().any(|crowd| crowd.habit == Habit::GetLarge);
         let larges = (0..LARGE_KEYS).filter(|_| wants_large).map(|n| (0, format!("SET large{n}:{large}\n")));
         let wants_shared = self.load().scenario.crowds.iter().any(|crowd| crowd.habit == Habit::GetShared);
-        if wants_shared {
-            self.load().transfers = SHARED_TRANSFERS * (SHARED_BYTES as u64 / 1_024) * self.plan.key_nanos;
-        }
         let shared = wants_shared.then(|| (1, format!("SET shared:{}\n", "x".repeat(SHARED_BYTES))));
         let hot = [(0, "SET hot0:value\n".to_owned()), (1, "SET hot1:value\n".to_owned())];
         hot.into_iter().chain(larges).chain(shared).for_each(|(host, request)| {
@@ -595,10 +585,7 @@ impl World {
         let name = load.scenario.name;
         let ping = |share: usize| load.pings[load.pings.len() * share / 100].1 / 1_000;
         let unread = self.net.longest_unread;
-        assert!(
-            unread < READ_WITHIN + load.transfers,
-            "{name}: bytes of a link were read {unread} ns after they had come"
-        );
+        assert!(unread < READ_WITHIN, "{name}: bytes of a link were read {unread} ns after they had come");
         println!(
             "{name}: found {}, not yet {} (last after {} us), PING {} and {} us, links read after {} us, {} keys in a call, {:?}",
             load.found,
@@ -658,7 +645,7 @@ impl Load {
         self.latest_miss = self.latest_miss.max(since);
         let is_here = host == reader.host && sent_at >= set_at;
         assert!(
-            !is_here && since < FOUND_WITHIN + self.transfers,
+            !is_here && since < FOUND_WITHIN,
             "{name}: p{} of host {host} is not found on host {} {since} ns after its SET",
             reader.probed,
             reader.host
