@@ -152,7 +152,7 @@ fn later_requests_wait_for_a_forwarded_command_and_it_waits_for_earlier_ones() {
     let mut world = World::new(Config::default());
     let (_, mut link) = claiming(&mut world, 1, &["far"]);
     let hash = world.hash("far");
-    world.begin("GET far\nINCR far\nSET far:9\nINCR far\nGET far\n");
+    world.begin("GET far\nINCR far\nSET near:1\nSET far:9\nINCR far\nGET far\n");
     let frames = world.frames(&mut link);
     let query = frames.iter().find_map(Received::query).unwrap();
     assert_eq!(frames.iter().find_map(Received::command), None, "{frames:?}");
@@ -163,8 +163,9 @@ fn later_requests_wait_for_a_forwarded_command_and_it_waits_for_earlier_ones() {
     world.send(&link, &[(query, value)]);
     assert_eq!(world.replies(), ":GOT far:1\n");
     let (number, _) = command(&mut world, &mut link);
+    assert_eq!(world.driver.ask(other, "COUNT\n"), ":COUNT 1\n", "a key set before the answer");
     world.send(&link, &[(number, executed(hash, VERSION + 1, &remote_reply(false, "far:2")))]);
-    assert_eq!(world.replies(), ":COUNTS far:2\n:SAT far:9\n:COUNTS far:10\n:GOT far:10\n");
+    assert_eq!(world.replies(), ":COUNTS far:2\n:SAT near:1\n:SAT far:9\n:COUNTS far:10\n:GOT far:10\n");
     world.check();
 }
 
