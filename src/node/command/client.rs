@@ -1,4 +1,4 @@
-//! CLIENT: what a client sets for its connection, and what there is to know of others.
+//! CLIENT: the settings of a connection, the list of clients, and closing clients.
 
 use crate::limits::CLIENTS_LISTED_MAX;
 use crate::node::command::error::CommandError;
@@ -12,10 +12,10 @@ use crate::wire::encoder::Protocol;
 use crate::wire::resp::parse::number;
 use std::fmt::Write;
 
-/// Bytes of the longest name, and of what CLIENT SETINFO takes.
+/// Bytes of the longest name, and of the longest text in CLIENT SETINFO.
 const NAME_BYTES_MAX: usize = 1_024;
 
-/// Checks the name of a connection.
+/// Returns an error if this cannot be the name of a connection.
 pub(in crate::node) fn check_name<'a>(name: &[u8]) -> Result<(), CommandError<'a>> {
     if !is_plain(name) {
         return Err(CommandError::Plain(
@@ -48,7 +48,7 @@ pub(super) fn getname<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
     Ok(Effect::Reply)
 }
 
-/// CLIENT SETNAME; an empty name is none.
+/// CLIENT SETNAME; an empty name removes the name.
 pub(super) fn setname<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let name = call.args.get(0).unwrap_or_default();
     check_name(name)?;
@@ -86,7 +86,7 @@ pub(super) fn reply<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     } else if word.eq_ignore_ascii_case(b"OFF") {
         Answers::None
     } else if word.eq_ignore_ascii_case(b"SKIP") {
-        // Without effect where nothing is answered.
+        // Without effect after OFF.
         match conn.session_mut().answers() {
             Answers::None => Answers::None,
             Answers::All | Answers::AllButNext => Answers::AllButNext,
@@ -101,7 +101,7 @@ pub(super) fn reply<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     Ok(Effect::Reply)
 }
 
-/// CLIENT NO-EVICT and NO-TOUCH: on or off, which is the same here.
+/// CLIENT NO-EVICT and NO-TOUCH: accept ON and OFF, without effect.
 pub(super) fn switch<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let word = call.args.get(0).unwrap_or_default();
     if !word.eq_ignore_ascii_case(b"ON") && !word.eq_ignore_ascii_case(b"OFF") {
@@ -111,7 +111,7 @@ pub(super) fn switch<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a
     Ok(Effect::Reply)
 }
 
-/// CLIENT TRACKING: only OFF.
+/// CLIENT TRACKING: accepts OFF only.
 pub(super) fn tracking<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let word = call.args.get(0).unwrap_or_default();
     if word.eq_ignore_ascii_case(b"ON") {
@@ -144,7 +144,7 @@ pub(super) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
     Ok(Effect::Reply)
 }
 
-/// CLIENT LIST [TYPE type] [ID id …]: a line for each client, of a bounded number.
+/// CLIENT LIST [TYPE type] [ID id …]: a line per client, at most [`CLIENTS_LISTED_MAX`].
 pub(super) fn list<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let mut words = call.args.iter();
     let mut numbers = None;
@@ -170,7 +170,7 @@ pub(super) fn list<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
     Ok(Effect::Reply)
 }
 
-/// Whether a type of clients is the one that all are of.
+/// Whether a type of clients is NORMAL, the type of all clients; an error if Redis has no such type.
 fn is_normal_type<'a>(kind: &[u8]) -> Result<bool, CommandError<'a>> {
     if kind.eq_ignore_ascii_case(b"NORMAL") {
         return Ok(true);
@@ -187,7 +187,7 @@ fn client_number<'a>(text: &[u8]) -> Result<u64, CommandError<'a>> {
     number.ok_or(CommandError::Plain("Invalid client ID"))
 }
 
-/// The line of a client. Fields without a meaning here are as in Redis for an idle client.
+/// Appends the line of a client. Fields without a meaning here have the values of an idle client in Redis.
 fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let session = conn.session();
@@ -222,12 +222,12 @@ fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
     );
 }
 
-/// What CLIENT KILL is to close.
+/// The filter of CLIENT KILL.
 #[derive(Debug, Default)]
 struct Filter<'a> {
     number: Option<u64>,
     addr: Option<&'a [u8]>,
-    /// Some condition that no client meets.
+    /// Whether there is a condition that no client meets.
     is_none: bool,
     spares_caller: bool,
 }
@@ -277,7 +277,7 @@ fn filter<'a>(call: &Call<'a>) -> Result<Filter<'a>, CommandError<'a>> {
         } else if is(b"ADDR") {
             filter.addr = Some(text);
         } else if is(b"LADDR") {
-            // Which of its own addresses a client came to is not known here.
+            // The local address of a connection is not stored.
             filter.is_none = true;
         } else if is(b"TYPE") {
             filter.is_none |= !is_normal_type(text)?;

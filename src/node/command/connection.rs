@@ -8,10 +8,10 @@ use crate::node::state::State;
 use crate::wire::encoder::Protocol;
 use crate::wire::resp::parse::number;
 
-/// The version of Redis whose commands these are, for clients that read it.
+/// The version of Redis whose commands are implemented, for clients that check it.
 pub(in crate::node) const REDIS_VERSION: &str = "7.2.4";
 
-/// PING. In lines `0:PONG 1`, or with the request's id; an argument may only be the 0 that is answered so.
+/// PING. In lines the reply is `PONG 1` with the id of the request, or 0; the only argument accepted is 0.
 pub(super) fn ping<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let message = call.args.get(0);
     if !call.reply.is_line() {
@@ -32,13 +32,13 @@ pub(super) fn ping<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> 
     }
 }
 
-/// QUIT, and REQUEST disconnect.
+/// QUIT.
 pub(super) fn quit<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.status("OK");
     Ok(Effect::Close)
 }
 
-/// REQUEST disconnect, which has a reply of its own.
+/// REQUEST disconnect: QUIT with another reply.
 pub(super) fn disconnect<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.text("bye");
     Ok(Effect::Close)
@@ -56,7 +56,7 @@ pub(super) fn auth<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
     Ok(Effect::Authenticate)
 }
 
-/// HELLO [version [AUTH user password] [SETNAME name]]: the protocol from this reply on, and what this node is.
+/// HELLO [version [AUTH user password] [SETNAME name]]: sets the protocol, from this reply on, and describes the node.
 pub(super) fn hello<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let protocol = match call.args.get(0).map(number) {
         None => call.reply.protocol(),
@@ -136,7 +136,7 @@ pub(super) fn select<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a
     Ok(Effect::Reply)
 }
 
-/// RESET: the connection as it began.
+/// RESET: returns the connection to its initial state, except for the count of wrong passwords.
 pub(super) fn reset<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let is_authenticated = state.config.password.is_none();
     if let Some(conn) = state.conns.get_mut(call.conn) {
@@ -148,7 +148,7 @@ pub(super) fn reset<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     Ok(Effect::Reply)
 }
 
-/// READONLY and READWRITE, which are about clusters.
+/// READONLY, READWRITE and CLUSTER: an error, since there is no cluster support.
 pub(super) fn no_cluster<'a>(_: &mut State, _: &mut Call<'a>) -> CommandResult<'a> {
     Err(CommandError::Plain("This instance has cluster support disabled"))
 }

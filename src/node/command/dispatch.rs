@@ -1,4 +1,4 @@
-//! From a request, in whatever protocol, to its handler, and from what the handler returns to the connection.
+//! Dispatch: calls the handler of a request in either protocol, and applies its effect to the connection.
 
 use crate::base::time::Now;
 use crate::node::command::error::CommandError;
@@ -25,7 +25,8 @@ use crate::wire::encoder::{Encoder, Protocol, ReplyHead};
 use crate::wire::line::{Line, is_from_browser};
 use crate::wire::remote_reply::RequestResult;
 
-/// Executes one line for a connection. Returns its cost in keys, at least 1, the queries to peers included.
+/// Executes one line for a connection. Returns its cost in keys, queries to peers included; 0 if it is deferred until
+/// earlier replies are complete.
 pub(in crate::node) fn execute_line(
     state: &mut State,
     now: Now,
@@ -51,7 +52,7 @@ pub(in crate::node) fn execute_line(
     }
 }
 
-/// Executes one request in RESP, whose first argument is the command's name; likewise.
+/// Executes one request in RESP, whose first word is the command's name. Returns its cost as [`execute_line`] does.
 pub(in crate::node) fn execute_resp(
     state: &mut State,
     now: Now,
@@ -77,7 +78,7 @@ fn execute_found<'a>(
     }
 }
 
-/// The same on a connection whose session intercepts requests: they are kept for EXEC, or not answered.
+/// Executes one request in RESP on a connection whose session intercepts it: it is queued for EXEC, or not answered.
 pub(in crate::node) fn execute_intercepted(
     state: &mut State,
     now: Now,
@@ -102,7 +103,7 @@ pub(in crate::node) fn execute_intercepted(
     }
 }
 
-/// Writes a reply that no handler writes.
+/// Writes a reply without calling a handler.
 fn write_reply(
     state: &mut State,
     now: Now,
@@ -136,7 +137,7 @@ pub(in crate::node) fn execute_all_silently<'a>(
     cost
 }
 
-/// Carries out a request whose reply is not sent. Keys are not looked up on other nodes for it.
+/// Carries out a request whose reply is not sent, without looking up keys on other nodes. Returns its cost in keys.
 fn execute_silently<'a>(
     state: &mut State,
     now: Now,
@@ -197,18 +198,18 @@ fn execute_silently<'a>(
     cost
 }
 
-/// The word that begins the reply to a command in lines.
+/// The first word of the reply to a command in lines.
 fn word(command: &Command) -> &'static str {
     command.line.as_ref().map_or("", |form| form.word)
 }
 
-/// Puts a request off until all earlier replies of its connection are known: what they show must not depend on it.
-/// Whether there are any.
+/// Defers a request until all earlier replies of its connection are complete, since they must not show its effect.
+/// Returns whether it is deferred.
 fn awaits_replies(state: &mut State, key: ConnKey) -> bool {
     state.conns.get_mut(key).is_some_and(Conn::await_replies)
 }
 
-/// Has other nodes take part in a request. Returns its cost in keys.
+/// Begins a request that concerns other nodes. Returns its cost in keys.
 fn forward<'a>(
     state: &mut State,
     now: Now,
@@ -234,7 +235,7 @@ fn forward<'a>(
     cost.saturating_add(state.mesh.lookups.queries_since(queries_before))
 }
 
-/// Carries out the requests of a transaction; their replies are the elements of one. Returns their cost in keys.
+/// Carries out the requests of a transaction; their replies are the elements of one array. Returns their cost in keys.
 fn transact(state: &mut State, now: Now, key: ConnKey, protocol: Protocol) -> usize {
     let Some(conn) = state.conns.get_mut(key) else { return 0 };
     let requests = transaction::end(conn);
@@ -251,8 +252,8 @@ fn transact(state: &mut State, now: Now, key: ConnKey, protocol: Protocol) -> us
     }
 }
 
-/// Replies to a transaction: with the results of the requests that another node has carried out, which are marked, and
-/// with those of the others, which are carried out now. Returns their cost in keys.
+/// Replies to a transaction. Requests marked true were carried out by another node, and `results` are their results;
+/// the others are carried out now. Returns their cost in keys.
 pub(in crate::node) fn finish_transaction<'r>(
     state: &mut State,
     now: Now,
@@ -265,7 +266,7 @@ pub(in crate::node) fn finish_transaction<'r>(
     set_transacting(state, key, true);
     let mut cost = 0;
     for (words, is_done) in requests {
-        // HELLO in the transaction changes it.
+        // HELLO in the transaction changes the protocol.
         let protocol = match state.conns.get(key).and_then(Conn::protocol) {
             Some(ClientProtocol::Commands(protocol)) => protocol,
             Some(ClientProtocol::Http) | None => protocol,
@@ -288,7 +289,7 @@ fn set_transacting(state: &mut State, key: ConnKey, is_transacting: bool) {
     }
 }
 
-/// Replies to a transaction that was not carried out, or of which that is not known.
+/// Replies to a transaction that another node has not carried out, or whose outcome is unknown.
 pub(in crate::node) fn fail_transaction(
     state: &mut State,
     now: Now,
@@ -302,7 +303,8 @@ pub(in crate::node) fn fail_transaction(
     write_reply(state, now, key, protocol, |reply| reply.error(code, failure.about(about)));
 }
 
-/// Calls a command's handler and writes the reply, or has it written later.
+/// Calls a command's handler and writes the reply, or begins the work that writes it later. Returns the cost in keys; 0
+/// if the request is deferred.
 fn execute<'a>(
     state: &mut State,
     now: Now,
@@ -353,7 +355,7 @@ fn execute<'a>(
             give_back(state, now, key, call.reply.end(), unsent_before);
         }
         Ok(Effect::Authenticate) => {
-            // Before the reply, which no longer counts as one to a client without the password.
+            // Before the reply is written: the limits of unauthenticated connections must not count it.
             if let Some(conn) = state.conns.get_mut(key) {
                 conn.authenticate();
                 conn.set_protocol(call.reply.protocol());
@@ -414,7 +416,7 @@ fn execute<'a>(
     cost.saturating_add(state.mesh.lookups.queries_since(queries_before))
 }
 
-/// Replies with an error to a request that names no command, or the wrong arguments. Returns its cost in keys.
+/// Replies with an error to a request that is not carried out. Returns its cost in keys.
 #[cold]
 fn refuse(
     state: &mut State,
@@ -431,17 +433,17 @@ fn refuse(
     1
 }
 
-/// The output of a connection while a reply is written, and what the connection was before.
+/// The output of a connection while a reply is written, and the state of the connection before the reply.
 struct Output {
     out: Vec<u8>,
     unsent_before: usize,
-    /// Whether it is the reply to the first request.
+    /// Whether the request is the first of the connection.
     is_first: bool,
-    /// Whether all commands may be called: there is no password, or it was given.
+    /// Whether all commands can be called: no password is set, or it was given.
     may_all: bool,
 }
 
-/// Counts a request and takes out the buffer that its reply is appended to; [`give_back`] is to follow.
+/// Counts a request and takes the buffer to which its reply is appended; [`give_back`] must follow.
 #[inline]
 fn open(state: &mut State, key: ConnKey) -> Option<Output> {
     let conn = state.conns.get_mut(key)?;
@@ -454,14 +456,14 @@ fn open(state: &mut State, key: ConnKey) -> Option<Output> {
     })
 }
 
-/// Puts an error in the place of a reply, and counts it.
+/// Replaces a reply by an error, and counts the error.
 fn put_error(state: &mut State, mut reply: Encoder, error: &CommandError<'_>) -> Vec<u8> {
     state.stats.request_error();
     error.write(&mut reply);
     reply.end()
 }
 
-/// Gives a connection the buffer back that its next reply stands in.
+/// Returns the buffer, with the reply, to its connection.
 fn give_back(state: &mut State, now: Now, key: ConnKey, out: Vec<u8>, unsent_before: usize) {
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return pool.give(out) };
@@ -490,8 +492,7 @@ mod tests {
 
     const CLIENTS: usize = 50;
 
-    /// A node with clients on this machine, which are served as a shell under load does it: all that each has
-    /// sent, and then one step of what is due.
+    /// A node with clients, served as by a shell under load: per iteration the input of each client, then one tick.
     struct Load {
         node: Node,
         now: Now,
@@ -507,7 +508,7 @@ mod tests {
             Self { node, now, clients }
         }
 
-        /// The replies to what one client sends.
+        /// Sends requests of one client; returns the replies.
         fn ask(&mut self, requests: &str) -> String {
             let client = self.clients[0];
             self.node.received(self.now, client, requests.as_bytes());
@@ -516,7 +517,7 @@ mod tests {
             reply
         }
 
-        /// A turn of five milliseconds in which each client sends what `requests` says of it.
+        /// An iteration, 5 ms after the last, in which each client sends what `requests` returns for its index.
         fn turn(&mut self, requests: impl Fn(usize) -> String) {
             self.now.mono = Instant::from_millis(self.now.mono.millis() + 5);
             for (at, &client) in self.clients.iter().enumerate() {
@@ -559,7 +560,7 @@ mod tests {
             });
             most = most.max(load.node.state.keyspace.store().len());
         }
-        // 400 come each turn, and live for 200 turns.
+        // 400 keys are set per iteration, and expire after 200 iterations.
         assert!(most < 95_000, "{most} items");
     }
 
@@ -614,7 +615,7 @@ mod tests {
                 load.node.tick(load.now);
             }
         }
-        // Room for it, and for the pages of two keys, each of another size.
+        // Room for that filter, and for the pages of two keys of different size classes.
         let room = 2 * load.node.own_filter().bytes() + 2 * 64 * 1_024 + 20_000;
         let limit = load.node.state.keyspace.store().memory_bytes() + room;
         load.node.state.keyspace.set_limits(&Limits {

@@ -1,5 +1,4 @@
-//! A dump of the own filter as text: how far it is, and the text so far. The blocks are those of the moment at which each
-//! is written.
+//! Filter dump: the own filter as text, written in steps. Each block is the one at the time of its step.
 
 use crate::base::buffer::{OutOfMemory, Pool};
 use crate::base::memory::has_room;
@@ -13,20 +12,22 @@ use crate::wire::filter_dump::{FilterDump, FilterHead};
 /// Filter blocks per step: 16 KiB of filter, 32 KiB of text, about 20 µs.
 const BLOCKS_PER_STEP: usize = 256;
 
-/// The dump; see the module.
+/// A filter dump in progress.
 #[derive(Debug)]
 pub(in crate::node) struct Dump {
-    /// Full pieces of the text, and its end.
+    /// Complete pieces of the text.
     pieces: Vec<SharedBytes>,
+    /// The text after the last piece.
     text: Vec<u8>,
     writer: FilterDump,
-    /// The filter's size at the beginning: with another one the dump begins again.
+    /// The filter's size at the beginning. If it changes, the dump starts over.
     size: Size,
+    /// The next block.
     next: usize,
 }
 
 impl Dump {
-    /// Writes what stands before the blocks.
+    /// Begins a dump: writes the head.
     ///
     /// # Errors
     /// A sentence, if the text would be longer than `limit` bytes, or there is no memory for it.
@@ -40,7 +41,7 @@ impl Dump {
         };
         let mut text = Vec::new();
         let writer = FilterDump::begin(&head, &mut text);
-        // Two digits per byte if no run of zeroes makes it shorter, and the line end.
+        // Two digits per byte, fewer for runs of zeroes, and the line end.
         let bytes = size.bytes();
         if text.len() as u64 + bytes * 2 + 1 > u64::from(limit) {
             return Err(format!(
@@ -59,7 +60,7 @@ impl Dump {
         self.size == filter.size()
     }
 
-    /// Writes the next blocks. True if the dump is complete.
+    /// Writes the next blocks; returns whether the dump is complete.
     ///
     /// # Errors
     /// [`OutOfMemory`]

@@ -1,4 +1,4 @@
-//! Why a request is not carried out: a sentence in lines, Redis's text in RESP.
+//! The error of a request that is not carried out: a sentence in lines, Redis's text in RESP.
 
 use crate::store::Full;
 use crate::wire::args::Args;
@@ -7,73 +7,74 @@ use crate::wire::field::Excerpt;
 use crate::wire::request_error::RequestError;
 use std::fmt;
 
-/// The most seconds that a key can be given: some 31 years.
+/// The longest TTL in seconds, about 31 years.
 pub(in crate::node) const SECONDS_MAX: u64 = 1_000_000_000;
 
-/// Redis's text about an argument that is no whole number of 64 bits.
+/// Redis's error for an argument that is not an integer of 64 bits.
 pub(in crate::node) const NO_INTEGER: &str = "value is not an integer or out of range";
 
-/// Bytes of arguments that Redis shows of an unknown command.
+/// Most bytes of arguments that Redis's error for an unknown command shows.
 const SHOWN_ARGS_BYTES_MAX: usize = 128;
 
-/// Why a request is not carried out. Commands are named in upper case. Displays as the sentence of a reply in lines.
+/// The error of a request that is not carried out. Displays as the sentence in lines. Names of commands are in upper
+/// case.
 #[derive(Debug)]
 pub enum CommandError<'a> {
-    /// The line cannot be read.
+    /// The line cannot be parsed.
     Request(RequestError<'a>),
-    /// There is an id and nothing else.
+    /// An id without a verb.
     NoVerb,
-    /// No such command in RESP, with its arguments.
+    /// An unknown command in RESP: its name and arguments.
     Unknown(&'a [u8], Args<'a>),
-    /// No such verb, and what to do instead.
+    /// An unknown verb, and a suggestion.
     UnknownVerb(&'a [u8], String),
-    /// No such topic of a command, which has those in the list.
+    /// An unknown topic: the command, a list of its topics, the unknown one.
     UnknownTopic(&'static str, String, &'a [u8]),
-    /// More or fewer arguments than the command takes, in RESP.
+    /// A wrong number of arguments of this command, in RESP.
     WrongArity(&'static str),
-    /// The same of a topic whose upper bound is its own.
+    /// Too many arguments of a topic with optional arguments, in RESP: Redis's text differs.
     TopicArity(&'static str),
-    /// An argument that does not belong there.
+    /// A command, and an argument that it does not take.
     Syntax(&'static str, &'a [u8]),
-    /// Not a number of seconds that a key can be given.
+    /// A command, and a text that is not a valid time.
     BadSeconds(&'static str, &'a [u8], BadSeconds),
     /// This sentence, in all protocols.
     Plain(&'static str),
-    /// The same, with something of the request in it.
+    /// This sentence, in all protocols, with a part of the request.
     Sentence(String),
-    /// An option of EXPIRE that there is not.
+    /// An unknown option of EXPIRE.
     UnknownOption(&'a [u8]),
-    /// The value of a key, as it is shown, is no whole number that the command takes.
+    /// A command, and a key whose value is not an integer of 64 bits.
     NoNumber(&'static str, &'a [u8]),
-    /// A number would leave the range of 64 bits.
+    /// A command, and a key whose value would leave the range of 64 bits.
     Overflow(&'static str, &'a [u8]),
     /// A key longer than this many bytes, in RESP.
     KeyTooLong(u32),
     /// A value would be longer than this many bytes.
     ValueTooLong(u32),
-    /// There is no memory for it.
+    /// There is no memory for the request.
     Full(Full),
     /// The reply would be over its limit.
     ReplyTooLong(ReplyTooLong),
     /// A password is set and was not given.
     Unauthenticated,
-    /// The same, by HELLO.
+    /// The same for HELLO, which has its own text.
     HelloUnauthenticated,
     /// EXEC after a request that was refused.
     TransactionAborted,
     /// The password is wrong.
     WrongPassword,
-    /// Too many wrong ones have come from this address range; how many seconds none is looked at.
+    /// Too many wrong passwords from this address range: none is checked for this many seconds.
     TooManyFailures(u64),
     /// A password was given and none is set.
     NoPasswordSet,
     /// `HELLO` with another version than 2 or 3.
     UnknownProtocol,
-    /// As many keys are being looked up on other nodes as may be.
+    /// This many keys are being looked up on other nodes, the limit.
     TooManyLookups(u32),
 }
 
-/// What is wrong with a number of seconds.
+/// The error in a number of seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadSeconds {
     NoNumber,
@@ -96,7 +97,7 @@ impl<'a> From<RequestError<'a>> for CommandError<'a> {
 }
 
 impl CommandError<'_> {
-    /// Writes the error in the place of the reply.
+    /// Replaces the reply by the error.
     pub(in crate::node) fn write(&self, reply: &mut Encoder) {
         if reply.is_line() {
             return reply.error("ERR", self);
@@ -160,7 +161,7 @@ impl CommandError<'_> {
     }
 
     fn arity(&self, command: &str) -> String {
-        // Redis sets the words of a name off by `|`.
+        // Redis separates the words of a name by `|`.
         let name = command.to_ascii_lowercase().replace(' ', "|");
         format!("wrong number of arguments for '{name}' command")
     }
@@ -246,7 +247,7 @@ impl fmt::Display for CommandError<'_> {
     }
 }
 
-/// Redis's text about an unknown command: its name and the first of its arguments.
+/// Redis's error for an unknown command: its name and its first arguments.
 struct UnknownCommand<'a>(&'a [u8], Args<'a>);
 
 impl fmt::Display for UnknownCommand<'_> {
@@ -268,7 +269,7 @@ impl fmt::Display for UnknownCommand<'_> {
     }
 }
 
-/// Reads a number of seconds to give a key: 1 to [`SECONDS_MAX`].
+/// Parses a TTL in seconds, 1 to [`SECONDS_MAX`].
 pub(in crate::node) fn seconds<'a>(command: &'static str, text: &'a [u8]) -> Result<u64, CommandError<'a>> {
     let bad = |wrong| Err(CommandError::BadSeconds(command, text, wrong));
     let digits = text.strip_prefix(b"-").unwrap_or(text);

@@ -1,4 +1,4 @@
-//! From the words of a request to the row of its command and its arguments.
+//! Finds the row of the command that a request names, and its arguments.
 
 use crate::config::Config;
 use crate::limits::Limits;
@@ -9,7 +9,7 @@ use crate::node::command::table::TABLE;
 use crate::wire::args::{ArgLimits, Args, Scratch};
 use crate::wire::line::{Request, split_word};
 
-/// The command of a line, and its arguments.
+/// Finds the command and the arguments of a request in lines.
 pub(in crate::node) fn find_verb<'a>(
     request: Request<'a>,
     limits: ArgLimits,
@@ -30,7 +30,7 @@ pub(in crate::node) fn find_verb<'a>(
     Ok((command, scratch.args(form, body, limits)?))
 }
 
-/// The command of a request in RESP, and its arguments.
+/// Finds the command and the arguments of a request in RESP.
 #[inline]
 pub(in crate::node) fn find_command<'a>(
     words: Args<'a>,
@@ -45,7 +45,7 @@ pub(in crate::node) fn find_command<'a>(
     }
 }
 
-/// The same for topics, long arguments, and what is wrong.
+/// The general case of [`find_command`]: topics, long arguments, and errors.
 #[inline(never)]
 fn find_any_command<'a>(
     words: Args<'a>,
@@ -81,7 +81,7 @@ fn find_any_command<'a>(
     Ok((command, args))
 }
 
-/// What one request in lines may hold.
+/// The limits of one request in lines.
 pub(in crate::node) fn arg_limits(config: &Config, is_authenticated: bool) -> ArgLimits {
     let limits = &config.limits;
     let (args_max, args_setting) = if is_authenticated || limits.args_max <= limits.unauthenticated_args_max {
@@ -97,8 +97,8 @@ pub(in crate::node) fn arg_limits(config: &Config, is_authenticated: bool) -> Ar
     }
 }
 
-/// The command that a peer names, with arguments that this node takes; `None`: there is no such command, or it takes
-/// others.
+/// Finds the command and the arguments of a request of a peer; `None` if the command is unknown here, or does not take
+/// these arguments.
 pub(in crate::node) fn find_for_peer<'a>(
     name: &[u8],
     is_line: bool,

@@ -1,10 +1,9 @@
-//! Commands that other nodes carry out, or are to be carried out for them.
+//! Commands that are carried out by other nodes, or for other nodes.
 //!
 //! A command that depends on the old values of keys is carried out once, by the node that holds them; see
-//! [`crate::node::lookup::forward`]. Before the handler of such a command is called, [`is_for_here`] decides whether this
-//! node holds the keys, or may create them. If not, [`begin`] makes the request a pending one, for whose reply later
-//! requests of its connection wait. For a peer the same handler is called, and its reply is sent without what begins
-//! and ends it.
+//! [`crate::node::lookup::forward`]. Before the handler of such a command is called, [`is_for_here`] decides whether
+//! this node holds the keys, or may create them. If not, [`begin`] makes the request pending, and later requests of its
+//! connection wait for its reply. For a peer the same handler is called, and its reply is sent without head and end.
 
 use crate::base::buffer::OutOfMemory;
 use crate::base::memory::reserve;
@@ -41,15 +40,14 @@ use crate::wire::line_form::Syntax;
 use crate::wire::remote_reply::{KeyVersion, RESULT_HEAD_BYTES, RequestResult, put_keys, put_result};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The name under which the requests of a transaction travel. Its arguments are, for each, the number of its words and
-/// the words.
+/// The name of a forwarded transaction. Its arguments are, per request, the number of words and the words.
 const TRANSACTION: &[u8] = b"EXEC";
 
-/// Writes the reply of a command that was carried out elsewhere: it is there already.
+/// The form of a reply that another node has written: adds nothing.
 static AS_IT_CAME: KeyReply =
     KeyReply { wanted: Wanted::Ttl, shape: Shape::One, range: None, write: |_, _, _, _| {} };
 
-/// Writes the reply to FLUSHALL MESH, whose only part has the number of nodes as its key.
+/// The form of the reply to FLUSHALL MESH, whose only part has the number of nodes as its key.
 static FLUSHED: KeyReply = KeyReply {
     write: |reply, _, nodes, _| {
         if reply.is_line() {
@@ -61,7 +59,7 @@ static FLUSHED: KeyReply = KeyReply {
     ..AS_IT_CAME
 };
 
-/// Whether this node alone carries a request out. A client that has not authenticated is refused here.
+/// Whether this node alone carries out a request. True before authentication: this node returns the error.
 #[inline]
 pub(in crate::node) fn is_for_here(
     state: &State,
@@ -76,7 +74,7 @@ pub(in crate::node) fn is_for_here(
         || is_all_here(state, now, conn, command, is_line, args)
 }
 
-/// The same of a request that may concern other nodes.
+/// The general case of [`is_for_here`]: the request may concern other nodes.
 #[inline(never)]
 fn is_all_here(
     state: &State,
@@ -90,7 +88,7 @@ fn is_all_here(
     let (keys, on_missing) = (|| command.keys(is_line, args), || command.on_missing(is_line, args));
     let is_here =
         |key| placement::verdict(state, now, std::iter::once(key), on_missing(), &[]) == Verdict::Here;
-    // What a transaction depends on was found here, whatever it has done since.
+    // `plan` found the keys of a transaction here before it began; its own writes since do not count.
     match (command.scope_of(is_line, args), conn.is_transacting()) {
         (Scope::Here | Scope::Options, _) => true,
         (Scope::FirstKey | Scope::AllKeys | Scope::EachKey | Scope::Transaction, true) => true,
@@ -107,8 +105,8 @@ fn is_all_here(
     }
 }
 
-/// Whether an earlier request of a connection waits for the value of one of these keys: it is to show what was there before
-/// they are written.
+/// Whether an earlier request of a connection waits for one of these keys: its reply must show the value before the
+/// write.
 pub(in crate::node) fn writes_what_is_looked_up<'k>(
     state: &State,
     conn: ConnKey,
@@ -127,10 +125,10 @@ fn may_be_elsewhere(state: &State, key: &[u8]) -> bool {
     placement::may_hold(state, hash, &[]).next().is_some()
 }
 
-/// Makes a request that other nodes have a part in a pending one. `head` is that of its reply.
+/// Begins a request that concerns other nodes: it becomes pending. `head` is the head of its reply.
 ///
 /// # Errors
-/// Nothing was done.
+/// A limit is reached, or an argument is invalid; nothing was done.
 pub(in crate::node) fn begin<'a>(
     state: &mut State,
     now: Now,
@@ -153,7 +151,7 @@ pub(in crate::node) fn begin<'a>(
     if !state.mesh.lookups.has_room(lookups, limits.lookups_max as usize) {
         return Err(CommandError::TooManyLookups(limits.lookups_max));
     }
-    // Quotes and escapes make a byte up to four.
+    // With quotes and escapes a byte takes up to four.
     let reply_bytes: usize = args.iter().map(|arg| 4 * arg.len() + 24).sum();
     if is_line && count > 1 && reply_bytes > limits.reply_bytes_max as usize {
         return Err(CommandError::ReplyTooLong(ReplyTooLong {
@@ -203,7 +201,7 @@ pub(in crate::node) fn begin<'a>(
     Ok(())
 }
 
-/// Holds a place for a request; later ones of its connection wait for the reply.
+/// Makes a request pending; later requests of its connection wait for its reply. `None` if the connection is closed.
 fn hold<'k>(
     state: &mut State,
     conn: ConnKey,
@@ -217,7 +215,7 @@ fn hold<'k>(
     Some(pending)
 }
 
-/// Deletes keys here and wherever else they may be.
+/// Deletes keys here and on all nodes that may hold them.
 fn delete<'k>(state: &mut State, now: Now, pending: PendingKey, keys: impl Iterator<Item = &'k [u8]>) {
     for (part, key) in keys.enumerate() {
         let hashed = state.keyspace.key(key);
@@ -234,7 +232,7 @@ fn delete<'k>(state: &mut State, now: Now, pending: PendingKey, keys: impl Itera
     state.keyspace.keep_up(now);
 }
 
-/// Has one command carried out where its keys are.
+/// Forwards one command to the node that holds its keys.
 fn send(
     state: &mut State,
     now: Now,
@@ -269,14 +267,15 @@ fn send_request(
 /// The part of a transaction that is carried out by the node that holds its keys.
 #[derive(Debug)]
 pub(in crate::node) struct Plan {
+    /// The keys that this node holds, or may create.
     keys: Vec<Box<[u8]>>,
-    /// Of each request, whether it is carried out there.
+    /// Per request, whether this node carries it out.
     is_there: Vec<bool>,
 }
 
-/// Plans a transaction; `None`: all of it is carried out here. The requests that depend on old values are carried out
-/// together, and so are all others that concern the same keys, and reads of keys that later requests write; but a read of
-/// other keys too is looked up afterwards, like any read, if no later request changes what it reads there.
+/// Plans a transaction; `None` if all of it is carried out here. One node carries out the requests that depend on old
+/// values, reads of keys that later requests write, and all other requests for the same keys. Exception: a read that
+/// also has other keys is looked up afterwards, like any read, unless a later request writes one of the same keys.
 pub(in crate::node) fn plan<'r>(
     state: &State,
     now: Now,
@@ -291,7 +290,7 @@ pub(in crate::node) fn plan<'r>(
     for (command, args) in requests.iter().filter(|(command, args)| depends(command, false, *args)) {
         keys.extend(deciding_keys(command, false, *args));
     }
-    // By key, the last request that writes it.
+    // Per key, the index of the last request that writes it.
     let mut written: BTreeMap<&[u8], usize> = BTreeMap::new();
     for (at, (command, args)) in requests.iter().enumerate().filter(|(_, (command, _))| is_write(command)) {
         written.extend(command.keys(false, *args).map(|key| (key, at)));
@@ -339,8 +338,7 @@ fn depends(command: &Command, is_line: bool, args: Args<'_>) -> bool {
     matches!(command.scope_of(is_line, args), Scope::FirstKey | Scope::EachKey | Scope::AllKeys)
 }
 
-/// The keys that the node which carries out a command must hold: those on whose values its reply, or what it does,
-/// depends.
+/// The keys on whose values the effect or the reply of a command depends. The node that carries it out must hold them.
 fn deciding_keys<'a>(
     command: &Command,
     is_line: bool,
@@ -355,7 +353,7 @@ fn deciding_keys<'a>(
     command.keys(is_line, args).take(count)
 }
 
-/// Has the planned part of a transaction carried out; the rest follows when that is done.
+/// Forwards the planned part of a transaction; the rest is carried out after its answer.
 pub(in crate::node) fn begin_transaction(
     state: &mut State,
     now: Now,
@@ -389,7 +387,8 @@ fn count_of(words: usize) -> [u8; 4] {
     u32::try_from(words).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-/// Carries out a command for a peer, if this node holds its keys or may create them, and answers.
+/// Carries out a command for a peer, if this node holds its keys or may create them, and answers. Returns its cost in
+/// keys.
 pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand) -> usize {
     let PeerCommand { peer, number, request, create, deadline, refused } = command;
     let Some(conn_key) = state.mesh.peers.conn(*peer) else { return 1 };
@@ -430,7 +429,7 @@ pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand)
     if verdict == Verdict::Here {
         key = carry_out(state, now, conn_key, request.protocol, &requests, &keys, &mut reply);
     } else {
-        // Without results: nothing was done, since others of the keys may be elsewhere.
+        // No results: nothing was done, since some of the keys may be on other nodes.
         put_keys(&mut reply, &[]);
     }
     // Changes of the own filter before this answer must not arrive after it.
@@ -446,7 +445,7 @@ pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand)
     cost
 }
 
-/// Carries out a command of a client of this node that was to be forwarded.
+/// Carries out here a client's command that was begun as a forwarded one. Returns its cost in keys.
 pub(in crate::node) fn carry_out_own(state: &mut State, now: Now, key: LookupKey) -> usize {
     let Some(lookup) = state.mesh.lookups.get_mut(key) else { return 1 };
     let waiter = lookup.waiter();
@@ -465,7 +464,7 @@ pub(in crate::node) fn carry_out_own(state: &mut State, now: Now, key: LookupKey
     cost
 }
 
-/// The commands of a request with their arguments; `None`: this node has no such command, or takes no such arguments.
+/// The commands of a request with their arguments; `None` if one is unknown here, or does not take its arguments.
 fn requests_of<'r>(state: &State, request: &'r Request) -> Option<Vec<(&'static Command, Args<'r>)>> {
     let (args, limits) = (request.args.args(), &state.config.limits);
     if args.len() > RESP_ARGS_MAX as usize {
@@ -495,8 +494,8 @@ fn keys_of<'r>(requests: &[(&'static Command, Args<'r>)], is_line: bool) -> Vec<
     requests.iter().flat_map(|(command, args)| deciding_keys(command, is_line, *args)).collect()
 }
 
-/// Carries out requests, whose deciding `keys` are here or may be created here, and writes their outcome: all keys with
-/// their versions, since the querier is to read what it has written. Returns the first deciding key.
+/// Carries out requests whose deciding `keys` are here or may be created here. Writes to `out` the versions of their
+/// other keys, so that the querier reads its own writes, then the results. Returns the first deciding key.
 fn carry_out(
     state: &mut State,
     now: Now,
@@ -530,7 +529,7 @@ fn carry_out(
     version_of(first)
 }
 
-/// Carries out one command on the keys of this node alone, and appends what came of it.
+/// Carries out one command on the keys of this node only, and appends its result.
 pub(in crate::node) fn carry_out_one(
     state: &mut State,
     now: Now,
@@ -562,7 +561,7 @@ pub(in crate::node) fn carry_out_one(
     }
 }
 
-/// Appends a reply, or that there is no memory for it.
+/// Appends a reply, or an error if there is no memory for it.
 fn put_reply(results: &mut Vec<u8>, protocol: Protocol, reply: &Encoder) {
     if reserve(results, reply.values().len() + RESULT_HEAD_BYTES) {
         put_result(results, RequestResult { is_error: false, bytes: reply.values() });

@@ -1,4 +1,4 @@
-//! INFO: the figures of the node under the names that programs for Redis read, and then all of its own.
+//! INFO: metrics under Redis's names, then all metrics under their own names.
 
 use crate::node::command::connection::REDIS_VERSION;
 use crate::node::command::row::{Call, CommandResult, Effect};
@@ -8,20 +8,20 @@ use crate::node::metrics::{METRICS, Metric, Snapshot, Value};
 use crate::node::state::State;
 use std::fmt::Write;
 
-/// Where a field of Redis comes from.
+/// The source of a field of Redis.
 #[derive(Debug, Clone, Copy)]
 enum Source {
-    /// It is always so.
+    /// A constant.
     Always(&'static str),
-    /// A figure of ours, by its name.
+    /// The metric with this name.
     Figure(&'static str),
-    /// The same, in the largest unit.
+    /// The metric with this name, in bytes, shown in the largest unit.
     Human(&'static str),
 }
 
 use Source::{Always, Figure, Human};
 
-/// Sections of Redis, each with its fields.
+/// Redis's sections, each with its fields.
 const SECTIONS: [(&str, &[(&str, Source)]); 8] = [
     (
         "Server",
@@ -95,11 +95,11 @@ const SECTIONS: [(&str, &[(&str, Source)]); 8] = [
     ("Cluster", &[("cluster_enabled", Always("0"))]),
 ];
 
-/// Sections of ours, each with the sections of the table of figures that it holds.
+/// Olivia's own sections, each with its sections of the metrics table.
 const OWN_SECTIONS: [(&str, &[&str]); 2] =
     [("Olivia", &["server", "connections", "memory", "keyspace"]), ("Mesh", &["mesh", "lookup", "filter"])];
 
-/// INFO [section …]. Without one all but the calls of each command.
+/// INFO [section …]. Without sections: all except `commandstats`.
 pub(super) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let is_named = |name: &str| call.args.iter().any(|arg| arg.eq_ignore_ascii_case(name.as_bytes()));
     let is_everything = is_named("all") || is_named("everything");
@@ -174,7 +174,7 @@ fn human(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
-/// Fields beside the metrics: the time, and the uptime in days.
+/// Appends the fields that are not metrics: the time, and the uptime in days.
 fn put_moment(text: &mut String, call: &Call<'_>, snapshot: &Snapshot<'_>) {
     let days = snapshot.uptime.as_secs() / 86_400;
     let _ = write!(text, "uptime_in_days:{days}\r\nserver_time_usec:{}000\r\n", call.now.wall_ms());
@@ -183,7 +183,7 @@ fn put_moment(text: &mut String, call: &Call<'_>, snapshot: &Snapshot<'_>) {
 fn put_keyspace(text: &mut String, snapshot: &Snapshot<'_>) {
     let store = snapshot.keyspace.store();
     if !store.is_empty() {
-        // Timers of items that are gone are counted too, until they are purged.
+        // Stale timers count too, until they are purged.
         let expires = store.timers().min(store.len());
         let _ = write!(text, "db0:keys={},expires={expires},avg_ttl=0\r\n", store.len());
     }

@@ -1,4 +1,4 @@
-//! Commands by which programs inspect a server: TIME, MEMORY, OBJECT, ACL.
+//! Commands that inspect the node: TIME, MEMORY, OBJECT, ACL, LOLWUT; and SHUTDOWN.
 
 use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::command::login::USER;
@@ -7,10 +7,10 @@ use crate::node::state::State;
 use crate::store::Item;
 use crate::wire::resp::parse::number;
 
-/// Bytes of the longest value that Redis keeps beside its header, and calls `embstr`.
+/// Bytes of the longest value that Redis stores together with its header, as `embstr`.
 const EMBEDDED_BYTES_MAX: usize = 44;
 
-/// Bytes that an item takes beside key and value, and with a TTL: the mean over sizes, index included.
+/// Overhead of an item in bytes, without and with a TTL: the mean over sizes, index included.
 const ITEM_BYTES: usize = 28;
 const TIMED_ITEM_BYTES: usize = 44;
 
@@ -23,14 +23,14 @@ pub(super) fn time<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> 
     Ok(Effect::Reply)
 }
 
-/// The item of the key that a call is about. To look at it is no use of it.
+/// The item of the key of a call. Does not count as a use.
 fn item<'s>(state: &'s State, call: &Call<'_>) -> Option<Item<'s>> {
     let key = call.args.get(0).unwrap_or_default();
     let hashed = state.keyspace.key(key);
     state.keyspace.peek(call.now, hashed)
 }
 
-/// MEMORY USAGE: bytes of a key of this node.
+/// MEMORY USAGE: bytes of a key of this node, with the mean overhead of an item.
 pub(super) fn usage<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     for [option, samples] in call.args.skip(1).tuples::<2>() {
         match (option.eq_ignore_ascii_case(b"SAMPLES"), number(samples)) {
@@ -53,7 +53,7 @@ pub(super) fn usage<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     Ok(Effect::Reply)
 }
 
-/// MEMORY STATS.
+/// MEMORY STATS: bytes by kind.
 pub(super) fn memory<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let store = state.keyspace.store();
     let (held, keys) = (store.memory_bytes(), store.len() as u64);
@@ -83,7 +83,7 @@ pub(super) fn memory<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResul
     Ok(Effect::Reply)
 }
 
-/// OBJECT ENCODING: what Redis would name the value's.
+/// OBJECT ENCODING: the encoding that Redis would report for the value.
 pub(super) fn encoding<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     match item(state, call).map(|item| item.value) {
         None => call.reply.null(),
@@ -94,7 +94,7 @@ pub(super) fn encoding<'a>(state: &mut State, call: &mut Call<'a>) -> CommandRes
     Ok(Effect::Reply)
 }
 
-/// OBJECT IDLETIME: seconds since the last write, since reads are not noted.
+/// OBJECT IDLETIME: seconds since the last write. Times of reads are not recorded.
 pub(super) fn idletime<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     match item(state, call) {
         None => call.reply.null(),
@@ -107,7 +107,7 @@ pub(super) fn idletime<'a>(state: &mut State, call: &mut Call<'a>) -> CommandRes
     Ok(Effect::Reply)
 }
 
-/// OBJECT FREQ: as in Redis without an LFU policy.
+/// OBJECT FREQ: the error of Redis without an LFU policy.
 pub(super) fn freq<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if item(state, call).is_none() {
         call.reply.null();
@@ -119,7 +119,7 @@ pub(super) fn freq<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
     ))
 }
 
-/// OBJECT REFCOUNT.
+/// OBJECT REFCOUNT: 1 for every key.
 pub(super) fn refcount<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     match item(state, call) {
         None => call.reply.null(),
@@ -134,7 +134,7 @@ pub(super) fn whoami<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a
     Ok(Effect::Reply)
 }
 
-/// ACL USERS: there is one.
+/// ACL USERS: the only user.
 pub(super) fn users<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.array(1);
     call.reply.bulk(USER);
@@ -167,7 +167,7 @@ pub(super) fn cat<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     Ok(Effect::Reply)
 }
 
-/// Which commands are in a category of Redis.
+/// A category of Redis: its name, and whether it contains a command.
 type Category = (&'static str, fn(&Command) -> bool);
 
 /// The categories of commands.
@@ -182,13 +182,13 @@ pub(in crate::node) const CATEGORIES: [Category; 8] = [
     ("slow", |row| row.cost == Cost::Step),
 ];
 
-/// LOLWUT.
+/// LOLWUT: the version.
 pub(super) fn lolwut<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.verbatim(concat!("Olivia ver. ", env!("CARGO_PKG_VERSION"), "\n"));
     Ok(Effect::Reply)
 }
 
-/// SHUTDOWN: the node drains. There is no reply, since it would be the last one.
+/// SHUTDOWN: drains the node. There is no reply.
 pub(super) fn shutdown<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     for word in call.args.iter() {
         let known: [&[u8]; 4] = [b"NOSAVE", b"SAVE", b"NOW", b"FORCE"];

@@ -1,4 +1,4 @@
-//! A scan of the keys of this node, for KEYS and SCAN: how far it is, and the keys found.
+//! Key scan: a scan of the keys of this node for KEYS and SCAN, done in steps.
 
 use crate::base::buffer::{OutOfMemory, Pool};
 use crate::base::glob::Pattern;
@@ -10,34 +10,37 @@ use crate::store::ScanCursor;
 use crate::wire::encoder::{Encoder, Protocol};
 use std::mem;
 
-/// Keys that a step looks at.
+/// Most keys per step.
 const KEYS_PER_STEP: usize = 1_024;
 
-/// Operations of a step: what a key and its bytes cost, and what its pattern costs.
+/// Most operations per step: per key [`KEY_WORK`], its bytes, and the cost of the pattern.
 const WORK_PER_STEP: usize = 512 * 1024;
 
-/// Operations that each key costs.
+/// Operations per key, beside its bytes and the pattern.
 const KEY_WORK: usize = 128;
 
-/// Bits of a position that a cursor leaves out: with 53 bits it is exact as a double, as which some clients hold it.
-/// Keys whose hashes differ in these bits only may be returned twice.
+/// Low bits of a position that a cursor omits: some clients store cursors as doubles, which hold 53 bits exactly. Keys
+/// whose hashes differ only in the omitted bits can be returned twice.
 const CURSOR_SHIFT: u32 = 11;
 
-/// The scan; see the module.
+/// A key scan in progress.
 #[derive(Debug)]
 pub(in crate::node) struct KeyScan {
-    /// `None`: all keys.
+    /// The pattern of the keys returned; `None`: all keys.
     pattern: Option<Pattern>,
+    /// The position to continue from.
     position: ScanCursor,
-    /// Keys to be looked at.
+    /// Keys left to visit.
     left: usize,
-    /// The reply begins with the cursor to go on from.
+    /// Whether the reply begins with the cursor to continue from.
     has_cursor: bool,
-    /// The keys found: full pieces of the reply, and its end.
+    /// The keys found, as complete pieces of the reply.
     pieces: Vec<SharedBytes>,
+    /// The keys found since the last piece.
     found: Encoder,
+    /// The number of keys found.
     count: usize,
-    /// Bytes of them that are counted among those of the connection.
+    /// Bytes of the keys found that are counted for the connection.
     counted: usize,
 }
 
@@ -56,7 +59,7 @@ impl KeyScan {
         }
     }
 
-    /// A scan of about `left` keys from a cursor on, for SCAN. `None`: no scan returns such a cursor.
+    /// A scan of about `left` keys from a cursor on, for SCAN. `None` if no scan returns such a cursor.
     pub(super) fn from_cursor(
         protocol: Protocol,
         pattern: Option<Pattern>,
@@ -67,12 +70,12 @@ impl KeyScan {
         Some(Self { position, left, has_cursor: true, ..Self::of_all(protocol, pattern) })
     }
 
-    /// Looks at the next keys: a bounded number, with a bounded cost. True if the scan is complete.
+    /// Visits the next keys, bounded by `KEYS_PER_STEP` and `WORK_PER_STEP`. Returns whether the scan is complete.
     pub(super) fn step(&mut self, keyspace: &Keyspace, now: Now) -> bool {
         let Self { pattern, position, left, found, count, .. } = self;
         let (mut work, mut looked_at) = (0, 0);
         let begin = *position;
-        // One more if it has not come to another cursor yet.
+        // At least one key, even if none is left to visit: a scan ends only at another cursor.
         let budget = (*left).clamp(1, KEYS_PER_STEP);
         *position = keyspace.store().scan(now.mono, begin, budget, |key, _| {
             looked_at += 1;
@@ -87,10 +90,10 @@ impl KeyScan {
         *position == ScanCursor::START || (*left == 0 && position.0 >> CURSOR_SHIFT > begin.0 >> CURSOR_SHIFT)
     }
 
-    /// Makes a piece of the keys found, once they are enough for one.
+    /// Moves the keys found to a new piece once they have `PIECE_BYTES`.
     ///
     /// # Errors
-    /// [`OutOfMemory`]; nothing is changed then.
+    /// [`OutOfMemory`]; nothing is changed.
     pub(super) fn cut(&mut self, pool: &mut Pool) -> Result<(), OutOfMemory> {
         if self.found.len() >= PIECE_BYTES {
             self.pieces.push(pool.share(self.found.values()).ok_or(OutOfMemory)?);
@@ -106,18 +109,18 @@ impl KeyScan {
         self.pieces.iter().map(SharedBytes::len).sum::<usize>() + self.found.len()
     }
 
-    /// Notes that so many bytes are counted among those of the connection; returns how many were before.
+    /// Sets the bytes that are counted for the connection; returns the number before.
     pub(super) const fn count_bytes(&mut self, bytes: usize) -> usize {
         mem::replace(&mut self.counted, bytes)
     }
 
-    /// Writes the reply of a complete scan that has found one piece.
+    /// Writes the reply of a complete scan without pieces.
     pub(super) fn put(&self, reply: &mut Encoder) {
         self.put_head(reply);
         reply.append(self.found.values());
     }
 
-    /// The reply of a complete scan: what it begins with, pieces, its end.
+    /// The reply of a complete scan: its beginning, its pieces, its end.
     pub(super) fn reply(&mut self, mut reply: Encoder) -> (Vec<u8>, &[SharedBytes], Vec<u8>) {
         if self.pieces.is_empty() {
             self.put(&mut reply);

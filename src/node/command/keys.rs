@@ -1,4 +1,4 @@
-//! Commands about keys, whatever their values are.
+//! Commands on keys regardless of their values: EXISTS, TYPE, TTL, DEL, EXPIRE, PERSIST, RENAME, COPY.
 
 use crate::base::memory::copy_of;
 use crate::base::time::Now;
@@ -14,7 +14,7 @@ use crate::wire::encoder::Encoder;
 use crate::wire::field::Excerpt;
 use crate::wire::frame::Wanted;
 
-/// The keys that there are: in lines themselves, in RESP their number.
+/// The reply of EXISTS: in lines the keys that exist, in RESP their number.
 pub(in crate::node) static PRESENT: KeyReply = KeyReply {
     wanted: Wanted::Ttl,
     shape: Shape::Count,
@@ -26,39 +26,39 @@ pub(in crate::node) static PRESENT: KeyReply = KeyReply {
     },
 };
 
-/// The type of a value, of which there is one.
+/// The reply of TYPE: `string`, the only type, or `none`.
 pub(in crate::node) static TYPE: KeyReply = KeyReply {
     shape: Shape::One,
     write: |reply, _, _, found| reply.status(if found.is_some() { "string" } else { "none" }),
     ..PRESENT
 };
 
-/// Seconds left of keys, rounded up. In RESP -1 is never, and -2 no such key.
+/// The reply of TTL: seconds until keys expire, rounded up. In RESP -1 for a key without expiry, -2 for a missing key.
 pub(in crate::node) static TTL: KeyReply = KeyReply {
     shape: Shape::One,
     write: |reply, now, key, found| put_time(reply, key, found, |expiry| expiry.seconds_left(now.mono)),
     ..PRESENT
 };
 
-/// The same in milliseconds.
+/// The reply of PTTL: as TTL, in milliseconds.
 pub(in crate::node) static PTTL: KeyReply = KeyReply {
     write: |reply, now, key, found| put_time(reply, key, found, |expiry| expiry.millis_left(now.mono)),
     ..TTL
 };
 
-/// When keys expire, in seconds since 1970, rounded; likewise.
+/// The reply of EXPIRETIME: when keys expire, in seconds since 1970, rounded; -1 and -2 as for TTL.
 pub(in crate::node) static EXPIRETIME: KeyReply = KeyReply {
     write: |reply, now, key, found| put_time(reply, key, found, |expiry| (expiry.unix_ms(now) + 500) / 1_000),
     ..TTL
 };
 
-/// The same in milliseconds.
+/// The reply of PEXPIRETIME: as EXPIRETIME, in milliseconds.
 pub(in crate::node) static PEXPIRETIME: KeyReply = KeyReply {
     write: |reply, now, key, found| put_time(reply, key, found, |expiry| expiry.unix_ms(now)),
     ..TTL
 };
 
-/// Writes what `time` makes of the expiry of a key.
+/// Writes the expiry of a key, converted by `time`.
 fn put_time(reply: &mut Encoder, key: &[u8], found: Option<Found<'_>>, time: impl Fn(Expiry) -> u64) {
     match found.map(|found| found.until) {
         None if reply.is_line() => {}
@@ -75,9 +75,9 @@ fn put_time(reply: &mut Encoder, key: &[u8], found: Option<Found<'_>>, time: imp
     }
 }
 
-/// DEL. In lines the reply shows the keys that were there, in RESP their number.
+/// DEL. In lines the reply shows the keys that existed, in RESP their number.
 pub(super) fn del<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
-    // As if all were there: a reply that is too long must be known before the first key is gone.
+    // The longest possible reply: one over its limit must be found before the first key is removed.
     call.args.iter().for_each(|key| call.reply.key(key));
     call.check_length(state)?;
     call.reply.clear();
@@ -94,7 +94,7 @@ pub(super) fn del<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'
     Ok(Effect::Reply)
 }
 
-/// EXPIRE. In lines it takes keys and seconds, and the reply shows the keys that were there.
+/// EXPIRE. In lines it takes keys and seconds, and the reply shows the keys that exist.
 pub(super) fn expire<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if !call.reply.is_line() {
         return expire_by(state, call, TimeForm::SECONDS);
@@ -113,7 +113,7 @@ pub(super) fn expire<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResul
     }
     call.check_length(state)?;
     call.reply.clear();
-    // All or none: what was done before one key had no memory is taken back.
+    // All or none: if there is no memory for one key, the earlier ones get their old expiry back.
     let mut done = Vec::new();
     for [key, text] in pairs {
         let (seconds, deadline) = deadline(text)?;
@@ -146,7 +146,7 @@ pub(super) fn pexpireat<'a>(state: &mut State, call: &mut Call<'a>) -> CommandRe
     expire_by(state, call, TimeForm::UNIX_MILLIS)
 }
 
-/// Key, time and conditions in RESP. A time that has passed removes the key.
+/// Sets the expiry of a key in RESP, from key, time and conditions. A time in the past removes the key.
 fn expire_by<'a>(state: &mut State, call: &mut Call<'a>, form: TimeForm) -> CommandResult<'a> {
     let (Some(key), Some(text)) = (call.args.get(0), call.args.get(1)) else {
         return Err(CommandError::WrongArity(call.command.name));
@@ -171,16 +171,16 @@ fn expire_by<'a>(state: &mut State, call: &mut Call<'a>, form: TimeForm) -> Comm
     Ok(Effect::Reply)
 }
 
-/// When EXPIRE changes the expiry of a key.
+/// The conditions under which EXPIRE changes the expiry of a key.
 #[derive(Debug, Default)]
 struct Conditions {
-    /// If it has none.
+    /// The key has no expiry.
     nx: bool,
-    /// If it has one.
+    /// The key has an expiry.
     xx: bool,
-    /// If the new one is later; none is the latest.
+    /// The new expiry is later than the old one; no expiry counts as the latest.
     gt: bool,
-    /// If the new one is earlier.
+    /// The new expiry is earlier than the old one.
     lt: bool,
 }
 
@@ -214,9 +214,9 @@ impl Conditions {
     }
 }
 
-/// PERSIST. In lines the reply shows the keys that had an expiry, in RESP it is their number.
+/// PERSIST. In lines the reply shows the keys that had an expiry, in RESP their number.
 pub(super) fn persist<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
-    // As if all were there.
+    // The longest possible reply.
     call.args.iter().for_each(|key| call.reply.key(key));
     call.check_length(state)?;
     call.reply.clear();
@@ -290,14 +290,15 @@ pub(super) fn copy<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
     Ok(Effect::Reply)
 }
 
-/// Redis's text about a key to rename that there is not.
+/// Redis's error for renaming a missing key.
 const NO_KEY: &str = "no such key";
 
 fn has(state: &State, now: Now, key: &[u8]) -> bool {
     state.keyspace.peek(now, state.keyspace.key(key)).is_some()
 }
 
-/// Whether there is no key of this name. `overwriting` is what would not need to know.
+/// Whether no node holds a key of this name; an error if that is not certain. `overwriting` names, in the error, the
+/// command that overwrites the key.
 fn is_free<'a>(
     state: &State,
     call: &Call<'a>,
@@ -318,7 +319,7 @@ fn is_free<'a>(
     )))
 }
 
-/// Copies the value and the expiry of a key to another; whether it was there.
+/// Copies the value and the expiry of a key to another; returns whether the key exists.
 fn copy_to(state: &mut State, now: Now, from: &[u8], to: &[u8]) -> Result<bool, Full> {
     let Some(item) = state.keyspace.peek(now, state.keyspace.key(from)) else { return Ok(false) };
     let (value, expiry) = (copy_of(item.value).ok_or(Full::System)?, item.expiry);
@@ -327,7 +328,7 @@ fn copy_to(state: &mut State, now: Now, from: &[u8], to: &[u8]) -> Result<bool, 
     Ok(true)
 }
 
-/// Gives a key another name.
+/// Renames a key.
 fn move_to(state: &mut State, now: Now, from: &[u8], to: &[u8]) -> Result<(), Full> {
     if from != to && copy_to(state, now, from, to)? {
         let from = state.keyspace.key(from);

@@ -1,8 +1,8 @@
-//! The password: how it is compared, and what a wrong one costs.
+//! Authentication: the comparison of passwords, and the limits on wrong ones.
 //!
-//! A connection gets one answer to a wrong password per second and is closed after ten. The answer waits in its
-//! place among the replies, and no other connection waits with it. An address range that sends more than ten per second
-//! is not listened to for a while.
+//! A connection gets one answer to a wrong password per second and is closed after ten. The answer waits in its reply
+//! slot; other connections do not wait. Passwords from an address range that sends more than ten wrong ones per second
+//! are not checked for a while.
 
 use crate::base::time::Now;
 use crate::config::SECRET_BYTES_MAX;
@@ -16,10 +16,10 @@ use crate::node::state::{State, Timer};
 use hmac_sha256::HMAC;
 use subtle::ConstantTimeEq;
 
-/// The one user there is.
+/// The only user.
 pub(in crate::node) const USER: &[u8] = b"default";
 
-/// Checks a user and a password. Without a password on this node any will do, as in Redis.
+/// Checks a user and a password. If no password is set on this node, any password is correct, as in Redis.
 pub(in crate::node) fn authenticate<'a>(
     state: &mut State,
     now: Now,
@@ -32,7 +32,7 @@ pub(in crate::node) fn authenticate<'a>(
     let Some(password) = &state.config.password else {
         return if user == USER { Ok(()) } else { Err(CommandError::WrongPassword) };
     };
-    // The connection is being closed; a transaction may hold more passwords.
+    // The connection is being closed; its transaction may contain more passwords.
     if conn.session().is_some_and(Session::has_failed_too_often) {
         return Err(CommandError::WrongPassword);
     }
@@ -57,8 +57,8 @@ pub(in crate::node) fn authenticate<'a>(
     Err(CommandError::WrongPassword)
 }
 
-/// Whether two passwords are equal. Hashes of blocks of one length are compared, so the time taken tells neither
-/// length nor prefix.
+/// Whether two passwords are equal. Hashes of blocks of one length are compared, so the time depends on neither length
+/// nor common prefix.
 fn is_equal(password: &[u8], given: &[u8]) -> bool {
     let hash = |text: &[u8]| {
         let mut block = [0; SECRET_BYTES_MAX + size_of::<usize>()];
@@ -71,7 +71,7 @@ fn is_equal(password: &[u8], given: &[u8]) -> bool {
     hash(password).ct_eq(&hash(given)).into()
 }
 
-/// Answers a wrong password: the first one at once, each one after it a second after the last.
+/// Answers a wrong password: the first one at once, each later one a second after the answer before.
 pub(in crate::node) fn refuse(state: &mut State, now: Now, key: ConnKey, reply: Vec<u8>) {
     let State { conns, pool, timers, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
@@ -79,7 +79,7 @@ pub(in crate::node) fn refuse(state: &mut State, now: Now, key: ConnKey, reply: 
     let session = conn.session_mut();
     let due = session.answer_from(now.mono);
     let is_last = session.has_failed_too_often();
-    // In a transaction there may be one already.
+    // Within a transaction another answer may be held already.
     if due > now.mono && session.refusal_due().is_none() {
         let due = due.millis_ceil();
         conn.hold_refusal(Refusal { place, reply, due });
@@ -92,7 +92,7 @@ pub(in crate::node) fn refuse(state: &mut State, now: Now, key: ConnKey, reply: 
     }
 }
 
-/// Gives the answer whose time has come.
+/// Sends the held answer to a wrong password, which is due.
 pub(in crate::node) fn refusal_due(state: &mut State, now: Now, key: ConnKey, deadline: u64) {
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };

@@ -1,4 +1,4 @@
-//! Commands that add to values which are numbers. The expiry of a key stays.
+//! Commands that add to numbers: INCR, DECR, INCRBY, DECRBY, INCRBYFLOAT. The expiry of a key does not change.
 
 use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, CommandResult, Effect};
@@ -6,7 +6,7 @@ use crate::node::command::strings::make_room;
 use crate::node::state::State;
 use crate::wire::resp::parse::number;
 
-/// Bytes of the longest number of 64 bits.
+/// Bytes of the longest integer of 64 bits as text.
 const NUMBER_BYTES_MAX: usize = 20;
 
 /// Digits after the point of a sum of fractions.
@@ -39,14 +39,14 @@ pub(super) fn decr_by<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
     add(state, call, step)
 }
 
-/// Adds `step` to the whole numbers that keys hold, to all or none; 0 where there is no key.
+/// Adds `step` to the integers of all keys, or of none; a missing key counts as 0.
 fn add<'a>(state: &mut State, call: &mut Call<'a>, step: i64) -> CommandResult<'a> {
     let (keys, name) = (call.args.iter(), call.command.name);
     let read = |state: &State, key| {
         let item = state.keyspace.peek(call.now, state.keyspace.key(key));
         item.map_or(Ok(0), |item| number(item.value).ok_or(CommandError::NoNumber(name, key)))
     };
-    // A key may stand in the request several times.
+    // A key can occur several times in the request.
     let most = i64::try_from(keys.len()).ok().and_then(|count| step.checked_mul(count));
     for key in keys.clone() {
         most.and_then(|most| read(state, key).map(|value| value.checked_add(most)).transpose())
@@ -109,7 +109,7 @@ fn double(text: &[u8]) -> Result<f64, CommandError<'static>> {
     number.filter(|number| !number.is_nan()).ok_or(CommandError::Plain("value is not a valid float"))
 }
 
-/// The same in units of the 17th digit after the point; `None` if it has more digits.
+/// A decimal number in units of the 17th digit after the point; `None` if it has more digits.
 fn decimal(text: &[u8]) -> Option<i128> {
     let text = std::str::from_utf8(text).ok()?;
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {

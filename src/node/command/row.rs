@@ -1,4 +1,4 @@
-//! What a command is: its row in the table, and a call of it.
+//! The row of a command in the table, and a call of a command.
 
 use crate::base::time::Now;
 use crate::limits::KEYS_PER_STEP;
@@ -15,103 +15,106 @@ use crate::wire::encoder::{Encoder, ReplyTooLong};
 use crate::wire::line_form::{LineForm, Syntax};
 use crate::wire::resp::parse::number;
 
-/// One command. Its name is in upper case; one of several under one word has that word before it:
+/// One command. Its name is in upper case; that of a topic (subcommand) begins with the name of its command:
 /// `COMMAND COUNT`.
 #[derive(Debug, Clone, Copy)]
 pub struct Command {
     pub(in crate::node) name: &'static str,
-    /// Its place in the table.
+    /// Its index in the table.
     pub(super) index: usize,
     pub(super) group: &'static str,
-    /// One sentence.
+    /// What it does, in one sentence.
     pub(super) summary: &'static str,
-    /// The version of Olivia that had it first.
+    /// The first version of Olivia that has it.
     pub(super) since: &'static str,
     pub(super) access: Access,
     pub(super) scope: Scope,
-    /// It does nothing where its first key is missing.
+    /// Whether it has no effect if its first key is missing.
     needs_key: bool,
     pub(super) cost: Cost,
-    /// How it differs from Redis; empty: it does not.
+    /// The differences from Redis; empty if there are none.
     pub(super) differs: &'static str,
-    /// Carried out before AUTH.
+    /// Whether it can be called before AUTH.
     pub(super) is_open: bool,
-    /// Carried out between MULTI and EXEC instead of being kept.
+    /// Whether it is carried out between MULTI and EXEC at once, not queued.
     pub(super) is_immediate: bool,
-    /// A word that others stand under: its first argument is looked up as one of them.
+    /// Whether it has topics: its first argument names one of them.
     pub(super) has_topics: bool,
-    /// `None`: it is not spoken in lines.
+    /// Its form in lines; `None` if it has none.
     pub(super) line: Option<LineForm>,
-    /// `None`: it is not spoken in RESP.
+    /// Its form in RESP; `None` if it has none.
     pub(super) resp: Option<RespForm>,
     pub(super) run: Handler,
 }
 
-/// What a command does to keys.
+/// The access of a command to keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// It is about no key.
+    /// It counts as neither a read nor a write.
     None,
     Read,
     Write,
 }
 
-/// Which nodes a command concerns beside the one that received it. What depends on the old values of keys is carried
-/// out once, by the node that holds them.
+/// The nodes that a command concerns beside the one that received it. A command that depends on old values of keys is
+/// carried out once, by the node that holds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// None: it reads, or does the same whatever there was.
+    /// None: it reads, or does not depend on old values.
     Here,
     /// The holder of its first key.
     FirstKey,
-    /// The holder of each of its keys, apart from the others.
+    /// The holder of each of its keys, separately per key.
     EachKey,
     /// The one holder of all of its keys, which are changed together or not at all.
     AllKeys,
-    /// The same in RESP, if an option after the keys and values is a condition, or requests what there was.
+    /// As `AllKeys` in RESP if an option after the keys and values depends on old values, else as `Here`.
     Options,
     /// All nodes that may hold one of its keys.
     Claimants,
-    /// All linked nodes, if its argument says so.
+    /// All linked nodes if its argument is MESH, else none.
     Mesh,
     /// The one holder of all keys on whose old values its queued requests depend.
     Transaction,
 }
 
-/// Options of SET and MSETEX that depend on what there was.
+/// Options of SET and MSETEX that depend on old values.
 const CONDITIONS: [&str; 5] = ["NX", "XX", "GET", "KEEPTTL", "IFEQ"];
 
-/// Those with which nothing is set where there is no key.
+/// The options with which a missing key is not set.
 const EXISTING: [&str; 2] = ["XX", "IFEQ"];
 
-/// What it costs to remove a key, in keys.
+/// The cost of removing a key, in keys.
 const REMOVAL_KEYS: usize = 3;
 
-/// What a call costs its connection, in keys.
+/// The cost of a call, in keys; its connection is charged for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cost {
-    /// As many as it has keys, at least one.
+    /// The number of its keys, at least 1.
     Keys,
-    /// Three times as many: a key that is removed leaves the index, the heap and the own filter, and a tombstone stays.
+    /// Three per key: a removal changes the index, the heap and the own filter, and leaves a tombstone.
     Removals,
-    /// A whole step: it grows with what is known of other nodes.
+    /// A whole step, `KEYS_PER_STEP`: its work does not depend on the number of its keys.
     Step,
 }
 
-/// How a command looks in RESP.
+/// The form of a command in RESP.
 #[derive(Debug, Clone, Copy)]
 pub struct RespForm {
-    /// Arguments with the name; negative: at least as many.
+    /// The number of words, the name included; if negative, the least number, as in Redis.
     pub(super) arity: i32,
     pub(super) keys: Keys,
 }
 
-/// Which arguments are keys, counted from the last word of the name at 0; all zero: none.
+/// The positions of the keys among the arguments, of which the first has position 1. All fields 0: no keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
+    /// The position of the first key.
     pub(super) first: usize,
-    /// From the end, if negative: -1 is the last argument. 0 after a first: the first argument gives their number.
+    /// The position of the last key; if negative, from the end: -1 is the last argument. 0 if `first` is not 0: the
+    /// first argument is the number of keys.
     pub(super) last: i32,
+    /// The distance between two keys.
     pub(super) step: usize,
 }
 
@@ -121,10 +124,10 @@ impl Keys {
     pub(in crate::node) const ALL: Self = Self { first: 1, last: -1, step: 1 };
     pub(in crate::node) const PAIRS: Self = Self { first: 1, last: -1, step: 2 };
     pub(in crate::node) const TWO: Self = Self { first: 1, last: 2, step: 1 };
-    /// Pairs after their number, as in MSETEX.
+    /// Pairs of key and value after the number of pairs, as in MSETEX.
     pub(in crate::node) const COUNTED_PAIRS: Self = Self { first: 2, last: 0, step: 2 };
 
-    /// The keys among arguments without the name.
+    /// The keys among the arguments, without the name.
     pub(in crate::node) fn of<'a>(
         self,
         args: Args<'a>,
@@ -138,18 +141,18 @@ impl Keys {
         args.first(end).skip(self.first.saturating_sub(1)).every(self.step.max(1))
     }
 
-    /// Whether the first argument gives the number of keys.
+    /// Whether the first argument is the number of keys.
     const fn is_counted(self) -> bool {
         self.first > 0 && self.last == 0
     }
 
-    /// How many of so many arguments are keys, at most.
+    /// The most keys that `args` arguments can contain.
     fn count(self, args: usize) -> usize {
         let args = (self.end(args) + 1).saturating_sub(self.first);
         if self.step <= 1 { args * self.step } else { args.div_ceil(self.step) }
     }
 
-    /// The last of so many arguments that can be a key; 0: none can.
+    /// The position of the last of `args` arguments that can be a key; 0 if none can.
     const fn end(self, args: usize) -> usize {
         match (self.first, self.last) {
             (0, _) => 0,
@@ -161,39 +164,39 @@ impl Keys {
     }
 }
 
-/// What comes of a call.
+/// The result of a call.
 pub type CommandResult<'a> = Result<Effect, CommandError<'a>>;
 
-/// Carries out a call. Nothing is changed where it fails, unless the error says otherwise.
+/// Carries out a call. After an error nothing is changed, unless the error states otherwise.
 pub type Handler = for<'a> fn(&mut State, &mut Call<'a>) -> CommandResult<'a>;
 
-/// A command with its arguments, and the reply that it writes.
+/// A call: a command, its arguments, and the reply being written.
 #[derive(Debug)]
 pub struct Call<'a> {
     pub(super) now: Now,
     pub(super) conn: ConnKey,
     pub(super) command: &'static Command,
     pub(super) table: &'static Table,
-    /// Without the command's name.
+    /// The arguments, without the command's name.
     pub(super) args: Args<'a>,
     pub(super) reply: Encoder,
 }
 
-/// What a call does to its connection.
+/// The effect of a call on its connection.
 #[derive(Debug)]
 pub enum Effect {
     /// The reply is written.
     Reply,
-    /// It is written, and the connection ends with it.
+    /// The reply is written, and the connection closes after it.
     Close,
-    /// It is written; the connection's protocol is now the encoder's, and it is authenticated.
+    /// The reply is written; the connection is authenticated and changes to the protocol of the encoder.
     Authenticate,
-    /// Nothing is written, and the arguments are keys: the one at this place is not here and may be elsewhere; none
-    /// before it is missing here and may be elsewhere.
+    /// Nothing is written, and the arguments are keys. The one at this index may be on another node, or makes the reply
+    /// long; each key before it is on this node or on none.
     LookUp(KeyReply, usize),
-    /// Nothing is written: the own filter is to be written as text.
+    /// Nothing is written: the reply is a filter dump.
     DumpFilter,
-    /// Nothing is written: the scan is not complete.
+    /// Nothing is written: the scan continues in steps.
     Scan(Box<KeyScan>),
     /// Nothing is written: the arguments are a node's handshake.
     Handshake,
@@ -202,33 +205,33 @@ pub enum Effect {
 }
 
 impl<'a> Call<'a> {
-    /// The keys, in order.
+    /// The keys among the arguments, in order.
     pub(in crate::node) fn keys(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         self.command.keys(self.reply.is_line(), self.args)
     }
 
-    /// The arguments of a command that takes exactly `N`.
+    /// The arguments; an error unless there are exactly `N`.
     pub(in crate::node) fn words<const N: usize>(&self) -> Result<[&'a [u8]; N], CommandError<'a>> {
         let mut tuples = self.args.tuples::<N>();
         tuples.next().filter(|_| self.args.len() == N).ok_or(CommandError::WrongArity(self.command.name))
     }
 
-    /// Fails if a topic of a command has more arguments than this, in RESP.
+    /// Returns an error if a topic has more than `count` arguments, in RESP.
     pub(in crate::node) fn takes_at_most(&self, count: usize) -> Result<(), CommandError<'a>> {
         if self.args.len() > count { Err(CommandError::TopicArity(self.command.name)) } else { Ok(()) }
     }
 
-    /// A whole number among the arguments.
+    /// The argument at index `at` as an integer of 64 bits; an error if it is none.
     pub(in crate::node) fn integer(&self, at: usize) -> Result<i64, CommandError<'a>> {
         self.args.get(at).and_then(number).ok_or(CommandError::Plain(NO_INTEGER))
     }
 
-    /// What the call costs its connection, in keys.
+    /// The cost of the call, in keys.
     pub(in crate::node) fn cost(&self) -> usize {
         self.command.cost_of(self.reply.is_line(), self.args)
     }
 
-    /// Checks that the reply is not longer than one may be.
+    /// Returns an error if the reply is longer than `reply_bytes_max`.
     pub(in crate::node) fn check_length(&self, state: &State) -> Result<(), CommandError<'a>> {
         let limit_bytes = state.config.limits.reply_bytes_max;
         if self.reply.len() <= limit_bytes as usize {
@@ -239,7 +242,7 @@ impl<'a> Call<'a> {
 }
 
 impl Command {
-    /// A command without keys, arguments or a form in any protocol.
+    /// A row with defaults: no access to keys, no form in any protocol.
     pub(in crate::node) const fn new(
         name: &'static str,
         group: &'static str,
@@ -321,7 +324,7 @@ impl Command {
         Self { resp: Some(RespForm { arity, keys }), ..self }
     }
 
-    /// The keys among the arguments of a line, or of a request in RESP.
+    /// The keys among the arguments of a request in lines or in RESP.
     pub(in crate::node) fn keys<'a>(
         &self,
         is_line: bool,
@@ -330,7 +333,7 @@ impl Command {
         self.key_positions(is_line).of(args)
     }
 
-    /// The key of a request in RESP, the name among its words, if the command has one key, the first argument.
+    /// The key of a request in RESP, if [`Command::has_only_key`]. `words` include the name.
     #[inline]
     pub(in crate::node) fn only_key<'a>(&self, words: Args<'a>) -> Option<&'a [u8]> {
         if self.has_only_key() { words.get(1) } else { None }
@@ -342,7 +345,7 @@ impl Command {
         self.resp.as_ref().is_some_and(|form| form.keys == Keys::FIRST)
     }
 
-    /// Which nodes a request concerns: never [`Scope::Options`].
+    /// The scope of a request, never [`Scope::Options`].
     #[inline]
     pub(in crate::node) fn scope_of(&self, is_line: bool, args: Args<'_>) -> Scope {
         match self.scope {
@@ -359,14 +362,14 @@ impl Command {
         }
     }
 
-    /// What a request does on keys that no node holds.
+    /// The effect of a request on keys that no node holds.
     pub(in crate::node) fn on_missing(&self, is_line: bool, args: Args<'_>) -> OnMissing {
         let needs_key =
             self.needs_key || (self.scope == Scope::Options && !is_line && self.has_option(args, &EXISTING));
         if needs_key { OnMissing::NoEffect } else { OnMissing::Creates }
     }
 
-    /// Whether one of these options stands after keys and values.
+    /// Whether one of `options` follows the keys and values.
     fn has_option(&self, args: Args<'_>, options: &[&str]) -> bool {
         let keys = self.key_positions(false);
         let first = keys.first.saturating_sub(1) + 2 * keys.of(args).len();
@@ -374,7 +377,7 @@ impl Command {
         args.iter().skip(first).any(is_one)
     }
 
-    /// Arguments of each key in lines: the key and what is set off from it by colons.
+    /// Arguments per key: in lines, the key and the fields after it, separated by colons.
     pub(in crate::node) fn step(&self, is_line: bool) -> usize {
         self.key_positions(is_line).step
     }
@@ -389,7 +392,7 @@ impl Command {
         }
     }
 
-    /// What a call costs its connection, in keys.
+    /// The cost of a call, in keys.
     pub(in crate::node) fn cost_of(&self, is_line: bool, args: Args<'_>) -> usize {
         match self.cost {
             Cost::Step => KEYS_PER_STEP,
@@ -398,7 +401,7 @@ impl Command {
         }
     }
 
-    /// The class that its times are kept in, if it is carried out at once.
+    /// The class of its latency histogram, if it is carried out at once.
     #[inline]
     pub(in crate::node) const fn class(&self) -> CommandClass {
         match self.access {
@@ -408,12 +411,12 @@ impl Command {
         }
     }
 
-    /// The name as Redis writes it.
+    /// The name in lower case, with `|` between command and topic, as in Redis.
     pub(in crate::node) fn resp_name(&self) -> String {
         self.name.to_ascii_lowercase().replace(' ', "|")
     }
 
-    /// Whether a request with so many words, the name among them, may be this command in RESP.
+    /// Whether the command takes this many words in RESP, the name included.
     pub(in crate::node) fn takes(&self, words: usize) -> bool {
         let Some(form) = &self.resp else { return false };
         let count = form.arity.unsigned_abs() as usize;
@@ -424,15 +427,15 @@ impl Command {
 /// Bytes of the longest name.
 const NAME_BYTES_MAX: usize = 24;
 
-/// A name in upper case, padded with zeros: what the table is searched by.
+/// A name in upper case, padded with zeros: the key of the table.
 type Name = [u64; NAME_BYTES_MAX / 8];
 
-/// All commands, found by their names without regard to case.
+/// A hash table of all commands by name, case-insensitive.
 #[derive(Debug)]
 pub struct Table {
     pub(in crate::node) rows: &'static [Command],
     names: [Name; Self::ROWS_MAX],
-    /// Open addressing: the number of a row and 1, or 0.
+    /// Open addressing: the index of a row plus 1; 0 if the slot is empty.
     slots: [u8; Self::SLOTS],
 }
 
@@ -440,7 +443,7 @@ impl Table {
     pub(in crate::node) const ROWS_MAX: usize = COMMANDS_MAX;
     const SLOTS: usize = 512;
 
-    /// The table of these rows. At compile time, so that two rows of one name do not compile.
+    /// Builds the table at compile time: two rows with the same name do not compile.
     pub(in crate::node) const fn new(rows: &'static [Command]) -> Self {
         assert!(rows.len() <= Self::ROWS_MAX);
         let (mut names, mut slots) = ([[0; 3]; Self::ROWS_MAX], [0; Self::SLOTS]);
@@ -464,14 +467,14 @@ impl Table {
         Self { rows, names, slots }
     }
 
-    /// The command of a name.
+    /// The command with a name.
     #[inline]
     pub(in crate::node) fn find(&self, word: &[u8]) -> Option<&'static Command> {
         let found = match short_name(word) {
             Some(name) => self.search([name, 0, 0]),
             None => self.find_long(word),
         };
-        // Names are padded with zeros, which a word may hold.
+        // Names are padded with zeros, and a word can contain zeros.
         found.filter(|command| command.name.len() == word.len())
     }
 
@@ -481,7 +484,7 @@ impl Table {
         self.search(packed(bytes))
     }
 
-    /// The command of a name under another.
+    /// The topic of a command with a name.
     pub(in crate::node) fn find_topic(&self, command: &Command, topic: &[u8]) -> Option<&'static Command> {
         let start = command.name.len() + 1;
         let mut bytes = [0; NAME_BYTES_MAX];
@@ -491,7 +494,7 @@ impl Table {
         self.search(packed(bytes)).filter(|command| command.name.len() == start + topic.len())
     }
 
-    /// The topics that stand under a command.
+    /// The topics of a command.
     pub(in crate::node) fn topics(&self, command: &Command) -> impl Iterator<Item = &'static Command> {
         let name = command.name;
         let is_under =
@@ -499,7 +502,7 @@ impl Table {
         self.rows.iter().filter(is_under)
     }
 
-    /// The error about a topic that a command does not have; an empty one is none.
+    /// The error for an unknown topic of a command; an empty topic counts as missing.
     pub(in crate::node) fn unknown_topic<'a>(&self, command: &Command, topic: &'a [u8]) -> CommandError<'a> {
         let topics = self.topics(command).map(|row| row.name[command.name.len() + 1..].to_ascii_lowercase());
         CommandError::UnknownTopic(command.name, topics.collect::<Vec<_>>().join(", "), topic)
@@ -518,7 +521,7 @@ impl Table {
     }
 }
 
-/// A name of up to 8 bytes in upper case: most are, and packing them needs no copy.
+/// Packs a name of up to 8 bytes in upper case, without a copy. Most names are that short.
 #[inline]
 fn short_name(word: &[u8]) -> Option<u64> {
     let packed = match word {
@@ -536,7 +539,7 @@ fn short_name(word: &[u8]) -> Option<u64> {
     Some(upper(packed))
 }
 
-/// A longer name in upper case.
+/// Packs a longer name in upper case.
 fn packed(bytes: [u8; NAME_BYTES_MAX]) -> Name {
     let (words, _) = bytes.as_chunks::<8>();
     [0, 1, 2].map(|at: usize| upper(u64::from_le_bytes(words[at])))
@@ -545,7 +548,7 @@ fn packed(bytes: [u8; NAME_BYTES_MAX]) -> Name {
 /// Eight bytes with ASCII letters in upper case.
 const fn upper(bytes: u64) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
-    // The high bit of each byte says: at least 'a', and more than 'z'. No sum carries into the next byte.
+    // The high bits of `from_a` mark bytes from 'a' on, those of `after_z` bytes after 'z'. No sum carries.
     let low_bits = bytes & (0x7f * EACH);
     let from_a = low_bits + (0x80 - b'a' as u64) * EACH;
     let after_z = low_bits + (0x7f - b'z' as u64) * EACH;
@@ -553,7 +556,7 @@ const fn upper(bytes: u64) -> u64 {
     bytes ^ (is_lower >> 2)
 }
 
-/// Rows with their places in the table.
+/// Copies rows, each with its index in the table.
 pub(in crate::node) const fn numbered<const N: usize>(list: &[Command]) -> [Command; N] {
     let mut rows = [list[0]; N];
     let mut row = 0;
