@@ -13,7 +13,7 @@ pub(in crate::node) const SECONDS_MAX: u64 = 1_000_000_000;
 /// Redis's error for an argument that is not an integer of 64 bits.
 pub(in crate::node) const NO_INTEGER: &str = "value is not an integer or out of range";
 
-/// Most bytes of arguments that Redis's error for an unknown command shows.
+/// The most bytes of arguments that Redis's error for an unknown command shows.
 const SHOWN_ARGS_BYTES_MAX: usize = 128;
 
 /// The error of a request that is not carried out. Displays as the sentence in lines. Names of commands are in upper

@@ -267,9 +267,9 @@ fn send_request(
 /// The part of a transaction that is carried out by the node that holds its keys.
 #[derive(Debug)]
 pub(in crate::node) struct Plan {
-    /// The keys that this node holds, or may create.
+    /// The keys that that node holds, or may create.
     keys: Vec<Box<[u8]>>,
-    /// Per request, whether this node carries it out.
+    /// Per request, whether that node carries it out.
     is_there: Vec<bool>,
 }
 

@@ -10,10 +10,10 @@ use crate::store::ScanCursor;
 use crate::wire::encoder::{Encoder, Protocol};
 use std::mem;
 
-/// Most keys per step.
+/// The most keys per step.
 const KEYS_PER_STEP: usize = 1_024;
 
-/// Most operations per step: per key [`KEY_WORK`], its bytes, and the cost of the pattern.
+/// The most operations per step: per key [`KEY_WORK`], its bytes, and the cost of the pattern.
 const WORK_PER_STEP: usize = 512 * 1024;
 
 /// Operations per key, beside its bytes and the pattern.

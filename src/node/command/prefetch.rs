@@ -1,9 +1,8 @@
-//! Prefetching: while requests wait in a row, the memory of their keys is fetched for several at once.
+//! Prefetch: fetches the memory of the keys of several queued requests before they are executed.
 //!
-//! In a store larger than the processor's caches a lookup mostly waits for memory, some 100 ns two or three
-//! times, one after the other. A pipeline shows in advance what will be looked up; fetching all of it together
-//! lets the waits overlap. In lines it is a guess about bytes that are not parsed yet: a wrong one costs the
-//! fetch and changes nothing.
+//! In a store larger than the processor's caches a lookup consists mostly of two or three cache misses in sequence,
+//! some 100 ns each. Prefetches for the keys of a pipeline overlap them. In lines the keys are guessed from bytes that
+//! are not parsed yet: a wrong guess costs a prefetch and has no other effect.
 
 use crate::node::command::row::{Access, Command};
 use crate::node::command::table::TABLE;
@@ -16,15 +15,16 @@ use crate::wire::lookahead::Lookahead;
 use crate::wire::resp::parse::{RequestLimits, likely_key};
 use memchr::memrchr;
 
-/// Keys of requests that wait, collected to be prefetched together. Stays empty while the store fits the caches.
+/// Keys of queued requests, to be prefetched together. Stays empty while the store fits the caches.
 struct Seen<'s, 'k> {
     keyspace: &'s Keyspace,
     is_worth_it: bool,
-    /// Only their hashes.
+    /// The keys: only their hashes are set.
     keys: [HashedKey<'static>; PREFETCH_MAX],
     count: usize,
+    /// Whether one of the requests writes.
     writes: bool,
-    /// The name of the last one, and its command: requests in a row often have the same one.
+    /// Name and command of the last request: consecutive requests often have the same command.
     last: Option<(&'k [u8], &'static Command)>,
 }
 
@@ -44,7 +44,7 @@ impl<'s, 'k> Seen<'s, 'k> {
         }
     }
 
-    /// Adds the first key that a line seems to name.
+    /// Adds the likely first key of a line.
     #[inline]
     fn add_line(&mut self, text: &'k [u8]) {
         if !self.is_worth_it {
@@ -74,7 +74,7 @@ impl<'s, 'k> Seen<'s, 'k> {
         }
     }
 
-    /// Adds the key that a request in RESP seems to name.
+    /// Adds the likely key of an unparsed request in RESP.
     #[inline]
     fn add_request(&mut self, input: &'k [u8]) {
         if let Some((name, key)) = likely_key(input)
@@ -102,8 +102,8 @@ impl<'s, 'k> Seen<'s, 'k> {
     }
 }
 
-/// Is called with what follows a line before that is carried out. If no line is left that was looked at, looks at the
-/// next ones, and prefetches the first key of each.
+/// Prefetches the likely first key of each of the next lines, unless scanned lines are left. Called before a line is
+/// executed, with the input after it.
 #[inline]
 pub(in crate::node) fn prefetch_lines(lookahead: &mut Lookahead, keyspace: &Keyspace, input: &[u8]) {
     if lookahead.is_out_of_lines() && !input.is_empty() {
@@ -113,7 +113,7 @@ pub(in crate::node) fn prefetch_lines(lookahead: &mut Lookahead, keyspace: &Keys
     }
 }
 
-/// Prefetches the first key of what several clients have sent, each in its protocol, before any of it is carried out.
+/// Prefetches the likely first key in the input of each of several clients, before any of it is executed.
 pub(in crate::node) fn prefetch_inputs<'k>(
     keyspace: &Keyspace,
     inputs: impl Iterator<Item = (Protocol, &'k [u8])>,
@@ -131,7 +131,7 @@ pub(in crate::node) fn prefetch_inputs<'k>(
     seen.prefetch();
 }
 
-/// Parses the requests in RESP at the front of some input and prefetches their keys, if they are several.
+/// Parses the requests in RESP at the start of `input`, and prefetches their keys if there are at least two.
 pub(in crate::node) fn prefetch_requests(
     lookahead: &mut Lookahead,
     keyspace: &Keyspace,

@@ -25,7 +25,8 @@ pub(in crate::node) fn run(state: &mut State, now: Now) -> usize {
     cost
 }
 
-/// Carries out the rest of a transaction after another node has carried out its part, and replies.
+/// Carries out the rest of a transaction after another node has carried out its part, and replies. Returns the cost in
+/// keys.
 fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
     let Some(mut pending) = pending::take(state, key) else { return 1 };
     let Some(requests) = pending.take_transaction() else { return 1 };
@@ -44,7 +45,7 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
     let all = requests.iter().map(|(request, is_done)| (request.args(), *is_done));
     let mut rest = all.clone().filter(|(_, is_done)| !is_done).map(|(words, _)| words);
     if state.conns.get(conn).is_none() {
-        // All of a transaction is carried out, though the client has gone.
+        // A transaction is carried out whole, even if its client has disconnected.
         let mut results = Vec::new();
         for words in rest {
             if let Ok((command, args)) = find_command(words, &state.config.limits) {

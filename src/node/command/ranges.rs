@@ -1,4 +1,4 @@
-//! Commands about parts of values.
+//! Commands on parts of values: STRLEN, GETRANGE, APPEND, SETRANGE, LCS.
 
 use crate::base::memory::{copy_after_zeroes, reserve};
 use crate::node::command::error::CommandError;
@@ -10,7 +10,7 @@ use crate::node::state::State;
 use crate::store::Full;
 use crate::wire::frame::Wanted;
 
-/// The length of a value, 0 if there is none.
+/// The reply of STRLEN: the length of a value in bytes, 0 for a missing key.
 static LENGTH: KeyReply = KeyReply {
     wanted: Wanted::Value,
     shape: Shape::One,
@@ -21,7 +21,7 @@ static LENGTH: KeyReply = KeyReply {
     },
 };
 
-/// A part of a value, empty if there is none.
+/// The reply of GETRANGE: a part of a value, empty for a missing key.
 static PART: KeyReply =
     KeyReply { write: |reply, _, _, found| reply.bulk(found.map_or(b"", |found| found.value)), ..LENGTH };
 
@@ -37,13 +37,13 @@ pub(super) fn getrange<'a>(state: &mut State, call: &mut Call<'a>) -> CommandRes
     read(state, call, &form)
 }
 
-/// APPEND of pairs, all or none: adds values to the ends of those that are here.
+/// APPEND of pairs, all or none: appends to the values on this node.
 pub(super) fn append<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let pairs = call.args.tuples::<2>();
     let len_of = |state: &State, key| {
         state.keyspace.peek(call.now, state.keyspace.key(key)).map_or(0, |item| item.value.len())
     };
-    // A key may stand in the request several times.
+    // A key can occur several times in the request.
     let added: usize = pairs.clone().map(|[_, value]| value.len()).sum();
     let mut bytes = added;
     for [key, _] in pairs.clone() {
@@ -70,7 +70,7 @@ pub(super) fn append<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResul
     Ok(Effect::Reply)
 }
 
-/// SETRANGE key offset value: overwrites a part of a value, which grows by zeros where it is shorter.
+/// SETRANGE key offset value: overwrites a part of a value, after padding it with zeros up to the offset.
 pub(super) fn setrange<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let [key, _, value] = call.words()?;
     let start = call.integer(1)?;
@@ -83,7 +83,7 @@ pub(super) fn setrange<'a>(state: &mut State, call: &mut Call<'a>) -> CommandRes
         check_value_length(state, end)?;
         len = len.max(end);
         if old.is_none() {
-            // Before the zeros take memory.
+            // Before memory for the zeros is allocated.
             state.keyspace.make_room(call.now, 1, key.len() + len)?;
             let bytes = copy_after_zeroes(start, value).ok_or(Full::System)?;
             state.keyspace.set(call.now, hashed, &bytes, None)?;
@@ -102,18 +102,19 @@ fn check_value_length<'a>(state: &State, len: usize) -> Result<(), CommandError<
     if len <= limit as usize { Ok(()) } else { Err(CommandError::ValueTooLong(limit)) }
 }
 
-/// Cells of the table of two values that LCS compares: some 2 ms, and 4 bytes each.
+/// The most cells of the table of LCS, 4 bytes each: about 2 ms.
 const LCS_CELLS_MAX: usize = 1024 * 1024;
 
-/// What LCS returns of the longest common subsequence.
+/// The options of LCS: the parts of the result that it returns.
 #[derive(Debug, Default)]
 struct LcsOptions {
-    /// Its length.
+    /// The length of the subsequence.
     len: bool,
-    /// Where it stands in both values.
+    /// The positions of its matches in both values.
     idx: bool,
-    /// The length of each match there.
+    /// The length of each match.
     with_match_len: bool,
+    /// Shorter matches are left out.
     min_match_len: usize,
 }
 
@@ -144,7 +145,8 @@ impl LcsOptions {
     }
 }
 
-/// LCS key key [LEN] [IDX] [MINMATCHLEN length] [WITHMATCHLEN]: the longest common subsequence of two values here.
+/// LCS key key [LEN] [IDX] [MINMATCHLEN length] [WITHMATCHLEN]: the longest common subsequence of two values on
+/// this node.
 pub(super) fn lcs<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let options = LcsOptions::parse(call)?;
     let value = |at| {
@@ -187,14 +189,14 @@ pub(super) fn lcs<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'
     Ok(Effect::Reply)
 }
 
-/// The error about values that LCS does not compare.
+/// The error for values that are too long for LCS.
 const LCS_TOO_LONG: &str = "the values are too long for LCS: their lengths multiplied are over 1048576";
 
 fn put_number(call: &mut Call<'_>, number: usize) {
     call.reply.integer(i64::try_from(number).unwrap_or(i64::MAX));
 }
 
-/// Equal bytes of two values: where they begin in each.
+/// Equal bytes of two values: the positions of the first in each, and their number.
 #[derive(Debug)]
 struct Match {
     a: usize,
@@ -202,14 +204,14 @@ struct Match {
     len: usize,
 }
 
-/// The length of the longest common subsequence of each two prefixes of two values.
+/// The lengths of the longest common subsequences of all pairs of prefixes of two values.
 struct LcsTable {
     cells: Vec<u32>,
     width: usize,
 }
 
 impl LcsTable {
-    /// `None` if the system has no memory for it.
+    /// Computes the table; `None` if there is no memory for it. O(product of the lengths).
     fn new(a: &[u8], b: &[u8]) -> Option<Self> {
         let width = b.len() + 1;
         let mut cells = Vec::new();

@@ -1,7 +1,7 @@
 //! Commands that read keys, which may be on other nodes.
 //!
-//! While each key is here, or nowhere, the reply is written at once. The first one that may be elsewhere
-//! makes the request a pending one, which keeps what was found so far.
+//! If each key is on this node or on none, the reply is written at once. If not, or if the reply is long, the request
+//! becomes pending.
 
 use crate::base::time::Now;
 use crate::node::command::error::CommandError;
@@ -19,7 +19,8 @@ use crate::wire::args::Args;
 use crate::wire::encoder::ReplyHead;
 use crate::wire::frame::Wanted;
 
-/// Writes what there is of each key of a call. Inlined, so that for each command the form is known.
+/// Writes the reply for the keys of a call, or returns [`Effect::LookUp`]. Inlined, so that the form is a constant per
+/// command.
 #[inline(always)]
 pub(in crate::node) fn read<'a>(
     state: &mut State,
@@ -75,7 +76,7 @@ fn look_up<'a>(state: &State, call: &Call<'a>, form: &KeyReply, at: usize) -> Co
     }
 }
 
-/// Writes what this node has of each key of a call, whatever other nodes may have.
+/// Writes the reply for the keys of a call from this node only.
 pub(in crate::node) fn read_here(state: &mut State, call: &mut Call<'_>, form: &KeyReply) {
     call.reply.clear();
     form.begin(&mut call.reply, call.args.len());
@@ -90,9 +91,8 @@ pub(in crate::node) fn read_here(state: &mut State, call: &mut Call<'_>, form: &
     }
 }
 
-/// Makes a request a pending one: it holds its place among the replies of its connection until each of its
-/// keys is answered for. Keys before `first_open` are here or nowhere, the one there may be elsewhere. There is
-/// room for that many lookups.
+/// Makes a request pending: it holds its reply slot until each of its keys has a result. Keys before `first_open` are
+/// on this node or on none; that one may be on another. The caller has checked that there is room for the lookups.
 pub(in crate::node) fn begin_pending(
     state: &mut State,
     now: Now,
@@ -111,7 +111,7 @@ pub(in crate::node) fn begin_pending(
         state.keyspace.peek(now, hashed).map_or(0, |item| item.value.len())
     };
     let is_long = wants_value && keys.iter().map(&mut local).sum::<usize>() > LONG_REPLY_BYTES;
-    // One value is what it is now; several are read as they are written.
+    // A single value is shared now; several are read when they are written to the output.
     let is_read_later = is_long && keys.len() > 1;
     if is_read_later {
         pending::make_barrier(state, request);

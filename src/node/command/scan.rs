@@ -1,4 +1,4 @@
-//! Commands about all keys of this node: KEYS and SCAN in steps, their number, one of them, and the end of all.
+//! Commands on all keys of this node: KEYS and SCAN, done in steps, RANDOMKEY, DBSIZE, FLUSHALL.
 
 use crate::base::glob::Pattern;
 use crate::node::command::error::CommandError;
@@ -9,13 +9,13 @@ use crate::node::versions::floor;
 use crate::store::ScanCursor;
 use crate::wire::field::Excerpt;
 
-/// Keys that SCAN looks at without COUNT.
+/// Keys that SCAN visits without COUNT.
 const COUNT_DEFAULT: usize = 10;
 
-/// Pieces of the store in which RANDOMKEY looks for a key.
+/// The most scan steps in which RANDOMKEY searches for a key.
 const RANDOM_TRIES: usize = 64;
 
-/// The error about a pattern that is not compiled.
+/// The error for a pattern that is too long.
 const PATTERN_TOO_LONG: &str = "a pattern has at most 1023 characters beside *";
 
 /// KEYS pattern.
@@ -68,7 +68,7 @@ fn compiled(pattern: &[u8]) -> Result<Option<Pattern>, CommandError<'static>> {
     }
 }
 
-/// Does the first step of a scan, and replies if it is the last.
+/// Does the first step of a scan, and replies if the scan is complete.
 fn begin<'a>(state: &State, call: &mut Call<'a>, mut scan: KeyScan) -> CommandResult<'a> {
     if !scan.step(&state.keyspace, call.now) {
         return Ok(Effect::Scan(Box::new(scan)));
@@ -78,7 +78,7 @@ fn begin<'a>(state: &State, call: &mut Call<'a>, mut scan: KeyScan) -> CommandRe
     Ok(Effect::Reply)
 }
 
-/// RANDOMKEY: the key after a random hash. Not all are equally likely.
+/// RANDOMKEY: the key after a random hash; null if none is found. Not all keys are equally likely.
 pub(super) fn randomkey<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let mut position = ScanCursor(state.rng.next_u64());
     let reply = &mut call.reply;

@@ -1,4 +1,4 @@
-//! Commands about the commands: HELP and COMMAND, both written from the table.
+//! HELP and COMMAND: the documentation of the commands, from the table.
 
 use crate::base::glob;
 use crate::node::command::error::CommandError;
@@ -31,7 +31,7 @@ pub(super) fn help<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> 
     Ok(Effect::Reply)
 }
 
-/// A command that others stand under, with HELP: those.
+/// HELP of a command with topics: lists them.
 pub(super) fn topics<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let rows = || call.table.topics(call.command).filter(|row| row.resp.is_some());
     let name = call.command.name;
@@ -93,7 +93,7 @@ pub(super) fn list<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> 
     Ok(Effect::Reply)
 }
 
-/// COMMAND INFO: the same as COMMAND for those that are named; null for what there is not.
+/// COMMAND INFO: as COMMAND, for the named commands; null for unknown ones.
 pub(super) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if call.args.is_empty() {
         return command(state, call);
@@ -108,7 +108,7 @@ pub(super) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
     Ok(Effect::Reply)
 }
 
-/// COMMAND DOCS: of those that are named, or of all.
+/// COMMAND DOCS: the documentation of the named commands, or of all.
 pub(super) fn docs<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let rows: Vec<&Command> = if call.args.is_empty() {
         call.table.rows.iter().filter(|row| is_top(row)).collect()
@@ -139,7 +139,7 @@ fn put_docs(table: &Table, reply: &mut Encoder, row: &Command) {
     }
 }
 
-/// COMMAND GETKEYS: the keys of a request that stands in the arguments.
+/// COMMAND GETKEYS: the keys of the request in the arguments.
 pub(super) fn getkeys<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let words = call.args.len();
     let row = call.args.get(0).and_then(|name| find(call, name));
@@ -160,7 +160,7 @@ pub(super) fn getkeys<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'
     Ok(Effect::Reply)
 }
 
-/// The command of a name, which may be one of several under a word: `client|id`.
+/// The command with a name in RESP; a topic has a name as `client|id`.
 fn find(call: &Call<'_>, name: &[u8]) -> Option<&'static Command> {
     let found = match memchr(b'|', name) {
         None => call.table.find(name),
@@ -172,12 +172,12 @@ fn find(call: &Call<'_>, name: &[u8]) -> Option<&'static Command> {
     found.filter(|row| row.resp.is_some())
 }
 
-/// Whether a command is spoken in RESP and stands under no other.
+/// Whether a command has a form in RESP and is not a topic.
 fn is_top(row: &Command) -> bool {
     row.resp.is_some() && !row.name.contains(' ')
 }
 
-/// Name, arity, flags, first and last key, step; then categories, tips, key specifications and subcommands.
+/// Writes name, arity, flags, first and last key, step; then categories, tips, key specifications and subcommands.
 fn put_info(table: &Table, reply: &mut Encoder, row: &Command) {
     let Some(form) = row.resp else { return };
     let flags = [

@@ -1,4 +1,4 @@
-//! CONFIG: the settings of the running node, under their own names and those that clients of Redis look for.
+//! CONFIG: the settings of the running node, under their own names and under Redis's.
 
 use crate::base::glob;
 use crate::config;
@@ -8,19 +8,19 @@ use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::metrics::Calls;
 use crate::node::state::State;
 
-/// A setting under its name in Redis.
+/// The meaning of a setting of Redis.
 enum Alias {
-    /// The same as this setting.
+    /// This setting.
     Of(&'static str),
-    /// It is always so.
+    /// A constant.
     Always(&'static str),
-    /// `slow_request_us`, where -1 is what is 0 there, and the smallest time is 1 µs.
+    /// `slow_request_us`, in µs: -1 (never) is 0 there, and 0 (always) is 1.
     SlowerThan,
     /// `eviction` and `eviction_only_with_ttl`.
     Policy,
 }
 
-/// The setting from which on requests are slow.
+/// The setting with the time from which requests are slow.
 const SLOW_REQUEST: &str = "limits.slow_request_us";
 
 const ALIASES: [(&str, Alias); 17] = [
@@ -67,7 +67,7 @@ pub(super) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'
     Ok(Effect::Reply)
 }
 
-/// What Redis calls the policy at the memory limit: the nearest one.
+/// The eviction policy of Redis that is nearest to that of the node.
 pub(in crate::node) const fn policy_name(limits: &Limits) -> &'static str {
     match limits.eviction {
         EvictionPolicy::S3Fifo if limits.eviction_only_with_ttl => "volatile-lru",
@@ -76,7 +76,7 @@ pub(in crate::node) const fn policy_name(limits: &Limits) -> &'static str {
     }
 }
 
-/// The limits with the nearest policy to one of Redis.
+/// The limits with the policy that is nearest to one of Redis.
 fn with_policy(limits: &Limits, name: &str) -> Result<Limits, &'static str> {
     let (eviction, eviction_only_with_ttl) = match name {
         "allkeys-lru" | "allkeys-lfu" | "allkeys-random" => (EvictionPolicy::S3Fifo, false),
@@ -125,7 +125,7 @@ fn is_setting(name: &str) -> bool {
         || config::settings(&config::Config::default()).iter().any(|(path, _)| path == name)
 }
 
-/// The limits after one change of a setting that there is.
+/// The limits after the change of one existing setting.
 fn changed<'a>(limits: &Limits, name: &str, text: &str) -> Result<Limits, CommandError<'a>> {
     let failed = |reason: &str| {
         let sentence = format!("CONFIG SET failed (possibly related to argument '{name}') - {reason}");
@@ -136,7 +136,7 @@ fn changed<'a>(limits: &Limits, name: &str, text: &str) -> Result<Limits, Comman
         Some((_, Alias::Of(path))) => (*path, in_bytes(text)),
         Some((_, Alias::SlowerThan)) => (SLOW_REQUEST, in_micros(text)),
         Some((_, Alias::Policy)) => return with_policy(limits, &text.to_ascii_lowercase()).map_err(failed),
-        // Many programs set what is so anyhow.
+        // Many programs set constants to the values that they have.
         Some((_, Alias::Always(value))) if *value == text => return Ok(limits.clone()),
         Some((_, Alias::Always(_))) => return Err(failed("can't set immutable config")),
         None => (name, text.to_owned()),
@@ -154,7 +154,7 @@ fn changed<'a>(limits: &Limits, name: &str, text: &str) -> Result<Limits, Comman
     }
 }
 
-/// A time as Redis takes it, -1 for never and 0 for always, as `slow_request_us` takes it.
+/// Converts a time of Redis in µs (-1: never, 0: always) to `slow_request_us`.
 fn in_micros(text: &str) -> String {
     let own = match text {
         "-1" => "0",
@@ -164,7 +164,7 @@ fn in_micros(text: &str) -> String {
     own.to_owned()
 }
 
-/// A size as Redis takes it, `100mb`, in bytes; anything else as it is.
+/// Converts a size of Redis, as `100mb`, to bytes; returns other text unchanged.
 fn in_bytes(text: &str) -> String {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
@@ -181,7 +181,7 @@ fn in_bytes(text: &str) -> String {
     bytes.map_or_else(|| text.to_owned(), |bytes| bytes.to_string())
 }
 
-/// Takes over limits of the running node.
+/// Applies limits to the running node.
 pub(in crate::node) fn apply(state: &mut State, limits: Limits) {
     state.keyspace.set_limits(&limits);
     let (used, max) = (state.keyspace.store().memory_bytes(), limits.memory_max);
@@ -198,7 +198,7 @@ pub(in crate::node) fn apply(state: &mut State, limits: Limits) {
     state.config.limits = limits;
 }
 
-/// CONFIG RESETSTAT: counts requests, calls, their work and reads from 0 again, and looks for the longest iteration again.
+/// CONFIG RESETSTAT: resets the counts of requests, calls and reads, the histograms of work, and the longest iteration.
 pub(super) fn resetstat<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     state.stats.reset();
     state.calls = Calls::default();
@@ -208,7 +208,7 @@ pub(super) fn resetstat<'a>(state: &mut State, call: &mut Call<'a>) -> CommandRe
     Ok(Effect::Reply)
 }
 
-/// CONFIG REWRITE: a node does not write its file.
+/// CONFIG REWRITE: an error, since a node does not write its configuration file.
 pub(super) fn rewrite<'a>(_: &mut State, _: &mut Call<'a>) -> CommandResult<'a> {
     Err(CommandError::Plain("the node does not write its configuration file; edit it and send SIGHUP"))
 }

@@ -1,5 +1,5 @@
-//! SLOWLOG and LATENCY: which requests took long, and how long requests take. Redis counts the execution of a command;
-//! here the log counts from the arrival of the bytes to the last byte of the reply.
+//! SLOWLOG and LATENCY: slow requests, and the latency of requests. Redis measures the execution of a command; this log
+//! measures from the arrival of the request to the last byte of the reply.
 
 use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, CommandResult, Effect, Table};
@@ -58,7 +58,7 @@ pub(in crate::node) fn command_name(table: &Table, request: &SlowRequest) -> &'s
     table.rows.get(request.command).map_or("", |row| row.name)
 }
 
-/// How the time of a request was spent.
+/// Displays how the time of a request was spent.
 struct Parts<'s>(&'s Spent);
 
 impl fmt::Display for Parts<'_> {
@@ -82,7 +82,7 @@ pub(super) fn reset<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     Ok(Effect::Reply)
 }
 
-/// LATENCY LATEST: of each kind of event the last one and the longest, in milliseconds.
+/// LATENCY LATEST: per kind of event the latest and the longest, in milliseconds.
 pub(super) fn latest<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let kinds = || {
         let kinds = EVENT_NAMES.iter().zip(&state.slow_log.events);
@@ -99,7 +99,7 @@ pub(super) fn latest<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResul
     Ok(Effect::Reply)
 }
 
-/// LATENCY HISTORY event: its moments and milliseconds, the oldest first.
+/// LATENCY HISTORY event: per event its time in seconds since 1970 and its milliseconds, the oldest first.
 pub(super) fn history<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let recent = event(call.args.get(0).unwrap_or_default()).map(|at| &state.slow_log.events[at].recent);
     call.reply.array(recent.map_or(0, |recent| recent.len()));
@@ -111,7 +111,7 @@ pub(super) fn history<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
     Ok(Effect::Reply)
 }
 
-/// LATENCY RESET [event …]: returns the number of kinds that had events.
+/// LATENCY RESET [event …]: drops the events; returns the number of kinds that had any.
 pub(super) fn reset_events<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let mut count = 0;
     for (name, events) in EVENT_NAMES.iter().zip(&mut state.slow_log.events) {
@@ -126,7 +126,7 @@ pub(super) fn reset_events<'a>(state: &mut State, call: &mut Call<'a>) -> Comman
     Ok(Effect::Reply)
 }
 
-/// The place of a kind of events.
+/// The index of a kind of events.
 fn event(name: &[u8]) -> Option<usize> {
     EVENT_NAMES.iter().position(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
@@ -135,8 +135,8 @@ fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// LATENCY HISTOGRAM [command …]: the work of this node per request, by command; a word that others stand under means
-/// those.
+/// LATENCY HISTOGRAM [command …]: the work of this node per request, by command; a command with topics stands for
+/// all of them.
 pub(super) fn histogram<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let is_meant = |name: &str| {
         let (word, _) = name.split_once('|').unwrap_or((name, ""));

@@ -17,26 +17,26 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Backups that one reply lists, of all that may be known: some 300 µs of writing.
+/// The most backups that one reply lists: about 300 µs.
 const BACKUPS_LISTED_MAX: usize = 1_024;
 
-/// What is known of a peer's filter.
+/// The state of the copy of a peer's filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilterState {
-    /// Nothing: it may have any key.
+    /// No copy: the peer may hold any key.
     Unknown,
-    /// Something, but changes may be missing: it may have any key.
+    /// Changes may be missing: the peer may hold any key.
     Outdated,
-    /// All of it, up to what is on its way.
+    /// Complete, except for changes in flight.
     Known,
 }
 
 /// One known peer or address, as MESH shows it.
 #[derive(Debug, Clone)]
 pub struct PeerView {
-    /// Where it listens.
+    /// The address at which it listens.
     pub addr: SocketAddr,
-    /// Its identity, if it was ever met.
+    /// Its identity, if a handshake ever succeeded.
     pub id: Option<NodeId>,
     /// Whether there is a link to it.
     pub is_linked: bool,
@@ -44,40 +44,40 @@ pub struct PeerView {
     pub dialled: bool,
     /// The smoothed round trip, if one was measured.
     pub round_trip: Option<Duration>,
-    /// What is known of its filter.
+    /// The state of the copy of its filter.
     pub filter: FilterState,
-    /// How long ago its filter was known to be whole.
+    /// The time since its filter was last known to be complete.
     pub filter_age: Option<Duration>,
     /// The share of its filter's bits that are set.
     pub fill: Option<f64>,
-    /// The false-positive rate to be expected of its filter, and the one that was measured.
+    /// The predicted false-positive rate of its filter.
     pub predicted_rate: Option<f64>,
     /// The share of absent keys that its filter claimed lately.
     pub measured_rate: Option<f64>,
-    /// The place in its digest up to which it is known.
+    /// The position in its changelog up to which its filter is known.
     pub position: Option<Position>,
-    /// Questions to it on their way.
+    /// Queries to it in flight.
     pub queries: usize,
-    /// Probes that it has to answer before lookups query it again: its circuit is open if there are any.
+    /// Probes that it must answer before lookups query it again; 0: its circuit is closed.
     pub probes_left: u32,
-    /// Failed tries to reach it since the last success.
+    /// Failed dials since the last success.
     pub failures: u32,
-    /// Whether it is being dialled without a link so far.
+    /// Whether it is being dialled and has no link.
     pub is_being_dialled: bool,
-    /// Whether a node was met there, or a peer lists it and no dial has failed.
+    /// Whether a handshake succeeded there, or a peer lists it and no dial has failed.
     pub is_credible: bool,
     /// Keys that its filter claims, estimated from its fill.
     pub claimed_keys: Option<f64>,
 }
 
 impl PeerView {
-    /// Whether its filter is known up to what is on its way.
+    /// Whether its filter is known, except for changes in flight.
     pub(in crate::node) fn is_filter_known(&self) -> bool {
         self.filter == FilterState::Known
     }
 }
 
-/// All that is known of other nodes: the linked ones first.
+/// All known peers and addresses, the linked ones first.
 pub(in crate::node) fn peers_known(state: &State, now: Now) -> Vec<PeerView> {
     linked_peers(state, now).chain(unlinked_peers(state)).collect()
 }
@@ -87,12 +87,12 @@ pub(in crate::node) fn linked_peers(state: &State, now: Now) -> impl Iterator<It
     state.mesh.peers.linked().map(move |(_, peer)| view_of_peer(state, now, peer))
 }
 
-/// Addresses that lead to no linked node, and where one may be.
+/// The known addresses that are not those of linked nodes.
 pub(in crate::node) fn unlinked_peers(state: &State) -> impl Iterator<Item = PeerView> {
     backups(state).map(view_of_address)
 }
 
-/// Addresses that lead to no linked node, and where one may be.
+/// The entries of the address book that are not those of linked nodes. O(known addresses).
 fn backups(state: &State) -> impl Iterator<Item = &AddressEntry> {
     state.mesh.address_book.unlinked(|id| state.mesh.peers.is_linked(id))
 }
@@ -188,8 +188,8 @@ impl fmt::Display for PeerView {
     }
 }
 
-/// STATS, with sections or names of figures: the rows of those; `calls` is the calls of each command. Whatever the
-/// limit of replies is, since it is bounded by itself.
+/// STATS [section or name …]: metrics; `calls` adds the calls per command. Not limited by `reply_bytes_max`, since the
+/// reply is bounded by the tables.
 pub(super) fn stats<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let snapshot = snapshot(state, call.now);
     let reply = &mut call.reply;
@@ -214,19 +214,19 @@ pub(super) fn stats<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     Ok(Effect::Reply)
 }
 
-/// The latency of the last minute.
+/// The quantiles of latency in the last minute.
 fn recent(state: &State, now: Now) -> Recent {
     let latency = summary(state, now, Span::Minute).latency;
     let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| latency.quantile(share));
     Recent { p50, p99, p999 }
 }
 
-/// What happened within a span until now.
+/// The counts and the latency of a span that ends now.
 pub(in crate::node) fn summary(state: &State, now: Now, span: Span) -> Summary {
     state.history.summary(now.mono, span, measure::counters(state), &state.latency.of_all())
 }
 
-/// What the rows of the table of figures read.
+/// The values that the rows of the metrics table read. O(known addresses).
 pub(in crate::node) fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
     let mesh = &state.mesh;
     let filter = state.keyspace.own_filter();
@@ -257,22 +257,22 @@ pub(in crate::node) fn snapshot(state: &State, now: Now) -> Snapshot<'_> {
     }
 }
 
-/// What decides whether the node is ready.
+/// The conditions on which the readiness of the node depends.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Readiness {
     is_draining: bool,
-    /// By how many milliseconds the wall clock is ahead of most others.
+    /// Milliseconds by which the wall clock is ahead of most others.
     clock_ahead_ms: u64,
-    /// A configured address was not tried yet, and the node waits for that.
+    /// Whether a configured address was not dialled yet; false on a base node.
     has_untried: bool,
-    /// Configured peers that are linked, and all of them.
+    /// The numbers of linked configured peers and of all configured peers.
     configured: (usize, usize),
-    /// Linked peers whose filter is known, or was refused, and all of them.
+    /// The numbers of linked peers whose filter is known or was refused, and of all linked peers.
     filters: (usize, usize),
 }
 
 impl Readiness {
-    /// Whether requests can be sent to it.
+    /// Whether the node is ready for requests.
     pub(in crate::node) fn is_ready(&self) -> bool {
         !self.is_draining
             && !self.has_untried
@@ -280,7 +280,7 @@ impl Readiness {
             && self.filters.0 == self.filters.1
     }
 
-    /// Why it is not ready.
+    /// The reasons why the node is not ready.
     pub(in crate::node) fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.is_draining {
@@ -300,19 +300,19 @@ impl Readiness {
         reasons
     }
 
-    /// Why it is not ready; if it is, the warnings.
+    /// The reasons why the node is not ready; if it is ready, the warnings.
     pub(in crate::node) fn notes(&self) -> Vec<String> {
         if self.is_ready() { self.unlinked().into_iter().collect() } else { self.reasons() }
     }
 
-    /// Warnings about configured peers that are not linked.
+    /// A warning if configured peers are not linked.
     pub(in crate::node) fn unlinked(&self) -> Option<String> {
         let (linked, all) = self.configured;
         (linked < all).then(|| format!("configured peers linked: {linked}/{all}"))
     }
 }
 
-/// OLIVIA STATS [section or name …]: figures, by name.
+/// OLIVIA STATS [section or name …]: metrics by name.
 pub(super) fn figures<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let snapshot = snapshot(state, call.now);
     let rows: Vec<&Metric> = if call.args.is_empty() {
@@ -328,8 +328,8 @@ pub(super) fn figures<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
     Ok(Effect::Reply)
 }
 
-/// Whether the node is ready: it has tried each configured address, unless it is a base node, and knows the filter of
-/// each linked peer, or has refused it. O(known addresses).
+/// The readiness of the node: it has dialled each configured address, unless it is a base node; the filter of each
+/// linked peer is known or was refused; its clock is not ahead. O(known addresses).
 pub(in crate::node) fn readiness(state: &State) -> Readiness {
     let mesh = &state.mesh;
     let is_known = |peer: &Peer| peer.following.is_known_or_refused(&mesh.filters);
@@ -343,7 +343,7 @@ pub(in crate::node) fn readiness(state: &State) -> Readiness {
     }
 }
 
-/// MESH: one quoted field for each peer, and one for the backups that are left out.
+/// MESH: one quoted field per peer, and one with the number of backups left out.
 pub(super) fn mesh<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let mut backups = backups(state);
     for peer in
@@ -359,7 +359,7 @@ pub(super) fn mesh<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
     Ok(Effect::Reply)
 }
 
-/// OLIVIA MESH: a line for each node that is known, the linked ones first; of others a bounded number.
+/// OLIVIA MESH: a line per known node, the linked ones first, then at most [`BACKUPS_LISTED_MAX`] others.
 pub(super) fn nodes<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let linked = state.mesh.peers.linked().map(|(_, peer)| view_of_peer(state, call.now, peer));
     let backups = backups(state).take(BACKUPS_LISTED_MAX).map(view_of_address);
@@ -374,10 +374,10 @@ pub(super) fn request<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'
     Err(call.table.unknown_topic(call.command, b""))
 }
 
-/// REQUEST peers: the addresses of the linked ones; then the others, in quotes, each with what is known of it.
+/// REQUEST peers: the addresses of the linked nodes, then the others, quoted, each with its state.
 pub(super) fn peers<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let linked = state.mesh.peers.linked().map(|(_, peer)| peer.addr());
-    // Until the link of a dead node is found dead, its successor may live at the same address.
+    // A restarted node can be linked at the same address before its old link has timed out.
     let mut listed = BTreeSet::new();
     for addr in linked {
         if listed.insert(addr) {
@@ -393,7 +393,7 @@ pub(super) fn peers<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     Ok(Effect::Reply)
 }
 
-/// REQUEST bloomfilter: our filter as text.
+/// REQUEST bloomfilter: a dump of the own filter.
 pub(super) fn filter<'a>(_: &mut State, _: &mut Call<'a>) -> CommandResult<'a> {
     Ok(Effect::DumpFilter)
 }
@@ -409,7 +409,7 @@ pub(super) fn connect<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
     }
 }
 
-/// WHO: the nodes that hold a key, this one or by their filter's claim, the nearest first. None is queried.
+/// WHO: this node if it holds a key, then the linked nodes whose filters claim it, the nearest first. Queries no node.
 pub(super) fn who<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let Some(key) = call.args.get(0) else { return Ok(Effect::Reply) };
     let (is_here, holders) = holders(state, call.now, key);
@@ -425,7 +425,7 @@ pub(super) fn who<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'
     Ok(Effect::Reply)
 }
 
-/// OLIVIA WHO: the same of several keys, an array for each.
+/// OLIVIA WHO: as WHO for several keys, an array per key.
 pub(super) fn whos<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.array(call.args.len());
     for key in call.args.iter() {

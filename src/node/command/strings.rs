@@ -13,7 +13,7 @@ use crate::wire::frame::Wanted;
 use crate::wire::resp::parse::number;
 use std::mem;
 
-/// The values of keys: found fields in lines, one value or null in RESP.
+/// The reply of GET: in lines the keys found with their values, in RESP one value or null.
 static VALUE: KeyReply = KeyReply {
     wanted: Wanted::Value,
     shape: Shape::One,
@@ -27,7 +27,7 @@ static VALUE: KeyReply = KeyReply {
     },
 };
 
-/// The same as an array.
+/// The reply of MGET: an array of values.
 static VALUES: KeyReply = KeyReply { shape: Shape::Array, ..VALUE };
 
 /// GET.
@@ -184,7 +184,7 @@ pub(super) fn setnx<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
             call.reply.bulk(value);
         }
     };
-    // As if none were there.
+    // The longest possible reply.
     pairs.clone().for_each(|[key, value]| show(call, key, value));
     call.check_length(state)?;
     call.reply.clear();
@@ -203,7 +203,7 @@ pub(super) fn setnx<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     Ok(Effect::Reply)
 }
 
-/// Writes the value of a key that is here, or null; whether it is.
+/// Writes the value of a key of this node, or null. Returns whether the key exists.
 fn put_value(state: &mut State, call: &mut Call<'_>, key: HashedKey<'_>) -> bool {
     let item = state.keyspace.get(call.now, key);
     match &item {
@@ -271,7 +271,7 @@ pub(super) fn delifeq<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
     Ok(Effect::Reply)
 }
 
-/// How SET is to set a key.
+/// The options of SET.
 struct SetOptions<'a> {
     condition: Condition<'a>,
     /// The reply is the old value.
@@ -281,11 +281,11 @@ struct SetOptions<'a> {
     expiry: Option<Expiry>,
 }
 
-/// When SET sets a key.
+/// The condition under which SET sets a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Condition<'a> {
     Always,
-    /// There is no such key.
+    /// The key does not exist.
     Absent,
     Present,
     /// The key has this value.
@@ -293,7 +293,7 @@ enum Condition<'a> {
 }
 
 impl<'a> SetOptions<'a> {
-    /// Reads options, which may stand in any order.
+    /// Parses options in any order.
     fn parse(now: Now, command: &'static str, options: Args<'a>) -> Result<Self, CommandError<'a>> {
         let mut read =
             Self { condition: Condition::Always, returns_old: false, keeps_expiry: false, expiry: None };
@@ -303,7 +303,7 @@ impl<'a> SetOptions<'a> {
             let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
             let wrong = CommandError::Syntax(command, word);
             if let Some(form) = TimeForm::of_option(word) {
-                // The same option again counts instead of the first.
+                // A repeated option replaces the earlier one.
                 if read.keeps_expiry || time.is_some_and(|(name, ..)| !name.eq_ignore_ascii_case(word)) {
                     return Err(wrong);
                 }
@@ -346,7 +346,7 @@ impl<'a> SetOptions<'a> {
         }
     }
 
-    /// Sets a key.
+    /// Sets a key, without checking the condition.
     fn set(&self, state: &mut State, now: Now, key: &[u8], value: &[u8]) -> Result<(), Full> {
         let key = state.keyspace.key(key);
         if !self.keeps_expiry || !state.keyspace.update(now, key, value)? {
@@ -376,8 +376,8 @@ fn set_with_options<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     Ok(Effect::Reply)
 }
 
-/// Makes room for all of several writes, since all or none of them is done. One key is just set: if it takes the place
-/// of another of its size it needs no room.
+/// Makes room for several writes, of which all or none are done. Does nothing for one key, which needs no room if it
+/// replaces a value of the same size.
 pub(in crate::node) fn make_room<'a>(
     state: &mut State,
     now: Now,

@@ -1,11 +1,11 @@
-//! What a person may have meant by a verb that there is not.
+//! Suggestions for unknown verbs.
 
 use crate::node::command::row::Table;
 
 /// Bytes of the longest verb that is compared with the known ones.
 const VERB_BYTES_MAX: usize = 16;
 
-/// Verbs that people know from elsewhere.
+/// Verbs of Redis and of other programs, with suggestions.
 const KNOWN: [(&str, &str); 39] = [
     ("MGET", "GET takes several keys: GET a,b"),
     ("MSET", "SET takes several pairs: SET a:1,b:2"),
@@ -52,8 +52,8 @@ const NO_DISK: &str = "nothing is written to disk here";
 const STRINGS_ONLY: &str = "values are strings here; there are no lists, hashes or sets";
 const NO_MESSAGES: &str = "there is no pub/sub here";
 
-/// What to do instead of sending this verb: for verbs of Redis and others, for those with a typing error, and for one
-/// that became the id because no space follows it.
+/// The suggestion for an unknown verb: for verbs of other programs, for typing errors, and for a verb that was parsed
+/// as the id because no space follows it.
 pub(in crate::node) fn suggestion(table: &Table, id: &[u8], verb: &[u8]) -> String {
     let letters = id.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
     let command = if letters > 0 { table.find(&id[..letters]) } else { None };

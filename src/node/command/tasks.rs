@@ -1,4 +1,4 @@
-//! The steps of resumable tasks ([`crate::node::tasks`]): what each does, and the reply at its end.
+//! The steps of resumable tasks ([`crate::node::tasks`]), and the replies at their end.
 
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
@@ -12,14 +12,14 @@ use crate::wire::encoder::{Encoder, ReplyHead, ReplyTooLong};
 use crate::wire::http::{Status, TEXT, put_response, put_response_head};
 use std::iter;
 
-/// What a step of any task costs, in keys: about 36 us.
+/// The cost of a step of any task, in keys: about 36 µs.
 const STEP_KEYS: usize = 144;
 
-/// Pieces that a step appends to the output of those that wait for them: some 20 us.
+/// The most pieces that a step appends to the output of waiters: about 20 µs.
 const PIECES_PER_STEP: usize = 512;
 
-/// Takes a reply slot for a dump of the own filter. Later requests of the connection wait for it, so that none takes
-/// another before this one is read.
+/// Takes a reply slot for a dump of the own filter. Later requests of the connection wait for it, so that a connection
+/// has at most one dump.
 pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, head: ReplyHead) {
     let Some(conn) = state.conns.get_mut(key) else { return };
     conn.in_flight().raise_barrier();
@@ -27,7 +27,7 @@ pub(in crate::node) fn begin_filter_dump(state: &mut State, key: ConnKey, head: 
     state.tasks.wait(waiter, Job::FilterDump(None), |job| matches!(job, Job::FilterDump(None)));
 }
 
-/// Takes a reply slot for a scan. Later requests of the connection wait for it, as they may change what it finds.
+/// Takes a reply slot for a scan. Later requests of the connection wait for it, since they can change the keys.
 pub(in crate::node) fn begin_scan(state: &mut State, key: ConnKey, head: ReplyHead, scan: Box<KeyScan>) {
     let Some(conn) = state.conns.get_mut(key) else { return };
     conn.in_flight().raise_barrier();
@@ -35,7 +35,7 @@ pub(in crate::node) fn begin_scan(state: &mut State, key: ConnKey, head: ReplyHe
     state.tasks.wait(waiter, Job::Scan(scan), |_| false);
 }
 
-/// Does one step of the next task, which costs as much as so many keys.
+/// Does one step of the next task. Returns its cost in keys.
 pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     let Some(Task { job, mut waiters }) = state.tasks.pop() else { return 0 };
     waiters.retain(|waiter| state.conns.get(waiter.conn).is_some());
@@ -70,7 +70,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     STEP_KEYS
 }
 
-/// Does a step of a scan, and accounts for the keys found. The last one replies.
+/// Does a step of a scan, and counts the bytes found for its connection. The last step replies.
 fn step_of_scan(state: &mut State, now: Now, mut scan: Box<KeyScan>, waiters: &mut Vec<Waiter>) -> Job {
     let is_complete = scan.step(&state.keyspace, now);
     let result = scan.cut(&mut state.pool);
@@ -120,7 +120,7 @@ fn step_of_dump(state: &mut State, dump: Option<Dump>) -> Job {
     }
 }
 
-/// Writes the reply to one request, which shares the pieces of the text. Returns their number.
+/// Replies to one waiter with the shared pieces of a text, or with an error. Returns the number of pieces plus 1.
 fn answer(state: &mut State, now: Now, waiter: Waiter, reply: &Result<Vec<SharedBytes>, String>) -> usize {
     let out = state.pool.take();
     let pieces = reply.as_deref().unwrap_or_default();
@@ -154,7 +154,7 @@ fn answer(state: &mut State, now: Now, waiter: Waiter, reply: &Result<Vec<Shared
     pieces.len() + 1
 }
 
-/// Puts a reply into its place: what it begins with, pieces that it shares, and its end.
+/// Fills the reply slot of a waiter with a beginning, shared pieces, and an end.
 fn complete(
     state: &mut State,
     now: Now,

@@ -1,11 +1,11 @@
-//! Times that requests in RESP give: seconds or milliseconds, from now or since 1970.
+//! Times in requests in RESP: seconds or milliseconds, from now or since 1970.
 
 use crate::base::time::Now;
 use crate::node::command::error::{BadSeconds, CommandError};
 use crate::store::Expiry;
 use crate::wire::resp::parse::number;
 
-/// How a time is given.
+/// The form of a time: its unit and its origin.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct TimeForm {
     unit_ms: i64,
@@ -29,7 +29,7 @@ impl TimeForm {
         options.iter().find(|(name, _)| option.eq_ignore_ascii_case(name.as_bytes())).map(|(_, form)| *form)
     }
 
-    /// The moment in milliseconds since 1970; may have passed.
+    /// The time in `text`, in milliseconds since 1970; possibly in the past.
     pub(in crate::node) fn moment<'a>(
         self,
         now: Now,
@@ -42,7 +42,7 @@ impl TimeForm {
         moment.ok_or(CommandError::BadSeconds(command, text, BadSeconds::TooMany))
     }
 
-    /// The expiry of a value that is set with such a time, which must be above zero. It may have come.
+    /// The expiry of a value set with the time in `text`, which must be above 0; possibly in the past.
     pub(in crate::node) fn expiry<'a>(
         self,
         now: Now,
@@ -57,7 +57,7 @@ impl TimeForm {
     }
 }
 
-/// The expiry at a moment in milliseconds since 1970, which `text` gave. Up to the year 9999.
+/// The expiry at `moment`, in milliseconds since 1970; an error about `text` if it is after the year 9999.
 pub(in crate::node) fn expiry_at<'a>(
     now: Now,
     command: &'static str,

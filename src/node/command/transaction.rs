@@ -1,6 +1,5 @@
-//! MULTI and EXEC. Requests between them are kept with their bytes and carried out one after another by EXEC, each
-//! of whose replies is an element of its reply. A read of a key on other nodes is looked up like any other and
-//! holds its place among the elements.
+//! MULTI and EXEC. Requests between them are queued and carried out in order by EXEC; their replies are the elements of
+//! its reply. A read of a key on other nodes is looked up like any other, and holds a reply slot among the elements.
 
 use crate::base::time::Now;
 use crate::limits::{TRANSACTION_KEYS_MAX, WATCHED_KEYS_MAX};
@@ -23,7 +22,7 @@ pub(super) fn multi<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     Ok(Effect::Reply)
 }
 
-/// Keeps a request for EXEC if its connection is in a transaction; whether it is.
+/// Queues a request for EXEC if its connection is in a transaction. Returns false if it must be carried out now.
 pub(in crate::node) fn queue<'a>(
     state: &mut State,
     key: ConnKey,
@@ -82,7 +81,7 @@ pub(super) fn exec<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
     Ok(Effect::Transact)
 }
 
-/// Ends the transaction of a connection; its requests.
+/// Ends the transaction of a connection; returns its requests.
 pub(in crate::node) fn end(conn: &mut Conn) -> Vec<OwnedArgs> {
     conn.change_session(Session::end_transaction)
 }
@@ -100,7 +99,7 @@ pub(super) fn discard<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
     Ok(Effect::Reply)
 }
 
-/// WATCH of keys that are on this node, or nowhere.
+/// WATCH of keys that are on this node or on none.
 pub(super) fn watch<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let mut states = Vec::with_capacity(call.args.len());
     for key in call.args.iter() {
@@ -144,7 +143,7 @@ fn is_elsewhere(state: &mut State, key: &[u8]) -> bool {
     state.mesh.may_be_elsewhere(hash)
 }
 
-/// Whether a watched key has changed, expired or come up on another node.
+/// Whether a watched key has changed or expired, or may now be on another node.
 fn has_changed(state: &mut State, call: &Call<'_>) -> bool {
     let session = state.conns.get_mut(call.conn).and_then(Conn::session_if_any);
     let watched = session.map(Session::unwatch).unwrap_or_default();
