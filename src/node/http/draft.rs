@@ -1,40 +1,44 @@
-//! A report as far as it is written, and what it keeps of clients and peers until its end.
+//! Draft: a report in progress, with the clients and peers collected for it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A client as it is shown.
+/// A client, as reports show it.
 #[derive(Debug)]
 pub(in crate::node) struct ClientView {
     pub(super) addr: SocketAddr,
-    /// The name that it has given its connection.
+    /// The name of its connection; empty if it has none.
     pub(super) name: Box<[u8]>,
     pub(super) protocol: &'static str,
     /// Bytes read and written per second lately.
     pub(super) traffic: u64,
     pub(super) connected: Duration,
-    /// Bytes that wait to be written.
+    /// Bytes that are not sent yet.
     pub(super) unsent: usize,
 }
 
-/// A report as far as it is written.
+/// A report in progress.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Draft {
-    /// Whether what does not grow with clients and peers is written.
+    /// Whether the parts that do not grow with clients and peers are written.
     pub(super) is_begun: bool,
     pub(super) text: Vec<u8>,
-    /// Texts that each take something of every peer, and then follow `text`, or stand in it.
+    /// Texts to which every peer adds a part. They are appended to `text`, or inserted, at the end.
     pub(super) families: Vec<Vec<u8>>,
-    /// Connections that were looked at, whether it was all of them, and the busiest clients among them, in order.
+    /// Connections visited.
     pub(super) conns: usize,
+    /// Whether all connections were visited.
     pub(super) are_clients_listed: bool,
+    /// The busiest clients among them, in order.
     pub(super) busiest: Vec<ClientView>,
-    /// Linked peers that are written, and their addresses.
+    /// Linked peers visited.
     pub(super) peers: usize,
+    /// The addresses of the linked peers written.
     pub(super) listed: BTreeSet<SocketAddr>,
-    /// Peers that the page is to show, and those that it shows so far.
+    /// Peers to be shown on the page.
     pub(super) peers_known: usize,
+    /// Peers written so far.
     pub(super) peers_written: usize,
 }
 

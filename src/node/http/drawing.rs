@@ -1,4 +1,4 @@
-//! The pictures of the page as SVG: the mesh, lines over time, memory by size class. Writing to a vector does not fail.
+//! The pictures of the page as SVG: the mesh, charts over time, memory by size class. Writing to a vector cannot fail.
 
 use crate::base::human;
 use crate::node::command::status::PeerView;
@@ -9,25 +9,26 @@ use std::fmt::{self, Display};
 use std::io::Write;
 use std::time::Duration;
 
-/// Peers with a name in the picture; more are circles only.
+/// The most peers that are drawn with labels; if there are more, all are drawn without.
 const NAMED_PEERS_MAX: usize = 14;
 
-/// The picture of the mesh: its size, and the place of this node.
+/// Width and height of the picture of the mesh.
 const MESH: (f64, f64) = (760.0, 470.0);
 
-/// Points of a chart between its left and right end, and its top and bottom line.
+/// The left, right, top and bottom edge of the area of a chart.
 const CHART: (f64, f64, f64, f64) = (16.0, 584.0, 24.0, 184.0);
 
-/// Where a peer stands in the picture of the mesh.
+/// The position of a peer in the picture of the mesh.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    /// Its number, and the number of peers.
+    /// Its index among the peers.
     pub(super) at: usize,
+    /// The number of peers.
     pub(super) of: usize,
 }
 
 impl Place {
-    /// This node: in the middle, but below two peers.
+    /// The point of this node: the middle, or lower if there are two peers.
     pub(super) fn own(peers: usize) -> (f64, f64) {
         (MESH.0 / 2.0, if peers == 2 { 330.0 } else { MESH.1 / 2.0 })
     }
@@ -36,7 +37,7 @@ impl Place {
         self.of <= NAMED_PEERS_MAX
     }
 
-    /// On an ellipse, or on three of them by turns.
+    /// The point of the peer: on an ellipse, or in alternation on three if there are many peers.
     fn point(self) -> (f64, f64) {
         let (x, y) = Self::own(self.of);
         let ring = if self.is_named() { 1.0 } else { [1.0, 0.72, 0.86][self.at % 3] };
@@ -52,7 +53,7 @@ impl Place {
     }
 }
 
-/// Draws a peer: its link among `links`, itself among `nodes`, which stand above them.
+/// Draws a peer: its link into `links`, its circle into `nodes`, which is drawn above the links.
 pub(super) fn put_peer(peer: &PeerView, place: Place, links: &mut Vec<u8>, nodes: &mut Vec<u8>) {
     let ((own_x, own_y), (x, y)) = (Place::own(place.of), place.point());
     let is_named = place.is_named();
@@ -78,7 +79,7 @@ pub(super) fn put_peer(peer: &PeerView, place: Place, links: &mut Vec<u8>, nodes
     if !is_named {
         return;
     }
-    // Away from the link.
+    // The label is on the side away from the link.
     let first = if y < own_y { y - radius - 28.0 } else { y + radius + 20.0 };
     put_text(nodes, "", (x, first), addr);
     let second = (x, first + 17.0);
@@ -106,26 +107,28 @@ pub(super) fn put_own(peers: usize, keys: u64, nodes: &mut Vec<u8>) {
     put_text(nodes, "own-text small", (x, y + 17.0), "keys here");
 }
 
-/// A text in the picture of the mesh.
+/// Appends a text to the picture of the mesh.
 pub(super) fn put_text(out: &mut Vec<u8>, style: &str, (x, y): (f64, f64), text: impl Display) {
     let _ = writeln!(out, "<text class=\"{style}\" x=\"{x:.0}\" y=\"{y:.0}\">{text}</text>");
 }
 
-/// A line of a chart: its style, and the value of a sample that it shows, if there is one.
+/// A line of a chart: its style, and the function that returns its value in a sample, if there is one.
 pub(super) type Line = (&'static str, fn(&Sample) -> Option<f64>);
 
 /// A chart of samples.
 pub(super) struct Chart<'s> {
     pub(super) samples: &'s [&'s Sample],
-    /// Seconds since 1970 or since whatever the numbers of samples count from, and those of a sample.
+    /// The time in seconds, from the same origin as the numbers of the samples.
     pub(super) now: u64,
+    /// Seconds per sample.
     pub(super) each: u64,
-    /// Seconds that are shown at most.
+    /// The most seconds that are shown.
     pub(super) span: u64,
     pub(super) title: &'static str,
     pub(super) lines: &'s [Line],
+    /// Formats a value.
     pub(super) form: fn(f64) -> String,
-    /// The top, if it is not the highest value.
+    /// The value at the top; `None`: the highest one.
     pub(super) max: Option<f64>,
     pub(super) is_logarithmic: bool,
 }
@@ -201,10 +204,10 @@ fn ago(seconds: u64) -> String {
     if seconds <= 3_600 { format!("{} min", seconds / 60) } else { format!("{} h", seconds / 3_600) }
 }
 
-/// The last values as a small line without axes; nothing below two of them.
+/// A small line of the last values, without axes; empty for fewer than two values.
 pub(super) struct Spark<'v> {
     pub(super) values: &'v [f64],
-    /// The top, if it is not the highest value.
+    /// The value at the top; `None`: the highest one.
     pub(super) max: Option<f64>,
 }
 
@@ -226,7 +229,7 @@ impl Display for Spark<'_> {
     }
 }
 
-/// Bytes of pages and of slots in use, by size of slots.
+/// A chart of the bytes of pages and of slots in use, by size of slots.
 pub(super) struct Classes<'c>(pub(super) &'c [ClassMemory]);
 
 impl Display for Classes<'_> {
@@ -262,7 +265,7 @@ impl Display for Classes<'_> {
     }
 }
 
-/// A time in microseconds, milliseconds or seconds.
+/// A time as text, in microseconds, milliseconds or seconds.
 pub(super) fn micros(time: Duration) -> String {
     human::micros(1e6 * time.as_secs_f64())
 }

@@ -1,7 +1,7 @@
 //! `/history.json`: the samples of the last hour and day, the oldest first, without those in which nothing happened.
 //!
-//! Of each: seconds since its end, requests, hits, misses, the times in microseconds that 50, 99 and 99.9 % of the
-//! requests took at most, and bytes of memory at its end.
+//! Per sample: seconds since its end, requests, hits, misses, the quantiles 50, 99 and 99.9 % of latency in
+//! microseconds, and bytes of memory at its end.
 
 use crate::base::time::Now;
 use crate::node::history::{Sample, Span};
@@ -9,7 +9,7 @@ use crate::node::http::draft::Draft;
 use crate::node::state::State;
 use std::io::Write;
 
-/// The document. Writing to a vector does not fail. O(samples): at most 720, about 100 µs.
+/// Writes the document. Writing to a vector does not fail. O(samples): at most 720, about 100 µs.
 pub(super) fn put(state: &State, now: Now, draft: &mut Draft) {
     let text = &mut draft.text;
     text.push(b'{');

@@ -1,8 +1,9 @@
-//! `/metrics`: the table of figures, the calls of each command, the times of the event loop, and a few figures of each
+//! `/metrics`: the metrics table, the calls per command, histograms of the event loop and of requests, and metrics per
 //! linked peer, in the text format of Prometheus or in OpenMetrics.
 //!
-//! Names follow the conventions of Prometheus: `olivia_`, base units, `_total` for counters. Labels are `command`, `class`
-//! (of commands), `reason` and `peer`, the address of a linked peer: at most `active_peers` of them, also over restarts of peers.
+//! Names follow the conventions of Prometheus: `olivia_`, base units, `_total` for counters. Labels are `command`,
+//! `class` (of commands), `reason`, and `peer`, the address of a linked peer: at most `active_peers` values, and a
+//! restarted peer keeps its value.
 
 use crate::base::histogram::Histogram;
 use crate::base::time::Now;
@@ -16,10 +17,10 @@ use crate::node::tasks::ReportKind;
 use std::fmt::{self, Display};
 use std::io::Write;
 
-/// Rows of this beginning are one family with a label.
+/// The prefix of the rows that are one family, with the rest of their names as label `reason`.
 const CLOSED: &str = "connections_closed_";
 
-/// One figure of each peer.
+/// A metric per linked peer.
 struct PeerFamily {
     name: &'static str,
     help: &'static str,
@@ -42,7 +43,7 @@ static PEER_FAMILIES: [PeerFamily; 8] = [
     family("peer_circuit_open", "Whether lookups skip the peer because it does not answer.", |p| Some(if p.probes_left > 0 { 1.0 } else { 0.0 })),
 ];
 
-/// The node's own figures, and the comments of the families of peers.
+/// Writes the metrics of the node, and the heads of the families of peers.
 pub(super) fn begin(state: &State, now: Now, format: ReportKind, draft: &mut Draft) {
     put_own(format, state, now, &mut draft.text);
     draft.families.resize_with(PEER_FAMILIES.len(), Vec::new);
@@ -51,7 +52,7 @@ pub(super) fn begin(state: &State, now: Now, format: ReportKind, draft: &mut Dra
     }
 }
 
-/// A row of each family of peers.
+/// Writes the row of a peer in each family of peers.
 pub(super) fn put_peer(peer: &PeerView, draft: &mut Draft) {
     for (family, text) in PEER_FAMILIES.iter().zip(&mut draft.families) {
         if let Some(value) = (family.read)(peer) {
@@ -60,7 +61,7 @@ pub(super) fn put_peer(peer: &PeerView, draft: &mut Draft) {
     }
 }
 
-/// Brings the families of peers after the node's own, and ends the text.
+/// Appends the families of peers, and ends the text.
 pub(super) fn end(format: ReportKind, draft: &mut Draft) {
     draft.families.iter().for_each(|family| draft.text.extend_from_slice(family));
     if format == ReportKind::OpenMetrics {
@@ -73,7 +74,7 @@ fn put(text: &mut Vec<u8>, line: impl Display) {
     let _ = writeln!(text, "{line}");
 }
 
-/// The comments in front of a family. A counter's name has no `_total` here in OpenMetrics.
+/// Writes the HELP and TYPE comments of a family. In OpenMetrics, names of counters in them have no `_total`.
 fn put_head(format: ReportKind, text: &mut Vec<u8>, name: &str, kind: &str, help: &str) {
     let total = if kind == "counter" && format == ReportKind::Prometheus { "_total" } else { "" };
     put(text, format_args!("# HELP olivia_{name}{total} {help}"));
@@ -109,7 +110,7 @@ fn put_own(format: ReportKind, state: &State, now: Now, text: &mut Vec<u8>) {
     put_times(format, text, state);
 }
 
-/// Version and identity, as labels.
+/// Writes version and identity, as labels.
 fn put_info(format: ReportKind, snapshot: &Snapshot<'_>, text: &mut Vec<u8>) {
     let (name, kind) =
         if format == ReportKind::OpenMetrics { ("build", "info") } else { ("build_info", "gauge") };
@@ -118,7 +119,7 @@ fn put_info(format: ReportKind, snapshot: &Snapshot<'_>, text: &mut Vec<u8>) {
     put(text, format_args!("olivia_build_info{{version=\"{version}\",node_id=\"{id}\"}} 1"));
 }
 
-/// The times of the event loop, and those of requests by class.
+/// Writes the histograms of the event loop, and those of requests by class.
 fn put_times(format: ReportKind, text: &mut Vec<u8>, state: &State) {
     let mut work: [Histogram; CommandClass::COUNT] = Default::default();
     for (command, times) in state.latency.work() {
@@ -148,7 +149,7 @@ fn put_times(format: ReportKind, text: &mut Vec<u8>, state: &State) {
     }
 }
 
-/// The samples of one histogram; `class` is its label, if it has one.
+/// Writes the samples of one histogram; `class` is its label, empty if it has none.
 fn put_histogram(text: &mut Vec<u8>, name: &str, class: &str, times: &Histogram) {
     let (label, labels) = if class.is_empty() {
         (String::new(), String::new())
@@ -180,7 +181,7 @@ fn name(metric: &Metric) -> (String, f64) {
     }
 }
 
-/// A figure in its base unit.
+/// A value in its base unit.
 struct Sample(Value, f64);
 
 impl Display for Sample {

@@ -1,4 +1,4 @@
-//! HTTP on the one port: probes, figures, and a page for people. Keys and values appear nowhere.
+//! HTTP on the node's port: probes, metrics, and a page. No response contains keys or values.
 
 pub(in crate::node) mod draft;
 mod drawing;
@@ -22,30 +22,30 @@ use crate::wire::http::{
     parse, put_response,
 };
 
-/// Slow requests that are listed.
+/// The most slow requests that are listed.
 const SLOW_LISTED_MAX: usize = 20;
 
-/// Clients that are listed.
+/// The most clients that are listed.
 const CLIENTS_LISTED_MAX: usize = 10;
 
-/// Unlinked addresses that are listed, of all that may be known.
+/// The most unlinked addresses that are listed.
 const UNLINKED_LISTED_MAX: usize = 128;
 
-/// What costs about as much as a short response, in keys.
+/// The cost of a request, in keys: about that of a short response.
 const COST: usize = 4;
 
-/// What is sent in response.
+/// A response before it is sent.
 enum Response {
     /// A short text.
     Text(Status, String),
-    /// A text that is written in steps.
+    /// A report, which is written in steps.
     Report(ReportKind),
-    /// The answer to a wrong password, which may have to wait.
+    /// The answer to a wrong password, which may be delayed.
     WrongPassword(String),
 }
 
-/// Serves the request at the front of `input`. Returns the bytes that it took and its cost in keys; `None`: its head is
-/// not complete.
+/// Serves the request at the start of `input`. Returns the bytes consumed and its cost in keys; `None` if its head is
+/// incomplete.
 pub(in crate::node) fn serve(
     state: &mut State,
     now: Now,
@@ -120,8 +120,8 @@ fn ready(state: &State) -> Response {
     Response::Text(Status::Unavailable, readiness.reasons().join("\n"))
 }
 
-/// Checks that a request has the password, or needs none. A right one lifts the limits of the connection, but each
-/// request has to bring it.
+/// Checks the password of a request, if one is set. A correct one lifts the limits of unauthenticated connections, but
+/// each request must contain it.
 fn check_password(state: &mut State, now: Now, key: ConnKey, request: &Request<'_>) -> Result<(), Response> {
     if state.config.password.is_none() {
         return Ok(());
@@ -130,7 +130,7 @@ fn check_password(state: &mut State, now: Now, key: ConnKey, request: &Request<'
         let sentence = "authentication needed: any user, and the password of this node";
         return Err(Response::Text(Status::Unauthorized, sentence.to_owned()));
     };
-    // No password is empty.
+    // The password of the node is never empty.
     let given = basic_password(authorization).unwrap_or_default();
     login::authenticate(state, now, key, login::USER, &given)
         .map_err(|error| Response::WrongPassword(error.to_string()))?;
@@ -140,7 +140,7 @@ fn check_password(state: &mut State, now: Now, key: ConnKey, request: &Request<'
     Ok(())
 }
 
-/// Sends a response, at once or when it is written, and ends the connection with it unless it is to stay open.
+/// Sends a response, a report once it is written; then closes the connection unless `delivery` keeps it alive.
 fn send(state: &mut State, now: Now, key: ConnKey, response: Response, delivery: Delivery) {
     let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
     match response {

@@ -1,5 +1,5 @@
-//! `/`: one document with its style, drawn here, so that it needs no JavaScript: without it the browser loads the page again;
-//! a short script replaces the parts of class `live` each second. Writing to a vector or a text does not fail.
+//! `/`: the page, one document with its style and pictures. With JavaScript a short script replaces the parts of class
+//! `live` each second; without it the browser reloads the page. Writing to a vector or a string does not fail.
 
 use super::drawing::{self, Chart, Classes, Line, Place, Spark, micros};
 use super::{CLIENTS_LISTED_MAX, SLOW_LISTED_MAX, UNLINKED_LISTED_MAX};
@@ -19,19 +19,19 @@ use std::time::Duration;
 const HEAD: &str =
     concat!(include_str!("page/head.html"), "<style>\n", include_str!("page/style.css"), "</style>\n");
 
-/// With `{{name}}` where a part belongs.
+/// The body, with `{{name}}` in the place of each part.
 const BODY: &str = include_str!("page/body.html");
 
 const END: &str = concat!(include_str!("page/script.js"), "</script>\n</body>\n</html>\n");
 
-/// Peers that are drawn; all that are listed stand in the table.
+/// The most peers in the picture; the table contains all that are listed.
 const DRAWN_MAX: usize = 160;
 
-/// Samples of the small lines: of the last ten minutes.
+/// Samples per small line: those of ten minutes.
 const SPARK_SAMPLES: u64 = 60;
 
-/// Parts that are written before the rest, each in steps of its own: charts of two spans, then what takes something of
-/// every peer.
+/// Indices of the parts that are written before the rest, in steps: the charts of two spans, then links, circles and
+/// rows of the peers.
 const HOUR: usize = 0;
 const DAY: usize = 1;
 const LINKS: usize = 2;
@@ -39,7 +39,7 @@ const NODES: usize = 3;
 const ROWS: usize = 4;
 const PARTS: usize = 5;
 
-/// Writes the charts, one span at a time; true once there is a place for each part, and clients and peers are to follow.
+/// Writes the charts, one span per call. Returns true once all parts exist; clients and peers follow.
 pub(super) fn begin(state: &State, now: Now, draft: &mut Draft) -> bool {
     let parts = &mut draft.families;
     match parts.len() {
@@ -85,7 +85,7 @@ pub(super) fn put_peer(peer: &PeerView, draft: &mut Draft) {
     let _ = writeln!(rows, "{}</tr>", cells.concat());
 }
 
-/// Adds the addresses without a link, and puts the page together.
+/// Adds the addresses without a link, and assembles the page.
 pub(super) fn end(state: &State, now: Now, draft: &mut Draft) {
     for peer in unlinked_peers(state).take(UNLINKED_LISTED_MAX) {
         put_peer(&peer, draft);
@@ -102,7 +102,7 @@ pub(super) fn end(state: &State, now: Now, draft: &mut Draft) {
     draft.text.extend_from_slice(END.as_bytes());
 }
 
-/// Writes a part of the body by its name there.
+/// Writes the part of the body with this name.
 fn put_part(state: &State, now: Now, snapshot: &Snapshot<'_>, name: &str, draft: &mut Draft) {
     let figures = Figures(snapshot);
     let Draft { text, families, busiest, peers_known, .. } = draft;
@@ -162,7 +162,7 @@ fn put_part(state: &State, now: Now, snapshot: &Snapshot<'_>, name: &str, draft:
     }
 }
 
-/// Figures by their names in the table.
+/// Metrics by their names in the metrics table.
 struct Figures<'s>(&'s Snapshot<'s>);
 
 impl Figures<'_> {
@@ -197,7 +197,7 @@ fn put_state(state: &State, text: &mut Vec<u8>) {
     let _ = write!(text, "<span class=\"{style}\">{words}</span>");
 }
 
-/// What stands under the title of a tile: a figure, a note, and a small line over the last ten minutes or a meter.
+/// Writes the content of a tile: a figure, a note, and a small line over the last ten minutes or a meter.
 fn put_tile(state: &State, now: Now, figures: &Figures<'_>, name: &str, text: &mut Vec<u8>) {
     let minute = summary(state, now, Span::Minute);
     let number = |name| count(figures.number(name) as f64);
@@ -340,7 +340,7 @@ fn put_mesh(state: &State, snapshot: &Snapshot<'_>, parts: &[Vec<u8>], peers: us
     text.extend_from_slice(b"</svg>");
 }
 
-/// Rows of a table, or one that says that there are none.
+/// Writes the rows of a table, or one row with `None.`
 fn put_rows(rows: &[u8], columns: usize, text: &mut Vec<u8>) {
     if rows.is_empty() {
         let _ = writeln!(text, "<tr><td colspan=\"{columns}\">None.</td></tr>");
@@ -348,7 +348,7 @@ fn put_rows(rows: &[u8], columns: usize, text: &mut Vec<u8>) {
     text.extend_from_slice(rows);
 }
 
-/// The requests of the last minute, hour and day.
+/// Writes the requests of the last minute, hour and day.
 fn put_spans(state: &State, now: Now, text: &mut Vec<u8>) {
     for span in Span::ALL {
         let Summary { rise, seconds, latency } = summary(state, now, span);
@@ -365,7 +365,7 @@ fn put_spans(state: &State, now: Now, text: &mut Vec<u8>) {
     }
 }
 
-/// Kinds of memory: what they are called, their figure and their color.
+/// Kinds of memory: label, metric and color.
 const KINDS: [(&str, &str, &str); 9] = [
     ("Items up to 16 KiB", "memory_pages_bytes", "olive"),
     ("Larger items", "memory_large_objects_bytes", "olive-dark"),
@@ -406,7 +406,7 @@ fn put_classes(state: &State, text: &mut Vec<u8>) {
     );
 }
 
-/// The latest slow requests.
+/// Writes the latest slow requests.
 fn put_slow(state: &State, now: Now, text: &mut Vec<u8>) {
     let mut rows = Vec::new();
     for request in state.slow_log.requests().take(SLOW_LISTED_MAX) {
@@ -424,7 +424,7 @@ fn put_slow(state: &State, now: Now, text: &mut Vec<u8>) {
     put_rows(&rows, 6, text);
 }
 
-/// The busiest clients.
+/// Writes the busiest clients.
 fn put_clients(busiest: &[ClientView], text: &mut Vec<u8>) {
     let mut rows = Vec::new();
     for ClientView { addr, name, protocol, traffic, connected, unsent } in
@@ -440,7 +440,7 @@ fn put_clients(busiest: &[ClientView], text: &mut Vec<u8>) {
     put_rows(&rows, 6, text);
 }
 
-/// A text of a client in HTML.
+/// A text from a client, escaped for HTML.
 struct Escaped<'t>(&'t [u8]);
 
 impl Display for Escaped<'_> {
@@ -461,7 +461,7 @@ fn put_list(text: &mut Vec<u8>, rows: &[(&str, String)]) {
     }
 }
 
-/// All figures, by section.
+/// Writes all metrics, by section.
 fn put_figures(snapshot: &Snapshot<'_>, text: &mut Vec<u8>) {
     for section in SECTIONS {
         let _ = write!(text, "<section><h3>{section}</h3><dl>");

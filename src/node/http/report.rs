@@ -11,13 +11,13 @@ use crate::node::tasks::ReportKind;
 use crate::wire::encoder::Protocol;
 use crate::wire::http::{HTML, JSON, OPENMETRICS_TEXT, PROMETHEUS_TEXT};
 
-/// Peers per step: about 50 µs, most of it for the false-positive rates to be expected.
+/// Peers per step: about 50 µs, most of it for the predicted false-positive rates.
 const PEERS_PER_STEP: usize = 16;
 
-/// Connections per step: about 50 µs, most of it for fetching them.
+/// Connections per step: about 50 µs, most of it cache misses.
 const CONNS_PER_STEP: usize = 512;
 
-/// The type of content of a report.
+/// The content type of a report.
 pub(in crate::node) const fn content_type(kind: ReportKind) -> &'static str {
     match kind {
         ReportKind::Page => HTML,
@@ -27,9 +27,9 @@ pub(in crate::node) const fn content_type(kind: ReportKind) -> &'static str {
     }
 }
 
-/// Writes the figures of the node in the first steps, and in each further one looks at some of the clients, or writes some
-/// of the linked peers; true once the report is complete. A peer that is linked or lost between two steps may be left
-/// out; none comes twice.
+/// Does one step of a report: the metrics of the node, then some clients per step, then some linked peers per step.
+/// Returns whether the report is complete. A peer that is linked or lost between two steps may be missing; none is
+/// written twice.
 pub(in crate::node) fn step(state: &State, now: Now, kind: ReportKind, draft: &mut Draft) -> bool {
     if !draft.is_begun {
         draft.is_begun = true;
@@ -71,7 +71,7 @@ pub(in crate::node) fn step(state: &State, now: Now, kind: ReportKind, draft: &m
     is_last
 }
 
-/// Looks at some connections, and keeps the busiest clients.
+/// Visits some connections, and keeps the busiest clients.
 fn look_at_clients(state: &State, now: Now, draft: &mut Draft) {
     let (conns, has_more) = state.conns.range(draft.conns, CONNS_PER_STEP);
     for conn in conns.filter(|conn| conn.is_client()) {

@@ -1,4 +1,4 @@
-//! `/status.json`: what the page shows, for programs.
+//! `/status.json`: the content of the page as JSON.
 
 use super::{SLOW_LISTED_MAX, UNLINKED_LISTED_MAX};
 use crate::base::time::Now;
@@ -14,18 +14,18 @@ use crate::store::ClassMemory;
 use std::fmt::{self, Display};
 use std::io::Write;
 
-/// The document up to the peers.
+/// Writes the document up to the clients.
 pub(super) fn begin(state: &State, now: Now, draft: &mut Draft) {
     put_own(state, now, &mut draft.text);
 }
 
-/// One peer. The array ends in `[` only while it is empty.
+/// Writes one peer. The text ends in `[` only before the first one.
 pub(super) fn put_peer(peer: &PeerView, draft: &mut Draft) {
     let comma = if draft.text.ends_with(b"[") { "" } else { "," };
     put(&mut draft.text, format_args!("{comma}\n{}", PeerJson(peer)));
 }
 
-/// Addresses without a link, and the end.
+/// Writes the addresses without a link, and the end.
 pub(super) fn end(state: &State, draft: &mut Draft) {
     for peer in unlinked_peers(state).take(UNLINKED_LISTED_MAX) {
         put_peer(&peer, draft);
@@ -84,7 +84,7 @@ fn put_own(state: &State, now: Now, text: &mut Vec<u8>) {
     put(text, "],\n\"clients\":[");
 }
 
-/// The busiest clients, and the beginning of the peers.
+/// Writes the busiest clients, and the beginning of the peers.
 pub(super) fn put_clients(draft: &mut Draft) {
     for (at, client) in draft.busiest.iter().enumerate() {
         put(&mut draft.text, format_args!("{}\n{}", if at > 0 { "," } else { "" }, ClientJson(client)));
@@ -92,7 +92,7 @@ pub(super) fn put_clients(draft: &mut Draft) {
     put(&mut draft.text, "],\n\"peers\":[");
 }
 
-/// A client.
+/// A client as a JSON object.
 struct ClientJson<'c>(&'c ClientView);
 
 impl Display for ClientJson<'_> {
@@ -104,7 +104,7 @@ impl Display for ClientJson<'_> {
     }
 }
 
-/// A text of a client in JSON.
+/// A text from a client, escaped for JSON.
 struct Escaped<'t>(&'t [u8]);
 
 impl Display for Escaped<'_> {
@@ -120,7 +120,7 @@ impl Display for Escaped<'_> {
     }
 }
 
-/// What happened in a span.
+/// The summary of a span as a JSON object.
 struct SummaryJson<'s>(&'s Summary);
 
 impl Display for SummaryJson<'_> {
@@ -134,7 +134,7 @@ impl Display for SummaryJson<'_> {
     }
 }
 
-/// A slow request, without its key.
+/// A slow request as a JSON object, without its key.
 struct SlowJson<'s> {
     request: &'s SlowRequest,
     now: Now,
@@ -152,7 +152,7 @@ impl Display for SlowJson<'_> {
     }
 }
 
-/// A peer as an object. What is not known is `null`.
+/// A peer as a JSON object. Unknown values are `null`.
 struct PeerJson<'p>(&'p PeerView);
 
 impl Display for PeerJson<'_> {

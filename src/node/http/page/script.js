@@ -1,6 +1,6 @@
 'use strict';
-// Without it the browser loads the page again every 5 s. With it, what is marked as live is taken from a new copy of the
-// page each second; the rest stays, and with it the focus, the chosen time and what is open.
+// Without this script the browser reloads the page every 5 s. The script replaces the elements of class live from a new
+// copy of the page each second; the focus, the chosen span and open details stay.
 async function refresh() {
   try {
     if (!document.hidden && getSelection().isCollapsed) {
