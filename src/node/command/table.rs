@@ -1,4 +1,4 @@
-//! The table of commands: one row for each. Dispatch, HELP, COMMAND, limits before AUTH, costs, prefetching and
+//! The table of commands, one row per command. Dispatch, HELP, COMMAND, limits before AUTH, costs, prefetching and
 //! the documentation are derived from it.
 
 use crate::node::command::read::read;
@@ -32,14 +32,14 @@ const LIST: &[Command] = &[
         .scope(Scope::Options)
         .line("SET", "key:value", Syntax::Pairs, "SAT", "SET user:Ann,\"user:1\":\"Ann, Bo\"")
         .resp(-3, Keys::FIRST),
-    Command::new("SETEX", "string", "Sets keys to values that expire after so many seconds.", strings::setex)
+    Command::new("SETEX", "string", "Sets keys to values with a TTL in seconds.", strings::setex)
         .writes()
         .line("SETEX", "key:value:seconds", Syntax::Timed, "SATEX", "SETEX session:Ann:30")
         .resp(4, Keys::FIRST),
     Command::new(
         "PSETEX",
         "string",
-        "Sets a key to a value that expires after so many milliseconds.",
+        "Sets a key to a value with a TTL in milliseconds.",
         strings::psetex,
     )
     .writes()
@@ -90,7 +90,7 @@ const LIST: &[Command] = &[
     Command::new(
         "APPEND",
         "string",
-        "Adds to the end of values, from none where there is no key.",
+        "Appends to values; a missing key counts as empty.",
         ranges::append,
     )
     .writes()
@@ -120,7 +120,7 @@ const LIST: &[Command] = &[
     .reads()
     .takes_a_step()
     .resp(-3, Keys::TWO),
-    Command::new("INCR", "string", "Adds 1 to whole numbers, from 0 where there is no key.", numbers::incr)
+    Command::new("INCR", "string", "Adds 1 to integers; a missing key counts as 0.", numbers::incr)
         .writes()
         .scope(Scope::AllKeys)
         .line("INCR", "key", Syntax::Keys, "COUNTS", "INCR visits")
@@ -128,18 +128,18 @@ const LIST: &[Command] = &[
     Command::new(
         "DECR",
         "string",
-        "Subtracts 1 from whole numbers, from 0 where there is no key.",
+        "Subtracts 1 from integers; a missing key counts as 0.",
         numbers::decr,
     )
     .writes()
     .scope(Scope::AllKeys)
     .line("DECR", "key", Syntax::Keys, "COUNTS", "DECR stock")
     .resp(2, Keys::FIRST),
-    Command::new("INCRBY", "string", "Adds to a whole number.", numbers::incr_by)
+    Command::new("INCRBY", "string", "Adds to an integer.", numbers::incr_by)
         .writes()
         .scope(Scope::FirstKey)
         .resp(3, Keys::FIRST),
-    Command::new("DECRBY", "string", "Subtracts from a whole number.", numbers::decr_by)
+    Command::new("DECRBY", "string", "Subtracts from an integer.", numbers::decr_by)
         .writes()
         .scope(Scope::FirstKey)
         .resp(3, Keys::FIRST),
@@ -159,28 +159,28 @@ const LIST: &[Command] = &[
         .removes()
         .scope(Scope::Claimants)
         .resp(-2, Keys::ALL),
-    Command::new("EXISTS", "generic", "Returns which keys there are, anywhere in the mesh.", |state, call| read(state, call, &keys::PRESENT))
+    Command::new("EXISTS", "generic", "Returns the keys that exist, anywhere in the mesh.", |state, call| read(state, call, &keys::PRESENT))
         .reads()
         .line("EXISTS", "key", Syntax::Keys, "EXIST", "EXISTS user,\"user:1\"")
         .resp(-2, Keys::ALL),
-    Command::new("TOUCH", "generic", "Returns how many keys there are, as EXISTS does.", |state, call| read(state, call, &keys::PRESENT))
+    Command::new("TOUCH", "generic", "Returns how many of the keys exist, as EXISTS does.", |state, call| read(state, call, &keys::PRESENT))
         .reads()
         .resp(-2, Keys::ALL),
     Command::new("TYPE", "generic", "Returns the type of a key's value, which is string.", |state, call| read(state, call, &keys::TYPE))
         .reads()
         .resp(2, Keys::FIRST),
-    Command::new("EXPIRE", "generic", "Has keys expire after so many seconds.", keys::expire)
+    Command::new("EXPIRE", "generic", "Sets the TTL of keys in seconds.", keys::expire)
         .writes()
         .scope(Scope::EachKey)
         .needs_key()
         .line("EXPIRE", "key:seconds", Syntax::Numbers, "EXPIRES", "EXPIRE session:30")
         .resp(-3, Keys::FIRST),
-    Command::new("PEXPIRE", "generic", "Has a key expire after so many milliseconds.", keys::pexpire)
+    Command::new("PEXPIRE", "generic", "Sets the TTL of a key in milliseconds.", keys::pexpire)
         .writes()
         .scope(Scope::FirstKey)
         .needs_key()
         .resp(-3, Keys::FIRST),
-    Command::new("EXPIREAT", "generic", "Has a key expire at a time in seconds since 1970.", keys::expireat)
+    Command::new("EXPIREAT", "generic", "Sets the time at which a key expires, in seconds since 1970.", keys::expireat)
         .differs("Up to the year 9999, as every expiry.")
         .writes()
         .scope(Scope::FirstKey)
@@ -189,14 +189,14 @@ const LIST: &[Command] = &[
     Command::new(
         "PEXPIREAT",
         "generic",
-        "Has a key expire at a time in milliseconds since 1970.",
+        "Sets the time at which a key expires, in milliseconds since 1970.",
         keys::pexpireat,
     )
     .writes()
     .scope(Scope::FirstKey)
     .needs_key()
     .resp(-3, Keys::FIRST),
-    Command::new("PERSIST", "generic", "Takes the expiry from keys.", keys::persist)
+    Command::new("PERSIST", "generic", "Removes the expiry of keys.", keys::persist)
         .writes()
         .scope(Scope::EachKey)
         .needs_key()
@@ -226,12 +226,12 @@ const LIST: &[Command] = &[
     )
     .reads()
     .resp(2, Keys::FIRST),
-    Command::new("RENAME", "generic", "Gives a key another name.", keys::rename)
+    Command::new("RENAME", "generic", "Renames a key.", keys::rename)
         .writes()
         .scope(Scope::FirstKey)
         .needs_key()
         .resp(3, Keys::TWO),
-    Command::new("RENAMENX", "generic", "Gives a key another name that no key has.", keys::renamenx)
+    Command::new("RENAMENX", "generic", "Renames a key, unless the new name exists.", keys::renamenx)
         .writes()
         .scope(Scope::FirstKey)
         .needs_key()
@@ -300,7 +300,7 @@ const LIST: &[Command] = &[
         .open()
         .line("AUTH", "password", Syntax::Field, "WELCOME", "AUTH \"open, sesame\"")
         .resp(-2, Keys::NONE),
-    Command::new("REQUEST", "mesh", "Requests what nodes know of the mesh.", status::request).topics().line(
+    Command::new("REQUEST", "mesh", "Requests data about the mesh.", status::request).topics().line(
         "REQUEST",
         "topic",
         Syntax::Raw,
@@ -357,7 +357,7 @@ const LIST: &[Command] = &[
     )
     .open()
     .resp(-1, Keys::NONE),
-    Command::new("COMMAND", "server", "Returns what clients need to know of each command.", server::command)
+    Command::new("COMMAND", "server", "Returns arity, flags and key positions of each command.", server::command)
         .topics()
         .takes_a_step()
         .resp(-1, Keys::NONE),
@@ -368,12 +368,12 @@ const LIST: &[Command] = &[
     Command::new(
         "COMMAND INFO",
         "server",
-        "Returns what clients need to know of some commands.",
+        "Returns arity, flags and key positions of some commands.",
         server::info,
     )
     .differs("Flags are readonly, write, no_auth and fast; there are no tips and no key specifications.")
     .resp(-2, Keys::NONE),
-    Command::new("COMMAND DOCS", "server", "Returns what commands do.", server::docs)
+    Command::new("COMMAND DOCS", "server", "Returns the documentation of commands.", server::docs)
         .takes_a_step()
         .resp(-2, Keys::NONE),
     Command::new("COMMAND GETKEYS", "server", "Returns the keys of a request.", server::getkeys)
@@ -381,13 +381,13 @@ const LIST: &[Command] = &[
     Command::new("ECHO", "connection", "Returns its argument.", connection::echo).resp(2, Keys::NONE),
     Command::new("SELECT", "connection", "Chooses the database: 0 is the only one.", connection::select)
         .resp(2, Keys::NONE),
-    Command::new("RESET", "connection", "Takes the connection back to its beginning.", connection::reset)
+    Command::new("RESET", "connection", "Resets the connection to its initial state.", connection::reset)
         .open()
         .immediate()
         .resp(1, Keys::NONE),
-    Command::new("READONLY", "connection", "Is about clusters.", connection::no_cluster).resp(1, Keys::NONE),
-    Command::new("READWRITE", "connection", "Is about clusters.", connection::no_cluster).resp(1, Keys::NONE),
-    Command::new("CLIENT", "connection", "Sets what belongs to the connection.", server::topics)
+    Command::new("READONLY", "connection", "Answers that cluster support is disabled.", connection::no_cluster).resp(1, Keys::NONE),
+    Command::new("READWRITE", "connection", "Answers that cluster support is disabled.", connection::no_cluster).resp(1, Keys::NONE),
+    Command::new("CLIENT", "connection", "Has subcommands about connections of clients.", server::topics)
         .topics()
         .resp(-2, Keys::NONE),
     Command::new("CLIENT ID", "connection", "Returns the number of the connection.", client::id)
@@ -403,20 +403,20 @@ const LIST: &[Command] = &[
         .resp(2, Keys::NONE),
     Command::new("CLIENT SETNAME", "connection", "Names the connection.", client::setname)
         .resp(3, Keys::NONE),
-    Command::new("CLIENT SETINFO", "connection", "Notes the library of the client.", client::setinfo)
+    Command::new("CLIENT SETINFO", "connection", "Stores name or version of the client's library.", client::setinfo)
         .resp(4, Keys::NONE),
     Command::new("CLIENT KILL", "connection", "Closes connections of clients.", client::kill)
         .takes_a_step()
-        .differs("LADDR meets no client. Links of peers are never closed.")
+        .differs("LADDR matches no client. Links of peers are never closed.")
         .resp(-3, Keys::NONE),
-    Command::new("CLIENT REPLY", "connection", "Has requests answered or not.", client::reply)
+    Command::new("CLIENT REPLY", "connection", "Turns replies to the connection on or off.", client::reply)
         .differs("Keys are not read on other nodes for a request that is not answered.")
         .resp(3, Keys::NONE),
     Command::new("CLIENT NO-EVICT", "connection", "Accepts on and off.", client::switch)
         .differs("Without effect: the limit of all buffers holds for every client.")
         .resp(3, Keys::NONE),
     Command::new("CLIENT NO-TOUCH", "connection", "Accepts on and off.", client::switch)
-        .differs("Without effect: reads are not noted.")
+        .differs("Without effect: reads count for eviction.")
         .resp(3, Keys::NONE),
     Command::new("CLIENT TRACKING", "connection", "Accepts off.", client::tracking)
         .differs("ON is an error.")
@@ -441,13 +441,13 @@ const LIST: &[Command] = &[
     Command::new(
         "WATCH",
         "transactions",
-        "Ends the next transaction if one of these keys changes.",
+        "Discards the next transaction if one of these keys changes.",
         transaction::watch,
     )
     .immediate()
     .differs("An error for a key that may be on another node.")
     .resp(-2, Keys::ALL),
-    Command::new("UNWATCH", "transactions", "Forgets the watched keys.", transaction::unwatch)
+    Command::new("UNWATCH", "transactions", "Drops the watched keys.", transaction::unwatch)
         .resp(1, Keys::NONE),
     Command::new("INFO", "server", "Returns the figures of the node.", info::info)
         .takes_a_step()
@@ -457,7 +457,7 @@ const LIST: &[Command] = &[
         .differs("To the millisecond.")
         .resp(1, Keys::NONE),
     Command::new("LOLWUT", "server", "Returns the version.", inspect::lolwut).resp(-1, Keys::NONE),
-    Command::new("SHUTDOWN", "server", "Ends the node after the replies to all requests.", inspect::shutdown)
+    Command::new("SHUTDOWN", "server", "Shuts the node down after the replies to all requests.", inspect::shutdown)
         .differs("Nothing is saved, whatever the options.")
         .resp(-1, Keys::NONE),
     Command::new("CONFIG", "server", "Shows and changes settings.", server::topics)
@@ -465,11 +465,11 @@ const LIST: &[Command] = &[
         .resp(-2, Keys::NONE),
     Command::new("CONFIG GET", "server", "Returns the settings that match patterns.", settings::get)
         .takes_a_step()
-        .differs("The settings of Olivia, and under Redis's names those that clients look for.")
+        .differs("The settings of Olivia, and some under Redis's names.")
         .resp(-3, Keys::NONE),
     Command::new("CONFIG SET", "server", "Changes limits until the file is read again.", settings::set)
         .takes_a_step()
-        .differs("Limits only, but clients_max.")
+        .differs("Limits only, except clients_max.")
         .resp(-4, Keys::NONE),
     Command::new(
         "CONFIG RESETSTAT",
@@ -478,7 +478,7 @@ const LIST: &[Command] = &[
         settings::resetstat,
     )
     .resp(2, Keys::NONE),
-    Command::new("CONFIG REWRITE", "server", "Answers an error.", settings::rewrite)
+    Command::new("CONFIG REWRITE", "server", "Returns an error.", settings::rewrite)
         .differs("An error: edit the file and send SIGHUP.")
         .resp(2, Keys::NONE),
     Command::new("MEMORY", "server", "Returns how memory is used.", server::topics)
@@ -486,18 +486,18 @@ const LIST: &[Command] = &[
         .resp(-2, Keys::NONE),
     Command::new("MEMORY USAGE", "server", "Returns the bytes of a key.", inspect::usage)
         .reads()
-        .differs("Keys of this node; key, value and the mean of what an item takes beside them.")
+        .differs("Keys of this node; bytes of key and value, and the mean overhead of an item.")
         .resp(-3, Keys::FIRST),
     Command::new("MEMORY STATS", "server", "Returns how memory is used.", inspect::memory)
         .differs("The fields are those of this node.")
         .resp(2, Keys::NONE),
-    Command::new("OBJECT", "generic", "Returns what is known of a key.", server::topics)
+    Command::new("OBJECT", "generic", "Has subcommands about the item of a key.", server::topics)
         .topics()
         .resp(-2, Keys::NONE),
     Command::new(
         "OBJECT ENCODING",
         "generic",
-        "Returns the name of Redis for how the value is kept.",
+        "Returns the encoding that Redis would report for the value.",
         inspect::encoding,
     )
     .reads()
@@ -512,7 +512,7 @@ const LIST: &[Command] = &[
     .reads()
     .differs("Keys of this node; reads do not count.")
     .resp(3, Keys::FIRST),
-    Command::new("OBJECT FREQ", "generic", "Answers an error.", inspect::freq)
+    Command::new("OBJECT FREQ", "generic", "Returns an error.", inspect::freq)
         .reads()
         .differs("Keys of this node.")
         .resp(3, Keys::FIRST),
@@ -520,26 +520,26 @@ const LIST: &[Command] = &[
         .reads()
         .differs("Keys of this node.")
         .resp(3, Keys::FIRST),
-    Command::new("SLOWLOG", "server", "Is about slow requests.", server::topics)
+    Command::new("SLOWLOG", "server", "Has subcommands about slow requests.", server::topics)
         .topics()
         .resp(-2, Keys::NONE),
     Command::new("SLOWLOG GET", "server", "Returns the requests that took long, the latest first.", slow::get)
-        .differs("Times count from the arrival of the request to the last byte of its reply handed to the socket. Of the arguments, the key of a lookup on peers only; the last one says where the time went.")
+        .differs("Times count from the arrival of the request to the last byte of its reply handed to the socket. Of the arguments only the key of a lookup on peers is shown; the last element shows how the time was spent.")
         .resp(-2, Keys::NONE),
     Command::new("SLOWLOG LEN", "server", "Returns the number of slow requests that are kept.", slow::len)
         .resp(2, Keys::NONE),
     Command::new("SLOWLOG RESET", "server", "Drops the slow requests.", slow::reset).resp(2, Keys::NONE),
-    Command::new("LATENCY", "server", "Is about latency.", server::topics).topics().resp(-2, Keys::NONE),
+    Command::new("LATENCY", "server", "Has subcommands about latency.", server::topics).topics().resp(-2, Keys::NONE),
     Command::new("LATENCY LATEST", "server", "Returns the latest and the longest latency events.", slow::latest)
         .differs("Two events: command, a slow request, and event-loop, an iteration; both from slow_request_us on.")
         .resp(2, Keys::NONE),
     Command::new("LATENCY HISTORY", "server", "Returns the latency events of a kind.", slow::history)
         .resp(3, Keys::NONE),
-    Command::new("LATENCY HISTOGRAM", "server", "Returns how long requests take this node.", slow::histogram)
-        .differs("Requests that this node answers at once; what is read together shares its time.")
+    Command::new("LATENCY HISTOGRAM", "server", "Returns the work of this node per request, by command.", slow::histogram)
+        .differs("Requests that this node answers at once; requests of one read share its time.")
         .resp(-2, Keys::NONE),
     Command::new("LATENCY RESET", "server", "Drops latency events.", slow::reset_events).resp(-2, Keys::NONE),
-    Command::new("CLUSTER", "cluster", "Is about clusters.", server::topics).topics().resp(-2, Keys::NONE),
+    Command::new("CLUSTER", "cluster", "Has subcommands about clusters.", server::topics).topics().resp(-2, Keys::NONE),
     Command::new(
         "CLUSTER INFO",
         "cluster",
@@ -575,7 +575,7 @@ const LIST: &[Command] = &[
         connection::no_cluster,
     )
     .resp(2, Keys::NONE),
-    Command::new("ACL", "server", "Is about users.", server::topics).topics().resp(-2, Keys::NONE),
+    Command::new("ACL", "server", "Has subcommands about users.", server::topics).topics().resp(-2, Keys::NONE),
     Command::new("ACL WHOAMI", "server", "Returns the user.", inspect::whoami).resp(2, Keys::NONE),
     Command::new("ACL USERS", "server", "Returns the one user.", inspect::users).resp(2, Keys::NONE),
     Command::new("ACL LIST", "server", "Returns the rules of the one user.", inspect::acl)
@@ -583,7 +583,7 @@ const LIST: &[Command] = &[
         .resp(2, Keys::NONE),
     Command::new("ACL CAT", "server", "Returns the categories, or the commands of one.", inspect::cat)
         .resp(-2, Keys::NONE),
-    Command::new("OLIVIA", "mesh", "Is about this node and its mesh.", server::topics)
+    Command::new("OLIVIA", "mesh", "Has subcommands about this node and its mesh.", server::topics)
         .topics()
         .resp(-2, Keys::NONE),
     Command::new(
@@ -616,7 +616,7 @@ mod tests {
     use std::fmt::Write;
     use std::{env, fs};
 
-    /// Each command in RESP gets one reply, with the fewest arguments that it takes and with one less.
+    /// Sends each command in RESP with the fewest arguments that it takes, one less and one more: each gets a reply.
     #[test]
     fn every_row_is_answered_whatever_its_arguments() {
         let now = Now { mono: Instant::from_millis(5_000), wall_nanos: 1_700_000_000_000_000_000 };
@@ -660,34 +660,34 @@ mod tests {
     fn page() -> String {
         let mut page = "# Compatibility with Redis\n\n\
             Written by `make docs` from the table in `src/node/command/table.rs`. Names, arguments, replies and \
-            errors\nare those of Redis 7.2, but for what is said here. Any other command gets Redis's error for an \
+            errors\nare those of Redis 7.2, except as stated here. Any other command gets Redis's error for an \
             unknown one.\n\n\
             ## What differs in meaning\n\n\
-            - Reads find a key wherever in the mesh it is. A key has one value: SET is carried out by the node that \
+            - Reads find a key on any node of the mesh. A key has one value: SET is carried out by the node that \
             receives\n  it, and older values on other nodes are dropped. DEL reaches every node that may hold a key.\n\
             - A command that depends on the old value (INCR, APPEND, SET NX, GETDEL, EXPIRE, ...) is carried out \
-            once, by the\n  node that holds the key. Later requests of the connection wait for its reply. A lost \
-            answer is the error\n  `UNKNOWN`: it was carried out once or not at all, and no client repeats it by \
-            itself. While a node that cannot\n  be reached may hold the key, nothing is done, and the error is \
-            `UNREACHABLE`. `TRYAGAIN`: nothing was done.\n\
+            once, by the\n  node that holds the key. Later requests of the connection wait for its reply. If the answer \
+            is lost, the error is\n  `UNKNOWN`: the command was carried out once or not at all, and no client \
+            repeats it by itself. While a node that\n  cannot be reached may hold the key, nothing is done, and the error \
+            is `UNREACHABLE`. `TRYAGAIN`: nothing was done.\n\
             - A new key is created on its home node, one of the linked nodes. Keys with the same `{tag}` have the same \
             home\n  node.\n\
             - MSETNX, MSETEX with NX or XX, and in lines INCR and APPEND of several keys need one node that holds \
-            all keys;\n  else the error is `CROSSSLOT`. RENAME, RENAMENX and COPY are carried out where the old \
-            name is.\n\
-            - WATCH takes keys of this node, or of none; a key that may be on another node is an error.\n\
-            - EXEC carries out what depends on old values, reads of keys that it writes later, and all other requests \
-            for\n  the same keys, on the one node that holds these keys, then the rest here; if there is no such node, \
-            nothing,\n  with `EXECABORT`. A key of another node that is only read is read as it is when that node \
-            answers.\n\
+            all keys;\n  else the error is `CROSSSLOT`. RENAME, RENAMENX and COPY are carried out on the node that \
+            holds the old name.\n\
+            - WATCH takes keys that are on this node or on none; a key that may be on another node is an error.\n\
+            - EXEC has two parts. Requests that depend on old values, reads of keys that later requests write, and all \
+            other\n  requests for the same keys are carried out on the one node that holds these keys, the rest then on \
+            the node that\n  received EXEC. If no node holds all these keys, nothing is carried out: `EXECABORT`. A key of \
+            another node that\n  is only read has its value at the time at which that node answers.\n\
             - There is one database, 0, and one user, `default`. Nothing is saved to disk. There are strings only.\n\
             - An answer to a wrong password comes at most once per second, and the tenth closes the connection.\n\
             - A key has at most `key_bytes_max` bytes, a value `value_bytes_max` (8 MiB), an expiry is at the latest in \
-            the\n  year 9999; beyond it stands Redis's error for a string or a time that is too large.\n\
+            the\n  year 9999; beyond these limits the error is Redis's for a string or a time that is too large.\n\
             - Errors that show a word of the request show control characters escaped.\n\
             - CONFIG SET holds until the configuration file is read again. `maxmemory-policy` is \
-            `eviction` and\n  `eviction_only_with_ttl` in the words of Redis: `allkeys-lru` stands for all policies\n  for all keys, \
-            `volatile-lru` for those for keys with a TTL.\n"
+            `eviction` and\n  `eviction_only_with_ttl` in the words of Redis: each policy for all keys is shown as \
+            `allkeys-lru`, each one for\n  keys with a TTL as `volatile-lru`.\n"
             .to_owned();
         let mut groups: Vec<&str> = TABLE.rows.iter().map(|row| row.group).collect();
         groups.sort_unstable();
