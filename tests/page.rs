@@ -220,7 +220,7 @@ fn page_shows_one_node_and_a_mesh_and_which_peer_has_gone() {
     let mut client = first.connect();
     client.ask("SET a:1,b:2,c:3");
     let (alone, log) = open(&browser, "alone", first.addr(), 3);
-    assert!(alone.contains("<b>3</b><small>3 set") && alone.contains("This node knows no other"), "{alone}");
+    assert!(alone.contains("<b>3</b><small>3 set") && alone.contains("No other node is known"), "{alone}");
     has_no_error(&log);
     let launch = |name| Launch::new(name).peer(first.addr()).start();
     let second = launch("page-second");

@@ -334,7 +334,7 @@ fn put_mesh(state: &State, snapshot: &Snapshot<'_>, parts: &[Vec<u8>], peers: us
             text,
             "soft",
             (x, y + 72.0),
-            format_args!("This node knows no other. Start one with --peer {addr}"),
+            format_args!("No other node is known. Start one with --peer {addr}"),
         );
     }
     text.extend_from_slice(b"</svg>");
