@@ -509,7 +509,7 @@ mod tests {
         }
 
         /// Sends requests of one client; returns the replies.
-        fn ask(&mut self, requests: &str) -> String {
+        fn send(&mut self, requests: &str) -> String {
             let client = self.clients[0];
             self.node.received(self.now, client, requests.as_bytes());
             let reply = String::from_utf8(self.node.outbound(client).collect::<Vec<_>>().concat()).unwrap();
@@ -518,7 +518,7 @@ mod tests {
         }
 
         /// An iteration, 5 ms after the last, in which each client sends what `requests` returns for its index.
-        fn turn(&mut self, requests: impl Fn(usize) -> String) {
+        fn iterate(&mut self, requests: impl Fn(usize) -> String) {
             self.now.mono = Instant::from_millis(self.now.mono.millis() + 5);
             for (at, &client) in self.clients.iter().enumerate() {
                 self.node.received(self.now, client, requests(at).as_bytes());
@@ -535,15 +535,16 @@ mod tests {
     #[test]
     fn timers_of_keys_set_and_deleted_without_a_pause_do_not_gather() {
         let mut load = Load::new();
-        for turn in 0..30 {
-            load.turn(|client| {
+        for iteration in 0..30 {
+            load.iterate(|client| {
                 (0..64).fold(String::new(), |mut text, at| {
-                    let _ = writeln!(text, "SETEX k{client}-{at}:v:{}\nDEL k{client}-{at}", 1_000 + turn);
+                    let _ =
+                        writeln!(text, "SETEX k{client}-{at}:v:{}\nDEL k{client}-{at}", 1_000 + iteration);
                     text
                 })
             });
             let timers = load.node.state.keyspace.store().timers();
-            assert!(timers <= 64 * 1_024, "{timers} timers of no item after {turn} turns");
+            assert!(timers <= 64 * 1_024, "{timers} timers of no item after {iteration} iterations");
         }
     }
 
@@ -551,10 +552,10 @@ mod tests {
     fn expired_items_do_not_gather_while_keys_are_set_without_a_pause() {
         let mut load = Load::new();
         let mut most = 0;
-        for turn in 0..500 {
-            load.turn(|client| {
+        for iteration in 0..500 {
+            load.iterate(|client| {
                 (0..8).fold(String::new(), |mut text, at| {
-                    let _ = writeln!(text, "SETEX k{client}-{turn}-{at}:v:1");
+                    let _ = writeln!(text, "SETEX k{client}-{iteration}-{at}:v:1");
                     text
                 })
             });
@@ -567,16 +568,16 @@ mod tests {
     #[test]
     fn timers_of_keys_given_ever_other_expiries_do_not_accumulate() {
         let mut load = Load::new();
-        for turn in 0..30 {
-            load.turn(|client| {
-                let begin = if turn == 0 { format!("SET k{client}:v\n") } else { String::new() };
+        for iteration in 0..30 {
+            load.iterate(|client| {
+                let begin = if iteration == 0 { format!("SET k{client}:v\n") } else { String::new() };
                 (0..128).fold(begin, |mut text, at| {
-                    let _ = writeln!(text, "EXPIRE k{client}:{}", 1_000 + 128 * turn + at);
+                    let _ = writeln!(text, "EXPIRE k{client}:{}", 1_000 + 128 * iteration + at);
                     text
                 })
             });
             let timers = load.node.state.keyspace.store().timers();
-            assert!(timers <= 2 * CLIENTS + 64 * 1_024, "{timers} timers after {turn} turns");
+            assert!(timers <= 2 * CLIENTS + 64 * 1_024, "{timers} timers after {iteration} iterations");
         }
     }
 
@@ -587,9 +588,9 @@ mod tests {
         let value = "x".repeat(1_000);
         let mut reply = String::new();
         for id in 0..4_000 {
-            reply = load.ask(&format!("SET k{id}-a:{value},k{id}-b:{value},k{id}-c:{value}\n"));
+            reply = load.send(&format!("SET k{id}-a:{value},k{id}-b:{value},k{id}-c:{value}\n"));
             if reply.starts_with(":ERR ") {
-                let got = load.ask(&format!("GET k{id}-a,k{id}-b,k{id}-c\n"));
+                let got = load.send(&format!("GET k{id}-a,k{id}-b,k{id}-c\n"));
                 assert_eq!(got, ":GOT \n", "after {reply}");
                 break;
             }
@@ -597,7 +598,7 @@ mod tests {
         let sentence = "out of memory: the 32 GiB for small items are used; delete something";
         assert_eq!(reply, format!(":ERR {sentence}\n"));
         // One key is set as long as there is a slot.
-        assert!(load.ask(&format!("SET one:{value}\n")).starts_with(":SAT "));
+        assert!(load.send(&format!("SET one:{value}\n")).starts_with(":SAT "));
     }
 
     #[test]
@@ -610,7 +611,7 @@ mod tests {
             let keys: Vec<String> =
                 (id..(id + step).min(at_growth - 2)).map(|id| format!("k{id}:")).collect();
             id += keys.len();
-            load.ask(&format!("SET {}\n", keys.join(",")));
+            load.send(&format!("SET {}\n", keys.join(",")));
             if id < 174_000 {
                 load.node.tick(load.now);
             }
@@ -625,8 +626,8 @@ mod tests {
         });
         let sizes = [3_000, 5_000, 7_000];
         let args: Vec<String> = sizes.iter().map(|len| format!("new{len}:{}", "x".repeat(*len))).collect();
-        let reply = load.ask(&format!("SET {}\n", args.join(",")));
-        let got = load.ask("GET new3000,new5000,new7000\n");
+        let reply = load.send(&format!("SET {}\n", args.join(",")));
+        let got = load.send("GET new3000,new5000,new7000\n");
         assert!(reply.starts_with(":SAT new3000:"), "{reply}; then there is {}", &got[..got.len().min(20)]);
         assert_eq!(reply.replace("SAT", "GOT"), got);
     }
