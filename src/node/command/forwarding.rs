@@ -44,7 +44,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const TRANSACTION: &[u8] = b"EXEC";
 
 /// The form of a reply that another node has written: adds nothing.
-static AS_IT_CAME: KeyReply =
+static VERBATIM: KeyReply =
     KeyReply { wanted: Wanted::Ttl, shape: Shape::One, range: None, write: |_, _, _, _| {} };
 
 /// The form of the reply to FLUSHALL MESH, whose only part has the number of nodes as its key.
@@ -56,7 +56,7 @@ static FLUSHED: KeyReply = KeyReply {
             reply.status("OK");
         }
     },
-    ..AS_IT_CAME
+    ..VERBATIM
 };
 
 /// Whether this node alone carries out a request. True before authentication: this node returns the error.
@@ -179,7 +179,7 @@ pub(in crate::node) fn begin<'a>(
             broadcast::floor(state, now, Waiter { pending, part: 0 }, version);
         }
         Scope::EachKey => {
-            let Some(pending) = hold(state, conn, head, AS_IT_CAME, is_answered, keys.clone()) else {
+            let Some(pending) = hold(state, conn, head, VERBATIM, is_answered, keys.clone()) else {
                 return Ok(());
             };
             let step = command.step(is_line);
@@ -190,7 +190,7 @@ pub(in crate::node) fn begin<'a>(
         }
         Scope::FirstKey | Scope::AllKeys => {
             let depends = if scope == Scope::FirstKey { 1 } else { count };
-            let Some(pending) = hold(state, conn, head, AS_IT_CAME, is_answered, keys.clone().take(1)) else {
+            let Some(pending) = hold(state, conn, head, VERBATIM, is_answered, keys.clone().take(1)) else {
                 return Ok(());
             };
             let keys = keys.take(depends).map(Box::from).collect();
@@ -374,7 +374,7 @@ pub(in crate::node) fn begin_transaction(
     let request = Request { name: TRANSACTION.into(), args: OwnedArgs::of(words.into_iter()), protocol };
     let head = Encoder::begin(Vec::new(), protocol, b"", "").head();
     let first = plan.keys.first().cloned().unwrap_or_default();
-    let pending = pending::begin(state, conn, head, AS_IT_CAME, is_answered, std::iter::once(&*first));
+    let pending = pending::begin(state, conn, head, VERBATIM, is_answered, std::iter::once(&*first));
     let Some(pending) = pending else { return };
     pending::make_barrier(state, pending);
     if let Some(pending) = state.mesh.pending.get_mut(pending) {
