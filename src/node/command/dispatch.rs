@@ -163,8 +163,8 @@ fn execute_silently<'a>(
     state.calls.count(command.index);
     let reply = Encoder::begin(state.pool.take(), protocol, b"", "");
     let mut call = Call { now, conn: key, command, table: &TABLE, args, reply };
-    let may_all = state.conns.get(key).is_some_and(Conn::is_authenticated);
-    let outcome = if may_all || command.is_open {
+    let is_authenticated = state.conns.get(key).is_some_and(Conn::is_authenticated);
+    let outcome = if is_authenticated || command.is_open {
         (command.run)(state, &mut call)
     } else {
         Err(CommandError::Unauthenticated)
@@ -339,11 +339,11 @@ fn execute<'a>(
             return 0;
         }
     }
-    let Some(Output { out, unsent_before, is_first, may_all }) = open(state, key) else { return 1 };
+    let Some(Output { out, unsent_before, is_first, is_authenticated }) = open(state, key) else { return 1 };
     state.calls.count(command.index);
     let reply = Encoder::begin(out, protocol, id, word(command));
     let mut call = Call { now, conn: key, command, table: &TABLE, args, reply };
-    let outcome = if may_all || command.is_open {
+    let outcome = if is_authenticated || command.is_open {
         (command.run)(state, &mut call)
     } else {
         Err(CommandError::Unauthenticated)
@@ -440,7 +440,7 @@ struct Output {
     /// Whether the request is the first of the connection.
     is_first: bool,
     /// Whether all commands can be called: no password is set, or it was given.
-    may_all: bool,
+    is_authenticated: bool,
 }
 
 /// Counts a request and takes the buffer to which its reply is appended; [`give_back`] must follow.
@@ -451,7 +451,7 @@ fn open(state: &mut State, key: ConnKey) -> Option<Output> {
     Some(Output {
         unsent_before: conn.unsent(),
         is_first: conn.requested(),
-        may_all: conn.is_authenticated(),
+        is_authenticated: conn.is_authenticated(),
         out: conn.replies.open(&mut conn.outbound, &mut state.pool),
     })
 }
