@@ -289,7 +289,7 @@ fn set_transacting(state: &mut State, key: ConnKey, is_transacting: bool) {
     }
 }
 
-/// Replies to a transaction that another node has not carried out, or whose outcome is unknown.
+/// Replies with an error to a transaction that was not carried out, or whose outcome is unknown.
 pub(in crate::node) fn fail_transaction(
     state: &mut State,
     now: Now,
@@ -604,7 +604,7 @@ mod tests {
     #[test]
     fn filter_that_grows_takes_nothing_of_what_a_request_was_granted() {
         let mut load = Load::new();
-        // The next filter is begun with the second of the keys below.
+        // Setting the second of the keys below begins the next filter.
         let (at_growth, step) = (174_763usize.next_multiple_of(64), 97);
         let mut id = 0;
         while id < at_growth - 2 {

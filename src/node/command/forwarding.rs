@@ -267,7 +267,7 @@ fn send_request(
 /// The part of a transaction that is carried out by the node that holds its keys.
 #[derive(Debug)]
 pub(in crate::node) struct Plan {
-    /// The keys that that node holds, or may create.
+    /// The deciding keys: that node holds them, or may create them.
     keys: Vec<Box<[u8]>>,
     /// Per request, whether that node carries it out.
     is_there: Vec<bool>,

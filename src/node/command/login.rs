@@ -19,7 +19,12 @@ use subtle::ConstantTimeEq;
 /// The only user.
 pub(in crate::node) const USER: &[u8] = b"default";
 
-/// Checks a user and a password. If no password is set on this node, any password is correct, as in Redis.
+/// Checks a user and a password. If none is set on this node, any password of the user `default` is correct, as in
+/// Redis.
+///
+/// # Errors
+/// The user or the password is wrong, or the address range is locked. If a password is set, the failure is counted and
+/// logged.
 pub(in crate::node) fn authenticate<'a>(
     state: &mut State,
     now: Now,

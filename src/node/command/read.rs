@@ -1,7 +1,7 @@
 //! Commands that read keys, which may be on other nodes.
 //!
-//! If each key is on this node or on none, the reply is written at once. If not, or if the reply is long, the request
-//! becomes pending.
+//! If each key is on this node or on none, the reply is written at once. If not, or if the reply is longer than
+//! `LONG_REPLY_BYTES`, the request becomes pending.
 
 use crate::base::time::Now;
 use crate::node::command::error::CommandError;

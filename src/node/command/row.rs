@@ -548,7 +548,7 @@ fn packed(bytes: [u8; NAME_BYTES_MAX]) -> Name {
 /// Eight bytes with ASCII letters in upper case.
 const fn upper(bytes: u64) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
-    // The high bits of `from_a` mark bytes from 'a' on, those of `after_z` bytes after 'z'. No sum carries.
+    // High bits: `from_a` marks bytes from 'a' on, `after_z` those after 'z'. No sum carries into the next byte.
     let low_bits = bytes & (0x7f * EACH);
     let from_a = low_bits + (0x80 - b'a' as u64) * EACH;
     let after_z = low_bits + (0x7f - b'z' as u64) * EACH;

@@ -23,6 +23,9 @@ pub(super) fn multi<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
 }
 
 /// Queues a request for EXEC if its connection is in a transaction. Returns false if it must be carried out now.
+///
+/// # Errors
+/// The transaction has reached its limit of requests, keys or bytes.
 pub(in crate::node) fn queue<'a>(
     state: &mut State,
     key: ConnKey,

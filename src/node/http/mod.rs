@@ -140,7 +140,7 @@ fn check_password(state: &mut State, now: Now, key: ConnKey, request: &Request<'
     Ok(())
 }
 
-/// Sends a response, a report once it is written; then closes the connection unless `delivery` keeps it alive.
+/// Sends a response; a report is sent once it is written. Then closes the connection, unless `delivery` keeps it alive.
 fn send(state: &mut State, now: Now, key: ConnKey, response: Response, delivery: Delivery) {
     let unsent_before = state.conns.get(key).map_or(0, Conn::unsent);
     match response {
