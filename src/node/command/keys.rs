@@ -313,7 +313,7 @@ fn is_free<'a>(
         return Ok(true);
     }
     Err(CommandError::Sentence(format!(
-        "nothing was done: '{}' may be on another node than the key (WHO says where; a filter may claim a deleted key \
+        "nothing was done: '{}' may be on another node than the key (WHO shows where; a filter may claim a deleted key \
          until it is rebuilt); {overwriting} overwrites it",
         Excerpt(key)
     )))

@@ -109,7 +109,7 @@ pub(super) fn watch<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
         let now = state_of(state, call.now, key);
         if now.is_none() && is_elsewhere(state, key) {
             return Err(CommandError::Plain(
-                "WATCH takes keys of this node; one of these may be on another (WHO says where)",
+                "WATCH takes keys of this node; one of these may be on another (WHO shows where)",
             ));
         }
         states.push(now);
