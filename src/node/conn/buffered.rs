@@ -2,15 +2,15 @@
 
 use crate::base::memory::has_left;
 
-/// Bytes by which buffers grow until it is looked whether the system has memory left: small ones are allocated without
-/// that.
+/// Bytes by which the buffers grow between two checks that the system has memory left: small buffers are allocated
+/// unchecked.
 const BYTES_PER_PROBE: usize = 1 << 20;
 
-/// The sum; see the module.
+/// The sum of the bytes of all buffers; see the module.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Buffered {
     bytes: usize,
-    /// The same when it was last looked whether the system has memory for more, or less since.
+    /// The sum at the last check of the system's memory, or the smallest one since.
     at_probe: usize,
 }
 
@@ -19,13 +19,13 @@ impl Buffered {
         self.bytes
     }
 
-    /// A connection has held `before` bytes and holds `after`.
+    /// Replaces the `before` bytes of a connection by `after`.
     #[inline]
     pub(in crate::node) const fn replace(&mut self, before: usize, after: usize) {
         self.bytes = self.bytes - before + after;
     }
 
-    /// Whether buffers are over `buffers_max`, or have grown to where the system has little memory left.
+    /// Whether buffers are over `buffers_max`, or have grown and the system has little memory left.
     #[inline]
     pub(super) fn are_over(&mut self, buffers_max: u64) -> bool {
         self.at_probe = self.at_probe.min(self.bytes);

@@ -1,6 +1,6 @@
 //! The state of one connection: its role, its phase, its buffers.
 //!
-//! Clients and peers share this type; the [`Role`] is what differs. Only [`Conn::set_phase`] changes the
+//! Clients and peers share this type; only the [`Role`] differs. Only [`Conn::set_phase`] changes the
 //! [`Phase`], and only [`close_conn`](crate::node::state::close_conn) removes a connection.
 
 use crate::base::buffer::{Buffer, Pool};
@@ -23,7 +23,7 @@ use crate::wire::handshake::Links;
 use crate::wire::resp::parse::Progress;
 use std::net::SocketAddr;
 
-/// What a client speaks.
+/// The protocol of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum ClientProtocol {
     /// Commands, in lines or in RESP.
@@ -32,8 +32,9 @@ pub(in crate::node) enum ClientProtocol {
     Http,
 }
 
-/// One connection. What few connections have is boxed, so that ten thousand silent ones take little memory. Output, queues,
-/// replies, timer and account have functions of their own; all else changes in this folder alone.
+/// One connection. Fields that few connections need are boxed, so that ten thousand silent ones take little memory.
+/// Output, queues, replies, timer and account have functions of their own; all other fields are changed in this folder
+/// only.
 #[derive(Debug)]
 pub struct Conn {
     pub(super) addr: SocketAddr,
@@ -47,9 +48,9 @@ pub struct Conn {
     pub(super) inbound: Buffer,
     /// Output that is not written yet.
     pub(in crate::node) outbound: ChunkQueue,
-    /// Frames that wait for room in `outbound`, of a link.
+    /// Of a link: frames that wait for room in `outbound`.
     pub(in crate::node) link_queues: Option<Box<LinkQueues>>,
-    /// Replies behind one that is not known yet.
+    /// Replies after one that is not known yet.
     pub(in crate::node) replies: Replies,
     /// When the connection was made.
     pub(super) since: Instant,
@@ -57,38 +58,38 @@ pub struct Conn {
     pub(super) traffic: Traffic,
     /// When the connection was made, last sent input, or began to close.
     pub(super) last_active: Instant,
-    /// Since when its socket has taken none of the output that waits.
+    /// Since when its socket has accepted none of its output.
     pub(super) waits_since: Option<Instant>,
     /// Fires when the time limit that was armed last ends.
     pub(in crate::node) alarm: Alarm,
-    /// What its turns have cost.
+    /// The cost of its turns.
     pub(super) account: Account,
     /// Its part of the bytes counted against `buffers_max`.
     pub(super) accounted: usize,
     /// Bytes still to come of a frame that is skipped.
     pub(super) skip: usize,
-    /// Its requests under way, since the first one. Boxed, since most connections never have any.
+    /// Its requests in flight, from the first one on. Boxed, since most connections never have any.
     in_flight: Option<Box<InFlight>>,
     /// Bytes of replies so far to a client that has not authenticated.
     unauthenticated_bytes: u32,
     pub(super) is_authenticated: bool,
-    /// What a client speaks; `None` before its first line is known.
+    /// The protocol of a client; `None` before its first line is known.
     pub(super) protocol: Option<ClientProtocol>,
-    /// What a client has set for its connection, if anything.
+    /// The settings of a client for its connection, if it has made any.
     pub(super) session: Option<Box<Session>>,
-    /// Its session decides what becomes of each request: it is queued, or not answered.
+    /// Requests pass through the session, which queues them or leaves them unanswered.
     pub(super) is_intercepted: bool,
     /// The requests of its transaction are being carried out.
     is_transacting: bool,
-    /// The answer to a wrong password waits for its time.
+    /// The answer to a wrong password is delayed.
     is_refused: bool,
     /// How far an unfinished request in RESP is parsed.
     pub(super) progress: Progress,
-    /// Bytes of the request or frame that has begun which were read to where they lie: counted as work already.
+    /// Bytes of the unfinished request or frame that were read straight into `inbound`, and counted as work then.
     pub(super) filled_bytes: usize,
     /// All of `inbound` is the beginning of a line, without its end.
     pub(super) has_partial_line: bool,
-    /// The request whose turn it is waits for the replies to all earlier ones.
+    /// The next request waits for the replies to all earlier ones.
     pub(super) awaits_replies: bool,
     /// A request was received.
     has_requested: bool,
@@ -194,17 +195,17 @@ impl Conn {
         self.session.as_deref()
     }
 
-    /// The same, to be changed in what does not decide whether requests are intercepted.
+    /// The same, to change settings that do not affect [`Session::intercepts`].
     pub(in crate::node) fn session_if_any(&mut self) -> Option<&mut Session> {
         self.session.as_deref_mut()
     }
 
-    /// The session, begun if there is none, to be changed in what does not decide whether requests are intercepted.
+    /// The session, created if there is none, to change settings that do not affect [`Session::intercepts`].
     pub(in crate::node) fn session_mut(&mut self) -> &mut Session {
         self.session.get_or_insert_default()
     }
 
-    /// Changes the session, begun if there is none.
+    /// Changes the session, created if there is none, and updates whether it intercepts requests.
     pub(in crate::node) fn change_session<R>(&mut self, change: impl FnOnce(&mut Session) -> R) -> R {
         let session = self.session.get_or_insert_default();
         let result = change(session);
@@ -219,13 +220,13 @@ impl Conn {
         self.is_authenticated = is_authenticated;
     }
 
-    /// Answers a wrong password later; until then no request is read.
+    /// Delays the answer to a wrong password; until then no request is read.
     pub(in crate::node) fn hold_refusal(&mut self, refusal: Refusal) {
         self.session_mut().hold_refusal(refusal);
         self.is_refused = true;
     }
 
-    /// The answer to a wrong password whose time has come.
+    /// Takes out the delayed answer to a wrong password if its tick is `due`.
     pub(in crate::node) fn take_refusal(&mut self, due: u64) -> Option<Refusal> {
         let refusal = self.session.as_mut()?.take_refusal(due)?;
         self.is_refused = false;
@@ -236,12 +237,12 @@ impl Conn {
         self.is_authenticated
     }
 
-    /// The client has given the password, or needs none.
+    /// Marks the client as authenticated: it has sent the password, or needs none.
     pub(in crate::node) const fn authenticate(&mut self) {
         self.is_authenticated = true;
     }
 
-    /// What the client speaks, once its first line is known.
+    /// The protocol of the client, once its first line is known.
     pub(in crate::node) const fn protocol(&self) -> Option<ClientProtocol> {
         self.protocol
     }
@@ -250,13 +251,13 @@ impl Conn {
         self.protocol = Some(ClientProtocol::Commands(protocol));
     }
 
-    /// Notes a request; whether it is the first one.
+    /// Notes a request; returns whether it is the first one.
     #[inline]
     pub(in crate::node) const fn requested(&mut self) -> bool {
         !std::mem::replace(&mut self.has_requested, true)
     }
 
-    /// The requests of its transaction are being carried out, or no more.
+    /// Sets whether the requests of its transaction are being carried out.
     pub(in crate::node) const fn set_transacting(&mut self, is_transacting: bool) {
         self.is_transacting = is_transacting;
     }
@@ -265,14 +266,14 @@ impl Conn {
         self.is_transacting
     }
 
-    /// Has the request whose turn it is wait until all earlier replies are known; whether there are any.
+    /// Makes the current request wait until all earlier replies are known; returns whether it must.
     pub(in crate::node) fn await_replies(&mut self) -> bool {
         let must_wait = !self.is_transacting && self.replies.waiting() > 0;
         self.awaits_replies |= must_wait;
         must_wait
     }
 
-    /// All of its input is the beginning of a line, or not.
+    /// Sets whether all of its input is the beginning of a line.
     pub(in crate::node) const fn set_partial_line(&mut self, is_partial: bool) {
         self.has_partial_line = is_partial;
     }
@@ -292,13 +293,14 @@ impl Conn {
         self.accounted
     }
 
-    /// It has changed; whether it is to be put in the list of those to be reconciled.
+    /// Marks it as changed; returns whether it must be added to the list of connections to be reconciled.
     #[inline]
     pub(in crate::node) const fn changed(&mut self) -> bool {
         !std::mem::replace(&mut self.is_dirty, true)
     }
 
-    /// The dial has succeeded: the handshake begins, with what our offer states about our links. Returns our nonce.
+    /// Begins the handshake after a successful dial; `links` are those that our offer states. Returns our nonce; `None`
+    /// if it was not dialled.
     pub(in crate::node) fn connected(&mut self, now: Instant, links: Links) -> Option<[u8; 16]> {
         self.set_phase(Phase::Open);
         self.last_active = now;
@@ -315,29 +317,29 @@ impl Conn {
         }
     }
 
-    /// The dialled node has proven its identity.
+    /// Notes the identity that the dialled node has proven.
     pub(in crate::node) fn proven(&mut self, theirs: PeerIdentity) {
         if let Role::OutboundHandshake(dialling) = &mut self.role {
             dialling.theirs = Some(theirs);
         }
     }
 
-    /// The other side has begun a handshake.
+    /// Begins a handshake that the other side offered.
     pub(in crate::node) fn offered(&mut self, handshake: InboundHandshake) {
         self.offered = Some(Box::new(handshake));
     }
 
-    /// Ends a handshake that the other side began, if it did.
+    /// Ends the handshake that the other side began, if there is one, and returns it.
     pub(in crate::node) const fn take_offer(&mut self) -> Option<Box<InboundHandshake>> {
         self.offered.take()
     }
 
-    /// Whether a handshake that the other side began goes on.
+    /// Whether a handshake that the other side began is in progress.
     pub(in crate::node) const fn has_offer(&self) -> bool {
         self.offered.is_some()
     }
 
-    /// Ends the link: what waits is dropped. Its peer.
+    /// Ends the link and drops its queued frames; returns its peer. `None` if it is no link.
     pub(in crate::node) fn part(&mut self, pool: &mut Pool) -> Option<PeerKey> {
         let peer = self.link()?;
         self.role = Role::FormerLink;
@@ -347,12 +349,12 @@ impl Conn {
         Some(peer)
     }
 
-    /// Appends a reply after those that are known, or waits with it for those that are not.
+    /// Appends a reply, to the output if all earlier replies are known, else to the queue.
     pub(in crate::node) fn reply(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
         self.replies.next(&mut self.outbound, pool, write);
     }
 
-    /// Gives its memory back.
+    /// Returns its memory to the pool.
     pub(in crate::node) fn release(&mut self, pool: &mut Pool) {
         self.inbound.release(pool);
         self.outbound.release(pool);
@@ -362,7 +364,7 @@ impl Conn {
         self.replies.release(pool);
     }
 
-    /// Counts bytes of replies to a client that has not authenticated; whether they are more than `bytes_max`.
+    /// Counts bytes of replies to a client that has not authenticated; returns whether they exceed `bytes_max`.
     pub(in crate::node) fn is_over_unauthenticated(&mut self, bytes: usize, bytes_max: u32) -> bool {
         let more = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.unauthenticated_bytes = self.unauthenticated_bytes.saturating_add(more);
@@ -377,7 +379,7 @@ impl Conn {
         self.is_authenticated = true;
     }
 
-    /// The peer whose link it is.
+    /// The peer, if it is a link.
     pub(in crate::node) const fn link(&self) -> Option<PeerKey> {
         match self.role {
             Role::Link(peer) => Some(peer),
@@ -385,17 +387,17 @@ impl Conn {
         }
     }
 
-    /// What it speaks; lines as long as nothing else is known.
+    /// Its protocol; lines before it is known.
     pub(in crate::node) fn speaks(&self) -> ClientProtocol {
         self.protocol.unwrap_or(ClientProtocol::Commands(Protocol::Lines))
     }
 
-    /// Whether it speaks lines.
+    /// Whether its protocol is lines.
     pub(in crate::node) fn is_in_lines(&self) -> bool {
         self.speaks() == ClientProtocol::Commands(Protocol::Lines)
     }
 
-    /// Whether it is a client's, or not known to be a peer's yet.
+    /// Whether it is a client's, or a node's that has not completed its handshake.
     pub(in crate::node) const fn is_client(&self) -> bool {
         matches!(self.role, Role::Client)
     }
@@ -405,7 +407,7 @@ impl Conn {
         matches!(self.role, Role::Link(_) | Role::OutboundHandshake(_))
     }
 
-    /// The class whose share its input is processed in.
+    /// The class in whose share of an iteration its input is processed.
     pub(in crate::node) const fn class(&self) -> Class {
         if self.is_of_mesh() { Class::Links } else { Class::Clients }
     }
@@ -453,8 +455,8 @@ impl Conn {
         self.is_paused = false;
     }
 
-    /// Whether its requests have to wait: for a request that is a barrier, for earlier replies, for the answer to a
-    /// wrong password; or its output is over `outbound_pause_bytes`, too many of its keys are being looked up, or a
+    /// Whether its next request must wait: for a barrier, for earlier replies, or for the delayed answer to a wrong
+    /// password; or because its output is over `outbound_pause_bytes`, too many of its keys are being looked up, or a
     /// response in HTTP, which may be long, is being written. Frames never wait: two nodes that wait for each other
     /// would deadlock.
     pub(in crate::node) fn must_pause(&self, limits: &Limits) -> bool {
@@ -471,7 +473,7 @@ impl Conn {
                         || self.protocol == Some(ClientProtocol::Http)))
     }
 
-    /// Its requests under way.
+    /// Its requests in flight, created if there are none.
     pub(in crate::node) fn in_flight(&mut self) -> &mut InFlight {
         self.in_flight.get_or_insert_default()
     }
@@ -486,7 +488,7 @@ impl Conn {
         self.replies.long_at_front().is_some() && self.outbound.len() < limits.outbound_pause_bytes as usize
     }
 
-    /// Fills a reply slot. A closing connection that waited for it gets its time to read from now on.
+    /// Fills a reply slot. The time limit of a closing connection that waited for the reply starts anew.
     pub(in crate::node) fn fill(&mut self, now: Instant, place: Place, reply: &[u8], pool: &mut Pool) {
         let was_waiting = self.outbound.is_empty();
         self.replies.fill(now, place, reply, &mut self.outbound, pool);
@@ -510,20 +512,20 @@ impl Conn {
         }
     }
 
-    /// Since when it has made no progress with what it holds memory for: output that it does not take, or a request
-    /// that is not complete. `None`: it waits for this node, or holds nothing.
+    /// Since when it has made no progress that would free its memory: its output is not accepted, or its request is
+    /// incomplete. `None`: it waits for this node, or holds nothing.
     pub(in crate::node) fn stalled_since(&self) -> Option<Instant> {
         let waits_for_us = self.must_wait() || !self.replies.is_empty();
         let is_partial = !self.inbound.is_empty() && !waits_for_us;
         self.waits_since.or_else(|| is_partial.then_some(self.last_active))
     }
 
-    /// Whether its input waits: for its next turn, or for what [`Conn::must_pause`] names.
+    /// Whether its input waits: for its next turn, or for a reason that [`Conn::must_pause`] lists.
     pub(super) const fn must_wait(&self) -> bool {
         self.is_runnable || self.is_paused
     }
 
-    /// Bytes without which the request in RESP, or the frame, that has begun cannot be parsed further; `None`: none has begun.
+    /// Bytes that are missing to parse the unfinished RESP request or frame further; `None` if there is none.
     pub(in crate::node) fn missing_bytes(&self) -> Option<usize> {
         let needed = self.progress.needed();
         (needed > 0).then(|| needed.saturating_sub(self.inbound.len()))

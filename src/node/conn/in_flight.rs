@@ -5,8 +5,8 @@
 pub(in crate::node) struct InFlight {
     /// Keys that are being looked up on other nodes.
     lookups: usize,
-    /// Requests that later ones of the connection wait for, since those could change what they find or depend on what
-    /// they do: commands on another node, scans, long replies that read keys of this node.
+    /// Requests for which later ones of the connection wait, since a later request could change the result of such a
+    /// request or depend on it: commands on another node, scans, long replies that read keys of this node.
     barriers: usize,
     /// Bytes of memory.
     bytes: usize,
@@ -18,7 +18,7 @@ impl InFlight {
         self.lookups
     }
 
-    /// Whether later requests wait, where a connection may have so many lookups.
+    /// Whether later requests wait; `lookups_max` is the limit of lookups per connection.
     pub(super) const fn must_wait(&self, lookups_max: usize) -> bool {
         self.barriers > 0 || self.lookups >= lookups_max
     }
@@ -28,28 +28,28 @@ impl InFlight {
         self.bytes
     }
 
-    /// A request begins, which waits for so many lookups and holds so many bytes.
+    /// Adds a request that waits for `lookups` lookups and holds `bytes` bytes.
     pub(in crate::node) const fn begin(&mut self, lookups: usize, bytes: usize) {
         self.lookups += lookups;
         self.bytes += bytes;
     }
 
-    /// A lookup for one of the requests has ended.
+    /// Removes a lookup that has ended.
     pub(in crate::node) const fn lookup_ended(&mut self) {
         self.lookups -= 1;
     }
 
-    /// A request has held `before` bytes and holds `after`.
+    /// Replaces the `before` bytes of a request by `after`.
     pub(in crate::node) const fn holds(&mut self, before: usize, after: usize) {
         self.bytes = (self.bytes + after).saturating_sub(before);
     }
 
-    /// Later requests wait for one of them.
+    /// Makes later requests wait for one of the requests.
     pub(in crate::node) const fn raise_barrier(&mut self) {
         self.barriers += 1;
     }
 
-    /// A request has ended, which held so many bytes.
+    /// Removes a request that has ended, and the `bytes` bytes that it held.
     pub(in crate::node) fn end(&mut self, was_barrier: bool, bytes: usize) {
         self.barriers -= usize::from(was_barrier);
         self.holds(bytes, 0);

@@ -1,4 +1,4 @@
-//! Times of requests: what of a connection's replies was handed to its socket, and what calls took.
+//! Times of requests: until their replies are written to the socket, and of the calls that carry them out.
 
 use crate::base::human;
 use crate::base::time::Now;
@@ -13,15 +13,15 @@ use crate::node::slow_log::{SlowRequest, TEXT_BYTES_MAX, is_slow};
 use crate::node::state::State;
 use std::time::Duration;
 
-/// Notes the requests of a connection whose replies were written since the last time.
+/// Notes the requests of a connection whose replies were written since the last call.
 pub(in crate::node) fn note_written(state: &mut State, now: Now, key: ConnKey) {
     if let Some(batch) = state.latency.take_batch() {
         note(state, now, key, batch);
     }
 }
 
-/// Notes a request whose reply has taken its place among those of the connection, but is not known yet. Those before it
-/// were noted.
+/// Notes a request whose reply holds a slot of its connection, but is not known yet. Earlier requests must have been
+/// noted.
 pub(in crate::node) fn note_held(
     state: &mut State,
     now: Now,
@@ -39,7 +39,7 @@ fn note(state: &mut State, now: Now, key: ConnKey, batch: Batch) {
     }
 }
 
-/// Notes that the socket of a client has taken `count` bytes, and accounts for the requests whose replies end there.
+/// Notes that the socket of a client accepted `count` bytes, and accounts for the requests whose replies end in them.
 pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: usize) {
     let State { conns, latency, slow_log, config, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
@@ -61,7 +61,7 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
     marks.give_memory(&mut latency.spare);
 }
 
-/// Keeps the key of a request that was looked up, if that took long.
+/// Keeps the key of a request whose lookup was slow.
 pub(in crate::node) fn looked_up(conn: &mut Conn, limits: &Limits, now: Now, place: Place, key: &[u8]) {
     if let Some(mark) = conn.replies.mark_mut(place)
         && is_slow(limits, mark.age(now.mono))
@@ -70,7 +70,7 @@ pub(in crate::node) fn looked_up(conn: &mut Conn, limits: &Limits, now: Now, pla
     }
 }
 
-/// A text as it is kept.
+/// The part of a text that is kept.
 fn cut(text: &[u8]) -> Box<[u8]> {
     text[..text.len().min(TEXT_BYTES_MAX)].into()
 }
@@ -86,7 +86,7 @@ pub(in crate::node) fn took(state: &mut State, took: Duration) {
     }
 }
 
-/// Ends the sample of the history that is being taken, once its time is over.
+/// Ends the current sample of the history once its time is over.
 pub(in crate::node) fn roll_history(state: &mut State, now: Now) {
     if state.history.is_due(now.mono) {
         let (counters, memory) = (counters(state), state.keyspace.store().memory_bytes());
@@ -96,7 +96,7 @@ pub(in crate::node) fn roll_history(state: &mut State, now: Now) {
     }
 }
 
-/// Logs that the memory of items has come near `memory_max`, once until it is well below again.
+/// Logs that the memory of items is above 95 % of `memory_max`; again only after it was below 90 %.
 fn note_memory(state: &mut State, memory: u64) {
     let Limits { memory_max: max, eviction, .. } = state.config.limits;
     if max == 0 || memory < max - max / 10 {
@@ -115,7 +115,7 @@ fn note_memory(state: &mut State, memory: u64) {
     }
 }
 
-/// The counters that the history is made of.
+/// The counters of a sample of the history.
 pub(in crate::node) fn counters(state: &State) -> Counters {
     let stats = &state.stats;
     Counters { requests: stats.requests, hits: stats.hits, misses: stats.misses }

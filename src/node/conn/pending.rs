@@ -1,4 +1,4 @@
-//! The connection of a pending request: the request holds a place among its replies, and the last result completes it.
+//! Pending requests in their connections: a request holds a reply slot, and its last result completes it.
 //!
 //! Not here: the results and the reply ([`crate::node::lookup::pending_request`]), and which nodes the lookups query
 //! ([`crate::node::lookup::remote`]).
@@ -16,11 +16,11 @@ use crate::node::state::{State, mark_dirty};
 use crate::wire::args::OwnedArgs;
 use crate::wire::encoder::ReplyHead;
 
-/// What a reply costs beside its bytes: as much as a request.
+/// The cost of a reply in addition to its bytes: that of a request.
 const REPLY_COST_BYTES: usize = BYTES_PER_STEP / KEYS_PER_STEP;
 
-/// Holds a place among the replies of a connection for a request, no key of which has a result yet; none for one that
-/// is not answered.
+/// Begins a pending request without results. It holds a reply slot of its connection, unless it is not answered. `None`
+/// if the connection is gone.
 pub(in crate::node) fn begin<'k>(
     state: &mut State,
     conn_key: ConnKey,
@@ -39,7 +39,7 @@ pub(in crate::node) fn begin<'k>(
     Some(state.mesh.pending.insert(request))
 }
 
-/// Has later requests of the connection wait for the reply to this one.
+/// Makes later requests of the connection wait for the reply to this one.
 pub(in crate::node) fn make_barrier(state: &mut State, key: PendingKey) {
     let Some(request) = state.mesh.pending.get_mut(key) else { return };
     if request.make_barrier()
@@ -49,8 +49,8 @@ pub(in crate::node) fn make_barrier(state: &mut State, key: PendingKey) {
     }
 }
 
-/// Stores the result for one key, whose value has `value_bytes`; the last one completes the request, and its
-/// reply is written soon.
+/// Stores the result for one key, whose value has `value_bytes`. The last one completes the request; [`reply_next`]
+/// then writes its reply.
 pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Answer, value_bytes: usize) {
     let bytes_max = state.config.limits.reply_bytes_max as usize;
     let Some(request) = state.mesh.pending.get_mut(waiter.pending) else { return };
@@ -72,10 +72,10 @@ pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Ans
     mark_dirty(state, conn_key);
 }
 
-/// Writes the reply of one complete request into its place, and takes its cost off `budget`, in bytes; false if
-/// nothing is left of the budget, or of requests. Many may have waited for one large value: their connections
-/// are reconciled in between, so that the limit of all buffers holds. A long reply is written later, piece by
-/// piece ([`write_piece`]).
+/// Writes the reply of one complete request into its slot, and subtracts the cost, in bytes, from `budget`; false if
+/// the budget is spent or no request is complete. Many requests may have waited for one large value: their connections
+/// are reconciled in between, so that the limit of all buffers holds. A long reply is written later, piece by piece
+/// ([`write_piece`]).
 pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usize) -> bool {
     if *budget == 0 {
         return false;
@@ -118,7 +118,7 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
     true
 }
 
-/// Takes out a complete request whose reply is written otherwise: in its place, which is the last one.
+/// Removes a complete request whose reply its caller writes, and its reply slot, which is the last one.
 pub(in crate::node) fn take(state: &mut State, key: PendingKey) -> Option<PendingRequest> {
     let request = state.mesh.pending.remove(key)?;
     if let Some(conn) = state.conns.get_mut(request.conn()) {
@@ -131,8 +131,8 @@ pub(in crate::node) fn take(state: &mut State, key: PendingKey) -> Option<Pendin
     Some(request)
 }
 
-/// Writes the next piece of the long reply whose turn it is on this connection, if there is one, and charges it. Returns the
-/// cost of the work; that of shared bytes is the one of writing them to the socket.
+/// Writes the next piece of the long reply at the front of this connection, if there is one, and charges the connection
+/// for it. Returns the cost of the work; that of shared bytes is counted when they are written to the socket.
 pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKey) -> usize {
     let State { conns, pool, keyspace, mesh, .. } = state;
     let Some(conn) = conns.get_mut(conn_key) else { return 0 };

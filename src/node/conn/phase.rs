@@ -7,7 +7,7 @@ pub enum Phase {
     Connecting,
     /// Requests are read and replies sent.
     Open,
-    /// The other side sends no more; what it requested is still answered.
+    /// The other side sends no more; its requests are still answered.
     ReadClosed,
     /// Input is ignored; the connection closes when the last reply has been sent.
     Closing(CloseReason),
@@ -21,7 +21,7 @@ pub enum Phase {
 pub enum CloseReason {
     /// The other side closed after all its requests were answered.
     Done,
-    /// It was reset, or a system call on it failed.
+    /// The connection was reset, or a system call on it failed.
     Lost,
     /// QUIT, or REQUEST disconnect.
     Quit,
@@ -29,13 +29,13 @@ pub enum CloseReason {
     Killed,
     /// The input cannot be parsed further: a line over its limit, another protocol.
     Protocol,
-    /// A browser was made to send to this port.
+    /// A browser sent a request that a web page caused.
     Browser,
-    /// No input inside a request, or before the first byte, for too long.
+    /// Too long without input inside a request, or before the first byte.
     Idle,
     /// Did not read its replies in time.
     SlowReader,
-    /// All buffers together were over `buffers_max`, and this connection made no progress for longest.
+    /// All buffers together were over `buffers_max`, and this connection made no progress for the longest time.
     BuffersFull,
     /// Over the limits of a client that has not authenticated: bytes of replies, or time.
     Unauthenticated,
@@ -77,7 +77,7 @@ impl CloseReason {
         Self::PeerLeft,
     ];
 
-    /// Whether only connections with other nodes end so.
+    /// Whether only connections with other nodes end for this reason.
     pub const fn is_of_the_mesh(self) -> bool {
         matches!(self, Self::DialFailed | Self::Refused | Self::Duplicate | Self::PeerSilent | Self::PeerLeft)
     }

@@ -1,10 +1,10 @@
-//! The input of a connection: which of it is carried out now, and what is kept for later.
+//! The input of a connection: parsed and carried out within the step's budget, the rest kept for later.
 //!
 //! Requests and frames are parsed straight from the slice that the shell has read into; only an unfinished tail is
-//! copied. When a step's budget is spent with requests left over, they are stashed, the connection goes
-//! to the end of the queue of runnable ones, and the shell is requested not to read from it until it has
-//! caught up. The same happens, without the queue, while too much waits to be sent to it. So a
-//! connection holds at most one line, or one frame, and one read of input.
+//! copied. When the budget of a step is spent and requests are left, these are stashed, the connection goes to the end
+//! of the queue of runnable ones, and the shell stops reading from it until it has caught up. A connection with too
+//! much unsent output stops as well, without the queue. So a connection holds at most one line, or one frame, and one
+//! read of input.
 
 use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, Limits};
@@ -29,7 +29,7 @@ use memchr::memchr;
 use std::mem;
 use std::net::SocketAddr;
 
-/// Bytes that are missing of a request above which they are read to where they will lie.
+/// Missing bytes of a request above which the shell reads straight into the buffer of the connection.
 const RECEIVED_IN_PLACE_MIN: usize = 16 * 1024;
 
 /// Adds a connection accepted from `addr`.
@@ -42,8 +42,8 @@ pub(in crate::node) fn accepted(state: &mut State, now: Now, addr: SocketAddr) -
     key
 }
 
-/// The longest input of a client whose key is fetched together with those of other clients: a longer one is several
-/// requests, or takes longer than the memory of its key.
+/// Bytes of the longest input of a client whose key is prefetched together with those of other clients: a longer one is
+/// several requests, or takes longer than fetching the memory of its key.
 const SHORT_INPUT_BYTES: usize = 256;
 
 /// Prefetches the first key of the input of several connections that will be received next.
@@ -128,8 +128,8 @@ fn missing_bytes(conn: &Conn, input: &[u8]) -> usize {
     missing.map_or(input.len(), |missing| missing.min(input.len()))
 }
 
-/// The memory for the next bytes of a large RESP request or frame, bounded: the shell may read into its start. Empty
-/// for all other input.
+/// The memory for the next bytes of a large RESP request or frame, at most [`BYTES_PER_STEP`] bytes: the shell may read
+/// into its start. Empty for all other input.
 pub(in crate::node) fn room(state: &mut State, key: ConnKey) -> &mut [u8] {
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_open()) else { return &mut [] };
     match conn.missing_bytes() {
@@ -209,7 +209,7 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
     conn.traffic.add(now.mono, count);
     runnable.has_written(count);
     if !conn.is_serving() {
-        // It is being waited for to take its last replies, and does.
+        // The connection closes after its last replies: each byte accepted extends its time limit.
         conn.last_active = now.mono;
     }
     if conn.outbound.is_empty() {
@@ -256,7 +256,7 @@ fn serve_stash(state: &mut State, now: Now, key: ConnKey, turn: &mut Turn) {
     if conn.must_wait() || conn.inbound.is_empty() {
         return;
     }
-    // Out of the connection while it is read, since requests change the state it lies in.
+    // Taken out of the connection while it is parsed, since requests change the state that holds it.
     let mut stash = mem::take(&mut conn.inbound);
     let filled_bytes = conn.filled_bytes;
     state.keyspace.offer(stash.map());
@@ -275,8 +275,8 @@ fn serve_stash(state: &mut State, now: Now, key: ConnKey, turn: &mut Turn) {
     }
 }
 
-/// Whether `bytes` neither end the line that has begun to arrive nor take it over its limit: then the begun part, which
-/// may be megabytes, is not searched again.
+/// Whether `bytes` neither end the incomplete line nor exceed its limit: then the earlier part of the line, which may
+/// be megabytes, is not searched again.
 fn continues_line(limits: &Limits, conn: &Conn, bytes: &[u8]) -> bool {
     let limit = match conn.speaks() {
         ClientProtocol::Http => HEAD_BYTES_MAX,

@@ -1,6 +1,6 @@
-//! Brings a connection in line with what has happened to it: one step at the end of each entry point.
+//! Reconciles a connection with its changes: one step at the end of each entry point.
 //!
-//! Code that changes a connection only marks it as dirty; what follows from a change is decided here alone.
+//! Code that changes a connection only marks it as dirty; the consequences of a change are decided here alone.
 
 use crate::base::time::Now;
 use crate::node::conn::connection::Conn;
@@ -43,7 +43,7 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     buffered.replace(conn.accounted, held);
     conn.accounted = held;
     if buffered.bytes() == 0 && pool.holds_much() {
-        // Freed at once, it would be allocated anew for each request of a client that waits for its reply.
+        // Freed at once, it would be allocated anew for each request of a client that sends one request at a time.
         pool_alarm.arm(timers, now.mono.after(POOL_KEPT_FOR), Timer::Pool);
     }
     if conn.is_open() {
@@ -55,7 +55,7 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     while state.buffered.are_over(state.config.limits.buffers_max) && close_stalled(state, now) {}
 }
 
-/// Has the input of a connection, or a long reply to it, go on if nothing is in its way any more, and begins its end when
+/// Resumes the input of a connection, or a long reply to it, if it no longer has to wait, and begins to close it when
 /// the node shuts down.
 fn advance(state: &mut State, now: Now, key: ConnKey) {
     let State { conns, pool, config, stats, is_draining, runnable, .. } = state;
@@ -92,7 +92,7 @@ fn advance(state: &mut State, now: Now, key: ConnKey) {
 fn finish(state: &mut State, now: Now, key: ConnKey) {
     let Some(conn) = state.conns.get_mut(key) else { return };
     if conn.phase() == Phase::ReadClosed && !conn.is_client() && !conn.is_runnable {
-        // A link is of no use in one direction only.
+        // A link needs both directions.
         let reason = if matches!(conn.role(), Role::OutboundHandshake(_)) {
             CloseReason::Refused
         } else {
@@ -117,7 +117,7 @@ fn finish(state: &mut State, now: Now, key: ConnKey) {
     }
 }
 
-/// Ends a connection that has got too many bytes of replies without having given the password.
+/// Closes a connection that was sent too many bytes of replies before authentication.
 pub(in crate::node) fn limit_unauthenticated(
     state: &mut State,
     now: Now,
@@ -135,8 +135,8 @@ pub(in crate::node) fn limit_unauthenticated(
     }
 }
 
-/// Closes the connection that has made no progress for longest; of several, that with the most memory. False if none
-/// holds any. O(connections), only when memory is lacking.
+/// Closes the connection without progress for the longest time; of several, the one with the most memory. False if none
+/// holds memory. O(connections), only when memory is lacking.
 fn close_stalled(state: &mut State, now: Now) -> bool {
     let stalled = |conn: &Conn| conn.stalled_since().map_or(Duration::ZERO, |since| now.mono.since(since));
     let holders = state.conns.iter().filter(|(_, conn)| conn.accounted > 0);

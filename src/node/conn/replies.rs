@@ -1,10 +1,10 @@
-//! Replies in request order, though some are not known yet.
+//! The replies of a connection in the order of its requests, though some are not known yet.
 //!
-//! While every reply is known at once, the queue is empty and replies are written straight to the
-//! connection's outbound buffer. A request whose answer has to be waited for takes a place with
-//! [`Replies::hold`]; from then on later replies wait after it, and [`Replies::fill`] lets go all
-//! that the answer was holding back. A place is a number that is not used twice in the life of a
-//! connection, so an answer that comes twice, or after its connection, changes nothing.
+//! While every reply is known at once, the queue is empty and replies are written straight to the connection's outbound
+//! buffer. A request whose reply is not known yet takes a slot with [`Replies::hold`]; from then on later replies wait
+//! after it, and [`Replies::fill`] releases all replies that waited for it. The number of a slot, a [`Place`], is not
+//! used again in the connection once its reply is released, so a duplicate answer, or one after the end of its
+//! connection, changes nothing.
 
 use crate::base::buffer::Pool;
 use crate::base::chunk_queue::ChunkQueue;
@@ -15,11 +15,11 @@ use crate::node::latency::{Batch, Mark, Marks};
 use std::collections::VecDeque;
 use std::mem;
 
-/// A reply's place in its connection's order.
+/// The number of a reply slot, in the order of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place(u64);
 
-/// Slots whose memory an empty queue keeps.
+/// Maximum number of slots whose memory an empty queue keeps.
 const SLOTS_KEPT: usize = 4;
 
 #[derive(Debug)]
@@ -31,18 +31,18 @@ struct Slot {
 
 #[derive(Debug)]
 enum Reply {
-    /// The answer is not known yet.
+    /// The reply is not known yet.
     Waiting,
-    /// The answer of this request is known and long: it is written piece by piece when its turn has come.
+    /// The reply of this request is known and long: it is written piece by piece when it is at the front.
     Long(PendingKey),
     /// Replies of one or more requests, waiting for those before them.
     Ready(Vec<u8>),
-    /// The same of one request, whose reply is long, in pieces that are not copied.
+    /// The long reply of one request, in pieces that are not copied.
     Pieces(Vec<SharedBytes>),
 }
 
 impl Reply {
-    /// Bytes of what is known of it.
+    /// Bytes of the reply that are known.
     fn bytes(&self) -> usize {
         match self {
             Self::Waiting | Self::Long(_) => 0,
@@ -51,7 +51,7 @@ impl Reply {
         }
     }
 
-    /// Bytes of memory of that.
+    /// Bytes of memory of the known bytes.
     fn held(&self) -> usize {
         match self {
             Self::Waiting | Self::Long(_) => 0,
@@ -68,7 +68,7 @@ struct Queue {
     /// Bytes of the replies in `slots`, and of the memory that they take.
     bytes: usize,
     held: usize,
-    /// Slots that wait.
+    /// Slots whose replies are not known, or long and not completely written.
     waiting: usize,
 }
 
@@ -77,13 +77,13 @@ impl Queue {
         self.slots.push_back(Slot { reply, mark: Mark::default() });
     }
 
-    /// Notes that a reply has come to the queue.
+    /// Counts a reply that enters the queue.
     fn count(&mut self, len: usize, capacity: usize) {
         self.bytes += len;
         self.held += capacity;
     }
 
-    /// Notes that a reply leaves the queue.
+    /// Subtracts a reply that leaves the queue.
     fn uncount(&mut self, len: usize, capacity: usize) {
         self.bytes -= len;
         self.held -= capacity;
@@ -93,7 +93,7 @@ impl Queue {
 /// The replies of one connection in their order.
 #[derive(Debug, Default)]
 pub struct Replies {
-    /// Those that cannot be sent yet. Boxed, since most connections never have any.
+    /// Replies that cannot be sent yet. Boxed, since most connections never have any.
     queue: Option<Box<Queue>>,
     /// The place of the first slot.
     first: u64,
@@ -102,29 +102,29 @@ pub struct Replies {
 }
 
 impl Replies {
-    /// Whether every reply so far is on its way.
+    /// Whether every reply so far is in the output.
     pub fn is_empty(&self) -> bool {
         self.queue.as_ref().is_none_or(|queue| queue.slots.is_empty())
     }
 
-    /// How many replies are not known yet.
+    /// The number of replies that are not known, or long and not completely written.
     pub fn waiting(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.waiting)
     }
 
-    /// Bytes of replies in the queue, as of the last time one was added or let go.
+    /// Bytes of replies in the queue, as of the last time one was added or released.
     pub fn bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.bytes)
     }
 
-    /// Bytes of memory of the queue, as of then.
+    /// Bytes of memory of the queue, as of the same time.
     pub fn held(&self) -> usize {
         self.queue
             .as_ref()
             .map_or(0, |queue| size_of::<Queue>() + queue.held + queue.slots.capacity() * size_of::<Slot>())
     }
 
-    /// Where a place is among the slots, if it is not past.
+    /// The index of a slot in the queue, unless its reply was released.
     fn at(&self, place: Place) -> Option<usize> {
         usize::try_from(place.0.checked_sub(self.first)?).ok()
     }
@@ -134,7 +134,7 @@ impl Replies {
         self.queue.as_mut()?.slots.get_mut(at)
     }
 
-    /// Hands `write` the buffer that the next reply is appended to, after all replies so far.
+    /// Calls `write` with the buffer to which the next reply is appended, after all replies so far.
     pub fn next<R>(
         &mut self,
         outbound: &mut ChunkQueue,
@@ -147,8 +147,8 @@ impl Replies {
         result
     }
 
-    /// Takes out the buffer that the next reply is appended to. It comes back with [`Replies::close`], before
-    /// anything else is done with these replies.
+    /// Takes out the buffer to which the next reply is appended. [`Replies::close`] must return it before any other
+    /// call.
     #[inline]
     pub fn open(&mut self, outbound: &mut ChunkQueue, pool: &mut Pool) -> Vec<u8> {
         let Some(queue) = &mut self.queue else { return mem::take(outbound.back(pool)) };
@@ -199,12 +199,12 @@ impl Replies {
         }
     }
 
-    /// The mark of a reply that is held.
+    /// The mark of a held slot.
     pub(in crate::node) fn mark_mut(&mut self, place: Place) -> Option<&mut Mark> {
         self.slot_mut(place).map(|slot| &mut slot.mark)
     }
 
-    /// Takes the next place for a reply that is not known yet. It is the caller's part to fill it.
+    /// Holds the next slot for a reply that is not known yet. The caller must fill it.
     pub fn hold(&mut self) -> Place {
         let queue = self.queue.get_or_insert_default();
         let place = Place(self.first + queue.slots.len() as u64);
@@ -213,7 +213,7 @@ impl Replies {
         place
     }
 
-    /// Gives a place back that waits and after which nothing stands: what comes next stands there.
+    /// Removes a slot that waits, if it is the last one: the next reply takes its place.
     pub fn withdraw(&mut self, place: Place) {
         let at = self.at(place);
         let Some(queue) = &mut self.queue else { return };
@@ -225,8 +225,8 @@ impl Replies {
         }
     }
 
-    /// Puts a reply, a whole line, into its place, and moves what is complete at the front to
-    /// `outbound`. False, and nothing changed, if the place is not waiting.
+    /// Fills a slot with a reply, a whole line, and moves the complete replies at the front to `outbound`. Returns
+    /// false and changes nothing if the slot does not wait.
     pub fn fill(
         &mut self,
         now: Instant,
@@ -273,7 +273,7 @@ impl Replies {
         true
     }
 
-    /// Moves what is complete at the front to `outbound`.
+    /// Moves the complete replies at the front to `outbound`.
     fn let_go(&mut self, now: Instant, outbound: &mut ChunkQueue, pool: &mut Pool) {
         let Some(queue) = &mut self.queue else { return };
         while let Some(Slot { reply: Reply::Ready(_) | Reply::Pieces(_), .. }) = queue.slots.front() {
@@ -295,7 +295,7 @@ impl Replies {
         }
     }
 
-    /// Notes that the reply at a place that waits is known, and written by pieces when its turn has come.
+    /// Notes that the reply of a waiting slot is known, and is written in pieces when it is at the front.
     pub fn write_later(&mut self, now: Instant, place: Place, key: PendingKey) {
         if let Some(Slot { reply: reply @ Reply::Waiting, mark }) = self.slot_mut(place) {
             *reply = Reply::Long(key);
@@ -325,7 +325,7 @@ impl Replies {
         }
     }
 
-    /// The requests with long replies that are not written to their end.
+    /// The requests with long replies that are not completely written.
     pub fn long(&self) -> impl Iterator<Item = PendingKey> {
         let slots = self.queue.iter().flat_map(|queue| &queue.slots);
         slots.filter_map(|slot| match slot.reply {
@@ -334,7 +334,7 @@ impl Replies {
         })
     }
 
-    /// Drops all of it and gives the memory back.
+    /// Drops all replies and returns their memory to the pool.
     pub fn release(&mut self, pool: &mut Pool) {
         let Some(queue) = self.queue.take() else { return };
         self.first += queue.slots.len() as u64;

@@ -24,12 +24,12 @@ use crate::wire::resp::parse::{Progress, RequestLimits};
 use memchr::memchr;
 use std::fmt::Display;
 
-/// Bytes of a request above which it may lie in memory that the store has left over, and it is looked whether the system has
-/// memory for what carrying it out may take.
+/// Bytes of a request above which it may be buffered in idle memory of the store, and is executed only if the system
+/// has memory for it.
 pub(super) const LARGE_REQUEST_BYTES: usize = 64 * 1024;
 
-/// Executes requests from the front of `input` until it holds no whole one, the step's budget is spent, the
-/// connection has to wait, or it has become a link. Returns the bytes done with.
+/// Executes requests from the front of `input` until it holds no whole one, the step's budget is spent, the connection
+/// has to wait, or it has become a link. Returns the bytes processed.
 pub(super) fn serve_client(
     state: &mut State,
     now: Now,
@@ -38,7 +38,7 @@ pub(super) fn serve_client(
     turn: &mut Turn,
 ) -> usize {
     state.latency.serves(key);
-    // Out of the state while arguments lie in it, since commands change the state.
+    // Taken out of the state while it holds arguments, since commands change the state.
     let mut scratch = state.scratch.take().unwrap_or_default();
     let at = serve_requests(state, now, key, input, &mut scratch, turn);
     measure::note_written(state, now, key);
@@ -102,7 +102,7 @@ fn serve_requests(
         };
         let Some((consumed, cost)) = served else { break };
         if cost == 0 {
-            // It waits for the replies to earlier ones, and is read again then.
+            // The request waits for the replies to earlier ones, and is parsed again after them.
             if let Some(conn) = state.conns.get_mut(key) {
                 conn.is_paused = true;
             }
@@ -122,7 +122,7 @@ fn serve_requests(
     at
 }
 
-/// The bytes that a line may have, and the name of the setting.
+/// The limit of the bytes of a line, and the name of its setting.
 pub(super) fn line_limit(limits: &Limits, is_authenticated: bool) -> (u32, &'static str) {
     if is_authenticated || limits.line_bytes_max <= limits.unauthenticated_line_bytes_max {
         (limits.line_bytes_max, "line_bytes_max")
@@ -134,7 +134,7 @@ pub(super) fn line_limit(limits: &Limits, is_authenticated: bool) -> (u32, &'sta
 /// How a TLS handshake begins: the type of the record and the major version.
 const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
 
-/// What a client speaks whose first bytes these are. `None`: a line that may become one of HTTP has no end yet.
+/// The protocol of a client, by its first bytes. `None`: its first line may be one of HTTP and is incomplete.
 fn protocol_of(first: &[u8]) -> Option<ClientProtocol> {
     let lines = ClientProtocol::Commands(Protocol::Lines);
     match first.first() {
@@ -148,8 +148,7 @@ fn protocol_of(first: &[u8]) -> Option<ClientProtocol> {
     }
 }
 
-/// Executes the line at the front of `input`. Returns the bytes that it took and its cost in keys; `None`: it is
-/// not there yet.
+/// Executes the line at the front of `input`. Returns its bytes and its cost in keys; `None` if it is incomplete.
 fn serve_line(
     state: &mut State,
     now: Now,
@@ -186,7 +185,7 @@ fn serve_line(
     }
 }
 
-/// The same for the request at the front of `input` in RESP, on a connection whose session intercepts it or not.
+/// The same for the request at the front of `input` in RESP; `is_intercepted`: it passes through the session.
 fn serve_resp(
     state: &mut State,
     now: Now,
@@ -198,7 +197,7 @@ fn serve_resp(
     if scratch.lookahead.requests.is_empty() {
         let conn = state.conns.get_mut(key)?;
         match input {
-            // An empty request in a line, which redis-cli --pipe sends before its last one.
+            // An empty line, which redis-cli --pipe sends before its last request.
             [b'\r', b'\n', ..] => return Some((2, 1)),
             [b'\r'] => return None,
             _ => {}
@@ -243,7 +242,7 @@ fn serve_resp(
     }
 }
 
-/// What one request in RESP may hold.
+/// The limits of one request in RESP.
 fn request_limits(limits: &Limits, is_authenticated: bool) -> RequestLimits {
     if !is_authenticated {
         return RequestLimits {
@@ -262,7 +261,7 @@ fn request_limits(limits: &Limits, is_authenticated: bool) -> RequestLimits {
     }
 }
 
-/// Answers a request that there is no memory for.
+/// Answers a request for which there is no memory.
 #[cold]
 fn decline(state: &mut State, key: ConnKey, protocol: Protocol, id: &[u8]) {
     let State { conns, pool, stats, .. } = state;
@@ -271,7 +270,7 @@ fn decline(state: &mut State, key: ConnKey, protocol: Protocol, id: &[u8]) {
     conn.replies.next(&mut conn.outbound, pool, |out| put_error(out, protocol, id, OutOfMemory));
 }
 
-/// Answers what cannot be read on, and ends the connection with that answer.
+/// Answers input that cannot be parsed further with an error, and closes the connection after it.
 pub(super) fn refuse(
     state: &mut State,
     now: Now,

@@ -1,11 +1,11 @@
-//! What is at the other end of a connection, and the handshakes by which a connection becomes a link.
+//! The roles of a connection, and the handshakes by which it becomes a link.
 
 use crate::base::time::Instant;
 use crate::node::ids::{AddressKey, NodeId, PeerKey};
 use crate::wire::handshake::{Links, Proof};
 use std::net::SocketAddr;
 
-/// What is at the other end.
+/// The kind of the other end of a connection.
 #[derive(Debug)]
 pub(in crate::node) enum Role {
     /// A client; also a node that has not completed its handshake yet.
@@ -26,9 +26,9 @@ pub(in crate::node) struct OutboundHandshake {
     pub(in crate::node) at: Instant,
     /// Our nonce, which the proof of the other side has to cover.
     pub(in crate::node) nonce: [u8; 16],
-    /// What our offer stated about our links.
+    /// The links that our offer stated.
     pub(in crate::node) links: Links,
-    /// The identity that the other side has proven, once it has.
+    /// The identity of the other side, once it is proven.
     pub(in crate::node) theirs: Option<PeerIdentity>,
 }
 
@@ -36,9 +36,9 @@ pub(in crate::node) struct OutboundHandshake {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct PeerIdentity {
     pub(in crate::node) id: NodeId,
-    /// Where it listens, as seen from here.
+    /// The address at which it listens, as seen from this node.
     pub(in crate::node) addr: SocketAddr,
-    /// What its offer stated about its links.
+    /// The links that its offer stated.
     pub(in crate::node) links: Links,
 }
 

@@ -1,4 +1,4 @@
-//! What the input of a connection is, by its role: requests of a client, lines of a handshake, or frames of a peer.
+//! The input of a connection by its role: requests of a client, lines of a handshake, or frames of a peer.
 
 use crate::base::time::Now;
 use crate::node::command::queued;
@@ -17,9 +17,9 @@ use crate::wire::handshake::LINE_BYTES_MAX;
 use crate::wire::line::{Parsed, parse};
 use crate::wire::resp::parse::Progress;
 
-/// Gives a connection its turn: carries out what stands at the front of `input`, by what the connection is. It may be
-/// another in the middle: what a client sends after its handshake are frames. Returns the bytes done with; the
-/// cost is added to the turn, and charged to the connection.
+/// Gives a connection its turn: carries out the requests or frames at the front of `input`, by its role. The role may
+/// change in the middle: frames follow a handshake. Returns the bytes processed; the cost is added to the turn, and
+/// charged to the connection.
 pub(super) fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8], turn: &mut Turn) -> usize {
     let Some(conn) = state.conns.get_mut(key) else { return input.len() };
     turn.begin(&mut conn.account);

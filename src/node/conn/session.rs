@@ -1,5 +1,5 @@
-//! What a client sets for its connection: names, a transaction, watched keys, whether it is answered. Most clients
-//! set nothing, and then there is no session.
+//! The settings of a client for its connection: names, a transaction, watched keys, which requests are answered. Most
+//! clients set none, and have no session.
 
 use crate::base::time::Instant;
 use crate::limits::{LOGIN_DELAY_MS, LOGIN_FAILURES_MAX};
@@ -14,12 +14,12 @@ pub(in crate::node) struct Session {
     name: Box<[u8]>,
     library: [Box<[u8]>; 2],
     transaction: Option<Transaction>,
-    /// By the WATCH that named them.
+    /// One entry per WATCH.
     watched: Vec<Watched>,
     answers: Answers,
     /// Wrong passwords so far.
     failures: u32,
-    /// When a wrong password is answered at once again.
+    /// The earliest time of the answer to the next wrong password.
     answered_from: Option<Instant>,
     refusal: Option<Refusal>,
 }
@@ -29,27 +29,27 @@ pub(in crate::node) struct Session {
 pub(in crate::node) struct Transaction {
     /// Each with its command's name.
     requests: Vec<OwnedArgs>,
-    /// What they cost together, in keys.
+    /// Their total cost, in keys.
     cost: usize,
     bytes: usize,
     is_broken: bool,
 }
 
-/// What a write of a key changes; `None` where there is no such key.
+/// The part of a key's state that every write changes; `None` if there is no such key.
 pub(in crate::node) type KeyState = Option<(Version, Option<Expiry>)>;
 
-/// The keys of one WATCH, each as it was.
+/// The keys of one WATCH, each with its state then.
 #[derive(Debug)]
 struct Watched {
     keys: OwnedArgs,
     states: Box<[KeyState]>,
 }
 
-/// Keys whose change ends the next transaction, as they were.
+/// Watched keys with their states: a change of one makes the next transaction fail.
 #[derive(Debug, Default)]
 pub(in crate::node) struct WatchedKeys(Vec<Watched>);
 
-/// Whether requests are answered, by CLIENT REPLY.
+/// Which requests are answered, as set by CLIENT REPLY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::node) enum Answers {
     #[default]
@@ -58,7 +58,7 @@ pub(in crate::node) enum Answers {
     None,
 }
 
-/// The answer to a wrong password, which waits for its time. Until then no request is read.
+/// The delayed answer to a wrong password. Until it is sent no request is read.
 #[derive(Debug)]
 pub(in crate::node) struct Refusal {
     pub(in crate::node) place: Place,
@@ -68,7 +68,7 @@ pub(in crate::node) struct Refusal {
 }
 
 impl Session {
-    /// The name by CLIENT SETNAME; empty: none.
+    /// The name, as set by CLIENT SETNAME; empty: none.
     pub(in crate::node) fn name(&self) -> &[u8] {
         &self.name
     }
@@ -77,7 +77,7 @@ impl Session {
         self.name = name.into();
     }
 
-    /// The name and the version of the client's library, by CLIENT SETINFO.
+    /// The name and the version of the client's library, as set by CLIENT SETINFO.
     pub(in crate::node) fn library(&self) -> [&[u8]; 2] {
         self.library.each_ref().map(|text| &**text)
     }
@@ -111,7 +111,7 @@ impl Session {
         }
     }
 
-    /// Whether each request has to pass by the session.
+    /// Whether each request has to pass through the session.
     pub(in crate::node) fn intercepts(&self) -> bool {
         self.transaction.is_some() || self.answers != Answers::All
     }
@@ -121,27 +121,27 @@ impl Session {
         self.transaction = Some(Transaction::default());
     }
 
-    /// What there is between MULTI and EXEC.
+    /// The transaction between MULTI and EXEC, if there is one.
     pub(in crate::node) const fn transaction(&self) -> Option<&Transaction> {
         self.transaction.as_ref()
     }
 
-    /// The same, for one more request.
+    /// The same, to add a request.
     pub(in crate::node) const fn transaction_mut(&mut self) -> Option<&mut Transaction> {
         self.transaction.as_mut()
     }
 
-    /// Ends the transaction; its requests.
+    /// Ends the transaction; returns its requests.
     pub(in crate::node) fn end_transaction(&mut self) -> Vec<OwnedArgs> {
         self.transaction.take().map(|transaction| transaction.requests).unwrap_or_default()
     }
 
-    /// Watches the keys of one WATCH, which are now in these states.
+    /// Watches the keys of one WATCH, with their present states.
     pub(in crate::node) fn watch(&mut self, keys: Args<'_>, states: Vec<KeyState>) {
         self.watched.push(Watched { keys: OwnedArgs::new(keys), states: states.into() });
     }
 
-    /// Watches no key any more; the watched ones.
+    /// Ends all watches; returns the watched keys.
     pub(in crate::node) fn unwatch(&mut self) -> WatchedKeys {
         WatchedKeys(std::mem::take(&mut self.watched))
     }
@@ -151,13 +151,13 @@ impl Session {
         self.watched.iter().map(|watched| watched.states.len()).sum()
     }
 
-    /// Counts a wrong password; how many there were.
+    /// Counts a wrong password; returns their number.
     pub(in crate::node) const fn login_failed(&mut self) -> u32 {
         self.failures += 1;
         self.failures
     }
 
-    /// Forgets wrong passwords.
+    /// Clears the count of wrong passwords.
     pub(in crate::node) const fn login_succeeded(&mut self) {
         (self.failures, self.answered_from) = (0, None);
     }
@@ -174,7 +174,7 @@ impl Session {
         due
     }
 
-    /// When the answer to a wrong password is due, if one waits.
+    /// The tick at which the answer to a wrong password is due, if one is delayed.
     pub(in crate::node) fn refusal_due(&self) -> Option<u64> {
         self.refusal.as_ref().map(|refusal| refusal.due)
     }
@@ -187,7 +187,7 @@ impl Session {
         self.refusal.take_if(|refusal| refusal.due == due)
     }
 
-    /// What remains when the connection is reset: the wrong passwords.
+    /// The part that a reset of the connection keeps: the count of wrong passwords.
     pub(super) fn failures_only(&self) -> Option<Self> {
         let (failures, answered_from) = (self.failures, self.answered_from);
         (failures > 0).then(|| Self { failures, answered_from, ..Self::default() })
@@ -204,7 +204,8 @@ impl Session {
 }
 
 impl Transaction {
-    /// Adds a request of this cost in keys; false if the transaction would cost or hold too much: it is broken then.
+    /// Adds a request with its cost in keys. Returns false and breaks the transaction if it then exceeds `cost_max` or
+    /// `bytes_max`.
     pub(in crate::node) fn add(
         &mut self,
         request: OwnedArgs,
@@ -223,7 +224,7 @@ impl Transaction {
         is_small
     }
 
-    /// Has EXEC carry out nothing, since a request was refused.
+    /// Makes EXEC carry out nothing, since a request was refused.
     pub(in crate::node) const fn break_off(&mut self) {
         self.is_broken = true;
     }

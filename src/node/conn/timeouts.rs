@@ -19,14 +19,14 @@ pub(in crate::node) fn time_limit(conn: &Conn, limits: &Limits) -> Option<(Insta
     match conn.phase() {
         Phase::Connecting => Some((after(conn.last_active, DIAL_MS), CloseReason::DialFailed)),
         Phase::Lingering(reason) => Some((after(conn.last_active, LINGER_MS), reason)),
-        // It waits for a reply of ours.
+        // It waits for a reply of this node.
         Phase::Closing(_) if conn.outbound.is_empty() => None,
         Phase::Closing(_) => Some((after(conn.last_active, limits.slow_reader_ms), CloseReason::SlowReader)),
         Phase::Open | Phase::ReadClosed => limit_of_open(conn, limits),
     }
 }
 
-/// The same of one whose input is processed.
+/// The same for a connection whose input is processed.
 #[inline]
 fn limit_of_open(conn: &Conn, limits: &Limits) -> Option<(Instant, CloseReason)> {
     if let Some(since) = conn.waits_since {
@@ -84,10 +84,10 @@ pub(in crate::node) fn arm(state: &mut State, key: ConnKey) {
     }
 }
 
-/// The same of a connection at hand whose input is processed.
+/// The same for a connection at hand whose input is processed.
 #[inline]
 pub(in crate::node) fn arm_open(conn: &mut Conn, key: ConnKey, limits: &Limits, timers: &mut Wheel<Timer>) {
-    // Most connections at most times: between the requests of a client that may send them.
+    // The common case: an authenticated client between two requests.
     let is_between = conn.waits_since.is_none() && conn.inbound.is_empty() && conn.offered.is_none();
     if is_between && conn.is_authenticated && conn.is_client() && conn.protocol.is_some() {
         return;

@@ -1,12 +1,12 @@
-//! Bytes per second of a connection lately, counted in two windows.
+//! Recent bytes per second of a connection, counted in two windows.
 
 use crate::base::time::Instant;
 
-/// Nanoseconds of the windows that traffic is counted in.
+/// Nanoseconds of a window.
 const WINDOW_NANOS: u64 = 10 * NANOS_PER_SECOND;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Bytes of a connection lately: in this window of 10 s and in the one before.
+/// Recent bytes of a connection: in this window of 10 s and in the one before.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::node) struct Traffic {
     /// The end of this window.

@@ -1,8 +1,8 @@
-//! The budget of one turn of a connection, and what of it is spent.
+//! The budget of one turn of a connection, and the spent part of it.
 
 use crate::node::schedule::Account;
 
-/// The turn of a connection: the cost that it may have, in keys, once it has begun, and what it has had.
+/// The turn of a connection: its budget in keys, once it has begun, and its cost so far.
 #[derive(Default)]
 pub(super) struct Turn {
     budget: Option<usize>,
@@ -22,7 +22,7 @@ impl Turn {
         self.budget.is_some_and(|budget| self.cost >= budget)
     }
 
-    /// The cost above what it may have.
+    /// The cost above the budget.
     pub(super) fn excess(&self) -> usize {
         self.cost.saturating_sub(self.budget.unwrap_or(0))
     }
