@@ -32,7 +32,7 @@ pub(in crate::node) struct Following {
     resyncs_in: Limiter,
     /// When a snapshot was last requested.
     snapshot_requested: Option<Instant>,
-    /// Received blocks of the snapshot at the last check, and since when there were no more.
+    /// Received blocks of the snapshot at the last check, and since when that number has not changed.
     snapshot_progress: Option<(usize, Instant)>,
     /// Refusals of its filter since it was last known.
     refusals: u32,

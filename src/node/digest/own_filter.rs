@@ -42,13 +42,14 @@ const REBUILD_DELAY_UNREAD: Duration = Duration::from_secs(4);
 /// set 0.49; peers refuse filters above 0.7.
 const FILL_REBUILT: f64 = 0.55;
 
-/// Blocks rebuilt together at most.
+/// Maximum number of blocks that are rebuilt together.
 const BLOCKS_MAX: usize = 256;
 
-/// Hashes collected for blocks at most. A single block with more keys has every bit set and is left unchanged.
+/// Maximum number of hashes collected for blocks. A single block with more keys has every bit set and is left
+/// unchanged.
 const HASHES_MAX: usize = 4_096;
 
-/// Moved keys that stay claimed for a while, at most.
+/// Maximum number of moved keys that stay claimed.
 const MOVED_MAX: usize = 32 * 1024;
 
 /// Additions after which a filter with work does a step, in addition to the steps of the event loop.
@@ -198,7 +199,7 @@ impl OwnFilter {
         }
     }
 
-    /// Steps that additions have caused since the last call.
+    /// Takes the number of steps that additions have caused since the last call.
     pub(in crate::node) const fn take_uncharged(&mut self) -> u32 {
         mem::replace(&mut self.uncharged, 0)
     }

@@ -1,11 +1,11 @@
 //! Digest sync: publishing the changes of the own filter to peers, and following theirs.
 //!
-//! A peer is sent nothing before its RESYNC names the position from which it wants to read. From then on *additions* go
-//! to all peers together, at the end of the entry point that made them: at once if none were sent for
-//! a moment, or if many wait; a few milliseconds later while many come. So the writer
-//! of a key pays for publishing it, and no reader whose link has room is behind by more than that. A link without room
-//! reads on when it has, or gets a snapshot if the changelog has moved on. *Bulk* (snapshots, rebuilt blocks) is due
-//! work, a frame at a time, for a reader that has all additions.
+//! A peer is sent nothing before its RESYNC, which states the position to read from. From then on *additions* are sent
+//! to all peers together, at the end of the entry point that made them: at once if none were sent recently, or if many
+//! wait; a few milliseconds later while many are made. So the cost of publishing a key is part of the cost of writing
+//! it, and a reader whose link has room lags by no more than that. A reader whose link had no room continues once it
+//! has, or gets a snapshot if the changelog no longer holds its position. *Bulk* (snapshots, rebuilt blocks) is due
+//! work, one frame at a time, for readers that have all additions.
 
 use crate::base::time::Now;
 use crate::filter::changelog::{Bulk, Position, ReaderKey};
@@ -18,29 +18,29 @@ use crate::node::peer::link_output;
 use crate::node::state::{State, Timer};
 use crate::wire::frame::{Body, Head, low_half, put, put_blocks, put_deltas, put_piece};
 
-/// Readers that one step serves at most, and bytes after which it leaves the others to the next step.
+/// Maximum readers that one step serves, and bytes after which the others are left to the next step.
 const READERS_PER_STEP: usize = 16;
 const BYTES_PER_STEP: u64 = 16 * 1024;
 
-/// Bytes sent that cost as much as setting a key, and what a step of peers' filters costs.
+/// Bytes sent that cost as much as setting a key, and the cost in keys of a step of peers' filters.
 const BYTES_PER_KEY: usize = 8 * ENTRIES_PER_KEY;
 const FILTERS_STEP_KEYS: usize = 32;
 
 /// Additions times readers that cost as much as setting a key.
 const ENTRIES_PER_KEY: usize = 64;
 
-/// Whether [`step`] has something to do.
+/// Whether [`step`] has work.
 pub(in crate::node) fn has_work(state: &State) -> bool {
     !state.mesh.publishing.readers.is_empty() || state.mesh.filters.has_work()
 }
 
-/// Cost of publishing so many new keys, in keys set: one entry per addition and reader.
+/// Cost of publishing `additions` new keys, in keys set: one entry per addition and reader.
 pub(in crate::node) fn cost_of_additions(state: &State, additions: u64) -> usize {
     let entries = usize::try_from(additions).unwrap_or(usize::MAX);
     entries.saturating_mul(state.keyspace.changelog().readers()) / ENTRIES_PER_KEY
 }
 
-/// Publishes what has changed in the own filter, or sets the timer for it. At the end of each entry point.
+/// Publishes the changes of the own filter, or sets the timer for them. Called at the end of each entry point.
 #[inline]
 pub(in crate::node) fn schedule(state: &mut State, now: Now) {
     let head = state.keyspace.changelog().head();
@@ -52,7 +52,7 @@ pub(in crate::node) fn schedule(state: &mut State, now: Now) {
     }
 }
 
-/// Publishes so many changes, or sets the timer for it.
+/// Publishes `waiting` changes, or sets the timer for them.
 #[inline(never)]
 fn schedule_changes(state: &mut State, now: Now, waiting: u64) {
     let entries = Entries { waiting, readers: state.keyspace.changelog().readers() };
@@ -61,7 +61,7 @@ fn schedule_changes(state: &mut State, now: Now, waiting: u64) {
     }
 }
 
-/// The time to gather is over.
+/// Publishes the changes if the timer that fired is the live one.
 pub(in crate::node) fn timer_fired(state: &mut State, now: Now, deadline: u64) {
     if state.mesh.publishing.fired(deadline) {
         schedule(state, now);
@@ -89,15 +89,15 @@ struct Encoded {
     frames: Vec<u8>,
 }
 
-/// How many additions are sent.
+/// The number of additions that are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Amount {
     AsRoomPermits,
-    /// All: what follows must not arrive before them. The changelog bounds them.
+    /// All: the next frame must not arrive before them. The changelog bounds them.
     All,
 }
 
-/// Sends a peer the additions that it has not been sent.
+/// Sends a peer its unsent additions.
 fn send_additions(state: &mut State, now: Now, peer: PeerKey, encoded: &mut Encoded, amount: Amount) {
     let Some(reader) = reader_of(state, peer) else { return };
     while state.keyspace.changelog().has_additions(reader)
@@ -118,7 +118,7 @@ fn send_additions(state: &mut State, now: Now, peer: PeerKey, encoded: &mut Enco
     }
 }
 
-/// Sends a peer all additions that it has not been sent: an answer must not arrive before them.
+/// Sends a peer all its unsent additions: an answer must not arrive before them.
 pub(in crate::node) fn flush(state: &mut State, now: Now, peer: PeerKey) {
     send_unsent(state, now, peer, Amount::All);
 }
@@ -131,7 +131,8 @@ fn send_unsent(state: &mut State, now: Now, peer: PeerKey, amount: Amount) {
     }
 }
 
-/// Does one bounded piece of due work: bulk for readers, and for the filters of peers.
+/// Does one bounded piece of due work: bulk for readers, and work of the filters of peers. Returns its cost, in keys
+/// set.
 pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     let sent_before = state.stats.digest_sent_bytes;
     let mut readers = 0;
@@ -150,7 +151,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     readers + sent / BYTES_PER_KEY + if has_worked { FILTERS_STEP_KEYS } else { 0 }
 }
 
-/// The link has taken bytes: if there is more to read, it will be sent.
+/// Queues a peer whose link has accepted bytes, if it has more to read.
 pub(in crate::node) fn link_drained(state: &mut State, peer: PeerKey) {
     enqueue_if_more(state, peer);
 }
@@ -159,7 +160,7 @@ fn reader_of(state: &State, peer: PeerKey) -> Option<ReaderKey> {
     state.mesh.peers.get(peer)?.following.reader()
 }
 
-/// Has a step serve a peer that has something to read and room for it.
+/// Queues a peer for [`step`] if it has unsent changes and its link has room for them.
 fn enqueue_if_more(state: &mut State, peer_key: PeerKey) {
     let Some(reader) = reader_of(state, peer_key) else { return };
     let changelog = state.keyspace.changelog();
@@ -173,7 +174,7 @@ fn enqueue_if_more(state: &mut State, peer_key: PeerKey) {
     }
 }
 
-/// Generates one frame of bulk for a peer that has all additions, if its link has room.
+/// Sends one frame of bulk to a peer that has all additions, if its link has room.
 fn send_bulk(state: &mut State, now: Now, peer: PeerKey) {
     let Some(reader) = reader_of(state, peer) else { return };
     if state.keyspace.changelog().has_additions(reader) || !link_output::has_room_for_bulk(state, peer) {
@@ -201,7 +202,7 @@ const fn head_of(position: Position) -> Head {
     Head { epoch: position.epoch, seq: position.seq }
 }
 
-/// A heartbeat for a peer, which names where our additions end.
+/// A heartbeat for a peer, with the end of our additions.
 pub(in crate::node) fn own_heartbeat(
     state: &State,
     now: Now,
@@ -213,7 +214,7 @@ pub(in crate::node) fn own_heartbeat(
     Body::Heartbeat { head, wall_ms: now.wall_ms(), ack, is_answer }
 }
 
-/// A link is made: requests the peer's changelog from the known position.
+/// Requests the peer's changelog from the known position, at the start of a link.
 pub(in crate::node) fn link_up(state: &mut State, now: Now, peer_key: PeerKey) {
     let mesh = &mut state.mesh;
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
@@ -221,7 +222,7 @@ pub(in crate::node) fn link_up(state: &mut State, now: Now, peer_key: PeerKey) {
     request_again(state, now, peer_key, at);
 }
 
-/// A link was lost: the peer reads no more.
+/// Removes the peer as a reader of the own changelog, at the loss of its link.
 pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     peer.versions.link_lost();
@@ -230,8 +231,8 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     }
 }
 
-/// Once per heartbeat: gives up a snapshot that has stalled, since others may need the
-/// room, and requests a refused filter again after some time.
+/// Once per heartbeat: drops a stalled snapshot, since others may need the memory, and requests a refused filter again
+/// after some time.
 pub(in crate::node) fn heartbeat(state: &mut State, now: Now, peer_key: PeerKey) {
     let mesh = &mut state.mesh;
     let Some(peer) = mesh.peers.get_mut(peer_key) else { return };
@@ -249,13 +250,13 @@ fn request_again(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Posi
         state.stats.resyncs_dropped += 1;
         return;
     }
-    // The low half of the position in the changes of blocks is all that the sender needs to know of it.
+    // The sender needs only the low half of the position in the changes of blocks.
     let blocks = at.map_or(0, |at| low_half(at.blocks));
     link_output::send_control(state, now, peer_key, blocks, &Body::Resync(at.map(head_of)));
 }
 
-/// A peer names the position from which it wants our changelog; `blocks` is the low half of that in the changes of
-/// blocks. It receives the end of our additions at once, so that it knows when it has caught up.
+/// Handles a RESYNC: the peer reads our changelog from this position on; `blocks` is the low half of the position in
+/// the changes of blocks. The end of our additions is sent at once, so that the peer can detect when it has caught up.
 pub(in crate::node) fn resync(state: &mut State, now: Now, peer_key: PeerKey, at: Option<Head>, blocks: u32) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     if !peer.following.may_be_requested(now.mono) {
@@ -278,7 +279,7 @@ pub(in crate::node) fn answer_heartbeat(state: &mut State, now: Now, peer_key: P
     }
 }
 
-/// A heartbeat of a peer names the end of its additions.
+/// Handles a heartbeat of a peer, which states the end of its additions.
 pub(in crate::node) fn heartbeat_from(state: &mut State, now: Now, peer_key: PeerKey, head: Head) {
     follow(state, now, peer_key, |receiver, filters| {
         receiver.heartbeat_from(filters, head.epoch, head.seq);
@@ -287,7 +288,7 @@ pub(in crate::node) fn heartbeat_from(state: &mut State, now: Now, peer_key: Pee
     note_if_known(state, now, peer_key);
 }
 
-/// An answer to a heartbeat names the end of the peer's additions.
+/// Handles the answer to a heartbeat, which states the end of the peer's additions.
 pub(in crate::node) fn head_is(state: &mut State, now: Now, peer_key: PeerKey, head: Head) {
     follow(state, now, peer_key, |receiver, filters| {
         receiver.head_is(filters, head.epoch, head.seq);
@@ -303,8 +304,8 @@ fn note_if_known(state: &mut State, now: Now, peer_key: PeerKey) {
     }
 }
 
-/// A snapshot of a peer's filter begins; `blocks` is the low half of its position in the changes of blocks. If it does
-/// not fit, the peer is to go on after it, so that it does not send the rest for nothing.
+/// Begins a snapshot of a peer's filter; `blocks` is the low half of its position in the changes of blocks. If it does
+/// not fit, the changelog is requested from that position on, which ends the snapshot.
 pub(in crate::node) fn snapshot(
     state: &mut State,
     now: Now,
@@ -328,18 +329,18 @@ pub(in crate::node) fn snapshot(
     }
 }
 
-/// Blocks of a snapshot.
+/// Applies blocks of a snapshot.
 pub(in crate::node) fn piece(state: &mut State, now: Now, peer_key: PeerKey, first: u32, words: &[u64]) {
     follow(state, now, peer_key, |receiver, filters| receiver.blocks(filters, first, words));
 }
 
-/// A snapshot ends.
+/// Ends a snapshot.
 pub(in crate::node) fn snapshot_end(state: &mut State, now: Now, peer_key: PeerKey) {
     follow(state, now, peer_key, |receiver, filters| receiver.end(filters));
     note_if_known(state, now, peer_key);
 }
 
-/// Prefetches what an addition to a peer's filter changes, and what says whether this node holds the key.
+/// Prefetches the memory that an addition to a peer's filter changes, and the block of the own filter for the key.
 pub(in crate::node) fn fetch(state: &State, peer_key: PeerKey, hash: u64) {
     if let Some(peer) = state.mesh.peers.get(peer_key) {
         state.mesh.filters.fetch(peer.following.filter(), hash);
@@ -347,7 +348,7 @@ pub(in crate::node) fn fetch(state: &State, peer_key: PeerKey, hash: u64) {
     state.keyspace.own_filter().fetch(hash);
 }
 
-/// An addition to a peer's filter; `low` is the low half of its number. Whether it is the next one.
+/// Applies an addition to a peer's filter; `low` is the low half of its number. Returns whether it was the next one.
 pub(in crate::node) fn addition(state: &mut State, now: Now, peer_key: PeerKey, low: u32, hash: u64) -> bool {
     let result = follow(state, now, peer_key, |receiver, filters| {
         receiver.addition(filters, nearest(receiver.expected().seq, low), hash)
@@ -355,7 +356,7 @@ pub(in crate::node) fn addition(state: &mut State, now: Now, peer_key: PeerKey, 
     result == Some(Ok(ApplyResult::Applied))
 }
 
-/// A rebuilt block of a peer's filter; `low` is the low half of the number of the change.
+/// Applies a rebuilt block of a peer's filter; `low` is the low half of the number of the change.
 pub(in crate::node) fn block(
     state: &mut State,
     now: Now,
@@ -369,8 +370,8 @@ pub(in crate::node) fn block(
     });
 }
 
-/// The number nearest to `expected` whose low half is `low`; ahead of it where none is behind, since no number
-/// but the expected one may be taken for it.
+/// The number nearest to `expected` with the low half `low`; above `expected` if the nearest would be negative, so that
+/// no other number is taken for `expected`.
 fn nearest(expected: u64, low: u32) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "the low half")]
     let ahead = low.wrapping_sub(expected as u32);
@@ -378,7 +379,7 @@ fn nearest(expected: u64, low: u32) -> u64 {
     behind.unwrap_or_else(|| expected.saturating_add(ahead.into()))
 }
 
-/// Applies something to the receiver of a peer, and does what follows.
+/// Applies a change to the receiver of a peer, counts the result, and requests a resync where it needs one.
 fn follow(
     state: &mut State,
     now: Now,

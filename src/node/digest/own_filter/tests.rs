@@ -10,12 +10,12 @@ use crate::store::{Expiry, HashSecret, SetOutcome, Store, Version};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// A store, what is published of it, and a peer that reads that.
+/// A store, its own filter, and a peer that reads the changelog.
 struct World {
     now: Instant,
     store: Store,
     own_filter: OwnFilter,
-    /// What lives: its hash, and the millisecond of its deadline.
+    /// The keys in the store: the hash of each, and the millisecond of its expiry.
     live: HashMap<u64, (u64, Option<u64>)>,
     reader: ReaderKey,
     filters: PeerFilters,
@@ -67,7 +67,7 @@ impl World {
         self.live.retain(|_, (_, deadline)| deadline.is_none_or(|deadline| deadline > now));
     }
 
-    /// Something for the peer, if there is; true if so.
+    /// Sends the peer one message, if there is one; true if so.
     fn pump(&mut self) -> bool {
         let (receiver, filters) = (&mut self.receiver, &mut self.filters);
         let (filter, changelog) = self.own_filter.parts();
@@ -115,7 +115,7 @@ impl World {
         }
     }
 
-    /// One step of everything; true if there is more.
+    /// One step of each kind of work; true if there is more.
     fn work(&mut self) -> bool {
         if self.store.has_work(self.now) {
             self.store.reclaim(self.now, 64);
@@ -134,7 +134,7 @@ impl World {
         }
     }
 
-    /// Lets all deadlines pass that are there without doing anything; nothing is left to wake up for.
+    /// Does all work, also that of the next four seconds; the peer's filter then equals the own filter.
     fn come_to_rest(&mut self) {
         self.reconcile();
         for _ in 0..4 {
@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    /// The share of hashes of no key that the filter claims, by that of a fresh one with the same keys.
+    /// The false positives of the filter as a multiple of those of a fresh one with the same keys.
     fn excess(&self) -> f64 {
         let filter = self.own_filter.filter();
         let mut fresh = Bloom::new(filter.size());
@@ -379,9 +379,9 @@ fn log_of_changes_counts_as_memory_and_takes_a_small_share_of_it() {
         let counted = world.store.memory_bytes();
         world.store.reserve(0);
         assert!(counted - world.store.memory_bytes() > log_max, "the log is not counted");
-        // Of additions and of blocks each, what lies across the ends of two chunks, and the next one.
+        // Additions and blocks may each exceed their share by two chunks of 64 KiB.
         assert!((log_max..=log_max + (4 << 16)).contains(&most), "{most} bytes of {memory_max}");
-        // And all of it is given back when nothing comes for long.
+        // All of it is freed after a while without changes.
         for _ in 0..2 {
             world.pass_time(31_000);
             while world.own_filter.step(world.now, &mut world.store) {}
