@@ -42,9 +42,9 @@ struct Writer {
     reply: Encoder,
     /// The next part.
     next: usize,
-    /// What is large of it, once it was looked at.
+    /// The large bytes of the next part, once it was examined.
     large: Option<Large>,
-    /// The rest of a large value, which is to be quoted before the bytes of `reply`.
+    /// The rest of a large value, to be written in quotes before the bytes of `reply`.
     quoted: SharedBytes,
     /// Bytes of memory of `large` and of the value of `quoted`.
     held: usize,
@@ -53,7 +53,7 @@ struct Writer {
 /// Bytes of a part that are not copied to the reply: the output shares them.
 #[derive(Debug)]
 enum Large {
-    /// A value, as much of it as is shown. In a line it is looked through first, by pieces, for bytes that need quotes.
+    /// The shown part of a value. For a line it is first searched, in pieces, for bytes that need quotes.
     Value { value: SharedBytes, until: Option<Expiry>, plain_bytes: usize },
     /// The reply of another node.
     Reply(SharedBytes),
@@ -238,8 +238,8 @@ impl PendingRequest {
         self.writer = Some(Writer { reply, next: 0, large: None, quoted: SharedBytes::default(), held: 0 });
     }
 
-    /// Writes the next piece of the reply; the bytes looked through and those written without being shared, and
-    /// whether it is the last one. Values are read when they are written, each at its own moment.
+    /// Writes the next piece of the reply. Returns the bytes searched plus those written without being shared, and
+    /// whether it was the last piece. Values are read when they are written, each at its own moment.
     pub(in crate::node) fn write_piece(
         &mut self,
         keyspace: &mut Keyspace,
@@ -276,8 +276,8 @@ impl PendingRequest {
         (cost, false)
     }
 
-    /// Writes parts of a long reply until a piece is full, or a large value is to be looked through further, or to be
-    /// written in quotes. Returns the bytes looked through.
+    /// Writes parts of a long reply until a piece is full, or a large value must be searched further or written in
+    /// quotes. Returns the bytes searched.
     fn write_parts(
         &mut self,
         writer: &mut Writer,
@@ -343,7 +343,7 @@ impl PendingRequest {
         looked_at
     }
 
-    /// Takes out what is large of a part, if something is. From here on it stays what it is.
+    /// Takes out the large bytes of a part, if it has any. A later change of the key does not change them.
     fn take_large(&mut self, part: usize, keyspace: &Keyspace, now: Now) -> Option<Large> {
         let (key, answer) = self.part(part)?;
         let large = match answer {
