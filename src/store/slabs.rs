@@ -11,7 +11,7 @@ use crate::base::memory;
 use memmap2::MmapMut;
 use std::mem;
 
-/// Bytes more that the blocks of a slab may take in larger slots.
+/// Maximum growth, in bytes, of the blocks of a slab when they are moved to larger slots.
 const MORE_BYTES_MAX: usize = SLAB_BYTES / 8;
 
 /// The slabs; see the module.
@@ -43,13 +43,13 @@ struct Slab {
 
 #[derive(Debug, Clone, Copy)]
 enum Slot {
-    /// The number of the block in it.
+    /// Holds the block with this number.
     Used(u32),
-    /// The free slot after it.
+    /// Free, with the next free slot.
     Free(u16),
 }
 
-/// A block that was moved, and where it lies now.
+/// A block that was moved, and its new slot.
 pub(super) struct Moved {
     pub(super) number: u32,
     pub(super) slab: u32,
@@ -83,7 +83,7 @@ impl Slabs {
         self.pages.memory_of_classes(SLAB_BYTES)
     }
 
-    /// Growth of [`Slabs::memory_bytes`] at most for one more slot of a class.
+    /// Maximum growth of [`Slabs::memory_bytes`] by one more slot of a class.
     pub(super) fn growth_bytes(&self, class: u8) -> usize {
         match self.pages.with_room(class) {
             Some(slab) if self.pages.of(slab).free != NO_SLOT => 0,
@@ -97,7 +97,7 @@ impl Slabs {
         }
     }
 
-    /// The same for the slots of `blocks` blocks of any classes, but for the bytes of the slots themselves.
+    /// The same for one slot per block of `blocks` blocks of any classes, without the bytes of the slots themselves.
     pub(super) fn growth_bytes_max(&self, blocks: usize) -> usize {
         blocks * SLAB_SLOTS_MAX * size_of::<Slot>() + self.tables_growth_bytes(blocks)
     }
@@ -107,7 +107,8 @@ impl Slabs {
         self.slabs.growth_bytes(end) + self.pages.growth_bytes(end)
     }
 
-    /// Allocates a slot for the block of this number, in the fullest slabs of its class, else in a new one.
+    /// Allocates a slot for the block of this number, in the fullest slabs of its class, else in a new one. `None` if
+    /// the system has no memory for a slab.
     pub(super) fn take(&mut self, class: u8, number: u32) -> Option<(u32, u16)> {
         let at = match self.pages.with_room(class) {
             Some(at) => at,
@@ -133,7 +134,7 @@ impl Slabs {
         Some((at, slot))
     }
 
-    /// Frees a slot; its slab is idle with the last one.
+    /// Frees a slot. A slab without used slots becomes idle.
     pub(super) fn release(&mut self, at: u32, slot: u16) {
         let free = self.pages.of(at).free;
         let Some(slab) = self.slabs[at as usize].as_mut() else { return };
@@ -176,9 +177,9 @@ impl Slabs {
         self.pages.is_sparse()
     }
 
-    /// Moves one block out of an emptiest slab of a sparse class, under pressure of any class, if need be to larger
-    /// slots, which take an eighth of a slab more at most. `bytes_of_block` is the length of a block by its number.
-    /// `None` if there is no such slab, or no room.
+    /// Moves one block out of an emptiest slab of a sparse class; under pressure, of any class, if necessary to larger
+    /// slots, which take at most an eighth of a slab more. `bytes_of_block` returns the length of a block by its
+    /// number. `None` if there is no such slab, or no room.
     pub(super) fn move_one(&mut self, pressure: bool, bytes_of_block: impl Fn(u32) -> u32) -> Option<Moved> {
         let Emptying { page: from, slot } = match self.pages.emptying() {
             Some(emptying) => emptying,
