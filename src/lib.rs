@@ -1,6 +1,6 @@
 //! Olivia, a distributed in-memory key-value store: one process, one thread, one poll loop.
 //!
-//! People talk to it with `nc`, one request per line, programs with any Redis client. This page is the map of the source.
+//! People use it with `nc`, one request per line, programs with any Redis client. This page is the map of the source.
 //!
 //! # Bird's eye
 //!
@@ -66,29 +66,28 @@
 //! executed by the row's handler. The reply goes through one encoder into the connection's output, which the
 //! shell writes. `docs/architecture.md` follows a GET, a remote GET and a SET from function to function.
 //!
-//! A key that is not here may be on another node. Each node publishes a Bloom filter of its keys and every
-//! change of it ([`filter`]); a request for a key that a filter claims keeps its slot among the replies of its
-//! connection while that node is queried (`node/lookup`), by frames over a link that began as lines like any
-//! client's (`node/peer/handshake.rs`).
+//! A key that is not stored here may be stored on another node. Each node publishes a Bloom filter of its keys and
+//! every change of the filter ([`filter`]). A request for a key that a peer's filter claims holds a slot among the
+//! replies of its connection while that peer is queried (`node/lookup`). Queries and answers are frames on a link,
+//! which begins as a connection in lines, as a client's does (`node/peer/handshake.rs`).
 //!
 //! # Reading order
 //!
-//! 1. [`wire`]: the protocol, and with it what all of this is for. The transcripts in `tests/sessions`
-//!    show it at work.
+//! 1. [`wire`]: the protocol. The transcripts in `tests/sessions` show it in use.
 //! 2. [`node`]: the contract of the boundary, then the files in the order that it gives.
-//! 3. [`store`], then its `index`, `heap` and `eviction`, and [`base::wheel`]: where keys live and how they end.
-//! 4. [`filter`]: how a node knows which peer to query; then `node/digest` and `node/lookup`, and
-//!    `node/versions`: which of two values stays.
+//! 3. [`store`], then its `index`, `heap` and `eviction`, and [`base::wheel`]: where keys are stored, expire and are
+//!    evicted.
+//! 4. [`filter`]: how a node finds the peers to query; then `node/digest` and `node/lookup`, and `node/versions`: which
+//!    of two values of a key is kept.
 //! 5. `shell/reactor.rs`: one iteration of the event loop, with the shares of `node/schedule.rs`.
-//!
-//! # Invariants, each naming what is deliberately absent
+//! # Invariants
 //!
 //! - Below the boundary there is **no clock, no socket, no file, no environment, no thread and no unseeded
 //!   randomness**: a node is a function of its calls. `tests/architecture` checks the sources for it.
-//! - One thread serves everything, **without locks**. The shell starts short-lived helper threads that resolve
-//!   names and never see the node.
-//! - Nothing kept between iterations is a reference or a bare index: it is a [`base::slots::Key`], and a stale
-//!   one finds nothing.
+//! - One thread serves everything, **without locks**. The shell starts short-lived helper threads that resolve names
+//!   and never access the node.
+//! - State kept between iterations holds no reference and no bare index to other state, but a [`base::slots::Key`]. A
+//!   lookup by a stale key finds nothing.
 //! - **A peer's query never causes another query**: it is answered from the local store.
 //! - **Only `node/keyspace.rs` changes the store**, so no change misses the own filter, the changelog or an open
 //!   lookup.
@@ -97,12 +96,12 @@
 //! - **No read consults the timer wheel**: whether a key has expired is decided by comparing its expiry with
 //!   `now`. The wheel only frees memory.
 //! - **No queue with work in it is missing from `node/sources.rs`**, and no class of work can starve another.
-//! - **No loop below the boundary is bounded by time**, only by counts; the shell looks at its clock
+//! - **No loop below the boundary is bounded by time**, only by counts; the shell reads its clock
 //!   between calls.
-//! - Nothing that came from a socket can reach a **panic, an unchecked index or a cast that cuts**.
-//! - There is **no `unsafe`** but in `base/prefetch.rs`, which prefetches memory.
+//! - Bytes from a socket can cause **no panic, no unchecked index and no truncating cast**.
+//! - **`unsafe`** occurs only in `base/prefetch.rs`, which prefetches memory.
 
-// Not among the lints of Cargo.toml, since tests and benches may.
+// Not among the lints of Cargo.toml, since tests and benches may call `unwrap`.
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod base;

@@ -17,15 +17,15 @@ use std::time::Duration;
 pub struct Limits {
     /// Client connections; one more is refused with an error.
     pub clients_max: u32,
-    /// Bytes of items, index, own filter and changelog; beyond it items are evicted, or writes get an error. 0: no
-    /// limit. Where it is not configured, 80 % of the machine's memory, at most [`HEAP_BYTES_MAX`]. Items of up to 16 KiB
-    /// have [`HEAP_BYTES_MAX`] at most, whatever it is; larger ones may take all the rest.
+    /// Bytes of items, index, own filter and changelog; above it items are evicted, or writes get an error. 0: no
+    /// limit. Not configured: 80 % of the machine's memory, at most [`HEAP_BYTES_MAX`]. Items of up to 16 KiB take at
+    /// most [`HEAP_BYTES_MAX`], whatever this limit is; larger ones may take the rest.
     pub memory_max: u64,
-    /// What makes room for writes at `memory_max`.
+    /// How room is made for writes at `memory_max`.
     pub eviction: EvictionPolicy,
     /// Only items with a TTL are evicted.
     pub eviction_only_with_ttl: bool,
-    /// Bytes in the buffers of all connections; beyond it connections without progress are closed.
+    /// Bytes in the buffers of all connections; above it connections without progress are closed.
     pub buffers_max: u64,
     /// Bytes of one line with its arguments, without the line end.
     pub line_bytes_max: u32,
@@ -39,12 +39,12 @@ pub struct Limits {
     pub reply_bytes_max: u32,
     /// Unsent bytes of one connection above which its requests wait.
     pub outbound_pause_bytes: u32,
-    /// Time after which a connection is closed that takes none of the bytes that wait for it.
+    /// Time after which a connection is closed if its socket accepts none of its unsent bytes.
     pub slow_reader_ms: u32,
-    /// Longest silence inside a request; beyond loopback also the time until AUTH.
+    /// Longest silence inside a request; on connections that are not from loopback also the time until AUTH.
     pub request_idle_ms: u32,
-    /// Beyond loopback: the time until the first byte of a connection. A terminal sends at the end of a line, so it
-    /// bounds how long somebody types the first one.
+    /// Time until the first byte of a connection that is not from loopback. A terminal sends whole lines, so this
+    /// bounds the time to type the first one.
     pub first_byte_ms: u32,
     /// Arguments of one request before authentication.
     pub unauthenticated_args_max: u32,
@@ -52,31 +52,33 @@ pub struct Limits {
     pub unauthenticated_line_bytes_max: u32,
     /// Bytes of all replies to one connection before authentication; then it is closed.
     pub unauthenticated_output_bytes_max: u32,
-    /// Time that a shutdown waits for clients to take their last replies.
+    /// Time that a shutdown waits for clients to read their last replies.
     pub drain_ms: u32,
     /// Bytes of the peers' filters. A peer whose filter does not fit is queried for every key.
     pub peer_filters_max: u64,
     /// Lookups on other nodes at one time; a request that needs one more gets an error.
     pub lookups_max: u32,
-    /// Of those, per connection; beyond it the next request waits. One request may exceed it by its number of keys.
+    /// Lookups at one time per connection; above it the next request waits. One request may exceed it by its number of
+    /// keys.
     pub lookups_per_connection: u32,
     /// Queries in flight per peer; further ones are deferred.
     pub lookups_per_peer: u32,
-    /// Microseconds from the arrival of a request to the last byte of its reply from which on it is slow. 0: none is.
+    /// Microseconds from the arrival of a request to the last byte of its reply from which the request is slow. 0: none
+    /// is slow.
     pub slow_request_us: u32,
     /// Slow requests that are kept, each up to 400 bytes; the oldest one is dropped for one more.
     pub slow_requests_max: u32,
-    /// Deleted keys that are remembered one by one until every other node has acknowledged it.
+    /// Deleted keys that are kept one by one until every other node has acknowledged the deletion.
     pub tombstones_max: u32,
 }
 
 /// What happens to a write at `memory_max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EvictionPolicy {
-    /// Items are evicted for it, by S3-FIFO.
+    /// Items are evicted to make room, by S3-FIFO.
     #[serde(rename = "s3-fifo")]
     S3Fifo,
-    /// It gets an error.
+    /// The write gets an error.
     #[serde(rename = "refuse")]
     Refuse,
 }
@@ -118,19 +120,19 @@ impl Default for Limits {
     }
 }
 
-/// Configurable numbers of the mesh; times are in milliseconds. They need a restart to change.
+/// Configurable numbers of the mesh; times are in milliseconds. Changes need a restart.
 ///
-/// Unknown keys are refused by the configuration, which knows the other keys of `[mesh]`.
+/// [`crate::config`] refuses unknown keys, since `[mesh]` has keys that are not listed here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MeshLimits {
-    /// Time between two heartbeats on a link; three missed ones end it.
+    /// Time between two heartbeats on a link; three missed ones close it.
     pub heartbeat_interval_ms: u32,
     /// Time to wait for one peer before the next is queried too.
     pub lookup_try_ms: u32,
     /// Time limit of a lookup; at least `lookup_try_ms`.
     pub lookup_timeout_ms: u32,
-    /// Maximum number of links, but for one more to a node that has no other.
+    /// Maximum number of links; one more is made to a node that has no other.
     pub active_peers: u32,
     /// Maximum number of known peers, linked or not; at least `active_peers`.
     pub known_peers_max: u32,
@@ -157,13 +159,13 @@ pub struct LimitRange<L> {
     pub min: u64,
     /// The largest value, in the unit of the field.
     pub max: u64,
-    /// The meaning of zero, if it has one; then it is allowed whatever `min` is.
+    /// The meaning of zero, if it has one; zero is then allowed whatever `min` is.
     pub zero: Option<&'static str>,
     get: fn(&L) -> u64,
 }
 
 impl<L> LimitRange<L> {
-    /// True if the limit takes `value`.
+    /// True if `value` is allowed.
     pub const fn allows(&self, value: u64) -> bool {
         (value == 0 && self.zero.is_some()) || (self.min <= value && value <= self.max)
     }
@@ -195,7 +197,7 @@ const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
 
-/// What items of up to 16 KiB and the headers of larger ones can take: what a handle reaches.
+/// Maximum bytes of items of up to 16 KiB and of the headers of larger ones: the range of a handle.
 pub const HEAP_BYTES_MAX: u64 = 32 * GIB;
 const MINUTE_MS: u64 = 60 * 1_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
@@ -243,7 +245,7 @@ impl Limits {
     /// Checks each limit against its range, and related limits against each other.
     ///
     /// # Errors
-    /// A message that names the first limit out of range and what it takes.
+    /// A message that names the first limit out of range, and its range.
     pub fn check(&self) -> Result<(), String> {
         LIMIT_RANGES.iter().try_for_each(|range| range.check(self))?;
         if self.value_bytes_max > self.reply_bytes_max {
@@ -263,7 +265,7 @@ impl Limits {
 }
 
 impl MeshLimits {
-    /// The silence after which a link is given up.
+    /// The silence after which a link is lost.
     pub fn dead_time(&self) -> Duration {
         Duration::from_millis(self.heartbeat_interval_ms.into()) * HEARTBEATS_MISSED_MAX
     }
@@ -271,7 +273,7 @@ impl MeshLimits {
     /// Checks each number against its range, and related numbers against each other.
     ///
     /// # Errors
-    /// A message that names the first number out of range and what it takes.
+    /// A message that names the first number out of range, and its range.
     pub fn check(&self) -> Result<(), String> {
         MESH_RANGES.iter().try_for_each(|range| range.check(self))?;
         if self.lookup_timeout_ms < self.lookup_try_ms {
@@ -294,7 +296,7 @@ impl MeshLimits {
 /// reads its clock several times per iteration.
 pub const KEYS_PER_STEP: usize = 256;
 
-/// Own keys that are tested against a filter for as much work as a key of a request.
+/// Tests of own keys against a filter that cost as much as one key of a request.
 pub const TESTS_PER_KEY: usize = 8;
 
 /// Bytes of requests and replies after which a call below the boundary returns: copying them takes about as long as
@@ -309,14 +311,14 @@ pub const TIMERS_PER_STEP: u32 = 64;
 /// purged. The bound of `Store::keep_up` needs four.
 pub const TIMERS_PER_WRITE: u32 = 4;
 
-/// Queries sent per call below the boundary, and those of one lookup more: as much work as keys.
+/// Queries sent per call below the boundary, exceeded by at most those of one lookup. A query costs as much as a key.
 pub const QUESTIONS_PER_STEP: u64 = 256;
 
 /// Words of one request in RESP, as in Redis.
 pub const RESP_ARGS_MAX: u32 = 1024 * 1024;
 
-/// Time for a closing connection to take its last reply and to close its own side. Long enough for a retransmission,
-/// short enough that leaving clients do not fill the table.
+/// Milliseconds for the other side of a closing connection to read the last reply and to close. Long enough for a
+/// retransmission, short enough that closing clients do not fill the table.
 pub const LINGER_MS: u32 = 2_000;
 
 /// Missed heartbeats after which a link is lost.
@@ -325,32 +327,32 @@ pub const HEARTBEATS_MISSED_MAX: u32 = 3;
 /// Upper end of `lookups_per_peer`, and deferred queries per link.
 pub const LOOKUPS_PER_LINK_MAX: usize = 1_024;
 
-/// Waiters per lookup; one more begins another lookup, so that one call copies no answer more often, and the largest
-/// values fit the buffers.
+/// Maximum waiters per lookup; a further waiter begins another lookup. This bounds the copies of one answer per call,
+/// so that copies of the largest values fit the buffers.
 pub const WAITERS_PER_LOOKUP_MAX: usize = 32;
 
-/// Time limit of a dial: a little more than one lost packet costs.
+/// Time limit of a dial, in milliseconds: a little more than the retransmission of one lost packet takes.
 pub const DIAL_MS: u32 = 3_000;
 
-/// Time limit of a handshake, from the first byte to the welcome.
+/// Time limit of a handshake, in milliseconds, from the first byte to the welcome.
 pub const HANDSHAKE_TIMEOUT_MS: u32 = 5_000;
 
 /// Wrong passwords after which a connection is closed.
 pub const LOGIN_FAILURES_MAX: u32 = 10;
 
-/// Time between the answers to two wrong passwords on one connection.
+/// Milliseconds between the answers to two wrong passwords on one connection.
 pub const LOGIN_DELAY_MS: u64 = 1_000;
 
-/// How far ahead of ours the wall clock of a peer may be, in milliseconds.
+/// Milliseconds by which the wall clock of a peer may be ahead of ours.
 pub const CLOCK_AHEAD_MAX_MS: u64 = 500;
 
-/// Time that a wrong password costs its address range: ten per second are answered.
+/// Milliseconds charged to an address range per wrong password: ten per second are answered.
 pub const LOGIN_RANGE_MS: u64 = 100;
 
-/// Above this, passwords from a range are not looked at: a hundred wrong ones at once.
+/// Milliseconds charged to a range above which its passwords are not checked: a hundred wrong ones at once.
 pub const LOGIN_RANGE_DEBT_MS: u64 = 10_000;
 
-/// Address ranges that wrong passwords are counted of, each 32 bytes; all others are counted as one.
+/// Address ranges with a count of wrong passwords, 32 bytes each; all other ranges share one count.
 pub const LOGIN_RANGES_MAX: usize = 4_096;
 
 /// Requests and keys of one transaction: EXEC carries them out in one step, about 1 ms of work.
@@ -359,25 +361,24 @@ pub const TRANSACTION_KEYS_MAX: usize = 4_096;
 /// Keys that one connection watches.
 pub const WATCHED_KEYS_MAX: usize = 1_024;
 
-/// Clients that CLIENT LIST shows, each some 300 bytes: about 1 ms of work.
+/// Clients in a reply of CLIENT LIST, about 300 bytes each: about 1 ms of work.
 pub const CLIENTS_LISTED_MAX: usize = 1_024;
 
 /// Log lines per second that clients can cause; dropped ones are counted.
 pub const CLIENT_LOG_LINES_PER_SECOND: u32 = 10;
 
-/// Connections beyond `clients_max` whose first bytes are not here yet, and as many of those that have turned out to be
-/// handshakes.
+/// Connections beyond `clients_max` without a first byte yet; as many more may have begun a handshake.
 pub const SPARE_HANDSHAKES: usize = 8;
 
-/// File descriptors beside clients and links: standard streams, listener, poll, signals, the spare one, dials,
-/// handshakes.
+/// File descriptors in addition to those of clients and links: standard streams, listener, poll, signals, the spare
+/// one, dials, handshakes.
 pub const RESERVED_FILES: u64 = 32 + 2 * SPARE_HANDSHAKES as u64;
 
-/// Bytes of a buffer that is kept for the next connection instead of being freed: a reply with the largest value that is
-/// copied, behind others.
+/// Bytes of a buffer that is kept for the next connection instead of being freed: a reply with the largest value that
+/// is copied, after others.
 pub const POOLED_BUFFER_BYTES_MAX: usize = 176 * 1024;
 
-/// Bytes of a piece of a long text, which is in a map of its own, and is written to the socket without being copied.
+/// Bytes per piece of a long text. A piece has a map of its own and is written to the socket without being copied.
 pub const PIECE_BYTES: usize = 64 * 1024;
 
 /// Buffers kept for the next connection.

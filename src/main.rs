@@ -17,7 +17,7 @@ use std::process::ExitCode;
 /// The exit code for wrong usage or a wrong configuration. 1 is a failure while running.
 const EXIT_CONFIG: u8 = 2;
 
-/// The variable of the password: of a node, and of `olivia ask` and `olivia top`.
+/// The environment variable with the password: of a node, and of `olivia ask` and `olivia top`.
 const PASSWORD: &str = "OLIVIA_SECURITY_PASSWORD";
 
 fn main() -> ExitCode {
@@ -121,7 +121,7 @@ fn say(message: &str) {
 
 /// Logs to standard error, one write per line: the time (UTC, RFC 3339 with milliseconds), the level, the message.
 ///
-/// The logger takes everything; `log::set_max_level` filters, so that a reload can change it.
+/// The logger accepts every level; `log::set_max_level` filters, so that a reload can change the level.
 fn start_logger(level: LevelFilter) {
     let config = ConfigBuilder::new()
         .set_time_format_custom(format_description!(
@@ -139,16 +139,16 @@ fn start_logger(level: LevelFilter) {
     log::set_max_level(level);
 }
 
-/// Which files are read.
+/// The kinds of files that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Files {
-    /// At start, pipes too: `--config <(command)`.
+    /// Pipes too, at start: `--config <(command)`.
     Any,
-    /// While the node runs, none that could block the loop.
+    /// Regular files only, while the node runs: a pipe could block the event loop.
     Regular,
 }
 
-/// Reads a file of the configuration; of one that is too large only the beginning.
+/// Reads a configuration file; of a longer one [`FILE_BYTES_MAX`] + 1 bytes.
 fn read_file(path: &Path, files: Files) -> io::Result<FileRead> {
     let file = open(path, files)?;
     let metadata = file.metadata()?;
@@ -164,7 +164,7 @@ fn read_file(path: &Path, files: Files) -> io::Result<FileRead> {
     Ok(FileRead { bytes, open_to_others: open_to_others(&metadata) })
 }
 
-/// Opens a file; a pipe without a writer only where any file will do, since that blocks.
+/// Opens a file. With [`Files::Regular`] it does not block on a pipe without a writer.
 #[cfg(unix)]
 fn open(path: &Path, files: Files) -> io::Result<File> {
     use rustix::fs::OFlags;
