@@ -7,7 +7,7 @@
 //! Unmapping a region costs some 60 µs. So an empty region is idle until [`Arena::trim`], which unmaps one at a
 //! time; an idle region is reused before a new one is mapped.
 //!
-//! Blocks are taken from the lowest regions, so that higher ones drain; from an empty one last. No block is taken
+//! Blocks are taken from the lowest regions, so that higher ones drain; from an empty region last. No block is taken
 //! from a fenced region, so that its owner can move the blocks out of it.
 //!
 //! Not here: the content of blocks.
@@ -27,7 +27,7 @@ const SPARE_FROM: usize = 8;
 /// alternation does not map each time.
 const LEAN_BLOCKS: u32 = 1;
 
-/// Regions that one arena may have: 32 GiB.
+/// Maximum number of regions of an arena: 32 GiB.
 const REGIONS_MAX: usize = 128 * 1024;
 
 /// Metadata of one region.
@@ -79,7 +79,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         blocks
     };
 
-    /// No blocks yet, and no memory.
+    /// An empty arena; holds no memory.
     pub const fn new() -> Self {
         Self {
             maps: ChunkedVec::new(),
@@ -243,7 +243,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             + self.mapped * self.bitmap_words() * 8
     }
 
-    /// Growth of [`Arena::memory_bytes`] at most when `blocks` more are taken; exact for one block that needs no map.
+    /// Maximum growth of [`Arena::memory_bytes`] when `blocks` more are taken; exact for one block that needs no map.
     pub fn growth_bytes_max(&self, blocks: usize) -> usize {
         if blocks == 0 {
             return 0;
@@ -267,8 +267,8 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
             + self.regions.growth_bytes(end)
     }
 
-    /// The region with the fewest blocks in use, if [`Arena::is_sparse`]: the one to empty next. Under pressure
-    /// also if the free blocks of all regions are as many as a region has. O(regions).
+    /// The region with the fewest blocks in use, if [`Arena::is_sparse`]: the one to empty next. Under pressure also if
+    /// all regions together have as many free blocks as one region has blocks. O(regions).
     pub fn sparsest(&self, pressure: bool) -> Option<usize> {
         let is_worth_it = pressure && self.free_blocks() >= Self::BLOCKS_PER_REGION as usize;
         if !(self.is_sparse() || is_worth_it) {
@@ -279,7 +279,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         used.filter(|&(blocks, _)| blocks > 0).min().map(|(_, at)| at)
     }
 
-    /// Whether more blocks than those of two regions, and than half as many as are in use, are free. O(1).
+    /// Whether the free blocks exceed those of two regions plus half of the blocks in use. O(1).
     pub fn is_sparse(&self) -> bool {
         self.free_blocks() > 2 * Self::BLOCKS_PER_REGION as usize + self.blocks / 2
     }
@@ -295,7 +295,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         self.regions[at].as_ref().is_some_and(|region| region.blocks < region.dirty)
     }
 
-    /// Fences a region, or none, instead of the one fenced before. An empty region is not fenced any more.
+    /// Fences a region, or none, instead of the one fenced before. An emptied region is no longer fenced.
     pub fn fence(&mut self, region: Option<usize>) {
         if let Some(old) = std::mem::replace(&mut self.fenced, region)
             && self
@@ -376,7 +376,7 @@ impl<const BLOCK_BYTES: usize> Arena<BLOCK_BYTES> {
         assert_eq!((blocks, mapped, held_bytes), (self.blocks, self.mapped, self.held_bytes));
     }
 
-    /// Unmaps one region with the blocks in it; false when none is left. To free an arena in steps.
+    /// Unmaps one region with the blocks in it; false if none is left. For freeing an arena in steps.
     pub fn drop_region(&mut self) -> bool {
         if self.has_idle() {
             self.trim();
@@ -495,7 +495,7 @@ fn not_mapped(at: usize) -> ! {
     panic!("a block in region {at}, which is not mapped");
 }
 
-/// An index of a table, which all have far below 2^32 entries.
+/// An index of a table, in 32 bits: all tables have far fewer than 2^32 entries.
 const fn number(at: usize) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "at most 128 Ki regions of at most 512 blocks")]
     let number = at as u32;

@@ -4,8 +4,8 @@
 //! buffers go back to the pool, which keeps a few and frees the rest. Not a ring: the front is only
 //! moved when less than half of the buffer is in use, so the bytes are always one slice.
 //!
-//! Large ones have memory maps of their own, since the allocator of the process returns only the end of its heap to the
-//! system, and kept 40 to 270 MiB of buffers that clients had made it take and left.
+//! Large buffers have memory maps of their own, since the allocator of the process returns only the end of its heap to
+//! the system, and kept 40 to 270 MiB of buffers of connections that were closed.
 
 use super::memory;
 use super::shared_bytes::SharedBytes;
@@ -22,10 +22,10 @@ const MAP_BYTES: usize = 64 * 1024;
 /// Bytes that the pool keeps while no buffer is in use.
 const IDLE_BYTES_MAX: usize = 256 * 1024;
 
-/// Bytes that the pool keeps at most beside maps.
+/// Maximum bytes that the pool keeps in addition to maps.
 const POOL_BYTES_MAX: usize = 2 << 20;
 
-/// Bytes of a page of the system: what a map holds is counted in these.
+/// Bytes of a page of the system; the memory of a map is counted in pages.
 const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
 
 /// The system has no memory for a buffer. Displays as a sentence.
@@ -65,12 +65,12 @@ impl Mapped {
         self.touched.next_multiple_of(SYSTEM_PAGE_BYTES)
     }
 
-    /// Bytes that can be appended.
+    /// The number of bytes that can be appended.
     fn free(&self) -> usize {
         if Rc::strong_count(&self.map) > 1 { 0 } else { self.map.len() - self.len }
     }
 
-    /// The memory of bytes that can be appended.
+    /// The memory for bytes to be appended.
     fn room(&mut self) -> &mut [u8] {
         let len = self.len;
         Rc::get_mut(&mut self.map).map_or(&mut [], |map| &mut map[len..])
@@ -132,17 +132,17 @@ impl Buffer {
         }
     }
 
-    /// The bytes that wait.
+    /// The bytes in the queue.
     pub fn as_slice(&self) -> &[u8] {
         &self.all()[self.start..]
     }
 
-    /// How many bytes wait.
+    /// The number of bytes in the queue.
     pub fn len(&self) -> usize {
         self.all().len() - self.start
     }
 
-    /// Whether none waits.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -155,8 +155,8 @@ impl Buffer {
         }
     }
 
-    /// Appends bytes. `expected` is how many will wait at least before any is taken off, as far as that is known: then
-    /// large ones are copied only once.
+    /// Appends bytes. `expected`: the bytes that the queue will hold before any is consumed, as far as that is known;
+    /// large input is then copied only once.
     ///
     /// # Errors
     /// [`OutOfMemory`] if the system has no memory; nothing is changed then.
@@ -177,7 +177,7 @@ impl Buffer {
             }
             Bytes::Small(_) | Bytes::Mapped(_) => {}
         }
-        // What has just begun is not given more than it is expected to need, since it may stay where it is.
+        // A buffer gets no more than it is expected to need at first, since the store may keep its map as a value.
         let is_begun = self.len() <= MAP_BYTES && needed <= expected;
         let room = if is_begun || needed <= MAP_BYTES { needed } else { 2 * needed };
         let grown = pool.map(room.max(expected))?;
@@ -188,7 +188,7 @@ impl Buffer {
         Ok(())
     }
 
-    /// Has the bytes go on in a map, which was in use before.
+    /// Moves the bytes into `map`, which was in use before, and continues there.
     pub fn continue_in(&mut self, map: Rc<MmapMut>, pool: &mut Pool) {
         let touched = map.len();
         self.move_to(Mapped { map, len: 0, touched }, pool);
@@ -201,12 +201,12 @@ impl Buffer {
         }
     }
 
-    /// Whether the bytes are few and lie in no map.
+    /// Whether the bytes are few and in no map.
     pub const fn is_small(&self) -> bool {
         matches!(self.bytes, Bytes::Small(_))
     }
 
-    /// The memory in which further bytes will lie: none unless it is a map.
+    /// The memory for further bytes, if they are in a map; else empty.
     pub fn room(&mut self) -> &mut [u8] {
         match &mut self.bytes {
             Bytes::Small(_) => &mut [],
@@ -221,7 +221,7 @@ impl Buffer {
         }
     }
 
-    /// The map that the bytes lie in, if they do; nothing is written to it while somebody else has it too.
+    /// The map that holds the bytes, if there is one; nothing is written to it while it is shared.
     pub fn map(&self) -> Option<Rc<MmapMut>> {
         match &self.bytes {
             Bytes::Small(_) => None,
@@ -229,8 +229,8 @@ impl Buffer {
         }
     }
 
-    /// Takes `count` bytes off the front, all if there are fewer. The memory goes back to the pool with
-    /// the last byte. Amortised O(1) a byte.
+    /// Removes `count` bytes at the front, all if there are fewer. The memory is returned to the pool with the last
+    /// byte. Amortised O(1) per byte.
     pub fn consume(&mut self, count: usize, pool: &mut Pool) {
         self.start = self.all().len().min(self.start.saturating_add(count));
         if self.is_empty() {
@@ -244,7 +244,7 @@ impl Buffer {
         }
     }
 
-    /// Drops what waits and gives the memory back.
+    /// Drops all bytes and returns the memory to the pool.
     pub fn release(&mut self, pool: &mut Pool) {
         self.start = 0;
         match std::mem::replace(&mut self.bytes, Bytes::Small(Vec::new())) {
@@ -293,7 +293,7 @@ impl Pool {
     fn map(&mut self, bytes: usize) -> Result<Mapped, OutOfMemory> {
         let pooled = if bytes <= MAP_BYTES { self.maps.pop() } else { None };
         self.held -= pooled.as_ref().map_or(0, |map| map.len());
-        // What was used once is resident.
+        // The memory of a pooled map is resident.
         let touched = pooled.as_ref().map_or(0, |map| map.len());
         let map = match pooled {
             Some(map) => map,
@@ -305,7 +305,8 @@ impl Pool {
         Ok(Mapped { map, len: 0, touched })
     }
 
-    /// The bytes of a vector in a map, and the vector is given back; the vector if there is no memory for a map.
+    /// Moves the bytes of a vector into a map, and keeps the vector for later use. Returns the vector if the system has
+    /// no memory for a map.
     pub fn move_to_map(&mut self, bytes: Vec<u8>) -> Result<Mapped, Vec<u8>> {
         let Ok(mut mapped) = self.map(bytes.len()) else { return Err(bytes) };
         mapped.append(&bytes);
@@ -313,8 +314,8 @@ impl Pool {
         Ok(mapped)
     }
 
-    /// A copy of bytes that others share, in a map of its own, which goes back to the system with the last of them; `None`
-    /// if there is no memory for it.
+    /// Copies bytes into a map that can be shared, and is returned to the system with its last owner; `None` if the
+    /// system has no memory for it.
     pub fn share(&mut self, bytes: &[u8]) -> Option<SharedBytes> {
         let mut mapped = self.map(bytes.len()).ok()?;
         mapped.append(bytes);
@@ -330,17 +331,17 @@ impl Pool {
         }
     }
 
-    /// Whether more is held than is kept while no buffer is in use.
+    /// Whether more memory is held than is kept while no buffer is in use.
     pub const fn holds_much(&self) -> bool {
         self.held > IDLE_BYTES_MAX
     }
 
-    /// Frees all that is held.
+    /// Frees all memory held.
     pub fn clear(&mut self) {
         *self = Self::new(self.count_max, self.bytes_max);
     }
 
-    /// Bytes of memory held for later use: 2 MiB and `count_max` × 64 KiB at most.
+    /// Bytes of memory held for later use: at most 2 MiB and `count_max` × 64 KiB.
     pub const fn held(&self) -> usize {
         self.held
     }

@@ -2,7 +2,7 @@
 //!
 //! Replies are appended to the last chunk; one that has reached [`CHUNK_BYTES`] is sealed, and the next reply
 //! begins another. So a long queue is neither copied when it grows nor moved when its front is sent, and what
-//! was sent is freed chunk by chunk. Bytes that others share are a chunk of their own, and are never copied.
+//! was sent is freed chunk by chunk. Shared bytes are a chunk of their own, and are never copied.
 
 use super::buffer::{Mapped, Pool};
 use super::shared_bytes::SharedBytes;
@@ -46,7 +46,7 @@ impl Chunk {
     }
 }
 
-/// Chunks in front of the last one.
+/// Chunks before the last one.
 #[derive(Debug, Default)]
 struct Sealed {
     chunks: VecDeque<Chunk>,
@@ -54,7 +54,7 @@ struct Sealed {
     bytes: usize,
     /// Bytes of memory of `chunks`.
     held: usize,
-    /// Chunks at the front that are in maps, small or shared: [`ChunkQueue::move_to_maps`] goes on after them.
+    /// Chunks at the front that [`ChunkQueue::move_to_maps`] need not examine again: in maps, small or shared.
     settled: usize,
 }
 
@@ -74,12 +74,12 @@ impl ChunkQueue {
         Self { last: Vec::new(), sealed: None, start: 0 }
     }
 
-    /// Bytes that wait. O(1).
+    /// The number of unsent bytes. O(1).
     pub fn len(&self) -> usize {
         self.sealed.as_ref().map_or(0, |sealed| sealed.bytes) + self.last.len() - self.start
     }
 
-    /// Whether no byte waits.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -89,19 +89,19 @@ impl ChunkQueue {
         self.sealed.as_ref().map_or(0, |sealed| sealed.held) + self.last.capacity()
     }
 
-    /// The bytes of the first chunk that wait: none only if the queue is empty.
+    /// The unsent bytes of the first chunk; empty only if the queue is.
     pub fn front(&self) -> &[u8] {
         self.slices().next().unwrap_or_default()
     }
 
-    /// The bytes that wait, chunk by chunk.
+    /// The unsent bytes, chunk by chunk.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
         let sealed = self.sealed.iter().flat_map(|sealed| &sealed.chunks).map(Chunk::as_slice);
         let chunks = sealed.chain(std::iter::once(&self.last[..])).enumerate();
         chunks.map(|(at, chunk)| if at == 0 { &chunk[self.start..] } else { chunk })
     }
 
-    /// The chunk that bytes are appended to; what it holds stays in front of them.
+    /// The chunk to which bytes are appended, after those that it holds.
     #[inline]
     pub fn back(&mut self, pool: &mut Pool) -> &mut Vec<u8> {
         if self.last.len() >= CHUNK_BYTES {
@@ -113,8 +113,8 @@ impl ChunkQueue {
         &mut self.last
     }
 
-    /// Takes the chunk of [`ChunkQueue::back`] back, which was taken out to be appended to. In between nothing
-    /// else is done with the queue. The memory of what was taken back is freed if it is large.
+    /// Puts back the chunk of [`ChunkQueue::back`], which was taken out to be appended to; no other call may come in
+    /// between. An empty chunk is freed if it is large.
     #[inline]
     pub fn put_back(&mut self, chunk: Vec<u8>) {
         self.last = if chunk.is_empty() && chunk.capacity() > 2 * CHUNK_BYTES { Vec::new() } else { chunk };
@@ -132,7 +132,7 @@ impl ChunkQueue {
         pool.give(std::mem::replace(&mut self.last, chunk));
     }
 
-    /// Appends a piece of what does not end soon: in a map, unless it is small.
+    /// Appends a piece of a long output: in a map, unless it is small.
     pub fn push_piece(&mut self, piece: Vec<u8>, pool: &mut Pool) {
         if piece.len() <= LARGE_BYTES {
             return self.push_chunk(piece, pool);
@@ -161,9 +161,9 @@ impl ChunkQueue {
         self.push_sealed(Chunk::Owned(chunk));
     }
 
-    /// Moves large chunks to maps of their own, which go back to the system as soon as they are sent: for a queue that
-    /// waits for its socket. At most 256 KiB at a time, from the front, and one chunk at least; each is looked at once.
-    /// Where there is no memory for maps they stay.
+    /// Moves large chunks to maps of their own, which are returned to the system as soon as they are sent: for a queue
+    /// that waits for its socket. At most 256 KiB per call, from the front, and at least one chunk; each is examined
+    /// once. Without memory for maps the chunks stay.
     pub fn move_to_maps(&mut self, pool: &mut Pool) {
         if self.last.len() > LARGE_BYTES {
             self.seal();
@@ -192,7 +192,7 @@ impl ChunkQueue {
         sealed.chunks.push_back(chunk);
     }
 
-    /// Takes `count` bytes off the front, all if there are fewer. O(chunks freed).
+    /// Removes `count` bytes at the front, all if there are fewer. O(chunks freed).
     pub fn consume(&mut self, count: usize, pool: &mut Pool) {
         self.start += count.min(self.len());
         while let Some(sealed) = &mut self.sealed {
@@ -219,7 +219,8 @@ impl ChunkQueue {
         }
     }
 
-    /// Moves `count` bytes, or all if there are fewer, from the front to the end of another queue. Shared ones are not copied.
+    /// Moves `count` bytes, all if there are fewer, from the front to the end of another queue. Shared bytes are not
+    /// copied.
     pub fn move_front(&mut self, count: usize, to: &mut Self, pool: &mut Pool) {
         let mut left = count.min(self.len());
         while left > 0 {
@@ -237,7 +238,7 @@ impl ChunkQueue {
         }
     }
 
-    /// Drops what waits and gives the memory back.
+    /// Drops all bytes and returns the memory to the pool.
     pub fn release(&mut self, pool: &mut Pool) {
         self.consume(self.len(), pool);
         pool.give(std::mem::take(&mut self.last));

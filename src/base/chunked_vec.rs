@@ -12,7 +12,7 @@ use std::ops::{Index, IndexMut};
 /// Entries that are allocated together.
 pub const CHUNK: usize = 64;
 
-/// Chunks by which the capacity of the list of chunks grows at least.
+/// Minimum growth of the list of chunks, in chunks.
 const LIST_STEP: usize = 16;
 
 /// The table; see the module.
@@ -27,7 +27,7 @@ impl<T: Default> ChunkedVec<T> {
         Self { chunked_vec: Vec::new() }
     }
 
-    /// Entries that there are.
+    /// The number of entries.
     pub const fn len(&self) -> usize {
         self.chunked_vec.len() * CHUNK
     }
@@ -90,7 +90,7 @@ impl<T: Default> ChunkedVec<T> {
         self.chunked_vec.len() * size_of::<[T; CHUNK]>() + self.chunked_vec.capacity() * size_of::<Box<T>>()
     }
 
-    /// Growth of [`ChunkedVec::memory_bytes`] at most when the table becomes `len` entries long.
+    /// Maximum growth of [`ChunkedVec::memory_bytes`] when the table becomes `len` entries long.
     pub fn growth_bytes(&self, len: usize) -> usize {
         let more = len.div_ceil(CHUNK).saturating_sub(self.chunked_vec.len());
         let listed = self.chunked_vec.capacity() - self.chunked_vec.len();

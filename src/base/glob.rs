@@ -3,13 +3,13 @@
 //! A pattern is compiled to an automaton whose states are bits. Each byte of a name costs a few operations
 //! per 64 characters of the pattern, whatever both are, so that no pattern takes exponential time.
 
-/// Characters of a pattern beside `*` at most.
+/// Maximum characters of a pattern, not counting `*`.
 pub const TOKENS_MAX: usize = 1_023;
 
 /// Words of a state.
 const WORDS_MAX: usize = (TOKENS_MAX + 1) / 64;
 
-/// A compiled pattern. State n: the first n characters beside `*` are matched.
+/// A compiled pattern. State n: the first n characters, not counting `*`, are matched.
 #[derive(Debug)]
 pub struct Pattern {
     /// For each byte, `words` words: the states that it leads to.
@@ -24,7 +24,7 @@ pub struct Pattern {
 type Bytes = [bool; 256];
 
 impl Pattern {
-    /// Compiles a pattern; `None` if it has more than [`TOKENS_MAX`] characters beside `*`. O(bytes).
+    /// Compiles a pattern; `None` if it has more than [`TOKENS_MAX`] characters, not counting `*`. O(bytes).
     pub fn new(text: &[u8]) -> Option<Self> {
         let (mut tokens, mut stars, mut rest) = (Vec::new(), Vec::new(), text);
         while let Some((&first, after)) = rest.split_first() {
@@ -89,7 +89,7 @@ impl Pattern {
         states[self.tokens / 64] >> (self.tokens % 64) & 1 == 1
     }
 
-    /// What [`Pattern::matches`] costs for a name of so many bytes, in operations.
+    /// The cost of [`Pattern::matches`] for a name of `bytes` bytes, in operations.
     pub const fn cost(&self, bytes: usize) -> usize {
         self.words * bytes
     }
@@ -100,7 +100,7 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
     Pattern::new(pattern).is_some_and(|pattern| pattern.matches(name))
 }
 
-/// Reads a class after its `[`. One that does not close ends with the pattern. Returns what is after it.
+/// Reads a class after its `[`; one that is not closed ends with the pattern. Returns the rest of the pattern.
 fn class<'a>(text: &'a [u8], bytes: &mut Bytes) -> &'a [u8] {
     let (is_negated, mut rest) = match text {
         [b'^', rest @ ..] => (true, rest),

@@ -1,5 +1,5 @@
-//! Counts of times in log-linear buckets, 2^`STEP_BITS` per power of two: with 3, in a node, a quantile is at most an eighth
-//! too high; with 8, in the load generator, a 256th.
+//! Counts of times in log-linear buckets, 2^`STEP_BITS` per power of two: with 3, in a node, a quantile is at most an
+//! eighth too high; with 8, in the load generator, a 256th.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ const UNIT_BITS: u32 = 6;
 /// Powers of two of the unit up to which times are distinguished: 137 s.
 const UNITS_BITS: usize = 31;
 
-/// The number of buckets for so many steps per power of two, as a power of two.
+/// The number of buckets with 2^`step_bits` steps per power of two.
 pub const fn buckets(step_bits: usize) -> usize {
     (UNITS_BITS - step_bits + 1) << step_bits
 }
@@ -17,7 +17,7 @@ pub const fn buckets(step_bits: usize) -> usize {
 /// The number of buckets of a node's histograms.
 pub const BUCKETS: usize = buckets(3);
 
-/// Times by bucket; one beyond the last bucket is in the last one.
+/// Counts of times by bucket; times beyond the last bucket are in the last one.
 #[derive(Debug, Clone)]
 pub struct Histogram<const STEP_BITS: usize = 3, const BUCKETS: usize = { buckets(3) }> {
     counts: [u64; BUCKETS],
@@ -62,7 +62,7 @@ impl<const STEP_BITS: usize, const BUCKETS: usize> Histogram<STEP_BITS, BUCKETS>
         self.total_nanos += u128::from(nanos) * u128::from(count);
     }
 
-    /// Adds all of another.
+    /// Adds all times of another histogram.
     pub fn merge(&mut self, other: &Self) {
         self.counts.iter_mut().zip(&other.counts).for_each(|(own, more)| *own += more);
         self.count += other.count;
@@ -77,7 +77,7 @@ impl<const STEP_BITS: usize, const BUCKETS: usize> Histogram<STEP_BITS, BUCKETS>
         }
     }
 
-    /// What has been added since an earlier state of the same histogram, by bucket.
+    /// The counts added since an earlier state of the same histogram, by bucket.
     pub fn added_since(&self, earlier: &Self) -> impl Iterator<Item = (u8, u32)> {
         let pairs = (0u8..).zip(self.counts.iter().zip(&earlier.counts));
         pairs.filter_map(|(bucket, (now, then))| {
@@ -86,7 +86,7 @@ impl<const STEP_BITS: usize, const BUCKETS: usize> Histogram<STEP_BITS, BUCKETS>
         })
     }
 
-    /// How many times were added.
+    /// The number of times added.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -109,7 +109,7 @@ impl<const STEP_BITS: usize, const BUCKETS: usize> Histogram<STEP_BITS, BUCKETS>
         Duration::ZERO
     }
 
-    /// The times up to each of `limits`, which rise.
+    /// The number of times up to each of `limits`, which must ascend.
     pub fn up_to<'l>(&self, limits: &'l [Duration]) -> impl Iterator<Item = (&'l Duration, u64)> {
         let mut next = 0;
         let mut below = 0;
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!((times.count(), times.total_seconds()), (1_000, 0.5005));
     }
 
-    /// `error`: that of a millisecond.
+    /// `error`: the error of a time of one millisecond.
     fn quantiles<const STEP_BITS: usize, const BUCKETS: usize>(error: Duration) {
         let mut times = Histogram::<STEP_BITS, BUCKETS>::default();
         assert_eq!(times.quantile(0.5), Duration::ZERO);

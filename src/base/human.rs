@@ -61,7 +61,7 @@ pub fn span(time: Duration) -> String {
     }
 }
 
-/// A part of one in percent, with so many digits after the point: `99.5 %`.
+/// A part of one in percent, with `digits` digits after the point: `99.5 %`.
 pub fn percent(share: f64, digits: usize) -> String {
     format!("{:.digits$} %", 100.0 * share)
 }

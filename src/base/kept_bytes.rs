@@ -1,13 +1,13 @@
-//! Bytes that are kept for a while, of a request that waits: many of them lie in a map of their own, since the allocator
-//! of the process returns only the end of its heap to the system.
+//! Bytes of a request that waits: large ones are in a map of their own, since the allocator of the process returns only
+//! the end of its heap to the system.
 
 use super::memory;
 use memmap2::MmapMut;
 
-/// Bytes above which they get a map of their own.
+/// Bytes above which they are in a map of their own.
 const SMALL_MAX: usize = 16 * 1024;
 
-/// Bytes of a page of the system: what a map holds is counted in these.
+/// Bytes of a page of the system; the memory of a map is counted in pages.
 const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
 
 /// Bytes; see the module.

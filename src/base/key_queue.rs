@@ -35,12 +35,12 @@ impl<Tag> KeyQueue<Tag> {
         Some(key)
     }
 
-    /// How many keys there are, stale ones included.
+    /// The number of keys, stale ones included.
     pub fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// Whether there is none.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

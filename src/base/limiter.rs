@@ -1,4 +1,4 @@
-//! A rate limit: so many events at once, and one per interval in the long run.
+//! A rate limit: a burst of events at once, and one per interval in the long run.
 
 use crate::base::time::Instant;
 use std::time::Duration;
@@ -10,12 +10,12 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// How long the next event has to wait, with one per `every` and `burst` at once.
+    /// The time that the next event has to wait, with one per `every` and `burst` at once.
     pub fn wait(&self, now: Instant, every: Duration, burst: u32) -> Duration {
         self.used_until.since(now).saturating_sub(every * burst.saturating_sub(1))
     }
 
-    /// Counts an event, if it need not wait; whether it does not.
+    /// Counts an event, if it need not wait; returns whether it was counted.
     pub fn allows(&mut self, now: Instant, every: Duration, burst: u32) -> bool {
         let is_allowed = self.wait(now, every, burst).is_zero();
         if is_allowed {

@@ -1,5 +1,7 @@
 //! Data structures that are independent of Olivia: time, typed keys, timer wheel, byte buffers, shared bytes, random
-//! numbers, arena, addresses, patterns, histograms, numbers for people. Nothing here does I/O, reads a clock, or imports from another layer.
+//! numbers, arena, addresses, patterns, histograms, numbers for people.
+//!
+//! Nothing here does I/O, reads a clock, or imports from another layer.
 
 pub mod address;
 pub mod arena;

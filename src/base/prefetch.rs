@@ -1,4 +1,5 @@
-//! Processor instructions that have no safe function: prefetch of a cache line, and comparisons of 16 bytes. The only `unsafe` code of the project, with a plain form for other processors.
+//! Processor instructions without a safe function: prefetch of a cache line, and comparisons of 16 bytes. This is the
+//! only `unsafe` code of the project; it has a plain form for other processors.
 //!
 //! A lookup in a store larger than the caches waits some 150 ns for memory. A load blocks the processor as soon as its
 //! window is full; a prefetch does not, so that the cache misses of 16 keys overlap: 112 ns per key with loads, 53 with
@@ -6,7 +7,7 @@
 //! Comparing the 12 tags of a bucket takes 6 instructions instead of some 30; to see whether 64 bytes need quotes takes
 //! 90 instead of 200.
 //!
-//! Not here: when it is worth it.
+//! Not here: when to prefetch.
 #![expect(unsafe_code, reason = "each use has its argument beside it")]
 
 /// Begins to fetch the cache line of `place` without waiting for it. No visible effect. Some 0.3 ns; up to a few dozen
@@ -30,7 +31,7 @@ pub fn prefetch<T>(place: &T) {
     let _ = place;
 }
 
-/// One bit for each byte that is `byte`, the first one's lowest.
+/// One bit per byte that equals `byte`; the bit of the first byte is the lowest.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub fn equal_bytes(bytes: &[u8; 16], byte: u8) -> u32 {
@@ -70,7 +71,7 @@ pub fn are_between<const N: usize>(bytes: &[u8; 16], least: u8, most: u8, others
     bytes.iter().all(|byte| (least..=most).contains(byte) && !others.contains(byte))
 }
 
-/// One bit for each byte that is `byte`, the first one's lowest.
+/// One bit per byte that equals `byte`; the bit of the first byte is the lowest.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 pub fn equal_bytes(bytes: &[u8; 16], byte: u8) -> u32 {

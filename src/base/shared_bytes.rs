@@ -1,10 +1,10 @@
-//! Bytes that several owners share, such as a large value that connections are being sent: none copies them.
+//! Bytes that several owners share, such as a large value that is sent to several connections: none copies them.
 
 use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
 
-/// A part of what an owner holds; a clone is another owner of the same bytes.
+/// A range of the bytes of an owner; a clone shares the same bytes.
 #[derive(Clone)]
 pub struct SharedBytes {
     owner: Rc<dyn AsRef<[u8]>>,
@@ -17,7 +17,7 @@ impl SharedBytes {
         Self { owner, range }
     }
 
-    /// The same bytes, fewer at both ends.
+    /// A part of these bytes: `range`, as far as they reach.
     pub fn slice(mut self, range: Range<usize>) -> Self {
         let end = self.range.end.min(self.range.start.saturating_add(range.end));
         self.range = self.range.start.saturating_add(range.start).min(end)..end;
@@ -29,12 +29,12 @@ impl SharedBytes {
         (*self.owner).as_ref().get(self.range.clone()).unwrap_or_default()
     }
 
-    /// How many they are. O(1).
+    /// The number of bytes. O(1).
     pub const fn len(&self) -> usize {
         self.range.end - self.range.start
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }

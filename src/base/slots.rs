@@ -16,7 +16,7 @@ pub struct Key<Tag> {
 }
 
 impl<Tag> Key<Tag> {
-    /// Where the entry lies. For tables that run parallel to this one; check the generation there too.
+    /// The index of the entry. For tables that run parallel to this one; check the generation there too.
     pub const fn index(self) -> usize {
         self.index as usize
     }
@@ -86,12 +86,12 @@ impl<Tag, T> Slots<Tag, T> {
         Self { entries: Slab::new(), generation: std::num::NonZeroU32::MIN, tag: PhantomData }
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -145,7 +145,7 @@ impl<Tag, T> Slots<Tag, T> {
         self.entries.iter_mut().map(|(_, entry)| &mut entry.1)
     }
 
-    /// Gives back what the table holds beyond its live entries, where they allow it.
+    /// Frees the memory of the table if it is empty.
     pub fn shrink(&mut self) {
         if self.entries.is_empty() {
             self.entries = Slab::new();

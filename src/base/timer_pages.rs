@@ -24,7 +24,7 @@ pub trait TimerPages<P> {
     /// Bytes of memory held.
     fn memory_bytes(&self) -> usize;
 
-    /// Growth of [`TimerPages::memory_bytes`] at most when `entries` timers are added to `timer_pages` chains.
+    /// Maximum growth of [`TimerPages::memory_bytes`] when `entries` timers are added to `timer_pages` chains.
     fn growth_bytes_max(&self, entries: usize, timer_pages: usize) -> usize;
 
     /// Frees some memory with the timers in it; false when none is left. The chains cannot be used after it.

@@ -33,7 +33,7 @@ struct Detached {
     deadline_high: u64,
 }
 
-/// What [`Wheel::pop`] did. Each costs about the same.
+/// The result of [`Wheel::pop`]. All cost about the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Popped<P> {
     /// This entry was due.
@@ -221,7 +221,7 @@ impl<P: Copy, B: TimerPages<P>> Wheel<P, B> {
         2 * LEVELS * SLOTS
     }
 
-    /// Growth of [`Wheel::memory_bytes`] at most when `entries` are added.
+    /// Maximum growth of [`Wheel::memory_bytes`] when `entries` are added.
     pub fn growth_bytes_max(&self, entries: usize) -> usize {
         self.timer_pages.growth_bytes_max(entries, LEVELS * SLOTS + 2)
             + (self.detached.len() + 8) * size_of::<Detached>()
