@@ -39,13 +39,13 @@ use std::path::{Path, PathBuf};
 /// Bytes of a configuration file; the shipped one has 4 KiB, so a larger one is probably another file.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Where the configuration file is looked for, in this order, if none is named.
+/// The paths at which the configuration file is looked for, in this order, if none is named.
 pub const LOOKED_AT: [&str; 2] = ["olivia.toml", "/etc/olivia/olivia.toml"];
 
 /// The effective configuration of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// True: ready without waiting for its configured peers. They are dialled all the same.
+    /// True: ready without waiting for its configured peers. They are dialled nevertheless.
     pub base_node: bool,
     /// The one port, for people, programs and peers. 0: any free one.
     pub listen_port: u16,
@@ -64,8 +64,8 @@ pub struct Config {
     pub mesh_secret: Option<Secret>,
     /// The file that the mesh secret was read from, if it was.
     pub mesh_secret_file: Option<PathBuf>,
-    /// The address that other nodes are to dial, if it is not the one listened on. Its host may be unspecified: then
-    /// the host is the one that they see.
+    /// The address that other nodes are to dial, if it is not the one listened on. Its host may be unspecified: other
+    /// nodes then use the host from which this node connects.
     pub advertise: Option<SocketAddr>,
     /// Settings of the mesh.
     pub mesh: MeshLimits,
@@ -96,8 +96,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The configuration of a running node after a reload: `new`, but for what cannot change while running, with a
-    /// message per such difference.
+    /// The configuration of a running node after a reload: `new`, except for settings that need a restart, with a
+    /// message per setting that differs.
     ///
     /// The password stays too if removing it would open an address beyond loopback.
     pub fn reload_from(&self, new: Config) -> (Config, Vec<String>) {
@@ -145,7 +145,7 @@ impl Config {
 }
 
 impl Config {
-    /// What differs in `new`, as `limits.clients_max 100 -> 200`; `None`: nothing. Secrets are named only.
+    /// The differences of `new`, as `limits.clients_max 100 -> 200`; `None` if there are none. Secrets are named only.
     pub fn changes_to(&self, new: &Config) -> Option<String> {
         print::changes(self, new)
     }
@@ -153,7 +153,7 @@ impl Config {
 
 /// A password or a mesh secret: text that is not shown by `Debug`, and has no `Display`.
 ///
-/// Its equality is not constant-time; what a client sends is compared by the node, with `subtle`.
+/// Its equality is not constant-time; the node compares the passwords of clients with `subtle`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -226,11 +226,11 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// Messages for the log at level INFO: where the configuration was looked for.
     pub notes: Vec<String>,
-    /// Messages for the log at level WARN: what is allowed but rarely intended.
+    /// Messages for the log at level WARN: settings that are allowed but rarely intended.
     pub warnings: Vec<String>,
 }
 
-/// Why there is no configuration: messages for the operator, one per line, none with a secret in it.
+/// The error of [`load`]: messages for the operator, one per line, none with a secret in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(Vec<String>);
 

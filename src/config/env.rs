@@ -53,7 +53,7 @@ pub(super) fn read(variables: &[(OsString, OsString)]) -> Environment {
 
 fn unknown(name: &str) -> String {
     let names = schema::keys().map(Key::env_name).chain([CONFIG.to_owned()]);
-    // Without the common beginning, which would make everything look alike.
+    // Without the common prefix, which would make all names similar.
     let tails = names.filter_map(|name| name.strip_prefix("OLIVIA_").map(str::to_owned));
     let tail = name.strip_prefix("OLIVIA_").unwrap_or(name);
     let near = schema::nearest(tail, tails).map(|near| format!(" (did you mean 'OLIVIA_{near}'?)"));

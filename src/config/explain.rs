@@ -1,4 +1,4 @@
-//! Messages about errors of the system, each with what to do.
+//! Messages about errors of the system, each with advice.
 
 use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;

@@ -8,7 +8,7 @@ use std::path::Path;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
-/// Problems reported per file; with more it is another kind of file.
+/// Maximum number of problems reported per file; a file with more is probably of another kind.
 const PROBLEMS_MAX: usize = 20;
 
 /// Decodes a file, without its byte order mark. The flag is true if there was one.
@@ -39,10 +39,10 @@ pub(super) fn decode<'a>(name: &Path, bytes: &'a [u8]) -> Result<(&'a str, bool)
 /// Bytes of the longest line that a message repeats.
 const SHOWN_LINE_BYTES_MAX: usize = 120;
 
-/// Reads the text of a configuration file. `name` is what messages call it.
+/// Reads the text of a configuration file. Messages name the file `name`.
 ///
-/// Cost: bounded by the length of the text, save that each of at most 20 problems and 36 keys counts lines
-/// from its beginning.
+/// Cost: O(bytes of the text), and one count of lines from its beginning per key and per problem, of which there are at
+/// most 20.
 ///
 /// # Errors
 /// Messages that begin with `name:line:`, one per problem, at most 20: bad syntax, an unknown
@@ -63,7 +63,8 @@ pub fn parse_toml(name: &str, text: &str) -> Result<Layer, ConfigError> {
     if problems.is_empty() { Ok(reader.layer) } else { Err(ConfigError::new(problems)) }
 }
 
-/// How a line would be right whose value has no quotes: `bind = 0.0.0.0`, `memory_max = 1GiB`. A secret is not repeated.
+/// The corrected form of a line whose value lacks quotes: `bind = 0.0.0.0`, `memory_max = 1GiB`. A secret is not
+/// repeated.
 fn quoted(line: &str) -> Option<String> {
     let (key, value) = line.split_once('=').filter(|_| line.len() <= SHOWN_LINE_BYTES_MAX)?;
     let (key, value) = (key.trim(), value.split('#').next()?.trim());

@@ -1,5 +1,5 @@
-//! The command line: flags to a [`Layer`], and the text of `--help`. Flags are for what differs between the nodes of one
-//! machine; the rest is in the file.
+//! The command line: flags to a [`Layer`], and the text of `--help`. Flags are for settings that differ between the
+//! nodes of one machine; all others are set in the file.
 
 use super::schema::{self, Key};
 use super::{Command, ConfigError, Layer};
@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use toml::Value;
 
-/// What messages about usage refer to.
+/// The command to which messages about usage refer.
 pub(super) const SEE_HELP: &str = "olivia --help";
 
 /// The text of `--help`: one screen.
@@ -65,7 +65,7 @@ const NAMES: [&str; 9] = [
 /// Reads the arguments, without the program's name. `--help` and `--version` end the reading.
 ///
 /// # Errors
-/// A message about the first argument that is not understood.
+/// A message about the first argument that is not valid.
 pub(super) fn parse(args: &[OsString]) -> Result<Flags, ConfigError> {
     let usage = |problem: String| ConfigError::one(format!("{problem}; see {SEE_HELP}"));
     let mut flags = Flags { command: Command::Run, layer: Layer::default(), config: None };

@@ -1,6 +1,6 @@
-//! Merging of the sources.
+//! Merges the sources of the configuration.
 //!
-//! A layer (the file, the environment, the flags) holds the keys that it sets, with their places; later layers win key
+//! A layer (the file, the environment, the flags) holds the keys that it sets, with their origins; later layers win key
 //! by key. The result is typed by serde and checked as a whole. Not here: how each source is read.
 
 use super::schema::{self, Key};
@@ -18,7 +18,7 @@ use toml::Value;
 /// Bytes of a password file: a byte order mark, the longest password, and a line end.
 const SECRET_FILE_BYTES_MAX: usize = 3 + schema::SECRET_BYTES_MAX + 2;
 
-/// What some editors put in front of UTF-8.
+/// The mark that some editors put before UTF-8 text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The keys that one source sets, each checked by itself.
@@ -27,7 +27,7 @@ pub struct Layer {
     entries: BTreeMap<(&'static str, &'static str), Entry>,
 }
 
-/// A value and its place: `olivia.toml:12`, `OLIVIA_BIND` or `--bind`.
+/// A value and its origin: `olivia.toml:12`, `OLIVIA_BIND` or `--bind`.
 #[derive(Clone)]
 struct Entry {
     value: Value,
@@ -98,7 +98,7 @@ impl Layer {
         problems
     }
 
-    /// Merges `over` over this layer. Peers without `base_node` reset it to its default, which follows from them; a
+    /// Merges `over` into this layer. Peers without `base_node` reset it to its default, which depends on them; a
     /// password removes a password file, and the reverse.
     fn lay(&mut self, over: Layer) {
         let mut forget = Vec::new();
@@ -161,7 +161,7 @@ struct SecurityForm {
     open_without_password: bool,
 }
 
-/// Without `deny_unknown_fields`, which does not go with `flatten`: no unknown key gets into a [`Layer`].
+/// Without `deny_unknown_fields`, which cannot be combined with `flatten`: no unknown key gets into a [`Layer`].
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct MeshForm {
@@ -270,7 +270,7 @@ pub(super) fn resolve(
             }
             Err(problem) => {
                 problems.push(format!("{}{problem}", all.origin(file)));
-                // A stand-in, so that its absence is reported once.
+                // A placeholder, so that a secret that cannot be read is reported once.
                 Some(Secret::new(String::new()))
             }
         }
@@ -353,7 +353,7 @@ fn mesh_problem(config: &Config) -> Option<(Key, String)> {
     Some((key, problem))
 }
 
-/// What is allowed but rarely intended.
+/// Warnings about settings that are allowed but rarely intended.
 fn warnings_about(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if !is_loopback(config.bind) && config.password.is_none() {

@@ -1,19 +1,19 @@
-//! The memory of this machine, or what a control group or `ulimit -v` leaves this process of it: the default of
-//! `memory_max`.
+//! The default of `memory_max`, from the memory of this machine, or the part of it that a control group or `ulimit -v`
+//! leaves to this process.
 
 use super::units::Unit;
 use super::{Config, ReadFile};
 use crate::limits::HEAP_BYTES_MAX;
 use std::path::{Path, PathBuf};
 
-/// The default is this much of the memory there is.
+/// The default, as a percentage of that memory.
 const PERCENT: u64 = 80;
 
 /// The default is a multiple of this.
 const MIB: u64 = 1 << 20;
 
-/// Sets `memory_max` to its default. Returns a message about it; `None`, and there is
-/// no limit, if it is not known how much memory there is.
+/// Sets `memory_max` to its default. Returns a message about it; `None` if the memory is not known: there is no limit
+/// then.
 pub(super) fn set_default(config: &mut Config, read: &ReadFile<'_>) -> Option<String> {
     let (bytes, of) = machine_memory(read)?;
     config.limits.memory_max = share(bytes, 1);
@@ -26,7 +26,7 @@ pub(super) fn set_default(config: &mut Config, read: &ReadFile<'_>) -> Option<St
     Some(format!("memory_max is {max}, {why} (memory_max = 0: no limit)"))
 }
 
-/// What [`Config`] would have for each of `nodes` nodes on this machine; `None` if its memory is not known.
+/// The default of `memory_max` for each of `nodes` nodes on this machine; `None` if its memory is not known.
 pub fn memory_max_of(nodes: u64, read: &ReadFile<'_>) -> Option<u64> {
     Some(share(machine_memory(read)?.0, nodes))
 }
@@ -35,8 +35,8 @@ fn share(bytes: u64, nodes: u64) -> u64 {
     (bytes / 100 * PERCENT / nodes.max(1) / MIB * MIB).clamp(MIB, HEAP_BYTES_MAX)
 }
 
-/// Bytes of memory, and whose they are: the least of the machine's, its control group's with those above it, and what
-/// `ulimit -v` leaves.
+/// Bytes of memory, and their owner: the least of the machine's memory, the limits of its control group and of the
+/// groups above it, and the limit of `ulimit -v`.
 fn machine_memory(read: &ReadFile<'_>) -> Option<(u64, &'static str)> {
     let text = |path: &Path| String::from_utf8(read(path).ok()?.bytes).ok();
     let total = text(Path::new("/proc/meminfo")).and_then(|text| {

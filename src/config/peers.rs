@@ -1,4 +1,4 @@
-//! The syntax of a `host:port`, and whether it stays on this machine.
+//! The syntax of a `host:port`, and whether it can lead to another machine.
 //!
 //! Nothing is resolved here: a name other than `localhost` counts as beyond this machine.
 

@@ -1,5 +1,5 @@
 //! The effective configuration as a file: the shipped `olivia.toml`, line by line, with other values. Secrets are not
-//! printed; a comment shows that there is one.
+//! printed; a comment states that one is set.
 
 use super::layers::Form;
 use super::schema::{self, Key};
@@ -12,7 +12,7 @@ pub const DEFAULT_TEXT: &str = include_str!("../../olivia.toml");
 /// `config` as a file. If no secret is set directly, it loads back to an equal configuration.
 ///
 /// # Errors
-/// A message if a limit exceeds a TOML number, which none of a loaded configuration does.
+/// A message if a limit exceeds a TOML number, which no limit of a loaded configuration does.
 pub fn print_config(config: &Config) -> Result<String, ConfigError> {
     let values = toml::Table::try_from(Form::of(config))
         .map_err(|err| ConfigError::one(format!("this configuration cannot be printed: {err}")))?;
@@ -52,7 +52,7 @@ fn set_line(config: &Config, values: &toml::Table, key: Key) -> Option<String> {
     Some(format!("{} = {}", key.name, key.written(value)))
 }
 
-/// What differs between two configurations, key by key; `None`: nothing.
+/// The differences of two configurations, key by key; `None` if there are none.
 pub(super) fn changes(old: &Config, new: &Config) -> Option<String> {
     let tables = [old, new].map(|config| toml::Table::try_from(Form::of(config)).unwrap_or_default());
     let shown = |values: &toml::Table, key: Key| {
@@ -142,7 +142,7 @@ mod tests {
         assert!(crate::config::parse_toml("x", &text).is_ok(), "{text}");
     }
 
-    /// Small and seeded: a configuration is drawn again by its seed.
+    /// A number below `below`, from a seeded generator: a configuration can be drawn again by its seed.
     fn draw(state: &mut u64, below: u64) -> u64 {
         *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*state >> 16) % below
@@ -169,7 +169,7 @@ mod tests {
             limits.buffers_max = limits.buffers_max.max(limits.reply_bytes_max.into());
             let peers = ["localhost:1", "127.0.0.1:65535", "[::1]:5454"];
             let bind = usize::try_from(draw(state, 4)).unwrap();
-            // What others reach needs a secret for a mesh, which is not printed.
+            // A node of a mesh that other machines reach needs a secret, which is not printed.
             let is_alone = bind < 2;
             let config = Config {
                 base_node: is_alone || draw(state, 2) == 0,

@@ -28,10 +28,11 @@ fn text(value: &Value) -> String {
 }
 
 impl Limits {
-    /// These limits with another value of one of them, `name`, read as in the environment: `1GiB`, `5s`.
+    /// These limits with `text` as the value of the limit `name`, read as in the environment: `1GiB`, `5s`. `None` if
+    /// there is no such limit.
     ///
     /// # Errors
-    /// A message: the value is not one that the limit takes, or contradicts another. `None` if there is no such limit.
+    /// A message: the value is out of the range of the limit, or contradicts another limit.
     pub fn with(&self, name: &str, text: &str) -> Option<Result<Self, String>> {
         let key = schema::find("limits", name)?;
         let change = || {

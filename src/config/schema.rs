@@ -9,17 +9,17 @@ use crate::limits::{EvictionPolicy, LIMIT_RANGES, LimitRange, MESH_RANGES};
 use std::net::{IpAddr, SocketAddr};
 use toml::Value;
 
-/// Entries of `remote_peers`: well above the links of a full mesh, and still a list one can read.
+/// Maximum entries of `remote_peers`: well above the links of a full mesh, and still a readable list.
 pub const REMOTE_PEERS_MAX: usize = 1_024;
 
-/// Bytes of the longest password or mesh secret: more adds no strength, and what is compared before
-/// authentication stays small.
+/// Bytes of the longest password or mesh secret: more adds no strength, and the comparison before authentication stays
+/// short.
 pub const SECRET_BYTES_MAX: usize = 512;
 
 /// Bytes of the shortest mesh secret: 128 bits, if they are random.
 pub const MESH_SECRET_BYTES_MIN: usize = 16;
 
-/// Characters of an operator's own text that a message repeats.
+/// Maximum characters of an operator's text that a message repeats.
 const SHOWN_CHARS_MAX: usize = 64;
 
 /// One key of the configuration.
@@ -31,7 +31,7 @@ pub(super) struct Key {
     pub(super) kind: Kind,
 }
 
-/// What a key takes.
+/// The values that a key takes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Bool,
@@ -48,7 +48,7 @@ pub(super) enum Kind {
         bytes_min: usize,
     },
     Path,
-    /// One of some words, in upper or lower case.
+    /// One word of a list, in upper or lower case.
     Word(&'static [&'static str]),
 }
 
@@ -124,7 +124,7 @@ impl Key {
     /// Reads the text of an environment variable or a flag.
     ///
     /// # Errors
-    /// A message that says what the key takes.
+    /// A message with the values that the key takes.
     pub(super) fn read_text(self, text: &str) -> Result<Value, String> {
         let value = match self.kind {
             Kind::Bool => match text.trim() {
@@ -175,7 +175,7 @@ impl Key {
     /// Checks the type and the range of a value.
     ///
     /// # Errors
-    /// A message that names the key, shows the value (never a secret one) and says what would be right.
+    /// A message that names the key, shows the value (never a secret one) and names the allowed values.
     pub(super) fn check(self, value: &Value) -> Result<(), String> {
         match (self.kind, value) {
             (Kind::Bool, Value::Boolean(_)) => Ok(()),
@@ -226,10 +226,10 @@ impl Key {
         Ok(())
     }
 
-    /// Checks the length and the characters of a secret, whichever way it came.
+    /// Checks the length and the characters of a secret from any source.
     ///
     /// # Errors
-    /// The rest of a message that begins with the place of the secret; the secret is not in it.
+    /// The rest of a message that begins with the origin of the secret; the secret is not in it.
     pub(super) fn check_secret(self, text: &str) -> Result<(), String> {
         let bytes_min = if let Kind::Secret { bytes_min } = self.kind { bytes_min } else { 0 };
         if text.is_empty() {
@@ -253,7 +253,7 @@ impl Key {
         format!("{} is {shown}; it takes {}{hint}", self.path(), self.takes())
     }
 
-    /// What the key takes, as the end of a message.
+    /// The values that the key takes, as the end of a message.
     pub(super) fn takes(self) -> String {
         match self.kind {
             Kind::Bool => "true or false".to_owned(),
@@ -299,7 +299,7 @@ impl Key {
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// An operator's text as a message may repeat it: quoted, escaped, cut.
+/// An operator's text as a message repeats it: quoted, escaped, cut.
 pub(super) fn shown(text: &str) -> String {
     let cut: String = text.chars().take(SHOWN_CHARS_MAX).collect();
     let rest = if cut.len() < text.len() { "…" } else { "" };
@@ -309,7 +309,7 @@ pub(super) fn shown(text: &str) -> String {
 /// The candidate that `word` is probably meant for: one that ends in it (`port`, `listen_port`), else one that differs
 /// in at most a third of the letters, else one that has it as a part (`log`, `log-level`).
 ///
-/// Cost: bounded by the candidates times the square of what a message shows of a word.
+/// Cost: bounded by the number of candidates times the square of [`SHOWN_CHARS_MAX`].
 pub(super) fn nearest(word: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
     let word: String = word.chars().take(SHOWN_CHARS_MAX).flat_map(char::to_lowercase).collect();
     let edits_max = (word.chars().count() / 3).max(1);

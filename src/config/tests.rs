@@ -1,4 +1,4 @@
-//! The configuration as a whole: sources in, configuration or sentences out.
+//! The configuration as a whole: from sources to a configuration or messages.
 
 use super::schema::{self, Key, Kind};
 use super::{Command, Config, ConfigError, FileRead, Loaded, Secret, Sources, load};
@@ -82,10 +82,10 @@ fn every_key_can_be_set_from_the_environment_and_from_the_file() {
             Kind::Peers => ("localhost:1, [::1]:2".to_owned(), "['localhost:1', '[::1]:2']".to_owned()),
             Kind::Secret { .. } => ("0123456789abcdef".to_owned(), "'0123456789abcdef'".to_owned()),
             Kind::Path => ("pw".to_owned(), "'pw'".to_owned()),
-            // The last word is no default.
+            // The last word is not the default.
             Kind::Word(words) => (words[words.len() - 1].to_owned(), format!("'{}'", words[words.len() - 1])),
         };
-        // What another must not be above is lowered together with that.
+        // A limit must not be below another one, which is lowered too.
         let (more, more_toml): (&[(&str, &str)], &str) = match key.name {
             "reply_bytes_max" => (&[("OLIVIA_LIMITS_VALUE_BYTES_MAX", "9")], "value_bytes_max = 9\n"),
             "lookup_timeout_ms" => (&[("OLIVIA_MESH_LOOKUP_TRY_MS", "1")], "lookup_try_ms = 1\n"),

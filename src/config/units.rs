@@ -1,9 +1,9 @@
 //! Units of numbers: `"1GiB"`, `"512MB"`, `"5s"`; a bare number is in bytes or milliseconds.
 
-/// What a number counts.
+/// The unit of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
-    /// Things.
+    /// A number without a unit.
     Count,
     Bytes,
     Millis,
@@ -52,7 +52,7 @@ impl Unit {
         }
     }
 
-    /// Reads a number with or without a unit; digits may be grouped by `_`. `None`: it is none, or too large.
+    /// Reads a number with or without a unit; digits may be grouped by `_`. `None` if it is no number, or too large.
     pub(super) fn read(self, text: &str) -> Option<i64> {
         let text = text.trim();
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
@@ -66,7 +66,7 @@ impl Unit {
         number.checked_mul(i64::try_from(*factor).ok()?)
     }
 
-    /// A number in the largest unit in which it is whole; small ones stay bare bytes.
+    /// A number in the largest unit in which it is whole; bytes that are not whole KiB have no unit.
     pub(super) fn show(self, number: u64) -> String {
         let fits = |(name, factor): &&(&str, u64)| {
             number > 0 && number.is_multiple_of(*factor) && (self != Self::Bytes || name.ends_with("iB"))
@@ -77,7 +77,7 @@ impl Unit {
         }
     }
 
-    /// How the unit is written, as the end of a message.
+    /// The notation of the unit, as the end of a message.
     pub(super) const fn hint(self) -> &'static str {
         match self {
             Self::Count => "",
