@@ -5,22 +5,22 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::cell::Cell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// On Linux the clock that goes on while the machine sleeps, so that a TTL of a minute ends after a minute.
+/// On Linux the clock that advances while the machine sleeps, so that a TTL of a minute ends after a minute.
 #[cfg(target_os = "linux")]
 const MONOTONIC: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const MONOTONIC: ClockId = ClockId::Monotonic;
 
-/// How far the two clocks may come apart before the wall clock counts as having jumped: what may pass between reading
-/// one and the other.
+/// Nanoseconds by which the two clocks may differ before the wall clock counts as having jumped: the time that may pass
+/// between the readings of both.
 const JUMP_NANOS: u64 = 1_000_000;
 
-/// The monotonic time since it was made, and the wall clock.
+/// The monotonic time since the start of the node, and the wall clock.
 #[derive(Debug)]
 pub(super) struct Clock {
     /// Nanoseconds since the start of the machine.
     origin: u64,
-    /// The wall clock at the origin, in nanoseconds since 1970, as it was last seen: whole milliseconds.
+    /// The wall clock at the origin, in nanoseconds since 1970, by its last reading: whole milliseconds.
     wall_origin: Cell<u64>,
 }
 
@@ -37,7 +37,8 @@ impl Clock {
     }
 
     /// Both clocks. A wall clock before 1970 counts as 1970. The two advance together while the wall clock does not
-    /// jump, and a jump is rounded to milliseconds: an expiry that was set by one reads back by the other as it was.
+    /// jump, and a jump is rounded to milliseconds: an expiry that is set by one clock is the same when read by the
+    /// other.
     pub(super) fn read(&self) -> Now {
         let mono = self.mono();
         let wall = since_1970();
@@ -48,7 +49,8 @@ impl Clock {
         self.at(mono)
     }
 
-    /// The same later in an iteration, by the monotonic clock alone: the next [`Clock::read`] sees jumps of the other.
+    /// Both clocks later in an iteration, by the monotonic one alone: the next [`Clock::read`] detects jumps of the
+    /// wall clock.
     pub(super) fn read_again(&self) -> Now {
         self.at(self.mono())
     }
@@ -63,7 +65,7 @@ fn since_1970() -> u64 {
     u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Nanoseconds.
+/// Nanoseconds since the start of the machine.
 fn since_boot() -> u64 {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(MONOTONIC);
     tv_sec.cast_unsigned() * 1_000_000_000 + tv_nsec.cast_unsigned()

@@ -39,7 +39,7 @@ pub(super) fn is_reached(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24))
 }
 
-/// A spare file descriptor: closed when there are no more, it leaves one to refuse a client with.
+/// A spare file descriptor: closed when no other is left, it makes room to accept a client and refuse it.
 pub(super) fn spare() -> io::Result<File> {
     File::open("/dev/null")
 }

@@ -1,4 +1,4 @@
-//! The listening socket: how it is opened, accepted from, and what a refused client is sent.
+//! The listening socket: opening it, accepting from it, and refusing clients.
 
 use super::fd_limit;
 use crate::base::time::{Instant, Now};
@@ -19,7 +19,7 @@ const BACKLOG: i32 = 4_096;
 /// Time until accepting is tried again when the system had no descriptor and none was closed.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// At most one warning in this time that accepting fails.
+/// Minimum time between two warnings that accepting fails.
 const WARN_EVERY: Duration = Duration::from_secs(1);
 
 /// Idle time after which the system probes a connection, the time between probes, and the probes that may fail: a
@@ -28,13 +28,13 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// The listening socket and what is known of its readiness.
+/// The listening socket and its readiness.
 pub(super) struct Listener {
     /// `None` once the node shuts down.
     socket: Option<TcpListener>,
     /// Connections may wait: an edge was seen and no accept has failed since.
     is_ready: bool,
-    /// The system had no descriptor; not before this time again.
+    /// When the system had no descriptor: the time from which on accepting is tried again.
     retry_at: Option<Instant>,
     warned_at: Option<Instant>,
     spare: Option<File>,
@@ -44,11 +44,11 @@ impl Listener {
     /// Listens on `addr`, with as long a backlog as the system allows.
     pub(super) fn bind(addr: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        // A restarted node must not wait for the connections of its predecessor to be forgotten.
+        // A restarted node must not wait until the system has dropped the connections of its predecessor.
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
-        // Accepted sockets inherit it.
+        // Accepted sockets inherit keepalive.
         set_keepalive(&SockRef::from(&socket));
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
@@ -75,7 +75,7 @@ impl Listener {
         self.is_ready = true;
     }
 
-    /// Whether an accept now may return a connection.
+    /// Whether an accept may return a connection now.
     pub(super) fn is_ready(&self) -> bool {
         self.is_ready && self.retry_at.is_none()
     }
@@ -90,7 +90,7 @@ impl Listener {
         self.retry_at.filter(|_| self.is_ready)
     }
 
-    /// A descriptor was closed: accepting may work again.
+    /// Notes that a descriptor was closed: accepting may succeed again.
     pub(super) fn descriptor_closed(&mut self) {
         self.retry_at = None;
     }
@@ -138,7 +138,7 @@ impl Listener {
         }
     }
 
-    /// Uses the spare descriptor to send one waiting client the error that there is no room.
+    /// Uses the spare descriptor to send one waiting client an error: there is no room.
     fn refuse_one(&mut self) {
         self.spare = None;
         if let Some((stream, _)) = self.socket.as_ref().and_then(|socket| socket.accept().ok()) {
@@ -148,10 +148,10 @@ impl Listener {
     }
 }
 
-/// Has the system find connections whose other end is gone without a word.
+/// Makes the system detect connections whose other end vanished without closing.
 pub(super) fn set_keepalive(socket: &SockRef<'_>) {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
-    // Where it fails the connection is broken already, or works all the same.
+    // If it fails, the connection is broken already, or works without it.
     let _ = socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES));
 }
 

@@ -1,5 +1,5 @@
-//! Connections beyond `clients_max`. Their first bytes decide: a node that begins a handshake is taken, since links have
-//! places of their own; a client is refused.
+//! Connections beyond `clients_max`. Their first bytes decide: a node that begins a handshake is accepted, since links
+//! have a quota of their own; a client is refused.
 
 use crate::base::time::{Instant, Now};
 use crate::limits::SPARE_HANDSHAKES;
@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The time for the first line, which a node sends as soon as it is connected.
+/// The time limit of the first line, which a node sends as soon as it is connected.
 const FIRST_LINE_TIME: Duration = Duration::from_secs(1);
 
 /// A connection that the node has refused as one client too many.
@@ -30,7 +30,7 @@ pub(super) struct Lobby {
     waiting: VecDeque<Waiting>,
 }
 
-/// What the first bytes of a connection say about it.
+/// The kind of a connection, by its first bytes.
 enum Verdict {
     Node,
     Client,
@@ -38,12 +38,13 @@ enum Verdict {
 }
 
 impl Lobby {
-    /// When the oldest has had its time.
+    /// When the time of the oldest connection is over.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.waiting.front().map(|waiting| waiting.until)
     }
 
-    /// Takes in a connection. Returns the one for which there is no place any more: the oldest.
+    /// Adds a connection. Returns the connection that leaves: the oldest, if there are too many; the new one, if its
+    /// events cannot be registered.
     pub(super) fn admit(
         &mut self,
         now: Now,
@@ -62,8 +63,8 @@ impl Lobby {
         if self.waiting.len() > SPARE_HANDSHAKES { self.waiting.pop_front() } else { None }
     }
 
-    /// Takes out the connections whose first bytes have arrived, or whose time is over; each with whether it is a node's,
-    /// which is registered nowhere then.
+    /// Removes the connections whose first bytes have arrived, or whose time is over. Returns each with whether it is a
+    /// node's, whose events are no longer registered.
     pub(super) fn sort(&mut self, now: Now, registry: &Registry) -> Vec<(Waiting, bool)> {
         let mut sorted = Vec::new();
         for mut waiting in std::mem::take(&mut self.waiting) {

@@ -1,9 +1,9 @@
-//! Standard error as a log that is never waited for.
+//! The log on standard error, written only while the descriptor is writable.
 //!
-//! A line is written when a zero-timeout poll says that the descriptor takes it, and dropped and counted otherwise:
-//! a full pipe, a stopped terminal or a stuck log driver must not stop the loop. `O_NONBLOCK` would do it too, but
-//! belongs to everybody who shares the descriptor. If others write to the same pipe, one of them can still take the
-//! room between poll and write.
+//! A line is written if a poll with timeout 0 reports the descriptor as writable, else dropped and counted: a full
+//! pipe, a stopped terminal or a stuck log driver must not stop the loop. `O_NONBLOCK` would apply to every process
+//! that shares the descriptor. If other processes write to the same pipe, one of them can still fill it between poll
+//! and write.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -26,7 +26,7 @@ pub(super) fn dropped() -> u64 {
 pub struct LogOutput {
     stderr: Stderr,
     line: Vec<u8>,
-    /// What [`dropped`] was when a line was written last.
+    /// The value of [`dropped`] when it was last reported.
     reported: u64,
 }
 

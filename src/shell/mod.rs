@@ -1,7 +1,7 @@
-//! The only code that knows mio, real sockets, signals and real time. What it reads crosses the boundary of `node`;
-//! what it does comes from there as a [`crate::node::Action`].
+//! The only code that uses mio, real sockets, signals and real time. It passes input across the boundary of `node`, and
+//! carries out each [`crate::node::Action`].
 //!
-//! Not here: any rule of the protocol, and any decision about a connection that the node could take.
+//! Not here: any rule of the protocol, and any decision about a connection that the node could make.
 
 mod clock;
 mod fd_limit;
@@ -24,12 +24,12 @@ use std::net::SocketAddr;
 /// Reads the configuration again, for SIGHUP. The error is a message for the log.
 pub type Reload = Box<dyn FnMut() -> Result<Config, String>>;
 
-/// Why a node did not run to a proper shutdown. Displays as a message that says what to do.
+/// Why a node did not shut down properly. Displays as a message with advice.
 #[derive(Debug)]
 pub enum ShellError {
     /// The address could not be listened on.
     Bind(SocketAddr, io::Error),
-    /// A system call failed that the node cannot do without; the text names it.
+    /// A system call failed that the node needs; the text names it.
     System(&'static str, io::Error),
     /// A second signal ended the node before its connections were closed.
     Interrupted,

@@ -1,10 +1,10 @@
-//! The event loop: waits for events, hands them to the node, writes what it has to send.
+//! The event loop: waits for events, passes them to the node, writes its output.
 //!
-//! One iteration: events only set readiness bits; then new connections, finished dials, reads of links, writes that the
-//! last iteration left over, reads of clients, and writes, so that a thousand replies to one connection are one system
-//! call, due work, signals, and the writes that came of it. Many clients that send little are read and written by groups.
-//! What was not reached goes on in the next iteration, which then does not wait. When nothing is ready, left over or due,
-//! nothing wakes the process.
+//! One iteration: events only set readiness bits; then come new connections, finished dials, reads of links, writes
+//! left over from the last iteration, reads of clients, their writes (a thousand replies to one connection are one
+//! system call), due work, signals, and the writes that these cause. Clients that send little are read and written in
+//! groups. Work that is not reached is done in the next iteration, which then does not wait. When nothing is ready,
+//! left over or due, nothing wakes the process.
 
 use super::clock::Clock;
 use super::fd_limit;
@@ -32,20 +32,20 @@ use std::time::Duration;
 /// Connections accepted per iteration.
 const ACCEPTS_PER_ITERATION: u32 = 64;
 
-/// The longest time that a shutdown goes on reading what clients sent before it; less if `drain_ms` is less. Only
-/// clients that never stop sending make it last that long.
+/// The longest time that a shutdown continues to read requests that were sent before it; less if `drain_ms` is less.
+/// Only clients that never stop sending make it last that long.
 const LAST_READS_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes per read.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Clients that are read one after the other before their requests are carried out, so that the memory of their keys is
-/// fetched together, and the bytes from which on no other is read.
+/// Clients that are read before their requests are carried out, so that the memory of their keys is prefetched
+/// together, and the bytes from which on no further client is read.
 const READ_TOGETHER: usize = 16;
 const READ_TOGETHER_BYTES: usize = 4 * 1024;
 
-/// The time of requests that were read together above which the next client is read alone: between them the clock is not
-/// looked at.
+/// The time of requests that were read together above which the next client is read alone: the share is not checked
+/// between them.
 const CARRIED_OUT_TOGETHER: Duration = Duration::from_micros(100);
 
 /// Events taken from the system at once.
@@ -86,9 +86,9 @@ pub(super) struct Reactor {
     /// Dialled connections that the system gave no socket for, with the cause; not reported to the node yet.
     undialled: VecDeque<(ConnKey, std::io::Error)>,
     scratch: Box<[u8]>,
-    /// What was read together; empty between two calls.
+    /// The reads of one group; empty between two calls.
     arrivals: Vec<Arrival>,
-    /// Clients that are read together at most.
+    /// Maximum clients that are read together.
     read_together: usize,
     shares: Shares,
     /// SIGTERM or SIGINT came: unread input is read until this time, then the node drains.
@@ -159,7 +159,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// How long the next poll may wait; `None`: for ever.
+    /// Time limit of the next poll; `None`: no limit.
     fn wait(&self) -> Option<Duration> {
         let now = self.clock.read();
         if !self.ready.is_empty()
@@ -197,7 +197,7 @@ impl Reactor {
         self.finish_dials(now);
         let links_are_read = self.serve(Class::Links, now.mono.after(self.shares.links_until()));
         self.shares.ended(Class::Links, links_are_read);
-        // With as many events as fit there may be more of them.
+        // If as many events came as fit, there may be more.
         if links_are_read && events.iter().count() < EVENTS {
             self.node.links_current(now);
         }
@@ -233,11 +233,11 @@ impl Reactor {
         }
     }
 
-    /// Gives a class its share: reads of ready connections and steps of what the node holds, by turns, until there
-    /// is nothing to do or `until` is reached. Whether there was nothing left to do.
+    /// Runs a class for its share: reads of ready connections and steps of the node, in turns, until there is nothing
+    /// to do or `until` is reached. Returns whether there was nothing left to do.
     fn serve(&mut self, class: Class, until: Instant) -> bool {
         loop {
-            // Read before the sockets are, so that what arrives is not older than this.
+            // Read before the sockets: the time of arrival is not after the read.
             let now = self.clock.read_again();
             if now.mono >= until {
                 return false;
@@ -246,7 +246,7 @@ impl Reactor {
             let are_many = self.arrivals.len() == READ_TOGETHER;
             let has_stepped = self.deliver(now, class);
             if are_many {
-                // Now, since what the system keeps of these sockets is in the caches.
+                // At once, while the system's data of these sockets is in the caches.
                 self.flush_some(class, READ_TOGETHER, until);
             }
             if !has_read && !has_stepped {
@@ -255,7 +255,7 @@ impl Reactor {
         }
     }
 
-    /// Reads once from the connection of a class that has waited longest; from several clients, if what they send is short.
+    /// Reads once from the connection of a class that has waited longest; from several clients, if they send little.
     /// False if none waits.
     fn read_next(&mut self, now: Now, class: Class) -> bool {
         let together = if class == Class::Clients { self.read_together } else { 1 };
@@ -270,7 +270,7 @@ impl Reactor {
             if !socket.leave_queue() {
                 continue;
             }
-            // Each before its read, as for one: what has arrived is not older than this, also after a pause.
+            // Read before each read of a socket, as for a single client: right also after a pause between two reads.
             if !self.arrivals.is_empty() {
                 now = self.clock.read_again();
             }
@@ -289,7 +289,7 @@ impl Reactor {
             self.arrivals.push(Arrival { key, now, begin: at, count: count - in_place, end });
             at += count - in_place;
             if has_more {
-                // Not before this is carried out.
+                // The rest is read after this part is carried out.
                 socket.enter_queue();
                 self.ready.push(class, key, true);
                 break;
@@ -298,7 +298,7 @@ impl Reactor {
         has_some
     }
 
-    /// Passes on what was read, by turns with steps of what the node holds. Whether one of these had work.
+    /// Passes the input to the node, in turns with steps of the node. Returns whether a step had work.
     fn deliver(&mut self, now: Now, class: Class) -> bool {
         let mut arrivals = std::mem::take(&mut self.arrivals);
         if arrivals.len() > 1 {
@@ -378,8 +378,8 @@ impl Reactor {
         }
     }
 
-    /// Starts a connection. The node gets the result in a later iteration, also if there was no socket for it: at once,
-    /// it could dial the next one without end.
+    /// Starts a dial. The node gets the result in a later iteration, also if there was no socket for it: with the
+    /// result at once, it could dial further addresses without end.
     fn dial(&mut self, key: ConnKey, addr: SocketAddr) {
         self.resolver.dialled(addr);
         match TcpStream::connect(addr).and_then(|stream| self.register(key, stream)) {
@@ -391,7 +391,7 @@ impl Reactor {
         }
     }
 
-    /// Hands changed addresses of names to the node, and starts what is to be resolved.
+    /// Passes changed addresses of names to the node, and starts the queries that are due.
     fn resolve(&mut self, now: Now) {
         for (entry, addrs) in self.resolver.step(now) {
             self.node.resolved(now, entry, &addrs);
@@ -422,23 +422,23 @@ impl Reactor {
         }
     }
 
-    /// Registers a connection for all of its events, for good.
+    /// Registers a connection for all of its events, until it is closed.
     fn register(&self, key: ConnKey, mut stream: TcpStream) -> std::io::Result<TcpStream> {
-        // Without it replies would wait for the acknowledgement of earlier ones. Where it fails the
-        // connection is gone already, or works all the same.
+        // Without it replies would wait for the acknowledgement of earlier ones. If it fails, the connection is broken
+        // already, or works without it.
         let _ = stream.set_nodelay(true);
         let token = Token(usize::try_from(key.to_bits()).unwrap_or(usize::MAX));
         self.poll.registry().register(&mut stream, token, CONNECTION)?;
         Ok(stream)
     }
 
-    /// Writes pending output, links first, one bounded write per connection and turn, until all is written, no
-    /// socket takes more, or `until` is reached.
+    /// Writes pending output, links first, one bounded write per connection and turn, until all is written, no socket
+    /// accepts more, or `until` is reached.
     fn flush(&mut self, until: Instant) {
         [Class::Links, Class::Clients].iter().all(|class| self.flush_some(*class, usize::MAX, until));
     }
 
-    /// Makes at most so many writes to connections of a class; whether `until` is not reached.
+    /// Makes at most `writes` writes to connections of a class; false if `until` was reached.
     fn flush_some(&mut self, class: Class, writes: usize, until: Instant) -> bool {
         for _ in 0..writes {
             let Some(key) = self.unflushed.pop(class) else { return true };
@@ -454,7 +454,7 @@ impl Reactor {
         true
     }
 
-    /// Writes once to a connection; whether it takes more and has more.
+    /// Writes once to a connection; returns whether its socket may accept more and there is more.
     fn flush_one(&mut self, now: Now, key: ConnKey) -> bool {
         let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_writable()) else {
             return false;
@@ -511,7 +511,7 @@ impl Reactor {
         self.node.refused(now, addr, refusal);
     }
 
-    /// Takes the nodes among the connections beyond `clients_max`, and refuses the clients.
+    /// Accepts the nodes among the connections beyond `clients_max`, and refuses the clients.
     fn sort_lobby(&mut self, now: Now) {
         for (Waiting { stream, addr, refusal, .. }, is_node) in self.lobby.sort(now, self.poll.registry()) {
             let accepted = if is_node { self.node.accept_node(now, addr) } else { Err(refusal) };
@@ -539,13 +539,13 @@ impl Reactor {
         Ok(())
     }
 
-    /// Whether a shutdown was requested and what came before it is still being read.
+    /// Whether a shutdown was requested and input that came before it is still being read.
     fn is_before_drain(&self) -> bool {
         self.shutdown_by.is_some() && self.listener.is_open()
     }
 
-    /// Drains the node once nothing that was sent before the signal is left unread, or the time for that is over:
-    /// clients that never stop sending would make it endless.
+    /// Drains the node once all input that was sent before the signal is read, or the time for that is over: clients
+    /// that never stop sending would make it endless.
     fn drain_when_all_is_read(&mut self, now: Now, is_calm: bool) {
         let all_is_read = is_calm && self.ready.is_empty() && !self.listener.may_have_backlog();
         if !self.is_before_drain() || !(all_is_read || self.shutdown_by.is_some_and(|by| now.mono >= by)) {
@@ -577,7 +577,7 @@ impl Reactor {
     }
 }
 
-/// The line that says where the node listens and how to talk to it.
+/// The log line with the address of the node and a command to try.
 fn greeting(here: SocketAddr, has_password: bool) -> String {
     let ip = match here.ip() {
         ip if !ip.is_unspecified() => ip,
@@ -589,13 +589,13 @@ fn greeting(here: SocketAddr, has_password: bool) -> String {
     format!("olivia {version} listens on {here}; try: nc {ip} {port}{auth}")
 }
 
-/// What a read of a connection gave.
+/// The result of one read of a connection.
 #[derive(Debug)]
 struct Arrival {
     key: ConnKey,
-    /// A moment before it was read.
+    /// The time right before the read.
     now: Now,
-    /// Where its bytes lie in the scratch buffer, but those that were read into the room of the connection.
+    /// The position of its bytes in the scratch buffer, without those read into the room of the connection.
     begin: usize,
     count: usize,
     end: ReadEnd,

@@ -1,8 +1,8 @@
-//! The addresses of `remote_peers`, resolved beside the loop.
+//! The addresses of `remote_peers`, resolved outside the event loop.
 //!
 //! `getaddrinfo` blocks for as long as a name server is silent. So each query runs in a short-lived helper thread that
-//! sees the name and nothing else; its result wakes the loop. Names are resolved at start, again when an address of
-//! theirs is dialled, at SIGHUP, and after a failure with a growing delay.
+//! is passed nothing but the name; its result wakes the loop. Names are resolved at start, again when one of their
+//! addresses is dialled, at SIGHUP, and after a failure with a growing delay.
 
 use crate::base::time::{Instant, Now};
 use mio::{Registry, Token, Waker};
@@ -13,10 +13,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-/// Helper threads at one time; further names wait.
+/// Maximum helper threads at one time; further names wait.
 const HELPERS_MAX: usize = 4;
 
-/// Addresses taken from one name.
+/// Maximum addresses taken from one name.
 const ADDRESSES_MAX: usize = 64;
 
 /// The least time between two queries for one name, and the longest delay after failures.
@@ -82,12 +82,12 @@ impl Resolver {
         Ok(Self { names, lookup, waker, sender, results })
     }
 
-    /// The addresses known of each entry.
+    /// The known addresses of each entry.
     pub(super) fn addresses(&self) -> Vec<Vec<SocketAddr>> {
         self.names.iter().map(|name| name.addrs.clone()).collect()
     }
 
-    /// When [`Resolver::step`] has something to do next, results apart.
+    /// When [`Resolver::step`] has queries to start; results are signalled by the waker.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         if self.running() >= HELPERS_MAX {
             return None;
@@ -99,17 +99,17 @@ impl Resolver {
         self.names.iter().filter(|name| name.is_running).count()
     }
 
-    /// An address is dialled: the names that lead to it are resolved again.
+    /// Schedules queries for the names with a dialled address.
     pub(super) fn dialled(&mut self, addr: SocketAddr) {
         self.names.iter_mut().filter(|name| name.addrs.contains(&addr)).for_each(Name::resolve_again);
     }
 
-    /// Has all names resolved again.
+    /// Schedules queries for all names.
     pub(super) fn resolve_all(&mut self) {
         self.names.iter_mut().for_each(Name::resolve_again);
     }
 
-    /// Takes results and starts what is due. Returns the entries whose addresses have changed.
+    /// Takes results and starts the queries that are due. Returns the entries whose addresses have changed.
     pub(super) fn step(&mut self, now: Now) -> Vec<(usize, Vec<SocketAddr>)> {
         let mut changed = Vec::new();
         while let Ok((index, result)) = self.results.try_recv() {
@@ -139,7 +139,7 @@ impl Resolver {
         let (lookup, entry) = (self.lookup, name.entry.clone());
         let (sender, waker) = (self.sender.clone(), self.waker.clone());
         let helper = thread::Builder::new().name("resolver".to_owned()).spawn(move || {
-            // Both fail only when the loop is gone.
+            // Both fail only after the end of the loop.
             let _ = sender.send((index, lookup(&entry)));
             let _ = waker.map(|waker| waker.wake());
         });
@@ -157,7 +157,7 @@ impl Name {
         }
     }
 
-    /// Takes a result; true if it changes the addresses. A failure keeps those that are known.
+    /// Takes a result; true if it changes the addresses. A failure keeps the known ones.
     fn finished(&mut self, now: Instant, result: io::Result<Vec<SocketAddr>>) -> bool {
         self.is_running = false;
         self.finished_at = Some(now);
@@ -216,7 +216,7 @@ mod tests {
             Self { poll, resolver }
         }
 
-        /// Starts what is due, waits for one helper, and gives what has changed.
+        /// Starts the queries that are due, waits for one helper, and returns the changed entries.
         fn step(&mut self, now: Now) -> Vec<(usize, Vec<SocketAddr>)> {
             assert!(self.resolver.step(now).is_empty());
             let mut events = Events::with_capacity(8);

@@ -27,7 +27,7 @@ impl Signals {
         Ok(Self { source })
     }
 
-    /// What has come since the last call. Never blocks.
+    /// Takes the signals that have come since the last call. Never blocks.
     pub(super) fn take(&mut self) -> Pending {
         self.source.pending().fold(Pending::default(), |pending, signal| Pending {
             shutdown: pending.shutdown || signal == SIGTERM || signal == SIGINT,

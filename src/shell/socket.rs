@@ -1,4 +1,4 @@
-//! The sockets of connections, by the node's keys, and what is known of their readiness.
+//! The sockets of connections, by the node's keys, and their readiness.
 //!
 //! mio reports edges, so a bit set by an event stays set until a system call has shown that it no longer holds.
 
@@ -9,14 +9,15 @@ use mio::net::TcpStream;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 
-/// Bytes offered to the system by one write: it copies all that fits its buffer, up to 16 MiB, in one call of
-/// milliseconds otherwise. A value of 256 KiB goes in one write with what is around it.
+/// Maximum bytes offered to the system by one write: without a limit one call copies all that fits its buffer, up to 16
+/// MiB, for milliseconds. A value of 256 KiB fits one write with the bytes around it.
 const WRITE_BYTES_MAX: usize = 257 * 1024;
 
-/// Bytes of a read in which a large request is expected to begin, the rest of which is then read to where it will lie.
+/// Bytes of a read in which a large request is expected to begin; its rest is then read straight into the buffer of the
+/// connection.
 const FIRST_BYTES: usize = 4 * 1024;
 
-/// Chunks of output offered by one write.
+/// Maximum chunks of output offered by one write.
 const SLICES_PER_WRITE: usize = 8;
 
 /// The result of one read.
@@ -48,7 +49,7 @@ pub(super) enum DialEnd {
 /// The result of one write.
 #[derive(Debug)]
 pub(super) enum WriteEnd {
-    /// This many bytes were taken.
+    /// This many bytes were accepted.
     Took(usize),
     /// None for now.
     Blocked,
@@ -63,16 +64,16 @@ pub(super) struct Socket {
     stream: TcpStream,
     is_readable: bool,
     is_writable: bool,
-    /// The other side has closed, or sent urgent data, at which a read ends early: short reads prove nothing until a
-    /// read blocks, since no further edge would report what follows.
+    /// The other side has closed, or sent urgent data, at which a read ends early: until a read blocks, a short read
+    /// does not show that all was read, and no further edge would report the rest.
     has_more: bool,
     /// Dialled, and not up yet: not to be read from or written to.
     is_connecting: bool,
-    /// The node wants no more from it for now.
+    /// The node has stopped reading from it.
     is_stopped: bool,
     /// In the queue of connections to read from.
     is_queued: bool,
-    /// The last read went to where a large request lies: another one may follow.
+    /// The last read went into the buffer of a large request: another one may follow.
     expects_large: bool,
 }
 
@@ -91,7 +92,7 @@ impl Socket {
         }
     }
 
-    /// Takes in an event; whether the socket has become writable by it.
+    /// Notes an event; returns whether it made the socket writable.
     pub(super) fn note(&mut self, event: &Event) -> bool {
         let may_have_ended = event.is_read_closed() || event.is_error();
         self.has_more |= may_have_ended || event.is_priority();
@@ -104,35 +105,35 @@ impl Socket {
         self.is_connecting
     }
 
-    /// Whether the next write may take something.
+    /// Whether the next write may be accepted.
     pub(super) const fn is_writable(&self) -> bool {
         self.is_writable
     }
 
-    /// Has it not be read until it is resumed.
+    /// Stops reading from it until it is resumed.
     pub(super) const fn stop(&mut self) {
         self.is_stopped = true;
     }
 
-    /// Has it be read again.
+    /// Resumes reading from it.
     pub(super) const fn resume(&mut self) {
         self.is_stopped = false;
     }
 
-    /// Whether it is to be put into the queue of connections to read from; it is in there from now on.
+    /// Whether it must be added to the queue of connections to read from; it then counts as queued.
     pub(super) const fn enter_queue(&mut self) -> bool {
         let enters = self.is_readable && !self.is_stopped && !self.is_queued && !self.is_connecting;
         self.is_queued |= enters;
         enters
     }
 
-    /// It has left the queue; whether it is to be read.
+    /// Notes that it has left the queue; returns whether it is to be read.
     pub(super) const fn leave_queue(&mut self) -> bool {
         self.is_queued = false;
         !self.is_stopped
     }
 
-    /// Reads once into `room`, which is most often empty, and then `scratch`, unless more is to come for the room.
+    /// Reads once into `room`, which is usually empty, and then `scratch`, unless more is missing than fits the room.
     pub(super) fn read(&mut self, room: &mut [u8], scratch: &mut [u8]) -> ReadEnd {
         let scratch = match room.len() {
             0 if self.expects_large => &mut scratch[..FIRST_BYTES],
@@ -193,7 +194,7 @@ impl Socket {
             return WriteEnd::Took(0);
         }
         loop {
-            // A single chunk is most often all, and `send` costs the system less than `writev`.
+            // Most writes are of a single chunk, and `send` costs the system less than `writev`.
             let written = match &vector[..count] {
                 [slice] => self.stream.write(slice),
                 slices => self.stream.write_vectored(slices),
@@ -211,7 +212,7 @@ impl Socket {
         }
     }
 
-    /// Shuts down the writing side. If that fails the connection is broken, which the next read will find.
+    /// Shuts down the writing side. If that fails the connection is broken, which the next read reports.
     pub(super) fn shutdown_write(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
