@@ -36,7 +36,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects to the first address that answers.
+    /// Connects to the first address that accepts.
     pub(super) fn open(
         address: &str,
         password: Option<&[u8]>,

@@ -1,4 +1,4 @@
-//! The subcommands of the program that talk to a running node. They know the wire and nothing of the node.
+//! The subcommands of the program that talk to a running node. They use the wire format and no code of the node.
 //!
 //! `olivia ask HOST:PORT REQUEST` sends one request and prints the reply, one field per line; `olivia top HOST:PORT`
 //! shows a node live; `olivia bench HOST:PORT` measures it under load.
@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 
-/// Why a subcommand failed. Displays as a sentence.
+/// The error of a subcommand. Displays as a sentence.
 #[derive(Debug)]
 pub enum ClientError {
     /// The arguments are wrong: what is wrong, or what would be right.
@@ -28,7 +28,7 @@ pub enum ClientError {
     Unauthenticated,
     /// A measurement failed, or replies were wrong.
     Bench(String),
-    /// Standard output or the terminal.
+    /// Writing to standard output or the terminal failed.
     Output(io::Error),
 }
 
@@ -58,7 +58,7 @@ pub fn is_called(args: &[OsString]) -> bool {
 /// Runs the subcommand that the arguments call. `password` is sent first, if there is one.
 ///
 /// # Errors
-/// [`ClientError`], to be shown; what was printed before it stands.
+/// [`ClientError`], to be shown; earlier output is not taken back.
 pub fn run(args: &[OsString], password: Option<&OsStr>) -> Result<(), ClientError> {
     let words: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
     let password = password.map(OsStr::as_encoded_bytes);

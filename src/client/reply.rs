@@ -1,6 +1,6 @@
-//! Replies in lines, taken apart as far as they are shown.
+//! Parses replies in lines, as far as they are shown.
 
-/// A reply: its word, and what follows it.
+/// A reply: its word, and the text after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) word: String,
@@ -16,7 +16,7 @@ impl Reply {
         is_word.then(|| Self { word: word.to_owned(), body: body.to_owned() })
     }
 
-    /// The fields, as they are written: commas in quotes do not part them.
+    /// The fields, as they are written: commas in quotes do not separate them.
     pub(super) fn fields(&self) -> Vec<&str> {
         let (mut fields, mut begin, mut is_quoted, mut is_escaped) = (Vec::new(), 0, false, false);
         for (at, byte) in self.body.bytes().enumerate() {

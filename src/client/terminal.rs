@@ -1,4 +1,4 @@
-//! The terminal: lines out, keys in, and its modes, which are put back at the end.
+//! The terminal: lines out, keys in, and its modes, which are restored at the end.
 
 use super::ClientError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -6,7 +6,7 @@ use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::time::Duration;
 
-/// Clears the screen and shows it again on the way out; the cursor is hidden in between.
+/// Switch to an empty screen without a cursor, and back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
@@ -24,15 +24,15 @@ fn write(text: &str) -> Result<(), ClientError> {
     }
 }
 
-/// A screen that is drawn again and again, with keys that are read one by one.
+/// A screen that is drawn repeatedly, with keys that are read one by one.
 #[derive(Debug)]
 pub(super) struct Screen {
-    /// The modes to be put back; `None`: standard input is no terminal, and no keys are read.
+    /// The modes to be restored; `None`: standard input is no terminal, and no keys are read.
     modes: Option<Termios>,
 }
 
 impl Screen {
-    /// Takes the terminal over; `None`: standard output is none.
+    /// Takes the terminal over; `None` if standard output is no terminal.
     pub(super) fn open() -> Result<Option<Self>, ClientError> {
         if !io::stdout().is_terminal() {
             return Ok(None);
@@ -61,7 +61,7 @@ impl Screen {
         write(&format!("\x1b[H{}\x1b[J", shown.collect::<Vec<_>>().join("\r\n")))
     }
 
-    /// Waits for a key or until `time` is over; true: `q` or Ctrl-C was pressed.
+    /// Waits for a key or until `time` is over; true if `q` or Ctrl-C was pressed, or standard input has ended.
     pub(super) fn wait_for_end(&self, time: Duration) -> bool {
         if self.modes.is_none() {
             std::thread::sleep(time);
@@ -84,7 +84,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // Nothing is left to be done about a terminal that does not take it.
+        // A failure cannot be handled here.
         let _ = write(LEAVE);
         if let Some(modes) = &self.modes {
             let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, modes);

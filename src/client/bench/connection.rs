@@ -1,7 +1,7 @@
-//! One connection of the generator: what it has to write, and the replies that it waits for.
+//! One connection of the generator: its unsent requests, and the replies that it waits for.
 //!
-//! A reply is compared where it lies, piece by piece as it arrives, with the one that is right: nothing is copied, however
-//! long the value. Only a reply that differs is gathered, to be shown.
+//! A reply is compared with the expected one in the input buffer, piece by piece as it arrives: nothing is copied,
+//! however long the value. Only a reply that differs is collected, to be shown.
 
 use super::keys::Texts;
 use super::protocol::{Parsed, Protocol, Request};
@@ -10,7 +10,7 @@ use mio::net::TcpStream;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
 
-/// Values from here on are written from where they lie instead of being copied.
+/// Bytes of a value above which it is written without being copied.
 const COPY_BYTES_MAX: usize = 4 * 1024;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Connection {
     outbound: Outbound,
     /// Bytes of the oldest request's reply that have arrived, and are right.
     matched: usize,
-    /// Input from the beginning of a reply on that is not the one expected, and has not wholly arrived.
+    /// The incomplete start of a reply that differs from the expected one.
     differing: Vec<u8>,
 }
 
@@ -37,33 +37,33 @@ struct Outbound {
     value_written: usize,
 }
 
-/// What became of a reply.
+/// The result of checking a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict<'r> {
-    /// It is the one expected; bytes of the value in question.
+    /// The expected reply, with the bytes of its value.
     Right(usize),
-    /// The key was not found, which may be.
+    /// The key was not found, and that is allowed.
     Miss,
-    /// It is none of these: the reply.
+    /// Any other reply.
     Wrong(&'r [u8]),
 }
 
-/// What replies are compared with.
+/// The parameters that determine the expected replies.
 #[derive(Debug)]
 pub(super) struct Expectation {
     pub(super) protocol: Protocol,
     pub(super) texts: Texts,
     /// A GET that finds nothing is right.
     pub(super) misses_allowed: bool,
-    /// Whatever the key, the value is that of key 0: an echo server replies so.
+    /// The value of every key is that of key 0, as an echo server replies.
     pub(super) one_value: bool,
     pub(super) key: Vec<u8>,
     pub(super) head: Vec<u8>,
 }
 
-/// How far some input agrees with a reply.
+/// The result of comparing input with the expected reply.
 enum Match {
-    /// So many bytes complete it.
+    /// This many bytes complete it.
     Whole(usize),
     /// All of the input agrees, and more is to come.
     Partial,
@@ -102,7 +102,7 @@ impl Connection {
         self.waiting.push_back(request);
     }
 
-    /// Writes as much as the socket takes.
+    /// Writes as much as the socket accepts.
     pub(super) fn flush(&mut self, texts: &Texts) -> io::Result<()> {
         let out = &mut self.outbound;
         while out.text_written < out.text.len() {
@@ -130,7 +130,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Goes through replies; `done` gets each with its request.
+    /// Parses replies; calls `done` with each and its request.
     pub(super) fn take(
         &mut self,
         input: &[u8],
@@ -214,7 +214,7 @@ impl Expectation {
         self.texts.value(if self.one_value { 0 } else { request.number })
     }
 
-    /// Writes the head of the right reply into `head`, and returns its tail, if there is a value between them.
+    /// Writes the head of the expected reply into `head`, and returns its tail, if there is a value between them.
     fn prepare(&mut self, request: Request) -> Option<&'static [u8]> {
         self.head.clear();
         // RESP does not repeat the key.
@@ -252,7 +252,7 @@ impl Expectation {
         Match::Whole(at)
     }
 
-    /// The whole reply that is right.
+    /// The whole expected reply.
     fn bytes(&mut self, request: Request) -> Vec<u8> {
         match self.prepare(request) {
             Some(tail) => [&self.head, self.value(request), tail].concat(),

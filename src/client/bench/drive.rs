@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 /// Bytes read at once.
 const READ_BYTES: usize = 256 * 1024;
 
-/// A server from which nothing comes for so long is given up.
+/// Time without input after which a run fails.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Time between two reports of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// Requests without a reply in the open loop; beyond, those that are due wait unsent, and their latency counts.
+/// Maximum requests without a reply in the open loop; above it, due requests wait unsent, and their latency counts.
 const OUTSTANDING_MAX: u64 = 100_000;
 
 /// Requests sent in the open loop before replies are read again.
@@ -34,34 +34,34 @@ const SEND_BATCH: usize = 256;
 /// The timeout of the poll counts in milliseconds, so shorter waits spin.
 const SPIN_BELOW: Duration = Duration::from_millis(2);
 
-/// Files beside the connections.
+/// File descriptors in addition to those of the connections.
 const SPARE_FILES: u64 = 64;
 
-/// Share of its core from which on the generator is called the bottleneck.
+/// Share of its core from which on the generator is reported as the bottleneck.
 const BUSY_MAX: f64 = 0.95;
 
-/// Times to a 256th.
+/// Times with an error of at most a 256th.
 pub type Times = Histogram<8, { buckets(8) }>;
 
 /// When a run ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum End {
-    /// After so many requests.
+    /// After this number of requests.
     Requests(u64),
-    /// After so much time.
+    /// After this time.
     After(Duration),
 }
 
-/// What a run does.
+/// The parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where connections go, by turns.
+    /// The addresses to which connections are made, in turns.
     pub addrs: Vec<SocketAddr>,
-    /// What is spoken.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Sent first on each connection.
+    /// The password, sent first on each connection.
     pub password: Option<Vec<u8>>,
-    /// Their number.
+    /// The number of connections.
     pub connections: usize,
     /// Requests in flight on each connection, in the closed loop.
     pub pipeline: usize,
@@ -69,27 +69,27 @@ pub struct Plan {
     pub rate: Option<f64>,
     /// Time before anything is recorded.
     pub warm_up: Duration,
-    /// The end of what is recorded.
+    /// The end of the recorded part.
     pub end: End,
-    /// Different keys.
+    /// The number of different keys.
     pub keys: u64,
-    /// The number of the first.
+    /// The number of the first key.
     pub first_key: u64,
     /// Bytes of each key.
     pub key_bytes: usize,
     /// Sizes of values.
     pub sizes: Sizes,
-    /// Of a hundred requests so many are GETs, the others SETs.
+    /// Percentage of GETs among the requests; the others are SETs.
     pub get_percent: u64,
     /// How often each key is requested.
     pub pick: Pick,
     /// Every key has been set, so a GET that finds nothing is wrong.
     pub is_filled: bool,
-    /// Every GET is replied to with the value of key 0: by an echo server.
+    /// Every GET is answered with the value of key 0, as by an echo server.
     pub is_echo: bool,
     /// Poll without sleeping.
     pub spin: bool,
-    /// Of keys and mix.
+    /// The seed of keys and mix.
     pub seed: u64,
 }
 
@@ -140,22 +140,22 @@ impl Plan {
     }
 }
 
-/// What a run has measured.
+/// The measurements of a run.
 #[derive(Debug, Clone, Default)]
 pub struct RunResult {
     /// From the end of the warm-up to the last reply.
     pub took: Duration,
-    /// From when each request was sent, or was due in the open loop, to its reply.
+    /// From the time at which each request was sent, or was due in the open loop, to its reply.
     pub times: Box<Times>,
-    /// The longest, exactly.
+    /// The longest time, exactly.
     pub longest: Duration,
-    /// In the open loop: how long after it was due each request was sent.
+    /// In the open loop: the delay of each request after it was due.
     pub late: Box<Times>,
     /// Bytes of values that were set or found.
     pub value_bytes: u64,
     /// GETs that found nothing.
     pub misses: u64,
-    /// Replies that were errors, or not the right ones.
+    /// Replies that were errors, or not the expected ones.
     pub wrong: u64,
     /// The first of those, as text.
     pub first_wrong: Option<String>,
@@ -174,7 +174,7 @@ impl RunResult {
         self.times.quantile(share).min(self.longest)
     }
 
-    /// Why the figures may be the generator's rather than the server's.
+    /// The reason for which the figures may be the generator's rather than the server's, if there is one.
     pub fn bottleneck(&self) -> Option<String> {
         let (late, p99) = (self.late.quantile(0.99), self.quantile(0.99));
         if self.busy >= BUSY_MAX {
@@ -184,7 +184,7 @@ impl RunResult {
     }
 }
 
-/// What a caller of [`run`] is notified of.
+/// The events that [`run`] reports.
 #[derive(Debug)]
 pub enum Moment<'o> {
     /// The warm-up is over.
@@ -208,8 +208,8 @@ struct Driver<'p> {
     result: RunResult,
 }
 
-/// The moments at which requests of the open loop are due: each connection's at equal distances, its first at a random
-/// moment.
+/// The moments at which requests of the open loop are due: at equal distances per connection, from a random first
+/// moment on.
 struct Schedule {
     /// Nanoseconds of the first moment of each connection, which rise, and the connection.
     phases: Vec<(u64, usize)>,
@@ -242,8 +242,8 @@ impl Schedule {
 /// Carries out a plan. `observe` may end it with an error.
 ///
 /// # Errors
-/// A sentence, if the server cannot be reached, breaks a connection or falls silent. Wrong replies are no error here:
-/// they are counted.
+/// A sentence, if the server cannot be reached, breaks a connection or sends nothing for too long. Wrong replies are no
+/// error here: they are counted.
 pub fn run(
     plan: &Plan,
     observe: &mut dyn FnMut(Moment<'_>) -> Result<(), String>,
@@ -432,7 +432,7 @@ impl<'p> Driver<'p> {
         conn.flush(&self.expected.texts)
     }
 
-    /// Sends what is due; whether there was anything.
+    /// Sends the requests that are due; returns whether there were any.
     fn send_due(&mut self, schedule: &mut Schedule, conns: &mut [Connection]) -> io::Result<bool> {
         let first = schedule.next;
         for _ in 0..SEND_BATCH {
@@ -454,7 +454,7 @@ impl<'p> Driver<'p> {
         Ok(schedule.next > first)
     }
 
-    /// Takes what has come on a connection, and sends the next requests in the closed loop.
+    /// Receives the replies on a connection, and sends the next requests in the closed loop.
     fn receive(&mut self, conn: &mut Connection, scratch: &mut [u8]) -> io::Result<()> {
         loop {
             let count = match conn.stream.read(scratch) {

@@ -1,10 +1,10 @@
-//! Which keys are requested, and what they and their values are.
+//! The choice of keys, and the bytes of keys and values.
 //!
-//! Everything about a key follows from its number, so a reply is checked without remembering what was set.
+//! Everything about a key follows from its number, so a reply is checked without a record of the values that were set.
 
 use crate::base::rng::Rng;
 
-/// Values begin at one of so many positions of one text, so that neighbours differ.
+/// The number of positions in one text at which values begin, so that neighbours differ.
 const SHIFTS: u64 = 61;
 
 /// The skew of the Zipf distributions of YCSB and its followers.
@@ -15,14 +15,14 @@ pub const ZIPF_USUAL: f64 = 0.99;
 pub enum Sizes {
     /// All of one size.
     Fixed(usize),
-    /// Each from the first to the second as often as any other.
+    /// Each size from the first to the second, equally often.
     Uniform(usize, usize),
     /// Each with its weight.
     Weighted(Vec<(usize, u64)>),
 }
 
 impl Sizes {
-    /// Reads `64`, `10-1000` or `64:9,1024:1`, each size with its weight. `None`: it is none of these.
+    /// Reads `64`, `10-1000` or `64:9,1024:1`, each size with its weight. `None` for other text.
     pub fn parse(text: &str) -> Option<Self> {
         if text.contains(':') {
             let part = |part: &str| {
@@ -42,7 +42,7 @@ impl Sizes {
         }
     }
 
-    /// The largest.
+    /// The largest size.
     pub fn max(&self) -> usize {
         match self {
             Self::Fixed(size) | Self::Uniform(_, size) => *size,
@@ -50,7 +50,7 @@ impl Sizes {
         }
     }
 
-    /// That of key number `number`.
+    /// The size of the value of key number `number`.
     fn of(&self, number: u64) -> usize {
         match self {
             Self::Fixed(size) => *size,
@@ -90,7 +90,7 @@ impl Texts {
         Self { key_bytes, sizes, filler }
     }
 
-    /// Writes key number `number` over what is in `key`.
+    /// Replaces `key` by key number `number`.
     pub(super) fn key(&self, number: u64, key: &mut Vec<u8>) {
         key.clear();
         key.resize(self.key_bytes, b'0');
@@ -116,9 +116,9 @@ impl Texts {
 pub enum Pick {
     /// One after the other, each once: to fill.
     Sequential,
-    /// Each as often as any other.
+    /// All equally often.
     Uniform,
-    /// A few often, many seldom, by this exponent below 1.
+    /// A few often, many seldom: a Zipf distribution with this exponent below 1.
     Zipf(f64),
 }
 

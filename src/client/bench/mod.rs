@@ -1,8 +1,8 @@
 //! `olivia bench`: how many requests per second a server replies to, and how long each takes.
 //!
-//! The same generator loads Olivia and what it is compared with (`make compare`): it speaks lines, RESP and
-//! memcached's text, verifies every reply, and says when it was the bottleneck itself. [`Plan`] is what a run does,
-//! [`run`] does it, [`RunResult`] is what it measured.
+//! The same generator loads Olivia and the servers that it is compared with (`make compare`): it uses lines, RESP or
+//! memcached's text protocol, verifies every reply, and reports when it was the bottleneck itself. [`run`] carries out
+//! a [`Plan`] and returns a [`RunResult`].
 
 mod connection;
 mod drive;
@@ -36,7 +36,7 @@ pub(super) fn command(args: &[OsString], password: Option<&[u8]>) -> Result<(), 
     terminal::print(&lines)
 }
 
-/// Any wrong reply makes figures meaningless.
+/// The result of a run, or an error: any wrong reply makes figures meaningless.
 fn measured(result: Result<RunResult, String>) -> Result<RunResult, ClientError> {
     let result = result.map_err(ClientError::Bench)?;
     match &result.first_wrong {

@@ -44,20 +44,20 @@ Progress is on standard error. Measure from another machine, or pin both:
 taskset -c 1 olivia bench 127.0.0.1:5454 --fill --mix 90/10 --pipeline 16
 ";
 
-/// Connections beyond which no machine has ports for one address.
+/// Maximum connections: a machine has no more ports for one address.
 const CONNECTIONS_MAX: u64 = 60_000;
 
-/// Requests in flight on one connection.
+/// Maximum requests in flight on one connection.
 const PIPELINE_MAX: u64 = 10_000;
 
-/// Numbers of keys.
+/// Maximum of `--keys` and of `--first-key`.
 const KEYS_MAX: u64 = 1_000_000_000_000;
 
-/// Bytes of a key, of a value.
+/// Maximum bytes of a key, of a value.
 const KEY_BYTES_MAX: u64 = 64 * 1024;
 const VALUE_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
-/// Seconds of a run.
+/// Maximum seconds of a run.
 const SECONDS_MAX: f64 = 1e6;
 
 /// The command line.
@@ -90,7 +90,7 @@ const NAMES: [&str; 18] = [
 ];
 
 impl Options {
-    /// Reads the arguments; `None`: the help is wanted.
+    /// Reads the arguments; `None` if help is requested.
     pub(super) fn parse(args: &[OsString]) -> Result<Option<Self>, ClientError> {
         let usage = |problem: String| ClientError::Usage(format!("{problem}; see olivia bench --help"));
         let mut parser = Parser::from_args(args);

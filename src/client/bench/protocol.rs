@@ -1,5 +1,4 @@
-//! The protocols that the generator speaks: requests, and the replies that are right. So the same generator loads Olivia
-//! and what it is compared with.
+//! The protocols of the generator: requests, and the expected replies.
 
 use crate::wire::field::{FieldKind, put_field};
 use crate::wire::resp::encode::{bulk, bulk_header};
@@ -11,13 +10,13 @@ use std::io::Write;
 pub enum Protocol {
     /// Olivia's own.
     Lines,
-    /// That of Redis, version 2.
+    /// The protocol of Redis, version 2.
     Resp,
-    /// memcached's text.
+    /// memcached's text protocol.
     Memcached,
 }
 
-/// A request, as far as its reply follows from it.
+/// A request, with all that determines its reply and its latency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Request {
     /// The number of the key.
@@ -27,19 +26,19 @@ pub(super) struct Request {
     pub(super) due_nanos: u64,
 }
 
-/// The front of some input.
+/// The result of parsing the first reply of some input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed {
-    /// No whole reply so far.
+    /// No whole reply yet.
     Partial,
-    /// A reply of so many bytes.
+    /// A reply of this many bytes.
     Reply(usize),
-    /// An error reply of so many bytes, or bytes that are no reply.
+    /// An error reply of this many bytes, or bytes that are no reply.
     Error(usize),
 }
 
 impl Protocol {
-    /// All, by the names that people give.
+    /// All protocols, by their names on the command line.
     pub const NAMES: [(&'static str, Self); 3] =
         [("lines", Self::Lines), ("resp", Self::Resp), ("memcached", Self::Memcached)];
 
@@ -55,7 +54,7 @@ impl Protocol {
         }
     }
 
-    /// Appends what stands before the value in a SET of `key`; returns what stands after it.
+    /// Appends the part of a SET of `key` before the value; returns the part after it.
     pub fn put_set(self, out: &mut Vec<u8>, key: &[u8], value_bytes: usize) -> &'static [u8] {
         match self {
             Self::Lines => {
@@ -77,7 +76,7 @@ impl Protocol {
         }
     }
 
-    /// Appends what stands before the value in the reply to a GET that finds it; returns what stands after it.
+    /// Appends the part before the value of the reply to a GET that finds it; returns the part after it.
     pub(super) fn put_hit(self, out: &mut Vec<u8>, key: &[u8], value_bytes: usize) -> &'static [u8] {
         match self {
             Self::Lines => {
@@ -96,7 +95,7 @@ impl Protocol {
         }
     }
 
-    /// Appends the reply to a SET, up to the value if it holds that; returns what stands after the value.
+    /// Appends the reply to a SET, up to the value if it contains one; returns the part after the value.
     pub(super) fn put_stored(self, out: &mut Vec<u8>, key: &[u8]) -> Option<&'static [u8]> {
         match self {
             Self::Lines => {
@@ -123,7 +122,8 @@ impl Protocol {
         }
     }
 
-    /// Appends the request that authenticates a connection, and returns the reply to it; `None`: there is none.
+    /// Appends the request that authenticates a connection, and returns the reply to it; `None` if the protocol has
+    /// none.
     pub(super) fn put_auth(self, out: &mut Vec<u8>, password: &[u8]) -> Option<&'static [u8]> {
         match self {
             Self::Lines => {
@@ -141,7 +141,7 @@ impl Protocol {
         }
     }
 
-    /// Looks for the first reply of `input`.
+    /// Parses the first reply of `input`.
     pub fn parse_reply(self, input: &[u8]) -> Parsed {
         match self {
             Self::Lines => match memchr(b'\n', input) {

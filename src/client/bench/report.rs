@@ -1,4 +1,4 @@
-//! What people and programs read of a run.
+//! The report of a run, as text and as JSON.
 
 use super::drive::{Moment, Plan, RunResult};
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::time::Duration;
 const SHARES: [(&str, f64); 6] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
 
-/// Lines on standard error, one per second.
+/// Progress on standard error: one line per second.
 #[derive(Debug)]
 pub(super) struct Progress {
     what: &'static str,
@@ -29,7 +29,7 @@ impl Progress {
             self.last = (count, took);
             let (what, seconds) = (self.what, took.as_secs_f64());
             let p99 = micros(result.quantile(0.99));
-            // Whether anybody reads it does not matter to the measurement.
+            // The measurement does not depend on this output.
             let _ = writeln!(io::stderr(), "{what}: {seconds:.0} s, {rate:.0} requests/s, p99 {p99:.0} us");
         }
         Ok(())
@@ -40,7 +40,7 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// For people.
+/// The report as text.
 pub(super) fn text(plan: &Plan, result: &RunResult) -> Vec<String> {
     let replies = result.times.count();
     let mut lines = vec![format!(
@@ -66,7 +66,7 @@ pub(super) fn text(plan: &Plan, result: &RunResult) -> Vec<String> {
     lines
 }
 
-/// For programs: one object on one line.
+/// The report as JSON: one object on one line.
 pub(super) fn json(plan: &Plan, result: &RunResult) -> String {
     let mut text = format!(
         "{{\"replies\":{},\"seconds\":{:.6},\"requests_per_second\":{:.1},\"value_bytes_per_second\":{:.0},\"misses\":{}",
