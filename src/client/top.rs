@@ -1,5 +1,5 @@
-//! `olivia top`: a node and the nodes linked with it, drawn again each second, until `q`. Without a terminal: one look,
-//! then the end.
+//! `olivia top`: a node and the nodes linked with it, drawn again each second, until `q`. Without a terminal it prints
+//! them once and ends.
 
 use super::ClientError;
 use super::connection::{BRIEF, Connection, PATIENT};
@@ -11,22 +11,22 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Time between two looks.
+/// Time between two samples.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// A look at a node.
+/// The reply of a node to STATS, with its time.
 #[derive(Debug, Clone)]
-struct Look {
+struct Sample {
     at: Instant,
     stats: Reply,
 }
 
-impl Look {
+impl Sample {
     fn take(connection: &mut Connection) -> Result<Self, ClientError> {
         Ok(Self { at: Instant::now(), stats: connection.ask(b"STATS")? })
     }
 
-    /// How much a counter has risen per second since an earlier look; nothing yet where that was just now.
+    /// The rise of a counter per second since an earlier sample; `-` if that is less than half a second old.
     fn rate(&self, before: &Self, name: &str) -> String {
         let span = self.at.duration_since(before.at);
         if span < PERIOD / 2 {
@@ -35,7 +35,7 @@ impl Look {
         grouped((self.stats.number(name) - before.stats.number(name)).max(0.0) / span.as_secs_f64())
     }
 
-    /// The share of keys found among those read since an earlier look.
+    /// The share of keys found among those read since an earlier sample.
     fn hit_ratio(&self, before: &Self) -> String {
         let rise = |name| self.stats.number(name) - before.stats.number(name);
         let (hits, misses) = (rise("hits"), rise("misses"));
@@ -43,42 +43,42 @@ impl Look {
     }
 }
 
-/// A node of the mesh, with its last two looks: the later one first.
+/// A node of the mesh, with its last two samples, the later one first.
 #[derive(Debug, Default)]
 struct Node {
     connection: Option<Connection>,
-    looks: Option<(Look, Look)>,
-    /// Why there is no look.
+    samples: Option<(Sample, Sample)>,
+    /// Why there is no sample.
     trouble: String,
 }
 
 impl Node {
-    /// Looks at the node, and connects to it before if there is no connection.
-    fn look(&mut self, address: &str, password: Option<&[u8]>) {
+    /// Takes a sample of the node; connects first if there is no connection.
+    fn sample(&mut self, address: &str, password: Option<&[u8]>) {
         let connection = match self.connection.take() {
             Some(connection) => Ok(connection),
             None => Connection::open(address, password, BRIEF),
         };
-        let look = connection.and_then(|mut connection| {
-            let look = Look::take(&mut connection)?;
+        let sample = connection.and_then(|mut connection| {
+            let sample = Sample::take(&mut connection)?;
             self.connection = Some(connection);
-            Ok(look)
+            Ok(sample)
         });
-        match look {
-            Ok(look) => {
-                let before = self.looks.take().map_or_else(|| look.clone(), |(last, _)| last);
-                self.looks = Some((look, before));
+        match sample {
+            Ok(sample) => {
+                let before = self.samples.take().map_or_else(|| sample.clone(), |(last, _)| last);
+                self.samples = Some((sample, before));
             }
             Err(error) => {
                 self.trouble = error.to_string();
-                self.looks = None;
+                self.samples = None;
             }
         }
     }
 
     /// Its row in the table.
     fn row(&self, address: &str) -> Vec<String> {
-        let Some((now, before)) = &self.looks else { return vec![address.to_owned(), self.trouble.clone()] };
+        let Some((now, before)) = &self.samples else { return vec![address.to_owned(), self.trouble.clone()] };
         let stats = &now.stats;
         vec![
             address.to_owned(),
@@ -96,19 +96,19 @@ impl Node {
 const COLUMNS: [&str; 8] =
     ["node", "requests/s", "hit ratio", "99 % within", "keys", "memory", "loop busy", "peers linked"];
 
-/// What is shown: a node, and the nodes that are linked with it.
+/// The node that is shown, and the nodes that are linked with it.
 struct View {
     address: String,
     password: Option<Vec<u8>>,
     connection: Connection,
-    before: Look,
+    before: Sample,
     peers: BTreeMap<String, Node>,
 }
 
 impl View {
     fn open(address: &str, password: Option<&[u8]>) -> Result<Self, ClientError> {
         let mut connection = Connection::open(address, password, PATIENT)?;
-        let before = Look::take(&mut connection)?;
+        let before = Sample::take(&mut connection)?;
         let mut view = Self {
             address: address.to_owned(),
             password: password.map(<[u8]>::to_vec),
@@ -120,9 +120,9 @@ impl View {
         Ok(view)
     }
 
-    /// Looks at all nodes, all peers at one time. Returns what is to be shown.
+    /// Takes samples of all nodes, of all peers at one time. Returns the lines to be shown.
     fn lines(&mut self) -> Result<Vec<String>, ClientError> {
-        let now = Look::take(&mut self.connection)?;
+        let now = Sample::take(&mut self.connection)?;
         let mesh = self.connection.ask(b"MESH")?;
         let rows = table::peers(&mesh.fields());
         let linked = rows.iter().filter(|row| row.get(1).is_some_and(|state| state.starts_with("linked")));
@@ -134,10 +134,10 @@ impl View {
         let password = self.password.as_deref();
         thread::scope(|scope| {
             for (address, peer) in &mut self.peers {
-                scope.spawn(move || peer.look(address, password));
+                scope.spawn(move || peer.sample(address, password));
             }
         });
-        let own = Node { looks: Some((now.clone(), self.before.clone())), ..Node::default() };
+        let own = Node { samples: Some((now.clone(), self.before.clone())), ..Node::default() };
         let mut lines = lines(&self.address, &self.before, &now);
         lines.extend(table::lines(&rows));
         if !self.peers.is_empty() {
@@ -166,7 +166,7 @@ pub(super) fn run(address: &str, password: Option<&[u8]>) -> Result<(), ClientEr
     Ok(())
 }
 
-fn lines(address: &str, before: &Look, now: &Look) -> Vec<String> {
+fn lines(address: &str, before: &Sample, now: &Sample) -> Vec<String> {
     let stats = &now.stats;
     let number = |name: &str| grouped(stats.number(name));
     let rate = |name: &str| now.rate(before, name);
