@@ -1,6 +1,6 @@
 //! `olivia ask`: one request, its reply as one field per line; of MESH as a table.
 
-use super::connection::{Connection, PATIENT};
+use super::connection::{Connection, TIME_LIMITS};
 use super::{ClientError, table, terminal};
 
 /// Sends the request and prints the reply.
@@ -10,7 +10,7 @@ pub(super) fn run(address: &str, request: &str, password: Option<&[u8]>) -> Resu
             "usage: olivia ask HOST:PORT 'REQUEST', with one request on one line".to_owned(),
         ));
     }
-    let reply = Connection::open(address, password, PATIENT)?.ask(request.as_bytes())?;
+    let reply = Connection::open(address, password, TIME_LIMITS)?.ask(request.as_bytes())?;
     let fields = reply.fields();
     let lines = match reply.word.as_str() {
         "MESH" => table::lines(&table::peers(&fields)),

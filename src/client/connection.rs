@@ -8,11 +8,12 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 use std::vec::IntoIter;
 
-/// Time to connect to one address, and to wait for a reply.
-pub(super) const PATIENT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
+/// The time limits of connecting to one address, and of waiting for a reply.
+pub(super) const TIME_LIMITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
-/// The same for one node of several.
-pub(super) const BRIEF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(500));
+/// The same for a peer of the node that is shown.
+pub(super) const PEER_TIME_LIMITS: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_millis(500));
 
 /// Bytes of a reply: the upper end of `reply_bytes_max`.
 const REPLY_BYTES_MAX: u64 = 1024 * 1024 * 1024;

@@ -2,7 +2,7 @@
 //! them once and ends.
 
 use super::ClientError;
-use super::connection::{BRIEF, Connection, PATIENT};
+use super::connection::{Connection, PEER_TIME_LIMITS, TIME_LIMITS};
 use super::reply::Reply;
 use super::table;
 use super::terminal::{self, Screen};
@@ -57,7 +57,7 @@ impl Node {
     fn sample(&mut self, address: &str, password: Option<&[u8]>) {
         let connection = match self.connection.take() {
             Some(connection) => Ok(connection),
-            None => Connection::open(address, password, BRIEF),
+            None => Connection::open(address, password, PEER_TIME_LIMITS),
         };
         let sample = connection.and_then(|mut connection| {
             let sample = Sample::take(&mut connection)?;
@@ -78,7 +78,9 @@ impl Node {
 
     /// Its row in the table.
     fn row(&self, address: &str) -> Vec<String> {
-        let Some((now, before)) = &self.samples else { return vec![address.to_owned(), self.trouble.clone()] };
+        let Some((now, before)) = &self.samples else {
+            return vec![address.to_owned(), self.trouble.clone()];
+        };
         let stats = &now.stats;
         vec![
             address.to_owned(),
@@ -107,7 +109,7 @@ struct View {
 
 impl View {
     fn open(address: &str, password: Option<&[u8]>) -> Result<Self, ClientError> {
-        let mut connection = Connection::open(address, password, PATIENT)?;
+        let mut connection = Connection::open(address, password, TIME_LIMITS)?;
         let before = Sample::take(&mut connection)?;
         let mut view = Self {
             address: address.to_owned(),
