@@ -312,7 +312,7 @@ pub const TIMERS_PER_STEP: u32 = 64;
 pub const TIMERS_PER_WRITE: u32 = 4;
 
 /// Queries sent per call below the boundary, exceeded by at most those of one lookup. A query costs as much as a key.
-pub const QUESTIONS_PER_STEP: u64 = 256;
+pub const QUERIES_PER_STEP: u64 = 256;
 
 /// Words of one request in RESP, as in Redis.
 pub const RESP_ARGS_MAX: u32 = 1024 * 1024;

@@ -12,7 +12,7 @@
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::{Instant, Now};
 use crate::filter::claim_stats::Claim;
-use crate::limits::QUESTIONS_PER_STEP;
+use crate::limits::QUERIES_PER_STEP;
 use crate::node::conn::pending::store_part;
 use crate::node::ids::{LookupKey, NodeId, PeerKey};
 use crate::node::lookup::answers::Answer;
@@ -71,7 +71,7 @@ enum End {
 
 /// Sends the first queries of new lookups.
 pub(in crate::node) fn start(state: &mut State, now: Now, begun: Vec<LookupKey>) {
-    let enough = state.mesh.lookups.queries() + QUESTIONS_PER_STEP;
+    let enough = state.mesh.lookups.queries() + QUERIES_PER_STEP;
     for lookup in begun {
         // Many keys and many peers with unknown filters cause many queries: the rest is left to later steps.
         if state.mesh.lookups.queries() < enough {
@@ -349,7 +349,7 @@ pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
 /// Advances up to `budget` postponed lookups, fewer if that causes many queries. Returns the cost in keys.
 pub(in crate::node) fn step(state: &mut State, now: Now, budget: u32) -> usize {
     let before = state.mesh.lookups.queries();
-    let enough = before + QUESTIONS_PER_STEP;
+    let enough = before + QUERIES_PER_STEP;
     let mut cost = 0;
     for _ in 0..budget {
         if state.mesh.lookups.queries() >= enough {
@@ -389,7 +389,7 @@ pub(in crate::node) fn run_due(state: &mut State, now: Now, deadline: u64, budge
     }
     let mut cost = 0;
     let before = state.mesh.lookups.queries();
-    let enough = before + QUESTIONS_PER_STEP;
+    let enough = before + QUERIES_PER_STEP;
     let links_current_at = state.links_current_at.min(now.mono);
     for _ in 0..budget {
         if state.mesh.lookups.queries() >= enough {
