@@ -33,7 +33,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error @ ClientError::Usage(_)) => refuse(&error.to_string()),
             Err(error) => {
-                say(&format!("olivia: {error}"));
+                print_error(&format!("olivia: {error}"));
                 ExitCode::FAILURE
             }
         };
@@ -80,7 +80,7 @@ fn serve(loaded: Loaded, sources: Sources) -> ExitCode {
         Err(error) => {
             log::error!("{error}");
             if !log::log_enabled!(log::Level::Error) {
-                say(&format!("olivia: {error}"));
+                print_error(&format!("olivia: {error}"));
             }
             ExitCode::FAILURE
         }
@@ -89,7 +89,7 @@ fn serve(loaded: Loaded, sources: Sources) -> ExitCode {
 
 fn check(loaded: &Loaded) -> ExitCode {
     for warning in &loaded.warnings {
-        say(&format!("olivia: warning: {warning}"));
+        print_error(&format!("olivia: warning: {warning}"));
     }
     let notes = loaded.notes.join("; ");
     print(&format!("the configuration is fine ({notes})\n"))
@@ -100,7 +100,7 @@ fn print(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(err) if err.kind() != ErrorKind::BrokenPipe => {
-            say(&format!("olivia: cannot write to standard output: {err}"));
+            print_error(&format!("olivia: cannot write to standard output: {err}"));
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,
@@ -109,13 +109,13 @@ fn print(text: &str) -> ExitCode {
 
 fn refuse(problems: &str) -> ExitCode {
     for problem in problems.lines() {
-        say(&format!("olivia: {problem}"));
+        print_error(&format!("olivia: {problem}"));
     }
     ExitCode::from(EXIT_CONFIG)
 }
 
 /// Prints to standard error. If that is closed, only the exit code is left.
-fn say(message: &str) {
+fn print_error(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
 }
 
@@ -134,7 +134,7 @@ fn start_logger(level: LevelFilter) {
         .set_location_level(LevelFilter::Off)
         .build();
     if WriteLogger::init(LevelFilter::Trace, config, LogOutput::new()).is_err() {
-        say("olivia: a logger is already set; using it");
+        print_error("olivia: a logger is already set; using it");
     }
     log::set_max_level(level);
 }
