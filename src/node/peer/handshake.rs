@@ -376,7 +376,7 @@ fn counter_offered(
     may_do_without_secret(state, seen)?;
     let id = NodeId(theirs.node);
     if id == state.mesh.id() {
-        return if link::draw_another_id(state, now, seen) { Ok(()) } else { Err(Refusal::OwnId) };
+        return if link::change_id(state, now, seen) { Ok(()) } else { Err(Refusal::OwnId) };
     }
     if dialer::is_dialled_otherwise(state, key, id) {
         dialer::dial_spared(state, now, address, key, id);

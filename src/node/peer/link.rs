@@ -363,7 +363,7 @@ pub(in crate::node) fn bye_received(state: &mut State, now: Now, key: PeerKey, r
     let Some(peer) = state.mesh.peers.get(key) else { return };
     let Some(link) = peer.link() else { return };
     let addr = peer.addr();
-    if reason == SAME_ID_REASON && draw_another_id(state, now, addr) {
+    if reason == SAME_ID_REASON && change_id(state, now, addr) {
         return;
     }
     if let Some(peer) = state.mesh.peers.get_mut(key) {
@@ -374,11 +374,12 @@ pub(in crate::node) fn bye_received(state: &mut State, now: Now, key: PeerKey, r
     link_output::part(state, now, link.conn, CloseReason::PeerLeft);
 }
 
-/// Another node has this one's id, as copies of a running machine have: draws another, under which all links are made
-/// again. `from` is the node that found it. False if it has drawn too many lately: whoever knows the secret can say so.
-pub(in crate::node) fn draw_another_id(state: &mut State, now: Now, from: SocketAddr) -> bool {
+/// Changes the node's id, since another node has it, as copies of a running machine do, and closes all links, which are
+/// made again under the new id. `from` is the node that found it. False if the rate limit is reached: any node with the
+/// secret can cause a change.
+pub(in crate::node) fn change_id(state: &mut State, now: Now, from: SocketAddr) -> bool {
     let before = state.mesh.id();
-    if !state.mesh.redraw_id(now, from) {
+    if !state.mesh.change_id(now, from) {
         return false;
     }
     let id = state.mesh.id();

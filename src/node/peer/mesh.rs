@@ -30,10 +30,10 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Ids that a node draws in place of one that another node has, so many at once and one per interval in the long run:
-/// copies of a machine need few, and each makes all links again.
-const ID_DRAWS_BURST: u32 = 4;
-const ID_DRAW_EVERY: Duration = Duration::from_secs(600);
+/// Rate limit of changes of the node's id: a burst, then one per interval. Copies of a machine need few, and each
+/// change makes all links again.
+const ID_CHANGES_BURST: u32 = 4;
+const ID_CHANGE_EVERY: Duration = Duration::from_secs(600);
 
 /// Information about a key that this node does not hold.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub(in crate::node) struct Mesh {
     /// The key from which ids and nonces are drawn; see [`Mesh::draw`].
     draw_key: [u8; 32],
     drawn: u64,
-    id_draws: Limiter,
+    id_changes: Limiter,
     pub(in crate::node) address_book: AddressBook,
     pub(in crate::node) peers: Peers,
     pub(in crate::node) absent: Absent,
@@ -109,7 +109,7 @@ impl Mesh {
             hash_secret,
             draw_key,
             drawn: 0,
-            id_draws: Limiter::default(),
+            id_changes: Limiter::default(),
             address_book: AddressBook::default(),
             peers: Peers::default(),
             absent: Absent::default(),
@@ -211,10 +211,11 @@ impl Mesh {
         addr == self.listen || self.advertise == Some(addr)
     }
 
-    /// Draws another id, which differs from that of a copy of this node by what the copy does not have: time, address,
-    /// and the node that found it. False if it has drawn as many as it may.
-    pub(in crate::node) fn redraw_id(&mut self, now: Now, from: SocketAddr) -> bool {
-        let is_allowed = self.id_draws.allows(now.mono, ID_DRAW_EVERY, ID_DRAWS_BURST);
+    /// Changes the node's id after another node was found to have it. The new id depends on the time, this node's
+    /// address and `from`, the node that found it, so that it differs from that of a copy of this machine. False if the
+    /// rate limit is reached.
+    pub(in crate::node) fn change_id(&mut self, now: Now, from: SocketAddr) -> bool {
+        let is_allowed = self.id_changes.allows(now.mono, ID_CHANGE_EVERY, ID_CHANGES_BURST);
         if is_allowed {
             let salt = format!("{now:?} {} {from}", self.listen);
             self.draw_key = other_key(&self.draw_key, salt.as_bytes());
