@@ -1,4 +1,4 @@
-//! A small load on all nodes, so that their pages have something to show: `make demo`.
+//! A small load on all nodes, so that their pages show data: `make demo`.
 //!
 //! Keys are set with a TTL, each through one node, and read through every node, some much more often than others.
 
@@ -14,16 +14,16 @@ const EVERY: Duration = Duration::from_millis(20);
 /// Requests of one batch: one sets a key, the others read.
 const BATCH: usize = 8;
 
-/// Time limit for a node to take a connection or to reply; it may be stopped.
+/// Time limit for a node to accept a connection or to reply; the node may be stopped.
 const REPLY_MAX: Duration = Duration::from_millis(500);
 
-/// Different keys; some of those that are read were never set, or have expired.
+/// Number of keys; some that are read were never set, or have expired.
 const KEYS: u64 = 20_000;
 
 /// Seconds until a key expires.
 const TTL_SECONDS: u64 = 300;
 
-/// Starts the load; it ends with the program.
+/// Starts the load on a thread of its own; it ends with the program.
 pub(crate) fn start(addrs: Vec<SocketAddr>) {
     let mut random = Random(getrandom::u64().unwrap_or(1) | 1);
     thread::spawn(move || {

@@ -1,6 +1,6 @@
-//! The cluster: starts the nodes, waits until all are linked, shows their logs, ends them.
+//! The cluster: starts the nodes, waits until all are linked, shows their logs, shuts them down.
 //!
-//! One loop over one channel: lines of logs, ends of logs, signals.
+//! One loop over one channel of events: lines of logs, ends of logs, signals.
 
 use crate::Options;
 use crate::demo;
@@ -28,19 +28,19 @@ const READY_MAX: Duration = Duration::from_secs(30);
 /// Time between two queries for readiness.
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
-/// How long a line is held back, in case that other nodes log the same: all of them log that one has died.
+/// Time for which a line is held back, since other nodes may log the same: all of them log the death of one.
 const HOLD: Duration = Duration::from_millis(100);
 
-/// Names in front of a line that several nodes have logged; more are counted.
+/// Number of names shown before a line that several nodes have logged; above it the number of nodes is shown.
 const NAMES_MAX: usize = 4;
 
-/// The wait while there is nothing to do.
+/// The wait while no line is held back.
 const FOR_EVER: Duration = Duration::from_secs(3_600);
 
 /// Time limit for nodes to shut down: somewhat more than their default `drain_ms`.
 const END_MAX: Duration = Duration::from_secs(7);
 
-/// A second signal within this time is the first one: a terminal and a parent (make, timeout) may both pass it on.
+/// A second signal within this time counts as the first: a terminal and a parent (make, timeout) may both send it.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// An event.
@@ -76,9 +76,9 @@ pub(crate) struct Cluster {
     events: Receiver<Event>,
     output: Output,
     held: Vec<Held>,
-    /// When the first signal came.
+    /// When the first signal arrived.
     signalled: Option<Instant>,
-    /// A second signal came: kill the nodes.
+    /// A second signal arrived: the nodes are killed.
     is_hurried: bool,
     /// All nodes are linked: their logs are shown from here on.
     is_up: bool,
@@ -89,7 +89,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Prepared, with nothing started.
+    /// A cluster without nodes yet.
     pub(crate) fn new(options: &Options, output: Output) -> Result<Self, String> {
         let (sender, events) = channel();
         watch_signals(&sender).map_err(|error| format!("cannot listen to signals: {error}"))?;
@@ -146,7 +146,7 @@ impl Cluster {
         self.nodes.iter().filter(|node| node.ended.is_none()).count()
     }
 
-    /// Waits for an event, up to a time limit, and takes all that are there then.
+    /// Waits for an event, up to a time limit, and handles all events that are there then.
     fn step(&mut self, time_limit: Duration) {
         let hold = self.held.first().map_or(time_limit, |held| HOLD.saturating_sub(held.since.elapsed()));
         match self.events.recv_timeout(time_limit.min(hold)) {
@@ -188,7 +188,7 @@ impl Cluster {
             Event::Line(index, line) => {
                 let node = &mut self.nodes[index];
                 node.note(&line);
-                // INFO lines of the start and of the end are many, and say that all goes well.
+                // INFO lines of start and shutdown are many and report no problem.
                 if self.is_up && !self.is_ending || !line.contains("[INFO ]") {
                     let line = self.with_names(&line);
                     self.hold(index, line);
@@ -202,7 +202,7 @@ impl Cluster {
         }
     }
 
-    /// A line with the names of nodes in place of their addresses, and without their ids.
+    /// Returns a line with the names of nodes in place of their addresses, and without their ids.
     fn with_names(&self, line: &str) -> String {
         let mut line = match line.split_once(" (node ") {
             Some((before, after)) => format!("{before}{}", after.get(33..).unwrap_or_default()),
@@ -263,7 +263,7 @@ impl Cluster {
             memory_max: memory_max_of(self.nodes_wanted.into(), &|path| {
                 Ok(FileRead { bytes: std::fs::read(path)?, open_to_others: false })
             }),
-            // One node per core; where there are more nodes, the scheduler knows better.
+            // One node per core; more nodes than cores are left to the scheduler.
             core: Some(cores())
                 .filter(|cores| cores.len() >= usize::from(self.nodes_wanted))
                 .map(|cores| cores[index]),
@@ -275,7 +275,7 @@ impl Cluster {
             self.step(POLL_EVERY);
             let node = &self.nodes[index];
             if node.was_too_late() && node.ended.is_some() {
-                // The port was taken after it was seen free; the next one is tried.
+                // The port was taken after it was found free; the next one is tried.
                 self.nodes.pop();
                 break;
             }
@@ -318,7 +318,7 @@ impl Cluster {
         let (Some(first), Some(last)) = (self.nodes.first(), self.nodes.last()) else { return String::new() };
         let mut text = match self.nodes.len() {
             1 => "\nOne node is ready:\n".to_owned(),
-            count => format!("\n{count} nodes are ready; each can be asked for any key:\n"),
+            count => format!("\n{count} nodes are ready; each can be queried for any key:\n"),
         };
         for node in &self.nodes {
             let core = node.core.map_or_else(String::new, |core| format!("  core {core}"));
@@ -345,7 +345,7 @@ impl Cluster {
         text
     }
 
-    /// Shuts all nodes down, and kills those that take too long, at once after a second signal.
+    /// Shuts all nodes down; kills those that take too long, or all of them at a second signal.
     fn end_all(&mut self) {
         self.is_ending = true;
         self.nodes.iter().for_each(Node::terminate);
@@ -366,7 +366,7 @@ impl Cluster {
     }
 }
 
-/// Turns signals into events.
+/// Starts the thread that sends an event per signal.
 fn watch_signals(events: &Sender<Event>) -> std::io::Result<()> {
     let (mut ours, theirs) = UnixStream::pair()?;
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -380,13 +380,13 @@ fn watch_signals(events: &Sender<Event>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The first free port from `port` up.
+/// Returns the first free port from `port` up.
 fn free_port(port: u16) -> Result<u16, String> {
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
     (port..=u16::MAX).find(is_free).ok_or_else(|| format!("no port from {port} up is free"))
 }
 
-/// One field of a STATS reply.
+/// Returns one field of a STATS reply.
 fn field<'l>(stats: &'l str, name: &str) -> Option<&'l str> {
     let fields = stats.trim_end().strip_prefix(":STATS ")?.split(',');
     fields.filter_map(|field| field.split_once(':')).find(|(key, _)| *key == name).map(|(_, value)| value)

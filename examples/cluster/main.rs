@@ -1,7 +1,7 @@
-//! A mesh of nodes on this machine, to try things with: `make run-cluster`, `make run-cluster NODES=16 PORT=6000`,
+//! A mesh of nodes on this machine, for experiments: `make run-cluster`, `make run-cluster NODES=16 PORT=6000`,
 //! `make demo`.
 //!
-//! Starts each node as a process of its own, waits until all are linked, shows their logs, and ends what it started on
+//! Starts each node as a process of its own, waits until all are linked, shows their logs, and ends the nodes on
 //! Ctrl-C, SIGTERM, SIGHUP or when its output is closed. A node that ends earlier is reported with the command that
 //! starts it again; the others go on. Not for production: nothing restarts a node.
 //!
@@ -25,7 +25,7 @@ cluster: a mesh of nodes on this machine, to try things with
   --program PATH   the program to run                       (default: olivia, beside this program)
   --dir PATH       directory of the configuration files     (default target/cluster)
   --port N         the first port to try                    (default 5454)
-  --demo           a small load on all nodes, so that their pages live
+  --demo           a small load on all nodes, so that their pages show data
   -h, --help       print this, exit
 ";
 
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `None`: print the help.
+/// Reads the command line. `None`: the help is requested.
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Options>, String> {
     use lexopt::{Arg, Parser};
     let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.parent()?.join("olivia")));

@@ -1,7 +1,7 @@
 //! One node: its configuration, its process, its log, its exit.
 //!
 //! A node runs in a process group of its own, so that Ctrl-C in a terminal reaches only this program, which then shuts
-//! it down. On Linux the system kills it if this program dies first.
+//! the node down. On Linux the system kills the node if this program dies first.
 
 use crate::follow::Event;
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// The first argument of this program in a process that becomes a node.
 const AS_CHILD: &str = "--as-child-of";
 
-/// The third, where the node has no core of its own.
+/// The third argument of a node without a core of its own.
 const ANY_CORE: &str = "-";
 
 /// Time limit of one reply of a node.
@@ -37,10 +37,10 @@ const PORT_TAKEN: &str = "another process has this port";
 /// Last lines of a log that are kept, for a node that does not start.
 const LAST_LINES: usize = 10;
 
-/// Variables that reach the nodes. All others of Olivia's would override their configurations.
+/// Prefixes of Olivia's variables that reach the nodes. All others would override their configurations.
 const VARIABLES: [&str; 2] = ["OLIVIA_LOG_", "OLIVIA_LIMITS_"];
 
-/// What a node is started with.
+/// The parameters of a node.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     pub(crate) program: &'a Path,
@@ -49,9 +49,9 @@ pub(crate) struct Plan<'a> {
     /// The first node, which the others join.
     pub(crate) base: Option<SocketAddr>,
     pub(crate) secret: &'a str,
-    /// Each node's share of the memory, if that is known.
+    /// Each node's share of the memory in bytes, if that is known.
     pub(crate) memory_max: Option<u64>,
-    /// The core that it alone of the nodes runs on.
+    /// The core that no other node runs on.
     pub(crate) core: Option<usize>,
 }
 
@@ -106,12 +106,12 @@ impl Node {
         self.child.id()
     }
 
-    /// Whether it did not start because its port is taken.
+    /// Whether the node did not start because its port is taken.
     pub(crate) fn was_too_late(&self) -> bool {
         self.port_is_taken && !self.listens
     }
 
-    /// Reads a line of its log, and keeps it.
+    /// Notes a line of its log.
     pub(crate) fn note(&mut self, line: &str) {
         self.listens |= line.contains(LISTENS);
         self.port_is_taken |= line.contains(PORT_TAKEN);
@@ -138,7 +138,7 @@ impl Node {
 
     /// Shuts it down.
     pub(crate) fn terminate(&self) {
-        // Not yet waited for, so the number is still its own; it may have ended all the same.
+        // Not reaped yet, so the pid is still its own, also if it has ended.
         if self.ended.is_none() {
             let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         }
@@ -151,7 +151,7 @@ impl Node {
         }
     }
 
-    /// Takes its exit status after its log was closed.
+    /// Waits for its exit status after its log was closed; kills it after [`REAP_MAX`].
     pub(crate) fn reap(&mut self) -> io::Result<ExitStatus> {
         let begin = Instant::now();
         loop {
@@ -169,7 +169,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // It never outlives this program.
+        // A node must not outlive this program.
         self.kill();
         let _ = self.child.wait();
     }
@@ -180,7 +180,7 @@ fn is_kept_away(name: &OsStr) -> bool {
     name.starts_with("OLIVIA_") && !VARIABLES.iter().any(|kept| name.starts_with(kept))
 }
 
-/// A file named by the port, readable only by its owner: it holds the secret.
+/// Writes the configuration, a file named by the port and readable only by its owner, since it holds the secret.
 fn write_config(plan: &Plan<'_>, addr: SocketAddr) -> Result<PathBuf, String> {
     let path = plan.dir.join(format!("{}.toml", addr.port()));
     let peers = plan.base.map(|base| format!("\"{base}\"")).unwrap_or_default();
@@ -219,7 +219,7 @@ fn read_log(index: usize, log: ChildStderr, events: &Sender<Event>) {
     let _ = events.send(Event::Ended(index));
 }
 
-/// If this process was started to become a node, does so, and returns only if that fails.
+/// Replaces this process by a node if it was started for that; returns only otherwise or if that fails.
 pub(crate) fn run_as_child() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
     if args.next()? != AS_CHILD {
@@ -241,13 +241,13 @@ pub(crate) fn run_as_child() -> Option<ExitCode> {
     Some(ExitCode::FAILURE)
 }
 
-/// Has the system kill this process, and what it becomes, when its parent dies.
+/// Has the system kill this process, also after `exec`, when its parent dies.
 #[cfg(target_os = "linux")]
 fn die_with(parent: u32) -> Result<(), String> {
     use rustix::process::{getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| error.to_string())?;
     let is_there = getppid().is_some_and(|pid| u32::try_from(pid.as_raw_nonzero().get()) == Ok(parent));
-    // It may have died before the call.
+    // The parent may have died before the call.
     if is_there { Ok(()) } else { Err("the parent process is gone".to_owned()) }
 }
 
@@ -259,7 +259,7 @@ pub(crate) fn cores() -> Vec<usize> {
     (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect()
 }
 
-/// Binds this process, and what it becomes, to a core.
+/// Binds this process to a core, also after `exec`.
 #[cfg(target_os = "linux")]
 fn run_on(core: usize) -> Result<(), String> {
     use rustix::thread::{CpuSet, sched_setaffinity};
@@ -268,7 +268,7 @@ fn run_on(core: usize) -> Result<(), String> {
     sched_setaffinity(None, &cores).map_err(|error| format!("core {core}: {error}"))
 }
 
-/// None can be chosen.
+/// No core can be chosen on this system.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn cores() -> Vec<usize> {
     Vec::new()

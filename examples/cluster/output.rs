@@ -20,7 +20,7 @@ impl Output {
         Self { is_coloured: io::stdout().is_terminal() && !unwanted, is_closed: false }
     }
 
-    /// A line of a node's log.
+    /// Writes a line of a node's log.
     pub(crate) fn log(&mut self, index: usize, name: &str, line: &str) {
         if self.is_coloured {
             self.line(&format!("\x1b[{}m{name:>3} |\x1b[0m {line}", COLOURS[index % COLOURS.len()]));
@@ -29,7 +29,7 @@ impl Output {
         }
     }
 
-    /// A line that needs attention.
+    /// Writes a line that needs attention.
     pub(crate) fn alarm(&mut self, text: &str) {
         if self.is_coloured {
             self.line(&format!("\x1b[1;31m{text}\x1b[0m"));
@@ -38,7 +38,7 @@ impl Output {
         }
     }
 
-    /// One line, or several, at once.
+    /// Writes one line, or several, at once.
     pub(crate) fn line(&mut self, text: &str) {
         let mut out = io::stdout().lock();
         if !self.is_closed && writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {

@@ -56,7 +56,7 @@ def visits(request):
 def hits(_request):
     """Counts for all visitors, in one atomic step.
 
-    Not by django-redis's cache.incr(): it needs EVAL, and without it reads and writes in two steps.
+    Not by django-redis's cache.incr(): it needs EVAL; where EVAL is missing it reads and writes in two steps.
     """
     if IS_DJANGO_REDIS:
         from django_redis import get_redis_connection

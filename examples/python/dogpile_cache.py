@@ -1,4 +1,4 @@
-"""A function whose result is computed once, however many processes ask for it at the same moment: dogpile.cache.
+"""A function whose result is computed once, however many processes request it at the same time: dogpile.cache.
 
     python examples/python/dogpile_cache.py
 
@@ -31,7 +31,7 @@ class Mutex:
 
 
 class OneComputation(ProxyBackend):
-    """Has the mutex of a key shared by all processes."""
+    """A backend whose mutex of a key is shared by all processes."""
 
     def get_mutex(self, key):
         return Mutex(self.proxied.writer_client, key)
@@ -51,7 +51,7 @@ region = make_region(key_mangler=lambda key: f"dogpile:{key}").configure(
 
 @region.cache_on_arguments()
 def report(day):
-    """Takes a second."""
+    """A function that takes a second."""
     time.sleep(1)
     return f"report of {day}, computed by process {os.getpid()}"
 

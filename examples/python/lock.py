@@ -2,7 +2,7 @@
 
     python examples/python/lock.py
 
-docs/frameworks.md says what such a lock can promise. redis-py's own Lock needs EVAL, which Olivia does not have.
+docs/frameworks.md has the limits of this lock. redis-py's own Lock needs EVAL, which Olivia does not have.
 """
 
 import os
@@ -13,7 +13,7 @@ import redis
 
 
 class Lock:
-    """A lock by name. It ends by itself after `ttl_ms`, so that a process that dies does not keep it."""
+    """A lock by name. It expires after `ttl_ms`, so that a process that dies does not keep it."""
 
     def __init__(self, client, name, ttl_ms=10_000):
         self.client = client
@@ -22,7 +22,7 @@ class Lock:
         self.token = None
 
     def acquire(self, wait=True):
-        """Takes the lock; with `wait`, tries until it is free. Returns whether it was taken."""
+        """Takes the lock; with `wait`, tries until it is free. Returns whether the lock was taken."""
         token = secrets.token_hex(16)
         while not self.client.set(self.key, token, nx=True, px=self.ttl_ms):
             if not wait:
@@ -32,7 +32,7 @@ class Lock:
         return True
 
     def release(self):
-        """Releases the lock. Returns False if it was no longer ours: it took longer than `ttl_ms`."""
+        """Releases the lock. Returns False if it was no longer ours, since it was held for longer than `ttl_ms`."""
         token, self.token = self.token, None
         return token is not None and self.client.execute_command("DELIFEQ", self.key, token) == 1
 

@@ -1,4 +1,4 @@
-"""A rate limit: so many requests per client and window, counted by INCR and EXPIRE NX.
+"""A rate limit: a number of requests per client and window, counted by INCR and EXPIRE NX.
 
     python examples/python/rate_limit.py
 
