@@ -1,5 +1,5 @@
-//! Commands on the old value: an INCR of a key on another node beside one of this node, and many clients that count
-//! with one key through all nodes.
+//! Commands on the old value: INCR of a key of this node and of another node, and many clients that increment one key
+//! through all nodes.
 
 use super::options::Options;
 use super::processes::{Conn, Mesh};
@@ -112,7 +112,7 @@ pub(crate) fn counter(options: &Options) -> Result<(), String> {
     report.finish(options.has("--write"))
 }
 
-/// Returns the times of all requests, and how many failed, which are those that nodes refused.
+/// Returns the times of all requests and the number of failed ones, which are those that nodes refused.
 fn count_together(clients: Vec<Conn>, key: &str, requests: usize) -> Result<(Times, u64), String> {
     let line = format!("INCR {key}\n");
     let count = |mut client: Conn| {

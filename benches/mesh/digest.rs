@@ -1,9 +1,8 @@
-//! Bytes that a node spends on telling one peer of one new key, at several rates of new keys, and of a
-//! snapshot for each key in it.
+//! Digest bytes that a node sends to one peer per new key, at several rates of new keys, and snapshot bytes per key.
 //!
-//! The rates are those of real processes, since how many keys share a frame is a matter of time. Keys are
-//! added first, so that the filter does not grow while it is measured; what growing costs, a doubling and
-//! the rebuilt blocks after it, is measured by itself.
+//! The nodes are real processes, since the number of keys per frame depends on time. Keys are added first, so that the
+//! filter does not grow during a measurement; the cost of growing, a doubling and the rebuilt blocks after it, is
+//! measured separately.
 
 use super::options::Options;
 use super::processes::{Conn, Mesh};
@@ -12,7 +11,7 @@ use super::server::Server;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-/// Time in which all that was set is published.
+/// Time in which all keys that were set are published.
 const SPREAD: Duration = Duration::from_millis(300);
 
 const NODES: usize = 3;
@@ -47,7 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     report.finish(options.has("--write"))
 }
 
-/// Adds keys until as many again fit into the filter without its growing.
+/// Adds keys until as many again fit into the filter without a growth.
 fn prefill(conn: &mut Conn, keys: u64) -> Result<(), String> {
     let mut next = 0;
     loop {
@@ -56,14 +55,14 @@ fn prefill(conn: &mut Conn, keys: u64) -> Result<(), String> {
             set_some(conn, "before", next, 500)?;
             next += 500;
         }
-        // It has just grown: there is room for as many as there are, all but.
+        // The filter has just grown: it has room for nearly as many keys as there are.
         if next > keys * 5 / 4 {
             return wait_until_published(conn).map(drop);
         }
     }
 }
 
-/// Waits until nothing more is sent, nor rebuilt blocks after a growth. Gives the bytes so far.
+/// Waits until nothing more is sent, rebuilt blocks after a growth included. Returns the bytes so far.
 fn wait_until_published(conn: &mut Conn) -> Result<u64, String> {
     let mut sent = conn.stat("digest_sent_bytes")?;
     loop {
@@ -85,8 +84,8 @@ fn set_some(conn: &mut Conn, prefix: &str, first: u64, count: u64) -> Result<(),
     conn.ask(&request).map(drop)
 }
 
-/// Sets keys at a rate for some time. Gives the bytes for each key and peer, the rate that was reached,
-/// and whether the filter has grown.
+/// Sets keys at a rate for some time. Returns the bytes per key and peer, the rate that was reached, and whether the
+/// filter has grown.
 fn paced(conn: &mut Conn, rate: u64, time: Duration) -> Result<(f64, f64, bool), String> {
     let (bits, before) = (conn.stat("filter_bits")?, conn.stat("digest_sent_bytes")?);
     let begin = Instant::now();
@@ -106,7 +105,7 @@ fn paced(conn: &mut Conn, rate: u64, time: Duration) -> Result<(f64, f64, bool),
     Ok((sent, set as f64 / took.as_secs_f64(), conn.stat("filter_bits")? != bits))
 }
 
-/// The price of a doubling: from one growth to after the next, at full speed.
+/// Measures the cost of a doubling: from one growth to after the next, at full speed.
 fn growth(options: &Options) -> Result<(), String> {
     let mut mesh = Mesh::start(NODES)?;
     let conn = &mut mesh.conns[0];
@@ -127,7 +126,7 @@ fn growth(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// A peer that comes later gets the whole filter, which is the largest for its keys when it has just grown.
+/// Measures the snapshot that a new peer gets: the whole filter, which is largest when it has just grown.
 fn snapshot(options: &Options) -> Result<(), String> {
     let mut mesh = Mesh::start(1)?;
     let conn = &mut mesh.conns[0];

@@ -1,9 +1,8 @@
-//! How long a key that was set on one node is not found on another.
+//! Propagation delay: the time from a SET on one node until a GET on another finds the key.
 //!
-//! From before the SET is sent until a GET that finds it has its reply, so both round trips are in it. A
-//! node publishes a key at once if it has published nothing for a while, else it gathers, the longer the more
-//! there is: so there are three cases, a key that comes alone, one that follows another within 4 ms, and
-//! one that follows many.
+//! It begins before the SET is sent and ends with the reply to the GET, so it includes both round trips. A node
+//! publishes a key at once if it has published nothing for a while, else it gathers keys, for longer if there are many.
+//! So there are three cases: a key that is set alone, one that follows another within 4 ms, and one that follows many.
 
 use super::options::Options;
 use super::processes::Mesh;
@@ -12,13 +11,13 @@ use olivia::base::rng::Rng;
 use olivia::client::bench::Times;
 use std::time::{Duration, Instant};
 
-/// A key that is not found for so long is lost.
+/// A key that is not found within this time is lost.
 const LOST: Duration = Duration::from_secs(10);
 
-/// Longer than a node gathers.
+/// A time longer than a node gathers keys.
 const PAUSE: Duration = Duration::from_millis(6);
 
-/// So many that a node gathers for as long as it ever does.
+/// Number of keys after which a node gathers for the longest time.
 const MANY: u32 = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +79,7 @@ fn measure(mesh: &mut Mesh, case: Case, rounds: u32) -> Result<Times, String> {
         let setter = pick(&mut rng, count);
         let peer = (setter + 1 + pick(&mut rng, count - 1)) % mesh.conns.len();
         std::thread::sleep(PAUSE + Duration::from_micros(rng.below(4_000)));
-        // The first of those is published at once, and the others wait.
+        // The first of these keys is published at once, and the others wait.
         let before: &[u32] = match case {
             Case::Alone => &[],
             Case::Behind => &[1],

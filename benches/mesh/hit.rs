@@ -1,5 +1,5 @@
-//! What it costs a client that its key lies on another node: ping-pong on one connection, a local hit, a
-//! remote hit and an absent key in turns, so that all see the same machine.
+//! Latency of a remote hit: ping-pong on one connection, with a local hit, a remote hit and an absent key in turns, so
+//! that other load on the machine affects all three.
 
 use super::options::Options;
 use super::processes::Mesh;

@@ -1,16 +1,14 @@
-//! Nodes as caches that help each other, beside caches that query all others.
+//! Nodes as cooperating caches, compared with caches that query all others.
 //!
-//! Each request of a trace goes to one node, which is asked for the object; what nobody has is fetched
-//! from somewhere else and set there. Caches of ICP (RFC 2186) send a query to
-//! each other cache whenever they do not have an object themselves, and get an answer from each. They are
-//! counted with the very same messages, a GET and the NONE or VALUE that answers it, and like Olivia's
-//! without values. So what is compared is knowing whom to ask, with all that it costs: each key that is
-//! published to each peer, the heartbeats, false positives. The comparison is that of "Summary Cache" (Fan, Cao,
-//! Almeida, Broder, IEEE/ACM Transactions on Networking 8(3), 2000).
+//! Each request of a trace is a GET to one node; an object that no node has is fetched from its origin and set on that
+//! node. Caches of ICP (RFC 2186) send a query to each other cache for every local miss, and get an answer from each.
+//! For both the same messages are counted, a GET and the NONE or VALUE that answers it, without values. Olivia's
+//! include the cost of selecting the node: each key published to each peer, heartbeats, false positives. The comparison
+//! is that of "Summary Cache" (Fan, Cao, Almeida, Broder, IEEE/ACM Transactions on Networking 8(3), 2000).
 //!
-//! Two kinds of caches: those that leave an object where it is found, which is how Olivia is used, and
-//! those that keep a copy of what another cache gave them, as Web caches do. And the time of a trace can run
-//! faster, since keys that come close together are published together.
+//! Two kinds of caches: those that leave an object on the node that has it, as Olivia does, and those that keep a copy
+//! of an object from another cache, as Web caches do. The trace can also run faster than its own time, since keys that
+//! are set close together are published together.
 
 use super::options::Options;
 use super::report::{Report, digits};
@@ -21,34 +19,34 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// Values are cut here: a line takes no longer ones.
+/// Longer values are cut to this length, the most that a line can carry.
 const VALUE_BYTES_MAX: usize = 50_000;
 
-/// Bytes of a frame's header, and of the answer to a query, but for a value: a VALUE has some more, of
-/// which the other side is given nothing.
+/// Bytes of a frame's header, and of the answer to a query without the value. The further fields of a VALUE are not
+/// counted for ICP.
 const HEADER_BYTES: u64 = 20;
 const ANSWER_BYTES: u64 = HEADER_BYTES + 8;
 
-/// What becomes of an object that another cache has.
+/// Where the object of a remote hit is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Copies {
     Left,
     Kept,
 }
 
-/// What is run.
+/// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
 struct Plan<'a> {
     requests: &'a [Request],
     nodes: usize,
     copies: Copies,
-    /// How much faster than the trace's the time runs.
+    /// Factor by which time runs faster than that of the trace.
     speed: u64,
-    /// How long an object lives once it is set.
+    /// TTL of the objects.
     life: Option<Duration>,
 }
 
-/// What a run has come to.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, Default)]
 struct Outcome {
     traffic: Sum,
@@ -183,7 +181,7 @@ fn run_olivia(plan: &Plan<'_>) -> Result<Outcome, String> {
     Ok(outcome)
 }
 
-/// How long after each request the next one comes: those of one second are spread over it.
+/// Returns the time from each request to the next: the requests of one second are spread over it.
 fn pauses(plan: &Plan<'_>) -> Vec<Duration> {
     let Plan { requests, speed, .. } = *plan;
     let mut counts: HashMap<u64, u32> = HashMap::new();

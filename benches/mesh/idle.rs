@@ -1,7 +1,7 @@
-//! The traffic of idle nodes, and how soon a dead one is detected.
+//! The traffic of idle nodes, and the time until a dead one is detected.
 //!
-//! The traffic is what Linux counts on the loopback device, headers, acknowledgements and whatever else
-//! is on it: run it in a network namespace of its own (`unshare -rn sh -c 'ip link set lo up && …'`).
+//! The traffic is that of the loopback device as Linux counts it, with headers, acknowledgements and all other traffic:
+//! run it in a network namespace of its own (`unshare -rn sh -c 'ip link set lo up && …'`).
 
 use super::options::Options;
 use super::processes::Mesh;
@@ -46,8 +46,8 @@ fn loopback() -> Result<(u64, u64), String> {
     fields.get(8).copied().zip(fields.get(9).copied()).ok_or_else(|| format!("{path} has no loopback device"))
 }
 
-/// From the end of a process, or its standing still, until the others have no such peer any more; what it
-/// costs a client meanwhile that reads its keys.
+/// Measures the time from the death or stop of a process until the other nodes have unlinked it, and what a client that
+/// reads its keys meanwhile waits for.
 pub(crate) fn dead(options: &Options) -> Result<(), String> {
     let head = ["title: Time until a dead peer is not queried any more", "kind: table"];
     let columns = ["how", "unlinked after ms", "slowest GET ms", "GETs", "timeouts"];

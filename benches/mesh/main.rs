@@ -1,29 +1,29 @@
-//! What the mesh costs and how quick it is: every figure of `docs/mesh.md`, one table a figure.
+//! Cost and speed of the mesh: the figures of `docs/mesh.md`, one table per figure.
 //!
-//! `cargo bench --bench mesh -- [tables] [options]`; all tables, if none is named. With real processes on loopback:
+//! `cargo bench --bench mesh -- [tables] [options]`; without a table, all of them. With real processes on loopback:
 //!
 //! - `found`: time from SET on one node until GET finds it on another
 //! - `hit`: latency of a remote hit and of an absent key, as ratios of a local hit
-//! - `digest`: bytes of the digest for each new key and peer, at several rates
-//! - `set`: CPU time of a SET in a mesh of 1, 3 and 16, by where its key is
+//! - `digest`: digest bytes per new key and peer, at several rates
+//! - `set`: CPU time of a SET in a mesh of 1, 3 and 16, by the place of its key
 //! - `gone`: time from SET on one node until the old value is gone on another
-//! - `incr`: latency and CPU time of INCR by where its key is, beside GET
+//! - `incr`: latency and CPU time of INCR and GET by the place of the key
 //! - `counter`: 100 clients that increment one key through 3 nodes
 //! - `relink`: linking again with a million keys on both nodes
 //! - `idle`: traffic of nodes without requests
 //! - `dead`: time until a dead peer is no longer queried
 //!
-//! With whole meshes inside this process, by virtual time, where a hundred nodes cost no more than their work and every
-//! byte is seen (`world.rs`):
+//! With whole meshes inside this process, in virtual time, where a hundred nodes cost only their work and every byte is
+//! counted (`world.rs`):
 //!
-//! - `queries`: queries for 1,000 absent keys, and for a remote hit, over the fills of the filters
+//! - `queries`: queries per 1,000 absent keys, and per remote hit, over the fills of the filters
 //! - `scale`: memory, traffic and queries from 3 to 100 nodes
-//! - `trace`: messages, bytes and hit ratio on a trace, beside ICP: `--trace FILE` (CSV with a header, columns second,
-//!   object, bytes and perhaps client, .gz or plain; without it one is drawn: `trace.rs`), `--life N` (objects live for so
-//!   many seconds, by the time that nodes see; else for ever), `--requests N` (at most)
+//! - `trace`: messages, bytes and hit ratio on a trace, compared with ICP: `--trace FILE` (CSV with a header, columns
+//!   second, object, bytes and optionally client, .gz or plain; without it one is generated: `trace.rs`), `--life N`
+//!   (TTL of objects in seconds of the nodes' time; default none), `--requests N` (at most)
 //!
-//! `--write` writes a table as docs/measured/mesh_TABLE.csv too; `--quick` is a tiny form, whose figures mean nothing.
-//! Not here: what one node does for its own clients, which `olivia bench` measures.
+//! `--write` also writes a table to docs/measured/mesh_TABLE.csv; `--quick` is a tiny form whose figures mean nothing.
+//! Not here: requests of clients to one node, which `olivia bench` measures.
 
 mod counters;
 mod digest;
@@ -50,7 +50,7 @@ mod writes;
 use options::{Options, Takes};
 use std::process::ExitCode;
 
-/// Each table, and what measures it.
+/// Each table and the function that measures it.
 type Table = (&'static str, fn(&Options) -> Result<(), String>);
 
 const TABLES: [Table; 13] = [

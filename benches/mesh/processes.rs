@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// How long nodes may take to know each other, and for one reply.
+/// Time limit for nodes to link and learn each other's filters, and for one reply.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// Nodes that are all linked to all; ended when dropped.
+/// Nodes that are all linked to each other; killed on drop.
 #[derive(Debug)]
 pub(crate) struct Mesh {
     pub(crate) servers: Vec<Server>,
@@ -16,7 +16,7 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// Starts so many nodes and waits until each knows the filters of all the others.
+    /// Starts `count` nodes and waits until each has the filters of all the others.
     pub(crate) fn start(count: usize) -> Result<Self, String> {
         let mut servers = vec![Server::olivia(None)?];
         let base = servers[0].addr().to_string();
@@ -44,7 +44,7 @@ impl Mesh {
     }
 }
 
-/// A connection that waits for its replies.
+/// A blocking connection.
 #[derive(Debug)]
 pub(crate) struct Conn {
     stream: BufReader<TcpStream>,
@@ -60,7 +60,7 @@ impl Conn {
         Ok(Self { stream: BufReader::with_capacity(1 << 18, stream), line: String::new() })
     }
 
-    /// Sends one request and takes its reply, without the line end.
+    /// Sends one request and returns its reply, without the line end.
     pub(crate) fn ask(&mut self, request: &str) -> Result<&str, String> {
         let failed = |error: std::io::Error| format!("no reply to {}: {error}", request.trim_end());
         self.stream.get_mut().write_all(request.as_bytes()).map_err(failed)?;
@@ -74,7 +74,7 @@ impl Conn {
         Ok(self.line.trim_end())
     }
 
-    /// Sends requests of a line each, and takes so many replies.
+    /// Sends requests of a line each, and reads `count` replies.
     pub(crate) fn ask_all(&mut self, requests: &str, count: usize) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("no replies: {error}");
         self.stream.get_mut().write_all(requests.as_bytes()).map_err(failed)?;
@@ -87,19 +87,19 @@ impl Conn {
         Ok(())
     }
 
-    /// Sends one command in RESP and takes a reply of one line, without the line end.
+    /// Sends one command in RESP and returns a reply of one line, without the line end.
     pub(crate) fn command(&mut self, words: &[&str]) -> Result<&str, String> {
         let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
         self.ask(&format!("*{}\r\n{bulks}", words.len()))
     }
 
-    /// A number of STATS.
+    /// Returns a number of STATS.
     pub(crate) fn stat(&mut self, name: &str) -> Result<u64, String> {
         let text = self.stat_text(name)?;
         text.parse().map_err(|_| format!("STATS says {name}:{text}"))
     }
 
-    /// A field of STATS.
+    /// Returns a field of STATS as text.
     pub(crate) fn stat_text(&mut self, name: &str) -> Result<String, String> {
         let line = self.ask("STATS\n")?;
         let mut fields = line.split([' ', ',']).filter_map(|field| field.split_once(':'));

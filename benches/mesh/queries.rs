@@ -1,8 +1,8 @@
-//! False positives: queries for 1,000 absent keys, and queries per key
-//! that another node has, from a filter that has just grown to one that is about to grow again.
+//! False positives: queries per 1,000 absent keys, and queries per key of another node, from a filter that has just
+//! grown to one that is about to grow again.
 //!
-//! Whole meshes inside this process. All nodes hold as many keys as each other, so that all filters are at
-//! their worst together, which chance would hardly bring about.
+//! Whole meshes inside this process. All nodes hold the same number of keys, so that all filters are at their worst at
+//! the same time, which is unlikely by chance.
 
 use super::options::Options;
 use super::report::{Report, digits};
@@ -14,18 +14,18 @@ use std::time::Duration;
 /// Keys in one request.
 const KEYS_PER_LINE: u64 = 100;
 
-/// Fills between two growths at which is measured; the last is just before the second.
+/// Fills at which is measured, as multiples of the keys at one growth; the last is just before the next growth.
 const FILLS: [f64; 6] = [1.02, 1.2, 1.4, 1.6, 1.8, 1.98];
 
-/// Longer than any change takes to be published and filters to be rebuilt.
+/// A time longer than it takes to publish any change and to rebuild filters.
 const SPREAD: Duration = Duration::from_secs(2);
 
-/// What was found at one fill.
+/// The result at one fill.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
-    /// Queries for 1,000 absent keys.
+    /// Queries per 1,000 absent keys.
     pub(crate) absent: f64,
-    /// Queries for one key of another node.
+    /// Queries per key of another node.
     pub(crate) per_hit: f64,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Filler {
 }
 
 impl Filler {
-    /// Adds keys until the filters have grown to more than so many bits; gives the number of keys then.
+    /// Adds keys until the filters have grown to more than `bits`; returns the number of keys per node then.
     pub(crate) fn fill_until_grown(&mut self, world: &mut World, bits: u64) -> Result<u64, String> {
         while world.node(0).own_filter().size().bits() <= bits {
             let more = (self.keys / 50).clamp(1, KEYS_PER_LINE);
@@ -93,7 +93,7 @@ impl Filler {
         Ok(grown_at)
     }
 
-    /// Adds keys until each node has so many.
+    /// Adds keys until each node has `keys`.
     pub(crate) fn fill_to(&mut self, world: &mut World, keys: f64) -> Result<(), String> {
         while (self.keys as f64) < keys {
             let more = (keys - self.keys as f64).min(KEYS_PER_LINE as f64);
@@ -119,7 +119,7 @@ impl Filler {
     }
 }
 
-/// Asks nodes in turn for keys that nobody has, then for keys of one other node each.
+/// Sends GETs to the nodes in turn: of keys that no node has, then of keys of one other node each.
 pub(crate) fn measure(world: &mut World, filler: &Filler, absent: u64) -> Result<Found, String> {
     let nodes = world.len();
     let mut rng = Rng::new(filler.keys);

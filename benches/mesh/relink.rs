@@ -1,7 +1,7 @@
-//! What it costs to link again when each of two nodes has many keys: all of them are tested against the filter of the
-//! other, in steps.
+//! Cost of relinking when each of two nodes has many keys: all of them are tested against the filter of the other node,
+//! in steps.
 //!
-//! One node is stopped for longer than three heartbeats, so both give up the link.
+//! One node is stopped for longer than three heartbeats, so both close the link.
 
 use super::options::Options;
 use super::processes::{Conn, Mesh};
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 /// Keys in one request.
 const KEYS_PER_LINE: usize = 64;
 
-/// For how long a node is stopped: three heartbeats and some.
+/// Time for which a node is stopped, longer than three heartbeats.
 const STOPPED: Duration = Duration::from_millis(4_500);
 
-/// The notices of a resync have been sent if there is none for so long.
+/// A resync is complete when no notice was sent for this time.
 const QUIET: Duration = Duration::from_millis(300);
 
 const WAIT_MAX: Duration = Duration::from_secs(60);

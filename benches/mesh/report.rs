@@ -1,5 +1,4 @@
-//! A table as it is printed and as it is kept: `docs/measured/mesh_NAME.csv`, from which `make pictures`
-//! draws.
+//! The file of a table, `docs/measured/mesh_NAME.csv`, from which `make pictures` draws.
 
 use olivia::client::bench::Times;
 use std::fmt::{Display, Write};
@@ -14,8 +13,8 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// With what `benches/pictures` wants to know: `head` are its lines, without the `# `. The name is that
-    /// of the table, perhaps with more after a line.
+    /// Starts a table. `head` are the lines for `benches/pictures`, without the `# `. The name is that of the table,
+    /// optionally followed by `_` and more.
     pub(crate) fn new(name: &'static str, head: &[&str], columns: &[&str]) -> Self {
         let table = name.split('_').next().unwrap_or(name);
         let mut csv = String::new();
@@ -33,7 +32,7 @@ impl Report {
         let _ = writeln!(self.csv, "{}", cells.join(","));
     }
 
-    /// Writes the file, if it is wanted.
+    /// Writes the file if `is_wanted`.
     pub(crate) fn finish(&self, is_wanted: bool) -> Result<(), String> {
         if !is_wanted {
             return Ok(());
@@ -46,24 +45,24 @@ impl Report {
     }
 }
 
-/// The middle one of some numbers; 0 of none.
+/// Returns the median of some numbers; 0 of none.
 pub(crate) fn median(numbers: &[f64]) -> f64 {
     let mut sorted = numbers.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// A number with so many digits after the point.
+/// Formats a number with `digits` digits after the point.
 pub(crate) fn digits(value: f64, digits: usize) -> String {
     format!("{value:.digits$}")
 }
 
-/// The time that `permille` of a thousand did not exceed, in µs; 1,000 gives the longest, to a 256th.
+/// Returns the time in µs that `permille` of a thousand did not exceed, to a 256th; 1,000 is the longest.
 pub(crate) fn micros(times: &Times, permille: u32) -> f64 {
     times.quantile(f64::from(permille) / 1e3).as_secs_f64() * 1e6
 }
 
-/// A time as histograms take it.
+/// Converts a time to ns, the unit of histograms.
 pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

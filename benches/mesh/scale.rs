@@ -1,4 +1,4 @@
-//! What grows with the number of nodes: memory for the others' filters, traffic, queries.
+//! Growth with the number of nodes: memory of peers' filters, traffic, queries.
 //!
 //! Whole meshes inside this process, each node with the same number of keys.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Time over which idle traffic is counted.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Keys that are set one by one, far enough apart that each is published by itself.
+/// Number of keys that are set one by one, far enough apart that each is published alone.
 const SINGLE_KEYS: u64 = 100;
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {

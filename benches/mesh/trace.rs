@@ -1,12 +1,12 @@
-//! Requests to a cache, in their order: read from a file, or drawn.
+//! Traces of requests to a cache, read from a file or generated.
 //!
-//! The file is CSV with a header that names at least the columns `second` (since the start, not
-//! decreasing), `object` (a number) and `bytes` (of key and value), in any order, and perhaps `client` (any
-//! text); others are ignored. Where a name ends in `.gz`, the program `gzip` unpacks it. Requests are dealt
-//! to nodes by their client, or at random where it is not known.
+//! The file is CSV with a header that names at least the columns `second` (since the start, not decreasing), `object`
+//! (a number) and `bytes` (of key and value), in any order, and optionally `client` (any text); others are ignored. If
+//! its name ends in `.gz`, the program `gzip` unpacks it. The client of a request selects its node, at random without
+//! one.
 //!
-//! What is drawn has the shape of a trace of that kind: 2,000 requests per second, objects by Zipf's law, and
-//! one object in seven requests that was never asked for before.
+//! A generated trace has a similar shape: 2,000 requests per second, objects by Zipf's law, and one request in seven
+//! for a new object.
 
 use olivia::base::rng::Rng;
 use std::fs::File;
@@ -15,11 +15,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Requests that are drawn, per second and in all.
+/// Requests of a generated trace, per second and in total.
 const DRAWN_PER_SECOND: u64 = 2_000;
 const DRAWN: usize = 1_000_000;
 
-/// Of so many requests one is for an object that is new.
+/// One in this many requests is for a new object.
 const NEW_ONE_IN: u64 = 7;
 
 /// One request.
@@ -28,11 +28,11 @@ pub(crate) struct Request {
     pub(crate) second: u64,
     pub(crate) object: u64,
     pub(crate) bytes: usize,
-    /// Stands for the client.
+    /// A hash of the client, or random.
     pub(crate) client: u64,
 }
 
-/// Reads at most so many requests of a file.
+/// Reads at most `most` requests of a file.
 pub(crate) fn read(path: &Path, most: usize) -> Result<Vec<Request>, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let file = File::open(path).map_err(failed)?;
@@ -49,7 +49,7 @@ pub(crate) fn read(path: &Path, most: usize) -> Result<Vec<Request>, String> {
         Some(text) => parse(BufReader::new(text), most),
         None => Err("gzip has no output".to_owned()),
     };
-    // It may be in the middle of what was not wanted.
+    // It may still be unpacking requests beyond `most`.
     let _ = unpacker.kill();
     unpacker.wait().map_err(failed)?;
     requests
@@ -94,7 +94,7 @@ fn hash_of(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// Draws at most so many requests.
+/// Generates at most `most` requests.
 pub(crate) fn draw(most: usize) -> Vec<Request> {
     let mut rng = Rng::new(2);
     let mut known = 1;

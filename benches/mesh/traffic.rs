@@ -1,8 +1,8 @@
-//! Counts the bytes between nodes, by their purpose.
+//! Messages and bytes between nodes, counted by their purpose.
 
 use olivia::wire::frame::{Body, FrameLimits, MAGIC, Parsed, parse};
 
-/// Some messages.
+/// A number of messages and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Sum {
     pub(crate) messages: u64,
@@ -23,20 +23,20 @@ impl Sum {
 /// All messages, without the headers of TCP and IP.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Traffic {
-    /// GET, and what answers it, but for the bytes of the values.
+    /// GET and its answers, without the bytes of the values.
     pub(crate) queries: Sum,
-    /// Keys and blocks that were added, snapshots, and requests for them.
+    /// Added keys, blocks, snapshots, and requests for them.
     pub(crate) digests: Sum,
-    /// Signs of life.
+    /// Heartbeats.
     pub(crate) heartbeats: Sum,
-    /// Handshakes, addresses, goodbyes.
+    /// Handshakes, PEERS and BYE.
     pub(crate) others: Sum,
     /// Bytes of values.
     pub(crate) values: u64,
 }
 
 impl Traffic {
-    /// What has come since.
+    /// Returns the traffic since `before`.
     pub(crate) const fn since(self, before: Self) -> Self {
         Self {
             queries: self.queries.less(before.queries),
@@ -47,7 +47,7 @@ impl Traffic {
         }
     }
 
-    /// All of it, but for the values.
+    /// Returns the sum without the values.
     pub(crate) const fn all(self) -> Sum {
         Sum {
             messages: self.queries.messages
@@ -74,10 +74,10 @@ impl Traffic {
     }
 }
 
-/// Cuts the bytes of one end of a link into messages.
+/// A splitter of the bytes from one end of a link into messages.
 #[derive(Debug, Default)]
 pub(crate) struct Listener {
-    /// The beginning of a message whose end has not come.
+    /// The bytes of an incomplete message.
     partial: Vec<u8>,
 }
 
@@ -95,7 +95,7 @@ impl Listener {
     }
 }
 
-/// Counts whole messages, and gives their bytes. The handshake is lines, each a message.
+/// Counts whole messages and returns their bytes. A line of the handshake is a message.
 fn whole(bytes: &[u8], limits: FrameLimits, traffic: &mut Traffic) -> usize {
     let mut at = 0;
     while at < bytes.len() {

@@ -1,6 +1,6 @@
 //! A whole mesh inside this process: real nodes, perfect links without delay, virtual time.
 //!
-//! For counting: every byte that nodes send to each other is seen, and nothing depends on this machine.
+//! For counts: every byte between nodes is counted, and no result depends on this machine.
 
 use super::kit::mesh::Mesh;
 use super::kit::{ClientId, ms};
@@ -11,25 +11,25 @@ use olivia::wire::frame::FrameLimits;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// The port of the first node; they all live on loopback, which needs no secret.
+/// The port of the first node; all nodes are on loopback, which needs no secret.
 const PORT: u16 = 10_000;
 
-/// Time in which nodes find each other and exchange their filters.
+/// Time in which nodes discover each other and exchange their filters.
 const SETTLE: Duration = ms(500);
 
 /// The mesh.
 pub(crate) struct World {
     mesh: Mesh,
     clients: Vec<ClientId>,
-    /// For each wire, what comes from each of its ends.
+    /// Per wire, the splitters of the bytes from its two ends.
     listeners: Vec<[Listener; 2]>,
     limits: FrameLimits,
-    /// What nodes have sent to each other so far.
+    /// The traffic between nodes so far.
     pub(crate) traffic: Traffic,
 }
 
 impl World {
-    /// So many nodes, all linked to all.
+    /// Starts `count` nodes, all linked to each other.
     pub(crate) fn new(count: usize) -> Result<Self, String> {
         let config = Config::default();
         let limits = FrameLimits {
@@ -71,7 +71,7 @@ impl World {
         &self.mesh.nodes[at].node
     }
 
-    /// A number of STATS.
+    /// Returns a number of STATS.
     pub(crate) fn stat(&mut self, at: usize, name: &str) -> Result<u64, String> {
         let line = self.ask(at, "STATS\n")?;
         let mut fields = line.trim_end().split([' ', ',']).filter_map(|field| field.split_once(':'));
@@ -79,7 +79,7 @@ impl World {
         value.ok_or_else(|| format!("STATS has no {name}"))
     }
 
-    /// Sends a request of a node's client, and returns the reply. Time passes only if it has to.
+    /// Sends a request of a node's client, and returns the reply. Time passes only if the reply needs it.
     pub(crate) fn ask(&mut self, at: usize, request: &str) -> Result<String, String> {
         let client = self.clients[at];
         let mut reply = self.mesh.nodes[at].ask(client, request);
@@ -97,7 +97,7 @@ impl World {
         Ok(reply)
     }
 
-    /// Lets time pass.
+    /// Advances virtual time.
     pub(crate) fn pass(&mut self, span: Duration) {
         self.mesh.pass(span);
         self.count();

@@ -1,7 +1,7 @@
-//! What a SET costs in a mesh, by where its key is, and how soon the old value is gone elsewhere.
+//! The cost of a SET in a mesh, by the place of its key, and the time until the old value is gone on another node.
 //!
-//! Costs are CPU time of the node that is written to, as the scheduler counts it, so other work on the machine changes
-//! them less than it changes times. The meshes take turns within a round.
+//! Cost is the CPU time of the node that is written to, as the scheduler counts it, since other load changes it less
+//! than wall time. The meshes take turns within a round.
 
 use super::options::Options;
 use super::processes::Mesh;
@@ -15,16 +15,16 @@ use std::time::{Duration, Instant};
 /// Requests that are on their way at once.
 const PIPELINE: usize = 64;
 
-/// Time in which all that was set is published.
+/// Time in which all keys that were set are published.
 const SPREAD: Duration = Duration::from_millis(300);
 
-/// An old value that is seen for so long stays for ever.
+/// An old value that is returned for this time counts as an error.
 const LOST: Duration = Duration::from_secs(10);
 
-/// Longer than a node gathers additions.
+/// A time longer than a node gathers additions.
 const PAUSE: Duration = Duration::from_millis(6);
 
-/// Where the keys are that are set.
+/// The places of the keys that are set.
 const PLACES: [&str; 3] = ["new", "here", "elsewhere"];
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
                 costs.push(set_all(mesh, 0, "near", round, keys)?);
                 std::thread::sleep(SPREAD);
             }
-            // Of other nodes, so that the first one keeps all of its keys, as the lone one does.
+            // Keys of other nodes, so that the first node keeps all of its own, as the lone node does.
             if mesh.servers.len() > 2 {
                 set_all(mesh, 2, "far", round, keys)?;
                 std::thread::sleep(SPREAD);
@@ -96,8 +96,9 @@ fn set_all(mesh: &mut Mesh, node: usize, prefix: &str, round: usize, keys: usize
     Ok((cpu_ns(pid)? - before) as f64 / keys as f64 / 1e3)
 }
 
-/// From before a key is set on one node until the node that held it returns the new value. The time for which one of the
-/// two processes waited for a core is also taken off: it is that of other processes, the 14 other nodes among them.
+/// Measures the time from before a key is set on one node until the node that held it returns the new value, also
+/// without the time for which one of the two processes waited for a core that other processes used, such as the 14
+/// other nodes.
 pub(crate) fn gone(options: &Options) -> Result<(), String> {
     let sizes: &[usize] = if options.quick { &[3] } else { &[3, 16] };
     let rounds = if options.quick { 10 } else { 2_000 };
