@@ -1,7 +1,7 @@
-//! A bare mio echo server: the limit of what the system calls of one thread allow.
+//! A bare mio echo server: the throughput that the system calls of one thread allow.
 //!
-//! It counts requests by their size and their first digit, which tells a GET (`*2`) from a SET (`*3`) in RESP, and replies
-//! with what a server would: nothing is parsed, hashed or stored.
+//! It counts requests by their size and their first digit, which distinguishes GET (`*2`) from SET (`*3`) in RESP, and
+//! sends the replies of a server, without parsing, hashing or storing.
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -21,13 +21,13 @@ struct Replies {
 
 struct Conn {
     stream: TcpStream,
-    /// Bytes of an unfinished request that were read, and its verb's digit.
+    /// Bytes of an unfinished request that were read, and its first digit.
     part: Vec<u8>,
     outbound: Vec<u8>,
     written: usize,
 }
 
-/// Listens on a port of loopback for ever. `value` is that of every key.
+/// Serves a port of loopback without end. `value` is that of every key.
 pub(crate) fn run(port: u16, key_bytes: usize, value: &str) -> Result<(), String> {
     let bulk = |bytes: usize| 1 + bytes.to_string().len() + 2 + bytes + 2;
     let replies = Replies {

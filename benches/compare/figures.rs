@@ -1,4 +1,4 @@
-//! The measured figures: one file of JSON, from which tables and pictures are rendered.
+//! The measured figures: a JSON file from which tables and pictures are rendered.
 
 use super::systems::{SYSTEMS, System};
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// All of one run.
+/// The figures of one run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub(crate) machine: Machine,
@@ -16,7 +16,7 @@ pub(crate) struct Figures {
     pub(crate) rows: Vec<Row>,
 }
 
-/// What it was measured on.
+/// The machine of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
@@ -29,7 +29,7 @@ pub(crate) struct Machine {
     pub(crate) load_before: f64,
 }
 
-/// How it was measured.
+/// The settings of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) rounds: u32,
@@ -46,7 +46,7 @@ pub(crate) struct SystemOf {
     pub(crate) command: String,
 }
 
-/// What was measured of one system, or of a variant of Olivia, under one name; each figure once per round.
+/// The figures of one system, or of a variant of Olivia, under one row name; each figure once per round.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) name: String,
@@ -54,7 +54,7 @@ pub(crate) struct Row {
     pub(crate) figures: BTreeMap<String, Vec<f64>>,
 }
 
-/// The place of the figures.
+/// The path of the figures' file.
 pub(crate) fn path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/measured/compare.json")
 }
@@ -70,7 +70,7 @@ impl Figures {
         fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// Adds what one round has measured.
+    /// Adds the figures of one round.
     pub(crate) fn add(&mut self, row: &str, system: &str, figures: &[(&str, f64)]) {
         let found = self.rows.iter().position(|found| found.name == row && found.system == system);
         let at = found.unwrap_or_else(|| {
@@ -78,31 +78,31 @@ impl Figures {
             self.rows.len() - 1
         });
         for (name, value) in figures {
-            // Enough digits, and the same text however often it is written.
+            // Enough digits, and a text that does not change when it is read and written again.
             let rounded = (value * 1_000.0).round() / 1_000.0;
             self.rows[at].figures.entry((*name).to_owned()).or_default().push(rounded);
         }
     }
 
-    /// All rounds of a figure; empty: it was not measured.
+    /// Returns a figure of each round; empty if it was not measured.
     pub(crate) fn rounds(&self, row: &str, system: &str, figure: &str) -> &[f64] {
         let found = self.rows.iter().find(|found| found.name == row && found.system == system);
         found.and_then(|row| row.figures.get(figure)).map_or(&[], Vec::as_slice)
     }
 
-    /// The median of the ratios of a figure of two systems in each round, in which they take turns.
+    /// Returns the median over the rounds of the ratio of two systems, which take turns in each round.
     pub(crate) fn ratio(&self, row: &str, system: &str, other: &str, figure: &str) -> Option<f64> {
         let rounds = self.rounds(row, system, figure).iter().zip(self.rounds(row, other, figure));
         median(&rounds.map(|(own, other)| own / other).collect::<Vec<_>>())
     }
 
-    /// The median of a figure.
+    /// Returns the median of a figure.
     pub(crate) fn median(&self, row: &str, system: &str, figure: &str) -> Option<f64> {
         median(self.rounds(row, system, figure))
     }
 }
 
-/// The middle one, the upper of two.
+/// Returns the median, the upper of two.
 pub(crate) fn median(figures: &[f64]) -> Option<f64> {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -110,7 +110,7 @@ pub(crate) fn median(figures: &[f64]) -> Option<f64> {
 }
 
 impl Machine {
-    /// That of this process.
+    /// The machine of this process.
     pub(crate) fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpu = read("/proc/cpuinfo");
@@ -141,7 +141,7 @@ fn output(program: &str, args: &[&str]) -> String {
     text.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// The systems that were measured, in their order.
+/// The measured systems in the order of [`SYSTEMS`].
 pub(crate) fn measured(figures: &Figures) -> impl Iterator<Item = System> {
     SYSTEMS.into_iter().filter(|system| figures.systems.iter().any(|found| found.name == system.name()))
 }
@@ -150,7 +150,7 @@ pub(crate) fn peers(figures: &Figures) -> Vec<System> {
     measured(figures).filter(|system| !matches!(system, System::Olivia | System::Echo)).collect()
 }
 
-/// The best median among the peers, and whose it is.
+/// Returns the best median among the peers and its system.
 pub(crate) fn best(
     figures: &Figures,
     row: &str,

@@ -1,11 +1,11 @@
-//! What Olivia is to reach beside the others, and what it has reached.
+//! The goals of Olivia, as bounds of figures or of ratios to other servers, and whether they are reached.
 
 use super::figures::{Figures, best};
 use Beside::{Best, Echo, Nothing, Own};
 use Bound::{AtLeast, AtMost};
 use std::fmt::Write;
 
-/// What a figure of Olivia is compared with.
+/// The divisor of a figure of Olivia.
 #[derive(Clone, Copy)]
 enum Beside {
     /// The best of the peers.
@@ -13,11 +13,11 @@ enum Beside {
     Echo,
     /// Another figure of the same row.
     Own(&'static str),
-    /// Nothing: it is absolute.
+    /// None: the bound is of the figure itself.
     Nothing,
 }
 
-/// Of the ratio, or of the figure itself.
+/// A bound of the ratio, or of the figure itself.
 #[derive(Clone, Copy)]
 enum Bound {
     AtLeast(f64),
@@ -27,7 +27,7 @@ enum Bound {
 const RATE: &str = "requests_per_second";
 const CPU: &str = "server_ns";
 
-/// Row, figure, what it is compared with, and the bound of the ratio.
+/// Row, figure, divisor and bound.
 const GOALS: [(&str, &str, Beside, Bound); 43] = [
     ("GET 1", RATE, Best, AtLeast(1.05)),
     ("GET 16", RATE, Best, AtLeast(1.7)),
@@ -74,7 +74,7 @@ const GOALS: [(&str, &str, Beside, Bound); 43] = [
     ("start", "start_ms", Best, AtMost(1.0)),
 ];
 
-/// A table of all goals whose figures were measured; empty without any.
+/// Returns a table of all goals whose figures were measured; empty without any.
 pub(crate) fn table(figures: &Figures) -> String {
     let mut out = String::new();
     for (row, figure, beside, bound) in GOALS {

@@ -1,8 +1,8 @@
-//! Olivia beside other servers: `make compare`, which says what it needs with ARGS=--help.
+//! Olivia beside other servers: `make compare`; ARGS=--help lists the programs and arguments.
 //!
-//! The servers take turns in every round, on one core, while the generator of `olivia bench` has another; what disturbs the
-//! machine disturbs all, and medians of the rounds count. Every reply is verified. One file of JSON holds all figures
-//! of all rounds; README, `docs/performance.md` and pictures are rendered from it.
+//! The servers take turns in every round, on one core, and the generator of `olivia bench` has another, so a
+//! disturbance of the machine affects all; medians of the rounds count. Every reply is verified. One JSON file holds
+//! the figures of all rounds; README, `docs/performance.md` and pictures are rendered from it.
 
 mod echo;
 pub(crate) mod figures;
@@ -31,10 +31,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what the arguments say.
+/// Runs the task that the arguments select.
 ///
 /// # Errors
-/// A sentence, also when a single reply was wrong.
+/// A sentence, also if a single reply was wrong.
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     match Task::parse(args)? {
         Task::Help => {

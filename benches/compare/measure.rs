@@ -1,4 +1,4 @@
-//! The measurements, group by group.
+//! The measurements by group.
 
 use super::figures::{Figures, Machine, Settings, SystemOf, median};
 use super::server::{Server, cpu_ns, status};
@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What the rows of throughput are named, percentage of GETs, pipeline, and how keys are picked.
+/// The rows of throughput: name, percentage of GETs, pipeline, and the choice of keys.
 pub(crate) const RATES: [(&str, u64, usize, Pick); 7] = [
     ("GET 1", 100, 1, Pick::Uniform),
     ("GET 16", 100, 16, Pick::Uniform),
@@ -31,13 +31,13 @@ pub(crate) const PEERS: &str = "olivia, two idle peers";
 pub(crate) const FULL: &str = "olivia, memory_max reached";
 pub(crate) const REMOTE: &str = "olivia, key on another node";
 
-/// Less than the keys need.
+/// A limit below the memory that the keys need.
 const FULL_MEMORY_MAX: &str = "64MiB";
 
-/// Share of its throughput with which a server is loaded to measure its latency.
+/// Share of its throughput at which the latency of a server is measured.
 const LOAD: f64 = 0.7;
 
-/// Names of rows of values, their bytes, keys and connections.
+/// The rows of large values: name, bytes, keys and connections.
 pub(crate) const VALUES: [(&str, usize, u64, usize); 4] = [
     ("1 KiB", 1 << 10, 100_000, 50),
     ("16 KiB", 16 << 10, 10_000, 50),
@@ -53,10 +53,10 @@ pub(crate) const ACTIVE: [(&str, usize); 2] =
 const IDLE_CONNECTIONS: usize = 10_000;
 const SETTLED: Duration = Duration::from_secs(4);
 
-/// Starts per round, of which the median counts.
+/// Starts per round; their median counts.
 const STARTS: u32 = 3;
 
-/// Tests of redis-benchmark that are run.
+/// The tests of redis-benchmark.
 const TOOL_TESTS: &str = "get,set,incr,mset";
 /// Pipelines, and requests of each run: half a second.
 const TOOL_RUNS: [(&str, &str); 2] = [("1", "50000"), ("16", "200000")];
@@ -64,42 +64,42 @@ const TOOL_RUNS: [(&str, &str); 2] = [("1", "50000"), ("16", "200000")];
 /// The arrangements of the group `mesh`, in place of systems.
 pub(crate) const MESH: [&str; 3] = ["one node", "two nodes, keys of the own node", "two nodes, any key"];
 
-/// Its rows: name, mix, pipeline.
+/// The rows of the group `mesh`: name, mix, pipeline.
 pub(crate) const MESH_ROWS: [(&str, &str, &str); 3] = [
     ("two cores, GET 1", "get", "1"),
     ("two cores, GET 16", "get", "16"),
     ("two cores, 90 % GET 16", "90/10", "16"),
 ];
 
-/// Sizes of meshes in which the cost of publishing a new key is measured, and new keys per second of the one node that is
-/// written to.
+/// Sizes of the meshes in which the cost of publishing a new key is measured, and new keys per second on the one node
+/// that is written to.
 pub(crate) const NODES: [usize; 5] = [1, 2, 8, 32, 64];
 pub(crate) const NEW_KEYS: [u32; 2] = [1_000, 10_000];
 
-/// Time in which the CPU time of heartbeats is counted, which does not depend on keys: two of them.
+/// Time in which the CPU time of heartbeats is counted, which does not depend on keys: two heartbeats.
 const HEARTBEATS: Duration = Duration::from_secs(2);
 
-/// One server under measurement, its keys set.
+/// One server under measurement, after its keys were set.
 struct Candidate {
     name: String,
     found: Found,
     server: Server,
     plan: Plan,
-    /// Others that it needs.
+    /// Its peers.
     _peers: Vec<Server>,
 }
 
 /// A group of figures.
 type Group = fn(&mut Session<'_>) -> Result<(), String>;
 
-/// What the measurements share.
+/// The state that the measurements share.
 struct Session<'o> {
     options: &'o Options,
     found: Vec<Found>,
     figures: Figures,
 }
 
-/// Carries out all groups that are wanted.
+/// Measures the selected groups.
 pub(crate) fn all(options: &Options) -> Result<Figures, String> {
     let machine = Machine::here();
     if machine.load_before > 0.5 {
@@ -135,8 +135,8 @@ pub(crate) fn all(options: &Options) -> Result<Figures, String> {
     Ok(session.figures)
 }
 
-/// Binds this process to the last core that it may use; returns the first, for servers, and its own. One core alone is
-/// shared.
+/// Binds this process to the last core that it may use. Returns the first core, for servers, and its own; with one core
+/// both are the same.
 fn pin() -> Result<(Option<u32>, Option<u32>), String> {
     let failed = |error| format!("cores: {error}");
     let allowed = sched_getaffinity(None).map_err(failed)?;
@@ -152,7 +152,7 @@ fn pin() -> Result<(Option<u32>, Option<u32>), String> {
     }
 }
 
-/// Runs a plan, any wrong reply being an error; returns CPU time of the server per request beside the outcome.
+/// Runs a plan; a wrong reply is an error. Returns the outcome and the server's CPU time per request in ns.
 fn measure(plan: &Plan, pid: u32) -> Result<(RunResult, f64), String> {
     let mut cpu = [0, 0];
     let outcome = run(plan, &mut |moment| {
@@ -182,7 +182,7 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// The figures of a run that are kept.
+/// Returns the figures of a run that are stored.
 fn kept((outcome, server_ns): &(RunResult, f64)) -> Vec<(&'static str, f64)> {
     vec![
         ("requests_per_second", outcome.per_second()),
@@ -222,7 +222,7 @@ impl Session<'_> {
         Ok(Candidate { name, found: found.clone(), server, plan, _peers: Vec::new() })
     }
 
-    /// Olivia by lines, with two idle peers, and full.
+    /// Starts Olivia by lines, with two idle peers, and full.
     fn variants(&self) -> Result<Vec<Candidate>, String> {
         let (core, generator_core) = (self.core(), self.figures.settings.generator_core);
         let Some(found) = self.found.iter().find(|found| found.system == System::Olivia) else {
@@ -254,7 +254,7 @@ impl Session<'_> {
     }
 }
 
-/// Waits until a node is linked with so many peers.
+/// Waits until a node is linked to `peers` peers.
 fn linked(addr: SocketAddr, peers: usize) -> Result<(), String> {
     let begin = Instant::now();
     let expected = format!("peers_linked:{peers}");
@@ -267,7 +267,7 @@ fn linked(addr: SocketAddr, peers: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// The reply line to a request line.
+/// Sends a request line and returns the reply line.
 fn line(addr: SocketAddr, request: &[u8]) -> Result<String, String> {
     let exchange = || {
         let mut stream = TcpStream::connect(addr)?;
@@ -283,7 +283,7 @@ fn line(addr: SocketAddr, request: &[u8]) -> Result<String, String> {
     exchange().map_err(|error| format!("{addr}: {error}"))
 }
 
-/// Throughput of all candidates; then latency in the open loop at shares of it; then one connection alone.
+/// Measures the throughput of all candidates, then latency in the open loop at shares of it, then one connection alone.
 fn rates_and_latency(session: &mut Session<'_>) -> Result<(), String> {
     let mut candidates = Vec::new();
     for found in session.found.clone() {
@@ -295,7 +295,7 @@ fn rates_and_latency(session: &mut Session<'_>) -> Result<(), String> {
     }
     for round in 1..=session.options.rounds {
         for (row, get_percent, pipeline, pick) in RATES {
-            // For latency alone the throughput at pipeline 1 is needed.
+            // Latency needs the throughput at pipeline 1.
             if !session.options.wants("rate") && row != "GET 1" {
                 continue;
             }
@@ -316,7 +316,7 @@ fn rates_and_latency(session: &mut Session<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// At a share of each server's own throughput, and of that of the slowest.
+/// Measures latency at a share of each server's own throughput, and of that of the slowest.
 fn latency(session: &mut Session<'_>, candidates: &[Candidate]) -> Result<(), String> {
     let own: Vec<f64> = candidates
         .iter()
@@ -339,7 +339,8 @@ fn latency(session: &mut Session<'_>, candidates: &[Candidate]) -> Result<(), St
     Ok(())
 }
 
-/// One connection, one request at a time, with a generator that does not sleep; Olivia also with the key on another node.
+/// Measures one connection with one request at a time and a generator that does not sleep; Olivia also with the key on
+/// another node.
 fn ping_pong(session: &mut Session<'_>, candidates: &[Candidate]) -> Result<(), String> {
     let alone = |plan: &Plan| Plan { connections: 1, pipeline: 1, spin: true, ..plan.clone() };
     let mut remote = None;
@@ -363,7 +364,7 @@ fn ping_pong(session: &mut Session<'_>, candidates: &[Candidate]) -> Result<(), 
     Ok(())
 }
 
-/// Many connections: active ones; and the memory of idle ones with the latency beside them.
+/// Measures many active connections, the memory of idle ones, and the latency of one connection beside these.
 fn connections(session: &mut Session<'_>) -> Result<(), String> {
     let most = if session.options.is_quick { 20 } else { usize::MAX };
     let mut candidates = Vec::new();
@@ -400,7 +401,7 @@ fn idle_connections(session: &mut Session<'_>, candidate: &Candidate, count: usi
     for _ in 0..count {
         made.push(TcpStream::connect(candidate.server.addr()).map_err(failed)?);
     }
-    // One round trip: by then all have been accepted.
+    // After one round trip all have been accepted.
     let one = Plan { end: End::Requests(1), warm_up: Duration::ZERO, ..ping_pong.clone() };
     measure(&one, pid)?;
     let silent = each(status(pid, "VmRSS")?);
@@ -426,7 +427,7 @@ fn idle_connections(session: &mut Session<'_>, candidate: &Candidate, count: usi
     Ok(())
 }
 
-/// Large values: bytes per second.
+/// Measures large values in bytes per second.
 fn values(session: &mut Session<'_>) -> Result<(), String> {
     let mut candidates = Vec::new();
     for found in session.found.clone().iter().filter(|found| found.system != System::Echo) {
@@ -459,7 +460,7 @@ fn values(session: &mut Session<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// What a server costs that does nothing.
+/// Measures an idle server: CPU time, resident memory and start.
 fn idle(session: &mut Session<'_>) -> Result<(), String> {
     let all = session.found.clone();
     for round in 1..=session.options.rounds {
@@ -498,7 +499,7 @@ fn idle(session: &mut Session<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// What redis-benchmark shows, if it is installed.
+/// Runs redis-benchmark if it is installed.
 fn tools(session: &mut Session<'_>) -> Result<(), String> {
     let all = session.found.clone();
     let speaks_resp =
@@ -536,8 +537,8 @@ fn tools(session: &mut Session<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Two nodes on two cores beside one on one, each with a generator on the same core: what a machine gains by a node per
-/// core. Clients read keys of the node that they are connected to, since they spread their keys; or any key from any node.
+/// Measures two nodes on two cores and one on one core, each with a generator on the same core: the gain of a node per
+/// core. Clients read the keys of the node that they are connected to, or any key from any node.
 fn mesh(session: &mut Session<'_>) -> Result<(), String> {
     let Settings { server_core: Some(first), generator_core: Some(second), .. } = session.figures.settings
     else {
@@ -556,9 +557,9 @@ fn mesh(session: &mut Session<'_>) -> Result<(), String> {
     for (server, first_key) in [(&alone, 0), (&base, 0), (&other, keys)] {
         fill(&Plan { keys, first_key, ..session.options.plan(&found, server.addr()) })?;
     }
-    // The last keys are published.
+    // Time to publish the last keys.
     std::thread::sleep(Duration::from_millis(500));
-    // Nodes with the core of each, the first key and the number of keys that its clients read.
+    // Per node its core, and the first key and the number of keys that its clients read.
     let one = vec![(&alone, first, 0, keys)];
     let own = vec![(&base, first, 0, keys), (&other, second, keys, keys)];
     let any = vec![(&base, first, 0, 2 * keys), (&other, second, 0, 2 * keys)];
@@ -574,7 +575,7 @@ fn mesh(session: &mut Session<'_>) -> Result<(), String> {
     publishing(session, &found)
 }
 
-/// What a new key costs the node that it is set on, and each of the others.
+/// Measures the CPU time of a new key on the node on which it is set, and on each other node.
 fn publishing(session: &mut Session<'_>, found: &Found) -> Result<(), String> {
     let sizes = if session.options.is_quick { &NODES[..2] } else { &NODES };
     for &count in sizes {
@@ -597,7 +598,7 @@ fn publishing(session: &mut Session<'_>, found: &Found) -> Result<(), String> {
         let share = (idle.0 + idle.1) as f64 / count as f64 / quiet.as_nanos() as f64;
         session.add(1, "idle node of a mesh", &nodes(count), &[("percent_of_core", 100.0 * share)]);
         for rate in NEW_KEYS {
-            // As many numbers as make a key that was drawn before unlikely.
+            // So many numbers that drawing a key twice is unlikely.
             let plan = Plan {
                 rate: Some(f64::from(rate)),
                 get_percent: 0,
@@ -629,12 +630,12 @@ fn publishing(session: &mut Session<'_>, found: &Found) -> Result<(), String> {
     Ok(())
 }
 
-/// The name of a size of a mesh.
+/// Returns the row name of a mesh of `count` nodes.
 pub(crate) fn nodes(count: usize) -> String {
     format!("{count} nodes")
 }
 
-/// Loads nodes at the same time, each by a generator of its own on the node's core.
+/// Loads nodes at the same time, each with a generator on the node's core.
 fn spread_load(
     options: &Options,
     pairs: &[(&Server, u32, u64, u64)],
@@ -687,7 +688,7 @@ fn spread_load(
     ])
 }
 
-/// A figure of STATS.
+/// Returns a figure of STATS.
 fn stat(addr: SocketAddr, name: &str) -> Result<f64, String> {
     let reply = line(addr, format!("STATS {name}\n").as_bytes())?;
     let value = reply.trim_end().rsplit(':').next().and_then(|value| value.parse().ok());

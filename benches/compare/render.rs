@@ -11,18 +11,18 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What encloses a rendered part of a document.
+/// The marks around a rendered part of a document.
 const BEGIN: &str = "<!-- rendered from docs/measured/compare.json: begin -->\n";
 const END: &str = "<!-- rendered from docs/measured/compare.json: end -->\n";
 
-/// Share of its time from which on the generator is called the bottleneck, as in `olivia bench`.
+/// Busy share of the generator from which on it is marked as the bottleneck, as in `olivia bench`.
 const BUSY_MAX: f64 = 0.95;
 
-/// What a figure is, and whether more of it is better.
+/// A figure with its unit, digits and direction.
 #[derive(Clone, Copy)]
 struct Quantity {
     figure: &'static str,
-    /// Divides it.
+    /// The divisor of the figure.
     unit: f64,
     decimals: usize,
     more_is_better: bool,
@@ -36,10 +36,10 @@ const fn time(figure: &'static str) -> Quantity {
     Quantity { figure, unit: 1.0, decimals: 0, more_is_better: false }
 }
 
-/// A file and what should be in it.
+/// A file and its rendered text.
 pub(crate) type Rendered = (PathBuf, String);
 
-/// All files.
+/// Renders all files.
 pub(crate) fn files(figures: &Figures) -> Result<Vec<Rendered>, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut all = vec![
@@ -61,7 +61,7 @@ pub(crate) fn write(figures: &Figures) -> Result<(), String> {
     Ok(())
 }
 
-/// A document with its rendered part anew.
+/// Renders a document: replaces its part between the marks.
 fn between(path: &Path, part: &str) -> Result<Rendered, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let marks = text.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
@@ -71,7 +71,7 @@ fn between(path: &Path, part: &str) -> Result<Rendered, String> {
     Ok((path.to_owned(), format!("{before}{BEGIN}{part}{END}{after}")))
 }
 
-/// A name with the two first parts of the version.
+/// Returns the name of a system with the first two parts of its version.
 fn name(figures: &Figures, system: System) -> String {
     let found = figures.systems.iter().find(|found| found.name == system.name());
     let version = found.map_or("", |found| found.version.as_str());
@@ -89,7 +89,7 @@ fn ratio(own: Option<f64>, other: Option<f64>) -> String {
     }
 }
 
-/// A number with commas.
+/// Formats a number with commas.
 fn number(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     let (whole, rest) = text
@@ -104,7 +104,7 @@ fn number(value: f64, decimals: usize) -> String {
 fn cell(figures: &Figures, row: &str, system: &str, quantity: Quantity) -> String {
     let Some(value) = figures.median(row, system, quantity.figure) else { return String::new() };
     let busy = figures.median(row, system, "generator_busy").unwrap_or(0.0);
-    // How fast the server would have been is not known; what it has used is.
+    // The server's limit is then unknown, but its CPU time is not.
     let mark = if busy >= BUSY_MAX && quantity.figure != CPU.figure { "°" } else { "" };
     format!("{}{mark}", number(value / quantity.unit, quantity.decimals))
 }
@@ -113,8 +113,8 @@ fn line(out: &mut String, cells: &[String]) {
     let _ = writeln!(out, "| {} |", cells.join(" | "));
 }
 
-/// A table of one quantity: a row for each name, a column for each system, then Olivia as a multiple of the best peer and of
-/// the echo server. Nothing, if nothing of it was measured.
+/// Returns a table of one quantity: a row per name, a column per system, then Olivia as a multiple of the best peer and
+/// of the echo server. Empty if nothing of it was measured.
 fn table(figures: &Figures, head: &str, rows: &[&str], quantity: Quantity) -> String {
     let systems: Vec<System> = measured(figures)
         .filter(|system| rows.iter().any(|row| figures.median(row, system.name(), quantity.figure).is_some()))
@@ -143,12 +143,12 @@ fn table(figures: &Figures, head: &str, rows: &[&str], quantity: Quantity) -> St
     out
 }
 
-/// The same for several figures of one row.
+/// Returns a table of several figures of one row.
 fn figures_of(figures: &Figures, row: &str, quantities: &[(&str, Quantity)]) -> String {
     let mut out = String::new();
     for (name, quantity) in quantities {
         let table = table(figures, "", &[row], *quantity);
-        // The first table's head serves all.
+        // The head of the first table is that of all.
         let skip = if out.is_empty() { 0 } else { 2 };
         for text in table.lines().skip(skip) {
             let named = text.strip_prefix(&format!("| {row} |")).map(|rest| format!("| {name} |{rest}"));
@@ -158,7 +158,7 @@ fn figures_of(figures: &Figures, row: &str, quantities: &[(&str, Quantity)]) -> 
     out
 }
 
-/// How far the rounds of the rows were apart.
+/// Returns a sentence on the spread of the rounds.
 fn spread(figures: &Figures, rows: &[&str], figure: &str) -> String {
     let ratios: Vec<(f64, String)> = rows
         .iter()
@@ -181,7 +181,7 @@ fn spread(figures: &Figures, rows: &[&str], figure: &str) -> String {
     }
 }
 
-/// The sentence about machine and method.
+/// Returns the paragraph on machine and method.
 fn conditions(figures: &Figures) -> String {
     let (machine, settings) = (&figures.machine, &figures.settings);
     let cores = match (settings.server_core, settings.generator_core) {
@@ -219,7 +219,7 @@ fn rate_names() -> Vec<&'static str> {
     RATES.iter().map(|(name, ..)| *name).collect()
 }
 
-/// The part of README.
+/// Renders the part of README.
 fn readme(figures: &Figures) -> String {
     let mut out = String::from("\n![Requests per second beside other servers](docs/throughput.svg)\n\n");
     out.push_str("Requests per second, with so many in flight on each connection:\n\n");
@@ -236,7 +236,7 @@ fn readme(figures: &Figures) -> String {
 
 const MEMORY: Quantity = Quantity { figure: "bytes_per_item", unit: 1.0, decimals: 1, more_is_better: false };
 
-/// The part of `docs/performance.md`.
+/// Renders the part of `docs/performance.md`.
 pub(crate) fn report(figures: &Figures) -> String {
     let mut out = String::from("\n");
     out.push_str(&conditions(figures));
@@ -313,7 +313,7 @@ pub(crate) fn report(figures: &Figures) -> String {
     out
 }
 
-/// A heading and what is below it, unless all of that is empty.
+/// Appends a heading and its parts, unless all parts are empty.
 fn section(out: &mut String, heading: &str, parts: &[&str]) {
     if parts.iter().any(|part| part.contains("|---|")) {
         let _ = writeln!(out, "## {heading}\n\n{}", parts.concat());
@@ -370,7 +370,7 @@ fn mesh(figures: &Figures) -> String {
     out
 }
 
-/// The CPU time that filters cost: measured of one writer, calculated for a mesh in which every node is one.
+/// Renders the CPU time of filters: measured with one writer, calculated for a mesh in which every node is a writer.
 fn publishing(figures: &Figures) -> String {
     let mut out = String::from(
         "One node gets new keys and publishes them; all others only listen. CPU time of servers, without heartbeats, which have a \
@@ -468,7 +468,7 @@ fn connections(out: &mut String, figures: &Figures) {
     section(out, "Many active connections, requests per second", &[&table(figures, "", &rows, RATE)]);
 }
 
-/// The pictures, by file name.
+/// Returns the pictures by file name.
 fn charts(figures: &Figures) -> Vec<(&'static str, Chart)> {
     let all: Vec<System> = measured(figures).collect();
     let but_echo: Vec<System> = all.iter().copied().filter(|system| *system != System::Echo).collect();

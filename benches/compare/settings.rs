@@ -1,4 +1,4 @@
-//! What is measured with, and the arguments.
+//! The settings of the measurements, and the arguments.
 
 use super::systems::{Found, SYSTEMS, System, plan};
 use lexopt::{Arg, Parser, ValueExt};
@@ -35,20 +35,20 @@ pub(crate) struct Options {
     pub(crate) rounds: u32,
     pub(crate) seconds: f64,
     pub(crate) only: Vec<String>,
-    /// Where the figures go; `None`: they are printed only.
+    /// The file of the figures; `None`: they are printed only.
     pub(crate) write: Option<PathBuf>,
     pub(crate) keys: u64,
     pub(crate) connections: usize,
     pub(crate) is_quick: bool,
 }
 
-/// What is to be done.
+/// The task that the arguments select.
 #[derive(Debug)]
 pub(crate) enum Task {
     Help,
-    /// Be the echo server, with keys of this size, this value, at this port.
+    /// Run the echo server, with keys of this size, this value, at this port.
     Echo(usize, String, u16),
-    /// Render again from the figures that are there.
+    /// Render again from the stored figures.
     Render,
     Measure(Options),
 }
@@ -114,7 +114,7 @@ impl Options {
         self.only.is_empty() || self.only.iter().any(|only| only == group)
     }
 
-    /// What all plans have in common, for a server.
+    /// Returns the plan for a server that all measurements start from.
     pub(crate) fn plan(&self, found: &Found, addr: SocketAddr) -> Plan {
         Plan {
             connections: self.connections,
@@ -127,12 +127,13 @@ impl Options {
         }
     }
 
-    /// Searches all programs, and says how to get what is missing.
+    /// Searches all programs, and prints how to get missing ones.
     pub(crate) fn find(&self) -> Vec<Found> {
         let mut all = Vec::new();
         for system in SYSTEMS {
             match system.find() {
-                // The quick form tests this program and not what is installed; the echo server is another form of it.
+                // The quick form tests this program and not the installed servers; the echo server is part of this
+                // program.
                 Some(_) if self.is_quick && system != System::Olivia => {}
                 Some(found) => {
                     println!("{:13} {} {}", system.name(), found.program, found.version);

