@@ -1,8 +1,8 @@
-//! Measures the filters: insert, look-up, merge, rebuild, the claimants of a key among many peers, and what the filters of
-//! linked peers cost the requests of a node without sockets.
+//! Measures the filters: insertion, lookup, merge, rebuild, the claimants of a key among many peers, and the cost of
+//! the filters of linked peers for the requests of a node without sockets.
 //!
 //! `cargo bench --bench filter`; with `-- --quick` small and short, as the tests run it; with `-- --requests` the last
-//! part alone. Figures are the best of some rounds, in ns. Nothing here asserts a time.
+//! part alone. Figures are the best of some rounds, in ns. No time is asserted.
 
 #![allow(dead_code, reason = "the kit has more than this uses")]
 
@@ -29,17 +29,17 @@ use std::time::Instant;
 
 const BITS_PER_KEY: u64 = 12;
 
-/// Requests that a node gets at once.
+/// Requests per read of a node.
 const PIPELINE: usize = 64;
 
 struct Bench {
     rounds: u32,
-    /// Operations of a round.
+    /// Operations per round.
     operations: usize,
 }
 
 impl Bench {
-    /// The best time of one operation in ns; `round` does `operations` of them.
+    /// Returns the best time of one operation in ns; `round` does `operations` of them.
     fn best(&self, operations: usize, mut round: impl FnMut()) -> f64 {
         let times = (0..self.rounds).map(|_| {
             let start = Instant::now();
@@ -87,7 +87,7 @@ fn one_filter(bench: &Bench, log2: u8) {
     line(&format!("yardstick: a word of a random block, 2^{log2}"), yardstick, None);
     let mut fresh = filled(&mut rng, size);
     let mut unused = keys.iter();
-    // Each round takes other keys, since a key is new but once.
+    // Each round takes other keys, since a key is new only once.
     let share = part / bench.rounds as usize;
     let insert = bench.best(share, || {
         unused.by_ref().take(share).for_each(|&hash| _ = black_box(fresh.insert(hash)));
@@ -117,7 +117,7 @@ fn one_filter(bench: &Bench, log2: u8) {
     (0..size.blocks()).for_each(|number| half.merge(&filter, number));
     let merge = start.elapsed().as_secs_f64() * 1e9 / size.blocks() as f64;
     line(&format!("merge into half the size, per block, 2^{log2} blocks"), merge, None);
-    // As many as 16 blocks hold, all of them there.
+    // As many present keys as 16 blocks hold.
     let some: Vec<u64> = hashes(&mut rng, 680).iter().map(|hash| hash >> 1 >> (log2 - 5)).collect();
     let rebuild = bench.best(some.len(), || {
         filter.rebuild_blocks(0..16.min(size.blocks()), some.iter().copied(), &mut Vec::new());
@@ -125,7 +125,7 @@ fn one_filter(bench: &Bench, log2: u8) {
     line(&format!("rebuild of 16 blocks, per key, 2^{log2} blocks"), rebuild, None);
 }
 
-/// `count` peers with filters of one size, all settled where they belong.
+/// Returns `count` peers with filters of one size, after all migrations.
 fn peers(rng: &mut Rng, count: usize, size: Size) -> PeerFilters {
     let mut filters = PeerFilters::new(u64::MAX);
     for _ in 0..count {
@@ -169,7 +169,7 @@ fn many_filters(bench: &Bench, log2: u8) {
     }
 }
 
-/// A node with keys, and so many linked peers with known filters.
+/// Returns a node with keys, and `count` linked peers with known filters.
 fn node_with_peers(count: u16, keys: usize, size: Size) -> (World, ClientId, Vec<Face>) {
     let mut world = World::new(Config::default());
     world.driver.watch = None;
@@ -198,7 +198,7 @@ fn node_with_peers(count: u16, keys: usize, size: Size) -> (World, ClientId, Vec
     (world, client, faces)
 }
 
-/// What the filters of peers cost requests for keys that none of them claims.
+/// Measures the cost of peers' filters for requests of keys that none of them claims.
 fn requests(bench: &Bench, log2: u8) {
     let size = Size::from_log2(log2).unwrap();
     for count in [0, 2, 7, 63] {

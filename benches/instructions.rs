@@ -1,14 +1,16 @@
 //! Instructions per request of a node without sockets: `cargo bench --bench instructions`. Needs valgrind.
 //!
 //! Each case runs in this program under `valgrind --tool=callgrind`, which counts in [`World::serve_counted`] only: the
-//! requests that fill the node, and the first ones after, are not counted. It does not depend on the machine's load. Arguments: none
-//! measures all cases; `--check` (`make instructions`) also fails where a case takes more than its bound; `--time` prints
-//! the CPU time per request instead, of 1 M keys in random order at pipeline 64, which needs no valgrind;
-//! `get|set|new lines|quoted|evicting|full|meshed|resp PIPELINE BATCHES` runs one case as it is, to be profiled (`new`: a SET
-//! of a key that is not there; `quoted`: lines, keys with a colon, so that the replies have quotes; `evicting`: with a memory
-//! limit, so that uses are counted for eviction; `full`: at that limit, after three of four keys were evicted; `meshed`: with
-//! two linked peers that have no keys):
-//! `valgrind --tool=callgrind target/release/deps/instructions-… get lines 16 1100`.
+//! requests that fill the node, and the first ones after, are not counted. The count does not depend on the machine's
+//! load.
+//!
+//! Without arguments all cases are measured. `--check` (`make instructions`) also fails if a case takes more than its
+//! bound. `--time` prints the CPU time per request instead, of 1 M keys in random order at pipeline 64, without
+//! valgrind. `get|set|new lines|quoted|evicting|full|meshed|resp PIPELINE BATCHES` runs one case without valgrind, for
+//! a profiler: `valgrind --tool=callgrind target/release/deps/instructions-… get lines 16 1100`. `new`: SET of an
+//! absent key; `quoted`: lines, keys with a colon, so that the replies have quotes; `evicting`: with a memory limit, so
+//! that uses are counted for eviction; `full`: at that limit, after three of four keys were evicted; `meshed`: with two
+//! linked peers without keys.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
 #![allow(dead_code, reason = "the kit has more than this uses")]
@@ -28,9 +30,9 @@ use std::time::Duration;
 
 const KEYS: usize = 10_000;
 const VALUE_BYTES: usize = 64;
-/// Keys are set by so many requests at a time, so that no long reply leaves the node more buffers than it has later.
+/// Requests per batch that set keys: few, so that no long reply leaves the node more buffers than it has later.
 const FILL_PIPELINE: usize = 100;
-/// Keys and requests per batch of what is timed, and the batches of a round: the best of several is what a request takes.
+/// Keys, requests per batch and batches per round with `--time`; the result is the best of the rounds.
 const TIMED_KEYS: usize = 1_000_000;
 const TIMED_PIPELINE: usize = 64;
 const TIMED_BATCHES: usize = 2_000;
@@ -40,7 +42,7 @@ const ROUNDS: usize = 7;
 const WARM_UP: usize = 100;
 const COUNTED: usize = 1_000;
 
-/// Request, protocol, pipeline, and the most instructions that a request may take: what it takes and 3 %.
+/// Request, protocol, pipeline, and the bound of instructions per request: the measured number and 3 %.
 const CASES: [(&str, &str, usize, u64); 20] = [
     ("get", "lines", 1, 3_480),
     ("get", "lines", 16, 2_220),
@@ -77,14 +79,14 @@ fn main() {
             let requests = run(name, protocol, pipeline.parse().unwrap(), batches.parse().unwrap());
             println!("{requests} requests");
         }
-        // Among the tests: each case once.
+        // As a test: each case once.
         _ => CASES.iter().for_each(|(name, protocol, pipeline, _)| {
             run(name, protocol, *pipeline, 1);
         }),
     }
 }
 
-/// Prints what each case takes; whether none takes more than its bound.
+/// Measures and prints all cases. Returns whether none takes more than its bound.
 fn measure() -> bool {
     println!("{:<24} {:>24} {:>8}", "request, pipeline", "instructions per request", "bound");
     CASES.iter().fold(true, |holds, &(name, protocol, pipeline, bound)| {
@@ -94,7 +96,7 @@ fn measure() -> bool {
     })
 }
 
-/// Instructions of the requests of a run that are counted.
+/// Returns the instructions of the counted requests of a run.
 fn instructions(name: &str, protocol: &str, pipeline: usize) -> u64 {
     let run = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*serve_counted*"])
@@ -115,12 +117,13 @@ struct World {
     links: Vec<ConnKey>,
 }
 
-/// Keys that are set in a node at its limit, in which some of the last quarter are read.
+/// Returns the number of keys to set: four times `keys` for a node at its limit, of which some of the last quarter are
+/// read.
 fn keys_set(protocol: &str, keys: usize) -> usize {
     if protocol == "full" { 4 * keys } else { keys }
 }
 
-/// A node with so many keys with values of 64 bytes, the last ones that were set.
+/// Returns a node with `keys` keys with values of 64 bytes, the last ones that were set.
 fn filled(protocol: &str, keys: usize) -> World {
     let mut config = Config::default();
     if matches!(protocol, "evicting" | "full") {
@@ -149,7 +152,7 @@ fn filled(protocol: &str, keys: usize) -> World {
     world
 }
 
-/// Has a node with [`KEYS`] keys carry out batches of requests. Returns their number.
+/// Sends batches of requests to a node with [`KEYS`] keys. Returns the number of requests.
 fn run(name: &str, protocol: &str, pipeline: usize, batches: usize) -> usize {
     let mut world = filled(protocol, KEYS);
     let batch = |number: usize| -> String {
@@ -169,7 +172,7 @@ fn run(name: &str, protocol: &str, pipeline: usize, batches: usize) -> usize {
     batches * pipeline
 }
 
-/// Prints the CPU time that a request takes, of all kinds by turns, and what a GET takes at the memory limit of one below it.
+/// Prints the CPU time per request, of all kinds by turns, and the ratio of a GET at the memory limit to one below it.
 fn time() {
     let kinds = ["get", "set"].iter().flat_map(|name| ["lines", "resp"].map(|protocol| (*name, protocol)));
     let mut worlds: Vec<_> = kinds
@@ -200,7 +203,7 @@ fn time() {
     }
 }
 
-/// The CPU time of this thread.
+/// Returns the CPU time of this thread.
 fn cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap())
@@ -213,7 +216,7 @@ impl World {
         self.serve(input)
     }
 
-    /// What the shell does for some input of a client. Returns the bytes of the replies.
+    /// Makes the calls of the shell for some input of a client. Returns the bytes of the replies.
     fn serve(&mut self, input: &str) -> usize {
         let Self { node, now, client, links } = self;
         node.received(*now, *client, input.as_bytes());

@@ -1,7 +1,7 @@
 //! The longest iteration of a node in CPU time of its thread, while it does work that grows with its keys and peers and
-//! another client plays ping-pong: `cargo bench --bench steps`. 5 M keys and 128 peers with known filters, and
-//! at last a million keys and one peer that links again; the node without sockets, its iterations as the shell's, with
-//! the thread's CPU time for a clock. Fails over 2 ms. `-- --quick`: 50,000 keys and 8 peers.
+//! another client plays ping-pong: `cargo bench --bench steps`. 5 M keys and 128 peers with known filters, then a
+//! million keys and one peer that relinks; the node has no sockets, its iterations are those of the shell, and the
+//! clock is the thread's CPU time. Fails above 2 ms. `-- --quick`: 50,000 keys and 8 peers.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
 #![allow(dead_code, reason = "the kit has more than this uses")]
@@ -27,7 +27,7 @@ use std::time::Duration;
 /// The longest iteration that is allowed.
 const LIMIT: Duration = Duration::from_millis(2);
 
-/// Iterations of which the longest is taken where nothing but ping-pong goes on.
+/// Number of iterations with ping-pong only, of which the longest is measured.
 const IDLE_ITERATIONS: usize = 2_000;
 
 /// Bytes that the shell reads at once.
@@ -65,7 +65,7 @@ impl Loop {
             world.driver.send(worker, line);
             world.driver.take_bytes(worker);
         }
-        // A day in which something happened in each sample of the history.
+        // A day with requests in each sample of the history.
         for _ in 0..SAMPLES {
             world.driver.leap(Duration::from_secs(10));
             world.driver.node.iteration_begins(world.driver.now);
@@ -75,14 +75,14 @@ impl Loop {
         Self { world, player, worker, shares: Shares::default(), links }
     }
 
-    /// Loses the link to the first peer and makes it again. The peer asks for the whole filter and sends its own, of as
-    /// many keys, which all own keys are then tested against. Returns the longest iteration, their number, and the bytes
-    /// that the peer got.
+    /// Loses the link to the first peer and makes it again. The peer requests the whole filter and sends its own, of as
+    /// many keys, against which all own keys are then tested. Returns the longest iteration, the number of iterations,
+    /// and the bytes that the peer got.
     fn relink(&mut self) -> (Duration, usize, usize) {
         let begin = cpu();
         self.world.driver.lose(self.links[0].conn);
         let link = self.world.dial(&Face::new(1));
-        // The handshake of both sides, for which nothing is read in between.
+        // The handshake of both sides; both lines are sent at once.
         let (mut longest, mut count, mut bytes) = (cpu() - begin, 1, 0);
         let size = self.world.driver.node.own_filter().size();
         let mut rng = Rng::new(1);
@@ -115,8 +115,8 @@ impl Loop {
         }
     }
 
-    /// One iteration: a request of each client, then due work for its share. Returns its time, without that of writing to
-    /// the sockets, which the shell does in pieces.
+    /// Runs one iteration: a request of each client, then due work for its share. Returns its time, without that of
+    /// writing to the sockets, which the shell does in pieces.
     fn iterate(&mut self, request: Option<&str>) -> Duration {
         let driver = &mut self.world.driver;
         let begin = cpu();
@@ -141,7 +141,8 @@ impl Loop {
         took
     }
 
-    /// Iterates until a request is answered in full. Returns the longest iteration, their number, and the reply's bytes.
+    /// Iterates until a request is answered in full. Returns the longest iteration, the number of iterations, and the
+    /// reply.
     fn run(&mut self, request: &str) -> (Duration, usize, Vec<u8>) {
         let (mut longest, mut count, mut reply) = (Duration::ZERO, 0, Vec::new());
         loop {

@@ -1,10 +1,10 @@
-//! What the store costs: `cargo bench --bench store`. Plain `std`, no framework; prints a table.
+//! The cost of the store in time and memory: `cargo bench --bench store`. Prints a table.
 //!
 //! Arguments: names of parts (`get`, `grow`, `wheel`, `expire`, `churn`, `memory`, `empty`, `equal`, `shift`;
-//! none: all), `--quick` for a small form that only shows that it runs (also what `cargo test` does), `--large` for 50 million items, and
-//! `--csv FILE` for the curve of the slowest insertion while growing.
+//! none: all), `--quick` for a small form that only shows that it runs (also under `cargo test`), `--large` for 50
+//! million items, and `--csv FILE` for the curve of the slowest insertion while growing.
 //!
-//! Absolute times hold for one machine and one day; figures of the same run may be compared.
+//! Absolute times are valid for one machine and one day; only figures of the same run are comparable.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
 #![expect(clippy::cast_possible_truncation, reason = "numbers of a benchmark are far below any limit")]
@@ -30,7 +30,7 @@ const ITEM_BYTES: usize = KEY_BYTES + VALUE.len();
 const GROUP: u64 = 8;
 const CURVE_POINTS: usize = 200;
 
-/// What `benches/pictures` has to know of the curve.
+/// The head of the curve's file, for `benches/pictures`.
 const CURVE_HEAD: &str = "\
 # title: The slowest insertion while growing to 50 million items
 # kind: lines
@@ -89,7 +89,7 @@ fn cpu() -> Duration {
     Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Resident bytes of this process, now and at most.
+/// Returns the resident bytes of this process: current and peak.
 fn resident() -> (u64, u64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {
@@ -162,7 +162,7 @@ fn get(options: &Options) {
         let store = filled(items);
         let mut best = [f64::MAX; 3];
         let gets = scaled(options, 4_000_000);
-        // Drawn beforehand: drawing is no part of a look-up.
+        // Drawn beforehand: drawing is no part of a lookup.
         let mut rng = Rng::new(1);
         let order: Vec<u32> = (0..gets).map(|_| rng.below(items) as u32).collect();
         for _ in 0..5 {
@@ -207,16 +207,16 @@ fn get_pipelined(store: &Store, order: &[u32]) -> f64 {
     (cpu() - start).as_nanos() as f64 / (together.len() * 16) as f64
 }
 
-/// The pages that the system maps memory in.
+/// The page size of the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pages {
-    /// Of 4 KiB, as the store's: nearly every far read has to look up its page first.
+    /// 4 KiB, as in the store: nearly every far read misses the TLB.
     Small,
     Huge,
 }
 
-/// What one read anywhere in so many bytes costs, when it depends on the one before, and when 16 do not
-/// depend on each other: the measure for everything that looks things up.
+/// Measures a read at a random place in `bytes` bytes, in ns: if it depends on the one before, and if 16 do not depend
+/// on each other. Lookups are compared with these.
 fn far_read(bytes: u64, pages: Pages) -> (f64, f64) {
     let mut map = memmap2::MmapMut::map_anon(bytes as usize).expect("memory");
     if pages == Pages::Huge {
@@ -289,7 +289,7 @@ fn wheel(options: &Options) {
     row("wheel, dropped, still resident", resident().0.saturating_sub(before) as f64 / 1_048_576.0, "MiB");
 }
 
-/// A million items due in one second, and in one millisecond: what reclaiming them costs.
+/// Measures reclaiming a million items that are due in one second, and in one millisecond.
 fn expire(options: &Options) {
     let items = scaled(options, 1_000_000);
     for (what, spread) in [("one second", 1_000), ("one millisecond", 1)] {
@@ -319,7 +319,7 @@ fn expire(options: &Options) {
     }
 }
 
-/// SETEX then DEL, a million per second for ten seconds of the store's time.
+/// Measures SETEX then DEL, a million per second for ten seconds of the store's time.
 fn churn(options: &Options) {
     let seconds = if options.quick { 1 } else { 10 };
     let mut store = new_store();
@@ -342,7 +342,7 @@ fn churn(options: &Options) {
     row("SETEX + DEL, CPU a pair", (cpu() - start).as_nanos() as f64 / (seconds * 1_000_000) as f64, "ns");
 }
 
-/// Emptying a store by DELs, and at once.
+/// Measures emptying a store by DELs, and at once.
 fn empty(options: &Options) {
     let items = scaled(options, 5_000_000);
     let before = resident().0;
@@ -391,7 +391,7 @@ fn empty(options: &Options) {
     }
 }
 
-/// Keys of one hash: what a constant hash function costs.
+/// Measures keys with equal hashes, as from a constant hash function.
 fn equal(options: &Options) {
     let items = if options.quick { 5_000 } else { 65_536 };
     for (what, mask) in [("all different", u64::MAX), ("all equal", 0)] {
@@ -417,12 +417,11 @@ fn equal(options: &Options) {
     }
 }
 
-/// CPU time from which on a SET is noted by itself.
+/// CPU time from which on a SET is recorded.
 const LONG: Duration = Duration::from_micros(100);
 
-/// A full store whose values change their size: how much of its limit is live, what is evicted for what is written, and
-/// what a SET takes. The same is done three times: what a SET takes of CPU time itself it takes each time, what the
-/// machine adds is at other SETs.
+/// Measures a full store whose values change their size: the live share of its limit, the evicted bytes, and the CPU
+/// time of a SET. In three equal rounds, since a SET's own time is the same in each, and delays by the machine are not.
 fn shift(options: &Options) {
     let rounds = if options.quick { 1 } else { 3 };
     let mut long = HashMap::new();
@@ -431,8 +430,8 @@ fn shift(options: &Options) {
     }
 }
 
-/// One of the rounds of [`shift`]; `long` has the SETs that were long in each round so far, with the least of their
-/// times. The last round prints.
+/// Runs one round of [`shift`]; `long` has the SETs that were long in each round so far, with their number and least
+/// time. The last round prints.
 fn shift_once(options: &Options, round: u32, rounds: u32, long: &mut HashMap<u64, (u32, Duration)>) {
     let limit = if options.quick { 16 << 20 } else { 128u64 << 20 };
     let times = if options.quick { 2 } else { 3 };
@@ -511,7 +510,7 @@ fn shift_once(options: &Options, round: u32, rounds: u32, long: &mut HashMap<u64
     }
 }
 
-/// Live bytes of an item with a value of `len` bytes.
+/// Returns the live bytes of an item with a value of `len` bytes.
 fn live_bytes_of_one(len: usize) -> u64 {
     let mut store = Store::new(HashSecret::draw(&mut Rng::new(1)), 0);
     let key = key_bytes(1);
@@ -520,22 +519,22 @@ fn live_bytes_of_one(len: usize) -> u64 {
     store.live_bytes()
 }
 
-/// Latencies of insertions: how many took about so long, and the CPU time in ns of each group of 8, an
-/// upper bound for each of its insertions.
+/// Latencies of insertions: a histogram, and the CPU time in ns of each group of 8, an upper bound for each of its
+/// insertions.
 struct Latencies {
     buckets: [u64; 2_048],
     groups: Vec<u32>,
 }
 
 impl Latencies {
-    /// For so many insertions. Touched here, so that no first touch of it is taken for one of the store.
+    /// Reserves and touches the memory for `items` insertions, so that its first touch is not measured as the store's.
     fn new(items: u64) -> Self {
         Self { buckets: [0; 2_048], groups: vec![u32::MAX; (items / GROUP) as usize] }
     }
 
-    /// Runs `step` for each id, as in every run before, and keeps of each group the shortest time: all runs
-    /// do the same work there, while what the system takes for itself comes at other places each time.
-    /// Returns the longest group of this run in µs, and how many took over 1 ms.
+    /// Runs `step` for each id and keeps the shortest time of each group over all runs: the work of a group is the same
+    /// in each run, and delays by the system are not. Returns the longest group of this run in µs, and the number of
+    /// groups over 1 ms.
     fn run(&mut self, mut step: impl FnMut(u64)) -> (u32, usize) {
         let (mut longest, mut over_1_ms) = (0, 0);
         let mut before = cpu();
@@ -556,7 +555,7 @@ impl Latencies {
         (longest / 1_000, over_1_ms)
     }
 
-    /// The longest group.
+    /// Returns the longest group in µs.
     fn longest_micros(&self) -> f64 {
         self.groups.iter().max().map_or(0.0, |&nanos| f64::from(nanos) / 1e3)
     }
@@ -565,7 +564,7 @@ impl Latencies {
         self.groups.iter().filter(|&&nanos| nanos > 1_000_000).count()
     }
 
-    /// Items, and the longest group in µs in each 200th of the way.
+    /// Returns the number of items and the longest group in µs of each 200th of the insertions.
     fn curve(&self) -> impl Iterator<Item = (u64, f64)> {
         let per_point = (self.groups.len() / CURVE_POINTS).max(1);
         self.groups.chunks(per_point).enumerate().map(move |(at, groups)| {
@@ -591,7 +590,7 @@ fn grow(options: &Options) {
     let items = scaled(options, if options.has("--large") { 50_000_000 } else { 5_000_000 });
     let mut ours = Latencies::new(items);
     let before = resident().0;
-    // Forgets the peak of what ran before.
+    // Resets the peak of resident memory.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let mut runs = Vec::new();
     let mut grown_bytes = 0;
@@ -638,8 +637,8 @@ fn grow(options: &Options) {
     }
 }
 
-/// What the system alone takes for fresh memory, mapped by the region and touched by the page as the store
-/// does it: no insertion can be quicker than the first touch that it needs.
+/// Measures the system's time for fresh memory, mapped per region and touched per page as in the store: the lower bound
+/// of an insertion that needs a first touch.
 fn first_touches(bytes: u64) {
     const REGION_BYTES: usize = 256 * 1024;
     let (mut longest, mut over_1_ms, mut regions) = (Duration::ZERO, 0, Vec::new());

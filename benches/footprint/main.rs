@@ -1,8 +1,8 @@
-//! What a node costs that does nothing: memory of each idle connection, CPU while nobody asks, the
-//! size of the program, the time from its start to the first reply.
+//! The footprint of an idle node: memory per idle connection, CPU without requests, the size of the program, the time
+//! from its start to the first reply.
 //!
-//! `cargo bench --bench footprint`; with `-- --quick` a tiny form. Needs Linux' /proc. Not here: what a
-//! request costs, which `olivia bench` measures.
+//! `cargo bench --bench footprint`; with `-- --quick` a tiny form. Needs Linux' /proc. Not here: the cost of requests,
+//! which `olivia bench` measures.
 
 #[path = "../support/options.rs"]
 mod options;
@@ -17,10 +17,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Files beside the connections.
+/// File descriptors in addition to the connections.
 const SPARE_FILES: u64 = 64;
 
-/// How much is measured.
+/// The extent of the measurements.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
     connections: u32,
@@ -67,7 +67,7 @@ fn print_memory(what: &str, server: &Server, before: u64, connections: u32) -> R
     Ok(())
 }
 
-/// What the node does while nobody asks.
+/// Prints the CPU time and iterations of a node without requests.
 fn print_idle(server: &Server, connections: u32, time: Duration) -> Result<(), String> {
     let woken = || status(server.pid(), "voluntary_ctxt_switches");
     let (ns, switches) = (cpu_ns(server.pid())?, woken()?);
@@ -80,7 +80,7 @@ fn print_idle(server: &Server, connections: u32, time: Duration) -> Result<(), S
     Ok(())
 }
 
-/// From the start of the process to its first reply, in ms.
+/// Returns the time from the start of the process to its first reply, in ms.
 fn start_ms(starts: u32) -> Result<f64, String> {
     let mut times = Vec::new();
     for _ in 0..starts {
@@ -93,7 +93,7 @@ fn start_ms(starts: u32) -> Result<f64, String> {
     Ok(times[times.len() / 2].as_secs_f64() * 1e3)
 }
 
-/// Makes connections, and sees the last one answered: by then all have been accepted.
+/// Makes connections, and waits for a reply on the last one: by then all have been accepted.
 fn connect(addr: SocketAddr, count: u32) -> Result<Vec<TcpStream>, String> {
     let made: Result<Vec<TcpStream>, _> = (0..count).map(|_| TcpStream::connect(addr)).collect();
     let mut made = made.map_err(|error| format!("{addr}: {error}"))?;

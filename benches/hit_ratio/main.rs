@@ -1,15 +1,14 @@
-//! Misses of the store with eviction, and of LRU, LFU and S3-FIFO simulated byte for byte at the same memory:
-//! `cargo bench --bench hit_ratio -- [--trace=FILE] [--copies=N]`. A trace is a CSV of time, object number, bytes of key
-//! and value. Without one, five traces are drawn: Zipf, Zipf with scans, Zipf with objects that are used once, Zipf with
-//! sizes of 20 bytes to 64 KiB, and, for real servers only, Zipf with TTLs. `--only=scans,once` draws some,
-//! `--requests=N` gives them another length than 5 million, `--per-object=N` other objects than one per ten requests,
-//! and `--bytes-max=N` other sizes than 20 to 1,500 bytes to the first three and the last.
-//! With `--server=KIND[:PROGRAM]`, given once per server, real servers get the trace instead, see `servers`.
-//! The store gets so many copies of the trace at once, with keys of their own, and as many times the memory, so
-//! that pages are small beside it.
+//! Misses of the store with eviction, and of LRU, LFU and S3-FIFO simulated byte for byte at the same memory: `cargo
+//! bench --bench hit_ratio -- [--trace=FILE] [--copies=N]`. A trace is a CSV of time, object number, bytes of key and
+//! value. Without one, five traces are generated: Zipf, Zipf with scans, Zipf with objects that are used once, Zipf
+//! with sizes of 20 bytes to 64 KiB, and, for real servers only, Zipf with TTLs. `--only=scans,once` selects some,
+//! `--requests=N` sets their length (5 million), `--per-object=N` the requests per object (10), and `--bytes-max=N` the
+//! largest size of the first three and the last (1,500 bytes). With `--server=KIND[:PROGRAM]`, once per server, the
+//! trace is sent to real servers instead, see `servers`. `--copies=N`: the store gets N copies of the trace at once,
+//! with keys of their own, and N times the memory, so that pages are small in comparison.
 //!
-//! The memory is a share of what the store takes for all objects of the trace. A simulated item takes its
-//! bytes and what the store takes beside them for one of all objects: no fragmentation, no bookkeeping.
+//! The memory is a share of the memory that the store takes for all objects of the trace. A simulated item takes its
+//! bytes and the store's average overhead per item when it holds all objects, without fragmentation or bookkeeping.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
 
@@ -31,7 +30,7 @@ const KEY_BYTES: usize = 8;
 /// Object and bytes of each request.
 type Trace = Vec<(u32, u32)>;
 
-/// What is drawn.
+/// The parameters of generated traces.
 struct Drawn {
     requests: u32,
     per_object: u32,
@@ -89,7 +88,7 @@ fn run(options: &Options) -> Result<(), String> {
     if is_wanted("zipf") {
         report("zipf", &drawn.zipf(|_, _| None), false);
     }
-    // Every tenth request reads on through objects that are used once in a long while.
+    // Every tenth request reads the next of many objects in sequence.
     if is_wanted("scans") {
         let scans = drawn.zipf(|at, objects| (at % 10 == 0).then(|| objects + at / 10 % objects));
         report("zipf, scans", &scans, false);
@@ -119,8 +118,8 @@ fn read(path: &str) -> Trace {
 }
 
 impl Drawn {
-    /// Requests for objects of 20 bytes to `bytes_max` whose popularity falls with their rank; `other` replaces some. Up
-    /// to 10,000 bytes all sizes are equally frequent, above that all orders of magnitude.
+    /// Generates requests for objects of 20 bytes to `bytes_max` with a Zipf distribution; `other` replaces some. Up to
+    /// 10,000 bytes all sizes are equally frequent, above that all orders of magnitude.
     fn zipf(&self, other: impl Fn(u32, u32) -> Option<u32>) -> Trace {
         let objects = (self.requests / self.per_object).max(1_000);
         let mut rng = Rng::new(1);
@@ -153,7 +152,7 @@ fn size_of_object(object: u32, bytes_max: u32) -> u32 {
     bytes
 }
 
-/// What the store takes for all objects of a trace, their number, and their bytes.
+/// Returns the bytes that the store takes for all objects of a trace, their number, and their own bytes.
 fn all_objects(trace: &Trace) -> (u64, u64, u64) {
     let sizes: HashMap<u32, u32> = trace.iter().copied().collect();
     let mut all = Store::new(HashSecret::draw(&mut Rng::new(1)), 0);
@@ -170,7 +169,7 @@ fn report(name: &str, trace: &Trace, copies: u32, percents: &[u64]) {
         let memory = total * percent / 100;
         let share = |misses: usize| 100.0 * misses as f64 / requests;
         let ours_memory = memory * u64::from(copies);
-        // Less than an operator may set holds next to nothing: four regions.
+        // At least four regions: the store holds next to nothing in less.
         let (ours, held) =
             if ours_memory < 1 << 20 { (f64::NAN, 0) } else { our_misses(trace, ours_memory, copies) };
         println!(
@@ -190,7 +189,7 @@ fn set(store: &mut Store, object: u64, bytes: u32) {
     store.set(Instant::ZERO, store.key(&key), &value, None, Version(1)).expect("items can be evicted");
 }
 
-/// Misses of the store, and bytes of keys and values that it has at the end.
+/// Returns the misses of the store, and the bytes of its keys and values at the end.
 fn our_misses(trace: &Trace, memory: u64, copies: u32) -> (f64, u64) {
     let mut store = Store::new(HashSecret::draw(&mut Rng::new(1)), memory);
     store.set_eviction(Eviction::AnyItem);
@@ -211,12 +210,12 @@ fn lru(trace: &Trace, memory: u64, beside: u64) -> usize {
     ordered(trace, memory, beside, |_, now| (0, now))
 }
 
-/// With ties broken by the last use.
+/// Returns the misses of LFU; ties are broken by the last use.
 fn lfu(trace: &Trace, memory: u64, beside: u64) -> usize {
     ordered(trace, memory, beside, |uses, now| (uses, now))
 }
 
-/// Evicts the item of the least rank, which each use gives it anew.
+/// Returns the misses if the item of the least rank is evicted; each use computes its rank anew.
 fn ordered(trace: &Trace, memory: u64, beside: u64, rank: impl Fn(usize, usize) -> (usize, usize)) -> usize {
     let mut held: HashMap<u32, (usize, (usize, usize), u64)> = HashMap::new();
     let mut order = BTreeSet::new();
@@ -242,7 +241,8 @@ fn ordered(trace: &Trace, memory: u64, beside: u64, rank: impl Fn(usize, usize) 
     misses
 }
 
-/// As in the paper: a tenth of the memory for the small queue, a ghost of as many objects as the main queue has.
+/// Returns the misses of S3-FIFO as in the paper: a tenth of the memory is the small queue, and the ghost has as many
+/// objects as the main queue.
 fn s3_fifo(trace: &Trace, memory: u64, beside: u64) -> usize {
     let mut held: HashMap<u32, (u8, u64)> = HashMap::new();
     let (mut small, mut main, mut ghosts) = (VecDeque::new(), VecDeque::new(), VecDeque::new());

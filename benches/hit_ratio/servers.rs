@@ -1,12 +1,12 @@
 //! Misses of real servers at equal resident memory above that of the empty server.
 //!
-//! KIND is `olivia`, `redis-POLICY-SAMPLES` (also for valkey), as `redis-allkeys-lru-5`, or `memcached`. The servers run
-//! one after the other, each as long as its limit has to be corrected: until its resident memory after the trace is
-//! within 2 % of what is wanted, four times at most; a server begins with the correction of its last trace. A client
-//! reads an object and sets it if it is a miss; 128 different objects are read at a time.
+//! KIND is `olivia`, `redis-POLICY-SAMPLES` (also for valkey), such as `redis-allkeys-lru-5`, or `memcached`. The
+//! servers run one after the other, each up to four times with an adjusted limit, until its resident memory after the
+//! trace is within 2 % of the target; a server begins with the adjustment of its last trace. A client reads an object
+//! and sets it if it is a miss; 128 different objects are read at a time.
 //!
-//! With TTLs (of 1 to 40 seconds, each object its own) the client sends 50,000 requests per second, or fewer if
-//! the server is slower, so that as much expires in each server.
+//! With TTLs (of 1 to 40 seconds, fixed per object) the client sends 50,000 requests per second, or fewer if the server
+//! is slower, so that the same number of items expires in each server.
 
 use super::server::{Server, status};
 use super::{KEY_BYTES, Trace, all_objects};
@@ -25,7 +25,7 @@ const RATE: f64 = 50_000.0;
 /// The longest value of a trace.
 const VALUE_BYTES_MAX: usize = 64 << 10;
 
-/// The most runs to find the limit of a server.
+/// Maximum number of runs to find the limit of a server.
 const RUNS_MAX: u32 = 4;
 
 /// Runs the trace against each server, and prints its misses.
@@ -68,13 +68,13 @@ pub(super) fn report(
 
 struct Run {
     limit: u64,
-    /// Bytes above the empty server's.
+    /// Resident bytes above those of the empty server.
     resident: u64,
     misses: u64,
     took: Duration,
 }
 
-/// Runs the trace with limits that come nearer and nearer to the resident memory that is wanted.
+/// Runs the trace with limits that approach the target of resident memory.
 fn at_resident(
     trace: &Trace,
     copies: u32,
@@ -150,7 +150,7 @@ impl Client {
         self.exchange(1, |_, _| {}).map_err(|error| format!("CONFIG SET {name} {value}: {error}"))
     }
 
-    /// Reads every object of the trace, and sets those that are misses. Returns the number of these.
+    /// Reads every object of the trace, and sets the misses. Returns their number.
     fn play(&mut self, trace: &Trace, copies: u32) -> Result<u64, String> {
         let mut misses = 0;
         let (mut batch, mut objects) = (Vec::new(), HashSet::new());
@@ -175,7 +175,7 @@ impl Client {
         Ok(misses + self.read(&batch)?)
     }
 
-    /// Reads different objects, and sets those that are misses. Returns the number of these.
+    /// Reads different objects, and sets the misses. Returns their number.
     fn read(&mut self, batch: &[(u64, u32)]) -> Result<u64, String> {
         for &(id, _) in batch {
             self.protocol.put_get(&mut self.output, &key(id));
@@ -201,7 +201,7 @@ impl Client {
         Ok(missing.len() as u64)
     }
 
-    /// Sends what is to be sent, and reads so many replies.
+    /// Sends the pending output, and reads `count` replies.
     fn exchange(&mut self, count: usize, mut take: impl FnMut(usize, &[u8])) -> Result<(), String> {
         self.stream.write_all(&self.output).map_err(|error| error.to_string())?;
         self.output.clear();
@@ -233,12 +233,12 @@ impl Client {
     }
 }
 
-/// The TTL of an object: 1 to 40 seconds.
+/// Returns the TTL of an object: 1 to 40 seconds.
 fn ttl_seconds(id: u64) -> u64 {
     1 + (id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % 40
 }
 
-/// Appends what stands before the value in a SET of `key` with a TTL; returns what stands after it.
+/// Appends the part before the value of a SET of `key` with a TTL; returns the part after it.
 fn put_set_with_ttl(
     protocol: Protocol,
     out: &mut Vec<u8>,
@@ -256,7 +256,7 @@ fn put_set_with_ttl(
     b"\r\n"
 }
 
-/// The key of an object: eight printable characters.
+/// Returns the key of an object: eight printable characters.
 fn key(id: u64) -> [u8; KEY_BYTES] {
     let mut at = 0;
     [(); KEY_BYTES].map(|()| {

@@ -1,9 +1,9 @@
-//! What items cost a whole process: resident memory beside key and value, and what a burst of
-//! expirations, or of deletions, does to a client that plays ping-pong meanwhile.
+//! The cost of items in a whole process: resident memory above key and value, and the latency of a client that plays
+//! ping-pong during a burst of expirations or deletions.
 //!
-//! `cargo bench --bench items`; `-- --quick` is a tiny form, `--burst` only the second half, `--emptying`
-//! only the last part, `--redis PROGRAM` and `--memcached PROGRAM` put these beside it, `--csv FILE` writes the memory as data for a picture. Needs Linux' /proc. Not
-//! here: what the store costs by itself, which `benches/store.rs` measures.
+//! `cargo bench --bench items`; `-- --quick` is a tiny form, `--burst` runs only the second half, `--emptying` only the
+//! last part, `--redis PROGRAM` and `--memcached PROGRAM` also measure these, `--csv FILE` writes the memory as data
+//! for a picture. Needs Linux' /proc. Not here: the store alone, which `benches/store.rs` measures.
 
 #[path = "../support/options.rs"]
 mod options;
@@ -19,7 +19,7 @@ use std::fmt::Write;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// Requests sent before their replies are read: enough that round trips do not count.
+/// Requests sent before their replies are read: so many that round trips do not matter.
 const BURST: u32 = 1_000;
 
 const KEY_BYTES: usize = 16;
@@ -52,7 +52,7 @@ fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// Resident memory of a process over that of the empty one, less keys and values, by item.
+/// Prints the resident memory above that of the empty process, keys and values, per item.
 fn memory(options: &Options, peers: &[Peer]) -> Result<(), String> {
     let counts: &[u32] = if options.quick { &[5_000] } else { &[1_000_000, 5_000_000] };
     let mut csv = String::from(
@@ -104,15 +104,14 @@ fn fill(peer: &Peer, server: &Server, count: u32, ttl: Option<u32>) -> Result<()
     Ok(())
 }
 
-/// Whether the deadlines of a burst come one after the other, as they were set, or all have passed when
-/// the process is let run again.
+/// Whether the items of a burst expire one after the other, as they were set, or all while the process is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Arrival {
     Spread,
     AtOnce,
 }
 
-/// A million keys whose deadlines come together, while one client plays ping-pong.
+/// Measures a million keys that expire in a burst, while one client plays ping-pong.
 fn burst(peer: &Peer, options: &Options, arrival: Arrival) -> Result<(), String> {
     let (count, ttl) = if options.quick { (5_000, 1) } else { (1_000_000, 10) };
     let server = peer.start()?;
@@ -125,7 +124,7 @@ fn burst(peer: &Peer, options: &Options, arrival: Arrival) -> Result<(), String>
     let filled = begin.elapsed();
     let turn_before = peer.iteration_max_us(&mut conn)?;
     let due = Duration::from_secs(u64::from(ttl));
-    // The last deadline is `ttl` after the end of the filling, the first as long after its beginning.
+    // The last key expires `ttl` after the end of the filling, the first `ttl` after its beginning.
     if arrival == Arrival::AtOnce {
         signal(&server, "STOP")?;
         std::thread::sleep(due + Duration::from_millis(100));
@@ -166,13 +165,13 @@ fn burst(peer: &Peer, options: &Options, arrival: Arrival) -> Result<(), String>
     Ok(())
 }
 
-/// The longest iteration of a server that reports it, beside the longest before.
+/// Formats the longest iteration of a server that reports it, and the longest before the burst.
 fn iterations(before: Option<u64>, after: Option<u64>) -> String {
     let both = before.zip(after);
     both.map_or_else(String::new, |(before, after)| format!("; longest turn {after} us, {before} before"))
 }
 
-/// Five million keys deleted in pipelines, while another client plays ping-pong.
+/// Measures the deletion of five million keys in pipelines, while another client plays ping-pong.
 fn emptying(peer: &Peer, options: &Options) -> Result<(), String> {
     let count = if options.quick { 5_000 } else { 5_000_000 };
     let server = peer.start()?;
@@ -198,7 +197,7 @@ fn emptying(peer: &Peer, options: &Options) -> Result<(), String> {
         (busy, emptying.join())
     });
     let (busy, emptied) = (busy?, emptied.map_err(|_| "the thread that deletes panicked")??);
-    // What is sparsely used is compacted after a second.
+    // Sparse pages are compacted after a second.
     std::thread::sleep(Duration::from_millis(if options.quick { 10 } else { 3_000 }));
     println!(
         "emptying  {:9} {count} keys deleted in {emptied:.1?}; ping-pong p50 {} p99 {} max {} us{}; resident {} KiB, \
@@ -228,8 +227,8 @@ struct Latency {
     max: u128,
 }
 
-/// Plays until `until` says so or `most` has gone. A short pause after each round, so that a spinning
-/// client is not what is measured.
+/// Plays until `until` returns true or `most` has passed. It pauses shortly after each round, so that a spinning client
+/// does not affect the result.
 fn ping_pong(
     peer: &Peer,
     conn: &mut Conn,

@@ -1,4 +1,4 @@
-//! The servers that are measured, by the few requests that it takes.
+//! The measured servers, and their requests.
 
 use crate::server::Server;
 use std::io::{BufRead, BufReader, Write};
@@ -32,7 +32,7 @@ impl Peer {
         }
     }
 
-    /// Adds the request that sets key number `id`. Its reply is one line.
+    /// Appends the request that sets key number `id`. Its reply is one line.
     pub(crate) fn put_set(&self, out: &mut Vec<u8>, id: u32, value_bytes: usize, ttl: Option<u32>) {
         let value = "v".repeat(value_bytes);
         let key = format!("key:{id:012}");
@@ -55,7 +55,7 @@ impl Peer {
         out.extend_from_slice(request.as_bytes());
     }
 
-    /// Adds the request that deletes key number `id`. Its reply is one line.
+    /// Appends the request that deletes key number `id`. Its reply is one line.
     pub(crate) fn put_delete(&self, out: &mut Vec<u8>, id: u32) {
         let key = format!("key:{id:012}");
         let request = match self {
@@ -66,7 +66,7 @@ impl Peer {
         out.extend_from_slice(request.as_bytes());
     }
 
-    /// A request that touches no key and is answered with one line.
+    /// Returns a request without a key whose reply is one line.
     pub(crate) const fn ping(&self) -> &'static [u8] {
         match self {
             Self::Olivia => b"PING\n",
@@ -75,7 +75,7 @@ impl Peer {
         }
     }
 
-    /// Keys held, expired ones that are not yet reclaimed among them.
+    /// Returns the number of keys, including expired ones that are not reclaimed yet.
     pub(crate) fn keys(&self, conn: &mut Conn) -> Result<u64, String> {
         match self {
             Self::Olivia => conn.stat("keys"),
@@ -87,7 +87,7 @@ impl Peer {
         }
     }
 
-    /// The longest iteration so far, of a server that reports it.
+    /// Returns the longest iteration so far in µs, if the server reports it.
     pub(crate) fn iteration_max_us(&self, conn: &mut Conn) -> Result<Option<u64>, String> {
         match self {
             Self::Olivia => conn.stat("iteration_max_us").map(Some),
@@ -96,7 +96,7 @@ impl Peer {
     }
 }
 
-/// A connection that waits for its replies.
+/// A blocking connection.
 #[derive(Debug)]
 pub(crate) struct Conn {
     stream: BufReader<TcpStream>,
@@ -109,7 +109,7 @@ impl Conn {
         Ok(Self { stream: BufReader::with_capacity(1 << 20, stream) })
     }
 
-    /// Sends requests and takes as many lines.
+    /// Sends requests and reads `lines` reply lines.
     pub(crate) fn exchange(&mut self, requests: &[u8], lines: u32) -> Result<(), String> {
         self.stream.get_mut().write_all(requests).map_err(|error| error.to_string())?;
         let mut line = Vec::new();
@@ -132,7 +132,7 @@ impl Conn {
         Ok(line.trim_end().to_owned())
     }
 
-    /// One field of Olivia's STATS.
+    /// Returns one field of Olivia's STATS.
     fn stat(&mut self, name: &str) -> Result<u64, String> {
         let line = self.ask(b"STATS\n")?;
         let mut fields = line.split([' ', ',']).filter_map(|field| field.split_once(':'));
@@ -140,7 +140,7 @@ impl Conn {
         value.ok_or_else(|| format!("STATS has no {name}"))
     }
 
-    /// `curr_items` of memcached's stats, which end with a line END.
+    /// Returns `curr_items` of memcached's stats, which end with a line END.
     fn memcached_items(&mut self) -> Result<u64, String> {
         let mut line = self.ask(b"stats\r\n")?;
         let mut items = 0;

@@ -1,11 +1,11 @@
-//! What others get from a node that is overloaded, or attacked: `cargo bench --bench overload`. Real nodes on loopback,
-//! loaded by `olivia bench`, beside a client that sends one request at a time. `-- --beside PROGRAM` runs each row with
-//! another build of Olivia as well, by turns; `--rounds N`, of which the median is shown; `--only ROW`.
+//! The service of a node that is overloaded or attacked: `cargo bench --bench overload`. Real nodes on loopback, loaded
+//! by `olivia bench`, and a client that sends one request at a time. `-- --beside PROGRAM` runs each row with another
+//! build of Olivia as well, by turns; `--rounds N` shows the median of N rounds; `--only ROW`.
 //!
-//! What must be found, what must be accepted, and how long it takes is checked, but in the quick form. Nodes, loads and
-//! prober share the processors of one machine; the prober has a higher priority, where it may have one. Beside each time
-//! as it passed (`wall`) there is the time without the longest of their waits for a processor (`own`, by
-//! /proc/PID/schedstat): the nodes' own delay is no longer. That is what is checked.
+//! Results and times are checked, except in the quick form. Nodes, loads and prober share the processors of one
+//! machine; the prober has a higher priority if permitted. Each time is shown as it passed (`wall`) and without the
+//! longest of the waits of nodes and prober for a processor (`own`, by /proc/PID/schedstat), which bounds the nodes'
+//! own delay from above. `own` is checked.
 
 #![cfg(target_os = "linux")]
 
@@ -28,38 +28,38 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{array, fs, thread};
 
-/// The priority of the prober while it takes times, and that of all others.
+/// The priority of the prober while it measures, and that of all other threads.
 const PREFERRED: &str = "-15";
 const COMMON: &str = "0";
 
 /// This build.
 const OLIVIA: &str = env!("CARGO_BIN_EXE_olivia");
 
-/// Keys of the other node that are asked for.
+/// Number of keys of the other node that are read.
 const REMOTE_KEYS: usize = 1_000;
 
-/// Values of the replies of 30 MiB.
+/// Number and bytes of the values in replies of 30 MiB.
 const VALUES: usize = 512;
 const VALUE_BYTES: usize = 60_000;
 
-/// The value that many wait for.
+/// Bytes of the value that many clients wait for.
 const LARGE_BYTES: usize = 8_000_000;
 
-/// How long a prober waits for one reply.
+/// Time limit for one reply to the prober.
 const REPLY_MAX: Duration = Duration::from_secs(20);
 
-/// What is measured in a row: each with its name and its unit.
+/// The figures of a row, in the order of their names.
 type Figures = [f64; 3];
 
 struct Row {
     name: &'static str,
     figures: [&'static str; 3],
     run: fn(&Bench) -> Result<Figures, String>,
-    /// What must be true of this build, whatever the machine.
+    /// Checks the figures of this build, on any machine.
     holds: fn(&Figures) -> bool,
 }
 
-/// What a row runs with.
+/// The parameters of a row.
 struct Bench<'a> {
     program: &'a str,
     seconds: f64,
@@ -99,14 +99,14 @@ const ROWS: [Row; 10] = [
     },
 ];
 
-/// The figures of a row in which a prober sends PING beside a load: milliseconds over what it takes without.
+/// The figures of a row in which a prober sends PING during a load: milliseconds above the time without load.
 const PROBED: [&str; 3] = ["PING p99 over calm: wall ms", "own ms", "longest wall ms"];
 
 fn is_answered_soon([_, own, _]: &Figures) -> bool {
     *own <= 2.0
 }
 
-/// The figures of a row in which keys set on one node are asked for on the other.
+/// The figures of a row in which keys set on one node are read on the other.
 const FOUND: [&str; 3] = ["found after SAT: wall p50 ms", "p99 ms", "own p99 ms"];
 
 fn is_found_soon([_, _, own]: &Figures) -> bool {
@@ -158,7 +158,7 @@ impl Bench<'_> {
         Server::program(self.program, None, args, env)
     }
 
-    /// A node, and one that knows it, when each knows the keys of the other.
+    /// Starts two nodes and waits until each has the other's filter.
     fn two_nodes(&self, env: &[(&str, &str)]) -> Result<[Server; 2], String> {
         let first = self.node(&[], env)?;
         let second = self.node(&["--peer", &first.addr().to_string()], env)?;
@@ -178,7 +178,7 @@ impl Bench<'_> {
     }
 }
 
-/// `olivia bench`, ended when dropped.
+/// A process of `olivia bench`, killed on drop.
 struct Load(Child);
 
 impl Load {
@@ -204,8 +204,8 @@ impl Drop for Load {
     }
 }
 
-/// Milliseconds of each of some requests: as they passed, and without the wait of a node or of the prober for a processor,
-/// whichever was longest.
+/// Times of requests in milliseconds: as they passed, and without the longest wait of a node or of the prober for a
+/// processor.
 struct Times {
     /// The nodes that take part.
     pids: Vec<u32>,
@@ -214,13 +214,13 @@ struct Times {
 }
 
 impl Times {
-    /// Begins to take times of these nodes, by this thread.
+    /// Begins to measure these nodes from this thread.
     fn new(nodes: &[&Server]) -> Self {
         set_priority(PREFERRED);
         Self { pids: nodes.iter().map(|node| node.pid()).collect(), wall: Vec::new(), own: Vec::new() }
     }
 
-    /// Sends `request` again and again for some time.
+    /// Sends `request` repeatedly for some time.
     fn of(node: &Server, conn: &mut Conn, request: &str, time: Duration) -> Result<Self, String> {
         let (mut times, begin) = (Self::new(&[node]), Instant::now());
         while begin.elapsed() < time {
@@ -239,7 +239,7 @@ impl Times {
         Ok(result)
     }
 
-    /// For how many nanoseconds so far each of them was runnable and had no processor.
+    /// Returns for each of them the nanoseconds so far in which it was runnable without a processor.
     fn waited(&self) -> Result<Vec<u64>, String> {
         let own = waited_ns_of_thread();
         self.pids.iter().map(|pid| waited_ns(*pid)).chain([own]).collect()
@@ -258,7 +258,7 @@ fn quantile(times: &mut [f64], share: f64) -> f64 {
     times.iter().zip(1u32..).find(|(_, at)| f64::from(*at) >= up_to).map_or(0.0, |(time, _)| *time)
 }
 
-/// Gives this thread, and those that it starts, a priority, if it may have that one.
+/// Sets the priority of this thread and of those that it starts, if permitted.
 fn set_priority(nice: &str) {
     let thread = fs::read_link("/proc/thread-self").unwrap_or_default();
     if let Some(thread) = thread.file_name() {
@@ -267,7 +267,7 @@ fn set_priority(nice: &str) {
     }
 }
 
-/// The figures of PINGs while `load` runs, after those before it.
+/// Measures PINGs before `load` and while it runs.
 fn probed(bench: &Bench, node: &Server, load: impl FnOnce(&AtomicBool) + Send) -> Result<Figures, String> {
     let time = Duration::from_secs_f64(bench.seconds);
     let mut conn = Conn::open(node.addr())?;
@@ -289,7 +289,7 @@ fn probed(bench: &Bench, node: &Server, load: impl FnOnce(&AtomicBool) + Send) -
     Ok([wall, own, quantile(&mut beside.wall, 1.0)])
 }
 
-/// Clients read at a node, while it is asked for keys of its peer, which may be given new keys at a rate.
+/// Measures reads of a peer's keys through a node that other clients load; new keys may be set on the peer at a rate.
 fn remote(bench: &Bench, clients: usize, depth: usize, rate: Option<u32>) -> Result<Figures, String> {
     let [holder, node] = bench.two_nodes(&[])?;
     let (mut owner, mut conn, mut ping) =
@@ -322,8 +322,8 @@ fn remote(bench: &Bench, clients: usize, depth: usize, rate: Option<u32>) -> Res
     ])
 }
 
-/// Both nodes are given as many new keys as they take, in the order of these seeds, while keys set on one are asked for
-/// on the other. With the same seed both are given the same keys, of which one drops each.
+/// Measures reads on one node of keys set on the other while clients set new keys on both as fast as possible, in the
+/// order of these seeds. With equal seeds both get the same keys, of which one node drops each.
 fn writers(bench: &Bench, seeds: &[&str; 2]) -> Result<Figures, String> {
     let [first, second] = bench.two_nodes(&[])?;
     let load = "--mix set --keys 1000000000 --value-bytes 8 --connections 50 --pipeline 64 --seed";
@@ -346,7 +346,7 @@ fn writers(bench: &Bench, seeds: &[&str; 2]) -> Result<Figures, String> {
     Ok([quantile(wall, 0.5), quantile(wall, 0.99), quantile(own, 0.99)])
 }
 
-/// Six clients that read replies of 30 MiB.
+/// Measures PINGs beside six clients that read replies of 30 MiB.
 fn readers(bench: &Bench) -> Result<Figures, String> {
     let node = bench.node(&[], &[])?;
     let mut conn = Conn::open(node.addr())?;
@@ -365,7 +365,7 @@ fn readers(bench: &Bench) -> Result<Figures, String> {
     })
 }
 
-/// Sends a request again and again, and reads the replies, a line each.
+/// Sends a request repeatedly, and reads the replies, a line each.
 fn read_replies(addr: SocketAddr, request: &str, is_over: &AtomicBool) {
     let Ok(mut stream) = TcpStream::connect(addr) else { return };
     let mut buffer = vec![0; 1 << 20];
@@ -376,7 +376,7 @@ fn read_replies(addr: SocketAddr, request: &str, is_over: &AtomicBool) {
     }
 }
 
-/// A client that requests the filter of a million keys 2,000 times at once, and reads what it gets.
+/// Measures PINGs beside a client that requests the filter of a million keys 2,000 times at once and reads the replies.
 fn dumps(bench: &Bench) -> Result<Figures, String> {
     let node = bench.node(&[], &[])?;
     let keys = bench.few(1_000_000, 10_000);
@@ -395,7 +395,7 @@ fn dumps(bench: &Bench) -> Result<Figures, String> {
     })
 }
 
-/// Sixty clients that wait for one large value of the other node, again and again.
+/// Measures PINGs beside sixty clients that repeatedly wait for one large value of the other node.
 fn waiters(bench: &Bench) -> Result<Figures, String> {
     let [holder, asked] = bench.two_nodes(&[("OLIVIA_LIMITS_LINE_BYTES_MAX", "16777216")])?;
     Conn::open(holder.addr())?.ask(&format!("SET large:{}\n", "v".repeat(bench.few(LARGE_BYTES, 80_000))))?;
@@ -408,7 +408,7 @@ fn waiters(bench: &Bench) -> Result<Figures, String> {
     })
 }
 
-/// Thousands of connections inside a request that close together, again and again.
+/// Measures PINGs beside thousands of connections that repeatedly close together in the middle of a request.
 fn closing(bench: &Bench) -> Result<Figures, String> {
     let node = bench.node(&[], &[])?;
     let count = bench.few(9_900, 100);
@@ -425,7 +425,8 @@ fn closing(bench: &Bench) -> Result<Figures, String> {
     })
 }
 
-/// A node whose standard error is a pipe that nobody reads, with a page of room left, and a client that causes log lines.
+/// Measures a node whose standard error is a pipe without reads and with room for one page, while a client causes log
+/// lines.
 fn stderr(bench: &Bench) -> Result<Figures, String> {
     let failed = |error: std::io::Error| format!("a node with a full pipe: {error}");
     let port =
@@ -464,12 +465,12 @@ fn unread(program: &str, addr: SocketAddr, stderr: PipeWriter) -> std::io::Resul
     command.spawn().map(Load)
 }
 
-/// A node at its `memory_max` that evicts nothing, of which a quarter of the values is deleted and set again.
+/// Measures a node at its `memory_max` without eviction, while a quarter of the values is deleted and set again.
 fn deleted(bench: &Bench) -> Result<Figures, String> {
     let max = ["OLIVIA_LIMITS_MEMORY_MAX", if bench.is_quick { "8388608" } else { "67108864" }];
     let env = [(max[0], max[1]), ("OLIVIA_LIMITS_LINE_BYTES_MAX", "1048576")];
     let refuse = [env[0], env[1], ("OLIVIA_LIMITS_EVICTION", "refuse")];
-    // Earlier builds only refuse.
+    // Earlier builds have no eviction and refuse without this setting.
     let node = bench.node(&[], &refuse).or_else(|_| bench.node(&[], &env))?;
     let mut conn = Conn::open(node.addr())?;
     let value = "v".repeat(100_000);

@@ -1,10 +1,11 @@
 //! Draws the pictures of the documentation: each `docs/measured/NAME.csv` becomes `docs/NAME.svg`.
 //!
-//! The data are what the benches measured and wrote there; nothing is computed here but coordinates. The
-//! first lines of a file say how to draw it, as `# key: value`: `title`, `kind` (`bars`, `points` or
-//! `lines`; `table` is not drawn), `x`, `y` (axis labels), `unit` (`us`: y is microseconds), `scale` (`log`: y by powers
-//! of ten), `x scale` (`nines`: x is percentages by their nines), `from` (where x begins, if not at 0), `command` (what measured it). Then a header of column names and the rows; the first column
-//! is the label of a group of bars, or x. `mesh.svg` shows no data: what it shows is in `mesh.rs`.
+//! The benches write the data there; only coordinates are computed here. The first lines of a file are the parameters
+//! of the drawing, as `# key: value`: `title`, `kind` (`bars`, `points` or `lines`; `table` is not drawn), `x`, `y`
+//! (axis labels), `unit` (`us`: y is microseconds), `scale` (`log`: y by powers of ten), `x scale` (`nines`: x is
+//! percentages by their nines), `from` (the start of x, if not 0), `command` (the command that measured it). Then a
+//! header of column names and the rows; the first column is the label of a group of bars, or x. `mesh.svg` shows no
+//! data; `mesh.rs` draws it.
 
 mod mesh;
 mod svg;
@@ -37,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Reads one file of measured data; `None` if it is not to be drawn.
+/// Reads one file of measured data; `None`: it is not drawn.
 fn parse(text: &str) -> Result<Option<Chart>, String> {
     let head = |key: &str| {
         let mut lines = text.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(": "));

@@ -1,7 +1,5 @@
-//! The mesh in a picture, for the README: the keys and filters of each node, and a query.
-//!
-//! Three nodes, the keys of each, the filters that each has of the others, and a client whose GET takes one
-//! query to one node. Drawn by hand, in numbers.
+//! The picture of the mesh in the README: three nodes, the keys of each, the filters that each has of the others, and a
+//! client whose GET takes one query to one node. The coordinates are fixed numbers.
 
 use super::svg::{STYLE, text};
 use std::fmt::Write;
@@ -10,7 +8,7 @@ const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 430.0;
 const ASKED: &str = "#d9730d";
 
-/// A node: its name, where it is drawn, its colour, its key, and what it knows of the others.
+/// A node: its name, position, colour, key, and its filters of the others.
 struct Node {
     name: &'static str,
     x: f64,
@@ -54,7 +52,7 @@ const NODES: [Node; 3] = [
     },
 ];
 
-/// The whole file; its colours follow the reader's scheme.
+/// Returns the SVG file; its colours follow the reader's colour scheme.
 pub fn draw() -> String {
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
@@ -106,7 +104,7 @@ fn draw_node(out: &mut String, node: &Node) {
     }
 }
 
-/// A few bits, some set: which ones means nothing.
+/// Draws a few bits; which of them are set has no meaning.
 fn bits(out: &mut String, x: f64, y: f64, colour: &str, seed: usize) {
     let set = [0b01_0010_1001_u32, 0b10_0101_0010][seed % 2];
     for bit in 0..10 {
@@ -117,7 +115,7 @@ fn bits(out: &mut String, x: f64, y: f64, colour: &str, seed: usize) {
     }
 }
 
-/// A client that reads a key of node 3 from node 2.
+/// Draws a client that reads a key of node 3 from node 2.
 fn client(out: &mut String) {
     let asked = format!("stroke=\"{ASKED}\" stroke-width=\"2\" fill=\"none\" marker-end=\"url(#tip)\"");
     let _ = writeln!(

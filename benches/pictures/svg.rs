@@ -1,4 +1,4 @@
-//! A chart as SVG text, on light and dark pages: its colours follow the reader's scheme.
+//! A chart as SVG text, whose colours follow the reader's colour scheme.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 64.0;
 const BOTTOM: f64 = 76.0;
 
-/// Room for the value above a bar; it stands upright above a narrower one.
+/// Width of the value above a bar; above a narrower bar the value is upright.
 const LABEL_WIDTH: f64 = 26.0;
 
 /// The colour of each system, in every picture: by the first word of the name of its series.
@@ -27,24 +27,24 @@ const SYSTEMS: [(&str, &str); 8] = [
 /// The colours of series of one system that differ in something else, from light to dark.
 const SHADES: [&str; 6] = ["#7cc0e8", "#2b8cbe", "#17557a", "#e8b04c", "#c98a1b", "#8a5a0c"];
 
-/// The style of all pictures: classes, with other colours where the page is dark.
+/// The style of all pictures: classes, with other colours on a dark page.
 pub const STYLE: &str = "<style>\
     .page{fill:#fff}.ink{fill:#1f2937}.soft{fill:#6b7280}.grid{stroke:#e5e7eb}.line{stroke:#6b7280}.empty{fill:#eef0f2}\
     @media(prefers-color-scheme:dark){.page{fill:#0d1117}.ink{fill:#e6edf3}.soft{fill:#9aa4b2}.grid{stroke:#30363d}\
     .line{stroke:#9aa4b2}.empty{fill:#21262d}}</style>\n";
 
-/// How values are shown.
+/// The kind of a chart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A group of bars for each label; the y axis begins at 0.
+    /// A group of bars per label; the y axis begins at 0.
     Bars,
-    /// A group of points for each label: where y is by powers of ten, the length of a bar would mean nothing.
+    /// A group of points per label, for a y axis by powers of ten, on which the length of a bar has no meaning.
     Points,
-    /// A line for each series over a numeric x.
+    /// A line per series over a numeric x.
     Lines,
 }
 
-/// How an axis is spaced.
+/// The spacing of an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
     /// Evenly, from 0.
@@ -55,35 +55,35 @@ pub enum Scale {
     Nines,
 }
 
-/// What is drawn.
+/// A chart: its data and texts.
 #[derive(Debug)]
 pub struct Chart {
-    /// Above the picture.
+    /// The title above the picture.
     pub title: String,
-    /// Below the x axis.
+    /// The label below the x axis.
     pub x: String,
-    /// Beside the y axis.
+    /// The label beside the y axis.
     pub y: String,
-    /// What measured it, below the picture.
+    /// The command that measured it, shown below the picture.
     pub command: String,
     /// Bars, points or lines.
     pub kind: Kind,
-    /// Of the y axis.
+    /// The spacing of the y axis.
     pub scale: Scale,
     /// The values are microseconds, shown as µs, ms or s.
     pub is_time: bool,
-    /// Of the x axis of lines.
+    /// The spacing of the x axis of lines.
     pub x_scale: Scale,
-    /// Where the x axis of lines begins.
+    /// The start of the x axis of lines.
     pub from: f64,
-    /// Of groups of bars, or x values.
+    /// The labels of groups of bars, or the x values.
     pub labels: Vec<String>,
-    /// Name and values, one for each label; NaN where there is none.
+    /// Name and values of each series, one value per label; NaN: no value.
     pub series: Vec<(String, Vec<f64>)>,
 }
 
 impl Chart {
-    /// The whole file.
+    /// Returns the SVG file.
     pub fn draw(&self) -> String {
         let mut out = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
@@ -108,7 +108,7 @@ impl Chart {
         out
     }
 
-    /// That of the system that a series is of; series of which several are of one system get shades.
+    /// Returns the colour of a series: that of its system, or a shade if several series have one system.
     fn colour(&self, index: usize) -> &'static str {
         let system = |name: &str| SYSTEMS.iter().find(|(system, _)| name.starts_with(system));
         match system(&self.series[index].0) {
@@ -132,7 +132,7 @@ impl Chart {
         self.series.iter().flat_map(|(_, values)| values.iter().copied()).filter(|value| value.is_finite())
     }
 
-    /// The lowest and the highest value of the y axis, and the step of its lines.
+    /// Returns the lowest and the highest value of the y axis, and the step of its lines.
     fn range(&self) -> (f64, f64, f64) {
         let high = self.values().fold(f64::MIN_POSITIVE, f64::max);
         if self.scale == Scale::Log {
@@ -215,7 +215,7 @@ impl Chart {
         let last = xs.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
         let part = |x: f64| match self.x_scale {
             Scale::Linear | Scale::Log => (x - self.from) / (last - self.from),
-            // From 0 % to 99.9 %, which is three nines.
+            // From 0 % to 99.9 %, three nines.
             Scale::Nines => -(1.0 - x / 100.0).log10() / 3.0,
         };
         let x_of = |x: f64| LEFT + part(x) * (WIDTH - LEFT - RIGHT);
@@ -247,7 +247,7 @@ impl Chart {
     }
 }
 
-/// The distance of about five lines over a span: 1, 2 or 5 times a power of ten.
+/// Returns the distance of about five lines over a span: 1, 2 or 5 times a power of ten.
 fn step(span: f64) -> f64 {
     let rough = span / 5.0;
     let power = 10f64.powf(rough.log10().floor());
@@ -255,7 +255,7 @@ fn step(span: f64) -> f64 {
     step.unwrap_or(power)
 }
 
-/// Adds a text; `more` are further attributes. Without a colour of its own it is in that of the page's text.
+/// Appends a text; `more` are further attributes. Without a colour in `more` it has that of the page's text.
 pub fn text(out: &mut String, x: f64, y: f64, anchor: &str, more: &str, text: &str) {
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
     let ink = if more.contains("class=") || more.contains("fill=") { "" } else { "class=\"ink\" " };
@@ -267,7 +267,7 @@ fn number(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// A whole number with a comma at each three digits; any other label as it is.
+/// Formats a whole number with commas; returns any other label unchanged.
 fn thousands(label: &str) -> String {
     match label.parse::<u64>() {
         Ok(number) if number >= 10_000 => format!("{},{:03}", number / 1_000, number % 1_000),
@@ -275,7 +275,7 @@ fn thousands(label: &str) -> String {
     }
 }
 
-/// A number with as many digits as a label needs.
+/// Formats a number with as many digits as a label needs.
 fn short(value: f64) -> String {
     match value {
         v if v >= 1e6 => format!("{} M", trim(v / 1e6)),
