@@ -82,7 +82,7 @@ impl Loop {
         let begin = cpu();
         self.world.driver.lose(self.links[0].conn);
         let link = self.world.dial(&Face::new(1));
-        // The handshake of both sides; both lines are sent at once.
+        // The handshake of both sides counts as one iteration.
         let (mut longest, mut count, mut bytes) = (cpu() - begin, 1, 0);
         let size = self.world.driver.node.own_filter().size();
         let mut rng = Rng::new(1);

@@ -1,16 +1,16 @@
-//! A client over real TCP: sends lines, reads lines, and never waits for ever.
+//! A client over real TCP that sends and reads lines, with a time limit for each wait.
 
 use super::WAIT_MAX;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How a connection ended, as its client saw it.
+/// The end of a connection as its client sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Properly, after all that was sent.
+    /// The end of the stream, after all bytes that were sent.
     Eof,
-    /// By a reset, or by a write that failed.
+    /// A reset, or a write that failed.
     Broken,
 }
 
@@ -18,7 +18,7 @@ pub enum End {
 #[derive(Debug)]
 pub struct Client {
     stream: TcpStream,
-    /// What came and is not taken yet, from `taken` on.
+    /// Received bytes; those from `taken` on are not read yet.
     inbound: Vec<u8>,
     taken: usize,
 }
@@ -36,7 +36,7 @@ impl Client {
         Ok(Self { stream, inbound: Vec::new(), taken: 0 })
     }
 
-    /// A second hold of the same connection, for a thread that writes while another reads.
+    /// Returns a second handle of the connection, for a thread that writes while another reads.
     pub fn writer(&self) -> TcpStream {
         self.stream.try_clone().unwrap()
     }
@@ -49,12 +49,12 @@ impl Client {
         self.stream.write_all(bytes.as_bytes())
     }
 
-    /// Says that nothing more will be sent.
+    /// Shuts down the sending side.
     pub fn finish_sending(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// The next line without its LF; panics if the connection ends before it.
+    /// Returns the next line without its LF; panics if the connection ends before it.
     pub fn line(&mut self) -> String {
         match self.try_line() {
             Ok(line) => line,
@@ -62,7 +62,7 @@ impl Client {
         }
     }
 
-    /// The next line without its LF, or how the connection ended in front of it.
+    /// Returns the next line without its LF, or the end of the connection before it.
     pub fn try_line(&mut self) -> Result<String, End> {
         match self.line_within(WAIT_MAX) {
             Ok(Some(line)) => Ok(line),
@@ -71,7 +71,7 @@ impl Client {
         }
     }
 
-    /// The next line without its LF; `None` if none comes in that time.
+    /// Returns the next line without its LF; `None` if none arrives in `wait_max`.
     pub fn line_within(&mut self, wait_max: Duration) -> Result<Option<String>, End> {
         let mut searched = 0;
         loop {
@@ -87,13 +87,13 @@ impl Client {
         }
     }
 
-    /// Sends one request and reads one line.
+    /// Sends one request and returns one line.
     pub fn ask(&mut self, request: &str) -> String {
         self.send(&format!("{request}\n"));
         self.line()
     }
 
-    /// All that comes until the connection ends, and how it ends.
+    /// Returns all text until the connection ends, and its end.
     pub fn rest(&mut self) -> (String, End) {
         let end = loop {
             match self.fill(WAIT_MAX) {
@@ -107,12 +107,12 @@ impl Client {
         (text, end)
     }
 
-    /// One number of a STATS reply on this connection.
+    /// Returns one number of a STATS reply on this connection.
     pub fn stat(&mut self, name: &str) -> u64 {
         self.stat_text(name).parse().unwrap()
     }
 
-    /// One field of a STATS reply on this connection.
+    /// Returns one field of a STATS reply on this connection.
     pub fn stat_text(&mut self, name: &str) -> String {
         let line = self.ask("STATS");
         let mut fields = line.strip_prefix(":STATS ").unwrap().split(',').filter_map(|f| f.split_once(':'));
@@ -124,7 +124,7 @@ impl Client {
         &self.inbound[self.taken..]
     }
 
-    /// Reads once, true if something came.
+    /// Reads once; returns false if no bytes arrived in `wait_max`.
     fn fill(&mut self, wait_max: Duration) -> Result<bool, End> {
         self.inbound.drain(..self.taken);
         self.taken = 0;

@@ -1,12 +1,12 @@
-//! Nodes that know each other, as processes.
+//! Meshes of nodes as processes.
 
 use super::client::Client;
 use super::server::{Launch, Server};
 use super::wait_until;
 use std::net::{Ipv4Addr, TcpListener};
 
-/// So many nodes, each but the first configured with the first as its peer. `launch` prepares each.
-/// Returns when all are linked to all.
+/// Starts `count` nodes, each but the first configured with the first as its peer. `launch` prepares each. Returns when
+/// all are linked to each other.
 pub fn mesh(name: &str, count: usize, launch: impl Fn(Launch) -> Launch) -> Vec<Server> {
     let mut nodes: Vec<Server> = Vec::new();
     for index in 0..count {
@@ -22,14 +22,14 @@ pub fn mesh(name: &str, count: usize, launch: impl Fn(Launch) -> Launch) -> Vec<
     nodes
 }
 
-/// Waits until a node is ready and has exactly so many peers.
+/// Waits until a node is ready and has exactly `count` peers.
 pub fn wait_for_peers(client: &mut Client, count: usize) {
     wait_until(&format!("there are {count} peers"), || {
         client.stat("peers_linked") == count as u64 && client.stat_text("ready") == "yes"
     });
 }
 
-/// Waits until a key is found, and demands that it has the right value then.
+/// Waits until a key is found, and checks that it has the right value then.
 pub fn wait_for_value(client: &mut Client, key: &str, value: &str) {
     let mut reply = String::new();
     wait_until(&format!("{key} is found"), || {
@@ -39,7 +39,7 @@ pub fn wait_for_value(client: &mut Client, key: &str, value: &str) {
     assert_eq!(reply, format!(":GOT {key}:{value}"));
 }
 
-/// A port that is free at the moment.
+/// Returns a port that is free at the moment.
 pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }

@@ -1,6 +1,6 @@
-//! What the tests with the real program share: a started program, and a client of it.
+//! Shared parts of the tests with the real program: a started program, and a client of it.
 //!
-//! Not here: anything that knows how the program works inside.
+//! Not here: code that depends on the program's internals.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a test that fails")]
@@ -14,10 +14,10 @@ pub mod server;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long anything is waited for. Far more than it takes, so that only a hang reaches it.
+/// Time limit of every wait, so long that only a hang reaches it.
 pub const WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// Waits until `is_so`, looking every few milliseconds. Panics with `what` when it takes too long.
+/// Waits until `is_so`, which is called every few milliseconds. Panics with `what` after [`WAIT_MAX`].
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {

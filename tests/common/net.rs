@@ -1,6 +1,6 @@
 //! Hosts that are network namespaces around a router, between which packets can get lost.
 //!
-//! All that is made is named after this process and removed at the end.
+//! Namespaces are named after this process and removed on drop.
 
 use super::client::Client;
 use super::server::{IP, Launch, Server};
@@ -17,12 +17,12 @@ pub const PORT: u16 = 5454;
 pub const PASSWORD: &str = "open sesame";
 pub const SECRET: &str = "what all hosts of this mesh share";
 
-/// Which packets of a host get lost.
+/// The packets of a host that get lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// Those to it and those from it.
+    /// Packets to it and from it.
     Both,
-    /// Those to it.
+    /// Packets to it.
     ToIt,
 }
 
@@ -34,7 +34,7 @@ pub struct Net {
 }
 
 impl Net {
-    /// Makes them; `None`, with a message, where that is not possible.
+    /// Makes the hosts; `None`, with a message, where that is not possible.
     pub fn new(name: &str, count: u8) -> Option<Self> {
         if !geteuid().is_root() || !Path::new(IP).exists() {
             eprintln!("skipped: network namespaces need root and {IP} (iproute2)");
@@ -73,7 +73,7 @@ impl Net {
         format!("10.77.{host}.2:{PORT}").parse().unwrap()
     }
 
-    /// How the node on a host is to be started, without a configured peer.
+    /// Prepares the node of a host, without a configured peer.
     pub fn launch_alone(&self, name: &str, host: usize, heartbeat_ms: u64) -> Launch {
         Launch::new(&format!("{name}-{host}"))
             .inside(&self.hosts[host])
@@ -85,21 +85,21 @@ impl Net {
             .mesh("heartbeat_interval_ms", heartbeat_ms)
     }
 
-    /// The same; the node on the first host is the configured peer of all others.
+    /// Prepares the node of a host; the node on the first host is the configured peer of all others.
     pub fn launch(&self, name: &str, host: usize, heartbeat_ms: u64) -> Launch {
         let launch = self.launch_alone(name, host, heartbeat_ms);
         if host == 0 { launch } else { launch.peer(Self::addr(0)) }
     }
 
-    /// A node on each host.
+    /// Starts a node on each host.
     pub fn start(&self, name: &str, heartbeat_ms: u64) -> Vec<Server> {
         (0..self.hosts.len()).map(|host| self.launch(name, host, heartbeat_ms).start()).collect()
     }
 
-    /// Runs on a host; sockets that are made there stay there.
+    /// Runs `make` on a host; sockets that it makes stay on that host.
     pub fn inside<T: Send + 'static>(&self, host: usize, make: impl FnOnce() -> T + Send + 'static) -> T {
         let namespace = File::open(format!("/run/netns/{}", self.hosts[host])).unwrap();
-        // The thread moves, not the test.
+        // Only the new thread changes its namespace.
         let moved = thread::spawn(move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
             make()
@@ -107,12 +107,12 @@ impl Net {
         moved.join().unwrap()
     }
 
-    /// A client on a host itself, which stays connected whatever gets lost between the hosts.
+    /// Connects a client on the host itself, which stays connected whatever gets lost between the hosts.
     pub fn client(&self, host: usize) -> Client {
         self.try_client(host).expect("the node takes connections")
     }
 
-    /// The same; `None` if the node ends meanwhile.
+    /// Connects a client on the host itself; `None` if the node ends meanwhile.
     pub fn try_client(&self, host: usize) -> Option<Client> {
         let mut client = self.inside(host, move || Client::try_connect(Self::addr(host)).ok())?;
         client.try_send(&format!("AUTH \"{PASSWORD}\"\n")).ok()?;

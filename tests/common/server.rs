@@ -1,4 +1,4 @@
-//! The program as a process of its own: started on a free port, watched, and ended with the test.
+//! The program as a process: started on a free port, its log kept, killed at the end of the test.
 
 use super::client::Client;
 use super::{WAIT_MAX, wait_until};
@@ -15,27 +15,27 @@ use std::time::Instant;
 /// The text before the address in the line at start.
 const LISTENS: &str = " olivia 0.1.0 listens on ";
 
-/// The program of iproute2, by its whole path: what is started has no PATH.
+/// The program of iproute2, by its whole path, since the started program has no PATH.
 pub const IP: &str = "/sbin/ip";
 
-/// How the program is to be started.
+/// The parameters of a start of the program.
 #[derive(Debug)]
 pub struct Launch {
     home: PathBuf,
     args: Vec<String>,
     env: Vec<(String, OsString)>,
     port: u16,
-    /// A limit of the system other than the test's, as the shell's `ulimit` takes it.
+    /// Arguments of the shell's `ulimit`; `None`: the limits of the test.
     ulimit: Option<String>,
-    /// The network namespace that it runs in, if not the test's.
+    /// The network namespace of the program; `None`: that of the test.
     namespace: Option<String>,
-    /// The text of the last line that is read from its standard error, which is closed then.
+    /// The text of the last line that is read from its standard error, which is closed after it.
     last_line: Option<&'static str>,
 }
 
 impl Launch {
-    /// With a directory of its own to run in, and an empty configuration there, so that none of the machine is read;
-    /// `name` is the test's.
+    /// Makes a directory to run in, with an empty configuration, so that none of the machine is read; `name` is the
+    /// test's.
     pub fn new(name: &str) -> Self {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&home);
@@ -52,65 +52,65 @@ impl Launch {
         }
     }
 
-    /// On this port, instead of any free one.
+    /// Sets the port, instead of any free one.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// With the node that listens there as its peer.
+    /// Adds a configured peer.
     pub fn peer(self, addr: SocketAddr) -> Self {
         self.arg("--peer").arg(&addr.to_string())
     }
 
-    /// In a network namespace, by its name in `ip netns`.
+    /// Sets the network namespace, by its name in `ip netns`.
     pub fn inside(mut self, namespace: &str) -> Self {
         self.namespace = Some(namespace.to_owned());
         self
     }
 
-    /// With so many files at most.
+    /// Sets the limit of file descriptors.
     pub fn files_max(mut self, files: u32) -> Self {
         self.ulimit = Some(format!("-n {files}"));
         self
     }
 
-    /// With so many bytes of address space at most.
+    /// Sets the limit of address space in bytes.
     pub fn address_space_max(mut self, bytes: u64) -> Self {
         self.ulimit = Some(format!("-v {}", bytes / 1_024));
         self
     }
 
-    /// With a standard error that is closed at the other end as soon as it listens.
+    /// Closes the reading end of its standard error as soon as it listens.
     pub fn unheard(mut self) -> Self {
         self.last_line = Some(LISTENS);
         self
     }
 
-    /// With one more argument.
+    /// Adds an argument.
     pub fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.to_owned());
         self
     }
 
-    /// With a variable in its environment, which is empty otherwise.
+    /// Adds a variable to its environment, which is empty otherwise.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.to_owned(), value.as_ref().to_owned()));
         self
     }
 
-    /// With a limit other than its default; `name` as in `[limits]`.
+    /// Sets a limit; `name` is its key in `[limits]`.
     pub fn limit(self, name: &str, value: u64) -> Self {
         self.env(&format!("OLIVIA_LIMITS_{}", name.to_ascii_uppercase()), value.to_string())
     }
 
-    /// With an `olivia.toml`.
+    /// Writes its `olivia.toml`.
     pub fn config(self, text: &str) -> Self {
         fs::write(self.home.join("olivia.toml"), text).unwrap();
         self
     }
 
-    /// With a number of `[mesh]` other than its default.
+    /// Sets a number of `[mesh]`.
     pub fn mesh(self, name: &str, value: u64) -> Self {
         self.env(&format!("OLIVIA_MESH_{}", name.to_ascii_uppercase()), value.to_string())
     }
@@ -126,7 +126,7 @@ impl Launch {
         server
     }
 
-    /// Starts it. It may end at once, and its address is not known.
+    /// Starts it without waiting. It may end at once, and its address is not known.
     pub fn spawn(self) -> Server {
         let Self { home, args, env, port: _, ulimit, namespace, last_line } = self;
         let mut child = program(ulimit.as_deref(), namespace.as_deref())
@@ -155,7 +155,7 @@ impl Launch {
     }
 }
 
-/// The program, in a namespace if one is given, or under a limit of files that it cannot raise again.
+/// Returns the command of the program, in the namespace or under the limit that is set, which it cannot raise again.
 fn program(ulimit: Option<&str>, namespace: Option<&str>) -> Command {
     let path = env!("CARGO_BIN_EXE_olivia");
     if let Some(namespace) = namespace {
@@ -169,7 +169,7 @@ fn program(ulimit: Option<&str>, namespace: Option<&str>) -> Command {
     command
 }
 
-/// Keeps the program's log, line by line, until it closes its standard error or prints `last`.
+/// Reads the program's log line by line until it closes its standard error or prints `last`.
 fn keep(stderr: ChildStderr, log: &Mutex<String>, last: Option<&str>) {
     for line in BufReader::new(stderr).lines() {
         let Ok(line) = line else { break };
@@ -182,7 +182,7 @@ fn keep(stderr: ChildStderr, log: &Mutex<String>, last: Option<&str>) {
     }
 }
 
-/// A running program. It is killed when it is dropped.
+/// A running program, killed on drop.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -201,7 +201,7 @@ impl Server {
         Client::connect(self.addr())
     }
 
-    /// Its standard error so far.
+    /// Returns its standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -211,7 +211,7 @@ impl Server {
         wait_until(&format!("the log says {text:?}"), || self.log().contains(text));
     }
 
-    /// Puts another `olivia.toml` into its directory.
+    /// Replaces its `olivia.toml`.
     pub fn write_config(&self, text: &str) {
         fs::write(self.home.join("olivia.toml"), text).unwrap();
     }
@@ -252,7 +252,7 @@ impl Server {
         assert!(!log.contains("panicked"), "{log}");
     }
 
-    /// Time of the processor it has used, in ticks of 10 ms.
+    /// Returns the CPU time that it has used, in ticks of 10 ms.
     pub fn cpu_ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         // The name in parentheses may hold anything; user and system time are fields 14 and 15.
@@ -260,14 +260,14 @@ impl Server {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
-    /// Bytes of memory that are resident.
+    /// Returns its resident bytes.
     pub fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         1_024 * line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
     }
 
-    /// How many files it has open.
+    /// Returns the number of its open file descriptors.
     pub fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }

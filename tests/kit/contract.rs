@@ -1,9 +1,9 @@
-//! The state of one connection at the shell, which actions the node may not request, and how it is handed what was read.
+//! The shell's part of one connection: its state, a check of the node's actions, and the delivery of input.
 
 use olivia::base::time::Now;
 use olivia::node::{Action, ConnKey, Node};
 
-/// Hands a node what was read from a connection: into its room first, as a shell does.
+/// Delivers input of a connection to a node: into the memory that [`Node::room`] offers first, as a shell does.
 pub fn receive(node: &mut Node, now: Now, key: ConnKey, bytes: &[u8]) {
     let room = node.room(key);
     let (first, rest) = bytes.split_at(room.len().min(bytes.len()));
@@ -14,7 +14,7 @@ pub fn receive(node: &mut Node, now: Now, key: ConnKey, bytes: &[u8]) {
     node.received(now, key, rest);
 }
 
-/// The connection that an action is about.
+/// Returns the connection of an action.
 pub const fn conn_of(action: Action) -> ConnKey {
     let (Action::Connect(key, _)
     | Action::Flush(key)
@@ -25,18 +25,18 @@ pub const fn conn_of(action: Action) -> ConnKey {
     key
 }
 
-/// One connection's state at the shell. The shell clears `is_flushing` when all is written.
+/// The state of one connection at the shell. The shell clears `is_flushing` when all output is written.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Contract {
     pub is_flushing: bool,
     pub is_stopped: bool,
-    /// The node has shut its side: the other end reads the end of the stream.
+    /// The node has shut down its side: the other end reads the end of the stream.
     pub has_shut: bool,
     pub is_closed: bool,
 }
 
 impl Contract {
-    /// Takes in an action of the node for this connection.
+    /// Applies an action of the node; panics if the contract does not allow it.
     pub fn act(&mut self, action: Action) {
         assert!(!self.is_closed, "{action:?} after Close");
         match action {
@@ -57,7 +57,7 @@ impl Contract {
         }
     }
 
-    /// Checks what waits to be written, after a call.
+    /// Checks after a call that pending output has a Flush; `waiting` are its bytes.
     pub fn check(&self, waiting: usize) {
         assert!(self.is_flushing || waiting == 0, "{waiting} bytes wait without a Flush");
     }

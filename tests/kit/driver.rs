@@ -1,5 +1,5 @@
-//! One node with a virtual clock, and connections whose every byte the test decides, without sockets and without
-//! waiting. Nothing is random, and there are no faults but those of the test.
+//! One node with a virtual clock, and connections whose every byte the test controls, without sockets and without
+//! waits. Nothing is random, and the only faults are those of the test.
 
 use super::contract::{Contract, conn_of, receive};
 use olivia::base::time::{Instant, Now};
@@ -13,31 +13,31 @@ use std::time::Duration;
 pub const LOOPBACK: &str = "127.0.0.1:40000";
 pub const ELSEWHERE: &str = "192.0.2.7:40000";
 
-/// Steps of `tick` that any state reached in a test is worked off in.
+/// Maximum number of ticks until a node of a test must be idle.
 const TICKS_MAX: usize = 100_000;
 
 /// The index of a client in its driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientId(usize);
 
-/// One client, as its side of the connection sees it.
+/// One client: its side of a connection.
 #[derive(Debug)]
 struct Client {
     key: ConnKey,
-    /// On its way to the node, which may have stopped reading.
+    /// Bytes sent and not delivered yet; the node may have stopped reading.
     sent: Vec<u8>,
     has_shut: bool,
     shut_delivered: bool,
-    /// What has arrived and was not taken by the test yet.
+    /// Bytes received and not taken by the test yet.
     arrived: Vec<u8>,
     reads: bool,
     /// The node has dialled, and the dial is pending.
     is_dialled: bool,
     /// The connection was broken by the test.
     is_lost: bool,
-    /// The node knows that the socket takes nothing.
+    /// The node was called with a write of 0 bytes.
     is_blocked: bool,
-    /// Something has arrived, or the end, since [`Driver::take_touched`].
+    /// Bytes, or the end, have arrived since [`Driver::take_touched`].
     is_touched: bool,
     contract: Contract,
 }
@@ -136,50 +136,50 @@ impl Driver {
         self.run();
     }
 
-    /// The oldest dial not yet taken from here, and its address.
+    /// Removes the oldest dial; returns its connection and address.
     pub fn next_dial(&mut self) -> Option<(ClientId, SocketAddr)> {
         self.dials.pop_front()
     }
 
-    /// A dial succeeds. One that fails: `lose`.
+    /// Lets a dial succeed; [`Driver::lose`] lets it fail.
     pub fn pick_up(&mut self, id: ClientId) {
         self.clients[id.0].is_dialled = false;
         self.node.connected(self.now, self.clients[id.0].key);
         self.run();
     }
 
-    /// Lets go of the clients that came last, as far as they are closed.
+    /// Removes closed clients from the end of the list.
     pub fn forget_closed(&mut self) {
         while self.clients.last().is_some_and(Client::is_closed) {
             self.clients.pop();
         }
     }
 
-    /// Sends bytes in one piece, as far as the node wants them, and lets it do all that follows.
+    /// Sends bytes in one piece, unless the node has stopped reading, and runs the node until it is idle.
     pub fn send(&mut self, id: ClientId, bytes: impl AsRef<[u8]>) {
         self.clients[id.0].sent.extend_from_slice(bytes.as_ref());
         self.run();
     }
 
-    /// Hands bytes to the node in one call, and does nothing of what follows from it.
+    /// Delivers bytes to the node in one call, without running it further.
     pub fn deliver(&mut self, id: ClientId, bytes: &[u8]) {
         receive(&mut self.node, self.now, self.clients[id.0].key, bytes);
         self.act();
     }
 
-    /// Sends, and takes all that has arrived then.
+    /// Sends a text and returns all bytes that have arrived then.
     pub fn ask(&mut self, id: ClientId, text: &str) -> String {
         self.send(id, text);
         self.take(id)
     }
 
-    /// Shuts the client's side.
+    /// Shuts down the client's side.
     pub fn shut(&mut self, id: ClientId) {
         self.clients[id.0].has_shut = true;
         self.run();
     }
 
-    /// Shuts the client's side, which the node gets although it has stopped reading.
+    /// Shuts down the client's side and delivers that to the node although it has stopped reading.
     pub fn shut_ahead(&mut self, id: ClientId) {
         let client = &mut self.clients[id.0];
         (client.has_shut, client.shut_delivered) = (true, true);
@@ -194,18 +194,18 @@ impl Driver {
         self.run();
     }
 
-    /// Whether the client takes what the node writes.
+    /// Sets whether the client reads the node's output.
     pub fn reads(&mut self, id: ClientId, reads: bool) {
         self.clients[id.0].reads = reads;
         self.run();
     }
 
-    /// Takes what waits for a client in this moment, and does nothing else.
+    /// Reads the pending output for a client once, without running the node.
     pub fn read_now(&mut self, id: ClientId) {
         self.write_to(id.0, self.clients[id.0].key, usize::MAX);
     }
 
-    /// Takes exactly up to `count` bytes of what waits for a client that does not read by itself.
+    /// Reads at most `count` bytes of the pending output for a client that does not read; returns their number.
     pub fn read_some(&mut self, id: ClientId, count: usize) -> usize {
         let key = self.clients[id.0].key;
         let taken = self.write_to(id.0, key, count);
@@ -213,7 +213,7 @@ impl Driver {
         taken
     }
 
-    /// What has arrived since the last time.
+    /// Returns the text that has arrived since the last call.
     pub fn take(&mut self, id: ClientId) -> String {
         String::from_utf8(self.take_bytes(id)).unwrap()
     }
@@ -222,22 +222,22 @@ impl Driver {
         std::mem::take(&mut self.clients[id.0].arrived)
     }
 
-    /// Whether the node has ended its side: the client reads the end of the stream.
+    /// Whether the node has shut down its side: the client reads the end of the stream.
     pub fn has_ended(&self, id: ClientId) -> bool {
         self.clients[id.0].is_closed() || self.clients[id.0].contract.has_shut
     }
 
-    /// Whether the client has shut its side.
+    /// Whether the client has shut down its side.
     pub fn is_shut(&self, id: ClientId) -> bool {
         self.clients[id.0].has_shut
     }
 
-    /// Whether something has arrived that was not taken.
+    /// Whether bytes have arrived that were not taken.
     pub fn has_arrived(&self, id: ClientId) -> bool {
         !self.clients[id.0].arrived.is_empty()
     }
 
-    /// The clients that got bytes, or the end, since the last call.
+    /// Returns the clients that got bytes, or the end, since the last call.
     pub fn take_touched(&mut self) -> Vec<ClientId> {
         for id in &self.touched {
             if let Some(client) = self.clients.get_mut(id.0) {
@@ -253,7 +253,7 @@ impl Driver {
         }
     }
 
-    /// Whether the connection is gone on the node's side.
+    /// Whether the connection is closed or lost.
     pub fn is_closed(&self, id: ClientId) -> bool {
         self.clients[id.0].is_closed()
     }
@@ -263,17 +263,17 @@ impl Driver {
         self.clients[id.0].contract.is_stopped
     }
 
-    /// Bytes that wait on the node's side for a client that does not read.
+    /// Returns the bytes of pending output for a client that does not read.
     pub fn waiting(&self, id: ClientId) -> usize {
         self.node.outbound_bytes(self.clients[id.0].key)
     }
 
-    /// Bytes the client has sent that the node did not want yet.
+    /// Returns the bytes that the client has sent and the node has not read.
     pub fn unread(&self, id: ClientId) -> usize {
         self.clients[id.0].sent.len()
     }
 
-    /// Lets time pass, with a tick at each of the node's deadlines.
+    /// Advances time by `span`, with a tick at each of the node's deadlines.
     pub fn pass(&mut self, span: Duration) {
         self.run();
         let end = self.now.mono.after(span);
@@ -287,12 +287,12 @@ impl Driver {
         self.run();
     }
 
-    /// Lets time pass at once, as for a process that was suspended; the node does nothing about it yet.
+    /// Advances time at once, as for a process that was suspended, without a call of the node.
     pub fn leap(&mut self, span: Duration) {
         self.set_time(self.now.mono.after(span));
     }
 
-    /// Lets time pass in which the node is not called.
+    /// Advances time without a call of the node.
     pub fn skip(&mut self, span: Duration) {
         self.set_time(self.now.mono.after(span));
     }
@@ -301,10 +301,10 @@ impl Driver {
         self.now = Now { mono, wall_nanos: self.now.wall_nanos + mono.nanos() - self.now.mono.nanos() };
     }
 
-    /// Does what a shell does until nothing is left to do at this moment.
+    /// Makes the calls of a shell until the node is idle at this time.
     pub fn run(&mut self) {
         for _ in 0..TICKS_MAX {
-            // What is due comes first, as in a turn of the shell in which nothing is ready yet.
+            // Due work comes first, as in an iteration of the shell in which no connection is ready.
             self.act();
             if self.node.has_work(self.now) {
                 self.node.tick(self.now);
@@ -318,7 +318,7 @@ impl Driver {
         panic!("the node finds no rest");
     }
 
-    /// Moves what can be moved for one client, in both directions. False if that is nothing.
+    /// Moves bytes of one client in both directions. Returns false if there were none.
     fn serve(&mut self, at: usize) -> bool {
         let client = &mut self.clients[at];
         if client.is_closed() || client.is_dialled {
@@ -365,7 +365,7 @@ impl Driver {
         count
     }
 
-    /// Takes the node's actions.
+    /// Carries out the node's actions and checks them.
     pub fn act(&mut self) {
         if let Some(watch) = self.watch {
             watch(&self.node);

@@ -1,5 +1,5 @@
-//! Nodes whose connections lead to each other, without delay and without faults. Bytes move when the test says
-//! so, one delivery at a time or all at once.
+//! Nodes that are connected to each other without delay and without faults. The test delivers the bytes, one delivery
+//! at a time or all at once.
 
 use super::driver::{ClientId, Driver};
 use olivia::base::time::{Instant, Now};
@@ -8,16 +8,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Deliveries after which a mesh that is still busy will not come to rest.
+/// Deliveries after which a mesh that is still busy counts as livelocked.
 const STEPS_MAX: usize = 10_000_000;
 
-/// A connection between two nodes: that which dialled, and the other.
+/// A connection between two nodes: first the end that dialled.
 #[derive(Debug, Clone, Copy)]
 pub struct Wire {
     pub ends: [(usize, ClientId); 2],
 }
 
-/// Bytes that one node has sent to another: the wire, the end that they came from.
+/// Bytes that one node has sent to another, with the wire and the end that sent them.
 #[derive(Debug)]
 pub struct Sent {
     pub wire: usize,
@@ -28,14 +28,14 @@ pub struct Sent {
 #[derive(Debug)]
 pub struct Mesh {
     pub nodes: Vec<Driver>,
-    /// Which node listens where.
+    /// The addresses of the nodes.
     pub homes: Vec<(SocketAddr, usize)>,
     pub wires: Vec<Wire>,
     /// The wire and the end of each connection of each node.
     ends: Vec<BTreeMap<ClientId, (usize, usize)>>,
     /// All bytes delivered between nodes, if they are recorded.
     pub record: Option<Vec<Sent>>,
-    /// After so many more deliveries what is sent stays on its way.
+    /// Deliveries after which further bytes are not delivered.
     pub deliveries_left: usize,
     pub now: Now,
 }
@@ -51,7 +51,7 @@ impl Mesh {
         Self { nodes, homes, wires, ends, record: None, deliveries_left: usize::MAX, now }
     }
 
-    /// A node that can be dialled at each of these addresses.
+    /// Adds a node that can be dialled at each of these addresses; returns its index.
     pub fn add(&mut self, seed: u64, config: Config, homes: &[SocketAddr]) -> usize {
         let at = self.nodes.len();
         self.nodes.push(Driver::with_seed(config, seed, self.now));
@@ -66,7 +66,7 @@ impl Mesh {
         self.act(at);
     }
 
-    /// Lets a node do all that it has to do now, and makes the connections that it dials.
+    /// Runs a node until it is idle, and makes the connections that it dials.
     pub fn act(&mut self, at: usize) {
         self.nodes[at].run();
         while let Some((id, to)) = self.nodes[at].next_dial() {
@@ -85,7 +85,7 @@ impl Mesh {
         }
     }
 
-    /// What is on its way: the wire and the end that it goes to.
+    /// Returns each wire with pending bytes or a pending end, and the end to which they go.
     pub fn pending(&self) -> impl Iterator<Item = (usize, usize)> {
         let both = (0..self.wires.len()).flat_map(|wire| [(wire, 0), (wire, 1)]);
         both.filter(|(wire, end)| self.is_pending(*wire, *end))
@@ -99,7 +99,7 @@ impl Mesh {
             && (from.has_arrived(from_id) || from.has_ended(from_id) && !self.nodes[to].is_shut(to_id))
     }
 
-    /// Delivers what is on its way to this end of a wire: bytes, or the end after them.
+    /// Delivers the pending bytes to this end of a wire, or the end of the stream after them.
     pub fn deliver(&mut self, (wire, end): (usize, usize)) {
         let ends = self.wires[wire].ends;
         let ((to, to_id), (from, from_id)) = (ends[end], ends[1 - end]);
@@ -118,7 +118,7 @@ impl Mesh {
         self.act(to);
     }
 
-    /// Delivers all that goes over the wanted wires, until nothing does.
+    /// Delivers all bytes on the wires that `wanted` selects, until none are pending.
     pub fn reconcile(&mut self, wanted: impl Fn(usize) -> bool) {
         for _ in 0..STEPS_MAX {
             let Some(next) = self.pending().find(|(wire, _)| wanted(*wire)) else { return };
@@ -127,7 +127,7 @@ impl Mesh {
         panic!("the mesh finds no rest");
     }
 
-    /// Delivers everything from these nodes on, until nothing moves.
+    /// Runs these nodes and delivers all bytes, until no node is busy.
     pub fn settle(&mut self, busy: impl IntoIterator<Item = usize>) {
         let mut busy: VecDeque<usize> = busy.into_iter().collect();
         while let Some(at) = busy.pop_front() {
@@ -143,7 +143,7 @@ impl Mesh {
         }
     }
 
-    /// Lets time pass, with ticks at each node's deadlines.
+    /// Advances time by `span`, with ticks at each node's deadlines.
     pub fn pass(&mut self, span: Duration) {
         let end = self.now.mono.after(span);
         self.settle(0..self.nodes.len());
@@ -164,24 +164,24 @@ impl Mesh {
         self.nodes.iter_mut().for_each(|driver| driver.now = self.now);
     }
 
-    /// Ends a node, with its connections, and starts another.
+    /// Replaces a node, whose connections break, by a new one.
     pub fn restart(&mut self, at: usize, config: Config, seed: u64) {
         self.nodes[at].restart(config, seed);
         self.break_wires(|wire| wire.ends.iter().any(|(end, _)| *end == at));
     }
 
-    /// How many peers a node is linked to.
+    /// Returns the number of peers to which a node is linked.
     pub fn linked(&self, at: usize) -> usize {
         self.nodes[at].node.peers(self.now).iter().filter(|peer| peer.is_linked).count()
     }
 
-    /// Connections between nodes that neither end has given up.
+    /// Returns the number of connections between nodes that neither end has closed.
     pub fn alive(&self) -> usize {
         let is_up = |(at, id): &(usize, ClientId)| !self.nodes[*at].has_ended(*id);
         self.wires.iter().filter(|wire| wire.ends.iter().all(is_up)).count()
     }
 
-    /// Breaks the connections for which this holds.
+    /// Breaks the connections that `is_broken` selects.
     pub fn break_wires(&mut self, is_broken: impl Fn(&Wire) -> bool) {
         for wire in self.wires.clone() {
             for (at, id) in wire.ends.into_iter().filter(|_| is_broken(&wire)) {

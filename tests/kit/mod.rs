@@ -1,6 +1,6 @@
-//! What tests and benches share that run whole nodes without sockets: the shell's part of the contract in
-//! `olivia::node`, a mesh of such nodes, and a peer whose every byte the test decides. The network with
-//! delays and faults is in `tests/mesh`.
+//! The kit for tests and benches that run whole nodes without sockets: the shell's part of the contract in
+//! `olivia::node`, a mesh of such nodes, and a peer whose every byte the test controls. The network with delays and
+//! faults is in `tests/mesh`.
 
 #![allow(dead_code, reason = "each target that includes this file uses a part of it")]
 #![allow(unused_imports, reason = "each target that includes this file uses a part of it")]
@@ -19,7 +19,7 @@ pub const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A request in RESP.
+/// Encodes a request in RESP.
 pub fn resp(words: &[&str]) -> String {
     let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
     format!("*{}\r\n{bulks}", words.len())

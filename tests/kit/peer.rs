@@ -1,5 +1,5 @@
-//! A peer whose every byte the test decides, and one node that it meets: with a client that is served after each
-//! attack, and an audit of the node after each of its calls.
+//! A peer whose every byte the test controls, and one node, with a client that must be served after each attack, and an
+//! audit of the node after each call.
 
 use super::driver::{ClientId, Driver};
 pub use super::ms;
@@ -36,16 +36,16 @@ pub struct Face {
     /// Its wall clock.
     pub wall_ms: u64,
     pub secret: Option<&'static str>,
-    /// Where it is seen from.
+    /// The address from which the node sees it.
     pub seen: String,
-    /// What it states about its links.
+    /// The links that it states in its offer.
     pub links: Links,
 }
 
 const NONCE: [u8; 16] = [0xCD; 16];
 
 impl Face {
-    /// A node without a secret, on this machine, that listens on port 6000 and its number.
+    /// A node without a secret, on this machine, that listens on port 6000 + `number`.
     pub fn new(number: u16) -> Self {
         let mut node = [0xAB; 16];
         node[..2].copy_from_slice(&number.to_be_bytes());
@@ -61,7 +61,7 @@ impl Face {
         }
     }
 
-    /// One with the secret, elsewhere.
+    /// A node with the secret, on another machine.
     pub fn elsewhere(number: u16) -> Self {
         Self {
             listen: format!("192.0.2.{}:5454", 10 + number),
@@ -89,7 +89,7 @@ impl Face {
         NodeId(self.node)
     }
 
-    /// The line with which it begins when it dials.
+    /// The offer of a dialling peer.
     pub fn offer_line(&self) -> Vec<u8> {
         let mut line = Vec::new();
         put_offer(&mut line, &self.offer());
@@ -151,7 +151,7 @@ pub enum Received {
     },
     Peers(Vec<Address>),
     Bye(String),
-    /// Something about the node's own filter.
+    /// A frame of the node's own filter.
     Changelog,
     Invalidate {
         key: Vec<u8>,
@@ -168,12 +168,12 @@ pub enum Received {
         /// The name and the arguments, with blanks between them.
         words: String,
         create: bool,
-        /// The hybrid clock from which on nothing is to be done.
+        /// The hybrid clock from which on the command must not be carried out.
         deadline: u64,
         /// Nodes that have refused.
         refused: Vec<[u8; 16]>,
     },
-    /// With the first result; in front of it `!` if it is an error.
+    /// `reply` is the first result, after `!` if it is an error.
     Executed {
         request: u32,
         version: u64,
@@ -204,7 +204,7 @@ pub enum Received {
     Floored {
         request: u32,
     },
-    /// Deletions that are not remembered one by one.
+    /// The filter of discarded deletions.
     Discarded,
 }
 
@@ -253,28 +253,28 @@ impl Received {
         }
     }
 
-    /// The number of a query.
+    /// Returns the request number of a GET.
     pub fn query(&self) -> Option<u32> {
         if let Self::Get { request, .. } = self { Some(*request) } else { None }
     }
 
-    /// The number of a command that the peer is to carry out, and its words.
+    /// Returns the request number of an EXECUTE, and the words of its command.
     pub fn command(&self) -> Option<(u32, &str)> {
         if let Self::Execute { request, words, .. } = self { Some((*request, words)) } else { None }
     }
 }
 
-/// One node, a client of it, and what comes to it from elsewhere.
+/// One node and a client of it, the bystander.
 #[derive(Debug)]
 pub struct World {
     pub driver: Driver,
     bystander: ClientId,
-    /// What its own keys are hashed with.
+    /// The secret with which the node hashes keys.
     hash_secret: HashSecret,
 }
 
 impl World {
-    /// The node has one key, `own`.
+    /// Starts a node with one key, `own`.
     pub fn new(config: Config) -> Self {
         assert_eq!(config.limits.check(), Ok(()));
         assert_eq!(config.mesh.check(), Ok(()));
@@ -292,24 +292,24 @@ impl World {
         self.driver.join(LISTEN, peers);
     }
 
-    /// The hash of a key on this mesh.
+    /// Returns the hash of a key on this mesh.
     pub fn hash(&self, key: &str) -> u64 {
         self.hash_secret.hash(key.as_bytes()).0
     }
 
-    /// Keys of which each hash has its highest bit as given.
+    /// Returns keys whose hashes have the highest bit `high`.
     pub fn keys(&self, high: u64) -> impl Iterator<Item = String> + use<> {
         let secret = self.hash_secret.clone();
         (0..).map(|n| format!("k{n}")).filter(move |key| secret.hash(key.as_bytes()).0 >> 63 == high)
     }
 
-    /// The bystander is answered as if nothing was.
+    /// Checks that the bystander is answered correctly.
     pub fn check(&mut self) {
         let bystander = self.bystander;
         assert_eq!(self.driver.ask(bystander, "GET own\nPING\n"), ":GOT own:1\n0:PONG 1\n");
     }
 
-    /// The bystander is answered in one call, whatever else waits to be done.
+    /// Checks that the bystander is answered in one call, whatever work is pending.
     pub fn check_at_once(&mut self) {
         let bystander = self.bystander;
         self.driver.deliver(bystander, b"PING\n");
@@ -323,19 +323,19 @@ impl World {
         self.driver.ask(bystander, text)
     }
 
-    /// Sends a request that the node has to look elsewhere for.
+    /// Sends a request of the bystander, without reading the reply.
     pub fn begin(&mut self, text: &str) {
         let bystander = self.bystander;
         self.driver.send(bystander, text);
     }
 
-    /// What has come to the bystander.
+    /// Returns the replies to the bystander since the last call.
     pub fn replies(&mut self) -> String {
         let bystander = self.bystander;
         self.driver.take(bystander)
     }
 
-    /// A number of STATS.
+    /// Returns a number of STATS.
     pub fn stat(&mut self, name: &str) -> u64 {
         let stats = self.ask("STATS\n");
         let field = stats.split([' ', ',']).find_map(|field| field.strip_prefix(&format!("{name}:")));
@@ -346,7 +346,7 @@ impl World {
         self.driver.node.stats().connections_closed[reason as usize]
     }
 
-    /// How the node sees a peer.
+    /// Returns the node's view of a peer.
     pub fn view(&self, face: &Face) -> Option<PeerView> {
         self.driver.node.peers(self.driver.now).into_iter().find(|view| view.id == Some(face.id()))
     }
@@ -355,12 +355,12 @@ impl World {
         self.view(face).is_some_and(|view| view.is_linked)
     }
 
-    /// The state of a peer's filter at the node.
+    /// Returns the state of a peer's filter at the node.
     pub fn filter(&self, face: &Face) -> FilterState {
         self.view(face).unwrap().filter
     }
 
-    /// Offers a face to the node on a new connection; what came back.
+    /// Sends the offer of a face to the node on a new connection; returns the reply.
     pub fn offer(&mut self, face: &Face) -> (ClientId, String) {
         let accepted = self.driver.connect(&face.seen);
         let conn = accepted.unwrap_or_else(|_| self.driver.connect_node(&face.seen));
@@ -368,7 +368,7 @@ impl World {
         (conn, reply)
     }
 
-    /// The same up to the counter offer, which must come, and be proven.
+    /// Sends an offer and checks the counter offer and its proof; returns the node's face.
     pub fn offered(&mut self, face: &Face) -> (ClientId, Face) {
         let (conn, reply) = self.offer(face);
         let Ok(Answer::Offer(theirs, proof)) = read_answer(reply.trim_end().as_bytes()) else {
@@ -379,7 +379,7 @@ impl World {
         (conn, Face::of(&theirs))
     }
 
-    /// The same up to the proof; what came back.
+    /// Sends an offer and the proof; returns the reply.
     pub fn proven(&mut self, face: &Face) -> (ClientId, String) {
         let (conn, node) = self.offered(face);
         self.driver.send(conn, face.proof_line(&node));
@@ -398,7 +398,7 @@ impl World {
         Link { conn, came }
     }
 
-    /// The next dial of the node, which must come within a minute, and where to.
+    /// Returns the next dial of the node, which must come within a minute, and its address.
     pub fn next_dial(&mut self) -> (ClientId, String) {
         for _ in 0..600 {
             if let Some((conn, addr)) = self.driver.next_dial() {
@@ -409,7 +409,7 @@ impl World {
         panic!("no dial within a minute");
     }
 
-    /// Takes the next dial of the node, and its offer; `seen` is the dialled address.
+    /// Lets the next dial of the node succeed; returns its offer, with the dialled address as `seen`.
     pub fn picked_up(&mut self) -> (ClientId, Face) {
         let (conn, seen) = self.next_dial();
         self.driver.pick_up(conn);
@@ -417,7 +417,7 @@ impl World {
         (conn, node)
     }
 
-    /// The node's offer on a dial to `seen` that succeeded.
+    /// Returns the node's offer on a dial to `seen` that succeeded.
     pub fn node_at(&mut self, conn: ClientId, seen: &str) -> Face {
         let line = self.driver.take(conn);
         let args = line.trim_end().strip_prefix("h1:REQUEST connect ").unwrap();
@@ -425,7 +425,7 @@ impl World {
         Face { seen: seen.to_owned(), ..Face::of(&offer) }
     }
 
-    /// Takes the next dial of the node and becomes its peer.
+    /// Lets the next dial of the node succeed and becomes its peer.
     pub fn accept(&mut self, face: &Face) -> Link {
         let (conn, node) = self.picked_up();
         self.driver.send(conn, face.counter_line(&node));
@@ -443,7 +443,7 @@ impl World {
         Link { conn, came: self.driver.take_bytes(conn) }
     }
 
-    /// A link that has taken its first frames.
+    /// Makes a link and reads its first frames.
     pub fn linked(&mut self, face: &Face) -> Link {
         let mut link = self.dial(face);
         let first = self.frames(&mut link);
@@ -451,7 +451,7 @@ impl World {
         link
     }
 
-    /// A link to a peer whose filter is known and empty, of two blocks.
+    /// Makes a link to a peer whose filter is known and empty, of two blocks.
     pub fn known(&mut self, face: &Face) -> Link {
         let mut link = self.linked(face);
         self.publish(&mut link, head(1, 0), 1, &[0; 16]);
@@ -464,7 +464,7 @@ impl World {
         self.driver.send(link.conn, bytes_of(frames));
     }
 
-    /// The frames that have come since the last time; what is none is a failure.
+    /// Returns the frames that have arrived since the last call; panics on other bytes.
     pub fn frames(&mut self, link: &mut Link) -> Vec<Received> {
         link.came.extend(self.driver.take_bytes(link.conn));
         let mut at = 0;
@@ -483,7 +483,7 @@ impl World {
         received
     }
 
-    /// The queries among them.
+    /// Returns the request numbers of the GETs among [`World::frames`].
     pub fn queries(&mut self, link: &mut Link) -> Vec<u32> {
         self.frames(link).iter().filter_map(Received::query).collect()
     }
@@ -496,7 +496,7 @@ impl World {
         self.driver.send(link.conn, bytes);
     }
 
-    /// The reason that a link was ended with, which must be closed or closing.
+    /// Returns the reason of the BYE of a link, which must be closed or closing.
     pub fn bye_reason(&mut self, link: &mut Link) -> String {
         let received = self.frames(link);
         assert!(self.driver.has_ended(link.conn), "{received:?}");
@@ -505,7 +505,7 @@ impl World {
     }
 }
 
-/// One end of a link, and what came that is not yet looked at.
+/// One end of a link, and the received bytes that are not parsed yet.
 #[derive(Debug)]
 pub struct Link {
     pub conn: ClientId,
@@ -516,12 +516,12 @@ pub fn head(epoch: u64, seq: u64) -> Head {
     Head { epoch, seq }
 }
 
-/// A heartbeat of a node whose clock is right.
+/// A heartbeat of a node with the right clock.
 pub fn beat(head: Head, is_answer: bool) -> Body<'static> {
     Body::Heartbeat { head, wall_ms: 1_700_000_000_000, ack: 0, is_answer }
 }
 
-/// What came of a command that was carried out by a peer, for [`executed`].
+/// Encodes the reply of a command that was carried out by a peer, for [`executed`].
 pub fn remote_reply(is_error: bool, reply: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_keys(&mut bytes, &[]);
@@ -534,7 +534,7 @@ pub fn executed(hash: u64, version: u64, remote_reply: &[u8]) -> Body<'_> {
     Body::Executed { hash, version, state: KeyState::Held, reply: remote_reply }
 }
 
-/// The answer of a node that does not hold a key and knows nothing of it.
+/// The answer of a node that does not hold a key and has no hints.
 pub fn none(hash: u64) -> Body<'static> {
     Body::None { hash, moved_version: 0, hints: Hints::default() }
 }
@@ -551,28 +551,28 @@ pub fn bytes_of(frames: &[(u32, Body<'_>)]) -> Vec<u8> {
     bytes
 }
 
-/// Deltas from a number on.
+/// Encodes deltas from position `first` on.
 pub fn deltas(first: u64, hashes: &[u64]) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_deltas(&mut bytes, 0, first, hashes.iter().copied());
     bytes
 }
 
-/// One rebuilt block.
+/// Encodes one rebuilt block.
 pub fn block(seq: u64, number: u32, image: [u64; 8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_blocks(&mut bytes, 0, seq, std::iter::once((number, image)));
     bytes
 }
 
-/// Blocks of a snapshot.
+/// Encodes blocks of a snapshot.
 pub fn piece(first: u32, words: &[u64]) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_piece(&mut bytes, 0, first, words);
     bytes
 }
 
-/// A header with whatever length, and no payload.
+/// Encodes a header with any length, without a payload.
 pub fn header(kind: u8, flags: u16, length: u32) -> Vec<u8> {
     let mut bytes = vec![frame::MAGIC, kind];
     bytes.extend(flags.to_le_bytes());
