@@ -1,8 +1,7 @@
-//! The benchmarks in their quick form, so that they cannot rot. Their figures mean nothing here.
+//! The benchmarks in their quick form, so that they stay runnable. Their figures mean nothing here.
 //!
-//! The programs are included as modules: so they are built once more, but with the flags of the tests,
-//! by no cargo inside of cargo, and their own small tests run here too, which a benchmark without the
-//! test harness never does.
+//! The programs are included as modules: they are built once more with the flags of the tests, without a cargo inside
+//! cargo, and their own unit tests run here, which a benchmark without the test harness does not run.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]

@@ -1,4 +1,4 @@
-//! `olivia ask`, `olivia top` and `olivia bench`, as processes that talk to a node.
+//! `olivia ask`, `olivia top` and `olivia bench` as processes, with a node.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 

@@ -1,7 +1,7 @@
-//! The mesh of real processes on loopback: nodes find each other and each other's keys, die, stand still,
-//! come back, and keep strangers out.
+//! The mesh of real processes on loopback: nodes discover each other, find each other's keys, die, stop, return, and
+//! refuse nodes without the secret.
 //!
-//! Nothing here goes wrong between two hosts; `tests/namespaces.rs` has those.
+//! Not here: faults between two hosts, which `tests/namespaces.rs` tests.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]

@@ -1,6 +1,6 @@
 //! The configuration through the program itself: exit codes, streams, real files.
 //!
-//! Only what opens no socket; what a configured node does is tested elsewhere.
+//! Only runs that open no socket; the effect of settings is tested elsewhere.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 

@@ -1,4 +1,5 @@
-//! The documents are true: what they name exists, configurations load, commands with nc run as printed.
+//! Checks of the documents: files, targets and tests that they name exist, configurations load, commands with nc run as
+//! printed.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
@@ -17,7 +18,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// Every document, with its text.
+/// Returns every document with its text.
 fn documents() -> Vec<(PathBuf, String)> {
     let folders = [root(), root().join("docs")];
     let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap().flatten());
@@ -27,14 +28,14 @@ fn documents() -> Vec<(PathBuf, String)> {
     all
 }
 
-/// The fenced blocks of a document that are marked so.
+/// Returns the fenced blocks of a document with the mark `mark`.
 fn blocks<'t>(text: &'t str, mark: &str) -> Vec<&'t str> {
     let fence = format!("```{mark}\n");
     text.split(&fence).skip(1).filter_map(|rest| rest.split("```").next()).collect()
 }
 
-/// Every command in code of a document that contains one of these words as its program, with its arguments. Comments
-/// are left out, lines that end in a backslash are joined.
+/// Returns the arguments of every command in code of a document that runs `program`. Comments are left out, lines that
+/// end in a backslash are joined.
 fn commands(text: &str, program: &str) -> Vec<Vec<String>> {
     let text = text.replace("\\\n", " ");
     let lines = text.lines().filter_map(|line| line.strip_prefix("    ")).map(str::to_owned);
@@ -50,7 +51,7 @@ fn commands(text: &str, program: &str) -> Vec<Vec<String>> {
     commands.filter(|words| !words.is_empty()).collect()
 }
 
-/// The sources under a path without `.rs`, in one text, with their paths.
+/// Returns the sources under a path without `.rs` as one text, with their paths.
 fn sources(of: &Path) -> String {
     if of.is_dir() {
         let entries = fs::read_dir(of).unwrap().flatten();
@@ -60,7 +61,7 @@ fn sources(of: &Path) -> String {
     fs::read_to_string(&path).map(|text| format!("{}\n{text}", path.display())).unwrap_or_default()
 }
 
-/// Whether the name of a test, or of a file of tests, has a filter in it.
+/// Whether the name of a test, or of a file of tests, contains a filter.
 fn is_of_a_test(sources: &str, filter: &str) -> bool {
     sources.lines().any(|line| {
         let name = line.trim_start().strip_prefix("fn ").and_then(|rest| rest.split('(').next());
@@ -166,7 +167,7 @@ fn flags_of_the_program_that_documents_use_exist() {
     assert!(found > 10, "{found}");
 }
 
-/// What nobody waits for in silence: cargo shows what it builds.
+/// Targets that build are not quiet, so that a long build shows progress.
 #[test]
 fn targets_that_build_show_their_progress_and_the_profile_has_frame_pointers() {
     let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
@@ -219,7 +220,7 @@ fn files_that_documents_name_exist() {
     }
 }
 
-/// Runs a command of a shell with its port of a document replaced, or returns `None` where there is no nc.
+/// Runs a shell command of a document with another port; returns its output, or `None` where there is no nc.
 fn run_nc(command: &str, addr: SocketAddr, input: Option<&[u8]>) -> Option<String> {
     let command = command.replace("127.0.0.1 5454", &format!("127.0.0.1 {}", addr.port()));
     let mut child = Command::new("timeout")
@@ -286,7 +287,7 @@ fn configurations_in_documents_load() {
 fn three_nodes_of_the_tutorial_find_each_others_keys() {
     let text = fs::read_to_string(root().join("docs/tutorial.md")).unwrap();
     let config = blocks(&text, "toml")[0];
-    // The same file for all; 10.0.0.1 to 10.0.0.3 are 127.0.0.1 to 127.0.0.3 here.
+    // One file for all; 127.0.0.1 to 127.0.0.3 stand for 10.0.0.1 to 10.0.0.3.
     let port = free_port();
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tutorial-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
@@ -311,7 +312,7 @@ fn three_nodes_of_the_tutorial_find_each_others_keys() {
     assert_eq!(clients[0].ask("SET greeting:hello"), ":SAT greeting:hello");
     wait_for_value(&mut clients[2], "greeting", "hello");
     drop(clients);
-    // Each finds its own address in that file.
+    // Each node ignores its own address in that file.
     nodes.iter().for_each(|node| assert!(!node.log().contains("dialled itself"), "{}", node.log()));
     nodes.into_iter().for_each(|node| node.end_well());
     fs::remove_dir_all(dir).unwrap();

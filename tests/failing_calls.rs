@@ -1,9 +1,9 @@
-//! Each system call of the shell fails in turn, by a library that is preloaded into the program: one
-//! connection at most may be closed by it, all others get all of their replies, and the program goes on.
+//! Each system call of the shell fails in turn, by a library that is preloaded into the program: at most one connection
+//! may be closed by it, all others get all of their replies, and the program goes on.
 //!
-//! The library, `failing_calls/shim.c`, is built here with `cc`; without one these tests are skipped.
-//! mio reports edges: a read that returns "nothing now" although something is there has lost its edge,
-//! which real systems do not do. So a waiting client sends an empty line now and then, which has no reply.
+//! The library, `failing_calls/shim.c`, is built here with `cc`; without a compiler these tests are skipped. mio
+//! reports edges: a read that returns `WouldBlock` although bytes are there loses its edge, which real systems do not
+//! do. So a waiting client sends an empty line now and then, which has no reply.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]

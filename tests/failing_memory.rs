@@ -1,8 +1,8 @@
-//! A node without memory: whatever clients and peers request then is done, or is an error, or ends their connection;
-//! nothing ends the process, and others are served. While the node is called, the address space ends some MiB above what
-//! is in use, or the allocator refuses what is large.
+//! A node without memory: each request of clients and peers is carried out, gets an error, or ends its connection; the
+//! process goes on, and others are served. While the node is called, the address space is limited to some MiB above the
+//! used part, or the allocator refuses large blocks.
 //!
-//! Not here: real nodes whose address space is small from the start: `limits`.
+//! Not here: real nodes whose address space is small from the start, in `tests/limits.rs`.
 
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "a global allocator is one by an unsafe trait")]
@@ -217,8 +217,8 @@ fn store_without_memory_evicts_for_writes_or_refuses_them_and_goes_on() {
     }
 }
 
-/// Frames of every kind with as much in them as they may hold, each with its name and the request of a client that it may
-/// answer.
+/// Frames of every kind with as much in them as they may hold, each with its name and the request of a client that it
+/// may answer.
 fn frames_of_every_kind(world: &World, large: &[u8]) -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let (get, forwarded) = ("GET far\n", "APPEND far:x\n");
     let (hash, key, hints) = (world.hash("far"), vec![b'k'; 60_000], [[7; 16], [8; 16]]);

@@ -1,6 +1,6 @@
-//! A node that publishes and a node that follows, over a link that is lost at any message: what the
-//! follower trusts never lacks a key that was published to it, and once all is quiet both filters are equal.
-//! Random histories, and every history of a few actions.
+//! Digest sync from one node to another over a link that breaks at any message: a filter that counts as known never
+//! lacks a published key, and after all messages both filters are equal. Random histories, and all histories of a few
+//! actions.
 
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;

@@ -1,5 +1,5 @@
-//! What a Bloom filter promises, measured: the false-positive rate against the exact theory of its
-//! layout, under churn against a fresh filter, and no false negative at any moment against a set.
+//! Measured properties of the Bloom filter: the false-positive rate against the exact theory of its layout, and under
+//! churn against a fresh filter; no false negative at any moment against a set.
 
 use olivia::base::rng::Rng;
 use olivia::filter::bloom::Bloom;

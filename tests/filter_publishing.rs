@@ -1,5 +1,5 @@
-//! How soon new keys are published, in steps of a node with a virtual clock: a step is an iteration of a busy event
-//! loop, 1 ms. Peers read what they are sent at once.
+//! The delay until new keys are published, in steps of a node with a virtual clock: a step is an iteration of a busy
+//! event loop, 1 ms. Peers read their links at once.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
@@ -15,8 +15,8 @@ use olivia::wire::frame::{self, Body, FrameLimits, Parsed};
 /// Steps within which a new key is published to all peers: 10 ms.
 const STEPS_MAX: usize = 10;
 
-/// Additions that may wait to be published after a call, with so many peers: those of a gathering that is not full, which
-/// are 4,096, and times the peers 16,384.
+/// Additions that may wait to be published after a call, with so many peers: those of a gathering that is not full,
+/// which are 4,096, and times the peers 16,384.
 fn backlog_max(peers: u16) -> u64 {
     (16_384 / u64::from(peers)).min(4_096)
 }

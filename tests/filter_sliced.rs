@@ -1,5 +1,5 @@
-//! Many peers' filters against one plain filter for each: the same claims, whatever lies in columns, and
-//! no claim missing while anything moves.
+//! The filters of many peers, bit-sliced or separate, against one plain filter per peer: equal claims, and no claim
+//! missing during a migration.
 
 use olivia::base::rng::Rng;
 use olivia::filter::bloom::Bloom;

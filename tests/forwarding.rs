@@ -254,8 +254,8 @@ fn value_set_right_after_a_delete_on_a_busier_node_stays() {
     }
 }
 
-/// The time until an old value is gone elsewhere is that of the machine and its network: no timer of the node is in it, not
-/// even while additions of other keys gather.
+/// The time until an old value is gone elsewhere is that of the machine and its network: no timer of the node is in it,
+/// not even while additions of other keys gather.
 #[test]
 fn old_value_is_gone_elsewhere_without_any_timer() {
     let mut world = World::new(78);
@@ -277,8 +277,8 @@ fn old_value_is_gone_elsewhere_without_any_timer() {
     }
 }
 
-/// What clients send about `k`, and `{k}2`, which has the same home node; `k` stands for a key that was never there. Several
-/// requests at once are a transaction.
+/// What clients send about `k`, and `{k}2`, which has the same home node; `k` stands for a key that was never there.
+/// Several requests at once are a transaction.
 const ABOUT_KEYS: &[&str] = &[
     "INCR k",
     "INCRBY k 7",

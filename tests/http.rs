@@ -1,5 +1,5 @@
-//! HTTP over TCP: the probes, the figures, the document of the page, and heads that are slow. What is short and always
-//! the same stands in `tests/sessions/http.txt`.
+//! HTTP over TCP: the probes, the metrics, the document of the page, and slow heads. Short and constant replies are in
+//! `tests/sessions/http.txt`.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 

@@ -1,4 +1,4 @@
-//! Times of requests: what the histograms and the log of slow requests say, with a virtual clock.
+//! Times of requests in the histograms and the log of slow requests, with a virtual clock.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 

@@ -1,7 +1,7 @@
-//! The limits that a client reaches over real TCP: the error, that the client can read it, that it alone
-//! is hit, and that it is counted.
+//! The limits that a client reaches over real TCP: the client can read the error, only its connection is affected, and
+//! the event is counted.
 //!
-//! Not here: limits that need no socket to be reached; those are tested with the node.
+//! Not here: limits that are reached without a socket, in `tests/limits_virtual.rs`.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]

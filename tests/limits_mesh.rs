@@ -1,6 +1,5 @@
-//! The limits of the mesh, each reached by peers and clients that do nothing but that: through a node with a
-//! virtual clock. Those that a hostile peer reaches are in `tests/hostile`, those of one node alone in
-//! `tests/limits_virtual.rs`.
+//! The limits of the mesh, each reached by peers and clients for this purpose, on a node with a virtual clock. Limits
+//! that a hostile peer reaches are in `tests/hostile`, those of one node alone in `tests/limits_virtual.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 

@@ -1,6 +1,5 @@
-//! The limits of one node, each reached by a client that does nothing but that: through the node with a
-//! virtual clock. The messages of limits are in `tests/sessions`; what holds whatever clients do
-//! is in `tests/mesh`.
+//! The limits of one node, each reached by a client for this purpose, on a node with a virtual clock. The messages of
+//! limits are in `tests/sessions`; invariants under any client are in `tests/mesh`.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 

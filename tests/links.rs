@@ -1,5 +1,5 @@
-//! Links between nodes, with every order of events that two ends can see: whole nodes, and a network of
-//! which the test decides what arrives next. Nothing is random and no time passes but by the test.
+//! Links between nodes, with every order of events at the two ends: whole nodes, and a network in which the test
+//! selects the next delivery. Nothing is random, and only the test advances time.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 

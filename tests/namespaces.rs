@@ -1,8 +1,8 @@
 //! Nodes on hosts of their own, between which packets can get lost: network namespaces around a router.
 //!
-//! Loopback cannot be silent: a process that dies there resets its connections. Here a host vanishes
-//! silently, in both directions or in one. Needs root and iproute2; prints so and passes where these
-//! are not. All that is made is named after this process and removed at the end.
+//! On loopback a process that dies resets its connections. Here a host vanishes without a reset, in both directions or
+//! in one. Needs root and iproute2; without them the tests print that and pass. Namespaces are named after this process
+//! and removed at the end.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]

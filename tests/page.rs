@@ -1,4 +1,4 @@
-//! The page in a real browser: headless Chromium, where one is installed; without one the tests print so and pass.
+//! The page in a real browser, headless Chromium; where it is not installed the tests print that and pass.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
@@ -172,7 +172,8 @@ fn open(browser: &Path, name: &str, addr: SocketAddr, seconds: u32) -> (String, 
     texts
 }
 
-/// Serves a page, made anew for each request, until the test ends. Counts the requests for it, and those for anything else.
+/// Serves a page, made anew for each request, until the test ends. Counts the requests for it, and those for anything
+/// else.
 fn serve(page: impl Fn(usize) -> String + Send + 'static) -> (SocketAddr, Arc<[AtomicUsize; 2]>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();

@@ -1,7 +1,7 @@
 //! Conversations with the program itself over real TCP: a person, `printf … | nc`, a script that
 //! pipelines, and thousands of connections that are silent.
 //!
-//! Not here: its limits (`limits.rs`), its end and its signals (`signals.rs`).
+//! Not here: limits (`limits.rs`), shutdown and signals (`signals.rs`).
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]

@@ -1,8 +1,8 @@
 //! RESP by real connections: the `redis` crate in RESP2 and RESP3, and raw bytes where a crate would not send
 //! them.
 //!
-//! `OLIVIA_RESP_ADDR` runs what needs one node only on another server, as redis-server, whose replies are the
-//! measure. A test of commands that the server does not list is skipped and prints so.
+//! With `OLIVIA_RESP_ADDR` the tests that need one node only run on another server, such as redis-server, whose replies
+//! are the reference. A test of commands that the server does not list prints that and is skipped.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]

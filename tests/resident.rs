@@ -1,10 +1,10 @@
-//! The resident memory of a process when a store has been filled with large values and emptied, and when a filter
-//! was outgrown: what was returned is returned.
+//! The resident memory of a process after a store was filled with large values and emptied, and after a filter was
+//! outgrown: freed memory returns to the system.
 //!
-//! Alone in their process and one after the other, since they look at the memory of all of it. `OLIVIA_STORE_VALUES=100000` fills with
-//! so many large values, of 60 KiB on average.
+//! The tests run in a process of their own and one after the other, since they measure the whole process.
+//! `OLIVIA_STORE_VALUES=100000` sets the number of large values, of 60 KiB on average.
 //!
-//! Not here: what is counted; `store_oracle` compares that with an audit.
+//! Not here: counted memory, which `store_oracle` compares with an audit.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -1,4 +1,4 @@
-//! `make run-cluster`, that is `examples/cluster`: what it starts, it ends, and nothing outlives it.
+//! `make run-cluster`, that is `examples/cluster`: it ends the processes that it starts, and none outlives it.
 //!
 //! The example is built by `cargo test` with everything else, not for this test alone.
 

@@ -2,7 +2,7 @@
 //! step's input whole, byte by byte, and in random cuts through a node with a virtual clock, and over
 //! TCP with the program itself. The transcripts are the documentation's examples.
 //!
-//! A transcript is lines. What begins a line, up to the first space, says what the rest is:
+//! A transcript is lines. The mark at the beginning of a line, up to the first space, gives the meaning of the rest:
 //!
 //! ```text
 //! #    a comment; an empty line is one too
@@ -13,9 +13,9 @@
 //! *    the client sends the words of the rest as one request in RESP, escapes resolved in each; `""` is empty
 //! <    the client gets the rest and LF
 //! <<   the client gets the rest with escapes resolved, and no LF of its own
-//! ~    the client gets a line that is like the rest, where `*` stands for any bytes
+//! ~    the client gets a line that matches the rest, where `*` stands for any bytes
 //! @    time passes: `@ +30s` or `@ +1ms`; such a transcript is not run over TCP
-//! %    from here on another client speaks, by name; the first one is called `a`
+//! %    the following lines are those of another client, by name; the first one is called `a`
 //! =    `= shut`: the client ends its side; `= close`: the node has ended its side
 //! ```
 //!

@@ -1,4 +1,4 @@
-//! The surroundings of a node that must not stop it: a log that is not read, names without an address, files that block,
+//! External faults that must not stop a node: a log that is not read, names without an address, files that block,
 //! clients that vanish, urgent data.
 
 #![cfg(target_os = "linux")]

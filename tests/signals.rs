@@ -1,4 +1,4 @@
-//! The end of the program and its reloads: the effect of SIGTERM, SIGINT and SIGHUP on connections.
+//! Shutdown and reload of the program: the effect of SIGTERM, SIGINT and SIGHUP on connections.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]

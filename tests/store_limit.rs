@@ -1,5 +1,5 @@
-//! A store at its memory limit: what was freed can be used again at once, in any size, and what frees memory is
-//! never refused.
+//! A store at its memory limit: freed memory can be used again at once, in any size, and operations that free memory
+//! are never refused.
 //!
 //! Not here: that the limit holds under random operations; see `store_oracle`.
 
@@ -174,8 +174,8 @@ fn key_that_is_read_again_and_again_is_never_evicted() {
     }
 }
 
-/// A store of 8 MiB that evicts, to which values of `len` bytes were written until twice as much was written; the id after
-/// the last, and how many are younger than the small queue.
+/// A store of 8 MiB that evicts, to which values of `len` bytes were written until twice as much was written; the id
+/// after the last, and how many are younger than the small queue.
 fn evicting(len: usize) -> (World, u64, u64) {
     let mut world = World::new();
     world.store.set_memory_max(8 << 20);
@@ -248,8 +248,8 @@ fn more_than_half_of_the_limit_at_once_is_refused_and_evicts_nothing() {
     assert_eq!((world.store.len(), world.store.evicted()), (before, end - before as u64));
 }
 
-/// A store that evicts takes every set of several keys, and is not emptied by one. A store that does not evict refuses them
-/// only when it is full.
+/// A store that evicts takes every set of several keys, and is not emptied by one. A store that does not evict refuses
+/// them only when it is full.
 #[test]
 fn several_keys_are_set_together_in_a_small_store() {
     for (mebibytes, eviction, keys) in [1, 2, 4]

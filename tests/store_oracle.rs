@@ -1,7 +1,7 @@
-//! The store against a `HashMap` and a `BTreeMap`: seeded random operations, with a full audit as they go.
+//! The store against a `HashMap` and a `BTreeMap`: seeded random operations, with full audits in between.
 //!
-//! `OLIVIA_STORE_OPS=5000000 cargo test --release --test store_oracle` does so many operations in each
-//! world (`make oracle`), `OLIVIA_STORE_SEED=7` begins with that seed. A failure prints the world and the seed.
+//! `OLIVIA_STORE_OPS=5000000 cargo test --release --test store_oracle` sets the number of operations in each world
+//! (`make oracle`), `OLIVIA_STORE_SEED=7` the first seed. A failure prints the world and the seed.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
@@ -55,8 +55,8 @@ struct Game {
     refused: u64,
     /// Items that were found to be evicted.
     evicted: u64,
-    /// The latest keys that were never there before, with their bytes, which are fewer than those of the small queue: none
-    /// of them may be evicted. A key that returns may have its old place in the queue.
+    /// The latest keys that were never there before, with their bytes, which are fewer than those of the small queue:
+    /// none of them may be evicted. A key that returns may have its old place in the queue.
     young: VecDeque<(Vec<u8>, u64)>,
     seen: HashSet<Vec<u8>>,
     young_bytes: u64,
@@ -245,8 +245,8 @@ impl Game {
         self.items.insert(key, Held { value, expiry, version });
     }
 
-    /// Notes a new key, and checks those that are not among the latest any more: the small queue has a tenth of the live
-    /// bytes, which may have been fewer when a key was evicted.
+    /// Notes a new key, and checks those that are not among the latest any more: the small queue has a tenth of the
+    /// live bytes, which may have been fewer when a key was evicted.
     fn created(&mut self, key: &[u8], bytes: usize) {
         // Keys of equal hashes have no order, and those without a TTL count as part of the small queue.
         if self.world.eviction != Eviction::AnyItem || self.world.mask != u64::MAX {
@@ -264,8 +264,8 @@ impl Game {
         }
     }
 
-    /// Bytes that may be held after a write was refused: queues and ghost of eviction may have grown, and items that were
-    /// moved have timers at both places until these are purged.
+    /// Bytes that may be held after a write was refused: queues and ghost of eviction may have grown, and items that
+    /// were moved have timers at both places until these are purged.
     fn most_after_refusal(before: u64) -> u64 {
         before + (64 << 10)
     }
