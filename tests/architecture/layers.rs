@@ -1,4 +1,4 @@
-//! The layers of `src/` from top to bottom, with what each may import.
+//! The layers of `src/` from top to bottom, with the permitted imports of each.
 
 /// Files that stand together in the architecture.
 pub struct Layer {

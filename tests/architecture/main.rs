@@ -1,5 +1,5 @@
-//! Reads the sources and checks the architecture: which layer imports which, cycles between files, what may
-//! not be called below the sans-IO boundary, and the pictures drawn of it. `make pictures` draws them anew.
+//! Reads the sources and checks the architecture: imports between layers, cycles between files, calls that are
+//! forbidden below the sans-IO boundary, and the pictures of the architecture. `make pictures` draws these again.
 
 mod layers;
 mod paths;

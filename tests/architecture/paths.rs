@@ -1,5 +1,5 @@
-//! What runs in an iteration, and the life of three requests, as steps from function to function. Each step
-//! must be called where its caller is defined, so that the pictures are true of the sources.
+//! The steps of an iteration and of the life of requests, from function to function. Each step must be called where its
+//! caller is defined, so that the pictures agree with the sources.
 
 use crate::source::Sources;
 

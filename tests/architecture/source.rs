@@ -1,4 +1,4 @@
-//! The sources as tokens: modules, what each imports, and the code itself, without comments, strings and tests.
+//! The sources as tokens: modules, their imports, and the code, without comments, strings and tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

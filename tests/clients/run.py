@@ -2,9 +2,9 @@
 """Runs every client of tests/clients on a server that it starts and ends.
 
 Usage: run.py [--redis] [NAME ...]
-  --redis  on redis-server instead of target/debug/olivia: shows that the checks are true of Redis
+  --redis  on redis-server instead of target/debug/olivia: shows that the checks hold for Redis
   NAME     libraries, node, cli, benchmark, frameworks, metrics, and with --redis transcripts; default: all
-  metrics is about Olivia alone
+  metrics tests Olivia only
 """
 
 import os

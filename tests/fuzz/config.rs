@@ -1,5 +1,5 @@
-//! Fuzz target: a configuration from a file, an environment and flags. What loads is within its
-//! limits and loads again when printed; what does not gets sentences that can be printed.
+//! Fuzz target: a configuration from a file, an environment and flags. A configuration that loads is within its limits
+//! and loads again when printed; any other gets errors of printable text.
 
 use olivia::config::{Command, Config, FileRead, Sources, load, parse_toml, print_config};
 use std::ffi::OsString;

@@ -1,5 +1,5 @@
-//! Fuzz target: frames. What is one is written again as the same bytes, no part of it is one or is
-//! refused, its lists are as long as they say, and what is none gets one printable sentence.
+//! Fuzz target: frames. A valid frame is encoded again to the same bytes, its prefixes are partial, its lists have the
+//! stated lengths; an invalid frame gets one error of printable text.
 
 use olivia::wire::frame::{Body, FrameLimits, HEADER_BYTES, Parsed, parse, put};
 

@@ -1,5 +1,5 @@
-//! Fuzz target: the lines of a handshake, from either side. What can be read is written and read again,
-//! and must be the same; what cannot gets one printable sentence.
+//! Fuzz target: the lines of a handshake, from either side. A valid line is encoded and decoded again with the same
+//! result; an invalid one gets one error of printable text.
 
 use olivia::wire::handshake::{
     Answer, ConnectArgs, HandshakeError, LINE_BYTES_MAX, Offer, Proof, put_counter_offer, put_full,

@@ -1,4 +1,4 @@
-//! Fuzz target: heads of HTTP are the same however the input is cut, and what is taken from them is part of them.
+//! Fuzz target: heads of HTTP. The result is the same however the input is cut, and its fields are parts of the head.
 
 use olivia::wire::http::{HEAD_BYTES_MAX, Parsed, basic_password, is_host_trusted, parse};
 

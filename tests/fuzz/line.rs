@@ -1,4 +1,4 @@
-//! Fuzz target: where lines end, against a slower definition, and the same however the input is cut.
+//! Fuzz target: the ends of lines, against a slower definition, and the same however the input is cut.
 
 use olivia::wire::line::{Parsed, parse};
 

@@ -1,8 +1,8 @@
-//! The short run of the fuzz targets, with a mutator that a seed determines and without coverage. The
-//! long run is `make fuzz`, which drives the very same functions by libFuzzer.
+//! The short run of the fuzz targets, with a seeded mutator and without coverage. The long run is `make fuzz`, which
+//! drives the same functions by libFuzzer.
 //!
-//! `OLIVIA_FUZZ_SEED` chooses other inputs, `OLIVIA_FUZZ_SECONDS` runs each target for so long instead
-//! of for a fixed number of inputs. An input that once failed belongs into `corpus/`.
+//! `OLIVIA_FUZZ_SEED` selects other inputs; `OLIVIA_FUZZ_SECONDS` is a time per target instead of a fixed number of
+//! inputs. Add an input that has failed to `corpus/`.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 

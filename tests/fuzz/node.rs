@@ -1,6 +1,6 @@
-//! Fuzz target: a whole node under a shell that keeps the contract and does all else at random. It
-//! never panics or spins, answers in whole lines, holds no more than its limits, ends when drained,
-//! and does the same again for the same input.
+//! Fuzz target: a whole node under a shell that keeps the contract and is otherwise random. The node never panics or
+//! spins, answers in whole lines, stays within its limits, ends when drained, and repeats its output for the same
+//! input.
 
 #[path = "../kit/contract.rs"]
 mod contract;

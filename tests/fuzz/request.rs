@@ -1,5 +1,5 @@
-//! Fuzz target: what a line means. A request that can be read is printed and read again, and must be the same; one
-//! that cannot gets one printable line.
+//! Fuzz target: requests of the line protocol. A valid request is printed and parsed again with the same result; an
+//! invalid one gets one printable line.
 
 use olivia::wire::args::{ArgLimits, Scratch};
 use olivia::wire::encoder::{Encoder, Protocol, put_error};

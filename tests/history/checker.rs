@@ -1,7 +1,7 @@
-//! What a history of requests shows, in the manner of Jepsen's register and set tests.
+//! The check of a history of requests for anomalies, in the manner of Jepsen's register and set tests.
 //!
-//! A value is written once, so a read names its write. Writes are ordered by real time only where one ended before the
-//! other began; where clocks may differ, by more than they may. What is neither ordered nor excluded is no anomaly.
+//! Each value is written once, so a read identifies its write. Two writes are ordered by real time only if one ended
+//! before the other began; where clocks may differ, by more than this difference. Without an order there is no anomaly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -58,7 +58,7 @@ pub struct Faults {
     pub skew: Duration,
 }
 
-/// What must not happen, or only as `docs/consistency.md` says.
+/// The anomalies, some of which `docs/consistency.md` allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Anomaly {
     /// A value that was never written, or before it was written.

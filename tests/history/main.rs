@@ -1,9 +1,9 @@
 //! Histories of requests to real processes under faults, in the manner of Jepsen's register and set tests.
 //!
 //! Clients of each node write, read, delete and increment the same keys; nodes are stopped, killed, cut off, and their
-//! clocks moved. `checker.rs` then looks for what `docs/consistency.md` does not allow. `make test` runs half a minute
-//! of it; `make histories` an hour (`OLIVIA_HISTORY_SECONDS`: of each test). Nodes run in network namespaces; where
-//! these cannot be made the tests say so and pass. The clock is moved by `clock.c`, which is preloaded.
+//! clocks moved. `checker.rs` then searches for anomalies that `docs/consistency.md` does not allow. `make test` runs
+//! half a minute of it; `make histories` an hour (`OLIVIA_HISTORY_SECONDS`: per test). Nodes run in network namespaces;
+//! where these cannot be made the tests print that and pass. The preloaded library of `clock.c` moves the clocks.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a test that fails")]

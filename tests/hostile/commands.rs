@@ -1,5 +1,5 @@
-//! Commands that depend on old values: carried out by a peer for the node and by the node for a peer, once; and what
-//! becomes of them when peers refuse, are slow, break the link, or name others.
+//! Commands that depend on old values: carried out once, by a peer for the node and by the node for a peer; and their
+//! outcome when peers refuse, are slow, break the link, or name other holders.
 
 use crate::kit::peer::{Face, Link, Received, World, deltas, executed, ms, remote_reply};
 use olivia::config::Config;

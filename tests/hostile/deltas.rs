@@ -1,5 +1,5 @@
-//! Changes of a filter that come twice, in the wrong order, not at all, or by the hundred thousand; and what
-//! little it takes to make a node talk.
+//! Changes of a filter that arrive twice, in the wrong order, not at all, or by the hundred thousand; and the bounded
+//! output that small frames cause.
 
 use crate::kit::peer::{
     Face, Link, Received, World, beat, block, bytes_of, deltas, head, heartbeat, ms, none, piece,

@@ -1,5 +1,5 @@
-//! Bytes on a link that are no frames, or not yet: such a link ends with a BYE and its reason, at once if
-//! the header shows it, and a half frame is waited for as long as bytes come.
+//! Invalid and incomplete frames on a link: an invalid one ends the link with a BYE and its reason, at once if the
+//! header is invalid; an incomplete one has time as long as bytes arrive.
 
 use crate::kit::peer::{
     Face, Link, Received, World, beat, block, bytes_of, deltas, head, header, heartbeat, ms, none, piece,

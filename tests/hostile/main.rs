@@ -1,8 +1,8 @@
-//! Peers with and without the secret that send anything they like: what is refused, what
-//! it costs, what is counted, and that everybody else is answered meanwhile.
+//! Peers with and without the secret that send arbitrary bytes: refusals, their cost and counters, and the service of
+//! other clients and peers meanwhile.
 //!
-//! One node with a virtual clock, everything else decided by the test; see `tests/kit/peer.rs`. The limits of the mesh
-//! that honest peers reach are in `tests/limits_mesh.rs`, whole meshes in a simulation of their own.
+//! One node with a virtual clock, and a peer whose bytes the test controls; see `tests/kit/peer.rs`. The limits of the
+//! mesh that correct peers reach are in `tests/limits_mesh.rs`, whole meshes in `tests/mesh`.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 

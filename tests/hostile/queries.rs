@@ -1,5 +1,5 @@
-//! Peers that query too much: their pending answers are bounded in number and bytes, clients are served between
-//! their queries, and no query of theirs causes another.
+//! Peers that send too many queries: their pending answers are bounded in number and bytes, clients are served between
+//! the queries, and a peer's query never causes another query.
 
 use crate::kit::peer::{Face, Received, World, bytes_of, deltas, heartbeat, ms};
 use olivia::base::time::Instant;

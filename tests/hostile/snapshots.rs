@@ -1,5 +1,5 @@
-//! Snapshots that are wrong, too large, or incomplete: what is refused leaves the peer's filter unknown, so that
-//! it is queried, and its memory is freed.
+//! Snapshots that are wrong, too large, or incomplete: a refused one leaves the peer's filter unknown, so that the peer
+//! is queried, and its memory is freed.
 
 use crate::kit::peer::{Face, Link, Received, World, bytes_of, deltas, head, heartbeat, ms, none, piece};
 use olivia::config::Config;

@@ -1,5 +1,5 @@
-//! All of it at once, at random: peers that link, send wrong frames, leave and return, each frame drawn, under tiny
-//! limits. What is checked are the node's own counters and its limits.
+//! All attacks at once, at random: peers that link, send wrong frames, leave and return, with random frames and tiny
+//! limits. The node's counters and limits are checked.
 
 use crate::kit::ClientId;
 use crate::kit::peer::{Face, Link, Received, World, beat, block, bytes_of, deltas, head, ms, none, piece};

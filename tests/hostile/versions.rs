@@ -1,5 +1,5 @@
-//! Notices of versions, true and forged: which of two values stays, what a lookup may return, what is remembered of a
-//! deleted key and for how long.
+//! Notices of versions, true and forged: the value that stays, the values that a lookup may return, and the lifetime of
+//! tombstones.
 
 use crate::kit::peer::{Face, Link, Received, World, bytes_of, deltas, head, heartbeat, ms};
 use olivia::config::Config;

@@ -1,5 +1,4 @@
-//! Virtual time: what is going to happen, and when. Of two things at one moment the one that was put
-//! down first comes first.
+//! Virtual time: a queue of future events. Of two events at one time the one that was added first comes first.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;

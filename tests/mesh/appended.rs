@@ -1,5 +1,5 @@
-//! Keys that are only ever appended to, each time something that occurs once: so a value shows which commands were
-//! carried out, and that none was twice, wherever they travelled.
+//! Keys that are only appended to, each time with unique text: the value shows which commands were carried out, and
+//! that none was twice, on whatever node.
 
 use super::net::MS;
 use super::oracle::Item;

@@ -1,4 +1,4 @@
-//! What the simulator reads of a node beyond its input and output: its links, and the filters of its peers.
+//! The state of a node that the simulator reads beyond its input and output: its links, and the filters of its peers.
 
 use olivia::base::time::Now;
 use olivia::node::{FilterState, Node, PeerView};

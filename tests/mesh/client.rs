@@ -1,7 +1,7 @@
-//! Clients: which node they connect to, what they request, and how they leave.
+//! Clients: their connections to nodes, their requests, and how they leave.
 //!
-//! What a client reads is not examined: replies are checked as they appear in the outbound buffer of its
-//! node. A client that is slow to read matters only to the node.
+//! The bytes that a client reads are not checked, since replies are checked when they appear in the outbound buffer of
+//! its node. Slow reading affects only the node.
 
 use super::host::Socket;
 use super::net::{MS, Party, Port, Read, US};

@@ -1,5 +1,5 @@
-//! What a key costs, measured: the time of calls by what the node charges for them. [`super::plan::KEY_NANOS`] is the
-//! constant by which the simulation turns the one into the other.
+//! The measured time of calls per key that the node charges for them. [`super::plan::KEY_NANOS`] is the constant by
+//! which the simulation converts charged keys to time.
 
 use super::kit::peer::{Face, Link, World, bytes_of, deltas};
 use super::kit::{ClientId, ms};

@@ -1,4 +1,4 @@
-//! Faults: how each begins and ends.
+//! Faults: the beginning and the end of each.
 
 use super::alone::Alone;
 use super::host::{Kind, State};

@@ -1,9 +1,9 @@
-//! A hostile member of the mesh: it knows the secret and speaks the protocol, claims keys that it does not have,
-//! answers late, twice, for other keys or without a query, sends digests that are full, too large, out of order
-//! or of an older epoch, and bytes that are no frames at all.
+//! A hostile member of the mesh: it holds the secret and uses the protocol, claims keys that it does not have, answers
+//! late, twice, for other keys or without a query, sends digests that are full, too large, out of order or of an older
+//! epoch, and invalid frames.
 //!
-//! It is no node: it has no clock of its own and keeps no contract. A value in answer to a query, for the queried
-//! key, is as good as any; any other value must never be seen.
+//! It has no node, no clock of its own and keeps no contract. Its value in answer to a query, for the queried key, is
+//! acceptable; no other value of it may reach a client.
 
 use super::host::{Kind, State};
 use super::kit::peer::Face;

@@ -1,5 +1,5 @@
-//! Worlds under load: clients that send as fast as they get replies, slow and stalled readers, up to 128 nodes. Nothing
-//! fails here; virtual time passes by what calls cost, on a fast machine and on a slow one.
+//! Worlds under load: clients that send as fast as they get replies, slow and stalled readers, up to 128 nodes. There
+//! are no faults; virtual time advances by the cost of calls, on a fast machine and on a slow one.
 //!
 //! Checked meanwhile: a key that a linked node holds is found (promise 1), none is served after it expired (2), no
 //! call costs more than a millisecond and no queue grows beyond its bound (3), and a new key is found from every node

@@ -1,18 +1,18 @@
 //! A seeded simulation of nodes, one to a hundred: the network between them, clients, hostile clients, hostile
-//! peers, and an oracle that knows every reply.
+//! peers, and an oracle that checks every reply.
 //!
 //! First faults occur, at rates drawn from the seed: bytes arrive late, in pieces, or not at all; connections
 //! are refused, reset at any byte, left half open; hosts are cut off, one way or both; nodes are stopped,
 //! killed, drained, and start again with another identity; clocks jump; peers answer wrongly. A node without
-//! peers (`alone`) has hostile clients and limits as small as they can be. Every reply is checked meanwhile, as
-//! strictly as the moment allows. Then the faults end, and everything must recover within bounded time. Some
-//! seeds are run twice, and both runs must be the same in every byte. Worlds under `load` have thousands of clients, up
-//! to 128 nodes and no faults; the promises are checked while nodes are saturated.
+//! peers (`alone`) has hostile clients and the smallest limits. Every reply is checked meanwhile, as strictly as the
+//! faults of the moment allow. Then the faults end, and everything must recover within bounded time. Some seeds are run
+//! twice, and both runs must be the same in every byte. Worlds under `load` have thousands of clients, up to 128 nodes
+//! and no faults; the promises are checked while nodes are saturated.
 //!
-//! Virtual time passes by what calls cost (`costs`), and an iteration has the shares of the real loop.
+//! Virtual time advances by the cost of calls (`costs`), and an iteration has the shares of the real loop.
 //!
 //! `OLIVIA_SIM_SEED=n` runs that seed alone, with `OLIVIA_SIM_TRACE=1` printing all events;
-//! `OLIVIA_SIM_SEEDS=n` runs so many seeds; `OLIVIA_SIM_NODES=n` has meshes of so many nodes (1: hostile clients);
+//! `OLIVIA_SIM_SEEDS=n` runs n seeds; `OLIVIA_SIM_NODES=n` has meshes of n nodes (1: hostile clients);
 //! `OLIVIA_SIM_LOAD=word` runs the worlds under load with the word in their name;
 //! `OLIVIA_SIM_ALL=1` goes on after a failure and prints each seed that fails.
 //!

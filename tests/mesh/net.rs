@@ -1,12 +1,11 @@
 //! A network that behaves as TCP does: on each connection ordered bytes, or an end to them.
 //!
-//! Both directions of a wire are pipes of limited room, through which what was written moves in pieces of
-//! any size, each later than the one before. What is lost on the way is sent again and so only late; what
-//! arrives at a socket that is gone is answered with a reset; a reset that is lost is not sent again, so
-//! that a connection can be half open as long as neither end writes. Hosts are joined by paths, which have
-//! a delay and can be cut, each direction by itself.
+//! Each direction of a wire is a pipe of limited room, in which bytes move in pieces of any size, each later than the
+//! one before. Lost pieces are sent again and so are only late; a piece for a closed socket is answered with a reset; a
+//! lost reset is not sent again, so that a connection can be half open as long as neither end writes. Paths between
+//! hosts have a delay and can be cut, each direction by itself.
 //!
-//! Here is no node: sockets are named by a wire and a side.
+//! The network does not depend on nodes: a socket is a wire and a side.
 
 use super::agenda::Agenda;
 use super::world::Event;

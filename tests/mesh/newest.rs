@@ -1,7 +1,7 @@
-//! The newest version of each key that any node was seen to write or delete, and whether it could get lost.
+//! The newest version of each key that any node wrote or deleted, and whether it may be lost.
 //!
-//! After the faults at most one node holds a key, and what it holds is not older than the newest version whose node did
-//! not die: an older value must not come back, also where the newest has expired or was deleted.
+//! After the faults at most one node holds a key, and its version is not older than the newest one whose node did not
+//! die: an older value must not come back, also after the newest has expired or was deleted.
 
 use super::boundary;
 use super::net::MS;

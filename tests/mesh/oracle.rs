@@ -1,9 +1,9 @@
-//! What each node holds, as the oracle knows it from the requests that nodes were given, and which values
-//! may be seen where.
+//! The oracle: the keys that each node holds, derived from the requests that it received, and the values that replies
+//! may have.
 //!
-//! A request is carried out in the very call that gives it to its node, unless the node stops reading that
-//! connection: then only its reply, or the next reading, shows that it was. Where that leaves the order of
-//! two changes of a key open, the key is *fuzzy* until it is set again, and may have been either.
+//! A request is carried out in the call that delivers it to its node, unless the node stops reading that connection:
+//! then only its reply, or the next reading, shows that it was. If that leaves the order of two changes of a key open,
+//! the key is *fuzzy* until it is set again, and may have either value.
 
 use super::protocol::{Verb, show};
 use std::collections::BTreeMap;
@@ -322,8 +322,8 @@ impl Oracle {
         }
     }
 
-    /// Whether what a host has just written may be dropped, or its expiry changed: another node has a higher version, or
-    /// may still carry out a command.
+    /// Whether what a host has just written may be dropped, or its expiry changed: another node has a higher version,
+    /// or may still carry out a command.
     fn is_contended(&self, host: usize, key: u32, version: Option<u64>, nanos: u64) -> bool {
         let mut versions = self.versions.range((key, 0)..=(key, usize::MAX));
         let outdoes = |other: u64| self.has_wrong_clocks || version.is_none_or(|version| other >= version);

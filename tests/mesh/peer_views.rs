@@ -1,9 +1,9 @@
-//! Checks a node's view of its peers between any two iterations, under all faults: the position in their
+//! Checks of a node's view of its peers between any two iterations, under all faults: the position in their
 //! changelogs, the keys that their filters must claim, and the links that may be lost.
 //!
-//! The position in a peer's changelog means that all changes before it were received. So it is never ahead
-//! of what was sent, a filter that counts as known is behind nothing that was there when its link began, and
-//! it claims every key that its node had by then.
+//! The position in a peer's changelog means that all changes before it were received. So it is never ahead of the sent
+//! changes, and a filter that counts as known includes all changes up to the begin of its link and claims every key
+//! that its node held then.
 
 use super::boundary;
 use super::host::{Host, Kind};

@@ -1,4 +1,4 @@
-//! What clients request: how requests are drawn, and how they are written.
+//! The requests of clients: their random choice and their encoding.
 
 use super::oracle::{Item, Local, Stamp, key_shown};
 use super::protocol::Verb;

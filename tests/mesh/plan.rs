@@ -1,4 +1,4 @@
-//! What one seed is about: its mesh, its network, its nodes' limits, and how often what goes wrong.
+//! The plan of one seed: its mesh, its network, the limits of its nodes, and the rates of faults.
 
 use super::net::{MS, Manners, US};
 use olivia::base::rng::Rng;
@@ -120,7 +120,7 @@ pub struct Plan {
 /// Bytes of a link that lie in sockets at most: what Linux gives a connection on loopback by itself, in both sockets.
 const LINK_ROOM: usize = 4_400_000;
 
-/// What a key costs, from what requests were measured to take (`docs/figures.md`, `docs/decisions.md`):
+/// Time per charged key in ns, from measured requests (`docs/decisions.md`):
 ///
 /// | what | charged, in keys | at 250 ns each | measured |
 /// |---|---|---|---|
@@ -284,8 +284,8 @@ impl Plan {
         3 * self.delay + 6 * manners.jitter + 2_000 * manners.nanos_per_byte
     }
 
-    /// What a busy node may add to the time that a reply takes. One that reads a byte at a time is busy with the filters of
-    /// its peers, of 4 KiB at least, for long.
+    /// What a busy node may add to the time that a reply takes. One that reads a byte at a time is busy with the
+    /// filters of its peers, of 4 KiB at least, for long.
     pub const fn busy_slack(&self) -> u64 {
         let reads = (self.members * 4_096 / self.read_bytes) as u64;
         40 * MS + (400 + 16 * reads) * self.key_nanos

@@ -1,7 +1,7 @@
-//! The line protocol read a second time, from the text of the specification alone, for the oracle.
+//! A second parser of the line protocol for the oracle, written from the specification alone.
 //!
-//! Simple and slow on purpose, and not derived from the code of the node: where the two disagree, one
-//! of them has misread the specification.
+//! It is simple and slow on purpose and shares no code with the node: where the two differ, one of them does not follow
+//! the specification.
 
 use olivia::limits::Limits;
 

@@ -1,4 +1,4 @@
-//! What a node may reply to a request, and when a request counts as carried out.
+//! The permitted replies to a request, and the time at which a request counts as carried out.
 
 use super::appended;
 use super::boundary;

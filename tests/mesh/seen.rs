@@ -1,4 +1,4 @@
-//! What all seeds together have covered: a simulation in which something never happens does not test it.
+//! The coverage of all seeds together: an event that never occurs in the simulation is not tested by it.
 
 use olivia::node::{CloseReason, Stats};
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! The shell of one host: an iteration of the loop as `olivia::node` expects it of a shell, and what the simulator
-//! checks after each call.
+//! The shell of one host: an iteration of the loop by the contract of `olivia::node`, and the checks of the simulator
+//! after each call.
 
 use super::alone::{Alone, Talk};
 use super::host::{Host, Socket, State};

@@ -1,5 +1,5 @@
-//! What happened, for two purposes: a digest of everything, by which two runs of one seed are compared, and the
-//! last events in text, for the reader of a failure.
+//! The events of a run: a hash of all, by which two runs of one seed are compared, and the last ones as text, for the
+//! reader of a failure.
 
 use std::collections::VecDeque;
 use xxhash_rust::xxh3::xxh3_64_with_seed;

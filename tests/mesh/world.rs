@@ -1,4 +1,4 @@
-//! The world: hosts with nodes, a network, clients, and what goes wrong.
+//! The world: hosts with nodes, a network, clients, and faults.
 
 use super::agenda::Agenda;
 use super::alone::Alone;

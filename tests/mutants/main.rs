@@ -1,5 +1,5 @@
 //! Planted defects: each is an edit of the sources in `mutants.toml`. `make test` checks that each still
-//! applies; `make mutants` applies them one at a time and demands that the simulation fails.
+//! applies; `make mutants` applies them one at a time and checks that the simulation fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

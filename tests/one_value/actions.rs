@@ -1,5 +1,5 @@
-//! What can happen next: operations of clients, of time and of the network, while a scenario has any left, and
-//! the steps that the protocol takes by itself.
+//! The possible next actions: operations of clients, of time and of the network, while a scenario has any left, and the
+//! steps of the protocol.
 
 use super::model::Step;
 use super::rules::Rule;

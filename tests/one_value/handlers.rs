@@ -1,7 +1,7 @@
-//! The handlers of the model beside those of the node: a real node and the model's X are given the same, step by step,
-//! and must have the same version of the key, and send the same, after each. The peer, Y, sends what it likes.
+//! The handlers of the model against those of the node: a real node and the model's X get the same input, step by step,
+//! and after each must have the same version of the key and have sent the same. The peer, Y, sends arbitrary frames.
 //!
-//! Versions of the model are small numbers, those of the node hybrid clocks: the two correspond, and have one order.
+//! Versions of the model are small numbers, those of the node hybrid clocks: they are mapped one to one in equal order.
 
 use super::kit::peer::{Face, Link, Received, World, beat, deltas, executed, head, ms, remote_reply};
 use super::model::Step;

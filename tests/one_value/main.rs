@@ -1,13 +1,13 @@
 //! The protocol of one value per key, checked state by state.
 //!
-//! `model.rs` and `requests.rs` hold what a node does with one key; `actions.rs` what can happen next;
-//! `search.rs` visits every state that a bounded world of `scenarios.rs` can reach, and checks in each of them
-//! what `docs/consistency.md` promises. `rules.rs` names the rules of the protocol. Each can be switched off, and
-//! then a promise breaks: `traces.txt` has the shortest history for each of them, to be read as an explanation
-//! of the rule. `make model` searches everything; with `OLIVIA_WRITE_DOCS=1` it writes `traces.txt` again.
+//! `model.rs` and `requests.rs` have the handlers of a node for one key, `actions.rs` the possible next actions;
+//! `search.rs` visits every state that a bounded world of `scenarios.rs` can reach, and checks in each the promises of
+//! `docs/consistency.md`. `rules.rs` has the rules of the protocol. Without a rule a promise breaks: `traces.txt` has
+//! the shortest history for each, which explains the rule. `make model` searches everything; with `OLIVIA_WRITE_DOCS=1`
+//! it writes `traces.txt` again.
 //!
 //! Not in the model: several keys, more than three nodes, hedged lookups, limits of clocks, tables and queues,
-//! transfers of values. These are left to the simulator, `tests/mesh`, which runs the code itself.
+//! transfers of values. The simulator, `tests/mesh`, covers these with the real code.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a test that fails")]
 

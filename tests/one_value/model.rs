@@ -1,7 +1,7 @@
-//! The protocol for one key: what each node does with each frame and each change of a link.
+//! The protocol for one key: the handlers of a node for each frame and each change of a link.
 //!
-//! The handlers follow the frames table of `wire` and the rules of `rules.rs`; what a client requests is in
-//! `requests.rs`. A handler that notices that a promise is broken records a [`Fault`].
+//! The handlers follow the frames table of `wire` and the rules of `rules.rs`; requests of clients are in
+//! `requests.rs`. A handler that detects a broken promise records a [`Fault`].
 
 use super::rules::Rule;
 use super::state::{

@@ -1,4 +1,4 @@
-//! What clients request, and how nodes answer each other for it.
+//! The requests of clients, and the queries and answers between nodes that they cause.
 
 use super::model::{Fault, Step};
 use super::rules::Rule;

@@ -1,4 +1,4 @@
-//! The scenarios: how many of which operations happen in them, in any order, at any node.
+//! The scenarios: the numbers of operations of each kind, in any order, at any node.
 
 use super::model::{Fault, Step};
 use super::rules::Rule;

@@ -1,5 +1,5 @@
-//! What one state of the model holds. Every byte of it tells states apart, so nothing is kept that no handler or
-//! check reads, and what is unused has its default.
+//! A state of the model. Every byte of it distinguishes states, so it has only fields that a handler or check reads,
+//! and unused fields have their default.
 
 use super::scenarios::Operation;
 use std::fmt;

@@ -1,4 +1,4 @@
-"""What the clients of tests/clients have in common: checks that name the commands they need, and their count.
+"""The shared part of the clients in tests/clients: checks that name the commands they need, and their count.
 
 A check of a command that the server does not have is skipped, and named at the end. Commands in REQUIRED are
 never skipped.

@@ -1,4 +1,4 @@
-"""The examples of docs/frameworks.md, run as a person would, and the interfaces of the caches that they show.
+"""The examples of docs/frameworks.md, run as a user runs them, and the interfaces of the caches that they show.
 
 Usage: frameworks.py PORT
 """

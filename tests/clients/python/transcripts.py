@@ -1,4 +1,4 @@
-"""Plays tests/sessions/redis/*.txt on a server: shows that what they expect is what redis-server says.
+"""Plays tests/sessions/redis/*.txt on a server: shows that redis-server sends the expected replies.
 
 Usage: transcripts.py PORT. The marks of a transcript are described in tests/sessions.rs. Transcripts that say
 "Not as redis-server 7.0" or need a configuration are left out.
