@@ -1,4 +1,4 @@
-# Targets for people and CI. `make` alone lists them.
+# Targets for developers and CI. `make` without a target lists them.
 
 TARGET ?= request
 
@@ -7,7 +7,7 @@ TARGET ?= request
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# One set of targets, since the features of dependencies depend on it: another one builds all of them again.
+# One set of cargo targets for all runs: with another set, dependencies have other features and are built again.
 BUILD = cargo build --release --bin olivia --example cluster
 BUILT = $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -31,7 +31,7 @@ clients: ## Install Redis clients of other languages and run them on a node (ARG
 	tests/clients/install.sh
 	tests/clients/run.py $(ARGS)
 
-docs: ## Write the pages of docs/ that come from tables in the code, and what is rendered from measured figures
+docs: ## Write the pages of docs/ that come from tables in the code, and the parts rendered from measured figures
 	OLIVIA_WRITE_DOCS=1 cargo test --quiet --lib documentation
 	OLIVIA_WRITE_DOCS=1 cargo test --quiet --test bench_quick documentation
 
@@ -48,7 +48,7 @@ bench: ## Measure: footprint, items, store, filters, mesh (minutes; ARGS=--quick
 		--bench filter --bench mesh -- $(ARGS)
 
 compare: SECONDS ?= 0.8
-compare: ## Measure beside the other servers that are installed, 20 minutes (ROUNDS=7 SECONDS=0.8 ONLY=rate,idle)
+compare: ## Measure Olivia and the other servers that are installed, 20 minutes (ROUNDS=7 SECONDS=0.8 ONLY=rate,idle)
 	cargo bench --quiet --bench compare -- --rounds $(or $(ROUNDS),7) --seconds $(SECONDS) \
 		$(if $(ONLY),--only $(ONLY),--write) $(ARGS)
 
