@@ -120,7 +120,7 @@ impl Server {
     }
 
     /// Its process id.
-    #[allow(dead_code, reason = "not every bench asks for it")]
+    #[allow(dead_code, reason = "not every bench uses it")]
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -136,19 +136,19 @@ impl Drop for Server {
 
 /// Returns the CPU time in ns that the threads of a process have used, as the scheduler counts it. The times in
 /// /proc/PID/stat are sampled at ticks, and wrong for threads that wake up at ticks.
-#[allow(dead_code, reason = "not every bench asks for it")]
+#[allow(dead_code, reason = "not every bench uses it")]
 pub(crate) fn cpu_ns(pid: u32) -> Result<u64, String> {
     schedstat(pid, 0)
 }
 
 /// Returns the time in ns for which the threads of a process were runnable and had no core.
-#[allow(dead_code, reason = "not every bench asks for it")]
+#[allow(dead_code, reason = "not every bench uses it")]
 pub(crate) fn waited_ns(pid: u32) -> Result<u64, String> {
     schedstat(pid, 1)
 }
 
 /// Returns the time in ns for which this thread was runnable and had no core.
-#[allow(dead_code, reason = "not every bench asks for it")]
+#[allow(dead_code, reason = "not every bench uses it")]
 pub(crate) fn waited_ns_of_thread() -> Result<u64, String> {
     let path = "/proc/thread-self/schedstat";
     let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
@@ -167,7 +167,7 @@ fn schedstat(pid: u32, column: usize) -> Result<u64, String> {
 }
 
 /// Returns a number of /proc/PID/status, without its unit.
-#[allow(dead_code, reason = "not every bench asks for it")]
+#[allow(dead_code, reason = "not every bench uses it")]
 pub(crate) fn status(pid: u32, name: &str) -> Result<u64, String> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
