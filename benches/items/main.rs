@@ -147,10 +147,10 @@ fn burst(peer: &Peer, options: &Options, arrival: Arrival) -> Result<(), String>
     })?;
     let gone = start.elapsed();
     let used = (cpu_ns(server.pid())? - cpu) as f64 / 1e6;
-    let asked = busy.count as f64 * cpu_per_ping / 1e6;
+    let pings_ms = busy.count as f64 * cpu_per_ping / 1e6;
     println!(
         "burst     {:9} {arrival:?}: {count} keys set in {filled:.1?}, gone {gone:.1?} after the first was due; \
-         {used:.0} ms of CPU, {asked:.0} of them for {} pings by the calm rate; ping-pong p50 {} p99 {} max {} us, calm {} {} {} us{}",
+         {used:.0} ms of CPU, {pings_ms:.0} of them for {} pings by the calm rate; ping-pong p50 {} p99 {} max {} us, calm {} {} {} us{}",
         peer.name(),
         busy.count,
         busy.p50,

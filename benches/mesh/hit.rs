@@ -30,10 +30,10 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         fill(&mut mesh)?;
         let [local, remote, absent] = measure(&mut mesh, rounds)?;
         let ratio = |permille| micros(&remote, permille) / micros(&local, permille);
-        let asked = mesh.conns[0].stat("queries")?;
+        let queries = mesh.conns[0].stat("queries")?;
         println!(
             "hit       {nodes:3} nodes: local p50 {:.1} p99 {:.1} us; remote p50 {:.1} p99 {:.1} us, {:.2} and {:.2} times; \
-             absent p50 {:.1} us; {asked} queries for {} remote hits",
+             absent p50 {:.1} us; {queries} queries for {} remote hits",
             micros(&local, 500),
             micros(&local, 990),
             micros(&remote, 500),

@@ -65,13 +65,13 @@ pub(crate) fn dead(options: &Options) -> Result<(), String> {
         let killed = Command::new("kill").args([signal, &pid]).status();
         let begin = Instant::now();
         killed.map_err(|error| format!("kill: {error}"))?;
-        let (mut slowest, mut asked) = (Duration::ZERO, 0);
+        let (mut slowest, mut gets) = (Duration::ZERO, 0);
         let conn = &mut mesh.conns[0];
         while conn.stat("peers_linked")? == 2 {
             let sent = Instant::now();
-            conn.ask(&format!("GET dead-{}\n", asked % 100))?;
+            conn.ask(&format!("GET dead-{}\n", gets % 100))?;
             slowest = slowest.max(sent.elapsed());
-            asked += 1;
+            gets += 1;
             if begin.elapsed() > Duration::from_secs(30) {
                 return Err(format!("a peer that was {how} is still linked after 30 s"));
             }
@@ -79,13 +79,13 @@ pub(crate) fn dead(options: &Options) -> Result<(), String> {
         let gone = begin.elapsed();
         let timeouts = conn.stat("lookup_timeouts")?;
         println!(
-            "dead      {how:8} unlinked after {gone:.1?}; meanwhile {asked} GETs for its keys, the slowest {slowest:.1?}, {timeouts} timeouts"
+            "dead      {how:8} unlinked after {gone:.1?}; meanwhile {gets} GETs for its keys, the slowest {slowest:.1?}, {timeouts} timeouts"
         );
         report.row(&[
             &how,
             &digits(gone.as_secs_f64() * 1e3, 1),
             &digits(slowest.as_secs_f64() * 1e3, 1),
-            &asked,
+            &gets,
             &timeouts,
         ]);
     }

@@ -305,18 +305,18 @@ fn remote(bench: &Bench, clients: usize, depth: usize, rate: Option<u32>) -> Res
         Load::start(holder.addr(), &format!("--mix set --keys 1000000000 --connections 50 --rate {rate}"))
     });
     thread::sleep(Duration::from_secs_f64(bench.seconds / 4.0));
-    let (mut found, mut asked) = (0, 0);
+    let (mut found, mut gets) = (0, 0);
     let (mut lookups, mut pings) = (Times::new(&[&node]), Times::new(&[&node]));
     let begin = Instant::now();
     while begin.elapsed().as_secs_f64() < bench.seconds {
-        let key = format!("remote{}", asked % REMOTE_KEYS);
+        let key = format!("remote{}", gets % REMOTE_KEYS);
         let is_found = lookups.add(|| Ok(conn.ask(&format!("GET {key}\n"))? == format!(":GOT {key}:1")))?;
         found += usize::from(is_found);
-        asked += 1;
+        gets += 1;
         pings.add(|| ping.ask("PING\n").map(drop))?;
     }
     Ok([
-        100.0 * found as f64 / asked as f64,
+        100.0 * found as f64 / gets as f64,
         quantile(&mut lookups.wall, 0.99),
         quantile(&mut pings.wall, 0.5),
     ])
@@ -397,12 +397,12 @@ fn dumps(bench: &Bench) -> Result<Figures, String> {
 
 /// Measures PINGs beside sixty clients that repeatedly wait for one large value of the other node.
 fn waiters(bench: &Bench) -> Result<Figures, String> {
-    let [holder, asked] = bench.two_nodes(&[("OLIVIA_LIMITS_LINE_BYTES_MAX", "16777216")])?;
+    let [holder, node] = bench.two_nodes(&[("OLIVIA_LIMITS_LINE_BYTES_MAX", "16777216")])?;
     Conn::open(holder.addr())?.ask(&format!("SET large:{}\n", "v".repeat(bench.few(LARGE_BYTES, 80_000))))?;
-    probed(bench, &asked, |is_over| {
+    probed(bench, &node, |is_over| {
         thread::scope(|scope| {
             for _ in 0..60 {
-                scope.spawn(|| read_replies(asked.addr(), "GET large\n", is_over));
+                scope.spawn(|| read_replies(node.addr(), "GET large\n", is_over));
             }
         });
     })

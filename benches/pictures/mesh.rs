@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 430.0;
-const ASKED: &str = "#d9730d";
+const QUERY: &str = "#d9730d";
 
 /// A node: its name, position, colour, key, and its filters of the others.
 struct Node {
@@ -59,7 +59,7 @@ pub fn draw() -> String {
          font-family=\"sans-serif\" font-size=\"13\">\n\
          {STYLE}<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" class=\"page\"/>\n\
          <defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"8\" markerHeight=\"8\" \
-         orient=\"auto-start-reverse\"><path d=\"M0 0L8 4L0 8z\" fill=\"{ASKED}\"/></marker></defs>\n"
+         orient=\"auto-start-reverse\"><path d=\"M0 0L8 4L0 8z\" fill=\"{QUERY}\"/></marker></defs>\n"
     );
     links(&mut out);
     NODES.iter().for_each(|node| draw_node(&mut out, node));
@@ -72,13 +72,13 @@ pub fn draw() -> String {
 /// Links go both ways and carry heartbeats and changes of filters; one of them carries a query.
 fn links(out: &mut String) {
     let quiet = "class=\"line\" stroke-width=\"1.4\" stroke-dasharray=\"5 4\" fill=\"none\"";
-    let asked = format!("stroke=\"{ASKED}\" stroke-width=\"2\" fill=\"none\" marker-end=\"url(#tip)\"");
+    let query = format!("stroke=\"{QUERY}\" stroke-width=\"2\" fill=\"none\" marker-end=\"url(#tip)\"");
     let _ = writeln!(out, "<path d=\"M330 156L180 268\" {quiet}/>");
     let _ = writeln!(out, "<path d=\"M530 156L680 268\" {quiet}/>");
     let _ = writeln!(out, "<path d=\"M280 346L580 346\" {quiet}/>");
-    let _ = writeln!(out, "<path d=\"M280 306L578 306\" {asked}/>");
-    let _ = writeln!(out, "<path d=\"M580 322L282 322\" {asked}/>");
-    let colour = format!("fill=\"{ASKED}\"");
+    let _ = writeln!(out, "<path d=\"M280 306L578 306\" {query}/>");
+    let _ = writeln!(out, "<path d=\"M580 322L282 322\" {query}/>");
+    let colour = format!("fill=\"{QUERY}\"");
     text(out, 430.0, 299.0, "middle", &colour, "GET plum");
     text(out, 430.0, 338.0, "middle", &colour, "plum: blue");
     let soft = "class=\"soft\" font-size=\"12\"";
@@ -117,15 +117,15 @@ fn bits(out: &mut String, x: f64, y: f64, colour: &str, seed: usize) {
 
 /// Draws a client that reads a key of node 3 from node 2.
 fn client(out: &mut String) {
-    let asked = format!("stroke=\"{ASKED}\" stroke-width=\"2\" fill=\"none\" marker-end=\"url(#tip)\"");
+    let query = format!("stroke=\"{QUERY}\" stroke-width=\"2\" fill=\"none\" marker-end=\"url(#tip)\"");
     let _ = writeln!(
         out,
-        "<rect x=\"60\" y=\"60\" width=\"120\" height=\"40\" rx=\"20\" class=\"page\" stroke=\"{ASKED}\"/>"
+        "<rect x=\"60\" y=\"60\" width=\"120\" height=\"40\" rx=\"20\" class=\"page\" stroke=\"{QUERY}\"/>"
     );
     text(out, 120.0, 85.0, "middle", "", "a client");
-    let _ = writeln!(out, "<path d=\"M104 100L104 266\" {asked}/>");
-    let _ = writeln!(out, "<path d=\"M136 268L136 102\" {asked}/>");
-    let colour = format!("fill=\"{ASKED}\"");
+    let _ = writeln!(out, "<path d=\"M104 100L104 266\" {query}/>");
+    let _ = writeln!(out, "<path d=\"M136 268L136 102\" {query}/>");
+    let colour = format!("fill=\"{QUERY}\"");
     text(out, 96.0, 180.0, "end", &colour, "GET plum");
     text(out, 144.0, 180.0, "start", &colour, "plum: blue");
 }
