@@ -11,7 +11,7 @@ RUN cargo build --release --locked
 FROM debian:stable-slim
 COPY --from=build /olivia/target/release/olivia /usr/local/bin/olivia
 USER 65534:65534
-# All of the container's addresses: a node then demands a password, or refuses to start.
+# All addresses of the container; without a password the node then refuses to start.
 ENV OLIVIA_BIND=0.0.0.0
 EXPOSE 5454
 HEALTHCHECK CMD ["olivia", "ask", "127.0.0.1:5454", "PING"]

@@ -17,7 +17,7 @@ apt_install redis-cli redis-tools
 apt_install python3 python3 python3-venv
 apt_install npm nodejs npm
 
-# Keeps a copy of what was asked for beside what was installed.
+# Keeps a copy of the requested versions beside the installation.
 wanted=$(cat tests/clients/python/requirements.txt examples/python/requirements.txt)
 if [ "$wanted" != "$(cat "$home/python/requirements.txt" 2>/dev/null)" ]; then
     rm -rf "$home/python"
