@@ -252,7 +252,7 @@ fn node_behind_a_mapped_port_is_dialled_at_the_address_that_it_advertises() {
         .start();
     wait_for_peers(&mut seed.connect(), 1);
     assert_eq!(seed.connect().ask("REQUEST peers"), format!(":FULFILLED {advertised}"));
-    // It knows of the other one by the seed only, and so by what that advertises.
+    // It gets the other node's address from the seed only, and so the advertised one.
     let third = Launch::new("third").peer(seed.addr()).start();
     wait_for_peers(&mut third.connect(), 2);
     wait_for_peers(&mut behind.connect(), 2);

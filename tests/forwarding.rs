@@ -408,7 +408,7 @@ fn request_about_a_key_of_another_node_has_the_reply_and_the_effect_that_it_has_
                 let at = format!("at {client:?}, {request} after '{before}'");
                 assert_eq!(read(&mut world.mesh, "MGET k {k}2"), shown[1], "{at}");
                 for (name, expected) in ["k", "{k}2"].iter().zip(&shown[2..]) {
-                    // A peer is told what is left, and counts the time of the answer.
+                    // A peer gets the rest of the TTL, and counts from the answer.
                     let expiry = number(&read(&mut world.mesh, &format!("PEXPIRETIME {name}")));
                     assert!(
                         (number(expected) - expiry).abs() <= 2,

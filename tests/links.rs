@@ -105,7 +105,7 @@ fn nodes_that_dial_one_with_a_single_active_peer_at_once_are_all_linked() {
 /// The nodes that a node has as configured peers, by its number.
 type Configured = fn(u16) -> Vec<u16>;
 
-/// All know one; each knows the one before; each knows all.
+/// The configured peers of each node: the first one; the one before; all.
 const CONFIGURED: [Configured; 3] =
     [|at| vec![0; usize::from(at > 0)], |at| at.checked_sub(1).into_iter().collect(), |_| (0..9).collect()];
 

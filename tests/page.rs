@@ -297,7 +297,7 @@ fn page_follows_a_hundred_peers_one_of_which_goes_and_requests_nothing_else() {
     has_no_error(&log);
 }
 
-/// What a reader of the screen and somebody without a mouse need, as the browser itself sees it.
+/// Checks of accessibility in the browser, for screen readers and keyboards.
 const ACCESS: &str = r#"<script>
 setTimeout(() => {
   const bad = [], all = selector => [...document.querySelectorAll(selector)];

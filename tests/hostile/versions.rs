@@ -203,7 +203,7 @@ fn lookup_returns_no_value_older_than_a_version_that_the_node_received() {
     let answer = value(&world, "far", version(50));
     world.send(&new, &[(query, answer)]);
     assert_eq!(world.replies(), ":GOT far:v\n");
-    // Before it was opened; the node that was told of is queried first.
+    // Before it was opened; the node that the hint names is queried first.
     world.begin("GET far\n");
     assert_eq!(world.queries(&mut old), []);
     let query = world.queries(&mut new)[0];

@@ -40,8 +40,7 @@ pub fn unknown_filter(node: &Node, now: Now) -> Option<SocketAddr> {
     links(node, now).find(|peer| peer.filter != FilterState::Known).map(|peer| peer.addr)
 }
 
-/// Whether what a node knows of a peer's filter is that filter, block by block; right if they are not
-/// linked.
+/// Compares a node's copy of a peer's filter with that filter, block by block; `Ok` if they are not linked.
 pub fn compare(node: &Node, peer: &Node, now: Now) -> Result<(), String> {
     let Some(view) = links(node, now).find(|view| view.id == Some(peer.id())) else { return Ok(()) };
     if view.position != Some(peer.own_position()) {

@@ -78,7 +78,7 @@ struct Pipe {
 struct Wire {
     parties: [Party; 2],
     sockets: [Socket; 2],
-    /// The key by which a node knows its end.
+    /// The connection key of each end at its node.
     keys: [Option<ConnKey>; 2],
     pipes: [Pipe; 2],
     syn_is_held: bool,

@@ -58,7 +58,8 @@ impl NewestVersions {
         self.changed.insert(key, at);
     }
 
-    /// Whether this version of a key was deleted, for all who request it at `given`, `lag` after the answer or later.
+    /// Whether this version of a key counts as deleted for requests at `given`: more than `lag` after the deletion's
+    /// answer.
     pub fn was_deleted(&self, key: u32, version: u64, given: u64, lag: u64) -> bool {
         self.deleted.get(&key).is_some_and(|(deleted, at)| version <= *deleted && at + lag < given)
     }

@@ -40,7 +40,7 @@ pub struct PendingRequest {
     pub is_prompt: bool,
     /// It waited for no earlier reply: it was written at the moment at which it appeared.
     pub is_fresh: bool,
-    /// The oracle knows it as a change that may have been carried out.
+    /// The oracle lists it as a change that may have been carried out.
     pub is_unsettled: bool,
     pub expected: Vec<Expected>,
     /// Hosts that were linked to the node then, if that was looked at.

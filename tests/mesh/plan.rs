@@ -198,7 +198,7 @@ impl Plan {
             weights,
         };
         plan.manners.link_room = plan.manners.room;
-        // A node that knows no address may find no place beside pairs and threes whose nodes have no other link.
+        // A node without addresses may find no free link beside pairs and threes whose nodes have no other link.
         plan.is_well_known |= plan.active_peers == 1;
         plan
     }

@@ -447,11 +447,11 @@ impl World {
         }
     }
 
-    /// A connection was made, as its dialler learns.
+    /// Reports a connection to the node that dialled it.
     pub fn connected(&mut self, wire: usize) {
         let port = Port { wire, side: 0 };
         if self.net.is_gone(port) {
-            // It is not waited for any more, and the other end notices.
+            // The dialler has closed it already; the other end gets a reset.
             return self.agenda.put(self.net.now, Event::Reset(port.other()));
         }
         match self.net.party(port) {

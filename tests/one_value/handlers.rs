@@ -95,7 +95,7 @@ fn frame_of_node(received: &Received) -> Option<KeyFrame<u64>> {
     }
 }
 
-/// The node also names its tombstone as what it knows to have moved.
+/// Converts a frame of the model; the node also names its tombstone as the moved version.
 fn frame_of_model(body: Body, tombstone: Option<Version>) -> Option<KeyFrame<Version>> {
     let known = |moved: Version| Some(moved).max(tombstone).filter(|version| *version > 0);
     if let Body::Invalidate { version, is_held } = body {

@@ -16,7 +16,7 @@ use std::ops::Range;
 pub enum Fault {
     /// Linked and quiet, two nodes hold the key.
     TwoValues,
-    /// Linked and quiet, nobody holds the value of the highest version.
+    /// Linked and quiet, no node holds the value of the highest version.
     NewestLost,
     /// Linked and quiet, a value is held below a delete, an expired or a flushed version.
     Resurrected,
@@ -38,7 +38,7 @@ pub enum Fault {
     DeletedNothing,
     /// A SET after the answer to `FLUSHALL MESH` is below its floor.
     FlushedLater,
-    /// All is linked and quiet, nobody holds the key, and a command could not create it.
+    /// All is linked and quiet, no node holds the key, and a command could not create it.
     Refused,
 }
 
@@ -76,7 +76,7 @@ impl Step {
         self.state.members[node].peers[peer].view
     }
 
-    /// Linked peers whose filter says this of the key.
+    /// Linked peers with this view of their filter.
     pub fn peers_with(&self, node: Node, view: View) -> Set {
         let peers = self.linked(node).filter(|peer| self.view(node, *peer) == view);
         peers.fold(0, |set, peer| set | bit(peer))
@@ -94,8 +94,8 @@ impl Step {
         (0..self.nodes).any(|node| self.holds(node))
     }
 
-    /// A peer's filter claims the key, and no image of it is under way that may be older than the key: such a claim
-    /// is that of a key that was deleted, and says nothing of a new one.
+    /// A peer's filter claims the key, and no image is under way that may be older than the key: such a claim is that
+    /// of a deleted key, and no evidence of a new one.
     fn claims_now(&self, node: Node, peer: Node) -> bool {
         let log = self.state.members[peer].log;
         let mut ahead = self.state.members[node].peers[peer].applied..log.len;
@@ -160,7 +160,7 @@ impl Step {
         }
     }
 
-    /// The key was removed somewhere: nobody may rely on it.
+    /// The key was removed on some node: no client may rely on it.
     fn departed(&mut self, version: Version) {
         self.state.gone = self.state.gone.max(version);
         self.state.had_departure = true;
@@ -557,7 +557,7 @@ impl Step {
         }
     }
 
-    /// A peer holds, or knows deleted, the key at a version: INVALIDATE, or NEWER in answer to one.
+    /// A peer holds the key at a version, or a tombstone of it: INVALIDATE, or NEWER in answer to one.
     pub fn invalidated(&mut self, node: Node, peer: Node, version: Version, is_held: bool, answers: bool) {
         let asks_again = self.obeys(Rule::InvalidateAsksAgain);
         let member = self.member(node);

@@ -100,7 +100,7 @@ impl Step {
         }
     }
 
-    /// Takes the next step of the open request, if it waits for nobody.
+    /// Takes the next step of the open request, if it waits for no answer.
     pub fn proceed(&mut self, node: Node) {
         let Some(request) = self.state.members[node].request else { return };
         match request.verb {
@@ -337,7 +337,7 @@ impl Step {
         }
     }
 
-    /// Whether nothing here says that a node beyond `tried` holds the key.
+    /// Whether the node has no evidence that a node beyond `tried` holds the key.
     fn knows_no_holder(&self, node: Node, tried: Set) -> bool {
         let tried = if self.obeys(Rule::TriedExcluded) { tried } else { 0 };
         let holder_known = self.state.members[node].moved.and_then(|moved| moved.holder);

@@ -63,7 +63,7 @@ pub struct Moved {
     pub holder: Option<Node>,
 }
 
-/// What a peer's filter says of the key.
+/// A node's view of a peer's filter for the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum View {
     #[default]
@@ -266,7 +266,7 @@ impl Body {
         }
     }
 
-    /// Where an answer says that the key is, and the version that it knows to have moved there.
+    /// Returns the holders that an answer names, and the version that it names as moved there.
     pub const fn hints(self) -> (Set, Version) {
         match self {
             Self::NotFound { moved, hints, .. } | Self::NotHolder { moved, hints, .. } => (hints, moved),

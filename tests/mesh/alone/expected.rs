@@ -21,7 +21,7 @@ pub enum End {
     Drained,
 }
 
-/// What the oracle knows of the node, beside one connection.
+/// The oracle's state of the node, without that of one connection.
 #[derive(Debug)]
 pub struct Desk<'w> {
     pub model: &'w mut Model,
